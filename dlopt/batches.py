@@ -1,0 +1,113 @@
+"""Examples on the device, and the mini-batches drawn from them: for one run, or for E lanes in step."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from dlopt import streams
+from dlopt.parts import Split
+from dlopt.streams import Key
+
+
+class Place:
+    """Moves tensors to a device, each once: runs that share a tensor on the host share it on the device."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.device = device
+        self.dtype = dtype
+        self._placed: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        if id(tensor) not in self._placed:
+            there = tensor.to(self.device, self.dtype) if tensor.is_floating_point() else tensor.to(self.device)
+            self._placed[id(tensor)] = (tensor, there)  # the original is kept, so that its id stays its own
+        return self._placed[id(tensor)][1]
+
+
+class Examples:
+    """A split of one run, or the splits of E lanes (all of one size), on the device."""
+
+    def __init__(self, splits: Sequence[Split], place: Place, *, lanes: bool) -> None:
+        self.size = len(splits[0])
+        self.lanes = len(splits) if lanes else None
+        self.device = place.device
+        inputs, targets = [s.inputs for s in splits], [s.targets for s in splits]
+        self._shared = all(x is inputs[0] and y is targets[0] for x, y in zip(inputs, targets, strict=True))
+        self._inputs = place(inputs[0]) if self._shared else torch.stack([place(x) for x in inputs])
+        self._targets = place(targets[0]) if self._shared else torch.stack([place(y) for y in targets])
+        rows = [torch.arange(self.size) if s.rows is None else s.rows for s in splits]
+        self._whole = all(s.rows is None for s in splits)
+        self._rows = torch.stack(rows).to(place.device) if lanes else rows[0].to(place.device)
+
+    def at(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs and targets at these rows of the underlying tensors."""
+        return self._gathered(self._inputs, rows), self._gathered(self._targets, rows)
+
+    def rows(self, order: Tensor) -> Tensor:
+        """The rows of the underlying tensors in the given order of positions."""
+        return self._rows.gather(-1, order)
+
+    def all(self) -> tuple[Tensor, Tensor]:
+        """All of the split, in order; without a copy where it is the whole of its tensors."""
+        if self._whole and self.lanes is None:
+            return self._inputs, self._targets
+        return self.at(self._rows)
+
+    def chunks(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The split in order, some examples at a time."""
+        for rows in self._rows.split(size, dim=-1):
+            yield self.at(rows)
+
+    def keep(self, lanes: Tensor) -> None:
+        self.lanes = len(lanes)
+        self._rows = self._rows[lanes]
+        if not self._shared:
+            self._inputs, self._targets = self._inputs[lanes], self._targets[lanes]
+
+    def _gathered(self, tensor: Tensor, rows: Tensor) -> Tensor:
+        if self.lanes is None:
+            return tensor.index_select(0, rows)
+        return tensor[rows] if self._shared else tensor[torch.arange(self.lanes, device=rows.device)[:, None], rows]
+
+
+class Batches:
+    """Mini-batches without replacement: each epoch is a new order of the examples, drawn from (key, epoch).
+
+    The last batch of an epoch is smaller when the size does not divide the examples, or left out with drop_last. A batch of the whole
+    split is handed over in the order of the data.
+    """
+
+    def __init__(self, examples: Examples, size: int, keys: Sequence[Key], *, drop_last: bool) -> None:
+        self.examples = examples
+        self.size = min(size, examples.size)
+        self.keys = list(keys)
+        whole, rest = divmod(examples.size, self.size)
+        self.per_epoch = whole + (rest > 0 and not drop_last)
+        self._epoch = -1
+        self._chunks: Sequence[Tensor] = ()
+        self._all = examples.all() if self.size == examples.size else None
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of the step numbered 0, 1, ...: (B, ...) or (E, B, ...)."""
+        if self._all is not None:
+            return self._all
+        epoch, i = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._chunks = self._order(epoch).split(self.size, dim=-1)
+        return self.examples.at(self._chunks[i])
+
+    def keep(self, lanes: Tensor) -> None:
+        self.examples.keep(lanes)
+        self.keys = [self.keys[i] for i in lanes.tolist()]
+        self._chunks = [chunk[lanes] for chunk in self._chunks]
+        self._all = self.examples.all() if self._all is not None else None
+
+    def _order(self, epoch: int) -> Tensor:
+        n = self.examples.size
+        orders = [torch.randperm(n, generator=streams.generator(streams.fold(key, epoch))) for key in self.keys]
+        order = orders[0] if self.examples.lanes is None else torch.stack(orders)
+        if order.device != self.examples.device and self.examples.device.type == "cuda":
+            order = order.pin_memory()
+        return self.examples.rows(order.to(self.examples.device, non_blocking=True))

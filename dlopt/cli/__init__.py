@@ -1,0 +1,61 @@
+"""The command line: one word picks a command, whose module is imported only then."""
+
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "train": "dlopt.cli.train:train",
+    "list": "dlopt.cli.options:list_options",
+    "show": "dlopt.cli.show:show",
+}
+
+HELP = """\
+dlopt: a command-line laboratory for the optimization of deep networks
+
+usage: dlopt COMMAND ...
+
+Train
+  dlopt train                                    the default: MNIST-1D, a small CNN, Adam
+  dlopt train optimizer=momentum init=xavier     one run with other options
+  dlopt train -m optimizer=sgd,adam seed=0,1,2   a grid of runs
+  dlopt train resume=RUN                         go on with an interrupted run
+  dlopt train --help                             every group, key and default
+
+Look
+  dlopt list [GROUP [OPTION]]                    what there is; for one option its formula, keys and ranges
+  dlopt show [RUN]                               settings and results of a run; the newest by default
+  tensorboard --logdir outputs                   curves, in a browser
+
+  dlopt --version
+  dlopt --help
+
+RUN is `last`, a run's directory, or a part of its name.
+Exit codes: 0 done, 1 a run failed, 2 usage or configuration, 130 interrupted.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The `dlopt` command; returns the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    command = argv[0] if argv else "--help"
+    if command in ("--help", "-h", "help"):
+        print(HELP, end="")
+        return 0
+    if command in ("--version", "-V"):
+        from dlopt import __version__
+
+        print(f"dlopt {__version__}")
+        return 0
+    if command not in COMMANDS:
+        from dlopt.config.problems import nearest
+
+        print(f"dlopt: there is no command '{command}'{nearest(command, COMMANDS)}", file=sys.stderr)
+        return 2
+    from importlib import import_module
+
+    module, _, function = COMMANDS[command].partition(":")
+    try:
+        return getattr(import_module(module), function)(argv[1:])
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        sys.stderr.close()
+        return 0

@@ -1,0 +1,118 @@
+"""dlopt list: the groups, the options of a group, and what one option takes."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from dlopt.config import paths
+from dlopt.config.problems import nearest
+
+USAGE = """\
+usage: dlopt list [GROUP [OPTION]]
+
+  dlopt list                  every group and its options
+  dlopt list optimizer        the options of a group, each with its source
+  dlopt list optimizer adam   one option: its formula, keys, defaults and ranges
+"""
+
+
+def list_options(argv: Sequence[str]) -> int:
+    if any(a in ("--help", "-h") for a in argv):
+        print(USAGE, end="")
+        return 0
+    argv = [name for a in argv for name in a.split("=")]  # optimizer=adam will do too
+    if len(argv) > 2 or any(a.startswith("-") for a in argv):
+        print(USAGE, end="", file=sys.stderr)
+        return 2
+    if argv and argv[0] not in paths.groups():
+        print(f"dlopt list: there is no group '{argv[0]}'{nearest(argv[0], paths.groups())}", file=sys.stderr)
+        return 2
+    if len(argv) == 2 and argv[1] not in paths.options(argv[0]):
+        known = paths.options(argv[0])
+        print(f"dlopt list: there is no option '{argv[1]}' in group '{argv[0]}'{nearest(argv[1], known)}", file=sys.stderr)
+        return 2
+    console = Console()
+    if not argv:
+        _groups(console)
+    elif len(argv) == 1:
+        _group(console, argv[0])
+    else:
+        _option(console, *argv)
+    return 0
+
+
+def head(file: Path) -> tuple[str, str]:
+    """The first two comments of an option's file: what it is, and its source."""
+    comments = [line[1:].strip() for line in file.read_text().splitlines() if line.startswith("#")]
+    comments = [c for c in comments if not c.startswith("@package")]
+    return comments[0], comments[1]
+
+
+def _groups(console: Console) -> None:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for group in paths.groups():
+        table.add_row(f"[bold]{group}[/bold]", ", ".join(paths.options(group)))
+    console.print(table)
+    console.print("\ndlopt list GROUP shows what they are, dlopt list GROUP OPTION what one takes", highlight=False)
+
+
+def _group(console: Console, group: str) -> None:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for option in paths.options(group):
+        what, source = head(paths.CONF / group / f"{option}.yaml")
+        table.add_row(f"[bold]{option}[/bold]", f"{what}\n[dim]{source}[/dim]" if source != "-" else what)
+    console.print(table)
+    several = group not in paths.SINGLE + ("experiment",)
+    how = f"several at once: '{group}=[a,b]'" if several else f"use: dlopt train {group}=OPTION"
+    console.print(f"\n{how}", highlight=False)
+
+
+def _option(console: Console, group: str, option: str) -> None:
+    import yaml
+
+    from dlopt.config.signature import describe
+    from dlopt.config.targets import SUPPLIED
+
+    file = paths.CONF / group / f"{option}.yaml"
+    what, source = head(file)
+    console.print(f"[bold]{group}={option}[/bold]  {what}", highlight=False)
+    if source != "-":
+        console.print(source, style="dim", highlight=False)
+    content = yaml.safe_load(file.read_text()) or {}
+    if group == "experiment":
+        console.print()
+        console.print(file.read_text(), highlight=False, markup=False)
+        return
+    node, prefix = content, group
+    if "_target_" not in content and len(content) == 1:
+        (key,) = content
+        node, prefix = content[key], f"{group}.{key}"
+    target = node.get("_target_", "???")
+    if target != "???":
+        from hydra.utils import get_object
+
+        from dlopt.config.signature import signature
+
+        found = get_object(target)
+        console.print(f"\n{inspect.getdoc(found)}", highlight=False, markup=False)
+        hints = signature(found).parameters
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for title in ("key", "default", "range"):
+            table.add_column(title)
+        rows = [(k, v) for k, v in node.items() if k != "_target_" and k not in SUPPLIED.get(group, ())]
+        for key, value in rows:
+            table.add_row(f"{prefix}.{key}", _value(value), describe(hints[key].hint) if key in hints else "")
+        if rows:
+            console.print()
+            console.print(table, highlight=False)
+
+
+def _value(value: Any) -> str:
+    return {None: "null", True: "true", False: "false"}.get(value, str(value)) if not isinstance(value, list) else str(value)

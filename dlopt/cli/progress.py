@@ -1,0 +1,100 @@
+"""What is seen while a run goes on, and when it is over."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from dlopt.cli.results import headline, number, results
+from dlopt.run import Row, Run
+from dlopt.train import Watch
+
+PLAIN_EVERY = 5.0
+"""Seconds between two lines where the output is no terminal."""
+
+
+class Progress(Watch):
+    """A bar in a terminal, lines now and then elsewhere. The loop only leaves numbers here; another thread draws."""
+
+    def __init__(self, title: str, *, many: bool = False) -> None:
+        super().__init__()
+        self.title = title
+        self.many = many
+        self.console = Console()
+        self.metrics = ""
+        self._said = time.monotonic()
+        self._bars: _Follower | None = None
+
+    def __enter__(self) -> Progress:
+        if self.console.is_terminal:
+            self._bars = _Follower(self, self.console)
+            self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def row(self, run: Run, row: Row) -> None:
+        self.metrics = "  ".join(f"{name} {number(row[name])}" for name in headline(row))
+        if self._bars is None and time.monotonic() - self._said >= PLAIN_EVERY:
+            self._said = time.monotonic()
+            print(f"step {self.step}/{self.steps}  {self.metrics}", flush=True)
+
+    def report(self, run: Run, summary: dict[str, Any], path: str) -> None:
+        """The results, where they lie, and what to type next."""
+        status = summary["status"]
+        if self.many:
+            shown = "  ".join(f"{k} {number(v)}" for k, v in summary.items() if k in headline(summary))
+            self.console.print(f"{path}  {status}  {shown}  [{self.title}]", markup=False, highlight=False, soft_wrap=True)
+            return
+        self.console.print(results(summary))
+        said = {
+            "done": f"done: {summary['step']} steps in {summary['seconds']:.1f} s of training",
+            "diverged": f"diverged: the loss is not finite, first seen after step {summary['step']}; try a smaller rate",
+            "interrupted": f"interrupted after step {summary['step']}; it is saved",
+        }[status]
+        rate = summary.get("steps_per_second")
+        print(said + (f" ({rate:,.0f} steps per second)" if rate and status == "done" else ""))
+        print(f"\nthe run is in {path}")
+        if status == "interrupted":
+            print(f"  dlopt train resume={path}    goes on where it stopped")
+        print("  dlopt show                      this table again, with the settings")
+        print("  tensorboard --logdir outputs    its curves, beside those of other runs")
+        if status == "done":
+            print("  dlopt list                      what else there is to try")
+
+
+class _Follower(Bars):
+    """Bars that look at the loop's counters themselves, four times a second."""
+
+    def __init__(self, watch: Progress, console: Console) -> None:
+        super().__init__(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[metrics]}"),
+            console=console,
+            refresh_per_second=4,
+            transient=True,
+        )
+        self._watch = watch
+        self._follows = False
+        self._began = time.monotonic()
+        self._task = self.add_task("steps", total=None, rate="", metrics="")
+        self._follows = True
+
+    def get_renderables(self) -> Any:
+        if self._follows:
+            w = self._watch
+            rate = w.step / max(time.monotonic() - self._began, 1e-9)
+            self._follows = False  # update asks for renderables again
+            self.update(self._task, total=w.steps or None, completed=w.step, rate=f"{rate:,.0f}/s", metrics=w.metrics)
+            self._follows = True
+        yield from super().get_renderables()

@@ -1,0 +1,51 @@
+"""Takes people's own networks in: torch modules that keep state or draw numbers in forward become pure ones.
+
+torch's BatchNorm moves its running statistics at each evaluation, and torch's Dropout draws from a global generator: a rule
+that evaluates its objective twice in a step would see two functions and move the statistics twice. Each is exchanged for
+its counterpart, parameters and names unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from dlopt.normalization.batch import BatchNorm
+from dlopt.parts import Regularization
+from dlopt.regularization.dropout import Dropout
+
+_FIRST_SITE = 10_000
+"""Sites of adopted modules are numbered from here, clear of those that a net asked for itself."""
+
+
+def adopt(model: Any, regularization: Mapping[str, Regularization]) -> Any:
+    """The same network with pure modules; anything that is not a Module is handed back as it is."""
+    if not isinstance(model, nn.Module):
+        return model
+    swapped = {}
+    site = _FIRST_SITE
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            swapped[module] = _batch_norm(module)
+        elif type(module) is nn.Dropout:
+            swapped[module] = Dropout(module.p).module(site)
+            site += 1
+    if model in swapped:
+        return swapped[model]
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if child in swapped:
+                setattr(parent, name, swapped[child])
+    return model
+
+
+def _batch_norm(module: nn.modules.batchnorm._BatchNorm) -> nn.Module:
+    if not module.affine or not module.track_running_stats or module.momentum is None:
+        raise ValueError("BatchNorm in a net must be affine, track running statistics and have a momentum")
+    ours = BatchNorm(module.num_features, module.eps, module.momentum)
+    ours.weight, ours.bias = module.weight, module.bias
+    ours.running_mean.copy_(module.running_mean)
+    ours.running_var.copy_(module.running_var)
+    return ours

@@ -1,0 +1,102 @@
+"""Hydra's callback: every check runs before any directory exists.
+
+Hydra turns exceptions in a callback into warnings, but not SystemExit: so everything is caught, said, and ended by that.
+Modules are imported inside: Hydra makes its callbacks for --help too.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.experimental.callback import Callback
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from dlopt.experiment import Experiment
+
+ready: list[tuple[Experiment, list[str]]] = []
+"""The experiment of a single run, built by the check and taken up by the task."""
+
+
+class Check(Callback):
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with _Ends():
+            from dlopt.config.build import build
+            from dlopt.config.problems import ConfigError, Problems
+
+            problems = Problems()
+            check_directory(Path(config.hydra.run.dir), "hydra.run.dir", problems)
+            try:
+                ready[:] = [build(config, config.hydra.overrides.task)]
+            except ConfigError as error:
+                problems.found += error.problems
+            problems.raise_any()
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with _Ends():
+            from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+            from hydra.core.global_hydra import GlobalHydra
+            from hydra.core.override_parser.overrides_parser import OverridesParser
+
+            from dlopt.config.build import build
+            from dlopt.config.problems import ConfigError, Problems
+
+            loader = GlobalHydra.instance().config_loader()
+            typed = list(config.hydra.overrides.task)
+            for key, value in (config.hydra.sweeper.get("params") or {}).items():
+                typed.append(f"{key}={value}")
+            parsed = OverridesParser.create(config_loader=loader).parse_overrides(typed)
+            jobs = [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+            problems = Problems()
+            check_directory(Path(config.hydra.sweep.dir), "hydra.sweep.dir", problems)
+            for number, job in enumerate(jobs):
+                try:
+                    composed = loader.load_sweep_config(config, list(job))
+                    composed.hydra.job.num = number
+                    where = Path(composed.hydra.sweep.dir) / str(composed.hydra.sweep.subdir)
+                    check_directory(where, "hydra.sweep.dir", problems)
+                    build(composed, job)
+                except ConfigError as error:
+                    varied = ", ".join(o for o in job if o not in typed)
+                    problems.found += [(key, f"{said}{f'  ({varied})' if varied else ''}") for key, said in error.problems]
+            problems.raise_any()
+
+
+def check_directory(path: Path, key: str, problems: Any) -> None:
+    """Whether a run can be made here: nothing holds the place already, and the directory can be made."""
+    if (path / "status.json").exists():
+        problems.add(key, f"{path} already holds a run; choose another directory, or go on with it: resume={path}")
+        return
+    above = path
+    while not above.exists() and above != above.parent:
+        above = above.parent
+    if not above.is_dir():
+        problems.add(key, f"{path} cannot be made: {above} is a file")
+    elif not os.access(above, os.W_OK):
+        problems.add(key, f"{path} cannot be made: {above} cannot be written to")
+
+
+class _Ends:
+    """Says what went wrong and ends the process with code 2."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None or isinstance(error, (SystemExit, KeyboardInterrupt)):
+            return
+        from dlopt.config.problems import ConfigError
+
+        if isinstance(error, ConfigError):
+            print(error.text(), file=sys.stderr)
+        else:
+            from dlopt.config.errors import said
+
+            if os.environ.get("DLOPT_TRACEBACK"):
+                traceback.print_exception(error)
+            print(said(error), file=sys.stderr)
+        raise SystemExit(2)

@@ -1,0 +1,99 @@
+"""Hydra's errors in our words: what is wrong, where, and the nearest right name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dlopt.config import paths
+from dlopt.config.problems import ConfigError, nearest
+
+
+def explain(overrides: Sequence[str], error: Exception) -> str:
+    """Every problem of a command line that Hydra refused to compose.
+
+    Hydra stops at the first. So the overrides are composed again one by one, groups before keys; those that fail are
+    explained and left out, and what remains is checked as it would be before a run.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    problems: list[tuple[str, str]] = []
+    accepted: list[str] = []
+    failed: set[str] = set()
+    known = paths.groups()
+    try:
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(version_base="1.3", config_dir=str(paths.CONF)):
+            for override in sorted(overrides, key=lambda o: _key(o) not in known):
+                if _key(override).split(".")[0] in failed:
+                    continue
+                try:
+                    compose("config", [*accepted, override])
+                    accepted.append(override)
+                except Exception as found:
+                    failed.add(_key(override))
+                    problems.append(_one(override, found))
+            if problems:
+                from dlopt.config.build import build
+
+                try:
+                    build(compose("config", accepted), accepted)
+                except ConfigError as more:
+                    problems += [p for p in more.problems if p[0].split(".")[0] not in failed]
+    except Exception:
+        problems = problems or [("", said(error))]
+    return ConfigError(problems or [("", said(error))]).text()
+
+
+def said(error: BaseException) -> str:
+    """An error's own message and that of its cause, without Hydra's advice to set variables."""
+    lines = [line for line in str(error).splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line]
+    text = " ".join(line.strip() for line in lines[:3]) or type(error).__name__
+    cause = error.__cause__
+    if cause is not None and str(cause).splitlines()[:1] and str(cause).splitlines()[0] not in text:
+        text += f" ({str(cause).splitlines()[0]})"
+    return text
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0].partition("@")[0]
+
+
+def _one(override: str, error: Exception) -> tuple[str, str]:
+    """One refused override, explained."""
+    from hydra.errors import MissingConfigException, OverrideParseException
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+
+    key = _key(override)
+    value = override.partition("=")[2]
+    if isinstance(error, OverrideParseException):
+        return key, f"cannot be read: {override} (a list is [a,b]; quote what has spaces, commas or brackets)"
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, option = (error.missing_cfg_file or "").rpartition("/")
+        return group, f"there is no option '{option}'{nearest(option, error.options)}"
+    if "Ambiguous value" in text or "--multirun" in text or "requires" in text and "multirun" in text:
+        return key, f"has several values, {value}: add -m for a run of each, or write a list as [{value}]"
+    cause: Any = error.__cause__
+    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) or "Could not override" in text:
+        return key, _unknown(key, cause)
+    return key, said(error)
+
+
+def _unknown(key: str, cause: Any) -> str:
+    """A key that is nowhere in the configuration."""
+    parent, _, last = key.rpartition(".")
+    node = getattr(cause, "parent_node", None)
+    try:
+        names = [str(k) for k in node if not str(k).startswith("_")] if node is not None else []
+    except Exception:
+        names = []
+    if not parent:
+        names = [n for n in (names or paths.groups()) if n != "hydra"]
+        return f"there is no such group or key{nearest(last, names) if _close(last, names) else '; dlopt list shows them'}"
+    return f"there is no such key{nearest(last, names)}"
+
+
+def _close(name: str, names: Sequence[str]) -> bool:
+    return "did you mean" in nearest(name, names)

@@ -1,0 +1,20 @@
+"""Where the configuration lies: beside the package in a checkout, inside it when installed from a wheel."""
+
+from pathlib import Path
+
+_HERE = Path(__file__).resolve().parent.parent
+CONF = next((p for p in (_HERE / "conf", _HERE.parent / "conf") if (p / "config.yaml").is_file()), _HERE / "conf")
+
+SINGLE = ("data", "arch", "activation", "normalization", "init", "bias", "loss", "optimizer", "schedule", "averaging")
+"""The groups of which a run has one option; in every other group it may have several, each under its own key."""
+
+
+def groups(folder: Path = CONF) -> list[str]:
+    """The config groups, as the folders lie."""
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name != "hydra")
+
+
+def options(group: str, folder: Path = CONF) -> list[str]:
+    """The options of a group, as the files lie; `none` first and `custom` last."""
+    names = sorted(p.stem for p in (folder / group).glob("*.yaml"))
+    return sorted(names, key=lambda n: {"none": 0, "custom": 2}.get(n, 1))

@@ -1,0 +1,49 @@
+"""What is wrong with a configuration: collected, then said at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be run, with every problem that was found: (key, what is wrong and what would be right)."""
+
+    def __init__(self, problems: Iterable[tuple[str, str]]) -> None:
+        self.problems = list(dict.fromkeys(problems))
+        super().__init__(self.text())
+
+    def text(self) -> str:
+        count = len(self.problems)
+        width = min(max((len(key) for key, _ in self.problems), default=0), 34)
+        head = "1 problem" if count == 1 else f"{count} problems"
+        lines = [f"  {key:<{width}}  {message}" if key else f"  {message}" for key, message in self.problems]
+        return "\n".join([f"{head}, nothing was started:", *lines])
+
+
+class Problems:
+    """A list to which checks add."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, str]] = []
+        self.notices: list[str] = []
+
+    def add(self, key: str, message: str) -> None:
+        self.found.append((key, message))
+
+    def clear_of(self, *keys: str) -> bool:
+        """Whether nothing is wrong at these keys or below them."""
+        return not any(found == key or found.startswith(key + ".") for found, _ in self.found for key in keys)
+
+    def raise_any(self) -> None:
+        if self.found:
+            raise ConfigError(self.found)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean X?` for a close name, else a list of what there is."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; there is {', '.join(known)}" if known else ""

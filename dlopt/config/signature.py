@@ -1,0 +1,115 @@
+"""What a target takes: its parameters, read from its own signature and type hints, and whether a value fits.
+
+One reading serves the checks before a run and `dlopt list`. People's own classes are read in the same way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Union
+
+from dlopt.ranges import Range
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """One parameter: its type hint (Any where there is none), and its default where it is not required."""
+
+    name: str
+    hint: Any
+    required: bool
+    default: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    parameters: dict[str, Parameter]
+    open: bool
+    """Whether it takes any other keyword too."""
+
+
+def signature(target: Any) -> Signature:
+    """The parameters that can be given by name. TypeError when it is not callable."""
+    found, takes_any = {}, False
+    hints = _hints(target)
+    for p in inspect.signature(target).parameters.values():
+        if p.kind is p.VAR_KEYWORD:
+            takes_any = True
+        elif p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
+            required = p.default is p.empty
+            found[p.name] = Parameter(p.name, hints.get(p.name, Any), required, None if required else p.default)
+    return Signature(found, takes_any)
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    plain_class = inspect.isclass(target) and not dataclasses.is_dataclass(target)
+    try:
+        return typing.get_type_hints(target.__init__ if plain_class else target, include_extras=True)
+    except Exception:  # hints that cannot be evaluated say nothing
+        return {}
+
+
+def mismatch(value: Any, hint: Any) -> str | None:
+    """What is wrong with a value for a type hint, or None. Hints that say nothing of plain values allow all."""
+    if isinstance(value, str) and value == "???":
+        return f"needs a value: {describe(hint)}" if hint is not Any else "needs a value"
+    if _fits(value, hint):
+        return None
+    kind, limits = _peeled(hint)
+    if kind in (int, float) and _fits(value, kind) or isinstance(value, float) and value != value:
+        return f"must be {limits or describe(hint)}, got {_shown(value)}"
+    return f"must be {describe(hint)}, got {_shown(value)}"
+
+
+def describe(hint: Any) -> str:
+    """A hint in words: `number > 0`, `whole number >= 1 or null`, `one of wrap, edge, zero`."""
+    kind, limits = _peeled(hint)
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(h) for h in inner)
+    if origin is Literal:
+        return str(inner[0]) if len(inner) == 1 else "one of " + ", ".join(map(str, inner))
+    if origin in (list, tuple, Sequence) or kind in (list, tuple):
+        inside = [h for h in inner if h is not Ellipsis]
+        return f"a list [...] of {describe(inside[0])}" if inside else "a list"
+    words = {float: "a number", int: "a whole number", bool: "true or false", str: "text", type(None): "null", Any: "anything"}
+    return words.get(kind, getattr(kind, "__name__", str(kind))) + (f" {limits}" if limits else "")
+
+
+def _peeled(hint: Any) -> tuple[Any, str]:
+    """The hint without Annotated, and its range in words."""
+    if typing.get_origin(hint) is Annotated:
+        return hint.__origin__, " and ".join(str(m) for m in hint.__metadata__ if isinstance(m, Range))
+    return hint, ""
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        ranges = [m for m in hint.__metadata__ if isinstance(m, Range)]
+        return _fits(value, hint.__origin__) and all(value in r for r in ranges)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, h) for h in inner)
+    if origin is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in inner)
+    if origin in (list, tuple, Sequence) or hint in (list, tuple):
+        inside = [h for h in inner if h is not Ellipsis]
+        return isinstance(value, (list, tuple)) and all(_fits(v, inside[0]) for v in value if inside)
+    if hint is float:
+        # A number without a range of its own must still be one: NaN is never meant.
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and value in Range()
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (bool, str):
+        return isinstance(value, hint)
+    if hint is type(None):
+        return value is None
+    return True
+
+
+def _shown(value: Any) -> str:
+    return {None: "null", True: "true", False: "false"}.get(value, repr(value)) if not isinstance(value, (list, dict, float)) else str(value)

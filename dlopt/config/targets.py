@@ -1,0 +1,94 @@
+"""Nodes with a `_target_`: resolved, checked against the target's own signature, and made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from dlopt.config.problems import Problems, nearest
+from dlopt.config.signature import Signature, mismatch, signature
+
+Node = dict[str, Any]
+
+SUPPLIED = {"arch": ("inputs", "outputs", "activation", "normalization", "dropout")}
+"""What `build` passes to a group's target, of what its signature names."""
+
+
+def nodes(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Node]]:
+    """Every node with a `_target_`, outer ones first, with its dotted path."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            at = f"{path}{name}"
+            if "_target_" in value:
+                yield at, value
+            yield from nodes(value, at + ".")
+
+
+def resolve(path: str, node: Node, problems: Problems) -> Any:
+    """The object that a node's `_target_` names, or None with a problem noted."""
+    from hydra.utils import get_object
+
+    target = node["_target_"]
+    if target == "???":
+        group = path.split(".", maxsplit=1)[0]
+        problems.add(f"{path}._target_", f"name your class: {path}._target_=my_module.MyClass ({group}=custom has none)")
+        return None
+    try:
+        found = get_object(target)
+    except Exception as error:  # a module of the user's may fail in any way as it is imported
+        problems.add(f"{path}._target_", _import_problem(str(target), error))
+        return None
+    if not callable(found):
+        problems.add(f"{path}._target_", f"{target} cannot be called; name a class or a function")
+        return None
+    return found
+
+
+def check(path: str, node: Node, given: Sequence[str], problems: Problems) -> Signature | None:
+    """Check a node's keys and values. Keys that the target lacks are dropped where the target itself was exchanged.
+
+    given are the keys that were typed on the command line.
+    """
+    target = resolve(path, node, problems)
+    if target is None:
+        return None
+    try:
+        takes = signature(target)
+    except (TypeError, ValueError):
+        return None  # a builtin without a signature
+    own = SUPPLIED.get(path, ())
+    known = [name for name in takes.parameters if name not in own]
+    name = getattr(target, "__name__", str(target))
+    for key in [k for k in node if not (k.startswith("_") and k.endswith("_"))]:
+        at = f"{path}.{key}"
+        if key not in takes.parameters and not takes.open:
+            if f"{path}._target_" in given and at not in given:
+                problems.notices.append(f"{at} is left out: {name} does not take it")
+                del node[key]
+            else:
+                problems.add(at, f"{name} takes no such key{nearest(key, known)}")
+        elif key in own:
+            problems.add(at, "is passed by dlopt itself; leave it out")
+        elif key in takes.parameters:
+            wrong = mismatch(node[key], takes.parameters[key].hint)
+            if wrong:
+                problems.add(at, wrong)
+    for key in known:
+        if takes.parameters[key].required and key not in node:
+            problems.add(f"{path}.{key}", f"{name} needs it: add +{path}.{key}=...")
+    return takes
+
+
+def make(node: Node, **supplied: Any) -> Any:
+    """Call a node's target with its keys and what is supplied; nodes inside are made first."""
+    from hydra.utils import instantiate
+
+    return instantiate({**node, "_partial_": True, "_convert_": "all"})(**supplied)
+
+
+def _import_problem(target: str, error: Exception) -> str:
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    reason = f"{type(cause).__name__}: {cause}" if not isinstance(cause, ModuleNotFoundError) else str(cause)
+    return f"cannot import {target} ({reason}); modules are looked for in the working directory and in Python's path"

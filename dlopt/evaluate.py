@@ -1,0 +1,42 @@
+"""Metrics of a weight vector on a split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from dlopt.batches import Examples
+from dlopt.objective import Problem
+
+CHUNK = 1024
+"""Examples of one forward pass: large enough to fill a core, small enough that activations stay in its cache."""
+
+
+def evaluate(
+    problem: Problem, w: Tensor, examples: Examples, running: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """loss and the loss's metrics at w, without penalties and with nothing random; each of shape () or (E,).
+
+    Outputs of the whole split are kept, so that a metric may depend on all of them at once.
+    """
+    dim = 0 if problem.lanes is None else 1
+    pairs = [(problem.predict(w, x, running), y) for x, y in examples.chunks(CHUNK)]
+    outputs, targets = (torch.cat(column, dim=dim) for column in zip(*pairs, strict=True))
+    with torch.no_grad():
+        return {"loss": problem.losses(outputs, targets)} | problem.loss.metrics(outputs, targets)
+
+
+def recomputed_statistics(problem: Problem, w: Tensor, examples: Examples) -> dict[str, Tensor]:
+    """Running statistics that belong to w, such as averaged weights: the means over one pass of the training split."""
+    if not problem.running:
+        return {}
+    total: dict[str, Tensor] = {}
+    count = 0
+    for x, y in examples.chunks(CHUNK):
+        seen = problem.statistics(w, x, y)
+        for name, value in seen.items():
+            total[name] = total.get(name, 0.0) + value * x.shape[0 if problem.lanes is None else 1]
+        count += x.shape[0 if problem.lanes is None else 1]
+    return {name: value / count for name, value in total.items()}

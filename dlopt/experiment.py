@@ -1,0 +1,123 @@
+"""An experiment: everything that `train` needs for one run, built and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dlopt import streams
+from dlopt.parts import (
+    Augmentation,
+    Averaging,
+    Diagnostic,
+    Init,
+    Loss,
+    Optimizer,
+    Regularization,
+    Schedule,
+    Split,
+)
+from dlopt.ranges import Count, Fraction, Range
+from dlopt.weights import Layout
+
+Natural = Annotated[int, Range(ge=0)]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """fraction   share of the training examples that is held out, at random and in proportion to the classes; 0: none"""
+
+    fraction: Fraction
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """every   write the last checkpoint at every so many steps; null: at the end, and when interrupted"""
+
+    every: Count | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a run that belong to no group.
+
+    epochs          passes over the training split
+    steps           steps, in place of epochs; null: epochs counts
+    batch_size      examples of a mini-batch, or full: all of them at once
+    seed            of every random number of the run
+    device          auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps
+    precision       float32, bfloat16 (autocast; weights stay float32) or float64
+    deterministic   refuse operations that have no reproducible form (on a GPU; a CPU is reproducible as it is)
+    threads         CPU threads, or auto: one for small work, which more would slow down
+    log_every       log a row at every so many steps besides those of evaluations; null: at evaluations alone
+    eval_every      evaluate at every so many epochs
+    objective       the metric that chooses the best weights; train/loss where there is no validation split
+    name            name of the run's directory; null: <arch>-<optimizer>
+    resume          a run to go on with; null: a new one
+    """
+
+    epochs: Count
+    steps: Count | None
+    batch_size: Count | Literal["full"]
+    seed: Natural
+    device: str
+    precision: Literal["float32", "bfloat16", "float64"]
+    deterministic: bool
+    threads: Count | Literal["auto"]
+    log_every: Count | None
+    eval_every: Count
+    objective: str
+    name: str | None
+    resume: str | None
+    validation: Validation
+    checkpoint: Checkpoints
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights and data."""
+        return torch.float64 if self.precision == "float64" else torch.float32
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """One run's parts. Data are preprocessed and lie on the CPU; w, (P,), holds the initial weights."""
+
+    settings: Settings
+    train: Split
+    validation: Split | None
+    test: Split
+    drop_last: bool
+    model: nn.Module
+    w: Tensor
+    loss: Loss
+    optimizer: Optimizer
+    schedule: Schedule
+    averaging: Averaging | None
+    regularization: Mapping[str, Regularization]
+    augmentation: Mapping[str, Augmentation]
+    diagnostic: Mapping[str, Diagnostic]
+    preprocessing: Mapping[str, Mapping[str, Tensor]]
+    threads: int
+
+    @property
+    def objective(self) -> str:
+        """The metric that chooses the best weights."""
+        return self.settings.objective if self.validation is not None else "train/loss"
+
+
+def initial_weights(
+    model: nn.Module, layout: Layout, init: Init, bias: Init, gain: float, key: streams.Key, dtype: torch.dtype
+) -> Tensor:
+    """w, (P,), before the first step. Each parameter has a random stream of its own, by its name."""
+    own = dict(model.named_parameters())
+    drawn = {}
+    for p in layout:
+        rule = {"weight": init, "bias": bias, "norm": None}[p.kind]
+        values = rule(p, gain, streams.generator(streams.fold(key, p.name))) if rule else None
+        drawn[p.name] = own[p.name].detach() if values is None else values
+    return layout.flatten(drawn).to(dtype)
+

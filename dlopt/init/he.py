@@ -1,0 +1,20 @@
+"""He initialization, normal."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dlopt.weights import Parameter
+
+
+@dataclass(frozen=True)
+class He:
+    """W ~ N(0, 2 / fan_in): level forward variance under ReLU, which halves the mean square at each layer.
+
+    Source: He, Zhang, Ren and Sun 2015, equation 10.
+    """
+
+    def __call__(self, parameter: Parameter, gain: float, generator: torch.Generator) -> Tensor:
+        return torch.randn(parameter.shape, generator=generator) * math.sqrt(2.0 / parameter.fan_in)

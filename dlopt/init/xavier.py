@@ -1,0 +1,31 @@
+"""Xavier (Glorot) initialization, uniform."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dlopt.ranges import Positive
+from dlopt.weights import Parameter
+
+
+@dataclass(frozen=True)
+class Xavier:
+    """W ~ U(-b, b) with b = gain sqrt(6 / (fan_in + fan_out)), so Var W = gain^2 2 / (fan_in + fan_out).
+
+    With linear units the variance of activations, and of gradients on the way back, stays level at equal widths.
+    (Variance 1/fan_in alone is LeCun's; sqrt(6)/sqrt(fan_in + fan_out) is the paper's bound, not 6/(...).)
+
+    gain   a factor, or auto: the activation's own (1 for tanh, sqrt(2) for ReLU)
+
+    Source: Glorot and Bengio 2010, equation 16.
+    """
+
+    gain: Positive | Literal["auto"]
+
+    def __call__(self, parameter: Parameter, gain: float, generator: torch.Generator) -> Tensor:
+        factor = gain if self.gain == "auto" else float(self.gain)
+        bound = factor * math.sqrt(6.0 / (parameter.fan_in + parameter.fan_out))
+        return torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)

@@ -1,0 +1,62 @@
+"""Batch normalization."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dlopt.parts import Running
+from dlopt.ranges import Fraction, Positive
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Batch normalization: each feature is standardized by the mean and variance of the mini-batch.
+
+        y = gamma (x - mean) / sqrt(var + eps) + beta
+
+    mean and var (the biased one) are over the batch and, for convolutions, over positions; gamma and beta are learned.
+    Inference uses moving averages of the mean and of the unbiased variance:
+    stored <- (1 - momentum) stored + momentum seen, once per step (torch's convention for momentum).
+
+    eps         added to the variance, so that a constant feature does not divide by zero
+    momentum    weight of the newest batch in the stored statistics
+
+    Source: Ioffe and Szegedy 2015, algorithms 1 and 2.
+    """
+
+    eps: Positive
+    momentum: Fraction
+
+    def __call__(self, features: int, dims: int) -> nn.Module:
+        return BatchNorm(features, self.eps, self.momentum)
+
+
+class BatchNorm(Running):
+    """The module: inputs (batch, features, ...); its names are those of torch.nn.BatchNorm1d, 2d and 3d."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.eps = eps
+        self.momentum = momentum
+        self.weight = nn.Parameter(torch.ones(features))
+        self.bias = nn.Parameter(torch.zeros(features))
+        self.register_buffer("running_mean", torch.zeros(features))
+        self.register_buffer("running_var", torch.ones(features))
+
+    def extra_repr(self) -> str:
+        return f"{len(self.weight)}, eps={self.eps}, momentum={self.momentum}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        # The kernel that returns the statistics it used: one pass, where computing them beside it would take two.
+        y, mean, inverse = torch.native_batch_norm(x, self.weight, self.bias, None, None, True, 0.0, self.eps)
+        count = x.numel() // x.shape[1]
+        var = (inverse.detach().pow(-2) - self.eps).clamp(min=0.0)  # rounding can leave a tiny negative number
+        self.seen = {"running_mean": mean.detach(), "running_var": var * (count / max(count - 1, 1))}
+        return y

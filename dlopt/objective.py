@@ -1,0 +1,327 @@
+"""The objective: the loss of one mini-batch plus penalties, as a function of the weight vector.
+
+    f(w) = loss(network(x; w), y) + sum of penalties(w)
+
+Problem holds what stays the same from step to step (network, loss, regularization); Objective is the oracle of one
+step, which an update rule may ask for values, gradients and Hessian products at any w. It is a pure function of w: the
+same masks at each evaluation of a step, and nothing in the network is changed by asking.
+
+One run takes the bound path: the module's parameters are views of w, so a gradient costs what it costs in a
+hand-written loop. Runs in lanes, and second derivatives, take torch.func over functional_call.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, grad_and_value, vmap
+
+from dlopt import streams
+from dlopt.parts import Loss, Regularization, Running, Site, overrides
+from dlopt.streams import Key
+from dlopt.weights import Layout
+
+
+class Evaluation(NamedTuple):
+    """What the first evaluation of a step leaves for metrics: loss without penalties, outputs, batch statistics."""
+
+    loss: Tensor
+    outputs: Tensor
+    statistics: dict[str, Tensor]
+
+
+class Problem:
+    """A network with its loss and regularization, for one run (w of shape (P,)) or for E lanes (w of shape (E, P)).
+
+    varying holds the hyperparameters in which lanes differ: (part, field) -> tensor (E,), where part 0 is the loss and
+    part i the i-th regularization. running are the buffers of normalizations, with w's leading shape.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        regularization: Sequence[Regularization] = (),
+        *,
+        lanes: int | None = None,
+        varying: Mapping[tuple[int, str], Tensor] | None = None,
+        precision: torch.dtype | None = None,
+    ) -> None:
+        self.model = model.train()
+        self.layout = Layout.of(model)
+        self.loss = loss
+        self.regularization = tuple(regularization)
+        self.lanes = lanes
+        self.varying = dict(varying or {})
+        self.autocast = precision
+        self.evaluations = 0
+        self.home: Tensor | None = None
+        self._transforms_weights = any(overrides(r, "weights", Regularization) for r in self.regularization)
+        self._transforms_inputs = any(overrides(r, "inputs", Regularization) for r in self.regularization)
+        self._penalizes = any(overrides(r, "penalty", Regularization) for r in self.regularization)
+        self._networks: list[_Bound] = []
+        self._ring: list[Tensor] = []
+        self._turn = 0
+        self._sites = {
+            m: next((i for i, r in enumerate(self.regularization) if r is m.rule), None)
+            for m in model.modules()
+            if isinstance(m, Site)
+        }
+        self._normalizations = {n: m for n, m in model.named_modules() if isinstance(m, Running)}
+        self.running = {
+            f"{name}.{key}": b if lanes is None else b.expand(lanes, *b.shape).clone()
+            for name, module in self._normalizations.items()
+            for key, b in module.named_buffers()
+        }
+
+    # ------------------------------------------------------------------------------------------- training
+
+    def bind(self, w: Tensor) -> Tensor:
+        """Make w, (P,), the memory of the network's own parameters: gradients at this very tensor then cost no copy."""
+        if not self._networks:
+            self._networks = [_Bound(self.model, self.layout, w)]
+            self._ring = [torch.empty_like(w), torch.empty_like(w)]
+        self.home = w
+        return w
+
+    def objective(self, inputs: Tensor, targets: Tensor, key: Key) -> Objective:
+        """The oracle of one step: inputs (B, ...) and the step's key, or (E, B, ...) and a batch of keys."""
+        self._turn ^= 1
+        return Objective(self, inputs, targets, key)
+
+    def absorb(self, statistics: Mapping[str, Tensor]) -> None:
+        """One moving average of the running buffers: buffer <- (1 - momentum) buffer + momentum seen."""
+        for name, seen in statistics.items():
+            self.running[name].lerp_(seen, self._normalizations[name.rpartition(".")[0]].momentum)
+
+    def total(self, w: Tensor, x: Tensor, y: Tensor, key: Key, varying: dict[Any, Tensor]) -> tuple[Tensor, Evaluation]:
+        """f(w) for one lane, as a pure function; the differentiable twin of the bound path."""
+        loss, *rules = self._with(varying)
+        at = w
+        for i, rule in enumerate(rules):
+            x = rule.inputs(x, streams.fold(key, i))
+            at = rule.weights(at, streams.fold(key, i), self.layout)
+        with self._armed(key, rules), self._casting(x):
+            outputs = functional_call(self.model, self.layout.views(at), (x,))
+        outputs = outputs.to(w.dtype)
+        value = loss(outputs, y)
+        evaluation = Evaluation(value.detach(), outputs.detach(), self._seen(self._normalizations))
+        return value + self._penalty(rules, w), evaluation
+
+    # ------------------------------------------------------------------------------------------- inference
+
+    def predict(self, w: Tensor, inputs: Tensor, running: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The network's outputs in inference, (..., B, outputs), with stored statistics and nothing random."""
+        running = self.running if running is None else running
+        self.model.eval()
+        try:
+            with torch.no_grad(), self._casting(inputs):
+                if w is self.home and running is self.running:
+                    outputs = self.model(inputs)
+                else:
+
+                    def call(w: Tensor, running: dict[str, Tensor], x: Tensor) -> Tensor:
+                        return functional_call(self.model, self.layout.views(w) | running, (x,))
+
+                    outputs = (vmap(call) if self.lanes else call)(w, dict(running), inputs)
+            return outputs.to(w.dtype)
+        finally:
+            self.model.train()
+
+    def statistics(self, w: Tensor, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """What the normalizations see in a training evaluation on this batch."""
+
+        def call(w: Tensor, x: Tensor, y: Tensor, varying: dict[Any, Tensor]) -> dict[str, Tensor]:
+            return self.total(w, x, y, Key(0, 0), varying)[1].statistics
+
+        with torch.no_grad():
+            return (vmap(call) if self.lanes else call)(w, inputs, targets, self.varying)
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss, without penalties, of outputs that `predict` returned; shape () or (E,)."""
+        if self.lanes is None:
+            return self.loss(outputs, targets)
+
+        def call(outputs: Tensor, targets: Tensor, varying: dict[Any, Tensor]) -> Tensor:
+            return self._with(varying)[0](outputs, targets)
+
+        return vmap(call)(outputs, targets, self.varying)
+
+    def keep(self, lanes: Tensor) -> None:
+        """Leave only these lanes, given by their indices."""
+        self.lanes = len(lanes)
+        self.running = {name: b[lanes] for name, b in self.running.items()}
+        self.varying = {name: v[lanes] for name, v in self.varying.items()}
+
+    # ------------------------------------------------------------------------------------------- inside
+
+    def _with(self, varying: Mapping[tuple[int, str], Tensor]) -> list[Any]:
+        """The loss and the regularizations, a lane's own hyperparameters in place."""
+        parts: list[Any] = [self.loss, *self.regularization]
+        for (i, field), value in varying.items():
+            parts[i] = replace(parts[i], **{field: value})
+        return parts
+
+    @contextmanager
+    def _armed(self, key: Key, rules: Sequence[Regularization]) -> Iterator[None]:
+        """Give every site the key of this evaluation and the lane's own rule."""
+        for site, i in self._sites.items():
+            site.key = streams.fold(key, 1000 + site.site)
+            if i is not None:
+                site.rule = rules[i]
+        try:
+            yield
+        finally:
+            for site, i in self._sites.items():
+                if i is not None:
+                    site.rule = self.regularization[i]
+
+    def _seen(self, normalizations: Mapping[str, Running]) -> dict[str, Tensor]:
+        """Collect and clear what the normalizations saw (tensors of a transformation must not outlive it)."""
+        found = {}
+        for name, module in normalizations.items():
+            found |= {f"{name}.{key}": value.detach() for key, value in module.seen.items()}
+            module.seen = {}
+        return found
+
+    def _penalty(self, rules: Sequence[Regularization], w: Tensor) -> Tensor | float:
+        terms = (rule.penalty(w, self.layout) for rule in rules) if self._penalizes else ()
+        return sum((t for t in terms if t is not None), start=0.0)
+
+    def _casting(self, like: Tensor) -> Any:
+        return nullcontext() if self.autocast is None else torch.autocast(like.device.type, dtype=self.autocast)
+
+    def _at(self, w: Tensor) -> _Bound:
+        """The network whose parameters are views of w; for a w that is not home, a twin with a copy of it."""
+        if w is self.home:
+            return self._networks[0]
+        if len(self._networks) == 1:
+            self._networks.append(_Bound(copy.deepcopy(self.model), self.layout, torch.empty_like(w)))
+        self._networks[1].w.copy_(w)
+        return self._networks[1]
+
+
+class _Bound:
+    """A network whose parameters are views of one weight vector."""
+
+    def __init__(self, model: nn.Module, layout: Layout, w: Tensor) -> None:
+        self.model = model
+        self.w = w
+        own = dict(model.named_parameters())
+        self.parameters = [own[p.name] for p in layout]
+        for p, view in zip(self.parameters, layout.views(w).values(), strict=True):
+            p.data = view
+        self.sites = [m for m in model.modules() if isinstance(m, Site)]
+        self.normalizations = {n: m for n, m in model.named_modules() if isinstance(m, Running)}
+
+
+class Objective:
+    """The oracle of one step. Evaluations at any w are allowed, in any order and number; all see one function."""
+
+    def __init__(self, problem: Problem, inputs: Tensor, targets: Tensor, key: Key) -> None:
+        self.problem = problem
+        self.layout = problem.layout
+        self.inputs = inputs
+        self.targets = targets
+        self.key = key
+        self.first: Evaluation | None = None
+        self._gradients = 0
+
+    def stream(self, name: str) -> Key:
+        """The key of a rule's own random numbers at this step, for dlopt.streams.uniform and the like."""
+        return streams.fold(self.key, name)
+
+    def value(self, w: Tensor) -> Tensor:
+        """f(w), shape (...)."""
+        problem = self.problem
+        with torch.no_grad():
+            if problem.lanes is None and not problem._transforms_weights:
+                loss, evaluation = self._bound(problem._at(w))
+                return self._note(loss + problem._penalty(problem.regularization, w), evaluation)
+            return self._note(*self._map(problem.total)(w, self.inputs, self.targets, self.key, problem.varying))
+
+    def gradient(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """f(w), shape (...), and its gradient g, (..., P).
+
+        g is the caller's: no later call of this step overwrites it. It lasts until the next step is over.
+        """
+        problem = self.problem
+        self._gradients += 1
+        if problem.lanes is not None or problem._transforms_weights:
+            mapped = self._map(grad_and_value(problem.total, has_aux=True))
+            g, (value, evaluation) = mapped(w, self.inputs, self.targets, self.key, problem.varying)
+            return self._note(value, evaluation), g
+
+        network = problem._at(w)
+        loss, evaluation = self._bound(network)
+        pieces = torch.autograd.grad(loss, network.parameters, allow_unused=True, materialize_grads=True)
+        # Two buffers in turn serve the first gradient of each step (fresh memory costs page faults: 5% of a step at
+        # 1.9 million weights); further ones are new, so that a rule may compare as many as it likes.
+        out = problem._ring[problem._turn] if self._gradients == 1 and problem._ring else None
+        g = torch.cat([piece.reshape(-1) for piece in pieces], out=out)
+        loss = loss.detach()
+        if problem._penalizes:
+            leaf = w.detach().requires_grad_()
+            penalty = problem._penalty(problem.regularization, leaf)
+            if isinstance(penalty, Tensor):
+                g.add_(torch.autograd.grad(penalty, leaf)[0])
+                loss = loss + penalty.detach()
+        return self._note(loss, evaluation), g
+
+    def hvp(self, w: Tensor, v: Tensor) -> Tensor:
+        """The Hessian-vector product H(w) v, (..., P), by reverse mode over reverse mode."""
+        hv, evaluation = self._map(self._product)(w, self.inputs, self.targets, self.key, self.problem.varying, v)
+        self._note(None, evaluation)
+        return hv
+
+    def hessian(self, w: Tensor) -> Tensor:
+        """The Hessian H(w), (..., P, P), one product per column."""
+
+        def columns(w: Tensor, *rest: Any) -> tuple[Tensor, Evaluation]:
+            eye = torch.eye(w.shape[-1], dtype=w.dtype, device=w.device)
+            h, evaluation = vmap(lambda v: self._product(w, *rest, v))(eye)
+            return h, Evaluation(*(x[0] for x in evaluation[:2]), {k: s[0] for k, s in evaluation.statistics.items()})
+
+        h, evaluation = self._map(columns)(w, self.inputs, self.targets, self.key, self.problem.varying)
+        self._note(None, evaluation)
+        return h
+
+    # ------------------------------------------------------------------------------------------- inside
+
+    def _bound(self, network: _Bound) -> tuple[Tensor, Evaluation]:
+        problem, x = self.problem, self.inputs
+        if problem._transforms_inputs:
+            for i, rule in enumerate(problem.regularization):
+                x = rule.inputs(x, streams.fold(self.key, i))
+        for site in network.sites:
+            site.key = streams.fold(self.key, 1000 + site.site)
+        with problem._casting(x):
+            outputs = network.model(x)
+        outputs = outputs.to(network.w.dtype)
+        loss = problem.loss(outputs, self.targets)
+        statistics = problem._seen(network.normalizations) if network.normalizations else {}
+        return loss, Evaluation(loss.detach(), outputs.detach(), statistics)
+
+    def _product(
+        self, w: Tensor, x: Tensor, y: Tensor, key: Key, varying: dict[Any, Tensor], v: Tensor
+    ) -> tuple[Tensor, Evaluation]:
+        def directional(w: Tensor) -> tuple[Tensor, Evaluation]:
+            g, evaluation = grad(self.problem.total, has_aux=True)(w, x, y, key, varying)
+            return g @ v, evaluation
+
+        return grad(directional, has_aux=True)(w)
+
+    def _map(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return function if self.problem.lanes is None else vmap(function)
+
+    def _note(self, value: Tensor | None, evaluation: Evaluation) -> Any:
+        self.problem.evaluations += 1
+        if self.first is None:
+            self.first = evaluation
+        return value

@@ -1,0 +1,68 @@
+"""Adam."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.optim.adam import adam as torch_adam
+
+from dlopt.parts import Optimizer, Oracle, Step
+from dlopt.ranges import Fraction, Positive
+from dlopt.weights import Layout
+
+
+class Moments(NamedTuple):
+    m: Tensor  # (..., P), average of g
+    v: Tensor  # (..., P), average of g^2
+    t: Tensor  # (), float32, steps taken
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """m <- beta1 m + (1 - beta1) g,  v <- beta2 v + (1 - beta2) g^2,
+    w <- w - lr m^ / (sqrt(v^) + eps)  with  m^ = m / (1 - beta1^t),  v^ = v / (1 - beta2^t),  t = 1, 2, ...
+
+    The corrections undo the pull of m and v towards their start at zero; without them the first steps are too
+    large by up to 6.6 times with the usual betas. eps stands outside the root, as in the paper and in torch.
+
+    lr      learning rate: a bound on each weight's step, nearly
+    beta1   decay of the average of gradients
+    beta2   decay of the average of their squares
+    eps     keeps the division finite where gradients vanish
+
+    Source: Kingma and Ba 2015, algorithm 1.
+    """
+
+    lr: Positive
+    beta1: Fraction
+    beta2: Fraction
+    eps: Positive
+
+    def init(self, w: Tensor, layout: Layout) -> Moments:
+        return Moments(torch.zeros_like(w), torch.zeros_like(w), torch.zeros((), device=w.device))
+
+    def step(self, w: Tensor, state: Moments, objective: Oracle) -> Step:
+        loss, g = objective.gradient(w)
+        update = self.fused if w.ndim == 1 and w.device.type in ("cpu", "cuda") else self.textbook
+        return Step(*update(w, state, g), loss, g)
+
+    def textbook(self, w: Tensor, state: Moments, g: Tensor) -> tuple[Tensor, Moments]:
+        """The formula as it stands above, in place, for any leading dimensions."""
+        m = state.m.lerp_(g, 1 - self.beta1)
+        v = state.v.lerp_(g * g, 1 - self.beta2)
+        t = state.t.add_(1)
+        m_hat = m / (1 - self.beta1 ** t.to(w.dtype))
+        v_hat = v / (1 - self.beta2 ** t.to(w.dtype))
+        w -= self.lr * m_hat / (v_hat.sqrt_() + self.eps)
+        return w, Moments(m, v, t)
+
+    def fused(self, w: Tensor, state: Moments, g: Tensor) -> tuple[Tensor, Moments]:
+        """The same in torch's fused kernel: one pass over memory, for a single run."""
+        m, v, t = state
+        torch_adam(
+            [w], [g], [m], [v], [], [t],
+            fused=True, amsgrad=False, maximize=False, weight_decay=0.0,
+            lr=self.lr, beta1=self.beta1, beta2=self.beta2, eps=self.eps,
+        )  # fmt: skip
+        return w, state

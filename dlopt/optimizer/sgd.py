@@ -1,0 +1,28 @@
+"""Stochastic gradient descent."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from dlopt.parts import Optimizer, Oracle, Step
+from dlopt.ranges import Positive
+from dlopt.weights import add_scaled_
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """w <- w - lr g, with g the gradient of the mean loss of a mini-batch plus penalties.
+
+    With batch_size=full it is gradient descent, stable on a quadratic for lr < 2 / lambda_max.
+
+    lr   learning rate
+
+    Source: Robbins and Monro 1951; Goodfellow, Bengio and Courville 2016, algorithm 8.1.
+    """
+
+    lr: Positive
+
+    def step(self, w: Tensor, state: Any, objective: Oracle) -> Step:
+        loss, g = objective.gradient(w)
+        return Step(add_scaled_(w, -self.lr, g), state, loss, g)

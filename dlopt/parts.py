@@ -1,0 +1,313 @@
+"""What each kind of part promises: the contract for everything that a config group can hold.
+
+A part is a small frozen dataclass of hyperparameters with one or two methods; its fields are the keys that people
+type. To add one, write such a class in a module of the group's folder and a YAML file that names it:
+nothing else has to know. Nothing here imports a part, and no part imports another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dlopt.ranges import Count, Fraction
+from dlopt.streams import Key
+from dlopt.weights import Layout, Parameter
+
+Kind = Literal["classes", "numbers"]
+
+
+# ------------------------------------------------------------------------------------------------ data
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Examples: inputs (N, *shape), and targets (N,) int64 for classes or (N, outputs) float for numbers.
+
+    rows, if given, are the indices into these tensors that belong to the split: a training and a validation split
+    are two sets of rows of one tensor, and runs that share data share its memory.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    rows: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.targets if self.rows is None else self.rows)
+
+    def gathered(self) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of this split alone."""
+        return (self.inputs, self.targets) if self.rows is None else (self.inputs[self.rows], self.targets[self.rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """What a data option loads: everything to learn from, and a test split that is read once, at the end.
+
+    outputs is the number of classes, or of numbers to predict. A training and a validation split are cut from `train`
+    by the run.
+    """
+
+    train: Split
+    test: Split
+    outputs: int
+
+    @property
+    def kind(self) -> Kind:
+        return "numbers" if self.train.targets.is_floating_point() else "classes"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one example: (features,), (channels, length) or (channels, height, width)."""
+        return tuple(self.train.inputs.shape[1:])
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set.
+
+    path          the file or folder to read or to keep a copy in; null is the option's own place
+    train_size    keep this many training examples (a random subset, the classes in proportion); null keeps all
+    label_noise   the share of training labels that are replaced by a wrong class drawn at random
+    drop_last     leave out the last mini-batch of an epoch when it is smaller than the others
+    """
+
+    path: str | None
+    train_size: Count | None
+    label_noise: Fraction
+    drop_last: bool
+
+    def load(self) -> Dataset:
+        raise NotImplementedError
+
+
+class Preprocess(Protocol):
+    """Fitted on the training split alone, then applied to all of the data."""
+
+    def fit(self, inputs: Tensor) -> dict[str, Tensor]:
+        """The statistics of the training inputs, (N, *shape); they are stored with the run."""
+
+    def apply(self, inputs: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
+        """The transformed inputs, any number of examples."""
+
+
+class Augmentation:
+    """Changes a mini-batch, in training only: a pure function of the batch and a key.
+
+    dims names the numbers of spatial dimensions it can work on: 0 for features, 1 for series, 2 for images.
+    """
+
+    dims: ClassVar[tuple[int, ...]] = (0, 1, 2)
+
+    def __call__(self, inputs: Tensor, targets: Tensor, key: Key) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+
+# ------------------------------------------------------------------------------------------------ networks
+
+
+class Activation(Protocol):
+    """Makes an activation module. gain is the factor by which an init makes up for what it does to the variance."""
+
+    gain: float
+
+    def __call__(self) -> nn.Module: ...
+
+
+class Normalization(Protocol):
+    """Makes a normalization for inputs (batch, features, *dims), or None for none at all."""
+
+    def __call__(self, features: int, dims: int) -> nn.Module | None: ...
+
+
+class Running(nn.Module):
+    """A module that uses statistics of the batch in training and their moving average in inference.
+
+    Forward must not touch its buffers: it leaves the batch's statistics in `seen`, by the buffer's name, and the loop applies
+    one moving average per step, from the first evaluation at w:  buffer <- (1 - momentum) buffer + momentum seen.
+    So a rule that evaluates its objective five times moves them once.
+    """
+
+    normalizes: ClassVar[bool] = True
+    momentum: float
+    seen: dict[str, Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = {}
+
+
+class Site(nn.Module):
+    """A place in a network where a regularization draws random numbers; rule and key are set before each evaluation.
+
+    The key is the step's own, folded with the site's number: the same masks at every evaluation of a step.
+    """
+
+    def __init__(self, rule: Regularization, site: int) -> None:
+        super().__init__()
+        self.rule = rule
+        self.site = site
+        self.key: Key = Key(0, 0)
+
+
+class Init(Protocol):
+    """Draws the initial values of one parameter: of every weight (group init) or of every bias (group bias)."""
+
+    def __call__(self, parameter: Parameter, gain: float, generator: torch.Generator) -> Tensor | None:
+        """A tensor of parameter.shape, or None to keep what the module itself has drawn."""
+
+
+class Loss(Protocol):
+    """The mean loss of a mini-batch, and the metrics reported beside it.
+
+    targets is the kind of target it is made for.
+    """
+
+    targets: Kind
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Outputs (B, outputs) and targets of a batch to the mean loss, shape ()."""
+
+    def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Other figures of merit for outputs (..., N, outputs) and targets (..., N[, outputs]), each of shape (...)."""
+
+
+# ------------------------------------------------------------------------------------------------ rules
+
+
+class Oracle(Protocol):
+    """What a rule may ask of the mini-batch loss plus penalties, at any w: see dlopt.objective.Objective."""
+
+    layout: Layout
+
+    def value(self, w: Tensor) -> Tensor: ...
+    def gradient(self, w: Tensor) -> tuple[Tensor, Tensor]: ...
+    def hvp(self, w: Tensor, v: Tensor) -> Tensor: ...
+    def hessian(self, w: Tensor) -> Tensor: ...
+    def stream(self, name: str) -> Key: ...
+
+
+class Step(NamedTuple):
+    """What a rule returns: the next iterate and state, and the loss and gradient at the iterate it started from."""
+
+    w: Tensor
+    state: Any
+    loss: Tensor
+    gradient: Tensor
+    info: Mapping[str, Tensor] = {}
+
+
+class Optimizer:
+    """An update rule: a frozen dataclass of hyperparameters with two methods.
+
+    Written for w of shape (..., P), reducing over the last dimension with keepdim. A hyperparameter is a float, or an (E, 1) column
+    when E runs share the arithmetic (w is then (E, P)); so use it in tensor arithmetic only, never in an `if`.
+    A rule that cannot comply says lanes = False.
+
+    A step owns the w and the state it is given and may overwrite both in place: at 1.9 million weights a second
+    copy of w costs 3% of a whole step on a CPU. Whoever needs the former iterate keeps a copy.
+    """
+
+    lanes: ClassVar[bool] = True
+
+    def init(self, w: Tensor, layout: Layout) -> Any:
+        """The state before the first step: a NamedTuple of tensors, or () for none.
+
+        A tensor of the state has w's leading dimensions, or none at all when every run would hold the same number in it.
+        """
+        return ()
+
+    def step(self, w: Tensor, state: Any, objective: Oracle) -> Step:
+        raise NotImplementedError
+
+
+class Schedule(Protocol):
+    """A factor over time."""
+
+    def __call__(self, step: int, steps: int) -> float:
+        """The factor of the step numbered 0, 1, ..., steps - 1."""
+
+
+class Averaging(Protocol):
+    """A running average of the iterates, evaluated beside them."""
+
+    def init(self, w: Tensor) -> Any: ...
+
+    def update(self, state: Any, w: Tensor, step: int) -> Any:
+        """Take in the iterate after the step numbered 0, 1, ...; state may be overwritten, w not."""
+
+    def value(self, state: Any) -> Tensor: ...
+
+
+class Regularization:
+    """Anything that works against over-fitting, at whichever of these places it works; each default does nothing."""
+
+    def inputs(self, inputs: Tensor, key: Key) -> Tensor:
+        """Changes the inputs of a training evaluation."""
+        return inputs
+
+    def weights(self, w: Tensor, key: Key, layout: Layout) -> Tensor:
+        """Changes the weights, (P,), at which a training evaluation is made."""
+        return w
+
+    def module(self, site: int) -> Site | None:
+        """A module to put behind a hidden layer."""
+        return None
+
+    def penalty(self, w: Tensor, layout: Layout) -> Tensor | None:
+        """A differentiable term of the objective, shape (), for w (P,)."""
+        return None
+
+    def after(self, w: Tensor, before: Tensor, lr: float | Tensor, layout: Layout) -> Tensor:
+        """Changes the iterate after the rule's step from `before`; both (..., P)."""
+        return w
+
+    def stop(self, history: Sequence[Mapping[str, float]]) -> bool:
+        """Whether to end the run, given the metrics of every evaluation so far, in order."""
+        return False
+
+
+# ------------------------------------------------------------------------------------------------ instruments
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One step of training, for instruments: the step's number, both iterates, loss and gradient at the first of them."""
+
+    step: int
+    before: Tensor
+    after: Tensor
+    loss: Tensor
+    gradient: Tensor
+    lr: float | Tensor
+    layout: Layout
+    objective: Oracle
+    info: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """An instrument: it watches, and cannot disturb training.
+
+    every   measure at every so many steps; null measures whenever a row is logged
+    """
+
+    every: Count | None
+
+    def measure(self, moment: Moment, memory: Any) -> tuple[dict[str, Tensor], Any]:
+        """Tags with values of w's leading shape, and what to be handed at the next measurement (None at the first)."""
+        raise NotImplementedError
+
+
+def overrides(part: object, name: str, base: type) -> bool:
+    """Whether a part has a method of its own in place of the base class's."""
+    return getattr(type(part), name) is not getattr(base, name)
+
+
+def higher_is_better(metric: str) -> bool:
+    """The direction in which a metric improves; losses and errors fall."""
+    return metric.rpartition("/")[2] in ("accuracy", "r2", "auc")

@@ -1,0 +1,243 @@
+"""The run directory as one object: everything that a run leaves behind, and where it lies.
+
+    .hydra/config.yaml     the complete configuration (overrides.yaml: what was typed; hydra.yaml: Hydra's own)
+    status.json            running | done | diverged | failed | interrupted, host, pid, times, versions, git commit
+    metrics.jsonl          one object per logged step: step, epoch, seconds, lr, train/loss, val/accuracy, ...
+    summary.json           final values at the best weights, and under last/ at the last ones
+    checkpoints/           last.pt and best.pt
+    events.out.tfevents.*  the same metrics for TensorBoard, with hyperparameters and the configuration
+    train.log              what was logged, a traceback if it failed
+
+No other module builds these paths.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from dlopt import __version__
+from dlopt.events import Events
+
+Status = Literal["running", "done", "diverged", "failed", "interrupted"]
+Row = dict[str, Any]
+
+
+class RunNotFound(LookupError):
+    """No run, or more than one, answers to a name; the message says which."""
+
+
+class Run:
+    """One run directory."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._metrics: Any = None
+        self._events: Events | None = None
+        self._hparams: Mapping[str, Any] = {}
+        self._status: dict[str, Any] = {}
+
+    # ------------------------------------------------------------------------------------------- places
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / ".hydra" / "config.yaml"
+
+    @property
+    def overrides_file(self) -> Path:
+        return self.path / ".hydra" / "overrides.yaml"
+
+    @property
+    def hydra_file(self) -> Path:
+        return self.path / ".hydra" / "hydra.yaml"
+
+    @property
+    def status_file(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def summary_file(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def log_file(self) -> Path:
+        return self.path / "train.log"
+
+    def checkpoint(self, name: Literal["last", "best"]) -> Path:
+        return self.path / "checkpoints" / f"{name}.pt"
+
+    # ------------------------------------------------------------------------------------------- writing
+
+    @classmethod
+    def create(cls, path: Path | str, hparams: Mapping[str, Any] | None = None, *, again: bool = False) -> Run:
+        """Begin a run here. A directory that holds one already is refused, unless it is to go on (again).
+
+        hparams: name -> number, bool or text, for TensorBoard's HPARAMS dashboard.
+        """
+        run = cls(path)
+        if run.status_file.exists() and not again:
+            raise FileExistsError(f"{run.path} already holds a run; choose another directory")
+        run.checkpoint("last").parent.mkdir(parents=True, exist_ok=True)
+        run._hparams = hparams or {}
+        run._status = {
+            "status": "running",
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": time.time(),
+            "ended": None,
+            "message": "",
+            "versions": _versions(),
+            "git": _commit(),
+        }
+        run._save_status()
+        return run
+
+    def log(self, row: Row) -> None:
+        """Append one row. Numbers that are not finite become null, which JSON has in their place."""
+        if self._metrics is None:
+            self._open()
+        self._metrics.write(json.dumps({k: _finite(v) for k, v in row.items()}) + "\n")
+        self._metrics.flush()
+        assert self._events is not None
+        tags = {k: v for k, v in row.items() if k not in ("step", "epoch", "seconds") and v is not None}
+        self._events.scalars(row["step"], tags)
+
+    def truncate(self, step: int) -> list[Row]:
+        """Drop the rows after a step, from which the run then goes on; the rest is returned."""
+        rows = [row for row in self.rows() if row["step"] <= step]
+        replace_file(self.metrics_file, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        return rows
+
+    def save(self, name: Literal["last", "best"], content: Mapping[str, Any]) -> None:
+        """Write a checkpoint beside the old one, then put it in its place."""
+        import torch
+
+        file = self.checkpoint(name)
+        beside = file.with_suffix(".tmp")
+        torch.save(content, beside)
+        os.replace(beside, file)
+
+    def load(self, name: Literal["last", "best"]) -> dict[str, Any]:
+        """A checkpoint's tensors and numbers; nothing in the file is executed."""
+        import torch
+
+        return torch.load(self.checkpoint(name), map_location="cpu", weights_only=True)
+
+    def finish(self, status: Status, summary: Mapping[str, Any] | None = None, message: str = "") -> None:
+        """End the run: summary and status are written, the files closed."""
+        if summary is not None:
+            text = json.dumps({k: _finite(v) for k, v in summary.items()}, indent=2)
+            replace_file(self.summary_file, text.encode() + b"\n")
+        self._status |= {"status": status, "ended": time.time(), "message": message}
+        self._save_status()
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+        if self._events is not None:
+            self._events.end(status == "done")
+            self._events = None
+
+    def _open(self) -> None:
+        self._metrics = self.metrics_file.open("a")
+        self._events = Events(self.path)
+        self._events.hparams(self._hparams, self._status["started"])
+        if self.config_file.exists():
+            # Markdown's code block: four spaces.
+            self._events.text("config", "".join(f"    {x}\n" for x in self.config_file.read_text().splitlines()))
+
+    def _save_status(self) -> None:
+        replace_file(self.status_file, json.dumps(self._status, indent=2).encode() + b"\n")
+
+    # ------------------------------------------------------------------------------------------- reading
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return json.loads(self.status_file.read_text())
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return json.loads(self.summary_file.read_text()) if self.summary_file.exists() else {}
+
+    def rows(self) -> list[Row]:
+        """The logged rows, in order."""
+        if not self.metrics_file.exists():
+            return []
+        return [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
+
+    def config(self) -> dict[str, Any]:
+        """The configuration as plain dictionaries, without Hydra."""
+        import yaml
+
+        return yaml.safe_load(self.config_file.read_text())
+
+    def choices(self) -> dict[str, str]:
+        """The option chosen in each group, as `optimizer: adam`."""
+        import yaml
+
+        chosen = yaml.safe_load(self.hydra_file.read_text())["hydra"]["runtime"]["choices"]
+        return {group: option for group, option in chosen.items() if not group.startswith("hydra/")}
+
+
+def find(name: str = "last", root: Path | str = "outputs") -> Run:
+    """The run called by a path, by a part of its path that no other run has, or `last` for the newest."""
+    if (Path(name) / "status.json").is_file():
+        return Run(name)
+    runs = sorted(_below(Path(root)), key=lambda path: (path / "status.json").stat().st_mtime)
+    if not runs:
+        raise RunNotFound(f"there are no runs in {root}/ yet: dlopt train makes one")
+    if name == "last":
+        return Run(runs[-1])
+    found = [path for path in runs if name in str(path.relative_to(root))]
+    if len(found) == 1:
+        return Run(found[0])
+    if found:
+        shown = "".join(f"\n  {path}" for path in found[-5:])
+        raise RunNotFound(f"{len(found)} runs are called '{name}'; say more of one of them:{shown}")
+    raise RunNotFound(f"no run in {root}/ is called '{name}'; the newest is {runs[-1]}")
+
+
+def _below(root: Path) -> Iterator[Path]:
+    """Every run directory below root; a run holds no other run."""
+    for folder, inner, files in os.walk(root):
+        if "status.json" in files:
+            inner.clear()
+            yield Path(folder)
+
+
+def replace_file(file: Path, content: bytes) -> None:
+    """Write beside, then rename: a reader sees the old content or the new one, never a part."""
+    beside = file.with_name(file.name + ".tmp")
+    beside.write_bytes(content)
+    os.replace(beside, file)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _versions() -> dict[str, str]:
+    found = {"dlopt": __version__, "python": platform.python_version()}
+    torch = sys.modules.get("torch")
+    return found | ({"torch": str(torch.__version__)} if torch else {})
+
+
+def _commit() -> str | None:
+    """The commit of the working directory, where it is one of a git repository."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
