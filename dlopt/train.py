@@ -97,7 +97,8 @@ class Training:
         self.summaries: list[dict[str, Any]] = [{} for _ in experiments]
         self.device = torch.device(first.settings.device)
         torch.set_num_threads(first.threads)
-        torch.use_deterministic_algorithms(self.settings.deterministic)
+        if self.settings.deterministic != torch.are_deterministic_algorithms_enabled():
+            torch.use_deterministic_algorithms(self.settings.deterministic)  # a second of imports: only on a change
 
         dtype = first.settings.dtype
         place = Place(self.device, dtype)

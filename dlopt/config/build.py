@@ -24,7 +24,7 @@ from dlopt.config.signature import mismatch
 from dlopt.experiment import Experiment, Settings, initial_weights
 from dlopt.weights import Layout
 
-FLOPS_PER_THREAD = 2e8
+WORK_PER_THREAD = 4e7
 """Multiply-adds of a step that are worth a further thread: below, waiting for each other costs more than is gained."""
 
 _CLASSES: dict[str, type] = {
@@ -383,15 +383,24 @@ def _check_metrics(
 
 
 def _threads(settings: Settings, model: nn.Module, train: parts.Split, batch: int) -> int:
-    """Threads by the multiply-adds of a step, counted on two examples; never more than the machine's cores."""
+    """Threads by the multiply-adds of a step, counted on two examples; never more than torch would take by itself."""
     if settings.threads != "auto":
         return settings.threads
-    from torch.utils.flop_counter import FlopCounterMode
-
     x = train.inputs[:2].to(torch.float32)
+    done = 0
+
+    def count(module: nn.Module, args: Any, output: Any) -> None:
+        nonlocal done
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, Tensor) and weight.ndim > 1 and isinstance(output, Tensor):
+            done += output.numel() * weight[0].numel()
+
+    hooks = [module.register_forward_hook(count) for module in model.modules()]
     model.eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with torch.no_grad():
         model(x)
     model.train()
-    flops = 3 * batch * counter.get_total_flops() / len(x) / 2  # forward and twice as much backward, in multiply-adds
-    return max(1, min(torch.get_num_threads(), round(flops / FLOPS_PER_THREAD)))
+    for hook in hooks:
+        hook.remove()
+    step = 3 * batch * done / len(x)  # forward, and twice as much backward
+    return max(1, min(torch.get_num_threads(), round(step / WORK_PER_THREAD)))
