@@ -74,8 +74,8 @@ class Examples:
 class Batches:
     """Mini-batches without replacement: each epoch is a new order of the examples, drawn from (key, epoch).
 
-    The last batch of an epoch is smaller when the size does not divide the examples, or left out with drop_last. A batch of the whole
-    split is handed over in the order of the data.
+    The last batch of an epoch is smaller when the size does not divide the examples, or left out with drop_last.
+    A batch of the whole split is handed over in the order of the data.
     """
 
     def __init__(self, examples: Examples, size: int, keys: Sequence[Key], *, drop_last: bool) -> None:

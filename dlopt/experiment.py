@@ -29,7 +29,7 @@ Natural = Annotated[int, Range(ge=0)]
 
 @dataclass(frozen=True)
 class Validation:
-    """fraction   share of the training examples that is held out, at random and in proportion to the classes; 0: none"""
+    """fraction   share of the training examples held out, at random and in proportion to the classes; 0: none"""
 
     fraction: Fraction
 
@@ -120,4 +120,3 @@ def initial_weights(
         values = rule(p, gain, streams.generator(streams.fold(key, p.name))) if rule else None
         drawn[p.name] = own[p.name].detach() if values is None else values
     return layout.flatten(drawn).to(dtype)
-

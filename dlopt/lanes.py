@@ -74,9 +74,13 @@ def lane_of(x: Tensor, i: int, solo: bool) -> Tensor:
 def plain(state: Any, i: int, solo: bool) -> Any:
     """A state as nested dicts and lists of tensors and numbers, which weights_only loading accepts."""
     if isinstance(state, (tuple, dict)):
-        fields = state._asdict() if hasattr(state, "_fields") else state if isinstance(state, dict) else dict(enumerate(state))
+        fields = state if isinstance(state, dict) else _fields(state)
         return {k: plain(v, i, solo) for k, v in fields.items()}
     return lane_of(state, i, solo) if isinstance(state, Tensor) else state
+
+
+def _fields(state: Any) -> dict[Any, Any]:
+    return state._asdict() if hasattr(state, "_fields") else dict(enumerate(state))
 
 
 def restored(like: Any, content: Any, device: torch.device) -> Any:

@@ -184,7 +184,7 @@ class Problem:
 
     def _seen(self, normalizations: Mapping[str, Running]) -> dict[str, Tensor]:
         """Collect and clear what the normalizations saw (tensors of a transformation must not outlive it)."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for name, module in normalizations.items():
             found |= {f"{name}.{key}": value.detach() for key, value in module.seen.items()}
             module.seen = {}
@@ -285,8 +285,9 @@ class Objective:
 
         def columns(w: Tensor, *rest: Any) -> tuple[Tensor, Evaluation]:
             eye = torch.eye(w.shape[-1], dtype=w.dtype, device=w.device)
-            h, evaluation = vmap(lambda v: self._product(w, *rest, v))(eye)
-            return h, Evaluation(*(x[0] for x in evaluation[:2]), {k: s[0] for k, s in evaluation.statistics.items()})
+            x, y, key, varying = rest
+            h, (loss, outputs, statistics) = vmap(lambda v: self._product(w, x, y, key, varying, v))(eye)
+            return h, Evaluation(loss[0], outputs[0], {name: s[0] for name, s in statistics.items()})
 
         h, evaluation = self._map(columns)(w, self.inputs, self.targets, self.key, self.problem.varying)
         self._note(None, evaluation)

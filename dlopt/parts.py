@@ -127,8 +127,8 @@ class Normalization(Protocol):
 class Running(nn.Module):
     """A module that uses statistics of the batch in training and their moving average in inference.
 
-    Forward must not touch its buffers: it leaves the batch's statistics in `seen`, by the buffer's name, and the loop applies
-    one moving average per step, from the first evaluation at w:  buffer <- (1 - momentum) buffer + momentum seen.
+    Forward must not touch its buffers: it leaves the batch's statistics in `seen`, by the buffer's name, and the loop
+    applies one moving average per step, from the first evaluation:  buffer <- (1 - momentum) buffer + momentum seen.
     So a rule that evaluates its objective five times moves them once.
     """
 
@@ -204,8 +204,8 @@ class Step(NamedTuple):
 class Optimizer:
     """An update rule: a frozen dataclass of hyperparameters with two methods.
 
-    Written for w of shape (..., P), reducing over the last dimension with keepdim. A hyperparameter is a float, or an (E, 1) column
-    when E runs share the arithmetic (w is then (E, P)); so use it in tensor arithmetic only, never in an `if`.
+    Written for w of shape (..., P), reducing over the last dimension with keepdim. A hyperparameter is a float, or an
+    (E, 1) column when E runs share the arithmetic (w is then (E, P)): use it in tensor arithmetic, never in an `if`.
     A rule that cannot comply says lanes = False.
 
     A step owns the w and the state it is given and may overwrite both in place: at 1.9 million weights a second
@@ -217,7 +217,7 @@ class Optimizer:
     def init(self, w: Tensor, layout: Layout) -> Any:
         """The state before the first step: a NamedTuple of tensors, or () for none.
 
-        A tensor of the state has w's leading dimensions, or none at all when every run would hold the same number in it.
+        A tensor of the state has w's leading dimensions, or none at all when every run would hold the same number.
         """
         return ()
 
@@ -276,7 +276,7 @@ class Regularization:
 
 @dataclass(frozen=True)
 class Moment:
-    """One step of training, for instruments: the step's number, both iterates, loss and gradient at the first of them."""
+    """One step of training, for instruments: its number, both iterates, loss and gradient at the first of them."""
 
     step: int
     before: Tensor

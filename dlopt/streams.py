@@ -8,9 +8,9 @@ draw of a run has an address, such as key(seed, "dropout", step, site). Two ways
   (dropout masks, augmentation). It is a plain tensor function: the same numbers on a CPU and a GPU, under vmap with a
   batch of keys, in a first evaluation and in a tenth.
 
-The hash is two rounds of lowbias32 (C. Wellons, "Prospecting for hash functions", 2018), the key's halves entering one
-before each round; it is made for statistics, not for secrets. Two rounds on 10,000 elements take about two thirds of the
-time of torch's own dropout on one CPU core.
+The hash is two rounds of lowbias32 (C. Wellons, "Prospecting for hash functions", 2018), the key's halves entering
+one before each round; it is made for statistics, not for secrets. Two rounds on 10,000 elements take about two thirds
+of the time of torch's own dropout on one CPU core.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def uniform(parent: Key, shape: tuple[int, ...], device: torch.device | str = "c
 def bernoulli(parent: Key, p: float | Tensor, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
     """A boolean tensor, True with probability p in [0, 1), exact to 2^-32; under vmap p may be a tensor."""
     threshold = p * 2.0**32 - 2.0**31
-    return bits(parent, shape, device) < (threshold.to(torch.int64) if isinstance(threshold, Tensor) else int(threshold))
+    return bits(parent, shape, device) < (
+        threshold.to(torch.int64) if isinstance(threshold, Tensor) else int(threshold)
+    )
 
 
 def _mix(x: Any) -> Any:

@@ -65,8 +65,8 @@ class Lane:
 def train(experiments: Sequence[Experiment], runs: Sequence[Run], watch: Watch | None = None) -> list[dict[str, Any]]:
     """Train every experiment to its end, and return the summaries, which are also in the run directories.
 
-    Several experiments must agree in everything but numbers: the same network, classes of parts, sizes and lengths; they may
-    differ in seed, data rows, initial weights and numeric hyperparameters. ValueError says where they do not.
+    Several experiments must agree in everything but numbers: the same network, classes of parts, sizes and lengths;
+    they may differ in seed, data rows, initial weights and numeric hyperparameters. ValueError says where they do not.
     """
     t = Training(experiments, runs, watch or Watch())
     while t.lanes and t.step < t.steps and not t.watch.stop:
@@ -202,7 +202,15 @@ class Training:
         for name, d in self.lanes[0].experiment.diagnostic.items():
             if self._due(d.every):
                 seen = Moment(
-                    self.step, before, self.w, moment.loss, moment.gradient, self.lr, self.layout, objective, moment.info
+                    self.step,
+                    before,
+                    self.w,
+                    moment.loss,
+                    moment.gradient,
+                    self.lr,
+                    self.layout,
+                    objective,
+                    moment.info,
                 )
                 found, self.memory[name] = d.measure(seen, self.memory.get(name))
                 self.readings |= found
@@ -232,53 +240,62 @@ class Training:
 
     def log(self) -> None:
         """Bring what is due to the host in one transfer, write rows, evaluate, save, and let lanes go."""
-        self.flush()
         logs, evaluates = self._logs(self.step), self._evaluates(self.step)
-        whole_epoch = self.step % self.per_epoch == 0
-        values: dict[str, Tensor] = {}
-        if logs:
-            values |= means(self.sums["epoch" if whole_epoch else "row"])
-        if isinstance(self.lr, Tensor):
-            values["lr"] = self.lr.squeeze(-1)
-        values |= self.readings
-        values["diverged"] = self.window.take_diverged()
-        on_host = self._host(values)
+        found = self._host(self._due_values(logs))
         self.seconds += time.perf_counter() - self._clock  # after the transfer, which waits for the device
+        diverged = [values.pop("diverged") > 0 for values in found]
         if evaluates:
-            for mine, found in zip(on_host, self._host(self._validate()), strict=True):
-                mine.update(found)
-
-        leaving: list[tuple[int, Status]] = []
-        improved = []
-        for i, (lane, found) in enumerate(zip(self.lanes, on_host, strict=True)):
-            diverged = found.pop("diverged") > 0
-            if logs or self.readings:
-                row = self._row(found)
+            found = [a | b for a, b in zip(found, self._host(self._validate()), strict=True)]
+        if logs or self.readings:
+            for lane, values in zip(self.lanes, found, strict=True):
+                row = self._row(values)
                 lane.run.log(row)
-                self.watch.row(lane.run, row)
                 lane.row = row if logs else lane.row
-            if diverged:
-                leaving.append((i, "diverged"))
-            elif evaluates:
-                lane.history.append(lane.row)
-                if self._improves(lane):
-                    lane.best = lane.row
-                    improved.append(i)
-                if any(r.stop(lane.history) for r in lane.experiment.regularization.values()):
-                    leaving.append((i, "done"))
-        self._keep_best(improved)
-        if self.first_logged[0] == 0 and self.step < self.steps:
-            self.first_logged = (self.step, self.seconds)
-        self.readings = {}
-        if logs:
-            self.sums["row"] = {}
-        if whole_epoch:
-            self.sums["epoch"] = {}
+                self.watch.row(lane.run, row)
+
+        leaving: list[tuple[int, Status]] = [(i, "diverged") for i, bad in enumerate(diverged) if bad]
+        if evaluates:
+            leaving += self._judge([i for i, bad in enumerate(diverged) if not bad])
+        self._begin_rows(logs)
         if self._saves():
             self.save()
         if leaving:
             self.finish(leaving)
         self._clock = time.perf_counter()
+
+    def _due_values(self, logs: bool) -> dict[str, Tensor]:
+        """What a row holds, still on the device."""
+        self.flush()
+        values: dict[str, Tensor] = {}
+        if logs:
+            values |= means(self.sums["epoch" if self.step % self.per_epoch == 0 else "row"])
+        if isinstance(self.lr, Tensor):
+            values["lr"] = self.lr.squeeze(-1)
+        return values | self.readings | {"diverged": self.window.take_diverged()}
+
+    def _judge(self, which: Sequence[int]) -> list[tuple[int, Status]]:
+        """Keep the best weights of lanes that have just been evaluated; those that stop here are returned."""
+        improved = []
+        stopped: list[tuple[int, Status]] = []
+        for i in which:
+            lane = self.lanes[i]
+            lane.history.append(lane.row)
+            if self._improves(lane):
+                lane.best = lane.row
+                improved.append(i)
+            if any(r.stop(lane.history) for r in lane.experiment.regularization.values()):
+                stopped.append((i, "done"))
+        self._keep_best(improved)
+        return stopped
+
+    def _begin_rows(self, logged: bool) -> None:
+        if self.first_logged[0] == 0 and self.step < self.steps:
+            self.first_logged = (self.step, self.seconds)
+        self.readings = {}
+        if logged:
+            self.sums["row"] = {}
+        if self.step % self.per_epoch == 0:
+            self.sums["epoch"] = {}
 
     def flush(self) -> None:
         """Compute metrics from what the steps have left."""
@@ -365,9 +382,7 @@ class Training:
         examples = Examples([lane.experiment.test for lane in self.lanes], self._place, lanes=not self.solo)
         best = evaluate(self.problem, self.best_w, examples, self.best_running)
         last = evaluate(self.problem, self.w, examples)
-        return self._host(
-            {f"test/{k}": v for k, v in best.items()} | {f"last/test/{k}": v for k, v in last.items()}
-        )
+        return self._host({f"test/{k}": v for k, v in best.items()} | {f"last/test/{k}": v for k, v in last.items()})
 
     def _summary(self, lane: Lane, test: dict[str, float], status: Status) -> dict[str, Any]:
         def metrics(row: Row) -> dict[str, Any]:

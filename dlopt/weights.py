@@ -75,7 +75,9 @@ class Layout:
     def views(self, w: Tensor) -> dict[str, Tensor]:
         """The pieces of w, (..., P), by name, each (..., *shape): views that share memory with w."""
         pieces = w.split([p.size for p in self.parameters], dim=-1)
-        return {p.name: v.unflatten(-1, p.shape) if p.shape else v.squeeze(-1) for p, v in zip(self, pieces)}
+        return {
+            p.name: v.unflatten(-1, p.shape) if p.shape else v.squeeze(-1) for p, v in zip(self, pieces, strict=True)
+        }
 
     def flatten(self, pieces: Mapping[str, Tensor]) -> Tensor:
         """The inverse of `views` for tensors of shape (*shape,): a new w of shape (P,)."""

@@ -15,7 +15,7 @@ Sums = dict[str, Tensor]
 
 
 class Window:
-    """Losses, outputs and targets since the last flush. Nothing is computed, and the host waits for nothing, until then."""
+    """Losses, outputs and targets since the last flush; until then nothing is computed, and the host does not wait."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem

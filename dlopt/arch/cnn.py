@@ -11,7 +11,7 @@ from dlopt.ranges import Count, Range
 
 
 class CNN(nn.Module):
-    """Strided convolutions, then one linear layer; each hidden layer is convolution, normalization, activation, dropout.
+    """Strided convolutions, then a linear layer; a hidden layer is convolution, normalization, activation, dropout.
 
     A layer maps a length n to floor((n + 2 padding - kernel) / stride) + 1. The defaults are, on series of length 40,
     the net of the MNIST-1D paper (5210 weights and biases).
@@ -44,14 +44,18 @@ class CNN(nn.Module):
                 "; use arch=mlp"
             )
         if len(kernels) != len(channels):
-            raise ValueError(f"kernels must have one entry for each of the {len(channels)} channels, got {len(kernels)}")
+            raise ValueError(
+                f"kernels must have one entry for each of the {len(channels)} channels, got {len(kernels)}"
+            )
         convolution = nn.Conv1d if dims == 1 else nn.Conv2d
         hidden: list[nn.Module | None] = []
         before, *lengths = inputs
         for site, (features, kernel) in enumerate(zip(channels, kernels, strict=True)):
             lengths = [(n + 2 * padding - kernel) // stride + 1 for n in lengths]
             if min(lengths) < 1:
-                raise ValueError(f"nothing is left of inputs of shape {inputs} after {site + 1} convolutions; use fewer")
+                raise ValueError(
+                    f"nothing is left of inputs of shape {inputs} after {site + 1} convolutions; use fewer"
+                )
             hidden += [
                 convolution(before, features, kernel, stride, padding),
                 normalization(features, dims),

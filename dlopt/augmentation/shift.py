@@ -28,10 +28,7 @@ class Shift(Augmentation):
         batch, _, length = inputs.shape
         by = (streams.uniform(key, (batch, 1), inputs.device) * (2 * self.most + 1)).floor().long() - self.most
         source = torch.arange(length, device=inputs.device) - by
-        if self.fill == "wrap":
-            at = source.remainder(length)
-        else:
-            at = source.clamp(0, length - 1)
+        at = source.remainder(length) if self.fill == "wrap" else source.clamp(0, length - 1)
         moved = inputs.gather(-1, at.unsqueeze(1).expand(inputs.shape))
         if self.fill == "zero":
             moved = moved.masked_fill((at != source).unsqueeze(1), 0.0)

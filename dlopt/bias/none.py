@@ -9,7 +9,7 @@ from dlopt.weights import Parameter
 
 @dataclass(frozen=True)
 class Own:
-    """Keeps the values that each module drew when it was made (torch's defaults, or your own net's), from the run's seed."""
+    """Keeps the values that each module drew as it was made (torch's defaults, or your own net's), from the seed."""
 
     def __call__(self, parameter: Parameter, gain: float, generator: torch.Generator) -> None:
         return None

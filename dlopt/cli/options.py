@@ -36,7 +36,9 @@ def list_options(argv: Sequence[str]) -> int:
         return 2
     if len(argv) == 2 and argv[1] not in paths.options(argv[0]):
         known = paths.options(argv[0])
-        print(f"dlopt list: there is no option '{argv[1]}' in group '{argv[0]}'{nearest(argv[1], known)}", file=sys.stderr)
+        print(
+            f"dlopt list: there is no option '{argv[1]}' in group '{argv[0]}'{nearest(argv[1], known)}", file=sys.stderr
+        )
         return 2
     console = Console()
     if not argv:
@@ -69,7 +71,7 @@ def _group(console: Console, group: str) -> None:
         what, source = head(paths.CONF / group / f"{option}.yaml")
         table.add_row(f"[bold]{option}[/bold]", f"{what}\n[dim]{source}[/dim]" if source != "-" else what)
     console.print(table)
-    several = group not in paths.SINGLE + ("experiment",)
+    several = group not in (*paths.SINGLE, "experiment")
     how = f"several at once: '{group}=[a,b]'" if several else f"use: dlopt train {group}=OPTION"
     console.print(f"\n{how}", highlight=False)
 
@@ -115,4 +117,8 @@ def _option(console: Console, group: str, option: str) -> None:
 
 
 def _value(value: Any) -> str:
-    return {None: "null", True: "true", False: "false"}.get(value, str(value)) if not isinstance(value, list) else str(value)
+    return (
+        {None: "null", True: "true", False: "false"}.get(value, str(value))
+        if not isinstance(value, list)
+        else str(value)
+    )

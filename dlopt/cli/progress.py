@@ -50,23 +50,30 @@ class Progress(Watch):
         status = summary["status"]
         if self.many:
             shown = "  ".join(f"{k} {number(v)}" for k, v in summary.items() if k in headline(summary))
-            self.console.print(f"{path}  {status}  {shown}  [{self.title}]", markup=False, highlight=False, soft_wrap=True)
+            self.console.print(
+                f"{path}  {status}  {shown}  [{self.title}]", markup=False, highlight=False, soft_wrap=True
+            )
             return
         self.console.print(results(summary))
         said = {
             "done": f"done: {summary['step']} steps in {summary['seconds']:.1f} s of training",
-            "diverged": f"diverged: the loss is not finite, first seen after step {summary['step']}; try a smaller rate",
+            "diverged": f"diverged: the loss is not finite, seen after step {summary['step']}; try a smaller rate",
             "interrupted": f"interrupted after step {summary['step']}; it is saved",
         }[status]
         rate = summary.get("steps_per_second")
         print(said + (f" ({rate:,.0f} steps per second)" if rate and status == "done" else ""))
-        print(f"\nthe run is in {path}")
+        inside = path.startswith("outputs/")
+        lines = {
+            f"dlopt show{'' if inside else ' ' + path}": "this table again, with the settings",
+            f"tensorboard --logdir {'outputs' if inside else path}": "its curves, beside those of other runs",
+            "dlopt list": "what else there is to try",
+        }
         if status == "interrupted":
-            print(f"  dlopt train resume={path}    goes on where it stopped")
-        print("  dlopt show                      this table again, with the settings")
-        print("  tensorboard --logdir outputs    its curves, beside those of other runs")
-        if status == "done":
-            print("  dlopt list                      what else there is to try")
+            lines = {f"dlopt train resume={path}": "goes on where it stopped"} | lines
+        width = max(map(len, lines))
+        print(f"\nthe run is in {path}")
+        for command, what in lines.items():
+            print(f"  {command:<{width}}   {what}")
 
 
 class _Follower(Bars):

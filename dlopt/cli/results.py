@@ -28,7 +28,16 @@ def results(summary: dict[str, Any]) -> Table:
 
 def headline(row: dict[str, Any]) -> list[str]:
     """The few metrics that fit a line."""
-    wanted = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/r2", "test/loss", "test/accuracy", "test/r2")
+    wanted = (
+        "train/loss",
+        "train/accuracy",
+        "val/loss",
+        "val/accuracy",
+        "val/r2",
+        "test/loss",
+        "test/accuracy",
+        "test/r2",
+    )
     return [name for name in wanted if name in row]
 
 

@@ -61,7 +61,9 @@ def _print(run: Run) -> None:
     else:
         rows = run.rows()
         if rows:
-            console.print("  ".join(f"{k}={v:.6g}" for k, v in rows[-1].items() if isinstance(v, (int, float))), highlight=False)
+            console.print(
+                "  ".join(f"{k}={v:.6g}" for k, v in rows[-1].items() if isinstance(v, (int, float))), highlight=False
+            )
 
 
 def _keys(node: dict[str, Any], prefix: str = "") -> list[str]:

@@ -29,6 +29,7 @@ def train(argv: Sequence[str]) -> int:
 
     from dlopt.config import resolvers
     from dlopt.config.errors import explain, said
+    from dlopt.config.problems import ConfigError
 
     _codes.clear()
     if os.getcwd() not in sys.path:
@@ -50,11 +51,8 @@ def train(argv: Sequence[str]) -> int:
     except Exception as error:
         if full:
             raise
-        if not isinstance(error, HydraException):
-            print(said(error), file=sys.stderr)
-        else:
-            overrides = [a for a in argv if not a.startswith("-") and ("=" in a or a.startswith("~"))]
-            print(explain(overrides, error), file=sys.stderr)
+        problems = explain(argv, error) if isinstance(error, HydraException) else [("", said(error))]
+        print(ConfigError(problems).text(), file=sys.stderr)
         return USAGE
     finally:
         sys.argv = typed
@@ -148,7 +146,7 @@ def _resume(name: str, overrides: Sequence[str]) -> int:
         run = find(name)
         config = OmegaConf.load(run.config_file)
         OmegaConf.set_struct(config, True)
-        config.merge_with_dotlist([o for o in overrides if not o.startswith("-")])  # type: ignore[union-attr]
+        config.merge_with_dotlist([o for o in overrides if not o.startswith("-")])
         config.resume = str(run.path)
         experiment, notices = build(config, overrides)  # type: ignore[arg-type]
     except RunNotFound as error:

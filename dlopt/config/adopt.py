@@ -1,8 +1,8 @@
 """Takes people's own networks in: torch modules that keep state or draw numbers in forward become pure ones.
 
-torch's BatchNorm moves its running statistics at each evaluation, and torch's Dropout draws from a global generator: a rule
-that evaluates its objective twice in a step would see two functions and move the statistics twice. Each is exchanged for
-its counterpart, parameters and names unchanged.
+torch's BatchNorm moves its running statistics at each evaluation, and torch's Dropout draws from a global generator: a
+rule that evaluates its objective twice in a step would see two functions and move the statistics twice. Each is
+exchanged for its counterpart, parameters and names unchanged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def adopt(model: Any, regularization: Mapping[str, Regularization]) -> Any:
     """The same network with pure modules; anything that is not a Module is handed back as it is."""
     if not isinstance(model, nn.Module):
         return model
-    swapped = {}
+    swapped: dict[nn.Module, nn.Module] = {}
     site = _FIRST_SITE
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -42,7 +42,7 @@ def adopt(model: Any, regularization: Mapping[str, Regularization]) -> Any:
 
 
 def _batch_norm(module: nn.modules.batchnorm._BatchNorm) -> nn.Module:
-    if not module.affine or not module.track_running_stats or module.momentum is None:
+    if not module.affine or module.running_mean is None or module.running_var is None or module.momentum is None:
         raise ValueError("BatchNorm in a net must be affine, track running statistics and have a momentum")
     ours = BatchNorm(module.num_features, module.eps, module.momentum)
     ours.weight, ours.bias = module.weight, module.bias

@@ -1,7 +1,7 @@
 """Hydra's callback: every check runs before any directory exists.
 
-Hydra turns exceptions in a callback into warnings, but not SystemExit: so everything is caught, said, and ended by that.
-Modules are imported inside: Hydra makes its callbacks for --help too.
+Hydra turns exceptions in a callback into warnings, but not SystemExit: so everything is caught, said, and ended by
+that. Modules are imported inside: Hydra makes its callbacks for --help too.
 """
 
 from __future__ import annotations
@@ -42,8 +42,10 @@ class Check(Callback):
             from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
             from hydra.core.global_hydra import GlobalHydra
             from hydra.core.override_parser.overrides_parser import OverridesParser
+            from hydra.errors import HydraException
 
             from dlopt.config.build import build
+            from dlopt.config.errors import explain
             from dlopt.config.problems import ConfigError, Problems
 
             loader = GlobalHydra.instance().config_loader()
@@ -54,16 +56,27 @@ class Check(Callback):
             jobs = [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
             problems = Problems()
             check_directory(Path(config.hydra.sweep.dir), "hydra.sweep.dir", problems)
+            where: dict[tuple[str, str], list[str]] = {}
             for number, job in enumerate(jobs):
                 try:
                     composed = loader.load_sweep_config(config, list(job))
                     composed.hydra.job.num = number
-                    where = Path(composed.hydra.sweep.dir) / str(composed.hydra.sweep.subdir)
-                    check_directory(where, "hydra.sweep.dir", problems)
+                    place = Path(composed.hydra.sweep.dir) / str(composed.hydra.sweep.subdir)
+                    if not problems.found:
+                        check_directory(place, "hydra.sweep.dir", problems)
                     build(composed, job)
+                    continue
                 except ConfigError as error:
-                    varied = ", ".join(o for o in job if o not in typed)
-                    problems.found += [(key, f"{said}{f'  ({varied})' if varied else ''}") for key, said in error.problems]
+                    found = error.problems
+                except HydraException as error:
+                    found = explain(job, error)
+                for problem in found:
+                    where.setdefault(problem, []).append(" ".join(o for o in job if o not in typed))
+            for (key, said), which in where.items():
+                more = f" and {len(which) - 1} more" if len(which) > 1 else ""
+                problems.add(
+                    key, said + (f"  (in the run {which[0]}{more})" if which[0] and len(jobs) > len(which) else "")
+                )
             problems.raise_any()
 
 

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from dlopt.config import paths
 from dlopt.config.problems import ConfigError, nearest
 
+Problem = tuple[str, str]
 
-def explain(overrides: Sequence[str], error: Exception) -> str:
+
+def explain(argv: Sequence[str], error: Exception) -> list[Problem]:
     """Every problem of a command line that Hydra refused to compose.
 
     Hydra stops at the first. So the overrides are composed again one by one, groups before keys; those that fail are
     explained and left out, and what remains is checked as it would be before a run.
     """
     from hydra import compose, initialize_config_dir
+    from hydra._internal.utils import get_args_parser
     from hydra.core.global_hydra import GlobalHydra
 
-    problems: list[tuple[str, str]] = []
-    accepted: list[str] = []
-    failed: set[str] = set()
+    flags, _ = get_args_parser().parse_known_args(list(argv))
+    accepted = [f"hydra.searchpath=[file://{os.path.abspath(flags.config_dir)}]"] if flags.config_dir else []
     known = paths.groups()
+    problems: list[Problem] = []
+    failed: set[str] = set()
+    GlobalHydra.instance().clear()
     try:
-        GlobalHydra.instance().clear()
         with initialize_config_dir(version_base="1.3", config_dir=str(paths.CONF)):
-            for override in sorted(overrides, key=lambda o: _key(o) not in known):
+            for override in sorted(flags.overrides, key=lambda o: _key(o) not in known):
                 if _key(override).split(".")[0] in failed:
                     continue
                 try:
@@ -41,9 +46,9 @@ def explain(overrides: Sequence[str], error: Exception) -> str:
                     build(compose("config", accepted), accepted)
                 except ConfigError as more:
                     problems += [p for p in more.problems if p[0].split(".")[0] not in failed]
-    except Exception:
-        problems = problems or [("", said(error))]
-    return ConfigError(problems or [("", said(error))]).text()
+    except Exception as further:  # what cannot even be composed again is said as it came
+        problems = problems or [("", said(further))]
+    return problems or [("", said(error))]
 
 
 def said(error: BaseException) -> str:
@@ -60,22 +65,26 @@ def _key(override: str) -> str:
     return override.lstrip("+~").partition("=")[0].partition("@")[0]
 
 
-def _one(override: str, error: Exception) -> tuple[str, str]:
+def _one(override: str, error: Exception) -> Problem:
     """One refused override, explained."""
     from hydra.errors import MissingConfigException, OverrideParseException
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
-    key = _key(override)
-    value = override.partition("=")[2]
-    if isinstance(error, OverrideParseException):
-        return key, f"cannot be read: {override} (a list is [a,b]; quote what has spaces, commas or brackets)"
+    key, _, value = _key(override), *override.partition("=")[1:]
     text = str(error)
-    if isinstance(error, MissingConfigException) and error.options:
-        group, _, option = (error.missing_cfg_file or "").rpartition("/")
-        return group, f"there is no option '{option}'{nearest(option, error.options)}"
-    if "Ambiguous value" in text or "--multirun" in text or "requires" in text and "multirun" in text:
-        return key, f"has several values, {value}: add -m for a run of each, or write a list as [{value}]"
     cause: Any = error.__cause__
+    if isinstance(error, OverrideParseException) or "Error parsing override" in text:
+        if "=" not in override:
+            return override, "is no setting: write GROUP=OPTION or KEY=VALUE"
+        return key, f"cannot be read: {override} (a list is [a,b]; quote what has spaces, commas or brackets)"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        known = error.options or (paths.options(group) if group in paths.groups() else [])
+        return group, f"there is no option '{option}'{nearest(option, known)}"
+    if "must be a string or a list" in text:
+        return key, f"needs an option{nearest('', paths.options(key)) if key in paths.groups() else ''}"
+    if "multirun" in text or "Ambiguous value" in text:
+        return key, f"has several values, {value}: add -m for a run of each, or write a list as [{value}]"
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) or "Could not override" in text:
         return key, _unknown(key, cause)
     return key, said(error)
@@ -89,9 +98,15 @@ def _unknown(key: str, cause: Any) -> str:
         names = [str(k) for k in node if not str(k).startswith("_")] if node is not None else []
     except Exception:
         names = []
+    group, _, option = key.partition(".")
+    option = option.partition(".")[0]
+    if group in paths.groups() and group not in paths.SINGLE and option in paths.options(group):
+        return f"{group}={option} is not chosen: add {group}={option}, or '{group}=[...,{option}]'"
     if not parent:
         names = [n for n in (names or paths.groups()) if n != "hydra"]
-        return f"there is no such group or key{nearest(last, names) if _close(last, names) else '; dlopt list shows them'}"
+        return (
+            f"there is no such group or key{nearest(last, names) if _close(last, names) else '; dlopt list shows them'}"
+        )
     return f"there is no such key{nearest(last, names)}"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class ConfigError(Exception):
-    """A configuration that cannot be run, with every problem that was found: (key, what is wrong and what would be right)."""
+    """A configuration that cannot be run. problems: pairs of a key, and what is wrong there and what would be right."""
 
     def __init__(self, problems: Iterable[tuple[str, str]]) -> None:
         self.problems = list(dict.fromkeys(problems))

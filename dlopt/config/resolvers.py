@@ -17,4 +17,4 @@ def register() -> None:
 def _name(*, _root_: Any) -> str:
     """The name that was given, or <arch>-<optimizer>."""
     choices = _root_.hydra.runtime.choices
-    return _root_.name or f"{choices.arch}-{choices.optimizer}"
+    return str(_root_.get("name") or "-".join(str(choices.get(group)) for group in ("arch", "optimizer")))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import types
 import typing
 from collections.abc import Sequence
@@ -60,7 +61,9 @@ def mismatch(value: Any, hint: Any) -> str | None:
     if _fits(value, hint):
         return None
     kind, limits = _peeled(hint)
-    if kind in (int, float) and _fits(value, kind) or isinstance(value, float) and value != value:
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"must be {describe(hint)}, and finite; got {value}"
+    if kind in (int, float) and _fits(value, kind):
         return f"must be {limits or describe(hint)}, got {_shown(value)}"
     return f"must be {describe(hint)}, got {_shown(value)}"
 
@@ -76,7 +79,14 @@ def describe(hint: Any) -> str:
     if origin in (list, tuple, Sequence) or kind in (list, tuple):
         inside = [h for h in inner if h is not Ellipsis]
         return f"a list [...] of {describe(inside[0])}" if inside else "a list"
-    words = {float: "a number", int: "a whole number", bool: "true or false", str: "text", type(None): "null", Any: "anything"}
+    words = {
+        float: "a number",
+        int: "a whole number",
+        bool: "true or false",
+        str: "text",
+        type(None): "null",
+        Any: "anything",
+    }
     return words.get(kind, getattr(kind, "__name__", str(kind))) + (f" {limits}" if limits else "")
 
 
@@ -112,4 +122,6 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    return {None: "null", True: "true", False: "false"}.get(value, repr(value)) if not isinstance(value, (list, dict, float)) else str(value)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return repr(value) if isinstance(value, str) else str(value)

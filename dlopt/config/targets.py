@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -31,13 +32,19 @@ def resolve(path: str, node: Node, problems: Problems) -> Any:
     target = node["_target_"]
     if target == "???":
         group = path.split(".", maxsplit=1)[0]
-        problems.add(f"{path}._target_", f"name your class: {path}._target_=my_module.MyClass ({group}=custom has none)")
+        problems.add(
+            f"{path}._target_", f"name your class: {path}._target_=my_module.MyClass ({group}=custom has none)"
+        )
         return None
+    hydra_log = logging.getLogger("hydra.utils")
     try:
+        hydra_log.disabled = True  # it would say the same beside us
         found = get_object(target)
     except Exception as error:  # a module of the user's may fail in any way as it is imported
         problems.add(f"{path}._target_", _import_problem(str(target), error))
         return None
+    finally:
+        hydra_log.disabled = False
     if not callable(found):
         problems.add(f"{path}._target_", f"{target} cannot be called; name a class or a function")
         return None

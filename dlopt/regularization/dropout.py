@@ -11,10 +11,11 @@ from dlopt.ranges import Fraction
 
 @dataclass(frozen=True)
 class Dropout(Regularization):
-    """In training each hidden unit is zero with probability p, else divided by 1 - p; inference uses all units as they are.
+    """In training each hidden unit is zero with probability p, else divided by 1 - p; inference uses all as they are.
 
     The division keeps the expectation of what the next layer receives, which is the same as scaling by the
-    probability of keeping, 1 - p, at test time. Masks are a function of seed, step and place: a line search sees one fixed function.
+    probability of keeping, 1 - p, at test time. Masks are a function of seed, step and place: a line search sees one
+    fixed function.
 
     p   probability of dropping a unit
 

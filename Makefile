@@ -1,0 +1,61 @@
+# Everything is done in .venv, which is made when it is missing; no environment has to be active.
+
+PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+ARGS :=
+
+.DEFAULT_GOAL := help
+.PHONY: help train test test-long check format bench tensorboard clean
+
+help:            ## what there is to make
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@echo
+	@echo "ARGS=... is handed on: make train ARGS='optimizer=sgd epochs=20'"
+
+train: .venv/installed        ## install dlopt and train the default: MNIST-1D, a small CNN, Adam
+	@$(BIN)/dlopt train $(ARGS)
+
+test: .venv/installed-test    ## the tests, under ten minutes
+	$(BIN)/python -m pytest -n 2 -m "not long" $(ARGS)
+
+test-long: .venv/installed-test   ## the tests with many repetitions
+	$(BIN)/python -m pytest -n 2 -m long $(ARGS)
+
+check: .venv/installed-test   ## formatting, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/installed-test  ## put the code into form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/installed-bench  ## measure dlopt beside other loops
+	$(BIN)/python -m benchmarks $(ARGS)
+
+tensorboard: .venv/installed  ## the curves of all runs, in a browser
+	$(BIN)/tensorboard --logdir outputs $(ARGS)
+
+clean:           ## remove the environment and caches; outputs stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "dlopt needs Python 3.11, 3.12 or 3.13, with its venv module"; exit 2; }
+	@$(PYTHON) -m venv .venv || { echo "python's venv module is not whole; on Debian: apt-get install python3-venv"; rm -rf .venv; exit 2; }
+
+.venv/installed: pyproject.toml | .venv/bin/python
+	@echo "installing dlopt into .venv ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/installed-test: pyproject.toml | .venv/bin/python
+	@echo "installing dlopt and what its tests need into .venv ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch .venv/installed $@
+
+.venv/installed-bench: pyproject.toml | .venv/bin/python
+	@echo "installing dlopt and what its benchmarks need into .venv ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch .venv/installed $@

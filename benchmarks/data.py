@@ -1,0 +1,27 @@
+"""The data of the cases, the same tensors for every side."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dlopt.data.mnist1d import MNIST1D
+from dlopt.parts import Data, Dataset, Split
+
+
+@dataclass(frozen=True)
+class Synthetic(Data):
+    """Noise in the shape of small images: 6000 examples of 784 numbers for training, 1000 for the test, 10 classes."""
+
+    def load(self) -> Dataset:
+        generator = torch.Generator().manual_seed(0)
+        x = torch.rand(7000, 784, generator=generator)
+        y = torch.randint(10, (7000,), generator=generator)
+        return Dataset(Split(x[:6000], y[:6000]), Split(x[6000:], y[6000:]), outputs=10)
+
+
+def examples(name: str) -> tuple[Tensor, Tensor]:
+    """The training inputs and targets of mnist1d or synthetic."""
+    kind = MNIST1D if name == "mnist1d" else Synthetic
+    train = kind(path=None, train_size=None, label_noise=0.0, drop_last=False).load().train
+    return train.inputs, train.targets

@@ -1,0 +1,125 @@
+"""Steps per second of whole dlopt runs against loops without logging, and against PyTorch Lightning.
+
+The sides train the same network from the same weights on the same data, in turn, in one process and one thread. A
+ratio is that of two neighbouring turns, so that a slow minute of the machine slows down both.
+"""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import torch
+from hydra import compose, initialize_config_dir
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.utils import vector_to_parameters
+
+from benchmarks import handwritten
+from benchmarks.cases import CASES, Case
+from benchmarks.data import examples
+from dlopt.config import paths
+from dlopt.config.build import build
+from dlopt.experiment import Experiment
+from dlopt.run import Run
+from dlopt.train import train
+
+FEW = 3
+"""Rounds of the sides that are far slower than the others."""
+
+DLOPT, STRAIGHT, LOADER, LIGHTNING = "dlopt", "hand-written loop", "DataLoader loop", "Lightning"
+
+
+class Turn(NamedTuple):
+    """One training: seconds of wall and of processor time, and the loss on the training split after it."""
+
+    wall: float
+    cpu: float
+    loss: float
+
+
+def main(rounds: int) -> None:
+    """Measure every case and print one table."""
+    torch.set_num_threads(1)
+    console = Console()
+    table = Table(title=f"Whole runs in one thread, {rounds} rounds ({min(rounds, FEW)} of the slow sides)")
+    table.add_column("side")
+    for column in ("steps/s", "train loss", "dlopt / side", "min", "max", "CPU time", "target"):
+        table.add_column(column, justify="right")
+    for case in CASES:
+        with console.status(case.name):
+            turns = measured(case, rounds)
+        table.add_row(f"[bold]{case.name}, {case.steps} steps")
+        for side in turns:
+            table.add_row(*row(case, side, turns[DLOPT], turns[side]))
+        table.add_section()
+    console.print(table)
+
+
+def row(case: Case, side: str, ours: list[Turn], others: list[Turn]) -> list[str]:
+    """A side's speed and final loss, and dlopt's speed over its own: median, least and greatest ratio of two turns.
+
+    The ratio by processor time counts neither waiting for the disk nor what else the machine was busy with.
+    """
+    own = [f"{case.steps / median(t.wall for t in others):,.0f}", f"{median(t.loss for t in others):.4f}"]
+    if side == DLOPT:
+        return [side, *own]
+    pairs = list(zip(ours, others, strict=False))  # a slow side has fewer turns
+    walls = [other.wall / our.wall for our, other in pairs]
+    ratios = [median(walls), min(walls), max(walls), median(other.cpu / our.cpu for our, other in pairs)]
+    return [side, *own, *(f"{x:.3f}" for x in ratios), f"{case.target:.2f}" if side == STRAIGHT else ""]
+
+
+def measured(case: Case, rounds: int) -> dict[str, list[Turn]]:
+    """The turns of every side; each round goes through the sides the other way round."""
+    x, y = examples(case.data)
+    sides = [STRAIGHT, LOADER] + ([LIGHTNING] if find_spec("lightning") else [])
+    turns: dict[str, list[Turn]] = {name: [] for name in (DLOPT, *sides)}
+    for side in turns:
+        turn(side, case, x, y, min(case.steps, 200))
+    for i in range(rounds):
+        names = list(turns) if i < FEW else [DLOPT, STRAIGHT]
+        for side in names if i % 2 == 0 else reversed(names):
+            turns[side].append(turn(side, case, x, y, case.steps))
+    return turns
+
+
+def turn(side: str, case: Case, x: Tensor, y: Tensor, steps: int) -> Turn:
+    """Build a side, train it, and look at its loss. Building is not counted: a network and its weights are used up."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        experiment = built(case, steps)
+        net: nn.Module = experiment.model
+        if side == DLOPT:
+            go: Callable[[], object] = partial(train, [experiment], [Run.create(folder / "run")])
+        else:
+            net = handwritten.network(x[0].numel(), case.widths)
+            vector_to_parameters(experiment.w, net.parameters())
+            if side == LIGHTNING:
+                from benchmarks.lightning_loop import Fit
+
+                go = Fit(net, x, y, steps, folder)
+            else:
+                loop = handwritten.straight if side == STRAIGHT else handwritten.loaded
+                go = partial(loop, net, handwritten.adam(net), x, y, steps)
+        gc.collect()
+        wall, cpu = time.perf_counter(), time.process_time()
+        go()
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        with torch.no_grad():
+            return Turn(wall, cpu, cross_entropy(net(x), y).item())
+
+
+def built(case: Case, steps: int) -> Experiment:
+    """The case as an experiment of dlopt."""
+    with initialize_config_dir(version_base="1.3", config_dir=str(paths.CONF)):
+        return build(compose("config", [*case.overrides, f"steps={steps}"]))[0]

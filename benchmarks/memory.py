@@ -1,0 +1,40 @@
+"""Peak memory of whole dlopt runs against the hand-written loop, each in a fresh process."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.cases import CASES, Case
+from benchmarks.processes import run
+
+TARGET = 1.10
+
+
+def main(rounds: int) -> None:
+    """Measure both MLPs and print one table."""
+    console = Console()
+    table = Table(title=f"Peak memory of a process, dlopt / hand-written loop, {rounds} rounds")
+    table.add_column("case")
+    for column in ("ratio", "min", "max", "target", "dlopt", "hand-written"):
+        table.add_column(column, justify="right")
+    with tempfile.TemporaryDirectory() as name, console.status("memory"):
+        for number, case in enumerate(c for c in CASES if c.widths is not None):
+            pairs = []
+            for i in range(rounds):
+                folder = Path(name) / f"{number}-{i}"
+                pairs.append((_peak("dlopt", case, folder), _peak("handwritten", case, folder)))
+            ratios = [ours / other for ours, other in pairs]
+            sides = [f"{median(column):,.0f} MiB" for column in zip(*pairs, strict=True)]
+            table.add_row(case.name, *(f"{f(ratios):.3f}" for f in (median, min, max)), f"{TARGET:.2f}", *sides)
+    console.print(table)
+
+
+def _peak(side: str, case: Case, folder: Path) -> float:
+    said = run([sys.executable, "-m", "benchmarks.peak", side, case.name, str(folder)])[1]
+    return float(said.split()[-1])

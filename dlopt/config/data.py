@@ -1,0 +1,75 @@
+"""The splits of a run: cut, preprocessed, and held against the settings."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from dlopt import parts, splits, streams
+from dlopt.config.problems import Problems
+from dlopt.experiment import Settings
+
+
+def cut(
+    dataset: parts.Dataset, data: parts.Data, settings: Settings, problems: Problems
+) -> tuple[parts.Split | None, parts.Split | None]:
+    """The training and validation splits, the labels of the first made noisy if asked."""
+    train, count = dataset.train, len(dataset.train)
+    seed = streams.key(settings.seed)
+    if data.train_size is not None:
+        if data.train_size > count:
+            problems.add(
+                "data.train_size", f"must be at most {count}, the training examples there are, got {data.train_size}"
+            )
+            return None, None
+        train = splits.subset(train, data.train_size, streams.fold(seed, "train_size"))
+    left = len(train) - round(settings.validation.fraction * len(train))
+    if left < 1:
+        where = "data" if len(train) == 0 else "validation.fraction"
+        problems.add(where, f"leaves nothing to train on of {len(train)} examples; hold out less or take more data")
+        return None, None
+    train, validation = splits.hold_out(train, settings.validation.fraction, streams.fold(seed, "split"))
+    if data.label_noise > 0:
+        if dataset.kind != "classes" or dataset.outputs < 2:
+            problems.add("data.label_noise", "needs classes; the targets of this data are numbers")
+            return None, None
+        train = splits.with_label_noise(train, data.label_noise, dataset.outputs, streams.fold(seed, "label_noise"))
+    return train, validation
+
+
+def preprocessed(
+    train: parts.Split, validation: parts.Split | None, test: parts.Split, preprocess: Mapping[str, parts.Preprocess]
+) -> tuple[parts.Split, parts.Split | None, parts.Split, dict[str, dict[str, Tensor]]]:
+    """Fit each on the training rows alone, in order, and apply it to everything."""
+    statistics = {}
+    for name, part in preprocess.items():
+        statistics[name] = part.fit(train.gathered()[0])
+        inputs = part.apply(train.inputs, statistics[name])
+        train = dataclasses.replace(train, inputs=inputs)
+        validation = None if validation is None else dataclasses.replace(validation, inputs=inputs)
+        test = dataclasses.replace(test, inputs=part.apply(test.inputs, statistics[name]))
+    return train, validation, test, statistics
+
+
+def check_batch(settings: Settings, train: parts.Split, problems: Problems) -> None:
+    if settings.batch_size != "full" and settings.batch_size > len(train):
+        share = settings.validation.fraction
+        held = f" left by validation.fraction={share:g}" if share else ""
+        problems.add(
+            "batch_size",
+            f"{settings.batch_size} is more than the {len(train)} training examples{held}; use fewer, or full",
+        )
+
+
+def check_dims(augmentation: Mapping[str, parts.Augmentation], dataset: parts.Dataset, problems: Problems) -> None:
+    dims = len(dataset.shape) - 1
+    words = {0: "features", 1: "series (1-D)", 2: "images (2-D)"}
+    for name, part in augmentation.items():
+        if dims not in part.dims:
+            made_for = " or ".join(words[d] for d in part.dims)
+            problems.add(
+                f"augmentation.{name}",
+                f"works on {made_for}; this data is {words.get(dims, f'{dims}-D')}, each of shape {dataset.shape}",
+            )

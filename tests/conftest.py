@@ -1,0 +1,31 @@
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import mine
+from dlopt.config import resolvers
+
+os.environ.pop("HYDRA_FULL_ERROR", None)
+
+
+@pytest.fixture(autouse=True)
+def _as_found() -> Iterator[None]:
+    """Every test starts with one thread, a fixed global seed and no Hydra, whatever the one before it left behind."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    resolvers.register()
+    GlobalHydra.instance().clear()
+    yield
+    GlobalHydra.instance().clear()
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working directory, in which people's own module `mine` can be imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(os.path.dirname(mine.__file__))
+    return tmp_path

@@ -1,0 +1,170 @@
+"""Initial weights: the distribution that the formula names, and a stream for each parameter."""
+
+import math
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import nn
+
+from dlopt import streams
+from dlopt.bias.none import Own as OwnBias
+from dlopt.bias.zeros import Zeros as ZeroBias
+from dlopt.config import paths
+from dlopt.experiment import initial_weights
+from dlopt.init.he import He
+from dlopt.init.none import Own
+from dlopt.init.normal import Normal
+from dlopt.init.xavier import Xavier
+from dlopt.init.zeros import Zeros
+from dlopt.normalization.batch import BatchNorm
+from dlopt.weights import Layout
+
+KEY = streams.key(0, "init")
+LAYERS = {
+    "linear": nn.Linear(500, 300),
+    "series": nn.Conv1d(60, 100, 9),
+    "images": nn.Conv2d(40, 60, (5, 7)),
+}
+
+
+def named(group, name):
+    return instantiate(OmegaConf.load(paths.CONF / group / f"{name}.yaml"))
+
+
+def options(group):
+    return [name for name in paths.options(group) if name != "custom"]
+
+
+def drawn(model, init, bias=None, gain=1.0, key=KEY):
+    """The initial values by parameter name."""
+    layout = Layout.of(model)
+    return layout.views(initial_weights(model, layout, init, bias or ZeroBias(), gain, key, torch.float64))
+
+
+def variance_by_formula(init, layer, gain=1.0):
+    field = math.prod(layer.weight.shape[2:])
+    fan_out, fan_in = layer.weight.shape[0] * field, layer.weight.shape[1] * field
+    if isinstance(init, He):
+        return 2 / fan_in
+    if isinstance(init, Xavier):
+        return (gain if init.gain == "auto" else init.gain) ** 2 * 2 / (fan_in + fan_out)
+    return init.std**2
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("init", [He(), Xavier(1.0), Xavier(3.0), Xavier("auto"), Normal(0.01), Normal(2.0)], ids=str)
+def test_mean_and_variance_are_those_of_the_formula(init, layer):
+    model = LAYERS[layer]
+    w = drawn(nn.Sequential(model), init, gain=1.7)["0.weight"]
+    n, variance = w.numel(), variance_by_formula(init, model, 1.7)
+    assert abs(w.mean()) < 4 * math.sqrt(variance / n)
+    assert abs(w.var() / variance - 1) < 4 * math.sqrt(2 / n)
+    kurtosis = (w**4).mean() / w.var() ** 2
+    assert abs(kurtosis - (9 / 5 if isinstance(init, Xavier) else 3)) < 4 * math.sqrt(96 / n)
+
+
+@pytest.mark.parametrize("activation", options("activation"))
+@pytest.mark.parametrize("layer", LAYERS)
+def test_xavier_fills_its_bounds_with_the_activations_gain(layer, activation):
+    gain = named("activation", activation).gain
+    model = LAYERS[layer]
+    w = drawn(nn.Sequential(model), Xavier("auto"), gain=gain)["0.weight"]
+    bound = math.sqrt(3 * variance_by_formula(Xavier("auto"), model, gain))
+    assert w.abs().max() <= bound * (1 + 1e-6)
+    assert w.min() < -0.999 * bound
+    assert w.max() > 0.999 * bound
+
+
+def test_a_given_xavier_gain_stands_before_the_activations():
+    weights = [drawn(nn.Linear(5, 4), Xavier(2.0), gain=gain)["weight"] for gain in (1.0, 5.0)]
+    assert torch.equal(*weights)
+
+
+@pytest.mark.parametrize(("name", "gain"), [("linear", 1.0), ("tanh", 1.0), ("sigmoid", 1.0), ("relu", math.sqrt(2))])
+def test_the_gain_of_each_activation(name, gain):
+    assert named("activation", name).gain == gain
+
+
+def test_the_gain_of_relu_makes_up_for_the_mean_square_that_it_halves():
+    z = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    relu = named("activation", "relu")
+    assert abs(relu.gain**2 * relu()(z).square().mean() - 1) < 4 * math.sqrt(5 / 1_000_000)
+
+
+def test_he_keeps_the_mean_square_level_through_thirty_relu_layers():
+    """He, Zhang, Ren and Sun 2015, section 2.2; with half the variance it would be 2^-30 of the first."""
+    x = torch.randn(200, 400, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    model = nn.Sequential(*(nn.Linear(400, 400, bias=False) for _ in range(30)))
+    first = x.square().mean()
+    for w in drawn(model, He()).values():
+        x = (x @ w.T).relu()
+    assert 1 / 4 < 2 * x.square().mean() / first < 8
+
+
+@pytest.mark.parametrize("name", options("init"))
+def test_every_init_gives_finite_values_that_depend_on_the_key_alone(name):
+    model = nn.Sequential(nn.Conv1d(3, 4, 3), nn.Flatten(), nn.Linear(8, 5))
+    init = named("init", name)
+    one, again, other = drawn(model, init), drawn(model, init), drawn(model, init, key=streams.key(1, "init"))
+    own = dict(model.named_parameters())
+    for n, w in one.items():
+        assert w.shape == own[n].shape
+        assert w.isfinite().all()
+        assert torch.equal(w, again[n])
+        if n.endswith("weight"):
+            assert torch.equal(w, other[n]) is (name in ("none", "zeros"))
+
+
+@pytest.mark.parametrize("name", options("init"))
+def test_a_further_layer_leaves_the_draws_of_those_before_it(name):
+    init = named("init", name)
+    short = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4))
+    long = nn.Sequential(short[0], short[1], nn.Linear(4, 3), nn.Linear(3, 2))
+    few, many = drawn(short, init), drawn(long, init)
+    assert all(torch.equal(many[n], few[n]) for n in few)
+
+
+def test_two_layers_of_one_shape_have_draws_of_their_own():
+    w = drawn(nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5)), He())
+    assert not torch.equal(w["0.weight"], w["1.weight"])
+
+
+def test_zeros_are_zero():
+    w = drawn(nn.Linear(5, 4), Zeros())
+    assert not w["weight"].any()
+    assert not w["bias"].any()
+
+
+def test_none_keeps_what_the_modules_drew():
+    model = nn.Sequential(nn.Conv1d(3, 4, 3), nn.Linear(8, 5))
+    w = drawn(model, Own(), OwnBias())
+    for n, p in model.named_parameters():
+        torch.testing.assert_close(w[n], p.detach().double(), rtol=0, atol=0)
+
+
+def test_weights_and_biases_are_drawn_apart():
+    model = nn.Linear(5, 4)
+    w = drawn(model, Normal(1.0), OwnBias())
+    assert torch.equal(w["bias"], model.bias.detach().double())
+    assert not torch.equal(w["weight"], model.weight.detach().double())
+    w = drawn(model, Own(), ZeroBias())
+    assert not w["bias"].any()
+    assert torch.equal(w["weight"], model.weight.detach().double())
+
+
+def test_normalization_parameters_keep_their_own_start():
+    model = nn.Sequential(nn.Linear(5, 4), BatchNorm(4), nn.LayerNorm(4))
+    w = drawn(model, Normal(1.0))
+    for layer in ("1", "2"):
+        assert (w[f"{layer}.weight"] == 1).all()
+        assert (w[f"{layer}.bias"] == 0).all()
+
+
+def test_initial_weights_leave_the_global_generator_alone():
+    model = nn.Linear(5, 4)
+    before = torch.get_rng_state()
+    for name in options("init"):
+        drawn(model, named("init", name))
+    assert torch.equal(torch.get_rng_state(), before)

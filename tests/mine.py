@@ -1,0 +1,234 @@
+"""What people bring: small parts of their own, used by the tests in the way that people would use theirs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from dlopt import streams
+from dlopt.parts import Augmentation, Data, Dataset, Diagnostic, Moment, Optimizer, Oracle, Regularization, Split, Step
+from dlopt.ranges import Positive
+from dlopt.streams import Key
+from dlopt.weights import Layout
+
+
+def _examples(count: int, seed: int, shape: tuple[int, ...] = (4,)) -> tuple[Tensor, Tensor]:
+    """Three classes of noisy points around three centres."""
+    draw = torch.Generator().manual_seed(seed)
+    y = torch.arange(count) % 3
+    centres = torch.randn(3, *shape, generator=torch.Generator().manual_seed(7)) * 2
+    return centres[y] + torch.randn(count, *shape, generator=draw), y
+
+
+@dataclass(frozen=True)
+class Blobs(Data):
+    """Classes: features, series or images, by `shape`."""
+
+    shape: tuple[int, ...] = (4,)
+    count: int = 60
+
+    def load(self) -> Dataset:
+        return Dataset(
+            Split(*_examples(self.count, 1, tuple(self.shape))), Split(*_examples(30, 2, tuple(self.shape))), outputs=3
+        )
+
+
+@dataclass(frozen=True)
+class Line(Data):
+    """Numbers: y = sum of x, and noise."""
+
+    def load(self) -> Dataset:
+        def part(count: int, seed: int) -> Split:
+            x, _ = _examples(count, seed)
+            return Split(x, x.sum(1, keepdim=True) + 0.1 * torch.randn(count, 1, generator=torch.Generator().manual_seed(seed)))
+
+        return Dataset(part(60, 1), part(30, 2), outputs=1)
+
+
+@dataclass(frozen=True)
+class Empty(Data):
+    def load(self) -> Dataset:
+        none = Split(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+        return Dataset(none, none, outputs=2)
+
+
+class Net(nn.Module):
+    """A net that names only what it needs, built of torch's own modules, stateful and stochastic ones too."""
+
+    def __init__(self, inputs: tuple[int, ...], outputs: int, width: int = 8) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(_size(inputs), width))
+        self.norm = nn.BatchNorm1d(width)
+        self.drop = nn.Dropout(0.25)
+        self.head = nn.Linear(width, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.drop(self.norm(self.body(x)).relu()))
+
+
+class Wrong(nn.Module):
+    """Makes outputs of the wrong shape."""
+
+    def __init__(self, inputs: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(_size(inputs), outputs + 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.flatten(1))
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    return int(torch.tensor(shape).prod())
+
+
+@dataclass(frozen=True)
+class Sign(Optimizer):
+    """w <- w - lr sign(g), out of place, as a first draft of one's own rule would be."""
+
+    lr: Positive
+
+    def step(self, w: Tensor, state: Any, objective: Oracle) -> Step:
+        loss, g = objective.gradient(w)
+        return Step(w - self.lr * g.sign(), state, loss, g)
+
+
+@dataclass(frozen=True)
+class LookTwice(Optimizer):
+    """Plain gradient descent that first looks elsewhere, several times, before it steps."""
+
+    lr: Positive
+
+    def step(self, w: Tensor, state: Any, objective: Oracle) -> Step:
+        loss, g = objective.gradient(w)
+        for k in range(3):
+            objective.value(w + 0.1 * k)
+            objective.gradient(w - 0.1 * k * g)
+        return Step(w - self.lr * g, state, loss, g)
+
+
+@dataclass(frozen=True)
+class Bold(Optimizer):
+    """Ever larger steps: it diverges."""
+
+    lr: Positive
+
+    def step(self, w: Tensor, state: Any, objective: Oracle) -> Step:
+        loss, g = objective.gradient(w)
+        return Step(w + self.lr * 1e20 * g, state, loss, g)
+
+
+class NotARule:
+    pass
+
+
+@dataclass(frozen=True)
+class Pull(Regularization):
+    """Decoupled: pulls each iterate towards the one before it."""
+
+    share: float
+
+    def after(self, w: Tensor, before: Tensor, lr: float | Tensor, layout: Layout) -> Tensor:
+        return torch.lerp(w, before, self.share) if isinstance(self.share, float) else w + self.share * (before - w)
+
+
+@dataclass(frozen=True)
+class Jitter(Augmentation):
+    """Adds noise to the inputs, of any shape."""
+
+    dims: ClassVar[tuple[int, ...]] = (0, 1, 2)
+    size: float
+
+    def __call__(self, inputs: Tensor, targets: Tensor, key: Key) -> tuple[Tensor, Tensor]:
+        noise = streams.uniform(key, tuple(inputs.shape), inputs.device).to(inputs.dtype)
+        return inputs + self.size * (noise - 0.5), targets
+
+
+@dataclass(frozen=True)
+class Images(Augmentation):
+    dims: ClassVar[tuple[int, ...]] = (2,)
+
+    def __call__(self, inputs: Tensor, targets: Tensor, key: Key) -> tuple[Tensor, Tensor]:
+        return inputs, targets
+
+
+@dataclass(frozen=True)
+class Distance(Diagnostic):
+    """How far this step went, and asks the objective for more, which must disturb nothing."""
+
+    def measure(self, moment: Moment, memory: Any) -> tuple[dict[str, Tensor], Any]:
+        moment.objective.gradient(moment.after)
+        moved = torch.linalg.vector_norm(moment.after - moment.before, dim=-1)
+        return {"mine/moved": moved, "mine/count": torch.as_tensor(float(memory or 1.0))}, (memory or 1.0) + 1.0
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The running mean of all iterates."""
+
+    def init(self, w: Tensor) -> tuple[Tensor]:
+        return (torch.zeros_like(w),)
+
+    def update(self, state: tuple[Tensor], w: Tensor, step: int) -> tuple[Tensor]:
+        return (state[0].lerp_(w, 1.0 / (step + 1)),)
+
+    def value(self, state: tuple[Tensor]) -> Tensor:
+        return state[0]
+
+
+@dataclass(frozen=True)
+class Rotate:
+    """Preprocessing: x <- -x."""
+
+    def fit(self, inputs: Tensor) -> dict[str, Tensor]:
+        return {}
+
+    def apply(self, inputs: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
+        return -inputs
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Init: every value the same."""
+
+    value: float = 0.1
+
+    def __call__(self, parameter: Any, gain: float, generator: torch.Generator) -> Tensor:
+        return torch.full(parameter.shape, self.value)
+
+
+@dataclass(frozen=True)
+class Square:
+    gain: ClassVar[float] = 1.0
+
+    def __call__(self) -> nn.Module:
+        return _Square()
+
+
+class _Square(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x.abs().clamp(max=1.0)
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    def __call__(self, features: int, dims: int) -> nn.Module:
+        return nn.GroupNorm(1, features)
+
+
+@dataclass(frozen=True)
+class Hinge:
+    targets: ClassVar[str] = "classes"
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return torch.nn.functional.multi_margin_loss(outputs, targets)
+
+    def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        return {"accuracy": (outputs.argmax(-1) == targets).to(outputs.dtype).mean(-1)}
+
+
+@dataclass(frozen=True)
+class Sawtooth:
+    def __call__(self, step: int, steps: int) -> float:
+        return 1.0 - (step % 5) / 10

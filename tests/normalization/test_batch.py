@@ -1,0 +1,110 @@
+"""Our batch normalization against torch's, in float64."""
+
+import pytest
+import torch
+from torch import nn
+
+from dlopt.normalization.batch import Batch, BatchNorm
+
+SHAPES = {"features": ((16, 5), nn.BatchNorm1d), "series": ((6, 5, 7), nn.BatchNorm1d), "images": ((4, 5, 3, 6), nn.BatchNorm2d)}
+shapes = pytest.mark.parametrize("name", SHAPES)
+
+
+def pair(name, eps=1e-5, momentum=0.1):
+    """Ours and torch's, with the same gamma and beta, and inputs of some other mean and scale."""
+    shape, theirs = SHAPES[name]
+    torch.manual_seed(0)
+    ours, theirs = Batch(eps, momentum)(5, len(shape) - 2).double(), theirs(5, eps, momentum).double()
+    with torch.no_grad():
+        ours.weight.normal_()
+        ours.bias.normal_()
+    theirs.load_state_dict(ours.state_dict(), strict=False)
+    return ours, theirs, lambda: 3.0 * torch.randn(shape, dtype=torch.float64) + 2.0
+
+
+def absorb(module):
+    for name, seen in module.seen.items():
+        getattr(module, name).lerp_(seen, module.momentum)
+
+
+@shapes
+@pytest.mark.parametrize("eps", [1e-5, 0.1])
+def test_outputs_and_gradients_are_torchs(name, eps):
+    ours, theirs, draw = pair(name, eps)
+    x = draw()
+    mine, other = x.clone().requires_grad_(), x.clone().requires_grad_()
+    a, b = ours(mine), theirs(other)
+    torch.testing.assert_close(a, b)
+    direction = torch.randn_like(a)
+    found = torch.autograd.grad(a, [mine, ours.weight, ours.bias], direction)
+    expected = torch.autograd.grad(b, [other, theirs.weight, theirs.bias], direction)
+    torch.testing.assert_close(found, expected)
+
+
+@shapes
+def test_second_derivatives_pass_a_numerical_check(name):
+    ours, _, draw = pair(name)
+    x = draw()[:3].requires_grad_()
+    assert torch.autograd.gradgradcheck(ours, (x,))
+
+
+@shapes
+@pytest.mark.parametrize("momentum", [0.1, 0.9])
+def test_running_statistics_after_steps_and_inference_are_torchs(name, momentum):
+    ours, theirs, draw = pair(name, momentum=momentum)
+    for _ in range(5):
+        x = draw()
+        ours(x)
+        theirs(x)
+        absorb(ours)
+    torch.testing.assert_close(ours.running_mean, theirs.running_mean)
+    torch.testing.assert_close(ours.running_var, theirs.running_var)
+    x = draw()
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
+
+
+@shapes
+def test_a_forward_pass_leaves_the_buffers_alone(name):
+    ours, _, draw = pair(name)
+    before = {n: b.clone() for n, b in ours.named_buffers()}
+    ours(draw())
+    ours.eval()(draw())
+    assert all(torch.equal(b, before[n]) for n, b in ours.named_buffers())
+    assert ours.seen.keys() == before.keys()
+    assert not any(seen.requires_grad for seen in ours.seen.values())
+
+
+@shapes
+def test_outputs_have_mean_beta_and_deviation_gamma(name):
+    ours, _, draw = pair(name, eps=1e-12)
+    y = ours(draw()).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(y.mean(1), ours.bias.detach())
+    torch.testing.assert_close(y.std(1, correction=0), ours.weight.detach().abs())
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (1, 3, 1), (1, 3, 1, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_single_value_in_each_channel_stays_finite(shape, dtype):
+    ours = BatchNorm(3).to(dtype)
+    x = torch.tensor([-5.0, 0.0, 1e4], dtype=dtype).view(shape).requires_grad_()
+    y = ours(x)
+    torch.testing.assert_close(y, torch.zeros_like(y))
+    (g,) = torch.autograd.grad(y.sum(), x)
+    assert torch.isfinite(g).all()
+    torch.testing.assert_close(ours.seen["running_mean"], x.detach().flatten())
+    assert torch.isfinite(ours.seen["running_var"]).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_constant_channel_stays_finite_and_its_variance_is_not_negative(dtype):
+    ours = BatchNorm(2).to(dtype)
+    y = ours(torch.tensor([[7.0, 0.1]] * 9, dtype=dtype))
+    torch.testing.assert_close(y, torch.zeros_like(y), atol=1e-2, rtol=0)
+    assert (ours.seen["running_var"] >= 0).all()
+    torch.testing.assert_close(ours.seen["running_var"], torch.zeros(2, dtype=dtype), atol=1e-9, rtol=0)
+
+
+def test_the_names_are_torchs_so_that_a_state_dict_fits():
+    ours, theirs = BatchNorm(4).state_dict(), nn.BatchNorm1d(4).state_dict()
+    assert theirs.keys() - ours.keys() == {"num_batches_tracked"}
+    assert all(torch.equal(ours[n], theirs[n]) for n in ours)

@@ -1,0 +1,216 @@
+"""Random numbers as a function of their address: the hash against integers, lanes against single keys, statistics."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dlopt import streams
+from dlopt.streams import Key
+
+words = st.integers(0, 2**32 - 1)
+seeds = st.integers(0, 2**64 - 1)
+
+
+def lowbias32(x):
+    """C. Wellons 2018, on Python's integers."""
+    x ^= x >> 16
+    x = x * 0x7FEB352D % 2**32
+    x ^= x >> 15
+    x = x * 0x846CA68B % 2**32
+    return x ^ x >> 16
+
+
+def by_hand(key, count):
+    """Each element's index, hashed between the key's two halves; as signed 32-bit numbers."""
+    found = (lowbias32((lowbias32(i ^ key.a) + key.b) % 2**32) for i in range(count))
+    return [h - 2**32 if h >= 2**31 else h for h in found]
+
+
+def batch_of(keys):
+    return Key(torch.tensor([k.a for k in keys]), torch.tensor([k.b for k in keys]))
+
+
+@given(a=words, b=words)
+def test_bits_are_the_hash_of_the_elements_number(a, b):
+    assert streams.bits(Key(a, b), (3, 5)).flatten().tolist() == by_hand(Key(a, b), 15)
+
+
+@pytest.mark.parametrize("half", [0, 1, 2**31 - 1, 2**31, 2**32 - 1])
+def test_bits_at_the_ends_of_the_range_of_a_key(half):
+    assert streams.bits(Key(half, half), (40,)).tolist() == by_hand(Key(half, half), 40)
+
+
+def test_asking_again_gives_the_same_bits_and_asking_for_more_begins_with_them():
+    key = streams.key(3, "twice")
+    first = streams.bits(key, (10, 10))
+    streams.uniform(key, (10, 10))
+    assert torch.equal(streams.bits(key, (10, 10)), first)
+    assert torch.equal(streams.bits(key, (500,))[:100], first.flatten())
+
+
+@given(halves=st.lists(st.tuples(words, words), min_size=1, max_size=4))
+def test_a_batch_of_keys_draws_what_each_key_draws_alone(halves):
+    keys = [Key(*h) for h in halves]
+    together = streams.bits(batch_of(keys), (2, 7))
+    mapped = torch.vmap(lambda key: streams.bits(key, (2, 7)))(batch_of(keys))
+    alone = torch.stack([streams.bits(key, (2, 7)) for key in keys])
+    assert torch.equal(together, alone)
+    assert torch.equal(mapped, alone)
+
+
+@given(halves=st.lists(st.tuples(words, words), min_size=1, max_size=4), p=st.floats(0, 0.999))
+def test_uniform_and_bernoulli_map_over_keys(halves, p):
+    keys = [Key(*h) for h in halves]
+    ps = torch.full((len(keys),), p, dtype=torch.float64)
+    uniform = torch.vmap(lambda key: streams.uniform(key, (9,)))(batch_of(keys))
+    chosen = torch.vmap(lambda key, p: streams.bernoulli(key, p, (9,)))(batch_of(keys), ps)
+    for i, key in enumerate(keys):
+        assert torch.equal(uniform[i], streams.uniform(key, (9,)))
+        assert torch.equal(chosen[i], streams.bernoulli(key, p, (9,)))
+
+
+@given(seed=seeds, names=st.lists(st.text(max_size=9) | st.integers(0, 2**40), max_size=4))
+def test_folding_a_tensor_is_folding_its_numbers(seed, names):
+    alone = streams.key(seed)
+    folded = Key(*(torch.tensor([half]) for half in alone))
+    for name in names:
+        alone, folded = streams.fold(alone, name), streams.fold(folded, name)
+    assert (folded.a.item(), folded.b.item()) == tuple(alone)
+    assert all(0 <= half < 2**32 for half in alone)
+    assert streams.key(seed, *names) == alone
+
+
+def test_a_draw_first_made_inside_a_transformation_is_the_same_outside():
+    key = streams.key(1, "inside")
+    shape = (3, 11, 17)  # drawn nowhere else, so that nothing is kept of it from before
+
+    def f(w):
+        return (w * streams.uniform(key, shape)).square().sum()
+
+    lanes = torch.vmap(torch.func.grad(torch.func.grad(f)))(torch.ones(2))
+    seen = streams.uniform(key, shape)
+    assert streams.bits(key, shape).flatten().tolist() == by_hand(key, math.prod(shape))
+    torch.testing.assert_close(lanes, (2 * seen.square().sum()).expand(2))
+
+
+def test_different_addresses_have_different_keys():
+    keys = {
+        streams.fold(streams.fold(streams.key(seed, purpose), step), site)
+        for seed in range(10)
+        for purpose in ("dropout", "order", "augmentation", "init")
+        for step in range(250)
+        for site in range(10)
+    }
+    assert len(keys) == 100_000
+    assert len({k.a for k in keys}) > 99_990  # about 1.2 of 1e5 32-bit numbers fall on another
+    assert len({k.b for k in keys}) > 99_990
+
+
+def test_every_bit_of_a_64_bit_seed_counts():
+    keys = {streams.key(1 << i) for i in range(64)} | {streams.key(0)}
+    assert len(keys) == 65
+
+
+def test_the_order_of_a_path_counts():
+    assert streams.key(0, "a", "b") != streams.key(0, "b", "a")
+    assert streams.key(0, 1, 2) != streams.key(0, 2, 1)
+
+
+def neighbours():
+    """Pairs of addresses that differ in one thing."""
+    for i in range(12):
+        yield streams.key(i), streams.key(i + 1)
+        yield streams.key(i, "init"), streams.key(i, "order")
+        yield streams.key(0, "dropout", i), streams.key(0, "dropout", i + 1)
+        yield streams.key(0, "dropout", 5, 1000 + i), streams.key(0, "dropout", 5, 1001 + i)
+        yield streams.key(i, "dropout", 5), streams.key(i + 1, "dropout", 5)
+
+
+def test_the_numbers_of_neighbouring_addresses_are_uncorrelated():
+    n = 20_000
+    for one, other in neighbours():
+        x, y = streams.uniform(one, (n,)).double() - 0.5, streams.uniform(other, (n,)).double() - 0.5
+        assert abs((x * y).mean() * 12) < 4 / math.sqrt(n)
+
+
+def chi_square(x, bins):
+    """Pearson's statistic for uniform numbers, as a number of standard deviations from its mean."""
+    expected = len(x) / bins
+    counts = torch.histc(x, bins, 0.0, 1.0)
+    return ((counts - expected).square().sum() / expected - (bins - 1)).item() / math.sqrt(2 * (bins - 1))
+
+
+def assert_uniform(x):
+    n = len(x)
+    assert 0.0 <= x.min()
+    assert x.max() < 1.0
+    x = x.double()
+    assert abs(x.mean() - 1 / 2) < 4 * math.sqrt(1 / 12 / n)
+    assert abs(x.var() - 1 / 12) < 4 * math.sqrt(1 / 180 / n)
+    assert abs(chi_square(x, 256)) < 4
+    for lag in (1, 2, 3, 16, 1000):
+        assert abs(((x[lag:] - 0.5) * (x[:-lag] - 0.5)).mean() * 12) < 4.5 / math.sqrt(n - lag)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_uniform_numbers_are_uniform(seed):
+    assert_uniform(streams.uniform(streams.key(seed, "uniform"), (200_000,)))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(20))
+def test_uniform_numbers_are_uniform_in_the_large(seed):
+    assert_uniform(streams.uniform(streams.key(seed, "large"), (10_000_000,)))
+
+
+@pytest.mark.long
+def test_first_numbers_of_many_keys_are_uniform():
+    """Each step and site takes few numbers: the ensemble over keys must be as good as the one over elements."""
+    root = streams.key(0, "ensemble")
+    keys = streams.fold(Key(*(torch.full((200,), half) for half in root)), 0)
+    columns = []
+    for step in range(2000):
+        columns.append(streams.uniform(streams.fold(keys, step), (3,))[0])
+    assert_uniform(torch.cat([c[:1] for c in columns]))
+    assert_uniform(torch.stack(columns).flatten())
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_flipping_a_bit_of_a_key_flips_half_of_the_bits(which):
+    shape, base = (2000,), Key(0x12345678, 0x9ABCDEF0)
+    for bit in range(32):
+        changed = base._replace(**{base._fields[which]: base[which] ^ (1 << bit)})
+        differ = streams.bits(base, shape) ^ streams.bits(changed, shape)
+        ones = sum(((differ >> k) & 1).sum().item() for k in range(32))
+        assert abs(ones / (32 * shape[0]) - 0.5) < 0.02
+
+
+@pytest.mark.parametrize("p", [1e-4, 0.1, 0.3, 0.5, 0.9, 0.999])
+def test_the_share_of_a_bernoulli_draw_is_its_probability(p):
+    n = 400_000
+    for seed in range(3):
+        share = streams.bernoulli(streams.key(seed, "coin"), p, (n,)).double().mean()
+        assert abs(share - p) < 4 * math.sqrt(p * (1 - p) / n)
+
+
+def test_probability_zero_never_happens():
+    assert not any(streams.bernoulli(streams.key(seed), 0.0, (100_000,)).any() for seed in range(20))
+    assert not torch.vmap(lambda p: streams.bernoulli(streams.key(0), p, (100_000,)))(torch.zeros(2)).any()
+
+
+def test_a_generator_is_a_function_of_its_key():
+    keys = [streams.key(0, "init", i) for i in range(2000)]
+    draws = [torch.randint(2**62, (2,), generator=streams.generator(key)).tolist() for key in keys]
+    again = torch.randint(2**62, (2,), generator=streams.generator(keys[7])).tolist()
+    assert again == draws[7]
+    assert len({tuple(d) for d in draws}) == len(keys)
+
+
+def test_drawing_leaves_torchs_global_generator_alone():
+    before = torch.get_rng_state()
+    streams.uniform(streams.key(0), (100,))
+    torch.randn(3, generator=streams.generator(streams.key(0)))
+    assert torch.equal(torch.get_rng_state(), before)

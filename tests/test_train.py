@@ -1,0 +1,303 @@
+"""The loop, against hand-written twins, against itself in lanes, and against its own promises."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import blobs, built, curves, trained, weights
+
+from dlopt import streams
+from dlopt.train import Watch
+
+LANES = (
+    "normalization=batch",
+    "regularization=[l2,dropout]",
+    "precision=float64",
+    "diagnostic=gradients",
+    "augmentation=custom",
+    "augmentation.custom._target_=mine.Jitter",
+    "+augmentation.custom.size=0.2",
+)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+def test_two_lanes_equal_two_solo_runs(optimizer, tmp_path):
+    """Batch norm, dropout, penalty, augmentation; other seed, rate, init, dropout probability, penalty and schedule."""
+    one = (*LANES, f"optimizer={optimizer}", "schedule=cosine")
+    two = (*one, "seed=1", "optimizer.lr=0.02", "init=normal", "init.std=0.3", "regularization.dropout.p=0.2",
+           "regularization.l2.strength=0.01", "schedule.final=0.5")  # fmt: skip
+    together, lanes = trained(tmp_path / "lanes", blobs(*one), blobs(*two))
+    for i, overrides in enumerate((one, two)):
+        (alone,), (run,) = trained(tmp_path / f"solo{i}", blobs(*overrides))
+        torch.testing.assert_close(weights(lanes[i]), weights(run), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(weights(lanes[i], "best"), weights(run, "best"), rtol=1e-9, atol=1e-9)
+        for mine, other in zip(curves(lanes[i]), curves(run), strict=True):
+            assert mine == pytest.approx(other, rel=1e-8, abs=1e-9)
+        kept = [k for k in alone if k.startswith(("train/", "val/", "test/", "last/", "best/"))]
+        assert {k: together[i][k] for k in kept} == pytest.approx({k: alone[k] for k in kept}, rel=1e-8, abs=1e-9)
+
+
+def test_a_lane_that_leaves_does_not_disturb_the_others(tmp_path):
+    """One diverges in the first epoch, one stops early; the third must not notice."""
+    early = ("regularization=early_stopping", "regularization.early_stopping.patience=1", "precision=float64", "epochs=8",
+             "optimizer=momentum", "normalization=batch")  # fmt: skip
+    variants = [
+        (*early, "optimizer.lr=1e200"),
+        (*early, "seed=2", "regularization.early_stopping.min_change=10"),
+        (*early, "seed=3", "regularization.early_stopping.patience=100"),
+    ]
+    summaries, runs = trained(tmp_path / "lanes", *(blobs(*v) for v in variants))
+    assert [s["status"] for s in summaries] == ["diverged", "done", "done"]
+    assert [s["step"] for s in summaries] == [3, 6, 24]
+    for i in (1, 2):
+        _, (run,) = trained(tmp_path / f"solo{i}", blobs(*variants[i]))
+        torch.testing.assert_close(weights(runs[i]), weights(run), rtol=1e-9, atol=1e-9)
+        assert len(curves(runs[i])) == len(curves(run))
+
+
+def test_lanes_that_cannot_share_their_arithmetic_are_refused(tmp_path):
+    for other in ("optimizer=sgd", "arch.widths=[9]", "activation=tanh", "batch_size=8", "data.train_size=40"):
+        with pytest.raises(ValueError, match="must agree in"):
+            trained(tmp_path / other, blobs(), blobs(other))
+
+
+def test_training_equals_a_loop_written_by_hand(tmp_path):
+    """Plain PyTorch on the same initial weights and the same order of examples."""
+    experiment = blobs("precision=float64", "optimizer=momentum", "regularization=l2", "validation.fraction=0", "batch_size=25")
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).double()
+    torch.nn.utils.vector_to_parameters(experiment.w, model.parameters())
+    (summary,), (run,) = trained(tmp_path, experiment)
+
+    x, y = experiment.train.inputs.double(), experiment.train.targets
+    weight = [p for p in model.parameters() if p.ndim == 2]
+    rule = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    for epoch in range(3):
+        order = torch.randperm(60, generator=streams.generator(streams.key(0, "order", epoch)))
+        total = right = 0.0
+        for rows in order.split(25):
+            outputs = model(x[rows])
+            loss = F.cross_entropy(outputs, y[rows])
+            rule.zero_grad()
+            (loss + 0.5e-4 * sum(p.square().sum() for p in weight)).backward()
+            rule.step()
+            total += loss.item() * len(rows)
+            right += (outputs.argmax(1) == y[rows]).sum().item()
+        row = run.rows()[epoch]
+        assert row["train/loss"] == pytest.approx(total / 60, rel=1e-12)
+        assert row["train/accuracy"] == pytest.approx(right / 60)
+    by_hand = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
+    torch.testing.assert_close(weights(run), by_hand, rtol=1e-12, atol=1e-14)
+    with torch.no_grad():
+        test = F.cross_entropy(model(experiment.test.inputs.double()), experiment.test.targets).item()
+    assert summary["test/loss"] == pytest.approx(test, rel=1e-12)
+
+
+def test_the_same_run_twice_is_the_same_bit_by_bit(tmp_path):
+    one, two = (trained(tmp_path / n, blobs(*LANES[:2]))[1][0] for n in "ab")
+    assert torch.equal(weights(one), weights(two))
+    assert curves(one) == curves(two)
+    other = trained(tmp_path / "c", blobs(*LANES[:2], "seed=1"))[1][0]
+    assert not torch.equal(weights(one), weights(other))
+
+
+def test_instruments_disturb_nothing(tmp_path):
+    """All of them on, and one that asks the objective for more: bitwise the same weights and curves."""
+    plain = blobs("normalization=batch", "regularization=dropout")
+    watched = blobs(
+        "normalization=batch", "regularization=dropout", "diagnostic=[gradients,custom]", "diagnostic.gradients.every=1",
+        "diagnostic.custom._target_=mine.Distance", "+diagnostic.custom.every=2",
+    )  # fmt: skip
+    (run,), (seen,) = trained(tmp_path / "a", plain)[1], trained(tmp_path / "b", watched)[1]
+    assert torch.equal(weights(run), weights(seen))
+    logged = {row["step"]: row for row in curves(seen)}
+    assert all(logged[row["step"]].items() >= row.items() for row in curves(run))
+    assert [row["step"] for row in curves(seen)] == list(range(1, 10))
+    assert [row["mine/count"] for row in curves(seen) if "mine/count" in row] == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_a_rule_that_looks_elsewhere_first_takes_the_steps_of_one_that_does_not(tmp_path):
+    common = ("normalization=batch", "regularization=dropout", "precision=float64")
+    plain = trained(tmp_path / "a", blobs(*common, "optimizer=sgd", "optimizer.lr=0.05"))[1][0]
+    curious = blobs(*common, "optimizer=custom", "optimizer._target_=mine.LookTwice", "+optimizer.lr=0.05")
+    (summary,), (run,) = trained(tmp_path / "b", curious)
+    torch.testing.assert_close(weights(run), weights(plain), rtol=1e-12, atol=1e-14)  # running statistics too
+    assert summary["evaluations"] == 9 * 7
+
+
+def test_an_out_of_place_rule_works_alone_and_in_lanes(tmp_path):
+    own = ("optimizer=custom", "optimizer._target_=mine.Sign", "+optimizer.lr=0.01", "precision=float64")
+    _, lanes = trained(tmp_path / "lanes", blobs(*own), blobs(*own, "seed=1", "optimizer.lr=0.03"))
+    _, (alone,) = trained(tmp_path / "solo", blobs(*own, "seed=1", "optimizer.lr=0.03"))
+    torch.testing.assert_close(weights(lanes[1]), weights(alone), rtol=1e-12, atol=1e-14)
+
+
+def test_what_comes_after_a_step_sees_both_iterates(tmp_path):
+    """Pulled all the way back, training goes nowhere; in lanes each is pulled by its own share."""
+    pull = ("regularization=custom", "regularization.custom._target_=mine.Pull", "precision=float64")
+    still = blobs(*pull, "+regularization.custom.share=1.0")
+    _, (run,) = trained(tmp_path / "still", still)
+    torch.testing.assert_close(weights(run), still.w.double(), rtol=0, atol=1e-15)
+    shares = [(*pull, f"+regularization.custom.share={s}", "optimizer=sgd") for s in (0.25, 0.75)]
+    _, lanes = trained(tmp_path / "lanes", *(blobs(*s) for s in shares))
+    for i, s in enumerate(shares):
+        _, (alone,) = trained(tmp_path / f"solo{i}", blobs(*s))
+        torch.testing.assert_close(weights(lanes[i]), weights(alone), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("stop", [1, 4, 8])
+def test_interrupted_and_resumed_equals_uninterrupted(optimizer, stop, tmp_path):
+    """From the middle of an epoch or its end: the same bits and the same rows."""
+    overrides = (f"optimizer={optimizer}", "schedule=cosine", "normalization=batch", "batch_size=13",
+                 "regularization=[dropout,early_stopping]", "log_every=2")  # fmt: skip
+    (whole,), (straight,) = trained(tmp_path / "straight", blobs(*overrides))
+
+    class Stopper(Watch):
+        def __setattr__(self, name, value):
+            super().__setattr__(name, value)
+            if name == "step" and value == stop:
+                self.stop = True
+
+    from dlopt.run import Run
+    from dlopt.train import train
+
+    run = Run.create(tmp_path / "run")
+    (first,) = train([blobs(*overrides)], [run], Stopper())
+    assert first["status"] == run.status["status"] == "interrupted"
+    assert first["step"] == stop
+    again = Run.create(tmp_path / "run", again=True)
+    (second,) = train([blobs(*overrides, f"resume={run.path}")], [again])
+    assert second["status"] == "done"
+    assert torch.equal(weights(again), weights(straight))
+    assert torch.equal(weights(again, "best"), weights(straight, "best"))
+    assert curves(again) == curves(straight)
+    clock = ("seconds", "steps_per_second", "peak_memory")
+    assert {k: v for k, v in second.items() if k not in clock} == {k: v for k, v in whole.items() if k not in clock}
+
+
+def test_a_diverged_run_is_a_result(tmp_path):
+    (summary,), (run,) = trained(tmp_path, blobs("optimizer=custom", "optimizer._target_=mine.Bold", "+optimizer.lr=1.0"))
+    assert summary["status"] == run.status["status"] == "diverged"
+    assert "not finite" in run.status["message"]
+    assert run.rows()[-1]["train/loss"] is None  # JSON has no NaN
+    json.loads(run.summary_file.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_best_weights_are_those_of_the_best_evaluation(tmp_path):
+    """The summary's figures belong to the best row, and the best checkpoint's weights give its validation loss."""
+    experiment = blobs("epochs=30", "optimizer.lr=1.0", "precision=float64")
+    (summary,), (run,) = trained(tmp_path, experiment)
+    losses = [row["val/loss"] for row in run.rows()]
+    best = losses.index(min(losses))
+    assert best < 29, "the test needs a run that over-fits"
+    assert summary["val/loss"] == min(losses)
+    assert summary["best/step"] == run.rows()[best]["step"]
+    assert summary["last/val/loss"] == losses[-1]
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).double()
+    for which, key in (("best", "val/loss"), ("last", "last/val/loss")):
+        model.load_state_dict(dict(zip(model.state_dict(), run.load(which)["model"].values(), strict=True)))
+        x, y = experiment.validation.gathered()
+        assert F.cross_entropy(model(x.double()), y).item() == pytest.approx(summary[key], rel=1e-12)
+
+
+def test_a_metric_that_rises_chooses_the_best_weights(tmp_path):
+    (summary,), (run,) = trained(tmp_path, blobs("epochs=6", "objective=val/accuracy", "optimizer.lr=0.05"))
+    assert summary["val/accuracy"] == max(row["val/accuracy"] for row in run.rows())
+
+
+def test_without_validation_everything_is_trained_on_and_the_last_weights_count(tmp_path):
+    (summary,), (run,) = trained(tmp_path, blobs("validation.fraction=0", "batch_size=60"))
+    assert not any(k.startswith("val/") for k in summary)
+    assert summary["test/loss"] == summary["last/test/loss"]
+    assert summary["best/step"] == summary["step"] == 3
+    assert torch.isfinite(weights(run, "best")).all()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "steps", "rows"),
+    [
+        (["epochs=2"], 6, [3, 6]),
+        (["steps=4"], 4, [3, 4]),
+        (["epochs=4", "eval_every=2"], 12, [6, 12]),
+        (["epochs=2", "log_every=2"], 6, [2, 3, 4, 6]),
+        (["batch_size=full", "epochs=5"], 5, [1, 2, 3, 4, 5]),
+        (["batch_size=full", "epochs=5", "eval_every=3"], 5, [3, 5]),
+        (["batch_size=1", "epochs=1"], 48, [48]),
+        (["batch_size=20", "epochs=1"], 3, [3]),
+        (["batch_size=20", "epochs=1", "data.drop_last=true"], 2, [2]),
+    ],
+)
+def test_steps_epochs_and_rows(overrides, steps, rows, tmp_path):
+    (summary,), (run,) = trained(tmp_path, blobs(*overrides))
+    assert summary["step"] == steps
+    assert [row["step"] for row in run.rows()] == rows
+    assert all("train/loss" in row and "train/accuracy" in row for row in run.rows())
+    assert "val/loss" in run.rows()[-1]
+
+
+def test_full_batch_gradient_descent_falls_at_every_step(tmp_path):
+    _, (run,) = trained(tmp_path, blobs("batch_size=full", "epochs=30", "optimizer=sgd", "optimizer.lr=0.05"))
+    losses = [row["train/loss"] for row in run.rows()]
+    assert all(b < a for a, b in zip(losses, losses[1:], strict=False))
+
+
+def test_the_rate_follows_its_schedule(tmp_path):
+    _, (run,) = trained(tmp_path, blobs("schedule=cosine", "log_every=1", "optimizer.lr=0.02"))
+    wanted = [0.02 * (1 + math.cos(math.pi * t / 9)) / 2 for t in range(9)]
+    assert [row["lr"] for row in run.rows()] == pytest.approx(wanted)
+
+
+def test_early_stopping_ends_the_run(tmp_path):
+    early = ("regularization=early_stopping", "regularization.early_stopping.patience=2", "epochs=200", "optimizer.lr=0.5")
+    (summary,), (run,) = trained(tmp_path, blobs(*early))
+    assert summary["status"] == "done"
+    assert summary["step"] < 600
+    losses = [row["val/loss"] for row in run.rows()]
+    assert losses.index(min(losses)) == len(losses) - 3
+
+
+def test_averaged_weights_are_evaluated_beside(tmp_path):
+    """With statistics of their own; training itself is not touched."""
+    common = ("normalization=batch", "precision=float64")
+    averaged = blobs(*common, "averaging=custom", "averaging._target_=mine.Mean")
+    (run,), (plain,) = trained(tmp_path / "a", averaged)[1], trained(tmp_path / "b", blobs(*common))[1]
+    assert torch.equal(weights(run), weights(plain))
+    assert all(math.isfinite(row["average/val/loss"]) for row in run.rows())
+    assert run.rows()[-1]["average/val/loss"] != run.rows()[-1]["val/loss"]
+
+
+def test_regression(tmp_path):
+    (summary,), _ = trained(tmp_path, built(
+        "data=custom", "data._target_=mine.Line", "loss=mse", "arch=linear", "optimizer=sgd", "optimizer.lr=0.02",
+        "epochs=60", "batch_size=12", "device=cpu",
+    ))  # fmt: skip
+    assert summary["test/r2"] > 0.95
+    assert "test/accuracy" not in summary
+
+
+def test_bfloat16_trains_float32_weights(tmp_path):
+    experiment = blobs("precision=bfloat16", "normalization=batch", "regularization=dropout", "epochs=20", "optimizer.lr=0.02")
+    (summary,), (run,) = trained(tmp_path, experiment)
+    assert summary["status"] == "done"
+    assert summary["test/accuracy"] > 0.6
+    assert all(v.dtype == torch.float32 for v in run.load("last")["model"].values())
+
+
+def test_a_net_of_torchs_own_stateful_modules_is_taken_in(tmp_path):
+    """BatchNorm and Dropout become pure: lanes equal solo runs, and looking twice changes nothing."""
+    own = ("arch=custom", "arch._target_=mine.Net", "precision=float64", "optimizer=sgd")
+    first = built("data=custom", "data._target_=mine.Blobs", "batch_size=16", "epochs=3", "device=cpu", *own)
+    second = built("data=custom", "data._target_=mine.Blobs", "batch_size=16", "epochs=3", "device=cpu", "seed=1", *own)
+    _, lanes = trained(tmp_path / "lanes", first, second)
+    second = built("data=custom", "data._target_=mine.Blobs", "batch_size=16", "epochs=3", "device=cpu", "seed=1", *own)
+    _, (alone,) = trained(tmp_path / "solo", second)
+    torch.testing.assert_close(weights(lanes[1]), weights(alone), rtol=1e-9, atol=1e-12)
+    assert {"norm.running_mean", "norm.running_var", "norm.weight"} <= lanes[0].load("last")["model"].keys()
+
+
+def test_settings_of_every_lane_but_the_seed_agree():
+    one, two = blobs(), blobs("seed=3")
+    assert dataclasses.replace(one.settings, seed=3) == two.settings
