@@ -199,6 +199,7 @@ class Training:
             objective.value(self.w)  # a rule that asked for nothing still has a loss
         self.problem.absorb(objective.first.statistics)
         self.window.add(objective.first, targets)
+        asked = self.problem.evaluations  # what instruments ask is not the rule's
         for name, d in self.lanes[0].experiment.diagnostic.items():
             if self._due(d.every):
                 seen = Moment(
@@ -214,6 +215,7 @@ class Training:
                 )
                 found, self.memory[name] = d.measure(seen, self.memory.get(name))
                 self.readings |= found
+        self.problem.evaluations = asked
 
     def _due(self, every: int | None) -> bool:
         """Whether something measured at every so many steps is due at the step under way."""

@@ -13,7 +13,15 @@ from dlopt.experiment import Experiment
 from dlopt.run import Run
 from dlopt.train import Watch, train
 
-BLOBS = ("data=custom", "data._target_=mine.Blobs", "arch=mlp", "arch.widths=[8]", "batch_size=16", "epochs=3", "device=cpu")
+BLOBS = (
+    "data=custom",
+    "data._target_=mine.Blobs",
+    "arch=mlp",
+    "arch.widths=[8]",
+    "batch_size=16",
+    "epochs=3",
+    "device=cpu",
+)
 """A tiny problem: 48 examples for training, 12 for validation, three steps an epoch, 67 weights."""
 
 
@@ -30,7 +38,9 @@ def blobs(*overrides: str) -> Experiment:
     return built(*BLOBS, *overrides)
 
 
-def trained(folder: Path, *experiments: Experiment, watch: Watch | None = None) -> tuple[list[dict[str, Any]], list[Run]]:
+def trained(
+    folder: Path, *experiments: Experiment, watch: Watch | None = None
+) -> tuple[list[dict[str, Any]], list[Run]]:
     """Train in lanes (or one alone), in run directories folder/0, folder/1, ..."""
     runs = [Run.create(folder / str(i)) for i in range(len(experiments))]
     return train(experiments, runs, watch), runs

@@ -66,7 +66,9 @@ def test_lanes_that_cannot_share_their_arithmetic_are_refused(tmp_path):
 
 def test_training_equals_a_loop_written_by_hand(tmp_path):
     """Plain PyTorch on the same initial weights and the same order of examples."""
-    experiment = blobs("precision=float64", "optimizer=momentum", "regularization=l2", "validation.fraction=0", "batch_size=25")
+    experiment = blobs(
+        "precision=float64", "optimizer=momentum", "regularization=l2", "validation.fraction=0", "batch_size=25"
+    )
     model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).double()
     torch.nn.utils.vector_to_parameters(experiment.w, model.parameters())
     (summary,), (run,) = trained(tmp_path, experiment)
@@ -179,7 +181,9 @@ def test_interrupted_and_resumed_equals_uninterrupted(optimizer, stop, tmp_path)
 
 
 def test_a_diverged_run_is_a_result(tmp_path):
-    (summary,), (run,) = trained(tmp_path, blobs("optimizer=custom", "optimizer._target_=mine.Bold", "+optimizer.lr=1.0"))
+    (summary,), (run,) = trained(
+        tmp_path, blobs("optimizer=custom", "optimizer._target_=mine.Bold", "+optimizer.lr=1.0")
+    )
     assert summary["status"] == run.status["status"] == "diverged"
     assert "not finite" in run.status["message"]
     assert run.rows()[-1]["train/loss"] is None  # JSON has no NaN
@@ -251,7 +255,12 @@ def test_the_rate_follows_its_schedule(tmp_path):
 
 
 def test_early_stopping_ends_the_run(tmp_path):
-    early = ("regularization=early_stopping", "regularization.early_stopping.patience=2", "epochs=200", "optimizer.lr=0.5")
+    early = (
+        "regularization=early_stopping",
+        "regularization.early_stopping.patience=2",
+        "epochs=200",
+        "optimizer.lr=0.5",
+    )
     (summary,), (run,) = trained(tmp_path, blobs(*early))
     assert summary["status"] == "done"
     assert summary["step"] < 600
@@ -279,7 +288,9 @@ def test_regression(tmp_path):
 
 
 def test_bfloat16_trains_float32_weights(tmp_path):
-    experiment = blobs("precision=bfloat16", "normalization=batch", "regularization=dropout", "epochs=20", "optimizer.lr=0.02")
+    experiment = blobs(
+        "precision=bfloat16", "normalization=batch", "regularization=dropout", "epochs=20", "optimizer.lr=0.02"
+    )
     (summary,), (run,) = trained(tmp_path, experiment)
     assert summary["status"] == "done"
     assert summary["test/accuracy"] > 0.6

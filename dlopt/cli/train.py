@@ -32,6 +32,7 @@ def train(argv: Sequence[str]) -> int:
     from dlopt.config.problems import ConfigError
 
     _codes.clear()
+    argv = sorted(argv, key=_is_override)  # Hydra's parser wants flags and overrides each in one piece
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # a console script does not look there: people's own classes
     resumed = [a.partition("=")[2] for a in argv if a.startswith("resume=") and a != "resume=null"]
@@ -170,6 +171,10 @@ def _resume(name: str, overrides: Sequence[str]) -> int:
     finally:
         log.removeHandler(handler)
         handler.close()
+
+
+def _is_override(argument: str) -> bool:
+    return "=" in argument and not argument.startswith("-")
 
 
 def _stopper(progress: Any) -> Any:

@@ -1,0 +1,125 @@
+"""What people get wrong: one message with the key and the remedy, all problems at once, exit code 2, nothing left behind."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dlopt.cli import main
+
+MINE = ("data=custom", "data._target_=mine.Blobs", "arch=mlp", "batch_size=16", "epochs=1")
+LINE = ("data=custom", "data._target_=mine.Line", "arch=mlp", "batch_size=16", "epochs=1")
+
+CASES = {
+    # names
+    "unknown group": (["optimzer=adam"], ["optimzer", "did you mean optimizer"]),
+    "unknown option": (["optimizer=adm"], ["optimizer", "no option 'adm'", "did you mean adam"]),
+    "unknown option of a list": (["regularization=[l2,dropot]"], ["regularization", "did you mean dropout"]),
+    "unknown key": (["optimizer.lrr=1"], ["optimizer.lrr", "did you mean lr"]),
+    "unknown key with a plus": (["+optimizer.lrr=1"], ["optimizer.lrr", "did you mean lr"]),
+    "unknown setting": (["epoch=3"], ["epoch ", "did you mean epochs"]),
+    "unknown nested setting": (["validation.fracton=0.1"], ["validation.fracton", "did you mean fraction"]),
+    "key of an option not chosen": (["regularization.l2.strength=1"], ["regularization=l2 is not chosen"]),
+    "no setting at all": (["adam"], ["adam", "GROUP=OPTION or KEY=VALUE"]),
+    "unknown experiment": (["experiment=paper"], ["experiment", "mnist1d_paper"]),
+    "a list that is not closed": (["arch.kernels=[1,2"], ["arch.kernels", "cannot be read"]),
+    # types and ranges
+    "text for a number": (["optimizer.lr=abc"], ["optimizer.lr", "a number > 0", "'abc'"]),
+    "number for a whole number": (["epochs=2.5"], ["epochs", "a whole number >= 1", "2.5"]),
+    "truth for a number": (["epochs=true"], ["epochs", "a whole number", "true"]),
+    "out of range": (["optimizer.lr=-1"], ["optimizer.lr", "> 0", "-1"]),
+    "out of range above": (["optimizer.beta1=1.0"], ["optimizer.beta1", "< 1"]),
+    "zero": (["epochs=0"], ["epochs", ">= 1, got 0"]),
+    "nan": (["optimizer.lr=nan"], ["optimizer.lr", "finite", "nan"]),
+    "infinity": (["optimizer.lr=inf"], ["optimizer.lr", "finite", "inf"]),
+    "choice": (["precision=float16"], ["precision", "float32, bfloat16, float64"]),
+    "list": (["arch.kernels=3"], ["arch.kernels", "a list"]),
+    "list element": (["arch=mlp", "arch.widths=[10,0]"], ["arch.widths", ">= 1"]),
+    "null": (["epochs=null"], ["epochs", "null"]),
+    "a value for a node": (["validation=0.1"], ["validation", "validation.fraction"]),
+    "batch size": (["batch_size=half"], ["batch_size", "full", "'half'"]),
+    "negative validation fraction": (["validation.fraction=-0.1"], ["validation.fraction", ">= 0 and < 1"]),
+    "all held out": (["validation.fraction=1"], ["validation.fraction", ">= 0 and < 1"]),
+    "name with a slash": (["name=a/b"], ["name", "'a/b'"]),
+    # several
+    "several options without -m": (["optimizer=sgd,adam"], ["optimizer", "add -m"]),
+    "several values without -m": (["optimizer.lr=0.1,0.2"], ["optimizer.lr", "add -m"]),
+    "a list for a group of one": (["optimizer=[sgd,adam]"], ["optimizer", "takes one option"]),
+    "no option": (["~optimizer"], ["optimizer", "choose one of", "adam"]),
+    # impossible pairs
+    "1-D augmentation on images": (["data=digits", "augmentation=shift"], ["augmentation.shift", "1-D", "2-D"]),
+    "2-D augmentation on series": (
+        ["augmentation=custom", "augmentation.custom._target_=mine.Images"], ["augmentation.custom", "images (2-D)", "1-D"],
+    ),
+    "convolutions on features": ([*MINE, "arch=cnn"], ["arch", "shape (4,)", "arch=mlp"]),
+    "mse on classes": (["loss=mse"], ["loss", "loss=cross_entropy"]),
+    "cross entropy on numbers": ([*LINE], ["loss", "loss=mse"]),
+    "label noise on numbers": ([*LINE, "loss=mse", "data.label_noise=0.1"], ["data.label_noise", "classes"]),
+    "kernels and channels": (["arch.kernels=[5,3]"], ["arch", "kernels"]),
+    "too many convolutions": (
+        ["arch.channels=[9,9,9,9,9,9,9,9]", "arch.kernels=[5,5,5,5,5,5,5,5]"], ["arch", "nothing is left"],
+    ),
+    "early stopping without validation": (
+        ["regularization=early_stopping", "validation.fraction=0"], ["regularization.early_stopping.monitor", "validation"],
+    ),
+    "objective that no run writes": (["objective=val/acc"], ["objective", "did you mean val/accuracy"]),
+    # data
+    "batch larger than the split": (["batch_size=3201"], ["batch_size", "3200", "full"]),
+    "more training examples than there are": (["data.train_size=5000"], ["data.train_size", "4000"]),
+    "nothing left to train on": (["data.train_size=1", "validation.fraction=0.9"], ["validation.fraction", "nothing to train on"]),
+    "an empty training split": ([*MINE, "data._target_=mine.Empty"], ["data", "nothing to train on"]),
+    # devices
+    "a device that is not there": (["device=cuda:97"], ["device", "cuda:97 is not there", "device=auto"]),
+    "no device at all": (["device=gpu"], ["device", "auto, cpu, cuda"]),
+    # people's own
+    "a module that is not there": (["optimizer._target_=nowhere.Rule"], ["optimizer._target_", "nowhere"]),
+    "a module that fails": (["optimizer._target_=broken.Rule"], ["optimizer._target_", "broken.Rule", "ZeroDivisionError"]),
+    "a class that is not there": (["optimizer._target_=mine.Rule"], ["optimizer._target_", "mine.Rule"]),
+    "a class of another kind": (["optimizer._target_=mine.NotARule"], ["optimizer._target_", "dlopt.parts.Optimizer"]),
+    "custom without a class": (["arch=custom"], ["arch._target_", "arch._target_=my_module.MyClass"]),
+    "custom of a list without a class": (["diagnostic=custom"], ["diagnostic.custom._target_"]),
+    "a key that the class needs": (["optimizer=custom", "optimizer._target_=mine.Sign"], ["optimizer.lr", "+optimizer.lr"]),
+    "no network": (["arch=custom", "arch._target_=mine.Fixed"], ["arch", "torch.nn.Module"]),
+    "a network of the wrong shape": (["arch=custom", "arch._target_=mine.Wrong"], ["arch", "(2, 11)", "(2, 10)"]),
+    # places
+    "a directory that holds a run": (["hydra.run.dir=taken"], ["hydra.run.dir", "already holds a run", "resume=taken"]),
+    "a directory that cannot be made": (["hydra.run.dir=file/x"], ["hydra.run.dir", "file is a file"]),
+    "nothing to resume": (["resume=nothing"], ["resume", "no runs"]),
+    # sweeps
+    "one bad option of a sweep": (["-m", "optimizer=sgd,adm"], ["optimizer", "did you mean adam", "optimizer=adm"]),
+    "one bad value of a sweep": (["-m", "optimizer.lr=0.1,-1"], ["optimizer.lr", "> 0", "optimizer.lr=-1"]),
+    "a key that one option lacks": (["-m", "optimizer=sgd,adam", "optimizer.beta1=0.5"], ["optimizer.beta1", "optimizer=sgd"]),
+    "a sweep's directory that cannot be made": (["-m", "hydra.sweep.dir=file/x", "seed=0,1"], ["hydra.sweep.dir", "file"]),
+    # several at once
+    "five problems": (
+        ["optimizer=adm", "arch=foo", "epochs=0", "init.foo=3", "batch_size=abc"],
+        ["5 problems", "adm", "foo", "epochs", "init.foo", "batch_size"],
+    ),
+    "three problems of values": (
+        ["optimizer.lr=nan", "validation.fraction=1", "schedule=cosine", "schedule.final=2"],
+        ["3 problems", "optimizer.lr", "validation.fraction", "schedule.final"],
+    ),
+}  # fmt: skip
+
+
+def files(folder: Path) -> set[str]:
+    return {str(p) for p in folder.rglob("*") if "__pycache__" not in str(p)}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input(name, here, capsys):
+    (here / "file").touch()
+    (here / "taken").mkdir()
+    (here / "taken" / "status.json").write_text("{}")
+    (here / "broken.py").write_text("1 / 0\n")
+    before = files(here)
+    overrides, said = CASES[name]
+    assert main(["train", *overrides]) == 2
+    out, err = capsys.readouterr()
+    for part in said:
+        assert part in err
+    assert "Traceback" not in out + err
+    assert "HYDRA_FULL_ERROR" not in out + err
+    assert out == ""
+    assert files(here) == before
+    assert "HYDRA_FULL_ERROR" not in os.environ

@@ -1,0 +1,228 @@
+"""The commands, as people type them."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from helpers import BLOBS
+
+from dlopt.cli import COMMANDS, main
+from dlopt.config import paths
+from dlopt.run import Run, find
+
+
+def test_help_is_ours_and_names_every_command(capsys):
+    assert main(["--help"]) == main([]) == 0
+    out = capsys.readouterr().out
+    assert all(f"dlopt {command}" in out for command in COMMANDS)
+
+
+def test_version(capsys):
+    from dlopt import __version__
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"dlopt {__version__}\n"
+
+
+def test_an_unknown_command_is_answered_with_the_nearest(capsys):
+    assert main(["tarin"]) == 2
+    assert "did you mean train" in capsys.readouterr().err
+
+
+def test_help_and_list_import_no_torch():
+    """They answer at once: torch alone takes longer than they may."""
+    for argv in (["--help"], ["list"], ["list", "optimizer"], ["--version"], ["show"]):
+        code = f"import sys; from dlopt.cli import main; main({argv}); print('torch' in sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_list_names_every_group_and_option(capsys):
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    for group in paths.groups():
+        assert group in out
+        assert all(option in out for option in paths.options(group))
+
+
+@pytest.mark.parametrize("group", paths.groups())
+def test_list_describes_every_option_of_a_group(group, capsys):
+    assert main(["list", group]) == 0
+    out = capsys.readouterr().out
+    assert all(option in out for option in paths.options(group))
+
+
+def test_list_shows_the_keys_defaults_ranges_and_formula_of_an_option(capsys):
+    assert main(["list", "optimizer", "adam"]) == 0
+    out = capsys.readouterr().out
+    for part in ("Kingma", "m^ / (sqrt(v^) + eps)", "optimizer.lr", "0.001", "a number > 0", ">= 0 and < 1"):
+        assert part in out
+    assert main(["list", "regularization=l2"]) == 0
+    assert "regularization.l2.strength" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["optimzer"], "did you mean optimizer"),
+        (["optimizer", "adm"], "did you mean adam"),
+        (["--all"], "usage"),
+        (list("abc"), "usage"),
+    ],
+)
+def test_list_refuses(argv, said, capsys):
+    assert main(["list", *argv]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_run_from_the_command_line(here, capsys):
+    assert main(["train", *BLOBS, "name=first"]) == 0
+    out = capsys.readouterr().out
+    run = find()
+    assert run.path.name.split("-")[3] == "first"
+    for part in ("validation", "accuracy", str(run.path), "dlopt show", "tensorboard --logdir outputs"):
+        assert part in out
+    kept = {p.relative_to(run.path).as_posix() for p in run.path.rglob("*") if p.is_file()}
+    assert {"status.json", "metrics.jsonl", "summary.json", "train.log", "checkpoints/last.pt", "checkpoints/best.pt",
+            ".hydra/config.yaml", ".hydra/overrides.yaml", ".hydra/hydra.yaml"} <= kept  # fmt: skip
+    assert not [name for name in kept if name.endswith(".tmp")]
+    assert run.status["status"] == "done"
+
+    assert main(["show"]) == 0
+    out = capsys.readouterr().out
+    for part in (str(run.path), "done", "adam", "widths=[8]", "validation", f"{run.summary['test/accuracy']:.4f}"):
+        assert part in out
+    assert main(["show", "first"]) == 0
+    assert main(["show", "nothing"]) == 2
+    assert "no run" in capsys.readouterr().err
+
+
+def test_the_configuration_that_is_saved_is_complete(here, capsys):
+    """What it says, given back as overrides of nothing, is the same run."""
+    from omegaconf import OmegaConf
+
+    from dlopt.config.build import build
+
+    assert main(["train", *BLOBS, "regularization=[l2,dropout]", "normalization=batch", "schedule=cosine"]) == 0
+    experiment, _ = build(OmegaConf.load(find().config_file))
+    assert [type(r).__name__ for r in experiment.regularization.values()] == ["L2", "Dropout"]
+    assert experiment.schedule.final == 0.0
+    assert experiment.settings.batch_size == 16
+
+
+def test_a_grid_of_runs(here, capsys):
+    assert main(["train", "-m", *BLOBS, "optimizer=sgd,adam", "seed=0,1"]) == 0
+    runs = [Run(p.parent) for p in sorted(here.glob("outputs/multirun/*/*/*/status.json"))]
+    assert [run.path.name for run in runs] == ["0", "1", "2", "3"]
+    assert [run.choices()["optimizer"] for run in runs] == ["sgd", "sgd", "adam", "adam"]
+    assert [run.config()["seed"] for run in runs] == [0, 1, 0, 1]
+    assert all(run.status["status"] == "done" and (run.path / "train.log").exists() for run in runs)
+
+
+@pytest.mark.parametrize("several", ["none", "l2", "[l2,dropout]", "[]"])
+def test_groups_that_take_several(several, here, capsys):
+    assert main(["train", *BLOBS, f"regularization={several}"]) == 0
+    wanted = {"none": [], "l2": ["l2"], "[l2,dropout]": ["l2", "dropout"], "[]": []}[several]
+    assert list(find().config().get("regularization") or {}) == wanted
+
+
+def test_a_sweep_over_lists(here, capsys):
+    assert main(["train", "-m", *BLOBS, "regularization=none,l2,[l2,dropout]"]) == 0
+    runs = [Run(p.parent) for p in sorted(here.glob("outputs/multirun/*/*/*/status.json"))]
+    assert [list(run.config().get("regularization") or {}) for run in runs] == [[], ["l2"], ["l2", "dropout"]]
+
+
+def test_peoples_own_parts(here, capsys):
+    """A rule by its class, with inherited keys that it lacks left out and said; options in a folder of one's own."""
+    assert main(["train", *BLOBS, "optimizer._target_=mine.Sign", "optimizer.lr=0.01"]) == 0
+    err = capsys.readouterr().err
+    assert all(f"optimizer.{key} is left out" in err for key in ("beta1", "beta2", "eps"))
+    assert "optimizer.lr" not in err
+    folder = here / "options" / "optimizer"
+    folder.mkdir(parents=True)
+    (folder / "sign.yaml").write_text("# signs\n# me\n_target_: mine.Sign\nlr: 0.02\n")
+    assert main(["train", *BLOBS, "--config-dir", "options", "optimizer=sign"]) == 0
+    assert find().config()["optimizer"] == {"_target_": "mine.Sign", "lr": 0.02}
+    assert main(["train", *BLOBS, "--config-dir", "options", "optimizer=sgn"]) == 2
+    assert "did you mean sign" in capsys.readouterr().err
+
+
+def test_an_experiment_sets_and_the_command_line_sets_again(here, capsys):
+    assert main(["train", "experiment=mnist1d_paper", "steps=2", "--cfg", "job"]) == 0
+    out = capsys.readouterr().out
+    assert "lr: 0.01" in out
+    assert "steps: 2" in out
+    assert "fraction: 0.0" in out
+
+
+def test_a_run_that_fails_says_so_and_where(here, capsys):
+    (here / "fails.py").write_text(
+        "from dataclasses import dataclass\nfrom mine import Sign\n\n"
+        "@dataclass(frozen=True)\nclass Rule(Sign):\n    def step(self, w, state, objective):\n"
+        "        raise RuntimeError('out of luck')\n"
+    )
+    sys.modules.pop("fails", None)
+    assert main(["train", *BLOBS, "optimizer._target_=fails.Rule"]) == 1
+    out, err = capsys.readouterr()
+    assert "RuntimeError: out of luck" in err
+    assert "Traceback" not in out + err
+    run = find()
+    assert run.status["status"] == "failed"
+    assert "out of luck" in run.status["message"]
+    assert "Traceback" in run.log_file.read_text()
+    assert main(["train", "-m", *BLOBS, "optimizer._target_=fails.Rule,mine.Sign"]) == 1
+    found = sorted(
+        p.parent.name + json.loads(p.read_text())["status"] for p in here.glob("outputs/multirun/**/status.json")
+    )
+    assert found == ["0failed", "1done"]
+
+
+def test_a_diverged_run_exits_with_zero(here, capsys):
+    assert main(["train", *BLOBS, "optimizer=sgd", "optimizer.lr=1e30"]) == 0
+    assert "diverged" in capsys.readouterr().out
+    assert find().status["status"] == "diverged"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_process_saves_and_goes_on(sent, here):
+    """A real process and a real signal: exit code 130, and the resumed run ends as an uninterrupted one."""
+    command = [sys.executable, "-m", "dlopt", "train", *BLOBS, "epochs=20000", "eval_every=1000", "hydra.run.dir=run"]
+    environment = {"PYTHONPATH": str(paths.CONF.parent / "tests"), "PATH": "/usr/bin:/bin", "HOME": str(here)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 120
+    while not (here / "run" / "metrics.jsonl").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(sent)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert "Traceback" not in out + err
+    assert "dlopt train resume=run" in out
+    run = Run(here / "run")
+    assert run.status["status"] == "interrupted"
+    step = run.summary["step"]
+    done = subprocess.run(
+        [*command[:4], "resume=run", f"steps={step + 100}"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert Run(here / "run").status["status"] == "done"
+    assert Run(here / "run").summary["step"] == step + 100
+
+
+def test_resuming_a_finished_run_does_nothing_or_makes_it_longer(here, capsys):
+    assert main(["train", *BLOBS]) == 0
+    assert main(["train", "resume=last"]) == 0
+    assert "nothing to go on with" in capsys.readouterr().out
+    assert find().summary["step"] == 9
+    assert main(["train", "resume=last", "epochs=5"]) == 0
+    assert find().summary["step"] == 15
+    assert [row["step"] for row in find().rows()] == [3, 6, 9, 12, 15]
+    assert main(["train", "resume=last", "epoch=5"]) == 2

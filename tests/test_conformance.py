@@ -1,0 +1,86 @@
+"""Every option of every group, for a few steps on a problem that suits it: trained, saved, resumed, in lanes."""
+
+import math
+
+import pytest
+import torch
+from helpers import built, trained, weights
+
+from dlopt.config import paths
+from dlopt.run import Run
+from dlopt.train import train
+
+OPTIONS = [(g, o) for g in paths.groups() if g != "experiment" for o in paths.options(g) if o != "custom"]
+
+CUSTOM = {
+    "activation": ("mine.Square",),
+    "arch": ("mine.Net",),
+    "augmentation": ("mine.Jitter", "size=0.1"),
+    "averaging": ("mine.Mean",),
+    "bias": ("mine.Fixed",),
+    "data": ("mine.Blobs",),
+    "diagnostic": ("mine.Distance", "every=2"),
+    "init": ("mine.Fixed",),
+    "loss": ("mine.Hinge",),
+    "normalization": ("mine.LayerNorm",),
+    "optimizer": ("mine.Sign", "lr=0.01"),
+    "preprocess": ("mine.Rotate",),
+    "regularization": ("mine.Pull", "share=0.5"),
+    "schedule": ("mine.Sawtooth",),
+}
+
+
+def problem(group: str, option: str) -> list[str]:
+    """A small problem on which the option can work."""
+    shape = "[1,8]" if group == "augmentation" else "[2,6,6]" if option == "cnn" else "[4]"
+    common = ["batch_size=16", "epochs=2", "device=cpu", "precision=float64"]
+    if group != "arch":
+        common += ["arch=mlp", "arch.widths=[6]"]
+    if group != "data" or option == "custom":
+        common += ["data=custom", "data._target_=mine.Blobs", f"+data.shape={shape}"]
+    else:
+        common += ["data.train_size=60"]
+    if (group, option) == ("loss", "mse"):
+        common = [c for c in common if "data" not in c] + ["data=custom", "data._target_=mine.Line"]
+    if option == "cnn":
+        common += ["arch.channels=[3,3]", "arch.kernels=[3,2]"]
+    return common
+
+
+def several(group: str) -> bool:
+    return group not in paths.SINGLE
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_an_option_trains_saves_and_resumes(group, option, tmp_path):
+    check([f"{group}={option}", *problem(group, option)], tmp_path)
+
+
+@pytest.mark.parametrize("group", CUSTOM)
+def test_a_part_of_ones_own_trains_saves_and_resumes(group, tmp_path):
+    target, *keys = CUSTOM[group]
+    at = f"{group}.custom" if several(group) else group
+    own = [f"{group}=custom", f"{at}._target_={target}", *(f"+{at}.{key}" for key in keys)]
+    check([*problem(group, "custom"), *own], tmp_path)
+
+
+def test_every_group_has_a_part_of_ones_own_here():
+    assert set(CUSTOM) == set(paths.groups()) - {"experiment"}
+
+
+def check(overrides: list[str], folder) -> None:
+    (summary,), (run,) = trained(folder / "whole", built(*overrides))
+    assert summary["status"] == "done"
+    assert all(math.isfinite(row.get("train/loss", 0.0)) for row in run.rows())
+    assert torch.isfinite(weights(run)).all()
+    assert math.isfinite(summary["test/loss"])
+
+    half = Run.create(folder / "half")
+    train([built(*overrides, "epochs=1", "schedule=constant")], [half])
+    if "schedule=cosine" not in overrides and "schedule=custom" not in overrides:  # whose course depends on the length
+        again = Run.create(half.path, again=True)
+        train([built(*overrides, f"resume={half.path}")], [again])
+        assert torch.equal(weights(again), weights(run))
+
+    _, lanes = trained(folder / "lanes", built(*overrides), built(*overrides, "seed=1"))
+    torch.testing.assert_close(weights(lanes[0]), weights(run), rtol=1e-9, atol=1e-9)

@@ -1,0 +1,151 @@
+"""The house: imports point down, conf/ and dlopt/ are one tree, and every option says what it is."""
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra.utils import get_object
+
+from dlopt.config import paths
+from dlopt.config.signature import describe, signature
+
+ROOT = paths.CONF.parent
+PACKAGE = ROOT / "dlopt"
+GROUPS = [g for g in paths.groups() if g != "experiment"]
+
+FLOORS: list[set[str]] = [
+    {"ranges", "weights", "streams", "cache"},
+    {"parts", "events"},
+    {"run"},
+    {"objective"},
+    set(GROUPS),
+    {"splits", "batches", "experiment", "window", "lanes", "evaluate", "train"},
+    {"config"},
+    {"cli"},
+]
+"""From the ground up; a module imports from its own floor or from those below, and no group from another group."""
+
+
+def room(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def imports(file: Path) -> set[str]:
+    """Every module of dlopt that a file imports, those imported inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.split(".")[0] == "dlopt"}
+
+
+def files() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def module_of(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def known(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("file", files(), ids=module_of)
+def test_imports_point_down(file):
+    floor = {name: i for i, names in enumerate(FLOORS) for name in names}
+    me = room(module_of(file))
+    for other in filter(known, imports(file)):
+        if room(other) in ("", me) or me in ("", "__main__"):
+            continue
+        assert floor[room(other)] <= floor[me], f"{module_of(file)} imports {other}, from a floor above"
+        assert not (room(other) in GROUPS and me in GROUPS), f"{module_of(file)} imports a sibling, {other}"
+
+
+def test_every_module_lies_on_a_floor():
+    rooms = {room(module_of(f)) for f in files()} - {"", "__main__"}
+    assert rooms == set().union(*FLOORS)
+
+
+def test_no_circle_of_imports():
+    graph = {module_of(f): {m for m in imports(f) if known(m)} for f in files()}
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join([*path, name])
+        if name not in done:
+            for other in graph.get(name, set()):
+                visit(other, (*path, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_dict_config_appears_above_the_loop_only():
+    for file in files():
+        if room(module_of(file)) not in ("config", "cli"):
+            assert "omegaconf" not in file.read_text(), file
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_is_a_folder_in_both_trees(group):
+    """Each module has an option of its name; each option of ours has its module, and each group its custom.yaml."""
+    modules = {f.stem for f in (PACKAGE / group).glob("*.py")} - {"__init__"}
+    options = set(paths.options(group))
+    assert modules <= options
+    assert "custom" in options
+    for option in options - {"custom"}:
+        for node in nodes(group, option):
+            assert node["_target_"].startswith(f"dlopt.{group}.{option}.")
+
+
+def nodes(group: str, option: str) -> list[dict]:
+    content = yaml.safe_load((paths.CONF / group / f"{option}.yaml").read_text()) or {}
+    if group in paths.SINGLE:
+        return [content] if content else []
+    assert set(content) in (set(), {option}), "an option of a list contributes its own key"
+    return list(content.values())
+
+
+OPTIONS = [(group, option) for group in paths.groups() for option in paths.options(group)]
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_an_option_says_what_it_is_and_where_it_comes_from(group, option):
+    lines = (paths.CONF / group / f"{option}.yaml").read_text().splitlines()
+    comments = [line for line in lines if not line.startswith("# @package")][:2]
+    assert all(line.startswith("# ") and len(line) > 2 for line in comments)
+    assert len(comments[0]) > 6
+
+
+@pytest.mark.parametrize(("group", "option"), [o for o in OPTIONS if o[0] != "experiment" and o[1] != "custom"])
+def test_an_option_states_every_hyperparameter(group, option):
+    """The YAML holds each key of the signature; each has a type and stands in the docstring; Python has no default."""
+    from dlopt.config.targets import SUPPLIED
+
+    for node in nodes(group, option):
+        target = get_object(node["_target_"])
+        doc = inspect.getdoc(target)
+        assert doc
+        assert "\n" in doc or len(doc) < 121
+        inherited = "".join(inspect.getdoc(base) or "" for base in inspect.getmro(target)[1:])
+        takes = {k: p for k, p in signature(target).parameters.items() if k not in SUPPLIED.get(group, ())}
+        assert set(node) - {"_target_"} == set(takes)
+        for key, parameter in takes.items():
+            assert parameter.required, f"{key} has a hidden default"
+            assert describe(parameter.hint) != "anything"
+            assert re.search(rf"^\s*{key}\b", doc + "\n" + inherited, re.MULTILINE), f"{key} is not documented"
+
+
+def test_the_project_speaks_of_itself_alone():
+    """No path of anybody's machine in what is committed."""
+    texts = [*files(), *paths.CONF.rglob("*.yaml"), ROOT / "README.md", ROOT / "Makefile", ROOT / ".ci/run"]
+    for file in texts:
+        assert not re.search(r"/work/|/tmp/|/root/|/home/\w", file.read_text()), file
