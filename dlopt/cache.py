@@ -1,10 +1,9 @@
 """Arrays that are slow to make, kept in a file beside their checksum."""
 
+import contextlib
 import hashlib
 import os
-import tempfile
 import warnings
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,26 +23,25 @@ def cached(file: Path, make: Callable[[], Arrays]) -> Arrays:
 
     Where nothing can be written the arrays are made anew each time.
     """
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        digest = arrays.pop("sha256", np.array("")).item()
-        if digest == _digest(arrays):
-            return arrays
-        warnings.warn(f"{file} is damaged; it is written anew", stacklevel=2)
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-        warnings.warn(f"{file} cannot be read; it is written anew", stacklevel=2)
+    if file.is_file():
+        try:
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            if arrays.pop("sha256").item() == _digest(arrays):
+                return arrays
+        except Exception:  # a damaged archive fails in a dozen ways
+            pass
+        warnings.warn(f"{file} is damaged; its content is made anew", stacklevel=2)
     arrays = make()
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(dir=file.parent, suffix=".npz")
-        with os.fdopen(handle, "wb") as out:
+        with beside.open("wb") as out:
             np.savez(out, sha256=np.array(_digest(arrays)), **arrays)  # type: ignore[arg-type]
         os.replace(beside, file)
     except OSError:
-        pass
+        with contextlib.suppress(OSError):
+            beside.unlink()
     return arrays
 
 

@@ -42,11 +42,14 @@ class Events:
         metadata = create_summary_metadata(display_name=tag, description="")
         self._put(self._summary(value=[self._summary.Value(tag=tag, tensor=tensor, metadata=metadata)]), 0)
 
-    def hparams(self, values: Mapping[str, Any], started: float) -> None:
-        """The start of a session of the HPARAMS dashboard, in this very directory; it finds the metrics by itself."""
+    def hparams(self, values: Mapping[str, Any], trial: str, started: float) -> None:
+        """The start of a session of the HPARAMS dashboard, in this very directory; it finds the metrics by itself.
+
+        Sessions of one trial are shown as one line: each run is a trial of its own.
+        """
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
-        self._put(hparams_pb(dict(values), start_time_secs=started), 0)
+        self._put(hparams_pb(dict(values), trial_id=trial, start_time_secs=started), 0)
 
     def end(self, succeeded: bool) -> None:
         """The end of that session; the file is closed."""

@@ -24,7 +24,7 @@ from dlopt.parts import (
 from dlopt.ranges import Count, Fraction, Range
 from dlopt.weights import Layout
 
-Natural = Annotated[int, Range(ge=0)]
+Seed = Annotated[int, Range(ge=0, lt=2**32)]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Settings:
     epochs: Count
     steps: Count | None
     batch_size: Count | Literal["full"]
-    seed: Natural
+    seed: Seed
     device: str
     precision: Literal["float32", "bfloat16", "float64"]
     deterministic: bool

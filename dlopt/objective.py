@@ -84,15 +84,14 @@ class Problem:
 
     def bind(self, w: Tensor) -> Tensor:
         """Make w, (P,), the memory of the network's own parameters: gradients at this very tensor then cost no copy."""
-        if not self._networks:
+        if w is not self.home:
             self._networks = [_Bound(self.model, self.layout, w)]
             self._ring = [torch.empty_like(w), torch.empty_like(w)]
-        self.home = w
+            self.home = w
         return w
 
     def objective(self, inputs: Tensor, targets: Tensor, key: Key) -> Objective:
         """The oracle of one step: inputs (B, ...) and the step's key, or (E, B, ...) and a batch of keys."""
-        self._turn ^= 1
         return Objective(self, inputs, targets, key)
 
     def absorb(self, statistics: Mapping[str, Tensor]) -> None:
@@ -199,6 +198,8 @@ class Problem:
 
     def _at(self, w: Tensor) -> _Bound:
         """The network whose parameters are views of w; for a w that is not home, a twin with a copy of it."""
+        if self.home is None:
+            self.bind(w.clone())
         if w is self.home:
             return self._networks[0]
         if len(self._networks) == 1:
@@ -231,7 +232,7 @@ class Objective:
         self.targets = targets
         self.key = key
         self.first: Evaluation | None = None
-        self._gradients = 0
+        self._asked = False
 
     def stream(self, name: str) -> Key:
         """The key of a rule's own random numbers at this step, for dlopt.streams.uniform and the like."""
@@ -252,7 +253,6 @@ class Objective:
         g is the caller's: no later call of this step overwrites it. It lasts until the next step is over.
         """
         problem = self.problem
-        self._gradients += 1
         if problem.lanes is not None or problem._transforms_weights:
             mapped = self._map(grad_and_value(problem.total, has_aux=True))
             g, (value, evaluation) = mapped(w, self.inputs, self.targets, self.key, problem.varying)
@@ -263,7 +263,11 @@ class Objective:
         pieces = torch.autograd.grad(loss, network.parameters, allow_unused=True, materialize_grads=True)
         # Two buffers in turn serve the first gradient of each step (fresh memory costs page faults: 5% of a step at
         # 1.9 million weights); further ones are new, so that a rule may compare as many as it likes.
-        out = problem._ring[problem._turn] if self._gradients == 1 and problem._ring else None
+        out = None
+        if not self._asked:
+            self._asked = True
+            problem._turn ^= 1
+            out = problem._ring[problem._turn]
         g = torch.cat([piece.reshape(-1) for piece in pieces], out=out)
         loss = loss.detach()
         if problem._penalizes:

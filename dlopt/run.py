@@ -153,7 +153,8 @@ class Run:
     def _open(self) -> None:
         self._metrics = self.metrics_file.open("a")
         self._events = Events(self.path)
-        self._events.hparams(self._hparams, self._status["started"])
+        place = self.path.resolve()
+        self._events.hparams(self._hparams, f"{place.parent.name}/{place.name}", self._status["started"])
         if self.config_file.exists():
             # Markdown's code block: four spaces.
             self._events.text("config", "".join(f"    {x}\n" for x in self.config_file.read_text().splitlines()))

@@ -35,7 +35,7 @@ class Key(NamedTuple):
 
 
 def key(seed: int, *path: str | int) -> Key:
-    """The key of a run's seed (any non-negative integer), folded with each element of the path."""
+    """The key of a run's seed (an integer in [0, 2^64)), folded with each element of the path."""
     found = Key(_mix((seed & _MASK) ^ _GOLDEN), _mix((seed >> 32) + _GOLDEN))
     for name in path:
         found = fold(found, name)
@@ -51,8 +51,8 @@ def fold(parent: Key, name: str | int) -> Key:
 
 
 def generator(parent: Key) -> torch.Generator:
-    """A CPU generator seeded by an integer key."""
-    return torch.Generator().manual_seed((parent.a << 31) ^ parent.b)
+    """A CPU generator seeded by an integer key; torch's takes 32 bits of a seed, so the halves are mixed into them."""
+    return torch.Generator().manual_seed(_mix(_mix(parent.a) ^ parent.b))
 
 
 def bits(parent: Key, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:

@@ -517,7 +517,9 @@ class Training:
         found = {}
         for i, column in enumerate(zip(*parts, strict=True)):
             for name, values in differing(column).items():
-                found[i, name] = self._column(values).squeeze(-1)
+                # In float64, so that a probability's threshold is that of a solo run, where the device has it.
+                dtype = torch.float32 if self.device.type == "mps" else torch.float64
+                found[i, name] = torch.tensor(values, dtype=dtype, device=self.device)
         return found
 
     def _columns(self, parts: Sequence[Any]) -> Any:

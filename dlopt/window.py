@@ -37,9 +37,10 @@ class Window:
             return
         dim = 0 if self.problem.lanes is None else 1
         sizes = [y.shape[dim] for _, y in self.kept]
-        losses = torch.stack([e.loss for e, _ in self.kept], dim=-1)
-        outputs = torch.cat([e.outputs for e, _ in self.kept], dim=dim)
+        losses = _exact(torch.stack([e.loss for e, _ in self.kept], dim=-1))
+        outputs = _exact(torch.cat([e.outputs for e, _ in self.kept], dim=dim))
         targets = torch.cat([y for _, y in self.kept], dim=dim)
+        targets = _exact(targets) if targets.is_floating_point() else targets
         count = sum(sizes)
         if len(set(sizes)) == 1:
             weighted = losses.sum(-1) * sizes[0]
@@ -61,6 +62,11 @@ class Window:
             shape = () if self.problem.lanes is None else (self.problem.lanes,)
             return torch.zeros(shape)
         return found
+
+
+def _exact(x: Tensor) -> Tensor:
+    """In float64 (which mps lacks): so that it does not matter for a row when its window was flushed."""
+    return x if x.device.type == "mps" else x.double()
 
 
 def means(sums: Mapping[str, Tensor]) -> dict[str, Tensor]:

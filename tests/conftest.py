@@ -1,10 +1,11 @@
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
+import mine
 import pytest
 import torch
 
-import mine
 from dlopt.config import resolvers
 
 os.environ.pop("HYDRA_FULL_ERROR", None)
@@ -27,5 +28,5 @@ def _as_found() -> Iterator[None]:
 def here(tmp_path, monkeypatch):
     """An empty working directory, in which people's own module `mine` can be imported."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(os.path.dirname(mine.__file__))
+    monkeypatch.syspath_prepend(Path(mine.__file__).parent)
     return tmp_path

@@ -1,5 +1,6 @@
 """Short ways to what many tests need."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from dlopt.experiment import Experiment
 from dlopt.run import Run
 from dlopt.train import Watch, train
 
+DEVICE = os.environ.get("DLOPT_TEST_DEVICE", "cpu")
+"""The same tests run on another device: DLOPT_TEST_DEVICE=cuda make test"""
 BLOBS = (
     "data=custom",
     "data._target_=mine.Blobs",
@@ -20,7 +23,7 @@ BLOBS = (
     "arch.widths=[8]",
     "batch_size=16",
     "epochs=3",
-    "device=cpu",
+    f"device={DEVICE}",
 )
 """A tiny problem: 48 examples for training, 12 for validation, three steps an epoch, 67 weights."""
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from helpers import built, trained, weights
+from helpers import DEVICE, built, trained, weights
 
 from dlopt.config import paths
 from dlopt.run import Run
@@ -33,7 +33,7 @@ CUSTOM = {
 def problem(group: str, option: str) -> list[str]:
     """A small problem on which the option can work."""
     shape = "[1,8]" if group == "augmentation" else "[2,6,6]" if option == "cnn" else "[4]"
-    common = ["batch_size=16", "epochs=2", "device=cpu", "precision=float64"]
+    common = ["batch_size=16", "epochs=2", f"device={DEVICE}", "precision=float64"]
     if group != "arch":
         common += ["arch=mlp", "arch.widths=[6]"]
     if group != "data" or option == "custom":

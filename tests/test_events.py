@@ -38,7 +38,7 @@ def test_hyperparameters_and_configuration_lie_in_the_runs_own_directory(here, c
     assert [p for p in run.path.rglob("events.*") if p.parent != run.path] == []
     content = reader.PluginTagToContent(hparams_metadata.PLUGIN_NAME)
     start = hparams_metadata.parse_session_start_info_plugin_data(content[hparams_metadata.SESSION_START_INFO_TAG])
-    values = {name: value for name, value in start.hparams.items()}
+    values = dict(start.hparams)
     assert values["optimizer"].string_value == "adam"
     assert values["optimizer.lr"].number_value == 0.03
     assert values["seed"].number_value == 0
@@ -67,11 +67,17 @@ def test_tensorboard_itself_lists_the_run_with_its_metrics(here, capsys):
     context = backend_context.Context(TBContext(data_provider=MultiplexerDataProvider(multiplexer, "outputs")))
     request = RequestContext()
     experiment = context.experiment_from_metadata(
-        request, "x", True, context.hparams_metadata(request, "x"), context.hparams_from_data_provider(request, "x", 1000)
+        request,
+        "x",
+        True,
+        context.hparams_metadata(request, "x"),
+        context.hparams_from_data_provider(request, "x", 1000),
     )
     assert {"optimizer.lr", "optimizer", "arch"} <= {info.name for info in experiment.hparam_infos}
     assert "val/accuracy" in {info.name.tag for info in experiment.metric_infos}
-    asked = api_pb2.ListSessionGroupsRequest(start_index=0, slice_size=10, allowed_statuses=[0, 1, 2, 3], include_metrics=True)
+    asked = api_pb2.ListSessionGroupsRequest(
+        start_index=0, slice_size=10, allowed_statuses=[0, 1, 2, 3], include_metrics=True
+    )
     asked.col_params.add(metric=api_pb2.MetricName(tag="val/accuracy"))
     handler = list_session_groups.Handler(request, context, "x", asked)
     groups = handler.run().session_groups

@@ -98,7 +98,7 @@ def watch_masks(model):
 
 
 def by_hand(model, w, x, y, masks=None, strength=0.0):
-    """The loss written out: weights cut from w in order, one formula for each layer, (strength / 2) |W|^2 over matrices."""
+    """The loss written out, weights cut from w in order, with (strength / 2) |W|^2 over matrices."""
     at, penalty, site = 0, 0.0, 0
 
     def take(like):

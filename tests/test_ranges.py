@@ -4,15 +4,17 @@ import math
 from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dlopt.ranges import Count, Fraction, NonNegative, Positive, Range
 
+relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a slow machine is no failure
 bounds = st.none() | st.floats(-10, 10)
 numbers = st.floats(-20, 20) | st.integers(-20, 20)
 
 
+@relaxed
 @given(gt=bounds, ge=bounds, lt=bounds, le=bounds, x=numbers)
 def test_a_number_is_inside_exactly_when_no_bound_excludes_it(gt, ge, lt, le, x):
     excluded = (
@@ -25,6 +27,7 @@ def test_a_number_is_inside_exactly_when_no_bound_excludes_it(gt, ge, lt, le, x)
 
 
 @pytest.mark.parametrize("x", [math.nan, math.inf, -math.inf])
+@relaxed
 @given(gt=bounds, le=bounds)
 def test_nan_and_the_infinities_lie_in_no_range(x, gt, le):
     assert x not in Range(gt=gt, le=le)
@@ -46,6 +49,7 @@ def test_the_named_ranges_end_where_their_names_say(alias, inside, outside):
     assert not any(x in interval for x in outside)
 
 
+@relaxed
 @given(gt=bounds, ge=bounds, lt=bounds, le=bounds)
 def test_the_text_of_a_range_states_every_bound_and_no_other(gt, ge, lt, le):
     text = str(Range(gt, ge, lt, le))

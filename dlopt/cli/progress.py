@@ -13,6 +13,8 @@ from dlopt.cli.results import headline, number, results
 from dlopt.run import Row, Run
 from dlopt.train import Watch
 
+WIDE = 110
+"""Columns of a terminal from which on training metrics stand beside those of validation."""
 PLAIN_EVERY = 5.0
 """Seconds between two lines where the output is no terminal."""
 
@@ -40,7 +42,8 @@ class Progress(Watch):
             self._bars.stop()
 
     def row(self, run: Run, row: Row) -> None:
-        self.metrics = "  ".join(f"{name} {number(row[name])}" for name in headline(row))
+        shown = headline(row) if self.console.width >= WIDE else headline(row)[-2:]
+        self.metrics = "  ".join(f"{name} {number(row[name])}" for name in shown)
         if self._bars is None and time.monotonic() - self._said >= PLAIN_EVERY:
             self._said = time.monotonic()
             print(f"step {self.step}/{self.steps}  {self.metrics}", flush=True)
@@ -80,9 +83,9 @@ class _Follower(Bars):
     """Bars that look at the loop's counters themselves, four times a second."""
 
     def __init__(self, watch: Progress, console: Console) -> None:
+        self._follows = False  # looked at by super().__init__
         super().__init__(
-            TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=24 if console.width >= WIDE else 10),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
@@ -92,7 +95,6 @@ class _Follower(Bars):
             transient=True,
         )
         self._watch = watch
-        self._follows = False
         self._began = time.monotonic()
         self._task = self.add_task("steps", total=None, rate="", metrics="")
         self._follows = True

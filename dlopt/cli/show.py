@@ -50,12 +50,10 @@ def _print(run: Run) -> None:
         if option not in (None, "none", "null"):
             settings.add_row(group, str(option), "  ".join(_keys(config.get(group) or {})))
     rest = {k: v for k, v in config.items() if not isinstance(v, dict) or k in ("validation", "checkpoint")}
-    settings.add_row("", "", "")
-    for key in _keys(rest):
-        name, _, value = key.partition("=")
-        if value != "null":
-            settings.add_row(name, value)
+    shown = [key for key in _keys(rest) if not key.endswith("=null")]
+    settings.add_row("settings", "", "  ".join(shown))
     console.print(settings)
+    console.print()
     if run.summary:
         console.print(results(run.summary))
     else:

@@ -30,6 +30,8 @@ def adopt(model: Any, regularization: Mapping[str, Regularization]) -> Any:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             swapped[module] = _batch_norm(module)
         elif type(module) is nn.Dropout:
+            if module.p == 1:
+                raise ValueError("Dropout(1.0) drops everything; p must be below 1")
             swapped[module] = Dropout(module.p).module(site)
             site += 1
     if model in swapped:

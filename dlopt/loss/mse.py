@@ -12,7 +12,8 @@ from dlopt.parts import Kind
 class MeanSquaredError:
     """loss = mean of (o - y)^2 over examples and outputs; beside it R^2 = 1 - (squared error) / (variance of y).
 
-    R^2 is 1 for perfect predictions, 0 for those no better than the mean of the targets.
+    R^2 is 1 for perfect predictions, 0 for those no better than the mean of the targets; it is not a number where
+    the targets do not vary.
     """
 
     targets: ClassVar[Kind] = "numbers"

@@ -1,0 +1,123 @@
+"""Losses and metrics against their formulas, in float64."""
+
+import math
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from dlopt.config import paths
+from dlopt.loss.cross_entropy import CrossEntropy
+from dlopt.loss.mse import MeanSquaredError
+
+LOSSES = {
+    name: instantiate(OmegaConf.load(paths.CONF / "loss" / f"{name}.yaml"))
+    for name in paths.options("loss")
+    if name != "custom"
+}
+losses = pytest.mark.parametrize("name", LOSSES)
+N, C = 12, 4
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+def batch(kind, lead=()):
+    outputs = torch.randn(*lead, N, C, dtype=torch.float64)
+    targets = torch.randint(C, (*lead, N)) if kind == "classes" else torch.randn(*lead, N, C, dtype=torch.float64)
+    return outputs, targets
+
+
+@losses
+def test_a_loss_is_a_finite_differentiable_scalar(name):
+    loss = LOSSES[name]
+    outputs, targets = batch(loss.targets)
+    value = loss(outputs.requires_grad_(), targets)
+    assert value.shape == ()
+    assert value.isfinite()
+    assert torch.autograd.gradcheck(lambda o: loss(o, targets), (outputs,))
+
+
+@losses
+def test_a_loss_is_the_mean_over_the_examples(name):
+    loss = LOSSES[name]
+    outputs, targets = batch(loss.targets)
+    each = torch.stack([loss(outputs[i : i + 1], targets[i : i + 1]) for i in range(N)])
+    torch.testing.assert_close(loss(outputs, targets), each.mean())
+
+
+@losses
+@pytest.mark.parametrize("lead", [(3,), (2, 3)])
+def test_metrics_of_many_lanes_are_those_of_each(name, lead):
+    loss = LOSSES[name]
+    outputs, targets = batch(loss.targets, lead)
+    together = loss.metrics(outputs, targets)
+    flat, flat_targets = outputs.flatten(0, -3), targets.flatten(0, len(lead) - 1)
+    for metric, values in together.items():
+        assert values.shape == lead
+        alone = [loss.metrics(o, t)[metric] for o, t in zip(flat, flat_targets, strict=True)]
+        torch.testing.assert_close(values.flatten(), torch.stack(alone))
+
+
+def test_cross_entropy_is_minus_the_mean_log_probability_of_the_right_class():
+    outputs, targets = batch("classes")
+    total = 0.0
+    for row, y in zip(outputs.tolist(), targets.tolist(), strict=True):
+        total -= math.log(math.exp(row[y]) / sum(math.exp(o) for o in row))
+    assert CrossEntropy()(outputs, targets).item() == pytest.approx(total / N)
+
+
+def test_cross_entropy_of_equal_outputs_is_the_log_of_the_number_of_classes():
+    _, targets = batch("classes")
+    assert CrossEntropy()(torch.full((N, C), 7.0).double(), targets).item() == pytest.approx(math.log(C))
+
+
+def test_adding_a_number_to_all_outputs_changes_nothing():
+    outputs, targets = batch("classes")
+    shifted = outputs + 1000 * torch.randn(N, 1, dtype=torch.float64)
+    torch.testing.assert_close(CrossEntropy()(shifted, targets), CrossEntropy()(outputs, targets))
+
+
+def test_accuracy_counts_the_right_ones_and_error_the_wrong_ones():
+    outputs, targets = batch("classes")
+    right = sum(row.index(max(row)) == y for row, y in zip(outputs.tolist(), targets.tolist(), strict=True))
+    found = CrossEntropy().metrics(outputs, targets)
+    assert 0 < right < N
+    assert found["accuracy"].item() == pytest.approx(right / N)
+    assert found["error"].item() == pytest.approx(1 - right / N)
+
+
+@pytest.mark.parametrize(("shift", "accuracy"), [(0, 1.0), (1, 0.0)])
+def test_accuracy_of_perfect_and_of_hopeless_outputs(shift, accuracy):
+    _, targets = batch("classes")
+    outputs = torch.nn.functional.one_hot((targets + shift) % C, C).double()
+    assert CrossEntropy().metrics(outputs, targets)["accuracy"] == accuracy
+
+
+def test_mean_squared_error_is_the_mean_of_squares_over_examples_and_outputs():
+    outputs, targets = batch("numbers")
+    pairs = zip(outputs.flatten().tolist(), targets.flatten().tolist(), strict=True)
+    expected = sum((o - t) ** 2 for o, t in pairs) / (N * C)
+    assert MeanSquaredError()(outputs, targets).item() == pytest.approx(expected)
+
+
+def test_r2_is_zero_for_the_mean_one_for_the_truth_and_negative_for_worse():
+    _, targets = batch("numbers")
+
+    def r2(outputs):
+        return MeanSquaredError().metrics(outputs, targets)["r2"].item()
+
+    mean = targets.mean(0, keepdim=True).expand(N, C)
+    assert r2(mean) == pytest.approx(0, abs=1e-12)
+    assert r2(targets) == 1.0
+    assert r2(mean + 1.0) < 0
+
+
+def test_r2_is_the_share_of_the_variance_that_is_explained():
+    outputs, targets = batch("numbers")
+    found = MeanSquaredError().metrics(outputs, targets)["r2"]
+    variance = targets.var(0, correction=0).mean()
+    torch.testing.assert_close(found, 1 - MeanSquaredError()(outputs, targets) / variance)
