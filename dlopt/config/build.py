@@ -40,6 +40,15 @@ def build(config: DictConfig, given: Sequence[str] = ()) -> tuple[Experiment, li
 
     Raises ConfigError with all problems.
     """
+    available = torch.get_num_threads()
+    torch.set_num_threads(1)  # waking the others takes longer than all that is done here
+    try:
+        return _build(config, given, available)
+    finally:
+        torch.set_num_threads(available)
+
+
+def _build(config: DictConfig, given: Sequence[str], available: int) -> tuple[Experiment, list[str]]:
     problems = Problems()
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     tree: dict[str, Any] = OmegaConf.to_container(own, resolve=True)  # type: ignore[assignment]
@@ -92,7 +101,7 @@ def build(config: DictConfig, given: Sequence[str] = ()) -> tuple[Experiment, li
         augmentation=several["augmentation"],
         diagnostic=several["diagnostic"],
         preprocessing=statistics,
-        threads=threads(found, model, train),
+        threads=threads(found, model, train, available),
     )
     return experiment, problems.notices
 

@@ -73,8 +73,8 @@ def check_metrics(
             problems.add(f"regularization.{name}.monitor", why)
 
 
-def threads(settings: Settings, model: nn.Module, train: parts.Split) -> int:
-    """Threads by the multiply-adds of a step, counted on two examples; never more than torch would take by itself."""
+def threads(settings: Settings, model: nn.Module, train: parts.Split, available: int) -> int:
+    """Threads by the multiply-adds of a step, counted on two examples; never more than there are available."""
     if settings.threads != "auto":
         return settings.threads
     x = train.inputs[:2].to(torch.float32)
@@ -95,4 +95,4 @@ def threads(settings: Settings, model: nn.Module, train: parts.Split) -> int:
     for hook in hooks:
         hook.remove()
     step = 3 * batch * done / len(x)  # forward, and twice as much backward
-    return max(1, min(torch.get_num_threads(), round(step / WORK_PER_THREAD)))
+    return max(1, min(available, round(step / WORK_PER_THREAD)))
