@@ -1,9 +1,9 @@
-"""The command: `python -m benchmarks [loops|startup|memory] [--rounds N]`; without a name, all of them."""
+"""The command: `python -m benchmarks [loops|startup|memory|lanes] [--rounds N]`; without a name, all of them."""
 
 import argparse
 from importlib import import_module
 
-NAMES = ("loops", "startup", "memory")
+NAMES = ("loops", "startup", "memory", "lanes")
 
 
 def main() -> None:

@@ -36,5 +36,5 @@ class Case:
 CASES = (
     Case("MLP 40-100-100-10", "mnist1d", (100, 100), steps=6000, target=1.0),
     Case("CNN of MNIST-1D", "mnist1d", None, steps=3000, target=0.97),
-    Case("MLP 784-1024-1024-10", "synthetic", (1024, 1024), steps=200, target=0.95),
+    Case("MLP 784-1024-1024-10", "synthetic", (1024, 1024), steps=600, target=0.95),
 )

@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import torch
 from hydra import compose, initialize_config_dir
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -27,6 +26,7 @@ from torch.nn.utils import vector_to_parameters
 from benchmarks import handwritten
 from benchmarks.cases import CASES, Case
 from benchmarks.data import examples
+from benchmarks.screen import screen
 from dlopt.config import paths
 from dlopt.config.build import build
 from dlopt.experiment import Experiment
@@ -50,7 +50,7 @@ class Turn(NamedTuple):
 def main(rounds: int) -> None:
     """Measure every case and print one table."""
     torch.set_num_threads(1)
-    console = Console()
+    console = screen()
     table = Table(title=f"Whole runs in one thread, {rounds} rounds ({min(rounds, FEW)} of the slow sides)")
     table.add_column("side")
     for column in ("steps/s", "train loss", "dlopt / side", "min", "max", "CPU time", "target"):
@@ -63,6 +63,8 @@ def main(rounds: int) -> None:
             table.add_row(*row(case, side, turns[DLOPT], turns[side]))
         table.add_section()
     console.print(table)
+    if not find_spec("lightning"):
+        console.print("Lightning is not installed, and was left out: pip install -e '.[bench]'")
 
 
 def row(case: Case, side: str, ours: list[Turn], others: list[Turn]) -> list[str]:

@@ -7,18 +7,18 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cases import CASES, Case
 from benchmarks.processes import run
+from benchmarks.screen import screen
 
 TARGET = 1.10
 
 
 def main(rounds: int) -> None:
     """Measure both MLPs and print one table."""
-    console = Console()
+    console = screen()
     table = Table(title=f"Peak memory of a process, dlopt / hand-written loop, {rounds} rounds")
     table.add_column("case")
     for column in ("ratio", "min", "max", "target", "dlopt", "hand-written"):

@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks.processes import DLOPT, run
+from benchmarks.screen import screen
 
 IMPORT = "import os, time, torch; print(time.time() - float(os.environ['BENCHMARK_STARTED']), flush=True); os._exit(0)"
 """Import torch, and end where the first step ends: neither counts the interpreter's own end."""
@@ -19,7 +19,7 @@ IMPORT = "import os, time, torch; print(time.time() - float(os.environ['BENCHMAR
 
 def main(rounds: int) -> None:
     """Measure everything in turn and print one table."""
-    console = Console()
+    console = screen()
     found: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as name, console.status("start-up"):
         once(Path(name) / "warm-up")  # fills the caches of data, bytecode and files

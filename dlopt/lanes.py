@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from dlopt.experiment import Experiment
@@ -64,28 +63,3 @@ def mapped(f: Callable[[Any], Any], x: Any) -> Any:
     if isinstance(x, dict):
         return {k: mapped(f, v) for k, v in x.items()}
     return f(x)
-
-
-def lane_of(x: Tensor, i: int, solo: bool) -> Tensor:
-    """A copy of one lane's part, of its own memory (a slice would save the whole)."""
-    return (x if solo or x.ndim == 0 else x[i]).detach().clone()
-
-
-def plain(state: Any, i: int, solo: bool) -> Any:
-    """A state as nested dicts and lists of tensors and numbers, which weights_only loading accepts."""
-    if isinstance(state, (tuple, dict)):
-        fields = state if isinstance(state, dict) else _fields(state)
-        return {k: plain(v, i, solo) for k, v in fields.items()}
-    return lane_of(state, i, solo) if isinstance(state, Tensor) else state
-
-
-def _fields(state: Any) -> dict[Any, Any]:
-    return state._asdict() if hasattr(state, "_fields") else dict(enumerate(state))
-
-
-def restored(like: Any, content: Any, device: torch.device) -> Any:
-    """The inverse of `plain`, in the classes of a fresh state."""
-    if isinstance(like, tuple):
-        values = [restored(v, content[k], device) for k, v in zip(content, like, strict=True)]
-        return type(like)(*values) if hasattr(like, "_fields") else tuple(values)
-    return content.to(device) if isinstance(content, Tensor) else content

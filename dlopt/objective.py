@@ -66,8 +66,6 @@ class Problem:
         self._transforms_inputs = any(overrides(r, "inputs", Regularization) for r in self.regularization)
         self._penalizes = any(overrides(r, "penalty", Regularization) for r in self.regularization)
         self._networks: list[_Bound] = []
-        self._ring: list[Tensor] = []
-        self._turn = 0
         self._sites = {
             m: next((i for i, r in enumerate(self.regularization) if r is m.rule), None)
             for m in model.modules()
@@ -86,7 +84,6 @@ class Problem:
         """Make w, (P,), the memory of the network's own parameters: gradients at this very tensor then cost no copy."""
         if w is not self.home:
             self._networks = [_Bound(self.model, self.layout, w)]
-            self._ring = [torch.empty_like(w), torch.empty_like(w)]
             self.home = w
         return w
 
@@ -209,7 +206,7 @@ class Problem:
 
 
 class _Bound:
-    """A network whose parameters are views of one weight vector."""
+    """A network whose parameters are views of one weight vector, and a buffer for its gradient."""
 
     def __init__(self, model: nn.Module, layout: Layout, w: Tensor) -> None:
         self.model = model
@@ -218,6 +215,8 @@ class _Bound:
         self.parameters = [own[p.name] for p in layout]
         for p, view in zip(self.parameters, layout.views(w).values(), strict=True):
             p.data = view
+        self.gradient = torch.zeros_like(w)
+        self.gradient_views = list(layout.views(self.gradient).values())
         self.sites = [m for m in model.modules() if isinstance(m, Site)]
         self.normalizations = {n: m for n, m in model.named_modules() if isinstance(m, Running)}
 
@@ -250,7 +249,7 @@ class Objective:
     def gradient(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """f(w), shape (...), and its gradient g, (..., P).
 
-        g is the caller's: no later call of this step overwrites it. It lasts until the next step is over.
+        g is the caller's until the step is over: no later call of this step overwrites it.
         """
         problem = self.problem
         if problem.lanes is not None or problem._transforms_weights:
@@ -260,15 +259,18 @@ class Objective:
 
         network = problem._at(w)
         loss, evaluation = self._bound(network)
-        pieces = torch.autograd.grad(loss, network.parameters, allow_unused=True, materialize_grads=True)
-        # Two buffers in turn serve the first gradient of each step (fresh memory costs page faults: 5% of a step at
-        # 1.9 million weights); further ones are new, so that a rule may compare as many as it likes.
-        out = None
-        if not self._asked:
+        pieces = torch.autograd.grad(loss, network.parameters, allow_unused=True)
+        if any(piece is None for piece in pieces):
+            pieces = tuple(
+                torch.zeros_like(p) if d is None else d for p, d in zip(network.parameters, pieces, strict=True)
+            )
+        if self._asked or w is not problem.home:  # new memory, so that a rule may compare as many as it likes
+            g = torch.cat([piece.reshape(-1) for piece in pieces])
+        else:  # one buffer for the first of each step: fresh memory costs page faults, 5% at 1.9 million weights
             self._asked = True
-            problem._turn ^= 1
-            out = problem._ring[problem._turn]
-        g = torch.cat([piece.reshape(-1) for piece in pieces], out=out)
+            g = network.gradient
+            torch._foreach_copy_(network.gradient_views, pieces)
+        del pieces
         loss = loss.detach()
         if problem._penalizes:
             leaf = w.detach().requires_grad_()

@@ -12,7 +12,8 @@ from dlopt.config import paths
 from dlopt.config.build import build
 from dlopt.experiment import Experiment
 from dlopt.run import Run
-from dlopt.train import Watch, train
+from dlopt.train import train
+from dlopt.watch import Watch
 
 DEVICE = os.environ.get("DLOPT_TEST_DEVICE", "cpu")
 """The same tests run on another device: DLOPT_TEST_DEVICE=cuda make test"""

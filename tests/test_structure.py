@@ -17,12 +17,11 @@ PACKAGE = ROOT / "dlopt"
 GROUPS = [g for g in paths.groups() if g != "experiment"]
 
 FLOORS: list[set[str]] = [
-    {"ranges", "weights", "streams", "cache"},
-    {"parts", "events"},
-    {"run"},
-    {"objective"},
+    {"ranges", "weights", "streams", "cache", "events", "memory"},
+    {"parts", "run"},
+    {"objective", "splits", "watch"},
     set(GROUPS),
-    {"splits", "batches", "experiment", "window", "lanes", "evaluate", "train"},
+    {"batches", "experiment", "window", "lanes", "evaluate", "checkpoint", "training", "journal", "train"},
     {"config"},
     {"cli"},
 ]

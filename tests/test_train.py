@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from helpers import DEVICE, blobs, built, curves, trained, weights
 
 from dlopt import streams
-from dlopt.train import Watch
+from dlopt.watch import Watch
 
 LANES = (
     "normalization=batch",

@@ -11,7 +11,7 @@ from rich.progress import Progress as Bars
 
 from dlopt.cli.results import headline, number, results
 from dlopt.run import Row, Run
-from dlopt.train import Watch
+from dlopt.watch import Watch
 
 WIDE = 110
 """Columns of a terminal from which on training metrics stand beside those of validation."""

@@ -1,0 +1,365 @@
+"""What is kept of training, and written: rows, the best weights, checkpoints, the summary.
+
+Metrics stay on the device and reach the host only when something is due, all in one transfer. The clock counts
+training alone: it stands still while a row is written, weights are evaluated or a file is saved.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlopt import checkpoint
+from dlopt.evaluate import evaluate, recomputed_statistics
+from dlopt.experiment import Experiment
+from dlopt.lanes import mapped
+from dlopt.memory import peak_memory
+from dlopt.objective import Objective
+from dlopt.parts import Moment, Step, higher_is_better
+from dlopt.run import Row, Run, Status
+from dlopt.training import Training
+from dlopt.watch import Watch
+from dlopt.window import Sums, Window, means
+
+BEST_EVERY = 10.0
+"""Seconds between two writes of the best checkpoint: the best weights themselves stay on the device."""
+
+
+@dataclass
+class Lane:
+    """What one run keeps on the host: its last row, those of its evaluations, and which of them is the best."""
+
+    experiment: Experiment
+    run: Run
+    index: int
+    row: Row = field(default_factory=dict)
+    history: list[Row] = field(default_factory=list)
+    best: Row | None = None
+    best_saved: float = -math.inf
+    unsaved: bool = False
+
+    def improves(self) -> bool:
+        """Whether the last row is the best so far."""
+        metric = self.experiment.objective
+        value = self.row.get(metric)
+        if value is None or not math.isfinite(value):
+            return False
+        if self.best is None:
+            return True
+        return value > self.best[metric] if higher_is_better(metric) else value < self.best[metric]
+
+
+class Journal:
+    """The books of one run or of E lanes."""
+
+    def __init__(
+        self, training: Training, experiments: Sequence[Experiment], runs: Sequence[Run], watch: Watch
+    ) -> None:
+        self.training = training
+        self.watch = watch
+        self.lanes = [Lane(e, r, i) for i, (e, r) in enumerate(zip(experiments, runs, strict=True))]
+        self.summaries: list[dict[str, Any]] = [{} for _ in experiments]
+        held_out = [e.validation for e in experiments if e.validation is not None]
+        self.validation = training.examples_of(held_out) if held_out else None
+        self.diagnostics = training.first.diagnostic
+        self.memory: dict[str, Any] = {}
+        self.readings: dict[str, Tensor] = {}
+        self.window = Window(training.problem)
+        self.sums: dict[str, Sums] = {"row": {}, "epoch": {}}
+        self.best_w = training.w.clone()
+        self.best_running = {name: b.clone() for name, b in training.problem.running.items()}
+        self.seconds = 0.0
+        self.rated_from = (0, 0.0)  # the first logged interval, with its warm-up, does not count for the rate
+        if training.settings.resume is not None and runs[0].checkpoint("last").exists():
+            self._resume()
+        watch.step, watch.steps = training.step, training.steps
+        self._clock = time.perf_counter()
+
+    # ------------------------------------------------------------------------------------------- what is due
+
+    def goes_on(self) -> bool:
+        return bool(self.lanes) and self.training.step < self.training.steps and not self.watch.stop
+
+    def logs(self, step: int) -> bool:
+        """Whether a row is due after so many steps."""
+        every = self.training.settings.log_every
+        return self.evaluates(step) or (every is not None and step % every == 0)
+
+    def evaluates(self, step: int) -> bool:
+        every = self.training.per_epoch * self.training.settings.eval_every
+        return step % every == 0 or step == self.training.steps
+
+    def saves(self, step: int) -> bool:
+        every = self.training.settings.checkpoint.every
+        return every is not None and step % every == 0 and step < self.training.steps
+
+    def measures(self) -> bool:
+        """Whether an instrument is due at the step under way."""
+        return any(self._due(d.every) for d in self.diagnostics.values())
+
+    def _due(self, every: int | None) -> bool:
+        done = self.training.step + 1
+        return done % every == 0 if every else self.logs(done)
+
+    def is_due(self) -> bool:
+        """Whether there is something to do besides stepping."""
+        step = self.training.step
+        self.watch.step = step
+        if self.window.full:
+            self.flush()
+        if step % self.training.per_epoch == 0 and not self.logs(step):
+            self.flush()
+            self.sums["epoch"] = {}
+        return self.logs(step) or bool(self.readings) or self.saves(step)
+
+    # ------------------------------------------------------------------------------------------- rows
+
+    def measure(self, objective: Objective, moment: Step, before: Tensor, targets: Tensor) -> None:
+        """Keep what metrics are computed from; read the instruments that are due."""
+        t = self.training
+        if objective.first is None:
+            objective.value(t.w)  # a rule that asked for nothing still has a loss
+        assert objective.first is not None
+        t.problem.absorb(objective.first.statistics)
+        self.window.add(objective.first, targets)
+        if not self.diagnostics:
+            return
+        asked = t.problem.evaluations  # what instruments ask is not the rule's
+        seen = Moment(t.step, before, t.w, moment.loss, moment.gradient, t.lr, t.layout, objective, moment.info)
+        for name, d in self.diagnostics.items():
+            if self._due(d.every):
+                found, self.memory[name] = d.measure(seen, self.memory.get(name))
+                self.readings |= found
+        t.problem.evaluations = asked
+
+    def flush(self) -> None:
+        """Compute metrics from what the steps have left."""
+        self.window.flush(self.sums["row"], self.sums["epoch"])
+
+    def log(self) -> None:
+        """Write rows, evaluate, save, and let lanes go: whatever is due."""
+        step = self.training.step
+        logs, evaluates = self.logs(step), self.evaluates(step)
+        found = self.training.on_host(self._due_values(logs))
+        self.seconds += time.perf_counter() - self._clock  # after the transfer, which waits for the device
+        diverged = [values.pop("diverged") > 0 for values in found]
+        if evaluates:
+            found = [a | b for a, b in zip(found, self.training.on_host(self._evaluated()), strict=True)]
+        if logs or self.readings:
+            for lane, values in zip(self.lanes, found, strict=True):
+                row = self._row(values)
+                lane.run.log(row)
+                lane.row = row if logs else lane.row
+                self.watch.row(lane.run, row)
+        leaving: list[tuple[int, Status]] = [(i, "diverged") for i, bad in enumerate(diverged) if bad]
+        if evaluates:
+            leaving += self._judged([i for i, bad in enumerate(diverged) if not bad])
+        self._begin_anew(logs)
+        if self.saves(step):
+            self.save(range(len(self.lanes)))
+        if leaving:
+            self.finish(leaving)
+        self._clock = time.perf_counter()
+
+    def _due_values(self, logs: bool) -> dict[str, Tensor]:
+        """What a row holds, still on the device."""
+        self.flush()
+        values: dict[str, Tensor] = {}
+        if logs:
+            values |= means(self.sums["epoch" if self.training.step % self.training.per_epoch == 0 else "row"])
+        if isinstance(self.training.lr, Tensor):
+            values["lr"] = self.training.lr.squeeze(-1)
+        return values | self.readings | {"diverged": self.window.take_diverged()}
+
+    def _evaluated(self) -> dict[str, Tensor]:
+        """Validation metrics, at the iterate and at the averaged weights where there are any."""
+        t = self.training
+        if self.validation is None:
+            return {}
+        found = {f"val/{k}": v for k, v in evaluate(t.problem, t.w, self.validation).items()}
+        if t.averaging is not None:
+            w = t.averaging.value(t.average)
+            running = recomputed_statistics(t.problem, w, t.examples)
+            found |= {f"average/val/{k}": v for k, v in evaluate(t.problem, w, self.validation, running).items()}
+        return found
+
+    def _row(self, found: dict[str, float]) -> Row:
+        t = self.training
+        head: Row = {"step": t.step, "epoch": t.step / t.per_epoch, "seconds": self.seconds}
+        lr = {} if isinstance(t.lr, Tensor) or math.isnan(t.lr) else {"lr": t.lr}
+        rate = self._rate()
+        return head | lr | found | ({} if rate is None else {"time/steps_per_second": rate})
+
+    def _rate(self) -> float | None:
+        steps, seconds = self.training.step - self.rated_from[0], self.seconds - self.rated_from[1]
+        return steps / seconds if seconds > 0 else None
+
+    def _begin_anew(self, logged: bool) -> None:
+        t = self.training
+        if self.rated_from[0] == 0 and t.step < t.steps:
+            self.rated_from = (t.step, self.seconds)
+        self.readings = {}
+        if logged:
+            self.sums["row"] = {}
+        if t.step % t.per_epoch == 0:
+            self.sums["epoch"] = {}
+
+    # ------------------------------------------------------------------------------------------- the best
+
+    def _judged(self, which: Sequence[int]) -> list[tuple[int, Status]]:
+        """Keep the best weights of lanes that have just been evaluated; those that stop here are returned."""
+        improved = []
+        stopped: list[tuple[int, Status]] = []
+        for i in which:
+            lane = self.lanes[i]
+            lane.history.append(lane.row)
+            if lane.improves():
+                lane.best = lane.row
+                improved.append(i)
+            if any(r.stop(lane.history) for r in lane.experiment.regularization.values()):
+                stopped.append((i, "done"))
+        if improved:
+            self._keep_best(improved)
+        return stopped
+
+    def _keep_best(self, improved: list[int]) -> None:
+        t = self.training
+        which = slice(None) if t.solo else torch.tensor(improved, device=t.device)
+        self.best_w[which] = t.w[which]
+        for name, b in t.problem.running.items():
+            self.best_running[name][which] = b[which]
+        for lane in (self.lanes[i] for i in improved):
+            lane.unsaved = True
+        self._save_best([i for i in improved if time.perf_counter() - self.lanes[i].best_saved >= BEST_EVERY])
+
+    def _save_best(self, which: Sequence[int]) -> None:
+        for i in which:
+            lane = self.lanes[i]
+            if lane.unsaved:
+                assert lane.best is not None
+                network = checkpoint.model(self.training, self.best_w, self.best_running, i)
+                lane.run.save("best", self._content(lane) | {"step": lane.best["step"], "model": network})
+                lane.best_saved = time.perf_counter()
+                lane.unsaved = False
+
+    def save(self, which: Sequence[int]) -> None:
+        """Write the last checkpoint of these lanes, and their best where it is not written yet."""
+        self.flush()
+        self._save_best(which)
+        for i in which:
+            lane = self.lanes[i]
+            books = {
+                "seconds": self.seconds,
+                "sums": checkpoint.plain(self.sums, i, self.training.solo),
+                "best_step": None if lane.best is None else lane.best["step"],
+            }
+            lane.run.save("last", self._content(lane) | books | checkpoint.state(self.training, i))
+
+    @staticmethod
+    def _content(lane: Lane) -> dict[str, Any]:
+        """What both checkpoints hold."""
+        preprocessing = {name: dict(statistics) for name, statistics in lane.experiment.preprocessing.items()}
+        return {"format": checkpoint.FORMAT, "preprocessing": preprocessing}
+
+    def _resume(self) -> None:
+        """Go on from the last checkpoint of a single run; the rows after it are dropped."""
+        t, (lane,) = self.training, self.lanes
+        content = lane.run.load("last")
+        checkpoint.restore(t, content)
+        self.sums = checkpoint.restored(None, content["sums"], t.device)
+        self.seconds = content["seconds"]
+        self.rated_from = (t.step, self.seconds)
+        rows = [{k: math.nan if v is None else v for k, v in row.items()} for row in lane.run.truncate(t.step)]
+        lane.history = [
+            r for r in rows if "val/loss" in r or (self.validation is None and self.evaluates(int(r["step"])))
+        ]
+        lane.row = lane.history[-1] if lane.history else {}
+        if content["best_step"] is not None:
+            lane.best = next(row for row in rows if row["step"] == content["best_step"])
+            checkpoint.fill(t, self.best_w, self.best_running, lane.run.load("best")["model"])
+
+    # ------------------------------------------------------------------------------------------- the end
+
+    def end(self) -> list[dict[str, Any]]:
+        """Finish the lanes that are left."""
+        if self.lanes:
+            self.seconds += time.perf_counter() - self._clock
+            status: Status = "interrupted" if self.training.step < self.training.steps else "done"
+            self.finish([(i, status) for i in range(len(self.lanes))])
+        return self.summaries
+
+    def finish(self, leaving: Sequence[tuple[int, Status]]) -> None:
+        """Save, test and close these lanes; the others go on without them."""
+        test: list[dict[str, float]] = [{} for _ in self.lanes]
+        if any(status != "interrupted" for _, status in leaving):
+            test = self._tested()
+        for i, status in leaving:
+            lane = self.lanes[i]
+            if status == "diverged":
+                self._save_best([i])
+            else:
+                self.save([i])
+            summary = self._summary(lane, test[i], status)
+            said = f"the loss is not finite, seen after step {self.training.step}" if status == "diverged" else ""
+            lane.run.finish(status, summary, said)
+            self.summaries[lane.index] = summary
+        gone = {i for i, _ in leaving}
+        stay = [i for i in range(len(self.lanes)) if i not in gone]
+        self.lanes = [self.lanes[i] for i in stay]
+        if self.lanes:
+            self._keep(torch.tensor(stay, device=self.training.device))
+
+    def _tested(self) -> list[dict[str, float]]:
+        """The test split, read this once: at the best weights (without validation, the last) and at the last."""
+        t = self.training
+        examples = t.examples_of([lane.experiment.test for lane in self.lanes])
+        last = evaluate(t.problem, t.w, examples)
+        best = last if self.validation is None else evaluate(t.problem, self.best_w, examples, self.best_running)
+        return t.on_host({f"test/{k}": v for k, v in best.items()} | {f"last/test/{k}": v for k, v in last.items()})
+
+    def _summary(self, lane: Lane, test: dict[str, float], status: Status) -> dict[str, Any]:
+        def metrics(row: Row) -> Row:
+            return {k: v for k, v in row.items() if k.startswith(("train/", "val/", "average/"))}
+
+        t = self.training
+        chosen = lane.row if lane.best is None or self.validation is None else lane.best
+        last = {k: v for k, v in test.items() if k.startswith("last/")}
+        best = {k: v for k, v in test.items() if k not in last}
+        if lane.best is None:  # it diverged before it was evaluated
+            best = {k.removeprefix("last/"): v for k, v in last.items()}
+        return {
+            "status": status,
+            **metrics(chosen),
+            **best,
+            **{f"last/{k}": v for k, v in metrics(lane.row).items()},
+            **last,
+            "best/step": chosen.get("step"),
+            "step": t.step,
+            "epoch": t.step / t.per_epoch,
+            "parameters": t.layout.size,
+            "evaluations": t.problem.evaluations,
+            "seconds": self.seconds,
+            "steps_per_second": self._rate(),
+            "peak_memory": peak_memory(t.device),
+        }
+
+    def _keep(self, stay: Tensor) -> None:
+        """Leave only these lanes, given by their indices."""
+        count = self.best_w.shape[0]
+
+        def kept(x: Any) -> Any:
+            return x[stay] if isinstance(x, Tensor) and x.ndim > 0 and x.shape[0] == count else x
+
+        self.best_w = self.best_w[stay]
+        self.best_running = mapped(kept, self.best_running)
+        self.memory = mapped(kept, self.memory)
+        self.sums = mapped(kept, self.sums)
+        if self.validation is not None:
+            self.validation.keep(stay)
+        self.training.keep(stay)

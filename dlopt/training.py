@@ -1,0 +1,169 @@
+"""The state of training: what changes from step to step, for one run or for E lanes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlopt import streams
+from dlopt.batches import Batches, Examples, Place
+from dlopt.experiment import Experiment
+from dlopt.lanes import differing, kept_columns, mapped
+from dlopt.objective import Objective, Problem
+from dlopt.parts import Optimizer, Regularization, Step, overrides
+from dlopt.streams import Key
+
+
+class Training:
+    """The iterate w, (P,) or (E, P), the rule's state, and all that a step draws on.
+
+    step counts the steps done; steps is how many there are to do, per_epoch how many make a pass over the data.
+    """
+
+    def __init__(self, experiments: Sequence[Experiment]) -> None:
+        first = self.first = experiments[0]
+        self.settings = first.settings
+        self.solo = len(experiments) == 1
+        self.count = len(experiments)
+        self.device = torch.device(first.settings.device)
+        self.dtype = first.settings.dtype
+        torch.set_num_threads(first.threads)
+        if self.settings.deterministic != torch.are_deterministic_algorithms_enabled():
+            torch.use_deterministic_algorithms(self.settings.deterministic)  # a second of imports: only on a change
+
+        self.problem = Problem(
+            first.model.to(self.device, self.dtype),
+            first.loss,
+            tuple(first.regularization.values()),
+            lanes=None if self.solo else self.count,
+            varying=self._varying([[e.loss, *e.regularization.values()] for e in experiments]),
+            precision=torch.bfloat16 if self.settings.precision == "bfloat16" else None,
+        )
+        self.layout = self.problem.layout
+        w = torch.stack([e.w for e in experiments]).to(self.device, self.dtype)
+        self.w = self.problem.bind(w[0].clone()) if self.solo else w
+        self._rule: Optimizer = self._columns([e.optimizer for e in experiments])
+        self.state = self._rule.init(self.w, self.layout)
+        self.averaging = first.averaging
+        self.average = self.averaging.init(self.w) if self.averaging else None
+        self.lr: Any = getattr(self._rule, "lr", float("nan"))
+        self._schedules = [e.schedule for e in experiments]
+        self._after: list[Regularization] = [
+            self._columns([list(e.regularization.values())[i] for e in experiments])
+            for i, r in enumerate(first.regularization.values())
+            if overrides(r, "after", Regularization)
+        ]
+
+        self._keys = [streams.key(e.settings.seed) for e in experiments]
+        self._purposes: dict[str, Key] = {}
+        self.place = Place(self.device, self.dtype)
+        self.examples = self.examples_of([e.train for e in experiments])
+        size = self.examples.size if self.settings.batch_size == "full" else self.settings.batch_size
+        orders = [streams.fold(key, "order") for key in self._keys]
+        self.batches = Batches(self.examples, size, orders, drop_last=first.drop_last)
+        self.per_epoch = self.batches.per_epoch
+        self.steps = self.settings.steps or self.settings.epochs * self.per_epoch
+        self.step = 0
+
+    # ------------------------------------------------------------------------------------------- one step
+
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """This step's mini-batch, augmented."""
+        inputs, targets = self.batches(self.step)
+        for i, augment in enumerate(self.first.augmentation.values()):
+            key = streams.fold(self.key("augmentation"), i)
+            inputs, targets = (augment if self.solo else torch.vmap(augment))(inputs, targets, key)
+        return inputs, targets
+
+    def objective(self, inputs: Tensor, targets: Tensor) -> Objective:
+        """This step's objective."""
+        return self.problem.objective(inputs, targets, self.key("objective"))
+
+    def optimizer(self) -> Optimizer:
+        """The rule with this step's rate."""
+        factors = [schedule(self.step, self.steps) for schedule in self._schedules]
+        if all(factor == 1.0 for factor in factors):
+            return self._rule
+        factor = factors[0] if self.solo else self._column(factors)
+        return dataclasses.replace(self._rule, lr=self._rule.lr * factor)  # type: ignore[attr-defined,type-var]
+
+    @property
+    def keeps_the_former(self) -> bool:
+        """Whether a regularization changes the new iterate by the former."""
+        return bool(self._after)
+
+    def take(self, moment: Step, before: Tensor, optimizer: Optimizer) -> None:
+        """Make the rule's result the current iterate."""
+        self.lr = getattr(optimizer, "lr", float("nan"))
+        w = moment.w
+        for rule in self._after:
+            w = rule.after(w, before, self.lr, self.layout)
+        if w is not self.w:
+            self.w.copy_(w)  # one home for the iterate: the network's own parameters are views of it
+        self.state = moment.state
+        if self.averaging is not None:
+            self.average = self.averaging.update(self.average, self.w, self.step)
+
+    def key(self, purpose: str) -> Key:
+        """The key of this step's draws for one purpose; a batch of keys for lanes."""
+        if purpose not in self._purposes:
+            keys = [streams.fold(key, purpose) for key in self._keys]
+            halves = [torch.tensor(half, device=self.device) for half in zip(*keys, strict=True)]
+            self._purposes[purpose] = keys[0] if self.solo else Key(*halves)
+        return streams.fold(self._purposes[purpose], self.step)
+
+    # ------------------------------------------------------------------------------------------- lanes
+
+    def examples_of(self, splits: Sequence[Any]) -> Examples:
+        """One split of each run, on the device."""
+        return Examples(splits, self.place, lanes=not self.solo)
+
+    def on_host(self, values: Mapping[str, Tensor]) -> list[dict[str, float]]:
+        """Tensors of shape () or (E,) as numbers of each run, in one transfer."""
+        if not values:
+            return [{} for _ in range(self.count)]
+        table = torch.stack([v.detach().to(self.dtype).expand(self.count) for v in values.values()], dim=1).tolist()
+        return [dict(zip(values, numbers, strict=True)) for numbers in table]
+
+    def keep(self, stay: Tensor) -> None:
+        """Leave only these lanes, given by their indices, in every tensor."""
+        before, self.count = self.count, len(stay)
+
+        def kept(x: Any) -> Any:
+            return x[stay] if isinstance(x, Tensor) and x.ndim > 1 and x.shape[0] == before else x
+
+        self.w = self.w[stay]
+        self.state = mapped(kept, self.state)
+        self.average = mapped(kept, self.average)
+        self._rule = kept_columns(self._rule, stay)
+        self._after = [kept_columns(rule, stay) for rule in self._after]
+        self.lr = kept(self.lr)
+        indices = stay.tolist()
+        self._keys = [self._keys[i] for i in indices]
+        self._schedules = [self._schedules[i] for i in indices]
+        self._purposes = {}
+        self.problem.keep(stay)
+        self.batches.keep(stay)
+
+    def _varying(self, parts: Sequence[Sequence[Any]]) -> dict[tuple[int, str], Tensor]:
+        """The numeric hyperparameters of loss and regularizations in which lanes differ.
+
+        In float64 where the device has it, so that a probability's threshold is that of a solo run.
+        """
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        return {
+            (i, name): torch.tensor(values, dtype=dtype, device=self.device)
+            for i, column in enumerate(zip(*parts, strict=True))
+            for name, values in differing(column).items()
+        }
+
+    def _columns(self, parts: Sequence[Any]) -> Any:
+        """One part for all lanes, its differing hyperparameters as (E, 1) columns."""
+        return dataclasses.replace(parts[0], **{k: self._column(v) for k, v in differing(parts).items()})
+
+    def _column(self, values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, dtype=self.dtype, device=self.device).unsqueeze(-1)
