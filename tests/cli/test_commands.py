@@ -1,6 +1,7 @@
 """The commands, as people type them."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -215,6 +216,46 @@ def test_an_interrupted_process_saves_and_goes_on(sent, here):
     assert done.returncode == 0, done.stdout + done.stderr
     assert Run(here / "run").status["status"] == "done"
     assert Run(here / "run").summary["step"] == step + 100
+
+
+@pytest.mark.parametrize("columns", [60, 160])
+def test_a_terminal_shows_a_bar(columns, here):
+    """A real pseudo-terminal: the bar is drawn, taken away at the end, and no line is wider than the screen."""
+    import fcntl
+    import os
+    import pty
+    import struct
+    import termios
+
+    pid, screen = pty.fork()
+    if pid == 0:  # the child, whose standard streams are the terminal
+        environment = {
+            "TERM": "xterm",
+            "PATH": "/usr/bin:/bin",
+            "PYTHONPATH": str(paths.CONF.parent / "tests"),
+            "HOME": str(here),
+        }
+        command = [sys.executable, "-m", "dlopt", "train", *BLOBS, "epochs=2000", "eval_every=100"]
+        os.execve(sys.executable, command, environment)
+    fcntl.ioctl(screen, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    seen = b""
+    while True:
+        try:
+            part = os.read(screen, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        seen += part
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+    bars = [line for line in re.split(r"[\r\n]+", text) if "━" in line]
+    assert bars
+    assert "/6000" in text
+    assert "val/accuracy" in text
+    assert max(map(len, bars)) <= columns
+    assert "done: 6000 steps" in text
+    assert find().status["status"] == "done"
 
 
 def test_resuming_a_finished_run_does_nothing_or_makes_it_longer(here, capsys):
