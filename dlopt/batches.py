@@ -86,12 +86,13 @@ class Batches:
         self.per_epoch = whole + (rest > 0 and not drop_last)
         self._epoch = -1
         self._chunks: Sequence[Tensor] = ()
-        self._all = examples.all() if self.size == examples.size else None
+        # A copy: what a part does to a batch in place must not reach the data, which other runs may share.
+        self._all = tuple(x.clone() for x in examples.all()) if self.size == examples.size else None
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets of the step numbered 0, 1, ...: (B, ...) or (E, B, ...)."""
         if self._all is not None:
-            return self._all
+            return self._all[0], self._all[1]
         epoch, i = divmod(step, self.per_epoch)
         if epoch != self._epoch:
             self._epoch = epoch

@@ -3,8 +3,9 @@
 import contextlib
 import hashlib
 import os
+import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,8 @@ def cached(file: Path, make: Callable[[], Arrays]) -> Arrays:
         except Exception:  # a damaged archive fails in a dozen ways
             pass
         warnings.warn(f"{file} is damaged; its content is made anew", stacklevel=2)
-    arrays = make()
+    with _undisturbed():
+        arrays = make()
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -43,6 +45,17 @@ def cached(file: Path, make: Callable[[], Arrays]) -> Arrays:
         with contextlib.suppress(OSError):
             beside.unlink()
     return arrays
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Python's and numpy's global generators as they were: what makes data may seed them, or import what draws."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
 
 
 def _digest(arrays: Arrays) -> str:

@@ -29,10 +29,13 @@ def state(training: Training, i: int) -> dict[str, Any]:
 
 
 def model(training: Training, w: Tensor, running: Mapping[str, Tensor], i: int) -> dict[str, Tensor]:
-    """The network of lane i at w, (..., P), as a state dict."""
-    pieces = training.layout.views(_lane(w, i, training.solo))
-    buffers = {name: _lane(b, i, training.solo) for name, b in running.items()}
-    return {name: view.detach() for name, view in pieces.items()} | buffers
+    """The network of lane i at w, (..., P), as a state dict; frozen parameters and buffers of its own included."""
+    network = training.problem.model
+    pieces = {n: v.detach() for n, v in training.layout.views(_lane(w, i, training.solo)).items()}
+    pieces |= {name: _lane(b, i, training.solo) for name, b in running.items()}
+    first = {id(p): name for name, p in network.named_parameters()}  # tied ones have further names
+    tied = {name: first[id(p)] for name, p in network.named_parameters(remove_duplicate=False)}
+    return {name: pieces.get(tied.get(name, name), value.detach()) for name, value in network.state_dict().items()}
 
 
 def restore(training: Training, content: Mapping[str, Any]) -> None:
@@ -53,20 +56,25 @@ def fill(training: Training, w: Tensor, running: Mapping[str, Tensor], saved: Ma
 
 def plain(x: Any, i: int, solo: bool) -> Any:
     """Lane i of a state, as nested dicts of tensors and numbers: loading a named tuple would import its class."""
-    if isinstance(x, tuple):
-        x = x._asdict() if hasattr(x, "_asdict") else dict(enumerate(x))
+    if hasattr(x, "_asdict"):
+        x = x._asdict()
     if isinstance(x, Mapping):
         return {k: plain(v, i, solo) for k, v in x.items()}
+    if isinstance(x, (tuple, list)):
+        return type(x)(plain(v, i, solo) for v in x)
     return _lane(x, i, solo) if isinstance(x, Tensor) else x
 
 
 def restored(like: Any, content: Any, device: torch.device) -> Any:
     """The inverse of `plain`, in the classes of a fresh state."""
-    if isinstance(like, tuple):
-        values = [restored(v, content[k], device) for k, v in zip(content, like, strict=True)]
-        return type(like)(*values) if hasattr(like, "_fields") else tuple(values)
+    if hasattr(like, "_fields"):
+        return type(like)(*(restored(v, content[k], device) for k, v in like._asdict().items()))
     if isinstance(content, Mapping):
-        return {k: restored(None, v, device) for k, v in content.items()}
+        of = like if isinstance(like, Mapping) else {}
+        return {k: restored(of.get(k), v, device) for k, v in content.items()}
+    if isinstance(content, (tuple, list)):
+        each = like if isinstance(like, (tuple, list)) else [None] * len(content)
+        return type(content)(restored(a, b, device) for a, b in zip(each, content, strict=True))
     return content.to(device) if isinstance(content, Tensor) else content
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +84,10 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """One run's parts. Data are preprocessed and lie on the CPU; w, (P,), holds the initial weights."""
+    """One run's parts. Data are preprocessed and lie on the CPU; w, (P,), holds the initial weights.
+
+    network holds the configuration of arch, activation and normalization: what the model was made of.
+    """
 
     settings: Settings
     train: Split
@@ -101,6 +104,7 @@ class Experiment:
     augmentation: Mapping[str, Augmentation]
     diagnostic: Mapping[str, Diagnostic]
     preprocessing: Mapping[str, Mapping[str, Tensor]]
+    network: Mapping[str, Any]
     threads: int
 
     @property
@@ -119,4 +123,6 @@ def initial_weights(
         rule = {"weight": init, "bias": bias, "norm": None}[p.kind]
         values = rule(p, gain, streams.generator(streams.fold(key, p.name))) if rule else None
         drawn[p.name] = own[p.name].detach() if values is None else values
+        if tuple(drawn[p.name].shape) != p.shape:
+            raise ValueError(f"{p.name} needs values of shape {p.shape}, got {tuple(drawn[p.name].shape)}")
     return layout.flatten(drawn).to(dtype)

@@ -6,6 +6,7 @@ training alone: it stands still while a row is written, weights are evaluated or
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from dlopt.parts import Moment, Step, higher_is_better
 from dlopt.run import Row, Run, Status
 from dlopt.training import Training
 from dlopt.watch import Watch
-from dlopt.window import Sums, Window, means
+from dlopt.window import Window
 
 BEST_EVERY = 10.0
 """Seconds between two writes of the best checkpoint: the best weights themselves stay on the device."""
@@ -71,12 +72,11 @@ class Journal:
         self.memory: dict[str, Any] = {}
         self.readings: dict[str, Tensor] = {}
         self.window = Window(training.problem)
-        self.sums: dict[str, Sums] = {"row": {}, "epoch": {}}
         self.best_w = training.w.clone()
         self.best_running = {name: b.clone() for name, b in training.problem.running.items()}
         self.seconds = 0.0
         self.rated_from = (0, 0.0)  # the first logged interval, with its warm-up, does not count for the rate
-        if training.settings.resume is not None and runs[0].checkpoint("last").exists():
+        if training.settings.resume is not None:
             self._resume()
         watch.step, watch.steps = training.step, training.steps
         self._clock = time.perf_counter()
@@ -111,11 +111,8 @@ class Journal:
         """Whether there is something to do besides stepping."""
         step = self.training.step
         self.watch.step = step
-        if self.window.full:
-            self.flush()
         if step % self.training.per_epoch == 0 and not self.logs(step):
-            self.flush()
-            self.sums["epoch"] = {}
+            self.window.epoch_ends()
         return self.logs(step) or bool(self.readings) or self.saves(step)
 
     # ------------------------------------------------------------------------------------------- rows
@@ -138,10 +135,6 @@ class Journal:
                 self.readings |= found
         t.problem.evaluations = asked
 
-    def flush(self) -> None:
-        """Compute metrics from what the steps have left."""
-        self.window.flush(self.sums["row"], self.sums["epoch"])
-
     def log(self) -> None:
         """Write rows, evaluate, save, and let lanes go: whatever is due."""
         step = self.training.step
@@ -161,21 +154,25 @@ class Journal:
         if evaluates:
             leaving += self._judged([i for i, bad in enumerate(diverged) if not bad])
         self._begin_anew(logs)
-        if self.saves(step):
-            self.save(range(len(self.lanes)))
         if leaving:
             self.finish(leaving)
+        if self.saves(step):
+            self.save(range(len(self.lanes)))
         self._clock = time.perf_counter()
 
     def _due_values(self, logs: bool) -> dict[str, Tensor]:
         """What a row holds, still on the device."""
-        self.flush()
+        t = self.training
         values: dict[str, Tensor] = {}
         if logs:
-            values |= means(self.sums["epoch" if self.training.step % self.training.per_epoch == 0 else "row"])
-        if isinstance(self.training.lr, Tensor):
-            values["lr"] = self.training.lr.squeeze(-1)
-        return values | self.readings | {"diverged": self.window.take_diverged()}
+            values |= self.window.means("epoch" if t.step % t.per_epoch == 0 else "row")
+        if isinstance(t.lr, Tensor):
+            values["lr"] = t.lr.squeeze(-1)
+        return values | self.readings | {"diverged": self._diverged()}
+
+    def _diverged(self) -> Tensor:
+        """Whether a loss was, or the iterate is, not finite; the last step's loss says nothing of its own result."""
+        return self.window.diverged().to(self.training.device) | ~torch.isfinite(self.training.w).all(-1)
 
     def _evaluated(self) -> dict[str, Tensor]:
         """Validation metrics, at the iterate and at the averaged weights where there are any."""
@@ -206,9 +203,9 @@ class Journal:
             self.rated_from = (t.step, self.seconds)
         self.readings = {}
         if logged:
-            self.sums["row"] = {}
+            self.window.row_ends()
         if t.step % t.per_epoch == 0:
-            self.sums["epoch"] = {}
+            self.window.epoch_ends()
 
     # ------------------------------------------------------------------------------------------- the best
 
@@ -250,14 +247,15 @@ class Journal:
 
     def save(self, which: Sequence[int]) -> None:
         """Write the last checkpoint of these lanes, and their best where it is not written yet."""
-        self.flush()
         self._save_best(which)
         for i in which:
             lane = self.lanes[i]
             books = {
                 "seconds": self.seconds,
-                "sums": checkpoint.plain(self.sums, i, self.training.solo),
+                "window": self.window.content(i),
+                "diagnostics": checkpoint.plain(self.memory, i, self.training.solo),
                 "best_step": None if lane.best is None else lane.best["step"],
+                "best": checkpoint.model(self.training, self.best_w, self.best_running, i),
             }
             lane.run.save("last", self._content(lane) | books | checkpoint.state(self.training, i))
 
@@ -268,11 +266,15 @@ class Journal:
         return {"format": checkpoint.FORMAT, "preprocessing": preprocessing}
 
     def _resume(self) -> None:
-        """Go on from the last checkpoint of a single run; the rows after it are dropped."""
+        """Go on from the last checkpoint of a single run; the rows after it are dropped. Without one, begin anew."""
         t, (lane,) = self.training, self.lanes
+        if not lane.run.checkpoint("last").exists():
+            lane.run.clear()
+            return
         content = lane.run.load("last")
         checkpoint.restore(t, content)
-        self.sums = checkpoint.restored(None, content["sums"], t.device)
+        self.window.restore(content["window"], t.device)
+        self.memory = checkpoint.restored(None, content["diagnostics"], t.device)
         self.seconds = content["seconds"]
         self.rated_from = (t.step, self.seconds)
         rows = [{k: math.nan if v is None else v for k, v in row.items()} for row in lane.run.truncate(t.step)]
@@ -282,7 +284,7 @@ class Journal:
         lane.row = lane.history[-1] if lane.history else {}
         if content["best_step"] is not None:
             lane.best = next(row for row in rows if row["step"] == content["best_step"])
-            checkpoint.fill(t, self.best_w, self.best_running, lane.run.load("best")["model"])
+            checkpoint.fill(t, self.best_w, self.best_running, content["best"])
 
     # ------------------------------------------------------------------------------------------- the end
 
@@ -290,9 +292,17 @@ class Journal:
         """Finish the lanes that are left."""
         if self.lanes:
             self.seconds += time.perf_counter() - self._clock
+            bad = self.training.on_host({"diverged": self._diverged()})
             status: Status = "interrupted" if self.training.step < self.training.steps else "done"
-            self.finish([(i, status) for i in range(len(self.lanes))])
+            self.finish([(i, "diverged" if values["diverged"] else status) for i, values in enumerate(bad)])
         return self.summaries
+
+    def fail(self, error: BaseException) -> None:
+        """An exception ends the lanes that are left: interrupted at once, or failed."""
+        status: Status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        for lane in self.lanes:
+            with contextlib.suppress(OSError):  # a full disk may be the very reason
+                lane.run.finish(status, message=f"{type(error).__name__}: {error}")
 
     def finish(self, leaving: Sequence[tuple[int, Status]]) -> None:
         """Save, test and close these lanes; the others go on without them."""
@@ -359,7 +369,7 @@ class Journal:
         self.best_w = self.best_w[stay]
         self.best_running = mapped(kept, self.best_running)
         self.memory = mapped(kept, self.memory)
-        self.sums = mapped(kept, self.sums)
+        self.window.keep(stay)
         if self.validation is not None:
             self.validation.keep(stay)
         self.training.keep(stay)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dlopt.experiment import Experiment
+from dlopt.parts import Running
 
 
 def agree(experiments: Sequence[Experiment]) -> None:
@@ -16,7 +18,7 @@ def agree(experiments: Sequence[Experiment]) -> None:
     first = experiments[0]
     for other in experiments[1:]:
         pairs: dict[str, tuple[Any, Any]] = {
-            "network": (repr(first.model), repr(other.model)),
+            "network": (first.network, other.network),
             "settings": (
                 dataclasses.replace(first.settings, seed=0, name=None),
                 dataclasses.replace(other.settings, seed=0, name=None),
@@ -28,20 +30,43 @@ def agree(experiments: Sequence[Experiment]) -> None:
             "averaging": (first.averaging, other.averaging),
             "augmentation": (dict(first.augmentation), dict(other.augmentation)),
             "diagnostic": (dict(first.diagnostic), dict(other.diagnostic)),
-            "regularization": (list(first.regularization), list(other.regularization)),
+            "regularization": (_kinds(first.regularization), _kinds(other.regularization)),
         }
         for name in ("optimizer", "schedule", "loss"):
             pairs[name] = (type(getattr(first, name)), type(getattr(other, name)))
         for name, (a, b) in pairs.items():
             if a != b:
                 raise ValueError(f"runs in lanes must agree in {name}: {a} and {b}")
+        _agree_in_constants(first, other)
     if len(experiments) > 1 and not first.optimizer.lanes:
         raise ValueError(f"{type(first.optimizer).__name__} cannot train runs in lanes")
 
 
+def _kinds(parts: Mapping[str, Any]) -> list[tuple[str, type]]:
+    return [(name, type(part)) for name, part in parts.items()]
+
+
+def _agree_in_constants(first: Experiment, other: Experiment) -> None:
+    """Lanes share the module itself: what in it is neither a weight nor a running statistic must be the same."""
+    trainable = {name for name, p in first.model.named_parameters() if p.requires_grad}
+    mine, others = first.model.state_dict(), other.model.state_dict()
+    running = {
+        f"{n}.{b}" for n, m in first.model.named_modules() if isinstance(m, Running) for b, _ in m.named_buffers()
+    }
+    tied = {id(p): name for name, p in first.model.named_parameters()}
+    for name, p in first.model.named_parameters(remove_duplicate=False):
+        if tied[id(p)] in trainable:
+            trainable.add(name)
+    for name in mine.keys() - trainable - running:
+        if not torch.equal(mine[name], others[name]):
+            raise ValueError(f"runs in lanes must agree in network: {name} is not trained, and differs")
+
+
 def differing(parts: Sequence[Any]) -> dict[str, list[float]]:
     """The fields in which parts of one class differ, with each part's value."""
-    found = {}
+    found: dict[str, list[float]] = {}
+    if not dataclasses.is_dataclass(parts[0]):
+        return found
     for f in dataclasses.fields(parts[0]):
         values = [getattr(part, f.name) for part in parts]
         if any(v != values[0] for v in values):
@@ -52,8 +77,10 @@ def differing(parts: Sequence[Any]) -> dict[str, list[float]]:
 
 
 def kept_columns(part: Any, stay: Tensor) -> Any:
-    columns = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
-    return dataclasses.replace(part, **{k: v[stay] for k, v in columns.items() if isinstance(v, Tensor)})
+    """A part with its columns for these lanes alone."""
+    fields = dataclasses.fields(part) if dataclasses.is_dataclass(part) else ()
+    columns = {f.name: v for f in fields if isinstance(v := getattr(part, f.name), Tensor)}
+    return dataclasses.replace(part, **{k: v[stay] for k, v in columns.items()}) if columns else part
 
 
 def mapped(f: Callable[[Any], Any], x: Any) -> Any:

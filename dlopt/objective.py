@@ -66,11 +66,7 @@ class Problem:
         self._transforms_inputs = any(overrides(r, "inputs", Regularization) for r in self.regularization)
         self._penalizes = any(overrides(r, "penalty", Regularization) for r in self.regularization)
         self._networks: list[_Bound] = []
-        self._sites = {
-            m: next((i for i, r in enumerate(self.regularization) if r is m.rule), None)
-            for m in model.modules()
-            if isinstance(m, Site)
-        }
+        self._sites = _sites(model, self.regularization)
         self._normalizations = {n: m for n, m in model.named_modules() if isinstance(m, Running)}
         self.running = {
             f"{name}.{key}": b if lanes is None else b.expand(lanes, *b.shape).clone()
@@ -83,7 +79,7 @@ class Problem:
     def bind(self, w: Tensor) -> Tensor:
         """Make w, (P,), the memory of the network's own parameters: gradients at this very tensor then cost no copy."""
         if w is not self.home:
-            self._networks = [_Bound(self.model, self.layout, w)]
+            self._networks = [_Bound(self.model, self.layout, w, self._sites)]
             self.home = w
         return w
 
@@ -102,13 +98,13 @@ class Problem:
         at = w
         for i, rule in enumerate(rules):
             x = rule.inputs(x, streams.fold(key, i))
-            at = rule.weights(at, streams.fold(key, i), self.layout)
+            at = rule.weights(at, streams.fold(key, _WEIGHTS + i), self.layout)
         with self._armed(key, rules), self._casting(x):
             outputs = functional_call(self.model, self.layout.views(at), (x,))
         outputs = outputs.to(w.dtype)
         value = loss(outputs, y)
         evaluation = Evaluation(value.detach(), outputs.detach(), self._seen(self._normalizations))
-        return value + self._penalty(rules, w), evaluation
+        return (value + self._penalty(rules, w)).to(w.dtype), evaluation
 
     # ------------------------------------------------------------------------------------------- inference
 
@@ -168,7 +164,7 @@ class Problem:
     def _armed(self, key: Key, rules: Sequence[Regularization]) -> Iterator[None]:
         """Give every site the key of this evaluation and the lane's own rule."""
         for site, i in self._sites.items():
-            site.key = streams.fold(key, 1000 + site.site)
+            site.arm(_address(key, site, i))
             if i is not None:
                 site.rule = rules[i]
         try:
@@ -200,25 +196,51 @@ class Problem:
         if w is self.home:
             return self._networks[0]
         if len(self._networks) == 1:
-            self._networks.append(_Bound(copy.deepcopy(self.model), self.layout, torch.empty_like(w)))
+            twin = copy.deepcopy(self.model)
+            sites = dict(zip((m for m in twin.modules() if isinstance(m, Site)), self._sites.values(), strict=True))
+            self._networks.append(_Bound(twin, self.layout, torch.empty_like(w), sites))
         self._networks[1].w.copy_(w)
         return self._networks[1]
 
 
-class _Bound:
-    """A network whose parameters are views of one weight vector, and a buffer for its gradient."""
+_WEIGHTS, _SITES = 1 << 8, 1 << 16
+"""Where the addresses of random draws begin below an evaluation's key: inputs, weights, then sites."""
 
-    def __init__(self, model: nn.Module, layout: Layout, w: Tensor) -> None:
+
+def _sites(model: nn.Module, regularization: Sequence[Regularization]) -> dict[Site, int | None]:
+    """The sites of a network, each with the number of the regularization it belongs to, if any."""
+
+    def owner(site: Site) -> int | None:
+        return next((i for i, r in enumerate(regularization) if r is site.rule), None)
+
+    return {m: owner(m) for m in model.modules() if isinstance(m, Site)}
+
+
+def _address(key: Key, site: Site, owner: int | None) -> Key:
+    return streams.fold(key, _SITES * (1 + (owner if owner is not None else _WEIGHTS)) + site.site)
+
+
+class _Bound:
+    """A network whose parameters are views of one weight vector, and memory for its gradient."""
+
+    def __init__(self, model: nn.Module, layout: Layout, w: Tensor, sites: dict[Site, int | None]) -> None:
         self.model = model
+        self.sites = sites
         self.w = w
         own = dict(model.named_parameters())
         self.parameters = [own[p.name] for p in layout]
         for p, view in zip(self.parameters, layout.views(w).values(), strict=True):
             p.data = view
-        self.gradient = torch.zeros_like(w)
-        self.gradient_views = list(layout.views(self.gradient).values())
-        self.sites = [m for m in model.modules() if isinstance(m, Site)]
         self.normalizations = {n: m for n, m in model.named_modules() if isinstance(m, Running)}
+        self._gradients = [torch.zeros_like(w), torch.zeros_like(w)]
+        self._views = [list(layout.views(g).values()) for g in self._gradients]
+        self._turn = 0
+
+    def gathered(self, pieces: tuple[Tensor, ...]) -> Tensor:
+        """The pieces as one vector, in one of two buffers in turn."""
+        self._turn ^= 1
+        torch._foreach_copy_(self._views[self._turn], pieces)
+        return self._gradients[self._turn]
 
 
 class Objective:
@@ -249,7 +271,7 @@ class Objective:
     def gradient(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """f(w), shape (...), and its gradient g, (..., P).
 
-        g is the caller's until the step is over: no later call of this step overwrites it.
+        No later call of this step overwrites g, nor the first one of the next step: a rule may keep it in its state.
         """
         problem = self.problem
         if problem.lanes is not None or problem._transforms_weights:
@@ -266,10 +288,9 @@ class Objective:
             )
         if self._asked or w is not problem.home:  # new memory, so that a rule may compare as many as it likes
             g = torch.cat([piece.reshape(-1) for piece in pieces])
-        else:  # one buffer for the first of each step: fresh memory costs page faults, 5% at 1.9 million weights
+        else:  # two buffers for the first of each step: fresh memory costs page faults, 5% at 1.9 million weights
             self._asked = True
-            g = network.gradient
-            torch._foreach_copy_(network.gradient_views, pieces)
+            g = network.gathered(pieces)
         del pieces
         loss = loss.detach()
         if problem._penalizes:
@@ -306,8 +327,8 @@ class Objective:
         if problem._transforms_inputs:
             for i, rule in enumerate(problem.regularization):
                 x = rule.inputs(x, streams.fold(self.key, i))
-        for site in network.sites:
-            site.key = streams.fold(self.key, 1000 + site.site)
+        for site, owner in network.sites.items():
+            site.arm(_address(self.key, site, owner))
         with problem._casting(x):
             outputs = network.model(x)
         outputs = outputs.to(network.w.dtype)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dlopt.ranges import Count, Fraction
-from dlopt.streams import Key
+from dlopt.streams import Key, fold
 from dlopt.weights import Layout, Parameter
 
 Kind = Literal["classes", "numbers"]
@@ -144,14 +144,24 @@ class Running(nn.Module):
 class Site(nn.Module):
     """A place in a network where a regularization draws random numbers; rule and key are set before each evaluation.
 
-    The key is the step's own, folded with the site's number: the same masks at every evaluation of a step.
+    The key is the step's own, folded with the site's address: the same masks at every evaluation of a step.
     """
 
     def __init__(self, rule: Regularization, site: int) -> None:
         super().__init__()
         self.rule = rule
         self.site = site
-        self.key: Key = Key(0, 0)
+        self.arm(Key(0, 0))
+
+    def arm(self, key: Key) -> None:
+        """Set the key of an evaluation."""
+        self._key = key
+        self._calls = 0
+
+    def key(self) -> Key:
+        """The key of this call: a module that is used several times in one evaluation draws anew each time."""
+        self._calls += 1
+        return fold(self._key, self._calls)
 
 
 class Init(Protocol):

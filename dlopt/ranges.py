@@ -21,7 +21,7 @@ class Range:
 
     def __contains__(self, x: float) -> bool:
         return (
-            math.isfinite(x)
+            abs(x) < math.inf
             and (self.gt is None or x > self.gt)
             and (self.ge is None or x >= self.ge)
             and (self.lt is None or x < self.lt)
@@ -30,7 +30,9 @@ class Range:
 
     def __str__(self) -> str:
         bounds = ((">", self.gt), (">=", self.ge), ("<", self.lt), ("<=", self.le))
-        return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None) or "any finite number"
+        return (
+            " and ".join(f"{sign} {bound:.10g}" for sign, bound in bounds if bound is not None) or "any finite number"
+        )
 
 
 Positive = Annotated[float, Range(gt=0)]

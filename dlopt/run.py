@@ -45,6 +45,7 @@ class Run:
         self._events: Events | None = None
         self._hparams: Mapping[str, Any] = {}
         self._status: dict[str, Any] = {}
+        self._after: int | None = None
 
     # ------------------------------------------------------------------------------------------- places
 
@@ -118,8 +119,16 @@ class Run:
     def truncate(self, step: int) -> list[Row]:
         """Drop the rows after a step, from which the run then goes on; the rest is returned."""
         rows = [row for row in self.rows() if row["step"] <= step]
+        self._after = step
         replace_file(self.metrics_file, "".join(json.dumps(row) + "\n" for row in rows).encode())
         return rows
+
+    def clear(self) -> None:
+        """Drop rows, events and checkpoints, to begin anew in the same directory."""
+        for file in (self.metrics_file, self.summary_file, self.checkpoint("last"), self.checkpoint("best")):
+            file.unlink(missing_ok=True)
+        for file in self.path.glob("events.out.tfevents.*"):
+            file.unlink()
 
     def save(self, name: Literal["last", "best"], content: Mapping[str, Any]) -> None:
         """Write a checkpoint beside the old one, then put it in its place."""
@@ -152,7 +161,7 @@ class Run:
 
     def _open(self) -> None:
         self._metrics = self.metrics_file.open("a")
-        self._events = Events(self.path)
+        self._events = Events(self.path, self._after)
         place = self.path.resolve()
         self._events.hparams(self._hparams, f"{place.parent.name}/{place.name}", self._status["started"])
         if self.config_file.exists():
@@ -173,10 +182,25 @@ class Run:
         return json.loads(self.summary_file.read_text()) if self.summary_file.exists() else {}
 
     def rows(self) -> list[Row]:
-        """The logged rows, in order."""
+        """The logged rows, in order; a last line that was cut off is left out."""
         if not self.metrics_file.exists():
             return []
-        return [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
+        whole = self.metrics_file.read_text().rpartition("\n")[0]
+        return [json.loads(line) for line in whole.splitlines()]
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process that writes it is still there, as far as this machine can tell."""
+        status = self.status
+        if status["status"] != "running" or status["host"] != socket.gethostname() or status["pid"] == os.getpid():
+            return False
+        try:
+            os.kill(status["pid"], 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+        return True
 
     def config(self) -> dict[str, Any]:
         """The configuration as plain dictionaries, without Hydra."""

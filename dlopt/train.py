@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+import torch
 
 from dlopt.experiment import Experiment
 from dlopt.journal import Journal
@@ -22,8 +26,18 @@ def train(experiments: Sequence[Experiment], runs: Sequence[Run], watch: Watch |
     A run that stops or diverges is finished at once and leaves the others.
     """
     agree(experiments)
-    training = Training(experiments)
-    journal = Journal(training, experiments, runs, watch or Watch())
+    with switches(experiments[0]):
+        training = Training(experiments)
+        journal = Journal(training, experiments, runs, watch or Watch())
+        try:
+            return loop(training, journal)
+        except BaseException as error:
+            journal.fail(error)
+            raise
+
+
+def loop(training: Training, journal: Journal) -> list[dict[str, Any]]:
+    """Steps until there is nothing left to do."""
     while journal.goes_on():
         inputs, targets = training.draw()
         objective = training.objective(inputs, targets)
@@ -36,3 +50,21 @@ def train(experiments: Sequence[Experiment], runs: Sequence[Run], watch: Watch |
         if journal.is_due():
             journal.log()
     return journal.end()
+
+
+@contextmanager
+def switches(experiment: Experiment) -> Iterator[None]:
+    """torch's global switches as this run wants them, and afterwards as they were."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(experiment.threads)
+    wanted = experiment.settings.deterministic
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses
+    if wanted != deterministic:
+        torch.use_deterministic_algorithms(wanted)  # a second of imports: only on a change
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        if wanted != deterministic:
+            torch.use_deterministic_algorithms(deterministic)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,14 +32,13 @@ class Training:
         self.count = len(experiments)
         self.device = torch.device(first.settings.device)
         self.dtype = first.settings.dtype
-        torch.set_num_threads(first.threads)
-        if self.settings.deterministic != torch.are_deterministic_algorithms_enabled():
-            torch.use_deterministic_algorithms(self.settings.deterministic)  # a second of imports: only on a change
 
+        # Copied together, so that a network's sites still know their rules; the experiment can be trained again.
+        model, rules = copy.deepcopy((first.model, tuple(first.regularization.values())))
         self.problem = Problem(
-            first.model.to(self.device, self.dtype),
+            model.to(self.device, self.dtype),
             first.loss,
-            tuple(first.regularization.values()),
+            rules,
             lanes=None if self.solo else self.count,
             varying=self._varying([[e.loss, *e.regularization.values()] for e in experiments]),
             precision=torch.bfloat16 if self.settings.precision == "bfloat16" else None,
@@ -102,6 +102,8 @@ class Training:
         w = moment.w
         for rule in self._after:
             w = rule.after(w, before, self.lr, self.layout)
+        if w.shape != self.w.shape:
+            raise ValueError(f"the rule made w of shape {tuple(w.shape)} from one of shape {tuple(self.w.shape)}")
         if w is not self.w:
             self.w.copy_(w)  # one home for the iterate: the network's own parameters are views of it
         self.state = moment.state
@@ -134,7 +136,7 @@ class Training:
         before, self.count = self.count, len(stay)
 
         def kept(x: Any) -> Any:
-            return x[stay] if isinstance(x, Tensor) and x.ndim > 1 and x.shape[0] == before else x
+            return x[stay] if isinstance(x, Tensor) and x.ndim > 0 and x.shape[0] == before else x
 
         self.w = self.w[stay]
         self.state = mapped(kept, self.state)
@@ -163,7 +165,8 @@ class Training:
 
     def _columns(self, parts: Sequence[Any]) -> Any:
         """One part for all lanes, its differing hyperparameters as (E, 1) columns."""
-        return dataclasses.replace(parts[0], **{k: self._column(v) for k, v in differing(parts).items()})
+        varying = {k: self._column(v) for k, v in differing(parts).items()}
+        return dataclasses.replace(parts[0], **varying) if varying else parts[0]
 
     def _column(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=self.dtype, device=self.device).unsqueeze(-1)

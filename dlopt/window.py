@@ -1,8 +1,13 @@
-"""Training metrics, from outputs that the steps have made anyway."""
+"""Training metrics, from outputs that the steps have made anyway.
+
+Outputs and targets of an epoch are kept on the device; nothing is computed from them, and the host does not wait,
+until a row is due. A row in the middle of an epoch covers the steps since the row before, one at its end all of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,64 +15,108 @@ from torch import Tensor
 from dlopt.objective import Evaluation, Problem
 
 KEPT = 2**24
-"""Numbers of outputs that are kept, at most, until metrics are computed from them."""
-Sums = dict[str, Tensor]
+"""Numbers of outputs that are kept, at most. Beyond, an epoch's metrics are means of those of its parts, weighted by
+examples: the same for accuracy and loss, nearly so for R^2."""
+
+
+class Part(NamedTuple):
+    """What one step leaves: the mean loss (...), outputs (..., B, outputs) and targets (..., B)."""
+
+    loss: Tensor
+    outputs: Tensor
+    targets: Tensor
 
 
 class Window:
-    """Losses, outputs and targets since the last flush; until then nothing is computed, and the host does not wait."""
+    """The steps of the epoch under way, and which of them came after the last row."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.kept: list[tuple[Evaluation, Tensor]] = []
+        self.parts: list[Part] = []
+        self.row_begins = 0
+        self.checked = 0
         self.numbers = 0
-        self.diverged: Tensor | None = None
-
-    @property
-    def full(self) -> bool:
-        return self.numbers >= KEPT or len(self.kept) >= 4096
+        self.folded: dict[str, list[tuple[int, dict[str, Tensor]]]] = {"row": [], "epoch": []}
 
     def add(self, evaluation: Evaluation, targets: Tensor) -> None:
-        self.kept.append((evaluation, targets))
+        self.parts.append(Part(evaluation.loss, evaluation.outputs, targets))
         self.numbers += evaluation.outputs.numel()
+        if self.numbers > KEPT:
+            self._fold()
 
-    def flush(self, *into: Sums) -> None:
-        """Add sums over the kept examples to each of `into`: examples, and loss and metrics times examples."""
-        if not self.kept:
-            return
+    def means(self, over: str) -> dict[str, Tensor]:
+        """train/loss and the loss's metrics over the "row" or the "epoch", each of shape (...)."""
+        parts = self.parts[self.row_begins :] if over == "row" else self.parts
+        pieces = self.folded[over] + ([self._metrics(parts)] if parts else [])
+        if len(pieces) == 1:
+            return pieces[0][1]
+        total = sum(count for count, _ in pieces)
+        names = pieces[0][1] if pieces else {}
+        return {name: torch.stack([found[name] * (count / total) for count, found in pieces]).sum(0) for name in names}
+
+    def diverged(self) -> Tensor:
+        """Whether a loss since the last call was not finite, (...); of folded parts too."""
+        parts, self.checked = self.parts[self.checked :], len(self.parts)
+        losses = [part.loss for part in parts] + [found["train/loss"] for _, found in self.folded["epoch"]]
+        if not losses:
+            return torch.zeros(() if self.problem.lanes is None else (self.problem.lanes,), dtype=torch.bool)
+        return (~torch.isfinite(torch.stack(losses))).any(0)
+
+    def row_ends(self) -> None:
+        self.row_begins = len(self.parts)
+        self.folded["row"] = []
+
+    def epoch_ends(self) -> None:
+        self.parts, self.row_begins, self.checked, self.numbers = [], 0, 0, 0
+        self.folded = {"row": [], "epoch": []}
+
+    def keep(self, stay: Tensor) -> None:
+        """Leave only these lanes, given by their indices."""
+        self.parts = [Part(*(x[stay] for x in part)) for part in self.parts]
+        self.folded = {
+            over: [(count, {name: x[stay] for name, x in found.items()}) for count, found in pieces]
+            for over, pieces in self.folded.items()
+        }
+
+    def content(self, i: int) -> dict[str, Any]:
+        """All of it for one lane, as plain tensors and numbers."""
+        lane = (lambda x: x) if self.problem.lanes is None else (lambda x: x[i].clone())
+        return {
+            "parts": [[lane(x) for x in part] for part in self.parts],
+            "row_begins": self.row_begins,
+            "checked": self.checked,
+            "folded": {
+                over: [[count, {name: lane(x) for name, x in found.items()}] for count, found in pieces]
+                for over, pieces in self.folded.items()
+            },
+        }
+
+    def restore(self, content: dict[str, Any], device: torch.device) -> None:
+        """The inverse of `content`, for a single run."""
+        self.parts = [Part(*(x.to(device) for x in part)) for part in content["parts"]]
+        self.row_begins, self.checked = content["row_begins"], content["checked"]
+        self.numbers = sum(part.outputs.numel() for part in self.parts)
+        self.folded = {
+            over: [(count, {name: x.to(device) for name, x in found.items()}) for count, found in pieces]
+            for over, pieces in content["folded"].items()
+        }
+
+    def _fold(self) -> None:
+        """Replace the kept outputs by their metrics."""
+        self.folded["epoch"].append(self._metrics(self.parts))
+        if self.parts[self.row_begins :]:
+            self.folded["row"].append(self._metrics(self.parts[self.row_begins :]))
+        self.parts, self.row_begins, self.checked, self.numbers = [], 0, 0, 0
+
+    def _metrics(self, parts: Sequence[Part]) -> tuple[int, dict[str, Tensor]]:
         dim = 0 if self.problem.lanes is None else 1
-        sizes = [y.shape[dim] for _, y in self.kept]
-        losses = _exact(torch.stack([e.loss for e, _ in self.kept], dim=-1))
-        outputs = _exact(torch.cat([e.outputs for e, _ in self.kept], dim=dim))
-        targets = torch.cat([y for _, y in self.kept], dim=dim)
-        targets = _exact(targets) if targets.is_floating_point() else targets
-        count = sum(sizes)
+        losses = torch.stack([part.loss for part in parts], dim=-1)
+        outputs, targets = (torch.cat([getattr(p, x) for p in parts], dim=dim) for x in ("outputs", "targets"))
+        sizes = [part.targets.shape[dim] for part in parts]
         if len(set(sizes)) == 1:
-            weighted = losses.sum(-1) * sizes[0]
+            mean = losses.mean(-1)
         else:
-            weighted = (losses * torch.tensor(sizes, dtype=losses.dtype, device=losses.device)).sum(-1)
-        sums = {"train/loss": weighted, "examples": torch.tensor(float(count))}
-        sums |= {f"train/{k}": v * count for k, v in self.problem.loss.metrics(outputs, targets).items()}
-        bad = (~torch.isfinite(losses)).any(-1)
-        self.diverged = bad if self.diverged is None else self.diverged | bad
-        self.kept, self.numbers = [], 0
-        for total in into:
-            for name, value in sums.items():
-                total[name] = total[name] + value if name in total else value
-
-    def take_diverged(self) -> Tensor:
-        """Whether a loss since the last call was not finite, per lane."""
-        found, self.diverged = self.diverged, None
-        if found is None:
-            shape = () if self.problem.lanes is None else (self.problem.lanes,)
-            return torch.zeros(shape)
-        return found
-
-
-def _exact(x: Tensor) -> Tensor:
-    """In float64 (which mps lacks): so that it does not matter for a row when its window was flushed."""
-    return x if x.device.type == "mps" else x.double()
-
-
-def means(sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: total / sums["examples"] for name, total in sums.items() if name != "examples"}
+            share = torch.tensor(sizes, dtype=losses.dtype, device=losses.device) / sum(sizes)
+            mean = (losses * share).sum(-1)
+        metrics = {f"train/{name}": value for name, value in self.problem.loss.metrics(outputs, targets).items()}
+        return sum(sizes), {"train/loss": mean} | metrics

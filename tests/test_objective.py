@@ -16,7 +16,7 @@ from dlopt.arch.mlp import MLP
 from dlopt.loss.cross_entropy import CrossEntropy
 from dlopt.normalization.batch import Batch, BatchNorm
 from dlopt.normalization.none import NoNormalization
-from dlopt.objective import Problem
+from dlopt.objective import _WEIGHTS, Problem
 from dlopt.parts import Regularization, Site
 from dlopt.regularization.dropout import Dropout
 from dlopt.regularization.l2 import L2
@@ -438,7 +438,7 @@ def test_a_rule_that_changes_weights_changes_where_the_gradient_is_taken():
     problem, w = bound(rules=rules)
     plain, _ = bound()
     objective = problem.objective(*data(), KEYS[0])
-    ratio = rules[1].weights(torch.ones_like(w), streams.fold(KEYS[0], 1), problem.layout)
+    ratio = rules[1].weights(torch.ones_like(w), streams.fold(KEYS[0], _WEIGHTS + 1), problem.layout)
     loss, g = plain.objective(*data(), KEYS[0]).gradient(w * ratio)
     mask = problem.layout.mask("weight").double()
     torch.testing.assert_close(objective.value(w), loss + 0.5 * STRENGTH * (mask * w * w).sum())

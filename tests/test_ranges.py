@@ -55,7 +55,7 @@ def test_the_text_of_a_range_states_every_bound_and_no_other(gt, ge, lt, le):
     text = str(Range(gt, ge, lt, le))
     stated = [(">", gt), (">=", ge), ("<", lt), ("<=", le)]
     for sign, bound in stated:
-        assert bound is None or f"{sign} {bound:g}" in text
+        assert bound is None or f"{sign} {bound:.10g}" in text
     assert len(text.split(" and ")) == max(1, sum(bound is not None for _, bound in stated))
 
 

@@ -1,5 +1,7 @@
 """The command line: one word picks a command, whose module is imported only then."""
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -54,8 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from importlib import import_module
 
     module, _, function = COMMANDS[command].partition(":")
+    before = signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # while modules are imported nothing is to be saved
     try:
         return getattr(import_module(module), function)(argv[1:])
     except BrokenPipeError:  # the reader, such as head, has seen enough
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -6,7 +6,6 @@ import inspect
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -79,7 +78,7 @@ def _group(console: Console, group: str) -> None:
 def _option(console: Console, group: str, option: str) -> None:
     import yaml
 
-    from dlopt.config.signature import describe
+    from dlopt.config.signature import describe, shown
     from dlopt.config.targets import SUPPLIED
 
     file = paths.CONF / group / f"{option}.yaml"
@@ -110,15 +109,11 @@ def _option(console: Console, group: str, option: str) -> None:
             table.add_column(title)
         rows = [(k, v) for k, v in node.items() if k != "_target_" and k not in SUPPLIED.get(group, ())]
         for key, value in rows:
-            table.add_row(f"{prefix}.{key}", _value(value), describe(hints[key].hint) if key in hints else "")
+            table.add_row(
+                f"{prefix}.{key}",
+                value if isinstance(value, str) else shown(value),
+                describe(hints[key].hint) if key in hints else "",
+            )
         if rows:
             console.print()
             console.print(table, highlight=False)
-
-
-def _value(value: Any) -> str:
-    return (
-        {None: "null", True: "true", False: "false"}.get(value, str(value))
-        if not isinstance(value, list)
-        else str(value)
-    )

@@ -15,13 +15,14 @@ def results(summary: dict[str, Any]) -> Table:
     table.add_column("")
     for split in splits:
         table.add_column({"val": "validation"}.get(split, split), justify="right")
-    best = summary.get("best/step")
-    for label, prefix in ((f"best (step {best})", ""), (f"last (step {summary.get('step')})", "last/")):
+    best, last = summary.get("best/step"), summary.get("step")
+    title = f"best (step {best})" if "val" in splits else f"last (step {last})"
+    for label, prefix in ((title, ""), (f"last (step {last})", "last/")):
         for name in names:
             values = [summary.get(f"{prefix}{split}/{name}") for split in splits]
             if any(v is not None for v in values):
                 table.add_row(f"{label:<18} {name}", *(number(v) for v in values))
-        if best == summary.get("step"):
+        if best == last or "val" not in splits:
             break  # they are the same
     return table
 

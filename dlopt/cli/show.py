@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -31,7 +32,11 @@ def show(argv: Sequence[str]) -> int:
     except RunNotFound as error:
         print(f"dlopt show: {error}", file=sys.stderr)
         return 2
-    _print(run)
+    try:
+        _print(run)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        print(f"dlopt show: {run.path} is damaged ({type(error).__name__}: {error})", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -43,6 +48,8 @@ def _print(run: Run) -> None:
     began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status["started"]))
     console.print(f"[bold]{run.path}[/bold]", highlight=False)
     said = f": {status['message']}" if status["message"] else ""
+    if status["status"] == "running" and status["host"] == socket.gethostname() and not run.alive:
+        said = ", but its process is gone"
     console.print(f"{status['status']}{said}, started {began} on {status['host']}", highlight=False, markup=False)
     settings = Table(box=None, pad_edge=False, show_header=False)
     config = run.config()

@@ -16,6 +16,7 @@ from dlopt.normalization.batch import BatchNorm
 from dlopt.parts import Regularization
 from dlopt.regularization.dropout import Dropout
 
+_EXACTLY = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # a subclass has a forward of its own
 _FIRST_SITE = 10_000
 """Sites of adopted modules are numbered from here, clear of those that a net asked for itself."""
 
@@ -27,7 +28,7 @@ def adopt(model: Any, regularization: Mapping[str, Regularization]) -> Any:
     swapped: dict[nn.Module, nn.Module] = {}
     site = _FIRST_SITE
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) in _EXACTLY:
             swapped[module] = _batch_norm(module)
         elif type(module) is nn.Dropout:
             if module.p == 1:
@@ -37,8 +38,8 @@ def adopt(model: Any, regularization: Mapping[str, Regularization]) -> Any:
     if model in swapped:
         return swapped[model]
     for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if child in swapped:
+        for name, child in list(parent._modules.items()):
+            if child is not None and child in swapped:
                 setattr(parent, name, swapped[child])
     return model
 

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from dlopt import parts, streams
 from dlopt.config import paths, targets
 from dlopt.config.adopt import adopt
-from dlopt.config.data import check_batch, check_dims, cut, preprocessed
+from dlopt.config.data import check_batch, check_dataset, check_dims, cut, preprocessed
 from dlopt.config.probe import check_metrics, probe, threads
-from dlopt.config.problems import Problems
+from dlopt.config.problems import ConfigError, Problems
 from dlopt.config.settings import settings
 from dlopt.experiment import Experiment, Settings, initial_weights
 from dlopt.weights import Layout
@@ -40,15 +40,15 @@ def build(config: DictConfig, given: Sequence[str] = ()) -> tuple[Experiment, li
 
     Raises ConfigError with all problems.
     """
-    available = torch.get_num_threads()
+    before = torch.get_num_threads()
     torch.set_num_threads(1)  # waking the others takes longer than all that is done here
     try:
-        return _build(config, given, available)
+        return _build(config, given)
     finally:
-        torch.set_num_threads(available)
+        torch.set_num_threads(before)
 
 
-def _build(config: DictConfig, given: Sequence[str], available: int) -> tuple[Experiment, list[str]]:
+def _build(config: DictConfig, given: Sequence[str]) -> tuple[Experiment, list[str]]:
     problems = Problems()
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     tree: dict[str, Any] = OmegaConf.to_container(own, resolve=True)  # type: ignore[assignment]
@@ -58,6 +58,8 @@ def _build(config: DictConfig, given: Sequence[str], available: int) -> tuple[Ex
 
     made = _Maker(groups, problems)
     dataset = made.of("data", lambda data: data.load())
+    if dataset is not None and not check_dataset(dataset, problems):
+        dataset = None
     for name in paths.SINGLE[2:]:
         made.of(name)
     several = {name: made.several(name) for name in groups if name not in paths.SINGLE}
@@ -76,7 +78,7 @@ def _build(config: DictConfig, given: Sequence[str], available: int) -> tuple[Ex
         train, validation, test, statistics = preprocessed(train, validation, dataset.test, several["preprocess"])
         check_batch(found, train, problems)
         if model is not None and loss is not None and problems.clear_of("loss"):
-            metrics = probe(model, train, loss, dataset.outputs, problems)
+            metrics = probe(model, train, loss, dataset.outputs, found.dtype, problems)
             check_metrics(metrics, validation is not None, found, several["regularization"], problems)
     _check_schedule(made.parts, problems)
     problems.raise_any()
@@ -84,7 +86,11 @@ def _build(config: DictConfig, given: Sequence[str], available: int) -> tuple[Ex
     assert found and train and data and loss and model  # else there was a problem
     key = streams.key(found.seed, "init")
     gain = getattr(made.parts["activation"], "gain", 1.0)
-    w = initial_weights(model, Layout.of(model), made.parts["init"], made.parts["bias"], gain, key, found.dtype)
+    try:
+        w = initial_weights(model, Layout.of(model), made.parts["init"], made.parts["bias"], gain, key, found.dtype)
+    except Exception as error:
+        problems.add("init", f"fails: {type(error).__name__}: {error}")
+        raise ConfigError(problems.found) from error
     experiment = Experiment(
         settings=found,
         train=train,
@@ -101,7 +107,8 @@ def _build(config: DictConfig, given: Sequence[str], available: int) -> tuple[Ex
         augmentation=several["augmentation"],
         diagnostic=several["diagnostic"],
         preprocessing=statistics,
-        threads=threads(found, model, train, available),
+        network={name: groups[name] for name in ("arch", "activation", "normalization")},
+        threads=threads(found, model, train),
     )
     return experiment, problems.notices
 
@@ -109,11 +116,12 @@ def _build(config: DictConfig, given: Sequence[str], available: int) -> tuple[Ex
 def _check_groups(groups: Mapping[str, dict[str, Any]], given: Sequence[str], problems: Problems) -> None:
     """Every node against its target's signature, and every group against how many options it takes."""
     typed = [override.lstrip("+~").partition("=") for override in given]
-    for path, node in targets.nodes(groups):
-        targets.check(path, node, [key for key, _, _ in typed], problems)
     for key, _, value in typed:
         if key in paths.SINGLE and value.startswith("["):
             problems.add(key, f"takes one option, not a list, got {value}; add -m and commas for a run of each")
+    for path, node in targets.nodes(groups):
+        if problems.clear_of(path):
+            targets.check(path, node, [key for key, _, _ in typed], problems)
     for name, node in groups.items():
         if name not in paths.SINGLE:
             for key, inner in node.items():
@@ -153,7 +161,7 @@ class _Maker:
         self.problems = problems
         self.parts: dict[str, Any] = {}
 
-    def of(self, group: str, then: Callable[[Any], Any] = lambda part: part) -> Any:
+    def of(self, group: str, then: Callable[[Any], Any] | None = None) -> Any:
         """The part of a group with one option, or what `then` makes of it; None with a problem noted."""
         if "_target_" not in self.groups[group] or not self.problems.clear_of(group):
             return None
@@ -161,7 +169,7 @@ class _Maker:
         if part is None:
             return None
         self.parts[group] = part
-        return self._try(group, group, lambda: then(part))
+        return part if then is None else self._try(group, group, lambda: then(part))
 
     def several(self, group: str) -> dict[str, Any]:
         """The parts of a group with any number of options, by their keys, in order."""
@@ -212,7 +220,12 @@ class _Maker:
             self.problems.add(path, said.splitlines()[0] if said else type(cause).__name__)
             return None
         base = _CLASSES.get(group)
-        if base is not None and not isinstance(part, (base, parts.Dataset)):
+        if group in self.parts:  # then this is what its load() made
+            if not isinstance(part, parts.Dataset):
+                self.problems.add(path, f"load() must make a dlopt.parts.Dataset, it made a {type(part).__name__}")
+                return None
+            return part
+        if base is not None and not isinstance(part, base):
             self.problems.add(
                 f"{path}._target_", f"{type(part).__name__} must be a subclass of dlopt.parts.{base.__name__}"
             )

@@ -31,6 +31,11 @@ class Check(Callback):
 
             problems = Problems()
             check_directory(Path(config.hydra.run.dir), "hydra.run.dir", problems)
+            if config.hydra.output_subdir != ".hydra":
+                problems.add(
+                    "hydra.output_subdir",
+                    "must stay .hydra: a run cannot be shown or resumed without its configuration",
+                )
             try:
                 ready[:] = [build(config, config.hydra.overrides.task)]
             except ConfigError as error:
@@ -57,6 +62,8 @@ class Check(Callback):
             problems = Problems()
             check_directory(Path(config.hydra.sweep.dir), "hydra.sweep.dir", problems)
             where: dict[tuple[str, str], list[str]] = {}
+            seen: dict[str, Any] = {}
+            checked: set[tuple[str, ...]] = set()
             for number, job in enumerate(jobs):
                 try:
                     composed = loader.load_sweep_config(config, list(job))
@@ -64,12 +71,19 @@ class Check(Callback):
                     place = Path(composed.hydra.sweep.dir) / str(composed.hydra.sweep.subdir)
                     if not problems.found:
                         check_directory(place, "hydra.sweep.dir", problems)
-                    build(composed, job)
+                    if seen.setdefault(str(place), number) != number:
+                        problems.add("hydra.sweep.subdir", f"gives two runs one directory, {place}; leave it as it is")
+                    kind = tuple(o for o in job if not o.startswith("seed="))
+                    if kind not in checked:  # runs that differ in nothing but the seed stand or fall together
+                        build(composed, job)
+                        checked.add(kind)
                     continue
                 except ConfigError as error:
                     found = error.problems
                 except HydraException as error:
-                    found = explain(job, error)
+                    paths = [s.path for s in config.hydra.runtime.config_sources if s.provider == "command-line"]
+                    flags = ["--config-dir", paths[0]] if paths else []
+                    found = explain([*flags, *job], error)
                 for problem in found:
                     where.setdefault(problem, []).append(" ".join(o for o in job if o not in typed))
             for (key, said), which in where.items():

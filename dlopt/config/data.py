@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from dlopt import parts, splits, streams
@@ -25,7 +26,11 @@ def cut(
             )
             return None, None
         train = splits.subset(train, data.train_size, streams.fold(seed, "train_size"))
-    left = len(train) - round(settings.validation.fraction * len(train))
+    share = settings.validation.fraction
+    left = len(train) - round(share * len(train))
+    if share > 0 and left == len(train) > 0:
+        problems.add("validation.fraction", f"{share:g} of {len(train)} examples is none; hold out more, or 0")
+        return None, None
     if left < 1:
         where = "data" if len(train) == 0 else "validation.fraction"
         problems.add(where, f"leaves nothing to train on of {len(train)} examples; hold out less or take more data")
@@ -51,6 +56,38 @@ def preprocessed(
         validation = None if validation is None else dataclasses.replace(validation, inputs=inputs)
         test = dataclasses.replace(test, inputs=part.apply(test.inputs, statistics[name]))
     return train, validation, test, statistics
+
+
+def check_dataset(dataset: parts.Dataset, problems: Problems) -> bool:
+    """Whether what a data option has loaded is what dlopt.parts.Dataset promises."""
+    before = len(problems.found)
+    for name, split in (("train", dataset.train), ("test", dataset.test)):
+        x, y = split.inputs, split.targets
+        if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+            problems.add(
+                "data", f"{name}: inputs and targets must be tensors, got {type(x).__name__}, {type(y).__name__}"
+            )
+        elif len(x) != len(y):
+            problems.add("data", f"{name}: {len(x)} inputs and {len(y)} targets; there must be as many of each")
+        elif not y.is_floating_point() and (y.dtype != torch.int64 or y.ndim != 1):
+            problems.add(
+                "data", f"{name}: classes must be int64 of shape (N,), got {y.dtype} of shape {tuple(y.shape)}"
+            )
+        elif y.is_floating_point() and tuple(y.shape[1:]) != (dataset.outputs,):
+            problems.add("data", f"{name}: numbers must have shape (N, {dataset.outputs}), got {tuple(y.shape)}")
+        elif not y.is_floating_point() and len(y) and not (int(y.min()) >= 0 and int(y.max()) < dataset.outputs):
+            problems.add(
+                "data", f"{name}: labels must be 0 to {dataset.outputs - 1}, got {int(y.min())} to {int(y.max())}"
+            )
+        elif x.is_floating_point() and not torch.isfinite(x).all():
+            problems.add("data", f"{name}: the inputs hold numbers that are not finite")
+    if len(problems.found) == before and dataset.test.inputs.shape[1:] != dataset.train.inputs.shape[1:]:
+        problems.add(
+            "data", f"test examples have shape {tuple(dataset.test.inputs.shape[1:])}, training ones {dataset.shape}"
+        )
+    if len(problems.found) == before and len(dataset.test) == 0 and len(dataset.train) > 0:
+        problems.add("data", "the test split is empty")
+    return len(problems.found) == before
 
 
 def check_batch(settings: Settings, train: parts.Split, problems: Problems) -> None:

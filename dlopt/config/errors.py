@@ -84,7 +84,7 @@ def _one(override: str, error: Exception) -> Problem:
     if "must be a string or a list" in text:
         return key, f"needs an option{nearest('', paths.options(key)) if key in paths.groups() else ''}"
     if "multirun" in text or "Ambiguous value" in text:
-        return key, f"has several values, {value}: add -m for a run of each, or write a list as [{value}]"
+        return key, f"has several values, {value}: add -m for a run of each (a list is written [a,b])"
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) or "Could not override" in text:
         return key, _unknown(key, cause)
     return key, said(error)

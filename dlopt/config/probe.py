@@ -12,6 +12,8 @@ from dlopt import parts
 from dlopt.config.problems import Problems, nearest
 from dlopt.experiment import Settings
 
+AVAILABLE = torch.get_num_threads()
+"""Threads that torch would take by itself, before anything here has changed their number."""
 WORK_PER_THREAD = 4e7
 """Multiply-adds of a step that are worth a further thread: below, waiting for each other costs more than is gained.
 
@@ -20,52 +22,108 @@ many cores small work becomes several times slower with all of them.
 """
 
 
-def probe(model: nn.Module, train: parts.Split, loss: parts.Loss, outputs: int, problems: Problems) -> list[str]:
-    """Send two examples through the network and the loss; the names of the loss's metrics."""
-    rows = torch.arange(min(2, len(train))) if train.rows is None else train.rows[:2]
-    x, y = train.inputs[rows].to(torch.float32), train.targets[rows]
-    model.eval()
+def probe(
+    model: nn.Module, train: parts.Split, loss: parts.Loss, outputs: int, dtype: torch.dtype, problems: Problems
+) -> list[str] | None:
+    """Send two examples through network and loss; the names of the loss's metrics, or None with a problem noted."""
+    x, y = _two(train, dtype)
+    made = _sent(model.to(dtype), x, outputs, problems)
+    if made is None:
+        return None
+    y = y.to(made.dtype) if y.is_floating_point() else y
     try:
         with torch.no_grad():
-            made = model.float()(x)
-            if tuple(made.shape) != (len(x), outputs):
-                problems.add(
-                    "arch",
-                    f"makes outputs of shape {tuple(made.shape)} from {len(x)} examples, must be {(len(x), outputs)}",
-                )
-                return []
-            y = y.to(made.dtype) if y.is_floating_point() else y
             value = loss(made, y)
             metrics = list(loss.metrics(made, y))
     except Exception as error:
-        problems.add(
-            "arch", f"fails on a batch of shape {tuple(x.shape)}: {type(error).__name__}: {str(error).splitlines()[0]}"
-        )
-        return []
-    finally:
-        model.train()
-    if value.shape != ():
-        problems.add("loss", f"must be a single number, the mean over a batch; it has shape {tuple(value.shape)}")
+        problems.add("loss", f"fails on outputs {tuple(made.shape)} and targets {tuple(y.shape)}: {_said(error)}")
+        return None
+    if not isinstance(value, Tensor) or value.shape != ():
+        shape = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        problems.add("loss", f"must make a tensor of shape (), the mean over a batch; it makes one {shape}")
     if not any(p.requires_grad for p in model.parameters()):
         problems.add("arch", "has no weights to train")
+    _check_purity(model, x, problems)
     return metrics
 
 
+def _two(train: parts.Split, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Two examples, as training will see them."""
+    rows = torch.arange(min(2, len(train))) if train.rows is None else train.rows[:2]
+    x = train.inputs[rows]
+    return (x.to(dtype) if x.is_floating_point() else x), train.targets[rows]
+
+
+def _sent(model: nn.Module, x: Tensor, outputs: int, problems: Problems) -> Tensor | None:
+    model.eval()
+    try:
+        with torch.no_grad():
+            made = model(x)
+    except Exception as error:
+        problems.add("arch", f"fails on a batch of shape {tuple(x.shape)} and type {x.dtype}: {_said(error)}")
+        return None
+    finally:
+        model.train()
+    if not isinstance(made, Tensor):
+        problems.add("arch", f"must make one tensor of outputs; it makes a {type(made).__name__}")
+        return None
+    if tuple(made.shape) != (len(x), outputs):
+        problems.add(
+            "arch", f"makes outputs of shape {tuple(made.shape)} from {len(x)} examples, must be {(len(x), outputs)}"
+        )
+        return None
+    return made
+
+
+def _check_purity(model: nn.Module, x: Tensor, problems: Problems) -> None:
+    """In training the same weights, batch and key must give the same outputs and change nothing in the network."""
+    before = torch.get_rng_state()
+    buffers = {name: b.clone() for name, b in model.named_buffers()}
+    try:
+        with torch.no_grad():
+            model(x)
+    except Exception:
+        return  # such as a batch of two that is too small for it: training will tell
+    finally:
+        drawn = not torch.equal(before, torch.get_rng_state())
+        torch.set_rng_state(before)
+        for module in model.modules():
+            if isinstance(module, parts.Running):
+                module.seen = {}
+    if drawn:
+        problems.add(
+            "arch",
+            "draws from torch's global generator in training, so no run of it could be repeated; take nn.Dropout, "
+            "or the dropout(site) that dlopt passes, in place of other random modules",
+        )
+    changed = [name for name, b in model.named_buffers() if not torch.equal(b, buffers[name])]
+    if changed:
+        problems.add(
+            "arch", f"changes its buffer {changed[0]} in training; derive such a module from dlopt.parts.Running"
+        )
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+
 def check_metrics(
-    metrics: Sequence[str],
+    metrics: Sequence[str] | None,
     validates: bool,
     settings: Settings,
     regularization: Mapping[str, parts.Regularization],
     problems: Problems,
 ) -> None:
+    if metrics is None:
+        return
     names = ["loss", *metrics]
     possible = [f"{split}/{name}" for split in ("val", "train") for name in names]
     written = possible if validates else [f"train/{name}" for name in names]
-    if metrics and settings.objective not in possible:
+    if settings.objective not in possible:
         problems.add("objective", f"no run writes '{settings.objective}'{nearest(settings.objective, written)}")
     for name, part in regularization.items():
         monitor = getattr(part, "monitor", None)
-        if metrics and monitor is not None and monitor not in written:
+        if monitor is not None and monitor not in written:
             if monitor in possible:
                 why = "needs a validation split; set validation.fraction above 0"
             else:
@@ -73,11 +131,11 @@ def check_metrics(
             problems.add(f"regularization.{name}.monitor", why)
 
 
-def threads(settings: Settings, model: nn.Module, train: parts.Split, available: int) -> int:
-    """Threads by the multiply-adds of a step, counted on two examples; never more than there are available."""
+def threads(settings: Settings, model: nn.Module, train: parts.Split) -> int:
+    """Threads by the multiply-adds of a step, counted on two examples; never more than AVAILABLE."""
     if settings.threads != "auto":
         return settings.threads
-    x = train.inputs[:2].to(torch.float32)
+    x, _ = _two(train, settings.dtype)
     batch = len(train) if settings.batch_size == "full" else settings.batch_size
     done = 0
 
@@ -95,4 +153,4 @@ def threads(settings: Settings, model: nn.Module, train: parts.Split, available:
     for hook in hooks:
         hook.remove()
     step = 3 * batch * done / len(x)  # forward, and twice as much backward
-    return max(1, min(available, round(step / WORK_PER_THREAD)))
+    return max(1, min(AVAILABLE, round(step / WORK_PER_THREAD)))

@@ -15,6 +15,11 @@ def register() -> None:
 
 
 def _name(*, _root_: Any) -> str:
-    """The name that was given, or <arch>-<optimizer>."""
-    choices = _root_.hydra.runtime.choices
-    return str(_root_.get("name") or "-".join(str(choices.get(group)) for group in ("arch", "optimizer")))
+    """The name that was given, or <arch>-<optimizer>; a class of one's own counts by its name."""
+    typed = dict(str(o).partition("=")[::2] for o in _root_.hydra.overrides.task)
+
+    def chosen(group: str) -> str:
+        target = typed.get(f"{group}._target_", "")
+        return target.rpartition(".")[2] or str(_root_.hydra.runtime.choices.get(group))
+
+    return str(_root_.get("name") or f"{chosen('arch')}-{chosen('optimizer')}")

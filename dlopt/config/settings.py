@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +20,9 @@ def settings(tree: dict[str, Any], problems: Problems) -> Settings | None:
     _check_fields(Settings, tree, "", problems)
     if not any(key == "device" for key, _ in problems.found[before:]) and "device" in tree:
         tree["device"] = _device(str(tree["device"]), tree.get("precision"), problems)
+    threads, cores = tree.get("threads"), os.cpu_count() or 1
+    if isinstance(threads, int) and not isinstance(threads, bool) and threads > 4 * cores:
+        problems.add("threads", f"{threads} is far more than the {cores} cores of this machine")
     name = tree.get("name")
     if isinstance(name, str) and (not name or "/" in name or name.startswith(".")):
         problems.add("name", f"is a part of a directory's name; '{name}' is none")

@@ -64,8 +64,8 @@ def mismatch(value: Any, hint: Any) -> str | None:
     if isinstance(value, float) and not math.isfinite(value):
         return f"must be {describe(hint)}, and finite; got {value}"
     if kind in (int, float) and _fits(value, kind):
-        return f"must be {limits or describe(hint)}, got {_shown(value)}"
-    return f"must be {describe(hint)}, got {_shown(value)}"
+        return f"must be {limits or describe(hint)}, got {shown(value)}"
+    return f"must be {describe(hint)}, got {shown(value)}"
 
 
 def describe(hint: Any) -> str:
@@ -101,7 +101,8 @@ def _fits(value: Any, hint: Any) -> bool:
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         ranges = [m for m in hint.__metadata__ if isinstance(m, Range)]
-        return _fits(value, hint.__origin__) and all(value in r for r in ranges)
+        number = isinstance(value, (int, float))
+        return _fits(value, hint.__origin__) and (not number or all(value in r for r in ranges))
     if origin in (Union, types.UnionType):
         return any(_fits(value, h) for h in inner)
     if origin is Literal:
@@ -121,7 +122,8 @@ def _fits(value: Any, hint: Any) -> bool:
     return True
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as people write it in YAML; text in quotes."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return repr(value) if isinstance(value, str) else str(value)

@@ -1,6 +1,5 @@
 """MNIST-1D."""
 
-import random
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -40,13 +39,7 @@ def _load(file: Path) -> Dataset:
 def _generate() -> cache.Arrays:
     from mnist1d.data import get_dataset_args, make_dataset
 
-    # The generator seeds and draws from the global generators of Python and numpy.
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        made = make_dataset(get_dataset_args())
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
+    made = make_dataset(get_dataset_args())
     return {
         name: made[name].astype(np.int64 if name.startswith("y") else np.float32)
         for name in ("x", "y", "x_test", "y_test")

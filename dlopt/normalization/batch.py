@@ -54,6 +54,7 @@ class BatchNorm(Running):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        x = x.to(self.weight.dtype)  # statistics are not for bfloat16
         # The kernel that returns the statistics it used: one pass, where computing them beside it would take two.
         y, mean, inverse = torch.native_batch_norm(x, self.weight, self.bias, None, None, True, 0.0, self.eps)
         count = x.numel() // x.shape[1]

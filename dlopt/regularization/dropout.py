@@ -36,5 +36,5 @@ class Mask(Site):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        dropped = streams.bernoulli(self.key, self.rule.p, tuple(x.shape), x.device)
+        dropped = streams.bernoulli(self.key(), self.rule.p, tuple(x.shape), x.device)
         return (x / (1.0 - self.rule.p)).masked_fill(dropped, 0.0)

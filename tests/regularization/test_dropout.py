@@ -14,7 +14,7 @@ KEY = streams.key(0, "dropout")
 
 def mask(p, site=0, key=KEY):
     module = Dropout(p).module(site)
-    module.key = key
+    module.arm(key)
     return module
 
 
@@ -48,10 +48,17 @@ def test_p_zero_drops_nothing():
 
 def test_the_same_key_drops_the_same_units_and_another_key_others():
     x = torch.randn(100, 10)
+    assert torch.equal(mask(0.5)(x), mask(0.5)(x))
+    assert not torch.equal(mask(0.5)(x), mask(0.5, key=streams.fold(KEY, 1))(x))
+
+
+def test_a_module_that_is_used_twice_in_one_evaluation_draws_twice():
+    x = torch.randn(100, 10)
     module = mask(0.5)
-    assert torch.equal(module(x), module(x))
-    other = mask(0.5, key=streams.fold(KEY, 1))(x)
-    assert not torch.equal(module(x), other)
+    first, second = module(x), module(x)
+    assert not torch.equal(first, second)
+    module.arm(KEY)
+    assert torch.equal(module(x), first)
 
 
 def test_units_are_dropped_independently_across_examples_and_units():

@@ -1,0 +1,94 @@
+"""One run from the command line: trained, watched, stopped by signals, reported."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dlopt.experiment import Experiment
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""Ctrl-C, a cluster's preemption, a terminal that was closed."""
+
+
+def run_one(
+    experiment: Experiment,
+    path: Path,
+    hparams: dict[str, Any],
+    notices: Sequence[str] = (),
+    *,
+    title: str = "",
+    many: bool = False,
+    again: bool = False,
+) -> tuple[int, dict[str, Any]]:
+    """Train one experiment in its directory; returns the exit code and the summary. A failure is said and logged."""
+    from dlopt.cli.progress import Progress
+    from dlopt.run import Run
+    from dlopt.train import train as run_loop
+
+    log = logging.getLogger("dlopt")
+    for notice in notices:
+        log.info(notice)
+        print(f"note: {notice}", file=sys.stderr)
+    run = Run.create(path, hparams, again=again)
+    progress = Progress(title or shown(path), many=many)
+    before = {s: signal.signal(s, _stopper(progress)) for s in STOPPING}
+    try:
+        log.info("start in %s", run.path)
+        with progress:
+            (summary,) = run_loop([experiment], [run], progress)
+    except KeyboardInterrupt:
+        print("stopped at once; what the last checkpoint does not hold is lost", file=sys.stderr)
+        return INTERRUPTED, {}
+    except Exception as error:
+        log.exception("failed")
+        said = str(error).splitlines()[0] if str(error) else ""
+        print(f"the run failed: {type(error).__name__}: {said}", file=sys.stderr)
+        print(f"  the traceback is in {shown(run.log_file)}", file=sys.stderr)
+        return FAILED, {}
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
+    log.info("%s: %s", summary["status"], summary)
+    progress.report(run, summary, shown(path))
+    return (INTERRUPTED if summary["status"] == "interrupted" else DONE), summary
+
+
+def _stopper(progress: Any) -> Any:
+    """The first signal lets the step under way be the last; a second ends at once."""
+
+    def stop(signum: int, frame: Any) -> None:
+        if progress.stop:
+            raise KeyboardInterrupt
+        progress.stop = True
+
+    return stop
+
+
+def hparams_of(config: dict[str, Any], chosen: dict[str, str]) -> dict[str, Any]:
+    """The choices and numbers of a run, flat, as TensorBoard's HPARAMS table shows them."""
+    found: dict[str, Any] = {group: option for group, option in chosen.items() if isinstance(option, str)}
+
+    def walk(node: dict[str, Any], prefix: str) -> None:
+        for key, value in node.items():
+            if isinstance(value, dict):
+                walk(value, f"{prefix}{key}.")
+            elif not key.startswith("_") and isinstance(value, (bool, int, float, str)):
+                found[prefix + key] = value
+
+    walk({k: v for k, v in config.items() if k not in ("hydra", "resume")}, "")
+    return found
+
+
+def shown(path: Path) -> str:
+    """A path as people would type it."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,113 @@
+"""dlopt train resume=RUN: go on with a run from its last checkpoint.
+
+Its configuration is read from its directory, without Hydra, which would overwrite what is there.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+MAY_CHANGE = (
+    "epochs", "steps", "device", "threads", "deterministic", "log_every", "eval_every", "checkpoint",
+    "optimizer", "schedule", "regularization", "augmentation", "diagnostic",
+)  # fmt: skip
+"""What can be set anew. Anything else (the data, the net, the seed, the batches) would make it another run."""
+
+
+def resume(name: str, arguments: Sequence[str]) -> int:
+    """The command; returns the exit code."""
+    from dlopt.cli.one import DONE, USAGE, hparams_of, run_one, shown
+    from dlopt.config.build import build
+    from dlopt.config.problems import ConfigError
+    from dlopt.run import RunNotFound, find, replace_file
+
+    try:
+        run = find(name)
+        status = run.status["status"]
+        config = merged(run, arguments)
+        if status == "done" and not arguments:
+            print(f"{shown(run.path)} is done; nothing to go on with (epochs=... makes it longer)")
+            return DONE
+        experiment, notices = build(config, arguments)
+        check(run, experiment)
+        choices = run.choices()
+    except RunNotFound as error:
+        print(f"resume: {error}", file=sys.stderr)
+        return USAGE
+    except ConfigError as error:
+        print(error.text(), file=sys.stderr)
+        return USAGE
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        print(f"resume: {name} cannot be read ({type(error).__name__}: {str(error).splitlines()[0]})", file=sys.stderr)
+        return USAGE
+    from omegaconf import OmegaConf
+
+    if arguments:  # so that the next resume, and whoever reads the configuration, know of them
+        kept = OmegaConf.to_yaml(OmegaConf.merge(config, {"resume": None}))
+        replace_file(run.config_file, kept.encode())
+    handler = logging.FileHandler(run.log_file)
+    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
+    log = logging.getLogger("dlopt")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.info("resume %s", " ".join(arguments))
+    if not run.checkpoint("last").exists():
+        print("note: it has no checkpoint yet, so it begins anew", file=sys.stderr)
+    try:
+        content: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+        return run_one(experiment, run.path, hparams_of(content, choices), notices, again=True)[0]
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def merged(run: Any, arguments: Sequence[str]) -> Any:
+    """The run's configuration with what is set anew; ConfigError names what cannot be."""
+    from omegaconf import OmegaConf
+
+    from dlopt.config import paths
+    from dlopt.config.problems import Problems, nearest
+
+    problems = Problems()
+    if run.alive:
+        problems.add("resume", f"{run.path} is still running (process {run.status['pid']})")
+    config = OmegaConf.load(run.config_file)
+    for argument in arguments:
+        key, equals, _ = argument.partition("=")
+        top = key.partition(".")[0]
+        if argument.startswith("-") or not equals:
+            problems.add(argument, "does not go with resume, which takes KEY=VALUE")
+        elif key.startswith(("+", "~")):
+            problems.add(key, "nothing can be added to a run that goes on, or taken away")
+        elif key in paths.groups():
+            problems.add(key, "another option cannot be chosen in a run that goes on; start a new one")
+        elif top not in MAY_CHANGE and top in config:
+            problems.add(
+                key, f"cannot change in a run that goes on; start a new one (may change: {', '.join(MAY_CHANGE)})"
+            )
+        elif OmegaConf.select(config, key, default="???", throw_on_missing=False) == "???":
+            above = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
+            names = [str(k) for k in above if not str(k).startswith("_")] if OmegaConf.is_dict(above) else []
+            problems.add(key, f"there is no such key{nearest(key.rpartition('.')[2], names)}")
+        else:
+            config = OmegaConf.merge(config, OmegaConf.from_dotlist([argument]))
+    problems.raise_any()
+    config.resume = str(run.path)
+    return config
+
+
+def check(run: Any, experiment: Any) -> None:
+    """Whether the last checkpoint is one of this network."""
+    from dlopt.config.problems import ConfigError
+
+    if not run.checkpoint("last").exists():
+        return
+    saved = {name: tuple(x.shape) for name, x in run.load("last")["model"].items()}
+    mine = {name: tuple(x.shape) for name, x in experiment.model.state_dict().items()}
+    if saved != mine:
+        name = next(n for n in saved.keys() | mine.keys() if saved.get(n) != mine.get(n))
+        said = f"its checkpoint is of another network: {name} has shape {saved.get(name)}, not {mine.get(name)}"
+        raise ConfigError([("resume", said)])
