@@ -235,3 +235,76 @@ class Hinge:
 class Sawtooth:
     def __call__(self, step: int, steps: int) -> float:
         return 1.0 - (step % 5) / 10
+
+
+class Impure(nn.Module):
+    """Draws from the global generator, or changes a buffer, in training."""
+
+    def __init__(self, inputs: tuple[int, ...], outputs: int, how: str = "random") -> None:
+        super().__init__()
+        self.layer = nn.Linear(_size(inputs), outputs)
+        self.drop = nn.Dropout1d(0.5) if how == "random" else nn.Identity()
+        self.how = how
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.how == "buffer":
+            self.count += 1
+        return self.drop(self.layer(x.flatten(1)).unsqueeze(1)).squeeze(1)
+
+
+class Frozen(nn.Module):
+    """A frozen layer, drawn from the seed or scaled by a number, below a trained one, and a weight that is used twice."""
+
+    def __init__(self, inputs: tuple[int, ...], outputs: int, scale: float = 1.0) -> None:
+        super().__init__()
+        self.features = nn.Linear(_size(inputs), 6)
+        self.features.requires_grad_(False)
+        self.one = nn.Linear(6, 6, bias=False)
+        self.two = nn.Linear(6, 6, bias=False)
+        self.two.weight = self.one.weight
+        self.head = nn.Linear(6, outputs)
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.two(self.one(self.scale * self.features(x.flatten(1))).tanh()))
+
+
+@dataclass(frozen=True)
+class Unfit(Data):
+    """Data with something wrong."""
+
+    how: str = ""
+
+    def load(self) -> Any:
+        x, y = _examples(60, 1)
+        test = Split(*_examples(30, 2))
+        made: dict[str, Any] = {
+            "numpy": lambda: Dataset(Split(x.numpy(), y), test, 3),  # type: ignore[arg-type]
+            "lengths": lambda: Dataset(Split(x, y[:50]), test, 3),
+            "labels": lambda: Dataset(Split(x, y), test, 2),
+            "types": lambda: Dataset(Split(x, y.int()), test, 3),
+            "infinite": lambda: Dataset(Split(x / 0, y), test, 3),
+            "shapes": lambda: Dataset(Split(x, y), Split(x[:, :2], y), 3),
+            "tuple": lambda: (x, y),
+        }
+        return made[self.how]()
+
+
+@dataclass(frozen=True)
+class Whole(Data):
+    """Inputs of whole numbers, as of tokens."""
+
+    def load(self) -> Dataset:
+        x, y = _examples(60, 1)
+        return Dataset(Split((x * 2).long() % 5, y), Split((x[:30] * 2).long() % 5, y[:30]), 3)
+
+
+class Tokens(nn.Module):
+    def __init__(self, inputs: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(5, 4)
+        self.head = nn.Linear(4 * _size(inputs), outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.table(x).flatten(1))

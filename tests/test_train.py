@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from helpers import DEVICE, blobs, built, curves, trained, weights
 
 from dlopt import streams
+from dlopt.run import Run
+from dlopt.train import train
 from dlopt.watch import Watch
 
 LANES = (
@@ -163,9 +165,6 @@ def test_interrupted_and_resumed_equals_uninterrupted(optimizer, stop, tmp_path)
             if name == "step" and value == stop:
                 self.stop = True
 
-    from dlopt.run import Run
-    from dlopt.train import train
-
     run = Run.create(tmp_path / "run")
     (first,) = train([blobs(*overrides)], [run], Stopper())
     assert first["status"] == run.status["status"] == "interrupted"
@@ -316,3 +315,164 @@ def test_a_net_of_torchs_own_stateful_modules_is_taken_in(tmp_path):
 def test_settings_of_every_lane_but_the_seed_agree():
     one, two = blobs(), blobs("seed=3")
     assert dataclasses.replace(one.settings, seed=3) == two.settings
+
+
+def test_batch_norm_in_the_loop_equals_torchs_own(tmp_path):
+    """Running statistics move once per step, by torch's convention, and inference uses them."""
+    experiment = blobs(
+        "precision=float64", "optimizer=sgd", "normalization=batch", "validation.fraction=0", "batch_size=25"
+    )
+    model = torch.nn.Sequential(
+        torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Linear(8, 3)
+    ).double()
+    torch.nn.utils.vector_to_parameters(experiment.w, model.parameters())
+    (summary,), (run,) = trained(tmp_path, experiment)
+    x, y = experiment.train.inputs.double(), experiment.train.targets
+    rule = torch.optim.SGD(model.parameters(), lr=0.1)
+    for epoch in range(3):
+        order = torch.randperm(60, generator=streams.generator(streams.key(0, "order", epoch)))
+        for rows in order.split(25):
+            rule.zero_grad()
+            F.cross_entropy(model(x[rows]), y[rows]).backward()
+            rule.step()
+    saved = run.load("last")["model"]
+    torch.testing.assert_close(saved["hidden.1.running_mean"], model[1].running_mean, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(saved["hidden.1.running_var"], model[1].running_var, rtol=1e-10, atol=1e-12)
+    with torch.no_grad():
+        test = F.cross_entropy(model.eval()(experiment.test.inputs.double()), experiment.test.targets).item()
+    assert summary["test/loss"] == pytest.approx(test, rel=1e-10)
+
+
+@pytest.mark.parametrize("stop", [2, 5])
+def test_resuming_restores_averages_instruments_and_the_best_weights(stop, tmp_path):
+    """The best evaluation lies before the interruption; the rate is such that nothing after is better."""
+    overrides = ("averaging=custom", "averaging._target_=mine.Mean", "diagnostic=gradients", "diagnostic.gradients.every=1",
+                 "log_every=1", "optimizer=sgd", "optimizer.lr=30", "precision=float64")  # fmt: skip
+    (whole,), (straight,) = trained(tmp_path / "straight", blobs(*overrides))
+    run = interrupted(tmp_path / "run", stop, overrides)
+    (second,) = train([blobs(*overrides, f"resume={run.path}")], [run])
+    assert curves(run) == curves(straight)
+    assert torch.equal(weights(run, "best"), weights(straight, "best"))
+    clock = ("seconds", "steps_per_second", "peak_memory")
+    assert {k: v for k, v in second.items() if k not in clock} == {k: v for k, v in whole.items() if k not in clock}
+
+
+def interrupted(folder, stop, overrides):
+    """A run that was stopped after so many steps, ready to go on."""
+
+    class Stopper(Watch):
+        def __setattr__(self, name, value):
+            super().__setattr__(name, value)
+            if name == "step" and value == stop:
+                self.stop = True
+
+    train([blobs(*overrides)], [Run.create(folder)], Stopper())
+    return Run.create(folder, again=True)
+
+
+def test_a_run_without_a_checkpoint_begins_anew(tmp_path):
+    (_,), (straight,) = trained(tmp_path / "straight", blobs())
+    run = Run.create(tmp_path / "run")
+    run.log({"step": 3, "epoch": 1.0, "seconds": 1.0, "train/loss": 9.0})
+    run.finish("failed")
+    again = Run.create(run.path, again=True)
+    train([blobs(f"resume={run.path}")], [again])
+    assert curves(again) == curves(straight)
+    assert len(list(run.path.glob("events.*"))) == 1
+
+
+def test_what_instruments_ask_is_not_counted(tmp_path):
+    watched = blobs("diagnostic=custom", "diagnostic.custom._target_=mine.Distance", "+diagnostic.custom.every=1")
+    (summary,), _ = trained(tmp_path, watched)
+    assert summary["evaluations"] == 9
+
+
+def test_statistics_for_averaged_weights_are_those_of_the_training_split(tmp_path):
+    from dlopt.batches import Examples, Place
+    from dlopt.evaluate import recomputed_statistics
+    from dlopt.objective import Problem
+
+    experiment = blobs("normalization=batch", "precision=float64")
+    problem = Problem(experiment.model.double(), experiment.loss)
+    examples = Examples([experiment.train], Place(torch.device("cpu"), torch.float64), lanes=False)
+    found = recomputed_statistics(problem, experiment.w, examples)
+    hidden = examples.all()[0] @ problem.layout.views(experiment.w)["hidden.0.weight"].T
+    torch.testing.assert_close(found["hidden.1.running_mean"], hidden.mean(0))
+    torch.testing.assert_close(found["hidden.1.running_var"], hidden.var(0))
+
+
+@pytest.mark.parametrize("data", [(), ("data._target_=mine.Line", "loss=mse")])
+def test_an_epochs_row_does_not_depend_on_rows_within_it_or_on_checkpoints(data, tmp_path):
+    plain, often = (
+        trained(tmp_path / n, blobs(*data, *more))[1][0] for n, more in (("a", ()), ("b", ("log_every=1",)))
+    )
+    saved = trained(tmp_path / "c", blobs(*data, "checkpoint.every=2"))[1][0]
+    wanted = curves(plain)
+    assert curves(saved) == wanted
+    assert [row for row in curves(often) if "val/loss" in row] == wanted
+
+
+def test_more_outputs_than_are_kept_give_the_same_means(tmp_path, monkeypatch):
+    import dlopt.window
+
+    _, (plain,) = trained(tmp_path / "plain", blobs("precision=float64", "batch_size=13", "log_every=2"))
+    monkeypatch.setattr(dlopt.window, "KEPT", 40)
+    _, (folded,) = trained(tmp_path / "folded", blobs("precision=float64", "batch_size=13", "log_every=2"))
+    for a, b in zip(curves(plain), curves(folded), strict=True):
+        assert a == pytest.approx(b, rel=1e-12)
+
+
+def test_weights_that_are_not_finite_after_the_last_step_are_a_divergence(tmp_path):
+    bold = ("optimizer=custom", "optimizer._target_=mine.Bold", "+optimizer.lr=1e30", "steps=1")
+    (summary,), _ = trained(tmp_path, blobs(*bold))
+    assert summary["status"] == "diverged"
+
+
+def test_a_diverged_lane_leaves_in_the_middle_of_an_epoch(tmp_path):
+    common = ("log_every=1", "optimizer=sgd", "precision=float64", "normalization=batch")
+    _, lanes = trained(tmp_path / "lanes", blobs(*common, "optimizer.lr=1e300"), blobs(*common, "seed=1"))
+    _, (alone,) = trained(tmp_path / "solo", blobs(*common, "seed=1"))
+    for mine, other in zip(curves(lanes[1]), curves(alone), strict=True):
+        assert mine == pytest.approx(other, rel=1e-8, abs=1e-9)
+
+
+def test_an_experiment_can_be_trained_twice(tmp_path):
+    experiment = blobs("normalization=batch", "regularization=dropout")
+    one, two = (trained(tmp_path / n, experiment)[1][0] for n in "ab")
+    assert curves(one) == curves(two)
+    assert torch.equal(weights(one), weights(two))
+
+
+def test_torchs_switches_are_left_as_they_were(tmp_path):
+    torch.set_num_threads(2)
+    trained(tmp_path, blobs("threads=1"))
+    assert torch.get_num_threads() == 2
+
+
+FROZEN = ("data=custom", "data._target_=mine.Blobs", "batch_size=16", "epochs=2", f"device={DEVICE}", "arch=custom",
+          "arch._target_=mine.Frozen")  # fmt: skip
+
+
+@pytest.mark.parametrize("other", ["seed=1", "arch.scale=3.0"])
+def test_lanes_agree_in_what_is_not_trained(other, tmp_path):
+    with pytest.raises(ValueError, match="must agree in network"):
+        trained(tmp_path, built(*FROZEN, "+arch.scale=1.0"), built(*FROZEN, "+arch.scale=1.0", other))
+
+
+def test_a_checkpoint_loads_into_the_users_own_class(tmp_path):
+    """Frozen, tied and trained weights: all there, and the network makes the test loss of the summary."""
+    import mine
+
+    experiment = built(*FROZEN, "optimizer.lr=0.05")
+    (summary,), (run,) = trained(tmp_path, experiment)
+    net = mine.Frozen((4,), 3)
+    net.load_state_dict(run.load("best")["model"])
+    with torch.no_grad():
+        test = F.cross_entropy(net(experiment.test.inputs), experiment.test.targets).item()
+    assert summary["test/loss"] == pytest.approx(test, rel=1e-5)
+
+
+def test_inputs_of_whole_numbers_stay_so(tmp_path):
+    (summary,), _ = trained(tmp_path, built("data=custom", "data._target_=mine.Whole", "arch=custom", "arch._target_=mine.Tokens",
+                                            "batch_size=16", "epochs=2", f"device={DEVICE}"))  # fmt: skip
+    assert summary["status"] == "done"

@@ -58,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     module, _, function = COMMANDS[command].partition(":")
     before = signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # while modules are imported nothing is to be saved
     try:
-        return getattr(import_module(module), function)(argv[1:])
+        code = getattr(import_module(module), function)(argv[1:])
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -267,3 +267,102 @@ def test_resuming_a_finished_run_does_nothing_or_makes_it_longer(here, capsys):
     assert find().summary["step"] == 15
     assert [row["step"] for row in find().rows()] == [3, 6, 9, 12, 15]
     assert main(["train", "resume=last", "epoch=5"]) == 2
+
+
+REFUSED = {
+    "seed=5": "cannot change",
+    "batch_size=8": "cannot change",
+    "arch.widths=[9]": "cannot change",
+    "data.label_noise=0.1": "cannot change",
+    "optimizer=sgd": "another option",
+    "optimizer.lrr=1": "did you mean lr",
+    "epoch=3": "did you mean epochs",
+    "epochs=0": "epochs",
+    "+x=1": "nothing can be added",
+    "--help": "does not go with resume",
+    "-m": "does not go with resume",
+}
+
+
+@pytest.mark.parametrize("change", REFUSED)
+def test_what_cannot_change_in_a_run_that_goes_on(change, here, capsys):
+    assert main(["train", *BLOBS]) == 0
+    before = {p: p.read_bytes() for p in find().path.rglob("*") if p.is_file()}
+    capsys.readouterr()
+    assert main(["train", "resume=last", change]) == 2
+    assert REFUSED[change] in capsys.readouterr().err
+    assert {p: p.read_bytes() for p in find().path.rglob("*") if p.is_file()} == before
+
+
+def test_what_was_set_anew_is_kept_with_the_run(here, capsys):
+    assert main(["train", *BLOBS]) == 0
+    assert main(["train", "resume=last", "epochs=5", "optimizer.lr=0.05"]) == 0
+    assert find().config()["epochs"] == 5
+    assert find().config()["optimizer"]["lr"] == 0.05
+    assert find().config()["resume"] is None
+    assert main(["train", "resume='last'"]) == 0
+    assert "nothing to go on with" in capsys.readouterr().out
+
+
+def test_a_run_that_is_still_running_is_left_alone(here, capsys):
+    assert main(["train", *BLOBS]) == 0
+    run = find()
+    status = run.status | {"status": "running", "pid": 1}
+    run.status_file.write_text(json.dumps(status))
+    assert main(["train", "resume=last", "epochs=9"]) == 2
+    assert "still running (process 1)" in capsys.readouterr().err
+    run.status_file.write_text(json.dumps(status | {"pid": 2**22 + 1}))
+    assert main(["show"]) == 0
+    assert "its process is gone" in capsys.readouterr().out
+
+
+def test_a_damaged_run_is_said_to_be_so(here, capsys):
+    assert main(["train", *BLOBS]) == 0
+    run = find()
+    with run.metrics_file.open("a") as file:
+        file.write('{"step": 12, "epo')  # a line that was cut off is left out
+    assert [row["step"] for row in run.rows()] == [3, 6, 9]
+    run.checkpoint("last").write_bytes(run.checkpoint("last").read_bytes()[:100])
+    assert main(["train", "resume=last", "epochs=5"]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    run.status_file.write_text("{")
+    assert main(["show"]) == main(["train", "resume=last"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_curves_of_a_resumed_run_have_no_point_twice(here, capsys):
+    """Rows after the checkpoint, written by a process that was then killed, are dropped by TensorBoard too."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert main(["train", *BLOBS, "checkpoint.every=4", "steps=4"]) == 0
+    run = find()
+    late = Run(run.path)
+    late._status = run.status
+    late.log({"step": 6, "epoch": 2.0, "seconds": 1.0, "train/loss": 99.0})
+    late.finish("failed")
+    assert main(["train", "resume=last", "steps=9"]) == 0
+    reader = EventAccumulator(str(run.path), size_guidance={"scalars": 0})
+    reader.Reload()
+    steps = [event.step for event in reader.Scalars("train/loss")]
+    assert steps == [row["step"] for row in run.rows() if "train/loss" in row]
+    assert 99.0 not in [event.value for event in reader.Scalars("train/loss")]
+
+
+def test_ctrl_c_during_start_up_ends_at_once(here):
+    command = [sys.executable, "-m", "dlopt", "train", *BLOBS, "epochs=100000"]
+    environment = {"PYTHONPATH": str(paths.CONF.parent / "tests"), "PATH": "/usr/bin:/bin", "HOME": str(here)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    time.sleep(0.4)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in out + err
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure(here):
+    command = f"{sys.executable} -m dlopt train {' '.join(BLOBS)} | head -1 > /dev/null; exit ${{PIPESTATUS[0]}}"
+    environment = {"PYTHONPATH": str(paths.CONF.parent / "tests"), "PATH": "/usr/bin:/bin", "HOME": str(here)}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert find().status["status"] == "done"
