@@ -117,6 +117,8 @@ def turn(side: str, case: Case, x: Tensor, y: Tensor, steps: int) -> Turn:
         wall, cpu = time.perf_counter(), time.process_time()
         go()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        if side == DLOPT:
+            net.load_state_dict(Run(folder / "run").load("last")["model"])
         with torch.no_grad():
             return Turn(wall, cpu, cross_entropy(net(x), y).item())
 
