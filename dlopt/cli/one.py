@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlopt.cli.results import shown
+
 if TYPE_CHECKING:
     from dlopt.experiment import Experiment
 
@@ -84,11 +86,3 @@ def hparams_of(config: dict[str, Any], chosen: dict[str, str]) -> dict[str, Any]
 
     walk({k: v for k, v in config.items() if k not in ("hydra", "resume")}, "")
     return found
-
-
-def shown(path: Path) -> str:
-    """A path as people would type it."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

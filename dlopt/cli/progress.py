@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from dlopt.cli.results import headline, number, results
+from dlopt.cli.results import headline, number, results, shown
 from dlopt.run import Row, Run
 from dlopt.watch import Watch
 
@@ -42,8 +45,8 @@ class Progress(Watch):
             self._bars.stop()
 
     def row(self, run: Run, row: Row) -> None:
-        shown = headline(row) if self.console.width >= WIDE else headline(row)[-2:]
-        self.metrics = "  ".join(f"{name} {number(row[name])}" for name in shown)
+        names = headline(row) if self.console.width >= WIDE else headline(row)[-2:]
+        self.metrics = "  ".join(f"{name} {number(row[name])}" for name in names)
         if self._bars is None and time.monotonic() - self._said >= PLAIN_EVERY:
             self._said = time.monotonic()
             print(f"step {self.step}/{self.steps}  {self.metrics}", flush=True)
@@ -52,9 +55,9 @@ class Progress(Watch):
         """The results, where they lie, and what to type next."""
         status = summary["status"]
         if self.many:
-            shown = "  ".join(f"{k} {number(v)}" for k, v in summary.items() if k in headline(summary))
+            found = "  ".join(f"{k} {number(v)}" for k, v in summary.items() if k in headline(summary))
             self.console.print(
-                f"{path}  {status}  {shown}  [{self.title}]", markup=False, highlight=False, soft_wrap=True
+                f"{path}  {status}  {found}  [{self.title}]", markup=False, highlight=False, soft_wrap=True
             )
             return
         self.console.print(results(summary))
@@ -66,13 +69,14 @@ class Progress(Watch):
         rate = summary.get("steps_per_second")
         print(said + (f" ({rate:,.0f} steps per second)" if rate and status == "done" else ""))
         inside = path.startswith("outputs/")
+        at = "" if shutil.which("dlopt") else f"{shown(Path(sys.executable).parent)}/"  # no environment is active
         lines = {
-            f"dlopt show{'' if inside else ' ' + path}": "this table again, with the settings",
-            f"tensorboard --logdir {'outputs' if inside else path}": "its curves, beside those of other runs",
-            "dlopt list": "what else there is to try",
+            f"{at}dlopt show{'' if inside else ' ' + path}": "this table again, with the settings",
+            f"{at}tensorboard --logdir {'outputs' if inside else path}": "its curves, beside those of other runs",
+            f"{at}dlopt list": "what else there is to try",
         }
         if status == "interrupted":
-            lines = {f"dlopt train resume={path}": "goes on where it stopped"} | lines
+            lines = {f"{at}dlopt train resume={path}": "goes on where it stopped"} | lines
         width = max(map(len, lines))
         print(f"\nthe run is in {path}")
         for command, what in lines.items():

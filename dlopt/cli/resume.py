@@ -19,7 +19,8 @@ MAY_CHANGE = (
 
 def resume(name: str, arguments: Sequence[str]) -> int:
     """The command; returns the exit code."""
-    from dlopt.cli.one import DONE, USAGE, hparams_of, run_one, shown
+    from dlopt.cli.one import DONE, USAGE, hparams_of, run_one
+    from dlopt.cli.results import shown
     from dlopt.config.build import build
     from dlopt.config.problems import ConfigError
     from dlopt.run import RunNotFound, find, replace_file

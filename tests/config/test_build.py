@@ -1,0 +1,58 @@
+"""From a configuration to an experiment."""
+
+import torch
+from helpers import blobs, built, trained
+
+from dlopt.config import probe
+
+
+def test_preprocessing_is_fitted_on_the_training_rows_alone():
+    """A statistic of any other example would be a leak."""
+    experiment = built("data=digits", "arch=linear", "preprocess=standardize", "validation.fraction=0.3")
+    raw = built("data=digits", "arch=linear", "validation.fraction=0.3").train.gathered()[0].double()
+    found = experiment.preprocessing["standardize"]
+    torch.testing.assert_close(found["mu"], raw.mean(0).float())
+    torch.testing.assert_close(experiment.train.gathered()[0].mean(0), torch.zeros(1, 8, 8), atol=1e-5, rtol=0)
+    assert experiment.validation.gathered()[0].mean(0).abs().max() > 1e-3
+    assert torch.isfinite(experiment.test.inputs).all()
+
+
+def test_training_and_validation_rows_share_nothing():
+    experiment = built("data.train_size=1000", "data.label_noise=0.2")
+    train, validation = set(experiment.train.rows.tolist()), set(experiment.validation.rows.tolist())
+    assert len(train) == 800
+    assert len(validation) == 200
+    assert not train & validation
+    clean = built("data.train_size=1000").validation
+    assert torch.equal(clean.gathered()[1], experiment.validation.gathered()[1]), "noise reached the validation labels"
+
+
+def test_the_seed_decides_split_and_weights_and_nothing_else():
+    one, same, other = built("seed=1"), built("seed=1"), built("seed=2")
+    assert torch.equal(one.w, same.w)
+    assert torch.equal(one.validation.rows, same.validation.rows)
+    assert not torch.equal(one.w, other.w)
+    assert not torch.equal(one.validation.rows, other.validation.rows)
+    assert one.train.inputs is other.train.inputs, "runs share their data"
+
+
+def test_threads_are_chosen_by_the_work(monkeypatch):
+    """One for a small net, as many as are worth it for a large one, never more than there are."""
+    monkeypatch.setattr(probe, "AVAILABLE", 8)
+    assert built("arch=mlp").threads == 1
+    assert built("arch=mlp", "arch.widths=[2000,2000]").threads == 8
+    assert built("arch=mlp", "arch.widths=[400,400]").threads == round(3 * 100 * (40 * 400 + 400 * 400 + 4000) / 4e7)
+    assert built("arch=mlp", "arch.widths=[2000,2000]", "threads=3").threads == 3
+
+
+def test_seconds_are_those_of_training(tmp_path):
+    import time
+
+    experiment = blobs("epochs=30")
+    began = time.perf_counter()
+    (summary,), (run,) = trained(tmp_path, experiment)
+    wall = time.perf_counter() - began
+    seconds = [row["seconds"] for row in run.rows()]
+    assert seconds[0] > 0
+    assert seconds == sorted(seconds)
+    assert seconds[-1] <= summary["seconds"] < wall
