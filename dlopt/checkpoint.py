@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dlopt.training import Training
+from dlopt.weights import tied_names
 
 FORMAT = 1
 
@@ -19,7 +20,6 @@ FORMAT = 1
 def state(training: Training, i: int) -> dict[str, Any]:
     """All that lane i needs of the state of training to go on from here as if nothing had happened."""
     return {
-        "format": FORMAT,
         "step": training.step,
         "evaluations": training.problem.evaluations,
         "model": model(training, training.w, training.problem.running, i),
@@ -33,8 +33,7 @@ def model(training: Training, w: Tensor, running: Mapping[str, Tensor], i: int) 
     network = training.problem.model
     pieces = {n: v.detach() for n, v in training.layout.views(_lane(w, i, training.solo)).items()}
     pieces |= {name: _lane(b, i, training.solo) for name, b in running.items()}
-    first = {id(p): name for name, p in network.named_parameters()}  # tied ones have further names
-    tied = {name: first[id(p)] for name, p in network.named_parameters(remove_duplicate=False)}
+    tied = tied_names(network)
     return {name: pieces.get(tied.get(name, name), value.detach()) for name, value in network.state_dict().items()}
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dlopt.experiment import Experiment
 from dlopt.parts import Running
+from dlopt.weights import tied_names
 
 
 def agree(experiments: Sequence[Experiment]) -> None:
@@ -48,15 +49,12 @@ def _kinds(parts: Mapping[str, Any]) -> list[tuple[str, type]]:
 
 def _agree_in_constants(first: Experiment, other: Experiment) -> None:
     """Lanes share the module itself: what in it is neither a weight nor a running statistic must be the same."""
-    trainable = {name for name, p in first.model.named_parameters() if p.requires_grad}
+    own = dict(first.model.named_parameters())
+    trainable = {name for name, one in tied_names(first.model).items() if own[one].requires_grad}
     mine, others = first.model.state_dict(), other.model.state_dict()
     running = {
         f"{n}.{b}" for n, m in first.model.named_modules() if isinstance(m, Running) for b, _ in m.named_buffers()
     }
-    tied = {id(p): name for name, p in first.model.named_parameters()}
-    for name, p in first.model.named_parameters(remove_duplicate=False):
-        if tied[id(p)] in trainable:
-            trainable.add(name)
     for name in mine.keys() - trainable - running:
         if not torch.equal(mine[name], others[name]):
             raise ValueError(f"runs in lanes must agree in network: {name} is not trained, and differs")

@@ -121,7 +121,7 @@ class Problem:
                     def call(w: Tensor, running: dict[str, Tensor], x: Tensor) -> Tensor:
                         return functional_call(self.model, self.layout.views(w) | running, (x,))
 
-                    outputs = (vmap(call) if self.lanes else call)(w, dict(running), inputs)
+                    outputs = self.mapped(call)(w, dict(running), inputs)
             return outputs.to(w.dtype)
         finally:
             self.model.train()
@@ -133,17 +133,19 @@ class Problem:
             return self.total(w, x, y, Key(0, 0), varying)[1].statistics
 
         with torch.no_grad():
-            return (vmap(call) if self.lanes else call)(w, inputs, targets, self.varying)
+            return self.mapped(call)(w, inputs, targets, self.varying)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The mean loss, without penalties, of outputs that `predict` returned; shape () or (E,)."""
-        if self.lanes is None:
-            return self.loss(outputs, targets)
 
         def call(outputs: Tensor, targets: Tensor, varying: dict[Any, Tensor]) -> Tensor:
             return self._with(varying)[0](outputs, targets)
 
-        return vmap(call)(outputs, targets, self.varying)
+        return self.mapped(call)(outputs, targets, self.varying)
+
+    def mapped(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of one lane as one of all of them; the function itself for one run."""
+        return function if self.lanes is None else vmap(function)
 
     def keep(self, lanes: Tensor) -> None:
         """Leave only these lanes, given by their indices."""
@@ -266,7 +268,7 @@ class Objective:
             if problem.lanes is None and not problem._transforms_weights:
                 loss, evaluation = self._bound(problem._at(w))
                 return self._note(loss + problem._penalty(problem.regularization, w), evaluation)
-            return self._note(*self._map(problem.total)(w, self.inputs, self.targets, self.key, problem.varying))
+            return self._note(*problem.mapped(problem.total)(w, self.inputs, self.targets, self.key, problem.varying))
 
     def gradient(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """f(w), shape (...), and its gradient g, (..., P).
@@ -275,7 +277,7 @@ class Objective:
         """
         problem = self.problem
         if problem.lanes is not None or problem._transforms_weights:
-            mapped = self._map(grad_and_value(problem.total, has_aux=True))
+            mapped = problem.mapped(grad_and_value(problem.total, has_aux=True))
             g, (value, evaluation) = mapped(w, self.inputs, self.targets, self.key, problem.varying)
             return self._note(value, evaluation), g
 
@@ -303,7 +305,9 @@ class Objective:
 
     def hvp(self, w: Tensor, v: Tensor) -> Tensor:
         """The Hessian-vector product H(w) v, (..., P), by reverse mode over reverse mode."""
-        hv, evaluation = self._map(self._product)(w, self.inputs, self.targets, self.key, self.problem.varying, v)
+        hv, evaluation = self.problem.mapped(self._product)(
+            w, self.inputs, self.targets, self.key, self.problem.varying, v
+        )
         self._note(None, evaluation)
         return hv
 
@@ -316,7 +320,7 @@ class Objective:
             h, (loss, outputs, statistics) = vmap(lambda v: self._product(w, x, y, key, varying, v))(eye)
             return h, Evaluation(loss[0], outputs[0], {name: s[0] for name, s in statistics.items()})
 
-        h, evaluation = self._map(columns)(w, self.inputs, self.targets, self.key, self.problem.varying)
+        h, evaluation = self.problem.mapped(columns)(w, self.inputs, self.targets, self.key, self.problem.varying)
         self._note(None, evaluation)
         return h
 
@@ -344,9 +348,6 @@ class Objective:
             return g @ v, evaluation
 
         return grad(directional, has_aux=True)(w)
-
-    def _map(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return function if self.problem.lanes is None else vmap(function)
 
     def _note(self, value: Tensor | None, evaluation: Evaluation) -> Any:
         self.problem.evaluations += 1

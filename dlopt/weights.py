@@ -98,6 +98,12 @@ class Layout:
         return iter(self.parameters)
 
 
+def tied_names(model: nn.Module) -> dict[str, str]:
+    """Every name of every parameter, to the first name of the same one: tied parameters have several."""
+    first = {id(p): name for name, p in model.named_parameters()}
+    return {name: first[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
+
+
 def add_scaled_(w: Tensor, a: float | Tensor, x: Tensor) -> Tensor:
     """w <- w + a x in place, for a number a or an (E, 1) column, in one pass over memory."""
     return w.addcmul_(x, a) if isinstance(a, Tensor) else w.add_(x, alpha=a)

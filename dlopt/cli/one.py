@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlopt.cli.results import shown
+from dlopt.cli.results import as_typed
+from dlopt.config.problems import named
 
 if TYPE_CHECKING:
     from dlopt.experiment import Experiment
@@ -39,7 +40,7 @@ def run_one(
         log.info(notice)
         print(f"note: {notice}", file=sys.stderr)
     run = Run.create(path, hparams, again=again)
-    progress = Progress(title or shown(path), many=many)
+    progress = Progress(title or as_typed(path), many=many)
     before = {s: signal.signal(s, _stopper(progress)) for s in STOPPING}
     try:
         log.info("start in %s", run.path)
@@ -50,15 +51,14 @@ def run_one(
         return INTERRUPTED, {}
     except Exception as error:
         log.exception("failed")
-        said = str(error).splitlines()[0] if str(error) else ""
-        print(f"the run failed: {type(error).__name__}: {said}", file=sys.stderr)
-        print(f"  the traceback is in {shown(run.log_file)}", file=sys.stderr)
+        print(f"the run failed: {named(error)}", file=sys.stderr)
+        print(f"  the traceback is in {as_typed(run.log_file)}", file=sys.stderr)
         return FAILED, {}
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)
     log.info("%s: %s", summary["status"], summary)
-    progress.report(run, summary, shown(path))
+    progress.report(run, summary, as_typed(path))
     return (INTERRUPTED if summary["status"] == "interrupted" else DONE), summary
 
 

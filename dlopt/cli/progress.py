@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from dlopt.cli.results import headline, number, results, shown
+from dlopt.cli.results import as_typed, headline, number, results
 from dlopt.run import Row, Run
 from dlopt.watch import Watch
 
@@ -69,7 +69,7 @@ class Progress(Watch):
         rate = summary.get("steps_per_second")
         print(said + (f" ({rate:,.0f} steps per second)" if rate and status == "done" else ""))
         inside = path.startswith("outputs/")
-        at = "" if shutil.which("dlopt") else f"{shown(Path(sys.executable).parent)}/"  # no environment is active
+        at = "" if shutil.which("dlopt") else f"{as_typed(Path(sys.executable).parent)}/"  # no environment is active
         lines = {
             f"{at}dlopt show{'' if inside else ' ' + path}": "this table again, with the settings",
             f"{at}tensorboard --logdir {'outputs' if inside else path}": "its curves, beside those of other runs",

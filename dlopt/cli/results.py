@@ -47,7 +47,7 @@ def number(value: Any) -> str:
     return "-" if value is None else f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3g}"
 
 
-def shown(path: Path) -> str:
+def as_typed(path: Path) -> str:
     """A path as people would type it."""
     try:
         return str(path.relative_to(Path.cwd()))

@@ -20,9 +20,9 @@ MAY_CHANGE = (
 def resume(name: str, arguments: Sequence[str]) -> int:
     """The command; returns the exit code."""
     from dlopt.cli.one import DONE, USAGE, hparams_of, run_one
-    from dlopt.cli.results import shown
+    from dlopt.cli.results import as_typed
     from dlopt.config.build import build
-    from dlopt.config.problems import ConfigError
+    from dlopt.config.problems import ConfigError, named
     from dlopt.run import RunNotFound, find, replace_file
 
     try:
@@ -30,7 +30,7 @@ def resume(name: str, arguments: Sequence[str]) -> int:
         status = run.status["status"]
         config = merged(run, arguments)
         if status == "done" and not arguments:
-            print(f"{shown(run.path)} is done; nothing to go on with (epochs=... makes it longer)")
+            print(f"{as_typed(run.path)} is done; nothing to go on with (epochs=... makes it longer)")
             return DONE
         experiment, notices = build(config, arguments)
         check(run, experiment)
@@ -42,7 +42,7 @@ def resume(name: str, arguments: Sequence[str]) -> int:
         print(error.text(), file=sys.stderr)
         return USAGE
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        print(f"resume: {name} cannot be read ({type(error).__name__}: {str(error).splitlines()[0]})", file=sys.stderr)
+        print(f"resume: {name} cannot be read ({named(error)})", file=sys.stderr)
         return USAGE
     from omegaconf import OmegaConf
 

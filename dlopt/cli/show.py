@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from dlopt.config.signature import shown
 from dlopt.run import Run, RunNotFound, find
 
 USAGE = """\
@@ -57,8 +58,8 @@ def _print(run: Run) -> None:
         if option not in (None, "none", "null"):
             settings.add_row(group, str(option), "  ".join(_keys(config.get(group) or {})))
     rest = {k: v for k, v in config.items() if not isinstance(v, dict) or k in ("validation", "checkpoint")}
-    shown = [key for key in _keys(rest) if not key.endswith("=null")]
-    settings.add_row("settings", "", "  ".join(shown))
+    given = [key for key in _keys(rest) if not key.endswith("=null")]
+    settings.add_row("settings", "", "  ".join(given))
     console.print(settings)
     console.print()
     if run.summary:
@@ -83,6 +84,6 @@ def _keys(node: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 def _value(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return "[" + ",".join(map(_value, value)) + "]" if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return "[" + ",".join(map(_value, value)) + "]"
+    return value if isinstance(value, str) else shown(value)

@@ -7,13 +7,11 @@ exchanged for its counterpart, parameters and names unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from dlopt.normalization.batch import BatchNorm
-from dlopt.parts import Regularization
 from dlopt.regularization.dropout import Dropout
 
 _EXACTLY = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # a subclass has a forward of its own
@@ -21,7 +19,7 @@ _FIRST_SITE = 10_000
 """Sites of adopted modules are numbered from here, clear of those that a net asked for itself."""
 
 
-def adopt(model: Any, regularization: Mapping[str, Regularization]) -> Any:
+def adopt(model: Any) -> Any:
     """The same network with pure modules; anything that is not a Module is handed back as it is."""
     if not isinstance(model, nn.Module):
         return model

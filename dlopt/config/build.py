@@ -60,8 +60,9 @@ def _build(config: DictConfig, given: Sequence[str]) -> tuple[Experiment, list[s
     dataset = made.of("data", lambda data: data.load())
     if dataset is not None and not check_dataset(dataset, problems):
         dataset = None
-    for name in paths.SINGLE[2:]:
-        made.of(name)
+    for name in paths.SINGLE:
+        if name not in ("data", "arch"):  # made before, and when all is known that it is passed
+            made.of(name)
     several = {name: made.several(name) for name in groups if name not in paths.SINGLE}
     data, loss = made.parts.get("data"), made.parts.get("loss")
     train: parts.Split | None = None
@@ -201,7 +202,7 @@ class _Maker:
         def make() -> nn.Module:
             with torch.random.fork_rng(devices=[]):  # modules draw from the global generator as they are made
                 torch.manual_seed(streams.generator(streams.key(settings.seed, "arch")).initial_seed())
-                return adopt(targets.make(node, **named), regularization)
+                return adopt(targets.make(node, **named))
 
         model = self._try("arch", "arch", make)
         if model is not None and not isinstance(model, nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dlopt import parts
-from dlopt.config.problems import Problems, nearest
+from dlopt.config.problems import Problems, named, nearest
 from dlopt.experiment import Settings
 
 AVAILABLE = torch.get_num_threads()
@@ -36,7 +36,7 @@ def probe(
             value = loss(made, y)
             metrics = list(loss.metrics(made, y))
     except Exception as error:
-        problems.add("loss", f"fails on outputs {tuple(made.shape)} and targets {tuple(y.shape)}: {_said(error)}")
+        problems.add("loss", f"fails on outputs {tuple(made.shape)} and targets {tuple(y.shape)}: {named(error)}")
         return None
     if not isinstance(value, Tensor) or value.shape != ():
         shape = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
@@ -60,7 +60,7 @@ def _sent(model: nn.Module, x: Tensor, outputs: int, problems: Problems) -> Tens
         with torch.no_grad():
             made = model(x)
     except Exception as error:
-        problems.add("arch", f"fails on a batch of shape {tuple(x.shape)} and type {x.dtype}: {_said(error)}")
+        problems.add("arch", f"fails on a batch of shape {tuple(x.shape)} and type {x.dtype}: {named(error)}")
         return None
     finally:
         model.train()
@@ -101,10 +101,6 @@ def _check_purity(model: nn.Module, x: Tensor, problems: Problems) -> None:
         problems.add(
             "arch", f"changes its buffer {changed[0]} in training; derive such a module from dlopt.parts.Running"
         )
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
 def check_metrics(

@@ -40,6 +40,11 @@ class Problems:
             raise ConfigError(self.found)
 
 
+def named(error: BaseException) -> str:
+    """An error's class and the first line of its message."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean X?` for a close name, else a list of what there is."""
     known = list(known)

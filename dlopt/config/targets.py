@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dlopt.config.problems import Problems, nearest
-from dlopt.config.signature import Signature, mismatch, signature
+from dlopt.config.signature import mismatch, signature
 
 Node = dict[str, Any]
 
@@ -51,18 +51,18 @@ def resolve(path: str, node: Node, problems: Problems) -> Any:
     return found
 
 
-def check(path: str, node: Node, given: Sequence[str], problems: Problems) -> Signature | None:
+def check(path: str, node: Node, given: Sequence[str], problems: Problems) -> None:
     """Check a node's keys and values. Keys that the target lacks are dropped where the target itself was exchanged.
 
     given are the keys that were typed on the command line.
     """
     target = resolve(path, node, problems)
     if target is None:
-        return None
+        return
     try:
         takes = signature(target)
     except (TypeError, ValueError):
-        return None  # a builtin without a signature
+        return  # a builtin without a signature
     own = SUPPLIED.get(path, ())
     known = [name for name in takes.parameters if name not in own]
     name = getattr(target, "__name__", str(target))
@@ -83,7 +83,6 @@ def check(path: str, node: Node, given: Sequence[str], problems: Problems) -> Si
     for key in known:
         if takes.parameters[key].required and key not in node:
             problems.add(f"{path}.{key}", f"{name} needs it: add +{path}.{key}=...")
-    return takes
 
 
 def make(node: Node, **supplied: Any) -> Any:
