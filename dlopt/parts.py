@@ -48,13 +48,14 @@ class Split:
 class Dataset:
     """What a data option loads: everything to learn from, and a test split that is read once, at the end.
 
-    outputs is the number of classes, or of numbers to predict. A training and a validation split are cut from `train`
-    by the run.
+    outputs is the number of classes, or of numbers to predict; names, if given, is what each of them is called.
+    A training and a validation split are cut from `train` by the run.
     """
 
     train: Split
     test: Split
     outputs: int
+    names: tuple[str, ...] = ()
 
     @property
     def kind(self) -> Kind:
