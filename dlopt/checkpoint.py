@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlopt.training import Training
 from dlopt.weights import tied_names
@@ -35,6 +35,21 @@ def model(training: Training, w: Tensor, running: Mapping[str, Tensor], i: int) 
     pieces |= {name: _lane(b, i, training.solo) for name, b in running.items()}
     tied = tied_names(network)
     return {name: pieces.get(tied.get(name, name), value.detach()) for name, value in network.state_dict().items()}
+
+
+def mismatch(content: Mapping[str, Any], network: nn.Module) -> str | None:
+    """What in a checkpoint is not of this network, or None."""
+    saved = {name: tuple(x.shape) for name, x in content["model"].items()}
+    mine = {name: tuple(x.shape) for name, x in network.state_dict().items()}
+
+    def said(shape: tuple[int, ...] | None) -> str:
+        return "is not there" if shape is None else f"has shape {shape}"
+
+    for name in [*mine, *saved]:
+        a, b = saved.get(name), mine.get(name)
+        if a != b:
+            return f"the checkpoint is of another network: {name} {said(a)} in it, and {said(b)} in the network"
+    return None
 
 
 def restore(training: Training, content: Mapping[str, Any]) -> None:

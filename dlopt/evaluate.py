@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -14,16 +14,39 @@ CHUNK = 1024
 """Examples of one forward pass: large enough to fill a core, small enough that activations stay in its cache."""
 
 
+def predictions(
+    problem: Problem,
+    w: Tensor,
+    examples: Examples,
+    running: Mapping[str, Tensor] | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The network's outputs on a whole split, (..., N, outputs), and its targets; nothing is random.
+
+    advance, if given, is called with the number of examples of each chunk that is done.
+    """
+    dim = 0 if problem.lanes is None else 1
+    pairs = []
+    for x, y in examples.chunks(CHUNK):
+        pairs.append((problem.predict(w, x, running), y))
+        if advance is not None:
+            advance(x.shape[dim])
+    outputs, targets = (torch.cat(column, dim=dim) for column in zip(*pairs, strict=True))
+    return outputs, targets
+
+
 def evaluate(
     problem: Problem, w: Tensor, examples: Examples, running: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """loss and the loss's metrics at w, without penalties and with nothing random; each of shape () or (E,).
+    """loss and the loss's metrics at w, without penalties; each of shape () or (E,).
 
     Outputs of the whole split are kept, so that a metric may depend on all of them at once.
     """
-    dim = 0 if problem.lanes is None else 1
-    pairs = [(problem.predict(w, x, running), y) for x, y in examples.chunks(CHUNK)]
-    outputs, targets = (torch.cat(column, dim=dim) for column in zip(*pairs, strict=True))
+    return metrics(problem, *predictions(problem, w, examples, running))
+
+
+def metrics(problem: Problem, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """loss and the loss's metrics of what `predictions` returned."""
     with torch.no_grad():
         return {"loss": problem.losses(outputs, targets)} | problem.loss.metrics(outputs, targets)
 

@@ -86,7 +86,8 @@ class Settings:
 class Experiment:
     """One run's parts. Data are preprocessed and lie on the CPU; w, (P,), holds the initial weights.
 
-    network holds the configuration of arch, activation and normalization: what the model was made of.
+    network holds the configuration of arch, activation and normalization: what the model was made of; names, if there
+    are any, are those of the classes or of the numbers to predict.
     """
 
     settings: Settings
@@ -105,6 +106,7 @@ class Experiment:
     diagnostic: Mapping[str, Diagnostic]
     preprocessing: Mapping[str, Mapping[str, Tensor]]
     network: Mapping[str, Any]
+    names: tuple[str, ...]
     threads: int
 
     @property

@@ -21,8 +21,9 @@ from dlopt.evaluate import evaluate, recomputed_statistics
 from dlopt.experiment import Experiment
 from dlopt.lanes import mapped
 from dlopt.memory import peak_memory
+from dlopt.metrics import higher_is_better
 from dlopt.objective import Objective
-from dlopt.parts import Moment, Step, higher_is_better
+from dlopt.parts import Moment, Step
 from dlopt.run import Row, Run, Status
 from dlopt.training import Training
 from dlopt.watch import Watch

@@ -317,8 +317,3 @@ class Diagnostic:
 def overrides(part: object, name: str, base: type) -> bool:
     """Whether a part has a method of its own in place of the base class's."""
     return getattr(type(part), name) is not getattr(base, name)
-
-
-def higher_is_better(metric: str) -> bool:
-    """The direction in which a metric improves; losses and errors fall."""
-    return metric.rpartition("/")[2] in ("accuracy", "r2", "auc")

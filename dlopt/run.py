@@ -30,6 +30,8 @@ from dlopt.events import Events
 
 Status = Literal["running", "done", "diverged", "failed", "interrupted"]
 Row = dict[str, Any]
+LONGEST_ROW = 1 << 20
+"""Bytes at the end of metrics.jsonl in which its last row is looked for."""
 
 
 class RunNotFound(LookupError):
@@ -43,7 +45,6 @@ class Run:
         self.path = Path(path)
         self._metrics: Any = None
         self._events: Events | None = None
-        self._hparams: Mapping[str, Any] = {}
         self._status: dict[str, Any] = {}
         self._after: int | None = None
 
@@ -83,16 +84,16 @@ class Run:
     # ------------------------------------------------------------------------------------------- writing
 
     @classmethod
-    def create(cls, path: Path | str, hparams: Mapping[str, Any] | None = None, *, again: bool = False) -> Run:
+    def create(cls, path: Path | str, settings: Mapping[str, Any] | None = None, *, again: bool = False) -> Run:
         """Begin a run here. A directory that holds one already is refused, unless it is to go on (again).
 
-        hparams: name -> number, bool or text, for TensorBoard's HPARAMS dashboard.
+        settings: group -> option and key -> value, flat, for tables of runs and TensorBoard's HPARAMS dashboard.
         """
         run = cls(path)
         if run.status_file.exists() and not again:
             raise FileExistsError(f"{run.path} already holds a run; choose another directory")
         run.checkpoint("last").parent.mkdir(parents=True, exist_ok=True)
-        run._hparams = hparams or {}
+
         run._status = {
             "status": "running",
             "host": socket.gethostname(),
@@ -102,6 +103,7 @@ class Run:
             "message": "",
             "versions": _versions(),
             "git": _commit(),
+            "settings": dict(settings or {}),
         }
         run._save_status()
         return run
@@ -163,7 +165,8 @@ class Run:
         self._metrics = self.metrics_file.open("a")
         self._events = Events(self.path, self._after)
         place = self.path.resolve()
-        self._events.hparams(self._hparams, f"{place.parent.name}/{place.name}", self._status["started"])
+        plain = {k: v for k, v in self._status["settings"].items() if v is not None}
+        self._events.hparams(plain, f"{place.parent.name}/{place.name}", self._status["started"])
         if self.config_file.exists():
             # Markdown's code block: four spaces.
             self._events.text("config", "".join(f"    {x}\n" for x in self.config_file.read_text().splitlines()))
@@ -188,19 +191,27 @@ class Run:
         whole = self.metrics_file.read_text().rpartition("\n")[0]
         return [json.loads(line) for line in whole.splitlines()]
 
+    def last_row(self) -> Row | None:
+        """The last whole row, without reading those before it."""
+        try:
+            with self.metrics_file.open("rb") as stream:
+                stream.seek(max(0, stream.seek(0, os.SEEK_END) - LONGEST_ROW))
+                lines = stream.read().rpartition(b"\n")[0]
+        except FileNotFoundError:
+            return None
+        return json.loads(lines.rpartition(b"\n")[2]) if lines else None
+
     @property
     def alive(self) -> bool:
-        """Whether the process that writes it is still there, as far as this machine can tell."""
+        """Whether another process of this machine writes it now."""
         status = self.status
-        if status["status"] != "running" or status["host"] != socket.gethostname() or status["pid"] == os.getpid():
-            return False
-        try:
-            os.kill(status["pid"], 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            pass
-        return True
+        return status["status"] == "running" and status["pid"] != os.getpid() and _is_there(status) is True
+
+    @property
+    def dead(self) -> bool:
+        """Whether it says that it is running, and its process, on this machine, is gone."""
+        status = self.status
+        return status["status"] == "running" and _is_there(status) is False
 
     def config(self) -> dict[str, Any]:
         """The configuration as plain dictionaries, without Hydra."""
@@ -220,7 +231,7 @@ def find(name: str = "last", root: Path | str = "outputs") -> Run:
     """The run called by a path, by a part of its path that no other run has, or `last` for the newest."""
     if (Path(name) / "status.json").is_file():
         return Run(name)
-    runs = sorted(_below(Path(root)), key=lambda path: (path / "status.json").stat().st_mtime)
+    runs = sorted(below(Path(root)), key=lambda path: (path / "status.json").stat().st_mtime)
     if not runs:
         raise RunNotFound(f"there are no runs in {root}/ yet: dlopt train makes one")
     if name == "last":
@@ -234,12 +245,25 @@ def find(name: str = "last", root: Path | str = "outputs") -> Run:
     raise RunNotFound(f"no run in {root}/ is called '{name}'; the newest is {runs[-1]}")
 
 
-def _below(root: Path) -> Iterator[Path]:
+def below(root: Path) -> Iterator[Path]:
     """Every run directory below root; a run holds no other run."""
     for folder, inner, files in os.walk(root):
         if "status.json" in files:
             inner.clear()
             yield Path(folder)
+
+
+def _is_there(status: Mapping[str, Any]) -> bool | None:
+    """Whether the process that a status names exists; None on another machine."""
+    if status["host"] != socket.gethostname():
+        return None
+    try:
+        os.kill(status["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def replace_file(file: Path, content: bytes) -> None:

@@ -18,11 +18,12 @@ PACKAGE = ROOT / "dlopt"
 GROUPS = [g for g in paths.groups() if g != "experiment"]
 
 FLOORS: list[set[str]] = [
-    {"ranges", "weights", "streams", "cache", "events", "memory", "screen"},
+    {"ranges", "weights", "streams", "cache", "events", "memory", "metrics", "screen"},
     {"parts", "run"},
     {"objective", "splits", "watch"},
     set(GROUPS),
     {"batches", "experiment", "window", "lanes", "evaluate", "checkpoint", "training", "journal", "train"},
+    {"report"},
     {"config"},
     {"cli"},
 ]

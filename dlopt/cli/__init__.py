@@ -8,7 +8,10 @@ from collections.abc import Sequence
 COMMANDS = {
     "train": "dlopt.cli.train:train",
     "list": "dlopt.cli.options:list_options",
+    "runs": "dlopt.cli.runs:runs",
     "show": "dlopt.cli.show:show",
+    "evaluate": "dlopt.cli.evaluate:evaluate",
+    "tensorboard": "dlopt.cli.tensorboard:tensorboard",
 }
 
 HELP = """\
@@ -25,8 +28,10 @@ Train
 
 Look
   dlopt list [GROUP [OPTION]]                    what there is; for one option its formula, keys and ranges
-  dlopt show [RUN]                               settings and results of a run; the newest by default
-  tensorboard --logdir outputs                   curves, in a browser
+  dlopt runs [DIR|SWEEP]                         many runs in one table: what varies, metrics, time; --over seed
+  dlopt show [RUN]                               one run: settings, curves, results; the newest by default
+  dlopt evaluate [RUN]                           a checkpoint on a split or on other data, class by class
+  dlopt tensorboard [DIR|RUN]                    curves, in a browser
 
   dlopt --version
   dlopt --help

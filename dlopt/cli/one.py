@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlopt.cli.results import as_typed
+from dlopt.cli.places import as_typed
 from dlopt.config.problems import named
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 def run_one(
     experiment: Experiment,
     path: Path,
-    hparams: dict[str, Any],
+    settings: dict[str, Any],
     notices: Sequence[str] = (),
     *,
     title: str = "",
@@ -39,7 +39,7 @@ def run_one(
     for notice in notices:
         log.info(notice)
         print(f"note: {notice}", file=sys.stderr)
-    run = Run.create(path, hparams, again=again)
+    run = Run.create(path, settings, again=again)
     progress = Progress(title or as_typed(path), many=many)
     before = {s: signal.signal(s, _stopper(progress)) for s in STOPPING}
     try:
@@ -71,18 +71,3 @@ def _stopper(progress: Any) -> Any:
         progress.stop = True
 
     return stop
-
-
-def hparams_of(config: dict[str, Any], chosen: dict[str, str]) -> dict[str, Any]:
-    """The choices and numbers of a run, flat, as TensorBoard's HPARAMS table shows them."""
-    found: dict[str, Any] = {group: option for group, option in chosen.items() if isinstance(option, str)}
-
-    def walk(node: dict[str, Any], prefix: str) -> None:
-        for key, value in node.items():
-            if isinstance(value, dict):
-                walk(value, f"{prefix}{key}.")
-            elif not key.startswith("_") and isinstance(value, (bool, int, float, str)):
-                found[prefix + key] = value
-
-    walk({k: v for k, v in config.items() if k not in ("hydra", "resume")}, "")
-    return found

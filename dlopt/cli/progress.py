@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from dlopt.cli.results import as_typed, headline, number, results
+from dlopt.cli.places import as_typed
+from dlopt.metrics import headline, number
+from dlopt.report.results import results
 from dlopt.run import Row, Run
 from dlopt.watch import Watch
 

@@ -19,9 +19,10 @@ MAY_CHANGE = (
 
 def resume(name: str, arguments: Sequence[str]) -> int:
     """The command; returns the exit code."""
-    from dlopt.cli.one import DONE, USAGE, hparams_of, run_one
-    from dlopt.cli.results import as_typed
+    from dlopt.cli.one import DONE, USAGE, run_one
+    from dlopt.cli.places import as_typed
     from dlopt.config.build import build
+    from dlopt.config.flat import flat
     from dlopt.config.problems import ConfigError, named
     from dlopt.run import RunNotFound, find, replace_file
 
@@ -59,7 +60,7 @@ def resume(name: str, arguments: Sequence[str]) -> int:
         print("note: it has no checkpoint yet, so it begins anew", file=sys.stderr)
     try:
         content: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-        return run_one(experiment, run.path, hparams_of(content, choices), notices, again=True)[0]
+        return run_one(experiment, run.path, flat(content, choices), notices, again=True)[0]
     finally:
         log.removeHandler(handler)
         handler.close()
@@ -102,13 +103,10 @@ def merged(run: Any, arguments: Sequence[str]) -> Any:
 
 def check(run: Any, experiment: Any) -> None:
     """Whether the last checkpoint is one of this network."""
+    from dlopt.checkpoint import mismatch
     from dlopt.config.problems import ConfigError
 
-    if not run.checkpoint("last").exists():
-        return
-    saved = {name: tuple(x.shape) for name, x in run.load("last")["model"].items()}
-    mine = {name: tuple(x.shape) for name, x in experiment.model.state_dict().items()}
-    if saved != mine:
-        name = next(n for n in saved.keys() | mine.keys() if saved.get(n) != mine.get(n))
-        said = f"its checkpoint is of another network: {name} has shape {saved.get(name)}, not {mine.get(name)}"
-        raise ConfigError([("resume", said)])
+    if run.checkpoint("last").exists():
+        wrong = mismatch(run.load("last"), experiment.model)
+        if wrong:
+            raise ConfigError([("resume", wrong)])

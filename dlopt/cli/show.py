@@ -1,89 +1,100 @@
-"""dlopt show: settings and results of one run, without importing torch."""
+"""dlopt show: one run, its settings, curves and results, without importing torch."""
 
 from __future__ import annotations
 
-import socket
+import argparse
+import shutil
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from dlopt.config.signature import shown
+from dlopt.cli.places import as_typed
+from dlopt.config.flat import differing
+from dlopt.metrics import duration
+from dlopt.report.curves import of_run
+from dlopt.report.records import read, written
+from dlopt.report.results import results
 from dlopt.run import Run, RunNotFound, find
-
-USAGE = """\
-usage: dlopt show [RUN]
-
-Settings and results of a run. RUN is `last` (the default), a run's directory, or a part of its name.
-"""
 
 
 def show(argv: Sequence[str]) -> int:
-    if any(a in ("--help", "-h") for a in argv):
-        print(USAGE, end="")
-        return 0
-    if len(argv) > 1 or any(a.startswith("-") for a in argv):
-        print(USAGE, end="", file=sys.stderr)
-        return 2
+    """The command; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="dlopt show", description="One run: the settings that are not the defaults, its curves and its results.",
+        epilog="RUN is `last` (the default), a run's directory, or a part of its name.", allow_abbrev=False,
+    )  # fmt: skip
+    parser.add_argument("run", nargs="?", default="last", metavar="RUN")
+    parser.add_argument("--all", action="store_true", help="every setting, the defaults too")
+    parser.add_argument("--png", nargs="?", const="", metavar="FILE", help="draw the curves (default outputs/reports/)")
+    given = parser.parse_args(argv)
     try:
-        run = find(argv[0] if argv else "last")
+        run = find(given.run)
     except RunNotFound as error:
         print(f"dlopt show: {error}", file=sys.stderr)
         return 2
     try:
-        _print(run)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        print(f"dlopt show: {run.path} is damaged ({type(error).__name__}: {error})", file=sys.stderr)
+        if given.png is not None:
+            return _draw(run, given.png)
+        _print(run, everything=given.all)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        print(f"dlopt show: {as_typed(run.path)} is damaged ({type(error).__name__}: {error})", file=sys.stderr)
         return 2
     return 0
 
 
-def _print(run: Run) -> None:
-    from dlopt.cli.results import results
-
+def _print(run: Run, *, everything: bool) -> None:
     console = Console()
+    record = read(run.path, as_typed(run.path))
+    if record.status == "damaged":
+        raise ValueError(record.message)
     status = run.status
-    began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status["started"]))
-    console.print(f"[bold]{run.path}[/bold]", highlight=False)
-    said = f": {status['message']}" if status["message"] else ""
-    if status["status"] == "running" and status["host"] == socket.gethostname() and not run.alive:
-        said = ", but its process is gone"
-    console.print(f"{status['status']}{said}, started {began} on {status['host']}", highlight=False, markup=False)
-    settings = Table(box=None, pad_edge=False, show_header=False)
-    config = run.config()
-    for group, option in run.choices().items():
-        if option not in (None, "none", "null"):
-            settings.add_row(group, str(option), "  ".join(_keys(config.get(group) or {})))
-    rest = {k: v for k, v in config.items() if not isinstance(v, dict) or k in ("validation", "checkpoint")}
-    given = [key for key in _keys(rest) if not key.endswith("=null")]
-    settings.add_row("settings", "", "  ".join(given))
-    console.print(settings)
-    console.print()
-    if run.summary:
-        console.print(results(run.summary))
+    console.print(f"[bold]{record.name}[/bold]", highlight=False)
+    began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.started))
+    share = "" if record.progress is None else f" at {record.progress:.0%}"
+    said = f": {record.message}" if record.message else ": its process is gone" if record.status == "dead" else ""
+    took = "" if record.seconds is None else f", {duration(record.seconds)} of training"
+    line = f"{record.status}{share}{said}; started {began} on {status['host']}{took}"
+    console.print(line, highlight=False, markup=False)
+
+    settings = record.settings if everything else differing(record.settings)
+    pairs = [f"{key}={written(value)}" for key, value in settings.items()]
+    if everything:
+        console.print("\nsettings:", "  ".join(pairs), highlight=False, markup=False)
+    elif pairs:
+        console.print("\nnot the defaults:", "  ".join(pairs), highlight=False, markup=False)
     else:
-        rows = run.rows()
-        if rows:
-            console.print(
-                "  ".join(f"{k}={v:.6g}" for k, v in rows[-1].items() if isinstance(v, (int, float))), highlight=False
-            )
+        console.print("\nevery setting is the default", highlight=False)
+
+    panels = [p for p in of_run(run.rows()) if any(len(c.x) > 1 for c in p.curves)]
+    if panels:
+        from dlopt.report.terminal import drawn
+
+        width = shutil.get_terminal_size().columns
+        print("\n" + drawn(panels, width, coloured=console.is_terminal and not console.no_color))
+    print()
+    if run.summary and record.status not in ("running", "dead"):
+        console.print(results(run.summary))
+    elif record.metrics:
+        shown = {k: v for k, v in record.metrics.items() if isinstance(v, (int, float))}
+        console.print("last row:", "  ".join(f"{k}={v:.6g}" for k, v in shown.items()), highlight=False)
 
 
-def _keys(node: dict[str, Any], prefix: str = "") -> list[str]:
-    """key=value for every key of a node, nested ones dotted, targets left out."""
-    found: list[str] = []
-    for key, value in node.items():
-        if isinstance(value, dict):
-            found += _keys(value, f"{prefix}{key}.")
-        elif key != "_target_":
-            found.append(f"{prefix}{key}={_value(value)}")
-    return found
+def _draw(run: Run, file: Any) -> int:
+    from dlopt.report.figures import curves, save
 
-
-def _value(value: Any) -> str:
-    if isinstance(value, list):
-        return "[" + ",".join(map(_value, value)) + "]"
-    return value if isinstance(value, str) else shown(value)
+    panels = of_run(run.rows())
+    if not panels:
+        print(f"dlopt show: {as_typed(run.path)} has no curves yet", file=sys.stderr)
+        return 2
+    target = Path(file or f"outputs/reports/{run.path.name}-curves.png")
+    try:
+        save(curves(panels, as_typed(run.path)), target)
+    except (OSError, ValueError) as error:
+        print(f"dlopt show: --png {target}: {error}", file=sys.stderr)
+        return 2
+    print(as_typed(target))
+    return 0

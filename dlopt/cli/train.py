@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlopt.cli.one import DONE, FAILED, INTERRUPTED, USAGE, hparams_of, run_one
+from dlopt.cli.one import DONE, FAILED, INTERRUPTED, USAGE, run_one
 from dlopt.config import paths
 
 if TYPE_CHECKING:
@@ -73,17 +73,18 @@ def _task(config: DictConfig) -> float | None:
 
     from dlopt.config import callback
     from dlopt.config.build import build
+    from dlopt.config.flat import flat
 
     hydra = HydraConfig.get()
     path = Path(hydra.runtime.output_dir)
     typed = list(hydra.overrides.task)
     experiment, notices = callback.ready.pop() if callback.ready else build(config, typed)
     chosen = {k: v for k, v in hydra.runtime.choices.items() if not k.startswith("hydra/") and v is not None}
-    flat = hparams_of(OmegaConf.to_container(config, resolve=True), chosen)  # type: ignore[arg-type]
+    settings = flat(OmegaConf.to_container(config, resolve=True), chosen)  # type: ignore[arg-type]
     many = str(hydra.mode) == "RunMode.MULTIRUN"
     title = " ".join(typed) if many else ""
     _codes.append(FAILED)  # unless it turns out otherwise
-    code, summary = run_one(experiment, path, flat, notices, title=title, many=many)
+    code, summary = run_one(experiment, path, settings, notices, title=title, many=many)
     _codes[-1] = code
     if code == INTERRUPTED:
         raise KeyboardInterrupt

@@ -35,20 +35,25 @@ _CLASSES: dict[str, type] = {
 }
 
 
-def build(config: DictConfig, given: Sequence[str] = ()) -> tuple[Experiment, list[str]]:
+def build(
+    config: DictConfig, given: Sequence[str] = (), fitted: Mapping[str, Mapping[str, Tensor]] | None = None
+) -> tuple[Experiment, list[str]]:
     """Check and build. given are the overrides that were typed; notices are returned beside the experiment.
 
+    fitted are the preprocessing's statistics of a run that is over, used in place of this training split's.
     Raises ConfigError with all problems.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # waking the others takes longer than all that is done here
     try:
-        return _build(config, given)
+        return _build(config, given, fitted)
     finally:
         torch.set_num_threads(before)
 
 
-def _build(config: DictConfig, given: Sequence[str]) -> tuple[Experiment, list[str]]:
+def _build(
+    config: DictConfig, given: Sequence[str], fitted: Mapping[str, Mapping[str, Tensor]] | None
+) -> tuple[Experiment, list[str]]:
     problems = Problems()
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     tree: dict[str, Any] = OmegaConf.to_container(own, resolve=True)  # type: ignore[assignment]
@@ -76,7 +81,9 @@ def _build(config: DictConfig, given: Sequence[str]) -> tuple[Experiment, list[s
             if problems.clear_of("arch", "activation", "normalization"):
                 model = made.network(dataset, several["regularization"], found)
     if train is not None and dataset is not None and found is not None:
-        train, validation, test, statistics = preprocessed(train, validation, dataset.test, several["preprocess"])
+        train, validation, test, statistics = preprocessed(
+            train, validation, dataset.test, several["preprocess"], fitted
+        )
         check_batch(found, train, problems)
         if model is not None and loss is not None and problems.clear_of("loss"):
             metrics = probe(model, train, loss, dataset.outputs, found.dtype, problems)
@@ -84,7 +91,7 @@ def _build(config: DictConfig, given: Sequence[str]) -> tuple[Experiment, list[s
     _check_schedule(made.parts, problems)
     problems.raise_any()
 
-    assert found and train and data and loss and model  # else there was a problem
+    assert found and train and data and dataset and loss and model  # else there was a problem
     key = streams.key(found.seed, "init")
     gain = getattr(made.parts["activation"], "gain", 1.0)
     try:
@@ -109,6 +116,7 @@ def _build(config: DictConfig, given: Sequence[str]) -> tuple[Experiment, list[s
         diagnostic=several["diagnostic"],
         preprocessing=statistics,
         network={name: groups[name] for name in ("arch", "activation", "normalization")},
+        names=dataset.names,
         threads=threads(found, model, train),
     )
     return experiment, problems.notices

@@ -45,12 +45,19 @@ def cut(
 
 
 def preprocessed(
-    train: parts.Split, validation: parts.Split | None, test: parts.Split, preprocess: Mapping[str, parts.Preprocess]
+    train: parts.Split,
+    validation: parts.Split | None,
+    test: parts.Split,
+    preprocess: Mapping[str, parts.Preprocess],
+    fitted: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> tuple[parts.Split, parts.Split | None, parts.Split, dict[str, dict[str, Tensor]]]:
-    """Fit each on the training rows alone, in order, and apply it to everything."""
-    statistics = {}
+    """Fit each on the training rows alone, in order, and apply it to everything.
+
+    fitted holds the statistics of a run that is over: they are applied as they are.
+    """
+    statistics: dict[str, dict[str, Tensor]] = {}
     for name, part in preprocess.items():
-        statistics[name] = part.fit(train.gathered()[0])
+        statistics[name] = part.fit(train.gathered()[0]) if fitted is None else dict(fitted[name])
         inputs = part.apply(train.inputs, statistics[name])
         train = dataclasses.replace(train, inputs=inputs)
         validation = None if validation is None else dataclasses.replace(validation, inputs=inputs)

@@ -13,12 +13,12 @@ class ConfigError(Exception):
         self.problems = list(dict.fromkeys(problems))
         super().__init__(self.text())
 
-    def text(self) -> str:
+    def text(self, outcome: str = "nothing was started") -> str:
         count = len(self.problems)
         width = min(max((len(key) for key, _ in self.problems), default=0), 34)
         head = "1 problem" if count == 1 else f"{count} problems"
         lines = [f"  {key:<{width}}  {message}" if key else f"  {message}" for key, message in self.problems]
-        return "\n".join([f"{head}, nothing was started:", *lines])
+        return "\n".join([f"{head}, {outcome}:", *lines])
 
 
 class Problems:

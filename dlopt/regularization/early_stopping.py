@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from dlopt.parts import Regularization, higher_is_better
+from dlopt.metrics import higher_is_better
+from dlopt.parts import Regularization
 from dlopt.ranges import Count, NonNegative, Range
 
 

@@ -94,7 +94,7 @@ def test_a_run_from_the_command_line(here, capsys):
 
     assert main(["show"]) == 0
     out = capsys.readouterr().out
-    for part in (str(run.path), "done", "adam", "widths=[8]", "validation", f"{run.summary['test/accuracy']:.4f}"):
+    for part in (str(run.path), "done", "data._target_=mine.Blobs", "arch.widths=[8]", "validation", f"{run.summary['test/accuracy']:.4f}"):
         assert part in out
     assert main(["show", "first"]) == 0
     assert main(["show", "nothing"]) == 2

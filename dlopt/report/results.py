@@ -1,11 +1,12 @@
-"""Tables of results, for the end of a run and for `dlopt show`."""
+"""The table of a run's results, for its end and for `dlopt show`."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+
+from dlopt.metrics import number
 
 
 def results(summary: dict[str, Any]) -> Table:
@@ -26,30 +27,3 @@ def results(summary: dict[str, Any]) -> Table:
         if best == last or "val" not in splits:
             break  # they are the same
     return table
-
-
-def headline(row: dict[str, Any]) -> list[str]:
-    """The few metrics that fit a line."""
-    wanted = (
-        "train/loss",
-        "train/accuracy",
-        "val/loss",
-        "val/accuracy",
-        "val/r2",
-        "test/loss",
-        "test/accuracy",
-        "test/r2",
-    )
-    return [name for name in wanted if name in row]
-
-
-def number(value: Any) -> str:
-    return "-" if value is None else f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3g}"
-
-
-def as_typed(path: Path) -> str:
-    """A path as people would type it."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

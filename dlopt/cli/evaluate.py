@@ -1,0 +1,207 @@
+"""dlopt evaluate: the metrics of a run's checkpoint on a split of its data, or on other data."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from dlopt.cli.places import as_typed
+from dlopt.config import paths
+from dlopt.run import Run, RunNotFound, find
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dlopt.experiment import Experiment
+    from dlopt.parts import Split
+
+SPLITS = ("train", "val", "test", "all")
+EPILOG = """\
+  dlopt evaluate                                  the last run, its best weights, on its test split
+  dlopt evaluate mlp-sgd --split val              another run, by a part of its name
+  dlopt evaluate last --checkpoint last --png     at the last weights; draws the confusion matrix
+  dlopt evaluate last --data more.npz --split all    on every example of another file
+  dlopt evaluate last --data fashion_mnist        on another data set of the same shape
+
+The preprocessing is that of the run, with the statistics of its training split.
+"""
+
+
+def evaluate(argv: Sequence[str]) -> int:
+    """The command; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="dlopt evaluate", description="Metrics of a run's checkpoint; for classes also by class.", epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+    )  # fmt: skip
+    parser.add_argument("run", nargs="?", default="last", metavar="RUN", help="`last`, a directory, a part of its name")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="default test; all: every example there is")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="default best")
+    parser.add_argument("--data", action="append", default=[], metavar="OPTION|FILE|KEY=VALUE",
+                        help="other data: a data set by name, another file, or keys such as data.path=...")  # fmt: skip
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    parser.add_argument("--png", nargs="?", const="", metavar="FILE", help="draw it (default outputs/reports/)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    given = parser.parse_args(argv)
+    from dlopt import screen
+    from dlopt.config.problems import ConfigError, named
+
+    screen.quiet = given.quiet
+    try:
+        run = find(given.run)
+        experiment, content, name = _opened(run, given)
+        split = _split(experiment, given.split)
+    except RunNotFound as error:
+        print(f"dlopt evaluate: {error}", file=sys.stderr)
+        return 2
+    except ConfigError as error:
+        print(f"dlopt evaluate: {error.text('it cannot be evaluated')}", file=sys.stderr)
+        return 2
+    except Exception as error:  # a damaged file fails in a dozen ways
+        print(f"dlopt evaluate: {as_typed(run.path)} cannot be read ({named(error)})", file=sys.stderr)
+        return 2
+    outputs, targets, found = _predicted(experiment, content, split, f"{given.split} split")
+    step = content.get("step")
+    title = f"{as_typed(run.path)}, {name} checkpoint (step {step})"
+    said = f"{given.split} split" if given.split != "all" else "all examples"
+    of = f" of --data {' '.join(given.data)}" if given.data else ""
+    print(f"{title}\n{said}{of}, {len(targets):,} examples\n")
+    from dlopt.metrics import number
+
+    print("  ".join(f"{name} {number(value)}" for name, value in found.items()))
+    return _detailed(experiment, outputs, targets, given, run, f"{title}, {said}")
+
+
+def _opened(run: Run, given: Any) -> tuple[Experiment, dict[str, Any], str]:
+    """The experiment built anew with the run's own statistics, and the checkpoint's content and name."""
+    from omegaconf import OmegaConf
+
+    from dlopt.checkpoint import mismatch
+    from dlopt.config.build import build
+    from dlopt.config.problems import ConfigError
+
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    name: Literal["best", "last"] = given.checkpoint
+    if not run.checkpoint(name).exists():
+        other: Literal["best", "last"] = "last" if name == "best" else "best"
+        if not run.checkpoint(other).exists():
+            raise ConfigError([("run", f"{as_typed(run.path)} has no checkpoint yet: it was not trained to its end")])
+        if name == "last":
+            raise ConfigError([("--checkpoint", f"{as_typed(run.path)} has no last checkpoint; use best")])
+        name = other  # a run without an evaluation has none that is best
+    content = run.load(name)
+    config: Any = OmegaConf.load(run.config_file)
+    fresh = {"resume": None, "device": given.device, "batch_size": "full", "threads": "auto"}
+    config = OmegaConf.merge(config, fresh)
+    if given.data:
+        _other_data(config, given.data)
+    if given.split == "all":
+        config.data.label_noise = 0.0
+    experiment, _ = build(config, [], content["preprocessing"])
+    wrong = mismatch(content, experiment.model)
+    if wrong:
+        raise ConfigError([("--data" if given.data else "run", wrong)])
+    return experiment, content, name
+
+
+def _other_data(config: Any, said: Sequence[str]) -> None:
+    """Put other data in the configuration's place: an option, a file, or keys of the data group."""
+    from omegaconf import OmegaConf
+
+    from dlopt.config.problems import ConfigError, nearest
+
+    config.data.train_size, config.data.label_noise = None, 0.0
+    for text in said:
+        key, equals, value = text.partition("=")
+        if equals:
+            key = key if key.startswith("data.") else f"data.{key}"
+            if key.partition(".")[2] not in config.data:
+                known = [f"data.{k}" for k in config.data if not str(k).startswith("_")]
+                raise ConfigError([("--data", f"there is no key {key}{nearest(key, known)}")])
+            OmegaConf.update(config, key, OmegaConf.from_dotlist([f"x={value}"]).x)
+        elif text in paths.options("data"):
+            node: Any = OmegaConf.load(paths.CONF / "data" / f"{text}.yaml")
+            node.pop("defaults", None)
+            config.data = node
+        elif Path(text).exists():
+            config.data.path = text
+        else:
+            options = nearest(text, [o for o in paths.options("data") if o != "custom"])
+            raise ConfigError([("--data", f"there is no file and no data set '{text}'{options}")])
+
+
+def _split(experiment: Experiment, name: str) -> Split:
+    import torch
+
+    from dlopt.config.problems import ConfigError
+    from dlopt.parts import Split
+
+    train, test = experiment.train, experiment.test
+    if name == "val":
+        if experiment.validation is None:
+            raise ConfigError(
+                [("--split", "the run has no validation split (validation.fraction=0); use train or test")]
+            )
+        return experiment.validation
+    if name == "all":
+        pairs = zip((train.inputs, train.targets), (test.inputs, test.targets), strict=True)
+        return Split(*(torch.cat(pair) for pair in pairs))
+    return train if name == "train" else test
+
+
+def _predicted(
+    experiment: Experiment, content: dict[str, Any], split: Split, title: str
+) -> tuple[Tensor, Tensor, dict[str, float]]:
+    """Outputs, targets and metrics, on the CPU."""
+    import dataclasses
+
+    from dlopt import checkpoint, screen
+    from dlopt.evaluate import metrics, predictions
+    from dlopt.train import switches
+    from dlopt.training import Training
+
+    with switches(experiment):
+        training = Training([dataclasses.replace(experiment, train=split)])
+        checkpoint.fill(training, training.w, training.problem.running, content["model"])
+        examples = training.examples
+        with screen.bar(title, examples.size) as advance:
+            outputs, targets = predictions(training.problem, training.w, examples, advance=advance)
+        found = training.on_host(metrics(training.problem, outputs, targets))[0]
+        return outputs.cpu(), targets.cpu(), found
+
+
+def _detailed(experiment: Experiment, outputs: Tensor, targets: Tensor, given: Any, run: Run, title: str) -> int:
+    """By class, or for numbers the picture alone."""
+    import torch
+
+    from dlopt.report.classes import by_class, matrix
+
+    names = experiment.names
+    classes = not targets.is_floating_point()
+    if classes:
+        count = outputs.shape[-1]
+        names = names or tuple(str(i) for i in range(count))
+        pairs = targets * count + outputs.argmax(-1)
+        counts = torch.bincount(pairs, minlength=count * count).view(count, count).tolist()
+        print("\n" + "\n".join([*by_class(counts, names), "", *matrix(counts, names)]))
+    if given.png is None:
+        return 0
+    from dlopt.report import figures
+
+    file = Path(given.png or f"outputs/reports/{run.path.name}-{given.split}-{'confusion' if classes else 'fit'}.png")
+    try:
+        if classes:
+            figure = figures.confusion(counts, names, title)
+        else:
+            named = names or tuple(f"target {i}" for i in range(outputs.shape[-1]))
+            columns = [dict(zip(named, x.T.tolist(), strict=True)) for x in (targets, outputs)]
+            figure = figures.predictions(columns[0], columns[1], title)
+        figures.save(figure, file)
+    except (OSError, ValueError) as error:
+        print(f"dlopt evaluate: --png {file}: {error}", file=sys.stderr)
+        return 2
+    print(f"\n{as_typed(file)}")
+    return 0

@@ -1,0 +1,38 @@
+"""Paths as people type them, and the runs and folders that they mean by a name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dlopt.run import RunNotFound
+
+ROOT = Path("outputs")
+
+
+def as_typed(path: Path) -> str:
+    """A path as people would type it."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def folder(name: str | None, root: Path = ROOT) -> Path:
+    """A folder of runs: a path, a part of the path of one sweep, or `last` for the newest; None is all of root."""
+    if name is None:
+        if not root.is_dir():
+            raise RunNotFound(f"there are no runs in {root}/ yet: dlopt train makes one")
+        return root
+    if Path(name).is_dir():
+        return Path(name)
+    sweeps = sorted(p.parent for p in root.glob("multirun/*/*/multirun.yaml"))
+    if name == "last" and sweeps:
+        return sweeps[-1]
+    found = [path for path in sweeps if name in str(path.relative_to(root))]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        shown = "".join(f"\n  {path}" for path in found[-5:])
+        raise RunNotFound(f"{len(found)} sweeps are called '{name}'; say more of one of them:{shown}")
+    newest = f"; the newest sweep is {sweeps[-1]}" if sweeps else ""
+    raise RunNotFound(f"there is no folder '{name}', and no sweep in {root}/ is called so{newest}")

@@ -1,0 +1,46 @@
+"""dlopt tensorboard: TensorBoard on a folder of runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dlopt.cli.places import as_typed, folder
+from dlopt.run import RunNotFound, find
+
+USAGE = """\
+usage: dlopt tensorboard [DIR|RUN] [--port N ...]
+
+TensorBoard on every run of outputs/, of a folder, of a sweep (a part of its name will do) or on one run; `last` is the
+newest run. What follows is passed on: --port 6007, --bind_all. Ctrl-C ends it.
+"""
+
+
+def tensorboard(argv: Sequence[str]) -> int:
+    """Becomes TensorBoard; returns an exit code only where there is nothing to show."""
+    if any(a in ("--help", "-h") for a in argv):
+        print(USAGE, end="")
+        return 0
+    name = argv[0] if argv and not argv[0].startswith("-") else None
+    try:
+        place = _place(name)
+    except RunNotFound as error:
+        print(f"dlopt tensorboard: {error}", file=sys.stderr)
+        return 2
+    print(f"TensorBoard on {as_typed(place)}", flush=True)
+    passed_on = argv[1:] if name is not None else argv
+    return os.execv(sys.executable, [sys.executable, "-m", "tensorboard.main", "--logdir", str(place), *passed_on])
+
+
+def _place(name: str | None) -> Path:
+    """A folder or a sweep by that name, else a run."""
+    if name == "last":
+        return find(name).path
+    try:
+        return folder(name)
+    except RunNotFound:
+        if name is None:
+            raise
+        return find(name).path

@@ -1,0 +1,97 @@
+"""Curves from the rows of runs: what is drawn, in a terminal or a picture, before anything draws it."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dlopt.report.records import Group, written
+from dlopt.run import Row, Run
+
+METRICS = ("loss", "accuracy", "r2")
+
+
+@dataclass
+class Curve:
+    """A line: y over epochs. spread is the standard deviation over repetitions, where there are some."""
+
+    label: str
+    x: list[float]
+    y: list[float]
+    spread: list[float] | None = None
+    colour: int = 0
+    dashed: bool = False
+
+
+@dataclass
+class Panel:
+    """The curves of one metric."""
+
+    title: str
+    metric: str
+    curves: list[Curve] = field(default_factory=list)
+    logarithmic: bool = False
+
+
+def of_run(rows: Sequence[Row]) -> list[Panel]:
+    """A panel for loss and one for accuracy (or R^2) of one run, each with training and validation."""
+    panels = []
+    for metric in METRICS:
+        curves = []
+        for i, (split, label) in enumerate((("train", "training"), ("val", "validation"))):
+            points = _points(rows, f"{split}/{metric}")
+            if points:
+                curves.append(Curve(label, *_columns(points), colour=i, dashed=split == "train"))
+        if curves:
+            panels.append(Panel({"r2": "R²"}.get(metric, metric), metric, curves))
+    return panels
+
+
+def of_groups(groups: Sequence[Group]) -> list[Panel]:
+    """The same metrics of several runs or repetitions, by validation where there is one, else by training."""
+    rows = [[Run(r.path).rows() for r in group.runs] for group in groups]
+    panels = []
+    for metric in METRICS:
+        split = "val" if any(_points(one, f"val/{metric}") for each in rows for one in each) else "train"
+        curves = []
+        for i, (group, each) in enumerate(zip(groups, rows, strict=True)):
+            found = mean(f"{split}/{metric}", each)
+            if found is not None:
+                found.label, found.colour = label(group.settings), i
+                curves.append(found)
+        if curves:
+            said = {"val": "validation", "train": "training"}[split]
+            panels.append(Panel(f"{said} {({'r2': 'R²'}).get(metric, metric)}", f"{split}/{metric}", curves))
+    return panels
+
+
+def mean(metric: str, repetitions: Sequence[Sequence[Row]]) -> Curve | None:
+    """Mean and standard deviation over repetitions at each epoch that all of those still running have logged."""
+    at: dict[float, list[float]] = {}
+    for rows in repetitions:
+        for x, y in _points(rows, metric):
+            at.setdefault(x, []).append(y)
+    if not at:
+        return None
+    # One that was stopped early has fewer epochs: beyond its end the mean is over the others.
+    xs = sorted(at)
+    several = len(repetitions) > 1
+    spread = [statistics.stdev(at[x]) if len(at[x]) > 1 else 0.0 for x in xs] if several else None
+    return Curve("", xs, [statistics.fmean(at[x]) for x in xs], spread)
+
+
+def label(settings: Mapping[str, Any]) -> str:
+    """What tells a line from the others: options alone, keys with their names."""
+    return "  ".join(str(v) if "." not in k and isinstance(v, str) else f"{k}={written(v)}"
+                     for k, v in settings.items() if v is not None) or "all runs"  # fmt: skip
+
+
+def _points(rows: Sequence[Row], metric: str) -> list[tuple[float, float]]:
+    return [(row["epoch"], v) for row in rows if isinstance(v := row.get(metric), (int, float)) and math.isfinite(v)]
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]

@@ -1,0 +1,203 @@
+"""Many runs at a glance: what their directories say, which of their settings vary, and the mean over repetitions."""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dlopt.metrics import higher_is_better
+from dlopt.run import Run, below
+
+NOT_VARYING = ("name", "resume", "device", "threads")
+"""Settings that say nothing of what was learned."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run.
+
+    name       its directory, seen from the folder that was looked at
+    status     that of the run; dead: it says that it is running, and its process is gone; damaged: it cannot be read
+    progress   share of the steps that are done; None where it is not known
+    settings   group -> option and key -> value, flat
+    metrics    the summary of a finished run, else the last row
+    seconds    of training so far
+    started    seconds since the epoch
+    """
+
+    path: Path
+    name: str
+    status: str
+    progress: float | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
+    started: float = 0.0
+    message: str = ""
+
+    def value(self, key: str) -> Any:
+        """A setting, a metric, or one of name, status, progress, seconds, started; None where there is none."""
+        if key in self.settings:
+            return self.settings[key]
+        return self.metrics.get(key) if key in self.metrics else getattr(self, key, None) if key in OWN else None
+
+
+OWN = ("name", "status", "progress", "seconds", "started")
+
+
+def records(folder: Path) -> list[Record]:
+    """Every run below a folder, the oldest first."""
+    found = [read(path, _name(path, folder)) for path in below(folder)]
+    return sorted(found, key=lambda r: (r.started, r.name))
+
+
+def read(path: Path, name: str) -> Record:
+    """One run, whatever its state."""
+    run = Run(path)
+    try:
+        status = run.status
+        state, started = str(status["status"]), float(status["started"])
+        settings = dict(status.get("settings") or {})
+        goes_on = state == "running"  # then a summary is of an earlier end
+        metrics = {} if goes_on else run.summary
+        metrics = metrics or run.last_row() or {}
+        if goes_on and run.dead:
+            state = "dead"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return Record(path, name, "damaged", message=f"{type(error).__name__}: {error}")
+    seconds = metrics.get("seconds")
+    if state == "running":
+        seconds = time.time() - started
+    progress = _progress(settings, metrics) if state in ("running", "dead", "interrupted", "failed") else None
+    return Record(path, name, state, progress, settings, metrics, seconds, started, str(status.get("message") or ""))
+
+
+def _name(path: Path, folder: Path) -> str:
+    try:
+        return str(path.relative_to(folder)) if path != folder else path.name
+    except ValueError:
+        return str(path)
+
+
+def _progress(settings: dict[str, Any], row: dict[str, Any]) -> float | None:
+    done, whole = (row.get("step"), settings.get("steps")) if settings.get("steps") else (
+        row.get("epoch"), settings.get("epochs"))  # fmt: skip
+    return (done or 0.0) / whole if whole else None
+
+
+# ------------------------------------------------------------------------------------------------ choosing
+
+
+def varying(found: Sequence[Record]) -> list[str]:
+    """Settings in which runs differ; a key of an option only where runs with the same option differ in it.
+
+    So a grid over sgd and adam with one rate each varies the optimizer alone, not every key that one of them lacks.
+    """
+    names = [n for n in dict.fromkeys(k for r in found for k in r.settings) if n not in NOT_VARYING]
+    chosen: list[str] = []
+    for name in names:
+        group = name.partition(".")[0]
+        values: dict[Any, set[Any]] = {}
+        for r in found:
+            if name in r.settings:
+                values.setdefault(r.settings.get(group) if group != name else None, set()).add(r.settings[name])
+        absent = "." not in name and any(name not in r.settings for r in found if r.settings)
+        if absent or any(len(seen) > 1 for seen in values.values()):
+            chosen.append(name)
+    return chosen
+
+
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    "!=": operator.ne, "<=": operator.le, ">=": operator.ge, "=": operator.eq, "<": operator.lt, ">": operator.gt,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Condition:
+    """KEY=VALUE, or another comparison: != < <= > >=. A list of options holds each of its members."""
+
+    key: str
+    sign: str
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> Condition:
+        """ValueError where it is no condition."""
+        parts = re.fullmatch(r"\s*([^=<>!\s]+)\s*(!=|<=|>=|==?|<|>)\s*(.*?)\s*", text)
+        if not parts:
+            raise ValueError(f"'{text}' is no condition; write KEY=VALUE, or KEY<NUMBER")
+        return cls(parts[1], "=" if parts[2] == "==" else parts[2], parts[3].strip("'\""))
+
+    def holds(self, record: Record) -> bool:
+        """Whether it is true of a run; false where the run has no such key."""
+        mine = record.value(self.key)
+        if mine is None:
+            return (self.value in ("null", "none", "")) == (self.sign == "=")
+        wanted: Any = self.value
+        if isinstance(mine, (int, float)) and not isinstance(mine, bool):
+            try:
+                wanted = float(wanted)
+            except ValueError:
+                return self.sign == "!="
+        elif self.sign in ("=", "!="):
+            mine = written(mine)
+            if mine.startswith("[") and not wanted.startswith("["):
+                return (wanted in mine[1:-1].split(",")) == (self.sign == "=")
+        else:
+            mine = written(mine)
+        return _COMPARE[self.sign](mine, wanted)
+
+
+def by(key: str, found: Iterable[Record]) -> list[Record]:
+    """Sorted by a setting or a metric; metrics with the best first, runs without a value last."""
+
+    def place(r: Record) -> tuple[int, float, str]:
+        value = r.value(key)
+        if isinstance(value, bool) or value is None or (isinstance(value, float) and math.isnan(value)):
+            return (2, 0.0, "") if value is None or isinstance(value, float) else (0, float(value), "")
+        if isinstance(value, (int, float)):
+            return (0, -value if higher_is_better(key) else value, "")
+        return (1, 0.0, str(value))
+
+    return sorted(found, key=place)
+
+
+def written(value: Any) -> str:
+    """A setting as it is typed."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# ------------------------------------------------------------------------------------------------ repetitions
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in nothing but what they are repeated over."""
+
+    settings: dict[str, Any]
+    runs: list[Record]
+
+    def mean(self, metric: str) -> tuple[float, float | None] | None:
+        """Mean and sample standard deviation over the runs; None for the latter with one run, and for no run at all."""
+        values = [v for r in self.runs if isinstance(v := r.metrics.get(metric), (int, float)) and math.isfinite(v)]
+        if not values:
+            return None
+        return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def grouped(found: Sequence[Record], over: Sequence[str]) -> list[Group]:
+    """Runs brought together that agree in every varying setting but those of `over`."""
+    names = [name for name in varying(found) if name not in over]
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for record in found:
+        groups.setdefault(tuple(record.settings.get(name) for name in names), []).append(record)
+    return [Group(dict(zip(names, values, strict=True)), runs) for values, runs in groups.items()]
