@@ -1,6 +1,8 @@
 """Examples on the device, and the mini-batches drawn from them: for one run, or for E lanes in step."""
 
-from collections.abc import Iterator, Sequence
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -11,18 +13,38 @@ from dlopt.streams import Key
 
 
 class Place:
-    """Moves tensors to a device, each once: runs that share a tensor on the host share it on the device."""
+    """Where examples lie: on the device, or on the host where they would fill more than half of the device's memory.
 
-    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+    Each tensor is moved once: runs that share one on the host share it on the device. device is where batches are
+    handed over, home where the examples lie.
+    """
+
+    def __init__(self, device: torch.device, dtype: torch.dtype, *, resident: bool = True) -> None:
         self.device = device
         self.dtype = dtype
+        self.home = device if resident else torch.device("cpu")
         self._placed: dict[int, tuple[Tensor, Tensor]] = {}
+
+    @classmethod
+    def of(cls, device: torch.device, dtype: torch.dtype, splits: Iterable[Split]) -> Place:
+        """The place that suits the size of these splits."""
+        if device.type != "cuda":
+            return cls(device, dtype)
+        width = torch.empty((), dtype=dtype).element_size()
+        sizes = {id(s.inputs): s.inputs.numel() * width for s in splits}
+        return cls(device, dtype, resident=sum(sizes.values()) <= torch.cuda.mem_get_info(device)[0] / 2)
 
     def __call__(self, tensor: Tensor) -> Tensor:
         if id(tensor) not in self._placed:
-            there = tensor.to(self.device, self.dtype) if tensor.is_floating_point() else tensor.to(self.device)
+            there = tensor.to(self.home, self.dtype) if tensor.is_floating_point() else tensor.to(self.home)
             self._placed[id(tensor)] = (tensor, there)  # the original is kept, so that its id stays its own
         return self._placed[id(tensor)][1]
+
+    def sent(self, tensor: Tensor) -> Tensor:
+        """A tensor of home on the device, without waiting for the copy: from pinned memory, as it must be for that."""
+        if tensor.device.type == self.device.type:
+            return tensor
+        return (tensor.pin_memory() if self.device.type == "cuda" else tensor).to(self.device, non_blocking=True)
 
 
 class Examples:
@@ -31,18 +53,18 @@ class Examples:
     def __init__(self, splits: Sequence[Split], place: Place, *, lanes: bool) -> None:
         self.size = len(splits[0])
         self.lanes = len(splits) if lanes else None
-        self.device = place.device
+        self.place = place
         inputs, targets = [s.inputs for s in splits], [s.targets for s in splits]
         self._shared = all(x is inputs[0] and y is targets[0] for x, y in zip(inputs, targets, strict=True))
         self._inputs = place(inputs[0]) if self._shared else torch.stack([place(x) for x in inputs])
         self._targets = place(targets[0]) if self._shared else torch.stack([place(y) for y in targets])
         rows = [torch.arange(self.size) if s.rows is None else s.rows for s in splits]
         self._whole = all(s.rows is None for s in splits)
-        self._rows = torch.stack(rows).to(place.device) if lanes else rows[0].to(place.device)
+        self._rows = torch.stack(rows).to(place.home) if lanes else rows[0].to(place.home)
 
     def at(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs and targets at these rows of the underlying tensors."""
-        return self._gathered(self._inputs, rows), self._gathered(self._targets, rows)
+        """Inputs and targets at these rows of the underlying tensors, on the device."""
+        return self.place.sent(self._gathered(self._inputs, rows)), self.place.sent(self._gathered(self._targets, rows))
 
     def rows(self, order: Tensor) -> Tensor:
         """The rows of the underlying tensors in the given order of positions."""
@@ -51,7 +73,7 @@ class Examples:
     def all(self) -> tuple[Tensor, Tensor]:
         """All of the split, in order; without a copy where it is the whole of its tensors."""
         if self._whole and self.lanes is None:
-            return self._inputs, self._targets
+            return self.place.sent(self._inputs), self.place.sent(self._targets)
         return self.at(self._rows)
 
     def chunks(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -60,7 +82,7 @@ class Examples:
             yield self.at(rows)
 
     def keep(self, lanes: Tensor) -> None:
-        self.lanes = len(lanes)
+        self.lanes, lanes = len(lanes), lanes.to(self.place.home)
         self._rows = self._rows[lanes]
         if not self._shared:
             self._inputs, self._targets = self._inputs[lanes], self._targets[lanes]
@@ -102,13 +124,11 @@ class Batches:
     def keep(self, lanes: Tensor) -> None:
         self.examples.keep(lanes)
         self.keys = [self.keys[i] for i in lanes.tolist()]
-        self._chunks = [chunk[lanes] for chunk in self._chunks]
+        self._chunks = [chunk[lanes.to(chunk.device)] for chunk in self._chunks]
         self._all = self.examples.all() if self._all is not None else None
 
     def _order(self, epoch: int) -> Tensor:
-        n = self.examples.size
+        n, place = self.examples.size, self.examples.place
         orders = [torch.randperm(n, generator=streams.generator(streams.fold(key, epoch))) for key in self.keys]
         order = orders[0] if self.examples.lanes is None else torch.stack(orders)
-        if order.device != self.examples.device and self.examples.device.type == "cuda":
-            order = order.pin_memory()
-        return self.examples.rows(order.to(self.examples.device, non_blocking=True))
+        return self.examples.rows(order if place.home == order.device else place.sent(order))

@@ -51,6 +51,7 @@ class Settings:
     seed            of every random number of the run
     device          auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps
     precision       float32, bfloat16 (autocast; weights stay float32) or float64
+    compile         have torch.compile make one program of the network (a single run; the first steps take long)
     deterministic   refuse operations that have no reproducible form (on a GPU; a CPU is reproducible as it is)
     threads         CPU threads, or auto: one for small work, which more would slow down
     log_every       log a row at every so many steps besides those of evaluations; null: at evaluations alone
@@ -66,6 +67,7 @@ class Settings:
     seed: Seed
     device: str
     precision: Literal["float32", "bfloat16", "float64"]
+    compile: bool
     deterministic: bool
     threads: Count | Literal["auto"]
     log_every: Count | None

@@ -41,6 +41,7 @@ class Problem:
 
     varying holds the hyperparameters in which lanes differ: (part, field) -> tensor (E,), where part 0 is the loss and
     part i the i-th regularization. running are the buffers of normalizations, with w's leading shape.
+    precision, if given, is autocast's; compiled lets torch.compile make programs of the network, for a single run.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Problem:
         lanes: int | None = None,
         varying: Mapping[tuple[int, str], Tensor] | None = None,
         precision: torch.dtype | None = None,
+        compiled: bool = False,
     ) -> None:
         self.model = model.train()
         self.layout = Layout.of(model)
@@ -60,6 +62,7 @@ class Problem:
         self.lanes = lanes
         self.varying = dict(varying or {})
         self.autocast = precision
+        self.compiled = compiled
         self.evaluations = 0
         self.home: Tensor | None = None
         self._transforms_weights = any(overrides(r, "weights", Regularization) for r in self.regularization)
@@ -79,7 +82,7 @@ class Problem:
     def bind(self, w: Tensor) -> Tensor:
         """Make w, (P,), the memory of the network's own parameters: gradients at this very tensor then cost no copy."""
         if w is not self.home:
-            self._networks = [_Bound(self.model, self.layout, w, self._sites)]
+            self._networks = [_Bound(self.model, self.layout, w, self._sites, compiled=self.compiled)]
             self.home = w
         return w
 
@@ -115,7 +118,7 @@ class Problem:
         try:
             with torch.no_grad(), self._casting(inputs):
                 if w is self.home and running is self.running:
-                    outputs = self.model(inputs)
+                    outputs = self._networks[0].forward(inputs)
                 else:
 
                     def call(w: Tensor, running: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -200,7 +203,7 @@ class Problem:
         if len(self._networks) == 1:
             twin = copy.deepcopy(self.model)
             sites = dict(zip((m for m in twin.modules() if isinstance(m, Site)), self._sites.values(), strict=True))
-            self._networks.append(_Bound(twin, self.layout, torch.empty_like(w), sites))
+            self._networks.append(_Bound(twin, self.layout, torch.empty_like(w), sites, compiled=self.compiled))
         self._networks[1].w.copy_(w)
         return self._networks[1]
 
@@ -222,11 +225,19 @@ def _address(key: Key, site: Site, owner: int | None) -> Key:
     return streams.fold(key, _SITES * (1 + (owner if owner is not None else _WEIGHTS)) + site.site)
 
 
+def _on_device(key: Key, device: torch.device) -> Key:
+    """A key as tensors: the compiler takes numbers for constants, and would compile anew at each step."""
+    return Key(*(torch.full((), half, dtype=torch.int64, device=device) for half in key))
+
+
 class _Bound:
     """A network whose parameters are views of one weight vector, and memory for its gradient."""
 
-    def __init__(self, model: nn.Module, layout: Layout, w: Tensor, sites: dict[Site, int | None]) -> None:
+    def __init__(
+        self, model: nn.Module, layout: Layout, w: Tensor, sites: dict[Site, int | None], *, compiled: bool
+    ) -> None:
         self.model = model
+        self.forward = torch.compile(model) if compiled else model
         self.sites = sites
         self.w = w
         own = dict(model.named_parameters())
@@ -332,9 +343,10 @@ class Objective:
             for i, rule in enumerate(problem.regularization):
                 x = rule.inputs(x, streams.fold(self.key, i))
         for site, owner in network.sites.items():
-            site.arm(_address(self.key, site, owner))
+            address = _address(self.key, site, owner)
+            site.arm(_on_device(address, x.device) if problem.compiled else address)
         with problem._casting(x):
-            outputs = network.model(x)
+            outputs = network.forward(x)
         outputs = outputs.to(network.w.dtype)
         loss = problem.loss(outputs, self.targets)
         statistics = problem._seen(network.normalizations) if network.normalizations else {}

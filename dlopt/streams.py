@@ -58,7 +58,8 @@ def generator(parent: Key) -> torch.Generator:
 def bits(parent: Key, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
     """Uniform random int32 of the given shape; of shape (E, *shape) for a batch of keys."""
     a, b = (_signed(half, len(shape)) for half in parent)
-    h = _mix_(_counter(shape, str(device)) ^ a)
+    counter = _counter.__wrapped__ if torch.compiler.is_compiling() else _counter  # the compiler keeps what is constant
+    h = _mix_(counter(shape, str(device)) ^ a)
     return _mix_(h.add_(b))
 
 

@@ -42,6 +42,7 @@ class Training:
             lanes=None if self.solo else self.count,
             varying=self._varying([[e.loss, *e.regularization.values()] for e in experiments]),
             precision=torch.bfloat16 if self.settings.precision == "bfloat16" else None,
+            compiled=self.settings.compile and self.solo,
         )
         self.layout = self.problem.layout
         w = torch.stack([e.w for e in experiments]).to(self.device, self.dtype)
@@ -60,7 +61,8 @@ class Training:
 
         self._keys = [streams.key(e.settings.seed) for e in experiments]
         self._purposes: dict[str, Key] = {}
-        self.place = Place(self.device, self.dtype)
+        splits = [s for e in experiments for s in (e.train, e.validation, e.test) if s is not None]
+        self.place = Place.of(self.device, self.dtype, splits)
         self.examples = self.examples_of([e.train for e in experiments])
         size = self.examples.size if self.settings.batch_size == "full" else self.settings.batch_size
         orders = [streams.fold(key, "order") for key in self._keys]

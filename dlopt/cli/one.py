@@ -13,6 +13,7 @@ from dlopt.cli.places import as_typed
 from dlopt.config.problems import named
 
 if TYPE_CHECKING:
+    from dlopt.cli.progress import Stage
     from dlopt.experiment import Experiment
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -27,10 +28,11 @@ def run_one(
     notices: Sequence[str] = (),
     *,
     title: str = "",
-    many: bool = False,
+    sweep: Stage | None = None,
     again: bool = False,
 ) -> tuple[int, dict[str, Any]]:
     """Train one experiment in its directory; returns the exit code and the summary. A failure is said and logged."""
+    from dlopt import screen
     from dlopt.cli.progress import Progress
     from dlopt.run import Run
     from dlopt.train import train as run_loop
@@ -38,9 +40,10 @@ def run_one(
     log = logging.getLogger("dlopt")
     for notice in notices:
         log.info(notice)
-        print(f"note: {notice}", file=sys.stderr)
+        if not screen.quiet:
+            print(f"note: {notice}", file=sys.stderr)
     run = Run.create(path, settings, again=again)
-    progress = Progress(title or as_typed(path), many=many)
+    progress = Progress(title or as_typed(path), sweep)
     before = {s: signal.signal(s, _stopper(progress)) for s in STOPPING}
     try:
         log.info("start in %s", run.path)
@@ -53,6 +56,8 @@ def run_one(
         log.exception("failed")
         print(f"the run failed: {named(error)}", file=sys.stderr)
         print(f"  the traceback is in {as_typed(run.log_file)}", file=sys.stderr)
+        if sweep:
+            sweep.end(title, as_typed(path), "failed", {})
         return FAILED, {}
     finally:
         for s, handler in before.items():

@@ -1,4 +1,4 @@
-"""What is seen while a run goes on, and when it is over."""
+"""What is seen while runs go on, and when they are over."""
 
 from __future__ import annotations
 
@@ -6,62 +6,88 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from dlopt import screen
 from dlopt.cli.places import as_typed
-from dlopt.metrics import headline, number
+from dlopt.metrics import duration, headline, number
 from dlopt.report.results import results
 from dlopt.run import Row, Run
 from dlopt.watch import Watch
 
 WIDE = 110
 """Columns of a terminal from which on training metrics stand beside those of validation."""
-PLAIN_EVERY = 5.0
-"""Seconds between two lines where the output is no terminal."""
+
+
+class Stage(Protocol):
+    """The screen of a sweep, on which its runs have their turns."""
+
+    console: Console
+
+    def begin(self, title: str, follower: Follower) -> None:
+        """A run with a bar of its own is under way."""
+
+    def end(self, title: str, path: str, status: str, summary: dict[str, Any]) -> None:
+        """A run is over, however it ended."""
 
 
 class Progress(Watch):
     """A bar in a terminal, lines now and then elsewhere. The loop only leaves numbers here; another thread draws."""
 
-    def __init__(self, title: str, *, many: bool = False) -> None:
+    def __init__(self, title: str, sweep: Stage | None = None) -> None:
         super().__init__()
         self.title = title
-        self.many = many
-        self.console = Console()
+        self.sweep = sweep
+        self.console = sweep.console if sweep else Console()
         self.metrics = ""
+        self._from: tuple[int, float] | None = None
         self._said = time.monotonic()
-        self._bars: _Follower | None = None
+        self._bars: Follower | None = None
 
     def __enter__(self) -> Progress:
-        if self.console.is_terminal:
-            self._bars = _Follower(self, self.console)
-            self._bars.start()
+        if screen.is_terminal():
+            self._bars = Follower(self, self.console)
+            if self.sweep:
+                self.sweep.begin(self.title, self._bars)
+            else:
+                self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bars is not None:
+        if self._bars is not None and not self.sweep:
             self._bars.stop()
+
+    @property
+    def rate(self) -> float:
+        """Steps per second of wall time since the first look; 0 at that."""
+        now = time.monotonic()
+        if self._from is None:
+            self._from = (self.step, now) if self.steps else None
+            return 0.0
+        return (self.step - self._from[0]) / max(now - self._from[1], 1e-9)
 
     def row(self, run: Run, row: Row) -> None:
         names = headline(row) if self.console.width >= WIDE else headline(row)[-2:]
         self.metrics = "  ".join(f"{name} {number(row[name])}" for name in names)
-        if self._bars is None and time.monotonic() - self._said >= PLAIN_EVERY:
+        if self._bars is None and not screen.quiet and time.monotonic() - self._said >= screen.PLAIN_EVERY:
             self._said = time.monotonic()
-            print(f"step {self.step}/{self.steps}  {self.metrics}", flush=True)
+            rate = self.rate
+            left = f"  {duration((self.steps - self.step) / rate)} left" if rate else ""
+            print(f"step {self.step}/{self.steps}  {rate:,.0f}/s{left}  {self.metrics}", flush=True)
 
     def report(self, run: Run, summary: dict[str, Any], path: str) -> None:
         """The results, where they lie, and what to type next."""
+        if self.sweep:
+            self.sweep.end(self.title, path, summary["status"], summary)
+        elif not screen.quiet:
+            self._report(summary, path)
+
+    def _report(self, summary: dict[str, Any], path: str) -> None:
         status = summary["status"]
-        if self.many:
-            found = "  ".join(f"{k} {number(v)}" for k, v in summary.items() if k in headline(summary))
-            self.console.print(
-                f"{path}  {status}  {found}  [{self.title}]", markup=False, highlight=False, soft_wrap=True
-            )
-            return
         self.console.print(results(summary))
         said = {
             "done": f"done: {summary['step']} steps in {summary['seconds']:.1f} s of training",
@@ -71,21 +97,26 @@ class Progress(Watch):
         rate = summary.get("steps_per_second")
         print(said + (f" ({rate:,.0f} steps per second)" if rate and status == "done" else ""))
         inside = path.startswith("outputs/")
-        at = "" if shutil.which("dlopt") else f"{as_typed(Path(sys.executable).parent)}/"  # no environment is active
         lines = {
-            f"{at}dlopt show{'' if inside else ' ' + path}": "this table again, with the settings",
-            f"{at}tensorboard --logdir {'outputs' if inside else path}": "its curves, beside those of other runs",
-            f"{at}dlopt list": "what else there is to try",
+            f"dlopt show{'' if inside else ' ' + path}": "the settings, curves and results again",
+            f"dlopt tensorboard{'' if inside else ' ' + path}": "its curves in a browser, beside those of other runs",
+            "dlopt list": "what else there is to try",
         }
         if status == "interrupted":
-            lines = {f"{at}dlopt train resume={path}": "goes on where it stopped"} | lines
-        width = max(map(len, lines))
+            lines = {f"dlopt train resume={path}": "goes on where it stopped"} | lines
         print(f"\nthe run is in {path}")
-        for command, what in lines.items():
-            print(f"  {command:<{width}}   {what}")
+        suggest(lines)
 
 
-class _Follower(Bars):
+def suggest(lines: dict[str, str]) -> None:
+    """Lines to type next, each with what it does."""
+    at = "" if shutil.which("dlopt") else f"{as_typed(Path(sys.executable).parent)}/"  # no environment is active
+    width = max(map(len, lines)) + len(at)
+    for command, what in lines.items():
+        print(f"  {at + command:<{width}}   {what}")
+
+
+class Follower(Bars):
     """Bars that look at the loop's counters themselves, four times a second."""
 
     def __init__(self, watch: Progress, console: Console) -> None:
@@ -101,15 +132,14 @@ class _Follower(Bars):
             transient=True,
         )
         self._watch = watch
-        self._began = time.monotonic()
         self._task = self.add_task("steps", total=None, rate="", metrics="")
         self._follows = True
 
     def get_renderables(self) -> Any:
         if self._follows:
             w = self._watch
-            rate = w.step / max(time.monotonic() - self._began, 1e-9)
             self._follows = False  # update asks for renderables again
-            self.update(self._task, total=w.steps or None, completed=w.step, rate=f"{rate:,.0f}/s", metrics=w.metrics)
+            rate = f"{w.rate:,.0f}/s"
+            self.update(self._task, total=w.steps or None, completed=w.step, rate=rate, metrics=w.metrics)
             self._follows = True
         yield from super().get_renderables()

@@ -71,7 +71,8 @@ def runs(argv: Sequence[str]) -> int:
     elif given.over:
         _over(found, given)
     else:
-        _table(found, given)
+        columns = given.columns.split(",") if given.columns else []
+        print(table(found, columns, latest=not given.all and not given.sort, plain=given.markdown))
     return 0
 
 
@@ -97,31 +98,27 @@ def _metrics(found: Sequence[Record]) -> list[str]:
     return [m for m in names if not m.startswith("train/")] or names
 
 
-def _columns(found: Sequence[Record], given: Any) -> list[str]:
-    if given.columns:
-        return given.columns.split(",")
+def _columns(found: Sequence[Record]) -> list[str]:
     several = len(found) > 1
     return (varying(found) if several else ["optimizer"]) + _metrics(found)
 
 
-def _table(found: Sequence[Record], given: Any) -> None:
-    names = _columns(found, given)
+def table(found: Sequence[Record], columns: Sequence[str] = (), *, latest: bool = False, plain: bool = False) -> str:
+    """A line for each run, in columns or (plain) in Markdown. latest: of very many only the last in a terminal."""
+    names = list(columns) or _columns(found)
     terminal = sys.stdout.isatty()
-    left_out = 0
-    if terminal and not given.all and len(found) > LATEST:
-        left_out = len(found) - LATEST
-        found = found[:LATEST] if given.sort else found[left_out:]
+    more = []
+    if terminal and latest and len(found) > LATEST:
+        more = [styled(f"({len(found) - LATEST} more: --all, or --where KEY=VALUE)", DIM)]
+        found = found[-LATEST:]
     header = ["run", "status", *names, "time"]
     rows = [[r.name, _status(r), *(_cell(r, n) for n in names), duration(r.seconds)] for r in found]
     right = [False, False, *(_is_number(found, n) for n in names), True]
-    if given.markdown:
-        print("\n".join(markdown(header, rows, right)))
-        return
+    if plain:
+        return "\n".join(markdown(header, rows, right))
     styles = [["", STYLES.get(r.status, ""), *("" for _ in names), DIM] for r in found]
     width = shutil.get_terminal_size().columns if terminal else None
-    print("\n".join(aligned(header, rows, right, styles, width)))
-    if left_out:
-        print(styled(f"({left_out} more: --all, or --where KEY=VALUE)", DIM))
+    return "\n".join([*aligned(header, rows, right, styles, width), *more])
 
 
 def _over(found: Sequence[Record], given: Any) -> None:

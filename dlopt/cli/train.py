@@ -14,23 +14,24 @@ from dlopt.config import paths
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from dlopt.cli.sweep import Sweep
+
 
 _codes: list[int] = []
+_sweeps: list[Sweep] = []
+"""The multirun under way, if there is one: Hydra calls for each run separately."""
 
 
 def train(argv: Sequence[str]) -> int:
     """The command; returns the exit code."""
-    import hydra
-    from hydra.errors import HydraException
-
+    from dlopt import screen
     from dlopt.cli.resume import resume
     from dlopt.config import callback, resolvers
-    from dlopt.config.errors import explain, said
-    from dlopt.config.problems import ConfigError
 
     _codes.clear()
     callback.ready.clear()
-    argv = sorted(argv, key=_is_override)  # Hydra's parser wants flags and overrides each in one piece
+    screen.quiet = any(a in ("-q", "--quiet") for a in argv)
+    argv = sorted((a for a in argv if a not in ("-q", "--quiet")), key=_is_override)  # Hydra wants each in one piece
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # a console script does not look there: people's own classes
     settings = [(a.lstrip("+").partition("=")[0], a) for a in argv]
@@ -40,13 +41,34 @@ def train(argv: Sequence[str]) -> int:
 
     resolvers.register()
     typed, sys.argv = sys.argv, ["dlopt train", *argv]
-    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    full = callback.full_errors = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises instead of printing
+    try:
+        return _composed(argv, full=full)
+    finally:
+        sys.argv = typed
+        if not full:
+            os.environ.pop("HYDRA_FULL_ERROR", None)
+        for sweep in _sweeps:
+            sweep.close()
+        _sweeps.clear()
+
+
+def _composed(argv: Sequence[str], *, full: bool) -> int:
+    """Let Hydra compose and call for each run; its errors are said in our words."""
+    import hydra
+    from hydra.errors import HydraException
+
+    from dlopt.config.errors import explain, said
+    from dlopt.config.problems import ConfigError
+
     try:
         hydra.main(version_base="1.3", config_path=str(paths.CONF), config_name="config")(_task)()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else USAGE if end.code else max(_codes, default=DONE)
     except KeyboardInterrupt:
+        for sweep in _sweeps:
+            sweep.report()
         return INTERRUPTED
     except BrokenPipeError:
         raise
@@ -59,10 +81,8 @@ def train(argv: Sequence[str]) -> int:
         problems = explain(argv, error) if isinstance(error, HydraException) else [("", said(error))]
         print(ConfigError(problems).text(), file=sys.stderr)
         return USAGE
-    finally:
-        sys.argv = typed
-        if not full:
-            os.environ.pop("HYDRA_FULL_ERROR", None)
+    for sweep in _sweeps:
+        sweep.report()
     return max(_codes, default=DONE)
 
 
@@ -81,14 +101,24 @@ def _task(config: DictConfig) -> float | None:
     experiment, notices = callback.ready.pop() if callback.ready else build(config, typed)
     chosen = {k: v for k, v in hydra.runtime.choices.items() if not k.startswith("hydra/") and v is not None}
     settings = flat(OmegaConf.to_container(config, resolve=True), chosen)  # type: ignore[arg-type]
-    many = str(hydra.mode) == "RunMode.MULTIRUN"
-    title = " ".join(typed) if many else ""
+    sweep = _sweep(Path(hydra.sweep.dir)) if str(hydra.mode) == "RunMode.MULTIRUN" else None
     _codes.append(FAILED)  # unless it turns out otherwise
-    code, summary = run_one(experiment, path, settings, notices, title=title, many=many)
+    title = sweep.title(typed) if sweep else ""
+    code, summary = run_one(experiment, path, settings, notices, title=title, sweep=sweep)
     _codes[-1] = code
     if code == INTERRUPTED:
         raise KeyboardInterrupt
     return summary.get(experiment.objective)
+
+
+def _sweep(folder: Path) -> Sweep:
+    """What is seen of the multirun, from its first run on."""
+    from dlopt.cli.sweep import Sweep
+    from dlopt.config import callback
+
+    if not _sweeps:
+        _sweeps.append(Sweep(folder, callback.jobs))
+    return _sweeps[0]
 
 
 def _is_override(argument: str) -> bool:

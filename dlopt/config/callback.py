@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 ready: list[tuple[Experiment, list[str]]] = []
 """The experiment of a single run, built by the check and taken up by the task."""
+jobs: list[list[str]] = []
+"""The overrides of each run of a sweep that was checked."""
+full_errors = False
+"""Whether HYDRA_FULL_ERROR=1 was set by whoever started this, and not by us."""
 
 
 class Check(Callback):
@@ -58,7 +62,7 @@ class Check(Callback):
             for key, value in (config.hydra.sweeper.get("params") or {}).items():
                 typed.append(f"{key}={value}")
             parsed = OverridesParser.create(config_loader=loader).parse_overrides(typed)
-            jobs = [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+            jobs[:] = [list(job) for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
             problems = Problems()
             check_directory(Path(config.hydra.sweep.dir), "hydra.sweep.dir", problems)
             where: dict[tuple[str, str], list[str]] = {}
@@ -123,7 +127,7 @@ class _Ends:
         else:
             from dlopt.config.errors import said
 
-            if os.environ.get("DLOPT_TRACEBACK"):
+            if full_errors:
                 traceback.print_exception(error)
             print(said(error), file=sys.stderr)
         raise SystemExit(2)

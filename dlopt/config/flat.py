@@ -15,7 +15,9 @@ def flat(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]
 
     config is the composed configuration as plain dictionaries, chosen the option of each group.
     """
-    found: dict[str, Any] = {group: option for group, option in chosen.items() if isinstance(option, str)}
+    order = ["experiment", "data", *_defaults()[1]]
+    known = sorted(chosen, key=lambda group: order.index(group) if group in order else len(order))
+    found: dict[str, Any] = {group: chosen[group] for group in known if isinstance(chosen[group], str)}
     for group in paths.groups():
         if group not in (*paths.SINGLE, "experiment"):
             names = [str(name) for name in config.get(group) or {}]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,8 @@ def settings(tree: dict[str, Any], problems: Problems) -> Settings | None:
     _check_fields(Settings, tree, "", problems)
     if not any(key == "device" for key, _ in problems.found[before:]) and "device" in tree:
         tree["device"] = _device(str(tree["device"]), tree.get("precision"), problems)
+    if tree.get("compile") is True and tree.get("device") == "cpu" and not _compiler():
+        problems.add("compile", "needs a C++ compiler on a CPU, and finds none; install g++, or leave it false")
     threads, cores = tree.get("threads"), os.cpu_count() or 1
     if isinstance(threads, int) and not isinstance(threads, bool) and threads > 4 * cores:
         problems.add("threads", f"{threads} is far more than the {cores} cores of this machine")
@@ -53,6 +56,11 @@ def _check_fields(cls: type, tree: Mapping[str, Any], prefix: str, problems: Pro
 def _filled(cls: type, tree: Mapping[str, Any]) -> Any:
     hints = typing.get_type_hints(cls)
     return cls(**{k: _filled(hints[k], v) if dataclasses.is_dataclass(hints[k]) else v for k, v in tree.items()})
+
+
+def _compiler() -> str | None:
+    """What torch.compile would call for a CPU."""
+    return next((c for c in (os.environ.get("CXX"), "g++", "clang++") if c and shutil.which(c)), None)
 
 
 def _device(name: str, precision: Any, problems: Problems) -> str:

@@ -84,7 +84,7 @@ def test_a_run_from_the_command_line(here, capsys):
     out = capsys.readouterr().out
     run = find()
     assert run.path.name.split("-")[3] == "first"
-    for part in ("validation", "accuracy", str(run.path), "dlopt show", "tensorboard --logdir outputs"):
+    for part in ("validation", "accuracy", str(run.path), "dlopt show", "dlopt tensorboard"):
         assert part in out
     kept = {p.relative_to(run.path).as_posix() for p in run.path.rglob("*") if p.is_file()}
     assert {"status.json", "metrics.jsonl", "summary.json", "train.log", "checkpoints/last.pt", "checkpoints/best.pt",
@@ -94,7 +94,14 @@ def test_a_run_from_the_command_line(here, capsys):
 
     assert main(["show"]) == 0
     out = capsys.readouterr().out
-    for part in (str(run.path), "done", "data._target_=mine.Blobs", "arch.widths=[8]", "validation", f"{run.summary['test/accuracy']:.4f}"):
+    for part in (
+        str(run.path),
+        "done",
+        "data._target_=mine.Blobs",
+        "arch.widths=[8]",
+        "validation",
+        f"{run.summary['test/accuracy']:.4f}",
+    ):
         assert part in out
     assert main(["show", "first"]) == 0
     assert main(["show", "nothing"]) == 2
