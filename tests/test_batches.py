@@ -169,3 +169,19 @@ def test_a_tensor_is_placed_once_and_only_numbers_change_their_type():
     assert place(x) is place(x)
     assert place(x).dtype == torch.float64
     assert place(y).dtype == torch.int64
+
+
+@pytest.mark.parametrize("lanes", [False, True])
+def test_data_that_stays_on_the_host_are_drawn_alike(lanes):
+    """Where examples lie does not change what is drawn; `meta` stands for a device whose memory is not the host's."""
+    rows = [torch.arange(0, 20, 2), torch.arange(1, 21, 2)]
+    data = [split(20, r) for r in rows] if lanes else [split(20, rows[0])]
+    here, there = (Examples(data, Place(*PLACE, resident=r), lanes=lanes) for r in (True, False))
+    keys = KEYS[: len(data)]
+    one, two = (Batches(examples, 4, keys, drop_last=False) for examples in (here, there))
+    for step in range(7):
+        assert all(torch.equal(a, b) for a, b in zip(one(step), two(step), strict=True))
+    far = Examples(data, Place(torch.device("meta"), torch.float32, resident=False), lanes=lanes)
+    x, y = Batches(far, 4, keys, drop_last=False)(0)
+    assert (x.device.type, y.device.type) == ("meta", "meta")
+    assert far._inputs.device.type == "cpu"

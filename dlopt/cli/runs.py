@@ -15,7 +15,7 @@ from dlopt.cli.places import as_typed, folder
 from dlopt.config.problems import nearest
 from dlopt.metrics import HEADLINE, duration, number
 from dlopt.report.columns import DIM, GREEN, RED, YELLOW, aligned, markdown, styled
-from dlopt.report.records import OWN, Condition, Record, by, grouped, records, varying, written
+from dlopt.report.records import OWN, Condition, Group, Record, by, grouped, records, varying, written
 from dlopt.run import RunNotFound
 
 EPILOG = """\
@@ -24,6 +24,7 @@ EPILOG = """\
   dlopt runs --where optimizer=adam --where 'optimizer.lr<0.01'
   dlopt runs --sort test/accuracy                   the best first
   dlopt runs last --over seed                       mean and standard deviation over seeds
+  dlopt runs last --over seed --across optimizer    the same as a table of one metric, a column for each rule
   dlopt runs last --over seed --png                 their curves, with bands
   dlopt runs --csv > runs.csv                       every setting and metric
 
@@ -49,6 +50,7 @@ def runs(argv: Sequence[str]) -> int:
     parser.add_argument("--sort", metavar="KEY", help="by a setting or a metric, the best first (default: by time)")
     parser.add_argument("--reverse", action="store_true", help="the other way round")
     parser.add_argument("--over", metavar="KEY", help="mean and sd over runs that differ in this alone, such as seed")
+    parser.add_argument("--across", metavar="KEY", help="one column for each value of a setting, for a single metric")
     parser.add_argument("--columns", metavar="A,B", help="settings and metrics to show, in place of those that vary")
     parser.add_argument("--all", action="store_true", help=f"all runs, not the latest {LATEST}, in a terminal")
     parser.add_argument("--csv", action="store_true", help="every setting and metric, for other programs")
@@ -68,8 +70,10 @@ def runs(argv: Sequence[str]) -> int:
         return _draw(found, given, place)
     if given.csv:
         _csv(found)
+    elif given.across:
+        print(across(found, given))
     elif given.over:
-        _over(found, given)
+        print(over(found, given))
     else:
         columns = given.columns.split(",") if given.columns else []
         print(table(found, columns, latest=not given.all and not given.sort, plain=given.markdown))
@@ -81,7 +85,7 @@ def _chosen(found: list[Record], given: Any) -> list[Record]:
     known = {*OWN, *(k for r in found for k in (*r.settings, *r.metrics))}
     conditions = [Condition.parse(text) for text in given.where]
     columns = given.columns.split(",") if given.columns else []
-    over = given.over.split(",") if given.over else []
+    over = [key for key in (*(given.over or "").split(","), given.across) if key]
     for key in [*(c.key for c in conditions), *([given.sort] if given.sort else []), *columns, *over]:
         if found and key not in known:
             close = nearest(key, sorted(known))
@@ -121,7 +125,7 @@ def table(found: Sequence[Record], columns: Sequence[str] = (), *, latest: bool 
     return "\n".join([*aligned(header, rows, right, styles, width), *more])
 
 
-def _over(found: Sequence[Record], given: Any) -> None:
+def over(found: Sequence[Record], given: Any) -> str:
     """One line for each group of repetitions."""
     groups = grouped(found, given.over.split(","))
     asked = given.columns.split(",") if given.columns else []
@@ -133,12 +137,36 @@ def _over(found: Sequence[Record], given: Any) -> None:
         cells = [written(group.settings.get(n, group.runs[0].value(n))) for n in names]
         rows.append([*cells, str(len(group.runs)), *(_spread(group.mean(m)) for m in metrics)])
     right = [_is_number(found, n) for n in names] + [True] * (1 + len(metrics))
+    return _written(header, rows, right, given, f"mean ± standard deviation over {given.over}")
+
+
+def across(found: Sequence[Record], given: Any) -> str:
+    """One line for each group, one column for each value of a setting, for one metric; means where there are several."""
+    asked = given.columns.split(",") if given.columns else []
+    metrics = [name for name in asked if any(name in r.metrics for r in found)]
+    metric = metrics[0] if metrics else _metrics(found)[-1]
+    spread = given.over.split(",") if given.over else []
+    names = [n for n in varying(found) if n not in (*spread, given.across) and (not asked or n in asked)]
+    values = list(dict.fromkeys(written(r.value(given.across)) for r in found))
+    lines: dict[tuple[str, ...], dict[str, list[Record]]] = {}
+    for r in found:
+        line = lines.setdefault(tuple(written(r.value(n)) for n in names), {})
+        line.setdefault(written(r.value(given.across)), []).append(r)
+    rows = []
+    for key, cells in lines.items():
+        means = [Group({}, cells.get(v, [])).mean(metric) for v in values]
+        rows.append([*key, *map(_spread, means)])
+    header = [*names, *values]
+    right = [_is_number(found, n) for n in names] + [True] * len(values)
+    said = f"{metric}, mean ± standard deviation over {given.over or 'the runs of a line'}"
+    return _written(header, rows, right, given, said)
+
+
+def _written(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool], given: Any, said: str) -> str:
     if given.markdown:
-        print("\n".join(markdown(header, rows, right)))
-        return
+        return "\n".join(markdown(header, rows, right))
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    print("\n".join(aligned(header, rows, right, width=width)))
-    print(styled(f"mean ± standard deviation over {given.over}", DIM))
+    return "\n".join([*aligned(header, rows, right, width=width), styled(said, DIM)])
 
 
 def _spread(found: tuple[float, float | None] | None) -> str:
