@@ -80,13 +80,14 @@ class Sweep:
         self.close()
         if screen.quiet:
             return
-        from dlopt.cli.runs import table
+        from dlopt.cli.runs import width
         from dlopt.report.records import records, varying
+        from dlopt.report.tables import each
 
         found = records(self.folder)
         place = as_typed(self.folder)
         if self.console.is_terminal and 0 < len(found) <= WHOLE:
-            print(table(found))
+            print(each(found).text(width()))
         print(f"\n{len(found)} of {self.total} runs, in {place}")
         inside = as_typed(self.folder.parent.parent) == "outputs/multirun"
         name = "last" if inside else place

@@ -141,7 +141,7 @@ def test_sorting_puts_the_best_first_and_runs_without_a_value_last():
         record("c", {"test/accuracy": 0.9, "val/loss": math.nan}),
     ]
     assert [r.name for r in by("test/accuracy", runs)] == ["c", "a", "b"]
-    assert [r.name for r in by("val/loss", runs)][0] == "a"
+    assert by("val/loss", runs)[0].name == "a"
     assert [r.name for r in by("name", runs)] == ["a", "b", "c"]
 
 

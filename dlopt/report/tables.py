@@ -1,0 +1,121 @@
+"""Tables of many runs: one line for each, for each group of repetitions, or a column for each value of a setting."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Sequence
+from typing import NamedTuple, TextIO
+
+from dlopt.metrics import HEADLINE, duration, number
+from dlopt.report.columns import DIM, GREEN, RED, YELLOW, aligned, markdown, styled
+from dlopt.report.records import OWN, Group, Record, grouped, varying, written
+
+STYLES = {"done": GREEN, "dead": RED, "failed": RED, "damaged": RED, "diverged": YELLOW, "interrupted": YELLOW}
+
+
+class Table(NamedTuple):
+    """Cells as text, which columns hold numbers, the cells' styles, and what is said below."""
+
+    header: list[str]
+    rows: list[list[str]]
+    right: list[bool]
+    styles: list[list[str]] | None = None
+    below: str = ""
+
+    def text(self, width: int | None = None) -> str:
+        """Aligned columns; those that do not fit into so many characters are left out."""
+        lines = aligned(self.header, self.rows, self.right, self.styles, width)
+        return "\n".join(lines + ([styled(self.below, DIM)] if self.below else []))
+
+    def markdown(self) -> str:
+        return "\n".join(markdown(self.header, self.rows, self.right))
+
+
+def each(found: Sequence[Record], columns: Sequence[str] = ()) -> Table:
+    """A line for each run: its status, the columns (else what varies, and metrics), and its time."""
+    names = list(columns) or (varying(found) if len(found) > 1 else ["optimizer"]) + metrics(found)
+    rows = [[r.name, _status(r), *(_cell(r, n) for n in names), duration(r.seconds)] for r in found]
+    styles = [["", STYLES.get(r.status, ""), *("" for _ in names), DIM] for r in found]
+    right = [False, False, *(_is_number(found, n) for n in names), True]
+    return Table(["run", "status", *names, "time"], rows, right, styles)
+
+
+def over(found: Sequence[Record], repeated: Sequence[str], columns: Sequence[str] = ()) -> Table:
+    """A line for each group of runs that differ in the repeated keys alone: means and standard deviations."""
+    groups = grouped(found, repeated)
+    shown = [name for name in columns if any(name in r.metrics for r in found)] if columns else metrics(found)
+    names = [name for name in columns if name not in shown] if columns else list(groups[0].settings)
+    rows = [
+        [
+            *(written(group.settings.get(n, group.runs[0].value(n))) for n in names),
+            str(len(group.runs)),
+            *(_spread(group, m) for m in shown),
+        ]
+        for group in groups
+    ]
+    right = [_is_number(found, n) for n in names] + [True] * (1 + len(shown))
+    said = f"mean ± standard deviation over {', '.join(repeated)}"
+    return Table([*names, "runs", *shown], rows, right, below=said)
+
+
+def across(found: Sequence[Record], key: str, repeated: Sequence[str], columns: Sequence[str] = ()) -> Table:
+    """One metric, a column for each value of a setting, a line for each group; means where there are several runs."""
+    asked = [name for name in columns if any(name in r.metrics for r in found)]
+    metric = asked[0] if asked else metrics(found)[-1]
+    names = [n for n in varying(found) if n not in (*repeated, key) and (n in columns or not columns)]
+    values = list(dict.fromkeys(written(r.value(key)) for r in found))
+    lines: dict[tuple[str, ...], dict[str, list[Record]]] = {}
+    for r in found:
+        line = lines.setdefault(tuple(written(r.value(n)) for n in names), {})
+        line.setdefault(written(r.value(key)), []).append(r)
+    rows = [[*at, *(_spread(Group({}, cells.get(v, [])), metric) for v in values)] for at, cells in lines.items()]
+    right = [_is_number(found, n) for n in names] + [True] * len(values)
+    said = f"{metric}; mean ± standard deviation over {', '.join(repeated) or 'the runs of a cell'}"
+    return Table([*names, *values], rows, right, below=said)
+
+
+def write_csv(found: Sequence[Record], out: TextIO) -> None:
+    """Every setting and metric of every run."""
+    settings = list(dict.fromkeys(k for r in found for k in r.settings))
+    others = list(dict.fromkeys(k for r in found for k in r.metrics if k not in settings and k not in OWN))
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["run", "status", "started", "seconds", "progress", *settings, *others])
+    for r in found:
+        began = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(r.started))
+        own = [r.name, r.status, began, r.seconds, r.progress]
+        writer.writerow([*own, *(r.settings.get(k) for k in settings), *(r.metrics.get(k) for k in others)])
+
+
+def metrics(found: Sequence[Record]) -> list[str]:
+    """The metrics worth a column: of validation and test, or of training where there is nothing else."""
+    names = [m for m in HEADLINE if any(r.metrics.get(m) is not None for r in found)]
+    return [m for m in names if not m.startswith("train/")] or names
+
+
+def _spread(group: Group, metric: str) -> str:
+    found = group.mean(metric)
+    if found is None:
+        return "-"
+    mean, sd = found
+    return number(mean) if sd is None else f"{number(mean)} ± {number(sd)}"
+
+
+def _status(record: Record) -> str:
+    return record.status if record.progress is None else f"{record.status} {record.progress:.0%}"
+
+
+def _cell(record: Record, name: str) -> str:
+    value = record.value(name)
+    if name in record.settings:
+        return written(value)
+    if name == "seconds":
+        return duration(value)
+    if name == "started":
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+    return number(value) if isinstance(value, (int, float)) or value is None else str(value)
+
+
+def _is_number(found: Sequence[Record], name: str) -> bool:
+    values = [v for r in found if (v := r.value(name)) is not None]
+    return all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
