@@ -4,9 +4,10 @@ PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 ARGS :=
+RULES := sgd,momentum,nesterov,adagrad,rmsprop,adam
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-long check format bench tensorboard clean
+.PHONY: help train test test-long check format bench results tensorboard clean
 
 help:            ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -34,8 +35,15 @@ format: .venv/installed-test  ## put the code into form
 bench: .venv/installed-bench  ## measure dlopt beside other loops
 	$(BIN)/python -m benchmarks $(ARGS)
 
+results: .venv/installed      ## the table and the picture of the README, from 144 runs
+	rm -rf outputs/results
+	$(BIN)/dlopt train -m data=mnist1d arch=linear,mlp,cnn optimizer=$(RULES) seed=0,1,2,3,4 hydra.sweep.dir=outputs/results/mnist1d
+	$(BIN)/dlopt train -m data=fashion_mnist arch=linear,mlp,cnn optimizer=$(RULES) seed=0,1,2 epochs=5 hydra.sweep.dir=outputs/results/fashion_mnist
+	$(BIN)/dlopt runs outputs/results --over seed --across optimizer --columns data,arch,test/accuracy --markdown
+	$(BIN)/dlopt runs outputs/results/mnist1d --where arch=cnn --over seed --png docs/results.png
+
 tensorboard: .venv/installed  ## the curves of all runs, in a browser
-	$(BIN)/tensorboard --logdir outputs $(ARGS)
+	$(BIN)/dlopt tensorboard $(ARGS)
 
 clean:           ## remove the environment and caches; outputs stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

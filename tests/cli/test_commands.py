@@ -225,9 +225,8 @@ def test_an_interrupted_process_saves_and_goes_on(sent, here):
     assert Run(here / "run").summary["step"] == step + 100
 
 
-@pytest.mark.parametrize("columns", [60, 160])
-def test_a_terminal_shows_a_bar(columns, here):
-    """A real pseudo-terminal: the bar is drawn, taken away at the end, and no line is wider than the screen."""
+def in_a_terminal(here, columns, *argv):
+    """What a command writes to a real pseudo-terminal, without its escape sequences; it must end with 0."""
     import fcntl
     import os
     import pty
@@ -242,8 +241,7 @@ def test_a_terminal_shows_a_bar(columns, here):
             "PYTHONPATH": str(paths.CONF.parent / "tests"),
             "HOME": str(here),
         }
-        command = [sys.executable, "-m", "dlopt", "train", *BLOBS, "epochs=2000", "eval_every=100"]
-        os.execve(sys.executable, command, environment)
+        os.execve(sys.executable, [sys.executable, "-m", "dlopt", *argv], environment)
     fcntl.ioctl(screen, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     seen = b""
     while True:
@@ -254,8 +252,14 @@ def test_a_terminal_shows_a_bar(columns, here):
         if not part:
             break
         seen += part
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, seen.decode()
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+
+
+@pytest.mark.parametrize("columns", [60, 160])
+def test_a_terminal_shows_a_bar(columns, here):
+    """The bar is drawn, taken away at the end, and no line is wider than the screen."""
+    text = in_a_terminal(here, columns, "train", *BLOBS, "epochs=2000", "eval_every=100")
     bars = [line for line in re.split(r"[\r\n]+", text) if "━" in line]
     assert bars
     assert columns < 80 or "/6000" in text
@@ -263,6 +267,81 @@ def test_a_terminal_shows_a_bar(columns, here):
     assert max(map(len, bars)) <= columns
     assert "done: 6000 steps" in text
     assert find().status["status"] == "done"
+
+
+def test_a_sweep_in_a_terminal_has_one_bar_for_all_and_ends_in_a_table(here):
+    argv = ("train", "-m", *BLOBS, "epochs=600", "eval_every=100", "optimizer=sgd,adam", "seed=0,1")
+    text = in_a_terminal(here, 140, *argv)
+    bars = [line for line in re.split(r"[\r\n]+", text) if line.startswith("runs ")]
+    assert any("1/4" in line for line in bars)
+    assert any("3/4" in line for line in bars)
+    assert "optimizer=adam seed=0" in text
+    assert "data._target_" not in text  # what all of them share says nothing
+    end = text[text.rindex("4 of 4 runs") - 800 :]
+    assert [line.split()[:4] for line in end.splitlines() if re.match(r"[0-3]  done", line)] == [
+        ["0", "done", "sgd", "0"], ["1", "done", "sgd", "1"], ["2", "done", "adam", "0"], ["3", "done", "adam", "1"],
+    ]  # fmt: skip
+    assert "dlopt runs last --over seed" in end
+
+
+def test_curves_in_a_terminal_fit_it(here, capsys):
+    assert main(["train", "-q", *BLOBS, "epochs=30"]) == 0
+    for columns in (50, 80, 150):
+        text = in_a_terminal(here, columns, "show")
+        drawn = [line for line in text.splitlines() if "│" in line or "┤" in line]
+        assert len(drawn) >= 10
+        assert max(map(len, drawn)) <= columns
+        assert "training" in text
+        assert "validation" in text
+
+
+def test_quiet_says_nothing_but_errors(here, capsys):
+    for argv in (["train", "-q", *BLOBS], ["train", "-m", "--quiet", *BLOBS, "seed=0,1"]):
+        assert main(argv) == 0
+    assert capsys.readouterr() == ("", "")
+    assert main(["train", "-q", "epochs=0"]) == 2
+    assert "epochs" in capsys.readouterr().err
+    assert main(["train", *BLOBS]) == 0
+    assert "done" in capsys.readouterr().out
+
+
+def test_elsewhere_a_sweep_says_a_line_for_each_run(here, capsys):
+    assert main(["train", "-m", *BLOBS, "seed=0,1"]) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[:3] for line in out.splitlines()[:2]] == [["1/2", "seed=0", "done"], ["2/2", "seed=1", "done"]]
+    assert "2 of 2 runs" in out
+
+
+def test_tensorboard_is_started_on_what_was_named(here, capsys):
+    """The real one, asked over the network what it has found."""
+    import socket
+    import urllib.request
+
+    assert main(["train", "-q", *BLOBS]) == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    argv = [sys.executable, "-m", "dlopt", "tensorboard", "last", "--port", str(port), "--load_fast=false"]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert str(find().path) in process.stdout.readline()
+        tags: dict = {}
+        while not tags:
+            assert process.poll() is None
+            try:
+                address = f"http://127.0.0.1:{port}/data/plugin/scalars/tags"
+                with urllib.request.urlopen(address, timeout=5) as answer:
+                    tags = json.load(answer)
+            except OSError:
+                time.sleep(0.1)
+        assert "train/loss" in next(iter(tags.values()))
+    finally:
+        process.kill()
+        process.communicate()
+    for argv in (["tensorboard", "nowhere"], ["tensorboard", "no such"]):
+        assert main(argv) == 2
+    assert "nowhere" in capsys.readouterr().err
 
 
 def test_resuming_a_finished_run_does_nothing_or_makes_it_longer(here, capsys):
