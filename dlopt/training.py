@@ -13,9 +13,10 @@ from torch import Tensor
 from dlopt import streams
 from dlopt.batches import Batches, Examples, Place
 from dlopt.experiment import Experiment
+from dlopt.histogram import Histogram
 from dlopt.lanes import differing, kept_columns, mapped
 from dlopt.objective import Objective, Problem
-from dlopt.parts import Optimizer, Regularization, Step, overrides
+from dlopt.parts import Optimizer, Reading, Regularization, Step, overrides
 from dlopt.streams import Key
 
 
@@ -124,12 +125,18 @@ class Training:
         """One split of each run, on the device."""
         return Examples(splits, self.place, lanes=not self.solo)
 
-    def on_host(self, values: Mapping[str, Tensor]) -> list[dict[str, float]]:
-        """Tensors of shape () or (E,) as numbers of each run, in one transfer."""
+    def on_host(self, values: Mapping[str, Reading]) -> list[dict[str, Any]]:
+        """Tensors of shape () or (E,) as numbers of each run, and histograms as histograms, in one transfer."""
         if not values:
             return [{} for _ in range(self.count)]
-        table = torch.stack([v.detach().to(self.dtype).expand(self.count) for v in values.values()], dim=1).tolist()
-        return [dict(zip(values, numbers, strict=True)) for numbers in table]
+        columns = [v.packed() if isinstance(v, Histogram) else v.detach().unsqueeze(-1) for v in values.values()]
+        widths = [x.shape[-1] for x in columns]
+        wide = [x.to(self.dtype).expand(self.count, n) for x, n in zip(columns, widths, strict=True)]
+        found: list[dict[str, Any]] = [{} for _ in range(self.count)]
+        for (name, v), part in zip(values.items(), torch.cat(wide, dim=1).cpu().split(widths, dim=1), strict=True):
+            for row, numbers in zip(found, part.tolist(), strict=True):
+                row[name] = Histogram.unpacked(numbers) if isinstance(v, Histogram) else numbers[0]
+        return found
 
     def keep(self, stay: Tensor) -> None:
         """Leave only these lanes, given by their indices, in every tensor."""
