@@ -10,6 +10,11 @@ from dlopt.parts import Split
 from dlopt.streams import Key
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host, on its way to a device: the host does not wait for what the device still has to do."""
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
 class Place:
     """Moves tensors to a device, each once: runs that share a tensor on the host share it on the device."""
 
@@ -109,6 +114,4 @@ class Batches:
         n = self.examples.size
         orders = [torch.randperm(n, generator=streams.generator(streams.fold(key, epoch))) for key in self.keys]
         order = orders[0] if self.examples.lanes is None else torch.stack(orders)
-        if order.device != self.examples.device and self.examples.device.type == "cuda":
-            order = order.pin_memory()
-        return self.examples.rows(order.to(self.examples.device, non_blocking=True))
+        return self.examples.rows(sent(order, self.examples.device))

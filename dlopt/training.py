@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dlopt import streams
-from dlopt.batches import Batches, Examples, Place
+from dlopt.batches import Batches, Examples, Place, sent
 from dlopt.experiment import Experiment
 from dlopt.histogram import Histogram
 from dlopt.lanes import differing, kept_columns, mapped
@@ -115,7 +115,7 @@ class Training:
         """The key of this step's draws for one purpose; a batch of keys for lanes."""
         if purpose not in self._purposes:
             keys = [streams.fold(key, purpose) for key in self._keys]
-            halves = [torch.tensor(half, device=self.device) for half in zip(*keys, strict=True)]
+            halves = [sent(torch.tensor(half), self.device) for half in zip(*keys, strict=True)]
             self._purposes[purpose] = keys[0] if self.solo else Key(*halves)
         return streams.fold(self._purposes[purpose], self.step)
 
@@ -176,4 +176,4 @@ class Training:
         return dataclasses.replace(parts[0], **varying) if varying else parts[0]
 
     def _column(self, values: Sequence[float]) -> Tensor:
-        return torch.tensor(values, dtype=self.dtype, device=self.device).unsqueeze(-1)
+        return sent(torch.tensor(values, dtype=self.dtype), self.device).unsqueeze(-1)
