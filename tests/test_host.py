@@ -15,6 +15,7 @@ from test_conformance import CUSTOM, OPTIONS, problem, several
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import dlopt.window
 from dlopt.journal import Journal
 from dlopt.parts import Step
 
@@ -126,6 +127,18 @@ def test_a_step_does_not_wait_for_the_device(group, option, tmp_path, waits):
 def test_neither_does_a_measurement_before_its_row(option, tmp_path, waits):
     often = ("normalization=batch", "regularization=dropout", "schedule=cosine", f"diagnostic.{option}.every=1")
     alone_and_in_lanes(tmp_path, built(*problem("diagnostic", option), f"diagnostic={option}", *often))
+    assert waits == []
+
+
+def test_nor_do_outputs_that_are_too_many_to_be_kept(tmp_path, waits, monkeypatch):
+    """Their metrics are computed at once, here of two whole batches and a smaller one."""
+    monkeypatch.setattr(dlopt.window, "KEPT", 3 * 45)
+    experiment = built(*problem("optimizer", "sgd"), "batch_size=20", "eval_every=2")
+    folded = []
+    fold = dlopt.window.Window._fold
+    monkeypatch.setattr(dlopt.window.Window, "_fold", lambda window: folded.append(fold(window)))
+    alone_and_in_lanes(tmp_path, experiment)
+    assert folded
     assert waits == []
 
 
