@@ -12,6 +12,16 @@ from dlopt.parts import Split
 from dlopt.streams import Key
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host, on its way to a device: the host does not wait for what the device still has to do.
+
+    From pinned memory, without which a GPU's copy waits.
+    """
+    if tensor.device.type == device.type:
+        return tensor
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
 class Place:
     """Where examples lie: on the device, or on the host where they would fill more than half of the device's memory.
 
@@ -40,12 +50,6 @@ class Place:
             self._placed[id(tensor)] = (tensor, there)  # the original is kept, so that its id stays its own
         return self._placed[id(tensor)][1]
 
-    def sent(self, tensor: Tensor) -> Tensor:
-        """A tensor of home on the device, without waiting for the copy: from pinned memory, as it must be for that."""
-        if tensor.device.type == self.device.type:
-            return tensor
-        return (tensor.pin_memory() if self.device.type == "cuda" else tensor).to(self.device, non_blocking=True)
-
 
 class Examples:
     """A split of one run, or the splits of E lanes (all of one size), on the device."""
@@ -64,7 +68,7 @@ class Examples:
 
     def at(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs and targets at these rows of the underlying tensors, on the device."""
-        return self.place.sent(self._gathered(self._inputs, rows)), self.place.sent(self._gathered(self._targets, rows))
+        return self._sent(self._gathered(self._inputs, rows)), self._sent(self._gathered(self._targets, rows))
 
     def rows(self, order: Tensor) -> Tensor:
         """The rows of the underlying tensors in the given order of positions."""
@@ -73,7 +77,7 @@ class Examples:
     def all(self) -> tuple[Tensor, Tensor]:
         """All of the split, in order; without a copy where it is the whole of its tensors."""
         if self._whole and self.lanes is None:
-            return self.place.sent(self._inputs), self.place.sent(self._targets)
+            return self._sent(self._inputs), self._sent(self._targets)
         return self.at(self._rows)
 
     def chunks(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -86,6 +90,9 @@ class Examples:
         self._rows = self._rows[lanes]
         if not self._shared:
             self._inputs, self._targets = self._inputs[lanes], self._targets[lanes]
+
+    def _sent(self, tensor: Tensor) -> Tensor:
+        return sent(tensor, self.place.device)
 
     def _gathered(self, tensor: Tensor, rows: Tensor) -> Tensor:
         if self.lanes is None:
@@ -128,7 +135,7 @@ class Batches:
         self._all = self.examples.all() if self._all is not None else None
 
     def _order(self, epoch: int) -> Tensor:
-        n, place = self.examples.size, self.examples.place
+        n = self.examples.size
         orders = [torch.randperm(n, generator=streams.generator(streams.fold(key, epoch))) for key in self.keys]
         order = orders[0] if self.examples.lanes is None else torch.stack(orders)
-        return self.examples.rows(order if place.home == order.device else place.sent(order))
+        return self.examples.rows(sent(order, self.examples.place.home))

@@ -9,9 +9,14 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
+from array import array
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
+
+Bucket = tuple[float, float, float]
+"""Of a histogram: left edge, right edge and count."""
 
 
 class Events:
@@ -36,6 +41,21 @@ class Events:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         found = [self._summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        self._put(self._summary(value=found), step)
+
+    def histograms(self, step: int, values: Mapping[str, Sequence[Bucket]]) -> None:
+        """For the dashboards HISTOGRAMS and DISTRIBUTIONS: a tensor (buckets, 3) of doubles under each tag."""
+        from tensorboard.compat.proto.tensor_pb2 import TensorProto
+        from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+        from tensorboard.plugins.histogram.metadata import create_summary_metadata
+
+        metadata = create_summary_metadata(display_name=None, description=None)
+        found = []
+        for tag, buckets in values.items():
+            shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=len(buckets)), TensorShapeProto.Dim(size=3)])
+            content = array("d", chain.from_iterable(buckets)).tobytes()
+            tensor = TensorProto(dtype="DT_DOUBLE", tensor_content=content, tensor_shape=shape)
+            found.append(self._summary.Value(tag=tag, tensor=tensor, metadata=metadata))
         self._put(self._summary(value=found), step)
 
     def text(self, tag: str, markdown: str) -> None:

@@ -19,11 +19,12 @@ from torch import Tensor
 from dlopt import checkpoint
 from dlopt.evaluate import evaluate, recomputed_statistics
 from dlopt.experiment import Experiment
+from dlopt.histogram import Histogram
 from dlopt.lanes import mapped
 from dlopt.memory import peak_memory
 from dlopt.metrics import higher_is_better
 from dlopt.objective import Objective
-from dlopt.parts import Moment, Step
+from dlopt.parts import Moment, Reading, Step
 from dlopt.run import Row, Run, Status
 from dlopt.training import Training
 from dlopt.watch import Watch
@@ -72,6 +73,7 @@ class Journal:
         self.diagnostics = training.first.diagnostic
         self.memory: dict[str, Any] = {}
         self.readings: dict[str, Tensor] = {}
+        self.histograms: dict[str, Histogram] = {}
         self.window = Window(training.problem)
         self.best_w = training.w.clone()
         self.best_running = {name: b.clone() for name, b in training.problem.running.items()}
@@ -114,7 +116,7 @@ class Journal:
         self.watch.step = step
         if step % self.training.per_epoch == 0 and not self.logs(step):
             self.window.epoch_ends()
-        return self.logs(step) or bool(self.readings) or self.saves(step)
+        return self.logs(step) or bool(self.readings or self.histograms) or self.saves(step)
 
     # ------------------------------------------------------------------------------------------- rows
 
@@ -133,7 +135,11 @@ class Journal:
         for name, d in self.diagnostics.items():
             if self._due(d.every):
                 found, self.memory[name] = d.measure(seen, self.memory.get(name))
-                self.readings |= found
+                for tag, reading in found.items():
+                    if isinstance(reading, Histogram):
+                        self.histograms[tag] = reading
+                    else:
+                        self.readings[tag] = reading
         t.problem.evaluations = asked
 
     def log(self) -> None:
@@ -143,8 +149,12 @@ class Journal:
         found = self.training.on_host(self._due_values(logs))
         self.seconds += time.perf_counter() - self._clock  # after the transfer, which waits for the device
         diverged = [values.pop("diverged") > 0 for values in found]
+        histograms = [{tag: values.pop(tag).buckets() for tag in self.histograms} for values in found]
         if evaluates:
             found = [a | b for a, b in zip(found, self.training.on_host(self._evaluated()), strict=True)]
+        if self.histograms:
+            for lane, shown in zip(self.lanes, histograms, strict=True):
+                lane.run.histograms(step, shown)
         if logs or self.readings:
             for lane, values in zip(self.lanes, found, strict=True):
                 row = self._row(values)
@@ -161,15 +171,15 @@ class Journal:
             self.save(range(len(self.lanes)))
         self._clock = time.perf_counter()
 
-    def _due_values(self, logs: bool) -> dict[str, Tensor]:
-        """What a row holds, still on the device."""
+    def _due_values(self, logs: bool) -> dict[str, Reading]:
+        """What a row holds, and histograms, still on the device."""
         t = self.training
-        values: dict[str, Tensor] = {}
+        values: dict[str, Reading] = {}
         if logs:
             values |= self.window.means("epoch" if t.step % t.per_epoch == 0 else "row")
         if isinstance(t.lr, Tensor):
             values["lr"] = t.lr.squeeze(-1)
-        return values | self.readings | {"diverged": self._diverged()}
+        return values | self.readings | self.histograms | {"diverged": self._diverged()}
 
     def _diverged(self) -> Tensor:
         """Whether a loss was, or the iterate is, not finite; the last step's loss says nothing of its own result."""
@@ -202,7 +212,7 @@ class Journal:
         t = self.training
         if self.rated_from[0] == 0 and t.step < t.steps:
             self.rated_from = (t.step, self.seconds)
-        self.readings = {}
+        self.readings, self.histograms = {}, {}
         if logged:
             self.window.row_ends()
         if t.step % t.per_epoch == 0:

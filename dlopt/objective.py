@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value, vmap
 
-from dlopt import streams
+from dlopt import hidden, streams
 from dlopt.parts import Loss, Regularization, Running, Site, overrides
 from dlopt.streams import Key
 from dlopt.weights import Layout
@@ -71,6 +71,8 @@ class Problem:
         self._networks: list[_Bound] = []
         self._sites = _sites(model, self.regularization)
         self._normalizations = {n: m for n, m in model.named_modules() if isinstance(m, Running)}
+        self._activations = hidden.activations(model)
+        self.bounds = {n: b for n, m in self._activations.items() if (b := hidden.bounds(m)) is not None}
         self.running = {
             f"{name}.{key}": b if lanes is None else b.expand(lanes, *b.shape).clone()
             for name, module in self._normalizations.items()
@@ -262,6 +264,7 @@ class Objective:
     def __init__(self, problem: Problem, inputs: Tensor, targets: Tensor, key: Key) -> None:
         self.problem = problem
         self.layout = problem.layout
+        self.bounds: Mapping[str, tuple[float, float]] = problem.bounds
         self.inputs = inputs
         self.targets = targets
         self.key = key
@@ -334,6 +337,23 @@ class Objective:
         h, evaluation = self.problem.mapped(columns)(w, self.inputs, self.targets, self.key, self.problem.varying)
         self._note(None, evaluation)
         return h
+
+    def activations(self, w: Tensor) -> dict[str, Tensor]:
+        """What each activation of the network puts out at w, in training: name -> (..., B, features, ...).
+
+        bounds holds the limits of those that have two, by the same names.
+        """
+        problem = self.problem
+
+        def call(w: Tensor, *rest: Any) -> tuple[dict[str, Tensor], Evaluation]:
+            with hidden.recorded(problem._activations) as found:
+                _, evaluation = problem.total(w, *rest)
+            return {name: outputs.to(w.dtype) for name, outputs in found.items()}, evaluation
+
+        with torch.no_grad():
+            found, evaluation = problem.mapped(call)(w, self.inputs, self.targets, self.key, problem.varying)
+        self._note(None, evaluation)
+        return found
 
     # ------------------------------------------------------------------------------------------- inside
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from dlopt.histogram import Histogram
 from dlopt.ranges import Count, Fraction
 from dlopt.streams import Key, fold
 from dlopt.weights import Layout, Parameter
@@ -112,7 +113,10 @@ class Augmentation:
 
 
 class Activation(Protocol):
-    """Makes an activation module. gain is the factor by which an init makes up for what it does to the variance."""
+    """Makes an activation module. gain is the factor by which an init makes up for what it does to the variance.
+
+    A module of one's own whose outputs lie between two limits says so by `bounds`, a tuple (low, high).
+    """
 
     gain: float
 
@@ -194,11 +198,13 @@ class Oracle(Protocol):
     """What a rule may ask of the mini-batch loss plus penalties, at any w: see dlopt.objective.Objective."""
 
     layout: Layout
+    bounds: Mapping[str, tuple[float, float]]
 
     def value(self, w: Tensor) -> Tensor: ...
     def gradient(self, w: Tensor) -> tuple[Tensor, Tensor]: ...
     def hvp(self, w: Tensor, v: Tensor) -> Tensor: ...
     def hessian(self, w: Tensor) -> Tensor: ...
+    def activations(self, w: Tensor) -> dict[str, Tensor]: ...
     def stream(self, name: str) -> Key: ...
 
 
@@ -284,6 +290,9 @@ class Regularization:
 
 # ------------------------------------------------------------------------------------------------ instruments
 
+Reading = Tensor | Histogram
+"""What an instrument reads: numbers of w's leading shape, (...), or histograms of that shape."""
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -309,8 +318,11 @@ class Diagnostic:
 
     every: Count | None
 
-    def measure(self, moment: Moment, memory: Any) -> tuple[dict[str, Tensor], Any]:
-        """Tags with values of w's leading shape, and what to be handed at the next measurement (None at the first)."""
+    def measure(self, moment: Moment, memory: Any) -> tuple[Mapping[str, Reading], Any]:
+        """Tags with values of w's leading shape, and what to be handed at the next measurement (None at the first).
+
+        A value is a number, which goes into the row, or a histogram, which goes to TensorBoard alone.
+        """
         raise NotImplementedError
 
 

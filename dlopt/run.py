@@ -21,12 +21,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from dlopt import __version__
-from dlopt.events import Events
+from dlopt.events import Bucket, Events
 
 Status = Literal["running", "done", "diverged", "failed", "interrupted"]
 Row = dict[str, Any]
@@ -117,6 +117,13 @@ class Run:
         assert self._events is not None
         tags = {k: v for k, v in row.items() if k not in ("step", "epoch", "seconds") and v is not None}
         self._events.scalars(row["step"], tags)
+
+    def histograms(self, step: int, values: Mapping[str, Sequence[Bucket]]) -> None:
+        """Write histograms, for TensorBoard alone: the left edge, the right edge and the count of each bucket."""
+        if self._events is None:
+            self._open()
+        assert self._events is not None
+        self._events.histograms(step, values)
 
     def truncate(self, step: int) -> list[Row]:
         """Drop the rows after a step, from which the run then goes on; the rest is returned."""

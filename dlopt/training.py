@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from dlopt import streams
-from dlopt.batches import Batches, Examples, Place
+from dlopt.batches import Batches, Examples, Place, sent
 from dlopt.experiment import Experiment
+from dlopt.histogram import Histogram
 from dlopt.lanes import differing, kept_columns, mapped
 from dlopt.objective import Objective, Problem
-from dlopt.parts import Optimizer, Regularization, Step, overrides
+from dlopt.parts import Optimizer, Reading, Regularization, Step, overrides
 from dlopt.streams import Key
 
 
@@ -116,7 +117,7 @@ class Training:
         """The key of this step's draws for one purpose; a batch of keys for lanes."""
         if purpose not in self._purposes:
             keys = [streams.fold(key, purpose) for key in self._keys]
-            halves = [torch.tensor(half, device=self.device) for half in zip(*keys, strict=True)]
+            halves = [sent(torch.tensor(half), self.device) for half in zip(*keys, strict=True)]
             self._purposes[purpose] = keys[0] if self.solo else Key(*halves)
         return streams.fold(self._purposes[purpose], self.step)
 
@@ -126,12 +127,18 @@ class Training:
         """One split of each run, on the device."""
         return Examples(splits, self.place, lanes=not self.solo)
 
-    def on_host(self, values: Mapping[str, Tensor]) -> list[dict[str, float]]:
-        """Tensors of shape () or (E,) as numbers of each run, in one transfer."""
+    def on_host(self, values: Mapping[str, Reading]) -> list[dict[str, Any]]:
+        """Tensors of shape () or (E,) as numbers of each run, and histograms as histograms, in one transfer."""
         if not values:
             return [{} for _ in range(self.count)]
-        table = torch.stack([v.detach().to(self.dtype).expand(self.count) for v in values.values()], dim=1).tolist()
-        return [dict(zip(values, numbers, strict=True)) for numbers in table]
+        columns = [v.packed() if isinstance(v, Histogram) else v.detach().unsqueeze(-1) for v in values.values()]
+        widths = [x.shape[-1] for x in columns]
+        wide = [x.to(self.dtype).expand(self.count, n) for x, n in zip(columns, widths, strict=True)]
+        found: list[dict[str, Any]] = [{} for _ in range(self.count)]
+        for (name, v), part in zip(values.items(), torch.cat(wide, dim=1).cpu().split(widths, dim=1), strict=True):
+            for row, numbers in zip(found, part.tolist(), strict=True):
+                row[name] = Histogram.unpacked(numbers) if isinstance(v, Histogram) else numbers[0]
+        return found
 
     def keep(self, stay: Tensor) -> None:
         """Leave only these lanes, given by their indices, in every tensor."""
@@ -171,4 +178,4 @@ class Training:
         return dataclasses.replace(parts[0], **varying) if varying else parts[0]
 
     def _column(self, values: Sequence[float]) -> Tensor:
-        return torch.tensor(values, dtype=self.dtype, device=self.device).unsqueeze(-1)
+        return sent(torch.tensor(values, dtype=self.dtype), self.device).unsqueeze(-1)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from dlopt.batches import sent
 from dlopt.objective import Evaluation, Problem
 
 KEPT = 2**24
@@ -116,7 +117,7 @@ class Window:
         if len(set(sizes)) == 1:
             mean = losses.mean(-1)
         else:
-            share = torch.tensor(sizes, dtype=losses.dtype, device=losses.device) / sum(sizes)
+            share = sent(torch.tensor(sizes, dtype=losses.dtype), losses.device) / sum(sizes)
             mean = (losses * share).sum(-1)
         metrics = {f"train/{name}": value for name, value in self.problem.loss.metrics(outputs, targets).items()}
         return sum(sizes), {"train/loss": mean} | metrics

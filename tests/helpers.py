@@ -58,3 +58,14 @@ def weights(run: Run, which: Any = "last") -> torch.Tensor:
 def curves(run: Run) -> list[dict[str, Any]]:
     """The logged rows without the clock."""
     return [{k: v for k, v in row.items() if k not in ("seconds", "time/steps_per_second")} for row in run.rows()]
+
+
+def histograms(run: Run) -> dict[tuple[str, int], list[list[float]]]:
+    """The histograms of a run's event files, by tag and step, as TensorBoard's reader has them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    reader = EventAccumulator(str(run.path), size_guidance={"tensors": 0})
+    reader.Reload()
+    tags = [tag for tag in reader.Tags()["tensors"] if tag.startswith("histogram/")]
+    return {(tag, e.step): make_ndarray(e.tensor_proto).tolist() for tag in tags for e in reader.Tensors(tag)}

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "dlopt"
 GROUPS = [g for g in paths.groups() if g != "experiment"]
 
 FLOORS: list[set[str]] = [
-    {"ranges", "weights", "streams", "cache", "events", "memory", "metrics", "screen"},
+    {"ranges", "weights", "streams", "cache", "events", "memory", "metrics", "screen", "histogram", "hidden"},
     {"parts", "run"},
     {"objective", "splits", "watch"},
     set(GROUPS),

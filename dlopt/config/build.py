@@ -24,6 +24,7 @@ from dlopt.config.probe import check_metrics, probe, threads
 from dlopt.config.problems import ConfigError, Problems
 from dlopt.config.settings import settings
 from dlopt.experiment import Experiment, Settings, initial_weights
+from dlopt.hidden import Marking
 from dlopt.weights import Layout
 
 _CLASSES: dict[str, type] = {
@@ -201,7 +202,7 @@ class _Maker:
         supplied = {
             "inputs": dataset.shape,
             "outputs": dataset.outputs,
-            "activation": self.parts.get("activation"),
+            "activation": Marking(self.parts.get("activation")),
             "normalization": self.parts.get("normalization"),
             "dropout": _sites(regularization),
         }

@@ -1,0 +1,240 @@
+"""The activations instrument against outputs computed by hand, counted one by one."""
+
+import math
+
+import pytest
+import torch
+from helpers import DEVICE, blobs, built, curves, trained
+from torch import nn
+from torch.nn.functional import conv1d, linear
+
+from dlopt import streams
+from dlopt.activation.relu import ReLU
+from dlopt.activation.tanh import Tanh
+from dlopt.arch.cnn import CNN
+from dlopt.arch.mlp import MLP
+from dlopt.diagnostic.activations import Activations
+from dlopt.hidden import Marking
+from dlopt.loss.cross_entropy import CrossEntropy
+from dlopt.normalization.batch import Batch
+from dlopt.normalization.none import NoNormalization
+from dlopt.objective import Problem
+from dlopt.parts import Moment
+from dlopt.regularization.dropout import Dropout
+
+KEY = streams.key(3, "objective", 1)
+
+
+def moment(problem, w, x, y, key=KEY):
+    objective = problem.objective(x, y, key)
+    return Moment(0, w, w + 1, torch.zeros(()), torch.zeros_like(w), 0.1, problem.layout, objective)
+
+
+def posed(model, w=None, lanes=None, rules=()):
+    problem = Problem(model.double(), CrossEntropy(), rules, lanes=lanes)
+    lead = () if lanes is None else (lanes,)
+    return problem, torch.randn(*lead, problem.layout.size, dtype=torch.float64) * 0.7
+
+
+def examples(*shape):
+    return torch.randn(*shape, dtype=torch.float64), torch.randint(3, shape[:1])
+
+
+def mlp(activation, widths=(6, 5), normalization=None, dropout=lambda site: None):
+    return MLP((4,), 3, Marking(activation), normalization or NoNormalization(), dropout, list(widths))
+
+
+def cnn(activation):
+    return CNN((2, 9), 3, Marking(activation), NoNormalization(), lambda site: None, [3, 2], [3, 2], 2, 1)
+
+
+def counted(outputs, bounds=None, margin=0.05):
+    """Mean, deviation and shares of outputs (B, units, positions), one number after the other."""
+    values = [v for example in outputs.tolist() for unit in example for v in unit]
+    mean = sum(values) / len(values)
+    found = {"mean": mean, "std": math.sqrt(sum((v - mean) ** 2 for v in values) / len(values))}
+    units = outputs.shape[1]
+    found["dead"] = sum(all(v == 0 for v in outputs[:, u].flatten().tolist()) for u in range(units)) / units
+    if bounds is not None:
+        edge = margin * (bounds[1] - bounds[0])
+        found["saturated"] = sum(v <= bounds[0] + edge or v >= bounds[1] - edge for v in values) / len(values)
+    return found
+
+
+def by_hand(problem, w, x, activate):
+    """The outputs of the two hidden layers, (B, units, positions)."""
+    v = problem.layout.views(w)
+    outputs, h = {}, x
+    for layer, name in ((0, "hidden.1"), (2, "hidden.3")):
+        weight, bias = v[f"hidden.{layer}.weight"], v[f"hidden.{layer}.bias"]
+        h = activate(linear(h, weight, bias) if weight.ndim == 2 else conv1d(h, weight, bias, 2, 1))
+        outputs[name] = h.flatten(2) if h.ndim > 2 else h.unsqueeze(-1)
+    return outputs
+
+
+@pytest.mark.parametrize("activation", [ReLU(), Tanh()])
+@pytest.mark.parametrize(("net", "shape"), [(mlp, (8, 4)), (cnn, (8, 2, 9))])
+def test_shares_and_moments_are_those_counted_one_by_one(net, shape, activation):
+    problem, w = posed(net(activation))
+    x, y = examples(*shape)
+    found, memory = Activations(None, 0.05).measure(moment(problem, w, x, y), None)
+    assert memory is None
+    bounds = (-1.0, 1.0) if isinstance(activation, Tanh) else None
+    for layer, outputs in by_hand(problem, w, x, activation()).items():
+        for name, value in counted(outputs, bounds).items():
+            assert found.pop(f"activation/{name}/{layer}").item() == pytest.approx(value, rel=1e-12, abs=1e-15)
+    assert not found
+
+
+def test_a_unit_is_dead_when_it_is_zero_on_every_example_and_position():
+    """One is never above zero, one at a single position of a single example, one always."""
+    problem, w = posed(cnn(ReLU()))
+    x, y = examples(8, 2, 9)
+    v = problem.layout.views(w)
+    v["hidden.0.bias"].copy_(torch.tensor([-1e3, 0.0, 1e3]))
+    highest = conv1d(x, v["hidden.0.weight"], None, 2, 1)[:, 1].max()
+    v["hidden.0.bias"][1] = -highest * (1 - 1e-6)
+    found, _ = Activations(None, 0.05).measure(moment(problem, w, x, y), None)
+    assert found["activation/dead/hidden.1"] == pytest.approx(1 / 3)
+    outputs = by_hand(problem, w, x, torch.relu)["hidden.1"]
+    assert (outputs[:, 1] > 0).sum() == 1
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.01, 0.25])
+def test_saturation_is_within_the_margin_of_either_limit(margin):
+    class Steps(nn.Module):
+        """Puts out what it takes in."""
+
+        bounds = (2.0, 6.0)
+        activates = True
+
+        def forward(self, x):
+            return x
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.steps = Steps()
+            self.head = nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.head(self.steps(x))
+
+    problem, w = posed(Net())
+    x = torch.tensor([2.0, 2.04, 3.0, 4.0, 6.0], dtype=torch.float64).repeat(2, 1)
+    found, _ = Activations(None, margin).measure(moment(problem, w, x, torch.tensor([0, 1])), None)
+    wanted = {0.0: 2, 0.01: 3, 0.25: 4}[margin] / 5
+    assert found["activation/saturated/steps"] == pytest.approx(wanted)
+
+
+def test_only_what_is_bounded_saturates():
+    problem, w = posed(mlp(ReLU()))
+    found, _ = Activations(None, 0.05).measure(moment(problem, w, *examples(8, 4)), None)
+    assert {name.split("/")[1] for name in found} == {"mean", "std", "dead"}
+
+
+def test_the_network_is_seen_as_training_sees_it():
+    """Normalized by the batch, and behind the masks of this very step."""
+    rule = Dropout(0.5)
+    model = mlp(ReLU(), normalization=Batch(1e-5, 0.1), dropout=rule.module)
+    problem, w = posed(model, rules=(rule,))
+    problem.bind(w)
+    x, y = examples(8, 4)
+    seen = {}
+    for name in ("hidden.2", "hidden.6"):
+        problem.model.get_submodule(name).register_forward_hook(lambda m, i, out, name=name: seen.update({name: out}))
+    objective = problem.objective(x, y, KEY)
+    objective.value(w)
+    trained_on = dict(seen)
+    found = objective.activations(w)
+    assert set(found) == {"hidden.2", "hidden.6"}
+    for name, outputs in found.items():
+        torch.testing.assert_close(outputs, trained_on[name])
+    other = problem.objective(x, y, streams.key(4)).activations(w)
+    assert not torch.equal(other["hidden.6"], found["hidden.6"]), "the masks are those of the step"
+
+
+def test_asking_disturbs_nothing():
+    rule = Dropout(0.5)
+    problem, w = posed(mlp(ReLU(), normalization=Batch(1e-5, 0.1), dropout=rule.module), rules=(rule,))
+    w = problem.bind(w)
+    x, y = examples(8, 4)
+    untouched = problem.objective(x, y, KEY).gradient(w)
+    objective = problem.objective(x, y, KEY)
+    objective.activations(w + 1)
+    assert objective.first is not None
+    objective = problem.objective(x, y, KEY)
+    loss, g = objective.gradient(w)
+    first, state = objective.first, {n: b.clone() for n, b in problem.model.state_dict().items()}
+    before = problem.evaluations
+    for at in (w, w + 1):
+        objective.activations(at)
+    assert problem.evaluations == before + 2, "an oracle's answers are counted"
+    assert objective.first is first
+    assert all(torch.equal(b, state[n]) for n, b in problem.model.state_dict().items())
+    assert all(not m.seen for m in problem.model.modules() if hasattr(m, "seen"))
+    assert not any(m._forward_hooks for m in problem.model.modules())
+    for one, two in zip(objective.gradient(w), untouched, strict=True):
+        assert torch.equal(one, two)
+    assert torch.equal(loss, untouched[0])
+    assert torch.equal(g, untouched[1])
+
+
+@pytest.mark.parametrize("activation", [ReLU(), Tanh()])
+def test_lanes_are_measured_as_runs_alone(activation):
+    rule = Dropout(0.3)
+
+    def net():
+        return mlp(activation, normalization=Batch(1e-5, 0.1), dropout=rule.module)
+
+    keys = [streams.key(i) for i in range(3)]
+    problem, w = posed(net(), lanes=3, rules=(rule,))
+    x, y = torch.randn(3, 8, 4, dtype=torch.float64), torch.randint(3, (3, 8))
+    key = streams.Key(*(torch.tensor(half) for half in zip(*keys, strict=True)))
+    together, _ = Activations(None, 0.05).measure(moment(problem, w, x, y, key), None)
+    for i in range(3):
+        alone, _ = posed(net(), rules=(rule,))
+        found, _ = Activations(None, 0.05).measure(moment(alone, w[i], x[i], y[i], keys[i]), None)
+        assert found.keys() == together.keys()
+        for name, value in found.items():
+            torch.testing.assert_close(together[name][i], value, rtol=1e-12, atol=1e-14)
+
+
+def test_bfloat16_is_measured_in_the_precision_of_the_weights():
+    problem = Problem(mlp(Tanh()), CrossEntropy(), precision=torch.bfloat16)
+    w = torch.randn(problem.layout.size)
+    x, y = examples(8, 4)
+    found = problem.objective(x.float(), y, KEY).activations(w)
+    assert {v.dtype for v in found.values()} == {torch.float32}
+
+
+def test_no_activation_no_tags(tmp_path):
+    linear = built("data=custom", "data._target_=mine.Blobs", "arch=linear", "epochs=1", "batch_size=16", f"device={DEVICE}",
+                   "diagnostic=[activations,histograms]", "diagnostic.histograms.of=[activation]")  # fmt: skip
+    (summary,), (run,) = trained(tmp_path, linear)
+    assert summary["status"] == "done"
+    assert not any("activation" in name for row in run.rows() for name in row)
+
+
+def test_a_run_measures_at_the_iterate_before_the_step(tmp_path):
+    """The first step's row is that of the initial weights."""
+    experiment = blobs(
+        "batch_size=full", "diagnostic=activations", "log_every=1", "precision=float64", "activation=tanh"
+    )
+    _, (run,) = trained(tmp_path, experiment)
+    x = experiment.train.gathered()[0].double()
+    hidden = experiment.model.double().hidden
+    nn.utils.vector_to_parameters(experiment.w.double(), experiment.model.parameters())
+    with torch.no_grad():
+        wanted = counted(hidden(x).unsqueeze(-1), (-1.0, 1.0))
+    first = curves(run)[0]
+    assert {name: first[f"activation/{name}/hidden.1"] for name in wanted} == pytest.approx(wanted, rel=1e-9)
+
+
+def test_what_people_bring_is_measured_too(tmp_path):
+    """The net's own torch modules, found by their class."""
+    own = built("data=custom", "data._target_=mine.Blobs", "arch=custom", "arch._target_=mine.Ready", "epochs=1",
+                "batch_size=16", f"device={DEVICE}", "diagnostic=activations")  # fmt: skip
+    _, (run,) = trained(tmp_path, own)
+    tags = {name for name in run.rows()[0] if name.startswith("activation/saturated")}
+    assert tags == {"activation/saturated/body.1"}
