@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dlopt.config import paths
-from dlopt.config.problems import nearest
+from dlopt.mistakes import nearest
 
 USAGE = """\
 usage: dlopt list [GROUP [OPTION]]
