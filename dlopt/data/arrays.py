@@ -5,7 +5,8 @@ from __future__ import annotations
 import pickle
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -81,13 +82,13 @@ class Arrays(Data):
     def _read(self, files: Sequence[Path]) -> dict[str, np.ndarray]:
         """The arrays that are needed, by name."""
         file = files[0]
-        if file.suffix == ".npy":
-            one, other = (_numpy(f, key) for f, key in zip(files, ("path", "target"), strict=True))
-            return {self.inputs: one, self.target: other}
         if file.suffix == ".pt":
             return self._chosen(_tensors(file, self.inputs, self.target), file)
-        with _numpy(file, "path") as stored:
-            return self._chosen(stored, file)
+        if file.suffix == ".npz":
+            with _numpy(file, "path") as stored:
+                return self._chosen(stored, file)
+        with _numpy(file, "path") as one, _numpy(files[1], "target") as other:
+            return {self.inputs: one, self.target: other}
 
     def _chosen(self, stored: Mapping[str, Any], file: Path) -> dict[str, np.ndarray]:
         for key, name in (("inputs", self.inputs), ("target", self.target)):
@@ -153,18 +154,22 @@ class Arrays(Data):
         return y, len(names), names
 
 
-def _numpy(file: Path, key: str) -> Any:
+@contextmanager
+def _numpy(file: Path, key: str) -> Iterator[Any]:
     """What a file of numpy holds: one array, or arrays by their names, read when they are asked for."""
     begins = {".npz": b"PK", ".npy": b"\x93NUMPY"}[file.suffix]
-    try:
-        with file.open("rb") as stream:
+    with ExitStack() as opened:
+        try:
+            stream = opened.enter_context(file.open("rb"))
             if stream.read(len(begins)) != begins:
                 raise Mistake(key, f"{file} is no {file.suffix} file, whatever its name says")
-        return np.load(file, allow_pickle=False)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        if isinstance(error, Mistake):
-            raise
-        raise Mistake(key, _unread(file, error)) from error
+            stream.seek(0)
+            found = np.load(stream, allow_pickle=False)
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+            if isinstance(error, Mistake):
+                raise
+            raise Mistake(key, _unread(file, error)) from error
+        yield found
 
 
 def _tensors(file: Path, inputs: str, target: str) -> Mapping[str, Any]:
@@ -210,8 +215,8 @@ def _check_finite(x: np.ndarray, array: np.ndarray, name: str, key: str) -> None
         row, *rest = (int(i) for i in np.unravel_index(int(wrong.argmax()), x.shape))
         column = "" if not rest else f", column {rest[0]}" if len(rest) == 1 else f", position {tuple(rest)}"
         value = array[(row, *rest)]
-        what = "is not a finite number in float32" if count == 1 else f"(and {count - 1} more) is not a finite number"
-        raise Mistake(key, f"{name}: {value} in row {row}{column}, counted from 0, {what}")
+        more = f", nor are {count - 1} more" if count > 1 else ""
+        raise Mistake(key, f"{name}: {value} in row {row}{column} (from 0) is no finite number of float32{more}")
 
 
 def _called(dtype: np.dtype) -> str:
