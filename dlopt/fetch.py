@@ -12,7 +12,9 @@ import contextlib
 import fcntl
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from http.client import HTTPException
 from pathlib import Path
@@ -36,7 +38,7 @@ def fetch(url: str, file: Path, check: Callable[[Path], None], otherwise: str) -
     part = file.with_name(file.name + ".part")
     made = _folders(file.parent)
     try:
-        with _locked(part) as out:
+        with _interruptible(), _locked(part) as out:
             if not file.exists():  # else another process has brought it meanwhile
                 _receive(url, out, file.name, otherwise)
                 try:
@@ -53,6 +55,19 @@ def fetch(url: str, file: Path, check: Callable[[Path], None], otherwise: str) -
         for folder in reversed(made):
             with contextlib.suppress(OSError):  # something lies in it
                 folder.rmdir()
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C is an exception in here, whatever it is around, so that locks and the terminal are left in order."""
+    if threading.current_thread() is not threading.main_thread():  # which alone gets signals
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -95,7 +95,9 @@ class Official(Data):
             )
         if not self.url.startswith(("http://", "https://")):
             raise Mistake("url", f"must be an address that begins with http:// or https://, got {self.url}")
-        here = f"put {', '.join(missing)} into {folder} yourself" + (f", or {package}" if package else "")
+        here = f"put {', '.join(missing)} into {folder} yourself"
+        if self.path is None:
+            here += f", or {package}" if package else ", or name another folder: data.path=..."
         for name in missing:
             fetch(f"{self.url.rstrip('/')}/{name}", folder / name, self.check, here)
         return [file for names in self.wanted if (file := _present(folder, names))]

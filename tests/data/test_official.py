@@ -14,6 +14,7 @@ from helpers import cifar_archive, cifar_batches, files_for, idx_bytes, idx_file
 from serving import serving
 
 from dlopt import fetch, idx, source
+from dlopt.cli import main
 from dlopt.data.cifar10 import CIFAR10
 from dlopt.data.fashion_mnist import FashionMNIST
 from dlopt.data.mnist import MNIST
@@ -316,6 +317,21 @@ def test_no_network_is_said_with_address_folder_and_package(server, tmp_path, mo
     ]
     refused(option(FashionMNIST, url=server.url), *said, key="url")
     assert not cache.exists()
+
+
+def test_the_same_command_goes_on_with_a_download_and_then_trains(server, here, capsys):
+    command = ["train", "data=mnist", "data.path=place", f"data.url={server.url}", "data.verify=false", "arch=linear",
+               "epochs=1", "batch_size=10", "device=cpu"]  # fmt: skip
+    server.cut_after = 1000
+    assert main(command) == 2
+    assert "data.url" in (said := capsys.readouterr().err)
+    assert "broke off after 1,000 of" in said
+    assert [p.name for p in (here / "place").iterdir()] == [f"{NAMES[0]}.gz.part"]
+    assert not (here / "outputs").exists()
+    server.cut_after = None
+    assert main(command) == 0
+    assert sorted(p.name for p in (here / "place").iterdir()) == sorted(server.content)
+    assert "bytes=1000-" in [asked for _, asked in server.asked]
 
 
 def test_an_address_must_be_one():
