@@ -14,7 +14,7 @@ _last: tuple[tuple[str, str], Dataset] | None = None
 
 def file(path: str | None, suffixes: Sequence[str] = (), key: str = "path") -> Path:
     """The file that a key names, with one of these suffixes if any are given; Mistake with the nearest names there."""
-    kinds = f", ending in {', '.join(suffixes[:-1])} or {suffixes[-1]}".replace("in  or", "in") if suffixes else ""
+    kinds = f", ending in {' or '.join(suffixes)}" if suffixes else ""
     if path is None:
         raise Mistake(key, f"name the file: data.{key}=...{kinds}")
     found = Path(path).expanduser()

@@ -229,11 +229,11 @@ def test_places_that_are_no_file(tmp_path):
     (tmp_path / "data.npz").touch()
     (tmp_path / "my.csv").touch()
     for path, said in {
-        None: ["name the file: data.path=...", ".npz, .pt or .npy"],
+        None: ["name the file: data.path=...", ".npz or .pt or .npy"],
         str(tmp_path / "dat.npz"): ["no file", "did you mean data.npz?"],
         str(tmp_path / "x" / "dat.npz"): ["no file", "no folder", "either"],
         str(tmp_path): ["is a folder", "data.npz"],
-        str(tmp_path / "my.csv"): [".npz, .pt or .npy", "my.csv"],
+        str(tmp_path / "my.csv"): [".npz or .pt or .npy", "my.csv"],
     }.items():
         refused(replace(PLAIN, path=path).load, "path", *said)
 
