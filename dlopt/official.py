@@ -84,7 +84,9 @@ class Official(Data):
             if all(found):
                 return [file for file in found if file]
         missing = [names[0] for names, file in zip(self.wanted, found, strict=True) if not file]
-        package = f"install Debian's package {self.debian[0]}" if self.debian and self.path is None else ""
+        package = f"install Debian's package {self.debian[0]}" if self.debian is not None else ""
+        if package and self.path is not None:
+            package += " and leave data.path out"
         if self.url is None:
             places = " and ".join(map(str, folders))
             raise Mistake(
@@ -95,9 +97,7 @@ class Official(Data):
             )
         if not self.url.startswith(("http://", "https://")):
             raise Mistake("url", f"must be an address that begins with http:// or https://, got {self.url}")
-        here = f"put {', '.join(missing)} into {folder} yourself"
-        if self.path is None:
-            here += f", or {package}" if package else ", or name another folder: data.path=..."
+        here = f"put {', '.join(missing)} into {folder} yourself, or {package or 'name another folder: data.path=...'}"
         for name in missing:
             fetch(f"{self.url.rstrip('/')}/{name}", folder / name, self.check, here)
         return [file for names in self.wanted if (file := _present(folder, names))]

@@ -317,6 +317,9 @@ def test_no_network_is_said_with_address_folder_and_package(server, tmp_path, mo
     ]
     refused(option(FashionMNIST, url=server.url), *said, key="url")
     assert not cache.exists()
+    here = [f"into {tmp_path / 'place'} yourself", "package dataset-fashion-mnist and leave data.path out"]
+    refused(option(FashionMNIST, tmp_path / "place", url=server.url), *here, key="url")
+    refused(option(MNIST, url=server.url), "into", "or name another folder: data.path=", key="url")
 
 
 def test_the_same_command_goes_on_with_a_download_and_then_trains(server, here, capsys):
