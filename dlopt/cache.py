@@ -19,31 +19,43 @@ def folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "dlopt"
 
 
-def cached(file: Path, make: Callable[[], Arrays]) -> Arrays:
+def cached(file: Path, make: Callable[[], Arrays], made_of: str = "") -> Arrays:
     """The arrays in an .npz file; made and written there when it is missing or not as it was written.
 
-    Where nothing can be written the arrays are made anew each time.
+    made_of names what they are made of, files with their times say: where the file holds arrays made of anything else,
+    they are made anew and take its place. Where nothing can be written the arrays are made anew each time.
     """
     if file.is_file():
         try:
-            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-            if arrays.pop("sha256").item() == _digest(arrays):
+            arrays = _stored(file, made_of)
+            if arrays is not None:
                 return arrays
         except Exception:  # a damaged archive fails in a dozen ways
-            pass
-        warnings.warn(f"{file} is damaged; its content is made anew", stacklevel=2)
+            warnings.warn(f"{file} is damaged; its content is made anew", stacklevel=2)
     with _undisturbed():
         arrays = make()
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as out:
-            np.savez(out, sha256=np.array(_digest(arrays)), **arrays)  # type: ignore[arg-type]
+            digest = np.array(_digest(arrays, made_of))
+            np.savez(out, sha256=digest, made_of=np.array(made_of), **arrays)  # type: ignore[arg-type]
         os.replace(beside, file)
     except OSError:
         with contextlib.suppress(OSError):
             beside.unlink()
+    return arrays
+
+
+def _stored(file: Path, made_of: str) -> Arrays | None:
+    """The file's arrays, or None when they are made of something else; raises when they are not as written."""
+    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+        written = stored["made_of"].item() if "made_of" in stored.files else ""
+        if written != made_of:
+            return None
+        arrays = {name: stored[name] for name in stored.files if name not in ("sha256", "made_of")}
+        if stored["sha256"].item() != _digest(arrays, made_of):
+            raise ValueError("the digest is another")
     return arrays
 
 
@@ -58,8 +70,8 @@ def _undisturbed() -> Iterator[None]:
         np.random.set_state(states[1])  # noqa: NPY002
 
 
-def _digest(arrays: Arrays) -> str:
-    sha = hashlib.sha256()
+def _digest(arrays: Arrays, made_of: str) -> str:
+    sha = hashlib.sha256(made_of.encode())
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         sha.update(f"{name} {array.dtype.str} {array.shape}".encode())

@@ -11,6 +11,14 @@ from dlopt.config import resolvers
 os.environ.pop("HYDRA_FULL_ERROR", None)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The tests neither fill nor read the cache of whoever runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _as_found() -> Iterator[None]:
     """Every test starts with one thread, a fixed global seed and no Hydra, whatever the one before it left behind."""

@@ -1,9 +1,15 @@
 """Short ways to what many tests need."""
 
+import gzip
+import io
 import os
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
@@ -69,3 +75,88 @@ def histograms(run: Run) -> dict[tuple[str, int], list[list[float]]]:
     reader.Reload()
     tags = [tag for tag in reader.Tags()["tensors"] if tag.startswith("histogram/")]
     return {(tag, e.step): make_ndarray(e.tensor_proto).tolist() for tag in tags for e in reader.Tensors(tag)}
+
+
+# ------------------------------------------------------------------------------------------------ files of data
+
+
+def needs(folder: str, package: str) -> None:
+    """Skip a test where Debian's package is not installed; where CI is set the test fails instead."""
+    if not Path(folder).is_dir():
+        missing = pytest.fail if os.environ.get("CI") else pytest.skip
+        missing(f"needs {folder}: apt-get install {package}")
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    """An array of uint8 in the IDX format."""
+    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
+
+
+def images(count: int, shape: tuple[int, ...], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Random images of uint8 and their labels, ten classes in turn."""
+    draw = np.random.default_rng(seed)
+    return draw.integers(0, 256, (count, *shape), np.uint8), (np.arange(count) % 10).astype(np.uint8)
+
+
+def idx_files(folder: Path, train: int = 80, test: int = 40, *, compress: bool = True) -> None:
+    """Small files in the form of MNIST's."""
+    for name, count in (("train", train), ("t10k", test)):
+        x, y = images(count, (6, 5), seed=count)
+        for kind, array in (("images-idx3", x), ("labels-idx1", y)):
+            content = idx_bytes(array)
+            file = folder / f"{name}-{kind}-ubyte"
+            if compress:
+                file = file.with_name(f"{file.name}.gz")
+            file.write_bytes(gzip.compress(content) if compress else content)
+
+
+def cifar_batches(each: int = 20) -> dict[str, bytes]:
+    """The contents of CIFAR-10's files, with few records."""
+    batches = {}
+    for i, name in enumerate([*(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin"]):
+        x, y = images(each, (3072,), seed=i)
+        batches[name] = np.concatenate([y[:, None], x], axis=1).tobytes()
+    return batches
+
+
+def cifar_archive(folder: Path, batches: dict[str, bytes]) -> Path:
+    file = folder / "cifar-10-binary.tar.gz"
+    with tarfile.open(file, "w:gz") as archive:
+        for name, content in batches.items():
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return file
+
+
+def _official(folder: Path) -> list[str]:
+    idx_files(folder)
+    cifar_archive(folder, cifar_batches())
+    return [f"data.path={folder}", "data.verify=false", "data.url=null"]
+
+
+def _arrays(folder: Path) -> list[str]:
+    draw = np.random.default_rng(0)
+    np.savez(folder / "my.npz", x=draw.normal(size=(120, 4)), y=np.arange(120) % 3)
+    return [f"data.path={folder / 'my.npz'}"]
+
+
+def _table(folder: Path) -> list[str]:
+    draw = np.random.default_rng(0)
+    rows = [f"{draw.normal():.4f},{'red' if i % 3 else 'blue'},{'yes' if i % 2 else 'no'}" for i in range(120)]
+    (folder / "my.csv").write_text("\n".join(["size,colour,answer", *rows]))
+    return [f"data.path={folder / 'my.csv'}", "data.target=answer"]
+
+
+FILES: dict[str, Callable[[Path], list[str]]] = {
+    "fashion_mnist": _official,
+    "mnist": _official,
+    "cifar10": _official,
+    "arrays": _arrays,
+    "table": _table,
+}
+
+
+def files_for(option: str, folder: Path) -> list[str]:
+    """Write small files that a data option can read; the overrides that name them. Without such files, none."""
+    return FILES[option](folder) if option in FILES else []

@@ -37,6 +37,25 @@ def test_arrays_are_made_once(tmp_path):
     assert [p.name for p in file.parent.iterdir()] == ["a.npz"]
 
 
+def test_arrays_made_of_something_else_take_the_place_of_the_old_ones(tmp_path):
+    make, file = Maker(), tmp_path / "a.npz"
+    for made_of, times in (("a 1", 1), ("a 1", 1), ("a 2", 2), ("a 2", 2), ("", 3), ("a 2", 4)):
+        assert_right(cached(file, make, made_of))
+        assert make.times == times
+    assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_what_arrays_are_made_of_cannot_be_rewritten(tmp_path):
+    make, file = Maker(), tmp_path / "a.npz"
+    cached(file, make, "a 1")
+    with np.load(file) as stored:
+        content = dict(stored)
+    np.savez(file, **content | {"made_of": np.array("a 2")})
+    with pytest.warns(UserWarning, match="damaged"):
+        assert_right(cached(file, make, "a 2"))
+    assert make.times == 2
+
+
 def test_a_flipped_byte_of_the_contents_is_seen_and_the_file_rewritten(tmp_path):
     make, file = Maker(), tmp_path / "a.npz"
     cached(file, make)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from helpers import DEVICE, built, trained, weights
+from helpers import DEVICE, built, files_for, trained, weights
 
 from dlopt.config import paths
 from dlopt.run import Run
@@ -53,7 +53,8 @@ def several(group: str) -> bool:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_an_option_trains_saves_and_resumes(group, option, tmp_path):
-    check([f"{group}={option}", *problem(group, option)], tmp_path)
+    brought = files_for(option, tmp_path) if group == "data" else []
+    check([f"{group}={option}", *problem(group, option), *brought], tmp_path)
 
 
 @pytest.mark.parametrize("group", CUSTOM)

@@ -18,9 +18,23 @@ PACKAGE = ROOT / "dlopt"
 GROUPS = [g for g in paths.groups() if g != "experiment"]
 
 FLOORS: list[set[str]] = [
-    {"ranges", "weights", "streams", "cache", "events", "memory", "metrics", "screen", "histogram", "hidden"},
+    {
+        "ranges",
+        "weights",
+        "streams",
+        "cache",
+        "events",
+        "memory",
+        "metrics",
+        "screen",
+        "histogram",
+        "hidden",
+        "mistakes",
+        "idx",
+        "fetch",
+    },
     {"parts", "run"},
-    {"objective", "splits", "watch"},
+    {"objective", "splits", "watch", "source", "official", "examples"},
     set(GROUPS),
     {"batches", "experiment", "window", "lanes", "evaluate", "checkpoint", "training", "journal", "train"},
     {"report"},
@@ -109,6 +123,7 @@ def test_a_group_is_a_folder_in_both_trees(group):
 
 def nodes(group: str, option: str) -> list[dict]:
     content = yaml.safe_load((paths.CONF / group / f"{option}.yaml").read_text()) or {}
+    content.pop("defaults", None)  # what else the option chooses
     if group in paths.SINGLE:
         return [content] if content else []
     assert set(content) in (set(), {option}), "an option of a list contributes its own key"

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"dlopt {__version__}")
         return 0
     if command not in COMMANDS:
-        from dlopt.config.problems import nearest
+        from dlopt.mistakes import nearest
 
         print(f"dlopt: there is no command '{command}'{nearest(command, COMMANDS)}", file=sys.stderr)
         return 2

@@ -111,7 +111,8 @@ def _other_data(config: Any, said: Sequence[str]) -> None:
     """Put other data in the configuration's place: an option, a file, or keys of the data group."""
     from omegaconf import OmegaConf
 
-    from dlopt.config.problems import ConfigError, nearest
+    from dlopt.config.problems import ConfigError
+    from dlopt.mistakes import nearest
 
     config.data.train_size, config.data.label_noise = None, 0.0
     for text in said:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dlopt.config import paths
-from dlopt.config.problems import nearest
+from dlopt.mistakes import nearest
 
 USAGE = """\
 usage: dlopt list [GROUP [OPTION]]
@@ -91,6 +91,9 @@ def _option(console: Console, group: str, option: str) -> None:
         console.print()
         console.print(file.read_text(), highlight=False, markup=False)
         return
+    chosen = [
+        f"{k.split()[-1].lstrip('/').partition('@')[0]}={v}" for d in content.pop("defaults", []) for k, v in d.items()
+    ]
     node, prefix = content, group
     if "_target_" not in content and len(content) == 1:
         (key,) = content
@@ -117,3 +120,5 @@ def _option(console: Console, group: str, option: str) -> None:
         if rows:
             console.print()
             console.print(table, highlight=False)
+    if chosen:
+        console.print(f"\nwith it goes {', '.join(chosen)}, unless you say otherwise", highlight=False)

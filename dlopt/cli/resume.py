@@ -71,7 +71,8 @@ def merged(run: Any, arguments: Sequence[str]) -> Any:
     from omegaconf import OmegaConf
 
     from dlopt.config import paths
-    from dlopt.config.problems import Problems, nearest
+    from dlopt.config.problems import Problems
+    from dlopt.mistakes import nearest
 
     problems = Problems()
     if run.alive:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dlopt.cli.places import as_typed, folder
-from dlopt.config.problems import nearest
+from dlopt.mistakes import nearest
 from dlopt.report import tables
 from dlopt.report.records import OWN, Condition, Record, by, grouped, records
 from dlopt.run import RunNotFound

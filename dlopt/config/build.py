@@ -25,6 +25,7 @@ from dlopt.config.problems import ConfigError, Problems
 from dlopt.config.settings import settings
 from dlopt.experiment import Experiment, Settings, initial_weights
 from dlopt.hidden import Marking
+from dlopt.mistakes import Mistake
 from dlopt.weights import Layout
 
 _CLASSES: dict[str, type] = {
@@ -225,9 +226,10 @@ class _Maker:
         try:
             part = make()
         except Exception as error:  # whatever a part of the user's may raise is said, not thrown
-            cause = error.__cause__ or error
+            cause = error if isinstance(error, Mistake) else error.__cause__ or error
             said = str(cause) if isinstance(cause, ValueError) else f"{type(cause).__name__}: {cause}"
-            self.problems.add(path, said.splitlines()[0] if said else type(cause).__name__)
+            at = f"{path}.{cause.key}" if isinstance(cause, Mistake) else path
+            self.problems.add(at, said.splitlines()[0] if said else type(cause).__name__)
             return None
         base = _CLASSES.get(group)
         if group in self.parts:  # then this is what its load() made

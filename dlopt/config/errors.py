@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from dlopt.config import paths
-from dlopt.config.problems import ConfigError, nearest
+from dlopt.config.problems import ConfigError
+from dlopt.mistakes import nearest
 
 Problem = tuple[str, str]
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from dlopt import parts
-from dlopt.config.problems import Problems, named, nearest
+from dlopt.config.problems import Problems, named
 from dlopt.experiment import Settings
+from dlopt.mistakes import nearest
 
 AVAILABLE = torch.get_num_threads()
 """Threads that torch would take by itself, before anything here has changed their number."""

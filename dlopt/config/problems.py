@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -43,12 +42,3 @@ class Problems:
 def named(error: BaseException) -> str:
     """An error's class and the first line of its message."""
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean X?` for a close name, else a list of what there is."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean {close[0]}?"
-    return f"; there is {', '.join(known)}" if known else ""

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from dlopt.config.problems import Problems, nearest
+from dlopt.config.problems import Problems
 from dlopt.config.signature import mismatch
 from dlopt.experiment import Settings
+from dlopt.mistakes import nearest
 
 
 def settings(tree: dict[str, Any], problems: Problems) -> Settings | None:

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dlopt.config.problems import Problems, nearest
+from dlopt.config.problems import Problems
 from dlopt.config.signature import mismatch, signature
+from dlopt.mistakes import nearest
 
 Node = dict[str, Any]
 

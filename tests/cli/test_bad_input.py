@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dlopt.cli import main
@@ -68,6 +69,24 @@ CASES = {
     "more training examples than there are": (["data.train_size=5000"], ["data.train_size", "4000"]),
     "nothing left to train on": (["data.train_size=1", "validation.fraction=0.9"], ["validation.fraction", "nothing to train on"]),
     "an empty training split": ([*MINE, "data._target_=mine.Empty"], ["data", "nothing to train on"]),
+    # people's files
+    "official files that are not there": (
+        ["data=fashion_mnist", "data.path=empty", "data.url=null"], ["data.path", "train-images-idx3-ubyte.gz", "not in empty", "data.url"],
+    ),
+    "an address that is none": (["data=mnist", "data.path=empty", "data.url=here"], ["data.url", "http://", "got here"]),
+    "a file in the folder's place": (["data=mnist", "data.path=file", "data.url=null"], ["data.path", "file is a file"]),
+    "no official archive": (["data=cifar10", "data.path=empty", "data.url=null"], ["data.path", "cifar-10-binary.tar.gz"]),
+    "no file of arrays": (["data=arrays"], ["data.path", "name the file", ".npz"]),
+    "no such file of arrays": (["data=arrays", "data.path=mi.npz"], ["data.path", "did you mean my.npz?"]),
+    "no such array": (["data=arrays", "data.path=my.npz", "data.target=z"], ["data.target", "no array 'z'", "there is x, y"]),
+    "an array that is not finite": (["data=arrays", "data.path=my.npz"], ["data.inputs", "nan in row 2, column 1"]),
+    "a share of all": (["data=arrays", "data.path=my.npz", "data.test_fraction=1"], ["data.test_fraction", "> 0 and < 1"]),
+    "no column to predict": (["data=table", "data.path=my.csv"], ["data.target", "name the column", "size, rooms, price"]),
+    "no such column": (["data=table", "data.path=my.csv", "data.target=prize"], ["data.target", "did you mean price?"]),
+    "text among numbers": (["data=table", "data.path=my.csv", "data.target=price"], ["data.categorical", "'big' in line 3"]),
+    "a table of numbers": (
+        ["data=table", "data.path=my.csv", "data.target=price", "data.drop=[size]"], ["loss", "for classes", "are numbers", "loss=mse"],
+    ),
     # devices
     "a device that is not there": (["device=cuda:97"], ["device", "cuda:97 is not there", "device=auto"]),
     "no device at all": (["device=gpu"], ["device", "auto, cpu, cuda"]),
@@ -127,6 +146,9 @@ def test_bad_input(name, here, capsys):
     (here / "taken").mkdir()
     (here / "taken" / "status.json").write_text("{}")
     (here / "broken.py").write_text("1 / 0\n")
+    (here / "empty").mkdir()
+    (here / "my.csv").write_text("size,rooms,price\n1,3,2.5\nbig,4,3.5\n" + "3,5,4.5\n" * 9)
+    np.savez(here / "my.npz", x=np.array([[1.0, 2.0], [3.0, 4.0], [5.0, np.nan]]), y=np.array([0, 1, 0]))
     before = files(here)
     overrides, said = CASES[name]
     assert main(["train", *overrides]) == 2

@@ -1,9 +1,11 @@
 """From a configuration to an experiment."""
 
+import pytest
 import torch
-from helpers import blobs, built, trained
+from helpers import blobs, built, files_for, trained
 
 from dlopt.config import probe
+from dlopt.config.problems import ConfigError
 
 
 def test_preprocessing_is_fitted_on_the_training_rows_alone():
@@ -56,3 +58,16 @@ def test_seconds_are_those_of_training(tmp_path):
     assert seconds[0] > 0
     assert seconds == sorted(seconds)
     assert seconds[-1] <= summary["seconds"] < wall
+
+
+def test_a_mistake_becomes_the_problem_at_its_own_key(tmp_path):
+    with pytest.raises(ConfigError) as found:
+        built("data=arrays", f"data.path={tmp_path / 'no.npz'}", "optimizer.lr=-1")
+    assert [key for key, _ in found.value.problems] == ["optimizer.lr", "data.path"]
+
+
+def test_a_table_brings_the_net_that_suits_it_and_the_command_line_wins(tmp_path):
+    table = ["data=table", "batch_size=16", *files_for("table", tmp_path)]
+    assert type(built(*table).model).__name__ == "MLP"
+    assert type(built(*table, "arch=linear").model).__name__ == "Linear"
+    assert type(built("arch=linear", *table).model).__name__ == "Linear"

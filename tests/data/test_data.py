@@ -5,9 +5,10 @@ import random
 import numpy as np
 import pytest
 import torch
+from helpers import composed, files_for
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
+from dlopt import source
 from dlopt.config import paths
 from dlopt.data import digits as digits_module
 from dlopt.data import mnist1d as mnist1d_module
@@ -16,13 +17,16 @@ NAMES = [name for name in paths.options("data") if name != "custom"]
 
 
 def load(name, folder):
-    return instantiate(OmegaConf.load(paths.CONF / "data" / f"{name}.yaml"), path=str(folder)).load()
+    folder.mkdir(exist_ok=True)
+    brought = files_for(name, folder) or [f"data.path={folder}"]
+    return instantiate(composed(f"data={name}", *brought).data).load()
 
 
 def forget():
     """What a new process would not know."""
     digits_module._load.cache_clear()
     mnist1d_module._load.cache_clear()
+    source.forget()
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +142,6 @@ def test_a_kept_file_is_used_until_a_byte_of_it_is_flipped(module, maker, tmp_pa
 def test_a_tilde_in_the_path_is_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     forget()
-    load("digits", "~/kept")
+    instantiate(composed("data=digits", "data.path='~/kept'").data).load()
     assert (tmp_path / "kept" / "digits.npz").is_file()
     forget()

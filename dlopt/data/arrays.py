@@ -1,0 +1,223 @@
+"""People's own arrays."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from dlopt import examples, source
+from dlopt.examples import Chosen, Share
+from dlopt.mistakes import Mistake, nearest
+from dlopt.parts import Data, Dataset, Split
+
+SUFFIXES = (".npz", ".pt", ".npy")
+
+
+@dataclass(frozen=True)
+class Arrays(Data):
+    """Your own arrays, in a file of numpy or torch: inputs x and targets y, and x_test and y_test if they are there.
+
+    Inputs are features (N, features), series (N, channels, length) or images (N, channels, height, width). uint8 is
+    scaled to 0..1; anything else is taken as it is, as float32. Targets are (N,), or (N, outputs) for numbers. Classes
+    may be any integers or text; they are counted from 0 in sorted order. Files are read as data alone: Python objects
+    in them are refused.
+
+    path            an .npz of named arrays; a .pt with a dictionary of tensors, or a pair of them; or an .npy, which is
+                    the inputs alone
+    inputs          name of the array of inputs; the test's has _test behind it
+    target          name of the array of targets; the test's has _test behind it; for an .npy the file of the targets
+    test_fraction   share of the examples cut off for the test where the file has no test arrays; drawn at random, the
+                    classes in proportion, and the same whatever the run's seed
+    channels        where the channels of series and images are: first, last, or none, when there is one and the array
+                    has no dimension for it: (N, length) are features, (N, height, width) become images of one channel
+    kind            what targets are: classes, numbers, or auto: floats are numbers; integers, booleans and text classes
+    """
+
+    inputs: str
+    target: str
+    test_fraction: Share
+    channels: Literal["first", "last", "none"]
+    kind: Chosen
+
+    def load(self) -> Dataset:
+        files = [source.file(self.path, SUFFIXES)]
+        if files[0].suffix == ".npy":
+            beside = files[0].parent / self.target
+            files.append(source.file(str(beside) if beside.is_file() else self.target, (".npy",), "target"))
+        return source.once(self, files, lambda: self._dataset(files))
+
+    def _dataset(self, files: Sequence[Path]) -> Dataset:
+        found = self._read(files)
+        pairs = [(self.inputs, self.target)]
+        test = (f"{self.inputs}_test", f"{self.target}_test")
+        if (test[0] in found) != (test[1] in found):
+            has, lacks = test if test[0] in found else test[::-1]
+            raise Mistake("path", f"{files[0]} has {has} but no {lacks}; give both, or neither")
+        if test[0] in found:
+            pairs.append(test)
+        xs = [self._inputs(found[x], x) for x, _ in pairs]
+        ys = [self._target(found[y], y, x, len(found[x])) for x, y in pairs]
+        if len(xs) == 2 and xs[0].shape[1:] != xs[1].shape[1:]:
+            raise Mistake(
+                "path", f"an example of {test[0]} has shape {xs[1].shape[1:]}, one of {self.inputs} {xs[0].shape[1:]}"
+            )
+        targets, outputs, names = self._targets(ys)
+        x = torch.from_numpy(np.ascontiguousarray(xs[0]))
+        if len(xs) == 2:
+            y, y_test = targets.split([len(ys[0]), len(ys[1])])
+            x_test = torch.from_numpy(np.ascontiguousarray(xs[1]))
+            return Dataset(Split(x, y), Split(x_test, y_test), outputs, names)
+        train, rest = examples.cut(targets, self.test_fraction)
+        return Dataset(Split(x[train], targets[train]), Split(x[rest], targets[rest]), outputs, names)
+
+    def _read(self, files: Sequence[Path]) -> dict[str, np.ndarray]:
+        """The arrays that are needed, by name."""
+        file = files[0]
+        if file.suffix == ".pt":
+            return self._chosen(_tensors(file, self.inputs, self.target), file)
+        if file.suffix == ".npz":
+            with _numpy(file, "path") as stored:
+                return self._chosen(stored, file)
+        with _numpy(file, "path") as one, _numpy(files[1], "target") as other:
+            return {self.inputs: one, self.target: other}
+
+    def _chosen(self, stored: Mapping[str, Any], file: Path) -> dict[str, np.ndarray]:
+        for key, name in (("inputs", self.inputs), ("target", self.target)):
+            if name not in stored:
+                raise Mistake(key, f"there is no array '{name}' in {file}{nearest(name, stored)}")
+        names = (self.inputs, self.target, f"{self.inputs}_test", f"{self.target}_test")
+        return {name: _plain(stored, name, file) for name in names if name in stored}
+
+    def _inputs(self, array: np.ndarray, name: str) -> np.ndarray:
+        if array.dtype.kind not in "biuf":
+            raise Mistake("inputs", f"{name} must hold numbers, got {_called(array.dtype)}")
+        if array.ndim < 2 or array.size == 0:
+            raise Mistake(
+                "inputs",
+                f"{name} has shape {array.shape}; it must be (N, features), (N, channels, length) or "
+                "(N, channels, height, width)",
+            )
+        with np.errstate(over="ignore"):  # what becomes infinite is said below
+            x = array.astype(np.float32)
+        if array.dtype == np.uint8:
+            x /= 255
+        _check_finite(x, array, name, "inputs")
+        if x.ndim > 2 and self.channels == "last":
+            return np.moveaxis(x, -1, 1)
+        return x[:, None] if x.ndim > 2 and self.channels == "none" else x
+
+    def _target(self, array: np.ndarray, name: str, inputs: str, count: int) -> np.ndarray:
+        if array.dtype.kind not in "biufUS":
+            raise Mistake("target", f"{name} must hold numbers or text, got {_called(array.dtype)}")
+        if array.ndim == 2 and array.shape[1] == 1:
+            array = array[:, 0]
+        if array.ndim not in (1, 2):
+            raise Mistake("target", f"{name} has shape {array.shape}; it must be (N,), or (N, outputs) for numbers")
+        if len(array) != count:
+            raise Mistake("target", f"{name} has {len(array)} entries, {inputs} {count}; each example needs its own")
+        if array.dtype.kind == "S":
+            array = np.char.decode(array, "utf-8", "replace")
+        if array.dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                _check_finite(array.astype(np.float32), array, name, "target")
+        return array
+
+    def _targets(self, ys: Sequence[np.ndarray]) -> tuple[torch.Tensor, int, tuple[str, ...]]:
+        """Those of training and test as one tensor, the number of outputs, and the classes' names."""
+        kinds = {examples.kind(y, self.kind) for y in ys}
+        if len(kinds) > 1 or len({y.dtype.kind == "U" for y in ys}) > 1 or len({y.shape[1:] for y in ys}) > 1:
+            raise Mistake("target", f"{self.target} and {self.target}_test are of different kinds or shapes")
+        every = np.concatenate(ys)
+        if kinds == {"numbers"}:
+            y = examples.numbers(every)
+            return y, y.shape[1], ()
+        if every.ndim == 2:
+            raise Mistake(
+                "target",
+                f"{self.target} has shape {every.shape}; classes must be (N,): take the argmax of one-hot rows, or say "
+                "data.kind=numbers",
+            )
+        y, names = examples.classes(every, self.kind)
+        learned = set(y[: len(ys[0])].tolist())
+        if len(learned) < len(names):
+            new = [name for i, name in enumerate(names) if i not in learned]
+            raise Mistake("target", f"{self.target}_test has classes that {self.target} lacks: {', '.join(new[:10])}")
+        return y, len(names), names
+
+
+@contextmanager
+def _numpy(file: Path, key: str) -> Iterator[Any]:
+    """What a file of numpy holds: one array, or arrays by their names, read when they are asked for."""
+    begins = {".npz": b"PK", ".npy": b"\x93NUMPY"}[file.suffix]
+    with ExitStack() as opened:
+        try:
+            stream = opened.enter_context(file.open("rb"))
+            if stream.read(len(begins)) != begins:
+                raise Mistake(key, f"{file} is no {file.suffix} file, whatever its name says")
+            stream.seek(0)
+            found = np.load(stream, allow_pickle=False)
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+            if isinstance(error, Mistake):
+                raise
+            raise Mistake(key, _unread(file, error)) from error
+        yield found
+
+
+def _tensors(file: Path, inputs: str, target: str) -> Mapping[str, Any]:
+    try:
+        found = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, OSError, EOFError, KeyError) as error:
+        raise Mistake(
+            "path",
+            f"{file} is damaged, or holds more than tensors, which alone are read; "
+            f"write it by torch.save({{'{inputs}': ..., '{target}': ...}}, ...)",
+        ) from error
+    if isinstance(found, (tuple, list)) and len(found) == 2:
+        return {inputs: found[0], target: found[1]}
+    if isinstance(found, dict):
+        return {str(name): value for name, value in found.items()}
+    raise Mistake("path", f"{file} must hold a dictionary or a pair of tensors, it holds a {type(found).__name__}")
+
+
+def _plain(stored: Mapping[str, Any], name: str, file: Path) -> np.ndarray:
+    try:
+        value = stored[name]
+        if isinstance(value, torch.Tensor):
+            value = value.detach().to_dense()
+            return (value.float() if value.dtype in (torch.bfloat16, torch.float16) else value).numpy()
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, TypeError) as error:
+        raise Mistake("path", _unread(file, error, name)) from error
+    if not isinstance(value, np.ndarray):
+        raise Mistake("path", f"{name} in {file} is a {type(value).__name__}, not a tensor")
+    return value
+
+
+def _unread(file: Path, error: Exception, name: str = "") -> str:
+    if "pickle" in str(error):  # numpy's word for arrays of objects
+        return f"{name or 'it'} in {file} holds Python objects, which are not read: save it as numbers or as text"
+    said = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
+    return f"{file} cannot be read, or is damaged ({said})"
+
+
+def _check_finite(x: np.ndarray, array: np.ndarray, name: str, key: str) -> None:
+    wrong = ~np.isfinite(x)
+    count = int(wrong.sum())
+    if count:
+        row, *rest = (int(i) for i in np.unravel_index(int(wrong.argmax()), x.shape))
+        column = "" if not rest else f", column {rest[0]}" if len(rest) == 1 else f", position {tuple(rest)}"
+        value = array[(row, *rest)]
+        more = f", nor are {count - 1} more" if count > 1 else ""
+        raise Mistake(key, f"{name}: {value} in row {row}{column} (from 0) is no finite number of float32{more}")
+
+
+def _called(dtype: np.dtype) -> str:
+    return {"U": "text", "S": "text", "c": "complex numbers", "O": "Python objects"}.get(dtype.kind, str(dtype))

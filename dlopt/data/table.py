@@ -1,0 +1,275 @@
+"""People's own tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from dlopt import examples, source
+from dlopt.examples import Chosen, Share
+from dlopt.mistakes import Mistake, listed, nearest
+from dlopt.parts import Data, Dataset, Split
+
+MISSING = frozenset({"", "na", "nan", "null", "?"})
+"""How tables write that there is no value, in small letters."""
+DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
+LARGEST = float(np.finfo(np.float32).max)
+FEW = 20
+"""Different whole numbers of a target up to which they are classes; different texts of a column, always a category."""
+
+Cell = str | None
+"""What a row has in a column; None where it has nothing."""
+
+
+class Records(NamedTuple):
+    """The cells of a table, a list for each column, and the line of the file in which each row begins."""
+
+    columns: dict[str, list[Cell]]
+    lines: list[int]
+
+
+@dataclass(frozen=True)
+class Table(Data):
+    """Your own table, a CSV file in UTF-8 whose first line names the columns: one of them is learnt from the others.
+
+    A column of numbers is an input as it is (preprocess=standardize gives it mean 0 and standard deviation 1); a column
+    of text becomes as many inputs as it has different texts: one is 1 and the others are 0, in sorted order. Refused
+    are columns of numbers with text in less than half of the rows, and columns of text in which more than half of the
+    rows, and more than 20, are different. Empty cells, NA, NaN, null and ? are missing values.
+
+    path                 the file
+    target               the column to predict; one that is missing cannot be filled
+    drop                 columns to leave out
+    categorical          columns of numbers to take as categories: codes, years, house numbers
+    missing              refuse; drop leaves out rows in which a value is missing; fill puts the mean of the training
+                         rows in the place of numbers, and makes missing text a category of its own, the last
+    delimiter            what stands between two cells: a character, or comma, semicolon, tab, bar; auto: the one of
+                         these four that makes most columns of the first line
+    test_fraction        share of the rows cut off for the test; drawn at random, the classes in proportion, and the
+                         same whatever the run's seed
+    kind                 what the target is: classes, numbers, or auto: text and whole numbers are classes, the latter
+                         when at most 20 different ones occur, and other numbers are numbers
+    standardize_target   of numbers y: learn (y - mu) / sigma, with mean mu and standard deviation sigma (of N, not
+                         N - 1) of the training rows. Then the loss of a prediction by the mean is 1 there, and R^2
+                         stays what it is
+    """
+
+    target: str | None
+    drop: list[str]
+    categorical: list[str]
+    missing: Literal["refuse", "drop", "fill"]
+    delimiter: str
+    test_fraction: Share
+    kind: Chosen
+    standardize_target: bool
+
+    def load(self) -> Dataset:
+        file = source.file(self.path)
+        return source.once(self, [file], lambda: self._dataset(file))
+
+    def _dataset(self, file: Path) -> Dataset:
+        table = read(file, self.delimiter)
+        target = self._check_names(list(table.columns))
+        table = self._present(table, target)
+        goal, names = self._targets(target, table)
+        train, test = examples.cut(goal, self.test_fraction)
+        if goal.is_floating_point():
+            known = goal[train]
+            if known.min() == known.max():
+                raise Mistake("target", f"{target} is {known[0].item():g} in every training row; nothing can be learnt")
+            if self.standardize_target:
+                goal = (goal - known.mean()) / known.std(correction=0)
+            goal = goal.float()
+        columns = [self._inputs(name, table, train) for name in table.columns if name != target]
+        x = torch.from_numpy(np.concatenate(columns, axis=1, dtype=np.float32))
+        outputs = goal.shape[1] if goal.is_floating_point() else len(names)
+        return Dataset(Split(x[train], goal[train]), Split(x[test], goal[test]), outputs, names)
+
+    def _check_names(self, columns: Sequence[str]) -> str:
+        """That the columns which keys name are there; returns the target's."""
+        if self.target is None:
+            raise Mistake("target", f"name the column to predict: data.target=...; there is {listed(columns)}")
+        if self.target not in columns:
+            header = "" if not any(map(_is_number, columns)) else " (the first line must hold the columns' names)"
+            raise Mistake("target", f"there is no column '{self.target}'{nearest(self.target, columns)}{header}")
+        for key, names in (("drop", self.drop), ("categorical", self.categorical)):
+            for name in names:
+                if name not in columns:
+                    raise Mistake(key, f"there is no column '{name}'{nearest(name, columns)}")
+                if name == self.target:
+                    more = "; for classes say data.kind=classes" if key == "categorical" else ""
+                    raise Mistake(key, f"{name} is the target, which is no input{more}")
+        if not set(columns) - {*self.drop, self.target}:
+            raise Mistake("drop", "leaves no column to learn from")
+        return self.target
+
+    def _present(self, table: Records, target: str) -> Records:
+        """The table without the columns to drop and the rows to leave out."""
+        columns = {name: cells for name, cells in table.columns.items() if name not in self.drop}
+        holes = {name: cells.count(None) for name, cells in columns.items() if None in cells}
+        if self.missing == "drop" and holes:
+            whole = [i for i, row in enumerate(zip(*columns.values(), strict=True)) if None not in row]
+            if not whole:
+                raise Mistake(
+                    "missing", "drop leaves no row: each of them lacks a value; leave columns out by data.drop"
+                )
+            columns = {name: [cells[i] for i in whole] for name, cells in columns.items()}
+            return Records(columns, [table.lines[i] for i in whole])
+        if target in holes:
+            first = table.lines[columns[target].index(None)]
+            raise Mistake(
+                "target",
+                f"{target} is missing in {_counted(holes[target], 'row')}, the first in line {first}; mend them, or "
+                "leave such rows out: data.missing=drop",
+            )
+        if self.missing == "refuse" and holes:
+            first = min(table.lines[columns[name].index(None)] for name in holes)
+            where = listed(f"{name} ({count})" for name, count in holes.items())
+            raise Mistake(
+                "missing",
+                f"{_counted(sum(holes.values()), 'value')} missing, in {where}, the first in line {first}; leave such "
+                f"rows out: data.missing=drop, fill them: data.missing=fill, or leave the columns out: "
+                f"data.drop=[{','.join(holes)}]",
+            )
+        return Records(columns, table.lines)
+
+    def _targets(self, name: str, table: Records) -> tuple[torch.Tensor, tuple[str, ...]]:
+        """(N,) classes or (N, 1) numbers, float64, and what they are called."""
+        cells = table.columns[name]
+        if all(map(_is_number, cells)):
+            values = np.array([float(cell or "") for cell in cells])
+            if self.kind == "auto" and (values == np.round(values)).all() and len(np.unique(values)) <= FEW:
+                values = values.astype(np.int64)
+        else:
+            if self.kind != "classes":
+                _refuse_mixed(name, table, "target", "or take them as classes: data.kind=classes")
+            values = np.array(cells)
+        if examples.kind(values, self.kind) == "numbers":
+            return torch.from_numpy(values.astype(np.float64)).unsqueeze(1), (name,)
+        return examples.classes(values, self.kind)
+
+    def _inputs(self, name: str, table: Records, train: torch.Tensor) -> np.ndarray:
+        """A column as (N, 1) numbers, or (N, categories) of ones and zeros."""
+        cells = table.columns[name]
+        present = [cell for cell in cells if cell is not None]
+        if not present:
+            raise Mistake("missing", f"{name} has no value in any row; leave it out: data.drop=[{name}]")
+        if name not in self.categorical:
+            if all(map(_is_number, present)):
+                values = np.array([math.nan if cell is None else float(cell) for cell in cells])
+                return self._filled(name, values, train.numpy())[:, None]
+            ways = f"take the column as categories: data.categorical=[{name}], or leave it out: data.drop=[{name}]"
+            _refuse_mixed(name, table, "categorical", ways)
+        found = sorted(set(present))
+        if name not in self.categorical and len(found) > max(FEW, len(present) / 2):
+            raise Mistake(
+                "drop",
+                f"{name} has {len(found)} different texts in {len(present)} rows, each of which would be an input; "
+                f"leave it out: data.drop=[{name}], or take it all the same: data.categorical=[{name}]",
+            )
+        code: dict[Cell, int] = {text: i for i, text in enumerate(found)} | {None: len(found)}
+        codes = np.array([code[cell] for cell in cells])
+        return np.eye(len(found) + (None in cells), dtype=np.float32)[codes]
+
+    def _filled(self, name: str, values: np.ndarray, train: np.ndarray) -> np.ndarray:
+        """Numbers with the mean of the training rows where they are missing."""
+        there = ~np.isnan(values)
+        if there.all():
+            return values
+        if not there[train].any():
+            raise Mistake("missing", f"{name} has no value in any training row; leave it out: data.drop=[{name}]")
+        return np.where(there, values, values[train][there[train]].mean())
+
+
+def read(file: Path, delimiter: str) -> Records:
+    """The cells of a CSV file, spaces around them cut off."""
+    content = source.content(file)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise Mistake(
+            "path", f"{file} is not in UTF-8: line {line} has the byte {content[error.start]:#04x}; save it as UTF-8"
+        ) from error
+    if not text.strip():
+        raise Mistake("path", f"{file} is empty")
+    if delimiter == "auto":
+        first = text.lstrip().partition("\n")[0]
+        between = max(DELIMITERS.values(), key=lambda d: len(next(csv.reader([first], delimiter=d))))
+    else:
+        between = DELIMITERS.get(delimiter, delimiter)
+        if len(between) != 1 or between in '"\r\n':
+            raise Mistake("delimiter", f"must be auto, {', '.join(DELIMITERS)} or one character, got {delimiter!r}")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=between, skipinitialspace=True, strict=True)
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    try:
+        begins = 1
+        for row in reader:
+            if len(row) > 1 or "".join(row).strip():  # else an empty line
+                rows.append([cell.strip() for cell in row])
+                lines.append(begins)
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        raise Mistake("path", f"{file}, line {reader.line_num}: {error}") from error
+    header = rows[0]
+    _check_shape(file, header, rows, lines)
+    cells = [[None if cell.lower() in MISSING else cell for cell in row] for row in rows[1:]]
+    return Records({name: [row[i] for row in cells] for i, name in enumerate(header)}, lines[1:])
+
+
+def _check_shape(file: Path, header: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[int]) -> None:
+    if all(_is_number(name) or name.lower() in MISSING for name in header):
+        raise Mistake("path", f"{file} begins with numbers; its first line must hold the columns' names")
+    if "" in header:
+        raise Mistake("path", f"{file}: column {header.index('') + 1} has no name in the first line; give it one")
+    twice = [name for name, count in Counter(header).items() if count > 1]
+    if twice:
+        raise Mistake("path", f"{file} has more than one column called {listed(twice)}; rename them")
+    uneven = [(line, len(row)) for row, line in zip(rows, lines, strict=True) if len(row) != len(header)]
+    if uneven:
+        more = f", and {_counted(len(uneven) - 1, 'other line')} too" if len(uneven) > 1 else ""
+        raise Mistake(
+            "path",
+            f"{file}: line {uneven[0][0]} has {_counted(uneven[0][1], 'cell')} for "
+            f"{_counted(len(header), 'column')}{more}",
+        )
+    if len(rows) == 1:
+        raise Mistake("path", f"{file} has a first line, and no rows")
+
+
+def _is_number(cell: str | None) -> bool:
+    """Whether a cell is a number that float32 can hold. Python would also read 1_000, and digits of other scripts."""
+    if not cell or "_" in cell or not cell.isascii():
+        return False
+    try:
+        return abs(float(cell)) < LARGEST
+    except ValueError:
+        return False
+
+
+def _refuse_mixed(name: str, table: Records, key: str, otherwise: str) -> None:
+    """Refuse text in a column of which half or more are numbers, and numbers written with commas."""
+    cells = table.columns[name]
+    other = [i for i, cell in enumerate(cells) if cell is not None and not _is_number(cell)]
+    present = len(cells) - cells.count(None)
+    first = f"{cells[other[0]]!r} in line {table.lines[other[0]]}"
+    if all(re.fullmatch(r"[-+]?[\d.]*,\d+", cells[i] or "") for i in other):
+        raise Mistake(key, f"{name} has numbers written with a comma, the first {first}; write 1.5 for 1,5")
+    if 2 * len(other) <= present:
+        more = f", nor are {len(other) - 1} more" if len(other) > 1 else ""
+        raise Mistake(key, f"{name} has numbers, and {first} is none{more}; mend the table, {otherwise}")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" + ("" if count == 1 else "s")

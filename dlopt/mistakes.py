@@ -1,0 +1,37 @@
+"""What people get wrong in what they bring: an error that names its key, and the nearest right name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+SHOWN = 40
+"""Names in a list of what there is; of more, the first are shown."""
+
+
+class Mistake(ValueError):
+    """Something that a part was given cannot be used; key is the part's own key that is to be changed.
+
+    Raised in a part's making or loading, it becomes the problem at that key: Mistake("path", ...) in the load() of a
+    data set is said of data.path.
+    """
+
+    def __init__(self, key: str, message: str) -> None:
+        self.key = key
+        super().__init__(message)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean X?` for a close name, else a list of what there is."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; there is {listed(known)}" if known else ""
+
+
+def listed(names: Iterable[str]) -> str:
+    """`a, b, c`; of many the first, and how many more."""
+    names = list(names)
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

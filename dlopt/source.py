@@ -1,0 +1,71 @@
+"""The files that data come from: found by their names, told apart when they change, read once in a process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from dlopt.mistakes import Mistake, nearest
+from dlopt.parts import Data, Dataset
+
+_last: tuple[tuple[str, str], Dataset] | None = None
+
+
+def file(path: str | None, suffixes: Sequence[str] = (), key: str = "path") -> Path:
+    """The file that a key names, with one of these suffixes if any are given; Mistake with the nearest names there."""
+    kinds = f", ending in {' or '.join(suffixes)}" if suffixes else ""
+    if path is None:
+        raise Mistake(key, f"name the file: data.{key}=...{kinds}")
+    found = Path(path).expanduser()
+    if found.is_dir():
+        inside = sorted(f.name for f in found.iterdir() if f.is_file() and (not suffixes or f.suffix in suffixes))
+        raise Mistake(key, f"{path} is a folder; name a file{kinds}{nearest('', inside)}")
+    if not found.is_file():
+        raise Mistake(key, f"there is no file {path}{_near(found)}")
+    if suffixes and found.suffix not in suffixes:
+        raise Mistake(key, f"must name a file{kinds}; got {path}")
+    return found
+
+
+def _near(missing: Path) -> str:
+    """What else there is in the place of a missing file."""
+    if not missing.parent.is_dir():
+        return f"; there is no folder {missing.parent} either"
+    return nearest(missing.name, sorted(f.name for f in missing.parent.iterdir() if f.suffix == missing.suffix))
+
+
+def content(path: Path, key: str = "path") -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Mistake(key, f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def stamp(paths: Iterable[Path]) -> str:
+    """Path, size and time of change of each file, a folder's with those of all files in it."""
+    lines = []
+    for path in paths:
+        for inner in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            status = inner.stat()
+            lines.append(f"{inner.resolve()} {status.st_size} {status.st_mtime_ns}")
+    return "\n".join(lines)
+
+
+def once(option: Data, paths: Sequence[Path], read: Callable[[], Dataset]) -> Dataset:
+    """What read() makes of these files; the same object again while option and files stay what they are.
+
+    So runs that differ in how many examples they keep, or in anything but the data, share one copy in memory.
+    """
+    global _last  # noqa: PLW0603
+    key = (repr(replace(option, train_size=None, label_noise=0.0, drop_last=False)), stamp(paths))
+    if _last is None or _last[0] != key:
+        _last = None  # the former data set is let go before this one is made
+        _last = (key, read())
+    return _last[1]
+
+
+def forget() -> None:
+    """Read anew the next time, as a new process would."""
+    global _last  # noqa: PLW0603
+    _last = None

@@ -1,0 +1,281 @@
+"""People's own arrays: every form they may have, and every one they may not."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dlopt import source
+from dlopt.data.arrays import Arrays
+from dlopt.mistakes import Mistake
+
+DRAW = np.random.default_rng(0)
+X = DRAW.normal(size=(60, 4)).astype(np.float32)
+Y = np.arange(60) % 3
+PLAIN = Arrays(
+    path=None, train_size=None, label_noise=0.0, drop_last=False,
+    inputs="x", target="y", test_fraction=0.25, channels="first", kind="auto",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    source.forget()
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Write arrays, load them."""
+
+    def load(arrays, **keys):
+        file = tmp_path / "my.npz"
+        np.savez(file, **arrays)
+        source.forget()
+        return replace(PLAIN, path=str(file), **keys).load()
+
+    return load
+
+
+def refused(act, key, *said):
+    with pytest.raises(Mistake, match=".*".join(re.escape(part) for part in said)) as found:
+        act()
+    assert found.value.key == key
+    assert len(str(found.value).splitlines()) == 1
+
+
+def every(data):
+    """All examples, sorted, with their targets."""
+    x = torch.cat([data.train.gathered()[0], data.test.gathered()[0]])
+    y = torch.cat([data.train.gathered()[1], data.test.gathered()[1]])
+    order = x.flatten(1)[:, 0].argsort()
+    return x[order], y[order]
+
+
+# ------------------------------------------------------------------------------------------------ forms of files
+
+
+def test_every_example_is_in_one_split_with_its_own_target(load):
+    data = load({"x": X, "y": Y})
+    assert (len(data.train), len(data.test)) == (45, 15)
+    order = X[:, 0].argsort()
+    x, y = every(data)
+    np.testing.assert_array_equal(x.numpy(), X[order])
+    assert y.tolist() == Y[order].tolist()
+    assert data.names == ("0", "1", "2")
+    assert data.kind == "classes"
+
+
+def test_the_classes_are_in_proportion_and_the_cut_is_the_same_each_time(load):
+    y = np.repeat([0, 1], [40, 20])
+    one = load({"x": X, "y": y}, test_fraction=0.2)
+    assert one.test.targets.bincount().tolist() == [8, 4]
+    assert torch.equal(one.test.inputs, load({"x": X, "y": y}, test_fraction=0.2).test.inputs)
+
+
+def test_a_test_split_of_ones_own_is_kept(load):
+    data = load({"x": X, "y": Y, "x_test": X[:7] + 1, "y_test": Y[:7]})
+    assert torch.equal(data.train.inputs, torch.from_numpy(X))
+    assert torch.equal(data.test.inputs, torch.from_numpy(X[:7] + 1))
+    assert data.test.targets.tolist() == Y[:7].tolist()
+
+
+def test_arrays_may_have_other_names(load):
+    arrays = {"images": X, "labels": Y, "images_test": X[:3] + 1, "labels_test": Y[:3], "more": np.zeros(2)}
+    assert len(load(arrays, inputs="images", target="labels").test) == 3
+
+
+@pytest.mark.parametrize("form", ["dictionary", "pair", "npy"])
+def test_other_files_hold_the_same(load, tmp_path, form):
+    expected = load({"x": X, "y": Y})
+    x, y = torch.from_numpy(X), torch.from_numpy(Y)
+    if form == "npy":
+        np.save(tmp_path / "x.npy", X)
+        np.save(tmp_path / "labels.npy", Y)
+        option = replace(PLAIN, path=str(tmp_path / "x.npy"), target="labels.npy")
+    else:
+        torch.save({"x": x, "y": y} if form == "dictionary" else (x, y), tmp_path / "my.pt")
+        option = replace(PLAIN, path=str(tmp_path / "my.pt"))
+    found = option.load()
+    assert torch.equal(found.train.inputs, expected.train.inputs)
+    assert torch.equal(found.test.targets, expected.test.targets)
+
+
+def test_tensors_of_any_kind_of_number(tmp_path):
+    x = torch.arange(120.0).reshape(60, 2).to(torch.bfloat16).requires_grad_()
+    torch.save({"x": x, "y": torch.from_numpy(Y) > 0}, tmp_path / "my.pt")
+    data = replace(PLAIN, path=str(tmp_path / "my.pt")).load()
+    assert data.train.inputs.dtype == torch.float32
+    assert data.names == ("False", "True")
+
+
+def test_a_file_that_changed_is_read_anew(tmp_path):
+    np.savez(tmp_path / "my.npz", x=X, y=Y)
+    option = replace(PLAIN, path=str(tmp_path / "my.npz"))
+    first = option.load()
+    assert option.load() is first
+    assert replace(option, train_size=5).load() is first
+    assert replace(option, kind="numbers").load().kind == "numbers"
+    np.savez(tmp_path / "my.npz", x=X[:50], y=Y[:50])
+    assert len(option.load().train) + len(option.load().test) == 50
+
+
+# ------------------------------------------------------------------------------------------------ inputs and targets
+
+
+def test_bytes_are_scaled_to_zero_to_one_and_other_numbers_kept(load):
+    x = np.arange(240).reshape(60, 4)
+    assert torch.equal(every(load({"x": x.astype(np.uint8), "y": Y}))[0], torch.from_numpy(x).float() / 255)
+    for kind in (np.int16, np.int64, np.float16, np.float64):
+        found = every(load({"x": x.astype(kind), "y": Y}))[0]
+        assert found.dtype == torch.float32
+        assert torch.equal(found, torch.from_numpy(x).float())
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "expected"),
+    [
+        ((5, 6, 2), "last", (2, 5, 6)),
+        ((5, 6, 2), "first", (5, 6, 2)),
+        ((5, 6), "none", (1, 5, 6)),
+        ((5, 6), "last", (6, 5)),
+        ((5,), "none", (5,)),
+        ((5,), "last", (5,)),
+    ],
+)
+def test_channels_come_first(load, shape, channels, expected):
+    x = np.arange(60 * np.prod(shape), dtype=np.float32).reshape(60, *shape)
+    data = load({"x": x, "y": Y}, channels=channels)
+    assert data.shape == expected
+    last = every(data)[0][-1]
+    if channels == "last" and len(shape) == 3:
+        assert last[1, 2, 3] == x[-1, 2, 3, 1]
+    if channels == "none" and len(shape) == 2:
+        assert last[0, 2, 3] == x[-1, 2, 3]
+
+
+@pytest.mark.parametrize("values", [[-5, 7, 300], ["dog", "Cat", "ant"], [b"dog", b"Cat", b"ant"]])
+def test_classes_may_be_any_integers_or_text_in_sorted_order(load, values):
+    data = load({"x": X, "y": np.array(values)[Y]})
+    text = [v.decode() if isinstance(v, bytes) else v for v in values]
+    assert data.names == tuple(str(v) for v in sorted(text))
+    x, y = every(data)
+    assert [data.names[i] for i in y] == [str(text[i]) for i in Y[X[:, 0].argsort()]]
+    assert data.outputs == 3
+    assert len(x) == 60
+
+
+def test_floats_are_numbers_and_integers_are_if_one_says_so(load):
+    one = load({"x": X, "y": X[:, 0].astype(np.float64)})
+    assert one.kind == "numbers"
+    assert torch.equal(one.train.targets[:, 0], one.train.inputs[:, 0])
+    assert load({"x": X, "y": Y}, kind="numbers").train.targets.dtype == torch.float32
+    several = load({"x": X, "y": X[:, :3]})
+    assert several.outputs == 3
+    assert load({"x": X, "y": Y.astype(float)}, kind="classes").names == ("0", "1", "2")
+    assert load({"x": X, "y": Y[:, None]}).train.targets.ndim == 1
+
+
+# ------------------------------------------------------------------------------------------------ refused
+
+
+NAN = X.copy()
+NAN[3, 1], NAN[5, 0], NAN[59, 3] = np.nan, np.inf, -np.inf
+ONE = X.copy()
+ONE[2, 3] = np.nan
+HUGE = X.astype(np.float64)
+HUGE[4, 2] = 1e300
+
+REFUSED = {
+    "no inputs": ({"X": X, "y": Y}, {}, "inputs", ["no array 'x' in", "there is X, y"]),
+    "a name nearly right": ({"x": X, "label": Y}, {"target": "labels"}, "target", ["no array 'labels'", "did you mean label?"]),
+    "lengths": ({"x": X, "y": Y[:50]}, {}, "target", ["y has 50 entries, x 60"]),
+    "test lengths": ({"x": X, "y": Y, "x_test": X[:5], "y_test": Y[:6]}, {}, "target", ["y_test has 6 entries, x_test 5"]),
+    "half a test split": ({"x": X, "y": Y, "x_test": X}, {}, "path", ["has x_test but no y_test"]),
+    "the other half": ({"x": X, "y": Y, "y_test": Y}, {}, "path", ["has y_test but no x_test"]),
+    "test shapes": ({"x": X, "y": Y, "x_test": X[:, :3], "y_test": Y}, {}, "path", ["x_test has shape (3,), one of x (4,)"]),
+    "nan": ({"x": NAN, "y": Y}, {}, "inputs", ["x: nan in row 3, column 1 (from 0) is no finite number of float32, nor are 2 more"]),
+    "one nan": ({"x": ONE, "y": Y}, {}, "inputs", ["x: nan in row 2, column 3", "is no finite number"]),
+    "nan in an image": ({"x": NAN.reshape(60, 2, 2), "y": Y}, {}, "inputs", ["row 3, position (0, 1)"]),
+    "too large": ({"x": HUGE, "y": Y}, {}, "inputs", ["1e+300 in row 4, column 2", "float32"]),
+    "nan in the target": ({"x": X, "y": NAN[:, 1]}, {}, "target", ["y: nan in row 3 (from 0)"]),
+    "text inputs": ({"x": X.astype(str), "y": Y}, {}, "inputs", ["x must hold numbers, got text"]),
+    "complex": ({"x": X + 1j, "y": Y}, {}, "inputs", ["complex"]),
+    "objects": ({"x": X, "y": np.array([{}] * 60)}, {}, "path", ["y in", "Python objects", "numbers or as text"]),
+    "one class": ({"x": X, "y": Y * 0}, {}, "target", ["of one class, 0"]),
+    "too few dimensions": ({"x": X[:, 0], "y": Y}, {}, "inputs", ["x has shape (60,)", "(N, features)"]),
+    "a single number": ({"x": np.float32(3), "y": Y}, {}, "inputs", ["x has shape ()"]),
+    "no examples": ({"x": X[:0], "y": Y[:0]}, {}, "inputs", ["x has shape (0, 4)"]),
+    "a target of one number": ({"x": X, "y": np.float32(3)}, {}, "target", ["y has shape ()"]),
+    "one-hot": ({"x": X, "y": np.eye(3, dtype=int)[Y]}, {}, "target", ["(60, 3)", "argmax"]),
+    "numbers of text": ({"x": X, "y": Y.astype(str)}, {"kind": "numbers"}, "kind", ["'0'"]),
+    "numbers as classes": ({"x": X, "y": np.arange(60)}, {}, "kind", ["60 different values in 60", "data.kind=numbers"]),
+    "new classes": ({"x": X, "y": Y, "x_test": X, "y_test": Y + 1}, {}, "target", ["y_test has classes that y lacks: 3"]),
+    "two kinds": ({"x": X, "y": Y, "x_test": X, "y_test": Y / 2}, {}, "target", ["different kinds"]),
+    "text and numbers": ({"x": X, "y": Y, "x_test": X, "y_test": Y.astype(str)}, {}, "target", ["different kinds"]),
+    "nothing to test": ({"x": X, "y": Y}, {"test_fraction": 0.001}, "test_fraction", ["0.001 of 60 examples is 0"]),
+    "nothing to train": ({"x": X, "y": Y}, {"test_fraction": 0.999}, "test_fraction", ["0.999 of 60 examples is 60"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name, load):
+    arrays, keys, key, said = REFUSED[name]
+    refused(lambda: load(arrays, **keys), key, *said)
+
+
+def test_places_that_are_no_file(tmp_path):
+    (tmp_path / "data.npz").touch()
+    (tmp_path / "my.csv").touch()
+    for path, said in {
+        None: ["name the file: data.path=...", ".npz or .pt or .npy"],
+        str(tmp_path / "dat.npz"): ["no file", "did you mean data.npz?"],
+        str(tmp_path / "x" / "dat.npz"): ["no file", "no folder", "either"],
+        str(tmp_path): ["is a folder", "data.npz"],
+        str(tmp_path / "my.csv"): [".npz or .pt or .npy", "my.csv"],
+    }.items():
+        refused(replace(PLAIN, path=path).load, "path", *said)
+
+
+def test_targets_of_an_npy_are_another_file(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    refused(replace(PLAIN, path=str(tmp_path / "x.npy")).load, "target", "no file y")
+    np.savez(tmp_path / "y.npz", y=Y)
+    refused(replace(PLAIN, path=str(tmp_path / "x.npy"), target="y.npz").load, "target", ".npy")
+
+
+def test_damaged_files_are_said(tmp_path):
+    np.savez(tmp_path / "my.npz", x=X, y=Y)
+    whole = (tmp_path / "my.npz").read_bytes()
+    at = whole.index(X.tobytes()) + 5
+    for content in (b"", b"text", whole[:-40], whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]):
+        (tmp_path / "my.npz").write_bytes(content)
+        refused(replace(PLAIN, path=str(tmp_path / "my.npz")).load, "path", "my.npz")
+    np.save(tmp_path / "x.npy", X)
+    whole = (tmp_path / "x.npy").read_bytes()
+    (tmp_path / "my.npz").write_bytes(whole)
+    refused(replace(PLAIN, path=str(tmp_path / "my.npz")).load, "path", "is no .npz file")
+    (tmp_path / "x.npy").write_bytes(whole[:-1])
+    refused(replace(PLAIN, path=str(tmp_path / "x.npy"), target="x.npy").load, "path", "cannot be read, or is damaged")
+
+
+class Anything:
+    """What a pickle could run."""
+
+    def __reduce__(self):
+        return (print, ("it was run",))
+
+
+def test_nothing_in_a_file_is_run(tmp_path, capsys):
+    file = tmp_path / "my.pt"
+    for content in ({"x": Anything(), "y": torch.zeros(3)}, [torch.zeros(3)], torch.zeros(3)):
+        torch.save(content, file)
+        refused(replace(PLAIN, path=str(file)).load, "path", "my.pt")
+    torch.save({"x": [1, 2], "y": torch.zeros(3)}, file)
+    refused(replace(PLAIN, path=str(file)).load, "path", "x in", "is a list, not a tensor")
+    file.write_bytes(file.read_bytes()[:50])
+    refused(replace(PLAIN, path=str(file)).load, "path", "damaged")
+    np.savez(tmp_path / "my.npz", x=np.array([Anything()] * 3), y=Y[:3])
+    refused(replace(PLAIN, path=str(tmp_path / "my.npz")).load, "path", "Python objects")
+    assert "it was run" not in capsys.readouterr().out

@@ -1,0 +1,435 @@
+"""Official files: found, downloaded, checked, read, and read faster the next time."""
+
+import gzip
+import hashlib
+import os
+import re
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import cifar_archive, cifar_batches, files_for, idx_bytes, idx_files, images, needs
+from serving import serving
+
+from dlopt import fetch, idx, source
+from dlopt.cli import main
+from dlopt.data.cifar10 import CIFAR10
+from dlopt.data.fashion_mnist import FashionMNIST
+from dlopt.data.mnist import MNIST
+from dlopt.mistakes import Mistake
+
+NAMES = [f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """An empty cache, no network, and nothing in memory."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "*")
+    source.forget()
+    yield tmp_path / "cache" / "dlopt"
+    source.forget()
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    def asked(*_, **__):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(fetch, "urlopen", asked)
+    monkeypatch.setattr(urllib.request, "urlopen", asked)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    idx_files(tmp_path)
+    return tmp_path
+
+
+def option(kind=MNIST, path=None, url=None, verify=False):
+    return kind(
+        path=None if path is None else str(path),
+        train_size=None,
+        label_noise=0.0,
+        drop_last=False,
+        url=url,
+        verify=verify,
+    )
+
+
+def refused(of, *said, key="path"):
+    with pytest.raises(Mistake, match=".*".join(re.escape(str(part)) for part in said)) as found:
+        of.load()
+    assert found.value.key == key
+    assert len(str(found.value).splitlines()) == 1
+
+
+def claim(monkeypatch, folder, kind=MNIST):
+    """Make the files in a folder the official ones."""
+    content = {name: idx.unpacked((folder / f"{name}.gz").read_bytes()) for name in NAMES}
+    monkeypatch.setattr(kind, "sha256", {name: hashlib.sha256(c).hexdigest() for name, c in content.items()})
+
+
+# ------------------------------------------------------------------------------------------------ the real ones
+
+
+def test_fashion_mnist_is_the_official_one(offline, monkeypatch):
+    """Counts and first labels as its authors state them, images as they lie in the file."""
+    place = FashionMNIST.debian[1]
+    needs(place, FashionMNIST.debian[0])
+    data = option(FashionMNIST, verify=True).load()
+    assert data.train.inputs.shape == (60000, 1, 28, 28)
+    assert data.test.inputs.shape == (10000, 1, 28, 28)
+    assert data.train.targets[:5].tolist() == [9, 0, 0, 3, 0]
+    assert data.train.targets.bincount().tolist() == [6000] * 10
+    assert data.test.targets.bincount().tolist() == [1000] * 10
+    assert data.names[9] == "ankle boot"
+    raw = gzip.decompress((Path(place) / "t10k-images-idx3-ubyte.gz").read_bytes())[16:]
+    assert torch.equal(
+        (data.test.inputs * 255).round().byte().flatten(), torch.frombuffer(bytearray(raw), dtype=torch.uint8)
+    )
+    source.forget()
+    monkeypatch.setattr(FashionMNIST, "read", None)  # the second time from the cache
+    again = option(FashionMNIST, verify=True).load()
+    assert torch.equal(again.train.inputs, data.train.inputs)
+    assert torch.equal(again.test.targets, data.test.targets)
+
+
+# ------------------------------------------------------------------------------------------------ IDX files
+
+
+@pytest.mark.parametrize("compress", [True, False])
+def test_images_come_as_they_are_in_the_files(tmp_path, offline, compress):
+    idx_files(tmp_path, compress=compress)
+    data = option(path=tmp_path).load()
+    for split, count in ((data.train, 80), (data.test, 40)):
+        x, y = images(count, (6, 5), seed=count)
+        assert torch.equal(split.inputs, torch.from_numpy(x).float()[:, None] / 255)
+        assert torch.equal(split.targets, torch.from_numpy(y).long())
+    assert data.outputs == 10
+    assert data.names == ()
+
+
+def test_official_files_name_their_classes(folder, monkeypatch):
+    claim(monkeypatch, folder)
+    assert option(path=folder, verify=True).load().names == tuple("0123456789")
+
+
+def test_one_of_the_files_stands_for_its_folder(folder):
+    assert len(option(path=folder / f"{NAMES[2]}.gz").load().train) == 80
+
+
+def test_the_number_of_classes_is_that_of_the_labels(folder):
+    (folder / f"{NAMES[3]}.gz").write_bytes(idx_bytes(np.arange(40) % 26))
+    assert option(path=folder).load().outputs == 26
+
+
+def test_the_second_reading_is_from_the_cache(folder, cache, monkeypatch):
+    first = option(path=folder).load()
+    (kept,) = cache.iterdir()
+    assert kept.name.startswith("mnist-")
+    assert option(path=folder).load() is first
+    source.forget()
+    monkeypatch.setattr(MNIST, "read", None)
+    assert torch.equal(option(path=folder).load().train.inputs, first.train.inputs)
+
+
+def test_runs_that_keep_fewer_examples_share_the_data(folder):
+    from dataclasses import replace
+
+    one = option(path=folder)
+    assert replace(one, train_size=10, label_noise=0.1, drop_last=True).load() is one.load()
+
+
+@pytest.mark.parametrize("where", ["content", "time alone"])
+def test_a_file_that_was_exchanged_is_read_anew(folder, cache, where):
+    option(path=folder).load()
+    file = folder / f"{NAMES[1]}.gz"
+    old = file.stat()
+    labels = (np.arange(80) + 1) % 10
+    file.write_bytes(gzip.compress(idx_bytes(labels), mtime=0).ljust(old.st_size, b"\0"))  # zeros may follow
+    if where == "time alone":
+        assert file.stat().st_size == old.st_size
+    os.utime(file, ns=(old.st_atime_ns, old.st_mtime_ns + 1))
+    for _ in range(2):
+        assert option(path=folder).load().train.targets[:3].tolist() == [1, 2, 3]
+        source.forget()
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_another_folder_and_another_standard_have_their_own(folder, cache, tmp_path, monkeypatch):
+    option(path=folder).load()
+    other = tmp_path / "other"
+    other.mkdir()
+    idx_files(other, train=50)
+    assert len(option(path=other).load().train) == 50
+    assert len(option(path=folder).load().train) == 80
+    assert len(list(cache.iterdir())) == 2
+    refused(option(path=folder, verify=True), "not the official file")
+    claim(monkeypatch, folder)
+    assert option(path=folder, verify=True).load().names
+
+
+def test_a_damaged_file_is_seen_though_the_cache_is_good(folder, monkeypatch):
+    claim(monkeypatch, folder)
+    option(path=folder, verify=True).load()
+    file = folder / f"{NAMES[0]}.gz"
+    file.write_bytes(file.read_bytes()[:-20])
+    os.utime(file, ns=(0, 0))
+    refused(option(path=folder, verify=True), file, "damaged or cut off")
+
+
+@pytest.mark.parametrize("compress", [True, False])
+@pytest.mark.parametrize("which", NAMES)
+def test_one_flipped_byte_is_seen_and_said_with_what_was_expected(tmp_path, monkeypatch, which, compress, cache):
+    idx_files(tmp_path)
+    claim(monkeypatch, tmp_path)
+    content = idx.unpacked((tmp_path / f"{which}.gz").read_bytes())
+    (tmp_path / f"{which}.gz").unlink()
+    damaged = content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]
+    file = tmp_path / (f"{which}.gz" if compress else which)
+    file.write_bytes(gzip.compress(damaged) if compress else damaged)
+    found = hashlib.sha256(damaged).hexdigest()
+    refused(
+        option(path=tmp_path, verify=True),
+        file,
+        "not the official file",
+        found,
+        MNIST.sha256[which],
+        "data.verify=false",
+    )
+    assert not cache.exists()
+
+
+def test_a_flipped_byte_of_the_compressed_form_is_seen(folder):
+    file = folder / f"{NAMES[0]}.gz"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:500] + bytes([whole[500] ^ 4]) + whole[501:])
+    refused(option(path=folder), file, "damaged or cut off")
+
+
+WRONG = {
+    "no images": ("train-images-idx3", np.zeros((80, 30)), "images are uint8 of shape (N, height, width), got uint8 of (80, 30)"),
+    "no labels": ("train-labels-idx1", np.zeros((80, 2)), "labels are whole numbers from 0, of shape (N,)"),
+    "fewer labels": ("train-labels-idx1", np.zeros(79), "has 79 labels for 80 images"),
+    "fewer test images": ("t10k-images-idx3", np.zeros((39, 6, 5)), "t10k-labels-idx1-ubyte.gz has 40 labels for 39 images"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_files_that_do_not_fit_together_are_refused(name, folder, cache):
+    which, array, said = WRONG[name]
+    (folder / f"{which}-ubyte.gz").write_bytes(gzip.compress(idx_bytes(array)))
+    refused(option(path=folder), folder, said)
+    assert not cache.exists()
+
+
+def test_labels_of_one_class_are_refused(folder):
+    for name, count in ((NAMES[1], 80), (NAMES[3], 40)):
+        (folder / f"{name}.gz").write_bytes(idx_bytes(np.zeros(count)))
+    refused(option(path=folder), "one class")
+
+
+def test_missing_files_are_named_all_at_once(folder, offline):
+    for name in NAMES[1:3]:
+        (folder / f"{name}.gz").unlink()
+    refused(option(path=folder), f"{NAMES[1]}.gz, {NAMES[2]}.gz: not in {folder}", "data.url")
+    refused(option(path=folder / "nowhere"), ", ".join(f"{name}.gz" for name in NAMES), folder / "nowhere")
+    assert not (folder / "nowhere").exists()
+
+
+def test_without_a_path_every_place_is_named(cache, tmp_path, monkeypatch, offline):
+    monkeypatch.setattr(FashionMNIST, "debian", ("dataset-fashion-mnist", str(tmp_path / "debian")))
+    refused(
+        option(FashionMNIST), tmp_path / "debian", cache / "fashion_mnist", "Debian's package dataset-fashion-mnist"
+    )
+    refused(option(MNIST), f"not in {cache / 'mnist'}")
+    assert not cache.exists()
+
+
+def test_a_file_in_the_folders_place_is_refused(folder):
+    (folder / "file").touch()
+    refused(option(path=folder / "file"), "is a file; name the folder")
+
+
+def test_a_file_that_cannot_be_read_is_named(folder):
+    (folder / f"{NAMES[0]}.gz").unlink()
+    (folder / f"{NAMES[0]}.gz").mkdir()
+    refused(option(path=folder), f"{NAMES[0]}.gz cannot be read")
+
+
+# ------------------------------------------------------------------------------------------------ downloaded
+
+
+@pytest.fixture
+def server(tmp_path):
+    there = tmp_path / "there"
+    there.mkdir()
+    idx_files(there)
+    with serving() as found:
+        found.content = {file.name: file.read_bytes() for file in there.iterdir()}
+        yield found
+
+
+def test_missing_files_are_downloaded_into_the_cache(server, cache):
+    data = option(url=server.url).load()
+    assert len(data.train) == 80
+    assert sorted(p.name for p in (cache / "mnist").iterdir()) == sorted(server.content)
+    source.forget()
+    server.status = 500
+    option(url=server.url).load()
+    assert len(server.asked) == 4
+
+
+def test_only_what_is_missing_is_downloaded_into_the_path(server, tmp_path, cache):
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / NAMES[0]).write_bytes(gzip.decompress(server.content[f"{NAMES[0]}.gz"]))
+    option(path=place, url=server.url.rstrip("/")).load()
+    assert [name for name, _ in server.asked] == [f"{name}.gz" for name in NAMES[1:]]
+    assert len(list(place.iterdir())) == 4
+
+
+def test_a_download_that_is_not_official_is_removed(server, tmp_path, monkeypatch):
+    claim(monkeypatch, tmp_path / "there")
+    server.content[f"{NAMES[1]}.gz"] = gzip.compress(idx_bytes(np.ones(80)))
+    place = tmp_path / "place"
+    refused(option(path=place, url=server.url, verify=True), "not the right file and is removed", "SHA-256", key="url")
+    assert [p.name for p in place.iterdir()] == [f"{NAMES[0]}.gz"]
+
+
+def test_a_page_in_place_of_a_file_is_removed(server, tmp_path):
+    server.content[f"{NAMES[0]}.gz"] = b"<html>log in first</html>"
+    refused(option(path=tmp_path / "place", url=server.url), "not the right file", "no IDX file", key="url")
+    assert not (tmp_path / "place").exists()
+
+
+def test_no_network_is_said_with_address_folder_and_package(server, tmp_path, monkeypatch, cache):
+    monkeypatch.setattr(FashionMNIST, "debian", ("dataset-fashion-mnist", str(tmp_path / "debian")))
+    server.status = 503
+    said = [
+        f"{server.url}{NAMES[0]}.gz answers 503",
+        NAMES[3],
+        cache / "fashion_mnist",
+        "package dataset-fashion-mnist",
+    ]
+    refused(option(FashionMNIST, url=server.url), *said, key="url")
+    assert not cache.exists()
+    here = [f"into {tmp_path / 'place'} yourself", "package dataset-fashion-mnist and leave data.path out"]
+    refused(option(FashionMNIST, tmp_path / "place", url=server.url), *here, key="url")
+    refused(option(MNIST, url=server.url), "into", "or name another folder: data.path=", key="url")
+
+
+def test_the_same_command_goes_on_with_a_download_and_then_trains(server, here, capsys):
+    command = ["train", "data=mnist", "data.path=place", f"data.url={server.url}", "data.verify=false", "arch=linear",
+               "epochs=1", "batch_size=10", "device=cpu"]  # fmt: skip
+    server.cut_after = 1000
+    assert main(command) == 2
+    assert "data.url" in (said := capsys.readouterr().err)
+    assert "broke off after 1,000 of" in said
+    assert [p.name for p in (here / "place").iterdir()] == [f"{NAMES[0]}.gz.part"]
+    assert not (here / "outputs").exists()
+    server.cut_after = None
+    assert main(command) == 0
+    assert sorted(p.name for p in (here / "place").iterdir()) == sorted(server.content)
+    assert "bytes=1000-" in [asked for _, asked in server.asked]
+
+
+def test_an_address_must_be_one():
+    refused(option(url="ftp://example.org"), "http://", "ftp://example.org", key="url")
+
+
+# ------------------------------------------------------------------------------------------------ CIFAR-10
+
+
+@pytest.fixture
+def archive(tmp_path):
+    return cifar_archive(tmp_path, cifar_batches())
+
+
+def unpacked(folder, batches):
+    place = folder / "cifar-10-batches-bin"
+    place.mkdir()
+    for name, content in batches.items():
+        (place / name).write_bytes(content)
+    return place
+
+
+def test_cifar10_is_read_from_the_archive_or_its_folder(tmp_path, archive, offline):
+    from_archive = option(CIFAR10, tmp_path).load()
+    archive.unlink()
+    place = unpacked(tmp_path, cifar_batches())
+    for path in (tmp_path, place):
+        from_folder = option(CIFAR10, path).load()
+        for name in ("train", "test"):
+            one, other = getattr(from_archive, name), getattr(from_folder, name)
+            assert torch.equal(one.inputs, other.inputs)
+            assert torch.equal(one.targets, other.targets)
+    assert from_archive.shape == (3, 32, 32)
+    assert len(from_archive.train) == 100
+    x, y = images(20, (3072,), seed=2)  # the third batch, byte by byte: red, green, blue, each row by row
+    assert from_archive.train.targets[40:60].tolist() == y.tolist()
+    third = from_archive.train.inputs[45]
+    assert [round(255 * third[c, h, w].item()) for c, h, w in ((0, 0, 1), (1, 2, 3), (2, 31, 31))] == [
+        x[5, 1], x[5, 1024 + 2 * 32 + 3], x[5, 3071],
+    ]  # fmt: skip
+
+
+def test_the_official_archive_is_known_by_its_checksum(tmp_path, archive, monkeypatch):
+    found = hashlib.sha256(archive.read_bytes()).hexdigest()
+    refused(option(CIFAR10, tmp_path, verify=True), archive, "not the official archive", found, CIFAR10.sha256)
+    monkeypatch.setattr(CIFAR10, "sha256", found)
+    refused(option(CIFAR10, tmp_path, verify=True), "61460 bytes; it must have 30730000")
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
+    refused(option(CIFAR10, tmp_path, verify=True), "not the official archive")
+
+
+def test_unpacked_official_files_are_known_by_sizes_and_counts(tmp_path):
+    records = np.zeros((10000, 3073), np.uint8)
+    records[:, 0] = np.arange(10000) % 10
+    whole = records.tobytes()
+    place = unpacked(tmp_path, dict.fromkeys(cifar_batches(), whole))
+    found = option(CIFAR10, place, verify=True).read([place])
+    assert found["x"].shape == (50000, 3, 32, 32)
+    assert found["x_test"].shape == (10000, 3, 32, 32)
+    (place / "test_batch.bin").write_bytes(b"\x01" + whole[1:])
+    refused(option(CIFAR10, place, verify=True), place, "999, 1001, 1000", "not 1000 each")
+    (place / "test_batch.bin").write_bytes(whole[:-1])
+    refused(option(CIFAR10, place, verify=True), "test_batch.bin has 30729999 bytes")
+
+
+def test_a_damaged_archive_is_refused(tmp_path, archive):
+    whole = archive.read_bytes()
+    for content in (whole[: len(whole) // 2], whole[:-6], b"", b"no archive", gzip.compress(b"no archive")):
+        archive.write_bytes(content)
+        refused(option(CIFAR10, tmp_path), archive)
+    batches = cifar_batches()
+    archive.write_bytes(whole[:20000] + bytes([whole[20000] ^ 1]) + whole[20001:])
+    refused(option(CIFAR10, tmp_path), "damaged or cut off")
+    cifar_archive(tmp_path, {name: content for name, content in batches.items() if name != "test_batch.bin"})
+    refused(option(CIFAR10, tmp_path), "test_batch.bin not in it")
+    cifar_archive(tmp_path, batches | {"data_batch_2.bin": batches["data_batch_2.bin"][:-1]})
+    refused(option(CIFAR10, tmp_path), "data_batch_2.bin has 61459 bytes; it must have a multiple of 3073")
+
+
+def test_nothing_of_an_archive_is_written(tmp_path, archive, cache):
+    before = set(tmp_path.iterdir())
+    option(CIFAR10, tmp_path).load()
+    assert set(tmp_path.iterdir()) - before == {cache.parent}
+
+
+def test_the_archive_is_downloaded(tmp_path, archive):
+    with serving() as server:
+        server.content = {archive.name: archive.read_bytes()}
+        assert len(option(CIFAR10, tmp_path / "place", url=server.url).load().train) == 100
+        place = tmp_path / "other"
+        refused(option(CIFAR10, place, url=server.url, verify=True), "not the right file", CIFAR10.sha256, key="url")
+        assert not place.exists()
+
+
+def test_every_official_option_has_files_here(tmp_path):
+    for name in ("fashion_mnist", "mnist", "cifar10"):
+        assert "data.url=null" in files_for(name, tmp_path)

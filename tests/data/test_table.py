@@ -1,0 +1,279 @@
+"""People's own tables: what columns become, and what is refused, with its line."""
+
+import csv
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dlopt import source
+from dlopt.data.table import Records, Table, read
+from dlopt.mistakes import Mistake
+
+PLAIN = Table(
+    path=None, train_size=None, label_noise=0.0, drop_last=False,
+    target="y", drop=[], categorical=[], missing="refuse", delimiter="auto", test_fraction=0.2, kind="auto", standardize_target=True,
+)  # fmt: skip
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Write a table, load it."""
+
+    def load(text, **keys):
+        file = tmp_path / "my.csv"
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+        source.forget()
+        return replace(PLAIN, path=str(file), **keys).load()
+
+    return load
+
+
+def refused(act, key, *said):
+    with pytest.raises(Mistake, match=".*".join(re.escape(part) for part in said)) as found:
+        act()
+    assert found.value.key == key
+    assert len(str(found.value).splitlines()) == 1
+
+
+def lines(header, rows):
+    return "\n".join([header, *rows]) + "\n"
+
+
+def numbers(count=40):
+    """x counts, y is no whole number."""
+    return lines("x,y", [f"{i},{i * 1.5 + 0.25}" for i in range(count)])
+
+
+def both(data):
+    """Inputs and targets of all examples, by the first input."""
+    x = torch.cat([data.train.inputs, data.test.inputs])
+    y = torch.cat([data.train.targets, data.test.targets])
+    order = x[:, 0].argsort()
+    return x[order], y[order]
+
+
+# ------------------------------------------------------------------------------------------------ columns
+
+
+def test_numbers_are_inputs_and_text_is_one_hot_in_sorted_order(load):
+    rows = [f"{i},{('red', 'Blue', 'green')[i % 3]},{-i / 4},{('no', 'yes')[i % 2]}" for i in range(30)]
+    data = load(lines("i,colour,z,y", rows))
+    x, y = both(data)
+    one = {"Blue": [1, 0, 0], "green": [0, 1, 0], "red": [0, 0, 1]}
+    assert x.tolist() == [[i, *one[("red", "Blue", "green")[i % 3]], -i / 4] for i in range(30)]
+    assert y.tolist() == [i % 2 for i in range(30)]
+    assert data.names == ("no", "yes")
+    assert data.outputs == 2
+    assert x.dtype == torch.float32
+
+
+def test_a_column_of_numbers_may_be_taken_as_categories(load):
+    data = load(lines("i,code,y", [f"{i},{(10, 9, 2)[i % 3]},{'ab'[i % 2]}" for i in range(30)]), categorical=["code"])
+    assert data.shape == (4,)
+    assert both(data)[0][:3, 1:].tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0]]  # sorted as text: 10, 2, 9
+
+
+def test_columns_can_be_left_out_with_all_that_is_wrong_in_them(load):
+    text = lines("id,x,y", [f"{'' if i else 'a'},{i},{i + 0.5}" for i in range(20)])
+    assert load(text, drop=["id"]).shape == (1,)
+
+
+def test_a_constant_column_stays(load):
+    assert load(lines("x,c,t,y", [f"{i},7,same,{i + 0.5}" for i in range(20)])).shape == (3,)
+
+
+# ------------------------------------------------------------------------------------------------ targets
+
+
+def test_numbers_are_standardized_by_the_training_rows(load):
+    data = load(numbers(), test_fraction=0.3)
+    raw = load(numbers(), test_fraction=0.3, standardize_target=False)
+    y, all_y = raw.train.targets.double(), torch.cat([raw.train.targets, raw.test.targets])
+    assert data.kind == "numbers"
+    assert data.names == ("y",)
+    assert sorted(all_y.flatten().tolist()) == [i * 1.5 + 0.25 for i in range(40)]
+    torch.testing.assert_close(
+        data.train.targets.double().mean(), torch.zeros((), dtype=torch.float64), atol=1e-6, rtol=0
+    )
+    torch.testing.assert_close((data.train.targets**2).mean(), torch.ones(()))  # the loss of the mean
+    expected = (raw.test.targets.double() - y.mean()) / ((y - y.mean()) ** 2).mean().sqrt()
+    torch.testing.assert_close(data.test.targets.double(), expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "names"),
+    [
+        (["no", "yes"], "auto", ("no", "yes")),
+        (["true", "False"], "auto", ("False", "true")),
+        (["10", "9"], "auto", ("9", "10")),
+        (["1.0", "2.0"], "auto", ("1", "2")),
+        (["0", "x1"], "classes", ("0", "x1")),
+        (["0.5", "1.5"], "classes", ("0.5", "1.5")),
+        (["0.5", "1.5"], "auto", ("y",)),
+        (["1", "2"], "numbers", ("y",)),
+    ],
+)
+def test_what_a_target_is(load, values, kind, names):
+    assert load(lines("x,y", [f"{i},{values[i % 2]}" for i in range(20)]), kind=kind).names == names
+
+
+def test_whole_numbers_are_classes_up_to_twenty(load):
+    assert load(lines("x,y", [f"{i},{i % 20}" for i in range(60)])).outputs == 20
+    assert load(lines("x,y", [f"{i},{i % 21}" for i in range(60)])).kind == "numbers"
+
+
+def test_classes_are_in_proportion_in_a_test_split_that_is_the_same_each_time(load):
+    text = lines("x,y", [f"{i},{'a' if i % 4 else 'b'}" for i in range(80)])
+    one, two = load(text, test_fraction=0.25), load(text, test_fraction=0.25)
+    assert one.test.targets.bincount().tolist() == [15, 5]
+    assert torch.equal(one.test.inputs, two.test.inputs)
+
+
+# ------------------------------------------------------------------------------------------------ missing values
+
+HOLES = lines("x,t,y", [f"{'' if i in (4, 9) else i},{'NA' if i == 7 else 'uv'[i % 2]},{i + 0.5}" for i in range(20)])
+
+
+def test_rows_with_missing_values_can_be_left_out(load):
+    data = load(HOLES, missing="drop")
+    assert both(data)[0][:, 0].tolist() == [i for i in range(20) if i not in (4, 7, 9)]
+    assert both(data)[0].shape[1] == 3
+
+
+def test_missing_numbers_are_the_mean_of_the_training_rows_and_missing_text_a_category(load):
+    data = load(HOLES, missing="fill", standardize_target=False)
+    x, y = torch.cat([data.train.inputs, data.test.inputs]), torch.cat([data.train.targets, data.test.targets])
+    row = {round(value - 0.5): i for i, value in enumerate(y[:, 0].tolist())}
+    known = [round(v - 0.5) for v in data.train.targets[:, 0].tolist() if round(v - 0.5) not in (4, 9)]
+    for i in range(20):
+        expected = np.mean(known) if i in (4, 9) else i
+        assert math.isclose(x[row[i], 0], expected, rel_tol=1e-6)
+        assert x[row[i], 1:].tolist() == [float(i != 7 and i % 2 == 0), float(i != 7 and i % 2 == 1), float(i == 7)]
+
+
+@pytest.mark.parametrize("way", ["", "NA", "na", "NaN", "nan", "null", "NULL", "?", "  "])
+def test_every_way_to_write_that_a_value_is_missing(load, way):
+    text = lines("x,z,y", [f"{i},{way if i == 3 else i},{i + 0.5}" for i in range(20)])
+    refused(
+        lambda: load(text),
+        "missing",
+        "1 value missing, in z (1), the first in line 5",
+        "data.missing=drop",
+        "data.drop=[z]",
+    )
+
+
+# ------------------------------------------------------------------------------------------------ forms of files
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "given"),
+    [(",", "auto"), (";", "auto"), ("\t", "auto"), ("|", "auto"), (":", ":"), ("\t", "tab"), (";", "semicolon")],
+)
+def test_delimiters(load, delimiter, given):
+    text = lines("x,t,y", [f"{i},a b,{i + 0.5}" for i in range(20)]).replace(",", delimiter)
+    assert load(text, delimiter=given).shape == (2,)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_marks_of_bytes_ends_of_lines_empty_lines_spaces_and_quotes(load, end):
+    rows = ["", ' x , "t, or ""u""",y', *(f'{i} , "a, b", {i + 0.5}' for i in range(20)), "", "   "]
+    data = load(b"\xef\xbb\xbf" + end.join(rows).encode())
+    assert both(data)[0].tolist() == [[i, 1] for i in range(20)]
+
+
+cells = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=6).map(str.strip).filter(
+    lambda s: s and s.lower() not in ("na", "nan", "null", "?")
+)  # fmt: skip
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(cells, cells), min_size=1, max_size=8), st.sampled_from(",;\t|"))
+def test_what_the_csv_module_writes_is_read(tmp_path_factory, rows, delimiter):
+    file = tmp_path_factory.mktemp("table") / "t.csv"
+    with file.open("w", newline="", encoding="utf-8") as out:
+        csv.writer(out, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows([("one", "two"), *rows])
+    found = read(file, "auto")
+    assert found == Records({"one": [a for a, _ in rows], "two": [b for _, b in rows]}, list(range(2, len(rows) + 2)))
+
+
+def test_lines_are_those_of_the_file_where_cells_have_several(load):
+    text = 'x,t,y\n1,"a\nb\nc",1.5\n\n2,,2.5\n'
+    refused(lambda: load(text), "missing", "the first in line 6")
+
+
+# ------------------------------------------------------------------------------------------------ refused
+
+MIXED = lines("x,size,y", [f"{i},{'big' if i in (3, 8) else i},{i + 0.5}" for i in range(20)])
+TEXT = lines("x,name,y", [f"{i},n{i},{i + 0.5}" for i in range(60)])
+
+REFUSED = {
+    "no target": (numbers(), {"target": None}, "target", ["name the column", "data.target=", "x, y"]),
+    "target not there": (lines("price,x", ["1,2"] * 9), {"target": "prize"}, "target", ["no column 'prize'", "did you mean price?"]),
+    "a first line of values": (lines("5.1,3.5,setosa", ["5.0,3.0,b"] * 9), {}, "target", ["no column 'y'", "first line must hold"]),
+    "no first line": (lines("1,2", ["3,4"] * 9), {}, "path", ["begins with numbers", "names"]),
+    "a column without a name": (lines(",x,y", ["0,1,2"] * 9), {}, "path", ["column 1 has no name"]),
+    "two columns of one name": (lines("x,x,y", ["0,1,2"] * 9), {}, "path", ["more than one column called x"]),
+    "fields": (lines("x,y", ["1,2", "1,2,3", "1,2", "4"]), {}, "path", ["line 3 has 3 cells for 2 columns", "1 other line"]),
+    "empty": ("", {}, "path", ["is empty"]),
+    "blank": ("\n \n", {}, "path", ["is empty"]),
+    "no rows": ("x,y\n", {}, "path", ["no rows"]),
+    "latin-1": ("x,y\n1,2\n3,Stra\xdfe\n".encode("latin-1"), {}, "path", ["not in UTF-8", "line 3", "0xdf"]),
+    "utf-16": ("x,y\n1,2\n".encode("utf-16"), {}, "path", ["not in UTF-8", "line 1"]),
+    "an open quote": ('x,y\n1,2\n"3,4\n', {}, "path", ["line", "unexpected end"]),
+    "unknown drop": (numbers(), {"drop": ["z"]}, "drop", ["no column 'z'", "x, y"]),
+    "unknown categorical": (lines("city,y", ["a,b"]), {"categorical": ["cty"]}, "categorical", ["did you mean city?"]),
+    "target dropped": (numbers(), {"drop": ["y"]}, "drop", ["y is the target"]),
+    "target as category": (numbers(), {"categorical": ["y"]}, "categorical", ["data.kind=classes"]),
+    "nothing left": (numbers(), {"drop": ["x"]}, "drop", ["no column to learn from"]),
+    "delimiter": (numbers(), {"delimiter": ",,"}, "delimiter", ["one character", "',,'"]),
+    "text among numbers": (
+        MIXED, {}, "categorical", ["size has numbers, and 'big' in line 5 is none, nor are 1 more", "mend", "[size]", "data.drop=[size]"],
+    ),
+    "text among numbers of the target": (MIXED, {"target": "size"}, "target", ["'big' in line 5", "data.kind=classes"]),
+    "infinity": (lines("x,y", [f"{'inf' if i == 2 else i},{i + 0.5}" for i in range(9)]), {}, "categorical", ["'inf' in line 4"]),
+    "decimal commas": (lines("x;y", [f"{i},5;{'ab'[i % 2]}" for i in range(20)]), {}, "categorical", ["comma", "'0,5' in line 2"]),
+    "text of many kinds": (TEXT, {}, "drop", ["60 different texts in 60 rows", "data.drop=[name]", "data.categorical=[name]"]),
+    "missing": (HOLES, {}, "missing", ["3 values missing, in x (2), t (1), the first in line 6", "[x,t]"]),
+    "missing target": (lines("x,y", ["1,2.5", "2,", "3,?", "4,1"]), {"missing": "fill"}, "target", ["2 rows", "line 3", "data.missing=drop"]),
+    "missing everywhere": (lines("x,z,y", [f"{i},,{i}.5" for i in range(9)]), {"missing": "drop"}, "missing", ["no row", "data.drop"]),
+    "an empty column": (lines("x,z,y", [f"{i},,{i}.5" for i in range(9)]), {"missing": "fill"}, "missing", ["z has no value", "[z]"]),
+    "one class": (lines("x,y", [f"{i},yes" for i in range(9)]), {}, "target", ["one class, yes"]),
+    "one number": (lines("x,y", [f"{i},0.1" for i in range(9)]), {}, "target", ["y is 0.1 in every training row"]),
+    "hardly two of a class": (lines("x,y", [f"{i},n{i}" for i in range(9)]), {}, "kind", ["9 different values in 9"]),
+    "numbers of text": (lines("x,y", [f"{i},{'ab'[i % 2]}" for i in range(9)]), {"kind": "numbers"}, "kind", ["'a'"]),
+    "no test rows": (numbers(3), {"test_fraction": 0.1}, "test_fraction", ["0.1 of 3 examples is 0"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name, load):
+    text, keys, key, said = REFUSED[name]
+    refused(lambda: load(text, **keys), key, *said)
+
+
+def test_the_ways_out_lead_out(load):
+    assert load(MIXED, categorical=["size"]).shape == (1 + 19,)
+    assert load(MIXED, drop=["size"]).shape == (1,)
+    assert load(TEXT, categorical=["name"]).shape == (61,)
+    assert load(TEXT, drop=["name"]).shape == (1,)
+
+
+def test_a_column_that_only_test_rows_know_cannot_be_filled(load):
+    whole = load(lines("x,y", [f"{i},{i + 0.5}" for i in range(20)]))
+    tested = {round(v) for v in whole.test.inputs[:, 0].tolist()}
+    text = lines("x,z,y", [f"{i},{i if i in tested else ''},{i + 0.5}" for i in range(20)])
+    refused(lambda: load(text, missing="fill"), "missing", "z has no value in any training row")
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    (tmp_path / "houses.csv").write_text("x,y\n")
+    refused(replace(PLAIN, path=str(tmp_path / "house.csv")).load, "path", "did you mean houses.csv?")
+    refused(replace(PLAIN, path=str(tmp_path)).load, "path", "is a folder", "houses.csv")
+    refused(PLAIN.load, "path", "data.path=...")

@@ -1,0 +1,79 @@
+"""A server of files on this machine, with the faults that servers and networks have."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Server:
+    """content: path -> bytes. asked: (path, Range header) of each request, in order.
+
+    ranges      whether it understands Range
+    cut_after   close the connection after so many bytes of an answer
+    status      answer every request with this code
+    sized       whether it says how long an answer is
+    shift       begin a range so many bytes later than asked
+    """
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}/"
+        self.content: dict[str, bytes] = {}
+        self.asked: list[tuple[str, str | None]] = []
+        self.agents: set[str | None] = set()
+        self.ranges, self.sized = True, True
+        self.cut_after: int | None = None
+        self.status: int | None = None
+        self.shift = 0
+        self.gate = threading.Event()
+        """Answers wait for it after their first half."""
+        self.gate.set()
+        self.halfway = threading.Event()
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+        def do_GET(self) -> None:
+            asked = self.headers.get("Range")
+            server.asked.append((self.path.lstrip("/"), asked))
+            server.agents.add(self.headers.get("User-Agent"))
+            whole = server.content.get(self.path.lstrip("/"))
+            if server.status or whole is None:
+                self.send_error(server.status or 404)
+                return
+            begin = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and server.ranges else 0
+            if begin >= len(whole):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(whole)}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            begin += server.shift if asked else 0
+            rest = whole[begin:]
+            self.send_response(206 if asked and server.ranges else 200)
+            if asked and server.ranges:
+                self.send_header("Content-Range", f"bytes {begin}-{len(whole) - 1}/{len(whole)}")
+            if server.sized:
+                self.send_header("Content-Length", str(len(rest)))
+            self.end_headers()
+            sent = rest if server.cut_after is None else rest[: server.cut_after]
+            self.wfile.write(sent[: len(sent) // 2])
+            self.wfile.flush()
+            server.halfway.set()
+            server.gate.wait(60)
+            self.wfile.write(sent[len(sent) // 2 :])
+            self.close_connection = True
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        server = Server(http.server_port)
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.gate.set()
+            http.shutdown()
+            thread.join()
