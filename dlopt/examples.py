@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dlopt import splits, streams
-from dlopt.mistakes import Mistake
+from dlopt.mistakes import Mistake, listed
 from dlopt.parts import Kind, Split
 from dlopt.ranges import Range
 
@@ -41,7 +42,7 @@ def kind(values: np.ndarray, chosen: Chosen) -> Kind:
 def classes(values: np.ndarray, chosen: Chosen) -> tuple[Tensor, tuple[str, ...]]:
     """The class of each value, (N,) int64, from 0 in sorted order, and the classes' names."""
     found, codes = np.unique(values, return_inverse=True)
-    names = tuple(f"{v:.15g}" if isinstance(v, float) else str(v) for v in found.tolist())
+    names = tuple(map(_called, found.tolist()))
     if len(names) < 2:
         raise Mistake("target", f"every example is of one class, {', '.join(names)}; there is nothing to tell apart")
     if chosen == "auto" and 2 * len(names) > len(values):
@@ -51,6 +52,20 @@ def classes(values: np.ndarray, chosen: Chosen) -> tuple[Tensor, tuple[str, ...]
             "say data.kind=numbers, or data.kind=classes",
         )
     return torch.from_numpy(codes.reshape(-1).astype(np.int64)), names
+
+
+def known_classes(values: np.ndarray, names: Sequence[str]) -> Tensor:
+    """The class of each value, (N,) int64, by the names that an earlier file gave them."""
+    code = {name: i for i, name in enumerate(names)}
+    found = [_called(v) for v in values.tolist()]
+    new = list(dict.fromkeys(name for name in found if name not in code))
+    if new:
+        raise Mistake("target", f"the run knows no class {listed(new)}; it was trained on {listed(names)}")
+    return torch.tensor([code[name] for name in found])
+
+
+def _called(value: Any) -> str:
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 def numbers(values: np.ndarray) -> Tensor:

@@ -89,7 +89,7 @@ class Experiment:
     """One run's parts. Data are preprocessed and lie on the CPU; w, (P,), holds the initial weights.
 
     network holds the configuration of arch, activation and normalization: what the model was made of; names, if there
-    are any, are those of the classes or of the numbers to predict.
+    are any, are those of the classes or of the numbers to predict, and encoding is that of the data set.
     """
 
     settings: Settings
@@ -109,6 +109,7 @@ class Experiment:
     preprocessing: Mapping[str, Mapping[str, Tensor]]
     network: Mapping[str, Any]
     names: tuple[str, ...]
+    encoding: Mapping[str, Any]
     threads: int
 
     @property

@@ -274,7 +274,8 @@ class Journal:
     def _content(lane: Lane) -> dict[str, Any]:
         """What both checkpoints hold."""
         preprocessing = {name: dict(statistics) for name, statistics in lane.experiment.preprocessing.items()}
-        return {"format": checkpoint.FORMAT, "preprocessing": preprocessing}
+        encoding = dict(lane.experiment.encoding)
+        return {"format": checkpoint.FORMAT, "preprocessing": preprocessing, "encoding": encoding}
 
     def _resume(self) -> None:
         """Go on from the last checkpoint of a single run; the rows after it are dropped. Without one, begin anew."""

@@ -50,13 +50,15 @@ class Dataset:
     """What a data option loads: everything to learn from, and a test split that is read once, at the end.
 
     outputs is the number of classes, or of numbers to predict; names, if given, is what each of them is called.
-    A training and a validation split are cut from `train` by the run.
+    encoding, of people's own files, says how they became tensors, in plain numbers, text and lists: it is stored with
+    the run, so that other files can be read alike. A training and a validation split are cut from `train` by the run.
     """
 
     train: Split
     test: Split
     outputs: int
     names: tuple[str, ...] = ()
+    encoding: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def kind(self) -> Kind:
@@ -85,6 +87,13 @@ class Data:
 
     def load(self) -> Dataset:
         raise NotImplementedError
+
+    def load_like(self, encoding: Mapping[str, Any]) -> Dataset:
+        """Examples for a run that is over, by the encoding of the data that it was trained on.
+
+        What has an encoding puts every example of its file into both splits; anything else is loaded as ever.
+        """
+        return self.load()
 
 
 class Preprocess(Protocol):

@@ -23,7 +23,7 @@ EPILOG = """\
   dlopt evaluate                                  the last run, its best weights, on its test split
   dlopt evaluate mlp-sgd --split val              another run, by a part of its name
   dlopt evaluate last --checkpoint last --png     at the last weights; draws the confusion matrix
-  dlopt evaluate last --data more.npz --split all    on every example of another file
+  dlopt evaluate last --data more.npz             on the examples of another file, read as the run's own was
   dlopt evaluate last --data fashion_mnist        on another data set of the same shape
 
 The preprocessing is that of the run, with the statistics of its training split.
@@ -52,7 +52,7 @@ def evaluate(argv: Sequence[str]) -> int:
     try:
         run = find(given.run)
         experiment, content, name = _opened(run, given)
-        split = _split(experiment, given.split)
+        split = _split(experiment, given)
     except RunNotFound as error:
         print(f"dlopt evaluate: {error}", file=sys.stderr)
         return 2
@@ -80,6 +80,7 @@ def _opened(run: Run, given: Any) -> tuple[Experiment, dict[str, Any], str]:
 
     from dlopt.checkpoint import mismatch
     from dlopt.config.build import build
+    from dlopt.config.data import Fitted
     from dlopt.config.problems import ConfigError
 
     if str(Path.cwd()) not in sys.path:
@@ -100,8 +101,11 @@ def _opened(run: Run, given: Any) -> tuple[Experiment, dict[str, Any], str]:
         _other_data(config, given.data)
     if given.split == "all":
         config.data.label_noise = 0.0
-    experiment, _ = build(config, [], content["preprocessing"])
+    fitted = Fitted(content["preprocessing"], content["encoding"], elsewhere=bool(given.data))
+    experiment, _ = build(config, [], fitted)
     wrong = mismatch(content, experiment.model)
+    if wrong and given.data:
+        wrong = f"examples of shape {tuple(experiment.train.inputs.shape[1:])} do not fit the run's network: {wrong}"
     if wrong:
         raise ConfigError([("--data" if given.data else "run", wrong)])
     return experiment, content, name
@@ -134,20 +138,24 @@ def _other_data(config: Any, said: Sequence[str]) -> None:
             raise ConfigError([("--data", f"there is no file and no data set '{text}'{options}")])
 
 
-def _split(experiment: Experiment, name: str) -> Split:
+def _split(experiment: Experiment, given: Any) -> Split:
     import torch
 
     from dlopt.config.problems import ConfigError
     from dlopt.parts import Split
 
-    train, test = experiment.train, experiment.test
+    train, test, name = experiment.train, experiment.test, given.split
     if name == "val":
+        if given.data:
+            raise ConfigError([("--split", "other data have no validation split; use test or all")])
         if experiment.validation is None:
             raise ConfigError(
                 [("--split", "the run has no validation split (validation.fraction=0); use train or test")]
             )
         return experiment.validation
     if name == "all":
+        if test.inputs is train.inputs:
+            return test  # a file without a test of its own is all of it
         pairs = zip((train.inputs, train.targets), (test.inputs, test.targets), strict=True)
         return Split(*(torch.cat(pair) for pair in pairs))
     return train if name == "train" else test

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dlopt import parts, streams
 from dlopt.config import paths, targets
 from dlopt.config.adopt import adopt
-from dlopt.config.data import check_batch, check_dataset, check_dims, cut, preprocessed
+from dlopt.config.data import Fitted, check_batch, check_dataset, check_dims, cut, preprocessed
 from dlopt.config.probe import check_metrics, probe, threads
 from dlopt.config.problems import ConfigError, Problems
 from dlopt.config.settings import settings
@@ -37,12 +37,10 @@ _CLASSES: dict[str, type] = {
 }
 
 
-def build(
-    config: DictConfig, given: Sequence[str] = (), fitted: Mapping[str, Mapping[str, Tensor]] | None = None
-) -> tuple[Experiment, list[str]]:
+def build(config: DictConfig, given: Sequence[str] = (), fitted: Fitted | None = None) -> tuple[Experiment, list[str]]:
     """Check and build. given are the overrides that were typed; notices are returned beside the experiment.
 
-    fitted are the preprocessing's statistics of a run that is over, used in place of this training split's.
+    fitted is what a run that is over knows of its data, used in place of what these would be fitted to.
     Raises ConfigError with all problems.
     """
     before = torch.get_num_threads()
@@ -53,9 +51,7 @@ def build(
         torch.set_num_threads(before)
 
 
-def _build(
-    config: DictConfig, given: Sequence[str], fitted: Mapping[str, Mapping[str, Tensor]] | None
-) -> tuple[Experiment, list[str]]:
+def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> tuple[Experiment, list[str]]:
     problems = Problems()
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     tree: dict[str, Any] = OmegaConf.to_container(own, resolve=True)  # type: ignore[assignment]
@@ -64,7 +60,8 @@ def _build(
     _check_groups(groups, given, problems)
 
     made = _Maker(groups, problems)
-    dataset = made.of("data", lambda data: data.load())
+    elsewhere = fitted is not None and fitted.elsewhere
+    dataset = made.of("data", lambda data: data.load_like(fitted.encoding) if fitted and elsewhere else data.load())
     if dataset is not None and not check_dataset(dataset, problems):
         dataset = None
     for name in paths.SINGLE:
@@ -79,7 +76,10 @@ def _build(
     if dataset is not None:
         _check_against(dataset, loss, several["augmentation"], problems)
         if found is not None and data is not None:
-            train, validation = cut(dataset, data, found, problems)
+            if elsewhere:
+                train, validation = dataset.train, dataset.test
+            else:
+                train, validation = cut(dataset, data, found, problems)
             if problems.clear_of("arch", "activation", "normalization"):
                 model = made.network(dataset, several["regularization"], found)
     if train is not None and dataset is not None and found is not None:
@@ -119,6 +119,7 @@ def _build(
         preprocessing=statistics,
         network={name: groups[name] for name in ("arch", "activation", "normalization")},
         names=dataset.names,
+        encoding=dataset.encoding,
         threads=threads(found, model, train),
     )
     return experiment, problems.notices

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +12,18 @@ from torch import Tensor
 from dlopt import parts, splits, streams
 from dlopt.config.problems import Problems
 from dlopt.experiment import Settings
+
+
+class Fitted(NamedTuple):
+    """What a run that is over knows of its data: the preprocessing's statistics, and the encoding of people's files.
+
+    elsewhere: the data to be loaded are other ones than it was trained on. They are not cut: training and validation
+    splits of theirs have no meaning.
+    """
+
+    statistics: Mapping[str, Mapping[str, Tensor]]
+    encoding: Mapping[str, Any]
+    elsewhere: bool
 
 
 def cut(
@@ -49,15 +62,15 @@ def preprocessed(
     validation: parts.Split | None,
     test: parts.Split,
     preprocess: Mapping[str, parts.Preprocess],
-    fitted: Mapping[str, Mapping[str, Tensor]] | None = None,
+    fitted: Fitted | None = None,
 ) -> tuple[parts.Split, parts.Split | None, parts.Split, dict[str, dict[str, Tensor]]]:
     """Fit each on the training rows alone, in order, and apply it to everything.
 
-    fitted holds the statistics of a run that is over: they are applied as they are.
+    The statistics of a run that is over are applied as they are.
     """
     statistics: dict[str, dict[str, Tensor]] = {}
     for name, part in preprocess.items():
-        statistics[name] = part.fit(train.gathered()[0]) if fitted is None else dict(fitted[name])
+        statistics[name] = part.fit(train.gathered()[0]) if fitted is None else dict(fitted.statistics[name])
         inputs = part.apply(train.inputs, statistics[name])
         train = dataclasses.replace(train, inputs=inputs)
         validation = None if validation is None else dataclasses.replace(validation, inputs=inputs)

@@ -49,13 +49,20 @@ class Arrays(Data):
     kind: Chosen
 
     def load(self) -> Dataset:
+        files = self._files()
+        return source.once(self, files, lambda: self._dataset(files))
+
+    def load_like(self, encoding: Mapping[str, Any]) -> Dataset:
+        return self._dataset(self._files(), encoding)
+
+    def _files(self) -> list[Path]:
         files = [source.file(self.path, SUFFIXES)]
         if files[0].suffix == ".npy":
             beside = files[0].parent / self.target
             files.append(source.file(str(beside) if beside.is_file() else self.target, (".npy",), "target"))
-        return source.once(self, files, lambda: self._dataset(files))
+        return files
 
-    def _dataset(self, files: Sequence[Path]) -> Dataset:
+    def _dataset(self, files: Sequence[Path], known: Mapping[str, Any] | None = None) -> Dataset:
         found = self._read(files)
         pairs = [(self.inputs, self.target)]
         test = (f"{self.inputs}_test", f"{self.target}_test")
@@ -70,14 +77,17 @@ class Arrays(Data):
             raise Mistake(
                 "path", f"an example of {test[0]} has shape {xs[1].shape[1:]}, one of {self.inputs} {xs[0].shape[1:]}"
             )
-        targets, outputs, names = self._targets(ys)
+        targets, outputs, names = self._targets(ys, known)
+        encoding = {"classes": list(names)}
         x = torch.from_numpy(np.ascontiguousarray(xs[0]))
         if len(xs) == 2:
             y, y_test = targets.split([len(ys[0]), len(ys[1])])
             x_test = torch.from_numpy(np.ascontiguousarray(xs[1]))
-            return Dataset(Split(x, y), Split(x_test, y_test), outputs, names)
+            return Dataset(Split(x, y), Split(x_test, y_test), outputs, names, encoding)
+        if known is not None:
+            return Dataset(Split(x, targets), Split(x, targets), outputs, names, encoding)
         train, rest = examples.cut(targets, self.test_fraction)
-        return Dataset(Split(x[train], targets[train]), Split(x[rest], targets[rest]), outputs, names)
+        return Dataset(Split(x[train], targets[train]), Split(x[rest], targets[rest]), outputs, names, encoding)
 
     def _read(self, files: Sequence[Path]) -> dict[str, np.ndarray]:
         """The arrays that are needed, by name."""
@@ -131,9 +141,14 @@ class Arrays(Data):
                 _check_finite(array.astype(np.float32), array, name, "target")
         return array
 
-    def _targets(self, ys: Sequence[np.ndarray]) -> tuple[torch.Tensor, int, tuple[str, ...]]:
+    def _targets(
+        self, ys: Sequence[np.ndarray], known: Mapping[str, Any] | None
+    ) -> tuple[torch.Tensor, int, tuple[str, ...]]:
         """Those of training and test as one tensor, the number of outputs, and the classes' names."""
-        kinds = {examples.kind(y, self.kind) for y in ys}
+        if known is not None and known["classes"]:
+            names = tuple(known["classes"])
+            return examples.known_classes(np.concatenate(ys), names), len(names), names
+        kinds = {"numbers"} if known is not None else {examples.kind(y, self.kind) for y in ys}
         if len(kinds) > 1 or len({y.dtype.kind == "U" for y in ys}) > 1 or len({y.shape[1:] for y in ys}) > 1:
             raise Mistake("target", f"{self.target} and {self.target}_test are of different kinds or shapes")
         every = np.concatenate(ys)

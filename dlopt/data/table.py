@@ -7,10 +7,10 @@ import io
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -77,23 +77,55 @@ class Table(Data):
         file = source.file(self.path)
         return source.once(self, [file], lambda: self._dataset(file))
 
+    def load_like(self, encoding: Mapping[str, Any]) -> Dataset:
+        file = source.file(self.path)
+        table = read(file, self.delimiter)
+        missing = [name for name in (*encoding["columns"], encoding["target"]) if name not in table.columns]
+        if missing:
+            raise Mistake(
+                "path", f"{file} lacks {listed(missing)}; the run was trained on {listed(encoding['columns'])}"
+            )
+        wanted = {name: table.columns[name] for name in (*encoding["columns"], encoding["target"])}
+        return self._encoded(self._present(Records(wanted, table.lines), encoding["target"]), encoding)
+
     def _dataset(self, file: Path) -> Dataset:
         table = read(file, self.delimiter)
         target = self._check_names(list(table.columns))
         table = self._present(table, target)
         goal, names = self._targets(target, table)
         train, test = examples.cut(goal, self.test_fraction)
+        middle, scale = 0.0, 1.0
         if goal.is_floating_point():
             known = goal[train]
             if known.min() == known.max():
                 raise Mistake("target", f"{target} is {known[0].item():g} in every training row; nothing can be learnt")
             if self.standardize_target:
-                goal = (goal - known.mean()) / known.std(correction=0)
-            goal = goal.float()
-        columns = [self._inputs(name, table, train) for name in table.columns if name != target]
+                middle, scale = known.mean().item(), known.std(correction=0).item()
+        inputs = [name for name in table.columns if name != target]
+        encoding = {
+            "target": target,
+            "names": list(names),
+            "classes": not goal.is_floating_point(),
+            "middle": middle,
+            "scale": scale,
+            "columns": {name: self._encoding(name, table, train.numpy()) for name in inputs},
+        }
+        whole = self._encoded(table, encoding)
+        x, y = whole.train.inputs, whole.train.targets
+        return replace(whole, train=Split(x[train], y[train]), test=Split(x[test], y[test]))
+
+    def _encoded(self, table: Records, encoding: Mapping[str, Any]) -> Dataset:
+        """Every row, as both splits."""
+        names = tuple(encoding["names"])
+        if encoding["classes"]:
+            y = examples.known_classes(self._values(encoding["target"], table), names)
+        else:
+            numbers = torch.from_numpy(_column(encoding["target"], table, 0.0))
+            y = ((numbers - encoding["middle"]) / encoding["scale"]).float()
+        columns = [_column(name, table, how) for name, how in encoding["columns"].items()]
         x = torch.from_numpy(np.concatenate(columns, axis=1, dtype=np.float32))
-        outputs = goal.shape[1] if goal.is_floating_point() else len(names)
-        return Dataset(Split(x[train], goal[train]), Split(x[test], goal[test]), outputs, names)
+        split = Split(x, y)
+        return Dataset(split, split, len(names), names, encoding)
 
     def _check_names(self, columns: Sequence[str]) -> str:
         """That the columns which keys name are there; returns the target's."""
@@ -145,29 +177,36 @@ class Table(Data):
 
     def _targets(self, name: str, table: Records) -> tuple[torch.Tensor, tuple[str, ...]]:
         """(N,) classes or (N, 1) numbers, float64, and what they are called."""
-        cells = table.columns[name]
-        if all(map(_is_number, cells)):
-            values = np.array([float(cell or "") for cell in cells])
-            if self.kind == "auto" and (values == np.round(values)).all() and len(np.unique(values)) <= FEW:
-                values = values.astype(np.int64)
-        else:
-            if self.kind != "classes":
-                _refuse_mixed(name, table, "target", "or take them as classes: data.kind=classes")
-            values = np.array(cells)
+        if self.kind != "classes":
+            _refuse_mixed(name, table, "target", "or take them as classes: data.kind=classes")
+        values = self._values(name, table)
         if examples.kind(values, self.kind) == "numbers":
             return torch.from_numpy(values.astype(np.float64)).unsqueeze(1), (name,)
         return examples.classes(values, self.kind)
 
-    def _inputs(self, name: str, table: Records, train: torch.Tensor) -> np.ndarray:
-        """A column as (N, 1) numbers, or (N, categories) of ones and zeros."""
+    def _values(self, name: str, table: Records) -> np.ndarray:
+        """The target's cells: integers, numbers or text."""
+        cells = table.columns[name]
+        if not all(map(_is_number, cells)):
+            return np.array(cells)
+        values = np.array([float(cell or "") for cell in cells])
+        whole = self.kind == "auto" and (values == np.round(values)).all() and len(np.unique(values)) <= FEW
+        return values.astype(np.int64) if whole else values
+
+    def _encoding(self, name: str, table: Records, train: np.ndarray) -> float | list[Cell]:
+        """How a column becomes inputs: by its mean in training, which fills what is missing, or by its categories."""
         cells = table.columns[name]
         present = [cell for cell in cells if cell is not None]
         if not present:
             raise Mistake("missing", f"{name} has no value in any row; leave it out: data.drop=[{name}]")
         if name not in self.categorical:
             if all(map(_is_number, present)):
-                values = np.array([math.nan if cell is None else float(cell) for cell in cells])
-                return self._filled(name, values, train.numpy())[:, None]
+                known = [float(cell) for i in train if (cell := cells[i]) is not None]
+                if not known:
+                    raise Mistake(
+                        "missing", f"{name} has no value in any training row; leave it out: data.drop=[{name}]"
+                    )
+                return math.fsum(known) / len(known)
             ways = f"take the column as categories: data.categorical=[{name}], or leave it out: data.drop=[{name}]"
             _refuse_mixed(name, table, "categorical", ways)
         found = sorted(set(present))
@@ -177,18 +216,7 @@ class Table(Data):
                 f"{name} has {len(found)} different texts in {len(present)} rows, each of which would be an input; "
                 f"leave it out: data.drop=[{name}], or take it all the same: data.categorical=[{name}]",
             )
-        code: dict[Cell, int] = {text: i for i, text in enumerate(found)} | {None: len(found)}
-        codes = np.array([code[cell] for cell in cells])
-        return np.eye(len(found) + (None in cells), dtype=np.float32)[codes]
-
-    def _filled(self, name: str, values: np.ndarray, train: np.ndarray) -> np.ndarray:
-        """Numbers with the mean of the training rows where they are missing."""
-        there = ~np.isnan(values)
-        if there.all():
-            return values
-        if not there[train].any():
-            raise Mistake("missing", f"{name} has no value in any training row; leave it out: data.drop=[{name}]")
-        return np.where(there, values, values[train][there[train]].mean())
+        return [*found, *([None] if None in cells else [])]
 
 
 def read(file: Path, delimiter: str) -> Records:
@@ -248,6 +276,24 @@ def _check_shape(file: Path, header: Sequence[str], rows: Sequence[Sequence[str]
         raise Mistake("path", f"{file} has a first line, and no rows")
 
 
+def _column(name: str, table: Records, how: float | Sequence[Cell]) -> np.ndarray:
+    """A column as (N, 1) numbers, or (N, categories) of ones and zeros."""
+    cells = table.columns[name]
+    if isinstance(how, float):
+        other = [i for i, cell in enumerate(cells) if cell is not None and not _is_number(cell)]
+        if other:
+            where = f"{cells[other[0]]!r} in line {table.lines[other[0]]}"
+            raise Mistake("path", f"{name} held numbers in training; here it has {where}")
+        return np.array([[how if cell is None else float(cell)] for cell in cells])
+    code = {category: i for i, category in enumerate(how)}
+    new = [i for i, cell in enumerate(cells) if cell not in code]
+    if new:
+        found = "a missing value" if cells[new[0]] is None else repr(cells[new[0]])
+        known = listed(text for text in how if text is not None)
+        raise Mistake("path", f"{name} has {found} in line {table.lines[new[0]]}; in training there was {known}")
+    return np.eye(len(how), dtype=np.float32)[[code[cell] for cell in cells]]
+
+
 def _is_number(cell: str | None) -> bool:
     """Whether a cell is a number that float32 can hold. Python would also read 1_000, and digits of other scripts."""
     if not cell or "_" in cell or not cell.isascii():
@@ -262,6 +308,8 @@ def _refuse_mixed(name: str, table: Records, key: str, otherwise: str) -> None:
     """Refuse text in a column of which half or more are numbers, and numbers written with commas."""
     cells = table.columns[name]
     other = [i for i, cell in enumerate(cells) if cell is not None and not _is_number(cell)]
+    if not other:
+        return
     present = len(cells) - cells.count(None)
     first = f"{cells[other[0]]!r} in line {table.lines[other[0]]}"
     if all(re.fullmatch(r"[-+]?[\d.]*,\d+", cells[i] or "") for i in other):

@@ -29,26 +29,77 @@ def test_the_test_split_is_what_the_run_reported(here, capsys):
     assert numbers(capsys.readouterr().out.splitlines()[3])["loss"] == pytest.approx(summary["val/loss"], abs=1e-4)
 
 
-def test_statistics_of_the_preprocessing_are_the_runs_own(here, capsys):
-    """Other data is scaled by what the run's training split had, not by itself."""
-    generator = np.random.default_rng(0)
-    x, y = generator.normal(size=(40, 4)).astype(np.float32), generator.integers(0, 2, 40)
-    first = {"data": {"_target_": "mine.Blobs"}}
-    assert first
-    assert main([*TRAIN, "preprocess=standardize"]) == 0
-    run = find()
-    content = run.load("best")
-    mu, sigma = content["preprocessing"]["standardize"]["mu"], content["preprocessing"]["standardize"]["sigma"]
-    np.savez(here / "x.npz", x=x, y=y)
-    assert main(["evaluate", "--data", "_target_=mine.FromFile", "--data", "path=x.npz", "--split", "all"]) == 0
-    out = capsys.readouterr().out
-    assert "40 examples" in out
-    hidden, output = torch.nn.Linear(4, 8), torch.nn.Linear(8, 2)
+def test_another_file_is_read_as_the_runs_own_was(here, capsys):
+    """Scaled by what the run's training split had, its classes counted as they were there, whatever the file holds."""
+    draw = np.random.default_rng(0)
+    labels = np.array(["ant", "bee", "cow"])
+    y = draw.integers(0, 3, 120)
+    np.savez(here / "first.npz", x=draw.normal(size=(120, 4)) + y[:, None], y=labels[y])
+    x = (5.0 + draw.normal(size=(40, 4))).astype(np.float32)
+    np.savez(here / "second.npz", x=x, y=np.repeat(["cow", "bee"], 20))
+    mine = (
+        "data=arrays",
+        "data.path=first.npz",
+        "arch=mlp",
+        "arch.widths=[8]",
+        "batch_size=16",
+        "epochs=3",
+        "device=cpu",
+    )
+    assert main(["train", "-q", *mine, "preprocess=standardize"]) == 0
+    assert main(["evaluate", "--data", "second.npz"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert "40 examples" in out[1]
+
+    content = find().load("best")
+    mu, sigma = (content["preprocessing"]["standardize"][name] for name in ("mu", "sigma"))
+    hidden, output = torch.nn.Linear(4, 8), torch.nn.Linear(8, 3)
     for layer, name in ((hidden, "hidden.0"), (output, "output")):
         layer.load_state_dict({k: content["model"][f"{name}.{k}"] for k in ("weight", "bias")})
     scores = output(torch.relu(hidden((torch.from_numpy(x) - mu) / sigma)))
-    loss = torch.nn.functional.cross_entropy(scores, torch.from_numpy(y)).item()
-    assert numbers(out.splitlines()[3])["loss"] == pytest.approx(loss, abs=2e-4)
+    loss = torch.nn.functional.cross_entropy(scores, torch.tensor([2] * 20 + [1] * 20)).item()
+    assert numbers(out[3])["loss"] == pytest.approx(loss, abs=2e-4)
+
+    np.savez(here / "third.npz", x=x, y=np.repeat(["cow", "dog"], 20))
+    assert main(["evaluate", "--data", "third.npz"]) == 2
+    assert "no class dog" in capsys.readouterr().err
+
+
+TABLE = "size,colour,price\n" + "".join(f"{i},{'red' if i % 2 else 'blue'},{3 * i + 7}\n" for i in range(1, 81))
+
+
+def test_another_table_is_read_as_the_runs_own_was(here, capsys):
+    """Target and columns scaled, filled and spread out as in training: a prediction depends on its row alone."""
+    (here / "first.csv").write_text(TABLE)
+    mine = ("data=table", "data.path=first.csv", "data.target=price", "data.kind=numbers", "loss=mse", "data.missing=fill",
+            "batch_size=16", "epochs=20", "preprocess=standardize", "device=cpu")  # fmt: skip
+    assert main(["train", "-q", *mine]) == 0
+    encoding = find().load("best")["encoding"]
+    assert encoding["columns"]["colour"] == ["blue", "red"]
+    lines = TABLE.splitlines()
+    several = {}
+    for name, rows in {"all": lines[1:], "three": lines[1:4], "one": lines[3:4], "others": lines[4:]}.items():
+        (here / f"{name}.csv").write_text("\n".join([lines[0], *rows]) + "\n")
+        assert main(["evaluate", "--data", f"{name}.csv"]) == 0
+        found = capsys.readouterr().out.splitlines()
+        assert f"{len(rows)} examples" in found[1]
+        several[name] = float(found[3].split()[1]) * len(rows)
+    assert several["all"] == pytest.approx(several["three"] + several["others"], abs=0.02)
+    (here / "order.csv").write_text("price,new,colour,size\n10,x,red,1\n13,y,blue,2\n16,z,red,3\n")
+    assert main(["evaluate", "--data", "order.csv"]) == 0
+    found = capsys.readouterr().out.splitlines()
+    assert float(found[3].split()[1]) * 3 == pytest.approx(several["three"], abs=0.001)
+
+    for content, said in (
+        ("size,price\n1,2\n", "lacks colour"),
+        ("size,colour,price\n1,green,2\n", "'green' in line 2"),
+        ("size,colour,price\nbig,red,2\n", "'big' in line 2"),
+        ("size,colour,price\n1,red,dear\n", "'dear' in line 2"),
+        ("size,colour,price\n1,,2\n", "a missing value in line 2"),
+    ):
+        (here / "bad.csv").write_text(content)
+        assert main(["evaluate", "--data", "bad.csv"]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_by_class_and_the_matrix():
@@ -97,7 +148,7 @@ def test_pictures_of_classes_and_of_numbers(here, capsys):
         (["nothing"], "no run"),
         (["--data", "nothing"], "no file and no data set 'nothing'"),
         (["--data", "data.pth=x"], "did you mean data.path"),
-        (["--data", "digits"], "another network"),
+        (["--data", "digits"], "(1, 8, 8) do not fit the run's network"),
         (["--png", "x.nothing"], "not supported"),
     ],
 )
