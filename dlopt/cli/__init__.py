@@ -9,6 +9,7 @@ COMMANDS = {
     "train": "dlopt.cli.train:train",
     "list": "dlopt.cli.options:list_options",
     "show": "dlopt.cli.show:show",
+    "completion": "dlopt.cli.completion:completion",
 }
 
 HELP = """\
@@ -28,6 +29,7 @@ Look
   dlopt show [RUN]                               settings and results of a run; the newest by default
   tensorboard --logdir outputs                   curves, in a browser
 
+  dlopt completion bash|zsh                      completion by the tab key: eval "$(dlopt completion bash)"
   dlopt --version
   dlopt --help
 

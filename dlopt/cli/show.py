@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dlopt.config.signature import shown
+from dlopt.config.values import written
 from dlopt.run import Run, RunNotFound, find
 
 USAGE = """\
@@ -79,11 +79,5 @@ def _keys(node: dict[str, Any], prefix: str = "") -> list[str]:
         if isinstance(value, dict):
             found += _keys(value, f"{prefix}{key}.")
         elif key != "_target_":
-            found.append(f"{prefix}{key}={_value(value)}")
+            found.append(f"{prefix}{key}={written(value)}")
     return found
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list):
-        return "[" + ",".join(map(_value, value)) + "]"
-    return value if isinstance(value, str) else shown(value)
