@@ -106,6 +106,7 @@ CASES = {
     "train optimizer=momentum optimizer.": ["optimizer.lr=", "optimizer.momentum="],
     "train optimizer=momentum optimizer.lr=1 optimizer.": ["optimizer.momentum="],
     "train -m optimizer=sgd,adam optimizer.": ["optimizer.lr="],
+    "train -m optimizer=adam,sgd optimizer.": ["optimizer.lr="],
     "train regularization.": [],
     "train regularization=l2 regularization.": ["regularization.l2.strength="],
     "train regularization=[l2,dropout] regularization.": ["regularization.l2.strength=", "regularization.dropout.p="],

@@ -136,6 +136,10 @@ def place(tmp_path_factory):
         f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(paths.CONF.parent))} exec {sys.executable} -m dlopt "$@"\n'
     )
     command.chmod(0o755)
+    other = folder / "else" / "dlopt"  # not the first in the path: what is typed is what is asked
+    other.parent.mkdir()
+    other.write_text("#!/bin/sh\necho xenophile\n")
+    other.chmod(0o755)
     for age, name in enumerate(("2026-01-02/10-00-00-mlp-sgd-bbbb", "2026-01-01/09-00-00-cnn-adam-aaaa")):
         os.utime(Run.create(folder / "outputs" / name).status_file, (1000 - age, 1000 - age))
     (folder / "my data").mkdir()
@@ -299,6 +303,7 @@ TYPED = {
     "dlopt train resume=la\t": "dlopt train resume=last ",
     "dlopt train resume=aaaa\t": "dlopt train resume=outputs/2026-01-01/09-00-00-cnn-adam-aaaa ",
     "dlopt train data.path=my\ts\t": "dlopt train data.path=my\\ data/set.pt ",
+    "dlopt train 'data.path=my d\t": "dlopt train 'data.path=my data/",
     "dlopt train --config-dir ow\t": "dlopt train --config-dir own/",
     "dlopt train --config-dir ~/ow\t": "dlopt train --config-dir {place}/own/",
     "dlopt train --config-dir own optimizer=si\t": "dlopt train --config-dir own optimizer=sign ",
@@ -309,8 +314,8 @@ TYPED = {
     "dlopt list optim\tad\t": "dlopt list optimizer adam ",
     "dlopt show outputs/2026-01-02\t": "dlopt show outputs/2026-01-02/10-00-00-mlp-sgd-bbbb ",
     "dlopt completion z\t": "dlopt completion zsh ",
-    "bin/dlopt train optim\t": "bin/dlopt train optimizer=",
-    "~/bin/dlopt train optim\t": "~/bin/dlopt train optimizer=",
+    "else/dlopt x\t": "else/dlopt xenophile ",
+    "~/else/dlopt x\t": "~/else/dlopt xenophile ",
     "true; X=1 dlopt train optim\t": "true; X=1 dlopt train optimizer=",
     "dlopt train optimizer=nothing_such\t": "dlopt train optimizer=nothing_such",
     "dlopt nothing a\t": "dlopt nothing a",
@@ -336,6 +341,8 @@ def test_the_tab_key_shows_what_there_is(terminal):
     for key in ("optimizer.lr=", "optimizer.momentum="):
         assert key in terminal.seen
     assert "beta1" not in terminal.seen
+    terminal.tab("dlopt show \t\t")
+    assert terminal.seen.index("outputs/2026-01-02") < terminal.seen.index("outputs/2026-01-01")  # the newest first
 
 
 def test_the_shells_are_answered_alike(place, monkeypatch):
