@@ -238,26 +238,39 @@ def find(name: str = "last", root: Path | str = "outputs") -> Run:
     """The run called by a path, by a part of its path that no other run has, or `last` for the newest."""
     if (Path(name) / "status.json").is_file():
         return Run(name)
-    runs = sorted(below(Path(root)), key=lambda path: (path / "status.json").stat().st_mtime)
-    if not runs:
+    known = runs(root)
+    if not known:
         raise RunNotFound(f"there are no runs in {root}/ yet: dlopt train makes one")
     if name == "last":
-        return Run(runs[-1])
-    found = [path for path in runs if name in str(path.relative_to(root))]
+        return Run(known[-1])
+    found = [path for path in known if name in str(path.relative_to(root))]
     if len(found) == 1:
         return Run(found[0])
     if found:
         shown = "".join(f"\n  {path}" for path in found[-5:])
         raise RunNotFound(f"{len(found)} runs are called '{name}'; say more of one of them:{shown}")
-    raise RunNotFound(f"no run in {root}/ is called '{name}'; the newest is {runs[-1]}")
+    raise RunNotFound(f"no run in {root}/ is called '{name}'; the newest is {known[-1]}")
 
 
-def below(root: Path) -> Iterator[Path]:
-    """Every run directory below root; a run holds no other run."""
-    for folder, inner, files in os.walk(root):
-        if "status.json" in files:
-            inner.clear()
-            yield Path(folder)
+def runs(root: Path | str = "outputs") -> list[Path]:
+    """Every run directory below root, the newest last."""
+    return [Path(path) for _, path in sorted(_below(str(root)))]
+
+
+def _below(folder: str) -> Iterator[tuple[float, str]]:
+    """Every run directory, and when its status was written. A run holds no other run, so it is not looked into."""
+    try:
+        yield Path(folder, "status.json").stat().st_mtime, folder
+        return
+    except OSError:
+        pass
+    try:
+        with os.scandir(folder) as entries:
+            inner = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return
+    for path in inner:
+        yield from _below(path)
 
 
 def _is_there(status: Mapping[str, Any]) -> bool | None:

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from dlopt.run import Run, RunNotFound, find, replace_file
+from dlopt.run import Run, RunNotFound, find, replace_file, runs
 
 
 def test_a_run_is_written_and_read_back(tmp_path):
@@ -60,6 +60,15 @@ def test_runs_are_found_by_path_by_part_and_as_the_last(tmp_path, monkeypatch):
         find("2026")
     with pytest.raises(RunNotFound, match="no run in outputs/ is called 'resnet'"):
         find("resnet")
+
+
+def test_runs_are_listed_by_age_and_hold_no_other_run(tmp_path):
+    for age, name in enumerate(("b", "a/0", "a/1", "b/inner")):
+        os.utime(Run.create(tmp_path / name).status_file, (1000 - age, 1000 - age))
+    (tmp_path / "c").mkdir()
+    assert runs(tmp_path) == [tmp_path / "a/1", tmp_path / "a/0", tmp_path / "b"]
+    assert runs(tmp_path / "b") == [tmp_path / "b"]
+    assert runs(tmp_path / "nowhere") == []
 
 
 def test_where_there_are_no_runs_it_is_said(tmp_path):

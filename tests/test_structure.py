@@ -26,6 +26,7 @@ FLOORS: list[set[str]] = [
         "events",
         "memory",
         "metrics",
+        "values",
         "screen",
         "histogram",
         "hidden",

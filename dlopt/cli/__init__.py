@@ -12,6 +12,7 @@ COMMANDS = {
     "show": "dlopt.cli.show:show",
     "evaluate": "dlopt.cli.evaluate:evaluate",
     "tensorboard": "dlopt.cli.tensorboard:tensorboard",
+    "completion": "dlopt.cli.completion:completion",
 }
 
 HELP = """\
@@ -33,6 +34,7 @@ Look
   dlopt evaluate [RUN]                           a checkpoint on a split or on other data, class by class
   dlopt tensorboard [DIR|RUN]                    curves, in a browser
 
+  dlopt completion bash|zsh                      completion by the tab key: eval "$(dlopt completion bash)"
   dlopt --version
   dlopt --help
 

@@ -22,7 +22,7 @@ def resume(name: str, arguments: Sequence[str]) -> int:
     from dlopt.cli.one import DONE, USAGE, run_one
     from dlopt.cli.places import as_typed
     from dlopt.config.build import build
-    from dlopt.config.flat import flat
+    from dlopt.config.flat import settings_of
     from dlopt.config.problems import ConfigError, named
     from dlopt.run import RunNotFound, find, replace_file
 
@@ -60,7 +60,7 @@ def resume(name: str, arguments: Sequence[str]) -> int:
         print("note: it has no checkpoint yet, so it begins anew", file=sys.stderr)
     try:
         content: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-        return run_one(experiment, run.path, flat(content, choices), notices, again=True)[0]
+        return run_one(experiment, run.path, settings_of(content, choices), notices, again=True)[0]
     finally:
         log.removeHandler(handler)
         handler.close()

@@ -16,9 +16,10 @@ from dlopt.cli.places import as_typed
 from dlopt.config.flat import differing
 from dlopt.metrics import duration
 from dlopt.report.curves import of_run
-from dlopt.report.records import read, written
+from dlopt.report.records import read
 from dlopt.report.results import results
 from dlopt.run import Run, RunNotFound, find
+from dlopt.values import written
 
 
 def show(argv: Sequence[str]) -> int:

@@ -93,14 +93,14 @@ def _task(config: DictConfig) -> float | None:
 
     from dlopt.config import callback
     from dlopt.config.build import build
-    from dlopt.config.flat import flat
+    from dlopt.config.flat import settings_of
 
     hydra = HydraConfig.get()
     path = Path(hydra.runtime.output_dir)
     typed = list(hydra.overrides.task)
     experiment, notices = callback.ready.pop() if callback.ready else build(config, typed)
     chosen = {k: v for k, v in hydra.runtime.choices.items() if not k.startswith("hydra/") and v is not None}
-    settings = flat(OmegaConf.to_container(config, resolve=True), chosen)  # type: ignore[arg-type]
+    settings = settings_of(OmegaConf.to_container(config, resolve=True), chosen)  # type: ignore[arg-type]
     sweep = _sweep(Path(hydra.sweep.dir)) if str(hydra.mode) == "RunMode.MULTIRUN" else None
     _codes.append(FAILED)  # unless it turns out otherwise
     title = sweep.title(typed) if sweep else ""

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dlopt.report.records import Group, written
+from dlopt.report.records import Group
 from dlopt.run import Row, Run
+from dlopt.values import written
 
 METRICS = ("loss", "accuracy", "r2")
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from dlopt.metrics import higher_is_better
-from dlopt.run import Run, below
+from dlopt.run import Run, runs
+from dlopt.values import written
 
 NOT_VARYING = ("name", "resume", "device", "threads")
 """Settings that say nothing of what was learned."""
@@ -54,7 +55,7 @@ OWN = ("name", "status", "progress", "seconds", "started")
 
 def records(folder: Path) -> list[Record]:
     """Every run below a folder, the oldest first."""
-    found = [read(path, _name(path, folder)) for path in below(folder)]
+    found = [read(path, _name(path, folder)) for path in runs(folder)]
     return sorted(found, key=lambda r: (r.started, r.name))
 
 
@@ -167,13 +168,6 @@ def by(key: str, found: Iterable[Record]) -> list[Record]:
         return (1, 0.0, str(value))
 
     return sorted(found, key=place)
-
-
-def written(value: Any) -> str:
-    """A setting as it is typed."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 # ------------------------------------------------------------------------------------------------ repetitions

@@ -9,7 +9,8 @@ from typing import NamedTuple, TextIO
 
 from dlopt.metrics import HEADLINE, duration, number
 from dlopt.report.columns import DIM, GREEN, RED, YELLOW, aligned, markdown, styled
-from dlopt.report.records import OWN, Group, Record, grouped, varying, written
+from dlopt.report.records import OWN, Group, Record, grouped, varying
+from dlopt.values import written
 
 STYLES = {"done": GREEN, "dead": RED, "failed": RED, "damaged": RED, "diverged": YELLOW, "interrupted": YELLOW}
 

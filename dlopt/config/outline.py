@@ -1,0 +1,166 @@
+"""The configuration as its files lie: groups, options, keys and their values, without Hydra.
+
+It is what tab completion looks at, which has to answer while the finger is still on the key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dlopt.config import paths
+from dlopt.values import written
+
+SETTINGS = "dlopt.experiment.Settings"
+"""What says of the settings that belong to no group what they may be."""
+
+
+class Outline:
+    """The files of one command line.
+
+    typed    key -> value of every override on it
+    folders  where options lie: ours, then those of people's own, which cannot replace ours
+    """
+
+    def __init__(self, typed: Mapping[str, str], folders: Sequence[Path] = ()) -> None:
+        self.typed = typed
+        self.folders = [paths.CONF, *filter(Path.is_dir, folders)]
+
+    @cached_property
+    def primary(self) -> dict[str, Any]:
+        """What config.yaml holds."""
+        return read(paths.CONF / "config.yaml")
+
+    def groups(self) -> list[str]:
+        return sorted({group for folder in self.folders for group in paths.groups(folder)})
+
+    def options(self, group: str) -> list[str]:
+        return list(dict.fromkeys(option for folder in self.folders for option in paths.options(group, folder)))
+
+    def defaults(self) -> dict[str, str]:
+        """The option of each group that nobody chose; a list as it would be typed."""
+        entries = [e for e in self.primary.get("defaults", ()) if isinstance(e, dict)]
+        return {group: written(option) for entry in entries for group, option in entry.items()}
+
+    def chosen(self) -> dict[str, str]:
+        """The option of each group, as typed: on the line, by an experiment, by another option, by default."""
+        defaults = self.defaults()
+        found = {group: option for group, option in self.typed.items() if "." not in group}
+        for group in sorted(defaults, key=lambda g: g != "experiment"):
+            several = alternatives(found.get(group, defaults[group]))
+            if len(several) == 1:  # what the runs of a sweep choose is not one thing
+                for option in several[0]:
+                    for other, its in _overridden(self.content(group, option)):
+                        found.setdefault(other, its)
+        return defaults | found
+
+    def content(self, group: str, option: str) -> dict[str, Any]:
+        """What an option's file holds, after the options of its group that it builds on."""
+        for file in [folder / group / f"{option}.yaml" for folder in self.folders]:
+            if file.is_file():
+                own = read(file)
+                builds_on = [e for e in own.get("defaults", ()) if isinstance(e, str) and e not in ("_self_", option)]
+                for name in builds_on:
+                    own = read(file.with_name(f"{name}.yaml")) | own
+                return own
+        return {}
+
+    def keys(self, top: str = "") -> dict[str, Any]:
+        """The keys of a group, or of Hydra, dotted, with their values; for any other name those of no group at all.
+
+        Of the options of a sweep only what all of them have, since a key is set in every run.
+        """
+        if top == "hydra":
+            return dict(flat({top: self.primary.get(top, {})}))
+        if top not in self.groups():
+            found = dict(flat({k: v for k, v in self.primary.items() if k not in ("defaults", "hydra")}))
+        else:
+            several = [
+                dict(pair for option in one for pair in flat({top: _plain(self.content(top, option))}))
+                for one in alternatives(self.chosen().get(top, ""))
+            ]
+            found = {key: value for key, value in several[0].items() if all(key in one for one in several)}
+        experiment = self.typed.get("experiment", "")
+        return found | {k: v for k, v in flat(self.content("experiment", experiment)) if k in found}
+
+    def addable(self, top: str) -> list[str]:
+        """What the classes of a group take beyond the keys that its options have: that can be added by a plus."""
+        from dlopt.config.hints import fields
+        from dlopt.config.targets import SUPPLIED
+
+        keys = self.keys(top)
+        nodes = [key.removesuffix("._target_") for key in keys if key.endswith("._target_")]
+        return [
+            f"{node}.{name}"
+            for node in nodes
+            for name in fields(self.target(f"{node}._", keys)[0])
+            if f"{node}.{name}" not in keys and name not in SUPPLIED.get(node, ())
+        ]
+
+    def target(self, key: str, keys: Mapping[str, Any]) -> tuple[str, list[str]]:
+        """The class or function that takes a key, and the names that lead from it to the key."""
+        node, _, name = key.rpartition(".")
+        names = [name]
+        while node:
+            target = self.typed.get(f"{node}._target_", keys.get(f"{node}._target_"))
+            if target:
+                return str(target), names
+            node, _, name = node.rpartition(".")
+            names.insert(0, name)
+        return SETTINGS, names
+
+    def values(self, key: str) -> list[str]:
+        """What may be typed after `key=`: the words that its type allows, the value that it has."""
+        from dlopt.config.hints import words
+
+        keys = self.keys(key.partition(".")[0])
+        allowed = words(*self.target(key, keys))
+        now = [written(keys[key])] if key in keys else []
+        # A value with ~ would have to be quoted twice, for the shell and for Hydra, and is not offered.
+        return list(dict.fromkeys(w for w in (*now, *allowed) if w and "${" not in w and "~" not in w and w != "???"))
+
+
+def read(file: Path) -> dict[str, Any]:
+    """A YAML file's content; nothing where there is none, or none that can be read."""
+    import yaml
+
+    try:
+        content = yaml.load(file.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value with its dotted key."""
+    for name, value in node.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def alternatives(typed: str) -> list[list[str]]:
+    """The options of a group in each run of a sweep: `none,[l2,dropout]` is [[none], [l2, dropout]]."""
+    found, depth = [""], 0
+    for c in typed:
+        depth += (c == "[") - (c == "]")
+        if c == "," and depth == 0:
+            found.append("")
+        else:
+            found[-1] += c
+    return [[option.strip() for option in one.strip("[]").split(",")] for one in found]
+
+
+def _plain(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in content.items() if k != "defaults"}
+
+
+def _overridden(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The choices of other groups that an option makes: `override /loss@_global_.loss: mse`."""
+    for entry in content.get("defaults", ()):
+        for key, option in entry.items() if isinstance(entry, dict) else ():
+            if str(key).startswith("override "):
+                yield str(key).removeprefix("override ").strip(" /").partition("@")[0], written(option)

@@ -1,0 +1,367 @@
+"""What is offered behind a half-typed line; twins are what Hydra composes and what imported classes say of themselves."""
+
+import functools
+import os
+import types
+import typing
+from pathlib import Path
+
+import pytest
+from helpers import composed
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import get_object
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from dlopt.cli import COMMANDS
+from dlopt.cli.candidates import KINDS, TAKES, candidates
+from dlopt.cli.completion import split
+from dlopt.config import hints, paths
+from dlopt.config.outline import flat
+from dlopt.config.signature import signature
+from dlopt.config.targets import SUPPLIED
+from dlopt.config.targets import nodes as targets
+from dlopt.run import Run
+
+GROUPS = [g for g in paths.groups() if g != "experiment"]
+OPTIONS = [(g, o) for g in GROUPS for o in paths.options(g) if o != "custom"]
+
+
+composed = functools.cache(composed)
+
+
+def offered(line: str, after: str = "") -> list[str]:
+    return candidates(split(line)[0], after.split())
+
+
+@pytest.fixture(autouse=True)
+def _read_anew():
+    hints._parsed.cache_clear()
+
+
+@pytest.fixture
+def files(here):
+    """Runs, options of one's own, a class of one's own, a file and a folder."""
+    for age, name in enumerate(("2026-01-02/10-00-00-mlp-sgd-bbbb", "multirun/2026-01-01/09-00-00-aaaa/0", "old-cnn")):
+        os.utime(Run.create(here / "outputs" / name).status_file, (1000 - age, 1000 - age))
+    for file, text in {
+        "own/optimizer/sign.yaml": "# signs\n# me\n_target_: my_rule.Sign\nlr: 0.02\nmode: hard\n",
+        "own/data/line.yaml": "# a line\n# me\ndefaults:\n  - override /loss@_global_.loss: mse\n  - _self_\n_target_: mine.Line\n",
+        "own/optimizer/broken.yaml": "lr: [1\n  - {",
+        "own/arch/wide.yaml": "# wide\n# me\ndefaults:\n  - mlp\n  - _self_\nfactor: 2\n",
+        "own/arch/mlp.yaml": "# for wide\n# me\nwidths: [9]\n",
+        "own/mood/good.yaml": "# a group of one's own\n# me\nvalue: 1\n",
+        "my_rule.py": "from typing import Literal\nfrom dlopt.parts import Optimizer\n\n\nclass Base(Optimizer):\n    lr: float\n\n\n"
+        "class Sign(Base):\n    mode: Literal['hard', 'soft']\n    nesterov: bool\n\n\n"
+        "def net(inputs, depth: Literal[2, 3], *, bias: bool = True): ...\n",
+        "data file.pt": "",
+        "data/x": "",
+        ".hidden": "",
+    }.items():  # fmt: skip
+        (here / file).parent.mkdir(parents=True, exist_ok=True)
+        (here / file).write_text(text)
+    os.mkfifo(here / "own/optimizer/pipe.yaml")
+    return here
+
+
+RUNS = ["outputs/2026-01-02/10-00-00-mlp-sgd-bbbb", "outputs/multirun/2026-01-01/09-00-00-aaaa/0", "outputs/old-cnn"]
+OWN = "train --config-dir own"
+
+CASES = {
+    # commands and flags
+    "tr": ["train"],
+    "": list(COMMANDS),
+    "-": ["--help", "--version"],
+    "train --mu": ["--multirun"],
+    "train --cfg ": ["job", "hydra", "all"],
+    "train --cfg=j": ["--cfg=job"],
+    "train --cfg job prec": ["precision="],
+    "completion z": ["zsh"],
+    # groups and options
+    "train optim": ["optimizer="],
+    "train optimizer": ["optimizer="],
+    "train optimizer=momentum optim": [],
+    "train optimizer=a": ["optimizer=adam"],
+    "train -m optimizer=": [f"optimizer={o}" for o in paths.options("optimizer")],
+    "train optimizer=sgd,ad": ["optimizer=sgd,adam"],
+    "train optimizer=sgd,s": [],
+    "train optimizer=[s": [],
+    "train regularization=dr": ["regularization=dropout"],
+    "train regularization=[dr": ["regularization=[dropout]", "regularization=[dropout,"],
+    "train 'regularization=[l2,dr": ["regularization=[l2,dropout]", "regularization=[l2,dropout,"],
+    "train regularization='[l2,dropout": ["regularization=[l2,dropout]", "regularization=[l2,dropout,"],
+    "train regularization=[l2,dropout]": ["regularization=[l2,dropout]"],
+    "train regularization=[n": [],
+    "train regularization=none,l2,[l2,dr": ["regularization=none,l2,[l2,dropout]", "regularization=none,l2,[l2,dropout,"],
+    "train regularization=[l2,dropout],no": ["regularization=[l2,dropout],none"],
+    "train experiment=mnist1d_": ["experiment=mnist1d_paper"],
+    "train optimzer=": [],
+    # keys
+    "train epo": ["epochs="],
+    "train validation.": ["validation.fraction="],
+    "train check": ["checkpoint.every="],
+    "train optimizer.": [f"optimizer.{k}=" for k in ("lr", "beta1", "beta2", "eps")],
+    "train optimizer=momentum optimizer.": ["optimizer.lr=", "optimizer.momentum="],
+    "train optimizer=momentum optimizer.lr=1 optimizer.": ["optimizer.momentum="],
+    "train -m optimizer=sgd,adam optimizer.": ["optimizer.lr="],
+    "train -m optimizer=adam,sgd optimizer.": ["optimizer.lr="],
+    "train regularization.": [],
+    "train regularization=l2 regularization.": ["regularization.l2.strength="],
+    "train regularization=[l2,dropout] regularization.": ["regularization.l2.strength=", "regularization.dropout.p="],
+    "train -m regularization=l2,[l2,dropout] regularization.": ["regularization.l2.strength="],
+    "train optimizer._": ["optimizer._target_="],
+    "train optimizer=custom optimizer.": ["optimizer._target_="],
+    "train hydra.run.": ["hydra.run.dir="],
+    "train h": [],
+    # values
+    "train precision=": ["precision=float32", "precision=bfloat16", "precision=float64"],
+    "train -m precision=float32,f": ["precision=float32,float64"],
+    "train deterministic=t": ["deterministic=true"],
+    "train data.drop_last=": ["data.drop_last=false", "data.drop_last=true"],
+    "train batch_size=": ["batch_size=100", "batch_size=full"],
+    "train steps=": ["steps=null"],
+    "train validation.fraction=": ["validation.fraction=0.2"],
+    "train checkpoint.every=": ["checkpoint.every=null"],
+    "train optimizer.eps=": ["optimizer.eps=1e-8"],
+    "train experiment=mnist1d_paper optimizer.lr=": ["optimizer.lr=0.01"],
+    "train experiment=mnist1d_paper steps=": ["steps=6000", "steps=null"],
+    "train augmentation=shift augmentation.shift.fill=": [f"augmentation.shift.fill={w}" for w in ("wrap", "edge", "zero")],
+    "train arch=mlp arch.widths=": ["arch.widths=[100,100]"],
+    "train hydra.sweep.subdir=": [],
+    "train nothing=": [],
+    # signs
+    "train ++optimizer.l": ["++optimizer.lr="],
+    "train ++prec": ["++precision="],
+    "train ++precision=bf": ["++precision=bfloat16"],
+    "train +": [],
+    "train ~reg": ["~regularization"],
+    "train ~opt": [],
+    "train ~optimizer.e": ["~optimizer.eps"],
+    "train optimizer=custom optimizer._target_=my_rule.Sign +optimizer.": [f"+optimizer.{k}=" for k in ("lr", "mode", "nesterov")],
+    "train optimizer=custom optimizer._target_=my_rule.Sign +optimizer.mode=": ["+optimizer.mode=hard", "+optimizer.mode=soft"],
+    "train optimizer=custom optimizer._target_=my_rule.Nothing +optimizer.": [],
+    "train arch=custom arch._target_=my_rule.net +arch.": ["+arch.depth=", "+arch.bias="],
+    "train arch=custom arch._target_=my_rule.net +arch.depth=": ["+arch.depth=2", "+arch.depth=3"],
+    # people's own
+    f"{OWN} optimizer=si": ["optimizer=sign"],
+    "train --config-dir=own optimizer=si": ["optimizer=sign"],
+    f"{OWN} optimizer=sign optimizer.": ["optimizer.lr=", "optimizer.mode="],
+    f"{OWN} optimizer=sign optimizer.mode=": ["optimizer.mode=hard", "optimizer.mode=soft"],
+    f"{OWN} optimizer=sign +optimizer.": ["+optimizer.nesterov="],
+    f"{OWN} optimizer=sign +optimizer.n": ["+optimizer.nesterov="],
+    f"{OWN} optimizer=broken optimizer.": [],
+    f"{OWN} optimizer=pipe optimizer.": [],
+    f"{OWN} arch=wide arch.": ["arch.widths=", "arch.factor="],
+    f"{OWN} +": ["+mood="],
+    f"{OWN} +mood=": ["+mood=good"],
+    "train --config-dir nowhere optimizer=ad": ["optimizer=adam"],
+    # runs and files
+    "show ": ["last", *RUNS],
+    "show la": ["last"],
+    "show outputs/old": [RUNS[2]],
+    "show mlp": [RUNS[0]],
+    "show -cnn": [],
+    "show 2026-01": [],
+    "show last ": ["--all", "--png", "--help"],
+    "train resume=l": ["resume=last"],
+    "train resume=outputs/m": [f"resume={RUNS[1]}"],
+    "train resume=aaaa": [f"resume={RUNS[1]}"],
+    "train data.path=da": ["data.path=data/", "data.path=data file.pt"],
+    "train data.path=data/": ["data.path=data/x"],
+    "train data.path=.h": ["data.path=.hidden"],
+    "train --config-dir o": ["outputs/", "own/"],
+    "train --config-dir=ow": ["--config-dir=own/"],
+    "show --png da": ["data/", "data file.pt"],
+    # list
+    "list opt": ["optimizer"],
+    "list optimizer a": ["adam"],
+    "list optimizer=a": ["optimizer=adam"],
+    "list optimzer ": [],
+    "list optimizer adam ": ["--help"],
+    "nothing ": [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", CASES)
+def test_what_is_offered(line, files):
+    assert offered(line) == CASES[line]
+
+
+def test_words_behind_the_cursor_count_too(files):
+    assert offered("train optimizer.", "optimizer=momentum") == ["optimizer.lr=", "optimizer.momentum="]
+    assert offered("train optimizer=si", "--config-dir own") == ["optimizer=sign"]
+
+
+def test_a_file_in_the_home_directory(files, monkeypatch):
+    monkeypatch.setenv("HOME", str(files))
+    assert offered("train --config-dir ~/ow") == [f"{files}/own/"]
+
+
+def test_without_runs_there_is_nothing_to_show(here):
+    assert offered("show ") == offered("train resume=") == []
+
+
+def test_of_many_runs_the_newest_are_offered(here):
+    for i in range(205):
+        run = here / "outputs" / f"{i:03}"
+        run.mkdir(parents=True)
+        (run / "status.json").touch()
+        os.utime(run / "status.json", (i, i))
+    assert offered("show ") == ["last", *(f"outputs/{i:03}" for i in range(204, 4, -1))]
+    assert offered("show outputs/00") == [f"outputs/00{i}" for i in range(9, -1, -1)]
+
+
+def test_every_command_says_what_it_takes():
+    assert COMMANDS.keys() <= TAKES.keys()
+    for usage in TAKES.values():
+        kinds = usage.replace("...", "").replace("|", " ").split()
+        assert {kind for kind in kinds if kind.isupper()} <= KINDS.keys()
+
+
+def test_hydra_takes_every_flag_that_train_offers():
+    takes = {flag for action in get_args_parser()._actions for flag in action.option_strings}
+    assert set(offered("train -")) - {"-q", "--quiet"} <= takes  # these two are ours
+    for flag in ("--cfg", "--info"):
+        action = next(a for a in get_args_parser()._actions if flag in a.option_strings)
+        assert offered(f"train {flag} ") == list(action.choices)
+
+
+# ------------------------------------------------------------------------------- against Hydra
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_group_and_option_is_offered(group):
+    assert f"{group}=" in offered("train ")
+    assert offered(f"train {group}=") == [f"{group}={option}" for option in paths.options(group)]
+    assert offered(f"list {group} ") == paths.options(group)
+
+
+def keys(tree: dict) -> list[str]:
+    return [key for key, _ in flat(tree) if not key.endswith("_target_")]
+
+
+def test_every_setting_is_offered():
+    tree = OmegaConf.to_container(composed())
+    found = keys({k: v for k, v in tree.items() if k not in GROUPS})
+    assert [c for c in offered("train ") if c.rstrip("=") not in paths.groups()] == [f"{key}=" for key in found]
+
+
+def same(group: str, line: str) -> None:
+    """The first value that is offered for each key of a group is, read by Hydra, the one that it has."""
+    parser = OverridesParser.create()
+    for key, value in flat({group: OmegaConf.to_container(composed(*line.split())).get(group) or {}}):
+        if not key.endswith(("_target_", ".path")) and "~" not in str(value):  # of a path files are offered
+            assert parser.parse_override(offered(f"train {line} {key}=")[0]).value() == value
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_key_of_an_option_is_offered_and_its_value(group, option):
+    line = f"{group}={option}"
+    found = keys({group: OmegaConf.to_container(composed(line)).get(group) or {}})
+    assert offered(f"train {line} {group}.") == [f"{key}=" for key in found]
+    same(group, line)
+
+
+@pytest.mark.parametrize("line", ["experiment=mnist1d_paper", "data=digits", "experiment=mnist1d_paper optimizer=sgd"])
+def test_what_an_experiment_sets_is_known(line):
+    same("optimizer", line)
+    same("data", line)
+
+
+def test_an_option_may_choose_those_of_other_groups(files):
+    (files / "own/loss").mkdir()
+    (files / "own/loss/mine.yaml").write_text("# mine\n# me\n_target_: mine.Loss\nmargin: 1.5\n")
+    (files / "own/data/line.yaml").write_text(
+        "defaults:\n  - override /loss@_global_.loss: mine\n_target_: mine.Line\n"
+    )
+    assert offered(f"{OWN} data=line loss.") == ["loss.margin="]
+    assert offered(f"{OWN} data=line loss=mse loss.") == []
+    assert offered(f"{OWN} loss.") == []
+    (files / "own/experiment").mkdir()
+    (files / "own/experiment/paper.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /data: line\nseed: 7\n"
+    )
+    assert offered(f"{OWN} experiment=paper loss.") == ["loss.margin="]
+    assert offered(f"{OWN} experiment=paper seed=") == ["seed=7"]
+
+
+# ------------------------------------------------------------------------------- against what is imported
+
+
+def literals(hint: object) -> list[str]:
+    """The words that a type hint allows, by the typing module."""
+    if hint is bool:
+        return ["true", "false"]
+    if hint is type(None):
+        return ["null"]
+    inner = typing.get_args(hint)
+    if typing.get_origin(hint) is typing.Literal:
+        return [str(word) for word in inner]
+    if typing.get_origin(hint) is typing.Annotated:
+        return literals(inner[0])
+    several = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return [word for h in inner for word in literals(h)] if several else []
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_hints_are_read_as_they_would_be_imported(group, option):
+    tree = OmegaConf.to_container(composed(f"{group}={option}"))
+    for path, node in targets({group: tree.get(group) or {}}):
+        takes = signature(get_object(node["_target_"])).parameters
+        assert list(hints.fields(node["_target_"])) == list(takes), path
+        for name, parameter in takes.items():
+            if name not in SUPPLIED.get(group, ()):
+                assert hints.words(node["_target_"], [name]) == literals(parameter.hint), f"{path}.{name}"
+
+
+@pytest.mark.parametrize(
+    "hint", ["int | Literal['full']", "Known", "Optional_", "Annotated[bool, 1]", "'bool'", "list[bool]", "a.b"]
+)
+def test_hints_of_ones_own(hint, here):
+    (here / "mine_too.py").write_text(
+        "from typing import *\nfrom other import Known\nOptional_ = bool | None\nclass A:\n"
+        f"    def __init__(self, x: {hint}, y=1): ...\n"
+    )
+    (here / "other").mkdir()
+    (here / "other/__init__.py").write_text("from typing import Literal\nKnown = Literal['p', 'q']\n")
+    assert list(hints.fields("mine_too.A")) == ["x", "y"]
+    assert hints.words("mine_too.A", ["y"]) == []
+    said = {
+        "int | Literal['full']": ["full"],
+        "Known": ["p", "q"],
+        "Optional_": ["true", "false", "null"],
+        "Annotated[bool, 1]": ["true", "false"],
+    }
+    assert hints.words("mine_too.A", ["x"]) == said.get(hint, [])
+
+
+# ------------------------------------------------------------------------------- odd input
+
+PIECES = ["optimizer", "regularization", "=", ".", ",", "[", "]", "+", "~", "-", "--", "'", '"', "\\", " ", "sgd", "l2",
+          "adam", "_target_", "lr", "--config-dir", "own", "resume", "data.path", "/", "..", "experiment", "mnist1d_paper",
+          "list", "show", "é", "\x00", "hydra", "???", "$(", ":", "data"]  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from(PIECES), max_size=9))
+def test_no_line_is_too_odd(files, pieces):
+    """Whatever is typed is answered by words that go on from it, or by none."""
+    line = "train " + "".join(pieces)
+    word = split(line)[0][-1]
+    for found in offered(line):
+        assert found.startswith(word) or "outputs/" in found
+        assert "\n" not in found
+
+
+def test_a_broken_configuration_offers_what_it_can(files, monkeypatch):
+    conf = files / "conf"
+    (conf / "optimizer").mkdir(parents=True)
+    (conf / "config.yaml").write_text("defaults: [\n")
+    (conf / "optimizer" / "adam.yaml").write_bytes(b"\xff\xfe\x00")
+    monkeypatch.setattr(paths, "CONF", Path(conf))
+    assert offered("train optimizer=adam optimizer.") == []
+    assert offered("train epo") == []
+    (conf / "config.yaml").write_text("- a\n- b\n")
+    assert offered("train epo") == []
