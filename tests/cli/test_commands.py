@@ -47,6 +47,7 @@ def test_list_names_every_group_and_option(capsys):
     for group in paths.groups():
         assert group in out
         assert all(option in out for option in paths.options(group))
+    assert (f"'{group}=[a,b]'" in out) is (group not in (*paths.SINGLE, "experiment"))
 
 
 @pytest.mark.parametrize("group", paths.groups())
