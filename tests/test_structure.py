@@ -18,7 +18,7 @@ PACKAGE = ROOT / "dlopt"
 GROUPS = [g for g in paths.groups() if g != "experiment"]
 
 FLOORS: list[set[str]] = [
-    {"ranges", "weights", "streams", "cache", "events", "memory", "screen"},
+    {"ranges", "weights", "streams", "moments", "cache", "events", "memory", "screen"},
     {"parts", "run"},
     {"objective", "splits", "watch"},
     set(GROUPS),
