@@ -22,7 +22,8 @@ class RMSProp(Optimizer):
     """E <- decay E + (1 - decay) g^2,  w <- w - lr g / (sqrt(E) + eps).
 
     With centered E gives way to the variance E - m^2, where m <- decay m + (1 - decay) g; where gradients hardly vary
-    steps become long. With momentum v <- momentum v + g / (sqrt(E) + eps), w <- w - lr v.
+    steps become long. (Where rounding leaves it a little below zero it counts as zero; torch's rule makes NaN of it.)
+    With momentum v <- momentum v + g / (sqrt(E) + eps), w <- w - lr v.
 
     E starts at zero and is not corrected for it, so that the first step of each weight has the size
     lr / sqrt(1 - decay): 3.2 lr for decay 0.9, 10 lr for torch's 0.99. eps stands outside the root, as in torch; some
@@ -64,7 +65,7 @@ class RMSProp(Optimizer):
         if self.centered:
             mean.lerp_(g, 1 - self.decay)
             variance = torch.addcmul(square, mean, mean, value=-1)
-            root = variance.clamp_(min=0.0).sqrt_().add_(self.eps)  # rounding can leave a tiny negative number
+            root = variance.clamp_(min=0.0).sqrt_().add_(self.eps)
         else:
             root = square.sqrt().add_(self.eps)
         direction = torch.div(g, root, out=root)
