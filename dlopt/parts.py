@@ -272,6 +272,11 @@ class Averaging(Protocol):
 class Regularization:
     """Anything that works against over-fitting, at whichever of these places it works; each default does nothing."""
 
+    @property
+    def needs_rate(self) -> bool:
+        """Whether `after` changes the iterate in proportion to lr, which not every rule has."""
+        return False
+
     def inputs(self, inputs: Tensor, key: Key) -> Tensor:
         """Changes the inputs of a training evaluation."""
         return inputs
@@ -289,7 +294,7 @@ class Regularization:
         return None
 
     def after(self, w: Tensor, before: Tensor, lr: float | Tensor, layout: Layout) -> Tensor:
-        """Changes the iterate after the rule's step from `before`; both (..., P)."""
+        """Changes the iterate after the rule's step from `before`; both (..., P). w may be overwritten, before not."""
         return w
 
     def stop(self, history: Sequence[Mapping[str, float]]) -> bool:

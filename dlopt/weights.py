@@ -87,6 +87,18 @@ class Layout:
         """A (P,) float32 tensor, one on the parameters of these kinds and zero elsewhere (on the CPU)."""
         return torch.cat([torch.full((p.size,), float(p.kind in kinds)) for p in self.parameters])
 
+    def weights(self, like: Tensor) -> Tensor:
+        """The mask of weights, (P,), on the device and of the type of `like`: made once for each, not to be changed."""
+        place = like.device, like.dtype
+        if place not in self._weights:
+            with torch._C._DisableFuncTorch():  # a tensor made inside a transformation could not outlive it
+                self._weights[place] = self.mask("weight").to(*place)
+        return self._weights[place]
+
+    @cached_property
+    def _weights(self) -> dict[tuple[torch.device, torch.dtype], Tensor]:
+        return {}
+
     def layers(self) -> dict[str, list[slice]]:
         """The slices of each layer (the module that owns the parameters), by the layer's name."""
         found: dict[str, list[slice]] = {}

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
 
 from dlopt.config import paths
 from dlopt.config.build import build
@@ -33,6 +34,16 @@ BLOBS = (
     f"device={DEVICE}",
 )
 """A tiny problem: 48 examples for training, 12 for validation, three steps an epoch, 67 weights."""
+
+
+def options(group: str) -> list[str]:
+    """The options of a group, but for people's own."""
+    return [name for name in paths.options(group) if name != "custom"]
+
+
+def named(group: str, option: str, **keys: Any) -> Any:
+    """The part that an option of a group with one option makes, with some of its keys changed."""
+    return instantiate({**OmegaConf.load(paths.CONF / group / f"{option}.yaml"), **keys})
 
 
 def composed(*overrides: str) -> DictConfig:

@@ -133,6 +133,15 @@ class Bold(Optimizer):
         return Step(w + self.lr * 1e20 * g, state, loss, g)
 
 
+@dataclass(frozen=True)
+class Unit(Optimizer):
+    """Steps of length one hundredth along the gradient: a rule without a rate."""
+
+    def step(self, w: Tensor, state: Any, objective: Oracle) -> Step:
+        loss, g = objective.gradient(w)
+        return Step(w - 0.01 * g / (g.norm(dim=-1, keepdim=True) + 1e-12), state, loss, g)
+
+
 class NotARule:
     pass
 

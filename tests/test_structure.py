@@ -22,6 +22,7 @@ FLOORS: list[set[str]] = [
         "ranges",
         "weights",
         "streams",
+        "moments",
         "cache",
         "events",
         "memory",

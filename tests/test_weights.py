@@ -159,6 +159,27 @@ def test_the_masks_of_the_three_kinds_sum_to_one_everywhere(name):
 
 
 @nets
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_mask_of_weights_is_made_once_for_each_type(name, dtype):
+    _, layout, w, _ = setting(name)
+    mask = layout.weights(w.to(dtype))
+    assert torch.equal(mask, layout.mask("weight").to(dtype))
+    assert mask.dtype == dtype
+    assert layout.weights(torch.ones(3, layout.size, dtype=dtype)) is mask
+
+
+@pytest.mark.parametrize(
+    "transformed", [torch.func.grad, lambda f: torch.func.grad(lambda w: torch.func.grad(f)(w).sum())]
+)
+def test_the_mask_of_weights_outlives_a_transformation_in_which_it_was_made(transformed):
+    net, w = nn.Linear(4, 3), torch.randn(15)
+    layout = Layout.of(net)
+    first = transformed(lambda w: (layout.weights(w) * w * w).sum())(w)
+    assert torch.equal(transformed(lambda w: (layout.weights(w) * w * w).sum())(w), first)
+    assert torch.equal(layout.weights(w) + 0.0, layout.mask("weight"))
+
+
+@nets
 def test_the_layers_are_the_modules_that_own_parameters_and_cover_the_vector(name):
     net, layout, _, _ = setting(name)
     layers = layout.layers()

@@ -72,7 +72,7 @@ def _group(console: Console, group: str) -> None:
     console.print(table)
     several = group not in (*paths.SINGLE, "experiment")
     how = f"several at once: '{group}=[a,b]'" if several else f"use: dlopt train {group}=OPTION"
-    console.print(f"\n{how}", highlight=False)
+    console.print(f"\n{how}", highlight=False, markup=False)  # else [a,b] is taken for a style
 
 
 def _option(console: Console, group: str, option: str) -> None:

@@ -90,7 +90,7 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
         if model is not None and loss is not None and problems.clear_of("loss"):
             metrics = probe(model, train, loss, dataset.outputs, found.dtype, problems)
             check_metrics(metrics, validation is not None, found, several["regularization"], problems)
-    _check_schedule(made.parts, problems)
+    _check_rate(made.parts, several["regularization"], problems)
     problems.raise_any()
 
     assert found and train and data and dataset and loss and model  # else there was a problem
@@ -156,10 +156,22 @@ def _check_against(
     check_dims(augmentation, dataset, problems)
 
 
-def _check_schedule(made: Mapping[str, Any], problems: Problems) -> None:
+def _check_rate(
+    made: Mapping[str, Any], regularization: Mapping[str, parts.Regularization], problems: Problems
+) -> None:
+    """What works through the rate lr against a rule that has none."""
     schedule, optimizer = made.get("schedule"), made.get("optimizer")
-    if schedule is not None and optimizer is not None and not hasattr(optimizer, "lr") and schedule(1, 10) != 1.0:
-        problems.add("schedule", f"{type(optimizer).__name__} has no rate lr to change; use schedule=constant")
+    if optimizer is None or hasattr(optimizer, "lr"):
+        return
+    rule = type(optimizer).__name__
+    if schedule is not None and schedule(1, 10) != 1.0:
+        problems.add("schedule", f"{rule} has no rate lr to change; use schedule=constant")
+    for name, part in regularization.items():
+        if part.needs_rate:
+            problems.add(
+                f"regularization.{name}",
+                f"shrinks weights by a share of the rate lr, and {rule} has none; use a penalty, such as l2",
+            )
 
 
 # ------------------------------------------------------------------------------------------- parts

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
+
+from dlopt.moments import mean_and_deviation
 
 
 @dataclass(frozen=True)
@@ -15,9 +16,8 @@ class Standardize:
     """
 
     def fit(self, inputs: Tensor) -> dict[str, Tensor]:
-        sigma, mu = torch.std_mean(inputs.double(), dim=0, correction=0)
-        constant = sigma <= 1e-7 * mu.abs().clamp(min=1e-30)  # what rounding alone makes of a constant in float32
-        return {"mu": mu.to(inputs.dtype), "sigma": sigma.masked_fill(constant, 1.0).to(inputs.dtype)}
+        mu, sigma = mean_and_deviation(inputs, (0,))
+        return {"mu": mu[0], "sigma": sigma[0]}
 
     def apply(self, inputs: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
         return (inputs - statistics["mu"]) / statistics["sigma"]

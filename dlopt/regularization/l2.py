@@ -1,9 +1,7 @@
 """The L2 penalty."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 
-import torch
 from torch import Tensor
 
 from dlopt.parts import Regularization
@@ -26,9 +24,4 @@ class L2(Regularization):
     strength: NonNegative
 
     def penalty(self, w: Tensor, layout: Layout) -> Tensor:
-        return 0.5 * self.strength * (_mask(layout, w.device, w.dtype) * w * w).sum()
-
-
-@lru_cache(maxsize=4)
-def _mask(layout: Layout, device: torch.device, dtype: torch.dtype) -> Tensor:
-    return layout.mask("weight").to(device, dtype)
+        return 0.5 * self.strength * ((layout.weights(w) * w) @ w)

@@ -63,6 +63,17 @@ CASES = {
     "early stopping without validation": (
         ["regularization=early_stopping", "validation.fraction=0"], ["regularization.early_stopping.monitor", "validation"],
     ),
+    "a schedule for a rule without a rate": (
+        ["optimizer=custom", "optimizer._target_=mine.Unit", "schedule=cosine"], ["schedule", "Unit", "schedule=constant"],
+    ),
+    "decay by the rate of a rule without one": (
+        ["optimizer=custom", "optimizer._target_=mine.Unit", "regularization=weight_decay"],
+        ["regularization.weight_decay", "Unit", "l2"],
+    ),
+    "shrinking by the rate of a rule without one": (
+        ["optimizer=custom", "optimizer._target_=mine.Unit", "regularization=l1", "regularization.l1.proximal=true"],
+        ["regularization.l1", "Unit", "l2"],
+    ),
     "objective that no run writes": (["objective=val/acc"], ["objective", "did you mean val/accuracy"]),
     # data
     "batch larger than the split": (["batch_size=3201"], ["batch_size", "3200", "full"]),

@@ -54,6 +54,7 @@ def test_list_describes_every_option_of_a_group(group, capsys):
     assert main(["list", group]) == 0
     out = capsys.readouterr().out
     assert all(option in out for option in paths.options(group))
+    assert (f"'{group}=[a,b]'" in out) is (group not in (*paths.SINGLE, "experiment"))
 
 
 def test_list_shows_the_keys_defaults_ranges_and_formula_of_an_option(capsys):

@@ -4,22 +4,23 @@ import math
 
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from helpers import built, named, options
 from torch import nn
 
 from dlopt import streams
 from dlopt.bias.none import Own as OwnBias
 from dlopt.bias.zeros import Zeros as ZeroBias
-from dlopt.config import paths
 from dlopt.experiment import initial_weights
 from dlopt.init.he import He
+from dlopt.init.lecun_normal import LecunNormal
 from dlopt.init.none import Own
 from dlopt.init.normal import Normal
+from dlopt.init.orthogonal import Orthogonal
 from dlopt.init.xavier import Xavier
+from dlopt.init.xavier_normal import XavierNormal
 from dlopt.init.zeros import Zeros
 from dlopt.normalization.batch import BatchNorm
-from dlopt.weights import Layout
+from dlopt.weights import Layout, Parameter
 
 KEY = streams.key(0, "init")
 LAYERS = {
@@ -27,14 +28,6 @@ LAYERS = {
     "series": nn.Conv1d(60, 100, 9),
     "images": nn.Conv2d(40, 60, (5, 7)),
 }
-
-
-def named(group, name):
-    return instantiate(OmegaConf.load(paths.CONF / group / f"{name}.yaml"))
-
-
-def options(group):
-    return [name for name in paths.options(group) if name != "custom"]
 
 
 def drawn(model, init, bias=None, gain=1.0, key=KEY):
@@ -48,13 +41,21 @@ def variance_by_formula(init, layer, gain=1.0):
     fan_out, fan_in = layer.weight.shape[0] * field, layer.weight.shape[1] * field
     if isinstance(init, He):
         return 2 / fan_in
-    if isinstance(init, Xavier):
+    if isinstance(init, LecunNormal):
+        return 1 / fan_in
+    if isinstance(init, (Xavier, XavierNormal)):
         return (gain if init.gain == "auto" else init.gain) ** 2 * 2 / (fan_in + fan_out)
     return init.std**2
 
 
+DRAWN = [
+    *(He(), LecunNormal(), Normal(0.01), Normal(2.0)),
+    *(make(gain) for make in (Xavier, XavierNormal) for gain in (1.0, 3.0, "auto")),
+]
+
+
 @pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("init", [He(), Xavier(1.0), Xavier(3.0), Xavier("auto"), Normal(0.01), Normal(2.0)], ids=str)
+@pytest.mark.parametrize("init", DRAWN, ids=str)
 def test_mean_and_variance_are_those_of_the_formula(init, layer):
     model = LAYERS[layer]
     w = drawn(nn.Sequential(model), init, gain=1.7)["0.weight"]
@@ -77,20 +78,19 @@ def test_xavier_fills_its_bounds_with_the_activations_gain(layer, activation):
     assert w.max() > 0.999 * bound
 
 
-def test_a_given_xavier_gain_stands_before_the_activations():
-    weights = [drawn(nn.Linear(5, 4), Xavier(2.0), gain=gain)["weight"] for gain in (1.0, 5.0)]
+@pytest.mark.parametrize("make", [Xavier, XavierNormal, Orthogonal])
+def test_a_given_gain_stands_before_the_activations(make):
+    weights = [drawn(nn.Linear(5, 4), make(2.0), gain=gain)["weight"] for gain in (1.0, 5.0)]
     assert torch.equal(*weights)
 
 
-@pytest.mark.parametrize(("name", "gain"), [("linear", 1.0), ("tanh", 1.0), ("sigmoid", 1.0), ("relu", math.sqrt(2))])
-def test_the_gain_of_each_activation(name, gain):
-    assert named("activation", name).gain == gain
-
-
-def test_the_gain_of_relu_makes_up_for_the_mean_square_that_it_halves():
-    z = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    relu = named("activation", "relu")
-    assert abs(relu.gain**2 * relu()(z).square().mean() - 1) < 4 * math.sqrt(5 / 1_000_000)
+@pytest.mark.parametrize("make", [Xavier, XavierNormal, Orthogonal])
+@pytest.mark.parametrize("activation", ["tanh", "relu", "leaky_relu", "elu"])
+def test_auto_is_the_gain_of_the_activation_that_the_run_has(make, activation):
+    option = {Xavier: "xavier", XavierNormal: "xavier_normal", Orthogonal: "orthogonal"}[make]
+    run = ("arch=mlp", "arch.widths=[20]", f"activation={activation}", f"init={option}")
+    gain = named("activation", activation).gain
+    torch.testing.assert_close(built(*run, "init.gain=auto").w, built(*run, f"init.gain={gain}").w)
 
 
 def test_he_keeps_the_mean_square_level_through_thirty_relu_layers():
@@ -129,6 +129,49 @@ def test_a_further_layer_leaves_the_draws_of_those_before_it(name):
 def test_two_layers_of_one_shape_have_draws_of_their_own():
     w = drawn(nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5)), He())
     assert not torch.equal(w["0.weight"], w["1.weight"])
+
+
+# ------------------------------------------------------------------------------------------- orthogonal
+
+KERNELS = {
+    "square": (40, 40), "wide": (30, 50), "tall": (50, 30), "series": (16, 4, 9), "images": (60, 3, 4, 3), "row": (1, 7),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", KERNELS.values(), ids=KERNELS)
+@pytest.mark.parametrize("gain", [1.0, 0.3, "auto"])
+def test_rows_or_columns_are_orthogonal_and_all_singular_values_the_gain(shape, gain):
+    parameter = Parameter("weight", shape, 0, "weight", 1, 1)
+    w = Orthogonal(gain)(parameter, 1.7, streams.generator(KEY)).flatten(1)
+    factor = 1.7 if gain == "auto" else gain
+    gram = w @ w.T if w.shape[0] <= w.shape[1] else w.T @ w
+    torch.testing.assert_close(gram, factor**2 * torch.eye(len(gram), dtype=torch.float64))
+    torch.testing.assert_close(torch.linalg.svdvals(w), torch.full((len(gram),), factor, dtype=torch.float64))
+
+
+def test_an_orthogonal_stack_changes_no_length_at_any_depth():
+    """Saxe, McClelland and Ganguli 2014, section 3; Gaussian matrices of the same scale lose the smallest directions."""
+    deep = nn.Sequential(*(nn.Linear(20, 20, bias=False) for _ in range(100)))
+    orthogonal, gaussian = (
+        torch.linalg.multi_dot(list(drawn(deep, i).values())) for i in (Orthogonal(1.0), LecunNormal())
+    )
+    torch.testing.assert_close(torch.linalg.svdvals(orthogonal), torch.ones(20, dtype=torch.float64))
+    assert torch.linalg.svdvals(gaussian)[-1] < 1e-6
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (4, 2), (2, 4)])
+def test_orthogonal_matrices_are_uniform(shape):
+    """Mezzadri 2007: under Haar measure entries have mean 0 and variance 1/n; a factorization's own signs break that."""
+    parameter, draws = Parameter("weight", shape, 0, "weight", 1, 1), 4000
+    generator = streams.generator(KEY)
+    q = torch.stack([Orthogonal(1.0)(parameter, 1.0, generator) for _ in range(draws)])
+    n = max(shape)
+    assert q.mean(0).abs().max() < 4.5 / math.sqrt(draws * n)
+    assert (q.square().mean(0) - 1 / n).abs().max() < 4.5 * math.sqrt(2 / (n * (n + 2)) / draws)
+    if shape == (3, 3):
+        trace = q.diagonal(dim1=1, dim2=2).sum(-1)
+        assert abs(trace.square().mean() - 1) < 4.5 * math.sqrt(2 / draws)
+        assert abs(torch.linalg.det(q).mean()) < 4.5 / math.sqrt(draws)
 
 
 def test_zeros_are_zero():

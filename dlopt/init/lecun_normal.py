@@ -1,0 +1,23 @@
+"""LeCun initialization, normal."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dlopt.weights import Parameter
+
+
+@dataclass(frozen=True)
+class LecunNormal:
+    """W ~ N(0, 1 / fan_in): with linear units a sum over fan_in inputs has their variance.
+
+    Some lectures call it Xavier; Glorot and Bengio's variance is 2 / (fan_in + fan_out), which is the same for square
+    layers alone. Under ReLU, which halves the mean square, it fades by sqrt(2) a layer: init=he makes up for that.
+
+    Source: LeCun, Bottou, Orr and Mueller 1998, "Efficient BackProp", equation 16.
+    """
+
+    def __call__(self, parameter: Parameter, gain: float, generator: torch.Generator) -> Tensor:
+        return torch.randn(parameter.shape, generator=generator) * math.sqrt(1.0 / parameter.fan_in)

@@ -1,0 +1,28 @@
+"""Xavier (Glorot) initialization, normal."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dlopt.ranges import Positive
+from dlopt.weights import Parameter
+
+
+@dataclass(frozen=True)
+class XavierNormal:
+    """W ~ N(0, gain^2 2 / (fan_in + fan_out)): the variance of init=xavier, normal where that is uniform.
+
+    gain   a factor, or auto: the activation's own (1 for tanh, sqrt(2) for ReLU)
+
+    Source: Glorot and Bengio 2010, equation 12, for its variance.
+    """
+
+    gain: Positive | Literal["auto"]
+
+    def __call__(self, parameter: Parameter, gain: float, generator: torch.Generator) -> Tensor:
+        factor = gain if self.gain == "auto" else float(self.gain)
+        std = factor * math.sqrt(2.0 / (parameter.fan_in + parameter.fan_out))
+        return torch.randn(parameter.shape, generator=generator) * std

@@ -1,0 +1,60 @@
+"""Adagrad."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dlopt.parts import Optimizer, Oracle, Step
+from dlopt.ranges import NonNegative, Positive
+from dlopt.weights import Layout, add_scaled_
+
+
+class Accumulator(NamedTuple):
+    total: Tensor  # (..., P), sum of g^2
+
+
+@dataclass(frozen=True)
+class Adagrad(Optimizer):
+    """G <- G + g^2,  w <- w - lr g / (sqrt(G) + eps).
+
+    Each weight has a rate of its own, which only falls, like 1 / sqrt(steps) where gradients keep their size: weights
+    that are seldom in use keep a large one. G takes in g before it divides. (Some lectures divide by the sum before
+    this step, zero at the first.) eps stands outside the root, as in torch.
+
+    lr                    learning rate: the size of each weight's first step from G = 0
+    eps                   keeps the division finite where gradients vanish
+    initial_accumulator   start of G; above 0 it makes the first steps shorter
+
+    Source: Duchi, Hazan and Singer 2011, section 1.1, diagonal; Goodfellow, Bengio and Courville 2016, algorithm 8.4.
+    """
+
+    lr: Positive
+    eps: Positive
+    initial_accumulator: NonNegative
+
+    def init(self, w: Tensor, layout: Layout) -> Accumulator:
+        return Accumulator(torch.zeros_like(w).add_(self.initial_accumulator))
+
+    def step(self, w: Tensor, state: Accumulator, objective: Oracle) -> Step:
+        loss, g = objective.gradient(w)
+        update = self.fused if w.ndim == 1 and w.device.type == "cpu" else self.textbook
+        return Step(*update(w, state, g), loss, g)
+
+    def textbook(self, w: Tensor, state: Accumulator, g: Tensor) -> tuple[Tensor, Accumulator]:
+        """The formula as it stands above, in place, for any leading dimensions."""
+        total = state.total.addcmul_(g, g)
+        root = total.sqrt().add_(self.eps)
+        return add_scaled_(w, -self.lr, torch.div(g, root, out=root)), Accumulator(total)
+
+    def fused(self, w: Tensor, state: Accumulator, g: Tensor) -> tuple[Tensor, Accumulator]:
+        """The same in torch's fused kernel: one pass over memory, for a single run on a CPU.
+
+        The kernel wants the number of steps for a decay of the rate, which is a schedule's business here.
+        """
+        torch._fused_adagrad_(
+            [w], [g], [state.total], [torch.ones(())], lr=self.lr, lr_decay=0.0, weight_decay=0.0, eps=self.eps,
+            maximize=False,
+        )  # fmt: skip
+        return w, state

@@ -1,0 +1,92 @@
+"""RMSProp."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dlopt.parts import Optimizer, Oracle, Step
+from dlopt.ranges import Fraction, Positive
+from dlopt.weights import Layout, add_scaled_
+
+
+class Averages(NamedTuple):
+    square: Tensor  # (..., P), average of g^2
+    mean: Tensor  # (..., P), average of g; (..., 0) unless centered
+    v: Tensor  # (..., P), velocity; (..., 0) without momentum
+
+
+@dataclass(frozen=True)
+class RMSProp(Optimizer):
+    """E <- decay E + (1 - decay) g^2,  w <- w - lr g / (sqrt(E) + eps).
+
+    With centered E gives way to the variance E - m^2, where m <- decay m + (1 - decay) g; where gradients hardly vary
+    steps become long. (Where rounding leaves it a little below zero it counts as zero; torch's rule makes NaN of it.)
+    With momentum v <- momentum v + g / (sqrt(E) + eps), w <- w - lr v.
+
+    E starts at zero and is not corrected for it, so that the first step of each weight has the size
+    lr / sqrt(1 - decay): 3.2 lr for decay 0.9, 10 lr for torch's 0.99. eps stands outside the root, as in torch; some
+    lectures and Goodfellow, Bengio and Courville's algorithm 8.5 put it inside.
+
+    lr         learning rate
+    decay      of the average of squared gradients, and of m
+    eps        keeps the division finite where gradients vanish
+    momentum   share of the velocity that a step keeps
+    centered   whether to divide by the standard deviation
+
+    Source: Tieleman and Hinton 2012, lecture 6e; centered: Graves 2013, equations 38 to 41 (eps inside the root there).
+    """
+
+    lr: Positive
+    decay: Fraction
+    eps: Positive
+    momentum: Fraction
+    centered: bool
+
+    def init(self, w: Tensor, layout: Layout) -> Averages:
+        none = w.new_zeros(*w.shape[:-1], 0)
+        return Averages(
+            torch.zeros_like(w),
+            torch.zeros_like(w) if self.centered else none,
+            torch.zeros_like(w) if self._gathers_speed else none.clone(),
+        )
+
+    def step(self, w: Tensor, state: Averages, objective: Oracle) -> Step:
+        loss, g = objective.gradient(w)
+        plain = not (self.centered or self._gathers_speed)
+        update = self.fused if plain and w.ndim == 1 and w.device.type in ("cpu", "cuda") else self.textbook
+        return Step(*update(w, state, g), loss, g)
+
+    def textbook(self, w: Tensor, state: Averages, g: Tensor) -> tuple[Tensor, Averages]:
+        """The formulas as they stand above, in place, for any leading dimensions."""
+        square, mean, v = state
+        square.lerp_(g * g, 1 - self.decay)
+        if self.centered:
+            mean.lerp_(g, 1 - self.decay)
+            variance = torch.addcmul(square, mean, mean, value=-1)
+            root = variance.clamp_(min=0.0).sqrt_().add_(self.eps)
+        else:
+            root = square.sqrt().add_(self.eps)
+        direction = torch.div(g, root, out=root)
+        if self._gathers_speed:
+            direction = v.mul_(self.momentum).add_(direction)
+        return add_scaled_(w, -self.lr, direction), state
+
+    def fused(self, w: Tensor, state: Averages, g: Tensor) -> tuple[Tensor, Averages]:
+        """The plain rule in one pass over memory, for a single run: torch's fused Adam with beta1 = 0 and t infinite.
+
+        With beta1 = 0 the average of gradients is g, which stands in for it and is written back unchanged; at t = oo
+        nothing is left of Adam's corrections.
+        """
+        t = torch.full((), torch.inf, device=w.device)
+        torch._fused_adam_(
+            [w], [g], [g], [state.square], [], [t], lr=self.lr, beta1=0.0, beta2=self.decay, eps=self.eps,
+            weight_decay=0.0, amsgrad=False, maximize=False,
+        )  # fmt: skip
+        return w, state
+
+    @property
+    def _gathers_speed(self) -> bool:
+        """Whether there is a velocity; lanes, where some have momentum and some not, all keep one."""
+        return isinstance(self.momentum, Tensor) or self.momentum > 0.0

@@ -1,0 +1,23 @@
+"""Scaling to 0..1."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class MinMax:
+    """x <- (x - min) / (max - min) for each feature, min and max over the training split alone.
+
+    Training inputs fill 0..1 exactly; those of other splits may lie outside. One outlier squeezes all else together.
+    A feature that is constant in training becomes 0: there the division is by 1.
+    """
+
+    def fit(self, inputs: Tensor) -> dict[str, Tensor]:
+        least, largest = inputs.aminmax(dim=0)
+        extent = largest - least
+        return {"min": least, "range": extent.masked_fill(extent == 0, 1)}
+
+    def apply(self, inputs: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
+        return (inputs - statistics["min"]) / statistics["range"]

@@ -1,0 +1,50 @@
+"""The L1 penalty."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from dlopt.parts import Regularization
+from dlopt.ranges import NonNegative
+from dlopt.weights import Layout, add_scaled_
+
+
+@dataclass(frozen=True)
+class L1(Regularization):
+    """Adds strength sum of |w_i| over weights to the objective, or leaves it alone and shrinks after each step.
+
+        proximal=false   g_i <- g_i + strength sign(w_i), sign(0) = 0: a subgradient
+        proximal=true    w_i <- sign(w_i) max(0, |w_i| - lr strength), the soft threshold, after the rule's own step
+
+    Biases and normalization parameters are left out. Steps along a subgradient hop across zero and never stay there;
+    the soft threshold makes true zeros. With plain gradient descent (sgd) both go to the minimum of loss and penalty:
+    on a diagonal quadratic with minimum m and curvatures h it is w_i = sign(m_i) max(0, |m_i| - strength / h_i).
+    Other rules rescale the gradient but not the threshold: heavy-ball momentum b goes to the minimum for
+    (1 - b) strength.
+
+    It is the convex surrogate of the number of non-zero weights (L0), not that number, as some lectures say; and large
+    weights are not left as they are: they too shrink by strength / h_i.
+
+    strength   lambda
+    proximal   whether to shrink after each step, in place of a term in the objective
+
+    Source: Tibshirani 1996; Goodfellow, Bengio and Courville 2016, equations 7.18 to 7.23; the soft threshold:
+    Daubechies, Defrise and De Mol 2004.
+    """
+
+    strength: NonNegative
+    proximal: bool
+
+    @property
+    def needs_rate(self) -> bool:
+        return self.proximal
+
+    def penalty(self, w: Tensor, layout: Layout) -> Tensor | None:
+        return None if self.proximal else self.strength * (w.abs() @ layout.weights(w))
+
+    def after(self, w: Tensor, before: Tensor, lr: float | Tensor, layout: Layout) -> Tensor:
+        if not self.proximal:
+            return w
+        threshold: Any = lr * self.strength  # a number or a column: clamp takes either, but not the union of both
+        return add_scaled_(w, -1.0, w.clamp(-threshold, threshold).mul_(layout.weights(w)))
