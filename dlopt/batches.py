@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dlopt import streams
@@ -69,6 +70,11 @@ class Examples:
         if self.lanes is None:
             return tensor.index_select(0, rows)
         return tensor[rows] if self._shared else tensor[torch.arange(self.lanes, device=rows.device)[:, None], rows]
+
+
+def mixable(targets: Tensor, outputs: int, dtype: torch.dtype) -> Tensor:
+    """Targets of which means can be taken: classes (...) as probabilities (..., outputs), numbers as they are."""
+    return targets if targets.is_floating_point() else F.one_hot(targets, outputs).to(dtype)
 
 
 class Batches:

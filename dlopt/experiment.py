@@ -86,6 +86,7 @@ class Settings:
 class Experiment:
     """One run's parts. Data are preprocessed and lie on the CPU; w, (P,), holds the initial weights.
 
+    outputs is the number of classes, or of numbers to predict.
     network holds the configuration of arch, activation and normalization: what the model was made of.
     """
 
@@ -93,6 +94,7 @@ class Experiment:
     train: Split
     validation: Split | None
     test: Split
+    outputs: int
     drop_last: bool
     model: nn.Module
     w: Tensor

@@ -79,12 +79,12 @@ def _build(config: DictConfig, given: Sequence[str]) -> tuple[Experiment, list[s
         train, validation, test, statistics = preprocessed(train, validation, dataset.test, several["preprocess"])
         check_batch(found, train, problems)
         if model is not None and loss is not None and problems.clear_of("loss"):
-            metrics = probe(model, train, loss, dataset.outputs, found.dtype, problems)
+            metrics = probe(model, train, loss, several["augmentation"], dataset.outputs, found.dtype, problems)
             check_metrics(metrics, validation is not None, found, several["regularization"], problems)
     _check_schedule(made.parts, problems)
     problems.raise_any()
 
-    assert found and train and data and loss and model  # else there was a problem
+    assert found and dataset and train and data and loss and model  # else there was a problem
     key = streams.key(found.seed, "init")
     gain = getattr(made.parts["activation"], "gain", 1.0)
     try:
@@ -97,6 +97,7 @@ def _build(config: DictConfig, given: Sequence[str]) -> tuple[Experiment, list[s
         train=train,
         validation=validation,
         test=test,
+        outputs=dataset.outputs,
         drop_last=data.drop_last,
         model=model,
         w=w,
