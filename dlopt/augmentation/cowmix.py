@@ -62,13 +62,13 @@ class CowMix(Augmentation):
 
     def __call__(self, inputs: Tensor, targets: Tensor, key: Key) -> tuple[Tensor, Tensor]:
         batch, _, height, width = inputs.shape
-        u = streams.uniform(streams.fold(key, "range"), (2, batch), inputs.device).to(inputs.dtype)
+        u = streams.uniform(streams.fold(key, "image"), (3, batch), inputs.device).to(inputs.dtype)
         sigma = self.sigma_low * (self.sigma_high / self.sigma_low) ** u[0]
         p = self.p_low + (self.p_high - self.p_low) * u[1]
         kept = mask(noise(streams.fold(key, "mask"), (batch, height, width), inputs), sigma, p)
         if self.blend == "noise":
             return torch.lerp(_noise_like(inputs, streams.fold(key, "noise")), inputs, kept.unsqueeze(1)), targets
-        order = streams.uniform(streams.fold(key, "order"), (batch,), inputs.device).argsort(stable=True)
+        order = u[2].argsort(stable=True)
         mixed = torch.lerp(inputs.index_select(0, order), inputs, kept.unsqueeze(1))
         share = kept.mean((-2, -1)).unsqueeze(-1).to(targets.dtype)
         return mixed, torch.lerp(targets.index_select(0, order), targets, share)

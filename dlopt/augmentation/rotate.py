@@ -45,14 +45,14 @@ def rotated(inputs: Tensor, angles: Tensor, fill: Fill) -> Tensor:
     """Each of the images (B, channels, height, width) rotated counter-clockwise by its own angle (B,), in radians."""
     height, width = inputs.shape[-2:]
     across, down = _places(width, inputs), _places(height, inputs)
-    z = torch.complex(across.expand(height, width), down.unsqueeze(-1).expand(height, width))
-    source = torch.complex(angles.cos(), angles.sin())[:, None, None] * z
     # grid_sample counts places from -1, the first pixel, to 1, the last; one pixel alone is both
-    reach = [max(n - 1, 1) / 2 for n in (width, height)]
+    reach, reach_down = max(width - 1, 1) / 2, max(height - 1, 1) / 2
+    z = torch.complex(across.expand(height, width), down.unsqueeze(-1).expand(height, width)) / reach
+    source = torch.complex(angles.cos(), angles.sin())[:, None, None] * z
     if height == width:  # a quarter of the time of the general form
-        grid = torch.view_as_real(source / reach[0])
+        grid = torch.view_as_real(source)
     else:
-        grid = torch.stack((source.real / reach[0], source.imag / reach[1]), dim=-1)
+        grid = torch.stack((source.real, source.imag * (reach / reach_down)), dim=-1)
     return F.grid_sample(inputs, grid, padding_mode=_PADDING[fill], align_corners=True)
 
 
