@@ -1,9 +1,9 @@
-"""The command: `python -m benchmarks [loops|startup|memory|lanes] [--rounds N]`; without a name, all of them."""
+"""The command: `python -m benchmarks [NAME] [--rounds N]`; without a name, all of them."""
 
 import argparse
 from importlib import import_module
 
-NAMES = ("loops", "startup", "memory", "lanes")
+NAMES = ("loops", "startup", "memory", "lanes", "augmentation")
 
 
 def main() -> None:

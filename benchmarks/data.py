@@ -11,11 +11,13 @@ from dlopt.parts import Data, Dataset, Split
 
 @dataclass(frozen=True)
 class Synthetic(Data):
-    """Noise in the shape of small images: 6000 examples of 784 numbers for training, 1000 for the test, 10 classes."""
+    """Noise: 6000 examples of the given shape for training, 1000 for the test, 10 classes."""
+
+    shape: tuple[int, ...] = (784,)
 
     def load(self) -> Dataset:
         generator = torch.Generator().manual_seed(0)
-        x = torch.rand(7000, 784, generator=generator)
+        x = torch.rand(7000, *self.shape, generator=generator)
         y = torch.randint(10, (7000,), generator=generator)
         return Dataset(Split(x[:6000], y[:6000]), Split(x[6000:], y[6000:]), outputs=10)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dlopt import streams
@@ -98,6 +99,11 @@ class Examples:
         if self.lanes is None:
             return tensor.index_select(0, rows)
         return tensor[rows] if self._shared else tensor[torch.arange(self.lanes, device=rows.device)[:, None], rows]
+
+
+def mixable(targets: Tensor, outputs: int, dtype: torch.dtype) -> Tensor:
+    """Targets of which means can be taken: classes (...) as probabilities (..., outputs), numbers as they are."""
+    return targets if targets.is_floating_point() else F.one_hot(targets, outputs).to(dtype)
 
 
 class Batches:

@@ -88,14 +88,16 @@ class Settings:
 class Experiment:
     """One run's parts. Data are preprocessed and lie on the CPU; w, (P,), holds the initial weights.
 
-    network holds the configuration of arch, activation and normalization: what the model was made of; names, if there
-    are any, are those of the classes or of the numbers to predict, and encoding is that of the data set.
+    outputs is the number of classes, or of numbers to predict; names, if there are any, what each is called; encoding
+    is that of the data set. network holds the configuration of arch, activation and normalization: what the model was
+    made of.
     """
 
     settings: Settings
     train: Split
     validation: Split | None
     test: Split
+    outputs: int
     drop_last: bool
     model: nn.Module
     w: Tensor

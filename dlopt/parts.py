@@ -114,7 +114,14 @@ class Augmentation:
 
     dims: ClassVar[tuple[int, ...]] = (0, 1, 2)
 
+    @property
+    def mixes(self) -> bool:
+        """Whether it mixes the targets of examples. Where one does, all augmentations of the run, and the loss, get
+        probabilities (B, outputs) in place of classes (B,): one for the class at first, and zero for the others."""
+        return False
+
     def __call__(self, inputs: Tensor, targets: Tensor, key: Key) -> tuple[Tensor, Tensor]:
+        """Inputs (B, *shape) and targets (B,) or (B, outputs) to new ones of the same shapes and types."""
         raise NotImplementedError
 
 
@@ -188,7 +195,8 @@ class Init(Protocol):
 class Loss(Protocol):
     """The mean loss of a mini-batch, and the metrics reported beside it.
 
-    targets is the kind of target it is made for.
+    targets is the kind of target it is made for. One for classes may take probabilities too, floats of shape
+    (..., N, outputs), of which one and zeros are what a class is: then augmentations may mix targets.
     """
 
     targets: Kind

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dlopt import streams
-from dlopt.batches import Batches, Examples, Place, sent
+from dlopt.batches import Batches, Examples, Place, mixable, sent
 from dlopt.experiment import Experiment
 from dlopt.histogram import Histogram
 from dlopt.lanes import differing, kept_columns, mapped
@@ -69,6 +69,7 @@ class Training:
         orders = [streams.fold(key, "order") for key in self._keys]
         self.batches = Batches(self.examples, size, orders, drop_last=first.drop_last)
         self.per_epoch = self.batches.per_epoch
+        self._mixes = any(augment.mixes for augment in first.augmentation.values())
         self.steps = self.settings.steps or self.settings.epochs * self.per_epoch
         self.step = 0
 
@@ -77,6 +78,8 @@ class Training:
     def draw(self) -> tuple[Tensor, Tensor]:
         """This step's mini-batch, augmented."""
         inputs, targets = self.batches(self.step)
+        if self._mixes:
+            targets = mixable(targets, self.first.outputs, self.dtype)
         for i, augment in enumerate(self.first.augmentation.values()):
             key = streams.fold(self.key("augmentation"), i)
             inputs, targets = (augment if self.solo else torch.vmap(augment))(inputs, targets, key)

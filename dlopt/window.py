@@ -21,7 +21,7 @@ examples: the same for accuracy and loss, nearly so for R^2."""
 
 
 class Part(NamedTuple):
-    """What one step leaves: the mean loss (...), outputs (..., B, outputs) and targets (..., B)."""
+    """What one step leaves: the mean loss (...), outputs (..., B, outputs) and targets (..., B[, outputs])."""
 
     loss: Tensor
     outputs: Tensor

@@ -329,3 +329,45 @@ class Tokens(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.table(x).flatten(1))
+
+
+@dataclass(frozen=True)
+class Halves(Augmentation):
+    """Means of each example and its opposite in the mini-batch, targets too."""
+
+    mixes: ClassVar[bool] = True  # type: ignore[misc]
+
+    def __call__(self, inputs: Tensor, targets: Tensor, key: Key) -> tuple[Tensor, Tensor]:
+        return (inputs + inputs.flip(0)) / 2, (targets + targets.flip(0)) / 2
+
+
+@dataclass(frozen=True)
+class Faulty(Augmentation):
+    """An augmentation with something wrong."""
+
+    how: str
+
+    def __call__(self, inputs: Tensor, targets: Tensor, key: Key) -> tuple[Tensor, Tensor]:
+        if self.how == "in_place":
+            inputs += 1
+        return {
+            "error": lambda: inputs[:, 10**6],
+            "shape": lambda: (inputs[:, 1:], targets),
+            "type": lambda: (inputs, targets.float()),
+            "one": lambda: inputs,
+            "random": lambda: (inputs + torch.rand(inputs.shape), targets),
+            "in_place": lambda: (inputs, targets),
+        }[self.how]()  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Careless:
+    """Takes probabilities without complaint, and for something else: their sum over the classes is always one."""
+
+    targets: ClassVar[str] = "classes"
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs.mean() - targets.sum()).square()
+
+    def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        return {}

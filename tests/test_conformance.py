@@ -4,7 +4,9 @@ import math
 
 import pytest
 import torch
+import yaml
 from helpers import DEVICE, built, files_for, trained, weights
+from hydra.utils import get_object
 
 from dlopt.config import paths
 from dlopt.run import Run
@@ -30,9 +32,12 @@ CUSTOM = {
 }
 
 
+SHAPES = {0: "[4]", 1: "[1,8]", 2: "[2,6,6]"}
+
+
 def problem(group: str, option: str) -> list[str]:
     """A small problem on which the option can work."""
-    shape = "[1,8]" if group == "augmentation" else "[2,6,6]" if option == "cnn" else "[4]"
+    shape = "[2,6,6]" if option == "cnn" else SHAPES[max(dims(group, option))]
     common = ["batch_size=16", "epochs=2", f"device={DEVICE}", "precision=float64"]
     if group != "arch":
         common += ["arch=mlp", "arch.widths=[6]"]
@@ -45,6 +50,13 @@ def problem(group: str, option: str) -> list[str]:
     if option == "cnn":
         common += ["arch.channels=[3,3]", "arch.kernels=[3,2]"]
     return common
+
+
+def dims(group: str, option: str) -> tuple[int, ...]:
+    """The numbers of spatial dimensions of inputs that an option says it can work on; features where it says none."""
+    node = yaml.safe_load((paths.CONF / group / f"{option}.yaml").read_text()) or {}
+    parts = [get_object(n["_target_"]) for n in node.values() if isinstance(n, dict) and n["_target_"] != "???"]
+    return next((part.dims for part in parts if hasattr(part, "dims")), (0,))
 
 
 def several(group: str) -> bool:

@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import DEVICE, blobs, built, curves, trained, weights
+from helpers import BLOBS, DEVICE, blobs, built, curves, trained, weights
 
 from dlopt import streams
+from dlopt.parts import Augmentation
 from dlopt.run import Run
 from dlopt.train import train
 from dlopt.watch import Watch
@@ -177,6 +178,92 @@ def test_interrupted_and_resumed_equals_uninterrupted(optimizer, stop, tmp_path)
     assert curves(again) == curves(straight)
     clock = ("seconds", "steps_per_second", "peak_memory")
     assert {k: v for k, v in second.items() if k not in clock} == {k: v for k, v in whole.items() if k not in clock}
+
+
+MIXED = (
+    "data=custom", "data._target_=mine.Blobs", "+data.shape=[1,6,6]", "arch=mlp", "arch.widths=[8]", "batch_size=13",
+    "epochs=4", f"device={DEVICE}", "augmentation=[flip_horizontal,cowmix]", "log_every=2",
+)  # fmt: skip
+"""A tiny problem whose targets are mixed: 48 examples for training, four steps an epoch, the last one smaller."""
+
+
+def test_lanes_of_mixed_targets_equal_solo_runs(tmp_path):
+    one = (*MIXED, "precision=float64", "normalization=batch")
+    two = (*one, "seed=1", "optimizer.lr=0.02")
+    together, lanes = trained(tmp_path / "lanes", built(*one), built(*two))
+    for i, overrides in enumerate((one, two)):
+        (alone,), (run,) = trained(tmp_path / f"solo{i}", built(*overrides))
+        torch.testing.assert_close(weights(lanes[i]), weights(run), rtol=1e-9, atol=1e-9)
+        for mine, other in zip(curves(lanes[i]), curves(run), strict=True):
+            assert mine == pytest.approx(other, rel=1e-9, abs=1e-9)
+        assert together[i]["test/loss"] == pytest.approx(alone["test/loss"], rel=1e-9)
+
+
+@pytest.mark.parametrize("stop", [3, 8])
+def test_mixed_targets_resume_to_the_same_bits(stop, tmp_path):
+    """From the middle of an epoch, whose targets are in the checkpoint, or its end."""
+    _, (straight,) = trained(tmp_path / "straight", built(*MIXED))
+    run = interrupted(tmp_path / "run", stop, MIXED, built)
+    train([built(*MIXED, f"resume={run.path}")], [run])
+    assert torch.equal(weights(run), weights(straight))
+    assert curves(run) == curves(straight)
+
+
+@pytest.mark.parametrize("kind", ["classes", "numbers"])
+def test_training_on_mixed_targets_equals_a_loop_written_by_hand(kind, tmp_path):
+    """Classes become probabilities, numbers are mixed as they are; accuracy is that against the largest."""
+    problem = BLOBS if kind == "classes" else (*BLOBS, "data._target_=mine.Line", "loss=mse")
+    experiment = built(
+        *problem, "precision=float64", "optimizer=sgd", "optimizer.lr=0.1", "validation.fraction=0", "batch_size=25",
+        "augmentation=custom", "augmentation.custom._target_=mine.Halves",
+    )  # fmt: skip
+    outputs = 3 if kind == "classes" else 1
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, outputs)).double()
+    torch.nn.utils.vector_to_parameters(experiment.w, model.parameters())
+    _, (run,) = trained(tmp_path, experiment)
+
+    x, y = experiment.train.inputs.double(), experiment.train.targets
+    targets = torch.eye(3, dtype=torch.float64)[y] if kind == "classes" else y.double()
+    rule = torch.optim.SGD(model.parameters(), lr=0.1)
+    for epoch in range(3):
+        order = torch.randperm(60, generator=streams.generator(streams.key(0, "order", epoch)))
+        total = right = 0.0
+        for rows in order.split(25):
+            mixed = (targets[rows] + targets[rows.flip(0)]) / 2
+            made = model((x[rows] + x[rows.flip(0)]) / 2)
+            expected = -(mixed * made.log_softmax(1)).sum(1) if kind == "classes" else (made - mixed).square()
+            loss = expected.mean()
+            rule.zero_grad()
+            loss.backward()
+            rule.step()
+            total += loss.item() * len(rows)
+            right += (made.argmax(1) == mixed.argmax(1)).sum().item()
+        row = run.rows()[epoch]
+        assert row["train/loss"] == pytest.approx(total / 60, rel=1e-12)
+        if kind == "classes":
+            assert row["train/accuracy"] == pytest.approx(right / 60)
+    by_hand = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
+    torch.testing.assert_close(weights(run), by_hand, rtol=1e-12, atol=1e-14)
+
+
+def test_every_augmentation_of_a_run_gets_what_can_be_mixed(tmp_path):
+    """Those before the one that mixes too, and all batches, a batch of the whole split too."""
+    kinds = []
+
+    class Witness(Augmentation):
+        def __call__(self, inputs, targets, key):
+            kinds.append((tuple(targets.shape), targets.dtype))
+            return inputs, targets
+
+    mixing = ("augmentation=custom", "augmentation.custom._target_=mine.Halves", "epochs=1")
+    for size in ("48", "full"):
+        experiment = blobs(*mixing, f"batch_size={size}")
+        witnessed = dataclasses.replace(experiment, augmentation={"witness": Witness(), **experiment.augmentation})
+        trained(tmp_path / size, witnessed)
+    assert kinds == [((48, 3), torch.float32)] * 2
+    kinds.clear()
+    trained(tmp_path / "plain", dataclasses.replace(blobs("epochs=1"), augmentation={"witness": Witness()}))
+    assert kinds == [((16,), torch.int64)] * 3
 
 
 def test_a_diverged_run_is_a_result(tmp_path):
@@ -357,7 +444,7 @@ def test_resuming_restores_averages_instruments_and_the_best_weights(stop, tmp_p
     assert {k: v for k, v in second.items() if k not in clock} == {k: v for k, v in whole.items() if k not in clock}
 
 
-def interrupted(folder, stop, overrides):
+def interrupted(folder, stop, overrides, made=blobs):
     """A run that was stopped after so many steps, ready to go on."""
 
     class Stopper(Watch):
@@ -366,7 +453,7 @@ def interrupted(folder, stop, overrides):
             if name == "step" and value == stop:
                 self.stop = True
 
-    train([blobs(*overrides)], [Run.create(folder)], Stopper())
+    train([made(*overrides)], [Run.create(folder)], Stopper())
     return Run.create(folder, again=True)
 
 

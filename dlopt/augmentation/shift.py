@@ -1,9 +1,10 @@
-"""Random shifts of a series."""
+"""Random shifts of a series, and whole-pixel moves of anything."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dlopt import streams
@@ -11,25 +12,53 @@ from dlopt.parts import Augmentation
 from dlopt.ranges import Range
 from dlopt.streams import Key
 
+Fill = Literal["zero", "edge", "reflect", "wrap"]
+
 
 @dataclass(frozen=True)
 class Shift(Augmentation):
     """Moves each series along its axis by a whole number of positions, uniform in -most, ..., most.
 
     most   the largest shift, in positions
-    fill   what enters at the edge: wrap (what left at the other end), edge (the last value), or zero
+    fill   what enters: zero, edge (the last value), reflect (the series mirrored in its last value), or wrap (what
+           has left at the other end)
     """
 
     dims: ClassVar[tuple[int, ...]] = (1,)
     most: Annotated[int, Range(ge=0)]
-    fill: Literal["wrap", "edge", "zero"]
+    fill: Fill
 
     def __call__(self, inputs: Tensor, targets: Tensor, key: Key) -> tuple[Tensor, Tensor]:
-        batch, _, length = inputs.shape
-        by = (streams.uniform(key, (batch, 1), inputs.device) * (2 * self.most + 1)).floor().long() - self.most
-        source = torch.arange(length, device=inputs.device) - by
-        at = source.remainder(length) if self.fill == "wrap" else source.clamp(0, length - 1)
-        moved = inputs.gather(-1, at.unsqueeze(1).expand(inputs.shape))
-        if self.fill == "zero":
-            moved = moved.masked_fill((at != source).unsqueeze(1), 0.0)
-        return moved, targets
+        return moved(inputs, drawn(key, (self.most,), inputs), self.fill), targets
+
+
+def drawn(key: Key, most: tuple[int, ...], inputs: Tensor) -> Tensor:
+    """For each example and axis a whole number, uniform in -most, ..., most of that axis; (B, axes)."""
+    u = streams.uniform(key, (len(inputs), len(most)), inputs.device)
+    return torch.stack([(u[:, i] * (2 * m + 1)).floor().long() - m for i, m in enumerate(most)], dim=-1)
+
+
+def moved(inputs: Tensor, by: Tensor, fill: Fill) -> Tensor:
+    """Each of the inputs (B, channels, *space) moved by its own number of positions along each axis, by (B, axes)."""
+    batch, channels, *space = inputs.shape
+    if fill == "zero":
+        inputs = F.pad(inputs, (0, 1) * len(space))  # the zero that `_sources` points to
+    at, *more = [_sources(by[:, i], length, fill) for i, length in enumerate(space)]
+    for i, source in enumerate(more):
+        at = (at.unsqueeze(-1) * inputs.shape[3 + i] + source.unsqueeze(1)).flatten(1)
+    found = inputs.flatten(2).gather(-1, at.unsqueeze(1).expand(batch, channels, -1))
+    return found.unflatten(-1, space)
+
+
+def _sources(by: Tensor, length: int, fill: Fill) -> Tensor:
+    """Where each position of each example gets its value from, (B, length); `length` itself stands for a zero."""
+    at = torch.arange(length, device=by.device) - by.unsqueeze(-1)
+    if fill == "zero":
+        return torch.where((at >= 0) & (at < length), at, length)
+    if fill == "edge":
+        return at.clamp(0, length - 1)
+    if fill == "wrap":
+        return at.remainder(length)
+    period = max(2 * (length - 1), 1)  # a single position has no mirror image but itself
+    at = at.remainder(period)
+    return torch.minimum(at, period - at)

@@ -88,7 +88,7 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
         )
         check_batch(found, train, problems)
         if model is not None and loss is not None and problems.clear_of("loss"):
-            metrics = probe(model, train, loss, dataset.outputs, found.dtype, problems)
+            metrics = probe(model, train, loss, several["augmentation"], dataset.outputs, found.dtype, problems)
             check_metrics(metrics, validation is not None, found, several["regularization"], problems)
     _check_rate(made.parts, several["regularization"], problems)
     problems.raise_any()
@@ -106,6 +106,7 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
         train=train,
         validation=validation,
         test=test,
+        outputs=dataset.outputs,
         drop_last=data.drop_last,
         model=model,
         w=w,

@@ -1,4 +1,4 @@
-"""Two examples sent through a network, to know before a run what it makes, whether it fits, and what it costs."""
+"""Two examples sent through augmentations, network and loss, to know before a run what they make and what it costs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlopt import parts
+from dlopt import parts, streams
+from dlopt.batches import mixable
 from dlopt.config.problems import Problems, named
 from dlopt.experiment import Settings
 from dlopt.mistakes import nearest
@@ -24,35 +25,108 @@ many cores small work becomes several times slower with all of them.
 
 
 def probe(
-    model: nn.Module, train: parts.Split, loss: parts.Loss, outputs: int, dtype: torch.dtype, problems: Problems
+    model: nn.Module,
+    train: parts.Split,
+    loss: parts.Loss,
+    augmentation: Mapping[str, parts.Augmentation],
+    outputs: int,
+    dtype: torch.dtype,
+    problems: Problems,
 ) -> list[str] | None:
-    """Send two examples through network and loss; the names of the loss's metrics, or None with a problem noted."""
+    """Send two examples through all that a step sends them through.
+
+    The names of the loss's metrics, or None with a problem noted.
+    """
     x, y = _two(train, dtype)
+    mixing = [f"augmentation.{name}" for name, part in augmentation.items() if part.mixes]
+    x, _ = _augmented(x, mixable(y, outputs, dtype) if mixing else y, augmentation, problems)
     made = _sent(model.to(dtype), x, outputs, problems)
     if made is None:
         return None
-    y = y.to(made.dtype) if y.is_floating_point() else y
     try:
-        with torch.no_grad():
-            value = loss(made, y)
-            metrics = list(loss.metrics(made, y))
+        found = _measured(loss, made, y)
     except Exception as error:
         problems.add("loss", f"fails on outputs {tuple(made.shape)} and targets {tuple(y.shape)}: {named(error)}")
         return None
+    value = found.pop("loss")
     if not isinstance(value, Tensor) or value.shape != ():
         shape = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         problems.add("loss", f"must make a tensor of shape (), the mean over a batch; it makes one {shape}")
+    elif mixing:
+        _check_probabilities(loss, made, y, mixing[0], problems)
     if not any(p.requires_grad for p in model.parameters()):
         problems.add("arch", "has no weights to train")
     _check_purity(model, x, problems)
-    return metrics
+    return list(found)
+
+
+def _measured(loss: parts.Loss, made: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """The loss and its metrics."""
+    with torch.no_grad():
+        return {"loss": loss(made, y)} | loss.metrics(made, y)
+
+
+def _check_probabilities(loss: parts.Loss, made: Tensor, y: Tensor, mixing: str, problems: Problems) -> None:
+    """A loss takes probabilities if it makes of sure ones what it makes of classes."""
+    soft = mixable(y, made.shape[-1], made.dtype)
+    try:
+        torch.testing.assert_close(_measured(loss, made, soft), _measured(loss, made, y), rtol=1e-4, atol=1e-5)
+    except Exception as error:
+        wrong = "not the same of them as of classes" if isinstance(error, AssertionError) else named(error)
+        problems.add(
+            "loss",
+            f"{mixing} mixes targets into probabilities (batch, outputs), which {type(loss).__name__} does not take "
+            f"({wrong}); use loss=cross_entropy, or leave {mixing} out",
+        )
+
+
+def _augmented(
+    x: Tensor, y: Tensor, augmentation: Mapping[str, parts.Augmentation], problems: Problems
+) -> tuple[Tensor, Tensor]:
+    """Both as a step gets them; as they were where an augmentation fails, with a problem noted."""
+    for name, part in augmentation.items():
+        at = f"augmentation.{name}"
+        if not problems.clear_of(at):
+            continue
+        before, given = torch.get_rng_state(), (x.clone(), y.clone())
+        try:
+            made: Any = part(*given, streams.key(0, name))
+        except Exception as error:
+            problems.add(at, f"fails on inputs {tuple(x.shape)} and targets {tuple(y.shape)}: {named(error)}")
+            continue
+        finally:
+            drawn = not torch.equal(before, torch.get_rng_state())
+            torch.set_rng_state(before)
+        wanted, found = _kinds((x, y)), _kinds(made)
+        if found != wanted:
+            problems.add(at, f"must make inputs and targets as it is given them, {wanted}; it makes {found}")
+            continue
+        if drawn:
+            problems.add(
+                at,
+                "draws from torch's global generator, so no run of it could be repeated; draw from the key, by "
+                "dlopt.streams.uniform and its like",
+            )
+        if not all(torch.equal(old, now) for old, now in zip((x, y), given, strict=True)):
+            problems.add(at, "changes the batch that it is given, which may be handed out again; make a new tensor")
+        x, y = made
+    return x, y
+
+
+def _kinds(made: Any) -> str:
+    """Shapes and types in words."""
+    if isinstance(made, tuple):
+        return " and ".join(_kinds(one) for one in made)
+    if isinstance(made, Tensor):
+        return f"{tuple(made.shape)} {str(made.dtype).removeprefix('torch.')}"
+    return f"a {type(made).__name__}"
 
 
 def _two(train: parts.Split, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Two examples, as training will see them."""
     rows = torch.arange(min(2, len(train))) if train.rows is None else train.rows[:2]
-    x = train.inputs[rows]
-    return (x.to(dtype) if x.is_floating_point() else x), train.targets[rows]
+    x, y = train.inputs[rows], train.targets[rows]
+    return (x.to(dtype) if x.is_floating_point() else x), (y.to(dtype) if y.is_floating_point() else y)
 
 
 def _sent(model: nn.Module, x: Tensor, outputs: int, problems: Problems) -> Tensor | None:

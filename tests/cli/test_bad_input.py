@@ -10,6 +10,7 @@ from dlopt.cli import main
 
 MINE = ("data=custom", "data._target_=mine.Blobs", "arch=mlp", "batch_size=16", "epochs=1")
 LINE = ("data=custom", "data._target_=mine.Line", "arch=mlp", "batch_size=16", "epochs=1")
+FAULTY = (*MINE, "augmentation=custom", "augmentation.custom._target_=mine.Faulty")
 
 CASES = {
     # names
@@ -51,6 +52,23 @@ CASES = {
     "1-D augmentation on images": (["data=digits", "augmentation=shift"], ["augmentation.shift", "1-D", "2-D"]),
     "2-D augmentation on series": (
         ["augmentation=custom", "augmentation.custom._target_=mine.Images"], ["augmentation.custom", "images (2-D)", "1-D"],
+    ),
+    "rotations of series": (["augmentation=rotate"], ["augmentation.rotate", "images (2-D)", "1-D"]),
+    "a padding as wide as the image": (
+        ["data=digits", "arch=mlp", "augmentation=crop", "augmentation.crop.padding=8"],
+        ["augmentation.crop", "padding must be less than height and width", "got 8"],
+    ),
+    "a range the wrong way round": (
+        ["data=digits", "arch=mlp", "augmentation=cowmix", "augmentation.cowmix.p_low=0.9"],
+        ["augmentation.cowmix", "p_low must be at most p_high", "0.9"],
+    ),
+    "mixed targets for a loss that fails on them": (
+        ["data=digits", "arch=mlp", "augmentation=cowmix", "loss=custom", "loss._target_=mine.Hinge"],
+        ["1 problem", "loss ", "augmentation.cowmix mixes", "Hinge does not take", "loss=cross_entropy"],
+    ),
+    "mixed targets for a loss that misreads them": (
+        ["data=digits", "arch=mlp", "augmentation=cowmix", "loss=custom", "loss._target_=mine.Careless"],
+        ["1 problem", "loss ", "augmentation.cowmix mixes", "Careless does not take", "not the same of them as of classes"],
     ),
     "convolutions on features": ([*MINE, "arch=cnn"], ["arch", "shape (4,)", "arch=mlp"]),
     "mse on classes": (["loss=mse"], ["loss", "loss=cross_entropy"]),
@@ -109,6 +127,20 @@ CASES = {
     "custom without a class": (["arch=custom"], ["arch._target_", "arch._target_=my_module.MyClass"]),
     "custom of a list without a class": (["diagnostic=custom"], ["diagnostic.custom._target_"]),
     "a key that the class needs": (["optimizer=custom", "optimizer._target_=mine.Sign"], ["optimizer.lr", "+optimizer.lr"]),
+    "an augmentation that fails": ([*FAULTY, "+augmentation.custom.how=error"], ["1 problem", "augmentation.custom", "fails", "IndexError"]),
+    "an augmentation of another shape": (
+        [*FAULTY, "+augmentation.custom.how=shape"], ["1 problem", "augmentation.custom", "must make inputs and targets", "it makes (2, 3) float32"],
+    ),
+    "an augmentation of another type": (
+        [*FAULTY, "+augmentation.custom.how=type"], ["1 problem", "augmentation.custom", "must make", "(2,) int64", "(2,) float32"],
+    ),
+    "an augmentation that makes one thing": ([*FAULTY, "+augmentation.custom.how=one"], ["1 problem", "augmentation.custom", "it makes (2, 4) float32\n"]),
+    "an augmentation that is not repeatable": (
+        [*FAULTY, "+augmentation.custom.how=random"], ["1 problem", "augmentation.custom", "global generator", "dlopt.streams"],
+    ),
+    "an augmentation in place": (
+        [*FAULTY, "+augmentation.custom.how=in_place"], ["1 problem", "augmentation.custom", "changes the batch"],
+    ),
     "no network": (["arch=custom", "arch._target_=mine.Fixed"], ["arch", "torch.nn.Module"]),
     "a network of the wrong shape": (["arch=custom", "arch._target_=mine.Wrong"], ["arch", "(2, 11)", "(2, 10)"]),
     "a network that is not repeatable": (["arch=custom", "arch._target_=mine.Impure"], ["arch", "global generator", "nn.Dropout"]),

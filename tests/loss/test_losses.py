@@ -97,6 +97,37 @@ def test_accuracy_of_perfect_and_of_hopeless_outputs(shift, accuracy):
     assert CrossEntropy().metrics(outputs, targets)["accuracy"] == accuracy
 
 
+def probabilities(lead=()):
+    return torch.randn(*lead, N, C, dtype=torch.float64).softmax(-1)
+
+
+def test_cross_entropy_of_probabilities_is_minus_the_mean_of_the_expected_log_probability():
+    outputs, _ = batch("classes")
+    targets = probabilities()
+    total = 0.0
+    for row, p in zip(outputs.tolist(), targets.tolist(), strict=True):
+        total -= sum(q * math.log(math.exp(o) / sum(math.exp(k) for k in row)) for o, q in zip(row, p, strict=True))
+    assert CrossEntropy()(outputs, targets).item() == pytest.approx(total / N)
+    assert torch.autograd.gradcheck(lambda o: CrossEntropy()(o, targets), (outputs.requires_grad_(),))
+
+
+@pytest.mark.parametrize("lead", [(), (3,)])
+def test_sure_probabilities_are_classes(lead):
+    outputs, targets = batch("classes", lead)
+    sure = torch.nn.functional.one_hot(targets, C).double()
+    mapped = torch.vmap(CrossEntropy()) if lead else CrossEntropy()
+    torch.testing.assert_close(mapped(outputs, sure), mapped(outputs, targets))
+    torch.testing.assert_close(CrossEntropy().metrics(outputs, sure), CrossEntropy().metrics(outputs, targets))
+
+
+def test_the_accuracy_of_probabilities_is_that_against_the_largest():
+    outputs, _ = batch("classes")
+    targets = probabilities()
+    right = sum(o.index(max(o)) == p.index(max(p)) for o, p in zip(outputs.tolist(), targets.tolist(), strict=True))
+    assert 0 < right < N
+    assert CrossEntropy().metrics(outputs, targets)["accuracy"].item() == pytest.approx(right / N)
+
+
 def test_mean_squared_error_is_the_mean_of_squares_over_examples_and_outputs():
     outputs, targets = batch("numbers")
     pairs = zip(outputs.flatten().tolist(), targets.flatten().tolist(), strict=True)
