@@ -71,6 +71,12 @@ class Examples:
         return tensor[rows] if self._shared else tensor[torch.arange(self.lanes, device=rows.device)[:, None], rows]
 
 
+def per_epoch(examples: int, size: int, *, drop_last: bool) -> int:
+    """How many mini-batches make a pass over so many examples."""
+    whole, rest = divmod(examples, min(size, examples))
+    return whole + (rest > 0 and not drop_last)
+
+
 class Batches:
     """Mini-batches without replacement: each epoch is a new order of the examples, drawn from (key, epoch).
 
@@ -82,8 +88,7 @@ class Batches:
         self.examples = examples
         self.size = min(size, examples.size)
         self.keys = list(keys)
-        whole, rest = divmod(examples.size, self.size)
-        self.per_epoch = whole + (rest > 0 and not drop_last)
+        self.per_epoch = per_epoch(examples.size, size, drop_last=drop_last)
         self._epoch = -1
         self._chunks: Sequence[Tensor] = ()
         # A copy: what a part does to a batch in place must not reach the data, which other runs may share.

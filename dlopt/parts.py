@@ -236,11 +236,33 @@ class Optimizer:
         raise NotImplementedError
 
 
+Unit = Literal["steps", "epochs"]
+
+
+class Time(NamedTuple):
+    """A moment of a run: the step numbered 0, 1, ..., steps - 1, of which per_epoch make a pass over the data."""
+
+    step: int
+    steps: int
+    per_epoch: int
+
+    def t(self, unit: Unit) -> float:
+        """How many steps, or epochs, are done. Epochs are a real number, whole where one ends and the next begins."""
+        return self.step if unit == "steps" else self.step / self.per_epoch
+
+    def after(self, n: int) -> Time:
+        """The same moment as one of the run that is left after n steps."""
+        return Time(self.step - n, self.steps - n, self.per_epoch)
+
+
 class Schedule(Protocol):
     """A factor over time."""
 
-    def __call__(self, step: int, steps: int) -> float:
-        """The factor of the step numbered 0, 1, ..., steps - 1."""
+    def __call__(self, time: Time) -> float:
+        """The factor at this step, finite and not negative.
+
+        ValueError says that a run of this length cannot be; each run is asked before it starts.
+        """
 
 
 class Averaging(Protocol):

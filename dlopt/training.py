@@ -15,7 +15,7 @@ from dlopt.batches import Batches, Examples, Place
 from dlopt.experiment import Experiment
 from dlopt.lanes import differing, kept_columns, mapped
 from dlopt.objective import Objective, Problem
-from dlopt.parts import Optimizer, Regularization, Step, overrides
+from dlopt.parts import Optimizer, Regularization, Step, Time, overrides
 from dlopt.streams import Key
 
 
@@ -62,11 +62,11 @@ class Training:
         self._purposes: dict[str, Key] = {}
         self.place = Place(self.device, self.dtype)
         self.examples = self.examples_of([e.train for e in experiments])
-        size = self.examples.size if self.settings.batch_size == "full" else self.settings.batch_size
+        size = self.settings.batch(self.examples.size)
         orders = [streams.fold(key, "order") for key in self._keys]
         self.batches = Batches(self.examples, size, orders, drop_last=first.drop_last)
         self.per_epoch = self.batches.per_epoch
-        self.steps = self.settings.steps or self.settings.epochs * self.per_epoch
+        self.steps = self.settings.length(self.per_epoch)
         self.step = 0
 
     # ------------------------------------------------------------------------------------------- one step
@@ -85,7 +85,8 @@ class Training:
 
     def optimizer(self) -> Optimizer:
         """The rule with this step's rate."""
-        factors = [schedule(self.step, self.steps) for schedule in self._schedules]
+        time = Time(self.step, self.steps, self.per_epoch)
+        factors = [schedule(time) for schedule in self._schedules]
         if all(factor == 1.0 for factor in factors):
             return self._rule
         factor = factors[0] if self.solo else self._column(factors)

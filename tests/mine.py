@@ -8,7 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from dlopt import streams
-from dlopt.parts import Augmentation, Data, Dataset, Diagnostic, Moment, Optimizer, Oracle, Regularization, Split, Step
+from dlopt.parts import (
+    Augmentation,
+    Data,
+    Dataset,
+    Diagnostic,
+    Moment,
+    Optimizer,
+    Oracle,
+    Regularization,
+    Schedule,
+    Split,
+    Step,
+    Time,
+)
 from dlopt.ranges import Positive
 from dlopt.streams import Key
 from dlopt.weights import Layout
@@ -119,6 +132,14 @@ class Bold(Optimizer):
     def step(self, w: Tensor, state: Any, objective: Oracle) -> Step:
         loss, g = objective.gradient(w)
         return Step(w + self.lr * 1e20 * g, state, loss, g)
+
+
+@dataclass(frozen=True)
+class Still(Optimizer):
+    """Has no rate, and goes nowhere."""
+
+    def step(self, w: Tensor, state: Any, objective: Oracle) -> Step:
+        return Step(w, state, *objective.gradient(w))
 
 
 class NotARule:
@@ -233,8 +254,27 @@ class Hinge:
 
 @dataclass(frozen=True)
 class Sawtooth:
-    def __call__(self, step: int, steps: int) -> float:
-        return 1.0 - (step % 5) / 10
+    def __call__(self, time: Time) -> float:
+        return 1.0 - (time.step % 5) / 10
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A share of another schedule."""
+
+    share: float
+    rest: Schedule
+
+    def __call__(self, time: Time) -> float:
+        return self.share * self.rest(time)
+
+
+@dataclass(frozen=True)
+class Endless:
+    """A schedule that is finite at the first step alone."""
+
+    def __call__(self, time: Time) -> float:
+        return float("inf") if time.step else 1.0
 
 
 class Impure(nn.Module):

@@ -4,10 +4,9 @@ import math
 
 import pytest
 import torch
-from helpers import DEVICE, built, trained, weights
+from helpers import DEVICE, built, stopped, trained, weights
 
 from dlopt.config import paths
-from dlopt.run import Run
 from dlopt.train import train
 
 OPTIONS = [(g, o) for g in paths.groups() if g != "experiment" for o in paths.options(g) if o != "custom"]
@@ -42,6 +41,8 @@ def problem(group: str, option: str) -> list[str]:
         common += ["data.train_size=60"]
     if (group, option) == ("loss", "mse"):
         common = [c for c in common if "data" not in c] + ["data=custom", "data._target_=mine.Line"]
+    if option == "warmup":
+        common += ["schedule.length=1"]
     if option == "cnn":
         common += ["arch.channels=[3,3]", "arch.kernels=[3,2]"]
     return common
@@ -75,12 +76,9 @@ def check(overrides: list[str], folder) -> None:
     assert torch.isfinite(weights(run)).all()
     assert math.isfinite(summary["test/loss"])
 
-    half = Run.create(folder / "half")
-    train([built(*overrides, "epochs=1", "schedule=constant")], [half])
-    if "schedule=cosine" not in overrides and "schedule=custom" not in overrides:  # whose course depends on the length
-        again = Run.create(half.path, again=True)
-        train([built(*overrides, f"resume={half.path}")], [again])
-        assert torch.equal(weights(again), weights(run))
+    half = stopped(folder / "half", summary["step"] // 2, built(*overrides))
+    train([built(*overrides, f"resume={half.path}")], [half])
+    assert torch.equal(weights(half), weights(run))
 
     _, lanes = trained(folder / "lanes", built(*overrides), built(*overrides, "seed=1"))
     torch.testing.assert_close(weights(lanes[0]), weights(run), rtol=1e-9, atol=1e-9)

@@ -11,6 +11,7 @@ import yaml
 from hydra.utils import get_object
 
 from dlopt.config import paths
+from dlopt.config.nested import held
 from dlopt.config.signature import describe, signature
 
 ROOT = paths.CONF.parent
@@ -137,7 +138,9 @@ def test_an_option_states_every_hyperparameter(group, option):
         assert "\n" in doc or len(doc) < 121
         inherited = "".join(inspect.getdoc(base) or "" for base in inspect.getmro(target)[1:])
         takes = {k: p for k, p in signature(target).parameters.items() if k not in SUPPLIED.get(group, ())}
-        assert set(node) - {"_target_"} == set(takes)
+        inner = held(paths.CONF / group / f"{option}.yaml")
+        assert set(node) - {"_target_", "defaults"} | set(inner) == set(takes)
+        assert all(default in paths.options(other) for other, default in inner.values())
         for key, parameter in takes.items():
             assert parameter.required, f"{key} has a hidden default"
             assert describe(parameter.hint) != "anything"

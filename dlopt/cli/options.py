@@ -78,6 +78,7 @@ def _group(console: Console, group: str) -> None:
 def _option(console: Console, group: str, option: str) -> None:
     import yaml
 
+    from dlopt.config.nested import held
     from dlopt.config.signature import describe, shown
     from dlopt.config.targets import SUPPLIED
 
@@ -107,13 +108,15 @@ def _option(console: Console, group: str, option: str) -> None:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for title in ("key", "default", "range"):
             table.add_column(title)
-        rows = [(k, v) for k, v in node.items() if k != "_target_" and k not in SUPPLIED.get(group, ())]
+        rows = [(k, v) for k, v in node.items() if k not in ("_target_", "defaults", *SUPPLIED.get(group, ()))]
         for key, value in rows:
             table.add_row(
                 f"{prefix}.{key}",
                 value if isinstance(value, str) else shown(value),
                 describe(hints[key].hint) if key in hints else "",
             )
-        if rows:
+        for key, (other, default) in held(file).items():
+            table.add_row(f"{group}.{key}", default, f"an option of {other}")
+        if table.rows:
             console.print()
             console.print(table, highlight=False)

@@ -24,8 +24,8 @@ def train(argv: Sequence[str]) -> int:
     from hydra.errors import HydraException
 
     from dlopt.cli.resume import resume
-    from dlopt.config import callback, resolvers
-    from dlopt.config.errors import explain, said
+    from dlopt.config import callback, nested, resolvers
+    from dlopt.config.errors import explain, own_folder, said
     from dlopt.config.problems import ConfigError
 
     _codes.clear()
@@ -43,6 +43,8 @@ def train(argv: Sequence[str]) -> int:
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises instead of printing
     try:
+        argv = [nested.in_full(a, [paths.CONF, *own_folder(argv)]) for a in argv]
+        sys.argv[1:] = argv
         hydra.main(version_base="1.3", config_path=str(paths.CONF), config_name="config")(_task)()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else USAGE if end.code else max(_codes, default=DONE)
@@ -71,17 +73,18 @@ def _task(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    from dlopt.config import callback
+    from dlopt.config import callback, nested
     from dlopt.config.build import build
 
     hydra = HydraConfig.get()
     path = Path(hydra.runtime.output_dir)
     typed = list(hydra.overrides.task)
     experiment, notices = callback.ready.pop() if callback.ready else build(config, typed)
-    chosen = {k: v for k, v in hydra.runtime.choices.items() if not k.startswith("hydra/") and v is not None}
+    choices = {nested.in_short(k): v for k, v in hydra.runtime.choices.items()}
+    chosen = {k: v for k, v in choices.items() if not k.startswith("hydra/") and v is not None}
     flat = hparams_of(OmegaConf.to_container(config, resolve=True), chosen)  # type: ignore[arg-type]
     many = str(hydra.mode) == "RunMode.MULTIRUN"
-    title = " ".join(typed) if many else ""
+    title = " ".join(map(nested.in_short, typed)) if many else ""
     _codes.append(FAILED)  # unless it turns out otherwise
     code, summary = run_one(experiment, path, flat, notices, title=title, many=many)
     _codes[-1] = code

@@ -8,6 +8,7 @@ does not bring up ten others.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -17,11 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from dlopt import parts, streams
+from dlopt.batches import per_epoch
 from dlopt.config import paths, targets
 from dlopt.config.adopt import adopt
 from dlopt.config.data import check_batch, check_dataset, check_dims, cut, preprocessed
 from dlopt.config.probe import check_metrics, probe, threads
-from dlopt.config.problems import ConfigError, Problems
+from dlopt.config.problems import ConfigError, Problems, named
 from dlopt.config.settings import settings
 from dlopt.experiment import Experiment, Settings, initial_weights
 from dlopt.weights import Layout
@@ -75,13 +77,14 @@ def _build(config: DictConfig, given: Sequence[str]) -> tuple[Experiment, list[s
             train, validation = cut(dataset, data, found, problems)
             if problems.clear_of("arch", "activation", "normalization"):
                 model = made.network(dataset, several["regularization"], found)
-    if train is not None and dataset is not None and found is not None:
+    if train is not None and dataset is not None and data is not None and found is not None:
         train, validation, test, statistics = preprocessed(train, validation, dataset.test, several["preprocess"])
         check_batch(found, train, problems)
+        epoch = per_epoch(len(train), found.batch(len(train)), drop_last=data.drop_last)
+        _check_schedule(made.parts, found.length(epoch), epoch, problems)
         if model is not None and loss is not None and problems.clear_of("loss"):
             metrics = probe(model, train, loss, dataset.outputs, found.dtype, problems)
             check_metrics(metrics, validation is not None, found, several["regularization"], problems)
-    _check_schedule(made.parts, problems)
     problems.raise_any()
 
     assert found and train and data and loss and model  # else there was a problem
@@ -145,9 +148,21 @@ def _check_against(
     check_dims(augmentation, dataset, problems)
 
 
-def _check_schedule(made: Mapping[str, Any], problems: Problems) -> None:
+def _check_schedule(made: Mapping[str, Any], steps: int, per_epoch: int, problems: Problems) -> None:
+    """A schedule over the run's own course, at no more than a thousand of its steps."""
     schedule, optimizer = made.get("schedule"), made.get("optimizer")
-    if schedule is not None and optimizer is not None and not hasattr(optimizer, "lr") and schedule(1, 10) != 1.0:
+    if schedule is None:
+        return
+    try:
+        factors = [schedule(parts.Time(t, steps, per_epoch)) for t in {*range(0, steps, 1 + steps // 999), steps - 1}]
+    except Exception as error:
+        problems.add("schedule", str(error) if isinstance(error, ValueError) else f"fails: {named(error)}")
+        return
+    for factor in factors:
+        if not (isinstance(factor, (int, float)) and 0 <= factor < math.inf):
+            problems.add("schedule", f"must make finite numbers >= 0, it makes {factor}")
+            return
+    if optimizer is not None and not hasattr(optimizer, "lr") and any(factor != 1.0 for factor in factors):
         problems.add("schedule", f"{type(optimizer).__name__} has no rate lr to change; use schedule=constant")
 
 

@@ -31,10 +31,7 @@ def resolve(path: str, node: Node, problems: Problems) -> Any:
 
     target = node["_target_"]
     if target == "???":
-        group = path.split(".", maxsplit=1)[0]
-        problems.add(
-            f"{path}._target_", f"name your class: {path}._target_=my_module.MyClass ({group}=custom has none)"
-        )
+        problems.add(f"{path}._target_", f"name your class: {path}._target_=my_module.MyClass (custom has none)")
         return None
     hydra_log = logging.getLogger("hydra.utils")
     try:

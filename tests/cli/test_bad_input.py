@@ -46,7 +46,44 @@ CASES = {
     "several values without -m": (["optimizer.lr=0.1,0.2"], ["optimizer.lr", "add -m"]),
     "a list for a group of one": (["optimizer=[sgd,adam]"], ["optimizer", "takes one option"]),
     "no option": (["~optimizer"], ["optimizer", "choose one of", "adam"]),
+    # options inside options
+    "unknown option inside an option": (
+        ["schedule=warmup", "schedule.then=cosin"], ["schedule.then ", "no option 'cosin'", "did you mean cosine"],
+    ),
+    "unknown option as Hydra spells it": (["schedule=warmup", "schedule@schedule.then=cosin"], ["schedule.then ", "did you mean cosine"]),
+    "an inner key out of range": (
+        ["schedule=warmup", "schedule.then=cosine", "schedule.then.final=2", "schedule.length=-1"],
+        ["2 problems", "schedule.then.final", "<= 1, got 2", "schedule.length", ">= 0, got -1"],
+    ),
+    "unknown inner key": (
+        ["schedule=warmup", "schedule.then.finl=0.1", "schedule.then=cosine"], ["1 problem", "schedule.then.finl", "did you mean final"],
+    ),
+    "unknown option and keys below it": (
+        ["schedule=warmup", "schedule.then=cosin", "schedule.then.final=0.1", "schedule.length=-1"],
+        ["2 problems", "did you mean cosine", "schedule.length"],
+    ),
+    "an inner option where none is held": (["schedule.then=cosine"], ["schedule.then ", "schedule=warmup would have it"]),
+    "a key of another option": (["schedule.final=0.1"], ["schedule.final", "schedule=cosine would have it"]),
+    "an inner class without a name": (
+        ["schedule=warmup", "schedule.then=custom"], ["schedule.then._target_=my_module.MyClass"],
+    ),
+    "an inner option of another kind": (
+        ["schedule=warmup", "schedule.then=custom", "schedule.then._target_=mine.NotARule"], ["schedule ", "fails", "not callable"],
+    ),
+    "a bad inner option of a sweep": (
+        ["-m", "schedule=warmup", "schedule.then=cosine,cosin"], ["schedule.then ", "did you mean cosine", "in the run schedule.then=cosin"],
+    ),
     # impossible pairs
+    "a warm-up longer than the run": (
+        ["schedule=warmup", "epochs=3"], ["schedule ", "160 steps is longer than the run, 96"],
+    ),
+    "a schedule that makes no factors": (
+        ["schedule=custom", "schedule._target_=mine.Endless"], ["schedule ", "finite numbers >= 0", "inf"],
+    ),
+    "a schedule for a rule without a rate": (
+        [*MINE, "epochs=4", "optimizer=custom", "optimizer._target_=mine.Still", "schedule=step", "schedule.every=3"],
+        ["schedule ", "Still has no rate lr", "schedule=constant"],
+    ),
     "1-D augmentation on images": (["data=digits", "augmentation=shift"], ["augmentation.shift", "1-D", "2-D"]),
     "2-D augmentation on series": (
         ["augmentation=custom", "augmentation.custom._target_=mine.Images"], ["augmentation.custom", "images (2-D)", "1-D"],
