@@ -7,7 +7,7 @@ nothing else has to know. Nothing here imports a part, and no part imports anoth
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -229,8 +229,12 @@ class Optimizer:
         """The state before the first step: a NamedTuple of tensors, or () for none.
 
         A tensor of the state has w's leading dimensions, or none at all when every run would hold the same number.
+        A rule without lanes may have any object with state_dict() and load_state_dict(), of tensors and numbers.
         """
         return ()
+
+    def check(self, w: Tensor, layout: Layout) -> None:
+        """Raise, before a run starts, what says why the rule cannot train these initial weights, (P,)."""
 
     def step(self, w: Tensor, state: Any, objective: Oracle) -> Step:
         raise NotImplementedError
@@ -333,6 +337,26 @@ class Diagnostic:
 
     def measure(self, moment: Moment, memory: Any) -> tuple[dict[str, Tensor], Any]:
         """Tags with values of w's leading shape, and what to be handed at the next measurement (None at the first)."""
+        raise NotImplementedError
+
+
+class Wrapper:
+    """A part around a callable of another library: one key names it, and another holds arguments for it.
+
+    name      which of them
+    options   its arguments, but for those that the part itself passes
+    """
+
+    passed: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The names that it knows."""
+        raise NotImplementedError
+
+    @classmethod
+    def wrapped(cls, name: str) -> Callable[..., Any]:
+        """What a name stands for, or a dotted path. LookupError where it is none that is known."""
         raise NotImplementedError
 
 

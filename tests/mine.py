@@ -83,6 +83,18 @@ class Net(nn.Module):
         return self.head(self.drop(self.norm(self.body(x)).relu()))
 
 
+class Matrices(nn.Module):
+    """Matrices alone, as Muon wants them, and no biases."""
+
+    def __init__(self, inputs: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        self.one = nn.Linear(_size(inputs), 6, bias=False)
+        self.two = nn.Linear(6, outputs, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.two(self.one(x.flatten(1)).tanh())
+
+
 class Wrong(nn.Module):
     """Makes outputs of the wrong shape."""
 
@@ -132,6 +144,46 @@ class Bold(Optimizer):
     def step(self, w: Tensor, state: Any, objective: Oracle) -> Step:
         loss, g = objective.gradient(w)
         return Step(w + self.lr * 1e20 * g, state, loss, g)
+
+
+class Lion(torch.optim.Optimizer):
+    """Chen et al. 2023, as a torch optimizer of one's own; it counts its steps in its group."""
+
+    def __init__(self, params: Any, lr: float = 1e-4, betas: tuple[float, float] = (0.9, 0.99)) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "k": 0})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        loss = None if closure is None else torch.enable_grad()(closure)()
+        for group in self.param_groups:
+            one, two = group["betas"]
+            group["k"] += 1
+            for p in group["params"]:
+                m = self.state[p].setdefault("m", torch.zeros_like(p))
+                p.add_(torch.lerp(p.grad, m, one).sign(), alpha=-group["lr"] / group["k"])
+                m.mul_(two).add_(p.grad, alpha=1 - two)
+        return loss
+
+
+class Plain(torch.optim.Optimizer):
+    """w <- w - lr (g + w), the gradients changed in place; its step takes no closure, as some do."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for p in self.param_groups[0]["params"]:
+            p.add_(p.grad.add_(p), alpha=-self.param_groups[0]["lr"])
+
+
+class Deaf(torch.optim.Optimizer):
+    """Takes a closure and never calls it."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+
+    def step(self, closure: Any = None) -> None: ...
 
 
 @dataclass(frozen=True)

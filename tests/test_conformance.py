@@ -80,5 +80,10 @@ def check(overrides: list[str], folder) -> None:
     train([built(*overrides, f"resume={half.path}")], [half])
     assert torch.equal(weights(half), weights(run))
 
-    _, lanes = trained(folder / "lanes", built(*overrides), built(*overrides, "seed=1"))
+    one, two = built(*overrides), built(*overrides, "seed=1")
+    if not one.optimizer.lanes:
+        with pytest.raises(ValueError, match="cannot train runs in lanes"):
+            trained(folder / "lanes", one, two)
+        return
+    _, lanes = trained(folder / "lanes", one, two)
     torch.testing.assert_close(weights(lanes[0]), weights(run), rtol=1e-9, atol=1e-9)

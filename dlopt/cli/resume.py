@@ -107,14 +107,24 @@ def _is_option(node: Any) -> bool:
 
 
 def check(run: Any, experiment: Any) -> None:
-    """Whether the last checkpoint is one of this network."""
-    from dlopt.config.problems import ConfigError
+    """Whether the last checkpoint is one of this network and of this rule."""
+    import torch
+
+    from dlopt.checkpoint import restored
+    from dlopt.config.problems import ConfigError, named
+    from dlopt.weights import Layout
 
     if not run.checkpoint("last").exists():
         return
-    saved = {name: tuple(x.shape) for name, x in run.load("last")["model"].items()}
+    content = run.load("last")
+    saved = {name: tuple(x.shape) for name, x in content["model"].items()}
     mine = {name: tuple(x.shape) for name, x in experiment.model.state_dict().items()}
     if saved != mine:
         name = next(n for n in saved.keys() | mine.keys() if saved.get(n) != mine.get(n))
         said = f"its checkpoint is of another network: {name} has shape {saved.get(name)}, not {mine.get(name)}"
         raise ConfigError([("resume", said)])
+    state = experiment.optimizer.init(experiment.w.clone(), Layout.of(experiment.model))
+    try:
+        restored(state, content["state"], torch.device("cpu"))
+    except Exception as error:
+        raise ConfigError([("optimizer", f"cannot go on from its checkpoint: {named(error)}")]) from error

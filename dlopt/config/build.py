@@ -95,6 +95,8 @@ def _build(config: DictConfig, given: Sequence[str]) -> tuple[Experiment, list[s
     except Exception as error:
         problems.add("init", f"fails: {type(error).__name__}: {error}")
         raise ConfigError(problems.found) from error
+    _check_rule(made.parts["optimizer"], w, Layout.of(model), found.device, problems)
+    problems.raise_any()
     experiment = Experiment(
         settings=found,
         train=train,
@@ -164,6 +166,18 @@ def _check_schedule(made: Mapping[str, Any], steps: int, per_epoch: int, problem
             return
     if optimizer is not None and not hasattr(optimizer, "lr") and any(factor != 1.0 for factor in factors):
         problems.add("schedule", f"{type(optimizer).__name__} has no rate lr to change; use schedule=constant")
+
+
+def _check_rule(optimizer: parts.Optimizer, w: Tensor, layout: Layout, device: str, problems: Problems) -> None:
+    """A rule against the weights that it is to train, where it has something to say of them."""
+    if not parts.overrides(optimizer, "check", parts.Optimizer):
+        return
+    try:
+        optimizer.check(w.to(device), layout)
+    except Exception as error:
+        problems.add(
+            "optimizer", f"cannot train this network: {error if isinstance(error, ValueError) else named(error)}"
+        )
 
 
 # ------------------------------------------------------------------------------------------- parts

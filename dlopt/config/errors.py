@@ -109,12 +109,14 @@ def _one(override: str, error: Exception) -> Problem:
     if "multirun" in text or "Ambiguous value" in text:
         return key, f"has several values, {value}: add -m for a run of each (a list is written [a,b])"
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) or "Could not override" in text:
+        inside = str(getattr(cause, "full_key", None) or "")  # of KEY={inside: value}
+        key = inside if inside.startswith(f"{key}.") else key
         return key, _unknown(key, cause)
     return key, said(error)
 
 
 def _unknown(key: str, cause: Any) -> str:
-    """A key that is nowhere in the configuration."""
+    """What is wrong with a key that is nowhere in the configuration."""
     parent, _, last = key.rpartition(".")
     node = getattr(cause, "parent_node", None)
     try:
@@ -135,6 +137,8 @@ def _unknown(key: str, cause: Any) -> str:
         takers = [f"{group}={option}" for option, file in files if last in nested.keys(file)]
         if takers:
             return f"there is no such key here; {' and '.join(takers)} would have it"
+    if node is not None and len(node) == 0:
+        return f"there is no such key yet; add it with a plus: +{key}=..."
     return f"there is no such key{nearest(last, names)}"
 
 

@@ -73,6 +73,35 @@ CASES = {
     "a bad inner option of a sweep": (
         ["-m", "schedule=warmup", "schedule.then=cosine,cosin"], ["schedule.then ", "did you mean cosine", "in the run schedule.then=cosin"],
     ),
+    # torch's rules
+    "unknown class of torch.optim": (
+        ["optimizer=torch_optim", "optimizer.name=AdmW"], ["optimizer.name", "no AdmW in torch.optim", "did you mean AdamW"],
+    ),
+    "a class of torch.optim that is none": (["optimizer=torch_optim", "optimizer.name=Optimizer"], ["optimizer.name", "no Optimizer"]),
+    "a class of one's own that is not there": (["optimizer=torch_optim", "optimizer.name=mine.Lyon"], ["optimizer.name", "cannot import mine.Lyon"]),
+    "a module of one's own that fails": (["optimizer=torch_optim", "optimizer.name=broken.X"], ["optimizer.name", "ZeroDivisionError"]),
+    "unknown argument": (
+        ["optimizer=torch_optim", "+optimizer.options.weight_decy=1"], ["optimizer.options.weight_decy", "AdamW", "did you mean weight_decay"],
+    ),
+    "an argument without a plus": (
+        ["optimizer=torch_optim", "optimizer.options.eps=1"], ["optimizer.options.eps", "+optimizer.options.eps=..."],
+    ),
+    "an argument without a plus in braces": (
+        ["optimizer=torch_optim", "optimizer.options={eps: 1}"], ["optimizer.options.eps", "+optimizer.options.eps=..."],
+    ),
+    "text for a number or a tensor": (
+        ["optimizer=torch_optim", "optimizer.name=SGD", "+optimizer.options.weight_decay=abc"],
+        ["optimizer.options.weight_decay", "must be a number", "'abc'"],
+    ),
+    "one number for two": (["optimizer=torch_optim", "+optimizer.options.betas=[0.9]"], ["optimizer.options.betas", "a list [a number"]),
+    "the rate in another place": (["optimizer=torch_optim", "+optimizer.options.lr=1"], ["optimizer.options.lr", "leave it out"]),
+    "arguments that are none": (["optimizer=torch_optim", "optimizer.options=3"], ["optimizer.options", "keys with values, got 3"]),
+    "an argument that the class refuses": (
+        ["optimizer=torch_optim", "+optimizer.options.eps=-1"], ["optimizer ", "cannot train this network", "epsilon value: -1"],
+    ),
+    "a class that refuses the net": (["optimizer=torch_optim", "optimizer.name=Muon"], ["optimizer ", "Muon only supports 2D parameters"]),
+    "a class that refuses the gradient": (["optimizer=torch_optim", "optimizer.name=SparseAdam"], ["optimizer ", "dense gradients"]),
+    "a class that never asks": (["optimizer=torch_optim", "optimizer.name=mine.Deaf"], ["optimizer ", "Deaf", "does not call its closure"]),
     # impossible pairs
     "a warm-up longer than the run": (
         ["schedule=warmup", "epochs=3"], ["schedule ", "160 steps is longer than the run, 96"],

@@ -345,6 +345,26 @@ def test_what_cannot_change_in_a_run_that_goes_on(change, here, capsys):
     assert {p: p.read_bytes() for p in find().path.rglob("*") if p.is_file()} == before
 
 
+def test_the_state_of_another_rule_is_refused(here, capsys):
+    assert main(["train", *BLOBS, "optimizer=torch_optim"]) == 0
+    before = {p: p.read_bytes() for p in find().path.rglob("*") if p.is_file()}
+    assert main(["train", "resume=last", "epochs=5", "optimizer.name=SGD"]) == 2
+    assert "AdamW, not of torch.optim.sgd.SGD" in capsys.readouterr().err
+    assert {p: p.read_bytes() for p in find().path.rglob("*") if p.is_file()} == before
+    assert main(["train", "resume=last", "epochs=5", "optimizer.lr=0.1"]) == 0
+    assert find().rows()[-1]["lr"] == 0.1
+
+
+def test_only_torchs_own_rules_import_what_they_need(here):
+    """Making one imports torch._dynamo, 0.7 s; the rules of ours do without."""
+    for rule, wanted in ("adam", "False"), ("torch_optim", "True"):
+        argv = ["train", *BLOBS, f"optimizer={rule}", "hydra.run.dir=" + rule]
+        code = f"import sys; from dlopt.cli import main; main({argv}); print('torch._dynamo' in sys.modules)"
+        environment = {"PYTHONPATH": PLACES, "PATH": "/usr/bin:/bin", "HOME": str(here)}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+        assert done.stdout.splitlines()[-1] == wanted
+
+
 def test_what_was_set_anew_is_kept_with_the_run(here, capsys):
     assert main(["train", *BLOBS]) == 0
     assert main(["train", "resume=last", "epochs=5", "optimizer.lr=0.05"]) == 0
