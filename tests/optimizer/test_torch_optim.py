@@ -202,6 +202,20 @@ def test_a_class_without_a_closure_and_one_that_spoils_its_gradients():
     assert torch.equal(moment.gradient, before)
 
 
+def test_an_iterate_in_another_place_is_the_one_that_moves():
+    bowl, w = Bowl(nn.Linear(3, 2)), torch.linspace(-1, 1, 8)
+    rule = TorchOptim("Adam", 0.1, {})
+    state, other = rule.init(w, bowl.layout), rule.init(w.clone(), bowl.layout)
+    straight = w.clone()
+    for _ in range(4):
+        left, w = w, w.clone()
+        before = left.clone()
+        rule.step(w, state, bowl)
+        rule.step(straight, other, bowl)
+        assert torch.equal(left, before)
+    assert torch.equal(w, straight)
+
+
 def test_a_check_moves_nothing():
     w = torch.linspace(-1, 1, 8)
     before = w.clone()
