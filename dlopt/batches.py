@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dlopt import streams
@@ -103,7 +102,16 @@ class Examples:
 
 def mixable(targets: Tensor, outputs: int, dtype: torch.dtype) -> Tensor:
     """Targets of which means can be taken: classes (...) as probabilities (..., outputs), numbers as they are."""
-    return targets if targets.is_floating_point() else F.one_hot(targets, outputs).to(dtype)
+    if targets.is_floating_point():
+        return targets
+    # one_hot would look whether the classes are in range, and wait for the answer
+    return (targets.unsqueeze(-1) == torch.arange(outputs, device=targets.device)).to(dtype)
+
+
+def per_epoch(examples: int, size: int, *, drop_last: bool) -> int:
+    """How many mini-batches make a pass over so many examples."""
+    whole, rest = divmod(examples, min(size, examples))
+    return whole + (rest > 0 and not drop_last)
 
 
 class Batches:
@@ -117,8 +125,7 @@ class Batches:
         self.examples = examples
         self.size = min(size, examples.size)
         self.keys = list(keys)
-        whole, rest = divmod(examples.size, self.size)
-        self.per_epoch = whole + (rest > 0 and not drop_last)
+        self.per_epoch = per_epoch(examples.size, size, drop_last=drop_last)
         self._epoch = -1
         self._chunks: Sequence[Tensor] = ()
         # A copy: what a part does to a batch in place must not reach the data, which other runs may share.

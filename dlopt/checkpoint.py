@@ -70,6 +70,8 @@ def fill(training: Training, w: Tensor, running: Mapping[str, Tensor], saved: Ma
 
 def plain(x: Any, i: int, solo: bool) -> Any:
     """Lane i of a state, as nested dicts of tensors and numbers: loading a named tuple would import its class."""
+    if hasattr(x, "state_dict"):
+        x = x.state_dict()
     if hasattr(x, "_asdict"):
         x = x._asdict()
     if isinstance(x, Mapping):
@@ -81,6 +83,9 @@ def plain(x: Any, i: int, solo: bool) -> Any:
 
 def restored(like: Any, content: Any, device: torch.device) -> Any:
     """The inverse of `plain`, in the classes of a fresh state."""
+    if hasattr(like, "load_state_dict"):
+        like.load_state_dict(content)
+        return like
     if hasattr(like, "_fields"):
         return type(like)(*(restored(v, content[k], device) for k, v in like._asdict().items()))
     if isinstance(content, Mapping):

@@ -78,6 +78,14 @@ class Settings:
     validation: Validation
     checkpoint: Checkpoints
 
+    def batch(self, examples: int) -> int:
+        """Examples of a mini-batch of a split with so many."""
+        return examples if self.batch_size == "full" else self.batch_size
+
+    def length(self, per_epoch: int) -> int:
+        """Steps of the run, where so many make an epoch."""
+        return self.steps or self.epochs * per_epoch
+
     @property
     def dtype(self) -> torch.dtype:
         """Of weights and data."""

@@ -33,7 +33,7 @@ def agree(experiments: Sequence[Experiment]) -> None:
             "diagnostic": (dict(first.diagnostic), dict(other.diagnostic)),
             "regularization": (_kinds(first.regularization), _kinds(other.regularization)),
         }
-        for name in ("optimizer", "schedule", "loss"):
+        for name in ("optimizer", "loss"):
             pairs[name] = (type(getattr(first, name)), type(getattr(other, name)))
         for name, (a, b) in pairs.items():
             if a != b:

@@ -7,7 +7,7 @@ nothing else has to know. Nothing here imports a part, and no part imports anoth
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -252,18 +252,44 @@ class Optimizer:
         """The state before the first step: a NamedTuple of tensors, or () for none.
 
         A tensor of the state has w's leading dimensions, or none at all when every run would hold the same number.
+        A rule without lanes may have any object with state_dict() and load_state_dict(), of tensors and numbers.
         """
         return ()
+
+    def check(self, w: Tensor, layout: Layout) -> None:
+        """Raise, before a run starts, what says why the rule cannot train these initial weights, (P,)."""
 
     def step(self, w: Tensor, state: Any, objective: Oracle) -> Step:
         raise NotImplementedError
 
 
+Unit = Literal["steps", "epochs"]
+
+
+class Time(NamedTuple):
+    """A moment of a run: the step numbered 0, 1, ..., steps - 1, of which per_epoch make a pass over the data."""
+
+    step: int
+    steps: int
+    per_epoch: int
+
+    def t(self, unit: Unit) -> float:
+        """How many steps, or epochs, are done. Epochs are a real number, whole where one ends and the next begins."""
+        return self.step if unit == "steps" else self.step / self.per_epoch
+
+    def after(self, n: int) -> Time:
+        """The same moment as one of the run that is left after n steps."""
+        return Time(self.step - n, self.steps - n, self.per_epoch)
+
+
 class Schedule(Protocol):
     """A factor over time."""
 
-    def __call__(self, step: int, steps: int) -> float:
-        """The factor of the step numbered 0, 1, ..., steps - 1."""
+    def __call__(self, time: Time) -> float:
+        """The factor at this step, finite and not negative.
+
+        ValueError says that a run of this length cannot be; each run is asked before it starts.
+        """
 
 
 class Averaging(Protocol):
@@ -345,6 +371,26 @@ class Diagnostic:
 
         A value is a number, which goes into the row, or a histogram, which goes to TensorBoard alone.
         """
+        raise NotImplementedError
+
+
+class Wrapper:
+    """A part around a callable of another library: one key names it, and another holds arguments for it.
+
+    name      which of them
+    options   its arguments, but for those that the part itself passes
+    """
+
+    passed: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The names that it knows."""
+        raise NotImplementedError
+
+    @classmethod
+    def wrapped(cls, name: str) -> Callable[..., Any]:
+        """What a name stands for, or a dotted path. LookupError where it is none that is known."""
         raise NotImplementedError
 
 

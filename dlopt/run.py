@@ -227,11 +227,11 @@ class Run:
         return yaml.safe_load(self.config_file.read_text())
 
     def choices(self) -> dict[str, str]:
-        """The option chosen in each group, as `optimizer: adam`."""
+        """The option chosen in each group, as `optimizer: adam`, and inside options, as `schedule.then: cosine`."""
         import yaml
 
         chosen = yaml.safe_load(self.hydra_file.read_text())["hydra"]["runtime"]["choices"]
-        return {group: option for group, option in chosen.items() if not group.startswith("hydra/")}
+        return {k.rpartition("@")[2]: option for k, option in chosen.items() if not k.startswith("hydra/")}
 
 
 def find(name: str = "last", root: Path | str = "outputs") -> Run:

@@ -22,7 +22,7 @@ def train(experiments: Sequence[Experiment], runs: Sequence[Run], watch: Watch |
 
     One experiment has w of shape (P,); E experiments have w of shape (E, P) and go through every step together. They
     must agree in everything but numbers: the same network, classes of parts, sizes and lengths; they may differ in
-    seed, data rows, initial weights and numeric hyperparameters. ValueError says where they do not.
+    seed, data rows, initial weights, schedule and numeric hyperparameters. ValueError says where they do not.
     A run that stops or diverges is finished at once and leaves the others.
     """
     agree(experiments)

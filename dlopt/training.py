@@ -16,7 +16,7 @@ from dlopt.experiment import Experiment
 from dlopt.histogram import Histogram
 from dlopt.lanes import differing, kept_columns, mapped
 from dlopt.objective import Objective, Problem
-from dlopt.parts import Optimizer, Reading, Regularization, Step, overrides
+from dlopt.parts import Optimizer, Reading, Regularization, Step, Time, overrides
 from dlopt.streams import Key
 
 
@@ -65,12 +65,12 @@ class Training:
         splits = [s for e in experiments for s in (e.train, e.validation, e.test) if s is not None]
         self.place = Place.of(self.device, self.dtype, splits)
         self.examples = self.examples_of([e.train for e in experiments])
-        size = self.examples.size if self.settings.batch_size == "full" else self.settings.batch_size
+        size = self.settings.batch(self.examples.size)
         orders = [streams.fold(key, "order") for key in self._keys]
         self.batches = Batches(self.examples, size, orders, drop_last=first.drop_last)
         self.per_epoch = self.batches.per_epoch
         self._mixes = any(augment.mixes for augment in first.augmentation.values())
-        self.steps = self.settings.steps or self.settings.epochs * self.per_epoch
+        self.steps = self.settings.length(self.per_epoch)
         self.step = 0
 
     # ------------------------------------------------------------------------------------------- one step
@@ -91,7 +91,8 @@ class Training:
 
     def optimizer(self) -> Optimizer:
         """The rule with this step's rate."""
-        factors = [schedule(self.step, self.steps) for schedule in self._schedules]
+        time = Time(self.step, self.steps, self.per_epoch)
+        factors = [schedule(time) for schedule in self._schedules]
         if all(factor == 1.0 for factor in factors):
             return self._rule
         factor = factors[0] if self.solo else self._column(factors)

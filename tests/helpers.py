@@ -67,6 +67,28 @@ def trained(
     return train(experiments, runs, watch), runs
 
 
+class StopAfter(Watch):
+    """Ends the loop after so many steps, as Ctrl-C would."""
+
+    def __init__(self, last: int) -> None:
+        self.last = last
+        super().__init__()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "step" and value == self.last:
+            self.stop = True
+
+
+def stopped(folder: Path, last: int, experiment: Experiment) -> Run:
+    """A run that was interrupted after so many steps, ready to go on."""
+    run = Run.create(folder)
+    (summary,) = train([experiment], [run], StopAfter(last))
+    assert summary["status"] == run.status["status"] == "interrupted"
+    assert summary["step"] == last
+    return Run.create(folder, again=True)
+
+
 def weights(run: Run, which: Any = "last") -> torch.Tensor:
     """All numbers of a checkpoint's network, buffers too, as one vector."""
     return torch.cat([v.double().flatten() for v in run.load(which)["model"].values()])

@@ -8,7 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from dlopt import streams
-from dlopt.parts import Augmentation, Data, Dataset, Diagnostic, Moment, Optimizer, Oracle, Regularization, Split, Step
+from dlopt.parts import (
+    Augmentation,
+    Data,
+    Dataset,
+    Diagnostic,
+    Moment,
+    Optimizer,
+    Oracle,
+    Regularization,
+    Schedule,
+    Split,
+    Step,
+    Time,
+)
 from dlopt.ranges import Positive
 from dlopt.streams import Key
 from dlopt.weights import Layout
@@ -82,6 +95,18 @@ class Ready(nn.Module):
         return self.head(self.body(x.flatten(1)))
 
 
+class Matrices(nn.Module):
+    """Matrices alone, as Muon wants them, and no biases."""
+
+    def __init__(self, inputs: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        self.one = nn.Linear(_size(inputs), 6, bias=False)
+        self.two = nn.Linear(6, outputs, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.two(self.one(x.flatten(1)).tanh())
+
+
 class Wrong(nn.Module):
     """Makes outputs of the wrong shape."""
 
@@ -140,6 +165,46 @@ class Unit(Optimizer):
     def step(self, w: Tensor, state: Any, objective: Oracle) -> Step:
         loss, g = objective.gradient(w)
         return Step(w - 0.01 * g / (g.norm(dim=-1, keepdim=True) + 1e-12), state, loss, g)
+
+
+class Lion(torch.optim.Optimizer):
+    """Chen et al. 2023, as a torch optimizer of one's own; it counts its steps in its group."""
+
+    def __init__(self, params: Any, lr: float = 1e-4, betas: tuple[float, float] = (0.9, 0.99)) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "k": 0})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        loss = None if closure is None else torch.enable_grad()(closure)()
+        for group in self.param_groups:
+            one, two = group["betas"]
+            group["k"] += 1
+            for p in group["params"]:
+                m = self.state[p].setdefault("m", torch.zeros_like(p))
+                p.add_(torch.lerp(p.grad, m, one).sign(), alpha=-group["lr"] / group["k"])
+                m.mul_(two).add_(p.grad, alpha=1 - two)
+        return loss
+
+
+class Plain(torch.optim.Optimizer):
+    """w <- w - lr (g + w), the gradients changed in place; its step takes no closure, as some do."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for p in self.param_groups[0]["params"]:
+            p.add_(p.grad.add_(p), alpha=-self.param_groups[0]["lr"])
+
+
+class Deaf(torch.optim.Optimizer):
+    """Takes a closure and never calls it."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+
+    def step(self, closure: Any = None) -> None: ...
 
 
 class NotARule:
@@ -254,8 +319,27 @@ class Hinge:
 
 @dataclass(frozen=True)
 class Sawtooth:
-    def __call__(self, step: int, steps: int) -> float:
-        return 1.0 - (step % 5) / 10
+    def __call__(self, time: Time) -> float:
+        return 1.0 - (time.step % 5) / 10
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A share of another schedule."""
+
+    share: float
+    rest: Schedule
+
+    def __call__(self, time: Time) -> float:
+        return self.share * self.rest(time)
+
+
+@dataclass(frozen=True)
+class Endless:
+    """A schedule that is finite at the first step alone."""
+
+    def __call__(self, time: Time) -> float:
+        return float("inf") if time.step else 1.0
 
 
 class Impure(nn.Module):

@@ -5,11 +5,10 @@ import math
 import pytest
 import torch
 import yaml
-from helpers import DEVICE, built, files_for, trained, weights
+from helpers import DEVICE, built, files_for, stopped, trained, weights
 from hydra.utils import get_object
 
 from dlopt.config import paths
-from dlopt.run import Run
 from dlopt.train import train
 
 OPTIONS = [(g, o) for g in paths.groups() if g != "experiment" for o in paths.options(g) if o != "custom"]
@@ -47,6 +46,8 @@ def problem(group: str, option: str) -> list[str]:
         common += ["data.train_size=60"]
     if (group, option) == ("loss", "mse"):
         common = [c for c in common if "data" not in c] + ["data=custom", "data._target_=mine.Line"]
+    if option == "warmup":
+        common += ["schedule.length=1"]
     if option == "cnn":
         common += ["arch.channels=[3,3]", "arch.kernels=[3,2]"]
     return common
@@ -55,7 +56,9 @@ def problem(group: str, option: str) -> list[str]:
 def dims(group: str, option: str) -> tuple[int, ...]:
     """The numbers of spatial dimensions of inputs that an option says it can work on; features where it says none."""
     node = yaml.safe_load((paths.CONF / group / f"{option}.yaml").read_text()) or {}
-    parts = [get_object(n["_target_"]) for n in node.values() if isinstance(n, dict) and n["_target_"] != "???"]
+    parts = [
+        get_object(n["_target_"]) for n in node.values() if isinstance(n, dict) and n.get("_target_", "???") != "???"
+    ]
     return next((part.dims for part in parts if hasattr(part, "dims")), (0,))
 
 
@@ -88,12 +91,14 @@ def check(overrides: list[str], folder) -> None:
     assert torch.isfinite(weights(run)).all()
     assert math.isfinite(summary["test/loss"])
 
-    half = Run.create(folder / "half")
-    train([built(*overrides, "epochs=1", "schedule=constant")], [half])
-    if "schedule=cosine" not in overrides and "schedule=custom" not in overrides:  # whose course depends on the length
-        again = Run.create(half.path, again=True)
-        train([built(*overrides, f"resume={half.path}")], [again])
-        assert torch.equal(weights(again), weights(run))
+    half = stopped(folder / "half", summary["step"] // 2, built(*overrides))
+    train([built(*overrides, f"resume={half.path}")], [half])
+    assert torch.equal(weights(half), weights(run))
 
-    _, lanes = trained(folder / "lanes", built(*overrides), built(*overrides, "seed=1"))
+    one, two = built(*overrides), built(*overrides, "seed=1")
+    if not one.optimizer.lanes:
+        with pytest.raises(ValueError, match="cannot train runs in lanes"):
+            trained(folder / "lanes", one, two)
+        return
+    _, lanes = trained(folder / "lanes", one, two)
     torch.testing.assert_close(weights(lanes[0]), weights(run), rtol=1e-9, atol=1e-9)

@@ -11,6 +11,7 @@ import yaml
 from hydra.utils import get_object
 
 from dlopt.config import paths
+from dlopt.config.nested import held
 from dlopt.config.signature import describe, signature
 
 ROOT = paths.CONF.parent
@@ -146,7 +147,7 @@ def test_an_option_says_what_it_is_and_where_it_comes_from(group, option):
 @pytest.mark.parametrize(("group", "option"), [o for o in OPTIONS if o[0] != "experiment" and o[1] != "custom"])
 def test_an_option_states_every_hyperparameter(group, option):
     """The YAML holds each key of the signature; each has a type and stands in the docstring; Python has no default."""
-    from dlopt.config.targets import SUPPLIED
+    from dlopt.config.paths import SUPPLIED
 
     for node in nodes(group, option):
         target = get_object(node["_target_"])
@@ -155,7 +156,9 @@ def test_an_option_states_every_hyperparameter(group, option):
         assert "\n" in doc or len(doc) < 121
         inherited = "".join(inspect.getdoc(base) or "" for base in inspect.getmro(target)[1:])
         takes = {k: p for k, p in signature(target).parameters.items() if k not in SUPPLIED.get(group, ())}
-        assert set(node) - {"_target_"} == set(takes)
+        inner = held(paths.CONF / group / f"{option}.yaml")
+        assert set(node) - {"_target_", "defaults"} | set(inner) == set(takes)
+        assert all(default in paths.options(other) for other, default in inner.values())
         for key, parameter in takes.items():
             assert parameter.required, f"{key} has a hidden default"
             assert describe(parameter.hint) != "anything"

@@ -7,13 +7,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import BLOBS, DEVICE, blobs, built, curves, trained, weights
+from helpers import BLOBS, DEVICE, blobs, built, curves, stopped, trained, weights
 
 from dlopt import streams
 from dlopt.parts import Augmentation
 from dlopt.run import Run
 from dlopt.train import train
-from dlopt.watch import Watch
 
 LANES = (
     "normalization=batch",
@@ -160,18 +159,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(optimizer, stop, tmp_path)
                  "regularization=[dropout,early_stopping]", "log_every=2")  # fmt: skip
     (whole,), (straight,) = trained(tmp_path / "straight", blobs(*overrides))
 
-    class Stopper(Watch):
-        def __setattr__(self, name, value):
-            super().__setattr__(name, value)
-            if name == "step" and value == stop:
-                self.stop = True
-
-    run = Run.create(tmp_path / "run")
-    (first,) = train([blobs(*overrides)], [run], Stopper())
-    assert first["status"] == run.status["status"] == "interrupted"
-    assert first["step"] == stop
-    again = Run.create(tmp_path / "run", again=True)
-    (second,) = train([blobs(*overrides, f"resume={run.path}")], [again])
+    again = stopped(tmp_path / "run", stop, blobs(*overrides))
+    (second,) = train([blobs(*overrides, f"resume={again.path}")], [again])
     assert second["status"] == "done"
     assert torch.equal(weights(again), weights(straight))
     assert torch.equal(weights(again, "best"), weights(straight, "best"))
@@ -203,7 +192,7 @@ def test_lanes_of_mixed_targets_equal_solo_runs(tmp_path):
 def test_mixed_targets_resume_to_the_same_bits(stop, tmp_path):
     """From the middle of an epoch, whose targets are in the checkpoint, or its end."""
     _, (straight,) = trained(tmp_path / "straight", built(*MIXED))
-    run = interrupted(tmp_path / "run", stop, MIXED, built)
+    run = stopped(tmp_path / "run", stop, built(*MIXED))
     train([built(*MIXED, f"resume={run.path}")], [run])
     assert torch.equal(weights(run), weights(straight))
     assert curves(run) == curves(straight)
@@ -436,25 +425,12 @@ def test_resuming_restores_averages_instruments_and_the_best_weights(stop, tmp_p
     overrides = ("averaging=custom", "averaging._target_=mine.Mean", "diagnostic=gradients", "diagnostic.gradients.every=1",
                  "log_every=1", "optimizer=sgd", "optimizer.lr=30", "precision=float64")  # fmt: skip
     (whole,), (straight,) = trained(tmp_path / "straight", blobs(*overrides))
-    run = interrupted(tmp_path / "run", stop, overrides)
+    run = stopped(tmp_path / "run", stop, blobs(*overrides))
     (second,) = train([blobs(*overrides, f"resume={run.path}")], [run])
     assert curves(run) == curves(straight)
     assert torch.equal(weights(run, "best"), weights(straight, "best"))
     clock = ("seconds", "steps_per_second", "peak_memory")
     assert {k: v for k, v in second.items() if k not in clock} == {k: v for k, v in whole.items() if k not in clock}
-
-
-def interrupted(folder, stop, overrides, made=blobs):
-    """A run that was stopped after so many steps, ready to go on."""
-
-    class Stopper(Watch):
-        def __setattr__(self, name, value):
-            super().__setattr__(name, value)
-            if name == "step" and value == stop:
-                self.stop = True
-
-    train([made(*overrides)], [Run.create(folder)], Stopper())
-    return Run.create(folder, again=True)
 
 
 def test_a_run_without_a_checkpoint_begins_anew(tmp_path):

@@ -221,8 +221,9 @@ def _values(name: str, value: str, line: Line) -> list[str]:
     if name.rpartition(".")[2] in ("path", "dir"):
         return files(value, line)
     outline = _outline(line)
-    if name in outline.groups():
-        return _options(outline.options(name), value, several=name not in (*paths.SINGLE, "experiment"))
+    group = outline.group_at(name)
+    if group is not None:
+        return _options(outline.options(group), value, several=group not in (*paths.SINGLE, "experiment"))
     head, last, inside = _last(value)
     used = [] if inside else head.split(",")
     return [] if inside else [head + w for w in _beginning(last, outline.values(name)) if w not in used]

@@ -78,8 +78,9 @@ def _group(console: Console, group: str) -> None:
 def _option(console: Console, group: str, option: str) -> None:
     import yaml
 
+    from dlopt.config.nested import held
+    from dlopt.config.paths import SUPPLIED
     from dlopt.config.signature import describe, shown
-    from dlopt.config.targets import SUPPLIED
 
     file = paths.CONF / group / f"{option}.yaml"
     what, source = head(file)
@@ -91,9 +92,9 @@ def _option(console: Console, group: str, option: str) -> None:
         console.print()
         console.print(file.read_text(), highlight=False, markup=False)
         return
-    chosen = [
-        f"{k.split()[-1].lstrip('/').partition('@')[0]}={v}" for d in content.pop("defaults", []) for k, v in d.items()
-    ]
+    entries = [e for e in content.pop("defaults", []) if isinstance(e, dict)]
+    pairs = [(k, v) for entry in entries for k, v in entry.items() if k.startswith("override ")]
+    chosen = [f"{k.split()[-1].lstrip('/').partition('@')[0]}={v}" for k, v in pairs]
     node, prefix = content, group
     if "_target_" not in content and len(content) == 1:
         (key,) = content
@@ -110,14 +111,16 @@ def _option(console: Console, group: str, option: str) -> None:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for title in ("key", "default", "range"):
             table.add_column(title)
-        rows = [(k, v) for k, v in node.items() if k != "_target_" and k not in SUPPLIED.get(group, ())]
+        rows = [(k, v) for k, v in node.items() if k not in ("_target_", "defaults", *SUPPLIED.get(group, ()))]
         for key, value in rows:
             table.add_row(
                 f"{prefix}.{key}",
                 value if isinstance(value, str) else shown(value),
                 describe(hints[key].hint) if key in hints else "",
             )
-        if rows:
+        for key, (other, default) in held(file).items():
+            table.add_row(f"{group}.{key}", default, f"an option of {other}")
+        if table.rows:
             console.print()
             console.print(table, highlight=False)
     if chosen:

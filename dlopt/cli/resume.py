@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 MAY_CHANGE = (
@@ -71,6 +71,7 @@ def merged(run: Any, arguments: Sequence[str]) -> Any:
     from omegaconf import OmegaConf
 
     from dlopt.config import paths
+    from dlopt.config.nested import in_short
     from dlopt.config.problems import Problems
     from dlopt.mistakes import nearest
 
@@ -79,13 +80,13 @@ def merged(run: Any, arguments: Sequence[str]) -> Any:
         problems.add("resume", f"{run.path} is still running (process {run.status['pid']})")
     config = OmegaConf.load(run.config_file)
     for argument in arguments:
-        key, equals, _ = argument.partition("=")
+        key, equals, _ = in_short(argument).partition("=")
         top = key.partition(".")[0]
         if argument.startswith("-") or not equals:
             problems.add(argument, "does not go with resume, which takes KEY=VALUE")
         elif key.startswith(("+", "~")):
             problems.add(key, "nothing can be added to a run that goes on, or taken away")
-        elif key in paths.groups():
+        elif key in paths.groups() or key.endswith("._target_") or _is_option(OmegaConf.select(config, key)):
             problems.add(key, "another option cannot be chosen in a run that goes on; start a new one")
         elif top not in MAY_CHANGE and top in config:
             problems.add(
@@ -102,12 +103,27 @@ def merged(run: Any, arguments: Sequence[str]) -> Any:
     return config
 
 
-def check(run: Any, experiment: Any) -> None:
-    """Whether the last checkpoint is one of this network."""
-    from dlopt.checkpoint import mismatch
-    from dlopt.config.problems import ConfigError
+def _is_option(node: Any) -> bool:
+    """Whether a part of the configuration is an option of a group."""
+    return isinstance(node, Mapping) and "_target_" in node
 
-    if run.checkpoint("last").exists():
-        wrong = mismatch(run.load("last"), experiment.model)
-        if wrong:
-            raise ConfigError([("resume", wrong)])
+
+def check(run: Any, experiment: Any) -> None:
+    """Whether the last checkpoint is one of this network and of this rule."""
+    import torch
+
+    from dlopt.checkpoint import mismatch, restored
+    from dlopt.config.problems import ConfigError, named
+    from dlopt.weights import Layout
+
+    if not run.checkpoint("last").exists():
+        return
+    content = run.load("last")
+    wrong = mismatch(content, experiment.model)
+    if wrong:
+        raise ConfigError([("resume", wrong)])
+    state = experiment.optimizer.init(experiment.w.clone(), Layout.of(experiment.model))
+    try:
+        restored(state, content["state"], torch.device("cpu"))
+    except Exception as error:
+        raise ConfigError([("optimizer", f"cannot go on from its checkpoint: {named(error)}")]) from error

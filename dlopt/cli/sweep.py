@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class Sweep:
             self._live = Live(get_renderable=self._drawn, console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
 
-    def title(self, overrides: Sequence[str]) -> str:
+    def title(self, overrides: Iterable[str]) -> str:
         """What tells a run from the others of the sweep."""
         return " ".join(o for o in overrides if o not in self._common)
 

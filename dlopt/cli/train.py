@@ -26,7 +26,8 @@ def train(argv: Sequence[str]) -> int:
     """The command; returns the exit code."""
     from dlopt import screen
     from dlopt.cli.resume import resume
-    from dlopt.config import callback, resolvers
+    from dlopt.config import callback, nested, resolvers
+    from dlopt.config.errors import own_folder
 
     _codes.clear()
     callback.ready.clear()
@@ -44,6 +45,8 @@ def train(argv: Sequence[str]) -> int:
     full = callback.full_errors = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises instead of printing
     try:
+        argv = [nested.in_full(a, [paths.CONF, *own_folder(argv)]) for a in argv]
+        sys.argv[1:] = argv
         return _composed(argv, full=full)
     finally:
         sys.argv = typed
@@ -91,7 +94,7 @@ def _task(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    from dlopt.config import callback
+    from dlopt.config import callback, nested
     from dlopt.config.build import build
     from dlopt.config.flat import settings_of
 
@@ -99,11 +102,12 @@ def _task(config: DictConfig) -> float | None:
     path = Path(hydra.runtime.output_dir)
     typed = list(hydra.overrides.task)
     experiment, notices = callback.ready.pop() if callback.ready else build(config, typed)
-    chosen = {k: v for k, v in hydra.runtime.choices.items() if not k.startswith("hydra/") and v is not None}
+    choices = {nested.in_short(k): v for k, v in hydra.runtime.choices.items()}
+    chosen = {k: v for k, v in choices.items() if not k.startswith("hydra/") and v is not None}
     settings = settings_of(OmegaConf.to_container(config, resolve=True), chosen)  # type: ignore[arg-type]
     sweep = _sweep(Path(hydra.sweep.dir)) if str(hydra.mode) == "RunMode.MULTIRUN" else None
     _codes.append(FAILED)  # unless it turns out otherwise
-    title = sweep.title(typed) if sweep else ""
+    title = sweep.title(map(nested.in_short, typed)) if sweep else ""
     code, summary = run_one(experiment, path, settings, notices, title=title, sweep=sweep)
     _codes[-1] = code
     if code == INTERRUPTED:
@@ -114,10 +118,10 @@ def _task(config: DictConfig) -> float | None:
 def _sweep(folder: Path) -> Sweep:
     """What is seen of the multirun, from its first run on."""
     from dlopt.cli.sweep import Sweep
-    from dlopt.config import callback
+    from dlopt.config import callback, nested
 
     if not _sweeps:
-        _sweeps.append(Sweep(folder, callback.jobs))
+        _sweeps.append(Sweep(folder, [[nested.in_short(o) for o in job] for job in callback.jobs]))
     return _sweeps[0]
 
 

@@ -8,6 +8,7 @@ does not bring up ten others.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -17,11 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from dlopt import parts, streams
+from dlopt.batches import per_epoch
 from dlopt.config import paths, targets
 from dlopt.config.adopt import adopt
 from dlopt.config.data import Fitted, check_batch, check_dataset, check_dims, cut, preprocessed
 from dlopt.config.probe import check_metrics, probe, threads
-from dlopt.config.problems import ConfigError, Problems
+from dlopt.config.problems import ConfigError, Problems, named
 from dlopt.config.settings import settings
 from dlopt.experiment import Experiment, Settings, initial_weights
 from dlopt.hidden import Marking
@@ -82,15 +84,17 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
                 train, validation = cut(dataset, data, found, problems)
             if problems.clear_of("arch", "activation", "normalization"):
                 model = made.network(dataset, several["regularization"], found)
-    if train is not None and dataset is not None and found is not None:
+    if train is not None and dataset is not None and data is not None and found is not None:
         train, validation, test, statistics = preprocessed(
             train, validation, dataset.test, several["preprocess"], fitted
         )
         check_batch(found, train, problems)
+        epoch = per_epoch(len(train), found.batch(len(train)), drop_last=data.drop_last)
+        _check_schedule(made.parts, found.length(epoch), epoch, problems)
         if model is not None and loss is not None and problems.clear_of("loss"):
             metrics = probe(model, train, loss, several["augmentation"], dataset.outputs, found.dtype, problems)
             check_metrics(metrics, validation is not None, found, several["regularization"], problems)
-    _check_rate(made.parts, several["regularization"], problems)
+    _check_rate(made.parts.get("optimizer"), several["regularization"], problems)
     problems.raise_any()
 
     assert found and train and data and dataset and loss and model  # else there was a problem
@@ -101,6 +105,8 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
     except Exception as error:
         problems.add("init", f"fails: {type(error).__name__}: {error}")
         raise ConfigError(problems.found) from error
+    _check_rule(made.parts["optimizer"], w, Layout.of(model), found.device, problems)
+    problems.raise_any()
     experiment = Experiment(
         settings=found,
         train=train,
@@ -157,22 +163,47 @@ def _check_against(
     check_dims(augmentation, dataset, problems)
 
 
-def _check_rate(
-    made: Mapping[str, Any], regularization: Mapping[str, parts.Regularization], problems: Problems
-) -> None:
-    """What works through the rate lr against a rule that has none."""
+def _check_schedule(made: Mapping[str, Any], steps: int, per_epoch: int, problems: Problems) -> None:
+    """A schedule over the run's own course, at no more than a thousand of its steps."""
     schedule, optimizer = made.get("schedule"), made.get("optimizer")
+    if schedule is None:
+        return
+    try:
+        factors = [schedule(parts.Time(t, steps, per_epoch)) for t in {*range(0, steps, 1 + steps // 999), steps - 1}]
+    except Exception as error:
+        problems.add("schedule", str(error) if isinstance(error, ValueError) else f"fails: {named(error)}")
+        return
+    for factor in factors:
+        if not (isinstance(factor, (int, float)) and 0 <= factor < math.inf):
+            problems.add("schedule", f"must make finite numbers >= 0, it makes {factor}")
+            return
+    if optimizer is not None and not hasattr(optimizer, "lr") and any(factor != 1.0 for factor in factors):
+        problems.add("schedule", f"{type(optimizer).__name__} has no rate lr to change; use schedule=constant")
+
+
+def _check_rate(optimizer: Any, regularization: Mapping[str, parts.Regularization], problems: Problems) -> None:
+    """What shrinks weights by the rate lr against a rule that has none."""
     if optimizer is None or hasattr(optimizer, "lr"):
         return
-    rule = type(optimizer).__name__
-    if schedule is not None and schedule(1, 10) != 1.0:
-        problems.add("schedule", f"{rule} has no rate lr to change; use schedule=constant")
     for name, part in regularization.items():
         if part.needs_rate:
             problems.add(
                 f"regularization.{name}",
-                f"shrinks weights by a share of the rate lr, and {rule} has none; use a penalty, such as l2",
+                f"shrinks weights by a share of the rate lr, and {type(optimizer).__name__} has none; use a penalty, "
+                "such as l2",
             )
+
+
+def _check_rule(optimizer: parts.Optimizer, w: Tensor, layout: Layout, device: str, problems: Problems) -> None:
+    """A rule against the weights that it is to train, where it has something to say of them."""
+    if not parts.overrides(optimizer, "check", parts.Optimizer):
+        return
+    try:
+        optimizer.check(w.to(device), layout)
+    except Exception as error:
+        problems.add(
+            "optimizer", f"cannot train this network: {error if isinstance(error, ValueError) else named(error)}"
+        )
 
 
 # ------------------------------------------------------------------------------------------- parts

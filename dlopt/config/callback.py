@@ -53,6 +53,7 @@ class Check(Callback):
             from hydra.core.override_parser.overrides_parser import OverridesParser
             from hydra.errors import HydraException
 
+            from dlopt.config import nested
             from dlopt.config.build import build
             from dlopt.config.errors import explain
             from dlopt.config.problems import ConfigError, Problems
@@ -89,7 +90,7 @@ class Check(Callback):
                     flags = ["--config-dir", paths[0]] if paths else []
                     found = explain([*flags, *job], error)
                 for problem in found:
-                    where.setdefault(problem, []).append(" ".join(o for o in job if o not in typed))
+                    where.setdefault(problem, []).append(" ".join(nested.in_short(o) for o in job if o not in typed))
             for (key, said), which in where.items():
                 more = f" and {len(which) - 1} more" if len(which) > 1 else ""
                 problems.add(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
-from dlopt.config import paths
+from dlopt.config import nested, paths
 from dlopt.config.problems import ConfigError
 from dlopt.mistakes import nearest
 
@@ -24,15 +24,14 @@ def explain(argv: Sequence[str], error: Exception) -> list[Problem]:
     from hydra.core.global_hydra import GlobalHydra
 
     flags, _ = get_args_parser().parse_known_args(list(argv))
-    accepted = [f"hydra.searchpath=[file://{os.path.abspath(flags.config_dir)}]"] if flags.config_dir else []
-    known = paths.groups()
+    accepted = [f"hydra.searchpath=[file://{folder}]" for folder in own_folder(argv)]
     problems: list[Problem] = []
     failed: set[str] = set()
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(paths.CONF)):
-            for override in sorted(flags.overrides, key=lambda o: _key(o) not in known):
-                if _key(override).split(".")[0] in failed:
+            for override in sorted(flags.overrides, key=_rank):
+                if _below(_key(override), failed):
                     continue
                 try:
                     compose("config", [*accepted, override])
@@ -46,10 +45,18 @@ def explain(argv: Sequence[str], error: Exception) -> list[Problem]:
                 try:
                     build(compose("config", accepted), accepted)
                 except ConfigError as more:
-                    problems += [p for p in more.problems if p[0].split(".")[0] not in failed]
+                    problems += [p for p in more.problems if not _below(p[0], failed)]
     except Exception as further:  # what cannot even be composed again is said as it came
         problems = problems or [("", said(further))]
     return problems or [("", said(error))]
+
+
+def own_folder(argv: Sequence[str]) -> list[Path]:
+    """The folder of options of one's own that --config-dir names, if it does."""
+    from hydra._internal.utils import get_args_parser
+
+    flags, _ = get_args_parser().parse_known_args(list(argv))
+    return [Path(flags.config_dir).absolute()] if flags.config_dir else []
 
 
 def said(error: BaseException) -> str:
@@ -63,7 +70,23 @@ def said(error: BaseException) -> str:
 
 
 def _key(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0].partition("@")[0]
+    return nested.in_short(override.lstrip("+~")).partition("=")[0]
+
+
+def _chooses(override: str) -> bool:
+    """Whether it chooses an option inside an option, as schedule@schedule.then=cosine."""
+    return "@" in override.partition("=")[0]
+
+
+def _rank(override: str) -> tuple[int, int]:
+    """Groups come before options inside options, outer ones first, and these before keys."""
+    key = _key(override)
+    return (0, 0) if key in paths.groups() else (1, key.count(".")) if _chooses(override) else (2, 0)
+
+
+def _below(key: str, others: Iterable[str]) -> bool:
+    """Whether a key is one of these or lies below one."""
+    return any(key == other or key.startswith(f"{other}.") for other in others)
 
 
 def _one(override: str, error: Exception) -> Problem:
@@ -81,18 +104,20 @@ def _one(override: str, error: Exception) -> Problem:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
         known = error.options or (paths.options(group) if group in paths.groups() else [])
-        return group, f"there is no option '{option}'{nearest(option, known)}"
+        return key if _chooses(override) else group, f"there is no option '{option}'{nearest(option, known)}"
     if "must be a string or a list" in text:
         return key, f"needs an option{nearest('', paths.options(key)) if key in paths.groups() else ''}"
     if "multirun" in text or "Ambiguous value" in text:
         return key, f"has several values, {value}: add -m for a run of each (a list is written [a,b])"
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) or "Could not override" in text:
+        inside = str(getattr(cause, "full_key", None) or "")  # of KEY={inside: value}
+        key = inside if inside.startswith(f"{key}.") else key
         return key, _unknown(key, cause)
     return key, said(error)
 
 
 def _unknown(key: str, cause: Any) -> str:
-    """A key that is nowhere in the configuration."""
+    """What is wrong with a key that is nowhere in the configuration."""
     parent, _, last = key.rpartition(".")
     node = getattr(cause, "parent_node", None)
     try:
@@ -108,6 +133,13 @@ def _unknown(key: str, cause: Any) -> str:
         return (
             f"there is no such group or key{nearest(last, names) if _close(last, names) else '; dlopt list shows them'}"
         )
+    if parent == group and group in paths.SINGLE and not _close(last, names):
+        files = ((option, paths.CONF / group / f"{option}.yaml") for option in paths.options(group))
+        takers = [f"{group}={option}" for option, file in files if last in nested.keys(file)]
+        if takers:
+            return f"there is no such key here; {' and '.join(takers)} would have it"
+    if node is not None and len(node) == 0:
+        return f"there is no such key yet; add it with a plus: +{key}=..."
     return f"there is no such key{nearest(last, names)}"
 
 

@@ -33,9 +33,10 @@ def settings_of(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[st
 def differing(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The pairs of a run that are not the defaults: of the groups, and of the keys of the option that was chosen."""
     groups = Outline({}).defaults()
-    chosen = {group: str(settings[group]) for group in groups if group in settings}
-    outline = Outline(chosen)
-    known = outline.keys() | {k: v for group in groups for k, v in outline.keys(group).items()}
+    outline = Outline({key: written(value) for key, value in settings.items() if value is not None})
+    known = outline.keys() | {
+        k: v for group in groups for k, v in (outline.keys(group) | outline.inside(group)).items()
+    }
     found: dict[str, Any] = {}
     for group, option in groups.items():
         if group in settings and settings[group] != option:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dlopt.config import paths
+from dlopt.config.nested import holds
 from dlopt.values import written
 
 SETTINGS = "dlopt.experiment.Settings"
@@ -78,17 +79,46 @@ class Outline:
             found = dict(flat({k: v for k, v in self.primary.items() if k not in ("defaults", "hydra")}))
         else:
             several = [
-                dict(pair for option in one for pair in flat({top: _plain(self.content(top, option))}))
+                dict(pair for option in one for pair in self._of_option(top, option))
                 for one in alternatives(self.chosen().get(top, ""))
             ]
             found = {key: value for key, value in several[0].items() if all(key in one for one in several)}
         experiment = self.typed.get("experiment", "")
         return found | {k: v for k, v in flat(self.content("experiment", experiment)) if k in found}
 
+    def _of_option(self, top: str, option: str) -> Iterator[tuple[str, Any]]:
+        """The keys of an option, and of those that stand inside it."""
+        yield from flat({top: _plain(self.content(top, option))})
+        for key, (group, default) in self._held(top, option).items():
+            inner = self.typed.get(f"{top}.{key}", default)
+            yield f"{top}.{key}", inner
+            if len(alternatives(inner)) == 1:
+                yield from flat({f"{top}.{key}": _plain(self.content(group, inner))})
+
+    def _held(self, top: str, option: str) -> dict[str, tuple[str, str]]:
+        """The keys of an option that hold a further option, with its group and the default."""
+        return holds(self.content(top, option))
+
+    def inside(self, top: str) -> dict[str, str]:
+        """The keys at which a group's chosen options hold further ones, with those that stand there by default."""
+        chosen = [option for one in alternatives(self.chosen().get(top, "")) for option in one]
+        return {f"{top}.{key}": default for o in chosen for key, (_, default) in self._held(top, o).items()}
+
+    def group_at(self, key: str) -> str | None:
+        """The group whose options a key takes: the key itself, or that of an option inside an option."""
+        if key in self.groups():
+            return key
+        top, _, name = key.partition(".")
+        for one in alternatives(self.chosen().get(top, "")):
+            for option in one:
+                if name in (inside := self._held(top, option)):
+                    return inside[name][0]
+        return None
+
     def addable(self, top: str) -> list[str]:
         """What the classes of a group take beyond the keys that its options have: that can be added by a plus."""
         from dlopt.config.hints import fields
-        from dlopt.config.targets import SUPPLIED
+        from dlopt.config.paths import SUPPLIED
 
         keys = self.keys(top)
         nodes = [key.removesuffix("._target_") for key in keys if key.endswith("._target_")]

@@ -8,6 +8,9 @@ CONF = next((p for p in (_HERE / "conf", _HERE.parent / "conf") if (p / "config.
 SINGLE = ("data", "arch", "activation", "normalization", "init", "bias", "loss", "optimizer", "schedule", "averaging")
 """The groups of which a run has one option; in every other group it may have several, each under its own key."""
 
+SUPPLIED = {"arch": ("inputs", "outputs", "activation", "normalization", "dropout")}
+"""What `build` passes to a group's target, of what its signature names."""
+
 
 def groups(folder: Path = CONF) -> list[str]:
     """The config groups, as the folders lie."""

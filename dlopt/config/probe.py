@@ -207,7 +207,6 @@ def threads(settings: Settings, model: nn.Module, train: parts.Split) -> int:
     if settings.threads != "auto":
         return settings.threads
     x, _ = _two(train, settings.dtype)
-    batch = len(train) if settings.batch_size == "full" else settings.batch_size
     done = 0
 
     def count(module: nn.Module, args: Any, output: Any) -> None:
@@ -223,5 +222,5 @@ def threads(settings: Settings, model: nn.Module, train: parts.Split) -> int:
     model.train()
     for hook in hooks:
         hook.remove()
-    step = 3 * batch * done / len(x)  # forward, and twice as much backward
+    step = 3 * settings.batch(len(train)) * done / len(x)  # forward, and twice as much backward
     return max(1, min(AVAILABLE, round(step / WORK_PER_THREAD)))

@@ -5,12 +5,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-_RANDOM = secrets.token_hex(2)
-
 
 def register() -> None:
-    """Tell OmegaConf; once is enough, more do no harm."""
-    OmegaConf.register_new_resolver("dlopt.random", lambda: _RANDOM, replace=True)
+    """Tell OmegaConf, for one command: the random part of its directories' names is drawn here."""
+    random = secrets.token_hex(2)
+    OmegaConf.register_new_resolver("dlopt.random", lambda: random, replace=True)
     OmegaConf.register_new_resolver("dlopt.name", _name, replace=True)
 
 

@@ -10,7 +10,7 @@ import inspect
 import math
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Union
 
 from dlopt.ranges import Range
@@ -76,9 +76,13 @@ def describe(hint: Any) -> str:
         return " or ".join(describe(h) for h in inner)
     if origin is Literal:
         return str(inner[0]) if len(inner) == 1 else "one of " + ", ".join(map(str, inner))
+    if _fixed(kind):
+        return f"a list [{', '.join(describe(h) for h in inner)}]"
     if origin in (list, tuple, Sequence) or kind in (list, tuple):
         inside = [h for h in inner if h is not Ellipsis]
         return f"a list [...] of {describe(inside[0])}" if inside else "a list"
+    if origin in (dict, Mapping) or kind is dict:
+        return "keys with values"
     words = {
         float: "a number",
         int: "a whole number",
@@ -104,9 +108,15 @@ def _fits(value: Any, hint: Any) -> bool:
         number = isinstance(value, (int, float))
         return _fits(value, hint.__origin__) and (not number or all(value in r for r in ranges))
     if origin in (Union, types.UnionType):
-        return any(_fits(value, h) for h in inner)
+        plain = [h for h in inner if _is_plain(h)] if isinstance(value, (str, int, float)) else []
+        return any(_fits(value, h) for h in plain or inner)
     if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in inner)
+    if _fixed(hint):
+        same = isinstance(value, (list, tuple)) and len(value) == len(inner)
+        return same and all(_fits(v, h) for v, h in zip(value, inner, strict=True))
+    if origin in (dict, Mapping) or hint is dict:
+        return isinstance(value, dict)
     if origin in (list, tuple, Sequence) or hint in (list, tuple):
         inside = [h for h in inner if h is not Ellipsis]
         return isinstance(value, (list, tuple)) and all(_fits(v, inside[0]) for v in value if inside)
@@ -120,6 +130,18 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is type(None):
         return value is None
     return True
+
+
+def _fixed(hint: Any) -> bool:
+    """Whether a hint is of a tuple of a certain length."""
+    inner = typing.get_args(hint)
+    return typing.get_origin(hint) is tuple and Ellipsis not in inner and inner != ((),)
+
+
+def _is_plain(hint: Any) -> bool:
+    """Whether a hint speaks of text, truth or numbers: beside one that does, a class such as Tensor allows none."""
+    kind, _ = _peeled(hint)
+    return kind in (str, int, float, bool) or typing.get_origin(kind) is Literal
 
 
 def shown(value: Any) -> str:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from dlopt.config import paths
 from dlopt.config.problems import Problems
 from dlopt.config.signature import mismatch, signature
 from dlopt.mistakes import nearest
+from dlopt.parts import Wrapper
 
 Node = dict[str, Any]
-
-SUPPLIED = {"arch": ("inputs", "outputs", "activation", "normalization", "dropout")}
-"""What `build` passes to a group's target, of what its signature names."""
 
 
 def nodes(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Node]]:
@@ -32,10 +32,7 @@ def resolve(path: str, node: Node, problems: Problems) -> Any:
 
     target = node["_target_"]
     if target == "???":
-        group = path.split(".", maxsplit=1)[0]
-        problems.add(
-            f"{path}._target_", f"name your class: {path}._target_=my_module.MyClass ({group}=custom has none)"
-        )
+        problems.add(f"{path}._target_", f"name your class: {path}._target_=my_module.MyClass (custom has none)")
         return None
     hydra_log = logging.getLogger("hydra.utils")
     try:
@@ -60,11 +57,32 @@ def check(path: str, node: Node, given: Sequence[str], problems: Problems) -> No
     target = resolve(path, node, problems)
     if target is None:
         return
+    _check_arguments(path, target, node, paths.SUPPLIED.get(path, ()), given, problems)
+    if inspect.isclass(target) and issubclass(target, Wrapper) and problems.clear_of(f"{path}.name", f"{path}.options"):
+        _check_wrapped(path, target, node, problems)
+
+
+def _check_wrapped(path: str, part: type[Wrapper], node: Node, problems: Problems) -> None:
+    """What the node of a wrapper names, and the arguments for that."""
+    name = node["name"]
+    try:
+        inner = part.wrapped(name)
+    except LookupError as error:
+        problems.add(f"{path}.name", f"{error}{nearest(name, part.names())}")
+    except Exception as error:  # a module of the user's may fail in any way as it is imported
+        problems.add(f"{path}.name", _import_problem(name, error))
+    else:
+        _check_arguments(f"{path}.options", inner, node["options"], part.passed, (), problems)
+
+
+def _check_arguments(
+    path: str, target: Any, node: Node, own: Sequence[str], given: Sequence[str], problems: Problems
+) -> None:
+    """A node's keys and values against what a target takes; own are the arguments that it gets without them."""
     try:
         takes = signature(target)
     except (TypeError, ValueError):
         return  # a builtin without a signature
-    own = SUPPLIED.get(path, ())
     known = [name for name in takes.parameters if name not in own]
     name = getattr(target, "__name__", str(target))
     for key in [k for k in node if not (k.startswith("_") and k.endswith("_"))]:

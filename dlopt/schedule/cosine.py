@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated
 
+from dlopt.parts import Time
 from dlopt.ranges import Range
 
 
@@ -20,5 +21,5 @@ class Cosine:
 
     final: Annotated[float, Range(ge=0, le=1)]
 
-    def __call__(self, step: int, steps: int) -> float:
-        return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * step / steps))
+    def __call__(self, time: Time) -> float:
+        return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * time.step / time.steps))

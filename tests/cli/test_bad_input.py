@@ -48,7 +48,73 @@ CASES = {
     "several values without -m": (["optimizer.lr=0.1,0.2"], ["optimizer.lr", "add -m"]),
     "a list for a group of one": (["optimizer=[sgd,adam]"], ["optimizer", "takes one option"]),
     "no option": (["~optimizer"], ["optimizer", "choose one of", "adam"]),
+    # options inside options
+    "unknown option inside an option": (
+        ["schedule=warmup", "schedule.then=cosin"], ["schedule.then ", "no option 'cosin'", "did you mean cosine"],
+    ),
+    "unknown option as Hydra spells it": (["schedule=warmup", "schedule@schedule.then=cosin"], ["schedule.then ", "did you mean cosine"]),
+    "an inner key out of range": (
+        ["schedule=warmup", "schedule.then=cosine", "schedule.then.final=2", "schedule.length=-1"],
+        ["2 problems", "schedule.then.final", "<= 1, got 2", "schedule.length", ">= 0, got -1"],
+    ),
+    "unknown inner key": (
+        ["schedule=warmup", "schedule.then.finl=0.1", "schedule.then=cosine"], ["1 problem", "schedule.then.finl", "did you mean final"],
+    ),
+    "unknown option and keys below it": (
+        ["schedule=warmup", "schedule.then=cosin", "schedule.then.final=0.1", "schedule.length=-1"],
+        ["2 problems", "did you mean cosine", "schedule.length"],
+    ),
+    "an inner option where none is held": (["schedule.then=cosine"], ["schedule.then ", "schedule=warmup would have it"]),
+    "a key of another option": (["schedule.final=0.1"], ["schedule.final", "schedule=cosine would have it"]),
+    "an inner class without a name": (
+        ["schedule=warmup", "schedule.then=custom"], ["schedule.then._target_=my_module.MyClass"],
+    ),
+    "an inner option of another kind": (
+        ["schedule=warmup", "schedule.then=custom", "schedule.then._target_=mine.NotARule"], ["schedule ", "fails", "not callable"],
+    ),
+    "a bad inner option of a sweep": (
+        ["-m", "schedule=warmup", "schedule.then=cosine,cosin"], ["schedule.then ", "did you mean cosine", "in the run schedule.then=cosin"],
+    ),
+    # torch's rules
+    "unknown class of torch.optim": (
+        ["optimizer=torch_optim", "optimizer.name=AdmW"], ["optimizer.name", "no AdmW in torch.optim", "did you mean AdamW"],
+    ),
+    "a class of torch.optim that is none": (["optimizer=torch_optim", "optimizer.name=Optimizer"], ["optimizer.name", "no Optimizer"]),
+    "a class of one's own that is not there": (["optimizer=torch_optim", "optimizer.name=mine.Lyon"], ["optimizer.name", "cannot import mine.Lyon"]),
+    "a module of one's own that fails": (["optimizer=torch_optim", "optimizer.name=broken.X"], ["optimizer.name", "ZeroDivisionError"]),
+    "unknown argument": (
+        ["optimizer=torch_optim", "+optimizer.options.weight_decy=1"], ["optimizer.options.weight_decy", "AdamW", "did you mean weight_decay"],
+    ),
+    "an argument without a plus": (
+        ["optimizer=torch_optim", "optimizer.options.eps=1"], ["optimizer.options.eps", "+optimizer.options.eps=..."],
+    ),
+    "an argument without a plus in braces": (
+        ["optimizer=torch_optim", "optimizer.options={eps: 1}"], ["optimizer.options.eps", "+optimizer.options.eps=..."],
+    ),
+    "text for a number or a tensor": (
+        ["optimizer=torch_optim", "optimizer.name=SGD", "+optimizer.options.weight_decay=abc"],
+        ["optimizer.options.weight_decay", "must be a number", "'abc'"],
+    ),
+    "one number for two": (["optimizer=torch_optim", "+optimizer.options.betas=[0.9]"], ["optimizer.options.betas", "a list [a number"]),
+    "the rate in another place": (["optimizer=torch_optim", "+optimizer.options.lr=1"], ["optimizer.options.lr", "leave it out"]),
+    "arguments that are none": (["optimizer=torch_optim", "optimizer.options=3"], ["optimizer.options", "keys with values, got 3"]),
+    "an argument that the class refuses": (
+        ["optimizer=torch_optim", "+optimizer.options.eps=-1"], ["optimizer ", "cannot train this network", "epsilon value: -1"],
+    ),
+    "a class that refuses the net": (["optimizer=torch_optim", "optimizer.name=Muon"], ["optimizer ", "Muon only supports 2D parameters"]),
+    "a class that refuses the gradient": (["optimizer=torch_optim", "optimizer.name=SparseAdam"], ["optimizer ", "dense gradients"]),
+    "a class that never asks": (["optimizer=torch_optim", "optimizer.name=mine.Deaf"], ["optimizer ", "Deaf", "does not call its closure"]),
     # impossible pairs
+    "a warm-up longer than the run": (
+        ["schedule=warmup", "epochs=3"], ["schedule ", "160 steps is longer than the run, 96"],
+    ),
+    "a schedule that makes no factors": (
+        ["schedule=custom", "schedule._target_=mine.Endless"], ["schedule ", "finite numbers >= 0", "inf"],
+    ),
+    "a schedule for a rule without a rate": (
+        [*MINE, "epochs=4", "optimizer=custom", "optimizer._target_=mine.Unit", "schedule=step", "schedule.every=3"],
+        ["schedule ", "Unit has no rate lr", "schedule=constant"],
+    ),
     "1-D augmentation on images": (["data=digits", "augmentation=shift"], ["augmentation.shift", "1-D", "2-D"]),
     "2-D augmentation on series": (
         ["augmentation=custom", "augmentation.custom._target_=mine.Images"], ["augmentation.custom", "images (2-D)", "1-D"],
@@ -80,9 +146,6 @@ CASES = {
     ),
     "early stopping without validation": (
         ["regularization=early_stopping", "validation.fraction=0"], ["regularization.early_stopping.monitor", "validation"],
-    ),
-    "a schedule for a rule without a rate": (
-        ["optimizer=custom", "optimizer._target_=mine.Unit", "schedule=cosine"], ["schedule", "Unit", "schedule=constant"],
     ),
     "decay by the rate of a rule without one": (
         ["optimizer=custom", "optimizer._target_=mine.Unit", "regularization=weight_decay"],

@@ -19,9 +19,10 @@ from dlopt.cli import COMMANDS
 from dlopt.cli.candidates import KINDS, TAKES, candidates
 from dlopt.cli.completion import split
 from dlopt.config import hints, paths
+from dlopt.config.nested import held
 from dlopt.config.outline import flat
+from dlopt.config.paths import SUPPLIED
 from dlopt.config.signature import signature
-from dlopt.config.targets import SUPPLIED
 from dlopt.config.targets import nodes as targets
 from dlopt.run import Run
 
@@ -83,9 +84,9 @@ CASES = {
     "train optim": ["optimizer="],
     "train optimizer": ["optimizer="],
     "train optimizer=momentum optim": [],
-    "train optimizer=a": ["optimizer=adam"],
+    "train optimizer=adam": ["optimizer=adam"],
     "train -m optimizer=": [f"optimizer={o}" for o in paths.options("optimizer")],
-    "train optimizer=sgd,ad": ["optimizer=sgd,adam"],
+    "train optimizer=sgd,adam": ["optimizer=sgd,adam"],
     "train optimizer=sgd,s": [],
     "train optimizer=[s": [],
     "train regularization=dr": ["regularization=dropout"],
@@ -127,7 +128,7 @@ CASES = {
     "train optimizer.eps=": ["optimizer.eps=1e-8"],
     "train experiment=mnist1d_paper optimizer.lr=": ["optimizer.lr=0.01"],
     "train experiment=mnist1d_paper steps=": ["steps=6000", "steps=null"],
-    "train augmentation=shift augmentation.shift.fill=": [f"augmentation.shift.fill={w}" for w in ("wrap", "edge", "zero")],
+    "train augmentation=shift augmentation.shift.fill=": [f"augmentation.shift.fill={w}" for w in ("wrap", "zero", "edge", "reflect")],
     "train arch=mlp arch.widths=": ["arch.widths=[100,100]"],
     "train hydra.sweep.subdir=": [],
     "train nothing=": [],
@@ -156,7 +157,7 @@ CASES = {
     f"{OWN} arch=wide arch.": ["arch.widths=", "arch.factor="],
     f"{OWN} +": ["+mood="],
     f"{OWN} +mood=": ["+mood=good"],
-    "train --config-dir nowhere optimizer=ad": ["optimizer=adam"],
+    "train --config-dir nowhere optimizer=adam": ["optimizer=adam"],
     # runs and files
     "show ": ["last", *RUNS],
     "show la": ["last"],
@@ -176,8 +177,8 @@ CASES = {
     "show --png da": ["data/", "data file.pt"],
     # list
     "list opt": ["optimizer"],
-    "list optimizer a": ["adam"],
-    "list optimizer=a": ["optimizer=adam"],
+    "list optimizer m": ["momentum"],
+    "list optimizer=adam": ["optimizer=adam"],
     "list optimzer ": [],
     "list optimizer adam ": ["--help"],
     "nothing ": [],
@@ -260,8 +261,17 @@ def same(group: str, line: str) -> None:
 def test_every_key_of_an_option_is_offered_and_its_value(group, option):
     line = f"{group}={option}"
     found = keys({group: OmegaConf.to_container(composed(line)).get(group) or {}})
-    assert offered(f"train {line} {group}.") == [f"{key}=" for key in found]
+    inside = [f"{group}.{key}" for key in held(paths.CONF / group / f"{option}.yaml")]
+    assert offered(f"train {line} {group}.") == [f"{key}=" for key in (*found, *inside)]
     same(group, line)
+
+
+def test_an_option_inside_an_option_is_offered():
+    line = "train schedule=warmup schedule."
+    assert offered(f"{line}then=c") == ["schedule.then=constant", "schedule.then=cosine", "schedule.then=custom"]
+    assert offered(f"{line}then=cosine schedule.then.") == ["schedule.then.final="]
+    assert offered(f"{line}then.") == []
+    assert offered("train schedule=cosine schedule.th") == []
 
 
 @pytest.mark.parametrize("line", ["experiment=mnist1d_paper", "data=digits", "experiment=mnist1d_paper optimizer=sgd"])

@@ -14,6 +14,9 @@ from dlopt.cli import COMMANDS, main
 from dlopt.config import paths
 from dlopt.run import Run, find
 
+PLACES = f"{paths.CONF.parent}:{paths.CONF.parent / 'tests'}"
+"""Where a process finds the package of this checkout, and the module `mine`."""
+
 
 def test_help_is_ours_and_names_every_command(capsys):
     assert main(["--help"]) == main([]) == 0
@@ -144,6 +147,51 @@ def test_a_sweep_over_lists(here, capsys):
     assert [list(run.config().get("regularization") or {}) for run in runs] == [[], ["l2"], ["l2", "dropout"]]
 
 
+def test_an_option_inside_an_option_is_chosen_by_its_key(here, capsys):
+    """In one run and in a sweep, with keys of its own, and what is kept and shown speaks the same words."""
+    warm = (*BLOBS, "schedule=warmup", "schedule.length=1")
+    assert main(["train", *warm, "schedule.then=cosine", "schedule.then.final=0.1"]) == 0
+    run = find()
+    assert run.config()["schedule"]["then"] == {"_target_": "dlopt.schedule.cosine.Cosine", "final": 0.1}
+    assert run.choices()["schedule.then"] == "cosine"
+    assert main(["show"]) == 0
+    assert "schedule.then=cosine" in capsys.readouterr().out
+    assert main(["train", *warm, "schedule.then=cosine", "--cfg", "job"]) == 0
+    assert "dlopt.schedule.cosine.Cosine" in capsys.readouterr().out
+
+    assert main(["train", "-m", *warm, "schedule.then=cosine,step"]) == 0
+    runs = [Run(p.parent) for p in sorted(here.glob("outputs/multirun/*/*/*/status.json"))]
+    assert [run.choices()["schedule.then"] for run in runs] == ["cosine", "step"]
+    out = capsys.readouterr().out
+    assert "schedule.then=step" in out
+    assert "@" not in out
+
+
+def test_an_option_inside_an_option_may_be_ones_own(here, capsys):
+    warm = ("schedule=warmup", "schedule.length=1")
+    saw = ("schedule.then=custom", "schedule.then._target_=mine.Sawtooth")
+    assert main(["train", *BLOBS, *warm, *saw]) == 0
+    folder = here / "options" / "schedule"
+    folder.mkdir(parents=True)
+    (folder / "saw.yaml").write_text("# teeth\n# me\n_target_: mine.Sawtooth\n")
+    (folder / "slow.yaml").write_text(
+        "# climbs\n# me\ndefaults:\n  - /schedule@rest: saw\n_target_: mine.Slow\nshare: 0.5\n"
+    )
+    own = ("--config-dir", "options", "schedule=slow")
+    for more, chosen in ((), "saw"), (("schedule.rest=cosine",), "cosine"):
+        assert main(["train", *BLOBS, *own, *more, f"hydra.run.dir={chosen}"]) == 0
+        assert Run(chosen).choices()["schedule.rest"] == chosen
+    assert main(["train", *BLOBS, *own, "schedule.rest=sav"]) == 2
+    assert "did you mean saw" in capsys.readouterr().err
+
+
+def test_list_shows_what_an_option_holds(capsys):
+    assert main(["list", "schedule", "warmup"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"schedule.then +constant +an option of schedule", out)
+    assert "defaults" not in out
+
+
 def test_peoples_own_parts(here, capsys):
     """A rule by its class, with inherited keys that it lacks left out and said; options in a folder of one's own."""
     assert main(["train", *BLOBS, "optimizer._target_=mine.Sign", "optimizer.lr=0.01"]) == 0
@@ -199,7 +247,7 @@ def test_a_diverged_run_exits_with_zero(here, capsys):
 def test_an_interrupted_process_saves_and_goes_on(sent, here):
     """A real process and a real signal: exit code 130, and the resumed run ends as an uninterrupted one."""
     command = [sys.executable, "-m", "dlopt", "train", *BLOBS, "epochs=20000", "eval_every=1000", "hydra.run.dir=run"]
-    environment = {"PYTHONPATH": str(paths.CONF.parent / "tests"), "PATH": "/usr/bin:/bin", "HOME": str(here)}
+    environment = {"PYTHONPATH": PLACES, "PATH": "/usr/bin:/bin", "HOME": str(here)}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     deadline = time.monotonic() + 120
     while not (here / "run" / "metrics.jsonl").exists():
@@ -239,7 +287,7 @@ def in_a_terminal(here, columns, *argv):
         environment = {
             "TERM": "xterm",
             "PATH": "/usr/bin:/bin",
-            "PYTHONPATH": str(paths.CONF.parent / "tests"),
+            "PYTHONPATH": PLACES,
             "HOME": str(here),
         }
         os.execve(sys.executable, [sys.executable, "-m", "dlopt", *argv], environment)
@@ -362,6 +410,9 @@ REFUSED = {
     "arch.widths=[9]": "cannot change",
     "data.label_noise=0.1": "cannot change",
     "optimizer=sgd": "another option",
+    "schedule.then=cosine": "another option",
+    "schedule@schedule.then=cosine": "another option",
+    "schedule._target_=mine.Sawtooth": "another option",
     "optimizer.lrr=1": "did you mean lr",
     "epoch=3": "did you mean epochs",
     "epochs=0": "epochs",
@@ -373,12 +424,32 @@ REFUSED = {
 
 @pytest.mark.parametrize("change", REFUSED)
 def test_what_cannot_change_in_a_run_that_goes_on(change, here, capsys):
-    assert main(["train", *BLOBS]) == 0
+    assert main(["train", *BLOBS, "schedule=warmup", "schedule.length=1"]) == 0
     before = {p: p.read_bytes() for p in find().path.rglob("*") if p.is_file()}
     capsys.readouterr()
     assert main(["train", "resume=last", change]) == 2
     assert REFUSED[change] in capsys.readouterr().err
     assert {p: p.read_bytes() for p in find().path.rglob("*") if p.is_file()} == before
+
+
+def test_the_state_of_another_rule_is_refused(here, capsys):
+    assert main(["train", *BLOBS, "optimizer=torch_optim"]) == 0
+    before = {p: p.read_bytes() for p in find().path.rglob("*") if p.is_file()}
+    assert main(["train", "resume=last", "epochs=5", "optimizer.name=SGD"]) == 2
+    assert "AdamW, not of torch.optim.sgd.SGD" in capsys.readouterr().err
+    assert {p: p.read_bytes() for p in find().path.rglob("*") if p.is_file()} == before
+    assert main(["train", "resume=last", "epochs=5", "optimizer.lr=0.1"]) == 0
+    assert find().rows()[-1]["lr"] == 0.1
+
+
+def test_only_torchs_own_rules_import_what_they_need(here):
+    """Making one imports torch._dynamo, 0.7 s; the rules of ours do without."""
+    for rule, wanted in ("adam", "False"), ("torch_optim", "True"):
+        argv = ["train", *BLOBS, f"optimizer={rule}", "hydra.run.dir=" + rule]
+        code = f"import sys; from dlopt.cli import main; main({argv}); print('torch._dynamo' in sys.modules)"
+        environment = {"PYTHONPATH": PLACES, "PATH": "/usr/bin:/bin", "HOME": str(here)}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+        assert done.stdout.splitlines()[-1] == wanted
 
 
 def test_what_was_set_anew_is_kept_with_the_run(here, capsys):
@@ -437,7 +508,7 @@ def test_curves_of_a_resumed_run_have_no_point_twice(here, capsys):
 
 def test_ctrl_c_during_start_up_ends_at_once(here):
     command = [sys.executable, "-m", "dlopt", "train", *BLOBS, "epochs=100000"]
-    environment = {"PYTHONPATH": str(paths.CONF.parent / "tests"), "PATH": "/usr/bin:/bin", "HOME": str(here)}
+    environment = {"PYTHONPATH": PLACES, "PATH": "/usr/bin:/bin", "HOME": str(here)}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     time.sleep(0.4)
     process.send_signal(signal.SIGINT)
@@ -448,7 +519,7 @@ def test_ctrl_c_during_start_up_ends_at_once(here):
 
 def test_a_reader_that_has_seen_enough_is_no_failure(here):
     command = f"{sys.executable} -m dlopt train {' '.join(BLOBS)} | head -1 > /dev/null; exit ${{PIPESTATUS[0]}}"
-    environment = {"PYTHONPATH": str(paths.CONF.parent / "tests"), "PATH": "/usr/bin:/bin", "HOME": str(here)}
+    environment = {"PYTHONPATH": PLACES, "PATH": "/usr/bin:/bin", "HOME": str(here)}
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

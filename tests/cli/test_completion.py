@@ -183,9 +183,9 @@ def bash(place: Path, line: str, breaks: str = BREAKS, point: int | None = None)
     [
         ("dlopt tr", ["train"], True),
         ("dlopt train optim", ["optimizer="], False),
-        ("dlopt train optimizer=ad", ["adam"], True),
-        ("dlopt train optimizer=", ["adam", "momentum"], True),
-        ("dlopt train optimizer=sgd,ad", ["sgd,adam"], True),
+        ("dlopt train optimizer=adam", ["adam"], True),
+        ("dlopt train optimizer=", ["adagrad", "adam"], True),
+        ("dlopt train optimizer=sgd,adam", ["sgd,adam"], True),
         ("dlopt train 'regularization=[l2,dr", ["regularization=[l2,dropout]", "regularization=[l2,dropout,"], True),
         ("dlopt train regularization='[l2,dr", ["[l2,dropout]", "[l2,dropout,"], True),
         ("dlopt train 'optimizer.l", ["optimizer.lr=", "optimizer.lr=..."], True),
@@ -207,9 +207,9 @@ def test_bash_is_told(line, replies, space, place):
 
 def test_bash_may_cut_words_elsewhere(place):
     """Some take the equals sign and the colon out of COMP_WORDBREAKS."""
-    assert bash(place, "dlopt train optimizer=ad", " \t\n\"'><;|&(") == (["optimizer=adam"], True)
-    assert bash(place, "dlopt train optimizer=ad", BREAKS + ",") == (["adam"], True)
-    assert bash(place, "dlopt train optimizer=sgd,ad", BREAKS + ",") == (["adam"], True)
+    assert bash(place, "dlopt train optimizer=adam", " \t\n\"'><;|&(") == (["optimizer=adam"], True)
+    assert bash(place, "dlopt train optimizer=adam", BREAKS + ",") == (["adam"], True)
+    assert bash(place, "dlopt train optimizer=sgd,adam", BREAKS + ",") == (["adam"], True)
 
 
 def test_bash_may_have_the_cursor_within_the_line(place):
@@ -290,11 +290,11 @@ TYPED = {
     "dlopt train optim\tmom\t": "dlopt train optimizer=momentum ",
     "dlopt train optimizer=momentum optimizer.mo\t": "dlopt train optimizer=momentum optimizer.momentum=",
     "dlopt train optimizer=momentum optimizer.mo\t\t": "dlopt train optimizer=momentum optimizer.momentum=0.9 ",
-    "dlopt train -m optimizer=sgd,ad\t": "dlopt train -m optimizer=sgd,adam ",
+    "dlopt train -m optimizer=sgd,adam\t": "dlopt train -m optimizer=sgd,adam ",
     "dlopt train 'regularization=[l2,dr\t": "dlopt train 'regularization=[l2,dropout",
     "dlopt train 'regularization=[l2,dropout]\t": "dlopt train 'regularization=[l2,dropout]' ",
     'dlopt train "regularization=[l2,dr\t,ear\t': 'dlopt train "regularization=[l2,dropout,early_stopping',
-    "dlopt train 'optimizer=ad\t": "dlopt train 'optimizer=adam' ",
+    "dlopt train 'optimizer=adam\t": "dlopt train 'optimizer=adam' ",
     "dlopt train 'optimizer.l\t": "dlopt train 'optimizer.lr=",
     "dlopt train regularization=l2 regularization.\t": "dlopt train regularization=l2 regularization.l2.strength=",
     "dlopt train vali\t\t": "dlopt train validation.fraction=0.2 ",
@@ -311,7 +311,7 @@ TYPED = {
     "dlopt train ++prec\t": "dlopt train ++precision=",
     "dlopt train --cfg j\t": "dlopt train --cfg job ",
     "dlopt train --mul\t": "dlopt train --multirun ",
-    "dlopt list optim\tad\t": "dlopt list optimizer adam ",
+    "dlopt list optim\tmo\t": "dlopt list optimizer momentum ",
     "dlopt show outputs/2026-01-02\t": "dlopt show outputs/2026-01-02/10-00-00-mlp-sgd-bbbb ",
     "dlopt completion z\t": "dlopt completion zsh ",
     "else/dlopt x\t": "else/dlopt xenophile ",

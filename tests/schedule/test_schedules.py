@@ -1,33 +1,68 @@
-"""Schedules: what every option must give, and the formula of each."""
+"""Schedules: what every option must give, the formula of each, and the trajectories of torch's."""
 
+import itertools
 import math
 
 import pytest
-from hydra.utils import instantiate
-from hypothesis import HealthCheck, given, settings
+import torch
+from helpers import blobs, composed, curves, stopped, trained, weights
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
 from dlopt.config import paths
+from dlopt.config.targets import make
+from dlopt.parts import Time
 from dlopt.schedule.constant import Constant
 from dlopt.schedule.cosine import Cosine
+from dlopt.schedule.exponential import Exponential
+from dlopt.schedule.inverse_time import InverseTime
+from dlopt.schedule.step import StepDecay
+from dlopt.schedule.warmup import Warmup
+from dlopt.train import train
 
 relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a slow machine is no failure
-SCHEDULES = {
-    name: instantiate(OmegaConf.load(paths.CONF / "schedule" / f"{name}.yaml"))
-    for name in paths.options("schedule")
-    if name != "custom"
-}
+NAMES = [name for name in paths.options("schedule") if name != "custom"]
+SCHEDULES = {name: make(composed(f"schedule={name}").schedule) for name in NAMES}
 schedules = pytest.mark.parametrize("name", SCHEDULES)
-times = st.integers(1, 10**6).flatmap(lambda steps: st.tuples(st.integers(0, steps - 1), st.just(steps)))
+units = st.sampled_from(["steps", "epochs"])
 finals = st.floats(0, 1)
+rates = st.floats(0, 10)
+lengths = st.integers(1, 10**6)
+
+
+@st.composite
+def times(draw, steps=lengths):
+    length = draw(steps)
+    return Time(draw(st.integers(0, length - 1)), length, draw(st.integers(1, 1000)))
+
+
+def course(schedule, steps, per_epoch=1):
+    """The factors of a whole run."""
+    return [schedule(Time(step, steps, per_epoch)) for step in range(steps)]
+
+
+def later(time, by=1):
+    return time._replace(step=time.step + by)
+
+
+decays = st.one_of(
+    st.builds(Constant),
+    st.builds(Cosine, finals),
+    st.builds(Exponential, rates, units),
+    st.builds(InverseTime, rates, units),
+    st.builds(StepDecay, st.floats(0, 1, exclude_min=True), st.integers(1, 100), units),
+)
+"""Everything that begins at one and never rises."""
+
+
+# ------------------------------------------------------------------------------------------- every option
 
 
 @schedules
 @relaxed
-@given(time=times)
+@given(time=times(st.integers(10**4, 10**6)))
 def test_the_factor_is_finite_and_not_negative(name, time):
-    factor = SCHEDULES[name](*time)
+    factor = SCHEDULES[name](time)
     assert math.isfinite(factor)
     assert factor >= 0
 
@@ -35,44 +70,251 @@ def test_the_factor_is_finite_and_not_negative(name, time):
 @schedules
 @pytest.mark.parametrize("steps", [1, 2, 1000])
 def test_a_run_of_any_length_has_a_first_step_that_moves(name, steps):
-    assert 0 < SCHEDULES[name](0, steps) < math.inf
+    if name == "warmup" and steps < 5:
+        pytest.skip("a run shorter than its warm-up is refused")
+    assert 0 < SCHEDULES[name](Time(0, steps, 1)) < math.inf
 
 
 @relaxed
-@given(time=times)
+@given(schedule=decays, time=times())
+def test_a_decay_begins_at_one_and_never_rises(schedule, time):
+    assert schedule(time._replace(step=0)) == 1.0
+    assert 0 <= schedule(time) <= 1
+    assert schedule(later(time)) <= schedule(time)
+
+
+@relaxed
+@given(time=times())
+def test_time_in_epochs_is_whole_where_an_epoch_begins(time):
+    assert time.t("steps") == time.step
+    assert time.t("epochs") == pytest.approx(time.step / time.per_epoch)
+    assert (time.t("epochs") == round(time.t("epochs"))) == (time.step % time.per_epoch == 0)
+
+
+@relaxed
+@given(time=times(), k=rates, gamma=st.floats(0.01, 1), every=st.integers(1, 50))
+def test_epochs_of_one_step_are_steps(time, k, gamma, every):
+    time = time._replace(per_epoch=1)
+    for one, other in (
+        (Exponential(k, "steps"), Exponential(k, "epochs")),
+        (InverseTime(k, "steps"), InverseTime(k, "epochs")),
+        (StepDecay(gamma, every, "steps"), StepDecay(gamma, every, "epochs")),
+    ):
+        assert one(time) == other(time)
+
+
+# ------------------------------------------------------------------------------------------- formulas
+
+
+@relaxed
+@given(time=times())
 def test_the_constant_schedule_is_one(time):
-    assert Constant()(*time) == 1.0
+    assert Constant()(time) == 1.0
 
 
 @pytest.mark.parametrize("final", [0.0, 0.1, 1.0])
 def test_cosine_goes_from_one_through_the_middle_to_its_end(final):
-    f = Cosine(final)
-    assert f(0, 100) == 1.0
-    assert f(50, 100) == pytest.approx((1 + final) / 2)
-    assert f(100, 100) == pytest.approx(final)
+    f = [Cosine(final)(Time(step, 100, 7)) for step in range(101)]
+    assert f[0] == 1.0
+    assert f[50] == pytest.approx((1 + final) / 2)
+    assert f[100] == pytest.approx(final)
     last = final + (1 - final) * math.sin(math.pi / 200) ** 2  # (1 + cos(pi - x)) / 2 = sin(x / 2)^2
-    assert f(99, 100) == pytest.approx(last, abs=1e-12)
+    assert f[99] == pytest.approx(last, abs=1e-12)
 
 
 @relaxed
-@given(time=times, final=finals)
-def test_cosine_lies_between_its_ends_and_never_rises(time, final):
-    step, steps = time
-    f = Cosine(final)
-    assert final - 1e-12 <= f(step, steps) <= 1 + 1e-12
-    if step + 1 < steps:
-        assert f(step + 1, steps) <= f(step, steps)
+@given(time=times(), final=finals)
+def test_cosine_lies_between_its_ends(time, final):
+    assert final - 1e-12 <= Cosine(final)(time) <= 1 + 1e-12
 
 
 @relaxed
-@given(time=times, final=finals)
+@given(time=times(), final=finals)
 def test_cosine_is_antisymmetric_about_its_middle(time, final):
-    step, steps = time
-    assert Cosine(final)(step, steps) + Cosine(final)(steps - step, steps) == pytest.approx(1 + final)
+    mirrored = time._replace(step=time.steps - time.step)
+    assert Cosine(final)(time) + Cosine(final)(mirrored) == pytest.approx(1 + final)
 
 
 @relaxed
-@given(time=times, final=finals, longer=st.integers(1, 100))
+@given(time=times(), final=finals, longer=st.integers(1, 100))
 def test_cosine_depends_on_the_share_of_the_run_alone(time, final, longer):
-    step, steps = time
-    assert Cosine(final)(longer * step, longer * steps) == pytest.approx(Cosine(final)(step, steps), abs=1e-12)
+    stretched = Time(longer * time.step, longer * time.steps, time.per_epoch)
+    assert Cosine(final)(stretched) == pytest.approx(Cosine(final)(time), abs=1e-12)
+
+
+@relaxed
+@given(time=times(), k=st.floats(1e-6, 0.1))
+def test_exponential_decay_loses_the_same_share_in_every_unit_of_time(time, k):
+    """The solution of f' = -k f with f(0) = 1; halved every ln 2 / k."""
+    for unit, whole in (("steps", 1), ("epochs", time.per_epoch)):
+        f = Exponential(k, unit)
+        assume(f(time) > 1e-200)
+        assert f(later(time, whole)) / f(time) == pytest.approx(math.exp(-k))
+    assert Exponential(math.log(2) / 8, "epochs")(Time(24 * 13, 10**6, 13)) == pytest.approx(1 / 8)
+
+
+@relaxed
+@given(time=times(), k=st.floats(1e-3, 10))
+def test_the_inverse_of_the_inverse_time_decay_is_a_straight_line(time, k):
+    for unit, whole in (("steps", 1), ("epochs", time.per_epoch)):
+        f = InverseTime(k, unit)
+        assert 1 / f(later(time, whole)) - 1 / f(time) == pytest.approx(k, rel=1e-6)
+    assert InverseTime(0.25, "epochs")(Time(4 * 7, 10**6, 7)) == 0.5
+
+
+@relaxed
+@given(time=times(), gamma=st.floats(0.01, 1), every=st.integers(1, 50), unit=units)
+def test_step_decay_counts_its_falls(time, gamma, every, unit):
+    """In epochs the falls are counted in whole ones, and come where an epoch begins."""
+    f = StepDecay(gamma, every, unit)
+    done = time.step if unit == "steps" else time.step // time.per_epoch
+    assert f(time) == pytest.approx(gamma ** (done // every), abs=1e-300)
+    if f(time) != f(later(time)):
+        assert time.step + 1 == (done // every + 1) * every * (time.per_epoch if unit == "epochs" else 1)
+
+
+@relaxed
+@given(time=times(), k=st.floats(0, 1))
+def test_the_staircase_of_exponential_decay_is_step_decay(time, k):
+    whole = time._replace(step=time.step // time.per_epoch * time.per_epoch)
+    stairs = StepDecay(math.exp(-k), 1, "epochs")(time)
+    assert stairs == pytest.approx(Exponential(k, "epochs")(whole), rel=1e-9, abs=1e-300)
+
+
+# ------------------------------------------------------------------------------------------- warm-up
+
+
+starts = st.floats(0, 1)
+
+
+@relaxed
+@given(n=st.integers(1, 300), rest=st.integers(0, 100), start=starts, then=decays)
+def test_warmup_climbs_in_equal_steps_to_one_and_hands_over_there(n, rest, start, then):
+    f = course(Warmup(n, "steps", start, then), n + rest, per_epoch=7)
+    assert f[n - 1] == 1.0
+    rises = [b - a for a, b in itertools.pairwise([start, *f[:n]])]
+    assert rises == pytest.approx([(1 - start) / n] * n, abs=1e-12)
+    assert f[0] > 0
+    assert f[n:] == course(then, rest, per_epoch=7), "what follows has the rest of the run to itself"
+    assert rest == 0 or f[n] == f[n - 1], "no jump where one ends and the other begins"
+
+
+@relaxed
+@given(time=times(), start=starts, then=decays, unit=units)
+def test_warmup_of_no_length_is_what_follows(time, start, then, unit):
+    assert Warmup(0, unit, start, then)(time) == then(time)
+
+
+@relaxed
+@given(time=times(), n=st.integers(1, 100), then=decays)
+def test_warmup_from_one_onto_a_constant_is_constant(time, n, then):
+    assume(n <= time.steps)
+    assert Warmup(n, "steps", 1.0, Constant())(time) == 1.0
+
+
+@relaxed
+@given(per_epoch=st.integers(1, 50), length=st.integers(0, 4), then=decays)
+def test_warmup_in_epochs_is_warmup_in_as_many_steps(per_epoch, length, then):
+    steps = 5 * per_epoch
+    in_epochs = Warmup(length, "epochs", 0.1, then)
+    assert course(in_epochs, steps, per_epoch) == course(
+        Warmup(length * per_epoch, "steps", 0.1, then), steps, per_epoch
+    )
+
+
+def test_a_part_of_an_epoch_is_rounded_to_whole_steps():
+    assert course(Warmup(0.5, "epochs", 0.0, Constant()), 8, per_epoch=8) == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0]
+    assert course(Warmup(0.1, "epochs", 0.0, Constant()), 30, per_epoch=30)[:3] == pytest.approx([1 / 3, 2 / 3, 1.0])
+
+
+def test_a_run_may_be_all_warmup_but_not_shorter():
+    assert course(Warmup(4, "steps", 0.0, Constant()), 4) == [0.25, 0.5, 0.75, 1.0]
+    with pytest.raises(ValueError, match="a warm-up of 10 steps is longer than the run, 9"):
+        Warmup(2, "epochs", 0.0, Constant())(Time(0, 9, 5))
+
+
+def test_warmups_follow_one_another():
+    twice = Warmup(2, "steps", 0.0, Warmup(2, "steps", 0.5, Cosine(0.0)))
+    assert course(twice, 8)[:4] == [0.5, 1.0, 0.75, 1.0]
+    assert course(twice, 8)[4:] == course(Cosine(0.0), 4)
+
+
+# ------------------------------------------------------------------------------------------- against torch
+
+
+def theirs(make, steps):
+    """The rates that a scheduler of torch gives, one step after another, from a rate of one."""
+    w = torch.nn.Parameter(torch.zeros(()))
+    rule = torch.optim.SGD([w], lr=1.0)
+    scheduler, found = make(rule, torch.optim.lr_scheduler), []
+    for _ in range(steps):
+        found.append(rule.param_groups[0]["lr"])
+        rule.step()
+        scheduler.step()
+    return found
+
+
+PARITY = {
+    "step": (StepDecay(0.3, 7, "steps"), lambda rule, s: s.StepLR(rule, 7, 0.3)),
+    "exponential": (Exponential(0.05, "steps"), lambda rule, s: s.ExponentialLR(rule, math.exp(-0.05))),
+    "inverse_time": (InverseTime(0.2, "steps"), lambda rule, s: s.LambdaLR(rule, lambda t: 1 / (1 + 0.2 * t))),
+    "cosine": (Cosine(0.1), lambda rule, s: s.CosineAnnealingLR(rule, 50, eta_min=0.1)),
+    "constant": (Constant(), lambda rule, s: s.ConstantLR(rule, 1.0, 1)),
+    # torch's first factor is the start; it is whole after total_iters steps, here at the last step of the climb.
+    "warmup": (
+        Warmup(10, "steps", 0.1, StepDecay(0.5, 8, "steps")),
+        lambda rule, s: s.SequentialLR(rule, [s.LinearLR(rule, 0.19, 1.0, 9), s.StepLR(rule, 8, 0.5)], [10]),
+    ),
+}
+
+
+@schedules
+@pytest.mark.filterwarnings("ignore:The epoch parameter in")  # SequentialLR's own doing
+def test_the_rates_are_those_of_torchs_schedulers(name):
+    ours, make = PARITY[name]
+    assert course(ours, 50, per_epoch=4) == pytest.approx(theirs(make, 50), rel=1e-9)
+
+
+# ------------------------------------------------------------------------------------------- in a run
+
+
+WARM = (
+    "schedule=warmup",
+    "schedule.length=1.5",
+    "schedule.start=0.2",
+    "schedule@schedule.then=exponential",
+    "schedule.then.k=0.4",
+)
+
+
+def test_the_logged_rates_follow_the_formula(tmp_path):
+    """Three steps an epoch: a climb of round(4.5) = 4, then a decay in epochs that begins at its end."""
+    _, (run,) = trained(tmp_path, blobs(*WARM, "log_every=1", "optimizer.lr=0.02"))
+    wanted = [0.2 + 0.8 * (t + 1) / 4 for t in range(4)] + [math.exp(-0.4 * t / 3) for t in range(5)]
+    assert [row["lr"] for row in run.rows()] == pytest.approx([0.02 * f for f in wanted])
+
+
+@pytest.mark.parametrize("stop", [2, 4, 6])
+def test_a_run_stopped_within_its_warmup_or_after_it_goes_on_bit_by_bit(stop, tmp_path):
+    _, (straight,) = trained(tmp_path / "straight", blobs(*WARM, "log_every=1"))
+
+    run = stopped(tmp_path / "run", stop, blobs(*WARM, "log_every=1"))
+    train([blobs(*WARM, "log_every=1", f"resume={run.path}")], [run])
+    assert torch.equal(weights(run), weights(straight))
+    assert curves(run) == curves(straight)
+
+
+def test_lanes_may_each_follow_a_schedule_of_their_own(tmp_path):
+    variants = [
+        (),
+        ("schedule=cosine",),
+        WARM,
+        (*WARM, "schedule.length=1"),
+        ("schedule=custom", "schedule._target_=mine.Sawtooth"),
+    ]
+    common = ("precision=float64", "log_every=1")
+    _, lanes = trained(tmp_path / "lanes", *(blobs(*common, *v) for v in variants))
+    for i, v in enumerate(variants):
+        _, (alone,) = trained(tmp_path / f"solo{i}", blobs(*common, *v))
+        torch.testing.assert_close(weights(lanes[i]), weights(alone), rtol=1e-9, atol=1e-9)
+        assert [r["lr"] for r in lanes[i].rows()] == pytest.approx([r["lr"] for r in alone.rows()])

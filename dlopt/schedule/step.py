@@ -1,0 +1,29 @@
+"""Step decay."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from dlopt.parts import Time, Unit
+from dlopt.ranges import Count, Range
+
+
+@dataclass(frozen=True)
+class StepDecay:
+    """factor(t) = gamma^floor(t / every), t = 0 at the first step.
+
+    A staircase: constant, then lower at once. In epochs it falls where an epoch begins, never within one, since
+    every is whole.
+
+    gamma   the factor of each fall
+    every   steps or epochs between two falls
+    unit    of every: steps or epochs
+
+    Source: Szegedy et al. 2015, Going deeper with convolutions, section 6: gamma 0.96, every 8 epochs.
+    """
+
+    gamma: Annotated[float, Range(gt=0, le=1)]
+    every: Count
+    unit: Unit
+
+    def __call__(self, time: Time) -> float:
+        return self.gamma ** (time.t(self.unit) // self.every)

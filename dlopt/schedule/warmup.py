@@ -1,0 +1,38 @@
+"""Warm-up."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from dlopt.parts import Schedule, Time, Unit
+from dlopt.ranges import NonNegative, Range
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """factor(t) = start + (1 - start) (t + 1) / n  at the steps t = 0, 1, ..., n - 1,  then(t - n) from there on.
+
+    The rate climbs in a straight line and is whole at the last step of the climb. Even from start = 0 the first step
+    moves: with t in place of t + 1, as in the paper, whose start is above zero, it would be wasted. What follows counts
+    from the end of the climb and has the rest of the run to itself: a cosine ends where the run ends.
+    A run that is shorter than its warm-up is refused: it would never see the rate that it was given.
+
+    length   n, rounded to whole steps; 0: none, the run is that of `then` alone
+    unit     of length: steps or epochs
+    start    the factor that the climb comes from, one step before the first
+    then     the schedule that follows: schedule.then=cosine
+
+    Source: Goyal et al. 2017, section 2.2, gradual warmup.
+    """
+
+    length: NonNegative
+    unit: Unit
+    start: Annotated[float, Range(ge=0, le=1)]
+    then: Schedule
+
+    def __call__(self, time: Time) -> float:
+        n = round(self.length * (time.per_epoch if self.unit == "epochs" else 1))
+        if n > time.steps:
+            raise ValueError(f"a warm-up of {n} steps is longer than the run, {time.steps}; make length smaller")
+        if time.step < n:
+            return self.start + (1.0 - self.start) * ((time.step + 1) / n)
+        return self.then(time.after(n))

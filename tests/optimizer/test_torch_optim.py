@@ -1,0 +1,242 @@
+"""Every class of torch.optim through optimizer=torch_optim, against a loop of plain PyTorch, and people's own."""
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import BLOBS, DEVICE, blobs, built, composed, curves, stopped, trained, weights
+from torch import nn
+
+from dlopt.config.build import build
+from dlopt.config.problems import ConfigError
+from dlopt.loss.cross_entropy import CrossEntropy
+from dlopt.objective import Problem
+from dlopt.optimizer.torch_optim import TorchOptim
+from dlopt.streams import Key
+from dlopt.train import train
+from dlopt.weights import Layout
+
+STEPS = 12
+NETS = {
+    "mlp": lambda: nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).double(),
+    "matrices": lambda: nn.Sequential(nn.Linear(6, 5, bias=False), nn.Tanh(), nn.Linear(5, 3, bias=False)).double(),
+    "cnn": lambda: nn.Sequential(
+        nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 3)
+    ).double(),
+}
+OPTIONS = {
+    "SGD": [{"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}],
+    "Adam": [{"amsgrad": True}, {"betas": [0.5, 0.9], "eps": 1e-3}, {"fused": True}, {"foreach": True}],
+    "RMSprop": [{"centered": True, "momentum": 0.5}],
+    "LBFGS": [{"max_iter": 3}, {"line_search_fn": "strong_wolfe", "history_size": 2}],
+}
+
+
+CASES = [
+    (name, net, options) for name in TorchOptim.names() for net in NETS for options in ({}, *OPTIONS.get(name, ()))
+]
+CLASSES = [name for name in TorchOptim.names() if name != "SparseAdam"]
+
+
+def refusal(name: str, net: nn.Module, options: dict) -> str:
+    """What the check has against a class on a net, if anything."""
+    layout = Layout.of(net)
+    try:
+        TorchOptim(name, 0.01, options).check(layout.flatten(dict(net.named_parameters())).detach(), layout)
+    except Exception as error:
+        return str(error)
+    return ""
+
+
+def test_every_class_of_torch_trains_some_net_but_those_for_sparse_gradients():
+    refused = {name: [refusal(name, net(), {}) for net in NETS.values()] for name in TorchOptim.names()}
+    assert [name for name, said in refused.items() if all(said)] == ["SparseAdam"]
+    assert [name for name, said in refused.items() if any(said)] == ["Muon", "SparseAdam"]
+
+
+@pytest.mark.parametrize(("name", "net", "options"), CASES, ids=str)
+def test_the_steps_are_those_of_a_loop_written_by_hand(name, net, options):
+    """Bit for bit, with a rate that changes, and as many evaluations."""
+    torch.manual_seed(0)
+    model, twin = NETS[net](), NETS[net]()
+    if refusal(name, model, options):
+        pytest.skip("refused before a run, see above")
+    twin.load_state_dict(model.state_dict())
+    x, y = torch.randn(STEPS, 10, 6, dtype=torch.float64), torch.randint(3, (STEPS, 10))
+
+    problem = Problem(model, CrossEntropy())
+    w = problem.bind(problem.layout.flatten(dict(model.named_parameters())).detach().clone())
+    rule = TorchOptim(name, 0.01, options)
+    state = rule.init(w, problem.layout)
+    theirs = getattr(torch.optim, name)(twin.parameters(), lr=0.01, **options)
+    evaluations = 0
+    for step in range(STEPS):
+        lr = 0.01 / (1 + step)
+        theirs.param_groups[0]["lr"] = lr
+
+        def closure(step=step):
+            nonlocal evaluations
+            evaluations += 1
+            theirs.zero_grad()
+            loss = F.cross_entropy(twin(x[step]), y[step])
+            loss.backward()
+            return loss
+
+        before = nn.utils.parameters_to_vector(twin.parameters()).detach().clone()
+        loss = theirs.step(closure)
+        objective = problem.objective(x[step], y[step], Key(0, step))
+        moment = TorchOptim(name, lr, options).step(w, state, objective)
+        assert moment.w is w
+        assert moment.state is state
+        assert torch.equal(w, nn.utils.parameters_to_vector(twin.parameters()))
+        assert torch.equal(moment.loss, loss.detach())
+        assert torch.equal(moment.gradient, problem.objective(x[step], y[step], Key(0, step)).gradient(before)[1])
+        problem.evaluations -= 1  # the test's own
+        assert problem.evaluations == evaluations
+
+
+# ------------------------------------------------------------------------------------------- in a run
+
+
+def run_of(name: str, *overrides: str):
+    return built(
+        "data=custom", "data._target_=mine.Blobs", "arch=custom", "arch._target_=mine.Matrices", "batch_size=16", "epochs=3",
+        f"device={DEVICE}", "optimizer=torch_optim", f"optimizer.name={name}", "log_every=1", *overrides,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*CLASSES, "mine.Lion"])
+def test_a_run_stopped_and_resumed_is_the_uninterrupted_one_bit_by_bit(name, tmp_path):
+    """In float64: the scalars that some classes keep in float32 must stay so."""
+    overrides = ("optimizer.lr=0.05", "schedule=cosine", "precision=float64")
+    (whole,), (straight,) = trained(tmp_path / "straight", run_of(name, *overrides))
+    run = stopped(tmp_path / "run", 4, run_of(name, *overrides))
+    (summary,) = train([run_of(name, *overrides, f"resume={run.path}")], [run])
+    assert torch.equal(weights(run), weights(straight))
+    assert curves(run) == curves(straight)
+    assert summary["evaluations"] == whole["evaluations"]
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_rate_of_nothing_moves_nothing(name):
+    """The rate of each step is the one that counts, but for Rprop, and ASGD a step later."""
+    rule, w = TorchOptim(name, 0.1, {}), torch.linspace(-1, 1, 6, dtype=torch.float64)
+    bowl = Bowl(nn.Linear(3, 2, bias=False))
+    state = rule.init(w, bowl.layout)
+    still = dataclasses.replace(rule, lr=0.0)
+    rule.step(w, state, bowl)
+    still.step(w, state, bowl)
+    before = w.clone()
+    still.step(w, state, bowl)
+    assert torch.equal(w, before) == (name != "Rprop")
+
+
+def test_torchs_sgd_on_a_schedule_is_ours(tmp_path):
+    schedule = (
+        "schedule=warmup",
+        "schedule.length=1",
+        "schedule@schedule.then=cosine",
+        "precision=float64",
+        "normalization=batch",
+    )
+    _, (ours,) = trained(tmp_path / "ours", blobs(*schedule, "optimizer=momentum", "optimizer.lr=0.1"))
+    theirs = ("optimizer=torch_optim", "optimizer.name=SGD", "+optimizer.options.momentum=0.9", "optimizer.lr=0.1")
+    _, (run,) = trained(tmp_path / "theirs", blobs(*schedule, *theirs))
+    torch.testing.assert_close(weights(run), weights(ours), rtol=1e-12, atol=1e-14)
+    for mine, other in zip(curves(run), curves(ours), strict=True):
+        assert mine == pytest.approx(other, rel=1e-10)
+
+
+def test_the_evaluations_of_a_line_search_are_counted(tmp_path):
+    experiment = run_of("LBFGS", "+optimizer.options.line_search_fn=strong_wolfe", "optimizer.lr=1.0")
+    (summary,), (run,) = trained(tmp_path, experiment)
+    asked = run.load("last")["state"]["state"][0]["func_evals"]
+    assert summary["evaluations"] == asked > 2 * summary["step"]
+
+
+def test_arguments_set_anew_count_and_progress_is_kept(tmp_path):
+    """mine.Lion divides its rate by a count that it keeps in its parameter group."""
+    run = stopped(tmp_path / "run", 4, run_of("mine.Lion"))
+    assert run.load("last")["state"]["param_groups"][0]["k"] == 4
+    train([run_of("mine.Lion", "+optimizer.options.betas=[0.5,0.6]", f"resume={run.path}")], [run])
+    (group,) = run.load("last")["state"]["param_groups"]
+    assert group["k"] == 9
+    assert group["betas"] == [0.5, 0.6]
+
+
+# ------------------------------------------------------------------------------------------- people's own
+
+
+class Bowl:
+    """f(w) = |w|^2 / 2, for the weights of a net."""
+
+    def __init__(self, net):
+        self.layout = Layout.of(net)
+
+    def gradient(self, w):
+        return w.square().sum() / 2, w.clone()
+
+
+def test_a_class_of_ones_own_takes_its_own_steps():
+    """Chen et al. 2023, algorithm 2, without decay; the rate falls as 1 / k."""
+    bowl, w = Bowl(nn.Linear(3, 2)), torch.linspace(-1, 1, 8, dtype=torch.float64)
+    rule = TorchOptim("mine.Lion", 0.1, {"betas": (0.5, 0.75)})
+    expected, m, own = w.clone(), torch.zeros_like(w), w.clone()
+    state = rule.init(own, bowl.layout)
+    for k in range(1, 6):
+        g = expected.clone()
+        expected -= 0.1 / k * (0.5 * m + 0.5 * g).sign()
+        m = 0.75 * m + 0.25 * g
+        own, state, *_ = rule.step(own, state, bowl)
+        torch.testing.assert_close(own, expected)
+
+
+def test_a_class_without_a_closure_and_one_that_spoils_its_gradients():
+    """w <- w - lr (g + w) = (1 - 2 lr) w; the gradient of the step is the objective's."""
+    bowl, w = Bowl(nn.Linear(3, 2)), torch.linspace(-1, 1, 8)
+    before = w.clone()
+    rule = TorchOptim("mine.Plain", 0.1, {})
+    moment = rule.step(w, rule.init(w, bowl.layout), bowl)
+    torch.testing.assert_close(moment.w, 0.8 * before)
+    assert torch.equal(moment.gradient, before)
+
+
+def test_an_iterate_in_another_place_is_the_one_that_moves():
+    bowl, w = Bowl(nn.Linear(3, 2)), torch.linspace(-1, 1, 8)
+    rule = TorchOptim("Adam", 0.1, {})
+    state, other = rule.init(w, bowl.layout), rule.init(w.clone(), bowl.layout)
+    straight = w.clone()
+    for _ in range(4):
+        left, w = w, w.clone()
+        before = left.clone()
+        rule.step(w, state, bowl)
+        rule.step(straight, other, bowl)
+        assert torch.equal(left, before)
+    assert torch.equal(w, straight)
+
+
+def test_a_check_moves_nothing():
+    w = torch.linspace(-1, 1, 8)
+    before = w.clone()
+    for name in ("AdamW", "LBFGS", "mine.Lion"):
+        TorchOptim(name, 0.1, {}).check(w, Layout.of(nn.Linear(3, 2)))
+    assert torch.equal(w, before)
+
+
+def test_the_pieces_are_the_networks_own_in_their_shapes():
+    net = NETS["cnn"]()
+    layout = Layout.of(net)
+    w = layout.flatten(dict(net.named_parameters())).detach()
+    state = TorchOptim("SGD", 0.1, {}).init(w, layout)
+    assert [p.shape for p in state.pieces] == [p.shape for p in net.parameters()]
+    assert all(p.is_leaf and p.requires_grad for p in state.pieces)
+    with torch.no_grad():
+        for p in state.pieces:
+            p.fill_(7.0)
+    assert (w == 7.0).all()
+
+
+def test_a_run_that_the_class_refuses_is_not_built():
+    with pytest.raises(ConfigError, match="2D parameters"):
+        build(composed(*BLOBS, "optimizer=torch_optim", "optimizer.name=Muon"))
