@@ -1,10 +1,12 @@
 """The data of the cases, the same tensors for every side."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from dlopt.data.fashion_mnist import FashionMNIST
 from dlopt.data.mnist1d import MNIST1D
 from dlopt.parts import Data, Dataset, Split
 
@@ -23,7 +25,12 @@ class Synthetic(Data):
 
 
 def examples(name: str) -> tuple[Tensor, Tensor]:
-    """The training inputs and targets of mnist1d or synthetic."""
-    kind = MNIST1D if name == "mnist1d" else Synthetic
-    train = kind(path=None, train_size=None, label_noise=0.0, drop_last=False).load().train
+    """The training inputs and targets of a case's data."""
+    usual: dict[str, Any] = {"path": None, "train_size": None, "label_noise": 0.0, "drop_last": False}
+    data: Data
+    if name == "fashion_mnist":
+        data = FashionMNIST(**usual, url=None, verify=True)
+    else:
+        data = (MNIST1D if name == "mnist1d" else Synthetic)(**usual)
+    train = data.load().train
     return train.inputs, train.targets

@@ -8,15 +8,18 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks.cases import BATCH, LR
 
 
-def network(inputs: int, widths: tuple[int, ...] | None) -> nn.Sequential:
-    """The network of a case, with its parameters in the order of dlopt's."""
+def network(example: Tensor, widths: tuple[int, ...] | None) -> nn.Sequential:
+    """The network of a case for such examples, with its parameters in the order of dlopt's."""
     if widths is None:
+        series = example.ndim == 2
+        convolution = nn.Conv1d if series else nn.Conv2d
         return nn.Sequential(
-            *(nn.Conv1d(1, 25, 5, 2, 1), nn.ReLU()),
-            *(nn.Conv1d(25, 25, 3, 2, 1), nn.ReLU()),
-            *(nn.Conv1d(25, 25, 3, 2, 1), nn.ReLU()),
-            *(nn.Flatten(), nn.Linear(125, 10)),
+            *(convolution(1, 25, 5, 2, 1), nn.ReLU()),
+            *(convolution(25, 25, 3, 2, 1), nn.ReLU()),
+            *(convolution(25, 25, 3, 2, 1), nn.ReLU()),
+            *(nn.Flatten(), nn.Linear(125 if series else 400, 10)),
         )
+    inputs = example.numel()
     layers: list[nn.Module] = [nn.Flatten()]
     for width in widths:
         layers += [nn.Linear(inputs, width), nn.ReLU()]

@@ -49,16 +49,15 @@ class Turn(NamedTuple):
 
 def main(rounds: int) -> None:
     """Measure every case and print one table."""
-    torch.set_num_threads(1)
     console = screen()
-    table = Table(title=f"Whole runs in one thread, {rounds} rounds ({min(rounds, FEW)} of the slow sides)")
+    table = Table(title=f"Whole runs, {rounds} rounds ({min(rounds, FEW)} of the slow sides)")
     table.add_column("side")
     for column in ("steps/s", "train loss", "dlopt / side", "min", "max", "CPU time", "target"):
         table.add_column(column, justify="right")
     for case in CASES:
         with console.status(case.name):
             turns = measured(case, rounds)
-        table.add_row(f"[bold]{case.name}, {case.steps} steps")
+        table.add_row(f"[bold]{case.name}, {case.steps} steps, {case.threads} threads")
         for side in turns:
             table.add_row(*row(case, side, turns[DLOPT], turns[side]))
         table.add_section()
@@ -83,6 +82,7 @@ def row(case: Case, side: str, ours: list[Turn], others: list[Turn]) -> list[str
 
 def measured(case: Case, rounds: int) -> dict[str, list[Turn]]:
     """The turns of every side; each round goes through the sides the other way round."""
+    torch.set_num_threads(case.threads)
     x, y = examples(case.data)
     sides = [STRAIGHT, LOADER] + ([LIGHTNING] if find_spec("lightning") else [])
     turns: dict[str, list[Turn]] = {name: [] for name in (DLOPT, *sides)}
@@ -104,7 +104,7 @@ def turn(side: str, case: Case, x: Tensor, y: Tensor, steps: int) -> Turn:
         if side == DLOPT:
             go: Callable[[], object] = partial(train, [experiment], [Run.create(folder / "run")])
         else:
-            net = handwritten.network(x[0].numel(), case.widths)
+            net = handwritten.network(x[0], case.widths)
             vector_to_parameters(experiment.w, net.parameters())
             if side == LIGHTNING:
                 from benchmarks.lightning_loop import Fit

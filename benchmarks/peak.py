@@ -25,7 +25,7 @@ def handwritten(case: Case, folder: str) -> None:
 
     torch.set_num_threads(1)
     x, y = examples(case.data)
-    net = network(x[0].numel(), case.widths)
+    net = network(x[0], case.widths)
     straight(net, adam(net), x, y, case.steps)
 
 
