@@ -38,7 +38,7 @@ bench: .venv/installed-bench  ## measure dlopt beside other loops
 results: .venv/installed      ## the table and the picture of the README, from 144 runs
 	rm -rf outputs/results
 	$(BIN)/dlopt train -m data=mnist1d arch=linear,mlp,cnn optimizer=$(RULES) seed=0,1,2,3,4 hydra.sweep.dir=outputs/results/mnist1d
-	$(BIN)/dlopt train -m data=fashion_mnist arch=linear,mlp,cnn optimizer=$(RULES) seed=0,1,2 epochs=5 hydra.sweep.dir=outputs/results/fashion_mnist
+	$(BIN)/dlopt train -m data=fashion_mnist arch=linear,mlp,cnn optimizer=$(RULES) seed=0,1,2 epochs=5 threads=1 hydra.sweep.dir=outputs/results/fashion_mnist
 	$(BIN)/dlopt runs outputs/results --over seed --across optimizer --columns data,arch,test/accuracy --markdown
 	$(BIN)/dlopt runs outputs/results/mnist1d --where arch=cnn --over seed --png docs/results.png
 

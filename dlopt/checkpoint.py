@@ -94,6 +94,8 @@ def restored(like: Any, content: Any, device: torch.device) -> Any:
     if isinstance(content, (tuple, list)):
         each = like if isinstance(like, (tuple, list)) else [None] * len(content)
         return type(content)(restored(a, b, device) for a, b in zip(each, content, strict=True))
+    if isinstance(like, Tensor) and isinstance(content, Tensor) and like.shape != content.shape:
+        raise ValueError(f"it holds a tensor of shape {tuple(content.shape)} for one of {tuple(like.shape)}")
     return content.to(device) if isinstance(content, Tensor) else content
 
 

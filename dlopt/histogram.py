@@ -38,7 +38,9 @@ class Histogram(NamedTuple):
         at = ((rows - low) * (bins / (high - low))).nan_to_num_(bins, bins, 0.0).long().clamp_(max=bins - 1)
         at += bins * torch.arange(len(rows), device=x.device).unsqueeze(-1)
         counts = torch.zeros(len(rows) * bins, dtype=torch.int64, device=x.device)
-        counts.scatter_add_(0, at.flatten(), finite.flatten().long())  # in one dimension, whose order is reproducible
+        counts.scatter_add_(
+            0, at.flatten(), finite.flatten().long()
+        )  # in one dimension, else deterministic mode refuses
         lead = x.shape[:-1]
         return cls(counts.view(*lead, bins), low.view(lead), high.view(lead))
 

@@ -81,7 +81,7 @@ class Journal:
         self.rated_from = (0, 0.0)  # the first logged interval, with its warm-up, does not count for the rate
         if training.settings.resume is not None:
             self._resume()
-        watch.step, watch.steps = training.step, training.steps
+        watch.begin(training.step, training.steps)
         self._clock = time.perf_counter()
 
     # ------------------------------------------------------------------------------------------- what is due
@@ -274,7 +274,9 @@ class Journal:
     def _content(lane: Lane) -> dict[str, Any]:
         """What both checkpoints hold."""
         preprocessing = {name: dict(statistics) for name, statistics in lane.experiment.preprocessing.items()}
-        encoding = dict(lane.experiment.encoding)
+        e = lane.experiment
+        counted = [] if e.train.targets.is_floating_point() else [str(i) for i in range(e.outputs)]
+        encoding = dict(e.encoding) or {"classes": counted}
         return {"format": checkpoint.FORMAT, "preprocessing": preprocessing, "encoding": encoding}
 
     def _resume(self) -> None:

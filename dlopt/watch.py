@@ -16,5 +16,9 @@ class Watch:
         self.steps = 0
         self.stop = False
 
+    def begin(self, step: int, steps: int) -> None:
+        """The first step, which is not 0 in a run that goes on, is about to be made."""
+        self.step, self.steps = step, steps
+
     def row(self, run: Run, row: Row) -> None:
         """A row was logged."""

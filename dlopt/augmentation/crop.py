@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from dlopt.augmentation.shift import Fill, drawn, moved
+from dlopt.moves import Fill, drawn, moved
 from dlopt.parts import Augmentation
 from dlopt.ranges import Range
 from dlopt.streams import Key

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from dlopt.augmentation.shift import Fill, drawn, moved
+from dlopt.moves import Fill, drawn, moved
 from dlopt.parts import Augmentation
 from dlopt.ranges import Fraction
 from dlopt.streams import Key

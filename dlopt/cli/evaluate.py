@@ -23,28 +23,33 @@ EPILOG = """\
   dlopt evaluate                                  the last run, its best weights, on its test split
   dlopt evaluate mlp-sgd --split val              another run, by a part of its name
   dlopt evaluate last --checkpoint last --png     at the last weights; draws the confusion matrix
-  dlopt evaluate last --data more.npz             on the examples of another file, read as the run's own was
+  dlopt evaluate last --data more.npz             on every example of another file, read as the run's own was
   dlopt evaluate last --data fashion_mnist        on another data set of the same shape
 
 The preprocessing is that of the run, with the statistics of its training split.
 """
 
 
-def evaluate(argv: Sequence[str]) -> int:
-    """The command; returns the exit code."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """What the command takes."""
+    taken = argparse.ArgumentParser(
         prog="dlopt evaluate", description="Metrics of a run's checkpoint; for classes also by class.", epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )  # fmt: skip
-    parser.add_argument("run", nargs="?", default="last", metavar="RUN", help="`last`, a directory, a part of its name")
-    parser.add_argument("--split", choices=SPLITS, default="test", help="default test; all: every example there is")
-    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="default best")
-    parser.add_argument("--data", action="append", default=[], metavar="OPTION|FILE|KEY=VALUE",
+    taken.add_argument("run", nargs="?", default="last", metavar="RUN", help="`last`, a directory, a part of its name")
+    taken.add_argument("--split", choices=SPLITS, default="test", help="default test; all: every example there is")
+    taken.add_argument("--checkpoint", choices=("best", "last"), default="best", help="default best")
+    taken.add_argument("--data", action="append", default=[], metavar="OPTION|FILE|KEY=VALUE",
                         help="other data: a data set by name, another file, or keys such as data.path=...")  # fmt: skip
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
-    parser.add_argument("--png", nargs="?", const="", metavar="FILE", help="draw it (default outputs/reports/)")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
-    given = parser.parse_args(argv)
+    taken.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    taken.add_argument("--png", nargs="?", const="", metavar="FILE", help="draw it (default outputs/reports/)")
+    taken.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    return taken
+
+
+def evaluate(argv: Sequence[str]) -> int:
+    """The command; returns the exit code."""
+    given = parser().parse_args(argv)
     from dlopt import screen
     from dlopt.config.problems import ConfigError, named
 
@@ -95,8 +100,10 @@ def _opened(run: Run, given: Any) -> tuple[Experiment, dict[str, Any], str]:
         name = other  # a run without an evaluation has none that is best
     content = run.load(name)
     config: Any = OmegaConf.load(run.config_file)
-    fresh = {"resume": None, "device": given.device, "batch_size": "full", "threads": "auto"}
+    # Nothing is trained: what only training asks for is not looked at.
+    fresh = {"resume": None, "device": given.device, "batch_size": "full", "threads": "auto", "compile": False}
     config = OmegaConf.merge(config, fresh)
+    config.schedule = {"_target_": "dlopt.schedule.constant.Constant"}
     if given.data:
         _other_data(config, given.data)
     if given.split == "all":
@@ -112,7 +119,10 @@ def _opened(run: Run, given: Any) -> tuple[Experiment, dict[str, Any], str]:
 
 
 def _other_data(config: Any, said: Sequence[str]) -> None:
-    """Put other data in the configuration's place: an option, a file, or keys of the data group."""
+    """Put other data in the configuration's place: an option, a file, or keys of the data group.
+
+    A file is read as the run's own was, or as arrays where the run was trained on none of people's files.
+    """
     from omegaconf import OmegaConf
 
     from dlopt.config.problems import ConfigError
@@ -128,14 +138,23 @@ def _other_data(config: Any, said: Sequence[str]) -> None:
                 raise ConfigError([("--data", f"there is no key {key}{nearest(key, known)}")])
             OmegaConf.update(config, key, OmegaConf.from_dotlist([f"x={value}"]).x)
         elif text in paths.options("data"):
-            node: Any = OmegaConf.load(paths.CONF / "data" / f"{text}.yaml")
-            node.pop("defaults", None)
-            config.data = node
+            config.data = _option(text)
         elif Path(text).exists():
+            if "verify" not in config.data and "target" not in config.data:  # it reads no files of people's own
+                config.data = _option("arrays")
             config.data.path = text
         else:
             options = nearest(text, [o for o in paths.options("data") if o != "custom"])
             raise ConfigError([("--data", f"there is no file and no data set '{text}'{options}")])
+
+
+def _option(name: str) -> Any:
+    """A data option's keys and their defaults."""
+    from omegaconf import OmegaConf
+
+    node: Any = OmegaConf.load(paths.CONF / "data" / f"{name}.yaml")
+    node.pop("defaults", None)
+    return node
 
 
 def _split(experiment: Experiment, given: Any) -> Split:

@@ -44,7 +44,7 @@ class Progress(Watch):
         self.sweep = sweep
         self.console = sweep.console if sweep else Console()
         self.metrics = ""
-        self._from: tuple[int, float] | None = None
+        self._from = (0, time.monotonic())
         self._said = time.monotonic()
         self._bars: Follower | None = None
 
@@ -63,12 +63,12 @@ class Progress(Watch):
 
     @property
     def rate(self) -> float:
-        """Steps per second of wall time since the first look; 0 at that."""
-        now = time.monotonic()
-        if self._from is None:
-            self._from = (self.step, now) if self.steps else None
-            return 0.0
-        return (self.step - self._from[0]) / max(now - self._from[1], 1e-9)
+        """Steps per second of wall time."""
+        return (self.step - self._from[0]) / max(time.monotonic() - self._from[1], 1e-9)
+
+    def begin(self, step: int, steps: int) -> None:
+        super().begin(step, steps)
+        self._from = (step, time.monotonic())
 
     def row(self, run: Run, row: Row) -> None:
         names = headline(row) if self.console.width >= WIDE else headline(row)[-2:]

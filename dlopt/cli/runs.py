@@ -32,26 +32,29 @@ LATEST = 100
 """Runs that are shown in a terminal without being asked for all of them."""
 
 
-def runs(argv: Sequence[str]) -> int:
-    """The command; returns the exit code."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """What the command takes."""
+    taken = argparse.ArgumentParser(
         prog="dlopt runs", description="Many runs in one table.", epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )  # fmt: skip
-    parser.add_argument(
-        "folder", nargs="?", help="a folder of runs, `last` for the newest sweep, or a part of its name"
-    )
-    parser.add_argument("--where", action="append", default=[], metavar="KEY=VALUE", help="only such runs; also != < >")
-    parser.add_argument("--sort", metavar="KEY", help="by a setting or a metric, the best first (default: by time)")
-    parser.add_argument("--reverse", action="store_true", help="the other way round")
-    parser.add_argument("--over", type=_names, default=[], metavar="KEY", help="mean and sd over such runs: seed")
-    parser.add_argument("--across", metavar="KEY", help="one metric, a column for each value of a setting")
-    parser.add_argument("--columns", type=_names, default=[], metavar="A,B", help="settings and metrics to show")
-    parser.add_argument("--all", action="store_true", help=f"all runs, not the latest {LATEST}, in a terminal")
-    parser.add_argument("--csv", action="store_true", help="every setting and metric, for other programs")
-    parser.add_argument("--markdown", action="store_true", help="a table for a README")
-    parser.add_argument("--png", nargs="?", const="", metavar="FILE", help="draw the curves (default outputs/reports/)")
-    given = parser.parse_args(argv)
+    taken.add_argument("folder", nargs="?", help="a folder of runs, `last` for the newest sweep, or a part of its name")
+    taken.add_argument("--where", action="append", default=[], metavar="KEY=VALUE", help="only such runs; also != < >")
+    taken.add_argument("--sort", metavar="KEY", help="by a setting or a metric, the best first (default: by time)")
+    taken.add_argument("--reverse", action="store_true", help="the other way round")
+    taken.add_argument("--over", type=_names, default=[], metavar="KEY", help="mean and sd over such runs: seed")
+    taken.add_argument("--across", metavar="KEY", help="one metric, a column for each value of a setting")
+    taken.add_argument("--columns", type=_names, default=[], metavar="A,B", help="settings and metrics to show")
+    taken.add_argument("--all", action="store_true", help=f"all runs, not the latest {LATEST}, in a terminal")
+    taken.add_argument("--csv", action="store_true", help="every setting and metric, for other programs")
+    taken.add_argument("--markdown", action="store_true", help="a table for a README")
+    taken.add_argument("--png", nargs="?", const="", metavar="FILE", help="draw the curves (default outputs/reports/)")
+    return taken
+
+
+def runs(argv: Sequence[str]) -> int:
+    """The command; returns the exit code."""
+    given = parser().parse_args(argv)
     try:
         place = folder(given.folder)
         found = _chosen(records(place), given)
@@ -60,6 +63,8 @@ def runs(argv: Sequence[str]) -> int:
         if given.png is not None:
             print(as_typed(_draw(found, given, place)))
             return 0
+    except BrokenPipeError:
+        raise
     except (RunNotFound, ValueError, OSError) as error:
         print(f"dlopt runs: {error}", file=sys.stderr)
         return 2

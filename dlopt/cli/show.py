@@ -22,16 +22,21 @@ from dlopt.run import Run, RunNotFound, find
 from dlopt.values import written
 
 
-def show(argv: Sequence[str]) -> int:
-    """The command; returns the exit code."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """What the command takes."""
+    taken = argparse.ArgumentParser(
         prog="dlopt show", description="One run: the settings that are not the defaults, its curves and its results.",
         epilog="RUN is `last` (the default), a run's directory, or a part of its name.", allow_abbrev=False,
     )  # fmt: skip
-    parser.add_argument("run", nargs="?", default="last", metavar="RUN")
-    parser.add_argument("--all", action="store_true", help="every setting, the defaults too")
-    parser.add_argument("--png", nargs="?", const="", metavar="FILE", help="draw the curves (default outputs/reports/)")
-    given = parser.parse_args(argv)
+    taken.add_argument("run", nargs="?", default="last", metavar="RUN")
+    taken.add_argument("--all", action="store_true", help="every setting, the defaults too")
+    taken.add_argument("--png", nargs="?", const="", metavar="FILE", help="draw the curves (default outputs/reports/)")
+    return taken
+
+
+def show(argv: Sequence[str]) -> int:
+    """The command; returns the exit code."""
+    given = parser().parse_args(argv)
     try:
         run = find(given.run)
     except RunNotFound as error:
@@ -41,6 +46,8 @@ def show(argv: Sequence[str]) -> int:
         if given.png is not None:
             return _draw(run, given.png)
         _print(run, everything=given.all)
+    except BrokenPipeError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         print(f"dlopt show: {as_typed(run.path)} is damaged ({type(error).__name__}: {error})", file=sys.stderr)
         return 2

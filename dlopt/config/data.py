@@ -71,10 +71,12 @@ def preprocessed(
     statistics: dict[str, dict[str, Tensor]] = {}
     for name, part in preprocess.items():
         statistics[name] = part.fit(train.gathered()[0]) if fitted is None else dict(fitted.statistics[name])
-        inputs = part.apply(train.inputs, statistics[name])
+        before = train.inputs
+        inputs = part.apply(before, statistics[name])
         train = dataclasses.replace(train, inputs=inputs)
         validation = None if validation is None else dataclasses.replace(validation, inputs=inputs)
-        test = dataclasses.replace(test, inputs=part.apply(test.inputs, statistics[name]))
+        same = test.inputs is before  # one file for both, of a run that is over
+        test = dataclasses.replace(test, inputs=inputs if same else part.apply(test.inputs, statistics[name]))
     return train, validation, test, statistics
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Union
 
 from dlopt.ranges import Range
+from dlopt.values import written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +147,4 @@ def _is_plain(hint: Any) -> bool:
 
 def shown(value: Any) -> str:
     """A value as people write it in YAML; text in quotes."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return repr(value) if isinstance(value, str) else str(value)
+    return repr(value) if isinstance(value, str) else written(value)

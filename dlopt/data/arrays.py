@@ -145,10 +145,11 @@ class Arrays(Data):
         self, ys: Sequence[np.ndarray], known: Mapping[str, Any] | None
     ) -> tuple[torch.Tensor, int, tuple[str, ...]]:
         """Those of training and test as one tensor, the number of outputs, and the classes' names."""
-        if known is not None and known["classes"]:
+        if known is not None and known["classes"] and ys[0].ndim == 1:
             names = tuple(known["classes"])
             return examples.known_classes(np.concatenate(ys), names), len(names), names
-        kinds = {"numbers"} if known is not None else {examples.kind(y, self.kind) for y in ys}
+        wanted: Chosen = self.kind if known is None else "classes" if known["classes"] else "numbers"
+        kinds = {examples.kind(y, wanted) for y in ys}
         if len(kinds) > 1 or len({y.dtype.kind == "U" for y in ys}) > 1 or len({y.shape[1:] for y in ys}) > 1:
             raise Mistake("target", f"{self.target} and {self.target}_test are of different kinds or shapes")
         every = np.concatenate(ys)

@@ -79,6 +79,8 @@ class Table(Data):
 
     def load_like(self, encoding: Mapping[str, Any]) -> Dataset:
         file = source.file(self.path)
+        if "columns" not in encoding:
+            raise Mistake("path", "a table can be read for a run that was trained on one alone; this one was not")
         table = read(file, self.delimiter)
         missing = [name for name in (*encoding["columns"], encoding["target"]) if name not in table.columns]
         if missing:

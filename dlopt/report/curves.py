@@ -34,7 +34,6 @@ class Panel:
     title: str
     metric: str
     curves: list[Curve] = field(default_factory=list)
-    logarithmic: bool = False
 
 
 def of_run(rows: Sequence[Row]) -> list[Panel]:
@@ -70,7 +69,7 @@ def of_groups(groups: Sequence[Group]) -> list[Panel]:
 
 
 def mean(metric: str, repetitions: Sequence[Sequence[Row]]) -> Curve | None:
-    """Mean and standard deviation over repetitions at each epoch that all of those still running have logged."""
+    """Mean and standard deviation over repetitions, at each epoch over those that have a finite value there."""
     at: dict[float, list[float]] = {}
     for rows in repetitions:
         for x, y in _points(rows, metric):

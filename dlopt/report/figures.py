@@ -57,8 +57,6 @@ def _panel(axes: Axes, panel: Panel) -> None:
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel(UNITS.get(name, name))
-    if panel.logarithmic:
-        axes.set_yscale("log")
 
 
 def confusion(counts: Sequence[Sequence[int]], names: Sequence[str], title: str) -> Figure:

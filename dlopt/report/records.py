@@ -180,12 +180,12 @@ class Group:
     settings: dict[str, Any]
     runs: list[Record]
 
-    def mean(self, metric: str) -> tuple[float, float | None] | None:
-        """Mean and sample standard deviation over the runs; None for the latter with one run, and for no run at all."""
+    def mean(self, metric: str) -> tuple[float, float | None, int] | None:
+        """Mean, sample standard deviation (None of one run) and number of the runs that have a finite value."""
         values = [v for r in self.runs if isinstance(v := r.metrics.get(metric), (int, float)) and math.isfinite(v)]
         if not values:
             return None
-        return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+        return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values)
 
 
 def grouped(found: Sequence[Record], over: Sequence[str]) -> list[Group]:

@@ -98,8 +98,12 @@ def _spread(group: Group, metric: str) -> str:
     found = group.mean(metric)
     if found is None:
         return "-"
-    mean, sd = found
-    return number(mean) if sd is None else f"{number(mean)} ± {number(sd)}"
+    mean, sd, count = found
+    some = "" if count == len(group.runs) else f" ({count} of {len(group.runs)})"  # the others have no such number
+    if sd is None:
+        return number(mean) + some
+    shown = f"{sd:.4f}" if 1e-3 <= abs(mean) < 1e4 else number(sd)  # as many decimals as the mean has
+    return f"{number(mean)} ± {shown}{some}"
 
 
 def _status(record: Record) -> str:

@@ -11,8 +11,8 @@ from dlopt.ranges import Count, Range
 class StepDecay:
     """factor(t) = gamma^floor(t / every), t = 0 at the first step.
 
-    A staircase: constant, then lower at once. In epochs it falls where an epoch begins, never within one, since
-    every is whole.
+    A staircase: constant, then lower at once. In epochs it falls where one of its own begins: since every is whole,
+    where an epoch of the run begins, unless a warm-up of another length stands in front of it.
 
     gamma   the factor of each fall
     every   steps or epochs between two falls

@@ -4,6 +4,7 @@ import functools
 import os
 import types
 import typing
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -219,6 +220,17 @@ def test_every_command_says_what_it_takes():
     for usage in TAKES.values():
         kinds = usage.replace("...", "").replace("|", " ").split()
         assert {kind for kind in kinds if kind.isupper()} <= KINDS.keys()
+
+
+@pytest.mark.parametrize("command", ["runs", "show", "evaluate"])
+def test_every_flag_of_a_command_is_offered(command):
+    """As its own parser has them, with the values that it allows."""
+    taken = import_module(f"dlopt.cli.{command}").parser()
+    flags = {flag: action for action in taken._actions for flag in action.option_strings if flag != "-h"}
+    assert set(offered(f"{command} -")) == {flag for flag in flags if flag.startswith("--")} | {"-q"} & set(flags)
+    for flag, action in flags.items():
+        if action.choices:
+            assert offered(f"{command} {flag} ") == list(action.choices)
 
 
 def test_hydra_takes_every_flag_that_train_offers():

@@ -452,6 +452,15 @@ def test_only_torchs_own_rules_import_what_they_need(here):
         assert done.stdout.splitlines()[-1] == wanted
 
 
+def test_a_rule_that_needs_another_state_is_refused_and_nothing_changes(here, capsys):
+    assert main(["train", *BLOBS, "optimizer=rmsprop"]) == 0
+    before = find().config_file.read_text()
+    assert main(["train", "resume=last", "epochs=5", "optimizer.momentum=0.9"]) == 2
+    assert "cannot go on from its checkpoint" in capsys.readouterr().err
+    assert find().config_file.read_text() == before
+    assert main(["train", "resume=last", "epochs=5"]) == 0
+
+
 def test_what_was_set_anew_is_kept_with_the_run(here, capsys):
     assert main(["train", *BLOBS]) == 0
     assert main(["train", "resume=last", "epochs=5", "optimizer.lr=0.05"]) == 0

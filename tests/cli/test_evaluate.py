@@ -59,6 +59,8 @@ def test_another_file_is_read_as_the_runs_own_was(here, capsys):
     scores = output(torch.relu(hidden((torch.from_numpy(x) - mu) / sigma)))
     loss = torch.nn.functional.cross_entropy(scores, torch.tensor([2] * 20 + [1] * 20)).item()
     assert numbers(out[3])["loss"] == pytest.approx(loss, abs=2e-4)
+    assert main(["evaluate", "--data", "second.npz", "--split", "all"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:4] == [out[1].replace("test split", "all examples"), "", out[3]]
 
     np.savez(here / "third.npz", x=x, y=np.repeat(["cow", "dog"], 20))
     assert main(["evaluate", "--data", "third.npz"]) == 2
@@ -100,6 +102,25 @@ def test_another_table_is_read_as_the_runs_own_was(here, capsys):
         (here / "bad.csv").write_text(content)
         assert main(["evaluate", "--data", "bad.csv"]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_a_file_for_a_run_that_was_trained_on_none(here, capsys):
+    """Classes are then their numbers; nothing else is put in the file's place."""
+    assert main([*TRAIN, "schedule=warmup", "schedule.unit=steps", "schedule.length=8"]) == 0
+    x = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
+    np.savez(here / "mine.npz", x=x, y=np.arange(12) % 3)
+    assert main(["evaluate", "--data", "mine.npz"]) == 0
+    assert "12 examples" in capsys.readouterr().out
+    for y, said in ((np.arange(12) % 4, "no class 3"), (np.eye(3)[np.arange(12) % 3], "classes must be (N,)")):
+        np.savez(here / "bad.npz", x=x, y=y)
+        assert main(["evaluate", "--data", "bad.npz"]) == 2
+        assert said in capsys.readouterr().err
+    (here / "mine.csv").write_text(TABLE)
+    for data in (["table", "data.path=mine.csv"], ["mine.csv"]):
+        assert main(["evaluate", *(word for d in data for word in ("--data", d))]) == 2
+    err = capsys.readouterr().err
+    assert "a table can be read for a run that was trained on one alone" in err
+    assert ".npz or .pt or .npy" in err
 
 
 def test_by_class_and_the_matrix():

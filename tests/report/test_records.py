@@ -150,8 +150,8 @@ def test_mean_and_deviation_over_seeds():
     runs = [record(metrics={"test/accuracy": v}, optimizer=o, seed=s) for (o, s), v in values.items()]
     one, other = grouped(runs, ["seed"])
     assert one.settings == {"optimizer": "sgd"}
-    assert one.mean("test/accuracy") == pytest.approx((0.4, statistics.stdev([0.1, 0.3, 0.8])))
-    assert other.mean("test/accuracy") == (0.5, None)
+    assert one.mean("test/accuracy") == pytest.approx((0.4, statistics.stdev([0.1, 0.3, 0.8]), 3))
+    assert other.mean("test/accuracy") == (0.5, None, 1)
     assert other.mean("val/loss") is None
 
 
@@ -211,6 +211,14 @@ def test_over_seeds_in_text_and_markdown(three, capsys):
     assert lines(capsys)[2:] == ["| sgd | 1 | 0.5000 |", "| adam | 2 | 0.8000 ± 0.1414 |"]
 
 
+def test_runs_without_a_value_are_counted_apart(three, capsys):
+    """A rule that diverges must not look like one whose every run ended well."""
+    run(three / "outputs/more", "x", {"optimizer": "adam", "seed": 7, "data": "mnist1d"}, status="diverged",
+        summary={"val/loss": None, "test/accuracy": None, "seconds": 1.0}, started=9)  # fmt: skip
+    assert main(["runs", "--over", "seed", "--columns", "optimizer,test/accuracy"]) == 0
+    assert "3  0.8000 ± 0.1414 (2 of 3)" in capsys.readouterr().out
+
+
 def test_across_the_values_of_a_setting(three, capsys):
     assert main(["runs", "--across", "optimizer", "--over", "seed", "--columns", "data,test/accuracy"]) == 0
     head, row, said = lines(capsys)
@@ -267,7 +275,7 @@ def test_pictures_are_written(three, capsys):
     assert all(m.read_bytes().startswith(b"\x89PNG") and m.stat().st_size > 10_000 for m in made)
 
 
-def test_two_thousand_runs_and_one_are_shown_without_torch_or_matplotlib(tmp_path):
+def test_tables_and_curves_need_neither_torch_nor_matplotlib(tmp_path):
     """What is imported decides how long it takes to answer."""
     run(tmp_path / "outputs", "a", rows=[row(10, train_loss=1.0), row(20, train_loss=0.5)], summary={"val/loss": 1.0})
     for argv in (["runs"], ["show"], ["runs", "--over", "epochs"]):
