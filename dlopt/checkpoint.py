@@ -94,7 +94,8 @@ def restored(like: Any, content: Any, device: torch.device) -> Any:
     if isinstance(content, (tuple, list)):
         each = like if isinstance(like, (tuple, list)) else [None] * len(content)
         return type(content)(restored(a, b, device) for a, b in zip(each, content, strict=True))
-    if isinstance(like, Tensor) and isinstance(content, Tensor) and like.shape != content.shape:
+    both = isinstance(like, Tensor) and isinstance(content, Tensor)
+    if both and like.numel() and like.shape != content.shape:  # what a rule would leave empty may be full
         raise ValueError(f"it holds a tensor of shape {tuple(content.shape)} for one of {tuple(like.shape)}")
     return content.to(device) if isinstance(content, Tensor) else content
 

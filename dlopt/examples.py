@@ -65,7 +65,7 @@ def known_classes(values: np.ndarray, names: Sequence[str]) -> Tensor:
 
 
 def _called(value: Any) -> str:
-    return f"{value:.15g}" if isinstance(value, float) else str(value)
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def numbers(values: np.ndarray) -> Tensor:

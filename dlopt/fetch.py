@@ -161,12 +161,15 @@ def _ask(url: str, out: BinaryIO, otherwise: str) -> tuple[Any, int | None]:
             raise Mistake("url", f"{url} answers {error.code} {error.reason}; {otherwise}") from error
     except (OSError, HTTPException) as error:
         raise Mistake("url", f"{url} cannot be reached ({_reason(error)}); {otherwise}") from error
-    length = answer.headers.get("Content-Length")
+    length = answer.headers.get("Content-Length") or ""
+    length = length if length.isdigit() else ""
     if answer.status == 206:
         given = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range") or "")
         if given and int(given[1]) == have:
             return answer, int(given[2]) if given[2] != "*" else have + int(length) if length else None
         answer.close()  # another range than was asked for
+        if not have:
+            raise Mistake("url", f"{url} answers with a part of the file alone; {otherwise}")
         os.ftruncate(out.fileno(), 0)
         return _ask(url, out, otherwise)
     os.ftruncate(out.fileno(), 0)

@@ -28,7 +28,11 @@ class Marking:
     def __init__(self, maker: Any) -> None:
         self.maker = maker
 
-    def __call__(self) -> nn.Module:
+    def __call__(self, *inputs: Any) -> nn.Module:
+        if inputs:
+            raise TypeError(
+                "activation makes modules: call it once for each layer in __init__, self.act = activation()"
+            )
         module = self.maker()
         module.activates = True
         return module

@@ -299,6 +299,9 @@ class Journal:
         if content["best_step"] is not None:
             lane.best = next(row for row in rows if row["step"] == content["best_step"])
             checkpoint.fill(t, self.best_w, self.best_running, content["best"])
+            lane.unsaved = True
+        lane.run.checkpoint("best").unlink(missing_ok=True)  # it may be of steps after those that are gone on from
+        self._save_best([0])
 
     # ------------------------------------------------------------------------------------------- the end
 

@@ -8,7 +8,7 @@ nothing else has to know. Nothing here imports a part, and no part imports anoth
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
@@ -91,9 +91,12 @@ class Data:
     def load_like(self, encoding: Mapping[str, Any]) -> Dataset:
         """Examples for a run that is over, by the encoding of the data that it was trained on.
 
-        What has an encoding puts every example of its file into both splits; anything else is loaded as ever.
+        What has an encoding puts every example of a file without a test of its own into both splits; anything else is
+        loaded as ever, and may lack the last of the classes.
         """
-        return self.load()
+        found = self.load()
+        classes = encoding.get("classes", ())
+        return replace(found, outputs=len(classes)) if len(classes) > found.outputs else found
 
 
 class Preprocess(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,13 +44,24 @@ def content(path: Path, key: str = "path") -> bytes:
 
 
 def stamp(paths: Iterable[Path]) -> str:
-    """Path, size and time of change of each file, a folder's with those of all files in it."""
+    """What tells whether files have changed: path, size, times and place; a folder's with those of all files in it."""
     lines = []
     for path in paths:
         for inner in sorted(path.rglob("*")) if path.is_dir() else [path]:
             status = inner.stat()
-            lines.append(f"{inner.resolve()} {status.st_size} {status.st_mtime_ns}")
+            times = f"{status.st_mtime_ns} {status.st_ctime_ns}"  # copying tools set the former, nothing the latter
+            lines.append(f"{inner.resolve()} {status.st_size} {times} {status.st_ino}")
     return "\n".join(lines)
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """The SHA-256 of the files' contents: kept with a run, it tells later whether they are still the same."""
+    sha = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                sha.update(chunk)
+    return sha.hexdigest()
 
 
 def once(option: Data, paths: Sequence[Path], read: Callable[[], Dataset]) -> Dataset:

@@ -539,3 +539,15 @@ def test_inputs_of_whole_numbers_stay_so(tmp_path):
     (summary,), _ = trained(tmp_path, built("data=custom", "data._target_=mine.Whole", "arch=custom", "arch._target_=mine.Tokens",
                                             "batch_size=16", "epochs=2", f"device={DEVICE}"))  # fmt: skip
     assert summary["status"] == "done"
+
+
+def test_the_best_of_steps_that_are_gone_is_gone_too(tmp_path):
+    """A process that was killed had a better one after its last checkpoint, on a course that is not taken again."""
+    run = stopped(tmp_path / "run", 3, blobs())
+    content = run.load("best")
+    ahead = {name: value + 1.0 for name, value in content["model"].items()}
+    run.save("best", content | {"step": 6, "model": ahead})
+    (summary,) = train([blobs(f"resume={run.path}", "optimizer.lr=1e-12")], [run])
+    best = run.load("best")
+    assert best["step"] == summary["best/step"]
+    assert not any(torch.equal(best["model"][name], value) for name, value in ahead.items())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dlopt.cli.places import as_typed
+from dlopt.cli.places import as_typed, report
 from dlopt.config import paths
 from dlopt.run import Run, RunNotFound, find
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dlopt.parts import Split
 
 SPLITS = ("train", "val", "test", "all")
+OF_TRAINING = ("data.train_size", "data.label_noise", "data.drop_last", "data.test_fraction")
 EPILOG = """\
   dlopt evaluate                                  the last run, its best weights, on its test split
   dlopt evaluate mlp-sgd --split val              another run, by a part of its name
@@ -70,7 +71,8 @@ def evaluate(argv: Sequence[str]) -> int:
     outputs, targets, found = _predicted(experiment, content, split, f"{given.split} split")
     step = content.get("step")
     title = f"{as_typed(run.path)}, {name} checkpoint (step {step})"
-    said = f"{given.split} split" if given.split != "all" else "all examples"
+    whole = given.split == "all" or (bool(given.data) and split.inputs is experiment.train.inputs)
+    said = "all examples" if whole else f"{given.split} split"
     of = f" of --data {' '.join(given.data)}" if given.data else ""
     print(f"{title}\n{said}{of}, {len(targets):,} examples\n")
     from dlopt.metrics import number
@@ -83,7 +85,7 @@ def _opened(run: Run, given: Any) -> tuple[Experiment, dict[str, Any], str]:
     """The experiment built anew with the run's own statistics, and the checkpoint's content and name."""
     from omegaconf import OmegaConf
 
-    from dlopt.checkpoint import mismatch
+    from dlopt.config import reopen
     from dlopt.config.build import build
     from dlopt.config.data import Fitted
     from dlopt.config.problems import ConfigError
@@ -99,22 +101,19 @@ def _opened(run: Run, given: Any) -> tuple[Experiment, dict[str, Any], str]:
             raise ConfigError([("--checkpoint", f"{as_typed(run.path)} has no last checkpoint; use best")])
         name = other  # a run without an evaluation has none that is best
     content = run.load(name)
-    config: Any = OmegaConf.load(run.config_file)
     # Nothing is trained: what only training asks for is not looked at.
     fresh = {"resume": None, "device": given.device, "batch_size": "full", "threads": "auto", "compile": False}
-    config = OmegaConf.merge(config, fresh)
+    config: Any = OmegaConf.merge(reopen.configuration(run), fresh)
     config.schedule = {"_target_": "dlopt.schedule.constant.Constant"}
     if given.data:
         _other_data(config, given.data)
+        if given.split in ("train", "val"):
+            raise ConfigError([("--split", "other data were not trained on; use test, or all")])
     if given.split == "all":
         config.data.label_noise = 0.0
     fitted = Fitted(content["preprocessing"], content["encoding"], elsewhere=bool(given.data))
     experiment, _ = build(config, [], fitted)
-    wrong = mismatch(content, experiment.model)
-    if wrong and given.data:
-        wrong = f"examples of shape {tuple(experiment.train.inputs.shape[1:])} do not fit the run's network: {wrong}"
-    if wrong:
-        raise ConfigError([("--data" if given.data else "run", wrong)])
+    reopen.check(content, experiment, "--data" if given.data else "run", same_data=not given.data)
     return experiment, content, name
 
 
@@ -136,6 +135,8 @@ def _other_data(config: Any, said: Sequence[str]) -> None:
             if key.partition(".")[2] not in config.data:
                 known = [f"data.{k}" for k in config.data if not str(k).startswith("_")]
                 raise ConfigError([("--data", f"there is no key {key}{nearest(key, known)}")])
+            if key in OF_TRAINING:
+                raise ConfigError([("--data", f"{key} is of training; all examples of other data are evaluated")])
             OmegaConf.update(config, key, OmegaConf.from_dotlist([f"x={value}"]).x)
         elif text in paths.options("data"):
             config.data = _option(text)
@@ -165,8 +166,6 @@ def _split(experiment: Experiment, given: Any) -> Split:
 
     train, test, name = experiment.train, experiment.test, given.split
     if name == "val":
-        if given.data:
-            raise ConfigError([("--split", "other data have no validation split; use test or all")])
         if experiment.validation is None:
             raise ConfigError(
                 [("--split", "the run has no validation split (validation.fraction=0); use train or test")]
@@ -215,11 +214,18 @@ def _detailed(experiment: Experiment, outputs: Tensor, targets: Tensor, given: A
         pairs = targets * count + outputs.argmax(-1)
         counts = torch.bincount(pairs, minlength=count * count).view(count, count).tolist()
         print("\n" + "\n".join([*by_class(counts, names), "", *matrix(counts, names)]))
+    scale, middle = (experiment.encoding.get(name) or default for name, default in (("scale", 1.0), ("middle", 0.0)))
+    if not classes:
+        outputs, targets = outputs * scale + middle, targets * scale + middle  # a table's, as its file has them
+        error = outputs - targets
+        rmse, mae = error.square().mean().sqrt().item(), error.abs().mean().item()
+        print(f"\nin the units of the target: root mean squared error {rmse:.6g}, mean absolute error {mae:.6g}")
     if given.png is None:
         return 0
     from dlopt.report import figures
 
-    file = Path(given.png or f"outputs/reports/{run.path.name}-{given.split}-{'confusion' if classes else 'fit'}.png")
+    what = f"{given.split}-{'confusion' if classes else 'fit'}"
+    file = Path(given.png) if given.png else report(run.path, what)
     try:
         if classes:
             figure = figures.confusion(counts, names, title)

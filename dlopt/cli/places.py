@@ -36,3 +36,10 @@ def folder(name: str | None, root: Path = ROOT) -> Path:
         raise RunNotFound(f"{len(found)} sweeps are called '{name}'; say more of one of them:{shown}")
     newest = f"; the newest sweep is {sweeps[-1]}" if sweeps else ""
     raise RunNotFound(f"there is no folder '{name}', and no sweep in {root}/ is called so{newest}")
+
+
+def report(run: Path, what: str) -> Path:
+    """Where a picture of a run goes unless told otherwise: under a name that no other run's has."""
+    inside = run.resolve().parts
+    at = inside.index(ROOT.name) + 1 if ROOT.name in inside else len(inside) - 2
+    return ROOT / "reports" / f"{'-'.join(inside[at:])}-{what}.png"

@@ -85,12 +85,15 @@ class Progress(Watch):
             self.sweep.end(self.title, path, summary["status"], summary)
         elif not screen.quiet:
             self._report(summary, path)
+        elif summary["status"] != "done":
+            print(f"{path}: {summary['status']}", file=sys.stderr)
 
     def _report(self, summary: dict[str, Any], path: str) -> None:
         status = summary["status"]
         self.console.print(results(summary))
+        early = f" of {self.steps}, stopped early," if summary["step"] < self.steps else ""
         said = {
-            "done": f"done: {summary['step']} steps in {summary['seconds']:.1f} s of training",
+            "done": f"done: {summary['step']} steps{early} in {summary['seconds']:.1f} s of training",
             "diverged": f"diverged: the loss is not finite, seen after step {summary['step']}; try a smaller rate",
             "interrupted": f"interrupted after step {summary['step']}; it is saved",
         }[status]
@@ -112,8 +115,9 @@ def suggest(lines: dict[str, str]) -> None:
     """Lines to type next, each with what it does."""
     at = "" if shutil.which("dlopt") else f"{as_typed(Path(sys.executable).parent)}/"  # no environment is active
     width = max(map(len, lines)) + len(at)
+    narrow = 5 + width + max(map(len, lines.values())) > shutil.get_terminal_size().columns
     for command, what in lines.items():
-        print(f"  {at + command:<{width}}   {what}")
+        print(f"  {at + command}\n      {what}" if narrow else f"  {at + command:<{width}}   {what}")
 
 
 class Follower(Bars):

@@ -42,7 +42,7 @@ def resume(name: str, arguments: Sequence[str]) -> int:
     except ConfigError as error:
         print(error.text(), file=sys.stderr)
         return USAGE
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except Exception as error:  # a damaged file fails in a dozen ways
         print(f"resume: {name} cannot be read ({named(error)})", file=sys.stderr)
         return USAGE
     from omegaconf import OmegaConf
@@ -73,12 +73,13 @@ def merged(run: Any, arguments: Sequence[str]) -> Any:
     from dlopt.config import paths
     from dlopt.config.nested import in_short
     from dlopt.config.problems import Problems
+    from dlopt.config.reopen import configuration
     from dlopt.mistakes import nearest
 
     problems = Problems()
     if run.alive:
         problems.add("resume", f"{run.path} is still running (process {run.status['pid']})")
-    config = OmegaConf.load(run.config_file)
+    config: Any = configuration(run)
     for argument in arguments:
         key, equals, _ = in_short(argument).partition("=")
         top = key.partition(".")[0]
@@ -109,21 +110,30 @@ def _is_option(node: Any) -> bool:
 
 
 def check(run: Any, experiment: Any) -> None:
-    """Whether the last checkpoint is one of this network and of this rule."""
+    """Whether the last checkpoint is one of this network, this rule and these data, and where it can go on to."""
     import torch
 
-    from dlopt.checkpoint import mismatch, restored
+    from dlopt.batches import per_epoch
+    from dlopt.checkpoint import restored
+    from dlopt.config import reopen
     from dlopt.config.problems import ConfigError, named
     from dlopt.weights import Layout
 
     if not run.checkpoint("last").exists():
+        if run.status["status"] == "done":
+            raise ConfigError([("resume", f"{run.path} is done, and its checkpoint is gone; start a new run")])
         return
+    if not all(isinstance(row, dict) for row in run.rows()):
+        raise ValueError(f"{run.metrics_file} holds a line that is no row")
     content = run.load("last")
-    wrong = mismatch(content, experiment.model)
-    if wrong:
-        raise ConfigError([("resume", wrong)])
+    reopen.check(content, experiment, "resume", same_data=True)
     state = experiment.optimizer.init(experiment.w.clone(), Layout.of(experiment.model))
     try:
         restored(state, content["state"], torch.device("cpu"))
     except Exception as error:
         raise ConfigError([("optimizer", f"cannot go on from its checkpoint: {named(error)}")]) from error
+    settings, count = experiment.settings, len(experiment.train)
+    length = settings.length(per_epoch(count, settings.batch(count), drop_last=experiment.drop_last))
+    if length < content["step"]:
+        key = "steps" if settings.steps else "epochs"
+        raise ConfigError([(key, f"makes {length} steps, and {content['step']} are done already")])

@@ -68,10 +68,13 @@ def runs(argv: Sequence[str]) -> int:
     except (RunNotFound, ValueError, OSError) as error:
         print(f"dlopt runs: {error}", file=sys.stderr)
         return 2
-    if given.csv:
-        tables.write_csv(found, sys.stdout)
-        return 0
     table = _table(found, given)
+    if given.csv:
+        if given.over or given.across:
+            table.csv(sys.stdout)
+        else:
+            tables.write_csv(found, sys.stdout)
+        return 0
     print(table.markdown() if given.markdown else table.text(width()))
     return 0
 

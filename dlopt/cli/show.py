@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from dlopt.cli.places import as_typed
+from dlopt.cli.places import as_typed, report
 from dlopt.config.flat import differing
 from dlopt.metrics import duration
 from dlopt.report.curves import of_run
@@ -98,7 +98,7 @@ def _draw(run: Run, file: Any) -> int:
     if not panels:
         print(f"dlopt show: {as_typed(run.path)} has no curves yet", file=sys.stderr)
         return 2
-    target = Path(file or f"outputs/reports/{run.path.name}-curves.png")
+    target = Path(file) if file else report(run.path, "curves")
     try:
         save(curves(panels, as_typed(run.path)), target)
     except (OSError, ValueError) as error:

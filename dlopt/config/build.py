@@ -59,6 +59,7 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
     tree: dict[str, Any] = OmegaConf.to_container(own, resolve=True)  # type: ignore[assignment]
     groups = {name: tree.pop(name, None) or {} for name in paths.groups() if name != "experiment"}
     found = settings(tree, problems)
+    _check_length(found, given, problems)
     _check_groups(groups, given, problems)
 
     made = _Maker(groups, problems)
@@ -148,6 +149,13 @@ def _check_groups(groups: Mapping[str, dict[str, Any]], given: Sequence[str], pr
                     problems.add(f"{name}.{key}", "is no option: it has no _target_")
         elif name != "averaging" and "_target_" not in node:
             problems.add(name, f"choose one of {', '.join(paths.options(name))}")
+
+
+def _check_length(found: Settings | None, given: Sequence[str], problems: Problems) -> None:
+    """Epochs that were typed, and an experiment's steps in their place."""
+    typed = {override.partition("=")[0] for override in given}
+    if found is not None and found.steps is not None and "epochs" in typed and "steps" not in typed:
+        problems.add("epochs", f"steps={found.steps} stands in its place; add steps=null, or leave epochs out")
 
 
 def _check_against(

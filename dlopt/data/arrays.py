@@ -19,6 +19,8 @@ from dlopt.examples import Chosen, Share
 from dlopt.mistakes import Mistake, nearest
 from dlopt.parts import Data, Dataset, Split
 
+EXACT = 2**24
+"""The whole numbers up to here are all different in float32."""
 SUFFIXES = (".npz", ".pt", ".npy")
 
 
@@ -73,12 +75,22 @@ class Arrays(Data):
             pairs.append(test)
         xs = [self._inputs(found[x], x) for x, _ in pairs]
         ys = [self._target(found[y], y, x, len(found[x])) for x, y in pairs]
+        if len(xs) == 2 and (found[test[0]].dtype == np.uint8) != (found[self.inputs].dtype == np.uint8):
+            raise Mistake(
+                "inputs",
+                f"{self.inputs} is {found[self.inputs].dtype}, {test[0]} {found[test[0]].dtype}; uint8 alone is scaled "
+                "to 0..1, so both must be, or neither",
+            )
         if len(xs) == 2 and xs[0].shape[1:] != xs[1].shape[1:]:
             raise Mistake(
                 "path", f"an example of {test[0]} has shape {xs[1].shape[1:]}, one of {self.inputs} {xs[0].shape[1:]}"
             )
         targets, outputs, names = self._targets(ys, known)
-        encoding = {"classes": list(names)}
+        scaled = found[self.inputs].dtype == np.uint8
+        if known is not None and known.get("uint8", scaled) != scaled:
+            was = "uint8, scaled to 0..1" if known["uint8"] else "not uint8, and not scaled"
+            raise Mistake("inputs", f"{self.inputs} is {found[self.inputs].dtype}; in training it was {was}")
+        encoding = {"classes": list(names), "uint8": scaled, "sha256": source.digest(files)}
         x = torch.from_numpy(np.ascontiguousarray(xs[0]))
         if len(xs) == 2:
             y, y_test = targets.split([len(ys[0]), len(ys[1])])
@@ -110,7 +122,7 @@ class Arrays(Data):
     def _inputs(self, array: np.ndarray, name: str) -> np.ndarray:
         if array.dtype.kind not in "biuf":
             raise Mistake("inputs", f"{name} must hold numbers, got {_called(array.dtype)}")
-        if array.ndim < 2 or array.size == 0:
+        if not 2 <= array.ndim <= 4 or array.size == 0:
             raise Mistake(
                 "inputs",
                 f"{name} has shape {array.shape}; it must be (N, features), (N, channels, length) or "
@@ -118,6 +130,12 @@ class Arrays(Data):
             )
         with np.errstate(over="ignore"):  # what becomes infinite is said below
             x = array.astype(np.float32)
+        if array.dtype.kind in "iu" and array.dtype.itemsize > 2 and np.abs(x).max() > EXACT:
+            raise Mistake(
+                "inputs",
+                f"{name} holds whole numbers up to {np.abs(x).max():.3g}, and float32 cannot tell apart those above "
+                f"{EXACT:,}; subtract or divide first",
+            )
         if array.dtype == np.uint8:
             x /= 255
         _check_finite(x, array, name, "inputs")
@@ -130,12 +148,17 @@ class Arrays(Data):
             raise Mistake("target", f"{name} must hold numbers or text, got {_called(array.dtype)}")
         if array.ndim == 2 and array.shape[1] == 1:
             array = array[:, 0]
+        if array.dtype.kind == "u" and int(array.max(initial=0)) < 2**63:
+            array = array.astype(np.int64)  # beside signed ones numpy would make floats of both
         if array.ndim not in (1, 2):
             raise Mistake("target", f"{name} has shape {array.shape}; it must be (N,), or (N, outputs) for numbers")
         if len(array) != count:
             raise Mistake("target", f"{name} has {len(array)} entries, {inputs} {count}; each example needs its own")
         if array.dtype.kind == "S":
-            array = np.char.decode(array, "utf-8", "replace")
+            try:
+                array = np.char.decode(array, "utf-8")
+            except UnicodeDecodeError as error:
+                raise Mistake("target", f"{name} holds bytes that are no text in UTF-8: {error.object!r}") from error
         if array.dtype.kind == "f":
             with np.errstate(over="ignore"):
                 _check_finite(array.astype(np.float32), array, name, "target")

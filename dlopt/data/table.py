@@ -107,7 +107,9 @@ class Table(Data):
         encoding = {
             "target": target,
             "names": list(names),
-            "classes": not goal.is_floating_point(),
+            "classes": [] if goal.is_floating_point() else list(names),
+            "text": not all(map(_is_number, table.columns[target])),
+            "sha256": source.digest([file]),
             "middle": middle,
             "scale": scale,
             "columns": {name: self._encoding(name, table, train.numpy()) for name in inputs},
@@ -120,7 +122,9 @@ class Table(Data):
         """Every row, as both splits."""
         names = tuple(encoding["names"])
         if encoding["classes"]:
-            y = examples.known_classes(self._values(encoding["target"], table), names)
+            cells = np.array(table.columns[encoding["target"]])
+            values = cells if encoding["text"] else self._values(encoding["target"], table)
+            y = examples.known_classes(values, names)
         else:
             numbers = torch.from_numpy(_column(encoding["target"], table, 0.0))
             y = ((numbers - encoding["middle"]) / encoding["scale"]).float()
@@ -233,9 +237,10 @@ def read(file: Path, delimiter: str) -> Records:
         ) from error
     if not text.strip():
         raise Mistake("path", f"{file} is empty")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     if delimiter == "auto":
-        first = text.lstrip().partition("\n")[0]
-        between = max(DELIMITERS.values(), key=lambda d: len(next(csv.reader([first], delimiter=d))))
+        header = text.lstrip().partition("\n")[0]
+        between = max(DELIMITERS.values(), key=lambda d: len(next(csv.reader([header], delimiter=d))))
     else:
         between = DELIMITERS.get(delimiter, delimiter)
         if len(between) != 1 or between in '"\r\n':
@@ -252,10 +257,10 @@ def read(file: Path, delimiter: str) -> Records:
             begins = reader.line_num + 1
     except csv.Error as error:
         raise Mistake("path", f"{file}, line {reader.line_num}: {error}") from error
-    header = rows[0]
-    _check_shape(file, header, rows, lines)
+    names = rows[0]
+    _check_shape(file, names, rows, lines)
     cells = [[None if cell.lower() in MISSING else cell for cell in row] for row in rows[1:]]
-    return Records({name: [row[i] for row in cells] for i, name in enumerate(header)}, lines[1:])
+    return Records({name: [row[i] for row in cells] for i, name in enumerate(names)}, lines[1:])
 
 
 def _check_shape(file: Path, header: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[int]) -> None:
@@ -286,7 +291,13 @@ def _column(name: str, table: Records, how: float | Sequence[Cell]) -> np.ndarra
         if other:
             where = f"{cells[other[0]]!r} in line {table.lines[other[0]]}"
             raise Mistake("path", f"{name} held numbers in training; here it has {where}")
-        return np.array([[how if cell is None else float(cell)] for cell in cells])
+        x = np.array([[how if cell is None else float(cell)] for cell in cells])
+        different, left = len(np.unique(x)), len(np.unique(x.astype(np.float32)))
+        if different > 1 and 2 * left <= different:
+            raise Mistake(
+                "drop", f"{name} has {different} different numbers, {left} in float32; subtract the least one first"
+            )
+        return x
     code = {category: i for i, category in enumerate(how)}
     new = [i for i, cell in enumerate(cells) if cell not in code]
     if new:
@@ -314,8 +325,10 @@ def _refuse_mixed(name: str, table: Records, key: str, otherwise: str) -> None:
         return
     present = len(cells) - cells.count(None)
     first = f"{cells[other[0]]!r} in line {table.lines[other[0]]}"
-    if all(re.fullmatch(r"[-+]?[\d.]*,\d+", cells[i] or "") for i in other):
-        raise Mistake(key, f"{name} has numbers written with a comma, the first {first}; write 1.5 for 1,5")
+    if all(re.fullmatch(r"[-+]?[\d.]*(,\d+)+", cells[i] or "") for i in other):
+        raise Mistake(
+            key, f"{name} has numbers written with a comma, the first {first}; write 1.5 for 1,5, or 1500 for 1,500"
+        )
     if 2 * len(other) <= present:
         more = f", nor are {len(other) - 1} more" if len(other) > 1 else ""
         raise Mistake(key, f"{name} has numbers, and {first} is none{more}; mend the table, {otherwise}")

@@ -31,7 +31,7 @@ class TorchOptim(Optimizer, Wrapper):
     options   the other arguments of the class; what is left out has the value that the class gives it
 
     One run at a time: lanes do not share it. On a CPU a small net's run is 20 to 40% slower than with the same rule of
-    ours (adam), 10 to 20% with options.fused=true, which some classes take.
+    ours (adam), 10 to 20% with +optimizer.options.fused=true, which some classes take.
     """
 
     lanes: ClassVar[bool] = False

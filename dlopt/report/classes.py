@@ -25,7 +25,7 @@ def matrix(counts: Sequence[Sequence[int]], names: Sequence[str]) -> list[str]:
     """Lines of the confusion matrix: a row for each true class, a column for each that was predicted."""
     if len(names) > WIDEST:
         return [f"(the matrix of {len(names)} classes is too wide for text; --png draws it)"]
-    short = [name if len(name) <= 6 else str(i) for i, name in enumerate(names)]
+    short = [str(i) for i in range(len(names))] if max(map(len, names)) > 6 else list(names)
     rows = [
         [name if name == s else f"{s} {name}", *(str(n) if n else "." for n in row)]
         for name, s, row in zip(names, short, counts, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 
 BOLD, DIM, RED, GREEN, YELLOW = "1", "2", "31", "32", "33"
@@ -21,31 +22,35 @@ def aligned(
     right: Sequence[bool],
     styles: Sequence[Sequence[str]] | None = None,
     width: int | None = None,
+    first: Sequence[str] = (),
 ) -> list[str]:
     """Lines of a table, each column as wide as its widest cell; right-aligned where `right` says so.
 
-    width: columns that no longer fit a line of this many characters are left out, and their names come last.
+    width: of columns that do not fit a line of this many characters the last ones are left out, but those named in
+    `first` come before all others; the last line tells which are missing.
     """
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    shown, used = 0, 0
-    for w in widths:
-        if width is not None and shown and used + w > width:
+    order = sorted(range(len(header)), key=lambda i: first.index(header[i]) if header[i] in first else len(first))
+    shown: list[int] = []
+    used = 0
+    for i in order:
+        if width is not None and shown and used + widths[i] > width:
             break
-        used += w + 2
-        shown += 1
+        shown.append(i)
+        used += widths[i] + 2
+    shown.sort()
 
     def line(cells: Sequence[str], style: Sequence[str]) -> str:
-        padded = [
-            styled(c.rjust(w) if r else c.ljust(w), s)
-            for c, w, r, s in zip(cells[:shown], widths, right, style, strict=False)
-        ]
+        padded = [styled(cells[i].rjust(widths[i]) if right[i] else cells[i].ljust(widths[i]), style[i]) for i in shown]
         return "  ".join(padded).rstrip()
 
     plain = [""] * len(header)
     lines = [line(header, [BOLD] * len(header))]
     lines += [line(row, styles[i] if styles else plain) for i, row in enumerate(rows)]
-    if shown < len(header):
-        lines.append(styled(f"(and {', '.join(header[shown:])}: a wider terminal, or --csv)", DIM))
+    missing = [name for i, name in enumerate(header) if i not in shown]
+    if missing:
+        said = f"(left out: {', '.join(missing)}; --columns A,B chooses, --csv has all)"
+        lines += [styled(x, DIM) for x in textwrap.wrap(said, width or 120)]
     return lines
 
 

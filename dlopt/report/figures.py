@@ -48,7 +48,8 @@ def curves(panels: Sequence[Panel], title: str) -> Figure:
 def _panel(axes: Axes, panel: Panel) -> None:
     for curve in panel.curves:
         colour = COLOURS[curve.colour % len(COLOURS)]
-        axes.plot(curve.x, curve.y, "--" if curve.dashed else "-", color=colour, label=curve.label, linewidth=1.6)
+        style = "--" if curve.dashed else ("-", "-.", ":")[curve.colour // len(COLOURS) % 3]
+        axes.plot(curve.x, curve.y, style, color=colour, label=curve.label, linewidth=1.6)
         if curve.spread is not None:
             y, sd = np.asarray(curve.y), np.asarray(curve.spread)
             axes.fill_between(curve.x, y - sd, y + sd, color=colour, alpha=0.18, linewidth=0)

@@ -18,6 +18,7 @@ from dlopt.values import written
 
 NOT_VARYING = ("name", "resume", "device", "threads")
 """Settings that say nothing of what was learned."""
+ABSENT = object()
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,14 @@ class Record:
     message: str = ""
 
     def value(self, key: str) -> Any:
-        """A setting, a metric, or one of name, status, progress, seconds, started; None where there is none."""
+        """A setting, a metric, or one of run, status, progress, time, started; None where there is none."""
         if key in self.settings:
             return self.settings[key]
-        return self.metrics.get(key) if key in self.metrics else getattr(self, key, None) if key in OWN else None
+        return getattr(self, OWN[key]) if key in OWN else self.metrics.get(key)
 
 
-OWN = ("name", "status", "progress", "seconds", "started")
+OWN = {"run": "name", "status": "status", "progress": "progress", "time": "seconds", "started": "started"}
+"""What a record holds besides settings and metrics, by the names in tables."""
 
 
 def records(folder: Path) -> list[Record]:
@@ -61,19 +63,25 @@ def records(folder: Path) -> list[Record]:
 
 def read(path: Path, name: str) -> Record:
     """One run, whatever its state."""
-    run = Run(path)
     try:
-        status = run.status
-        state, started = str(status["status"]), float(status["started"])
-        settings = dict(status.get("settings") or {})
-        goes_on = state == "running"  # then a summary is of an earlier end
-        metrics = {} if goes_on else run.summary
-        metrics = metrics or run.last_row() or {}
-        if goes_on and run.dead:
-            state = "dead"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return _read(path, name)
+    except Exception as error:  # whatever lies in such files, the other runs are shown
         return Record(path, name, "damaged", message=f"{type(error).__name__}: {error}")
+
+
+def _read(path: Path, name: str) -> Record:
+    run = Run(path)
+    status = run.status
+    state, started = str(status["status"]), float(status["started"])
+    settings = dict(status.get("settings") or {})
+    goes_on = state == "running"  # then a summary is of an earlier end
+    metrics = {} if goes_on else run.summary
+    metrics = metrics or run.last_row() or {}
+    if goes_on and run.dead:
+        state = "dead"
     seconds = metrics.get("seconds")
+    seconds = None if seconds is None else float(seconds)
+    time.localtime(started)  # a time that there is
     if state == "running":
         seconds = time.time() - started
     progress = _progress(settings, metrics) if state in ("running", "dead", "interrupted", "failed") else None
@@ -107,10 +115,10 @@ def varying(found: Sequence[Record]) -> list[str]:
         group = name.partition(".")[0]
         values: dict[Any, set[Any]] = {}
         for r in found:
-            if name in r.settings:
-                values.setdefault(r.settings.get(group) if group != name else None, set()).add(r.settings[name])
-        absent = "." not in name and any(name not in r.settings for r in found if r.settings)
-        if absent or any(len(seen) > 1 for seen in values.values()):
+            if r.settings:  # a run that lacks the key differs from one with the same option that has it
+                option = r.settings.get(group) if group != name else None
+                values.setdefault(option, set()).add(r.settings.get(name, ABSENT))
+        if any(len(seen) > 1 for seen in values.values()):
             chosen.append(name)
     return chosen
 
@@ -140,7 +148,7 @@ class Condition:
         """Whether it is true of a run; false where the run has no such key."""
         mine = record.value(self.key)
         if mine is None:
-            return (self.value in ("null", "none", "")) == (self.sign == "=")
+            return self.sign in ("=", "!=") and (self.value in ("null", "none", "")) == (self.sign == "=")
         wanted: Any = self.value
         if isinstance(mine, (int, float)) and not isinstance(mine, bool):
             try:
@@ -181,15 +189,21 @@ class Group:
     runs: list[Record]
 
     def mean(self, metric: str) -> tuple[float, float | None, int] | None:
-        """Mean, sample standard deviation (None of one run) and number of the runs that have a finite value."""
-        values = [v for r in self.runs if isinstance(v := r.metrics.get(metric), (int, float)) and math.isfinite(v)]
+        """Mean, sample standard deviation (None of one run) and number of the runs that ended with a finite value."""
+        ended = [r.metrics.get(metric) for r in self.runs if r.status == "done"]
+        values = [v for v in ended if isinstance(v, (int, float)) and math.isfinite(v)]
         if not values:
             return None
         return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values)
 
 
 def grouped(found: Sequence[Record], over: Sequence[str]) -> list[Group]:
-    """Runs brought together that agree in every varying setting but those of `over`."""
+    """Runs brought together that agree in every varying setting but those of `over`.
+
+    Of several runs with the same settings, which say the same, the last counts.
+    """
+    if over:
+        found = list({tuple(r.settings.items()) or r.name: r for r in found}.values())
     names = [name for name in varying(found) if name not in over]
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in found:

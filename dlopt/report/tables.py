@@ -16,18 +16,25 @@ STYLES = {"done": GREEN, "dead": RED, "failed": RED, "damaged": RED, "diverged":
 
 
 class Table(NamedTuple):
-    """Cells as text, which columns hold numbers, the cells' styles, and what is said below."""
+    """Cells as text, which columns hold numbers, the cells' styles, what is said below, and what must not be left out.
+
+    first names the columns that come first where not all of them fit.
+    """
 
     header: list[str]
     rows: list[list[str]]
     right: list[bool]
     styles: list[list[str]] | None = None
     below: str = ""
+    first: tuple[str, ...] = ()
 
     def text(self, width: int | None = None) -> str:
         """Aligned columns; those that do not fit into so many characters are left out."""
-        lines = aligned(self.header, self.rows, self.right, self.styles, width)
+        lines = aligned(self.header, self.rows, self.right, self.styles, width, self.first)
         return "\n".join(lines + ([styled(self.below, DIM)] if self.below else []))
+
+    def csv(self, out: TextIO) -> None:
+        csv.writer(out, lineterminator="\n").writerows([self.header, *self.rows])
 
     def markdown(self) -> str:
         return "\n".join(markdown(self.header, self.rows, self.right))
@@ -35,11 +42,13 @@ class Table(NamedTuple):
 
 def each(found: Sequence[Record], columns: Sequence[str] = ()) -> Table:
     """A line for each run: its status, the columns (else what varies, and metrics), and its time."""
-    names = list(columns) or (varying(found) if len(found) > 1 else ["optimizer"]) + metrics(found)
+    names = [n for n in columns if n not in ("run", "status", "time")]
+    names = names or (varying(found) if len(found) > 1 else ["optimizer"]) + metrics(found)
     rows = [[r.name, _status(r), *(_cell(r, n) for n in names), duration(r.seconds)] for r in found]
     styles = [["", STYLES.get(r.status, ""), *("" for _ in names), DIM] for r in found]
     right = [False, False, *(_is_number(found, n) for n in names), True]
-    return Table(["run", "status", *names, "time"], rows, right, styles)
+    first = ["run", "status", "time", *reversed([n for n in names if n in HEADLINE])] if not columns else []
+    return Table(["run", "status", *names, "time"], rows, right, styles, first=tuple(first))
 
 
 def over(found: Sequence[Record], repeated: Sequence[str], columns: Sequence[str] = ()) -> Table:
@@ -81,7 +90,7 @@ def write_csv(found: Sequence[Record], out: TextIO) -> None:
     settings = list(dict.fromkeys(k for r in found for k in r.settings))
     others = list(dict.fromkeys(k for r in found for k in r.metrics if k not in settings and k not in OWN))
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["run", "status", "started", "seconds", "progress", *settings, *others])
+    writer.writerow(["run", "status", "started", "time", "progress", *settings, *others])
     for r in found:
         began = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(r.started))
         own = [r.name, r.status, began, r.seconds, r.progress]
@@ -114,11 +123,11 @@ def _cell(record: Record, name: str) -> str:
     value = record.value(name)
     if name in record.settings:
         return written(value)
-    if name == "seconds":
+    if name == "time":
         return duration(value)
     if name == "started":
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
-    return number(value) if isinstance(value, (int, float)) or value is None else str(value)
+    return number(value) if isinstance(value, float) or value is None else str(value)
 
 
 def _is_number(found: Sequence[Record], name: str) -> bool:

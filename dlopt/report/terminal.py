@@ -28,7 +28,7 @@ def drawn(panels: Sequence[Panel], width: int, height: int = 15, *, coloured: bo
         plotext.theme("clear")
         for curve in panel.curves:
             colour = COLOURS[curve.colour % len(COLOURS)]
-            marker = "braille" if coloured or not curve.dashed else "dot"
+            marker = "dot" if curve.dashed else "braille"  # told apart without colours too
             plotext.plot(curve.x, curve.y, marker=marker, label=curve.label, color=colour)
         plotext.xticks(_ticks(max(x for curve in panel.curves for x in curve.x)))
         plotext.title(panel.title)

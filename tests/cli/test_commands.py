@@ -461,6 +461,23 @@ def test_a_rule_that_needs_another_state_is_refused_and_nothing_changes(here, ca
     assert main(["train", "resume=last", "epochs=5"]) == 0
 
 
+def test_a_run_cannot_go_on_to_less_than_it_has_done(here, capsys):
+    assert main(["train", "-q", *BLOBS]) == 0
+    assert main(["train", "resume=last", "epochs=2"]) == 2
+    assert "epochs  makes 6 steps, and 9 are done already" in capsys.readouterr().err
+    for file in (find().checkpoint("last"), find().checkpoint("best")):
+        file.unlink()
+    rows = find().rows()
+    assert main(["train", "resume=last", "epochs=5"]) == 2
+    assert "its checkpoint is gone" in capsys.readouterr().err
+    assert find().rows() == rows
+
+
+def test_epochs_typed_where_steps_count_are_not_passed_over(here, capsys):
+    assert main(["train", "experiment=mnist1d_paper", "epochs=1"]) == 2
+    assert "steps=6000 stands in its place" in capsys.readouterr().err
+
+
 def test_what_was_set_anew_is_kept_with_the_run(here, capsys):
     assert main(["train", *BLOBS]) == 0
     assert main(["train", "resume=last", "epochs=5", "optimizer.lr=0.05"]) == 0

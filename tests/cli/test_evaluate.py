@@ -1,5 +1,7 @@
 """dlopt evaluate: a checkpoint on a split, on other data, class by class."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -211,3 +213,38 @@ def test_a_checkpoint_that_cannot_be_used_is_said(how, said, here, capsys):
     out, err = capsys.readouterr()
     assert said in err
     assert "Traceback" not in err + out
+
+
+def test_a_file_that_has_changed_since_is_not_taken_for_the_runs_own(here, capsys):
+    (here / "first.csv").write_text(TABLE)
+    argv = ["train", "-q", "data=table", "data.path=first.csv", "data.target=colour", "batch_size=16", "epochs=2"]
+    assert main(argv) == 0
+    (here / "first.csv").write_text(TABLE.replace("\n1,red", "\n1,blue"))
+    for again in (["evaluate"], ["train", "resume=last", "epochs=3"]):
+        assert main(again) == 2
+        assert "the file has changed since" in capsys.readouterr().err
+    assert main(["evaluate", "--data", "first.csv"]) == 0
+    assert "80 examples" in capsys.readouterr().out
+
+
+def test_a_run_is_evaluated_from_another_directory(here, capsys, monkeypatch):
+    (here / "first.csv").write_text(TABLE)
+    argv = ["train", "-q", "data=table", "data.path=first.csv", "data.target=colour", "batch_size=16", "epochs=2"]
+    assert main(argv) == 0
+    run = find().path.resolve()
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    assert main(["evaluate", str(run)]) == 0
+    assert "16 examples" in capsys.readouterr().out
+
+
+def test_numbers_are_told_in_the_units_of_the_file(here, capsys):
+    """The loss is on the standardized target; the error beside it is that of prices."""
+    (here / "first.csv").write_text(TABLE)
+    argv = ["train", "-q", "data=table", "data.path=first.csv", "data.target=price", "data.kind=numbers", "loss=mse"]
+    assert main([*argv, "batch_size=16", "epochs=3"]) == 0
+    assert main(["evaluate", "--split", "all"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    scale = find().load("best")["encoding"]["scale"]
+    rmse = float(re.search(r"squared error ([\d.]+)", out[-1])[1])
+    assert rmse == pytest.approx(scale * numbers(out[3])["loss"] ** 0.5, rel=1e-3)

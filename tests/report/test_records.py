@@ -104,6 +104,8 @@ def test_a_key_varies_only_among_runs_with_the_same_option():
     ]
     assert varying([record(seed=0, name="a"), record(seed=1, name="b")]) == ["seed"]
     assert varying(runs[:1]) == []
+    plain, more = record(optimizer="torch_optim"), record(optimizer="torch_optim", optimizer__options__momentum=0.9)
+    assert varying([plain, more]) == ["optimizer.options.momentum"]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +115,7 @@ def test_a_key_varies_only_among_runs_with_the_same_option():
         ("optimizer.lr = 1e-2", True), ("optimizer.lr<0.1", True), ("optimizer.lr>=0.1", False), ("val/loss<=0.5", True),
         ("regularization=l2", True), ("regularization=[l2,dropout]", True), ("regularization=l1", False),
         ("regularization!=l1", True), ("status=done", True), ("deterministic=false", True), ("deterministic=true", False),
-        ("clip=null", True), ("nothing=1", False), ("steps=null", True), ("steps!=null", False), ("optimizer.lr=abc", False),
+        ("clip=null", True), ("nothing=1", False), ("steps=null", True), ("steps!=null", False), ("optimizer.lr=abc", False), ("nothing<1", False), ("steps<5", False), ("test/r2>=0", False),
     ],
 )  # fmt: skip
 def test_conditions(text, holds):
@@ -148,6 +150,7 @@ def test_sorting_puts_the_best_first_and_runs_without_a_value_last():
 def test_mean_and_deviation_over_seeds():
     values = {("sgd", 0): 0.1, ("sgd", 1): 0.3, ("sgd", 2): 0.8, ("adam", 0): 0.5}
     runs = [record(metrics={"test/accuracy": v}, optimizer=o, seed=s) for (o, s), v in values.items()]
+    runs += [record(metrics={"test/accuracy": 0.8}, optimizer="sgd", seed=2)]  # the same once more, as it must be
     one, other = grouped(runs, ["seed"])
     assert one.settings == {"optimizer": "sgd"}
     assert one.mean("test/accuracy") == pytest.approx((0.4, statistics.stdev([0.1, 0.3, 0.8]), 3))
