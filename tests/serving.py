@@ -14,6 +14,8 @@ class Server:
     status      answer every request with this code
     sized       whether it says how long an answer is
     shift       begin a range so many bytes later than asked
+    partial     answer with a part of the file though none was asked for
+    length      what it says of the length, in place of the truth
     """
 
     def __init__(self, port: int) -> None:
@@ -25,6 +27,8 @@ class Server:
         self.cut_after: int | None = None
         self.status: int | None = None
         self.shift = 0
+        self.partial = False
+        self.length: str | None = None
         self.gate = threading.Event()
         """Answers wait for it after their first half."""
         self.gate.set()
@@ -53,11 +57,13 @@ def serving() -> Iterator[Server]:
                 return
             begin += server.shift if asked else 0
             rest = whole[begin:]
-            self.send_response(206 if asked and server.ranges else 200)
-            if asked and server.ranges:
+            part = (asked and server.ranges) or server.partial
+            self.send_response(206 if part else 200)
+            if part:
+                begin += 5 * server.partial
                 self.send_header("Content-Range", f"bytes {begin}-{len(whole) - 1}/{len(whole)}")
             if server.sized:
-                self.send_header("Content-Length", str(len(rest)))
+                self.send_header("Content-Length", server.length or str(len(rest)))
             self.end_headers()
             sent = rest if server.cut_after is None else rest[: server.cut_after]
             self.wfile.write(sent[: len(sent) // 2])

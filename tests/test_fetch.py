@@ -81,6 +81,17 @@ def test_a_server_that_begins_elsewhere_than_asked_is_asked_for_all_of_it(server
     assert [asked for _, asked in server.asked] == ["bytes=1000-", None]
 
 
+def test_a_server_that_sends_a_part_nobody_asked_for_is_refused(server, tmp_path):
+    server.partial = True
+    refused(server, tmp_path / "a.bin", "a part of the file alone", ELSE)
+
+
+def test_a_length_that_is_no_number_says_nothing(server, tmp_path):
+    server.length = "many"
+    bring(server, tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
 def test_a_part_that_is_whole_already_is_put_in_place(server, tmp_path):
     (tmp_path / "a.bin.part").write_bytes(CONTENT)
     bring(server, tmp_path / "a.bin")

@@ -88,7 +88,9 @@ class Sweep:
         place = as_typed(self.folder)
         if self.console.is_terminal and 0 < len(found) <= WHOLE:
             print(each(found).text(width()))
-        print(f"\n{len(found)} of {self.total} runs, in {place}")
+        counts = Counter(r.status for r in found if r.status != "done")
+        others = f" ({', '.join(f'{n} {status}' for status, n in counts.items())})" if counts else ""
+        print(f"\n{len(found)} of {self.total} runs{others}, in {place}")
         inside = as_typed(self.folder.parent.parent) == "outputs/multirun"
         name = "last" if inside else place
         over = {f"dlopt runs {name} --over seed": "mean and standard deviation over seeds"}

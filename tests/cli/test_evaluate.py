@@ -248,3 +248,36 @@ def test_numbers_are_told_in_the_units_of_the_file(here, capsys):
     scale = find().load("best")["encoding"]["scale"]
     rmse = float(re.search(r"squared error ([\d.]+)", out[-1])[1])
     assert rmse == pytest.approx(scale * numbers(out[3])["loss"] ** 0.5, rel=1e-3)
+
+
+def test_classes_of_text_that_look_like_numbers_stay_text(here, capsys):
+    rows = [f"{i},{name}" for i in range(30) for name in ("007", "7", "A1")]
+    (here / "first.csv").write_text("\n".join(["x,y", *rows]) + "\n")
+    (here / "agents.csv").write_text("\n".join(["x,y", *(r for r in rows if r.endswith("007"))]) + "\n")
+    assert (
+        main(
+            [
+                "train",
+                "-q",
+                "data=table",
+                "data.path=first.csv",
+                "data.target=y",
+                "data.kind=classes",
+                "epochs=1",
+                "batch_size=10",
+            ]
+        )
+        == 0
+    )
+    assert main(["evaluate", "--data", "agents.csv"]) == 0
+    lines = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    assert ["007", "30"] in lines
+    assert ["7", "0"] in lines
+
+
+@pytest.mark.parametrize("key", ["train_size=10", "data.label_noise=0.5", "test_fraction=0.5"])
+def test_keys_of_training_do_not_go_with_other_data(key, here, capsys):
+    assert main([*TRAIN]) == 0
+    np.savez(here / "mine.npz", x=np.zeros((3, 4), np.float32), y=np.arange(3))
+    assert main(["evaluate", "--data", "arrays", "--data", "path=mine.npz", "--data", key]) == 2
+    assert "is of training" in capsys.readouterr().err

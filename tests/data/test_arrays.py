@@ -166,6 +166,14 @@ def test_classes_may_be_any_integers_or_text_in_sorted_order(load, values):
     assert len(x) == 60
 
 
+def test_integers_of_both_signs_keep_apart(load):
+    """numpy alone would join int64 and uint64 as floats, in which these are one."""
+    big = np.array([2**60 + 1, 2**60 + 2])[np.arange(60) % 2]
+    data = load({"x": X, "y": big, "x_test": X, "y_test": big.astype(np.uint64)})
+    assert data.names == (str(2**60 + 1), str(2**60 + 2))
+    assert torch.equal(data.train.targets, data.test.targets)
+
+
 def test_floats_are_numbers_and_integers_are_if_one_says_so(load):
     one = load({"x": X, "y": X[:, 0].astype(np.float64)})
     assert one.kind == "numbers"
@@ -214,6 +222,10 @@ REFUSED = {
     "new classes": ({"x": X, "y": Y, "x_test": X, "y_test": Y + 1}, {}, "target", ["y_test has classes that y lacks: 3"]),
     "two kinds": ({"x": X, "y": Y, "x_test": X, "y_test": Y / 2}, {}, "target", ["different kinds"]),
     "text and numbers": ({"x": X, "y": Y, "x_test": X, "y_test": Y.astype(str)}, {}, "target", ["different kinds"]),
+    "five dimensions": ({"x": X.reshape(60, 1, 2, 2, 1), "y": Y}, {}, "inputs", ["(60, 1, 2, 2, 1)", "(N, channels, height, width)"]),
+    "one half of bytes": ({"x": X.astype(np.uint8), "y": Y, "x_test": X, "y_test": Y}, {}, "inputs", ["x is uint8, x_test float"]),
+    "bytes that are no text": ({"x": X, "y": np.array([b"caf\xe9", b"tea"] * 30)}, {}, "target", ["no text in UTF-8"]),
+    "whole numbers beyond float32": ({"x": np.arange(240).reshape(60, 4) + 2**40, "y": Y}, {}, "inputs", ["float32", "16,777,216"]),
     "nothing to test": ({"x": X, "y": Y}, {"test_fraction": 0.001}, "test_fraction", ["0.001 of 60 examples is 0"]),
     "nothing to train": ({"x": X, "y": Y}, {"test_fraction": 0.999}, "test_fraction", ["0.999 of 60 examples is 60"]),
 }  # fmt: skip

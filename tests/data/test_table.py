@@ -181,7 +181,7 @@ def test_delimiters(load, delimiter, given):
     assert load(text, delimiter=given).shape == (2,)
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_marks_of_bytes_ends_of_lines_empty_lines_spaces_and_quotes(load, end):
     rows = ["", ' x , "t, or ""u""",y', *(f'{i} , "a, b", {i + 0.5}' for i in range(20)), "", "   "]
     data = load(b"\xef\xbb\xbf" + end.join(rows).encode())
@@ -214,6 +214,8 @@ MIXED = lines("x,size,y", [f"{i},{'big' if i in (3, 8) else i},{i + 0.5}" for i 
 TEXT = lines("x,name,y", [f"{i},n{i},{i + 0.5}" for i in range(60)])
 
 REFUSED = {
+    "different in the file alone": (lines("t,y", [f"{10**12 + i},{i}.5" for i in range(40)]), {}, "drop", ["t has 40", "1 in float32"]),
+    "thousands": (lines("x,y", [f'"{i + 1},305",{i}.5' for i in range(40)]), {}, "categorical", ["with a comma", "1500 for 1,500"]),
     "no target": (numbers(), {"target": None}, "target", ["name the column", "data.target=", "x, y"]),
     "target not there": (lines("price,x", ["1,2"] * 9), {"target": "prize"}, "target", ["no column 'prize'", "did you mean price?"]),
     "a first line of values": (lines("5.1,3.5,setosa", ["5.0,3.0,b"] * 9), {}, "target", ["no column 'y'", "first line must hold"]),
