@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -56,6 +58,31 @@ def head(file: Path) -> tuple[str, str]:
     return comments[0], comments[1]
 
 
+def fitted(doc: str, width: int) -> str:
+    """A docstring for a narrower screen: prose and the meanings of keys are wrapped anew, formulas stay as they are."""
+    return "\n\n".join("\n".join(_wrapped(block.splitlines(), width)) for block in doc.split("\n\n"))
+
+
+def _wrapped(lines: list[str], width: int) -> list[str]:
+    if max(map(len, lines)) <= width:
+        return lines
+    if all(line == line.lstrip() and "  " not in line for line in lines):
+        return textwrap.wrap(" ".join(lines), width, break_on_hyphens=False)
+    found: list[str] = []
+    entry = re.match(r"\w+ {2,}", lines[0])  # a key, and what it means: further lines stand under the first one's text
+    if not entry:
+        return lines
+    indent = " " * entry.end()
+    for line in lines:
+        if line.startswith(indent):
+            found[-1] += " " + line.strip()
+        else:
+            found.append(line)
+    return [
+        part for line in found for part in textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False)
+    ]
+
+
 def _groups(console: Console) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     for group in paths.groups():
@@ -106,7 +133,7 @@ def _option(console: Console, group: str, option: str) -> None:
         from dlopt.config.signature import signature
 
         found = get_object(target)
-        console.print(f"\n{inspect.getdoc(found)}", highlight=False, markup=False)
+        console.print("\n" + fitted(inspect.getdoc(found) or "", console.width), highlight=False, markup=False)
         hints = signature(found).parameters
         table = Table(box=None, pad_edge=False, header_style="bold")
         for title in ("key", "default", "range"):

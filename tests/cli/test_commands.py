@@ -8,7 +8,9 @@ import sys
 import time
 
 import pytest
+import yaml
 from helpers import BLOBS
+from hydra.utils import get_object
 
 from dlopt.cli import COMMANDS, main
 from dlopt.config import paths
@@ -183,6 +185,25 @@ def test_an_option_inside_an_option_may_be_ones_own(here, capsys):
         assert Run(chosen).choices()["schedule.rest"] == chosen
     assert main(["train", *BLOBS, *own, "schedule.rest=sav"]) == 2
     assert "did you mean saw" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("group", "option"), [(g, o) for g in paths.groups() for o in paths.options(g)])
+@pytest.mark.parametrize("columns", [60, 80])
+def test_a_docstring_fits_a_narrow_screen_and_loses_no_word(group, option, columns):
+    import inspect
+
+    from dlopt.cli.options import fitted
+
+    content = yaml.safe_load((paths.CONF / group / f"{option}.yaml").read_text()) or {}
+    for node in [content, *(n for n in content.values() if isinstance(n, dict))]:
+        if str(node.get("_target_", "???")).startswith("dlopt."):
+            doc = inspect.getdoc(get_object(node["_target_"]))
+            narrow = fitted(doc, columns)
+            assert narrow.split() == doc.split()
+            assert fitted(doc, 120) == doc
+            for block in narrow.split("\n\n"):
+                if "  " not in block and "\n " not in block:  # prose
+                    assert max(map(len, block.splitlines())) <= columns
 
 
 def test_list_shows_what_an_option_holds(capsys):
