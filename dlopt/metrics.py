@@ -20,6 +20,11 @@ def headline(names: Iterable[str]) -> list[str]:
     return [name for name in HEADLINE if name in known]
 
 
+def title(metric: str) -> str:
+    """A metric's name above a picture."""
+    return {"r2": "R²"}.get(metric, metric)
+
+
 def number(value: Any) -> str:
     """A metric with four decimals, or three digits where those would say nothing; - where there is none."""
     return "-" if value is None else f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3g}"

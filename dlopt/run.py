@@ -30,6 +30,8 @@ from dlopt.events import Bucket, Events
 
 Status = Literal["running", "done", "diverged", "failed", "interrupted"]
 Row = dict[str, Any]
+ROOT = Path("outputs")
+"""Where runs lie unless told otherwise."""
 LONGEST_ROW = 1 << 20
 """Bytes at the end of metrics.jsonl in which its last row is looked for."""
 
@@ -53,10 +55,6 @@ class Run:
     @property
     def config_file(self) -> Path:
         return self.path / ".hydra" / "config.yaml"
-
-    @property
-    def overrides_file(self) -> Path:
-        return self.path / ".hydra" / "overrides.yaml"
 
     @property
     def hydra_file(self) -> Path:
@@ -234,7 +232,7 @@ class Run:
         return {k.rpartition("@")[2]: option for k, option in chosen.items() if not k.startswith("hydra/")}
 
 
-def find(name: str = "last", root: Path | str = "outputs") -> Run:
+def find(name: str = "last", root: Path | str = ROOT) -> Run:
     """The run called by a path, by a part of its path that no other run has, or `last` for the newest."""
     if (Path(name) / "status.json").is_file():
         return Run(name)
@@ -243,18 +241,29 @@ def find(name: str = "last", root: Path | str = "outputs") -> Run:
         raise RunNotFound(f"there are no runs in {root}/ yet: dlopt train makes one")
     if name == "last":
         return Run(known[-1])
+    found = only(name, known, root, "runs")
+    if found is None:
+        raise RunNotFound(f"no run in {root}/ is called '{name}'; the newest is {known[-1]}")
+    return Run(found)
+
+
+def only(name: str, known: Sequence[Path], root: Path | str, kind: str) -> Path | None:
+    """The one of these paths below root that has the name in it, None for none; RunNotFound where there are more."""
     found = [path for path in known if name in str(path.relative_to(root))]
-    if len(found) == 1:
-        return Run(found[0])
-    if found:
+    if len(found) > 1:
         shown = "".join(f"\n  {path}" for path in found[-5:])
-        raise RunNotFound(f"{len(found)} runs are called '{name}'; say more of one of them:{shown}")
-    raise RunNotFound(f"no run in {root}/ is called '{name}'; the newest is {known[-1]}")
+        raise RunNotFound(f"{len(found)} {kind} are called '{name}'; say more of one of them:{shown}")
+    return found[0] if found else None
 
 
-def runs(root: Path | str = "outputs") -> list[Path]:
+def runs(root: Path | str = ROOT) -> list[Path]:
     """Every run directory below root, the newest last."""
     return [Path(path) for _, path in sorted(_below(str(root)))]
+
+
+def sweeps(root: Path = ROOT) -> list[Path]:
+    """The directory of every sweep below root, the newest last."""
+    return sorted(file.parent for file in root.glob("multirun/*/*/multirun.yaml"))
 
 
 def _below(folder: str) -> Iterator[tuple[float, str]]:

@@ -3,6 +3,7 @@
 import gzip
 import io
 import os
+import re
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from dlopt.config import paths
 from dlopt.config.build import build
 from dlopt.experiment import Experiment
+from dlopt.mistakes import Mistake
 from dlopt.run import Run
 from dlopt.train import train
 from dlopt.watch import Watch
@@ -108,6 +110,14 @@ def histograms(run: Run) -> dict[tuple[str, int], list[list[float]]]:
     reader.Reload()
     tags = [tag for tag in reader.Tags()["tensors"] if tag.startswith("histogram/")]
     return {(tag, e.step): make_ndarray(e.tensor_proto).tolist() for tag in tags for e in reader.Tensors(tag)}
+
+
+def refused(act: Callable[[], Any], key: str, *said: object) -> None:
+    """That something is refused as a mistake at this key, in one line with these parts in order."""
+    with pytest.raises(Mistake, match=".*".join(re.escape(str(part)) for part in said)) as found:
+        act()
+    assert found.value.key == key
+    assert len(str(found.value).splitlines()) == 1
 
 
 # ------------------------------------------------------------------------------------------------ files of data

@@ -3,10 +3,10 @@
 import multiprocessing
 import os
 import random
-import re
 import socket
 import threading
 
+import helpers
 import pytest
 from serving import serving
 
@@ -36,9 +36,7 @@ def bring(server, file):
 
 
 def refused(server, file, *said, key="url"):
-    with pytest.raises(Mistake, match=".*".join(re.escape(part) for part in said)) as found:
-        bring(server, file)
-    assert found.value.key == key
+    helpers.refused(lambda: bring(server, file), key, *said)
 
 
 def test_a_file_comes_whole_into_folders_that_are_made(server, tmp_path):
@@ -196,20 +194,26 @@ def test_two_processes_do_not_disturb_each_other(server, tmp_path, capfd):
     assert server.asked == [("a.bin", None)]
 
 
-def test_whoever_waited_for_a_transfer_that_failed_takes_it_up(server, tmp_path):
-    server.gate.clear()
-    server.cut_after = 100_000
+def halfway(server, file):
+    """A transfer that will fail, in a thread, once its first half has come; and where its mistake will be."""
     failed: list[Exception] = []
 
     def first():
         try:
-            bring(server, tmp_path / "a.bin")
+            bring(server, file)
         except Mistake as error:
             failed.append(error)
 
     one = threading.Thread(target=first)
     one.start()
     assert server.halfway.wait(60)
+    return one, failed
+
+
+def test_whoever_waited_for_a_transfer_that_failed_takes_it_up(server, tmp_path):
+    server.gate.clear()
+    server.cut_after = 100_000
+    one, failed = halfway(server, tmp_path / "a.bin")
     two = threading.Thread(target=bring, args=(server, tmp_path / "a.bin"))
     server.cut_after = None
     two.start()
@@ -225,17 +229,7 @@ def test_whoever_waited_for_a_part_that_was_removed_begins_anew(server, tmp_path
     """The lock was on a file that is no longer there."""
     server.gate.clear()
     server.content["a.bin"] = bytes(300_000)
-    failed: list[Exception] = []
-
-    def first():
-        try:
-            bring(server, tmp_path / "a.bin")
-        except Mistake as error:
-            failed.append(error)
-
-    one = threading.Thread(target=first)
-    one.start()
-    assert server.halfway.wait(60)
+    one, failed = halfway(server, tmp_path / "a.bin")
     server.content["a.bin"] = CONTENT
     two = threading.Thread(target=bring, args=(server, tmp_path / "a.bin"))
     two.start()

@@ -111,7 +111,9 @@ def runs(word: str, line: Line) -> list[str]:
 
 def sweeps(word: str, line: Line) -> list[str]:
     """`last` and the sweeps, the newest first."""
-    known = [str(p.parent) for p in sorted(Path("outputs").glob("multirun/*/*/multirun.yaml"), reverse=True)]
+    from dlopt import run
+
+    known = [str(path) for path in reversed(run.sweeps())]
     return (_beginning(word, ["last"]) if known else []) + _beginning(word, known)[:MOST_RUNS]
 
 

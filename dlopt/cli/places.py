@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dlopt.run import RunNotFound
-
-ROOT = Path("outputs")
+from dlopt.run import ROOT, RunNotFound, only, sweeps
 
 
 def as_typed(path: Path) -> str:
@@ -25,17 +23,14 @@ def folder(name: str | None, root: Path = ROOT) -> Path:
         return root
     if Path(name).is_dir():
         return Path(name)
-    sweeps = sorted(p.parent for p in root.glob("multirun/*/*/multirun.yaml"))
-    if name == "last" and sweeps:
-        return sweeps[-1]
-    found = [path for path in sweeps if name in str(path.relative_to(root))]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        shown = "".join(f"\n  {path}" for path in found[-5:])
-        raise RunNotFound(f"{len(found)} sweeps are called '{name}'; say more of one of them:{shown}")
-    newest = f"; the newest sweep is {sweeps[-1]}" if sweeps else ""
-    raise RunNotFound(f"there is no folder '{name}', and no sweep in {root}/ is called so{newest}")
+    known = sweeps(root)
+    if name == "last" and known:
+        return known[-1]
+    found = only(name, known, root, "sweeps")
+    if found is None:
+        newest = f"; the newest sweep is {known[-1]}" if known else ""
+        raise RunNotFound(f"there is no folder '{name}', and no sweep in {root}/ is called so{newest}")
+    return found
 
 
 def report(run: Path, what: str) -> Path:

@@ -101,7 +101,9 @@ class Check(Callback):
 
 def check_directory(path: Path, key: str, problems: Any) -> None:
     """Whether a run can be made here: nothing holds the place already, and the directory can be made."""
-    if (path / "status.json").exists():
+    from dlopt.run import Run
+
+    if Run(path).status_file.exists():
         problems.add(key, f"{path} already holds a run; choose another directory, or go on with it: resume={path}")
         return
     above = path

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dlopt.metrics import title
 from dlopt.report.records import Group
 from dlopt.run import Row, Run
 from dlopt.values import written
@@ -46,7 +47,7 @@ def of_run(rows: Sequence[Row]) -> list[Panel]:
             if points:
                 curves.append(Curve(label, *_columns(points), colour=i, dashed=split == "train"))
         if curves:
-            panels.append(Panel({"r2": "R²"}.get(metric, metric), metric, curves))
+            panels.append(Panel(title(metric), metric, curves))
     return panels
 
 
@@ -64,7 +65,7 @@ def of_groups(groups: Sequence[Group]) -> list[Panel]:
                 curves.append(found)
         if curves:
             said = {"val": "validation", "train": "training"}[split]
-            panels.append(Panel(f"{said} {({'r2': 'R²'}).get(metric, metric)}", f"{split}/{metric}", curves))
+            panels.append(Panel(f"{said} {title(metric)}", f"{split}/{metric}", curves))
     return panels
 
 

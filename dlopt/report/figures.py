@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from dlopt.metrics import title
 from dlopt.report.curves import Panel
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666", "#A03030")
@@ -20,7 +21,7 @@ STYLE: dict[Any, Any] = {
     "font.size": 10.0, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
     "axes.titlelocation": "left", "axes.titleweight": "bold", "legend.frameon": False, "figure.dpi": 150,
 }  # fmt: skip
-UNITS = {"loss": "loss", "accuracy": "accuracy (share)", "r2": "R²", "error": "error (share)"}
+UNITS = {"accuracy": "accuracy (share)", "error": "error (share)"}
 
 
 def save(figure: Figure, file: Path) -> None:
@@ -30,7 +31,7 @@ def save(figure: Figure, file: Path) -> None:
         figure.savefig(file, bbox_inches="tight")
 
 
-def curves(panels: Sequence[Panel], title: str) -> Figure:
+def curves(panels: Sequence[Panel], heading: str) -> Figure:
     """One panel for each metric, beside each other: training dashed, validation solid, shared colours by line."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.0 * len(panels), 3.6), layout="constrained")
@@ -41,7 +42,7 @@ def curves(panels: Sequence[Panel], title: str) -> Figure:
         if many > 1:
             handles, labels = figure.axes[0].get_legend_handles_labels()
             figure.legend(handles, labels, loc="outside lower center", ncols=min(4, many))
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        figure.suptitle(heading, x=0.01, ha="left", fontsize=11)
         return figure
 
 
@@ -57,10 +58,10 @@ def _panel(axes: Axes, panel: Panel) -> None:
     axes.set_title(panel.title)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylabel(UNITS.get(name, name))
+    axes.set_ylabel(UNITS.get(name, title(name)))
 
 
-def confusion(counts: Sequence[Sequence[int]], names: Sequence[str], title: str) -> Figure:
+def confusion(counts: Sequence[Sequence[int]], names: Sequence[str], heading: str) -> Figure:
     """A confusion matrix: rows are the true classes, columns what the network said; shades are shares of a row."""
     table = np.asarray(counts)
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
@@ -80,11 +81,11 @@ def confusion(counts: Sequence[Sequence[int]], names: Sequence[str], title: str)
                     axes.text(j, i, str(n), ha="center", va="center", fontsize=8,
                               color="white" if shares[i, j] > 0.5 else "#333333")  # fmt: skip
         figure.colorbar(picture, ax=axes, label="share of the true class", shrink=0.8)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        figure.suptitle(heading, x=0.01, ha="left", fontsize=11)
         return figure
 
 
-def predictions(truth: Mapping[str, Sequence[float]], said: Mapping[str, Sequence[float]], title: str) -> Figure:
+def predictions(truth: Mapping[str, Sequence[float]], said: Mapping[str, Sequence[float]], heading: str) -> Figure:
     """What a network said against what is true, a panel for each number that is predicted."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.2 * len(truth), 4.0), layout="constrained")
@@ -95,5 +96,5 @@ def predictions(truth: Mapping[str, Sequence[float]], said: Mapping[str, Sequenc
             axes.plot(ends, ends, color="#666666", linewidth=1.0)
             axes.set_xlabel(f"true {name}")
             axes.set_ylabel(f"predicted {name}")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        figure.suptitle(heading, x=0.01, ha="left", fontsize=11)
         return figure

@@ -1,17 +1,11 @@
 """Every augmentation of the folder, with each of the names that its fields may hold: pure, and the same in lanes."""
 
-import itertools
-from typing import Literal, get_args, get_origin
-
 import pytest
 import torch
-from hydra.utils import get_object
-from omegaconf import OmegaConf
 
+from benchmarks.augmentation import options
 from dlopt import streams
 from dlopt.batches import mixable
-from dlopt.config import paths
-from dlopt.config.signature import signature
 
 KEY = streams.key(0, "augmentation")
 SHAPES = {0: (12,), 1: (2, 12), 2: (2, 12, 9)}
@@ -20,17 +14,8 @@ BATCH, CLASSES = 20, 3
 
 def variants():
     """Each part as its YAML has it, and with each combination of its choices, for each of its dims."""
-    for option in paths.options("augmentation"):
-        content = OmegaConf.to_container(OmegaConf.load(paths.CONF / "augmentation" / f"{option}.yaml")) or {}
-        for node in content.values():
-            if node["_target_"] == "???":
-                continue
-            kind = get_object(node.pop("_target_"))
-            hints = {name: p.hint for name, p in signature(kind).parameters.items()}
-            choices = {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
-            for chosen in itertools.product(*choices.values()):
-                part = kind(**node | dict(zip(choices, chosen, strict=True)))
-                yield from (pytest.param(part, dims, id=f"{'-'.join([option, *chosen])}-{dims}") for dims in part.dims)
+    for name, part in options():
+        yield from (pytest.param(part, dims, id=f"{name.replace(' ', '-')}-{dims}") for dims in part.dims)
 
 
 augmentations = pytest.mark.parametrize(("part", "dims"), list(variants()))

@@ -1,15 +1,14 @@
 """People's own arrays: every form they may have, and every one they may not."""
 
-import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from helpers import refused
 
 from dlopt import source
 from dlopt.data.arrays import Arrays
-from dlopt.mistakes import Mistake
 
 DRAW = np.random.default_rng(0)
 X = DRAW.normal(size=(60, 4)).astype(np.float32)
@@ -36,13 +35,6 @@ def load(tmp_path):
         return replace(PLAIN, path=str(file), **keys).load()
 
     return load
-
-
-def refused(act, key, *said):
-    with pytest.raises(Mistake, match=".*".join(re.escape(part) for part in said)) as found:
-        act()
-    assert found.value.key == key
-    assert len(str(found.value).splitlines()) == 1
 
 
 def every(data):

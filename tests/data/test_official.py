@@ -3,10 +3,10 @@
 import gzip
 import hashlib
 import os
-import re
 import urllib.request
 from pathlib import Path
 
+import helpers
 import numpy as np
 import pytest
 import torch
@@ -18,7 +18,6 @@ from dlopt.cli import main
 from dlopt.data.cifar10 import CIFAR10
 from dlopt.data.fashion_mnist import FashionMNIST
 from dlopt.data.mnist import MNIST
-from dlopt.mistakes import Mistake
 
 NAMES = [f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
 
@@ -60,10 +59,7 @@ def option(kind=MNIST, path=None, url=None, verify=False):
 
 
 def refused(of, *said, key="path"):
-    with pytest.raises(Mistake, match=".*".join(re.escape(str(part)) for part in said)) as found:
-        of.load()
-    assert found.value.key == key
-    assert len(str(found.value).splitlines()) == 1
+    helpers.refused(of.load, key, *said)
 
 
 def claim(monkeypatch, folder, kind=MNIST):

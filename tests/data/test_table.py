@@ -2,18 +2,17 @@
 
 import csv
 import math
-import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from helpers import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlopt import source
 from dlopt.data.table import Records, Table, read
-from dlopt.mistakes import Mistake
 
 PLAIN = Table(
     path=None, train_size=None, label_noise=0.0, drop_last=False,
@@ -32,13 +31,6 @@ def load(tmp_path):
         return replace(PLAIN, path=str(file), **keys).load()
 
     return load
-
-
-def refused(act, key, *said):
-    with pytest.raises(Mistake, match=".*".join(re.escape(part) for part in said)) as found:
-        act()
-    assert found.value.key == key
-    assert len(str(found.value).splitlines()) == 1
 
 
 def lines(header, rows):
