@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from dlopt.training import Training
 from dlopt.weights import tied_names
 
-FORMAT = 1
+FORMAT = 2
+"""Of the content; another number is another form, which is refused."""
 
 
 def state(training: Training, i: int) -> dict[str, Any]:

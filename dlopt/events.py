@@ -15,6 +15,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from dlopt import durable
+
 Bucket = tuple[float, float, float]
 """Of a histogram: left edge, right edge and count."""
 
@@ -92,6 +94,10 @@ class Events:
         )
         self._put(self._summary(value=[value]), 0)
         self._file.close()
+
+    def reached(self) -> None:
+        """Returns when all of it is on the disk."""
+        durable.reached(self._file)
 
     def _put(self, summary: Any, step: int) -> None:
         self._write(self._event(wall_time=time.time(), step=step, summary=summary))

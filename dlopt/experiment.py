@@ -21,7 +21,7 @@ from dlopt.parts import (
     Schedule,
     Split,
 )
-from dlopt.ranges import Count, Fraction, Range
+from dlopt.ranges import Count, Fraction, Positive, Range
 from dlopt.weights import Layout
 
 Seed = Annotated[int, Range(ge=0, lt=2**32)]
@@ -36,9 +36,16 @@ class Validation:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """every   write the last checkpoint at every so many steps; null: at the end, and when interrupted"""
+    """When the state of training is written to checkpoints/last.pt, besides at the end and when interrupted.
+
+    every     after every so many steps; null: not by steps
+    minutes   when so many have passed since the last time; null: not by time
+    keep      how many are kept: the last, and before it older ones by their steps
+    """
 
     every: Count | None
+    minutes: Positive | None
+    keep: Count
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is kept of training, and written: rows, the best weights, checkpoints, the summary.
+"""What is kept of training, and written: rows, the summary, and when the rest is due.
 
 Metrics stay on the device and reach the host only when something is due, all in one transfer. The clock counts
 training alone: it stands still while a row is written, weights are evaluated or a file is saved.
@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,48 +20,27 @@ from dlopt.evaluate import evaluate, recomputed_statistics
 from dlopt.experiment import Experiment
 from dlopt.histogram import Histogram
 from dlopt.lanes import mapped
+from dlopt.lock import Lost
 from dlopt.memory import peak_memory
-from dlopt.metrics import higher_is_better
 from dlopt.objective import Objective
 from dlopt.parts import Moment, Reading, Step
 from dlopt.run import Row, Run, Status
+from dlopt.saving import Lane, Saving
 from dlopt.training import Training
 from dlopt.watch import Watch
 from dlopt.window import Window
-
-BEST_EVERY = 10.0
-"""Seconds between two writes of the best checkpoint: the best weights themselves stay on the device."""
-
-
-@dataclass
-class Lane:
-    """What one run keeps on the host: its last row, those of its evaluations, and which of them is the best."""
-
-    experiment: Experiment
-    run: Run
-    index: int
-    row: Row = field(default_factory=dict)
-    history: list[Row] = field(default_factory=list)
-    best: Row | None = None
-    best_saved: float = -math.inf
-    unsaved: bool = False
-
-    def improves(self) -> bool:
-        """Whether the last row is the best so far."""
-        metric = self.experiment.objective
-        value = self.row.get(metric)
-        if value is None or not math.isfinite(value):
-            return False
-        if self.best is None:
-            return True
-        return value > self.best[metric] if higher_is_better(metric) else value < self.best[metric]
 
 
 class Journal:
     """The books of one run or of E lanes."""
 
     def __init__(
-        self, training: Training, experiments: Sequence[Experiment], runs: Sequence[Run], watch: Watch
+        self,
+        training: Training,
+        experiments: Sequence[Experiment],
+        runs: Sequence[Run],
+        watch: Watch,
+        state: Mapping[str, Any] | None,
     ) -> None:
         self.training = training
         self.watch = watch
@@ -75,19 +53,19 @@ class Journal:
         self.readings: dict[str, Tensor] = {}
         self.histograms: dict[str, Histogram] = {}
         self.window = Window(training.problem)
-        self.best_w = training.w.clone()
-        self.best_running = {name: b.clone() for name, b in training.problem.running.items()}
+        self.saving = Saving(training)
         self.seconds = 0.0
         self.rated_from = (0, 0.0)  # the first logged interval, with its warm-up, does not count for the rate
-        if training.settings.resume is not None:
-            self._resume()
+        if state is not None:
+            self._restore(state)
         watch.begin(training.step, training.steps)
         self._clock = time.perf_counter()
 
     # ------------------------------------------------------------------------------------------- what is due
 
     def goes_on(self) -> bool:
-        return bool(self.lanes) and self.training.step < self.training.steps and not self.watch.stop
+        step, until = self.training.step, self.watch.until
+        return bool(self.lanes) and step < self.training.steps and not self.watch.stop and step != until
 
     def logs(self, step: int) -> bool:
         """Whether a row is due after so many steps."""
@@ -97,10 +75,6 @@ class Journal:
     def evaluates(self, step: int) -> bool:
         every = self.training.per_epoch * self.training.settings.eval_every
         return step % every == 0 or step == self.training.steps
-
-    def saves(self, step: int) -> bool:
-        every = self.training.settings.checkpoint.every
-        return every is not None and step % every == 0 and step < self.training.steps
 
     def measures(self) -> bool:
         """Whether an instrument is due at the step under way."""
@@ -116,7 +90,7 @@ class Journal:
         self.watch.step = step
         if step % self.training.per_epoch == 0 and not self.logs(step):
             self.window.epoch_ends()
-        return self.logs(step) or bool(self.readings or self.histograms) or self.saves(step)
+        return self.logs(step) or bool(self.readings or self.histograms) or self.saving.due(step)
 
     # ------------------------------------------------------------------------------------------- rows
 
@@ -167,7 +141,7 @@ class Journal:
         self._begin_anew(logs)
         if leaving:
             self.finish(leaving)
-        if self.saves(step):
+        if self.saving.due(step):
             self.save(range(len(self.lanes)))
         self._clock = time.perf_counter()
 
@@ -218,7 +192,7 @@ class Journal:
         if t.step % t.per_epoch == 0:
             self.window.epoch_ends()
 
-    # ------------------------------------------------------------------------------------------- the best
+    # ------------------------------------------------------------------------------------------- what is saved
 
     def _judged(self, which: Sequence[int]) -> list[tuple[int, Status]]:
         """Keep the best weights of lanes that have just been evaluated; those that stop here are returned."""
@@ -233,75 +207,34 @@ class Journal:
             if any(r.stop(lane.history) for r in lane.experiment.regularization.values()):
                 stopped.append((i, "done"))
         if improved:
-            self._keep_best(improved)
+            self.saving.improved(self.lanes, improved)
         return stopped
 
-    def _keep_best(self, improved: list[int]) -> None:
-        t = self.training
-        which = slice(None) if t.solo else torch.tensor(improved, device=t.device)
-        self.best_w[which] = t.w[which]
-        for name, b in t.problem.running.items():
-            self.best_running[name][which] = b[which]
-        for lane in (self.lanes[i] for i in improved):
-            lane.unsaved = True
-        self._save_best([i for i in improved if time.perf_counter() - self.lanes[i].best_saved >= BEST_EVERY])
-
-    def _save_best(self, which: Sequence[int]) -> None:
-        for i in which:
-            lane = self.lanes[i]
-            if lane.unsaved:
-                assert lane.best is not None
-                network = checkpoint.model(self.training, self.best_w, self.best_running, i)
-                lane.run.save("best", self._content(lane) | {"step": lane.best["step"], "model": network})
-                lane.best_saved = time.perf_counter()
-                lane.unsaved = False
-
     def save(self, which: Sequence[int]) -> None:
-        """Write the last checkpoint of these lanes, and their best where it is not written yet."""
-        self._save_best(which)
-        for i in which:
-            lane = self.lanes[i]
-            books = {
-                "seconds": self.seconds,
-                "window": self.window.content(i),
-                "diagnostics": checkpoint.plain(self.memory, i, self.training.solo),
-                "best_step": None if lane.best is None else lane.best["step"],
-                "best": checkpoint.model(self.training, self.best_w, self.best_running, i),
-            }
-            lane.run.save("last", self._content(lane) | books | checkpoint.state(self.training, i))
+        """Write the checkpoints of these lanes."""
+        solo = self.training.solo
+        self.saving.save(
+            self.lanes,
+            which,
+            [
+                {
+                    "seconds": self.seconds,
+                    "window": self.window.content(i),
+                    "diagnostics": checkpoint.plain(self.memory, i, solo),
+                }
+                for i in which
+            ],
+        )
 
-    @staticmethod
-    def _content(lane: Lane) -> dict[str, Any]:
-        """What both checkpoints hold."""
-        preprocessing = {name: dict(statistics) for name, statistics in lane.experiment.preprocessing.items()}
-        e = lane.experiment
-        counted = [] if e.train.targets.is_floating_point() else [str(i) for i in range(e.outputs)]
-        encoding = dict(e.encoding) or {"classes": counted}
-        return {"format": checkpoint.FORMAT, "preprocessing": preprocessing, "encoding": encoding}
-
-    def _resume(self) -> None:
-        """Go on from the last checkpoint of a single run; the rows after it are dropped. Without one, begin anew."""
+    def _restore(self, content: Mapping[str, Any]) -> None:
+        """Go on with a single run from the content of its last checkpoint."""
         t, (lane,) = self.training, self.lanes
-        if not lane.run.checkpoint("last").exists():
-            lane.run.clear()
-            return
-        content = lane.run.load("last")
         checkpoint.restore(t, content)
         self.window.restore(content["window"], t.device)
         self.memory = checkpoint.restored(None, content["diagnostics"], t.device)
         self.seconds = content["seconds"]
         self.rated_from = (t.step, self.seconds)
-        rows = [{k: math.nan if v is None else v for k, v in row.items()} for row in lane.run.truncate(t.step)]
-        lane.history = [
-            r for r in rows if "val/loss" in r or (self.validation is None and self.evaluates(int(r["step"])))
-        ]
-        lane.row = lane.history[-1] if lane.history else {}
-        if content["best_step"] is not None:
-            lane.best = next(row for row in rows if row["step"] == content["best_step"])
-            checkpoint.fill(t, self.best_w, self.best_running, content["best"])
-            lane.unsaved = True
-        lane.run.checkpoint("best").unlink(missing_ok=True)  # it may be of steps after those that are gone on from
-        self._save_best([0])
+        self.saving.restore(lane, content)
 
     # ------------------------------------------------------------------------------------------- the end
 
@@ -318,7 +251,7 @@ class Journal:
         """An exception ends the lanes that are left: interrupted at once, or failed."""
         status: Status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         for lane in self.lanes:
-            with contextlib.suppress(OSError):  # a full disk may be the very reason
+            with contextlib.suppress(OSError, Lost):  # a full disk, or another process, may be the very reason
                 lane.run.finish(status, message=f"{type(error).__name__}: {error}")
 
     def finish(self, leaving: Sequence[tuple[int, Status]]) -> None:
@@ -329,7 +262,7 @@ class Journal:
         for i, status in leaving:
             lane = self.lanes[i]
             if status == "diverged":
-                self._save_best([i])
+                self.saving.save_best(self.lanes, [i])
             else:
                 self.save([i])
             summary = self._summary(lane, test[i], status)
@@ -347,7 +280,11 @@ class Journal:
         t = self.training
         examples = t.examples_of([lane.experiment.test for lane in self.lanes])
         last = evaluate(t.problem, t.w, examples)
-        best = last if self.validation is None else evaluate(t.problem, self.best_w, examples, self.best_running)
+        best = (
+            last
+            if self.validation is None
+            else evaluate(t.problem, self.saving.best_w, examples, self.saving.best_running)
+        )
         return t.on_host({f"test/{k}": v for k, v in best.items()} | {f"last/test/{k}": v for k, v in last.items()})
 
     def _summary(self, lane: Lane, test: dict[str, float], status: Status) -> dict[str, Any]:
@@ -378,13 +315,12 @@ class Journal:
 
     def _keep(self, stay: Tensor) -> None:
         """Leave only these lanes, given by their indices."""
-        count = self.best_w.shape[0]
+        count = self.training.count
 
         def kept(x: Any) -> Any:
             return x[stay] if isinstance(x, Tensor) and x.ndim > 0 and x.shape[0] == count else x
 
-        self.best_w = self.best_w[stay]
-        self.best_running = mapped(kept, self.best_running)
+        self.saving.keep(stay)
         self.memory = mapped(kept, self.memory)
         self.window.keep(stay)
         if self.validation is not None:

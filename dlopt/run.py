@@ -2,9 +2,10 @@
 
     .hydra/config.yaml     the complete configuration (overrides.yaml: what was typed; hydra.yaml: Hydra's own)
     status.json            running | done | diverged | failed | interrupted, host, pid, times, versions, git commit
+    lock.json              the process that writes all this, while there is one
     metrics.jsonl          one object per logged step: step, epoch, seconds, lr, train/loss, val/accuracy, ...
     summary.json           final values at the best weights, and under last/ at the last ones
-    checkpoints/           last.pt and best.pt
+    checkpoints/           last.pt, best.pt, and older ones by their steps: step-00000300.pt
     events.out.tfevents.*  the same metrics for TensorBoard, with hyperparameters and the configuration
     train.log              what was logged, a traceback if it failed
 
@@ -13,31 +14,39 @@ No other module builds these paths.
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import math
 import os
 import platform
+import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from dlopt import __version__
+from dlopt import __version__, durable
 from dlopt.events import Bucket, Events
+from dlopt.lock import Lock, holder
 
 Status = Literal["running", "done", "diverged", "failed", "interrupted"]
 Row = dict[str, Any]
-ROOT = Path("outputs")
-"""Where runs lie unless told otherwise."""
 LONGEST_ROW = 1 << 20
 """Bytes at the end of metrics.jsonl in which its last row is looked for."""
+DAMAGED = "damaged"
+"""What stands in the name of a file that was put aside because it could not be read."""
 
 
-class RunNotFound(LookupError):
-    """No run, or more than one, answers to a name; the message says which."""
+class Checkpoint(NamedTuple):
+    """The newest whole checkpoint: its file and content; and what is wrong with the newer ones, by their files."""
+
+    file: Path
+    content: dict[str, Any]
+    damaged: dict[Path, str]
 
 
 class Run:
@@ -45,10 +54,13 @@ class Run:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self.lock = Lock(self.path)
         self._metrics: Any = None
+        self._digest = hashlib.sha256()
         self._events: Events | None = None
         self._status: dict[str, Any] = {}
         self._after: int | None = None
+        self._saved: int | None = None
 
     # ------------------------------------------------------------------------------------------- places
 
@@ -79,39 +91,89 @@ class Run:
     def checkpoint(self, name: Literal["last", "best"]) -> Path:
         return self.path / "checkpoints" / f"{name}.pt"
 
+    def checkpoint_after(self, step: int) -> Path:
+        """The older checkpoint after so many steps."""
+        return self.path / "checkpoints" / f"step-{step:08d}.pt"
+
+    def older_checkpoints(self) -> list[Path]:
+        """The newest first."""
+        return sorted((self.path / "checkpoints").glob("step-????????*.pt"), key=_step_of, reverse=True)
+
     # ------------------------------------------------------------------------------------------- writing
 
     @classmethod
-    def create(cls, path: Path | str, settings: Mapping[str, Any] | None = None, *, again: bool = False) -> Run:
-        """Begin a run here. A directory that holds one already is refused, unless it is to go on (again).
+    def create(cls, path: Path | str, settings: Mapping[str, Any] | None = None, lock: Lock | None = None) -> Run:
+        """Begin a run here. A directory that holds one already is refused.
 
         settings: group -> option and key -> value, flat, for tables of runs and TensorBoard's HPARAMS dashboard.
+        lock: the directory's, where it is held already.
+        Raises FileExistsError, and Held where another process is at it.
         """
         run = cls(path)
-        if run.status_file.exists() and not again:
+        run.path.mkdir(parents=True, exist_ok=True)
+        run.lock = lock or run.lock.take()
+        if run.status_file.exists():
+            run.lock.release()
             raise FileExistsError(f"{run.path} already holds a run; choose another directory")
-        run.checkpoint("last").parent.mkdir(parents=True, exist_ok=True)
+        run._begin(settings or {}, {"started": time.time(), "before": []})
+        return run
 
-        run._status = {
+    def go_on(
+        self,
+        step: int = 0,
+        settings: Mapping[str, Any] | None = None,
+        changes: Sequence[str] = (),
+        config: bytes | None = None,
+    ) -> Run:
+        """Begin again in a directory that is held (`lock.take`), after so many steps.
+
+        settings are those that the run has from here on, config is its configuration, changes say what is set anew;
+        None where all is as it was. What status.json says of the processes before is kept there, as `before`.
+        """
+        former = self.status_or_none() or {}
+        before = [*former.pop("before", []), {k: v for k, v in former.items() if k != "settings"}]
+        kept = former.get("settings", {}) if settings is None else settings
+        started = {"started": former.get("started", time.time()), "step": step, "changes": list(changes)}
+        if config is not None:  # told first: a checkpoint is of the one or the other
+            started["config"] = hashlib.sha256(config).hexdigest()
+        for file in [*self.path.glob(f"*{durable.BESIDE}"), *self.path.glob(f"*/*{durable.BESIDE}")]:
+            file.unlink()
+        self._begin(kept, started | {"before": before})
+        if config is not None:
+            durable.replace(self.config_file, config)
+        return self
+
+    def _begin(self, settings: Mapping[str, Any], started: Mapping[str, Any]) -> None:
+        self.checkpoint("last").parent.mkdir(exist_ok=True)
+        self._status = {
             "status": "running",
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "started": time.time(),
+            "since": time.time(),
             "ended": None,
             "message": "",
             "versions": _versions(),
             "git": _commit(),
-            "settings": dict(settings or {}),
+            "config": self.config_digest(),
+            **started,
+            "settings": dict(settings),
         }
-        run._save_status()
-        return run
+        self._save_status()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those that it was begun with."""
+        return self._status["settings"]
 
     def log(self, row: Row) -> None:
         """Append one row. Numbers that are not finite become null, which JSON has in their place."""
+        self.lock.check()
         if self._metrics is None:
             self._open()
-        self._metrics.write(json.dumps({k: _finite(v) for k, v in row.items()}) + "\n")
+        line = written(row) + b"\n"
+        self._metrics.write(line)
         self._metrics.flush()
+        self._digest.update(line)
         assert self._events is not None
         tags = {k: v for k, v in row.items() if k not in ("step", "epoch", "seconds") and v is not None}
         self._events.scalars(row["step"], tags)
@@ -123,51 +185,109 @@ class Run:
         assert self._events is not None
         self._events.histograms(step, values)
 
-    def truncate(self, step: int) -> list[Row]:
-        """Drop the rows after a step, from which the run then goes on; the rest is returned."""
-        rows = [row for row in self.rows() if row["step"] <= step]
-        self._after = step
-        replace_file(self.metrics_file, "".join(json.dumps(row) + "\n" for row in rows).encode())
-        return rows
+    def logged(self) -> dict[str, Any]:
+        """Size and SHA-256 of metrics.jsonl as it was written so far, which is on the disk when this returns."""
+        if self._metrics is None:
+            self._open()
+        assert self._events is not None
+        durable.reached(self._metrics)
+        self._events.reached()
+        return {"bytes": self._metrics.tell(), "sha256": self._digest.hexdigest()}
+
+    def go_back(self, checkpoint: Checkpoint) -> bool:
+        """Bring the directory back to a checkpoint, from which the run goes on; returns whether its rows were whole.
+
+        Damaged checkpoints, which are newer, are put aside, and rows after its step dropped: they will be made again.
+        Where metrics.jsonl is not what was written up to that step, it is put aside too; those of its rows that can be
+        read are kept, and those of evaluations, which the checkpoint knows, take the place of its own.
+        """
+        for file in checkpoint.damaged:
+            os.replace(file, _aside(file))
+        if checkpoint.file != self.checkpoint("last"):
+            os.replace(checkpoint.file, self.checkpoint("last"))
+        content = checkpoint.content
+        step, size, whole = content["step"], content["logged"]["bytes"], b""
+        self._saved = self._after = step
+        if self.metrics_file.exists():
+            with self.metrics_file.open("rb") as stream:
+                whole = stream.read(size)
+        self._digest = hashlib.sha256(whole)
+        if len(whole) == size and self._digest.hexdigest() == content["logged"]["sha256"]:
+            if self.metrics_file.exists():
+                os.truncate(self.metrics_file, size)
+            return True
+        known = {row["step"]: row for row in self.rows() if row["step"] <= step}
+        known |= {row["step"]: row for row in json.loads(content["history"])}
+        lines = b"".join(written(row) + b"\n" for _, row in sorted(known.items()))
+        if self.metrics_file.exists():
+            shutil.copyfile(self.metrics_file, _aside(self.metrics_file))
+        durable.replace(self.metrics_file, lines)
+        self._digest = hashlib.sha256(lines)
+        return False
 
     def clear(self) -> None:
         """Drop rows, events and checkpoints, to begin anew in the same directory."""
-        for file in (self.metrics_file, self.summary_file, self.checkpoint("last"), self.checkpoint("best")):
+        checkpoints = (self.checkpoint("last"), self.checkpoint("best"), *self.older_checkpoints())
+        for file in (self.metrics_file, self.summary_file, *checkpoints):
             file.unlink(missing_ok=True)
         for file in self.path.glob("events.out.tfevents.*"):
             file.unlink()
 
-    def save(self, name: Literal["last", "best"], content: Mapping[str, Any]) -> None:
-        """Write a checkpoint beside the old one, then put it in its place."""
+    def save(self, name: Literal["last", "best"], content: Mapping[str, Any], keep: int = 1) -> None:
+        """Write a checkpoint, which takes the place of the former; of the last ones so many are kept."""
         import torch
 
-        file = self.checkpoint(name)
-        beside = file.with_suffix(".tmp")
-        torch.save(content, beside)
-        os.replace(beside, file)
+        self.lock.check()
+        step, file = content["step"], self.checkpoint(name)
+        older = name == "last" and keep > 1 and self._saved not in (None, step)
+        former = self.checkpoint_after(self._saved) if older and self._saved is not None else None
+        with durable.replacing(file, former) as stream:
+            torch.save(content, stream)
+        if name == "last":
+            self._saved = step
+            for old in self.older_checkpoints()[keep - 1 :]:
+                old.unlink()
 
     def load(self, name: Literal["last", "best"]) -> dict[str, Any]:
-        """A checkpoint's tensors and numbers; nothing in the file is executed."""
-        import torch
+        """A checkpoint's tensors and numbers; ValueError where the file is damaged."""
+        return _loaded(self.checkpoint(name))
 
-        return torch.load(self.checkpoint(name), map_location="cpu", weights_only=True)
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole; None where there is none, whole or damaged.
+
+        Raises ValueError where all are damaged.
+        """
+        damaged: dict[Path, str] = {}
+        for file in (self.checkpoint("last"), *self.older_checkpoints()):
+            if file.exists():
+                try:
+                    return Checkpoint(file, _loaded(file), damaged)
+                except (ValueError, OSError) as error:
+                    damaged[file] = str(error)
+        if damaged:
+            raise ValueError("; ".join(damaged.values()))
+        return None
 
     def finish(self, status: Status, summary: Mapping[str, Any] | None = None, message: str = "") -> None:
-        """End the run: summary and status are written, the files closed."""
-        if summary is not None:
-            text = json.dumps({k: _finite(v) for k, v in summary.items()}, indent=2)
-            replace_file(self.summary_file, text.encode() + b"\n")
-        self._status |= {"status": status, "ended": time.time(), "message": message}
-        self._save_status()
-        if self._metrics is not None:
-            self._metrics.close()
-            self._metrics = None
-        if self._events is not None:
-            self._events.end(status == "done")
-            self._events = None
+        """End the run: summary and status are written, the files closed, the directory is left to others."""
+        self.lock.check()
+        try:
+            if summary is not None:
+                text = json.dumps({k: _finite(v) for k, v in summary.items()}, indent=2)
+                durable.replace(self.summary_file, text.encode() + b"\n")
+            if self._metrics is not None:
+                self._metrics.close()
+                self._metrics = None
+            if self._events is not None:
+                self._events.end(status == "done")
+                self._events = None
+            self._status |= {"status": status, "ended": time.time(), "message": message}
+            self._save_status()
+        finally:
+            self.lock.release()
 
     def _open(self) -> None:
-        self._metrics = self.metrics_file.open("a")
+        self._metrics = self.metrics_file.open("ab")
         self._events = Events(self.path, self._after)
         place = self.path.resolve()
         plain = {k: v for k, v in self._status["settings"].items() if v is not None}
@@ -177,13 +297,20 @@ class Run:
             self._events.text("config", "".join(f"    {x}\n" for x in self.config_file.read_text().splitlines()))
 
     def _save_status(self) -> None:
-        replace_file(self.status_file, json.dumps(self._status, indent=2).encode() + b"\n")
+        durable.replace(self.status_file, json.dumps(self._status, indent=2).encode() + b"\n")
 
     # ------------------------------------------------------------------------------------------- reading
 
     @property
     def status(self) -> dict[str, Any]:
         return json.loads(self.status_file.read_text())
+
+    def status_or_none(self) -> dict[str, Any] | None:
+        """The status, or None where its file is damaged."""
+        try:
+            return self.status
+        except ValueError:
+            return None
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -207,16 +334,9 @@ class Run:
         return json.loads(lines.rpartition(b"\n")[2]) if lines else None
 
     @property
-    def alive(self) -> bool:
-        """Whether another process of this machine writes it now."""
-        status = self.status
-        return status["status"] == "running" and status["pid"] != os.getpid() and _is_there(status) is True
-
-    @property
     def dead(self) -> bool:
-        """Whether it says that it is running, and its process, on this machine, is gone."""
-        status = self.status
-        return status["status"] == "running" and _is_there(status) is False
+        """Whether it says that it is running, and no process is at it."""
+        return self.status["status"] == "running" and holder(self.path) is None
 
     def config(self) -> dict[str, Any]:
         """The configuration as plain dictionaries, without Hydra."""
@@ -224,82 +344,31 @@ class Run:
 
         return yaml.safe_load(self.config_file.read_text())
 
-    def choices(self) -> dict[str, str]:
-        """The option chosen in each group, as `optimizer: adam`, and inside options, as `schedule.then: cosine`."""
-        import yaml
-
-        chosen = yaml.safe_load(self.hydra_file.read_text())["hydra"]["runtime"]["choices"]
-        return {k.rpartition("@")[2]: option for k, option in chosen.items() if not k.startswith("hydra/")}
+    def config_digest(self) -> str | None:
+        """The SHA-256 of the configuration's file, which a checkpoint holds too."""
+        return hashlib.sha256(self.config_file.read_bytes()).hexdigest() if self.config_file.exists() else None
 
 
-def find(name: str = "last", root: Path | str = ROOT) -> Run:
-    """The run called by a path, by a part of its path that no other run has, or `last` for the newest."""
-    if (Path(name) / "status.json").is_file():
-        return Run(name)
-    known = runs(root)
-    if not known:
-        raise RunNotFound(f"there are no runs in {root}/ yet: dlopt train makes one")
-    if name == "last":
-        return Run(known[-1])
-    found = only(name, known, root, "runs")
-    if found is None:
-        raise RunNotFound(f"no run in {root}/ is called '{name}'; the newest is {known[-1]}")
-    return Run(found)
+def written(row: Row) -> bytes:
+    """A row as a line of metrics.jsonl."""
+    return json.dumps({k: _finite(v) for k, v in row.items()}).encode()
 
 
-def only(name: str, known: Sequence[Path], root: Path | str, kind: str) -> Path | None:
-    """The one of these paths below root that has the name in it, None for none; RunNotFound where there are more."""
-    found = [path for path in known if name in str(path.relative_to(root))]
-    if len(found) > 1:
-        shown = "".join(f"\n  {path}" for path in found[-5:])
-        raise RunNotFound(f"{len(found)} {kind} are called '{name}'; say more of one of them:{shown}")
-    return found[0] if found else None
+def _loaded(file: Path) -> dict[str, Any]:
+    import torch
+
+    return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def runs(root: Path | str = ROOT) -> list[Path]:
-    """Every run directory below root, the newest last."""
-    return [Path(path) for _, path in sorted(_below(str(root)))]
+def _step_of(file: Path) -> int:
+    digits = file.stem.removeprefix("step-")
+    return int(digits) if digits.isdigit() else -1
 
 
-def sweeps(root: Path = ROOT) -> list[Path]:
-    """The directory of every sweep below root, the newest last."""
-    return sorted(file.parent for file in root.glob("multirun/*/*/multirun.yaml"))
-
-
-def _below(folder: str) -> Iterator[tuple[float, str]]:
-    """Every run directory, and when its status was written. A run holds no other run, so it is not looked into."""
-    try:
-        yield Path(folder, "status.json").stat().st_mtime, folder
-        return
-    except OSError:
-        pass
-    try:
-        with os.scandir(folder) as entries:
-            inner = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except OSError:
-        return
-    for path in inner:
-        yield from _below(path)
-
-
-def _is_there(status: Mapping[str, Any]) -> bool | None:
-    """Whether the process that a status names exists; None on another machine."""
-    if status["host"] != socket.gethostname():
-        return None
-    try:
-        os.kill(status["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def replace_file(file: Path, content: bytes) -> None:
-    """Write beside, then rename: a reader sees the old content or the new one, never a part."""
-    beside = file.with_name(file.name + ".tmp")
-    beside.write_bytes(content)
-    os.replace(beside, file)
+def _aside(file: Path) -> Path:
+    """Where a damaged file is put: metrics.damaged.jsonl, or with a number behind it, where nothing lies yet."""
+    names = (f"{file.stem}.{DAMAGED}{number or ''}{file.suffix}" for number in itertools.count())
+    return next(place for name in names if not (place := file.with_name(name)).exists())
 
 
 def _finite(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,8 +17,15 @@ from dlopt.training import Training
 from dlopt.watch import Watch
 
 
-def train(experiments: Sequence[Experiment], runs: Sequence[Run], watch: Watch | None = None) -> list[dict[str, Any]]:
+def train(
+    experiments: Sequence[Experiment],
+    runs: Sequence[Run],
+    watch: Watch | None = None,
+    state: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
     """Train every experiment to its end, and return the summaries, which are also in the run directories.
+
+    state is the content of the last checkpoint of a single run, which goes on from there.
 
     One experiment has w of shape (P,); E experiments have w of shape (E, P) and go through every step together. They
     must agree in everything but numbers: the same network, classes of parts, sizes and lengths; they may differ in
@@ -28,7 +35,7 @@ def train(experiments: Sequence[Experiment], runs: Sequence[Run], watch: Watch |
     agree(experiments)
     with switches(experiments[0]):
         training = Training(experiments)
-        journal = Journal(training, experiments, runs, watch or Watch())
+        journal = Journal(training, experiments, runs, watch or Watch(), state)
         try:
             return loop(training, journal)
         except BaseException as error:

@@ -4,17 +4,19 @@ from dlopt.run import Row, Run
 
 
 class Watch:
-    """Numbers that the loop leaves here, for a progress bar, and one that it looks at.
+    """Numbers that the loop leaves here, for a progress bar, and two that it looks at.
 
     step    steps done
     steps   steps to do
     stop    set it, and the step under way is the last
+    until   steps after which it stops before its end; None: it goes to its end
     """
 
-    def __init__(self) -> None:
+    def __init__(self, until: int | None = None) -> None:
         self.step = 0
         self.steps = 0
         self.stop = False
+        self.until = until
 
     def begin(self, step: int, steps: int) -> None:
         """The first step, which is not 0 in a run that goes on, is about to be made."""

@@ -69,26 +69,27 @@ def trained(
     return train(experiments, runs, watch), runs
 
 
-class StopAfter(Watch):
-    """Ends the loop after so many steps, as Ctrl-C would."""
-
-    def __init__(self, last: int) -> None:
-        self.last = last
-        super().__init__()
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if name == "step" and value == self.last:
-            self.stop = True
-
-
 def stopped(folder: Path, last: int, experiment: Experiment) -> Run:
-    """A run that was interrupted after so many steps, ready to go on."""
+    """A run that was interrupted after so many steps."""
     run = Run.create(folder)
-    (summary,) = train([experiment], [run], StopAfter(last))
+    (summary,) = train([experiment], [run], Watch(until=last))
     assert summary["status"] == run.status["status"] == "interrupted"
     assert summary["step"] == last
-    return Run.create(folder, again=True)
+    return run
+
+
+def resumed(folder: Path, experiment: Experiment, watch: Watch | None = None) -> tuple[dict[str, Any], Run]:
+    """Go on with a run from its newest whole checkpoint, as a new process would, or from the start without one."""
+    run = Run(folder)
+    run.lock.take()
+    checkpoint = run.newest()
+    if checkpoint is None:
+        run.clear()
+        run.go_on()
+        return train([experiment], [run], watch)[0], run
+    run.go_back(checkpoint)
+    run.go_on(checkpoint.content["step"])
+    return train([experiment], [run], watch, checkpoint.content)[0], run
 
 
 def weights(run: Run, which: Any = "last") -> torch.Tensor:

@@ -5,11 +5,10 @@ import math
 import pytest
 import torch
 import yaml
-from helpers import DEVICE, built, files_for, stopped, trained, weights
+from helpers import DEVICE, built, files_for, resumed, stopped, trained, weights
 from hydra.utils import get_object
 
 from dlopt.config import paths
-from dlopt.train import train
 
 OPTIONS = [(g, o) for g in paths.groups() if g != "experiment" for o in paths.options(g) if o != "custom"]
 
@@ -92,7 +91,7 @@ def check(overrides: list[str], folder) -> None:
     assert math.isfinite(summary["test/loss"])
 
     half = stopped(folder / "half", summary["step"] // 2, built(*overrides))
-    train([built(*overrides, f"resume={half.path}")], [half])
+    _, half = resumed(half.path, built(*overrides))
     assert torch.equal(weights(half), weights(run))
 
     one, two = built(*overrides), built(*overrides, "seed=1")

@@ -5,7 +5,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
 from dlopt.cli import main
-from dlopt.run import Run, find
+from dlopt.finding import find
+from dlopt.run import Run
 
 NOT_TAGS = ("step", "epoch", "seconds")
 

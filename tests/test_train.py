@@ -7,12 +7,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import BLOBS, DEVICE, blobs, built, curves, stopped, trained, weights
+from helpers import BLOBS, DEVICE, blobs, built, curves, resumed, stopped, trained, weights
 
 from dlopt import streams
 from dlopt.parts import Augmentation
 from dlopt.run import Run
-from dlopt.train import train
 
 LANES = (
     "normalization=batch",
@@ -160,7 +159,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(optimizer, stop, tmp_path)
     (whole,), (straight,) = trained(tmp_path / "straight", blobs(*overrides))
 
     again = stopped(tmp_path / "run", stop, blobs(*overrides))
-    (second,) = train([blobs(*overrides, f"resume={again.path}")], [again])
+    second, again = resumed(again.path, blobs(*overrides))
     assert second["status"] == "done"
     assert torch.equal(weights(again), weights(straight))
     assert torch.equal(weights(again, "best"), weights(straight, "best"))
@@ -193,7 +192,7 @@ def test_mixed_targets_resume_to_the_same_bits(stop, tmp_path):
     """From the middle of an epoch, whose targets are in the checkpoint, or its end."""
     _, (straight,) = trained(tmp_path / "straight", built(*MIXED))
     run = stopped(tmp_path / "run", stop, built(*MIXED))
-    train([built(*MIXED, f"resume={run.path}")], [run])
+    _, run = resumed(run.path, built(*MIXED))
     assert torch.equal(weights(run), weights(straight))
     assert curves(run) == curves(straight)
 
@@ -426,7 +425,7 @@ def test_resuming_restores_averages_instruments_and_the_best_weights(stop, tmp_p
                  "log_every=1", "optimizer=sgd", "optimizer.lr=30", "precision=float64")  # fmt: skip
     (whole,), (straight,) = trained(tmp_path / "straight", blobs(*overrides))
     run = stopped(tmp_path / "run", stop, blobs(*overrides))
-    (second,) = train([blobs(*overrides, f"resume={run.path}")], [run])
+    second, run = resumed(run.path, blobs(*overrides))
     assert curves(run) == curves(straight)
     assert torch.equal(weights(run, "best"), weights(straight, "best"))
     clock = ("seconds", "steps_per_second", "peak_memory")
@@ -438,8 +437,7 @@ def test_a_run_without_a_checkpoint_begins_anew(tmp_path):
     run = Run.create(tmp_path / "run")
     run.log({"step": 3, "epoch": 1.0, "seconds": 1.0, "train/loss": 9.0})
     run.finish("failed")
-    again = Run.create(run.path, again=True)
-    train([blobs(f"resume={run.path}")], [again])
+    _, again = resumed(run.path, blobs())
     assert curves(again) == curves(straight)
     assert len(list(run.path.glob("events.*"))) == 1
 
@@ -544,10 +542,12 @@ def test_inputs_of_whole_numbers_stay_so(tmp_path):
 def test_the_best_of_steps_that_are_gone_is_gone_too(tmp_path):
     """A process that was killed had a better one after its last checkpoint, on a course that is not taken again."""
     run = stopped(tmp_path / "run", 3, blobs())
+    run.lock.take()
     content = run.load("best")
     ahead = {name: value + 1.0 for name, value in content["model"].items()}
     run.save("best", content | {"step": 6, "model": ahead})
-    (summary,) = train([blobs(f"resume={run.path}", "optimizer.lr=1e-12")], [run])
+    run.lock.release()
+    summary, _ = resumed(run.path, blobs("optimizer.lr=1e-12"))
     best = run.load("best")
     assert best["step"] == summary["best/step"]
     assert not any(torch.equal(best["model"][name], value) for name, value in ahead.items())

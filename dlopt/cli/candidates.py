@@ -99,9 +99,9 @@ def _beginning(word: str, names: Iterable[str]) -> list[str]:
 
 def runs(word: str, line: Line) -> list[str]:
     """`last` and the runs below outputs, the newest first; a part of a name stands for the one run that has it."""
-    from dlopt import run
+    from dlopt import finding
 
-    known = [str(path) for path in reversed(run.runs())]
+    known = [str(path) for path in reversed(finding.runs())]
     found = _beginning(word, known)[:MOST_RUNS]
     if word and not found:
         named = [path for path in known if word in path]
@@ -111,9 +111,9 @@ def runs(word: str, line: Line) -> list[str]:
 
 def sweeps(word: str, line: Line) -> list[str]:
     """`last` and the sweeps, the newest first."""
-    from dlopt import run
+    from dlopt import finding
 
-    known = [str(path) for path in reversed(run.sweeps())]
+    known = [str(path) for path in reversed(finding.sweeps())]
     return (_beginning(word, ["last"]) if known else []) + _beginning(word, known)[:MOST_RUNS]
 
 

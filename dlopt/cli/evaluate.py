@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dlopt.cli.places import as_typed, report
 from dlopt.config import paths
-from dlopt.run import Run, RunNotFound, find
+from dlopt.finding import RunNotFound, find
+from dlopt.run import Run
 
 if TYPE_CHECKING:
     from torch import Tensor

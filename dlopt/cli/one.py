@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import signal
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dlopt.cli.places import as_typed
 from dlopt.config.problems import named
+from dlopt.lock import Lost
 
 if TYPE_CHECKING:
     from dlopt.cli.progress import Stage
     from dlopt.experiment import Experiment
+    from dlopt.run import Run
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -23,39 +25,47 @@ STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 
 def run_one(
     experiment: Experiment,
-    path: Path,
-    settings: dict[str, Any],
+    run: Run,
     notices: Sequence[str] = (),
     *,
     title: str = "",
     sweep: Stage | None = None,
-    again: bool = False,
+    state: Mapping[str, Any] | None = None,
 ) -> tuple[int, dict[str, Any]]:
-    """Train one experiment in its directory; returns the exit code and the summary. A failure is said and logged."""
+    """Train one experiment in its directory; returns the exit code and the summary. A failure is said and logged.
+
+    state is the content of the checkpoint from which the run goes on.
+    """
     from dlopt import screen
     from dlopt.cli.progress import Progress
-    from dlopt.run import Run
     from dlopt.train import train as run_loop
 
+    logging.raiseExceptions = False  # a log that cannot be written is no reason to say more than that
+    path = run.path
     log = logging.getLogger("dlopt")
     for notice in notices:
         log.info(notice)
         if not screen.quiet:
             print(f"note: {notice}", file=sys.stderr)
-    run = Run.create(path, settings, again=again)
     progress = Progress(title or as_typed(path), sweep)
     before = {s: signal.signal(s, _stopper(progress)) for s in STOPPING}
     try:
         log.info("start in %s", run.path)
         with progress:
-            (summary,) = run_loop([experiment], [run], progress)
+            (summary,) = run_loop([experiment], [run], progress, state)
     except KeyboardInterrupt:
         print("stopped at once; what the last checkpoint does not hold is lost", file=sys.stderr)
         return INTERRUPTED, {}
     except Exception as error:
         log.exception("failed")
-        print(f"the run failed: {named(error)}", file=sys.stderr)
-        print(f"  the traceback is in {as_typed(run.log_file)}", file=sys.stderr)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            print("the run failed: there is no space left on the disk; what it had saved is whole", file=sys.stderr)
+            print(f"  make room, then: dlopt train resume={as_typed(path)}", file=sys.stderr)
+        elif isinstance(error, Lost):
+            print(f"stopped: {error}", file=sys.stderr)
+        else:
+            print(f"the run failed: {named(error)}", file=sys.stderr)
+            print(f"  the traceback is in {as_typed(run.log_file)}", file=sys.stderr)
         if sweep:
             sweep.end(title, as_typed(path), "failed", {})
         return FAILED, {}

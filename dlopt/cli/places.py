@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dlopt.run import ROOT, RunNotFound, only, sweeps
+from dlopt.finding import ROOT, RunNotFound, only, sweeps
 
 
 def as_typed(path: Path) -> str:

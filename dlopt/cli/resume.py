@@ -5,135 +5,117 @@ Its configuration is read from its directory, without Hydra, which would overwri
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-MAY_CHANGE = (
-    "epochs", "steps", "device", "threads", "deterministic", "log_every", "eval_every", "checkpoint",
-    "optimizer", "schedule", "regularization", "augmentation", "diagnostic",
-)  # fmt: skip
-"""What can be set anew. Anything else (the data, the net, the seed, the batches) would make it another run."""
+from dlopt.cli.places import as_typed
+
+if TYPE_CHECKING:
+    from dlopt.lock import Holder
+    from dlopt.run import Checkpoint, Run
 
 
-def resume(name: str, arguments: Sequence[str]) -> int:
+def resume(name: str, arguments: Sequence[str], *, trust: bool) -> int:
     """The command; returns the exit code."""
-    from dlopt.cli.one import DONE, USAGE, run_one
-    from dlopt.cli.places import as_typed
-    from dlopt.config.build import build
-    from dlopt.config.flat import settings_of
+    from dlopt.cli.one import USAGE
     from dlopt.config.problems import ConfigError, named
-    from dlopt.run import RunNotFound, find, replace_file
+    from dlopt.finding import RunNotFound, find
+    from dlopt.lock import Held
 
     try:
-        run = find(name)
-        status = run.status["status"]
-        config = merged(run, arguments)
-        if status == "done" and not arguments:
-            print(f"{as_typed(run.path)} is done; nothing to go on with (epochs=... makes it longer)")
-            return DONE
-        experiment, notices = build(config, arguments)
-        check(run, experiment)
-        choices = run.choices()
-    except RunNotFound as error:
+        return _resumed(find(name), arguments, trust)
+    except (RunNotFound, Held) as error:
         print(f"resume: {error}", file=sys.stderr)
-        return USAGE
     except ConfigError as error:
         print(error.text(), file=sys.stderr)
-        return USAGE
     except Exception as error:  # a damaged file fails in a dozen ways
-        print(f"resume: {name} cannot be read ({named(error)})", file=sys.stderr)
-        return USAGE
+        print(f"resume: {name} cannot be gone on with ({named(error)})", file=sys.stderr)
+    return USAGE
+
+
+def _resumed(run: Run, arguments: Sequence[str], trust: bool) -> int:
     from omegaconf import OmegaConf
 
-    if arguments:  # so that the next resume, and whoever reads the configuration, know of them
-        kept = OmegaConf.to_yaml(OmegaConf.merge(config, {"resume": None}))
-        replace_file(run.config_file, kept.encode())
+    from dlopt.cli.one import DONE, run_one
+    from dlopt.config import continued, reopen
+    from dlopt.config.build import build
+    from dlopt.config.flat import settings_of
+    from dlopt.config.problems import ConfigError
+
+    former = reopen.configuration(run, trust=trust)
+    config = continued.merged(former, arguments)
+    status = run.status_or_none()
+    done = status is not None and status["status"] == "done"
+    if done and not arguments:
+        print(f"{as_typed(run.path)} is done; nothing to go on with (epochs=... makes it longer)")
+        return DONE
+    run.lock.take(_said)
+    try:
+        checkpoint = run.newest()
+        if checkpoint is None and done:
+            raise ConfigError(
+                [("resume", f"{as_typed(run.path)} is done, and its checkpoint is gone; start a new run")]
+            )
+        experiment, notices = build(config, arguments)
+        changed = continued.changes(former, config)
+        content: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
+        settings = (status or {}).get("settings") or settings_of(content, {})
+        step, state = 0, None
+        if checkpoint is None:
+            notices.append("it has no checkpoint yet, so it begins anew")
+            run.clear()
+        else:
+            state = checkpoint.content
+            continued.check(run, state, experiment, status or {})
+            step, settings = state["step"], (status or {}).get("settings") or state["settings"]
+            breaks = continued.breaking(changed, OmegaConf.to_container(former), experiment, step)  # type: ignore[arg-type]
+            if breaks:
+                said = "; ".join(breaks)
+                notices.append(f"from step {step} on this is another run than an uninterrupted one would be: {said}")
+            notices += _gone_back(run, checkpoint)
+        if status is None:
+            notices.append(f"{run.status_file.name} is damaged; it is written anew")
+        settings |= {key: OmegaConf.select(config, key) for key in changed}
+        kept = OmegaConf.to_yaml(config).encode() if changed else None  # so that the next resume knows of them
+        run.go_on(step, settings, [f"{key} {old} -> {new}" for key, (old, new) in changed.items()], kept)
+        with _logged(run, arguments):
+            return run_one(experiment, run, notices, state=state)[0]
+    finally:
+        run.lock.release()
+
+
+def _gone_back(run: Run, checkpoint: Checkpoint) -> list[str]:
+    """Bring the directory back to a checkpoint; returns what was found damaged in it."""
+    step = checkpoint.content["step"]
+    found = [f"{file.name} is damaged ({wrong}); it is put aside" for file, wrong in checkpoint.damaged.items()]
+    if found:
+        found[-1] += f", and the run goes on from the checkpoint after step {step}"
+    if not run.go_back(checkpoint):
+        found.append(
+            f"{run.metrics_file.name} is not what was written up to step {step}; it is put aside, its rows that can be "
+            "read are kept, and those of evaluations come from the checkpoint"
+        )
+    return found
+
+
+@contextlib.contextmanager
+def _logged(run: Run, arguments: Sequence[str]) -> Iterator[None]:
+    """Log to the run's own file, as Hydra would have it."""
     handler = logging.FileHandler(run.log_file)
     handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
     log = logging.getLogger("dlopt")
     log.addHandler(handler)
     log.setLevel(logging.INFO)
-    log.info("resume %s", " ".join(arguments))
-    if not run.checkpoint("last").exists():
-        print("note: it has no checkpoint yet, so it begins anew", file=sys.stderr)
     try:
-        content: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-        return run_one(experiment, run.path, settings_of(content, choices), notices, again=True)[0]
+        log.info("resume %s", " ".join(arguments))
+        yield
     finally:
         log.removeHandler(handler)
         handler.close()
 
 
-def merged(run: Any, arguments: Sequence[str]) -> Any:
-    """The run's configuration with what is set anew; ConfigError names what cannot be."""
-    from omegaconf import OmegaConf
-
-    from dlopt.config import paths
-    from dlopt.config.nested import in_short
-    from dlopt.config.problems import Problems
-    from dlopt.config.reopen import configuration
-    from dlopt.mistakes import nearest
-
-    problems = Problems()
-    if run.alive:
-        problems.add("resume", f"{run.path} is still running (process {run.status['pid']})")
-    config: Any = configuration(run)
-    for argument in arguments:
-        key, equals, _ = in_short(argument).partition("=")
-        top = key.partition(".")[0]
-        if argument.startswith("-") or not equals:
-            problems.add(argument, "does not go with resume, which takes KEY=VALUE")
-        elif key.startswith(("+", "~")):
-            problems.add(key, "nothing can be added to a run that goes on, or taken away")
-        elif key in paths.groups() or key.endswith("._target_") or _is_option(OmegaConf.select(config, key)):
-            problems.add(key, "another option cannot be chosen in a run that goes on; start a new one")
-        elif top not in MAY_CHANGE and top in config:
-            problems.add(
-                key, f"cannot change in a run that goes on; start a new one (may change: {', '.join(MAY_CHANGE)})"
-            )
-        elif OmegaConf.select(config, key, default="???", throw_on_missing=False) == "???":
-            above = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
-            names = [str(k) for k in above if not str(k).startswith("_")] if OmegaConf.is_dict(above) else []
-            problems.add(key, f"there is no such key{nearest(key.rpartition('.')[2], names)}")
-        else:
-            config = OmegaConf.merge(config, OmegaConf.from_dotlist([argument]))
-    problems.raise_any()
-    config.resume = str(run.path)
-    return config
-
-
-def _is_option(node: Any) -> bool:
-    """Whether a part of the configuration is an option of a group."""
-    return isinstance(node, Mapping) and "_target_" in node
-
-
-def check(run: Any, experiment: Any) -> None:
-    """Whether the last checkpoint is one of this network, this rule and these data, and where it can go on to."""
-    import torch
-
-    from dlopt.batches import per_epoch
-    from dlopt.checkpoint import restored
-    from dlopt.config import reopen
-    from dlopt.config.problems import ConfigError, named
-    from dlopt.weights import Layout
-
-    if not run.checkpoint("last").exists():
-        if run.status["status"] == "done":
-            raise ConfigError([("resume", f"{run.path} is done, and its checkpoint is gone; start a new run")])
-        return
-    if not all(isinstance(row, dict) for row in run.rows()):
-        raise ValueError(f"{run.metrics_file} holds a line that is no row")
-    content = run.load("last")
-    reopen.check(content, experiment, "resume", same_data=True)
-    state = experiment.optimizer.init(experiment.w.clone(), Layout.of(experiment.model))
-    try:
-        restored(state, content["state"], torch.device("cpu"))
-    except Exception as error:
-        raise ConfigError([("optimizer", f"cannot go on from its checkpoint: {named(error)}")]) from error
-    settings, count = experiment.settings, len(experiment.train)
-    length = settings.length(per_epoch(count, settings.batch(count), drop_last=experiment.drop_last))
-    if length < content["step"]:
-        key = "steps" if settings.steps else "epochs"
-        raise ConfigError([(key, f"makes {length} steps, and {content['step']} are done already")])
+def _said(holder: Holder) -> None:
+    print(f"waiting a minute for a sign of life of {holder}, which wrote this run last ...", file=sys.stderr)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from dlopt.cli.places import as_typed, folder
+from dlopt.finding import RunNotFound
 from dlopt.mistakes import nearest
 from dlopt.report import tables
 from dlopt.report.records import OWN, Condition, Record, by, grouped, records
-from dlopt.run import RunNotFound
 
 EPILOG = """\
   dlopt runs                                        every run in outputs/, the newest last

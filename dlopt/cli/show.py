@@ -14,11 +14,12 @@ from rich.console import Console
 
 from dlopt.cli.places import as_typed, report
 from dlopt.config.flat import differing
+from dlopt.finding import RunNotFound, find
 from dlopt.metrics import duration
 from dlopt.report.curves import of_run
 from dlopt.report.records import read
 from dlopt.report.results import results
-from dlopt.run import Run, RunNotFound, find
+from dlopt.run import Run
 from dlopt.values import written
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlopt.cli.places import as_typed, folder
-from dlopt.run import RunNotFound, find
+from dlopt.finding import RunNotFound, find
 
 USAGE = """\
 usage: dlopt tensorboard [DIR|RUN] [--port N ...]

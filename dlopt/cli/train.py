@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dlopt.cli.one import DONE, FAILED, INTERRUPTED, USAGE, run_one
 from dlopt.config import paths
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dlopt.cli.sweep import Sweep
 
 
+TRUST = "--trust"
 _codes: list[int] = []
 _sweeps: list[Sweep] = []
 """The multirun under way, if there is one: Hydra calls for each run separately."""
@@ -31,6 +32,7 @@ def train(argv: Sequence[str]) -> int:
 
     _codes.clear()
     callback.ready.clear()
+    callback.held.clear()
     screen.quiet = any(a in ("-q", "--quiet") for a in argv)
     argv = sorted((a for a in argv if a not in ("-q", "--quiet")), key=_is_override)  # Hydra wants each in one piece
     if os.getcwd() not in sys.path:
@@ -38,7 +40,7 @@ def train(argv: Sequence[str]) -> int:
     settings = [(a.lstrip("+").partition("=")[0], a) for a in argv]
     resumed = [a.partition("=")[2].strip("'\"") for key, a in settings if key == "resume"]
     if resumed and resumed[-1] != "null":
-        return resume(resumed[-1], [a for key, a in settings if key != "resume"])
+        return resume(resumed[-1], [a for key, a in settings if key not in ("resume", TRUST)], trust=TRUST in argv)
 
     resolvers.register()
     typed, sys.argv = sys.argv, ["dlopt train", *argv]
@@ -55,6 +57,8 @@ def train(argv: Sequence[str]) -> int:
         for sweep in _sweeps:
             sweep.close()
         _sweeps.clear()
+        for lock in callback.held:
+            lock.release()
 
 
 def _composed(argv: Sequence[str], *, full: bool) -> int:
@@ -94,21 +98,28 @@ def _task(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
+    from dlopt import durable
     from dlopt.config import callback, nested
     from dlopt.config.build import build
     from dlopt.config.flat import settings_of
+    from dlopt.run import Run
 
     hydra = HydraConfig.get()
     path = Path(hydra.runtime.output_dir)
     typed = list(hydra.overrides.task)
+    lock = callback.held.pop() if str(hydra.mode) == "RunMode.RUN" else None
     experiment, notices = callback.ready.pop() if callback.ready else build(config, typed)
     choices = {nested.in_short(k): v for k, v in hydra.runtime.choices.items()}
     chosen = {k: v for k, v in choices.items() if not k.startswith("hydra/") and v is not None}
-    settings = settings_of(OmegaConf.to_container(config, resolve=True), chosen)  # type: ignore[arg-type]
+    content: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    settings = settings_of(content, chosen)
     sweep = _sweep(Path(hydra.sweep.dir)) if str(hydra.mode) == "RunMode.MULTIRUN" else None
     _codes.append(FAILED)  # unless it turns out otherwise
     title = sweep.title(map(nested.in_short, typed)) if sweep else ""
-    code, summary = run_one(experiment, path, settings, notices, title=title, sweep=sweep)
+    # Hydra has left it with its interpolations, which another environment might resolve to something else.
+    durable.replace(path / ".hydra" / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(content)).encode())
+    run = Run.create(path, settings, lock)
+    code, summary = run_one(experiment, run, notices, title=title, sweep=sweep)
     _codes[-1] = code
     if code == INTERRUPTED:
         raise KeyboardInterrupt

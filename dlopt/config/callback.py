@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from dlopt.experiment import Experiment
+    from dlopt.lock import Lock
 
 ready: list[tuple[Experiment, list[str]]] = []
 """The experiment of a single run, built by the check and taken up by the task."""
+held: list[Lock] = []
+"""The directory of a single run, or that of a sweep, held from here on: two processes may be given the same."""
 jobs: list[list[str]] = []
 """The overrides of each run of a sweep that was checked."""
 full_errors = False
@@ -44,6 +47,8 @@ class Check(Callback):
                 ready[:] = [build(config, config.hydra.overrides.task)]
             except ConfigError as error:
                 problems.found += error.problems
+            problems.raise_any()
+            hold(Path(config.hydra.run.dir), "hydra.run.dir", problems)
             problems.raise_any()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -97,6 +102,8 @@ class Check(Callback):
                     key, said + (f"  (in the run {which[0]}{more})" if which[0] and len(jobs) > len(which) else "")
                 )
             problems.raise_any()
+            hold(Path(config.hydra.sweep.dir), "hydra.sweep.dir", problems)
+            problems.raise_any()
 
 
 def check_directory(path: Path, key: str, problems: Any) -> None:
@@ -113,6 +120,21 @@ def check_directory(path: Path, key: str, problems: Any) -> None:
         problems.add(key, f"{path} cannot be made: {above} is a file")
     elif not os.access(above, os.W_OK):
         problems.add(key, f"{path} cannot be made: {above} cannot be written to")
+
+
+def hold(path: Path, key: str, problems: Any) -> None:
+    """Make a directory and keep other processes out of it."""
+    from dlopt.lock import Held, Lock
+
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        held[:] = [Lock(path).take()]
+    except Held as error:
+        problems.add(key, f"{error}; choose another directory")
+    except OSError as error:
+        problems.add(key, f"{path} cannot be made: {error.strerror or error}")
+    else:
+        check_directory(path, key, problems)  # another may have begun and ended there since
 
 
 class _Ends:

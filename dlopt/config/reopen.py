@@ -8,13 +8,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dlopt.checkpoint import mismatch
+from dlopt.checkpoint import FORMAT, mismatch
 from dlopt.config.problems import ConfigError
 from dlopt.experiment import Experiment
 from dlopt.run import Run
 
 
-def configuration(run: Run) -> DictConfig:
+def configuration(run: Run, *, trust: bool = False) -> DictConfig:
     """What the run was given; a path of its data is looked for where the run was started, too."""
     config = OmegaConf.load(run.config_file)
     if not isinstance(config, DictConfig):
@@ -30,6 +30,10 @@ def configuration(run: Run) -> DictConfig:
 
 def check(content: Mapping[str, Any], experiment: Experiment, key: str, *, same_data: bool) -> None:
     """ConfigError where a checkpoint is of another network, or where people's own file has changed since."""
+    found = content.get("format")
+    if found != FORMAT:
+        said = f"the checkpoint is of format {found}, this version of dlopt reads and writes {FORMAT}"
+        raise ConfigError([(key, said)])
     wrong = mismatch(content, experiment.model)
     if wrong and not same_data:
         shape = tuple(experiment.train.inputs.shape[1:])

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dlopt.finding import runs
 from dlopt.metrics import higher_is_better
-from dlopt.run import Run, runs
+from dlopt.run import Run
 from dlopt.values import written
 
 NOT_VARYING = ("name", "resume", "device", "threads")
@@ -83,7 +84,7 @@ def _read(path: Path, name: str) -> Record:
     seconds = None if seconds is None else float(seconds)
     time.localtime(started)  # a time that there is
     if state == "running":
-        seconds = time.time() - started
+        seconds = time.time() - float(status.get("since", started))
     progress = _progress(settings, metrics) if state in ("running", "dead", "interrupted", "failed") else None
     return Record(path, name, state, progress, settings, metrics, seconds, started, str(status.get("message") or ""))
 

@@ -103,7 +103,7 @@ CASES = {
     # keys
     "train epo": ["epochs="],
     "train validation.": ["validation.fraction="],
-    "train check": ["checkpoint.every="],
+    "train check": [f"checkpoint.{key}=" for key in ("every", "minutes", "keep")],
     "train optimizer.": [f"optimizer.{k}=" for k in ("lr", "beta1", "beta2", "eps")],
     "train optimizer=momentum optimizer.": ["optimizer.lr=", "optimizer.momentum="],
     "train optimizer=momentum optimizer.lr=1 optimizer.": ["optimizer.momentum="],

@@ -8,8 +8,8 @@ import torch
 from helpers import BLOBS
 
 from dlopt.cli import main
+from dlopt.finding import find
 from dlopt.report.classes import by_class, matrix
-from dlopt.run import find
 
 TRAIN = ("train", "-q", *BLOBS)
 
@@ -192,6 +192,7 @@ def damaged(run):
 
 
 def another(run):
+    run.lock.take()
     other = run.load("best")
     other["model"] = {"hidden.0.weight": torch.zeros(8, 5)}
     run.save("best", other)

@@ -4,12 +4,9 @@ import dataclasses
 
 import pytest
 import torch
-from helpers import blobs, curves, histograms, trained, weights
+from helpers import blobs, curves, histograms, resumed, stopped, trained, weights
 
 from dlopt.config import paths
-from dlopt.run import Run
-from dlopt.train import train
-from dlopt.watch import Watch
 
 INSTRUMENTS = [o for o in paths.options("diagnostic") if o not in ("custom", "none")]
 FULL = (
@@ -86,17 +83,8 @@ def test_a_run_resumed_measures_what_it_would_have(option, stop, tmp_path):
     overrides = watched(option)
     _, (straight,) = trained(tmp_path / "straight", blobs(*overrides))
 
-    class Stopper(Watch):
-        def __setattr__(self, name, value):
-            super().__setattr__(name, value)
-            if name == "step" and value == stop:
-                self.stop = True
-
-    run = Run.create(tmp_path / "run")
-    train([blobs(*overrides)], [run], Stopper())
-    assert run.status["status"] == "interrupted"
-    again = Run.create(run.path, again=True)
-    train([blobs(*overrides, f"resume={run.path}")], [again])
+    run = stopped(tmp_path / "run", stop, blobs(*overrides))
+    _, again = resumed(run.path, blobs(*overrides))
     assert torch.equal(weights(again), weights(straight))
     assert curves(again) == curves(straight)
     assert histograms(again) == histograms(straight)

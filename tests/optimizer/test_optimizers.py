@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import blobs, named, options, trained, weights
+from helpers import blobs, named, options, resumed, trained, weights
 from torch import nn
 
 from dlopt import streams
@@ -23,8 +23,6 @@ from dlopt.optimizer.momentum import HeavyBall
 from dlopt.optimizer.nesterov import Nesterov
 from dlopt.optimizer.rmsprop import RMSProp
 from dlopt.optimizer.sgd import SGD
-from dlopt.run import Run
-from dlopt.train import train
 from dlopt.weights import Layout
 
 P, STEPS = 8, 50
@@ -453,6 +451,5 @@ def test_a_lane_without_momentum_that_shared_a_velocity_goes_on_alone(tmp_path):
     _, lanes = trained(tmp_path / "lanes", *(blobs(*rule, momentum) for momentum in momenta))
     for lane, momentum in zip(lanes, momenta, strict=True):
         _, (whole,) = trained(tmp_path / momentum, blobs(*rule, momentum, "epochs=6"))
-        again = Run.create(lane.path, again=True)
-        train([blobs(*rule, momentum, "epochs=6", f"resume={lane.path}")], [again])
+        _, again = resumed(lane.path, blobs(*rule, momentum, "epochs=6"))
         torch.testing.assert_close(weights(again), weights(whole), rtol=1e-9, atol=1e-9)

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import BLOBS, DEVICE, blobs, built, composed, curves, stopped, trained, weights
+from helpers import BLOBS, DEVICE, blobs, built, composed, curves, resumed, stopped, trained, weights
 from torch import nn
 
 from dlopt.config.build import build
@@ -14,7 +14,6 @@ from dlopt.loss.cross_entropy import CrossEntropy
 from dlopt.objective import Problem
 from dlopt.optimizer.torch_optim import TorchOptim
 from dlopt.streams import Key
-from dlopt.train import train
 from dlopt.weights import Layout
 
 STEPS = 12
@@ -112,7 +111,7 @@ def test_a_run_stopped_and_resumed_is_the_uninterrupted_one_bit_by_bit(name, tmp
     overrides = ("optimizer.lr=0.05", "schedule=cosine", "precision=float64")
     (whole,), (straight,) = trained(tmp_path / "straight", run_of(name, *overrides))
     run = stopped(tmp_path / "run", 4, run_of(name, *overrides))
-    (summary,) = train([run_of(name, *overrides, f"resume={run.path}")], [run])
+    summary, run = resumed(run.path, run_of(name, *overrides))
     assert torch.equal(weights(run), weights(straight))
     assert curves(run) == curves(straight)
     assert summary["evaluations"] == whole["evaluations"]
@@ -159,7 +158,7 @@ def test_arguments_set_anew_count_and_progress_is_kept(tmp_path):
     """mine.Lion divides its rate by a count that it keeps in its parameter group."""
     run = stopped(tmp_path / "run", 4, run_of("mine.Lion"))
     assert run.load("last")["state"]["param_groups"][0]["k"] == 4
-    train([run_of("mine.Lion", "+optimizer.options.betas=[0.5,0.6]", f"resume={run.path}")], [run])
+    resumed(run.path, run_of("mine.Lion", "+optimizer.options.betas=[0.5,0.6]"))
     (group,) = run.load("last")["state"]["param_groups"]
     assert group["k"] == 9
     assert group["betas"] == [0.5, 0.6]

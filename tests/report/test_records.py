@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import math
-import os
 import statistics
 import subprocess
 import sys
@@ -13,20 +12,18 @@ import time
 import pytest
 
 from dlopt.cli import main
+from dlopt.lock import Lock
 from dlopt.report.records import Condition, Record, by, grouped, records, varying
 from dlopt.run import Run
 
-GONE = 2**22 + 1
-"""No process has this number: Linux ends below it."""
 
-
-def run(folder, name, settings=None, *, status="done", rows=(), summary=None, pid=None, started=0.0):
+def run(folder, name, settings=None, *, status="done", rows=(), summary=None, started=0.0):
     """A run directory, written by the very class that writes them."""
     made = Run.create(folder / name, {"epochs": 10, "steps": None} | (settings or {}))
     for row in rows:
         made.log(row)
     made.finish(status, summary)
-    found = made.status | {"started": 1e9 + started} | ({} if pid is None else {"pid": pid})
+    found = made.status | {"started": 1e9 + started}
     made.status_file.write_text(json.dumps(found))
     return made
 
@@ -48,15 +45,9 @@ def record(name="x", metrics=None, **settings):
 
 def test_every_state_of_a_run(tmp_path):
     run(tmp_path, "a", rows=[row(100)], summary={"val/loss": 0.5, "seconds": 7.0}, started=1)
-    run(
-        tmp_path,
-        "b",
-        status="running",
-        rows=[row(30, val_loss=1.0), row(40, val_loss=0.9)],
-        pid=os.getppid(),
-        started=2,
-    )
-    run(tmp_path, "c", status="running", rows=[row(20)], pid=GONE, started=3)
+    running = run(tmp_path, "b", status="running", rows=[row(30, val_loss=1.0), row(40, val_loss=0.9)], started=2)
+    lock = Lock(running.path).take()
+    run(tmp_path, "c", status="running", rows=[row(20)], started=3)
     run(tmp_path, "d", status="failed", started=4)
     run(
         tmp_path,
@@ -72,6 +63,7 @@ def test_every_state_of_a_run(tmp_path):
     (tmp_path / "g").mkdir()
     (tmp_path / "g" / "status.json").write_text("[]")
     found = {r.name: r for r in records(tmp_path)}
+    lock.release()
     assert {name: r.status for name, r in found.items()} == {
         "a": "done", "b": "running", "c": "dead", "d": "failed", "e": "interrupted", "f": "damaged", "g": "damaged",
     }  # fmt: skip
@@ -87,7 +79,7 @@ def test_every_state_of_a_run(tmp_path):
 
 def test_a_finished_run_that_goes_on_shows_its_rows_not_its_former_end(tmp_path):
     made = run(tmp_path, "a", rows=[row(50, val_loss=0.7)], summary={"val/loss": 0.5})
-    made.status_file.write_text(json.dumps(made.status | {"status": "running", "pid": GONE}))
+    made.status_file.write_text(json.dumps(made.status | {"status": "running"}))
     (found,) = records(tmp_path)
     assert (found.status, found.metrics["val/loss"]) == ("dead", 0.7)
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from helpers import blobs, composed, curves, stopped, trained, weights
+from helpers import blobs, composed, curves, resumed, stopped, trained, weights
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +18,6 @@ from dlopt.schedule.exponential import Exponential
 from dlopt.schedule.inverse_time import InverseTime
 from dlopt.schedule.step import StepDecay
 from dlopt.schedule.warmup import Warmup
-from dlopt.train import train
 
 relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a slow machine is no failure
 NAMES = [name for name in paths.options("schedule") if name != "custom"]
@@ -299,7 +298,7 @@ def test_a_run_stopped_within_its_warmup_or_after_it_goes_on_bit_by_bit(stop, tm
     _, (straight,) = trained(tmp_path / "straight", blobs(*WARM, "log_every=1"))
 
     run = stopped(tmp_path / "run", stop, blobs(*WARM, "log_every=1"))
-    train([blobs(*WARM, "log_every=1", f"resume={run.path}")], [run])
+    _, run = resumed(run.path, blobs(*WARM, "log_every=1"))
     assert torch.equal(weights(run), weights(straight))
     assert curves(run) == curves(straight)
 

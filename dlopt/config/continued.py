@@ -1,0 +1,121 @@
+"""A run that goes on: what may be set anew, what its checkpoint must agree with, and what is no longer as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from dlopt.batches import per_epoch
+from dlopt.checkpoint import restored
+from dlopt.config import paths, reopen
+from dlopt.config.nested import in_short
+from dlopt.config.outline import flat
+from dlopt.config.problems import ConfigError, Problems, named
+from dlopt.experiment import Experiment, Settings
+from dlopt.mistakes import nearest
+from dlopt.parts import Schedule, Time
+from dlopt.run import Run
+from dlopt.values import written
+from dlopt.weights import Layout
+
+MAY_CHANGE = (
+    "epochs", "steps", "device", "threads", "deterministic", "log_every", "eval_every", "checkpoint",
+    "optimizer", "schedule", "regularization", "augmentation", "diagnostic",
+)  # fmt: skip
+"""What can be set anew. Anything else (the data, the net, the seed, the batches) would make it another run."""
+SAME_BITS = ("epochs", "steps", "log_every", "checkpoint", "diagnostic", "device", "threads", "deterministic")
+"""What leaves the numbers of each step as they are, as far as a setting can; lengths are looked at on their own, and
+what a device or a number of threads does to rounding is told by what the processes say of themselves."""
+
+
+def merged(config: DictConfig, arguments: Sequence[str]) -> DictConfig:
+    """A run's configuration with what is set anew; ConfigError names what cannot be."""
+    problems = Problems()
+    for argument in arguments:
+        key, equals, _ = in_short(argument).partition("=")
+        top = key.partition(".")[0]
+        if argument.startswith("-") or not equals:
+            problems.add(argument, "does not go with resume, which takes KEY=VALUE")
+        elif key.startswith(("+", "~")):
+            problems.add(key, "nothing can be added to a run that goes on, or taken away")
+        elif key in paths.groups() or key.endswith("._target_") or _is_option(OmegaConf.select(config, key)):
+            problems.add(key, "another option cannot be chosen in a run that goes on; start a new one")
+        elif top not in MAY_CHANGE and top in config:
+            problems.add(
+                key, f"cannot change in a run that goes on; start a new one (may change: {', '.join(MAY_CHANGE)})"
+            )
+        elif OmegaConf.select(config, key, default="???", throw_on_missing=False) == "???":
+            above = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
+            names = [str(k) for k in above if not str(k).startswith("_")] if OmegaConf.is_dict(above) else []
+            problems.add(key, f"there is no such key{nearest(key.rpartition('.')[2], names)}")
+        else:
+            config = OmegaConf.merge(config, OmegaConf.from_dotlist([argument]))  # type: ignore[assignment]
+    problems.raise_any()
+    return config
+
+
+def _is_option(node: Any) -> bool:
+    """Whether a part of the configuration is an option of a group."""
+    return isinstance(node, Mapping) and "_target_" in node
+
+
+def check(run: Run, content: Mapping[str, Any], experiment: Experiment, status: Mapping[str, Any]) -> None:
+    """ConfigError where a checkpoint is not one of this configuration, network, rule and data, or lies behind the end.
+
+    status is that of the run, empty where it is damaged.
+    """
+    processes = (status, *status.get("before", []))
+    if run.config_digest() not in {content["config"], *(process.get("config") for process in processes)}:
+        said = f"{run.config_file} is not what the run was started with: damaged, or edited since; start a new run"
+        raise ConfigError([("resume", said)])
+    reopen.check(content, experiment, "resume", same_data=True)
+    state = experiment.optimizer.init(experiment.w.clone(), Layout.of(experiment.model))
+    try:
+        restored(state, content["state"], torch.device("cpu"))
+    except Exception as error:
+        raise ConfigError([("optimizer", f"cannot go on from its checkpoint: {named(error)}")]) from error
+    settings = experiment.settings
+    length = settings.length(_per_epoch(experiment))
+    if length < content["step"]:
+        key = "steps" if settings.steps else "epochs"
+        raise ConfigError([(key, f"makes {length} steps, and {content['step']} are done already")])
+
+
+def changes(before: DictConfig, after: DictConfig) -> dict[str, tuple[str, str]]:
+    """The keys that are set anew, with the former and the present value as they are typed."""
+    old, new = (dict(flat(OmegaConf.to_container(config))) for config in (before, after))  # type: ignore[arg-type]
+    differ = [key for key in new if key != "resume" and old.get(key) != new[key]]
+    return {key: (written(old.get(key)), written(new[key])) for key in differ}
+
+
+def breaking(
+    changed: Mapping[str, tuple[str, str]], before: Mapping[str, Any], experiment: Experiment, step: int
+) -> list[str]:
+    """What of these changes makes the rest another run than an uninterrupted one with the present settings would be.
+
+    before is the former configuration, step how many steps are done.
+    """
+    found = [f"{key} {old} -> {new}" for key, (old, new) in changed.items() if key.partition(".")[0] not in SAME_BITS]
+    length, epoch = experiment.settings.length(_per_epoch(experiment)), _per_epoch(experiment)
+    former = before["steps"] or before["epochs"] * epoch
+    if former != length and step > 0:
+        if not _same_course(experiment.schedule, former, length, epoch, step):
+            found.append(f"the schedule follows the length of the run, which was {former} steps and is {length} now")
+        if step == former and step % (epoch * experiment.settings.eval_every):
+            found.append(f"the evaluation after step {step}, which was the end, is one more")
+    return found
+
+
+def _same_course(schedule: Schedule, former: int, length: int, per_epoch: int, step: int) -> bool:
+    """Whether the rate was the same at the steps done, of which no more than a thousand are looked at."""
+    some = {*range(0, step, 1 + step // 999), step - 1}
+    return all(schedule(Time(t, former, per_epoch)) == schedule(Time(t, length, per_epoch)) for t in some)
+
+
+def _per_epoch(experiment: Experiment) -> int:
+    settings: Settings = experiment.settings
+    count = len(experiment.train)
+    return per_epoch(count, settings.batch(count), drop_last=experiment.drop_last)

@@ -1,0 +1,65 @@
+"""Files that are whole at every instant: whatever happens, a reader finds the former content or the new one.
+
+What is written goes into a file beside, reaches the disk (fsync), and takes the place of the former in one step
+(rename); then the folder's entry reaches the disk too. So neither a killed process nor a lost power supply leaves a
+part of a file, and a full disk leaves the former one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+BESIDE = ".tmp"
+"""What the names of files under way end in; one that is left behind holds nothing that counts."""
+
+
+@contextlib.contextmanager
+def replacing(file: Path, former: Path | None = None) -> Iterator[BinaryIO]:
+    """A stream to the new content of a file, which takes its place at the end, if nothing was raised until then.
+
+    former: where the former content goes, if there is any. A process that ends between the two steps leaves it there,
+    and nothing in the file's own place.
+    """
+    beside = file.with_name(file.name + BESIDE)
+    try:
+        beside.unlink(missing_ok=True)
+        with beside.open("xb") as stream:  # never through a link that lies there
+            yield stream
+            reached(stream)
+        if former is not None and file.exists():
+            os.replace(file, former)
+        os.replace(beside, file)
+        _entries_reached(file.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
+
+
+def replace(file: Path, content: bytes) -> None:
+    """Give a file new content."""
+    with replacing(file) as stream:
+        stream.write(content)
+
+
+def reached(stream: BinaryIO) -> None:
+    """Returns when all that was written to a stream is on the disk."""
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def _entries_reached(folder: Path) -> None:
+    """Returns when the names in a folder are on the disk; some systems cannot say."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,66 @@
+"""Runs and sweeps by their names: a path, a part of one, `last`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from dlopt.run import Run
+
+ROOT = Path("outputs")
+"""Where runs lie unless told otherwise."""
+
+
+class RunNotFound(LookupError):
+    """No run, or more than one, answers to a name; the message says which."""
+
+
+def find(name: str = "last", root: Path | str = ROOT) -> Run:
+    """The run called by a path, by a part of its path that no other run has, or `last` for the newest."""
+    if (Path(name) / "status.json").is_file():
+        return Run(name)
+    known = runs(root)
+    if not known:
+        raise RunNotFound(f"there are no runs in {root}/ yet: dlopt train makes one")
+    if name == "last":
+        return Run(known[-1])
+    found = only(name, known, root, "runs")
+    if found is None:
+        raise RunNotFound(f"no run in {root}/ is called '{name}'; the newest is {known[-1]}")
+    return Run(found)
+
+
+def only(name: str, known: Sequence[Path], root: Path | str, kind: str) -> Path | None:
+    """The one of these paths below root that has the name in it, None for none; RunNotFound where there are more."""
+    found = [path for path in known if name in str(path.relative_to(root))]
+    if len(found) > 1:
+        shown = "".join(f"\n  {path}" for path in found[-5:])
+        raise RunNotFound(f"{len(found)} {kind} are called '{name}'; say more of one of them:{shown}")
+    return found[0] if found else None
+
+
+def runs(root: Path | str = ROOT) -> list[Path]:
+    """Every run directory below root, the newest last."""
+    return [Path(path) for _, path in sorted(_below(str(root)))]
+
+
+def sweeps(root: Path = ROOT) -> list[Path]:
+    """The directory of every sweep below root, the newest last."""
+    return sorted(file.parent for file in root.glob("multirun/*/*/multirun.yaml"))
+
+
+def _below(folder: str) -> Iterator[tuple[float, str]]:
+    """Every run directory, and when its status was written. A run holds no other run, so it is not looked into."""
+    try:
+        yield Path(folder, "status.json").stat().st_mtime, folder
+        return
+    except OSError:
+        pass
+    try:
+        with os.scandir(folder) as entries:
+            inner = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return
+    for path in inner:
+        yield from _below(path)

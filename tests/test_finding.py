@@ -1,0 +1,37 @@
+"""Runs by their names."""
+
+import os
+
+import pytest
+
+from dlopt.finding import RunNotFound, find, runs
+from dlopt.run import Run
+
+
+def test_runs_are_found_by_path_by_part_and_as_the_last(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for i, name in enumerate(("2026-01-01/10-00-00-cnn-adam-aaaa", "2026-01-01/11-00-00-mlp-sgd-bbbb", "multirun/x/0")):
+        status = Run.create(tmp_path / "outputs" / name).status_file
+        os.utime(status, (1000 + i, 1000 + i))
+    os.utime(tmp_path / "outputs/2026-01-01/11-00-00-mlp-sgd-bbbb/status.json", (2000, 2000))
+    assert find("last").path.name == "11-00-00-mlp-sgd-bbbb"
+    assert find().path == find("mlp").path == find("outputs/2026-01-01/11-00-00-mlp-sgd-bbbb").path.relative_to(".")
+    assert find("x/0").path.name == "0"
+    with pytest.raises(RunNotFound, match="2 runs are called '2026'"):
+        find("2026")
+    with pytest.raises(RunNotFound, match="no run in outputs/ is called 'resnet'"):
+        find("resnet")
+
+
+def test_runs_are_listed_by_age_and_hold_no_other_run(tmp_path):
+    for age, name in enumerate(("b", "a/0", "a/1", "b/inner")):
+        os.utime(Run.create(tmp_path / name).status_file, (1000 - age, 1000 - age))
+    (tmp_path / "c").mkdir()
+    assert runs(tmp_path) == [tmp_path / "a/1", tmp_path / "a/0", tmp_path / "b"]
+    assert runs(tmp_path / "b") == [tmp_path / "b"]
+    assert runs(tmp_path / "nowhere") == []
+
+
+def test_where_there_are_no_runs_it_is_said(tmp_path):
+    with pytest.raises(RunNotFound, match="there are no runs"):
+        find("last", tmp_path / "outputs")
