@@ -1,7 +1,10 @@
 """The run directory as one object: everything that a run leaves behind, and where it lies.
 
     .hydra/config.yaml     the complete configuration (overrides.yaml: what was typed; hydra.yaml: Hydra's own)
-    status.json            running | done | diverged | failed | interrupted, host, pid, times, versions, git commit
+    status.json            running | done | diverged | failed | interrupted, host, pid, times, and what made the run:
+                           command, versions, machine and the state of git repositories
+    git.patch              what was not committed in the repository of the working directory, if anything
+    dlopt.patch            the same of dlopt's own, where it runs from a checkout that is another one
     metrics.jsonl          one object per logged step: step, epoch, seconds, lr, train/loss, val/accuracy, ...
     summary.json           final values at the best weights, and under last/ at the last ones
     checkpoints/           last.pt and best.pt
@@ -16,16 +19,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from dlopt import __version__
 from dlopt.events import Bucket, Events
 
 Status = Literal["running", "done", "diverged", "failed", "interrupted"]
@@ -79,19 +78,38 @@ class Run:
     def checkpoint(self, name: Literal["last", "best"]) -> Path:
         return self.path / "checkpoints" / f"{name}.pt"
 
+    def patch(self, name: str) -> Path:
+        return self.path / f"{name}.patch"
+
     # ------------------------------------------------------------------------------------------- writing
 
     @classmethod
-    def create(cls, path: Path | str, settings: Mapping[str, Any] | None = None, *, again: bool = False) -> Run:
+    def create(
+        cls,
+        path: Path | str,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        again: bool = False,
+        device: str = "cpu",
+        threads: int | None = None,
+    ) -> Run:
         """Begin a run here. A directory that holds one already is refused, unless it is to go on (again).
 
         settings: group -> option and key -> value, flat, for tables of runs and TensorBoard's HPARAMS dashboard.
+        device and threads are those that it uses (None: as many as torch takes).
         """
+        from dlopt import provenance  # those who only read runs do without it
+
         run = cls(path)
         if run.status_file.exists() and not again:
             raise FileExistsError(f"{run.path} already holds a run; choose another directory")
         run.checkpoint("last").parent.mkdir(parents=True, exist_ok=True)
 
+        code = provenance.repositories()
+        for name in ("git", "dlopt"):
+            run.patch(name).unlink(missing_ok=True)  # of an earlier start
+            if name in code and code[name].patch:
+                replace_file(run.patch(name), code[name].patch)
         run._status = {
             "status": "running",
             "host": socket.gethostname(),
@@ -99,8 +117,10 @@ class Run:
             "started": time.time(),
             "ended": None,
             "message": "",
-            "versions": _versions(),
-            "git": _commit(),
+            "command": provenance.command(),
+            "versions": provenance.versions(),
+            "machine": provenance.machine(device, threads),
+            "git": [found.described(run.patch(name).name) for name, found in code.items()],
             "settings": dict(settings or {}),
         }
         run._save_status()
@@ -304,18 +324,3 @@ def replace_file(file: Path, content: bytes) -> None:
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _versions() -> dict[str, str]:
-    found = {"dlopt": __version__, "python": platform.python_version()}
-    torch = sys.modules.get("torch")
-    return found | ({"torch": str(torch.__version__)} if torch else {})
-
-
-def _commit() -> str | None:
-    """The commit of the working directory, where it is one of a git repository."""
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

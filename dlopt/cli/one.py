@@ -42,7 +42,7 @@ def run_one(
         log.info(notice)
         if not screen.quiet:
             print(f"note: {notice}", file=sys.stderr)
-    run = Run.create(path, settings, again=again)
+    run = Run.create(path, settings, again=again, device=experiment.settings.device, threads=experiment.threads)
     progress = Progress(title or as_typed(path), sweep)
     before = {s: signal.signal(s, _stopper(progress)) for s in STOPPING}
     try:

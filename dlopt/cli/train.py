@@ -24,11 +24,12 @@ _sweeps: list[Sweep] = []
 
 def train(argv: Sequence[str]) -> int:
     """The command; returns the exit code."""
-    from dlopt import screen
+    from dlopt import provenance, screen
     from dlopt.cli.resume import resume
     from dlopt.config import callback, nested, resolvers
     from dlopt.config.errors import own_folder
 
+    provenance.begin()
     _codes.clear()
     callback.ready.clear()
     screen.quiet = any(a in ("-q", "--quiet") for a in argv)
