@@ -1,7 +1,10 @@
 """The run directory as one object: everything that a run leaves behind, and where it lies.
 
     .hydra/config.yaml     the complete configuration (overrides.yaml: what was typed; hydra.yaml: Hydra's own)
-    status.json            running | done | diverged | failed | interrupted, host, pid, times, versions, git commit
+    status.json            running | done | diverged | failed | interrupted, host, pid, times, and what made the run:
+                           command, versions, machine and the state of git repositories
+    git-1a2b3c4.patch      what was not committed in the repository of the working directory, if anything, by its digest
+    dlopt-1a2b3c4.patch    the same of dlopt's own, where it runs from a checkout that is another one
     lock.json              the process that writes all this, while there is one
     metrics.jsonl          one object per logged step: step, epoch, seconds, lr, train/loss, val/accuracy, ...
     summary.json           final values at the best weights, and under last/ at the last ones
@@ -19,17 +22,14 @@ import itertools
 import json
 import math
 import os
-import platform
 import shutil
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from dlopt import __version__, durable
+from dlopt import durable
 from dlopt.events import Bucket, Events
 from dlopt.lock import Lock, holder
 
@@ -99,14 +99,27 @@ class Run:
         """The newest first."""
         return sorted((self.path / "checkpoints").glob("step-????????*.pt"), key=_step_of, reverse=True)
 
+    def patch(self, name: str, content: bytes) -> Path:
+        """Where the uncommitted changes of a repository lie: each process of a run may have had others."""
+        return self.path / f"{name}-{hashlib.sha256(content).hexdigest()[:7]}.patch"
+
     # ------------------------------------------------------------------------------------------- writing
 
     @classmethod
-    def create(cls, path: Path | str, settings: Mapping[str, Any] | None = None, lock: Lock | None = None) -> Run:
+    def create(
+        cls,
+        path: Path | str,
+        settings: Mapping[str, Any] | None = None,
+        lock: Lock | None = None,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+    ) -> Run:
         """Begin a run here. A directory that holds one already is refused.
 
         settings: group -> option and key -> value, flat, for tables of runs and TensorBoard's HPARAMS dashboard.
         lock: the directory's, where it is held already.
+        device and threads are those that it uses (None: as many as torch takes).
         Raises FileExistsError, and Held where another process is at it.
         """
         run = cls(path)
@@ -115,7 +128,7 @@ class Run:
         if run.status_file.exists():
             run.lock.release()
             raise FileExistsError(f"{run.path} already holds a run; choose another directory")
-        run._begin(settings or {}, {"started": time.time(), "before": []})
+        run._begin(settings or {}, device, threads, {"started": time.time(), "before": []})
         return run
 
     def go_on(
@@ -124,6 +137,9 @@ class Run:
         settings: Mapping[str, Any] | None = None,
         changes: Sequence[str] = (),
         config: bytes | None = None,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
     ) -> Run:
         """Begin again in a directory that is held (`lock.take`), after so many steps.
 
@@ -138,13 +154,21 @@ class Run:
             started["config"] = hashlib.sha256(config).hexdigest()
         for file in [*self.path.glob(f"*{durable.BESIDE}"), *self.path.glob(f"*/*{durable.BESIDE}")]:
             file.unlink()
-        self._begin(kept, started | {"before": before})
+        self._begin(kept, device, threads, started | {"before": before})
         if config is not None:
             durable.replace(self.config_file, config)
         return self
 
-    def _begin(self, settings: Mapping[str, Any], started: Mapping[str, Any]) -> None:
+    def _begin(self, settings: Mapping[str, Any], device: str, threads: int | None, started: Mapping[str, Any]) -> None:
+        from dlopt import provenance  # those who only read runs do without it
+
         self.checkpoint("last").parent.mkdir(exist_ok=True)
+        code = []
+        for name, found in provenance.repositories().items():
+            patch = self.patch(name, found.patch)
+            if found.patch and not patch.exists():
+                durable.replace(patch, found.patch)
+            code.append(found.described(patch.name))
         self._status = {
             "status": "running",
             "host": socket.gethostname(),
@@ -152,8 +176,10 @@ class Run:
             "since": time.time(),
             "ended": None,
             "message": "",
-            "versions": _versions(),
-            "git": _commit(),
+            "command": provenance.command(),
+            "versions": provenance.versions(),
+            "machine": provenance.machine(device, threads),
+            "git": code,
             "config": self.config_digest(),
             **started,
             "settings": dict(settings),
@@ -373,18 +399,3 @@ def _aside(file: Path) -> Path:
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _versions() -> dict[str, str]:
-    found = {"dlopt": __version__, "python": platform.python_version()}
-    torch = sys.modules.get("torch")
-    return found | ({"torch": str(torch.__version__)} if torch else {})
-
-
-def _commit() -> str | None:
-    """The commit of the working directory, where it is one of a git repository."""
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

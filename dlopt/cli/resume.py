@@ -39,6 +39,7 @@ def resume(name: str, arguments: Sequence[str], *, trust: bool) -> int:
 def _resumed(run: Run, arguments: Sequence[str], trust: bool) -> int:
     from omegaconf import OmegaConf
 
+    from dlopt import provenance, screen
     from dlopt.cli.one import DONE, run_one
     from dlopt.config import continued, reopen
     from dlopt.config.build import build
@@ -80,7 +81,13 @@ def _resumed(run: Run, arguments: Sequence[str], trust: bool) -> int:
             notices.append(f"{run.status_file.name} is damaged; it is written anew")
         settings |= {key: OmegaConf.select(config, key) for key in changed}
         kept = OmegaConf.to_yaml(config).encode() if changed else None  # so that the next resume knows of them
-        run.go_on(step, settings, [f"{key} {old} -> {new}" for key, (old, new) in changed.items()], kept)
+        set_anew = [f"{key} {old} -> {new}" for key, (old, new) in changed.items()]
+        run.go_on(step, settings, set_anew, kept, device=experiment.settings.device, threads=experiment.threads)
+        if status is not None and state is not None:
+            different = provenance.differences(status, run.status)
+            notices += [f"the same bits are not promised: {'; '.join(different)}"] if different else []
+        if not screen.quiet:
+            print(f"{as_typed(run.path)} goes on after step {step}")
         with _logged(run, arguments):
             return run_one(experiment, run, notices, state=state)[0]
     finally:

@@ -25,11 +25,12 @@ _sweeps: list[Sweep] = []
 
 def train(argv: Sequence[str]) -> int:
     """The command; returns the exit code."""
-    from dlopt import screen
+    from dlopt import provenance, screen
     from dlopt.cli.resume import resume
     from dlopt.config import callback, nested, resolvers
     from dlopt.config.errors import own_folder
 
+    provenance.begin()
     _codes.clear()
     callback.ready.clear()
     callback.held.clear()
@@ -118,7 +119,7 @@ def _task(config: DictConfig) -> float | None:
     title = sweep.title(map(nested.in_short, typed)) if sweep else ""
     # Hydra has left it with its interpolations, which another environment might resolve to something else.
     durable.replace(path / ".hydra" / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(content)).encode())
-    run = Run.create(path, settings, lock)
+    run = Run.create(path, settings, lock, device=experiment.settings.device, threads=experiment.threads)
     code, summary = run_one(experiment, run, notices, title=title, sweep=sweep)
     _codes[-1] = code
     if code == INTERRUPTED:

@@ -1,0 +1,210 @@
+"""The git repository that a folder lies in: commit, branch, and a patch of what is not committed.
+
+Nothing that lies in the repository is executed, and nothing in it is changed. Its configuration may name programs
+(filters, diff drivers, monitors, hooks, ways to fetch), and may be somebody else's. So git works in a directory of our
+own, which takes over the commit, the objects, the index and what is ignored, and of the configuration plain switches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SECONDS = 5.0
+"""In which git must have answered all questions about one repository."""
+LARGEST_PATCH = 5_000_000
+"""Bytes of a patch; a file that is larger, or no longer fits, is left out."""
+LARGEST_SOURCE = 100_000
+"""Bytes of an untracked file that goes into the patch."""
+SOURCES = (":(glob)**/*.py", ":(glob)**/*.yaml", ":(glob)**/*.toml")
+"""Which untracked files go into the patch."""
+NOT_SOURCES = tuple(f":(exclude,glob)**/{name}" for name in (".hydra/**", "multirun.yaml", "site-packages/**"))
+"""What runs leave behind, and packages that are installed."""
+SWITCHES = "autocrlf|eol|excludesfile|filemode|ignorecase|precomposeunicode|symlinks"
+"""Keys core.* that say how files are compared; none of them names a program."""
+KEPT = (
+    "GIT_CEILING_DIRECTORIES",
+    "GIT_CONFIG_GLOBAL",
+    "GIT_CONFIG_NOSYSTEM",
+    "GIT_CONFIG_SYSTEM",
+    "GIT_DISCOVERY_ACROSS_FILESYSTEM",
+    "GIT_EXEC_PATH",
+)
+"""Variables of git that stay; in a hook others name the repository of that hook."""
+DIFF = (
+    "diff", "--binary", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color", "--no-relative",
+    "--src-prefix=a/", "--dst-prefix=b/", "--submodule=short", "--ignore-submodules=dirty",
+)  # fmt: skip
+"""Into submodules git would go with their own configuration: of these, the commit alone is compared."""
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository as it was found.
+
+    folder    its root
+    commit    None where there is none yet
+    branch    None where no branch is checked out
+    patch     from the commit to the files as they are, for `git apply` in a clean checkout; empty: nothing is changed
+    unknown   why the patch is not known; empty: it is
+    """
+
+    folder: Path
+    commit: str | None
+    branch: str | None
+    patch: bytes = b""
+    unknown: str = ""
+
+    def described(self, file: str) -> dict[str, Any]:
+        """For a JSON file beside which the patch lies under this name, if there is one."""
+        return {
+            "folder": str(self.folder),
+            "commit": self.commit,
+            "branch": self.branch,
+            "patch": file if self.patch else None,
+            "patch_sha256": hashlib.sha256(self.patch).hexdigest() if self.patch else None,
+            "unknown": self.unknown or None,
+        }
+
+
+def repository(folder: Path) -> Repository | None:
+    """What holds a folder; None where there is no git, no repository, or one without files or that git refuses."""
+    git = _Git(folder, {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k in KEPT})
+    places = ("--git-path=objects", "--git-path=index", "--git-path=info/exclude")
+    asked = ["--show-toplevel", "--show-object-format", *(word for p in places for word in p.split("="))]
+    try:
+        # All that is there is printed before git fails for want of a commit.
+        lines = git("rev-parse", *asked, "HEAD", "--symbolic-full-name", "HEAD", may_fail=True).split(b"\n")[:-1]
+        if len(lines) < 5:
+            return None
+        root, form, objects, index, excluded = (os.fsdecode(line) for line in lines[:5])
+        commit, branch = (lines[5].decode(), lines[6].decode()) if len(lines) == 7 else (None, "HEAD")
+        found = Repository(Path(root), commit, branch.removeprefix("refs/heads/") if branch != "HEAD" else None)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    try:
+        with tempfile.TemporaryDirectory(prefix="dlopt-", ignore_cleanup_errors=True) as beside:
+            own = git.beside(Path(beside), found.folder, form, *(folder / p for p in (objects, index, excluded)))
+            patch = _patch(own, commit or own("hash-object", "-t", "tree", "--stdin").decode().strip())
+    except (OSError, subprocess.SubprocessError) as error:
+        why = f"git took more than {SECONDS:g} s" if isinstance(error, subprocess.TimeoutExpired) else "git failed"
+        return Repository(found.folder, found.commit, found.branch, unknown=why)
+    return Repository(found.folder, found.commit, found.branch, patch)
+
+
+class _Git:
+    """Calls of git in a folder, which together must end in time."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str], until: float | None = None) -> None:
+        self.folder = folder
+        self.environment = {**environment, "GIT_OPTIONAL_LOCKS": "0"}
+        self.until = time.monotonic() + SECONDS if until is None else until
+
+    def __call__(self, *arguments: str, given: bytes = b"", may_fail: bool = False, **variables: str) -> bytes:
+        """What git prints."""
+        return subprocess.run(
+            ["git", *arguments],
+            cwd=self.folder,
+            env=self.environment | variables,
+            input=given,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=max(0.0, self.until - time.monotonic()),
+            check=not may_fail,
+        ).stdout
+
+    def beside(self, own: Path, root: Path, form: str, objects: Path, index: Path, excluded: Path) -> _Git:
+        """git for the same files, with its own directory in place of the repository's."""
+        switches = self("config", "-z", "--get-regexp", rf"^core\.({SWITCHES})$", may_fail=True).decode().split("\0")
+        for name in ("objects/info", "refs", "info"):
+            (own / name).mkdir(parents=True)
+        (own / "HEAD").write_text("ref: refs/heads/none\n")
+        other = "repositoryformatversion = 1\n[extensions]\nobjectFormat = sha256\n" if form == "sha256" else ""
+        (own / "config").write_text(f"[core]\nbare = false\n{other}")
+        (own / "objects/info/alternates").write_bytes(os.fsencode(objects) + b"\n")
+        for file in (index, *index.parent.glob("sharedindex.*")):
+            if file.is_file():  # its time too, by which git knows which files it has to look into
+                shutil.copy2(file, own / file.name)
+        if excluded.is_file():
+            shutil.copy(excluded, own / "info/exclude")
+        variables = {
+            "GIT_DIR": str(own),
+            "GIT_WORK_TREE": str(root),
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_COUNT": str(sum(map(bool, switches))),
+        }
+        for i, pair in enumerate(filter(None, switches)):
+            key, equals, value = pair.partition("\n")
+            variables |= {f"GIT_CONFIG_KEY_{i}": key, f"GIT_CONFIG_VALUE_{i}": value if equals else "true"}
+        return _Git(root, self.environment | variables, self.until)
+
+
+def _patch(git: _Git, base: str) -> bytes:
+    """From a tree to the files as they are, headed by what is left out."""
+    sources, left_out = _sources(git)
+    if sources:  # announced, without content
+        paths = "\0".join(sources)
+        flags = ("--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul")
+        git("add", *flags, given=os.fsencode(paths), GIT_LITERAL_PATHSPECS="1")
+    changed = _names(git(*DIFF, "--name-only", "-z", base))
+    if not changed and not left_out:
+        return b""
+    large = [name for name in dict.fromkeys(changed) if _size(git.folder / name) > LARGEST_PATCH]
+    whole = git(*DIFF, base, "--", ".", *(f":(exclude,literal){name}" for name in large))
+    kept, others = fitting(whole, LARGEST_PATCH)
+    left_out = [*left_out, *(name.encode("unicode_escape").decode() for name in large), *others]
+    return "".join(f"# left out: {name}\n" for name in left_out).encode() + kept
+
+
+def fitting(patch: bytes, limit: int) -> tuple[bytes, list[str]]:
+    """The files of a patch that fit into so many bytes, as many as possible, and the names of the others."""
+    # No line of a file's content begins so: each has a sign before it.
+    pieces = [b"diff --git " + piece + b"\n" for piece in (b"\n" + patch[:-1]).split(b"\ndiff --git ")[1:]]
+    kept: set[int] = set()
+    room = limit
+    for i in sorted(range(len(pieces)), key=lambda i: len(pieces[i])):
+        room -= len(pieces[i])
+        if room >= 0:
+            kept.add(i)
+    names = [piece.partition(b"\n")[0].removeprefix(b"diff --git ") for piece in pieces]
+    others = [names[i] for i in range(len(pieces)) if i not in kept]
+    # A name stands there twice, as a/NAME b/NAME.
+    said = [other[: len(other) // 2].replace(b"a/", b"", 1).decode(errors="replace") for other in others]
+    return b"".join(pieces[i] for i in sorted(kept)), said
+
+
+def _sources(git: _Git) -> tuple[list[str], list[str]]:
+    """The untracked files that go into the patch, and what is said of the others."""
+    listed = git("ls-files", "--others", "--exclude-standard", "-z", "--", *SOURCES, *NOT_SOURCES)
+    names = [name for name in _names(listed) if not name.endswith("/")]  # other repositories
+    names.sort(key=lambda name: (name.count("/"), name))  # people's own parts lie nearer to the root than others'
+    chosen: list[str] = []
+    room = LARGEST_PATCH
+    for name in names:
+        size = _size(git.folder / name)
+        if size <= min(room, LARGEST_SOURCE):
+            chosen.append(name)
+            room -= size
+    more = len(names) - len(chosen)
+    return chosen, [f"{more} untracked file{'s' if more > 1 else ''}"] if more else []
+
+
+def _names(listed: bytes) -> Sequence[str]:
+    return [os.fsdecode(name) for name in listed.split(b"\0") if name]
+
+
+def _size(path: Path) -> int:
+    """Of what lies there itself, not of what a link leads to; 0 for what is gone."""
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return 0
