@@ -36,6 +36,7 @@ FLOORS: list[set[str]] = [
         "mistakes",
         "idx",
         "fetch",
+        "reading",
     },
     {"parts", "run"},
     {"objective", "splits", "watch", "source", "official", "examples"},
