@@ -26,10 +26,12 @@ def resume(name: str, arguments: Sequence[str]) -> int:
     from dlopt.config.problems import ConfigError, named
     from dlopt.run import RunNotFound, find, replace_file
 
+    trust = "--trust" in arguments
+    arguments = [a for a in arguments if a != "--trust"]
     try:
         run = find(name)
         status = run.status["status"]
-        config = merged(run, arguments)
+        config = merged(run, arguments, trust=trust)
         if status == "done" and not arguments:
             print(f"{as_typed(run.path)} is done; nothing to go on with (epochs=... makes it longer)")
             return DONE
@@ -66,20 +68,21 @@ def resume(name: str, arguments: Sequence[str]) -> int:
         handler.close()
 
 
-def merged(run: Any, arguments: Sequence[str]) -> Any:
+def merged(run: Any, arguments: Sequence[str], *, trust: bool = False) -> Any:
     """The run's configuration with what is set anew; ConfigError names what cannot be."""
     from omegaconf import OmegaConf
 
     from dlopt.config import paths
     from dlopt.config.nested import in_short
     from dlopt.config.problems import Problems
-    from dlopt.config.reopen import configuration
+    from dlopt.config.reopen import configuration, writable
     from dlopt.mistakes import nearest
 
     problems = Problems()
     if run.alive:
         problems.add("resume", f"{run.path} is still running (process {run.status['pid']})")
-    config: Any = configuration(run)
+    writable(run)
+    config: Any = configuration(run, trust=trust)
     for argument in arguments:
         key, equals, _ = in_short(argument).partition("=")
         top = key.partition(".")[0]

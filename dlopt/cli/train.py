@@ -33,13 +33,13 @@ def train(argv: Sequence[str]) -> int:
     callback.ready.clear()
     screen.quiet = any(a in ("-q", "--quiet") for a in argv)
     argv = sorted((a for a in argv if a not in ("-q", "--quiet")), key=_is_override)  # Hydra wants each in one piece
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # a console script does not look there: people's own classes
     settings = [(a.lstrip("+").partition("=")[0], a) for a in argv]
     resumed = [a.partition("=")[2].strip("'\"") for key, a in settings if key == "resume"]
     if resumed and resumed[-1] != "null":
         return resume(resumed[-1], [a for key, a in settings if key != "resume"])
 
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # a console script does not look there: people's own classes
     resolvers.register()
     typed, sys.argv = sys.argv, ["dlopt train", *argv]
     full = callback.full_errors = os.environ.get("HYDRA_FULL_ERROR") == "1"
