@@ -18,6 +18,8 @@ DEEPEST = 50
 """Levels of lists and mappings inside each other; a run's configuration has about six."""
 LARGEST = 2**64
 """Whole numbers lie below this, which is the end of seeds; far larger ones can be neither converted nor printed."""
+SMALL = 1 << 18
+"""Bytes that a run's status, summary and configuration may have; usual ones have a few thousand."""
 CHUNK = 1 << 16
 
 
@@ -62,7 +64,11 @@ def content(file: Path, limit: int) -> bytes:
 
 def json_object(file: Path, limit: int) -> dict[str, Any]:
     """The JSON object that a file of at most so many bytes holds."""
-    text = content(file, limit)
+    return parsed(content(file, limit), file)
+
+
+def parsed(text: bytes, file: Path) -> dict[str, Any]:
+    """The JSON object that this text, which is of a file, is."""
     try:
         found = json.loads(text)
     except RecursionError as error:
@@ -101,12 +107,14 @@ def yaml_mapping(file: Path, limit: int) -> dict[str, Any]:
     return _mapping(file, found)
 
 
-def lines(file: Path, longest: int) -> Iterator[bytes | None]:
+def lines(file: Path, longest: int, limit: int | None = None) -> Iterator[bytes | None]:
     """The lines of a file, each without its newline; None in place of one of more bytes than the longest may have.
 
-    A last line without a newline is left out: whoever wrote it has not come to its end.
+    A last line without a newline is left out: whoever wrote it has not come to its end. limit: of the file's bytes.
     """
     with opened(file) as stream:
+        if limit is not None and os.fstat(stream.fileno()).st_size > limit:
+            raise Unreadable(file, f"is larger than {limit} bytes")
         while part := stream.readline(longest + 1):
             if part.endswith(b"\n"):
                 yield part[:-1]

@@ -79,6 +79,7 @@ def test_no_file_is_larger_than_its_limit(tmp_path):
     os.truncate(tmp_path / "file", 1 << 40)
     for read in (json_object, yaml_mapping):
         is_unreadable(lambda read=read: read(tmp_path / "file", LIMIT), "larger than")
+    is_unreadable(lambda: next(lines(tmp_path / "file", 9, LIMIT)), "larger than")
 
 
 # ------------------------------------------------------------------------------------------------ JSON and YAML

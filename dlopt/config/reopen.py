@@ -15,11 +15,8 @@ from dlopt.checkpoint import mismatch
 from dlopt.config import trust as trust_rule
 from dlopt.config.problems import ConfigError, Problems
 from dlopt.experiment import Experiment
-from dlopt.reading import Unreadable, yaml_mapping
+from dlopt.reading import SMALL, Unreadable, yaml_mapping
 from dlopt.run import Run
-
-LARGEST = 1 << 18
-"""Bytes of a configuration; a usual one has a thousand."""
 
 
 def configuration(run: Run, *, trust: bool = False) -> DictConfig:
@@ -29,7 +26,7 @@ def configuration(run: Run, *, trust: bool = False) -> DictConfig:
     not in it, or would write outside of the run's directory. People's own classes are looked for in the working
     directory of a trusted run alone.
     """
-    content = yaml_mapping(run.config_file, LARGEST)
+    content = yaml_mapping(run.config_file, SMALL)
     data = content.get("data")
     if isinstance(data, dict) and isinstance(data.get("path"), str):
         data["path"] = _found(data["path"], run)
@@ -50,7 +47,7 @@ def _found(path: str, run: Run) -> str:
     try:
         if Path(path).expanduser().exists():
             return path
-        began = yaml_mapping(run.hydra_file, LARGEST)["hydra"]["runtime"]["cwd"]
+        began = yaml_mapping(run.hydra_file, SMALL)["hydra"]["runtime"]["cwd"]
         there = Path(began) / Path(path).expanduser()
         return str(there) if there.exists() else path
     except (OSError, Unreadable, KeyError, TypeError, RuntimeError):  # the file is of use for this alone
