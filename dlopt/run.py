@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from dlopt import __version__
+from dlopt import __version__, reading
 from dlopt.events import Bucket, Events
 
 Status = Literal["running", "done", "diverged", "failed", "interrupted"]
@@ -33,7 +33,9 @@ Row = dict[str, Any]
 ROOT = Path("outputs")
 """Where runs lie unless told otherwise."""
 LONGEST_ROW = 1 << 20
-"""Bytes at the end of metrics.jsonl in which its last row is looked for."""
+"""Bytes of a row; the last one is looked for in as many at the end of metrics.jsonl."""
+LARGEST_METRICS = 1 << 28
+"""Bytes of metrics.jsonl: half a million rows and more."""
 
 
 class RunNotFound(LookupError):
@@ -150,7 +152,8 @@ class Run:
         """A checkpoint's tensors and numbers; nothing in the file is executed."""
         import torch
 
-        return torch.load(self.checkpoint(name), map_location="cpu", weights_only=True)
+        with reading.opened(self.checkpoint(name)) as stream:
+            return torch.load(stream, map_location="cpu", weights_only=True)
 
     def finish(self, status: Status, summary: Mapping[str, Any] | None = None, message: str = "") -> None:
         """End the run: summary and status are written, the files closed."""
@@ -183,28 +186,36 @@ class Run:
 
     @property
     def status(self) -> dict[str, Any]:
-        return json.loads(self.status_file.read_text())
+        return reading.json_object(self.status_file, reading.SMALL)
 
     @property
     def summary(self) -> dict[str, Any]:
-        return json.loads(self.summary_file.read_text()) if self.summary_file.exists() else {}
+        try:
+            return reading.json_object(self.summary_file, reading.SMALL)
+        except FileNotFoundError:
+            return {}
 
     def rows(self) -> list[Row]:
         """The logged rows, in order; a last line that was cut off is left out."""
-        if not self.metrics_file.exists():
-            return []
-        whole = self.metrics_file.read_text().rpartition("\n")[0]
-        return [json.loads(line) for line in whole.splitlines()]
+        found = []
+        try:
+            for line in reading.lines(self.metrics_file, LONGEST_ROW, LARGEST_METRICS):
+                if line is None:
+                    raise reading.Unreadable(self.metrics_file, f"holds a line of more than {LONGEST_ROW} bytes")
+                found.append(reading.parsed(line, self.metrics_file))
+        except FileNotFoundError:
+            pass
+        return found
 
     def last_row(self) -> Row | None:
         """The last whole row, without reading those before it."""
         try:
-            with self.metrics_file.open("rb") as stream:
+            with reading.opened(self.metrics_file) as stream:
                 stream.seek(max(0, stream.seek(0, os.SEEK_END) - LONGEST_ROW))
-                lines = stream.read().rpartition(b"\n")[0]
+                lines = stream.read(LONGEST_ROW).rpartition(b"\n")[0]
         except FileNotFoundError:
             return None
-        return json.loads(lines.rpartition(b"\n")[2]) if lines else None
+        return reading.parsed(lines.rpartition(b"\n")[2], self.metrics_file) if lines else None
 
     @property
     def alive(self) -> bool:
@@ -220,15 +231,11 @@ class Run:
 
     def config(self) -> dict[str, Any]:
         """The configuration as plain dictionaries, without Hydra."""
-        import yaml
-
-        return yaml.safe_load(self.config_file.read_text())
+        return reading.yaml_mapping(self.config_file, reading.SMALL)
 
     def choices(self) -> dict[str, str]:
         """The option chosen in each group, as `optimizer: adam`, and inside options, as `schedule.then: cosine`."""
-        import yaml
-
-        chosen = yaml.safe_load(self.hydra_file.read_text())["hydra"]["runtime"]["choices"]
+        chosen = reading.yaml_mapping(self.hydra_file, reading.SMALL)["hydra"]["runtime"]["choices"]
         return {k.rpartition("@")[2]: option for k, option in chosen.items() if not k.startswith("hydra/")}
 
 
