@@ -80,6 +80,9 @@ class Data:
     drop_last     leave out the last mini-batch of an epoch when it is smaller than the others
     """
 
+    keeps_copy: ClassVar[bool] = False
+    """Whether path is the place for a copy of what is made, and not of files to be read."""
+
     path: str | None
     train_size: Count | None
     label_noise: Fraction

@@ -25,18 +25,20 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from dlopt import durable
+from dlopt import durable, reading
 from dlopt.events import Bucket, Events
 from dlopt.lock import Lock, holder
 
 Status = Literal["running", "done", "diverged", "failed", "interrupted"]
 Row = dict[str, Any]
 LONGEST_ROW = 1 << 20
-"""Bytes at the end of metrics.jsonl in which its last row is looked for."""
+"""Bytes of a row; the last one is looked for in as many at the end of metrics.jsonl."""
+LARGEST_METRICS = 1 << 28
+"""Bytes of metrics.jsonl: half a million rows and more."""
 DAMAGED = "damaged"
 """What stands in the name of a file that was put aside because it could not be read."""
 
@@ -329,7 +331,7 @@ class Run:
 
     @property
     def status(self) -> dict[str, Any]:
-        return json.loads(self.status_file.read_text())
+        return reading.json_object(self.status_file, reading.SMALL)
 
     def status_or_none(self) -> dict[str, Any] | None:
         """The status, or None where its file is damaged."""
@@ -340,24 +342,32 @@ class Run:
 
     @property
     def summary(self) -> dict[str, Any]:
-        return json.loads(self.summary_file.read_text()) if self.summary_file.exists() else {}
+        try:
+            return reading.json_object(self.summary_file, reading.SMALL)
+        except FileNotFoundError:
+            return {}
+
+    def lines(self) -> Iterator[Row | None]:
+        """The logged rows, in order; None in place of a line that is none. A last one that was cut off is left out."""
+        try:
+            for line in reading.lines(self.metrics_file, LONGEST_ROW, LARGEST_METRICS):
+                yield None if line is None else _row(line)
+        except FileNotFoundError:
+            return
 
     def rows(self) -> list[Row]:
-        """The logged rows, in order; a last line that was cut off is left out."""
-        if not self.metrics_file.exists():
-            return []
-        whole = self.metrics_file.read_text().rpartition("\n")[0]
-        return [json.loads(line) for line in whole.splitlines()]
+        """The logged rows, in order; without lines that cannot be read."""
+        return [row for row in self.lines() if row is not None]
 
     def last_row(self) -> Row | None:
         """The last whole row, without reading those before it."""
         try:
-            with self.metrics_file.open("rb") as stream:
+            with reading.opened(self.metrics_file) as stream:
                 stream.seek(max(0, stream.seek(0, os.SEEK_END) - LONGEST_ROW))
-                lines = stream.read().rpartition(b"\n")[0]
+                lines = stream.read(LONGEST_ROW).rpartition(b"\n")[0]
         except FileNotFoundError:
             return None
-        return json.loads(lines.rpartition(b"\n")[2]) if lines else None
+        return next((row for line in reversed(lines.split(b"\n")) if (row := _row(line)) is not None), None)
 
     @property
     def dead(self) -> bool:
@@ -366,9 +376,7 @@ class Run:
 
     def config(self) -> dict[str, Any]:
         """The configuration as plain dictionaries, without Hydra."""
-        import yaml
-
-        return yaml.safe_load(self.config_file.read_text())
+        return reading.yaml_mapping(self.config_file, reading.SMALL)
 
     def config_digest(self) -> str | None:
         """The SHA-256 of the configuration's file, which a checkpoint holds too."""
@@ -378,6 +386,17 @@ class Run:
 def written(row: Row) -> bytes:
     """A row as a line of metrics.jsonl."""
     return json.dumps({k: _finite(v) for k, v in row.items()}).encode()
+
+
+def _row(line: bytes) -> Row | None:
+    """The row that a line holds: numbers by their names, the step and the epoch among them; None if it is none."""
+    try:
+        row = reading.parsed(line, Path("metrics.jsonl"))
+    except reading.Unreadable:
+        return None
+    numbers = all(v is None or (isinstance(v, (int, float)) and not isinstance(v, bool)) for v in row.values())
+    known = isinstance(row.get("step"), int) and all(isinstance(row.get(k), (int, float)) for k in ("epoch", "seconds"))
+    return row if numbers and known else None
 
 
 def _loaded(file: Path) -> dict[str, Any]:

@@ -40,6 +40,7 @@ FLOORS: list[set[str]] = [
         "lock",
         "repository",
         "provenance",
+        "reading",
     },
     {"parts", "run"},
     {"objective", "splits", "watch", "finding", "source", "official", "examples"},

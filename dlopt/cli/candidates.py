@@ -22,7 +22,7 @@ TAKES = {
     "runs": "SWEEP|DIR --where OVERRIDE --sort METRIC|KEY --reverse --over KEY --across KEY --columns METRIC|KEY --all"
     " --csv --markdown --png FILE --help",
     "evaluate": "RUN --split train|val|test|all --checkpoint best|last --data DATA|FILE --device auto|cpu|cuda"
-    " --png FILE --quiet -q --help",
+    " --png FILE --trust --quiet -q --help",
     "tensorboard": "RUN|DIR --help",
     "completion": "bash|zsh --help",
 }

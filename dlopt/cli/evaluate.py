@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
                         help="other data: a data set by name, another file, or keys such as data.path=...")  # fmt: skip
     taken.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     taken.add_argument("--png", nargs="?", const="", metavar="FILE", help="draw it (default outputs/reports/)")
+    taken.add_argument("--trust", action="store_true", help="execute code that the run names: classes of one's own")
     taken.add_argument("-q", "--quiet", action="store_true", help="no progress")
     return taken
 
@@ -54,6 +55,7 @@ def evaluate(argv: Sequence[str]) -> int:
     given = parser().parse_args(argv)
     from dlopt import screen
     from dlopt.config.problems import ConfigError, named
+    from dlopt.reading import printable
 
     screen.quiet = given.quiet
     try:
@@ -67,7 +69,7 @@ def evaluate(argv: Sequence[str]) -> int:
         print(f"dlopt evaluate: {error.text('it cannot be evaluated')}", file=sys.stderr)
         return 2
     except Exception as error:  # a damaged file fails in a dozen ways
-        print(f"dlopt evaluate: {as_typed(run.path)} cannot be read ({named(error)})", file=sys.stderr)
+        print(f"dlopt evaluate: {as_typed(run.path)} cannot be read ({printable(named(error))})", file=sys.stderr)
         return 2
     outputs, targets, found = _predicted(experiment, content, split, f"{given.split} split")
     step = content.get("step")
@@ -91,8 +93,6 @@ def _opened(run: Run, given: Any) -> tuple[Experiment, dict[str, Any], str]:
     from dlopt.config.data import Fitted
     from dlopt.config.problems import ConfigError
 
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
     name: Literal["best", "last"] = given.checkpoint
     if not run.checkpoint(name).exists():
         other: Literal["best", "last"] = "last" if name == "best" else "best"
@@ -104,7 +104,7 @@ def _opened(run: Run, given: Any) -> tuple[Experiment, dict[str, Any], str]:
     content = run.load(name)
     # Nothing is trained: what only training asks for is not looked at.
     fresh = {"resume": None, "device": given.device, "batch_size": "full", "threads": "auto", "compile": False}
-    config: Any = OmegaConf.merge(reopen.configuration(run), fresh)
+    config: Any = OmegaConf.merge(reopen.configuration(run, trust=given.trust), fresh)
     config.schedule = {"_target_": "dlopt.schedule.constant.Constant"}
     if given.data:
         _other_data(config, given.data)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from dlopt.finding import ROOT, RunNotFound, only, sweeps
+from dlopt.reading import printable
 
 
 def as_typed(path: Path) -> str:
-    """A path as people would type it."""
+    """A path as people would type it, fit for a terminal."""
     try:
-        return str(path.relative_to(Path.cwd()))
+        return printable(str(path.relative_to(Path.cwd())))
     except ValueError:
-        return str(path)
+        return printable(str(path))
 
 
 def folder(name: str | None, root: Path = ROOT) -> Path:

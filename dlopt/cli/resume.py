@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dlopt.cli.places import as_typed
@@ -43,47 +43,36 @@ def _resumed(run: Run, arguments: Sequence[str], trust: bool) -> int:
     from dlopt.cli.one import DONE, run_one
     from dlopt.config import continued, reopen
     from dlopt.config.build import build
-    from dlopt.config.flat import settings_of
-    from dlopt.config.problems import ConfigError
 
+    reopen.writable(run)
     former = reopen.configuration(run, trust=trust)
     config = continued.merged(former, arguments)
     status = run.status_or_none()
-    done = status is not None and status["status"] == "done"
-    if done and not arguments:
+    if status is not None and status["status"] == "done" and not arguments:
         print(f"{as_typed(run.path)} is done; nothing to go on with (epochs=... makes it longer)")
         return DONE
     run.lock.take(_said)
     try:
-        checkpoint = run.newest()
-        if checkpoint is None and done:
-            raise ConfigError(
-                [("resume", f"{as_typed(run.path)} is done, and its checkpoint is gone; start a new run")]
-            )
+        checkpoint = _newest(run, status)
         experiment, notices = build(config, arguments)
         changed = continued.changes(former, config)
-        content: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
-        settings = (status or {}).get("settings") or settings_of(content, {})
-        step, state = 0, None
-        if checkpoint is None:
-            notices.append("it has no checkpoint yet, so it begins anew")
-            run.clear()
-        else:
-            state = checkpoint.content
+        state = None if checkpoint is None else checkpoint.content
+        step = 0 if state is None else state["step"]
+        if state is not None:
             continued.check(run, state, experiment, status or {})
-            step, settings = state["step"], (status or {}).get("settings") or state["settings"]
             breaks = continued.breaking(changed, OmegaConf.to_container(former), experiment, step)  # type: ignore[arg-type]
             if breaks:
                 said = "; ".join(breaks)
                 notices.append(f"from step {step} on this is another run than an uninterrupted one would be: {said}")
-            notices += _gone_back(run, checkpoint)
-        if status is None:
-            notices.append(f"{run.status_file.name} is damaged; it is written anew")
-        settings |= {key: OmegaConf.select(config, key) for key in changed}
+        settings = _settings(status, state, config) | {key: OmegaConf.select(config, key) for key in changed}
         kept = OmegaConf.to_yaml(config).encode() if changed else None  # so that the next resume knows of them
         set_anew = [f"{key} {old} -> {new}" for key, (old, new) in changed.items()]
+
+        notices += _brought_back(run, checkpoint)  # from here on the directory changes
         run.go_on(step, settings, set_anew, kept, device=experiment.settings.device, threads=experiment.threads)
-        if status is not None and state is not None:
+        if status is None:
+            notices.append(f"{run.status_file.name} was damaged; it is written anew")
+        elif state is not None:
             different = provenance.differences(status, run.status)
             notices += [f"the same bits are not promised: {'; '.join(different)}"] if different else []
         if not screen.quiet:
@@ -94,10 +83,37 @@ def _resumed(run: Run, arguments: Sequence[str], trust: bool) -> int:
         run.lock.release()
 
 
-def _gone_back(run: Run, checkpoint: Checkpoint) -> list[str]:
-    """Bring the directory back to a checkpoint; returns what was found damaged in it."""
+def _newest(run: Run, status: Mapping[str, Any] | None) -> Checkpoint | None:
+    """The checkpoint to go on from; None where the run begins anew, which one that is done does not."""
+    from dlopt.config.problems import ConfigError
+
+    try:
+        checkpoint = run.newest()
+    except ValueError as error:
+        said = f"no checkpoint is whole ({error}); to begin anew, remove {as_typed(run.checkpoint('last').parent)}"
+        raise ConfigError([("resume", said)]) from error
+    if checkpoint is None and status is not None and status["status"] == "done":
+        raise ConfigError([("resume", f"{as_typed(run.path)} is done, and its checkpoint is gone; start a new run")])
+    return checkpoint
+
+
+def _settings(status: Mapping[str, Any] | None, state: Mapping[str, Any] | None, config: Any) -> dict[str, Any]:
+    """Those that the run has had, from whichever file still tells of them."""
+    from omegaconf import OmegaConf
+
+    from dlopt.config.flat import settings_of
+
+    told = (status or {}).get("settings") or (state or {}).get("settings")
+    return dict(told) if told else settings_of(OmegaConf.to_container(config), {})  # type: ignore[arg-type]
+
+
+def _brought_back(run: Run, checkpoint: Checkpoint | None) -> list[str]:
+    """Bring the directory back to a checkpoint, or to its beginning; returns what there is to say of it."""
+    if checkpoint is None:
+        run.clear()
+        return ["it has no checkpoint yet, so it begins anew"]
     step = checkpoint.content["step"]
-    found = [f"{file.name} is damaged ({wrong}); it is put aside" for file, wrong in checkpoint.damaged.items()]
+    found = [f"{wrong}; it is put aside" for wrong in checkpoint.damaged.values()]
     if found:
         found[-1] += f", and the run goes on from the checkpoint after step {step}"
     if not run.go_back(checkpoint):

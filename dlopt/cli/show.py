@@ -16,6 +16,7 @@ from dlopt.cli.places import as_typed, report
 from dlopt.config.flat import differing
 from dlopt.finding import RunNotFound, find
 from dlopt.metrics import duration
+from dlopt.reading import printable
 from dlopt.report.curves import of_run
 from dlopt.report.records import read
 from dlopt.report.results import results
@@ -49,8 +50,9 @@ def show(argv: Sequence[str]) -> int:
         _print(run, everything=given.all)
     except BrokenPipeError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        print(f"dlopt show: {as_typed(run.path)} is damaged ({type(error).__name__}: {error})", file=sys.stderr)
+    except Exception as error:  # whatever lies in such files
+        said = printable(f"{type(error).__name__}: {error}")
+        print(f"dlopt show: {as_typed(run.path)} is damaged ({said})", file=sys.stderr)
         return 2
     return 0
 
@@ -60,13 +62,13 @@ def _print(run: Run, *, everything: bool) -> None:
     record = read(run.path, as_typed(run.path))
     if record.status == "damaged":
         raise ValueError(record.message)
-    status = run.status
-    console.print(f"[bold]{record.name}[/bold]", highlight=False)
+    host = printable(str(run.status["host"]))
+    console.print(record.name, style="bold", highlight=False, markup=False)
     began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.started))
     share = "" if record.progress is None else f" at {record.progress:.0%}"
     said = f": {record.message}" if record.message else ": its process is gone" if record.status == "dead" else ""
     took = "" if record.seconds is None else f", {duration(record.seconds)} of training"
-    line = f"{record.status}{share}{said}; started {began} on {status['host']}{took}"
+    line = f"{record.status}{share}{said}; started {began} on {host}{took}"
     console.print(line, highlight=False, markup=False)
 
     settings = record.settings if everything else differing(record.settings)
@@ -78,7 +80,11 @@ def _print(run: Run, *, everything: bool) -> None:
     else:
         console.print("\nevery setting is the default", highlight=False)
 
-    panels = [p for p in of_run(run.rows()) if any(len(c.x) > 1 for c in p.curves)]
+    lines = list(run.lines())
+    if None in lines:
+        said = f"\n{run.metrics_file.name} is damaged: {lines.count(None)} of {len(lines)} lines cannot be read"
+        console.print(said, highlight=False)
+    panels = [p for p in of_run([row for row in lines if row]) if any(len(c.x) > 1 for c in p.curves)]
     if panels:
         from dlopt.report.terminal import drawn
 
@@ -86,10 +92,10 @@ def _print(run: Run, *, everything: bool) -> None:
         print("\n" + drawn(panels, width, coloured=console.is_terminal and not console.no_color))
     print()
     if run.summary and record.status not in ("running", "dead"):
-        console.print(results(run.summary))
+        console.print(results(record.metrics))
     elif record.metrics:
         shown = {k: v for k, v in record.metrics.items() if isinstance(v, (int, float))}
-        console.print("last row:", "  ".join(f"{k}={v:.6g}" for k, v in shown.items()), highlight=False)
+        console.print("last row:", "  ".join(f"{k}={v:.6g}" for k, v in shown.items()), highlight=False, markup=False)
 
 
 def _draw(run: Run, file: Any) -> int:

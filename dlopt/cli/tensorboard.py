@@ -14,8 +14,12 @@ USAGE = """\
 usage: dlopt tensorboard [DIR|RUN] [--port N ...]
 
 TensorBoard on every run of outputs/, of a folder, of a sweep (a part of its name will do) or on one run; `last` is the
-newest run. What follows is passed on: --port 6007, --bind_all. Ctrl-C ends it.
+newest run. It answers this machine alone: from another one, ssh -L 6006:localhost:6006 HOST brings it there. What
+follows is passed on, such as --port 6007. Ctrl-C ends it.
 """
+
+OPENING = ("--host", "--bind_all")
+"""TensorBoard's flags that would let other machines in."""
 
 
 def tensorboard(argv: Sequence[str]) -> int:
@@ -23,6 +27,12 @@ def tensorboard(argv: Sequence[str]) -> int:
     if any(a in ("--help", "-h") for a in argv):
         print(USAGE, end="")
         return 0
+    for argument in argv:
+        flag = argument.partition("=")[0]
+        if len(flag) > 2 and any(opened.startswith(flag) for opened in OPENING):  # argparse takes abbreviations
+            said = "would show the runs to the network; from another machine: ssh -L 6006:localhost:6006 HOST"
+            print(f"dlopt tensorboard: {flag} {said}", file=sys.stderr)
+            return 2
     name = argv[0] if argv and not argv[0].startswith("-") else None
     try:
         place = _place(name)
@@ -31,7 +41,9 @@ def tensorboard(argv: Sequence[str]) -> int:
         return 2
     print(f"TensorBoard on {as_typed(place)}", flush=True)
     passed_on = argv[1:] if name is not None else argv
-    return os.execv(sys.executable, [sys.executable, "-m", "tensorboard.main", "--logdir", str(place), *passed_on])
+    # -P: modules that lie in the working directory, which may be a run's, are not imported in place of TensorBoard's.
+    command = [sys.executable, "-P", "-m", "tensorboard.main", "--logdir", str(place), "--host", "localhost"]
+    return os.execv(sys.executable, [*command, *passed_on])
 
 
 def _place(name: str | None) -> Path:

@@ -36,12 +36,16 @@ def train(argv: Sequence[str]) -> int:
     callback.held.clear()
     screen.quiet = any(a in ("-q", "--quiet") for a in argv)
     argv = sorted((a for a in argv if a not in ("-q", "--quiet")), key=_is_override)  # Hydra wants each in one piece
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # a console script does not look there: people's own classes
     settings = [(a.lstrip("+").partition("=")[0], a) for a in argv]
     resumed = [a.partition("=")[2].strip("'\"") for key, a in settings if key == "resume"]
     if resumed and resumed[-1] != "null":
         return resume(resumed[-1], [a for key, a in settings if key not in ("resume", TRUST)], trust=TRUST in argv)
+
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # a console script does not look there: people's own classes
+    if TRUST in argv:
+        print(f"{TRUST} goes with resume=RUN: what you type yourself needs no more", file=sys.stderr)
+        return USAGE
 
     resolvers.register()
     typed, sys.argv = sys.argv, ["dlopt train", *argv]

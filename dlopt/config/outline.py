@@ -28,6 +28,7 @@ class Outline:
     def __init__(self, typed: Mapping[str, str], folders: Sequence[Path] = ()) -> None:
         self.typed = typed
         self.folders = [paths.CONF, *filter(Path.is_dir, folders)]
+        self._read: dict[tuple[str, str], dict[str, Any]] = {}
 
     @cached_property
     def primary(self) -> dict[str, Any]:
@@ -59,6 +60,13 @@ class Outline:
 
     def content(self, group: str, option: str) -> dict[str, Any]:
         """What an option's file holds, after the options of its group that it builds on."""
+        if (group, option) not in self._read:
+            self._read[group, option] = self._content(group, option)
+        return self._read[group, option]
+
+    def _content(self, group: str, option: str) -> dict[str, Any]:
+        if "/" in option:  # it would be a file of another folder
+            return {}
         for file in [folder / group / f"{option}.yaml" for folder in self.folders]:
             if file.is_file():
                 own = read(file)

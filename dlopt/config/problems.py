@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from dlopt.reading import printable
+
 
 class ConfigError(Exception):
     """A configuration that cannot be run. problems: pairs of a key, and what is wrong there and what would be right."""
@@ -17,7 +19,7 @@ class ConfigError(Exception):
         width = min(max((len(key) for key, _ in self.problems), default=0), 34)
         head = "1 problem" if count == 1 else f"{count} problems"
         lines = [f"  {key:<{width}}  {message}" if key else f"  {message}" for key, message in self.problems]
-        return "\n".join([f"{head}, {outcome}:", *lines])
+        return "\n".join([f"{head}, {outcome}:", *(printable(x) for line in lines for x in line.splitlines())])
 
 
 class Problems:

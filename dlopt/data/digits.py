@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ class Digits(Data):
     Source: the test set of the UCI Optical Recognition of Handwritten Digits (Alpaydin and Kaynak 1998), as it ships
     with scikit-learn.
     """
+
+    keeps_copy: ClassVar[bool] = True
 
     def load(self) -> Dataset:
         folder = cache.folder() if self.path is None else Path(self.path).expanduser()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ class MNIST1D(Data):
 
     Source: Greydanus and Kobak 2024, "Scaling down deep learning with MNIST-1D".
     """
+
+    keeps_copy: ClassVar[bool] = True
 
     def load(self) -> Dataset:
         folder = cache.folder() if self.path is None else Path(self.path).expanduser()

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from dlopt.metrics import title
 from dlopt.report.records import Group
@@ -91,7 +91,12 @@ def label(settings: Mapping[str, Any]) -> str:
 
 
 def _points(rows: Sequence[Row], metric: str) -> list[tuple[float, float]]:
-    return [(row["epoch"], v) for row in rows if isinstance(v := row.get(metric), (int, float)) and math.isfinite(v)]
+    pairs = ((row.get("epoch"), row.get(metric)) for row in rows)
+    return [(x, y) for x, y in pairs if _is_finite(x) and _is_finite(y)]
+
+
+def _is_finite(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

@@ -10,16 +10,18 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from dlopt.finding import runs
 from dlopt.metrics import higher_is_better
-from dlopt.run import Run
+from dlopt.reading import printable
+from dlopt.run import Run, Status
 from dlopt.values import written
 
 NOT_VARYING = ("name", "resume", "device", "threads")
 """Settings that say nothing of what was learned."""
 ABSENT = object()
+STATES = get_args(Status)
 
 
 @dataclass(frozen=True)
@@ -63,30 +65,44 @@ def records(folder: Path) -> list[Record]:
 
 
 def read(path: Path, name: str) -> Record:
-    """One run, whatever its state."""
+    """One run, whatever its state. Its text holds nothing that a terminal would obey."""
+    name = printable(name)
     try:
         return _read(path, name)
     except Exception as error:  # whatever lies in such files, the other runs are shown
-        return Record(path, name, "damaged", message=f"{type(error).__name__}: {error}")
+        return Record(path, name, "damaged", message=printable(f"{type(error).__name__}: {error}"))
 
 
 def _read(path: Path, name: str) -> Record:
     run = Run(path)
     status = run.status
     state, started = str(status["status"]), float(status["started"])
-    settings = dict(status.get("settings") or {})
+    if state not in STATES:
+        raise ValueError(f"{run.status_file}: {state} is no status")
+    settings = _plain(status.get("settings") or {})
     goes_on = state == "running"  # then a summary is of an earlier end
     metrics = {} if goes_on else run.summary
-    metrics = metrics or run.last_row() or {}
+    metrics = _plain(metrics or run.last_row() or {})
     if goes_on and run.dead:
         state = "dead"
     seconds = metrics.get("seconds")
     seconds = None if seconds is None else float(seconds)
     time.localtime(started)  # a time that there is
+    if seconds is not None and not math.isfinite(seconds):
+        raise ValueError(f"{run.summary_file}: {seconds} seconds")
     if state == "running":
         seconds = time.time() - float(status.get("since", started))
     progress = _progress(settings, metrics) if state in ("running", "dead", "interrupted", "failed") else None
-    return Record(path, name, state, progress, settings, metrics, seconds, started, str(status.get("message") or ""))
+    message = printable(str(status.get("message") or ""))
+    return Record(path, name, state, progress, settings, metrics, seconds, started, message)
+
+
+def _plain(found: Any) -> dict[str, Any]:
+    """Names with numbers and text that may be printed; anything else as the text that it would be typed as."""
+    return {
+        printable(name): value if value is None or isinstance(value, (int, float)) else printable(written(value))
+        for name, value in dict(found).items()
+    }
 
 
 def _name(path: Path, folder: Path) -> str:

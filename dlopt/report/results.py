@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from dlopt.metrics import number
 
@@ -23,7 +24,7 @@ def results(summary: dict[str, Any]) -> Table:
         for name in names:
             values = [summary.get(f"{prefix}{split}/{name}") for split in splits]
             if any(v is not None for v in values):
-                table.add_row(f"{label:<18} {name}", *(number(v) for v in values))
+                table.add_row(Text(f"{label:<18} {name}"), *(number(v) for v in values))
         if best == last or "val" not in splits:
             break  # they are the same
     return table

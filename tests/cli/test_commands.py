@@ -286,7 +286,7 @@ def test_an_interrupted_process_saves_and_goes_on(sent, here):
     assert run.status["status"] == "interrupted"
     step = run.summary["step"]
     done = subprocess.run(
-        [*command[:4], "resume=run", f"steps={step + 100}"],
+        [*command[:4], "resume=run", "--trust", f"steps={step + 100}"],
         capture_output=True,
         text=True,
         env=environment,
@@ -418,13 +418,13 @@ def test_tensorboard_is_started_on_what_was_named(here, capsys):
 
 def test_resuming_a_finished_run_does_nothing_or_makes_it_longer(here, capsys):
     assert main(["train", *BLOBS]) == 0
-    assert main(["train", "resume=last"]) == 0
+    assert main(["train", "resume=last", "--trust"]) == 0
     assert "nothing to go on with" in capsys.readouterr().out
     assert find().summary["step"] == 9
-    assert main(["train", "resume=last", "epochs=5"]) == 0
+    assert main(["train", "resume=last", "--trust", "epochs=5"]) == 0
     assert find().summary["step"] == 15
     assert [row["step"] for row in find().rows()] == [3, 6, 9, 12, 15]
-    assert main(["train", "resume=last", "epoch=5"]) == 2
+    assert main(["train", "resume=last", "--trust", "epoch=5"]) == 2
 
 
 REFUSED = {
@@ -450,7 +450,7 @@ def test_what_cannot_change_in_a_run_that_goes_on(change, here, capsys):
     assert main(["train", *BLOBS, "schedule=warmup", "schedule.length=1"]) == 0
     before = {p: p.read_bytes() for p in find().path.rglob("*") if p.is_file()}
     capsys.readouterr()
-    assert main(["train", "resume=last", change]) == 2
+    assert main(["train", "resume=last", "--trust", change]) == 2
     assert REFUSED[change] in capsys.readouterr().err
     assert {p: p.read_bytes() for p in find().path.rglob("*") if p.is_file()} == before
 
@@ -458,10 +458,10 @@ def test_what_cannot_change_in_a_run_that_goes_on(change, here, capsys):
 def test_the_state_of_another_rule_is_refused(here, capsys):
     assert main(["train", *BLOBS, "optimizer=torch_optim"]) == 0
     before = {p: p.read_bytes() for p in find().path.rglob("*") if p.is_file()}
-    assert main(["train", "resume=last", "epochs=5", "optimizer.name=SGD"]) == 2
+    assert main(["train", "resume=last", "--trust", "epochs=5", "optimizer.name=SGD"]) == 2
     assert "AdamW, not of torch.optim.sgd.SGD" in capsys.readouterr().err
     assert {p: p.read_bytes() for p in find().path.rglob("*") if p.is_file()} == before
-    assert main(["train", "resume=last", "epochs=5", "optimizer.lr=0.1"]) == 0
+    assert main(["train", "resume=last", "--trust", "epochs=5", "optimizer.lr=0.1"]) == 0
     assert find().rows()[-1]["lr"] == 0.1
 
 
@@ -478,20 +478,20 @@ def test_only_torchs_own_rules_import_what_they_need(here):
 def test_a_rule_that_needs_another_state_is_refused_and_nothing_changes(here, capsys):
     assert main(["train", *BLOBS, "optimizer=rmsprop"]) == 0
     before = find().config_file.read_text()
-    assert main(["train", "resume=last", "epochs=5", "optimizer.momentum=0.9"]) == 2
+    assert main(["train", "resume=last", "--trust", "epochs=5", "optimizer.momentum=0.9"]) == 2
     assert "cannot go on from its checkpoint" in capsys.readouterr().err
     assert find().config_file.read_text() == before
-    assert main(["train", "resume=last", "epochs=5"]) == 0
+    assert main(["train", "resume=last", "--trust", "epochs=5"]) == 0
 
 
 def test_a_run_cannot_go_on_to_less_than_it_has_done(here, capsys):
     assert main(["train", "-q", *BLOBS]) == 0
-    assert main(["train", "resume=last", "epochs=2"]) == 2
+    assert main(["train", "resume=last", "--trust", "epochs=2"]) == 2
     assert "epochs  makes 6 steps, and 9 are done already" in capsys.readouterr().err
     for file in (find().checkpoint("last"), find().checkpoint("best")):
         file.unlink()
     rows = find().rows()
-    assert main(["train", "resume=last", "epochs=5"]) == 2
+    assert main(["train", "resume=last", "--trust", "epochs=5"]) == 2
     assert "its checkpoint is gone" in capsys.readouterr().err
     assert find().rows() == rows
 
@@ -503,11 +503,11 @@ def test_epochs_typed_where_steps_count_are_not_passed_over(here, capsys):
 
 def test_what_was_set_anew_is_kept_with_the_run(here, capsys):
     assert main(["train", *BLOBS]) == 0
-    assert main(["train", "resume=last", "epochs=5", "optimizer.lr=0.05"]) == 0
+    assert main(["train", "resume=last", "--trust", "epochs=5", "optimizer.lr=0.05"]) == 0
     assert find().config()["epochs"] == 5
     assert find().config()["optimizer"]["lr"] == 0.05
     assert find().config()["resume"] is None
-    assert main(["train", "resume='last'"]) == 0
+    assert main(["train", "resume='last'", "--trust"]) == 0
     assert "nothing to go on with" in capsys.readouterr().out
 
 
@@ -517,7 +517,7 @@ def test_a_run_that_is_still_running_is_left_alone(here, capsys):
     run.status_file.write_text(json.dumps(run.status | {"status": "running"}))
     before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
     run.lock.take()
-    assert main(["train", "resume=last", "epochs=9"]) == 2
+    assert main(["train", "resume=last", "--trust", "epochs=9"]) == 2
     assert f"being written by process {os.getpid()} on " in capsys.readouterr().err
     run.lock.release()
     assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()} == before
@@ -532,7 +532,7 @@ def test_a_damaged_run_is_said_to_be_so(here, capsys):
         file.write('{"step": 12, "epo')  # a line that was cut off is left out
     assert [row["step"] for row in run.rows()] == [3, 6, 9]
     run.checkpoint("last").write_bytes(run.checkpoint("last").read_bytes()[:100])
-    assert main(["train", "resume=last", "epochs=5"]) == 2
+    assert main(["train", "resume=last", "--trust", "epochs=5"]) == 2
     assert "last.pt" in capsys.readouterr().err
     run.status_file.write_text("{")
     assert main(["show"]) == 2
@@ -550,7 +550,7 @@ def test_curves_of_a_resumed_run_have_no_point_twice(here, capsys):
     late.go_on()
     late.log({"step": 6, "epoch": 2.0, "seconds": 1.0, "train/loss": 99.0})
     late.finish("failed")
-    assert main(["train", "resume=last", "steps=9"]) == 0
+    assert main(["train", "resume=last", "--trust", "steps=9"]) == 0
     reader = EventAccumulator(str(run.path), size_guidance={"scalars": 0})
     reader.Reload()
     steps = [event.step for event in reader.Scalars("train/loss")]

@@ -23,11 +23,11 @@ def test_the_test_split_is_what_the_run_reported(here, capsys):
     assert main([*TRAIN, "normalization=batch", "preprocess=standardize", "regularization=dropout"]) == 0
     summary = find().summary
     for checkpoint, prefix in (("best", ""), ("last", "last/")):
-        assert main(["evaluate", "--checkpoint", checkpoint]) == 0
+        assert main(["evaluate", "--trust", "--checkpoint", checkpoint]) == 0
         found = numbers(capsys.readouterr().out.splitlines()[3])
         assert found["loss"] == pytest.approx(summary[f"{prefix}test/loss"], abs=1e-4)
         assert found["accuracy"] == pytest.approx(summary[f"{prefix}test/accuracy"], abs=1e-4)
-    assert main(["evaluate", "--split", "val"]) == 0
+    assert main(["evaluate", "--trust", "--split", "val"]) == 0
     assert numbers(capsys.readouterr().out.splitlines()[3])["loss"] == pytest.approx(summary["val/loss"], abs=1e-4)
 
 
@@ -49,7 +49,7 @@ def test_another_file_is_read_as_the_runs_own_was(here, capsys):
         "device=cpu",
     )
     assert main(["train", "-q", *mine, "preprocess=standardize"]) == 0
-    assert main(["evaluate", "--data", "second.npz"]) == 0
+    assert main(["evaluate", "--trust", "--data", "second.npz"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert "40 examples" in out[1]
 
@@ -61,11 +61,11 @@ def test_another_file_is_read_as_the_runs_own_was(here, capsys):
     scores = output(torch.relu(hidden((torch.from_numpy(x) - mu) / sigma)))
     loss = torch.nn.functional.cross_entropy(scores, torch.tensor([2] * 20 + [1] * 20)).item()
     assert numbers(out[3])["loss"] == pytest.approx(loss, abs=2e-4)
-    assert main(["evaluate", "--data", "second.npz", "--split", "all"]) == 0
+    assert main(["evaluate", "--trust", "--data", "second.npz", "--split", "all"]) == 0
     assert capsys.readouterr().out.splitlines()[1:4] == [out[1].replace("test split", "all examples"), "", out[3]]
 
     np.savez(here / "third.npz", x=x, y=np.repeat(["cow", "dog"], 20))
-    assert main(["evaluate", "--data", "third.npz"]) == 2
+    assert main(["evaluate", "--trust", "--data", "third.npz"]) == 2
     assert "no class dog" in capsys.readouterr().err
 
 
@@ -84,13 +84,13 @@ def test_another_table_is_read_as_the_runs_own_was(here, capsys):
     several = {}
     for name, rows in {"all": lines[1:], "three": lines[1:4], "one": lines[3:4], "others": lines[4:]}.items():
         (here / f"{name}.csv").write_text("\n".join([lines[0], *rows]) + "\n")
-        assert main(["evaluate", "--data", f"{name}.csv"]) == 0
+        assert main(["evaluate", "--trust", "--data", f"{name}.csv"]) == 0
         found = capsys.readouterr().out.splitlines()
         assert f"{len(rows)} examples" in found[1]
         several[name] = float(found[3].split()[1]) * len(rows)
     assert several["all"] == pytest.approx(several["three"] + several["others"], abs=0.02)
     (here / "order.csv").write_text("price,new,colour,size\n10,x,red,1\n13,y,blue,2\n16,z,red,3\n")
-    assert main(["evaluate", "--data", "order.csv"]) == 0
+    assert main(["evaluate", "--trust", "--data", "order.csv"]) == 0
     found = capsys.readouterr().out.splitlines()
     assert float(found[3].split()[1]) * 3 == pytest.approx(several["three"], abs=0.001)
 
@@ -102,7 +102,7 @@ def test_another_table_is_read_as_the_runs_own_was(here, capsys):
         ("size,colour,price\n1,,2\n", "a missing value in line 2"),
     ):
         (here / "bad.csv").write_text(content)
-        assert main(["evaluate", "--data", "bad.csv"]) == 2
+        assert main(["evaluate", "--trust", "--data", "bad.csv"]) == 2
         assert said in capsys.readouterr().err
 
 
@@ -111,15 +111,15 @@ def test_a_file_for_a_run_that_was_trained_on_none(here, capsys):
     assert main([*TRAIN, "schedule=warmup", "schedule.unit=steps", "schedule.length=8"]) == 0
     x = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
     np.savez(here / "mine.npz", x=x, y=np.arange(12) % 3)
-    assert main(["evaluate", "--data", "mine.npz"]) == 0
+    assert main(["evaluate", "--trust", "--data", "mine.npz"]) == 0
     assert "12 examples" in capsys.readouterr().out
     for y, said in ((np.arange(12) % 4, "no class 3"), (np.eye(3)[np.arange(12) % 3], "classes must be (N,)")):
         np.savez(here / "bad.npz", x=x, y=y)
-        assert main(["evaluate", "--data", "bad.npz"]) == 2
+        assert main(["evaluate", "--trust", "--data", "bad.npz"]) == 2
         assert said in capsys.readouterr().err
     (here / "mine.csv").write_text(TABLE)
     for data in (["table", "data.path=mine.csv"], ["mine.csv"]):
-        assert main(["evaluate", *(word for d in data for word in ("--data", d))]) == 2
+        assert main(["evaluate", "--trust", *(word for d in data for word in ("--data", d))]) == 2
     err = capsys.readouterr().err
     assert "a table can be read for a run that was trained on one alone" in err
     assert ".npz or .pt or .npy" in err
@@ -143,7 +143,7 @@ def test_by_class_and_the_matrix():
 
 def test_pictures_of_classes_and_of_numbers(here, capsys):
     assert main([*TRAIN]) == 0
-    assert main(["evaluate", "--png"]) == 0
+    assert main(["evaluate", "--trust", "--png"]) == 0
     assert (
         main(
             [
@@ -159,7 +159,7 @@ def test_pictures_of_classes_and_of_numbers(here, capsys):
         )
         == 0
     )
-    assert main(["evaluate", "--png", "fit.png", "--split", "train"]) == 0
+    assert main(["evaluate", "--trust", "--png", "fit.png", "--split", "train"]) == 0
     made = [here / line for line in capsys.readouterr().out.splitlines() if line.endswith(".png")]
     assert len(made) == 2
     assert all(m.read_bytes().startswith(b"\x89PNG") for m in made)
@@ -177,13 +177,13 @@ def test_pictures_of_classes_and_of_numbers(here, capsys):
 )
 def test_evaluate_refuses(argv, said, here, capsys):
     assert main([*TRAIN]) == 0
-    assert main(["evaluate", *argv]) == 2
+    assert main(["evaluate", "--trust", *argv]) == 2
     assert said in capsys.readouterr().err
 
 
 def test_no_validation_split_is_said(here, capsys):
     assert main([*TRAIN, "validation.fraction=0"]) == 0
-    assert main(["evaluate", "--split", "val"]) == 2
+    assert main(["evaluate", "--trust", "--split", "val"]) == 2
     assert "no validation split" in capsys.readouterr().err
 
 
@@ -210,7 +210,7 @@ def without(run):
 def test_a_checkpoint_that_cannot_be_used_is_said(how, said, here, capsys):
     assert main([*TRAIN]) == 0
     how(find())
-    assert main(["evaluate"]) == 2
+    assert main(["evaluate", "--trust"]) == 2
     out, err = capsys.readouterr()
     assert said in err
     assert "Traceback" not in err + out
@@ -221,10 +221,10 @@ def test_a_file_that_has_changed_since_is_not_taken_for_the_runs_own(here, capsy
     argv = ["train", "-q", "data=table", "data.path=first.csv", "data.target=colour", "batch_size=16", "epochs=2"]
     assert main(argv) == 0
     (here / "first.csv").write_text(TABLE.replace("\n1,red", "\n1,blue"))
-    for again in (["evaluate"], ["train", "resume=last", "epochs=3"]):
+    for again in (["evaluate", "--trust"], ["train", "resume=last", "--trust", "epochs=3"]):
         assert main(again) == 2
         assert "the file has changed since" in capsys.readouterr().err
-    assert main(["evaluate", "--data", "first.csv"]) == 0
+    assert main(["evaluate", "--trust", "--data", "first.csv"]) == 0
     assert "80 examples" in capsys.readouterr().out
 
 
@@ -235,7 +235,7 @@ def test_a_run_is_evaluated_from_another_directory(here, capsys, monkeypatch):
     run = find().path.resolve()
     (here / "elsewhere").mkdir()
     monkeypatch.chdir(here / "elsewhere")
-    assert main(["evaluate", str(run)]) == 0
+    assert main(["evaluate", "--trust", str(run)]) == 0
     assert "16 examples" in capsys.readouterr().out
 
 
@@ -244,7 +244,7 @@ def test_numbers_are_told_in_the_units_of_the_file(here, capsys):
     (here / "first.csv").write_text(TABLE)
     argv = ["train", "-q", "data=table", "data.path=first.csv", "data.target=price", "data.kind=numbers", "loss=mse"]
     assert main([*argv, "batch_size=16", "epochs=3"]) == 0
-    assert main(["evaluate", "--split", "all"]) == 0
+    assert main(["evaluate", "--trust", "--split", "all"]) == 0
     out = capsys.readouterr().out.splitlines()
     scale = find().load("best")["encoding"]["scale"]
     rmse = float(re.search(r"squared error ([\d.]+)", out[-1])[1])
@@ -270,7 +270,7 @@ def test_classes_of_text_that_look_like_numbers_stay_text(here, capsys):
         )
         == 0
     )
-    assert main(["evaluate", "--data", "agents.csv"]) == 0
+    assert main(["evaluate", "--trust", "--data", "agents.csv"]) == 0
     lines = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
     assert ["007", "30"] in lines
     assert ["7", "0"] in lines
@@ -280,5 +280,5 @@ def test_classes_of_text_that_look_like_numbers_stay_text(here, capsys):
 def test_keys_of_training_do_not_go_with_other_data(key, here, capsys):
     assert main([*TRAIN]) == 0
     np.savez(here / "mine.npz", x=np.zeros((3, 4), np.float32), y=np.arange(3))
-    assert main(["evaluate", "--data", "arrays", "--data", "path=mine.npz", "--data", key]) == 2
+    assert main(["evaluate", "--trust", "--data", "arrays", "--data", "path=mine.npz", "--data", key]) == 2
     assert "is of training" in capsys.readouterr().err
