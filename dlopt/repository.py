@@ -108,12 +108,12 @@ class _Git:
         self.environment = {**environment, "GIT_OPTIONAL_LOCKS": "0"}
         self.until = time.monotonic() + SECONDS if until is None else until
 
-    def __call__(self, *arguments: str, given: bytes = b"", may_fail: bool = False, **variables: str) -> bytes:
+    def __call__(self, *arguments: str, given: bytes = b"", may_fail: bool = False) -> bytes:
         """What git prints."""
         return subprocess.run(
             ["git", *arguments],
             cwd=self.folder,
-            env=self.environment | variables,
+            env=self.environment,
             input=given,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -151,10 +151,11 @@ class _Git:
 def _patch(git: _Git, base: str) -> bytes:
     """From a tree to the files as they are, headed by what is left out."""
     sources, left_out = _sources(git)
-    if sources:  # announced, without content
-        paths = "\0".join(sources)
-        flags = ("--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul")
-        git("add", *flags, given=os.fsencode(paths), GIT_LITERAL_PATHSPECS="1")
+    if sources:
+        # The name of some object stands for the content, which git then looks up in the file; to store it as an object
+        # would touch the repository where that has one with the same content.
+        announced = "".join(f"100644 {base}\t{name}\0" for name in sources)
+        git("update-index", "-z", "--index-info", given=os.fsencode(announced))
     changed = _names(git(*DIFF, "--name-only", "-z", base))
     if not changed and not left_out:
         return b""

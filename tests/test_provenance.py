@@ -143,6 +143,41 @@ def test_a_run_from_the_command_line_keeps_device_and_threads(here):
     assert machine["threads"] == 1
 
 
+def test_show_says_what_made_a_run(here, capsys, monkeypatch):
+    from dlopt.cli import main
+
+    folder = made(here / "thesis", {"net.py": b"1\n"})
+    write(folder / "net.py", b"2\n")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "300")
+    status = Run.create("outputs/2026-01-01/one", {"seed": 0}, threads=1).status
+    assert main(["show"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("by "))
+    assert line.startswith(f"by thesis at {status['git'][0]['commit'][:9]} with git.patch, ")
+    assert f"dlopt {__version__}, torch {torch.__version__}, python " in line
+    assert line.endswith(f"cpu ({status['machine']['cpu']}), 1 thread")
+
+
+def test_show_says_what_an_older_run_tells():
+    from dlopt.cli.show import made_by
+
+    assert made_by({"versions": {"dlopt": "0.1.0", "python": "3.11.7"}, "git": None}) == "by dlopt 0.1.0, python 3.11.7"
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({}, "thesis at aaaaaaaaa"),
+        ({"commit": None, "digest": "c" * 64}, "thesis at no commit with git.patch"),
+        ({"unknown": "git failed"}, "thesis at aaaaaaaaa with unknown changes"),
+    ],
+)
+def test_show_marks_what_was_not_committed(told, said):
+    from dlopt.cli.show import commit
+
+    assert commit(state("/home/thesis", **told)) == said
+
+
 # ------------------------------------------------------------------------------------------------ differences
 
 

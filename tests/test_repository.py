@@ -84,6 +84,8 @@ START = {
     "run.sh": b"#!/bin/sh\n",
     "no newline.txt": b"end",
     "turned.py": b"a file\n",
+    "opened.py": b"becomes a folder\n",
+    "closed.py/inner.py": b"becomes a file\n",
     ".gitignore": b"ignored.py\nbuild/\n",
 }
 
@@ -107,6 +109,10 @@ def change_all(folder: Path) -> None:
     write(folder / "mine/größe ü.yaml", b"lr: 1\n")
     write(folder / '[odd] "name"*.toml', b"a = 1\n")
     (folder / "link.py").symlink_to("/nowhere")
+    (folder / "opened.py").unlink()
+    write(folder / "opened.py/inner.py", b"z = 1\n")
+    shutil.rmtree(folder / "closed.py")
+    write(folder / "closed.py", b"z = 2\n")
 
 
 def test_a_patch_restores_the_files(tmp_path):

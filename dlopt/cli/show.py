@@ -6,7 +6,7 @@ import argparse
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from dlopt.cli.places import as_typed, report
 from dlopt.config.flat import differing
 from dlopt.finding import RunNotFound, find
 from dlopt.metrics import duration
+from dlopt.provenance import code
 from dlopt.reading import printable
 from dlopt.report.curves import of_run
 from dlopt.report.records import read
@@ -70,6 +71,7 @@ def _print(run: Run, *, everything: bool) -> None:
     took = "" if record.seconds is None else f", {duration(record.seconds)} of training"
     line = f"{record.status}{share}{said}; started {began} on {host}{took}"
     console.print(line, highlight=False, markup=False)
+    console.print(printable(made_by(run.status)), highlight=False, markup=False)
 
     settings = record.settings if everything else differing(record.settings)
     pairs = [f"{key}={written(value)}" for key, value in settings.items()]
@@ -96,6 +98,26 @@ def _print(run: Run, *, everything: bool) -> None:
     elif record.metrics:
         shown = {k: v for k, v in record.metrics.items() if isinstance(v, (int, float))}
         console.print("last row:", "  ".join(f"{k}={v:.6g}" for k, v in shown.items()), highlight=False, markup=False)
+
+
+def made_by(status: Mapping[str, Any]) -> str:
+    """The code, the packages and the place of a run in a line."""
+    versions, machine = status.get("versions", {}), status.get("machine", {})
+    parts = [f"{name} {versions[name]}" for name in ("dlopt", "torch", "python") if name in versions]
+    if "device" in machine:
+        threads = machine["threads"]
+        place = machine.get("accelerator") or machine["cpu"]
+        parts.append(f"{machine['device']} ({place}), {threads} thread{'' if threads == 1 else 's'}")
+    return "by " + ", ".join([*map(commit, code(status)), *parts])
+
+
+def commit(repository: Mapping[str, Any]) -> str:
+    """A repository by the name of its folder, its commit, and what was not committed."""
+    at = (repository["commit"] or "no commit")[:9]
+    changes = " with unknown changes" if repository["unknown"] else ""
+    if repository["patch"]:
+        changes = f" with {repository['patch']}"
+    return f"{Path(repository['folder']).name} at {at}{changes}"
 
 
 def _draw(run: Run, file: Any) -> int:
