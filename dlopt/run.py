@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from dlopt import __version__
+from dlopt import __version__, tensor_file
 from dlopt.events import Bucket, Events
 
 Status = Literal["running", "done", "diverged", "failed", "interrupted"]
@@ -148,9 +148,7 @@ class Run:
 
     def load(self, name: Literal["last", "best"]) -> dict[str, Any]:
         """A checkpoint's tensors and numbers; nothing in the file is executed."""
-        import torch
-
-        return torch.load(self.checkpoint(name), map_location="cpu", weights_only=True)
+        return tensor_file.load(self.checkpoint(name))
 
     def finish(self, status: Status, summary: Mapping[str, Any] | None = None, message: str = "") -> None:
         """End the run: summary and status are written, the files closed."""
