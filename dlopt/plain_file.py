@@ -5,24 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 
-def opened(path: Path) -> BinaryIO:
+def opened(path: Path) -> BufferedReader:
     """A file, open for reading; OSError where there is none, or where a pipe, a device or a folder has its name."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # else a pipe waits here for whoever writes into it
-    stream = os.fdopen(descriptor, "rb") if _holds_bytes(descriptor) else None
-    if stream is None:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, not a file", str(path))
-    return stream
+    return os.fdopen(descriptor, "rb")
 
 
-def size(stream: BinaryIO) -> int:
+def size(stream: BufferedReader) -> int:
     """The bytes of an open file."""
     return os.fstat(stream.fileno()).st_size
-
-
-def _holds_bytes(descriptor: int) -> bool:
-    return stat.S_ISREG(os.fstat(descriptor).st_mode)

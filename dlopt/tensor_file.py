@@ -15,8 +15,9 @@ from __future__ import annotations
 import re
 import struct
 import zipfile
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from dlopt import memory, plain_file, tensor_pickle
 from dlopt.tensor_pickle import Unreadable
@@ -26,8 +27,11 @@ __all__ = ["Unreadable", "load"]
 LONGEST_PICKLE = 1 << 26
 """Bytes. The pickle of a network of ten thousand tensors, with an optimizer's state, has some 5 MB."""
 CHUNK = 1 << 18
+ENCRYPTED = 1
+LOCAL_HEADER = 30
+"""Bytes before a member's name and content, at the least."""
 MEMBER = re.compile(
-    r"(?P<root>[^/]+)/(data\.pkl|data/(?P<key>\d+)|version|byteorder|\.format_version|\.storage_alignment"
+    r"(?P<root>[^/]+)/((?P<pickle>data\.pkl)|data/(?P<key>\d+)|version|byteorder|\.format_version|\.storage_alignment"
     r"|\.data/serialization_id)"
 )
 END = struct.Struct("<4sQHHIIQQQQ 4sIQI 4sHHHHIIH")
@@ -49,8 +53,10 @@ def load(file: Path) -> Any:
         try:
             memory.check(plain_file.size(stream))
             _check(stream)
-        except (zipfile.BadZipFile, memory.NotEnough, NotImplementedError, EOFError, struct.error) as error:
-            raise Unreadable(_line(error)) from error
+        except memory.NotEnough as error:
+            raise Unreadable(str(error)) from error
+        except (zipfile.BadZipFile, NotImplementedError, EOFError, UnicodeDecodeError) as error:
+            raise Unreadable(f"it is damaged ({_line(error)})") from error
         stream.seek(0)
         try:
             return torch.load(stream, map_location="cpu", weights_only=True)
@@ -58,33 +64,44 @@ def load(file: Path) -> Any:
             raise Unreadable(f"torch cannot read it ({_line(error)})") from error
 
 
-def _check(stream: BinaryIO) -> None:
+def _check(stream: BufferedReader) -> None:
     """That the archive is of torch.save's form and whole, and its pickle makes tensors alone."""
     if stream.read(4) != b"PK\x03\x04":
         raise Unreadable(f"it is no archive, which torch.save writes since version 1.6; {OTHERWISE}")
     _check_end(stream)
     with zipfile.ZipFile(stream) as archive:
         members = archive.infolist()
-        names = [MEMBER.fullmatch(member.filename) for member in members]
-        if None in names or len({name["root"] for name in names if name}) != 1:
-            raise Unreadable("it holds other files than torch.save writes")
-        if len({member.filename.lower() for member in members}) < len(members):  # torch looks for names in any case
-            raise Unreadable("it holds two files of one name")
         _check_places(members, archive.start_dir)
-        storages = {name["key"]: member.file_size for name, member in zip(names, members) if name and name["key"]}
-        (pickle,) = [member for member in members if member.filename.endswith("/data.pkl")]
-        if pickle.file_size > LONGEST_PICKLE:
-            raise Unreadable(f"its pickle has {pickle.file_size:,} bytes; up to {LONGEST_PICKLE:,} are read")
+        pickle, storages = _parts(members)
         for member in members:
             _check_sum(archive, member)
         tensor_pickle.check(archive.read(pickle), storages)
 
 
-def _check_end(stream: BinaryIO) -> None:
-    """That the directory of members stands where both of its ends say, for zipfile looks at one and torch at the other."""
+def _parts(members: list[zipfile.ZipInfo]) -> tuple[zipfile.ZipInfo, dict[str, int]]:
+    """The pickle, and the bytes of each row of numbers beside it; no files may lie there but torch.save's."""
+    pickles, storages, roots = [], {}, set()
+    for member in members:
+        found = MEMBER.fullmatch(member.filename)
+        if found is None:
+            raise Unreadable("it holds other files than torch.save writes")
+        roots.add(found["root"])
+        if found["key"]:
+            storages[found["key"]] = member.file_size
+        if found["pickle"]:
+            pickles.append(member)
+    if len(pickles) != 1 or len(roots) > 1 or len({member.filename for member in members}) < len(members):
+        raise Unreadable("it holds other files than torch.save writes, or one of them twice")
+    if pickles[0].file_size > LONGEST_PICKLE:
+        raise Unreadable(f"its pickle has {pickles[0].file_size:,} bytes; up to {LONGEST_PICKLE:,} are read")
+    return pickles[0], storages
+
+
+def _check_end(stream: BufferedReader) -> None:
+    """That the directory of members stands where each of its ends says: zipfile looks at one, torch at the other."""
     at = plain_file.size(stream) - END.size
     if at < 0:
-        raise Unreadable("it is cut off")
+        raise Unreadable("it is damaged or cut off")
     stream.seek(at)
     found = END.unpack(stream.read())
     count, length, begin = found[7:10]
@@ -94,19 +111,20 @@ def _check_end(stream: BinaryIO) -> None:
         *(b"PK\x05\x06", 0, 0, *[min(count, 0xFFFF)] * 2, min(length, 0xFFFFFFFF), min(begin, 0xFFFFFFFF), 0),
     )
     if found != expected or begin + length != at:
-        raise Unreadable("it is cut off, or not as torch.save writes it")
+        raise Unreadable("it is damaged or cut off, or not as torch.save writes it")
 
 
 def _check_places(members: list[zipfile.ZipInfo], directory: int) -> None:
     """That members are uncompressed, one behind the other from the beginning up to the directory."""
     place = 0
     for member in members:
-        if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 or member.compress_size != member.file_size:
+        stored = member.compress_type == zipfile.ZIP_STORED and member.compress_size == member.file_size
+        if not stored or member.flag_bits & ENCRYPTED:
             raise Unreadable("it is compressed or encrypted, which torch.save does not do")
         if member.header_offset < place:
             raise Unreadable("its parts lie in one another")
-        place = member.header_offset + zipfile.sizeFileHeader + member.file_size
-    if members[0].header_offset != 0 or place > directory:
+        place = member.header_offset + LOCAL_HEADER + member.file_size
+    if not members or members[0].header_offset != 0 or place > directory:
         raise Unreadable("its parts lie in one another")
 
 

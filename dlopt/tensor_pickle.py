@@ -1,9 +1,9 @@
 """What the pickle inside a file of tensors would make, found out without making any of it.
 
-A pickle is a program for a machine with a stack. This one knows the instructions that torch.save writes for dictionaries,
-lists, tuples, text, numbers and tensors, and makes no tensor: it looks at what each would take. So nothing that a file
-names is imported or called, and a few bytes that stand for terabytes, or for more places than can be visited, are
-refused before torch reads them. Whatever it does not know is refused.
+A pickle is a program for a machine with a stack. The machine here knows the instructions that torch.save writes for
+dictionaries, lists, tuples, text, numbers and tensors; it makes no tensor, but looks at what each would take. So
+nothing that a file names is imported or called, and a few bytes that stand for terabytes, or for more places than can
+be visited, are refused before torch reads them. So is whatever it does not know.
 """
 
 from __future__ import annotations
@@ -36,8 +36,17 @@ STORAGES = {
 }  # fmt: skip
 """torch's names for rows of numbers, and the type of these; that of an UntypedStorage stands with each tensor."""
 
-ORDERED, TENSOR, TYPED_TENSOR = "collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor_v3"
-PARAMETER, SHAPE, DEVICE, UNTYPED = "torch._utils _rebuild_parameter", "torch Size", "torch device", "torch.storage UntypedStorage"
+ORDERED, TENSOR, TYPED_TENSOR = (
+    "collections OrderedDict",
+    "torch._utils _rebuild_tensor_v2",
+    "torch._utils _rebuild_tensor_v3",
+)
+PARAMETER, SHAPE, DEVICE, UNTYPED = (
+    "torch._utils _rebuild_parameter",
+    "torch Size",
+    "torch device",
+    "torch.storage UntypedStorage",
+)
 TYPES = {f"torch {name}": size for name, size in SIZES.items()}
 KINDS = {f"torch {name}": SIZES[kind] for name, kind in STORAGES.items()} | {UNTYPED: 1}
 KNOWN = {ORDERED, TENSOR, TYPED_TENSOR, PARAMETER, SHAPE, DEVICE, *TYPES, *KINDS}
@@ -149,10 +158,9 @@ class _Machine:
         found, self.stack = self.stack, self.below.pop()
         return found
 
-    def tuple_of(self, count: int) -> None:
-        if len(self.stack) < count:
-            raise IndexError(count)
-        self.stack[-count:] = [tuple(self.stack[-count:])]
+    def last(self, count: int) -> list[Any]:
+        """So many values from the top."""
+        return [self.stack.pop() for _ in range(count)][::-1]
 
     def remember(self, place: int) -> None:
         self.memo[place] = self.stack[-1]
@@ -237,9 +245,7 @@ def _outline(storage: Storage, each: int, begin: int, shape: Any, strides: Any, 
     if count and (last + 1) * each > storage.size:
         raise Unreadable(f"a tensor of shape {str(shape)[:80]} reaches beyond the {storage.size} bytes of its numbers")
     if count * each > storage.size:
-        raise Unreadable(
-            f"a tensor of shape {str(shape)[:80]} has {storage.size} bytes of numbers, each in many places; save its .clone()"
-        )
+        raise Unreadable(f"a tensor of shape {str(shape)[:80]} has the same numbers in many places; save its .clone()")
     return Outline(count * each)
 
 
@@ -261,21 +267,22 @@ ACTS: dict[str, Callable[[_Machine, Any], None]] = {
     "REDUCE": _Machine.call,
     "BUILD": _Machine.build,
     "STOP": _Machine.stop,
+    **dict.fromkeys(["BINPUT", "LONG_BINPUT"], _Machine.remember),
+    **dict.fromkeys(["BINGET", "LONG_BINGET"], _Machine.recall),
+    **dict.fromkeys(["BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"], _Machine.push),
+    "NONE": lambda machine, _: machine.push(None),
+    "NEWTRUE": lambda machine, _: machine.push(True),
+    "NEWFALSE": lambda machine, _: machine.push(False),
     "EMPTY_DICT": lambda machine, _: machine.push({}),
     "EMPTY_LIST": lambda machine, _: machine.push([]),
     "EMPTY_TUPLE": lambda machine, _: machine.push(()),
     "TUPLE": lambda machine, _: machine.push(tuple(machine.marked())),
-    "TUPLE1": lambda machine, _: machine.tuple_of(1),
-    "TUPLE2": lambda machine, _: machine.tuple_of(2),
-    "TUPLE3": lambda machine, _: machine.tuple_of(3),
-    "APPEND": lambda machine, _: machine.extend([machine.stack.pop()]),
+    "TUPLE1": lambda machine, _: machine.push(tuple(machine.last(1))),
+    "TUPLE2": lambda machine, _: machine.push(tuple(machine.last(2))),
+    "TUPLE3": lambda machine, _: machine.push(tuple(machine.last(3))),
+    "APPEND": lambda machine, _: machine.extend(machine.last(1)),
     "APPENDS": lambda machine, _: machine.extend(machine.marked()),
-    "SETITEM": lambda machine, _: machine.assign([machine.stack.pop(-2), machine.stack.pop()]),
+    "SETITEM": lambda machine, _: machine.assign(machine.last(2)),
     "SETITEMS": lambda machine, _: machine.assign(machine.marked()),
-    "NONE": lambda machine, _: machine.push(None),
-    "NEWTRUE": lambda machine, _: machine.push(True),
-    "NEWFALSE": lambda machine, _: machine.push(False),
-} | dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"), _Machine.push) | dict.fromkeys(
-    ("BINPUT", "LONG_BINPUT"), _Machine.remember
-) | dict.fromkeys(("BINGET", "LONG_BINGET"), _Machine.recall)
+}
 """What torch.save writes; each takes the argument that stands behind it."""
