@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from dlopt import array_file, plain_file
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -49,11 +51,12 @@ def cached(file: Path, make: Callable[[], Arrays], made_of: str = "") -> Arrays:
 
 def _stored(file: Path, made_of: str) -> Arrays | None:
     """The file's arrays, or None when they are made of something else; raises when they are not as written."""
-    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-        written = stored["made_of"].item() if "made_of" in stored.files else ""
+    with plain_file.opened(file) as stream:
+        stored = array_file.Arrays(stream)
+        written = stored["made_of"].item() if "made_of" in stored else ""
         if written != made_of:
             return None
-        arrays = {name: stored[name] for name in stored.files if name not in ("sha256", "made_of")}
+        arrays = {name: stored[name] for name in stored if name not in ("sha256", "made_of")}
         if stored["sha256"].item() != _digest(arrays, made_of):
             raise ValueError("the digest is another")
     return arrays

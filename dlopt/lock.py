@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import socket
 import threading
 import time
@@ -90,7 +89,7 @@ class Lock:
                 before = _holder(os.pread(descriptor, _LONGEST, 0))
                 if before is not None and before.machine != machine() and _stirs(descriptor, before, waiting):
                     raise Held(self.folder, before)
-                mine = Holder(socket.gethostname(), machine(), os.getpid(), time.time(), secrets.token_hex(8))
+                mine = Holder(socket.gethostname(), machine(), os.getpid(), time.time(), os.urandom(8).hex())
                 self._content = json.dumps(mine._asdict()).encode() + b"\n"
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, self._content, 0)

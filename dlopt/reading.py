@@ -7,12 +7,12 @@ a pipe or reads a device without an end, and no symbolic link shows a file of on
 from __future__ import annotations
 
 import json
-import os
-import stat
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from dlopt import plain_file
 
 DEEPEST = 50
 """Levels of lists and mappings inside each other; a run's configuration has about six."""
@@ -38,16 +38,12 @@ def printable(text: str) -> str:
 def opened(file: Path) -> BinaryIO:
     """A regular file, open for reading. FileNotFoundError where there is none, Unreadable for anything else."""
     try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # opening a pipe would wait
+        return plain_file.opened(file, links=False)
     except FileNotFoundError:
         raise
     except OSError as error:
         reason = "is a symbolic link" if file.is_symlink() else f"cannot be opened: {error.strerror or error}"
         raise Unreadable(file, reason) from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise Unreadable(file, "is no regular file")
-    return os.fdopen(descriptor, "rb")
 
 
 def content(file: Path, limit: int) -> bytes:
@@ -113,7 +109,7 @@ def lines(file: Path, longest: int, limit: int | None = None) -> Iterator[bytes 
     A last line without a newline is left out: whoever wrote it has not come to its end. limit: of the file's bytes.
     """
     with opened(file) as stream:
-        if limit is not None and os.fstat(stream.fileno()).st_size > limit:
+        if limit is not None and plain_file.size(stream) > limit:
             raise Unreadable(file, f"is larger than {limit} bytes")
         while part := stream.readline(longest + 1):
             if part.endswith(b"\n"):

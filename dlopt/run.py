@@ -278,20 +278,24 @@ class Run:
 
     def load(self, name: Literal["last", "best"]) -> dict[str, Any]:
         """A checkpoint's tensors and numbers; ValueError where the file is damaged."""
-        return _loaded(self.checkpoint(name))
+        from dlopt import tensor_file  # those who read no tensors do without it
+
+        return tensor_file.load(self.checkpoint(name), links=False)
 
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint that is whole; None where there is none, whole or damaged.
 
         Raises ValueError where all are damaged.
         """
+        from dlopt import tensor_file
+
         damaged: dict[Path, str] = {}
         for file in (self.checkpoint("last"), *self.older_checkpoints()):
             if file.exists():
                 try:
-                    return Checkpoint(file, _loaded(file), damaged)
+                    return Checkpoint(file, tensor_file.load(file, links=False), damaged)
                 except (ValueError, OSError) as error:
-                    damaged[file] = str(error)
+                    damaged[file] = f"{file.name} is damaged ({error})"
         if damaged:
             raise ValueError("; ".join(damaged.values()))
         return None
@@ -397,12 +401,6 @@ def _row(line: bytes) -> Row | None:
     numbers = all(v is None or (isinstance(v, (int, float)) and not isinstance(v, bool)) for v in row.values())
     known = isinstance(row.get("step"), int) and all(isinstance(row.get(k), (int, float)) for k in ("epoch", "seconds"))
     return row if numbers and known else None
-
-
-def _loaded(file: Path) -> dict[str, Any]:
-    import torch
-
-    return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _step_of(file: Path) -> int:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from io import BufferedReader
 from pathlib import Path
 
+from dlopt import memory, plain_file
 from dlopt.mistakes import Mistake, nearest
 from dlopt.parts import Data, Dataset
 
@@ -36,11 +39,34 @@ def _near(missing: Path) -> str:
     return nearest(missing.name, sorted(f.name for f in missing.parent.iterdir() if f.suffix == missing.suffix))
 
 
-def content(path: Path, key: str = "path") -> bytes:
+@contextlib.contextmanager
+def opened(path: Path, key: str = "path") -> Iterator[BufferedReader]:
+    """A file, open for reading; Mistake where it cannot be, or where it is a pipe or a device."""
     try:
-        return path.read_bytes()
+        stream = plain_file.opened(path)
     except OSError as error:
         raise Mistake(key, f"{path} cannot be read: {error.strerror or error}") from error
+    with stream:
+        yield stream
+
+
+def content(path: Path, key: str = "path") -> bytes:
+    """All of a file; Mistake where it cannot be read, or is larger than the memory that is free."""
+    with opened(path, key) as stream:
+        size = plain_file.size(stream)
+        hold(path, size, key)
+        try:
+            return stream.read(size)
+        except OSError as error:
+            raise Mistake(key, f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def hold(path: Path, needed: int, key: str = "path") -> None:
+    """Mistake where what a file holds needs so many bytes, and fewer are free."""
+    try:
+        memory.check(needed, str(path))
+    except memory.NotEnough as error:
+        raise Mistake(key, str(error)) from error
 
 
 def stamp(paths: Iterable[Path]) -> str:
@@ -58,7 +84,7 @@ def digest(paths: Iterable[Path]) -> str:
     """The SHA-256 of the files' contents: kept with a run, it tells later whether they are still the same."""
     sha = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as stream:
+        with plain_file.opened(path) as stream:
             while chunk := stream.read(1 << 20):
                 sha.update(chunk)
     return sha.hexdigest()

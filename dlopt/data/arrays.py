@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from dlopt import examples, source
+from dlopt import array_file, examples, memory, source, tensor_file
 from dlopt.examples import Chosen, Share
 from dlopt.mistakes import Mistake, nearest
 from dlopt.parts import Data, Dataset, Split
@@ -106,18 +104,19 @@ class Arrays(Data):
         file = files[0]
         if file.suffix == ".pt":
             return self._chosen(_tensors(file, self.inputs, self.target), file)
-        if file.suffix == ".npz":
-            with _numpy(file, "path") as stored:
-                return self._chosen(stored, file)
-        with _numpy(file, "path") as one, _numpy(files[1], "target") as other:
-            return {self.inputs: one, self.target: other}
+        with _opened(file, "path") as stream:
+            if file.suffix == ".npz":
+                return self._chosen(array_file.Arrays(stream), file)
+            inputs = array_file.array(stream)
+        with _opened(files[1], "target") as stream:
+            return {self.inputs: inputs, self.target: array_file.array(stream)}
 
     def _chosen(self, stored: Mapping[str, Any], file: Path) -> dict[str, np.ndarray]:
         for key, name in (("inputs", self.inputs), ("target", self.target)):
             if name not in stored:
                 raise Mistake(key, f"there is no array '{name}' in {file}{nearest(name, stored)}")
         names = (self.inputs, self.target, f"{self.inputs}_test", f"{self.target}_test")
-        return {name: _plain(stored, name, file) for name in names if name in stored}
+        return {name: _plain(stored[name], name, file) for name in names if name in stored}
 
     def _inputs(self, array: np.ndarray, name: str) -> np.ndarray:
         if array.dtype.kind not in "biuf":
@@ -194,31 +193,27 @@ class Arrays(Data):
 
 
 @contextmanager
-def _numpy(file: Path, key: str) -> Iterator[Any]:
-    """What a file of numpy holds: one array, or arrays by their names, read when they are asked for."""
+def _opened(file: Path, key: str) -> Iterator[BufferedReader]:
+    """A file of numpy; what is wrong with it becomes a mistake at the key."""
     begins = {".npz": b"PK", ".npy": b"\x93NUMPY"}[file.suffix]
-    with ExitStack() as opened:
+    with source.opened(file, key) as stream:
+        if stream.read(len(begins)) != begins:
+            raise Mistake(key, f"{file} is no {file.suffix} file, whatever its name says")
+        stream.seek(0)
         try:
-            stream = opened.enter_context(file.open("rb"))
-            if stream.read(len(begins)) != begins:
-                raise Mistake(key, f"{file} is no {file.suffix} file, whatever its name says")
-            stream.seek(0)
-            found = np.load(stream, allow_pickle=False)
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-            if isinstance(error, Mistake):
-                raise
-            raise Mistake(key, _unread(file, error)) from error
-        yield found
+            yield stream
+        except (array_file.Unreadable, memory.NotEnough, OSError) as error:
+            raise Mistake(key, f"{file}: {error}") from error
 
 
 def _tensors(file: Path, inputs: str, target: str) -> Mapping[str, Any]:
     try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, OSError, EOFError, KeyError) as error:
+        found = tensor_file.load(file)
+    except (tensor_file.Unreadable, OSError) as error:
+        said = getattr(error, "strerror", None) or error
         raise Mistake(
             "path",
-            f"{file} is damaged, or holds more than tensors, which alone are read; "
-            f"write it by torch.save({{'{inputs}': ..., '{target}': ...}}, ...)",
+            f"{file}: {said}; tensors are read as written by torch.save({{'{inputs}': ..., '{target}': ...}}, ...)",
         ) from error
     if isinstance(found, (tuple, list)) and len(found) == 2:
         return {inputs: found[0], target: found[1]}
@@ -227,24 +222,14 @@ def _tensors(file: Path, inputs: str, target: str) -> Mapping[str, Any]:
     raise Mistake("path", f"{file} must hold a dictionary or a pair of tensors, it holds a {type(found).__name__}")
 
 
-def _plain(stored: Mapping[str, Any], name: str, file: Path) -> np.ndarray:
-    try:
-        value = stored[name]
-        if isinstance(value, torch.Tensor):
-            value = value.detach().to_dense()
-            return (value.float() if value.dtype in (torch.bfloat16, torch.float16) else value).numpy()
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, TypeError) as error:
-        raise Mistake("path", _unread(file, error, name)) from error
+def _plain(value: Any, name: str, file: Path) -> np.ndarray:
+    if isinstance(value, torch.Tensor):
+        value = value.detach()
+        short = value.is_floating_point() and value.itemsize < 4  # some of these numpy does not know
+        return (value.float() if short else value).numpy()
     if not isinstance(value, np.ndarray):
         raise Mistake("path", f"{name} in {file} is a {type(value).__name__}, not a tensor")
     return value
-
-
-def _unread(file: Path, error: Exception, name: str = "") -> str:
-    if "pickle" in str(error):  # numpy's word for arrays of objects
-        return f"{name or 'it'} in {file} holds Python objects, which are not read: save it as numbers or as text"
-    said = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
-    return f"{file} cannot be read, or is damaged ({said})"
 
 
 def _check_finite(x: np.ndarray, array: np.ndarray, name: str, key: str) -> None:

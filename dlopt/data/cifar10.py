@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from dlopt import source
+from dlopt import memory, source
 from dlopt.cache import Arrays
 from dlopt.mistakes import Mistake
 from dlopt.official import Official
@@ -20,6 +20,8 @@ FOLDER = "cifar-10-batches-bin"
 BATCHES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
 RECORD = 1 + 3 * 32 * 32
 """Bytes of one example: its label, then the red, green and blue of its 32x32 pixels."""
+OTHERWISE = 1 << 26
+"""Bytes that an archive may hold beside the batches; in the official one there are some hundred."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class CIFAR10(Official):
         if not self.verify:
             return
         try:
-            with file.open("rb") as stream:
+            with source.opened(file) as stream:
                 found = hashlib.file_digest(stream, "sha256").hexdigest()
         except OSError as error:
             raise Mistake("path", f"{file} cannot be read: {error.strerror or error}") from error
@@ -85,20 +87,46 @@ class CIFAR10(Official):
 
 
 def _unpacked(archive: Path) -> dict[str, bytes]:
-    """The batches in an archive, by their names; nothing is written."""
-    found = {}
+    """The batches in an archive, by their names; nothing is written.
+
+    Its headers are read one by one, and what they speak of is passed over unless it is a batch: links, holes and long
+    names, which would be made room for, are none.
+    """
+    found: dict[str, bytes] = {}
+    left = OTHERWISE
     try:
-        with gzip.open(archive) as content, tarfile.open(fileobj=content, mode="r:") as members:
-            for member in members:
+        with source.opened(archive) as stream, gzip.GzipFile(fileobj=stream) as content:
+            while any(block := content.read(tarfile.BLOCKSIZE)):
+                member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+                size = max(0, member.size)  # the format has negative numbers too
                 folder, _, name = member.name.removeprefix("./").rpartition("/")
-                stream = members.extractfile(member) if folder == FOLDER and name in BATCHES else None
-                if stream is not None:
-                    found[name] = stream.read()
-            while content.read(1 << 20):  # to the end, where gzip's own checksum stands
-                pass
+                if member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and folder == FOLDER and name in BATCHES:
+                    if name in found:
+                        raise ValueError(f"{name} is twice in it")
+                    memory.check(size, name)
+                    found[name] = content.read(size)
+                    if len(found[name]) < size:
+                        raise EOFError(f"{name} ends early")
+                    size = 0
+                left -= _passed_over(content, min(size, left + 1))
+                _passed_over(content, -member.size % tarfile.BLOCKSIZE)
+                if left < 0:
+                    break
+            else:
+                left -= _passed_over(content, left + 1)  # to the end, where gzip's own checksum stands
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ValueError(f"the archive is damaged or cut off ({error})") from error
+    if left < 0:
+        raise ValueError(f"it holds more than {OTHERWISE} bytes beside the batches")
     return found
+
+
+def _passed_over(content: gzip.GzipFile, size: int) -> int:
+    """Read so many bytes, or fewer where the content ends; returns how many there were."""
+    left = size
+    while left and (chunk := content.read(min(left, 1 << 20))):
+        left -= len(chunk)
+    return size - left
 
 
 def _check_counts(records: np.ndarray, each: int) -> None:

@@ -202,7 +202,7 @@ REFUSED = {
     "nan in the target": ({"x": X, "y": NAN[:, 1]}, {}, "target", ["y: nan in row 3 (from 0)"]),
     "text inputs": ({"x": X.astype(str), "y": Y}, {}, "inputs", ["x must hold numbers, got text"]),
     "complex": ({"x": X + 1j, "y": Y}, {}, "inputs", ["complex"]),
-    "objects": ({"x": X, "y": np.array([{}] * 60)}, {}, "path", ["y in", "Python objects", "numbers or as text"]),
+    "objects": ({"x": X, "y": np.array([{}] * 60)}, {}, "path", ["y holds Python objects", "numbers or as text"]),
     "one class": ({"x": X, "y": Y * 0}, {}, "target", ["of one class, 0"]),
     "too few dimensions": ({"x": X[:, 0], "y": Y}, {}, "inputs", ["x has shape (60,)", "(N, features)"]),
     "a single number": ({"x": np.float32(3), "y": Y}, {}, "inputs", ["x has shape ()"]),
@@ -261,7 +261,7 @@ def test_damaged_files_are_said(tmp_path):
     (tmp_path / "my.npz").write_bytes(whole)
     refused(replace(PLAIN, path=str(tmp_path / "my.npz")).load, "path", "is no .npz file")
     (tmp_path / "x.npy").write_bytes(whole[:-1])
-    refused(replace(PLAIN, path=str(tmp_path / "x.npy"), target="x.npy").load, "path", "cannot be read, or is damaged")
+    refused(replace(PLAIN, path=str(tmp_path / "x.npy"), target="x.npy").load, "path", "needs 960 bytes; there are 959")
 
 
 class Anything:
