@@ -134,7 +134,7 @@ def test_nothing_is_left_behind_when_a_test_fails(tmp_path):
         job = server.start(ENDLESS, tmp_path, {"PYTHONPATH": TESTS})
         begun(job, tmp_path)
         pids = [ended.pid, job.pid, server._server.pid]
-        1 / 0
+        raise ZeroDivisionError
     assert all(gone(pid) for pid in pids)
     assert not server._folder.exists()
     assert server._server.returncode == 0
