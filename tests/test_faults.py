@@ -89,7 +89,7 @@ def test_a_run_goes_on_after_a_fault_in_any_operation(kind, experiment, undistur
 @pytest.fixture(scope="module")
 def begun(experiment, undisturbed, tmp_path_factory) -> Path:
     """A run that died after its second checkpoint, with rows that the checkpoint does not know."""
-    state, operations = undisturbed
+    _, operations = undisturbed
     at = [i for i, (name, path) in enumerate(operations) if (name, path.partition(os.sep)[2]) == LAST]
     folder = tmp_path_factory.mktemp("begun") / "run"
     disturbed(experiment, folder, at[2] - 2, "dies")

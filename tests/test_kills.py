@@ -26,10 +26,11 @@ from forked import Ended, Forks, Job
 from dlopt.run import Run
 
 TINY = (
-    "train", "-q", "data=digits", "data.train_size=200", "arch=mlp", "arch.widths=[16]", "batch_size=30", "steps=600",
+    "train", "-q", "data=digits", "data.train_size=200", "batch_size=30", "steps=600",
     "eval_every=2", "log_every=5", "checkpoint.every=7", "threads=1", "device=cpu", "hydra.run.dir=run",
 )  # fmt: skip
 """160 examples for training, six steps an epoch, the last of them smaller: checkpoints fall on every part of an epoch."""
+PERCEPTRON = ("arch=mlp", "arch.widths=[16]")
 SERIES = ("data=mnist1d", "augmentation=shift")
 CONFIGURATIONS = {
     "sgd": ("optimizer=sgd", "schedule=cosine", "regularization=l2"),
@@ -42,7 +43,7 @@ CONFIGURATIONS = {
     "torch_optim": ("optimizer=torch_optim", "optimizer.name=AdamW", "schedule=warmup", "schedule.then=step",
                     "regularization=dropout"),
     "series": (*SERIES, "optimizer=adam", "regularization=[dropout,l2]", "preprocess=standardize"),
-    "convolutions": (*SERIES, "arch=cnn", "arch.channels=[4,4]", "normalization=batch", "optimizer=momentum",
+    "convolutions": (*SERIES, "arch=cnn", "arch.channels=[4,4,4]", "normalization=batch", "optimizer=momentum",
                      "steps=200"),
     "stopped early": ("optimizer=adam", "optimizer.lr=0.03", "regularization=early_stopping",
                       "regularization.early_stopping.patience=8", "data.label_noise=0.2"),
@@ -53,6 +54,12 @@ CONFIGURATIONS = {
 TRAINING = ("before the first checkpoint", "between checkpoints", "while a checkpoint is written")
 """Where a kill can meet a run that trains."""
 PLACES = ("before the run", "at the start of a resumed run", *TRAINING, "after the end")
+
+
+def argv(name: str) -> list[str]:
+    """The command that begins a run of this configuration."""
+    keys = CONFIGURATIONS[name]
+    return [*TINY, *(() if "arch=cnn" in keys else PERCEPTRON), *keys]
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ class Reference:
 @cache
 def reference(name: str, forks: Forks, folder: Path) -> Reference:
     begun = time.monotonic()
-    ended = forks.run([*TINY, *CONFIGURATIONS[name]], folder)
+    ended = forks.run(argv(name), folder)
     assert ended.code == 0, ended.err
     run = Run(folder / "run")
     status = run.status
@@ -106,8 +113,7 @@ class Chain:
         """The next process: the run is begun, or gone on with where there is one."""
         exists = self.run.status_file.exists()
         self._former = self._beside()
-        argv = ["train", "-q", "resume=run"] if exists else [*TINY, *CONFIGURATIONS[self.name]]
-        return self.forks.start(argv, self.folder)
+        return self.forks.start(["train", "-q", "resume=run"] if exists else argv(self.name), self.folder)
 
     def ends(self, job: Job) -> Ended:
         ended = job.wait()
