@@ -43,12 +43,14 @@ class Ended:
     code     its exit code; of a process that a signal ended, the negative signal
     out, err what it wrote
     memory   bytes that it held at the most (those that it shared with the server included)
+    seconds  of the processor that it took
     """
 
     code: int
     out: str
     err: str
     memory: int
+    seconds: float
 
 
 class Job:
@@ -71,8 +73,8 @@ class Job:
         found = self._forks.ending(self.pid, timeout)
         if found is None:
             raise TimeoutError(f"process {self.pid} has not ended after {timeout} s")
-        code, memory = found
-        return Ended(code, self._out.read_text(errors="replace"), self._err.read_text(errors="replace"), memory)
+        out, err = (file.read_text(errors="replace") for file in (self._out, self._err))
+        return Ended(found["code"], out, err, found["memory"], found["microseconds"] / 1e6)
 
 
 class Forks:
@@ -80,7 +82,7 @@ class Forks:
 
     def __enter__(self) -> Forks:
         self._folder = Path(tempfile.mkdtemp(prefix="forks"))
-        self._endings: dict[int, tuple[int, int]] = {}
+        self._endings: dict[int, dict[str, int]] = {}
         self._buffer = b""
         self._count = 0
         self._server = subprocess.Popen(
@@ -131,8 +133,8 @@ class Forks:
         self._ask({"kill": pid, "signal": int(number)})
         self._answer("sent", time.monotonic() + PATIENCE)
 
-    def ending(self, pid: int, timeout: float) -> tuple[int, int] | None:
-        """The exit code and the peak memory of a process; None when it has not ended after so many seconds."""
+    def ending(self, pid: int, timeout: float) -> dict[str, int] | None:
+        """What the server says of a process that has ended; None when it has not after so many seconds."""
         deadline = time.monotonic() + timeout
         while pid not in self._endings and self._hear(deadline) is not None:
             pass
@@ -163,7 +165,7 @@ class Forks:
         line, _, self._buffer = self._buffer.partition(b"\n")
         message: dict[str, int] = json.loads(line)
         if "ended" in message:
-            self._endings[message["ended"]] = (message["code"], message["memory"])
+            self._endings[message["ended"]] = message
         return message
 
 
@@ -254,9 +256,10 @@ class Server:
                 return
             self.children.discard(pid)
             unit = 1 if sys.platform == "darwin" else 1024
-            code, memory = os.waitstatus_to_exitcode(status), usage.ru_maxrss * unit
+            spent = int(1e6 * (usage.ru_utime + usage.ru_stime))
             if options:
-                self.say(ended=pid, code=code, memory=memory)
+                code = os.waitstatus_to_exitcode(status)
+                self.say(ended=pid, code=code, memory=usage.ru_maxrss * unit, microseconds=spent)
 
     def say(self, **message: int) -> None:
         os.write(self.answers, json.dumps(message).encode() + b"\n")

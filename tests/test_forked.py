@@ -113,6 +113,19 @@ def test_two_at_once_know_nothing_of_each_other(forks, tmp_path):
     assert [Run(tmp_path / name / "run").config()["seed"] for name in "ab"] == [97, 98]
 
 
+def test_the_time_of_a_job_is_its_own(forks, tmp_path):
+    """That of the processor, which a longer run takes more of and the server's imports are no part of."""
+
+    def spent(epochs):
+        ended = forks.run(["train", "-q", *BLOBS, "threads=1", f"epochs={epochs}"], tmp_path, {"PYTHONPATH": TESTS})
+        assert ended.code == 0, ended.err
+        return ended.seconds
+
+    short, long, again = spent(1), spent(800), spent(1)
+    assert 0 < short < long
+    assert again < long
+
+
 def test_the_memory_of_a_job_is_its_own_peak(forks, tmp_path):
     """Data of 64 MB more are 64 MB more at the least, and not those of the job that ran before."""
 
