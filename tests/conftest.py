@@ -5,6 +5,7 @@ from pathlib import Path
 import mine
 import pytest
 import torch
+from forked import Forks
 
 from dlopt.config import resolvers
 
@@ -30,6 +31,13 @@ def _as_found() -> Iterator[None]:
     GlobalHydra.instance().clear()
     yield
     GlobalHydra.instance().clear()
+
+
+@pytest.fixture(scope="session")
+def forks(_own_cache: None) -> Iterator[Forks]:
+    """Real processes of dlopt, each in a fraction of a second; all of them end with the session."""
+    with Forks() as server:
+        yield server
 
 
 @pytest.fixture

@@ -1,0 +1,51 @@
+"""The final state of a run, all of it but the clock, in a form in which two runs can be compared bit for bit."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from dlopt.run import Run
+
+CLOCK = ("seconds", "steps_per_second", "peak_memory")
+"""What differs between two runs that are the same; so does every key below time/."""
+
+
+def final(run: Run) -> dict[str, Any]:
+    """Checkpoints, rows, summary and status, flat: a name -> a number, a text, or a tensor's type, shape and bytes."""
+    lines = run.metrics_file.read_text().split("\n")
+    assert lines.pop() == "", "the last line is whole"
+    rows = [json.loads(line) for line in lines]
+    steps = [row["step"] for row in rows]
+    assert steps == sorted(set(steps)), "no row is there twice"
+    found = {"status": run.status["status"], "rows": len(rows)}
+    for name, content in {
+        "last.pt": run.load("last"),
+        "best.pt": run.load("best"),
+        "summary": json.loads(run.summary_file.read_text()),
+        **{f"row {row['step']}": row for row in rows},
+    }.items():
+        found |= {f"{name}: {place}": leaf for place, leaf in leaves(content)}
+    return found
+
+
+def leaves(content: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """What lies in nested dictionaries and lists, and where, but for the clock's numbers."""
+    if isinstance(content, Mapping):
+        for key, value in content.items():
+            if key not in CLOCK and not str(key).startswith("time/"):
+                yield from leaves(value, f"{place}/{key}")
+    elif isinstance(content, (list, tuple)):
+        for i, value in enumerate(content):
+            yield from leaves(value, f"{place}/{i}")
+    elif isinstance(content, torch.Tensor):
+        raw = content.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        yield place, (content.dtype, tuple(content.shape), raw)
+    else:
+        yield place, content
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Names under which two runs differ, or that only one has; NaN equals itself."""
+    return [name for name in {**one, **other} if repr(one.get(name)) != repr(other.get(name))]

@@ -1,0 +1,188 @@
+"""Faults of the operating system below a folder, each at a chosen operation, in this process.
+
+Counted are the operations by which a program changes what lies on a disk: names (replace, rename, unlink, link, mkdir,
+rmdir), a file opened for writing (which may make or empty it), bytes written, truncation and fsync. Files that Python
+opens are counted where their buffers are handed to the operating system, so that what never left a buffer is not there.
+What a library writes by itself, without Python, is not seen.
+"""
+
+import builtins
+import errno
+import io
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+from unittest.mock import patch
+
+Kind = Literal["full", "broken", "half", "dies", "dies halfway"]
+"""full: no space left, once. broken: an input/output error, once. half: the system writes a part, as it says, and from
+then on there is no space. dies, dies halfway: the process ends before the operation, or in the middle of a write; nothing later happens."""
+KINDS: tuple[Kind, ...] = ("full", "broken", "half", "dies", "dies halfway")
+NAMES = ("replace", "rename", "unlink", "remove", "link", "symlink", "mkdir", "rmdir", "truncate")
+"""Operations of os whose first argument is a path, the last of them on open files too."""
+TAKING = ("open", "write", "mkdir", "link", "symlink")
+"""Operations that need space."""
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+class Died(BaseException):
+    """In place of the end of a process: nothing that it catches, and nothing that it still does, reaches the disk."""
+
+
+class Disk:
+    """What happens below a folder.
+
+    done   the operations before the fault, as (name, path), in order
+    met    whether the fault has happened
+    """
+
+    def __init__(self, folder: Path, number: int | None, kind: Kind) -> None:
+        self.folder = os.path.realpath(folder)
+        self.number, self.kind = number, kind
+        self.done: list[tuple[str, str]] = []
+        self.met = False
+        self.files: list[tuple[Any, Raw]] = []
+        self.descriptors: dict[int, str] = {}
+
+    def below(self, path: Any) -> bool:
+        """Whether a path, or what an open descriptor writes to, is the folder or lies in it."""
+        if isinstance(path, int):
+            return path in self.descriptors
+        place = os.path.realpath(os.fspath(path))
+        return place == self.folder or place.startswith(self.folder + os.sep)
+
+    def place(self, descriptor: int) -> str:
+        """The path of an open file; one that was opened for reading alone is a folder."""
+        opened = {raw.fileno(): raw.path for _, raw in self.files if not raw.closed} | self.descriptors
+        return opened.get(descriptor, self.folder)
+
+    def act(self, name: str, path: str, act: Callable[[], Any], half: Callable[[], Any] | None = None) -> Any:
+        """Do an operation, or what the fault makes of it; half is what it does in part."""
+        if self.met and self.kind.startswith("dies"):
+            raise Died(f"{name} {path}")
+        if self.met and self.kind == "half" and name in TAKING:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        if self.met or self.number is None or len(self.done) + 1 < self.number:
+            found = act()
+            self.done.append((name, os.path.relpath(path, self.folder)))
+            return found
+        self.met = True
+        if half is not None and self.kind in ("half", "dies halfway"):
+            found = half()
+            if self.kind == "half":
+                return found
+        if self.kind.startswith("dies"):
+            raise Died(f"{name} {path}")
+        number = errno.EIO if self.kind == "broken" else errno.ENOSPC
+        raise OSError(number, os.strerror(number), path)
+
+    def close(self) -> None:
+        """Close what was left open, as the end of a process does: what is in buffers is lost, locks are free."""
+        for _, raw in self.files:
+            raw.close()
+        for descriptor in self.descriptors:
+            CLOSE(descriptor)
+        self.files.clear()
+        self.descriptors.clear()
+
+
+class Raw(io.FileIO):
+    """A file below the folder, at the point where bytes leave Python."""
+
+    def __init__(self, disk: Disk, path: str, mode: str, opener: Any = None) -> None:
+        self.disk, self.path = disk, path
+        disk.act("open", path, lambda: io.FileIO.__init__(self, path, mode, opener=opener))
+
+    def write(self, data: Any) -> int:
+        content = bytes(data)
+        write = super().write
+        found: int = self.disk.act(
+            "write", self.path, lambda: write(content), lambda: write(content[: len(content) // 2])
+        )
+        return found
+
+    def truncate(self, size: int | None = None) -> int:
+        truncate = super().truncate
+        found: int = self.disk.act("truncate", self.path, lambda: truncate(size))
+        return found
+
+
+OPEN, OS_OPEN, OS_WRITE, CLOSE, FSYNC = io.open, os.open, os.write, os.close, os.fsync
+
+
+@contextmanager
+def faults(folder: Path, number: int | None, kind: Kind = "dies") -> Iterator[Disk]:
+    """Let the operation of this number (from 1; None: none) below a folder go wrong. At the end all files are closed.
+
+    The OSError or Died comes out of the block, unless the program under test has an answer to it.
+    """
+    disk = Disk(folder, number, kind)
+
+    def open_file(
+        file: Any, mode: str = "r", buffering: int = -1, encoding: str | None = None, errors: str | None = None,
+        newline: str | None = None, closefd: bool = True, opener: Any = None,
+    ) -> Any:  # fmt: skip
+        writes = set(mode) & set("wax+")
+        if not writes or isinstance(file, int) or not disk.below(file):
+            return OPEN(file, mode, buffering, encoding, errors, newline, closefd, opener)
+        raw = Raw(disk, os.fspath(file), mode.replace("b", "").replace("t", ""), opener)
+        made: Any = raw
+        if buffering != 0:
+            size = io.DEFAULT_BUFFER_SIZE if buffering in (-1, 1) else buffering
+            made = io.BufferedRandom(raw, size) if "+" in mode else io.BufferedWriter(raw, size)
+        if "b" not in mode:
+            made = io.TextIOWrapper(made, encoding, errors, newline, line_buffering=buffering == 1)
+        disk.files.append((made, raw))
+        return made
+
+    def open_descriptor(path: Any, flags: int, *rest: Any, **named: Any) -> int:
+        if not flags & WRITING or not disk.below(path):
+            return OS_OPEN(path, flags, *rest, **named)
+        place = os.fspath(path)
+        found: int = disk.act("open", place, lambda: OS_OPEN(path, flags, *rest, **named))
+        disk.descriptors[found] = place
+        return found
+
+    def write(descriptor: int, data: Any) -> int:
+        if descriptor not in disk.descriptors:
+            return OS_WRITE(descriptor, data)
+        half = bytes(data)[: len(data) // 2]
+        found: int = disk.act(
+            "write",
+            disk.descriptors[descriptor],
+            lambda: OS_WRITE(descriptor, data),
+            lambda: OS_WRITE(descriptor, half),
+        )
+        return found
+
+    def close(descriptor: int) -> None:
+        disk.descriptors.pop(descriptor, None)
+        CLOSE(descriptor)
+
+    def synced(descriptor: Any) -> None:
+        number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
+        disk.act("fsync", disk.place(number), lambda: FSYNC(number))
+
+    def named(name: str) -> Callable[..., Any]:
+        original = getattr(os, name)
+
+        def operation(path: Any, *rest: Any, **options: Any) -> Any:
+            if not disk.below(path):
+                return original(path, *rest, **options)
+            place = disk.descriptors[path] if isinstance(path, int) else os.fspath(path)
+            target = os.fspath(rest[0]) if name in ("replace", "rename", "link") else place
+            return disk.act(name, target, lambda: original(path, *rest, **options))
+
+        return operation
+
+    seams: dict[str, Any] = {"open": open_descriptor, "write": write, "close": close, "fsync": synced}
+    seams |= {name: named(name) for name in NAMES}
+    if hasattr(os, "fdatasync"):
+        seams["fdatasync"] = synced
+    with patch.multiple(os, **seams), patch.object(io, "open", open_file), patch.object(builtins, "open", open_file):
+        try:
+            yield disk
+        finally:
+            disk.close()
