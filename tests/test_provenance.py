@@ -127,6 +127,7 @@ def test_the_own_repository_is_told_once(where, tmp_path, monkeypatch):
 
 def test_a_package_that_is_installed_inside_a_repository_is_no_checkout(tmp_path, monkeypatch):
     folder = made(tmp_path / "thesis", {"a.py": b"1\n"})
+    write(folder / "env/site-packages/dlopt/provenance.py", b"1\n")
     monkeypatch.setattr(provenance, "__file__", str(folder / "env/site-packages/dlopt/provenance.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     (tmp_path / "empty").mkdir()
@@ -137,10 +138,10 @@ def test_a_package_that_is_installed_inside_a_repository_is_no_checkout(tmp_path
 def test_a_run_from_the_command_line_keeps_device_and_threads(here):
     from dlopt.cli import main
 
-    assert main(["train", *BLOBS, "epochs=1", "threads=1", "-q"]) == 0
+    assert main(["train", *BLOBS, "epochs=1", "threads=2", "-q"]) == 0
     machine = find().status["machine"]
     assert machine["device"] == torch.device(machine["device"]).type != "auto"
-    assert machine["threads"] == 1
+    assert machine["threads"] == 2
 
 
 def test_show_says_what_made_a_run(here, capsys, monkeypatch):
