@@ -129,7 +129,8 @@ class Lock:
 
     def __del__(self) -> None:
         if self._descriptor is not None:
-            os.close(self._descriptor)
+            with contextlib.suppress(OSError):
+                os.close(self._descriptor)
 
 
 def holder(folder: Path) -> Holder | None:

@@ -8,8 +8,10 @@ import torch
 
 from dlopt.run import Run
 
-CLOCK = ("seconds", "steps_per_second", "peak_memory")
-"""What differs between two runs that are the same; so does every key below time/."""
+CLOCK = ("seconds", "steps_per_second", "peak_memory", "logged")
+"""What differs between two runs that are the same, as does every key below time/; logged is a digest of such rows."""
+ROWS = ("row", "history")
+"""Rows that a checkpoint holds as JSON."""
 
 
 def final(run: Run) -> dict[str, Any]:
@@ -35,7 +37,9 @@ def leaves(content: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(content, Mapping):
         for key, value in content.items():
             if key not in CLOCK and not str(key).startswith("time/"):
-                yield from leaves(value, f"{place}/{key}")
+                yield from leaves(
+                    json.loads(value) if key in ROWS and isinstance(value, str) else value, f"{place}/{key}"
+                )
     elif isinstance(content, (list, tuple)):
         for i, value in enumerate(content):
             yield from leaves(value, f"{place}/{i}")

@@ -1,7 +1,6 @@
 """Whatever operation on the disk fails, or is the last of a process: the run goes on from there to the same bits."""
 
 import builtins
-import dataclasses
 import errno
 import io
 import os
@@ -14,10 +13,11 @@ import pytest
 import torch
 from bits import differences, final
 from faults import KINDS, Died, Disk, faults
-from helpers import blobs
+from helpers import blobs, resumed
 
 from dlopt.experiment import Experiment
-from dlopt.run import Run, runs
+from dlopt.finding import runs
+from dlopt.run import Run
 from dlopt.train import train
 
 RUN = (
@@ -45,10 +45,11 @@ def undisturbed(experiment, tmp_path_factory) -> tuple[dict[str, Any], list[tupl
 
 def trained(experiment: Experiment, folder: Path) -> dict[str, Any]:
     """Begin a run, or go on with the one that is there, as a new process does; its final state."""
-    exists = (folder / "status.json").exists()
-    run = Run.create(folder, again=exists)
-    settings = dataclasses.replace(experiment.settings, resume=str(folder) if exists else None)
-    (summary,) = train([dataclasses.replace(experiment, settings=settings)], [run])
+    if (folder / "status.json").exists():
+        summary, run = resumed(folder, experiment)
+    else:
+        run = Run.create(folder)
+        (summary,) = train([experiment], [run])
     assert summary["status"] == "done"
     return final(run)
 
@@ -69,7 +70,9 @@ def disturbed(experiment: Experiment, folder: Path, number: int, kind: Any) -> D
     for file in folder.glob("checkpoints/*.pt"):
         assert torch.load(file, weights_only=True)["step"] > 0, "what has a checkpoint's name is a whole one"
     if had or LAST in ((name, path.partition(os.sep)[2]) for name, path in disk.done):
-        assert run.checkpoint("last").exists(), "a checkpoint that was there stays until the next has its place"
+        assert run.newest() is not None, (
+            "a checkpoint that was there stays, under its step, until the next has its place"
+        )
     return disk
 
 

@@ -68,16 +68,20 @@ def _resumed(run: Run, arguments: Sequence[str], trust: bool) -> int:
         kept = OmegaConf.to_yaml(config).encode() if changed else None  # so that the next resume knows of them
         set_anew = [f"{key} {old} -> {new}" for key, (old, new) in changed.items()]
 
-        notices += _brought_back(run, checkpoint)  # from here on the directory changes
+        warnings = _brought_back(run, checkpoint)  # from here on the directory changes
         run.go_on(step, settings, set_anew, kept, device=experiment.settings.device, threads=experiment.threads)
         if status is None:
-            notices.append(f"{run.status_file.name} was damaged; it is written anew")
+            warnings.append(f"{run.status_file.name} was damaged; it is written anew")
         elif state is not None:
             different = provenance.differences(status, run.status)
             notices += [f"the same bits are not promised: {'; '.join(different)}"] if different else []
-        if not screen.quiet:
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        if checkpoint is None:
+            notices.append("it has no checkpoint yet, so it begins anew")
+        elif not screen.quiet:
             print(f"{as_typed(run.path)} goes on after step {step}")
-        with _logged(run, arguments):
+        with _logged(run, arguments, warnings):
             return run_one(experiment, run, notices, state=state)[0]
     finally:
         run.lock.release()
@@ -98,20 +102,20 @@ def _newest(run: Run, status: Mapping[str, Any] | None) -> Checkpoint | None:
 
 
 def _settings(status: Mapping[str, Any] | None, state: Mapping[str, Any] | None, config: Any) -> dict[str, Any]:
-    """Those that the run has had, from whichever file still tells of them."""
+    """Those that the run has had: a checkpoint's, which has a checksum, before those of its status."""
     from omegaconf import OmegaConf
 
     from dlopt.config.flat import settings_of
 
-    told = (status or {}).get("settings") or (state or {}).get("settings")
+    told = (state or {}).get("settings") or (status or {}).get("settings")
     return dict(told) if told else settings_of(OmegaConf.to_container(config), {})  # type: ignore[arg-type]
 
 
 def _brought_back(run: Run, checkpoint: Checkpoint | None) -> list[str]:
-    """Bring the directory back to a checkpoint, or to its beginning; returns what there is to say of it."""
+    """Bring the directory back to a checkpoint, or to its beginning; returns what was damaged in it."""
     if checkpoint is None:
         run.clear()
-        return ["it has no checkpoint yet, so it begins anew"]
+        return []
     step = checkpoint.content["step"]
     found = [f"{wrong}; it is put aside" for wrong in checkpoint.damaged.values()]
     if found:
@@ -125,7 +129,7 @@ def _brought_back(run: Run, checkpoint: Checkpoint | None) -> list[str]:
 
 
 @contextlib.contextmanager
-def _logged(run: Run, arguments: Sequence[str]) -> Iterator[None]:
+def _logged(run: Run, arguments: Sequence[str], warnings: Sequence[str]) -> Iterator[None]:
     """Log to the run's own file, as Hydra would have it."""
     handler = logging.FileHandler(run.log_file)
     handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
@@ -134,6 +138,8 @@ def _logged(run: Run, arguments: Sequence[str]) -> Iterator[None]:
     log.setLevel(logging.INFO)
     try:
         log.info("resume %s", " ".join(arguments))
+        for warning in warnings:
+            log.warning(warning)
         yield
     finally:
         log.removeHandler(handler)
