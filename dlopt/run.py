@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from dlopt import __version__, tensor_file
+from dlopt import __version__
 from dlopt.events import Bucket, Events
 
 Status = Literal["running", "done", "diverged", "failed", "interrupted"]
@@ -148,6 +148,8 @@ class Run:
 
     def load(self, name: Literal["last", "best"]) -> dict[str, Any]:
         """A checkpoint's tensors and numbers; nothing in the file is executed."""
+        from dlopt import tensor_file
+
         return tensor_file.load(self.checkpoint(name))
 
     def finish(self, status: Status, summary: Mapping[str, Any] | None = None, message: str = "") -> None:
