@@ -184,9 +184,7 @@ def test_bombs_take_no_memory_and_are_said_in_one_line(tmp_path):
         commands.append(["data=arrays", f"data.path={file}"])
     for name, option, table in (
         ("zeros behind the images", "mnist", IMAGES),
-        ("zeros as images", "fashion_mnist", IMAGES),
         ("a long name", "cifar10", PHOTOGRAPHS),
-        ("zeros behind the batches", "cifar10", PHOTOGRAPHS),
     ):
         folder = tmp_path / name.replace(" ", "_")
         folder.mkdir()
