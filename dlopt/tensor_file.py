@@ -22,8 +22,6 @@ from typing import Any
 from dlopt import memory, plain_file, tensor_pickle
 from dlopt.tensor_pickle import Unreadable
 
-__all__ = ["Unreadable", "load"]
-
 LONGEST_PICKLE = 1 << 26
 """Bytes. The pickle of a network of ten thousand tensors, with an optimizer's state, has some 5 MB."""
 CHUNK = 1 << 18

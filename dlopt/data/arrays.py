@@ -29,7 +29,8 @@ class Arrays(Data):
     Inputs are features (N, features), series (N, channels, length) or images (N, channels, height, width). uint8 is
     scaled to 0..1; anything else is taken as it is, as float32. Targets are (N,), or (N, outputs) for numbers. Classes
     may be any integers or text; they are counted from 0 in sorted order. Files are read as data alone: Python objects
-    in them are refused.
+    in them are refused, and arrays for which there is not enough memory. Tensors of a .pt are dense, and each has its
+    numbers once: of one that was expanded save the .clone().
 
     path            an .npz of named arrays; a .pt with a dictionary of tensors, or a pair of them; or an .npy, which is
                     the inputs alone

@@ -1,0 +1,228 @@
+"""Data that somebody else made: nothing in it is run or written, and no more memory is taken than there is."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import FILES, cifar_archive, cifar_batches, files_for, named, refused
+from hostile_files import (
+    ARRAYS,
+    GIGABYTE,
+    HARMLESS,
+    IMAGES,
+    LARGE,
+    PAYLOADS,
+    PHOTOGRAPHS,
+    TENSORS,
+    header,
+    npy,
+    npz,
+    payload,
+)
+
+from dlopt import memory, source
+from dlopt.cli import main
+from dlopt.data.table import Table
+
+PLAIN = named("data", "arrays")
+TABLE = Table(
+    path=None, train_size=None, label_noise=0.0, drop_last=False,
+    target="y", drop=[], categorical=[], missing="refuse", delimiter="auto", test_fraction=0.2, kind="auto", standardize_target=True,
+)  # fmt: skip
+LITTLE = 100_000_000
+"""Bytes that are free in these tests."""
+
+
+@pytest.fixture(autouse=True)
+def _little_memory(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(memory, "available", lambda: LITTLE)
+    source.forget()
+
+
+def official(option, folder):
+    return named("data", option, path=str(folder), url=None, verify=False)
+
+
+# ------------------------------------------------------------------------------------------------ refused
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_hostile_arrays_are_refused(name, tmp_path):
+    write, said = ARRAYS[name]
+    file = write(tmp_path / "my.npz")
+    assert file.stat().st_size < 2_000_000
+    refused(replace(PLAIN, path=str(file)).load, "path", "my.npz", said)
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_hostile_tensors_are_refused(name, tmp_path):
+    write, said = TENSORS[name]
+    write(tmp_path / "my.pt")
+    refused(replace(PLAIN, path=str(tmp_path / "my.pt")).load, "path", "my.pt", said)
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_hostile_images_are_refused(name, tmp_path):
+    write, said = IMAGES[name]
+    refused(official("mnist", write(tmp_path)).load, "path", "train-images", said)
+
+
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
+def test_hostile_archives_of_photographs_are_refused(name, tmp_path):
+    write, said = PHOTOGRAPHS[name]
+    refused(official("cifar10", write(tmp_path)).load, "path", "cifar-10-binary.tar.gz", said)
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_is_no_batch_is_neither_read_nor_written(name, tmp_path):
+    HARMLESS[name](tmp_path)
+    before = {p for p in tmp_path.parent.rglob("*") if "cache" not in p.parts}
+    assert len(official("cifar10", tmp_path).load().train) == 100
+    assert {p for p in tmp_path.parent.rglob("*") if "cache" not in p.parts} == before
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+@pytest.mark.parametrize("form", [".npz", ".npy", ".pt"])
+def test_nothing_in_data_is_called(name, form, tmp_path):
+    canary, file = tmp_path / "canary", tmp_path / f"my{form}"
+    objects = np.array([payload(name, canary)] * 4, object)
+    if form == ".pt":
+        torch.save({"x": torch.zeros(4, 2), "y": objects}, file)
+    elif form == ".npz":
+        np.savez(file, x=objects, y=np.arange(4))
+    else:
+        np.save(file, objects, allow_pickle=True)
+    refused(replace(PLAIN, path=str(file), target=file.name if form == ".npy" else "y").load, "path", file.name)
+    assert not canary.exists()
+
+
+def test_a_table_of_a_gigabyte_is_refused_where_less_is_free(tmp_path):
+    file = tmp_path / "my.csv"
+    file.touch()
+    os.truncate(file, GIGABYTE)
+    refused(replace(TABLE, path=str(file)).load, "path", "my.csv needs 1,074 MB of memory, and 100 MB are free")
+    os.truncate(file, LITTLE // 5)
+    refused(replace(TABLE, path=str(file)).load, "path", "my.csv needs 120 MB of memory")
+
+
+def test_a_table_of_many_small_cells_is_refused_where_less_is_free(tmp_path):
+    file = tmp_path / "my.csv"
+    file.write_text("x,y\n" + "1,2\n" * 450_000)
+    refused(replace(TABLE, path=str(file)).load, "path", "my.csv needs 117 MB of memory")
+
+
+def test_a_long_cell_is_refused(tmp_path):
+    (tmp_path / "my.csv").write_text("x,y\n1," + "2" * 1_000_000 + "\n")
+    refused(replace(TABLE, path=str(tmp_path / "my.csv")).load, "path", "line 2", "field")
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "zeros without end"])
+@pytest.mark.parametrize("option", sorted(FILES))
+def test_what_is_no_file_is_not_waited_for(option, kind, tmp_path):
+    files_for(option, tmp_path)
+    (first,) = tmp_path.glob({"arrays": "my.npz", "table": "my.csv", "cifar10": "cifar*"}.get(option, "train-labels*"))
+    first.unlink()
+    os.mkfifo(first) if kind == "a pipe" else first.symlink_to("/dev/zero")
+    data = official(option, tmp_path) if option in ("mnist", "fashion_mnist", "cifar10") else None
+    data = data or replace(PLAIN if option == "arrays" else TABLE, path=str(first))
+    refused(data.load, "path", first.name)
+
+
+def test_a_pipe_among_unpacked_batches_is_not_waited_for(tmp_path):
+    place = tmp_path / "cifar-10-batches-bin"
+    place.mkdir()
+    os.mkfifo(place / "data_batch_1.bin")
+    refused(official("cifar10", tmp_path).load, "path", "data_batch_1.bin cannot be read: it is a folder, a pipe")
+
+
+def test_a_cached_file_that_is_too_large_is_made_anew(tmp_path):
+    cifar_archive(tmp_path, cifar_batches())
+    expected = official("cifar10", tmp_path).load()
+    (kept,) = (tmp_path / "cache" / "dlopt").iterdir()
+    with np.load(kept) as stored:
+        made_of = stored["made_of"]
+    npz(kept, made_of=npy(made_of), x=header(f"({LARGE},)", "|u1") + bytes(LARGE))
+    source.forget()
+    with pytest.warns(UserWarning, match="made anew"):
+        assert torch.equal(official("cifar10", tmp_path).load().train.inputs, expected.train.inputs)
+
+
+# ------------------------------------------------------------------------------------------------ the process
+
+CHILD = """
+import json, sys
+from dlopt import memory
+free = memory.available
+memory.available = lambda: min(100_000_000, free())
+from dlopt.cli import main
+for words in json.loads(sys.argv[1]):
+    code = main(["train", "arch=linear", "device=cpu", "threads=1", *words])
+    print(code, memory._status("VmHWM"))
+"""
+
+
+def test_bombs_take_no_memory_and_are_said_in_one_line(tmp_path):
+    """Beside data that the same process refuses for a wrong name."""
+    (tmp_path / "my.csv").write_text("x,y\n1,2\n")
+    commands = [["data=table", f"data.path={tmp_path / 'my.csv'}", "data.target=z"]]
+    for name, table in (
+        ("zeros", ARRAYS),
+        ("a long header", ARRAYS),
+        ("compressed zeros", TENSORS),
+        ("one number as terabytes", TENSORS),
+    ):
+        file = tmp_path / f"{name.replace(' ', '_')}{'.npz' if table is ARRAYS else '.pt'}"
+        table[name][0](file)
+        commands.append(["data=arrays", f"data.path={file}"])
+    for name, option, table in (
+        ("zeros behind the images", "mnist", IMAGES),
+        ("a long name", "cifar10", PHOTOGRAPHS),
+    ):
+        folder = tmp_path / name.replace(" ", "_")
+        folder.mkdir()
+        table[name][0](folder)
+        commands.append([f"data={option}", f"data.path={folder}", "data.verify=false", "data.url=null"])
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, json.dumps(commands)], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    codes, peaks = zip(*(map(int, line.split()) for line in done.stdout.splitlines()), strict=True)
+    assert codes == (2,) * len(commands)
+    assert max(peaks) < peaks[0] + LARGE / 4
+    assert done.stderr.count("data.path") == len(commands) - 1
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
+# ------------------------------------------------------------------------------------------------ honest
+
+
+def test_large_honest_files_are_read(tmp_path, monkeypatch):
+    """Compressed a thousand to one, and as large as a tenth of what is free."""
+    monkeypatch.setattr(memory, "available", lambda: LARGE)
+    x = np.zeros((1_000_000, 8), np.float32)
+    np.savez_compressed(tmp_path / "my.npz", x=x, y=np.arange(len(x)) % 2)
+    assert replace(PLAIN, path=str(tmp_path / "my.npz")).load().shape == (8,)
+    torch.save({"x": torch.from_numpy(x), "y": torch.arange(len(x)) % 2}, tmp_path / "my.pt")
+    assert replace(PLAIN, path=str(tmp_path / "my.pt")).load().shape == (8,)
+
+
+def test_zeros_may_follow_a_compressed_file(tmp_path):
+    files_for("mnist", tmp_path)
+    file: Path = tmp_path / "train-images-idx3-ubyte.gz"
+    file.write_bytes(gzip.compress(gzip.decompress(file.read_bytes())) + bytes(1000))
+    assert len(official("mnist", tmp_path).load().train) == 80
+
+
+def test_a_command_ends_with_2(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = ARRAYS["a header of terabytes"][0](tmp_path / "my.npz")
+    assert main(["train", "data=arrays", f"data.path={file}", "arch=linear"]) == 2
+    assert "data.path" in capsys.readouterr().err
