@@ -116,6 +116,8 @@ class Forks:
         """`dlopt ARGV` in a folder, with these variables added to the environment."""
         self._count += 1
         out, err = (self._folder / f"{self._count}.{name}" for name in ("out", "err"))
+        out.touch()  # a job may be killed before it has opened them
+        err.touch()
         self._ask({"argv": list(argv), "cwd": str(cwd), "env": dict(env or {}), "out": str(out), "err": str(err)})
         return Job(self, self._answer("started", time.monotonic() + PATIENCE), out, err)
 

@@ -89,6 +89,15 @@ def test_a_job_is_killed(number, forks, tmp_path):
     assert Run(tmp_path / "run").dead
 
 
+def test_a_job_is_killed_before_it_has_done_anything(forks, tmp_path):
+    for _ in range(20):
+        job = forks.start(ENDLESS, tmp_path, {"PYTHONPATH": TESTS})
+        job.kill()
+        ended = job.wait()
+        assert (ended.code, ended.out, ended.err) == (-signal.SIGKILL, "", "")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_signal_finds_the_handlers_of_a_fresh_process(forks, tmp_path):
     """SIGTERM at once: the child dies of it, wherever it is, and says nothing; later dlopt's own handler hears it."""
     job = forks.start(ENDLESS, tmp_path, {"PYTHONPATH": TESTS})

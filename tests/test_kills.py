@@ -46,7 +46,7 @@ CONFIGURATIONS = {
     "convolutions": (*SERIES, "arch=cnn", "arch.channels=[4,4,4]", "normalization=batch", "optimizer=momentum",
                      "steps=200"),
     "stopped early": ("optimizer=adam", "optimizer.lr=0.03", "regularization=early_stopping",
-                      "regularization.early_stopping.patience=8", "data.label_noise=0.2"),
+                      "regularization.early_stopping.patience=25", "data.label_noise=0.2"),
     "no validation": ("optimizer=rmsprop", "validation.fraction=0", "normalization=batch", "schedule=exponential"),
     "instruments": ("optimizer=nesterov", "precision=float64", "diagnostic=[gradients,activations,histograms]",
                     "diagnostic.gradients.every=3", "diagnostic.histograms.every=11", "steps=300"),
