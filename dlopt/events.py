@@ -26,7 +26,7 @@ class Events:
 
     def __init__(self, folder: Path, after: int | None = None) -> None:
         """after: the step from which a resumed run goes on; readers then drop what older files hold of later steps."""
-        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -35,11 +35,9 @@ class Events:
         self._file = (folder / name).open("wb")
         self._records = RecordWriter(self._file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        if after is not None:
-            from tensorboard.compat.proto.event_pb2 import SessionLog
-
-            start = SessionLog(status=SessionLog.START)
-            self._write(Event(wall_time=time.time(), step=after + 1, session_log=start))
+        # From the first file on: TensorBoard drops nothing for the first start that it meets, which it takes for the run's.
+        start = SessionLog(status=SessionLog.START)
+        self._write(Event(wall_time=time.time(), step=(after or 0) + 1, session_log=start))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         found = [self._summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
