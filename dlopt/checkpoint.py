@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from dlopt.training import Training
 from dlopt.weights import tied_names
 
+STATE = ("step", "evaluations", "model", "state", "average", "best", "best_step", "window", "diagnostics")
+"""What of a last checkpoint decides how the run goes on."""
 FORMAT = 2
 """Of the content; another number is another form, which is refused."""
 
@@ -51,6 +53,22 @@ def mismatch(content: Mapping[str, Any], network: nn.Module) -> str | None:
         if a != b:
             return f"the checkpoint is of another network: {name} {said(a)} in it, and {said(b)} in the network"
     return None
+
+
+def differing(one: Any, other: Any, place: str = "") -> Iterator[str]:
+    """Where nested dictionaries and lists of tensors and numbers differ, bit for bit; NaN equals itself."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping) and one.keys() == other.keys():
+        for key in one:
+            yield from differing(one[key], other[key], f"{place}/{key}")
+    elif isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)) and len(one) == len(other):
+        for i, pair in enumerate(zip(one, other, strict=True)):
+            yield from differing(*pair, f"{place}/{i}")
+    elif isinstance(one, Tensor) and isinstance(other, Tensor):
+        alike = (one.dtype, one.shape) == (other.dtype, other.shape)
+        if not alike or not torch.equal(*(x.contiguous().reshape(-1).view(torch.uint8) for x in (one, other))):
+            yield place
+    elif repr(one) != repr(other):
+        yield place
 
 
 def restore(training: Training, content: Mapping[str, Any]) -> None:

@@ -35,7 +35,7 @@ class Events:
         self._file = (folder / name).open("wb")
         self._records = RecordWriter(self._file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        # From the first file on: TensorBoard drops nothing for the first start that it meets, which it takes for the run's.
+        # From the first file on: TensorBoard drops nothing for the first start that it meets.
         start = SessionLog(status=SessionLog.START)
         self._write(Event(wall_time=time.time(), step=(after or 0) + 1, session_log=start))
 

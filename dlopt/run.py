@@ -97,9 +97,10 @@ class Run:
         """The older checkpoint after so many steps."""
         return self.path / "checkpoints" / f"step-{step:08d}.pt"
 
-    def older_checkpoints(self) -> list[Path]:
-        """The newest first."""
-        return sorted((self.path / "checkpoints").glob("step-????????*.pt"), key=_step_of, reverse=True)
+    def older_checkpoints(self) -> dict[int, Path]:
+        """Those before the last, by their steps; the newest first."""
+        found = {_step_of(file): file for file in (self.path / "checkpoints").glob("step-*.pt")}
+        return {step: found[step] for step in sorted(found, reverse=True) if step >= 0}
 
     def patch(self, name: str, content: bytes) -> Path:
         """Where the uncommitted changes of a repository lie: each process of a run may have had others."""
@@ -255,7 +256,7 @@ class Run:
 
     def clear(self) -> None:
         """Drop rows, events and checkpoints, to begin anew in the same directory."""
-        checkpoints = (self.checkpoint("last"), self.checkpoint("best"), *self.older_checkpoints())
+        checkpoints = (self.checkpoint("last"), self.checkpoint("best"), *self.older_checkpoints().values())
         for file in (self.metrics_file, self.summary_file, *checkpoints):
             file.unlink(missing_ok=True)
         for file in self.path.glob("events.out.tfevents.*"):
@@ -273,7 +274,7 @@ class Run:
             torch.save(content, stream)
         if name == "last":
             self._saved = step
-            for old in self.older_checkpoints()[keep - 1 :]:
+            for old in list(self.older_checkpoints().values())[keep - 1 :]:
                 old.unlink()
 
     def load(self, name: Literal["last", "best"]) -> dict[str, Any]:
@@ -290,7 +291,7 @@ class Run:
         from dlopt import tensor_file
 
         damaged: dict[Path, str] = {}
-        for file in (self.checkpoint("last"), *self.older_checkpoints()):
+        for file in (self.checkpoint("last"), *self.older_checkpoints().values()):
             if file.exists():
                 try:
                     return Checkpoint(file, tensor_file.load(file, links=False), damaged)
@@ -338,10 +339,10 @@ class Run:
         return reading.json_object(self.status_file, reading.SMALL)
 
     def status_or_none(self) -> dict[str, Any] | None:
-        """The status, or None where its file is damaged."""
+        """The status, or None where its file is damaged, or not there."""
         try:
             return self.status
-        except ValueError:
+        except (ValueError, FileNotFoundError):
             return None
 
     @property
@@ -404,8 +405,9 @@ def _row(line: bytes) -> Row | None:
 
 
 def _step_of(file: Path) -> int:
+    """The steps of an older checkpoint, by its name; -1 for a file of another kind, such as a damaged one."""
     digits = file.stem.removeprefix("step-")
-    return int(digits) if digits.isdigit() else -1
+    return int(digits) if digits.isdecimal() else -1
 
 
 def _aside(file: Path) -> Path:

@@ -11,6 +11,8 @@ COMMANDS = {
     "runs": "dlopt.cli.runs:runs",
     "show": "dlopt.cli.show:show",
     "evaluate": "dlopt.cli.evaluate:evaluate",
+    "verify": "dlopt.cli.verify:verify",
+    "rerun": "dlopt.cli.rerun:rerun",
     "tensorboard": "dlopt.cli.tensorboard:tensorboard",
     "completion": "dlopt.cli.completion:completion",
 }
@@ -33,6 +35,10 @@ Look
   dlopt show [RUN]                               one run: settings, curves, results; the newest by default
   dlopt evaluate [RUN]                           a checkpoint on a split or on other data, class by class
   dlopt tensorboard [DIR|RUN]                    curves, in a browser
+
+Check
+  dlopt verify [RUN]                             makes a part of a run again: is it the same, bit for bit?
+  dlopt rerun [RUN]                              does the whole again, beside it, and compares the curves
 
   dlopt completion bash|zsh                      completion by the tab key: eval "$(dlopt completion bash)"
   dlopt --version

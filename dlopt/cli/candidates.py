@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 
 TAKES = {
     "train": "OVERRIDE... --multirun -m --quiet -q --help -h --cfg job|hydra|all --resolve --config-dir DIR"
-    " --info all|config|defaults|defaults-tree|plugins|searchpath --hydra-help",
+    " --info all|config|defaults|defaults-tree|plugins|searchpath --hydra-help --trust",
     "list": "GROUP OPTION --help",
     "show": "RUN --all --png FILE --help",
     "runs": "SWEEP|DIR --where OVERRIDE --sort METRIC|KEY --reverse --over KEY --across KEY --columns METRIC|KEY --all"
     " --csv --markdown --png FILE --help",
-    "evaluate": "RUN --split train|val|test|all --checkpoint best|last --data DATA|FILE --device auto|cpu|cuda"
+    "evaluate": "RUN --split train|val|test|all --checkpoint best|last|STEP --data DATA|FILE --device auto|cpu|cuda"
     " --png FILE --trust --quiet -q --help",
+    "verify": "RUN --from STEP --to STEP --all --trust --quiet -q --help",
+    "rerun": "RUN --trust --quiet -q --help",
     "tensorboard": "RUN|DIR --help",
     "completion": "bash|zsh --help",
 }
@@ -117,6 +119,17 @@ def sweeps(word: str, line: Line) -> list[str]:
     return (_beginning(word, ["last"]) if known else []) + _beginning(word, known)[:MOST_RUNS]
 
 
+def steps(word: str, line: Line) -> list[str]:
+    """The kept checkpoints of the run on the line, by their steps."""
+    from dlopt.finding import RunNotFound, find
+
+    named = [w for flag, w in pairwise(["", *line.before]) if not w.startswith("-") and not flag.startswith("--")]
+    try:
+        return _beginning(word, map(str, sorted(find(*named[:1]).older_checkpoints())))
+    except RunNotFound:
+        return []
+
+
 def data_sets(word: str, line: Line) -> list[str]:
     return _beginning(word, paths.options("data"))
 
@@ -178,6 +191,7 @@ KINDS: dict[str, Callable[[str, Line], Iterable[str]]] = {
     "SWEEP": sweeps,
     "DATA": data_sets,
     "METRIC": metrics,
+    "STEP": steps,
     "DIR": folders,
     "FILE": files,
     "GROUP": groups,

@@ -6,11 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from dlopt.cli.places import as_typed, report
 from dlopt.config import paths
-from dlopt.finding import RunNotFound, find
 from dlopt.run import Run
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ EPILOG = """\
   dlopt evaluate                                  the last run, its best weights, on its test split
   dlopt evaluate mlp-sgd --split val              another run, by a part of its name
   dlopt evaluate last --checkpoint last --png     at the last weights; draws the confusion matrix
+  dlopt evaluate last --checkpoint 300            at those after 300 steps, where checkpoint.keep has kept them
   dlopt evaluate last --data more.npz             on every example of another file, read as the run's own was
   dlopt evaluate last --data fashion_mnist        on another data set of the same shape
 
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     taken.add_argument("run", nargs="?", default="last", metavar="RUN", help="`last`, a directory, a part of its name")
     taken.add_argument("--split", choices=SPLITS, default="test", help="default test; all: every example there is")
-    taken.add_argument("--checkpoint", choices=("best", "last"), default="best", help="default best")
+    taken.add_argument("--checkpoint", default="best", metavar="best|last|STEP", help="default best")
     taken.add_argument("--data", action="append", default=[], metavar="OPTION|FILE|KEY=VALUE",
                         help="other data: a data set by name, another file, or keys such as data.path=...")  # fmt: skip
     taken.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
@@ -54,32 +54,24 @@ def evaluate(argv: Sequence[str]) -> int:
     """The command; returns the exit code."""
     given = parser().parse_args(argv)
     from dlopt import screen
-    from dlopt.config.problems import ConfigError, named
-    from dlopt.reading import printable
+    from dlopt.cli.opening import opened
 
     screen.quiet = given.quiet
-    try:
-        run = find(given.run)
-        experiment, content, name = _opened(run, given)
-        split = _split(experiment, given)
-    except RunNotFound as error:
-        print(f"dlopt evaluate: {error}", file=sys.stderr)
-        return 2
-    except ConfigError as error:
-        print(f"dlopt evaluate: {error.text('it cannot be evaluated')}", file=sys.stderr)
-        return 2
-    except Exception as error:  # a damaged file fails in a dozen ways
-        print(f"dlopt evaluate: {as_typed(run.path)} cannot be read ({printable(named(error))})", file=sys.stderr)
-        return 2
+    outcome = "it cannot be evaluated"
+    return opened("dlopt evaluate", given.run, lambda run: _evaluated(run, given), trust=given.trust, outcome=outcome)
+
+
+def _evaluated(run: Run, given: Any) -> int:
+    from dlopt.metrics import number
+
+    experiment, content, name = _opened(run, given)
+    split = _split(experiment, given)
     outputs, targets, found = _predicted(experiment, content, split, f"{given.split} split")
-    step = content.get("step")
-    title = f"{as_typed(run.path)}, {name} checkpoint (step {step})"
+    title = f"{as_typed(run.path)}, {name} checkpoint (step {content['step']})"
     whole = given.split == "all" or (bool(given.data) and split.inputs is experiment.train.inputs)
     said = "all examples" if whole else f"{given.split} split"
     of = f" of --data {' '.join(given.data)}" if given.data else ""
     print(f"{title}\n{said}{of}, {len(targets):,} examples\n")
-    from dlopt.metrics import number
-
     print("  ".join(f"{name} {number(value)}" for name, value in found.items()))
     return _detailed(experiment, outputs, targets, given, run, f"{title}, {said}")
 
@@ -93,15 +85,7 @@ def _opened(run: Run, given: Any) -> tuple[Experiment, dict[str, Any], str]:
     from dlopt.config.data import Fitted
     from dlopt.config.problems import ConfigError
 
-    name: Literal["best", "last"] = given.checkpoint
-    if not run.checkpoint(name).exists():
-        other: Literal["best", "last"] = "last" if name == "best" else "best"
-        if not run.checkpoint(other).exists():
-            raise ConfigError([("run", f"{as_typed(run.path)} has no checkpoint yet: it was not trained to its end")])
-        if name == "last":
-            raise ConfigError([("--checkpoint", f"{as_typed(run.path)} has no last checkpoint; use best")])
-        name = other  # a run without an evaluation has none that is best
-    content = run.load(name)
+    content, name = _checkpoint(run, given.checkpoint)
     # Nothing is trained: what only training asks for is not looked at.
     fresh = {"resume": None, "device": given.device, "batch_size": "full", "threads": "auto", "compile": False}
     config: Any = OmegaConf.merge(reopen.configuration(run, trust=given.trust), fresh)
@@ -116,6 +100,41 @@ def _opened(run: Run, given: Any) -> tuple[Experiment, dict[str, Any], str]:
     experiment, _ = build(config, [], fitted)
     reopen.check(content, experiment, "--data" if given.data else "run", same_data=not given.data)
     return experiment, content, name
+
+
+def _checkpoint(run: Run, wanted: str) -> tuple[dict[str, Any], str]:
+    """The content of a checkpoint, and what it is called: best, last, or the number of its steps.
+
+    A run without an evaluation has none that is best, and its last one is taken. The last holds the best weights too.
+    """
+    from dlopt.config.problems import ConfigError
+    from dlopt.mistakes import listed
+    from dlopt.tensor_file import load
+
+    kept = {str(step): file for step, file in run.older_checkpoints().items()}
+    if wanted in kept:
+        return load(kept[wanted]), "kept"
+    if wanted not in ("best", "last"):
+        known = listed(["best", "last", *kept])
+        raise ConfigError([("--checkpoint", f"{as_typed(run.path)} has none after step {wanted}; it has {known}")])
+    damaged: list[str] = []
+    if wanted == "best" and run.checkpoint("best").exists():
+        try:
+            return run.load("best"), wanted
+        except ValueError as error:
+            damaged = [f"best.pt is damaged ({error})"]
+    newest = run.newest()
+    if newest is None and run.checkpoint("best").exists():
+        said = f"; {damaged[0]}" if damaged else "; use best"
+        raise ConfigError([("--checkpoint", f"{as_typed(run.path)} has no last checkpoint{said}")])
+    if newest is None:
+        raise ConfigError([("run", f"{as_typed(run.path)} has no checkpoint yet: it was not trained to its end")])
+    for said in (*damaged, *newest.damaged.values()):
+        print(f"warning: {said}; the newest whole one is taken", file=sys.stderr)
+    content = newest.content
+    if wanted == "best" and content["best_step"] is not None:
+        return content | {"model": content["best"], "step": content["best_step"]}, wanted
+    return content, "last"
 
 
 def _other_data(config: Any, said: Sequence[str]) -> None:

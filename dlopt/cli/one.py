@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dlopt.cli.places import as_typed
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from dlopt.cli.progress import Stage
     from dlopt.experiment import Experiment
     from dlopt.run import Run
+    from dlopt.watch import Watch
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -48,10 +50,9 @@ def run_one(
         if not screen.quiet:
             print(f"note: {notice}", file=sys.stderr)
     progress = Progress(title or as_typed(path), sweep)
-    before = {s: signal.signal(s, _stopper(progress)) for s in STOPPING}
     try:
         log.info("start in %s", run.path)
-        with progress:
+        with stoppable(progress), progress:
             (summary,) = run_loop([experiment], [run], progress, state)
     except KeyboardInterrupt:
         print("stopped at once; what the last checkpoint does not hold is lost", file=sys.stderr)
@@ -69,20 +70,38 @@ def run_one(
         if sweep:
             sweep.end(title, as_typed(path), "failed", {})
         return FAILED, {}
-    finally:
-        for s, handler in before.items():
-            signal.signal(s, handler)
     log.info("%s: %s", summary["status"], summary)
     progress.report(run, summary, as_typed(path))
     return (INTERRUPTED if summary["status"] == "interrupted" else DONE), summary
 
 
-def _stopper(progress: Any) -> Any:
-    """The first signal lets the step under way be the last; a second ends at once."""
+@contextlib.contextmanager
+def stoppable(watch: Watch) -> Iterator[None]:
+    """While this lasts, the first signal lets the step under way be the last; a second ends at once."""
 
     def stop(signum: int, frame: Any) -> None:
-        if progress.stop:
+        if watch.stop:
             raise KeyboardInterrupt
-        progress.stop = True
+        watch.stop = True
 
-    return stop
+    before = {s: signal.signal(s, stop) for s in STOPPING}
+    try:
+        yield
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+
+@contextlib.contextmanager
+def logged(run: Run) -> Iterator[logging.Logger]:
+    """Log to the run's own file, as Hydra would have it."""
+    handler = logging.FileHandler(run.log_file)
+    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
+    log = logging.getLogger("dlopt")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield log
+    finally:
+        log.removeHandler(handler)
+        handler.close()

@@ -5,10 +5,8 @@ Its configuration is read from its directory, without Hydra, which would overwri
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dlopt.cli.places import as_typed
@@ -20,27 +18,16 @@ if TYPE_CHECKING:
 
 def resume(name: str, arguments: Sequence[str], *, trust: bool) -> int:
     """The command; returns the exit code."""
-    from dlopt.cli.one import USAGE
-    from dlopt.config.problems import ConfigError, named
-    from dlopt.finding import RunNotFound, find
-    from dlopt.lock import Held
+    from dlopt.cli.opening import opened
 
-    try:
-        return _resumed(find(name), arguments, trust)
-    except (RunNotFound, Held) as error:
-        print(f"resume: {error}", file=sys.stderr)
-    except ConfigError as error:
-        print(error.text(), file=sys.stderr)
-    except Exception as error:  # a damaged file fails in a dozen ways
-        print(f"resume: {name} cannot be gone on with ({named(error)})", file=sys.stderr)
-    return USAGE
+    return opened("dlopt train", name, lambda run: _resumed(run, arguments, trust), trust=trust)
 
 
 def _resumed(run: Run, arguments: Sequence[str], trust: bool) -> int:
     from omegaconf import OmegaConf
 
     from dlopt import provenance, screen
-    from dlopt.cli.one import DONE, run_one
+    from dlopt.cli.one import DONE, logged, run_one
     from dlopt.config import continued, reopen
     from dlopt.config.build import build
 
@@ -81,7 +68,10 @@ def _resumed(run: Run, arguments: Sequence[str], trust: bool) -> int:
             notices.append("it has no checkpoint yet, so it begins anew")
         elif not screen.quiet:
             print(f"{as_typed(run.path)} goes on after step {step}")
-        with _logged(run, arguments, warnings):
+        with logged(run) as log:
+            log.info("resume %s", " ".join(arguments))
+            for warning in warnings:
+                log.warning(warning)
             return run_one(experiment, run, notices, state=state)[0]
     finally:
         run.lock.release()
@@ -126,24 +116,6 @@ def _brought_back(run: Run, checkpoint: Checkpoint | None) -> list[str]:
             "read are kept, and those of evaluations come from the checkpoint"
         )
     return found
-
-
-@contextlib.contextmanager
-def _logged(run: Run, arguments: Sequence[str], warnings: Sequence[str]) -> Iterator[None]:
-    """Log to the run's own file, as Hydra would have it."""
-    handler = logging.FileHandler(run.log_file)
-    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
-    log = logging.getLogger("dlopt")
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        log.info("resume %s", " ".join(arguments))
-        for warning in warnings:
-            log.warning(warning)
-        yield
-    finally:
-        log.removeHandler(handler)
-        handler.close()
 
 
 def _said(holder: Holder) -> None:

@@ -1,0 +1,51 @@
+"""Commands that open a run: what is wrong with it is said in one message, and it takes no more memory than there is."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from dlopt.cli.one import USAGE
+from dlopt.cli.places import as_typed
+
+if TYPE_CHECKING:
+    from dlopt.run import Run
+
+
+def opened(
+    command: str, name: str, act: Callable[[Run], int], *, trust: bool, outcome: str = "nothing was started"
+) -> int:
+    """What act returns for the run of this name; the exit code for wrong usage where it cannot be opened.
+
+    command and outcome are words of the message.
+    """
+    import torch
+
+    from dlopt import memory
+    from dlopt.config.problems import ConfigError, named
+    from dlopt.finding import RunNotFound, find
+    from dlopt.lock import Held
+    from dlopt.reading import printable
+
+    # CUDA sets aside far more than it takes, and would fail within a bound.
+    bounded = contextlib.nullcontext() if trust or torch.cuda.is_available() else memory.bounded()
+    place = name
+    try:
+        run = find(name)
+        place = as_typed(run.path)
+        with bounded:
+            return act(run)
+    except (RunNotFound, Held) as error:
+        said = str(error)
+    except ConfigError as error:
+        said = error.text(outcome)
+    except BrokenPipeError:
+        raise
+    except MemoryError:
+        said = f"{place} needs more memory than there is"
+    except Exception as error:  # a damaged file fails in a dozen ways
+        said = f"{place} cannot be read ({printable(named(error))})"
+    print(f"{command}: {said}", file=sys.stderr)
+    return USAGE

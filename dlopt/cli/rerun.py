@@ -1,0 +1,102 @@
+"""dlopt rerun: does a run again from its beginning, in a directory of its own, and compares the curves."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from dlopt.cli.places import as_typed
+
+if TYPE_CHECKING:
+    from dlopt.run import Run
+
+EPILOG = """\
+  dlopt rerun              the last run again
+  dlopt rerun RUN -q       no progress: the exit code tells whether it came out the same
+
+The new run has the settings of the other one as they are now, and is a run like any: dlopt show, resume and evaluate
+work on it. Exit code 0: every number of every row is equal, bit for bit, and so is the last state; 1: something
+differs, and the first step and how much are told.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the command takes."""
+    taken = argparse.ArgumentParser(
+        prog="dlopt rerun", description="Does a run again, and compares the two number by number.", epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+    )  # fmt: skip
+    taken.add_argument("run", nargs="?", default="last", metavar="RUN", help="`last`, a directory, a part of its name")
+    taken.add_argument("--trust", action="store_true", help="execute code that the run names: classes of one's own")
+    taken.add_argument("-q", "--quiet", action="store_true", help="no progress; the exit code tells")
+    return taken
+
+
+def rerun(argv: Sequence[str]) -> int:
+    """The command; returns the exit code."""
+    given = parser().parse_args(argv)
+    from dlopt import provenance, screen
+    from dlopt.cli.opening import opened
+
+    provenance.begin()
+    screen.quiet = given.quiet
+    return opened("dlopt rerun", given.run, lambda run: _again(run, given), trust=given.trust)
+
+
+def _again(run: Run, given: Any) -> int:
+    from omegaconf import OmegaConf
+
+    from dlopt import durable
+    from dlopt.cli.one import DONE, logged, run_one
+    from dlopt.config import reopen
+    from dlopt.config.build import build
+    from dlopt.config.flat import settings_of
+    from dlopt.finding import ROOT
+    from dlopt.run import Run
+
+    config = reopen.configuration(run, trust=given.trust)
+    status = run.status
+    experiment, notices = build(config)
+    if any(process.get("changes") for process in (status, *status.get("before", []))):
+        notices.append("it had other settings before; the whole again has those that it ended with")
+    path = ROOT / time.strftime("%Y-%m-%d") / f"{time.strftime('%H-%M-%S')}-rerun-{os.urandom(2).hex()}"
+    other = Run(path)
+    other.config_file.parent.mkdir(parents=True)
+    durable.replace(other.config_file, OmegaConf.to_yaml(config).encode())
+    settings = status.get("settings") or settings_of(OmegaConf.to_container(config), {})  # type: ignore[arg-type]
+    other = Run.create(path, settings, device=experiment.settings.device, threads=experiment.threads)
+    with logged(other) as log:
+        log.info("rerun of %s", run.path)
+        code, _ = run_one(experiment, other, notices)
+    return code if code != DONE else _compared(run, other, quiet=given.quiet)
+
+
+def _compared(run: Run, other: Run, *, quiet: bool) -> int:
+    """Says how the two runs differ, if they do; returns the exit code."""
+    from dlopt import again, provenance
+    from dlopt.cli.one import DONE, FAILED
+    from dlopt.report.compare import compare
+
+    found = compare(run.rows(), other.rows())
+    states = [run.newest(), other.newest()]
+    differ: Sequence[str] = ()
+    ends = [state.content["step"] for state in states if state is not None]
+    if len(ends) == 2 and ends[0] == ends[1]:
+        differ = again.parts_that_differ(*(state.content for state in states if state is not None))
+    equal = found.equal and not differ
+    if quiet:
+        return DONE if equal else FAILED
+    print(f"\ncompared with {as_typed(run.path)}:")
+    print(found.text(shutil.get_terminal_size().columns))
+    if len(ends) == 2 and ends[0] != ends[1]:
+        print(f"that one has {ends[0]} steps, this one {ends[1]}: the last states are not compared")
+    else:
+        said = f"differs in {', '.join(differ)}" if differ else "is equal, bit for bit"
+        print(f"the state after step {ends[-1]} {said}")
+    for line in provenance.differences(run.status, other.status) if not equal else ():
+        print(f"  {line}")
+    return DONE if equal else FAILED

@@ -1,0 +1,120 @@
+"""dlopt verify: makes a part of a run again, and checks it bit for bit."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlopt.cli.places import as_typed
+
+if TYPE_CHECKING:
+    from dlopt.again import Kept, Part
+    from dlopt.run import Run
+
+EPILOG = """\
+  dlopt verify                         the last run: from its last checkpoint but one to its last, else its first rows
+  dlopt verify RUN --all               all of it, up to its last checkpoint
+  dlopt verify RUN --from 0 --to 200   its first 200 steps
+
+It trains in a temporary directory, from the checkpoint or from the start, and compares each number of each row, and the
+weights, the optimizer's state and all else that is saved where a checkpoint lies at the end. Exit code 0: all is equal,
+bit for bit; 1: something differs, and the first step and how much are told.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the command takes."""
+    taken = argparse.ArgumentParser(
+        prog="dlopt verify", description="Makes a part of a run again, and checks it bit for bit.", epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+    )  # fmt: skip
+    taken.add_argument("run", nargs="?", default="last", metavar="RUN", help="`last`, a directory, a part of its name")
+    taken.add_argument("--from", type=int, dest="begin", metavar="STEP", help="a kept checkpoint, or 0, the start")
+    taken.add_argument("--to", type=int, dest="end", metavar="STEP", help="the last step (default the next checkpoint)")
+    taken.add_argument("--all", action="store_true", help="from the start to the last checkpoint")
+    taken.add_argument("--trust", action="store_true", help="execute code that the run names: classes of one's own")
+    taken.add_argument("-q", "--quiet", action="store_true", help="no progress; the exit code tells")
+    return taken
+
+
+def verify(argv: Sequence[str]) -> int:
+    """The command; returns the exit code."""
+    given = parser().parse_args(argv)
+    from dlopt import screen
+    from dlopt.cli.opening import opened
+
+    screen.quiet = given.quiet
+    outcome = "it cannot be verified"
+    return opened("dlopt verify", given.run, lambda run: _verified(run, given), trust=given.trust, outcome=outcome)
+
+
+def _verified(run: Run, given: Any) -> int:
+    from dlopt import again, provenance
+    from dlopt.cli.one import DONE, FAILED, INTERRUPTED, stoppable
+    from dlopt.cli.progress import Progress
+    from dlopt.config import continued, reopen
+    from dlopt.config.build import build
+    from dlopt.report.compare import compare
+
+    config = reopen.configuration(run, trust=given.trust)
+    status = run.status
+    kept = again.Kept.of(run)
+    part = _part(run, status, kept, given)
+    experiment, _ = build(config)
+    if part.begin in kept.files:
+        continued.check(run, kept.content(part.begin), experiment, status)
+    progress = Progress(f"{as_typed(run.path)} again")
+    with tempfile.TemporaryDirectory(prefix="dlopt-verify-") as folder, stoppable(progress), progress:
+        made = again.trained(experiment, run, kept, part, Path(folder) / "run", progress)
+        if progress.stop:
+            print("interrupted; nothing was verified", file=sys.stderr)
+            return INTERRUPTED
+        found = compare(again.rows(run, part), again.rows(made, part))
+        differ: Sequence[str] = ()
+        if part.end in kept.files:
+            newest = made.newest()
+            assert newest is not None
+            differ = again.parts_that_differ(kept.content(part.end), newest.content)
+        different = provenance.differences(status, made.status)
+    equal = found.equal and not differ
+    if not given.quiet:
+        begin = "the start" if part.begin == 0 else f"the checkpoint after step {part.begin}"
+        print(f"{as_typed(run.path)}: steps {part.begin + 1} to {part.end}, made again from {begin}")
+        print(found.text(shutil.get_terminal_size().columns))
+        if part.end in kept.files:
+            said = f"differs in {', '.join(differ)}" if differ else "is equal, bit for bit"
+            print(f"the checkpoint after step {part.end} {said}")
+        for line in different if not equal else ():
+            print(f"  {line}")
+    return DONE if equal else FAILED
+
+
+def _part(run: Run, status: Mapping[str, Any], kept: Kept, given: Any) -> Part:
+    """The part that is asked for: by default the shortest that ends at a checkpoint and begins at one."""
+    from dlopt.again import Part
+    from dlopt.config.problems import ConfigError
+
+    changed = max((p.get("step", 0) for p in (status, *status.get("before", [])) if p.get("changes")), default=0)
+    logged = [row["step"] for row in run.rows()]
+    last = max([*kept.files, *logged], default=0)
+    begins = [0, *kept.files] if changed == 0 else [step for step in kept.files if step >= changed]
+    begins = [step for step in begins if step < last]
+    if not begins:
+        said = f"; before step {changed} it had other settings" if changed else ""
+        raise ConfigError([("run", f"{as_typed(run.path)} has nothing to compare with{said}")])
+    begin = begins[0] if given.all else begins[-1] if given.begin is None else given.begin
+    if begin not in begins:
+        raise ConfigError([("--from", f"must be one of {', '.join(map(str, begins))}, got {begin}")])
+    following = next((step for step in kept.files if step > begin), last)
+    first_rows = [step for step in logged if step > begin][:2]
+    end = given.end or (last if given.all else following)
+    if given.begin is None and given.end is None and not given.all and begin == 0 and first_rows:
+        end = min(end, first_rows[-1])  # else it would be the whole run, where only its end was saved
+    if not begin < end <= last:
+        raise ConfigError([("--to", f"must be from {begin + 1} to {last}, got {end}")])
+    return Part(begin, end)
