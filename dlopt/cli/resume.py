@@ -126,9 +126,14 @@ def check(run: Any, experiment: Any) -> None:
         if run.status["status"] == "done":
             raise ConfigError([("resume", f"{run.path} is done, and its checkpoint is gone; start a new run")])
         return
-    if not all(isinstance(row, dict) for row in run.rows()):
-        raise ValueError(f"{run.metrics_file} holds a line that is no row")
-    content = run.load("last")
+    content, rows = run.load("last"), run.rows()
+    for row in rows:
+        if not isinstance(row.get("step"), int) or not all(
+            v is None or isinstance(v, (int, float)) for v in row.values()
+        ):
+            raise ValueError(f"{run.metrics_file} holds a line that is no row")
+    if content["best_step"] not in (None, *(row["step"] for row in rows)):
+        raise ValueError(f"{run.metrics_file} lacks the row of step {content['best_step']}, the best")
     reopen.check(content, experiment, "resume", same_data=True)
     state = experiment.optimizer.init(experiment.w.clone(), Layout.of(experiment.model))
     try:
