@@ -46,6 +46,7 @@ class Outline:
         entries = [e for e in self.primary.get("defaults", ()) if isinstance(e, dict)]
         return {group: written(option) for entry in entries for group, option in entry.items()}
 
+    @cached_property
     def chosen(self) -> dict[str, str]:
         """The option of each group, as typed: on the line, by an experiment, by another option, by default."""
         defaults = self.defaults()
@@ -88,7 +89,7 @@ class Outline:
         else:
             several = [
                 dict(pair for option in one for pair in self._of_option(top, option))
-                for one in alternatives(self.chosen().get(top, ""))
+                for one in alternatives(self.chosen.get(top, ""))
             ]
             found = {key: value for key, value in several[0].items() if all(key in one for one in several)}
         experiment = self.typed.get("experiment", "")
@@ -109,7 +110,7 @@ class Outline:
 
     def inside(self, top: str) -> dict[str, str]:
         """The keys at which a group's chosen options hold further ones, with those that stand there by default."""
-        chosen = [option for one in alternatives(self.chosen().get(top, "")) for option in one]
+        chosen = [option for one in alternatives(self.chosen.get(top, "")) for option in one]
         return {f"{top}.{key}": default for o in chosen for key, (_, default) in self._held(top, o).items()}
 
     def group_at(self, key: str) -> str | None:
@@ -117,7 +118,7 @@ class Outline:
         if key in self.groups():
             return key
         top, _, name = key.partition(".")
-        for one in alternatives(self.chosen().get(top, "")):
+        for one in alternatives(self.chosen.get(top, "")):
             for option in one:
                 if name in (inside := self._held(top, option)):
                     return inside[name][0]

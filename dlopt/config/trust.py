@@ -8,6 +8,7 @@ begins with torch.nn.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -65,11 +66,14 @@ def _group_module(place: list[str]) -> ModuleType | None:
 
 
 def _torch_module(place: list[str]) -> ModuleType | None:
-    """A module of torch by its own name, if it has been imported."""
-    found: Any = torch if place and place[0] == "torch" else None
+    """A module of torch by its own name, if it has been imported; torch.optim takes the names of its own away."""
+    if not place or place[0] != "torch":
+        return None
+    found: Any = torch
     for i, name in enumerate(place[1:], start=2):
-        found = vars(found).get(name)
-        if not (isinstance(found, ModuleType) and found.__name__ == ".".join(place[:i])):
+        path = ".".join(place[:i])
+        found = vars(found).get(name, sys.modules.get(path))
+        if not (isinstance(found, ModuleType) and found.__name__ == path):
             return None
     return found
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -384,8 +385,33 @@ def test_elsewhere_a_sweep_says_a_line_for_each_run(here, capsys):
     assert "2 of 2 runs" in out
 
 
+def listening(port):
+    """The addresses of this machine at which somebody answers a port, as the kernel says."""
+    import socket
+
+    found = set()
+    for family, file in ((socket.AF_INET, "/proc/net/tcp"), (socket.AF_INET6, "/proc/net/tcp6")):
+        for line in Path(file).read_text().splitlines()[1:] if Path(file).exists() else ():
+            _, local, _, state, *_ = line.split()
+            address, _, number = local.partition(":")
+            if state == "0A" and int(number, 16) == port:
+                words = [bytes.fromhex(address[i : i + 8])[::-1] for i in range(0, len(address), 8)]
+                found.add(socket.inet_ntop(family, b"".join(words)))
+    return found
+
+
+@pytest.mark.parametrize(
+    "flag", ["--bind_all", "--bind_all=true", "--bind", "--b", "--host", "--host=0.0.0.0", "--ho", "--h"]
+)
+@pytest.mark.parametrize("place", [[], ["last"], ["--port", "6007"]])
+def test_tensorboard_is_not_opened_to_the_network(flag, place, here, capsys):
+    assert main(["tensorboard", *place, flag]) == 2
+    assert "ssh -L 6006:localhost:6006 HOST" in capsys.readouterr().err
+
+
 def test_tensorboard_is_started_on_what_was_named(here, capsys):
-    """The real one, asked over the network what it has found."""
+    """The real one, asked over the network what it has found. What lies in the working directory is not imported."""
+    (here / "markdown.py").write_text("raise SystemExit(9)\n")
     import socket
     import urllib.request
 
@@ -408,6 +434,7 @@ def test_tensorboard_is_started_on_what_was_named(here, capsys):
             except OSError:
                 time.sleep(0.1)
         assert "train/loss" in next(iter(tags.values()))
+        assert listening(port) == {"127.0.0.1"}
     finally:
         process.kill()
         process.communicate()

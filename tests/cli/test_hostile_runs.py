@@ -1,0 +1,204 @@
+"""Run directories that somebody else made: opening one executes nothing, writes nowhere else, and comes to an end."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+from hostile_runs import CODE, DAMAGED, SECRET, WRITTEN, told
+
+from dlopt import source
+from dlopt.cli import main
+
+COMMANDS = {
+    "show": ["show", "run"],
+    "show --all": ["show", "run", "--all"],
+    "runs": ["runs", "."],
+    "runs --csv": ["runs", ".", "--csv"],
+    "evaluate": ["evaluate", "run"],
+    "resume": ["train", "-q", "resume=run", "epochs=3"],
+}
+OPENING = ("evaluate", "resume")
+REASONS = ("opening a run executes no code of its own; add --trust", "config.yaml", "not in victims; put them there")
+"""Why something is not opened: what it names, what no run writes, and files that nobody brings."""
+SECONDS = 60
+"""More than any of these takes by far: what is not over by then waits for something."""
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory):
+    """Two epochs on a few digits, with parts inside parts."""
+    folder = tmp_path_factory.mktemp("honest")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        small = ["data=digits", "data.train_size=100", "batch_size=40", "arch=mlp", "arch.widths=[4]", "epochs=2"]
+        more = ["regularization=l2", "schedule=warmup", "schedule.length=1", "threads=1", "device=cpu"]
+        assert main(["train", "-q", *small, *more, "hydra.run.dir=run"]) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def place(honest, tmp_path, monkeypatch):
+    """A working directory with a copy of the run, and files that are not the run's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SECRET", SECRET)
+    shutil.copytree(honest, tmp_path / "run")
+    (tmp_path / "victim").write_text("mine\n")
+    (tmp_path / "victims").mkdir()
+    (tmp_path / "victims" / "victim").write_text("mine\n")
+    source.forget()
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _ends():
+    """A test that waits fails, and does not wait."""
+
+    def late(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(5 * SECONDS)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def outside(place):
+    """Everything in the place but the run itself, with contents."""
+    found = {}
+    for path in sorted(place.rglob("*")):
+        if place / "run" not in (path, *path.parents) and "__pycache__" not in path.parts:
+            found[path] = path.read_bytes() if path.is_file() else None
+    return found
+
+
+def opened(place, capsys, name):
+    """The exit code and the output of a command, which must have left everything else as it was."""
+    before, modules, search = outside(place), set(sys.modules), list(sys.path)
+    signal.alarm(SECONDS)
+    code = main(COMMANDS[name])
+    signal.alarm(5 * SECONDS)
+    said = "".join(capsys.readouterr())
+    assert code in (0, 2)
+    assert "Traceback" not in said
+    assert SECRET not in said
+    assert all(c.isprintable() or c == "\n" or (c == "\r" and "--csv" in name) for c in said)
+    assert outside(place) == before
+    assert not (place / "canary").exists()
+    assert "evil" not in set(sys.modules) - modules
+    assert sys.path == search
+    for file in (place / "run").rglob("*"):
+        if file.is_file() and not file.is_symlink() and file.stat().st_size < 1 << 24 and file.name != "victim":
+            assert SECRET.encode() not in file.read_bytes()
+    return code, said
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_honest_run_is_opened(name, place, capsys):
+    code, said = opened(place, capsys, name)
+    assert code == 0, said
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_code_that_a_run_names_is_not_executed(name, place, capsys):
+    CODE[name](place / "run", place / "canary")
+    for command in COMMANDS:
+        code, said = opened(place, capsys, command)
+        assert code == (2 if command in OPENING else 0), f"{command}: {said}"
+        if command in OPENING:
+            assert any(reason in said for reason in REASONS), said
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_run_that_goes_on_writes_into_its_own_directory_alone(name, place, capsys):
+    WRITTEN[name](place / "run", place / "canary")
+    for command in COMMANDS:
+        code, said = opened(place, capsys, command)
+        if command == "resume":
+            assert code == 2, said
+            assert "link" in said
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_whatever_lies_in_a_run_is_shown_or_said_to_be_damaged(name, place, capsys):
+    (place / "laughter.yaml").write_text("a: &a [1]\n")
+    DAMAGED[name](place / "run", place / "canary")
+    for command in COMMANDS:
+        opened(place, capsys, command)
+
+
+def test_what_is_trusted_is_executed(place, capsys, monkeypatch):
+    """Else the canary above would prove nothing."""
+    for name in ("a module beside the run as arch", "a rule's name"):
+        for command in OPENING:
+            folder = place / command
+            shutil.copytree(place / "run", folder / "run")
+            CODE[name](folder / "run", folder / "canary")
+            monkeypatch.chdir(folder)
+            monkeypatch.setattr(sys, "path", list(sys.path))
+            assert main([*COMMANDS[command], "--trust"]) == 2
+            assert (folder / "canary").exists(), capsys.readouterr()
+            assert sys.modules.pop("evil")
+            shutil.rmtree(folder)
+
+
+# ------------------------------------------------------------------------------------------------ memory
+
+BOMBS = ("laughter", "doublings", "a deep configuration", "a large configuration", "merged laughter")
+LARGE = ("without end: status.json", "without end: metrics.jsonl", "a line of a gigabyte", "deep: status.json",
+         "options without number")  # fmt: skip
+MORE = 200_000
+"""Kilobytes beyond what the same command takes of an honest run."""
+
+
+def peak(command):
+    """The most memory that a process of its own takes, in kilobytes."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dlopt", *COMMANDS[command]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    said = process.stdout.read()
+    process.stdout.close()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode in (0, 2), said
+    assert b"Traceback" not in said
+    return used.ru_maxrss
+
+
+@pytest.mark.parametrize("command", ["show", "runs", "evaluate"])
+def test_no_run_takes_all_memory(command, place):
+    usual = peak(command)
+    for name in BOMBS if command == "evaluate" else LARGE:
+        shutil.copytree(place / "run", place / "kept")
+        (CODE | DAMAGED)[name](place / "run", place / "canary")
+        assert peak(command) < usual + MORE, name
+        shutil.rmtree(place / "run")
+        (place / "kept").rename(place / "run")
+
+
+# ------------------------------------------------------------------------------------------------ text
+
+
+def test_text_of_a_run_is_printed_as_it_is(place, capsys, monkeypatch):
+    """Neither markup nor escape sequences are obeyed, and what is printable is all there."""
+    monkeypatch.setenv("COLUMNS", "1000")
+    said = "[bold]a[/bold] [/] [link=x]b \x1b[31mc"
+    for name, keys in (
+        (
+            "status.json",
+            {"message": said, "status": "failed", "host": said, "settings": {"optimizer": said, said: said}},
+        ),
+        ("summary.json", {f"val/{said}": 1.0, f"train/{said}": 2.0}),
+    ):
+        told(name, **keys)(place / "run", place / "canary")
+    (place / "run").rename(place / "[bold]run")
+    shown = said.replace("\x1b", "\N{REPLACEMENT CHARACTER}")
+    assert main(["show", "[bold]run", "--all"]) == 0
+    out = capsys.readouterr().out.replace("\n", " ")
+    assert out.startswith("[bold]run ")
+    assert out.count(shown) == 6
+    assert main(["runs", ".", "--columns", f"optimizer,{shown}"]) == 0
+    assert capsys.readouterr().out.count(shown) == 3

@@ -1,0 +1,286 @@
+"""Run directories as somebody might make them who means harm: ways to spoil a copy of an honest one.
+
+Each takes the run's directory and the path of a canary, a file that comes to be when the run's code is executed. Beside
+the directory lie what is not the run's: `victim`, a file, and `victims`, a folder with a file in it.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dlopt.config import paths
+
+Spoil = Callable[[Path, Path], None]
+SECRET = "the-secret-of-the-environment"
+ESCAPE = "\x1b]0;taken\x07\x1b[2J\u202e[bold red]\r\n"
+FILES = ("status.json", "summary.json", "metrics.jsonl", ".hydra/config.yaml", ".hydra/hydra.yaml",
+         "checkpoints/best.pt", "checkpoints/last.pt", "train.log")  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------ ways
+
+
+def _changed(file: Path, load: Any, dump: Any, pairs: dict[str, Any]) -> None:
+    content = load(file.read_text())
+    for key, value in pairs.items():
+        *above, last = key.split("__")
+        node = content
+        for name in above:
+            node = node[name]
+        node[last] = value
+    file.write_text(dump(content))
+
+
+def configured(**pairs: Any) -> Spoil:
+    """Values of the configuration, by keys with __ for a dot. CANARY in a text is the canary's path."""
+
+    def spoil(run: Path, canary: Path) -> None:
+        (run / "evil.py").write_text(f"open({str(canary)!r}, 'w').close()\n")
+        (run.parent / "evil.py").write_text((run / "evil.py").read_text())  # which is the working directory
+        _changed(run / ".hydra/config.yaml", yaml.safe_load, yaml.safe_dump, _with(pairs, canary))
+
+    return spoil
+
+
+def _with(value: Any, canary: Path) -> Any:
+    if isinstance(value, dict):
+        return {k: _with(v, canary) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_with(v, canary) for v in value]
+    return value.replace("CANARY", str(canary)) if isinstance(value, str) else value
+
+
+def configuration(text: str) -> Spoil:
+    """Lines that follow the configuration."""
+
+    def spoil(run: Path, canary: Path) -> None:
+        with (run / ".hydra/config.yaml").open("a") as stream:
+            stream.write(text.replace("CANARY", str(canary)))
+
+    return spoil
+
+
+def told(name: str, /, **pairs: Any) -> Spoil:
+    """Values of status.json or summary.json, by keys alike."""
+    return lambda run, canary: _changed(run / name, json.loads, json.dumps, pairs)
+
+
+def written(name: str, content: str) -> Spoil:
+    def spoil(run: Path, canary: Path) -> None:
+        (run / name).write_text(content)
+
+    return spoil
+
+
+def linked(name: str, target: str) -> Spoil:
+    """A symbolic link in the place of a file or a folder."""
+
+    def spoil(run: Path, canary: Path) -> None:
+        if (run / name).is_dir():
+            (run / name).rename(run / "away")
+        (run / name).unlink(missing_ok=True)
+        (run / name).symlink_to(target)
+
+    return spoil
+
+
+def pipe(name: str) -> Spoil:
+    def spoil(run: Path, canary: Path) -> None:
+        (run / name).unlink()
+        os.mkfifo(run / name)
+
+    return spoil
+
+
+def hard_link(run: Path, canary: Path) -> None:
+    (run / "metrics.jsonl").unlink()
+    os.link(run.parent / "victim", run / "metrics.jsonl")
+
+
+def sparse(name: str, size: int = 1 << 40) -> Spoil:
+    """A file of any size that takes no room."""
+    return lambda run, canary: os.truncate(run / name, size)
+
+
+def gigabyte_line(run: Path, canary: Path) -> None:
+    os.truncate(run / "metrics.jsonl", 1 << 30)
+    with (run / "metrics.jsonl").open("a") as stream:
+        stream.write('\n{"step": 1, "epoch": 1.0, "train/loss": 1.0}\n')
+
+
+# ------------------------------------------------------------------------------------------------ code
+
+TOUCH = "touch CANARY"
+SYSTEM = {"_target_": "os.system", "_args_": [TOUCH]}
+WRITE = "open('CANARY', 'w').close()"
+LAST = "torch_optim", "dlopt.optimizer.torch_optim.TorchOptim"
+
+
+def _wrapper(name: Any, **more: Any) -> Spoil:
+    return configured(optimizer={"_target_": LAST[1], "name": name, "lr": 0.1, "options": {}, **more})
+
+
+def _target(name: Any, /, **keys: Any) -> Spoil:
+    return configured(arch={"_target_": name, **keys})
+
+
+CODE: dict[str, Spoil] = {
+    **{f"a module beside the run as {group}": configured(**{group: {"_target_": "evil.Part"}}) for group in paths.SINGLE},
+    **{
+        f"a module beside the run among {group}": configured(**{group: {"x": {"_target_": "evil.Part"}}})
+        for group in ("regularization", "augmentation", "preprocess", "diagnostic")
+    },
+    "os.system": _target("os.system", command=TOUCH),
+    "os.system with arguments by place": _target("os.system", _args_=[TOUCH]),
+    "eval": _target("builtins.eval", _args_=[WRITE]),
+    "exec": _target("builtins.exec", _args_=[WRITE]),
+    "a process": _target("subprocess.run", args=["touch", "CANARY"]),
+    "a process without shell": _target("subprocess.Popen", args=["touch", "CANARY"]),
+    "from pkgutil": _target("pkgutil.resolve_name", name="evil.Part"),
+    "from importlib": _target("importlib.import_module", name="evil"),
+    "from runpy": _target("runpy.run_path", path_name="evil.py"),
+    "instantiate itself": _target("hydra.utils.instantiate", config=SYSTEM),
+    "a method of Hydra's": _target("hydra.utils.get_method", path="evil.Part"),
+    "a class of Hydra's": _target("hydra.utils.get_class", path="evil.Part"),
+    "torch.hub": _target("torch.hub.load", repo_or_dir="evil", model="x", source="local"),
+    "a path into torch.nn that leads out": _target("torch.nn.modules.module.torch.hub.load", repo_or_dir=".", model="x"),
+    "a path into torch.optim that leads out": _target("torch.optim.adam.torch.hub.load", repo_or_dir=".", model="x"),
+    "a path into dlopt that leads out": _target("dlopt.data.arrays.pickle.loads", _args_=["x"]),
+    "a path into a part that leads out": _target("dlopt.optimizer.torch_optim.pkgutil.resolve_name", name="evil.Part"),
+    "a part's parent": _target("dlopt.data.mnist.FourFiles", path=None),
+    "dlopt's own processes": _target("dlopt.run.subprocess.run", args=["touch", "CANARY"]),
+    "dlopt's own command": _target("dlopt.cli.main", argv=["train"]),
+    "a function of dlopt": _target("dlopt.fetch.fetch", url="http://localhost", file="CANARY", check=None, otherwise=""),
+    "a module of no group": _target("dlopt.run.Run", path="CANARY"),
+    "a method of a class": _target("dlopt.data.mnist.MNIST.load"),
+    "a method of torch's": _target("torch.nn.Module.register_module_forward_hook"),
+    "a function of torch's": _target("torch.nn.init.xavier_uniform_"),
+    "a parallel module": _target("torch.nn.DataParallel", module=SYSTEM),
+    "unpickling": _target("torch.load", f="x.pt", weights_only=False),
+    "TorchScript": _target("torch.jit.load", f="x.pt"),
+    "a package": _target("torch.package.PackageImporter", file_or_buffer="x.pt"),
+    "an extension": _target("torch.utils.cpp_extension.load", name="x", sources=["evil.cpp"]),
+    "no text": _target(["os.system"]),
+    "empty text": _target(""),
+    "a path of dots": _target("dlopt.arch..cnn.CNN"),
+    "a path to a folder above": _target("dlopt.arch.../evil.Part"),
+    "inside an option": configured(schedule__then={"_target_": "evil.Part"}),
+    "inside a list": _target("torch.nn.Sequential", _args_=[{"_target_": "torch.nn.Identity"}, [SYSTEM]]),
+    "a list of lists": _target("torch.nn.ModuleList", modules=[[[SYSTEM]]]),
+    "made later": _target("torch.nn.Identity", later={"_target_": "os.system", "_partial_": True}),
+    "not looked into": _target("torch.nn.Identity", _recursive_=False, later=SYSTEM),
+    "as it is": _target("torch.nn.Identity", _convert_="none", later=SYSTEM),
+    "in a key that nobody reads": configured(nothing=SYSTEM),
+    "in Hydra's node": configured(hydra={"callbacks": {"x": SYSTEM}}),
+    "a rule's name": _wrapper("evil.Part"),
+    "a rule's name that leads out": _wrapper("torch.optim.adam.torch.hub.load"),
+    "a rule's name with a colon": _wrapper("os.path:os.system"),
+    "a rule's name that is none": _wrapper(["evil.Part"]),
+    "a rule's name by place": configured(optimizer={"_target_": LAST[1], "_args_": ["evil.Part", 0.1, {}]}),
+    "a rule's options": _wrapper("Adam", options={"foreach": SYSTEM}),
+    "a rule as another part": configured(arch={"_target_": LAST[1], "name": "evil.Part", "lr": 1, "options": {}}),
+    "the environment": configured(name="${oc.env:SECRET}"),
+    "the environment in a path": configured(data__path="${oc.env:SECRET}"),
+    "the environment in a key": configured(**{"${oc.env:SECRET}": 1}),
+    "the environment in a list": configured(arch__widths=["${oc.env:SECRET}"]),
+    "the environment, decoded": configured(name="${oc.decode:${oc.env:SECRET}}"),
+    "the environment, not there": configured(name="${oc.env:NOTHING,x}"),
+    "a made node": configured(arch="${oc.create:{_target_:os.system}}"),
+    "another key": configured(name="${optimizer._target_}"),
+    "a resolver of dlopt's": configured(name="${dlopt.name:}"),
+    "an escaped one": configured(name="\\${oc.env:SECRET}"),
+    "doublings": configured(**{f"a{i}": f"${{a{i + 1}}}${{a{i + 1}}}" for i in range(40)}, a40="ha"),
+    "a circle": configured(name="${objective}", objective="${name}"),
+    "another server": configured(data={
+        "_target_": "dlopt.data.mnist.MNIST", "path": None, "url": "http://localhost:9/", "verify": False,
+        "train_size": None, "label_noise": 0.0, "drop_last": False,
+    }),
+    "a place to write to": configured(data__path="victims"),
+    "a place of official files": configured(data={
+        "_target_": "dlopt.data.mnist.MNIST", "path": "victims", "verify": True, "train_size": None,
+        "url": "https://ossci-datasets.s3.amazonaws.com/mnist/", "label_noise": 0.0, "drop_last": False,
+    }),
+    "a tag that makes an object": configuration("evil: !!python/object/apply:os.system ['touch CANARY']\n"),
+    "a tag that names a module": configuration("evil: !!python/module:evil\n"),
+    "laughter": configuration(
+        "a0: &a0 [ha, ha]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
+    ),
+    "merged laughter": configuration("a: &a {b: 1}\nc: {<<: [*a, *a]}\n"),
+    "an alias of itself": configuration("a: &a {b: *a}\n"),
+    "a deep configuration": configuration("a: " + "[" * 50_000 + "]" * 50_000 + "\n"),
+    "a large configuration": sparse(".hydra/config.yaml"),
+    "no configuration": written(".hydra/config.yaml", "- a list\n"),
+    "a piped configuration": pipe(".hydra/config.yaml"),
+    "a linked configuration": linked(".hydra/config.yaml", "/dev/zero"),
+}  # fmt: skip
+"""What an opened run could execute, read or fetch: it must be refused by whatever opens the configuration."""
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+WRITTEN: dict[str, Spoil] = {
+    "rows into another file": linked("metrics.jsonl", "../victim"),
+    "the log into another file": linked("train.log", "../victim"),
+    "the status by another name": linked("status.json.tmp", "../victim"),
+    "the summary by another name": linked("summary.json.tmp", "../victim"),
+    "a link to what is not there yet": linked("summary.json.tmp", "../created"),
+    "checkpoints into another folder": linked("checkpoints", "../victims"),
+    "the configuration into another folder": linked(".hydra", "../victims"),
+    "events into another file": linked("events.out.tfevents.1.x.1.0", "../victim"),
+    "a second name of another file": hard_link,
+}
+"""Where a run that goes on would write: it must be refused."""
+
+_VALUES = {"text": ESCAPE, "a list": [1, [2]], "a mapping": {"a": {"b": 1}}, "truth": True, "nothing": None,
+           "a large number": 2**64, "an enormous number": 10**4000, "an infinite one": float("inf"), "none": float("nan"),
+           "below zero": -1}  # fmt: skip
+
+DAMAGED: dict[str, Spoil] = {
+    **{f"a pipe: {name}": pipe(name) for name in FILES},
+    **{f"a device: {name}": linked(name, "/dev/zero") for name in FILES},
+    **{f"another file: {name}": linked(name, "../../victim") for name in FILES},
+    **{f"without end: {name}": sparse(name) for name in FILES[:5]},
+    **{f"nothing: {name}": written(name, "") for name in FILES},
+    **{f"a list: {name}": written(name, "[1, 2]\n") for name in FILES[:5]},
+    **{f"deep: {name}": written(name, '{"a": ' + "[" * 50_000 + "]" * 50_000 + "}\n") for name in FILES[:5]},
+    **{
+        f"{key} is {kind}": told("status.json", **{key: value})
+        for key in ("status", "started", "ended", "message", "host", "pid", "settings", "versions", "git")
+        for kind, value in _VALUES.items()
+    },
+    **{
+        f"{key} is {kind}": told("status.json", **{f"settings__{key}": value})
+        for key in ("optimizer", "epochs", "steps", "regularization", ESCAPE)
+        for kind, value in _VALUES.items()
+    },
+    **{
+        f"{key} is {kind}": told("summary.json", **{key: value})
+        for key in ("seconds", "step", ESCAPE)
+        for kind, value in _VALUES.items()
+    },
+    **{
+        f"metrics of {kind}": written(
+            "summary.json", json.dumps(dict.fromkeys(("val/loss", "test/accuracy", "train/r2", "best/step"), value))
+        )
+        for kind, value in _VALUES.items()
+    },
+    **{
+        f"rows of {kind}": written(
+            "metrics.jsonl", (json.dumps(dict.fromkeys(("step", "epoch", "seconds", "train/loss", "val/loss"), value)) + "\n") * 3
+        )
+        for kind, value in _VALUES.items()
+    },
+    "a running process of another kind": told("status.json", status="running", pid="x"),
+    "a running process of all": told("status.json", status="running", pid=-1),
+    "a running process beyond all": told("status.json", status="running", pid=2**62),
+    "a line of a gigabyte": gigabyte_line,
+    "rows that are none": written("metrics.jsonl", "1\nnull\n[]\n{}\n"),
+    "an option of another folder": told("status.json", settings__optimizer="../../../laughter"),
+    "options without number": told("status.json", settings__regularization="[" + "l2," * 50_000 + "l2]"),
+    "a mapping of choices": written(".hydra/hydra.yaml", "hydra: {runtime: {choices: [1], cwd: 3}}"),
+}  # fmt: skip
+"""What is shown as damaged, or shown; never a traceback, a wait or all of the memory."""
