@@ -150,9 +150,12 @@ class Run:
         None where all is as it was. What status.json says of the processes before is kept there, as `before`.
         """
         former = self.status_or_none() or {}
-        before = [*former.pop("before", []), {k: v for k, v in former.items() if k != "settings"}]
+        earlier, began = former.pop("before", []), former.get("started")
+        before = [*earlier, {k: v for k, v in former.items() if k != "settings"}] if isinstance(earlier, list) else []
         kept = former.get("settings", {}) if settings is None else settings
-        started = {"started": former.get("started", time.time()), "step": step, "changes": list(changes)}
+        began = began if isinstance(began, float) else time.time()  # whatever has become of the file
+        started = {"started": began, "step": step, "changes": list(changes)}
+        self._after = step
         if config is not None:  # told first: a checkpoint is of the one or the other
             started["config"] = hashlib.sha256(config).hexdigest()
         for file in [*self.path.glob(f"*{durable.BESIDE}"), *self.path.glob(f"*/*{durable.BESIDE}")]:
@@ -386,6 +389,12 @@ class Run:
     def config_digest(self) -> str | None:
         """The SHA-256 of the configuration's file, which a checkpoint holds too."""
         return hashlib.sha256(self.config_file.read_bytes()).hexdigest() if self.config_file.exists() else None
+
+
+def processes(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What a status tells of the processes that have written a run: the present one, then those before it."""
+    before = status.get("before")
+    return [status, *(p for p in (before if isinstance(before, list) else []) if isinstance(p, Mapping))]
 
 
 def written(row: Row) -> bytes:

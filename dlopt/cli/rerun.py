@@ -56,12 +56,12 @@ def _again(run: Run, given: Any) -> int:
     from dlopt.config.build import build
     from dlopt.config.flat import settings_of
     from dlopt.finding import ROOT
-    from dlopt.run import Run
+    from dlopt.run import Run, processes
 
     config = reopen.configuration(run, trust=given.trust)
     status = run.status
     experiment, notices = build(config)
-    if any(process.get("changes") for process in (status, *status.get("before", []))):
+    if any(process.get("changes") for process in processes(status)):
         notices.append("it had other settings before; the whole again has those that it ended with")
     path = ROOT / time.strftime("%Y-%m-%d") / f"{time.strftime('%H-%M-%S')}-rerun-{os.urandom(2).hex()}"
     other = Run(path)

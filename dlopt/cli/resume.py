@@ -20,7 +20,7 @@ def resume(name: str, arguments: Sequence[str], *, trust: bool) -> int:
     """The command; returns the exit code."""
     from dlopt.cli.opening import opened
 
-    return opened("dlopt train", name, lambda run: _resumed(run, arguments, trust), trust=trust)
+    return opened("resume", name, lambda run: _resumed(run, arguments, trust), trust=trust)
 
 
 def _resumed(run: Run, arguments: Sequence[str], trust: bool) -> int:

@@ -98,8 +98,9 @@ def _part(run: Run, status: Mapping[str, Any], kept: Kept, given: Any) -> Part:
     """The part that is asked for: by default the shortest that ends at a checkpoint and begins at one."""
     from dlopt.again import Part
     from dlopt.config.problems import ConfigError
+    from dlopt.run import processes
 
-    changed = max((p.get("step", 0) for p in (status, *status.get("before", [])) if p.get("changes")), default=0)
+    changed = max((p.get("step", 0) for p in processes(status) if p.get("changes")), default=0)
     logged = [row["step"] for row in run.rows()]
     last = max([*kept.files, *logged], default=0)
     begins = [0, *kept.files] if changed == 0 else [step for step in kept.files if step >= changed]

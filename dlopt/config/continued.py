@@ -17,7 +17,7 @@ from dlopt.config.problems import ConfigError, Problems, named
 from dlopt.experiment import Experiment, Settings
 from dlopt.mistakes import nearest
 from dlopt.parts import Schedule, Time
-from dlopt.run import Run
+from dlopt.run import Run, processes
 from dlopt.values import written
 from dlopt.weights import Layout
 
@@ -67,8 +67,7 @@ def check(run: Run, content: Mapping[str, Any], experiment: Experiment, status: 
 
     status is that of the run, empty where it is damaged.
     """
-    processes = (status, *status.get("before", []))
-    if run.config_digest() not in {content["config"], *(process.get("config") for process in processes)}:
+    if run.config_digest() not in {content["config"], *(process.get("config") for process in processes(status))}:
         said = f"{run.config_file} is not what the run was started with: damaged, or edited since; start a new run"
         raise ConfigError([("resume", said)])
     reopen.check(content, experiment, "resume", same_data=True)

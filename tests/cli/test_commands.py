@@ -574,7 +574,7 @@ def test_curves_of_a_resumed_run_have_no_point_twice(here, capsys):
     run = find()
     late = Run(run.path)
     late.lock.take()
-    late.go_on()
+    late.go_on(4)
     late.log({"step": 6, "epoch": 2.0, "seconds": 1.0, "train/loss": 99.0})
     late.finish("failed")
     assert main(["train", "resume=last", "--trust", "steps=9"]) == 0

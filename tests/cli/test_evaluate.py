@@ -188,7 +188,8 @@ def test_no_validation_split_is_said(here, capsys):
 
 
 def damaged(run):
-    run.checkpoint("best").write_bytes(run.checkpoint("best").read_bytes()[:500])
+    for name in ("best", "last"):
+        run.checkpoint(name).write_bytes(run.checkpoint(name).read_bytes()[:500])
 
 
 def another(run):
@@ -282,3 +283,31 @@ def test_keys_of_training_do_not_go_with_other_data(key, here, capsys):
     np.savez(here / "mine.npz", x=np.zeros((3, 4), np.float32), y=np.arange(3))
     assert main(["evaluate", "--trust", "--data", "arrays", "--data", "path=mine.npz", "--data", key]) == 2
     assert "is of training" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped"])
+def test_the_best_weights_of_a_damaged_file_come_from_the_last_checkpoint(how, here, capsys):
+    assert main([*TRAIN]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "--trust"]) == 0
+    whole = capsys.readouterr().out
+    file = find().checkpoint("best")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content if how == "flipped" else content[:500])
+    assert main(["evaluate", "--trust"]) == 0
+    out, err = capsys.readouterr()
+    assert out == whole
+    assert err.startswith("warning: best.pt is damaged")
+
+
+def test_older_checkpoints_are_evaluated_by_their_steps(here, capsys):
+    assert main([*TRAIN, "checkpoint.every=2", "checkpoint.keep=3"]) == 0
+    run = find()
+    steps = list(run.older_checkpoints())
+    assert len(steps) == 2
+    capsys.readouterr()
+    assert main(["evaluate", "--trust", "--checkpoint", str(steps[0])]) == 0
+    assert f"kept checkpoint (step {steps[0]})" in capsys.readouterr().out
+    assert main(["evaluate", "--trust", "--checkpoint", "1"]) == 2
+    assert f"it has best, last, {steps[0]}, {steps[1]}" in capsys.readouterr().err
