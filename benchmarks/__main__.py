@@ -3,7 +3,7 @@
 import argparse
 from importlib import import_module
 
-NAMES = ("loops", "startup", "memory", "lanes", "augmentation")
+NAMES = ("loops", "startup", "memory", "checkpoints", "lanes", "augmentation")
 
 
 def main() -> None:
