@@ -75,7 +75,7 @@ def parsed(text: bytes, file: Path) -> dict[str, Any]:
 
 
 def yaml_mapping(file: Path, limit: int) -> dict[str, Any]:
-    """The mapping that a YAML file of at most so many bytes holds, in plain values: no aliases, no tags.
+    """The mapping that a YAML file of at most so many bytes holds, in plain values, without aliases.
 
     A few aliases of aliases would make a tree of any size. Numbers are as OmegaConf reads them: 1e-5 is one, a date is
     text.
@@ -92,9 +92,6 @@ def yaml_mapping(file: Path, limit: int) -> dict[str, Any]:
                 raise Unreadable(file, _too_deep())
             if isinstance(event, yaml.AliasEvent):
                 raise Unreadable(file, f"holds the alias *{event.anchor}, and no run writes any")
-            tag = getattr(event, "tag", None)
-            if tag is not None:
-                raise Unreadable(file, f"holds the tag {tag}, and no run writes any")
         found = yaml.load(text, Loader=loader)
     except Unreadable:
         raise

@@ -37,8 +37,8 @@ Status = Literal["running", "done", "diverged", "failed", "interrupted"]
 Row = dict[str, Any]
 LONGEST_ROW = 1 << 20
 """Bytes of a row; the last one is looked for in as many at the end of metrics.jsonl."""
-LARGEST_METRICS = 1 << 28
-"""Bytes of metrics.jsonl: half a million rows and more."""
+LARGEST_METRICS = 1 << 27
+"""Bytes of metrics.jsonl: a quarter of a million rows; the shortest rows there can be take 16 times as much memory."""
 DAMAGED = "damaged"
 """What stands in the name of a file that was put aside because it could not be read."""
 

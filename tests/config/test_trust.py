@@ -92,6 +92,12 @@ def test_the_problem_names_the_key_and_the_remedy():
     assert "--trust" in message
 
 
+@pytest.mark.parametrize("key", ["_args_", "_partial_", "_recursive_", "_convert_"])
+def test_how_a_part_is_made_is_not_the_runs_to_say(key):
+    for node in ({"_target_": "torch.nn.Identity", key: []}, {key: []}):
+        assert problems({"arch": node}).keys() == {f"arch.{key}"}
+
+
 def test_a_rule_of_torch_is_named_by_its_name_or_its_path():
     node = {"_target_": "dlopt.optimizer.torch_optim.TorchOptim", "lr": 0.1, "options": {}}
     for name in ("AdamW", "torch.optim.SGD", "torch.optim.adam.Adam"):

@@ -13,6 +13,7 @@ import pytest
 
 from dlopt.cli import main
 from dlopt.lock import Lock
+from dlopt.report.curves import of_run
 from dlopt.report.records import Condition, Record, by, grouped, records, varying
 from dlopt.run import Run
 
@@ -296,3 +297,11 @@ def test_a_running_process_is_seen_running_and_then_dead(here):
         process.wait()
     (found,) = records(place)
     assert found.status == "dead"
+
+
+def test_rows_of_other_kinds_have_no_points():
+    """A curve is drawn from the numbers that there are."""
+    values = [1.0, "1", None, [1], float("nan"), float("inf"), -float("inf")]
+    rows = [{"epoch": x, "train/loss": y} for x in values for y in values] + [{"train/loss": 1.0}]
+    (panel,) = of_run(rows)
+    assert [(c.x, c.y) for c in panel.curves] == [([1.0], [1.0])]
