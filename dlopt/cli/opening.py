@@ -21,21 +21,20 @@ def opened(
 
     command and outcome are words of the message.
     """
-    import torch
-
     from dlopt import memory
     from dlopt.config.problems import ConfigError, named
     from dlopt.finding import RunNotFound, find
     from dlopt.lock import Held
     from dlopt.reading import printable
 
-    # CUDA sets aside far more than it takes, and would fail within a bound.
-    bounded = contextlib.nullcontext() if trust or torch.cuda.is_available() else memory.bounded()
     place = name
     try:
         run = find(name)
         place = as_typed(run.path)
-        with bounded:
+        import torch  # later than what is said of a name that is none
+
+        # CUDA sets aside far more than it takes, and would fail within a bound.
+        with contextlib.nullcontext() if trust or torch.cuda.is_available() else memory.bounded():
             return act(run)
     except (RunNotFound, Held) as error:
         said = str(error)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dlopt import memory
 from dlopt.cli.places import as_typed, folder
 from dlopt.finding import RunNotFound
 from dlopt.mistakes import nearest
@@ -57,7 +58,8 @@ def runs(argv: Sequence[str]) -> int:
     given = parser().parse_args(argv)
     try:
         place = folder(given.folder)
-        found = _chosen(records(place), given)
+        with memory.bounded():
+            found = _chosen(records(place), given)
         if not found:
             raise ValueError(f"no run in {as_typed(place)}/ is like that")
         if given.png is not None:
