@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from dlopt import memory
 from dlopt.cli.places import as_typed, report
 from dlopt.config.flat import differing
 from dlopt.finding import RunNotFound, find
@@ -46,9 +47,10 @@ def show(argv: Sequence[str]) -> int:
         print(f"dlopt show: {error}", file=sys.stderr)
         return 2
     try:
-        if given.png is not None:
-            return _draw(run, given.png)
-        _print(run, everything=given.all)
+        with memory.bounded():
+            if given.png is not None:
+                return _draw(run, given.png)
+            _print(run, everything=given.all)
     except BrokenPipeError:
         raise
     except Exception as error:  # whatever lies in such files
