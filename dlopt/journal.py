@@ -302,6 +302,7 @@ class Journal:
             **metrics(chosen),
             **best,
             **{f"last/{k}": v for k, v in metrics(lane.row).items()},
+            "last/step": lane.row.get("step"),  # that of the last row, after which a run may have been interrupted
             **last,
             "best/step": chosen.get("step"),
             "step": t.step,

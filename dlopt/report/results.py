@@ -18,7 +18,7 @@ def results(summary: dict[str, Any]) -> Table:
     table.add_column("")
     for split in splits:
         table.add_column({"val": "validation"}.get(split, split), justify="right")
-    best, last = summary.get("best/step"), summary.get("step")
+    best, last = summary.get("best/step"), summary.get("last/step") or summary.get("step")
     title = f"best (step {best})" if "val" in splits else f"last (step {last})"
     for label, prefix in ((title, ""), (f"last (step {last})", "last/")):
         for name in names:
