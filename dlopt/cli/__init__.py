@@ -26,7 +26,7 @@ Train
   dlopt train                                    the default: MNIST-1D, a small CNN, Adam
   dlopt train optimizer=momentum init=xavier     one run with other options
   dlopt train -m optimizer=sgd,adam seed=0,1,2   a grid of runs
-  dlopt train resume=RUN                         go on with an interrupted run
+  dlopt train resume=RUN                         go on with a run that was stopped or killed
   dlopt train --help                             every group, key and default
 
 Look
@@ -45,7 +45,7 @@ Check
   dlopt --help
 
 RUN is `last`, a run's directory, or a part of its name.
-Exit codes: 0 done, 1 a run failed, 2 usage or configuration, 130 interrupted.
+Exit codes: 0 done, 1 a run failed or came out differently, 2 usage or configuration, 130 interrupted.
 """
 
 
