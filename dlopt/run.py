@@ -39,6 +39,8 @@ LONGEST_ROW = 1 << 20
 """Bytes of a row; the last one is looked for in as many at the end of metrics.jsonl."""
 LARGEST_METRICS = 1 << 27
 """Bytes of metrics.jsonl: a quarter of a million rows; the shortest rows there can be take 16 times as much memory."""
+MOST_PROCESSES = 500
+"""Of which a status tells, the latest."""
 DAMAGED = "damaged"
 """What stands in the name of a file that was put aside because it could not be read."""
 
@@ -147,20 +149,25 @@ class Run:
         """Begin again in a directory that is held (`lock.take`), after so many steps.
 
         settings are those that the run has from here on, config is its configuration, changes say what is set anew;
-        None where all is as it was. What status.json says of the processes before is kept there, as `before`.
+        None where all is as it was. What status.json says of the processes before is kept there, as `before`: the
+        latest first, each with what was another than in the process after it.
         """
         former = self.status_or_none() or {}
-        earlier, began = former.pop("before", []), former.get("started")
-        before = [*earlier, {k: v for k, v in former.items() if k != "settings"}] if isinstance(earlier, list) else []
-        kept = former.get("settings", {}) if settings is None else settings
+        began = former.pop("started", None)
+        kept = former.pop("settings", {}) if settings is None else settings
         began = began if isinstance(began, float) else time.time()  # whatever has become of the file
-        started = {"started": began, "step": step, "changes": list(changes)}
+        started = {
+            "started": began,
+            "step": step,
+            "changes": list(changes),
+            "before": processes(former) if former else [],
+        }
         self._after = step
         if config is not None:  # told first: a checkpoint is of the one or the other
             started["config"] = hashlib.sha256(config).hexdigest()
         for file in [*self.path.glob(f"*{durable.BESIDE}"), *self.path.glob(f"*/*{durable.BESIDE}")]:
             file.unlink()
-        self._begin(kept, device, threads, started | {"before": before})
+        self._begin(kept, device, threads, started)
         if config is not None:
             durable.replace(self.config_file, config)
         return self
@@ -190,6 +197,12 @@ class Run:
             **started,
             "settings": dict(settings),
         }
+        before = self._status["before"][:MOST_PROCESSES]
+        for entry in before[:1]:  # those behind it are held against their own successors already
+            for key in ("versions", "machine", "git", "config"):
+                if entry.get(key) == self._status[key]:
+                    del entry[key]
+        self._status["before"] = before
         self._save_status()
 
     @property
@@ -238,13 +251,9 @@ class Run:
         if checkpoint.file != self.checkpoint("last"):
             os.replace(checkpoint.file, self.checkpoint("last"))
         content = checkpoint.content
-        step, size, whole = content["step"], content["logged"]["bytes"], b""
-        self._saved = self._after = step
-        if self.metrics_file.exists():
-            with self.metrics_file.open("rb") as stream:
-                whole = stream.read(size)
-        self._digest = hashlib.sha256(whole)
-        if len(whole) == size and self._digest.hexdigest() == content["logged"]["sha256"]:
+        step = self._saved = self._after = content["step"]
+        size, self._digest = self._digested(content["logged"]["bytes"])
+        if {"bytes": size, "sha256": self._digest.hexdigest()} == content["logged"]:
             if self.metrics_file.exists():
                 os.truncate(self.metrics_file, size)
             return True
@@ -256,6 +265,16 @@ class Run:
         durable.replace(self.metrics_file, lines)
         self._digest = hashlib.sha256(lines)
         return False
+
+    def _digested(self, size: int) -> tuple[int, Any]:
+        """How many of the first bytes of metrics.jsonl there are, and their SHA-256."""
+        found, digest = 0, hashlib.sha256()
+        if self.metrics_file.exists():
+            with reading.opened(self.metrics_file) as stream:
+                while part := stream.read(max(0, min(size - found, reading.CHUNK))):
+                    digest.update(part)
+                    found += len(part)
+        return found, digest
 
     def clear(self) -> None:
         """Drop rows, events and checkpoints, to begin anew in the same directory."""
@@ -391,10 +410,11 @@ class Run:
         return hashlib.sha256(self.config_file.read_bytes()).hexdigest() if self.config_file.exists() else None
 
 
-def processes(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def processes(status: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What a status tells of the processes that have written a run: the present one, then those before it."""
     before = status.get("before")
-    return [status, *(p for p in (before if isinstance(before, list) else []) if isinstance(p, Mapping))]
+    own = {key: value for key, value in status.items() if key != "before"}
+    return [own, *(dict(p) for p in (before if isinstance(before, list) else []) if isinstance(p, Mapping))]
 
 
 def written(row: Row) -> bytes:

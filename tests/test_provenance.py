@@ -154,7 +154,9 @@ def test_show_says_what_made_a_run(here, capsys, monkeypatch):
     status = Run.create("outputs/2026-01-01/one", {"seed": 0}, threads=1).status
     assert main(["show"]) == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("by "))
-    assert line.startswith(f"by thesis at {status['git'][0]['commit'][:9]} with git.patch, ")
+    assert line.startswith(
+        f"by thesis at {status['git'][0]['commit'][:9]} with git-{status['git'][0]['patch_sha256'][:7]}.patch, "
+    )
     assert f"dlopt {__version__}, torch {torch.__version__}, python " in line
     assert line.endswith(f"cpu ({status['machine']['cpu']}), 1 thread")
 
