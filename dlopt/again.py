@@ -37,19 +37,25 @@ class Kept(NamedTuple):
         return cls(files)
 
     def content(self, step: int) -> dict[str, Any]:
-        return tensor_file.load(self.files[step], links=False)
+        """ValueError where the file is damaged, or holds another step by now: the run may be under way."""
+        found: dict[str, Any] = tensor_file.load(self.files[step], links=False)
+        if found["step"] != step:
+            raise ValueError(f"{self.files[step].name} was after step {step}, and is after step {found['step']} now")
+        return found
 
 
-def trained(experiment: Experiment, run: Run, kept: Kept, part: Part, folder: Path, watch: Watch) -> Run:
-    """Make a part of a run again, in a run directory of its own in this folder, which is returned."""
+def trained(
+    experiment: Experiment, run: Run, state: dict[str, Any] | None, part: Part, folder: Path, watch: Watch
+) -> Run:
+    """Make a part of a run again, in a run directory of its own in this folder, which is returned.
+
+    state is the content of the checkpoint at its beginning, None for the start of the run.
+    """
     copy = Run(folder)
     copy.checkpoint("last").parent.mkdir(parents=True)
     copy.lock.take()
-    state = None
     watch.until = part.end
-    if part.begin > 0:
-        state = kept.content(part.begin)
-        shutil.copyfile(kept.files[part.begin], copy.checkpoint("last"))
+    if state is not None:
         if run.metrics_file.exists():
             shutil.copyfile(run.metrics_file, copy.metrics_file)
         copy.go_back(Checkpoint(copy.checkpoint("last"), state, {}))

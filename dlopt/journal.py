@@ -55,6 +55,7 @@ class Journal:
         self.window = Window(training.problem)
         self.saving = Saving(training)
         self.seconds = 0.0
+        self.stopped = False  # by a rule, at the very step from which it would go on
         self.rated_from = (0, 0.0)  # the first logged interval, with its warm-up, does not count for the rate
         if state is not None:
             self._restore(state)
@@ -65,7 +66,8 @@ class Journal:
 
     def goes_on(self) -> bool:
         step, until = self.training.step, self.watch.until
-        return bool(self.lanes) and step < self.training.steps and not self.watch.stop and step != until
+        left = bool(self.lanes) and step < self.training.steps and not self.stopped
+        return left and not self.watch.stop and step != until
 
     def logs(self, step: int) -> bool:
         """Whether a row is due after so many steps."""
@@ -204,7 +206,7 @@ class Journal:
             if lane.improves():
                 lane.best = lane.row
                 improved.append(i)
-            if any(r.stop(lane.history) for r in lane.experiment.regularization.values()):
+            if lane.stops():
                 stopped.append((i, "done"))
         if improved:
             self.saving.improved(self.lanes, improved)
@@ -235,6 +237,7 @@ class Journal:
         self.seconds = content["seconds"]
         self.rated_from = (t.step, self.seconds)
         self.saving.restore(lane, content)
+        self.stopped = lane.row.get("step") == t.step and lane.stops()
 
     # ------------------------------------------------------------------------------------------- the end
 
@@ -243,7 +246,7 @@ class Journal:
         if self.lanes:
             self.seconds += time.perf_counter() - self._clock
             bad = self.training.on_host({"diverged": self._diverged()})
-            status: Status = "interrupted" if self.training.step < self.training.steps else "done"
+            status: Status = "done" if self.stopped or self.training.step >= self.training.steps else "interrupted"
             self.finish([(i, "diverged" if values["diverged"] else status) for i, values in enumerate(bad)])
         return self.summaries
 

@@ -46,6 +46,10 @@ class Lane:
             return True
         return value > self.best[metric] if higher_is_better(metric) else value < self.best[metric]
 
+    def stops(self) -> bool:
+        """Whether one of its rules ends it after the evaluations that it has had."""
+        return bool(self.history) and any(r.stop(self.history) for r in self.experiment.regularization.values())
+
     def content(self) -> dict[str, Any]:
         """Its rows, as a checkpoint holds them: JSON, which keeps every bit of a number."""
         return {

@@ -92,7 +92,9 @@ def _compared(run: Run, other: Run, *, quiet: bool) -> int:
         return DONE if equal else FAILED
     print(f"\ncompared with {as_typed(run.path)}:")
     print(found.text(shutil.get_terminal_size().columns))
-    if len(ends) == 2 and ends[0] != ends[1]:
+    if len(ends) < 2:
+        print("the last states are not compared: they are not on both sides")
+    elif ends[0] != ends[1]:
         print(f"that one has {ends[0]} steps, this one {ends[1]}: the last states are not compared")
     else:
         said = f"differs in {', '.join(differ)}" if differ else "is equal, bit for bit"

@@ -51,7 +51,7 @@ def _resumed(run: Run, arguments: Sequence[str], trust: bool) -> int:
             if breaks:
                 said = "; ".join(breaks)
                 notices.append(f"from step {step} on this is another run than an uninterrupted one would be: {said}")
-        settings = _settings(status, state, config) | {key: OmegaConf.select(config, key) for key in changed}
+        settings = _settings(status, state, config)
         kept = OmegaConf.to_yaml(config).encode() if changed else None  # so that the next resume knows of them
         set_anew = [f"{key} {old} -> {new}" for key, (old, new) in changed.items()]
 
@@ -92,13 +92,16 @@ def _newest(run: Run, status: Mapping[str, Any] | None) -> Checkpoint | None:
 
 
 def _settings(status: Mapping[str, Any] | None, state: Mapping[str, Any] | None, config: Any) -> dict[str, Any]:
-    """Those that the run has had: a checkpoint's, which has a checksum, before those of its status."""
+    """Those that the run has from here on: its options as they were chosen, and each key as it is configured now.
+
+    Of options a checkpoint tells, which has a checksum, before the status does.
+    """
     from omegaconf import OmegaConf
 
     from dlopt.config.flat import settings_of
 
-    told = (state or {}).get("settings") or (status or {}).get("settings")
-    return dict(told) if told else settings_of(OmegaConf.to_container(config), {})  # type: ignore[arg-type]
+    told = (state or {}).get("settings") or (status or {}).get("settings") or {}
+    return told | settings_of(OmegaConf.to_container(config), {})  # type: ignore[arg-type]
 
 
 def _brought_back(run: Run, checkpoint: Checkpoint | None) -> list[str]:

@@ -66,27 +66,30 @@ def _verified(run: Run, given: Any) -> int:
     kept = again.Kept.of(run)
     part = _part(run, status, kept, given)
     experiment, _ = build(config)
-    if part.begin in kept.files:
-        continued.check(run, kept.content(part.begin), experiment, status)
+    saved = {step: kept.content(step) for step in part if step in kept.files}  # a run under way soon has others
+    for content in saved.values():
+        continued.check(run, content, experiment, status)
     progress = Progress(f"{as_typed(run.path)} again")
     with tempfile.TemporaryDirectory(prefix="dlopt-verify-") as folder, stoppable(progress), progress:
-        made = again.trained(experiment, run, kept, part, Path(folder) / "run", progress)
+        made = again.trained(experiment, run, saved.get(part.begin), part, Path(folder) / "run", progress)
         if progress.stop:
             print("interrupted; nothing was verified", file=sys.stderr)
             return INTERRUPTED
-        found = compare(again.rows(run, part), again.rows(made, part))
+        rows = again.rows(run, part), again.rows(made, part)
+        found = compare(*rows)
         differ: Sequence[str] = ()
-        if part.end in kept.files:
+        if part.end in saved:
             newest = made.newest()
             assert newest is not None
-            differ = again.parts_that_differ(kept.content(part.end), newest.content)
+            differ = again.parts_that_differ(saved[part.end], newest.content)
         different = provenance.differences(status, made.status)
-    equal = found.equal and not differ
+    nothing_logged = part.end in saved and not any(rows)
+    equal = (found.equal or nothing_logged) and not differ
     if not given.quiet:
         begin = "the start" if part.begin == 0 else f"the checkpoint after step {part.begin}"
         print(f"{as_typed(run.path)}: steps {part.begin + 1} to {part.end}, made again from {begin}")
-        print(found.text(shutil.get_terminal_size().columns))
-        if part.end in kept.files:
+        print("no row lies there" if nothing_logged else found.text(shutil.get_terminal_size().columns))
+        if part.end in saved:
             said = f"differs in {', '.join(differ)}" if differ else "is equal, bit for bit"
             print(f"the checkpoint after step {part.end} {said}")
         for line in different if not equal else ():
@@ -113,7 +116,7 @@ def _part(run: Run, status: Mapping[str, Any], kept: Kept, given: Any) -> Part:
         raise ConfigError([("--from", f"must be one of {', '.join(map(str, begins))}, got {begin}")])
     following = next((step for step in kept.files if step > begin), last)
     first_rows = [step for step in logged if step > begin][:2]
-    end = given.end or (last if given.all else following)
+    end = given.end if given.end is not None else last if given.all else following
     if given.begin is None and given.end is None and not given.all and begin == 0 and first_rows:
         end = min(end, first_rows[-1])  # else it would be the whole run, where only its end was saved
     if not begin < end <= last:

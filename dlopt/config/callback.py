@@ -108,10 +108,13 @@ class Check(Callback):
 
 def check_directory(path: Path, key: str, problems: Any) -> None:
     """Whether a run can be made here: nothing holds the place already, and the directory can be made."""
+    from dlopt.lock import Held, holder
     from dlopt.run import Run
 
     if Run(path).status_file.exists():
-        problems.add(key, f"{path} already holds a run; choose another directory, or go on with it: resume={path}")
+        writer = None if held else holder(path)
+        said = f"{path} already holds a run; choose another directory, or go on with it: resume={path}"
+        problems.add(key, f"{Held(path, writer)}; choose another directory" if writer else said)
         return
     above = path
     while not above.exists() and above != above.parent:

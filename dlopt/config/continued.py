@@ -52,7 +52,10 @@ def merged(config: DictConfig, arguments: Sequence[str]) -> DictConfig:
             names = [str(k) for k in above if not str(k).startswith("_")] if OmegaConf.is_dict(above) else []
             problems.add(key, f"there is no such key{nearest(key.rpartition('.')[2], names)}")
         else:
-            config = OmegaConf.merge(config, OmegaConf.from_dotlist([argument]))  # type: ignore[assignment]
+            try:
+                config = OmegaConf.merge(config, OmegaConf.from_dotlist([argument]))  # type: ignore[assignment]
+            except Exception as error:  # what YAML and OmegaConf make of a value that is none
+                problems.add(key, f"cannot be set so: {named(error)}")
     problems.raise_any()
     return config
 

@@ -301,7 +301,6 @@ def test_an_interrupted_process_saves_and_goes_on(sent, here):
 def in_a_terminal(here, columns, *argv):
     """What a command writes to a real pseudo-terminal, without its escape sequences; it must end with 0."""
     import fcntl
-    import os
     import pty
     import struct
     import termios
@@ -443,55 +442,6 @@ def test_tensorboard_is_started_on_what_was_named(here, capsys):
     assert "nowhere" in capsys.readouterr().err
 
 
-def test_resuming_a_finished_run_does_nothing_or_makes_it_longer(here, capsys):
-    assert main(["train", *BLOBS]) == 0
-    assert main(["train", "resume=last", "--trust"]) == 0
-    assert "nothing to go on with" in capsys.readouterr().out
-    assert find().summary["step"] == 9
-    assert main(["train", "resume=last", "--trust", "epochs=5"]) == 0
-    assert find().summary["step"] == 15
-    assert [row["step"] for row in find().rows()] == [3, 6, 9, 12, 15]
-    assert main(["train", "resume=last", "--trust", "epoch=5"]) == 2
-
-
-REFUSED = {
-    "seed=5": "cannot change",
-    "batch_size=8": "cannot change",
-    "arch.widths=[9]": "cannot change",
-    "data.label_noise=0.1": "cannot change",
-    "optimizer=sgd": "another option",
-    "schedule.then=cosine": "another option",
-    "schedule@schedule.then=cosine": "another option",
-    "schedule._target_=mine.Sawtooth": "another option",
-    "optimizer.lrr=1": "did you mean lr",
-    "epoch=3": "did you mean epochs",
-    "epochs=0": "epochs",
-    "+x=1": "nothing can be added",
-    "--help": "does not go with resume",
-    "-m": "does not go with resume",
-}
-
-
-@pytest.mark.parametrize("change", REFUSED)
-def test_what_cannot_change_in_a_run_that_goes_on(change, here, capsys):
-    assert main(["train", *BLOBS, "schedule=warmup", "schedule.length=1"]) == 0
-    before = {p: p.read_bytes() for p in find().path.rglob("*") if p.is_file()}
-    capsys.readouterr()
-    assert main(["train", "resume=last", "--trust", change]) == 2
-    assert REFUSED[change] in capsys.readouterr().err
-    assert {p: p.read_bytes() for p in find().path.rglob("*") if p.is_file()} == before
-
-
-def test_the_state_of_another_rule_is_refused(here, capsys):
-    assert main(["train", *BLOBS, "optimizer=torch_optim"]) == 0
-    before = {p: p.read_bytes() for p in find().path.rglob("*") if p.is_file()}
-    assert main(["train", "resume=last", "--trust", "epochs=5", "optimizer.name=SGD"]) == 2
-    assert "AdamW, not of torch.optim.sgd.SGD" in capsys.readouterr().err
-    assert {p: p.read_bytes() for p in find().path.rglob("*") if p.is_file()} == before
-    assert main(["train", "resume=last", "--trust", "epochs=5", "optimizer.lr=0.1"]) == 0
-    assert find().rows()[-1]["lr"] == 0.1
-
-
 def test_only_torchs_own_rules_import_what_they_need(here):
     """Making one imports torch._dynamo, 0.7 s; the rules of ours do without."""
     for rule, wanted in ("adam", "False"), ("torch_optim", "True"):
@@ -502,54 +452,9 @@ def test_only_torchs_own_rules_import_what_they_need(here):
         assert done.stdout.splitlines()[-1] == wanted
 
 
-def test_a_rule_that_needs_another_state_is_refused_and_nothing_changes(here, capsys):
-    assert main(["train", *BLOBS, "optimizer=rmsprop"]) == 0
-    before = find().config_file.read_text()
-    assert main(["train", "resume=last", "--trust", "epochs=5", "optimizer.momentum=0.9"]) == 2
-    assert "cannot go on from its checkpoint" in capsys.readouterr().err
-    assert find().config_file.read_text() == before
-    assert main(["train", "resume=last", "--trust", "epochs=5"]) == 0
-
-
-def test_a_run_cannot_go_on_to_less_than_it_has_done(here, capsys):
-    assert main(["train", "-q", *BLOBS]) == 0
-    assert main(["train", "resume=last", "--trust", "epochs=2"]) == 2
-    assert "epochs  makes 6 steps, and 9 are done already" in capsys.readouterr().err
-    for file in (find().checkpoint("last"), find().checkpoint("best")):
-        file.unlink()
-    rows = find().rows()
-    assert main(["train", "resume=last", "--trust", "epochs=5"]) == 2
-    assert "its checkpoint is gone" in capsys.readouterr().err
-    assert find().rows() == rows
-
-
 def test_epochs_typed_where_steps_count_are_not_passed_over(here, capsys):
     assert main(["train", "experiment=mnist1d_paper", "epochs=1"]) == 2
     assert "steps=6000 stands in its place" in capsys.readouterr().err
-
-
-def test_what_was_set_anew_is_kept_with_the_run(here, capsys):
-    assert main(["train", *BLOBS]) == 0
-    assert main(["train", "resume=last", "--trust", "epochs=5", "optimizer.lr=0.05"]) == 0
-    assert find().config()["epochs"] == 5
-    assert find().config()["optimizer"]["lr"] == 0.05
-    assert find().config()["resume"] is None
-    assert main(["train", "resume='last'", "--trust"]) == 0
-    assert "nothing to go on with" in capsys.readouterr().out
-
-
-def test_a_run_that_is_still_running_is_left_alone(here, capsys):
-    assert main(["train", *BLOBS]) == 0
-    run = find()
-    run.status_file.write_text(json.dumps(run.status | {"status": "running"}))
-    before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
-    run.lock.take()
-    assert main(["train", "resume=last", "--trust", "epochs=9"]) == 2
-    assert f"being written by process {os.getpid()} on " in capsys.readouterr().err
-    run.lock.release()
-    assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()} == before
-    assert main(["show"]) == 0
-    assert "its process is gone" in capsys.readouterr().out
 
 
 def test_a_damaged_run_is_said_to_be_so(here, capsys):
@@ -564,25 +469,6 @@ def test_a_damaged_run_is_said_to_be_so(here, capsys):
     run.status_file.write_text("{")
     assert main(["show"]) == 2
     assert "Traceback" not in capsys.readouterr().err
-
-
-def test_curves_of_a_resumed_run_have_no_point_twice(here, capsys):
-    """Rows after the checkpoint, written by a process that was then killed, are dropped by TensorBoard too."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    assert main(["train", *BLOBS, "checkpoint.every=4", "steps=4"]) == 0
-    run = find()
-    late = Run(run.path)
-    late.lock.take()
-    late.go_on(4)
-    late.log({"step": 6, "epoch": 2.0, "seconds": 1.0, "train/loss": 99.0})
-    late.finish("failed")
-    assert main(["train", "resume=last", "--trust", "steps=9"]) == 0
-    reader = EventAccumulator(str(run.path), size_guidance={"scalars": 0})
-    reader.Reload()
-    steps = [event.step for event in reader.Scalars("train/loss")]
-    assert steps == [row["step"] for row in run.rows() if "train/loss" in row]
-    assert 99.0 not in [event.value for event in reader.Scalars("train/loss")]
 
 
 def test_ctrl_c_during_start_up_ends_at_once(here):
