@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-BESIDE = ".tmp"
-"""What the names of files under way end in; one that is left behind holds nothing that counts."""
+
+def beside(file: Path) -> Path:
+    """Where the new content of a file is written; what a dead process has left there holds nothing that counts."""
+    return file.with_name(f"{file.name}.tmp")
 
 
 @contextlib.contextmanager
@@ -24,19 +26,19 @@ def replacing(file: Path, former: Path | None = None) -> Iterator[BinaryIO]:
     former: where the former content goes, if there is any. A process that ends between the two steps leaves it there,
     and nothing in the file's own place.
     """
-    beside = file.with_name(file.name + BESIDE)
+    new = beside(file)
     try:
-        beside.unlink(missing_ok=True)
-        with beside.open("xb") as stream:  # never through a link that lies there
+        new.unlink(missing_ok=True)
+        with new.open("xb") as stream:  # never through a link that lies there
             yield stream
             reached(stream)
         if former is not None and file.exists():
             os.replace(file, former)
-        os.replace(beside, file)
+        os.replace(new, file)
         _entries_reached(file.parent)
     except BaseException:
         with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+            new.unlink(missing_ok=True)
         raise
 
 

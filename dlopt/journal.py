@@ -67,7 +67,7 @@ class Journal:
     def goes_on(self) -> bool:
         step, until = self.training.step, self.watch.until
         left = bool(self.lanes) and step < self.training.steps and not self.stopped
-        return left and not self.watch.stop and step != until
+        return left and not self.watch.stop and (until is None or step < until)
 
     def logs(self, step: int) -> bool:
         """Whether a row is due after so many steps."""
@@ -124,7 +124,9 @@ class Journal:
         logs, evaluates = self.logs(step), self.evaluates(step)
         found = self.training.on_host(self._due_values(logs))
         self.seconds += time.perf_counter() - self._clock  # after the transfer, which waits for the device
-        diverged = [values.pop("diverged") > 0 for values in found]
+        infinite = [values.pop("infinite") > 0 for values in found]
+        # A run ends where its own rhythm says: instruments and checkpoints, which may follow the clock, change nothing.
+        diverged = [bad and logs for bad in infinite]
         histograms = [{tag: values.pop(tag).buckets() for tag in self.histograms} for values in found]
         if evaluates:
             found = [a | b for a, b in zip(found, self.training.on_host(self._evaluated()), strict=True)]
@@ -143,8 +145,8 @@ class Journal:
         self._begin_anew(logs)
         if leaving:
             self.finish(leaving)
-        if self.saving.due(step):
-            self.save(range(len(self.lanes)))
+        if self.saving.due(step):  # of lanes that are left; an iterate that is not finite is nothing to go on from
+            self.save(range(len(self.lanes)) if logs else [i for i, bad in enumerate(infinite) if not bad])
         self._clock = time.perf_counter()
 
     def _due_values(self, logs: bool) -> dict[str, Reading]:
@@ -155,7 +157,8 @@ class Journal:
             values |= self.window.means("epoch" if t.step % t.per_epoch == 0 else "row")
         if isinstance(t.lr, Tensor):
             values["lr"] = t.lr.squeeze(-1)
-        return values | self.readings | self.histograms | {"diverged": self._diverged()}
+        infinite = self._diverged() if logs else ~torch.isfinite(t.w).all(-1)
+        return values | self.readings | self.histograms | {"infinite": infinite}
 
     def _diverged(self) -> Tensor:
         """Whether a loss was, or the iterate is, not finite; the last step's loss says nothing of its own result."""
@@ -202,7 +205,7 @@ class Journal:
         stopped: list[tuple[int, Status]] = []
         for i in which:
             lane = self.lanes[i]
-            lane.history.append(lane.row)
+            lane.evaluated()
             if lane.improves():
                 lane.best = lane.row
                 improved.append(i)

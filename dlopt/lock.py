@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import socket
 import threading
@@ -67,6 +68,7 @@ class Lock:
         self.file = folder / NAME
         self._descriptor: int | None = None
         self._content = b""
+        self._checked = -math.inf
 
     @property
     def held(self) -> bool:
@@ -100,12 +102,18 @@ class Lock:
             _beat(self)
             return self
 
-    def check(self) -> None:
-        """Raise Lost where another process has put its name in the file, or the file is gone."""
+    def check(self, lately: float = 0.0) -> None:
+        """Raise Lost where another process has put its name in the file, or the file is gone.
+
+        lately: seconds in which it is enough to have looked once; on a network's disk a look may take milliseconds.
+        """
+        if time.monotonic() - self._checked < lately:
+            return
         try:
             found = self.file.read_bytes()
-        except OSError:
-            found = b""
+        except FileNotFoundError as error:
+            raise Lost(f"{self.file} is gone: the directory was removed or renamed; nothing more is written") from error
+        self._checked = time.monotonic()
         if self._descriptor is None or found != self._content:
             raise Lost(
                 f"{self.folder} was taken over by {_holder(found) or 'another process'}; nothing more is written"
@@ -118,13 +126,14 @@ class Lock:
         with contextlib.suppress(Lost, OSError):
             self.check()
             self.file.unlink()
-        os.close(self._descriptor)
-        self._descriptor = None
+        with _hearing:  # else a sign of life might go to whatever has got the number of the descriptor by then
+            os.close(self._descriptor)
+            self._descriptor = None
 
     def touch(self) -> None:
         """A sign of life."""
-        if self._descriptor is not None:
-            with contextlib.suppress(OSError):
+        with _hearing, contextlib.suppress(OSError):
+            if self._descriptor is not None:
                 os.utime(self._descriptor)
 
     def __del__(self) -> None:
@@ -179,7 +188,7 @@ def _seized(descriptor: int, named: Holder | None, *, shared: bool = False) -> b
 def _stirs(descriptor: int, named: Holder, waiting: Callable[[Holder], None]) -> bool:
     """Whether a process of another machine gives a sign of life, waited for as long as it may take."""
     last = os.fstat(descriptor).st_mtime_ns
-    if time.time() - last / 1e9 > 10 * SILENT:  # whatever the clocks say
+    if not -SILENT < time.time() - last / 1e9 < 10 * SILENT:  # long ago, or never, whatever the clocks say
         return False
     waiting(named)
     until = time.monotonic() + SILENT
@@ -218,6 +227,7 @@ def _holder(content: bytes) -> Holder | None:
         return None
 
 
+_hearing = threading.RLock()
 _held: weakref.WeakSet[Lock] = weakref.WeakSet()
 _heart: threading.Thread | None = None
 
@@ -225,7 +235,8 @@ _heart: threading.Thread | None = None
 def _beat(lock: Lock) -> None:
     """Have one thread touch all locks of this process."""
     global _heart  # noqa: PLW0603
-    _held.add(lock)
+    with _hearing:
+        _held.add(lock)
     if _heart is None or not _heart.is_alive():
         _heart = threading.Thread(target=_beating, name="signs of life", daemon=True)
         _heart.start()
@@ -234,5 +245,7 @@ def _beat(lock: Lock) -> None:
 def _beating() -> None:
     while True:
         time.sleep(BEAT)
-        for lock in list(_held):
+        with _hearing:
+            held = list(_held)
+        for lock in held:
             lock.touch()

@@ -37,10 +37,13 @@ Status = Literal["running", "done", "diverged", "failed", "interrupted"]
 Row = dict[str, Any]
 LONGEST_ROW = 1 << 20
 """Bytes of a row; the last one is looked for in as many at the end of metrics.jsonl."""
+LAST_LINES = 20
+"""Among which the last row is looked for, where the very last lines are damaged."""
 LARGEST_METRICS = 1 << 27
 """Bytes of metrics.jsonl: a quarter of a million rows; the shortest rows there can be take 16 times as much memory."""
+LARGEST_STATUS = 1 << 20
 MOST_PROCESSES = 500
-"""Of which a status tells, the latest."""
+"""Of which a status tells, the latest: they fill half of what it may be."""
 DAMAGED = "damaged"
 """What stands in the name of a file that was put aside because it could not be read."""
 
@@ -99,6 +102,9 @@ class Run:
         """The older checkpoint after so many steps."""
         return self.path / "checkpoints" / f"step-{step:08d}.pt"
 
+    def _checkpoints(self) -> tuple[Path, Path]:
+        return self.checkpoint("last"), self.checkpoint("best")
+
     def older_checkpoints(self) -> dict[int, Path]:
         """Those before the last, by their steps; the newest first."""
         found = {_step_of(file): file for file in (self.path / "checkpoints").glob("step-*.pt")}
@@ -141,6 +147,7 @@ class Run:
         step: int = 0,
         settings: Mapping[str, Any] | None = None,
         changes: Sequence[str] = (),
+        breaks: Sequence[str] = (),
         config: bytes | None = None,
         *,
         device: str = "cpu",
@@ -148,9 +155,10 @@ class Run:
     ) -> Run:
         """Begin again in a directory that is held (`lock.take`), after so many steps.
 
-        settings are those that the run has from here on, config is its configuration, changes say what is set anew;
-        None where all is as it was. What status.json says of the processes before is kept there, as `before`: the
-        latest first, each with what was another than in the process after it.
+        settings are those that the run has from here on, config is its configuration, changes say what is set anew, and
+        breaks what of it makes it another run than an uninterrupted one; None where all is as it was.
+        What status.json says of the processes before is kept there, as `before`: the latest first, each with what was
+        another than in the process after it.
         """
         former = self.status_or_none() or {}
         began = former.pop("started", None)
@@ -160,13 +168,14 @@ class Run:
             "started": began,
             "step": step,
             "changes": list(changes),
+            "breaks": list(breaks),
             "before": processes(former) if former else [],
         }
         self._after = step
         if config is not None:  # told first: a checkpoint is of the one or the other
             started["config"] = hashlib.sha256(config).hexdigest()
-        for file in [*self.path.glob(f"*{durable.BESIDE}"), *self.path.glob(f"*/*{durable.BESIDE}")]:
-            file.unlink()
+        for file in (self.status_file, self.metrics_file, self.summary_file, self.config_file, *self._checkpoints()):
+            durable.beside(file).unlink(missing_ok=True)
         self._begin(kept, device, threads, started)
         if config is not None:
             durable.replace(self.config_file, config)
@@ -212,7 +221,7 @@ class Run:
 
     def log(self, row: Row) -> None:
         """Append one row. Numbers that are not finite become null, which JSON has in their place."""
-        self.lock.check()
+        self.lock.check(lately=1.0)
         if self._metrics is None:
             self._open()
         line = written(row) + b"\n"
@@ -255,10 +264,12 @@ class Run:
         size, self._digest = self._digested(content["logged"]["bytes"])
         if {"bytes": size, "sha256": self._digest.hexdigest()} == content["logged"]:
             if self.metrics_file.exists():
-                os.truncate(self.metrics_file, size)
+                with self.metrics_file.open("r+b") as stream:
+                    stream.truncate(size)
+                    durable.reached(stream)
             return True
         known = {row["step"]: row for row in self.rows() if row["step"] <= step}
-        known |= {row["step"]: row for row in json.loads(content["history"])}
+        known |= {row["step"]: row for row in evaluations(content)}
         lines = b"".join(written(row) + b"\n" for _, row in sorted(known.items()))
         if self.metrics_file.exists():
             shutil.copyfile(self.metrics_file, _aside(self.metrics_file))
@@ -278,8 +289,7 @@ class Run:
 
     def clear(self) -> None:
         """Drop rows, events and checkpoints, to begin anew in the same directory."""
-        checkpoints = (self.checkpoint("last"), self.checkpoint("best"), *self.older_checkpoints().values())
-        for file in (self.metrics_file, self.summary_file, *checkpoints):
+        for file in (self.metrics_file, self.summary_file, *self._checkpoints(), *self.older_checkpoints().values()):
             file.unlink(missing_ok=True)
         for file in self.path.glob("events.out.tfevents.*"):
             file.unlink()
@@ -292,8 +302,11 @@ class Run:
         step, file = content["step"], self.checkpoint(name)
         older = name == "last" and keep > 1 and self._saved not in (None, step)
         former = self.checkpoint_after(self._saved) if older and self._saved is not None else None
-        with durable.replacing(file, former) as stream:
-            torch.save(content, stream)
+        try:
+            with durable.replacing(file, former) as stream:
+                torch.save(content, stream)
+        except RuntimeError as error:  # torch's, of a part of the file that was not written; why is said by its cause
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
         if name == "last":
             self._saved = step
             for old in list(self.older_checkpoints().values())[keep - 1 :]:
@@ -331,6 +344,7 @@ class Run:
                 text = json.dumps({k: _finite(v) for k, v in summary.items()}, indent=2)
                 durable.replace(self.summary_file, text.encode() + b"\n")
             if self._metrics is not None:
+                durable.reached(self._metrics)
                 self._metrics.close()
                 self._metrics = None
             if self._events is not None:
@@ -358,7 +372,7 @@ class Run:
 
     @property
     def status(self) -> dict[str, Any]:
-        return reading.json_object(self.status_file, reading.SMALL)
+        return reading.json_object(self.status_file, LARGEST_STATUS)
 
     def status_or_none(self) -> dict[str, Any] | None:
         """The status, or None where its file is damaged, or not there."""
@@ -378,7 +392,8 @@ class Run:
         """The logged rows, in order; None in place of a line that is none. A last one that was cut off is left out."""
         try:
             for line in reading.lines(self.metrics_file, LONGEST_ROW, LARGEST_METRICS):
-                yield None if line is None else _row(line)
+                if line != b"":  # an empty one says nothing, and a million of them take long to be refused
+                    yield None if line is None else _row(line)
         except FileNotFoundError:
             return
 
@@ -394,7 +409,8 @@ class Run:
                 lines = stream.read(LONGEST_ROW).rpartition(b"\n")[0]
         except FileNotFoundError:
             return None
-        return next((row for line in reversed(lines.split(b"\n")) if (row := _row(line)) is not None), None)
+        last = [line for line in lines.rsplit(b"\n", LAST_LINES)[-LAST_LINES:] if line]
+        return next((row for line in reversed(last) if (row := _row(line)) is not None), None)
 
     @property
     def dead(self) -> bool:
@@ -415,6 +431,11 @@ def processes(status: Mapping[str, Any]) -> list[dict[str, Any]]:
     before = status.get("before")
     own = {key: value for key, value in status.items() if key != "before"}
     return [own, *(dict(p) for p in (before if isinstance(before, list) else []) if isinstance(p, Mapping))]
+
+
+def evaluations(content: Mapping[str, Any]) -> list[Row]:
+    """The rows of evaluations that a last checkpoint holds: lines of JSON in a tensor of bytes, (n,) uint8."""
+    return [json.loads(line) for line in content["history"].numpy().tobytes().splitlines()]
 
 
 def written(row: Row) -> bytes:

@@ -16,7 +16,7 @@ from dlopt import checkpoint
 from dlopt.experiment import Experiment
 from dlopt.lanes import mapped
 from dlopt.metrics import higher_is_better
-from dlopt.run import Row, Run
+from dlopt.run import Row, Run, evaluations
 from dlopt.training import Training
 
 BEST_EVERY = 10.0
@@ -32,9 +32,15 @@ class Lane:
     index: int
     row: Row = field(default_factory=dict)
     history: list[Row] = field(default_factory=list)
+    encoded: bytearray = field(default_factory=bytearray)
     best: Row | None = None
     best_saved: float = -math.inf
     unsaved: bool = False
+
+    def evaluated(self) -> None:
+        """Its last row is one of an evaluation."""
+        self.history.append(self.row)
+        self.encoded += json.dumps(self.row).encode() + b"\n"
 
     def improves(self) -> bool:
         """Whether the last row is the best so far."""
@@ -51,16 +57,21 @@ class Lane:
         return bool(self.history) and any(r.stop(self.history) for r in self.experiment.regularization.values())
 
     def content(self) -> dict[str, Any]:
-        """Its rows, as a checkpoint holds them: JSON, which keeps every bit of a number."""
+        """Its rows, as a checkpoint holds them: JSON, which keeps every bit of a number.
+
+        Those of evaluations are lines in a tensor of bytes: there may be more of them than a pickle should hold.
+        """
+        history = bytearray(self.encoded)
         return {
             "row": json.dumps(self.row),
-            "history": json.dumps(self.history),
+            "history": torch.frombuffer(history, dtype=torch.uint8) if history else torch.empty(0, dtype=torch.uint8),
             "best_step": None if self.best is None else self.best["step"],
         }
 
     def restore(self, content: Mapping[str, Any]) -> None:
         """The inverse of `content`."""
-        self.row, self.history = json.loads(content["row"]), json.loads(content["history"])
+        self.row, self.history = json.loads(content["row"]), evaluations(content)
+        self.encoded = bytearray(content["history"].numpy().tobytes())
         self.best = next((row for row in self.history if row["step"] == content["best_step"]), None)
 
 

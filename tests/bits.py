@@ -6,12 +6,10 @@ from typing import Any
 
 import torch
 
-from dlopt.run import Run
+from dlopt.run import Run, evaluations
 
 CLOCK = ("seconds", "steps_per_second", "peak_memory", "logged")
 """What differs between two runs that are the same, as does every key below time/; logged is a digest of such rows."""
-ROWS = ("row", "history")
-"""Rows that a checkpoint holds as JSON."""
 
 
 def final(run: Run) -> dict[str, Any]:
@@ -37,9 +35,7 @@ def leaves(content: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(content, Mapping):
         for key, value in content.items():
             if key not in CLOCK and not str(key).startswith("time/"):
-                yield from leaves(
-                    json.loads(value) if key in ROWS and isinstance(value, str) else value, f"{place}/{key}"
-                )
+                yield from leaves(rows(key, value), f"{place}/{key}")
     elif isinstance(content, (list, tuple)):
         for i, value in enumerate(content):
             yield from leaves(value, f"{place}/{i}")
@@ -48,6 +44,13 @@ def leaves(content: Any, place: str = "") -> Iterator[tuple[str, Any]]:
         yield place, (content.dtype, tuple(content.shape), raw)
     else:
         yield place, content
+
+
+def rows(key: str, value: Any) -> Any:
+    """The rows that a checkpoint holds as JSON, whose seconds are the clock's; anything else as it is."""
+    if key == "row" and isinstance(value, str):
+        return json.loads(value)
+    return evaluations({key: value}) if key == "history" else value
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

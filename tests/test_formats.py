@@ -92,7 +92,7 @@ LAST = {
     **{name.replace("model", "best"): kind for name, kind in BOTH.items() if name.startswith("model/")},
     "logged": "dict", "logged/bytes": "int", "logged/sha256": "str", "evaluations": "int", "state": "dict",
     "state/m": "Tensor", "state/v": "Tensor", "state/t": "Tensor", "average": "NoneType", "row": "str",
-    "history": "str", "best_step": "int", "seconds": "float", "window": "dict", "diagnostics": "dict",
+    "history": "Tensor", "best_step": "int", "seconds": "float", "window": "dict", "diagnostics": "dict",
 }  # fmt: skip
 STATUS = {
     "status": "str", "host": "str", "pid": "int", "since": "float", "ended": "float", "message": "str",

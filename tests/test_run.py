@@ -130,6 +130,12 @@ def test_what_an_interrupted_write_left_is_no_checkpoint(tmp_path):
 # ------------------------------------------------------------------------------------------- the way back
 
 
+def lines(rows: list[dict[str, float]]) -> torch.Tensor:
+    """Rows as a checkpoint holds them."""
+    text = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    return torch.tensor(list(text), dtype=torch.uint8)
+
+
 def row(step: int) -> dict[str, float]:
     """Every second row is one of an evaluation."""
     return {"step": step, "epoch": step / 2, "seconds": 0.1 * step, "train/loss": 1 / step} | (
@@ -144,7 +150,7 @@ def broken_off(folder: Path) -> Run:
         run.log(row(step))
         if step % 2 == 0:
             history = [row(s) for s in range(2, step + 1, 2)]
-            run.save("last", {"step": step, "logged": run.logged(), "history": json.dumps(history)}, keep=3)
+            run.save("last", {"step": step, "logged": run.logged(), "history": lines(history)}, keep=3)
     run.finish("failed")
     return Run(folder)
 
@@ -268,7 +274,7 @@ def test_damage_after_the_step_is_dropped_with_the_rows_there(tmp_path):
 
 def test_a_run_that_had_logged_nothing_goes_back_to_nothing(tmp_path):
     run = Run.create(tmp_path)
-    run.save("last", {"step": 1, "logged": run.logged(), "history": "[]"})
+    run.save("last", {"step": 1, "logged": run.logged(), "history": lines([])})
     run.log(row(2))
     run.finish("failed")
     run = Run(tmp_path)

@@ -52,17 +52,18 @@ def _again(run: Run, given: Any) -> int:
 
     from dlopt import durable
     from dlopt.cli.one import DONE, logged, run_one
-    from dlopt.config import reopen
+    from dlopt.config import continued, reopen
     from dlopt.config.build import build
     from dlopt.config.flat import settings_of
     from dlopt.finding import ROOT
-    from dlopt.run import Run, processes
+    from dlopt.run import Run
 
     config = reopen.configuration(run, trust=given.trust)
     status = run.status
+    continued.check_configuration(run, status)
     experiment, notices = build(config)
-    if any(process.get("changes") for process in processes(status)):
-        notices.append("it had other settings before; the whole again has those that it ended with")
+    for step, why in continued.broken(status):
+        notices.append(f"up to step {step} it had other settings ({why}); the whole again has those that it ended with")
     path = ROOT / time.strftime("%Y-%m-%d") / f"{time.strftime('%H-%M-%S')}-rerun-{os.urandom(2).hex()}"
     other = Run(path)
     other.config_file.parent.mkdir(parents=True)

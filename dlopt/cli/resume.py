@@ -35,28 +35,31 @@ def _resumed(run: Run, arguments: Sequence[str], trust: bool) -> int:
     former = reopen.configuration(run, trust=trust)
     config = continued.merged(former, arguments)
     status = run.status_or_none()
-    if status is not None and status["status"] == "done" and not arguments:
-        print(f"{as_typed(run.path)} is done; nothing to go on with (epochs=... makes it longer)")
+    changed = continued.changes(former, config)
+    if status is not None and status["status"] == "done" and not changed:
+        print(f"{as_typed(run.path)} is done; nothing to go on with{_how(run.summary, config)}")
         return DONE
     run.lock.take(_said)
     try:
         checkpoint = _newest(run, status)
         experiment, notices = build(config, arguments)
-        changed = continued.changes(former, config)
         state = None if checkpoint is None else checkpoint.content
         step = 0 if state is None else state["step"]
-        if state is not None:
+        breaks: list[str] = []
+        if state is None:
+            continued.check_configuration(run, status or {})
+        else:
             continued.check(run, state, experiment, status or {})
             breaks = continued.breaking(changed, OmegaConf.to_container(former), experiment, step)  # type: ignore[arg-type]
-            if breaks:
-                said = "; ".join(breaks)
-                notices.append(f"from step {step} on this is another run than an uninterrupted one would be: {said}")
+        for at, said in [*continued.broken(status or {}), *([(step, "; ".join(breaks))] if breaks else [])]:
+            notices.append(f"from step {at} on this is another run than an uninterrupted one would be: {said}")
         settings = _settings(status, state, config)
         kept = OmegaConf.to_yaml(config).encode() if changed else None  # so that the next resume knows of them
         set_anew = [f"{key} {old} -> {new}" for key, (old, new) in changed.items()]
 
         warnings = _brought_back(run, checkpoint)  # from here on the directory changes
-        run.go_on(step, settings, set_anew, kept, device=experiment.settings.device, threads=experiment.threads)
+        device, threads = experiment.settings.device, experiment.threads
+        run.go_on(step, settings, set_anew, breaks, kept, device=device, threads=threads)
         if status is None:
             warnings.append(f"{run.status_file.name} was damaged; it is written anew")
         elif state is not None:
@@ -75,6 +78,13 @@ def _resumed(run: Run, arguments: Sequence[str], trust: bool) -> int:
             return run_one(experiment, run, notices, state=state)[0]
     finally:
         run.lock.release()
+
+
+def _how(summary: Mapping[str, Any], config: Any) -> str:
+    """What would make a finished run longer."""
+    steps, epochs = summary.get("step"), summary.get("epoch")
+    short = (steps or 0) < config.steps if config.steps else (epochs or 0) < config.epochs
+    return f": it stopped early, after step {steps}" if short and steps else " (epochs=... makes it longer)"
 
 
 def _newest(run: Run, status: Mapping[str, Any] | None) -> Checkpoint | None:

@@ -63,10 +63,9 @@ def _verified(run: Run, given: Any) -> int:
 
     config = reopen.configuration(run, trust=given.trust)
     status = run.status
-    kept = again.Kept.of(run)
-    part = _part(run, status, kept, given)
+    part, saved = _taken(run, status, given)
     experiment, _ = build(config)
-    saved = {step: kept.content(step) for step in part if step in kept.files}  # a run under way soon has others
+    continued.check_configuration(run, status, *(content["config"] for content in saved.values()))
     for content in saved.values():
         continued.check(run, content, experiment, status)
     progress = Progress(f"{as_typed(run.path)} again")
@@ -79,9 +78,8 @@ def _verified(run: Run, given: Any) -> int:
         found = compare(*rows)
         differ: Sequence[str] = ()
         if part.end in saved:
-            newest = made.newest()
-            assert newest is not None
-            differ = again.parts_that_differ(saved[part.end], newest.content)
+            newest = made.newest()  # none where it is not finite now
+            differ = again.parts_that_differ(saved[part.end], {} if newest is None else newest.content)
         different = provenance.differences(status, made.status)
     nothing_logged = part.end in saved and not any(rows)
     equal = (found.equal or nothing_logged) and not differ
@@ -97,23 +95,44 @@ def _verified(run: Run, given: Any) -> int:
     return DONE if equal else FAILED
 
 
+def _taken(run: Run, status: Mapping[str, Any], given: Any) -> tuple[Part, dict[int, dict[str, Any]]]:
+    """The part that is asked for, and the contents of the checkpoints at its ends, by their steps.
+
+    A run under way exchanges its checkpoints meanwhile: then they are looked for again.
+    """
+    from dlopt.again import Kept
+
+    for tries_left in (2, 1, 0):
+        try:
+            kept = Kept.of(run)
+            part = _part(run, status, kept, given)
+            return part, {step: kept.content(step) for step in part if step in kept.files}
+        except (FileNotFoundError, ValueError):
+            if not tries_left:
+                raise
+    raise AssertionError
+
+
 def _part(run: Run, status: Mapping[str, Any], kept: Kept, given: Any) -> Part:
     """The part that is asked for: by default the shortest that ends at a checkpoint and begins at one."""
     from dlopt.again import Part
+    from dlopt.config import continued
     from dlopt.config.problems import ConfigError
-    from dlopt.run import processes
 
-    changed = max((p.get("step", 0) for p in processes(status) if p.get("changes")), default=0)
+    broken = continued.broken(status)
+    since, why = broken[-1] if broken else (0, "")
+    before = f"; before step {since} it was another run: {why}" if broken else ""
     logged = [row["step"] for row in run.rows()]
     last = max([*kept.files, *logged], default=0)
-    begins = [0, *kept.files] if changed == 0 else [step for step in kept.files if step >= changed]
-    begins = [step for step in begins if step < last]
+    begins = [step for step in (0, *kept.files) if since <= step < last]
     if not begins:
-        said = f"; before step {changed} it had other settings" if changed else ""
-        raise ConfigError([("run", f"{as_typed(run.path)} has nothing to compare with{said}")])
-    begin = begins[0] if given.all else begins[-1] if given.begin is None else given.begin
+        raise ConfigError([("run", f"{as_typed(run.path)} has nothing to compare with{before}")])
+    if given.all and given.begin is not None:
+        raise ConfigError([("--all", "begins at the start; leave --from out")])
+    begin = 0 if given.all else begins[-1] if given.begin is None else given.begin
     if begin not in begins:
-        raise ConfigError([("--from", f"must be one of {', '.join(map(str, begins))}, got {begin}")])
+        key = "--all" if given.all else "--from"
+        raise ConfigError([(key, f"must begin at {' or '.join(map(str, begins))}, got {begin}{before}")])
     following = next((step for step in kept.files if step > begin), last)
     first_rows = [step for step in logged if step > begin][:2]
     end = given.end if given.end is not None else last if given.all else following

@@ -27,8 +27,9 @@ MAY_CHANGE = (
 )  # fmt: skip
 """What can be set anew. Anything else (the data, the net, the seed, the batches) would make it another run."""
 SAME_BITS = ("epochs", "steps", "log_every", "checkpoint", "diagnostic", "device", "threads", "deterministic")
-"""What leaves the numbers of each step as they are, as far as a setting can; lengths are looked at on their own, and
-what a device or a number of threads does to rounding is told by what the processes say of themselves."""
+"""What leaves the numbers of each step as they are, as far as a setting can. Lengths, the rhythm of rows and
+determinism are looked at on their own; what a device or a number of threads does to rounding is told by what the
+processes say of themselves."""
 
 
 def merged(config: DictConfig, arguments: Sequence[str]) -> DictConfig:
@@ -65,14 +66,23 @@ def _is_option(node: Any) -> bool:
     return isinstance(node, Mapping) and "_target_" in node
 
 
+def check_configuration(run: Run, status: Mapping[str, Any], *known: str | None) -> None:
+    """ConfigError where a run's configuration is none that it was started or gone on with, as far as its files tell.
+
+    known are the digests of configurations that checkpoints name; status is empty where it is damaged.
+    """
+    told = {*known, *(process.get("config") for process in processes(status))} - {None}
+    if told and run.config_digest() not in told:
+        said = f"{run.config_file} is not what the run was started with: damaged, or edited since; start a new run"
+        raise ConfigError([("resume", said)])
+
+
 def check(run: Run, content: Mapping[str, Any], experiment: Experiment, status: Mapping[str, Any]) -> None:
     """ConfigError where a checkpoint is not one of this configuration, network, rule and data, or lies behind the end.
 
     status is that of the run, empty where it is damaged.
     """
-    if run.config_digest() not in {content["config"], *(process.get("config") for process in processes(status))}:
-        said = f"{run.config_file} is not what the run was started with: damaged, or edited since; start a new run"
-        raise ConfigError([("resume", said)])
+    check_configuration(run, status, content["config"])
     reopen.check(content, experiment, "resume", same_data=True)
     state = experiment.optimizer.init(experiment.w.clone(), Layout.of(experiment.model))
     try:
@@ -80,10 +90,24 @@ def check(run: Run, content: Mapping[str, Any], experiment: Experiment, status: 
     except Exception as error:
         raise ConfigError([("optimizer", f"cannot go on from its checkpoint: {named(error)}")]) from error
     settings = experiment.settings
-    length = settings.length(_per_epoch(experiment))
-    if length < content["step"]:
+    length, step = settings.length(_per_epoch(experiment)), content["step"]
+    if type(step) is not int or step < 0:
+        raise ConfigError(
+            [("resume", f"its checkpoint is said to be after {step!r} steps, which is no number of them")]
+        )
+    if length < step:
         key = "steps" if settings.steps else "epochs"
-        raise ConfigError([(key, f"makes {length} steps, and {content['step']} are done already")])
+        raise ConfigError([(key, f"makes {length} steps, and {step} are done already")])
+
+
+def broken(status: Mapping[str, Any]) -> list[tuple[int, str]]:
+    """From which steps on a run was no longer what an uninterrupted one would be, and why; the earliest first."""
+    told = [(process.get("step"), process.get("breaks")) for process in reversed(processes(status))]
+    return [
+        (step, "; ".join(map(str, why)))
+        for step, why in told
+        if isinstance(step, int) and isinstance(why, list) and why
+    ]
 
 
 def changes(before: DictConfig, after: DictConfig) -> dict[str, tuple[str, str]]:
@@ -103,6 +127,12 @@ def breaking(
     found = [f"{key} {old} -> {new}" for key, (old, new) in changed.items() if key.partition(".")[0] not in SAME_BITS]
     length, epoch = experiment.settings.length(_per_epoch(experiment)), _per_epoch(experiment)
     former = before["steps"] or before["epochs"] * epoch
+    if "log_every" in changed and step % epoch:
+        old, new = changed["log_every"]
+        found.append(f"log_every {old} -> {new}, and the next row covers other steps")
+    if "deterministic" in changed and experiment.settings.device != "cpu":
+        old, new = changed["deterministic"]
+        found.append(f"deterministic {old} -> {new}")
     if former != length and step > 0:
         if not _same_course(experiment.schedule, former, length, epoch, step):
             found.append(f"the schedule follows the length of the run, which was {former} steps and is {length} now")
