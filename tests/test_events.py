@@ -1,10 +1,12 @@
 """Event files, read back with TensorBoard's own reader."""
 
+import pytest
 from helpers import BLOBS, trained
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
 from dlopt.cli import main
+from dlopt.events import Events
 from dlopt.finding import find
 from dlopt.run import Run
 
@@ -30,6 +32,38 @@ def test_every_number_of_the_rows_is_a_scalar_of_the_same_name_and_step(tmp_path
     assert all(abs(value - values[tag, step]) <= 1e-6 * abs(value) for tag, step, value in found)
     assert {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/error", "lr", "time/steps_per_second",
             "gradient/norm", "gradient/norm/output", "update/ratio/output"} <= set(tags)  # fmt: skip
+
+
+@pytest.mark.parametrize("after", [None, 0, 7])
+def test_every_file_begins_with_a_start_after_its_step(after, tmp_path):
+    """The first one too: what TensorBoard drops for a start, it drops for none but the second that it meets."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+    from tensorboard.compat.proto.event_pb2 import SessionLog
+
+    events = Events(tmp_path, after)
+    events.scalars(9, {"x": 1.0})
+    events.end(True)
+    (file,) = tmp_path.iterdir()
+    version, start, scalar, *_ = EventFileLoader(str(file)).Load()
+    assert version.file_version == "brain.Event:2"
+    assert (start.session_log.status, start.step) == (SessionLog.START, (after or 0) + 1)
+    assert (scalar.step, [value.tag for value in scalar.summary.value]) == (9, ["x"])
+
+
+def test_points_after_the_step_from_which_a_run_goes_on_are_dropped_for_each_process(tmp_path):
+    """Those up to it stay."""
+    for after, steps in ((None, (1, 2, 3)), (1, (2, 3, 4)), (3, (4, 5))):
+        events = Events(tmp_path, after)
+        for step in steps:
+            events.scalars(step, {"x": 10.0 * step + (after or 0)})
+        events.end(True)
+    assert [(e.step, e.value) for e in read(Run(tmp_path)).Scalars("x")] == [
+        (1, 10.0),
+        (2, 21.0),
+        (3, 31.0),
+        (4, 43.0),
+        (5, 53.0),
+    ]
 
 
 def test_hyperparameters_and_configuration_lie_in_the_runs_own_directory(here, capsys):
