@@ -161,8 +161,8 @@ class Run:
         another than in the process after it.
         """
         former = self.status_or_none() or {}
-        began = former.pop("started", None)
-        kept = former.pop("settings", {}) if settings is None else settings
+        began, had = former.pop("started", None), former.pop("settings", {})
+        kept = had if settings is None else settings
         began = began if isinstance(began, float) else time.time()  # whatever has become of the file
         started = {
             "started": began,
@@ -210,7 +210,7 @@ class Run:
         for entry in before[:1]:  # those behind it are held against their own successors already
             for key in ("versions", "machine", "git", "config"):
                 if entry.get(key) == self._status[key]:
-                    del entry[key]
+                    entry.pop(key, None)
         self._status["before"] = before
         self._save_status()
 

@@ -35,7 +35,6 @@ class Window:
         self.problem = problem
         self.parts: list[Part] = []
         self.row_begins = 0
-        self.checked = 0
         self.numbers = 0
         self.folded: dict[str, list[tuple[int, dict[str, Tensor]]]] = {"row": [], "epoch": []}
 
@@ -56,9 +55,9 @@ class Window:
         return {name: torch.stack([found[name] * (count / total) for count, found in pieces]).sum(0) for name in names}
 
     def diverged(self) -> Tensor:
-        """Whether a loss since the last call was not finite, (...); of folded parts too."""
-        parts, self.checked = self.parts[self.checked :], len(self.parts)
-        losses = [part.loss for part in parts] + [found["train/loss"] for _, found in self.folded["epoch"]]
+        """Whether a loss since the last row was not finite, (...); of folded parts too."""
+        losses = [part.loss for part in self.parts[self.row_begins :]]
+        losses += [found["train/loss"] for _, found in self.folded["row"]]
         if not losses:
             return torch.zeros(() if self.problem.lanes is None else (self.problem.lanes,), dtype=torch.bool)
         return (~torch.isfinite(torch.stack(losses))).any(0)
@@ -68,7 +67,7 @@ class Window:
         self.folded["row"] = []
 
     def epoch_ends(self) -> None:
-        self.parts, self.row_begins, self.checked, self.numbers = [], 0, 0, 0
+        self.parts, self.row_begins, self.numbers = [], 0, 0
         self.folded = {"row": [], "epoch": []}
 
     def keep(self, stay: Tensor) -> None:
@@ -85,7 +84,6 @@ class Window:
         return {
             "parts": [[lane(x) for x in part] for part in self.parts],
             "row_begins": self.row_begins,
-            "checked": self.checked,
             "folded": {
                 over: [[count, {name: lane(x) for name, x in found.items()}] for count, found in pieces]
                 for over, pieces in self.folded.items()
@@ -95,7 +93,7 @@ class Window:
     def restore(self, content: dict[str, Any], device: torch.device) -> None:
         """The inverse of `content`, for a single run."""
         self.parts = [Part(*(x.to(device) for x in part)) for part in content["parts"]]
-        self.row_begins, self.checked = content["row_begins"], content["checked"]
+        self.row_begins = content["row_begins"]
         self.numbers = sum(part.outputs.numel() for part in self.parts)
         self.folded = {
             over: [(count, {name: x.to(device) for name, x in found.items()}) for count, found in pieces]
@@ -107,7 +105,7 @@ class Window:
         self.folded["epoch"].append(self._metrics(self.parts))
         if self.parts[self.row_begins :]:
             self.folded["row"].append(self._metrics(self.parts[self.row_begins :]))
-        self.parts, self.row_begins, self.checked, self.numbers = [], 0, 0, 0
+        self.parts, self.row_begins, self.numbers = [], 0, 0
 
     def _metrics(self, parts: Sequence[Part]) -> tuple[int, dict[str, Tensor]]:
         dim = 0 if self.problem.lanes is None else 1

@@ -123,7 +123,7 @@ def test_what_an_interrupted_write_left_is_no_checkpoint(tmp_path):
     run = Run.create(tmp_path)
     run.save("last", {"step": 1}, keep=2)
     os.replace(run.checkpoint("last"), run.checkpoint_after(1))  # between the two steps of a replacement
-    (run.checkpoint("last").parent / f"last.pt{durable.BESIDE}").write_bytes(b"torn")
+    durable.beside(run.checkpoint("last")).write_bytes(b"torn")
     assert run.newest().file == run.checkpoint_after(1)
 
 
@@ -318,7 +318,7 @@ def test_a_status_keeps_what_each_process_was(tmp_path):
     assert status["started"] == began
     told = [(p.get("step"), p.get("changes"), p["status"], p["message"]) for p in processes(status)]
     assert told == [
-        (6, [], "running", ""), (None, None, "interrupted", "one"), (4, ["lr 0.1 -> 0.2"], "failed", "two"),
+        (6, [], "running", ""), (4, ["lr 0.1 -> 0.2"], "failed", "two"), (None, None, "interrupted", "one"),
     ]  # fmt: skip
     assert status["settings"] == {"lr": 0.2}, "those that it had, where nothing is set anew"
     assert all("settings" not in p and "before" not in p for p in status["before"])
@@ -340,9 +340,9 @@ def test_a_status_that_is_damaged_is_written_anew(content, tmp_path):
 def test_what_dead_processes_left_half_written_is_removed(tmp_path):
     Run.create(tmp_path).finish("interrupted")
     for place in ("status.json", "checkpoints/last.pt"):
-        (tmp_path / f"{place}{durable.BESIDE}").write_bytes(b"torn")
+        durable.beside(tmp_path / place).write_bytes(b"torn")
     gone_on(tmp_path)
-    assert not list(tmp_path.rglob(f"*{durable.BESIDE}"))
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_status_tells_of_a_configuration_before_that_is_changed(tmp_path, monkeypatch):
@@ -359,7 +359,7 @@ def test_status_tells_of_a_configuration_before_that_is_changed(tmp_path, monkey
         told.append((file.name, Run(tmp_path).status.get("config"), run.config_file.read_bytes()))
 
     monkeypatch.setattr(durable, "replace", seen)
-    gone_on(tmp_path, 4, None, ["x"], b"new")
+    gone_on(tmp_path, 4, None, ["x"], [], b"new")
     digest = hashlib.sha256(b"new").hexdigest()
     assert told[-2:] == [("status.json", digest, b"old"), ("config.yaml", digest, b"new")]
 
@@ -388,7 +388,6 @@ def test_a_run_is_dead_when_it_says_that_it_runs_and_nobody_is_at_it(tmp_path):
 
 GOOD = b'{"step": 1, "epoch": 0.5, "seconds": 0.1}'
 NO_ROWS = {
-    "nothing": b"",
     "a part": b'{"step": 1, "epo',
     "a list": b"[1, 2]",
     "a number": b"3",
@@ -420,6 +419,14 @@ def test_a_line_that_is_no_row_is_told_and_left_out(kind, tmp_path):
     assert [row["step"] for row in run.rows()] == [1, 2]
     run.metrics_file.write_bytes(b"\n".join([GOOD, NO_ROWS[kind], b""]))
     assert run.last_row() == (None if len(NO_ROWS[kind]) > LONGEST_ROW else json.loads(GOOD))
+
+
+def test_empty_lines_say_nothing(tmp_path):
+    """However many there are: each would take as long to be refused as a row to be read."""
+    run = Run(tmp_path)
+    run.metrics_file.write_bytes(b"\n" * 500_000 + GOOD + b"\n" + b"\n" * 5)
+    assert [line["step"] for line in run.lines()] == [1]
+    assert run.last_row() == json.loads(GOOD)
 
 
 def test_a_last_line_without_an_end_is_not_there_yet(tmp_path):

@@ -141,7 +141,10 @@ def test_a_lane_is_restored_from_what_it_holds(tmp_path):
     """Every bit of its numbers, and which row was the best; NaN too."""
     experiment = blobs()
     rows = [{"step": s, "epoch": s / 3, "val/loss": loss} for s, loss in ((3, math.pi), (6, 0.1 + 0.2), (9, math.nan))]
-    lane = Lane(experiment, Run(tmp_path), 0, rows[-1], rows, rows[1])
+    lane = Lane(experiment, Run(tmp_path), 0)
+    for lane.row in rows:
+        lane.evaluated()
+    lane.best = rows[1]
     again = Lane(experiment, Run(tmp_path), 0)
     again.restore(lane.content())
     assert repr((again.row, again.history, again.best)) == repr((lane.row, lane.history, lane.best))

@@ -93,7 +93,7 @@ def test_a_row_that_differs_is_told_with_its_step(run, capsys):
 def test_the_settings_are_those_that_it_ended_with(run, capsys):
     assert main(["train", "-q", "resume=one", "--trust", "optimizer.lr=0.05", "epochs=4"]) == 0
     code, said, other = rerun(capsys)
-    assert "it had other settings before; the whole again has those that it ended with" in said
+    assert "up to step 9 it had other settings (optimizer.lr 0.001 -> 0.05); the whole again has those" in said
     assert (code, {row["lr"] for row in other.rows()}) == (1, {0.05})
     assert "lr is the first to differ, at step 1" in said or "at step 1" in said
 

@@ -152,8 +152,8 @@ def test_each_change_is_written_down_with_the_process_that_made_it(here, capsys)
     status = find().status
     told = [(p.get("step"), p.get("changes") and sorted(p["changes"])) for p in processes(status)]
     assert told == [
-        (15, ["epochs 5 -> 6", "optimizer.lr 0.001 -> 0.05"]), (None, None),
-        (9, ["checkpoint.every null -> 2", "epochs 3 -> 5"]),
+        (15, ["epochs 5 -> 6", "optimizer.lr 0.001 -> 0.05"]), (9, ["checkpoint.every null -> 2", "epochs 3 -> 5"]),
+        (None, None),
     ]  # fmt: skip
     assert {k: status["settings"][k] for k in ("epochs", "checkpoint.every", "optimizer.lr", "optimizer")} == {
         "epochs": 6, "checkpoint.every": 2, "optimizer.lr": 0.05, "optimizer": "adam",

@@ -47,8 +47,6 @@ def as_uninterrupted(folder, before, after, step):
 # ------------------------------------------------------------------------------------------- what is told
 
 HARMLESS = {
-    "log_every": (["log_every=2"], ["log_every=3"]),
-    "no log_every": (["log_every=2"], ["log_every=null"]),
     "checkpoint.every": ([], ["checkpoint.every=2"]),
     "checkpoint.minutes": ([], ["checkpoint.minutes=null"]),
     "checkpoint.keep": (["checkpoint.every=1"], ["checkpoint.every=1", "checkpoint.keep=1"]),
@@ -67,6 +65,16 @@ def test_what_is_not_told_leaves_an_uninterrupted_run(name, tmp_path):
     before, after = (configuration(*overrides) for overrides in HARMLESS[name])
     assert changes(before, after)
     assert told(before, after, step=4) == []
+    assert as_uninterrupted(tmp_path, before, after, step=4) == []
+
+
+@pytest.mark.parametrize("after", ["log_every=3", "log_every=null"])
+def test_the_rhythm_of_rows_is_told_where_a_row_is_under_way(after, tmp_path):
+    """It decides over which steps the next row takes its means, and nothing else; each epoch begins a row anew."""
+    before, after = configuration("log_every=2"), configuration(after)
+    (found,) = told(before, after, step=4)
+    assert found.startswith("log_every 2 -> ")
+    assert told(before, after, step=3) == []
     assert as_uninterrupted(tmp_path, before, after, step=4) == []
 
 
@@ -134,7 +142,7 @@ def test_all_that_is_wrong_is_told():
     before = configuration("schedule=cosine", "steps=8")
     after = configuration("schedule=cosine", "steps=9", "optimizer.lr=0.1", "log_every=5")
     found = told(before, after, step=8)
-    assert [said.split()[0] for said in found] == ["optimizer.lr", "the", "the"]
+    assert [said.split()[0] for said in found] == ["optimizer.lr", "log_every", "the", "the"]
 
 
 # ------------------------------------------------------------------------------------------- what may be set
