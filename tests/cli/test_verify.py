@@ -172,11 +172,11 @@ def test_words_that_are_none_of_its_own_are_refused(argv, here, capsys):
 
 
 def test_a_run_that_was_changed_is_verified_from_there_on(run, capsys):
-    assert main(["train", "resume=last", "--trust", "-q", "optimizer.lr=0.05", "epochs=5", "checkpoint.keep=4"]) == 0
-    assert list(run.older_checkpoints()) == [14, 12, 10]
+    assert main(["train", "resume=last", "--trust", "-q", "optimizer.lr=0.05", "epochs=5", "checkpoint.keep=5"]) == 0
+    assert list(run.older_checkpoints()) == [14, 12, 10, 9]
     code, said = verified(capsys, "--all")
-    assert (code, "steps 11 to 15, made again from the checkpoint after step 10" in said) == (0, True), said
-    assert "--from  must be one of 10, 12, 14, got 0" in verified(capsys, "--from", "0")[1]
+    assert (code, "steps 10 to 15, made again from the checkpoint after step 9" in said) == (0, True), said
+    assert "--from  must be one of 9, 10, 12, 14, got 0" in verified(capsys, "--from", "0")[1]
     for file in run.older_checkpoints().values():
         file.unlink()
     code, said = verified(capsys)
