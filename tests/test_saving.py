@@ -7,12 +7,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from bits import differences, final
-from helpers import blobs, resumed, trained
+from helpers import blobs, resumed, stopped, trained
 
 from dlopt import saving
 from dlopt.run import Run
 from dlopt.saving import Lane, Saving
 from dlopt.training import Training
+from dlopt.watch import Watch
 
 HARD = ("optimizer=momentum", "normalization=batch", "regularization=[dropout,early_stopping]", "schedule=cosine",
         "log_every=2", "batch_size=13", "diagnostic=gradients", "checkpoint.every=2")  # fmt: skip
@@ -179,3 +180,14 @@ def test_the_best_of_a_run_that_goes_back_behind_it_is_found_again(tmp_path):
         assert run.load("best")["step"] == 9
         _, run = resumed(run.path, experiment)
         assert differences(final(run), state) == []
+
+
+def test_a_run_that_goes_back_before_its_first_evaluation_has_no_best_weights(tmp_path):
+    experiment = blobs("checkpoint.every=2", "checkpoint.keep=4")
+    _, (run,) = trained(tmp_path, experiment)
+    stopped(tmp_path / "early", 2, experiment)
+    run.checkpoint("best").rename(tmp_path / "early/checkpoints/best.pt")
+    _, run = resumed(tmp_path / "early", experiment, Watch(2))
+    assert not run.checkpoint("best").exists()
+    _, run = resumed(run.path, experiment)
+    assert run.load("best")["step"] == run.summary["best/step"]

@@ -551,3 +551,34 @@ def test_the_best_of_steps_that_are_gone_is_gone_too(tmp_path):
     best = run.load("best")
     assert best["step"] == summary["best/step"]
     assert not any(torch.equal(best["model"][name], value) for name, value in ahead.items())
+
+
+@pytest.mark.parametrize("often", [("checkpoint.every=1",), ("diagnostic=gradients", "diagnostic.gradients.every=1")])
+def test_where_a_diverging_run_ends_does_not_depend_on_what_watches_it(often, tmp_path):
+    """It ends at a row of its own: neither a checkpoint nor an instrument, which see it before, ends it earlier."""
+    overrides = ("optimizer=sgd", "optimizer.lr=1e38", "epochs=8", "eval_every=4")
+    (plain,), _ = trained(tmp_path / "plain", blobs(*overrides))
+    (watched,), (run,) = trained(tmp_path / "watched", blobs(*overrides, *often))
+    assert plain["status"] == watched["status"] == "diverged"
+    assert plain["step"] == watched["step"] == 12
+    if run.checkpoint("last").exists():
+        assert torch.isfinite(weights(run)).all(), "what is not finite is nothing to go on from"
+
+
+def test_a_full_disk_is_told_as_one_though_torch_says_something_else(tmp_path):
+    """A limit on the size of files stands for it: torch's writer makes another error of it."""
+    import resource
+    import signal
+
+    run = Run.create(tmp_path / "run")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            run.save("last", {"step": 1, "model": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list(run.checkpoint("last").parent.iterdir()) == []
+    run.finish("failed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlopt.cli.one import USAGE
@@ -42,6 +43,9 @@ def opened(
         said = error.text(outcome)
     except BrokenPipeError:
         raise
+    except OSError as error:
+        where = error.filename or place
+        said = f"{as_typed(Path(where)) if isinstance(where, str | Path) else place}: {error.strerror or error}"
     except MemoryError:
         said = f"{place} needs more memory than there is"
     except Exception as error:  # a damaged file fails in a dozen ways

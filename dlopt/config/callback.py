@@ -6,6 +6,7 @@ that. Modules are imported inside: Hydra makes its callbacks for --help too.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -129,13 +130,20 @@ def hold(path: Path, key: str, problems: Any) -> None:
     """Make a directory and keep other processes out of it."""
     from dlopt.lock import Held, Lock
 
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    lock = Lock(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        held[:] = [Lock(path).take()]
+        held[:] = [lock.take()]
     except Held as error:
         problems.add(key, f"{error}; choose another directory")
     except OSError as error:
         problems.add(key, f"{path} cannot be made: {error.strerror or error}")
+        with contextlib.suppress(OSError):  # nothing is left of what could not be begun
+            if new:
+                lock.file.unlink(missing_ok=True)
+            for folder in new:
+                folder.rmdir()
     else:
         check_directory(path, key, problems)  # another may have begun and ended there since
 
