@@ -57,13 +57,14 @@ def run_one(
     except KeyboardInterrupt:
         print("stopped at once; what the last checkpoint does not hold is lost", file=sys.stderr)
         return INTERRUPTED, {}
+    except Lost as error:  # the log, too, is another process's now
+        print(f"stopped: {error}", file=sys.stderr)
+        return FAILED, {}
     except Exception as error:
         log.exception("failed")
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             print("the run failed: there is no space left on the disk; what it had saved is whole", file=sys.stderr)
             print(f"  make room, then: dlopt train resume={as_typed(path)}", file=sys.stderr)
-        elif isinstance(error, Lost):
-            print(f"stopped: {error}", file=sys.stderr)
         else:
             print(f"the run failed: {named(error)}", file=sys.stderr)
             print(f"  the traceback is in {as_typed(run.log_file)}", file=sys.stderr)

@@ -30,6 +30,7 @@ def _resumed(run: Run, arguments: Sequence[str], trust: bool) -> int:
     from dlopt.cli.one import DONE, logged, run_one
     from dlopt.config import continued, reopen
     from dlopt.config.build import build
+    from dlopt.config.problems import ConfigError
 
     reopen.writable(run)
     former = reopen.configuration(run, trust=trust)
@@ -41,6 +42,8 @@ def _resumed(run: Run, arguments: Sequence[str], trust: bool) -> int:
         return DONE
     run.lock.take(_said)
     try:
+        if run.status_or_none() != status:
+            raise ConfigError([("resume", "another process has just left this run; look at it, and say so again")])
         checkpoint = _newest(run, status)
         experiment, notices = build(config, arguments)
         state = None if checkpoint is None else checkpoint.content
