@@ -119,6 +119,8 @@ def _check_places(members: list[zipfile.ZipInfo], directory: int) -> None:
         stored = member.compress_type == zipfile.ZIP_STORED and member.compress_size == member.file_size
         if not stored or member.flag_bits & ENCRYPTED:
             raise Unreadable("it is compressed or encrypted, which torch.save does not do")
+        if member.external_attr or member.internal_attr:  # torch reads nothing of what is marked as a folder
+            raise Unreadable("its parts have attributes, which torch.save does not set")
         if member.header_offset < place:
             raise Unreadable("its parts lie in one another")
         place = member.header_offset + LOCAL_HEADER + member.file_size

@@ -201,7 +201,7 @@ def test_a_flipped_bit_among_the_weights_of_a_checkpoint_is_noticed(name, forks,
     content[content.index(raw) + 4 * 7 + 3] ^= 1  # of the exponent of one weight
     file.write_bytes(content)
     evaluated = harmless(forks, ["evaluate", "run", "--checkpoint", name], tmp_path)
-    assert evaluated.code == 2 or evaluated.out == before.out
+    assert evaluated.code == 2 or evaluated.out == before.out or f"{name}.pt is damaged" in evaluated.err
     resumed = harmless(forks, original.resume, tmp_path)
     assert resumed.code == 2 or original.lost(run) == []
 

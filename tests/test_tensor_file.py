@@ -152,6 +152,17 @@ def test_a_file_cut_off_anywhere_is_refused(checkpoint, file):
             outcome(file, whole[:size])
 
 
+def test_a_part_that_is_marked_as_a_folder_is_refused(tmp_path):
+    """A flipped bit of its attributes: torch then reads zeros, and zipfile what is there."""
+    file = tmp_path / "x.pt"
+    torch.save({"w": torch.arange(5.0)}, file)
+    content = bytearray(file.read_bytes())
+    content[content.rindex(b"PK\x01\x02") + 38] |= 0x10
+    file.write_bytes(content)
+    with pytest.raises(Unreadable, match="attributes"):
+        tensor_file.load(file)
+
+
 def test_a_flipped_bit_anywhere_is_noticed_or_does_not_matter(checkpoint, file):
     whole, content = checkpoint
     draw, refused = random.Random(1), 0
