@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -38,7 +39,7 @@ def test_folders_inside_folders_have_no_end_that_matters(tmp_path, monkeypatch):
     Run.create(tmp_path / "a")
     monkeypatch.chdir(tmp_path)
     for _ in range(1800):
-        os.mkdir("d")
+        Path("d").mkdir()
         os.chdir("d")
     os.chdir(tmp_path)
     try:
