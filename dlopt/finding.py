@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from dlopt.reading import printable
 from dlopt.run import Run
 
 ROOT = Path("outputs")
@@ -18,16 +20,21 @@ class RunNotFound(LookupError):
 
 def find(name: str = "last", root: Path | str = ROOT) -> Run:
     """The run called by a path, by a part of its path that no other run has, or `last` for the newest."""
-    if (Path(name) / "status.json").is_file():
+    if not name:
+        raise RunNotFound("name a run: last, a directory, or a part of its name")
+    if os.path.lexists(Run(name).status_file):
         return Run(name)
     known = runs(root)
+    found = None if name == "last" else only(name, known, root, "runs")
+    if found is None and Path(name).is_dir():
+        raise RunNotFound(f"{printable(name)} holds no run (it has no {Run(name).status_file.name})")
     if not known:
         raise RunNotFound(f"there are no runs in {root}/ yet: dlopt train makes one")
     if name == "last":
         return Run(known[-1])
-    found = only(name, known, root, "runs")
     if found is None:
-        raise RunNotFound(f"no run in {root}/ is called '{name}'; the newest is {known[-1]}")
+        newest = printable(str(known[-1]))
+        raise RunNotFound(f"no run in {root}/ is called '{printable(name)}'; the newest is {newest}")
     return Run(found)
 
 
@@ -35,8 +42,8 @@ def only(name: str, known: Sequence[Path], root: Path | str, kind: str) -> Path 
     """The one of these paths below root that has the name in it, None for none; RunNotFound where there are more."""
     found = [path for path in known if name in str(path.relative_to(root))]
     if len(found) > 1:
-        shown = "".join(f"\n  {path}" for path in found[-5:])
-        raise RunNotFound(f"{len(found)} {kind} are called '{name}'; say more of one of them:{shown}")
+        shown = "".join(f"\n  {printable(str(path))}" for path in found[-5:])
+        raise RunNotFound(f"{len(found)} {kind} are called '{printable(name)}'; say more of one of them:{shown}")
     return found[0] if found else None
 
 
@@ -52,15 +59,13 @@ def sweeps(root: Path = ROOT) -> list[Path]:
 
 def _below(folder: str) -> Iterator[tuple[float, str]]:
     """Every run directory, and when its status was written. A run holds no other run, so it is not looked into."""
-    try:
-        yield Path(folder, "status.json").stat().st_mtime, folder
-        return
-    except OSError:
-        pass
-    try:
-        with os.scandir(folder) as entries:
-            inner = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except OSError:
-        return
-    for path in inner:
-        yield from _below(path)
+    left = [folder]
+    while left:
+        path = left.pop()
+        try:
+            yield Path(path, "status.json").stat().st_mtime, path
+            continue
+        except OSError:
+            pass
+        with contextlib.suppress(OSError), os.scandir(path) as entries:
+            left += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]

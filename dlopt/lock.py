@@ -22,6 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dlopt.reading import printable
+
 try:
     import fcntl
 except ImportError:  # pragma: no cover
@@ -45,7 +47,8 @@ class Holder(NamedTuple):
     token: str
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}, since {time.strftime('%Y-%m-%d %H:%M', time.localtime(self.since))}"
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.since))
+        return f"process {self.pid} on {printable(self.host)}, since {since}"
 
 
 class Held(Exception):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
@@ -87,6 +88,13 @@ class Data:
     train_size: Count | None
     label_noise: Fraction
     drop_last: bool
+
+    def files(self) -> list[Path]:
+        """The files that it reads as people's own, whatever they hold; none for known data, and for what it makes.
+
+        Raises what `load` would, where they are not there.
+        """
+        return []
 
     def load(self) -> Dataset:
         raise NotImplementedError

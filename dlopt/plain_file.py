@@ -16,7 +16,12 @@ def opened(path: Path, *, links: bool = True) -> BufferedReader:
     links: whether the name may be that of a symbolic link.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK  # else a pipe waits here for whoever writes into it
-    descriptor = os.open(path, flags if links else flags | os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, flags if links else flags | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno == errno.ELOOP and not links:
+            raise OSError(errno.ELOOP, "is a symbolic link", str(path)) from error
+        raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, not a file", str(path))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dlopt import __version__
+from dlopt.reading import printable
 from dlopt.repository import Repository, repository
 
 PACKAGES = ("torch", "numpy", "scikit-learn", "mnist1d", "hydra-core", "omegaconf", "tensorboard")
@@ -144,11 +145,12 @@ def repositories() -> dict[str, Repository]:
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Why numbers may differ: a line for each version, piece of a machine and state of code that is another one.
 
-    Both hold versions, machine and git, as a run's status does. What one of them does not tell is not compared.
+    Both hold versions, machine and git, as a run's status does. What one of them does not tell is not compared. The
+    lines hold nothing that a terminal would obey.
     """
     lines = _differing(then.get("versions"), now.get("versions"), {name: name for name in NUMERIC})
     lines += _differing(then.get("machine"), now.get("machine"), MACHINE)
-    return lines + _differing_code(code(then), code(now))
+    return [printable(line) for line in lines + _differing_code(code(then), code(now))]
 
 
 def code(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -10,12 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 import yaml
 
 from dlopt.config import paths
+from dlopt.source import digest
 
 Spoil = Callable[[Path, Path], None]
-SECRET = "the-secret-of-the-environment"
+SECRET = os.urandom(16).hex()
+"""What is nowhere else, neither in this file nor in what git tells of changes to it."""
 ESCAPE = "\x1b]0;taken\x07\x1b[2J\u202e[bold red]\r\n"
 FILES = ("status.json", "summary.json", "metrics.jsonl", ".hydra/config.yaml", ".hydra/hydra.yaml",
          "checkpoints/best.pt", "checkpoints/last.pt", "train.log")  # fmt: skip
@@ -26,13 +30,17 @@ FILES = ("status.json", "summary.json", "metrics.jsonl", ".hydra/config.yaml", "
 
 def _changed(file: Path, load: Any, dump: Any, pairs: dict[str, Any]) -> None:
     content = load(file.read_text())
+    _set(content, pairs)
+    file.write_text(dump(content))
+
+
+def _set(content: Any, pairs: dict[str, Any]) -> None:
     for key, value in pairs.items():
         *above, last = key.split("__")
         node = content
         for name in above:
             node = node[name]
         node[last] = value
-    file.write_text(dump(content))
 
 
 def configured(**pairs: Any) -> Spoil:
@@ -67,6 +75,25 @@ def configuration(text: str) -> Spoil:
 def told(name: str, /, **pairs: Any) -> Spoil:
     """Values of status.json or summary.json, by keys alike."""
     return lambda run, canary: _changed(run / name, json.loads, json.dumps, pairs)
+
+
+def saved(name: str, /, **pairs: Any) -> Spoil:
+    """Values of a checkpoint, by keys alike."""
+
+    def spoil(run: Path, canary: Path) -> None:
+        content = torch.load(run / "checkpoints" / name, weights_only=True)
+        _set(content, pairs)
+        torch.save(content, run / "checkpoints" / name)
+
+    return spoil
+
+
+def both(*spoils: Spoil) -> Spoil:
+    def spoil(run: Path, canary: Path) -> None:
+        for one in spoils:
+            one(run, canary)
+
+    return spoil
 
 
 def written(name: str, content: str) -> Spoil:
@@ -212,12 +239,89 @@ CODE: dict[str, Spoil] = {
     "merged laughter": configuration("a: &a {b: 1}\nc: {<<: [*a, *a]}\n"),
     "an alias of itself": configuration("a: &a {b: *a}\n"),
     "a deep configuration": configuration("a: " + "[" * 50_000 + "]" * 50_000 + "\n"),
+    "endless steps": _wrapper("LBFGS", options={"max_iter": 10**12}),
+    "endless layers": _target("torch.nn.LSTM", input_size=8, hidden_size=1, num_layers=10**9),
     "a large configuration": sparse(".hydra/config.yaml"),
     "no configuration": written(".hydra/config.yaml", "- a list\n"),
     "a piped configuration": pipe(".hydra/config.yaml"),
     "a linked configuration": linked(".hydra/config.yaml", "/dev/zero"),
 }  # fmt: skip
 """What an opened run could execute, read or fetch: it must be refused by whatever opens the configuration."""
+
+
+# ------------------------------------------------------------------------------------------------ text
+
+
+def _option(name: str) -> dict[str, Any]:
+    """The keys of a data set."""
+    content = yaml.safe_load((paths.CONF / "data" / f"{name}.yaml").read_text())
+    return {key: value for key, value in content.items() if key != "defaults"}
+
+
+def named_classes(run: Path, canary: Path) -> None:
+    """Digits in a file of the run's own, whose classes are called by what a terminal would obey."""
+    x, y = np.zeros((200, 1, 8, 8), np.float32), np.array([f"{i}{ESCAPE}" for i in range(10)])[np.arange(200) % 10]
+    np.savez(run / "digits.npz", x=x, y=y)
+    configured(data={**_option("arrays"), "path": "run/digits.npz"})(run, canary)
+    encoding = {"classes": sorted(set(y.tolist())), "uint8": False, "sha256": digest([run / "digits.npz"])}
+    for name in ("best.pt", "last.pt"):
+        saved(name, encoding=encoding)(run, canary)
+
+
+def another_loss(run: Path, canary: Path) -> None:
+    """Rows that are not the run's, with a metric of such a name."""
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) | {"train/loss": 9.0, ESCAPE: 1.0} for line in lines]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+HOLDER = {"host": ESCAPE, "machine": "another", "pid": 1, "since": 1.0, "token": "x"}
+REPOSITORY = {"folder": ESCAPE, "commit": ESCAPE, "patch": ESCAPE, "patch_sha256": ESCAPE, "unknown": False}
+
+SPOKEN: dict[str, Spoil] = {
+    **{f"the step of {name}": saved(name, step=ESCAPE) for name in ("best.pt", "last.pt")},
+    "the step of best weights": both(saved("last.pt", best_step=ESCAPE), lambda run, _: (run / "checkpoints/best.pt").unlink()),
+    "settings of a checkpoint": saved("last.pt", settings={ESCAPE: ESCAPE}),
+    "classes": named_classes,
+    "versions": told("status.json", versions={"torch": ESCAPE}),
+    "a machine": told("status.json", machine={"cpu": ESCAPE, "device": ESCAPE, "threads": ESCAPE}),
+    "code": told("status.json", git=[REPOSITORY]),
+    "numbers that differ": both(another_loss, told("status.json", versions={"torch": ESCAPE}, git=[REPOSITORY])),
+    "a holder": written("lock.json", json.dumps(HOLDER)),
+}  # fmt: skip
+"""Text that commands might print."""
+
+
+# ------------------------------------------------------------------------------------------------ people's own files
+
+
+def _reading(option: str, name: str, **keys: Any) -> Spoil:
+    """The content of a file outside of the working directory as data, of which the run tells a digest."""
+
+    def spoil(run: Path, canary: Path) -> None:
+        node = _option(option)
+        outside = {k: str(run.parent.parent / v) for k, v in keys.items() if k != "path"}
+        path = name if "/" in name else str(run.parent.parent / name)
+        configured(data={**node, "path": path, **outside})(run, canary)
+        for file in ("best.pt", "last.pt"):
+            saved(file, encoding={"classes": [], "sha256": "0" * 64})(run, canary)
+
+    return spoil
+
+
+def _linking(run: Path, canary: Path) -> None:
+    (run / "mine.csv").symlink_to(run.parent.parent / "credentials")
+    _reading("table", "run/mine.csv")(run, canary)
+
+
+READ: dict[str, Spoil] = {
+    "a table": _reading("table", "credentials"),
+    "a table by a path that leads out": _reading("table", "run/../../credentials"),
+    "a table by a link in the run": _linking,
+    "arrays": _reading("arrays", "credentials.npz"),
+    "targets": _reading("arrays", "run/x.npy", target="credentials.npy"),
+}
+"""Files of whoever opens the run, put to use as its data: they must not be read."""
 
 
 # ------------------------------------------------------------------------------------------------ files

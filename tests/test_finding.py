@@ -1,6 +1,8 @@
 """Runs by their names."""
 
 import os
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +32,51 @@ def test_runs_are_listed_by_age_and_hold_no_other_run(tmp_path):
     assert runs(tmp_path) == [tmp_path / "a/1", tmp_path / "a/0", tmp_path / "b"]
     assert runs(tmp_path / "b") == [tmp_path / "b"]
     assert runs(tmp_path / "nowhere") == []
+
+
+def test_folders_inside_folders_have_no_end_that_matters(tmp_path, monkeypatch):
+    """As many levels as a path can have."""
+    Run.create(tmp_path / "a")
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1800):
+        Path("d").mkdir()
+        os.chdir("d")
+    os.chdir(tmp_path)
+    try:
+        assert runs(tmp_path) == [tmp_path / "a"]
+        assert find("last", tmp_path).path == tmp_path / "a"
+    finally:
+        subprocess.run(["rm", "-r", "d"], cwd=tmp_path, check=True)  # pytest's own way is by recursion
+
+
+def test_an_empty_name_is_that_of_no_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        Run.create(tmp_path / "outputs" / name)
+    with pytest.raises(RunNotFound, match="name a run: last, a directory, or a part of its name"):
+        find("")
+
+
+@pytest.mark.parametrize("there_are_runs", [False, True])
+def test_a_folder_without_a_run_is_said_to_be_one(there_are_runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    if there_are_runs:
+        Run.create(tmp_path / "outputs" / "a")
+    with pytest.raises(RunNotFound, match=r"folder holds no run \(it has no status.json\)"):
+        find("folder")
+
+
+def test_messages_hold_nothing_that_a_terminal_obeys(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        Run.create(tmp_path / "outputs" / f"{name}\x1b[2J")
+    (tmp_path / "\x1b").mkdir()
+    for name in ("\x1b[2J", "none", "none\x1b", "\x1b"):
+        with pytest.raises(RunNotFound) as found:
+            find(name)
+        assert "\x1b" not in str(found.value)
+        assert "\N{REPLACEMENT CHARACTER}" in str(found.value)
 
 
 def test_where_there_are_no_runs_it_is_said(tmp_path):

@@ -86,8 +86,9 @@ def answer(shell: str, line: str, rest: str = "", breaks: str = "") -> list[str]
     if shell == "zsh":  # which quotes what it inserts itself
         return found
     fixed = words[-1][:kept]
+    never = {"'": "'", '"': "!"}.get(quote)  # within these quotes it ends them, or brings back a line typed before
     replies = [
-        quoted(c.removeprefix(fixed), quote) for c in found if c.startswith(fixed) and not ("'" in c and quote == "'")
+        quoted(c.removeprefix(fixed), quote) for c in found if c.startswith(fixed) and not (never and never in c)
     ]
     if quote and len(replies) == 1 and replies[0][-1:] in "=,/":
         replies.append(replies[0] + "...")  # bash closes the quotes behind a candidate that stands alone

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlopt.cli.places import as_typed, report
 from dlopt.config import paths
+from dlopt.reading import printable
 from dlopt.run import Run
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from dlopt.parts import Split
 
 SPLITS = ("train", "val", "test", "all")
-OF_TRAINING = ("data.train_size", "data.label_noise", "data.drop_last", "data.test_fraction")
+OF_TRAINING = ("train_size", "label_noise", "drop_last", "test_fraction")
 EPILOG = """\
   dlopt evaluate                                  the last run, its best weights, on its test split
   dlopt evaluate mlp-sgd --split val              another run, by a part of its name
@@ -78,28 +79,51 @@ def _evaluated(run: Run, given: Any) -> int:
 
 def _opened(run: Run, given: Any) -> tuple[Experiment, dict[str, Any], str]:
     """The experiment built anew with the run's own statistics, and the checkpoint's content and name."""
-    from omegaconf import OmegaConf
-
     from dlopt.config import reopen
     from dlopt.config.build import build
     from dlopt.config.data import Fitted
     from dlopt.config.problems import ConfigError
 
-    content, name = _checkpoint(run, given.checkpoint)
-    # Nothing is trained: what only training asks for is not looked at.
+    if given.data and given.split in ("train", "val"):
+        raise ConfigError([("--split", "other data were not trained on; use test, or all")])
     fresh = {"resume": None, "device": given.device, "batch_size": "full", "threads": "auto", "compile": False}
-    config: Any = OmegaConf.merge(reopen.configuration(run, trust=given.trust), fresh)
-    config.schedule = {"_target_": "dlopt.schedule.constant.Constant"}
-    if given.data:
-        _other_data(config, given.data)
-        if given.split in ("train", "val"):
-            raise ConfigError([("--split", "other data were not trained on; use test, or all")])
-    if given.split == "all":
-        config.data.label_noise = 0.0
+    folders = [Path(text.rpartition("=")[2]).expanduser().parent for text in given.data]
+    config = reopen.configuration(
+        run, lambda former: former | _evaluating(former, given) | fresh, trust=given.trust, folders=folders
+    )
+    content, name = _checkpoint(run, given.checkpoint)
     fitted = Fitted(content["preprocessing"], content["encoding"], elsewhere=bool(given.data))
     experiment, _ = build(config, [], fitted)
     reopen.check(content, experiment, "--data" if given.data else "run", same_data=not given.data)
     return experiment, content, name
+
+
+def _evaluating(former: Mapping[str, Any], given: Any) -> dict[str, Any]:
+    """What is exchanged in a run's configuration to evaluate it: the data, if asked, and all that only training needs.
+
+    People's own classes among the latter need not be trusted, then, nor even be there.
+    """
+    from dlopt.config import trust
+    from dlopt.parts import Regularization
+
+    def is_of_the_network(node: Any) -> bool:
+        made = trust.part(node.get("_target_")) if isinstance(node, Mapping) else None
+        return made is None or not issubclass(made, Regularization) or made.module is not Regularization.module
+
+    data = dict(former["data"])
+    if given.data:
+        data = _other_data(data, given.data)
+    return {
+        "data": data | ({"label_noise": 0.0} if given.split == "all" else {}),
+        "optimizer": {"_target_": "dlopt.optimizer.sgd.SGD", "lr": 1.0},
+        "schedule": {"_target_": "dlopt.schedule.constant.Constant"},
+        "init": {"_target_": "dlopt.init.none.Own"},
+        "bias": {"_target_": "dlopt.init.none.Own"},
+        "averaging": None,
+        "augmentation": {},
+        "diagnostic": {},
+        "regularization": {k: v for k, v in (former.get("regularization") or {}).items() if is_of_the_network(v)},
+    }
 
 
 def _checkpoint(run: Run, wanted: str) -> tuple[dict[str, Any], str]:
@@ -113,7 +137,7 @@ def _checkpoint(run: Run, wanted: str) -> tuple[dict[str, Any], str]:
 
     kept = {str(step): file for step, file in run.older_checkpoints().items()}
     if wanted in kept:
-        return load(kept[wanted]), "kept"
+        return load(kept[wanted], links=False), "kept"
     if wanted not in ("best", "last"):
         known = listed(["best", "last", *kept])
         raise ConfigError([("--checkpoint", f"{as_typed(run.path)} has none after step {wanted}; it has {known}")])
@@ -122,7 +146,7 @@ def _checkpoint(run: Run, wanted: str) -> tuple[dict[str, Any], str]:
         try:
             return run.load("best"), wanted
         except ValueError as error:
-            damaged = [f"best.pt is damaged ({error})"]
+            damaged = [f"{run.checkpoint('best').name} is damaged ({error})"]
     newest = run.newest()
     if newest is None and run.checkpoint("best").exists():
         said = f"; {damaged[0]}" if damaged else "; use best"
@@ -130,15 +154,15 @@ def _checkpoint(run: Run, wanted: str) -> tuple[dict[str, Any], str]:
     if newest is None:
         raise ConfigError([("run", f"{as_typed(run.path)} has no checkpoint yet: it was not trained to its end")])
     for said in (*damaged, *newest.damaged.values()):
-        print(f"warning: {said}; the newest whole one is taken", file=sys.stderr)
+        print(f"warning: {printable(said)}; the newest whole one is taken", file=sys.stderr)
     content = newest.content
     if wanted == "best" and content["best_step"] is not None:
         return content | {"model": content["best"], "step": content["best_step"]}, wanted
     return content, "last"
 
 
-def _other_data(config: Any, said: Sequence[str]) -> None:
-    """Put other data in the configuration's place: an option, a file, or keys of the data group.
+def _other_data(former: Mapping[str, Any], said: Sequence[str]) -> dict[str, Any]:
+    """Other data in the place of the run's: an option, a file, or keys of the data group.
 
     A file is read as the run's own was, or as arrays where the run was trained on none of people's files.
     """
@@ -147,33 +171,35 @@ def _other_data(config: Any, said: Sequence[str]) -> None:
     from dlopt.config.problems import ConfigError
     from dlopt.mistakes import nearest
 
-    config.data.train_size, config.data.label_noise = None, 0.0
+    data = {**former, "train_size": None, "label_noise": 0.0}
     for text in said:
         key, equals, value = text.partition("=")
         if equals:
-            key = key if key.startswith("data.") else f"data.{key}"
-            if key.partition(".")[2] not in config.data:
-                known = [f"data.{k}" for k in config.data if not str(k).startswith("_")]
-                raise ConfigError([("--data", f"there is no key {key}{nearest(key, known)}")])
+            key = key.removeprefix("data.")
+            if key not in data:
+                known = [f"data.{k}" for k in data if not k.startswith("_")]
+                raise ConfigError([("--data", f"there is no key data.{key}{nearest(f'data.{key}', known)}")])
             if key in OF_TRAINING:
-                raise ConfigError([("--data", f"{key} is of training; all examples of other data are evaluated")])
-            OmegaConf.update(config, key, OmegaConf.from_dotlist([f"x={value}"]).x)
+                raise ConfigError([("--data", f"data.{key} is of training; all examples of other data are evaluated")])
+            typed: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"x={value}"]), resolve=True)
+            data[key] = typed["x"]
         elif text in paths.options("data"):
-            config.data = _option(text)
+            data = _option(text)
         elif Path(text).exists():
-            if "verify" not in config.data and "target" not in config.data:  # it reads no files of people's own
-                config.data = _option("arrays")
-            config.data.path = text
+            if "verify" not in data and "target" not in data:  # it reads no files of people's own
+                data = _option("arrays")
+            data["path"] = text
         else:
             options = nearest(text, [o for o in paths.options("data") if o != "custom"])
             raise ConfigError([("--data", f"there is no file and no data set '{text}'{options}")])
+    return data
 
 
-def _option(name: str) -> Any:
+def _option(name: str) -> dict[str, Any]:
     """A data option's keys and their defaults."""
     from omegaconf import OmegaConf
 
-    node: Any = OmegaConf.load(paths.CONF / "data" / f"{name}.yaml")
+    node: Any = OmegaConf.to_container(OmegaConf.load(paths.CONF / "data" / f"{name}.yaml"))
     node.pop("defaults", None)
     return node
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dlopt.cli.places import as_typed
 from dlopt.config.problems import named
 from dlopt.lock import Lost
+from dlopt.reading import printable
 
 if TYPE_CHECKING:
     from dlopt.cli.progress import Stage
@@ -45,7 +46,7 @@ def run_one(
     logging.raiseExceptions = False  # a log that cannot be written is no reason to say more than that
     path = run.path
     log = logging.getLogger("dlopt")
-    for notice in notices:
+    for notice in map(printable, notices):
         log.info(notice)
         if not screen.quiet:
             print(f"note: {notice}", file=sys.stderr)

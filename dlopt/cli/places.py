@@ -29,8 +29,8 @@ def folder(name: str | None, root: Path = ROOT) -> Path:
         return known[-1]
     found = only(name, known, root, "sweeps")
     if found is None:
-        newest = f"; the newest sweep is {known[-1]}" if known else ""
-        raise RunNotFound(f"there is no folder '{name}', and no sweep in {root}/ is called so{newest}")
+        newest = f"; the newest sweep is {as_typed(known[-1])}" if known else ""
+        raise RunNotFound(f"there is no folder '{printable(name)}', and no sweep in {root}/ is called so{newest}")
     return found
 
 

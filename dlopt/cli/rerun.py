@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dlopt.cli.places import as_typed
+from dlopt.reading import printable
 
 if TYPE_CHECKING:
     from dlopt.run import Run
@@ -54,7 +55,7 @@ def _again(run: Run, given: Any) -> int:
     from dlopt.cli.one import DONE, logged, run_one
     from dlopt.config import continued, reopen
     from dlopt.config.build import build
-    from dlopt.config.flat import settings_of
+    from dlopt.config.flat import settings_of, told
     from dlopt.finding import ROOT
     from dlopt.run import Run
 
@@ -68,7 +69,7 @@ def _again(run: Run, given: Any) -> int:
     other = Run(path)
     other.config_file.parent.mkdir(parents=True)
     durable.replace(other.config_file, OmegaConf.to_yaml(config).encode())
-    settings = status.get("settings") or settings_of(OmegaConf.to_container(config), {})  # type: ignore[arg-type]
+    settings = told(status.get("settings")) or settings_of(OmegaConf.to_container(config), {})  # type: ignore[arg-type]
     other = Run.create(path, settings, device=experiment.settings.device, threads=experiment.threads)
     with logged(other) as log:
         log.info("rerun of %s", run.path)
@@ -96,7 +97,7 @@ def _compared(run: Run, other: Run, *, quiet: bool) -> int:
     if len(ends) < 2:
         print("the last states are not compared: they are not on both sides")
     elif ends[0] != ends[1]:
-        print(f"that one has {ends[0]} steps, this one {ends[1]}: the last states are not compared")
+        print(f"that one has {printable(str(ends[0]))} steps, this one {ends[1]}: the last states are not compared")
     else:
         said = f"differs in {', '.join(differ)}" if differ else "is equal, bit for bit"
         print(f"the state after step {ends[-1]} {said}")

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dlopt.cli.places import as_typed
+from dlopt.reading import printable
 
 if TYPE_CHECKING:
     from dlopt.lock import Holder
@@ -69,7 +70,7 @@ def _resumed(run: Run, arguments: Sequence[str], trust: bool) -> int:
             different = provenance.differences(status, run.status)
             notices += [f"the same bits are not promised: {'; '.join(different)}"] if different else []
         for warning in warnings:
-            print(f"warning: {warning}", file=sys.stderr)
+            print(f"warning: {printable(warning)}", file=sys.stderr)
         if checkpoint is None:
             notices.append("it has no checkpoint yet, so it begins anew")
         elif not screen.quiet:
@@ -111,10 +112,10 @@ def _settings(status: Mapping[str, Any] | None, state: Mapping[str, Any] | None,
     """
     from omegaconf import OmegaConf
 
-    from dlopt.config.flat import settings_of
+    from dlopt.config.flat import settings_of, told
 
-    told = (state or {}).get("settings") or (status or {}).get("settings") or {}
-    return told | settings_of(OmegaConf.to_container(config), {})  # type: ignore[arg-type]
+    chosen = told((state or {}).get("settings")) or told((status or {}).get("settings"))
+    return chosen | settings_of(OmegaConf.to_container(config), {})  # type: ignore[arg-type]
 
 
 def _brought_back(run: Run, checkpoint: Checkpoint | None) -> list[str]:

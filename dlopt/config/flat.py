@@ -7,6 +7,7 @@ from typing import Any
 
 from dlopt.config import paths
 from dlopt.config.outline import Outline, flat
+from dlopt.reading import LARGEST
 from dlopt.values import written
 
 
@@ -28,6 +29,18 @@ def settings_of(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[st
         if not name.startswith("_") or (name == "_target_" and not str(value).startswith("dlopt.")):
             found[key] = written(value) if isinstance(value, list) else value
     return found
+
+
+def told(settings: Any) -> dict[str, Any]:
+    """Of what a run says its settings are, the names with plain values, which are all that it can have written."""
+    pairs = settings.items() if isinstance(settings, Mapping) else ()
+    return {name: value for name, value in pairs if isinstance(name, str) and _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, int):
+        return abs(value) < LARGEST
+    return value is None or isinstance(value, (str, float))
 
 
 def differing(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,28 +5,42 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from dlopt import source
 from dlopt.checkpoint import FORMAT, mismatch
 from dlopt.config import trust as trust_rule
 from dlopt.config.problems import ConfigError, Problems
 from dlopt.experiment import Experiment
+from dlopt.parts import Data
 from dlopt.reading import SMALL, Unreadable, yaml_mapping
 from dlopt.run import Run
 
 
-def configuration(run: Run, *, trust: bool = False) -> DictConfig:
+def configuration(
+    run: Run,
+    exchanged: Callable[[dict[str, Any]], dict[str, Any]] = lambda content: content,
+    *,
+    trust: bool = False,
+    folders: Sequence[Path] = (),
+) -> DictConfig:
     """What the run was given; a path of its data is looked for where the run was started, too.
 
-    Unless it is trusted, ConfigError where it names code of anybody's but dlopt and torch, refers to values that are
-    not in it, or would write outside of the run's directory. People's own classes are looked for in the working
-    directory of a trusted run alone.
+    exchanged makes of it, in plain values, what it is to be opened with.
+
+    Unless it is trusted, ConfigError where that names code of anybody's but dlopt and torch, refers to values that are
+    not in it, would write outside of the run's directory, or would read a file of people's own: one that lies neither
+    in the working directory nor in the run's nor in one of these folders, and is not the one that the run has read. So
+    where a folder in the run's directory is a link. People's own classes are looked for in the working directory of a
+    trusted run alone.
     """
-    content = yaml_mapping(run.config_file, SMALL)
+    if not trust:
+        _check_folders(run)
+    content = exchanged(yaml_mapping(run.config_file, SMALL))
     data = content.get("data")
     if isinstance(data, dict) and isinstance(data.get("path"), str):
         data["path"] = _found(data["path"], run)
@@ -37,6 +51,8 @@ def configuration(run: Run, *, trust: bool = False) -> DictConfig:
     problems = Problems()
     trust_rule.check(content, problems)
     problems.raise_any()
+    if isinstance(data, dict):
+        _check_files(data, run, folders)
     if isinstance(data, dict) and "url" in data and data.get("path") is not None:
         data["url"] = None  # a run's own folder is read, and nothing is brought there
     return OmegaConf.create(content)
@@ -54,12 +70,56 @@ def _found(path: str, run: Run) -> str:
         return path
 
 
+def _check_folders(run: Run) -> None:
+    """ConfigError where a folder in a run's directory is a link, which shows other folders' files as its own."""
+    problems = Problems()
+    for file in (run.config_file, run.checkpoint("last")):
+        if file.parent.is_symlink():
+            problems.add("run", f"{file.parent} is a symbolic link, out of the run's directory; {trust_rule.ADD}")
+    problems.raise_any()
+
+
+def _check_files(data: Mapping[str, Any], run: Run, folders: Sequence[Path]) -> None:
+    """ConfigError where data, whose class is one of ours, would read a file that the run may know nothing of."""
+    made = trust_rule.part(data.get("_target_"))
+    if made is None or not issubclass(made, Data):
+        return
+    try:
+        files = made(**{key: value for key, value in data.items() if key != "_target_"}).files()
+    except Exception:  # so do its making and loading, and say what is wrong
+        return
+    places = [folder.resolve() for folder in (Path.cwd(), run.path, *folders)]
+    outside = [file for file in files if not any(file.resolve().is_relative_to(place) for place in places)]
+    if outside and ((known := _digest(run)) is None or known != source.digest(files)):
+        said = f"names a file of yours, {outside[0]}, which is not the one that the run has read; {trust_rule.ADD}"
+        raise ConfigError([("data.path", f"{said}, or evaluate another one with --data FILE")])
+
+
+def _digest(run: Run) -> str | None:
+    """The SHA-256 of the files of people's own that a run has read, as its newest checkpoint tells."""
+    newest = run.newest()
+    content = newest.content if newest is not None else run.load("best") if run.checkpoint("best").exists() else {}
+    digest: str | None = content.get("encoding", {}).get("sha256")
+    return digest
+
+
 def writable(run: Run) -> None:
     """ConfigError where a run's directory holds a link, a pipe or the like: to write there would change other files."""
     problems = Problems()
+    shared = []
     for path in _foreign(run.path):
-        said = "is a link" if path.is_symlink() or path.is_file() else "is neither a file nor a directory"
+        if path.is_file() and not path.is_symlink():
+            shared.append(path)
+            continue
+        said = "is a symbolic link" if path.is_symlink() else "is neither a file nor a directory"
         problems.add("resume", f"{path} {said}; a run that goes on writes into its own directory alone: remove it")
+    if shared:
+        more = f", and so has {len(shared) - 1} more" if len(shared) > 1 else ""
+        problems.add(
+            "resume",
+            f"{shared[0]} has another name elsewhere (a hard link){more}, where its content would change as well; copy "
+            f"the directory first, and go on with the copy: cp -r {run.path} {run.path}-copy",
+        )
     problems.raise_any()
 
 
@@ -82,6 +142,8 @@ def check(content: Mapping[str, Any], experiment: Experiment, key: str, *, same_
     if found != FORMAT:
         said = f"the checkpoint is of format {found}, this version of dlopt reads and writes {FORMAT}"
         raise ConfigError([(key, said)])
+    if not isinstance(content["step"], int):
+        raise ConfigError([(key, f"the checkpoint is damaged: {content['step']!r} is no number of steps")])
     wrong = mismatch(content, experiment.model)
     if wrong and not same_data:
         shape = tuple(experiment.train.inputs.shape[1:])

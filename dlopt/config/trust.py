@@ -25,7 +25,10 @@ from dlopt.config.signature import shown
 from dlopt.parts import Data, Wrapper
 from dlopt.reading import printable
 
-REMEDY = "opening a run executes no code of its own; add --trust if you trust it"
+ADD = "add --trust if you trust it"
+REMEDY = f"opening a run executes no code of its own; {ADD}"
+MOST = 10**6
+"""Of layers, iterations, features and the like of a class of torch's: more would take for ever, or all memory."""
 
 
 def check(config: Mapping[str, Any], problems: Problems) -> None:
@@ -110,11 +113,26 @@ def _check_node(path: str, node: Mapping[str, Any], problems: Problems) -> None:
             at("_target_"),
             f"names {_said(node['_target_'])}, which is no part of dlopt, torch.nn or torch.optim; {REMEDY}",
         )
+    elif issubclass(made, (nn.Module, torch.optim.Optimizer)):
+        _check_counts(path, node, problems)
     elif issubclass(made, Wrapper):
+        _check_counts(at("options"), node.get("options"), problems)
         if node.get("name") not in made.names() and part(node.get("name")) is None:
             problems.add(at("name"), f"names {_said(node.get('name'))}, which is no part of torch; {REMEDY}")
     elif issubclass(made, Data):
         _check_data(at, made, node, problems)
+
+
+def _check_counts(path: str, value: Any, problems: Problems) -> None:
+    """Arguments of classes that do not look at how large a number is."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _check_counts(f"{path}.{key}", inner, problems)
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            _check_counts(f"{path}.{i}", inner, problems)
+    elif isinstance(value, int) and abs(value) > MOST:
+        problems.add(path, f"must be at most {MOST:,} in a run that is not trusted, got {value:,}; add --trust")
 
 
 def _check_data(at: Any, made: type[Data], node: Mapping[str, Any], problems: Problems) -> None:

@@ -53,13 +53,13 @@ class Arrays(Data):
     kind: Chosen
 
     def load(self) -> Dataset:
-        files = self._files()
+        files = self.files()
         return source.once(self, files, lambda: self._dataset(files))
 
     def load_like(self, encoding: Mapping[str, Any]) -> Dataset:
-        return self._dataset(self._files(), encoding)
+        return self._dataset(self.files(), encoding)
 
-    def _files(self) -> list[Path]:
+    def files(self) -> list[Path]:
         files = [source.file(self.path, SUFFIXES)]
         if files[0].suffix == ".npy":
             beside = files[0].parent / self.target

@@ -79,12 +79,15 @@ class Table(Data):
     kind: Chosen
     standardize_target: bool
 
+    def files(self) -> list[Path]:
+        return [source.file(self.path)]
+
     def load(self) -> Dataset:
-        file = source.file(self.path)
+        (file,) = self.files()
         return source.once(self, [file], lambda: self._dataset(file))
 
     def load_like(self, encoding: Mapping[str, Any]) -> Dataset:
-        file = source.file(self.path)
+        (file,) = self.files()
         if "columns" not in encoding:
             raise Mistake("path", "a table can be read for a run that was trained on one alone; this one was not")
         table = read(file, self.delimiter)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dlopt.reading import printable
 from dlopt.report.columns import aligned
 from dlopt.run import Row
 
@@ -63,7 +64,7 @@ class Comparison:
             lines = ["there is no step of which both runs have a row"]
         elif self.differences:
             d = self.differences[0]
-            lines = [f"{_rows(self.rows)} compared; {d.metric} is the first to differ, at step {d.first}"]
+            lines = [f"{_rows(self.rows)} compared; {printable(d.metric)} is the first to differ, at step {d.first}"]
         else:
             lines = [f"{_rows(self.rows)} compared; every number is equal, bit for bit"]
         for steps, which in ((self.only_then, "then"), (self.only_now, "now")):
@@ -73,8 +74,8 @@ class Comparison:
         if self.differences:
             header = ["metric", "from step", "rows", "absolute", "at", "relative", "at"]
             cells = [
-                [d.metric, str(d.first), str(d.count), _size(d.absolute), _step(d.at_absolute), _size(d.relative),
-                 _step(d.at_relative)]
+                [printable(d.metric), str(d.first), str(d.count), _size(d.absolute), _step(d.at_absolute),
+                 _size(d.relative), _step(d.at_relative)]
                 for d in self.differences
             ]  # fmt: skip
             shown = _fitting(header, cells, width)

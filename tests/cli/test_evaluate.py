@@ -1,6 +1,7 @@
 """dlopt evaluate: a checkpoint on a split, on other data, class by class."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -283,6 +284,32 @@ def test_keys_of_training_do_not_go_with_other_data(key, here, capsys):
     np.savez(here / "mine.npz", x=np.zeros((3, 4), np.float32), y=np.arange(3))
     assert main(["evaluate", "--trust", "--data", "arrays", "--data", "path=mine.npz", "--data", key]) == 2
     assert "is of training" in capsys.readouterr().err
+
+
+OF_TRAINING_ALONE = (
+    ["optimizer._target_=mine.Sign", "optimizer.lr=0.1"],
+    ["optimizer=torch_optim", "optimizer.name=mine.Lion"],
+    ["init=custom", "init._target_=mine.Fixed", "+init.value=0.1"],
+    ["diagnostic=custom", "diagnostic.custom._target_=mine.Distance", "+diagnostic.custom.every=1"],
+    ["regularization=[dropout,early_stopping,weight_decay,l1]"],
+)
+"""What an evaluation is the same without."""
+
+
+@pytest.mark.parametrize("keys", OF_TRAINING_ALONE, ids=str)
+def test_what_only_training_needs_needs_no_trust(keys, here, capsys, monkeypatch):
+    """Nor is it made: it need not be there."""
+    small = ["data=digits", "data.train_size=60", "arch=mlp", "arch.widths=[4]", "batch_size=30", "epochs=1"]
+    assert main(["train", "-q", *small, "normalization=batch", *keys]) == 0
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "path", [place for place in sys.path if place != str(here)])
+        assert main(["evaluate"]) == 0
+    found = capsys.readouterr().out
+    assert numbers(found.splitlines()[3])["loss"] == pytest.approx(find().summary["test/loss"], abs=1e-4)
+    assert main(["evaluate", "--trust"]) == 0
+    assert capsys.readouterr().out == found
+    assert (main(["verify", "-q"]) == 2) == any("mine." in key for key in keys)
 
 
 @pytest.mark.parametrize("how", ["cut", "flipped"])

@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
-from hostile_runs import CODE, DAMAGED, SECRET, WRITTEN, told
+from hostile_runs import CODE, DAMAGED, ESCAPE, READ, SECRET, SPOKEN, WRITTEN, saved, told
 
-from dlopt import source
+from dlopt import lock, source
 from dlopt.cli import main
+from dlopt.run import Run
 
 COMMANDS = {
     "show": ["show", "run"],
@@ -20,9 +22,12 @@ COMMANDS = {
     "evaluate": ["evaluate", "run"],
     "resume": ["train", "-q", "resume=run", "epochs=3"],
 }
+AGAIN = {"verify": ["verify", "run"], "rerun": ["rerun", "run"]}
+"""What takes longer: a part of the run is made again, and all of it, as a new run in outputs/."""
 OPENING = ("evaluate", "resume")
-REASONS = ("opening a run executes no code of its own; add --trust", "config.yaml", "not in victims; put them there")
-"""Why something is not opened: what it names, what no run writes, and files that nobody brings."""
+REASONS = ("opening a run executes no code of its own; add --trust", "config.yaml", "not in victims; put them there",
+           "must be at most 1,000,000")  # fmt: skip
+"""Why something is not opened: what it names, what no run writes, files that nobody brings, and endless numbers."""
 SECONDS = 60
 """More than any of these takes by far: what is not over by then waits for something."""
 
@@ -74,7 +79,7 @@ def outside(place):
     """Everything in the place but the run itself, with contents."""
     found = {}
     for path in sorted(place.rglob("*")):
-        if place / "run" not in (path, *path.parents) and "__pycache__" not in path.parts:
+        if not {place / "run", place / "outputs"} & {path, *path.parents} and "__pycache__" not in path.parts:
             found[path] = path.read_bytes() if path.is_file() else None
     return found
 
@@ -83,10 +88,11 @@ def opened(place, capsys, name):
     """The exit code and the output of a command, which must have left everything else as it was."""
     before, modules, search = outside(place), set(sys.modules), list(sys.path)
     signal.alarm(SECONDS)
-    code = main(COMMANDS[name])
+    code = main((COMMANDS | AGAIN)[name])
     signal.alarm(5 * SECONDS)
     said = "".join(capsys.readouterr())
-    assert code in (0, 2)
+    assert code in (0, 2) or (name in AGAIN and code == 1)
+    assert not (place / "outputs").exists() or (name == "rerun" and code != 2)
     assert "Traceback" not in said
     assert SECRET not in said
     assert all(c.isprintable() or c == "\n" or (c == "\r" and "--csv" in name) for c in said)
@@ -100,7 +106,7 @@ def opened(place, capsys, name):
     return code, said
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS | AGAIN)
 def test_an_honest_run_is_opened(name, place, capsys):
     code, said = opened(place, capsys, name)
     assert code == 0, said
@@ -108,9 +114,14 @@ def test_an_honest_run_is_opened(name, place, capsys):
 
 @pytest.mark.parametrize("name", CODE)
 def test_code_that_a_run_names_is_not_executed(name, place, capsys):
+    """What is evaluated without it is said to be what it is."""
+    _, evaluation = opened(place, capsys, "evaluate")
     CODE[name](place / "run", place / "canary")
     for command in COMMANDS:
         code, said = opened(place, capsys, command)
+        if command == "evaluate" and code == 0:
+            assert said == evaluation
+            continue
         assert code == (2 if command in OPENING else 0), f"{command}: {said}"
         if command in OPENING:
             assert any(reason in said for reason in REASONS), said
@@ -126,6 +137,69 @@ def test_a_run_that_goes_on_writes_into_its_own_directory_alone(name, place, cap
             assert "link" in said
 
 
+@pytest.mark.parametrize("name", READ)
+def test_files_of_whoever_opens_a_run_are_not_read(name, place, capsys):
+    (place.parent / "credentials").write_text(f"{SECRET},b\n" + f"1,{SECRET}\n" * 200)
+    x, y = np.zeros((200, 1, 8, 8), np.float32), np.full(200, SECRET)
+    np.savez(place.parent / "credentials.npz", x=x, y=y)
+    np.save(place / "run" / "x.npy", x)
+    np.save(place.parent / "credentials.npy", y)
+    READ[name](place / "run", place / "canary")
+    for command in (*OPENING, *AGAIN):
+        code, said = opened(place, capsys, command)
+        assert code == 2, said
+        assert "data.path  names a file of yours" in said or "mine.csv is a symbolic link" in said
+
+
+@pytest.mark.parametrize("name", SPOKEN)
+def test_text_of_a_run_is_never_obeyed(name, place, capsys, monkeypatch):
+    """Class names, versions, whatever is told of the run's own."""
+    monkeypatch.setattr(lock, "SILENT", 0.02)
+    SPOKEN[name](place / "run", place / "canary")
+    for command in COMMANDS | AGAIN:
+        opened(place, capsys, command)
+        shutil.rmtree(place / "outputs", ignore_errors=True)
+
+
+@pytest.mark.parametrize("folder", ["checkpoints", ".hydra"])
+def test_linked_folders_are_read_where_the_run_is_trusted(folder, place, capsys):
+    """Of a run that lies on several disks; what goes on writes there as well, and is refused."""
+    (place / "run" / folder).rename(place / "scratch")
+    (place / "run" / folder).symlink_to(place / "scratch")
+    for command in ("evaluate", "verify", "rerun"):
+        assert main((COMMANDS | AGAIN)[command]) == 2
+        assert f"run/{folder} is a symbolic link" in capsys.readouterr().err
+        assert main([*(COMMANDS | AGAIN)[command], "--trust"]) == 0
+    for command in ("show", "runs"):
+        assert main(COMMANDS[command]) == 0
+    capsys.readouterr()
+    assert main([*COMMANDS["resume"], "--trust"]) == 2
+    assert f"run/{folder} is a symbolic link" in capsys.readouterr().err
+
+
+def test_no_linked_checkpoint_is_read(place, capsys):
+    (place / "run/checkpoints/best.pt").rename(place / "step.pt")
+    (place / "run/checkpoints/step-00000001.pt").symlink_to(place / "step.pt")
+    assert main(["evaluate", "run", "--checkpoint", "1"]) == 2
+    assert "is a symbolic link" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("settings", [{"steps": [1]}, {"a": {"b": 1}}, {"a": 2**70}, {1: 2}, [1], ESCAPE], ids=str)
+def test_settings_are_names_with_plain_values_when_a_run_goes_on(settings, place, capsys):
+    saved("last.pt", settings=settings)(place / "run", place / "canary")
+    assert opened(place, capsys, "resume") == (0, "")
+    assert opened(place, capsys, "show")[0] == 0
+    assert Run("run").status["settings"]["arch.widths"] == "[4]"
+
+
+@pytest.mark.parametrize("settings", [{"steps": [1]}, [1], ESCAPE], ids=str)
+def test_settings_are_names_with_plain_values_when_a_run_is_made_again(settings, place, capsys):
+    told("status.json", settings=settings)(place / "run", place / "canary")
+    code, said = opened(place, capsys, "rerun")
+    assert code == 0, said
+    assert main(["show"]) == 0
+
+
 @pytest.mark.parametrize("name", DAMAGED)
 def test_whatever_lies_in_a_run_is_shown_or_said_to_be_damaged(name, place, capsys):
     (place / "laughter.yaml").write_text("a: &a [1]\n")
@@ -136,17 +210,17 @@ def test_whatever_lies_in_a_run_is_shown_or_said_to_be_damaged(name, place, caps
 
 def test_what_is_trusted_is_executed(place, capsys, monkeypatch):
     """Else the canary above would prove nothing."""
-    for name in ("a module beside the run as arch", "a rule's name"):
-        for command in OPENING:
-            folder = place / command
-            shutil.copytree(place / "run", folder / "run")
-            CODE[name](folder / "run", folder / "canary")
-            monkeypatch.chdir(folder)
-            monkeypatch.setattr(sys, "path", list(sys.path))
-            assert main([*COMMANDS[command], "--trust"]) == 2
-            assert (folder / "canary").exists(), capsys.readouterr()
-            assert sys.modules.pop("evil")
-            shutil.rmtree(folder)
+    arch, rule = "a module beside the run as arch", "a rule's name"
+    for name, command in ((arch, "evaluate"), (arch, "resume"), (rule, "resume")):
+        folder = place / command
+        shutil.copytree(place / "run", folder / "run")
+        CODE[name](folder / "run", folder / "canary")
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        assert main([*COMMANDS[command], "--trust"]) == 2
+        assert (folder / "canary").exists(), capsys.readouterr()
+        assert sys.modules.pop("evil")
+        shutil.rmtree(folder)
 
 
 # ------------------------------------------------------------------------------------------------ memory

@@ -1,10 +1,13 @@
 """Runs that are opened again: their configuration as it was, and a directory that can be written to."""
 
 import os
+import shutil
 
 import pytest
 from omegaconf import OmegaConf
 
+from dlopt import source
+from dlopt.config import paths
 from dlopt.config.problems import ConfigError
 from dlopt.config.reopen import configuration, writable
 from dlopt.run import Run
@@ -78,7 +81,6 @@ def test_a_directory_with_anything_else_is_not(at, run, tmp_path):
         "link": lambda path: path.symlink_to(tmp_path / "other"),
         "folder": lambda path: path.symlink_to(tmp_path),
         "nowhere": lambda path: path.symlink_to("nowhere"),
-        "second name": lambda path: os.link(tmp_path / "other", path),
         "pipe": os.mkfifo,
     }
     for make in made.values():
@@ -87,3 +89,114 @@ def test_a_directory_with_anything_else_is_not(at, run, tmp_path):
             writable(run)
         (run.path / at).unlink()
     writable(run)
+
+
+def test_a_backup_of_hard_links_is_not_to_be_removed(run, tmp_path):
+    """To remove what has two names would remove the run, or the backup of it."""
+    run.lock.release()
+    shutil.copytree(run.path, tmp_path / "backup", copy_function=os.link)
+    with pytest.raises(ConfigError, match=rf"hard link.*cp -r {run.path} {run.path}-copy") as found:
+        writable(run)
+    assert "remove" not in str(found.value)
+    shutil.copytree(run.path, tmp_path / "run-copy")
+    writable(Run(tmp_path / "run-copy"))
+
+
+# ------------------------------------------------------------------------------------------------ whose files
+
+TABLE = OmegaConf.to_container(OmegaConf.load(paths.CONF / "data" / "table.yaml"))
+ARRAYS = OmegaConf.to_container(OmegaConf.load(paths.CONF / "data" / "arrays.yaml"))
+
+
+@pytest.fixture
+def elsewhere(run, tmp_path, monkeypatch):
+    """A folder that is neither the working directory nor the run's, with somebody's files."""
+    for name in ("here", "elsewhere"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for name in ("my.csv", "my.npz", "x.npy", "y.npy"):
+        (tmp_path / "elsewhere" / name).write_text(name)
+    return tmp_path / "elsewhere"
+
+
+def of(option, path, **keys):
+    return {"data": {k: v for k, v in option.items() if k != "defaults"} | {"path": str(path), **keys}}
+
+
+def told(run, files, name="last"):
+    """A checkpoint that tells of these files."""
+    run.save(name, {"step": 1, "encoding": {"sha256": source.digest(files)}})
+
+
+@pytest.mark.parametrize(("option", "name"), [(TABLE, "my.csv"), (ARRAYS, "my.npz"), (ARRAYS, "x.npy")])
+def test_a_file_of_ones_own_elsewhere_needs_trust(option, name, run, elsewhere):
+    more = {"target": "y.npy"} if name == "x.npy" else {}
+    configured(run, of(option, elsewhere / name, **more))
+    with pytest.raises(ConfigError, match=f"data.path .*names a file of yours, {elsewhere / name}, .*--trust.*--data"):
+        configuration(run)
+    for trusted in ({"trust": True}, {"folders": [elsewhere]}):
+        assert configuration(run, **trusted).data.path == str(elsewhere / name)
+    configured(run, of(option, elsewhere / "gone" / name, **more))
+    configuration(run)  # that it is not there is said when it is to be read
+
+
+@pytest.mark.parametrize("place", ["here", "run"])
+def test_a_file_in_the_working_directory_or_the_runs_needs_none(place, run, elsewhere, tmp_path):
+    file = tmp_path / place / "inner" / "my.csv"
+    file.parent.mkdir()
+    file.touch()
+    configured(run, of(TABLE, file))
+    assert configuration(run).data.path == str(file)
+    (file.parent / "link.csv").symlink_to(elsewhere / "my.csv")
+    for out in (file.parent / "link.csv", file.parent / ".." / ".." / "elsewhere" / "my.csv"):
+        configured(run, of(TABLE, out))
+        with pytest.raises(ConfigError, match="names a file of yours"):
+            configuration(run)
+
+
+@pytest.mark.parametrize("name", ["last", "best"])
+def test_a_file_elsewhere_that_is_still_the_one_that_the_run_has_read_needs_none(name, run, elsewhere):
+    told(run, [elsewhere / "my.csv"], name)
+    configured(run, of(TABLE, elsewhere / "my.csv"))
+    assert configuration(run).data.path == str(elsewhere / "my.csv")
+    (elsewhere / "my.csv").write_text("another")
+    with pytest.raises(ConfigError, match="names a file of yours"):
+        configuration(run)
+
+
+def test_all_files_of_a_data_set_are_looked_at(run, elsewhere, tmp_path):
+    """Of inputs here and targets elsewhere, the latter."""
+    (tmp_path / "here" / "x.npy").write_text("x.npy")
+    configured(run, of(ARRAYS, "x.npy", target=str(elsewhere / "y.npy")))
+    with pytest.raises(ConfigError, match=f"names a file of yours, {elsewhere / 'y.npy'}"):
+        configuration(run)
+    told(run, [tmp_path / "here" / "x.npy", elsewhere / "y.npy"])
+    configuration(run)
+
+
+def test_a_file_is_not_read_before_it_is_known_to_be_the_runs(run, elsewhere, monkeypatch):
+    monkeypatch.setattr(source, "digest", lambda files: pytest.fail("read"))
+    configured(run, of(TABLE, elsewhere / "my.csv"))
+    with pytest.raises(ConfigError, match="names a file of yours"):
+        configuration(run)
+
+
+@pytest.mark.parametrize("name", [".hydra", "checkpoints"])
+def test_a_linked_folder_needs_trust(name, run, tmp_path):
+    configured(run, {"name": "x"})
+    run.checkpoint("last").parent.mkdir(exist_ok=True)
+    (run.path / name).rename(tmp_path / "scratch")
+    (run.path / name).symlink_to(tmp_path / "scratch")
+    with pytest.raises(ConfigError, match=f"{name} is a symbolic link.*--trust"):
+        configuration(run)
+    assert configuration(run, trust=True).name == "x"
+
+
+def test_what_is_exchanged_is_what_must_be_trusted(run):
+    configured(run, {"optimizer": {"_target_": "mine.Lion"}, "name": "x"})
+    with pytest.raises(ConfigError, match=r"mine\.Lion"):
+        configuration(run)
+    sgd = {"_target_": "dlopt.optimizer.sgd.SGD", "lr": 1.0}
+    assert configuration(run, lambda former: former | {"optimizer": sgd}) == {"optimizer": sgd, "name": "x"}
+    with pytest.raises(ConfigError, match=r"mine\.Net"):
+        configuration(run, lambda former: {"arch": {"_target_": "mine.Net"}})

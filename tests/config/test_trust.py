@@ -106,6 +106,21 @@ def test_a_rule_of_torch_is_named_by_its_name_or_its_path():
         assert problems({"optimizer": {**node, "name": name}}).keys() == {"optimizer.name"}
 
 
+def test_no_class_of_torch_is_handed_a_number_that_it_would_not_come_to_an_end_with():
+    for node in (
+        {"_target_": "torch.nn.LSTM", "num_layers": 10**9},
+        {"_target_": "torch.nn.Fold", "output_size": [2, [10**9]]},
+        {"_target_": "torch.nn.Sequential", "inner": {"more": 10**9}},
+    ):
+        (found,) = problems({"arch": node}).items()
+        assert found[0].startswith("arch.")
+        assert "at most 1,000,000" in found[1]
+        assert "--trust" in found[1]
+    node = {"_target_": "dlopt.optimizer.torch_optim.TorchOptim", "name": "LBFGS", "lr": 0.1}
+    assert problems({"optimizer": {**node, "options": {"max_iter": 10**12}}}).keys() == {"optimizer.options.max_iter"}
+    assert problems({"optimizer": {**node, "options": {"max_iter": 10**6}}, "seed": 2**32 - 1}) == {}
+
+
 def test_data_come_from_the_options_own_address_alone():
     for option in ("mnist", "fashion_mnist", "cifar10"):
         node = yaml.safe_load((paths.CONF / "data" / f"{option}.yaml").read_text())
