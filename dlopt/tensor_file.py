@@ -24,6 +24,8 @@ from dlopt.tensor_pickle import Unreadable
 
 LONGEST_PICKLE = 1 << 26
 """Bytes. The pickle of a network of ten thousand tensors, with an optimizer's state, has some 5 MB."""
+FOLDER = 0x10
+"""Among the attributes of a zip archive's member."""
 CHUNK = 1 << 18
 ENCRYPTED = 1
 LOCAL_HEADER = 30
@@ -119,8 +121,8 @@ def _check_places(members: list[zipfile.ZipInfo], directory: int) -> None:
         stored = member.compress_type == zipfile.ZIP_STORED and member.compress_size == member.file_size
         if not stored or member.flag_bits & ENCRYPTED:
             raise Unreadable("it is compressed or encrypted, which torch.save does not do")
-        if member.external_attr or member.internal_attr:  # torch reads nothing of what is marked as a folder
-            raise Unreadable("its parts have attributes, which torch.save does not set")
+        if member.external_attr & FOLDER:  # then torch would read nothing of it
+            raise Unreadable("one of its parts is marked as a folder")
         if member.header_offset < place:
             raise Unreadable("its parts lie in one another")
         place = member.header_offset + LOCAL_HEADER + member.file_size

@@ -124,9 +124,9 @@ def test_nothing_is_offered_that_a_shell_would_take_for_a_former_line(tmp_path, 
     for name in ("a!echo", "a-b"):
         Run.create(tmp_path / "outputs" / name).finish("done")
     for quote, expected in (('"', ["a-b"]), ("'", ["a!echo", "a-b"]), ("", ["a\\!echo", "a-b"])):
-        assert sorted(answer("bash", f"dlopt show {quote}outputs/a", "", BREAKS)) == [
+        assert sorted(answer("bash", f"dlopt show {quote}outputs/a", "", BREAKS)) == sorted(
             f"outputs/{name}" for name in expected
-        ]
+        )
 
 
 # ------------------------------------------------------------------------------- shells
