@@ -163,7 +163,7 @@ def _links(place: Path) -> bool:
     if any((place / name).is_symlink() for name in (*READ, *STORES)):
         return True
     below = (walked for store in STORES for walked in os.walk(place / store))
-    return any(os.path.islink(f"{at}/{name}") for at, folders, names in below for name in (*folders, *names))
+    return any(Path(at, name).is_symlink() for at, folders, names in below for name in (*folders, *names))
 
 
 def _leads_out(name: str) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import FILES, cifar_archive, cifar_batches, files_for, idx_bytes, idx_files, named, refused
+from helpers import FILES, files_for, idx_bytes, idx_files, named, refused
 from hostile_files import (
     ARRAYS,
     GIGABYTE,
