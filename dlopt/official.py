@@ -22,8 +22,8 @@ class Official(Data):
     """Images in files that are the same everywhere.
 
     The files are looked for in `path`; without one, where Debian's package puts them, then in dlopt's cache; missing
-    ones are downloaded. What was read of official ones is kept as whole numbers in the cache, under the names, sizes and
-    times of the files: when one of them is exchanged, all are read and checked again.
+    ones are downloaded. What was read of official files is kept as whole numbers in the cache, under their names, sizes
+    and times: when one of them is exchanged, all are read and checked again.
 
     path     folder of the files, and the place for those that are downloaded; null: Debian's, else dlopt's cache
     url      address, without their names, from which missing files are downloaded; null: nothing is
