@@ -3,6 +3,10 @@
 Nothing that lies in the repository is executed, and nothing in it is changed. Its configuration may name programs
 (filters, diff drivers, monitors, hooks, ways to fetch), and may be somebody else's. So git works in a directory of our
 own, which takes over the commit, the objects, the index and what is ignored, and of the configuration plain switches.
+
+Nor is it believed where it says that its files or its history lie outside of it: what a patch shows may be somebody's
+private files, or another repository. Git's own ways to lie in two places, linked worktrees and submodules, are known
+by both places naming each other.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,12 @@ NOT_SOURCES = tuple(f":(exclude,glob)**/{name}" for name in (".hydra/**", "multi
 """What runs leave behind, and packages that are installed."""
 SWITCHES = "autocrlf|eol|excludesfile|filemode|ignorecase|precomposeunicode|symlinks"
 """Keys core.* that say how files are compared; none of them names a program."""
+RUN = ("status.json", ".hydra")
+"""What a run's directory holds: one that somebody else made may have come with a repository, which made no run."""
+READ = ("HEAD", "commondir", "gitdir", "config", "config.worktree", "index", "packed-refs", "info", "info/exclude")
+"""Files of a repository that git reads here, beside those in STORES."""
+STORES = ("objects", "refs", "reftable")
+"""Folders of a repository in which its history lies."""
 KEPT = (
     "GIT_CEILING_DIRECTORIES",
     "GIT_CONFIG_GLOBAL",
@@ -76,28 +86,87 @@ class Repository:
 
 
 def repository(folder: Path) -> Repository | None:
-    """What holds a folder; None where there is no git, no repository, or one without files or that git refuses."""
+    """What holds a folder; None where there is no git, no repository, or one without files or that git refuses.
+
+    Of a repository that leads out of its folder nothing is told but that. One in a run's directory is none.
+    """
+    root = next((place for place in _upwards(folder) if os.path.lexists(place / ".git")), None)
+    if root is None or any(all((place / name).exists() for name in RUN) for place in _upwards(root)):
+        return None
     git = _Git(folder, {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k in KEPT})
     places = ("--git-path=objects", "--git-path=index", "--git-path=info/exclude")
-    asked = ["--show-toplevel", "--show-object-format", *(word for p in places for word in p.split("="))]
+    asked = ["--show-toplevel", "--absolute-git-dir", "--git-common-dir", "--show-object-format"]
+    asked += [word for p in places for word in p.split("=")]
     try:
         # All that is there is printed before git fails for want of a commit.
         lines = git("rev-parse", *asked, "HEAD", "--symbolic-full-name", "HEAD", may_fail=True).split(b"\n")[:-1]
-        if len(lines) < 5:
+        if len(lines) < 7:
             return None
-        root, form, objects, index, excluded = (os.fsdecode(line) for line in lines[:5])
-        commit, branch = (lines[5].decode(), lines[6].decode()) if len(lines) == 7 else (None, "HEAD")
-        found = Repository(Path(root), commit, branch.removeprefix("refs/heads/") if branch != "HEAD" else None)
+        top, its, shared, form, objects, index, excluded = (os.fsdecode(line) for line in lines[:7])
+        out = _way_out(git, root, Path(top), (folder / its).resolve(), (folder / shared).resolve())
+        if out:
+            return Repository(root, None, None, unknown=out)
+        commit, branch = (lines[7].decode(), lines[8].decode()) if len(lines) == 9 else (None, "HEAD")
+        found = Repository(Path(top), commit, branch.removeprefix("refs/heads/") if branch != "HEAD" else None)
     except (OSError, subprocess.SubprocessError):
         return None
     try:
         with tempfile.TemporaryDirectory(prefix="dlopt-", ignore_cleanup_errors=True) as beside:
             own = git.beside(Path(beside), found.folder, form, *(folder / p for p in (objects, index, excluded)))
+            if any(map(_leads_out, _names(own("ls-files", "-z")))):
+                return replace(found, unknown="its index names files outside of it")
             patch = _patch(own, commit or own("hash-object", "-t", "tree", "--stdin").decode().strip())
     except (OSError, subprocess.SubprocessError) as error:
         why = f"git took more than {SECONDS:g} s" if isinstance(error, subprocess.TimeoutExpired) else "git failed"
-        return Repository(found.folder, found.commit, found.branch, unknown=why)
-    return Repository(found.folder, found.commit, found.branch, patch)
+        return replace(found, unknown=why)
+    return replace(found, patch=patch)
+
+
+def _upwards(folder: Path) -> list[Path]:
+    """A folder and those around it, without symbolic links."""
+    inner = folder.resolve()
+    return [inner, *inner.parents]
+
+
+def _way_out(git: _Git, root: Path, top: Path, its: Path, shared: Path) -> str:
+    """How a repository leads out of the folder with its .git; empty: it does not.
+
+    top      where git takes its files to be
+    its      its directory of git's, resolved
+    shared   that of the history: another one in a linked worktree
+    """
+    entry = root / ".git"
+    if not top.samefile(root):
+        return "it says that its files lie in another folder"
+    if its != entry:
+        linked = its.parent == shared / "worktrees" and (its / _line(its / "gitdir")).resolve() == entry
+        # Git takes the files to lie where a submodule's directory says, so that this, being set, says: here.
+        submodule = its == shared and git("config", "--get", "core.worktree", may_fail=True)
+        if not linked and not submodule:
+            return "its .git names the directory of another repository"
+    elif its != shared:
+        return "it says that its history lies in another folder"
+    if (shared / "objects/info/alternates").exists() or any(_links(place) for place in {its, shared}):
+        return "its history lies in another folder"
+    return ""
+
+
+def _line(file: Path) -> str:
+    """What a file of one line says; nothing where it is missing."""
+    return os.fsdecode(file.read_bytes()).removesuffix("\n") if file.is_file() else ""
+
+
+def _links(place: Path) -> bool:
+    """Whether anything that git reads in its directory is a symbolic link."""
+    if any((place / name).is_symlink() for name in (*READ, *STORES)):
+        return True
+    below = (walked for store in STORES for walked in os.walk(place / store))
+    return any(Path(at, name).is_symlink() for at, folders, names in below for name in (*folders, *names))
+
+
+def _leads_out(name: str) -> bool:
+    """Whether an index's name is none of a file in the repository; git itself writes none of these."""
+    return name.startswith("/") or any(part == ".." or part.lower() == ".git" for part in name.split("/"))
 
 
 class _Git:

@@ -1,5 +1,6 @@
 """What is told of a git repository: a patch that restores the files, and nothing executed or changed on the way."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -291,6 +292,20 @@ def test_a_submodule_is_told_by_its_commit(tmp_path):
     assert b"+Subproject commit " + git(folder / "module", "rev-parse", "HEAD").encode() in found.patch
 
 
+@pytest.mark.parametrize("worktree_config", [False, True])
+def test_the_files_of_a_submodule_are_read_from_inside_it(tmp_path, worktree_config):
+    inner = made(tmp_path / "inner", START)
+    folder = made(tmp_path / "it", {"a.py": b"1\n"})
+    git(folder, "-c", "protocol.file.allow=always", "submodule", "add", str(inner), "module")
+    if worktree_config:  # then git keeps in another file where the files lie
+        git(folder / "module", "sparse-checkout", "set", "--no-cone", "/*")
+    change_all(folder / "module")
+    found = repository(folder / "module/a folder")
+    assert found is not None
+    assert found.folder == folder / "module"
+    assert restored(folder / "module", tmp_path / "again") == files(folder / "module")
+
+
 def test_a_worktree_and_a_split_index_are_read(tmp_path):
     folder = made(tmp_path / "it", START)
     git(folder, "worktree", "add", "-b", "other", str(tmp_path / "tree"))
@@ -301,6 +316,11 @@ def test_a_worktree_and_a_split_index_are_read(tmp_path):
     assert found is not None
     assert (found.folder, found.branch) == (tmp_path / "tree", "other")
     assert restored(tmp_path / "tree", tmp_path / "again") == files(tmp_path / "tree")
+    content = Path(git(tmp_path / "tree", "rev-parse", "--git-path", "gitdir"))
+    content.write_text(f"{os.path.relpath(tmp_path / 'tree/.git', content.parent)}\n")  # newer git can write it so
+    found = repository(tmp_path / "tree")
+    assert found is not None
+    assert b"mine.py" in found.patch
 
 
 def test_switches_of_the_configuration_count(tmp_path):
@@ -394,3 +414,122 @@ def test_git_that_takes_too_long_is_not_waited_for(tmp_path, monkeypatch):
     assert found.unknown == "git took more than 5 s"
     monkeypatch.setattr(module, "SECONDS", 0.0)
     assert repository(folder) is None
+
+
+# ------------------------------------------------------------------------------------------------ private files
+
+SECRET = b"a key of nobody else\n"
+
+
+def _worktree(home: Path, folder: Path) -> None:
+    git(folder, "config", "core.worktree", "../../..")
+
+
+def _inner_worktree(home: Path, folder: Path) -> None:
+    """Into a folder that is not around this one."""
+    git(folder, "config", "core.worktree", "../../../private")
+
+
+def _file(home: Path, folder: Path) -> None:
+    shutil.rmtree(folder / ".git")
+    write(folder / ".git", b"gitdir: ../../private/.git\n")
+
+
+def _file_of_a_worktree(home: Path, folder: Path) -> None:
+    git(home / "private", "worktree", "add", "-b", "other", str(home / "tree"))
+    shutil.rmtree(folder / ".git")
+    write(folder / ".git", b"gitdir: ../../private/.git/worktrees/tree\n")
+
+
+def _made_up_worktree(home: Path, folder: Path) -> None:
+    shutil.rmtree(folder / ".git")
+    write(folder / ".git", b"gitdir: ../worktrees/it\n")
+    write(folder.parent / "worktrees/it/gitdir", f"{folder / '.git'}\n".encode())
+    write(folder.parent / "worktrees/it/commondir", b"../../../private/.git\n")
+    write(folder.parent / "worktrees/it/HEAD", b"ref: refs/heads/main\n")
+
+
+def _link(home: Path, folder: Path) -> None:
+    shutil.rmtree(folder / ".git")
+    (folder / ".git").symlink_to("../../private/.git")
+
+
+def _links_inside(home: Path, folder: Path) -> None:
+    for name in ("objects", "refs"):
+        shutil.rmtree(folder / ".git" / name)
+        (folder / ".git" / name).symlink_to(f"../../../private/.git/{name}")
+
+
+def _link_to_a_branch(home: Path, folder: Path) -> None:
+    for store in (folder / ".git/objects", home / "private/.git/objects"):
+        for file in store.rglob("*"):
+            if file.is_file() and store.is_relative_to(home / "private"):
+                other = folder / ".git/objects" / file.relative_to(store)
+                other.parent.mkdir(exist_ok=True)
+                if not other.exists():
+                    other.symlink_to(file)
+    (folder / ".git/refs/heads/main").unlink()
+    (folder / ".git/refs/heads/main").symlink_to("../../../../../private/.git/refs/heads/main")
+
+
+def _common(home: Path, folder: Path) -> None:
+    write(folder / ".git/commondir", b"../../../private/.git\n")
+
+
+def _alternates(home: Path, folder: Path) -> None:
+    """The name of a commit is told to whoever is given a run."""
+    commit = git(home / "private", "rev-parse", "HEAD")
+    write(folder / ".git/objects/info/alternates", f"{home / 'private/.git/objects'}\n".encode())
+    write(folder / ".git/refs/heads/main", f"{commit}\n".encode())
+
+
+def _index(home: Path, folder: Path) -> None:
+    write(folder / "--/--/.ssh/id_rsa", b"another\n")  # which stays the first in order
+    git(folder, "add", "-A")
+    index = (folder / ".git/index").read_bytes()[:-20].replace(b"--/--/.ssh", b"../../.ssh")
+    (folder / ".git/index").write_bytes(index + hashlib.sha1(index).digest())
+
+
+@pytest.mark.parametrize(
+    "lead_out",
+    [
+        _worktree, _inner_worktree, _file, _file_of_a_worktree, _made_up_worktree, _link, _links_inside,
+        _link_to_a_branch, _common, _alternates, _index,
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("at", ["", "sub"])
+def test_a_repository_shows_nothing_that_lies_outside_of_it(tmp_path, monkeypatch, lead_out, at):
+    home = tmp_path / "home"
+    write(home / ".ssh/id_rsa", SECRET)
+    write(home / "secret.yaml", SECRET)
+    made(home / "private", {"secret.py": SECRET})
+    folder = made(home / "downloads/it", {".ssh/id_rsa": b"another\n", "sub/a.py": b"1\n"})
+    lead_out(home, folder)
+    found = repository(folder / at)
+    if found is not None:
+        assert found.folder == folder
+        assert found.unknown
+        assert found.patch == b""
+        assert found.commit != git(home / "private", "rev-parse", "HEAD") or lead_out is _alternates
+    monkeypatch.setattr(module, "_way_out", lambda *given: "")
+    monkeypatch.setattr(module, "_leads_out", lambda name: False)
+    believed = repository(folder / at)
+    harmless = lead_out is _inner_worktree  # git goes out of its own folder only where it is called inside
+    assert harmless or (believed is not None and b"a key of nobody else" in believed.patch), "this leads nowhere"
+
+
+@pytest.mark.parametrize("name", ["/a", "../a", "a/../b", "a/..", ".git/config", "a/.GIT/b"])
+def test_a_name_that_leads_out_is_known(name):
+    assert module._leads_out(name)
+    assert not any(map(module._leads_out, ("a", "a/b", "..a/b", "a/...", ".gitignore", "a/.github/b")))
+
+
+def test_the_repository_of_a_run_directory_is_not_looked_at(tmp_path):
+    folder = made(tmp_path / "run", START)
+    inner = made(tmp_path / "run/a/b", START)
+    assert repository(inner) is not None
+    write(folder / "status.json", b"{}")
+    assert repository(folder) is not None, "projects may have such a file"
+    (folder / ".hydra").mkdir()
+    for place in (folder, folder / "a folder", inner):
+        assert repository(place) is None
