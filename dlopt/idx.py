@@ -22,6 +22,8 @@ from dlopt import memory
 
 TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 LONGEST_HEADER = 4 + 4 * 255
+CHUNK = 1 << 20
+"""Bytes that are unpacked at once: more would lie in memory a second time."""
 
 
 class Header(NamedTuple):
@@ -37,7 +39,7 @@ class Header(NamedTuple):
         return self.length + math.prod(self.shape) * self.kind.itemsize
 
 
-def unpacked(content: bytes) -> bytes:
+def unpacked(content: bytes) -> bytes | bytearray:
     """The content of a file, compressed by gzip or not.
 
     The compressed form may hold any multiple of its size: no more of it is read than its header speaks of. ValueError
@@ -50,15 +52,17 @@ def unpacked(content: bytes) -> bytes:
             begins = stream.read(LONGEST_HEADER)
             expected = header(begins).expected
             memory.check(expected)
-            rest = stream.read(max(0, expected - len(begins)))
+            whole = bytearray(begins)
+            while chunk := stream.read(min(CHUNK, max(0, expected - len(whole)))):
+                whole += chunk
             if stream.read(1):  # at the end stands gzip's own checksum, which is compared here
                 raise ValueError(f"it goes on after the {expected} bytes of which its header speaks")
     except (EOFError, OSError, zlib.error) as error:
         raise ValueError(f"its compressed form is damaged or cut off ({error})") from error
-    return begins + rest
+    return whole
 
 
-def header(content: bytes) -> Header:
+def header(content: bytes | bytearray) -> Header:
     """The header with which content begins; ValueError says what is wrong."""
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in TYPES or content[3] == 0:
         raise ValueError(f"it is no IDX file: it begins with {content[:4].hex(' ') or 'nothing'}")
@@ -70,7 +74,7 @@ def header(content: bytes) -> Header:
     return Header(np.dtype(TYPES[content[2]]), shape, length)
 
 
-def read(content: bytes) -> np.ndarray:
+def read(content: bytes | bytearray) -> np.ndarray:
     """The array that uncompressed bytes hold, in the machine's order of bytes; ValueError says what is wrong."""
     kind, shape, length = said = header(content)
     if len(content) != said.expected:

@@ -101,7 +101,7 @@ def check_dataset(dataset: parts.Dataset, problems: Problems) -> bool:
             problems.add(
                 "data", f"{name}: labels must be 0 to {dataset.outputs - 1}, got {int(y.min())} to {int(y.max())}"
             )
-        elif x.is_floating_point() and not torch.isfinite(x).all():
+        elif x.is_floating_point() and x.numel() and not all(torch.isfinite(bound) for bound in x.aminmax()):
             problems.add("data", f"{name}: the inputs hold numbers that are not finite")
     if len(problems.found) == before and dataset.test.inputs.shape[1:] != dataset.train.inputs.shape[1:]:
         problems.add(

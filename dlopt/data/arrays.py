@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from dlopt.parts import Data, Dataset, Split
 EXACT = 2**24
 """The whole numbers up to here are all different in float32."""
 SUFFIXES = (".npz", ".pt", ".npy")
+LABEL = 70
+"""Bytes that are taken for each target on the way to classes, measured; text takes three times its own size more."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class Arrays(Data):
             raise Mistake("path", f"{files[0]} has {has} but no {lacks}; give both, or neither")
         if test[0] in found:
             pairs.append(test)
+        cut = len(pairs) == 1 and known is None
+        source.hold(files[0], sum(self._needed(found[x], found[y], cut=cut) for x, y in pairs))
         xs = [self._inputs(found[x], x) for x, _ in pairs]
         ys = [self._target(found[y], y, x, len(found[x])) for x, y in pairs]
         if len(xs) == 2 and (found[test[0]].dtype == np.uint8) != (found[self.inputs].dtype == np.uint8):
@@ -90,12 +95,11 @@ class Arrays(Data):
             was = "uint8, scaled to 0..1" if known["uint8"] else "not uint8, and not scaled"
             raise Mistake("inputs", f"{self.inputs} is {found[self.inputs].dtype}; in training it was {was}")
         encoding = {"classes": list(names), "uint8": scaled, "sha256": source.digest(files)}
-        x = torch.from_numpy(np.ascontiguousarray(xs[0]))
+        x = torch.from_numpy(xs[0])
         if len(xs) == 2:
             y, y_test = targets.split([len(ys[0]), len(ys[1])])
-            x_test = torch.from_numpy(np.ascontiguousarray(xs[1]))
-            return Dataset(Split(x, y), Split(x_test, y_test), outputs, names, encoding)
-        if known is not None:
+            return Dataset(Split(x, y), Split(torch.from_numpy(xs[1]), y_test), outputs, names, encoding)
+        if not cut:
             return Dataset(Split(x, targets), Split(x, targets), outputs, names, encoding)
         train, rest = examples.cut(targets, self.test_fraction)
         return Dataset(Split(x[train], targets[train]), Split(x[rest], targets[rest]), outputs, names, encoding)
@@ -119,6 +123,11 @@ class Arrays(Data):
         names = (self.inputs, self.target, f"{self.inputs}_test", f"{self.target}_test")
         return {name: _plain(stored[name], name, file) for name in names if name in stored}
 
+    def _needed(self, inputs: np.ndarray, targets: np.ndarray, *, cut: bool) -> int:
+        """Bytes that are taken beside the arrays themselves: inputs as float32, and again where they are cut in two."""
+        converted = inputs.dtype != np.float32 or self.channels == "last"
+        return 4 * inputs.size * (converted + cut) + (LABEL + 3 * targets.dtype.itemsize) * targets.size
+
     def _inputs(self, array: np.ndarray, name: str) -> np.ndarray:
         if array.dtype.kind not in "biuf":
             raise Mistake("inputs", f"{name} must hold numbers, got {_called(array.dtype)}")
@@ -128,19 +137,20 @@ class Arrays(Data):
                 f"{name} has shape {array.shape}; it must be (N, features), (N, channels, length) or "
                 "(N, channels, height, width)",
             )
+        last = array.ndim > 2 and self.channels == "last"
         with np.errstate(over="ignore"):  # what becomes infinite is said below
-            x = array.astype(np.float32)
-        if array.dtype.kind in "iu" and array.dtype.itemsize > 2 and np.abs(x).max() > EXACT:
+            x = (np.moveaxis(array, -1, 1) if last else array).astype(np.float32, order="C", copy=False)
+            largest = max(float(x.max()), -float(x.min()))
+            if not math.isfinite(largest):  # which it is not either where one is no number
+                _check_finite(array.astype(np.float32), array, name, "inputs")
+        if array.dtype.kind in "iu" and array.dtype.itemsize > 2 and largest > EXACT:
             raise Mistake(
                 "inputs",
-                f"{name} holds whole numbers up to {np.abs(x).max():.3g}, and float32 cannot tell apart those above "
+                f"{name} holds whole numbers up to {largest:.3g}, and float32 cannot tell apart those above "
                 f"{EXACT:,}; subtract or divide first",
             )
         if array.dtype == np.uint8:
             x /= 255
-        _check_finite(x, array, name, "inputs")
-        if x.ndim > 2 and self.channels == "last":
-            return np.moveaxis(x, -1, 1)
         return x[:, None] if x.ndim > 2 and self.channels == "none" else x
 
     def _target(self, array: np.ndarray, name: str, inputs: str, count: int) -> np.ndarray:

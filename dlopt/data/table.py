@@ -26,6 +26,8 @@ DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
 LARGEST = float(np.finfo(np.float32).max)
 WHOLE = 6
 """Bytes that are taken for each byte of a file on the way to cells, as text and as lines."""
+COPIES = 3
+"""Of the inputs: all rows, those of training and test, and what preprocess=standardize takes after that."""
 CELL = 130
 """Bytes that a cell takes in the lists of cells, measured with texts of up to 16 letters."""
 FEW = 20
@@ -92,7 +94,7 @@ class Table(Data):
                 "path", f"{file} lacks {listed(missing)}; the run was trained on {listed(encoding['columns'])}"
             )
         wanted = {name: table.columns[name] for name in (*encoding["columns"], encoding["target"])}
-        return self._encoded(self._present(Records(wanted, table.lines), encoding["target"]), encoding)
+        return self._encoded(self._present(Records(wanted, table.lines), encoding["target"]), encoding, file)
 
     def _dataset(self, file: Path) -> Dataset:
         table = read(file, self.delimiter)
@@ -118,11 +120,11 @@ class Table(Data):
             "scale": scale,
             "columns": {name: self._encoding(name, table, train.numpy()) for name in inputs},
         }
-        whole = self._encoded(table, encoding)
+        whole = self._encoded(table, encoding, file)
         x, y = whole.train.inputs, whole.train.targets
         return replace(whole, train=Split(x[train], y[train]), test=Split(x[test], y[test]))
 
-    def _encoded(self, table: Records, encoding: Mapping[str, Any]) -> Dataset:
+    def _encoded(self, table: Records, encoding: Mapping[str, Any], file: Path) -> Dataset:
         """Every row, as both splits."""
         names = tuple(encoding["names"])
         if encoding["classes"]:
@@ -130,11 +132,15 @@ class Table(Data):
             values = cells if encoding["text"] else self._values(encoding["target"], table)
             y = examples.known_classes(values, names)
         else:
-            numbers = torch.from_numpy(_column(encoding["target"], table, 0.0))
+            numbers = torch.from_numpy(_numbers(encoding["target"], table, 0.0)).unsqueeze(1)
             y = ((numbers - encoding["middle"]) / encoding["scale"]).float()
-        columns = [_column(name, table, how) for name, how in encoding["columns"].items()]
-        x = torch.from_numpy(np.concatenate(columns, axis=1, dtype=np.float32))
-        split = Split(x, y)
+        ways = encoding["columns"]
+        begins = np.cumsum([0, *(_width(how) for how in ways.values())]).tolist()
+        source.hold(file, COPIES * 4 * len(table.lines) * begins[-1])
+        x = np.zeros((len(table.lines), begins[-1]), np.float32)
+        for (name, how), begin, end in zip(ways.items(), begins, begins[1:], strict=False):
+            _fill(x[:, begin:end], name, table, how)
+        split = Split(torch.from_numpy(x), y)
         return Dataset(split, split, len(names), names, encoding)
 
     def _check_names(self, columns: Sequence[str]) -> str:
@@ -289,28 +295,40 @@ def _check_shape(file: Path, header: Sequence[str], rows: Sequence[Sequence[str]
         raise Mistake("path", f"{file} has a first line, and no rows")
 
 
-def _column(name: str, table: Records, how: float | Sequence[Cell]) -> np.ndarray:
-    """A column as (N, 1) numbers, or (N, categories) of ones and zeros."""
-    cells = table.columns[name]
+def _width(how: float | Sequence[Cell]) -> int:
+    """How many inputs a column becomes."""
+    return 1 if isinstance(how, float) else len(how)
+
+
+def _fill(x: np.ndarray, name: str, table: Records, how: float | Sequence[Cell]) -> None:
+    """Put a column into (N, 1) zeros as numbers, or into (N, categories) of them as a one in each row."""
     if isinstance(how, float):
-        other = [i for i, cell in enumerate(cells) if cell is not None and not _is_number(cell)]
-        if other:
-            where = f"{cells[other[0]]!r} in line {table.lines[other[0]]}"
-            raise Mistake("path", f"{name} held numbers in training; here it has {where}")
-        x = np.array([[how if cell is None else float(cell)] for cell in cells])
-        different, left = len(np.unique(x)), len(np.unique(x.astype(np.float32)))
-        if different > 1 and 2 * left <= different:
-            raise Mistake(
-                "drop", f"{name} has {different} different numbers, {left} in float32; subtract the least one first"
-            )
-        return x
+        x[:, 0] = _numbers(name, table, how)
+        return
+    cells = table.columns[name]
     code = {category: i for i, category in enumerate(how)}
     new = [i for i, cell in enumerate(cells) if cell not in code]
     if new:
         found = "a missing value" if cells[new[0]] is None else repr(cells[new[0]])
         known = listed(text for text in how if text is not None)
         raise Mistake("path", f"{name} has {found} in line {table.lines[new[0]]}; in training there was {known}")
-    return np.eye(len(how), dtype=np.float32)[[code[cell] for cell in cells]]
+    x[np.arange(len(cells)), [code[cell] for cell in cells]] = 1.0
+
+
+def _numbers(name: str, table: Records, missing: float) -> np.ndarray:
+    """The numbers of a column (N,), float64, and in place of those that are missing this one."""
+    cells = table.columns[name]
+    other = [i for i, cell in enumerate(cells) if cell is not None and not _is_number(cell)]
+    if other:
+        where = f"{cells[other[0]]!r} in line {table.lines[other[0]]}"
+        raise Mistake("path", f"{name} held numbers in training; here it has {where}")
+    x = np.array([missing if cell is None else float(cell) for cell in cells])
+    different, left = len(np.unique(x)), len(np.unique(x.astype(np.float32)))
+    if different > 1 and 2 * left <= different:
+        raise Mistake(
+            "drop", f"{name} has {different} different numbers, {left} in float32; subtract the least one first"
+        )
+    return x
 
 
 def _is_number(cell: str | None) -> bool:

@@ -1,17 +1,20 @@
 """Data that somebody else made: nothing in it is run or written, and no more memory is taken than there is."""
 
 import gzip
+import hashlib
 import json
+import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import FILES, cifar_archive, cifar_batches, files_for, named, refused
+from helpers import FILES, files_for, idx_bytes, idx_files, named, refused
 from hostile_files import (
     ARRAYS,
     GIGABYTE,
@@ -29,7 +32,9 @@ from hostile_files import (
 
 from dlopt import memory, source
 from dlopt.cli import main
+from dlopt.data.mnist import MNIST
 from dlopt.data.table import Table
+from dlopt.parts import Data
 
 PLAIN = named("data", "arrays")
 TABLE = Table(
@@ -143,16 +148,68 @@ def test_a_pipe_among_unpacked_batches_is_not_waited_for(tmp_path):
     refused(official("cifar10", tmp_path).load, "path", "data_batch_1.bin cannot be read: it is a folder, a pipe")
 
 
-def test_a_cached_file_that_is_too_large_is_made_anew(tmp_path):
-    cifar_archive(tmp_path, cifar_batches())
-    expected = official("cifar10", tmp_path).load()
+def test_a_cached_file_that_is_too_large_is_made_anew(tmp_path, monkeypatch):
+    files_for("mnist", tmp_path)
+    files = {file.name.removesuffix(".gz"): file for file in tmp_path.glob("*ubyte.gz")}
+    content = {name: gzip.decompress(file.read_bytes()) for name, file in files.items()}
+    monkeypatch.setattr(MNIST, "sha256", {name: hashlib.sha256(c).hexdigest() for name, c in content.items()})
+    option = replace(official("mnist", tmp_path), verify=True)
+    expected = option.load()
     (kept,) = (tmp_path / "cache" / "dlopt").iterdir()
     with np.load(kept) as stored:
         made_of = stored["made_of"]
     npz(kept, made_of=npy(made_of), x=header(f"({LARGE},)", "|u1") + bytes(LARGE))
     source.forget()
     with pytest.warns(UserWarning, match="made anew"):
-        assert torch.equal(official("cifar10", tmp_path).load().train.inputs, expected.train.inputs)
+        assert torch.equal(option.load().train.inputs, expected.train.inputs)
+
+
+def _bytes(shape: tuple[int, ...]) -> bytes:
+    """An array of uint8 of such a shape, all of it zero."""
+    return header(str(shape), "|u1") + bytes(math.prod(shape))
+
+
+def _arrays(folder: Path, shape: tuple[int, ...], channels: str = "first", **others: bytes) -> Data:
+    file = npz(folder / "my.npz", x=_bytes(shape), y=npy(np.arange(shape[0]) % 2), **others)
+    return replace(PLAIN, path=str(file), channels=channels)
+
+
+def _categories(folder: Path, rows: int, columns: int) -> Data:
+    """A table in which every column has half as many different texts as there are rows."""
+    names = [f"x{i}" for i in range(columns)]
+    lines = [",".join([*(f"a{row // 2}" for _ in names), str(row % 2)]) for row in range(rows)]
+    (folder / "my.csv").write_text("\n".join([",".join([*names, "y"]), *lines]))
+    return replace(TABLE, path=str(folder / "my.csv"))
+
+
+def _images(folder: Path) -> Data:
+    idx_files(folder)
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(np.zeros((40_000, 25, 25))), 1))
+    (folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx_bytes(np.arange(40_000) % 2)))
+    return official("mnist", folder)
+
+
+GROWING: dict[str, tuple[Callable[[Path], Data], str]] = {
+    "whole numbers": (lambda folder: _arrays(folder, (14_000, 1000)), "needs 113 MB"),
+    "channels behind": (lambda folder: _arrays(folder, (14_000, 100, 10), "last"), "needs 113 MB"),
+    "whole numbers and a test": (
+        lambda folder: _arrays(folder, (14_000, 1000), x_test=_bytes((14_000, 1000)), y_test=npy(np.arange(14_000) % 2)),
+        "needs 115 MB",
+    ),
+    "labels": (lambda folder: _arrays(folder, (2_000_000, 1)), "needs 204 MB"),
+    "categories": (lambda folder: _categories(folder, 6000, 1), "needs 216 MB"),
+    "categories in many columns": (lambda folder: _categories(folder, 1000, 40), "needs 240 MB"),
+    "images": (_images, "needs 100 MB"),
+}  # fmt: skip
+"""Data sets whose files are small and fit into the memory that is free, and what is made of them does not."""
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_what_grows_beyond_the_memory_is_refused_before_it_does(name, tmp_path):
+    make, said = GROWING[name]
+    data = make(tmp_path)
+    assert sum(file.stat().st_size for file in tmp_path.iterdir() if file.is_file()) < 1_000_000
+    refused(data.load, "path", said)
 
 
 # ------------------------------------------------------------------------------------------------ the process

@@ -123,13 +123,14 @@ def test_the_number_of_classes_is_that_of_the_labels(folder):
 
 
 def test_the_second_reading_is_from_the_cache(folder, cache, monkeypatch):
-    first = option(path=folder).load()
+    claim(monkeypatch, folder)
+    first = option(path=folder, verify=True).load()
     (kept,) = cache.iterdir()
     assert kept.name.startswith("mnist-")
-    assert option(path=folder).load() is first
+    assert option(path=folder, verify=True).load() is first
     source.forget()
     monkeypatch.setattr(MNIST, "read", None)
-    assert torch.equal(option(path=folder).load().train.inputs, first.train.inputs)
+    assert torch.equal(option(path=folder, verify=True).load().train.inputs, first.train.inputs)
 
 
 def test_runs_that_keep_fewer_examples_share_the_data(folder):
@@ -140,8 +141,9 @@ def test_runs_that_keep_fewer_examples_share_the_data(folder):
 
 
 @pytest.mark.parametrize("where", ["content", "time alone"])
-def test_a_file_that_was_exchanged_is_read_anew(folder, cache, where):
-    option(path=folder).load()
+def test_a_file_that_was_exchanged_is_read_anew(folder, cache, monkeypatch, where):
+    claim(monkeypatch, folder)
+    option(path=folder, verify=True).load()
     file = folder / f"{NAMES[1]}.gz"
     old = file.stat()
     labels = (np.arange(80) + 1) % 10
@@ -149,23 +151,30 @@ def test_a_file_that_was_exchanged_is_read_anew(folder, cache, where):
     if where == "time alone":
         assert file.stat().st_size == old.st_size
     os.utime(file, ns=(old.st_atime_ns, old.st_mtime_ns + 1))
+    claim(monkeypatch, folder)
     for _ in range(2):
-        assert option(path=folder).load().train.targets[:3].tolist() == [1, 2, 3]
+        assert option(path=folder, verify=True).load().train.targets[:3].tolist() == [1, 2, 3]
         source.forget()
     assert len(list(cache.iterdir())) == 1
 
 
-def test_another_folder_and_another_standard_have_their_own(folder, cache, tmp_path, monkeypatch):
-    option(path=folder).load()
+def test_another_folder_has_its_own(folder, cache, tmp_path, monkeypatch):
     other = tmp_path / "other"
     other.mkdir()
     idx_files(other, train=50)
-    assert len(option(path=other).load().train) == 50
-    assert len(option(path=folder).load().train) == 80
+    for place, count in ((folder, 80), (other, 50), (folder, 80)):
+        claim(monkeypatch, place)
+        assert len(option(path=place, verify=True).load().train) == count
     assert len(list(cache.iterdir())) == 2
+
+
+def test_files_of_any_content_are_not_kept(folder, cache, monkeypatch):
+    assert not option(path=folder).load().names
+    assert not cache.exists()
     refused(option(path=folder, verify=True), "not the official file")
     claim(monkeypatch, folder)
     assert option(path=folder, verify=True).load().names
+    assert not option(path=folder).load().names
 
 
 def test_a_damaged_file_is_seen_though_the_cache_is_good(folder, monkeypatch):
@@ -414,7 +423,8 @@ def test_a_damaged_archive_is_refused(tmp_path, archive):
 def test_nothing_of_an_archive_is_written(tmp_path, archive, cache):
     before = set(tmp_path.iterdir())
     option(CIFAR10, tmp_path).load()
-    assert set(tmp_path.iterdir()) - before == {cache.parent}
+    assert set(tmp_path.iterdir()) == before
+    assert not cache.exists()
 
 
 def test_the_archive_is_downloaded(tmp_path, archive):
