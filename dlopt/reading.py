@@ -21,6 +21,8 @@ LARGEST = 2**64
 SMALL = 1 << 18
 """Bytes that a run's status, summary and configuration may have; usual ones have a few thousand."""
 CHUNK = 1 << 16
+NUMERALS = "-+0123456789"
+"""With what a number begins."""
 
 
 class Unreadable(ValueError):
@@ -75,15 +77,22 @@ def parsed(text: bytes, file: Path) -> dict[str, Any]:
 
 
 def yaml_mapping(file: Path, limit: int) -> dict[str, Any]:
-    """The mapping that a YAML file of at most so many bytes holds, in plain values, without aliases.
+    """The mapping that a YAML file of at most so many bytes holds, in plain values, without aliases and tags.
 
     A few aliases of aliases would make a tree of any size. Numbers are as OmegaConf reads them: 1e-5 is one, a date is
     text.
     """
+    return parsed_yaml(content(file, limit), file)
+
+
+def parsed_yaml(text: bytes, file: Path, *, exponents: bool = True) -> dict[str, Any]:
+    """The mapping that this text, which is of a file, is in YAML without aliases and tags.
+
+    exponents: whether 1e-5 is a number, as for OmegaConf, or stays as it is written, as for YAML itself.
+    """
     import yaml
 
-    text = content(file, limit)
-    loader = _loader()
+    loader = _loader(exponents)
     try:
         depth = 0
         for event in yaml.parse(text, Loader=loader):
@@ -92,6 +101,8 @@ def yaml_mapping(file: Path, limit: int) -> dict[str, Any]:
                 raise Unreadable(file, _too_deep())
             if isinstance(event, yaml.AliasEvent):
                 raise Unreadable(file, f"holds the alias *{event.anchor}, and no run writes any")
+            if isinstance(event, yaml.CollectionStartEvent | yaml.ScalarEvent) and event.tag is not None:
+                raise Unreadable(file, f"holds the tag {event.tag}, and no run writes any")
         found = yaml.load(text, Loader=loader)
     except Unreadable:
         raise
@@ -145,8 +156,11 @@ def _too_deep() -> str:
 
 
 @cache
-def _loader() -> Any:
-    """PyYAML's safe loader, the fast one where it is there, with OmegaConf's reading of plain text."""
+def _loader(exponents: bool) -> Any:
+    """PyYAML's safe loader, the fast one where it is there, for which dates are text, as for OmegaConf.
+
+    Numbers to the base 60, such as 1:30, are text too: of long ones the time is the square of the length.
+    """
     import re
 
     import yaml
@@ -154,10 +168,15 @@ def _loader() -> Any:
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
         pass
 
+    sexagesimal = re.compile(r"[-+]?[0-9][0-9_]*:")
     Loader.yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in kinds if tag != "tag:yaml.org,2002:timestamp"]
+        first: [
+            *([("tag:yaml.org,2002:str", sexagesimal)] if first in NUMERALS else []),
+            *((tag, pattern) for tag, pattern in kinds if tag != "tag:yaml.org,2002:timestamp"),
+        ]
         for first, kinds in Loader.yaml_implicit_resolvers.items()
     }
-    with_exponent = re.compile(r"[-+]?[0-9][0-9_]*\.?[0-9_]*[eE][-+]?[0-9]+$")
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", with_exponent, list("-+0123456789"))
+    if exponents:
+        with_exponent = re.compile(r"[-+]?[0-9][0-9_]*\.?[0-9_]*[eE][-+]?[0-9]+$")
+        Loader.add_implicit_resolver("tag:yaml.org,2002:float", with_exponent, list(NUMERALS))
     return Loader

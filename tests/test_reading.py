@@ -128,6 +128,8 @@ BAD_YAML = {
     "an object": "a: !!python/object/apply:os.system ['true']",
     "a name": "a: !!python/name:os.system",
     "a tag of its own": "a: !mine 3",
+    "a number by its tag": "a: !!int 1:30",
+    "text by its tag": "a: !!str 1",
     "bytes": "a: !!binary aGVsbG8=",
     "a set": "a: !!set {b}",
     "keys that are lists": "a: {[1]: 2}",
@@ -166,7 +168,9 @@ def test_as_deep_as_may_be(tmp_path):
         ".5",
         "3",
         "0x1f",
-        "1:30",
+        "-0b11",
+        "017",
+        "a:30",
         "2026-01-01",
         "yes",
         "null",
@@ -181,6 +185,15 @@ def test_yaml_is_read_as_omegaconf_reads_it(text, tmp_path):
     file = written(tmp_path, f"a: {text}\n")
     mine, theirs = yaml_mapping(file, LIMIT)["a"], OmegaConf.to_container(OmegaConf.load(file))["a"]
     assert (mine, type(mine)) == (theirs, type(theirs))
+
+
+@pytest.mark.parametrize("text", ["1:30", "-1:30", "+1_0:30", "1:30.5", "0:1", "1" + 50_000 * ":1"])
+def test_numbers_to_the_base_60_are_text(text, tmp_path):
+    """Of long ones the time would be the square of the length."""
+    assert yaml_mapping(written(tmp_path, f"a: {text}\nb: {{c: [{text}]}}\n"), 1 << 18) == {
+        "a": text,
+        "b": {"c": [text]},
+    }
 
 
 # ------------------------------------------------------------------------------------------------ lines

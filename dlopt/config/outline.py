@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dlopt import plain_file, reading
 from dlopt.config import paths
 from dlopt.config.nested import holds
 from dlopt.values import written
@@ -162,14 +163,13 @@ class Outline:
 
 
 def read(file: Path) -> dict[str, Any]:
-    """A YAML file's content; nothing where there is none, or none that can be read."""
-    import yaml
-
+    """A YAML file's content; nothing where there is none, or none that can be read in a moment."""
     try:
-        content = yaml.load(file.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        with plain_file.opened(file) as stream:
+            content = stream.read(reading.SMALL + 1)
+        return reading.parsed_yaml(content, file, exponents=False) if len(content) <= reading.SMALL else {}
+    except (OSError, reading.Unreadable):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -30,9 +30,12 @@ class Warmup:
     then: Schedule
 
     def __call__(self, time: Time) -> float:
-        n = round(self.length * (time.per_epoch if self.unit == "epochs" else 1))
+        length = self.length * (time.per_epoch if self.unit == "epochs" else 1)
+        n = round(min(length, time.steps + 1))
         if n > time.steps:
-            raise ValueError(f"a warm-up of {n} steps is longer than the run, {time.steps}; make length smaller")
+            raise ValueError(
+                f"a warm-up of {length:.10g} steps is longer than the run, {time.steps}; make length smaller"
+            )
         if time.step < n:
             return self.start + (1.0 - self.start) * ((time.step + 1) / n)
         return self.then(time.after(n))

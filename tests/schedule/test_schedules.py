@@ -230,6 +230,9 @@ def test_a_run_may_be_all_warmup_but_not_shorter():
     assert course(Warmup(4, "steps", 0.0, Constant()), 4) == [0.25, 0.5, 0.75, 1.0]
     with pytest.raises(ValueError, match="a warm-up of 10 steps is longer than the run, 9"):
         Warmup(2, "epochs", 0.0, Constant())(Time(0, 9, 5))
+    for length in (1e300, 1e308):
+        with pytest.raises(ValueError, match=r"a warm-up of (5e\+300|inf) steps is longer than the run, 9; make"):
+            Warmup(length, "epochs", 0.0, Constant())(Time(0, 9, 5))
 
 
 def test_warmups_follow_one_another():
