@@ -222,18 +222,14 @@ def _predicted(
 
 def _detailed(experiment: Experiment, outputs: Tensor, targets: Tensor, given: Any, run: Run, title: str) -> int:
     """By class, or for numbers the picture alone."""
-    import torch
-
-    from dlopt.report.classes import by_class, matrix
+    from dlopt.report import classes as of_classes
 
     names = experiment.names
     classes = not targets.is_floating_point()
     if classes:
-        count = outputs.shape[-1]
-        names = names or tuple(str(i) for i in range(count))
-        pairs = targets * count + outputs.argmax(-1)
-        counts = torch.bincount(pairs, minlength=count * count).view(count, count).tolist()
-        print("\n" + "\n".join([*by_class(counts, names), "", *matrix(counts, names)]))
+        names = names or tuple(str(i) for i in range(outputs.shape[-1]))
+        found = targets.numpy(), outputs.argmax(-1).numpy()
+        print("\n" + "\n".join([*of_classes.by_class(*found, names), "", *of_classes.matrix(*found, names)]))
     scale, middle = (experiment.encoding.get(name) or default for name, default in (("scale", 1.0), ("middle", 0.0)))
     if not classes:
         outputs, targets = outputs * scale + middle, targets * scale + middle  # a table's, as its file has them
@@ -248,7 +244,7 @@ def _detailed(experiment: Experiment, outputs: Tensor, targets: Tensor, given: A
     file = Path(given.png) if given.png else report(run.path, what)
     try:
         if classes:
-            figure = figures.confusion(counts, names, title)
+            figure = figures.confusion(*found, names, title)
         else:
             named = names or tuple(f"target {i}" for i in range(outputs.shape[-1]))
             columns = [dict(zip(named, x.T.tolist(), strict=True)) for x in (targets, outputs)]

@@ -4,28 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from dlopt.report.columns import aligned
 
 WIDEST = 20
 """Classes up to which the whole matrix is printed."""
+MOST = 250
+"""Classes up to which it is drawn: the names of more could not be read beside each other."""
 
 
-def by_class(counts: Sequence[Sequence[int]], names: Sequence[str]) -> list[str]:
+def by_class(targets: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> list[str]:
     """Lines: examples of each class, the share that was recognized, and what the others were taken for most often."""
+    count = len(names)
+    right = targets == predicted
+    totals, recognized = (np.bincount(x, minlength=count).tolist() for x in (targets, targets[right]))
+    # Only what occurs: of all pairs of ten thousand classes a table would have 800 MB.
+    pairs, frequencies = np.unique(targets[~right] * count + predicted[~right], return_counts=True)
+    wrong: dict[int, list[tuple[int, int]]] = {}
+    for pair, n in zip(pairs.tolist(), frequencies.tolist(), strict=True):
+        wrong.setdefault(pair // count, []).append((n, pair % count))
     rows = []
-    for i, row in enumerate(counts):
-        total = sum(row)
-        wrong = sorted(((n, names[j]) for j, n in enumerate(row) if j != i and n), key=lambda x: -x[0])
-        taken = ", ".join(f"{name} ({n})" for n, name in wrong[:2])
-        rows.append([names[i], str(total), f"{row[i] / total:.4f}" if total else "-", taken])
+    for i, (name, total) in enumerate(zip(names, totals, strict=True)):
+        most = sorted(wrong.get(i, ()), key=lambda x: -x[0])[:2]
+        taken = ", ".join(f"{names[j]} ({n})" for n, j in most)
+        rows.append([name, str(total), f"{recognized[i] / total:.4f}" if total else "-", taken])
     return aligned(["class", "examples", "accuracy", "taken for, most often"], rows, [False, True, True, False])
 
 
-def matrix(counts: Sequence[Sequence[int]], names: Sequence[str]) -> list[str]:
+def counted(targets: np.ndarray, predicted: np.ndarray, count: int) -> np.ndarray:
+    """The confusion matrix (count, count): a row for each true class, a column for each that was predicted."""
+    return np.bincount(targets * count + predicted, minlength=count * count).reshape(count, count)
+
+
+def matrix(targets: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> list[str]:
     """Lines of the confusion matrix: a row for each true class, a column for each that was predicted."""
     if len(names) > WIDEST:
-        return [f"(the matrix of {len(names)} classes is too wide for text; --png draws it)"]
+        drawn = "; --png draws it" if len(names) <= MOST else ""
+        return [f"(the matrix of {len(names)} classes is too wide for text{drawn})"]
     short = [str(i) for i in range(len(names))] if max(map(len, names)) > 6 else list(names)
+    counts = counted(targets, predicted, len(names)).tolist()
     rows = [
         [name if name == s else f"{s} {name}", *(str(n) if n else "." for n in row)]
         for name, s, row in zip(names, short, counts, strict=True)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dlopt.metrics import title
+from dlopt.report import classes
 from dlopt.report.curves import Panel
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666", "#A03030")
@@ -20,7 +21,10 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6
 STYLE: dict[Any, Any] = {
     "font.size": 10.0, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
     "axes.titlelocation": "left", "axes.titleweight": "bold", "legend.frameon": False, "figure.dpi": 150,
+    "text.parse_math": False,  # a $ in a name is one
 }  # fmt: skip
+LARGEST = 40.0
+"""Inches of a confusion matrix: 250 names can be read there, and the picture takes 150 MB of memory to draw."""
 UNITS = {"accuracy": "accuracy (share)", "error": "error (share)"}
 
 
@@ -61,11 +65,16 @@ def _panel(axes: Axes, panel: Panel) -> None:
     axes.set_ylabel(UNITS.get(name, title(name)))
 
 
-def confusion(counts: Sequence[Sequence[int]], names: Sequence[str], heading: str) -> Figure:
-    """A confusion matrix: rows are the true classes, columns what the network said; shades are shares of a row."""
-    table = np.asarray(counts)
+def confusion(targets: np.ndarray, predicted: np.ndarray, names: Sequence[str], heading: str) -> Figure:
+    """A confusion matrix: rows are the true classes, columns what the network said; shades are shares of a row.
+
+    ValueError for more classes than can be drawn.
+    """
+    if len(names) > classes.MOST:
+        raise ValueError(f"a matrix of {len(names)} classes is too large to draw; {classes.MOST} can be")
+    table = classes.counted(targets, predicted, len(names))
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
-    size = max(4.0, 0.55 * len(names) + 1.5)
+    size = max(4.0, min(0.55 * len(names), LARGEST) + 1.5)
     with mpl.rc_context(STYLE | {"axes.grid": False}):
         figure = Figure(figsize=(size + 1.0, size), layout="constrained")
         axes = figure.add_subplot()

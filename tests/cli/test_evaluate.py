@@ -9,7 +9,6 @@ from helpers import BLOBS
 
 from dlopt.cli import main
 from dlopt.finding import find
-from dlopt.report.classes import by_class, matrix
 
 TRAIN = ("train", "-q", *BLOBS)
 
@@ -123,22 +122,6 @@ def test_a_file_for_a_run_that_was_trained_on_none(here, capsys):
     err = capsys.readouterr().err
     assert "a table can be read for a run that was trained on one alone" in err
     assert ".npz or .pt or .npy" in err
-
-
-def test_by_class_and_the_matrix():
-    counts = [[5, 1, 0], [2, 6, 2], [0, 0, 0]]
-    head, *rows = by_class(counts, ("cat", "dog", "hen"))
-    assert head.split()[:3] == ["class", "examples", "accuracy"]
-    assert [r.split()[:3] for r in rows] == [["cat", "6", "0.8333"], ["dog", "10", "0.6000"], ["hen", "0", "-"]]
-    assert "dog (1)" in rows[0]
-    assert rows[1].index("cat (2)") < rows[1].index("hen (2)")
-    assert [line.split()[1:] for line in matrix(counts, ("cat", "dog", "hen"))[1:]] == [
-        ["5", "1", "."],
-        ["2", "6", "2"],
-        [".", ".", "."],
-    ]
-    (said,) = matrix([[0] * 30] * 30, tuple(map(str, range(30))))
-    assert "--png" in said
 
 
 def test_pictures_of_classes_and_of_numbers(here, capsys):

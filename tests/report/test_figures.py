@@ -1,0 +1,39 @@
+"""Pictures: any text may stand in them, and none is larger than can be looked at."""
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from dlopt.report import figures
+from dlopt.report.classes import MOST
+from dlopt.report.curves import Curve, Panel
+
+ODD = r"a $\frac{ dollar$"
+"""No formula, though it has the signs of one."""
+
+
+def drawn(name):
+    """Every kind of picture, with this text in each place for one."""
+    panel = Panel(
+        name, name, [Curve(name, [0.0, 1.0], [1.0, 2.0], None, 0, False), Curve(name, [0.0], [1.0], None, 1, True)]
+    )
+    yield figures.curves([panel, panel], name)
+    yield figures.confusion(np.array([0, 1]), np.array([1, 1]), (name, "b"), name)
+    yield figures.predictions({name: [1.0, 2.0]}, {name: [1.0, 3.0]}, name)
+
+
+def test_any_text_can_be_drawn(tmp_path):
+    for i, figure in enumerate(drawn(ODD)):
+        figures.save(figure, tmp_path / f"{i}.png")
+        assert imread(tmp_path / f"{i}.png").shape[0] > 100
+
+
+def test_a_matrix_of_many_classes_is_drawn_in_a_bounded_size_and_of_more_is_refused():
+    few, many = (
+        figures.confusion(np.arange(2), np.arange(2), list(map(str, range(n))), "").get_size_inches()
+        for n in (10, MOST)
+    )
+    assert few[1] == pytest.approx(7.0)
+    assert many.max() < 45
+    with pytest.raises(ValueError, match=f"{MOST + 1} classes is too large to draw"):
+        figures.confusion(np.arange(2), np.arange(2), list(map(str, range(MOST + 1))), "")
