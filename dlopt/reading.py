@@ -101,9 +101,8 @@ def parsed_yaml(text: bytes, file: Path, *, exponents: bool = True) -> dict[str,
                 raise Unreadable(file, _too_deep())
             if isinstance(event, yaml.AliasEvent):
                 raise Unreadable(file, f"holds the alias *{event.anchor}, and no run writes any")
-            tag = getattr(event, "tag", None)  # such as !!int, for which the text may be what it likes
-            if tag is not None:
-                raise Unreadable(file, f"holds the tag {tag}, and no run writes any")
+            if isinstance(event, yaml.CollectionStartEvent | yaml.ScalarEvent) and event.tag is not None:
+                raise Unreadable(file, f"holds the tag {event.tag}, and no run writes any")
         found = yaml.load(text, Loader=loader)
     except Unreadable:
         raise

@@ -138,8 +138,6 @@ def _way_out(git: _Git, root: Path, top: Path, its: Path, shared: Path) -> str:
     entry = root / ".git"
     if not top.samefile(root):
         return "it says that its files lie in another folder"
-    if entry.is_symlink():
-        return "its .git is a symbolic link"
     if its != entry:
         linked = its.parent == shared / "worktrees" and (its / _line(its / "gitdir")).resolve() == entry
         # Git takes the files to lie where a submodule's directory says, so that this, being set, says: here.

@@ -8,7 +8,7 @@ from dlopt.report import figures
 from dlopt.report.classes import MOST
 from dlopt.report.curves import Curve, Panel
 
-ODD = r"a $\frac{ dollar$ $^"
+ODD = r"a $\frac{ dollar$"
 """No formula, though it has the signs of one."""
 
 
