@@ -23,9 +23,10 @@ class Part(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """The whole checkpoints of a run, by their steps; oldest first."""
+    """The whole checkpoints of a run, by their steps; oldest first. links: whether they may be symbolic links."""
 
     files: dict[int, Path]
+    links: bool = False
 
     @classmethod
     def of(cls, run: Run) -> Kept:
@@ -34,11 +35,11 @@ class Kept(NamedTuple):
         newest = run.newest() if run.checkpoint("last").exists() else None
         if newest is not None and newest.file == run.checkpoint("last"):
             files[newest.content["step"]] = newest.file
-        return cls(files)
+        return cls(files, run.links)
 
     def content(self, step: int) -> dict[str, Any]:
         """ValueError where the file is damaged, or holds another step by now: the run may be under way."""
-        found: dict[str, Any] = tensor_file.load(self.files[step], links=False)
+        found: dict[str, Any] = tensor_file.load(self.files[step], links=self.links)
         if found["step"] != step:
             raise ValueError(f"{self.files[step].name} was after step {step}, and is after step {found['step']} now")
         return found

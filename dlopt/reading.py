@@ -37,10 +37,13 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def opened(file: Path) -> BinaryIO:
-    """A regular file, open for reading. FileNotFoundError where there is none, Unreadable for anything else."""
+def opened(file: Path, *, links: bool = False) -> BinaryIO:
+    """A regular file, open for reading. FileNotFoundError where there is none, Unreadable for anything else.
+
+    links, here and below: whether it may be a symbolic link, as one of a run that is trusted.
+    """
     try:
-        return plain_file.opened(file, links=False)
+        return plain_file.opened(file, links=links)
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -48,9 +51,9 @@ def opened(file: Path) -> BinaryIO:
         raise Unreadable(file, reason) from error
 
 
-def content(file: Path, limit: int) -> bytes:
+def content(file: Path, limit: int, *, links: bool = False) -> bytes:
     """All of a file of at most so many bytes."""
-    with opened(file) as stream:
+    with opened(file, links=links) as stream:
         try:
             found = stream.read(limit + 1)
         except OSError as error:
@@ -60,9 +63,9 @@ def content(file: Path, limit: int) -> bytes:
     return found
 
 
-def json_object(file: Path, limit: int) -> dict[str, Any]:
+def json_object(file: Path, limit: int, *, links: bool = False) -> dict[str, Any]:
     """The JSON object that a file of at most so many bytes holds."""
-    return parsed(content(file, limit), file)
+    return parsed(content(file, limit, links=links), file)
 
 
 def parsed(text: bytes, file: Path) -> dict[str, Any]:
@@ -76,13 +79,13 @@ def parsed(text: bytes, file: Path) -> dict[str, Any]:
     return _mapping(file, found)
 
 
-def yaml_mapping(file: Path, limit: int) -> dict[str, Any]:
+def yaml_mapping(file: Path, limit: int, *, links: bool = False) -> dict[str, Any]:
     """The mapping that a YAML file of at most so many bytes holds, in plain values, without aliases and tags.
 
     A few aliases of aliases would make a tree of any size. Numbers are as OmegaConf reads them: 1e-5 is one, a date is
     text.
     """
-    return parsed_yaml(content(file, limit), file)
+    return parsed_yaml(content(file, limit, links=links), file)
 
 
 def parsed_yaml(text: bytes, file: Path, *, exponents: bool = True) -> dict[str, Any]:
@@ -111,12 +114,12 @@ def parsed_yaml(text: bytes, file: Path, *, exponents: bool = True) -> dict[str,
     return _mapping(file, found)
 
 
-def lines(file: Path, longest: int, limit: int | None = None) -> Iterator[bytes | None]:
+def lines(file: Path, longest: int, limit: int | None = None, *, links: bool = False) -> Iterator[bytes | None]:
     """The lines of a file, each without its newline; None in place of one of more bytes than the longest may have.
 
     A last line without a newline is left out: whoever wrote it has not come to its end. limit: of the file's bytes.
     """
-    with opened(file) as stream:
+    with opened(file, links=links) as stream:
         if limit is not None and plain_file.size(stream) > limit:
             raise Unreadable(file, f"is larger than {limit} bytes")
         while part := stream.readline(longest + 1):

@@ -57,10 +57,14 @@ class Checkpoint(NamedTuple):
 
 
 class Run:
-    """One run directory."""
+    """One run directory.
+
+    links: whether files in it may be symbolic links to be followed, of which people's tools make some.
+    """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self.links = False
         self.lock = Lock(self.path)
         self._metrics: Any = None
         self._digest = hashlib.sha256()
@@ -316,7 +320,7 @@ class Run:
         """A checkpoint's tensors and numbers; ValueError where the file is damaged."""
         from dlopt import tensor_file  # those who read no tensors do without it
 
-        return tensor_file.load(self.checkpoint(name), links=False)
+        return tensor_file.load(self.checkpoint(name), links=self.links)
 
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint that is whole; None where there is none, whole or damaged.
@@ -329,7 +333,7 @@ class Run:
         for file in (self.checkpoint("last"), *self.older_checkpoints().values()):
             if file.exists():
                 try:
-                    return Checkpoint(file, tensor_file.load(file, links=False), damaged)
+                    return Checkpoint(file, tensor_file.load(file, links=self.links), damaged)
                 except (ValueError, OSError) as error:
                     damaged[file] = f"{file.name} is damaged ({error})"
         if damaged:
@@ -372,7 +376,7 @@ class Run:
 
     @property
     def status(self) -> dict[str, Any]:
-        return reading.json_object(self.status_file, LARGEST_STATUS)
+        return reading.json_object(self.status_file, LARGEST_STATUS, links=self.links)
 
     def status_or_none(self) -> dict[str, Any] | None:
         """The status, or None where its file is damaged, or not there."""
@@ -391,7 +395,7 @@ class Run:
     def lines(self) -> Iterator[Row | None]:
         """The logged rows, in order; None in place of a line that is none. A last one that was cut off is left out."""
         try:
-            for line in reading.lines(self.metrics_file, LONGEST_ROW, LARGEST_METRICS):
+            for line in reading.lines(self.metrics_file, LONGEST_ROW, LARGEST_METRICS, links=self.links):
                 if line != b"":  # an empty one says nothing, and a million of them take long to be refused
                     yield None if line is None else _row(line)
         except FileNotFoundError:
@@ -419,7 +423,7 @@ class Run:
 
     def config(self) -> dict[str, Any]:
         """The configuration as plain dictionaries, without Hydra."""
-        return reading.yaml_mapping(self.config_file, reading.SMALL)
+        return reading.yaml_mapping(self.config_file, reading.SMALL, links=self.links)
 
     def config_digest(self) -> str | None:
         """The SHA-256 of the configuration's file, which a checkpoint holds too."""

@@ -137,7 +137,7 @@ def _checkpoint(run: Run, wanted: str) -> tuple[dict[str, Any], str]:
 
     kept = {str(step): file for step, file in run.older_checkpoints().items()}
     if wanted in kept:
-        return load(kept[wanted], links=False), "kept"
+        return load(kept[wanted], links=run.links), "kept"
     if wanted not in ("best", "last"):
         known = listed(["best", "last", *kept])
         raise ConfigError([("--checkpoint", f"{as_typed(run.path)} has none after step {wanted}; it has {known}")])

@@ -31,6 +31,7 @@ def opened(
     place = name
     try:
         run = find(name)
+        run.links = trust
         place = as_typed(run.path)
         import torch  # later than what is said of a name that is none
 

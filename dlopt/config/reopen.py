@@ -32,15 +32,15 @@ def configuration(
 
     exchanged makes of it, in plain values, what it is to be opened with.
 
-    Unless it is trusted, ConfigError where that names code of anybody's but dlopt and torch, refers to values that are
-    not in it, would write outside of the run's directory, or would read a file of people's own: one that lies neither
-    in the working directory nor in the run's nor in one of these folders, and is not the one that the run has read. So
-    where a folder in the run's directory is a link. People's own classes are looked for in the working directory of a
-    trusted run alone.
+    Unless it is trusted, ConfigError where a file or a folder of the run is a symbolic link, or where what it was given
+    names code of anybody's but dlopt and torch, refers to values that are not in it, would write outside of the run's
+    directory, or would read a file of people's own: one that lies neither in the working directory, nor in the run's,
+    nor in one of these folders, and is not the one that the run has read. People's own classes are looked for in the
+    working directory of a trusted run alone.
     """
     if not trust:
-        _check_folders(run)
-    content = exchanged(yaml_mapping(run.config_file, SMALL))
+        _check_links(run)
+    content = exchanged(run.config())
     data = content.get("data")
     if isinstance(data, dict) and isinstance(data.get("path"), str):
         data["path"] = _found(data["path"], run)
@@ -70,12 +70,14 @@ def _found(path: str, run: Run) -> str:
         return path
 
 
-def _check_folders(run: Run) -> None:
-    """ConfigError where a folder in a run's directory is a link, which shows other folders' files as its own."""
+def _check_links(run: Run) -> None:
+    """ConfigError where a file or a folder of a run is a symbolic link, which shows what lies elsewhere as its own."""
     problems = Problems()
-    for file in (run.config_file, run.checkpoint("last")):
-        if file.parent.is_symlink():
-            problems.add("run", f"{file.parent} is a symbolic link, out of the run's directory; {trust_rule.ADD}")
+    checkpoints = (run.checkpoint("last"), run.checkpoint("best"), *run.older_checkpoints().values())
+    files = (run.status_file, run.metrics_file, run.config_file, *checkpoints)
+    for path in dict.fromkeys([*(file.parent for file in files if file.parent != run.path), *files]):
+        if path.is_symlink():
+            problems.add("run", f"{path} is a symbolic link; {trust_rule.ADD}")
     problems.raise_any()
 
 

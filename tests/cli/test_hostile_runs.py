@@ -177,11 +177,28 @@ def test_linked_folders_are_read_where_the_run_is_trusted(folder, place, capsys)
     assert f"run/{folder} is a symbolic link" in capsys.readouterr().err
 
 
-def test_no_linked_checkpoint_is_read(place, capsys):
-    (place / "run/checkpoints/best.pt").rename(place / "step.pt")
-    (place / "run/checkpoints/step-00000001.pt").symlink_to(place / "step.pt")
-    assert main(["evaluate", "run", "--checkpoint", "1"]) == 2
+LINKED = ("checkpoints/best.pt", "checkpoints/last.pt", ".hydra/config.yaml", "metrics.jsonl", "status.json")
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_linked_files_are_read_where_the_run_is_trusted(name, place, capsys):
+    """As tools that keep large files of a repository elsewhere put links in their places."""
+    (place / "run" / name).rename(place / "kept")
+    (place / "run" / name).symlink_to(place / "kept")
+    for command in ("evaluate", "verify", "rerun"):
+        assert main((COMMANDS | AGAIN)[command]) == 2
+        assert f"run/{name} is a symbolic link; add --trust" in capsys.readouterr().err
+        assert main([*(COMMANDS | AGAIN)[command], "--trust"]) == 0
+        assert "link" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_no_linked_older_checkpoint_is_read(step, place, capsys):
+    """Not even one of the run itself."""
+    (place / f"run/checkpoints/step-{step:08d}.pt").symlink_to("best.pt")
+    assert main(["evaluate", "run", "--checkpoint", f"{step}"]) == 2
     assert "is a symbolic link" in capsys.readouterr().err
+    assert main(["evaluate", "run", "--checkpoint", f"{step}", "--trust"]) == 0
 
 
 @pytest.mark.parametrize("settings", [{"steps": [1]}, {"a": {"b": 1}}, {"a": 2**70}, {1: 2}, [1], ESCAPE], ids=str)
