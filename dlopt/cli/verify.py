@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import sys
 import tempfile
@@ -102,15 +103,15 @@ def _taken(run: Run, status: Mapping[str, Any], given: Any) -> tuple[Part, dict[
     """
     from dlopt.again import Kept
 
-    for tries_left in (2, 1, 0):
-        try:
-            kept = Kept.of(run)
-            part = _part(run, status, kept, given)
-            return part, {step: kept.content(step) for step in part if step in kept.files}
-        except (FileNotFoundError, ValueError):
-            if not tries_left:
-                raise
-    raise AssertionError
+    def look() -> tuple[Part, dict[int, dict[str, Any]]]:
+        kept = Kept.of(run)
+        part = _part(run, status, kept, given)
+        return part, {step: kept.content(step) for step in part if step in kept.files}
+
+    for _ in range(2):
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            return look()
+    return look()
 
 
 def _part(run: Run, status: Mapping[str, Any], kept: Kept, given: Any) -> Part:
