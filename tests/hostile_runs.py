@@ -275,6 +275,14 @@ def another_loss(run: Path, canary: Path) -> None:
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def configured_before(run: Path, canary: Path) -> None:
+    """A rate that is none, of which the run says that it was begun with it."""
+    configured(optimizer__lr=ESCAPE)(run, canary)
+    config = digest([run / ".hydra/config.yaml"])
+    saved("last.pt", config=config)(run, canary)
+    told("status.json", config=config)(run, canary)
+
+
 HOLDER = {"host": ESCAPE, "machine": "another", "pid": 1, "since": 1.0, "token": "x"}
 REPOSITORY = {"folder": ESCAPE, "commit": ESCAPE, "patch": ESCAPE, "patch_sha256": ESCAPE, "unknown": False}
 
@@ -287,6 +295,7 @@ SPOKEN: dict[str, Spoil] = {
     "a machine": told("status.json", machine={"cpu": ESCAPE, "device": ESCAPE, "threads": ESCAPE}),
     "code": told("status.json", git=[REPOSITORY]),
     "numbers that differ": both(another_loss, told("status.json", versions={"torch": ESCAPE}, git=[REPOSITORY])),
+    "a setting": configured_before,
     "a holder": written("lock.json", json.dumps(HOLDER)),
 }  # fmt: skip
 """Text that commands might print."""

@@ -101,15 +101,9 @@ def _opened(run: Run, given: Any) -> tuple[Experiment, dict[str, Any], str]:
 def _evaluating(former: Mapping[str, Any], given: Any) -> dict[str, Any]:
     """What is exchanged in a run's configuration to evaluate it: the data, if asked, and all that only training needs.
 
-    People's own classes among the latter need not be trusted, then, nor even be there.
+    People's own classes among the latter need not be trusted, then, nor even be there. Regularization is not: it may be
+    a part of the network, as dropout is.
     """
-    from dlopt.config import trust
-    from dlopt.parts import Regularization
-
-    def is_of_the_network(node: Any) -> bool:
-        made = trust.part(node.get("_target_")) if isinstance(node, Mapping) else None
-        return made is None or not issubclass(made, Regularization) or made.module is not Regularization.module
-
     data = dict(former["data"])
     if given.data:
         data = _other_data(data, given.data)
@@ -122,7 +116,6 @@ def _evaluating(former: Mapping[str, Any], given: Any) -> dict[str, Any]:
         "averaging": None,
         "augmentation": {},
         "diagnostic": {},
-        "regularization": {k: v for k, v in (former.get("regularization") or {}).items() if is_of_the_network(v)},
     }
 
 

@@ -22,8 +22,9 @@ COMMANDS = {
     "evaluate": ["evaluate", "run"],
     "resume": ["train", "-q", "resume=run", "epochs=3"],
 }
-AGAIN = {"verify": ["verify", "run"], "rerun": ["rerun", "run"]}
-"""What takes longer: a part of the run is made again, and all of it, as a new run in outputs/."""
+AGAIN = {"verify": ["verify", "run"], "rerun": ["rerun", "run"],
+         "resume aloud": ["train", "resume=run", "epochs=3", "optimizer.lr=0.1"]}  # fmt: skip
+"""What takes longer: a part of the run is made again, all of it as a new run in outputs/, and what is said of resume."""
 OPENING = ("evaluate", "resume")
 REASONS = ("opening a run executes no code of its own; add --trust", "config.yaml", "not in victims; put them there",
            "must be at most 1,000,000")  # fmt: skip
@@ -156,9 +157,24 @@ def test_text_of_a_run_is_never_obeyed(name, place, capsys, monkeypatch):
     """Class names, versions, whatever is told of the run's own."""
     monkeypatch.setattr(lock, "SILENT", 0.02)
     SPOKEN[name](place / "run", place / "canary")
+    shutil.copytree(place / "run", place / "spoilt")
     for command in COMMANDS | AGAIN:
         opened(place, capsys, command)
-        shutil.rmtree(place / "outputs", ignore_errors=True)
+        for folder in ("outputs", "run"):
+            shutil.rmtree(place / folder, ignore_errors=True)
+        shutil.copytree(place / "spoilt", place / "run")
+
+
+@pytest.mark.parametrize("command", ["show", "runs", "evaluate", "tensorboard"])
+def test_names_of_runs_and_sweeps_are_never_obeyed(command, place, capsys):
+    """Where what is looked for is not there."""
+    for folder in (f"outputs/a{ESCAPE}", f"outputs/multirun/1/b{ESCAPE}/0"):
+        shutil.copytree(place / "run", place / folder)
+    (place / f"outputs/multirun/1/b{ESCAPE}/multirun.yaml").touch()
+    for name in ("none", f"none{ESCAPE}", *(["\x1b"] if command in ("show", "evaluate") else [])):
+        assert main([command, name]) == 2
+        said = capsys.readouterr().err
+        assert all(c.isprintable() or c == "\n" for c in said), said
 
 
 @pytest.mark.parametrize("folder", ["checkpoints", ".hydra"])
