@@ -46,14 +46,13 @@ def _resumed(run: Run, arguments: Sequence[str], trust: bool) -> int:
         if run.status_or_none() != status:
             raise ConfigError([("resume", "another process has just left this run; look at it, and say so again")])
         checkpoint = _newest(run, status)
-        experiment, notices = build(config, arguments)
         state = None if checkpoint is None else checkpoint.content
+        continued.check_configuration(run, status or {}, (state or {}).get("config"))
+        experiment, notices = build(config, arguments)
         step = 0 if state is None else state["step"]
         breaks: list[str] = []
-        if state is None:
-            continued.check_configuration(run, status or {})
-        else:
-            continued.check(run, state, experiment, status or {})
+        if state is not None:
+            continued.check(state, experiment)
             breaks = continued.breaking(changed, OmegaConf.to_container(former), experiment, step)  # type: ignore[arg-type]
         for at, said in [*continued.broken(status or {}), *([(step, "; ".join(breaks))] if breaks else [])]:
             notices.append(f"from step {at} on this is another run than an uninterrupted one would be: {said}")

@@ -65,10 +65,10 @@ def _verified(run: Run, given: Any) -> int:
     config = reopen.configuration(run, trust=given.trust)
     status = run.status
     part, saved = _taken(run, status, given)
+    continued.check_configuration(run, status, *(content.get("config") for content in saved.values()))
     experiment, _ = build(config)
-    continued.check_configuration(run, status, *(content["config"] for content in saved.values()))
     for content in saved.values():
-        continued.check(run, content, experiment, status)
+        continued.check(content, experiment)
     progress = Progress(f"{as_typed(run.path)} again")
     with tempfile.TemporaryDirectory(prefix="dlopt-verify-") as folder, stoppable(progress), progress:
         made = again.trained(experiment, run, saved.get(part.begin), part, Path(folder) / "run", progress)

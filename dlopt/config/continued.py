@@ -77,12 +77,8 @@ def check_configuration(run: Run, status: Mapping[str, Any], *known: str | None)
         raise ConfigError([("resume", said)])
 
 
-def check(run: Run, content: Mapping[str, Any], experiment: Experiment, status: Mapping[str, Any]) -> None:
-    """ConfigError where a checkpoint is not one of this configuration, network, rule and data, or lies behind the end.
-
-    status is that of the run, empty where it is damaged.
-    """
-    check_configuration(run, status, content["config"])
+def check(content: Mapping[str, Any], experiment: Experiment) -> None:
+    """ConfigError where a checkpoint is not one of this network, rule and data, or lies behind the end."""
     reopen.check(content, experiment, "resume", same_data=True)
     state = experiment.optimizer.init(experiment.w.clone(), Layout.of(experiment.model))
     try:
