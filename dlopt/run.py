@@ -310,7 +310,7 @@ class Run:
             with durable.replacing(file, former) as stream:
                 torch.save(content, stream)
         except RuntimeError as error:  # torch's, of a part of the file that was not written; why is said by its cause
-            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+            raise error.__context__ if isinstance(error.__context__, (OSError, KeyboardInterrupt)) else error from None
         if name == "last":
             self._saved = step
             for old in list(self.older_checkpoints().values())[keep - 1 :]:

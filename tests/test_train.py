@@ -1,6 +1,8 @@
 """The loop, against hand-written twins, against itself in lanes, and against its own promises."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import math
 
@@ -9,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from helpers import BLOBS, DEVICE, blobs, built, curves, resumed, stopped, trained, weights
 
-from dlopt import streams
+from dlopt import durable, streams
 from dlopt.parts import Augmentation
 from dlopt.run import Run
 
@@ -582,3 +584,18 @@ def test_a_full_disk_is_told_as_one_though_torch_says_something_else(tmp_path):
         signal.signal(signal.SIGXFSZ, handler)
     assert list(run.checkpoint("last").parent.iterdir()) == []
     run.finish("failed")
+
+
+def test_an_interrupt_while_a_checkpoint_is_written_is_one_though_torch_says_something_else(tmp_path, monkeypatch):
+    run = Run.create(tmp_path / "run")
+    run.save("last", {"step": 1, "model": torch.zeros(3)})
+
+    class Stream(io.BytesIO):
+        def write(self, content):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(durable, "replacing", lambda file, former: contextlib.nullcontext(Stream()))
+        run.save("last", {"step": 2, "model": torch.zeros(3)})
+    assert run.load("last")["step"] == 1
+    run.finish("interrupted")
