@@ -166,6 +166,7 @@ AIMS = ("first", "training", "writing", "starting", "training", "training", "any
 def kill(chain: Chain, aim: str, draw: random.Random, whole: Reference) -> None:
     """Start the next process and kill it.
 
+    at once    as soon as it is there
     anywhere   from its start to its end
     starting   before it trains
     first      in its first steps
@@ -177,7 +178,7 @@ def kill(chain: Chain, aim: str, draw: random.Random, whole: Reference) -> None:
         time.sleep(draw.uniform(0, 1.05 * whole.process))
     elif aim == "starting":
         time.sleep(draw.uniform(0, whole.process - whole.training))
-    else:
+    elif aim != "at once":
         while not job.ended and not chain.trains(job):
             time.sleep(0.001)
         time.sleep(draw.uniform(0, whole.training / (4 if aim != "first" else 100)))
@@ -224,6 +225,7 @@ def test_kills_land_in_every_place(forks, undisturbed, tmp_path):
     missing = set(PLACES)
 
     def aims() -> Iterator[str]:
+        yield "at once"  # later the run is there
         for aim in cycle((*AIMS, "anywhere", "writing")):
             if not missing:
                 return
