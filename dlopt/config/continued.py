@@ -87,10 +87,6 @@ def check(content: Mapping[str, Any], experiment: Experiment) -> None:
         raise ConfigError([("optimizer", f"cannot go on from its checkpoint: {named(error)}")]) from error
     settings = experiment.settings
     length, step = settings.length(_per_epoch(experiment)), content["step"]
-    if type(step) is not int or step < 0:
-        raise ConfigError(
-            [("resume", f"its checkpoint is said to be after {step!r} steps, which is no number of them")]
-        )
     if length < step:
         key = "steps" if settings.steps else "epochs"
         raise ConfigError([(key, f"makes {length} steps, and {step} are done already")])

@@ -144,7 +144,7 @@ def check(content: Mapping[str, Any], experiment: Experiment, key: str, *, same_
     if found != FORMAT:
         said = f"the checkpoint is of format {found}, this version of dlopt reads and writes {FORMAT}"
         raise ConfigError([(key, said)])
-    if not isinstance(content["step"], int):
+    if type(content["step"]) is not int or content["step"] < 0:
         raise ConfigError([(key, f"the checkpoint is damaged: {content['step']!r} is no number of steps")])
     wrong = mismatch(content, experiment.model)
     if wrong and not same_data:
