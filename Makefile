@@ -7,7 +7,7 @@ ARGS :=
 RULES := sgd,momentum,nesterov,adagrad,rmsprop,adam
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-long check format bench results tensorboard clean
+.PHONY: help train test test-long check format docs bench results tensorboard clean
 
 help:            ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -31,6 +31,9 @@ check: .venv/installed-test   ## formatting, lint, types
 format: .venv/installed-test  ## put the code into form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: .venv/installed         ## the catalogue of all options, as pages in docs/catalogue
+	@$(BIN)/dlopt list --pages docs/catalogue
 
 bench: .venv/installed-bench  ## measure dlopt beside other loops
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import inspect
-import re
 import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from dlopt.config import paths
+from dlopt.config import catalogue, paths
 from dlopt.mistakes import nearest
 
 USAGE = """\
 usage: dlopt list [GROUP [OPTION]]
+       dlopt list --pages FOLDER
 
   dlopt list                  every group and its options
   dlopt list optimizer        the options of a group, each with its source
   dlopt list optimizer adam   one option: its formula, keys, defaults and ranges
+  dlopt list --pages docs/catalogue   all of it as Markdown pages
 """
 
 
@@ -28,6 +29,8 @@ def list_options(argv: Sequence[str]) -> int:
     if any(a in ("--help", "-h") for a in argv):
         print(USAGE, end="")
         return 0
+    if argv and argv[0] == "--pages" and len(argv) == 2:
+        return _pages(Path(argv[1]))
     argv = [name for a in argv for name in a.split("=")]  # optimizer=adam will do too
     if len(argv) > 2 or any(a.startswith("-") for a in argv):
         print(USAGE, end="", file=sys.stderr)
@@ -51,11 +54,16 @@ def list_options(argv: Sequence[str]) -> int:
     return 0
 
 
-def head(file: Path) -> tuple[str, str]:
-    """The first two comments of an option's file: what it is, and its source."""
-    comments = [line[1:].strip() for line in file.read_text().splitlines() if line.startswith("#")]
-    comments = [c for c in comments if not c.startswith("@package")]
-    return comments[0], comments[1]
+def _pages(folder: Path) -> int:
+    from dlopt.cli import pages
+
+    try:
+        written = pages.write(folder)
+    except OSError as error:
+        print(f"dlopt list: cannot write pages to {folder}: {error.strerror}", file=sys.stderr)
+        return 2
+    print(f"{len(written)} pages are in {folder}")
+    return 0
 
 
 def fitted(doc: str, width: int) -> str:
@@ -69,10 +77,10 @@ def _wrapped(lines: list[str], width: int) -> list[str]:
     if all(line == line.lstrip() and "  " not in line for line in lines):
         return textwrap.wrap(" ".join(lines), width, break_on_hyphens=False)
     found: list[str] = []
-    entry = re.match(r"\w+ {2,}", lines[0])  # a key, and what it means: further lines stand under the first one's text
-    if not entry:
+    begun = catalogue.entry(lines[0])  # a key, and what it means: further lines stand under the first one's text
+    if begun is None:
         return lines
-    indent = " " * entry.end()
+    indent = " " * lines[0].index(begun[1], len(begun[0]))
     for line in lines:
         if line.startswith(indent):
             found[-1] += " " + line.strip()
@@ -94,7 +102,7 @@ def _groups(console: Console) -> None:
 def _group(console: Console, group: str) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     for option in paths.options(group):
-        what, source = head(paths.CONF / group / f"{option}.yaml")
+        what, source = catalogue.head(paths.CONF / group / f"{option}.yaml")
         table.add_row(f"[bold]{option}[/bold]", f"{what}\n[dim]{source}[/dim]" if source != "-" else what)
     console.print(table)
     several = group not in (*paths.SINGLE, "experiment")
@@ -102,53 +110,25 @@ def _group(console: Console, group: str) -> None:
     console.print(f"\n{how}", highlight=False, markup=False)  # else [a,b] is taken for a style
 
 
-def _option(console: Console, group: str, option: str) -> None:
-    import yaml
-
-    from dlopt.config.nested import held
-    from dlopt.config.paths import SUPPLIED
-    from dlopt.config.signature import describe, shown
-
-    file = paths.CONF / group / f"{option}.yaml"
-    what, source = head(file)
-    console.print(f"[bold]{group}={option}[/bold]  {what}", highlight=False)
-    if source != "-":
-        console.print(source, style="dim", highlight=False)
-    content = yaml.safe_load(file.read_text()) or {}
+def _option(console: Console, group: str, name: str) -> None:
+    found = catalogue.option(group, name)
+    console.print(f"[bold]{group}={name}[/bold]  {found.what}", highlight=False)
+    if found.source != "-":
+        console.print(found.source, style="dim", highlight=False)
     if group == "experiment":
         console.print()
-        console.print(file.read_text(), highlight=False, markup=False)
+        console.print((paths.CONF / group / f"{name}.yaml").read_text(), highlight=False, markup=False)
         return
-    entries = [e for e in content.pop("defaults", []) if isinstance(e, dict)]
-    pairs = [(k, v) for entry in entries for k, v in entry.items() if k.startswith("override ")]
-    chosen = [f"{k.split()[-1].lstrip('/').partition('@')[0]}={v}" for k, v in pairs]
-    node, prefix = content, group
-    if "_target_" not in content and len(content) == 1:
-        (key,) = content
-        node, prefix = content[key], f"{group}.{key}"
-    target = node.get("_target_", "???")
-    if target != "???":
-        from hydra.utils import get_object
-
-        from dlopt.config.signature import signature
-
-        found = get_object(target)
-        console.print("\n" + fitted(inspect.getdoc(found) or "", console.width), highlight=False, markup=False)
-        hints = signature(found).parameters
+    if found.paragraphs:
+        text = "\n\n".join(found.paragraphs)
+        console.print("\n" + fitted(text, console.width), highlight=False, markup=False)
+    if found.keys:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for title in ("key", "default", "range"):
             table.add_column(title)
-        rows = [(k, v) for k, v in node.items() if k not in ("_target_", "defaults", *SUPPLIED.get(group, ()))]
-        for key, value in rows:
-            table.add_row(
-                f"{prefix}.{key}",
-                value if isinstance(value, str) else shown(value),
-                describe(hints[key].hint) if key in hints else "",
-            )
-        for key, (other, default) in held(file).items():
-            table.add_row(f"{group}.{key}", default, f"an option of {other}")
-        if table.rows:
-            console.print()
-            console.print(table, highlight=False)
-    if chosen:
-        console.print(f"\nwith it goes {', '.join(chosen)}, unless you say otherwise", highlight=False)
+        for key in found.keys:
+            table.add_row(escape(key.name), escape(key.default), escape(key.range))
+        console.print()
+        console.print(table, highlight=False)
+    if found.chosen:
+        console.print(f"\nwith it goes {', '.join(found.chosen)}, unless you say otherwise", highlight=False)

@@ -1,0 +1,139 @@
+"""The catalogue as Markdown: a page for each group, one of the lectures' slips, and an index."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from dlopt.config import catalogue, paths
+from dlopt.config.catalogue import Option
+from dlopt.config.outline import Outline
+
+MADE = "<!-- made by `make docs` from the options themselves -->"
+
+
+def write(folder: Path) -> list[Path]:
+    """Write all pages; those of groups that are no more are removed. The files written are returned."""
+    groups = {group: list(catalogue.options(group)) for group in paths.groups()}
+    pages = {group: page(group, options) for group, options in groups.items()}
+    pages |= {"README": index(groups), "slips": slips(groups)}
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.glob("*.md"):
+        if file.stem not in pages and MADE in file.read_text():
+            file.unlink()
+    for name, lines in pages.items():
+        folder.joinpath(f"{name}.md").write_text("\n".join([MADE, *lines]).rstrip() + "\n")
+    return sorted(folder / f"{name}.md" for name in pages)
+
+
+def index(groups: dict[str, list[Option]]) -> list[str]:
+    """Every group with its options."""
+    count = sum(option.name not in ("none", "custom") for options in groups.values() for option in options)
+    found = [
+        "# The catalogue",
+        "",
+        f"{count} options in {len(groups)} groups. `dlopt list GROUP OPTION` shows the same in the terminal;",
+        "[where the lectures slip](slips.md) says what was not followed to the letter.",
+        "",
+        "| group | options |",
+        "| --- | --- |",
+    ]
+    for group, options in groups.items():
+        links = ", ".join(f"[{o.name}]({group}.md#{o.name})" for o in options if o.name != "custom")
+        found.append(f"| [**{group}**]({group}.md) | {links} |")
+    return found
+
+
+def page(group: str, options: Sequence[Option]) -> list[str]:
+    """A group: a table of its options, then each of them."""
+    default = Outline({}).defaults().get(group, "")
+    if group in paths.SINGLE:
+        use = f"`dlopt train {group}=NAME` takes one; `{default}` unless you say otherwise."
+    elif group == "experiment":
+        use = "`dlopt train experiment=NAME` sets several things at once; what is typed beside it wins."
+    else:
+        use = f"`dlopt train {group}=NAME` takes one, `dlopt train '{group}=[A,B]'` several; none unless you say so."
+    found = [f"# {group}", "", use, "", "| option | what it is |", "| --- | --- |"]
+    found += [f"| [{option.name}](#{option.name}) | {plain(option.what)} |" for option in options]
+    for option in options:
+        found += ["", *section(option)]
+    return [*found, "", "[All groups](README.md)"]
+
+
+def section(option: Option) -> list[str]:
+    """One option: what it is, its formula, what one should know, its keys, slips and sources."""
+    found = [f"## {option.name}", "", f"**{plain(option.what)}**"]
+    for paragraph in option.text:
+        found += ["", *_paragraph(paragraph)]
+    if option.group == "experiment":
+        text = (paths.CONF / option.group / f"{option.name}.yaml").read_text()
+        found += ["", "```yaml", *text.rstrip().splitlines(), "```"]
+    if option.keys:
+        found += ["", "| key | default | range | meaning |", "| --- | --- | --- | --- |"]
+        found += [
+            f"| `{key.name}` | `{_cell(key.default)}` | {plain(key.range)} | {plain(key.meaning)} |"
+            for key in option.keys
+        ]
+    if option.chosen:
+        found += ["", f"With it goes {', '.join(f'`{one}`' for one in option.chosen)}, unless you say otherwise."]
+    for slip in option.slips:
+        found += ["", f"> **A slip of the lectures.** {plain(slip)}"]
+    source = option.sources or ([option.source] if option.source not in ("-", "yours") else [])
+    for one in source:
+        found += ["", f"*Source:* {plain(one)}"]
+    return found
+
+
+def slips(groups: dict[str, list[Option]]) -> list[str]:
+    """What the lectures say otherwise, with the options that say what is right."""
+    found = [
+        "# Where the lectures slip",
+        "",
+        "Formulas here follow the papers. Where a lecture writes something else, the option says so:",
+        "",
+        "| option | what a lecture says, and what is right |",
+        "| --- | --- |",
+    ]
+    for group, options in groups.items():
+        for option in options:
+            link = f"[{group}={option.name}]({group}.md#{option.name})"
+            found += [f"| {link} | {plain(slip)} |" for slip in option.slips]
+    return [*found, "", "[All groups](README.md)"]
+
+
+def plain(text: str) -> str:
+    """Text in which Markdown finds nothing to interpret but what stands in backquotes."""
+    pieces = text.split("`")
+    if len(pieces) % 2 == 0:
+        return _escaped(text)
+    return "".join(f"`{_cell(piece)}`" if i % 2 else _escaped(piece) for i, piece in enumerate(pieces))
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\*_<>|\[\]#~^$])", r"\\\1", text)
+
+
+def _cell(text: str) -> str:
+    """Code that may stand in a table, where a bar would end the cell even inside backquotes."""
+    return text.replace("|", r"\|")
+
+
+def _paragraph(paragraph: str) -> list[str]:
+    """Formulas keep their lines and their spacing; prose flows."""
+    lines = paragraph.splitlines()
+    if is_formula(lines):
+        return ["```text", *_dedented(lines), "```"]
+    return [plain(" ".join(paragraph.split()))]
+
+
+def is_formula(lines: Iterable[str]) -> bool:
+    """Whether a paragraph is set apart, or begins with an equation or an update."""
+    lines = list(lines)
+    begins = re.match(r"[\w^']+(\([\w, ]*\))? (=|<-|~) ", lines[0])
+    return all(line.startswith("  ") for line in lines) or begins is not None
+
+
+def _dedented(lines: Sequence[str]) -> list[str]:
+    indent = min(len(line) - len(line.lstrip()) for line in lines)
+    return [line[indent:] for line in lines]

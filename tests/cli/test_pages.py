@@ -1,0 +1,83 @@
+"""The catalogue as pages: complete, and nothing that Markdown would swallow."""
+
+import re
+
+import pytest
+
+from dlopt.cli import main, pages
+from dlopt.config import catalogue, paths
+
+OPTIONS = [(group, name) for group in paths.groups() for name in paths.options(group)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("docs") / "catalogue"
+    pages.write(made)
+    return made
+
+
+@pytest.mark.parametrize(("group", "name"), OPTIONS)
+def test_a_page_says_all_that_an_option_says_of_itself(group, name, folder):
+    page = folder.joinpath(f"{group}.md").read_text()
+    (section,) = re.findall(rf"^## {name}\n(.*?)(?=^## |^\[All groups\]|\Z)", page, re.MULTILINE | re.DOTALL)
+    option = catalogue.option(group, name)
+    shown = "".join(re.sub(r"\\([\\*_<>|\[\]#~^$])", r"\1", section).split())
+    said = [option.what, *option.text, *option.slips, *option.sources]
+    said += [part for key in option.keys for part in (key.name, key.default, key.range, key.meaning)]
+    assert all("".join(part.split()) in shown for part in said)
+    assert all(key.range and key.meaning for key in option.keys), "each key has a range, and a line in the docstring"
+
+
+def test_the_index_leads_to_every_option(folder):
+    index = folder.joinpath("README.md").read_text()
+    for group, name in OPTIONS:
+        assert (f"[{name}]({group}.md#{name})" in index) is (name != "custom")
+        assert f"](#{name})" in folder.joinpath(f"{group}.md").read_text()
+
+
+def test_every_slip_stands_beside_its_option_and_in_one_list(folder):
+    told = [slip for group in paths.groups() for option in catalogue.options(group) for slip in option.slips]
+    listed = folder.joinpath("slips.md").read_text()
+    assert all(f"| {pages.plain(slip)} |" in listed for slip in told)
+
+
+def test_tables_have_as_many_cells_in_every_row(folder):
+    for file in folder.glob("*.md"):
+        for table in re.findall(r"(?:^\|.*\n)+", file.read_text(), re.MULTILINE):
+            assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1, file
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("w_i * |w|", r"w\_i \* \|w\|"),
+        ("`then` alone", "`then` alone"),
+        ("one ` of them", "one ` of them"),
+        ("`a|b` a|b", r"`a\|b` a\|b"),
+    ],
+)
+def test_text_is_kept_from_markdown_but_for_code(text, written):
+    assert pages.plain(text) == written
+
+
+@pytest.mark.parametrize(
+    ("first", "formula"),
+    [("w <- w - lr g", True), ("f(x) = max(0, x)", True), ("W ~ N(0, 1)", True), ("  x = 1", True),
+     ("and w = x is so", False), ("With v = 0 it stands", False)],
+)  # fmt: skip
+def test_a_formula_keeps_its_lines(first, formula):
+    assert pages.is_formula([first]) is formula
+
+
+def test_pages_from_the_command_line(tmp_path, capsys):
+    old = tmp_path / "gone.md"
+    old.write_text(pages.MADE)
+    mine = tmp_path / "mine.md"
+    mine.write_text("# mine")
+    assert main(["list", "--pages", str(tmp_path)]) == 0
+    assert "pages are in" in capsys.readouterr().out
+    assert not old.exists()
+    assert mine.exists()
+    assert main(["list", "--pages", str(mine / "below")]) == 2
+    assert "cannot write pages" in capsys.readouterr().err
