@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlopt import fields
 from dlopt.experiment import Experiment
 from dlopt.parts import Running
 from dlopt.weights import tied_names
@@ -61,24 +62,30 @@ def _agree_in_constants(first: Experiment, other: Experiment) -> None:
 
 
 def differing(parts: Sequence[Any]) -> dict[str, list[float]]:
-    """The fields in which parts of one class differ, with each part's value."""
+    """The fields in which parts of one class differ, those of parts inside too (base.lr), with each part's value."""
     found: dict[str, list[float]] = {}
-    if not dataclasses.is_dataclass(parts[0]):
-        return found
-    for f in dataclasses.fields(parts[0]):
-        values = [getattr(part, f.name) for part in parts]
-        if any(v != values[0] for v in values):
+    for name in fields.names(parts[0]):
+        values = [getattr(part, name) for part in parts]
+        if fields.names(values[0]) and len({type(v) for v in values}) == 1:
+            found |= {f"{name}.{inner}": column for inner, column in differing(values).items()}
+        elif any(v != values[0] for v in values):
             if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
-                raise ValueError(f"runs in lanes must agree in {f.name}: {values}")
-            found[f.name] = values
+                raise ValueError(f"runs in lanes must agree in {name}: {values}")
+            found[name] = values
     return found
 
 
 def kept_columns(part: Any, stay: Tensor) -> Any:
     """A part with its columns for these lanes alone."""
-    fields = dataclasses.fields(part) if dataclasses.is_dataclass(part) else ()
-    columns = {f.name: v for f in fields if isinstance(v := getattr(part, f.name), Tensor)}
-    return dataclasses.replace(part, **{k: v[stay] for k, v in columns.items()}) if columns else part
+    return fields.replaced(part, {path: column[stay] for path, column in _columns(part).items()})
+
+
+def _columns(part: Any) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for name in fields.names(part):
+        v = getattr(part, name)
+        found |= {name: v} if isinstance(v, Tensor) else {f"{name}.{k}": column for k, column in _columns(v).items()}
+    return found
 
 
 def mapped(f: Callable[[Any], Any], x: Any) -> Any:

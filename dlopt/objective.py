@@ -15,14 +15,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value, vmap
 
-from dlopt import hidden, streams
+from dlopt import fields, hidden, streams
 from dlopt.parts import Loss, Regularization, Running, Site, overrides
 from dlopt.streams import Key
 from dlopt.weights import Layout
@@ -164,7 +163,7 @@ class Problem:
         """The loss and the regularizations, a lane's own hyperparameters in place."""
         parts: list[Any] = [self.loss, *self.regularization]
         for (i, field), value in varying.items():
-            parts[i] = replace(parts[i], **{field: value})
+            parts[i] = fields.replaced(parts[i], {field: value})
         return parts
 
     @contextmanager

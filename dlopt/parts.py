@@ -254,7 +254,8 @@ class Optimizer:
 
     Written for w of shape (..., P), reducing over the last dimension with keepdim. A hyperparameter is a float, or an
     (E, 1) column when E runs share the arithmetic (w is then (E, P)): use it in tensor arithmetic, never in an `if`.
-    A rule that cannot comply says lanes = False.
+    A rule that cannot comply says lanes = False. A field may hold a further rule: where the rate lr is the inner one's,
+    schedules and lanes find it there (dlopt/fields.py).
 
     A step owns the w and the state it is given and may overwrite both in place: at 1.9 million weights a second
     copy of w costs 3% of a whole step on a CPU. Whoever needs the former iterate keeps a copy.

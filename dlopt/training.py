@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dlopt import streams
+from dlopt import fields, streams
 from dlopt.batches import Batches, Examples, Place, mixable, sent
 from dlopt.experiment import Experiment
 from dlopt.histogram import Histogram
@@ -52,7 +51,8 @@ class Training:
         self.state = self._rule.init(self.w, self.layout)
         self.averaging = first.averaging
         self.average = self.averaging.init(self.w) if self.averaging else None
-        self.lr: Any = getattr(self._rule, "lr", float("nan"))
+        self._rate = fields.place(self._rule, "lr")
+        self.lr: Any = self._rate_of(self._rule)
         self._schedules = [e.schedule for e in experiments]
         self._after: list[Regularization] = [
             self._columns([list(e.regularization.values())[i] for e in experiments])
@@ -96,7 +96,9 @@ class Training:
         if all(factor == 1.0 for factor in factors):
             return self._rule
         factor = factors[0] if self.solo else self._column(factors)
-        return dataclasses.replace(self._rule, lr=self._rule.lr * factor)  # type: ignore[attr-defined,type-var]
+        assert self._rate is not None  # else the configuration was refused
+        scheduled: Optimizer = fields.replaced(self._rule, {self._rate: fields.value(self._rule, self._rate) * factor})
+        return scheduled
 
     @property
     def keeps_the_former(self) -> bool:
@@ -105,7 +107,7 @@ class Training:
 
     def take(self, moment: Step, before: Tensor, optimizer: Optimizer) -> None:
         """Make the rule's result the current iterate."""
-        self.lr = getattr(optimizer, "lr", float("nan"))
+        self.lr = self._rate_of(optimizer)
         w = moment.w
         for rule in self._after:
             w = rule.after(w, before, self.lr, self.layout)
@@ -116,6 +118,10 @@ class Training:
         self.state = moment.state
         if self.averaging is not None:
             self.average = self.averaging.update(self.average, self.w, self.step)
+
+    def _rate_of(self, optimizer: Optimizer) -> Any:
+        """The rate of a rule, or of the rule inside that has one; NaN where none has."""
+        return float("nan") if self._rate is None else fields.value(optimizer, self._rate)
 
     def key(self, purpose: str) -> Key:
         """The key of this step's draws for one purpose; a batch of keys for lanes."""
@@ -179,7 +185,7 @@ class Training:
     def _columns(self, parts: Sequence[Any]) -> Any:
         """One part for all lanes, its differing hyperparameters as (E, 1) columns."""
         varying = {k: self._column(v) for k, v in differing(parts).items()}
-        return dataclasses.replace(parts[0], **varying) if varying else parts[0]
+        return fields.replaced(parts[0], varying)
 
     def _column(self, values: Sequence[float]) -> Tensor:
         return sent(torch.tensor(values, dtype=self.dtype), self.device).unsqueeze(-1)

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dlopt.config import paths
 from dlopt.config.build import build
+from dlopt.config.nested import held
 from dlopt.experiment import Experiment
 from dlopt.mistakes import Mistake
 from dlopt.run import Run
@@ -45,7 +46,9 @@ def options(group: str) -> list[str]:
 
 def named(group: str, option: str, **keys: Any) -> Any:
     """The part that an option of a group with one option makes, with some of its keys changed."""
-    return instantiate({**OmegaConf.load(paths.CONF / group / f"{option}.yaml"), **keys})
+    file = paths.CONF / group / f"{option}.yaml"
+    own = {key: value for key, value in OmegaConf.load(file).items() if key != "defaults"}
+    return instantiate(own | {key: named(other, inner) for key, (other, inner) in held(file).items()} | keys)
 
 
 def composed(*overrides: str) -> DictConfig:

@@ -167,6 +167,22 @@ class Unit(Optimizer):
         return Step(w - 0.01 * g / (g.norm(dim=-1, keepdim=True) + 1e-12), state, loss, g)
 
 
+@dataclass(frozen=True)
+class Slowed(Optimizer):
+    """A rule inside: of its step, a share is taken."""
+
+    share: float
+    base: Optimizer
+
+    def init(self, w: Tensor, layout: Layout) -> Any:
+        return self.base.init(w, layout)
+
+    def step(self, w: Tensor, state: Any, objective: Oracle) -> Step:
+        before = w.clone()
+        moment = self.base.step(w, state, objective)
+        return moment._replace(w=before + self.share * (moment.w - before))
+
+
 class Lion(torch.optim.Optimizer):
     """Chen et al. 2023, as a torch optimizer of one's own; it counts its steps in its group."""
 

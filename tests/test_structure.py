@@ -21,6 +21,7 @@ GROUPS = [g for g in paths.groups() if g != "experiment"]
 FLOORS: list[set[str]] = [
     {
         "ranges",
+        "fields",
         "weights",
         "streams",
         "moves",

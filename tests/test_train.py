@@ -330,6 +330,44 @@ def test_the_rate_follows_its_schedule(tmp_path):
     assert [row["lr"] for row in run.rows()] == pytest.approx(wanted)
 
 
+SLOWED = (
+    "optimizer=custom",
+    "optimizer._target_=mine.Slowed",
+    "+optimizer.share=0.5",
+    "+optimizer.base={_target_: dlopt.optimizer.momentum.HeavyBall, lr: 0.02, momentum: 0.9}",
+    "precision=float64",
+    "log_every=1",
+)
+
+
+def test_the_rate_of_a_rule_inside_another_follows_the_schedule(tmp_path):
+    _, (run,) = trained(tmp_path, blobs(*SLOWED, "schedule=cosine", "regularization=weight_decay"))
+    wanted = [0.02 * (1 + math.cos(math.pi * t / 9)) / 2 for t in range(9)]
+    assert [row["lr"] for row in run.rows()] == pytest.approx(wanted)
+
+
+def test_lanes_may_differ_in_the_numbers_of_a_rule_inside_another(tmp_path):
+    """Rates, schedules and momenta of their own; the lane that is given up leaves the others as they were."""
+    variants = [
+        ("optimizer.base.lr=0.3", "schedule=cosine"),
+        ("optimizer.base.momentum=0.5", "optimizer.share=0.9"),
+        ("optimizer.base.lr=1e30",),
+        ("optimizer.base.lr=0.001", "seed=3"),
+    ]
+    summaries, lanes = trained(tmp_path / "lanes", *(blobs(*SLOWED, *v) for v in variants))
+    assert [s["status"] for s in summaries] == ["done", "done", "diverged", "done"]
+    for i in (0, 1, 3):
+        _, (run,) = trained(tmp_path / f"solo{i}", blobs(*SLOWED, *variants[i]))
+        torch.testing.assert_close(weights(lanes[i]), weights(run), rtol=1e-9, atol=1e-9)
+        assert [r["lr"] for r in lanes[i].rows()] == pytest.approx([r["lr"] for r in run.rows()])
+
+
+def test_lanes_agree_in_the_rule_inside_another(tmp_path):
+    other = [o.replace("momentum.HeavyBall", "nesterov.Nesterov") for o in SLOWED]
+    with pytest.raises(ValueError, match="must agree in base"):
+        trained(tmp_path, blobs(*SLOWED), blobs(*other))
+
+
 def test_early_stopping_ends_the_run(tmp_path):
     early = (
         "regularization=early_stopping",

@@ -17,7 +17,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from dlopt import parts, streams
+from dlopt import fields, parts, streams
 from dlopt.batches import per_epoch
 from dlopt.config import paths, targets
 from dlopt.config.adopt import adopt
@@ -185,13 +185,13 @@ def _check_schedule(made: Mapping[str, Any], steps: int, per_epoch: int, problem
         if not (isinstance(factor, (int, float)) and 0 <= factor < math.inf):
             problems.add("schedule", f"must make finite numbers >= 0, it makes {factor}")
             return
-    if optimizer is not None and not hasattr(optimizer, "lr") and any(factor != 1.0 for factor in factors):
+    if optimizer is not None and not fields.place(optimizer, "lr") and any(factor != 1.0 for factor in factors):
         problems.add("schedule", f"{type(optimizer).__name__} has no rate lr to change; use schedule=constant")
 
 
 def _check_rate(optimizer: Any, regularization: Mapping[str, parts.Regularization], problems: Problems) -> None:
     """What shrinks weights by the rate lr against a rule that has none."""
-    if optimizer is None or hasattr(optimizer, "lr"):
+    if optimizer is None or fields.place(optimizer, "lr"):
         return
     for name, part in regularization.items():
         if part.needs_rate:

@@ -1,6 +1,5 @@
 """Update rules: what holds for every option of the group, trajectories against torch's, and stability by theory."""
 
-import dataclasses
 import functools
 import math
 
@@ -14,6 +13,7 @@ from dlopt import streams
 from dlopt.activation.tanh import Tanh
 from dlopt.arch.mlp import MLP
 from dlopt.checkpoint import plain, restored
+from dlopt.fields import names, place, replaced, value
 from dlopt.loss.cross_entropy import CrossEntropy
 from dlopt.normalization.none import NoNormalization
 from dlopt.objective import Problem
@@ -87,10 +87,11 @@ def test_lanes_with_rates_of_their_own_equal_runs_alone(name):
         pytest.skip("the rule declares lanes = False")
     factors = [0.3, 1.0, 1.5]
     together, alone = rule, [rule] * 3
-    if hasattr(rule, "lr"):
-        column = torch.tensor(factors, dtype=torch.float64).unsqueeze(-1) * rule.lr
-        together = dataclasses.replace(rule, lr=column)
-        alone = [dataclasses.replace(rule, lr=rate) for rate in column.flatten().tolist()]
+    lr = place(rule, "lr")
+    if lr:
+        column = torch.tensor(factors, dtype=torch.float64).unsqueeze(-1) * value(rule, lr)
+        together = replaced(rule, {lr: column})
+        alone = [replaced(rule, {lr: rate}) for rate in column.flatten().tolist()]
     w = started((3,))
     last, values = run(together, Quadratic(), w)
     for i, one in enumerate(alone):
@@ -99,19 +100,26 @@ def test_lanes_with_rates_of_their_own_equal_runs_alone(name):
         torch.testing.assert_close(values[:, i], solo_values, rtol=1e-10, atol=1e-12)
 
 
+def floats(part):
+    """The places of all numbers of a part, and of the parts in it."""
+    found = {name: getattr(part, name) for name in names(part)}
+    inner = [f"{name}.{n}" for name, held in found.items() for n in floats(held)]
+    return [name for name, number in found.items() if type(number) is float] + inner
+
+
 @rules
 def test_lanes_may_differ_in_every_number(name):
     rule = RULES[name]
-    numbers = [f.name for f in dataclasses.fields(rule) if type(getattr(rule, f.name)) is float]
+    numbers = floats(rule)
     if not rule.lanes or not numbers:
         pytest.skip("the rule has nothing in which lanes could differ")
-    lower = {n: [getattr(rule, n) * c for c in (1.0, 0.9, 0.5)] for n in numbers}
-    together = dataclasses.replace(rule, **{n: torch.tensor(v).double().unsqueeze(-1) for n, v in lower.items()})
+    lower = {n: [value(rule, n) * c for c in (1.0, 0.9, 0.5)] for n in numbers}
+    together = replaced(rule, {n: torch.tensor(v).double().unsqueeze(-1) for n, v in lower.items()})
     w = started((3,))
     last, _ = run(together, Quadratic(), w)
     for i in range(3):
         exact = {n: float(torch.tensor(v).double()[i]) for n, v in lower.items()}
-        solo, _ = run(dataclasses.replace(rule, **exact), Quadratic(), w[i])
+        solo, _ = run(replaced(rule, exact), Quadratic(), w[i])
         torch.testing.assert_close(last[i], solo, rtol=1e-9, atol=1e-12)
 
 
