@@ -340,6 +340,17 @@ class Sawtooth:
 
 
 @dataclass(frozen=True)
+class Brief(Schedule):
+    """One for two steps, then a half; it ends after four."""
+
+    def __call__(self, time: Time) -> float:
+        return 1.0 if time.step < 2 else 0.5
+
+    def span(self, time: Time) -> float:
+        return 4
+
+
+@dataclass(frozen=True)
 class Slow:
     """A share of another schedule."""
 

@@ -187,6 +187,26 @@ def _check_schedule(made: Mapping[str, Any], steps: int, per_epoch: int, problem
             return
     if optimizer is not None and not fields.place(optimizer, "lr") and any(factor != 1.0 for factor in factors):
         problems.add("schedule", f"{type(optimizer).__name__} has no rate lr to change; use schedule=constant")
+    wrong = _other_length(schedule, steps, per_epoch)
+    if wrong:
+        problems.notices.append(f"schedule: {wrong}")
+
+
+def _other_length(schedule: parts.Schedule, steps: int, per_epoch: int) -> str | None:
+    """What becomes of a schedule in a run that is longer or shorter than what its formula describes."""
+    span = parts.span(schedule, parts.Time(0, steps, per_epoch))
+    if span is None or abs(span - steps) < 0.5:
+        return None
+    name = type(schedule).__module__.rpartition(".")[2]
+    before, last = (schedule(parts.Time(t, steps, per_epoch)) for t in (max(steps - 2, 0), steps - 1))
+    if span < steps:
+        return f"{name} ends after {span:.10g} of the run's {steps} steps and stays at {last:.4g}"
+    end = (
+        f"where it is still {last:.4g}"
+        if last == before
+        else f"{'down' if last < before else 'up'} to the factor {last:.4g}"
+    )
+    return f"of {name}'s {span:.10g} steps the run makes {steps}, {end}"
 
 
 def _check_rate(optimizer: Any, regularization: Mapping[str, parts.Regularization], problems: Problems) -> None:

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from dlopt.parts import Time
+from dlopt.parts import Schedule, Time
 
 
 @dataclass(frozen=True)
-class Constant:
+class Constant(Schedule):
     """factor(t) = 1."""
 
     def __call__(self, time: Time) -> float:

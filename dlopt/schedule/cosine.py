@@ -4,12 +4,12 @@ import math
 from dataclasses import dataclass
 from typing import Annotated
 
-from dlopt.parts import Time
+from dlopt.parts import Schedule, Time
 from dlopt.ranges import Range
 
 
 @dataclass(frozen=True)
-class Cosine:
+class Cosine(Schedule):
     """factor(t) = final + (1 - final) (1 + cos(pi t / T)) / 2, t = 0, 1, ..., T - 1 in steps, T the run's length.
 
     It starts at 1 and would reach final at t = T, one step after the last.
@@ -23,3 +23,6 @@ class Cosine:
 
     def __call__(self, time: Time) -> float:
         return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * time.step / time.steps))
+
+    def span(self, time: Time) -> float:
+        return time.steps

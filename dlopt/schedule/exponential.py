@@ -3,12 +3,12 @@
 import math
 from dataclasses import dataclass
 
-from dlopt.parts import Time, Unit
+from dlopt.parts import Schedule, Time, Unit
 from dlopt.ranges import NonNegative
 
 
 @dataclass(frozen=True)
-class Exponential:
+class Exponential(Schedule):
     """factor(t) = e^(-k t), t = 0 at the first step.
 
     The rate falls by the same share in every unit of time, to a half every ln 2 / k. In epochs t is a real number, so

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from dlopt.parts import Time, Unit
+from dlopt.parts import Schedule, Time, Unit
 from dlopt.ranges import NonNegative
 
 
 @dataclass(frozen=True)
-class InverseTime:
+class InverseTime(Schedule):
     """factor(t) = 1 / (1 + k t), t = 0 at the first step.
 
     The rates sum to infinity and their squares do not: the conditions of Robbins and Monro 1951 for a noisy gradient

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from dlopt.parts import Time, Unit
+from dlopt.parts import Schedule, Time, Unit
 from dlopt.ranges import Count, Range
 
 
 @dataclass(frozen=True)
-class StepDecay:
+class StepDecay(Schedule):
     """factor(t) = gamma^floor(t / every), t = 0 at the first step.
 
     A staircase: constant, then lower at once. In epochs it falls where one of its own begins: since every is whole,
@@ -27,3 +27,8 @@ class StepDecay:
 
     def __call__(self, time: Time) -> float:
         return self.gamma ** (time.t(self.unit) // self.every)
+
+    def span(self, time: Time) -> float | None:
+        """Falls have no end; a run before the first of them is shorter than what there is to see."""
+        first = time.in_steps(self.every, self.unit)
+        return first + 1 if first >= time.steps else None

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from dlopt.parts import Schedule, Time, Unit
+from dlopt.parts import Schedule, Time, Unit, span
 from dlopt.ranges import NonNegative, Range
 
 
 @dataclass(frozen=True)
-class Warmup:
+class Warmup(Schedule):
     """factor(t) = start + (1 - start) (t + 1) / n  at the steps t = 0, 1, ..., n - 1,  then(t - n) from there on.
 
     The rate climbs in a straight line and is whole at the last step of the climb. Even from start = 0 the first step
@@ -30,12 +30,21 @@ class Warmup:
     then: Schedule
 
     def __call__(self, time: Time) -> float:
-        length = self.length * (time.per_epoch if self.unit == "epochs" else 1)
+        n = self._steps(time)
+        if time.step < n:
+            return self.start + (1.0 - self.start) * ((time.step + 1) / n)
+        return self.then(time.after(n))
+
+    def span(self, time: Time) -> float | None:
+        n = self._steps(time)
+        rest = span(self.then, time.after(n)) if n < time.steps else None
+        return None if rest is None else n + rest
+
+    def _steps(self, time: Time) -> int:
+        length = time.in_steps(self.length, self.unit)
         n = round(min(length, time.steps + 1))
         if n > time.steps:
             raise ValueError(
                 f"a warm-up of {length:.10g} steps is longer than the run, {time.steps}; make length smaller"
             )
-        if time.step < n:
-            return self.start + (1.0 - self.start) * ((time.step + 1) / n)
-        return self.then(time.after(n))
+        return n

@@ -2,14 +2,18 @@
 
 import itertools
 import math
+from pathlib import Path
 
+import mine
 import pytest
 import torch
-from helpers import blobs, composed, curves, resumed, stopped, trained, weights
+from helpers import BLOBS, blobs, composed, curves, resumed, stopped, trained, weights
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from dlopt.cli import main
 from dlopt.config import paths
+from dlopt.config.build import build
 from dlopt.config.targets import make
 from dlopt.parts import Time
 from dlopt.schedule.constant import Constant
@@ -239,6 +243,58 @@ def test_warmups_follow_one_another():
     twice = Warmup(2, "steps", 0.0, Warmup(2, "steps", 0.5, Cosine(0.0)))
     assert course(twice, 8)[:4] == [0.5, 1.0, 0.75, 1.0]
     assert course(twice, 8)[4:] == course(Cosine(0.0), 4)
+
+
+# ------------------------------------------------------------------------------------------- another length
+
+
+def told(*overrides):
+    """What is said of a schedule's length before a run of nine steps, three an epoch, begins."""
+    given = (*BLOBS, *overrides)
+    return [notice for notice in build(composed(*given), given)[1] if notice.startswith("schedule: ")]
+
+
+@schedules
+def test_nothing_is_said_of_a_schedule_that_follows_the_run_or_has_no_end(name):
+    assert told(f"schedule={name}", *FITTING.get(name, ())) == []
+
+
+FITTING = {"step": ("schedule.every=2",), "warmup": ("schedule.length=1",)}
+"""Keys that suit a run of nine steps."""
+
+
+def test_a_staircase_whose_first_fall_lies_behind_the_end_is_told():
+    assert told("schedule=step", "schedule.every=30") == [
+        "schedule: of step's 91 steps the run makes 9, where it is still 1"
+    ]
+    assert told("schedule=step", "schedule.every=9", "schedule.unit=steps") != []
+    assert told("schedule=step", "schedule.every=8", "schedule.unit=steps") == []
+
+
+def test_a_warmup_adds_its_length_to_what_follows():
+    assert Warmup(2, "epochs", 0.0, Cosine(0.1)).span(Time(0, 9, 3)) == 9
+    assert Warmup(2, "epochs", 0.0, Exponential(0.1, "steps")).span(Time(0, 9, 3)) is None
+    assert Warmup(3, "epochs", 0.0, StepDecay(0.1, 1, "steps")).span(Time(0, 9, 3)) is None, "nothing follows"
+    assert Warmup(2, "epochs", 0.0, StepDecay(0.1, 5, "epochs")).span(Time(0, 9, 3)) == 6 + 16
+    assert Warmup(2, "epochs", 0.0, mine.Sawtooth()).span(Time(0, 9, 3)) is None, "one's own need not say"
+
+
+def test_a_schedule_of_ones_own_may_say_how_long_it_is():
+    own = ("schedule=custom", "schedule._target_=mine.Brief")
+    assert told(*own) == ["schedule: mine ends after 4 of the run's 9 steps and stays at 0.5"]
+    assert told(*own, "steps=4") == []
+    assert told(*own, "steps=2") == ["schedule: of mine's 4 steps the run makes 2, where it is still 1"]
+    assert told("schedule=custom", "schedule._target_=mine.Sawtooth") == []
+
+
+def test_a_run_that_goes_on_for_longer_than_its_schedule_is_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(mine.__file__).parent))
+    own = ("schedule=custom", "schedule._target_=mine.Brief", "device=cpu", "hydra.run.dir=run")
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *BLOBS, *own, "steps=4"]) == 0
+    assert "note: schedule" not in capsys.readouterr().err
+    assert main(["train", "--trust", "resume=run", "steps=6"]) == 0
+    assert "note: schedule: mine ends after 4 of the run's 6 steps and stays at 0.5" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------- against torch
