@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -99,9 +99,19 @@ class Settings:
         return torch.float64 if self.precision == "float64" else torch.float32
 
 
+class Number(NamedTuple):
+    """A number that a schedule moves: its name, the part (`optimizer`, or a regularization's key), the field's path."""
+
+    name: str
+    part: str
+    field: str
+
+
 @dataclass(frozen=True, eq=False)
 class Experiment:
     """One run's parts. Data are preprocessed and lie on the CPU; w, (P,), holds the initial weights.
+
+    schedule is that of the rate, schedules are those of other numbers.
 
     outputs is the number of classes, or of numbers to predict; names, if there are any, what each is called; encoding
     is that of the data set. network holds the configuration of arch, activation and normalization: what the model was
@@ -119,6 +129,7 @@ class Experiment:
     loss: Loss
     optimizer: Optimizer
     schedule: Schedule
+    schedules: Mapping[Number, Schedule]
     averaging: Averaging | None
     regularization: Mapping[str, Regularization]
     augmentation: Mapping[str, Augmentation]

@@ -134,8 +134,8 @@ class Journal:
             for lane, shown in zip(self.lanes, histograms, strict=True):
                 lane.run.histograms(step, shown)
         if logs or self.readings:
-            for lane, values in zip(self.lanes, found, strict=True):
-                row = self._row(values)
+            for lane, scheduled, values in zip(self.lanes, self.training.scheduled, found, strict=True):
+                row = self._row(scheduled | values)
                 lane.run.log(row)
                 lane.row = row if logs else lane.row
                 self.watch.row(lane.run, row)

@@ -29,6 +29,7 @@ def agree(experiments: Sequence[Experiment]) -> None:
                 [len(e.train), None if e.validation is None else len(e.validation), len(e.test), e.drop_last]
                 for e in (first, other)
             ),
+            "schedules": (list(first.schedules), list(other.schedules)),
             "averaging": (first.averaging, other.averaging),
             "augmentation": (dict(first.augmentation), dict(other.augmentation)),
             "diagnostic": (dict(first.diagnostic), dict(other.diagnostic)),

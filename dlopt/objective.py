@@ -91,6 +91,18 @@ class Problem:
         """The oracle of one step: inputs (B, ...) and the step's key, or (E, B, ...) and a batch of keys."""
         return Objective(self, inputs, targets, key)
 
+    def tune(self, values: Mapping[tuple[int, str], Any]) -> None:
+        """Give hyperparameters of loss and regularizations, named as in `varying`, other values from here on."""
+        if self.lanes is not None:
+            self.varying |= values
+            return
+        self.loss, *rules = self._with(values)
+        self.regularization = tuple(rules)
+        for network in self._networks:
+            for site, i in network.sites.items():
+                if i is not None:
+                    site.rule = rules[i]
+
     def absorb(self, statistics: Mapping[str, Tensor]) -> None:
         """One moving average of the running buffers: buffer <- (1 - momentum) buffer + momentum seen."""
         for name, seen in statistics.items():

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from dlopt import fields, streams
 from dlopt.batches import Batches, Examples, Place, mixable, sent
-from dlopt.experiment import Experiment
+from dlopt.course import courses
+from dlopt.experiment import Experiment, Number
 from dlopt.histogram import Histogram
 from dlopt.lanes import differing, kept_columns, mapped
 from dlopt.objective import Objective, Problem
@@ -53,12 +54,13 @@ class Training:
         self.average = self.averaging.init(self.w) if self.averaging else None
         self._rate = fields.place(self._rule, "lr")
         self.lr: Any = self._rate_of(self._rule)
-        self._schedules = [e.schedule for e in experiments]
-        self._after: list[Regularization] = [
-            self._columns([list(e.regularization.values())[i] for e in experiments])
-            for i, r in enumerate(first.regularization.values())
+        self._courses = courses(experiments)
+        self.scheduled: list[dict[str, float]] = [{} for _ in experiments]
+        self._after: dict[str, Regularization] = {
+            name: self._columns([e.regularization[name] for e in experiments])
+            for name, r in first.regularization.items()
             if overrides(r, "after", Regularization)
-        ]
+        }
 
         self._keys = [streams.key(e.settings.seed) for e in experiments]
         self._purposes: dict[str, Key] = {}
@@ -90,15 +92,28 @@ class Training:
         return self.problem.objective(inputs, targets, self.key("objective"))
 
     def optimizer(self) -> Optimizer:
-        """The rule with this step's rate."""
-        time = Time(self.step, self.steps, self.per_epoch)
-        factors = [schedule(time) for schedule in self._schedules]
-        if all(factor == 1.0 for factor in factors):
-            return self._rule
-        factor = factors[0] if self.solo else self._column(factors)
-        assert self._rate is not None  # else the configuration was refused
-        scheduled: Optimizer = fields.replaced(self._rule, {self._rate: fields.value(self._rule, self._rate) * factor})
-        return scheduled
+        """The rule with this step's numbers; regularizations are given theirs."""
+        times = [Time(self.step, self.steps, self.per_epoch)] * self.count
+        moved: dict[str, Any] = {}
+        for course in self._courses:
+            number, values = course.number, course.at(times)
+            if number.name != "lr":
+                for row, value in zip(self.scheduled, values, strict=True):
+                    row[f"schedules/{number.name}"] = value
+            if number.part == "optimizer":
+                if values != course.values:
+                    moved[number.field] = values[0] if self.solo else self._column(values)
+            else:
+                self._tune(number, values)
+        return fields.replaced(self._rule, moved) if moved else self._rule
+
+    def _tune(self, number: Number, values: list[float]) -> None:
+        """Give a number of a regularization its value of this step."""
+        at = (1 + list(self.first.regularization).index(number.part), number.field)
+        self.problem.tune({at: values[0] if self.solo else self._varied(values)})
+        if number.part in self._after:
+            value = values[0] if self.solo else self._column(values)
+            self._after[number.part] = fields.replaced(self._after[number.part], {number.field: value})
 
     @property
     def keeps_the_former(self) -> bool:
@@ -109,7 +124,7 @@ class Training:
         """Make the rule's result the current iterate."""
         self.lr = self._rate_of(optimizer)
         w = moment.w
-        for rule in self._after:
+        for rule in self._after.values():
             w = rule.after(w, before, self.lr, self.layout)
         if w.shape != self.w.shape:
             raise ValueError(f"the rule made w of shape {tuple(w.shape)} from one of shape {tuple(self.w.shape)}")
@@ -161,26 +176,28 @@ class Training:
         self.state = mapped(kept, self.state)
         self.average = mapped(kept, self.average)
         self._rule = kept_columns(self._rule, stay)
-        self._after = [kept_columns(rule, stay) for rule in self._after]
+        self._after = {name: kept_columns(rule, stay) for name, rule in self._after.items()}
         self.lr = kept(self.lr)
         indices = stay.tolist()
         self._keys = [self._keys[i] for i in indices]
-        self._schedules = [self._schedules[i] for i in indices]
+        self._courses = [course.kept(indices) for course in self._courses]
+        self.scheduled = [self.scheduled[i] for i in indices]
         self._purposes = {}
         self.problem.keep(stay)
         self.batches.keep(stay)
 
     def _varying(self, parts: Sequence[Sequence[Any]]) -> dict[tuple[int, str], Tensor]:
-        """The numeric hyperparameters of loss and regularizations in which lanes differ.
-
-        In float64 where the device has it, so that a probability's threshold is that of a solo run.
-        """
-        dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        """The numeric hyperparameters of loss and regularizations in which lanes differ."""
         return {
-            (i, name): torch.tensor(values, dtype=dtype, device=self.device)
+            (i, name): self._varied(values)
             for i, column in enumerate(zip(*parts, strict=True))
             for name, values in differing(column).items()
         }
+
+    def _varied(self, values: Sequence[float]) -> Tensor:
+        """In float64 where the device has it, so that a probability's threshold is that of a solo run."""
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        return sent(torch.tensor(values, dtype=dtype), self.device)
 
     def _columns(self, parts: Sequence[Any]) -> Any:
         """One part for all lanes, its differing hyperparameters as (E, 1) columns."""

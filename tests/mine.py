@@ -339,6 +339,16 @@ class Sawtooth:
         return 1.0 - (time.step % 5) / 10
 
 
+class Half:
+    def __call__(self, time: Time) -> float:
+        return 0.5
+
+
+class Twice:
+    def __call__(self, time: Time) -> float:
+        return 2.0
+
+
 @dataclass(frozen=True)
 class Brief(Schedule):
     """One for two steps, then a half; it ends after four."""

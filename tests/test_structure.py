@@ -53,6 +53,7 @@ FLOORS: list[set[str]] = [
     {
         "batches",
         "experiment",
+        "course",
         "window",
         "lanes",
         "evaluate",

@@ -111,6 +111,7 @@ def _evaluating(former: Mapping[str, Any], given: Any) -> dict[str, Any]:
         "data": data | ({"label_noise": 0.0} if given.split == "all" else {}),
         "optimizer": {"_target_": "dlopt.optimizer.sgd.SGD", "lr": 1.0},
         "schedule": {"_target_": "dlopt.schedule.constant.Constant"},
+        "schedules": {},
         "init": {"_target_": "dlopt.init.none.Own"},
         "bias": {"_target_": "dlopt.init.none.Own"},
         "averaging": None,

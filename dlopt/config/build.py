@@ -8,7 +8,6 @@ does not bring up ten others.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -19,9 +18,10 @@ from torch import Tensor, nn
 
 from dlopt import fields, parts, streams
 from dlopt.batches import per_epoch
-from dlopt.config import paths, targets
+from dlopt.config import courses, paths, targets
 from dlopt.config.adopt import adopt
 from dlopt.config.data import Fitted, check_batch, check_dataset, check_dims, cut, preprocessed
+from dlopt.config.nested import SCHEDULES
 from dlopt.config.probe import check_metrics, probe, threads
 from dlopt.config.problems import ConfigError, Problems, named
 from dlopt.config.settings import settings
@@ -58,6 +58,7 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     tree: dict[str, Any] = OmegaConf.to_container(own, resolve=True)  # type: ignore[assignment]
     groups = {name: tree.pop(name, None) or {} for name in paths.groups() if name != "experiment"}
+    groups[SCHEDULES] = dict(courses.nodes(tree.pop(SCHEDULES, None) or {}))
     found = settings(tree, problems)
     _check_length(found, given, problems)
     _check_groups(groups, given, problems)
@@ -71,6 +72,7 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
         if name not in ("data", "arch"):  # made before, and when all is known that it is passed
             made.of(name)
     several = {name: made.several(name) for name in groups if name not in paths.SINGLE}
+    schedules = courses.moved(several.pop(SCHEDULES), made.parts, several["regularization"], problems)
     data, loss = made.parts.get("data"), made.parts.get("loss")
     train: parts.Split | None = None
     validation: parts.Split | None = None
@@ -91,7 +93,7 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
         )
         check_batch(found, train, problems)
         epoch = per_epoch(len(train), found.batch(len(train)), drop_last=data.drop_last)
-        _check_schedule(made.parts, found.length(epoch), epoch, problems)
+        courses.check(made.parts, schedules, several["regularization"], found.length(epoch), epoch, problems)
         if model is not None and loss is not None and problems.clear_of("loss"):
             metrics = probe(model, train, loss, several["augmentation"], dataset.outputs, found.dtype, problems)
             check_metrics(metrics, validation is not None, found, several["regularization"], problems)
@@ -99,15 +101,7 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
     problems.raise_any()
 
     assert found and train and data and dataset and loss and model  # else there was a problem
-    key = streams.key(found.seed, "init")
-    gain = getattr(made.parts["activation"], "gain", 1.0)
-    try:
-        w = initial_weights(model, Layout.of(model), made.parts["init"], made.parts["bias"], gain, key, found.dtype)
-    except Exception as error:
-        problems.add("init", f"fails: {type(error).__name__}: {error}")
-        raise ConfigError(problems.found) from error
-    _check_rule(made.parts["optimizer"], w, Layout.of(model), found.device, problems)
-    problems.raise_any()
+    w = _initial(model, made.parts, found, problems)
     experiment = Experiment(
         settings=found,
         train=train,
@@ -120,6 +114,7 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
         loss=loss,
         optimizer=made.parts["optimizer"],
         schedule=made.parts["schedule"],
+        schedules=schedules,
         averaging=made.parts.get("averaging"),
         regularization=several["regularization"],
         augmentation=several["augmentation"],
@@ -131,6 +126,20 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
         threads=threads(found, model, train),
     )
     return experiment, problems.notices
+
+
+def _initial(model: nn.Module, made: Mapping[str, Any], found: Settings, problems: Problems) -> Tensor:
+    """The initial weights, which the rule can train; ConfigError where there are none."""
+    key = streams.key(found.seed, "init")
+    gain = getattr(made["activation"], "gain", 1.0)
+    try:
+        w = initial_weights(model, Layout.of(model), made["init"], made["bias"], gain, key, found.dtype)
+    except Exception as error:
+        problems.add("init", f"fails: {type(error).__name__}: {error}")
+        raise ConfigError(problems.found) from error
+    _check_rule(made["optimizer"], w, Layout.of(model), found.device, problems)
+    problems.raise_any()
+    return w
 
 
 def _check_groups(groups: Mapping[str, dict[str, Any]], given: Sequence[str], problems: Problems) -> None:
@@ -169,44 +178,6 @@ def _check_against(
             "loss", f"{type(loss).__name__} is for {kind}; the targets of this data are {dataset.kind}: use {right}"
         )
     check_dims(augmentation, dataset, problems)
-
-
-def _check_schedule(made: Mapping[str, Any], steps: int, per_epoch: int, problems: Problems) -> None:
-    """A schedule over the run's own course, at no more than a thousand of its steps."""
-    schedule, optimizer = made.get("schedule"), made.get("optimizer")
-    if schedule is None:
-        return
-    try:
-        factors = [schedule(parts.Time(t, steps, per_epoch)) for t in {*range(0, steps, 1 + steps // 999), steps - 1}]
-    except Exception as error:
-        problems.add("schedule", str(error) if isinstance(error, ValueError) else f"fails: {named(error)}")
-        return
-    for factor in factors:
-        if not (isinstance(factor, (int, float)) and 0 <= factor < math.inf):
-            problems.add("schedule", f"must make finite numbers >= 0, it makes {factor}")
-            return
-    if optimizer is not None and not fields.place(optimizer, "lr") and any(factor != 1.0 for factor in factors):
-        problems.add("schedule", f"{type(optimizer).__name__} has no rate lr to change; use schedule=constant")
-    wrong = _other_length(schedule, steps, per_epoch)
-    if wrong:
-        problems.notices.append(f"schedule: {wrong}")
-
-
-def _other_length(schedule: parts.Schedule, steps: int, per_epoch: int) -> str | None:
-    """What becomes of a schedule in a run that is longer or shorter than what its formula describes."""
-    span = parts.span(schedule, parts.Time(0, steps, per_epoch))
-    if span is None or abs(span - steps) < 0.5:
-        return None
-    name = type(schedule).__module__.rpartition(".")[2]
-    before, last = (schedule(parts.Time(t, steps, per_epoch)) for t in (max(steps - 2, 0), steps - 1))
-    if span < steps:
-        return f"{name} ends after {span:.10g} of the run's {steps} steps and stays at {last:.4g}"
-    end = (
-        f"where it is still {last:.4g}"
-        if last == before
-        else f"{'down' if last < before else 'up'} to the factor {last:.4g}"
-    )
-    return f"of {name}'s {span:.10g} steps the run makes {steps}, {end}"
 
 
 def _check_rate(optimizer: Any, regularization: Mapping[str, parts.Regularization], problems: Problems) -> None:

@@ -23,7 +23,7 @@ from dlopt.weights import Layout
 
 MAY_CHANGE = (
     "epochs", "steps", "device", "threads", "deterministic", "log_every", "eval_every", "checkpoint",
-    "optimizer", "schedule", "regularization", "augmentation", "diagnostic",
+    "optimizer", "schedule", "schedules", "regularization", "augmentation", "diagnostic",
 )  # fmt: skip
 """What can be set anew. Anything else (the data, the net, the seed, the batches) would make it another run."""
 SAME_BITS = ("epochs", "steps", "log_every", "checkpoint", "diagnostic", "device", "threads", "deterministic")
@@ -126,7 +126,8 @@ def breaking(
         old, new = changed["deterministic"]
         found.append(f"deterministic {old} -> {new}")
     if former != length and step > 0:
-        if not _same_course(experiment.schedule, former, length, epoch, step):
+        schedules = (experiment.schedule, *experiment.schedules.values())
+        if not all(_same_course(schedule, former, length, epoch, step) for schedule in schedules):
             found.append(f"the schedule follows the length of the run, which was {former} steps and is {length} now")
         if step == former and step % (epoch * experiment.settings.eval_every):
             found.append(f"the evaluation after step {step}, which was the end, is one more")

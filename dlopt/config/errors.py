@@ -128,6 +128,8 @@ def _unknown(key: str, cause: Any) -> str:
     option = option.partition(".")[0]
     if group in paths.groups() and group not in paths.SINGLE and option in paths.options(group):
         return f"{group}={option} is not chosen: add {group}={option}, or '{group}=[...,{option}]'"
+    if group == nested.SCHEDULES and option:
+        return f"{group}.{option} has no schedule yet: choose it, {group}.{option}=cosine"
     if not parent:
         names = [n for n in (names or paths.groups()) if n != "hydra"]
         return (

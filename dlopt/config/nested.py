@@ -1,7 +1,8 @@
 """Options inside options: schedule=warmup holds a further schedule, which schedule.then=cosine chooses.
 
 An option's file says so in its defaults, `- /schedule@then: constant`. Hydra's own word for the choice is
-schedule@schedule.then=cosine; here the short one is put into that form, and back.
+schedule@schedule.then=cosine; here the short one is put into that form, and back. So is that of a schedule for another
+number than the rate: schedules.momentum=ramp becomes +schedule@schedules.momentum=ramp.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from dlopt.config import paths
+
+SCHEDULES = "schedules"
+"""The key below which each name is a number with a schedule of its own."""
 
 
 def held(file: Path) -> dict[str, tuple[str, str]]:
@@ -45,7 +49,15 @@ def in_full(argument: str, folders: Iterable[Path] = (paths.CONF,)) -> str:
     """An override as Hydra wants it: schedule.then=cosine becomes schedule@schedule.then=cosine."""
     key, equals, value = argument.partition("=")
     group, _, path = key.partition(".")
-    inner = _group_at(group, path, list(folders)) if equals and path and not value.startswith("{") else None
+    if not (equals and path) or value.startswith("{"):
+        return argument
+    inner = _group_at(group, path, list(folders))
+    if inner is None and group == SCHEDULES:
+        above, _, last = path.rpartition(".")
+        if above and _group_at("schedule", last, list(folders)):
+            return f"schedule@{argument}"
+        if not above or last not in _keys("schedule", folders):
+            return f"+schedule@{argument}"
     return f"{inner}@{argument}" if inner else argument
 
 
@@ -53,6 +65,11 @@ def in_short(argument: str) -> str:
     """The inverse: schedule@schedule.then=cosine becomes schedule.then=cosine."""
     key, equals, value = argument.partition("=")
     return key.rpartition("@")[2] + equals + value
+
+
+def _keys(group: str, folders: Iterable[Path]) -> set[str]:
+    """What the options of a group have as keys."""
+    return {key for folder in folders for file in (folder / group).glob("*.yaml") for key in (*keys(file), "_target_")}
 
 
 def _group_at(group: str, path: str, folders: Sequence[Path]) -> str | None:

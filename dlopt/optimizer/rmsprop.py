@@ -46,15 +46,16 @@ class RMSProp(Optimizer):
 
     def init(self, w: Tensor, layout: Layout) -> Averages:
         none = w.new_zeros(*w.shape[:-1], 0)
+        gathers = isinstance(self.momentum, Tensor) or self.momentum > 0.0  # lanes all do where one of them does
         return Averages(
             torch.zeros_like(w),
             torch.zeros_like(w) if self.centered else none,
-            torch.zeros_like(w) if self._gathers_speed else none.clone(),
+            torch.zeros_like(w) if gathers else none.clone(),
         )
 
     def step(self, w: Tensor, state: Averages, objective: Oracle) -> Step:
         loss, g = objective.gradient(w)
-        plain = not (self.centered or self._gathers_speed)
+        plain = not self.centered and state.v.shape[-1] == 0
         update = self.fused if plain and w.ndim == 1 and w.device.type in ("cpu", "cuda") else self.textbook
         return Step(*update(w, state, g), loss, g)
 
@@ -69,7 +70,7 @@ class RMSProp(Optimizer):
         else:
             root = square.sqrt().add_(self.eps)
         direction = torch.div(g, root, out=root)
-        if self._gathers_speed:
+        if v.shape[-1] > 0:
             direction = v.mul_(self.momentum).add_(direction)
         return add_scaled_(w, -self.lr, direction), state
 
@@ -85,8 +86,3 @@ class RMSProp(Optimizer):
             weight_decay=0.0, amsgrad=False, maximize=False,
         )  # fmt: skip
         return w, state
-
-    @property
-    def _gathers_speed(self) -> bool:
-        """Whether there is a velocity; lanes, where some have momentum and some not, all keep one."""
-        return isinstance(self.momentum, Tensor) or self.momentum > 0.0
