@@ -46,9 +46,14 @@ def options(group: str) -> list[str]:
 
 def named(group: str, option: str, **keys: Any) -> Any:
     """The part that an option of a group with one option makes, with some of its keys changed."""
+    return instantiate(_node(group, option) | keys)
+
+
+def _node(group: str, option: str) -> dict[str, Any]:
+    """An option's file, with the files of the options that it holds."""
     file = paths.CONF / group / f"{option}.yaml"
     own = {key: value for key, value in OmegaConf.load(file).items() if key != "defaults"}
-    return instantiate(own | {key: named(other, inner) for key, (other, inner) in held(file).items()} | keys)
+    return own | {key: _node(*inner) for key, inner in held(file).items()}
 
 
 def composed(*overrides: str) -> DictConfig:

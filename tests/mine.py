@@ -167,6 +167,14 @@ class Unit(Optimizer):
         return Step(w - 0.01 * g / (g.norm(dim=-1, keepdim=True) + 1e-12), state, loss, g)
 
 
+class Plainest(Optimizer):
+    """A rule that says nothing of its hyperparameters."""
+
+    def step(self, w: Tensor, state: Any, objective: Oracle) -> Step:
+        loss, g = objective.gradient(w)
+        return Step(w - 0.01 * g, state, loss, g)
+
+
 @dataclass(frozen=True)
 class Slowed(Optimizer):
     """A rule inside: of its step, a share is taken."""

@@ -275,23 +275,28 @@ class _Maker:
             at = f"{path}.{cause.key}" if isinstance(cause, Mistake) else path
             self.problems.add(at, said.splitlines()[0] if said else type(cause).__name__)
             return None
-        base = _CLASSES.get(group)
         if group in self.parts:  # then this is what its load() made
             if not isinstance(part, parts.Dataset):
                 self.problems.add(path, f"load() must make a dlopt.parts.Dataset, it made a {type(part).__name__}")
                 return None
             return part
-        if base is not None and not isinstance(part, base):
-            self.problems.add(
-                f"{path}._target_", f"{type(part).__name__} must be a subclass of dlopt.parts.{base.__name__}"
-            )
-            return None
-        if group == "optimizer" and not dataclasses.is_dataclass(part):
-            self.problems.add(
-                f"{path}._target_", f"{type(part).__name__} must be a dataclass: its fields are the hyperparameters"
-            )
+        wrong = _wrong(path, part, _CLASSES.get(group))
+        if wrong:
+            self.problems.add(*wrong)
             return None
         return part
+
+
+def _wrong(path: str, part: Any, base: type | None) -> tuple[str, str] | None:
+    """What is wrong with the class of a part, or of a rule inside a rule, and the key that names it."""
+    if base is not None and not isinstance(part, base):
+        return f"{path}._target_", f"{type(part).__name__} must be a subclass of dlopt.parts.{base.__name__}"
+    if base is not parts.Optimizer:
+        return None
+    if not dataclasses.is_dataclass(part):
+        return f"{path}._target_", f"{type(part).__name__} must be a dataclass: its fields are the hyperparameters"
+    held = [k for k, p in targets.signature(type(part)).parameters.items() if p.hint is parts.Optimizer]
+    return next((wrong for k in held if (wrong := _wrong(f"{path}.{k}", getattr(part, k), base))), None)
 
 
 def _sites(regularization: Mapping[str, parts.Regularization]) -> Callable[[int], nn.Module | None]:

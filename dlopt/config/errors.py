@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,10 @@ def _unknown(key: str, cause: Any) -> str:
         return (
             f"there is no such group or key{nearest(last, names) if _close(last, names) else '; dlopt list shows them'}"
         )
+    held = {name: node.get(name) for name in names} if node is not None else {}
+    inner = [f"{parent}.{name}.{last}" for name, keys in held.items() if isinstance(keys, Mapping) and last in keys]
+    if inner:
+        return f"there is no such key here; there is {' and '.join(inner)}"
     if parent == group and group in paths.SINGLE and not _close(last, names):
         files = ((option, paths.CONF / group / f"{option}.yaml") for option in paths.options(group))
         takers = [f"{group}={option}" for option, file in files if last in nested.keys(file)]

@@ -75,6 +75,22 @@ CASES = {
     "a bad inner option of a sweep": (
         ["-m", "schedule=warmup", "schedule.then=cosine,cosin"], ["schedule.then ", "did you mean cosine", "in the run schedule.then=cosin"],
     ),
+    "an unknown rule inside a rule": (["optimizer=sam", "optimizer.base=adm"], ["optimizer.base ", "no option 'adm'", "did you mean adam"]),
+    "a key of the rule inside": (["optimizer=sam", "optimizer.lr=0.1"], ["optimizer.lr", "there is optimizer.base.lr"]),
+    "a schedule as the rule inside": (
+        ["optimizer=sam", "optimizer.base._target_=dlopt.schedule.constant.Constant"],
+        ["optimizer.base._target_", "Constant must be a subclass of dlopt.parts.Optimizer"],
+    ),
+    "a rule inside that is no dataclass": (
+        ["optimizer=sam", "optimizer.base=custom", "optimizer.base._target_=mine.Plainest"], ["optimizer.base._target_", "must be a dataclass"],
+    ),
+    "a schedule for a rule inside without a rate": (
+        [*MINE, "epochs=4", "optimizer=sam", "optimizer.base=custom", "optimizer.base._target_=mine.Unit", "schedule=step", "schedule.every=3"],
+        ["schedule ", "SAM has no rate lr", "schedule=constant"],
+    ),
+    "a rule inside that refuses the net": (
+        ["optimizer=sam", "optimizer.base=torch_optim", "optimizer.base.name=Muon"], ["optimizer ", "Muon only supports 2D parameters"],
+    ),
     # torch's rules
     "unknown class of torch.optim": (
         ["optimizer=torch_optim", "optimizer.name=AdmW"], ["optimizer.name", "no AdmW in torch.optim", "did you mean AdamW"],

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -34,6 +35,7 @@ class Quadratic:
     """f(w) = w'Aw / 2 with eigenvalues from 0.1 to 1, for any leading dimensions."""
 
     layout = Layout.of(nn.Linear(P, 1, bias=False))
+    bounds: ClassVar = {}
 
     def __init__(self, eigenvalues=None):
         torch.manual_seed(0)

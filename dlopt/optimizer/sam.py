@@ -1,0 +1,78 @@
+"""Sharpness-aware minimization."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlopt.parts import Optimizer, Oracle, Step
+from dlopt.ranges import Positive
+from dlopt.streams import Key
+from dlopt.weights import Layout
+
+
+@dataclass(frozen=True)
+class SAM(Optimizer):
+    """e = rho g(w) / |g(w)|,  then a step of `base` from w by the gradient g(w + e).
+
+    It minimizes the largest loss within rho of w, which e finds to first order: minima whose surroundings are low too
+    are preferred to sharp ones. Both gradients are of one mini-batch, penalties included, so a step costs two; loss,
+    gradient and statistics of the batch that are reported are those at w. The norm is that of all weights together.
+    Where the gradient is zero, e is.
+
+    rho    radius of the neighbourhood, in the units of w
+    base   the rule that steps, with keys of its own: optimizer.base=adam optimizer.base.lr=0.01
+
+    Schedules and weight decay go by the rate of base. Whatever base asks, it is answered at a distance e.
+
+    Source: Foret, Kleiner, Mobahi and Neyshabur 2021, equations 2 (p = 2) and 3, algorithm 1.
+    """
+
+    rho: Positive
+    base: Optimizer
+
+    @property
+    def lanes(self) -> bool:  # type: ignore[override]
+        return self.base.lanes
+
+    def init(self, w: Tensor, layout: Layout) -> Any:
+        return self.base.init(w, layout)
+
+    def check(self, w: Tensor, layout: Layout) -> None:
+        self.base.check(w, layout)
+
+    def step(self, w: Tensor, state: Any, objective: Oracle) -> Step:
+        loss, g = objective.gradient(w)
+        norm = g.norm(dim=-1, keepdim=True)
+        e = g * torch.where(norm > 0, self.rho / norm, 0.0)
+        return self.base.step(w, state, Uphill(objective, e))._replace(loss=loss, gradient=g)
+
+
+class Uphill:
+    """The objective seen from a distance: f(w + e), as a function of w."""
+
+    def __init__(self, objective: Oracle, e: Tensor) -> None:
+        self.objective = objective
+        self.e = e
+        self.layout = objective.layout
+        self.bounds: Mapping[str, tuple[float, float]] = objective.bounds
+
+    def value(self, w: Tensor) -> Tensor:
+        return self.objective.value(w + self.e)
+
+    def gradient(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        return self.objective.gradient(w + self.e)
+
+    def hvp(self, w: Tensor, v: Tensor) -> Tensor:
+        return self.objective.hvp(w + self.e, v)
+
+    def hessian(self, w: Tensor) -> Tensor:
+        return self.objective.hessian(w + self.e)
+
+    def activations(self, w: Tensor) -> dict[str, Tensor]:
+        return self.objective.activations(w + self.e)
+
+    def stream(self, name: str) -> Key:
+        return self.objective.stream(name)

@@ -1,0 +1,121 @@
+"""SAM around other rules."""
+
+import pytest
+import torch
+from helpers import blobs, named, options, resumed, stopped, trained, weights
+from test_optimizers import STEPS, Quadratic, run, started
+
+from dlopt.optimizer.momentum import HeavyBall
+from dlopt.optimizer.sam import SAM
+from dlopt.optimizer.sgd import SGD
+
+BASES = [name for name in options("optimizer") if name != "sam"]
+
+
+class Valley(Quadratic):
+    """w'Aw / 2 + sum of w^4 / 4: the curvature is another at each point."""
+
+    def value(self, w):
+        return super().value(w) + (w**4).sum(-1) / 4
+
+    def gradient(self, w):
+        self.asked.append(w.clone())
+        return self.value(w), w @ self.a + w**3
+
+
+def test_fifty_steps_are_those_of_the_paper():
+    """Foret, Kleiner, Mobahi and Neyshabur 2021, algorithm 1, the gradients by differentiation."""
+    objective, w, v = Valley(), started(), torch.zeros_like(started())
+
+    def g(w):
+        leaf = w.clone().requires_grad_()
+        return torch.autograd.grad(objective.value(leaf), leaf)[0]
+
+    for _ in range(STEPS):
+        e = 0.3 * g(w) / g(w).square().sum().sqrt()  # equation 2, p = 2
+        v = 0.9 * v + g(w + e)  # equation 3
+        w = w - 0.02 * v
+    last, _ = run(SAM(0.3, HeavyBall(0.02, 0.9)), objective, started())
+    torch.testing.assert_close(last, w, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_with_a_vanishing_radius_it_is_the_rule_inside(name):
+    base = named("optimizer", name)
+    last, _ = run(SAM(1e-11, base), Valley(), started(), 20)
+    expected, _ = run(base, Valley(), started(), 20)
+    torch.testing.assert_close(last, expected, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_lanes_with_radii_of_their_own_equal_runs_alone_around_every_rule(name):
+    base = named("optimizer", name)
+    rule = SAM(torch.tensor([[0.01], [0.1], [1.0]], dtype=torch.float64), base)
+    assert rule.lanes == base.lanes
+    if not rule.lanes:
+        return
+    w = started((3,))
+    last, _ = run(rule, Valley(), w, 20)
+    for i, rho in enumerate([0.01, 0.1, 1.0]):
+        alone, _ = run(SAM(rho, base), Valley(), w[i], 20)
+        torch.testing.assert_close(last[i], alone, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("a", [0.5, 3.0])
+def test_on_a_parabola_it_ends_by_bouncing_across_the_minimum(a):
+    """On a w^2 / 2 with steps of gradient descent |w'| = |(1 - lr a) |w| - lr a rho|, which rests where
+    |w| = lr a rho / (2 - lr a)."""
+    lr, rho = 0.3, 0.2
+
+    class Parabola(Quadratic):
+        def gradient(self, w):
+            return a * (w**2).sum(-1) / 2, a * w
+
+    w, rule = torch.tensor([1.0], dtype=torch.float64), SAM(rho, SGD(lr))
+    signs = []
+    for _ in range(400):
+        w, *_ = rule.step(w, (), Parabola())
+        signs.append(w.sign().item())
+    assert w.abs().item() == pytest.approx(lr * a * rho / (2 - lr * a))
+    assert signs[-2] == -signs[-1]
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-10, 1e10])
+def test_a_gradient_of_any_size_makes_a_step_that_is_finite(scale):
+    """In single precision, where the square of a small gradient is zero, and in one lane of two."""
+
+    class Flat(Quadratic):
+        def gradient(self, w):
+            self.asked.append(w.clone())
+            return w.sum(-1) * 0, torch.full_like(w, scale) * torch.tensor([[1.0], [0.0]])
+
+    objective, w = Flat(), started((2,)).float()
+    after, *_ = SAM(0.5, SGD(0.1)).step(w.clone(), (), objective)
+    assert after.isfinite().all()
+    far = (objective.asked[1] - objective.asked[0]).norm(dim=-1)
+    expected = 0.5 if scale > 1e-20 else 0.0
+    torch.testing.assert_close(far, torch.tensor([expected, 0.0]), rtol=1e-4, atol=1e-4)
+
+
+def test_a_step_asks_twice_and_reports_what_is_at_w(tmp_path):
+    """The first row of a run is that of its base: loss, accuracy and gradient are those at the initial weights."""
+    common = ("log_every=1", "normalization=batch", "diagnostic=gradients", "schedule=cosine")
+    (summary,), (one,) = trained(
+        tmp_path / "sam", blobs("optimizer=sam", "optimizer@optimizer.base=sgd", "optimizer.rho=2", *common)
+    )
+    _, (other,) = trained(tmp_path / "base", blobs("optimizer=sgd", *common))
+    first, expected = one.rows()[0], other.rows()[0]
+    shared = [k for k in first if k in expected and k.startswith(("train/", "gradient/", "lr"))]
+    assert {"train/loss", "train/accuracy", "gradient/norm", "lr"} <= set(shared)
+    assert [first[k] for k in shared] == pytest.approx([expected[k] for k in shared])
+    assert summary["evaluations"] == 2 * summary["step"]
+    assert one.rows()[1]["train/loss"] != pytest.approx(expected["train/loss"])
+
+
+@pytest.mark.parametrize("base", ["adam", "torch_optim", "sam"])
+def test_a_run_goes_on_with_the_state_of_the_rule_inside(base, tmp_path):
+    chosen = ("optimizer=sam", f"optimizer@optimizer.base={base}", "precision=float64")
+    _, (whole,) = trained(tmp_path / "whole", blobs(*chosen))
+    half = stopped(tmp_path / "half", 4, blobs(*chosen))
+    _, half = resumed(half.path, blobs(*chosen))
+    assert torch.equal(weights(half), weights(whole))
