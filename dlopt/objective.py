@@ -65,9 +65,10 @@ class Problem:
         self.compiled = compiled
         self.evaluations = 0
         self.home: Tensor | None = None
-        self._transforms_weights = any(overrides(r, "weights", Regularization) for r in self.regularization)
-        self._transforms_inputs = any(overrides(r, "inputs", Regularization) for r in self.regularization)
-        self._penalizes = any(overrides(r, "penalty", Regularization) for r in self.regularization)
+        self._transforms_weights = self._any("weights")
+        self._transforms_inputs = self._any("inputs")
+        self._infers_otherwise = self._any("inference")
+        self._penalizes = self._any("penalty")
         self._networks: list[_Bound] = []
         self._sites = _sites(model, self.regularization)
         self._normalizations = {n: m for n, m in model.named_modules() if isinstance(m, Running)}
@@ -104,7 +105,8 @@ class Problem:
         for i, rule in enumerate(rules):
             x = rule.inputs(x, streams.fold(key, i))
             at = rule.weights(at, streams.fold(key, _WEIGHTS + i), self.layout)
-        with self._armed(key, rules), self._casting(x):
+        self._arm(key)
+        with self._ruled(rules), self._casting(x):
             outputs = functional_call(self.model, self.layout.views(at), (x,))
         outputs = outputs.to(w.dtype)
         value = loss(outputs, y)
@@ -120,13 +122,16 @@ class Problem:
         try:
             with torch.no_grad(), self._casting(inputs):
                 if w is self.home and running is self.running:
-                    outputs = self._networks[0].forward(inputs)
+                    outputs = self._networks[0].forward(self._inferred(self.regularization, inputs))
                 else:
 
-                    def call(w: Tensor, running: dict[str, Tensor], x: Tensor) -> Tensor:
-                        return functional_call(self.model, self.layout.views(w) | running, (x,))
+                    def call(w: Tensor, running: dict[str, Tensor], x: Tensor, varying: dict[Any, Tensor]) -> Tensor:
+                        _, *rules = self._with(varying)
+                        with self._ruled(rules):
+                            views = self.layout.views(w) | running
+                            return functional_call(self.model, views, (self._inferred(rules, x),))
 
-                    outputs = self.mapped(call)(w, dict(running), inputs)
+                    outputs = self.mapped(call)(w, dict(running), inputs, self.varying)
             return outputs.to(w.dtype)
         finally:
             self.model.train()
@@ -167,11 +172,25 @@ class Problem:
             parts[i] = replace(parts[i], **{field: value})
         return parts
 
-    @contextmanager
-    def _armed(self, key: Key, rules: Sequence[Regularization]) -> Iterator[None]:
-        """Give every site the key of this evaluation and the lane's own rule."""
+    def _any(self, method: str) -> bool:
+        """Whether a regularization has something to do at this place."""
+        return any(overrides(rule, method, Regularization) for rule in self.regularization)
+
+    def _inferred(self, rules: Sequence[Regularization], x: Tensor) -> Tensor:
+        """The inputs as the network gets them in inference."""
+        for rule in rules if self._infers_otherwise else ():
+            x = rule.inference(x)
+        return x
+
+    def _arm(self, key: Key) -> None:
+        """Give every site the key of this evaluation."""
         for site, i in self._sites.items():
             site.arm(_address(key, site, i))
+
+    @contextmanager
+    def _ruled(self, rules: Sequence[Regularization]) -> Iterator[None]:
+        """Give every site the lane's own rule."""
+        for site, i in self._sites.items():
             if i is not None:
                 site.rule = rules[i]
         try:

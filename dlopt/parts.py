@@ -329,6 +329,10 @@ class Regularization:
         """Changes the inputs of a training evaluation."""
         return inputs
 
+    def inference(self, inputs: Tensor) -> Tensor:
+        """What inference does to the inputs in place of `inputs`; nothing random."""
+        return inputs
+
     def weights(self, w: Tensor, key: Key, layout: Layout) -> Tensor:
         """Changes the weights, (P,), at which a training evaluation is made."""
         return w

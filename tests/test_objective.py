@@ -51,6 +51,24 @@ class InputNoise(Regularization):
         return inputs + self.size * streams.uniform(key, tuple(inputs.shape)).to(inputs.dtype)
 
 
+@dataclass(frozen=True)
+class Faded(Regularization):
+    """Multiplies inputs, and what each hidden layer puts out, in inference alone."""
+
+    factor: float
+
+    def inference(self, inputs):
+        return inputs * self.factor
+
+    def module(self, site):
+        return Fading(self, site)
+
+
+class Fading(Site):
+    def forward(self, x):
+        return x if self.training else x * self.rule.factor
+
+
 class Same(Regularization):
     """Changes nothing, and thereby sends an evaluation down the functional path."""
 
@@ -60,7 +78,7 @@ class Same(Regularization):
 
 def build(arch="mlp", batch_norm=False, rules=()):
     """A network in float64 with dropout where a rule asks for it, and the weights it was made with."""
-    dropout = next((r for r in rules if isinstance(r, Dropout)), None)
+    dropout = next((r for r in rules if isinstance(r, (Dropout, Faded))), None)
     parts = (CLASSES, Tanh(), Batch(1e-5, 0.1) if batch_norm else NoNormalization())
     place = dropout.module if dropout else lambda site: None
     with torch.random.fork_rng():
@@ -548,6 +566,32 @@ def test_inference_drops_nothing_and_uses_the_stored_statistics():
         torch.testing.assert_close(problem.predict(at, x), out)
     halves = torch.cat([problem.predict(w, x[:3]), problem.predict(w, x[3:])])
     torch.testing.assert_close(halves, out)
+
+
+def test_a_rule_may_change_what_inference_does_and_leaves_training_as_it_is():
+    factors = [0.5, 1.0, 3.0]
+    rule = Faded(2.0)
+    lanes = Problem(
+        build(rules=(rule,)), CrossEntropy(), (rule,), lanes=3, varying={(1, "factor"): torch.tensor(factors).double()}
+    )
+    x, y = data(lanes=3)
+    w = start(lanes, lanes=3)
+    together = lanes.predict(w, x)
+    assert all(site.rule is rule for site in lanes.model.modules() if isinstance(site, Site))
+    for i, factor in enumerate(factors):
+        plain, at = bound()
+        first, second, output = (m for m in plain.model.modules() if isinstance(m, nn.Linear))
+        at.copy_(w[i])
+        with torch.no_grad():
+            out = factor * first(factor * x[i]).tanh()
+            expected = output(factor * second(out).tanh())
+        solo, home = bound(rules=(Faded(factor),))
+        home.copy_(w[i])
+        torch.testing.assert_close(solo.predict(home, x[i]), expected)
+        torch.testing.assert_close(solo.predict(home.clone(), x[i]), expected)
+        torch.testing.assert_close(together[i], expected)
+        trained = solo.objective(x[i], y[i], KEYS[0]).gradient(home)
+        torch.testing.assert_close(trained, plain.objective(x[i], y[i], KEYS[0]).gradient(at))
 
 
 def test_absorbing_is_one_moving_average():
