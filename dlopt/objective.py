@@ -67,6 +67,7 @@ class Problem:
         self.home: Tensor | None = None
         self._transforms_weights = self._any("weights")
         self._transforms_inputs = self._any("inputs")
+        self._transforms_targets = self._any("targets")
         self._infers_otherwise = self._any("inference")
         self._penalizes = self._any("penalty")
         self._networks: list[_Bound] = []
@@ -101,15 +102,8 @@ class Problem:
     def total(self, w: Tensor, x: Tensor, y: Tensor, key: Key, varying: dict[Any, Tensor]) -> tuple[Tensor, Evaluation]:
         """f(w) for one lane, as a pure function; the differentiable twin of the bound path."""
         loss, *rules = self._with(varying)
-        at = w
-        for i, rule in enumerate(rules):
-            x = rule.inputs(x, streams.fold(key, i))
-            at = rule.weights(at, streams.fold(key, _WEIGHTS + i), self.layout)
-        self._arm(key)
-        with self._ruled(rules), self._casting(x):
-            outputs = functional_call(self.model, self.layout.views(at), (x,))
-        outputs = outputs.to(w.dtype)
-        value = loss(outputs, y)
+        outputs = self._outputs(rules, w, x, key)
+        value = loss(outputs, self._aimed(rules, y))
         evaluation = Evaluation(value.detach(), outputs.detach(), self._seen(self._normalizations))
         return (value + self._penalty(rules, w)).to(w.dtype), evaluation
 
@@ -136,14 +130,16 @@ class Problem:
         finally:
             self.model.train()
 
-    def statistics(self, w: Tensor, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def statistics(self, w: Tensor, inputs: Tensor) -> dict[str, Tensor]:
         """What the normalizations see in a training evaluation on this batch."""
 
-        def call(w: Tensor, x: Tensor, y: Tensor, varying: dict[Any, Tensor]) -> dict[str, Tensor]:
-            return self.total(w, x, y, Key(0, 0), varying)[1].statistics
+        def call(w: Tensor, x: Tensor, varying: dict[Any, Tensor]) -> dict[str, Tensor]:
+            _, *rules = self._with(varying)
+            self._outputs(rules, w, x, Key(0, 0))
+            return self._seen(self._normalizations)
 
         with torch.no_grad():
-            return self.mapped(call)(w, inputs, targets, self.varying)
+            return self.mapped(call)(w, inputs, self.varying)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The mean loss, without penalties, of outputs that `predict` returned; shape () or (E,)."""
@@ -175,6 +171,23 @@ class Problem:
     def _any(self, method: str) -> bool:
         """Whether a regularization has something to do at this place."""
         return any(overrides(rule, method, Regularization) for rule in self.regularization)
+
+    def _outputs(self, rules: Sequence[Regularization], w: Tensor, x: Tensor, key: Key) -> Tensor:
+        """The network's outputs in training, of one lane."""
+        at = w
+        for i, rule in enumerate(rules):
+            x = rule.inputs(x, streams.fold(key, i))
+            at = rule.weights(at, streams.fold(key, _WEIGHTS + i), self.layout)
+        self._arm(key)
+        with self._ruled(rules), self._casting(x):
+            outputs: Tensor = functional_call(self.model, self.layout.views(at), (x,))
+        return outputs.to(w.dtype)
+
+    def _aimed(self, rules: Sequence[Regularization], y: Tensor) -> Tensor:
+        """The targets as the loss gets them in training."""
+        for rule in rules if self._transforms_targets else ():
+            y = rule.targets(y)
+        return y
 
     def _inferred(self, rules: Sequence[Regularization], x: Tensor) -> Tensor:
         """The inputs as the network gets them in inference."""
@@ -387,7 +400,7 @@ class Objective:
         with problem._casting(x):
             outputs = network.forward(x)
         outputs = outputs.to(network.w.dtype)
-        loss = problem.loss(outputs, self.targets)
+        loss = problem.loss(outputs, problem._aimed(problem.regularization, self.targets))
         statistics = problem._seen(network.normalizations) if network.normalizations else {}
         return loss, Evaluation(loss.detach(), outputs.detach(), statistics)
 

@@ -318,7 +318,17 @@ class Averaging(Protocol):
 
 
 class Regularization:
-    """Anything that works against over-fitting, at whichever of these places it works; each default does nothing."""
+    """Anything that works against over-fitting, at whichever of these places it works; each default does nothing.
+
+    kinds names the kinds of targets that it can work on.
+    """
+
+    kinds: ClassVar[tuple[Kind, ...]] = ("classes", "numbers")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether `targets` mixes those of classes, and must get probabilities, as an augmentation that mixes does."""
+        return False
 
     @property
     def needs_rate(self) -> bool:
@@ -332,6 +342,10 @@ class Regularization:
     def inference(self, inputs: Tensor) -> Tensor:
         """What inference does to the inputs in place of `inputs`; nothing random."""
         return inputs
+
+    def targets(self, targets: Tensor) -> Tensor:
+        """Changes the targets of a training evaluation: (B,), (B, outputs) of numbers, or of probabilities."""
+        return targets
 
     def weights(self, w: Tensor, key: Key, layout: Layout) -> Tensor:
         """Changes the weights, (P,), at which a training evaluation is made."""

@@ -69,7 +69,7 @@ class Training:
         orders = [streams.fold(key, "order") for key in self._keys]
         self.batches = Batches(self.examples, size, orders, drop_last=first.drop_last)
         self.per_epoch = self.batches.per_epoch
-        self._mixes = any(augment.mixes for augment in first.augmentation.values())
+        self._mixes = any(a.mixes for a in first.augmentation.values()) or any(rule.mixes for rule in rules)
         self.steps = self.settings.length(self.per_epoch)
         self.step = 0
 

@@ -69,6 +69,16 @@ class Fading(Site):
         return x if self.training else x * self.rule.factor
 
 
+@dataclass(frozen=True)
+class Doubt(Regularization):
+    """Moves a share of each target to the next one."""
+
+    share: float
+
+    def targets(self, targets):
+        return torch.lerp(targets, targets.roll(1, -1), self.share)
+
+
 class Same(Regularization):
     """Changes nothing, and thereby sends an evaluation down the functional path."""
 
@@ -566,6 +576,31 @@ def test_inference_drops_nothing_and_uses_the_stored_statistics():
         torch.testing.assert_close(problem.predict(at, x), out)
     halves = torch.cat([problem.predict(w, x[:3]), problem.predict(w, x[3:])])
     torch.testing.assert_close(halves, out)
+
+
+def test_a_rule_that_changes_targets_is_training_on_the_changed_targets():
+    shares = [0.0, 0.25, 0.5]
+    varying = {(1, "share"): torch.tensor(shares).double()}
+    lanes = Problem(build(), CrossEntropy(), (Doubt(1.0),), lanes=3, varying=varying)
+    x, y = data(lanes=3)
+    y = F.one_hot(y, CLASSES).double()
+    w = start(lanes, lanes=3)
+    key = streams.Key(*(torch.tensor(half) for half in zip(*KEYS, strict=True)))
+    together = lanes.objective(x, y, key).gradient(w)
+    for i, share in enumerate(shares):
+        problem, at = bound(rules=(Doubt(share),))
+        plain, home = bound()
+        at.copy_(w[i])
+        home.copy_(w[i])
+        objective = problem.objective(x[i], y[i], KEYS[i])
+        expected = plain.objective(x[i], (1 - share) * y[i] + share * y[i].roll(1, 1), KEYS[i])
+        torch.testing.assert_close(objective.gradient(at), expected.gradient(home))
+        torch.testing.assert_close(objective.value(at), expected.value(home))
+        torch.testing.assert_close(objective.hvp(at, at), expected.hvp(home, home))
+        torch.testing.assert_close((together[0][i], together[1][i]), expected.gradient(home))
+        torch.testing.assert_close(
+            problem.losses(problem.predict(at, x[i]), y[i]), by_hand(plain.model, home, x[i], y[i].argmax(1))
+        )
 
 
 def test_a_rule_may_change_what_inference_does_and_leaves_training_as_it_is():

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from helpers import BLOBS, DEVICE, blobs, built, curves, resumed, stopped, trained, weights
 
 from dlopt import durable, streams
+from dlopt.objective import Problem
 from dlopt.parts import Augmentation
 from dlopt.run import Run
 
@@ -236,6 +237,29 @@ def test_training_on_mixed_targets_equals_a_loop_written_by_hand(kind, tmp_path)
     torch.testing.assert_close(weights(run), by_hand, rtol=1e-12, atol=1e-14)
 
 
+def test_a_regularization_that_mixes_targets_gets_probabilities_in_training_alone(tmp_path):
+    """The loss of training is that of the changed targets, the losses of validation and test are of the classes."""
+    own = ("regularization=custom", "regularization.custom._target_=mine.Doubt", "precision=float64", "epochs=1")
+    one_step = blobs(*own, "batch_size=full", "averaging=custom", "averaging._target_=mine.Mean", "normalization=batch")
+    (summary,), (run,) = trained(tmp_path, one_step)
+    problem = Problem(one_step.model.double(), one_step.loss)
+    x, y = one_step.train.gathered()
+    first = problem.objective(x.double(), y, streams.key(0))
+    first.gradient(one_step.w)
+    soft = 0.9 * torch.eye(3, dtype=torch.float64)[y] + 0.1 / 3
+    expected = -(soft * first.first.outputs.log_softmax(1)).sum(1).mean()
+    assert run.rows()[0]["train/loss"] == pytest.approx(expected.item(), rel=1e-12)
+    right = (first.first.outputs.argmax(1) == y).double().mean()
+    assert run.rows()[0]["train/accuracy"] == pytest.approx(right.item())
+    one_step.model.load_state_dict(run.load("last")["model"])
+    one_step.model.eval()
+    for split, name in ((one_step.validation, "val/loss"), (one_step.test, "test/loss")):
+        inputs, targets = split.gathered()
+        plain = F.cross_entropy(one_step.model(inputs.double()), targets)
+        assert summary[name] == pytest.approx(plain.item(), rel=1e-10)
+    assert math.isfinite(summary["average/val/loss"])
+
+
 def test_every_augmentation_of_a_run_gets_what_can_be_mixed(tmp_path):
     """Those before the one that mixes too, and all batches, a batch of the whole split too."""
     kinds = []
@@ -453,7 +477,6 @@ def test_what_instruments_ask_is_not_counted(tmp_path):
 def test_statistics_for_averaged_weights_are_those_of_the_training_split(tmp_path):
     from dlopt.batches import Examples, Place
     from dlopt.evaluate import recomputed_statistics
-    from dlopt.objective import Problem
 
     experiment = blobs("normalization=batch", "precision=float64")
     problem = Problem(experiment.model.double(), experiment.loss)

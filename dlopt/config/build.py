@@ -77,7 +77,7 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
     model: nn.Module | None = None
     statistics: dict[str, dict[str, Tensor]] = {}
     if dataset is not None:
-        _check_against(dataset, loss, several["augmentation"], problems)
+        _check_against(dataset, loss, several, problems)
         if found is not None and data is not None:
             if elsewhere:
                 train, validation = dataset.train, dataset.test
@@ -93,7 +93,7 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
         epoch = per_epoch(len(train), found.batch(len(train)), drop_last=data.drop_last)
         _check_schedule(made.parts, found.length(epoch), epoch, problems)
         if model is not None and loss is not None and problems.clear_of("loss"):
-            metrics = probe(model, train, loss, several["augmentation"], dataset.outputs, found.dtype, problems)
+            metrics = probe(model, train, loss, _changing(several), dataset.outputs, found.dtype, problems)
             check_metrics(metrics, validation is not None, found, several["regularization"], problems)
     _check_rate(made.parts.get("optimizer"), several["regularization"], problems)
     problems.raise_any()
@@ -159,16 +159,27 @@ def _check_length(found: Settings | None, given: Sequence[str], problems: Proble
 
 
 def _check_against(
-    dataset: parts.Dataset, loss: Any, augmentation: Mapping[str, parts.Augmentation], problems: Problems
+    dataset: parts.Dataset, loss: Any, several: Mapping[str, Mapping[str, Any]], problems: Problems
 ) -> None:
-    """Loss and augmentations against the kind and shape of the data."""
+    """Loss, regularizations and augmentations against the kind and shape of the data."""
     kind = getattr(loss, "targets", dataset.kind)
     if kind != dataset.kind:
         right = {"classes": "loss=cross_entropy", "numbers": "loss=mse"}[dataset.kind]
         problems.add(
             "loss", f"{type(loss).__name__} is for {kind}; the targets of this data are {dataset.kind}: use {right}"
         )
-    check_dims(augmentation, dataset, problems)
+    for name, part in several["regularization"].items():
+        if dataset.kind not in part.kinds:
+            problems.add(
+                f"regularization.{name}",
+                f"is for {' or '.join(part.kinds)}; the targets of this data are {dataset.kind}: leave it out",
+            )
+    check_dims(several["augmentation"], dataset, problems)
+
+
+def _changing(several: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What may change a mini-batch, by its path, in the order of a step."""
+    return {f"{g}.{name}": part for g in ("augmentation", "regularization") for name, part in several[g].items()}
 
 
 def _check_schedule(made: Mapping[str, Any], steps: int, per_epoch: int, problems: Problems) -> None:

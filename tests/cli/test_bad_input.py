@@ -136,6 +136,19 @@ CASES = {
         ["data=digits", "arch=mlp", "augmentation=cowmix", "loss=custom", "loss._target_=mine.Careless"],
         ["1 problem", "loss ", "augmentation.cowmix mixes", "Careless does not take", "not the same of them as of classes"],
     ),
+    "a regularization that mixes targets for a loss that fails on them": (
+        [*MINE, "regularization=custom", "regularization.custom._target_=mine.Doubt", "loss=custom", "loss._target_=mine.Hinge"],
+        ["1 problem", "loss ", "regularization.custom mixes", "Hinge does not take", "loss=cross_entropy"],
+    ),
+    "a regularization of classes on numbers": (
+        [*LINE, "loss=mse", "regularization=custom", "regularization.custom._target_=mine.Doubt"],
+        ["1 problem", "regularization.custom ", "is for classes; the targets of this data are numbers"],
+    ),
+    "noise on inputs of whole numbers": (
+        [*MINE, "data._target_=mine.Whole", "arch=custom", "arch._target_=mine.Tokens", "regularization=custom",
+         "regularization.custom._target_=mine.Blurred"],
+        ["1 problem", "regularization.custom ", "(2, 4) int64", "it makes (2, 4) float32"],
+    ),
     "convolutions on features": ([*MINE, "arch=cnn"], ["arch", "shape (4,)", "arch=mlp"]),
     "mse on classes": (["loss=mse"], ["loss", "loss=cross_entropy"]),
     "cross entropy on numbers": ([*LINE], ["loss", "loss=mse"]),
