@@ -70,6 +70,7 @@ class Problem:
         self._transforms_targets = self._any("targets")
         self._infers_otherwise = self._any("inference")
         self._penalizes = self._any("penalty")
+        self._changes_gradients = self._any("gradient")
         self._networks: list[_Bound] = []
         self._sites = _sites(model, self.regularization)
         self._normalizations = {n: m for n, m in model.named_modules() if isinstance(m, Running)}
@@ -90,9 +91,9 @@ class Problem:
             self.home = w
         return w
 
-    def objective(self, inputs: Tensor, targets: Tensor, key: Key) -> Objective:
+    def objective(self, inputs: Tensor, targets: Tensor, key: Key, step: int = 0) -> Objective:
         """The oracle of one step: inputs (B, ...) and the step's key, or (E, B, ...) and a batch of keys."""
-        return Objective(self, inputs, targets, key)
+        return Objective(self, inputs, targets, key, step)
 
     def absorb(self, statistics: Mapping[str, Tensor]) -> None:
         """One moving average of the running buffers: buffer <- (1 - momentum) buffer + momentum seen."""
@@ -242,8 +243,8 @@ class Problem:
         return self._networks[1]
 
 
-_WEIGHTS, _SITES = 1 << 8, 1 << 16
-"""Where the addresses of random draws begin below an evaluation's key: inputs, weights, then sites."""
+_WEIGHTS, _GRADIENTS, _SITES = 1 << 8, 1 << 9, 1 << 16
+"""Where the addresses of random draws begin below an evaluation's key: inputs, weights, gradients, then sites."""
 
 
 def _sites(model: nn.Module, regularization: Sequence[Regularization]) -> dict[Site, int | None]:
@@ -293,15 +294,17 @@ class _Bound:
 class Objective:
     """The oracle of one step. Evaluations at any w are allowed, in any order and number; all see one function."""
 
-    def __init__(self, problem: Problem, inputs: Tensor, targets: Tensor, key: Key) -> None:
+    def __init__(self, problem: Problem, inputs: Tensor, targets: Tensor, key: Key, step: int) -> None:
         self.problem = problem
         self.layout = problem.layout
         self.bounds: Mapping[str, tuple[float, float]] = problem.bounds
         self.inputs = inputs
         self.targets = targets
         self.key = key
+        self.step = step
         self.first: Evaluation | None = None
         self._asked = False
+        self._changed: tuple[Tensor, Tensor] | None = None
 
     def stream(self, name: str) -> Key:
         """The key of a rule's own random numbers at this step, for dlopt.streams.uniform and the like."""
@@ -317,7 +320,7 @@ class Objective:
             return self._note(*problem.mapped(problem.total)(w, self.inputs, self.targets, self.key, problem.varying))
 
     def gradient(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """f(w), shape (...), and its gradient g, (..., P).
+        """f(w), shape (...), and its gradient g, (..., P), as regularizations change it.
 
         No later call of this step overwrites g, nor the first one of the next step: a rule may keep it in its state.
         """
@@ -325,7 +328,7 @@ class Objective:
         if problem.lanes is not None or problem._transforms_weights:
             mapped = problem.mapped(grad_and_value(problem.total, has_aux=True))
             g, (value, evaluation) = mapped(w, self.inputs, self.targets, self.key, problem.varying)
-            return self._note(value, evaluation), g
+            return self._note(value, evaluation), self._handed(g)
 
         network = problem._at(w)
         loss, evaluation = self._bound(network)
@@ -347,7 +350,11 @@ class Objective:
             if isinstance(penalty, Tensor):
                 g.add_(torch.autograd.grad(penalty, leaf)[0])
                 loss = loss + penalty.detach()
-        return self._note(loss, evaluation), g
+        return self._note(loss, evaluation), self._handed(g)
+
+    def unchanged(self, g: Tensor) -> Tensor:
+        """The gradient of f itself, where the first gradient of this step that `gradient` returned is asked about."""
+        return self._changed[1] if self._changed is not None and self._changed[0] is g else g
 
     def hvp(self, w: Tensor, v: Tensor) -> Tensor:
         """The Hessian-vector product H(w) v, (..., P), by reverse mode over reverse mode."""
@@ -403,6 +410,23 @@ class Objective:
         loss = problem.loss(outputs, problem._aimed(problem.regularization, self.targets))
         statistics = problem._seen(network.normalizations) if network.normalizations else {}
         return loss, Evaluation(loss.detach(), outputs.detach(), statistics)
+
+    def _handed(self, g: Tensor) -> Tensor:
+        """A gradient of f as a rule gets it."""
+        problem = self.problem
+        if not problem._changes_gradients:
+            return g
+
+        def call(g: Tensor, key: Key, varying: dict[Any, Tensor]) -> Tensor:
+            _, *rules = problem._with(varying)
+            for i, rule in enumerate(rules):
+                g = rule.gradient(g, streams.fold(key, _GRADIENTS + i), self.step, self.layout)
+            return g
+
+        changed: Tensor = problem.mapped(call)(g, self.key, problem.varying)
+        if self._changed is None:
+            self._changed = (changed, g)
+        return changed
 
     def _product(
         self, w: Tensor, x: Tensor, y: Tensor, key: Key, varying: dict[Any, Tensor], v: Tensor

@@ -256,11 +256,15 @@ class Optimizer:
     (E, 1) column when E runs share the arithmetic (w is then (E, P)): use it in tensor arithmetic, never in an `if`.
     A rule that cannot comply says lanes = False.
 
+    One that compares gradients with values or with Hessian products, as a line search does, says
+    needs_true_gradient = True: then nothing may clip a gradient or add noise to it.
+
     A step owns the w and the state it is given and may overwrite both in place: at 1.9 million weights a second
     copy of w costs 3% of a whole step on a CPU. Whoever needs the former iterate keeps a copy.
     """
 
     lanes: ClassVar[bool] = True
+    needs_true_gradient: ClassVar[bool] = False
 
     def init(self, w: Tensor, layout: Layout) -> Any:
         """The state before the first step: a NamedTuple of tensors, or () for none.
@@ -359,6 +363,13 @@ class Regularization:
         """A differentiable term of the objective, shape (), for w (P,)."""
         return None
 
+    def gradient(self, g: Tensor, key: Key, step: int, layout: Layout) -> Tensor:
+        """Changes the gradient, (P,), that a rule gets at the step numbered 0, 1, ...; penalties are in it. g is kept.
+
+        Values and Hessian products are left as they are: a rule that compares them with gradients refuses it.
+        """
+        return g
+
     def after(self, w: Tensor, before: Tensor, lr: float | Tensor, layout: Layout) -> Tensor:
         """Changes the iterate after the rule's step from `before`; both (..., P). w may be overwritten, before not."""
         return w
@@ -376,7 +387,10 @@ Reading = Tensor | Histogram
 
 @dataclass(frozen=True)
 class Moment:
-    """One step of training, for instruments: its number, both iterates, loss and gradient at the first of them."""
+    """One step of training, for instruments: its number, both iterates, loss and gradient at the first of them.
+
+    The gradient is that of the objective itself, before it is clipped or noise is added to it.
+    """
 
     step: int
     before: Tensor
@@ -414,6 +428,8 @@ class Wrapper:
     """
 
     passed: ClassVar[tuple[str, ...]]
+
+    name: str
 
     @classmethod
     def names(cls) -> list[str]:

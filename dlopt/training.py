@@ -87,7 +87,7 @@ class Training:
 
     def objective(self, inputs: Tensor, targets: Tensor) -> Objective:
         """This step's objective."""
-        return self.problem.objective(inputs, targets, self.key("objective"))
+        return self.problem.objective(inputs, targets, self.key("objective"), self.step)
 
     def optimizer(self) -> Optimizer:
         """The rule with this step's rate."""

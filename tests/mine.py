@@ -465,6 +465,14 @@ class Blurred(Regularization):
 
 
 @dataclass(frozen=True)
+class Halved(Regularization):
+    """The rule sees half of each gradient."""
+
+    def gradient(self, g: Tensor, key: Key, step: int, layout: Layout) -> Tensor:
+        return 0.5 * g
+
+
+@dataclass(frozen=True)
 class Careless:
     """Takes probabilities without complaint, and for something else: their sum over the classes is always one."""
 

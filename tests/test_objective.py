@@ -16,7 +16,7 @@ from dlopt.arch.mlp import MLP
 from dlopt.loss.cross_entropy import CrossEntropy
 from dlopt.normalization.batch import Batch, BatchNorm
 from dlopt.normalization.none import NoNormalization
-from dlopt.objective import _WEIGHTS, Problem
+from dlopt.objective import _GRADIENTS, _WEIGHTS, Problem
 from dlopt.parts import Regularization, Site
 from dlopt.regularization.dropout import Dropout
 from dlopt.regularization.l2 import L2
@@ -77,6 +77,16 @@ class Doubt(Regularization):
 
     def targets(self, targets):
         return torch.lerp(targets, targets.roll(1, -1), self.share)
+
+
+@dataclass(frozen=True)
+class Steered(Regularization):
+    """Stretches each gradient, and pushes it by as many random numbers as steps are done."""
+
+    stretch: float
+
+    def gradient(self, g, key, step, layout):
+        return self.stretch * g + step * streams.uniform(key, tuple(g.shape)).to(g.dtype)
 
 
 class Same(Regularization):
@@ -498,6 +508,63 @@ def test_rules_with_noise_go_through_lanes(rules):
         solo = Problem(build(rules=rules), CrossEntropy(), rules)
         at = solo.bind(w[i].clone())
         torch.testing.assert_close((loss[i], g[i]), solo.objective(x[i], y[i], KEYS[i]).gradient(at))
+
+
+PUSHED = (L2(STRENGTH), Steered(3.0))
+
+
+def push(key, size):
+    """What Steered adds, behind one other rule, to a gradient of the first step."""
+    return streams.uniform(streams.fold(key, _GRADIENTS + 1), (size,)).double()
+
+
+@pytest.mark.parametrize("same", [(), (Same(),)])
+def test_a_rule_that_changes_gradients_changes_nothing_else(same):
+    """Penalties are in what it is given; all evaluations of a step see one change, and later steps others."""
+    problem, w = bound(rules=(*PUSHED, *same))
+    plain, at = bound(rules=PUSHED[:1])
+    x, y = data()
+    for step, key in enumerate(KEYS):
+        objective, expected = problem.objective(x, y, key, step), plain.objective(x, y, key)
+        for trial, here in ((w, at), (w + 1, at + 1), (w, at)):
+            loss, g = expected.gradient(here)
+            found = objective.gradient(trial)
+            torch.testing.assert_close(found, (loss, 3 * g + step * push(key, len(w))))
+        torch.testing.assert_close(objective.value(w), expected.value(at))
+        torch.testing.assert_close(objective.hvp(w, w), expected.hvp(at, at))
+        torch.testing.assert_close(objective.hessian(w), expected.hessian(at))
+
+
+def test_changed_gradients_in_lanes_are_those_of_runs_alone():
+    stretches = [0.0, 1.0, 5.0]
+    varying = {(2, "stretch"): torch.tensor(stretches).double()}
+    lanes = Problem(build(), CrossEntropy(), PUSHED, lanes=3, varying=varying)
+    x, y = data(lanes=3)
+    w = start(lanes, lanes=3)
+    key = streams.Key(*(torch.tensor(half) for half in zip(*KEYS, strict=True)))
+    objective = lanes.objective(x, y, key, 2)
+    _, g = objective.gradient(w)
+    for i, stretch in enumerate(stretches):
+        solo, at = bound(rules=(PUSHED[0], Steered(stretch)))
+        at.copy_(w[i])
+        one = solo.objective(x[i], y[i], KEYS[i], 2)
+        alone = one.gradient(at)[1]
+        torch.testing.assert_close(g[i], alone)
+        torch.testing.assert_close(objective.unchanged(g)[i], one.unchanged(alone))
+
+
+@pytest.mark.parametrize("same", [(), (Same(),)])
+def test_the_gradient_before_it_was_changed_is_known_of_the_first_of_a_step(same):
+    problem, w = bound(rules=(*PUSHED, *same))
+    plain, at = bound(rules=PUSHED[:1])
+    for step, key in enumerate(KEYS):
+        objective = problem.objective(*data(), key, step)
+        first, later = objective.gradient(w)[1], objective.gradient(w + 1)[1]
+        torch.testing.assert_close(objective.unchanged(first), plain.objective(*data(), key).gradient(at)[1])
+        assert objective.unchanged(later) is later
+    own = plain.objective(*data(), KEYS[0])
+    g = own.gradient(at)[1]
+    assert own.unchanged(g) is g
 
 
 @settings

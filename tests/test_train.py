@@ -13,7 +13,7 @@ from helpers import BLOBS, DEVICE, blobs, built, curves, resumed, stopped, train
 
 from dlopt import durable, streams
 from dlopt.objective import Problem
-from dlopt.parts import Augmentation
+from dlopt.parts import Augmentation, Regularization
 from dlopt.run import Run
 
 LANES = (
@@ -258,6 +258,34 @@ def test_a_regularization_that_mixes_targets_gets_probabilities_in_training_alon
         plain = F.cross_entropy(one_step.model(inputs.double()), targets)
         assert summary[name] == pytest.approx(plain.item(), rel=1e-10)
     assert math.isfinite(summary["average/val/loss"])
+
+
+def test_a_regularization_of_gradients_is_between_the_objective_and_the_rule(tmp_path):
+    """Half of each gradient is half the rate; instruments see the whole of it."""
+    watched = ("optimizer=momentum", "precision=float64", "diagnostic=gradients", "diagnostic.gradients.every=1")
+    half = blobs(*watched, "regularization=custom", "regularization.custom._target_=mine.Halved", "optimizer.lr=0.1")
+    _, (run,) = trained(tmp_path / "half", half)
+    _, (slow,) = trained(tmp_path / "slow", blobs(*watched, "optimizer.lr=0.05"))
+    torch.testing.assert_close(weights(run), weights(slow), rtol=1e-13, atol=1e-15)
+    for mine, other in zip(run.rows(), slow.rows(), strict=True):
+        assert mine["gradient/norm"] == pytest.approx(other["gradient/norm"], rel=1e-12)
+
+
+def test_a_regularization_of_gradients_is_told_the_step(tmp_path):
+    told = []
+
+    class Witness(Regularization):
+        def gradient(self, g, key, step, layout):
+            told.append(step)
+            return g
+
+    for experiments in ([blobs()], [blobs(), blobs("seed=1")]):
+        told.clear()
+        trained(
+            tmp_path / str(len(experiments)),
+            *(dataclasses.replace(e, regularization={"w": Witness()}) for e in experiments),
+        )
+        assert told == list(range(9))
 
 
 def test_every_augmentation_of_a_run_gets_what_can_be_mixed(tmp_path):

@@ -95,7 +95,7 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
         if model is not None and loss is not None and problems.clear_of("loss"):
             metrics = probe(model, train, loss, _changing(several), dataset.outputs, found.dtype, problems)
             check_metrics(metrics, validation is not None, found, several["regularization"], problems)
-    _check_rate(made.parts.get("optimizer"), several["regularization"], problems)
+    _check_regularization(made.parts.get("optimizer"), several["regularization"], problems)
     problems.raise_any()
 
     assert found and train and data and dataset and loss and model  # else there was a problem
@@ -200,17 +200,29 @@ def _check_schedule(made: Mapping[str, Any], steps: int, per_epoch: int, problem
         problems.add("schedule", f"{type(optimizer).__name__} has no rate lr to change; use schedule=constant")
 
 
-def _check_rate(optimizer: Any, regularization: Mapping[str, parts.Regularization], problems: Problems) -> None:
-    """What shrinks weights by the rate lr against a rule that has none."""
-    if optimizer is None or hasattr(optimizer, "lr"):
+def _check_regularization(
+    optimizer: parts.Optimizer | None, regularization: Mapping[str, parts.Regularization], problems: Problems
+) -> None:
+    """What shrinks weights by the rate lr against a rule without one, changed gradients against one that needs true."""
+    if optimizer is None:
         return
+    rule = _called(optimizer)
     for name, part in regularization.items():
-        if part.needs_rate:
+        if part.needs_rate and not hasattr(optimizer, "lr"):
             problems.add(
                 f"regularization.{name}",
-                f"shrinks weights by a share of the rate lr, and {type(optimizer).__name__} has none; use a penalty, "
-                "such as l2",
+                f"shrinks weights by a share of the rate lr, and {rule} has none; use a penalty, such as l2",
             )
+        if optimizer.needs_true_gradient and parts.overrides(part, "gradient", parts.Regularization):
+            problems.add(
+                f"regularization.{name}",
+                f"changes gradients, and {rule} needs them as they are: leave one of the two out",
+            )
+
+
+def _called(optimizer: parts.Optimizer) -> str:
+    """A rule's own name, or that of the class which it wraps."""
+    return optimizer.name if isinstance(optimizer, parts.Wrapper) else type(optimizer).__name__
 
 
 def _check_rule(optimizer: parts.Optimizer, w: Tensor, layout: Layout, device: str, problems: Problems) -> None:

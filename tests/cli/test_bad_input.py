@@ -168,6 +168,10 @@ CASES = {
         ["optimizer=custom", "optimizer._target_=mine.Unit", "regularization=l1", "regularization.l1.proximal=true"],
         ["regularization.l1", "Unit", "l2"],
     ),
+    "changed gradients for a rule that needs them true": (
+        ["optimizer=torch_optim", "optimizer.name=LBFGS", "regularization=custom", "regularization.custom._target_=mine.Halved"],
+        ["1 problem", "regularization.custom", "changes gradients", "LBFGS needs them as they are"],
+    ),
     "objective that no run writes": (["objective=val/acc"], ["objective", "did you mean val/accuracy"]),
     # data
     "batch larger than the split": (["batch_size=3201"], ["batch_size", "3200", "full"]),
