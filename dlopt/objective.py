@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value, vmap
 
 from dlopt import hidden, streams
+from dlopt.clip import Clip
 from dlopt.parts import Loss, Regularization, Running, Site, overrides
 from dlopt.streams import Key
 from dlopt.weights import Layout
@@ -41,7 +42,8 @@ class Problem:
 
     varying holds the hyperparameters in which lanes differ: (part, field) -> tensor (E,), where part 0 is the loss and
     part i the i-th regularization. running are the buffers of normalizations, with w's leading shape.
-    precision, if given, is autocast's; compiled lets torch.compile make programs of the network, for a single run.
+    clip, if given, is what is done to gradients. precision, if given, is autocast's; compiled lets torch.compile make
+    programs of the network, for a single run.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Problem:
         *,
         lanes: int | None = None,
         varying: Mapping[tuple[int, str], Tensor] | None = None,
+        clip: Clip | None = None,
         precision: torch.dtype | None = None,
         compiled: bool = False,
     ) -> None:
@@ -61,6 +64,7 @@ class Problem:
         self.regularization = tuple(regularization)
         self.lanes = lanes
         self.varying = dict(varying or {})
+        self.clip = clip
         self.autocast = precision
         self.compiled = compiled
         self.evaluations = 0
@@ -320,7 +324,7 @@ class Objective:
             return self._note(*problem.mapped(problem.total)(w, self.inputs, self.targets, self.key, problem.varying))
 
     def gradient(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """f(w), shape (...), and its gradient g, (..., P), as regularizations change it.
+        """f(w), shape (...), and its gradient g, (..., P), clipped, and then as regularizations change it.
 
         No later call of this step overwrites g, nor the first one of the next step: a rule may keep it in its state.
         """
@@ -414,7 +418,7 @@ class Objective:
     def _handed(self, g: Tensor) -> Tensor:
         """A gradient of f as a rule gets it."""
         problem = self.problem
-        if not problem._changes_gradients:
+        if problem.clip is None and not problem._changes_gradients:
             return g
 
         def call(g: Tensor, key: Key, varying: dict[Any, Tensor]) -> Tensor:
@@ -423,7 +427,9 @@ class Objective:
                 g = rule.gradient(g, streams.fold(key, _GRADIENTS + i), self.step, self.layout)
             return g
 
-        changed: Tensor = problem.mapped(call)(g, self.key, problem.varying)
+        changed = g if problem.clip is None else problem.clip(g)
+        if problem._changes_gradients:
+            changed = problem.mapped(call)(changed, self.key, problem.varying)
         if self._changed is None:
             self._changed = (changed, g)
         return changed

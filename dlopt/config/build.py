@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dlopt import parts, streams
 from dlopt.batches import per_epoch
+from dlopt.clip import Clip
 from dlopt.config import paths, targets
 from dlopt.config.adopt import adopt
 from dlopt.config.data import Fitted, check_batch, check_dataset, check_dims, cut, preprocessed
@@ -95,7 +96,7 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
         if model is not None and loss is not None and problems.clear_of("loss"):
             metrics = probe(model, train, loss, _changing(several), dataset.outputs, found.dtype, problems)
             check_metrics(metrics, validation is not None, found, several["regularization"], problems)
-    _check_regularization(made.parts.get("optimizer"), several["regularization"], problems)
+    _check_beside(made.parts.get("optimizer"), several["regularization"], found, problems)
     problems.raise_any()
 
     assert found and train and data and dataset and loss and model  # else there was a problem
@@ -200,24 +201,27 @@ def _check_schedule(made: Mapping[str, Any], steps: int, per_epoch: int, problem
         problems.add("schedule", f"{type(optimizer).__name__} has no rate lr to change; use schedule=constant")
 
 
-def _check_regularization(
-    optimizer: parts.Optimizer | None, regularization: Mapping[str, parts.Regularization], problems: Problems
+def _check_beside(
+    optimizer: parts.Optimizer | None,
+    regularization: Mapping[str, parts.Regularization],
+    settings: Settings | None,
+    problems: Problems,
 ) -> None:
-    """What shrinks weights by the rate lr against a rule without one, changed gradients against one that needs true."""
+    """What works beside a rule: by the rate that it may not have, or on the gradients that it may need as they are."""
     if optimizer is None:
         return
     rule = _called(optimizer)
+    changing = [f"clip.{f.name}" for f in dataclasses.fields(Clip) if settings and getattr(settings.clip, f.name)]
     for name, part in regularization.items():
         if part.needs_rate and not hasattr(optimizer, "lr"):
             problems.add(
                 f"regularization.{name}",
                 f"shrinks weights by a share of the rate lr, and {rule} has none; use a penalty, such as l2",
             )
-        if optimizer.needs_true_gradient and parts.overrides(part, "gradient", parts.Regularization):
-            problems.add(
-                f"regularization.{name}",
-                f"changes gradients, and {rule} needs them as they are: leave one of the two out",
-            )
+        if parts.overrides(part, "gradient", parts.Regularization):
+            changing.append(f"regularization.{name}")
+    for at in changing if optimizer.needs_true_gradient else ():
+        problems.add(at, f"changes gradients, and {rule} needs them as they are: leave one of the two out")
 
 
 def _called(optimizer: parts.Optimizer) -> str:

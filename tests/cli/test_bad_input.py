@@ -172,6 +172,12 @@ CASES = {
         ["optimizer=torch_optim", "optimizer.name=LBFGS", "regularization=custom", "regularization.custom._target_=mine.Halved"],
         ["1 problem", "regularization.custom", "changes gradients", "LBFGS needs them as they are"],
     ),
+    "clipped gradients for a rule that needs them true": (
+        ["optimizer=torch_optim", "optimizer.name=LBFGS", "clip.norm=1", "clip.value=1"],
+        ["2 problems", "clip.norm", "changes gradients", "LBFGS needs them as they are", "clip.value"],
+    ),
+    "clipping to nothing": (["clip.norm=0", "clip.valeu=1"], ["2 problems", "clip.valeu", "did you mean value", "clip.norm", "must be a number > 0 or null"]),
+    "clip without its keys": (["clip=1"], ["1 problem", "clip", "clip.norm, clip.value"]),
     "objective that no run writes": (["objective=val/acc"], ["objective", "did you mean val/accuracy"]),
     # data
     "batch larger than the split": (["batch_size=3201"], ["batch_size", "3200", "full"]),
