@@ -57,8 +57,8 @@ def recomputed_statistics(problem: Problem, w: Tensor, examples: Examples) -> di
         return {}
     total: dict[str, Tensor] = {}
     count = 0
-    for x, y in examples.chunks(CHUNK):
-        seen = problem.statistics(w, x, y)
+    for x, _ in examples.chunks(CHUNK):
+        seen = problem.statistics(w, x)
         for name, value in seen.items():
             total[name] = total.get(name, 0.0) + value * x.shape[0 if problem.lanes is None else 1]
         count += x.shape[0 if problem.lanes is None else 1]

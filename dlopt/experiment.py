@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dlopt import streams
+from dlopt.clip import Clip
 from dlopt.parts import (
     Augmentation,
     Averaging,
@@ -84,6 +85,7 @@ class Settings:
     resume: str | None
     validation: Validation
     checkpoint: Checkpoints
+    clip: Clip
 
     def batch(self, examples: int) -> int:
         """Examples of a mini-batch of a split with so many."""

@@ -107,7 +107,8 @@ class Journal:
         if not self.diagnostics:
             return
         asked = t.problem.evaluations  # what instruments ask is not the rule's
-        seen = Moment(t.step, before, t.w, moment.loss, moment.gradient, t.lr, t.layout, objective, moment.info)
+        g = objective.unchanged(moment.gradient)
+        seen = Moment(t.step, before, t.w, moment.loss, g, t.lr, t.layout, objective, moment.info)
         for name, d in self.diagnostics.items():
             if self._due(d.every):
                 found, self.memory[name] = d.measure(seen, self.memory.get(name))

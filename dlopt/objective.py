@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value, vmap
 
 from dlopt import fields, hidden, streams
+from dlopt.clip import Clip
 from dlopt.parts import Loss, Regularization, Running, Site, overrides
 from dlopt.streams import Key
 from dlopt.weights import Layout
@@ -40,7 +41,8 @@ class Problem:
 
     varying holds the hyperparameters in which lanes differ: (part, field) -> tensor (E,), where part 0 is the loss and
     part i the i-th regularization. running are the buffers of normalizations, with w's leading shape.
-    precision, if given, is autocast's; compiled lets torch.compile make programs of the network, for a single run.
+    clip, if given, is what is done to gradients. precision, if given, is autocast's; compiled lets torch.compile make
+    programs of the network, for a single run.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Problem:
         *,
         lanes: int | None = None,
         varying: Mapping[tuple[int, str], Tensor] | None = None,
+        clip: Clip | None = None,
         precision: torch.dtype | None = None,
         compiled: bool = False,
     ) -> None:
@@ -60,13 +63,17 @@ class Problem:
         self.regularization = tuple(regularization)
         self.lanes = lanes
         self.varying = dict(varying or {})
+        self.clip = clip
         self.autocast = precision
         self.compiled = compiled
         self.evaluations = 0
         self.home: Tensor | None = None
-        self._transforms_weights = any(overrides(r, "weights", Regularization) for r in self.regularization)
-        self._transforms_inputs = any(overrides(r, "inputs", Regularization) for r in self.regularization)
-        self._penalizes = any(overrides(r, "penalty", Regularization) for r in self.regularization)
+        self._transforms_weights = self._any("weights")
+        self._transforms_inputs = self._any("inputs")
+        self._transforms_targets = self._any("targets")
+        self._infers_otherwise = self._any("inference")
+        self._penalizes = self._any("penalty")
+        self._changes_gradients = self._any("gradient")
         self._networks: list[_Bound] = []
         self._sites = _sites(model, self.regularization)
         self._normalizations = {n: m for n, m in model.named_modules() if isinstance(m, Running)}
@@ -87,9 +94,9 @@ class Problem:
             self.home = w
         return w
 
-    def objective(self, inputs: Tensor, targets: Tensor, key: Key) -> Objective:
+    def objective(self, inputs: Tensor, targets: Tensor, key: Key, step: int = 0) -> Objective:
         """The oracle of one step: inputs (B, ...) and the step's key, or (E, B, ...) and a batch of keys."""
-        return Objective(self, inputs, targets, key)
+        return Objective(self, inputs, targets, key, step)
 
     def tune(self, values: Mapping[tuple[int, str], Any]) -> None:
         """Give hyperparameters of loss and regularizations, named as in `varying`, other values from here on."""
@@ -111,14 +118,8 @@ class Problem:
     def total(self, w: Tensor, x: Tensor, y: Tensor, key: Key, varying: dict[Any, Tensor]) -> tuple[Tensor, Evaluation]:
         """f(w) for one lane, as a pure function; the differentiable twin of the bound path."""
         loss, *rules = self._with(varying)
-        at = w
-        for i, rule in enumerate(rules):
-            x = rule.inputs(x, streams.fold(key, i))
-            at = rule.weights(at, streams.fold(key, _WEIGHTS + i), self.layout)
-        with self._armed(key, rules), self._casting(x):
-            outputs = functional_call(self.model, self.layout.views(at), (x,))
-        outputs = outputs.to(w.dtype)
-        value = loss(outputs, y)
+        outputs = self._outputs(rules, w, x, key)
+        value = loss(outputs, self._aimed(rules, y))
         evaluation = Evaluation(value.detach(), outputs.detach(), self._seen(self._normalizations))
         return (value + self._penalty(rules, w)).to(w.dtype), evaluation
 
@@ -131,25 +132,30 @@ class Problem:
         try:
             with torch.no_grad(), self._casting(inputs):
                 if w is self.home and running is self.running:
-                    outputs = self._networks[0].forward(inputs)
+                    outputs = self._networks[0].forward(self._inferred(self.regularization, inputs))
                 else:
 
-                    def call(w: Tensor, running: dict[str, Tensor], x: Tensor) -> Tensor:
-                        return functional_call(self.model, self.layout.views(w) | running, (x,))
+                    def call(w: Tensor, running: dict[str, Tensor], x: Tensor, varying: dict[Any, Tensor]) -> Tensor:
+                        _, *rules = self._with(varying)
+                        with self._ruled(rules):
+                            views = self.layout.views(w) | running
+                            return functional_call(self.model, views, (self._inferred(rules, x),))
 
-                    outputs = self.mapped(call)(w, dict(running), inputs)
+                    outputs = self.mapped(call)(w, dict(running), inputs, self.varying)
             return outputs.to(w.dtype)
         finally:
             self.model.train()
 
-    def statistics(self, w: Tensor, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def statistics(self, w: Tensor, inputs: Tensor) -> dict[str, Tensor]:
         """What the normalizations see in a training evaluation on this batch."""
 
-        def call(w: Tensor, x: Tensor, y: Tensor, varying: dict[Any, Tensor]) -> dict[str, Tensor]:
-            return self.total(w, x, y, Key(0, 0), varying)[1].statistics
+        def call(w: Tensor, x: Tensor, varying: dict[Any, Tensor]) -> dict[str, Tensor]:
+            _, *rules = self._with(varying)
+            self._outputs(rules, w, x, Key(0, 0))
+            return self._seen(self._normalizations)
 
         with torch.no_grad():
-            return self.mapped(call)(w, inputs, targets, self.varying)
+            return self.mapped(call)(w, inputs, self.varying)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The mean loss, without penalties, of outputs that `predict` returned; shape () or (E,)."""
@@ -178,11 +184,42 @@ class Problem:
             parts[i] = fields.replaced(parts[i], {field: value})
         return parts
 
-    @contextmanager
-    def _armed(self, key: Key, rules: Sequence[Regularization]) -> Iterator[None]:
-        """Give every site the key of this evaluation and the lane's own rule."""
+    def _any(self, method: str) -> bool:
+        """Whether a regularization has something to do at this place."""
+        return any(overrides(rule, method, Regularization) for rule in self.regularization)
+
+    def _outputs(self, rules: Sequence[Regularization], w: Tensor, x: Tensor, key: Key) -> Tensor:
+        """The network's outputs in training, of one lane."""
+        at = w
+        for i, rule in enumerate(rules):
+            x = rule.inputs(x, streams.fold(key, i))
+            at = rule.weights(at, streams.fold(key, _WEIGHTS + i), self.layout)
+        self._arm(key)
+        with self._ruled(rules), self._casting(x):
+            outputs: Tensor = functional_call(self.model, self.layout.views(at), (x,))
+        return outputs.to(w.dtype)
+
+    def _aimed(self, rules: Sequence[Regularization], y: Tensor) -> Tensor:
+        """The targets as the loss gets them in training."""
+        for rule in rules if self._transforms_targets else ():
+            y = rule.targets(y)
+        return y
+
+    def _inferred(self, rules: Sequence[Regularization], x: Tensor) -> Tensor:
+        """The inputs as the network gets them in inference."""
+        for rule in rules if self._infers_otherwise else ():
+            x = rule.inference(x)
+        return x
+
+    def _arm(self, key: Key) -> None:
+        """Give every site the key of this evaluation."""
         for site, i in self._sites.items():
             site.arm(_address(key, site, i))
+
+    @contextmanager
+    def _ruled(self, rules: Sequence[Regularization]) -> Iterator[None]:
+        """Give every site the lane's own rule."""
+        for site, i in self._sites.items():
             if i is not None:
                 site.rule = rules[i]
         try:
@@ -221,8 +258,8 @@ class Problem:
         return self._networks[1]
 
 
-_WEIGHTS, _SITES = 1 << 8, 1 << 16
-"""Where the addresses of random draws begin below an evaluation's key: inputs, weights, then sites."""
+_WEIGHTS, _GRADIENTS, _SITES = 1 << 8, 1 << 9, 1 << 16
+"""Where the addresses of random draws begin below an evaluation's key: inputs, weights, gradients, then sites."""
 
 
 def _sites(model: nn.Module, regularization: Sequence[Regularization]) -> dict[Site, int | None]:
@@ -272,15 +309,17 @@ class _Bound:
 class Objective:
     """The oracle of one step. Evaluations at any w are allowed, in any order and number; all see one function."""
 
-    def __init__(self, problem: Problem, inputs: Tensor, targets: Tensor, key: Key) -> None:
+    def __init__(self, problem: Problem, inputs: Tensor, targets: Tensor, key: Key, step: int) -> None:
         self.problem = problem
         self.layout = problem.layout
         self.bounds: Mapping[str, tuple[float, float]] = problem.bounds
         self.inputs = inputs
         self.targets = targets
         self.key = key
+        self.step = step
         self.first: Evaluation | None = None
         self._asked = False
+        self._changed: tuple[Tensor, Tensor] | None = None
 
     def stream(self, name: str) -> Key:
         """The key of a rule's own random numbers at this step, for dlopt.streams.uniform and the like."""
@@ -296,7 +335,7 @@ class Objective:
             return self._note(*problem.mapped(problem.total)(w, self.inputs, self.targets, self.key, problem.varying))
 
     def gradient(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """f(w), shape (...), and its gradient g, (..., P).
+        """f(w), shape (...), and its gradient g, (..., P), clipped, and then as regularizations change it.
 
         No later call of this step overwrites g, nor the first one of the next step: a rule may keep it in its state.
         """
@@ -304,7 +343,7 @@ class Objective:
         if problem.lanes is not None or problem._transforms_weights:
             mapped = problem.mapped(grad_and_value(problem.total, has_aux=True))
             g, (value, evaluation) = mapped(w, self.inputs, self.targets, self.key, problem.varying)
-            return self._note(value, evaluation), g
+            return self._note(value, evaluation), self._handed(g)
 
         network = problem._at(w)
         loss, evaluation = self._bound(network)
@@ -326,7 +365,11 @@ class Objective:
             if isinstance(penalty, Tensor):
                 g.add_(torch.autograd.grad(penalty, leaf)[0])
                 loss = loss + penalty.detach()
-        return self._note(loss, evaluation), g
+        return self._note(loss, evaluation), self._handed(g)
+
+    def unchanged(self, g: Tensor) -> Tensor:
+        """The gradient of f itself, where the first gradient of this step that `gradient` returned is asked about."""
+        return self._changed[1] if self._changed is not None and self._changed[0] is g else g
 
     def hvp(self, w: Tensor, v: Tensor) -> Tensor:
         """The Hessian-vector product H(w) v, (..., P), by reverse mode over reverse mode."""
@@ -379,9 +422,28 @@ class Objective:
         with problem._casting(x):
             outputs = network.forward(x)
         outputs = outputs.to(network.w.dtype)
-        loss = problem.loss(outputs, self.targets)
+        loss = problem.loss(outputs, problem._aimed(problem.regularization, self.targets))
         statistics = problem._seen(network.normalizations) if network.normalizations else {}
         return loss, Evaluation(loss.detach(), outputs.detach(), statistics)
+
+    def _handed(self, g: Tensor) -> Tensor:
+        """A gradient of f as a rule gets it."""
+        problem = self.problem
+        if problem.clip is None and not problem._changes_gradients:
+            return g
+
+        def call(g: Tensor, key: Key, varying: dict[Any, Tensor]) -> Tensor:
+            _, *rules = problem._with(varying)
+            for i, rule in enumerate(rules):
+                g = rule.gradient(g, streams.fold(key, _GRADIENTS + i), self.step, self.layout)
+            return g
+
+        changed = g if problem.clip is None else problem.clip(g)
+        if problem._changes_gradients:
+            changed = problem.mapped(call)(changed, self.key, problem.varying)
+        if self._changed is None:
+            self._changed = (changed, g)
+        return changed
 
     def _product(
         self, w: Tensor, x: Tensor, y: Tensor, key: Key, varying: dict[Any, Tensor], v: Tensor

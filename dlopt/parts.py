@@ -257,11 +257,15 @@ class Optimizer:
     A rule that cannot comply says lanes = False. A field may hold a further rule: where the rate lr is the inner one's,
     schedules and lanes find it there (dlopt/fields.py).
 
+    One that compares gradients with values or with Hessian products, as a line search does, says
+    needs_true_gradient = True: then nothing may clip a gradient or add noise to it.
+
     A step owns the w and the state it is given and may overwrite both in place: at 1.9 million weights a second
     copy of w costs 3% of a whole step on a CPU. Whoever needs the former iterate keeps a copy.
     """
 
     lanes: ClassVar[bool] = True
+    needs_true_gradient: ClassVar[bool] = False
 
     def init(self, w: Tensor, layout: Layout) -> Any:
         """The state before the first step: a NamedTuple of tensors, or () for none.
@@ -336,7 +340,17 @@ class Averaging(Protocol):
 
 
 class Regularization:
-    """Anything that works against over-fitting, at whichever of these places it works; each default does nothing."""
+    """Anything that works against over-fitting, at whichever of these places it works; each default does nothing.
+
+    kinds names the kinds of targets that it can work on.
+    """
+
+    kinds: ClassVar[tuple[Kind, ...]] = ("classes", "numbers")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether `targets` mixes those of classes, and must get probabilities, as an augmentation that mixes does."""
+        return False
 
     @property
     def needs_rate(self) -> bool:
@@ -346,6 +360,14 @@ class Regularization:
     def inputs(self, inputs: Tensor, key: Key) -> Tensor:
         """Changes the inputs of a training evaluation."""
         return inputs
+
+    def inference(self, inputs: Tensor) -> Tensor:
+        """What inference does to the inputs in place of `inputs`; nothing random."""
+        return inputs
+
+    def targets(self, targets: Tensor) -> Tensor:
+        """Changes the targets of a training evaluation: (B,), (B, outputs) of numbers, or of probabilities."""
+        return targets
 
     def weights(self, w: Tensor, key: Key, layout: Layout) -> Tensor:
         """Changes the weights, (P,), at which a training evaluation is made."""
@@ -358,6 +380,13 @@ class Regularization:
     def penalty(self, w: Tensor, layout: Layout) -> Tensor | None:
         """A differentiable term of the objective, shape (), for w (P,)."""
         return None
+
+    def gradient(self, g: Tensor, key: Key, step: int, layout: Layout) -> Tensor:
+        """Changes the gradient, (P,), that a rule gets at the step numbered 0, 1, ...; penalties are in it. g is kept.
+
+        Values and Hessian products are left as they are: a rule that compares them with gradients refuses it.
+        """
+        return g
 
     def after(self, w: Tensor, before: Tensor, lr: float | Tensor, layout: Layout) -> Tensor:
         """Changes the iterate after the rule's step from `before`; both (..., P). w may be overwritten, before not."""
@@ -376,7 +405,10 @@ Reading = Tensor | Histogram
 
 @dataclass(frozen=True)
 class Moment:
-    """One step of training, for instruments: its number, both iterates, loss and gradient at the first of them."""
+    """One step of training, for instruments: its number, both iterates, loss and gradient at the first of them.
+
+    The gradient is that of the objective itself, before it is clipped or noise is added to it.
+    """
 
     step: int
     before: Tensor
@@ -414,6 +446,8 @@ class Wrapper:
     """
 
     passed: ClassVar[tuple[str, ...]]
+
+    name: str
 
     @classmethod
     def names(cls) -> list[str]:

@@ -42,6 +42,7 @@ class Training:
             rules,
             lanes=None if self.solo else self.count,
             varying=self._varying([[e.loss, *e.regularization.values()] for e in experiments]),
+            clip=self.settings.clip if self.settings.clip.is_on else None,
             precision=torch.bfloat16 if self.settings.precision == "bfloat16" else None,
             compiled=self.settings.compile and self.solo,
         )
@@ -71,7 +72,7 @@ class Training:
         orders = [streams.fold(key, "order") for key in self._keys]
         self.batches = Batches(self.examples, size, orders, drop_last=first.drop_last)
         self.per_epoch = self.batches.per_epoch
-        self._mixes = any(augment.mixes for augment in first.augmentation.values())
+        self._mixes = any(a.mixes for a in first.augmentation.values()) or any(rule.mixes for rule in rules)
         self.steps = self.settings.length(self.per_epoch)
         self.step = 0
 
@@ -89,7 +90,7 @@ class Training:
 
     def objective(self, inputs: Tensor, targets: Tensor) -> Objective:
         """This step's objective."""
-        return self.problem.objective(inputs, targets, self.key("objective"))
+        return self.problem.objective(inputs, targets, self.key("objective"), self.step)
 
     def optimizer(self) -> Optimizer:
         """The rule with this step's numbers; regularizations are given theirs."""

@@ -121,6 +121,15 @@ def add_scaled_(w: Tensor, a: float | Tensor, x: Tensor) -> Tensor:
     return w.addcmul_(x, a) if isinstance(a, Tensor) else w.add_(x, alpha=a)
 
 
+def to_norm(x: Tensor, limit: float | Tensor) -> Tensor:
+    """The factor, (..., 1), that brings vectors (..., n) to a Euclidean norm of at most limit; 1 where it is none more.
+
+    Not a number where the norm is too large for its type: zero, as it would be, would hide that something explodes.
+    """
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return (limit / norm).clamp(max=1.0).masked_fill(norm.isinf(), torch.nan)
+
+
 def _kind(name: str, shape: tuple[int, ...], owner: nn.Module) -> Kind:
     if isinstance(owner, _NORMS) or getattr(owner, "normalizes", False):
         return "norm"

@@ -13,6 +13,7 @@ from dlopt.parts import (
     Data,
     Dataset,
     Diagnostic,
+    Kind,
     Moment,
     Optimizer,
     Oracle,
@@ -487,6 +488,33 @@ class Faulty(Augmentation):
             "random": lambda: (inputs + torch.rand(inputs.shape), targets),
             "in_place": lambda: (inputs, targets),
         }[self.how]()  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Doubt(Regularization):
+    """Every target is a little uncertain; for classes alone, of which it wants probabilities."""
+
+    kinds: ClassVar[tuple[Kind, ...]] = ("classes",)
+    mixes: ClassVar[bool] = True  # type: ignore[misc]
+
+    def targets(self, targets: Tensor) -> Tensor:
+        return 0.9 * targets + 0.1 / targets.shape[-1]
+
+
+@dataclass(frozen=True)
+class Blurred(Regularization):
+    """Adds noise to inputs of numbers; of tokens it makes what no embedding takes."""
+
+    def inputs(self, inputs: Tensor, key: Key) -> Tensor:
+        return inputs + 0.1 * streams.uniform(key, tuple(inputs.shape), inputs.device)
+
+
+@dataclass(frozen=True)
+class Halved(Regularization):
+    """The rule sees half of each gradient."""
+
+    def gradient(self, g: Tensor, key: Key, step: int, layout: Layout) -> Tensor:
+        return 0.5 * g
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dlopt.arch.mlp import MLP
 from dlopt.loss.cross_entropy import CrossEntropy
 from dlopt.normalization.batch import Batch, BatchNorm
 from dlopt.normalization.none import NoNormalization
-from dlopt.objective import _WEIGHTS, Problem
+from dlopt.objective import _GRADIENTS, _WEIGHTS, Problem
 from dlopt.parts import Regularization, Site
 from dlopt.regularization.dropout import Dropout
 from dlopt.regularization.l2 import L2
@@ -51,6 +51,44 @@ class InputNoise(Regularization):
         return inputs + self.size * streams.uniform(key, tuple(inputs.shape)).to(inputs.dtype)
 
 
+@dataclass(frozen=True)
+class Faded(Regularization):
+    """Multiplies inputs, and what each hidden layer puts out, in inference alone."""
+
+    factor: float
+
+    def inference(self, inputs):
+        return inputs * self.factor
+
+    def module(self, site):
+        return Fading(self, site)
+
+
+class Fading(Site):
+    def forward(self, x):
+        return x if self.training else x * self.rule.factor
+
+
+@dataclass(frozen=True)
+class Doubt(Regularization):
+    """Moves a share of each target to the next one."""
+
+    share: float
+
+    def targets(self, targets):
+        return torch.lerp(targets, targets.roll(1, -1), self.share)
+
+
+@dataclass(frozen=True)
+class Steered(Regularization):
+    """Stretches each gradient, and pushes it by as many random numbers as steps are done."""
+
+    stretch: float
+
+    def gradient(self, g, key, step, layout):
+        return self.stretch * g + step * streams.uniform(key, tuple(g.shape)).to(g.dtype)
+
+
 class Same(Regularization):
     """Changes nothing, and thereby sends an evaluation down the functional path."""
 
@@ -60,7 +98,7 @@ class Same(Regularization):
 
 def build(arch="mlp", batch_norm=False, rules=()):
     """A network in float64 with dropout where a rule asks for it, and the weights it was made with."""
-    dropout = next((r for r in rules if isinstance(r, Dropout)), None)
+    dropout = next((r for r in rules if isinstance(r, (Dropout, Faded))), None)
     parts = (CLASSES, Tanh(), Batch(1e-5, 0.1) if batch_norm else NoNormalization())
     place = dropout.module if dropout else lambda site: None
     with torch.random.fork_rng():
@@ -472,6 +510,63 @@ def test_rules_with_noise_go_through_lanes(rules):
         torch.testing.assert_close((loss[i], g[i]), solo.objective(x[i], y[i], KEYS[i]).gradient(at))
 
 
+PUSHED = (L2(STRENGTH), Steered(3.0))
+
+
+def push(key, size):
+    """What Steered adds, behind one other rule, to a gradient of the first step."""
+    return streams.uniform(streams.fold(key, _GRADIENTS + 1), (size,)).double()
+
+
+@pytest.mark.parametrize("same", [(), (Same(),)])
+def test_a_rule_that_changes_gradients_changes_nothing_else(same):
+    """Penalties are in what it is given; all evaluations of a step see one change, and later steps others."""
+    problem, w = bound(rules=(*PUSHED, *same))
+    plain, at = bound(rules=PUSHED[:1])
+    x, y = data()
+    for step, key in enumerate(KEYS):
+        objective, expected = problem.objective(x, y, key, step), plain.objective(x, y, key)
+        for trial, here in ((w, at), (w + 1, at + 1), (w, at)):
+            loss, g = expected.gradient(here)
+            found = objective.gradient(trial)
+            torch.testing.assert_close(found, (loss, 3 * g + step * push(key, len(w))))
+        torch.testing.assert_close(objective.value(w), expected.value(at))
+        torch.testing.assert_close(objective.hvp(w, w), expected.hvp(at, at))
+        torch.testing.assert_close(objective.hessian(w), expected.hessian(at))
+
+
+def test_changed_gradients_in_lanes_are_those_of_runs_alone():
+    stretches = [0.0, 1.0, 5.0]
+    varying = {(2, "stretch"): torch.tensor(stretches).double()}
+    lanes = Problem(build(), CrossEntropy(), PUSHED, lanes=3, varying=varying)
+    x, y = data(lanes=3)
+    w = start(lanes, lanes=3)
+    key = streams.Key(*(torch.tensor(half) for half in zip(*KEYS, strict=True)))
+    objective = lanes.objective(x, y, key, 2)
+    _, g = objective.gradient(w)
+    for i, stretch in enumerate(stretches):
+        solo, at = bound(rules=(PUSHED[0], Steered(stretch)))
+        at.copy_(w[i])
+        one = solo.objective(x[i], y[i], KEYS[i], 2)
+        alone = one.gradient(at)[1]
+        torch.testing.assert_close(g[i], alone)
+        torch.testing.assert_close(objective.unchanged(g)[i], one.unchanged(alone))
+
+
+@pytest.mark.parametrize("same", [(), (Same(),)])
+def test_the_gradient_before_it_was_changed_is_known_of_the_first_of_a_step(same):
+    problem, w = bound(rules=(*PUSHED, *same))
+    plain, at = bound(rules=PUSHED[:1])
+    for step, key in enumerate(KEYS):
+        objective = problem.objective(*data(), key, step)
+        first, later = objective.gradient(w)[1], objective.gradient(w + 1)[1]
+        torch.testing.assert_close(objective.unchanged(first), plain.objective(*data(), key).gradient(at)[1])
+        assert objective.unchanged(later) is later
+    own = plain.objective(*data(), KEYS[0])
+    g = own.gradient(at)[1]
+    assert own.unchanged(g) is g
+
+
 @settings
 def test_a_trial_point_is_evaluated_as_if_it_were_home(name):
     batch_norm, rules = SETTINGS[name]
@@ -548,6 +643,57 @@ def test_inference_drops_nothing_and_uses_the_stored_statistics():
         torch.testing.assert_close(problem.predict(at, x), out)
     halves = torch.cat([problem.predict(w, x[:3]), problem.predict(w, x[3:])])
     torch.testing.assert_close(halves, out)
+
+
+def test_a_rule_that_changes_targets_is_training_on_the_changed_targets():
+    shares = [0.0, 0.25, 0.5]
+    varying = {(1, "share"): torch.tensor(shares).double()}
+    lanes = Problem(build(), CrossEntropy(), (Doubt(1.0),), lanes=3, varying=varying)
+    x, y = data(lanes=3)
+    y = F.one_hot(y, CLASSES).double()
+    w = start(lanes, lanes=3)
+    key = streams.Key(*(torch.tensor(half) for half in zip(*KEYS, strict=True)))
+    together = lanes.objective(x, y, key).gradient(w)
+    for i, share in enumerate(shares):
+        problem, at = bound(rules=(Doubt(share),))
+        plain, home = bound()
+        at.copy_(w[i])
+        home.copy_(w[i])
+        objective = problem.objective(x[i], y[i], KEYS[i])
+        expected = plain.objective(x[i], (1 - share) * y[i] + share * y[i].roll(1, 1), KEYS[i])
+        torch.testing.assert_close(objective.gradient(at), expected.gradient(home))
+        torch.testing.assert_close(objective.value(at), expected.value(home))
+        torch.testing.assert_close(objective.hvp(at, at), expected.hvp(home, home))
+        torch.testing.assert_close((together[0][i], together[1][i]), expected.gradient(home))
+        torch.testing.assert_close(
+            problem.losses(problem.predict(at, x[i]), y[i]), by_hand(plain.model, home, x[i], y[i].argmax(1))
+        )
+
+
+def test_a_rule_may_change_what_inference_does_and_leaves_training_as_it_is():
+    factors = [0.5, 1.0, 3.0]
+    rule = Faded(2.0)
+    lanes = Problem(
+        build(rules=(rule,)), CrossEntropy(), (rule,), lanes=3, varying={(1, "factor"): torch.tensor(factors).double()}
+    )
+    x, y = data(lanes=3)
+    w = start(lanes, lanes=3)
+    together = lanes.predict(w, x)
+    assert all(site.rule is rule for site in lanes.model.modules() if isinstance(site, Site))
+    for i, factor in enumerate(factors):
+        plain, at = bound()
+        first, second, output = (m for m in plain.model.modules() if isinstance(m, nn.Linear))
+        at.copy_(w[i])
+        with torch.no_grad():
+            out = factor * first(factor * x[i]).tanh()
+            expected = output(factor * second(out).tanh())
+        solo, home = bound(rules=(Faded(factor),))
+        home.copy_(w[i])
+        torch.testing.assert_close(solo.predict(home, x[i]), expected)
+        torch.testing.assert_close(solo.predict(home.clone(), x[i]), expected)
+        torch.testing.assert_close(together[i], expected)
+        trained = solo.objective(x[i], y[i], KEYS[0]).gradient(home)
+        torch.testing.assert_close(trained, plain.objective(x[i], y[i], KEYS[0]).gradient(at))
 
 
 def test_absorbing_is_one_moving_average():

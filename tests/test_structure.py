@@ -26,6 +26,7 @@ FLOORS: list[set[str]] = [
         "streams",
         "moves",
         "moments",
+        "clip",
         "cache",
         "events",
         "memory",

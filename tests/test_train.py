@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from helpers import BLOBS, DEVICE, blobs, built, curves, resumed, stopped, trained, weights
 
 from dlopt import durable, streams
-from dlopt.parts import Augmentation
+from dlopt.objective import Problem
+from dlopt.parts import Augmentation, Regularization
 from dlopt.run import Run
 
 LANES = (
@@ -234,6 +235,57 @@ def test_training_on_mixed_targets_equals_a_loop_written_by_hand(kind, tmp_path)
             assert row["train/accuracy"] == pytest.approx(right / 60)
     by_hand = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
     torch.testing.assert_close(weights(run), by_hand, rtol=1e-12, atol=1e-14)
+
+
+def test_a_regularization_that_mixes_targets_gets_probabilities_in_training_alone(tmp_path):
+    """The loss of training is that of the changed targets, the losses of validation and test are of the classes."""
+    own = ("regularization=custom", "regularization.custom._target_=mine.Doubt", "precision=float64", "epochs=1")
+    one_step = blobs(*own, "batch_size=full", "averaging=custom", "averaging._target_=mine.Mean", "normalization=batch")
+    (summary,), (run,) = trained(tmp_path, one_step)
+    problem = Problem(one_step.model.double(), one_step.loss)
+    x, y = one_step.train.gathered()
+    first = problem.objective(x.double(), y, streams.key(0))
+    first.gradient(one_step.w)
+    soft = 0.9 * torch.eye(3, dtype=torch.float64)[y] + 0.1 / 3
+    expected = -(soft * first.first.outputs.log_softmax(1)).sum(1).mean()
+    assert run.rows()[0]["train/loss"] == pytest.approx(expected.item(), rel=1e-12)
+    right = (first.first.outputs.argmax(1) == y).double().mean()
+    assert run.rows()[0]["train/accuracy"] == pytest.approx(right.item())
+    one_step.model.load_state_dict(run.load("last")["model"])
+    one_step.model.eval()
+    for split, name in ((one_step.validation, "val/loss"), (one_step.test, "test/loss")):
+        inputs, targets = split.gathered()
+        plain = F.cross_entropy(one_step.model(inputs.double()), targets)
+        assert summary[name] == pytest.approx(plain.item(), rel=1e-10)
+    assert math.isfinite(summary["average/val/loss"])
+
+
+def test_a_regularization_of_gradients_is_between_the_objective_and_the_rule(tmp_path):
+    """Half of each gradient is half the rate; instruments see the whole of it."""
+    watched = ("optimizer=momentum", "precision=float64", "diagnostic=gradients", "diagnostic.gradients.every=1")
+    half = blobs(*watched, "regularization=custom", "regularization.custom._target_=mine.Halved", "optimizer.lr=0.1")
+    _, (run,) = trained(tmp_path / "half", half)
+    _, (slow,) = trained(tmp_path / "slow", blobs(*watched, "optimizer.lr=0.05"))
+    torch.testing.assert_close(weights(run), weights(slow), rtol=1e-13, atol=1e-15)
+    for mine, other in zip(run.rows(), slow.rows(), strict=True):
+        assert mine["gradient/norm"] == pytest.approx(other["gradient/norm"], rel=1e-12)
+
+
+def test_a_regularization_of_gradients_is_told_the_step(tmp_path):
+    told = []
+
+    class Witness(Regularization):
+        def gradient(self, g, key, step, layout):
+            told.append(step)
+            return g
+
+    for experiments in ([blobs()], [blobs(), blobs("seed=1")]):
+        told.clear()
+        trained(
+            tmp_path / str(len(experiments)),
+            *(dataclasses.replace(e, regularization={"w": Witness()}) for e in experiments),
+        )
+        assert told == list(range(9))
 
 
 def test_every_augmentation_of_a_run_gets_what_can_be_mixed(tmp_path):
@@ -491,7 +543,6 @@ def test_what_instruments_ask_is_not_counted(tmp_path):
 def test_statistics_for_averaged_weights_are_those_of_the_training_split(tmp_path):
     from dlopt.batches import Examples, Place
     from dlopt.evaluate import recomputed_statistics
-    from dlopt.objective import Problem
 
     experiment = blobs("normalization=batch", "precision=float64")
     problem = Problem(experiment.model.double(), experiment.loss)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dlopt import fields, parts, streams
 from dlopt.batches import per_epoch
+from dlopt.clip import Clip
 from dlopt.config import courses, paths, targets
 from dlopt.config.adopt import adopt
 from dlopt.config.data import Fitted, check_batch, check_dataset, check_dims, cut, preprocessed
@@ -79,7 +80,7 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
     model: nn.Module | None = None
     statistics: dict[str, dict[str, Tensor]] = {}
     if dataset is not None:
-        _check_against(dataset, loss, several["augmentation"], problems)
+        _check_against(dataset, loss, several, problems)
         if found is not None and data is not None:
             if elsewhere:
                 train, validation = dataset.train, dataset.test
@@ -95,9 +96,9 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
         epoch = per_epoch(len(train), found.batch(len(train)), drop_last=data.drop_last)
         courses.check(made.parts, schedules, several["regularization"], found.length(epoch), epoch, problems)
         if model is not None and loss is not None and problems.clear_of("loss"):
-            metrics = probe(model, train, loss, several["augmentation"], dataset.outputs, found.dtype, problems)
+            metrics = probe(model, train, loss, _changing(several), dataset.outputs, found.dtype, problems)
             check_metrics(metrics, validation is not None, found, several["regularization"], problems)
-    _check_rate(made.parts.get("optimizer"), several["regularization"], problems)
+    _check_beside(made.parts.get("optimizer"), several["regularization"], found, problems)
     problems.raise_any()
 
     assert found and train and data and dataset and loss and model  # else there was a problem
@@ -168,29 +169,55 @@ def _check_length(found: Settings | None, given: Sequence[str], problems: Proble
 
 
 def _check_against(
-    dataset: parts.Dataset, loss: Any, augmentation: Mapping[str, parts.Augmentation], problems: Problems
+    dataset: parts.Dataset, loss: Any, several: Mapping[str, Mapping[str, Any]], problems: Problems
 ) -> None:
-    """Loss and augmentations against the kind and shape of the data."""
+    """Loss, regularizations and augmentations against the kind and shape of the data."""
     kind = getattr(loss, "targets", dataset.kind)
     if kind != dataset.kind:
         right = {"classes": "loss=cross_entropy", "numbers": "loss=mse"}[dataset.kind]
         problems.add(
             "loss", f"{type(loss).__name__} is for {kind}; the targets of this data are {dataset.kind}: use {right}"
         )
-    check_dims(augmentation, dataset, problems)
-
-
-def _check_rate(optimizer: Any, regularization: Mapping[str, parts.Regularization], problems: Problems) -> None:
-    """What shrinks weights by the rate lr against a rule that has none."""
-    if optimizer is None or fields.place(optimizer, "lr"):
-        return
-    for name, part in regularization.items():
-        if part.needs_rate:
+    for name, part in several["regularization"].items():
+        if dataset.kind not in part.kinds:
             problems.add(
                 f"regularization.{name}",
-                f"shrinks weights by a share of the rate lr, and {type(optimizer).__name__} has none; use a penalty, "
-                "such as l2",
+                f"is for {' or '.join(part.kinds)}; the targets of this data are {dataset.kind}: leave it out",
             )
+    check_dims(several["augmentation"], dataset, problems)
+
+
+def _changing(several: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What may change a mini-batch, by its path, in the order of a step."""
+    return {f"{g}.{name}": part for g in ("augmentation", "regularization") for name, part in several[g].items()}
+
+
+def _check_beside(
+    optimizer: parts.Optimizer | None,
+    regularization: Mapping[str, parts.Regularization],
+    settings: Settings | None,
+    problems: Problems,
+) -> None:
+    """What works beside a rule: by the rate that it may not have, or on the gradients that it may need as they are."""
+    if optimizer is None:
+        return
+    rule = _called(optimizer)
+    changing = [f"clip.{f.name}" for f in dataclasses.fields(Clip) if settings and getattr(settings.clip, f.name)]
+    for name, part in regularization.items():
+        if part.needs_rate and fields.place(optimizer, "lr") is None:
+            problems.add(
+                f"regularization.{name}",
+                f"shrinks weights by a share of the rate lr, and {rule} has none; use a penalty, such as l2",
+            )
+        if parts.overrides(part, "gradient", parts.Regularization):
+            changing.append(f"regularization.{name}")
+    for at in changing if optimizer.needs_true_gradient else ():
+        problems.add(at, f"changes gradients, and {rule} needs them as they are: leave one of the two out")
+
+
+def _called(optimizer: parts.Optimizer) -> str:
+    """A rule's own name, or that of the class which it wraps."""
+    return optimizer.name if isinstance(optimizer, parts.Wrapper) else type(optimizer).__name__
 
 
 def _check_rule(optimizer: parts.Optimizer, w: Tensor, layout: Layout, device: str, problems: Problems) -> None:

@@ -23,7 +23,7 @@ from dlopt.weights import Layout
 
 MAY_CHANGE = (
     "epochs", "steps", "device", "threads", "deterministic", "log_every", "eval_every", "checkpoint",
-    "optimizer", "schedule", "schedules", "regularization", "augmentation", "diagnostic",
+    "clip", "optimizer", "schedule", "schedules", "regularization", "augmentation", "diagnostic",
 )  # fmt: skip
 """What can be set anew. Anything else (the data, the net, the seed, the batches) would make it another run."""
 SAME_BITS = ("epochs", "steps", "log_every", "checkpoint", "diagnostic", "device", "threads", "deterministic")

@@ -1,4 +1,4 @@
-"""Two examples sent through augmentations, network and loss, to know before a run what they make and what it costs."""
+"""Two examples sent through all that a step sends them through, to know before a run what it makes and costs."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def probe(
     model: nn.Module,
     train: parts.Split,
     loss: parts.Loss,
-    augmentation: Mapping[str, parts.Augmentation],
+    changes: Mapping[str, parts.Augmentation | parts.Regularization],
     outputs: int,
     dtype: torch.dtype,
     problems: Problems,
 ) -> list[str] | None:
-    """Send two examples through all that a step sends them through.
+    """Send two examples through what changes them, by their paths and in order, then through network and loss.
 
     The names of the loss's metrics, or None with a problem noted.
     """
     x, y = _two(train, dtype)
-    mixing = [f"augmentation.{name}" for name, part in augmentation.items() if part.mixes]
-    x, _ = _augmented(x, mixable(y, outputs, dtype) if mixing else y, augmentation, problems)
+    mixing = [at for at, part in changes.items() if part.mixes]
+    x, _ = _changed(x, mixable(y, outputs, dtype) if mixing else y, changes, problems)
     made = _sent(model.to(dtype), x, outputs, problems)
     if made is None:
         return None
@@ -80,17 +80,16 @@ def _check_probabilities(loss: parts.Loss, made: Tensor, y: Tensor, mixing: str,
         )
 
 
-def _augmented(
-    x: Tensor, y: Tensor, augmentation: Mapping[str, parts.Augmentation], problems: Problems
+def _changed(
+    x: Tensor, y: Tensor, changes: Mapping[str, parts.Augmentation | parts.Regularization], problems: Problems
 ) -> tuple[Tensor, Tensor]:
-    """Both as a step gets them; as they were where an augmentation fails, with a problem noted."""
-    for name, part in augmentation.items():
-        at = f"augmentation.{name}"
+    """Both as a step gets them; as they were where a part fails, with a problem noted."""
+    for at, part in changes.items():
         if not problems.clear_of(at):
             continue
         before, given = torch.get_rng_state(), (x.clone(), y.clone())
         try:
-            made: Any = part(*given, streams.key(0, name))
+            made: Any = _changed_by(part, *given, streams.key(0, at))
         except Exception as error:
             problems.add(at, f"fails on inputs {tuple(x.shape)} and targets {tuple(y.shape)}: {named(error)}")
             continue
@@ -111,6 +110,12 @@ def _augmented(
             problems.add(at, "changes the batch that it is given, which may be handed out again; make a new tensor")
         x, y = made
     return x, y
+
+
+def _changed_by(part: parts.Augmentation | parts.Regularization, x: Tensor, y: Tensor, key: streams.Key) -> Any:
+    if isinstance(part, parts.Regularization):
+        return part.inputs(x, key), part.targets(y)
+    return part(x, y, key)
 
 
 def _kinds(made: Any) -> str:

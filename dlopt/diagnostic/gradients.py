@@ -18,6 +18,9 @@ class Gradients(Diagnostic):
         gradient/cosine           cosine between this gradient and the one measured before
         update/ratio/<layer>      |w_new - w_old| / |w_old|; about 1e-3 is healthy, 0 where w_old is 0
 
+    The gradient is that of loss and penalties, before it is clipped or noise is added; what a step made of it is in the
+    ratios.
+
     Cost: two passes over the weights at each measurement.
     """
 

@@ -41,6 +41,12 @@ class TorchOptim(Optimizer, Wrapper):
     lr: Positive
     options: dict[str, Any]
 
+    @property
+    def needs_true_gradient(self) -> bool:  # type: ignore[override]
+        """LBFGS fits a curvature to gradients, and its line search compares them with values."""
+        made = self.wrapped(self.name)
+        return isinstance(made, type) and issubclass(made, torch.optim.LBFGS)
+
     @classmethod
     def names(cls) -> list[str]:
         classes = {n: c for n, c in vars(torch.optim).items() if isinstance(c, type)}

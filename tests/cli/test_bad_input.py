@@ -152,6 +152,19 @@ CASES = {
         ["data=digits", "arch=mlp", "augmentation=cowmix", "loss=custom", "loss._target_=mine.Careless"],
         ["1 problem", "loss ", "augmentation.cowmix mixes", "Careless does not take", "not the same of them as of classes"],
     ),
+    "a regularization that mixes targets for a loss that fails on them": (
+        [*MINE, "regularization=custom", "regularization.custom._target_=mine.Doubt", "loss=custom", "loss._target_=mine.Hinge"],
+        ["1 problem", "loss ", "regularization.custom mixes", "Hinge does not take", "loss=cross_entropy"],
+    ),
+    "a regularization of classes on numbers": (
+        [*LINE, "loss=mse", "regularization=custom", "regularization.custom._target_=mine.Doubt"],
+        ["1 problem", "regularization.custom ", "is for classes; the targets of this data are numbers"],
+    ),
+    "noise on inputs of whole numbers": (
+        [*MINE, "data._target_=mine.Whole", "arch=custom", "arch._target_=mine.Tokens", "regularization=custom",
+         "regularization.custom._target_=mine.Blurred"],
+        ["1 problem", "regularization.custom ", "(2, 4) int64", "it makes (2, 4) float32"],
+    ),
     "convolutions on features": ([*MINE, "arch=cnn"], ["arch", "shape (4,)", "arch=mlp"]),
     "mse on classes": (["loss=mse"], ["loss", "loss=cross_entropy"]),
     "cross entropy on numbers": ([*LINE], ["loss", "loss=mse"]),
@@ -171,6 +184,16 @@ CASES = {
         ["optimizer=custom", "optimizer._target_=mine.Unit", "regularization=l1", "regularization.l1.proximal=true"],
         ["regularization.l1", "Unit", "l2"],
     ),
+    "changed gradients for a rule that needs them true": (
+        ["optimizer=torch_optim", "optimizer.name=LBFGS", "regularization=custom", "regularization.custom._target_=mine.Halved"],
+        ["1 problem", "regularization.custom", "changes gradients", "LBFGS needs them as they are"],
+    ),
+    "clipped gradients for a rule that needs them true": (
+        ["optimizer=torch_optim", "optimizer.name=LBFGS", "clip.norm=1", "clip.value=1"],
+        ["2 problems", "clip.norm", "changes gradients", "LBFGS needs them as they are", "clip.value"],
+    ),
+    "clipping to nothing": (["clip.norm=0", "clip.valeu=1"], ["2 problems", "clip.valeu", "did you mean value", "clip.norm", "must be a number > 0 or null"]),
+    "clip without its keys": (["clip=1"], ["1 problem", "clip", "clip.norm, clip.value"]),
     "objective that no run writes": (["objective=val/acc"], ["objective", "did you mean val/accuracy"]),
     # data
     "batch larger than the split": (["batch_size=3201"], ["batch_size", "3200", "full"]),
