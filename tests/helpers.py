@@ -1,6 +1,7 @@
 """Short ways to what many tests need."""
 
 import gzip
+import inspect
 import io
 import os
 import re
@@ -13,14 +14,16 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from dlopt.activation.relu import ReLU
 from dlopt.config import paths
 from dlopt.config.build import build
 from dlopt.config.nested import held
 from dlopt.experiment import Experiment
 from dlopt.mistakes import Mistake
+from dlopt.normalization.none import NoNormalization
 from dlopt.run import Run
 from dlopt.train import train
 from dlopt.watch import Watch
@@ -54,6 +57,29 @@ def _node(group: str, option: str) -> dict[str, Any]:
     file = paths.CONF / group / f"{option}.yaml"
     own = {key: value for key, value in OmegaConf.load(file).items() if key != "defaults"}
     return own | {key: _node(*inner) for key, inner in held(file).items()}
+
+
+def made(
+    name: str,
+    shape: tuple[int, ...],
+    outputs: int = 10,
+    activation: Any = None,
+    normalization: Any = None,
+    rule: Any = None,
+    **own: Any,
+) -> Any:
+    """A net with the keys of its YAML file, and of the common parts what its signature names."""
+    keys = OmegaConf.to_container(OmegaConf.load(paths.CONF / "arch" / f"{name}.yaml"))
+    target = get_class(keys.pop("_target_"))
+    offered = {
+        "inputs": shape,
+        "outputs": outputs,
+        "activation": activation or ReLU(),
+        "normalization": normalization or NoNormalization(),
+        "dropout": rule.module if rule else lambda site: None,
+    }
+    named = inspect.signature(target).parameters
+    return target(**{k: v for k, v in offered.items() if k in named}, **keys | own)
 
 
 def composed(*overrides: str) -> DictConfig:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from dlopt.mistakes import Mistake
 from dlopt.parts import Activation, Normalization
 from dlopt.ranges import Count
 
@@ -12,7 +13,14 @@ from dlopt.ranges import Count
 class MLP(nn.Module):
     """Fully connected layers on the flattened input; each hidden one is linear, normalization, activation, dropout.
 
+    Many equal layers are said by their number and their width. A thousand layers of tanh carry signal and gradient
+    with init=orthogonal; the narrower they are, the sooner Gaussian weights lose both.
+
     widths   units of each hidden layer; [] leaves one linear layer
+    depth    hidden layers, of width units each, in place of widths
+    width    units of each of them
+
+    Source: Goodfellow, Bengio and Courville 2016, sections 6.1 and 6.3.
     """
 
     def __init__(
@@ -23,13 +31,19 @@ class MLP(nn.Module):
         normalization: Normalization,
         dropout: Callable[[int], nn.Module | None],
         widths: list[Count],
+        depth: Count | None,
+        width: Count | None,
     ) -> None:
         super().__init__()
+        if depth is not None and width is None:
+            raise Mistake("width", f"how many units has each of the {depth} hidden layers? add arch.width=100")
+        if width is not None and depth is None:
+            raise Mistake("depth", f"how many hidden layers of {width} units? add arch.depth=2, or use arch.widths")
         hidden: list[nn.Module | None] = []
         before = math.prod(inputs)
-        for site, width in enumerate(widths):
-            hidden += [nn.Linear(before, width), normalization(width, 0), activation(), dropout(site)]
-            before = width
+        for site, units in enumerate(widths if depth is None or width is None else [width] * depth):
+            hidden += [nn.Linear(before, units), normalization(units, 0), activation(), dropout(site)]
+            before = units
         self.hidden = nn.Sequential(*(layer for layer in hidden if layer is not None))
         self.output = nn.Linear(before, outputs)
 

@@ -1,43 +1,29 @@
 """Networks: shapes for all shapes of data, the sizes that the papers state, and the order of the layers."""
 
-import inspect
 import math
 from itertools import pairwise
 
 import pytest
 import torch
-from hydra.utils import get_class
-from omegaconf import OmegaConf
+from helpers import made, named, refused
 from torch import nn
 
-from dlopt.activation.relu import ReLU
+from dlopt import streams
+from dlopt.activation.tanh import Tanh
 from dlopt.arch.cnn import CNN
 from dlopt.arch.linear import Linear
 from dlopt.arch.mlp import MLP
+from dlopt.bias.zeros import Zeros
 from dlopt.config import paths
+from dlopt.experiment import initial_weights
 from dlopt.normalization.batch import Batch, BatchNorm
-from dlopt.normalization.none import NoNormalization
 from dlopt.regularization.dropout import Dropout, Mask
+from dlopt.weights import Layout
 
 SHAPES = {"features": (13,), "series": (1, 40), "channels": (3, 24), "images": (1, 28, 28), "colour": (3, 32, 20)}
 ARCHS = [name for name in paths.options("arch") if name != "custom"]
 NEEDS_POSITIONS = {"cnn"}
 PAIRS = [(name, shape) for name in ARCHS for shape in SHAPES if not (shape == "features" and name in NEEDS_POSITIONS)]
-
-
-def made(name, shape, outputs=10, normalization=None, rule=None, **own):
-    """A net with the keys of its YAML file, and of the common parts what its signature names."""
-    keys = OmegaConf.to_container(OmegaConf.load(paths.CONF / "arch" / f"{name}.yaml"))
-    target = get_class(keys.pop("_target_"))
-    offered = {
-        "inputs": shape,
-        "outputs": outputs,
-        "activation": ReLU(),
-        "normalization": normalization or NoNormalization(),
-        "dropout": rule.module if rule else lambda site: None,
-    }
-    named = inspect.signature(target).parameters
-    return target(**{k: v for k, v in offered.items() if k in named}, **keys | own)
 
 
 @pytest.mark.parametrize(("name", "shape"), PAIRS)
@@ -91,6 +77,36 @@ def test_the_mlp_has_a_matrix_and_a_bias_for_each_layer(widths):
     net = made("mlp", (2, 6), outputs=4, widths=widths)
     sizes = [12, *widths, 4]
     assert sum(p.numel() for p in net.parameters()) == sum(a * b + b for a, b in pairwise(sizes))
+
+
+def test_depth_layers_of_one_width_stand_in_place_of_widths():
+    one, other = made("mlp", (2, 6), widths=[9, 8], depth=3, width=5), made("mlp", (2, 6), widths=[5, 5, 5])
+    other.load_state_dict(one.state_dict())
+    x = torch.randn(5, 2, 6)
+    assert torch.equal(one(x), other(x))
+
+
+@pytest.mark.parametrize(("given", "missing"), [("depth", "width"), ("width", "depth")])
+def test_a_depth_needs_a_width_and_a_width_a_depth(given, missing):
+    refused(lambda: made("mlp", (2, 6), **{given: 4}), missing, "4", f"add arch.{missing}=")
+
+
+def test_a_thousand_tanh_layers_carry_signal_and_gradient_with_orthogonal_weights_and_lose_both_with_gaussian():
+    """Pennington, Schoenholz and Ganguli 2017, section 3: orthogonal weights of gain 1 keep both near level."""
+    for orthogonal, gaussian in zip(carried("orthogonal"), carried("xavier_normal"), strict=True):
+        assert orthogonal > 0.01
+        assert gaussian < 1e-6
+
+
+def carried(init):
+    """What is left of an input after a thousand tanh layers, and of the gradient on the way back, as ratios of norms."""
+    net = made("mlp", (16,), activation=Tanh(), depth=1000, width=16).double()
+    w = initial_weights(net, Layout.of(net), named("init", init), Zeros(), Tanh.gain, streams.key(0), torch.float64)
+    nn.utils.vector_to_parameters(w, net.parameters())
+    x = torch.linspace(-1, 1, 16, dtype=torch.float64).mul(0.1).unsqueeze(0).requires_grad_()
+    last = net.hidden(x)
+    (back,) = torch.autograd.grad(last, x, torch.ones_like(last))
+    return (last.norm() / x.norm()).item(), (back.norm() / 4).item()
 
 
 def test_an_mlp_without_hidden_layers_is_the_linear_net():

@@ -41,7 +41,7 @@ def examples(*shape):
 
 
 def mlp(activation, widths=(6, 5), normalization=None, dropout=lambda site: None):
-    return MLP((4,), 3, Marking(activation), normalization or NoNormalization(), dropout, list(widths))
+    return MLP((4,), 3, Marking(activation), normalization or NoNormalization(), dropout, list(widths), None, None)
 
 
 def cnn(activation):
