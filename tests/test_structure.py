@@ -25,6 +25,7 @@ FLOORS: list[set[str]] = [
         "streams",
         "moves",
         "moments",
+        "gaussian",
         "cache",
         "events",
         "memory",
