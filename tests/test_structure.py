@@ -27,6 +27,7 @@ FLOORS: list[set[str]] = [
         "moves",
         "moments",
         "clip",
+        "gaussian",
         "cache",
         "events",
         "memory",

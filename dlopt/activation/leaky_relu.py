@@ -16,6 +16,8 @@ class LeakyReLU:
 
     alpha   slope below zero: 0 is ReLU, 1 the identity
 
+    Slip: The NYU lecture writes max(alpha x, x), which is the same only for alpha up to 1.
+
     Source: Maas, Hannun and Ng 2013; the gain: He, Zhang, Ren and Sun 2015, equation 15.
     """
 

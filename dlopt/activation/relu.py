@@ -13,6 +13,9 @@ class ReLU:
 
     A unit is dead when it is zero on all of the data: no gradient reaches its weights any more.
 
+    Slip: The NYU lecture calls a ReLU completely dead whenever its input is below zero; for one example that is what it
+    is made for, and dead is a unit that is zero on all of the data.
+
     Source: Nair and Hinton 2010.
     """
 

@@ -23,6 +23,9 @@ class Batch:
     eps         added to the variance, so that a constant feature does not divide by zero
     momentum    weight of the newest batch in the stored statistics
 
+    Slip: The KTH lecture calls Sigma the batch's standard deviation where its formula gives the variance; the root
+    that it takes afterwards is of the variance, with eps inside.
+
     Source: Ioffe and Szegedy 2015, algorithms 1 and 2.
     """
 

@@ -13,6 +13,11 @@ class Standardize:
     """x <- (x - mu) / sigma for each feature, mu and sigma (divided by N) over the training split alone.
 
     A feature that is constant in training is only centred.
+
+    Slip: The Georgia Tech lecture says that this makes a standard normal distribution; it makes mean zero and variance
+    one, and leaves the distribution its shape.
+
+    Source: LeCun, Bottou, Orr and Mueller 1998, "Efficient BackProp", section 4.3.
     """
 
     def fit(self, inputs: Tensor) -> dict[str, Tensor]:

@@ -5,13 +5,18 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import named, options
+from helpers import blobs, named, options, trained
 from torch import nn
+
+from dlopt.weights import Layout
 
 ACTIVATIONS = {name: (name, {}) for name in options("activation")} | {
     "leaky_relu, alpha 0.2": ("leaky_relu", {"alpha": 0.2}),
     "elu, alpha 0.3": ("elu", {"alpha": 0.3}),
     "elu, alpha 2": ("elu", {"alpha": 2.0}),
+    "softplus, beta 7": ("softplus", {"beta": 7.0}),
+    "softplus, beta 0.2": ("softplus", {"beta": 0.2}),
+    "prelu, start -0.5": ("prelu", {"start": -0.5}),
 }
 activations = pytest.mark.parametrize("name", ACTIVATIONS)
 
@@ -34,6 +39,8 @@ def logistic(x):
     return 1 / (1 + math.exp(-x))
 
 
+ALPHA, LAMBDA = 1.6732632423543772, 1.0507009873554805
+"""Klambauer, Unterthiner, Mayr and Hochreiter 2017, equation 14, to all digits of float64."""
 FORMULAS = {
     "linear": (lambda x: x, lambda x: 1.0),
     "relu": (lambda x: max(0.0, x), lambda x: float(x > 0)),
@@ -51,6 +58,16 @@ FORMULAS = {
         lambda x: 1.0 if x > 0 else 0.3 * math.exp(x),
     ),
     "elu, alpha 2": (lambda x: x if x > 0 else 2 * (math.exp(x) - 1), lambda x: 1.0 if x > 0 else 2 * math.exp(x)),
+    "selu": (
+        lambda x: LAMBDA * (x if x > 0 else ALPHA * (math.exp(x) - 1)),
+        lambda x: LAMBDA * (1.0 if x > 0 else ALPHA * math.exp(x)),
+    ),
+    "silu": (lambda x: x * logistic(x), lambda x: logistic(x) + x * logistic(x) * (1 - logistic(x))),
+    "softplus": (lambda x: math.log1p(math.exp(x)), logistic),
+    "softplus, beta 7": (lambda x: math.log1p(math.exp(7 * x)) / 7, lambda x: logistic(7 * x)),
+    "softplus, beta 0.2": (lambda x: math.log1p(math.exp(0.2 * x)) / 0.2, lambda x: logistic(0.2 * x)),
+    "prelu": (lambda x: x if x > 0 else 0.25 * x, lambda x: 1.0 if x > 0 else 0.25),
+    "prelu, start -0.5": (lambda x: x if x > 0 else -0.5 * x, lambda x: 1.0 if x > 0 else -0.5),
 }
 """f and its derivative, for single numbers."""
 
@@ -62,7 +79,7 @@ POINTS = (-20.0, -3.0, -1.0, -0.75, -0.1, -1e-3, 1e-3, 0.1, 1.0, 3.0, 20.0)
 def test_values_and_slopes_are_those_of_the_formula(name):
     f, slope = FORMULAS[name]
     x = torch.tensor(POINTS, dtype=torch.float64, requires_grad=True)
-    y = made(name)()(x)
+    y = made(name)().to(x.dtype)(x)
     torch.testing.assert_close(y, torch.tensor([f(v) for v in x.tolist()], dtype=x.dtype), rtol=1e-12, atol=1e-15)
     (g,) = torch.autograd.grad(y.sum(), x)
     torch.testing.assert_close(g, torch.tensor([slope(v) for v in x.tolist()], dtype=x.dtype), rtol=1e-12, atol=1e-15)
@@ -72,7 +89,7 @@ def test_values_and_slopes_are_those_of_the_formula(name):
 @pytest.mark.parametrize("shape", [(7,), (3, 4), (2, 3, 5), (2, 3, 4, 5)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_it_works_number_by_number_on_any_shape(name, shape, dtype):
-    f, x = made(name)(), torch.randn(shape, dtype=dtype)
+    f, x = made(name)().to(dtype), torch.randn(shape, dtype=dtype)
     before = x.clone()
     y = f(x)
     assert y.shape == shape
@@ -84,16 +101,16 @@ def test_it_works_number_by_number_on_any_shape(name, shape, dtype):
 @activations
 def test_first_and_second_derivatives_pass_a_numerical_check(name):
     x = torch.tensor([-2.0, -0.7, -0.1, 0.2, 0.8, 2.5], dtype=torch.float64, requires_grad=True)
-    f = made(name)()
+    f = made(name)().to(x.dtype)
     assert torch.autograd.gradcheck(f, (x,))
     assert torch.autograd.gradgradcheck(f, (x,))
 
 
 @activations
-def test_a_module_has_no_weights_and_is_the_same_in_inference(name):
+def test_a_module_has_nothing_to_penalize_and_is_the_same_in_inference(name):
     f, x = made(name)(), torch.randn(20)
     assert isinstance(f, nn.Module)
-    assert not list(f.parameters())
+    assert {p.kind for p in Layout.of(f)} == ({"norm"} if name.startswith("prelu") else set()), "no penalty, no init"
     assert torch.equal(f(x), f.eval()(x))
     assert made(name)() is not made(name)()
 
@@ -104,7 +121,7 @@ def mean_square(f):
     total = 0.0
     for left in (-12.0, 0.0):
         z = torch.from_numpy(left + 6.0 * (nodes + 1.0))
-        total += float((torch.from_numpy(6.0 * weights) * f(z) ** 2 * torch.exp(-z * z / 2)).sum())
+        total += float((torch.from_numpy(6.0 * weights) * f(z).detach() ** 2 * torch.exp(-z * z / 2)).sum())
     return total / math.sqrt(2 * math.pi)
 
 
@@ -114,7 +131,7 @@ LEVEL = [name for name in ACTIVATIONS if ACTIVATIONS[name][0] not in ("linear", 
 @pytest.mark.parametrize("name", LEVEL)
 def test_the_gain_keeps_the_mean_square_of_a_normal_input(name):
     activation = made(name)
-    assert math.isclose(activation.gain**2 * mean_square(activation()), 1.0, rel_tol=1e-12)
+    assert math.isclose(activation.gain**2 * mean_square(activation().double()), 1.0, rel_tol=2e-12)
 
 
 @pytest.mark.parametrize("name", ["linear", "sigmoid", "tanh"])
@@ -132,3 +149,47 @@ def test_the_limits_of_alpha_are_relu_and_the_identity(name):
         one = named("activation", name, alpha=1.0)
         torch.testing.assert_close(one()(x), x)
         assert math.isclose(one.gain, 1.0)
+
+
+def test_selu_has_mean_zero_and_mean_square_one_for_its_fixed_point():
+    """Klambauer, Unterthiner, Mayr and Hochreiter 2017, equations 4 and 5 at (0, 1)."""
+    f = named("activation", "selu")()
+    assert math.isclose(mean_square(f), 1.0, rel_tol=1e-12)
+    negative = ALPHA * (math.exp(0.5) * phi(-1.0) - 0.5)
+    assert math.isclose(LAMBDA * (density(0.0) + negative), 0.0, abs_tol=1e-12)
+
+
+def test_softplus_lies_above_relu_by_log_2_over_beta_at_most():
+    x = torch.linspace(-50, 50, 2001, dtype=torch.float64)
+    for beta in (0.1, 1.0, 10.0):
+        above = named("activation", "softplus", beta=beta)()(x) - x.clamp(min=0.0)
+        assert (above > -1e-13).all(), "but for rounding"
+        assert math.isclose(above.max(), math.log(2.0) / beta, rel_tol=1e-12)
+        assert above.argmax() == 1000
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_softplus_is_finite_and_has_no_step_where_it_becomes_the_identity(dtype):
+    x = torch.tensor([-1e30, -500.0, 39.9999, 40.0, 40.0001, 500.0, 1e30], dtype=dtype, requires_grad=True)
+    f = named("activation", "softplus", beta=1.0)()
+    y = f(x)
+    torch.testing.assert_close(y[2:], x[2:], rtol=4 * torch.finfo(dtype).eps, atol=0)
+    (slope,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(slope, torch.tensor([0, 0, 1, 1, 1, 1, 1], dtype=dtype))
+
+
+@pytest.mark.parametrize("penalty", ["none", "l2", "weight_decay"])
+def test_the_slopes_of_prelu_are_learned_one_for_each_layer_and_not_shrunk(penalty, tmp_path):
+    experiment = blobs("activation=prelu", "arch.widths=[5,4]", f"regularization={penalty}", "optimizer=sgd")
+    slopes = [p for p in Layout.of(experiment.model) if p.name.startswith("hidden") and p.shape == (1,)]
+    assert len(slopes) == 2
+    assert all((experiment.w[p.slice] == 0.25).all() for p in slopes)
+    _, (run,) = trained(tmp_path, experiment)
+    learned = [run.load("last")["model"][p.name] for p in slopes]
+    assert all(abs(a - 0.25) > 1e-4 for a in learned)
+    for part in experiment.regularization.values():
+        w = torch.ones_like(experiment.w).requires_grad_()
+        value = part.penalty(w, Layout.of(experiment.model))
+        if value is not None:
+            (g,) = torch.autograd.grad(value, w)
+            assert all((g[p.slice] == 0).all() for p in slopes)

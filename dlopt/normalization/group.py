@@ -1,0 +1,40 @@
+"""Group normalization."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from dlopt.mistakes import listed
+from dlopt.ranges import Count, Positive
+
+
+@dataclass(frozen=True)
+class Group:
+    """Group normalization: each example is standardized by mean and variance of its features, a group at a time.
+
+        y = gamma (x - mean) / sqrt(var + eps) + beta
+
+    The C features are cut, in order, into groups of C / groups; mean and var (the biased one) are over the features of
+    a group and, for convolutions, over positions. gamma and beta are learned, one of each for a feature. One group is
+    normalization=layer, a group for each feature of a convolution instance normalization. As there, training and
+    inference are the same, for any batch.
+
+    groups   how many; it must divide the features of each layer, and leave more than one number in a group: on layers
+             without positions at most half of the features
+    eps      added to the variance, so that a group of equal numbers does not divide by zero
+
+    Source: Wu and He 2018, equations 1 to 7.
+    """
+
+    groups: Count
+    eps: Positive
+
+    def __call__(self, features: int, dims: int) -> nn.Module:
+        usable = [n for n in range(1, features + 1) if features % n == 0 and (dims or n < features)]
+        if self.groups not in usable:
+            small = "" if features % self.groups else ": each would hold one number"
+            remedy = f"use {listed(map(str, usable))}" if usable else "use normalization=batch"
+            raise ValueError(
+                f"{features} features of a layer cannot be cut into normalization.groups={self.groups}{small}; {remedy}"
+            )
+        return nn.GroupNorm(self.groups, features, self.eps)
