@@ -32,6 +32,7 @@ FLOORS: list[set[str]] = [
         "values",
         "screen",
         "histogram",
+        "haar",
         "hidden",
         "mistakes",
         "idx",
