@@ -48,7 +48,7 @@ FLOORS: list[set[str]] = [
         "tensor_file",
     },
     {"parts", "run"},
-    {"objective", "splits", "watch", "finding", "source", "official", "examples"},
+    {"objective", "first_batch", "splits", "watch", "finding", "source", "official", "examples"},
     set(GROUPS),
     {
         "batches",

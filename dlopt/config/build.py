@@ -22,10 +22,11 @@ from dlopt.batches import per_epoch
 from dlopt.config import paths, targets
 from dlopt.config.adopt import adopt
 from dlopt.config.data import Fitted, check_batch, check_dataset, check_dims, cut, preprocessed
+from dlopt.config.initial import initial
 from dlopt.config.probe import check_metrics, probe, threads
-from dlopt.config.problems import ConfigError, Problems, named
+from dlopt.config.problems import Problems, named
 from dlopt.config.settings import settings
-from dlopt.experiment import Experiment, Settings, initial_weights
+from dlopt.experiment import Experiment, Settings
 from dlopt.hidden import Marking
 from dlopt.mistakes import Mistake
 from dlopt.weights import Layout
@@ -99,13 +100,7 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
     problems.raise_any()
 
     assert found and train and data and dataset and loss and model  # else there was a problem
-    key = streams.key(found.seed, "init")
-    gain = getattr(made.parts["activation"], "gain", 1.0)
-    try:
-        w = initial_weights(model, Layout.of(model), made.parts["init"], made.parts["bias"], gain, key, found.dtype)
-    except Exception as error:
-        problems.add("init", f"fails: {type(error).__name__}: {error}")
-        raise ConfigError(problems.found) from error
+    w = initial(made.parts, model, train, found)
     _check_rule(made.parts["optimizer"], w, Layout.of(model), found.device, problems)
     problems.raise_any()
     experiment = Experiment(
