@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -11,16 +12,19 @@ from torch import Tensor, nn
 
 from dlopt import streams
 from dlopt.clip import Clip
+from dlopt.mistakes import Mistake
 from dlopt.parts import (
     Augmentation,
     Averaging,
     Diagnostic,
     Init,
+    LookingInit,
     Loss,
     Optimizer,
     Regularization,
     Schedule,
     Split,
+    Start,
 )
 from dlopt.ranges import Count, Fraction, Positive, Range
 from dlopt.weights import Layout
@@ -151,13 +155,42 @@ class Experiment:
 def initial_weights(
     model: nn.Module, layout: Layout, init: Init, bias: Init, gain: float, key: streams.Key, dtype: torch.dtype
 ) -> Tensor:
-    """w, (P,), before the first step. Each parameter has a random stream of its own, by its name."""
+    """w, (P,), before the first step, as drawn. Each parameter has a random stream of its own, by its name.
+
+    Mistake, at init or bias, says of which of them something went wrong.
+    """
     own = dict(model.named_parameters())
     drawn = {}
     for p in layout:
-        rule = {"weight": init, "bias": bias, "norm": None}[p.kind]
-        values = rule(p, gain, streams.generator(streams.fold(key, p.name))) if rule else None
-        drawn[p.name] = own[p.name].detach() if values is None else values
-        if tuple(drawn[p.name].shape) != p.shape:
-            raise ValueError(f"{p.name} needs values of shape {p.shape}, got {tuple(drawn[p.name].shape)}")
+        group, rule = {"weight": ("init", init), "bias": ("bias", bias), "norm": ("", None)}[p.kind]
+        with _of(group):
+            values = rule(p, gain, streams.generator(streams.fold(key, p.name))) if rule else None
+            drawn[p.name] = own[p.name].detach() if values is None else values
+            if tuple(drawn[p.name].shape) != p.shape:
+                raise ValueError(f"{p.name} needs values of shape {p.shape}, got {tuple(drawn[p.name].shape)}")
     return layout.flatten(drawn).to(dtype)
+
+
+def adjusted_weights(w: Tensor, init: Init, bias: Init, start: Callable[[], Start]) -> Tensor:
+    """w after those of its inits that look at data; Mistake as above. start is asked for if one does."""
+    for group, rule in (("init", init), ("bias", bias)):
+        if isinstance(rule, LookingInit):
+            with _of(group):
+                made = rule.adjusted(w, start())
+                if made.shape != w.shape or not made.isfinite().all():
+                    raise ValueError(f"adjusted() must make finite numbers of shape {tuple(w.shape)}")
+                w = made.to(w.dtype)
+    return w
+
+
+@contextmanager
+def _of(group: str) -> Iterator[None]:
+    """What goes wrong is said of this group."""
+    try:
+        yield
+    except Mistake as error:
+        raise Mistake(f"{group}.{error.key}", str(error)) from error
+    except ValueError as error:
+        raise Mistake(group, str(error)) from error
+    except Exception as error:
+        raise Mistake(group, f"fails: {type(error).__name__}: {error}") from error

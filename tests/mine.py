@@ -312,6 +312,14 @@ class Fixed:
 
 
 @dataclass(frozen=True)
+class Flat:
+    """Init: values of the wrong shape."""
+
+    def __call__(self, parameter: Any, gain: float, generator: torch.Generator) -> Tensor:
+        return torch.zeros(parameter.size + 1)
+
+
+@dataclass(frozen=True)
 class Square:
     gain: ClassVar[float] = 1.0
 

@@ -35,6 +35,7 @@ FLOORS: list[set[str]] = [
         "values",
         "screen",
         "histogram",
+        "haar",
         "hidden",
         "mistakes",
         "idx",
@@ -50,7 +51,7 @@ FLOORS: list[set[str]] = [
         "tensor_file",
     },
     {"parts", "run"},
-    {"objective", "splits", "watch", "finding", "source", "official", "examples"},
+    {"objective", "first_batch", "splits", "watch", "finding", "source", "official", "examples"},
     set(GROUPS),
     {
         "batches",

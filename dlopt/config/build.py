@@ -22,11 +22,12 @@ from dlopt.clip import Clip
 from dlopt.config import courses, paths, targets
 from dlopt.config.adopt import adopt
 from dlopt.config.data import Fitted, check_batch, check_dataset, check_dims, cut, preprocessed
+from dlopt.config.initial import initial
 from dlopt.config.nested import SCHEDULES
 from dlopt.config.probe import check_metrics, probe, threads
-from dlopt.config.problems import ConfigError, Problems, named
+from dlopt.config.problems import Problems, named
 from dlopt.config.settings import settings
-from dlopt.experiment import Experiment, Settings, initial_weights
+from dlopt.experiment import Experiment, Settings
 from dlopt.hidden import Marking
 from dlopt.mistakes import Mistake
 from dlopt.weights import Layout
@@ -102,7 +103,9 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
     problems.raise_any()
 
     assert found and train and data and dataset and loss and model  # else there was a problem
-    w = _initial(model, made.parts, found, problems)
+    w = initial(made.parts, model, train, found)
+    _check_rule(made.parts["optimizer"], w, Layout.of(model), found.device, problems)
+    problems.raise_any()
     experiment = Experiment(
         settings=found,
         train=train,
@@ -127,20 +130,6 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
         threads=threads(found, model, train),
     )
     return experiment, problems.notices
-
-
-def _initial(model: nn.Module, made: Mapping[str, Any], found: Settings, problems: Problems) -> Tensor:
-    """The initial weights, which the rule can train; ConfigError where there are none."""
-    key = streams.key(found.seed, "init")
-    gain = getattr(made["activation"], "gain", 1.0)
-    try:
-        w = initial_weights(model, Layout.of(model), made["init"], made["bias"], gain, key, found.dtype)
-    except Exception as error:
-        problems.add("init", f"fails: {type(error).__name__}: {error}")
-        raise ConfigError(problems.found) from error
-    _check_rule(made["optimizer"], w, Layout.of(model), found.device, problems)
-    problems.raise_any()
-    return w
 
 
 def _check_groups(groups: Mapping[str, dict[str, Any]], given: Sequence[str], problems: Problems) -> None:

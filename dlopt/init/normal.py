@@ -13,7 +13,12 @@ from dlopt.weights import Parameter
 class Normal:
     """W ~ N(0, std^2), whatever the layer's size: activations vanish or saturate with depth unless std fits.
 
+    Slip: the NYU lecture warns of a large std because "you want to be near the non-linear part" of the activation;
+    right is near its linear part: far from it units saturate, and hardly any gradient comes through.
+
     std   standard deviation
+
+    Source: Goodfellow, Bengio and Courville 2016, section 8.4.
     """
 
     std: NonNegative

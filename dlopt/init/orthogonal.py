@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dlopt.haar import orthogonal
 from dlopt.ranges import Positive
 from dlopt.weights import Parameter
 
@@ -18,9 +19,6 @@ class Orthogonal:
     W W^T = gain^2 I, else the columns, W^T W = gain^2 I. All singular values are gain: with gain 1 square linear layers
     change no length, at any depth, where products of Gaussian matrices lose one direction after another.
 
-    Q is the orthogonal factor of a Gaussian matrix, each column times the sign of R's diagonal entry: without that the
-    sign would be the factorization's convention, and Q not uniform. Computed in float64.
-
     gain   a factor, or auto: the activation's own (1 for tanh, sqrt(2) for ReLU)
 
     Source: Saxe, McClelland and Ganguli 2014; the signs: Mezzadri 2007.
@@ -31,7 +29,4 @@ class Orthogonal:
     def __call__(self, parameter: Parameter, gain: float, generator: torch.Generator) -> Tensor:
         factor = gain if self.gain == "auto" else float(self.gain)
         rows, columns = parameter.shape[0], parameter.size // parameter.shape[0]
-        tall = torch.randn(max(rows, columns), min(rows, columns), dtype=torch.float64, generator=generator)
-        q, r = torch.linalg.qr(tall)
-        q *= factor * r.diagonal().sign()
-        return (q if rows >= columns else q.T).reshape(parameter.shape)
+        return factor * orthogonal(rows, columns, generator).reshape(parameter.shape)

@@ -4,18 +4,25 @@ import math
 
 import pytest
 import torch
-from helpers import built, named, options
+from helpers import built, named, options, refused
 from torch import nn
 
 from dlopt import streams
+from dlopt.bias.constant import Constant as ConstantBias
 from dlopt.bias.none import Own as OwnBias
 from dlopt.bias.zeros import Zeros as ZeroBias
 from dlopt.experiment import initial_weights
+from dlopt.init.constant import Constant
+from dlopt.init.fan_in_uniform import FanInUniform
 from dlopt.init.he import He
+from dlopt.init.he_uniform import HeUniform
 from dlopt.init.lecun_normal import LecunNormal
 from dlopt.init.none import Own
 from dlopt.init.normal import Normal
 from dlopt.init.orthogonal import Orthogonal
+from dlopt.init.random_walk import RandomWalk
+from dlopt.init.sparse import Sparse
+from dlopt.init.uniform import Uniform
 from dlopt.init.xavier import Xavier
 from dlopt.init.xavier_normal import XavierNormal
 from dlopt.init.zeros import Zeros
@@ -39,8 +46,14 @@ def drawn(model, init, bias=None, gain=1.0, key=KEY):
 def variance_by_formula(init, layer, gain=1.0):
     field = math.prod(layer.weight.shape[2:])
     fan_out, fan_in = layer.weight.shape[0] * field, layer.weight.shape[1] * field
-    if isinstance(init, He):
+    if isinstance(init, (He, HeUniform)):
         return 2 / fan_in
+    if isinstance(init, FanInUniform):
+        return 1 / (3 * fan_in)
+    if isinstance(init, Uniform):
+        return (init.high - init.low) ** 2 / 12
+    if isinstance(init, RandomWalk):
+        return math.exp(1 / fan_in) / fan_in if init.units == "linear" else 2 * math.exp(2.4 / (fan_in - 2.4)) / fan_in
     if isinstance(init, LecunNormal):
         return 1 / fan_in
     if isinstance(init, (Xavier, XavierNormal)):
@@ -48,8 +61,10 @@ def variance_by_formula(init, layer, gain=1.0):
     return init.std**2
 
 
+FLAT = (Xavier, HeUniform, FanInUniform, Uniform)
 DRAWN = [
-    *(He(), LecunNormal(), Normal(0.01), Normal(2.0)),
+    *(He(), LecunNormal(), Normal(0.01), Normal(2.0), RandomWalk("relu"), RandomWalk("linear")),
+    *(HeUniform(), FanInUniform(), Uniform(-1.0, 1.0), Uniform(-0.3, 0.3)),
     *(make(gain) for make in (Xavier, XavierNormal) for gain in (1.0, 3.0, "auto")),
 ]
 
@@ -63,7 +78,7 @@ def test_mean_and_variance_are_those_of_the_formula(init, layer):
     assert abs(w.mean()) < 4 * math.sqrt(variance / n)
     assert abs(w.var() / variance - 1) < 4 * math.sqrt(2 / n)
     kurtosis = (w**4).mean() / w.var() ** 2
-    assert abs(kurtosis - (9 / 5 if isinstance(init, Xavier) else 3)) < 4 * math.sqrt(96 / n)
+    assert abs(kurtosis - (9 / 5 if isinstance(init, FLAT) else 3)) < 4 * math.sqrt(96 / n)
 
 
 @pytest.mark.parametrize("activation", options("activation"))
@@ -76,6 +91,31 @@ def test_xavier_fills_its_bounds_with_the_activations_gain(layer, activation):
     assert w.abs().max() <= bound * (1 + 1e-6)
     assert w.min() < -0.999 * bound
     assert w.max() > 0.999 * bound
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("init", [HeUniform(), FanInUniform(), Uniform(-1.0, 1.0)], ids=str)
+def test_a_uniform_init_fills_its_bounds(init, layer):
+    model = LAYERS[layer]
+    w = drawn(nn.Sequential(model), init)["0.weight"]
+    bound = math.sqrt(3 * variance_by_formula(init, model))
+    assert 0.999 * bound < w.max() <= bound * (1 + 1e-6)
+    assert 0.999 * bound < -w.min() <= bound * (1 + 1e-6)
+
+
+def test_a_uniform_init_takes_any_two_numbers_in_order():
+    w = drawn(nn.Linear(50, 40), Uniform(2.0, 2.5))["weight"]
+    assert 2.0 <= w.min() < 2.01
+    assert 2.49 < w.max() <= 2.5
+    refused(lambda: Uniform(1.0, 0.5), "low", "at most high", "1 and 0.5")
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(70, 9), nn.Conv1d(5, 8, 3), nn.Conv2d(4, 6, (3, 5), groups=2)], ids=str)
+def test_the_bound_by_fan_in_is_that_of_torchs_own_layers(layer):
+    """torch draws kaiming_uniform with a = sqrt(5), which is U(-1/sqrt(m), 1/sqrt(m))."""
+    bound = 1 / math.sqrt(nn.init._calculate_fan_in_and_fan_out(layer.weight)[0])
+    for w in (drawn(layer, init)["weight"] for init in (FanInUniform(), Own())):
+        assert 0.9 * bound < w.abs().max() <= bound
 
 
 @pytest.mark.parametrize("make", [Xavier, XavierNormal, Orthogonal])
@@ -114,7 +154,7 @@ def test_every_init_gives_finite_values_that_depend_on_the_key_alone(name):
         assert w.isfinite().all()
         assert torch.equal(w, again[n])
         if n.endswith("weight"):
-            assert torch.equal(w, other[n]) is (name in ("none", "zeros"))
+            assert torch.equal(w, other[n]) is (name in ("none", "zeros", "constant"))
 
 
 @pytest.mark.parametrize("name", options("init"))
@@ -172,6 +212,102 @@ def test_orthogonal_matrices_are_uniform(shape):
         trace = q.diagonal(dim1=1, dim2=2).sum(-1)
         assert abs(trace.square().mean() - 1) < 4.5 * math.sqrt(2 / draws)
         assert abs(torch.linalg.det(q).mean()) < 4.5 / math.sqrt(draws)
+
+
+# ------------------------------------------------------------------------------------------- sparse
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize(("nonzero", "std"), [(1, 1.0), (15, 1.0), (15, 0.2)])
+def test_each_unit_has_exactly_so_many_weights(layer, nonzero, std):
+    model = LAYERS[layer]
+    w = drawn(nn.Sequential(model), Sparse(nonzero, std))["0.weight"]
+    rows = w.flatten(1)
+    assert (rows.count_nonzero(1) == nonzero).all()
+    values = rows[rows != 0]
+    n = len(values)
+    assert abs(values.mean()) < 4 * std / math.sqrt(n)
+    assert abs(values.var() / std**2 - 1) < 4 * math.sqrt(2 / n)
+
+
+def test_a_unit_with_fewer_inputs_has_all_of_them():
+    w = drawn(nn.Sequential(nn.Linear(7, 5), nn.Conv1d(2, 3, 2)), Sparse(15, 1.0))
+    assert w["0.weight"].all()
+    assert w["1.weight"].all()
+
+
+def test_the_inputs_of_a_unit_are_chosen_evenly():
+    """Each of 20 inputs is among the 5 of a unit with probability 1/4, and two of them together with 1/4 * 4/19."""
+    chosen = (drawn(nn.Linear(20, 20_000), Sparse(5, 1.0))["weight"] != 0).double()
+    together = chosen.T @ chosen / len(chosen)
+    wanted = torch.full((20, 20), 1 / 19).fill_diagonal_(1 / 4).double()
+    assert ((together - wanted).abs() < 4.5 * (wanted * (1 - wanted) / len(chosen)).sqrt()).all()
+
+
+# ------------------------------------------------------------------------------------------- random walk
+
+
+def drift(init, width, units, depth=150, nets=60):
+    """Mean change of log |gradient|^2 at a layer, and its standard error; a unit's slope is a coin's toss in a ReLU net.
+
+    Sussillo and Abbott 2014: the vector goes back through D f'(z) and W, and the walk is the logarithm of its length.
+    """
+    generator = torch.Generator().manual_seed(3)
+    parameter = Parameter("weight", (nets, width, width), 0, "weight", width, width)  # one matrix for each net
+    change = torch.zeros(nets, dtype=torch.float64)
+    g = torch.randn(nets, width, dtype=torch.float64, generator=generator)
+    for _ in range(depth):
+        w = init(parameter, 1.0, generator).double()
+        slopes = torch.rand(g.shape, generator=generator) < 0.5 if units == "relu" else 1.0
+        back = torch.einsum("ni,nij->nj", g * slopes, w)
+        change += (back.square().sum(1) / g.square().sum(1)).log()
+        g = back / back.norm(dim=1, keepdim=True)
+    each = change / depth
+    return each.mean(), each.std() / math.sqrt(nets)
+
+
+@pytest.mark.parametrize("units", ["linear", "relu"])
+def test_the_logarithm_of_a_gradient_walks_without_drift(units):
+    """Through one matrix it is log(g^2 / N) + log chi^2 of the active units; He's and LeCun's variances let it sink."""
+    width = 30
+    mean, error = drift(RandomWalk(units), width, units)
+    assert abs(mean) < 4 * error + 0.0015  # how far the paper's fit is off at this width
+    falls, error = drift(He() if units == "relu" else LecunNormal(), width, units)
+    assert falls < -10 * error
+    assert abs(falls + (2.5 if units == "relu" else 1) / width) < 4 * error + 0.006
+
+
+@pytest.mark.parametrize("n", [10, 30, 100, 1000])
+def test_the_gains_of_a_random_walk_are_those_that_cancel_the_mean_logarithm(n):
+    """E log chi^2_k = digamma(k/2) + log 2: of k = n units in a linear net, of k ~ Binomial(n, 1/2) > 0 in a ReLU net."""
+    parameter = Parameter("weight", (1, n), 0, "weight", n, 1)
+    k = torch.arange(1, n + 1, dtype=torch.float64)
+    logs = torch.digamma(k / 2) + math.log(2 / n)
+    p = torch.distributions.Binomial(n, torch.tensor(0.5, dtype=torch.float64)).log_prob(k).softmax(0)
+    for units, mean in (("linear", logs[-1]), ("relu", p @ logs)):
+        unit = torch.randn(1, n, generator=streams.generator(KEY))
+        g = (RandomWalk(units)(parameter, 1.0, streams.generator(KEY)) / unit).double().mean() * math.sqrt(n)
+        assert abs(2 * g.log() + mean) < (0.009 if n == 10 else 0.0015)
+
+
+# ------------------------------------------------------------------------------------------- plain
+
+
+@pytest.mark.parametrize("make", [Constant, ConstantBias])
+def test_a_constant_is_everywhere(make):
+    model = nn.Sequential(nn.Conv1d(3, 4, 3), nn.Linear(8, 5))
+    w = drawn(model, make(0.25), make(-0.5))
+    assert all((v == (0.25 if n.endswith("weight") else -0.5)).all() for n, v in w.items())
+
+
+def test_units_that_begin_alike_stay_alike():
+    """All the weights of a layer the same: so are its units' gradients, and the net is as good as one of width one."""
+    x = torch.randn(9, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    model = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 2)).double()
+    model.load_state_dict(drawn(model, Constant(0.3)))
+    model(x).square().mean().backward()
+    torch.testing.assert_close(model[0].weight.grad, model[0].weight.grad[:1].expand(6, 5))
+    assert model[0].weight.grad.all()
 
 
 def test_zeros_are_zero():
