@@ -24,6 +24,7 @@ class Training:
     """The iterate w, (P,) or (E, P), the rule's state, and all that a step draws on.
 
     step counts the steps done; steps is how many there are to do, per_epoch how many make a pass over the data.
+    histories are the rows of each run's evaluations so far.
     """
 
     def __init__(self, experiments: Sequence[Experiment]) -> None:
@@ -54,6 +55,7 @@ class Training:
         self.average = self.averaging.init(self.w) if self.averaging else None
         self.lr: Any = getattr(self._rule, "lr", float("nan"))
         self._schedules = [e.schedule for e in experiments]
+        self.histories: list[tuple[Mapping[str, float], ...]] = [() for _ in experiments]
         self._after: list[Regularization] = [
             self._columns([list(e.regularization.values())[i] for e in experiments])
             for i, r in enumerate(first.regularization.values())
@@ -91,12 +93,15 @@ class Training:
 
     def optimizer(self) -> Optimizer:
         """The rule with this step's rate."""
-        time = Time(self.step, self.steps, self.per_epoch)
-        factors = [schedule(time) for schedule in self._schedules]
+        factors = [schedule(time) for schedule, time in zip(self._schedules, self.times(), strict=True)]
         if all(factor == 1.0 for factor in factors):
             return self._rule
         factor = factors[0] if self.solo else self._column(factors)
         return dataclasses.replace(self._rule, lr=self._rule.lr * factor)  # type: ignore[attr-defined,type-var]
+
+    def times(self) -> list[Time]:
+        """This moment of each run."""
+        return [Time(self.step, self.steps, self.per_epoch, history) for history in self.histories]
 
     @property
     def keeps_the_former(self) -> bool:
@@ -160,6 +165,7 @@ class Training:
         indices = stay.tolist()
         self._keys = [self._keys[i] for i in indices]
         self._schedules = [self._schedules[i] for i in indices]
+        self.histories = [self.histories[i] for i in indices]
         self._purposes = {}
         self.problem.keep(stay)
         self.batches.keep(stay)

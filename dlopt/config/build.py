@@ -22,7 +22,7 @@ from dlopt.batches import per_epoch
 from dlopt.config import paths, targets
 from dlopt.config.adopt import adopt
 from dlopt.config.data import Fitted, check_batch, check_dataset, check_dims, cut, preprocessed
-from dlopt.config.probe import check_metrics, probe, threads
+from dlopt.config.probe import check_metrics, monitored, probe, threads
 from dlopt.config.problems import ConfigError, Problems, named
 from dlopt.config.settings import settings
 from dlopt.experiment import Experiment, Settings, initial_weights
@@ -94,7 +94,7 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
         _check_schedule(made.parts, found.length(epoch), epoch, problems)
         if model is not None and loss is not None and problems.clear_of("loss"):
             metrics = probe(model, train, loss, several["augmentation"], dataset.outputs, found.dtype, problems)
-            check_metrics(metrics, validation is not None, found, several["regularization"], problems)
+            check_metrics(metrics, validation is not None, found, made.parts | several, problems)
     _check_rate(made.parts.get("optimizer"), several["regularization"], problems)
     problems.raise_any()
 
@@ -185,7 +185,8 @@ def _check_schedule(made: Mapping[str, Any], steps: int, per_epoch: int, problem
         if not (isinstance(factor, (int, float)) and 0 <= factor < math.inf):
             problems.add("schedule", f"must make finite numbers >= 0, it makes {factor}")
             return
-    if optimizer is not None and not hasattr(optimizer, "lr") and any(factor != 1.0 for factor in factors):
+    changes = any(factor != 1.0 for factor in factors) or any(monitored("schedule", schedule))
+    if optimizer is not None and not hasattr(optimizer, "lr") and changes:
         problems.add("schedule", f"{type(optimizer).__name__} has no rate lr to change; use schedule=constant")
     wrong = _other_length(schedule, steps, per_epoch)
     if wrong:
