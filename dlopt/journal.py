@@ -207,10 +207,11 @@ class Journal:
         for i in which:
             lane = self.lanes[i]
             lane.evaluated()
+            self.training.histories[i] = (*self.training.histories[i], lane.row)
             if lane.improves():
                 lane.best = lane.row
                 improved.append(i)
-            if lane.stops():
+            if lane.stops(self.training.histories[i]):
                 stopped.append((i, "done"))
         if improved:
             self.saving.improved(self.lanes, improved)
@@ -241,7 +242,7 @@ class Journal:
         self.seconds = content["seconds"]
         self.rated_from = (t.step, self.seconds)
         self.saving.restore(lane, content)
-        self.stopped = lane.row.get("step") == t.step and lane.stops()
+        self.stopped = lane.row.get("step") == t.step and lane.stops(t.histories[0])
 
     # ------------------------------------------------------------------------------------------- the end
 

@@ -336,11 +336,16 @@ Unit = Literal["steps", "epochs"]
 
 
 class Time(NamedTuple):
-    """A moment of a run: the step numbered 0, 1, ..., steps - 1, of which per_epoch make a pass over the data."""
+    """A moment of a run: the step numbered 0, 1, ..., steps - 1, of which per_epoch make a pass over the data.
+
+    history holds the rows of the evaluations so far, in order: metrics by their names, each with its "step". From one
+    evaluation to the next it is the same object, so that what watches a metric need not look at all of it at each step.
+    """
 
     step: int
     steps: int
     per_epoch: int
+    history: tuple[Mapping[str, float], ...] = ()
 
     def t(self, unit: Unit) -> float:
         """How many steps, or epochs, are done. Epochs are a real number, whole where one ends and the next begins."""
@@ -352,11 +357,15 @@ class Time(NamedTuple):
 
     def after(self, n: int) -> Time:
         """The same moment as one of the run that is left after n steps."""
-        return Time(self.step - n, self.steps - n, self.per_epoch)
+        return self._replace(step=self.step - n, steps=self.steps - n)
 
 
 class Schedule:
-    """A factor over time. Whatever is called with a Time serves as one; it need not derive from this class."""
+    """A factor over time. Whatever is called with a Time serves as one; it need not derive from this class.
+
+    One that follows a metric names it in a field `monitor`, as a regularization does that stops by one: the metric's
+    name is checked before a run.
+    """
 
     def __call__(self, time: Time) -> float:
         """The factor at this step, finite and not negative.

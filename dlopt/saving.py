@@ -25,13 +25,15 @@ BEST_EVERY = 10.0
 
 @dataclass
 class Lane:
-    """What one run keeps on the host: its last row, those of its evaluations, and which of them is the best."""
+    """What one run keeps on the host: its last row, and which of those of its evaluations is the best.
+
+    encoded holds the latter as they are saved; the rows themselves are the training's.
+    """
 
     experiment: Experiment
     run: Run
     index: int
     row: Row = field(default_factory=dict)
-    history: list[Row] = field(default_factory=list)
     encoded: bytearray = field(default_factory=bytearray)
     best: Row | None = None
     best_saved: float = -math.inf
@@ -39,7 +41,6 @@ class Lane:
 
     def evaluated(self) -> None:
         """Its last row is one of an evaluation."""
-        self.history.append(self.row)
         self.encoded += json.dumps(self.row).encode() + b"\n"
 
     def improves(self) -> bool:
@@ -52,9 +53,9 @@ class Lane:
             return True
         return value > self.best[metric] if higher_is_better(metric) else value < self.best[metric]
 
-    def stops(self) -> bool:
+    def stops(self, history: Sequence[Mapping[str, float]]) -> bool:
         """Whether one of its rules ends it after the evaluations that it has had."""
-        return bool(self.history) and any(r.stop(self.history) for r in self.experiment.regularization.values())
+        return bool(history) and any(r.stop(history) for r in self.experiment.regularization.values())
 
     def content(self) -> dict[str, Any]:
         """Its rows, as a checkpoint holds them: JSON, which keeps every bit of a number.
@@ -68,11 +69,11 @@ class Lane:
             "best_step": None if self.best is None else self.best["step"],
         }
 
-    def restore(self, content: Mapping[str, Any]) -> None:
-        """The inverse of `content`."""
-        self.row, self.history = json.loads(content["row"]), evaluations(content)
+    def restore(self, content: Mapping[str, Any], history: Sequence[Row]) -> None:
+        """The inverse of `content`, whose rows of evaluations are read already."""
+        self.row = json.loads(content["row"])
         self.encoded = bytearray(content["history"].numpy().tobytes())
-        self.best = next((row for row in self.history if row["step"] == content["best_step"]), None)
+        self.best = next((row for row in history if row["step"] == content["best_step"]), None)
 
 
 class Saving:
@@ -128,8 +129,13 @@ class Saving:
         self._last = time.monotonic()
 
     def restore(self, lane: Lane, content: Mapping[str, Any]) -> None:
-        """Take over the best weights of a single run; what lies there may be of steps after those it goes on from."""
-        lane.restore(content)
+        """Take over what a single run has evaluated, and its best weights.
+
+        What lies there may be of steps after those it goes on from.
+        """
+        history = tuple(evaluations(content))
+        self.training.histories = [history]
+        lane.restore(content, history)
         if lane.best is None:
             lane.run.checkpoint("best").unlink(missing_ok=True)
             return

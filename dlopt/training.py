@@ -24,6 +24,7 @@ class Training:
     """The iterate w, (P,) or (E, P), the rule's state, and all that a step draws on.
 
     step counts the steps done; steps is how many there are to do, per_epoch how many make a pass over the data.
+    histories are the rows of each run's evaluations so far.
     """
 
     def __init__(self, experiments: Sequence[Experiment]) -> None:
@@ -57,6 +58,7 @@ class Training:
         self.lr: Any = self._rate_of(self._rule)
         self._courses = courses(experiments)
         self.scheduled: list[dict[str, float]] = [{} for _ in experiments]
+        self.histories: list[tuple[Mapping[str, float], ...]] = [() for _ in experiments]
         self._after: dict[str, Regularization] = {
             name: self._columns([e.regularization[name] for e in experiments])
             for name, r in first.regularization.items()
@@ -94,7 +96,7 @@ class Training:
 
     def optimizer(self) -> Optimizer:
         """The rule with this step's numbers; regularizations are given theirs."""
-        times = [Time(self.step, self.steps, self.per_epoch)] * self.count
+        times = self.times()
         moved: dict[str, Any] = {}
         for course in self._courses:
             number, values = course.number, course.at(times)
@@ -115,6 +117,10 @@ class Training:
         if number.part in self._after:
             value = values[0] if self.solo else self._column(values)
             self._after[number.part] = fields.replaced(self._after[number.part], {number.field: value})
+
+    def times(self) -> list[Time]:
+        """This moment of each run."""
+        return [Time(self.step, self.steps, self.per_epoch, history) for history in self.histories]
 
     @property
     def keeps_the_former(self) -> bool:
@@ -183,6 +189,7 @@ class Training:
         self._keys = [self._keys[i] for i in indices]
         self._courses = [course.kept(indices) for course in self._courses]
         self.scheduled = [self.scheduled[i] for i in indices]
+        self.histories = [self.histories[i] for i in indices]
         self._purposes = {}
         self.problem.keep(stay)
         self.batches.keep(stay)

@@ -378,6 +378,28 @@ class Brief(Schedule):
 
 
 @dataclass(frozen=True)
+class Follow:
+    """A schedule that tells what it is shown of a metric: 1 / (2 + evaluations + the last value)."""
+
+    monitor: str
+
+    def __call__(self, time: Time) -> float:
+        assert all(row["step"] <= time.step for row in time.history)
+        values = [row[self.monitor] for row in time.history]
+        return 1 / (2 + len(values) + (values[-1] if values else 0.0))
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """One as long as nothing was evaluated, then a half."""
+
+    monitor: str
+
+    def __call__(self, time: Time) -> float:
+        return 0.5 if time.history else 1.0
+
+
+@dataclass(frozen=True)
 class Slow:
     """A share of another schedule."""
 

@@ -10,7 +10,7 @@ from bits import differences, final
 from helpers import blobs, resumed, stopped, trained
 
 from dlopt import saving
-from dlopt.run import Run
+from dlopt.run import Run, evaluations
 from dlopt.saving import Lane, Saving
 from dlopt.training import Training
 from dlopt.watch import Watch
@@ -147,10 +147,11 @@ def test_a_lane_is_restored_from_what_it_holds(tmp_path):
         lane.evaluated()
     lane.best = rows[1]
     again = Lane(experiment, Run(tmp_path), 0)
-    again.restore(lane.content())
-    assert repr((again.row, again.history, again.best)) == repr((lane.row, lane.history, lane.best))
-    again.restore(Lane(experiment, Run(tmp_path), 0).content())
-    assert (again.row, again.history, again.best) == ({}, [], None)
+    again.restore(lane.content(), rows)
+    assert repr((again.row, again.encoded, again.best)) == repr((lane.row, lane.encoded, lane.best))
+    assert repr(evaluations(again.content())) == repr(rows)
+    again.restore(Lane(experiment, Run(tmp_path), 0).content(), [])
+    assert (again.row, again.encoded, again.best) == ({}, bytearray(), None)
 
 
 @pytest.mark.parametrize(("objective", "values", "best"), [

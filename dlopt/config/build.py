@@ -74,7 +74,7 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
         if name not in ("data", "arch"):  # made before, and when all is known that it is passed
             made.of(name)
     several = {name: made.several(name) for name in groups if name not in paths.SINGLE}
-    schedules = courses.moved(several.pop(SCHEDULES), made.parts, several["regularization"], problems)
+    schedules = courses.moved(several[SCHEDULES], made.parts, several["regularization"], problems)
     data, loss = made.parts.get("data"), made.parts.get("loss")
     train: parts.Split | None = None
     validation: parts.Split | None = None
@@ -98,7 +98,7 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
         courses.check(made.parts, schedules, several["regularization"], found.length(epoch), epoch, problems)
         if model is not None and loss is not None and problems.clear_of("loss"):
             metrics = probe(model, train, loss, _changing(several), dataset.outputs, found.dtype, problems)
-            check_metrics(metrics, validation is not None, found, several["regularization"], problems)
+            check_metrics(metrics, validation is not None, found, made.parts | several, problems)
     _check_beside(made.parts.get("optimizer"), several["regularization"], found, problems)
     problems.raise_any()
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from dlopt import fields, parts
 from dlopt.config.nested import SCHEDULES
+from dlopt.config.probe import monitored
 from dlopt.config.problems import Problems, named
 from dlopt.config.signature import describe, mismatch, signature
 from dlopt.experiment import Number
@@ -93,7 +94,7 @@ def _check_rate(
 ) -> None:
     """The schedule of the rate, which the rule must have."""
     factors = _factors("schedule", schedule, steps, per_epoch, problems)
-    moves = any(factor != 1.0 for factor in factors.values())
+    moves = any(factor != 1.0 for factor in factors.values()) or any(monitored("schedule", schedule))
     if moves and optimizer is not None and fields.place(optimizer, "lr") is None:
         problems.add("schedule", f"{type(optimizer).__name__} has no rate lr to change; use schedule=constant")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -187,9 +188,10 @@ def check_metrics(
     metrics: Sequence[str] | None,
     validates: bool,
     settings: Settings,
-    regularization: Mapping[str, parts.Regularization],
+    made: Mapping[str, Any],
     problems: Problems,
 ) -> None:
+    """The metrics that are named, by the objective and by parts of each group, against those that the run writes."""
     if metrics is None:
         return
     names = ["loss", *metrics]
@@ -197,14 +199,25 @@ def check_metrics(
     written = possible if validates else [f"train/{name}" for name in names]
     if settings.objective not in possible:
         problems.add("objective", f"no run writes '{settings.objective}'{nearest(settings.objective, written)}")
-    for name, part in regularization.items():
-        monitor = getattr(part, "monitor", None)
-        if monitor is not None and monitor not in written:
+    for key, monitor in (found for group, part in made.items() for found in monitored(group, part)):
+        if monitor not in written:
             if monitor in possible:
                 why = "needs a validation split; set validation.fraction above 0"
             else:
                 why = f"no run writes '{monitor}'{nearest(monitor, written)}"
-            problems.add(f"regularization.{name}.monitor", why)
+            problems.add(key, why)
+
+
+def monitored(key: str, part: Any) -> Iterator[tuple[str, str]]:
+    """The metrics that a part, or parts by their names, and those inside them follow: the keys and what they name."""
+    monitor = getattr(part, "monitor", None)
+    if monitor is not None:
+        yield f"{key}.monitor", monitor
+    inside = part if isinstance(part, Mapping) else {}
+    if dataclasses.is_dataclass(part):
+        inside = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
+    for name, one in inside.items():
+        yield from monitored(f"{key}.{name}", one)
 
 
 def threads(settings: Settings, model: nn.Module, train: parts.Split) -> int:

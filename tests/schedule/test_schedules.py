@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dlopt.cli import main
 from dlopt.config import paths
 from dlopt.config.build import build
+from dlopt.config.problems import ConfigError
 from dlopt.config.targets import make
 from dlopt.parts import Time
 from dlopt.schedule.constant import Constant
@@ -243,6 +244,70 @@ def test_warmups_follow_one_another():
     twice = Warmup(2, "steps", 0.0, Warmup(2, "steps", 0.5, Cosine(0.0)))
     assert course(twice, 8)[:4] == [0.5, 1.0, 0.75, 1.0]
     assert course(twice, 8)[4:] == course(Cosine(0.0), 4)
+
+
+# ------------------------------------------------------------------------------------------- what it is shown
+
+
+FOLLOW = ("schedule=custom", "schedule._target_=mine.Follow", "log_every=1", "precision=float64")
+
+
+def test_a_schedule_is_shown_every_evaluation_so_far(tmp_path):
+    """After each of three epochs of three steps; rows between are none."""
+    _, (run,) = trained(tmp_path, blobs(*FOLLOW, "+schedule.monitor=val/accuracy", "optimizer.lr=1.0"))
+    rows = run.rows()
+    found = [row["val/accuracy"] for row in rows if "val/accuracy" in row]
+    assert len(found) == 3
+    wanted = [1 / 2] * 3 + [1 / (3 + found[0])] * 3 + [1 / (4 + found[1])] * 3
+    assert [row["lr"] for row in rows] == wanted
+
+
+def test_time_after_some_steps_has_the_same_history():
+    history = ({"step": 3, "val/loss": 1.0},)
+    assert Time(5, 9, 3, history).after(2) == Time(3, 7, 3, history)
+    assert Time(5, 9, 3, history).after(2).history is history
+
+
+@pytest.mark.parametrize("stop", [2, 3, 4, 7])
+def test_a_run_that_goes_on_is_shown_the_same(stop, tmp_path):
+    overrides = (*FOLLOW, "+schedule.monitor=val/loss")
+    _, (straight,) = trained(tmp_path / "straight", blobs(*overrides))
+    run = stopped(tmp_path / "run", stop, blobs(*overrides))
+    _, run = resumed(run.path, blobs(*overrides))
+    assert torch.equal(weights(run), weights(straight))
+    assert curves(run) == curves(straight)
+
+
+def test_each_lane_is_shown_its_own_when_others_have_left_too(tmp_path):
+    """The first diverges at its first row."""
+    variants = ("optimizer.lr=1e300", "seed=1", "seed=2")
+    overrides = (*FOLLOW, "+schedule.monitor=val/loss", "optimizer=sgd")
+    summaries, lanes = trained(tmp_path / "lanes", *(blobs(*overrides, v) for v in variants))
+    assert [s["status"] for s in summaries] == ["diverged", "done", "done"]
+    for run, v in zip(lanes[1:], variants[1:], strict=True):
+        _, (alone,) = trained(tmp_path / v, blobs(*overrides, v))
+        assert [r["lr"] for r in run.rows()] == pytest.approx([r["lr"] for r in alone.rows()], rel=1e-9)
+
+
+def test_the_metric_that_a_schedule_follows_is_checked_inside_another_too():
+    inside = ("schedule=warmup", "schedule.length=1", "schedule@schedule.then=custom")
+    for at, overrides in {
+        "schedule": ("schedule=custom", "schedule._target_=mine.Follow"),
+        "schedule.then": (*inside, "schedule.then._target_=mine.Follow"),
+    }.items():
+        for metric, said in (
+            ("val/acuracy", "did you mean val/accuracy"), ("val/loss", "needs a validation split"),
+        ):  # fmt: skip
+            fraction = "validation.fraction=0" if metric == "val/loss" else "validation.fraction=0.2"
+            with pytest.raises(ConfigError, match=said) as found:
+                blobs(*overrides, f"+{at}.monitor={metric}", fraction)
+            assert [key for key, _ in found.value.problems] == [f"{at}.monitor"]
+
+
+def test_a_rule_without_a_rate_cannot_follow_a_metric():
+    with pytest.raises(ConfigError, match="Unit has no rate lr to change"):
+        blobs("optimizer=custom", "optimizer._target_=mine.Unit", "schedule=custom",
+              "schedule._target_=mine.Waiting", "+schedule.monitor=val/loss")  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------- another length
