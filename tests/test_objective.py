@@ -611,7 +611,7 @@ def test_a_problem_can_be_asked_before_it_has_a_home():
 def test_a_weight_that_the_loss_does_not_depend_on_has_gradient_zero():
     class Idle(MLP):
         def __init__(self):
-            super().__init__((5,), CLASSES, Tanh(), NoNormalization(), lambda site: None, [4])
+            super().__init__((5,), CLASSES, Tanh(), NoNormalization(), lambda site: None, [4], None, None)
             self.idle = nn.Linear(2, 2)
 
     problem = Problem(Idle().double(), CrossEntropy())
