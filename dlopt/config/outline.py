@@ -5,6 +5,7 @@ It is what tab completion looks at, which has to answer while the finger is stil
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from dlopt import plain_file, reading
 from dlopt.config import paths
-from dlopt.config.nested import holds
+from dlopt.config.nested import SCHEDULES, holds
 from dlopt.values import written
 
 SETTINGS = "dlopt.experiment.Settings"
@@ -85,6 +86,8 @@ class Outline:
         """
         if top == "hydra":
             return dict(flat({top: self.primary.get(top, {})}))
+        if top == SCHEDULES:
+            return self._of_schedules()
         if top not in self.groups():
             found = dict(flat({k: v for k, v in self.primary.items() if k not in ("defaults", "hydra")}))
         else:
@@ -95,6 +98,23 @@ class Outline:
             found = {key: value for key, value in several[0].items() if all(key in one for one in several)}
         experiment = self.typed.get("experiment", "")
         return found | {k: v for k, v in flat(self.content("experiment", experiment)) if k in found}
+
+    def _of_schedules(self) -> dict[str, Any]:
+        """The numbers that a schedule can move, and the keys of those schedules that are typed."""
+        of_rule = {key.partition(".")[2]: value for key, value in self.keys("optimizer").items()}
+        of_penalties = {
+            key.split(".")[1]: value
+            for key, value in self.keys("regularization").items()
+            if key.endswith(".strength") and key.count(".") == 2
+        }
+        numbers = [k for k, v in (of_rule | of_penalties).items() if _is_number(v) and k != "lr"]
+        found: dict[str, Any] = {f"{SCHEDULES}.{name}": None for name in numbers}
+        for key, option in self.typed.items():
+            if key.startswith(f"{SCHEDULES}.") and self.content("schedule", option):
+                found[key] = option
+                found |= flat({key: _plain(self.content("schedule", option))})
+                found |= {f"{key}.{inner}": default for inner, (_, default) in self._held("schedule", option).items()}
+        return found
 
     def _of_option(self, top: str, option: str) -> Iterator[tuple[str, Any]]:
         """The keys of an option, and of those that stand inside it."""
@@ -119,6 +139,10 @@ class Outline:
         if key in self.groups():
             return key
         top, _, name = key.partition(".")
+        if top == SCHEDULES and name:
+            above, _, last = key.rpartition(".")
+            at = self.typed.get(above)
+            return "schedule" if at is None or last in self._held("schedule", at) else None
         for one in alternatives(self.chosen.get(top, "")):
             for option in one:
                 if name in (inside := self._held(top, option)):
@@ -191,6 +215,13 @@ def alternatives(typed: str) -> list[list[str]]:
         else:
             found[-1] += c
     return [[option.strip() for option in one.strip("[]").split(",")] for one in found]
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number and not whole; YAML takes 1e-4 for text."""
+    return isinstance(value, float) or (
+        isinstance(value, str) and re.fullmatch(r"\d+(\.\d*)?e-?\d+", value) is not None
+    )
 
 
 def _plain(content: Mapping[str, Any]) -> dict[str, Any]:

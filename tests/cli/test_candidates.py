@@ -390,3 +390,23 @@ def test_a_broken_configuration_offers_what_it_can(files, monkeypatch):
     assert offered("train epo") == []
     (conf / "config.yaml").write_text("- a\n- b\n")
     assert offered("train epo") == []
+
+
+# ------------------------------------------------------------------------------------------- schedules of numbers
+
+
+def test_a_number_is_offered_for_a_schedule_and_its_schedules():
+    assert offered("train schedules.") == ["schedules.beta1=", "schedules.beta2=", "schedules.eps="]
+    found = offered("train optimizer=momentum regularization=[l2,dropout] schedules.")
+    assert {"schedules.momentum=", "schedules.l2="} <= {*found}
+    assert "schedules.lr=" not in found
+    known = [f"schedules.momentum={option}" for option in paths.options("schedule")]
+    assert offered("train optimizer=momentum schedules.momentum=") == known
+    assert offered("train regularization=dropout schedules.dropout.p=cos") == ["schedules.dropout.p=cosine"]
+
+
+def test_the_keys_of_a_schedule_of_a_number_are_offered_once_it_is_chosen():
+    line = "train optimizer=momentum schedules.momentum=warmup schedules.momentum."
+    assert offered(line) == [f"schedules.momentum.{key}=" for key in ("length", "unit", "start", "then")]
+    assert offered(f"{line}unit=") == ["schedules.momentum.unit=epochs", "schedules.momentum.unit=steps"]
+    assert offered(f"{line}then=cos") == ["schedules.momentum.then=cosine"]
