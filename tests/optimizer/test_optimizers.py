@@ -178,7 +178,11 @@ def rmsprop(p, lr, decay, eps, momentum, centered):
 
 PARITY = {
     "sgd": (SGD(0.1), lambda p: torch.optim.SGD(p, lr=0.1)),
-    "momentum": (HeavyBall(0.05, 0.9), lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9)),
+    "momentum": (HeavyBall(0.05, 0.9, 0.0), lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9)),
+    "momentum, dampening": (
+        HeavyBall(0.3, 0.9, 0.8),
+        lambda p: torch.optim.SGD(p, lr=0.3, momentum=0.9, dampening=0.8),
+    ),
     "nesterov": (Nesterov(0.05, 0.9), lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True)),
     "nesterov, other numbers": (Nesterov(0.3, 0.2), lambda p: torch.optim.SGD(p, lr=0.3, momentum=0.2, nesterov=True)),
     "adagrad": (Adagrad(0.01, 1e-10, 0.0), lambda p: torch.optim.Adagrad(p, lr=0.01)),
@@ -223,6 +227,11 @@ def test_fifty_steps_of_a_small_net_are_those_of_torch(name):
 
 
 IN_LANES = {
+    "momentum": (
+        HeavyBall,
+        lambda p, lr, b, d: torch.optim.SGD(p, lr, momentum=b, dampening=d),
+        [(0.05, 0.9, 0.0), (0.3, 0.5, 0.5), (0.5, 0.1, 0.9)],
+    ),
     "nesterov": (
         Nesterov,
         lambda p, lr, b: torch.optim.SGD(p, lr, momentum=b, nesterov=True),
@@ -329,10 +338,22 @@ def moves(rule, objective, steps):
     return torch.stack(found)
 
 
-@pytest.mark.parametrize("make", [HeavyBall, Nesterov])
-def test_momentum_under_a_constant_gradient_approaches_its_terminal_speed(make):
-    last = moves(make(0.1, 0.9), Slope(), 400)[-1]
-    torch.testing.assert_close(last, torch.full_like(last, 0.1 / (1 - 0.9)))
+@pytest.mark.parametrize(
+    ("rule", "speed"),
+    [
+        (HeavyBall(0.1, 0.9, 0.0), 0.1 / (1 - 0.9)),
+        (HeavyBall(0.1, 0.9, 0.6), 0.1 * (1 - 0.6) / (1 - 0.9)),
+        (Nesterov(0.1, 0.9), 0.1 / (1 - 0.9)),
+    ],
+)
+def test_momentum_under_a_constant_gradient_approaches_its_terminal_speed(rule, speed):
+    last = moves(rule, Slope(), 400)[-1]
+    torch.testing.assert_close(last, torch.full_like(last, speed))
+
+
+def test_momentum_dampened_by_itself_is_an_average_that_starts_at_the_first_gradient():
+    found = moves(HeavyBall(0.1, 0.9, 0.9), Slope(), 20)
+    torch.testing.assert_close(found, torch.full_like(found, 0.1))
 
 
 @pytest.mark.parametrize("slope", [1e-3, 1.0, 1e3])
@@ -411,9 +432,9 @@ def test_nesterov_is_the_textbooks_form_seen_from_its_look_ahead_points():
     assert not torch.allclose(ours.asked[2], lecture.asked[2], rtol=1e-2)  # the sign that some lectures have
 
 
-@pytest.mark.parametrize("make", [HeavyBall, Nesterov])
-def test_momentum_zero_is_gradient_descent(make):
-    one, _ = run(make(0.3, 0.0), Quadratic(), started())
+@pytest.mark.parametrize("rule", [HeavyBall(0.3, 0.0, 0.0), Nesterov(0.3, 0.0)])
+def test_momentum_zero_is_gradient_descent(rule):
+    one, _ = run(rule, Quadratic(), started())
     other, _ = run(SGD(0.3), Quadratic(), started())
     torch.testing.assert_close(one, other)
 
@@ -428,15 +449,19 @@ def test_gradient_descent_shrinks_each_eigendirection_by_one_minus_rate_times_ei
 LIMITS = [(SGD, (), 2.0)] + [
     limit
     for b in (0.0, 0.5, 0.9)
-    for limit in ((HeavyBall, (b,), 2 * (1 + b)), (Nesterov, (b,), 2 * (1 + b) / (1 + 2 * b)))
+    for limit in (
+        (HeavyBall, (b, 0.0), 2 * (1 + b)),
+        (HeavyBall, (b, 0.7), 2 * (1 + b) / (1 - 0.7)),
+        (Nesterov, (b,), 2 * (1 + b) / (1 + 2 * b)),
+    )
 ]
 
 
 @pytest.mark.parametrize(("make", "others", "bound"), LIMITS, ids=str)
 @pytest.mark.parametrize("largest", [1.0, 37.0])
 def test_the_rate_is_stable_just_below_its_limit_and_not_above(make, others, bound, largest):
-    """The limit is 2 / lambda_max for gradient descent, 2 (1 + b) / lambda_max for the heavy ball, and
-    2 (1 + b) / ((1 + 2 b) lambda_max) for Nesterov's gradient."""
+    """The limit is 2 / lambda_max for gradient descent, 2 (1 + b) / ((1 - d) lambda_max) for the heavy ball with
+    dampening d, and 2 (1 + b) / ((1 + 2 b) lambda_max) for Nesterov's gradient."""
     objective = Quadratic(torch.linspace(0.1, 1.0, P) * largest)
     limit = bound / largest
     _, below = run(make(0.99 * limit, *others), objective, started(), 3000)
