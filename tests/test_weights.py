@@ -6,8 +6,9 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.init import _calculate_fan_in_and_fan_out as torch_fans
 
+from dlopt import weights
 from dlopt.normalization.batch import BatchNorm
-from dlopt.weights import Layout, add_scaled_
+from dlopt.weights import Layout, add_scaled_, portions
 
 
 class Scalar(nn.Module):
@@ -205,3 +206,24 @@ def test_add_scaled_adds_in_place(a, shape):
     assert out is w
     torch.testing.assert_close(w, expected, rtol=1e-14, atol=1e-14)
     assert torch.equal(x, untouched)
+
+
+@pytest.mark.parametrize("lead", [(), (3,)])
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_portions_are_views_of_every_number_once_and_small(lead, size, monkeypatch):
+    monkeypatch.setattr(weights, "PORTION", 8)
+    w, shared = torch.zeros(*lead, size), torch.arange(size)
+    empty = torch.zeros(*lead, 0)
+    found = list(portions(w, shared, empty))
+    for part, places, none in found:
+        part.add_(places + 1)
+        assert part.numel() < 8 + (lead or (1,))[0]
+        assert none.shape == (*lead, 0)
+    assert torch.equal(w, (shared + 1.0).expand(*lead, size))
+    assert torch.equal(torch.cat([places for _, places, _ in found]), shared)
+
+
+def test_what_is_short_comes_whole():
+    w = torch.zeros(weights.PORTION)
+    ((one, other),) = portions(w, w)
+    assert one is other is w

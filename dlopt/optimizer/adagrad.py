@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dlopt.parts import Optimizer, Oracle, Step
 from dlopt.ranges import NonNegative, Positive
-from dlopt.weights import Layout, add_scaled_
+from dlopt.weights import Layout, add_scaled_, portions
 
 
 class Accumulator(NamedTuple):
@@ -20,8 +20,11 @@ class Adagrad(Optimizer):
     """G <- G + g^2,  w <- w - lr g / (sqrt(G) + eps).
 
     Each weight has a rate of its own, which only falls, like 1 / sqrt(steps) where gradients keep their size: weights
-    that are seldom in use keep a large one. G takes in g before it divides. (Some lectures divide by the sum before
-    this step, zero at the first.) eps stands outside the root, as in torch.
+    that are seldom in use keep a large one. G takes in g before it divides. eps stands outside the root, as in torch.
+    (torch's lr_decay is schedule=inverse_time with schedule.unit=steps.)
+
+    Slip: the KTH lecture divides by the sum before this step, which is zero at the first. The Georgia Tech lecture
+    writes sqrt(G + eps), for which the usual eps of 1e-10 is as much as 1e-5 here.
 
     lr                    learning rate: the size of each weight's first step from G = 0
     eps                   keeps the division finite where gradients vanish
@@ -44,9 +47,10 @@ class Adagrad(Optimizer):
 
     def textbook(self, w: Tensor, state: Accumulator, g: Tensor) -> tuple[Tensor, Accumulator]:
         """The formula as it stands above, in place, for any leading dimensions."""
-        total = state.total.addcmul_(g, g)
-        root = total.sqrt().add_(self.eps)
-        return add_scaled_(w, -self.lr, torch.div(g, root, out=root)), Accumulator(total)
+        for w_, total, g_ in portions(w, state.total, g):
+            root = total.addcmul_(g_, g_).sqrt().add_(self.eps)
+            add_scaled_(w_, -self.lr, g_ / root)
+        return w, state
 
     def fused(self, w: Tensor, state: Accumulator, g: Tensor) -> tuple[Tensor, Accumulator]:
         """The same in torch's fused kernel: one pass over memory, for a single run on a CPU.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dlopt.parts import Optimizer, Oracle, Step
 from dlopt.ranges import Fraction, Positive
-from dlopt.weights import Layout
+from dlopt.weights import Layout, add_scaled_, portions
 
 
 class Moments(NamedTuple):
@@ -24,6 +24,10 @@ class Adam(Optimizer):
 
     The corrections undo the pull of m and v towards their start at zero; without them the first steps are too
     large by up to 6.6 times with the usual betas. eps stands outside the root, as in the paper and in torch.
+
+    Slip: the Georgia Tech lecture defines the corrected moments and then steps by v and G without them, the NYU lecture
+    leaves the corrections out, and one of the CMU lecture's slides repeats RMSProp's line. The KTH lecture corrects by
+    1 - beta^k with k = 0 at the first step, which divides by zero: t counts from 1.
 
     lr      learning rate: a bound on each weight's step, nearly
     beta1   decay of the average of gradients
@@ -48,13 +52,12 @@ class Adam(Optimizer):
 
     def textbook(self, w: Tensor, state: Moments, g: Tensor) -> tuple[Tensor, Moments]:
         """The formula as it stands above, in place, for any leading dimensions."""
-        m = state.m.lerp_(g, 1 - self.beta1)
-        v = state.v.lerp_(g * g, 1 - self.beta2)
-        t = state.t.add_(1)
-        m_hat = m / (1 - self.beta1 ** t.to(w.dtype))
-        v_hat = v / (1 - self.beta2 ** t.to(w.dtype))
-        w -= self.lr * m_hat / (v_hat.sqrt_() + self.eps)
-        return w, Moments(m, v, t)
+        t = state.t.add_(1).to(w.dtype)
+        for w_, m, v, g_ in portions(w, state.m, state.v, g):
+            m_hat = m.lerp_(g_, 1 - self.beta1) / (1 - self.beta1**t)
+            v_hat = v.lerp_(g_ * g_, 1 - self.beta2) / (1 - self.beta2**t)
+            add_scaled_(w_, -self.lr, m_hat.div_(v_hat.sqrt_().add_(self.eps)))
+        return w, state
 
     def fused(self, w: Tensor, state: Moments, g: Tensor) -> tuple[Tensor, Moments]:
         """The same in torch's fused kernel: one pass over memory, for a single run.

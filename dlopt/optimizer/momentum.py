@@ -8,33 +8,68 @@ from torch import Tensor
 
 from dlopt.parts import Optimizer, Oracle, Step
 from dlopt.ranges import Fraction, Positive
-from dlopt.weights import Layout, add_scaled_
+from dlopt.weights import Layout, add_scaled_, portions
 
 
 class Velocity(NamedTuple):
     v: Tensor  # (..., P)
+    fresh: Tensor  # (), 1 before the first step and 0 from there on
 
 
 @dataclass(frozen=True)
 class HeavyBall(Optimizer):
-    """v <- momentum v + g,  w <- w - lr v.
+    """v <- momentum v + (1 - dampening) g,  w <- w - lr v.
 
-    v is a geometric sum of gradients, 1 / (1 - momentum) times as large as their average: under a constant gradient
-    the speed tends to lr |g| / (1 - momentum). The lectures that put the rate inside v agree only while it is constant.
+    Without dampening v is a geometric sum of gradients, 1 / (1 - momentum) times as large as their average: under a
+    constant gradient the speed tends to lr |g| / (1 - momentum). With dampening = momentum v is the average itself,
+    and a rate means what it means without momentum. The first step takes v = g undampened, as torch does: so an average
+    starts at the first gradient and not at zero. On a quadratic it is stable for
+    lr < 2 (1 + momentum) / ((1 - dampening) lambda_max).
 
-    lr         learning rate
-    momentum   share of the velocity that a step keeps
+    Slip: the Georgia Tech and Ren lectures call v <- momentum v + g a moving average of gradients; it is their sum. The
+    KTH lecture's t <- momentum g gathers nothing; right: t <- momentum t + lr g, w <- w - t. The NYU and CMU lectures
+    put the rate inside the velocity in this way: the same steps while the rate is constant, and others when it moves,
+    since an old gradient then keeps the rate of its own step.
 
-    Source: Polyak 1964; torch.optim.SGD's form, without dampening.
+    lr          learning rate
+    momentum    share of the velocity that a step keeps
+    dampening   share of a gradient that the velocity does not take in
+
+    Source: Polyak 1964; torch.optim.SGD's form.
     """
 
     lr: Positive
     momentum: Fraction
+    dampening: Fraction
 
     def init(self, w: Tensor, layout: Layout) -> Velocity:
-        return Velocity(torch.zeros_like(w))
+        return Velocity(torch.zeros_like(w), torch.ones((), dtype=w.dtype, device=w.device))
 
     def step(self, w: Tensor, state: Velocity, objective: Oracle) -> Step:
         loss, g = objective.gradient(w)
-        v = state.v.mul_(self.momentum).add_(g)
-        return Step(add_scaled_(w, -self.lr, v), Velocity(v), loss, g)
+        sums = not self._dampens and not isinstance(self.momentum, Tensor) and self.momentum > 0.0
+        fits = sums and w.ndim == 1 and w.device.type in ("cpu", "cuda")
+        update = self.fused if fits else self.textbook
+        return Step(*update(w, state, g), loss, g)
+
+    def textbook(self, w: Tensor, state: Velocity, g: Tensor) -> tuple[Tensor, Velocity]:
+        """The formula as it stands above, in place, for any leading dimensions."""
+        taken = 1 - self.dampening * (1 - state.fresh) if self._dampens else 1.0
+        for w_, v, g_ in portions(w, state.v, g):
+            add_scaled_(w_, -self.lr, add_scaled_(v.mul_(self.momentum), taken, g_))
+        state.fresh.zero_()
+        return w, state
+
+    def fused(self, w: Tensor, state: Velocity, g: Tensor) -> tuple[Tensor, Velocity]:
+        """The rule without dampening in torch's fused kernel: one pass over memory, for a single run."""
+        torch._fused_sgd_(
+            [w], [g], [state.v], lr=self.lr, momentum=self.momentum, nesterov=False, dampening=0.0, weight_decay=0.0,
+            maximize=False, is_first_step=False,
+        )  # fmt: skip
+        state.fresh.zero_()
+        return w, state
+
+    @property
+    def _dampens(self) -> bool:
+        """Whether gradients are dampened; in lanes, where some are and some not, all are, some by nothing."""
+        return isinstance(self.dampening, Tensor) or self.dampening > 0.0

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dlopt.parts import Optimizer, Oracle, Step
 from dlopt.ranges import Fraction, Positive
-from dlopt.weights import Layout, add_scaled_
+from dlopt.weights import Layout, add_scaled_, portions
 
 
 class Velocity(NamedTuple):
@@ -25,11 +25,13 @@ class Nesterov(Optimizer):
         v <- momentum v + g(x - lr momentum v),  x <- x - lr v,
 
     and w = x - lr momentum v obeys the line above while lr and momentum are constant: so gradient, loss and logged
-    weights all belong to one point, and a step costs one gradient. (Look-ahead at x + momentum v, as some lectures
-    have it for x <- x - lr v, looks back.)
+    weights all belong to one point, and a step costs one gradient.
 
     On a quadratic it is stable for lr < 2 (1 + momentum) / ((1 + 2 momentum) lambda_max). Its O(1/k^2) is for convex
     functions and exact gradients, and does not carry over to mini-batches.
+
+    Slip: the Georgia Tech lecture looks ahead at x + momentum v although it steps by x - lr v, which looks back, and
+    without the rate. The Ren lecture's O(1/k) for stochastic gradients holds for strongly convex functions alone.
 
     lr         learning rate
     momentum   share of the velocity that a step keeps
@@ -51,8 +53,10 @@ class Nesterov(Optimizer):
 
     def textbook(self, w: Tensor, state: Velocity, g: Tensor) -> tuple[Tensor, Velocity]:
         """The formula as it stands above, in place, for any leading dimensions."""
-        v = state.v.mul_(self.momentum).add_(g)
-        return add_scaled_(add_scaled_(w, -self.lr, g), -self.lr * self.momentum, v), Velocity(v)
+        for w_, v, g_ in portions(w, state.v, g):
+            v.mul_(self.momentum).add_(g_)
+            add_scaled_(add_scaled_(w_, -self.lr, g_), -self.lr * self.momentum, v)
+        return w, state
 
     def fused(self, w: Tensor, state: Velocity, g: Tensor) -> tuple[Tensor, Velocity]:
         """The same in torch's fused kernel: one pass over memory, for a single run; it refuses momentum 0."""

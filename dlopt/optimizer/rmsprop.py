@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dlopt.parts import Optimizer, Oracle, Step
 from dlopt.ranges import Fraction, Positive
-from dlopt.weights import Layout, add_scaled_
+from dlopt.weights import Layout, add_scaled_, portions
 
 
 class Averages(NamedTuple):
@@ -26,8 +26,11 @@ class RMSProp(Optimizer):
     With momentum v <- momentum v + g / (sqrt(E) + eps), w <- w - lr v.
 
     E starts at zero and is not corrected for it, so that the first step of each weight has the size
-    lr / sqrt(1 - decay): 3.2 lr for decay 0.9, 10 lr for torch's 0.99. eps stands outside the root, as in torch; some
-    lectures and Goodfellow, Bengio and Courville's algorithm 8.5 put it inside.
+    lr / sqrt(1 - decay): 3.2 lr for decay 0.9, 10 lr for torch's 0.99. eps stands outside the root, as in torch; inside
+    of it, as in Goodfellow, Bengio and Courville's algorithm 8.5, 1e-8 would be as much as 1e-4 here.
+
+    Slip: the Georgia Tech, CMU and NYU lectures write sqrt(E + eps) and do not say that eps then has another size; the
+    KTH lecture divides by the E of the step before, which is zero at the first.
 
     lr         learning rate
     decay      of the average of squared gradients, and of m
@@ -61,18 +64,19 @@ class RMSProp(Optimizer):
 
     def textbook(self, w: Tensor, state: Averages, g: Tensor) -> tuple[Tensor, Averages]:
         """The formulas as they stand above, in place, for any leading dimensions."""
-        square, mean, v = state
-        square.lerp_(g * g, 1 - self.decay)
-        if self.centered:
-            mean.lerp_(g, 1 - self.decay)
-            variance = torch.addcmul(square, mean, mean, value=-1)
-            root = variance.clamp_(min=0.0).sqrt_().add_(self.eps)
-        else:
-            root = square.sqrt().add_(self.eps)
-        direction = torch.div(g, root, out=root)
-        if v.shape[-1] > 0:
-            direction = v.mul_(self.momentum).add_(direction)
-        return add_scaled_(w, -self.lr, direction), state
+        gathers = state.v.shape[-1] > 0
+        for w_, square, mean, v, g_ in portions(w, *state, g):
+            square.lerp_(g_ * g_, 1 - self.decay)
+            if self.centered:
+                mean.lerp_(g_, 1 - self.decay)
+                root = torch.addcmul(square, mean, mean, value=-1).clamp_(min=0.0).sqrt_()
+            else:
+                root = square.sqrt()
+            direction = g_ / root.add_(self.eps)
+            if gathers:
+                direction = v.mul_(self.momentum).add_(direction)
+            add_scaled_(w_, -self.lr, direction)
+        return w, state
 
     def fused(self, w: Tensor, state: Averages, g: Tensor) -> tuple[Tensor, Averages]:
         """The plain rule in one pass over memory, for a single run: torch's fused Adam with beta1 = 0 and t infinite.

@@ -122,7 +122,7 @@ def test_proximal_descent_ends_at_the_soft_threshold_with_true_zeros(strength):
 
 def test_with_momentum_it_ends_where_a_weaker_penalty_would():
     """The velocity grows to 1 / (1 - b) times the gradient, the threshold does not."""
-    found = fixed_point(HeavyBall(0.01, 0.75), L1(2.0, True), 8000)
+    found = fixed_point(HeavyBall(0.01, 0.75, 0.0), L1(2.0, True), 8000)
     expected = [soft(m, 0.25 * 2.0 / h) for m, h in zip(Diagonal.m.tolist(), Diagonal.h.tolist(), strict=True)]
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
 

@@ -1,0 +1,79 @@
+"""Adam with decoupled weight decay."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dlopt.parts import Optimizer, Oracle, Step
+from dlopt.ranges import Fraction, NonNegative, Positive
+from dlopt.weights import Layout, add_scaled_, portions
+
+
+class Moments(NamedTuple):
+    m: Tensor  # (..., P), average of g
+    v: Tensor  # (..., P), average of g^2
+    t: Tensor  # (), float32, steps taken
+
+
+@dataclass(frozen=True)
+class AdamW(Optimizer):
+    """m <- beta1 m + (1 - beta1) g,  v <- beta2 v + (1 - beta2) g^2,
+    w <- w - lr (m^ / (sqrt(v^) + eps) + weight_decay w)  with  m^ = m / (1 - beta1^t),  v^ = v / (1 - beta2^t).
+
+    Weights decay by a share of their own size, whatever the size of their gradients. The penalty (regularization=l2)
+    would be part of g: divided by sqrt(v^) it hardly touches weights whose gradients are large. The decay follows the
+    scheduled rate, as in torch; the paper scales it by the schedule alone, so that its lambda is lr weight_decay here.
+
+    Only weights decay: biases and the parameters of normalizations are left out, to which torch.optim.AdamW applies its
+    weight_decay as well unless they are put into a group of their own. Adam with regularization=weight_decay is the
+    same rule; that part serves any other rule too.
+
+    lr             learning rate
+    beta1          decay of the average of gradients
+    beta2          decay of the average of their squares
+    eps            keeps the division finite where gradients vanish
+    weight_decay   share of a weight that decays, per step and unit of lr
+
+    Source: Loshchilov and Hutter 2019, algorithm 2.
+    """
+
+    lr: Positive
+    beta1: Fraction
+    beta2: Fraction
+    eps: Positive
+    weight_decay: NonNegative
+
+    def init(self, w: Tensor, layout: Layout) -> Moments:
+        return Moments(torch.zeros_like(w), torch.zeros_like(w), torch.zeros((), device=w.device))
+
+    def step(self, w: Tensor, state: Moments, objective: Oracle) -> Step:
+        loss, g = objective.gradient(w)
+        update = self.fused if w.ndim == 1 and w.device.type in ("cpu", "cuda") else self.textbook
+        return Step(*update(self.decayed(w, objective.layout), state, g), loss, g)
+
+    def decayed(self, w: Tensor, layout: Layout) -> Tensor:
+        """w <- (1 - lr weight_decay) w on weights, in place."""
+        share, mask = self.lr * self.weight_decay, layout.weights(w)
+        if isinstance(share, Tensor):
+            return add_scaled_(w, -share, w * mask)
+        return w.addcmul_(w, mask, value=-share)  # one pass over memory, for a single run
+
+    def textbook(self, w: Tensor, state: Moments, g: Tensor) -> tuple[Tensor, Moments]:
+        """What Adam adds to the decayed w, as it stands above, in place, for any leading dimensions."""
+        t = state.t.add_(1).to(w.dtype)
+        for w_, m, v, g_ in portions(w, state.m, state.v, g):
+            m_hat = m.lerp_(g_, 1 - self.beta1) / (1 - self.beta1**t)
+            v_hat = v.lerp_(g_ * g_, 1 - self.beta2) / (1 - self.beta2**t)
+            add_scaled_(w_, -self.lr, m_hat.div_(v_hat.sqrt_().add_(self.eps)))
+        return w, state
+
+    def fused(self, w: Tensor, state: Moments, g: Tensor) -> tuple[Tensor, Moments]:
+        """The same in torch's fused kernel, whose own decay would take biases too: one pass, for a single run."""
+        m, v, t = state
+        torch._fused_adam_(
+            [w], [g], [m], [v], [], [t.add_(1)], lr=self.lr, beta1=self.beta1, beta2=self.beta2, eps=self.eps,
+            weight_decay=0.0, amsgrad=False, maximize=False,
+        )  # fmt: skip
+        return w, state

@@ -1,0 +1,55 @@
+"""RMSProp with Nesterov's momentum."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dlopt.parts import Optimizer, Oracle, Step
+from dlopt.ranges import Fraction, Positive
+from dlopt.weights import Layout, add_scaled_, portions
+
+
+class Averages(NamedTuple):
+    square: Tensor  # (..., P), average of g^2
+    v: Tensor  # (..., P), velocity
+
+
+@dataclass(frozen=True)
+class RMSPropNesterov(Optimizer):
+    """E <- decay E + (1 - decay) g^2,  d = g / (sqrt(E) + eps),  v <- momentum v + d,
+    w <- w - lr (d + momentum v).
+
+    As in optimizer=nesterov w is the look-ahead point of the textbook's form, which takes the gradient where the
+    velocity is about to lead:
+
+        E <- decay E + (1 - decay) g^2  with  g = g(x - lr momentum v)
+        v <- momentum v + g / (sqrt(E) + eps),  x <- x - lr v
+
+    While lr and momentum are constant w = x - lr momentum v obeys the lines above. So gradient, loss and logged weights
+    all belong to one point. The textbook's v is our -lr v; it divides by sqrt(E) alone, eps is RMSProp's.
+
+    lr         learning rate
+    decay      of the average of squared gradients
+    eps        keeps the division finite where gradients vanish
+    momentum   share of the velocity that a step keeps
+
+    Source: Goodfellow, Bengio and Courville 2016, algorithm 8.6.
+    """
+
+    lr: Positive
+    decay: Fraction
+    eps: Positive
+    momentum: Fraction
+
+    def init(self, w: Tensor, layout: Layout) -> Averages:
+        return Averages(torch.zeros_like(w), torch.zeros_like(w))
+
+    def step(self, w: Tensor, state: Averages, objective: Oracle) -> Step:
+        loss, g = objective.gradient(w)
+        for w_, square, v, g_ in portions(w, *state, g):
+            d = g_ / square.lerp_(g_ * g_, 1 - self.decay).sqrt().add_(self.eps)
+            v.mul_(self.momentum).add_(d)
+            add_scaled_(add_scaled_(w_, -self.lr, d), -self.lr * self.momentum, v)
+        return Step(w, state, loss, g)
