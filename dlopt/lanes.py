@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
 from torch import Tensor
@@ -40,6 +40,7 @@ def agree(experiments: Sequence[Experiment]) -> None:
         for name, (a, b) in pairs.items():
             if a != b:
                 raise ValueError(f"runs in lanes must agree in {name}: {a} and {b}")
+        _agree_in_counts(first.optimizer, other.optimizer)
         _agree_in_constants(first, other)
     if len(experiments) > 1 and not first.optimizer.lanes:
         raise ValueError(f"{type(first.optimizer).__name__} cannot train runs in lanes")
@@ -47,6 +48,17 @@ def agree(experiments: Sequence[Experiment]) -> None:
 
 def _kinds(parts: Mapping[str, Any]) -> list[tuple[str, type]]:
     return [(name, type(part)) for name, part in parts.items()]
+
+
+def _agree_in_counts(one: Any, other: Any) -> None:
+    """Lanes go through one sequence of operations: what a rule declares to be a whole number cannot be a column."""
+    hints = get_type_hints(type(one)) if fields.names(one) else {}
+    for name in fields.names(one):
+        a, b = getattr(one, name), getattr(other, name)
+        if type(a) is type(b) and fields.names(a):
+            _agree_in_counts(a, b)
+        elif int in (hints[name], *get_args(hints[name])) and a != b:
+            raise ValueError(f"runs in lanes must agree in {name}: {a} and {b}")
 
 
 def _agree_in_constants(first: Experiment, other: Experiment) -> None:

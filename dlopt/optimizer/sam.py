@@ -46,33 +46,37 @@ class SAM(Optimizer):
     def step(self, w: Tensor, state: Any, objective: Oracle) -> Step:
         loss, g = objective.gradient(w)
         norm = g.norm(dim=-1, keepdim=True)
-        e = g * torch.where(norm > 0, self.rho / norm, 0.0)
-        return self.base.step(w, state, Uphill(objective, e))._replace(loss=loss, gradient=g)
+        uphill = Uphill(objective, g, torch.where(norm > 0, self.rho / norm, 0.0))
+        return self.base.step(w, state, uphill)._replace(loss=loss, gradient=g)
 
 
 class Uphill:
-    """The objective seen from a distance: f(w + e), as a function of w."""
+    """The objective seen from a distance: f(w + e) as a function of w, with e = scale g for a column of scales."""
 
-    def __init__(self, objective: Oracle, e: Tensor) -> None:
+    def __init__(self, objective: Oracle, g: Tensor, scale: Tensor) -> None:
         self.objective = objective
-        self.e = e
+        self.g = g
+        self.scale = scale
         self.layout = objective.layout
         self.bounds: Mapping[str, tuple[float, float]] = objective.bounds
 
+    def at(self, w: Tensor) -> Tensor:
+        return torch.addcmul(w, self.g, self.scale)
+
     def value(self, w: Tensor) -> Tensor:
-        return self.objective.value(w + self.e)
+        return self.objective.value(self.at(w))
 
     def gradient(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        return self.objective.gradient(w + self.e)
+        return self.objective.gradient(self.at(w))
 
     def hvp(self, w: Tensor, v: Tensor) -> Tensor:
-        return self.objective.hvp(w + self.e, v)
+        return self.objective.hvp(self.at(w), v)
 
     def hessian(self, w: Tensor) -> Tensor:
-        return self.objective.hessian(w + self.e)
+        return self.objective.hessian(self.at(w))
 
     def activations(self, w: Tensor) -> dict[str, Tensor]:
-        return self.objective.activations(w + self.e)
+        return self.objective.activations(self.at(w))
 
     def stream(self, name: str) -> Key:
         return self.objective.stream(name)

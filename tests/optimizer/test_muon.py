@@ -1,0 +1,163 @@
+"""Muon, against torch's and against the singular value decomposition."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import blobs, built, named, trained, weights
+from test_optimizers import STEPS
+from torch import nn
+
+from dlopt import streams
+from dlopt.activation.tanh import Tanh
+from dlopt.arch.cnn import CNN
+from dlopt.arch.mlp import MLP
+from dlopt.config.problems import ConfigError
+from dlopt.loss.cross_entropy import CrossEntropy
+from dlopt.normalization.none import NoNormalization
+from dlopt.objective import Problem
+from dlopt.optimizer.muon import SMALL, A, B, C, orthogonalized
+
+KEYS = {"lr": 0.02, "momentum": 0.9, "scaling": "match_rms_adamw", "adam_rate": 0.3, "beta2": 0.99}
+
+
+def made(**keys):
+    return named("optimizer", "muon", **keys)
+
+
+def net():
+    """Square, tall and wide matrices, two of one shape, and biases."""
+    torch.manual_seed(0)
+    return MLP((6,), 3, Tanh(), NoNormalization(), lambda site: None, [6, 6, 6, 9, 4]).double()
+
+
+def drawn():
+    torch.manual_seed(1)
+    return torch.randn(STEPS, 10, 6, dtype=torch.float64), torch.randint(3, (STEPS, 10))
+
+
+def trajectory(rule, model, x, y):
+    """w after each step, and the rule's problem."""
+    problem = Problem(model, CrossEntropy())
+    w = problem.bind(problem.layout.flatten(dict(model.named_parameters())).detach().clone())
+    state, found = rule.init(w, problem.layout), []
+    for step in range(len(x)):
+        w, state, *_ = rule.step(w, state, problem.objective(x[step], y[step], streams.key(0, step)))
+        found.append(w.clone())
+    return torch.stack(found)
+
+
+def torchs(rule, twin, x, y):
+    """The same of torch.optim.Muon and torch.optim.Adam."""
+    matrices = [p for p in twin.parameters() if p.ndim == 2]
+    matrices = matrices[1:-1] if rule.hidden_only else matrices
+    rest = [p for p in twin.parameters() if all(p is not q for q in matrices)]
+    both = [
+        torch.optim.Muon(
+            matrices, rule.lr, 0.0, rule.momentum, rule.nesterov, ns_steps=rule.steps, adjust_lr_fn=rule.scaling
+        ),
+        torch.optim.Adam(rest, rule.lr * rule.adam_rate, (rule.beta1, rule.beta2), rule.eps),
+    ]
+    found = []
+    for step in range(len(x)):
+        twin.zero_grad()
+        F.cross_entropy(twin(x[step]), y[step]).backward()
+        for optimizer in both:
+            optimizer.step()
+        found.append(nn.utils.parameters_to_vector(twin.parameters()).detach())
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+@pytest.mark.parametrize("keys", [{}, {"hidden_only": False, "steps": 3}, KEYS])
+def test_fifty_steps_are_those_of_torch_without_its_rounding(nesterov, keys, monkeypatch):
+    """torch's iteration is in bfloat16; here that conversion is left out of it."""
+    rule = made(nesterov=nesterov, **keys)
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
+    torch.testing.assert_close(trajectory(rule, net(), *drawn()), torchs(rule, net(), *drawn()), rtol=1e-8, atol=1e-8)
+
+
+def test_a_step_is_that_of_torch_at_its_precision():
+    rule, (x, y) = made(), drawn()
+    start = nn.utils.parameters_to_vector(net().parameters()).detach()
+    ours, theirs = (f(rule, net(), x[:1], y[:1])[0] - start for f in (trajectory, torchs))
+    assert (ours - theirs).norm() < 0.15 * theirs.norm()  # its rounding grows with the iteration's slope, 3.4 each time
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (3, 7), (7, 3), (1, 6)])
+@pytest.mark.parametrize("steps", [1, 5])
+def test_the_iteration_is_its_polynomial_on_singular_values(shape, steps):
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, *shape, dtype=torch.float64)
+    u, s, v = torch.linalg.svd(x, full_matrices=False)
+    s = s / s.square().sum(-1, keepdim=True).sqrt()
+    for _ in range(steps):
+        s = A * s + B * s**3 + C * s**5
+    torch.testing.assert_close(orthogonalized(x, steps), u @ torch.diag_embed(s) @ v, rtol=1e-9, atol=1e-10)
+
+
+def test_after_five_steps_singular_values_are_near_one():
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(orthogonalized(torch.randn(200, 30, 50, dtype=torch.float64), 5))
+    assert values.min() > 0.65
+    assert values.max() < 1.25
+
+
+def test_a_matrix_of_zeros_stays_zero_and_does_not_disturb_others():
+    torch.manual_seed(0)
+    x = torch.randn(3, 4, 5)
+    x[1] = 0
+    x[2, 0, 0] = float("nan")
+    found = orthogonalized(x, 5)
+    assert torch.equal(found[1], torch.zeros(4, 5))
+    torch.testing.assert_close(found[0], orthogonalized(x[0], 5))
+    assert found[0].isfinite().all()
+    assert torch.equal(orthogonalized(torch.full((2, 2), SMALL * 1e-9), 1) > 0, torch.ones(2, 2).bool())
+
+
+@pytest.mark.parametrize("hidden_only", [True, False])
+def test_lanes_with_numbers_of_their_own_equal_runs_alone(hidden_only, tmp_path):
+    common = ("optimizer=muon", "arch.widths=[8,8,5]", "precision=float64", f"optimizer.hidden_only={hidden_only}")
+    variants = [
+        (),
+        ("optimizer.lr=0.1", "schedule=cosine"),
+        ("optimizer.momentum=0.5", "optimizer.adam_rate=0.2", "seed=1"),
+    ]
+    _, lanes = trained(tmp_path / "lanes", *(blobs(*common, *v) for v in variants))
+    for i, v in enumerate(variants):
+        _, (run,) = trained(tmp_path / f"solo{i}", blobs(*common, *v))
+        torch.testing.assert_close(weights(lanes[i]), weights(run), rtol=1e-9, atol=1e-9)
+
+
+def test_lanes_agree_in_the_number_of_steps(tmp_path):
+    common = ("optimizer=muon", "arch.widths=[8,8]")
+    with pytest.raises(ValueError, match="must agree in steps: 5 and 3"):
+        trained(tmp_path, blobs(*common), blobs(*common, "optimizer.steps=3"))
+
+
+def test_kernels_are_matrices_and_all_else_is_adams():
+    """With a rate of Adam's that is nothing only the kernels move, and by the orthogonal factor of their gradient."""
+    torch.manual_seed(0)
+    model = CNN((2, 9), 3, Tanh(), NoNormalization(), lambda site: None, [4, 5, 3], [3, 3, 3], 1, 1).double()
+    problem = Problem(model, CrossEntropy())
+    w = problem.layout.flatten(dict(model.named_parameters())).detach()
+    objective = problem.objective(torch.randn(6, 2, 9, dtype=torch.float64), torch.arange(6) % 3, streams.key(0))
+    rule = made(adam_rate=1e-300, lr=0.1, momentum=0.0)
+    moment = rule.step(w.clone(), rule.init(w, problem.layout), objective)
+    steps, g = (problem.layout.views(x) for x in (moment.w - w, moment.gradient))
+    names = [p.name for p in problem.layout if p.kind == "weight"][1:-1]
+    assert len(names) == 2
+    for name, moved in steps.items():
+        if name in names:
+            rows, columns = moved.shape[0], moved[0].numel()
+            expected = -0.1 * max(1, rows / columns) ** 0.5 * orthogonalized(g[name].flatten(1), 5)
+            torch.testing.assert_close(moved.flatten(1), expected)
+        else:
+            assert moved.abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("arch", [("arch=mlp", "arch.widths=[8]"), ("arch=linear",)])
+def test_a_net_without_hidden_matrices_is_refused(arch):
+    data = ("data=custom", "data._target_=mine.Blobs", "batch_size=16")
+    with pytest.raises(ConfigError, match=r"optimizer\.hidden_only=false"):
+        built(*data, *arch, "optimizer=muon")
+    assert built(*data, *arch, "optimizer=muon", "optimizer.hidden_only=false")
