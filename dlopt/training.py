@@ -119,8 +119,9 @@ class Training:
         if w is not self.w:
             self.w.copy_(w)  # one home for the iterate: the network's own parameters are views of it
         self.state = moment.state
-        if self.averaging is not None:
-            self.average = self.averaging.update(self.average, self.w, self.step)
+        time = Time(self.step, self.steps, self.per_epoch)
+        if self.averaging is not None and self.step >= self.averaging.first(time):
+            self.average = self.averaging.update(self.average, self.w, time)
 
     def key(self, purpose: str) -> Key:
         """The key of this step's draws for one purpose; a batch of keys for lanes."""

@@ -33,6 +33,7 @@ from dlopt.weights import Layout
 _CLASSES: dict[str, type] = {
     "data": parts.Data,
     "optimizer": parts.Optimizer,
+    "averaging": parts.Averaging,
     "regularization": parts.Regularization,
     "augmentation": parts.Augmentation,
     "diagnostic": parts.Diagnostic,
@@ -91,7 +92,7 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
         )
         check_batch(found, train, problems)
         epoch = per_epoch(len(train), found.batch(len(train)), drop_last=data.drop_last)
-        _check_schedule(made.parts, found.length(epoch), epoch, problems)
+        _check_course(made.parts, found.length(epoch), epoch, problems)
         if model is not None and loss is not None and problems.clear_of("loss"):
             metrics = probe(model, train, loss, several["augmentation"], dataset.outputs, found.dtype, problems)
             check_metrics(metrics, validation is not None, found, made.parts | several, problems)
@@ -169,6 +170,15 @@ def _check_against(
             "loss", f"{type(loss).__name__} is for {kind}; the targets of this data are {dataset.kind}: use {right}"
         )
     check_dims(augmentation, dataset, problems)
+
+
+def _check_course(made: Mapping[str, Any], steps: int, per_epoch: int, problems: Problems) -> None:
+    """Parts that depend on the length of the run against it."""
+    _check_schedule(made, steps, per_epoch, problems)
+    averaging: parts.Averaging | None = made.get("averaging")
+    first = 0 if averaging is None else averaging.first(parts.Time(0, steps, per_epoch))
+    if first >= steps:
+        problems.add("averaging", f"would take in its first iterate after step {first + 1}; the run ends after {steps}")
 
 
 def _check_schedule(made: Mapping[str, Any], steps: int, per_epoch: int, problems: Problems) -> None:
