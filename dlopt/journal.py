@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dlopt import checkpoint
+from dlopt.batches import Examples
 from dlopt.evaluate import evaluate, recomputed_statistics
 from dlopt.experiment import Experiment
 from dlopt.histogram import Histogram
@@ -23,9 +24,9 @@ from dlopt.lanes import mapped
 from dlopt.lock import Lost
 from dlopt.memory import peak_memory
 from dlopt.objective import Objective
-from dlopt.parts import Moment, Reading, Step
+from dlopt.parts import Moment, Reading, Step, Time
 from dlopt.run import Row, Run, Status
-from dlopt.saving import Lane, Saving
+from dlopt.saving import Averaged, Lane, Saving
 from dlopt.training import Training
 from dlopt.watch import Watch
 from dlopt.window import Window
@@ -171,11 +172,20 @@ class Journal:
         if self.validation is None:
             return {}
         found = {f"val/{k}": v for k, v in evaluate(t.problem, t.w, self.validation).items()}
-        if t.averaging is not None:
-            w = t.averaging.value(t.average)
-            running = recomputed_statistics(t.problem, w, t.examples)
-            found |= {f"average/val/{k}": v for k, v in evaluate(t.problem, w, self.validation, running).items()}
-        return found
+        return found | self._at_average("val", self.validation, self._averaged())
+
+    def _averaged(self) -> Averaged | None:
+        """The averaged weights, once there are any, with running statistics of their own."""
+        t = self.training
+        if t.averaging is None or t.step <= t.averaging.first(Time(t.step, t.steps, t.per_epoch)):
+            return None
+        w = t.averaging.value(t.average)
+        return Averaged(w, recomputed_statistics(t.problem, w, t.examples))
+
+    def _at_average(self, split: str, examples: Examples, averaged: Averaged | None) -> dict[str, Tensor]:
+        """Metrics of a split at the averaged weights, if there are any."""
+        found = {} if averaged is None else evaluate(self.training.problem, averaged.w, examples, averaged.running)
+        return {f"average/{split}/{k}": v for k, v in found.items()}
 
     def _row(self, found: dict[str, float]) -> Row:
         t = self.training
@@ -265,14 +275,18 @@ class Journal:
     def finish(self, leaving: Sequence[tuple[int, Status]]) -> None:
         """Save, test and close these lanes; the others go on without them."""
         test: list[dict[str, float]] = [{} for _ in self.lanes]
+        averaged = None
         if any(status != "interrupted" for _, status in leaving):
-            test = self._tested()
+            averaged = self._averaged()
+            test = self._tested(averaged)
         for i, status in leaving:
             lane = self.lanes[i]
             if status == "diverged":
                 self.saving.save_best(self.lanes, [i])
             else:
                 self.save([i])
+            if status == "done" and averaged is not None:
+                self.saving.save_average(lane, i, averaged)
             summary = self._summary(lane, test[i], status)
             said = f"the loss is not finite, seen after step {self.training.step}" if status == "diverged" else ""
             lane.run.finish(status, summary, said)
@@ -283,8 +297,9 @@ class Journal:
         if self.lanes:
             self._keep(torch.tensor(stay, device=self.training.device))
 
-    def _tested(self) -> list[dict[str, float]]:
-        """The test split, read this once: at the best weights (without validation, the last) and at the last."""
+    def _tested(self, averaged: Averaged | None) -> list[dict[str, float]]:
+        """The test split, read this once: at the best weights (without validation, the last), at the last, and at the
+        averaged ones."""
         t = self.training
         examples = t.examples_of([lane.experiment.test for lane in self.lanes])
         last = evaluate(t.problem, t.w, examples)
@@ -293,16 +308,18 @@ class Journal:
             if self.validation is None
             else evaluate(t.problem, self.saving.best_w, examples, self.saving.best_running)
         )
-        return t.on_host({f"test/{k}": v for k, v in best.items()} | {f"last/test/{k}": v for k, v in last.items()})
+        found = {f"test/{k}": v for k, v in best.items()} | {f"last/test/{k}": v for k, v in last.items()}
+        return t.on_host(found | self._at_average("test", examples, averaged))
 
     def _summary(self, lane: Lane, test: dict[str, float], status: Status) -> dict[str, Any]:
         def metrics(row: Row) -> Row:
-            return {k: v for k, v in row.items() if k.startswith(("train/", "val/", "average/"))}
+            return {k: v for k, v in row.items() if k.startswith(("train/", "val/"))}
 
         t = self.training
         chosen = lane.row if lane.best is None or self.validation is None else lane.best
         last = {k: v for k, v in test.items() if k.startswith("last/")}
-        best = {k: v for k, v in test.items() if k not in last}
+        average = {k: v for k, v in (lane.row | test).items() if k.startswith("average/")}  # there is none but the last
+        best = {k: v for k, v in test.items() if k not in last and k not in average}
         if lane.best is None:  # it diverged before it was evaluated
             best = {k.removeprefix("last/"): v for k, v in last.items()}
         return {
@@ -312,6 +329,7 @@ class Journal:
             **{f"last/{k}": v for k, v in metrics(lane.row).items()},
             "last/step": lane.row.get("step"),  # that of the last row, after which a run may have been interrupted
             **last,
+            **average,
             "best/step": chosen.get("step"),
             "step": t.step,
             "epoch": t.step / t.per_epoch,

@@ -7,6 +7,8 @@ from typing import Any
 
 HEADLINE = tuple(f"{split}/{name}" for split in ("train", "val", "test") for name in ("loss", "accuracy", "r2"))
 """The few that fit a line, in the order in which they stand there."""
+AVERAGED = tuple(f"average/{name}" for name in HEADLINE)
+"""The same at averaged weights, where there are any."""
 
 
 def higher_is_better(metric: str) -> bool:

@@ -387,15 +387,24 @@ def span(schedule: Schedule, time: Time) -> float | None:
     return schedule.span(time) if isinstance(schedule, Schedule) else None
 
 
-class Averaging(Protocol):
+class Averaging:
     """A running average of the iterates, evaluated beside them."""
 
-    def init(self, w: Tensor) -> Any: ...
+    def first(self, time: Time) -> int:
+        """The number of the first step of such a run whose result is taken in; before its end there is no average."""
+        return 0
 
-    def update(self, state: Any, w: Tensor, step: int) -> Any:
-        """Take in the iterate after the step numbered 0, 1, ...; state may be overwritten, w not."""
+    def init(self, w: Tensor) -> Any:
+        """The state before anything is taken in, like that of an update rule."""
+        raise NotImplementedError
 
-    def value(self, state: Any) -> Tensor: ...
+    def update(self, state: Any, w: Tensor, time: Time) -> Any:
+        """Take in the iterate after this step, the first or a later one; state may be overwritten, w not."""
+        raise NotImplementedError
+
+    def value(self, state: Any) -> Tensor:
+        """The average, (..., P), once something was taken in."""
+        raise NotImplementedError
 
 
 class Regularization:

@@ -27,13 +27,15 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from dlopt import durable, reading
 from dlopt.events import Bucket, Events
 from dlopt.lock import Lock, holder
 
 Status = Literal["running", "done", "diverged", "failed", "interrupted"]
+Weights = Literal["last", "best", "average"]
+"""The kinds of checkpoints; the last holds, besides weights, all that a run goes on from."""
 Row = dict[str, Any]
 LONGEST_ROW = 1 << 20
 """Bytes of a row; the last one is looked for in as many at the end of metrics.jsonl."""
@@ -99,15 +101,16 @@ class Run:
     def log_file(self) -> Path:
         return self.path / "train.log"
 
-    def checkpoint(self, name: Literal["last", "best"]) -> Path:
+    def checkpoint(self, name: Weights) -> Path:
         return self.path / "checkpoints" / f"{name}.pt"
 
     def checkpoint_after(self, step: int) -> Path:
         """The older checkpoint after so many steps."""
         return self.path / "checkpoints" / f"step-{step:08d}.pt"
 
-    def _checkpoints(self) -> tuple[Path, Path]:
-        return self.checkpoint("last"), self.checkpoint("best")
+    def checkpoints(self) -> list[Path]:
+        """Where those of every kind lie, or would lie, but for older ones."""
+        return [self.checkpoint(name) for name in get_args(Weights)]
 
     def older_checkpoints(self) -> dict[int, Path]:
         """Those before the last, by their steps; the newest first."""
@@ -178,7 +181,7 @@ class Run:
         self._after = step
         if config is not None:  # told first: a checkpoint is of the one or the other
             started["config"] = hashlib.sha256(config).hexdigest()
-        for file in (self.status_file, self.metrics_file, self.summary_file, self.config_file, *self._checkpoints()):
+        for file in (self.status_file, self.metrics_file, self.summary_file, self.config_file, *self.checkpoints()):
             durable.beside(file).unlink(missing_ok=True)
         self._begin(kept, device, threads, started)
         if config is not None:
@@ -293,12 +296,12 @@ class Run:
 
     def clear(self) -> None:
         """Drop rows, events and checkpoints, to begin anew in the same directory."""
-        for file in (self.metrics_file, self.summary_file, *self._checkpoints(), *self.older_checkpoints().values()):
+        for file in (self.metrics_file, self.summary_file, *self.checkpoints(), *self.older_checkpoints().values()):
             file.unlink(missing_ok=True)
         for file in self.path.glob("events.out.tfevents.*"):
             file.unlink()
 
-    def save(self, name: Literal["last", "best"], content: Mapping[str, Any], keep: int = 1) -> None:
+    def save(self, name: Weights, content: Mapping[str, Any], keep: int = 1) -> None:
         """Write a checkpoint, which takes the place of the former; of the last ones so many are kept."""
         import torch
 
@@ -316,7 +319,7 @@ class Run:
             for old in list(self.older_checkpoints().values())[keep - 1 :]:
                 old.unlink()
 
-    def load(self, name: Literal["last", "best"]) -> dict[str, Any]:
+    def load(self, name: Weights) -> dict[str, Any]:
         """A checkpoint's tensors and numbers; ValueError where the file is damaged."""
         from dlopt import tensor_file  # those who read no tensors do without it
 

@@ -1,4 +1,4 @@
-"""What of a run reaches the disk to be gone on from or evaluated: its best weights, and its last state."""
+"""What of a run reaches the disk to be gone on from or evaluated: best and averaged weights, and the last state."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -76,8 +76,15 @@ class Lane:
         self.best = next((row for row in history if row["step"] == content["best_step"]), None)
 
 
+class Averaged(NamedTuple):
+    """Averaged weights, (..., P), and the running statistics that belong to them."""
+
+    w: Tensor
+    running: Mapping[str, Tensor]
+
+
 class Saving:
-    """The best weights of one run or of E lanes, on the device, and the checkpoints of both kinds."""
+    """The best weights of one run or of E lanes, on the device, and the checkpoints of all kinds."""
 
     def __init__(self, training: Training) -> None:
         self.training = training
@@ -111,9 +118,14 @@ class Saving:
             lane = lanes[i]
             if lane.unsaved:
                 assert lane.best is not None
-                lane.run.save("best", self._both(lane) | {"step": lane.best["step"], "model": self._best(i)})
+                lane.run.save("best", self._common(lane) | {"step": lane.best["step"], "model": self._best(i)})
                 lane.best_saved = time.perf_counter()
                 lane.unsaved = False
+
+    def save_average(self, lane: Lane, i: int, averaged: Averaged) -> None:
+        """Write the averaged weights of lane i, at its end."""
+        model = checkpoint.model(self.training, averaged.w, averaged.running, i)
+        lane.run.save("average", self._common(lane) | {"step": self.training.step, "model": model})
 
     def save(self, lanes: Sequence[Lane], which: Sequence[int], books: Sequence[Mapping[str, Any]]) -> None:
         """Write the last checkpoint of these lanes, with what the journal keeps of each, and their best.
@@ -124,7 +136,7 @@ class Saving:
         for i, kept in zip(which, books, strict=True):
             lane = lanes[i]
             state = checkpoint.state(self.training, i) | {"best": self._best(i), **lane.content(), **kept}
-            content = self._both(lane) | {"logged": lane.run.logged()} | state
+            content = self._common(lane) | {"logged": lane.run.logged()} | state
             lane.run.save("last", content, keep=self.training.settings.checkpoint.keep)
         self._last = time.monotonic()
 
@@ -136,6 +148,7 @@ class Saving:
         history = tuple(evaluations(content))
         self.training.histories = [history]
         lane.restore(content, history)
+        lane.run.checkpoint("average").unlink(missing_ok=True)
         if lane.best is None:
             lane.run.checkpoint("best").unlink(missing_ok=True)
             return
@@ -152,8 +165,8 @@ class Saving:
         return checkpoint.model(self.training, self.best_w, self.best_running, i)
 
     @staticmethod
-    def _both(lane: Lane) -> dict[str, Any]:
-        """What checkpoints of both kinds hold."""
+    def _common(lane: Lane) -> dict[str, Any]:
+        """What checkpoints of all kinds hold."""
         e = lane.experiment
         counted = [] if e.train.targets.is_floating_point() else [str(i) for i in range(e.outputs)]
         return {

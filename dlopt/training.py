@@ -138,8 +138,9 @@ class Training:
         if w is not self.w:
             self.w.copy_(w)  # one home for the iterate: the network's own parameters are views of it
         self.state = moment.state
-        if self.averaging is not None:
-            self.average = self.averaging.update(self.average, self.w, self.step)
+        time = Time(self.step, self.steps, self.per_epoch)
+        if self.averaging is not None and self.step >= self.averaging.first(time):
+            self.average = self.averaging.update(self.average, self.w, time)
 
     def _rate_of(self, optimizer: Optimizer) -> Any:
         """The rate of a rule, or of the rule inside that has one; NaN where none has."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dlopt import streams
 from dlopt.parts import (
     Augmentation,
+    Averaging,
     Data,
     Dataset,
     Diagnostic,
@@ -277,14 +278,33 @@ class Distance(Diagnostic):
 
 
 @dataclass(frozen=True)
-class Mean:
+class Mean(Averaging):
     """The running mean of all iterates."""
 
     def init(self, w: Tensor) -> tuple[Tensor]:
         return (torch.zeros_like(w),)
 
-    def update(self, state: tuple[Tensor], w: Tensor, step: int) -> tuple[Tensor]:
-        return (state[0].lerp_(w, 1.0 / (step + 1)),)
+    def update(self, state: tuple[Tensor], w: Tensor, time: Time) -> tuple[Tensor]:
+        return (state[0].lerp_(w, 1.0 / (time.step + 1)),)
+
+    def value(self, state: tuple[Tensor]) -> Tensor:
+        return state[0]
+
+
+@dataclass(frozen=True)
+class Late(Averaging):
+    """The mean of the iterates of the last half, or from a step on."""
+
+    begin: int | None = None
+
+    def first(self, time: Time) -> int:
+        return time.steps // 2 if self.begin is None else self.begin
+
+    def init(self, w: Tensor) -> tuple[Tensor]:
+        return (torch.zeros_like(w),)
+
+    def update(self, state: tuple[Tensor], w: Tensor, time: Time) -> tuple[Tensor]:
+        return (state[0].lerp_(w, 1.0 / (time.step - self.first(time) + 1)),)
 
     def value(self, state: tuple[Tensor]) -> Tensor:
         return state[0]

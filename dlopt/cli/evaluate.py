@@ -26,6 +26,7 @@ EPILOG = """\
   dlopt evaluate mlp-sgd --split val              another run, by a part of its name
   dlopt evaluate last --checkpoint last --png     at the last weights; draws the confusion matrix
   dlopt evaluate last --checkpoint 300            at those after 300 steps, where checkpoint.keep has kept them
+  dlopt evaluate last --checkpoint average        at the averaged weights, where averaging was chosen
   dlopt evaluate last --data more.npz             on every example of another file, read as the run's own was
   dlopt evaluate last --data fashion_mnist        on another data set of the same shape
 
@@ -41,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     taken.add_argument("run", nargs="?", default="last", metavar="RUN", help="`last`, a directory, a part of its name")
     taken.add_argument("--split", choices=SPLITS, default="test", help="default test; all: every example there is")
-    taken.add_argument("--checkpoint", default="best", metavar="best|last|STEP", help="default best")
+    taken.add_argument("--checkpoint", default="best", metavar="best|last|average|STEP", help="default best")
     taken.add_argument("--data", action="append", default=[], metavar="OPTION|FILE|KEY=VALUE",
                         help="other data: a data set by name, another file, or keys such as data.path=...")  # fmt: skip
     taken.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
@@ -121,7 +122,7 @@ def _evaluating(former: Mapping[str, Any], given: Any) -> dict[str, Any]:
 
 
 def _checkpoint(run: Run, wanted: str) -> tuple[dict[str, Any], str]:
-    """The content of a checkpoint, and what it is called: best, last, or the number of its steps.
+    """The content of a checkpoint, and what it is called: best, last, average, or the number of its steps.
 
     A run without an evaluation has none that is best, and its last one is taken. The last holds the best weights too.
     """
@@ -132,8 +133,10 @@ def _checkpoint(run: Run, wanted: str) -> tuple[dict[str, Any], str]:
     kept = {str(step): file for step, file in run.older_checkpoints().items()}
     if wanted in kept:
         return load(kept[wanted], links=run.links), "kept"
+    if wanted == "average":
+        return _average(run), wanted
     if wanted not in ("best", "last"):
-        known = listed(["best", "last", *kept])
+        known = listed(["best", "last", *(["average"] if run.checkpoint("average").exists() else []), *kept])
         raise ConfigError([("--checkpoint", f"{as_typed(run.path)} has none after step {wanted}; it has {known}")])
     damaged: list[str] = []
     if wanted == "best" and run.checkpoint("best").exists():
@@ -153,6 +156,20 @@ def _checkpoint(run: Run, wanted: str) -> tuple[dict[str, Any], str]:
     if wanted == "best" and content["best_step"] is not None:
         return content | {"model": content["best"], "step": content["best_step"]}, wanted
     return content, "last"
+
+
+def _average(run: Run) -> dict[str, Any]:
+    """The content of the checkpoint of the averaged weights, which the end of a run writes."""
+    from dlopt.config.problems import ConfigError
+
+    file = run.checkpoint("average")
+    if not file.exists():
+        said = f"{as_typed(run.path)} has no averaged weights: it has no averaging, or was not trained to its end"
+        raise ConfigError([("--checkpoint", said)])
+    try:
+        return run.load("average")
+    except ValueError as error:
+        raise ConfigError([("--checkpoint", f"{file.name} is damaged ({error})")]) from error
 
 
 def _other_data(former: Mapping[str, Any], said: Sequence[str]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from dlopt.weights import Layout
 _CLASSES: dict[str, type] = {
     "data": parts.Data,
     "optimizer": parts.Optimizer,
+    "averaging": parts.Averaging,
     "regularization": parts.Regularization,
     "augmentation": parts.Augmentation,
     "diagnostic": parts.Diagnostic,

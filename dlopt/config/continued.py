@@ -16,7 +16,7 @@ from dlopt.config.outline import flat
 from dlopt.config.problems import ConfigError, Problems, named
 from dlopt.experiment import Experiment, Settings
 from dlopt.mistakes import nearest
-from dlopt.parts import Schedule, Time
+from dlopt.parts import Averaging, Schedule, Time
 from dlopt.run import Run, processes
 from dlopt.values import written
 from dlopt.weights import Layout
@@ -129,6 +129,8 @@ def breaking(
         schedules = (experiment.schedule, *experiment.schedules.values())
         if not all(_same_course(schedule, former, length, epoch, step) for schedule in schedules):
             found.append(f"the schedule follows the length of the run, which was {former} steps and is {length} now")
+        if not _same_average(experiment.averaging, former, length, epoch, step):
+            found.append(f"the average follows the length of the run, which was {former} steps and is {length} now")
         if step == former and step % (epoch * experiment.settings.eval_every):
             found.append(f"the evaluation after step {step}, which was the end, is one more")
     return found
@@ -138,6 +140,12 @@ def _same_course(schedule: Schedule, former: int, length: int, per_epoch: int, s
     """Whether the rate was the same at the steps done, of which no more than a thousand are looked at."""
     some = {*range(0, step, 1 + step // 999), step - 1}
     return all(schedule(Time(t, former, per_epoch)) == schedule(Time(t, length, per_epoch)) for t in some)
+
+
+def _same_average(averaging: Averaging | None, former: int, length: int, per_epoch: int, step: int) -> bool:
+    """Whether the average of the steps done, if there is one yet, began where it does now."""
+    firsts = {0 if averaging is None else averaging.first(Time(0, n, per_epoch)) for n in (former, length)}
+    return len(firsts) == 1 or step <= min(firsts)
 
 
 def _per_epoch(experiment: Experiment) -> int:

@@ -81,12 +81,16 @@ def check(
     per_epoch: int,
     problems: Problems,
 ) -> None:
-    """Every schedule over a run of so many steps."""
+    """Every schedule over a run of so many steps, and whether an average begins in it."""
     if "schedule" in made:
         _check_rate(made["schedule"], made.get("optimizer"), steps, per_epoch, problems)
     for number, schedule in schedules.items():
         part = made["optimizer"] if number.part == "optimizer" else regularization[number.part]
         _check_number(number, schedule, part, steps, per_epoch, problems)
+    averaging: parts.Averaging | None = made.get("averaging")
+    first = 0 if averaging is None else averaging.first(parts.Time(0, steps, per_epoch))
+    if first >= steps:
+        problems.add("averaging", f"would take in its first iterate after step {first + 1}; the run ends after {steps}")
 
 
 def _check_rate(

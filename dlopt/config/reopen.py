@@ -73,7 +73,7 @@ def _found(path: str, run: Run) -> str:
 def _check_links(run: Run) -> None:
     """ConfigError where a file or a folder of a run is a symbolic link, which shows what lies elsewhere as its own."""
     problems = Problems()
-    checkpoints = (run.checkpoint("last"), run.checkpoint("best"), *run.older_checkpoints().values())
+    checkpoints = (*run.checkpoints(), *run.older_checkpoints().values())
     files = (run.status_file, run.metrics_file, run.config_file, *checkpoints)
     for path in dict.fromkeys([*(file.parent for file in files if file.parent != run.path), *files]):
         if path.is_symlink():

@@ -38,11 +38,15 @@ class Panel:
 
 
 def of_run(rows: Sequence[Row]) -> list[Panel]:
-    """A panel for loss and one for accuracy (or R^2) of one run, each with training and validation."""
+    """A panel for loss and one for accuracy (or R^2) of one run, each with training and validation.
+
+    And with validation at the averaged weights, where there are any.
+    """
     panels = []
     for metric in METRICS:
         curves = []
-        for i, (split, label) in enumerate((("train", "training"), ("val", "validation"))):
+        splits = {"train": "training", "val": "validation", "average/val": "validation, averaged weights"}
+        for i, (split, label) in enumerate(splits.items()):
             points = _points(rows, f"{split}/{metric}")
             if points:
                 curves.append(Curve(label, *_columns(points), colour=i, dashed=split == "train"))

@@ -11,7 +11,7 @@ from dlopt.metrics import number
 
 
 def results(summary: dict[str, Any]) -> Table:
-    """Loss and metrics by split, at the best weights and at the last."""
+    """Loss and metrics by split, at the best weights, at the last, and at the averaged ones."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     splits = [s for s in ("train", "val", "test") if any(k.startswith(s + "/") for k in summary)]
     names = list(dict.fromkeys(k.partition("/")[2] for k in summary if k.partition("/")[0] in splits))
@@ -20,11 +20,11 @@ def results(summary: dict[str, Any]) -> Table:
         table.add_column({"val": "validation"}.get(split, split), justify="right")
     best, last = summary.get("best/step"), summary.get("last/step") or summary.get("step")
     title = f"best (step {best})" if "val" in splits else f"last (step {last})"
-    for label, prefix in ((title, ""), (f"last (step {last})", "last/")):
+    same = best == last or "val" not in splits
+    lines = [(title, ""), *([] if same else [(f"last (step {last})", "last/")])]
+    for label, prefix in (*lines, (f"average (step {last})", "average/")):
         for name in names:
             values = [summary.get(f"{prefix}{split}/{name}") for split in splits]
             if any(v is not None for v in values):
                 table.add_row(Text(f"{label:<18} {name}"), *(number(v) for v in values))
-        if best == last or "val" not in splits:
-            break  # they are the same
     return table

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple, TextIO
 
-from dlopt.metrics import HEADLINE, duration, number
+from dlopt.metrics import AVERAGED, HEADLINE, duration, number
 from dlopt.report.columns import DIM, GREEN, RED, YELLOW, aligned, markdown, styled
 from dlopt.report.records import OWN, Group, Record, grouped, varying
 from dlopt.values import written
@@ -72,7 +72,7 @@ def over(found: Sequence[Record], repeated: Sequence[str], columns: Sequence[str
 def across(found: Sequence[Record], key: str, repeated: Sequence[str], columns: Sequence[str] = ()) -> Table:
     """One metric, a column for each value of a setting, a line for each group; means where there are several runs."""
     asked = [name for name in columns if any(name in r.metrics for r in found)]
-    metric = asked[0] if asked else metrics(found)[-1]
+    metric = asked[0] if asked else [m for m in metrics(found) if m in HEADLINE][-1]
     names = [n for n in varying(found) if n not in (*repeated, key) and (n in columns or not columns)]
     values = list(dict.fromkeys(written(r.value(key)) for r in found))
     lines: dict[tuple[str, ...], dict[str, list[Record]]] = {}
@@ -99,7 +99,7 @@ def write_csv(found: Sequence[Record], out: TextIO) -> None:
 
 def metrics(found: Sequence[Record]) -> list[str]:
     """The metrics worth a column: of validation and test, or of training where there is nothing else."""
-    names = [m for m in HEADLINE if any(r.metrics.get(m) is not None for r in found)]
+    names = [m for m in (*HEADLINE, *AVERAGED) if any(r.metrics.get(m) is not None for r in found)]
     return [m for m in names if not m.startswith("train/")] or names
 
 
