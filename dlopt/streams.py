@@ -4,9 +4,9 @@ A Key is a pair of 32-bit numbers. `fold` derives a child key from a key and a n
 draw of a run has an address, such as key(seed, "dropout", step, site). Two ways lead from a key to numbers:
 
 - `generator(key)`: a torch.Generator on the CPU, for what is drawn once (inits, the order of an epoch);
-- `uniform(key, shape)`: a counter-based hash of the element's index, for what is drawn at every step on any device
-  (dropout masks, augmentation). It is a plain tensor function: the same numbers on a CPU and a GPU, under vmap with a
-  batch of keys, in a first evaluation and in a tenth.
+- `uniform(key, shape)`, `normal`, `bernoulli`: a counter-based hash of the element's index, for what is drawn at every
+  step on any device (dropout masks, noise, augmentation). It is a plain tensor function: the same numbers on a CPU and
+  a GPU, under vmap with a batch of keys, in a first evaluation and in a tenth.
 
 The hash is two rounds of lowbias32 (C. Wellons, "Prospecting for hash functions", 2018), the key's halves entering
 one before each round; it is made for statistics, not for secrets. Two rounds on 10,000 elements take about two thirds
@@ -66,6 +66,12 @@ def bits(parent: Key, shape: tuple[int, ...], device: torch.device | str = "cpu"
 def uniform(parent: Key, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
     """Uniform float32 in [0, 1), multiples of 2^-24."""
     return bits(parent, shape, device).bitwise_right_shift_(8).bitwise_and_(0xFFFFFF).float().mul_(2.0**-24)
+
+
+def normal(parent: Key, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
+    """Standard normal float32: the inverse of the distribution function at 2^24 equally likely points, to 5.4 sd."""
+    odd = bits(parent, shape, device).bitwise_right_shift_(8).mul_(2).add_(1)  # uniform in +-(2^24 - 1), symmetric
+    return odd.float().mul_(2.0**-24).erfinv_().mul_(2.0**0.5)
 
 
 def bernoulli(parent: Key, p: float | Tensor, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:

@@ -175,8 +175,8 @@ SETTINGS = {
     "plain": (False, ()),
     "l2": (False, (L2(STRENGTH),)),
     "batch norm": (True, ()),
-    "dropout": (False, (Dropout(P_DROP),)),
-    "all": (True, (L2(STRENGTH), Dropout(P_DROP))),
+    "dropout": (False, (Dropout(P_DROP, 0.0, "train"),)),
+    "all": (True, (L2(STRENGTH), Dropout(P_DROP, 0.0, "train"))),
 }
 settings = pytest.mark.parametrize("name", SETTINGS)
 archs = pytest.mark.parametrize("arch", ["mlp", "cnn"])
@@ -251,12 +251,12 @@ def test_the_hessian_is_symmetric_and_its_columns_are_its_products(name):
 def three_runs(arch, batch_norm):
     """One problem of three lanes that differ in weights, data, keys, dropout and penalty; and the three alone."""
     ps, strengths = [0.0, 0.3, 0.7], [0.0, 0.1, 2.0]
-    rules = (Dropout(0.5), L2(1.0))
+    rules = (Dropout(0.5, 0.0, "train"), L2(1.0))
     varying = {(1, "p"): torch.tensor(ps).double(), (2, "strength"): torch.tensor(strengths).double()}
     lanes = Problem(build(arch, batch_norm, rules), CrossEntropy(), rules, lanes=3, varying=varying)
     alone = []
     for p, strength in zip(ps, strengths, strict=True):
-        own = (Dropout(float(torch.tensor(p).double())), L2(strength))
+        own = (Dropout(float(torch.tensor(p).double()), 0.0, "train"), L2(strength))
         alone.append(Problem(build(arch, batch_norm, own), CrossEntropy(), own))
     x, y = data(arch, lanes=3)
     w = start(lanes, lanes=3)
@@ -316,8 +316,8 @@ def test_masks_in_lanes_are_those_of_runs_alone():
         torch.testing.assert_close(outputs[i], solo.first.outputs)
         dropped = torch.cat([(m == 0).flatten() for m in masks.values()])
         assert dropped.any() == (i > 0)
-    assert lanes.regularization == (Dropout(0.5), L2(1.0))
-    assert all(m.rule == Dropout(0.5) for m in lanes.model.modules() if isinstance(m, Site))
+    assert lanes.regularization == (Dropout(0.5, 0.0, "train"), L2(1.0))
+    assert all(m.rule == Dropout(0.5, 0.0, "train") for m in lanes.model.modules() if isinstance(m, Site))
 
 
 def test_lanes_that_are_left_are_as_they_were():
@@ -337,7 +337,7 @@ def test_lanes_that_are_left_are_as_they_were():
 # ------------------------------------------------------------------------------------------- purity
 
 
-EVERYTHING = (L2(STRENGTH), Dropout(P_DROP))
+EVERYTHING = (L2(STRENGTH), Dropout(P_DROP, 0.0, "train"))
 
 
 def test_a_gradient_is_not_overwritten_in_its_step():
@@ -379,7 +379,7 @@ def test_asking_changes_neither_the_network_nor_the_function(name):
 
 
 def test_masks_are_one_for_a_step_and_others_at_the_next():
-    problem, w = bound(rules=(Dropout(0.5),))
+    problem, w = bound(rules=(Dropout(0.5, 0.0, "train"),))
     masks = watch_masks(problem.model)
 
     def drawn(objective, ask):
@@ -398,7 +398,7 @@ def test_masks_are_one_for_a_step_and_others_at_the_next():
 
 
 def test_different_places_have_different_masks():
-    rule = Dropout(0.5)
+    rule = Dropout(0.5, 0.0, "train")
     model = MLP((5,), CLASSES, Tanh(), NoNormalization(), rule.module, [50, 50], None, None).double()
     problem = Problem(model, CrossEntropy(), (rule,))
     masks = watch_masks(model)
@@ -453,7 +453,7 @@ def test_the_stream_of_a_rule_is_a_function_of_step_and_name():
 PATHS = {
     **SETTINGS,
     "input noise": (True, (InputNoise(0.5), L2(STRENGTH))),
-    "two input noises": (False, (InputNoise(0.5), Dropout(P_DROP), InputNoise(1.0))),
+    "two input noises": (False, (InputNoise(0.5), Dropout(P_DROP, 0.0, "train"), InputNoise(1.0))),
 }
 
 

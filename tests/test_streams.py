@@ -66,13 +66,15 @@ def test_a_batch_of_keys_draws_what_each_key_draws_alone(halves):
 
 @relaxed
 @given(halves=st.lists(st.tuples(words, words), min_size=1, max_size=4), p=st.floats(0, 0.999))
-def test_uniform_and_bernoulli_map_over_keys(halves, p):
+def test_uniform_normal_and_bernoulli_map_over_keys(halves, p):
     keys = [Key(*h) for h in halves]
     ps = torch.full((len(keys),), p, dtype=torch.float64)
     uniform = torch.vmap(lambda key: streams.uniform(key, (9,)))(batch_of(keys))
+    normal = torch.vmap(lambda key: streams.normal(key, (9,)))(batch_of(keys))
     chosen = torch.vmap(lambda key, p: streams.bernoulli(key, p, (9,)))(batch_of(keys), ps)
     for i, key in enumerate(keys):
         assert torch.equal(uniform[i], streams.uniform(key, (9,)))
+        torch.testing.assert_close(normal[i], streams.normal(key, (9,)))
         assert torch.equal(chosen[i], streams.bernoulli(key, p, (9,)))
 
 
@@ -198,6 +200,27 @@ def test_the_share_of_a_bernoulli_draw_is_its_probability(p):
     for seed in range(3):
         share = streams.bernoulli(streams.key(seed, "coin"), p, (n,)).double().mean()
         assert abs(share - p) < 4 * math.sqrt(p * (1 - p) / n)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_normal_numbers_are_standard_normal(seed):
+    """Mean, variance and fourth moment, and the share within each of some bounds, within 4.5 standard errors."""
+    n = 400_000
+    x = streams.normal(streams.key(seed, "normal"), (n,)).double()
+    assert abs(x.mean()) < 4.5 / math.sqrt(n)
+    assert abs(x.square().mean() - 1) < 4.5 * math.sqrt(2 / n)
+    assert abs(x.pow(4).mean() - 3) < 4.5 * math.sqrt(96 / n)
+    for bound in (-3.0, -1.0, 0.0, 0.3, 2.0):
+        p = 0.5 * math.erfc(-bound / math.sqrt(2))
+        assert abs((x < bound).double().mean() - p) < 4.5 * math.sqrt(p * (1 - p) / n)
+
+
+def test_normal_numbers_are_finite_at_the_ends_and_symmetric(monkeypatch):
+    ends = torch.tensor([-(2**31), -(2**31) + 255, 0, 255, -1, 2**31 - 1], dtype=torch.int32)
+    monkeypatch.setattr(streams, "bits", lambda *args: ends.clone())
+    low, same, least, most, negative, high = streams.normal(streams.key(0), (6,)).tolist()
+    assert low == same == -high == pytest.approx(-5.4, abs=0.1)
+    assert least == most == -negative == pytest.approx(2**-24 * math.sqrt(math.pi / 2))
 
 
 def test_probability_zero_never_happens():

@@ -31,7 +31,7 @@ def adopt(model: Any) -> Any:
         elif type(module) is nn.Dropout:
             if module.p == 1:
                 raise ValueError("Dropout(1.0) drops everything; p must be below 1")
-            swapped[module] = Dropout(module.p).module(site)
+            swapped[module] = Dropout(module.p, 0.0, "train").module(site)
             site += 1
     if model in swapped:
         return swapped[model]

@@ -1,31 +1,66 @@
 """Dropout."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
 from dlopt import streams
 from dlopt.parts import Regularization, Site
 from dlopt.ranges import Fraction
+from dlopt.streams import Key
 
 
 @dataclass(frozen=True)
 class Dropout(Regularization):
-    """In training each hidden unit is zero with probability p, else divided by 1 - p; inference uses all as they are.
+    """In training each hidden unit, and each input, is zero with a probability of its own, anew for each example.
 
-    The division keeps the expectation of what the next layer receives, which is the same as scaling by the
-    probability of keeping, 1 - p, at test time. Masks are a function of seed, step and place: a line search sees one
-    fixed function.
+        scale=train   training: h <- m h / (1 - p),  m = 0 with probability p, else 1;   inference: h
+        scale=test    training: h <- m h;                                                inference: h <- (1 - p) h
 
-    p   probability of dropping a unit
+    Either way the next layer receives in inference what it received in training on average. Both are the same family of
+    networks: with weights multiplied by 1 - p behind each place where units are dropped, scale=train computes what
+    scale=test computes; but steps of the same size, and the same init, mean something else. Masks are a function of
+    seed, step and place: a line search sees one fixed function. (The paper's p is the probability of keeping.)
 
-    Source: Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov 2014, in the inverted form.
+    p       probability of dropping a hidden unit
+    input   the same of an input; 0.2 is usual, 0 leaves inputs alone
+    scale   when the scale is made up for: train (inverted dropout, as everybody has it today) or test (as in the paper)
+
+    Slip: the NYU lecture scales by the dropout probability at test time; right is the probability of keeping, 1 - p.
+
+    Slip: the CMU and KTH lectures drop parameters; dropout drops units, all weights that leave one at once, and what
+    drops single weights is DropConnect.
+
+    Source: Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov 2014, section 4; section 10 for scale=train.
     """
 
     p: Fraction
+    input: Fraction
+    scale: Literal["train", "test"]
+
+    def inputs(self, inputs: Tensor, key: Key) -> Tensor:
+        return self.dropped(inputs, self.input, key) if self._drops_inputs else inputs
+
+    def inference(self, inputs: Tensor) -> Tensor:
+        return self.kept(inputs, self.input) if self._drops_inputs else inputs
 
     def module(self, site: int) -> Site:
         return Mask(self, site)
+
+    @property
+    def _drops_inputs(self) -> bool:
+        """Inputs that are left alone cost nothing, and may be whole numbers."""
+        return isinstance(self.input, Tensor) or self.input > 0.0
+
+    def dropped(self, x: Tensor, p: float, key: Key) -> Tensor:
+        """x in training."""
+        scaled = x if self.scale == "test" else x / (1.0 - p)
+        return scaled.masked_fill(streams.bernoulli(key, p, tuple(x.shape), x.device), 0.0)
+
+    def kept(self, x: Tensor, p: float) -> Tensor:
+        """x in inference."""
+        return x if self.scale == "train" else x * (1.0 - p)
 
 
 class Mask(Site):
@@ -34,7 +69,4 @@ class Mask(Site):
     rule: Dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return x
-        dropped = streams.bernoulli(self.key(), self.rule.p, tuple(x.shape), x.device)
-        return (x / (1.0 - self.rule.p)).masked_fill(dropped, 0.0)
+        return self.rule.dropped(x, self.rule.p, self.key()) if self.training else self.rule.kept(x, self.rule.p)

@@ -23,11 +23,13 @@ class L1(Regularization):
     Other rules rescale the gradient but not the threshold: heavy-ball momentum b goes to the minimum for
     (1 - b) strength.
 
-    It is the convex surrogate of the number of non-zero weights (L0), not that number, as some lectures say; and large
-    weights are not left as they are: they too shrink by strength / h_i.
-
     strength   lambda
     proximal   whether to shrink after each step, in place of a term in the objective
+
+    Slip: the CMU lecture says that it penalizes the number of non-zero parameters; that is L0, of which it is the
+    convex surrogate.
+
+    Slip: the KTH lecture leaves large weights unchanged; they too shrink by strength / h_i.
 
     Source: Tibshirani 1996; Goodfellow, Bengio and Courville 2016, equations 7.18 to 7.23; the soft threshold:
     Daubechies, Defrise and De Mol 2004.

@@ -20,6 +20,8 @@ class WeightDecay(Regularization):
 
     strength   share of a weight that decays, per step and unit of lr
 
+    Slip: the KTH lecture calls a penalty on the norm |w| weight decay; that of the square decays weights by a share.
+
     Source: Loshchilov and Hutter 2019, algorithm 2.
     """
 

@@ -29,7 +29,7 @@ PAIRS = [(name, shape) for name in ARCHS for shape in SHAPES if not (shape == "f
 @pytest.mark.parametrize(("name", "shape"), PAIRS)
 @pytest.mark.parametrize("full", [False, True], ids=["bare", "normalized, dropout"])
 def test_a_batch_of_any_data_it_is_for_becomes_a_batch_of_outputs(name, shape, full):
-    extra = {"normalization": Batch(1e-5, 0.1), "rule": Dropout(0.3)} if full else {}
+    extra = {"normalization": Batch(1e-5, 0.1), "rule": Dropout(0.3, 0.0, "train")} if full else {}
     net = made(name, SHAPES[shape], outputs=7, **extra)
     x = torch.randn(5, *SHAPES[shape])
     for training in (True, False):
@@ -129,7 +129,7 @@ HIDDEN = [(MLP, (9,), nn.Linear), (CNN, (1, 40), nn.Conv1d), (CNN, (3, 20, 20), 
 
 @pytest.mark.parametrize(("kind", "shape", "layer"), HIDDEN)
 def test_each_hidden_layer_is_linear_then_normalization_activation_and_dropout(kind, shape, layer):
-    rule = Dropout(0.5)
+    rule = Dropout(0.5, 0.0, "train")
     name = kind.__name__.lower()
     full = made(name, shape, normalization=Batch(1e-5, 0.1), rule=rule)
     count = len(full.hidden) // 4

@@ -111,7 +111,9 @@ CASES = {
     "train -m optimizer=adam,sgd optimizer.": ["optimizer.lr="],
     "train regularization.": [],
     "train regularization=l2 regularization.": ["regularization.l2.strength="],
-    "train regularization=[l2,dropout] regularization.": ["regularization.l2.strength=", "regularization.dropout.p="],
+    "train regularization=[l2,dropout] regularization.": [
+        "regularization.l2.strength=", *(f"regularization.dropout.{key}=" for key in ("p", "input", "scale")),
+    ],
     "train -m regularization=l2,[l2,dropout] regularization.": ["regularization.l2.strength="],
     "train optimizer._": ["optimizer._target_="],
     "train optimizer=custom optimizer.": ["optimizer._target_="],

@@ -135,7 +135,7 @@ def test_only_what_is_bounded_saturates():
 
 def test_the_network_is_seen_as_training_sees_it():
     """Normalized by the batch, and behind the masks of this very step."""
-    rule = Dropout(0.5)
+    rule = Dropout(0.5, 0.0, "train")
     model = mlp(ReLU(), normalization=Batch(1e-5, 0.1), dropout=rule.module)
     problem, w = posed(model, rules=(rule,))
     problem.bind(w)
@@ -155,7 +155,7 @@ def test_the_network_is_seen_as_training_sees_it():
 
 
 def test_asking_disturbs_nothing():
-    rule = Dropout(0.5)
+    rule = Dropout(0.5, 0.0, "train")
     problem, w = posed(mlp(ReLU(), normalization=Batch(1e-5, 0.1), dropout=rule.module), rules=(rule,))
     w = problem.bind(w)
     x, y = examples(8, 4)
@@ -182,7 +182,7 @@ def test_asking_disturbs_nothing():
 
 @pytest.mark.parametrize("activation", [ReLU(), Tanh()])
 def test_lanes_are_measured_as_runs_alone(activation):
-    rule = Dropout(0.3)
+    rule = Dropout(0.3, 0.0, "train")
 
     def net():
         return mlp(activation, normalization=Batch(1e-5, 0.1), dropout=rule.module)

@@ -1,19 +1,21 @@
-"""Dropout: which units, how many, and with what factor."""
+"""Dropout: which units, how many, with what factor, and what of it is left in inference."""
 
 import math
 
 import pytest
 import torch
+from helpers import blobs
 
 from dlopt import streams
+from dlopt.objective import Problem
 from dlopt.parts import Site
 from dlopt.regularization.dropout import Dropout
 
 KEY = streams.key(0, "dropout")
 
 
-def mask(p, site=0, key=KEY):
-    module = Dropout(p).module(site)
+def mask(p, site=0, key=KEY, scale="train"):
+    module = Dropout(p, 0.0, scale).module(site)
     module.arm(key)
     return module
 
@@ -90,6 +92,73 @@ def test_dropping_a_unit_needs_no_global_generator():
 
 
 def test_each_place_gets_a_module_that_knows_its_rule_and_number():
-    rule = Dropout(0.5)
+    rule = Dropout(0.5, 0.0, "train")
     sites = [rule.module(i) for i in range(3)]
     assert all(isinstance(s, Site) and s.rule is rule and s.site == i for i, s in enumerate(sites))
+
+
+# ------------------------------------------------------------------------------------------- scale=test
+
+
+def test_scaled_at_test_time_a_unit_is_zero_or_as_it_is_and_inference_multiplies_by_the_probability_of_keeping():
+    x = torch.randn(50, 40, dtype=torch.float64)
+    train, test = mask(0.3), mask(0.3, scale="test")
+    torch.testing.assert_close(test(x), 0.7 * train(x))
+    torch.testing.assert_close(test.eval()(x), 0.7 * x)
+
+
+@pytest.mark.parametrize(("p", "input"), [(0.5, 0.0), (0.5, 0.2), (0.0, 0.3)])
+def test_both_scales_are_one_family_of_functions(p, input):
+    """Weights times 1 - p behind each place where units are dropped: the same outputs, in training and in inference."""
+    keep = {"hidden.0.weight": 1 - input, "hidden.3.weight": 1 - p, "output.weight": 1 - p}
+    predicted, trained = [], []
+    for scale in ("test", "train"):
+        experiment = blobs(
+            "precision=float64", "arch.widths=[6,5]", "regularization=dropout", f"regularization.dropout.p={p}",
+            f"regularization.dropout.input={input}", f"regularization.dropout.scale={scale}",
+        )  # fmt: skip
+        rules = tuple(experiment.regularization.values())
+        problem = Problem(experiment.model.double(), experiment.loss, rules)
+        x, y = experiment.train.inputs.double(), experiment.train.targets
+        w = experiment.w.clone()
+        for name, piece in problem.layout.views(w).items():
+            piece.mul_(keep.get(name, 1.0) if scale == "train" else 1.0)
+        objective = problem.objective(x, y, KEY)
+        objective.value(w)
+        predicted.append(problem.predict(w, x))
+        trained.append(objective.first.outputs)
+    torch.testing.assert_close(predicted[0], predicted[1])
+    torch.testing.assert_close(trained[0], trained[1])
+    assert not torch.allclose(trained[0], predicted[0])
+
+
+# ------------------------------------------------------------------------------------------- inputs
+
+
+@pytest.mark.parametrize("scale", ["train", "test"])
+def test_inputs_are_dropped_with_a_probability_of_their_own(scale):
+    x = torch.randn(500, 40, dtype=torch.float64)
+    rule = Dropout(0.9, 0.2, scale)
+    y = rule.inputs(x, KEY)
+    kept = y != 0
+    torch.testing.assert_close(y[kept], x[kept] / (0.8 if scale == "train" else 1.0))
+    assert abs(kept.double().mean() - 0.8) < 4 * math.sqrt(0.16 / x.numel())
+    assert torch.equal(rule.inference(x), x if scale == "train" else 0.8 * x)
+    assert torch.equal(rule.inputs(x, KEY), y)
+    assert not torch.equal(rule.inputs(x, streams.fold(KEY, 1)), y)
+
+
+@pytest.mark.parametrize("scale", ["train", "test"])
+def test_what_inference_makes_of_inputs_is_the_mean_of_what_training_makes_of_them(scale):
+    rule, x, n = Dropout(0.5, 0.3, scale), torch.linspace(-3, 3, 7, dtype=torch.float64), 20_000
+    mean = rule.inputs(x.expand(n, 7), KEY).mean(0)
+    size = x.abs() * math.sqrt(0.3 * 0.7) / (0.7 if scale == "train" else 1.0)
+    assert ((mean - rule.inference(x)).abs() <= 4 * size / math.sqrt(n)).all()
+
+
+@pytest.mark.parametrize("scale", ["train", "test"])
+def test_inputs_of_whole_numbers_are_left_alone(scale):
+    tokens = torch.arange(12).view(3, 4)
+    rule = Dropout(0.5, 0.0, scale)
+    assert rule.inputs(tokens, KEY) is tokens
+    assert rule.inference(tokens) is tokens
