@@ -20,6 +20,8 @@ OWN = {
 CHOSEN = {
     "": ("cnn", "none"),
     "arch=deep": ("deep", "batch"),
+    "arch=resnet": ("resnet", "batch"),
+    "arch=resnet normalization=layer": ("resnet", "layer"),
     "data=long": ("deep", "batch"),
     "data=odd": ("cnn", "layer"),
     "data=both": ("deep", "layer"),
