@@ -69,6 +69,8 @@ def test_the_forward_is_the_papers(skip, shortcut, kernel):
     net = made("resnet", (2, 9, 7), normalization=BATCH, kernel=kernel, **keys).double()
     x = torch.randn(5, 2, 9, 7, dtype=torch.float64)
     torch.testing.assert_close(net(x), by_hand(dict(net.named_parameters()), x, **keys))
+    kernels = {p.shape[2:] for name, p in net.named_parameters() if p.ndim == 4 and "shortcut" not in name}
+    assert kernels == {(kernel, kernel)}
 
 
 @pytest.mark.parametrize("normalization", [BATCH, NoNormalization()])
