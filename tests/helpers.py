@@ -71,6 +71,7 @@ def made(
     """A net with the keys of its YAML file, and of the common parts what its signature names."""
     keys = OmegaConf.to_container(OmegaConf.load(paths.CONF / "arch" / f"{name}.yaml"))
     target = get_class(keys.pop("_target_"))
+    keys.pop("defaults", None)
     offered = {
         "inputs": shape,
         "outputs": outputs,

@@ -35,7 +35,7 @@ SHAPES = {0: "[4]", 1: "[1,8]", 2: "[2,6,6]"}
 
 def problem(group: str, option: str) -> list[str]:
     """A small problem on which the option can work."""
-    shape = "[2,6,6]" if option == "cnn" else SHAPES[max(dims(group, option))]
+    shape = "[2,6,6]" if option in ("cnn", "resnet") else SHAPES[max(dims(group, option))]
     common = ["batch_size=16", "epochs=2", f"device={DEVICE}", "precision=float64"]
     if group != "arch":
         common += ["arch=mlp", "arch.widths=[6]"]
@@ -53,6 +53,8 @@ def problem(group: str, option: str) -> list[str]:
         common += ["normalization.groups=2"]
     if option == "cnn":
         common += ["arch.channels=[3,3]", "arch.kernels=[3,2]"]
+    if option == "resnet":
+        common += ["arch.channels=[3,4]", "arch.blocks=1"]
     return common
 
 

@@ -50,10 +50,13 @@ class Outline:
 
     @cached_property
     def chosen(self) -> dict[str, str]:
-        """The option of each group, as typed: on the line, by an experiment, by another option, by default."""
+        """The option of each group, as typed: on the line, by an experiment, by another option, by default.
+
+        A group that stands behind another in config.yaml is asked before it, as Hydra does: its choice wins.
+        """
         defaults = self.defaults()
         found = {group: option for group, option in self.typed.items() if "." not in group}
-        for group in sorted(defaults, key=lambda g: g != "experiment"):
+        for group in reversed(defaults):
             several = alternatives(found.get(group, defaults[group]))
             if len(several) == 1:  # what the runs of a sweep choose is not one thing
                 for option in several[0]:

@@ -22,7 +22,7 @@ from dlopt.weights import Layout
 
 SHAPES = {"features": (13,), "series": (1, 40), "channels": (3, 24), "images": (1, 28, 28), "colour": (3, 32, 20)}
 ARCHS = [name for name in paths.options("arch") if name != "custom"]
-NEEDS_POSITIONS = {"cnn"}
+NEEDS_POSITIONS = {"cnn", "resnet"}
 PAIRS = [(name, shape) for name in ARCHS for shape in SHAPES if not (shape == "features" and name in NEEDS_POSITIONS)]
 
 

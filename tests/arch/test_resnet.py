@@ -1,0 +1,161 @@
+"""Residual networks: sizes that are published, a forward by hand, and what the additions are for."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import made, named, refused
+from torch import nn
+
+from dlopt import streams
+from dlopt.bias.zeros import Zeros
+from dlopt.experiment import initial_weights
+from dlopt.normalization.batch import Batch, BatchNorm
+from dlopt.normalization.none import NoNormalization
+from dlopt.regularization.dropout import Dropout, Mask
+from dlopt.weights import Layout
+
+BATCH = Batch(1e-5, 0.1)
+CIFAR = (3, 32, 32)
+
+
+def size(net):
+    return sum(p.numel() for p in net.parameters())
+
+
+@pytest.mark.parametrize(("blocks", "millions"), [(3, 0.27), (5, 0.46), (7, 0.66), (9, 0.85), (18, 1.7)])
+def test_the_nets_of_the_paper_have_the_sizes_of_its_table_6(blocks, millions):
+    net = made("resnet", CIFAR, normalization=BATCH, blocks=blocks)
+    assert round(size(net) / 1e6, 2 if millions < 1 else 1) == millions
+    layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert len(layers) == 6 * blocks + 2
+
+
+@pytest.mark.parametrize(("shortcut", "parameters"), [("identity", 269_722), ("projection", 272_474)])
+def test_resnet_20_has_the_weights_that_others_count(shortcut, parameters):
+    assert size(made("resnet", CIFAR, normalization=BATCH, shortcut=shortcut)) == parameters
+
+
+def by_hand(own, x, *, channels, blocks, skip, shortcut):
+    """He et al. 2016, sections 3.3 and 4.2, on images with batch normalization, from a table of named parameters."""
+
+    def convolved(name, x, stride):
+        kernel = own[f"{name}.weight"]
+        x = F.conv2d(x, kernel, stride=stride, padding=kernel.shape[-1] // 2)
+        layer, number = name.rsplit(".", 1)
+        scale, shift = (own[f"{layer}.{int(number) + 1}.{kind}"] for kind in ("weight", "bias"))
+        return F.batch_norm(x, None, None, scale, shift, training=True)
+
+    x = F.relu(convolved("first.0", x, 1))
+    before, n = channels[0], 0
+    for stage, features in enumerate(channels):
+        for block in range(blocks):
+            stride = 2 if stage > 0 and block == 0 else 1
+            y = F.relu(convolved(f"blocks.{n}.branch.0", x, stride))
+            y = convolved(f"blocks.{n}.branch.3", y, 1)
+            if stride == 2 and shortcut == "identity":
+                small = x[:, :, ::2, ::2]
+                x = torch.cat([small, torch.zeros(len(x), features - before, *small.shape[2:], dtype=x.dtype)], dim=1)
+            elif stride == 2 and skip:
+                x = convolved(f"blocks.{n}.shortcut.0", x, 2)
+            x = F.relu(x + y if skip else y)
+            before, n = features, n + 1
+    return x.mean((2, 3)) @ own["output.weight"].T + own["output.bias"]
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize(("skip", "shortcut"), [(True, "identity"), (True, "projection"), (False, "identity")])
+def test_the_forward_is_the_papers(skip, shortcut, kernel):
+    keys = {"channels": [3, 4, 6], "blocks": 2, "skip": skip, "shortcut": shortcut}
+    net = made("resnet", (2, 9, 7), normalization=BATCH, kernel=kernel, **keys).double()
+    x = torch.randn(5, 2, 9, 7, dtype=torch.float64)
+    torch.testing.assert_close(net(x), by_hand(dict(net.named_parameters()), x, **keys))
+    kernels = {p.shape[2:] for name, p in net.named_parameters() if p.ndim == 4 and "shortcut" not in name}
+    assert kernels == {(kernel, kernel)}
+
+
+@pytest.mark.parametrize("normalization", [BATCH, NoNormalization()])
+def test_the_plain_twin_has_the_same_weights_by_name_and_shape(normalization):
+    net, twin = (made("resnet", (1, 40), normalization=normalization, skip=skip) for skip in (True, False))
+    assert Layout.of(net) == Layout.of(twin)
+    shapes = [{name: p.shape for name, p in made("resnet", (1, 40), shortcut="projection", skip=s).named_parameters()}
+              for s in (True, False)]  # fmt: skip
+    extra = shapes[0].keys() - shapes[1].keys()
+    assert {name.split(".")[2] for name in extra} == {"shortcut"}
+
+
+@pytest.mark.parametrize(("skip", "shortcut"), [(True, "identity"), (True, "projection"), (False, "identity")])
+def test_stages_halve_positions_and_widen_channels(skip, shortcut):
+    net = made("resnet", (2, 33, 20), channels=[4, 4, 7], blocks=2, skip=skip, shortcut=shortcut)
+    x, shapes = net.first(torch.randn(2, 2, 33, 20)), []
+    for block in net.blocks:
+        x = block(x)
+        shapes.append(tuple(x.shape[1:]))
+    assert shapes == [(4, 33, 20)] * 2 + [(4, 17, 10)] * 2 + [(7, 9, 5)] * 2
+
+
+def test_a_block_whose_branch_is_zero_is_the_identity():
+    net = made("resnet", (1, 40), normalization=BATCH, channels=[5], blocks=4).double()
+    with torch.no_grad():
+        for block in net.blocks:
+            block.branch[-1].weight.zero_()
+    x = net.first(torch.randn(3, 1, 40, dtype=torch.float64))
+    assert torch.equal(net.blocks(x), x)
+
+
+def test_an_identity_shortcut_takes_every_second_position_and_adds_channels_of_zeros():
+    net = made("resnet", (1, 9), normalization=BATCH, channels=[2, 5], blocks=1).double()
+    with torch.no_grad():
+        net.blocks[1].branch[-1].weight.zero_()
+    x = torch.rand(3, 2, 9, dtype=torch.float64)
+    y = net.blocks[1](x)
+    assert torch.equal(y[:, :2], x[:, :, [0, 2, 4, 6, 8]])
+    assert not y[:, 2:].any()
+
+
+def levels(depth, init, normalization, *, skip):
+    """The gradient behind the first convolution over that behind the last block, as a ratio of norms."""
+    net = made("resnet", (1, 40), normalization=normalization, channels=[8], blocks=depth, skip=skip).double()
+    w = initial_weights(net, Layout.of(net), named("init", init), Zeros(), 1.0, streams.key(0), torch.float64)
+    nn.utils.vector_to_parameters(w, net.parameters())
+    at = [net.first(torch.randn(32, 1, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))]
+    for block in net.blocks:
+        at.append(block(at[-1]))
+    outputs = net.output(at[-1].flatten(2).mean(-1))
+    first, last = torch.autograd.grad(outputs.sum(), [at[0], at[-1]])
+    return (first.norm() / last.norm()).item()
+
+
+def test_where_each_layer_of_the_plain_twin_loses_gradient_the_additions_keep_it():
+    """ReLU halves the mean square of what comes back, and lecun_normal makes up for nothing: 2^-12 after 24 layers."""
+    assert 0.1 < levels(12, "lecun_normal", NoNormalization(), skip=True) < 10
+    assert levels(12, "lecun_normal", NoNormalization(), skip=False) < 2**-12
+
+
+def test_with_batch_normalization_gradients_grow_with_depth_like_a_power_in_the_plain_twin_alone():
+    """Yang et al. 2019 and Balduzzi et al. 2017: the plain one's grow exponentially, the residual one's do not."""
+    plain, residual = ([levels(n, "he", BATCH, skip=skip) for n in (10, 20)] for skip in (False, True))
+    assert plain[1] > plain[0] ** 1.5 > 100
+    assert residual[1] < 3 * residual[0] < 60
+
+
+def test_dropout_stands_within_the_branches():
+    rule = Dropout(0.5)
+    net = made("resnet", (1, 40), normalization=BATCH, rule=rule, channels=[4, 6], blocks=2)
+    kinds = [nn.Conv1d, BatchNorm, nn.ReLU, Mask, nn.Conv1d, BatchNorm]
+    assert [[type(m) for m in block.branch] for block in net.blocks] == [kinds] * 4
+    assert [m.site for m in net.modules() if isinstance(m, Mask)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("normalization", "biases"), [(BATCH, 0), (NoNormalization(), 13)])
+def test_convolutions_have_biases_where_no_normalization_shifts(normalization, biases):
+    net = made("resnet", (1, 40), normalization=normalization, blocks=2)
+    assert sum(m.bias is not None for m in net.modules() if isinstance(m, nn.Conv1d)) == biases
+
+
+def test_it_refuses_what_it_cannot_be_and_says_what_to_take():
+    with pytest.raises(ValueError, match="arch=mlp"):
+        made("resnet", (13,))
+    refused(lambda: made("resnet", (1, 40), kernel=4), "kernel", "odd", 4)
+    refused(lambda: made("resnet", (1, 40), channels=[]), "channels", "none")
+    refused(lambda: made("resnet", (1, 40), channels=[8, 4]), "channels", [8, 4], "arch.shortcut=projection")
+    assert made("resnet", (1, 40), channels=[8, 4], shortcut="projection")(torch.randn(2, 1, 40)).shape == (2, 10)

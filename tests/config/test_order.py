@@ -1,0 +1,68 @@
+"""What chooses an option where several places would: the command line, an experiment, a data set, a net, the default."""
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from dlopt.config import paths
+from dlopt.config.outline import Outline
+
+OWN = {
+    "arch/deep": "defaults:\n  - override /normalization@_global_.normalization: batch\n_target_: mine.Net\n",
+    "data/long": "defaults:\n  - override /arch@_global_.arch: deep\n_target_: mine.Blobs\n",
+    "data/odd": "defaults:\n  - override /normalization@_global_.normalization: layer\n_target_: mine.Blobs\n",
+    "data/both": "defaults:\n  - override /normalization@_global_.normalization: layer\n"
+    "  - override /arch@_global_.arch: deep\n_target_: mine.Blobs\n",
+    "experiment/net": "# @package _global_\ndefaults:\n  - override /arch: deep\n",
+    "experiment/bare": "# @package _global_\ndefaults:\n  - override /normalization: none\n",
+    "experiment/set": "# @package _global_\ndefaults:\n  - override /data: long\n",
+    "experiment/all": "# @package _global_\ndefaults:\n  - override /normalization: layer\n  - override /arch: deep\n",
+}
+CHOSEN = {
+    "": ("cnn", "none"),
+    "arch=deep": ("deep", "batch"),
+    "arch=resnet": ("resnet", "batch"),
+    "arch=resnet normalization=layer": ("resnet", "layer"),
+    "data=long": ("deep", "batch"),
+    "data=odd": ("cnn", "layer"),
+    "data=both": ("deep", "layer"),
+    "data=odd arch=deep": ("deep", "layer"),
+    "data=long arch=linear": ("linear", "none"),
+    "arch=linear data=long": ("linear", "none"),
+    "experiment=net": ("deep", "batch"),
+    "experiment=set": ("deep", "batch"),
+    "experiment=all": ("deep", "layer"),
+    "experiment=bare arch=deep": ("deep", "none"),
+    "experiment=bare data=long": ("deep", "none"),
+    "experiment=bare data=both": ("deep", "none"),
+    "experiment=net arch=mlp": ("mlp", "none"),
+    "experiment=net data=odd": ("deep", "layer"),
+    "arch=deep normalization=none": ("deep", "none"),
+    "normalization=layer arch=deep": ("deep", "layer"),
+    "normalization=layer data=both experiment=bare": ("deep", "layer"),
+}
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    for name, text in OWN.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / f"{name}.yaml").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("line", CHOSEN, ids=lambda line: line or "nothing typed")
+def test_the_line_wins_over_an_experiment_that_over_a_data_set_and_that_over_a_net(line, own):
+    with initialize_config_dir(version_base="1.3", config_dir=str(paths.CONF)):
+        composed = compose(
+            "config", [*line.split(), f"hydra.searchpath=[file://{own}]"], return_hydra_config=True
+        )  # fmt: skip
+    choices = composed.hydra.runtime.choices
+    found = tuple(choices[g] for g in ("arch", "normalization"))
+    assert found == CHOSEN[line]
+
+
+@pytest.mark.parametrize("line", CHOSEN, ids=lambda line: line or "nothing typed")
+def test_tab_completion_knows_what_is_chosen(line, own):
+    outline = Outline(dict(word.split("=") for word in line.split()), [own])
+    assert (outline.chosen["arch"], outline.chosen["normalization"]) == CHOSEN[line]
