@@ -5,18 +5,33 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from dlopt.config import catalogue, paths
+import matplotlib as mpl
+import torch
+from matplotlib.figure import Figure
+from omegaconf import OmegaConf
+
+from dlopt.config import catalogue, paths, targets
 from dlopt.config.catalogue import Option
+from dlopt.config.nested import held
 from dlopt.config.outline import Outline
+from dlopt.parts import Time
+from dlopt.report.gallery import Line, gallery
 
 MADE = "<!-- made by `make docs` from the options themselves -->"
+
+
+STALLS = [{"step": float(t), "val/loss": max(0.3, 1.0 - t / 80)} for t in range(0, 101, 2)]
+"""A validation loss that falls for a while and then does not, for a schedule that watches one."""
 
 
 def write(folder: Path) -> list[Path]:
     """Write all pages; those of groups that are no more are removed. The files written are returned."""
     groups = {group: list(catalogue.options(group)) for group in paths.groups()}
     pages = {group: page(group, options) for group, options in groups.items()}
+    for group in PICTURES:
+        pages[group].insert(4, f"![{group}]({group}.svg)\n")
     pages |= {"README": index(groups), "slips": slips(groups)}
     folder.mkdir(parents=True, exist_ok=True)
     for file in folder.glob("*.md"):
@@ -24,6 +39,8 @@ def write(folder: Path) -> list[Path]:
             file.unlink()
     for name, lines in pages.items():
         folder.joinpath(f"{name}.md").write_text("\n".join([MADE, *lines]).rstrip() + "\n")
+    for group, picture in PICTURES.items():
+        _save(picture(), folder / f"{group}.svg")
     return sorted(folder / f"{name}.md" for name in pages)
 
 
@@ -137,3 +154,50 @@ def is_formula(lines: Iterable[str]) -> bool:
 def _dedented(lines: Sequence[str]) -> list[str]:
     indent = min(len(line) - len(line.lstrip()) for line in lines)
     return [line[indent:] for line in lines]
+
+
+# ------------------------------------------------------------------------------------------- pictures
+
+
+def schedules() -> Figure:
+    """The factor of each schedule over a run of 100 epochs of two steps, with the keys that it has by default."""
+    times = [Time(t, 200, 2, tuple(row for row in STALLS if row["step"] <= t / 2)) for t in range(200)]
+    lines = {}
+    for name, schedule in _made("schedule").items():
+        factors = [schedule(time) for time in times]
+        lines[name] = [Line([time.step / time.per_epoch for time in times], factors, "factor")]
+    return gallery(lines, "epoch of 100", (-0.05, 1.1), "factor of the rate")
+
+
+def activations() -> Figure:
+    """Each activation and its slope."""
+    lines = {}
+    for name, activation in _made("activation").items():
+        z = torch.linspace(-4, 4, 401, dtype=torch.float64, requires_grad=True)
+        y = activation().double()(z.unsqueeze(0)).squeeze(0)
+        (slope,) = torch.autograd.grad(y.sum(), z)
+        x = z.tolist()
+        lines[name] = [Line(x, y.tolist(), "f(x)"), Line(x, slope.tolist(), "slope")]
+    return gallery(lines, "x", (-2.0, 2.5))
+
+
+PICTURES = {"schedule": schedules, "activation": activations}
+
+
+def _made(group: str) -> dict[str, Any]:
+    """The parts of a group's options as they are by default, by their names."""
+    names = [name for name in paths.options(group) if name not in ("none", "custom")]
+    return {name: targets.make(_node(group, name)) for name in names}
+
+
+def _node(group: str, name: str) -> dict[str, Any]:
+    """An option's keys, and those of the options that stand inside it."""
+    file = paths.CONF / group / f"{name}.yaml"
+    node = {str(k): v for k, v in OmegaConf.load(file).items() if k != "defaults"}
+    return node | {key: _node(other, default) for key, (other, default) in held(file).items()}
+
+
+def _save(figure: Figure, file: Path) -> None:
+    """The same bytes whenever it is drawn anew."""
+    with mpl.rc_context({"svg.hashsalt": file.stem}):
+        figure.savefig(file, metadata={"Date": None})

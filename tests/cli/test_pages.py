@@ -81,3 +81,21 @@ def test_pages_from_the_command_line(tmp_path, capsys):
     assert mine.exists()
     assert main(["list", "--pages", str(mine / "below")]) == 2
     assert "cannot write pages" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("group", pages.PICTURES)
+def test_a_picture_shows_every_option_and_is_the_same_when_drawn_anew(group, folder, tmp_path):
+    figure = pages.PICTURES[group]()
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == [name for name in paths.options(group) if name != "custom"]
+    assert all(line.get_ydata().size > 100 for axes in figure.axes for line in axes.lines)
+    pages._save(figure, tmp_path / f"{group}.svg")
+    assert (tmp_path / f"{group}.svg").read_bytes() == (folder / f"{group}.svg").read_bytes()
+    assert f"![{group}]({group}.svg)" in (folder / f"{group}.md").read_text()
+
+
+def test_the_schedule_that_watches_a_metric_is_drawn_where_one_stalls():
+    figure = pages.schedules()
+    for axes in figure.axes:
+        if axes.get_title(loc="left") == "plateau":
+            assert axes.lines[0].get_ydata()[-1] < 1
