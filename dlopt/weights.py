@@ -116,7 +116,7 @@ def tied_names(model: nn.Module) -> dict[str, str]:
     return {name: first[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
 
 
-PORTION = 1 << 16
+PORTION = 1 << 17
 """Numbers in one portion: several tensors of so many stay in a processor's second cache."""
 
 
@@ -137,6 +137,11 @@ def portions(w: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
 def add_scaled_(w: Tensor, a: float | Tensor, x: Tensor) -> Tensor:
     """w <- w + a x in place, for a number a or an (E, 1) column, in one pass over memory."""
     return w.addcmul_(x, a) if isinstance(a, Tensor) else w.add_(x, alpha=a)
+
+
+def add_quotient_(w: Tensor, a: float | Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """w <- w + a x / y in place, for a number a or an (E, 1) column."""
+    return w.addcdiv_(x * a, y) if isinstance(a, Tensor) else w.addcdiv_(x, y, value=a)
 
 
 def _kind(name: str, shape: tuple[int, ...], owner: nn.Module) -> Kind:
