@@ -116,7 +116,7 @@ def tied_names(model: nn.Module) -> dict[str, str]:
     return {name: first[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
 
 
-PORTION = 1 << 16
+PORTION = 1 << 17
 """Numbers in one portion: several tensors of so many stay in a processor's second cache."""
 
 
@@ -146,6 +146,11 @@ def to_norm(x: Tensor, limit: float | Tensor) -> Tensor:
     """
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return (limit / norm).clamp(max=1.0).masked_fill(norm.isinf(), torch.nan)
+
+
+def add_quotient_(w: Tensor, a: float | Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """w <- w + a x / y in place, for a number a or an (E, 1) column."""
+    return w.addcdiv_(x * a, y) if isinstance(a, Tensor) else w.addcdiv_(x, y, value=a)
 
 
 def _kind(name: str, shape: tuple[int, ...], owner: nn.Module) -> Kind:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dlopt.parts import Optimizer, Oracle, Step
 from dlopt.ranges import NonNegative, Positive
-from dlopt.weights import Layout, add_scaled_, portions
+from dlopt.weights import Layout, add_quotient_, portions
 
 
 class Accumulator(NamedTuple):
@@ -49,7 +49,7 @@ class Adagrad(Optimizer):
         """The formula as it stands above, in place, for any leading dimensions."""
         for w_, total, g_ in portions(w, state.total, g):
             root = total.addcmul_(g_, g_).sqrt().add_(self.eps)
-            add_scaled_(w_, -self.lr, g_ / root)
+            add_quotient_(w_, -self.lr, g_, root)
         return w, state
 
     def fused(self, w: Tensor, state: Accumulator, g: Tensor) -> tuple[Tensor, Accumulator]:

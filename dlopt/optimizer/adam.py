@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dlopt.parts import Optimizer, Oracle, Step
 from dlopt.ranges import Fraction, Positive
-from dlopt.weights import Layout, add_scaled_, portions
+from dlopt.weights import Layout, add_quotient_, portions
 
 
 class Moments(NamedTuple):
@@ -56,7 +56,7 @@ class Adam(Optimizer):
         for w_, m, v, g_ in portions(w, state.m, state.v, g):
             m_hat = m.lerp_(g_, 1 - self.beta1) / (1 - self.beta1**t)
             v_hat = v.lerp_(g_ * g_, 1 - self.beta2) / (1 - self.beta2**t)
-            add_scaled_(w_, -self.lr, m_hat.div_(v_hat.sqrt_().add_(self.eps)))
+            add_quotient_(w_, -self.lr, m_hat, v_hat.sqrt_().add_(self.eps))
         return w, state
 
     def fused(self, w: Tensor, state: Moments, g: Tensor) -> tuple[Tensor, Moments]:

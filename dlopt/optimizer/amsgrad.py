@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dlopt.parts import Optimizer, Oracle, Step
 from dlopt.ranges import Fraction, Positive
-from dlopt.weights import Layout, add_scaled_, portions
+from dlopt.weights import Layout, add_quotient_, portions
 
 
 class Moments(NamedTuple):
@@ -59,7 +59,7 @@ class AMSGrad(Optimizer):
             m_hat = m.lerp_(g_, 1 - self.beta1) / (1 - self.beta1**t)
             torch.maximum(largest, v.lerp_(g_ * g_, 1 - self.beta2), out=largest)
             root = (largest / (1 - self.beta2**t)).sqrt_().add_(self.eps)
-            add_scaled_(w_, -self.lr, m_hat.div_(root))
+            add_quotient_(w_, -self.lr, m_hat, root)
         return w, state
 
     def fused(self, w: Tensor, state: Moments, g: Tensor) -> tuple[Tensor, Moments]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dlopt.parts import Optimizer, Oracle, Step
 from dlopt.ranges import Fraction, Positive
-from dlopt.weights import Layout, add_scaled_, portions
+from dlopt.weights import Layout, add_scaled_
 
 
 class Velocity(NamedTuple):
@@ -55,10 +55,8 @@ class HeavyBall(Optimizer):
     def textbook(self, w: Tensor, state: Velocity, g: Tensor) -> tuple[Tensor, Velocity]:
         """The formula as it stands above, in place, for any leading dimensions."""
         taken = 1 - self.dampening * (1 - state.fresh) if self._dampens else 1.0
-        for w_, v, g_ in portions(w, state.v, g):
-            add_scaled_(w_, -self.lr, add_scaled_(v.mul_(self.momentum), taken, g_))
-        state.fresh.zero_()
-        return w, state
+        v = add_scaled_(state.v.mul_(self.momentum), taken, g)
+        return add_scaled_(w, -self.lr, v), Velocity(v, state.fresh.zero_())
 
     def fused(self, w: Tensor, state: Velocity, g: Tensor) -> tuple[Tensor, Velocity]:
         """The rule without dampening in torch's fused kernel: one pass over memory, for a single run."""

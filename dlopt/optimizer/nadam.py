@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dlopt.parts import Optimizer, Oracle, Step
 from dlopt.ranges import Fraction, NonNegative, Positive
-from dlopt.weights import Layout, add_scaled_, portions
+from dlopt.weights import Layout, portions
 
 
 class Moments(NamedTuple):
@@ -54,13 +54,17 @@ class NAdam(Optimizer):
     def step(self, w: Tensor, state: Moments, objective: Oracle) -> Step:
         loss, g = objective.gradient(w)
         t = state.t.add_(1).to(w.dtype)
-        product = state.product.mul_(self._mu(t))
+        mu = self._mu(t)
+        product = state.product.mul_(mu)
         next_mu = self._mu(t + 1)
-        of_average, of_gradient = next_mu / (1 - product * next_mu), (1 - self._mu(t)) / (1 - product)
+        # Numbers are gathered before they meet vectors: both n and sqrt(v^) + eps are taken times correction.
+        correction = (1 - self.beta2**t).sqrt()
+        of_average = -self.lr * correction * next_mu / (1 - product * next_mu)
+        of_gradient = -self.lr * correction * (1 - mu) / (1 - product)
         for w_, m, v, g_ in portions(w, state.m, state.v, g):
-            direction = (g_ * of_gradient).add_(m.lerp_(g_, 1 - self.beta1) * of_average)
-            v_hat = v.lerp_(g_ * g_, 1 - self.beta2) / (1 - self.beta2**t)
-            add_scaled_(w_, -self.lr, direction.div_(v_hat.sqrt_().add_(self.eps)))
+            n = (m.lerp_(g_, 1 - self.beta1) * of_average).addcmul_(g_, of_gradient)
+            root = v.lerp_(g_ * g_, 1 - self.beta2).sqrt()
+            w_.addcdiv_(n, root.add_(self.eps * correction))
         return Step(w, state, loss, g)
 
     def _mu(self, t: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dlopt.parts import Optimizer, Oracle, Step
 from dlopt.ranges import Fraction, Positive
-from dlopt.weights import Layout, add_scaled_, portions
+from dlopt.weights import Layout, add_scaled_
 
 
 class Velocity(NamedTuple):
@@ -53,10 +53,8 @@ class Nesterov(Optimizer):
 
     def textbook(self, w: Tensor, state: Velocity, g: Tensor) -> tuple[Tensor, Velocity]:
         """The formula as it stands above, in place, for any leading dimensions."""
-        for w_, v, g_ in portions(w, state.v, g):
-            v.mul_(self.momentum).add_(g_)
-            add_scaled_(add_scaled_(w_, -self.lr, g_), -self.lr * self.momentum, v)
-        return w, state
+        v = state.v.mul_(self.momentum).add_(g)
+        return add_scaled_(add_scaled_(w, -self.lr, g), -self.lr * self.momentum, v), Velocity(v)
 
     def fused(self, w: Tensor, state: Velocity, g: Tensor) -> tuple[Tensor, Velocity]:
         """The same in torch's fused kernel: one pass over memory, for a single run; it refuses momentum 0."""

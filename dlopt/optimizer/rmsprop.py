@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dlopt.parts import Optimizer, Oracle, Step
 from dlopt.ranges import Fraction, Positive
-from dlopt.weights import Layout, add_scaled_, portions
+from dlopt.weights import Layout, add_quotient_, add_scaled_, portions
 
 
 class Averages(NamedTuple):
@@ -72,10 +72,11 @@ class RMSProp(Optimizer):
                 root = torch.addcmul(square, mean, mean, value=-1).clamp_(min=0.0).sqrt_()
             else:
                 root = square.sqrt()
-            direction = g_ / root.add_(self.eps)
+            root.add_(self.eps)
             if gathers:
-                direction = v.mul_(self.momentum).add_(direction)
-            add_scaled_(w_, -self.lr, direction)
+                add_scaled_(w_, -self.lr, v.mul_(self.momentum).addcdiv_(g_, root))
+            else:
+                add_quotient_(w_, -self.lr, g_, root)
         return w, state
 
     def fused(self, w: Tensor, state: Averages, g: Tensor) -> tuple[Tensor, Averages]:

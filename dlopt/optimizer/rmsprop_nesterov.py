@@ -49,7 +49,8 @@ class RMSPropNesterov(Optimizer):
     def step(self, w: Tensor, state: Averages, objective: Oracle) -> Step:
         loss, g = objective.gradient(w)
         for w_, square, v, g_ in portions(w, *state, g):
-            d = g_ / square.lerp_(g_ * g_, 1 - self.decay).sqrt().add_(self.eps)
+            root = square.lerp_(g_ * g_, 1 - self.decay).sqrt().add_(self.eps)
+            d = torch.div(g_, root, out=root)
             v.mul_(self.momentum).add_(d)
             add_scaled_(add_scaled_(w_, -self.lr, d), -self.lr * self.momentum, v)
         return Step(w, state, loss, g)

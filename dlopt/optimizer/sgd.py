@@ -16,6 +16,9 @@ class SGD(Optimizer):
 
     With batch_size=full it is gradient descent, stable on a quadratic for lr < 2 / lambda_max.
 
+    Slip: the CMU and KTH lectures sum over the mini-batch where its mean is meant. A rate then means another step for
+    each batch size; with the sum lr / batch_size is this rule's lr.
+
     lr   learning rate
 
     Source: Robbins and Monro 1951; Goodfellow, Bengio and Courville 2016, algorithm 8.1.
