@@ -290,7 +290,10 @@ class Oracle(Protocol):
 
 
 class Step(NamedTuple):
-    """What a rule returns: the next iterate and state, and the loss and gradient at the iterate it started from."""
+    """What a rule returns: the next iterate and state, and the loss and gradient at the iterate it started from.
+
+    A rule that evaluates at another point alone (schedule_free) returns those at that point, and says so.
+    """
 
     w: Tensor
     state: Any

@@ -1,0 +1,91 @@
+"""Schedule-free learning."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dlopt.parts import Optimizer, Oracle, Step
+from dlopt.ranges import Fraction, NonNegative, Positive, Range
+from dlopt.weights import Layout, add_scaled_
+
+
+class Steps(NamedTuple):
+    z: Tensor  # (..., P), the iterate of the steps that are averaged
+    v: Tensor  # (..., P), average of g^2; (..., 0) without
+    s: Tensor  # (..., 1), sum of the squares of the rates
+    t: Tensor  # (), float32, steps taken by adam
+
+
+@dataclass(frozen=True)
+class ScheduleFree(Optimizer):
+    """y = (1 - beta) z + beta x,  g = g(y),
+    z <- z - lr (g / (sqrt(v^) + eps) + decay y),  x <- (1 - c) x + c z  with  c = lr^2 / (sum of lr^2 so far),
+
+    with v <- beta2 v + (1 - beta2) g^2 and v^ = v / (1 - beta2^t) as in Adam; with form=sgd, z <- z - lr (g + decay y).
+
+    x, which equals z at the start, is the average of all z so far, and it is w: what is evaluated, saved and called
+    the iterate. Averaging takes the place of a falling rate, so the length of a run need not be known before; warming
+    up is of use still (schedule=warmup), and small rates then count little in the average. beta = 0 is Polyak and
+    Ruppert's average of the iterates of Adam or SGD, beta = 1 primal averaging: the gradient is taken at the average.
+
+    The gradient is asked for at y, between the two, once a step: loss and gradient that are reported, and the
+    statistics that a batch normalization sees, are those at y, not at w. Use decay in place of
+    regularization=weight_decay, which would shrink x and not z.
+
+    form    of the steps that are averaged: adam or sgd
+    lr      learning rate
+    beta    place of y between z (0) and x (1)
+    beta2   of adam: decay of the average of squared gradients
+    eps     of adam: keeps the division finite where gradients vanish
+    decay   decoupled weight decay, of weights alone
+
+    Source: Defazio, Yang, Mehta, Mishchenko, Khaled and Cutkosky 2024, algorithm 1, and for sgd equations 3 to 5
+    with the c of the algorithm.
+    """
+
+    form: Literal["adam", "sgd"]
+    lr: Positive
+    beta: Annotated[float, Range(ge=0, le=1)]
+    beta2: Fraction
+    eps: Positive
+    decay: NonNegative
+
+    def init(self, w: Tensor, layout: Layout) -> Steps:
+        v = torch.zeros_like(w) if self.form == "adam" else w.new_zeros(*w.shape[:-1], 0)
+        return Steps(w.clone(), v, w.new_zeros(*w.shape[:-1], 1), torch.zeros((), device=w.device))
+
+    def step(self, w: Tensor, state: Steps, objective: Oracle) -> Step:
+        z, s = state.z, state.s
+        x = w.clone()
+        y = w.lerp_(z, 1 - self.beta)  # in the place of w, where a gradient costs no copy of the network
+        loss, g = objective.gradient(y)
+        if isinstance(self.decay, Tensor) or self.decay > 0.0:
+            add_scaled_(z, -self.lr * self.decay, objective.layout.weights(y) * y)
+        if self.form == "sgd":
+            add_scaled_(z, -self.lr, g)
+        else:
+            fits = w.ndim == 1 and w.device.type in ("cpu", "cuda")
+            (self.fused if fits else self.textbook)(z, state, g)
+        square = self.lr**2
+        s += square
+        c = torch.where(s > 0, square / s, 0.0)  # a schedule may begin at zero
+        return Step(torch.lerp(x, z, c, out=w), state, loss, g)
+
+    def textbook(self, z: Tensor, state: Steps, g: Tensor) -> tuple[Tensor, Steps]:
+        """The formula for z as it stands above, in place, for any leading dimensions, but for decay."""
+        v = state.v.lerp_(g.square(), 1 - self.beta2)
+        v_hat = v / (1 - self.beta2 ** state.t.add_(1).to(v.dtype))
+        return add_scaled_(z, -self.lr, g / v_hat.sqrt_().add_(self.eps)), state
+
+    def fused(self, z: Tensor, state: Steps, g: Tensor) -> tuple[Tensor, Steps]:
+        """The same in one pass over memory, for a single run: torch's fused Adam with beta1 = 0.
+
+        Its average of gradients is then g, which stands in for it and is written back unchanged.
+        """
+        torch._fused_adam_(
+            [z], [g], [g], [state.v], [], [state.t.add_(1)], lr=self.lr, beta1=0.0, beta2=self.beta2, eps=self.eps,
+            weight_decay=0.0, amsgrad=False, maximize=False,
+        )  # fmt: skip
+        return z, state

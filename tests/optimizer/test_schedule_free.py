@@ -1,0 +1,135 @@
+"""Schedule-free learning, against the paper's algorithm and its limits."""
+
+import pytest
+import torch
+from helpers import blobs, named, resumed, stopped, trained, weights
+from test_optimizers import STEPS, P, Quadratic, started
+
+from dlopt.fields import replaced
+
+
+def rule(**keys):
+    return named("optimizer", "schedule_free", **{"lr": 0.05, **keys})
+
+
+class Noisy(Quadratic):
+    """A gradient with noise of its own at each step, the same for whoever asks."""
+
+    def gradient(self, w):
+        noise = torch.randn(P, dtype=torch.float64, generator=torch.Generator().manual_seed(len(self.asked)))
+        value, g = super().gradient(w)
+        return value, g + 0.3 * noise
+
+
+RATES = [0.05 * min(1.0, (t + 1) / 10) for t in range(STEPS)]
+
+
+def ours(one, w, rates=RATES):
+    """The iterates x and the points where the gradient was asked for."""
+    objective, w, found = Noisy(), w.clone(), []
+    state = one.init(w, objective.layout)
+    for lr in rates:
+        w, state, *_ = replaced(one, {"lr": lr}).step(w, state, objective)
+        found.append(w.clone())
+    return torch.stack(found), torch.stack(objective.asked)
+
+
+def papers(one, w, rates=RATES):
+    """Defazio et al. 2024, algorithm 1, and for sgd equations 3 to 5, lines in their order, with all sums anew."""
+    objective, x, z, found, squares = Noisy(), w, w, [], []
+    for t, lr in enumerate(rates, start=1):
+        y = (1 - one.beta) * z + one.beta * x
+        _, g = objective.gradient(y)
+        squares.append(g**2)
+        if one.form == "adam":
+            v = sum((1 - one.beta2) * one.beta2 ** (t - i) * s for i, s in enumerate(squares, start=1))
+            g = g / ((v / (1 - one.beta2**t)).sqrt() + one.eps)
+        z = z - lr * g - lr * one.decay * y
+        c = lr**2 / sum(r**2 for r in rates[:t])
+        x = (1 - c) * x + c * z
+        found.append(x)
+    return torch.stack(found), torch.stack(objective.asked)
+
+
+@pytest.mark.parametrize("form", ["adam", "sgd"])
+@pytest.mark.parametrize(
+    "keys", [{}, {"beta": 0.0, "decay": 0.3}, {"beta": 1.0, "beta2": 0.9}, {"beta": 0.5, "eps": 0.1}]
+)
+def test_fifty_steps_are_those_of_the_paper(form, keys):
+    one = rule(form=form, **keys)
+    for mine, theirs in zip(ours(one, started()), papers(one, started()), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-10)
+
+
+def test_with_beta_zero_it_is_the_average_of_the_iterates_of_gradient_descent():
+    """Polyak 1990, Ruppert 1988: the gradients are those along plain gradient descent, whose mean is w."""
+    x, asked = ours(rule(form="sgd", beta=0.0), started(), [0.05] * STEPS)
+    objective, z, means = Noisy(), started(), []
+    for t in range(1, STEPS + 1):
+        z = z - 0.05 * objective.gradient(z)[1]
+        means.append(z if t == 1 else means[-1] + (z - means[-1]) / t)
+    torch.testing.assert_close(asked, torch.stack(objective.asked))
+    torch.testing.assert_close(x, torch.stack(means))
+
+
+def test_with_beta_one_the_gradient_is_taken_at_the_average():
+    x, asked = ours(rule(form="sgd", beta=1.0), started())
+    torch.testing.assert_close(asked[1:], x[:-1])
+
+
+def test_averaging_takes_noise_away():
+    """After many steps at a constant rate x is nearer to the minimum than z, the iterate of plain steps."""
+    one, objective, w = rule(form="sgd", lr=0.3), Noisy(), started()
+    state = one.init(w, objective.layout)
+    for _ in range(2000):
+        w, state, *_ = one.step(w, state, objective)
+    assert w.norm() < 0.3 * state.z.norm()
+
+
+@pytest.mark.parametrize("form", ["adam", "sgd"])
+def test_lanes_with_numbers_of_their_own_equal_runs_alone(form):
+    column = torch.tensor([[0.0], [0.5], [1.0]], dtype=torch.float64)
+    together, _ = ours(replaced(rule(form=form), {"beta": column, "decay": column / 2}), started((3,)))
+    for i, b in enumerate([0.0, 0.5, 1.0]):
+        alone, _ = ours(rule(form=form, beta=b, decay=b / 2), started((3,))[i])
+        torch.testing.assert_close(together[:, i], alone, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("lead", [(), (2,)])
+def test_a_rate_that_begins_at_zero_moves_nothing(lead):
+    x, _ = ours(rule(), started(lead), [0.0, 0.0, 0.1])
+    torch.testing.assert_close(x[0], started(lead))
+    torch.testing.assert_close(x[1], started(lead))
+    assert x[2].isfinite().all()
+    assert not torch.equal(x[2], started(lead))
+
+
+def test_decay_is_of_weights_alone(tmp_path):
+    common = ("optimizer=schedule_free", "optimizer.lr=0.1", "log_every=1", "optimizer.form=sgd", "arch.widths=[]")
+    _, (one,) = trained(tmp_path / "one", blobs(*common, "optimizer.decay=0.5", "steps=1"))
+    _, (other,) = trained(tmp_path / "other", blobs(*common, "steps=1"))
+    start = blobs(*common).w
+    saved = [run.load("last")["model"] for run in (one, other)]
+    names = list(saved[0])
+    moved = saved[0][names[0]] - saved[1][names[0]]
+    torch.testing.assert_close(moved.flatten(), -0.1 * 0.5 * start[: moved.numel()])
+    assert torch.equal(saved[0][names[1]], saved[1][names[1]])
+
+
+@pytest.mark.parametrize("form", ["adam", "sgd"])
+def test_a_run_goes_on_and_lanes_equal_runs_alone(form, tmp_path):
+    common = (
+        "optimizer=schedule_free",
+        f"optimizer.form={form}",
+        "schedule=warmup",
+        "schedule.length=1",
+        "precision=float64",
+    )
+    variants = [(), ("optimizer.beta=0.5", "seed=1"), ("optimizer.decay=0.1", "optimizer.lr=0.1")]
+    _, lanes = trained(tmp_path / "lanes", *(blobs(*common, *v) for v in variants))
+    for i, v in enumerate(variants):
+        _, (whole,) = trained(tmp_path / f"solo{i}", blobs(*common, *v))
+        torch.testing.assert_close(weights(lanes[i]), weights(whole), rtol=1e-9, atol=1e-9)
+        half = stopped(tmp_path / f"half{i}", 4, blobs(*common, *v))
+        _, half = resumed(half.path, blobs(*common, *v))
+        assert torch.equal(weights(half), weights(whole))
