@@ -27,7 +27,7 @@ def made(**keys):
 def net():
     """Square, tall and wide matrices, two of one shape, and biases."""
     torch.manual_seed(0)
-    return MLP((6,), 3, Tanh(), NoNormalization(), lambda site: None, [6, 6, 6, 9, 4]).double()
+    return MLP((6,), 3, Tanh(), NoNormalization(), lambda site: None, [6, 6, 6, 9, 4], None, None).double()
 
 
 def drawn():

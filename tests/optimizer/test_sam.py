@@ -35,7 +35,7 @@ def test_fifty_steps_are_those_of_the_paper():
         e = 0.3 * g(w) / g(w).square().sum().sqrt()  # equation 2, p = 2
         v = 0.9 * v + g(w + e)  # equation 3
         w = w - 0.02 * v
-    last, _ = run(SAM(0.3, HeavyBall(0.02, 0.9)), objective, started())
+    last, _ = run(SAM(0.3, HeavyBall(0.02, 0.9, 0.0)), objective, started())
     torch.testing.assert_close(last, w, rtol=1e-10, atol=1e-10)
 
 
