@@ -16,19 +16,21 @@ from statistics import median
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from hydra import compose, initialize_config_dir
 from rich.table import Table
 from torch import Tensor, nn
 
+from benchmarks.handwritten import network
 from benchmarks.screen import screen
 from dlopt import streams
 from dlopt.config import paths
-from dlopt.parts import Optimizer
+from dlopt.config.build import build
+from dlopt.experiment import Experiment
 from dlopt.streams import Key
 from dlopt.weights import Layout
 
-NETS = ((40, 100, 100, 10), (784, 1024, 1024, 10))
+NETS = ((40, (100, 100)), (784, (1024, 1024)))
+"""Inputs and the units of each hidden layer; there are ten outputs."""
 TURN = 0.03
 """Seconds of a turn, about."""
 
@@ -73,13 +75,13 @@ def main(rounds: int) -> None:
     table.add_column("rule")
     for column in ("dlopt", "foreach", "fused", "over foreach", "min", "max", "over fused"):
         table.add_column(column, justify="right")
-    for widths in NETS:
-        parameters = Layout.of(network(widths)).size
-        table.add_row(f"[bold]MLP {'-'.join(map(str, widths))}, {parameters:,} weights")
+    for inputs, widths in NETS:
+        net = network(torch.zeros(inputs), widths)
+        table.add_row(f"[bold]MLP {'-'.join(map(str, (inputs, *widths, 10)))}, {Layout.of(net).size:,} weights")
         for option, keys in rules():
             name = " ".join([option, *(f"{k}={v}" for k, v in keys.items())])
-            with console.status(f"{parameters:,} weights, {name}"):
-                table.add_row(name, *row(measured(sides(option, keys, widths), rounds)))
+            with console.status(f"{inputs} inputs, {name}"):
+                table.add_row(name, *row(measured(sides(option, keys, inputs, widths), rounds)))
         table.add_section()
     console.print(table)
 
@@ -128,19 +130,18 @@ def seconds(step: Callable[[], object], count: int) -> float:
     return (time.process_time() - began) / count
 
 
-def sides(option: str, keys: dict[str, Any], widths: tuple[int, ...]) -> dict[str, Callable[[], object]]:
+def sides(option: str, keys: dict[str, Any], inputs: int, widths: tuple[int, ...]) -> dict[str, Callable[[], object]]:
     """A step of the rule, and one of each form that torch has of it."""
-    content: Any = OmegaConf.load(paths.CONF / "optimizer" / f"{option}.yaml")
-    found: dict[str, Callable[[], object]] = {"dlopt": Ours(instantiate({**content, **keys}), network(widths)).step}
+    found: dict[str, Callable[[], object]] = {"dlopt": Ours(built(option, keys, inputs, widths)).step}
     kind = getattr(torch.optim, COUNTERPARTS.get(option, ""), None)
     if kind is not None:
         takes = inspect.signature(kind).parameters
         for form in ("foreach", "fused"):
             if form in takes:
                 arguments = {**ARGUMENTS.get(option, {}), **keys, form: True}
-                found[form] = kind(with_gradients(network(widths)).parameters(), lr=1e-3, **arguments).step
-        if "foreach" not in takes:  # Muon: matrices alone, all at once in its own way
-            matrices = [p for p in with_gradients(network(widths)).parameters() if p.ndim == 2]
+                found[form] = kind(with_gradients(inputs, widths), lr=1e-3, **arguments).step
+        if "foreach" not in takes:  # Muon: matrices alone, in its own way
+            matrices = [p for p in with_gradients(inputs, widths) if p.ndim == 2]
             found["foreach"] = kind(matrices, lr=1e-3, **keys).step
     return found
 
@@ -170,29 +171,35 @@ class Given:
 
 
 class Ours:
-    """A rule of ours on the flat vector of a network."""
+    """An experiment's rule on its weights, with noise for their gradient."""
 
-    def __init__(self, rule: Optimizer, net: nn.Module) -> None:
-        layout = Layout.of(net)
-        self.rule = rule
-        self.w = layout.flatten(dict(net.named_parameters())).detach()
-        gradients = {name: p.grad for name, p in with_gradients(net).named_parameters()}
-        self.objective = Given(layout, layout.flatten({n: g for n, g in gradients.items() if g is not None}))
-        self.state = rule.init(self.w, layout)
+    def __init__(self, experiment: Experiment) -> None:
+        layout = Layout.of(experiment.model)
+        self.rule = experiment.optimizer
+        self.w = experiment.w.clone()
+        self.objective = Given(layout, torch.randn(layout.size, generator=torch.Generator().manual_seed(1)))
+        self.state = self.rule.init(self.w, layout)
 
     def step(self) -> None:
         moment = self.rule.step(self.w, self.state, self.objective)
         self.w, self.state = moment.w, moment.state
 
 
-def network(widths: tuple[int, ...]) -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(*(nn.Linear(a, b) for a, b in itertools.pairwise(widths)))
+def built(option: str, keys: dict[str, Any], inputs: int, widths: tuple[int, ...]) -> Experiment:
+    """The option on an MLP, as dlopt itself makes it."""
+    overrides = [
+        "data=custom", "data._target_=benchmarks.data.Synthetic", f"+data.shape=[{inputs}]",
+        "arch=mlp", f"arch.widths=[{','.join(map(str, widths))}]", "device=cpu", "threads=1",
+        f"optimizer={option}", *(f"optimizer.{key}={value}" for key, value in keys.items()),
+    ]  # fmt: skip
+    with initialize_config_dir(version_base="1.3", config_dir=str(paths.CONF)):
+        return build(compose("config", overrides))[0]
 
 
-def with_gradients(net: nn.Module) -> nn.Module:
-    """The network, with noise for the gradients of its parameters."""
+def with_gradients(inputs: int, widths: tuple[int, ...]) -> list[nn.Parameter]:
+    """The parameters of the same network in plain torch, with noise for their gradients."""
     generator = torch.Generator().manual_seed(1)
-    for p in net.parameters():
+    parameters = list(network(torch.zeros(inputs), widths).parameters())
+    for p in parameters:
         p.grad = torch.randn(p.shape, generator=generator)
-    return net
+    return parameters

@@ -826,14 +826,15 @@ def test_each_lane_of_coordinate_descent_draws_its_own_blocks_and_may_have_its_o
         torch.testing.assert_close(last[i], alone, rtol=1e-12, atol=1e-12)
 
 
-def test_adamws_decay_leaves_biases_and_normalizations_alone():
+@pytest.mark.parametrize("lead", [(), (2,)])
+def test_adamws_decay_leaves_biases_and_normalizations_alone(lead):
     layout = Layout.of(nn.Sequential(nn.Linear(4, 3), BatchNorm(3), nn.Linear(3, 2)))
-    w = torch.randn(layout.size, dtype=torch.float64)
-    rule = AdamW(0.1, 0.9, 0.999, 1e-8, 0.5)
+    w = torch.randn(*lead, layout.size, dtype=torch.float64)
+    rule = AdamW(torch.full((*lead, 1), 0.1).double() if lead else 0.1, 0.9, 0.999, 1e-8, 0.5)
     after = rule.step(w.clone(), rule.init(w, layout), Given(torch.zeros_like(w), layout)).w
     expected = {p.name: 0.95 if p.kind == "weight" else 1.0 for p in layout}
     for p in layout:
-        torch.testing.assert_close(after[p.slice], expected[p.name] * w[p.slice])
+        torch.testing.assert_close(after[..., p.slice], expected[p.name] * w[..., p.slice])
 
 
 @pytest.mark.parametrize("rule", [HeavyBall(0.3, 0.0, 0.0), Nesterov(0.3, 0.0)])
