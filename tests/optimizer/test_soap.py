@@ -1,0 +1,173 @@
+"""SOAP, against the paper's algorithm written out matrix by matrix."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import blobs, named, resumed, stopped, trained, weights
+from test_optimizers import STEPS, Quadratic, run, started
+from torch import nn
+
+from dlopt import streams
+from dlopt.activation.tanh import Tanh
+from dlopt.arch.cnn import CNN
+from dlopt.checkpoint import plain, restored
+from dlopt.loss.cross_entropy import CrossEntropy
+from dlopt.normalization.none import NoNormalization
+from dlopt.objective import Problem
+from dlopt.optimizer.adam import Adam
+from dlopt.optimizer.soap import TILT, eigenvectors, iterated
+
+
+def made(**keys):
+    return named("optimizer", "soap", **keys)
+
+
+def net():
+    """Kernels, a matrix and biases."""
+    torch.manual_seed(0)
+    return CNN((2, 7), 3, Tanh(), NoNormalization(), lambda site: None, [4, 3], [3, 2], 1, 1).double()
+
+
+def drawn():
+    torch.manual_seed(1)
+    return torch.randn(STEPS, 10, 2, 7, dtype=torch.float64), torch.randint(3, (STEPS, 10))
+
+
+def trajectory(rule):
+    """w after each step, and the last state."""
+    model, (x, y) = net(), drawn()
+    problem = Problem(model, CrossEntropy())
+    w = problem.bind(problem.layout.flatten(dict(model.named_parameters())).detach().clone())
+    state, found = rule.init(w, problem.layout), []
+    for step in range(STEPS):
+        w, state, *_ = rule.step(w, state, problem.objective(x[step], y[step], streams.key(0, step)))
+        found.append(w.clone())
+    return torch.stack(found), state, problem
+
+
+def tilted(a):
+    return a + TILT * a.trace() / len(a) * torch.diag(torch.linspace(1.0, 2.0, len(a)).double())
+
+
+def papers(rule):
+    """Vyas et al. 2025, algorithms 3 and 4, for each parameter by itself; a vector is a matrix with both bases I."""
+    model, (x, y) = net(), drawn()
+    own = list(model.parameters())
+    sizes = [(len(p), p.numel() // len(p)) for p in own]
+    bases = [[torch.eye(n).double() for n in size] for size in sizes]
+    products = [[torch.zeros(n, n).double() for n in size] for size in sizes]
+    m, v = ([torch.zeros(size).double() for size in sizes] for _ in range(2))
+    found = []
+    for t in range(1, STEPS + 1):
+        model.zero_grad()
+        F.cross_entropy(model(x[t - 1]), y[t - 1]).backward()
+        for i, p in enumerate(own):
+            g, (ql, qr) = p.grad.reshape(sizes[i]), bases[i]
+            m[i] = rule.beta1 * m[i] + (1 - rule.beta1) * g
+            v[i] = rule.beta2 * v[i] + (1 - rule.beta2) * (ql.T @ g @ qr) ** 2
+            corrected = (v[i] / (1 - rule.beta2**t)).sqrt() + rule.eps
+            n = ql @ ((ql.T @ m[i] @ qr) / (1 - rule.beta1**t) / corrected) @ qr.T
+            with torch.no_grad():
+                p.sub_(rule.lr * n.reshape(p.shape))
+            for k, product in enumerate((g @ g.T, g.T @ g)):
+                products[i][k] = rule.beta2 * products[i][k] + (1 - rule.beta2) * product
+                if p.ndim == 1 or sizes[i][k] > rule.max_size:
+                    continue
+                if t == 1:
+                    bases[i][k] = torch.linalg.eigh(tilted(products[i][k]))[1].flip(1)
+                elif t % rule.every == 0:
+                    bases[i][k] = torch.linalg.qr(tilted(products[i][k]) @ bases[i][k])[0]
+        found.append(nn.utils.parameters_to_vector(own).detach())
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize(
+    "keys", [{}, {"every": 1, "beta1": 0.8}, {"every": 7, "max_size": 5, "beta2": 0.9}, {"eps": 0.1}]
+)
+def test_fifty_steps_are_those_of_the_paper(keys):
+    rule = made(lr=0.02, **keys)
+    torch.testing.assert_close(trajectory(rule)[0], papers(rule), rtol=1e-6, atol=1e-7)
+
+
+def test_without_bases_it_is_adam():
+    ours, state, _ = trajectory(made(max_size=1, lr=0.02))
+    torch.testing.assert_close(ours, trajectory(Adam(0.02, 0.95, 0.95, 1e-8))[0])
+    assert state.bases.numel() == 0
+
+
+def test_bases_stay_orthogonal_and_come_to_diagonalize_the_products():
+    _, state, _ = trajectory(made(every=1, beta2=0.99))
+    for n, start in ((4, 0), (6, 16)):
+        q, product = (x[start : start + n * n].view(n, n) for x in (state.bases, state.products))
+        torch.testing.assert_close(q.T @ q, torch.eye(n).double())
+        inside = q.T @ product @ q
+        assert (inside - inside.diag().diag()).norm() < 0.05 * inside.norm()
+        assert (product - product.diag().diag()).norm() > 0.1 * product.norm()
+
+
+def test_eigenvectors_come_with_the_largest_first():
+    torch.manual_seed(0)
+    q = torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64))[0]
+    product = q @ torch.diag(torch.tensor([9.0, 5.0, 3.0, 1.0, 0.1]).double()) @ q.T
+    torch.testing.assert_close((eigenvectors(product).T @ q).abs(), torch.eye(5).double(), rtol=0, atol=1e-5)
+    torch.testing.assert_close((iterated(product, q).T @ q).abs(), torch.eye(5).double(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("function", [eigenvectors, lambda x: iterated(x, torch.eye(4).double().expand_as(x))])
+def test_axes_that_no_gradient_has_reached_are_no_matter_of_rounding(function):
+    torch.manual_seed(0)
+    g = torch.randn(4, 2, dtype=torch.float64)
+    noise = 1e-15 * torch.randn(4, 4, dtype=torch.float64)
+    torch.testing.assert_close(function(g @ g.T), function(g @ g.T + noise + noise.T), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e308])
+@pytest.mark.parametrize("function", [eigenvectors, lambda x: iterated(x, torch.eye(4).double().expand_as(x))])
+def test_a_lane_that_is_lost_does_not_disturb_the_others(function, bad):
+    torch.manual_seed(0)
+    g = torch.randn(3, 4, 4, dtype=torch.float64)
+    products = g @ g.mT
+    expected = function(products)
+    products[1] = bad
+    found = function(products)
+    torch.testing.assert_close(found[::2], expected[::2])
+    assert found.isfinite().all()
+
+
+def test_a_gradient_of_zero_moves_nothing_and_bases_are_finite():
+    rule, w = made(every=1), torch.zeros_like(started())
+    state = rule.init(w, Quadratic.layout)
+    for _ in range(3):
+        w, state, *_ = rule.step(w, state, Quadratic())
+    assert not w.any()
+    assert all(leaf.isfinite().all() for leaf in state)
+
+
+def test_the_number_of_steps_stays_on_the_host():
+    """As a run that goes on finds it, whatever device the run is on."""
+    rule, w = made(), started()
+    state = rule.init(w, Quadratic.layout)
+    again = restored(state, plain(state, 0, solo=True), torch.device("meta"))
+    assert again.t.device == torch.device("cpu")
+    last, _ = run(rule, Quadratic(), w, 30)
+    assert last.isfinite().all()
+
+
+@pytest.mark.parametrize("every", [1, 4])
+def test_a_run_goes_on_and_lanes_equal_runs_alone(every, tmp_path):
+    """A lane that is lost at once and is left behind is among them."""
+    common = ("optimizer=soap", f"optimizer.every={every}", "precision=float64")
+    variants = [
+        (),
+        ("optimizer.beta2=0.8", "schedule=cosine"),
+        ("optimizer.lr=1e300",),
+        ("optimizer.lr=0.03", "optimizer.beta1=0.5", "seed=1"),
+    ]
+    summaries, lanes = trained(tmp_path / "lanes", *(blobs(*common, *v) for v in variants))
+    assert [s["status"] for s in summaries] == ["done", "done", "diverged", "done"]
+    for i in (0, 1, 3):
+        _, (whole,) = trained(tmp_path / f"solo{i}", blobs(*common, *variants[i]))
+        torch.testing.assert_close(weights(lanes[i]), weights(whole), rtol=1e-8, atol=1e-8)
+        half = stopped(tmp_path / f"half{i}", 5, blobs(*common, *variants[i]))
+        _, half = resumed(half.path, blobs(*common, *variants[i]))
+        assert torch.equal(weights(half), weights(whole))
