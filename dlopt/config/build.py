@@ -217,7 +217,7 @@ def _other_length(schedule: parts.Schedule, steps: int, per_epoch: int) -> str |
         if last == before
         else f"{'down' if last < before else 'up'} to the factor {last:.4g}"
     )
-    return f"of {name}'s {span:.10g} steps the run makes {steps}, {end}"
+    return f"the run makes {steps} of the {span:.10g} steps of {name}, {end}"
 
 
 def _check_rate(optimizer: Any, regularization: Mapping[str, parts.Regularization], problems: Problems) -> None:

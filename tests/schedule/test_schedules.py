@@ -330,7 +330,7 @@ FITTING = {"step": ("schedule.every=2",), "warmup": ("schedule.length=1",)}
 
 def test_a_staircase_whose_first_fall_lies_behind_the_end_is_told():
     assert told("schedule=step", "schedule.every=30") == [
-        "schedule: of step's 91 steps the run makes 9, where it is still 1"
+        "schedule: the run makes 9 of the 91 steps of step, where it is still 1"
     ]
     assert told("schedule=step", "schedule.every=9", "schedule.unit=steps") != []
     assert told("schedule=step", "schedule.every=8", "schedule.unit=steps") == []
@@ -348,7 +348,7 @@ def test_a_schedule_of_ones_own_may_say_how_long_it_is():
     own = ("schedule=custom", "schedule._target_=mine.Brief")
     assert told(*own) == ["schedule: mine ends after 4 of the run's 9 steps and stays at 0.5"]
     assert told(*own, "steps=4") == []
-    assert told(*own, "steps=2") == ["schedule: of mine's 4 steps the run makes 2, where it is still 1"]
+    assert told(*own, "steps=2") == ["schedule: the run makes 2 of the 4 steps of mine, where it is still 1"]
     assert told("schedule=custom", "schedule._target_=mine.Sawtooth") == []
 
 
