@@ -34,7 +34,8 @@ class Polyak(Averaging):
     unit: Literal["steps", "epochs", "run"]
 
     def first(self, time: Time) -> int:
-        return round(self.start * {"steps": 1, "epochs": time.per_epoch, "run": time.steps}[self.unit])
+        begun = self.start * {"steps": 1, "epochs": time.per_epoch, "run": time.steps}[self.unit]
+        return round(min(begun, time.steps))
 
     def init(self, w: Tensor) -> Mean:
         return Mean(torch.zeros_like(w))

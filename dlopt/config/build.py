@@ -176,7 +176,11 @@ def _check_course(made: Mapping[str, Any], steps: int, per_epoch: int, problems:
     """Parts that depend on the length of the run against it."""
     _check_schedule(made, steps, per_epoch, problems)
     averaging: parts.Averaging | None = made.get("averaging")
-    first = 0 if averaging is None else averaging.first(parts.Time(0, steps, per_epoch))
+    try:
+        first = 0 if averaging is None else averaging.first(parts.Time(0, steps, per_epoch))
+    except Exception as error:
+        problems.add("averaging", str(error) if isinstance(error, ValueError) else f"fails: {named(error)}")
+        return
     if first >= steps:
         problems.add("averaging", f"would take in its first iterate after step {first + 1}; the run ends after {steps}")
 

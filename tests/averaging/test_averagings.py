@@ -170,6 +170,7 @@ def test_it_begins_where_its_options_say():
 
 @pytest.mark.parametrize(("overrides", "key", "said"), [
     (["averaging=polyak", "averaging.start=1"], "averaging", "after step 10; the run ends after 9"),
+    (["averaging=polyak", "averaging.start=1e308", "averaging.unit=epochs"], "averaging", "the run ends after 9"),
     (["averaging=polyak", "averaging.start=-1"], "averaging.start", ">= 0"),
     (["averaging=polyak", "averaging.unit=hours"], "averaging.unit", "one of steps, epochs, run"),
     (["averaging=swa", "averaging.every=4"], "averaging", "after step 12; the run ends after 9"),
