@@ -311,6 +311,12 @@ class Late(Averaging):
 
 
 @dataclass(frozen=True)
+class Lost(Late):
+    def first(self, time: Time) -> int:
+        return 1 // time.step
+
+
+@dataclass(frozen=True)
 class Rotate:
     """Preprocessing: x <- -x."""
 

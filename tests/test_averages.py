@@ -178,6 +178,11 @@ def test_an_average_that_would_begin_after_the_end_is_refused():
     assert [key for key, _ in found.value.problems] == ["averaging"]
 
 
+def test_an_average_that_cannot_say_where_it_begins_is_refused():
+    with pytest.raises(ConfigError, match="averaging  fails: ZeroDivisionError"):
+        blobs("averaging=custom", "averaging._target_=mine.Lost")
+
+
 def test_an_averaging_is_a_subclass_of_its_contract():
     with pytest.raises(ConfigError, match="Sawtooth must be a subclass"):
         blobs("averaging=custom", "averaging._target_=mine.Sawtooth")

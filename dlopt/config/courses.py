@@ -87,8 +87,17 @@ def check(
     for number, schedule in schedules.items():
         part = made["optimizer"] if number.part == "optimizer" else regularization[number.part]
         _check_number(number, schedule, part, steps, per_epoch, problems)
-    averaging: parts.Averaging | None = made.get("averaging")
-    first = 0 if averaging is None else averaging.first(parts.Time(0, steps, per_epoch))
+    if made.get("averaging") is not None:
+        _check_averaging(made["averaging"], steps, per_epoch, problems)
+
+
+def _check_averaging(averaging: parts.Averaging, steps: int, per_epoch: int, problems: Problems) -> None:
+    """An average against the end of the run, before which it must begin."""
+    try:
+        first = averaging.first(parts.Time(0, steps, per_epoch))
+    except Exception as error:
+        problems.add("averaging", str(error) if isinstance(error, ValueError) else f"fails: {named(error)}")
+        return
     if first >= steps:
         problems.add("averaging", f"would take in its first iterate after step {first + 1}; the run ends after {steps}")
 
@@ -148,7 +157,7 @@ def _other_length(schedule: parts.Schedule, steps: int, per_epoch: int) -> str |
         if last == before
         else f"{'down' if last < before else 'up'} to the factor {last:.4g}"
     )
-    return f"of {name}'s {span:.10g} steps the run makes {steps}, {end}"
+    return f"the run makes {steps} of the {span:.10g} steps of {name}, {end}"
 
 
 def _numbers(part: Any, above: str = "") -> set[str]:

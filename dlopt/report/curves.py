@@ -45,7 +45,7 @@ def of_run(rows: Sequence[Row]) -> list[Panel]:
     panels = []
     for metric in METRICS:
         curves = []
-        splits = {"train": "training", "val": "validation", "average/val": "validation, averaged weights"}
+        splits = {"train": "training", "val": "validation", "average/val": "averaged weights"}
         for i, (split, label) in enumerate(splits.items()):
             points = _points(rows, f"{split}/{metric}")
             if points:

@@ -20,8 +20,16 @@ from dlopt.parts import Time
 from dlopt.schedule.constant import Constant
 from dlopt.schedule.cosine import Cosine
 from dlopt.schedule.exponential import Exponential
+from dlopt.schedule.harmonic import Harmonic
+from dlopt.schedule.inverse_sqrt import InverseSqrt
 from dlopt.schedule.inverse_time import InverseTime
+from dlopt.schedule.linear import Linear
+from dlopt.schedule.one_cycle import OneCycle
+from dlopt.schedule.plateau import Plateau
+from dlopt.schedule.polynomial import Polynomial
+from dlopt.schedule.ramp import Ramp
 from dlopt.schedule.step import StepDecay
+from dlopt.schedule.warm_restarts import WarmRestarts
 from dlopt.schedule.warmup import Warmup
 
 relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a slow machine is no failure
@@ -32,6 +40,8 @@ units = st.sampled_from(["steps", "epochs"])
 finals = st.floats(0, 1)
 rates = st.floats(0, 10)
 lengths = st.integers(1, 10**6)
+offsets = st.floats(0.01, 1000)
+taus = st.none() | st.floats(0.1, 10**4)
 
 
 @st.composite
@@ -55,6 +65,11 @@ decays = st.one_of(
     st.builds(Exponential, rates, units),
     st.builds(InverseTime, rates, units),
     st.builds(StepDecay, st.floats(0, 1, exclude_min=True), st.integers(1, 100), units),
+    st.builds(InverseSqrt, offsets, units),
+    st.builds(Harmonic, offsets, units),
+    st.builds(Linear, finals, taus, units),
+    st.builds(Polynomial, st.floats(0.1, 5), finals, taus, units),
+    st.builds(Ramp, st.just(1.0), st.floats(0.01, 1), st.sampled_from(["linear", "geometric"]), taus, units),
 )
 """Everything that begins at one and never rises."""
 
@@ -84,7 +99,7 @@ def test_a_run_of_any_length_has_a_first_step_that_moves(name, steps):
 def test_a_decay_begins_at_one_and_never_rises(schedule, time):
     assert schedule(time._replace(step=0)) == 1.0
     assert 0 <= schedule(time) <= 1
-    assert schedule(later(time)) <= schedule(time)
+    assert schedule(later(time)) <= schedule(time) + 1e-15  # the sum of two terms is rounded
 
 
 @relaxed
@@ -103,6 +118,12 @@ def test_epochs_of_one_step_are_steps(time, k, gamma, every):
         (Exponential(k, "steps"), Exponential(k, "epochs")),
         (InverseTime(k, "steps"), InverseTime(k, "epochs")),
         (StepDecay(gamma, every, "steps"), StepDecay(gamma, every, "epochs")),
+        (InverseSqrt(every, "steps"), InverseSqrt(every, "epochs")),
+        (Harmonic(every, "steps"), Harmonic(every, "epochs")),
+        (Linear(gamma, every, "steps"), Linear(gamma, every, "epochs")),
+        (Polynomial(k + 0.1, gamma, every, "steps"), Polynomial(k + 0.1, gamma, every, "epochs")),
+        (WarmRestarts(every, 2, gamma, "steps"), WarmRestarts(every, 2, gamma, "epochs")),
+        (Ramp(gamma, k, "linear", every, "steps"), Ramp(gamma, k, "linear", every, "epochs")),
     ):
         assert one(time) == other(time)
 
@@ -183,6 +204,120 @@ def test_the_staircase_of_exponential_decay_is_step_decay(time, k):
     whole = time._replace(step=time.step // time.per_epoch * time.per_epoch)
     stairs = StepDecay(math.exp(-k), 1, "epochs")(time)
     assert stairs == pytest.approx(Exponential(k, "epochs")(whole), rel=1e-9, abs=1e-300)
+
+
+@relaxed
+@given(time=times(), offset=offsets)
+def test_decay_by_the_root_of_time_and_by_time_itself(time, offset):
+    """1 / f^2 and 1 / f are straight lines, from 1, and at k = 4 offset the rates are a half and a quarter."""
+    for unit in ("steps", "epochs"):
+        slow, fast = InverseSqrt(offset, unit), Harmonic(offset, unit)
+        assert 1 / slow(time) ** 2 == pytest.approx(1 + time.t(unit) / offset)
+        assert 1 / fast(time) == pytest.approx(1 + time.t(unit) / offset)
+        assert fast(time) == pytest.approx(InverseTime(1 / offset, unit)(time))
+    assert course(InverseSqrt(1, "steps"), 4) == pytest.approx([1, 1 / math.sqrt(2), 1 / math.sqrt(3), 1 / 2])
+    assert course(Harmonic(1, "steps"), 4) == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4])
+    assert Harmonic(5, "epochs")(Time(15 * 7, 1000, 7)) == 1 / 4
+
+
+@pytest.mark.parametrize("unit", ["steps", "epochs"])
+@pytest.mark.parametrize("steps", [60, 30, 200])
+def test_a_line_reaches_its_end_after_its_length_and_stays(unit, steps):
+    """Goodfellow et al., equation 8.14, at the first, a middle and the last step of the line, and behind it."""
+    tau = 40 if unit == "steps" else 8
+    f = Linear(0.01, tau, unit)
+    at = {t: f(Time(t, steps, 5)) for t in (0, 10, 39, 40, 41, steps)}
+    assert at[0] == 1.0
+    assert at[10] == pytest.approx(0.75 + 0.25 * 0.01)
+    assert at[39] == pytest.approx(1 / 40 + 39 / 40 * 0.01)
+    assert at[40] == at[41] == f(Time(10**6, 10**7, 5)) == 0.01
+    assert f.span(Time(0, steps, 5)) == 40
+
+
+@relaxed
+@given(time=times(), final=finals, tau=taus, unit=units)
+def test_a_polynomial_of_power_one_is_a_line_and_so_is_a_ramp(time, final, tau, unit):
+    line = Linear(final, tau, unit)
+    assert Polynomial(1.0, final, tau, unit)(time) == pytest.approx(line(time), abs=1e-12)
+    assert Ramp(1.0, final, "linear", tau, unit)(time) == pytest.approx(line(time), abs=1e-12)
+
+
+def test_a_polynomial_at_its_ends_and_halfway():
+    for length, steps in ((None, 100), (100, 400)):
+        f = Polynomial(2.0, 0.2, length, "steps")
+        assert f(Time(0, steps, 7)) == 1.0
+        assert f(Time(50, steps, 7)) == pytest.approx(0.2 + 0.8 * 0.25)
+        assert f(Time(99, steps, 7)) == pytest.approx(0.2 + 0.8 * 1e-4)
+        assert f(Time(100, steps, 7)) == 0.2
+    assert f(Time(399, 400, 7)) == 0.2
+
+
+@relaxed
+@given(time=times(), start=st.floats(0.01, 100), end=st.floats(0.01, 100), length=taus, unit=units)
+def test_a_ramp_goes_by_equal_steps_or_by_equal_shares(time, start, end, length, unit):
+    n = time.in_steps(length, unit)
+    assume(time.step + 1 < n)
+    linear, geometric = (Ramp(start, end, shape, length, unit) for shape in ("linear", "geometric"))
+    assert linear(later(time)) - linear(time) == pytest.approx((end - start) / n, abs=1e-9)
+    assert math.log(geometric(later(time)) / geometric(time)) == pytest.approx(math.log(end / start) / n, abs=1e-9)
+    for ramp in (linear, geometric):
+        assert ramp(time._replace(step=0)) == pytest.approx(start)
+        assert ramp(time._replace(step=math.ceil(n))) == end
+
+
+def test_a_geometric_ramp_has_no_end_at_zero():
+    for key in ("start", "end"):
+        with pytest.raises(ConfigError, match="must be > 0 where the shape is geometric") as found:
+            blobs("schedule=ramp", "schedule.shape=geometric", f"schedule.{key}=0")
+        assert [k for k, _ in found.value.problems] == [f"schedule.{key}"]
+    assert Ramp(0.0, 1.0, "linear", 4, "steps")(Time(1, 9, 1)) == 0.25
+
+
+@relaxed
+@given(first=st.integers(1, 20), multiplier=st.integers(1, 3), final=finals, per_epoch=st.integers(1, 9))
+def test_every_period_between_restarts_is_a_cosine_of_its_own(first, multiplier, final, per_epoch):
+    lengths = [first * per_epoch * multiplier**i for i in range(4)]
+    f = WarmRestarts(first, multiplier, final, "epochs")
+    found = course(f, sum(lengths), per_epoch)
+    for n in lengths:
+        period, found = found[:n], found[n:]
+        assert period == pytest.approx(course(Cosine(final), n))
+        assert period[0] == 1.0
+
+
+def test_a_first_period_that_is_not_whole_is_rounded_so_that_restarts_are():
+    for multiplier in (1, 2):
+        found = course(WarmRestarts(1.1, multiplier, 0.0, "epochs"), 40, per_epoch=10)
+        assert [t for t, factor in enumerate(found) if factor == 1.0] == (
+            [0, 11, 22, 33] if multiplier == 1 else [0, 11, 33]
+        )
+
+
+def test_the_end_of_warm_restarts_is_that_of_the_period_under_way():
+    f = WarmRestarts(10, 2, 0.0, "epochs")
+    for epochs, span in ((1, 10), (10, 10), (11, 30), (30, 30), (69, 70), (71, 150)):
+        assert f.span(Time(0, epochs * 7, 7)) == span * 7
+
+
+@relaxed
+@given(time=times(st.integers(2, 10**5)), start=st.floats(0.01, 1), peak=st.floats(0, 0.9), final=finals)
+def test_one_cycle_lies_between_its_ends_and_joins_at_its_peak(time, start, peak, final):
+    f = OneCycle(start, peak, final)
+    top = peak * time.steps - 1
+    low = min(start, final) if top > 0 else final
+    assert low - 1e-12 <= f(time) <= 1
+    assert f(time._replace(step=0)) == pytest.approx(start if top > 0 else 1.0)
+    assert f(time._replace(step=time.steps - 1)) == pytest.approx(final, abs=1e-12)
+    width = min(top, time.steps - 1 - max(top, 0)) if top > 0 else time.steps - 1
+    assert abs(f(later(time)) - f(time)) <= math.pi / 2 / max(width, 1) + 1e-9 or time.step + 1 == time.steps
+
+
+def test_one_cycle_at_its_first_step_its_peak_and_its_last():
+    f = course(OneCycle(0.04, 0.3, 0.001), 100)
+    assert (f[0], f[29], f[99]) == pytest.approx((0.04, 1.0, 0.001))
+    assert f[64] == pytest.approx((1 + 0.001) / 2, abs=1e-9)
+    assert course(OneCycle(0.04, 0.3, 0.001), 1) == [1.0]
+    assert course(OneCycle(0.04, 0.0, 0.001), 3) == pytest.approx([1.0, (1 + 0.001) / 2, 0.001])
 
 
 # ------------------------------------------------------------------------------------------- warm-up
@@ -324,16 +459,35 @@ def test_nothing_is_said_of_a_schedule_that_follows_the_run_or_has_no_end(name):
     assert told(f"schedule={name}", *FITTING.get(name, ())) == []
 
 
-FITTING = {"step": ("schedule.every=2",), "warmup": ("schedule.length=1",)}
+FITTING = {"step": ("schedule.every=2",), "warmup": ("schedule.length=1",), "warm_restarts": ("schedule.first=1",)}
 """Keys that suit a run of nine steps."""
 
 
 def test_a_staircase_whose_first_fall_lies_behind_the_end_is_told():
     assert told("schedule=step", "schedule.every=30") == [
-        "schedule: of step's 91 steps the run makes 9, where it is still 1"
+        "schedule: the run makes 9 of the 91 steps of step, where it is still 1"
     ]
     assert told("schedule=step", "schedule.every=9", "schedule.unit=steps") != []
     assert told("schedule=step", "schedule.every=8", "schedule.unit=steps") == []
+
+
+ENDS = {
+    ("schedule=linear", "schedule.tau=2"): "linear ends after 6 of the run's 9 steps and stays at 0.01",
+    ("schedule=linear", "schedule.tau=18", "schedule.unit=steps"):
+        "the run makes 9 of the 18 steps of linear, down to the factor 0.56",
+    ("schedule=polynomial", "schedule.length=1"): "polynomial ends after 3 of the run's 9 steps and stays at 0",
+    ("schedule=polynomial", "schedule.length=10"): "the run makes 9 of the 30 steps of polynomial, down to the factor 0.7564",
+    ("schedule=ramp", "schedule.length=10.5", "schedule.unit=steps"):
+        "the run makes 9 of the 10.5 steps of ramp, up to the factor 0.881",
+    ("schedule=warm_restarts", "schedule.first=2"): "the run makes 9 of the 18 steps of warm_restarts, down to the factor 0.933",
+    ("schedule=warmup", "schedule.length=1", "schedule@schedule.then=linear", "schedule.then.tau=1"):
+        "warmup ends after 6 of the run's 9 steps and stays at 0.01",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("overrides", ENDS)
+def test_a_run_that_is_longer_or_shorter_than_its_schedule_is_told(overrides):
+    assert told(*overrides) == [f"schedule: {ENDS[overrides]}"]
 
 
 def test_a_warmup_adds_its_length_to_what_follows():
@@ -348,7 +502,7 @@ def test_a_schedule_of_ones_own_may_say_how_long_it_is():
     own = ("schedule=custom", "schedule._target_=mine.Brief")
     assert told(*own) == ["schedule: mine ends after 4 of the run's 9 steps and stays at 0.5"]
     assert told(*own, "steps=4") == []
-    assert told(*own, "steps=2") == ["schedule: of mine's 4 steps the run makes 2, where it is still 1"]
+    assert told(*own, "steps=2") == ["schedule: the run makes 2 of the 4 steps of mine, where it is still 1"]
     assert told("schedule=custom", "schedule._target_=mine.Sawtooth") == []
 
 
@@ -383,6 +537,20 @@ PARITY = {
     "inverse_time": (InverseTime(0.2, "steps"), lambda rule, s: s.LambdaLR(rule, lambda t: 1 / (1 + 0.2 * t))),
     "cosine": (Cosine(0.1), lambda rule, s: s.CosineAnnealingLR(rule, 50, eta_min=0.1)),
     "constant": (Constant(), lambda rule, s: s.ConstantLR(rule, 1.0, 1)),
+    "inverse_sqrt": (InverseSqrt(3, "steps"), lambda rule, s: s.LambdaLR(rule, lambda t: (3 / (3 + t)) ** 0.5)),
+    "harmonic": (Harmonic(3, "steps"), lambda rule, s: s.LambdaLR(rule, lambda t: 3 / (3 + t))),
+    "linear": (Linear(0.1, 30, "steps"), lambda rule, s: s.LinearLR(rule, 1.0, 0.1, 30)),
+    "polynomial": (Polynomial(0.9, 0.0, None, "steps"), lambda rule, s: s.PolynomialLR(rule, 50, 0.9)),
+    "ramp": (Ramp(0.2, 1.0, "linear", 40, "steps"), lambda rule, s: s.LinearLR(rule, 0.2, 1.0, 40)),
+    "warm_restarts": (
+        WarmRestarts(6, 2, 0.1, "steps"),
+        lambda rule, s: s.CosineAnnealingWarmRestarts(rule, 6, 2, eta_min=0.1),
+    ),
+    "one_cycle": (
+        OneCycle(0.04, 0.3, 4e-6),
+        lambda rule, s: s.OneCycleLR(rule, 1.0, 50, cycle_momentum=False),
+    ),
+    "plateau": (Plateau("val/loss", 0.1, 10, 0.0, 0, 0.0), lambda rule, s: s.ConstantLR(rule, 1.0, 1)),
     # torch's first factor is the start; it is whole after total_iters steps, here at the last step of the climb.
     "warmup": (
         Warmup(10, "steps", 0.1, StepDecay(0.5, 8, "steps")),

@@ -1,0 +1,28 @@
+"""Decay by time."""
+
+from dataclasses import dataclass
+
+from dlopt.parts import Schedule, Time, Unit
+from dlopt.ranges import Positive
+
+
+@dataclass(frozen=True)
+class Harmonic(Schedule):
+    """factor(t) = offset / k,  k = offset + t,  t = 0 at the first step.
+
+    The rate is c / k, and lr, the rate of the first step, is c / offset: with offset = 1 in steps it is c / k for
+    k = 1, 2, .... It is inverse_time with k = 1 / offset, told by the number of the step. The rates sum to infinity, so
+    that any point can be reached, and their squares do not, so that noise dies out. The error falls as 1 / k where the
+    objective is strongly convex, of constant mu, and c > 1 / (2 mu); with a smaller c it falls far more slowly.
+
+    offset   k at the first step
+    unit     of time and of offset: steps or epochs
+
+    Source: Robbins and Monro 1951.
+    """
+
+    offset: Positive
+    unit: Unit
+
+    def __call__(self, time: Time) -> float:
+        return self.offset / (self.offset + time.t(self.unit))

@@ -1,0 +1,32 @@
+"""Linear decay."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from dlopt.parts import Schedule, Time, Unit
+from dlopt.ranges import Positive, Range
+
+
+@dataclass(frozen=True)
+class Linear(Schedule):
+    """factor(t) = (1 - alpha) + alpha final,  alpha = min(t / tau, 1),  t = 0 at the first step.
+
+    It starts at 1 and is `final` from t = tau on: where tau is the whole run, one step after the last.
+
+    final   the factor at the end of the line, and from there on
+    tau     length of the line; null: the whole run
+    unit    of tau: steps or epochs
+
+    Source: Goodfellow, Bengio and Courville 2016, equation 8.14.
+    """
+
+    final: Annotated[float, Range(ge=0, le=1)]
+    tau: Positive | None
+    unit: Unit
+
+    def __call__(self, time: Time) -> float:
+        alpha = min(time.step / time.in_steps(self.tau, self.unit), 1.0)
+        return (1.0 - alpha) + alpha * self.final
+
+    def span(self, time: Time) -> float:
+        return time.in_steps(self.tau, self.unit)

@@ -1,0 +1,182 @@
+"""Averages of iterates against the plain means that they are, and against torch's."""
+
+import math
+
+import pytest
+import torch
+from helpers import blobs, curves, named, resumed, stopped, trained, weights
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.optim import swa_utils
+
+from dlopt.averaging.ema import ExponentialMovingAverage
+from dlopt.averaging.polyak import Polyak
+from dlopt.averaging.swa import StochasticWeightAveraging
+from dlopt.config.problems import ConfigError
+from dlopt.parts import Time
+from dlopt.training import Training
+
+STEPS, PER_EPOCH = 30, 4
+"""A run of seven epochs and a half."""
+ITERATES = torch.randn(STEPS, 2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).cumsum(0)
+
+
+def averages(rule, steps=STEPS, per_epoch=PER_EPOCH, iterates=ITERATES):
+    """The average after each step; None before there is one."""
+    state = rule.init(torch.full_like(iterates[0], math.nan))
+    found = []
+    for step, w in enumerate(iterates[:steps]):
+        time = Time(step, steps, per_epoch)
+        state = rule.update(state, w.clone(), time) if step >= rule.first(time) else state
+        found.append(rule.value(state).clone() if step >= rule.first(time) else None)
+    return found
+
+
+@pytest.mark.parametrize(("start", "unit", "first"), [
+    (0.0, "steps", 0), (7, "steps", 7), (2, "epochs", 8), (1.5, "epochs", 6), (0.0, "run", 0), (0.5, "run", 15),
+    (0.9, "run", 27), (29, "steps", 29),
+])  # fmt: skip
+def test_polyaks_average_is_the_mean_from_its_start_on(start, unit, first):
+    found = averages(Polyak(start, unit))
+    assert found[:first] == [None] * first
+    for step in range(first, STEPS):
+        torch.testing.assert_close(found[step], ITERATES[first : step + 1].mean(0), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.9, 0.9999])
+def test_the_exponential_average_is_its_sum_divided_by_that_of_its_weights(decay):
+    """Kingma and Ba 2015, section 7.2, with its correction written out."""
+    for n, found in enumerate(averages(ExponentialMovingAverage(decay)), start=1):
+        weights = torch.tensor([(1 - decay) * decay ** (n - i) for i in range(1, n + 1)], dtype=torch.float64)
+        wanted = torch.einsum("i,ikp->kp", weights, ITERATES[:n]) / (1 - decay**n)
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-11)
+
+
+def test_the_exponential_average_begins_as_the_mean_and_ends_as_torchs():
+    slow = averages(ExponentialMovingAverage(1 - 1e-9))
+    torch.testing.assert_close(slow[-1], ITERATES.mean(0), rtol=1e-6, atol=1e-6)
+    update = swa_utils.get_ema_multi_avg_fn(0.5)
+    theirs = [ITERATES[0].clone()]
+    for w in ITERATES[1:]:
+        update(theirs, [w], None)
+    fast = averages(ExponentialMovingAverage(0.5))
+    assert torch.equal(fast[0], ITERATES[0])
+    torch.testing.assert_close(fast[-1], theirs[0], rtol=1e-6, atol=1e-6)  # what it began with is forgotten
+
+
+@pytest.mark.parametrize(("start", "every", "taken"), [
+    (0.0, 1, [3, 7, 11, 15, 19, 23, 27]), (0.75, 1, [23, 27]), (0.5, 1, [15, 19, 23, 27]), (0.4, 1, [11, 15, 19, 23, 27]),
+    (0.0, 2, [7, 15, 23]), (0.3, 3, [11, 23]), (0.9, 1, [27]),
+])  # fmt: skip
+def test_stochastic_weight_averaging_takes_in_the_ends_of_epochs(start, every, taken):
+    found = averages(StochasticWeightAveraging(start, every))
+    for step in range(STEPS):
+        so_far = [t for t in taken if t <= step]
+        if so_far:
+            torch.testing.assert_close(found[step], ITERATES[so_far].mean(0), rtol=1e-13, atol=1e-13)
+        else:
+            assert found[step] is None
+
+
+def test_stochastic_weight_averaging_is_torchs_averaged_model():
+    model = torch.nn.Linear(5, 1, bias=False, dtype=torch.float64)
+    theirs = swa_utils.AveragedModel(model)
+    for step in (15, 19, 23, 27):
+        with torch.no_grad():
+            model.weight.copy_(ITERATES[step, :1])
+        theirs.update_parameters(model)
+    ours = averages(StochasticWeightAveraging(0.5, 1))[-1][:1]
+    torch.testing.assert_close(ours, theirs.module.weight.detach(), rtol=1e-12, atol=1e-12)
+
+
+@given(share=st.integers(0, 99), epochs=st.integers(1, 200), per_epoch=st.integers(1, 700))
+def test_a_share_of_the_run_is_not_moved_by_rounding(share, epochs, per_epoch):
+    """In whole numbers: the first end of an epoch at or behind that share of the run, and never before the first."""
+    first = StochasticWeightAveraging(share / 100, 1).first(Time(0, epochs * per_epoch, per_epoch))
+    assert first == max(-(-share * epochs // 100), 1) * per_epoch - 1
+
+
+# ------------------------------------------------------------------------------------------- in a run
+
+RUNS = {
+    "polyak": (("averaging.start=0.5",), [4, 5, 6, 7, 8]),
+    "swa": (("averaging.start=0.5",), [5, 8]),
+    "ema": (("averaging.decay=0.9",), list(range(9))),
+}
+"""Nine steps, three an epoch: which of their results are taken in."""
+options = pytest.mark.parametrize("option", RUNS)
+
+
+def run_of(option, *overrides):
+    return blobs(f"averaging={option}", *RUNS[option][0], "precision=float64", "normalization=batch", *overrides)
+
+
+def mean(option, iterates):
+    if option != "ema":
+        return torch.stack([iterates[t] for t in RUNS[option][1]]).mean(0)
+    total = sum(0.9 ** (8 - t) * w for t, w in enumerate(iterates))
+    return total / sum(0.9**k for k in range(9))
+
+
+@options
+def test_the_average_of_a_run_is_that_of_its_iterates(option, tmp_path, monkeypatch):
+    iterates, take = [], Training.take
+
+    def taken(training, *arguments):
+        take(training, *arguments)
+        iterates.append(training.w.clone())
+
+    monkeypatch.setattr(Training, "take", taken)
+    (summary,), (run,) = trained(tmp_path, run_of(option))
+    saved = run.load("average")["model"]
+    found = torch.cat([v.flatten() for k, v in saved.items() if "running" not in k])
+    torch.testing.assert_close(found, mean(option, iterates), rtol=1e-12, atol=1e-12)
+    assert math.isfinite(summary["average/test/loss"])
+
+
+@options
+def test_lanes_average_each_its_own(option, tmp_path):
+    """The first diverges at its first evaluation and leaves the others."""
+    variants = (("optimizer=sgd", "optimizer.lr=1e300"), ("optimizer=sgd", "seed=1"), ("optimizer=sgd", "seed=2"))
+    summaries, lanes = trained(tmp_path / "lanes", *(run_of(option, *v) for v in variants))
+    assert [s["status"] for s in summaries] == ["diverged", "done", "done"]
+    for i in (1, 2):
+        (alone,), (run,) = trained(tmp_path / str(i), run_of(option, *variants[i]))
+        torch.testing.assert_close(weights(lanes[i], "average"), weights(run, "average"), rtol=1e-9, atol=1e-12)
+        assert summaries[i]["average/test/loss"] == pytest.approx(alone["average/test/loss"], rel=1e-9)
+
+
+@options
+@pytest.mark.parametrize("stop", [3, 5, 7])
+def test_an_average_goes_on_bit_by_bit(option, stop, tmp_path):
+    _, (straight,) = trained(tmp_path / "straight", run_of(option))
+    run = stopped(tmp_path / "run", stop, run_of(option))
+    _, run = resumed(run.path, run_of(option))
+    assert torch.equal(weights(run, "average"), weights(straight, "average"))
+    assert curves(run) == curves(straight)
+
+
+@options
+def test_training_is_not_touched(option, tmp_path):
+    _, (run,) = trained(tmp_path / "averaged", run_of(option))
+    _, (plain,) = trained(tmp_path / "plain", blobs("precision=float64", "normalization=batch"))
+    assert torch.equal(weights(run), weights(plain))
+
+
+def test_it_begins_where_its_options_say():
+    time = Time(0, 400, 4)
+    assert {name: named("averaging", name).first(time) for name in RUNS} == {"polyak": 200, "swa": 299, "ema": 0}
+
+
+@pytest.mark.parametrize(("overrides", "key", "said"), [
+    (["averaging=polyak", "averaging.start=1"], "averaging", "after step 10; the run ends after 9"),
+    (["averaging=polyak", "averaging.start=1e308", "averaging.unit=epochs"], "averaging", "the run ends after 9"),
+    (["averaging=polyak", "averaging.start=-1"], "averaging.start", ">= 0"),
+    (["averaging=polyak", "averaging.unit=hours"], "averaging.unit", "one of steps, epochs, run"),
+    (["averaging=swa", "averaging.every=4"], "averaging", "after step 12; the run ends after 9"),
+    (["averaging=ema", "averaging.decay=1"], "averaging.decay", "< 1"),
+])  # fmt: skip
+def test_what_would_average_nothing_is_refused(overrides, key, said):
+    with pytest.raises(ConfigError, match=said) as found:
+        blobs(*overrides)
+    assert [k for k, _ in found.value.problems] == [key]

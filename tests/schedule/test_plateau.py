@@ -1,0 +1,134 @@
+"""The rate that falls on a plateau: torch's rule, in a run, in lanes, gone on with."""
+
+import math
+
+import pytest
+import torch
+from helpers import blobs, curves, resumed, stopped, trained, weights
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dlopt.config.problems import ConfigError
+from dlopt.parts import Time
+from dlopt.schedule.plateau import Plateau
+
+PLATEAU = ("schedule=plateau", "schedule.patience=0", "schedule.factor=0.5", "schedule.min_change=0.05",
+           "precision=float64", "log_every=1", "epochs=8")  # fmt: skip
+"""Often enough it falls: an evaluation that is not much better is one too many."""
+
+
+def theirs(values, mode, **keys):
+    """The rate after each value, by torch's scheduler, from a rate of one."""
+    rule = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(rule, mode, threshold_mode="abs", eps=0, **keys)
+    found = []
+    for value in values:
+        scheduler.step(value)
+        found.append(rule.param_groups[0]["lr"])
+    return found
+
+
+curve = st.lists(st.sampled_from([0.0, 0.1, 0.3, 0.35, 0.5, 0.9, math.nan]) | st.floats(0, 1), max_size=60)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    values=curve,
+    metric=st.sampled_from(["val/loss", "val/accuracy", "train/r2"]),
+    factor=st.floats(0.05, 0.95),
+    patience=st.integers(0, 4),
+    min_change=st.sampled_from([0.0, 0.1]),
+    cooldown=st.integers(0, 4),
+    floor=st.sampled_from([0.0, 0.2]),
+)
+def test_it_falls_where_torchs_scheduler_does(values, metric, factor, patience, min_change, cooldown, floor):
+    rule = Plateau(metric, factor, patience, min_change, cooldown, floor)
+    mode = "min" if metric == "val/loss" else "max"
+    wanted = theirs(
+        values, mode, factor=factor, patience=patience, threshold=min_change, cooldown=cooldown, min_lr=floor
+    )
+    assert [rule.after(values[: n + 1]) for n in range(len(values))] == wanted
+
+
+def test_it_begins_at_one_and_is_the_same_whatever_was_asked_before():
+    history = tuple({"step": 3 * n, "val/loss": 1.0} for n in range(1, 6))
+    rule = Plateau("val/loss", 0.5, 0, 0.0, 0, 0.0)
+    wanted = [1.0, 1.0, 0.5, 0.25, 0.125, 0.0625]
+    for n in (0, 5, 2, 2, 0, 5, 1, 3, 4):
+        assert rule(Time(15, 20, 3, history[:n])) == wanted[n]
+
+
+def test_between_evaluations_it_looks_at_no_row():
+    """So that a step costs the same after any number of evaluations."""
+
+    class Row(dict):
+        seen = 0
+
+        def __getitem__(self, key):
+            Row.seen += 1
+            return super().__getitem__(key)
+
+    history = tuple(Row(step=n, **{"val/loss": 1.0}) for n in range(1000))
+    rule = Plateau("val/loss", 0.5, 10, 0.0, 0, 0.0)
+    for step in range(50):
+        rule(Time(1000 + step, 2000, 1, history).after(3))
+    assert Row.seen == 1000
+
+
+def wanted(rows, keys):
+    """The rate of each row by torch's scheduler, asked after each evaluation."""
+    values = [row["val/loss"] for row in rows if "val/loss" in row]
+    rates = [1.0, *theirs(values, "min", **keys)]
+    return [rates[sum("val/loss" in other for other in rows[:i])] for i in range(len(rows))]
+
+
+def test_the_rate_of_a_run_falls_after_its_evaluations(tmp_path):
+    _, (run,) = trained(tmp_path, blobs(*PLATEAU, "optimizer.lr=0.1"))
+    rates = wanted(run.rows(), {"factor": 0.5, "patience": 0, "threshold": 0.05})
+    assert len(set(rates)) > 3, "else the test says nothing"
+    assert [row["lr"] for row in run.rows()] == pytest.approx([0.1 * rate for rate in rates])
+
+
+@pytest.mark.parametrize("stop", [2, 9, 13])
+def test_a_run_goes_on_with_the_rate_that_it_had(stop, tmp_path):
+    _, (straight,) = trained(tmp_path / "straight", blobs(*PLATEAU))
+    run = stopped(tmp_path / "run", stop, blobs(*PLATEAU))
+    _, run = resumed(run.path, blobs(*PLATEAU))
+    assert torch.equal(weights(run), weights(straight))
+    assert curves(run) == curves(straight)
+
+
+def test_each_lane_falls_by_its_own_metric_when_others_have_left_too(tmp_path):
+    """The first lane diverges."""
+    variants = [("optimizer.lr=1e300",), ("seed=1",), ("seed=2", "schedule.factor=0.1"), ("seed=3", "schedule=cosine")]
+    common = [[*PLATEAU, "optimizer=sgd", *v] for v in variants]
+    common[3] = [o for o in common[3] if not o.startswith("schedule") or o == "schedule=cosine"]
+    summaries, lanes = trained(tmp_path / "lanes", *(blobs(*overrides) for overrides in common))
+    assert summaries[0]["status"] == "diverged"
+    for i in (1, 2, 3):
+        _, (alone,) = trained(tmp_path / str(i), blobs(*common[i]))
+        torch.testing.assert_close(weights(lanes[i]), weights(alone), rtol=1e-9, atol=1e-9)
+        assert [r["lr"] for r in lanes[i].rows()] == pytest.approx([r["lr"] for r in alone.rows()])
+    rates = [{row["lr"] for row in run.rows()} for run in lanes]
+    assert len(rates[1]) > 1
+
+
+def test_behind_a_warmup_it_goes_on_from_the_whole_rate(tmp_path):
+    warm = ("schedule=warmup", "schedule.length=1", "schedule@schedule.then=plateau", "schedule.then.patience=0",
+            "schedule.then.min_change=100", "log_every=1", "optimizer.lr=1.0")  # fmt: skip
+    _, (run,) = trained(tmp_path, blobs(*warm))
+    lowest = 0.1  # the second evaluation is no better by a hundred than the first
+    assert [row["lr"] for row in run.rows()] == pytest.approx([1 / 3, 2 / 3, 1, 1, 1, 1, *[lowest] * 3])
+
+
+@pytest.mark.parametrize(("overrides", "key", "said"), [
+    (["schedule.monitor=val/acc"], "schedule.monitor", "did you mean"),
+    (["validation.fraction=0"], "schedule.monitor", "needs a validation split"),
+    (["schedule.factor=1"], "schedule.factor", "> 0 and < 1"),
+    (["schedule.patience=-1"], "schedule.patience", ">= 0"),
+    (["optimizer=custom", "optimizer._target_=mine.Unit"], "schedule", "has no rate lr"),
+])  # fmt: skip
+def test_what_cannot_be_followed_is_refused(overrides, key, said):
+    with pytest.raises(ConfigError, match=said) as found:
+        blobs("schedule=plateau", *overrides)
+    assert [k for k, _ in found.value.problems] == [key]
