@@ -47,6 +47,8 @@ def problem(group: str, option: str) -> list[str]:
         common = [c for c in common if "data" not in c] + ["data=custom", "data._target_=mine.Line"]
     if option == "warmup":
         common += ["schedule.length=1"]
+    if option == "forget_gate":
+        common = [c for c in common if "arch" not in c] + ["arch=custom", "arch._target_=mine.Recurrent"]
     if option == "cnn":
         common += ["arch.channels=[3,3]", "arch.kernels=[3,2]"]
     return common
