@@ -109,6 +109,32 @@ class Matrices(nn.Module):
         return self.two(self.one(x.flatten(1)).tanh())
 
 
+class Cell(nn.LSTMCell):
+    """torch's cell, written out: its own kernel has no form for lanes."""
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        h, c = state
+        gates = x @ self.weight_ih.T + self.bias_ih + h @ self.weight_hh.T + self.bias_hh
+        i, f, g, o = gates.chunk(4, dim=-1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        return o.sigmoid() * c.tanh(), c
+
+
+class Recurrent(nn.Module):
+    """Reads an example as a sequence of numbers."""
+
+    def __init__(self, inputs: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        self.cell = Cell(1, 5)
+        self.head = nn.Linear(5, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = c = x.new_zeros(len(x), 5)
+        for number in x.flatten(1).unsqueeze(-1).unbind(1):
+            h, c = self.cell(number, (h, c))
+        return self.head(h)
+
+
 class Wrong(nn.Module):
     """Makes outputs of the wrong shape."""
 
@@ -356,6 +382,21 @@ class Square:
 class _Square(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x * x.abs().clamp(max=1.0)
+
+
+@dataclass(frozen=True)
+class Silence:
+    """An activation that lets nothing through."""
+
+    gain: ClassVar[float] = 1.0
+
+    def __call__(self) -> nn.Module:
+        return _Silence()
+
+
+class _Silence(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.0 * x
 
 
 @dataclass(frozen=True)

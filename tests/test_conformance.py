@@ -51,6 +51,8 @@ def problem(group: str, option: str) -> list[str]:
         common += ["schedule.length=1"]
     if (group, option) == ("normalization", "group"):
         common += ["normalization.groups=2"]
+    if option == "forget_gate":
+        common = [c for c in common if "arch" not in c] + ["arch=custom", "arch._target_=mine.Recurrent"]
     if option == "cnn":
         common += ["arch.channels=[3,3]", "arch.kernels=[3,2]"]
     if option == "resnet":

@@ -1,0 +1,137 @@
+"""Unit variance layer by layer, in float64."""
+
+import math
+
+import pytest
+import torch
+from helpers import DEVICE, blobs, built
+from torch import nn
+
+from dlopt import streams
+from dlopt.config.problems import ConfigError
+from dlopt.experiment import adjusted_weights, initial_weights
+from dlopt.first_batch import FirstBatch
+from dlopt.init.lsuv import Lsuv
+from dlopt.init.normal import Normal
+from dlopt.parts import Split
+from dlopt.weights import Layout
+
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "gelu": nn.GELU}
+
+
+def mlp(make, depth=30, width=40):
+    layers = [nn.Linear(10, width), make()]
+    for _ in range(depth - 2):
+        layers += [nn.Linear(width, width), make()]
+    return nn.Sequential(*layers, nn.Linear(width, 3)), (10,)
+
+
+def cnn(make, depth=30, width=6):
+    layers = [nn.Conv2d(2, width, 3, padding=1), make()]
+    for _ in range(depth - 2):
+        layers += [nn.Conv2d(width, width, 3, padding=1), make()]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(25 * width, 3)), (2, 5, 5)
+
+
+def begun(net, init, bias, scale=1.0):
+    """The network at its first batch, w as drawn, and w as adjusted."""
+    model, inputs = net
+    draw = torch.Generator().manual_seed(1)
+    x = scale * torch.randn(100, *inputs, generator=draw, dtype=torch.float64)
+    start = FirstBatch(
+        model.double(), nn.functional.cross_entropy, Split(x, torch.arange(100) % 3), torch.float64, streams.key(0)
+    )
+    w = initial_weights(model, Layout.of(model), init, bias, 1.0, streams.key(0, "init"), torch.float64)
+    return start, w, adjusted_weights(w, init, bias, lambda: start)
+
+
+def variances(start, w):
+    """By hand: of what each layer of a plain stack puts out."""
+    nn.utils.vector_to_parameters(w, start._model.parameters())
+    x, found = start.inputs, []
+    with torch.no_grad():
+        for module in start._model:
+            x = module(x)
+            if hasattr(module, "weight"):
+                found.append(float(x.var(correction=0)))
+    return found
+
+
+@pytest.mark.parametrize("net", [mlp, cnn])
+@pytest.mark.parametrize("make", ACTIVATIONS.values(), ids=ACTIVATIONS)
+def test_every_layer_of_thirty_puts_out_variance_one(net, make):
+    start, before, w = begun(net(make), Lsuv(0.1, 10), Normal(0.0), scale=3.0)
+    found = variances(start, w)
+    assert len(found) == 30
+    assert found == pytest.approx([1.0] * 30, abs=0.1)
+    assert not all(abs(v - 1) < 0.5 for v in variances(start, before))
+
+
+def test_one_division_is_exact_where_biases_are_alike_and_some_more_bring_others_within_tolerance():
+    for bias, tries, error in ((Normal(0.0), 1, 1e-9), (Normal(0.5), 1, 0.5), (Normal(0.5), 10, 0.01)):
+        start, _, w = begun(mlp(nn.ReLU), Lsuv(0.01, tries), bias)
+        worst = max(abs(v - 1) for v in variances(start, w))
+        assert worst <= error
+        assert worst > 0.1 or tries > 1 or bias.std == 0.0
+
+
+def test_the_weights_stay_orthonormal_but_for_their_scale():
+    start, before, w = begun(mlp(nn.Tanh, depth=5), Lsuv(0.1, 10), Normal(0.0))
+    old, new = start.layout.views(before), start.layout.views(w)
+    for name in old:
+        if name.endswith("weight"):
+            values = torch.linalg.svdvals(new[name])
+            torch.testing.assert_close(torch.linalg.svdvals(old[name]), torch.ones_like(values))
+            torch.testing.assert_close(values, values[0].expand_as(values))
+            torch.testing.assert_close(new[name], old[name] * values[0])
+        else:
+            assert torch.equal(new[name], old[name])
+
+
+def test_a_layer_within_the_tolerance_is_left_alone():
+    start, before, w = begun(mlp(nn.ReLU), Lsuv(1e9, 10), Normal(0.0))
+    assert torch.equal(w, before)
+    start, before, w = begun(mlp(nn.Identity, depth=6, width=10), Lsuv(0.5, 10), Normal(0.0))
+    found = variances(start, w)
+    assert all(0.5 <= v <= 1.5 for v in found)
+    assert any(abs(v - 1) > 1e-3 for v in found)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_before_a_normalization_too(precision):
+    net = ("arch=cnn", "arch.channels=[4,4]", "arch.kernels=[3,2]", "normalization=batch", "regularization=dropout")
+    data = ("data=custom", "data._target_=mine.Blobs", "+data.shape=[2,6,6]", "batch_size=16", f"device={DEVICE}")
+    experiment = built(*net, *data, "init=lsuv", f"precision={precision}")
+    key = streams.key(0, "first_batch")
+    start = FirstBatch(experiment.model, experiment.loss, experiment.train, experiment.settings.dtype, key)
+    seen = {}
+    start.walked(experiment.w, lambda p, outputs: seen.update({p.name: float(outputs.var(correction=0))}))
+    assert len(seen) == 3
+    assert list(seen.values()) == pytest.approx([1.0] * 3, rel=1e-4)
+
+
+def test_it_is_the_same_whatever_the_size_of_the_runs_batches():
+    one, other = blobs("init=lsuv"), blobs("init=lsuv", "batch_size=full")
+    assert torch.equal(one.w, other.w)
+    assert not torch.equal(one.w, blobs("init=lsuv", "seed=1").w)
+
+
+def test_a_layer_that_puts_out_nothing_is_named():
+    with pytest.raises(ConfigError) as found:
+        blobs("init=lsuv", "activation=custom", "activation._target_=mine.Silence")
+    ((key, said),) = found.value.problems
+    assert key == "init"
+    assert "output.weight" in said
+    assert "variance 0" in said
+
+
+def test_the_gradient_arrives_where_a_plain_orthogonal_start_loses_it():
+    """Thirty tanh layers: with z of variance one everywhere the first layer learns as fast as the last, nearly."""
+    start, before, w = begun(mlp(nn.Sigmoid), Lsuv(0.1, 10), Normal(0.0))
+
+    def ratio(w):
+        ends = list(start.gradients(w).values())
+        return math.log10(float(ends[0].outputs.norm() / ends[-1].outputs.norm()))
+
+    assert ratio(before) < -10
+    assert ratio(w) > ratio(before) + 5
