@@ -26,6 +26,7 @@ FLOORS: list[set[str]] = [
         "moves",
         "moments",
         "gaussian",
+        "principal",
         "cache",
         "events",
         "memory",
