@@ -28,6 +28,7 @@ FLOORS: list[set[str]] = [
         "moments",
         "clip",
         "gaussian",
+        "principal",
         "cache",
         "events",
         "memory",

@@ -92,7 +92,7 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
                 model = made.network(dataset, several["regularization"], found)
     if train is not None and dataset is not None and data is not None and found is not None:
         train, validation, test, statistics = preprocessed(
-            train, validation, dataset.test, several["preprocess"], fitted
+            train, validation, dataset.test, several["preprocess"], problems, fitted
         )
         check_batch(found, train, problems)
         epoch = per_epoch(len(train), found.batch(len(train)), drop_last=data.drop_last)

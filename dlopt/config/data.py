@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dlopt import parts, splits, streams
-from dlopt.config.problems import Problems
+from dlopt.config.problems import ConfigError, Problems, named
 from dlopt.experiment import Settings
 
 
@@ -62,21 +62,29 @@ def preprocessed(
     validation: parts.Split | None,
     test: parts.Split,
     preprocess: Mapping[str, parts.Preprocess],
+    problems: Problems,
     fitted: Fitted | None = None,
 ) -> tuple[parts.Split, parts.Split | None, parts.Split, dict[str, dict[str, Tensor]]]:
     """Fit each on the training rows alone, in order, and apply it to everything.
 
-    The statistics of a run that is over are applied as they are.
+    The statistics of a run that is over are applied as they are. Raises ConfigError where one cannot be: what follows
+    would be told of inputs that no run sees.
     """
     statistics: dict[str, dict[str, Tensor]] = {}
     for name, part in preprocess.items():
-        statistics[name] = part.fit(train.gathered()[0]) if fitted is None else dict(fitted.statistics[name])
         before = train.inputs
-        inputs = part.apply(before, statistics[name])
+        same = test.inputs is before  # one file for both, of a run that is over
+        try:
+            statistics[name] = part.fit(train.gathered()[0]) if fitted is None else dict(fitted.statistics[name])
+            inputs = part.apply(before, statistics[name])
+            tested = inputs if same else part.apply(test.inputs, statistics[name])
+        except Exception as error:
+            said = str(error) if isinstance(error, ValueError) else f"fails: {named(error)}"
+            problems.add(f"preprocess.{name}", said)
+            raise ConfigError(problems.found) from error
         train = dataclasses.replace(train, inputs=inputs)
         validation = None if validation is None else dataclasses.replace(validation, inputs=inputs)
-        same = test.inputs is before  # one file for both, of a run that is over
-        test = dataclasses.replace(test, inputs=inputs if same else part.apply(test.inputs, statistics[name]))
+        test = dataclasses.replace(test, inputs=tested)
     return train, validation, test, statistics
 
 
