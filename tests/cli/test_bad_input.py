@@ -194,6 +194,35 @@ CASES = {
     ),
     "clipping to nothing": (["clip.norm=0", "clip.valeu=1"], ["2 problems", "clip.valeu", "did you mean value", "clip.norm", "must be a number > 0 or null"]),
     "clip without its keys": (["clip=1"], ["1 problem", "clip", "clip.norm, clip.value"]),
+    "gradient noise for a rule that needs them true": (
+        ["optimizer=torch_optim", "optimizer.name=LBFGS", "regularization=gradient_noise"],
+        ["1 problem", "regularization.gradient_noise", "LBFGS needs them as they are"],
+    ),
+    "label smoothing of numbers": (
+        [*LINE, "loss=mse", "regularization=label_smoothing"],
+        ["1 problem", "regularization.label_smoothing", "is for classes; the targets of this data are numbers"],
+    ),
+    "label smoothing for a loss that takes classes alone": (
+        ["loss=custom", "loss._target_=mine.Hinge", "regularization=label_smoothing"],
+        ["1 problem", "loss ", "regularization.label_smoothing mixes", "Hinge does not take"],
+    ),
+    "shrinking twice by the rate of a rule without one": (
+        ["optimizer=custom", "optimizer._target_=mine.Unit", "regularization=elastic_net", "regularization.elastic_net.proximal=true"],
+        ["1 problem", "regularization.elastic_net", "Unit", "l2"],
+    ),
+    "input noise on tokens": (
+        [*MINE, "data._target_=mine.Whole", "arch=custom", "arch._target_=mine.Tokens", "regularization=input_noise"],
+        ["1 problem", "regularization.input_noise ", "(2, 4) int64", "it makes (2, 4) float32"],
+    ),
+    "early stopping that never stops": (
+        ["regularization=early_stopping", "regularization.early_stopping.patience=null"],
+        ["1 problem", "regularization.early_stopping", "patience and cumulative both null"],
+    ),
+    "regularizations out of their ranges": (
+        ["regularization=[dropconnect,dropout,max_norm,weight_noise]", "regularization.dropconnect.p=1", "regularization.dropout.scale=tset",
+         "regularization.max_norm.limit=0", "regularization.weight_noise.std=-1", "regularization.dropout.input=1"],
+        ["5 problems", "regularization.dropconnect.p", "regularization.dropout.scale", "one of train, test", "max_norm.limit", "weight_noise.std"],
+    ),
     "objective that no run writes": (["objective=val/acc"], ["objective", "did you mean val/accuracy"]),
     # data
     "batch larger than the split": (["batch_size=3201"], ["batch_size", "3200", "full"]),

@@ -1,0 +1,32 @@
+"""Gaussian noise on weights."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dlopt import streams
+from dlopt.parts import Regularization
+from dlopt.ranges import NonNegative
+from dlopt.streams import Key
+from dlopt.weights import Layout
+
+
+@dataclass(frozen=True)
+class WeightNoise(Regularization):
+    """Each step is evaluated at  w + std n,  n ~ N(0, 1) for each weight; inference at w.
+
+    The gradient is taken at the noisy weights and applied to w. Biases and normalization parameters are left out. The
+    noise is one for the mini-batch, and for every evaluation of a step. It favours minima around which the loss is
+    flat: on average the loss grows by (std^2 / 2) times the trace of the Hessian, to second order.
+
+    std   standard deviation of the noise, in units of the weights
+
+    Source: Graves 2011, Practical variational inference for neural networks; Jim, Giles and Horne 1996; Goodfellow,
+    Bengio and Courville 2016, section 7.5.1.
+    """
+
+    std: NonNegative
+
+    def weights(self, w: Tensor, key: Key, layout: Layout) -> Tensor:
+        noise = streams.normal(key, tuple(w.shape), w.device).to(w.dtype)
+        return w + self.std * (noise * layout.weights(w))

@@ -1,0 +1,69 @@
+"""The max-norm constraint: each unit by itself, linear and convolutional, and it is a projection."""
+
+import pytest
+import torch
+from helpers import blobs, trained
+from torch import nn
+
+from dlopt.normalization.batch import BatchNorm
+from dlopt.regularization.max_norm import MaxNorm
+from dlopt.weights import Layout
+
+NET = nn.Sequential(
+    nn.Conv2d(2, 4, 3), BatchNorm(4), nn.Flatten(), nn.Linear(16, 3), nn.Linear(3, 5, bias=False)
+).double()
+LAYOUT = Layout.of(NET)
+
+
+def units(w):
+    """The weights into each unit of each layer, written out."""
+    pieces = LAYOUT.views(w)
+    return [pieces[f"{layer}.weight"][u].flatten() for layer, n in (("0", 4), ("3", 3), ("4", 5)) for u in range(n)]
+
+
+@pytest.mark.parametrize("limit", [0.1, 2.0, 3.5, 100.0])
+def test_each_unit_is_shortened_to_the_limit_and_keeps_its_direction(limit):
+    w = torch.randn(LAYOUT.size, dtype=torch.float64)
+    shrunk = MaxNorm(limit).after(w.clone(), w, 0.1, LAYOUT)
+    for before, after in zip(units(w), units(shrunk), strict=True):
+        expected = before if before.norm() <= limit else before * limit / before.norm()
+        torch.testing.assert_close(after, expected)
+        assert after.norm() <= limit + 1e-12
+
+
+def test_it_is_a_projection():
+    """The nearest point of the set: again it changes nothing, and no other point of the set is nearer."""
+    w = torch.randn(LAYOUT.size, dtype=torch.float64)
+    rule = MaxNorm(1.5)
+    there = rule.after(w.clone(), w, 0.1, LAYOUT)
+    torch.testing.assert_close(rule.after(there.clone(), w, 0.1, LAYOUT), there)
+    for _ in range(50):
+        other = rule.after(there + 0.1 * torch.randn_like(w), w, 0.1, LAYOUT)
+        other = torch.where(LAYOUT.mask("weight").bool(), other, there)
+        assert (w - other).norm() >= (w - there).norm()
+
+
+def test_units_of_zeros_stay_zeros_and_what_is_not_finite_stays_seen():
+    w = torch.zeros(LAYOUT.size, dtype=torch.float64)
+    assert torch.equal(MaxNorm(1.0).after(w.clone(), w, 0.1, LAYOUT), w)
+    for bad in (float("nan"), float("inf"), 1e200):
+        exploded = w.clone()
+        exploded[5] = bad
+        assert not MaxNorm(1.0).after(exploded, w, 0.1, LAYOUT).isfinite().all()
+
+
+def test_lanes_have_limits_of_their_own():
+    w = torch.randn(3, LAYOUT.size, dtype=torch.float64)
+    limits = torch.tensor([[0.1], [1.0], [9.0]], dtype=torch.float64)
+    together = MaxNorm(limits).after(w.clone(), w, 0.1, LAYOUT)
+    for i, (limit,) in enumerate(limits.tolist()):
+        torch.testing.assert_close(together[i], MaxNorm(limit).after(w[i].clone(), w[i], 0.1, LAYOUT))
+
+
+def test_a_trained_net_keeps_to_it_at_any_rate(tmp_path):
+    wild = ("optimizer=sgd", "optimizer.lr=10", "regularization=max_norm", "regularization.max_norm.limit=0.5")
+    _, (run,) = trained(tmp_path, blobs(*wild, "precision=float64"))
+    model = run.load("last")["model"]
+    norms = torch.cat([v.norm(dim=1) for name, v in model.items() if name.endswith("weight")])
+    assert (norms <= 0.5 + 1e-12).all()
+    assert (norms > 0.49).any()
