@@ -95,7 +95,7 @@ def section(option: Option) -> list[str]:
     if option.chosen:
         found += ["", f"With it goes {', '.join(f'`{one}`' for one in option.chosen)}, unless you say otherwise."]
     for slip in option.slips:
-        found += ["", f"> **A slip of the lectures.** {plain(slip)}"]
+        found += ["", f"> **A slip of the lectures.** {plain(_sentence(slip))}"]
     source = option.sources or ([option.source] if option.source not in ("-", "yours") else [])
     for one in source:
         found += ["", f"*Source:* {plain(one)}"]
@@ -115,8 +115,13 @@ def slips(groups: dict[str, list[Option]]) -> list[str]:
     for group, options in groups.items():
         for option in options:
             link = f"[{group}={option.name}]({group}.md#{option.name})"
-            found += [f"| {link} | {plain(slip)} |" for slip in option.slips]
+            found += [f"| {link} | {plain(_sentence(slip))} |" for slip in option.slips]
     return [*found, "", "[All groups](README.md)"]
+
+
+def _sentence(text: str) -> str:
+    """With a capital in front, as it stands alone here."""
+    return text[0].upper() + text[1:]
 
 
 def plain(text: str) -> str:
