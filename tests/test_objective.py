@@ -66,7 +66,7 @@ def build(arch="mlp", batch_norm=False, rules=()):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         if arch == "mlp":
-            return MLP((5,), *parts, place, [6, 4]).double()
+            return MLP((5,), *parts, place, [6, 4], None, None).double()
         return CNN((2, 9), *parts, place, [3, 2], [3, 2], 2, 1).double()
 
 
@@ -361,7 +361,7 @@ def test_masks_are_one_for_a_step_and_others_at_the_next():
 
 def test_different_places_have_different_masks():
     rule = Dropout(0.5)
-    model = MLP((5,), CLASSES, Tanh(), NoNormalization(), rule.module, [50, 50]).double()
+    model = MLP((5,), CLASSES, Tanh(), NoNormalization(), rule.module, [50, 50], None, None).double()
     problem = Problem(model, CrossEntropy(), (rule,))
     masks = watch_masks(model)
     problem.objective(*data(), KEYS[0]).value(problem.bind(start(problem)))
@@ -516,7 +516,7 @@ def test_a_problem_can_be_asked_before_it_has_a_home():
 def test_a_weight_that_the_loss_does_not_depend_on_has_gradient_zero():
     class Idle(MLP):
         def __init__(self):
-            super().__init__((5,), CLASSES, Tanh(), NoNormalization(), lambda site: None, [4])
+            super().__init__((5,), CLASSES, Tanh(), NoNormalization(), lambda site: None, [4], None, None)
             self.idle = nn.Linear(2, 2)
 
     problem = Problem(Idle().double(), CrossEntropy())

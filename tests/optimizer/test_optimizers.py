@@ -202,8 +202,8 @@ PARITY = {
 def test_fifty_steps_of_a_small_net_are_those_of_torch(name):
     rule, make = PARITY[name]
     torch.manual_seed(0)
-    model = MLP((6,), 3, Tanh(), NoNormalization(), lambda site: None, [5, 4]).double()
-    twin = MLP((6,), 3, Tanh(), NoNormalization(), lambda site: None, [5, 4]).double()
+    model = MLP((6,), 3, Tanh(), NoNormalization(), lambda site: None, [5, 4], None, None).double()
+    twin = MLP((6,), 3, Tanh(), NoNormalization(), lambda site: None, [5, 4], None, None).double()
     twin.load_state_dict(model.state_dict())
     x, y = torch.randn(STEPS, 10, 6, dtype=torch.float64), torch.randint(3, (STEPS, 10))
 

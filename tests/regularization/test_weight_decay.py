@@ -52,8 +52,8 @@ def test_lanes_with_rates_and_strengths_of_their_own_equal_runs_alone(columns):
 def test_adam_with_it_takes_the_steps_of_torchs_adamw():
     """With torch's decay on matrices alone."""
     torch.manual_seed(0)
-    model = MLP((6,), 3, Tanh(), NoNormalization(), lambda site: None, [5, 4]).double()
-    twin = MLP((6,), 3, Tanh(), NoNormalization(), lambda site: None, [5, 4]).double()
+    model = MLP((6,), 3, Tanh(), NoNormalization(), lambda site: None, [5, 4], None, None).double()
+    twin = MLP((6,), 3, Tanh(), NoNormalization(), lambda site: None, [5, 4], None, None).double()
     twin.load_state_dict(model.state_dict())
     matrices = [p for p in twin.parameters() if p.ndim > 1]
     biases = [p for p in twin.parameters() if p.ndim == 1]
