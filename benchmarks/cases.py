@@ -3,7 +3,42 @@
 from dataclasses import dataclass
 
 BATCH = 100
-LR = 0.001
+
+
+@dataclass(frozen=True)
+class MLP:
+    """Fully connected layers; more than a few of them start orthogonal, which alone carries a signal through."""
+
+    widths: tuple[int, ...]
+    activation: str = "relu"
+
+    @property
+    def overrides(self) -> list[str]:
+        first, depth = self.widths[0], len(self.widths)
+        equal = self.widths == (first,) * depth
+        widths = [f"arch.depth={depth}", f"arch.width={first}"] if equal else [f"arch.widths={list(self.widths)}"]
+        return ["arch=mlp", *widths, f"activation={self.activation}", f"init={'orthogonal' if depth > 9 else 'he'}"]
+
+
+@dataclass(frozen=True)
+class CNN:
+    """The convolutional net of the MNIST-1D paper."""
+
+    @property
+    def overrides(self) -> list[str]:
+        return ["arch=cnn"]
+
+
+@dataclass(frozen=True)
+class ResNet:
+    """Residual blocks with batch normalization; between two stages channels double and positions halve."""
+
+    channels: tuple[int, ...]
+    blocks: int
+
+    @property
+    def overrides(self) -> list[str]:
+        return ["arch=resnet", f"arch.channels={list(self.channels)}", f"arch.blocks={self.blocks}"]
 
 
 @dataclass(frozen=True)
@@ -11,32 +46,35 @@ class Case:
     """One training problem.
 
     data      mnist1d, fashion_mnist, or synthetic
-    widths    units of each hidden layer of an MLP; None is the convolutional net of the MNIST-1D paper
+    net       the network
     steps     steps of a run
-    threads   that torch may use, on both sides
     target    the smallest ratio of steps per second, dlopt over the hand-written loop, that is good enough
+    threads   that torch may use, on both sides
+    lr        the rate
     """
 
     name: str
     data: str
-    widths: tuple[int, ...] | None
+    net: MLP | CNN | ResNet
     steps: int
     target: float
     threads: int = 1
+    lr: float = 0.001
 
     @property
     def overrides(self) -> list[str]:
         """The case as one types it to dlopt."""
         own = ["data=custom", "data._target_=benchmarks.data.Synthetic"]
         data = own if self.data == "synthetic" else [f"data={self.data}"]
-        arch = ["arch=cnn"] if self.widths is None else ["arch=mlp", f"arch.widths=[{','.join(map(str, self.widths))}]"]
-        fixed = [f"batch_size={BATCH}", f"optimizer.lr={LR}", "validation.fraction=0", f"threads={self.threads}"]
-        return [*data, *arch, f"steps={self.steps}", "device=cpu", *fixed]
+        fixed = [f"batch_size={BATCH}", f"optimizer.lr={self.lr}", "validation.fraction=0", f"threads={self.threads}"]
+        return [*data, *self.net.overrides, f"steps={self.steps}", "device=cpu", *fixed]
 
 
 CASES = (
-    Case("MLP 40-100-100-10", "mnist1d", (100, 100), steps=6000, target=1.0),
-    Case("CNN of MNIST-1D", "mnist1d", None, steps=3000, target=0.97),
-    Case("MLP 784-1024-1024-10", "synthetic", (1024, 1024), steps=600, target=0.95),
-    Case("CNN on Fashion-MNIST", "fashion_mnist", None, steps=1800, target=0.97, threads=2),  # three epochs
+    Case("MLP 40-100-100-10", "mnist1d", MLP((100, 100)), steps=6000, target=1.0),
+    Case("CNN of MNIST-1D", "mnist1d", CNN(), steps=3000, target=0.97),
+    Case("MLP 784-1024-1024-10", "synthetic", MLP((1024, 1024)), steps=600, target=0.95),
+    Case("CNN on Fashion-MNIST", "fashion_mnist", CNN(), steps=1800, target=0.97, threads=2),  # three epochs
+    Case("tanh MLP of 1000 layers", "mnist1d", MLP((32,) * 1000, "tanh"), steps=200, target=0.90, lr=0.0001),
+    Case("residual CNN", "mnist1d", ResNet((16, 32, 64), blocks=3), steps=400, target=0.97),
 )

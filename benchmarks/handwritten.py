@@ -2,33 +2,71 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad, relu
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.cases import BATCH, LR
+from benchmarks.cases import BATCH, CNN, MLP, ResNet
 
 
-def network(example: Tensor, widths: tuple[int, ...] | None) -> nn.Sequential:
-    """The network of a case for such examples, with its parameters in the order of dlopt's."""
-    if widths is None:
-        series = example.ndim == 2
-        convolution = nn.Conv1d if series else nn.Conv2d
-        return nn.Sequential(
-            *(convolution(1, 25, 5, 2, 1), nn.ReLU()),
-            *(convolution(25, 25, 3, 2, 1), nn.ReLU()),
-            *(convolution(25, 25, 3, 2, 1), nn.ReLU()),
-            *(nn.Flatten(), nn.Linear(125 if series else 400, 10)),
-        )
-    inputs = example.numel()
+def network(example: Tensor, net: MLP | CNN | ResNet) -> nn.Sequential:
+    """A network for such examples, with its parameters in the order of dlopt's."""
+    if isinstance(net, MLP):
+        return perceptron(example.numel(), net)
+    return residual(example, net) if isinstance(net, ResNet) else convolutional(example)
+
+
+def perceptron(inputs: int, net: MLP) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Flatten()]
-    for width in widths:
-        layers += [nn.Linear(inputs, width), nn.ReLU()]
+    for width in net.widths:
+        layers += [nn.Linear(inputs, width), nn.Tanh() if net.activation == "tanh" else nn.ReLU()]
         inputs = width
     return nn.Sequential(*layers, nn.Linear(inputs, 10))
 
 
-def adam(net: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.Adam(net.parameters(), lr=LR, fused=True)
+def convolutional(example: Tensor) -> nn.Sequential:
+    series = example.ndim == 2
+    convolution = nn.Conv1d if series else nn.Conv2d
+    return nn.Sequential(
+        *(convolution(1, 25, 5, 2, 1), nn.ReLU()),
+        *(convolution(25, 25, 3, 2, 1), nn.ReLU()),
+        *(convolution(25, 25, 3, 2, 1), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(125 if series else 400, 10)),
+    )
+
+
+def residual(example: Tensor, net: ResNet) -> nn.Sequential:
+    """For series."""
+    before = net.channels[0]
+    layers: list[nn.Module] = [nn.Conv1d(len(example), before, 3, padding=1, bias=False), nn.BatchNorm1d(before)]
+    layers += [nn.ReLU()]
+    for features in net.channels:
+        for _ in range(net.blocks):
+            layers.append(Block(before, features))
+            before = features
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(before, 10))
+
+
+class Block(nn.Module):
+    """Two convolutions beside an identity, of half the positions where the channels become more."""
+
+    def __init__(self, before: int, features: int) -> None:
+        super().__init__()
+        self.more = features - before
+        self.stride = 2 if self.more else 1
+        self.conv1 = nn.Conv1d(before, features, 3, self.stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm1d(features)
+        self.conv2 = nn.Conv1d(features, features, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm1d(features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm2(self.conv2(relu(self.norm1(self.conv1(x)))))
+        if self.more:
+            x = pad(x[:, :, :: self.stride], (0, 0, 0, self.more))
+        return relu(y + x)
+
+
+def adam(net: nn.Module, lr: float) -> torch.optim.Optimizer:
+    return torch.optim.Adam(net.parameters(), lr=lr, fused=True)
 
 
 def straight(net: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, steps: int) -> None:

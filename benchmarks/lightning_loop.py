@@ -21,9 +21,10 @@ warnings.filterwarnings("ignore", module="lightning")  # its advice on workers: 
 class Classifier(lightning.LightningModule):
     """A network with its loss, its metrics and its optimizer."""
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module, lr: float) -> None:
         super().__init__()
         self.net = net
+        self.lr = lr
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         inputs, targets = batch
@@ -34,14 +35,14 @@ class Classifier(lightning.LightningModule):
         return loss
 
     def configure_optimizers(self) -> Optimizer:
-        return adam(self.net)
+        return adam(self.net, self.lr)
 
 
 class Fit:
     """One run, prepared; calling it trains."""
 
-    def __init__(self, net: nn.Module, x: Tensor, y: Tensor, steps: int, folder: Path) -> None:
-        self.module = Classifier(net)
+    def __init__(self, net: nn.Module, lr: float, x: Tensor, y: Tensor, steps: int, folder: Path) -> None:
+        self.module = Classifier(net, lr)
         self.loader = DataLoader(TensorDataset(x, y), batch_size=BATCH, shuffle=True, num_workers=0)
         self.trainer = lightning.Trainer(
             max_steps=steps,

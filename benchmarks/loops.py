@@ -104,21 +104,22 @@ def turn(side: str, case: Case, x: Tensor, y: Tensor, steps: int) -> Turn:
         if side == DLOPT:
             go: Callable[[], object] = partial(train, [experiment], [Run.create(folder / "run")])
         else:
-            net = handwritten.network(x[0], case.widths)
+            net = handwritten.network(x[0], case.net)
             vector_to_parameters(experiment.w, net.parameters())
             if side == LIGHTNING:
                 from benchmarks.lightning_loop import Fit
 
-                go = Fit(net, x, y, steps, folder)
+                go = Fit(net, case.lr, x, y, steps, folder)
             else:
                 loop = handwritten.straight if side == STRAIGHT else handwritten.loaded
-                go = partial(loop, net, handwritten.adam(net), x, y, steps)
+                go = partial(loop, net, handwritten.adam(net, case.lr), x, y, steps)
         gc.collect()
         wall, cpu = time.perf_counter(), time.process_time()
         go()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         if side == DLOPT:
             net.load_state_dict(Run(folder / "run").load("last")["model"])
+        net.eval()
         with torch.no_grad():
             return Turn(wall, cpu, cross_entropy(net(x), y).item())
 

@@ -9,7 +9,7 @@ from statistics import median
 
 from rich.table import Table
 
-from benchmarks.cases import CASES, Case
+from benchmarks.cases import CASES, MLP, Case
 from benchmarks.processes import run
 from benchmarks.screen import screen
 
@@ -17,14 +17,14 @@ TARGET = 1.10
 
 
 def main(rounds: int) -> None:
-    """Measure both MLPs and print one table."""
+    """Measure the MLPs and print one table."""
     console = screen()
     table = Table(title=f"Peak memory of a process, dlopt / hand-written loop, {rounds} rounds")
     table.add_column("case")
     for column in ("ratio", "min", "max", "target", "dlopt", "hand-written"):
         table.add_column(column, justify="right")
     with tempfile.TemporaryDirectory() as name, console.status("memory"):
-        for number, case in enumerate(c for c in CASES if c.widths is not None):
+        for number, case in enumerate(c for c in CASES if isinstance(c.net, MLP)):
             pairs = []
             for i in range(rounds):
                 folder = Path(name) / f"{number}-{i}"

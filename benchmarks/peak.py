@@ -25,8 +25,8 @@ def handwritten(case: Case, folder: str) -> None:
 
     torch.set_num_threads(1)
     x, y = examples(case.data)
-    net = network(x[0], case.widths)
-    straight(net, adam(net), x, y, case.steps)
+    net = network(x[0], case.net)
+    straight(net, adam(net, case.lr), x, y, case.steps)
 
 
 def peak() -> float:

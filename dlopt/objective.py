@@ -112,8 +112,11 @@ class Problem:
 
     def absorb(self, statistics: Mapping[str, Tensor]) -> None:
         """One moving average of the running buffers: buffer <- (1 - momentum) buffer + momentum seen."""
-        for name, seen in statistics.items():
-            self.running[name].lerp_(seen, self._normalizations[name.rpartition(".")[0]].momentum)
+        alike: dict[float, list[str]] = {}
+        for name in statistics:
+            alike.setdefault(self._normalizations[name.rpartition(".")[0]].momentum, []).append(name)
+        for momentum, names in alike.items():
+            torch._foreach_lerp_([self.running[n] for n in names], [statistics[n] for n in names], momentum)
 
     def total(self, w: Tensor, x: Tensor, y: Tensor, key: Key, varying: dict[Any, Tensor]) -> tuple[Tensor, Evaluation]:
         """f(w) for one lane, as a pure function; the differentiable twin of the bound path."""
@@ -233,8 +236,9 @@ class Problem:
         """Collect and clear what the normalizations saw (tensors of a transformation must not outlive it)."""
         found: dict[str, Tensor] = {}
         for name, module in normalizations.items():
-            found |= {f"{name}.{key}": value.detach() for key, value in module.seen.items()}
-            module.seen = {}
+            for key, value in module.seen.items():
+                found[f"{name}.{key}"] = value.detach()
+            module.seen.clear()  # in place: a module takes 3 microseconds to set an attribute
         return found
 
     def _penalty(self, rules: Sequence[Regularization], w: Tensor) -> Tensor | float:

@@ -711,6 +711,19 @@ def test_absorbing_is_one_moving_average():
         w += 0.1
 
 
+def test_each_normalization_has_its_own_momentum():
+    momenta = (0.1, 0.5, 0.1)
+    model = nn.Sequential(*(m for p in momenta for m in (nn.Linear(5, 5), BatchNorm(5, momentum=p)))).double()
+    problem = Problem(model, CrossEntropy())
+    objective = problem.objective(*data(), KEYS[0])
+    objective.gradient(problem.bind(problem.layout.flatten(dict(model.named_parameters())).detach()))
+    before = {name: b.clone() for name, b in problem.running.items()}
+    problem.absorb(objective.first.statistics)
+    for name, seen in objective.first.statistics.items():
+        p = momenta[int(name[0]) // 2]
+        torch.testing.assert_close(problem.running[name], (1 - p) * before[name] + p * seen)
+
+
 def test_losses_of_predictions_have_no_penalty():
     problem, w = bound(rules=(L2(STRENGTH),))
     x, y = data()

@@ -61,6 +61,6 @@ class BatchNorm(Running):
         # The kernel that returns the statistics it used: one pass, where computing them beside it would take two.
         y, mean, inverse = torch.native_batch_norm(x, self.weight, self.bias, None, None, True, 0.0, self.eps)
         count = x.numel() // x.shape[1]
-        var = (inverse.detach().pow(-2) - self.eps).clamp(min=0.0)  # rounding can leave a tiny negative number
-        self.seen = {"running_mean": mean.detach(), "running_var": var * (count / max(count - 1, 1))}
+        var = inverse.detach().pow(-2).sub_(self.eps).clamp(min=0.0)  # rounding can leave a tiny negative number
+        self.seen.update(running_mean=mean.detach(), running_var=var.mul_(count / max(count - 1, 1)))
         return y
