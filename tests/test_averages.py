@@ -1,7 +1,6 @@
 """Averaged weights: when there are any, where they are evaluated, what is saved of them."""
 
 import math
-import shutil
 
 import mine
 import pytest
@@ -18,6 +17,7 @@ from dlopt.evaluate import recomputed_statistics
 from dlopt.objective import Problem
 from dlopt.run import Run
 from dlopt.training import Training
+from dlopt.watch import Watch
 
 LATE = ("averaging=custom", "averaging._target_=mine.Late", "precision=float64")
 """The last half of the iterates: of nine steps, those numbered 4 to 8."""
@@ -41,6 +41,12 @@ def test_there_is_an_average_once_something_was_taken_in(tmp_path, iterates):
     _, (run,) = trained(tmp_path, blobs(*LATE))
     assert [row["step"] for row in run.rows() if "average/val/loss" in row] == [6, 9]
     torch.testing.assert_close(run.load("last")["average"][0], torch.stack(iterates[4:]).mean(0))
+
+
+@pytest.mark.parametrize(("begin", "evaluated"), [(2, [3, 6, 9]), (3, [6, 9]), (8, [9])])
+def test_the_first_to_be_taken_in_is_the_result_of_the_step_of_that_number(begin, evaluated, tmp_path):
+    _, (run,) = trained(tmp_path, blobs(*LATE, f"+averaging.begin={begin}"))
+    assert [row["step"] for row in run.rows() if "average/val/loss" in row] == evaluated
 
 
 def test_the_test_split_is_evaluated_at_the_average_with_statistics_of_its_own(tmp_path, iterates):
@@ -139,14 +145,13 @@ def test_an_average_goes_on_bit_by_bit(stop, tmp_path):
 
 
 def test_the_average_of_an_earlier_end_is_gone_once_a_run_goes_on(tmp_path):
-    _, (run,) = trained(tmp_path / "run", blobs(*LATE))
-    assert run.checkpoint("average").exists()
-    shutil.copytree(run.path, tmp_path / "copy")
-    copy = Run(tmp_path / "copy")
-    stop = stopped(tmp_path / "stop", 3, blobs(*LATE))
-    shutil.copyfile(stop.checkpoint("last"), copy.checkpoint("last"))
-    _, copy = resumed(copy.path, blobs(*LATE, "epochs=4"))
-    assert copy.load("average")["step"] == 12
+    _, (run,) = trained(tmp_path, blobs(*LATE))
+    assert run.load("average")["step"] == 9
+    summary, run = resumed(run.path, blobs(*LATE, "epochs=4"), Watch(until=10))
+    assert summary["status"] == "interrupted"
+    assert not run.checkpoint("average").exists()
+    _, run = resumed(run.path, blobs(*LATE, "epochs=4"))
+    assert run.load("average")["step"] == 12
 
 
 def told(before, after, step):
@@ -213,3 +218,6 @@ def test_the_commands_know_the_average(tmp_path, capsys, monkeypatch):
     assert "average (step 9)" in capsys.readouterr().out
     assert main(["runs", "--markdown"]) == 0
     assert "average/test/loss" in capsys.readouterr().out
+    assert main(["runs", "--across", "averaging", "--markdown"]) == 0
+    table = capsys.readouterr().out
+    assert f"{Run(tmp_path / 'outputs/plain').summary['test/accuracy']:.4f}" in table, "the metric that all runs have"

@@ -15,6 +15,9 @@ class Harmonic(Schedule):
     that any point can be reached, and their squares do not, so that noise dies out. The error falls as 1 / k where the
     objective is strongly convex, of constant mu, and c > 1 / (2 mu); with a smaller c it falls far more slowly.
 
+    Slip: the Ren lecture gives O(1 / k) as the rate of stochastic gradient descent without a condition, beside
+    Nesterov's momentum; it is that of strongly convex objectives, and of other convex ones it is O(1 / sqrt(k)).
+
     offset   k at the first step
     unit     of time and of offset: steps or epochs
 

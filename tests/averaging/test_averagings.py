@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from helpers import blobs, curves, named, resumed, stopped, trained, weights
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch.optim import swa_utils
 
@@ -89,6 +89,7 @@ def test_stochastic_weight_averaging_is_torchs_averaged_model():
     torch.testing.assert_close(ours, theirs.module.weight.detach(), rtol=1e-12, atol=1e-12)
 
 
+@example(share=7, epochs=100, per_epoch=1)
 @given(share=st.integers(0, 99), epochs=st.integers(1, 200), per_epoch=st.integers(1, 700))
 def test_a_share_of_the_run_is_not_moved_by_rounding(share, epochs, per_epoch):
     """In whole numbers: the first end of an epoch at or behind that share of the run, and never before the first."""

@@ -305,3 +305,12 @@ def test_rows_of_other_kinds_have_no_points():
     rows = [{"epoch": x, "train/loss": y} for x in values for y in values] + [{"train/loss": 1.0}]
     (panel,) = of_run(rows)
     assert [(c.x, c.y) for c in panel.curves] == [([1.0], [1.0])]
+
+
+def test_averaged_weights_have_a_curve_of_their_own():
+    rows = [{"epoch": n, "train/loss": n, "val/loss": 2 * n} for n in (1, 2)]
+    rows[1]["average/val/loss"] = 7
+    (panel,) = of_run(rows)
+    assert [(c.label, c.y) for c in panel.curves] == [
+        ("training", [1, 2]), ("validation", [2, 4]), ("averaged weights", [7]),
+    ]  # fmt: skip
