@@ -13,6 +13,8 @@ from dlopt.parts import (
     Data,
     Dataset,
     Diagnostic,
+    Kind,
+    Loss,
     Moment,
     Optimizer,
     Oracle,
@@ -306,14 +308,14 @@ class LayerNorm:
 
 
 @dataclass(frozen=True)
-class Hinge:
-    targets: ClassVar[str] = "classes"
+class Hinge(Loss):
+    targets: ClassVar[Kind] = "classes"
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         right = outputs.gather(-1, targets.unsqueeze(-1))
         return (1.0 + outputs - right).clamp(min=0.0).mean()
 
-    def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         return {"accuracy": (outputs.argmax(-1) == targets).to(outputs.dtype).mean(-1)}
 
 
@@ -445,13 +447,10 @@ class Faulty(Augmentation):
 
 
 @dataclass(frozen=True)
-class Careless:
+class Careless(Loss):
     """Takes probabilities without complaint, and for something else: their sum over the classes is always one."""
 
-    targets: ClassVar[str] = "classes"
+    targets: ClassVar[Kind] = "classes"
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs.mean() - targets.sum()).square()
-
-    def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        return {}

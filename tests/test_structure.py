@@ -26,6 +26,7 @@ FLOORS: list[set[str]] = [
         "moves",
         "moments",
         "gaussian",
+        "merit",
         "principal",
         "cache",
         "events",

@@ -32,6 +32,7 @@ from dlopt.weights import Layout
 
 _CLASSES: dict[str, type] = {
     "data": parts.Data,
+    "loss": parts.Loss,
     "optimizer": parts.Optimizer,
     "regularization": parts.Regularization,
     "augmentation": parts.Augmentation,

@@ -13,8 +13,8 @@ from dlopt.ranges import Count, NonNegative, Range
 class EarlyStopping(Regularization):
     """Ends the run when a validation metric has not improved for a while; the results are those of the best weights.
 
-    The run stops after `patience` evaluations in a row, none of which lay more than min_change below (for accuracy
-    and R^2: above) the best before it.
+    The run stops after `patience` evaluations in a row, none of which lay more than min_change below (for accuracy,
+    top5, AUC and R^2: above) the best before it.
 
     monitor      the metric, as it is logged: val/loss, val/accuracy, ...
     patience     evaluations without an improvement that are borne (one evaluation each eval_every epochs)

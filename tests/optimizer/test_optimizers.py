@@ -207,7 +207,7 @@ def test_fifty_steps_of_a_small_net_are_those_of_torch(name):
     twin.load_state_dict(model.state_dict())
     x, y = torch.randn(STEPS, 10, 6, dtype=torch.float64), torch.randint(3, (STEPS, 10))
 
-    problem = Problem(model, CrossEntropy())
+    problem = Problem(model, CrossEntropy([]))
     w = problem.bind(problem.layout.flatten(dict(model.named_parameters())).detach().clone())
     state, theirs = rule.init(w, problem.layout), make(twin.parameters())
     for step in range(STEPS):
