@@ -109,6 +109,18 @@ class Matrices(nn.Module):
         return self.two(self.one(x.flatten(1)).tanh())
 
 
+class LogProbabilities(nn.Module):
+    """A net whose outputs are log-probabilities."""
+
+    def __init__(self, inputs: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(_size(inputs), 6), nn.Tanh(), nn.Linear(6, outputs))
+        self.head = nn.LogSoftmax(-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))
+
+
 class Wrong(nn.Module):
     """Makes outputs of the wrong shape."""
 

@@ -45,6 +45,8 @@ def problem(group: str, option: str) -> list[str]:
         common += ["data.train_size=60"]
     if (group, option) == ("loss", "mse"):
         common = [c for c in common if "data" not in c] + ["data=custom", "data._target_=mine.Line"]
+    if (group, option) == ("loss", "nll"):
+        common = [c for c in common if "arch" not in c] + ["arch=custom", "arch._target_=mine.LogProbabilities"]
     if option == "warmup":
         common += ["schedule.length=1"]
     if (group, option) == ("normalization", "group"):
