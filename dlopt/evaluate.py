@@ -48,7 +48,7 @@ def evaluate(
 def metrics(problem: Problem, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """loss and the loss's metrics of what `predictions` returned."""
     with torch.no_grad():
-        return {"loss": problem.losses(outputs, targets)} | problem.loss.metrics(outputs, targets)
+        return {"loss": problem.losses(outputs, targets)} | problem.loss.measure(outputs, targets)
 
 
 def recomputed_statistics(problem: Problem, w: Tensor, examples: Examples) -> dict[str, Tensor]:

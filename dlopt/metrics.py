@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-HEADLINE = tuple(f"{split}/{name}" for split in ("train", "val", "test") for name in ("loss", "accuracy", "r2"))
+HEADLINE = tuple(
+    f"{split}/{name}" for split in ("train", "val", "test") for name in ("loss", "accuracy", "r2", "auc", "top5")
+)
 """The few that fit a line, in the order in which they stand there."""
 AVERAGED = tuple(f"average/{name}" for name in HEADLINE)
 """The same at averaged weights, where there are any."""
@@ -13,7 +15,7 @@ AVERAGED = tuple(f"average/{name}" for name in HEADLINE)
 
 def higher_is_better(metric: str) -> bool:
     """The direction in which a metric improves; losses and errors fall."""
-    return metric.rpartition("/")[2] in ("accuracy", "r2", "auc")
+    return metric.rpartition("/")[2] in ("accuracy", "r2", "auc", "top5")
 
 
 def headline(names: Iterable[str]) -> list[str]:
@@ -24,7 +26,7 @@ def headline(names: Iterable[str]) -> list[str]:
 
 def title(metric: str) -> str:
     """A metric's name above a picture."""
-    return {"r2": "R²"}.get(metric, metric)
+    return {"r2": "R²", "auc": "AUC", "top5": "top-5 accuracy"}.get(metric, metric)
 
 
 def number(value: Any) -> str:

@@ -256,20 +256,28 @@ class LookingInit(Init, Protocol):
         """A new w, (P,), of which only what the group is for may differ. ValueError says why there can be none."""
 
 
-class Loss(Protocol):
-    """The mean loss of a mini-batch, and the metrics reported beside it.
+class Loss:
+    """The mean loss of a mini-batch, and what is measured beside it.
 
     targets is the kind of target it is made for. One for classes may take probabilities too, floats of shape
     (..., N, outputs), of which one and zeros are what a class is: then augmentations may mix targets.
     """
 
-    targets: Kind
+    targets: ClassVar[Kind]
+
+    def check(self, outputs: Tensor) -> None:
+        """Raise, before a run starts, the ValueError that says why it cannot judge such outputs, (B, outputs)."""
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Outputs (B, outputs) and targets of a batch to the mean loss, shape ()."""
+        raise NotImplementedError
 
-    def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Other figures of merit for outputs (..., N, outputs) and targets (..., N[, outputs]), each of shape (...)."""
+    def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Other figures of merit for outputs (..., N, outputs) and targets (..., N[, outputs]), each of shape (...).
+
+        dlopt.merit has the usual ones.
+        """
+        return {}
 
 
 # ------------------------------------------------------------------------------------------------ rules

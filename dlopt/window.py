@@ -117,5 +117,5 @@ class Window:
         else:
             share = sent(torch.tensor(sizes, dtype=losses.dtype), losses.device) / sum(sizes)
             mean = (losses * share).sum(-1)
-        metrics = {f"train/{name}": value for name, value in self.problem.loss.metrics(outputs, targets).items()}
+        metrics = {f"train/{name}": value for name, value in self.problem.loss.measure(outputs, targets).items()}
         return sum(sizes), {"train/loss": mean} | metrics

@@ -21,6 +21,7 @@ from dlopt.activation.relu import ReLU
 from dlopt.config import paths
 from dlopt.config.build import build
 from dlopt.config.nested import held
+from dlopt.config.problems import ConfigError
 from dlopt.experiment import Experiment
 from dlopt.mistakes import Mistake
 from dlopt.normalization.none import NoNormalization
@@ -154,6 +155,15 @@ def refused(act: Callable[[], Any], key: str, *said: object) -> None:
         act()
     assert found.value.key == key
     assert len(str(found.value).splitlines()) == 1
+
+
+def refused_build(build: Callable[[], Any], key: str, said: str) -> None:
+    """That an experiment is refused for one problem, at this key and with these words."""
+    with pytest.raises(ConfigError) as found:
+        build()
+    ((at, message),) = found.value.problems
+    assert at == key
+    assert said in message
 
 
 # ------------------------------------------------------------------------------------------------ files of data

@@ -15,6 +15,7 @@ from dlopt.parts import (
     Dataset,
     Diagnostic,
     Kind,
+    Loss,
     Moment,
     Optimizer,
     Oracle,
@@ -133,6 +134,18 @@ class Recurrent(nn.Module):
         for number in x.flatten(1).unsqueeze(-1).unbind(1):
             h, c = self.cell(number, (h, c))
         return self.head(h)
+
+
+class LogProbabilities(nn.Module):
+    """A net whose outputs are log-probabilities."""
+
+    def __init__(self, inputs: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(_size(inputs), 6), nn.Tanh(), nn.Linear(6, outputs))
+        self.head = nn.LogSoftmax(-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))
 
 
 class Wrong(nn.Module):
@@ -406,14 +419,14 @@ class LayerNorm:
 
 
 @dataclass(frozen=True)
-class Hinge:
-    targets: ClassVar[str] = "classes"
+class Hinge(Loss):
+    targets: ClassVar[Kind] = "classes"
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         right = outputs.gather(-1, targets.unsqueeze(-1))
         return (1.0 + outputs - right).clamp(min=0.0).mean()
 
-    def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         return {"accuracy": (outputs.argmax(-1) == targets).to(outputs.dtype).mean(-1)}
 
 
@@ -615,13 +628,10 @@ class Halved(Regularization):
 
 
 @dataclass(frozen=True)
-class Careless:
+class Careless(Loss):
     """Takes probabilities without complaint, and for something else: their sum over the classes is always one."""
 
-    targets: ClassVar[str] = "classes"
+    targets: ClassVar[Kind] = "classes"
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs.mean() - targets.sum()).square()
-
-    def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        return {}

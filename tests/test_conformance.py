@@ -47,6 +47,8 @@ def problem(group: str, option: str) -> list[str]:
         common = [c for c in common if "data" not in c] + ["data=custom", "data._target_=mine.Line"]
     if option == "muon":
         common += ["arch.widths=[6,6]"]
+    if (group, option) == ("loss", "nll"):
+        common = [c for c in common if "arch" not in c] + ["arch=custom", "arch._target_=mine.LogProbabilities"]
     if option == "warmup":
         common += ["schedule.length=1"]
     if (group, option) == ("normalization", "group"):

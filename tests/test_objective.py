@@ -123,7 +123,7 @@ def start(problem, lanes=None):
 
 
 def bound(arch="mlp", batch_norm=False, rules=()):
-    problem = Problem(build(arch, batch_norm, rules), CrossEntropy(), rules)
+    problem = Problem(build(arch, batch_norm, rules), CrossEntropy([]), rules)
     return problem, problem.bind(start(problem))
 
 
@@ -253,11 +253,11 @@ def three_runs(arch, batch_norm):
     ps, strengths = [0.0, 0.3, 0.7], [0.0, 0.1, 2.0]
     rules = (Dropout(0.5, 0.0, "train"), L2(1.0))
     varying = {(1, "p"): torch.tensor(ps).double(), (2, "strength"): torch.tensor(strengths).double()}
-    lanes = Problem(build(arch, batch_norm, rules), CrossEntropy(), rules, lanes=3, varying=varying)
+    lanes = Problem(build(arch, batch_norm, rules), CrossEntropy([]), rules, lanes=3, varying=varying)
     alone = []
     for p, strength in zip(ps, strengths, strict=True):
         own = (Dropout(float(torch.tensor(p).double()), 0.0, "train"), L2(strength))
-        alone.append(Problem(build(arch, batch_norm, own), CrossEntropy(), own))
+        alone.append(Problem(build(arch, batch_norm, own), CrossEntropy([]), own))
     x, y = data(arch, lanes=3)
     w = start(lanes, lanes=3)
     key = streams.Key(*(torch.tensor(half) for half in zip(*KEYS, strict=True)))
@@ -400,7 +400,7 @@ def test_masks_are_one_for_a_step_and_others_at_the_next():
 def test_different_places_have_different_masks():
     rule = Dropout(0.5, 0.0, "train")
     model = MLP((5,), CLASSES, Tanh(), NoNormalization(), rule.module, [50, 50], None, None).double()
-    problem = Problem(model, CrossEntropy(), (rule,))
+    problem = Problem(model, CrossEntropy([]), (rule,))
     masks = watch_masks(model)
     problem.objective(*data(), KEYS[0]).value(problem.bind(start(problem)))
     assert not torch.equal(masks[0], masks[1])
@@ -499,13 +499,13 @@ def test_a_rule_that_changes_inputs_is_training_on_the_changed_inputs():
 
 @pytest.mark.parametrize("rules", [(WeightNoise(0.5),), (InputNoise(0.5),), (InputNoise(0.3), WeightNoise(0.5))])
 def test_rules_with_noise_go_through_lanes(rules):
-    lanes = Problem(build(rules=rules), CrossEntropy(), rules, lanes=3)
+    lanes = Problem(build(rules=rules), CrossEntropy([]), rules, lanes=3)
     x, y = data(lanes=3)
     w = start(lanes, lanes=3)
     key = streams.Key(*(torch.tensor(half) for half in zip(*KEYS, strict=True)))
     loss, g = lanes.objective(x, y, key).gradient(w)
     for i in range(3):
-        solo = Problem(build(rules=rules), CrossEntropy(), rules)
+        solo = Problem(build(rules=rules), CrossEntropy([]), rules)
         at = solo.bind(w[i].clone())
         torch.testing.assert_close((loss[i], g[i]), solo.objective(x[i], y[i], KEYS[i]).gradient(at))
 
@@ -538,7 +538,7 @@ def test_a_rule_that_changes_gradients_changes_nothing_else(same):
 def test_changed_gradients_in_lanes_are_those_of_runs_alone():
     stretches = [0.0, 1.0, 5.0]
     varying = {(2, "stretch"): torch.tensor(stretches).double()}
-    lanes = Problem(build(), CrossEntropy(), PUSHED, lanes=3, varying=varying)
+    lanes = Problem(build(), CrossEntropy([]), PUSHED, lanes=3, varying=varying)
     x, y = data(lanes=3)
     w = start(lanes, lanes=3)
     key = streams.Key(*(torch.tensor(half) for half in zip(*KEYS, strict=True)))
@@ -604,7 +604,7 @@ def test_binding_another_vector_makes_it_home():
 
 def test_a_problem_can_be_asked_before_it_has_a_home():
     problem, w = bound()
-    unbound = Problem(build(), CrossEntropy()).objective(*data(), KEYS[0])
+    unbound = Problem(build(), CrossEntropy([])).objective(*data(), KEYS[0])
     torch.testing.assert_close(unbound.gradient(w.clone()), problem.objective(*data(), KEYS[0]).gradient(w))
 
 
@@ -614,7 +614,7 @@ def test_a_weight_that_the_loss_does_not_depend_on_has_gradient_zero():
             super().__init__((5,), CLASSES, Tanh(), NoNormalization(), lambda site: None, [4], None, None)
             self.idle = nn.Linear(2, 2)
 
-    problem = Problem(Idle().double(), CrossEntropy())
+    problem = Problem(Idle().double(), CrossEntropy([]))
     w = problem.bind(start(problem))
     g = problem.objective(*data(), KEYS[0]).gradient(w)[1]
     unused = torch.cat([torch.full((p.size,), p.name.startswith("idle")) for p in problem.layout])
@@ -648,7 +648,7 @@ def test_inference_drops_nothing_and_uses_the_stored_statistics():
 def test_a_rule_that_changes_targets_is_training_on_the_changed_targets():
     shares = [0.0, 0.25, 0.5]
     varying = {(1, "share"): torch.tensor(shares).double()}
-    lanes = Problem(build(), CrossEntropy(), (Doubt(1.0),), lanes=3, varying=varying)
+    lanes = Problem(build(), CrossEntropy([]), (Doubt(1.0),), lanes=3, varying=varying)
     x, y = data(lanes=3)
     y = F.one_hot(y, CLASSES).double()
     w = start(lanes, lanes=3)
@@ -674,7 +674,11 @@ def test_a_rule_may_change_what_inference_does_and_leaves_training_as_it_is():
     factors = [0.5, 1.0, 3.0]
     rule = Faded(2.0)
     lanes = Problem(
-        build(rules=(rule,)), CrossEntropy(), (rule,), lanes=3, varying={(1, "factor"): torch.tensor(factors).double()}
+        build(rules=(rule,)),
+        CrossEntropy([]),
+        (rule,),
+        lanes=3,
+        varying={(1, "factor"): torch.tensor(factors).double()},
     )
     x, y = data(lanes=3)
     w = start(lanes, lanes=3)
@@ -714,7 +718,7 @@ def test_absorbing_is_one_moving_average():
 def test_each_normalization_has_its_own_momentum():
     momenta = (0.1, 0.5, 0.1)
     model = nn.Sequential(*(m for p in momenta for m in (nn.Linear(5, 5), BatchNorm(5, momentum=p)))).double()
-    problem = Problem(model, CrossEntropy())
+    problem = Problem(model, CrossEntropy([]))
     objective = problem.objective(*data(), KEYS[0])
     objective.gradient(problem.bind(problem.layout.flatten(dict(model.named_parameters())).detach()))
     before = {name: b.clone() for name, b in problem.running.items()}
@@ -728,7 +732,7 @@ def test_losses_of_predictions_have_no_penalty():
     problem, w = bound(rules=(L2(STRENGTH),))
     x, y = data()
     torch.testing.assert_close(problem.losses(problem.predict(w, x), y), by_hand(problem.model, w, x, y))
-    lanes = Problem(build(rules=(L2(1.0),)), CrossEntropy(), (L2(1.0),), lanes=3)
+    lanes = Problem(build(rules=(L2(1.0),)), CrossEntropy([]), (L2(1.0),), lanes=3)
     x, y = data(lanes=3)
     outputs = lanes.predict(start(lanes, 3), x)
     expected = torch.stack([F.cross_entropy(outputs[i], y[i]) for i in range(3)])
@@ -738,7 +742,10 @@ def test_losses_of_predictions_have_no_penalty():
 def test_bfloat16_is_near_and_leaves_weights_and_gradient_in_float32():
     model = build().float()
     x, y = data()
-    exact, rough = Problem(model, CrossEntropy()), Problem(build().float(), CrossEntropy(), precision=torch.bfloat16)
+    exact, rough = (
+        Problem(model, CrossEntropy([])),
+        Problem(build().float(), CrossEntropy([]), precision=torch.bfloat16),
+    )
     w, at = exact.bind(start(exact).float()), rough.bind(start(exact).float())
     loss, g = exact.objective(x.float(), y, KEYS[0]).gradient(w)
     near, direction = rough.objective(x.float(), y, KEYS[0]).gradient(at)

@@ -28,6 +28,7 @@ FLOORS: list[set[str]] = [
         "moments",
         "clip",
         "gaussian",
+        "merit",
         "principal",
         "cache",
         "events",

@@ -34,6 +34,7 @@ from dlopt.weights import Layout
 
 _CLASSES: dict[str, type] = {
     "data": parts.Data,
+    "loss": parts.Loss,
     "optimizer": parts.Optimizer,
     "averaging": parts.Averaging,
     "regularization": parts.Regularization,

@@ -13,7 +13,7 @@ from dlopt import parts, streams
 from dlopt.batches import mixable
 from dlopt.config.problems import Problems, named
 from dlopt.experiment import Settings
-from dlopt.mistakes import nearest
+from dlopt.mistakes import Mistake, nearest
 
 AVAILABLE = torch.get_num_threads()
 """Threads that torch would take by itself, before anything here has changed their number."""
@@ -45,6 +45,11 @@ def probe(
     if made is None:
         return None
     try:
+        loss.check(made)
+    except ValueError as error:
+        problems.add(f"loss.{error.key}" if isinstance(error, Mistake) else "loss", str(error))
+        return None
+    try:
         found = _measured(loss, made, y)
     except Exception as error:
         problems.add("loss", f"fails on outputs {tuple(made.shape)} and targets {tuple(y.shape)}: {named(error)}")
@@ -64,14 +69,15 @@ def probe(
 def _measured(loss: parts.Loss, made: Tensor, y: Tensor) -> dict[str, Tensor]:
     """The loss and its metrics."""
     with torch.no_grad():
-        return {"loss": loss(made, y)} | loss.metrics(made, y)
+        return {"loss": loss(made, y)} | loss.measure(made, y)
 
 
 def _check_probabilities(loss: parts.Loss, made: Tensor, y: Tensor, mixing: str, problems: Problems) -> None:
     """A loss takes probabilities if it makes of sure ones what it makes of classes."""
     soft = mixable(y, made.shape[-1], made.dtype)
     try:
-        torch.testing.assert_close(_measured(loss, made, soft), _measured(loss, made, y), rtol=1e-4, atol=1e-5)
+        found, wanted = _measured(loss, made, soft), _measured(loss, made, y)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5, equal_nan=True)
     except Exception as error:
         wrong = "not the same of them as of classes" if isinstance(error, AssertionError) else named(error)
         problems.add(

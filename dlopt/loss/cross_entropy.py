@@ -6,25 +6,38 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlopt.parts import Kind
+from dlopt import merit
+from dlopt.parts import Kind, Loss
 
 
 @dataclass(frozen=True)
-class CrossEntropy:
+class CrossEntropy(Loss):
     """The negative log-likelihood of the right class under a softmax of the outputs, in nats, averaged over examples.
 
         loss = mean of  log sum_j exp(o_j) - o_y,   for probabilities y_j of the classes  - sum_j y_j log softmax(o)_j
 
-    It is the surrogate that is minimized; accuracy and error (the 0-1 loss) are reported beside it, for probabilities
-    against the largest. An untrained net starts near log(classes).
+    It is the surrogate that is minimized; the metrics beside it tell what is wanted, accuracy and error (the 0-1 loss)
+    above all, for probabilities against the largest. An untrained net starts near log(classes).
+
+    metrics   what is reported beside it: accuracy, error = 1 - accuracy, top5 (the class is among the five largest
+              outputs; needs six classes or more), auc (the area under the ROC curve of each class against the rest,
+              averaged over classes)
+
+    Slip: The CMU and KTH lectures sum the loss over the batch where they mean its average; a sum makes the step grow
+    with batch_size, so that it and the rate trade off.
+
+    Source: Goodfellow, Bengio and Courville 2016, section 6.2.2.3; auc: Hanley and McNeil 1982.
     """
 
+    metrics: list[merit.OfClasses]
+
     targets: ClassVar[Kind] = "classes"
+
+    def check(self, outputs: Tensor) -> None:
+        merit.check(self.metrics, outputs)
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(outputs, targets)
 
-    def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        classes = targets.argmax(-1) if targets.is_floating_point() else targets
-        accuracy = (outputs.argmax(-1) == classes).to(outputs.dtype).mean(-1)
-        return {"accuracy": accuracy, "error": 1.0 - accuracy}
+    def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        return merit.measured(self.metrics, outputs, targets)

@@ -5,23 +5,29 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from dlopt.parts import Kind
+from dlopt import merit
+from dlopt.parts import Kind, Loss
 
 
 @dataclass(frozen=True)
-class MeanSquaredError:
-    """loss = mean of (o - y)^2 over examples and outputs; beside it R^2 = 1 - (squared error) / (variance of y).
+class MeanSquaredError(Loss):
+    """loss = mean of (o - y)^2 over examples and outputs.
 
-    R^2 is 1 for perfect predictions, 0 for those no better than the mean of the targets; it is not a number where
-    the targets do not vary.
+    metrics   what is reported beside it: r2, R^2 = 1 - (squared error) / (variance of y). It is 1 for perfect
+              predictions, 0 for those no better than the mean of the targets; not a number where these do not vary
+
+    Slip: The CMU and KTH lectures sum the loss over the batch where they mean its average; a sum makes the step grow
+    with batch_size, so that it and the rate trade off.
+
+    Source: Goodfellow, Bengio and Courville 2016, section 6.2.2.1.
     """
+
+    metrics: list[merit.OfNumbers]
 
     targets: ClassVar[Kind] = "numbers"
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs - targets).square().mean()
 
-    def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        residual = (outputs - targets).square().sum((-2, -1))
-        spread = (targets - targets.mean(-2, keepdim=True)).square().sum((-2, -1))
-        return {"r2": 1.0 - residual / spread}
+    def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        return merit.measured(self.metrics, outputs, targets)

@@ -14,7 +14,7 @@ class EarlyStopping(Regularization):
     """Ends the run when a validation metric has not improved for a while; the results are those of the best weights.
 
     After the evaluations to ignore it looks at every `interval`-th one. With v_1, ..., v_t the metric at the looks so
-    far (its negative for accuracy and R^2, so that less is better), the run stops when either holds:
+    far (its negative for accuracy, top5, AUC and R^2, so that less is better), the run stops when either holds:
 
         patience     at the last `patience` looks in a row, none lay more than min_change below the best before it
         cumulative   sum of the last n one-step differences (v_s - v_(s-1)) > 0:  worse now than n looks ago

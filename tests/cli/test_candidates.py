@@ -304,8 +304,8 @@ def test_an_option_may_choose_those_of_other_groups(files):
         "defaults:\n  - override /loss@_global_.loss: mine\n_target_: mine.Line\n"
     )
     assert offered(f"{OWN} data=line loss.") == ["loss.margin="]
-    assert offered(f"{OWN} data=line loss=mse loss.") == []
-    assert offered(f"{OWN} loss.") == []
+    assert offered(f"{OWN} data=line loss=mse loss.") == ["loss.metrics="]
+    assert offered(f"{OWN} loss.") == ["loss.metrics="]
     (files / "own/experiment").mkdir()
     (files / "own/experiment/paper.yaml").write_text(
         "# @package _global_\ndefaults:\n  - override /data: line\nseed: 7\n"

@@ -4,18 +4,10 @@ import math
 
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from helpers import named, options
 
-from dlopt.config import paths
-from dlopt.loss.cross_entropy import CrossEntropy
-from dlopt.loss.mse import MeanSquaredError
-
-LOSSES = {
-    name: instantiate(OmegaConf.load(paths.CONF / "loss" / f"{name}.yaml"))
-    for name in paths.options("loss")
-    if name != "custom"
-}
+LOSSES = {name: named("loss", name) for name in options("loss")}
+CROSS_ENTROPY, SQUARED = LOSSES["cross_entropy"], LOSSES["mse"]
 losses = pytest.mark.parametrize("name", LOSSES)
 N, C = 12, 4
 
@@ -54,11 +46,11 @@ def test_a_loss_is_the_mean_over_the_examples(name):
 def test_metrics_of_many_lanes_are_those_of_each(name, lead):
     loss = LOSSES[name]
     outputs, targets = batch(loss.targets, lead)
-    together = loss.metrics(outputs, targets)
+    together = loss.measure(outputs, targets)
     flat, flat_targets = outputs.flatten(0, -3), targets.flatten(0, len(lead) - 1)
     for metric, values in together.items():
         assert values.shape == lead
-        alone = [loss.metrics(o, t)[metric] for o, t in zip(flat, flat_targets, strict=True)]
+        alone = [loss.measure(o, t)[metric] for o, t in zip(flat, flat_targets, strict=True)]
         torch.testing.assert_close(values.flatten(), torch.stack(alone))
 
 
@@ -67,24 +59,24 @@ def test_cross_entropy_is_minus_the_mean_log_probability_of_the_right_class():
     total = 0.0
     for row, y in zip(outputs.tolist(), targets.tolist(), strict=True):
         total -= math.log(math.exp(row[y]) / sum(math.exp(o) for o in row))
-    assert CrossEntropy()(outputs, targets).item() == pytest.approx(total / N)
+    assert CROSS_ENTROPY(outputs, targets).item() == pytest.approx(total / N)
 
 
 def test_cross_entropy_of_equal_outputs_is_the_log_of_the_number_of_classes():
     _, targets = batch("classes")
-    assert CrossEntropy()(torch.full((N, C), 7.0).double(), targets).item() == pytest.approx(math.log(C))
+    assert CROSS_ENTROPY(torch.full((N, C), 7.0).double(), targets).item() == pytest.approx(math.log(C))
 
 
 def test_adding_a_number_to_all_outputs_changes_nothing():
     outputs, targets = batch("classes")
     shifted = outputs + 1000 * torch.randn(N, 1, dtype=torch.float64)
-    torch.testing.assert_close(CrossEntropy()(shifted, targets), CrossEntropy()(outputs, targets))
+    torch.testing.assert_close(CROSS_ENTROPY(shifted, targets), CROSS_ENTROPY(outputs, targets))
 
 
 def test_accuracy_counts_the_right_ones_and_error_the_wrong_ones():
     outputs, targets = batch("classes")
     right = sum(row.index(max(row)) == y for row, y in zip(outputs.tolist(), targets.tolist(), strict=True))
-    found = CrossEntropy().metrics(outputs, targets)
+    found = CROSS_ENTROPY.measure(outputs, targets)
     assert 0 < right < N
     assert found["accuracy"].item() == pytest.approx(right / N)
     assert found["error"].item() == pytest.approx(1 - right / N)
@@ -94,7 +86,7 @@ def test_accuracy_counts_the_right_ones_and_error_the_wrong_ones():
 def test_accuracy_of_perfect_and_of_hopeless_outputs(shift, accuracy):
     _, targets = batch("classes")
     outputs = torch.nn.functional.one_hot((targets + shift) % C, C).double()
-    assert CrossEntropy().metrics(outputs, targets)["accuracy"] == accuracy
+    assert CROSS_ENTROPY.measure(outputs, targets)["accuracy"] == accuracy
 
 
 def probabilities(lead=()):
@@ -107,17 +99,17 @@ def test_cross_entropy_of_probabilities_is_minus_the_mean_of_the_expected_log_pr
     total = 0.0
     for row, p in zip(outputs.tolist(), targets.tolist(), strict=True):
         total -= sum(q * math.log(math.exp(o) / sum(math.exp(k) for k in row)) for o, q in zip(row, p, strict=True))
-    assert CrossEntropy()(outputs, targets).item() == pytest.approx(total / N)
-    assert torch.autograd.gradcheck(lambda o: CrossEntropy()(o, targets), (outputs.requires_grad_(),))
+    assert CROSS_ENTROPY(outputs, targets).item() == pytest.approx(total / N)
+    assert torch.autograd.gradcheck(lambda o: CROSS_ENTROPY(o, targets), (outputs.requires_grad_(),))
 
 
 @pytest.mark.parametrize("lead", [(), (3,)])
 def test_sure_probabilities_are_classes(lead):
     outputs, targets = batch("classes", lead)
     sure = torch.nn.functional.one_hot(targets, C).double()
-    mapped = torch.vmap(CrossEntropy()) if lead else CrossEntropy()
+    mapped = torch.vmap(CROSS_ENTROPY) if lead else CROSS_ENTROPY
     torch.testing.assert_close(mapped(outputs, sure), mapped(outputs, targets))
-    torch.testing.assert_close(CrossEntropy().metrics(outputs, sure), CrossEntropy().metrics(outputs, targets))
+    torch.testing.assert_close(CROSS_ENTROPY.measure(outputs, sure), CROSS_ENTROPY.measure(outputs, targets))
 
 
 def test_the_accuracy_of_probabilities_is_that_against_the_largest():
@@ -125,21 +117,21 @@ def test_the_accuracy_of_probabilities_is_that_against_the_largest():
     targets = probabilities()
     right = sum(o.index(max(o)) == p.index(max(p)) for o, p in zip(outputs.tolist(), targets.tolist(), strict=True))
     assert 0 < right < N
-    assert CrossEntropy().metrics(outputs, targets)["accuracy"].item() == pytest.approx(right / N)
+    assert CROSS_ENTROPY.measure(outputs, targets)["accuracy"].item() == pytest.approx(right / N)
 
 
 def test_mean_squared_error_is_the_mean_of_squares_over_examples_and_outputs():
     outputs, targets = batch("numbers")
     pairs = zip(outputs.flatten().tolist(), targets.flatten().tolist(), strict=True)
     expected = sum((o - t) ** 2 for o, t in pairs) / (N * C)
-    assert MeanSquaredError()(outputs, targets).item() == pytest.approx(expected)
+    assert SQUARED(outputs, targets).item() == pytest.approx(expected)
 
 
 def test_r2_is_zero_for_the_mean_one_for_the_truth_and_negative_for_worse():
     _, targets = batch("numbers")
 
     def r2(outputs):
-        return MeanSquaredError().metrics(outputs, targets)["r2"].item()
+        return SQUARED.measure(outputs, targets)["r2"].item()
 
     mean = targets.mean(0, keepdim=True).expand(N, C)
     assert r2(mean) == pytest.approx(0, abs=1e-12)
@@ -149,6 +141,6 @@ def test_r2_is_zero_for_the_mean_one_for_the_truth_and_negative_for_worse():
 
 def test_r2_is_the_share_of_the_variance_that_is_explained():
     outputs, targets = batch("numbers")
-    found = MeanSquaredError().metrics(outputs, targets)["r2"]
+    found = SQUARED.measure(outputs, targets)["r2"]
     variance = targets.var(0, correction=0).mean()
-    torch.testing.assert_close(found, 1 - MeanSquaredError()(outputs, targets) / variance)
+    torch.testing.assert_close(found, 1 - SQUARED(outputs, targets) / variance)

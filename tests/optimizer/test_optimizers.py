@@ -273,7 +273,7 @@ class Twins:
         self.twin = copy.deepcopy(self.model)
         self.x = torch.randn(STEPS, 10, 6, dtype=torch.float64)
         self.y = torch.randint(3, (STEPS, 10))
-        self.problem = Problem(self.model, CrossEntropy(), penalties)
+        self.problem = Problem(self.model, CrossEntropy([]), penalties)
         self.layout = self.problem.layout
         self.start = self.problem.layout.flatten(dict(self.model.named_parameters())).detach().clone()
 

@@ -36,7 +36,7 @@ def drawn():
 def trajectory(rule):
     """w after each step, and the last state."""
     model, (x, y) = net(), drawn()
-    problem = Problem(model, CrossEntropy())
+    problem = Problem(model, CrossEntropy([]))
     w = problem.bind(problem.layout.flatten(dict(model.named_parameters())).detach().clone())
     state, found = rule.init(w, problem.layout), []
     for step in range(STEPS):

@@ -46,7 +46,7 @@ def test_p_zero_drops_nothing():
 
 def test_the_gradient_is_that_at_the_weights_left_and_none_for_those_dropped():
     rule, model = DropConnect(0.4), nn.Linear(50, 3).double()
-    problem, plain = Problem(model, CrossEntropy(), (rule,)), Problem(nn.Linear(50, 3).double(), CrossEntropy())
+    problem, plain = Problem(model, CrossEntropy([]), (rule,)), Problem(nn.Linear(50, 3).double(), CrossEntropy([]))
     x, y = torch.randn(8, 50, dtype=torch.float64), torch.arange(8) % 3
     w = torch.randn(problem.layout.size, dtype=torch.float64)
     left = rule.weights(w, streams.fold(KEY, _WEIGHTS), problem.layout)

@@ -31,7 +31,7 @@ def test_its_variance_at_each_step_is_that_of_equation_1(eta, gamma, step):
 
 def test_differences_of_gradients_of_one_step_have_no_noise():
     model = nn.Linear(5, 3).double()
-    noisy, plain = Problem(model, CrossEntropy(), (GradientNoise(0.3, 0.5),)), Problem(model, CrossEntropy())
+    noisy, plain = Problem(model, CrossEntropy([]), (GradientNoise(0.3, 0.5),)), Problem(model, CrossEntropy([]))
     x, y = torch.randn(8, 5, dtype=torch.float64), torch.arange(8) % 3
     w, v = torch.randn(2, plain.layout.size, dtype=torch.float64)
     one, other = (problem.objective(x, y, KEY, 4) for problem in (noisy, plain))
@@ -43,7 +43,7 @@ def test_differences_of_gradients_of_one_step_have_no_noise():
 def test_the_gradient_is_clipped_and_the_noise_is_not():
     model = nn.Linear(5, 3).double()
     rules = (GradientNoise(100.0, 0.0),)
-    both = Problem(model, CrossEntropy(), rules, clip=Clip(1e-9, None)).objective(
+    both = Problem(model, CrossEntropy([]), rules, clip=Clip(1e-9, None)).objective(
         torch.randn(8, 5, dtype=torch.float64), torch.arange(8) % 3, KEY
     )
     _, g = both.gradient(torch.randn(18, dtype=torch.float64))

@@ -62,7 +62,7 @@ def test_adam_with_it_takes_the_steps_of_torchs_adamw():
     )
     x, y = torch.randn(50, 10, 6, dtype=torch.float64), torch.randint(3, (50, 10))
 
-    rule, decay, problem = Adam(0.02, 0.9, 0.999, 1e-8), WeightDecay(0.4), Problem(model, CrossEntropy())
+    rule, decay, problem = Adam(0.02, 0.9, 0.999, 1e-8), WeightDecay(0.4), Problem(model, CrossEntropy([]))
     w = problem.bind(problem.layout.flatten(dict(model.named_parameters())).detach().clone())
     state = rule.init(w, problem.layout)
     for step in range(50):

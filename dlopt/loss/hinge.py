@@ -1,0 +1,43 @@
+"""The multi-class hinge loss."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from dlopt import merit
+from dlopt.parts import Kind, Loss
+from dlopt.ranges import Positive
+
+
+@dataclass(frozen=True)
+class Hinge(Loss):
+    """loss = mean over examples of  (1/C) sum over j != y of  max(0, margin - o_y + o_j)^power,  for C outputs o.
+
+    An example adds nothing once its class leads every other by the margin: only those near the boundary, or beyond it,
+    have a gradient. It is a surrogate of the 0-1 loss, which is reported beside it as error. Weston and Watkins have
+    no 1/C; this is torch's MultiMarginLoss.
+
+    margin    by how much the right output has to lead
+    power     1, or 2: the squared hinge, which is differentiable and punishes large violations more
+    metrics   what is reported beside it: accuracy, error, top5, auc, as for cross_entropy
+
+    Source: Weston and Watkins 1999; the square: Tang 2013.
+    """
+
+    margin: Positive
+    power: Literal[1, 2]
+    metrics: list[merit.OfClasses]
+
+    targets: ClassVar[Kind] = "classes"
+
+    def check(self, outputs: Tensor) -> None:
+        merit.check(self.metrics, outputs)
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        right = targets.unsqueeze(-1)
+        violations = (self.margin - outputs.gather(-1, right) + outputs).clamp(min=0.0) ** self.power
+        return violations.scatter(-1, right, 0.0).mean()
+
+    def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        return merit.measured(self.metrics, outputs, targets)
