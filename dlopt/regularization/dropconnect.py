@@ -14,7 +14,7 @@ from dlopt.weights import Layout
 
 @dataclass(frozen=True)
 class DropConnect(Regularization):
-    """In training  w_i <- m_i w_i / (1 - p),  m_i = 0 with probability p, else 1;  inference uses w as it is.
+    """In training w_i <- m_i w_i / (1 - p), where m_i = 0 with probability p, else 1; inference uses w as it is.
 
     Biases and normalization parameters are left out. One mask serves the whole mini-batch, at every evaluation of a
     step; the paper draws one for each example, which costs a network for each. The gradient is that at the weights that

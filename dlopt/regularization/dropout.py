@@ -13,11 +13,12 @@ from dlopt.streams import Key
 
 @dataclass(frozen=True)
 class Dropout(Regularization):
-    """In training each hidden unit, and each input, is zero with a probability of its own, anew for each example.
+    """In training hidden units are zero with probability p, and inputs with another, anew for each example and step.
 
-        scale=train   training: h <- m h / (1 - p),  m = 0 with probability p, else 1;   inference: h
-        scale=test    training: h <- m h;                                                inference: h <- (1 - p) h
+        scale=train   training h <- m h / (1 - p),  inference h as it is
+        scale=test    training h <- m h,            inference h <- (1 - p) h
 
+    with m = 0 with probability p, else 1, for each unit of each example.
     Either way the next layer receives in inference what it received in training on average. Both are the same family of
     networks: with weights multiplied by 1 - p behind each place where units are dropped, scale=train computes what
     scale=test computes; but steps of the same size, and the same init, mean something else. Masks are a function of

@@ -16,8 +16,10 @@ class EarlyStopping(Regularization):
     After the evaluations to ignore it looks at every `interval`-th one. With v_1, ..., v_t the metric at the looks so
     far (its negative for accuracy, top5, AUC and R^2, so that less is better), the run stops when either holds:
 
-        patience     at the last `patience` looks in a row, none lay more than min_change below the best before it
-        cumulative   sum of the last n one-step differences (v_s - v_(s-1)) > 0:  worse now than n looks ago
+        patience     none of the last `patience` looks lay more than
+                     min_change below the best before it
+        cumulative   the last n one-step differences v_s - v_(s-1) have
+                     a sum above zero: it is worse than n looks ago
 
     The sum telescopes: it is v_t - v_(t-n), whatever lay between. Two looks decide, and where n is small a single bad
     one ends the run.

@@ -12,11 +12,12 @@ from dlopt.weights import Layout
 
 @dataclass(frozen=True)
 class ElasticNet(Regularization):
-    """Adds  l1 sum of |w_i| + (l2 / 2) sum of w_i^2  over weights to the objective, or shrinks after each step instead.
+    """Adds l1 sum of |w_i| + (l2 / 2) sum of w_i^2 over weights to the objective, or shrinks after each step instead.
 
-        proximal=false   g_i <- g_i + l1 sign(w_i) + l2 w_i, sign(0) = 0
-        proximal=true    w_i <- sign(w_i) max(0, |w_i| - lr l1) / (1 + lr l2), after the rule's own step
+        proximal=false   g_i <- g_i + l1 sign(w_i) + l2 w_i,  sign(0) = 0
+        proximal=true    w_i <- sign(w_i) max(0, |w_i| - lr l1) / (1 + lr l2)
 
+    the latter after the rule's own step.
     It is regularization=[l1,l2] in one: zeros as of the first, and groups of inputs that go together keep weights that
     are alike, as of the second. Biases and normalization parameters are left out. With plain gradient descent (sgd)
     both forms go to the minimum of loss and penalty: on a diagonal quadratic with minimum m and curvatures h it is
@@ -30,7 +31,8 @@ class ElasticNet(Regularization):
     Slip: the CMU lecture divides both sums by the number of weights; then the same strength means less in a larger
     net. It also leaves out the half, as other lectures do that write lambda |w|^2: their lambda is half of this l2.
 
-    Source: Zou and Hastie 2005, equation 3; the shrinking: Parikh and Boyd 2014, section 6.5.3.
+    Source: Zou and Hastie 2005, equation 3, which they call naive: their factor 1 + lambda_2 on the result is left out;
+    the shrinking: Parikh and Boyd 2014, section 6.5.3.
     """
 
     l1: NonNegative

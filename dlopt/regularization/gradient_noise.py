@@ -13,12 +13,12 @@ from dlopt.weights import Layout
 
 @dataclass(frozen=True)
 class GradientNoise(Regularization):
-    """g <- g + s n,  s^2 = eta / (1 + t)^gamma,  n ~ N(0, 1) for each entry,  at the steps t = 0, 1, ...
+    """g <- g + s n with s^2 = eta / (1 + t)^gamma and n ~ N(0, 1) for each entry, at the steps t = 0, 1, ...
 
     All entries get it, biases too, behind penalties and clipping: clip limits the gradient, not the noise. Every
     gradient of a step gets the same noise, so differences between them have none. Values and Hessian products are left
-    as they are, and rules that compare gradients with them refuse it. The norm of the noise is s sqrt(P): with the
-    paper's values and P weights it may be far above that of the gradient at first, which adaptive rules bear better.
+    as they are, and rules that compare gradients with them refuse it. The norm of the noise is s sqrt(P) for P
+    weights, which may be far above that of the gradient at first.
 
     eta     variance at the first step; 0.01, 0.3 or 1 in the paper
     gamma   how fast it falls; 0.55 in the paper, 0: never

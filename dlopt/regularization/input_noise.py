@@ -12,7 +12,7 @@ from dlopt.streams import Key
 
 @dataclass(frozen=True)
 class InputNoise(Regularization):
-    """In training  x <- x + std n,  n ~ N(0, 1) for each number of each example, anew at each step; inference sees x.
+    """In training x <- x + std n with n ~ N(0, 1) for each number of each example, anew at each step; inference sees x.
 
     For a linear network with one output and squared loss it is on average the penalty std^2 |w|^2, that is l2 of
     strength 2 std^2; for others, with little noise, a penalty on the outputs' derivatives with respect to the inputs.

@@ -15,8 +15,9 @@ class L1(Regularization):
     """Adds strength sum of |w_i| over weights to the objective, or leaves it alone and shrinks after each step.
 
         proximal=false   g_i <- g_i + strength sign(w_i), sign(0) = 0: a subgradient
-        proximal=true    w_i <- sign(w_i) max(0, |w_i| - lr strength), the soft threshold, after the rule's own step
+        proximal=true    w_i <- sign(w_i) max(0, |w_i| - lr strength)
 
+    the latter, the soft threshold, after the rule's own step.
     Biases and normalization parameters are left out. Steps along a subgradient hop across zero and never stay there;
     the soft threshold makes true zeros. With plain gradient descent (sgd) both go to the minimum of loss and penalty:
     on a diagonal quadratic with minimum m and curvatures h it is w_i = sign(m_i) max(0, |m_i| - strength / h_i).

@@ -11,7 +11,7 @@ from dlopt.ranges import Fraction
 
 @dataclass(frozen=True)
 class LabelSmoothing(Regularization):
-    """In training  y_k <- (1 - strength) y_k + strength / K  for the probabilities y of the K classes.
+    """In training y_k <- (1 - strength) y_k + strength / K for the probabilities y of the K classes.
 
     With cross entropy the outputs then no longer grow without end: at the minimum the right one lies above the others
     by log((1 - strength) K / strength + 1). The loss of training is that of the smoothed targets, and stays above zero;

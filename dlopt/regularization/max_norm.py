@@ -11,7 +11,7 @@ from dlopt.weights import Layout, to_norm
 
 @dataclass(frozen=True)
 class MaxNorm(Regularization):
-    """After each step  w_u <- w_u min(1, limit / |w_u|)  for the weights w_u that come into each unit.
+    """After each step w_u <- w_u min(1, limit / |w_u|) for the weights w_u that come into each unit.
 
     A unit of a linear layer has a row of its matrix, one of a convolution the kernels of all channels that come in; of
     a weight of any other module the first dimension counts the units. Biases and normalization parameters are left out.

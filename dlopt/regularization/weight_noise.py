@@ -13,7 +13,7 @@ from dlopt.weights import Layout
 
 @dataclass(frozen=True)
 class WeightNoise(Regularization):
-    """Each step is evaluated at  w + std n,  n ~ N(0, 1) for each weight; inference at w.
+    """Each step is evaluated at w + std n with n ~ N(0, 1) for each weight, inference at w.
 
     The gradient is taken at the noisy weights and applied to w. Biases and normalization parameters are left out. The
     noise is one for the mini-batch, and for every evaluation of a step. It favours minima around which the loss is
