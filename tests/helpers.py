@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dlopt.config import paths
 from dlopt.config.build import build
+from dlopt.config.nested import held
 from dlopt.experiment import Experiment
 from dlopt.mistakes import Mistake
 from dlopt.run import Run
@@ -45,7 +46,15 @@ def options(group: str) -> list[str]:
 
 def named(group: str, option: str, **keys: Any) -> Any:
     """The part that an option of a group with one option makes, with some of its keys changed."""
-    return instantiate({**OmegaConf.load(paths.CONF / group / f"{option}.yaml"), **keys})
+    return instantiate({**_node(group, option), **keys})
+
+
+def _node(group: str, option: str) -> dict[str, Any]:
+    """What an option's file says, with the options inside it."""
+    file = paths.CONF / group / f"{option}.yaml"
+    content: Any = OmegaConf.to_container(OmegaConf.load(file))
+    inner = {key: _node(*choice) for key, choice in held(file).items()}
+    return {key: value for key, value in content.items() if key != "defaults"} | inner
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -53,8 +62,9 @@ def composed(*overrides: str) -> DictConfig:
         return compose("config", list(overrides))
 
 
-def built(*overrides: str) -> Experiment:
-    return build(composed(*overrides), overrides)[0]
+def built(*overrides: str, saved: Any = None) -> Experiment:
+    """saved: the network of a run that goes on."""
+    return build(composed(*overrides), overrides, saved=saved)[0]
 
 
 def blobs(*overrides: str) -> Experiment:
