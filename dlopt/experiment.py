@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
@@ -21,6 +21,7 @@ from dlopt.parts import (
     LookingInit,
     Loss,
     Optimizer,
+    PreparingInit,
     Regularization,
     Schedule,
     Split,
@@ -152,17 +153,31 @@ class Experiment:
         return self.settings.objective if self.validation is not None else "train/loss"
 
 
+def prepared(model: nn.Module, init: Init, saved: Mapping[str, Tensor] | None) -> Collection[str]:
+    """The parameters that need not be drawn, after an init has prepared the network; saved as dlopt.parts has it."""
+    with _of("init"):
+        return init.prepared(model, saved) if isinstance(init, PreparingInit) else ()
+
+
 def initial_weights(
-    model: nn.Module, layout: Layout, init: Init, bias: Init, gain: float, key: streams.Key, dtype: torch.dtype
+    model: nn.Module,
+    layout: Layout,
+    init: Init,
+    bias: Init,
+    gain: float,
+    key: streams.Key,
+    dtype: torch.dtype,
+    kept: Collection[str] = (),
 ) -> Tensor:
     """w, (P,), before the first step, as drawn. Each parameter has a random stream of its own, by its name.
 
-    Mistake, at init or bias, says of which of them something went wrong.
+    What is kept is as the network has it. Mistake, at init or bias, says of which of them something went wrong.
     """
     own = dict(model.named_parameters())
     drawn = {}
     for p in layout:
         group, rule = {"weight": ("init", init), "bias": ("bias", bias), "norm": ("", None)}[p.kind]
+        rule = None if p.name in kept else rule
         with _of(group):
             values = rule(p, gain, streams.generator(streams.fold(key, p.name))) if rule else None
             drawn[p.name] = own[p.name].detach() if values is None else values

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from dlopt import fields
 from dlopt.experiment import Experiment
-from dlopt.parts import Running
-from dlopt.weights import tied_names
+from dlopt.weights import Layout, tied_names
 
 
 def agree(experiments: Sequence[Experiment]) -> None:
@@ -62,14 +61,13 @@ def _agree_in_counts(one: Any, other: Any) -> None:
 
 
 def _agree_in_constants(first: Experiment, other: Experiment) -> None:
-    """Lanes share the module itself: what in it is neither a weight nor a running statistic must be the same."""
+    """Lanes share the module itself: what in it is not trained must be the same, and so must running statistics be."""
+    if Layout.of(first.model) != Layout.of(other.model):
+        raise ValueError("runs in lanes must agree in network: other parameters are trained")
     own = dict(first.model.named_parameters())
     trainable = {name for name, one in tied_names(first.model).items() if own[one].requires_grad}
     mine, others = first.model.state_dict(), other.model.state_dict()
-    running = {
-        f"{n}.{b}" for n, m in first.model.named_modules() if isinstance(m, Running) for b, _ in m.named_buffers()
-    }
-    for name in mine.keys() - trainable - running:
+    for name in mine.keys() - trainable:
         if not torch.equal(mine[name], others[name]):
             raise ValueError(f"runs in lanes must agree in network: {name} is not trained, and differs")
 

@@ -7,7 +7,7 @@ nothing else has to know. Nothing here imports a part, and no part imports anoth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
@@ -246,6 +246,17 @@ class Start(Protocol):
 
     def gradients(self, w: Tensor) -> dict[str, Backward]:
         """The gradients of the loss at both ends of each layer."""
+
+
+@runtime_checkable
+class PreparingInit(Init, Protocol):
+    """An init that puts values into the network before anything is drawn, and may freeze some of it."""
+
+    def prepared(self, model: nn.Module, saved: Mapping[str, Tensor] | None) -> Collection[str]:
+        """The parameters that keep what they have now; of these, what no longer requires gradients is not trained.
+
+        saved is the network's own state dict where the run goes on from a checkpoint: then nothing else need be read.
+        """
 
 
 @runtime_checkable

@@ -89,8 +89,9 @@ def composed(*overrides: str) -> DictConfig:
         return compose("config", list(overrides))
 
 
-def built(*overrides: str) -> Experiment:
-    return build(composed(*overrides), overrides)[0]
+def built(*overrides: str, saved: Any = None) -> Experiment:
+    """saved: the network of a run that goes on."""
+    return build(composed(*overrides), overrides, saved=saved)[0]
 
 
 def blobs(*overrides: str) -> Experiment:

@@ -78,6 +78,9 @@ def several(group: str) -> bool:
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_an_option_trains_saves_and_resumes(group, option, tmp_path):
     brought = files_for(option, tmp_path) if group == "data" else []
+    if option == "pretrained":
+        _, (source,) = trained(tmp_path / "source", built(*problem(group, option), "epochs=1"))
+        brought = [f"init.run={source.path}"]
     check([f"{group}={option}", *problem(group, option), *brought], tmp_path)
 
 

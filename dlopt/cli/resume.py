@@ -48,7 +48,7 @@ def _resumed(run: Run, arguments: Sequence[str], trust: bool) -> int:
         checkpoint = _newest(run, status)
         state = None if checkpoint is None else checkpoint.content
         continued.check_configuration(run, status or {}, (state or {}).get("config"))
-        experiment, notices = build(config, arguments)
+        experiment, notices = build(config, arguments, saved=None if state is None else state["model"])
         step = 0 if state is None else state["step"]
         breaks: list[str] = []
         if state is not None:

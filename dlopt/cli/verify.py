@@ -66,12 +66,13 @@ def _verified(run: Run, given: Any) -> int:
     status = run.status
     part, saved = _taken(run, status, given)
     continued.check_configuration(run, status, *(content.get("config") for content in saved.values()))
-    experiment, _ = build(config)
+    state = saved.get(part.begin)
+    experiment, _ = build(config, saved=None if state is None else state["model"])
     for content in saved.values():
         continued.check(content, experiment)
     progress = Progress(f"{as_typed(run.path)} again")
     with tempfile.TemporaryDirectory(prefix="dlopt-verify-") as folder, stoppable(progress), progress:
-        made = again.trained(experiment, run, saved.get(part.begin), part, Path(folder) / "run", progress)
+        made = again.trained(experiment, run, state, part, Path(folder) / "run", progress)
         if progress.stop:
             print("interrupted; nothing was verified", file=sys.stderr)
             return INTERRUPTED

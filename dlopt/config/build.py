@@ -8,7 +8,7 @@ does not bring up ten others.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from dlopt.clip import Clip
 from dlopt.config import courses, paths, targets
 from dlopt.config.adopt import adopt
 from dlopt.config.data import Fitted, check_batch, check_dataset, check_dims, cut, preprocessed
-from dlopt.config.initial import initial
+from dlopt.config.initial import initial, kept
 from dlopt.config.nested import SCHEDULES
 from dlopt.config.probe import check_metrics, probe, threads
 from dlopt.config.problems import Problems, named
@@ -43,21 +43,29 @@ _CLASSES: dict[str, type] = {
 }
 
 
-def build(config: DictConfig, given: Sequence[str] = (), fitted: Fitted | None = None) -> tuple[Experiment, list[str]]:
+def build(
+    config: DictConfig,
+    given: Sequence[str] = (),
+    fitted: Fitted | None = None,
+    saved: Mapping[str, Tensor] | None = None,
+) -> tuple[Experiment, list[str]]:
     """Check and build. given are the overrides that were typed; notices are returned beside the experiment.
 
-    fitted is what a run that is over knows of its data, used in place of what these would be fitted to.
+    fitted is what a run that is over knows of its data, used in place of what these would be fitted to; saved is the
+    network of one that goes on, as its checkpoint holds it.
     Raises ConfigError with all problems.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # waking the others takes longer than all that is done here
     try:
-        return _build(config, given, fitted)
+        return _build(config, given, fitted, saved)
     finally:
         torch.set_num_threads(before)
 
 
-def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> tuple[Experiment, list[str]]:
+def _build(
+    config: DictConfig, given: Sequence[str], fitted: Fitted | None, saved: Mapping[str, Tensor] | None
+) -> tuple[Experiment, list[str]]:
     problems = Problems()
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     tree: dict[str, Any] = OmegaConf.to_container(own, resolve=True)  # type: ignore[assignment]
@@ -81,6 +89,7 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
     train: parts.Split | None = None
     validation: parts.Split | None = None
     model: nn.Module | None = None
+    drawn_already: Collection[str] = ()
     statistics: dict[str, dict[str, Tensor]] = {}
     if dataset is not None:
         _check_against(dataset, loss, several, problems)
@@ -91,6 +100,7 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
                 train, validation = cut(dataset, data, found, problems)
             if problems.clear_of("arch", "activation", "normalization"):
                 model = made.network(dataset, several["regularization"], found)
+                drawn_already = () if model is None else kept(made.parts, model, found, saved, problems)
     if train is not None and dataset is not None and data is not None and found is not None:
         train, validation, test, statistics = preprocessed(
             train, validation, dataset.test, several["preprocess"], problems, fitted
@@ -105,7 +115,7 @@ def _build(config: DictConfig, given: Sequence[str], fitted: Fitted | None) -> t
     problems.raise_any()
 
     assert found and train and data and dataset and loss and model  # else there was a problem
-    w = initial(made.parts, model, train, found)
+    w = initial(made.parts, model, train, found, drawn_already, goes_on=saved is not None)
     _check_rule(made.parts["optimizer"], w, Layout.of(model), found.device, problems)
     problems.raise_any()
     experiment = Experiment(

@@ -1,0 +1,114 @@
+"""The weights of another run."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlopt import finding, tensor_file
+from dlopt.mistakes import Mistake
+from dlopt.parts import Init, LookingInit, PreparingInit
+from dlopt.ranges import Count
+from dlopt.run import Run
+from dlopt.weights import Layout, Parameter
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """w of layers 1, ..., k <- w of the same layers of another run; those of layers k + 1, ... are drawn by `rest`.
+
+    A layer is a module with weights, and what follows up to the next one: all of its parameters, those of a
+    normalization behind it and its running statistics are taken over, at the other run's best checkpoint, or at its
+    newest where none is best. Names and shapes must be the same. Biases of the other layers are those of group bias.
+
+    frozen=false goes on training all of them; frozen=true trains the layers behind alone. Running statistics of a
+    frozen normalization still follow the data.
+
+    What is taken over is in the run's own checkpoints: to go on with it, or to evaluate it, the other run need not be
+    there any more. To begin it anew it must.
+
+    run      a run's directory, a part of its name that no other has, or the file of a checkpoint
+    layers   k; null: all
+    frozen   whether they keep their values
+    rest     the init of the other layers: init.rest=he
+
+    Source: Yosinski, Clune, Bengio and Lipson 2014, section 2: transfer of the first k layers, frozen or fine-tuned.
+    """
+
+    run: str | None
+    layers: Count | None
+    frozen: bool
+    rest: Init
+
+    def __post_init__(self) -> None:
+        if isinstance(self.rest, (LookingInit, PreparingInit)):
+            raise Mistake("rest", f"{type(self.rest).__name__} is for a whole network; take one that draws, such as he")
+
+    def __call__(self, parameter: Parameter, gain: float, generator: torch.Generator) -> Tensor | None:
+        return self.rest(parameter, gain, generator)
+
+    def prepared(self, model: nn.Module, saved: Mapping[str, Tensor] | None) -> Collection[str]:
+        taken = first_layers(model, self.layers)
+        if self.frozen and {p.name for p in Layout.of(model)} <= set(taken):
+            raise Mistake("frozen", "leaves nothing to train; set init.layers, or frozen=false")
+        source = self._network() if saved is None else saved
+        own = model.state_dict()
+        for name in taken:
+            there = source.get(name)
+            if there is None or there.shape != own[name].shape:
+                said = "lacks it" if there is None else f"has shape {tuple(there.shape)} there"
+                raise Mistake("run", f"{name}, of shape {tuple(own[name].shape)}, {said}; {self._advice(taken, name)}")
+            own[name].copy_(there)
+        if self.frozen:
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(parameter.requires_grad and name not in taken)
+        return taken
+
+    def _advice(self, taken: list[str], wrong: str) -> str:
+        return "take the same network" if taken[0] == wrong else "take the same network, or fewer layers"
+
+    def _network(self) -> Mapping[str, Tensor]:
+        """The state dict of the other run."""
+        if self.run is None:
+            raise Mistake("run", "name a run: its directory, or a part of its name that no other has")
+        if self.run == "last":
+            raise Mistake("run", "last is another run tomorrow; name it by its directory, or a part of its name")
+        try:
+            content = tensor_file.load(Path(self.run)) if Path(self.run).is_file() else _newest(finding.find(self.run))
+        except finding.RunNotFound as error:
+            raise Mistake("run", str(error)) from error
+        except (OSError, ValueError) as error:
+            raise Mistake("run", f"{self.run} cannot be read ({error})") from error
+        network = content.get("model") if isinstance(content, dict) else None
+        if not isinstance(network, dict):
+            raise Mistake("run", f"{self.run} is no checkpoint of a run")
+        return network
+
+
+def first_layers(model: nn.Module, layers: int | None) -> list[str]:
+    """The names of parameters and buffers of the first layers, in the network's order; null: of all."""
+    weights = {p.name.rpartition(".")[0] for p in Layout.of(model) if p.kind == "weight"}
+    if layers is not None and layers > len(weights):
+        raise Mistake("layers", f"must be at most {len(weights)}, the layers of this network, got {layers}")
+    met: dict[str, None] = {}
+    found = []
+    for name in model.state_dict():
+        module = name.rpartition(".")[0]
+        if module in weights:
+            met[module] = None
+        if layers is None or len(met) <= layers:
+            found.append(name)
+    return found
+
+
+def _newest(run: Run) -> Any:
+    """The content of the best checkpoint, or of the newest."""
+    if run.checkpoint("best").exists():
+        return run.load("best")
+    newest = run.newest()
+    if newest is None:
+        raise ValueError("it has no checkpoint yet")
+    return newest.content
