@@ -117,7 +117,7 @@ def tied_names(model: nn.Module) -> dict[str, str]:
 
 
 PORTION = 1 << 17
-"""Numbers in one portion: several tensors of so many stay in a processor's second cache."""
+"""Numbers in one portion: several tensors of so many stay in a processor's caches."""
 
 
 def portions(w: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -85,9 +85,9 @@ CASES = {
     "train optim": ["optimizer="],
     "train optimizer": ["optimizer="],
     "train optimizer=momentum optim": [],
-    "train optimizer=adam": ["optimizer=adam"],
+    "train optimizer=nesterov": ["optimizer=nesterov"],
     "train -m optimizer=": [f"optimizer={o}" for o in paths.options("optimizer")],
-    "train optimizer=sgd,adam": ["optimizer=sgd,adam"],
+    "train optimizer=sgd,nesterov": ["optimizer=sgd,nesterov"],
     "train optimizer=sgd,sg": [],
     "train optimizer=[s": [],
     "train regularization=dropo": ["regularization=dropout"],
@@ -105,8 +105,8 @@ CASES = {
     "train validation.": ["validation.fraction="],
     "train check": [f"checkpoint.{key}=" for key in ("every", "minutes", "keep")],
     "train optimizer.": [f"optimizer.{k}=" for k in ("lr", "beta1", "beta2", "eps")],
-    "train optimizer=momentum optimizer.": ["optimizer.lr=", "optimizer.momentum="],
-    "train optimizer=momentum optimizer.lr=1 optimizer.": ["optimizer.momentum="],
+    "train optimizer=nesterov optimizer.": ["optimizer.lr=", "optimizer.momentum="],
+    "train optimizer=nesterov optimizer.lr=1 optimizer.": ["optimizer.momentum="],
     "train -m optimizer=sgd,adam optimizer.": ["optimizer.lr="],
     "train -m optimizer=adam,sgd optimizer.": ["optimizer.lr="],
     "train regularization.": [],
@@ -160,7 +160,7 @@ CASES = {
     f"{OWN} arch=wide arch.": ["arch.widths=", "arch.factor="],
     f"{OWN} +": ["+mood="],
     f"{OWN} +mood=": ["+mood=good"],
-    "train --config-dir nowhere optimizer=adam": ["optimizer=adam"],
+    "train --config-dir nowhere optimizer=nesterov": ["optimizer=nesterov"],
     # runs and files
     "show ": ["last", *RUNS],
     "show la": ["last"],
@@ -181,7 +181,7 @@ CASES = {
     # list
     "list opt": ["optimizer"],
     "list optimizer m": ["momentum"],
-    "list optimizer=adam": ["optimizer=adam"],
+    "list optimizer=nesterov": ["optimizer=nesterov"],
     "list optimzer ": [],
     "list optimizer adam ": ["--help"],
     "nothing ": [],
@@ -194,7 +194,7 @@ def test_what_is_offered(line, files):
 
 
 def test_words_behind_the_cursor_count_too(files):
-    assert offered("train optimizer.", "optimizer=momentum") == ["optimizer.lr=", "optimizer.momentum="]
+    assert offered("train optimizer.", "optimizer=nesterov") == ["optimizer.lr=", "optimizer.momentum="]
     assert offered("train optimizer=si", "--config-dir own") == ["optimizer=sign"]
 
 

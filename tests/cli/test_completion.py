@@ -193,9 +193,9 @@ def bash(place: Path, line: str, breaks: str = BREAKS, point: int | None = None)
     [
         ("dlopt tr", ["train"], True),
         ("dlopt train optim", ["optimizer="], False),
-        ("dlopt train optimizer=adam", ["adam"], True),
-        ("dlopt train optimizer=", ["adagrad", "adam"], True),
-        ("dlopt train optimizer=sgd,adam", ["sgd,adam"], True),
+        ("dlopt train optimizer=nesterov", ["nesterov"], True),
+        ("dlopt train optimizer=", paths.options("optimizer")[:2], True),
+        ("dlopt train optimizer=sgd,nesterov", ["sgd,nesterov"], True),
         ("dlopt train 'regularization=[l2,dropo", ["regularization=[l2,dropout]", "regularization=[l2,dropout,"], True),
         ("dlopt train regularization='[l2,dropo", ["[l2,dropout]", "[l2,dropout,"], True),
         ("dlopt train 'optimizer.l", ["optimizer.lr=", "optimizer.lr=..."], True),
@@ -217,13 +217,13 @@ def test_bash_is_told(line, replies, space, place):
 
 def test_bash_may_cut_words_elsewhere(place):
     """Some take the equals sign and the colon out of COMP_WORDBREAKS."""
-    assert bash(place, "dlopt train optimizer=adam", " \t\n\"'><;|&(") == (["optimizer=adam"], True)
-    assert bash(place, "dlopt train optimizer=adam", BREAKS + ",") == (["adam"], True)
-    assert bash(place, "dlopt train optimizer=sgd,adam", BREAKS + ",") == (["adam"], True)
+    assert bash(place, "dlopt train optimizer=nesterov", " \t\n\"'><;|&(") == (["optimizer=nesterov"], True)
+    assert bash(place, "dlopt train optimizer=nesterov", BREAKS + ",") == (["nesterov"], True)
+    assert bash(place, "dlopt train optimizer=sgd,nesterov", BREAKS + ",") == (["nesterov"], True)
 
 
 def test_bash_may_have_the_cursor_within_the_line(place):
-    line = "dlopt train optimizer. optimizer=momentum"
+    line = "dlopt train optimizer. optimizer=nesterov"
     assert bash(place, line, point=22) == (["optimizer.lr=", "optimizer.momentum="], True)
 
 
@@ -300,11 +300,11 @@ TYPED = {
     "dlopt train optim\tmom\t": "dlopt train optimizer=momentum ",
     "dlopt train optimizer=momentum optimizer.mo\t": "dlopt train optimizer=momentum optimizer.momentum=",
     "dlopt train optimizer=momentum optimizer.mo\t\t": "dlopt train optimizer=momentum optimizer.momentum=0.9 ",
-    "dlopt train -m optimizer=sgd,adam\t": "dlopt train -m optimizer=sgd,adam ",
+    "dlopt train -m optimizer=sgd,nesterov\t": "dlopt train -m optimizer=sgd,nesterov ",
     "dlopt train 'regularization=[l2,dropo\t": "dlopt train 'regularization=[l2,dropout",
     "dlopt train 'regularization=[l2,dropout]\t": "dlopt train 'regularization=[l2,dropout]' ",
     'dlopt train "regularization=[l2,dropo\t,ear\t': 'dlopt train "regularization=[l2,dropout,early_stopping',
-    "dlopt train 'optimizer=adam\t": "dlopt train 'optimizer=adam' ",
+    "dlopt train 'optimizer=nesterov\t": "dlopt train 'optimizer=nesterov' ",
     "dlopt train 'optimizer.l\t": "dlopt train 'optimizer.lr=",
     "dlopt train regularization=l2 regularization.\t": "dlopt train regularization=l2 regularization.l2.strength=",
     "dlopt train vali\t\t": "dlopt train validation.fraction=0.2 ",
