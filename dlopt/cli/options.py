@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dlopt.config import paths
 from dlopt.mistakes import nearest
@@ -142,7 +143,7 @@ def _option(console: Console, group: str, option: str) -> None:
         for key, value in rows:
             table.add_row(
                 f"{prefix}.{key}",
-                value if isinstance(value, str) else shown(value),
+                Text(value if isinstance(value, str) else shown(value)),  # plain: [a,b] would be taken for a style
                 describe(hints[key].hint) if key in hints else "",
             )
         for key, (other, default) in held(file).items():
