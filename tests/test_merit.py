@@ -117,6 +117,10 @@ def test_every_name_that_can_be_asked_for_is_measured_and_has_a_direction():
     outputs, targets = batch()
     assert merit.measured(["auc", "top5"], outputs, targets).keys() == {"auc", "top5"}
     assert merit.measured([], outputs, targets) == {}
+    for names in itertools.permutations(f.__name__ for f in OF_CLASSES):
+        found = merit.measured(names, outputs, targets)
+        assert tuple(found) == names
+        assert all(torch.equal(found[f.__name__], f(outputs, targets)) for f in OF_CLASSES)
     assert [higher_is_better(f"val/{f.__name__}") for f in OF_CLASSES] == [True, False, True, True]
     assert {"val/auc", "test/top5"} <= set(HEADLINE)
 

@@ -209,6 +209,11 @@ def test_a_docstring_fits_a_narrow_screen_and_loses_no_word(group, option, colum
                     assert max(map(len, block.splitlines())) <= columns
 
 
+def test_list_shows_a_list_of_words_as_it_is_typed(capsys):
+    assert main(["list", "loss", "cross_entropy"]) == 0
+    assert "[accuracy,error]" in capsys.readouterr().out
+
+
 def test_list_shows_what_an_option_holds(capsys):
     assert main(["list", "schedule", "warmup"]) == 0
     out = capsys.readouterr().out
