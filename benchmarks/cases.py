@@ -76,5 +76,5 @@ CASES = (
     Case("MLP 784-1024-1024-10", "synthetic", MLP((1024, 1024)), steps=600, target=0.95),
     Case("CNN on Fashion-MNIST", "fashion_mnist", CNN(), steps=1800, target=0.97, threads=2),  # three epochs
     Case("tanh MLP of 1000 layers", "mnist1d", MLP((32,) * 1000, "tanh"), steps=200, target=0.90, lr=0.0001),
-    Case("residual CNN", "mnist1d", ResNet((16, 32, 64), blocks=3), steps=400, target=0.97),
+    Case("residual CNN", "mnist1d", ResNet((16, 32, 64), blocks=3), steps=600, target=0.97),
 )
