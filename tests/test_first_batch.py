@@ -194,6 +194,31 @@ def test_a_module_with_several_weights_is_no_layer_and_what_is_changed_in_place_
         torch.testing.assert_close(g, g_by_hand)
 
 
+def test_an_activation_belongs_to_the_layer_right_before_it():
+    model = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 5), nn.Tanh(), nn.Sigmoid(), nn.Linear(5, 2))
+    start, w = of_net(model)
+    found = start.activations(w)
+    z = model[0](start.inputs)
+    torch.testing.assert_close(found["0.weight"], z)
+    torch.testing.assert_close(found["1.weight"], model[1](z).tanh())
+
+
+class Two(nn.Module):
+    """A module with two weights of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Parameter(torch.ones(4, 4)), nn.Parameter(torch.ones(4, 4))
+
+    def forward(self, x):
+        return x @ self.one @ self.two
+
+
+def test_which_of_two_weights_of_a_module_puts_out_what_nobody_can_say():
+    start, w = of_net(nn.Sequential(Two(), nn.Linear(4, 2)))
+    assert list(start.activations(w)) == list(start.gradients(w)) == ["1.weight"]
+
+
 def test_whole_numbers_have_no_gradient():
     start = start_of(
         built("data=custom", "data._target_=mine.Whole", "arch=custom", "arch._target_=mine.Tokens", "batch_size=16")
