@@ -35,7 +35,8 @@ def configuration(
     Unless it is trusted, ConfigError where a file or a folder of the run is a symbolic link, or where what it was given
     names code of anybody's but dlopt and torch, refers to values that are not in it, would write outside of the run's
     directory, or would read a file of people's own: one that lies neither in the working directory, nor in the run's,
-    nor in one of these folders, and is not the one that the run has read. People's own classes are looked for in the
+    nor in one of these folders, and is not the one that the run has read; or weights to begin with that lie outside of
+    the first two. People's own classes are looked for in the
     working directory of a trusted run alone.
     """
     if not trust:
@@ -53,6 +54,7 @@ def configuration(
     problems.raise_any()
     if isinstance(data, dict):
         _check_files(data, run, folders)
+    _check_start(content.get("init"), run)
     if isinstance(data, dict) and "url" in data and data.get("path") is not None:
         data["url"] = None  # a run's own folder is read, and nothing is brought there
     return OmegaConf.create(content)
@@ -95,6 +97,15 @@ def _check_files(data: Mapping[str, Any], run: Run, folders: Sequence[Path]) -> 
     if outside and ((known := _digest(run)) is None or known != source.digest(files)):
         said = f"names a file of yours, {outside[0]}, which is not the one that the run has read; {trust_rule.ADD}"
         raise ConfigError([("data.path", f"{said}, or evaluate another one with --data FILE")])
+
+
+def _check_start(init: Any, run: Run) -> None:
+    """ConfigError where a run would begin with the weights of one that lies elsewhere."""
+    there = init.get("run") if isinstance(init, dict) else None
+    if isinstance(there, str) and os.path.lexists(there):
+        found = Path(there).resolve()
+        if not any(found.is_relative_to(place.resolve()) for place in (Path.cwd(), run.path)):
+            raise ConfigError([("init.run", f"names weights that lie elsewhere, {there}; {trust_rule.ADD}")])
 
 
 def _digest(run: Run) -> str | None:
