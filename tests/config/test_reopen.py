@@ -206,7 +206,7 @@ def test_what_is_exchanged_is_what_must_be_trusted(run):
 def test_weights_to_begin_with_that_lie_elsewhere_need_trust(name, run, elsewhere, tmp_path):
     init = {"_target_": "dlopt.init.pretrained.Pretrained", "run": str(elsewhere / name)}
     configured(run, {"init": init})
-    with pytest.raises(ConfigError, match="init.run .*names weights that lie elsewhere.*--trust"):
+    with pytest.raises(ConfigError, match=r"init.run .*names weights that lie elsewhere.*--trust"):
         configuration(run)
     assert configuration(run, trust=True).init.run == str(elsewhere / name)
     for fine in ("outputs/other", "other", str(elsewhere / "gone"), str(tmp_path / "here" / "other")):
