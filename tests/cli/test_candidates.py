@@ -178,7 +178,7 @@ CASES = {
     "show --png da": ["data/", "data file.pt"],
     # list
     "list opt": ["optimizer"],
-    "list optimizer m": ["momentum"],
+    "list optimizer mo": ["momentum"],
     "list optimizer=adam": ["optimizer=adam"],
     "list optimzer ": [],
     "list optimizer adam ": ["--help"],
