@@ -180,7 +180,7 @@ CASES = {
     "show --png da": ["data/", "data file.pt"],
     # list
     "list opt": ["optimizer"],
-    "list optimizer m": ["momentum"],
+    "list optimizer mo": ["momentum"],
     "list optimizer=nesterov": ["optimizer=nesterov"],
     "list optimzer ": [],
     "list optimizer adam ": ["--help"],
