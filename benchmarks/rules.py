@@ -37,6 +37,7 @@ TURN = 0.03
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "momentum": ({"dampening": 0.5},),
     "rmsprop": ({"momentum": 0.9}, {"centered": True}, {"momentum": 0.9, "centered": True}),
+    "muon": ({"bfloat16": True},),
     "coordinate_descent": ({"blocks": 100, "order": "random"},),
 }
 """Keys of an option with which it does other work than with those of its YAML."""

@@ -29,7 +29,8 @@ class Muon(Optimizer):
 
     which acts on the singular values alone. These coefficients are made for speed, not for convergence: after 5 steps
     singular values lie between 0.7 and 1.2, but for those that were below a few thousandths of |X|. It is computed in
-    the type of w, as nothing else here is rounded; torch's takes bfloat16.
+    the type of w, as nothing else here is rounded; the source and torch take bfloat16, which has three digits and is
+    several times as fast on processors that multiply in it.
 
     Matrices are the weights of kind `weight`, a convolution's kernels flattened to out x (in * field). Biases, norms,
     and with hidden_only the first and the last weight matrix, as the source has it, move by Adam.
@@ -38,6 +39,7 @@ class Muon(Optimizer):
     momentum      share of the momentum that a step keeps
     nesterov      whether the gradient is added once more
     steps         of the iteration
+    bfloat16      whether it is computed in bfloat16
     scaling       original: c = sqrt(max(1, out / in)); match_rms_adamw: c = 0.2 sqrt(max(out, in)), by which the
                   step of a weight is on average that of an Adam with this rate
     hidden_only   whether the first and the last weight matrix are left to Adam
@@ -54,6 +56,7 @@ class Muon(Optimizer):
     momentum: Fraction
     nesterov: bool
     steps: Count
+    bfloat16: bool
     scaling: Literal["original", "match_rms_adamw"]
     hidden_only: bool
     adam_rate: Positive
@@ -75,7 +78,8 @@ class Muon(Optimizer):
         matrices, rest = self._pieces(objective.layout)
         for shape, slices in matrices.items():
             directions = [self._direction(state.m[..., s], g[..., s]).unflatten(-1, shape) for s in slices]
-            steps = orthogonalized(torch.stack(directions, dim=-3), self.steps).flatten(-2)
+            stacked = torch.stack(directions, dim=-3)
+            steps = orthogonalized(stacked.bfloat16() if self.bfloat16 else stacked, self.steps).to(w.dtype).flatten(-2)
             for i, s in enumerate(slices):
                 add_scaled_(w[..., s], -self.lr * self._scale(shape), steps[..., i, :])
         if rest:
