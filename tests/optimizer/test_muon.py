@@ -95,7 +95,7 @@ def test_in_bfloat16_the_iteration_is_rounded_and_nothing_else_is():
     for name, moved in layout.views(rounded).items():
         error = (moved - layout.views(full)[name]).norm() / moved.norm()
         assert bool(error > 1e-4) is (name in hidden)
-        assert error < 0.2
+        assert error < 0.3  # of gradients that are nearly singular
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (3, 7), (7, 3), (1, 6)])
