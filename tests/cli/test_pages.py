@@ -70,6 +70,14 @@ def test_a_formula_keeps_its_lines(first, formula):
     assert pages.is_formula([first]) is formula
 
 
+def test_the_pages_that_are_published_are_those_of_the_options(folder):
+    """`make docs` brings them up to date."""
+    published = paths.CONF.parent / "docs" / "catalogue"
+    assert {file.name for file in published.iterdir()} == {file.name for file in folder.iterdir()}
+    for file in folder.glob("*.md"):
+        assert (published / file.name).read_text() == file.read_text(), f"{file.name} is behind: make docs"
+
+
 def test_pages_from_the_command_line(tmp_path, capsys):
     old = tmp_path / "gone.md"
     old.write_text(pages.MADE)
