@@ -23,8 +23,10 @@ class Activations(Diagnostic):
     Outputs are (examples, units, positions ...), as of a linear layer or a convolution; <layer> is the name of the
     activation in the network, and one that is used several times is seen at its last use. A network without
     activations has no tags.
-    A unit is not dead because its input is negative for one example, as some lectures have it: dead is zero on all of
-    the data. The share that is zero on a mini-batch is a bound from above, the tighter the larger the batch.
+    Dead is zero on all of the data: the share that is zero on a mini-batch is a bound from above, the tighter the
+    larger the batch.
+
+    Slip: the NYU lecture calls a unit dead whose input is negative for one example.
 
     margin   of saturation, as a share of the range between the limits
 

@@ -19,6 +19,9 @@ class SGD(Optimizer):
     Slip: the CMU and KTH lectures sum over the mini-batch where its mean is meant. A rate then means another step for
     each batch size; with the sum lr / batch_size is this rule's lr.
 
+    Slip: the Georgia Tech lecture calls back-propagation a recursive application of gradient descent. It is the chain
+    rule, applied from the loss backwards, and gives g to whichever rule then takes the step.
+
     lr   learning rate
 
     Source: Robbins and Monro 1951; Goodfellow, Bengio and Courville 2016, algorithm 8.1.
