@@ -116,7 +116,9 @@ def restored(like: Any, content: Any, device: torch.device) -> Any:
     both = isinstance(like, Tensor) and isinstance(content, Tensor)
     if both and like.numel() and like.shape != content.shape:  # what a rule would leave empty may be full
         raise ValueError(f"it holds a tensor of shape {tuple(content.shape)} for one of {tuple(like.shape)}")
-    return content.to(like.device if both else device) if isinstance(content, Tensor) else content
+    if isinstance(like, int) and type(content) is not type(like):
+        raise ValueError(f"it holds {content!r} for a whole number")
+    return content.to(device) if isinstance(content, Tensor) else content
 
 
 def _lane(x: Tensor, i: int, solo: bool) -> Tensor:

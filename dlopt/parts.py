@@ -342,8 +342,8 @@ class Optimizer:
     def init(self, w: Tensor, layout: Layout) -> Any:
         """The state before the first step: a NamedTuple of tensors, or () for none.
 
-        A tensor of the state has w's leading dimensions, or none at all when every run would hold the same number;
-        such a one may lie on the CPU whatever w's device, where a rule reads it without waiting for the device.
+        A tensor of the state has w's leading dimensions, or none at all when every run would hold the same number. An
+        int, such a number too, can be read without waiting for the device.
         A rule without lanes may have any object with state_dict() and load_state_dict(), of tensors and numbers.
         """
         return ()

@@ -99,6 +99,20 @@ class Layout:
     def _weights(self) -> dict[tuple[torch.device, torch.dtype], Tensor]:
         return {}
 
+    def edges(self, like: Tensor) -> Tensor:
+        """Where each layer begins in w, and P behind the last, (layers + 1,) int64, on the device of `like`.
+
+        Made once for each device, not to be changed.
+        """
+        if like.device not in self._edges:
+            ends = [pieces[-1].stop for pieces in self.layers().values()]
+            self._edges[like.device] = torch.tensor([0, *ends], device=like.device)
+        return self._edges[like.device]
+
+    @cached_property
+    def _edges(self) -> dict[torch.device, Tensor]:
+        return {}
+
     def layers(self) -> dict[str, list[slice]]:
         """The slices of each layer (the module that owns the parameters), by the layer's name."""
         found: dict[str, list[slice]] = {}

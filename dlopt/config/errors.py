@@ -8,7 +8,7 @@ from typing import Any
 
 from dlopt.config import nested, paths
 from dlopt.config.problems import ConfigError
-from dlopt.mistakes import nearest
+from dlopt.mistakes import listed, nearest
 
 Problem = tuple[str, str]
 
@@ -143,7 +143,7 @@ def _unknown(key: str, cause: Any) -> str:
         files = ((option, paths.CONF / group / f"{option}.yaml") for option in paths.options(group))
         takers = [f"{group}={option}" for option, file in files if last in nested.keys(file)]
         if takers:
-            return f"there is no such key here; {' and '.join(takers)} would have it"
+            return f"there is no such key here; {listed(takers)} would have it"
     if node is not None and len(node) == 0:
         return f"there is no such key yet; add it with a plus: +{key}=..."
     return f"there is no such key{nearest(last, names)}"

@@ -43,9 +43,14 @@ def fields(target: str) -> dict[str, Hint]:
         match inner:
             case ast.FunctionDef(name="__init__"):
                 return _parameters(inner, module)
-            case ast.AnnAssign(target=ast.Name(id=field), annotation=hint) if "ClassVar" not in ast.dump(hint):
+            case ast.AnnAssign(target=ast.Name(id=field), annotation=hint) if _is_key(field, hint):
                 found[field] = hint, module
     return found
+
+
+def _is_key(field: str, hint: ast.expr) -> bool:
+    """Whether a field is one that can be given: a class's own variables are not, nor what it keeps to itself."""
+    return not field.startswith("_") and "ClassVar" not in ast.dump(hint)
 
 
 def _parameters(node: ast.FunctionDef, module: str) -> dict[str, Hint]:

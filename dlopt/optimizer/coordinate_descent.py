@@ -56,10 +56,9 @@ class CoordinateDescent(Optimizer):
         """Where this step's block starts and ends, of shape (), (1,) or (E, 1)."""
         size: Any = self.blocks
         if isinstance(size, str):
-            edges = [0, *(pieces[-1].stop for pieces in objective.layout.layers().values())]
+            edges = objective.layout.edges(w)
             k = self._number(t, len(edges) - 1, w, objective)
-            places = torch.tensor(edges, device=w.device)
-            return places[k], places[k + 1]
+            return edges.take(k), edges.take(k + 1)  # an index in brackets would be brought to the host
         start = self._number(t, -(-w.shape[-1] // size), w, objective) * size
         return start, start + size
 

@@ -17,7 +17,7 @@ class Turned(NamedTuple):
     v: Tensor  # (..., P), average of the squares of the turned g
     products: Tensor  # (..., K), all L and R, one after the other
     bases: Tensor  # (..., K), their Q
-    t: Tensor  # (), float32, steps taken; on the host, which has to know whether the bases are due
+    t: int  # steps taken: a number of the host, which has to know whether the bases are due
 
 
 class Matrix(NamedTuple):
@@ -75,13 +75,13 @@ class SOAP(Optimizer):
     def init(self, w: Tensor, layout: Layout) -> Turned:
         axes = [torch.eye(n).flatten() for matrix in self._matrices(layout) for n in matrix.sizes]
         bases = torch.cat([*axes, torch.zeros(0)]).to(w).expand(*w.shape[:-1], -1).clone()
-        return Turned(torch.zeros_like(w), torch.zeros_like(w), torch.zeros_like(bases), bases, torch.zeros(()))
+        return Turned(torch.zeros_like(w), torch.zeros_like(w), torch.zeros_like(bases), bases, 0)
 
     def step(self, w: Tensor, state: Turned, objective: Oracle) -> Step:
         loss, g = objective.gradient(w)
         matrices = self._matrices(objective.layout)
-        m, v, products, bases, _ = state
-        t = int(state.t.add_(1))
+        m, v, products, bases, before = state
+        t = before + 1
         m.lerp_(g, 1 - self.beta1)
         v.lerp_(turned(g, bases, matrices).square_(), 1 - self.beta2)
         direction = turned(m, bases, matrices) / (1 - self.beta1**t)
@@ -96,7 +96,7 @@ class SOAP(Optimizer):
             for side in (side for matrix in matrices for side in (matrix.left, matrix.right) if side):
                 product, basis = square(products, side), square(bases, side)
                 basis.copy_(eigenvectors(product) if t == 1 else iterated(product, basis))
-        return Step(w, state, loss, g)
+        return Step(w, state._replace(t=t), loss, g)
 
     def _matrices(self, layout: Layout) -> list[Matrix]:
         found: list[Matrix] = []

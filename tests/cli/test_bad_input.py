@@ -65,7 +65,7 @@ CASES = {
         ["2 problems", "did you mean cosine", "schedule.length"],
     ),
     "an inner option where none is held": (["schedule.then=cosine"], ["schedule.then ", "schedule=warmup would have it"]),
-    "a key of another option": (["schedule.final=0.1"], ["schedule.final", "schedule=cosine would have it"]),
+    "a key of another option": (["schedule.final=0.1"], ["schedule.final", "schedule=cosine, schedule=linear", "would have it"]),
     "an inner class without a name": (
         ["schedule=warmup", "schedule.then=custom"], ["schedule.then._target_=my_module.MyClass"],
     ),
