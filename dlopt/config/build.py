@@ -70,7 +70,7 @@ def _build(
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     tree: dict[str, Any] = OmegaConf.to_container(own, resolve=True)  # type: ignore[assignment]
     groups = {name: tree.pop(name, None) or {} for name in paths.groups() if name != "experiment"}
-    groups[SCHEDULES] = dict(courses.nodes(tree.pop(SCHEDULES, None) or {}))
+    groups[SCHEDULES] = dict(courses.nodes(_named_schedules(tree.pop(SCHEDULES, None) or {}, problems)))
     found = settings(tree, problems)
     _check_length(found, given, problems)
     _check_groups(groups, given, problems)
@@ -147,8 +147,10 @@ def _build(
 def _check_groups(groups: Mapping[str, dict[str, Any]], given: Sequence[str], problems: Problems) -> None:
     """Every node against its target's signature, and every group against how many options it takes."""
     typed = [override.lstrip("+~").partition("=") for override in given]
-    for key, _, value in typed:
-        if key in paths.SINGLE and value.startswith("["):
+    for at, _, value in typed:
+        group, _, place = at.partition("@")
+        key = place or group
+        if group in paths.SINGLE and value.startswith("["):
             problems.add(key, f"takes one option, not a list, got {value}; add -m and commas for a run of each")
     for path, node in targets.nodes(groups):
         if problems.clear_of(path):
@@ -160,6 +162,14 @@ def _check_groups(groups: Mapping[str, dict[str, Any]], given: Sequence[str], pr
                     problems.add(f"{name}.{key}", "is no option: it has no _target_")
         elif name != "averaging" and "_target_" not in node:
             problems.add(name, f"choose one of {', '.join(paths.options(name))}")
+
+
+def _named_schedules(node: Any, problems: Problems) -> dict[str, Any]:
+    """What stands at `schedules`, if it is names with a schedule each."""
+    if isinstance(node, dict):
+        return node
+    problems.add(SCHEDULES, f"holds a schedule for each number: {SCHEDULES}.momentum=ramp; the rate's is schedule=NAME")
+    return {}
 
 
 def _check_length(found: Settings | None, given: Sequence[str], problems: Problems) -> None:
