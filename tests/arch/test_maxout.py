@@ -68,7 +68,7 @@ def test_one_piece_leaves_a_linear_map():
 
 
 def test_each_hidden_layer_is_linear_then_normalization_maximum_and_dropout():
-    net = made("maxout", (9,), normalization=Batch(1e-5, 0.1), rule=Dropout(0.5), widths=[8, 6], pieces=3)
+    net = made("maxout", (9,), normalization=Batch(1e-5, 0.1), rule=Dropout(0.5, 0.0, "train"), widths=[8, 6], pieces=3)
     assert [type(m) for m in net.hidden] == [nn.Linear, BatchNorm, Largest, Mask] * 2
     assert [(m.in_features, m.out_features) for m in net.hidden if isinstance(m, nn.Linear)] == [(9, 24), (8, 18)]
     assert [m.site for m in net.hidden if isinstance(m, Mask)] == [0, 1]
