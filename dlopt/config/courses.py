@@ -105,7 +105,8 @@ def _check_averaging(averaging: parts.Averaging, steps: int, per_epoch: int, pro
         problems.add("averaging", str(error) if isinstance(error, ValueError) else f"fails: {named(error)}")
         return
     if first >= steps:
-        problems.add("averaging", f"would take in its first iterate after step {first + 1}; the run ends after {steps}")
+        late = f"would take in its first iterate after step {first + 1}; the run ends after {steps}"
+        problems.add("averaging", f"{late}: let it begin sooner")
 
 
 def _check_rate(

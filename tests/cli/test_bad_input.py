@@ -150,9 +150,12 @@ CASES = {
         ["augmentation=custom", "augmentation.custom._target_=mine.Images"], ["augmentation.custom", "images (2-D)", "1-D"],
     ),
     "rotations of series": (["augmentation=rotate"], ["augmentation.rotate", "images (2-D)", "1-D"]),
+    "batch statistics of one example": (
+        ["arch=mlp", "normalization=batch", "batch_size=1"], ["batch_size ", "one example has no variance", "normalization=layer"],
+    ),
     "a padding as wide as the image": (
         ["data=digits", "arch=mlp", "augmentation=crop", "augmentation.crop.padding=8"],
-        ["augmentation.crop", "padding must be less than height and width", "got 8"],
+        ["augmentation.crop.padding  must be less than height and width, 8 and 8", "got 8"],
     ),
     "a range the wrong way round": (
         ["data=digits", "arch=mlp", "augmentation=cowmix", "augmentation.cowmix.p_low=0.9"],
