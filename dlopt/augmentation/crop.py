@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
+from dlopt.mistakes import Mistake
 from dlopt.moves import Fill, drawn, moved
 from dlopt.parts import Augmentation
 from dlopt.ranges import Range
@@ -32,8 +33,9 @@ class Crop(Augmentation):
 
     def __call__(self, inputs: Tensor, targets: Tensor, key: Key) -> tuple[Tensor, Tensor]:
         if self.padding >= min(inputs.shape[-2:]):
-            raise ValueError(
-                "padding must be less than height and width, or a window may show nothing of the image; got "
-                f"{self.padding}"
+            raise Mistake(
+                "padding",
+                f"must be less than height and width, {inputs.shape[-2]} and {inputs.shape[-1]}, or a window may show "
+                f"nothing of the image; got {self.padding}",
             )
         return moved(inputs, drawn(key, (self.padding, self.padding), inputs), self.fill), targets

@@ -90,7 +90,8 @@ def _composed(argv: Sequence[str], *, full: bool) -> int:
         if _codes:
             print(f"stopped: {said(error)}", file=sys.stderr)
             return FAILED
-        problems = explain(argv, error) if isinstance(error, HydraException) else [("", said(error))]
+        refused = isinstance(error, (HydraException, ValueError))  # a ValueError where a choice is no name
+        problems = explain(argv, error) if refused else [("", said(error))]
         print(ConfigError(problems).text(), file=sys.stderr)
         return USAGE
     for sweep in _sweeps:

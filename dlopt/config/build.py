@@ -24,7 +24,7 @@ from dlopt.config.adopt import adopt
 from dlopt.config.data import Fitted, check_batch, check_dataset, check_dims, cut, preprocessed
 from dlopt.config.initial import initial, kept
 from dlopt.config.nested import SCHEDULES
-from dlopt.config.probe import check_metrics, probe, threads
+from dlopt.config.probe import check_alone, check_metrics, probe, threads
 from dlopt.config.problems import Problems, named
 from dlopt.config.settings import settings
 from dlopt.experiment import Experiment, Settings
@@ -70,7 +70,7 @@ def _build(
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     tree: dict[str, Any] = OmegaConf.to_container(own, resolve=True)  # type: ignore[assignment]
     groups = {name: tree.pop(name, None) or {} for name in paths.groups() if name != "experiment"}
-    groups[SCHEDULES] = dict(courses.nodes(tree.pop(SCHEDULES, None) or {}))
+    groups[SCHEDULES] = dict(courses.nodes(_named_schedules(tree.pop(SCHEDULES, None) or {}, problems)))
     found = settings(tree, problems)
     _check_length(found, given, problems)
     _check_groups(groups, given, problems)
@@ -99,7 +99,7 @@ def _build(
             else:
                 train, validation = cut(dataset, data, found, problems)
             if problems.clear_of("arch", "activation", "normalization"):
-                model = made.network(dataset, several["regularization"], found)
+                model = made.network(dataset, several["regularization"], found, given)
                 drawn_already = () if model is None else kept(made.parts, model, found, saved, problems)
     if train is not None and dataset is not None and data is not None and found is not None:
         train, validation, test, statistics = preprocessed(
@@ -111,6 +111,8 @@ def _build(
         if model is not None and loss is not None and problems.clear_of("loss"):
             metrics = probe(model, train, loss, _changing(several), dataset.outputs, found.dtype, problems)
             check_metrics(metrics, validation is not None, found, made.parts | several, problems)
+            if metrics is not None and problems.clear_of("arch", "batch_size"):
+                check_alone(model, train, found, data.drop_last, problems)
     _check_beside(made.parts.get("optimizer"), several["regularization"], found, problems)
     problems.raise_any()
 
@@ -146,9 +148,11 @@ def _build(
 
 def _check_groups(groups: Mapping[str, dict[str, Any]], given: Sequence[str], problems: Problems) -> None:
     """Every node against its target's signature, and every group against how many options it takes."""
-    typed = [override.lstrip("+~").partition("=") for override in given]
-    for key, _, value in typed:
-        if key in paths.SINGLE and value.startswith("["):
+    typed = [_parted(override) for override in given]
+    for at, _, value in typed:
+        group, _, place = at.partition("@")
+        key = place or group
+        if group in paths.SINGLE and value.startswith("["):
             problems.add(key, f"takes one option, not a list, got {value}; add -m and commas for a run of each")
     for path, node in targets.nodes(groups):
         if problems.clear_of(path):
@@ -162,11 +166,24 @@ def _check_groups(groups: Mapping[str, dict[str, Any]], given: Sequence[str], pr
             problems.add(name, f"choose one of {', '.join(paths.options(name))}")
 
 
+def _named_schedules(node: Any, problems: Problems) -> dict[str, Any]:
+    """What stands at `schedules`, if it is names with a schedule each."""
+    if isinstance(node, dict):
+        return node
+    problems.add(SCHEDULES, f"holds a schedule for each number: {SCHEDULES}.momentum=ramp; the rate's is schedule=NAME")
+    return {}
+
+
 def _check_length(found: Settings | None, given: Sequence[str], problems: Problems) -> None:
     """Epochs that were typed, and an experiment's steps in their place."""
     typed = {override.partition("=")[0] for override in given}
-    if found is not None and found.steps is not None and "epochs" in typed and "steps" not in typed:
-        problems.add("epochs", f"steps={found.steps} stands in its place; add steps=null, or leave epochs out")
+    if found is None or found.steps is None or "epochs" not in typed:
+        return
+    said = f"steps={found.steps} stands in its place"
+    if "steps" in typed:
+        problems.notices.append(f"epochs: {said}")
+    else:
+        problems.add("epochs", f"{said}; add steps=null, or leave epochs out")
 
 
 def _check_against(
@@ -266,7 +283,11 @@ class _Maker:
         return found
 
     def network(
-        self, dataset: parts.Dataset, regularization: Mapping[str, parts.Regularization], settings: Settings
+        self,
+        dataset: parts.Dataset,
+        regularization: Mapping[str, parts.Regularization],
+        settings: Settings,
+        given: Sequence[str],
     ) -> nn.Module | None:
         """The net, passed what its signature names, with torch's own stochastic modules exchanged for ours."""
         node = self.groups["arch"]
@@ -275,9 +296,9 @@ class _Maker:
         supplied = {
             "inputs": dataset.shape,
             "outputs": dataset.outputs,
-            "activation": Marking(self.parts.get("activation")),
-            "normalization": self.parts.get("normalization"),
-            "dropout": _sites(regularization),
+            "activation": (activation := _Asked(Marking(self.parts.get("activation")))),
+            "normalization": (normalization := _Asked(self.parts.get("normalization"))),
+            "dropout": (dropout := _Asked(_sites(regularization))),
         }
         named = {name: value for name, value in supplied.items() if name in takes.parameters}
 
@@ -292,6 +313,13 @@ class _Maker:
                 "arch._target_", f"{node['_target_']} made a {type(model).__name__}, not a torch.nn.Module"
             )
             return None
+        if model is not None:
+            chosen = {key.partition(".")[0] for key, _, value in map(_parted, given) if value != "none"}
+            idle = [g for g, maker in (("activation", activation), ("normalization", normalization)) if not maker.asked]
+            placed = [f"regularization.{name}" for name, r in regularization.items() if r.module(0) is not None]
+            for at in (*idle, *(placed if not dropout.asked else ())):
+                if at.partition(".")[0] in chosen:
+                    self.problems.notices.append(f"{at}: {type(model).__name__} has no place for it")
         return model
 
     def _try(self, path: str, group: str, make: Callable[[], Any]) -> Any:
@@ -313,6 +341,28 @@ class _Maker:
             self.problems.add(*wrong)
             return None
         return part
+
+
+class _Asked:
+    """A maker that knows whether a network has called it; in all else the maker itself."""
+
+    def __init__(self, maker: Any) -> None:
+        self.maker = maker
+        self.asked = False
+
+    def __call__(self, *inputs: Any) -> Any:
+        self.asked = True
+        return self.maker(*inputs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # a copy is asked for these before it has a maker
+            raise AttributeError(name)
+        return getattr(self.maker, name)
+
+
+def _parted(override: str) -> tuple[str, str, str]:
+    """The key, the equals sign and the value of what was typed."""
+    return override.lstrip("+~").partition("=")
 
 
 def _wrong(path: str, part: Any, base: type | None) -> tuple[str, str] | None:

@@ -91,7 +91,7 @@ class Check(Callback):
                     continue
                 except ConfigError as error:
                     found = error.problems
-                except HydraException as error:
+                except (HydraException, ValueError) as error:  # a ValueError where a choice is no name
                     paths = [s.path for s in config.hydra.runtime.config_sources if s.provider == "command-line"]
                     flags = ["--config-dir", paths[0]] if paths else []
                     found = explain([*flags, *job], error)

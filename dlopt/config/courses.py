@@ -55,6 +55,11 @@ def _number(
     option, _, field = name.partition(".")
     if option in regularization:
         part: Any = regularization[option]
+        if _stops(part):
+            problems.add(
+                f"{SCHEDULES}.{name}", f"no step has to do with {option}, which looks at evaluations: leave it out"
+            )
+            return None
         path = fields.place(part, field or "strength")
         where, at = option, f"regularization.{option}"
     else:
@@ -67,7 +72,8 @@ def _number(
         known = [f"{option}.{k}" for k in known]
         problems.add(f"{SCHEDULES}.{name}", f"{at} has no such number{nearest(name, known) or '; it has none'}")
     else:
-        names = [*known, *regularization]
+        others = (_named(name, one) for name, one in regularization.items() if not _stops(one))
+        names = [*known, *(name for some in others for name in some)]
         said = f"{type(optimizer).__name__} has no such number, and no such regularization is chosen"
         problems.add(f"{SCHEDULES}.{name}", said + nearest(name, names))
     return None
@@ -99,7 +105,8 @@ def _check_averaging(averaging: parts.Averaging, steps: int, per_epoch: int, pro
         problems.add("averaging", str(error) if isinstance(error, ValueError) else f"fails: {named(error)}")
         return
     if first >= steps:
-        problems.add("averaging", f"would take in its first iterate after step {first + 1}; the run ends after {steps}")
+        late = f"would take in its first iterate after step {first + 1}; the run ends after {steps}"
+        problems.add("averaging", f"{late}: let it begin sooner")
 
 
 def _check_rate(
@@ -160,10 +167,20 @@ def _other_length(schedule: parts.Schedule, steps: int, per_epoch: int) -> str |
     return f"the run makes {steps} of the {span:.10g} steps of {name}, {end}"
 
 
-def _numbers(part: Any, above: str = "") -> set[str]:
+def _numbers(part: Any) -> set[str]:
     """The numbers of a part and of those inside it, by the names that stand for them."""
     found = {name for name in fields.names(part) if _is_number(part, name)}
     return found.union(*(_numbers(getattr(part, name)) for name in fields.names(part)))
+
+
+def _named(option: str, part: parts.Regularization) -> list[str]:
+    """The names of a regularization's numbers: its own where its strength is meant."""
+    return [option if n == "strength" else f"{option}.{n}" for n in sorted(_numbers(part))]
+
+
+def _stops(part: parts.Regularization) -> bool:
+    """Whether it decides when a run ends; its numbers are in no step."""
+    return parts.overrides(part, "stop", parts.Regularization)
 
 
 def _is_number(part: Any, path: str) -> bool:

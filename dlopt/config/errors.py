@@ -8,7 +8,7 @@ from typing import Any
 
 from dlopt.config import nested, paths
 from dlopt.config.problems import ConfigError
-from dlopt.mistakes import listed, nearest
+from dlopt.mistakes import nearest
 
 Problem = tuple[str, str]
 
@@ -78,6 +78,12 @@ def _chooses(override: str) -> bool:
     return "@" in override.partition("=")[0]
 
 
+def _choices(override: str) -> list[str]:
+    """The options among which it chooses."""
+    group = override.lstrip("+~").partition("=")[0].partition("@")[0]
+    return paths.options(group) if group in paths.groups() else []
+
+
 def _rank(override: str) -> tuple[int, int]:
     """Groups come before options inside options, outer ones first, and these before keys."""
     key = _key(override)
@@ -106,7 +112,9 @@ def _one(override: str, error: Exception) -> Problem:
         known = error.options or (paths.options(group) if group in paths.groups() else [])
         return key if _chooses(override) else group, f"there is no option '{option}'{nearest(option, known)}"
     if "must be a string or a list" in text:
-        return key, f"needs an option{nearest('', paths.options(key)) if key in paths.groups() else ''}"
+        return key, f"needs the name of an option{nearest('', _choices(override))}"
+    if text.startswith("Multiple values for"):
+        return key, "is chosen more than once; leave one in"
     if "multirun" in text or "Ambiguous value" in text:
         return key, f"has several values, {value}: add -m for a run of each (a list is written [a,b])"
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) or "Could not override" in text:
@@ -143,7 +151,9 @@ def _unknown(key: str, cause: Any) -> str:
         files = ((option, paths.CONF / group / f"{option}.yaml") for option in paths.options(group))
         takers = [f"{group}={option}" for option, file in files if last in nested.keys(file)]
         if takers:
-            return f"there is no such key here; {listed(takers)} would have it"
+            *others, last_taker = takers
+            either = f"{', '.join(others)} or {last_taker}" if others else last_taker
+            return f"there is no such key here; {either} would have it"
     if node is not None and len(node) == 0:
         return f"there is no such key yet; add it with a plus: +{key}=..."
     return f"there is no such key{nearest(last, names)}"

@@ -56,7 +56,7 @@ def in_full(argument: str, folders: Iterable[Path] = (paths.CONF,)) -> str:
         above, _, last = path.rpartition(".")
         if above and _group_at("schedule", last, list(folders)):
             return f"schedule@{argument}"
-        if not above or last not in _keys("schedule", folders):
+        if not above or last not in _keys("schedule", folders) or _is_own(above, last, folders):
             return f"+schedule@{argument}"
     return f"{inner}@{argument}" if inner else argument
 
@@ -65,6 +65,17 @@ def in_short(argument: str) -> str:
     """The inverse: schedule@schedule.then=cosine becomes schedule.then=cosine."""
     key, equals, value = argument.partition("=")
     return key.rpartition("@")[2] + equals + value
+
+
+def _is_own(option: str, key: str, folders: Iterable[Path]) -> bool:
+    """Whether a schedule's key is a regularization's own as well, of one whose name alone stands for no number."""
+    import yaml
+
+    for file in (folder / "regularization" / f"{option}.yaml" for folder in folders):
+        own = (yaml.safe_load(file.read_text()) or {}).get(option, {}) if file.is_file() else {}
+        if key in own and "strength" not in own:
+            return True
+    return False
 
 
 def _keys(group: str, folders: Iterable[Path]) -> set[str]:

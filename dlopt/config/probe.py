@@ -97,6 +97,9 @@ def _changed(
         before, given = torch.get_rng_state(), (x.clone(), y.clone())
         try:
             made: Any = _changed_by(part, *given, streams.key(0, at))
+        except Mistake as error:
+            problems.add(f"{at}.{error.key}", str(error))
+            continue
         except Exception as error:
             problems.add(at, f"fails on inputs {tuple(x.shape)} and targets {tuple(y.shape)}: {named(error)}")
             continue
@@ -188,6 +191,35 @@ def _check_purity(model: nn.Module, x: Tensor, problems: Problems) -> None:
         problems.add(
             "arch", f"changes its buffer {changed[0]} in training; derive such a module from dlopt.parts.Running"
         )
+
+
+def check_alone(model: nn.Module, train: parts.Split, settings: Settings, drop_last: bool, problems: Problems) -> None:
+    """Statistics of a mini-batch, where there is one with a single example: without positions they have no variance."""
+    batch = settings.batch(len(train))
+    if batch > 1 and (drop_last or len(train) % batch != 1):
+        return
+    x, _ = _two(train, settings.dtype)
+    idle: list[str] = []
+
+    def look(module: nn.Module, args: Any) -> None:
+        if args[0].numel() == args[0].shape[0] * args[0].shape[1]:
+            idle.append(type(module).__name__)
+
+    found = [m for m in model.modules() if isinstance(m, parts.Running) and m.normalizes]
+    hooks = [module.register_forward_pre_hook(look) for module in found]
+    model.eval()
+    with torch.no_grad():
+        model(x)
+    model.train()
+    for hook in hooks:
+        hook.remove()
+    if not idle:
+        return
+    said = f"one example has no variance, so that {idle[0]} makes nothing of it but its shift"
+    if batch == 1:
+        problems.add("batch_size", f"{said}; use 2 or more, or normalization=layer")
+    else:
+        problems.notices.append(f"the last mini-batch of each epoch: {said}; data.drop_last=true leaves it out")
 
 
 def check_metrics(

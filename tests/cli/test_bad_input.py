@@ -47,6 +47,20 @@ CASES = {
     "several options without -m": (["optimizer=sgd,adam"], ["optimizer", "add -m"]),
     "several values without -m": (["optimizer.lr=0.1,0.2"], ["optimizer.lr", "add -m"]),
     "a list for a group of one": (["optimizer=[sgd,adam]"], ["optimizer", "takes one option"]),
+    "null for an option": (["optimizer=null"], ["optimizer ", "needs the name of an option; there is", "adam"]),
+    "a number for an option": (["regularization=1"], ["regularization ", "needs the name of an option; there is", "l2"]),
+    "a number for the option of a number": (["schedules.eps=0.5"], ["schedules.eps ", "needs the name of an option; there is", "ramp"]),
+    "null for an option in a sweep": (["-m", "optimizer=adam,null"], ["optimizer ", "needs the name of an option", "in the run optimizer=null"]),
+    "a schedule for no number": (["schedules=cosine"], ["schedules ", "schedules.momentum=ramp", "schedule=NAME"]),
+    "a list of schedules for one number": (["schedules.eps=[ramp,cosine]"], ["1 problem", "schedules.eps ", "takes one option"]),
+    "a schedule of what stops a run": (
+        ["regularization=early_stopping", "schedules.early_stopping.min_change=ramp"],
+        ["1 problem", "schedules.early_stopping.min_change ", "no step has to do with early_stopping"],
+    ),
+    "numbers that may have a schedule": (
+        ["regularization=[early_stopping,l2,dropout]", "schedules.momentum=ramp"], ["there is beta1, beta2, eps, l2, dropout.input, dropout.p\n"],
+    ),
+    "two schedules for one number": (["schedules.eps=ramp", "schedules.eps=cosine"], ["schedules.eps ", "more than once"]),
     "no option": (["~optimizer"], ["optimizer", "choose one of", "adam"]),
     # options inside options
     "unknown option inside an option": (
@@ -65,7 +79,7 @@ CASES = {
         ["2 problems", "did you mean cosine", "schedule.length"],
     ),
     "an inner option where none is held": (["schedule.then=cosine"], ["schedule.then ", "schedule=warmup would have it"]),
-    "a key of another option": (["schedule.final=0.1"], ["schedule.final", "schedule=cosine, schedule=linear", "would have it"]),
+    "a key of another option": (["schedule.final=0.1"], ["schedule.final", "here; schedule=cosine, schedule=linear", "schedule=warm_restarts would have it"]),
     "an inner class without a name": (
         ["schedule=warmup", "schedule.then=custom"], ["schedule.then._target_=my_module.MyClass"],
     ),
@@ -136,9 +150,12 @@ CASES = {
         ["augmentation=custom", "augmentation.custom._target_=mine.Images"], ["augmentation.custom", "images (2-D)", "1-D"],
     ),
     "rotations of series": (["augmentation=rotate"], ["augmentation.rotate", "images (2-D)", "1-D"]),
+    "batch statistics of one example": (
+        ["arch=mlp", "normalization=batch", "batch_size=1"], ["batch_size ", "one example has no variance", "normalization=layer"],
+    ),
     "a padding as wide as the image": (
         ["data=digits", "arch=mlp", "augmentation=crop", "augmentation.crop.padding=8"],
-        ["augmentation.crop", "padding must be less than height and width", "got 8"],
+        ["augmentation.crop.padding  must be less than height and width, 8 and 8", "got 8"],
     ),
     "a range the wrong way round": (
         ["data=digits", "arch=mlp", "augmentation=cowmix", "augmentation.cowmix.p_low=0.9"],

@@ -20,6 +20,7 @@ EVERY = "log_every=1"
         ("schedules.momentum=cosine,step", "+schedule@schedules.momentum=cosine,step"),
         ("schedules.momentum=nothing", "+schedule@schedules.momentum=nothing"),
         ("schedules.dropout.p=cosine", "+schedule@schedules.dropout.p=cosine"),
+        ("schedules.gradient_noise.gamma=cosine", "+schedule@schedules.gradient_noise.gamma=cosine"),
         ("schedules.momentum.then=cosine", "schedule@schedules.momentum.then=cosine"),
     ],
 )
@@ -32,7 +33,7 @@ def test_the_short_form_of_a_choice(typed, full):
 @pytest.mark.parametrize(
     "typed",
     ["schedules.momentum.final=0.2", "schedules.momentum.unit=steps", "schedules.momentum._target_=mine.Sawtooth",
-     "schedules={}", "+schedule@schedules.momentum=cosine"],
+     "schedules.l2.gamma=0.5", "schedules={}", "+schedule@schedules.momentum=cosine"],
 )  # fmt: skip
 def test_a_value_is_left_as_it_is(typed):
     assert in_full(typed) == typed
