@@ -92,6 +92,22 @@ def check(content: Mapping[str, Any], experiment: Experiment) -> None:
         raise ConfigError([(key, f"makes {length} steps, and {step} are done already")])
 
 
+def check_average(before: Mapping[str, Any], experiment: Experiment, step: int) -> None:
+    """ConfigError where an average has not begun after so many steps, and would have in a run of the present length.
+
+    before is the former configuration.
+    """
+    averaging, epoch = experiment.averaging, _per_epoch(experiment)
+    if averaging is None:
+        return
+    length = experiment.settings.length(epoch)
+    former, present = (averaging.first(Time(step, n, epoch)) for n in (_length(before, epoch), length))
+    if present < step <= former:
+        key = "steps" if experiment.settings.steps else "epochs"
+        said = f"makes {length} steps, where the average would take in all from step {present + 1} on"
+        raise ConfigError([(key, f"{said}; {step} are done without it: make more of them")])
+
+
 def broken(status: Mapping[str, Any]) -> list[tuple[int, str]]:
     """From which steps on a run was no longer what an uninterrupted one would be, and why; the earliest first."""
     told = [(process.get("step"), process.get("breaks")) for process in reversed(processes(status))]
@@ -118,7 +134,7 @@ def breaking(
     """
     found = [f"{key} {old} -> {new}" for key, (old, new) in changed.items() if key.partition(".")[0] not in SAME_BITS]
     length, epoch = experiment.settings.length(_per_epoch(experiment)), _per_epoch(experiment)
-    former = before["steps"] or before["epochs"] * epoch
+    former = _length(before, epoch)
     if "log_every" in changed and step % epoch:
         old, new = changed["log_every"]
         found.append(f"log_every {old} -> {new}, and the next row covers other steps")
@@ -146,6 +162,11 @@ def _same_average(averaging: Averaging | None, former: int, length: int, per_epo
     """Whether the average of the steps done, if there is one yet, began where it does now."""
     firsts = {0 if averaging is None else averaging.first(Time(0, n, per_epoch)) for n in (former, length)}
     return len(firsts) == 1 or step <= min(firsts)
+
+
+def _length(config: Mapping[str, Any], per_epoch: int) -> int:
+    """The steps of a run of this configuration."""
+    return int(config["steps"] or config["epochs"] * per_epoch)
 
 
 def _per_epoch(experiment: Experiment) -> int:
