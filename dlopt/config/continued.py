@@ -77,35 +77,27 @@ def check_configuration(run: Run, status: Mapping[str, Any], *known: str | None)
         raise ConfigError([("resume", said)])
 
 
-def check(content: Mapping[str, Any], experiment: Experiment) -> None:
-    """ConfigError where a checkpoint is not one of this network, rule and data, or lies behind the end."""
+def check(content: Mapping[str, Any], experiment: Experiment, before: Mapping[str, Any] | None = None) -> None:
+    """ConfigError where a checkpoint is not one of this network, rule and data, or lies behind the end.
+
+    before is the former configuration, where it was another.
+    """
     reopen.check(content, experiment, "resume", same_data=True)
     state = experiment.optimizer.init(experiment.w.clone(), Layout.of(experiment.model))
     try:
         restored(state, content["state"], torch.device("cpu"))
     except Exception as error:
         raise ConfigError([("optimizer", f"cannot go on from its checkpoint: {named(error)}")]) from error
-    settings = experiment.settings
-    length, step = settings.length(_per_epoch(experiment)), content["step"]
+    settings, epoch, averaging = experiment.settings, _per_epoch(experiment), experiment.averaging
+    length, step = settings.length(epoch), content["step"]
+    key = "steps" if settings.steps else "epochs"
     if length < step:
-        key = "steps" if settings.steps else "epochs"
         raise ConfigError([(key, f"makes {length} steps, and {step} are done already")])
-
-
-def check_average(before: Mapping[str, Any], experiment: Experiment, step: int) -> None:
-    """ConfigError where an average has not begun after so many steps, and would have in a run of the present length.
-
-    before is the former configuration.
-    """
-    averaging, epoch = experiment.averaging, _per_epoch(experiment)
-    if averaging is None:
-        return
-    length = experiment.settings.length(epoch)
-    former, present = (averaging.first(Time(step, n, epoch)) for n in (_length(before, epoch), length))
-    if present < step <= former:
-        key = "steps" if experiment.settings.steps else "epochs"
-        said = f"makes {length} steps, where the average would take in all from step {present + 1} on"
-        raise ConfigError([(key, f"{said}; {step} are done without it: make more of them")])
+    if averaging is not None and before is not None:
+        former, present = (averaging.first(Time(step, n, epoch)) for n in (_length(before, epoch), length))
+        if present < step <= former:
+            said = f"makes {length} steps, where the average would take in all from step {present + 1} on"
+            raise ConfigError([(key, f"{said}; {step} are done without it: make more of them")])
 
 
 def broken(status: Mapping[str, Any]) -> list[tuple[int, str]]:

@@ -6,7 +6,7 @@ from helpers import BLOBS, composed, resumed, stopped, trained
 from omegaconf import OmegaConf
 
 from dlopt.config.build import build
-from dlopt.config.continued import MAY_CHANGE, breaking, changes, check_average, merged
+from dlopt.config.continued import MAY_CHANGE, breaking, changes, check, merged
 from dlopt.config.problems import ConfigError
 
 PARTS = ("optimizer=momentum", "normalization=batch", "regularization=[dropout,l2]", "diagnostic=gradients",
@@ -119,16 +119,19 @@ def test_a_schedule_that_follows_the_length_is_told_where_another_length_makes_a
     ("swa", "steps=60", "epochs=5", 12, True), ("swa", "steps=60", "epochs=5", 11, False),
     ("ema", "steps=60", "epochs=5", 12, False), ("none", "steps=60", "epochs=5", 12, False),
 ])  # fmt: skip
-def test_a_run_is_not_made_so_short_that_its_average_would_have_begun(averaging, former, present, step, refused):
-    """The average would be that of nothing, and of zeros for what it has missed."""
+def test_a_run_is_not_made_so_short_that_its_average_would_have_begun(
+    averaging, former, present, step, refused, tmp_path
+):
+    """The average would have zeros for what it has missed."""
     before, after = (configuration(f"averaging={averaging}", length) for length in (former, present))
+    content = stopped(tmp_path, step, build(before)[0]).load("last")
     experiment = build(after)[0]
     if refused:
         key = present.partition("=")[0]
         with pytest.raises(ConfigError, match=rf"{key}  makes 15 steps.*{step} are done without it"):
-            check_average(before, experiment, step)
+            check(content, experiment, before)
     else:
-        check_average(before, experiment, step)
+        check(content, experiment, before)
 
 
 @pytest.mark.parametrize(("former", "present", "extra"), [
