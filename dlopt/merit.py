@@ -5,6 +5,7 @@ returns a tensor of shape (...). Targets of classes are (..., N), or probabiliti
 their most probable class; targets of numbers are (..., N, outputs).
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -39,12 +40,12 @@ def auc(outputs: Tensor, targets: Tensor) -> Tensor:
         AUC = (sum of ranks of the P examples of the class - P (P + 1) / 2) / (P Q),   Q the number of the others:
 
     the probability that an example of the class has a larger score than one of another; ties count half, by midranks.
-    The score is the class's probability under a softmax of the outputs. Not a number where all examples are of one
-    class, or an output is none.
+    The score is the class's probability p under a softmax of the outputs, by log(p / (1 - p)), which tells apart what
+    p itself rounds to one. Not a number where all examples are of one class, or an output is none.
 
     Source: Hanley and McNeil 1982; one against the rest: Provost and Domingos 2000, but each class weighs the same.
     """
-    scores = outputs.log_softmax(-1).mT.contiguous()  # (..., outputs, N); logarithms keep small ones apart
+    scores = _log_odds(outputs).mT.contiguous()  # (..., outputs, N)
     ordered = scores.sort(-1).values
     below = torch.searchsorted(ordered, scores)
     twice_rank = below + torch.searchsorted(ordered, scores, right=True) + 1
@@ -54,8 +55,8 @@ def auc(outputs: Tensor, targets: Tensor) -> Tensor:
     # Whole numbers up to here: sums of ranks would lose their last digits in float32.
     twice_pairs = (twice_rank * of_class).sum(-1) - positive * (positive + 1)
     areas = twice_pairs.to(outputs.dtype) / (2 * positive * negative).to(outputs.dtype)
-    areas = areas.masked_fill(outputs.isnan().any(-1).any(-1, keepdim=True), float("nan"))
-    return areas.where((positive > 0) & (negative > 0), float("nan")).nanmean(-1)
+    areas = areas.masked_fill(scores.isnan().any(-1).any(-1, keepdim=True), math.nan)
+    return areas.where((positive > 0) & (negative > 0), math.nan).nanmean(-1)
 
 
 def r2(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ def r2(outputs: Tensor, targets: Tensor) -> Tensor:
     """
     residual = (outputs - targets).square().sum((-2, -1))
     spread = (targets - targets.mean(-2, keepdim=True)).square().sum((-2, -1))
-    return 1.0 - residual / spread
+    return 1.0 - residual / spread.masked_fill(spread == 0, math.nan)
 
 
 _MERITS = {merit.__name__: merit for merit in (accuracy, error, top5, auc, r2)}
@@ -85,6 +86,14 @@ def check(names: Sequence[str], outputs: Tensor) -> None:
     classes = outputs.shape[-1]
     if "top5" in names and classes <= 5:
         raise Mistake("metrics", f"top5 is always 1 with {classes} classes; leave it out")
+
+
+def _log_odds(outputs: Tensor) -> Tensor:
+    """log(p / (1 - p)) for the probability p of each class: its output less the log-sum-exp of all others."""
+    none = torch.full_like(outputs[..., :1], -math.inf)
+    before = torch.cat([none, outputs.logcumsumexp(-1)[..., :-1]], dim=-1)
+    behind = torch.cat([outputs.flip(-1).logcumsumexp(-1).flip(-1)[..., 1:], none], dim=-1)
+    return outputs - torch.logaddexp(before, behind)
 
 
 def _classes(targets: Tensor) -> Tensor:

@@ -84,6 +84,26 @@ def test_sums_of_ranks_lose_nothing_in_float32():
     torch.testing.assert_close(merit.auc(outputs, targets).double(), expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_auc_tells_apart_probabilities_that_round_to_one(classes):
+    """In float32 a softmax is one from a lead of 17 on. Outputs that are whole numbers are far from each other here."""
+    outputs, targets = batch(n=200, classes=classes)
+    outputs = (1000 * outputs).round()
+    others = outputs.unsqueeze(-2).masked_fill(torch.eye(classes).bool(), -math.inf).amax(-1)
+    areas = [roc_auc_score(targets == c, (outputs - others)[:, c]) for c in range(classes)]
+    assert merit.auc(outputs.float(), targets).item() == pytest.approx(sum(areas) / classes, abs=1e-6)
+
+
+@pytest.mark.parametrize("infinite", [math.inf, -math.inf])
+def test_auc_bears_an_output_that_is_infinite_and_not_several_that_leave_nothing_to_compare(infinite):
+    outputs, targets = batch()
+    outputs[3, 2] = infinite
+    finite = outputs.clamp(-1e6, 1e6)
+    assert merit.auc(outputs, targets).item() == pytest.approx(merit.auc(finite, targets).item(), abs=1e-12)
+    outputs[3] = infinite
+    assert merit.auc(outputs, targets).isnan()
+
+
 def test_top5_is_scikit_learns_and_counts_the_five_largest():
     outputs, targets = batch(n=200)
     expected = top_k_accuracy_score(targets, outputs, k=5, labels=range(7))

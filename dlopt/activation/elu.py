@@ -28,7 +28,7 @@ class ELU:
     @property
     def gain(self) -> float:
         below = math.exp(2.0) * _phi(-2.0) - 2.0 * math.exp(0.5) * _phi(-1.0) + 0.5
-        return 1.0 / math.sqrt(0.5 + self.alpha**2 * below)
+        return 1.0 / math.hypot(math.sqrt(0.5), self.alpha * math.sqrt(below))
 
     def __call__(self) -> nn.Module:
         return nn.ELU(self.alpha)

@@ -25,7 +25,7 @@ class LeakyReLU:
 
     @property
     def gain(self) -> float:
-        return math.sqrt(2.0 / (1.0 + self.alpha**2))
+        return math.sqrt(2.0) / math.hypot(1.0, self.alpha)
 
     def __call__(self) -> nn.Module:
         return nn.LeakyReLU(self.alpha)

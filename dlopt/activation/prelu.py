@@ -24,7 +24,7 @@ class PReLU:
 
     @property
     def gain(self) -> float:
-        return math.sqrt(2.0 / (1.0 + self.start**2))
+        return math.sqrt(2.0) / math.hypot(1.0, self.start)
 
     def __call__(self) -> nn.Module:
         return nn.PReLU(init=self.start)

@@ -52,8 +52,9 @@ def _resumed(run: Run, arguments: Sequence[str], trust: bool) -> int:
         step = 0 if state is None else state["step"]
         breaks: list[str] = []
         if state is not None:
-            continued.check(state, experiment)
-            breaks = continued.breaking(changed, OmegaConf.to_container(former), experiment, step)  # type: ignore[arg-type]
+            before: Mapping[str, Any] = OmegaConf.to_container(former)  # type: ignore[assignment]
+            continued.check(state, experiment, before)
+            breaks = continued.breaking(changed, before, experiment, step)
         for at, said in [*continued.broken(status or {}), *([(step, "; ".join(breaks))] if breaks else [])]:
             notices.append(f"from step {at} on this is another run than an uninterrupted one would be: {said}")
         settings = _settings(status, state, config)

@@ -24,7 +24,7 @@ from dlopt.config.adopt import adopt
 from dlopt.config.data import Fitted, check_batch, check_dataset, check_dims, cut, preprocessed
 from dlopt.config.initial import initial, kept
 from dlopt.config.nested import SCHEDULES
-from dlopt.config.probe import check_alone, check_metrics, probe, threads
+from dlopt.config.probe import check_metrics, check_smallest, probe, threads
 from dlopt.config.problems import Problems, named
 from dlopt.config.settings import settings
 from dlopt.experiment import Experiment, Settings
@@ -110,9 +110,9 @@ def _build(
         courses.check(made.parts, schedules, several["regularization"], found.length(epoch), epoch, problems)
         if model is not None and loss is not None and problems.clear_of("loss"):
             metrics = probe(model, train, loss, _changing(several), dataset.outputs, found.dtype, problems)
+            if metrics is not None and fitted is None and saved is None and problems.clear_of("batch_size"):
+                check_smallest(model, train, found, data.drop_last, problems)
             check_metrics(metrics, validation is not None, found, made.parts | several, problems)
-            if metrics is not None and problems.clear_of("arch", "batch_size"):
-                check_alone(model, train, found, data.drop_last, problems)
     _check_beside(made.parts.get("optimizer"), several["regularization"], found, problems)
     problems.raise_any()
 

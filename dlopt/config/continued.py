@@ -77,19 +77,27 @@ def check_configuration(run: Run, status: Mapping[str, Any], *known: str | None)
         raise ConfigError([("resume", said)])
 
 
-def check(content: Mapping[str, Any], experiment: Experiment) -> None:
-    """ConfigError where a checkpoint is not one of this network, rule and data, or lies behind the end."""
+def check(content: Mapping[str, Any], experiment: Experiment, before: Mapping[str, Any] | None = None) -> None:
+    """ConfigError where a checkpoint is not one of this network, rule and data, or lies behind the end.
+
+    before is the former configuration, where it was another.
+    """
     reopen.check(content, experiment, "resume", same_data=True)
     state = experiment.optimizer.init(experiment.w.clone(), Layout.of(experiment.model))
     try:
         restored(state, content["state"], torch.device("cpu"))
     except Exception as error:
         raise ConfigError([("optimizer", f"cannot go on from its checkpoint: {named(error)}")]) from error
-    settings = experiment.settings
-    length, step = settings.length(_per_epoch(experiment)), content["step"]
+    settings, epoch, averaging = experiment.settings, _per_epoch(experiment), experiment.averaging
+    length, step = settings.length(epoch), content["step"]
+    key = "steps" if settings.steps else "epochs"
     if length < step:
-        key = "steps" if settings.steps else "epochs"
         raise ConfigError([(key, f"makes {length} steps, and {step} are done already")])
+    if averaging is not None and before is not None:
+        former, present = (averaging.first(Time(step, n, epoch)) for n in (_length(before, epoch), length))
+        if present < step <= former:
+            said = f"makes {length} steps, where the average would take in all from step {present + 1} on"
+            raise ConfigError([(key, f"{said}; {step} are done without it: make more of them")])
 
 
 def broken(status: Mapping[str, Any]) -> list[tuple[int, str]]:
@@ -118,7 +126,7 @@ def breaking(
     """
     found = [f"{key} {old} -> {new}" for key, (old, new) in changed.items() if key.partition(".")[0] not in SAME_BITS]
     length, epoch = experiment.settings.length(_per_epoch(experiment)), _per_epoch(experiment)
-    former = before["steps"] or before["epochs"] * epoch
+    former = _length(before, epoch)
     if "log_every" in changed and step % epoch:
         old, new = changed["log_every"]
         found.append(f"log_every {old} -> {new}, and the next row covers other steps")
@@ -146,6 +154,11 @@ def _same_average(averaging: Averaging | None, former: int, length: int, per_epo
     """Whether the average of the steps done, if there is one yet, began where it does now."""
     firsts = {0 if averaging is None else averaging.first(Time(0, n, per_epoch)) for n in (former, length)}
     return len(firsts) == 1 or step <= min(firsts)
+
+
+def _length(config: Mapping[str, Any], per_epoch: int) -> int:
+    """The steps of a run of this configuration."""
+    return int(config["steps"] or config["epochs"] * per_epoch)
 
 
 def _per_epoch(experiment: Experiment) -> int:

@@ -14,6 +14,7 @@ from dlopt.batches import mixable
 from dlopt.config.problems import Problems, named
 from dlopt.experiment import Settings
 from dlopt.mistakes import Mistake, nearest
+from dlopt.normalization.batch import BatchNorm
 
 AVAILABLE = torch.get_num_threads()
 """Threads that torch would take by itself, before anything here has changed their number."""
@@ -193,33 +194,35 @@ def _check_purity(model: nn.Module, x: Tensor, problems: Problems) -> None:
         )
 
 
-def check_alone(model: nn.Module, train: parts.Split, settings: Settings, drop_last: bool, problems: Problems) -> None:
-    """Statistics of a mini-batch, where there is one with a single example: without positions they have no variance."""
-    batch = settings.batch(len(train))
-    if batch > 1 and (drop_last or len(train) % batch != 1):
+def check_smallest(
+    model: nn.Module, train: parts.Split, settings: Settings, drop_last: bool, problems: Problems
+) -> None:
+    """The smallest mini-batch against the batch normalizations: what is one number for a feature becomes zero."""
+    count = len(train)
+    size = min(settings.batch(count), count)
+    rest = 0 if drop_last else count % size
+    if (rest or size) > 1:
         return
-    x, _ = _two(train, settings.dtype)
-    idle: list[str] = []
-
-    def look(module: nn.Module, args: Any) -> None:
-        if args[0].numel() == args[0].shape[0] * args[0].shape[1]:
-            idle.append(type(module).__name__)
-
-    found = [m for m in model.modules() if isinstance(m, parts.Running) and m.normalizes]
-    hooks = [module.register_forward_pre_hook(look) for module in found]
+    single: list[str] = []
+    handles = [
+        module.register_forward_pre_hook(
+            lambda _, args, name=name: single.append(name) if args[0].numel() == args[0].shape[1] else None
+        )
+        for name, module in model.named_modules()
+        if isinstance(module, BatchNorm)
+    ]
     model.eval()
     with torch.no_grad():
-        model(x)
+        model(_two(train, settings.dtype)[0][:1])
     model.train()
-    for hook in hooks:
-        hook.remove()
-    if not idle:
-        return
-    said = f"one example has no variance, so that {idle[0]} makes nothing of it but its shift"
-    if batch == 1:
-        problems.add("batch_size", f"{said}; use 2 or more, or normalization=layer")
-    else:
-        problems.notices.append(f"the last mini-batch of each epoch: {said}; data.drop_last=true leaves it out")
+    for handle in handles:
+        handle.remove()
+    if single:
+        said = (
+            f"makes {'the last of an epoch' if rest else 'a mini-batch'} of one example, in which {single[0]} has one "
+        )
+        remedy = "data.drop_last=true" if rest else "normalization=layer"
+        problems.add("batch_size", f"{said}number of each feature to normalize; use another, or {remedy}")
 
 
 def check_metrics(

@@ -29,6 +29,8 @@ class Search:
 
     Bounded units have a limit, 1 for tanh and 0.5 for sigmoid, near which they saturate: take a target well below it.
     Before a normalization the scale of a layer has no effect. Where a layer does not become level the run is refused.
+    Gradients do not come through units that are silent: so many layers of a small std that nothing arrives at the
+    outputs leave them nothing to be made level by, where activations become level piece by piece.
 
     of          what is made level: activations or gradients
     target      their standard deviation; of gradients, as a multiple of that at the network's outputs
@@ -54,8 +56,14 @@ class Search:
         measured = activations if self.of == "activations" else gradients
         found = measured(w, start)
         for _ in range(self.tries):
-            if not self._uneven(found):
+            uneven = self._uneven(found)
+            if not uneven:
                 return w
+            if found[uneven[0]] == 0.0:
+                raise ValueError(
+                    f"the {self.of} of {uneven[0]} do not become level: they are zero where all before them are level, "
+                    "which no scale changes. Begin with a larger std, or use another init"
+                )
             before = self.target
             for name, s in found.items():
                 if not 0.0 < s < math.inf:  # so deep that nothing arrives: it will when those before are level

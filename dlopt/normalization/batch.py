@@ -19,6 +19,7 @@ class Batch:
     mean and var (the biased one) are over the batch and, for convolutions, over positions; gamma and beta are learned.
     Inference uses moving averages of the mean and of the unbiased variance:
     stored <- (1 - momentum) stored + momentum seen, once per step (torch's convention for momentum).
+    Where there are no positions, a mini-batch of one example would make y = beta whatever x is, and is refused.
 
     eps         added to the variance, so that a constant feature does not divide by zero
     momentum    weight of the newest batch in the stored statistics

@@ -33,7 +33,8 @@ class Muon(Optimizer):
     several times as fast on processors that multiply in it.
 
     Matrices are the weights of kind `weight`, a convolution's kernels flattened to out x (in * field). Biases, norms,
-    and with hidden_only the first and the last weight matrix, as the source has it, move by Adam.
+    and with hidden_only the first and the last weight matrix, as the source has it, move by Adam. Beside it
+    regularization=weight_decay shrinks all weights by lr, also those that Adam moves by lr adam_rate.
 
     lr            learning rate of the matrices: the spectral norm of a step is about lr c
     momentum      share of the momentum that a step keeps

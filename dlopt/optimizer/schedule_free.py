@@ -68,7 +68,7 @@ class ScheduleFree(Optimizer):
         else:
             fits = w.ndim == 1 and w.device.type in ("cpu", "cuda")
             (self.fused if fits else self.textbook)(z, state, g)
-        square = self.lr**2
+        square = self.lr * self.lr  # a power of a number that is too large would raise
         s += square
         c = torch.where(s > 0, square / s, 0.0)  # a schedule may begin at zero
         return Step(torch.lerp(x, z, c, out=w), state, loss, g)

@@ -16,7 +16,8 @@ class Harmonic(Schedule):
     objective is strongly convex, of constant mu, and c > 1 / (2 mu); with a smaller c it falls far more slowly.
 
     Slip: the Ren lecture gives O(1 / k) as the rate of stochastic gradient descent without a condition, beside
-    Nesterov's momentum; it is that of strongly convex objectives, and of other convex ones it is O(1 / sqrt(k)).
+    Nesterov's momentum; it is that of strongly convex objectives, and of other convex ones it is O(1 / sqrt(k)), as the
+    lecture's own page on convergence has it.
 
     offset   k at the first step
     unit     of time and of offset: steps or epochs

@@ -193,3 +193,8 @@ def test_the_slopes_of_prelu_are_learned_one_for_each_layer_and_not_shrunk(penal
         if value is not None:
             (g,) = torch.autograd.grad(value, w)
             assert all((g[p.slice] == 0).all() for p in slopes)
+
+
+@pytest.mark.parametrize(("name", "key"), [("elu", "alpha"), ("leaky_relu", "alpha"), ("prelu", "start")])
+def test_a_slope_whose_square_is_too_large_a_number_has_a_gain(name, key):
+    assert 0.0 < named("activation", name, **{key: 1e200}).gain < 1e-199

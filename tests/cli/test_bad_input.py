@@ -151,7 +151,7 @@ CASES = {
     ),
     "rotations of series": (["augmentation=rotate"], ["augmentation.rotate", "images (2-D)", "1-D"]),
     "batch statistics of one example": (
-        ["arch=mlp", "normalization=batch", "batch_size=1"], ["batch_size ", "one example has no variance", "normalization=layer"],
+        ["arch=mlp", "normalization=batch", "batch_size=1"], ["batch_size ", "a mini-batch of one example", "normalization=layer"],
     ),
     "a padding as wide as the image": (
         ["data=digits", "arch=mlp", "augmentation=crop", "augmentation.crop.padding=8"],

@@ -88,6 +88,16 @@ def test_a_run_cannot_go_on_to_less_than_it_has_done(here, capsys):
     assert find().rows() == rows
 
 
+def test_a_run_is_not_made_so_short_that_its_average_would_have_begun_before_where_it_stands(here, capsys):
+    assert main(["train", "-q", *BLOBS, "averaging=polyak", "regularization=early_stopping", "epochs=99",
+                 "regularization.early_stopping.cumulative=1", "optimizer=sgd", "optimizer.lr=3"]) == 0  # fmt: skip
+    done = find().summary["step"]
+    before = find().config_file.read_text()
+    assert main(["train", "resume=last", "--trust", f"steps={done + 1}"]) == 2
+    assert f"{done} are done without it: make more of them" in capsys.readouterr().err
+    assert find().config_file.read_text() == before
+
+
 def test_what_was_set_anew_is_kept_with_the_run(here, capsys):
     assert main(["train", *BLOBS]) == 0
     assert main(["train", "resume=last", "--trust", "epochs=5", "optimizer.lr=0.05"]) == 0

@@ -6,7 +6,7 @@ from helpers import BLOBS, composed, resumed, stopped, trained
 from omegaconf import OmegaConf
 
 from dlopt.config.build import build
-from dlopt.config.continued import MAY_CHANGE, breaking, changes, merged
+from dlopt.config.continued import MAY_CHANGE, breaking, changes, check, merged
 from dlopt.config.problems import ConfigError
 
 PARTS = ("optimizer=momentum", "normalization=batch", "regularization=[dropout,l2]", "diagnostic=gradients",
@@ -110,6 +110,28 @@ def test_a_schedule_that_follows_the_length_is_told_where_another_length_makes_a
     before, after = configuration(*schedule), configuration(*schedule, length)
     said = told(before, after, 4, "the schedule follows the length of the run, which was 9 steps and is ")
     assert bool(said) == (as_uninterrupted(tmp_path, before, after, step=4) != [])
+
+
+@pytest.mark.parametrize(("averaging", "former", "present", "step", "refused"), [
+    ("polyak", "steps=60", "steps=15", 12, True), ("polyak", "steps=60", "steps=15", 9, True),
+    ("polyak", "steps=60", "steps=15", 8, False), ("polyak", "steps=60", "steps=24", 12, False),
+    ("polyak", "steps=20", "steps=15", 12, False), ("polyak", "steps=15", "steps=60", 12, False),
+    ("swa", "steps=60", "epochs=5", 12, True), ("swa", "steps=60", "epochs=5", 11, False),
+    ("ema", "steps=60", "epochs=5", 12, False), ("none", "steps=60", "epochs=5", 12, False),
+])  # fmt: skip
+def test_a_run_is_not_made_so_short_that_its_average_would_have_begun(
+    averaging, former, present, step, refused, tmp_path
+):
+    """The average would have zeros for what it has missed."""
+    before, after = (configuration(f"averaging={averaging}", length) for length in (former, present))
+    content = stopped(tmp_path, step, build(before)[0]).load("last")
+    experiment = build(after)[0]
+    if refused:
+        key = present.partition("=")[0]
+        with pytest.raises(ConfigError, match=rf"{key}  makes 15 steps.*{step} are done without it"):
+            check(content, experiment, before)
+    else:
+        check(content, experiment, before)
 
 
 @pytest.mark.parametrize(("former", "present", "extra"), [

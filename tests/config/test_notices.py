@@ -28,20 +28,6 @@ def test_what_a_network_has_no_place_for_is_said(chosen, said):
     assert notices(*chosen) == said
 
 
-@pytest.mark.parametrize(
-    ("chosen", "warned"),
-    [
-        (["arch=mlp", "normalization=batch"], True),
-        (["arch=mlp", "normalization=batch", "data.drop_last=true"], False),
-        (["arch=mlp", "normalization=layer"], False),
-        (["arch=cnn", "normalization=batch"], False),
-    ],
-)
-def test_statistics_of_a_last_example_alone_are_said(chosen, warned):
-    said = notices("data.train_size=30", "batch_size=23", *chosen)  # 24 to train on, 6 held out
-    assert [("one example has no variance" in s) for s in said] == [True] * warned
-
-
 def test_epochs_beside_steps_are_said():
     assert notices("arch=linear", "epochs=3", "steps=7") == ["epochs: steps=7 stands in its place"]
     assert notices("arch=linear", "epochs=3", "steps=null") == []

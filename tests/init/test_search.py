@@ -85,6 +85,15 @@ def test_a_net_so_deep_that_nothing_arrives_becomes_level_piece_by_piece():
     assert all(0.45 <= h.std() <= 0.55 for h in start.activations(w).values())
 
 
+def test_gradients_that_silent_units_stop_are_told_so_and_a_larger_std_lets_them_through():
+    model = stack(nn.ReLU, 60).float()
+    with pytest.raises(ValueError, match=r"they are zero where all before them are level.* larger std"):
+        begun(model, Search("gradients", 0.5, 0.1, 200, 0.01), dtype=torch.float32)
+    start, _, w = begun(model, Search("gradients", 0.5, 0.1, 200, 0.2), dtype=torch.float32)
+    *_, last = found = list(start.gradients(w).values())
+    assert all(0.45 <= g.inputs.std(correction=0) / last.outputs.std(correction=0) <= 0.55 for g in found)
+
+
 @pytest.mark.parametrize("make", [nn.Identity, nn.ReLU])
 def test_one_change_finds_all_scales_of_a_chain_that_is_linear_in_them(make):
     """And what is within the tolerance already is left alone."""

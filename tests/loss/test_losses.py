@@ -139,6 +139,12 @@ def test_r2_is_zero_for_the_mean_one_for_the_truth_and_negative_for_worse():
     assert r2(mean + 1.0) < 0
 
 
+@pytest.mark.parametrize("error", [0.0, 0.5])
+def test_r2_of_targets_that_do_not_vary_is_no_number(error):
+    targets = torch.full((6, 2), 0.25, dtype=torch.float64)
+    assert SQUARED.measure(targets + error, targets)["r2"].isnan()
+
+
 def test_r2_is_the_share_of_the_variance_that_is_explained():
     outputs, targets = batch("numbers")
     found = SQUARED.measure(outputs, targets)["r2"]

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from helpers import built
 from torch import nn
 
+from dlopt.config.problems import ConfigError
 from dlopt.normalization.batch import Batch, BatchNorm
 
 SHAPES = {
@@ -113,3 +115,26 @@ def test_the_names_are_torchs_so_that_a_state_dict_fits():
     ours, theirs = BatchNorm(4).state_dict(), nn.BatchNorm1d(4).state_dict()
     assert theirs.keys() - ours.keys() == {"num_batches_tracked"}
     assert all(torch.equal(ours[n], theirs[n]) for n in ours)
+
+
+NET = ("data=custom", "data._target_=mine.Blobs", "normalization=batch")
+
+
+@pytest.mark.parametrize(("overrides", "said"), [
+    (["arch=mlp", "batch_size=1"], "a mini-batch of one example, in which hidden.1 has one number of each feature"),
+    (["arch=mlp", "batch_size=47"], "the last of an epoch of one example.* or data.drop_last=true"),
+    (["arch=custom", "arch._target_=mine.Net", "batch_size=1"], "in which norm has one number"),
+])  # fmt: skip
+def test_a_mini_batch_in_which_every_feature_is_one_number_is_refused(overrides, said):
+    with pytest.raises(ConfigError, match=said) as found:
+        built(*NET, *overrides)
+    assert [key for key, _ in found.value.problems] == ["batch_size"]
+
+
+@pytest.mark.parametrize("overrides", [
+    ["arch=mlp", "batch_size=47", "data.drop_last=true"], ["arch=mlp", "batch_size=46"], ["arch=mlp", "batch_size=full"],
+    ["arch=mlp", "batch_size=1", "normalization=layer"],
+    ["arch=cnn", "batch_size=1", "+data.shape=[2,6]", "arch.channels=[3]", "arch.kernels=[3]"],
+])  # fmt: skip
+def test_where_there_is_something_to_normalize_over_it_is_not(overrides):
+    assert built(*NET, *overrides)

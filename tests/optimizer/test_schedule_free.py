@@ -106,6 +106,11 @@ def test_a_rate_that_begins_at_zero_moves_nothing(lead):
     assert not torch.equal(x[2], started(lead))
 
 
+def test_a_rate_whose_square_is_too_large_a_number_diverges(tmp_path):
+    (summary,), _ = trained(tmp_path, blobs("optimizer=schedule_free", "optimizer.lr=1e300", "precision=float64"))
+    assert summary["status"] == "diverged"
+
+
 @pytest.mark.parametrize("form", ["adam", "sgd"])
 def test_decay_is_of_weights_alone(form):
     class Flat(Quadratic):

@@ -29,6 +29,12 @@ def test_its_variance_at_each_step_is_that_of_equation_1(eta, gamma, step):
     assert noise.all(), "biases get it too"
 
 
+def test_noise_that_falls_beyond_what_a_number_can_be_is_zero():
+    g = torch.randn(LAYOUT.size)
+    assert torch.equal(GradientNoise(0.3, 5000.0).gradient(g, KEY, 1, LAYOUT), g)
+    assert not torch.equal(GradientNoise(0.3, 5000.0).gradient(g, KEY, 0, LAYOUT), g)
+
+
 def test_differences_of_gradients_of_one_step_have_no_noise():
     model = nn.Linear(5, 3).double()
     noisy, plain = Problem(model, CrossEntropy([]), (GradientNoise(0.3, 0.5),)), Problem(model, CrossEntropy([]))
