@@ -44,7 +44,8 @@ def fields(target: str) -> dict[str, Hint]:
             case ast.FunctionDef(name="__init__"):
                 return _parameters(inner, module)
             case ast.AnnAssign(target=ast.Name(id=field), annotation=hint) if "ClassVar" not in ast.dump(hint):
-                found[field] = hint, module
+                if not field.startswith("_"):  # what an object keeps for itself
+                    found[field] = hint, module
     return found
 
 

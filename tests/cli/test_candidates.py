@@ -180,7 +180,7 @@ CASES = {
     "show --png da": ["data/", "data file.pt"],
     # list
     "list opt": ["optimizer"],
-    "list optimizer m": ["momentum"],
+    "list optimizer m": ["momentum", "muon"],
     "list optimizer=nesterov": ["optimizer=nesterov"],
     "list optimzer ": [],
     "list optimizer adam ": ["--help"],
@@ -287,7 +287,7 @@ def test_an_option_inside_an_option_is_offered():
     assert offered(f"{line}then.") == []
     assert offered("train schedule=cosine schedule.th") == []
     line = "train optimizer=sam optimizer."
-    assert offered(f"{line}base=ada") == ["optimizer.base=adagrad", "optimizer.base=adam"]
+    assert offered(f"{line}base=adam") == ["optimizer.base=adam", "optimizer.base=adamw"]
     assert offered(f"{line}base=adam optimizer.base.b") == ["optimizer.base.beta1=", "optimizer.base.beta2="]
 
 
@@ -402,6 +402,9 @@ def test_a_number_is_offered_for_a_schedule_and_its_schedules():
     found = offered("train optimizer=momentum regularization=[l2,dropout] schedules.")
     assert {"schedules.momentum=", "schedules.l2="} <= {*found}
     assert "schedules.lr=" not in found
+    assert {"schedules.dropout.p=", "schedules.dropout.input="} <= {*found}
+    assert offered("train optimizer=sam schedules.") == [f"schedules.{n}=" for n in ("rho", "momentum", "dampening")]
+    assert offered("train regularization=early_stopping schedules.ea") == []
     known = [f"schedules.momentum={option}" for option in paths.options("schedule")]
     assert offered("train optimizer=momentum schedules.momentum=") == known
     assert offered("train regularization=dropout schedules.dropout.p=cos") == ["schedules.dropout.p=cosine"]
