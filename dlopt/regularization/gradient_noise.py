@@ -30,5 +30,5 @@ class GradientNoise(Regularization):
     gamma: NonNegative
 
     def gradient(self, g: Tensor, key: Key, step: int, layout: Layout) -> Tensor:
-        s = (self.eta / (1.0 + step) ** self.gamma) ** 0.5
+        s = (self.eta * (1.0 + step) ** -self.gamma) ** 0.5
         return g + s * streams.normal(key, tuple(g.shape), g.device).to(g.dtype)

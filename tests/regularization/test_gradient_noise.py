@@ -29,6 +29,11 @@ def test_its_variance_at_each_step_is_that_of_equation_1(eta, gamma, step):
     assert noise.all(), "biases get it too"
 
 
+def test_noise_that_falls_at_once_is_none():
+    g = torch.randn(LAYOUT.size, dtype=torch.float64)
+    assert torch.equal(GradientNoise(1.0, 1e30).gradient(g, KEY, 3, LAYOUT), g)
+
+
 def test_differences_of_gradients_of_one_step_have_no_noise():
     model = nn.Linear(5, 3).double()
     noisy, plain = Problem(model, CrossEntropy([]), (GradientNoise(0.3, 0.5),)), Problem(model, CrossEntropy([]))
