@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -67,7 +68,7 @@ def _pages(folder: Path) -> int:
 
 
 def fitted(doc: str, width: int) -> str:
-    """A docstring for a narrower screen: prose and the meanings of keys are wrapped anew, formulas stay as they are."""
+    """A docstring for a narrower screen: prose and tables are wrapped anew, formulas broken between clauses."""
     return "\n\n".join("\n".join(_wrapped(block.splitlines(), width)) for block in doc.split("\n\n"))
 
 
@@ -79,7 +80,7 @@ def _wrapped(lines: list[str], width: int) -> list[str]:
     found: list[str] = []
     begun = catalogue.entry(lines[0])  # a key, and what it means: further lines stand under the first one's text
     if begun is None:
-        return lines
+        return [part for line in lines for part in _clauses(line, width)]
     indent = " " * lines[0].index(begun[1], len(begun[0]))
     for line in lines:
         if line.startswith(indent):
@@ -89,6 +90,21 @@ def _wrapped(lines: list[str], width: int) -> list[str]:
     return [
         part for line in found for part in textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False)
     ]
+
+
+def _clauses(line: str, width: int) -> list[str]:
+    """A formula that is too long, broken where two spaces part its clauses; what follows is set further in."""
+    if len(line) <= width:
+        return [line]
+    indent = " " * (len(line) - len(line.lstrip()))
+    found: list[str] = []
+    for clause in re.split(r"(?<=\S) {2,}", line.strip()):
+        if found and len(found[-1]) + 2 + len(clause) <= width:
+            found[-1] += "  " + clause
+        else:
+            begins = indent + "    " * bool(found)
+            found += textwrap.wrap(begins + clause, width, subsequent_indent=indent + "    ", break_on_hyphens=False)
+    return found
 
 
 def _groups(console: Console) -> None:

@@ -104,13 +104,14 @@ class Outline:
 
     def _of_schedules(self) -> dict[str, Any]:
         """The numbers that a schedule can move, and the keys of those schedules that are typed."""
-        of_rule = {key.partition(".")[2]: value for key, value in self.keys("optimizer").items()}
-        of_penalties = {
-            key.split(".")[1]: value
-            for key, value in self.keys("regularization").items()
-            if key.endswith(".strength") and key.count(".") == 2
+        of_rule = {key.rpartition(".")[2]: value for key, value in self.keys("optimizer").items()}
+        changing = self.keys("regularization")
+        of_others = {
+            key.partition(".")[2].removesuffix(".strength"): value
+            for key, value in changing.items()
+            if f"{key.rpartition('.')[0]}.monitor" not in changing  # what follows a metric is in no step
         }
-        numbers = [k for k, v in (of_rule | of_penalties).items() if _is_number(v) and k != "lr"]
+        numbers = [k for k, v in (of_rule | of_others).items() if _is_number(v) and k != "lr"]
         found: dict[str, Any] = {f"{SCHEDULES}.{name}": None for name in numbers}
         for key, option in self.typed.items():
             if key.startswith(f"{SCHEDULES}.") and self.content("schedule", option):

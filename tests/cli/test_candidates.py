@@ -403,6 +403,9 @@ def test_a_number_is_offered_for_a_schedule_and_its_schedules():
     found = offered("train optimizer=momentum regularization=[l2,dropout] schedules.")
     assert {"schedules.momentum=", "schedules.l2="} <= {*found}
     assert "schedules.lr=" not in found
+    assert {"schedules.dropout.p=", "schedules.dropout.input="} <= {*found}
+    assert offered("train optimizer=sam schedules.") == [f"schedules.{n}=" for n in ("rho", "momentum", "dampening")]
+    assert offered("train regularization=early_stopping schedules.ea") == []
     known = [f"schedules.momentum={option}" for option in paths.options("schedule")]
     assert offered("train optimizer=momentum schedules.momentum=") == known
     assert offered("train regularization=dropout schedules.dropout.p=cos") == ["schedules.dropout.p=cosine"]

@@ -209,6 +209,16 @@ def test_a_docstring_fits_a_narrow_screen_and_loses_no_word(group, option, colum
                     assert max(map(len, block.splitlines())) <= columns
 
 
+def test_a_long_formula_is_broken_between_its_clauses():
+    from dlopt.cli.options import fitted
+
+    assert fitted("    y <- a y + b x,  z <- z - y,   with  x = 1", 30).splitlines() == [
+        "    y <- a y + b x,",
+        "        z <- z - y,  with",
+        "        x = 1",
+    ]
+
+
 def test_list_shows_a_list_of_words_as_it_is_typed(capsys):
     assert main(["list", "loss", "cross_entropy"]) == 0
     assert "[accuracy,error]" in capsys.readouterr().out
