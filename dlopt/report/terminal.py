@@ -19,6 +19,7 @@ def drawn(panels: Sequence[Panel], width: int, height: int = 15, *, coloured: bo
     panels = [p for p in panels if p.curves][:2]
     beside = len(panels) if width >= SIDE_BY_SIDE else 1
     width = min(width, 70 * beside)
+    plotext.main()  # what was drawn before may have left it inside one of its panels, which alone would be cleared
     plotext.clear_figure()
     plotext.limit_size(False, False)
     plotext.subplots(-(-len(panels) // beside), beside)
