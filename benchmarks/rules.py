@@ -20,6 +20,7 @@ from hydra import compose, initialize_config_dir
 from rich.table import Table
 from torch import Tensor, nn
 
+from benchmarks.cases import MLP
 from benchmarks.handwritten import network
 from benchmarks.screen import screen
 from dlopt import streams
@@ -77,7 +78,7 @@ def main(rounds: int) -> None:
     for column in ("dlopt", "foreach", "fused", "over foreach", "min", "max", "over fused"):
         table.add_column(column, justify="right")
     for inputs, widths in NETS:
-        net = network(torch.zeros(inputs), widths)
+        net = network(torch.zeros(inputs), MLP(widths))
         table.add_row(f"[bold]MLP {'-'.join(map(str, (inputs, *widths, 10)))}, {Layout.of(net).size:,} weights")
         for option, keys in rules():
             name = " ".join([option, *(f"{k}={v}" for k, v in keys.items())])
@@ -141,9 +142,9 @@ def sides(option: str, keys: dict[str, Any], inputs: int, widths: tuple[int, ...
             if form in takes:
                 arguments = {**ARGUMENTS.get(option, {}), **keys, form: True}
                 found[form] = kind(with_gradients(inputs, widths), lr=1e-3, **arguments).step
-        if "foreach" not in takes:  # Muon: matrices alone, in its own way
+        if "foreach" not in takes:  # Muon: the hidden matrices, in its own way, which is in bfloat16
             matrices = [p for p in with_gradients(inputs, widths) if p.ndim == 2]
-            found["foreach"] = kind(matrices, lr=1e-3, **keys).step
+            found["foreach"] = kind(matrices[1:-1], lr=1e-3).step
     return found
 
 
@@ -200,7 +201,7 @@ def built(option: str, keys: dict[str, Any], inputs: int, widths: tuple[int, ...
 def with_gradients(inputs: int, widths: tuple[int, ...]) -> list[nn.Parameter]:
     """The parameters of the same network in plain torch, with noise for their gradients."""
     generator = torch.Generator().manual_seed(1)
-    parameters = list(network(torch.zeros(inputs), widths).parameters())
+    parameters = list(network(torch.zeros(inputs), MLP(widths)).parameters())
     for p in parameters:
         p.grad = torch.randn(p.shape, generator=generator)
     return parameters
