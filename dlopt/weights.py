@@ -134,6 +134,11 @@ PORTION = 1 << 17
 """Numbers in one portion: several tensors of so many stay in a processor's caches."""
 
 
+def is_fusible(w: Tensor) -> bool:
+    """Whether torch's fused kernels take it: the weights of one run, on a CPU or on CUDA."""
+    return w.ndim == 1 and w.device.type in ("cpu", "cuda")
+
+
 def portions(w: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """The same stretch of each of these (..., P) tensors, one stretch after another, as views.
 

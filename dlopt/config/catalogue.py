@@ -11,6 +11,7 @@ from typing import Any
 
 from dlopt.config import paths
 from dlopt.config.nested import holds
+from dlopt.config.outline import overridden
 from dlopt.config.signature import describe, shown, signature
 
 
@@ -71,9 +72,8 @@ def option(group: str, name: str) -> Option:
     content: dict[str, Any] = yaml.safe_load(file.read_text()) or {}
     if group == "experiment":
         return Option(group, name, what, source, (), (), ())
-    entries = [e for e in content.pop("defaults", []) if isinstance(e, dict)]
-    over = [(k, v) for entry in entries for k, v in entry.items() if k.startswith("override ")]
-    chosen = tuple(f"{k.split()[-1].lstrip('/').partition('@')[0]}={v}" for k, v in over)
+    chosen = tuple(f"{other}={its}" for other, its in overridden(content))
+    inside = holds({"defaults": content.pop("defaults", ())})
     node, prefix = content, group
     if "_target_" not in content and len(content) == 1:
         (key,) = content
@@ -98,7 +98,7 @@ def option(group: str, name: str) -> Option:
     ]
     keys += [
         Key(f"{prefix}.{key}", default, f"an option of {other}", meanings.get(key, ""))
-        for key, (other, default) in holds({"defaults": entries}).items()
+        for key, (other, default) in inside.items()
     ]
     return Option(group, name, what, source, tuple((inspect.getdoc(found) or "").split("\n\n")), tuple(keys), chosen)
 

@@ -60,7 +60,7 @@ class Outline:
             several = alternatives(found.get(group, defaults[group]))
             if len(several) == 1:  # what the runs of a sweep choose is not one thing
                 for option in several[0]:
-                    for other, its in _overridden(self.content(group, option)):
+                    for other, its in overridden(self.content(group, option)):
                         found.setdefault(other, its)
         return defaults | found
 
@@ -232,7 +232,7 @@ def _plain(content: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in content.items() if k != "defaults"}
 
 
-def _overridden(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def overridden(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The choices of other groups that an option makes: `override /loss@_global_.loss: mse`."""
     for entry in content.get("defaults", ()):
         for key, option in entry.items() if isinstance(entry, dict) else ():

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dlopt.parts import Optimizer, Oracle, Step
 from dlopt.ranges import Fraction, NonNegative, Positive
-from dlopt.weights import Layout, add_quotient_, add_scaled_, portions
+from dlopt.weights import Layout, add_quotient_, add_scaled_, is_fusible, portions
 
 
 class Moments(NamedTuple):
@@ -50,7 +50,7 @@ class AdamW(Optimizer):
 
     def step(self, w: Tensor, state: Moments, objective: Oracle) -> Step:
         loss, g = objective.gradient(w)
-        update = self.fused if w.ndim == 1 and w.device.type in ("cpu", "cuda") else self.textbook
+        update = self.fused if is_fusible(w) else self.textbook
         return Step(*update(self.decayed(w, objective.layout), state, g), loss, g)
 
     def decayed(self, w: Tensor, layout: Layout) -> Tensor:

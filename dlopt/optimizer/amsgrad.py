@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dlopt.parts import Optimizer, Oracle, Step
 from dlopt.ranges import Fraction, Positive
-from dlopt.weights import Layout, add_quotient_, portions
+from dlopt.weights import Layout, add_quotient_, is_fusible, portions
 
 
 class Moments(NamedTuple):
@@ -49,7 +49,7 @@ class AMSGrad(Optimizer):
 
     def step(self, w: Tensor, state: Moments, objective: Oracle) -> Step:
         loss, g = objective.gradient(w)
-        update = self.fused if w.ndim == 1 and w.device.type in ("cpu", "cuda") else self.textbook
+        update = self.fused if is_fusible(w) else self.textbook
         return Step(*update(w, state, g), loss, g)
 
     def textbook(self, w: Tensor, state: Moments, g: Tensor) -> tuple[Tensor, Moments]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dlopt.parts import Optimizer, Oracle, Step
 from dlopt.ranges import Fraction, Positive
-from dlopt.weights import Layout, add_scaled_
+from dlopt.weights import Layout, add_scaled_, is_fusible
 
 
 class Velocity(NamedTuple):
@@ -48,7 +48,7 @@ class HeavyBall(Optimizer):
     def step(self, w: Tensor, state: Velocity, objective: Oracle) -> Step:
         loss, g = objective.gradient(w)
         sums = not self._dampens and not isinstance(self.momentum, Tensor) and self.momentum > 0.0
-        fits = sums and w.ndim == 1 and w.device.type in ("cpu", "cuda")
+        fits = sums and is_fusible(w)
         update = self.fused if fits else self.textbook
         return Step(*update(w, state, g), loss, g)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlopt.parts import Optimizer, Oracle, Step
 from dlopt.ranges import Count, Fraction, Positive
-from dlopt.weights import Layout, add_scaled_
+from dlopt.weights import Layout, add_scaled_, is_fusible
 
 
 class Moments(NamedTuple):
@@ -84,7 +84,7 @@ class Muon(Optimizer):
             for i, s in enumerate(slices):
                 add_scaled_(w[..., s], -self.lr * self._scale(shape), steps[..., i, :])
         if rest:
-            fits = w.ndim == 1 and w.device.type in ("cpu", "cuda")
+            fits = is_fusible(w)
             (self._fused_adam if fits else self._adam)(w, state, g, rest)
         return Step(w, state, loss, g)
 

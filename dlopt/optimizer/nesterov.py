@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dlopt.parts import Optimizer, Oracle, Step
 from dlopt.ranges import Fraction, Positive
-from dlopt.weights import Layout, add_scaled_
+from dlopt.weights import Layout, add_scaled_, is_fusible
 
 
 class Velocity(NamedTuple):
@@ -47,7 +47,7 @@ class Nesterov(Optimizer):
 
     def step(self, w: Tensor, state: Velocity, objective: Oracle) -> Step:
         loss, g = objective.gradient(w)
-        fits = w.ndim == 1 and w.device.type in ("cpu", "cuda") and self.momentum > 0.0
+        fits = is_fusible(w) and self.momentum > 0.0
         update = self.fused if fits else self.textbook
         return Step(*update(w, state, g), loss, g)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dlopt.parts import Optimizer, Oracle, Step
 from dlopt.ranges import Fraction, Positive
-from dlopt.weights import Layout, add_quotient_, add_scaled_, portions
+from dlopt.weights import Layout, add_quotient_, add_scaled_, is_fusible, portions
 
 
 class Averages(NamedTuple):
@@ -59,7 +59,7 @@ class RMSProp(Optimizer):
     def step(self, w: Tensor, state: Averages, objective: Oracle) -> Step:
         loss, g = objective.gradient(w)
         plain = not self.centered and state.v.shape[-1] == 0
-        update = self.fused if plain and w.ndim == 1 and w.device.type in ("cpu", "cuda") else self.textbook
+        update = self.fused if plain and is_fusible(w) else self.textbook
         return Step(*update(w, state, g), loss, g)
 
     def textbook(self, w: Tensor, state: Averages, g: Tensor) -> tuple[Tensor, Averages]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dlopt.parts import Optimizer, Oracle, Step
 from dlopt.ranges import Fraction, NonNegative, Positive, Range
-from dlopt.weights import Layout, add_scaled_
+from dlopt.weights import Layout, add_scaled_, is_fusible
 
 
 class Steps(NamedTuple):
@@ -66,7 +66,7 @@ class ScheduleFree(Optimizer):
         if self.form == "sgd":
             add_scaled_(z, -self.lr, g)
         else:
-            fits = w.ndim == 1 and w.device.type in ("cpu", "cuda")
+            fits = is_fusible(w)
             (self.fused if fits else self.textbook)(z, state, g)
         square = self.lr * self.lr  # a power of a number that is too large would raise
         s += square
