@@ -261,7 +261,8 @@ class Journal:
         if self.lanes:
             self.seconds += time.perf_counter() - self._clock
             bad = self.training.on_host({"diverged": self._diverged()})
-            status: Status = "done" if self.stopped or self.training.step >= self.training.steps else "interrupted"
+            over = self.stopped or self.training.step >= self.training.steps
+            status: Status = "done" if over else "pruned" if self.watch.pruned else "interrupted"
             self.finish([(i, "diverged" if values["diverged"] else status) for i, values in enumerate(bad)])
         return self.summaries
 
@@ -276,7 +277,7 @@ class Journal:
         """Save, test and close these lanes; the others go on without them."""
         test: list[dict[str, float]] = [{} for _ in self.lanes]
         averaged = None
-        if any(status != "interrupted" for _, status in leaving):
+        if any(status not in ("interrupted", "pruned") for _, status in leaving):
             averaged = self._averaged()
             test = self._tested(averaged)
         for i, status in leaving:

@@ -4,11 +4,12 @@ from dlopt.run import Row, Run
 
 
 class Watch:
-    """Numbers that the loop leaves here, for a progress bar, and two that it looks at.
+    """Numbers that the loop leaves here, for a progress bar, and some that it looks at.
 
     step    steps done
     steps   steps to do
     stop    set it, and the step under way is the last
+    pruned  set with it, where a search has no use for the rest
     until   steps after which it stops before its end; None: it goes to its end
     """
 
@@ -16,6 +17,7 @@ class Watch:
         self.step = 0
         self.steps = 0
         self.stop = False
+        self.pruned = False
         self.until = until
 
     def begin(self, step: int, steps: int) -> None:

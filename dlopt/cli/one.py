@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dlopt.cli.progress import Stage
     from dlopt.experiment import Experiment
     from dlopt.run import Run
+    from dlopt.sweep.pruning import Reporter
     from dlopt.watch import Watch
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -34,10 +35,11 @@ def run_one(
     title: str = "",
     sweep: Stage | None = None,
     state: Mapping[str, Any] | None = None,
+    reporter: Reporter | None = None,
 ) -> tuple[int, dict[str, Any]]:
     """Train one experiment in its directory; returns the exit code and the summary. A failure is said and logged.
 
-    state is the content of the checkpoint from which the run goes on.
+    state is the content of the checkpoint from which the run goes on; reporter says when a search has no use for more.
     """
     from dlopt import screen
     from dlopt.cli.progress import Progress
@@ -50,7 +52,7 @@ def run_one(
         log.info(notice)
         if not screen.quiet:
             print(f"note: {notice}", file=sys.stderr)
-    progress = Progress(title or as_typed(path), sweep)
+    progress = Progress(title or as_typed(path), sweep, reporter)
     try:
         log.info("start in %s", run.path)
         with stoppable(progress), progress:
@@ -69,8 +71,6 @@ def run_one(
         else:
             print(f"the run failed: {named(error)}", file=sys.stderr)
             print(f"  the traceback is in {as_typed(run.log_file)}", file=sys.stderr)
-        if sweep:
-            sweep.end(title, as_typed(path), "failed", {})
         return FAILED, {}
     log.info("%s: %s", summary["status"], summary)
     progress.report(run, summary, as_typed(path))
@@ -102,8 +102,10 @@ def logged(run: Run) -> Iterator[logging.Logger]:
     log = logging.getLogger("dlopt")
     log.addHandler(handler)
     log.setLevel(logging.INFO)
+    before, log.propagate = log.propagate, False  # Hydra's own handlers write to the screen
     try:
         yield log
     finally:
+        log.propagate = before
         log.removeHandler(handler)
         handler.close()

@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -19,6 +19,9 @@ from dlopt.report.results import results
 from dlopt.run import Row, Run
 from dlopt.watch import Watch
 
+if TYPE_CHECKING:
+    from dlopt.sweep.pruning import Reporter
+
 TRUST = " --trust"
 WIDE = 110
 """Columns of a terminal from which on training metrics stand beside those of validation."""
@@ -29,18 +32,16 @@ class Stage(Protocol):
 
     console: Console
 
-    def begin(self, title: str, follower: Follower) -> None:
+    def follow(self, title: str, follower: Follower) -> None:
         """A run with a bar of its own is under way."""
-
-    def end(self, title: str, path: str, status: str, summary: dict[str, Any]) -> None:
-        """A run is over, however it ended."""
 
 
 class Progress(Watch):
     """A bar in a terminal, lines now and then elsewhere. The loop only leaves numbers here; another thread draws."""
 
-    def __init__(self, title: str, sweep: Stage | None = None) -> None:
+    def __init__(self, title: str, sweep: Stage | None = None, reporter: Reporter | None = None) -> None:
         super().__init__()
+        self.reporter = reporter
         self.title = title
         self.sweep = sweep
         self.console = sweep.console if sweep else Console()
@@ -53,7 +54,7 @@ class Progress(Watch):
         if screen.is_terminal():
             self._bars = Follower(self, self.console)
             if self.sweep:
-                self.sweep.begin(self.title, self._bars)
+                self.sweep.follow(self.title, self._bars)
             else:
                 self._bars.start()
         return self
@@ -72,6 +73,8 @@ class Progress(Watch):
         self._from = (step, time.monotonic())
 
     def row(self, run: Run, row: Row) -> None:
+        if self.reporter is not None and self.step < self.steps and self.reporter.prunes(row):
+            self.stop = self.pruned = True
         names = headline(row) if self.console.width >= WIDE else headline(row)[-2:]
         self.metrics = "  ".join(f"{name} {number(row[name])}" for name in names)
         if self._bars is None and not screen.quiet and time.monotonic() - self._said >= screen.PLAIN_EVERY:
@@ -83,8 +86,8 @@ class Progress(Watch):
     def report(self, run: Run, summary: dict[str, Any], path: str) -> None:
         """The results, where they lie, and what to type next."""
         if self.sweep:
-            self.sweep.end(self.title, path, summary["status"], summary)
-        elif not screen.quiet:
+            return
+        if not screen.quiet:
             self._report(run, summary, path)
         elif summary["status"] != "done":
             print(f"{path}: {summary['status']}", file=sys.stderr)
@@ -96,6 +99,7 @@ class Progress(Watch):
         said = {
             "done": f"done: {summary['step']} steps{early} in {summary['seconds']:.1f} s of training",
             "diverged": f"diverged: the loss is not finite, seen after step {summary['step']}; try a smaller rate",
+            "pruned": f"ended early by its search after step {summary['step']}",
             "interrupted": f"interrupted after step {summary['step']}; it is saved",
         }[status]
         rate = summary.get("steps_per_second")

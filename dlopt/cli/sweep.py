@@ -1,12 +1,12 @@
-"""What is seen of a multirun: one bar for all of it, the run under way and the latest results; then a table."""
+"""What is seen of a search: the best so far, what is under way, the latest results, one bar for all; then a table."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -19,55 +19,99 @@ from dlopt import screen
 from dlopt.cli.places import as_typed
 from dlopt.cli.progress import Follower, suggest
 from dlopt.metrics import duration, headline, number
+from dlopt.run import Run
+from dlopt.sweep.repeats import Repeat
+
+if TYPE_CHECKING:
+    from dlopt.sweep.jobs import Job
+    from dlopt.sweep.search import Plan
+    from dlopt.sweep.study import Counts, Outcome, Study, Trial
 
 LATEST = 8
 """Finished runs that are shown while the sweep goes on."""
 WHOLE = 40
 """Runs up to which a sweep ends with the table of all of them."""
+LOOK = 2.0
+"""Seconds between two looks at how far runs in other processes are."""
+
+
+class _Ended(NamedTuple):
+    title: str
+    path: str
+    status: str
+    summary: Mapping[str, Any]
 
 
 class Sweep:
-    """One multirun, in a terminal a live screen, elsewhere a line for each run.
+    """The screen of one search: in a terminal a live one, elsewhere a line for each run."""
 
-    folder is that of the sweep, jobs the overrides of each of its runs.
-    """
-
-    def __init__(self, folder: Path, jobs: Sequence[Sequence[str]]) -> None:
-        self.folder = folder
-        self.total = len(jobs)
-        self.done = 0
-        counts = Counter(override for job in jobs for override in set(job))
-        self._common = {o for o, n in counts.items() if n == len(jobs)} if len(jobs) > 1 else set()
+    def __init__(self) -> None:
         self.console = Console()
-        self._latest: deque[tuple[str, str, dict[str, Any]]] = deque(maxlen=LATEST)
-        self._now: tuple[str, Follower] | None = None
+        self.plan: Plan | None = None
+        self._latest: deque[_Ended] = deque(maxlen=LATEST)
+        self._running: dict[Path, tuple[str, float]] = {}
+        self._follower: Follower | None = None
+        self._looked = (0.0, {})  # type: tuple[float, dict[Path, str]]
+        self._over: dict[str, int] = {}
+        self._best: tuple[str, float, int] | None = None
         self._began = time.monotonic()
+        self._here = 0
         self._live: Live | None = None
+
+    def begin(self, plan: Plan, study: Study, workers: int) -> Sweep:
+        """A search begins, or goes on; it is its own stage."""
+        self.plan, self._study = plan, study
+        counts = study.counts()
+        self._over, self.total, self._before = counts.ended, counts.total, counts.over
+        self._find_best()
+        if self._before and not screen.quiet:
+            left = self.total - self._before
+            said = f"{left} are left" if left else "nothing is left to do"
+            self.console.print(
+                f"{as_typed(plan.folder)} goes on: {self._before} of {self.total} points are over, {said}",
+                highlight=False,
+            )
         if screen.is_terminal():
             columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn()]
             self._overall = Bars(*columns, TimeElapsedColumn(), TextColumn("{task.fields[left]}"), console=self.console)
-            self._task = self._overall.add_task("[bold]runs", total=self.total, left="")
+            self._task = self._overall.add_task("[bold]points", total=self.total, completed=self._before, left="")
             self._live = Live(get_renderable=self._drawn, console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
+        return self
 
-    def title(self, overrides: Iterable[str]) -> str:
-        """What tells a run from the others of the sweep."""
-        return " ".join(o for o in overrides if o not in self._common)
+    # ------------------------------------------------------------------------------------------- the stage
 
-    def begin(self, title: str, follower: Follower) -> None:
-        self._now = (title, follower)
+    def follow(self, title: str, follower: Follower) -> None:
+        """The run under way in this process has a bar of its own."""
+        self._follower = follower
 
-    def end(self, title: str, path: str, status: str, summary: dict[str, Any]) -> None:
-        self.done += 1
-        self._now = None
-        self._latest.append((title, status, summary))
+    def started(self, job: Job) -> None:
+        self._running[job.path] = (job.title, time.monotonic())
+
+    def ended(self, job: Job, status: str, summary: Mapping[str, Any]) -> None:
+        self._running.pop(job.path, None)
+        self._follower = None
+        self._latest.append(_Ended(job.title, as_typed(job.path), status, summary))
+        if self._live is None and not screen.quiet and self.plan is not None and len(self.plan.repeats) > 1:
+            print(f"    {_line(self._latest[-1])}", flush=True)
+
+    def told(self, trial: Trial, found: Outcome) -> None:
+        assert self.plan is not None
+        self._here += 1
+        self._over[found.verdict] = self._over.get(found.verdict, 0) + 1
+        over = sum(self._over.values())
+        self._find_best()
         if self._live is not None:
-            each = (time.monotonic() - self._began) / self.done
-            left = f"{duration(each * (self.total - self.done))} left" if self.done < self.total else ""
-            self._overall.update(self._task, completed=self.done, left=left)
+            each = (time.monotonic() - self._began) / self._here
+            left = f"{duration(each * (self.total - over))} left" if over < self.total else ""
+            self._overall.update(self._task, completed=over, left=left)
         elif not screen.quiet:
-            found = "  ".join(f"{k} {number(summary[k])}" for k in headline(summary))
-            print(f"{self.done}/{self.total}  {title}  {status}  {found}  {path}", flush=True)
+            if len(self.plan.repeats) > 1:
+                of = f"{self.plan.statistic} of {len(self.plan.repeats)} runs"
+                value = f"  {self.plan.objective} {number(found.value)}, {of}" if found.verdict == "done" else ""
+                print(f"{over}/{self.total}  {self._title(trial.point)}  {found.verdict}{value}", flush=True)
+            else:
+                print(f"{over}/{self.total}  {_line(self._latest[-1])}", flush=True)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -75,41 +119,106 @@ class Sweep:
             self._live.stop()
             self._live = None
 
-    def report(self) -> None:
+    def _title(self, point: Any) -> str:
+        assert self.plan is not None
+        return self.plan.title(point, Repeat("", ()))
+
+    def _find_best(self) -> None:
+        best = self._study.best()
+        if best is not None and best.value is not None:
+            title = " ".join(f"{key}={_short(value)}" for key, value in best.params.items())
+            self._best = (title, best.value, best.number)
+
+    # ------------------------------------------------------------------------------------------- the end
+
+    def report(self, counts: Counts | None) -> None:
         """The table of its runs, and what to type next."""
         self.close()
-        if screen.quiet:
+        if screen.quiet or self.plan is None or counts is None:
             return
         from dlopt.cli.runs import width
-        from dlopt.report.records import records, varying
+        from dlopt.report.records import records
         from dlopt.report.tables import each
 
-        found = records(self.folder)
-        place = as_typed(self.folder)
-        if self.console.is_terminal and 0 < len(found) <= WHOLE:
-            print(each(found).text(width()))
-        counts = Counter(r.status for r in found if r.status != "done")
-        others = f" ({', '.join(f'{n} {status}' for status, n in counts.items())})" if counts else ""
-        print(f"\n{len(found)} of {self.total} runs{others}, in {place}")
-        inside = as_typed(self.folder.parent.parent) == "outputs/multirun"
-        name = "last" if inside else place
-        over = {f"dlopt runs {name} --over seed": "mean and standard deviation over seeds"}
-        lines = {f"dlopt runs {name}": "this table; --sort, --where, --csv, --png"}
-        lines |= over if "seed" in varying(found) else {}
-        suggest(lines | {f"dlopt tensorboard {place}": "their curves, in a browser"})
+        folder = self.plan.folder
+        if self.console.is_terminal and 0 < self.total * len(self.plan.repeats) <= WHOLE:
+            print(each(records(folder)).text(width()))
+        place = as_typed(folder)
+        others = [f"{n} {verdict}" for verdict, n in counts.ended.items() if verdict != "done"]
+        said = f" ({', '.join(others)})" if others else ""
+        runs = f", {len(self.plan.repeats)} runs each" if len(self.plan.repeats) > 1 else ""
+        print(f"\n{counts.over} of {counts.total} points{said}{runs}, in {place}")
+        if self._best is not None and self.plan.space.axes:
+            title, value, at = self._best
+            print(f"best: {self.plan.objective} {number(value)} with {title}, in {place}/{at}")
+        if counts.running:
+            print(f"{counts.running} are under way in other processes")
+        lines = {}
+        if counts.over + counts.running < counts.total:
+            lines[f"dlopt train resume={place}"] = "goes on where it stopped"
+        lines[f"dlopt show {place}"] = "best points, what matters, pictures with --png"
+        over = " --over seed" if len(self.plan.repeats) > 1 else ""
+        lines[f"dlopt runs {place}{over}"] = "every run; --sort, --where, --csv, --png"
+        lines[f"dlopt tensorboard {place}"] = "their curves, in a browser"
+        suggest(lines)
+
+    # ------------------------------------------------------------------------------------------- drawing
 
     def _drawn(self) -> Group:
-        names = list(dict.fromkeys(n for *_, s in self._latest for n in headline(s) if not n.startswith("train/")))
+        parts: list[Any] = []
+        names = list(dict.fromkeys(n for e in self._latest for n in headline(e.summary) if not n.startswith("train/")))
         names = names[-max(1, (self.console.width - 50) // 14) :]
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("run", overflow="ellipsis", no_wrap=True)
-        table.add_column("")
-        for name in names:
-            table.add_column(name, justify="right")
-        for title, status, summary in self._latest:
-            table.add_row(Text(title), "" if status == "done" else status, *(number(summary.get(n)) for n in names))
-        parts: list[Any] = [table] if self._latest else []
-        if self._now is not None:
-            title, follower = self._now
-            parts += [Text(title, style="bold", overflow="ellipsis", no_wrap=True), follower.get_renderable()]
+        if self._latest:
+            table = Table(box=None, pad_edge=False, header_style="bold")
+            table.add_column("run", overflow="ellipsis", no_wrap=True)
+            table.add_column("")
+            for name in names:
+                table.add_column(name, justify="right")
+            for ended in self._latest:
+                status = "" if ended.status == "done" else ended.status
+                table.add_row(Text(ended.title), status, *(number(ended.summary.get(n)) for n in names))
+            parts.append(table)
+        if self._follower is not None:
+            title = next((title for title, _ in self._running.values()), "")
+            parts += [Text(title, style="bold", overflow="ellipsis", no_wrap=True), self._follower.get_renderable()]
+        elif self._running:
+            parts.append(self._elsewhere())
+        if self._best is not None and self.plan is not None:
+            title, value, at = self._best
+            said = f"best  {self.plan.objective} {number(value)}  {title}  (point {at})"
+            parts.append(Text(said, style="green", overflow="ellipsis", no_wrap=True))
+        bad = [f"{n} {verdict}" for verdict, n in self._over.items() if verdict != "done"]
+        if bad:
+            parts.append(Text(", ".join(bad), style="yellow"))
         return Group(*parts, self._overall.get_renderable())
+
+    def _elsewhere(self) -> Table:
+        """The runs in other processes, and how far they are, as their directories tell."""
+        now = time.monotonic()
+        if now - self._looked[0] >= LOOK:
+            self._looked = (now, {path: _last(path) for path in list(self._running)})
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column(style="bold", overflow="ellipsis", no_wrap=True)
+        table.add_column(justify="right")
+        table.add_column(overflow="ellipsis", no_wrap=True)
+        for path, (title, since) in list(self._running.items()):
+            table.add_row(Text(title), duration(now - since), self._looked[1].get(path, ""))
+        return table
+
+
+def _last(path: Path) -> str:
+    """The last row of a run in a few words."""
+    row = Run(path).last_row()
+    if row is None:
+        return ""
+    return f"epoch {row['epoch']:g}  " + "  ".join(f"{n} {number(row[n])}" for n in headline(row)[-2:])
+
+
+def _line(ended: _Ended) -> str:
+    found = "  ".join(f"{k} {number(ended.summary[k])}" for k in headline(ended.summary))
+    return "  ".join(filter(None, (ended.title, ended.status, found, ended.path)))
+
+
+def _short(value: Any) -> str:
+    """A value of an axis; a drawn number with a few digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 ready: list[tuple[Experiment, list[str]]] = []
 """The experiment of a single run, built by the check and taken up by the task."""
 held: list[Lock] = []
-"""The directory of a single run, or that of a sweep, held from here on: two processes may be given the same."""
-jobs: list[list[str]] = []
-"""The overrides of each run of a sweep that was checked."""
+"""The directory of a single run, held from here on: two processes may be given the same."""
 full_errors = False
 """Whether HYDRA_FULL_ERROR=1 was set by whoever started this, and not by us."""
 
@@ -54,57 +52,13 @@ class Check(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _Ends():
-            from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-            from hydra.core.global_hydra import GlobalHydra
-            from hydra.core.override_parser.overrides_parser import OverridesParser
-            from hydra.errors import HydraException
+            from dlopt.config.problems import ConfigError
 
-            from dlopt.config import nested
-            from dlopt.config.build import build
-            from dlopt.config.errors import explain
-            from dlopt.config.problems import ConfigError, Problems
-
-            loader = GlobalHydra.instance().config_loader()
-            typed = list(config.hydra.overrides.task)
-            for key, value in (config.hydra.sweeper.get("params") or {}).items():
-                typed.append(f"{key}={value}")
-            parsed = OverridesParser.create(config_loader=loader).parse_overrides(typed)
-            jobs[:] = [list(job) for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
-            problems = Problems()
-            check_directory(Path(config.hydra.sweep.dir), "hydra.sweep.dir", problems)
-            where: dict[tuple[str, str], list[str]] = {}
-            seen: dict[str, Any] = {}
-            checked: set[tuple[str, ...]] = set()
-            for number, job in enumerate(jobs):
-                try:
-                    composed = loader.load_sweep_config(config, list(job))
-                    composed.hydra.job.num = number
-                    place = Path(composed.hydra.sweep.dir) / str(composed.hydra.sweep.subdir)
-                    if not problems.found:
-                        check_directory(place, "hydra.sweep.dir", problems)
-                    if seen.setdefault(str(place), number) != number:
-                        problems.add("hydra.sweep.subdir", f"gives two runs one directory, {place}; leave it as it is")
-                    kind = tuple(o for o in job if not o.startswith("seed="))
-                    if kind not in checked:  # runs that differ in nothing but the seed stand or fall together
-                        build(composed, job)
-                        checked.add(kind)
-                    continue
-                except ConfigError as error:
-                    found = error.problems
-                except (HydraException, ValueError) as error:  # a ValueError where a choice is no name
-                    paths = [s.path for s in config.hydra.runtime.config_sources if s.provider == "command-line"]
-                    flags = ["--config-dir", paths[0]] if paths else []
-                    found = explain([*flags, *job], error)
-                for problem in found:
-                    where.setdefault(problem, []).append(" ".join(nested.in_short(o) for o in job if o not in typed))
-            for (key, said), which in where.items():
-                more = f" and {len(which) - 1} more" if len(which) > 1 else ""
-                problems.add(
-                    key, said + (f"  (in the run {which[0]}{more})" if which[0] and len(jobs) > len(which) else "")
+            target = str(config.hydra.sweeper.get("_target_", ""))
+            if not target.startswith("hydra_plugins.dlopt_plugins."):  # whose sweep() checks every run itself
+                raise ConfigError(
+                    [("hydra/sweeper", f"choose one of grid, random, tpe, qmc; {target} is none of ours")]
                 )
-            problems.raise_any()
-            hold(Path(config.hydra.sweep.dir), "hydra.sweep.dir", problems)
-            problems.raise_any()
 
 
 def check_directory(path: Path, key: str, problems: Any) -> None:

@@ -46,7 +46,8 @@ class Outline:
     def defaults(self) -> dict[str, str]:
         """The option of each group that nobody chose; a list as it would be typed."""
         entries = [e for e in self.primary.get("defaults", ()) if isinstance(e, dict)]
-        return {group: written(option) for entry in entries for group, option in entry.items()}
+        own = [pair for entry in entries for pair in entry.items() if not pair[0].startswith("override ")]
+        return {group: written(option) for group, option in own}
 
     @cached_property
     def chosen(self) -> dict[str, str]:

@@ -30,9 +30,14 @@ def settings(tree: dict[str, Any], problems: Problems) -> Settings | None:
     name = tree.get("name")
     if isinstance(name, str) and (not name or "/" in name or name.startswith(".")):
         problems.add("name", f"is a part of a directory's name; '{name}' is none")
-    if len(problems.found) > before:
-        return None
-    return _filled(Settings, tree)
+    return None if len(problems.found) > before else _filled(Settings, tree)
+
+
+def checked(cls: type, tree: Mapping[str, Any], prefix: str, problems: Problems) -> Any:
+    """The dataclass with these keys, whose names begin with prefix; None where one is wrong, and noted."""
+    before = len(problems.found)
+    _check_fields(cls, tree, prefix, problems)
+    return None if len(problems.found) > before else _filled(cls, tree)
 
 
 def _check_fields(cls: type, tree: Mapping[str, Any], prefix: str, problems: Problems) -> None:

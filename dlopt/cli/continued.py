@@ -1,0 +1,73 @@
+"""dlopt train resume=SWEEP: the same command again, in the same directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dlopt.cli.places import as_typed
+from dlopt.finding import ROOT, sweeps
+from dlopt.run import Run
+
+MAY_CHANGE = (
+    "hydra.sweeper.trials",
+    "hydra.sweeper.retry",
+    "hydra.sweeper.storage",
+    "hydra.launcher",
+    "hydra/launcher",
+)
+"""What may be said anew where a sweep goes on: how much, how and where it is worked on, not what it searches."""
+
+
+def continued(name: str) -> Path | None:
+    """The directory of the sweep of this name: a path, or a part of one that no run has; None where it is no sweep."""
+    if _is_sweep(Path(name)):
+        return Path(name)
+    if Run(name).status_file.exists():
+        return None
+    found = [path for path in sweeps(ROOT) if str(path).endswith(name.rstrip("/")) and _is_sweep(path)]
+    return found[0] if len(found) == 1 else None
+
+
+def goes_on(folder: Path, arguments: Sequence[str], *, trust: bool) -> list[str]:
+    """The command line that goes on with a sweep; ConfigError where it is refused.
+
+    A sweep's directory names no code that is executed unless it is trusted.
+    """
+    from dlopt.config.problems import Problems
+    from dlopt.sweep import record
+
+    problems = Problems()
+    command: list[str] = []
+    try:
+        found = record.read(folder).get("command")
+        if not (isinstance(found, list) and all(isinstance(word, str) for word in found)):
+            raise ValueError("it has no command")
+        command = found
+    except (ValueError, OSError) as error:
+        problems.add("resume", f"{as_typed(folder)}/{record.NAME} is damaged: {error}")
+    kept = [a for a in arguments if a not in ("-m", "--multirun")]
+    for argument in kept:
+        key = argument.partition("=")[0]
+        if not key.startswith(MAY_CHANGE):
+            problems.add(key, f"cannot change in a search that goes on (may change: {', '.join(MAY_CHANGE)})")
+    for word in command if not trust else ():
+        if _names_code(word):
+            problems.add("resume", f"{as_typed(folder)} names code of its own, {word}; if you trust it add --trust")
+    problems.raise_any()
+    again = {argument.partition("=")[0] for argument in kept} | {"hydra.sweep.dir"}
+    former = [word for word in command if word.partition("=")[0] not in again]
+    return ["-m", *former, f"hydra.sweep.dir={folder}", *kept]
+
+
+def _names_code(word: str) -> bool:
+    """Whether an override may have something executed that is none of ours."""
+    key, _, value = word.partition("=")
+    if key.startswith(("hydra.sweeper.", "hydra.sweep.", "hydra/sweeper", "hydra/launcher", "hydra.launcher.")):
+        return "_target_" in word or "${" in value
+    dotted = key in ("optimizer.name", "schedule.name") and "." in value
+    return key.lstrip("+~").startswith("hydra") or "_target_" in word or dotted
+
+
+def _is_sweep(folder: Path) -> bool:
+    return (folder / "sweep.json").is_file()

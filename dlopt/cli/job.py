@@ -1,0 +1,72 @@
+"""A run from its whole configuration to its end, in this process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from dlopt.cli.one import FAILED, logged, run_one
+
+if TYPE_CHECKING:
+    from dlopt.cli.progress import Stage
+    from dlopt.experiment import Experiment
+    from dlopt.lock import Lock
+    from dlopt.sweep.jobs import Job
+
+
+def perform(
+    job: Job,
+    *,
+    stage: Stage | None = None,
+    lock: Lock | None = None,
+    built: tuple[Experiment, Sequence[str]] | None = None,
+) -> tuple[int, dict[str, Any]]:
+    """Make the run; returns the exit code and the summary.
+
+    stage is the screen of a sweep, lock that of the directory where it is held already, and built what was built of
+    the configuration, if it was. What is wrong with a configuration that was not is told in the run's directory.
+    """
+    from omegaconf import OmegaConf
+
+    from dlopt import durable
+    from dlopt.config.flat import settings_of
+    from dlopt.config.problems import ConfigError
+    from dlopt.run import Run
+    from dlopt.sweep.pruning import Reporter
+    from dlopt.sweep.sweeper import built as built_of
+
+    settings = settings_of(job.config, job.choices)
+    run = Run(job.path)
+    run.config_file.parent.mkdir(parents=True, exist_ok=True)
+    durable.replace(run.config_file, OmegaConf.to_yaml(OmegaConf.create(dict(job.config))).encode())
+    if job.hydra:
+        durable.replace(run.hydra_file, job.hydra.encode())
+        run.overrides_file.write_text(OmegaConf.to_yaml(OmegaConf.create(list(job.overrides))))
+    try:
+        experiment, notices = built or built_of(job)
+    except ConfigError as error:
+        run = Run.create(job.path, settings, lock)
+        run.finish("failed", message=error.text())
+        print(f"{job.title}: {error.text()}", file=sys.stderr)
+        return FAILED, {}
+    run = Run.create(job.path, settings, lock, device=experiment.settings.device, threads=experiment.threads)
+    reporter = None if job.ticket is None else Reporter(job.ticket)
+    if not job.hydra:  # Hydra has set up the logging
+        return run_one(experiment, run, notices, title=job.title, sweep=stage, reporter=reporter)
+    with logged(run):
+        return run_one(experiment, run, notices, title=job.title, sweep=stage, reporter=reporter)
+
+
+def here(job: Job, *, stage: Stage) -> None:
+    """Make a run of a sweep on its screen."""
+    perform(job, stage=stage)
+
+
+def elsewhere(job: Job) -> None:
+    """Make a run of a sweep in a process that nobody looks at."""
+    from dlopt import provenance, screen
+
+    screen.quiet = True
+    provenance.begin()
+    perform(job)

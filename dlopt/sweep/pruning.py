@@ -1,0 +1,117 @@
+"""Ending runs early that do worse than others did by then: the pruner, and what a run tells it.
+
+After each evaluation a run reports the objective; where its trial has several runs, one after another, it reports the
+mean (or median) of what the former ones came to and of its own. Evaluations are counted through all runs of a trial.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from dlopt.config.problems import Problems
+from dlopt.run import Row
+from dlopt.sweep.storage import opened
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.pruners import BasePruner
+
+Statistic = Literal["mean", "median"]
+
+
+@dataclass(frozen=True)
+class Pruner:
+    """How runs are ended early: name is none, median or hyperband.
+
+    startup     trials that end before the first may be pruned (median)
+    warmup      evaluations of a trial before it may be pruned (median)
+    least       evaluations before the first rung (hyperband)
+    reduction   of so many trials one goes on to the next rung, which has so many times the evaluations (hyperband)
+    """
+
+    name: Literal["none", "median", "hyperband"]
+    startup: int
+    warmup: int
+    least: int
+    reduction: int
+
+    def made(self) -> BasePruner:
+        """Optuna's own (Golovin et al. 2017, the median rule; Li et al. 2018, Hyperband)."""
+        from optuna import pruners
+
+        if self.name == "median":
+            return pruners.MedianPruner(n_startup_trials=self.startup, n_warmup_steps=self.warmup)
+        if self.name == "hyperband":
+            return pruners.HyperbandPruner(min_resource=self.least, reduction_factor=self.reduction)
+        return pruners.NopPruner()
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """What a run needs to report: the trial in its study, the pruner, and the values of the trial's runs before it."""
+
+    storage: str | None
+    folder: Path
+    study: str
+    trial: int
+    pruner: Pruner
+    objective: str
+    statistic: Statistic
+    before: tuple[float, ...] = ()
+
+    def content(self) -> dict[str, Any]:
+        """The same as plain numbers and text."""
+        return asdict(self) | {"folder": str(self.folder)}
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> Ticket:
+        """From its content."""
+        made = {"folder": Path(content["folder"]), "pruner": Pruner(**content["pruner"])}
+        return cls(**{**content, **made, "before": tuple(content["before"])})
+
+
+class Reporter:
+    """Reports a run's evaluations to its study, and says when it is to end."""
+
+    def __init__(self, ticket: Ticket) -> None:
+        import optuna
+
+        self.ticket = ticket
+        study = _study(ticket.storage, ticket.folder, ticket.study, ticket.pruner)
+        self._trial = optuna.trial.Trial(study, ticket.trial)
+        known = study._storage.get_trial(ticket.trial).intermediate_values
+        self._done = max(known, default=0) if ticket.before else 0
+
+    def prunes(self, row: Row) -> bool:
+        """Whether the run is to end after this row."""
+        value = row.get(self.ticket.objective)
+        if value is None or not math.isfinite(value):
+            return False
+        self._done += 1
+        self._trial.report(middle([*self.ticket.before, value], self.ticket.statistic), self._done)
+        return self._trial.should_prune()
+
+
+def middle(values: Sequence[float], statistic: Statistic) -> float:
+    """The mean or median."""
+    return statistics.fmean(values) if statistic == "mean" else statistics.median(values)
+
+
+@lru_cache(maxsize=1)
+def _study(storage: str | None, folder: Path, name: str, pruner: Pruner) -> Study:
+    """The study as one process sees it, opened once for all of its runs."""
+    import optuna
+
+    problems = Problems()
+    found = opened(storage, folder, problems)
+    problems.raise_any()
+    assert found is not None  # else there was a problem
+    return optuna.load_study(
+        study_name=name, storage=found, sampler=optuna.samplers.RandomSampler(), pruner=pruner.made()
+    )

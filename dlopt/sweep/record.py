@@ -1,0 +1,26 @@
+"""sweep.json: what a sweep searches, in its directory, for those who read it and for the same command again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dlopt import durable, reading
+
+NAME = "sweep.json"
+FORMAT = 1
+
+
+def write(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write it, whole at every instant."""
+    text = json.dumps({"format": FORMAT, **content}, indent=2)
+    if (folder / NAME).exists() and (folder / NAME).read_text() == text + "\n":
+        return
+    durable.replace(folder / NAME, text.encode() + b"\n")
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Its content. FileNotFoundError where there is none, ValueError where it is damaged."""
+    return reading.json_object(folder / NAME, reading.SMALL)

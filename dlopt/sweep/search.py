@@ -1,0 +1,227 @@
+"""A search: takes points from a study, makes their runs, and tells the study what they came to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from dlopt.config.nested import in_short
+from dlopt.run import Run
+from dlopt.sweep.jobs import Composer, Job
+from dlopt.sweep.pruning import Pruner, Statistic, Ticket
+from dlopt.sweep.repeats import Repeat, outcome
+from dlopt.sweep.space import Space
+from dlopt.sweep.storage import BEAT
+from dlopt.sweep.study import Outcome, Study, Trial
+from dlopt.sweep.workers import Gone, Workers
+
+OVER = ("done", "diverged", "failed", "pruned")
+"""What a run can have come to; any other status is one on the way."""
+
+
+class Stage(Protocol):
+    """Where people see how a search goes."""
+
+    def started(self, job: Job) -> None:
+        """A run begins."""
+
+    def ended(self, job: Job, status: str, summary: Mapping[str, Any]) -> None:
+        """A run is over, or was stopped."""
+
+    def told(self, trial: Trial, found: Outcome) -> None:
+        """A trial is over."""
+
+
+@dataclass
+class _Open:
+    """A trial under way: the repeats still to begin, how many are running, and how the others ended."""
+
+    trial: Trial
+    pending: list[Repeat]
+    running: int = 0
+    stopped: bool = False
+    endings: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the runs of a sweep have in common."""
+
+    folder: Path
+    space: Space
+    repeats: Sequence[Repeat]
+    objective: str
+    statistic: Statistic
+    pruner: Pruner
+    storage: str | None
+    study: str
+
+    def place(self, number: int, repeat: Repeat) -> Path:
+        """The directory of a run."""
+        return self.folder / str(number) / repeat.name if repeat.name else self.folder / str(number)
+
+    def title(self, point: Sequence[Any], repeat: Repeat) -> str:
+        """What tells a run from the others."""
+        varying = [axis.shown(value) for axis, value in zip(self.space.axes, point, strict=True)]
+        return " ".join(in_short(o) for o in (*varying, *repeat.overrides))
+
+    def decided(self, endings: Sequence[tuple[str, Mapping[str, Any]]]) -> bool:
+        """Whether a trial is over with these endings of its runs, whatever the others would come to."""
+        states = [status for status, _ in endings]
+        early = "failed" in states or "pruned" in states or (self.statistic == "mean" and "diverged" in states)
+        return early or len(states) == len(self.repeats)
+
+    def harvest(self, number: int) -> Outcome | None:
+        """What a trial came to, by its runs' directories; None where it is not over."""
+        found = [_ending(self.place(number, repeat)) for repeat in self.repeats]
+        endings = [ending for ending in found if ending is not None]
+        return outcome(endings, self.objective, self.statistic) if endings and self.decided(endings) else None
+
+
+class Search:
+    """One process's part in a sweep."""
+
+    def __init__(self, plan: Plan, study: Study, composer: Composer, workers: Workers[Job], stage: Stage) -> None:
+        self.plan = plan
+        self.study = study
+        self.composer = composer
+        self.workers = workers
+        self.stage = stage
+        self._open: dict[int, _Open] = {}
+        self._under_way: dict[Path, tuple[_Open, Repeat]] = {}
+        self._exhausted = False
+
+    def run(self) -> None:
+        """Until no point is left to begin. KeyboardInterrupt: trials under way are interrupted, and it goes on up."""
+        beats = threading.Event()
+        threading.Thread(target=self._beat, args=(beats,), name="signs of life", daemon=True).start()
+        try:
+            while True:
+                while len(self._under_way) < self.workers.count and (job := self._next()) is not None:
+                    self.stage.started(job)
+                    self.workers.submit(job)
+                if not self._under_way:
+                    return
+                for job, error in self.workers.wait():
+                    self._over(job, error)
+        finally:
+            beats.set()
+            self.workers.close()
+            for number in list(self._open):
+                self._leave(self._open.pop(number), lost=False)
+
+    def _beat(self, ends: threading.Event) -> None:
+        while not ends.wait(BEAT):
+            with contextlib.suppress(Exception):  # a database that is away for a moment
+                self.study.beat([found.trial for found in list(self._open.values())])
+
+    # ------------------------------------------------------------------------------------------- beginning
+
+    def _next(self) -> Job | None:
+        """The next run: of a trial that is open, or of a new one."""
+        for found in self._open.values():
+            if found.pending and not found.stopped and not (found.running and self.plan.pruner.name != "none"):
+                return self._job(found)
+        while not self._exhausted:
+            trial = self.study.claim(self.plan.harvest)
+            if trial is None:
+                self._exhausted = True
+            else:
+                found = self._opened(trial)
+                if found.pending:
+                    return self._job(found)
+                self._close(found)
+        return None
+
+    def _opened(self, trial: Trial) -> _Open:
+        """A trial that begins, with those runs of the one that it repeats that had ended."""
+        found = self._open[trial.number] = _Open(trial, list(self.plan.repeats))
+        if trial.instead_of is not None:
+            for repeat in self.plan.repeats if self.plan.repeats[0].name else ():
+                former, place = (self.plan.place(n, repeat) for n in (trial.instead_of, trial.number))
+                ending = _ending(former)
+                if ending is not None and ending[0] in ("done", "diverged") and not place.exists():
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    os.rename(former, place)
+                    found.endings.append(ending)
+                    found.pending.remove(repeat)
+        if found.endings and self.plan.decided(found.endings):
+            found.pending.clear()
+        return found
+
+    def _job(self, found: _Open) -> Job:
+        plan, trial, repeat = self.plan, found.trial, found.pending.pop(0)
+        ticket = None
+        if plan.pruner.name != "none":
+            before = outcome_values(found.endings, plan.objective)
+            ticket = Ticket(
+                plan.storage, plan.folder, plan.study, trial.id, plan.pruner, plan.objective, plan.statistic, before
+            )
+        overrides = [*plan.space.overrides(trial.point), *repeat.overrides]
+        place, title = plan.place(trial.number, repeat), plan.title(trial.point, repeat)
+        job = self.composer.job(place, overrides, trial.number, title, ticket)
+        found.running += 1
+        self._under_way[job.path] = (found, repeat)
+        return job
+
+    # ------------------------------------------------------------------------------------------- ending
+
+    def _over(self, job: Job, error: BaseException | None) -> None:
+        found, _ = self._under_way.pop(job.path)
+        found.running -= 1
+        status, summary = _ending(job.path) or (_cut_short(error), {})
+        self.stage.ended(job, status, summary)
+        if status in OVER:
+            found.endings.append((status, summary))
+            if self.plan.decided(found.endings):
+                found.pending.clear()
+        elif status == "interrupted":
+            raise KeyboardInterrupt
+        else:
+            found.stopped = True
+        if not found.running:
+            if found.stopped:
+                self._leave(self._open.pop(found.trial.number), lost=True)
+                self._exhausted = False  # its point waits to be tried again
+            elif not found.pending:
+                self._close(found)
+
+    def _close(self, found: _Open) -> None:
+        """Tell the study what a trial came to."""
+        del self._open[found.trial.number]
+        came_to = outcome(found.endings, self.plan.objective, self.plan.statistic)
+        if self.study.tell(found.trial, came_to):
+            self.stage.told(found.trial, came_to)
+
+    def _leave(self, found: _Open, *, lost: bool) -> None:
+        """Leave a trial that did not end to be tried again; or to be told what its runs came to, if they all did."""
+        came_to = self.plan.harvest(found.trial.number)
+        if came_to is not None:
+            self.study.tell(found.trial, came_to)
+        else:
+            self.study.interrupt(found.trial, lost=lost)
+
+
+def outcome_values(endings: Sequence[tuple[str, Mapping[str, Any]]], objective: str) -> tuple[float, ...]:
+    """The objective of each run that is over."""
+    return tuple(float(summary[objective]) for _, summary in endings if summary.get(objective) is not None)
+
+
+def _cut_short(error: BaseException | None) -> str:
+    """What is said of a run that has not written how it ended."""
+    return "interrupted" if error is None else "lost" if isinstance(error, Gone) else "failed"
+
+
+def _ending(path: Path) -> tuple[str, Mapping[str, Any]] | None:
+    """How a run ended, and its summary; None where it did not, or is not there."""
+    run = Run(path)
+    status = run.status_or_none()
+    state = None if status is None else str(status.get("status"))
+    if state == "running" or state not in OVER:
+        return None
+    return state, run.summary

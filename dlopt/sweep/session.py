@@ -1,0 +1,50 @@
+"""What the command line gives a sweep that Hydra starts: how a run is made, and where people see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from dlopt.sweep.jobs import Job
+from dlopt.sweep.study import Counts
+
+if TYPE_CHECKING:
+    from dlopt.sweep.search import Plan, Stage
+    from dlopt.sweep.study import Study
+
+
+class Screen(Protocol):
+    """Makes the stage of a search, and says in the end what came of it."""
+
+    def begin(self, plan: Plan, study: Study, workers: int) -> Stage:
+        """A search begins."""
+
+    def planned(self, plan: Plan, jobs: list[Job]) -> None:
+        """Nothing is to be started: says what would be."""
+
+
+@dataclass
+class Session:
+    """One call of `dlopt train -m`.
+
+    command     the overrides as they were typed, by which the sweep can be gone on with
+    perform     makes a run in this process, on the screen
+    elsewhere   makes a run in another process, whose output nobody sees; a function of a module
+    yes         start even a very large grid
+    dry_run     say what would be done, and do nothing
+    resumed     whether it goes on with a sweep that was named by its directory
+    counts      how the trials ended, once it is over
+    """
+
+    command: list[str]
+    perform: Callable[[Job], None]
+    elsewhere: Callable[[Job], None]
+    screen: Screen
+    yes: bool = False
+    dry_run: bool = False
+    counts: Counts | None = None
+
+
+current: Session | None = None
+"""That of this process: Hydra makes the sweeper, and hands nothing of ours to it."""

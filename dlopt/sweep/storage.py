@@ -1,0 +1,83 @@
+"""Where a study is kept: a journal in the sweep's directory, or a database that several machines reach."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlopt.config.problems import Problems
+from dlopt.sweep.journal_file import journal
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+JOURNAL = "study.log"
+"""The journal's name in the directory of a sweep."""
+BEAT = 20
+"""Seconds between two signs of life in a database."""
+SILENT = 120
+"""Seconds without one after which a trial of a machine that cannot be seen from here counts as interrupted."""
+
+
+def quiet() -> None:
+    """Optuna says nothing: what there is to say, a sweep says itself."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+def opened(url: str | None, folder: Path, problems: Problems) -> BaseStorage | None:
+    """The storage of a sweep in this directory; None where it cannot be reached, and the problem is noted.
+
+    url is null for the journal study.log there, a file's path that ends in .log for a journal elsewhere, or the address
+    of a database, such as postgresql+psycopg://user@host/name or sqlite:///search.db.
+    """
+    quiet()
+    try:
+        if url is None or url.endswith(".log"):
+            file = folder / JOURNAL if url is None else Path(url)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            return journal(file)
+        return _database(url)
+    except Exception as error:  # of drivers, sockets and files, a dozen kinds
+        problems.add("hydra.sweeper.storage", f"{shown(url or str(folder / JOURNAL))} cannot be opened: {_why(error)}")
+        return None
+
+
+def shown(url: str) -> str:
+    """An address without its password."""
+    if "://" not in url:
+        return url
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return url.partition("://")[0] + "://..."
+
+
+def _database(url: str) -> BaseStorage:
+    from optuna.storages import RDBStorage
+    from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+
+    for attempt in range(5):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return RDBStorage(
+                    url, engine_kwargs={"pool_pre_ping": True}, heartbeat_interval=BEAT, grace_period=SILENT
+                )
+        except (IntegrityError, ProgrammingError, OperationalError) as error:
+            exists = "already exists" in str(error) or "duplicate key" in str(error) or "UNIQUE" in str(error)
+            if not exists or attempt == 4:  # another process has made the same tables a moment ago
+                raise
+    raise AssertionError
+
+
+def _why(error: BaseException) -> str:
+    """The first line of what a driver says, without SQLAlchemy's frame."""
+    text = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
+    return text.splitlines()[0]

@@ -1,0 +1,383 @@
+"""A study: which points were tried, which are under way and by whom, and what comes next.
+
+It lives in an Optuna storage. A point is known by its ordinal 0, 1, ..., and tried in a trial, whose number names the
+run's directory. A trial whose process was killed, or stopped, is interrupted: it stays in the study as failed without
+an outcome, and its point is tried again in a trial of a new number. So a study of n points ends with n outcomes, one
+for each ordinal, whatever was killed on the way.
+
+Several processes may work on one study. Numbers are given by the storage, in order and each once; the ordinal of a new
+trial is the number of new trials before it. Whoever gets one too many puts it back, for a longer search to come.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from dlopt.lock import Lock, holder, machine
+from dlopt.sweep import points
+from dlopt.sweep.points import Sampler
+from dlopt.sweep.space import Space
+
+if TYPE_CHECKING:
+    from optuna import Study as OptunaStudy
+    from optuna.pruners import BasePruner
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
+
+WORKERS = ".workers"
+"""The folder, in that of a sweep, in which each of its processes holds a folder of its own."""
+TRIES = 3
+"""How often a point is tried whose process was lost, before it counts as failed."""
+LOOK = 10.0
+"""Seconds between two looks for trials whose process is gone."""
+
+Direction = Literal["minimize", "maximize"]
+Verdict = Literal["done", "pruned", "diverged", "failed"]
+"""How a trial ended: all but failed and diverged have a value."""
+
+
+class Outcome(NamedTuple):
+    """How a trial ended, with the value that is optimized where there is one."""
+
+    verdict: Verdict
+    value: float | None
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A point under way: its trial's number, which names the directory, its ordinal, and the trial that it repeats."""
+
+    id: int
+    number: int
+    ordinal: int
+    point: tuple[Any, ...]
+    tries: int = 1
+    instead_of: int | None = None
+
+
+@dataclass
+class Counts:
+    """How many points of a study are where."""
+
+    total: int
+    running: int = 0
+    ended: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def over(self) -> int:
+        return sum(self.ended.values())
+
+
+class Study:
+    """A study in a storage, and this process's part in it. folder is that of the sweep; total may be None: no end."""
+
+    def __init__(
+        self, storage: BaseStorage, study: OptunaStudy, space: Space, sampler: Sampler, total: int, folder: Path
+    ) -> None:
+        self.storage = storage
+        self.study = study
+        self.space = space
+        self.sampler = sampler
+        self.total = total
+        self.folder = folder
+        self.lock = Lock(folder / WORKERS / os.urandom(4).hex())
+        self._looked = -math.inf
+        self._distributions = [axis.distribution() for axis in space.axes]
+        self._names = [axis.content()["key"] for axis in space.axes]
+
+    # ------------------------------------------------------------------------------------------- this process
+
+    def __enter__(self) -> Study:
+        self.lock.folder.mkdir(parents=True)
+        self.lock.take()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+        with contextlib.suppress(OSError):
+            self.lock.folder.rmdir()
+
+    @property
+    def _worker(self) -> dict[str, Any]:
+        return {
+            "host": socket.gethostname(),
+            "machine": machine(),
+            "pid": os.getpid(),
+            "folder": str(self.lock.folder.resolve()),
+        }
+
+    # ------------------------------------------------------------------------------------------- what comes next
+
+    def claim(self, harvest: Callable[[int], Outcome | None]) -> Trial | None:
+        """The next trial, which is this process's from now on; None where no point is left to begin.
+
+        harvest tells how the runs of a trial ended, by its number, if all of them did: their process may have been
+        killed before it could say so.
+        """
+        with _alone(self.folder / WORKERS / "claims"):
+            if time.monotonic() - self._looked >= LOOK:
+                self._looked = time.monotonic()
+                self.settle(harvest)
+            trials = self.trials()
+            return self._waiting(trials) or self._new(trials)
+
+    def _waiting(self, trials: Sequence[FrozenTrial]) -> Trial | None:
+        """A trial that waits in the storage: a point that is tried again, or one that was put back."""
+        from optuna.trial import TrialState
+
+        ordinals = _ordinals(trials)
+        for trial in trials:
+            if trial.state == TrialState.WAITING and ordinals[trial.number] < self.total:
+                again = trial.user_attrs.get("instead_of")
+                if again is not None and _superseded(trial, trials):
+                    continue
+                self._sign(trial._trial_id)  # before, so that it is nobody's at no time; and after, if others did too
+                if self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+                    self._sign(trial._trial_id)
+                    return self._begun(trial._trial_id, trial.number, ordinals[trial.number], trial.user_attrs)
+        return None
+
+    def _new(self, trials: Sequence[FrozenTrial]) -> Trial | None:
+        from optuna.trial import TrialState, create_trial
+
+        if sum(1 for trial in trials if _is_new(trial)) >= self.total:
+            return None
+        template = create_trial(state=TrialState.RUNNING, user_attrs={"worker": self._worker})
+        made = self.storage.create_new_trial(self.study._study_id, template_trial=template)
+        number = self.storage.get_trial_number_from_id(made)
+        before = self.trials() if number != len(trials) else trials
+        ordinal = sum(1 for trial in before if _is_new(trial) and trial.number < number)
+        if ordinal >= self.total:  # another process, whose directory is another, was faster
+            self.storage.set_trial_state_values(made, TrialState.WAITING)
+            return None
+        return self._begun(made, number, ordinal, {})
+
+    def _sign(self, trial: int) -> None:
+        self.storage.set_trial_user_attr(trial, "worker", self._worker)
+
+    def _begun(self, trial: int, number: int, ordinal: int, attributes: Mapping[str, Any]) -> Trial:
+        point = self._point(trial, ordinal, attributes.get("point"))
+        return Trial(trial, number, ordinal, point, attributes.get("tries", 1), attributes.get("instead_of"))
+
+    def _point(self, trial: int, ordinal: int, known: Sequence[Any] | None) -> tuple[Any, ...]:
+        """The point of an ordinal, told to the storage."""
+        point = points.drawn(self.space, self.sampler, ordinal) if known is None else tuple(known)
+        if point is None:
+            return self._proposed(trial, ordinal)
+        for name, distribution, value in zip(self._names, self._distributions, point, strict=True):
+            self.storage.set_trial_param(trial, name, distribution.to_internal_repr(value), distribution)
+        return point
+
+    def _proposed(self, trial: int, ordinal: int) -> tuple[Any, ...]:
+        """What TPE makes of the results so far."""
+        import optuna
+
+        self.study.sampler = points.tpe(self.sampler, ordinal)
+        asked = optuna.trial.Trial(self.study, trial)
+        return tuple(
+            asked._suggest(name, distribution)
+            for name, distribution in zip(self._names, self._distributions, strict=True)
+        )
+
+    # ------------------------------------------------------------------------------------------- what has ended
+
+    def tell(self, trial: Trial | int, outcome: Outcome) -> bool:
+        """Write how a trial ended; False where it counts as interrupted already, and is tried again elsewhere.
+
+        A diverged trial is one that was pruned without a value: TPE keeps away from what is like it.
+        """
+        from optuna.exceptions import UpdateFinishedTrialError
+        from optuna.trial import TrialState
+
+        at = trial.id if isinstance(trial, Trial) else trial
+        state = {"done": TrialState.COMPLETE, "failed": TrialState.FAIL}.get(outcome.verdict, TrialState.PRUNED)
+        try:
+            self.storage.set_trial_user_attr(at, "outcome", outcome.verdict)
+            if outcome.message:
+                self.storage.set_trial_user_attr(at, "message", outcome.message)
+            values = None if outcome.value is None else [outcome.value]
+            return self.storage.set_trial_state_values(at, state, values)
+        except UpdateFinishedTrialError:
+            return False
+
+    def interrupt(self, trial: Trial, *, lost: bool = False) -> None:
+        """A trial that did not end: its point is tried again. lost: its process ended by itself, which may not go on
+        for ever."""
+        if lost and trial.tries >= TRIES:
+            self.tell(trial, Outcome("failed", None, f"its process was lost {TRIES} times"))
+        elif self._fail(trial.id):
+            with _alone(self.folder / WORKERS / "claims"):
+                self._again(trial.number, trial.ordinal, trial.point, trial.tries + lost)
+
+    def settle(self, harvest: Callable[[int], Outcome | None], *, failed: bool = False) -> None:
+        """Give an outcome to trials whose process is gone: that of their runs, or to be tried again.
+
+        failed: try those again, too, that failed.
+        """
+        import optuna
+        from optuna.trial import TrialState
+
+        with contextlib.suppress(NotImplementedError):
+            optuna.storages.fail_stale_trials(self.study)  # of machines that are only seen in a database
+        trials = self.trials()
+        ordinals = _ordinals(trials)
+        gone = set()
+        for trial in trials:
+            worker = trial.user_attrs.get("worker", {})
+            if trial.state == TrialState.RUNNING and not alive(worker):
+                gone.add(worker.get("folder"))
+                outcome = harvest(trial.number)
+                if outcome is not None:
+                    self.tell(trial._trial_id, outcome)
+                else:
+                    self._fail(trial._trial_id)
+        tried = {trial.user_attrs.get("instead_of") for trial in trials}
+        for trial in self.trials():
+            lost = trial.state == TrialState.FAIL and "outcome" not in trial.user_attrs
+            again = failed and trial.user_attrs.get("outcome") == "failed"
+            if (lost or again) and trial.number not in tried:
+                known = [trial.params[name] for name in self._names if name in trial.params]
+                point = known if len(known) == len(self._names) else None
+                self._again(trial.number, ordinals[trial.number], point, trial.user_attrs.get("tries", 1))
+        for folder in filter(None, gone):
+            with contextlib.suppress(OSError):
+                (Path(folder) / "lock.json").unlink(missing_ok=True)
+                Path(folder).rmdir()
+
+    def _fail(self, trial: int) -> bool:
+        """Mark a trial as interrupted; False where another process has."""
+        from optuna.exceptions import UpdateFinishedTrialError
+        from optuna.trial import TrialState
+
+        try:
+            return self.storage.set_trial_state_values(trial, TrialState.FAIL)
+        except UpdateFinishedTrialError:
+            return False
+
+    def _again(self, number: int, ordinal: int, point: Sequence[Any] | None, tries: int) -> None:
+        """Have a point wait to be tried again."""
+        from optuna.trial import TrialState, create_trial
+
+        told: dict[str, Any] = {"instead_of": number, "ordinal": ordinal, "tries": tries}
+        if point is not None:
+            told["point"] = list(point)
+        template = create_trial(state=TrialState.WAITING, user_attrs=told)
+        self.storage.create_new_trial(self.study._study_id, template_trial=template)
+
+    # ------------------------------------------------------------------------------------------- looking
+
+    def trials(self) -> list[FrozenTrial]:
+        """Every trial, by its number."""
+        return self.storage.get_all_trials(self.study._study_id, deepcopy=False)
+
+    def counts(self) -> Counts:
+        from optuna.trial import TrialState
+
+        trials = self.trials()
+        ordinals = _ordinals(trials)
+        latest = {ordinals[trial.number]: trial for trial in trials if ordinals[trial.number] < self.total}
+        found = Counts(self.total)
+        for trial in latest.values():
+            outcome = trial.user_attrs.get("outcome")
+            if trial.state == TrialState.RUNNING:
+                found.running += 1
+            elif outcome is not None and trial.state.is_finished():
+                found.ended[outcome] = found.ended.get(outcome, 0) + 1
+        return found
+
+    def best(self) -> FrozenTrial | None:
+        """The trial with the best value; None before there is one."""
+        from optuna.study import StudyDirection
+        from optuna.trial import TrialState
+
+        done = [t for t in self.trials() if t.state == TrialState.COMPLETE and t.value is not None]
+        sign = -1 if self.study.direction == StudyDirection.MAXIMIZE else 1
+        return min(done, key=lambda t: sign * (t.value or 0.0), default=None)
+
+    def beat(self, running: Sequence[Trial]) -> None:
+        """A sign of life of trials under way, for other machines that see nothing but the database."""
+        from optuna.storages import RDBStorage
+
+        if isinstance(self.storage, RDBStorage):
+            for trial in running:
+                self.storage.record_heartbeat(trial.id)
+
+
+def alive(worker: Mapping[str, Any]) -> bool:
+    """Whether the process of a trial is there, as far as can be seen from here."""
+    folder = Path(str(worker.get("folder", "")))
+    if worker.get("machine") == machine() or folder.is_dir():
+        return holder(folder) is not None
+    return bool(worker)  # of a machine that is only seen in a database, whose signs of life are looked at there
+
+
+def begun(
+    storage: BaseStorage, name: str, direction: Direction, pruner: BasePruner, content: Mapping[str, Any]
+) -> tuple[OptunaStudy, Mapping[str, Any]]:
+    """The study of this name, and the content that it was made with, which is the given one where it is new."""
+    import optuna
+
+    for _ in range(50):
+        study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            direction=direction,
+            pruner=pruner,
+            sampler=optuna.samplers.RandomSampler(),
+            load_if_exists=True,
+        )
+        found = study.user_attrs.get("dlopt")
+        if found is not None:
+            return study, found
+        if study.get_trials(deepcopy=False):
+            return study, {}  # made by another program
+        study.set_user_attr("dlopt", dict(content))
+    raise AssertionError("a study does not keep what it is told")
+
+
+def _is_new(trial: FrozenTrial) -> bool:
+    """Whether it is the first trial of its point."""
+    return "instead_of" not in trial.user_attrs
+
+
+def _ordinals(trials: Sequence[FrozenTrial]) -> dict[int, int]:
+    """The ordinal of the point of each trial, by the trial's number."""
+    found: dict[int, int] = {}
+    new = 0
+    for trial in trials:
+        if _is_new(trial):
+            found[trial.number] = new
+            new += 1
+        else:
+            found[trial.number] = trial.user_attrs["ordinal"]
+    return found
+
+
+def _superseded(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
+    """Whether another trial, of a smaller number, stands in place of the same one: two processes have seen it die."""
+    instead_of = trial.user_attrs["instead_of"]
+    return any(t.number < trial.number and t.user_attrs.get("instead_of") == instead_of for t in trials)
+
+
+@contextlib.contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """Nobody else who sees this directory is in here. Where files cannot be locked, numbers alone keep the order."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

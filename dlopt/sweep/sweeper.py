@@ -1,0 +1,375 @@
+"""A sweep from its command line to its end: every check, the study, and the search. Called by the plugin for Hydra."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+
+from dlopt import durable
+from dlopt.config.build import build
+from dlopt.config.callback import check_directory
+from dlopt.config.errors import explain
+from dlopt.config.nested import in_short
+from dlopt.config.problems import ConfigError, Problems
+from dlopt.config.settings import checked
+from dlopt.experiment import Experiment, Seed
+from dlopt.metrics import higher_is_better
+from dlopt.ranges import Count, Range
+from dlopt.run import Run
+from dlopt.sweep import record, session, storage
+from dlopt.sweep.jobs import Composer, Job
+from dlopt.sweep.launched import Launched
+from dlopt.sweep.points import Sampler, drawn
+from dlopt.sweep.pruning import Pruner, Statistic
+from dlopt.sweep.repeats import Repeat, repeats
+from dlopt.sweep.search import Plan, Search
+from dlopt.sweep.space import Space, agree, space_of
+from dlopt.sweep.study import Direction, Study, begun
+from dlopt.sweep.workers import Workers
+
+MANY = 10_000
+"""Runs beyond which a grid is only started with --yes."""
+CHECKED = 1_000
+"""Points of a space with intervals that are checked: the ends of intervals with all choices."""
+
+
+@dataclass(frozen=True)
+class Median:
+    """Of the median rule; see Pruner."""
+
+    startup: Annotated[int, Range(ge=0)]
+    warmup: Annotated[int, Range(ge=0)]
+
+
+@dataclass(frozen=True)
+class Hyperband:
+    """See Pruner."""
+
+    least: Count
+    reduction: Annotated[int, Range(ge=2)]
+
+
+@dataclass(frozen=True)
+class Tpe:
+    """See Sampler."""
+
+    startup: Annotated[int, Range(ge=0)]
+    candidates: Count
+    multivariate: bool
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys of hydra.sweeper; conf/hydra/sweeper/grid.yaml says what they mean."""
+
+    sampler: Literal["grid", "random", "tpe", "qmc"]
+    trials: Count | None
+    seed: Seed
+    seeds: Count | list[Seed] | None
+    statistic: Statistic
+    storage: str | None
+    study: str | None
+    retry: bool
+    pruner: Literal["none", "median", "hyperband"]
+    median: Median
+    hyperband: Hyperband
+    tpe: Tpe
+    params: dict[str, Any] | None
+    max_batch_size: Count | None
+
+
+def sweep(
+    given: Mapping[str, Any], arguments: Sequence[str], config: DictConfig, context: Any, task_function: Any
+) -> None:
+    """Check everything, then search to the end. ConfigError, with all problems, before anything is started."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.plugins import Plugins
+
+    ours = session.current
+    assert ours is not None  # set by the command line
+    problems = Problems()
+    tree: dict[str, Any] = OmegaConf.to_container(config.hydra.sweeper, resolve=True)  # type: ignore[assignment]
+    tree.pop("_target_", None)
+    keys: Keys | None = checked(Keys, tree, "hydra.sweeper.", problems)
+    if config.hydra.output_subdir != ".hydra":
+        problems.add("hydra.output_subdir", "must stay .hydra: a run cannot be shown without its configuration")
+    if OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"] != "${hydra.job.num}":  # type: ignore[index, call-overload]
+        problems.add("hydra.sweep.subdir", "is the number of the trial; leave it as it is")
+    problems.raise_any()
+    assert keys is not None
+    typed = [*arguments, *(f"{key}={value}" for key, value in (keys.params or {}).items())]
+    parser = OverridesParser.create(config_loader=context.config_loader)
+    space = space_of(parser.parse_overrides(typed), grid=keys.sampler == "grid", problems=problems)
+    folder = Path(config.hydra.sweep.dir)
+    check_directory(folder, "hydra.sweep.dir", problems)
+    total = _total(keys, space, problems)
+    if keys.storage is not None and "://" in keys.storage and keys.study is None:
+        problems.add("hydra.sweeper.study", "needs a name, by which other processes find the study in the database")
+    problems.raise_any()
+
+    composer = Composer(context.config_loader, config)
+    plan, jobs = _checked(keys, space, total, composer, config, folder, typed, ours, problems)
+    if ours.dry_run:
+        ours.screen.planned(plan, jobs(total))
+        return
+    launcher = Plugins.instance().instantiate_launcher(
+        hydra_context=context, task_function=task_function, config=config
+    )
+    workers: Workers[Job]
+    if hasattr(launcher, "workers"):
+        workers = launcher.workers(ours.perform, ours.elsewhere)
+    else:
+        workers = Launched(launcher, keys.max_batch_size or (10 if keys.sampler == "tpe" else min(total, 1_000_000)))
+    try:
+        _search(keys, plan, composer, workers, total, config, ours, problems)
+    finally:
+        workers.close()
+
+
+def _total(keys: Keys, space: Space, problems: Problems) -> int:
+    """The points of the search in all."""
+    if keys.sampler != "grid":
+        if keys.trials is None:
+            problems.add("hydra.sweeper.trials", f"says how many points {keys.sampler} looks at, and must be a number")
+        if not space.axes:
+            problems.add("", "there is nothing to search: give a key several values, or an interval")
+        return keys.trials or 0
+    size = int(space.size)
+    if keys.trials not in (None, size):
+        problems.add(
+            "hydra.sweeper.trials",
+            f"a grid looks at all of its {size} points, got {keys.trials}; hydra/sweeper=random draws so many",
+        )
+    return size
+
+
+# ------------------------------------------------------------------------------------------------ checks
+
+
+def _checked(
+    keys: Keys,
+    space: Space,
+    total: int,
+    composer: Composer,
+    config: DictConfig,
+    folder: Path,
+    typed: Sequence[str],
+    ours: session.Session,
+    problems: Problems,
+) -> tuple[Plan, Any]:
+    """What the runs have in common, after all of them were checked; and what makes the list of the first ones."""
+    points = space.corners(CHECKED if keys.sampler != "grid" else MANY)
+    grid = keys.sampler == "grid"
+    first = _first(space, points[0], composer, config, problems)
+    over = _repeats(keys, space, first, problems)
+    if grid and total * len(over) > MANY and not ours.yes and not ours.dry_run:
+        count = f"{total * len(over):,} runs"
+        problems.add("", f"this grid has {count}; --dry-run says how long they take, --yes starts them")
+    problems.raise_any()
+    objective = _check_all(space, points, over, composer, config, typed, problems)
+    problems.raise_any()
+    pruner = Pruner(
+        keys.pruner, keys.median.startup, keys.median.warmup, keys.hyperband.least, keys.hyperband.reduction
+    )
+    plan = Plan(folder, space, over, objective, keys.statistic, pruner, keys.storage, keys.study or "dlopt")
+
+    def jobs(count: int) -> list[Job]:
+        found = []
+        for number in range(count):
+            point = drawn(space, _sampler(keys), number)
+            if point is not None:
+                found += [
+                    composer.job(
+                        plan.place(number, repeat),
+                        [*space.overrides(point), *repeat.overrides],
+                        number,
+                        plan.title(point, repeat),
+                    )
+                    for repeat in over
+                ]
+        return found
+
+    return plan, jobs
+
+
+def _first(
+    space: Space, point: Sequence[Any], composer: Composer, config: DictConfig, problems: Problems
+) -> Mapping[str, Any]:
+    """The configuration of one run, which says how often each point is repeated."""
+    from hydra.errors import HydraException
+
+    try:
+        return composer.job(Path(), space.overrides(point), 0).config
+    except (HydraException, ValueError) as error:
+        problems.found += explain([*_own_folder(config), *space.overrides(point)], error)
+        problems.raise_any()
+        raise
+
+
+def _repeats(keys: Keys, space: Space, config: Mapping[str, Any], problems: Problems) -> list[Repeat]:
+    """The runs of each point."""
+    seeds: list[int] = []
+    if keys.seeds is not None:
+        if any(axis.key == "seed" for axis in space.axes):
+            problems.add(
+                "hydra.sweeper.seeds", "repeats each point over seeds, and seed has several values: leave one out"
+            )
+        start = config["seed"] if isinstance(config["seed"], int) else 0
+        seeds = list(range(start, start + keys.seeds)) if isinstance(keys.seeds, int) else list(keys.seeds)
+        if len(set(seeds)) < len(seeds) or not seeds:
+            problems.add("hydra.sweeper.seeds", "must be a number, or a list of different seeds")
+    validation = config["validation"]
+    folds = 0
+    if isinstance(validation, Mapping) and validation.get("scheme") == "kfold" and validation.get("fold") is None:
+        folds = validation["k"] if isinstance(validation.get("k"), int) else 0
+        if any(axis.key in ("validation", "validation.scheme", "validation.k") for axis in space.axes):
+            problems.add("validation", "scheme and k are the same for all runs of a search; make a search of each")
+    return repeats(seeds, folds)
+
+
+def _check_all(
+    space: Space,
+    points: Sequence[Sequence[Any]],
+    over: Sequence[Repeat],
+    composer: Composer,
+    config: DictConfig,
+    typed: Sequence[str],
+    problems: Problems,
+) -> str:
+    """Build every run, but for repeats of a point, and throw it away; the objective that all of them have."""
+    from hydra.errors import HydraException
+
+    where: dict[tuple[str, str], list[str]] = {}
+    objectives: dict[str, list[str]] = {}
+    checked: set[tuple[Any, ...]] = set()
+    count = 0
+    for point in points:
+        overrides = [*space.overrides(point), *over[0].overrides]
+        kind = tuple(o for o in overrides if not o.startswith("seed="))
+        if kind in checked:  # runs that differ in nothing but the seed stand or fall together
+            continue
+        checked.add(kind)
+        count += 1
+        varying = " ".join(in_short(o) for o in overrides if o not in space.fixed and o not in over[0].overrides)
+        try:
+            experiment = built(composer.job(Path(), overrides, 0))[0]
+            objectives.setdefault(experiment.objective, []).append(varying)
+            continue
+        except ConfigError as error:
+            found = error.problems
+        except (HydraException, ValueError) as error:  # a ValueError where a choice is no name
+            found = explain([*_own_folder(config), *overrides], error)
+        for problem in found:
+            where.setdefault(problem, []).append(varying)
+    for (key, said), which in where.items():
+        more = f" and {len(which) - 1} more" if len(which) > 1 else ""
+        problems.add(key, said + (f"  (in the run {which[0]}{more})" if which[0] and count > len(which) else ""))
+    if len({higher_is_better(name) for name in objectives}) > 1:
+        several = " and ".join(f"{name} in {which[0]}" for name, which in objectives.items())
+        problems.add("objective", f"must be the same for all runs of a search, and is {several}")
+    return next(iter(objectives), "")
+
+
+def built(job: Job) -> tuple[Experiment, list[str]]:
+    """The experiment of a run, and notices; ConfigError where it cannot be."""
+    return build(OmegaConf.create(dict(job.config)), job.overrides)
+
+
+def _own_folder(config: DictConfig) -> list[str]:
+    """The flag for options of one's own, if there is any."""
+    paths = [s.path for s in config.hydra.runtime.config_sources if s.provider == "command-line"]
+    return ["--config-dir", paths[0]] if paths else []
+
+
+# ------------------------------------------------------------------------------------------------ the search
+
+
+def _sampler(keys: Keys) -> Sampler:
+    return Sampler(keys.sampler, keys.seed, keys.tpe.startup, keys.tpe.candidates, keys.tpe.multivariate)
+
+
+def _search(
+    keys: Keys,
+    plan: Plan,
+    composer: Composer,
+    workers: Workers[Job],
+    total: int,
+    config: DictConfig,
+    ours: session.Session,
+    problems: Problems,
+) -> None:
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    opened = storage.opened(keys.storage, plan.folder, problems)
+    problems.raise_any()
+    assert opened is not None
+    direction: Direction = "maximize" if higher_is_better(plan.objective) else "minimize"
+    content = {
+        **plan.space.content(),
+        "objective": plan.objective,
+        "sampler": keys.sampler,
+        "seed": keys.seed,
+        "repeats": [list(repeat.overrides) for repeat in plan.repeats],
+        "statistic": keys.statistic,
+    }
+    study, former = begun(opened, plan.study, direction, plan.pruner.made(), content)
+    if not former:
+        problems.add("hydra.sweeper.study", f"{plan.study} is a study of another program; choose another name")
+    for key, said in agree(former, content) if former else ():
+        problems.add(key, f"{said}; give this search a hydra.sweep.dir, or a hydra.sweeper.study, of its own")
+    problems.raise_any()
+    _check_new(plan.folder, study, problems)
+    record.write(
+        plan.folder,
+        {
+            "command": [o for o in ours.command if "storage=" not in o or "://" not in o],
+            "sampler": keys.sampler,
+            "objective": plan.objective,
+            "direction": direction,
+            "trials": total,
+            **plan.space.content(),
+            "seeds": _values(plan.repeats, "seed"),
+            "folds": len(_values(plan.repeats, "validation.fold")),
+            "statistic": keys.statistic,
+            "storage": storage.shown(keys.storage) if keys.storage else storage.JOURNAL,
+            "study": plan.study,
+        },
+    )
+    _write_multirun(plan.folder, config)
+    mine = Study(opened, study, plan.space, _sampler(keys), total, plan.folder)
+    with mine:
+        if keys.retry:
+            mine.settle(plan.harvest, failed=True)
+        stage = ours.screen.begin(plan, mine, workers.count)
+        try:
+            Search(plan, mine, composer, workers, stage).run()
+        finally:
+            ours.counts = mine.counts()
+
+
+def _values(over: Sequence[Repeat], key: str) -> list[int]:
+    """The values of a key over the repeats of a point."""
+    found = [o.partition("=")[2] for repeat in over for o in repeat.overrides if o.startswith(f"{key}=")]
+    return [int(value) for value in dict.fromkeys(found)]
+
+
+def _check_new(folder: Path, study: Any, problems: Problems) -> None:
+    """A study that begins must not find runs of another in its directory."""
+    if not study.get_trials(deepcopy=False):
+        for entry in os.scandir(folder):
+            if entry.name.isdecimal() and Run(Path(entry.path)).status_file.exists():
+                problems.add("hydra.sweep.dir", f"{folder} already holds runs, and no study of them; choose another")
+                break
+    problems.raise_any()
+
+
+def _write_multirun(folder: Path, config: DictConfig) -> None:
+    """multirun.yaml, by which other programs know the sweep; without the address of a storage."""
+    own = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
+    own.hydra.sweeper.storage = None
+    own.hydra.overrides.hydra = [o for o in own.hydra.overrides.hydra if "storage=" not in o]
+    durable.replace(folder / "multirun.yaml", OmegaConf.to_yaml(own).encode())
