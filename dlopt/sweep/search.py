@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -147,7 +146,7 @@ class Search:
                 ending = _ending(former)
                 if ending is not None and ending[0] in ("done", "diverged") and not place.exists():
                     place.parent.mkdir(parents=True, exist_ok=True)
-                    os.rename(former, place)
+                    former.rename(place)
                     found.endings.append(ending)
                     found.pending.remove(repeat)
         if found.endings and self.plan.decided(found.endings):
