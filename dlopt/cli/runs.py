@@ -26,8 +26,8 @@ EPILOG = """\
   dlopt runs last --over seed --png                 their curves, with bands
   dlopt runs --csv > runs.csv                       every setting and metric
 
-Settings are shown where the runs differ in them. A run is running, done, diverged, failed, interrupted,
-dead (its process is gone) or damaged (its files cannot be read).
+Settings are shown where the runs differ in them. A run is running, done, diverged, pruned (its search
+ended it early), failed, interrupted, dead (its process is gone) or damaged (its files cannot be read).
 """
 LATEST = 100
 """Runs that are shown in a terminal without being asked for all of them."""
