@@ -11,10 +11,13 @@ from typing import Any
 
 from dlopt import memory
 from dlopt.cli.places import as_typed, folder
-from dlopt.finding import RunNotFound
+from dlopt.finding import SWEEP_FILE, RunNotFound
 from dlopt.mistakes import nearest
 from dlopt.report import tables
+from dlopt.report.columns import DIM, styled
+from dlopt.report.findings import line
 from dlopt.report.records import OWN, Condition, Record, by, grouped, records
+from dlopt.report.search import of_records
 
 EPILOG = """\
   dlopt runs                                        every run in outputs/, the newest last
@@ -78,6 +81,10 @@ def runs(argv: Sequence[str]) -> int:
             tables.write_csv(found, sys.stdout)
         return 0
     print(table.markdown() if given.markdown else table.text(width()))
+    if (place / SWEEP_FILE).is_file() and not (given.markdown or given.where):
+        search = of_records(place, found)
+        for said in (line(search), *([f"dlopt show {as_typed(place)} says more"] if search.best else [])):
+            print(styled(said, DIM))
     return 0
 
 
