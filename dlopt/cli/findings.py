@@ -9,6 +9,7 @@ from pathlib import Path
 from dlopt import memory
 from dlopt.cli.places import as_typed, report
 from dlopt.config.flat import differing
+from dlopt.reading import printable
 from dlopt.report import analysis, findings
 from dlopt.report.search import Search, read
 from dlopt.values import written
@@ -31,8 +32,10 @@ def show(folder: Path, png: str | None, heat: str | None, *, everything: bool) -
             if heat is not None:
                 raise ValueError("--heat is for the pictures; add --png")
             _print(search, everything=everything)
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError) as error:
-        print(f"dlopt show: {error}", file=sys.stderr)
+        print(f"dlopt show: {printable(str(error))}", file=sys.stderr)
         return 2
     return 0
 

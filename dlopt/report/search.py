@@ -29,6 +29,8 @@ LARGEST = 1 << 20
 """Bytes of sweep.json: a grid of ten thousand values has a fifth of it."""
 MOST_DIGITS = 9
 """Of the number of a trial."""
+FARTHEST = 1e100
+"""Numbers are smaller than this; the squares of larger ones could not be added."""
 EVEN = 10.0
 """How far two numbers are apart, one divided by the other, that are taken for points of a logarithmic scale."""
 
@@ -214,14 +216,14 @@ def canonical(value: Any) -> str:
 
 
 def number(value: Any) -> float | None:
-    """The finite number that a value is, as itself or as text; None for any other."""
+    """The number below 1e100 in size that a value is, as itself or as text; None for any other."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
         found = float(value)
     except (ValueError, OverflowError):
         return None
-    return found if math.isfinite(found) else None
+    return found if abs(found) < FARTHEST else None
 
 
 # ------------------------------------------------------------------------------------------------ sweep.json

@@ -11,7 +11,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
 from dlopt.metrics import number
 from dlopt.report.analysis import Level, levels
@@ -30,7 +30,11 @@ CELLS = 15
 FENCE = 3.0
 """Quartile distances behind the worse quartile beyond which values are drawn at the edge."""
 MARKS = {"diverged": ("x", COLOURS[1]), "failed": ("+", COLOURS[7]), "pruned": ("|", COLOURS[6])}
-"""Of trials without a value, which are drawn at the worse edge."""
+"""Of trials without a value, which are drawn at the worse edge, each state on a line of its own."""
+LANE = 0.045
+"""Height of such a line, as a share of the axis."""
+TICKS_AT = (1, 2, 5, 10)
+"""First digits of the numbers below an axis of whole numbers."""
 NOTHING = "no trial has a value"
 
 
@@ -65,7 +69,7 @@ def history(search: Search, heading: str) -> Figure:
         numbers = [t.number for t in search.trials] or [0]
         margin = max(0.5, 0.02 * (numbers[-1] - numbers[0]))
         axes.set_xlim(numbers[0] - margin, numbers[-1] + margin)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=TICKS_AT))
         axes.set_xlabel("trial")
         _legend(figure)
         figure.suptitle(heading, x=0.01, ha="left", fontsize=11)
@@ -140,9 +144,11 @@ def limits(values: Sequence[float], higher: bool) -> tuple[float, float]:
 
 
 def _up(axes: Any, search: Search, valued: Sequence[Trial], *, named: bool = True) -> float:
-    """Set the vertical axis, that of the objective; returns the height at the worse edge where marks stand."""
-    low, high = limits([t.value for t in valued if t.value is not None], search.higher)
-    strip = 0.09 * (high - low)
+    """Set the vertical axis, that of the objective; returns where its values end: beyond lie the lines of marks."""
+    values = [t.value for t in valued if t.value is not None]
+    low, high = limits(values, search.higher)
+    needed = any(t.state in MARKS for t in search.trials) or any(not low <= v <= high for v in values)
+    strip = (1 + len(MARKS)) * LANE * (high - low) if needed else 0.0
     low, high = (low - strip, high) if search.higher else (low, high + strip)
     axes.set_ylim(low, high)
     if named:
@@ -150,7 +156,7 @@ def _up(axes: Any, search: Search, valued: Sequence[Trial], *, named: bool = Tru
     if not valued:
         axes.set_yticks([])
         axes.text(0.5, 0.5, NOTHING, ha="center", va="center", transform=axes.transAxes, color="#666666")
-    return low + strip / 2 if search.higher else high - strip / 2
+    return low + strip if search.higher else high - strip
 
 
 def _dots(
@@ -179,10 +185,13 @@ def _dots(
 
 
 def _marks(axes: Any, places: Sequence[tuple[float, Trial]], edge: float) -> None:
-    for state, (marker, colour) in MARKS.items():
+    low, high = axes.get_ylim()
+    worse = low if abs(edge - low) < abs(edge - high) else high
+    for lane, (state, (marker, colour)) in enumerate(MARKS.items(), 1):
         at = [x for x, t in places if t.state == state]
+        y = edge + (worse - edge) * lane / (1 + len(MARKS))
         if at:
-            axes.scatter(at, [edge] * len(at), s=30, marker=marker, color=colour, linewidths=1.3, label=state)
+            axes.scatter(at, [y] * len(at), s=24, marker=marker, color=colour, alpha=0.7, linewidths=1.2, label=state)
 
 
 def _legend(figure: Figure) -> None:
@@ -206,6 +215,9 @@ def _numbers(axes: Any, search: Search, axis: Axis, other: Axis | None, edge: fl
     if other is not None and not other.interval and 1 < len(lines) <= LINES:
         for i, line in enumerate(lines):
             _line(axes, levels(axis, line.trials), f"{other.key}={line.name}", COLOURS[i], bars=True)
+    elif not axis.interval and all(level.ended <= 1 for level in levels(axis, search.trials)):
+        label = "mean ± sd over repeats" if search.repeats > 1 else "a trial"
+        _line(axes, levels(axis, search.trials), label, COLOURS[0], bars=True)
     else:
         _dots(axes, search, places, "a trial", size=14, edge=edge)
         _line(axes, levels(axis, search.trials), "mean ± sd", COLOURS[1], bars=False)
@@ -217,7 +229,7 @@ def _line(axes: Any, found: Sequence[Level], label: str, colour: str, *, bars: b
     if not known:
         return
     x, y = [at for at, _, _ in known], np.array([mean for _, mean, _ in known], float)
-    sd = np.array([s or 0.0 for _, _, s in known])
+    sd = np.array([math.nan if s is None else s for _, _, s in known])
     if bars:
         axes.errorbar(x, y, sd, fmt="o-", color=colour, markersize=4, linewidth=1.6, capsize=2.5, label=label)
         return
@@ -258,6 +270,8 @@ def _scale(side: Any, axis: Axis) -> None:
     if axis.log:
         side._set_axes_scale("log")
         low, high = 10.0**low, 10.0**high
+        side.set_major_formatter(lambda value, _: f"{value:g}")
+        side.set_minor_formatter(NullFormatter())
     side.axes.set_xlim(low, high) if side.axis_name == "x" else side.axes.set_ylim(low, high)
     values = [float(v) for v in axis.values]
     if values and len(values) <= TICKS:
@@ -266,7 +280,7 @@ def _scale(side: Any, axis: Axis) -> None:
         names = [axis.written(v) for v in values]
         side.set_ticklabels(names, rotation=_rotation(side, names))
     elif axis.whole and not axis.log:
-        side.set_major_locator(MaxNLocator(integer=True))
+        side.set_major_locator(MaxNLocator(integer=True, steps=TICKS_AT))
 
 
 def _rotation(side: Any, names: Sequence[str]) -> float:
