@@ -77,6 +77,27 @@ class Events:
 
         self._put(hparams_pb(dict(values), trial_id=trial, start_time_secs=started), 0)
 
+    def bands(self, margins: Mapping[str, Sequence[tuple[str, str, str]]]) -> None:
+        """For the dashboard CUSTOM SCALARS: a chart for each title, with a line for each tag, a lower and an upper one.
+
+        The area between the latter two is shaded. Titles stand in a category for what comes before their last slash.
+        """
+        from tensorboard.compat.proto.tensor_pb2 import TensorProto
+        from tensorboard.plugins.custom_scalar import metadata
+        from tensorboard.plugins.custom_scalar.layout_pb2 import Category, Chart, Layout, MarginChartContent
+
+        charts: dict[str, list[Any]] = {}
+        for title, lines in margins.items():
+            series = [MarginChartContent.Series(value=v, lower=a, upper=b) for v, a, b in lines]
+            chart = Chart(title=title, margin=MarginChartContent(series=series))
+            charts.setdefault(title.rpartition("/")[0], []).append(chart)
+        layout = Layout(category=[Category(title=title, chart=found) for title, found in charts.items()])
+        tensor = TensorProto(dtype="DT_STRING", string_val=[layout.SerializeToString()])
+        kind = metadata.create_summary_metadata()
+        self._put(
+            self._summary(value=[self._summary.Value(tag=metadata.CONFIG_SUMMARY_TAG, tensor=tensor, metadata=kind)]), 0
+        )
+
     def end(self, succeeded: bool) -> None:
         """The end of that session; the file is closed."""
         from tensorboard.plugins.hparams import metadata
@@ -91,6 +112,10 @@ class Events:
             tensor=metadata.NULL_TENSOR,
         )
         self._put(self._summary(value=[value]), 0)
+        self.close()
+
+    def close(self) -> None:
+        """Nothing more is written; of a file without a session of hyperparameters."""
         self._file.close()
 
     def reached(self) -> None:

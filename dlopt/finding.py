@@ -12,6 +12,10 @@ from dlopt.run import Run
 
 ROOT = Path("outputs")
 """Where runs lie unless told otherwise."""
+SWEEP_FILE = "sweep.json"
+"""In the directory of a sweep: what is searched."""
+SWEEP_FILES = (SWEEP_FILE, "multirun.yaml")
+"""Of which the directory of a sweep has one at least."""
 
 
 class RunNotFound(LookupError):
@@ -54,7 +58,28 @@ def runs(root: Path | str = ROOT) -> list[Path]:
 
 def sweeps(root: Path = ROOT) -> list[Path]:
     """The directory of every sweep below root, the newest last."""
-    return sorted(file.parent for file in root.glob("multirun/*/*/multirun.yaml"))
+    return sorted({file.parent for name in SWEEP_FILES for file in root.glob(f"multirun/*/*/{name}")})
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether a directory is that of a sweep."""
+    return any((folder / name).is_file() for name in SWEEP_FILES)
+
+
+def sweep_called(name: str, root: Path = ROOT) -> Path | None:
+    """The sweep that a name means: its directory, or a part of its path that is in no other's, nor in a run's outside.
+
+    None where the name is a run's, or several have it.
+    """
+    if os.path.lexists(Run(name).status_file):
+        return None
+    if Path(name).is_dir():
+        return Path(name) if is_sweep(Path(name)) else None
+    found = [sweep for sweep in sweeps(root) if name in str(sweep.relative_to(root))]
+    if name in ("", "last") or len(found) != 1:
+        return None
+    others = [path for path in runs(root) if name in str(path.relative_to(root)) and found[0] not in path.parents]
+    return None if others else found[0]
 
 
 def _below(folder: str) -> Iterator[tuple[float, str]]:

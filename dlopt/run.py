@@ -1,8 +1,8 @@
 """The run directory as one object: everything that a run leaves behind, and where it lies.
 
     .hydra/config.yaml     the complete configuration (overrides.yaml: what was typed; hydra.yaml: Hydra's own)
-    status.json            running | done | diverged | failed | interrupted | pruned, host, pid, times, and what made the
-                           run: command, versions, machine and the state of git repositories
+    status.json            running | done | diverged | pruned (its search ended it early) | failed | interrupted, host,
+                           pid, times, and what made the run: command, versions, machine, the state of repositories
     git-1a2b3c4.patch      what was not committed in the repository of the working directory, if anything, by its digest
     dlopt-1a2b3c4.patch    the same of dlopt's own, where it runs from a checkout that is another one
     lock.json              the process that writes all this, while there is one
@@ -33,7 +33,7 @@ from dlopt import durable, reading
 from dlopt.events import Bucket, Events
 from dlopt.lock import Lock, holder
 
-Status = Literal["running", "done", "diverged", "failed", "interrupted", "pruned"]
+Status = Literal["running", "done", "diverged", "pruned", "failed", "interrupted"]
 Weights = Literal["last", "best", "average"]
 """The kinds of checkpoints; the last holds, besides weights, all that a run goes on from."""
 Row = dict[str, Any]

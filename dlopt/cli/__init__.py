@@ -32,7 +32,7 @@ Train
 Look
   dlopt list [GROUP [OPTION]]                    what there is; for one option its formula, keys and ranges
   dlopt runs [DIR|SWEEP]                         many runs in one table: what varies, metrics, time; --over seed
-  dlopt show [RUN]                               one run: settings, curves, results; the newest by default
+  dlopt show [RUN|SWEEP]                         one run: settings, curves, results; a sweep: its best, what matters
   dlopt evaluate [RUN]                           a checkpoint on a split or on other data, class by class
   dlopt tensorboard [DIR|RUN]                    curves, in a browser
 

@@ -18,9 +18,9 @@ TAKES = {
     "train": "OVERRIDE... --multirun -m --quiet -q --help -h --cfg job|hydra|all --resolve --config-dir DIR"
     " --info all|config|defaults|defaults-tree|plugins|searchpath --hydra-help --trust",
     "list": "GROUP OPTION --help",
-    "show": "RUN --all --png FILE --help",
+    "show": "RUN|SWEEP --all --png FILE --heat KEY --help",
     "runs": "SWEEP|DIR --where OVERRIDE --sort METRIC|KEY --reverse --over KEY --across KEY --columns METRIC|KEY --all"
-    " --csv --markdown --png FILE --help",
+    " --csv --markdown --png FILE --tensorboard DIR --help",
     "evaluate": "RUN --split train|val|test|all --checkpoint best|last|average|STEP --data DATA|FILE"
     " --device auto|cpu|cuda --png FILE --trust --quiet -q --help",
     "verify": "RUN --from STEP --to STEP --all --trust --quiet -q --help",

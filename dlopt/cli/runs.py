@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dlopt import memory
 from dlopt.cli.places import as_typed, folder
-from dlopt.finding import RunNotFound
+from dlopt.finding import SWEEP_FILE, RunNotFound
 from dlopt.mistakes import nearest
 from dlopt.report import tables
+from dlopt.report.columns import DIM, styled
+from dlopt.report.findings import line
 from dlopt.report.records import OWN, Condition, Record, by, grouped, records
+from dlopt.report.search import of_records
 
 EPILOG = """\
   dlopt runs                                        every run in outputs/, the newest last
@@ -24,13 +29,16 @@ EPILOG = """\
   dlopt runs last --over seed                       mean and standard deviation over seeds
   dlopt runs last --over seed --across optimizer    the same as a table of one metric, a column for each rule
   dlopt runs last --over seed --png                 their curves, with bands
+  dlopt runs last --over seed --tensorboard         a run of TensorBoard's for each line: mean and band
   dlopt runs --csv > runs.csv                       every setting and metric
 
-Settings are shown where the runs differ in them. A run is running, done, diverged, failed, interrupted,
-dead (its process is gone) or damaged (its files cannot be read).
+Settings are shown where the runs differ in them. A run is running, done, diverged, pruned (its search
+ended it early), failed, interrupted, dead (its process is gone) or damaged (its files cannot be read).
 """
 LATEST = 100
 """Runs that are shown in a terminal without being asked for all of them."""
+LONGEST_NAME = 100
+"""Characters of the folder of a mean."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,6 +58,8 @@ def parser() -> argparse.ArgumentParser:
     taken.add_argument("--csv", action="store_true", help="every setting and metric, for other programs")
     taken.add_argument("--markdown", action="store_true", help="a table for a README")
     taken.add_argument("--png", nargs="?", const="", metavar="FILE", help="draw the curves (default outputs/reports/)")
+    means = "with --over: mean and band as runs of TensorBoard's (default outputs/reports/)"
+    taken.add_argument("--tensorboard", nargs="?", const="", metavar="DIR", help=means)
     return taken
 
 
@@ -65,6 +75,10 @@ def runs(argv: Sequence[str]) -> int:
         if given.png is not None:
             print(as_typed(_draw(found, given, place)))
             return 0
+        if given.tensorboard is not None:
+            made = _means(found, given, place)
+            print(f"dlopt tensorboard {as_typed(made)}   # CUSTOM SCALARS draws the bands")
+            return 0
     except BrokenPipeError:
         raise
     except (RunNotFound, ValueError, OSError) as error:
@@ -78,6 +92,10 @@ def runs(argv: Sequence[str]) -> int:
             tables.write_csv(found, sys.stdout)
         return 0
     print(table.markdown() if given.markdown else table.text(width()))
+    if (place / SWEEP_FILE).is_file() and not (given.markdown or given.where):
+        search = of_records(place, found)
+        for said in (line(search), *([f"dlopt show {as_typed(place)} says more"] if search.best else [])):
+            print(styled(said, DIM))
     return 0
 
 
@@ -125,7 +143,32 @@ def _draw(found: Sequence[Record], given: Any, place: Path) -> Path:
     panels = of_groups(grouped(found, given.over))
     if not panels:
         raise ValueError("these runs have no curves yet")
-    file = Path(given.png or f"outputs/reports/{'-'.join(place.parts[-3:]).replace('/', '-')}.png")
+    file = Path(given.png or f"{_report(place)}.png")
     title = as_typed(place) + (f", mean ± sd over {', '.join(given.over)}" if given.over else "")
     save(curves(panels, title), file)
     return file
+
+
+def _means(found: Sequence[Record], given: Any, place: Path) -> Path:
+    """A run of TensorBoard's for each group of repetitions, with mean and band; the folder that they are in."""
+    from dlopt.report import mean
+    from dlopt.report.curves import label
+
+    if not given.over:
+        raise ValueError("--tensorboard writes means; say over what, such as --over seed")
+    folder = Path(given.tensorboard or f"{_report(place)}-over-{'-'.join(given.over)}")
+    names: Counter[str] = Counter()
+    tags = 0
+    for group in grouped(found, given.over):
+        ended = [r.path for r in group.runs if r.status == "done"]
+        name = re.sub(r"[^\w.,=+\[\]-]+", "_", label(group.settings)).lstrip(".")[:LONGEST_NAME] or "runs"
+        names[name] += 1
+        tags += mean.write(ended, folder / (f"{name}-{names[name]}" if names[name] > 1 else name))
+    if not tags:
+        raise ValueError("these runs have no curves yet")
+    return folder
+
+
+def _report(place: Path) -> str:
+    """What the names of pictures and means of a folder of runs begin with."""
+    return f"outputs/reports/{'-'.join(place.parts[-3:]).replace('/', '-')}"

@@ -1,4 +1,4 @@
-"""dlopt show: one run, its settings, curves and results, without importing torch."""
+"""dlopt show: one run, its settings, curves and results, or one sweep, without importing torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.console import Console
 from dlopt import memory
 from dlopt.cli.places import as_typed, report
 from dlopt.config.flat import differing
-from dlopt.finding import RunNotFound, find
+from dlopt.finding import RunNotFound, find, sweep_called
 from dlopt.metrics import duration
 from dlopt.provenance import code
 from dlopt.reading import printable
@@ -25,22 +25,38 @@ from dlopt.report.results import results
 from dlopt.run import Run
 from dlopt.values import written
 
+DESCRIPTION = """\
+One run: the settings that are not the defaults, its curves and its results. Or one sweep: the best of its trials, what
+its hyperparameters do and which of them matter.
+"""
+EPILOG = """\
+RUN is `last` (the default), a run's directory, or a part of its name. SWEEP is a sweep's directory, or a part of its
+name that is in the name of no run outside it.
+"""
+
 
 def parser() -> argparse.ArgumentParser:
     """What the command takes."""
-    taken = argparse.ArgumentParser(
-        prog="dlopt show", description="One run: the settings that are not the defaults, its curves and its results.",
-        epilog="RUN is `last` (the default), a run's directory, or a part of its name.", allow_abbrev=False,
-    )  # fmt: skip
-    taken.add_argument("run", nargs="?", default="last", metavar="RUN")
-    taken.add_argument("--all", action="store_true", help="every setting, the defaults too")
-    taken.add_argument("--png", nargs="?", const="", metavar="FILE", help="draw the curves (default outputs/reports/)")
+    taken = argparse.ArgumentParser(prog="dlopt show", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
+    taken.add_argument("run", nargs="?", default="last", metavar="RUN|SWEEP")
+    taken.add_argument("--all", action="store_true", help="every setting, the defaults too; of a sweep every effect")
+    drawn = "draw the curves, of a sweep its pictures, which begin with that name (default outputs/reports/)"
+    taken.add_argument("--png", nargs="?", const="", metavar="FILE", help=drawn)
+    taken.add_argument("--heat", metavar="A,B", help="of a sweep: the two keys of the map that --png draws")
     return taken
 
 
 def show(argv: Sequence[str]) -> int:
     """The command; returns the exit code."""
     given = parser().parse_args(argv)
+    sweep = sweep_called(given.run)
+    if sweep is not None:
+        from dlopt.cli import findings
+
+        return findings.show(sweep, given.png, given.heat, everything=given.all)
+    if given.heat is not None:
+        print(f"dlopt show: --heat is for a sweep, and {printable(given.run)} is none", file=sys.stderr)
+        return 2
     try:
         run = find(given.run)
     except RunNotFound as error:

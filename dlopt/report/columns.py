@@ -23,11 +23,12 @@ def aligned(
     styles: Sequence[Sequence[str]] | None = None,
     width: int | None = None,
     first: Sequence[str] = (),
+    remedy: str = "--columns A,B chooses, --csv has all",
 ) -> list[str]:
     """Lines of a table, each column as wide as its widest cell; right-aligned where `right` says so.
 
     width: of columns that do not fit a line of this many characters the last ones are left out, but those named in
-    `first` come before all others; the last line tells which are missing.
+    `first` come before all others; the last line tells which are missing, and the remedy.
     """
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     order = sorted(range(len(header)), key=lambda i: first.index(header[i]) if header[i] in first else len(first))
@@ -49,7 +50,7 @@ def aligned(
     lines += [line(row, styles[i] if styles else plain) for i, row in enumerate(rows)]
     missing = [name for i, name in enumerate(header) if i not in shown]
     if missing:
-        said = f"(left out: {', '.join(missing)}; --columns A,B chooses, --csv has all)"
+        said = f"(left out: {', '.join(missing)}; {remedy})"
         lines += [styled(x, DIM) for x in textwrap.wrap(said, width or 120)]
     return lines
 

@@ -22,6 +22,8 @@ NOT_VARYING = ("name", "resume", "device", "threads")
 """Settings that say nothing of what was learned."""
 ABSENT = object()
 STATES = get_args(Status)
+UNFINISHED = ("running", "dead", "interrupted", "failed", "pruned")
+"""States of runs that have not come to the end of their steps, or to a loss that is not finite."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def _read(path: Path, name: str) -> Record:
         raise ValueError(f"{run.summary_file}: {seconds} seconds")
     if state == "running":
         seconds = time.time() - float(status.get("since", started))
-    progress = _progress(settings, metrics) if state in ("running", "dead", "interrupted", "failed") else None
+    progress = _progress(settings, metrics) if state in UNFINISHED else None
     message = printable(str(status.get("message") or ""))
     return Record(path, name, state, progress, settings, metrics, seconds, started, message)
 

@@ -12,7 +12,9 @@ from dlopt.report.columns import DIM, GREEN, RED, YELLOW, aligned, markdown, sty
 from dlopt.report.records import OWN, Group, Record, grouped, varying
 from dlopt.values import written
 
-STYLES = {"done": GREEN, "dead": RED, "failed": RED, "damaged": RED, "diverged": YELLOW, "interrupted": YELLOW}
+STYLES = {
+    "done": GREEN, "dead": RED, "failed": RED, "damaged": RED, "diverged": YELLOW, "interrupted": YELLOW, "pruned": DIM,
+}  # fmt: skip
 
 
 class Table(NamedTuple):

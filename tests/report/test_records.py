@@ -59,6 +59,7 @@ def test_every_state_of_a_run(tmp_path):
         summary={"step": 20, "seconds": 1.0},
         started=5,
     )
+    run(tmp_path, "h", {"steps": 80}, status="pruned", rows=[row(40)], summary={"step": 40, "seconds": 1.0}, started=6)
     (tmp_path / "f").mkdir()
     (tmp_path / "f" / "status.json").write_text('{"status": "do')
     (tmp_path / "g").mkdir()
@@ -67,8 +68,9 @@ def test_every_state_of_a_run(tmp_path):
     lock.release()
     assert {name: r.status for name, r in found.items()} == {
         "a": "done", "b": "running", "c": "dead", "d": "failed", "e": "interrupted", "f": "damaged", "g": "damaged",
+        "h": "pruned",
     }  # fmt: skip
-    assert [r.name for r in records(tmp_path)] == ["f", "g", "a", "b", "c", "d", "e"]
+    assert [r.name for r in records(tmp_path)] == ["f", "g", "a", "b", "c", "d", "e", "h"]
     assert found["a"].progress is None
     assert found["a"].seconds == 7.0
     assert found["b"].progress == pytest.approx(0.4)
@@ -76,6 +78,7 @@ def test_every_state_of_a_run(tmp_path):
     assert found["c"].progress == pytest.approx(0.2)
     assert found["d"].progress == 0.0
     assert found["e"].progress == pytest.approx(20 / 80)
+    assert found["h"].progress == pytest.approx(40 / 80)
 
 
 def test_a_finished_run_that_goes_on_shows_its_rows_not_its_former_end(tmp_path):
@@ -205,6 +208,13 @@ def test_over_seeds_in_text_and_markdown(three, capsys):
     assert "seed" in said
     assert main(["runs", "--over", "seed", "--markdown", "--columns", "optimizer,test/accuracy"]) == 0
     assert lines(capsys)[2:] == ["| sgd | 1 | 0.5000 |", "| adam | 2 | 0.8000 ± 0.1414 |"]
+
+
+def test_what_a_search_ended_early_counts_in_no_mean(three, capsys):
+    run(three / "outputs/more", "x", {"optimizer": "adam", "seed": 7, "data": "mnist1d"}, status="pruned",
+        summary={"val/loss": 9.0, "test/accuracy": 0.1, "seconds": 1.0}, started=9)  # fmt: skip
+    assert main(["runs", "--over", "seed", "--columns", "optimizer,test/accuracy"]) == 0
+    assert "3  0.8000 ± 0.1414 (2 of 3)" in capsys.readouterr().out
 
 
 def test_runs_without_a_value_are_counted_apart(three, capsys):
