@@ -35,9 +35,19 @@ Seed = Annotated[int, Range(ge=0, lt=2**32)]
 
 @dataclass(frozen=True)
 class Validation:
-    """fraction   share of the training examples held out, at random and in proportion to the classes; 0: none"""
+    """Which of the training examples are held out to validate on; drawn from the seed, the classes in proportion.
 
+    scheme     holdout: a random share; kfold: one of k folds, which part the examples among themselves
+    fraction   of holdout, the share; 0: none
+    k          of kfold, how many folds; the sizes of two differ by one at most
+    fold       of kfold, which one this run validates on, 0 to k - 1, training on the others; all runs of one seed have
+               the same folds
+    """
+
+    scheme: Literal["holdout", "kfold"]
     fraction: Fraction
+    k: Annotated[int, Range(ge=2)]
+    fold: Annotated[int, Range(ge=0)] | None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dlopt import fields
-from dlopt.experiment import Experiment
+from dlopt.experiment import Experiment, Settings
 from dlopt.weights import Layout, tied_names
 
 
@@ -20,10 +20,7 @@ def agree(experiments: Sequence[Experiment]) -> None:
     for other in experiments[1:]:
         pairs: dict[str, tuple[Any, Any]] = {
             "network": (first.network, other.network),
-            "settings": (
-                dataclasses.replace(first.settings, seed=0, name=None),
-                dataclasses.replace(other.settings, seed=0, name=None),
-            ),
+            "settings": (_shared(first.settings), _shared(other.settings)),
             "data": tuple(  # type: ignore[dict-item]
                 [len(e.train), None if e.validation is None else len(e.validation), len(e.test), e.drop_last]
                 for e in (first, other)
@@ -43,6 +40,12 @@ def agree(experiments: Sequence[Experiment]) -> None:
         _agree_in_constants(first, other)
     if len(experiments) > 1 and not first.optimizer.lanes:
         raise ValueError(f"{type(first.optimizer).__name__} cannot train runs in lanes")
+
+
+def _shared(settings: Settings) -> Settings:
+    """The settings without those that may differ: which examples, of as many, and which random numbers."""
+    validation = dataclasses.replace(settings.validation, fold=None)
+    return dataclasses.replace(settings, seed=0, name=None, validation=validation)
 
 
 def _kinds(parts: Mapping[str, Any]) -> list[tuple[str, type]]:

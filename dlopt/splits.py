@@ -18,6 +18,21 @@ def hold_out(train: Split, fraction: float, key: Key) -> tuple[Split, Split | No
     return Split(train.inputs, train.targets, rows[~held]), Split(train.inputs, train.targets, rows[held])
 
 
+def fold(train: Split, k: int, index: int, key: Key) -> tuple[Split, Split]:
+    """All of k folds but one, and that one, 0 <= index < k <= N. Which examples make a fold depends on the key alone.
+
+    The folds part the examples among themselves at random. Their sizes differ by one at most, and where targets are
+    classes so do the numbers of each class in them.
+    """
+    rows = _rows(train)
+    order = torch.randperm(len(rows), generator=streams.generator(key))
+    if not train.targets.is_floating_point():
+        order = order[train.targets[rows[order]].argsort(stable=True)]
+    held = torch.zeros(len(rows), dtype=torch.bool)
+    held[order[index::k]] = True  # dealt in turn, class after class
+    return Split(train.inputs, train.targets, rows[~held]), Split(train.inputs, train.targets, rows[held])
+
+
 def subset(train: Split, size: int, key: Key) -> Split:
     """A random subset of the given size, the classes in proportion."""
     rows = _rows(train)

@@ -72,6 +72,76 @@ def test_cutting_a_part_cuts_that_part_alone(targets, key, share, size):
             assert abs((targets[rows_of(held)] == c).sum() - share) < 1
 
 
+# ------------------------------------------------------------------------------------------------ folds
+
+some_folds = st.integers(2, 9)
+numbers = st.lists(st.floats(-9, 9), min_size=2, max_size=80).map(lambda values: torch.tensor(values).unsqueeze(-1))
+
+
+def all_folds(split, k, key):
+    """What each run of a cross-validation trains on, and the fold that it validates on, as rows."""
+    pairs = [splits.fold(split, k, i, key) for i in range(k)]
+    return [rows_of(train) for train, _ in pairs], [rows_of(held) for _, held in pairs]
+
+
+@relaxed
+@given(targets=labels | numbers, k=some_folds, key=keys, data=st.data())
+def test_folds_part_the_examples_and_each_run_trains_on_the_others(targets, k, key, data):
+    k = min(k, len(targets))
+    part = splits.subset(classes(targets), data.draw(st.integers(k, len(targets))), streams.fold(key, "size"))
+    trained, held = all_folds(part, k, key)
+    whole = sorted(rows_of(part).tolist())
+    assert sorted(torch.cat(held).tolist()) == whole
+    for mine, fold in zip(trained, held, strict=True):
+        assert sorted([*mine.tolist(), *fold.tolist()]) == whole
+
+
+@relaxed
+@given(targets=labels | numbers, k=some_folds, key=keys)
+def test_folds_and_the_classes_in_them_differ_by_one_example_at_most(targets, k, key):
+    k = min(k, len(targets))
+    _, held = all_folds(classes(targets), k, key)
+    sizes = [len(fold) for fold in held]
+    assert min(sizes) > 0
+    assert max(sizes) - min(sizes) <= 1
+    for c in targets.unique() if targets.ndim == 1 else ():
+        counts = [int((targets[fold] == c).sum()) for fold in held]
+        assert max(counts) - min(counts) <= 1
+
+
+@pytest.mark.parametrize("numbers", [False, True])
+def test_folds_are_a_function_of_their_key(numbers):
+    targets = torch.randn(60, 2) if numbers else torch.randint(3, (60,))
+    one, same, other = (all_folds(classes(targets), 4, key)[1] for key in (KEY, KEY, streams.key(1)))
+    assert all(map(torch.equal, one, same))
+    assert not any(map(torch.equal, one, other))
+
+
+@pytest.mark.parametrize("numbers", [False, True])
+def test_any_two_examples_of_a_class_share_a_fold_as_often(numbers):
+    """Drawn at random: neither neighbours nor those that are a number of folds apart are kept together."""
+    n, k, seeds = 24, 4, 400
+    targets = torch.zeros(n, 1) if numbers else torch.arange(n) // 12
+    group = n if numbers else n // 2
+    together = torch.zeros(n, n)
+    for seed in range(seeds):
+        for fold in all_folds(classes(targets), k, streams.key(seed, "split"))[1]:
+            together[fold.unsqueeze(1), fold] += 1
+    p = (group // k - 1) / (group - 1)
+    mine = together[:group, :group][~torch.eye(group, dtype=torch.bool)]
+    assert (mine - seeds * p).abs().max() < 5 * (seeds * p * (1 - p)) ** 0.5
+
+
+def test_folds_share_the_memory_of_the_data():
+    whole = classes(torch.randint(3, (30,)))
+    for split in splits.fold(whole, 3, 1, KEY):
+        assert split.inputs is whole.inputs
+        assert split.targets is whole.targets
+
+
+# ------------------------------------------------------------------------------------------------ in general
+
+
 @pytest.mark.parametrize("numbers", [False, True])
 def test_a_split_is_a_function_of_its_key(numbers):
     targets = torch.randn(60, 2) if numbers else torch.randint(3, (60,))

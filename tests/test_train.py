@@ -44,6 +44,24 @@ def test_two_lanes_equal_two_solo_runs(optimizer, tmp_path):
         assert {k: together[i][k] for k in kept} == pytest.approx({k: alone[k] for k in kept}, rel=1e-8, abs=1e-9)
 
 
+def test_folds_of_one_size_in_lanes_equal_solo_runs(tmp_path):
+    folds = [("validation.scheme=kfold", f"validation.fold={i}", *LANES, "preprocess=standardize") for i in (0, 3)]
+    _, lanes = trained(tmp_path / "lanes", *(blobs(*fold) for fold in folds))
+    for i, fold in enumerate(folds):
+        _, (run,) = trained(tmp_path / f"solo{i}", blobs(*fold))
+        torch.testing.assert_close(weights(lanes[i]), weights(run), rtol=1e-9, atol=1e-9)
+        for mine, other in zip(curves(lanes[i]), curves(run), strict=True):
+            assert mine == pytest.approx(other, rel=1e-8, abs=1e-9)
+
+
+def test_folds_of_two_sizes_do_not_share_lanes(tmp_path):
+    """60 examples in 7 folds: 51 are left, or 52."""
+    folds = [blobs("validation.scheme=kfold", "validation.k=7", f"validation.fold={i}") for i in (0, 6)]
+    assert [len(fold.train) for fold in folds] == [51, 52]
+    with pytest.raises(ValueError, match="must agree in data"):
+        trained(tmp_path, *folds)
+
+
 def test_a_lane_that_leaves_does_not_disturb_the_others(tmp_path):
     """One diverges in the first epoch, one stops early; the third must not notice."""
     early = ("regularization=early_stopping", "regularization.early_stopping.patience=1", "precision=float64", "epochs=8",

@@ -21,7 +21,7 @@ from dlopt.batches import per_epoch
 from dlopt.clip import Clip
 from dlopt.config import courses, paths, targets
 from dlopt.config.adopt import adopt
-from dlopt.config.data import Fitted, check_batch, check_dataset, check_dims, cut, preprocessed
+from dlopt.config.data import Fitted, check_batch, check_dataset, check_dims, check_validation, cut, preprocessed
 from dlopt.config.initial import initial, kept
 from dlopt.config.nested import SCHEDULES
 from dlopt.config.probe import check_metrics, check_smallest, probe, threads
@@ -72,7 +72,7 @@ def _build(
     groups = {name: tree.pop(name, None) or {} for name in paths.groups() if name != "experiment"}
     groups[SCHEDULES] = dict(courses.nodes(_named_schedules(tree.pop(SCHEDULES, None) or {}, problems)))
     found = settings(tree, problems)
-    _check_length(found, given, problems)
+    _check_typed(found, given, problems)
     _check_groups(groups, given, problems)
 
     made = _Maker(groups, problems)
@@ -174,9 +174,11 @@ def _named_schedules(node: Any, problems: Problems) -> dict[str, Any]:
     return {}
 
 
-def _check_length(found: Settings | None, given: Sequence[str], problems: Problems) -> None:
-    """Epochs that were typed, and an experiment's steps in their place."""
-    typed = {override.partition("=")[0] for override in given}
+def _check_typed(found: Settings | None, given: Sequence[str], problems: Problems) -> None:
+    """Settings that were typed and would do nothing: of another validation, or epochs with steps in their place."""
+    typed = {key for key, _, _ in map(_parted, given)}
+    if found is not None:
+        check_validation(found.validation, typed, problems)
     if found is None or found.steps is None or "epochs" not in typed:
         return
     said = f"steps={found.steps} stands in its place"

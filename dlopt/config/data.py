@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dlopt import parts, splits, streams
 from dlopt.config.problems import ConfigError, Problems, named
-from dlopt.experiment import Settings
+from dlopt.experiment import Settings, Validation
 
 
 class Fitted(NamedTuple):
@@ -29,32 +29,68 @@ class Fitted(NamedTuple):
 def cut(
     dataset: parts.Dataset, data: parts.Data, settings: Settings, problems: Problems
 ) -> tuple[parts.Split | None, parts.Split | None]:
-    """The training and validation splits, the labels of the first made noisy if asked."""
+    """The training and validation splits, the labels of the first made noisy if asked; nothing with a problem noted."""
+    if not problems.clear_of("validation"):
+        return None, None
     train, count = dataset.train, len(dataset.train)
     seed = streams.key(settings.seed)
     if data.train_size is not None:
         if data.train_size > count:
-            problems.add(
-                "data.train_size", f"must be at most {count}, the training examples there are, got {data.train_size}"
-            )
+            beside = f"the examples there are beside the {len(dataset.test)} of the test split"
+            problems.add("data.train_size", f"must be at most {count}, {beside}, got {data.train_size}")
             return None, None
         train = splits.subset(train, data.train_size, streams.fold(seed, "train_size"))
-    share = settings.validation.fraction
-    left = len(train) - round(share * len(train))
-    if share > 0 and left == len(train) > 0:
-        problems.add("validation.fraction", f"{share:g} of {len(train)} examples is none; hold out more, or 0")
+    both = _held_out(train, settings.validation, streams.fold(seed, "split"), problems)
+    if both is None:
         return None, None
-    if left < 1:
-        where = "data" if len(train) == 0 else "validation.fraction"
-        problems.add(where, f"leaves nothing to train on of {len(train)} examples; hold out less or take more data")
-        return None, None
-    train, validation = splits.hold_out(train, settings.validation.fraction, streams.fold(seed, "split"))
+    train, validation = both
     if data.label_noise > 0:
         if dataset.kind != "classes" or dataset.outputs < 2:
             problems.add("data.label_noise", "needs classes; the targets of this data are numbers")
             return None, None
         train = splits.with_label_noise(train, data.label_noise, dataset.outputs, streams.fold(seed, "label_noise"))
     return train, validation
+
+
+def check_validation(validation: Validation, typed: Collection[str], problems: Problems) -> None:
+    """The keys of one scheme against those of the other; typed are the keys that were typed."""
+    k, index = validation.k, validation.fold
+    if validation.scheme == "holdout":
+        for key, given in (("k", "validation.k" in typed), ("fold", index is not None)):
+            if given:
+                problems.add(f"validation.{key}", "is for validation.scheme=kfold: add that, or leave it out")
+        return
+    if "validation.fraction" in typed:
+        said = f"is for validation.scheme=holdout, and a fold is one of validation.k={k} parts"
+        problems.add("validation.fraction", f"{said}: leave it out")
+    if index is None:
+        said = f"a run holds out one of the {k} folds: add -m for a run of each"
+        problems.add("validation.fold", f"{said}, or choose one: validation.fold=0")
+    elif index >= k:
+        problems.add("validation.fold", f"must be 0 to {k - 1}, one of validation.k={k} folds, got {index}")
+
+
+def _held_out(
+    train: parts.Split, validation: Validation, key: streams.Key, problems: Problems
+) -> tuple[parts.Split, parts.Split | None] | None:
+    """What is left to train on, and what is held out, if anything; None with a problem noted."""
+    count, share = len(train), validation.fraction
+    held = round(share * count)
+    if count == 0:
+        problems.add("data", "has no examples: there is nothing to train on")
+    elif validation.fold is not None:
+        if validation.k <= count:
+            return splits.fold(train, validation.k, validation.fold, key)
+        said = f"{validation.k} folds of {count} training examples: some would be empty"
+        problems.add("validation.k", f"{said}; make fewer of them, or take more data")
+    elif held == count:
+        said = f"leaves nothing to train on of {count} examples; hold out less or take more data"
+        problems.add("validation.fraction", said)
+    elif share > 0 and held == 0:
+        problems.add("validation.fraction", f"{share:g} of {count} examples is none; hold out more, or 0")
+    else:
+        return splits.hold_out(train, share, key)
+    return None
 
 
 def preprocessed(
@@ -122,12 +158,15 @@ def check_dataset(dataset: parts.Dataset, problems: Problems) -> bool:
 
 def check_batch(settings: Settings, train: parts.Split, problems: Problems) -> None:
     if settings.batch_size != "full" and settings.batch_size > len(train):
-        share = settings.validation.fraction
-        held = f" left by validation.fraction={share:g}" if share else ""
-        problems.add(
-            "batch_size",
-            f"{settings.batch_size} is more than the {len(train)} training examples{held}; use fewer, or full",
-        )
+        left = f"{len(train)} training examples{_left_by(settings.validation)}"
+        problems.add("batch_size", f"{settings.batch_size} is more than the {left}; use fewer, or full")
+
+
+def _left_by(validation: Validation) -> str:
+    """In words what holds examples out, if anything does."""
+    if validation.scheme == "kfold":
+        return f" left by a fold of validation.k={validation.k}"
+    return f" left by validation.fraction={validation.fraction:g}" if validation.fraction else ""
 
 
 def check_dims(augmentation: Mapping[str, parts.Augmentation], dataset: parts.Dataset, problems: Problems) -> None:

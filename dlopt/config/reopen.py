@@ -20,6 +20,9 @@ from dlopt.parts import Data
 from dlopt.reading import SMALL, Unreadable, yaml_mapping
 from dlopt.run import Run
 
+LATER: dict[str, dict[str, Any]] = {"validation": {"scheme": "holdout", "k": 5, "fold": None}}
+"""The keys that runs of earlier versions lack, each with the value that says what they did."""
+
 
 def configuration(
     run: Run,
@@ -28,8 +31,9 @@ def configuration(
     trust: bool = False,
     folders: Sequence[Path] = (),
 ) -> DictConfig:
-    """What the run was given; a path of its data is looked for where the run was started, too.
+    """What the run was given, and what it would have been of keys that there were none of when it was started.
 
+    A path of its data is looked for where the run was started, too.
     exchanged makes of it, in plain values, what it is to be opened with.
 
     Unless it is trusted, ConfigError where a file or a folder of the run is a symbolic link, or where what it was given
@@ -42,6 +46,9 @@ def configuration(
     if not trust:
         _check_links(run)
     content = exchanged(run.config())
+    for name, later in LATER.items():
+        if isinstance(content.get(name), dict):
+            content[name] = later | content[name]
     data = content.get("data")
     if isinstance(data, dict) and isinstance(data.get("path"), str):
         data["path"] = _found(data["path"], run)

@@ -243,7 +243,14 @@ CASES = {
     "objective that no run writes": (["objective=val/acc"], ["objective", "did you mean val/accuracy"]),
     # data
     "batch larger than the split": (["batch_size=3201"], ["batch_size", "3200", "full"]),
-    "more training examples than there are": (["data.train_size=5000"], ["data.train_size", "4000"]),
+    "more training examples than there are": (["data.train_size=5000"], ["data.train_size", "at most 4000", "1000 of the test split"]),
+    "more of them in one run of a learning curve": (
+        ["-m", "data.train_size=500,4000,8000"], ["1 problem", "data.train_size", "at most 4000", "in the run data.train_size=8000"],
+    ),
+    "a learning curve that begins below the batch": (
+        ["-m", "data.train_size=100,500"],
+        ["1 problem", "batch_size", "80 training examples left by validation.fraction=0.2", "in the run data.train_size=100"],
+    ),
     "nothing left to train on": (["data.train_size=1", "validation.fraction=0.9"], ["validation.fraction", "nothing to train on"]),
     "an empty training split": ([*MINE, "data._target_=mine.Empty"], ["data", "nothing to train on"]),
     # people's files
@@ -302,6 +309,38 @@ CASES = {
     "inputs that are not finite": ([*MINE, "data._target_=mine.Unfit", "+data.how=infinite"], ["data", "not finite"]),
     "test examples of another shape": ([*MINE, "data._target_=mine.Unfit", "+data.how=shapes"], ["data", "test examples"]),
     "no data set": ([*MINE, "data._target_=mine.Unfit", "+data.how=tuple"], ["data", "dlopt.parts.Dataset", "tuple"]),
+    # folds
+    "another scheme": (["validation.scheme=kfolds"], ["1 problem", "validation.scheme", "one of holdout, kfold"]),
+    "no fold chosen": (
+        ["validation.scheme=kfold"],
+        ["1 problem", "validation.fold ", "one of the 5 folds", "add -m for a run of each", "choose one: validation.fold=0"],
+    ),
+    "a fold without folds": (["validation.fold=0"], ["1 problem", "validation.fold ", "add that, or leave it out"]),
+    "folds without a scheme": (["validation.k=10"], ["1 problem", "validation.k ", "validation.scheme=kfold: add that"]),
+    "a fold beyond the last": (
+        ["validation.scheme=kfold", "validation.k=3", "validation.fold=3"], ["1 problem", "validation.fold ", "0 to 2", "validation.k=3", "got 3"],
+    ),
+    "a fold before the first": (["validation.scheme=kfold", "validation.fold=-1"], ["1 problem", "validation.fold ", ">= 0 or null"]),
+    "a single fold": (["validation.scheme=kfold", "validation.k=1", "validation.fold=0"], ["1 problem", "validation.k ", ">= 2, got 1"]),
+    "a share for folds": (
+        ["validation.scheme=kfold", "validation.fold=0", "++validation.fraction=0.3"],
+        ["1 problem", "validation.fraction ", "validation.scheme=holdout", "one of validation.k=5 parts", "leave it out"],
+    ),
+    "more folds than examples": (
+        [*MINE, "validation.scheme=kfold", "validation.fold=1", "validation.k=61"],
+        ["1 problem", "validation.k ", "61 folds of 60 training examples", "empty", "make fewer"],
+    ),
+    "more folds than examples are kept": (
+        [*MINE, "validation.scheme=kfold", "validation.fold=0", "data.train_size=4"], ["1 problem", "validation.k ", "5 folds of 4"],
+    ),
+    "folds of no examples": ([*MINE, "data._target_=mine.Empty", "validation.scheme=kfold", "validation.fold=0"], ["data", "no examples"]),
+    "batch larger than what a fold leaves": (
+        ["validation.scheme=kfold", "validation.k=2", "validation.fold=1", "batch_size=2001"],
+        ["1 problem", "batch_size", "2000 training examples left by a fold of validation.k=2", "full"],
+    ),
+    "one bad fold of several": (
+        ["-m", "validation.scheme=kfold", "validation.fold=0,5"], ["1 problem", "validation.fold ", "0 to 4", "in the run validation.fold=5"],
+    ),
     "too little held out": (["validation.fraction=0.0001"], ["validation.fraction", "is none"]),
     "far too many threads": (["threads=100000"], ["threads", "cores"]),
     # places

@@ -102,7 +102,7 @@ CASES = {
     "train optimzer=": [],
     # keys
     "train epo": ["epochs="],
-    "train validation.": ["validation.fraction="],
+    "train validation.": [f"validation.{key}=" for key in ("scheme", "fraction", "k", "fold")],
     "train check": [f"checkpoint.{key}=" for key in ("every", "minutes", "keep")],
     "train optimizer.": [f"optimizer.{k}=" for k in ("lr", "beta1", "beta2", "eps")],
     "train optimizer=nesterov optimizer.": ["optimizer.lr=", "optimizer.momentum="],
@@ -127,6 +127,8 @@ CASES = {
     "train batch_size=": ["batch_size=100", "batch_size=full"],
     "train steps=": ["steps=null"],
     "train validation.fraction=": ["validation.fraction=0.2"],
+    "train validation.scheme=": ["validation.scheme=holdout", "validation.scheme=kfold"],
+    "train validation.fold=": ["validation.fold=null"],
     "train checkpoint.every=": ["checkpoint.every=null"],
     "train optimizer.eps=": ["optimizer.eps=1e-8"],
     "train experiment=mnist1d_paper optimizer.lr=": ["optimizer.lr=0.01"],

@@ -31,6 +31,25 @@ def test_the_test_split_is_what_the_run_reported(here, capsys):
     assert numbers(capsys.readouterr().out.splitlines()[3])["loss"] == pytest.approx(summary["val/loss"], abs=1e-4)
 
 
+def test_a_fold_is_cut_again_as_it_was(here, capsys):
+    """By evaluate, verify, rerun and resume; the folds differ in size, and in their rows."""
+    losses = []
+    for fold, examples in (("0", 9), ("6", 8)):
+        folds = ("validation.scheme=kfold", "validation.k=7", f"validation.fold={fold}")
+        assert main([*TRAIN, *folds, "preprocess=standardize", "data.label_noise=0.2"]) == 0
+        run = find()
+        assert main(["evaluate", "--trust", "--split", "val"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert f" {examples} examples" in lines[1]
+        assert numbers(lines[3])["loss"] == pytest.approx(run.summary["val/loss"], abs=1e-4)
+        assert main(["verify", "--trust", "-q", "--all", str(run.path)]) == 0
+        assert main(["rerun", "--trust", "-q", str(run.path)]) == 0
+        assert main(["train", "-q", "--trust", f"resume={run.path}", "epochs=5"]) == 0
+        assert main(["verify", "--trust", "-q", "--all", str(run.path)]) == 0
+        losses.append(run.rows()[-1]["val/loss"])
+    assert losses[0] != losses[1]
+
+
 def test_another_file_is_read_as_the_runs_own_was(here, capsys):
     """Scaled by what the run's training split had, its classes counted as they were there, whatever the file holds."""
     draw = np.random.default_rng(0)

@@ -34,6 +34,14 @@ def test_it_is_what_was_written(run):
     assert configuration(run) == configuration(run, trust=True) == content
 
 
+def test_of_keys_that_came_later_a_run_has_the_values_that_say_what_it_did(run):
+    configured(run, {"validation": {"fraction": 0.3}})
+    assert configuration(run).validation == {"fraction": 0.3, "scheme": "holdout", "k": 5, "fold": None}
+    folded = {"validation": {"scheme": "kfold", "fraction": 0.2, "k": 4, "fold": 3}}
+    configured(run, folded)
+    assert configuration(run) == folded
+
+
 def test_data_are_looked_for_where_the_run_was_started(run, tmp_path, monkeypatch):
     (tmp_path / "began").mkdir()
     (tmp_path / "began" / "my.csv").touch()

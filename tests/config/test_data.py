@@ -1,0 +1,72 @@
+"""The splits of a run as they are configured: folds, what is done to their training rows alone, and the seed's part."""
+
+import dataclasses
+
+import pytest
+import torch
+from helpers import blobs, built
+
+from dlopt import splits, streams
+
+DIGITS = ("data=digits", "arch=linear", "batch_size=full", "validation.scheme=kfold")
+
+
+def folded(*overrides, k=5):
+    """The experiments of a cross-validation."""
+    return [built(*DIGITS, f"validation.k={k}", f"validation.fold={i}", *overrides) for i in range(k)]
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_folds_are_those_of_the_seed(seed):
+    whole = built("data=digits", "arch=linear", "validation.fraction=0").train
+    for i, experiment in enumerate(folded(f"seed={seed}", k=3)):
+        train, held = splits.fold(whole, 3, i, streams.key(seed, "split"))
+        assert torch.equal(experiment.train.rows, train.rows)
+        assert torch.equal(experiment.validation.rows, held.rows)
+
+
+def test_all_else_of_a_run_is_the_same_in_every_fold():
+    one, two = folded(k=2)
+    assert torch.equal(one.w, two.w)
+    assert torch.equal(one.test.inputs, two.test.inputs)
+    validation = dataclasses.replace(one.settings.validation, fold=1)
+    assert dataclasses.replace(one.settings, validation=validation) == two.settings
+
+
+def test_preprocessing_is_fitted_to_the_training_rows_of_each_fold():
+    raw = built("data=digits", "arch=linear").train.inputs.double()
+    experiments = folded("preprocess=standardize")
+    for experiment in experiments:
+        mine = raw[experiment.train.rows]
+        mu, sigma = mine.mean(0), mine.std(0, correction=0)
+        sigma[sigma == 0] = 1  # a pixel that is never inked is only centred
+        torch.testing.assert_close(
+            dict(experiment.preprocessing["standardize"]), {"mu": mu.float(), "sigma": sigma.float()}
+        )
+        for split in (experiment.train, experiment.validation):
+            torch.testing.assert_close(
+                split.gathered()[0], ((raw[split.rows] - mu) / sigma).float(), atol=1e-5, rtol=1e-5
+            )
+    means = [experiment.preprocessing["standardize"]["mu"] for experiment in experiments]
+    assert not any(torch.equal(means[0], other) for other in means[1:])
+
+
+def test_label_noise_is_in_the_training_rows_alone():
+    clean = built("data=digits", "arch=linear").train.targets
+    for experiment in folded("data.label_noise=0.25", k=4):
+        wrong = experiment.train.targets != clean
+        assert wrong.sum() == round(0.25 * len(experiment.train))
+        assert wrong[experiment.train.rows].sum() == wrong.sum()
+        assert torch.equal(experiment.validation.gathered()[1], clean[experiment.validation.rows])
+
+
+def test_folds_are_made_of_the_examples_that_are_kept():
+    kept = built("data=digits", "arch=linear", "validation.fraction=0", "data.train_size=203").train.rows
+    experiments = folded("data.train_size=203", k=4)
+    assert sorted(len(e.validation) for e in experiments) == [50, 51, 51, 51]
+    assert torch.equal(torch.cat([e.validation.rows for e in experiments]).sort().values, kept.sort().values)
+
+
+def test_one_example_may_be_a_fold():
+    experiment = blobs("validation.scheme=kfold", "validation.k=60", "validation.fold=59")
+    assert (len(experiment.train), len(experiment.validation)) == (59, 1)
