@@ -7,6 +7,7 @@ does not bring up ten others.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -44,13 +45,15 @@ _CLASSES: dict[str, type] = {
 
 
 def build(
-    config: DictConfig,
+    config: DictConfig | Mapping[str, Any],
     given: Sequence[str] = (),
     fitted: Fitted | None = None,
     saved: Mapping[str, Tensor] | None = None,
 ) -> tuple[Experiment, list[str]]:
     """Check and build. given are the overrides that were typed; notices are returned beside the experiment.
 
+    config may be plain mappings, lists and values, in which nothing refers to anything else: they are taken as they
+    are, which is quicker.
     fitted is what a run that is over knows of its data, used in place of what these would be fitted to; saved is the
     network of one that goes on, as its checkpoint holds it.
     Raises ConfigError with all problems.
@@ -64,11 +67,13 @@ def build(
 
 
 def _build(
-    config: DictConfig, given: Sequence[str], fitted: Fitted | None, saved: Mapping[str, Tensor] | None
+    config: DictConfig | Mapping[str, Any],
+    given: Sequence[str],
+    fitted: Fitted | None,
+    saved: Mapping[str, Tensor] | None,
 ) -> tuple[Experiment, list[str]]:
     problems = Problems()
-    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    tree: dict[str, Any] = OmegaConf.to_container(own, resolve=True)  # type: ignore[assignment]
+    tree = {str(key): _plain(config, str(key)) for key in config if key != "hydra"}
     groups = {name: tree.pop(name, None) or {} for name in paths.groups() if name != "experiment"}
     groups[SCHEDULES] = dict(courses.nodes(_named_schedules(tree.pop(SCHEDULES, None) or {}, problems)))
     found = settings(tree, problems)
@@ -144,6 +149,14 @@ def _build(
         threads=threads(found, model, train),
     )
     return experiment, problems.notices
+
+
+def _plain(config: DictConfig | Mapping[str, Any], key: str) -> Any:
+    """What stands at a key, in plain mappings, lists and values that are not the configuration's own."""
+    if isinstance(config, DictConfig) and OmegaConf.is_missing(config, key):
+        return "???"
+    value = config[key]
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else copy.deepcopy(value)
 
 
 def _check_groups(groups: Mapping[str, dict[str, Any]], given: Sequence[str], problems: Problems) -> None:

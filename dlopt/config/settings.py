@@ -7,6 +7,7 @@ import os
 import shutil
 import typing
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ def checked(cls: type, tree: Mapping[str, Any], prefix: str, problems: Problems)
 
 
 def _check_fields(cls: type, tree: Mapping[str, Any], prefix: str, problems: Problems) -> None:
-    hints = typing.get_type_hints(cls, include_extras=True)
+    hints = _hints(cls)
     for key, value in tree.items():
         at = prefix + key
         if key not in hints:
@@ -60,8 +61,13 @@ def _check_fields(cls: type, tree: Mapping[str, Any], prefix: str, problems: Pro
 
 
 def _filled(cls: type, tree: Mapping[str, Any]) -> Any:
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     return cls(**{k: _filled(hints[k], v) if dataclasses.is_dataclass(hints[k]) else v for k, v in tree.items()})
+
+
+@cache
+def _hints(cls: type) -> Mapping[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
 
 
 def _compiler() -> str | None:

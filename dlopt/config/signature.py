@@ -6,6 +6,7 @@ One reading serves the checks before a run and `dlopt list`. People's own classe
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import math
 import types
@@ -29,13 +30,25 @@ class Parameter:
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    parameters: dict[str, Parameter]
+    parameters: Mapping[str, Parameter]
     open: bool
     """Whether it takes any other keyword too."""
 
 
 def signature(target: Any) -> Signature:
     """The parameters that can be given by name. TypeError when it is not callable."""
+    if inspect.isclass(target):
+        return _of_class(target)  # type: ignore[arg-type]  # mypy doubts that a class can be a key
+    return _read(target)
+
+
+@functools.lru_cache(maxsize=256)
+def _of_class(target: type) -> Signature:
+    """Read once: every run asks for those of all its parts, several times."""
+    return _read(target)
+
+
+def _read(target: Any) -> Signature:
     found, takes_any = {}, False
     hints = _hints(target)
     for p in inspect.signature(target).parameters.values():

@@ -1,10 +1,15 @@
 """From a configuration to an experiment."""
 
+import copy
+
 import pytest
 import torch
-from helpers import blobs, built, files_for, trained
+from helpers import blobs, built, composed, files_for, trained
+from omegaconf import OmegaConf
 
 from dlopt.config import probe
+from dlopt.config.build import build
+from dlopt.config.nested import in_full
 from dlopt.config.problems import ConfigError
 
 
@@ -71,3 +76,23 @@ def test_a_table_brings_the_net_that_suits_it_and_the_command_line_wins(tmp_path
     assert type(built(*table).model).__name__ == "MLP"
     assert type(built(*table, "arch=linear").model).__name__ == "Linear"
     assert type(built("arch=linear", *table).model).__name__ == "Linear"
+
+
+def test_plain_mappings_are_built_as_what_they_were_resolved_from_and_left_as_they_were():
+    typed = ["arch=mlp", "optimizer=momentum", "schedules.momentum=ramp", "regularization=[l2,dropout]"]
+    config = composed(*map(in_full, typed), "arch.widths=[7]", "regularization.l2.strength=${optimizer.lr}")
+    tree = OmegaConf.to_container(config, resolve=True)
+    before = copy.deepcopy(tree)
+    one, other = build(config, typed), build(tree, typed)
+    assert tree == before
+    assert one[1] == other[1]
+    assert torch.equal(one[0].w, other[0].w)
+    assert str(one[0].model) == str(other[0].model)
+    for field in ("settings", "optimizer", "schedule", "schedules", "regularization", "network", "threads"):
+        assert getattr(one[0], field) == getattr(other[0], field), field
+
+
+def test_a_setting_that_is_left_open_is_a_problem_of_its_own():
+    with pytest.raises(ConfigError) as found:
+        built("seed=???", "precision=float64")
+    assert [key for key, _ in found.value.problems] == ["seed"]
