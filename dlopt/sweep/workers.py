@@ -1,0 +1,61 @@
+"""Who performs the jobs of a sweep: this process, or others that it has started."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+Job = TypeVar("Job")
+
+
+class Lost(Exception):
+    """The process that performed a job ended before the job did; nothing is known against the job itself."""
+
+
+class Workers(Protocol[Job]):
+    """They take jobs, as many at once as they can perform, and say which are over.
+
+    count   jobs that can be under way at once
+    """
+
+    count: int
+
+    def submit(self, job: Job) -> None:
+        """Begin a job; there must be a free worker: fewer than `count` jobs are under way."""
+
+    def wait(self) -> list[tuple[Job, BaseException | None]]:
+        """The jobs that are over, at least one if any is under way, each once.
+
+        With each comes what it raised, Lost where its process ended before it did, None where it went well.
+        KeyboardInterrupt is raised where this process is asked to stop: then `close`.
+        """
+        ...
+
+    def close(self) -> None:
+        """End what is under way; nothing is left running when this returns."""
+
+
+class InProcess(Generic[Job]):
+    """One job at a time, performed by this process inside `wait`."""
+
+    count = 1
+
+    def __init__(self, perform: Callable[[Job], None]) -> None:
+        self._perform = perform
+        self._jobs: list[Job] = []
+
+    def submit(self, job: Job) -> None:
+        self._jobs.append(job)
+
+    def wait(self) -> list[tuple[Job, BaseException | None]]:
+        if not self._jobs:
+            return []
+        job = self._jobs.pop()
+        try:
+            self._perform(job)
+        except Exception as error:
+            return [(job, error)]
+        return [(job, None)]
+
+    def close(self) -> None:
+        self._jobs.clear()
