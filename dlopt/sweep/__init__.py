@@ -1,0 +1,1 @@
+"""Searches: many runs of one space."""

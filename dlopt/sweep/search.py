@@ -17,7 +17,7 @@ from dlopt.sweep.repeats import Repeat, outcome
 from dlopt.sweep.space import Space
 from dlopt.sweep.storage import BEAT
 from dlopt.sweep.study import Outcome, Study, Trial
-from dlopt.sweep.workers import Gone, Workers
+from dlopt.sweep.workers import Lost, Workers
 
 OVER = ("done", "diverged", "failed", "pruned")
 """What a run can have come to; any other status is one on the way."""
@@ -213,7 +213,7 @@ def outcome_values(endings: Sequence[tuple[str, Mapping[str, Any]]], objective: 
 
 def _cut_short(error: BaseException | None) -> str:
     """What is said of a run that has not written how it ended."""
-    return "interrupted" if error is None else "lost" if isinstance(error, Gone) else "failed"
+    return "interrupted" if error is None else "lost" if isinstance(error, Lost) else "failed"
 
 
 def _ending(path: Path) -> tuple[str, Mapping[str, Any]] | None:

@@ -1,4 +1,4 @@
-"""Where the runs of a sweep are made: here, in a pool of processes, or by a launcher of Hydra's."""
+"""Who performs the jobs of a sweep: this process, or others that it has started."""
 
 from __future__ import annotations
 
@@ -8,39 +8,49 @@ from typing import Generic, Protocol, TypeVar
 Job = TypeVar("Job")
 
 
-class Gone(Exception):
-    """The process that made a run is gone, before the run was over."""
+class Lost(Exception):
+    """The process that performed a job ended before the job did; nothing is known against the job itself."""
 
 
 class Workers(Protocol[Job]):
-    """Makes runs, `count` at once."""
+    """They take jobs, as many at once as they can perform, and say which are over.
+
+    count   jobs that can be under way at once
+    """
 
     count: int
 
     def submit(self, job: Job) -> None:
-        """Begin one; there is a free worker."""
+        """Begin a job; there must be a free worker: fewer than `count` jobs are under way."""
 
     def wait(self) -> list[tuple[Job, BaseException | None]]:
-        """At least one that is over; with what it raised, or Gone where its process is."""
+        """The jobs that are over, at least one if any is under way, each once.
+
+        With each comes what it raised, Lost where its process ended before it did, None where it went well.
+        KeyboardInterrupt is raised where this process is asked to stop: then `close`.
+        """
+        ...
 
     def close(self) -> None:
-        """Nothing is left running when this returns."""
+        """End what is under way; nothing is left running when this returns."""
 
 
 class InProcess(Generic[Job]):
-    """One after another, in this process."""
+    """One job at a time, performed by this process inside `wait`."""
 
     count = 1
 
     def __init__(self, perform: Callable[[Job], None]) -> None:
         self._perform = perform
-        self._job: list[Job] = []
+        self._jobs: list[Job] = []
 
     def submit(self, job: Job) -> None:
-        self._job.append(job)
+        self._jobs.append(job)
 
     def wait(self) -> list[tuple[Job, BaseException | None]]:
-        job = self._job.pop()
+        if not self._jobs:
+            return []
+        job = self._jobs.pop()
         try:
             self._perform(job)
         except Exception as error:
@@ -48,4 +58,4 @@ class InProcess(Generic[Job]):
         return [(job, None)]
 
     def close(self) -> None:
-        self._job.clear()
+        self._jobs.clear()

@@ -34,6 +34,7 @@ class Pool(_Ours):
 
     def workers(self, perform: Any, perform_elsewhere: Any) -> Any:
         """Whoever makes the runs. ConfigError where the number is none."""
-        from dlopt.sweep.pool import pool
+        from dlopt.sweep.pool import Pool as Processes
+        from dlopt.sweep.pool import counted
 
-        return pool(self.number, perform_elsewhere)
+        return Processes(counted(self.number), perform_elsewhere)
