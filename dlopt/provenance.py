@@ -87,8 +87,14 @@ def _cpu() -> str:
         return platform.machine()
 
 
+COMMAND = "DLOPT_COMMAND"
+"""The variable in which a sweep tells its workers what was typed."""
+
+
 def command() -> str:
-    """What was typed to start this process; from `dlopt` on, where that is how it was started."""
+    """What was typed to start this process, or the sweep whose worker it is; from `dlopt` on, if that began it."""
+    if COMMAND in os.environ:
+        return os.environ[COMMAND]
     words = sys.orig_argv
     names = [Path(word).name for word in words]
     at = names.index("dlopt") if "dlopt" in names else 0

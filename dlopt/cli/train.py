@@ -79,6 +79,7 @@ def _search(argv: Sequence[str], typed: Sequence[str], flags: Collection[str], *
     """A sweep, on its screen."""
     from functools import partial
 
+    from dlopt import provenance
     from dlopt.cli import job
     from dlopt.cli.sweep import Sweep
     from dlopt.sweep import session
@@ -92,9 +93,11 @@ def _search(argv: Sequence[str], typed: Sequence[str], flags: Collection[str], *
         yes=YES in flags,
         dry_run=DRY_RUN in flags,
     )
+    os.environ[provenance.COMMAND] = provenance.command()
     try:
         code = _composed(argv, full=full)
     finally:
+        del os.environ[provenance.COMMAND]
         screen.close()
         session.current = None
     if here.counts is None:

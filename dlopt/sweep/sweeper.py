@@ -277,7 +277,7 @@ def _check_all(
 
 def built(job: Job) -> tuple[Experiment, list[str]]:
     """The experiment of a run, and notices; ConfigError where it cannot be."""
-    return build(OmegaConf.create(dict(job.config)), job.overrides)
+    return build(job.config, job.overrides)
 
 
 def _own_folder(config: DictConfig) -> list[str]:
