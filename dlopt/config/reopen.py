@@ -47,8 +47,9 @@ def configuration(
         _check_links(run)
     content = exchanged(run.config())
     for name, later in LATER.items():
-        if isinstance(content.get(name), dict):
-            content[name] = later | content[name]
+        node = content.get(name)
+        if isinstance(node, dict):
+            content[name] = node | {key: value for key, value in later.items() if key not in node}
     data = content.get("data")
     if isinstance(data, dict) and isinstance(data.get("path"), str):
         data["path"] = _found(data["path"], run)

@@ -315,6 +315,9 @@ CASES = {
         ["validation.scheme=kfold"],
         ["1 problem", "validation.fold ", "one of the 5 folds", "add -m for a run of each", "choose one: validation.fold=0"],
     ),
+    "no fold chosen of few examples": (
+        [*MINE, "validation.scheme=kfold", "data.train_size=2"], ["1 problem", "validation.fold ", "choose one"],
+    ),
     "a fold without folds": (["validation.fold=0"], ["1 problem", "validation.fold ", "add that, or leave it out"]),
     "folds without a scheme": (["validation.k=10"], ["1 problem", "validation.k ", "validation.scheme=kfold: add that"]),
     "a fold beyond the last": (
