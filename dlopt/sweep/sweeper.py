@@ -165,7 +165,7 @@ def _checked(
     """What the runs have in common, after all of them were checked; and what makes the list of the first ones."""
     points = space.corners(CHECKED if keys.sampler != "grid" else MANY)
     grid = keys.sampler == "grid"
-    first = _first(space, points[0], composer, config, problems)
+    first = _first(space, points[0], composer)
     over = _repeats(keys, space, first, problems)
     if grid and total * len(over) > MANY and not ours.yes and not ours.dry_run:
         count = f"{total * len(over):,} runs"
@@ -197,18 +197,14 @@ def _checked(
     return plan, jobs
 
 
-def _first(
-    space: Space, point: Sequence[Any], composer: Composer, config: DictConfig, problems: Problems
-) -> Mapping[str, Any]:
-    """The configuration of one run, which says how often each point is repeated."""
+def _first(space: Space, point: Sequence[Any], composer: Composer) -> Mapping[str, Any]:
+    """The configuration of one run, which says how often each point is repeated; nothing where it has none."""
     from hydra.errors import HydraException
 
     try:
         return composer.job(Path(), space.overrides(point), 0).config
-    except (HydraException, ValueError) as error:
-        problems.found += explain([*_own_folder(config), *space.overrides(point)], error)
-        problems.raise_any()
-        raise
+    except (HydraException, ValueError):  # which is told with those of all runs
+        return {}
 
 
 def _repeats(keys: Keys, space: Space, config: Mapping[str, Any], problems: Problems) -> list[Repeat]:
@@ -219,11 +215,11 @@ def _repeats(keys: Keys, space: Space, config: Mapping[str, Any], problems: Prob
             problems.add(
                 "hydra.sweeper.seeds", "repeats each point over seeds, and seed has several values: leave one out"
             )
-        start = config["seed"] if isinstance(config["seed"], int) else 0
+        start = config["seed"] if isinstance(config.get("seed"), int) else 0
         seeds = list(range(start, start + keys.seeds)) if isinstance(keys.seeds, int) else list(keys.seeds)
         if len(set(seeds)) < len(seeds) or not seeds:
             problems.add("hydra.sweeper.seeds", "must be a number, or a list of different seeds")
-    validation = config["validation"]
+    validation = config.get("validation")
     folds = 0
     if isinstance(validation, Mapping) and validation.get("scheme") == "kfold" and validation.get("fold") is None:
         folds = validation["k"] if isinstance(validation.get("k"), int) else 0
