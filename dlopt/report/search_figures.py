@@ -35,6 +35,7 @@ LANE = 0.045
 """Height of such a line, as a share of the axis."""
 TICKS_AT = (1, 2, 5, 10)
 """First digits of the numbers below an axis of whole numbers."""
+EMPTY = "#e4e4e4"
 NOTHING = "no trial has a value"
 
 
@@ -104,10 +105,11 @@ def effects(search: Search, chosen: Sequence[Axis], heading: str) -> Figure:
 def heat_map(search: Search, across: Axis, up: Axis, heading: str) -> Figure:
     """The objective over two hyperparameters, darker where it is better, the best with a frame.
 
-    Two intervals: a point for each trial, a cross for one that diverged. Else cells with the mean of their trials and,
-    where there are several, their number; an interval is cut into bins.
+    Two intervals, or fine grids: a point for each trial, a cross for one that diverged. Else cells with the mean of
+    their trials and, where there are several, their number; an interval is cut into bins, and a cell without a value
+    is grey.
     """
-    points = across.interval and up.interval
+    points = across.binned and up.binned
     with mpl.rc_context(STYLE | {"axes.grid": points}):
         figure = Figure(figsize=(6.4, 4.8), layout="constrained")
         axes: Any = figure.add_subplot()
@@ -212,10 +214,10 @@ def _numbers(axes: Any, search: Search, axis: Axis, other: Axis | None, edge: fl
     _scale(axes.xaxis, axis)
     places = [(float(t.point[axis.key]), t) for t in search.trials if axis.key in t.point]
     lines = levels(other, search.trials) if other is not None else []
-    if other is not None and not other.interval and 1 < len(lines) <= LINES:
+    if other is not None and not other.binned and 1 < len(lines) <= LINES:
         for i, line in enumerate(lines):
             _line(axes, levels(axis, line.trials), f"{other.key}={line.name}", COLOURS[i], bars=True)
-    elif not axis.interval and all(level.ended <= 1 for level in levels(axis, search.trials)):
+    elif not axis.binned and all(level.ended <= 1 for level in levels(axis, search.trials)):
         label = "mean ± sd over repeats" if search.repeats > 1 else "a trial"
         _line(axes, levels(axis, search.trials), label, COLOURS[0], bars=True)
     else:
@@ -343,6 +345,7 @@ def _cells(axes: Any, search: Search, across: Axis, up: Axis, shades: str) -> An
     for (i, j), found in inside.items():
         mean = Level("", 0.0, tuple(found)).mean
         table[i, j] = math.nan if mean is None else mean
+    axes.set_facecolor(EMPTY)
     finite = table[np.isfinite(table)]
     norm = _shades(search, finite.tolist())
     picture = axes.imshow(np.ma.masked_invalid(table), cmap=shades, norm=norm, origin="lower", aspect="auto")
@@ -354,7 +357,9 @@ def _cells(axes: Any, search: Search, across: Axis, up: Axis, shades: str) -> An
     best = search.best
     if best is not None and best.number in column and best.number in row:
         corner = (column[best.number] - 0.5, row[best.number] - 0.5)
-        axes.add_patch(mpl.patches.Rectangle(corner, 1, 1, fill=False, edgecolor=COLOURS[1], linewidth=2.2))
+        axes.add_patch(
+            mpl.patches.Rectangle(corner, 1, 1, fill=False, edgecolor=COLOURS[1], linewidth=2.2, clip_on=False)
+        )
     _named(axes.xaxis, columns)
     _named(axes.yaxis, rows)
     return picture
