@@ -65,12 +65,14 @@ def history(search: Search, heading: str) -> Figure:
         _dots(axes, search, [(float(t.number), t) for t in valued], "a trial", size=18, edge=edge)
         better = max if search.higher else min
         best = list(accumulate((t.value for t in valued if t.value is not None), better))
-        axes.step([t.number for t in valued], best, where="post", color=COLOURS[2], linewidth=1.8, label="best so far")
+        if best:
+            at = [t.number for t in valued]
+            axes.step(at, best, where="post", color=COLOURS[2], linewidth=1.8, label="best so far")
         _marks(axes, [(float(t.number), t) for t in search.trials], edge)
         numbers = [t.number for t in search.trials] or [0]
         margin = max(0.5, 0.02 * (numbers[-1] - numbers[0]))
         axes.set_xlim(numbers[0] - margin, numbers[-1] + margin)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=TICKS_AT))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=TICKS_AT, min_n_ticks=1))
         axes.set_xlabel("trial")
         _legend(figure)
         figure.suptitle(heading, x=0.01, ha="left", fontsize=11)
@@ -171,10 +173,11 @@ def _dots(
         if trial.value is not None:
             worse = trial.value < edge if search.higher else trial.value > edge
             (beyond if worse else inside).append((x, trial))
-    axes.scatter(
-        [x for x, _ in inside], [t.value for _, t in inside], s=size, color=COLOURS[0], alpha=0.55, linewidths=0,
-        label=label, zorder=2,
-    )  # fmt: skip
+    if inside:
+        axes.scatter(
+            [x for x, _ in inside], [t.value for _, t in inside], s=size, color=COLOURS[0], alpha=0.55, linewidths=0,
+            label=label, zorder=2,
+        )  # fmt: skip
     spread = [(x, t.value, t.sd) for x, t in inside if t.sd is not None]
     if spread:
         at, y, sd = zip(*spread, strict=True)
@@ -252,7 +255,8 @@ def _choices(axes: Any, search: Search, axis: Axis, edge: float) -> None:
     places = [(level.at + _beside(i), t) for level in found for i, t in enumerate(level.trials)]
     _dots(axes, search, places, "a trial", size=14, edge=edge)
     means = [(level.at, level.mean) for level in found if level.mean is not None]
-    axes.plot([x for x, _ in means], [y for _, y in means], "D", color=COLOURS[1], markersize=5, label="mean", zorder=3)
+    if means:
+        axes.plot(*zip(*means, strict=True), "D", color=COLOURS[1], markersize=5, label="mean", zorder=3)
     _marks(axes, places, edge)
     _named(axes.xaxis, found)
     axes.set_xlim(-0.6, max(len(found), 1) - 0.4)
@@ -282,7 +286,7 @@ def _scale(side: Any, axis: Axis) -> None:
         names = [axis.written(v) for v in values]
         side.set_ticklabels(names, rotation=_rotation(side, names))
     elif axis.whole and not axis.log:
-        side.set_major_locator(MaxNLocator(integer=True, steps=TICKS_AT))
+        side.set_major_locator(MaxNLocator(integer=True, steps=TICKS_AT, min_n_ticks=1))
 
 
 def _rotation(side: Any, names: Sequence[str]) -> float:
