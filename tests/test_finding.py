@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dlopt.finding import RunNotFound, find, runs
+from dlopt.finding import ROOT, RunNotFound, find, runs, sweep_called, sweeps
 from dlopt.run import Run
 
 
@@ -82,3 +82,19 @@ def test_messages_hold_nothing_that_a_terminal_obeys(tmp_path, monkeypatch):
 def test_where_there_are_no_runs_it_is_said(tmp_path):
     with pytest.raises(RunNotFound, match="there are no runs"):
         find("last", tmp_path / "outputs")
+
+
+def test_a_name_means_a_sweep_where_it_is_in_no_other_run(here):
+    first, second = (here / "outputs/multirun/2026-01-01" / name for name in ("10-00-00-aaaa", "10-00-01-bbbb"))
+    for sweep, file in ((first, "sweep.json"), (second, "multirun.yaml")):
+        for i in range(2):
+            Run.create(sweep / str(i)).finish("done")
+        (sweep / file).touch()
+    Run.create("outputs/2026-01-02/bbbb-adam").finish("done")
+    relative = first.relative_to(here)
+    assert sweeps(ROOT) == [relative, second.relative_to(here)]
+    assert sweep_called("aaaa") == relative
+    assert sweep_called(str(relative)) == relative
+    assert sweep_called(str(first)) == first
+    for name in ("last", "", "bbbb", "2026-01-01", "aaaa/1", "cccc", "outputs", str(first / "1")):
+        assert sweep_called(name) is None

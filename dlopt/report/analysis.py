@@ -17,8 +17,6 @@ from dlopt.report.search import Axis, Search, Trial, Value
 
 BINS = 5
 """Into which an interval is cut."""
-WHOLE = 8
-"""Whole numbers of an interval up to which each stands for itself."""
 BORDER = 0.05
 """Share of an interval at each end within which the best is said to lie on the border."""
 FEWEST_ENDS = 3
@@ -96,11 +94,11 @@ def levels(axis: Axis, trials: Sequence[Trial]) -> list[Level]:
     """The trials by the values of one hyperparameter, or by bins of equal width in its own scale.
 
     An interval [a, b] has bins k = 0, ..., 4, each with the x for which floor(5 (s(x) - s(a)) / (s(b) - s(a))) is k,
-    where s is the identity or the logarithm; few whole numbers are levels of their own. Levels without a trial are left
-    out, as are trials that have no such hyperparameter.
+    where s is the identity or the logarithm; so has a grid of more than 12 numbers, and an interval of at most 12 whole
+    ones has none. Levels without a trial are left out, as are trials that have no such hyperparameter.
     """
     having = [(t.point[axis.key], t) for t in trials if axis.key in t.point]
-    if axis.interval and not _is_counted(axis):
+    if axis.binned:
         return _bins(axis, having)
     found: dict[Value, list[Trial]] = {}
     for value, trial in having:
@@ -109,11 +107,6 @@ def levels(axis: Axis, trials: Sequence[Trial]) -> list[Level]:
         return [Level(axis.written(v), float(v), tuple(found[v])) for v in sorted(found)]
     order = [*(v for v in axis.values if v in found), *(v for v in found if v not in axis.values)]
     return [Level(str(v), float(i), tuple(found[v])) for i, v in enumerate(order)]
-
-
-def _is_counted(axis: Axis) -> bool:
-    assert axis.low is not None and axis.high is not None
-    return axis.whole and (axis.high - axis.low) / (axis.step or 1.0) < WHOLE
 
 
 def _bins(axis: Axis, having: Sequence[tuple[Value, Trial]]) -> list[Level]:
@@ -131,7 +124,7 @@ def _bins(axis: Axis, having: Sequence[tuple[Value, Trial]]) -> list[Level]:
     for k, inside in sorted(found.items()):
         a, middle, b = (plain(low + (high - low) * (k + part) / BINS) for part in (0.0, 0.5, 1.0))
         ends = (math.ceil(a), math.floor(b) if k == BINS - 1 else math.ceil(b) - 1) if axis.whole else (a, b)
-        made.append(Level("..".join(f"{end:.3g}" for end in ends), middle, tuple(inside), a, b))
+        made.append(Level("..".join(f"{float(f'{end:.3g}'):g}" for end in ends), middle, tuple(inside), a, b))
     return made
 
 

@@ -17,7 +17,7 @@ TOP = 10
 """Trials in the table of the best."""
 AXES = 4
 """Hyperparameters whose effects are shown unless all are asked for."""
-LEVELS = 10
+LEVELS = 12
 """Values of a hyperparameter that are shown unless all are asked for."""
 BAR = 30
 LONGER = 4
@@ -158,8 +158,9 @@ def effects(search: Search, order: Sequence[str], width: int, *, everything: boo
     shown = known if everything else known[:AXES]
     for axis in shown:
         found = [level for level in analysis.levels(axis, search.trials) if level.values or level.diverged]
-        worst = sorted(found, key=lambda level: _place(level, search))[LEVELS:] if not everything else []
-        cut = [level for level in found if level not in worst]
+        worst = sorted(found, key=lambda level: _place(level, search))[len(found) if everything else LEVELS :]
+        names = {level.name for level in worst}
+        cut = [level for level in found if level.name not in names]
         diverged = any(level.diverged for level in cut)
         header = [axis.key, "trials", *(["diverged"] if diverged else []), "best", "median", "mean", "sd"]
         rows = [
@@ -172,7 +173,7 @@ def effects(search: Search, order: Sequence[str], width: int, *, everything: boo
             for level in cut
         ]
         if rows:
-            lines += ["", *aligned(header, rows, [axis.numeric and not axis.interval, *[True] * (len(header) - 1)],
+            lines += ["", *aligned(header, rows, [axis.numeric and not axis.binned, *[True] * (len(header) - 1)],
                                    width=width, remedy="they need a wider terminal")]  # fmt: skip
             if len(cut) < len(found):
                 lines.append(styled(f"({len(found) - len(cut)} values with a worse median left out; --all)", DIM))

@@ -34,6 +34,9 @@ FARTHEST = 1e100
 EVEN = 10.0
 """How far two numbers are apart, one divided by the other, that are taken for points of a logarithmic scale."""
 
+MOST_ALONE = 12
+"""Numbers of an axis up to which each is looked at alone."""
+
 Value = str | float
 """Of a hyperparameter: a number where its axis is numeric, else text as it is typed."""
 PRECEDENCE = ("running", "damaged", "failed", "dead", "interrupted", "pruned", "diverged", "done")
@@ -68,6 +71,14 @@ class Axis:
     @property
     def interval(self) -> bool:
         return not self.values
+
+    @property
+    def binned(self) -> bool:
+        """Whether its numbers are too many to look at each of them alone."""
+        if not self.interval:
+            return self.numeric and len(self.values) > MOST_ALONE
+        assert self.low is not None and self.high is not None
+        return not self.whole or (self.high - self.low) / (self.step or 1.0) >= MOST_ALONE
 
     def scaled(self, value: float) -> float:
         """A number on the axis' own scale: log10 of it, or itself. -inf for one that has no logarithm."""

@@ -35,6 +35,7 @@ LANE = 0.045
 """Height of such a line, as a share of the axis."""
 TICKS_AT = (1, 2, 5, 10)
 """First digits of the numbers below an axis of whole numbers."""
+EMPTY = "#e4e4e4"
 NOTHING = "no trial has a value"
 
 
@@ -64,12 +65,14 @@ def history(search: Search, heading: str) -> Figure:
         _dots(axes, search, [(float(t.number), t) for t in valued], "a trial", size=18, edge=edge)
         better = max if search.higher else min
         best = list(accumulate((t.value for t in valued if t.value is not None), better))
-        axes.step([t.number for t in valued], best, where="post", color=COLOURS[2], linewidth=1.8, label="best so far")
+        if best:
+            at = [t.number for t in valued]
+            axes.step(at, best, where="post", color=COLOURS[2], linewidth=1.8, label="best so far")
         _marks(axes, [(float(t.number), t) for t in search.trials], edge)
         numbers = [t.number for t in search.trials] or [0]
         margin = max(0.5, 0.02 * (numbers[-1] - numbers[0]))
         axes.set_xlim(numbers[0] - margin, numbers[-1] + margin)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=TICKS_AT))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=TICKS_AT, min_n_ticks=1))
         axes.set_xlabel("trial")
         _legend(figure)
         figure.suptitle(heading, x=0.01, ha="left", fontsize=11)
@@ -104,10 +107,11 @@ def effects(search: Search, chosen: Sequence[Axis], heading: str) -> Figure:
 def heat_map(search: Search, across: Axis, up: Axis, heading: str) -> Figure:
     """The objective over two hyperparameters, darker where it is better, the best with a frame.
 
-    Two intervals: a point for each trial, a cross for one that diverged. Else cells with the mean of their trials and,
-    where there are several, their number; an interval is cut into bins.
+    Two intervals, or fine grids: a point for each trial, a cross for one that diverged. Else cells with the mean of
+    their trials and, where there are several, their number; an interval is cut into bins, and a cell without a value
+    is grey.
     """
-    points = across.interval and up.interval
+    points = across.binned and up.binned
     with mpl.rc_context(STYLE | {"axes.grid": points}):
         figure = Figure(figsize=(6.4, 4.8), layout="constrained")
         axes: Any = figure.add_subplot()
@@ -169,10 +173,11 @@ def _dots(
         if trial.value is not None:
             worse = trial.value < edge if search.higher else trial.value > edge
             (beyond if worse else inside).append((x, trial))
-    axes.scatter(
-        [x for x, _ in inside], [t.value for _, t in inside], s=size, color=COLOURS[0], alpha=0.55, linewidths=0,
-        label=label, zorder=2,
-    )  # fmt: skip
+    if inside:
+        axes.scatter(
+            [x for x, _ in inside], [t.value for _, t in inside], s=size, color=COLOURS[0], alpha=0.55, linewidths=0,
+            label=label, zorder=2,
+        )  # fmt: skip
     spread = [(x, t.value, t.sd) for x, t in inside if t.sd is not None]
     if spread:
         at, y, sd = zip(*spread, strict=True)
@@ -212,10 +217,10 @@ def _numbers(axes: Any, search: Search, axis: Axis, other: Axis | None, edge: fl
     _scale(axes.xaxis, axis)
     places = [(float(t.point[axis.key]), t) for t in search.trials if axis.key in t.point]
     lines = levels(other, search.trials) if other is not None else []
-    if other is not None and not other.interval and 1 < len(lines) <= LINES:
+    if other is not None and not other.binned and 1 < len(lines) <= LINES:
         for i, line in enumerate(lines):
             _line(axes, levels(axis, line.trials), f"{other.key}={line.name}", COLOURS[i], bars=True)
-    elif not axis.interval and all(level.ended <= 1 for level in levels(axis, search.trials)):
+    elif not axis.binned and all(level.ended <= 1 for level in levels(axis, search.trials)):
         label = "mean ± sd over repeats" if search.repeats > 1 else "a trial"
         _line(axes, levels(axis, search.trials), label, COLOURS[0], bars=True)
     else:
@@ -250,7 +255,8 @@ def _choices(axes: Any, search: Search, axis: Axis, edge: float) -> None:
     places = [(level.at + _beside(i), t) for level in found for i, t in enumerate(level.trials)]
     _dots(axes, search, places, "a trial", size=14, edge=edge)
     means = [(level.at, level.mean) for level in found if level.mean is not None]
-    axes.plot([x for x, _ in means], [y for _, y in means], "D", color=COLOURS[1], markersize=5, label="mean", zorder=3)
+    if means:
+        axes.plot(*zip(*means, strict=True), "D", color=COLOURS[1], markersize=5, label="mean", zorder=3)
     _marks(axes, places, edge)
     _named(axes.xaxis, found)
     axes.set_xlim(-0.6, max(len(found), 1) - 0.4)
@@ -280,7 +286,7 @@ def _scale(side: Any, axis: Axis) -> None:
         names = [axis.written(v) for v in values]
         side.set_ticklabels(names, rotation=_rotation(side, names))
     elif axis.whole and not axis.log:
-        side.set_major_locator(MaxNLocator(integer=True, steps=TICKS_AT))
+        side.set_major_locator(MaxNLocator(integer=True, steps=TICKS_AT, min_n_ticks=1))
 
 
 def _rotation(side: Any, names: Sequence[str]) -> float:
@@ -343,6 +349,7 @@ def _cells(axes: Any, search: Search, across: Axis, up: Axis, shades: str) -> An
     for (i, j), found in inside.items():
         mean = Level("", 0.0, tuple(found)).mean
         table[i, j] = math.nan if mean is None else mean
+    axes.set_facecolor(EMPTY)
     finite = table[np.isfinite(table)]
     norm = _shades(search, finite.tolist())
     picture = axes.imshow(np.ma.masked_invalid(table), cmap=shades, norm=norm, origin="lower", aspect="auto")
@@ -354,7 +361,9 @@ def _cells(axes: Any, search: Search, across: Axis, up: Axis, shades: str) -> An
     best = search.best
     if best is not None and best.number in column and best.number in row:
         corner = (column[best.number] - 0.5, row[best.number] - 0.5)
-        axes.add_patch(mpl.patches.Rectangle(corner, 1, 1, fill=False, edgecolor=COLOURS[1], linewidth=2.2))
+        axes.add_patch(
+            mpl.patches.Rectangle(corner, 1, 1, fill=False, edgecolor=COLOURS[1], linewidth=2.2, clip_on=False)
+        )
     _named(axes.xaxis, columns)
     _named(axes.yaxis, rows)
     return picture

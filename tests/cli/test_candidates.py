@@ -170,7 +170,7 @@ CASES = {
     "show mlp": [RUNS[0]],
     "show -cnn": [],
     "show 2026-01": [],
-    "show last ": ["--all", "--png", "--help"],
+    "show last ": ["--all", "--png", "--heat", "--help"],
     "train resume=l": ["resume=last"],
     "train resume=outputs/m": [f"resume={RUNS[1]}"],
     "train resume=aaaa": [f"resume={RUNS[1]}"],

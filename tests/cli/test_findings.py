@@ -1,0 +1,147 @@
+"""`dlopt show SWEEP`, and what `dlopt runs SWEEP` says of the best."""
+
+import shlex
+import subprocess
+import sys
+
+import pytest
+from sweeps import RATE, RULE, described, run, sweep
+
+from dlopt.cli import main
+
+HERE = "outputs/multirun/2026-01-01/10-00-00-aaaa"
+
+
+@pytest.fixture
+def searched(here):
+    """Twelve trials, the best of which has the largest rate but one bin, and three that diverge at the largest."""
+    rates = [10 ** (-4 + i / 3) for i in range(9)]
+    points = [({"optimizer.lr": lr, "optimizer": ("sgd", "adam")[i % 2], "epochs": 5}, 1.0 - 0.1 * i)
+              for i, lr in enumerate(rates)]  # fmt: skip
+    points += [({"optimizer.lr": 0.9, "optimizer": "sgd"}, None, "diverged")] * 3
+    points += [({"optimizer.lr": 0.5, "optimizer": "sgd"}, 3.0, "pruned")]
+    return sweep(here / HERE, [RATE, RULE], points, sampler="tpe", trials=20, fixed=["epochs=5", "arch=mlp", "seed=0"])
+
+
+def shown(capsys, *argv):
+    assert main(["show", *argv]) == 0
+    return capsys.readouterr().out
+
+
+def test_the_findings_of_a_search(searched, capsys):
+    text = shown(capsys, "aaaa")
+    head, axes, how, progress, *_ = text.splitlines()
+    assert head == HERE
+    assert axes == "optimizer.lr 0.0001..1 (log); optimizer sgd, adam"
+    assert how == "tpe, for the smallest val/loss"
+    assert progress.startswith("13 of 20 trials have ended: 9 done, 1 pruned (8%), 3 diverged (23%)")
+    assert "best: trial 8, val/loss 0.2000" in text
+    assert f"  {HERE}/8" in text
+    assert "fANOVA of a random forest on the ranks of 12 trials" in text
+    assert "warning: optimizer.lr: with 0.158..1 3 of 3 trials diverged" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_the_best_can_be_trained_again_as_it_is_said(searched, capsys):
+    """The overrides of all trials, then the point in full precision, more epochs and other seeds."""
+    text = shown(capsys, "aaaa")
+    begin = text.index("  dlopt train")
+    command = shlex.split(text[begin : text.index("\n\n", begin)].replace("\\\n", ""))
+    rate = 10 ** (-4 + 8 / 3)
+    assert command == ["dlopt", "train", "-m", "arch=mlp", f"optimizer.lr={rate}", "optimizer=sgd", "epochs=20",
+                       "seed=1,2,3"]  # fmt: skip
+
+
+def test_words_of_a_command_line_are_quoted(here, capsys):
+    axes = [{"key": "regularization", "kind": "choice", "values": ["none", "[l2,dropout]", "$(reboot); x"]}]
+    sweep(here / HERE, axes, [({"regularization": v}, 1.0) for v in ("$(reboot); x", "[l2,dropout]")],
+          command=["+regularization=none,[l2,dropout]"], fixed=["+name=a b"])  # fmt: skip
+    text = shown(capsys, "aaaa")
+    assert "'+name=a b'" in text
+    assert "'+regularization=$(reboot); x'" in text
+
+
+def test_the_top_ten_and_the_best_first(searched, capsys):
+    text = shown(capsys, "aaaa")
+    rows = text[text.index("trial  val/loss") :].splitlines()[1:10]
+    assert [row.split()[0] for row in rows] == [str(i) for i in reversed(range(9))]
+
+
+def test_a_border_is_warned_of(here, capsys):
+    rates = {"key": "optimizer.lr", "kind": "choice", "values": ["0.01", "0.1", "1"]}
+    sweep(here / HERE, [rates], [({"optimizer.lr": x}, 1 / x) for x in (0.01, 0.1, 1.0)])
+    assert "warning: optimizer.lr: the best, 1, is the largest tried; widen it upwards" in shown(capsys, "aaaa")
+    sweep(here / HERE.replace("aaaa", "bbbb"), [RATE], [({"optimizer.lr": x}, x) for x in (1.1e-4, 0.1)])
+    assert "optimizer.lr: the best, 0.00011, is at the lower end of 0.0001..1 (log); widen it" in (
+        " ".join(shown(capsys, "bbbb").split()))  # fmt: skip
+
+
+def test_a_sweep_of_an_earlier_version(here, capsys):
+    for i, (lr, seed) in enumerate((lr, seed) for lr in (0.1, 0.01) for seed in (0, 1)):
+        run(here / HERE / str(i), {"optimizer.lr": lr, "seed": seed, "optimizer": "sgd", "epochs": 7}, lr + seed)
+    (here / HERE / "multirun.yaml").touch()
+    text = shown(capsys, "aaaa")
+    assert "for the smallest val/loss, mean over 2 seeds" in text
+    assert "best: trial 2, val/loss 0.5100 ± 0.7071" in text
+    assert "dlopt train -m optimizer=sgd optimizer.lr=0.01 epochs=28 seed=2,3,4" in " ".join(text.split("\\\n     "))
+
+
+def test_a_damaged_description_is_said_with_what_varies(searched, capsys):
+    (searched / "sweep.json").write_text("{")
+    text = shown(capsys, "aaaa")
+    assert "sweep.json: is no JSON" in " ".join(text.split())
+    assert "best: trial 8" in text
+
+
+def test_a_search_of_which_nothing_is_done(here, capsys):
+    sweep(here / HERE, [RATE], [({"optimizer.lr": 0.1}, None, "failed")])
+    text = shown(capsys, "aaaa")
+    assert "1 failed" in text
+    assert "no trial has a val/loss yet" in text
+
+
+def test_a_search_without_runs_and_wrong_keys_are_refused(searched, capsys):
+    described(searched.parent / "11-00-00-bbbb", [RATE])
+    for argv, said in (
+        (["bbbb"], "holds no run yet"),
+        (["aaaa", "--png", "--heat", "optimizer"], "name two keys"),
+        (["aaaa", "--png", "--heat", "optimizer,optimizer.lt"], "did you mean optimizer.lr"),
+        (["aaaa", "--heat", "optimizer,optimizer.lr"], "add --png"),
+        (["aaaa/1", "--heat", "optimizer,optimizer.lr"], "--heat is for a sweep"),
+        (["aaaa", "--png", "x\x00y"], "null byte"),
+    ):
+        assert main(["show", *argv]) == 2
+        out, err = capsys.readouterr()
+        assert said in err
+        assert (out, "Traceback" in err) == ("", False)
+
+
+def test_last_is_the_newest_run_and_a_run_of_a_sweep_is_a_run(searched, capsys):
+    for name in ("last", "aaaa/8"):
+        assert shown(capsys, name).splitlines()[0].startswith(HERE + "/")
+
+
+def test_every_picture_is_written_and_named(searched, here, capsys):
+    names = ["history", "effects", "map"]
+    assert shown(capsys, "aaaa", "--png").split() == [
+        f"outputs/reports/multirun-2026-01-01-10-00-00-aaaa-{name}.png" for name in names
+    ]
+    made = shown(capsys, "aaaa", "--png", "mine/x.png", "--heat", "optimizer,optimizer.lr").split()
+    assert made == [f"mine/x-{name}.png" for name in names]
+    assert all((here / file).read_bytes().startswith(b"\x89PNG") for file in made)
+
+
+def test_runs_of_a_sweep_end_with_its_best(searched, capsys):
+    assert main(["runs", "aaaa"]) == 0
+    *_, best, more = capsys.readouterr().out.splitlines()
+    assert best == "best val/loss: 0.2000 of trial 8 (optimizer.lr=0.04642 optimizer=sgd)"
+    assert more == f"dlopt show {HERE} says more"
+    for flags in (["--csv"], ["--markdown"], ["--where", "optimizer=adam"]):
+        assert main(["runs", "aaaa", *flags]) == 0
+        assert "best val/loss" not in capsys.readouterr().out
+
+
+def test_the_best_of_runs_needs_no_optuna(searched, here):
+    code = "import sys; from dlopt.cli import main; main(['runs', 'aaaa']); print('optuna' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=here)
+    assert done.stdout.splitlines()[-1] == "False"

@@ -1,0 +1,135 @@
+"""Pictures of a search: drawn whatever became of its trials, and without a warning."""
+
+import random
+
+import pytest
+from matplotlib.image import imread
+
+from dlopt.report import search_figures
+from dlopt.report.figures import save
+from dlopt.report.search import Axis, Search, Trial, choice
+
+RATE = Axis("optimizer.lr", (), 1e-4, 1.0, log=True)
+RATES = choice("optimizer.lr", ["0.001", "0.01", "0.1"])
+MOMENTUM = Axis("optimizer.momentum", (), 0.0, 0.99)
+RULE = Axis("optimizer", ("sgd", "adam", "lion"))
+BOTH = Axis("regularization", ("none", r"[l2,a $\frac{ dollar$]"))
+SIZE = choice("data.train_size", ["100", "200", "500", "1000"])
+
+
+def search(axes, count, states=("done",), *, higher=False, sd=None, spread=1.0):
+    """Random trials, their states in turn."""
+    rng = random.Random(0)
+
+    def point(axis):
+        if axis.values:
+            return rng.choice(axis.values)
+        return axis.low + rng.random() * (axis.high - axis.low)
+
+    trials = []
+    for i in range(count):
+        state = states[i % len(states)]
+        value = 1.0 + rng.random() * spread if state == "done" else None
+        trials.append(Trial(i, None, (), {a.key: point(a) for a in axes}, state, value, sd))
+    return Search(None, tuple(axes), "val/loss", higher, tuple(trials), repeats=1 if sd is None else 3)
+
+
+EVERY = ("done", "diverged", "failed", "pruned", "running", "dead", "interrupted")
+CASES = {
+    "one axis": search([RATE], 20), "a grid": search([RATES], 20), "two": search([RATE, MOMENTUM], 20, EVERY),
+    "a grid of two": search([RATES, RULE], 30, EVERY, sd=0.1), "only choices": search([RULE, BOTH], 30, EVERY),
+    "all failed": search([RATE, RULE], 5, ["failed"]), "all failed in an interval": search([RATE, MOMENTUM], 5, ["failed"]),
+    "one trial": search([RATE, RULE, RATES], 1), "one trial of one number": search([choice("a", ["3"])], 1),
+    "one that runs": search([RATES, RULE], 1, ["running"]), "none that varies": search([], 3),
+    "a thousand": search([RATE, RULE, MOMENTUM], 1000, EVERY), "many values": search([choice("a", [str(i) for i in range(300)]), RULE], 300),
+    "equal values": search([RATES, RULE], 9, spread=0.0), "learning curve": search([SIZE], 4, sd=0.2),
+    "more is better": search([RATES, RULE], 30, EVERY, higher=True), "thirty axes": search([Axis(f"a{i}", (), 0.0, 1.0) for i in range(30)], 9),
+    "a far outlier": search([RATE, RULE], 30, spread=1.0)
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_pictures_are_drawn(name, tmp_path):
+    found = search_figures.pictures(CASES[name], name)
+    several = len(CASES[name].axes)
+    assert list(found) == ["history", "effects", "map"][: 1 + min(several, 2)]
+    for picture, figure in found.items():
+        save(figure, tmp_path / f"{picture}.png")
+        height, width = imread(tmp_path / f"{picture}.png").shape[:2]
+        assert 300 < height < 7000
+        assert 300 < width < 7000
+
+
+def drawn(figure, label):
+    """The places of the points with this label in the first panel."""
+    (found,) = [c for c in figure.axes[0].collections if c.get_label() == label]
+    return found.get_offsets().tolist()
+
+
+def test_the_best_so_far_only_improves():
+    values = [3.0, 4.0, 1.0, 2.0, 0.5]
+    trials = tuple(Trial(i, None, (), {}, "done", v) for i, v in enumerate(values))
+    for higher, best in ((False, [3.0, 3.0, 1.0, 1.0, 0.5]), (True, [3.0, 4.0, 4.0, 4.0, 4.0])):
+        figure = search_figures.history(Search(None, (), "val/accuracy", higher, trials), "")
+        (line,) = [x for x in figure.axes[0].lines if x.get_label() == "best so far"]
+        assert line.get_ydata().tolist() == best
+        assert ("more is better" in figure.axes[0].get_ylabel()) == higher
+
+
+@pytest.mark.parametrize("higher", [False, True])
+def test_trials_without_a_value_are_marked_at_the_worse_edge(higher):
+    figure = search_figures.history(search([RATE], 20, EVERY, higher=higher), "")
+    low, high = figure.axes[0].get_ylim()
+    worst = {y for _, y in drawn(figure, "a trial")}
+    marks = {state: {y for _, y in drawn(figure, state)} for state in search_figures.MARKS}
+    assert all(len(heights) == 1 for heights in marks.values())
+    assert len(set.union(*marks.values())) == 3
+    for (y,) in marks.values():
+        assert (low < y < min(worst)) if higher else (max(worst) < y < high)
+    assert [x for x, _ in drawn(figure, "diverged")] == [1.0, 8.0, 15.0]
+
+
+def test_one_far_value_leaves_room_for_the_others():
+    values = [1.0, 1.1, 1.2, 1.3, 1.4, 900.0]
+    low, high = search_figures.limits(values, higher=False)
+    assert 0.9 < low < 1.0
+    assert 1.4 < high < 3.0
+    low, high = search_figures.limits([-v for v in values], higher=True)
+    assert -3.0 < low < -1.4
+    trials = tuple(Trial(i, None, (), {}, "done", v) for i, v in enumerate(values))
+    figure = search_figures.history(Search(None, (), "val/loss", False, trials), "")
+    assert [x for x, _ in drawn(figure, "worse than shown")] == [5.0]
+
+
+def test_the_map_has_the_keys_that_are_named_or_the_most_important_ones():
+    found = search([RATES, RULE, MOMENTUM], 30)
+
+    def named(**given):
+        axes = search_figures.pictures(found, "", **given)["map"].axes[0]
+        return axes.get_xlabel(), axes.get_ylabel()
+
+    assert named() == ("optimizer.lr", "optimizer")
+    assert named(order=["optimizer.momentum", "optimizer.lr"]) == ("optimizer.momentum", "optimizer.lr")
+    assert named(heat=["optimizer", "optimizer.momentum"]) == ("optimizer", "optimizer.momentum")
+
+
+def test_cells_say_mean_and_number_and_what_diverged():
+    points = [("sgd", 0.01, 1.0), ("sgd", 0.01, 3.0), ("adam", 0.01, 0.5), ("adam", 0.1, None)]
+    trials = tuple(
+        Trial(i, None, (), {"optimizer": o, "optimizer.lr": lr}, "diverged" if v is None else "done", v)
+        for i, (o, lr, v) in enumerate(points)
+    )
+    axes = search_figures.heat_map(Search(None, (RATES, RULE), "val/loss", False, trials), RATES, RULE, "").axes[0]
+    assert {text.get_position(): text.get_text() for text in axes.texts} == {
+        (0, 0): "2.0000\nof 2", (0, 1): "0.5000", (1, 1): "1 diverged",
+    }  # fmt: skip
+    (frame,) = axes.patches
+    assert frame.get_xy() == (-0.5, 0.5)
+
+
+def test_two_hyperparameters_of_a_grid_have_a_line_for_each_value_of_the_other():
+    figure = search_figures.effects(search([SIZE, RULE], 60, sd=0.1), [SIZE, RULE], "")
+    labels = figure.axes[0].get_legend_handles_labels()[1]
+    assert labels == ["optimizer=sgd", "optimizer=adam", "optimizer=lion"]
+    assert figure.axes[0].get_xscale() == "log"
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["100", "200", "500", "1000"]

@@ -1,0 +1,40 @@
+"""Sweeps written by the classes that write runs, for what reads them."""
+
+import json
+from pathlib import Path
+
+from dlopt.run import Run
+
+RATE = {"key": "optimizer.lr", "kind": "float", "low": 1e-4, "high": 1.0, "log": True, "step": None}
+RULE = {"key": "optimizer", "kind": "choice", "values": ["sgd", "adam"]}
+
+
+def run(folder, settings, value=None, status="done", rows=(), metric="val/loss"):
+    """A run that ended; rows are values of the metric, one for each ten steps."""
+    made = Run.create(folder, {"epochs": 10, "steps": None, "seed": 0, "objective": "val/loss"} | settings)
+    for epoch, v in enumerate(rows, 1):
+        made.log({"step": 10 * epoch, "epoch": float(epoch), "seconds": 0.5 * epoch, metric: v})
+    if status != "running":
+        made.finish(status, {"seconds": 2.0} | ({} if value is None else {metric: value}))
+    else:
+        made.lock.release()
+    return made
+
+
+def described(folder: Path, axes, **more) -> Path:
+    """The sweep.json of a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "format": 1, "command": [], "sampler": "grid", "objective": "val/loss", "direction": "minimize", "trials": 0,
+        "axes": axes, "fixed": ["epochs=10"], "seeds": [], "folds": 0, "statistic": "mean",
+    }  # fmt: skip
+    (folder / "sweep.json").write_text(json.dumps(content | more))
+    return folder
+
+
+def sweep(folder: Path, axes, points, **more) -> Path:
+    """A sweep of points with one run each: (point, value) or (point, value, status)."""
+    described(folder, axes, **more)
+    for i, (point, value, *status) in enumerate(points):
+        run(folder / str(i), point, value, *status)
+    return folder
