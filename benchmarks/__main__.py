@@ -3,7 +3,7 @@
 import argparse
 from importlib import import_module
 
-NAMES = ("loops", "startup", "memory", "checkpoints", "lanes", "augmentation", "rules")
+NAMES = ("loops", "startup", "memory", "checkpoints", "lanes", "augmentation", "rules", "pool")
 
 
 def main() -> None:
