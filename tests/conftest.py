@@ -40,6 +40,23 @@ def forks(_own_cache: None) -> Iterator[Forks]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def _postgresql_server() -> Iterator[str]:
+    import postgres
+
+    with postgres.server() as address:
+        yield address
+
+
+@pytest.fixture
+def postgresql(_postgresql_server: str) -> Iterator[str]:
+    """SQLAlchemy's address of an empty database on a real PostgreSQL server."""
+    import postgres
+
+    with postgres.database(_postgresql_server, "test") as address:
+        yield address
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """An empty working directory, in which people's own module `mine` can be imported."""

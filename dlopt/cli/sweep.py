@@ -31,6 +31,8 @@ LATEST = 8
 """Finished runs that are shown while the sweep goes on."""
 WHOLE = 40
 """Runs up to which a sweep ends with the table of all of them."""
+REPEATED = ("seed", "validation.fold")
+"""What a point can be repeated over."""
 LOOK = 2.0
 """Seconds between two looks at how far runs in other processes are."""
 
@@ -66,15 +68,12 @@ class Sweep:
         self._find_best()
         if self._before and not screen.quiet:
             left = self.total - self._before
-            said = f"{left} are left" if left else "nothing is left to do"
-            self.console.print(
-                f"{as_typed(plan.folder)} goes on: {self._before} of {self.total} points are over, {said}",
-                highlight=False,
-            )
+            said = f"{left} left" if left else "nothing is left to do"
+            print(f"{as_typed(plan.folder)}: {self._before} of {self.total} {self._things} are over, {said}")
         if screen.is_terminal():
             columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn()]
             self._overall = Bars(*columns, TimeElapsedColumn(), TextColumn("{task.fields[left]}"), console=self.console)
-            self._task = self._overall.add_task("[bold]points", total=self.total, completed=self._before, left="")
+            self._task = self._overall.add_task("[bold]" + self._things.split()[0], total=self.total, completed=self._before, left="")
             self._live = Live(get_renderable=self._drawn, console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
         return self
@@ -132,22 +131,24 @@ class Sweep:
     # ------------------------------------------------------------------------------------------- the end
 
     def report(self, counts: Counts | None) -> None:
-        """The table of its runs, and what to type next."""
+        """The table of its runs, or of their means, and what to type next."""
         self.close()
         if screen.quiet or self.plan is None or counts is None:
             return
         from dlopt.cli.runs import width
         from dlopt.report.records import records
-        from dlopt.report.tables import each
+        from dlopt.report.tables import each, over
 
-        folder = self.plan.folder
-        if self.console.is_terminal and 0 < self.total * len(self.plan.repeats) <= WHOLE:
-            print(each(records(folder)).text(width()))
+        folder, repeated = self.plan.folder, [key for key in REPEATED if self._repeats(key)]
+        found = records(folder) if self.total * len(self.plan.repeats) <= WHOLE else []
+        if found and repeated and counts.over:
+            print(over(found, repeated).text(width()))
+        elif found and self.console.is_terminal:
+            print(each(found).text(width()))
         place = as_typed(folder)
         others = [f"{n} {verdict}" for verdict, n in counts.ended.items() if verdict != "done"]
         said = f" ({', '.join(others)})" if others else ""
-        runs = f", {len(self.plan.repeats)} runs each" if len(self.plan.repeats) > 1 else ""
-        print(f"\n{counts.over} of {counts.total} points{said}{runs}, in {place}")
+        print(f"\n{counts.over} of {counts.total} {self._things}{said}, in {place}")
         if self._best is not None and self.plan.space.axes:
             title, value, at = self._best
             print(f"best: {self.plan.objective} {number(value)} with {title}, in {place}/{at}")
@@ -156,11 +157,25 @@ class Sweep:
         lines = {}
         if counts.over + counts.running < counts.total:
             lines[f"dlopt train resume={place}"] = "goes on where it stopped"
-        lines[f"dlopt show {place}"] = "best points, what matters, pictures with --png"
-        over = " --over seed" if len(self.plan.repeats) > 1 else ""
-        lines[f"dlopt runs {place}{over}"] = "every run; --sort, --where, --csv, --png"
+        if self.plan.space.axes:
+            lines[f"dlopt show {place}"] = "best points, what matters; pictures with --png"
+        repeated += ["seed"] if any(axis.key == "seed" for axis in self.plan.space.axes) else []
+        means = f" --over {','.join(repeated)}" if repeated else ""
+        lines[f"dlopt runs {place}{means}"] = "mean and standard deviation" if means else "every run; --sort, --where, --csv"
         lines[f"dlopt tensorboard {place}"] = "their curves, in a browser"
         suggest(lines)
+
+    def _repeats(self, key: str) -> bool:
+        """Whether each point is repeated over a key."""
+        assert self.plan is not None
+        return any(o.startswith(f"{key}=") for repeat in self.plan.repeats for o in repeat.overrides)
+
+    @property
+    def _things(self) -> str:
+        """What is counted."""
+        assert self.plan is not None
+        count = len(self.plan.repeats)
+        return "runs" if count == 1 else f"points of {count} runs each"
 
     # ------------------------------------------------------------------------------------------- drawing
 
