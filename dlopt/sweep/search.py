@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dlopt.config.nested import in_short
+from dlopt.report import mean
 from dlopt.run import Run
 from dlopt.sweep.jobs import Composer, Job
 from dlopt.sweep.pruning import Pruner, Statistic, Ticket
@@ -196,6 +197,9 @@ class Search:
         came_to = outcome(found.endings, self.plan.objective, self.plan.statistic)
         if self.study.tell(found.trial, came_to):
             self.stage.told(found.trial, came_to)
+        places = [self.plan.place(found.trial.number, repeat) for repeat in self.plan.repeats]
+        if len(places) > 1:
+            mean.write([place for place in places if place.is_dir()], places[0].parent / "mean")
 
     def _leave(self, found: _Open, *, lost: bool) -> None:
         """Leave a trial that did not end to be tried again; or to be told what its runs came to, if they all did."""

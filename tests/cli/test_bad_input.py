@@ -348,7 +348,7 @@ CASES = {
     "far too many threads": (["threads=100000"], ["threads", "cores"]),
     # places
     "no place for the configuration": (["hydra.output_subdir=null"], ["hydra.output_subdir", ".hydra"]),
-    "one directory for two runs": (["-m", "hydra.sweep.subdir=x", "seed=0,1"], ["hydra.sweep.subdir", "one directory"]),
+    "one directory for two runs": (["-m", "hydra.sweep.subdir=x", "seed=0,1"], ["hydra.sweep.subdir", "number of the trial"]),
     "a directory that holds a run": (["hydra.run.dir=taken"], ["hydra.run.dir", "already holds a run", "resume=taken"]),
     "a directory that cannot be made": (["hydra.run.dir=file/x"], ["hydra.run.dir", "file is a file"]),
     "nothing to resume": (["resume=nothing"], ["resume", "no runs"]),
