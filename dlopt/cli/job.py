@@ -41,7 +41,7 @@ def perform(
     run.config_file.parent.mkdir(parents=True, exist_ok=True)
     durable.replace(run.config_file, OmegaConf.to_yaml(OmegaConf.create(dict(job.config))).encode())
     if job.hydra:
-        durable.replace(run.hydra_file, job.hydra.encode())
+        run.hydra_file.write_text(job.hydra)
         run.overrides_file.write_text(OmegaConf.to_yaml(OmegaConf.create(list(job.overrides))))
     try:
         experiment, notices = built or built_of(job)
