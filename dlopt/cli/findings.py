@@ -14,6 +14,9 @@ from dlopt.report import analysis, findings
 from dlopt.report.search import Search, read
 from dlopt.values import written
 
+NARROWEST = 40
+"""Characters that a line may have at least."""
+
 
 def show(folder: Path, png: str | None, heat: str | None, *, everything: bool) -> int:
     """Print the findings, or draw them; returns the exit code.
@@ -56,7 +59,7 @@ def _keys(search: Search, heat: str | None) -> tuple[str, ...]:
 
 
 def _print(search: Search, *, everything: bool) -> None:
-    width = shutil.get_terminal_size().columns
+    width = max(shutil.get_terminal_size().columns, NARROWEST)
     best = search.best
     parts = [
         findings.head(search, as_typed(search.path), width),

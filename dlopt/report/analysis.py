@@ -156,6 +156,7 @@ def importance(search: Search) -> tuple[dict[str, float], str]:
         return {}, f"importance cannot be told: every trial has the same {search.objective}"
     found = _fanova(axes, counted, ranks)
     said = f"fANOVA of a random forest on the ranks of {len(counted)} trials"
+    said += ", diverged ones as the worst" if any(t.value is None for t in counted) else ""
     without = [a.key for a in varied if a not in axes]
     said += f", without {', '.join(without)}, which some of them lack" if without else ""
     return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))), said

@@ -67,6 +67,11 @@ def test_the_top_ten_and_the_best_first(searched, capsys):
     assert [row.split()[0] for row in rows] == [str(i) for i in reversed(range(9))]
 
 
+def test_a_narrow_terminal_breaks_lines_and_nothing_else(searched, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "3")
+    assert "best: trial 8, val/loss 0.2000" in shown(capsys, "aaaa")
+
+
 def test_a_border_is_warned_of(here, capsys):
     rates = {"key": "optimizer.lr", "kind": "choice", "values": ["0.01", "0.1", "1"]}
     sweep(here / HERE, [rates], [({"optimizer.lr": x}, 1 / x) for x in (0.01, 0.1, 1.0)])

@@ -124,7 +124,7 @@ def test_a_trial_that_diverged_counts_as_the_worst_and_others_without_a_value_do
 
     shares, said = told("diverged")
     assert max(shares, key=shares.get) == "optimizer"
-    assert "60 trials" in said
+    assert "60 trials, diverged ones as the worst" in said
     for state in ("pruned", "failed", "running", "interrupted", "dead"):
         shares, _ = told(state)
         assert "optimizer" not in shares

@@ -66,6 +66,10 @@ def test_a_trial_whose_repeats_are_not_all_done_has_no_value(status, state, tmp_
     assert repeated(tmp_path, (1.0, "done"), (2.0, status)) == (state, None, None)
 
 
+def test_a_repeat_without_the_objective_leaves_no_value(tmp_path):
+    assert repeated(tmp_path, (1.0, "done"), (None, "done")) == ("done", None, None)
+
+
 def test_a_trial_that_lacks_repeats_is_interrupted(tmp_path):
     assert repeated(tmp_path, (1.0, "done"), (2.0, "done"), folds=5)[0] == "interrupted"
 

@@ -78,14 +78,15 @@ def test_the_best_so_far_only_improves():
 
 @pytest.mark.parametrize("higher", [False, True])
 def test_trials_without_a_value_are_marked_at_the_worse_edge(higher):
-    figure = search_figures.history(search([RATE], 20, EVERY, higher=higher), "")
+    found = search([RATE], 20, EVERY, higher=higher)
+    figure = search_figures.history(found, "")
     low, high = figure.axes[0].get_ylim()
-    worst = {y for _, y in drawn(figure, "a trial")}
+    worst = search_figures.limits([t.value for t in found.ranked], higher)[0 if higher else 1]
     marks = {state: {y for _, y in drawn(figure, state)} for state in search_figures.MARKS}
     assert all(len(heights) == 1 for heights in marks.values())
     assert len(set.union(*marks.values())) == 3
     for (y,) in marks.values():
-        assert (low < y < min(worst)) if higher else (max(worst) < y < high)
+        assert (low < y < worst) if higher else (worst < y < high)
     assert [x for x, _ in drawn(figure, "diverged")] == [1.0, 8.0, 15.0]
 
 
