@@ -140,3 +140,12 @@ def test_a_network_draws_the_same_whatever_was_drawn_before_and_disturbs_nobody(
     torch.rand(3)
     assert torch.equal(built("arch=mlp", "init=none").w, one)
     assert not torch.equal(built("arch=mlp", "init=none", "seed=1").w, one)
+
+
+def test_keys_that_an_exchanged_class_does_not_take_stay_in_the_mappings_of_the_caller():
+    typed = ["optimizer=adam", "optimizer._target_=dlopt.optimizer.sgd.SGD"]
+    tree = OmegaConf.to_container(composed(*typed), resolve=True)
+    before = copy.deepcopy(tree)
+    _, notices = build(tree, typed)
+    assert any("is left out" in notice for notice in notices)
+    assert tree == before
