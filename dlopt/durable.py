@@ -20,9 +20,11 @@ def beside(file: Path) -> Path:
 
 
 @contextlib.contextmanager
-def replacing(file: Path, former: Path | None = None) -> Iterator[BinaryIO]:
+def replacing(file: Path, former: Path | None = None, *, lasting: bool = True) -> Iterator[BinaryIO]:
     """A stream to the new content of a file, which takes its place at the end, if nothing was raised until then.
 
+    lasting: whether the folder's entry has reached the disk, too, when this is over. Where it need not, a lost power
+    supply may bring the former content back, as whole as it was, until the next file of the folder lasts.
     former: where the former content goes, if there is any. A process that ends between the two steps leaves it there,
     and nothing in the file's own place.
     """
@@ -35,16 +37,17 @@ def replacing(file: Path, former: Path | None = None) -> Iterator[BinaryIO]:
         if former is not None and file.exists():
             os.replace(file, former)
         os.replace(new, file)
-        _entries_reached(file.parent)
+        if lasting:
+            _entries_reached(file.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)
         raise
 
 
-def replace(file: Path, content: bytes) -> None:
-    """Give a file new content."""
-    with replacing(file) as stream:
+def replace(file: Path, content: bytes, *, lasting: bool = True) -> None:
+    """Give a file new content; lasting as above."""
+    with replacing(file, lasting=lasting) as stream:
         stream.write(content)
 
 

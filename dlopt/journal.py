@@ -304,11 +304,9 @@ class Journal:
         t = self.training
         examples = t.examples_of([lane.experiment.test for lane in self.lanes])
         last = evaluate(t.problem, t.w, examples)
-        best = (
-            last
-            if self.validation is None
-            else evaluate(t.problem, self.saving.best_w, examples, self.saving.best_running)
-        )
+        newest = all(lane.best is not None and lane.best["step"] == t.step for lane in self.lanes)
+        same = newest or self.validation is None
+        best = last if same else evaluate(t.problem, self.saving.best_w, examples, self.saving.best_running)
         found = {f"test/{k}": v for k, v in best.items()} | {f"last/test/{k}": v for k, v in last.items()}
         return t.on_host(found | self._at_average("test", examples, averaged))
 

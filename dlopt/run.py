@@ -69,6 +69,7 @@ class Run:
         self.links = False
         self.lock = Lock(self.path)
         self._metrics: Any = None
+        self._unreached = False
         self._digest = hashlib.sha256()
         self._events: Events | None = None
         self._status: dict[str, Any] = {}
@@ -200,7 +201,7 @@ class Run:
         for name, found in provenance.repositories().items():
             patch = self.patch(name, found.patch)
             if found.patch and not patch.exists():
-                durable.replace(patch, found.patch)
+                durable.replace(patch, found.patch, lasting=False)  # the status, which names it, is written next
             code.append(found.described(patch.name))
         self._status = {
             "status": "running",
@@ -239,6 +240,7 @@ class Run:
         self._metrics.write(line)
         self._metrics.flush()
         self._digest.update(line)
+        self._unreached = True
         assert self._events is not None
         tags = {k: v for k, v in row.items() if k not in ("step", "epoch", "seconds") and v is not None}
         self._events.scalars(row["step"], tags)
@@ -256,6 +258,7 @@ class Run:
             self._open()
         assert self._events is not None
         durable.reached(self._metrics)
+        self._unreached = False
         self._events.reached()
         return {"bytes": self._metrics.tell(), "sha256": self._digest.hexdigest()}
 
@@ -305,8 +308,11 @@ class Run:
         for file in self.path.glob("events.out.tfevents.*"):
             file.unlink()
 
-    def save(self, name: Weights, content: Mapping[str, Any], keep: int = 1) -> None:
-        """Write a checkpoint, which takes the place of the former; of the last ones so many are kept."""
+    def save(self, name: Weights, content: Mapping[str, Any], keep: int = 1, *, lasting: bool = True) -> None:
+        """Write a checkpoint, which takes the place of the former; of the last ones so many are kept.
+
+        lasting is False where another checkpoint is written at once: see dlopt.durable.
+        """
         import torch
 
         self.lock.check()
@@ -314,7 +320,7 @@ class Run:
         older = name == "last" and keep > 1 and self._saved not in (None, step)
         former = self.checkpoint_after(self._saved) if older and self._saved is not None else None
         try:
-            with durable.replacing(file, former) as stream:
+            with durable.replacing(file, former, lasting=lasting) as stream:
                 torch.save(content, stream)
         except RuntimeError as error:  # torch's, of a part of the file that was not written; why is said by its cause
             raise error.__context__ if isinstance(error.__context__, (OSError, KeyboardInterrupt)) else error from None
@@ -355,7 +361,8 @@ class Run:
                 text = json.dumps({k: _finite(v) for k, v in summary.items()}, indent=2)
                 durable.replace(self.summary_file, text.encode() + b"\n")
             if self._metrics is not None:
-                durable.reached(self._metrics)
+                if self._unreached:
+                    durable.reached(self._metrics)
                 self._metrics.close()
                 self._metrics = None
             if self._events is not None:

@@ -36,7 +36,7 @@ class Lane:
     row: Row = field(default_factory=dict)
     encoded: bytearray = field(default_factory=bytearray)
     best: Row | None = None
-    best_saved: float = -math.inf
+    best_saved: float = field(default_factory=time.perf_counter)
     unsaved: bool = False
 
     def evaluated(self) -> None:
@@ -112,13 +112,14 @@ class Saving:
             lanes[i].unsaved = True
         self.save_best(lanes, [i for i in which if time.perf_counter() - lanes[i].best_saved >= BEST_EVERY])
 
-    def save_best(self, lanes: Sequence[Lane], which: Sequence[int]) -> None:
-        """Write the best checkpoint of these lanes, where it is not written yet."""
+    def save_best(self, lanes: Sequence[Lane], which: Sequence[int], *, lasting: bool = True) -> None:
+        """Write the best checkpoint of these lanes, where it is not written yet; lasting as in Run.save."""
         for i in which:
             lane = lanes[i]
             if lane.unsaved:
                 assert lane.best is not None
-                lane.run.save("best", self._common(lane) | {"step": lane.best["step"], "model": self._best(i)})
+                content = self._common(lane) | {"step": lane.best["step"], "model": self._best(i)}
+                lane.run.save("best", content, lasting=lasting)
                 lane.best_saved = time.perf_counter()
                 lane.unsaved = False
 
@@ -132,7 +133,7 @@ class Saving:
 
         What is logged reaches the disk before a checkpoint that counts on it.
         """
-        self.save_best(lanes, which)
+        self.save_best(lanes, which, lasting=False)
         for i, kept in zip(which, books, strict=True):
             lane = lanes[i]
             state = checkpoint.state(self.training, i) | {"best": self._best(i), **lane.content(), **kept}

@@ -62,6 +62,9 @@ def test_the_content_reaches_the_disk_before_it_takes_the_place(tmp_path, monkey
     monkeypatch.setattr(os, "replace", moved)
     durable.replace(tmp_path / "x", b"one")
     assert done == ["file reached", "replaced", "folder reached"]
+    done.clear()
+    durable.replace(tmp_path / "x", b"two", lasting=False)
+    assert done == ["file reached", "replaced"]
 
 
 def test_the_former_content_can_be_kept_under_another_name(tmp_path):

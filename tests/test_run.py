@@ -354,8 +354,8 @@ def test_status_tells_of_a_configuration_before_that_is_changed(tmp_path, monkey
     told = []
     replace = durable.replace
 
-    def seen(file, content):
-        replace(file, content)
+    def seen(file, content, **how):
+        replace(file, content, **how)
         told.append((file.name, Run(tmp_path).status.get("config"), run.config_file.read_bytes()))
 
     monkeypatch.setattr(durable, "replace", seen)

@@ -1,7 +1,9 @@
 """When a run is saved, what it can go on from, and that neither can be told from the end."""
 
 import math
+import os
 import shutil
+import stat
 from types import SimpleNamespace
 
 import pytest
@@ -9,9 +11,10 @@ import torch
 from bits import differences, final
 from helpers import blobs, resumed, stopped, trained
 
-from dlopt import saving
+from dlopt import journal, saving
 from dlopt.run import Run, evaluations
 from dlopt.saving import Lane, Saving
+from dlopt.train import train
 from dlopt.training import Training
 from dlopt.watch import Watch
 
@@ -192,3 +195,53 @@ def test_a_run_that_goes_back_before_its_first_evaluation_has_no_best_weights(tm
     assert not run.checkpoint("best").exists()
     _, run = resumed(run.path, experiment)
     assert run.load("best")["step"] == run.summary["best/step"]
+
+
+# ------------------------------------------------------------------------------------------- on the disk
+
+
+@pytest.mark.parametrize("end", ["done", "diverged"])
+def test_every_name_reaches_the_disk_and_before_a_run_is_said_to_be_over(end, tmp_path, monkeypatch):
+    """A name that was given in a folder is open until that folder is synchronized: what lasts closes what did not."""
+    opened, folders = set(), {}
+    fsync, replace = os.fsync, os.replace
+
+    def reached(descriptor):
+        fsync(descriptor)
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            opened.difference_update([p for p in opened if os.path.samestat(os.fstat(descriptor), p.parent.stat())])
+
+    def moved(new, file):
+        if file.name in ("status.json", "last.pt"):
+            folders.setdefault(file.name, []).append({p.name for p in opened})
+        replace(new, file)
+        opened.add(file)
+
+    experiment = blobs("checkpoint.every=4", *(["optimizer=sgd", "optimizer.lr=1e30"] if end == "diverged" else []))
+    run = Run.create(tmp_path / "run")
+    monkeypatch.setattr(os, "fsync", reached)
+    monkeypatch.setattr(os, "replace", moved)
+    (summary,) = train([experiment], [run])
+    assert summary["status"] == end
+    assert opened == set()
+    assert folders["status.json"] == [set()]
+    others = [name for names in folders.get("last.pt", []) for name in names if not name.startswith("step-")]
+    assert set(others) <= {"best.pt"}, "and the former last one, which has just been given its name"
+
+
+def test_the_test_split_is_evaluated_once_where_the_last_weights_are_the_best(tmp_path, monkeypatch):
+    """Which is what an evaluation of each would find."""
+    asked = []
+    evaluate = journal.evaluate
+
+    def counted(problem, w, *rest):
+        asked.append(w.clone())
+        return evaluate(problem, w, *rest)
+
+    monkeypatch.setattr(journal, "evaluate", counted)
+    for rate, times in (("0.001", 1), ("10.0", 2)):
+        asked.clear()
+        (summary,), _ = trained(tmp_path / rate, blobs("optimizer=sgd", f"optimizer.lr={rate}"))
+        assert len(asked) == 3 + times, "one of the validation split for each epoch"
+        same = {key: value for key, value in summary.items() if key.startswith("test/")}
+        assert (same == {k: summary[f"last/{k}"] for k in same}) == (times == 1)

@@ -702,7 +702,7 @@ def test_an_interrupt_while_a_checkpoint_is_written_is_one_though_torch_says_som
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(durable, "replacing", lambda file, former: contextlib.nullcontext(Stream()))
+        patch.setattr(durable, "replacing", lambda *_, **__: contextlib.nullcontext(Stream()))
         run.save("last", {"step": 2, "model": torch.zeros(3)})
     assert run.load("last")["step"] == 1
     run.finish("interrupted")

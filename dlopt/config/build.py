@@ -319,7 +319,7 @@ class _Maker:
 
         def make() -> nn.Module:
             with torch.random.fork_rng(devices=[]):  # modules draw from the global generator as they are made
-                torch.manual_seed(streams.generator(streams.key(settings.seed, "arch")).initial_seed())
+                _seed(streams.generator(streams.key(settings.seed, "arch")).initial_seed())
                 return adopt(targets.make(node, **named))
 
         model = self._try("arch", "arch", make)
@@ -356,6 +356,14 @@ class _Maker:
             self.problems.add(*wrong)
             return None
         return part
+
+
+def _seed(seed: int) -> None:
+    """Seed torch's global generators. Those of devices that are not there would each note who has asked for it."""
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
 
 
 class _Asked:

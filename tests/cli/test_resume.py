@@ -191,10 +191,10 @@ def test_a_process_that_died_between_status_and_configuration_leaves_a_run_that_
     before = run.config_file.read_bytes()
     replace = durable.replace
 
-    def dies(file, content):
+    def dies(file, content, **how):
         if file == run.config_file:
             raise KeyboardInterrupt
-        replace(file, content)
+        replace(file, content, **how)
 
     with monkeypatch.context() as patch:
         patch.setattr(durable, "replace", dies)

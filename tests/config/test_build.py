@@ -1,16 +1,19 @@
 """From a configuration to an experiment."""
 
 import copy
+import dataclasses
+import weakref
 
 import pytest
 import torch
-from helpers import blobs, built, composed, files_for, trained
+from helpers import DEVICE, blobs, built, composed, files_for, trained
 from omegaconf import OmegaConf
 
-from dlopt.config import probe
+from dlopt.config import data, probe
 from dlopt.config.build import build
 from dlopt.config.nested import in_full
-from dlopt.config.problems import ConfigError
+from dlopt.config.problems import ConfigError, Problems
+from dlopt.parts import Dataset, Split
 
 
 def test_preprocessing_is_fitted_on_the_training_rows_alone():
@@ -96,3 +99,53 @@ def test_a_setting_that_is_left_open_is_a_problem_of_its_own():
     with pytest.raises(ConfigError) as found:
         built("seed=???", "precision=float64")
     assert [key for key, _ in found.value.problems] == ["seed"]
+
+
+def test_a_data_set_that_runs_share_is_looked_through_once_and_another_one_anew(monkeypatch):
+    seen = []
+    look = data._is_in_order
+    monkeypatch.setattr(data, "_is_in_order", lambda dataset, problems: seen.append(dataset) or look(dataset, problems))
+    problems = Problems()
+    good = Dataset(Split(torch.ones(4, 2), torch.tensor([0, 1, 0, 1])), Split(torch.ones(1, 2), torch.tensor([0])), 2)
+    assert [data.check_dataset(good, problems) for _ in range(3)] == [True] * 3
+    assert seen == [good]
+    bad = dataclasses.replace(good, outputs=1)
+    assert [data.check_dataset(bad, problems) for _ in range(2)] == [False] * 2
+    assert seen == [good, bad, bad]
+    assert len(problems.found) == 2
+    seen.clear()
+    gone = weakref.ref(good)
+    del good, bad
+    assert gone() is None, "what was looked at is not kept"
+
+
+def test_runs_that_share_their_data_leave_them_as_they_were(tmp_path):
+    typed = ("data=digits", "arch=mlp", "batch_size=full", "augmentation=translate", "preprocess=standardize",
+             "regularization=[input_noise,dropout]", "optimizer=sam", "steps=3", f"device={DEVICE}")  # fmt: skip
+    shared = [
+        x for s in (built(*typed).train, built("data=digits", "arch=linear").train) for x in (s.inputs, s.targets)
+    ]
+    before = [x.clone() for x in shared]
+    trained(tmp_path, built(*typed))
+    again = built("data=digits", "arch=linear").train
+    assert again.inputs is shared[2]
+    assert all(torch.equal(x, y) for x, y in zip(shared, before, strict=True))
+
+
+def test_a_network_draws_the_same_whatever_was_drawn_before_and_disturbs_nobody():
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    one = built("arch=mlp", "init=none").w
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(3)
+    assert torch.equal(built("arch=mlp", "init=none").w, one)
+    assert not torch.equal(built("arch=mlp", "init=none", "seed=1").w, one)
+
+
+def test_keys_that_an_exchanged_class_does_not_take_stay_in_the_mappings_of_the_caller():
+    typed = ["optimizer=adam", "optimizer._target_=dlopt.optimizer.sgd.SGD"]
+    tree = OmegaConf.to_container(composed(*typed), resolve=True)
+    before = copy.deepcopy(tree)
+    _, notices = build(tree, typed)
+    assert any("is left out" in notice for notice in notices)
+    assert tree == before

@@ -50,6 +50,7 @@ def test_a_part_shares_no_list_with_the_configuration_that_it_is_made_of(without
 @pytest.mark.parametrize("node", [
     {"_target_": "torch.nn.Identity"},
     {"_target_": "dlopt.parts.nn.Identity"},
+    {"_target_": "dlopt.config.targets.Wrapper"},
     {"_target_": "dlopt.init.he.He", "_partial_": False},
     {"_target_": "dlopt.init.he.He", "inner": {"_target_": "torch.nn.Identity"}},
     {"_target_": "dlopt.init.he.He", "inner": [{"deep": {"_target_": "torch.nn.Identity"}}]},
