@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlopt.cli.places import as_typed
-from dlopt.finding import ROOT, sweeps
-from dlopt.run import Run
+from dlopt.finding import SWEEP_FILE, sweep_called
 
 MAY_CHANGE = (
     "hydra.sweeper.trials",
@@ -21,12 +20,8 @@ MAY_CHANGE = (
 
 def continued(name: str) -> Path | None:
     """The directory of the sweep of this name: a path, or a part of one that no run has; None where it is no sweep."""
-    if _is_sweep(Path(name)):
-        return Path(name)
-    if Run(name).status_file.exists():
-        return None
-    found = [path for path in sweeps(ROOT) if str(path).endswith(name.rstrip("/")) and _is_sweep(path)]
-    return found[0] if len(found) == 1 else None
+    found = sweep_called(name)
+    return found if found is not None and (found / SWEEP_FILE).is_file() else None
 
 
 def goes_on(folder: Path, arguments: Sequence[str], *, trust: bool) -> list[str]:
@@ -45,7 +40,7 @@ def goes_on(folder: Path, arguments: Sequence[str], *, trust: bool) -> list[str]
             raise ValueError("it has no command")
         command = found
     except (ValueError, OSError) as error:
-        problems.add("resume", f"{as_typed(folder)}/{record.NAME} is damaged: {error}")
+        problems.add("resume", f"{as_typed(folder)}/{SWEEP_FILE} is damaged: {error}")
     kept = [a for a in arguments if a not in ("-m", "--multirun")]
     for argument in kept:
         key = argument.partition("=")[0]
@@ -67,7 +62,3 @@ def _names_code(word: str) -> bool:
         return "_target_" in word or "${" in value
     dotted = key in ("optimizer.name", "schedule.name") and "." in value
     return key.lstrip("+~").startswith("hydra") or "_target_" in word or dotted
-
-
-def _is_sweep(folder: Path) -> bool:
-    return (folder / "sweep.json").is_file()

@@ -73,7 +73,9 @@ class Sweep:
         if screen.is_terminal():
             columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn()]
             self._overall = Bars(*columns, TimeElapsedColumn(), TextColumn("{task.fields[left]}"), console=self.console)
-            self._task = self._overall.add_task("[bold]" + self._things.split()[0], total=self.total, completed=self._before, left="")
+            self._task = self._overall.add_task(
+                "[bold]" + self._things.split()[0], total=self.total, completed=self._before, left=""
+            )
             self._live = Live(get_renderable=self._drawn, console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
         return self
@@ -161,7 +163,9 @@ class Sweep:
             lines[f"dlopt show {place}"] = "best points, what matters; pictures with --png"
         repeated += ["seed"] if any(axis.key == "seed" for axis in self.plan.space.axes) else []
         means = f" --over {','.join(repeated)}" if repeated else ""
-        lines[f"dlopt runs {place}{means}"] = "mean and standard deviation" if means else "every run; --sort, --where, --csv"
+        lines[f"dlopt runs {place}{means}"] = (
+            "mean and standard deviation" if means else "every run; --sort, --where, --csv"
+        )
         lines[f"dlopt tensorboard {place}"] = "their curves, in a browser"
         suggest(lines)
 

@@ -10,7 +10,7 @@ from typing import Any
 from dlopt.reading import NUMERALS
 
 
-def yaml_text(tree: Mapping[str, Any]) -> str:
+def yaml_text(tree: Mapping[str, Any] | list[Any]) -> str:
     """Plain mappings, lists and values in YAML, in their order; what is text is read as text again, `1e-5` too."""
     import yaml
 

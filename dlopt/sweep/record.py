@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from dlopt import durable, reading
+from dlopt.finding import SWEEP_FILE
 
-NAME = "sweep.json"
 FORMAT = 1
 
 
 def write(folder: Path, content: Mapping[str, Any]) -> None:
     """Write it, whole at every instant."""
     text = json.dumps({"format": FORMAT, **content}, indent=2)
-    if (folder / NAME).exists() and (folder / NAME).read_text() == text + "\n":
+    if (folder / SWEEP_FILE).exists() and (folder / SWEEP_FILE).read_text() == text + "\n":
         return
-    durable.replace(folder / NAME, text.encode() + b"\n")
+    durable.replace(folder / SWEEP_FILE, text.encode() + b"\n")
 
 
 def read(folder: Path) -> dict[str, Any]:
     """Its content. FileNotFoundError where there is none, ValueError where it is damaged."""
-    return reading.json_object(folder / NAME, reading.SMALL)
+    return reading.json_object(folder / SWEEP_FILE, reading.SMALL)
