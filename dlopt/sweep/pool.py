@@ -103,7 +103,7 @@ class Pool(Generic[Job]):
         with _handled(lambda *_: send(signal.SIGKILL)):
             send(signal.SIGINT)
             futures.wait(self._under_way, timeout=GRACE)
-            send(signal.SIGKILL)
+            send(signal.SIGKILL)  # all at once; loky would need pgrep to find what a worker has started
             for executor in executors:
                 executor.shutdown(kill_workers=True)
         self._idle.clear()

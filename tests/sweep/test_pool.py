@@ -192,10 +192,10 @@ def test_a_worker_that_is_killed_while_idle_is_replaced(tmp_path):
     pool.submit(first)
     pool.wait()
     os.kill(worker(first), signal.SIGKILL)
-    until(lambda: ended(worker(first)))
+    until(lambda: not state(worker(first)))  # its end was asked for
     pool.submit(second)
     ((act, error),) = pool.wait()
-    if error is not None:  # it was not yet known when the job was submitted
+    if error is not None:  # and was not yet made known when the job was submitted
         assert isinstance(error, Lost)
         pool.submit(second)
         ((act, error),) = pool.wait()
@@ -316,6 +316,16 @@ def test_the_end_of_a_parent_while_its_workers_start_ends_them(sweeping):
     until(lambda: len(session(parent.pid)) > 3)
     parent.kill()
     until(lambda: not session(parent.pid))
+
+
+def test_a_parent_asked_to_stop_while_its_workers_start_says_nothing_of_it(sweeping):
+    """They are told by the terminal, too, before they can handle it."""
+    parent = sweeping("stubborn", "computing")
+    assert parent.stdout.readline() == "once\n"
+    until(lambda: len(session(parent.pid)) > 4)
+    os.killpg(parent.pid, signal.SIGINT)
+    out, err = parent.communicate(timeout=60)
+    assert (parent.returncode, out, err) == (0, "asked\nclosed\n", "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
