@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dlopt.config.nested import in_short
@@ -49,6 +50,10 @@ class Choice:
         return f"{self.key}={value}"
 
     shown = typed
+
+    def ordered_as(self, former: Mapping[str, Any]) -> Choice:
+        """The same with its values in the order of this content of it: shuffle() draws another each time."""
+        return replace(self, values=tuple(former["values"]))
 
     def distribution(self) -> BaseDistribution:
         from optuna.distributions import CategoricalDistribution
@@ -100,8 +105,7 @@ class Interval:
             k = round((math.exp(low + share * (high - low)) - self.low) / self.step)
         else:
             k = int(share * self.size)
-        found = self.low + min(max(k, 0), int(self.size) - 1) * self.step
-        return round(found) if self.whole else found
+        return _stepped(self.low, min(max(k, 0), int(self.size) - 1), self.step)
 
     def typed(self, value: Any) -> str:
         return f"{self.key}={round(value) if self.whole else float(value)!r}"
@@ -109,6 +113,10 @@ class Interval:
     def shown(self, value: Any) -> str:
         """The same with as many digits as tell one point from another."""
         return self.typed(value) if self.whole else f"{self.key}={value:.4g}"
+
+    def ordered_as(self, former: Mapping[str, Any]) -> Interval:
+        """Itself: numbers have one order."""
+        return self
 
     def distribution(self) -> BaseDistribution:
         from optuna.distributions import FloatDistribution, IntDistribution
@@ -123,6 +131,13 @@ class Interval:
 
 
 Axis = Choice | Interval
+
+
+def _stepped(low: float, k: int, step: float) -> float:
+    """low + k step, in the decimals in which both are typed: 0.3, where 3 * 0.1 is not; whole if both are."""
+    if isinstance(low, int) and isinstance(step, int):
+        return low + k * step
+    return float(Decimal(repr(low)) + k * Decimal(repr(step)))
 
 
 @dataclass(frozen=True)
@@ -167,6 +182,11 @@ class Space:
         for i, values in enumerate(ends):
             found += [(*first[:i], value, *first[i + 1 :]) for value in values[1:]]
         return found
+
+    def ordered_as(self, former: Mapping[str, Any]) -> Space:
+        """The same with axes and values in the order of this content, with which it agrees: ordinals count in it."""
+        axes = {in_short(axis.key): axis for axis in self.axes}
+        return replace(self, axes=tuple(axes[known["key"]].ordered_as(known) for known in former["axes"]))
 
     def content(self) -> dict[str, Any]:
         """What says, in plain numbers and text, whether another space is the same."""
@@ -213,7 +233,7 @@ def _axis(key: str, override: Override, grid: bool, problems: Problems) -> Axis 
         problems.add(at, f"has the value {repeated} twice; name each once")
         return None
     if not grid and override.is_range_sweep() and not sweep.shuffle:
-        start, step, last = sweep.start, sweep.step, sweep.start + (len(values) - 1) * sweep.step
+        start, step, last = sweep.start, sweep.step, _stepped(sweep.start, len(values) - 1, sweep.step)
         whole = isinstance(start, int) and isinstance(step, int)
         low, high = min(start, last), max(start, last)
         return Interval(key, low, high, log=False, step=abs(step), whole=whole)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -318,6 +318,7 @@ def _search(
     for key, said in agree(former, content) if former else ():
         problems.add(key, f"{said}; give this search a hydra.sweep.dir, or a hydra.sweeper.study, of its own")
     problems.raise_any()
+    plan = replace(plan, space=plan.space.ordered_as(former))
     _check_new(plan.folder, study, problems)
     record.write(
         plan.folder,
