@@ -28,12 +28,11 @@ def perform(
     the configuration, if it was. What is wrong with a configuration that was not is told in the run's directory.
     """
     from dlopt import durable
+    from dlopt.config.build import build
     from dlopt.config.flat import settings_of
     from dlopt.config.problems import ConfigError
     from dlopt.config.text import yaml_text
     from dlopt.run import Run
-    from dlopt.sweep.pruning import Reporter
-    from dlopt.sweep.sweeper import built as built_of
 
     settings = settings_of(job.config, job.choices)
     run = Run(job.path)
@@ -43,14 +42,18 @@ def perform(
         run.hydra_file.write_text(job.hydra)
         run.overrides_file.write_text(yaml_text(list(job.overrides)))
     try:
-        experiment, notices = built or built_of(job)
+        experiment, notices = built or build(job.config, job.overrides)
     except ConfigError as error:
         run = Run.create(job.path, settings, lock)
         run.finish("failed", message=error.text())
         print(f"{job.title}: {error.text()}", file=sys.stderr)
         return FAILED, {}
     run = Run.create(job.path, settings, lock, device=experiment.settings.device, threads=experiment.threads)
-    reporter = None if job.ticket is None else Reporter(job.ticket)
+    reporter = None
+    if job.ticket is not None:
+        from dlopt.sweep.pruning import Reporter
+
+        reporter = Reporter(job.ticket)
     if not job.hydra:  # Hydra has set up the logging
         return run_one(experiment, run, notices, title=job.title, sweep=stage, reporter=reporter)
     with logged(run):

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dlopt.config.problems import Problems
 from dlopt.run import Row
+from dlopt.sweep.keys import Statistic
 from dlopt.sweep.storage import opened
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.pruners import BasePruner
-
-Statistic = Literal["mean", "median"]
 
 
 @dataclass(frozen=True)

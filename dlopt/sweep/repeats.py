@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlopt.metrics import higher_is_better
-from dlopt.sweep.pruning import Statistic, middle
+from dlopt.sweep.keys import Statistic
+from dlopt.sweep.pruning import middle
 from dlopt.sweep.study import Outcome
 
 

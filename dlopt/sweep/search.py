@@ -13,7 +13,8 @@ from dlopt.config.nested import in_short
 from dlopt.report import mean
 from dlopt.run import Run
 from dlopt.sweep.jobs import Composer, Job
-from dlopt.sweep.pruning import Pruner, Statistic, Ticket
+from dlopt.sweep.keys import Statistic
+from dlopt.sweep.pruning import Pruner, Ticket
 from dlopt.sweep.repeats import Repeat, outcome
 from dlopt.sweep.space import Space
 from dlopt.sweep.storage import BEAT

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlopt.config.problems import Problems
-from dlopt.sweep.journal_file import journal
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -37,6 +36,8 @@ def opened(url: str | None, folder: Path, problems: Problems) -> BaseStorage | N
     quiet()
     try:
         if url is None or url.endswith(".log"):
+            from dlopt.sweep.journal_file import journal
+
             file = folder / JOURNAL if url is None else Path(url)
             file.parent.mkdir(parents=True, exist_ok=True)
             return journal(file)

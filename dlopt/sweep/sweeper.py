@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -17,15 +17,15 @@ from dlopt.config.errors import explain
 from dlopt.config.nested import in_short
 from dlopt.config.problems import ConfigError, Problems
 from dlopt.config.settings import checked
-from dlopt.experiment import Experiment, Seed
+from dlopt.experiment import Experiment
 from dlopt.metrics import higher_is_better
-from dlopt.ranges import Count, Range
 from dlopt.run import Run
 from dlopt.sweep import record, session, storage
 from dlopt.sweep.jobs import Composer, Job
+from dlopt.sweep.keys import Keys
 from dlopt.sweep.launched import Launched
 from dlopt.sweep.points import Sampler, drawn
-from dlopt.sweep.pruning import Pruner, Statistic
+from dlopt.sweep.pruning import Pruner
 from dlopt.sweep.repeats import Repeat, repeats
 from dlopt.sweep.search import Plan, Search
 from dlopt.sweep.space import Space, agree, space_of
@@ -36,51 +36,6 @@ MANY = 10_000
 """Runs beyond which a grid is only started with --yes."""
 CHECKED = 1_000
 """Points of a space with intervals that are checked: the ends of intervals with all choices."""
-
-
-@dataclass(frozen=True)
-class Median:
-    """Of the median rule; see Pruner."""
-
-    startup: Annotated[int, Range(ge=0)]
-    warmup: Annotated[int, Range(ge=0)]
-
-
-@dataclass(frozen=True)
-class Hyperband:
-    """See Pruner."""
-
-    least: Count
-    reduction: Annotated[int, Range(ge=2)]
-
-
-@dataclass(frozen=True)
-class Tpe:
-    """See Sampler."""
-
-    startup: Annotated[int, Range(ge=0)]
-    candidates: Count
-    multivariate: bool
-
-
-@dataclass(frozen=True)
-class Keys:
-    """The keys of hydra.sweeper; conf/hydra/sweeper/grid.yaml says what they mean."""
-
-    sampler: Literal["grid", "random", "tpe", "qmc"]
-    trials: Count | None
-    seed: Seed
-    seeds: Count | list[Seed] | None
-    statistic: Statistic
-    storage: str | None
-    study: str | None
-    retry: bool
-    pruner: Literal["none", "median", "hyperband"]
-    median: Median
-    hyperband: Hyperband
-    tpe: Tpe
-    params: dict[str, Any] | None
-    max_batch_size: Count | None
 
 
 def sweep(
