@@ -24,6 +24,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, NamedTuple
 
@@ -56,7 +57,7 @@ class _UnderWay(NamedTuple):
 
 
 class Pool(Generic[Job]):
-    """Workers on this machine; they start when they are first needed.
+    """Workers on this machine, for the main thread; they start when they are first needed.
 
     count     workers, and jobs at once; each has its share of the cores, at least one
     perform   what does a job, a function of a module, which the worker imports; it runs in the worker's main thread and
@@ -74,24 +75,27 @@ class Pool(Generic[Job]):
 
     def submit(self, job: Job) -> None:
         """Begin a job, in a worker that is idle or in a fresh one; see Workers."""
-        while self._idle:
-            executor = self._idle.pop()
-            try:
-                return self._begin(executor, job)
-            except BrokenProcessPool:  # it was killed while it had nothing to do
-                executor.shutdown()
-        fresh = ProcessPoolExecutor(1, initializer=_enter, initargs=(os.getpid(),), env=self._environment)
-        return self._begin(fresh, job)
+        resource_tracker.ensure_running()  # not inside: where it starts, Python 3.11 lets signals through again
+        with _unheard():
+            while self._idle:
+                executor = self._idle.pop()
+                try:
+                    return self._begin(executor, job)
+                except BrokenProcessPool:  # it was killed while it had nothing to do
+                    executor.shutdown()
+            fresh = ProcessPoolExecutor(1, initializer=_enter, initargs=(os.getpid(),), env=self._environment)
+            return self._begin(fresh, job)
 
     def wait(self) -> list[tuple[Job, BaseException | None]]:
         """The jobs that are over, with what they raised; see Workers."""
         over, _ = futures.wait(self._under_way, return_when=futures.FIRST_COMPLETED)
-        return [self._ended(future) for future in list(self._under_way) if future in over]
+        with _unheard():
+            return [self._ended(future) for future in list(self._under_way) if future in over]
 
     def close(self) -> None:
         """Ask the jobs under way to stop, give them GRACE to save, and end all workers.
 
-        A signal meanwhile, as from a second Ctrl-C, ends them at once. Only the main thread may close.
+        A signal meanwhile, as from a second Ctrl-C, ends them at once.
         """
         executors = [*self._idle, *(executor for _, executor, _ in self._under_way.values())]
 
@@ -110,8 +114,7 @@ class Pool(Generic[Job]):
         self._under_way.clear()
 
     def _begin(self, executor: ProcessPoolExecutor, job: Job) -> None:
-        with _unheard():
-            future = executor.submit(_performed, self._perform, job)
+        future = executor.submit(_performed, self._perform, job)
         process = next(iter(_processes(executor)), None)
         self._under_way[future] = _UnderWay(job, executor, process)
 
@@ -166,12 +169,19 @@ def _lost(code: int | None) -> Lost:
 
 @contextlib.contextmanager
 def _unheard() -> Iterator[None]:
-    """A process that is started here hears no signal before it can handle it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    """Signals to stop are heard after this: in it nothing is left half done.
+
+    They are blocked, too, for a process that is started here inherits that: it hears none before it can handle it.
+    """
+    heard: list[int] = []
+    with _handled(lambda number, frame: heard.append(number)):
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    for number in heard:
+        signal.raise_signal(number)
 
 
 @contextlib.contextmanager
