@@ -3,7 +3,7 @@
 import argparse
 from importlib import import_module
 
-NAMES = ("loops", "startup", "memory", "jobs", "pool", "checkpoints", "lanes", "augmentation", "rules")
+NAMES = ("loops", "startup", "memory", "jobs", "sweep", "pool", "checkpoints", "lanes", "augmentation", "rules")
 
 
 def main() -> None:

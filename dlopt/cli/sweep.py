@@ -127,8 +127,7 @@ class Sweep:
     def _find_best(self) -> None:
         best = self._study.best()
         if best is not None and best.value is not None:
-            title = " ".join(f"{key}={_short(value)}" for key, value in best.params.items())
-            self._best = (title, best.value, best.number)
+            self._best = (self._title(self._study.point(best) or ()), best.value, best.number)
 
     # ------------------------------------------------------------------------------------------- the end
 
@@ -237,7 +236,3 @@ def _line(ended: _Ended) -> str:
     found = "  ".join(f"{k} {number(ended.summary[k])}" for k in headline(ended.summary))
     return "  ".join(filter(None, (ended.title, ended.status, found, ended.path)))
 
-
-def _short(value: Any) -> str:
-    """A value of an axis; a drawn number with a few digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

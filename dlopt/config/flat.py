@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from dlopt.config import paths
@@ -17,7 +18,7 @@ def settings_of(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[st
     config is the composed configuration as plain dictionaries, chosen the option of each group. A class of one's own is
     a setting; one of ours goes with its option.
     """
-    order = ["experiment", "data", *Outline({}).defaults()]
+    order = ["experiment", "data", *_defaults()]
     known = sorted(chosen, key=lambda group: order.index(group) if group in order else len(order))
     found: dict[str, Any] = {group: chosen[group] for group in known if isinstance(chosen[group], str)}
     for group in paths.groups():
@@ -29,6 +30,12 @@ def settings_of(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[st
         if not name.startswith("_") or (name == "_target_" and not str(value).startswith("dlopt.")):
             found[key] = written(value) if isinstance(value, list) else value
     return found
+
+
+@cache
+def _defaults() -> Mapping[str, str]:
+    """The option of each group that nobody chose: a sweep asks for every run."""
+    return Outline({}).defaults()
 
 
 def told(settings: Any) -> dict[str, Any]:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from optuna.distributions import BaseDistribution
 
-SAMPLERS = ("grid", "random", "tpe", "qmc")
+FEW = 50
+"""Values of a choice up to which a study knows them by name."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,18 @@ class Choice:
         return replace(self, values=tuple(former["values"]))
 
     def distribution(self) -> BaseDistribution:
-        from optuna.distributions import CategoricalDistribution
+        """That of a parameter in the study: the value, or of very many its index, lest each trial hold all of them."""
+        from optuna.distributions import CategoricalDistribution, IntDistribution
 
-        return CategoricalDistribution(self.values)
+        return CategoricalDistribution(self.values) if self.size <= FEW else IntDistribution(0, self.size - 1)
+
+    def parameter(self, value: str) -> Any:
+        """The parameter of a value."""
+        return value if self.size <= FEW else self.values.index(value)
+
+    def value(self, parameter: Any) -> str:
+        """The value of a parameter."""
+        return parameter if self.size <= FEW else self.values[int(parameter)]
 
     def content(self) -> dict[str, Any]:
         return {"key": in_short(self.key), "kind": self.kind, "values": list(self.values)}
@@ -124,6 +134,14 @@ class Interval:
         if self.whole:
             return IntDistribution(round(self.low), round(self.high), log=self.log, step=round(self.step or 1))
         return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+
+    def parameter(self, value: float) -> float:
+        """The parameter of a value in the study."""
+        return value
+
+    def value(self, parameter: float) -> float:
+        """The value of a parameter."""
+        return parameter
 
     def content(self) -> dict[str, Any]:
         own = {k: v for k, v in asdict(self).items() if k not in ("key", "whole")}

@@ -173,8 +173,11 @@ class Study:
         point = points.drawn(self.space, self.sampler, ordinal) if known is None else tuple(known)
         if point is None:
             return self._proposed(trial, ordinal)
-        for name, distribution, value in zip(self._names, self._distributions, point, strict=True):
-            self.storage.set_trial_param(trial, name, distribution.to_internal_repr(value), distribution)
+        for axis, name, distribution, value in zip(
+            self.space.axes, self._names, self._distributions, point, strict=True
+        ):
+            internal = distribution.to_internal_repr(axis.parameter(value))
+            self.storage.set_trial_param(trial, name, internal, distribution)
         return point
 
     def _proposed(self, trial: int, ordinal: int) -> tuple[Any, ...]:
@@ -184,8 +187,8 @@ class Study:
         self.study.sampler = points.tpe(self.sampler, ordinal)
         asked = optuna.trial.Trial(self.study, trial)
         return tuple(
-            asked._suggest(name, distribution)
-            for name, distribution in zip(self._names, self._distributions, strict=True)
+            axis.value(asked._suggest(name, distribution))
+            for axis, name, distribution in zip(self.space.axes, self._names, self._distributions, strict=True)
         )
 
     # ------------------------------------------------------------------------------------------- what has ended
@@ -245,9 +248,9 @@ class Study:
             lost = trial.state == TrialState.FAIL and "outcome" not in trial.user_attrs
             again = failed and trial.user_attrs.get("outcome") == "failed"
             if (lost or again) and trial.number not in tried:
-                known = [trial.params[name] for name in self._names if name in trial.params]
-                point = known if len(known) == len(self._names) else None
-                self._again(trial.number, ordinals[trial.number], point, trial.user_attrs.get("tries", 1))
+                self._again(
+                    trial.number, ordinals[trial.number], self.point(trial), trial.user_attrs.get("tries", 1)
+                )
         for folder in filter(None, gone):
             with contextlib.suppress(OSError):
                 (Path(folder) / "lock.json").unlink(missing_ok=True)
@@ -293,6 +296,13 @@ class Study:
             elif outcome is not None and trial.state.is_finished():
                 found.ended[outcome] = found.ended.get(outcome, 0) + 1
         return found
+
+    def point(self, trial: FrozenTrial) -> tuple[Any, ...] | None:
+        """The point of a trial; None of one that was interrupted before it was told."""
+        known = trial.params
+        if not all(name in known for name in self._names):
+            return None
+        return tuple(axis.value(known[name]) for axis, name in zip(self.space.axes, self._names, strict=True))
 
     def best(self) -> FrozenTrial | None:
         """The trial with the best value; None before there is one."""
