@@ -248,8 +248,8 @@ def logarithmic(low: int, high: int) -> dict[int, float]:
     ("typed", "wanted"),
     [
         ("x=a,b,c", {"a": 1 / 3, "b": 1 / 3, "c": 1 / 3}),
-        ("x=int(interval(-3,4))", {n: 1 / 8 for n in range(-3, 5)}),
-        ("x=range(1,10,2)", {n: 1 / 5 for n in (1, 3, 5, 7, 9)}),
+        ("x=int(interval(-3,4))", dict.fromkeys(range(-3, 5), 1 / 8)),
+        ("x=range(1,10,2)", dict.fromkeys((1, 3, 5, 7, 9), 1 / 5)),
         ("x=range(0,1,0.25)", {n / 4: 1 / 4 for n in range(4)}),
         ("x=tag(log,int(interval(1,12)))", logarithmic(1, 12)),
         ("x=tag(log,int(interval(3,20)))", logarithmic(3, 20)),
