@@ -61,9 +61,13 @@ class Composer:
         """The run with these overrides. Raises what Hydra does where they cannot be composed."""
         values: dict[str, Any] = {}
         structure = []
+        keys = [override.partition("=")[0].lstrip("+~") for override in overrides]
+        nodes = {key[:end] for key in keys for end in (m.start() for m in re.finditer(r"\.", key))}
+        tangled = {key for key in keys if key in nodes}  # others set what is below it: their order counts
         for override in overrides:
             key, equals, value = override.partition("=")
-            plain = self._is_value(key) and equals and not value.startswith("{")
+            among = any(f"{key.lstrip('+')}.".startswith(f"{node}.") for node in tangled)
+            plain = equals and not among and self._is_value(key) and not value.startswith("{")
             structure.append(key if plain else override)
             if plain:
                 values[key.lstrip("+")] = _parsed(value)
@@ -90,7 +94,7 @@ class _Template:
             hydra = composed.pop("hydra")
         self._config = composed
         self._tree: dict[str, Any] = OmegaConf.to_container(composed, resolve=False)  # type: ignore[assignment]
-        self._interpolates = "${" in json.dumps(self._tree, default=str)
+        self._interpolates = _interpolates(self._tree)
         self._hydra = hydra
         self._text = _hydra_text(hydra)
         choices = {in_short(k): v for k, v in hydra.runtime.choices.items()}
@@ -107,16 +111,23 @@ class _Template:
     ) -> Job:
         tree = copy.deepcopy(self._tree)
         for key, value in values.items():
-            node = tree
+            node: Any = tree
             *above, last = key.split(".")
             for name in above:
-                node = node[name]
-            node[last] = value
-        if self._interpolates:
+                node = node[_index(node, name)]
+            node[_index(node, last)] = value
+        if self._interpolates or _interpolates(values):
             tree = self._resolved(tree, path, overrides, number)
-        text = self._text.replace(_NUMBER_HERE, str(number)).replace(_PATH_HERE, json.dumps(str(path.resolve())))
-        text = text.replace(f"- {_TASK_HERE}", "\n    ".join(f"- {json.dumps(o)}" for o in overrides))
+        text = self._text.replace(_NUMBER_HERE, str(number)).replace(_PATH_HERE, _quoted(str(path.resolve())))
+        text = text.replace(_NAME_HERE, _quoted(self._named(overrides)))
+        text = text.replace(f"\n    - {_TASK_HERE}", "".join(f"\n    - {_quoted(o)}" for o in overrides) or " []")
         return Job(path, title, tuple(overrides), tree, self._choices, text, ticket)
+
+    def _named(self, overrides: Sequence[str]) -> str:
+        """hydra.job.override_dirname: the overrides in one word, of which folders can be named."""
+        form = self._hydra.job.config.override_dirname
+        taken = [o for o in overrides if re.split("[@=]", o.lstrip("+~"))[0] not in form.exclude_keys]
+        return str(form.item_sep).join(sorted(taken)).replace("=", form.kv_sep)
 
     def _resolved(self, tree: dict[str, Any], path: Path, overrides: Sequence[str], number: int) -> dict[str, Any]:
         """The tree without interpolations, of which those of Hydra mean this run."""
@@ -124,6 +135,7 @@ class _Template:
 
         whole = OmegaConf.create({**tree, "hydra": self._hydra})
         whole.hydra.job.num, whole.hydra.job.id = number, str(number)
+        whole.hydra.job.override_dirname = self._named(overrides)
         whole.hydra.overrides.task = list(overrides)
         whole.hydra.runtime.output_dir = str(path.resolve())
         before = HydraConfig.instance().cfg
@@ -135,7 +147,21 @@ class _Template:
             HydraConfig.instance().cfg = before
 
 
-_NUMBER_HERE, _PATH_HERE, _TASK_HERE = "918273645", "'@path@'", "'@task@'"
+_NUMBER_HERE, _PATH_HERE, _NAME_HERE, _TASK_HERE = "918273645", "'@path@'", "'@name@'", "'@task@'"
+
+
+def _interpolates(tree: Mapping[str, Any]) -> bool:
+    return "${" in json.dumps(tree, default=str)
+
+
+def _index(node: Any, name: str) -> str | int:
+    """A key's part in a node: of a list it is a number."""
+    return int(name) if isinstance(node, list) else name
+
+
+def _quoted(text: str) -> str:
+    """As YAML reads it: JSON's pairs of surrogates would be two characters there."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _hydra_text(hydra: DictConfig) -> str:
@@ -146,6 +172,7 @@ def _hydra_text(hydra: DictConfig) -> str:
         for name in ("help", "hydra_help"):
             own.pop(name, None)
         own.job.num, own.job.id = int(_NUMBER_HERE), _NUMBER_HERE
+        own.job.override_dirname = _NAME_HERE.strip("'")
         own.overrides.task = [_TASK_HERE.strip("'")]
         own.overrides.hydra = [o for o in own.overrides.hydra if "storage=" not in o]
         own.runtime.output_dir = _PATH_HERE.strip("'")

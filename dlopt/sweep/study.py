@@ -245,8 +245,9 @@ class Study:
                     self._fail(trial._trial_id)
         tried = {trial.user_attrs.get("instead_of") for trial in trials}
         for trial in self.trials():
-            lost = trial.state == TrialState.FAIL and "outcome" not in trial.user_attrs
-            again = failed and trial.user_attrs.get("outcome") == "failed"
+            verdict = _verdict(trial)
+            lost = trial.state == TrialState.FAIL and verdict is None
+            again = failed and verdict == "failed"
             if (lost or again) and trial.number not in tried:
                 self._again(
                     trial.number, ordinals[trial.number], self.point(trial), trial.user_attrs.get("tries", 1)
@@ -287,14 +288,17 @@ class Study:
 
         trials = self.trials()
         ordinals = _ordinals(trials)
-        latest = {ordinals[trial.number]: trial for trial in trials if ordinals[trial.number] < self.total}
+        latest = {}
+        for trial in trials:
+            if ordinals[trial.number] < self.total and (_is_new(trial) or not _superseded(trial, trials)):
+                latest[ordinals[trial.number]] = trial
         found = Counts(self.total)
         for trial in latest.values():
-            outcome = trial.user_attrs.get("outcome")
+            verdict = _verdict(trial)
             if trial.state == TrialState.RUNNING:
                 found.running += 1
-            elif outcome is not None and trial.state.is_finished():
-                found.ended[outcome] = found.ended.get(outcome, 0) + 1
+            elif verdict is not None:
+                found.ended[verdict] = found.ended.get(verdict, 0) + 1
         return found
 
     def point(self, trial: FrozenTrial) -> tuple[Any, ...] | None:
@@ -357,6 +361,15 @@ def begun(
 def _is_new(trial: FrozenTrial) -> bool:
     """Whether it is the first trial of its point."""
     return "instead_of" not in trial.user_attrs
+
+
+def _verdict(trial: FrozenTrial) -> str | None:
+    """How a trial ended; None where it did not, even if its process was about to say so when it was lost."""
+    from optuna.trial import TrialState
+
+    told = trial.user_attrs.get("outcome")
+    state = {"done": TrialState.COMPLETE, "failed": TrialState.FAIL}.get(told, TrialState.PRUNED)
+    return told if trial.state == state else None
 
 
 def _ordinals(trials: Sequence[FrozenTrial]) -> dict[int, int]:
