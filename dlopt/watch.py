@@ -1,6 +1,11 @@
 """What the outside sees of the loop, and how it ends it."""
 
+import signal
+
 from dlopt.run import Row, Run
+
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""Ctrl-C, a cluster's preemption, a terminal that was closed."""
 
 
 class Watch:

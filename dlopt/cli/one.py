@@ -14,6 +14,7 @@ from dlopt.cli.places import as_typed
 from dlopt.config.problems import named
 from dlopt.lock import Lost
 from dlopt.reading import printable
+from dlopt.watch import STOPPING
 
 if TYPE_CHECKING:
     from dlopt.cli.progress import Stage
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from dlopt.watch import Watch
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-"""Ctrl-C, a cluster's preemption, a terminal that was closed."""
 
 
 def run_one(

@@ -235,4 +235,3 @@ def _last(path: Path) -> str:
 def _line(ended: _Ended) -> str:
     found = "  ".join(f"{k} {number(ended.summary[k])}" for k in headline(ended.summary))
     return "  ".join(filter(None, (ended.title, ended.status, found, ended.path)))
-

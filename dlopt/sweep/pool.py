@@ -35,6 +35,7 @@ from dlopt.config.problems import ConfigError
 from dlopt.config.signature import mismatch
 from dlopt.ranges import Count
 from dlopt.sweep.workers import Job, Lost
+from dlopt.watch import STOPPING
 
 GRACE = 20.0
 """Seconds that jobs under way have to finish their step and to save, once they are asked to stop."""
@@ -47,7 +48,6 @@ THREADS = (
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
-STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 class _UnderWay(NamedTuple):

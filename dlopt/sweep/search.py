@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from dlopt.sweep.space import Space
 from dlopt.sweep.storage import BEAT
 from dlopt.sweep.study import Outcome, Study, Trial
 from dlopt.sweep.workers import Lost, Workers
+from dlopt.watch import STOPPING
 
 OVER = ("done", "diverged", "failed", "pruned")
 """What a run can have come to; any other status is one on the way."""
@@ -101,6 +103,7 @@ class Search:
         """Until no point is left to begin. KeyboardInterrupt: trials under way are interrupted, and it goes on up."""
         beats = threading.Event()
         threading.Thread(target=self._beat, args=(beats,), name="signs of life", daemon=True).start()
+        before = {number: signal.signal(number, _interrupted) for number in STOPPING}
         try:
             while True:
                 while len(self._under_way) < self.workers.count and (job := self._next()) is not None:
@@ -115,6 +118,8 @@ class Search:
             self.workers.close()
             for number in list(self._open):
                 self._leave(self._open.pop(number), lost=False)
+            for sign, handler in before.items():
+                signal.signal(sign, handler)
 
     def _beat(self, ends: threading.Event) -> None:
         while not ends.wait(BEAT):
@@ -209,6 +214,10 @@ class Search:
             self.study.tell(found.trial, came_to)
         else:
             self.study.interrupt(found.trial, lost=lost)
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def outcome_values(endings: Sequence[tuple[str, Mapping[str, Any]]], objective: str) -> tuple[float, ...]:

@@ -249,9 +249,7 @@ class Study:
             lost = trial.state == TrialState.FAIL and verdict is None
             again = failed and verdict == "failed"
             if (lost or again) and trial.number not in tried:
-                self._again(
-                    trial.number, ordinals[trial.number], self.point(trial), trial.user_attrs.get("tries", 1)
-                )
+                self._again(trial.number, ordinals[trial.number], self.point(trial), trial.user_attrs.get("tries", 1))
         for folder in filter(None, gone):
             with contextlib.suppress(OSError):
                 (Path(folder) / "lock.json").unlink(missing_ok=True)
