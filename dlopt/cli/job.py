@@ -27,22 +27,15 @@ def perform(
     stage is the screen of a sweep, lock that of the directory where it is held already, and built what was built of
     the configuration, if it was. What is wrong with a configuration that was not is told in the run's directory.
     """
-    from omegaconf import OmegaConf
-
-    from dlopt import durable
     from dlopt.config.flat import settings_of
     from dlopt.config.problems import ConfigError
     from dlopt.run import Run
+    from dlopt.sweep.jobs import opened
     from dlopt.sweep.pruning import Reporter
     from dlopt.sweep.sweeper import built as built_of
 
     settings = settings_of(job.config, job.choices)
-    run = Run(job.path)
-    run.config_file.parent.mkdir(parents=True, exist_ok=True)
-    durable.replace(run.config_file, OmegaConf.to_yaml(OmegaConf.create(dict(job.config))).encode())
-    if job.hydra:
-        durable.replace(run.hydra_file, job.hydra.encode())
-        run.overrides_file.write_text(OmegaConf.to_yaml(OmegaConf.create(list(job.overrides))))
+    opened(job, job.path)
     try:
         experiment, notices = built or built_of(job)
     except ConfigError as error:

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from dlopt import durable
 from dlopt.config.nested import in_short
+from dlopt.run import Run
 from dlopt.sweep.pruning import Ticket
 
 if TYPE_CHECKING:
@@ -45,6 +47,17 @@ class Job:
     choices: Mapping[str, Any]
     hydra: str
     ticket: Ticket | None = None
+
+
+def opened(job: Job, path: Path) -> Run:
+    """The run in this directory, with its configuration in it, and not begun yet."""
+    run = Run(path)
+    run.config_file.parent.mkdir(parents=True, exist_ok=True)
+    durable.replace(run.config_file, OmegaConf.to_yaml(OmegaConf.create(dict(job.config))).encode())
+    if job.hydra:
+        durable.replace(run.hydra_file, job.hydra.encode())
+        run.overrides_file.write_text(OmegaConf.to_yaml(OmegaConf.create(list(job.overrides))))
+    return run
 
 
 class Composer:

@@ -294,6 +294,13 @@ class Study:
                 found.ended[outcome] = found.ended.get(outcome, 0) + 1
         return found
 
+    def over(self) -> set[int]:
+        """The ordinals of the points that have an outcome."""
+        trials = self.trials()
+        ordinals = _ordinals(trials)
+        latest = {ordinals[trial.number]: trial for trial in trials}
+        return {at for at, t in latest.items() if t.state.is_finished() and "outcome" in t.user_attrs}
+
     def best(self) -> FrozenTrial | None:
         """The trial with the best value; None before there is one."""
         from optuna.study import StudyDirection
@@ -342,6 +349,16 @@ def begun(
             return study, {}  # made by another program
         study.set_user_attr("dlopt", dict(content))
     raise AssertionError("a study does not keep what it is told")
+
+
+def known(storage: BaseStorage, name: str) -> OptunaStudy | None:
+    """The study of this name, if there is one."""
+    import optuna
+
+    try:
+        return optuna.load_study(study_name=name, storage=storage, sampler=optuna.samplers.RandomSampler())
+    except KeyError:
+        return None
 
 
 def _is_new(trial: FrozenTrial) -> bool:
