@@ -46,17 +46,22 @@ def train(
 def loop(training: Training, journal: Journal) -> list[dict[str, Any]]:
     """Steps until there is nothing left to do."""
     while journal.goes_on():
-        inputs, targets = training.draw()
-        objective = training.objective(inputs, targets)
-        optimizer = training.optimizer()
-        before = training.w.clone() if training.keeps_the_former or journal.measures() else training.w
-        moment = optimizer.step(training.w, training.state, objective)
-        training.take(moment, before, optimizer)
-        journal.measure(objective, moment, before, targets)
-        training.step += 1
+        step(training, journal)
         if journal.is_due():
             journal.log()
     return journal.end()
+
+
+def step(training: Training, journal: Journal) -> None:
+    """One step, of which the journal takes note."""
+    inputs, targets = training.draw()
+    objective = training.objective(inputs, targets)
+    optimizer = training.optimizer()
+    before = training.w.clone() if training.keeps_the_former or journal.measures() else training.w
+    moment = optimizer.step(training.w, training.state, objective)
+    training.take(moment, before, optimizer)
+    journal.measure(objective, moment, before, targets)
+    training.step += 1
 
 
 @contextmanager

@@ -67,6 +67,7 @@ FLOORS: list[set[str]] = [
         "saving",
         "journal",
         "train",
+        "rehearsal",
         "again",
     },
     {"report"},

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 TAKES = {
     "train": "OVERRIDE... --multirun -m --quiet -q --help -h --cfg job|hydra|all --resolve --config-dir DIR"
-    " --info all|config|defaults|defaults-tree|plugins|searchpath --hydra-help --trust",
+    " --info all|config|defaults|defaults-tree|plugins|searchpath --hydra-help --trust"
+    " --dry-run --yes",
     "list": "GROUP OPTION --help",
     "show": "RUN|SWEEP --all --png FILE --heat KEY --help",
     "runs": "SWEEP|DIR --where OVERRIDE --sort METRIC|KEY --reverse --over KEY --across KEY --columns METRIC|KEY --all"

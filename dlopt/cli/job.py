@@ -27,20 +27,14 @@ def perform(
     stage is the screen of a sweep, lock that of the directory where it is held already, and built what was built of
     the configuration, if it was. What is wrong with a configuration that was not is told in the run's directory.
     """
-    from dlopt import durable
     from dlopt.config.build import build
     from dlopt.config.flat import settings_of
     from dlopt.config.problems import ConfigError
-    from dlopt.config.text import yaml_text
     from dlopt.run import Run
+    from dlopt.sweep.jobs import opened
 
     settings = settings_of(job.config, job.choices)
-    run = Run(job.path)
-    run.config_file.parent.mkdir(parents=True, exist_ok=True)
-    durable.replace(run.config_file, yaml_text(job.config).encode(), lasting=False)
-    if job.hydra:
-        run.hydra_file.write_text(job.hydra)
-        run.overrides_file.write_text(yaml_text(list(job.overrides)))
+    opened(job, job.path)
     try:
         experiment, notices = built or build(job.config, job.overrides)
     except ConfigError as error:

@@ -17,12 +17,14 @@ from rich.text import Text
 
 from dlopt import screen
 from dlopt.cli.places import as_typed
+from dlopt.cli.planned import searched
 from dlopt.cli.progress import Follower, suggest
 from dlopt.metrics import duration, headline, number
 from dlopt.run import Run
 from dlopt.sweep.repeats import Repeat
 
 if TYPE_CHECKING:
+    from dlopt.sweep.forecast import Outlook
     from dlopt.sweep.jobs import Job
     from dlopt.sweep.search import Plan
     from dlopt.sweep.study import Counts, Outcome, Study, Trial
@@ -79,6 +81,10 @@ class Sweep:
             self._live = Live(get_renderable=self._drawn, console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
         return self
+
+    def planned(self, outlook: Outlook) -> None:
+        """Nothing is to be started: says what would be."""
+        searched(outlook)
 
     # ------------------------------------------------------------------------------------------- the stage
 

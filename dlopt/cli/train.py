@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dlopt.cli.one import DONE, FAILED, INTERRUPTED, USAGE
 from dlopt.config import paths
@@ -14,6 +15,7 @@ from dlopt.config import paths
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from dlopt.sweep.jobs import Job
 
 TRUST = "--trust"
 DRY_RUN = "--dry-run"
@@ -34,6 +36,7 @@ def train(argv: Sequence[str]) -> int:
     provenance.begin()
     _codes.clear()
     callback.ready.clear()
+    callback.planned.clear()
     callback.held.clear()
     screen.quiet = any(a in ("-q", "--quiet") for a in argv)
     flags = {flag for flag in (TRUST, DRY_RUN, YES) if flag in argv}
@@ -44,6 +47,11 @@ def train(argv: Sequence[str]) -> int:
         rest = [a for key, a in settings if key != "resume"]
         sweep = continued(resumed[-1])
         if sweep is None:
+            if DRY_RUN in flags:
+                print(
+                    f"{DRY_RUN} goes with a new run or with a sweep; what a run has done: dlopt show", file=sys.stderr
+                )
+                return USAGE
             return resume(resumed[-1], rest, trust=TRUST in flags)
         try:
             argv = goes_on(sweep, rest, trust=TRUST in flags)
@@ -66,9 +74,12 @@ def train(argv: Sequence[str]) -> int:
         sys.argv[1:] = argv
         if "-m" in argv or "--multirun" in argv:
             return _search(argv, short, flags, full=full)
-        return _composed(argv, full=full)
+        callback.dry_run = DRY_RUN in flags
+        code = _composed(argv, full=full)
+        return _planned(callback.planned.pop()) if callback.planned else code
     finally:
         sys.argv = typed
+        callback.dry_run = False
         if not full:
             os.environ.pop("HYDRA_FULL_ERROR", None)
         for lock in callback.held:
@@ -144,23 +155,13 @@ def _task(config: DictConfig) -> None:
     from omegaconf import OmegaConf
 
     from dlopt.cli.job import elsewhere, perform
-    from dlopt.config import callback, nested
+    from dlopt.config import callback
     from dlopt.sweep import launched
-    from dlopt.sweep.jobs import Job
 
     hydra = HydraConfig.get()
-    single = str(hydra.mode) == "RunMode.RUN"
-    choices = {nested.in_short(k): v for k, v in hydra.runtime.choices.items()}
-    job = Job(
-        path=Path(hydra.runtime.output_dir),
-        title="",
-        overrides=tuple(hydra.overrides.task),
-        config=OmegaConf.to_container(config, resolve=True),  # type: ignore[arg-type]
-        choices={k: v for k, v in choices.items() if not k.startswith("hydra/") and v is not None},
-        hydra="",
-        ticket=launched.ticket(os.environ),
-    )
-    if not single:
+    tree: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    job = replace(_job(tree, hydra, Path(hydra.runtime.output_dir)), ticket=launched.ticket(os.environ))
+    if str(hydra.mode) != "RunMode.RUN":
         elsewhere(job)
         return
     lock = callback.held.pop()
@@ -168,6 +169,37 @@ def _task(config: DictConfig) -> None:
     _codes[-1], _ = perform(job, lock=lock, built=callback.ready.pop() if callback.ready else None)
     if _codes[-1] == INTERRUPTED:
         raise KeyboardInterrupt
+
+
+def _job(tree: Mapping[str, Any], hydra: Any, path: Path) -> Job:
+    """The run that Hydra has composed; tree is its configuration."""
+    from dlopt.config import nested
+    from dlopt.sweep.jobs import Job
+
+    choices = {nested.in_short(k): v for k, v in hydra.runtime.choices.items()}
+    return Job(
+        path=path,
+        title="",
+        overrides=tuple(hydra.overrides.task),
+        config=tree,
+        choices={k: v for k, v in choices.items() if not k.startswith("hydra/") and v is not None},
+        hydra="",
+    )
+
+
+def _planned(config: DictConfig) -> int:
+    """Say what a single run would be."""
+    from omegaconf import OmegaConf
+
+    from dlopt.cli.planned import single
+    from dlopt.config import callback
+
+    tree = {}
+    for key in config:
+        if key != "hydra":  # which has values that only a run has
+            value = config[key]
+            tree[str(key)] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    return single(_job(tree, config.hydra, Path(config.hydra.run.dir)), *callback.ready.pop())
 
 
 def _is_override(argument: str) -> bool:

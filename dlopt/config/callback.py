@@ -25,6 +25,10 @@ ready: list[tuple[Experiment, list[str]]] = []
 """The experiment of a single run, built by the check and taken up by the task."""
 held: list[Lock] = []
 """The directory of a single run, held from here on: two processes may be given the same."""
+dry_run = False
+"""Whether a single run is only to be checked: Hydra, which would make its directory next, is stopped."""
+planned: list[DictConfig] = []
+"""The configuration of such a run."""
 full_errors = False
 """Whether HYDRA_FULL_ERROR=1 was set by whoever started this, and not by us."""
 
@@ -47,6 +51,9 @@ class Check(Callback):
             except ConfigError as error:
                 problems.found += error.problems
             problems.raise_any()
+            if dry_run:
+                planned[:] = [config]
+                raise SystemExit(0)
             hold(Path(config.hydra.run.dir), "hydra.run.dir", problems)
             problems.raise_any()
 

@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from dlopt import durable
 from dlopt.config.nested import in_short
+from dlopt.config.text import yaml_text
+from dlopt.run import Run
 from dlopt.sweep.pruning import Ticket
 
 if TYPE_CHECKING:
@@ -45,6 +48,17 @@ class Job:
     choices: Mapping[str, Any]
     hydra: str
     ticket: Ticket | None = None
+
+
+def opened(job: Job, path: Path) -> Run:
+    """The run in this directory, with its configuration in it, and not begun yet."""
+    run = Run(path)
+    run.config_file.parent.mkdir(parents=True, exist_ok=True)
+    durable.replace(run.config_file, yaml_text(job.config).encode(), lasting=False)
+    if job.hydra:
+        run.hydra_file.write_text(job.hydra)
+        run.overrides_file.write_text(yaml_text(list(job.overrides)))
+    return run
 
 
 class Composer:

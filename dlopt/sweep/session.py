@@ -10,6 +10,7 @@ from dlopt.sweep.jobs import Job
 from dlopt.sweep.study import Counts
 
 if TYPE_CHECKING:
+    from dlopt.sweep.forecast import Outlook
     from dlopt.sweep.search import Plan, Stage
     from dlopt.sweep.study import Study
 
@@ -20,7 +21,7 @@ class Screen(Protocol):
     def begin(self, plan: Plan, study: Study, workers: int) -> Stage:
         """A search begins."""
 
-    def planned(self, plan: Plan, jobs: list[Job]) -> None:
+    def planned(self, outlook: Outlook) -> None:
         """Nothing is to be started: says what would be."""
 
 

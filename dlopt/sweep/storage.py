@@ -47,6 +47,31 @@ def opened(url: str | None, folder: Path, problems: Problems) -> BaseStorage | N
         return None
 
 
+def former(url: str | None, folder: Path, problems: Problems) -> BaseStorage | None:
+    """The same where it is there already: nothing is made. None, too, where it is not."""
+    if url is None or url.endswith(".log"):
+        return opened(url, folder, problems) if (folder / JOURNAL if url is None else Path(url)).exists() else None
+    try:
+        return opened(url, folder, problems) if _has_studies(url) else None
+    except Exception as error:  # as above
+        problems.add("hydra.sweeper.storage", f"{shown(url)} cannot be opened: {_why(error)}")
+        return None
+
+
+def _has_studies(url: str) -> bool:
+    from sqlalchemy import create_engine, inspect
+    from sqlalchemy.engine import make_url
+
+    address = make_url(url)
+    if address.get_backend_name() == "sqlite" and not Path(address.database or "").is_file():
+        return False  # to look would make it
+    engine = create_engine(address)
+    try:
+        return inspect(engine).has_table("studies")
+    finally:
+        engine.dispose()
+
+
 def shown(url: str) -> str:
     """An address without its password."""
     if "://" not in url:

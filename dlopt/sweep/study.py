@@ -306,6 +306,12 @@ class Study:
             return None
         return tuple(axis.value(known[name]) for axis, name in zip(self.space.axes, self._names, strict=True))
 
+    def over(self) -> set[int]:
+        """The ordinals of the points that have an outcome."""
+        trials = self.trials()
+        ordinals = _ordinals(trials)
+        return {ordinals[trial.number] for trial in trials if _verdict(trial) is not None}
+
     def best(self) -> FrozenTrial | None:
         """The trial with the best value; None before there is one."""
         from optuna.study import StudyDirection
@@ -354,6 +360,16 @@ def begun(
             return study, {}  # made by another program
         study.set_user_attr("dlopt", dict(content))
     raise AssertionError("a study does not keep what it is told")
+
+
+def known(storage: BaseStorage, name: str) -> OptunaStudy | None:
+    """The study of this name, if there is one."""
+    import optuna
+
+    try:
+        return optuna.load_study(study_name=name, storage=storage, sampler=optuna.samplers.RandomSampler())
+    except KeyError:
+        return None
 
 
 def _is_new(trial: FrozenTrial) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -21,6 +22,7 @@ from dlopt.experiment import Experiment
 from dlopt.metrics import higher_is_better
 from dlopt.run import Run
 from dlopt.sweep import record, session, storage
+from dlopt.sweep.forecast import STAND, Forecast, Outlook, forecast
 from dlopt.sweep.jobs import Composer, Job
 from dlopt.sweep.keys import Keys
 from dlopt.sweep.launched import Launched
@@ -29,7 +31,7 @@ from dlopt.sweep.pruning import Pruner
 from dlopt.sweep.repeats import Repeat, repeats
 from dlopt.sweep.search import Plan, Search
 from dlopt.sweep.space import Space, agree, space_of
-from dlopt.sweep.study import Direction, Study, begun
+from dlopt.sweep.study import Direction, Study, begun, known
 from dlopt.sweep.workers import Workers
 
 MANY = 10_000
@@ -68,10 +70,7 @@ def sweep(
     problems.raise_any()
 
     composer = Composer(context.config_loader, config)
-    plan, jobs = _checked(keys, space, total, composer, config, folder, typed, ours, problems)
-    if ours.dry_run:
-        ours.screen.planned(plan, jobs(total))
-        return
+    plan = _checked(keys, space, total, composer, config, folder, typed, ours, problems)
     launcher = Plugins.instance().instantiate_launcher(
         hydra_context=context, task_function=task_function, config=config
     )
@@ -81,7 +80,11 @@ def sweep(
     else:
         workers = Launched(launcher, keys.max_batch_size or (10 if keys.sampler == "tpe" else min(total, 1_000_000)))
     try:
-        _search(keys, plan, composer, workers, total, config, ours, problems)
+        if ours.dry_run:
+            at_once = workers.count if hasattr(launcher, "workers") else 1  # of others' it is not known
+            ours.screen.planned(_outlook(keys, plan, composer, at_once, total, problems))
+        else:
+            _search(keys, plan, composer, workers, total, config, ours, problems)
     finally:
         workers.close()
 
@@ -116,8 +119,8 @@ def _checked(
     typed: Sequence[str],
     ours: session.Session,
     problems: Problems,
-) -> tuple[Plan, Any]:
-    """What the runs have in common, after all of them were checked; and what makes the list of the first ones."""
+) -> Plan:
+    """What the runs have in common, after all of them were checked."""
     points = space.corners(CHECKED if keys.sampler != "grid" else MANY)
     grid = keys.sampler == "grid"
     first = _first(space, points[0], composer)
@@ -131,25 +134,7 @@ def _checked(
     pruner = Pruner(
         keys.pruner, keys.median.startup, keys.median.warmup, keys.hyperband.least, keys.hyperband.reduction
     )
-    plan = Plan(folder, space, over, objective, keys.statistic, pruner, keys.storage, keys.study or "dlopt")
-
-    def jobs(count: int) -> list[Job]:
-        found = []
-        for number in range(count):
-            point = drawn(space, _sampler(keys), number)
-            if point is not None:
-                found += [
-                    composer.job(
-                        plan.place(number, repeat),
-                        [*space.overrides(point), *repeat.overrides],
-                        number,
-                        plan.title(point, repeat),
-                    )
-                    for repeat in over
-                ]
-        return found
-
-    return plan, jobs
+    return Plan(folder, space, over, objective, keys.statistic, pruner, keys.storage, keys.study or "dlopt")
 
 
 def _first(space: Space, point: Sequence[Any], composer: Composer) -> Mapping[str, Any]:
@@ -237,6 +222,41 @@ def _own_folder(config: DictConfig) -> list[str]:
     return ["--config-dir", paths[0]] if paths else []
 
 
+# ------------------------------------------------------------------------------------------------ what it would be
+
+
+def _outlook(keys: Keys, plan: Plan, composer: Composer, workers: int, total: int, problems: Problems) -> Outlook:
+    """The search as it stands, of which nothing is begun."""
+    sampler = _sampler(keys)
+    over = _over(keys, plan, total, problems)
+    left = [ordinal for ordinal in range(total) if ordinal not in over] if over else range(total)
+    chosen = Random(0).sample(left, min(len(left), STAND))
+    guess = replace(sampler, name="random") if sampler.name == "tpe" else sampler
+    points = [point for ordinal in sorted(chosen) if (point := drawn(plan.space, guess, ordinal)) is not None]
+
+    def job(point: Sequence[Any]) -> Job:
+        repeat = plan.repeats[0]
+        overrides = [*plan.space.overrides(point), *repeat.overrides]
+        return composer.job(plan.place(0, repeat), overrides, 0, plan.title(point, repeat))
+
+    def predicted(advance: Callable[[int], None]) -> Forecast:
+        return forecast(plan.space, points, job, len(left) * len(plan.repeats), advance=advance)
+
+    return Outlook(plan, total, left, keys.sampler, lambda at: drawn(plan.space, sampler, at), predicted, workers)
+
+
+def _over(keys: Keys, plan: Plan, total: int, problems: Problems) -> set[int]:
+    """The ordinals that have an outcome, in a study that is there already."""
+    opened = storage.former(keys.storage, plan.folder, problems)
+    problems.raise_any()
+    study = None if opened is None else known(opened, plan.study)
+    if opened is None or study is None:
+        _check_new(plan.folder, [], problems)
+        return set()
+    plan = _former(plan, study, study.user_attrs.get("dlopt", {}), _content(keys, plan), problems)
+    return Study(opened, study, plan.space, _sampler(keys), total, plan.folder).over()
+
+
 # ------------------------------------------------------------------------------------------------ the search
 
 
@@ -259,22 +279,9 @@ def _search(
     problems.raise_any()
     assert opened is not None
     direction: Direction = "maximize" if higher_is_better(plan.objective) else "minimize"
-    content = {
-        **plan.space.content(),
-        "objective": plan.objective,
-        "sampler": keys.sampler,
-        "seed": keys.seed,
-        "repeats": [list(repeat.overrides) for repeat in plan.repeats],
-        "statistic": keys.statistic,
-    }
+    content = _content(keys, plan)
     study, former = begun(opened, plan.study, direction, plan.pruner.made(), content)
-    if not former:
-        problems.add("hydra.sweeper.study", f"{plan.study} is a study of another program; choose another name")
-    for key, said in agree(former, content) if former else ():
-        problems.add(key, f"{said}; give this search a hydra.sweep.dir, or a hydra.sweeper.study, of its own")
-    problems.raise_any()
-    plan = replace(plan, space=plan.space.ordered_as(former))
-    _check_new(plan.folder, study, problems)
+    plan = _former(plan, study, former, content, problems)
     record.write(
         plan.folder,
         {
@@ -303,15 +310,38 @@ def _search(
             ours.counts = mine.counts()
 
 
+def _content(keys: Keys, plan: Plan) -> dict[str, Any]:
+    """What a study must have been made with for this search to go on with it."""
+    return {
+        **plan.space.content(),
+        "objective": plan.objective,
+        "sampler": keys.sampler,
+        "seed": keys.seed,
+        "repeats": [list(repeat.overrides) for repeat in plan.repeats],
+        "statistic": keys.statistic,
+    }
+
+
+def _former(plan: Plan, study: Any, former: Mapping[str, Any], content: Mapping[str, Any], problems: Problems) -> Plan:
+    """The plan as a study has it that was made with this former content; ConfigError where it is of another search."""
+    if not former:
+        problems.add("hydra.sweeper.study", f"{plan.study} is a study of another program; choose another name")
+    for key, said in agree(former, content) if former else ():
+        problems.add(key, f"{said}; give this search a hydra.sweep.dir, or a hydra.sweeper.study, of its own")
+    problems.raise_any()
+    _check_new(plan.folder, study.get_trials(deepcopy=False), problems)
+    return replace(plan, space=plan.space.ordered_as(former))
+
+
 def _values(over: Sequence[Repeat], key: str) -> list[int]:
     """The values of a key over the repeats of a point."""
     found = [o.partition("=")[2] for repeat in over for o in repeat.overrides if o.startswith(f"{key}=")]
     return [int(value) for value in dict.fromkeys(found)]
 
 
-def _check_new(folder: Path, study: Any, problems: Problems) -> None:
+def _check_new(folder: Path, trials: Sequence[Any], problems: Problems) -> None:
     """A study that begins must not find runs of another in its directory."""
-    if not study.get_trials(deepcopy=False):
+    if not trials and folder.is_dir():
         for entry in os.scandir(folder):
             if entry.name.isdecimal() and Run(Path(entry.path)).status_file.exists():
                 problems.add("hydra.sweep.dir", f"{folder} already holds runs, and no study of them; choose another")

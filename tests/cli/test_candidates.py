@@ -239,7 +239,7 @@ def test_every_flag_of_a_command_is_offered(command):
 
 def test_hydra_takes_every_flag_that_train_offers():
     takes = {flag for action in get_args_parser()._actions for flag in action.option_strings}
-    assert set(offered("train -")) - {"-q", "--quiet", "--trust"} <= takes  # these are ours
+    assert set(offered("train -")) - {"-q", "--quiet", "--trust", "--dry-run", "--yes"} <= takes  # these are ours
     for flag in ("--cfg", "--info"):
         action = next(a for a in get_args_parser()._actions if flag in a.option_strings)
         assert offered(f"train {flag} ") == list(action.choices)
