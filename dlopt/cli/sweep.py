@@ -116,7 +116,8 @@ class Sweep:
             if len(self.plan.repeats) > 1:
                 of = f"{self.plan.statistic} of {len(self.plan.repeats)} runs"
                 value = f"  {self.plan.objective} {number(found.value)}, {of}" if found.verdict == "done" else ""
-                print(f"{over}/{self.total}  {self._title(trial.point)}  {found.verdict}{value}", flush=True)
+                words = (f"{over}/{self.total}", self._title(trial.point), found.verdict + value)
+                print("  ".join(filter(None, words)), flush=True)
             else:
                 print(f"{over}/{self.total}  {_line(self._latest[-1])}", flush=True)
 
