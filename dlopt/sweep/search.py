@@ -13,7 +13,7 @@ from dlopt.config.nested import in_short
 from dlopt.run import Run
 from dlopt.sweep.jobs import Composer, Job
 from dlopt.sweep.pruning import Pruner, Statistic, Ticket
-from dlopt.sweep.repeats import Repeat, outcome
+from dlopt.sweep.repeats import Repeat, objectives, outcome
 from dlopt.sweep.space import Space
 from dlopt.sweep.storage import BEAT
 from dlopt.sweep.study import Outcome, Study, Trial
@@ -157,7 +157,7 @@ class Search:
         plan, trial, repeat = self.plan, found.trial, found.pending.pop(0)
         ticket = None
         if plan.pruner.name != "none":
-            before = outcome_values(found.endings, plan.objective)
+            before = objectives(found.endings, plan.objective)
             ticket = Ticket(
                 plan.storage, plan.folder, plan.study, trial.id, plan.pruner, plan.objective, plan.statistic, before
             )
@@ -204,11 +204,6 @@ class Search:
             self.study.tell(found.trial, came_to)
         else:
             self.study.interrupt(found.trial, lost=lost)
-
-
-def outcome_values(endings: Sequence[tuple[str, Mapping[str, Any]]], objective: str) -> tuple[float, ...]:
-    """The objective of each run that is over."""
-    return tuple(float(summary[objective]) for _, summary in endings if summary.get(objective) is not None)
 
 
 def _cut_short(error: BaseException | None) -> str:

@@ -363,9 +363,9 @@ def _values(over: Sequence[Repeat], key: str) -> list[int]:
 
 def _check_new(folder: Path, study: Any, problems: Problems) -> None:
     """A study that begins must not find runs of another in its directory."""
-    if not study.get_trials(deepcopy=False):
-        if any(path.name.isdecimal() and Run(path).status_file.exists() for path in folder.iterdir()):
-            problems.add("hydra.sweep.dir", f"{folder} already holds runs, and no study of them; choose another")
+    holds = any(path.name.isdecimal() and Run(path).status_file.exists() for path in folder.iterdir())
+    if holds and not study.get_trials(deepcopy=False):
+        problems.add("hydra.sweep.dir", f"{folder} already holds runs, and no study of them; choose another")
     problems.raise_any()
 
 
