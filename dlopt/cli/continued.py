@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from dlopt.cli.places import as_typed
 from dlopt.finding import SWEEP_FILE, sweep_called
+from dlopt.reading import printable
 
 MAY_CHANGE = (
     "hydra.sweeper.trials",
@@ -34,8 +36,10 @@ def goes_on(folder: Path, arguments: Sequence[str], *, trust: bool) -> list[str]
 
     problems = Problems()
     command: list[str] = []
+    stored = None
     try:
-        found = record.read(folder).get("command")
+        content = record.read(folder)
+        found, stored = content.get("command"), content.get("storage")
         if not (isinstance(found, list) and all(isinstance(word, str) for word in found)):
             raise ValueError("it has no command")
         command = found
@@ -44,15 +48,28 @@ def goes_on(folder: Path, arguments: Sequence[str], *, trust: bool) -> list[str]
     kept = [a for a in arguments if a not in ("-m", "--multirun")]
     for argument in kept:
         key = argument.partition("=")[0]
-        if not key.startswith(MAY_CHANGE):
+        if _is_override(argument) and not key.startswith(MAY_CHANGE):
             problems.add(key, f"cannot change in a search that goes on (may change: {', '.join(MAY_CHANGE)})")
     for word in command if not trust else ():
         if _names_code(word):
             problems.add("resume", f"{as_typed(folder)} names code of its own, {word}; if you trust it add --trust")
+    given = any(word.startswith("hydra.sweeper.storage=") for word in (*command, *kept))
+    if isinstance(stored, str) and "://" in stored and not given:
+        problems.add("hydra.sweeper.storage", f"must be given again, as {printable(stored)}: a password is not kept")
     problems.raise_any()
     again = {argument.partition("=")[0] for argument in kept} | {"hydra.sweep.dir"}
     former = [word for word in command if word.partition("=")[0] not in again]
-    return ["-m", *former, f"hydra.sweep.dir={folder}", *kept]
+    flags, anew = ([a for a in kept if _is_override(a) == is_one] for is_one in (False, True))
+    return [*flags, "-m", *former, f"hydra.sweep.dir={_quoted(str(folder))}", *anew]
+
+
+def _is_override(argument: str) -> bool:
+    return "=" in argument and not argument.startswith("-")
+
+
+def _quoted(text: str) -> str:
+    """As Hydra reads it, whatever it is called."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'" if not re.fullmatch(r"[\w./-]+", text) else text
 
 
 def _names_code(word: str) -> bool:

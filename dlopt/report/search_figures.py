@@ -151,7 +151,9 @@ def _up(axes: Any, search: Search, valued: Sequence[Trial], *, named: bool = Tru
     """Set the vertical axis, that of the objective; returns where its values end: beyond lie the lines of marks."""
     values = [t.value for t in valued if t.value is not None]
     low, high = limits(values, search.higher)
-    ends = [v + side * t.sd for t, v in zip(valued, values, strict=True) if t.sd for side in (-1, 1) if low <= v <= high]
+    ends = [
+        v + side * t.sd for t, v in zip(valued, values, strict=True) if t.sd for side in (-1, 1) if low <= v <= high
+    ]
     low, high = min([low, *ends]), max([high, *ends])
     needed = any(t.state in MARKS for t in search.trials) or any(not low <= v <= high for v in values)
     strip = (1 + len(MARKS)) * LANE * (high - low) if needed else 0.0

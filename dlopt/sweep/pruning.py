@@ -44,8 +44,8 @@ class Pruner:
         """Optuna's own (Golovin et al. 2017, the median rule; Li et al. 2018, Hyperband)."""
         from optuna import pruners
 
-        if self.name == "median":
-            return pruners.MedianPruner(n_startup_trials=self.startup, n_warmup_steps=self.warmup)
+        if self.name == "median":  # which counts evaluations from 0, and these are counted from 1
+            return pruners.MedianPruner(n_startup_trials=self.startup, n_warmup_steps=self.warmup + 1)
         if self.name == "hyperband":
             return pruners.HyperbandPruner(min_resource=self.least, reduction_factor=self.reduction)
         return pruners.NopPruner()

@@ -43,9 +43,8 @@ def outcome(endings: Sequence[tuple[str, Mapping[str, Any]]], objective: str, st
     states = [status for status, _ in endings]
     if "failed" in states:
         return Outcome("failed", None, f"{states.count('failed')} of {len(states)} runs failed" * (len(states) > 1))
-    worst = -math.inf if higher_is_better(objective) else math.inf
-    values = [_value(summary, objective, worst) if status != "diverged" else worst for status, summary in endings]
-    value = middle(values, statistic) if values else worst
+    values = objectives(endings, objective)
+    value = middle(values, statistic)
     if "pruned" in states:
         return Outcome("pruned", value if math.isfinite(value) else None)
     if not math.isfinite(value):
@@ -54,7 +53,13 @@ def outcome(endings: Sequence[tuple[str, Mapping[str, Any]]], objective: str, st
     return Outcome("done", value)
 
 
+def objectives(endings: Sequence[tuple[str, Mapping[str, Any]]], objective: str) -> tuple[float, ...]:
+    """The objective of each run that is over: the worst there can be of one that diverged."""
+    worst = -math.inf if higher_is_better(objective) else math.inf
+    return tuple(worst if status == "diverged" else _value(summary, objective, worst) for status, summary in endings)
+
+
 def _value(summary: Mapping[str, Any], objective: str, worst: float) -> float:
-    """The objective of a run; train/loss where it had no validation split."""
-    found = summary.get(objective, summary.get("train/loss"))
+    """The objective of a run; for a loss train/loss where it had no validation split."""
+    found = summary.get(objective, None if higher_is_better(objective) else summary.get("train/loss"))
     return float(found) if isinstance(found, (int, float)) and math.isfinite(found) else worst

@@ -16,7 +16,7 @@ from dlopt.run import Run
 from dlopt.sweep.jobs import Composer, Job
 from dlopt.sweep.keys import Statistic
 from dlopt.sweep.pruning import Pruner, Ticket
-from dlopt.sweep.repeats import Repeat, outcome
+from dlopt.sweep.repeats import Repeat, objectives, outcome
 from dlopt.sweep.space import Space
 from dlopt.sweep.storage import BEAT
 from dlopt.sweep.study import Outcome, Study, Trial
@@ -164,7 +164,7 @@ class Search:
         plan, trial, repeat = self.plan, found.trial, found.pending.pop(0)
         ticket = None
         if plan.pruner.name != "none":
-            before = outcome_values(found.endings, plan.objective)
+            before = objectives(found.endings, plan.objective)
             ticket = Ticket(
                 plan.storage, plan.folder, plan.study, trial.id, plan.pruner, plan.objective, plan.statistic, before
             )
@@ -218,11 +218,6 @@ class Search:
 
 def _interrupted(*_: object) -> None:
     raise KeyboardInterrupt
-
-
-def outcome_values(endings: Sequence[tuple[str, Mapping[str, Any]]], objective: str) -> tuple[float, ...]:
-    """The objective of each run that is over."""
-    return tuple(float(summary[objective]) for _, summary in endings if summary.get(objective) is not None)
 
 
 def _cut_short(error: BaseException | None) -> str:

@@ -80,8 +80,9 @@ def shown(url: str) -> str:
     from sqlalchemy.exc import ArgumentError
 
     try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
+        open_part = make_url(url).difference_update_query(["password", "passwd", "sslpassword"])
+        return open_part.render_as_string(hide_password=True)
+    except (ArgumentError, ValueError):  # the latter of a port that is no number
         return url.partition("://")[0] + "://..."
 
 

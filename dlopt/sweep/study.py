@@ -345,14 +345,18 @@ def begun(
     import optuna
 
     for _ in range(50):
-        study = optuna.create_study(
-            storage=storage,
-            study_name=name,
-            direction=direction,
-            pruner=pruner,
-            sampler=optuna.samplers.RandomSampler(),
-            load_if_exists=True,
-        )
+        sampler = optuna.samplers.RandomSampler()
+        try:  # a look at a study that is there leaves no trace, which creating it again would
+            study = optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=pruner)
+        except KeyError:
+            study = optuna.create_study(
+                storage=storage,
+                study_name=name,
+                direction=direction,
+                pruner=pruner,
+                sampler=sampler,
+                load_if_exists=True,
+            )
         found = study.user_attrs.get("dlopt")
         if found is not None:
             return study, found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +11,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dlopt import durable
+from dlopt.config import paths
 from dlopt.config.build import build
 from dlopt.config.callback import check_directory
 from dlopt.config.errors import explain
-from dlopt.config.nested import in_short
+from dlopt.config.nested import in_full, in_short
 from dlopt.config.problems import ConfigError, Problems
 from dlopt.config.settings import checked
 from dlopt.experiment import Experiment
@@ -59,7 +59,9 @@ def sweep(
         problems.add("hydra.sweep.subdir", "is the number of the trial; leave it as it is")
     problems.raise_any()
     assert keys is not None
-    typed = [*arguments, *(f"{key}={value}" for key, value in (keys.params or {}).items())]
+    folders = [paths.CONF, *(Path(word) for word in _own_folder(config)[1:])]
+    written = [in_full(f"{key}={value}", folders) for key, value in (keys.params or {}).items()]
+    typed = [*written, *arguments]  # of two for one key the last counts
     parser = OverridesParser.create(config_loader=context.config_loader)
     space = space_of(parser.parse_overrides(typed), grid=keys.sampler == "grid", problems=problems)
     folder = Path(config.hydra.sweep.dir)
@@ -94,11 +96,11 @@ def _total(keys: Keys, space: Space, problems: Problems) -> int:
     if keys.sampler != "grid":
         if keys.trials is None:
             problems.add("hydra.sweeper.trials", f"says how many points {keys.sampler} looks at, and must be a number")
-        if not space.axes:
+        if not space.axes and not problems.found:
             problems.add("", "there is nothing to search: give a key several values, or an interval")
         return keys.trials or 0
     size = int(space.size)
-    if keys.trials not in (None, size):
+    if keys.trials not in (None, size) and not problems.found:
         problems.add(
             "hydra.sweeper.trials",
             f"a grid looks at all of its {size} points, got {keys.trials}; hydra/sweeper=random draws so many",
@@ -151,7 +153,7 @@ def _repeats(keys: Keys, space: Space, config: Mapping[str, Any], problems: Prob
     """The runs of each point."""
     seeds: list[int] = []
     if keys.seeds is not None:
-        if any(axis.key == "seed" for axis in space.axes):
+        if any(axis.key.lstrip("+") == "seed" for axis in space.axes):
             problems.add(
                 "hydra.sweeper.seeds", "repeats each point over seeds, and seed has several values: leave one out"
             )
@@ -274,7 +276,6 @@ def _search(
     ours: session.Session,
     problems: Problems,
 ) -> None:
-    plan.folder.mkdir(parents=True, exist_ok=True)
     opened = storage.opened(keys.storage, plan.folder, problems)
     problems.raise_any()
     assert opened is not None
@@ -282,10 +283,12 @@ def _search(
     content = _content(keys, plan)
     study, former = begun(opened, plan.study, direction, plan.pruner.made(), content)
     plan = _former(plan, study, former, content, problems)
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    secret = keys.storage is not None and storage.shown(keys.storage) != keys.storage
     record.write(
         plan.folder,
         {
-            "command": [o for o in ours.command if "storage=" not in o or "://" not in o],
+            "command": [o for o in ours.command if not secret or not o.startswith("hydra.sweeper.storage=")],
             "sampler": keys.sampler,
             "objective": plan.objective,
             "direction": direction,
@@ -319,6 +322,7 @@ def _content(keys: Keys, plan: Plan) -> dict[str, Any]:
         "seed": keys.seed,
         "repeats": [list(repeat.overrides) for repeat in plan.repeats],
         "statistic": keys.statistic,
+        "pruner": keys.pruner,
     }
 
 
@@ -341,11 +345,9 @@ def _values(over: Sequence[Repeat], key: str) -> list[int]:
 
 def _check_new(folder: Path, trials: Sequence[Any], problems: Problems) -> None:
     """A study that begins must not find runs of another in its directory."""
-    if not trials and folder.is_dir():
-        for entry in os.scandir(folder):
-            if entry.name.isdecimal() and Run(Path(entry.path)).status_file.exists():
-                problems.add("hydra.sweep.dir", f"{folder} already holds runs, and no study of them; choose another")
-                break
+    found = folder.iterdir() if folder.is_dir() and not trials else ()
+    if any(path.name.isdecimal() and Run(path).status_file.exists() for path in found):
+        problems.add("hydra.sweep.dir", f"{folder} already holds runs, and no study of them; choose another")
     problems.raise_any()
 
 
