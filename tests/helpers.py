@@ -84,9 +84,10 @@ def made(
     return target(**{k: v for k, v in offered.items() if k in named}, **keys | own)
 
 
-def composed(*overrides: str) -> DictConfig:
+def composed(*overrides: str, hydra: bool = False) -> DictConfig:
+    """hydra: with its own part."""
     with initialize_config_dir(version_base="1.3", config_dir=str(paths.CONF)):
-        return compose("config", list(overrides))
+        return compose("config", list(overrides), return_hydra_config=hydra)
 
 
 def built(*overrides: str, saved: Any = None) -> Experiment:

@@ -164,7 +164,7 @@ def nodes(group: str, option: str) -> list[dict]:
     return list(content.values())
 
 
-OPTIONS = [(group, option) for group in paths.groups() for option in paths.options(group)]
+OPTIONS = [(group, option) for group in paths.listed() for option in paths.options(group)]
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -175,7 +175,9 @@ def test_an_option_says_what_it_is_and_where_it_comes_from(group, option):
     assert len(comments[0]) > 6
 
 
-@pytest.mark.parametrize(("group", "option"), [o for o in OPTIONS if o[0] != "experiment" and o[1] != "custom"])
+@pytest.mark.parametrize(
+    ("group", "option"), [o for o in OPTIONS if o[0] not in ("experiment", *paths.SEARCH) and o[1] != "custom"]
+)
 def test_an_option_states_every_hyperparameter(group, option):
     """The YAML holds each key of the signature; each has a type and stands in the docstring; Python has no default."""
     from dlopt.config.paths import SUPPLIED
@@ -194,6 +196,26 @@ def test_an_option_states_every_hyperparameter(group, option):
             assert parameter.required, f"{key} has a hidden default"
             assert describe(parameter.hint) != "anything"
             assert re.search(rf"^\s*{key}\b", doc + "\n" + inherited, re.MULTILINE), f"{key} is not documented"
+
+
+@pytest.mark.parametrize(("group", "option"), [o for o in OPTIONS if o[0] in paths.SEARCH])
+def test_an_option_of_a_search_states_every_key(group, option):
+    """The YAML holds each key of the class of its name, down into the dataclasses that it holds, and no other."""
+    from dlopt.config import catalogue
+    from dlopt.config.outline import Outline, dotted, flat
+
+    content = Outline({}).content(group, option)
+    prefix = dotted(group)
+    found = [
+        key for key, _ in flat({k: v for k, v in content.items() if k not in ("_target_", "defaults")}, f"{prefix}.")
+    ]
+    own = get_object(f"{paths.SEARCH[group].rpartition('.')[0]}.{option.capitalize()}")
+    assert {key.removeprefix(f"{prefix}.").partition(".")[0] for key in found} == set(signature(own).parameters)
+    listed = catalogue.option(group, option).keys
+    assert [key.name for key in listed] == found
+    assert all(key.range not in ("", "anything") and key.meaning for key in listed)
+    assert issubclass(own, get_object(paths.SEARCH[group]))
+    assert inspect.getdoc(own)
 
 
 def test_the_project_speaks_of_itself_alone():

@@ -32,6 +32,9 @@ TAKES = {
 """What stands behind each command, in order, then its flags, each followed by what it takes if it takes anything.
 Capitals are a function of KINDS, small letters are themselves, `|` is or, `...` any number of them."""
 
+ONE = (*paths.SINGLE, *paths.SEARCH)
+"""The groups of which one option is chosen."""
+
 MOST_RUNS = 200
 """Of the newest; more would be no help on a screen."""
 
@@ -165,12 +168,12 @@ def groups(word: str, line: Line) -> list[str]:
     group, equals, option = word.partition("=")
     if equals:  # optimizer=adam will do too
         return [f"{group}={o}" for o in _beginning(option, paths.options(group))]
-    return _beginning(word, paths.groups())
+    return _beginning(word, paths.listed())
 
 
 def options(word: str, line: Line) -> list[str]:
     group = next(w for w in line.before if not w.startswith("-"))
-    return _beginning(word, paths.options(group) if group in paths.groups() else [])
+    return _beginning(word, paths.options(group) if group in paths.listed() else [])
 
 
 def keys(word: str, line: Line) -> list[str]:
@@ -223,7 +226,7 @@ def _names(sign: str, word: str, line: Line) -> list[str]:
     if sign == "+":  # what the configuration does not have
         found = outline.addable(top) if dot else [g for g in outline.groups() if g not in outline.defaults()]
     else:
-        found = [] if dot else [g for g in outline.groups() if sign != "~" or g not in paths.SINGLE]
+        found = [] if dot else [g for g in outline.groups() if sign != "~" or g not in ONE]
         known = outline.keys(top if dot else "") if dot or sign != "~" else {}
         private = "._" in word  # such as optimizer._target_, which has to be typed where it is ??? alone
         found += [key for key, value in known.items() if private or value == "???" or "._" not in key]
@@ -234,13 +237,15 @@ def _names(sign: str, word: str, line: Line) -> list[str]:
 def _values(name: str, value: str, line: Line) -> list[str]:
     """What can follow `name=`; in a sweep, or a list of options, what can follow the last comma."""
     if name == "resume":
-        return runs(value, line)
+        from dlopt.finding import SWEEP_FILE
+
+        return [*runs(value, line), *(path for path in sweeps(value, line) if Path(path, SWEEP_FILE).is_file())]
     if name.rpartition(".")[2] in ("path", "dir"):
         return files(value, line)
     outline = _outline(line)
     group = outline.group_at(name)
     if group is not None:
-        return _options(outline.options(group), value, several=group not in (*paths.SINGLE, "experiment"))
+        return _options(outline.options(group), value, several=group not in (*ONE, "experiment"))
     head, last, inside = _last(value)
     used = [] if inside else head.split(",")
     return [] if inside else [head + w for w in _beginning(last, outline.values(name)) if w not in used]

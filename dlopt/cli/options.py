@@ -22,6 +22,7 @@ usage: dlopt list [GROUP [OPTION]]
   dlopt list                  every group and its options
   dlopt list optimizer        the options of a group, each with its source
   dlopt list optimizer adam   one option: its formula, keys, defaults and ranges
+  dlopt list hydra/sweeper    how a search is typed, what it does with trials, and its options
   dlopt list --pages docs/catalogue   all of it as Markdown pages
 """
 
@@ -36,8 +37,8 @@ def list_options(argv: Sequence[str]) -> int:
     if len(argv) > 2 or any(a.startswith("-") for a in argv):
         print(USAGE, end="", file=sys.stderr)
         return 2
-    if argv and argv[0] not in paths.groups():
-        print(f"dlopt list: there is no group '{argv[0]}'{nearest(argv[0], paths.groups())}", file=sys.stderr)
+    if argv and argv[0] not in paths.listed():
+        print(f"dlopt list: there is no group '{argv[0]}'{nearest(argv[0], paths.listed())}", file=sys.stderr)
         return 2
     if len(argv) == 2 and argv[1] not in paths.options(argv[0]):
         known = paths.options(argv[0])
@@ -108,10 +109,15 @@ def _clauses(line: str, width: int) -> list[str]:
 
 
 def _groups(console: Console) -> None:
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for group in paths.groups():
-        table.add_row(f"[bold]{group}[/bold]", ", ".join(paths.options(group)))
-    console.print(table)
+    width = max(map(len, paths.listed()))
+    for heading, groups in ("", paths.groups()), ("\nof a search, dlopt train -m", paths.SEARCH):
+        if heading:
+            console.print(heading, highlight=False)
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column(min_width=width)
+        for group in groups:
+            table.add_row(f"[bold]{group}[/bold]", ", ".join(paths.options(group)))
+        console.print(table)
     console.print("\ndlopt list GROUP shows what they are, dlopt list GROUP OPTION what one takes", highlight=False)
 
 
@@ -121,9 +127,24 @@ def _group(console: Console, group: str) -> None:
         what, source = catalogue.head(paths.CONF / group / f"{option}.yaml")
         table.add_row(f"[bold]{option}[/bold]", f"{what}\n[dim]{source}[/dim]" if source != "-" else what)
     console.print(table)
-    several = group not in (*paths.SINGLE, "experiment")
-    how = f"several at once: '{group}=[a,b]'" if several else f"use: dlopt train {group}=OPTION"
+    if text := "\n\n".join(p for p in catalogue.common(group) if not catalogue.is_table(p)):
+        console.print("\n" + fitted(text, console.width), highlight=False, markup=False)
+    several = group not in (*paths.SINGLE, *paths.SEARCH, "experiment")
+    many = "-m " * (group in paths.SEARCH)
+    how = f"several at once: '{group}=[a,b]'" if several else f"use: dlopt train {many}{group}=OPTION"
     console.print(f"\n{how}", highlight=False, markup=False)  # else [a,b] is taken for a style
+
+
+def _meanings(console: Console, found: catalogue.Option) -> None:
+    """Its keys, each with its default, range and meaning: the options of a search have them in common, and no docstring
+    of their own for them."""
+    for i, key in enumerate(found.keys):
+        line = f"[bold]{escape(key.name)}[/bold] = {escape(key.default)}  [dim]{escape(key.range)}[/dim]"
+        console.print("\n" * (i == 0) + line, highlight=False, soft_wrap=True)
+        for part in textwrap.wrap(key.meaning, console.width - 4, break_on_hyphens=False):
+            console.print(f"    {part}", highlight=False, markup=False)
+    if len(paths.options(found.group)) > 1:
+        console.print(f"\ndlopt list {found.group} says more", highlight=False)
 
 
 def _option(console: Console, group: str, name: str) -> None:
@@ -135,10 +156,12 @@ def _option(console: Console, group: str, name: str) -> None:
         console.print()
         console.print((paths.CONF / group / f"{name}.yaml").read_text(), highlight=False, markup=False)
         return
-    if found.paragraphs:
-        text = "\n\n".join(found.paragraphs)
+    if shown := [p for p in found.paragraphs if group not in paths.SEARCH or not catalogue.is_table(p)]:
+        text = "\n\n".join(shown)
         console.print("\n" + fitted(text, console.width), highlight=False, markup=False)
-    if found.keys:
+    if group in paths.SEARCH:
+        _meanings(console, found)
+    elif found.keys:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for title in ("key", "default", "range"):
             table.add_column(title)

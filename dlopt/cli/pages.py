@@ -28,8 +28,8 @@ STALLS = [{"step": float(t), "val/loss": max(0.3, 1.0 - t / 80)} for t in range(
 
 def write(folder: Path) -> list[Path]:
     """Write all pages; those of groups that are no more are removed. The files written are returned."""
-    groups = {group: list(catalogue.options(group)) for group in paths.groups()}
-    pages = {group: page(group, options) for group, options in groups.items()}
+    groups = {group: list(catalogue.options(group)) for group in paths.listed()}
+    pages = {named(group): page(group, options) for group, options in groups.items()}
     for group in PICTURES:
         pages[group].insert(4, f"![{group}]({group}.svg)\n")
     pages |= {"README": index(groups), "slips": slips(groups)}
@@ -44,22 +44,34 @@ def write(folder: Path) -> list[Path]:
     return sorted(folder / f"{name}.md" for name in pages)
 
 
+def named(group: str) -> str:
+    """The name of a group's page."""
+    return group.rpartition("/")[2]
+
+
 def index(groups: dict[str, list[Option]]) -> list[str]:
     """Every group with its options."""
-    count = sum(option.name not in ("none", "custom") for options in groups.values() for option in options)
+    of_runs = {group: options for group, options in groups.items() if group not in paths.SEARCH}
+    count = sum(option.name not in ("none", "custom") for options in of_runs.values() for option in options)
     found = [
         "# The catalogue",
         "",
-        f"{count} options in {len(groups)} groups. `dlopt list GROUP OPTION` shows the same in the terminal;",
+        f"{count} options in {len(of_runs)} groups. `dlopt list GROUP OPTION` shows the same in the terminal;",
         "[where the lectures slip](slips.md) says what was not followed to the letter.",
         "",
         "| group | options |",
         "| --- | --- |",
     ]
-    for group, options in groups.items():
-        links = ", ".join(f"[{o.name}]({group}.md#{o.name})" for o in options if o.name != "custom")
-        found.append(f"| [**{group}**]({group}.md) | {links} |")
-    return found
+    found += map(_row, of_runs, of_runs.values())
+    found += ["", "A search, `dlopt train -m`, has two more: [how one is typed](sweeper.md), and what it does.", ""]
+    found += ["| group | options |", "| --- | --- |"]
+    return found + [_row(group, groups[group]) for group in paths.SEARCH]
+
+
+def _row(group: str, options: Sequence[Option]) -> str:
+    file = f"{named(group)}.md"
+    links = ", ".join(f"[{o.name}]({file}#{o.name})" for o in options if o.name != "custom")
+    return f"| [**{group}**]({file}) | {links} |"
 
 
 def page(group: str, options: Sequence[Option]) -> list[str]:
@@ -67,12 +79,17 @@ def page(group: str, options: Sequence[Option]) -> list[str]:
     default = Outline({}).defaults().get(group, "")
     if group in paths.SINGLE:
         use = f"`dlopt train {group}=NAME` takes one; `{default}` unless you say otherwise."
+    elif group in paths.SEARCH:
+        use = f"`dlopt train -m {group}=NAME` takes one; `{default}` unless you say otherwise."
     elif group == "experiment":
         use = "`dlopt train experiment=NAME` sets several things at once; what is typed beside it wins."
     else:
         use = f"`dlopt train {group}=NAME` takes one, `dlopt train '{group}=[A,B]'` several; none unless you say so."
     found = [f"# {group}", "", use, "", "| option | what it is |", "| --- | --- |"]
     found += [f"| [{option.name}](#{option.name}) | {plain(option.what)} |" for option in options]
+    for paragraph in catalogue.common(group):
+        if not catalogue.is_table(paragraph):
+            found += ["", *_paragraph(paragraph)]
     for option in options:
         found += ["", *section(option)]
     return [*found, "", "[All groups](README.md)"]
@@ -114,7 +131,7 @@ def slips(groups: dict[str, list[Option]]) -> list[str]:
     ]
     for group, options in groups.items():
         for option in options:
-            link = f"[{group}={option.name}]({group}.md#{option.name})"
+            link = f"[{group}={option.name}]({named(group)}.md#{option.name})"
             found += [f"| {link} | {plain(_sentence(slip))} |" for slip in option.slips]
     return [*found, "", "[All groups](README.md)"]
 

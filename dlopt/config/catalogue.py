@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 from dlopt.config import paths
 from dlopt.config.nested import holds
-from dlopt.config.outline import overridden
+from dlopt.config.outline import Outline, dotted, overridden
 from dlopt.config.signature import describe, shown, signature
 
 
@@ -44,7 +45,7 @@ class Option:
 
     @property
     def text(self) -> list[str]:
-        return [p for p in self.paragraphs if not p.startswith(("Slip: ", "Source: ")) and not _is_table(p)]
+        return [p for p in self.paragraphs if not p.startswith(("Slip: ", "Source: ")) and not is_table(p)]
 
     @property
     def slips(self) -> list[str]:
@@ -63,12 +64,21 @@ def options(group: str) -> Iterator[Option]:
     return (option(group, name) for name in paths.options(group))
 
 
+def common(group: str) -> tuple[str, ...]:
+    """The paragraphs about all options of a group of a search; none for a group of a run."""
+    from hydra.utils import get_object
+
+    return _paragraphs(get_object(paths.SEARCH[group])) if group in paths.SEARCH else ()
+
+
 def option(group: str, name: str) -> Option:
     """One of them; what it names is imported."""
     import yaml
 
     file = paths.CONF / group / f"{name}.yaml"
     what, source = head(file)
+    if group in paths.SEARCH:
+        return _of_search(group, name, what, source)
     content: dict[str, Any] = yaml.safe_load(file.read_text()) or {}
     if group == "experiment":
         return Option(group, name, what, source, (), (), ())
@@ -85,22 +95,40 @@ def option(group: str, name: str) -> Option:
     from hydra.utils import get_object
 
     found = get_object(target)
-    hints, meanings = signature(found).parameters, _meanings(found)
-    keys = [
-        Key(
-            f"{prefix}.{key}",
-            value if isinstance(value, str) else shown(value),
-            describe(hints[key].hint) if key in hints else "",
-            meanings.get(key, ""),
-        )
-        for key, value in node.items()
-        if key not in ("_target_", *paths.SUPPLIED.get(group, ()))
-    ]
+    keys = list(_keys(found, {k: v for k, v in node.items() if k not in paths.SUPPLIED.get(group, ())}, prefix))
+    meanings = _meanings(found)
     keys += [
         Key(f"{prefix}.{key}", default, f"an option of {other}", meanings.get(key, ""))
         for key, (other, default) in inside.items()
     ]
-    return Option(group, name, what, source, tuple((inspect.getdoc(found) or "").split("\n\n")), tuple(keys), chosen)
+    return Option(group, name, what, source, _paragraphs(found), tuple(keys), chosen)
+
+
+def _of_search(group: str, name: str, what: str, source: str) -> Option:
+    """An option of a search, which a class of its name speaks for: what it names is a plugin, which takes any key."""
+    from hydra.utils import get_object
+
+    found = get_object(f"{paths.SEARCH[group].rpartition('.')[0]}.{name.capitalize()}")
+    keys = _keys(found, Outline({}).content(group, name), dotted(group))
+    return Option(group, name, what, source, _paragraphs(found), tuple(keys), ())
+
+
+def _keys(target: Any, node: Mapping[str, Any], prefix: str) -> Iterator[Key]:
+    """The keys of a node that a target takes, and those of the dataclasses that it holds."""
+    hints, meanings = signature(target).parameters, _meanings(target)
+    for key, value in node.items():
+        hint = hints[key].hint if key in hints else None
+        if key in ("_target_", "defaults"):
+            continue
+        if dataclasses.is_dataclass(hint):
+            yield from _keys(hint, value, f"{prefix}.{key}")
+            continue
+        default = value if isinstance(value, str) else shown(value)
+        yield Key(f"{prefix}.{key}", default, describe(hint) if key in hints else "", meanings.get(key, ""))
+
+
+def _paragraphs(target: Any) -> tuple[str, ...]:
+    return tuple((inspect.getdoc(target) or "").split("\n\n"))
 
 
 def head(file: Path) -> tuple[str, str]:
@@ -116,7 +144,8 @@ def entry(line: str) -> tuple[str, str] | None:
     return (found[1], found[2]) if found else None
 
 
-def _is_table(paragraph: str) -> bool:
+def is_table(paragraph: str) -> bool:
+    """Whether a paragraph of a docstring says what keys mean, one to a line."""
     lines = paragraph.splitlines()
     return entry(lines[0]) is not None and all(entry(line) or line.startswith("  ") for line in lines)
 
@@ -125,7 +154,7 @@ def _meanings(target: Any) -> Mapping[str, str]:
     """What the tables in the docstrings of a target, and of what it inherits from, say of each key."""
     found: dict[str, str] = {}
     for base in reversed(inspect.getmro(target) if inspect.isclass(target) else (target,)):
-        for paragraph in filter(_is_table, (inspect.cleandoc(base.__doc__ or "")).split("\n\n")):
+        for paragraph in filter(is_table, (inspect.cleandoc(base.__doc__ or "")).split("\n\n")):
             found |= _read(paragraph.splitlines())
     return found
 

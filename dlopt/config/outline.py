@@ -38,7 +38,8 @@ class Outline:
         return read(paths.CONF / "config.yaml")
 
     def groups(self) -> list[str]:
-        return sorted({group for folder in self.folders for group in paths.groups(folder)})
+        """Those of a run, then those of a search."""
+        return [*sorted({group for folder in self.folders for group in paths.groups(folder)}), *paths.SEARCH]
 
     def options(self, group: str) -> list[str]:
         return list(dict.fromkeys(option for folder in self.folders for option in paths.options(group, folder)))
@@ -46,7 +47,7 @@ class Outline:
     def defaults(self) -> dict[str, str]:
         """The option of each group that nobody chose; a list as it would be typed."""
         entries = [e for e in self.primary.get("defaults", ()) if isinstance(e, dict)]
-        own = [pair for entry in entries for pair in entry.items() if not pair[0].startswith("override ")]
+        own = [(name.removeprefix("override "), option) for entry in entries for name, option in entry.items()]
         return {group: written(option) for group, option in own}
 
     @cached_property
@@ -89,7 +90,7 @@ class Outline:
         Of the options of a sweep only what all of them have, since a key is set in every run.
         """
         if top == "hydra":
-            return dict(flat({top: self.primary.get(top, {})}))
+            return dict(flat({top: self.primary.get(top, {})})) | self._of_search()
         if top == SCHEDULES:
             return self._of_schedules()
         if top not in self.groups():
@@ -102,6 +103,13 @@ class Outline:
             found = {key: value for key, value in several[0].items() if all(key in one for one in several)}
         experiment = self.typed.get("experiment", "")
         return found | {k: v for k, v in flat(self.content("experiment", experiment)) if k in found}
+
+    def _of_search(self) -> dict[str, Any]:
+        """The keys of the sweeper and of the launcher that are chosen."""
+        found: dict[str, Any] = {}
+        for group in paths.SEARCH:
+            found |= flat(_plain(self.content(group, self.chosen.get(group, ""))), f"{dotted(group)}.")
+        return found
 
     def _of_schedules(self) -> dict[str, Any]:
         """The numbers that a schedule can move, and the keys of those schedules that are typed."""
@@ -165,11 +173,15 @@ class Outline:
             f"{node}.{name}"
             for node in nodes
             for name in fields(self.target(f"{node}._", keys)[0])
-            if f"{node}.{name}" not in keys and name not in SUPPLIED.get(node, ())
+            if not any(key == f"{node}.{name}" or key.startswith(f"{node}.{name}.") for key in keys)
+            and name not in SUPPLIED.get(node, ())
         ]
 
     def target(self, key: str, keys: Mapping[str, Any]) -> tuple[str, list[str]]:
         """The class or function that takes a key, and the names that lead from it to the key."""
+        for group, common in paths.SEARCH.items():
+            if key.startswith(f"{dotted(group)}."):
+                return common, key.removeprefix(f"{dotted(group)}.").split(".")
         node, _, name = key.rpartition(".")
         names = [name]
         while node:
@@ -189,6 +201,11 @@ class Outline:
         now = [written(keys[key])] if key in keys else []
         # A value with ~ would have to be quoted twice, for the shell and for Hydra, and is not offered.
         return list(dict.fromkeys(w for w in (*now, *allowed) if w and "${" not in w and "~" not in w and w != "???"))
+
+
+def dotted(group: str) -> str:
+    """What the keys of a group begin with: hydra.sweeper of hydra/sweeper."""
+    return group.replace("/", ".")
 
 
 def read(file: Path) -> dict[str, Any]:

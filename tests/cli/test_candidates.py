@@ -55,6 +55,7 @@ def files(here):
         "own/arch/wide.yaml": "# wide\n# me\ndefaults:\n  - mlp\n  - _self_\nfactor: 2\n",
         "own/arch/mlp.yaml": "# for wide\n# me\nwidths: [9]\n",
         "own/mood/good.yaml": "# a group of one's own\n# me\nvalue: 1\n",
+        "own/hydra/sweeper/mine.yaml": "# mine\n# me\ndefaults:\n  - grid\n  - _self_\ntrials: 7\n",
         "my_rule.py": "from typing import Literal\nfrom dlopt.parts import Optimizer\n\n\nclass Base(Optimizer):\n    lr: float\n\n\n"
         "class Sign(Base):\n    mode: Literal['hard', 'soft']\n    nesterov: bool\n\n\n"
         "def net(inputs, depth: Literal[2, 3], *, bias: bool = True): ...\n",
@@ -65,10 +66,14 @@ def files(here):
         (here / file).parent.mkdir(parents=True, exist_ok=True)
         (here / file).write_text(text)
     os.mkfifo(here / "own/optimizer/pipe.yaml")
+    (here / SWEEP / "sweep.json").touch()
+    (here / "outputs/multirun/2025-01-01/09-00-00-bbbb").mkdir(parents=True)
+    (here / "outputs/multirun/2025-01-01/09-00-00-bbbb/multirun.yaml").touch()  # of an earlier version: it cannot go on
     return here
 
 
 RUNS = ["outputs/2026-01-02/10-00-00-mlp-sgd-bbbb", "outputs/multirun/2026-01-01/09-00-00-aaaa/0", "outputs/old-cnn"]
+SWEEP = "outputs/multirun/2026-01-01/09-00-00-aaaa"
 OWN = "train --config-dir own"
 
 CASES = {
@@ -118,7 +123,34 @@ CASES = {
     "train optimizer._": ["optimizer._target_="],
     "train optimizer=custom optimizer.": ["optimizer._target_="],
     "train hydra.run.": ["hydra.run.dir="],
-    "train h": [],
+    # searches
+    "train -m hyd": ["hydra/sweeper=", "hydra/launcher="],
+    "train +hyd": [],
+    "train ~hyd": [],
+    "train hydra/sweeper=": [f"hydra/sweeper={o}" for o in ("grid", "qmc", "random", "tpe")],
+    "train hydra/sweeper=t": ["hydra/sweeper=tpe"],
+    "train hydra/sweeper=[t": [],
+    "train hydra/launcher=p": ["hydra/launcher=pool"],
+    "train hydra/sweeper=tpe hydra/sw": [],
+    "train hydra.sweeper.tri": ["hydra.sweeper.trials="],
+    "train hydra.sweeper.trials=": ["hydra.sweeper.trials=null"],
+    "train hydra/sweeper=tpe hydra.sweeper.trials=": ["hydra.sweeper.trials=20", "hydra.sweeper.trials=null"],
+    "train hydra.sweeper.med": ["hydra.sweeper.median.startup=", "hydra.sweeper.median.warmup="],
+    "train hydra.sweeper.pruner=": [f"hydra.sweeper.pruner={w}" for w in ("none", "median", "hyperband")],
+    "train hydra.sweeper.pruner=m": ["hydra.sweeper.pruner=median"],
+    "train hydra.sweeper.statistic=med": ["hydra.sweeper.statistic=median"],
+    "train hydra.sweeper.retry=t": ["hydra.sweeper.retry=true"],
+    "train hydra.sweeper.tpe.multivariate=": ["hydra.sweeper.tpe.multivariate=false", "hydra.sweeper.tpe.multivariate=true"],
+    "train hydra.sweeper._": ["hydra.sweeper._target_="],
+    "train +hydra.sweeper.": [],
+    "train hydra.launcher.": [],
+    "train hydra/launcher=pool hydra.launcher.": ["hydra.launcher.workers="],
+    "train hydra/launcher=pool hydra.launcher.workers=": ["hydra.launcher.workers=auto"],
+    "train hydra/sweeper=grid,tpe hydra.sweeper.": [],
+    "train hydra/sweeper=nothing hydra.sweeper.": [],
+    f"{OWN} hydra/sweeper=mi": ["hydra/sweeper=mine"],
+    f"{OWN} hydra/sweeper=mine hydra.sweeper.trials=": ["hydra.sweeper.trials=7", "hydra.sweeper.trials=null"],
+    "train h": ["hydra/sweeper=", "hydra/launcher="],
     # values
     "train precision=": ["precision=float32", "precision=bfloat16", "precision=float64"],
     "train -m precision=float32,f": ["precision=float32,float64"],
@@ -164,7 +196,7 @@ CASES = {
     f"{OWN} +mood=": ["+mood=good"],
     "train --config-dir nowhere optimizer=nesterov": ["optimizer=nesterov"],
     # runs and files
-    "show ": ["last", *RUNS],
+    "show ": ["last", *RUNS, SWEEP, "outputs/multirun/2025-01-01/09-00-00-bbbb"],
     "show la": ["last"],
     "show outputs/old": [RUNS[2]],
     "show mlp": [RUNS[0]],
@@ -172,8 +204,9 @@ CASES = {
     "show 2026-01": [],
     "show last ": ["--all", "--png", "--heat", "--help"],
     "train resume=l": ["resume=last"],
-    "train resume=outputs/m": [f"resume={RUNS[1]}"],
+    "train resume=outputs/m": [f"resume={RUNS[1]}", f"resume={SWEEP}"],
     "train resume=aaaa": [f"resume={RUNS[1]}"],
+    "train resume=": ["resume=last", *(f"resume={path}" for path in (*RUNS, SWEEP))],
     "train data.path=da": ["data.path=data/", "data.path=data file.pt"],
     "train data.path=data/": ["data.path=data/x"],
     "train data.path=.h": ["data.path=.hidden"],
@@ -255,6 +288,23 @@ def test_every_group_and_option_is_offered(group):
     assert offered(f"list {group} ") == paths.options(group)
 
 
+@pytest.mark.parametrize(("group", "option"), [(g, o) for g in paths.SEARCH for o in paths.options(g)])
+def test_every_key_of_a_search_is_offered_and_its_words(group, option):
+    """As Hydra composes them, and as their class says."""
+    own = OmegaConf.to_container(composed(f"{group}={option}", hydra=True))["hydra"][group.rpartition("/")[2]]
+    prefix = group.replace("/", ".")
+    found = keys({prefix: own})
+    assert offered(f"train {group}={option} {prefix}.") == [f"{key}=" for key in found]
+    target = get_object(paths.SEARCH[group])
+    for key in found:
+        node, names = target, key.removeprefix(f"{prefix}.").split(".")
+        for name in names[:-1]:
+            node = signature(node).parameters[name].hint
+        takes = signature(node).parameters
+        words = literals(takes[names[-1]].hint) if names[-1] in takes else []
+        assert {f"{key}={word}" for word in words} <= set(offered(f"train {group}={option} {key}="))
+
+
 def keys(tree: dict) -> list[str]:
     return [key for key, _ in flat(tree) if not key.endswith("_target_")]
 
@@ -262,7 +312,7 @@ def keys(tree: dict) -> list[str]:
 def test_every_setting_is_offered():
     tree = OmegaConf.to_container(composed())
     found = keys({k: v for k, v in tree.items() if k not in GROUPS})
-    assert [c for c in offered("train ") if c.rstrip("=") not in paths.groups()] == [f"{key}=" for key in found]
+    assert [c for c in offered("train ") if c.rstrip("=") not in paths.listed()] == [f"{key}=" for key in found]
 
 
 def same(group: str, line: str) -> None:

@@ -52,17 +52,17 @@ def test_help_and_list_import_no_torch():
 def test_list_names_every_group_and_option(capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    for group in paths.groups():
+    for group in paths.listed():
         assert group in out
         assert all(option in out for option in paths.options(group))
 
 
-@pytest.mark.parametrize("group", paths.groups())
+@pytest.mark.parametrize("group", paths.listed())
 def test_list_describes_every_option_of_a_group(group, capsys):
     assert main(["list", group]) == 0
     out = capsys.readouterr().out
     assert all(option in out for option in paths.options(group))
-    assert (f"'{group}=[a,b]'" in out) is (group not in (*paths.SINGLE, "experiment"))
+    assert (f"'{group}=[a,b]'" in out) is (group not in (*paths.SINGLE, *paths.SEARCH, "experiment"))
 
 
 def test_list_shows_the_keys_defaults_ranges_and_formula_of_an_option(capsys):
@@ -74,11 +74,32 @@ def test_list_shows_the_keys_defaults_ranges_and_formula_of_an_option(capsys):
     assert "regularization.l2.strength" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("group", "option"), [(g, o) for g in paths.SEARCH for o in paths.options(g)])
+def test_list_shows_each_key_of_a_search_with_its_default_range_and_meaning(group, option, capsys, monkeypatch):
+    from dlopt.config import catalogue
+
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["list", group, option]) == 0
+    out = capsys.readouterr().out
+    for key in catalogue.option(group, option).keys:
+        assert f"{key.name} = {key.default}  {key.range}\n" in out
+        assert " ".join(key.meaning.split()) in " ".join(out.split())
+
+
+def test_list_says_how_a_search_is_typed(capsys):
+    assert main(["list", "hydra/sweeper"]) == 0
+    out = capsys.readouterr().out
+    for part in ("tag(log,interval(1e-4,1))", "int(interval(5,50))", "[l2,dropout]", "pruner=hyperband", "diverges"):
+        assert part in out
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
         (["optimzer"], "did you mean optimizer"),
         (["optimizer", "adm"], "did you mean adam"),
+        (["hydra/sweeper", "tp"], "did you mean tpe"),
+        (["hydra/sweper"], "did you mean hydra/sweeper"),
         (["--all"], "usage"),
         (list("abc"), "usage"),
     ],

@@ -69,7 +69,14 @@ def test_a_failure_is_answered_by_silence(here, capsys):
 
 def test_no_tab_imports_what_takes_long(here):
     Run.create(here / "outputs" / "one")
-    for line in ("dlopt ", "dlopt train ", "dlopt train optimizer.lr=", "dlopt train +optimizer.", "dlopt show "):
+    for line in (
+        "dlopt ",
+        "dlopt train ",
+        "dlopt train optimizer.lr=",
+        "dlopt train +optimizer.",
+        "dlopt train hydra.sweeper.pruner=",
+        "dlopt show ",
+    ):
         slow = "'torch', 'hydra', 'omegaconf', 'rich', 'numpy', 'tensorboard'"
         code = f"import sys; from dlopt.cli import main; main(['completion', 'zsh', '--', {line!r}]); print(sys.modules.keys() & {{{slow}}})"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -309,6 +316,8 @@ TYPED = {
     "dlopt train regularization=l2 regularization.\t": "dlopt train regularization=l2 regularization.l2.strength=",
     "dlopt train vali\tfr\t\t": "dlopt train validation.fraction=0.2 ",
     "dlopt train validation.s\tk\t": "dlopt train validation.scheme=kfold ",
+    "dlopt train -m hydra/s\tt\t": "dlopt train -m hydra/sweeper=tpe ",
+    "dlopt train -m hydra.sweeper.pr\tmed\t": "dlopt train -m hydra.sweeper.pruner=median ",
     "dlopt train precision=b\t": "dlopt train precision=bfloat16 ",
     "dlopt train data.drop_last=t\t": "dlopt train data.drop_last=true ",
     "dlopt train resume=la\t": "dlopt train resume=last ",

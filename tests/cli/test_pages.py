@@ -7,7 +7,7 @@ import pytest
 from dlopt.cli import main, pages
 from dlopt.config import catalogue, paths
 
-OPTIONS = [(group, name) for group in paths.groups() for name in paths.options(group)]
+OPTIONS = [(group, name) for group in paths.listed() for name in paths.options(group)]
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize(("group", "name"), OPTIONS)
 def test_a_page_says_all_that_an_option_says_of_itself(group, name, folder):
-    page = folder.joinpath(f"{group}.md").read_text()
+    page = folder.joinpath(f"{pages.named(group)}.md").read_text()
     (section,) = re.findall(rf"^## {name}\n(.*?)(?=^## |^\[All groups\]|\Z)", page, re.MULTILINE | re.DOTALL)
     option = catalogue.option(group, name)
     shown = "".join(re.sub(r"\\([\\*_<>|\[\]#~^$])", r"\1", section).split())
@@ -32,8 +32,17 @@ def test_a_page_says_all_that_an_option_says_of_itself(group, name, folder):
 def test_the_index_leads_to_every_option(folder):
     index = folder.joinpath("README.md").read_text()
     for group, name in OPTIONS:
-        assert (f"[{name}]({group}.md#{name})" in index) is (name != "custom")
-        assert f"](#{name})" in folder.joinpath(f"{group}.md").read_text()
+        assert (f"[{name}]({pages.named(group)}.md#{name})" in index) is (name != "custom")
+        assert f"](#{name})" in folder.joinpath(f"{pages.named(group)}.md").read_text()
+
+
+@pytest.mark.parametrize("group", paths.SEARCH)
+def test_a_page_says_what_the_options_of_a_search_have_in_common(group, folder):
+    page = folder.joinpath(f"{pages.named(group)}.md").read_text()
+    shown = "".join(re.sub(r"\\([\\*_<>|\[\]#~^$])", r"\1", page).split())
+    told = [paragraph for paragraph in catalogue.common(group) if not catalogue.is_table(paragraph)]
+    assert told
+    assert all("".join(paragraph.split()) in shown for paragraph in told)
 
 
 def test_every_slip_stands_beside_its_option_and_in_one_list(folder):
