@@ -33,6 +33,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from dlopt.config.problems import ConfigError
 from dlopt.config.signature import mismatch
 from dlopt.ranges import Count
+from dlopt.sweep.stopping import STOPPING
 from dlopt.sweep.workers import Job, Lost
 
 GRACE = 20.0
@@ -46,7 +47,6 @@ THREADS = (
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
-STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 class _UnderWay(NamedTuple):
