@@ -32,6 +32,8 @@ WARM_UP = (
     "diagnostic=[gradients,activations,histograms]",
 )  # fmt: skip
 """A run whose modules are those that the server imports; it needs no file but that of the digits."""
+SEARCH = (*WARM_UP, "-m", "hydra/sweeper=random", "hydra.sweeper.trials=1", "optimizer.lr=interval(1e-3,1e-2)")
+"""A sweep, whose modules it imports too."""
 PATIENCE = 120.0
 """Seconds after which a process that should have answered is taken to hang."""
 
@@ -271,17 +273,19 @@ class Server:
         from importlib import import_module
 
         with tempfile.TemporaryDirectory() as folder:
-            seen = Path(folder, "seen")
-            job = {"argv": WARM_UP, "cwd": folder, "env": {}, "out": f"{folder}/out", "err": f"{folder}/err"}
-            self.children.add(self.fork({**job, "seen": str(seen)}))
-            self.reap(0)
-            if not seen.exists():
-                raise RuntimeError(f"the first run failed: {Path(folder, 'err').read_text()}")
-            for name in seen.read_text().split():
-                try:
-                    import_module(name)
-                except ImportError:
-                    continue  # what a package has put among the modules by hand
+            for argv in (WARM_UP, SEARCH):
+                seen = Path(folder, "seen")
+                job = {"argv": argv, "cwd": folder, "env": {}, "out": f"{folder}/out", "err": f"{folder}/err"}
+                self.children.add(self.fork({**job, "seen": str(seen)}))
+                self.reap(0)
+                if not seen.exists():
+                    raise RuntimeError(f"the first run failed: {Path(folder, 'err').read_text()}")
+                for name in seen.read_text().split():
+                    try:
+                        import_module(name)
+                    except ImportError:
+                        continue  # what a package has put among the modules by hand
+                seen.unlink()
         import torch
 
         torch.set_num_threads(1)

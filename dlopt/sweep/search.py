@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,10 +17,10 @@ from dlopt.sweep.keys import Statistic
 from dlopt.sweep.pruning import Pruner, Ticket
 from dlopt.sweep.repeats import Repeat, objectives, outcome
 from dlopt.sweep.space import Space
+from dlopt.sweep.stopping import Stopping
 from dlopt.sweep.storage import BEAT
 from dlopt.sweep.study import Outcome, Study, Trial
 from dlopt.sweep.workers import Lost, Workers
-from dlopt.watch import STOPPING
 
 OVER = ("done", "diverged", "failed", "pruned")
 """What a run can have come to; any other status is one on the way."""
@@ -97,29 +96,34 @@ class Search:
         self.stage = stage
         self._open: dict[int, _Open] = {}
         self._under_way: dict[Path, tuple[_Open, Repeat]] = {}
-        self._exhausted = False
 
     def run(self) -> None:
-        """Until no point is left to begin. KeyboardInterrupt: trials under way are interrupted, and it goes on up."""
+        """Until no point is left to begin.
+
+        KeyboardInterrupt where this process is asked to stop, after the trials under way have ended as interrupted.
+        """
         beats = threading.Event()
         threading.Thread(target=self._beat, args=(beats,), name="signs of life", daemon=True).start()
-        before = {number: signal.signal(number, _interrupted) for number in STOPPING}
-        try:
-            while True:
-                while len(self._under_way) < self.workers.count and (job := self._next()) is not None:
-                    self.stage.started(job)
-                    self.workers.submit(job)
-                if not self._under_way:
-                    return
-                for job, error in self.workers.wait():
-                    self._over(job, error)
-        finally:
-            beats.set()
-            self.workers.close()
-            for number in list(self._open):
-                self._leave(self._open.pop(number), lost=False)
-            for sign, handler in before.items():
-                signal.signal(sign, handler)
+        with Stopping() as stopping:
+            try:
+                self._work(stopping)
+            finally:
+                beats.set()
+                self.workers.close()
+                for number in list(self._open):
+                    self._leave(self._open.pop(number), lost=False)
+
+    def _work(self, stopping: Stopping) -> None:
+        while True:
+            while len(self._under_way) < self.workers.count and (job := self._next()) is not None:
+                self.stage.started(job)
+                self.workers.submit(job)
+            if not self._under_way:
+                return
+            with stopping.heard():
+                over = self.workers.wait()
+            for job, error in over:
+                self._over(job, error)
 
     def _beat(self, ends: threading.Event) -> None:
         while not ends.wait(BEAT):
@@ -133,15 +137,11 @@ class Search:
         for found in self._open.values():
             if found.pending and not found.stopped and not (found.running and self.plan.pruner.name != "none"):
                 return self._job(found)
-        while not self._exhausted:
-            trial = self.study.claim(self.plan.harvest)
-            if trial is None:
-                self._exhausted = True
-            else:
-                found = self._opened(trial)
-                if found.pending:
-                    return self._job(found)
-                self._close(found)
+        while (trial := self.study.claim(self.plan.harvest)) is not None:
+            found = self._opened(trial)
+            if found.pending:
+                return self._job(found)
+            self._close(found)
         return None
 
     def _opened(self, trial: Trial) -> _Open:
@@ -193,7 +193,6 @@ class Search:
         if not found.running:
             if found.stopped:
                 self._leave(self._open.pop(found.trial.number), lost=True)
-                self._exhausted = False  # its point waits to be tried again
             elif not found.pending:
                 self._close(found)
 
@@ -214,10 +213,6 @@ class Search:
             self.study.tell(found.trial, came_to)
         else:
             self.study.interrupt(found.trial, lost=lost)
-
-
-def _interrupted(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _cut_short(error: BaseException | None) -> str:

@@ -121,14 +121,20 @@ class Study:
         """The next trial, which is this process's from now on; None where no point is left to begin.
 
         harvest tells how the runs of a trial ended, by its number, if all of them did: their process may have been
-        killed before it could say so.
+        killed before it could say so. They are looked for now and then, and before it is said that nothing is left.
         """
         with _alone(self.folder / WORKERS / "claims"):
-            if time.monotonic() - self._looked >= LOOK:
+            lately = time.monotonic() - self._looked < LOOK
+            found = self._next() if lately else None
+            if found is None:
                 self._looked = time.monotonic()
                 self.settle(harvest)
-            trials = self.trials()
-            return self._waiting(trials) or self._new(trials)
+                found = self._next()
+            return found
+
+    def _next(self) -> Trial | None:
+        trials = self.trials()
+        return self._waiting(trials) or self._new(trials)
 
     def _waiting(self, trials: Sequence[FrozenTrial]) -> Trial | None:
         """A trial that waits in the storage: a point that is tried again, or one that was put back."""
@@ -137,8 +143,8 @@ class Study:
         ordinals = _ordinals(trials)
         for trial in trials:
             if trial.state == TrialState.WAITING and ordinals[trial.number] < self.total:
-                again = trial.user_attrs.get("instead_of")
-                if again is not None and _superseded(trial, trials):
+                if _superseded(trial, trials):
+                    self._fail(trial._trial_id)
                     continue
                 self._sign(trial._trial_id)  # before, so that it is nobody's at no time; and after, if others did too
                 if self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
@@ -165,6 +171,7 @@ class Study:
         self.storage.set_trial_user_attr(trial, "worker", self._worker)
 
     def _begun(self, trial: int, number: int, ordinal: int, attributes: Mapping[str, Any]) -> Trial:
+        self._sign_of_life(trial)  # without a first one, machines that see the database alone wait for ever
         point = self._point(trial, ordinal, attributes.get("point"))
         return Trial(trial, number, ordinal, point, attributes.get("tries", 1), attributes.get("instead_of"))
 
@@ -217,8 +224,9 @@ class Study:
         for ever."""
         if lost and trial.tries >= TRIES:
             self.tell(trial, Outcome("failed", None, f"its process was lost {TRIES} times"))
-        elif self._fail(trial.id):
-            with _alone(self.folder / WORKERS / "claims"):
+            return
+        with _alone(self.folder / WORKERS / "claims"):
+            if self._fail(trial.id):
                 self._again(trial.number, trial.ordinal, trial.point, trial.tries + lost)
 
     def settle(self, harvest: Callable[[int], Outcome | None], *, failed: bool = False) -> None:
@@ -229,12 +237,8 @@ class Study:
         import optuna
         from optuna.trial import TrialState
 
-        with contextlib.suppress(NotImplementedError):
-            optuna.storages.fail_stale_trials(self.study)  # of machines that are only seen in a database
-        trials = self.trials()
-        ordinals = _ordinals(trials)
         gone = set()
-        for trial in trials:
+        for trial in self.trials():
             worker = trial.user_attrs.get("worker", {})
             if trial.state == TrialState.RUNNING and not alive(worker):
                 gone.add(worker.get("folder"))
@@ -243,12 +247,16 @@ class Study:
                     self.tell(trial._trial_id, outcome)
                 else:
                     self._fail(trial._trial_id)
+        # Only then those of machines that are only seen in the database: what ended before a night is silent, too.
+        optuna.storages.fail_stale_trials(self.study)
+        trials = self.trials()
+        ordinals = _ordinals(trials)
         tried = {trial.user_attrs.get("instead_of") for trial in trials}
-        for trial in self.trials():
+        for trial in trials:
             verdict = _verdict(trial)
             lost = trial.state == TrialState.FAIL and verdict is None
             again = failed and verdict == "failed"
-            if (lost or again) and trial.number not in tried:
+            if (lost or again) and trial.number not in tried and not _superseded(trial, trials):
                 self._again(trial.number, ordinals[trial.number], self.point(trial), trial.user_attrs.get("tries", 1))
         for folder in filter(None, gone):
             with contextlib.suppress(OSError):
@@ -286,10 +294,9 @@ class Study:
 
         trials = self.trials()
         ordinals = _ordinals(trials)
-        latest = {}
-        for trial in trials:
-            if ordinals[trial.number] < self.total and (_is_new(trial) or not _superseded(trial, trials)):
-                latest[ordinals[trial.number]] = trial
+        latest = {
+            ordinals[t.number]: t for t in trials if ordinals[t.number] < self.total and not _superseded(t, trials)
+        }
         found = Counts(self.total)
         for trial in latest.values():
             verdict = _verdict(trial)
@@ -323,11 +330,14 @@ class Study:
 
     def beat(self, running: Sequence[Trial]) -> None:
         """A sign of life of trials under way, for other machines that see nothing but the database."""
+        for trial in running:
+            self._sign_of_life(trial.id)
+
+    def _sign_of_life(self, trial: int) -> None:
         from optuna.storages import RDBStorage
 
         if isinstance(self.storage, RDBStorage):
-            for trial in running:
-                self.storage.record_heartbeat(trial.id)
+            self.storage.record_heartbeat(trial)
 
 
 def alive(worker: Mapping[str, Any]) -> bool:
@@ -405,8 +415,10 @@ def _ordinals(trials: Sequence[FrozenTrial]) -> dict[int, int]:
 
 def _superseded(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
     """Whether another trial, of a smaller number, stands in place of the same one: two processes have seen it die."""
-    instead_of = trial.user_attrs["instead_of"]
-    return any(t.number < trial.number and t.user_attrs.get("instead_of") == instead_of for t in trials)
+    instead_of = trial.user_attrs.get("instead_of")
+    return instead_of is not None and any(
+        t.number < trial.number and t.user_attrs.get("instead_of") == instead_of for t in trials
+    )
 
 
 @contextlib.contextmanager
