@@ -181,6 +181,10 @@ class Sweep:
         return any(o.startswith(f"{key}=") for repeat in self.plan.repeats for o in repeat.overrides)
 
     @property
+    def _objective(self) -> str:
+        return self.plan.objective if self.plan is not None else ""
+
+    @property
     def _things(self) -> str:
         """What is counted."""
         assert self.plan is not None
@@ -191,8 +195,9 @@ class Sweep:
 
     def _drawn(self) -> Group:
         parts: list[Any] = []
-        names = list(dict.fromkeys(n for e in self._latest for n in headline(e.summary) if not n.startswith("train/")))
-        names = names[-max(1, (self.console.width - 50) // 14) :]
+        found = dict.fromkeys(n for e in self._latest for n in headline(e.summary) if not n.startswith("train/"))
+        names = sorted(found, key=lambda name: (name != self._objective, not name.startswith("val/")))
+        names = names[: max(1, (self.console.width - 50) // 14)]
         if self._latest:
             table = Table(box=None, pad_edge=False, header_style="bold")
             table.add_column("run", overflow="ellipsis", no_wrap=True)

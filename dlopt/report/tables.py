@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Sequence
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from dlopt.metrics import AVERAGED, HEADLINE, duration, number
 from dlopt.report.columns import DIM, GREEN, RED, YELLOW, aligned, markdown, styled
@@ -60,7 +60,7 @@ def over(found: Sequence[Record], repeated: Sequence[str], columns: Sequence[str
     names = [name for name in columns if name not in shown] if columns else list(groups[0].settings)
     rows = [
         [
-            *(written(group.settings.get(n, group.runs[0].value(n))) for n in names),
+            *(_short(group.settings.get(n, group.runs[0].value(n))) for n in names),
             str(len(group.runs)),
             *(_spread(group, m) for m in shown),
         ]
@@ -124,12 +124,17 @@ def _status(record: Record) -> str:
 def _cell(record: Record, name: str) -> str:
     value = record.value(name)
     if name in record.settings:
-        return written(value)
+        return _short(value)
     if name == "time":
         return duration(value)
     if name == "started":
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
     return number(value) if isinstance(value, float) or value is None else str(value)
+
+
+def _short(value: Any) -> str:
+    """A setting as it is typed; a drawn number with six digits, which tell it from any other of its search."""
+    return f"{value:.6g}" if isinstance(value, float) else written(value)
 
 
 def _is_number(found: Sequence[Record], name: str) -> bool:
