@@ -362,9 +362,9 @@ def _verdict(trial: FrozenTrial) -> str | None:
     """How a trial ended; None where it did not, even if its process was about to say so when it was lost."""
     from optuna.trial import TrialState
 
-    told = trial.user_attrs.get("outcome")
+    told: str = trial.user_attrs.get("outcome", "")
     state = {"done": TrialState.COMPLETE, "failed": TrialState.FAIL}.get(told, TrialState.PRUNED)
-    return told if trial.state == state else None
+    return told if told and trial.state == state else None
 
 
 def _ordinals(trials: Sequence[FrozenTrial]) -> dict[int, int]:
