@@ -192,6 +192,7 @@ class Study:
         import optuna
 
         self.study.sampler = points.tpe(self.sampler, ordinal)
+        self.study._thread_local.cached_all_trials = None  # as asking it for a trial does: else it sees no new results
         asked = optuna.trial.Trial(self.study, trial)
         return tuple(
             axis.value(asked._suggest(name, distribution))
