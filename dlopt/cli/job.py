@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +38,7 @@ def perform(
         experiment, notices = built or build(job.config, job.overrides)
     except ConfigError as error:
         run = Run.create(job.path, settings, lock)
-        run.finish("failed", message=error.text())
-        print(f"{job.title}: {error.text()}", file=sys.stderr)
+        run.finish("failed", message="; ".join(f"{key}: {said}" for key, said in error.problems))
         return FAILED, {}
     run = Run.create(job.path, settings, lock, device=experiment.settings.device, threads=experiment.threads)
     reporter = None

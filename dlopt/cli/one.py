@@ -64,12 +64,13 @@ def run_one(
         return FAILED, {}
     except Exception as error:
         log.exception("failed")
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            print("the run failed: there is no space left on the disk; what it had saved is whole", file=sys.stderr)
-            print(f"  make room, then: dlopt train resume={as_typed(path)}", file=sys.stderr)
-        else:
-            print(f"the run failed: {named(error)}", file=sys.stderr)
-            print(f"  the traceback is in {as_typed(run.log_file)}", file=sys.stderr)
+        if sweep is None:  # whose screen says it in a line, as it does of runs in other processes
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                print("the run failed: there is no space left on the disk; what it had saved is whole", file=sys.stderr)
+                print(f"  make room, then: dlopt train resume={as_typed(path)}", file=sys.stderr)
+            else:
+                print(f"the run failed: {named(error)}", file=sys.stderr)
+                print(f"  the traceback is in {as_typed(run.log_file)}", file=sys.stderr)
         return FAILED, {}
     log.info("%s: %s", summary["status"], summary)
     progress.report(run, summary, as_typed(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from dlopt.cli.places import as_typed
 from dlopt.cli.planned import searched
 from dlopt.cli.progress import Follower, suggest
 from dlopt.metrics import duration, headline, number
+from dlopt.reading import printable
 from dlopt.run import Run
 from dlopt.sweep.repeats import Repeat
 
@@ -99,6 +101,9 @@ class Sweep:
         self._running.pop(job.path, None)
         self._follower = None
         self._latest.append(_Ended(job.title, as_typed(job.path), status, summary))
+        if "message" in summary:
+            said = str(summary["message"]).partition("\n")[0]
+            print(printable(f"{as_typed(job.path)} {status}: {said}"), file=sys.stderr)
         if self._live is None and not screen.quiet and self.plan is not None and len(self.plan.repeats) > 1:
             print(f"    {_line(self._latest[-1])}", flush=True)
 

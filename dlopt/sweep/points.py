@@ -73,8 +73,8 @@ def _sequence(dimensions: int, seed: int) -> Any:
 def tpe(sampler: Sampler, ordinal: int) -> BaseSampler:
     """Optuna's tree-structured Parzen estimator, which draws by the ordinal of the point that it is asked for.
 
-    The first `startup` points are those of random search, and points under way count as bad ones, so that several
-    processes keep out of each other's way (constant liar). Source: Bergstra et al. 2011, NIPS.
+    The first `startup` points are drawn at random, and points under way count as bad ones, so that several processes
+    keep out of each other's way (constant liar). Source: Bergstra et al. 2011, NIPS.
     """
     from optuna.samplers import TPESampler
 

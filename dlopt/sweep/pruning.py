@@ -53,7 +53,10 @@ class Pruner:
 
 @dataclass(frozen=True)
 class Ticket:
-    """What a run needs to report: the trial in its study, the pruner, and the values of the trial's runs before it."""
+    """What a run needs to report: the trial in its study, and the pruner.
+
+    before are the values of the trial's runs that are over, evaluations how many evaluations they had.
+    """
 
     storage: str | None
     folder: Path
@@ -63,6 +66,7 @@ class Ticket:
     objective: str
     statistic: Statistic
     before: tuple[float, ...] = ()
+    evaluations: int = 0
 
     def content(self) -> dict[str, Any]:
         """The same as plain numbers and text."""
@@ -84,8 +88,7 @@ class Reporter:
         self.ticket = ticket
         study = _study(ticket.storage, ticket.folder, ticket.study, ticket.pruner)
         self._trial = optuna.trial.Trial(study, ticket.trial)
-        known = study._storage.get_trial(ticket.trial).intermediate_values
-        self._done = max(known, default=0) if ticket.before else 0
+        self._done = ticket.evaluations
 
     def prunes(self, row: Row) -> bool:
         """Whether the run is to end after this row."""

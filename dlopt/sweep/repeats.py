@@ -42,7 +42,8 @@ def outcome(endings: Sequence[tuple[str, Mapping[str, Any]]], objective: str, st
     """
     states = [status for status, _ in endings]
     if "failed" in states:
-        return Outcome("failed", None, f"{states.count('failed')} of {len(states)} runs failed" * (len(states) > 1))
+        message = next((str(told.get("message", "")) for status, told in endings if status == "failed"), "")
+        return Outcome("failed", None, message.partition("\n")[0])
     values = objectives(endings, objective)
     value = middle(values, statistic)
     if "pruned" in states:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dlopt.config.nested import in_short
+from dlopt.config.problems import named
 from dlopt.report import mean
 from dlopt.run import Run
 from dlopt.sweep.jobs import Composer, Job
@@ -164,9 +165,16 @@ class Search:
         plan, trial, repeat = self.plan, found.trial, found.pending.pop(0)
         ticket = None
         if plan.pruner.name != "none":
-            before = objectives(found.endings, plan.objective)
             ticket = Ticket(
-                plan.storage, plan.folder, plan.study, trial.id, plan.pruner, plan.objective, plan.statistic, before
+                storage=plan.storage,
+                folder=plan.folder,
+                study=plan.study,
+                trial=trial.id,
+                pruner=plan.pruner,
+                objective=plan.objective,
+                statistic=plan.statistic,
+                before=objectives(found.endings, plan.objective),
+                evaluations=sum(self._evaluations(found, other) for other in plan.repeats if other != repeat),
             )
         overrides = [*plan.space.overrides(trial.point), *repeat.overrides]
         place, title = plan.place(trial.number, repeat), plan.title(trial.point, repeat)
@@ -175,12 +183,19 @@ class Search:
         self._under_way[job.path] = (found, repeat)
         return job
 
+    def _evaluations(self, found: _Open, repeat: Repeat) -> int:
+        """How often the objective was looked at in a run of a trial that is over."""
+        if repeat in found.pending:
+            return 0
+        rows = Run(self.plan.place(found.trial.number, repeat)).rows()
+        return sum(row.get(self.plan.objective) is not None for row in rows)
+
     # ------------------------------------------------------------------------------------------- ending
 
     def _over(self, job: Job, error: BaseException | None) -> None:
         found, _ = self._under_way.pop(job.path)
         found.running -= 1
-        status, summary = _ending(job.path) or (_cut_short(error), {})
+        status, summary = _ending(job.path) or _cut_short(error)
         self.stage.ended(job, status, summary)
         if status in OVER:
             found.endings.append((status, summary))
@@ -215,9 +230,11 @@ class Search:
             self.study.interrupt(found.trial, lost=lost)
 
 
-def _cut_short(error: BaseException | None) -> str:
-    """What is said of a run that has not written how it ended."""
-    return "interrupted" if error is None else "lost" if isinstance(error, Lost) else "failed"
+def _cut_short(error: BaseException | None) -> tuple[str, Mapping[str, Any]]:
+    """What is said of a run that has not written how it ended, and why."""
+    if error is None:
+        return "interrupted", {}
+    return "lost" if isinstance(error, Lost) else "failed", {"message": named(error)}
 
 
 def _ending(path: Path) -> tuple[str, Mapping[str, Any]] | None:
@@ -227,4 +244,4 @@ def _ending(path: Path) -> tuple[str, Mapping[str, Any]] | None:
     state = None if status is None else str(status.get("status"))
     if state == "running" or state not in OVER:
         return None
-    return state, run.summary
+    return state, run.summary if state != "failed" else {"message": str((status or {}).get("message") or "")}

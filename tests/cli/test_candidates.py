@@ -140,7 +140,7 @@ CASES = {
     "train hydra.sweeper.pruner=m": ["hydra.sweeper.pruner=median"],
     "train hydra.sweeper.statistic=med": ["hydra.sweeper.statistic=median"],
     "train hydra.sweeper.retry=t": ["hydra.sweeper.retry=true"],
-    "train hydra.sweeper.tpe.multivariate=": ["hydra.sweeper.tpe.multivariate=false", "hydra.sweeper.tpe.multivariate=true"],
+    "train hydra.sweeper.tpe.multivariate=": ["hydra.sweeper.tpe.multivariate=true", "hydra.sweeper.tpe.multivariate=false"],
     "train hydra.sweeper._": ["hydra.sweeper._target_="],
     "train +hydra.sweeper.": [],
     "train hydra.launcher.": [],

@@ -27,7 +27,7 @@ SPACE = Space(
 
 
 def sampler(name: str, seed: int = 0) -> Sampler:
-    return Sampler(name, seed, startup=10, candidates=24, multivariate=False)
+    return Sampler(name, seed, startup=10, candidates=24, multivariate=True)
 
 
 @pytest.mark.parametrize("shares", [uniform, quasi])
