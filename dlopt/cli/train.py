@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 TRUST = "--trust"
 DRY_RUN = "--dry-run"
 YES = "--yes"
+OF_SEARCH = ("hydra/sweeper", "hydra/launcher", "hydra.sweeper.", "hydra.launcher.", "hydra.sweep.")
+"""What the keys that a single run has no use for begin with."""
 _codes: list[int] = []
 """How the runs ended that Hydra has called for."""
 
@@ -66,6 +68,8 @@ def train(argv: Sequence[str]) -> int:
         sys.argv[1:] = argv
         if "-m" in argv or "--multirun" in argv:
             return _search(argv, short, flags, full=full)
+        keys = (a.lstrip("+~").partition("=")[0] for a in argv)
+        callback.astray[:] = [*(key for key in keys if key.startswith(OF_SEARCH)), *({YES} & flags)]
         return _composed(argv, full=full)
     finally:
         sys.argv = typed
