@@ -38,6 +38,7 @@ def train(argv: Sequence[str]) -> int:
     callback.ready.clear()
     callback.held.clear()
     screen.quiet = any(a in ("-q", "--quiet") for a in argv)
+    argv = ["-m" if a == "hydra.mode=MULTIRUN" else a for a in argv]  # Hydra's other word for it
     flags = {flag for flag in (TRUST, DRY_RUN, YES) if flag in argv}
     argv = sorted((a for a in argv if a not in ("-q", "--quiet", *flags)), key=_is_override)  # Hydra wants them so
     settings = [(a.lstrip("+").partition("=")[0], a) for a in argv]
