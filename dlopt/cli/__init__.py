@@ -26,7 +26,8 @@ Train
   dlopt train                                    the default: MNIST-1D, a small CNN, Adam
   dlopt train optimizer=momentum init=xavier     one run with other options
   dlopt train -m optimizer=sgd,adam seed=0,1,2   a grid of runs
-  dlopt train resume=RUN                         go on with a run that was stopped or killed
+  dlopt train -m hydra/sweeper=tpe ...           a search of intervals; dlopt list hydra/sweeper
+  dlopt train resume=RUN|SWEEP                   go on with what was stopped or killed
   dlopt train --help                             every group, key and default
 
 Look

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 TRUST = "--trust"
 DRY_RUN = "--dry-run"
 YES = "--yes"
+OF_SEARCH = ("hydra/sweeper", "hydra/launcher", "hydra.sweeper.", "hydra.launcher.", "hydra.sweep.")
+"""What the keys that a single run has no use for begin with."""
 _codes: list[int] = []
 """How the runs ended that Hydra has called for."""
 
@@ -27,41 +29,52 @@ _codes: list[int] = []
 def train(argv: Sequence[str]) -> int:
     """The command; returns the exit code."""
     from dlopt import provenance, screen
-    from dlopt.cli.continued import continued, goes_on
-    from dlopt.cli.resume import resume
-    from dlopt.config import callback, nested, resolvers
-    from dlopt.config.errors import own_folder
     from dlopt.config.problems import ConfigError
 
     provenance.begin()
+    screen.quiet = any(a in ("-q", "--quiet") for a in argv)
+    argv = ["-m" if a == "hydra.mode=MULTIRUN" else a for a in argv]  # Hydra's other word for it
+    flags = {flag for flag in (TRUST, DRY_RUN, YES) if flag in argv}
+    argv = sorted((a for a in argv if a not in ("-q", "--quiet", *flags)), key=_is_override)  # Hydra wants them so
+    resumed = [a.partition("=")[2].strip("'\"") for a in argv if _key(a) == "resume"]
+    if resumed and resumed[-1] != "null":
+        try:
+            return _resumed(resumed[-1], [a for a in argv if _key(a) != "resume"], flags)
+        except ConfigError as error:
+            print(error.text(), file=sys.stderr)
+            return USAGE
+    if TRUST in flags:
+        print(f"{TRUST} goes with resume=RUN: what you type yourself needs no more", file=sys.stderr)
+        return USAGE
+    return _begun(argv, flags)
+
+
+def _resumed(name: str, rest: Sequence[str], flags: set[str]) -> int:
+    """Go on with the sweep or the run of this name."""
+    from dlopt.cli.continued import continued, goes_on
+    from dlopt.cli.resume import resume
+
+    sweep = continued(name)
+    if sweep is not None:
+        return _begun(goes_on(sweep, rest, trust=TRUST in flags), flags)
+    if flags - {TRUST}:
+        print(
+            f"{', '.join(sorted(flags - {TRUST}))}: {name} is no sweep; what a run has done: dlopt show",
+            file=sys.stderr,
+        )
+        return USAGE
+    return resume(name, rest, trust=TRUST in flags)
+
+
+def _begun(argv: Sequence[str], flags: Collection[str]) -> int:
+    """A new run, or a sweep; argv is what is left for Hydra."""
+    from dlopt.config import callback, nested, resolvers
+    from dlopt.config.errors import own_folder
+
     _codes.clear()
     callback.ready.clear()
     callback.planned.clear()
     callback.held.clear()
-    screen.quiet = any(a in ("-q", "--quiet") for a in argv)
-    flags = {flag for flag in (TRUST, DRY_RUN, YES) if flag in argv}
-    argv = sorted((a for a in argv if a not in ("-q", "--quiet", *flags)), key=_is_override)  # Hydra wants them so
-    settings = [(a.lstrip("+").partition("=")[0], a) for a in argv]
-    resumed = [a.partition("=")[2].strip("'\"") for key, a in settings if key == "resume"]
-    if resumed and resumed[-1] != "null":
-        rest = [a for key, a in settings if key != "resume"]
-        sweep = continued(resumed[-1])
-        if sweep is None:
-            if DRY_RUN in flags:
-                print(
-                    f"{DRY_RUN} goes with a new run or with a sweep; what a run has done: dlopt show", file=sys.stderr
-                )
-                return USAGE
-            return resume(resumed[-1], rest, trust=TRUST in flags)
-        try:
-            argv = goes_on(sweep, rest, trust=TRUST in flags)
-        except ConfigError as error:
-            print(error.text(), file=sys.stderr)
-            return USAGE
-    elif TRUST in flags:
-        print(f"{TRUST} goes with resume=RUN: what you type yourself needs no more", file=sys.stderr)
-        return USAGE
-
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # a console script does not look there: people's own classes
     resolvers.register()
@@ -69,13 +82,14 @@ def train(argv: Sequence[str]) -> int:
     full = callback.full_errors = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises instead of printing
     try:
-        short = argv
-        argv = [nested.in_full(a, [paths.CONF, *own_folder(argv)]) for a in argv]
-        sys.argv[1:] = argv
+        in_full = [nested.in_full(a, [paths.CONF, *own_folder(argv)]) for a in argv]
+        sys.argv[1:] = in_full
         if "-m" in argv or "--multirun" in argv:
-            return _search(argv, short, flags, full=full)
+            return _search(in_full, argv, flags, full=full)
+        callback.astray[:] = [key for key in map(_key, argv) if key.startswith(OF_SEARCH)]
+        callback.astray += [YES] if YES in flags else []
         callback.dry_run = DRY_RUN in flags
-        code = _composed(argv, full=full)
+        code = _composed(in_full, full=full)
         return _planned(callback.planned.pop()) if callback.planned else code
     finally:
         sys.argv = typed
@@ -200,6 +214,10 @@ def _planned(config: DictConfig) -> int:
             value = config[key]
             tree[str(key)] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     return single(_job(tree, config.hydra, Path(config.hydra.run.dir)), *callback.ready.pop())
+
+
+def _key(argument: str) -> str:
+    return argument.lstrip("+~").partition("=")[0]
 
 
 def _is_override(argument: str) -> bool:

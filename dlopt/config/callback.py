@@ -29,6 +29,8 @@ dry_run = False
 """Whether a single run is only to be checked: Hydra, which would make its directory next, is stopped."""
 planned: list[DictConfig] = []
 """The configuration of such a run."""
+astray: list[str] = []
+"""What was typed for a single run that says how to search."""
 full_errors = False
 """Whether HYDRA_FULL_ERROR=1 was set by whoever started this, and not by us."""
 
@@ -46,6 +48,10 @@ class Check(Callback):
                     "hydra.output_subdir",
                     "must stay .hydra: a run cannot be shown or resumed without its configuration",
                 )
+            if astray:
+                first, *others = dict.fromkeys(astray)
+                more = f", like {' and '.join(others)}" if others else ""
+                problems.add(first, f"is for a search{more}: add -m")
             try:
                 ready[:] = [build(config, config.hydra.overrides.task)]
             except ConfigError as error:
@@ -59,9 +65,11 @@ class Check(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _Ends():
+            from omegaconf import OmegaConf
+
             from dlopt.config.problems import ConfigError
 
-            target = str(config.hydra.sweeper.get("_target_", ""))
+            target = str(OmegaConf.select(config, "hydra.sweeper._target_"))
             if not target.startswith("hydra_plugins.dlopt_plugins."):  # whose sweep() checks every run itself
                 raise ConfigError(
                     [("hydra/sweeper", f"choose one of grid, random, tpe, qmc; {target} is none of ours")]

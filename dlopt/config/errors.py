@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dlopt.config import nested, paths
+from dlopt.config.outline import dotted
 from dlopt.config.problems import ConfigError
 from dlopt.mistakes import nearest
 
@@ -34,8 +35,9 @@ def explain(argv: Sequence[str], error: Exception) -> list[Problem]:
                 if _below(_key(override), failed):
                     continue
                 try:
-                    compose("config", [*accepted, override])
-                    accepted.append(override)
+                    one = _first(override) if flags.multirun else override
+                    compose("config", [*accepted, one])
+                    accepted.append(one)
                 except Exception as found:
                     failed.add(_key(override))
                     problems.append(_one(override, found))
@@ -49,6 +51,25 @@ def explain(argv: Sequence[str], error: Exception) -> list[Problem]:
     except Exception as further:  # what cannot even be composed again is said as it came
         problems = problems or [("", said(further))]
     return problems or [("", said(error))]
+
+
+def _first(override: str) -> str:
+    """The override with the first of its values, where it has several and a search may: what Hydra composes alone."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import IntervalSweep
+    from hydra.errors import HydraException
+
+    try:
+        loader = GlobalHydra.instance().config_loader()
+        (parsed,) = OverridesParser.create(config_loader=loader).parse_overrides([override])
+        if not parsed.is_sweep_override() or parsed.is_hydra_override():
+            return override
+        value = parsed.value()
+        first = value.start if isinstance(value, IntervalSweep) else next(parsed.sweep_string_iterator())
+    except (HydraException, StopIteration):  # which is told when it is composed
+        return override
+    return f"{override.partition('=')[0]}={first}"
 
 
 def own_folder(argv: Sequence[str]) -> list[Path]:
@@ -81,13 +102,13 @@ def _chooses(override: str) -> bool:
 def _choices(override: str) -> list[str]:
     """The options among which it chooses."""
     group = override.lstrip("+~").partition("=")[0].partition("@")[0]
-    return paths.options(group) if group in paths.groups() else []
+    return paths.options(group) if group in paths.listed() else []
 
 
 def _rank(override: str) -> tuple[int, int]:
     """Groups come before options inside options, outer ones first, and these before keys."""
     key = _key(override)
-    return (0, 0) if key in paths.groups() else (1, key.count(".")) if _chooses(override) else (2, 0)
+    return (0, 0) if key in paths.listed() else (1, key.count(".")) if _chooses(override) else (2, 0)
 
 
 def _below(key: str, others: Iterable[str]) -> bool:
@@ -115,11 +136,14 @@ def _one(override: str, error: Exception) -> Problem:
         return key, f"needs the name of an option{nearest('', _choices(override))}"
     if text.startswith("Multiple values for"):
         return key, "is chosen more than once; leave one in"
+    if ("multirun" in text or "Ambiguous value" in text) and key.startswith(("hydra.", "hydra/")):
+        return key, f"has several values, {value}; a search takes one"
     if "multirun" in text or "Ambiguous value" in text:
         return key, f"has several values, {value}: add -m for a run of each (a list is written [a,b])"
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) or "Could not override" in text:
-        inside = str(getattr(cause, "full_key", None) or "")  # of KEY={inside: value}
-        key = inside if inside.startswith(f"{key}.") else key
+        inside = str(getattr(cause, "full_key", None) or "")  # below KEY in KEY={inside: value}, or above it
+        top = key.partition(".")[0]
+        key = inside if inside.startswith(f"{key}.") or (inside and top in ("hydra", inside)) else key
         return key, _unknown(key, cause)
     return key, said(error)
 
@@ -138,6 +162,8 @@ def _unknown(key: str, cause: Any) -> str:
         return f"{group}={option} is not chosen: add {group}={option}, or '{group}=[...,{option}]'"
     if group == nested.SCHEDULES and option:
         return f"{group}.{option} has no schedule yet: choose it, {group}.{option}=cosine"
+    if "/" in key:
+        return f"there is no such group{nearest(key, paths.SEARCH)}"
     if not parent:
         names = [n for n in (names or paths.groups()) if n != "hydra"]
         return (
@@ -147,7 +173,8 @@ def _unknown(key: str, cause: Any) -> str:
     inner = [f"{parent}.{name}.{last}" for name, keys in held.items() if isinstance(keys, Mapping) and last in keys]
     if inner:
         return f"there is no such key here; there is {' and '.join(inner)}"
-    if parent == group and group in paths.SINGLE and not _close(last, names):
+    group = next((g for g in (*paths.SINGLE, *paths.SEARCH) if dotted(g) == parent), "")
+    if group and not _close(last, names):
         files = ((option, paths.CONF / group / f"{option}.yaml") for option in paths.options(group))
         takers = [f"{group}={option}" for option, file in files if last in nested.keys(file)]
         if takers:

@@ -16,7 +16,7 @@ class Median:
     """Of the median rule; see Keys.
 
     startup   trials that are done before the first may be pruned
-    warmup    evaluation of a trial from which on it may be, counted through its runs
+    warmup    evaluations of a trial before it may be, counted through its runs
     """
 
     startup: Annotated[int, Range(ge=0)]
@@ -93,7 +93,7 @@ class Keys:
     and takes no part in what the median rule compares with. A run that fails makes its trial fail. A trial that is
     interrupted or killed is tried again under a new number, three times at most if its process was lost.
 
-    pruner=median ends a trial after evaluation k >= `warmup` if the best of its values so far is worse than the median
+    pruner=median ends a trial after evaluation k > `warmup` if the best of its values so far is worse than the median
     of those that the trials that are done, `startup` or more, had after their evaluation k (Golovin et al. 2017):
 
       min(v(1), ..., v(k)) > median of v'(k)        max and < for a metric that is to be large

@@ -443,6 +443,7 @@ def test_a_broken_configuration_offers_what_it_can(files, monkeypatch):
     monkeypatch.setattr(paths, "CONF", Path(conf))
     assert offered("train optimizer=adam optimizer.") == []
     assert offered("train epo") == []
+    assert offered("train hydra.sweeper.") == []
     (conf / "config.yaml").write_text("- a\n- b\n")
     assert offered("train epo") == []
 

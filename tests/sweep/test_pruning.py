@@ -97,7 +97,8 @@ def test_a_trial_of_several_runs_reports_what_they_come_to_by_then(statistic, tm
     before: list[float] = []
     wanted = []
     for curve in CURVES[:3]:
-        reporter = Reporter(Ticket(None, tmp_path, "it", trial, MEDIAN, "val/loss", statistic, before=tuple(before)))
+        told = {"before": tuple(before), "evaluations": len(wanted)}
+        reporter = Reporter(Ticket(None, tmp_path, "it", trial, MEDIAN, "val/loss", statistic, **told))
         for value in curve:
             reporter.prunes({"val/loss": value})
             wanted.append(middle([*before, value], statistic))
@@ -117,7 +118,7 @@ def test_a_row_without_the_objective_is_no_evaluation(tmp_path):
 
 def test_a_ticket_comes_through_text_as_it_is():
     for before in ((), (0.1, 1e-300, math.inf)):
-        made = Ticket("sqlite:///a b.db", Path("x/y"), "it", 3, MEDIAN, "val/loss", "median", before)
+        made = Ticket("sqlite:///a b.db", Path("x/y"), "it", 3, MEDIAN, "val/loss", "median", before, 7)
         assert Ticket.of(json.loads(json.dumps(made.content()))) == made
     assert Ticket.of(ticket(Path("x"), 1, MEDIAN).content()) == ticket(Path("x"), 1, MEDIAN)
 
