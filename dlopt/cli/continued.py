@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dlopt.cli.places import as_typed
 from dlopt.finding import SWEEP_FILE, sweep_called
+from dlopt.reading import printable
 
 MAY_CHANGE = (
     "hydra.sweeper.trials",
@@ -34,14 +35,18 @@ def goes_on(folder: Path, arguments: Sequence[str], *, trust: bool) -> list[str]
 
     problems = Problems()
     command: list[str] = []
+    where = ""
     try:
-        found = record.read(folder).get("command")
+        content = record.read(folder)
+        found = content.get("command")
         if not (isinstance(found, list) and all(isinstance(word, str) for word in found)):
             raise ValueError("it has no command")
-        command = found
+        command, where = found, str(content.get("storage"))
     except (ValueError, OSError) as error:
         problems.add("resume", f"{as_typed(folder)}/{SWEEP_FILE} is damaged: {error}")
     kept = [a for a in arguments if a not in ("-m", "--multirun")]
+    if "://" in where and not any(a.startswith("hydra.sweeper.storage=") for a in kept):
+        problems.add("hydra.sweeper.storage", f"must be given again, with its password: {printable(where)}")
     for argument in kept:
         key = argument.partition("=")[0]
         if not key.startswith(MAY_CHANGE):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from dlopt import durable
 from dlopt.config.build import build
@@ -117,6 +118,7 @@ def sweep(
     if ours.dry_run:
         ours.screen.planned(plan, jobs(total))
         return
+    config = _without_address(config)
     launcher = Plugins.instance().instantiate_launcher(
         hydra_context=context, task_function=task_function, config=config
     )
@@ -126,7 +128,8 @@ def sweep(
     else:
         workers = Launched(launcher, keys.max_batch_size or (10 if keys.sampler == "tpe" else min(total, 1_000_000)))
     try:
-        _search(keys, plan, composer, workers, total, config, ours, problems)
+        with storage.answering(keys.storage):
+            _search(keys, plan, composer, workers, total, config, ours, problems)
     finally:
         workers.close()
 
@@ -299,7 +302,6 @@ def _search(
     ours: session.Session,
     problems: Problems,
 ) -> None:
-    plan.folder.mkdir(parents=True, exist_ok=True)
     opened = storage.opened(keys.storage, plan.folder, problems)
     problems.raise_any()
     assert opened is not None
@@ -319,6 +321,7 @@ def _search(
         problems.add(key, f"{said}; give this search a hydra.sweep.dir, or a hydra.sweeper.study, of its own")
     problems.raise_any()
     plan = replace(plan, space=plan.space.ordered_as(former))
+    plan.folder.mkdir(parents=True, exist_ok=True)
     _check_new(plan.folder, study, problems)
     record.write(
         plan.folder,
@@ -365,8 +368,14 @@ def _check_new(folder: Path, study: Any, problems: Problems) -> None:
 
 
 def _write_multirun(folder: Path, config: DictConfig) -> None:
-    """multirun.yaml, by which other programs know the sweep; without the address of a storage."""
-    own = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
-    own.hydra.sweeper.storage = None
-    own.hydra.overrides.hydra = [o for o in own.hydra.overrides.hydra if "storage=" not in o]
-    durable.replace(folder / "multirun.yaml", OmegaConf.to_yaml(own).encode())
+    """multirun.yaml, by which other programs know the sweep."""
+    durable.replace(folder / "multirun.yaml", OmegaConf.to_yaml(config).encode())
+
+
+def _without_address(config: DictConfig) -> DictConfig:
+    """The same for what writes it to files: the address of a storage may hold a password."""
+    own = copy.deepcopy(config)
+    with read_write(own), open_dict(own):
+        own.hydra.sweeper.storage = None
+        own.hydra.overrides.hydra = [o for o in own.hydra.overrides.hydra if "storage=" not in o]
+    return own
