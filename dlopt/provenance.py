@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dlopt import __version__
-from dlopt.reading import printable
+from dlopt.reading import printable, without_passwords
 from dlopt.repository import Repository, repository
 
 PACKAGES = ("torch", "numpy", "scikit-learn", "mnist1d", "hydra-core", "omegaconf", "tensorboard")
@@ -92,10 +92,13 @@ COMMAND = "DLOPT_COMMAND"
 
 
 def command() -> str:
-    """What was typed to start this process, or the sweep whose worker it is; from `dlopt` on, if that began it."""
+    """What was typed to start this process, or the sweep whose worker it is; from `dlopt` on, if that began it.
+
+    Without the passwords of addresses: it is kept with every run.
+    """
     if COMMAND in os.environ:
         return os.environ[COMMAND]
-    words = sys.orig_argv
+    words = [without_passwords(word) for word in sys.orig_argv]
     names = [Path(word).name for word in words]
     at = names.index("dlopt") if "dlopt" in names else 0
     if at and all(word.startswith("-") for word in words[1:at]):

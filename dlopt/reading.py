@@ -7,6 +7,7 @@ a pipe or reads a device without an end, and no symbolic link shows a file of on
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,12 @@ class Unreadable(ValueError):
 def printable(text: str) -> str:
     """The text in one line without anything that a terminal would obey: escape sequences, bells, reversed writing."""
     return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def without_passwords(text: str) -> str:
+    """The text with *** for the password of an address such as postgresql://user:password@host/name?password=..."""
+    hidden = re.sub(r"://([^:/@\s]*):\S*@", r"://\1:***@", text)
+    return re.sub(r"([?&]password=)[^&\s'\"]*", r"\1***", hidden)
 
 
 def opened(file: Path, *, links: bool = False) -> BinaryIO:

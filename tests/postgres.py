@@ -21,6 +21,8 @@ import pytest
 WITH_ITS_PARENT = '"$@" & read ended; kill -QUIT $!; wait $!'
 """For the shell: a program that is ended when the standard input closes."""
 FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "autovacuum=off", "max_wal_senders=0")
+GUARDED = "guarded"
+"""The one role that needs a password."""
 PATIENCE = 60.0
 """Seconds after which a server that should have answered is taken to hang."""
 
@@ -41,8 +43,15 @@ def programs() -> Path:
 @contextmanager
 def server() -> Iterator[str]:
     """A server with an empty database `postgres`; yields its address for SQLAlchemy."""
+    with made() as folder, running(folder) as address:
+        yield address
+
+
+@contextmanager
+def made() -> Iterator[Path]:
+    """The folder of a server that can be started and stopped."""
     bin = programs()
-    user = "postgres" if os.getuid() == 0 else None
+    user = _user()
     folder = Path(tempfile.mkdtemp(prefix="pg"))  # a socket's path has at most 107 characters
     try:
         if user:
@@ -54,20 +63,42 @@ def server() -> Iterator[str]:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
         )  # fmt: skip
         assert made.returncode == 0, made.stdout
-        settings = [part for setting in (*FAST, "listen_addresses=") for part in ("-c", setting)]
-        with (folder / "log").open("w") as log:
-            process = subprocess.Popen(
-                ["sh", "-c", WITH_ITS_PARENT, "sh", bin / "postgres", "-D", data, "-k", folder, *settings],
-                user=user, group=user, extra_groups=user and [], cwd=folder,
-                stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
-        try:
-            _answers(folder, process)
-            yield _address(folder, "postgres")
-        finally:
-            process.communicate(timeout=PATIENCE)
+        rules = data / "pg_hba.conf"
+        rules.write_text(f"local all {GUARDED} scram-sha-256\n{rules.read_text()}")
+        yield folder
     finally:
         shutil.rmtree(folder)
+
+
+@contextmanager
+def running(folder: Path, *more: str) -> Iterator[str]:
+    """The server of a folder, with more settings, from its start to a sudden end."""
+    user = _user()
+    settings = [part for setting in (*FAST, "listen_addresses=", *more) for part in ("-c", setting)]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            ["sh", "-c", WITH_ITS_PARENT, "sh", programs() / "postgres", "-D", folder / "data", "-k", folder, *settings],
+            user=user, group=user, extra_groups=user and [], cwd=folder,
+            stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    try:
+        _answers(folder, process)
+        yield _address(folder, "postgres")
+    finally:
+        process.communicate(timeout=PATIENCE)
+
+
+def guarded(address: str, password: str) -> str:
+    """The address of the same database for a role that needs this password; it may be given another later."""
+    with psycopg.connect(address.replace("+psycopg", ""), autocommit=True) as connection:
+        known = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [GUARDED]).fetchone()
+        act = "ALTER" if known else "CREATE"
+        connection.execute(f"{act} ROLE {GUARDED} LOGIN SUPERUSER PASSWORD '{password}'")
+    return address.replace("dlopt@", f"{GUARDED}:{password}@")
+
+
+def _user() -> str | None:
+    return "postgres" if os.getuid() == 0 else None
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from dlopt.cli.places import as_typed
 from dlopt.cli.planned import searched
 from dlopt.cli.progress import Follower, suggest
 from dlopt.metrics import duration, headline, number
-from dlopt.reading import printable
+from dlopt.reading import printable, without_passwords
 from dlopt.run import Run
 from dlopt.sweep.repeats import Repeat
 
@@ -169,7 +169,9 @@ class Sweep:
             print(f"{counts.running} are under way in other processes")
         lines = {}
         if counts.over + counts.running < counts.total:
-            lines[f"dlopt train resume={place}"] = "goes on where it stopped"
+            where = self.plan.storage or ""
+            database = f" 'hydra.sweeper.storage={without_passwords(where)}'" if "://" in where else ""
+            lines[f"dlopt train resume={place}{database}"] = "goes on where it stopped"
         if self.plan.space.axes:
             lines[f"dlopt show {place}"] = "best points, what matters; pictures with --png"
         repeated += ["seed"] if any(axis.key == "seed" for axis in self.plan.space.axes) else []

@@ -138,6 +138,7 @@ def _composed(argv: Sequence[str], *, full: bool) -> int:
 
     from dlopt.config.errors import explain, said
     from dlopt.config.problems import ConfigError
+    from dlopt.sweep.stopping import Away
 
     try:
         hydra.main(version_base="1.3", config_path=str(paths.CONF), config_name="config")(_task)()
@@ -150,6 +151,10 @@ def _composed(argv: Sequence[str], *, full: bool) -> int:
     except ConfigError as error:
         print(error.text(), file=sys.stderr)
         return USAGE
+    except Away as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        print("  what is over is kept; the same command goes on once the database answers", file=sys.stderr)
+        return FAILED
     except Exception as error:
         if full:
             raise

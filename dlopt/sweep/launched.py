@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from dlopt.sweep.jobs import Job
@@ -12,6 +13,8 @@ from dlopt.sweep.pruning import Ticket
 
 TICKET = "DLOPT_TICKET"
 """The variable of a run's environment that holds its ticket."""
+STORAGE = "DLOPT_STORAGE"
+"""The one with the address of a database, inherited from this process: what a job is given, Hydra writes to a file."""
 
 
 class Launched:
@@ -42,13 +45,20 @@ class Launched:
 def ticket(environment: Mapping[str, str]) -> Ticket | None:
     """That of a run which a launcher has started."""
     text = environment.get(TICKET)
-    return None if not text else Ticket.of(json.loads(bytes.fromhex(text)))
+    if not text:
+        return None
+    found = Ticket.of(json.loads(bytes.fromhex(text)))
+    return replace(found, storage=environment[STORAGE]) if STORAGE in environment else found
 
 
 def _ticketed(job: Job) -> list[str]:
     if job.ticket is None:
         return []
-    return [f"++hydra.job.env_set.{TICKET}='{json.dumps(job.ticket.content()).encode().hex()}'"]
+    os.environ.pop(STORAGE, None)
+    if job.ticket.storage is not None:
+        os.environ[STORAGE] = job.ticket.storage
+    content = replace(job.ticket, storage=None).content()
+    return [f"++hydra.job.env_set.{TICKET}='{json.dumps(content).encode().hex()}'"]
 
 
 def _error(ret: Any) -> BaseException | None:

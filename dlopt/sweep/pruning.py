@@ -92,12 +92,17 @@ class Reporter:
 
     def prunes(self, row: Row) -> bool:
         """Whether the run is to end after this row."""
+        from optuna.exceptions import StorageInternalError
+
         value = row.get(self.ticket.objective)
         if value is None or not math.isfinite(value):
             return False
         self._done += 1
-        self._trial.report(middle([*self.ticket.before, value], self.ticket.statistic), self._done)
-        return self._trial.should_prune()
+        try:
+            self._trial.report(middle([*self.ticket.before, value], self.ticket.statistic), self._done)
+            return self._trial.should_prune()
+        except StorageInternalError:  # a database that is away for a moment ends no run
+            return False
 
 
 def middle(values: Sequence[float], statistic: Statistic) -> float:

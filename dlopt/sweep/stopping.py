@@ -1,4 +1,4 @@
-"""Being asked to stop: by Ctrl-C, by a cluster that wants its machine back, by a terminal that was closed."""
+"""What ends a search before its end: signals, of Ctrl-C, a cluster or a closed terminal; a storage that went away."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from dlopt.watch import STOPPING
+
+
+class Away(Exception):
+    """The storage of a study does not answer any more."""
 
 
 class Stopping:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlopt import reading
 from dlopt.config.problems import Problems
+from dlopt.sweep.stopping import Away
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -74,29 +79,38 @@ def _has_studies(url: str) -> bool:
 
 def shown(url: str) -> str:
     """An address without its password."""
-    if "://" not in url:
-        return url
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
+    return reading.without_passwords(url)
+
+
+@contextlib.contextmanager
+def answering(url: str | None) -> Iterator[None]:
+    """Whatever a database fails with in here becomes Away, with a message for people."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        open_part = make_url(url).difference_update_query(["password", "passwd", "sslpassword"])
-        return open_part.render_as_string(hide_password=True)
-    except (ArgumentError, ValueError):  # the latter of a port that is no number
-        return url.partition("://")[0] + "://..."
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        raise Away(f"hydra.sweeper.storage  {shown(url or JOURNAL)}: {_why(error.__cause__ or error)}") from error
 
 
 def _database(url: str) -> BaseStorage:
-    from optuna.storages import RDBStorage
-    from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+    from optuna.storages import RDBStorage, get_storage
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, ProgrammingError
 
+    try:
+        make_url(url)
+    except (ArgumentError, ValueError):  # whose words would tell parts of a password
+        raise ValueError("it is no address such as postgresql+psycopg://user:password@host/name") from None
     for attempt in range(5):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return RDBStorage(
+                made = RDBStorage(
                     url, engine_kwargs={"pool_pre_ping": True}, heartbeat_interval=BEAT, grace_period=SILENT
                 )
+                return get_storage(made)  # which remembers trials that are over, as the one of a Study does
         except (IntegrityError, ProgrammingError, OperationalError) as error:
             exists = "already exists" in str(error) or "duplicate key" in str(error) or "UNIQUE" in str(error)
             if not exists or attempt == 4:  # another process has made the same tables a moment ago
@@ -106,5 +120,7 @@ def _database(url: str) -> BaseStorage:
 
 def _why(error: BaseException) -> str:
     """The first line of what a driver says, without SQLAlchemy's frame."""
+    if isinstance(error, json.JSONDecodeError):
+        return "a line of it is damaged"
     text = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
-    return text.splitlines()[0]
+    return reading.without_passwords(text.splitlines()[0])

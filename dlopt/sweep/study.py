@@ -335,9 +335,9 @@ class Study:
             self._sign_of_life(trial.id)
 
     def _sign_of_life(self, trial: int) -> None:
-        from optuna.storages import RDBStorage
+        from optuna.storages._heartbeat import BaseHeartbeat
 
-        if isinstance(self.storage, RDBStorage):
+        if isinstance(self.storage, BaseHeartbeat):
             self.storage.record_heartbeat(trial)
 
 

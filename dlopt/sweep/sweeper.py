@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from dlopt import durable
 from dlopt.config import paths
@@ -73,6 +74,7 @@ def sweep(
 
     composer = Composer(context.config_loader, config)
     plan = _checked(keys, space, total, composer, config, folder, typed, ours, problems)
+    config = _without_address(config)
     launcher = Plugins.instance().instantiate_launcher(
         hydra_context=context, task_function=task_function, config=config
     )
@@ -85,7 +87,8 @@ def sweep(
         if ours.dry_run:
             at_once = workers.count if hasattr(launcher, "workers") else 1  # of others' it is not known
             ours.screen.planned(_outlook(keys, plan, composer, at_once, total, problems))
-        else:
+            return
+        with storage.answering(keys.storage):
             _search(keys, plan, composer, workers, total, config, ours, problems)
     finally:
         workers.close()
@@ -352,8 +355,14 @@ def _check_new(folder: Path, trials: Sequence[Any], problems: Problems) -> None:
 
 
 def _write_multirun(folder: Path, config: DictConfig) -> None:
-    """multirun.yaml, by which other programs know the sweep; without the address of a storage."""
-    own = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
-    own.hydra.sweeper.storage = None
-    own.hydra.overrides.hydra = [o for o in own.hydra.overrides.hydra if "storage=" not in o]
-    durable.replace(folder / "multirun.yaml", OmegaConf.to_yaml(own).encode())
+    """multirun.yaml, by which other programs know the sweep."""
+    durable.replace(folder / "multirun.yaml", OmegaConf.to_yaml(config).encode())
+
+
+def _without_address(config: DictConfig) -> DictConfig:
+    """The same for what writes it to files: the address of a storage may hold a password."""
+    own = copy.deepcopy(config)
+    with read_write(own), open_dict(own):
+        own.hydra.sweeper.storage = None
+        own.hydra.overrides.hydra = [o for o in own.hydra.overrides.hydra if "storage=" not in o]
+    return own
