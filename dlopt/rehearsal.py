@@ -148,10 +148,6 @@ def rehearsed(
     with _folder() as folder:
         began = clock()
         experiment, run = begin(folder)
-        never = dataclasses.replace(experiment.settings.checkpoint, every=None, minutes=None)
-        experiment = dataclasses.replace(
-            experiment, settings=dataclasses.replace(experiment.settings, checkpoint=never)
-        )
         with switches(experiment):
             figures = _Stage(experiment, run, clock, began).figures(seconds)
         return Rehearsal(figures, len(experiment.train), experiment.drop_last)
@@ -170,11 +166,14 @@ class _Stage:
         self.run = run
         self.clock = clock
         self.began = began
+        self.length = Length.of(experiment.settings, len(experiment.train), drop_last=experiment.drop_last)
+        never = dataclasses.replace(experiment.settings.checkpoint, every=None, minutes=None)
+        own = dataclasses.replace(experiment.settings, checkpoint=never)
+        experiment = dataclasses.replace(experiment, settings=own)
         self.training = Training([experiment])
         self.journal = _Journal(self.training, [experiment], [run], Watch(), None)
         instruments = {d.every for d in experiment.diagnostic.values()}
         self.rhythms = sorted({r for r in (*instruments, experiment.settings.log_every) if r})
-        self.length = Length.of(experiment.settings, len(experiment.train), drop_last=experiment.drop_last)
         self.between = max(1, self.length.steps // self.length.evaluations)
 
     def figures(self, seconds: float) -> Figures:
@@ -200,7 +199,7 @@ class _Stage:
         rows = {every: self._row(every, each) for every in self.rhythms}
         checkpoint, history = self._checkpoint(evaluations=1 + len(evaluations))
         before_end = self.clock()
-        self.journal.window.epoch_ends()  # outputs of an epoch under way are saved, and a run's end is an epoch's
+        self.journal.window.epoch_ends()
         self.journal.over = True
         self.journal.finish([(0, "done")])
         end = self.clock() - before_end
@@ -234,6 +233,8 @@ class _Stage:
 
     def _checkpoint(self, evaluations: int) -> tuple[Cost, float]:
         """A checkpoint without the rows of evaluations that are in it, and the bytes of such a row."""
+        if self.length.every and self.length.every % self.length.epoch == 0:
+            self.journal.window.epoch_ends()  # outputs of an epoch under way are saved
         before = self.clock()
         self.journal.save([0])
         history = len(self.journal.lanes[0].encoded)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+
 from dlopt import screen
-from dlopt.cli.one import DONE, FAILED
+from dlopt.cli.one import DONE, FAILED, INTERRUPTED, STOPPING
 from dlopt.cli.places import as_typed
 from dlopt.config.problems import named
 from dlopt.reading import printable
@@ -44,7 +48,10 @@ def single(job: Job, experiment: Experiment, notices: Sequence[str]) -> int:
     _say("network", f"{job.choices.get('arch')}, {_several(e.w.numel(), 'parameter')}")
     _say("device", f"{settings.device}, {_several(e.threads, 'thread')}, {settings.precision}")
     try:
-        rehearsal = rehearsed(partial(begun, job), EACH)
+        with _unwound():
+            rehearsal = rehearsed(partial(begun, job), EACH)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except Exception as error:  # of a part of people's own, of any kind
         print(f"the run fails at its beginning: {named(error)}", file=sys.stderr)
         return FAILED
@@ -68,10 +75,13 @@ def searched(outlook: Outlook) -> None:
         print(f"{_several(left, 'point')}, which {outlook.sampler} chooses as results come in")
     else:
         _list(outlook)
-    with screen.bar("runs measured", total=None) as advance:
-        found = outlook.forecast(advance)
+    with Console().status("measuring a few runs") if screen.is_terminal() else nullcontext(), _unwound():
+        found = outlook.forecast()
     runs = _several(left * len(repeats), "run")
     _say("runs", f"{runs}: {_several(left, 'point')} x {_repeated(repeats)}" if len(repeats) > 1 else runs)
+    if outlook.checked < outlook.total or outlook.sampler != "grid":
+        points = _several(outlook.checked, "point")
+        _say("checked", f"{points}, in which each choice and both ends of each interval occur")
     for title, error in found.failed.items():
         _say("fails", f"{title}: {named(error)}")
     if found.rehearsed:
@@ -116,6 +126,17 @@ def _predicted(outlook: Outlook, found: Forecast) -> None:
     _say("disk", f"about {amount(found.total.bytes)}")
     times, sizes = zip(found.least, found.most, strict=True)
     _say("each run", f"{_between(*map(span, times))}, {_between(*map(amount, sizes))}")
+
+
+@contextmanager
+def _unwound() -> Iterator[None]:
+    """While this lasts, every signal that ends a process raises KeyboardInterrupt, so that nothing is left behind."""
+    before = {s: signal.signal(s, signal.default_int_handler) for s in STOPPING}
+    try:
+        yield
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
 
 
 def span(seconds: float) -> str:

@@ -28,7 +28,7 @@ from dlopt.rehearsal import Cost, Figures, Rehearsal, rehearsed
 from dlopt.run import Run
 from dlopt.sweep.jobs import Job, opened
 from dlopt.sweep.search import Plan
-from dlopt.sweep.space import Axis, Choice, Space
+from dlopt.sweep.space import Axis, Choice, Interval, Space
 
 MOST = 8
 """Rehearsals, at most."""
@@ -40,6 +40,8 @@ LIGHT = {"seed", "epochs", "steps", "eval_every", "checkpoint", "objective", "na
 """Keys that change nothing of how long a step takes; how many steps there are is known without a rehearsal."""
 HEAVY = {"arch", "data", "validation", "batch_size", "precision", "threads", "device", "compile"}
 """Keys whose numbers change how long a step takes; of other parts, such as optimizers, only options do."""
+FEW = 4
+"""Values up to which numbers are told apart one by one; more of them lie on a curve."""
 NOTHING = 1e-12
 """What stands for a figure of 0 on a logarithmic scale."""
 
@@ -52,7 +54,8 @@ class Outlook:
     left       the ordinals of those that have no outcome yet
     sampler    grid, random, tpe or qmc
     point      the point of an ordinal; None where it follows from results
-    forecast   what the runs that are left take; it is told of each rehearsal
+    forecast   what the runs that are left take
+    checked    how many points were, with each choice and both ends of each interval
     workers    runs at once
     """
 
@@ -61,7 +64,8 @@ class Outlook:
     left: Sequence[int]
     sampler: str
     point: Callable[[int], tuple[Any, ...] | None]
-    forecast: Callable[[Callable[[int], None]], Forecast]
+    forecast: Callable[[], Forecast]
+    checked: int
     workers: int
 
 
@@ -99,11 +103,10 @@ def forecast(
     runs: int,
     rehearse: Callable[[Job, float], Rehearsal] = lambda job, seconds: rehearsed(partial(begun, job), seconds),
     clock: Callable[[], float] = time.monotonic,
-    advance: Callable[[int], None] = lambda amount: None,
 ) -> Forecast:
     """What so many runs take, for which these points, at least one, stand in equal parts.
 
-    job makes the run of a point. advance is told of each rehearsal.
+    job makes the run of a point.
     """
     kinds: dict[tuple[Any, ...], int] = {}
     heavy = [is_heavy(axis) for axis in space.axes]
@@ -123,7 +126,6 @@ def forecast(
             found[at] = rehearse(made, EACH)
         except Exception as error:  # of a part of people's own, of any kind
             failed[made.title] = error
-        advance(1)
     if not found:
         nothing = Cost(0, 0)
         return Forecast(nothing, nothing, nothing, 0, len(kinds), failed)
@@ -199,17 +201,19 @@ def _kind(point: Sequence[Any], heavy: Sequence[bool]) -> tuple[Any, ...]:
 
 
 def _traits(axes: Sequence[Axis], heavy: Sequence[bool], point: Sequence[Any]) -> list[float]:
-    """A point in numbers: 1, for each value of a choice whether it has it, and where in its interval it lies."""
+    """A point in numbers: 1, for each value of a choice whether it has it, and where among numbers it lies."""
     found = [1.0]
     for axis, counts, value in zip(axes, heavy, point, strict=True):
         if not counts:
             continue
-        if isinstance(axis, Choice):
+        numbers = [axis.low, axis.high] if isinstance(axis, Interval) else [_number(other) for other in axis.values]
+        if isinstance(axis, Choice) and (len(numbers) <= FEW or None in numbers):
             found += [float(value == other) for other in axis.values]
-        elif axis.low > 0:  # time goes with a power of a size
-            found.append(math.log(value / axis.low) / math.log(axis.high / axis.low))
-        else:
-            found.append((value - axis.low) / (axis.high - axis.low))
+        else:  # time goes with a power of a size, where that is large
+            ends = min(x for x in numbers if x is not None), max(x for x in numbers if x is not None)
+            at, low, high = (math.log(x) if ends[0] > 0 else x for x in (float(value), *ends))
+            share = (at - low) / (high - low)
+            found += [share, share**2]
     return found
 
 

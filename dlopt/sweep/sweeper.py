@@ -126,7 +126,7 @@ def _checked(
     problems: Problems,
 ) -> Plan:
     """What the runs have in common, after all of them were checked."""
-    points = space.corners(CHECKED if keys.sampler != "grid" else MANY)
+    points = _corners(keys, space)
     grid = keys.sampler == "grid"
     first = _first(space, points[0], composer)
     over = _repeats(keys, space, first, problems)
@@ -140,6 +140,11 @@ def _checked(
         keys.pruner, keys.median.startup, keys.median.warmup, keys.hyperband.least, keys.hyperband.reduction
     )
     return Plan(folder, space, over, objective, keys.statistic, pruner, keys.storage, keys.study or "dlopt")
+
+
+def _corners(keys: Keys, space: Space) -> list[tuple[Any, ...]]:
+    """The points that are checked, in place of all."""
+    return space.corners(MANY if keys.sampler == "grid" else CHECKED)
 
 
 def _first(space: Space, point: Sequence[Any], composer: Composer) -> Mapping[str, Any]:
@@ -237,17 +242,20 @@ def _outlook(keys: Keys, plan: Plan, composer: Composer, workers: int, total: in
     left = [ordinal for ordinal in range(total) if ordinal not in over] if over else range(total)
     chosen = Random(0).sample(left, min(len(left), STAND))
     guess = replace(sampler, name="random") if sampler.name == "tpe" else sampler
-    points = [point for ordinal in sorted(chosen) if (point := drawn(plan.space, guess, ordinal)) is not None]
+    points = [found for ordinal in sorted(chosen) if (found := drawn(plan.space, guess, ordinal)) is not None]
 
     def job(point: Sequence[Any]) -> Job:
         repeat = plan.repeats[0]
         overrides = [*plan.space.overrides(point), *repeat.overrides]
         return composer.job(plan.place(0, repeat), overrides, 0, plan.title(point, repeat))
 
-    def predicted(advance: Callable[[int], None]) -> Forecast:
-        return forecast(plan.space, points, job, len(left) * len(plan.repeats), advance=advance)
+    def predicted() -> Forecast:
+        return forecast(plan.space, points, job, len(left) * len(plan.repeats))
 
-    return Outlook(plan, total, left, keys.sampler, lambda at: drawn(plan.space, sampler, at), predicted, workers)
+    def point(ordinal: int) -> tuple[Any, ...] | None:
+        return drawn(plan.space, sampler, ordinal)
+
+    return Outlook(plan, total, left, keys.sampler, point, predicted, len(_corners(keys, plan.space)), workers)
 
 
 def _over(keys: Keys, plan: Plan, total: int, problems: Problems) -> set[int]:
