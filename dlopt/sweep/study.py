@@ -91,6 +91,7 @@ class Study:
         self.folder = folder
         self.lock = Lock(folder / WORKERS / os.urandom(4).hex())
         self._looked = -math.inf
+        self._again: set[int] = set()
         self._distributions = [axis.distribution() for axis in space.axes]
         self._names = [axis.content()["key"] for axis in space.axes]
 
@@ -134,23 +135,44 @@ class Study:
 
     def _next(self) -> Trial | None:
         trials = self.trials()
-        return self._waiting(trials) or self._new(trials)
+        return self._left(trials) or self._new(trials)
 
-    def _waiting(self, trials: Sequence[FrozenTrial]) -> Trial | None:
-        """A trial that waits in the storage: a point that is tried again, or one that was put back."""
-        from optuna.trial import TrialState
+    def _left(self, trials: Sequence[FrozenTrial]) -> Trial | None:
+        """A point that is to be tried again, or that was put back: in a trial of its own, signed from the first."""
+        from optuna.trial import TrialState, create_trial
 
         ordinals = _ordinals(trials)
+        tried = {trial.user_attrs.get("instead_of") for trial in trials}
         for trial in trials:
-            if trial.state == TrialState.WAITING and ordinals[trial.number] < self.total:
-                if _superseded(trial, trials):
-                    self._fail(trial._trial_id)
-                    continue
-                self._sign(trial._trial_id)  # before, so that it is nobody's at no time; and after, if others did too
-                if self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
-                    self._sign(trial._trial_id)
-                    return self._begun(trial._trial_id, trial.number, ordinals[trial.number], trial.user_attrs)
+            if ordinals[trial.number] >= self.total or trial.number in tried or not self._wants(trial, trials):
+                continue
+            told = {
+                "worker": self._worker,
+                "instead_of": trial.number,
+                "ordinal": ordinals[trial.number],
+                "tries": trial.user_attrs.get("tries", 1) + trial.user_attrs.get("lost", False),
+            }
+            template = create_trial(state=TrialState.RUNNING, user_attrs=told)
+            made = self.storage.create_new_trial(self.study._study_id, template_trial=template)
+            number = self.storage.get_trial_number_from_id(made)
+            present = self.trials() if number != len(trials) else trials
+            if any(t.number < number and t.user_attrs.get("instead_of") == trial.number for t in present):
+                self._fail(made)  # another process, whose directory is another, was faster
+                continue
+            if trial.state == TrialState.WAITING:
+                self._fail(trial._trial_id)
+            return self._begun(made, number, told["ordinal"], told, self.point(trial))
         return None
+
+    def _wants(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether the point of a trial is still to be tried."""
+        from optuna.trial import TrialState
+
+        if trial.state == TrialState.WAITING:
+            return True
+        verdict = _verdict(trial)
+        lost = trial.state == TrialState.FAIL and verdict is None and not _superseded(trial, trials)
+        return lost or (verdict == "failed" and trial.number in self._again)
 
     def _new(self, trials: Sequence[FrozenTrial]) -> Trial | None:
         from optuna.trial import TrialState, create_trial
@@ -165,14 +187,13 @@ class Study:
         if ordinal >= self.total:  # another process, whose directory is another, was faster
             self.storage.set_trial_state_values(made, TrialState.WAITING)
             return None
-        return self._begun(made, number, ordinal, {})
+        return self._begun(made, number, ordinal, {}, None)
 
-    def _sign(self, trial: int) -> None:
-        self.storage.set_trial_user_attr(trial, "worker", self._worker)
-
-    def _begun(self, trial: int, number: int, ordinal: int, attributes: Mapping[str, Any]) -> Trial:
+    def _begun(
+        self, trial: int, number: int, ordinal: int, attributes: Mapping[str, Any], known: Sequence[Any] | None
+    ) -> Trial:
         self._sign_of_life(trial)  # without a first one, machines that see the database alone wait for ever
-        point = self._point(trial, ordinal, attributes.get("point"))
+        point = self._point(trial, ordinal, known)
         return Trial(trial, number, ordinal, point, attributes.get("tries", 1), attributes.get("instead_of"))
 
     def _point(self, trial: int, ordinal: int, known: Sequence[Any] | None) -> tuple[Any, ...]:
@@ -223,18 +244,22 @@ class Study:
     def interrupt(self, trial: Trial, *, lost: bool = False) -> None:
         """A trial that did not end: its point is tried again. lost: its process ended by itself, which may not go on
         for ever."""
+        from optuna.exceptions import UpdateFinishedTrialError
+
         if lost and trial.tries >= TRIES:
             self.tell(trial, Outcome("failed", None, f"its process was lost {TRIES} times"))
             return
-        with _alone(self.folder / WORKERS / "claims"):
-            if self._fail(trial.id):
-                self._again(trial.number, trial.ordinal, trial.point, trial.tries + lost)
+        if lost:
+            with contextlib.suppress(UpdateFinishedTrialError):
+                self.storage.set_trial_user_attr(trial.id, "lost", True)
+        self._fail(trial.id)
 
-    def settle(self, harvest: Callable[[int], Outcome | None], *, failed: bool = False) -> None:
-        """Give an outcome to trials whose process is gone: that of their runs, or to be tried again.
+    def try_failed_again(self) -> None:
+        """Have the points that have failed so far tried once more."""
+        self._again = {trial.number for trial in self.trials() if _verdict(trial) == "failed"}
 
-        failed: try those again, too, that failed.
-        """
+    def settle(self, harvest: Callable[[int], Outcome | None]) -> None:
+        """Trials whose process is gone end: as their runs did, or as interrupted, to be tried again."""
         import optuna
         from optuna.trial import TrialState
 
@@ -250,15 +275,6 @@ class Study:
                     self._fail(trial._trial_id)
         # Only then those of machines that are only seen in the database: what ended before a night is silent, too.
         optuna.storages.fail_stale_trials(self.study)
-        trials = self.trials()
-        ordinals = _ordinals(trials)
-        tried = {trial.user_attrs.get("instead_of") for trial in trials}
-        for trial in trials:
-            verdict = _verdict(trial)
-            lost = trial.state == TrialState.FAIL and verdict is None
-            again = failed and verdict == "failed"
-            if (lost or again) and trial.number not in tried and not _superseded(trial, trials):
-                self._again(trial.number, ordinals[trial.number], self.point(trial), trial.user_attrs.get("tries", 1))
         for folder in filter(None, gone):
             with contextlib.suppress(OSError):
                 (Path(folder) / "lock.json").unlink(missing_ok=True)
@@ -273,16 +289,6 @@ class Study:
             return self.storage.set_trial_state_values(trial, TrialState.FAIL)
         except UpdateFinishedTrialError:
             return False
-
-    def _again(self, number: int, ordinal: int, point: Sequence[Any] | None, tries: int) -> None:
-        """Have a point wait to be tried again."""
-        from optuna.trial import TrialState, create_trial
-
-        told: dict[str, Any] = {"instead_of": number, "ordinal": ordinal, "tries": tries}
-        if point is not None:
-            told["point"] = list(point)
-        template = create_trial(state=TrialState.WAITING, user_attrs=told)
-        self.storage.create_new_trial(self.study._study_id, template_trial=template)
 
     # ------------------------------------------------------------------------------------------- looking
 

@@ -316,7 +316,7 @@ def _search(
     mine = Study(opened, study, plan.space, _sampler(keys), total, plan.folder)
     with mine:
         if keys.retry:
-            mine.settle(plan.harvest, failed=True)
+            mine.try_failed_again()
         stage = ours.screen.begin(plan, mine, workers.count)
         try:
             Search(plan, mine, composer, workers, stage).run()
