@@ -258,6 +258,17 @@ def test_a_trial_of_a_machine_that_is_silent_is_tried_again(elsewhere):
         assert near.claim(nothing) is None
 
 
+def test_a_trial_killed_as_soon_as_it_was_taken_has_given_a_sign_of_life(elsewhere):
+    elsewhere.at("near")
+    with elsewhere.study("near", 1) as near:
+        near.claim(nothing)
+        elsewhere.silence(module.SILENT + 10)
+        elsewhere.at("far")
+        with elsewhere.study("far", 1) as far:
+            assert far.claim(nothing).instead_of == 0
+        elsewhere.at("near")
+
+
 def test_what_ended_before_a_long_silence_is_not_done_again(elsewhere):
     """Where the folder is: its process was killed after its run, and before it could say so."""
     elsewhere.at("near")
