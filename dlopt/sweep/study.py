@@ -124,7 +124,7 @@ class Study:
         harvest tells how the runs of a trial ended, by its number, if all of them did: their process may have been
         killed before it could say so. They are looked for now and then, and before it is said that nothing is left.
         """
-        with _alone(self.folder / WORKERS / "claims"):
+        with alone(self.folder):
             lately = time.monotonic() - self._looked < LOOK
             found = self._next() if lately else None
             if found is None:
@@ -429,8 +429,9 @@ def _superseded(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
 
 
 @contextlib.contextmanager
-def _alone(file: Path) -> Iterator[None]:
-    """Nobody else who sees this directory is in here. Where files cannot be locked, numbers alone keep the order."""
+def alone(folder: Path) -> Iterator[None]:
+    """Nobody else who sees this sweep's directory is in here. Where files cannot be locked, numbers keep the order."""
+    file = folder / WORKERS / "claims"
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     try:

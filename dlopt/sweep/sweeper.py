@@ -32,7 +32,7 @@ from dlopt.sweep.pruning import Pruner
 from dlopt.sweep.repeats import Repeat, repeats
 from dlopt.sweep.search import Plan, Search
 from dlopt.sweep.space import Space, agree, space_of
-from dlopt.sweep.study import Direction, Study, begun, known
+from dlopt.sweep.study import Direction, Study, alone, begun, known
 from dlopt.sweep.workers import Workers
 
 MANY = 10_000
@@ -296,23 +296,24 @@ def _search(
     plan = _former(plan, study, former, content, problems)
     plan.folder.mkdir(parents=True, exist_ok=True)
     secret = keys.storage is not None and storage.shown(keys.storage) != keys.storage
-    record.write(
-        plan.folder,
-        {
-            "command": [o for o in ours.command if not secret or not o.startswith("hydra.sweeper.storage=")],
-            "sampler": keys.sampler,
-            "objective": plan.objective,
-            "direction": direction,
-            "trials": total,
-            **plan.space.content(),
-            "seeds": _values(plan.repeats, "seed"),
-            "folds": len(_values(plan.repeats, "validation.fold")),
-            "statistic": keys.statistic,
-            "storage": storage.shown(keys.storage) if keys.storage else storage.JOURNAL,
-            "study": plan.study,
-        },
-    )
-    _write_multirun(plan.folder, config)
+    with alone(plan.folder):  # else two that start at once would write into one file
+        record.write(
+            plan.folder,
+            {
+                "command": [o for o in ours.command if not secret or not o.startswith("hydra.sweeper.storage=")],
+                "sampler": keys.sampler,
+                "objective": plan.objective,
+                "direction": direction,
+                "trials": total,
+                **plan.space.content(),
+                "seeds": _values(plan.repeats, "seed"),
+                "folds": len(_values(plan.repeats, "validation.fold")),
+                "statistic": keys.statistic,
+                "storage": storage.shown(keys.storage) if keys.storage else storage.JOURNAL,
+                "study": plan.study,
+            },
+        )
+        _write_multirun(plan.folder, config)
     mine = Study(opened, study, plan.space, _sampler(keys), total, plan.folder)
     with mine:
         if keys.retry:

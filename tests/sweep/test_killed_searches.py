@@ -255,10 +255,8 @@ def test_a_search_asked_to_stop_saves_what_is_under_way_and_says_how_to_go_on(la
         assert [Run(place).status["status"] for place in begun] == ["interrupted"] * count
         assert [Run(place).load("last")["step"] > 0 for place in begun] == [True] * count
     states = [(trial.state.name, trial.user_attrs.get("instead_of")) for trial in trials(sweep)]
-    ended, waiting = states[: turns * count], states[turns * count :]
-    assert [state for state, _ in ended] == ["FAIL"] * turns * count
-    assert [state for state, _ in waiting] == ["WAITING"] * count
-    assert sorted(again for _, again in states[count:]) == list(range(turns * count))
+    assert [state for state, _ in states] == ["FAIL"] * turns * count
+    assert sorted(again for _, again in states[count:]) == list(range((turns - 1) * count))
 
 
 @pytest.mark.parametrize("launcher", [(), pytest.param(POOL, marks=pytest.mark.long)])

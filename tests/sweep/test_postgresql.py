@@ -291,17 +291,17 @@ def test_who_gets_one_too_many_puts_it_back_for_a_longer_search(elsewhere):
         assert near.claim(nothing) is None
         with elsewhere.study("near", 3) as longer:
             taken = longer.claim(nothing)
-            assert (taken.number, taken.ordinal) == (2, 2)
+            assert (taken.instead_of, taken.ordinal) == (2, 2)
 
 
-def test_of_two_that_have_a_trial_wait_again_one_counts(elsewhere):
+def test_of_two_that_try_the_same_point_again_one_does(elsewhere):
     """As when two machines see the same death."""
     elsewhere.at("near")
-    with elsewhere.study("near", 1) as near:
-        trial = near.claim(nothing)
-        near.interrupt(trial)
-        near._again(trial.number, trial.ordinal, trial.point, 1)
+    with elsewhere.study("near", 1) as near, elsewhere.study("near", 1) as other:
+        near.interrupt(near.claim(nothing))
+        before = other.trials()
         again = near.claim(nothing)
+        assert other._left(before) is None
         assert near.tell(again, Outcome("done", 1.0))
         assert near.claim(nothing) is None
         assert [t.state.name for t in near.trials()] == ["FAIL", "COMPLETE", "FAIL"]

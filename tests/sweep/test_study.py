@@ -306,29 +306,30 @@ def test_failed_trials_are_tried_again_where_that_is_asked_for(place):
         assert study.counts().ended == {"done": 2, "failed": 1}
     with place.study(3) as study:
         assert study.claim(disk.get) is None
-        study.settle(disk.get, failed=True)
+        study.try_failed_again()
         again = study.claim(disk.get)
         assert (again.ordinal, again.instead_of, again.point) == (1, 1, drawn(SPACE, RANDOM, 1))
         failing(again)
         assert study.counts().ended == {"done": 2, "failed": 1}
     with place.study(3) as study:
-        study.settle(disk.get, failed=True)
-        study.settle(disk.get, failed=True)
+        study.try_failed_again()
         (last,) = work(study, disk)
         assert (last.ordinal, last.instead_of) == (1, again.number)
         assert study.counts().ended == {"done": 3}
 
 
-def test_of_two_that_wait_in_place_of_the_same_trial_one_is_taken(place):
-    """Two processes that cannot see each other's locks have both seen it die."""
+def test_of_two_that_try_the_same_point_again_one_does(place):
+    """Two processes that cannot see each other's locks have both seen a trial die."""
     disk = Disk()
-    with place.study(2) as study:
+    with place.study(2) as study, place.study(2, at="b") as other:
         lost = study.claim(disk.get)
-        study._fail(lost.id)
-        for _ in range(2):
-            study._again(lost.number, lost.ordinal, lost.point, 1)
-        assert sorted(trial.ordinal for trial in work(study, disk)) == [0, 1]
-        assert study.counts().ended == {"done": 2}
+        study.interrupt(lost)
+        before = other.trials()
+        again = study.claim(disk.get)
+        assert (again.ordinal, again.instead_of) == (0, lost.number)
+        assert other._left(before) is None
+        assert study.tell(again, disk.make(again))
+        assert [trial.ordinal for trial in work(study, disk)] == [1]
         complete(study, disk, 2)
 
 
@@ -426,18 +427,16 @@ def test_two_machines_that_claim_at_once_get_different_points_or_none(total, wai
 
 def test_one_too_many_is_put_back_for_a_longer_search(place):
     disk = Disk()
-    with place.study(2, at="b") as two:
-
-        def claim() -> None:
-            work(two, disk)
-
-        with place.study(2, wrap=lambda storage: Interrupting(storage, 3, claim, after=True)) as one:
-            assert one.claim(disk.get) is None
-            assert len(one.trials()) == 3
-        with place.study(3) as longer:
-            (trial,) = work(longer, disk)
-            assert (trial.number, trial.ordinal) == (2, 2)
-            complete(longer, disk, 3)
+    with place.study(2) as one, place.study(2, at="b") as two:
+        before = one.trials()
+        work(two, disk)
+        assert one._new(before) is None, "the other was faster"
+        assert len(one.trials()) == 3
+        complete(one, disk, 2)
+    with place.study(3) as longer:
+        (trial,) = work(longer, disk)
+        assert (trial.instead_of, trial.ordinal) == (2, 2)
+        complete(longer, disk, 3)
 
 
 # ------------------------------------------------------------------------------------------------ whose study it is
