@@ -126,7 +126,9 @@ def _is_own(value: Any) -> bool:
         plain = all(key == "_target_" or not key.startswith("_") for key in value)
         known = "_target_" not in value or _own(value["_target_"]) is not None
         return plain and known and all(map(_is_own, value.values()))
-    return not isinstance(value, list) or all(map(_is_own, value))
+    if isinstance(value, list):
+        return all(map(_is_own, value))
+    return value is None or isinstance(value, str | int | float)
 
 
 def _own(name: Any) -> type | None:

@@ -62,7 +62,7 @@ def test_a_search_looks_at_as_many_points_as_are_asked_for(sampler, here, capsys
     assert found["fixed"] == list(QUICK)
     assert found["command"] == [*QUICK, HERE, *command[len(QUICK) + 1 :]]
     out = capsys.readouterr().out
-    assert "4 of 4 points, in sweep" in out
+    assert "4 of 4 runs, in sweep" in out
     best = min(runs().values(), key=lambda run: run.summary["val/loss"])
     assert re.search(rf"best: val/loss \S+ with optimizer.lr=\S+ activation=\S+, in sweep/{best.path.name}\n", out)
 
@@ -70,7 +70,7 @@ def test_a_search_looks_at_as_many_points_as_are_asked_for(sampler, here, capsys
     assert main(["train", "-m", *command]) == 0
     assert "nothing is left to do" in capsys.readouterr().out
     assert main(["train", "resume=sweep", "hydra.sweeper.trials=6", "--trust"]) == 0
-    assert "sweep goes on: 4 of 6 points are over, 2 are left" in capsys.readouterr().out
+    assert "sweep: 4 of 6 runs are over, 2 left" in capsys.readouterr().out
     assert list(runs()) == ["0", "1", "2", "3", "4", "5"]
     assert {name: run.status_file.stat().st_mtime_ns for name, run in list(runs().items())[:4]} == before
     assert record()["trials"] == 6
@@ -86,7 +86,7 @@ def test_a_grid_with_seeds_makes_each_point_as_often(here, capsys):
     assert list(runs()) == [f"{n}/seed-{s}" for n in (0, 1) for s in (7, 8)]
     assert [run.config()["seed"] for run in runs().values()] == [7, 8, 7, 8]
     assert record()["seeds"] == [7, 8]
-    assert "2 of 2 points, 2 runs each, in sweep" in capsys.readouterr().out
+    assert "2 of 2 points of 2 runs each, in sweep" in capsys.readouterr().out
 
 
 def test_folds_and_seeds_go_together(here):
@@ -141,7 +141,7 @@ def test_axes_may_stand_in_a_file_and_the_command_line_wins(here):
 def test_runs_that_diverge_are_results(here, capsys):
     assert main(["train", "-m", *QUICK, HERE, "optimizer.lr=0.1,1e30"]) == 0
     assert [run.status["status"] for run in runs().values()] == ["done", "diverged"]
-    assert "2 of 2 points (1 diverged), in sweep" in capsys.readouterr().out
+    assert "2 of 2 runs (1 diverged), in sweep" in capsys.readouterr().out
 
 
 def test_pruned_runs_say_so(here):
