@@ -41,9 +41,7 @@ CHECKED = 1_000
 """Points of a space with intervals that are checked: the ends of intervals with all choices."""
 
 
-def sweep(
-    given: Mapping[str, Any], arguments: Sequence[str], config: DictConfig, context: Any, task_function: Any
-) -> None:
+def sweep(arguments: Sequence[str], config: DictConfig, context: Any, task_function: Any) -> None:
     """Check everything, then search to the end. ConfigError, with all problems, before anything is started."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.plugins import Plugins

@@ -10,8 +10,7 @@ from hydra.plugins.sweeper import Sweeper
 class Search(Sweeper):
     """Searches the space of the overrides; what the keys mean stands in conf/hydra/sweeper/grid.yaml."""
 
-    def __init__(self, **keys: Any) -> None:
-        self.keys = keys
+    def __init__(self, **keys: Any) -> None: ...  # they are looked at, with their ranges, where the search begins
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
@@ -19,4 +18,4 @@ class Search(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         from dlopt.sweep.sweeper import sweep
 
-        sweep(self.keys, arguments, self.config, self.hydra_context, self.task_function)
+        sweep(arguments, self.config, self.hydra_context, self.task_function)
