@@ -344,6 +344,17 @@ def test_a_directory_with_runs_of_no_study_is_refused(begun, capsys):
     assert "already holds runs, and no study of them" in capsys.readouterr().err
 
 
+def test_so_is_one_with_runs_of_trials_that_have_several(here, capsys):
+    """They lie a folder deeper; another search would write over them."""
+    command = ["train", "-m", *QUICK, HERE, "optimizer.lr=0.01,0.1", "hydra.sweeper.seeds=2"]
+    assert main(command) == 0
+    Path("sweep/study.log").unlink()
+    before = {name: run.status_file.read_bytes() for name, run in runs().items()}
+    assert main(command) == 2
+    assert "already holds runs, and no study of them" in capsys.readouterr().err
+    assert {name: run.status_file.read_bytes() for name, run in runs().items()} == before
+
+
 # ------------------------------------------------------------------------------------------------ databases
 
 
