@@ -319,6 +319,7 @@ def _search(
         if keys.retry:
             mine.try_failed_again()
         stage = ours.screen.begin(plan, mine, workers.count)
+        ours.begun = True
         try:
             Search(plan, mine, composer, workers, stage).run()
         finally:
