@@ -138,6 +138,7 @@ def _composed(argv: Sequence[str], *, full: bool) -> int:
 
     from dlopt.config.errors import explain, said
     from dlopt.config.problems import ConfigError
+    from dlopt.sweep import session
     from dlopt.sweep.stopping import Away
 
     try:
@@ -158,7 +159,7 @@ def _composed(argv: Sequence[str], *, full: bool) -> int:
     except Exception as error:
         if full:
             raise
-        if _codes:
+        if _codes or (session.current is not None and session.current.begun):
             print(f"stopped: {said(error)}", file=sys.stderr)
             return FAILED
         refused = isinstance(error, (HydraException, ValueError))  # a ValueError where a choice is no name

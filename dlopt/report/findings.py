@@ -45,7 +45,8 @@ def progress(search: Search) -> str:
     order = ("done", "pruned", "diverged", "failed", "running", "interrupted", "dead")
     shares = {s: f" ({states[s] / ended:.0%})" if s in ENDED[1:] else "" for s in order}
     told = ", ".join(f"{states[s]} {s}{shares[s]}" for s in order if states[s])
-    of = f" of {search.planned}" if search.planned else ""
+    # more have ended where failed ones were tried again, and where the search was made shorter
+    of = f" of {search.planned}" if search.planned and ended <= search.planned else ""
     began = min((r.started for t in search.trials for r in t.runs if r.started), default=None)
     since = "" if began is None else f"; started {time.strftime('%Y-%m-%d %H:%M', time.localtime(began))}"
     trained = duration(sum(t.seconds for t in search.trials))

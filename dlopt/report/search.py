@@ -210,7 +210,9 @@ def of_records(folder: Path, found: Sequence[Record]) -> Search:
     repeats, statistic = plan.more["repeats"], plan.more["statistic"]
     groups: dict[str, list[Record]] = {}
     for record in found:
-        groups.setdefault(_first(record, folder), []).append(record)
+        name = _first(record, folder)
+        if not (folder / name / SWEEP_FILE).is_file():  # what is in it is another search
+            groups.setdefault(name, []).append(record)
     objective = _objective(plan.objective, found)
     numbers = _numbers(list(groups))
     judge = _judge(objective, plan.higher, repeats, statistic)

@@ -8,12 +8,15 @@ that nobody can read.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from optuna.exceptions import StorageInternalError
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
@@ -28,16 +31,23 @@ def journal(file: Path) -> JournalStorage:
 
 
 class Records(JournalFileBackend):
-    """Optuna's file of records, read as Optuna reads it, written by one thread of one process at a time."""
+    """Optuna's file of records, read as Optuna reads it, written by one thread of one process at a time.
+
+    StorageInternalError, as of a database that is away, where the file is gone or the disk full.
+    """
 
     def __init__(self, file: Path) -> None:
         super().__init__(str(file))
         self._file = file
 
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        with _told():
+            yield from super().read_logs(log_number_from)
+
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Add records; they are on the disk when this returns."""
         content = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
-        with self._file.open("r+b") as stream:  # opened for each turn, so that threads exclude each other, too
+        with _told(), self._file.open("r+b") as stream:  # opened for each turn, so that threads exclude each other, too
             fcntl.flock(stream, fcntl.LOCK_EX)
             end, whole = stream.seek(0, os.SEEK_END), _end_of_lines(stream)
             if whole < end:
@@ -45,6 +55,15 @@ class Records(JournalFileBackend):
             stream.seek(whole)
             stream.write(content)
             durable.reached(stream)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """What files fail with, as what a storage fails with."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageInternalError(str(error)) from error
 
 
 def _end_of_lines(stream: BinaryIO) -> int:

@@ -34,7 +34,7 @@ class Session:
     elsewhere   makes a run in another process, whose output nobody sees; a function of a module
     yes         start even a very large grid
     dry_run     say what would be done, and do nothing
-    resumed     whether it goes on with a sweep that was named by its directory
+    begun       whether its first run may have been started
     counts      how the trials ended, once it is over
     """
 
@@ -44,6 +44,7 @@ class Session:
     screen: Screen
     yes: bool = False
     dry_run: bool = False
+    begun: bool = False
     counts: Counts | None = None
 
 

@@ -309,7 +309,7 @@ class Study:
             verdict = _verdict(trial)
             if trial.state == TrialState.RUNNING:
                 found.running += 1
-            elif verdict is not None:
+            elif verdict is not None and not (verdict == "failed" and trial.number in self._again):
                 found.ended[verdict] = found.ended.get(verdict, 0) + 1
         return found
 

@@ -317,6 +317,7 @@ def _search(
         if keys.retry:
             mine.try_failed_again()
         stage = ours.screen.begin(plan, mine, workers.count)
+        ours.begun = True
         try:
             Search(plan, mine, composer, workers, stage).run()
         finally:
@@ -356,7 +357,8 @@ def _values(over: Sequence[Repeat], key: str) -> list[int]:
 def _check_new(folder: Path, trials: Sequence[Any], problems: Problems) -> None:
     """A study that begins must not find runs of another in its directory."""
     found = folder.iterdir() if folder.is_dir() and not trials else ()
-    if any(path.name.isdecimal() and Run(path).status_file.exists() for path in found):
+    places = (place for path in found if path.name.isdecimal() and path.is_dir() for place in (path, *path.iterdir()))
+    if any(Run(place).status_file.exists() for place in places):
         problems.add("hydra.sweep.dir", f"{folder} already holds runs, and no study of them; choose another")
     problems.raise_any()
 

@@ -42,6 +42,13 @@ def test_the_findings_of_a_search(searched, capsys):
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_more_trials_than_are_planned_are_no_share_of_them(here, capsys):
+    """A failed one was tried again, or the search was made shorter."""
+    points = [({"optimizer.lr": 0.1}, 1.0), ({"optimizer.lr": 0.2}, None, "failed"), ({"optimizer.lr": 0.2}, 2.0)]
+    sweep(here / HERE, [RATE], points, trials=2)
+    assert "\n3 trials have ended: 2 done, 1 failed (33%)" in shown(capsys, "aaaa")
+
+
 def test_the_best_can_be_trained_again_as_it_is_said(searched, capsys):
     """The overrides of all trials, then the point in full precision, more epochs and other seeds."""
     text = shown(capsys, "aaaa")

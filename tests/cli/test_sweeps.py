@@ -12,7 +12,7 @@ import yaml
 from helpers import BLOBS
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from dlopt.cli import main
+from dlopt.cli import job, main
 from dlopt.run import Run
 
 QUICK = (*(word for word in BLOBS if not word.startswith("epochs=")), "epochs=1", "optimizer=sgd")
@@ -342,6 +342,35 @@ def test_a_directory_with_runs_of_no_study_is_refused(begun, capsys):
     (begun / "study.log").unlink()
     assert main(["train", "-m", *QUICK, HERE, LR, RANDOM]) == 2
     assert "already holds runs, and no study of them" in capsys.readouterr().err
+
+
+def test_so_is_one_with_runs_of_trials_that_have_several(here, capsys):
+    """They lie a folder deeper; another search would write over them."""
+    command = ["train", "-m", *QUICK, HERE, "optimizer.lr=0.01,0.1", "hydra.sweeper.seeds=2"]
+    assert main(command) == 0
+    Path("sweep/study.log").unlink()
+    before = {name: run.status_file.read_bytes() for name, run in runs().items()}
+    assert main(command) == 2
+    assert "already holds runs, and no study of them" in capsys.readouterr().err
+    assert {name: run.status_file.read_bytes() for name, run in runs().items()} == before
+
+
+@pytest.mark.parametrize("what", ["study.log", "."])
+def test_a_search_that_has_begun_and_loses_its_files_was_stopped(what, here, monkeypatch, capsys):
+    """It does not say that nothing was started, nor that it was given anything wrong."""
+    made = job.perform
+
+    def losing(*given, **more):
+        found = made(*given, **more)
+        Path("sweep", what).rename("elsewhere")
+        return found
+
+    monkeypatch.setattr(job, "perform", losing)
+    assert main(["train", "-m", *QUICK, HERE, "optimizer.lr=0.01,0.1"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("stopped: ")
+    assert "No such file or directory" in err
+    assert "nothing was started" not in err
 
 
 # ------------------------------------------------------------------------------------------------ databases

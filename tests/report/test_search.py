@@ -33,6 +33,13 @@ def test_of_equal_trials_the_earlier_is_the_better(tmp_path):
     assert [t.number for t in found.ranked] == [0, 1, 2]
 
 
+def test_a_search_in_the_directory_of_another_is_no_trial_of_it(tmp_path):
+    rates = [({"optimizer.lr": x}, x) for x in (0.1, 0.9)]
+    outer, inner = sweep(tmp_path, [RATE], rates), sweep(tmp_path / "inner", [RATE], [({"optimizer.lr": 0.5}, 0.01)])
+    assert [(t.number, t.value) for t in read(outer).trials] == [(0, 0.1), (1, 0.9)]
+    assert [t.value for t in read(inner).trials] == [0.01]
+
+
 def repeated(folder, *repeats, **more):
     """A sweep of one trial with these repeats, (value, status) each; what is read of it."""
     described(folder, [RATE], seeds=list(range(len(repeats))), **more)

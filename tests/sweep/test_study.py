@@ -307,6 +307,7 @@ def test_failed_trials_are_tried_again_where_that_is_asked_for(place):
     with place.study(3) as study:
         assert study.claim(disk.get) is None
         study.try_failed_again()
+        assert (study.counts().ended, study.counts().over) == ({"done": 2}, 2)  # it is to do
         again = study.claim(disk.get)
         assert (again.ordinal, again.instead_of, again.point) == (1, 1, drawn(SPACE, RANDOM, 1))
         failing(again)
