@@ -108,7 +108,7 @@ def test_bytes_are_those_of_a_real_run(keys, tmp_path):
     told = rehearsed(beginning(experiment), 0.05).cost(experiment.settings)
     run = Run.create(tmp_path / "run")
     train([experiment], [run], Watch())
-    assert told.bytes == pytest.approx(size(run.path), rel=0.1)
+    assert told.bytes == pytest.approx(size(run.path), rel=0.2)
     assert told.seconds > 0
 
 

@@ -117,6 +117,7 @@ class Sweep:
             each = (time.monotonic() - self._began) / self._here
             left = f"{duration(each * (self.total - over))} left" if over < self.total else ""
             self._overall.update(self._task, completed=over, left=left)
+            self._live.refresh()
         elif not screen.quiet:
             if len(self.plan.repeats) > 1:
                 of = f"{self.plan.statistic} of {len(self.plan.repeats)} runs"

@@ -181,7 +181,7 @@ def test_of_a_run_that_exists_there_is_no_plan(here, capsys):
     assert main(["train", "-q", *BLOBS, "hydra.run.dir=one"]) == 0
     before = contents(here)
     assert main(["train", "--dry-run", "resume=one", "epochs=9"]) == 2
-    assert "--dry-run goes with a new run or with a sweep" in capsys.readouterr().err
+    assert "--dry-run: one is no sweep" in capsys.readouterr().err
     assert contents(here) == before
 
 

@@ -41,7 +41,7 @@ def values(key: str, sweep: Path = Path("sweep")) -> list[Any]:
 # ------------------------------------------------------------------------------------------------ to the end
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe", "qmc"])
+@pytest.mark.parametrize("sampler", ["random", "tpe", pytest.param("qmc", marks=pytest.mark.long)])
 def test_a_search_looks_at_as_many_points_as_are_asked_for(sampler, here, capsys):
     command = [*QUICK, HERE, LR, "activation=relu,tanh", f"hydra/sweeper={sampler}", "hydra.sweeper.trials=4"]
     assert main(["train", "-m", *command]) == 0

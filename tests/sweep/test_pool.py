@@ -259,6 +259,7 @@ def stop(number, frame):
 assert __name__ == "__main__"
 print("once", flush=True)
 signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGINT, stop)  # which a shell has its background processes ignore
 pool.GRACE = 600.0
 made = Pool(2, perform)
 try:

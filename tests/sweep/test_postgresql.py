@@ -106,7 +106,9 @@ def found(storage: RDBStorage, total: int, *folders: Path) -> list[optuna.trial.
     return waiting
 
 
-@pytest.mark.parametrize("name", ["random", "tpe", pytest.param("grid", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "name", ["random", pytest.param("tpe", marks=pytest.mark.long), pytest.param("grid", marks=pytest.mark.long)]
+)
 def test_two_searches_with_folders_of_their_own_do_each_point_once(name, forks, postgresql, storage, tmp_path):
     jobs = [forks.start(shared(name, postgresql, folder), tmp_path) for folder in ("one", "two")]
     for job in jobs:
