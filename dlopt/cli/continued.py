@@ -63,6 +63,12 @@ def goes_on(folder: Path, arguments: Sequence[str], *, trust: bool) -> list[str]
     return [*flags, "-m", *former, f"hydra.sweep.dir={_quoted(str(folder))}", *anew]
 
 
+def flags(command: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """Those without which a search with this command, and these folders of options of one's own, does not go on."""
+    own = [word for folder in folders for word in ("--config-dir", as_typed(folder))]
+    return [*own, *(["--trust"] if any(map(_names_code, command)) else [])]
+
+
 def _is_override(argument: str) -> bool:
     return "=" in argument and not argument.startswith("-")
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import socket
 from pathlib import Path
 from typing import Any
@@ -371,6 +372,25 @@ def test_a_search_that_has_begun_and_loses_its_files_was_stopped(what, here, mon
     assert err.startswith("stopped: ")
     assert "No such file or directory" in err
     assert "nothing was started" not in err
+
+
+def test_what_is_said_to_go_on_with_a_search_goes_on_with_it(here, monkeypatch, capsys):
+    """With the flags that it takes, whatever its directory is called."""
+    Path("options/optimizer").mkdir(parents=True)
+    Path("options/optimizer/mine.yaml").write_text("_target_: dlopt.optimizer.sgd.SGD\nlr: 0.05\n")
+    made = job.perform
+
+    def stopped(*given, **more):
+        monkeypatch.setattr(job, "perform", made)
+        raise KeyboardInterrupt
+
+    quick = [word for word in QUICK if not word.startswith("optimizer=")]
+    command = [*quick, "optimizer=mine,sgd", "hydra.sweep.dir='a b'"]
+    monkeypatch.setattr(job, "perform", stopped)
+    assert main(["train", "-m", "--config-dir", "options", *command]) == 130
+    (line,) = re.findall(r"dlopt (train resume=.*)", capsys.readouterr().out)
+    assert main(shlex.split(line.partition("   ")[0])) == 0, capsys.readouterr().err
+    assert sorted(run.status["status"] for run in runs(Path("a b")).values()) == ["done", "done"]
 
 
 # ------------------------------------------------------------------------------------------------ databases
