@@ -14,6 +14,7 @@ from helpers import BLOBS
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from dlopt.cli import job, main
+from dlopt.config.text import quoted
 from dlopt.run import Run
 
 QUICK = (*(word for word in BLOBS if not word.startswith("epochs=")), "epochs=1", "optimizer=sgd")
@@ -372,6 +373,17 @@ def test_a_search_that_has_begun_and_loses_its_files_was_stopped(what, here, mon
     assert err.startswith("stopped: ")
     assert "No such file or directory" in err
     assert "nothing was started" not in err
+
+
+@pytest.mark.parametrize("name", ["it's", "1e5", "a\\b"])
+def test_a_directory_has_the_name_that_it_is_given_whoever_starts_the_runs(name, here):
+    """Hydra is told of it by the launchers that are not ours, and where a search goes on."""
+    place, launcher = f"hydra.sweep.dir={quoted(name)}", "hydra/launcher=basic"
+    before = set(here.iterdir())
+    assert main(["train", "-m", *QUICK, place, "optimizer.lr=0.01,0.1", launcher]) == 0
+    assert main(["train", f"resume=./{name}", "--trust"]) == 0
+    assert {path.name for path in set(here.iterdir()) - before} - {"__pycache__"} == {name}
+    assert list(runs(Path(name))) == ["0", "1"]
 
 
 def test_what_is_said_to_go_on_with_a_search_goes_on_with_it(here, monkeypatch, capsys):
