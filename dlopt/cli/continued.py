@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from dlopt.cli.places import as_typed
+from dlopt.config.text import quoted
 from dlopt.finding import SWEEP_FILE, sweep_called
 from dlopt.reading import printable
 
@@ -60,16 +60,17 @@ def goes_on(folder: Path, arguments: Sequence[str], *, trust: bool) -> list[str]
     again = {argument.partition("=")[0] for argument in kept} | {"hydra.sweep.dir"}
     former = [word for word in command if word.partition("=")[0] not in again]
     flags, anew = ([a for a in kept if _is_override(a) == is_one] for is_one in (False, True))
-    return [*flags, "-m", *former, f"hydra.sweep.dir={_quoted(str(folder))}", *anew]
+    return [*flags, "-m", *former, f"hydra.sweep.dir={quoted(str(folder))}", *anew]
+
+
+def flags(command: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """Those without which a search with this command, and these folders of options of one's own, does not go on."""
+    own = [word for folder in folders for word in ("--config-dir", as_typed(folder))]
+    return [*own, *(["--trust"] if any(map(_names_code, command)) else [])]
 
 
 def _is_override(argument: str) -> bool:
     return "=" in argument and not argument.startswith("-")
-
-
-def _quoted(text: str) -> str:
-    """As Hydra reads it, whatever it is called."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'" if not re.fullmatch(r"[\w./-]+", text) else text
 
 
 def _names_code(word: str) -> bool:

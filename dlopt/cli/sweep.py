@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -144,8 +145,8 @@ class Sweep:
 
     # ------------------------------------------------------------------------------------------- the end
 
-    def report(self, counts: Counts | None) -> None:
-        """The table of its runs, or of their means, and what to type next."""
+    def report(self, counts: Counts | None, flags: Sequence[str]) -> None:
+        """The table of its runs, or of their means, and what to type next; flags are what going on with it takes."""
         self.close()
         if screen.quiet or self.plan is None or counts is None:
             return
@@ -169,10 +170,12 @@ class Sweep:
         if counts.running:
             print(f"{counts.running} are under way in other processes")
         lines = {}
+        place = shlex.quote(place)
         if counts.over + counts.running < counts.total:
             where = self.plan.storage or ""
             database = f" 'hydra.sweeper.storage={without_passwords(where)}'" if "://" in where else ""
-            lines[f"dlopt train resume={place}{database}"] = "goes on where it stopped"
+            needed = "".join(f" {shlex.quote(word)}" for word in flags)
+            lines[f"dlopt train resume={place}{database}{needed}"] = "goes on where it stopped"
         if self.plan.space.axes:
             lines[f"dlopt show {place}"] = "best points, what matters; pictures with --png"
         repeated += ["seed"] if any(axis.key == "seed" for axis in self.plan.space.axes) else []

@@ -106,7 +106,9 @@ def _search(argv: Sequence[str], typed: Sequence[str], flags: Collection[str], *
 
     from dlopt import provenance
     from dlopt.cli import job
+    from dlopt.cli.continued import flags as flags_to_go_on
     from dlopt.cli.sweep import Sweep
+    from dlopt.config.errors import own_folder
     from dlopt.sweep import session
 
     screen = Sweep()
@@ -127,7 +129,7 @@ def _search(argv: Sequence[str], typed: Sequence[str], flags: Collection[str], *
         session.current = None
     if here.counts is None:
         return code
-    screen.report(here.counts)
+    screen.report(here.counts, flags_to_go_on(here.command, own_folder(typed)))
     return max(code, FAILED if here.counts.ended.get("failed") else DONE)
 
 

@@ -17,6 +17,12 @@ def yaml_text(tree: Mapping[str, Any] | list[Any]) -> str:
     return yaml.dump(tree, Dumper=_dumper(), sort_keys=False, default_flow_style=False, allow_unicode=True)
 
 
+def quoted(text: str) -> str:
+    """Text as Hydra reads it behind `key=`, whatever is in it: 1e5 would be a number, and null nothing."""
+    # In its quotes a backslash stands for itself, but in front of a quote.
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
+
+
 @cache
 def _dumper() -> Any:
     """PyYAML's safe dumper, the fast one where it is there, which puts into quotes what OmegaConf takes for numbers."""

@@ -154,7 +154,8 @@ def _up(axes: Any, search: Search, valued: Sequence[Trial], *, named: bool = Tru
     ends = [
         v + side * t.sd for t, v in zip(valued, values, strict=True) if t.sd for side in (-1, 1) if low <= v <= high
     ]
-    low, high = min([low, *ends]), max([high, *ends])
+    room = 0.02 * (max([high, *ends]) - min([low, *ends]))  # so that the ends of bars are seen to be ends
+    low, high = min([low, *(end - room for end in ends)]), max([high, *(end + room for end in ends)])
     needed = any(t.state in MARKS for t in search.trials) or any(not low <= v <= high for v in values)
     strip = (1 + len(MARKS)) * LANE * (high - low) if needed else 0.0
     low, high = (low - strip, high) if search.higher else (low, high + strip)

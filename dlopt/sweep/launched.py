@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from dlopt.config.text import quoted
 from dlopt.sweep.jobs import Job
 from dlopt.sweep.pruning import Ticket
 
@@ -33,7 +34,8 @@ class Launched:
         common = os.path.commonpath([job.path.parent for job in jobs])
         overrides = []
         for job in jobs:
-            place = [f"hydra.sweep.dir='{common}'", f"hydra.sweep.subdir='{os.path.relpath(job.path, common)}'"]
+            below = os.path.relpath(job.path, common)
+            place = [f"hydra.sweep.dir={quoted(common)}", f"hydra.sweep.subdir={quoted(below)}"]
             overrides.append([*job.overrides, *place, *_ticketed(job)])
         found = self._launcher.launch(overrides, initial_job_idx=0)
         return [(job, _error(ret)) for job, ret in zip(jobs, found, strict=True)]

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import socket
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from helpers import BLOBS
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from dlopt.cli import job, main
+from dlopt.config.text import quoted
 from dlopt.run import Run
 
 QUICK = (*(word for word in BLOBS if not word.startswith("epochs=")), "epochs=1", "optimizer=sgd")
@@ -371,6 +373,36 @@ def test_a_search_that_has_begun_and_loses_its_files_was_stopped(what, here, mon
     assert err.startswith("stopped: ")
     assert "No such file or directory" in err
     assert "nothing was started" not in err
+
+
+@pytest.mark.parametrize("name", ["it's", "1e5", "a\\b"])
+def test_a_directory_has_the_name_that_it_is_given_whoever_starts_the_runs(name, here):
+    """Hydra is told of it by the launchers that are not ours, and where a search goes on."""
+    place, launcher = f"hydra.sweep.dir={quoted(name)}", "hydra/launcher=basic"
+    before = set(here.iterdir())
+    assert main(["train", "-m", *QUICK, place, "optimizer.lr=0.01,0.1", launcher]) == 0
+    assert main(["train", f"resume=./{name}", "--trust"]) == 0
+    assert {path.name for path in set(here.iterdir()) - before} - {"__pycache__"} == {name}
+    assert list(runs(Path(name))) == ["0", "1"]
+
+
+def test_what_is_said_to_go_on_with_a_search_goes_on_with_it(here, monkeypatch, capsys):
+    """With the flags that it takes, whatever its directory is called."""
+    Path("options/optimizer").mkdir(parents=True)
+    Path("options/optimizer/mine.yaml").write_text("_target_: dlopt.optimizer.sgd.SGD\nlr: 0.05\n")
+    made = job.perform
+
+    def stopped(*given, **more):
+        monkeypatch.setattr(job, "perform", made)
+        raise KeyboardInterrupt
+
+    quick = [word for word in QUICK if not word.startswith("optimizer=")]
+    command = [*quick, "optimizer=mine,sgd", "hydra.sweep.dir='a b'"]
+    monkeypatch.setattr(job, "perform", stopped)
+    assert main(["train", "-m", "--config-dir", "options", *command]) == 130
+    (line,) = re.findall(r"dlopt (train resume=.*)", capsys.readouterr().out)
+    assert main(shlex.split(line.partition("   ")[0])) == 0, capsys.readouterr().err
+    assert sorted(run.status["status"] for run in runs(Path("a b")).values()) == ["done", "done"]
 
 
 # ------------------------------------------------------------------------------------------------ databases

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from helpers import composed
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from dlopt import reading
-from dlopt.config.text import yaml_text
+from dlopt.config.text import quoted, yaml_text
 
 AWKWARD = ("1e-5", "-.5e3", "1_000", "1:30", "true", "no", "null", "~", "???", "2020-01-01", "0x1f", "a: b", "- a", "#",
            "", " ", "é", "\n", "\u2028", "[1,2]", "{a: b}", "*a", "&a", "!a", "%", "@", "=", "<<")  # fmt: skip
@@ -48,3 +49,13 @@ def test_a_list_that_stands_in_two_places_is_written_twice():
     text = yaml_text({"one": widths, "other": widths})
     assert "*" not in text
     assert read(text) == {"one": [3, 4], "other": [3, 4]}
+
+
+PARSER = OverridesParser.create()
+
+
+@given(
+    st.sampled_from(("1e5", "it's", "\\", "a\\", "\\'", "a\\b", "null", "a b,c")) | st.text("a'\"\\ ,=[1e5", max_size=8)
+)
+def test_hydra_reads_what_is_quoted_as_it_was(text):
+    assert PARSER.parse_override(f"key={quoted(text)}").value() == text

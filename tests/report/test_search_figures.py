@@ -134,3 +134,13 @@ def test_two_hyperparameters_of_a_grid_have_a_line_for_each_value_of_the_other()
     assert labels == ["optimizer=sgd", "optimizer=adam", "optimizer=lion"]
     assert figure.axes[0].get_xscale() == "log"
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["100", "200", "500", "1000"]
+
+
+@pytest.mark.parametrize("name", ["learning curve", "a grid of two"])
+def test_the_ends_of_bars_are_inside_the_frame(name):
+    found = CASES[name]
+    low, high = search_figures.effects(found, found.axes, "").axes[0].get_ylim()
+    values = [trial.value for trial in found.trials if trial.value is not None]
+    sd = found.trials[0].sd
+    assert low < min(values) - sd
+    assert max(values) + sd < high
