@@ -292,7 +292,11 @@ def _search(
     ours: session.Session,
     problems: Problems,
 ) -> None:
-    opened = storage.opened(keys.storage, plan.folder, problems)
+    opened = storage.former(keys.storage, plan.folder, problems)
+    problems.raise_any()
+    if opened is None:
+        _check_new(plan.folder, [], problems)  # before a storage is made, which would stay
+        opened = storage.opened(keys.storage, plan.folder, problems)
     problems.raise_any()
     assert opened is not None
     direction: Direction = "maximize" if higher_is_better(plan.objective) else "minimize"
