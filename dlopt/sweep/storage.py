@@ -15,6 +15,7 @@ from dlopt.sweep.stopping import Away
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
+    from sqlalchemy.engine import URL
 
 JOURNAL = "study.log"
 """The journal's name in the directory of a sweep."""
@@ -65,9 +66,8 @@ def former(url: str | None, folder: Path, problems: Problems) -> BaseStorage | N
 
 def _has_studies(url: str) -> bool:
     from sqlalchemy import create_engine, inspect
-    from sqlalchemy.engine import make_url
 
-    address = make_url(url)
+    address = _address(url)
     if address.get_backend_name() == "sqlite" and not Path(address.database or "").is_file():
         return False  # to look would make it
     engine = create_engine(address)
@@ -75,6 +75,16 @@ def _has_studies(url: str) -> bool:
         return inspect(engine).has_table("studies")
     finally:
         engine.dispose()
+
+
+def _address(url: str) -> URL:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):  # whose words would tell parts of a password
+        raise ValueError("it is no address such as postgresql+psycopg://user@host/name") from None
 
 
 def shown(url: str) -> str:
@@ -96,13 +106,9 @@ def answering(url: str | None) -> Iterator[None]:
 
 def _database(url: str) -> BaseStorage:
     from optuna.storages import RDBStorage, get_storage
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, ProgrammingError
+    from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
-    try:
-        make_url(url)
-    except (ArgumentError, ValueError):  # whose words would tell parts of a password
-        raise ValueError("it is no address such as postgresql+psycopg://user:password@host/name") from None
+    _address(url)
     for attempt in range(5):
         try:
             with warnings.catch_warnings():

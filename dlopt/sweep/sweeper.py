@@ -56,6 +56,11 @@ def sweep(arguments: Sequence[str], config: DictConfig, context: Any, task_funct
         problems.add("hydra.output_subdir", "must stay .hydra: a run cannot be shown without its configuration")
     if OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"] != "${hydra.job.num}":  # type: ignore[index, call-overload]
         problems.add("hydra.sweep.subdir", "is the number of the trial; leave it as it is")
+    named = config.hydra.launcher
+    if not OmegaConf.is_dict(named) or "_target_" not in named:
+        problems.add(
+            "hydra.launcher", "has the keys of the launcher; which one is said with a slash: hydra/launcher=pool"
+        )
     problems.raise_any()
     assert keys is not None
     folders = [paths.CONF, *(Path(word) for word in _own_folder(config)[1:])]
@@ -285,7 +290,11 @@ def _search(
     ours: session.Session,
     problems: Problems,
 ) -> None:
-    opened = storage.opened(keys.storage, plan.folder, problems)
+    opened = storage.former(keys.storage, plan.folder, problems)
+    problems.raise_any()
+    if opened is None:
+        _check_new(plan.folder, [], problems)  # before a storage is made, which would stay
+        opened = storage.opened(keys.storage, plan.folder, problems)
     problems.raise_any()
     assert opened is not None
     direction: Direction = "maximize" if higher_is_better(plan.objective) else "minimize"

@@ -385,6 +385,7 @@ CASES = {
     "beside another problem": (["-m", "hydra/sweeper=tp", "optimizer=sgd,adam", "epocs=3"], ["2 problems", "did you mean tpe?", "did you mean epochs?"]),
     "another word for -m": (["hydra.mode=MULTIRUN", "hydra.sweeper.trials=abc", "seed=0,1"], ["1 problem", "hydra.sweeper.trials "]),
     "trials of a single run": (["hydra.sweeper.trials=5"], ["1 problem", "hydra.sweeper.trials ", "is for a search: add -m"]),
+    "a launcher with a dot": (["-m", "hydra.launcher=pool", "seed=0,1"], ["1 problem", "hydra.launcher ", "hydra/launcher=pool"]),
     "a launcher of a single run": (["hydra/launcher=pool"], ["1 problem", "hydra/launcher ", "add -m"]),
     "a sweep's directory of a single run": (["hydra.sweep.dir=x"], ["1 problem", "hydra.sweep.dir ", "add -m"]),
     "yes to a single run": (["--yes"], ["1 problem", "--yes ", "is for a search: add -m"]),

@@ -346,6 +346,16 @@ def test_a_directory_with_runs_of_no_study_is_refused(begun, capsys):
     assert "already holds runs, and no study of them" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("store", [[], ["hydra.sweeper.storage='sqlite:///new.db'", "hydra.sweeper.study=s"]])
+def test_nothing_is_left_of_a_search_that_is_refused_for_that(store, begun, capsys):
+    """As of one in a database that goes on from another working directory, where its relative address means nothing."""
+    (begun / "study.log").unlink()
+    before = files(Path())
+    assert main(["train", "-m", *QUICK, HERE, LR, RANDOM, *store]) == 2
+    assert "already holds runs, and no study of them" in capsys.readouterr().err
+    assert files(Path()) == before
+
+
 def test_so_is_one_with_runs_of_trials_that_have_several(here, capsys):
     """They lie a folder deeper; another search would write over them."""
     command = ["train", "-m", *QUICK, HERE, "optimizer.lr=0.01,0.1", "hydra.sweeper.seeds=2"]
