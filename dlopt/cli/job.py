@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dlopt.cli.one import FAILED, logged, run_one
+from dlopt.cli.one import FAILED, INTERRUPTED, logged, run_one
 
 if TYPE_CHECKING:
     from dlopt.cli.progress import Stage
@@ -53,8 +53,8 @@ def perform(
 
 
 def here(job: Job, *, stage: Stage) -> None:
-    """Make a run of a sweep on its screen."""
-    perform(job, stage=stage)
+    """Make a run of a sweep on its screen; KeyboardInterrupt where it was stopped."""
+    _unless_stopped(*perform(job, stage=stage))
 
 
 def elsewhere(job: Job) -> None:
@@ -63,4 +63,9 @@ def elsewhere(job: Job) -> None:
 
     screen.quiet = True
     provenance.begin()
-    perform(job)
+    _unless_stopped(*perform(job))
+
+
+def _unless_stopped(code: int, summary: dict[str, Any]) -> None:
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt

@@ -195,7 +195,7 @@ class Search:
     def _over(self, job: Job, error: BaseException | None) -> None:
         found, _ = self._under_way.pop(job.path)
         found.running -= 1
-        status, summary = _ending(job.path) or _cut_short(error)
+        status, summary = _ending(job.path) or _cut_short(job.path, error)
         self.stage.ended(job, status, summary)
         if status in OVER:
             found.endings.append((status, summary))
@@ -230,10 +230,13 @@ class Search:
             self.study.interrupt(found.trial, lost=lost)
 
 
-def _cut_short(error: BaseException | None) -> tuple[str, Mapping[str, Any]]:
-    """What is said of a run that has not written how it ended, and why."""
-    if error is None:
+def _cut_short(path: Path, error: BaseException | None) -> tuple[str, Mapping[str, Any]]:
+    """What is said of a run that has not come to an end, and why: it was stopped, its process or directory is gone."""
+    status = Run(path).status_or_none() or {}
+    if status.get("status") == "interrupted" or isinstance(error, KeyboardInterrupt):
         return "interrupted", {}
+    if error is None:
+        return "lost", {"message": "its directory was taken from it"}
     return "lost" if isinstance(error, Lost) else "failed", {"message": named(error)}
 
 

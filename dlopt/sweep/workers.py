@@ -53,7 +53,7 @@ class InProcess(Generic[Job]):
         job = self._jobs.pop()
         try:
             self._perform(job)
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
             return [(job, error)]
         return [(job, None)]
 
