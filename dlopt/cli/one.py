@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from dlopt.cli.places import as_typed
 from dlopt.config.problems import named
 from dlopt.lock import Lost
 from dlopt.reading import printable
-from dlopt.watch import STOPPING
+from dlopt.watch import handled
 
 if TYPE_CHECKING:
     from dlopt.cli.progress import Stage
@@ -86,12 +85,8 @@ def stoppable(watch: Watch) -> Iterator[None]:
             raise KeyboardInterrupt
         watch.stop = True
 
-    before = {s: signal.signal(s, stop) for s in STOPPING}
-    try:
+    with handled(stop):
         yield
-    finally:
-        for s, handler in before.items():
-            signal.signal(s, handler)
 
 
 @contextlib.contextmanager

@@ -6,19 +6,20 @@ import shutil
 import signal
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from dlopt import screen
-from dlopt.cli.one import DONE, FAILED, INTERRUPTED, STOPPING
+from dlopt.cli.one import DONE, FAILED, INTERRUPTED
 from dlopt.cli.places import as_typed
 from dlopt.config.problems import named
 from dlopt.reading import printable
 from dlopt.sweep.repeats import Repeat
+from dlopt.watch import handled
 
 if TYPE_CHECKING:
     from dlopt.experiment import Experiment
@@ -128,15 +129,9 @@ def _predicted(outlook: Outlook, found: Forecast) -> None:
     _say("each run", f"{_between(*map(span, times))}, {_between(*map(amount, sizes))}")
 
 
-@contextmanager
-def _unwound() -> Iterator[None]:
+def _unwound() -> AbstractContextManager[None]:
     """While this lasts, every signal that ends a process raises KeyboardInterrupt, so that nothing is left behind."""
-    before = {s: signal.signal(s, signal.default_int_handler) for s in STOPPING}
-    try:
-        yield
-    finally:
-        for s, handler in before.items():
-            signal.signal(s, handler)
+    return handled(signal.default_int_handler)
 
 
 def span(seconds: float) -> str:

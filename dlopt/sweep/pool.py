@@ -35,7 +35,7 @@ from dlopt.config.problems import ConfigError
 from dlopt.config.signature import mismatch
 from dlopt.ranges import Count
 from dlopt.sweep.workers import Job, Lost
-from dlopt.watch import STOPPING
+from dlopt.watch import STOPPING, handled
 
 GRACE = 20.0
 """Seconds that jobs under way have to finish their step and to save, once they are asked to stop."""
@@ -104,7 +104,7 @@ class Pool(Generic[Job]):
                 for process in _processes(executor):
                     _send(process, number)
 
-        with _handled(lambda *_: send(signal.SIGKILL)):
+        with handled(lambda *_: send(signal.SIGKILL)):
             send(signal.SIGINT)
             futures.wait(self._under_way, timeout=GRACE)
             send(signal.SIGKILL)  # all at once; loky would need pgrep to find what a worker has started
@@ -174,7 +174,7 @@ def _unheard() -> Iterator[None]:
     They are blocked, too, for a process that is started here inherits that: it hears none before it can handle it.
     """
     heard: list[int] = []
-    with _handled(lambda number, frame: heard.append(number)):
+    with handled(lambda number, frame: heard.append(number)):
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         try:
             yield
@@ -182,17 +182,6 @@ def _unheard() -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
     for number in heard:
         signal.raise_signal(number)
-
-
-@contextlib.contextmanager
-def _handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """While this lasts, signals to stop come here."""
-    before = {number: signal.signal(number, handler) for number in STOPPING}
-    try:
-        yield
-    finally:
-        for number, former in before.items():
-            signal.signal(number, former)
 
 
 # ------------------------------------------------------------------------------------------- in the worker

@@ -22,6 +22,7 @@ from dlopt.sweep.stopping import Stopping
 from dlopt.sweep.storage import BEAT
 from dlopt.sweep.study import Outcome, Study, Trial
 from dlopt.sweep.workers import Lost, Workers
+from dlopt.watch import handled
 
 OVER = ("done", "diverged", "failed", "pruned")
 """What a run can have come to; any other status is one on the way."""
@@ -105,7 +106,8 @@ class Search:
         """
         beats = threading.Event()
         threading.Thread(target=self._beat, args=(beats,), name="signs of life", daemon=True).start()
-        with Stopping() as stopping:
+        stopping = Stopping()
+        with handled(stopping):
             try:
                 self._work(stopping)
             finally:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 from collections.abc import Iterator
 from typing import Any
-
-from dlopt.watch import STOPPING
 
 
 class Away(Exception):
@@ -15,7 +12,7 @@ class Away(Exception):
 
 
 class Stopping:
-    """While this lasts, a signal to stop raises KeyboardInterrupt where it is `heard`, or as soon as that begins.
+    """A handler of signals to stop. One raises KeyboardInterrupt where it is `heard`, or as soon as that begins.
 
     So what is being told to a study is told to its end. A second signal raises it wherever it comes.
     """
@@ -23,14 +20,6 @@ class Stopping:
     def __init__(self) -> None:
         self._asked = False
         self._hears = False
-
-    def __enter__(self) -> Stopping:
-        self._before = {number: signal.signal(number, self._heard) for number in STOPPING}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, former in self._before.items():
-            signal.signal(number, former)
 
     @contextlib.contextmanager
     def heard(self) -> Iterator[None]:
@@ -43,7 +32,7 @@ class Stopping:
         finally:
             self._hears = False
 
-    def _heard(self, number: int, frame: Any) -> None:
+    def __call__(self, number: int, frame: Any) -> None:
         again, self._asked = self._asked, True
         if again or self._hears:
             raise KeyboardInterrupt
