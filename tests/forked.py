@@ -8,6 +8,7 @@ The server has one thread, since a fork takes along no other, and ends with all 
 from __future__ import annotations
 
 import json
+import multiprocessing.util
 import os
 import select
 import shutil
@@ -15,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -246,6 +248,8 @@ class Server:
             except BaseException:
                 traceback.print_exc()
             finally:
+                threading._shutdown()
+                multiprocessing.util._exit_function()  # not all that is asked for at exit: much of it is the server's
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(code)

@@ -65,7 +65,7 @@ class Sweep:
         self._here = 0
         self._live: Live | None = None
 
-    def begin(self, plan: Plan, study: Study, workers: int) -> Sweep:
+    def begin(self, plan: Plan, study: Study) -> Sweep:
         """A search begins, or goes on; it is its own stage."""
         self.plan, self._study = plan, study
         counts = study.counts()
@@ -148,7 +148,11 @@ class Sweep:
     def report(self, counts: Counts | None, flags: Sequence[str]) -> None:
         """The table of its runs, or of their means, and what to type next; flags are what going on with it takes."""
         self.close()
-        if screen.quiet or self.plan is None or counts is None:
+        if screen.quiet or self.plan is None:
+            return
+        going_on = {self._to_go_on(self.plan, flags): "goes on where it stopped"}
+        if counts is None:
+            suggest(going_on)
             return
         from dlopt.cli.runs import width
         from dlopt.report.records import records
@@ -169,13 +173,8 @@ class Sweep:
             print(f"best: {self.plan.objective} {number(value)} with {title}, in {place}/{at}")
         if counts.running:
             print(f"{counts.running} are under way in other processes")
-        lines = {}
         place = shlex.quote(place)
-        if counts.over + counts.running < counts.total:
-            where = self.plan.storage or ""
-            database = f" 'hydra.sweeper.storage={without_passwords(where)}'" if "://" in where else ""
-            needed = "".join(f" {shlex.quote(word)}" for word in flags)
-            lines[f"dlopt train resume={place}{database}{needed}"] = "goes on where it stopped"
+        lines = going_on if counts.over + counts.running < counts.total else {}
         if self.plan.space.axes:
             lines[f"dlopt show {place}"] = "best points, what matters; pictures with --png"
         repeated += ["seed"] if any(axis.key == "seed" for axis in self.plan.space.axes) else []
@@ -185,6 +184,14 @@ class Sweep:
         )
         lines[f"dlopt tensorboard {place}"] = "their curves, in a browser"
         suggest(lines)
+
+    def _to_go_on(self, plan: Plan, flags: Sequence[str]) -> str:
+        """The command that goes on with the search."""
+        where = plan.storage or ""
+        database = [f"hydra.sweeper.storage={without_passwords(where)}"] if "://" in where else []
+        return " ".join(
+            [f"dlopt train resume={shlex.quote(as_typed(plan.folder))}", *map(shlex.quote, [*database, *flags])]
+        )
 
     def _repeats(self, key: str) -> bool:
         """Whether each point is repeated over a key."""

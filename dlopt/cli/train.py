@@ -127,10 +127,8 @@ def _search(argv: Sequence[str], typed: Sequence[str], flags: Collection[str], *
         del os.environ[provenance.COMMAND]
         screen.close()
         session.current = None
-    if here.counts is None:
-        return code
     screen.report(here.counts, flags_to_go_on(here.command, own_folder(typed)))
-    return max(code, FAILED if here.counts.ended.get("failed") else DONE)
+    return max(code, FAILED if here.counts is not None and here.counts.ended.get("failed") else DONE)
 
 
 def _composed(argv: Sequence[str], *, full: bool) -> int:
@@ -195,16 +193,14 @@ def _task(config: DictConfig) -> None:
 
 def _job(tree: Mapping[str, Any], hydra: Any, path: Path) -> Job:
     """The run that Hydra has composed; tree is its configuration."""
-    from dlopt.config import nested
-    from dlopt.sweep.jobs import Job
+    from dlopt.sweep.jobs import Job, chosen
 
-    choices = {nested.in_short(k): v for k, v in hydra.runtime.choices.items()}
     return Job(
         path=path,
         title="",
         overrides=tuple(hydra.overrides.task),
         config=tree,
-        choices={k: v for k, v in choices.items() if not k.startswith("hydra/") and v is not None},
+        choices=chosen(hydra),
         hydra="",
     )
 

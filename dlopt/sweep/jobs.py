@@ -50,6 +50,19 @@ class Job:
     ticket: Ticket | None = None
 
 
+def chosen(hydra: DictConfig) -> dict[str, Any]:
+    """The option of each group of ours, as Hydra has composed it."""
+    choices = {in_short(k): v for k, v in hydra.runtime.choices.items()}
+    return {k: v for k, v in choices.items() if not k.startswith("hydra/") and v is not None}
+
+
+def leave_out_address(hydra: DictConfig) -> None:
+    """Before it is written to files: the address of a storage may hold a password."""
+    with read_write(hydra), open_dict(hydra):
+        hydra.overrides.hydra = [o for o in hydra.overrides.hydra if "storage=" not in o]
+        hydra.sweeper.storage = None
+
+
 def opened(job: Job, path: Path) -> Run:
     """The run in this directory, with its configuration in it, and not begun yet."""
     run = Run(path)
@@ -111,8 +124,7 @@ class _Template:
         self._interpolates = _interpolates(self._tree)
         self._hydra = hydra
         self._text = _hydra_text(hydra)
-        choices = {in_short(k): v for k, v in hydra.runtime.choices.items()}
-        self._choices = {k: v for k, v in choices.items() if not k.startswith("hydra/") and v is not None}
+        self._choices = chosen(hydra)
 
     def job(
         self,
@@ -179,18 +191,16 @@ def _quoted(text: str) -> str:
 
 
 def _hydra_text(hydra: DictConfig) -> str:
-    """.hydra/hydra.yaml with marks where runs differ. The address of a storage, which may hold a password, is not in
-    it."""
+    """.hydra/hydra.yaml with marks where runs differ."""
     own = copy.deepcopy(hydra)
+    leave_out_address(own)
     with read_write(own), open_dict(own):
         for name in ("help", "hydra_help"):
             own.pop(name, None)
         own.job.num, own.job.id = int(_NUMBER_HERE), _NUMBER_HERE
         own.job.override_dirname = _NAME_HERE.strip("'")
         own.overrides.task = [_TASK_HERE.strip("'")]
-        own.overrides.hydra = [o for o in own.overrides.hydra if "storage=" not in o]
         own.runtime.output_dir = _PATH_HERE.strip("'")
-        own.sweeper.storage = None
     return OmegaConf.to_yaml(OmegaConf.create({"hydra": own}))
 
 

@@ -40,7 +40,7 @@ class Launched:
         found = self._launcher.launch(overrides, initial_job_idx=0)
         return [(job, _error(ret)) for job, ret in zip(jobs, found, strict=True)]
 
-    def close(self) -> None:
+    def close(self, *, at_once: bool = False) -> None:
         self._jobs.clear()
 
 

@@ -92,10 +92,10 @@ class Pool(Generic[Job]):
         with _unheard():
             return [self._ended(future) for future in list(self._under_way) if future in over]
 
-    def close(self) -> None:
-        """Ask the jobs under way to stop, give them GRACE to save, and end all workers.
+    def close(self, *, at_once: bool = False) -> None:
+        """Ask the jobs under way to stop, give them GRACE to save unless it is at once, and end all workers.
 
-        A signal meanwhile, as from a second Ctrl-C, ends them at once.
+        A signal meanwhile, as from a second Ctrl-C, ends them at once, too.
         """
         executors = [*self._idle, *(executor for _, executor, _ in self._under_way.values())]
 
@@ -105,8 +105,9 @@ class Pool(Generic[Job]):
                     _send(process, number)
 
         with handled(lambda *_: send(signal.SIGKILL)):
-            send(signal.SIGINT)
-            futures.wait(self._under_way, timeout=GRACE)
+            if not at_once:
+                send(signal.SIGINT)
+                futures.wait(self._under_way, timeout=GRACE)
             send(signal.SIGKILL)  # all at once; loky would need pgrep to find what a worker has started
             for executor in executors:
                 executor.shutdown(kill_workers=True)

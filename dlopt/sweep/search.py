@@ -20,7 +20,7 @@ from dlopt.sweep.repeats import Repeat, objectives, outcome
 from dlopt.sweep.space import Space
 from dlopt.sweep.stopping import Stopping
 from dlopt.sweep.storage import BEAT
-from dlopt.sweep.study import Outcome, Study, Trial
+from dlopt.sweep.study import Counts, Outcome, Study, Trial
 from dlopt.sweep.workers import Lost, Workers
 from dlopt.watch import handled
 
@@ -88,7 +88,10 @@ class Plan:
 
 
 class Search:
-    """One process's part in a sweep."""
+    """One process's part in a sweep.
+
+    counts   how the study stands in the end; None before, and where it ended at once
+    """
 
     def __init__(self, plan: Plan, study: Study, composer: Composer, workers: Workers[Job], stage: Stage) -> None:
         self.plan = plan
@@ -96,25 +99,39 @@ class Search:
         self.composer = composer
         self.workers = workers
         self.stage = stage
+        self.counts: Counts | None = None
         self._open: dict[int, _Open] = {}
         self._under_way: dict[Path, tuple[_Open, Repeat]] = {}
 
     def run(self) -> None:
         """Until no point is left to begin.
 
-        KeyboardInterrupt where this process is asked to stop, after the trials under way have ended as interrupted.
+        KeyboardInterrupt where this process is asked to stop, after the trials under way have ended as interrupted; or,
+        asked twice, at once.
         """
         beats = threading.Event()
         threading.Thread(target=self._beat, args=(beats,), name="signs of life", daemon=True).start()
         stopping = Stopping()
-        with handled(stopping):
-            try:
-                self._work(stopping)
-            finally:
-                beats.set()
-                self.workers.close()
-                for number in list(self._open):
-                    self._leave(self._open.pop(number), lost=False)
+        try:
+            with handled(stopping):
+                try:
+                    self._work(stopping)
+                finally:
+                    beats.set()
+                    self.workers.close(at_once=stopping.twice)
+                    stopping.listen()
+                    if not stopping.twice:
+                        self._end()
+        except Exception:
+            if stopping.twice:  # a library has made something else of the signal, which came in the midst of it
+                raise KeyboardInterrupt from None
+            raise
+
+    def _end(self) -> None:
+        """Leave what is under way to others, and see how the study stands."""
+        for number in list(self._open):
+            self._leave(self._open.pop(number), lost=False)
+        self.counts = self.study.counts()
 
     def _work(self, stopping: Stopping) -> None:
         while True:

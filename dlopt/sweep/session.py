@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Screen(Protocol):
     """Makes the stage of a search, and says in the end what came of it."""
 
-    def begin(self, plan: Plan, study: Study, workers: int) -> Stage:
+    def begin(self, plan: Plan, study: Study) -> Stage:
         """A search begins."""
 
     def planned(self, outlook: Outlook) -> None:
@@ -35,7 +35,7 @@ class Session:
     yes         start even a very large grid
     dry_run     say what would be done, and do nothing
     begun       whether its first run may have been started
-    counts      how the trials ended, once it is over
+    counts      how the trials ended, once it is over; None where it ended at once
     """
 
     command: list[str]

@@ -14,25 +14,39 @@ class Away(Exception):
 class Stopping:
     """A handler of signals to stop. One raises KeyboardInterrupt where it is `heard`, or as soon as that begins.
 
-    So what is being told to a study is told to its end. A second signal raises it wherever it comes.
+    So what is being told to a study is told to its end. A second signal raises it wherever it comes, for a database
+    may never answer; but none does while that of another is on its way out, which has to end what is under way.
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._count = 0
         self._hears = False
+        self._raised = False
+
+    @property
+    def twice(self) -> bool:
+        """Whether to end at once, as if killed."""
+        return self._count > 1
 
     @contextlib.contextmanager
     def heard(self) -> Iterator[None]:
         """Where to wait, or to do what may be left at any instant."""
         self._hears = True
         try:
-            if self._asked:
+            if self._count:
+                self._raised = True
                 raise KeyboardInterrupt
             yield
         finally:
             self._hears = False
+        self.listen()
+
+    def listen(self) -> None:
+        """What was raised is dealt with: another signal may raise again."""
+        self._raised = False
 
     def __call__(self, number: int, frame: Any) -> None:
-        again, self._asked = self._asked, True
-        if again or self._hears:
+        self._count += 1
+        if not self._raised and (self._hears or self.twice):
+            self._raised = True
             raise KeyboardInterrupt

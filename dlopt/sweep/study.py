@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from dlopt.config.nested import in_short
 from dlopt.lock import Lock, holder, machine
 from dlopt.sweep import points
 from dlopt.sweep.points import Sampler
@@ -78,7 +79,7 @@ class Counts:
 
 
 class Study:
-    """A study in a storage, and this process's part in it. folder is that of the sweep; total may be None: no end."""
+    """A study in a storage, and this process's part in it; folder is that of the sweep, total the points in all."""
 
     def __init__(
         self, storage: BaseStorage, study: OptunaStudy, space: Space, sampler: Sampler, total: int, folder: Path
@@ -93,7 +94,7 @@ class Study:
         self._looked = -math.inf
         self._again: set[int] = set()
         self._distributions = [axis.distribution() for axis in space.axes]
-        self._names = [axis.content()["key"] for axis in space.axes]
+        self._names = [in_short(axis.key) for axis in space.axes]
 
     # ------------------------------------------------------------------------------------------- this process
 
@@ -362,10 +363,9 @@ def begun(
     import optuna
 
     for _ in range(50):
-        sampler = optuna.samplers.RandomSampler()
-        try:  # a look at a study that is there leaves no trace, which creating it again would
-            study = optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=pruner)
-        except KeyError:
+        study = known(storage, name, pruner)  # a look leaves no trace, which creating it again would
+        if study is None:
+            sampler = optuna.samplers.RandomSampler()
             study = optuna.create_study(
                 storage=storage,
                 study_name=name,
@@ -383,12 +383,13 @@ def begun(
     raise AssertionError("a study does not keep what it is told")
 
 
-def known(storage: BaseStorage, name: str) -> OptunaStudy | None:
+def known(storage: BaseStorage, name: str, pruner: BasePruner | None = None) -> OptunaStudy | None:
     """The study of this name, if there is one."""
     import optuna
 
     try:
-        return optuna.load_study(study_name=name, storage=storage, sampler=optuna.samplers.RandomSampler())
+        sampler = optuna.samplers.RandomSampler()
+        return optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=pruner)
     except KeyError:
         return None
 

@@ -9,36 +9,28 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 
 from dlopt import durable
 from dlopt.config import paths
-from dlopt.config.build import build
 from dlopt.config.callback import check_directory
-from dlopt.config.errors import explain
-from dlopt.config.nested import in_full, in_short
-from dlopt.config.problems import ConfigError, Problems
+from dlopt.config.nested import in_full
+from dlopt.config.problems import Problems
 from dlopt.config.settings import checked
-from dlopt.experiment import Experiment
 from dlopt.metrics import higher_is_better
 from dlopt.run import Run
 from dlopt.sweep import record, session, storage
+from dlopt.sweep.checks import checked_plan, corners, own_folder, total_of
 from dlopt.sweep.forecast import STAND, Forecast, Outlook, forecast
-from dlopt.sweep.jobs import Composer, Job
+from dlopt.sweep.jobs import Composer, Job, leave_out_address
 from dlopt.sweep.keys import Keys
 from dlopt.sweep.launched import Launched
 from dlopt.sweep.points import Sampler, drawn
-from dlopt.sweep.pruning import Pruner
-from dlopt.sweep.repeats import Repeat, repeats
+from dlopt.sweep.repeats import Repeat
 from dlopt.sweep.search import Plan, Search
-from dlopt.sweep.space import Space, agree, space_of
+from dlopt.sweep.space import agree, space_of
 from dlopt.sweep.study import Direction, Study, alone, begun, known
 from dlopt.sweep.workers import Workers
-
-MANY = 10_000
-"""Runs beyond which a grid is only started with --yes."""
-CHECKED = 1_000
-"""Points of a space with intervals that are checked: the ends of intervals with all choices."""
 
 
 def sweep(arguments: Sequence[str], config: DictConfig, context: Any, task_function: Any) -> None:
@@ -63,21 +55,23 @@ def sweep(arguments: Sequence[str], config: DictConfig, context: Any, task_funct
         )
     problems.raise_any()
     assert keys is not None
-    folders = [paths.CONF, *(Path(word) for word in _own_folder(config)[1:])]
+    folders = [paths.CONF, *(Path(word) for word in own_folder(config)[1:])]
     written = [in_full(f"{key}={value}", folders) for key, value in (keys.params or {}).items()]
     typed = [*written, *arguments]  # of two for one key the last counts
     parser = OverridesParser.create(config_loader=context.config_loader)
     space = space_of(parser.parse_overrides(typed), grid=keys.sampler == "grid", problems=problems)
     folder = Path(config.hydra.sweep.dir)
     check_directory(folder, "hydra.sweep.dir", problems)
-    total = _total(keys, space, problems)
+    total = total_of(keys, space, problems)
     if keys.storage is not None and "://" in keys.storage and keys.study is None:
         problems.add("hydra.sweeper.study", "needs a name, by which other processes find the study in the database")
     problems.raise_any()
 
     composer = Composer(context.config_loader, config)
-    plan = _checked(keys, space, total, composer, config, folder, typed, ours, problems)
-    config = _without_address(config)
+    limited = not (ours.yes or ours.dry_run)
+    plan = checked_plan(keys, space, total, composer, config, folder, problems, limited=limited)
+    config = copy.deepcopy(config)
+    leave_out_address(config.hydra)
     launcher = Plugins.instance().instantiate_launcher(
         hydra_context=context, task_function=task_function, config=config
     )
@@ -86,153 +80,12 @@ def sweep(arguments: Sequence[str], config: DictConfig, context: Any, task_funct
         workers = launcher.workers(ours.perform, ours.elsewhere)
     else:
         workers = Launched(launcher, keys.max_batch_size or (10 if keys.sampler == "tpe" else min(total, 1_000_000)))
-    try:
-        if ours.dry_run:
-            at_once = workers.count if hasattr(launcher, "workers") else 1  # of others' it is not known
-            ours.screen.planned(_outlook(keys, plan, composer, at_once, total, problems))
-            return
-        with storage.answering(keys.storage):
-            _search(keys, plan, composer, workers, total, config, ours, problems)
-    finally:
-        workers.close()
-
-
-def _total(keys: Keys, space: Space, problems: Problems) -> int:
-    """The points of the search in all."""
-    if keys.sampler != "grid":
-        if keys.trials is None:
-            problems.add("hydra.sweeper.trials", f"says how many points {keys.sampler} looks at, and must be a number")
-        if not space.axes and not problems.found:
-            problems.add("", "there is nothing to search: give a key several values, or an interval")
-        return keys.trials or 0
-    size = int(space.size)
-    if keys.trials not in (None, size) and not problems.found:
-        problems.add(
-            "hydra.sweeper.trials",
-            f"a grid looks at all of its {size} points, got {keys.trials}; hydra/sweeper=random draws so many",
-        )
-    return size
-
-
-# ------------------------------------------------------------------------------------------------ checks
-
-
-def _checked(
-    keys: Keys,
-    space: Space,
-    total: int,
-    composer: Composer,
-    config: DictConfig,
-    folder: Path,
-    typed: Sequence[str],
-    ours: session.Session,
-    problems: Problems,
-) -> Plan:
-    """What the runs have in common, after all of them were checked."""
-    points = _corners(keys, space)
-    grid = keys.sampler == "grid"
-    first = _first(space, points[0], composer)
-    over = _repeats(keys, space, first, problems)
-    if grid and total * len(over) > MANY and not ours.yes and not ours.dry_run:
-        count = f"{total * len(over):,} runs"
-        problems.add("", f"this grid has {count}; --dry-run says how long they take, --yes starts them")
-    problems.raise_any()
-    objective = _check_all(space, points, over, composer, config, typed, problems)
-    problems.raise_any()
-    pruner = Pruner(
-        keys.pruner, keys.median.startup, keys.median.warmup, keys.hyperband.least, keys.hyperband.reduction
-    )
-    return Plan(folder, space, over, objective, keys.statistic, pruner, keys.storage, keys.study or "dlopt")
-
-
-def _corners(keys: Keys, space: Space) -> list[tuple[Any, ...]]:
-    """The points that are checked, in place of all."""
-    return space.corners(MANY if keys.sampler == "grid" else CHECKED)
-
-
-def _first(space: Space, point: Sequence[Any], composer: Composer) -> Mapping[str, Any]:
-    """The configuration of one run, which says how often each point is repeated; nothing where it has none."""
-    from hydra.errors import HydraException
-
-    try:
-        return composer.job(Path(), space.overrides(point), 0).config
-    except (HydraException, ValueError):  # which is told with those of all runs
-        return {}
-
-
-def _repeats(keys: Keys, space: Space, config: Mapping[str, Any], problems: Problems) -> list[Repeat]:
-    """The runs of each point."""
-    seeds: list[int] = []
-    if keys.seeds is not None:
-        if any(axis.key.lstrip("+") == "seed" for axis in space.axes):
-            problems.add(
-                "hydra.sweeper.seeds", "repeats each point over seeds, and seed has several values: leave one out"
-            )
-        start = config["seed"] if isinstance(config.get("seed"), int) else 0
-        seeds = list(range(start, start + keys.seeds)) if isinstance(keys.seeds, int) else list(keys.seeds)
-        if len(set(seeds)) < len(seeds) or not seeds:
-            problems.add("hydra.sweeper.seeds", "must be a number, or a list of different seeds")
-    validation = config.get("validation")
-    folds = 0
-    if isinstance(validation, Mapping) and validation.get("scheme") == "kfold" and validation.get("fold") is None:
-        folds = validation["k"] if isinstance(validation.get("k"), int) else 0
-        if any(axis.key in ("validation", "validation.scheme", "validation.k") for axis in space.axes):
-            problems.add("validation", "scheme and k are the same for all runs of a search; make a search of each")
-    return repeats(seeds, folds)
-
-
-def _check_all(
-    space: Space,
-    points: Sequence[Sequence[Any]],
-    over: Sequence[Repeat],
-    composer: Composer,
-    config: DictConfig,
-    typed: Sequence[str],
-    problems: Problems,
-) -> str:
-    """Build every run, but for repeats of a point, and throw it away; the objective that all of them have."""
-    from hydra.errors import HydraException
-
-    where: dict[tuple[str, str], list[str]] = {}
-    objectives: dict[str, list[str]] = {}
-    checked: set[tuple[Any, ...]] = set()
-    count = 0
-    for point in points:
-        overrides = [*space.overrides(point), *over[0].overrides]
-        kind = tuple(o for o in overrides if not o.startswith("seed="))
-        if kind in checked:  # runs that differ in nothing but the seed stand or fall together
-            continue
-        checked.add(kind)
-        count += 1
-        varying = " ".join(in_short(o) for o in overrides if o not in space.fixed and o not in over[0].overrides)
-        try:
-            experiment = built(composer.job(Path(), overrides, 0))[0]
-            objectives.setdefault(experiment.objective, []).append(varying)
-            continue
-        except ConfigError as error:
-            found = error.problems
-        except (HydraException, ValueError) as error:  # a ValueError where a choice is no name
-            found = explain([*_own_folder(config), *overrides], error)
-        for problem in found:
-            where.setdefault(problem, []).append(varying)
-    for (key, said), which in where.items():
-        more = f" and {len(which) - 1} more" if len(which) > 1 else ""
-        problems.add(key, said + (f"  (in the run {which[0]}{more})" if which[0] and count > len(which) else ""))
-    if len({higher_is_better(name) for name in objectives}) > 1:
-        several = " and ".join(f"{name} in {which[0]}" for name, which in objectives.items())
-        problems.add("objective", f"must be the same for all runs of a search, and is {several}")
-    return next(iter(objectives), "")
-
-
-def built(job: Job) -> tuple[Experiment, list[str]]:
-    """The experiment of a run, and notices; ConfigError where it cannot be."""
-    return build(job.config, job.overrides)
-
-
-def _own_folder(config: DictConfig) -> list[str]:
-    """The flag for options of one's own, if there is any."""
-    paths = [s.path for s in config.hydra.runtime.config_sources if s.provider == "command-line"]
-    return ["--config-dir", paths[0]] if paths else []
+    if ours.dry_run:
+        at_once = workers.count if hasattr(launcher, "workers") else 1  # of others' it is not known
+        ours.screen.planned(_outlook(keys, plan, composer, at_once, total, problems))
+        return
+    with storage.answering(keys.storage):
+        _search(keys, plan, composer, workers, total, config, ours, problems)
 
 
 # ------------------------------------------------------------------------------------------------ what it would be
@@ -258,7 +111,7 @@ def _outlook(keys: Keys, plan: Plan, composer: Composer, workers: int, total: in
     def point(ordinal: int) -> tuple[Any, ...] | None:
         return drawn(plan.space, sampler, ordinal)
 
-    return Outlook(plan, total, left, keys.sampler, point, predicted, len(_corners(keys, plan.space)), workers)
+    return Outlook(plan, total, left, keys.sampler, point, predicted, len(corners(keys, plan.space)), workers)
 
 
 def _over(keys: Keys, plan: Plan, total: int, problems: Problems) -> set[int]:
@@ -321,17 +174,18 @@ def _search(
                 "study": plan.study,
             },
         )
-        _write_multirun(plan.folder, config)
+        durable.replace(plan.folder / "multirun.yaml", OmegaConf.to_yaml(config).encode())  # by which others know it
     mine = Study(opened, study, plan.space, _sampler(keys), total, plan.folder)
     with mine:
         if keys.retry:
             mine.try_failed_again()
-        stage = ours.screen.begin(plan, mine, workers.count)
+        stage = ours.screen.begin(plan, mine)
         ours.begun = True
+        search = Search(plan, mine, composer, workers, stage)
         try:
-            Search(plan, mine, composer, workers, stage).run()
+            search.run()
         finally:
-            ours.counts = mine.counts()
+            ours.counts = search.counts
 
 
 def _content(keys: Keys, plan: Plan) -> dict[str, Any]:
@@ -371,17 +225,3 @@ def _check_new(folder: Path, trials: Sequence[Any], problems: Problems) -> None:
     if any(Run(place).status_file.exists() for place in places):
         problems.add("hydra.sweep.dir", f"{folder} already holds runs, and no study of them; choose another")
     problems.raise_any()
-
-
-def _write_multirun(folder: Path, config: DictConfig) -> None:
-    """multirun.yaml, by which other programs know the sweep."""
-    durable.replace(folder / "multirun.yaml", OmegaConf.to_yaml(config).encode())
-
-
-def _without_address(config: DictConfig) -> DictConfig:
-    """The same for what writes it to files: the address of a storage may hold a password."""
-    own = copy.deepcopy(config)
-    with read_write(own), open_dict(own):
-        own.hydra.sweeper.storage = None
-        own.hydra.overrides.hydra = [o for o in own.hydra.overrides.hydra if "storage=" not in o]
-    return own

@@ -31,8 +31,8 @@ class Workers(Protocol[Job]):
         """
         ...
 
-    def close(self) -> None:
-        """End what is under way; nothing is left running when this returns."""
+    def close(self, *, at_once: bool = False) -> None:
+        """End what is under way, which may save before unless it is at once; then nothing is left running."""
 
 
 class InProcess(Generic[Job]):
@@ -57,5 +57,5 @@ class InProcess(Generic[Job]):
             return [(job, error)]
         return [(job, None)]
 
-    def close(self) -> None:
+    def close(self, *, at_once: bool = False) -> None:
         self._jobs.clear()

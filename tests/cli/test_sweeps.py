@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import socket
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from dlopt.cli import job, main
 from dlopt.config.text import quoted
 from dlopt.run import Run
+from dlopt.sweep.study import Study
 
 QUICK = (*(word for word in BLOBS if not word.startswith("epochs=")), "epochs=1", "optimizer=sgd")
 LR = "optimizer.lr=tag(log,interval(1e-3,1e-1))"
@@ -413,6 +415,26 @@ def test_what_is_said_to_go_on_with_a_search_goes_on_with_it(here, monkeypatch, 
     (line,) = re.findall(r"dlopt (train resume=.*)", capsys.readouterr().out)
     assert main(shlex.split(line.partition("   ")[0])) == 0, capsys.readouterr().err
     assert sorted(run.status["status"] for run in runs(Path("a b")).values()) == ["done", "done"]
+
+
+def test_asked_twice_a_search_ends_at_once_whatever_a_library_makes_of_it(here, monkeypatch, capsys):
+    """A signal that comes in the midst of a library's code may leave it as another error."""
+
+    def told(*_):
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise RuntimeError("release unlocked lock")
+
+    quick = [word for word in QUICK if not word.startswith("optimizer=")]
+    with monkeypatch.context() as patched:
+        patched.setattr(Study, "tell", told)
+        assert main(["train", "-m", *quick, HERE, "optimizer=adam,sgd"]) == 130
+    said = capsys.readouterr()
+    (line,) = re.findall(r"dlopt (train resume=.*)", said.out)
+    assert said.err == ""
+    assert main(shlex.split(line.partition("   ")[0])) == 0, capsys.readouterr().err
+    assert sorted((name, run.status["status"]) for name, run in runs().items()) == [("0", "done"), ("1", "done")]
 
 
 # ------------------------------------------------------------------------------------------------ databases

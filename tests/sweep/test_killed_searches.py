@@ -36,7 +36,7 @@ STUDIES = {
     "random": RANDOM,
     "grid": ("optimizer=sgd,adam", "optimizer.lr=0.1,0.01", "seed=range(0,2)"),
     "seeds": ("optimizer=sgd,adam", RATES, "hydra/sweeper=random", "hydra.sweeper.trials=5", "hydra.sweeper.seeds=2"),
-    "median of folds": ("optimizer.lr=0.1,0.01", "validation=kfold", "validation.k=3", "hydra.sweeper.statistic=median"),
+    "median of folds": ("optimizer.lr=0.1,0.01", "validation.scheme=kfold", "validation.k=3", "hydra.sweeper.statistic=median"),
     "pruned": (*RANDOM, "hydra.sweeper.pruner=median", "hydra.sweeper.median.startup=2"),
     "tpe": (*RANDOM, "hydra/sweeper=tpe", "hydra.sweeper.tpe.startup=4"),
     "qmc": (*RANDOM, "hydra/sweeper=qmc"),
