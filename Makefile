@@ -7,7 +7,7 @@ ARGS :=
 RULES := sgd,momentum,nesterov,adagrad,rmsprop,adam
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-long test-kills check format docs bench results tensorboard clean
+.PHONY: help train test test-long check format docs bench results tensorboard clean
 
 help:            ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -18,13 +18,10 @@ train: .venv/installed        ## install dlopt and train the default: MNIST-1D, 
 	@$(BIN)/dlopt train $(ARGS)
 
 test: .venv/installed-test    ## the tests, under ten minutes
-	$(BIN)/python -m pytest -n 2 -m "not long and not kills" $(ARGS)
+	$(BIN)/python -m pytest -n 2 -m "not long" $(ARGS)
 
 test-long: .venv/installed-test   ## the tests with many repetitions
 	$(BIN)/python -m pytest -n 2 -m long $(ARGS)
-
-test-kills: .venv/installed-test  ## searches that are killed dozens of times, half an hour
-	$(BIN)/python -m pytest -n 2 -m kills $(ARGS)
 
 check: .venv/installed-test   ## formatting, lint, types
 	$(BIN)/ruff format --check .

@@ -192,22 +192,22 @@ def test_a_search_killed_a_few_times_finds_the_same(name, times, forks, undistur
     assert finished(forks, argv(name), tmp_path) == undisturbed(name).found
 
 
-@pytest.mark.kills
-@pytest.mark.parametrize("again", ["the same command", "resume"])
+@pytest.mark.long
 @pytest.mark.parametrize("name", STUDIES)
-def test_every_kind_of_search_killed_often_finds_the_same(name, again, forks, undisturbed, tmp_path):
-    commands = [argv(name), argv(name) if again != "resume" else ["train", "-q", "resume=sweep"]]
-    draw = random.Random(f"{name} {again}")
+def test_every_kind_of_search_killed_twenty_times_finds_the_same(name, forks, undisturbed, tmp_path):
+    """Five times on the way to each of four ends, by turns with the same command and by `resume`."""
+    draw = random.Random(name)
     for turn in range(4):
         folder = tmp_path / str(turn)
         folder.mkdir()
+        commands = [argv(name), ["train", "-q", "resume=sweep"] if turn % 2 else argv(name)]
         for _ in range(5):
             killed(forks, commands, undisturbed(name), folder, draw)
         assert finished(forks, commands[1], folder) == undisturbed(name).found
 
 
 LATER = [
-    pytest.param(name, marks=pytest.mark.kills)
+    pytest.param(name, marks=pytest.mark.long)
     for name in ("multirun.yaml", ".workers/claims", "0/.hydra", "0/status.json", "0/summary.json", "1")
 ]
 
@@ -236,7 +236,7 @@ ENDLESS = ("steps=100000000", "eval_every=1000000", "checkpoint.every=1000000")
         ((), signal.SIGINT),
         ((), signal.SIGTERM),
         (POOL, signal.SIGTERM),
-        pytest.param(POOL, signal.SIGINT, marks=pytest.mark.kills),
+        pytest.param(POOL, signal.SIGINT, marks=pytest.mark.long),
     ],
 )
 def test_a_search_asked_to_stop_saves_what_is_under_way_and_says_how_to_go_on(launcher, number, forks, tmp_path):
@@ -259,7 +259,7 @@ def test_a_search_asked_to_stop_saves_what_is_under_way_and_says_how_to_go_on(la
     assert sorted(again for _, again in states[count:]) == list(range((turns - 1) * count))
 
 
-@pytest.mark.parametrize("launcher", [(), pytest.param(POOL, marks=pytest.mark.kills)])
+@pytest.mark.parametrize("launcher", [(), pytest.param(POOL, marks=pytest.mark.long)])
 def test_asked_twice_it_ends_at_once_and_goes_on_as_if_killed(launcher, forks, tmp_path):
     draw = random.Random("twice")
     sweep = tmp_path / "sweep"
@@ -278,16 +278,18 @@ def test_asked_twice_it_ends_at_once_and_goes_on_as_if_killed(launcher, forks, t
     ends(job)
 
 
-@pytest.mark.kills
-@pytest.mark.parametrize("numbers", [(signal.SIGINT,), (signal.SIGTERM,), (signal.SIGINT, signal.SIGINT)])
+ASKED = [(signal.SIGINT,), (signal.SIGTERM,), (signal.SIGINT, signal.SIGINT)]
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["random", "seeds", "pruned", "pool"])
-def test_a_search_asked_to_stop_at_any_instant_finds_the_same(name, numbers, forks, undisturbed, tmp_path):
-    draw = random.Random(f"{name} {numbers}")
+def test_a_search_asked_to_stop_at_any_instant_finds_the_same(name, forks, undisturbed, tmp_path):
+    draw = random.Random(name)
     for turn in range(4):
         folder = tmp_path / str(turn)
         folder.mkdir()
-        for _ in range(5):
-            killed(forks, [argv(name)] * 2, undisturbed(name), folder, draw, numbers)
+        for at in range(5):
+            killed(forks, [argv(name)] * 2, undisturbed(name), folder, draw, ASKED[(turn + at) % len(ASKED)])
         assert finished(forks, argv(name), folder) == undisturbed(name).found
 
 
@@ -315,7 +317,7 @@ def test_of_two_processes_in_one_directory_one_is_killed_and_the_other_does_it_a
     assert found == undisturbed(name).found
 
 
-@pytest.mark.kills
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["random", "grid", "seeds", "qmc", "pool"])
 def test_whichever_of_two_is_killed_the_other_does_it_all(name, forks, undisturbed, tmp_path):
     draw = random.Random(name)
