@@ -79,7 +79,7 @@ class Settings:
     threads         CPU threads, or auto: one for small work, which more would slow down
     log_every       log a row at every so many steps besides those of evaluations; null: at evaluations alone
     eval_every      evaluate at every so many epochs
-    objective       the metric that chooses the best weights; train/loss where there is no validation split
+    objective       the metric that chooses the best weights; val/loss is train/loss where no validation split is
     name            name of the run's directory; null: <arch>-<optimizer>
     resume          a run to go on with; null: a new one
     """
@@ -160,7 +160,8 @@ class Experiment:
     @property
     def objective(self) -> str:
         """The metric that chooses the best weights."""
-        return self.settings.objective if self.validation is not None else "train/loss"
+        named = self.settings.objective
+        return "train/loss" if named == "val/loss" and self.validation is None else named
 
 
 def prepared(model: nn.Module, init: Init, saved: Mapping[str, Tensor] | None) -> Collection[str]:

@@ -240,6 +240,9 @@ def check_metrics(
     written = possible if validates else [f"train/{name}" for name in names]
     if settings.objective not in possible:
         problems.add("objective", f"no run writes '{settings.objective}'{nearest(settings.objective, written)}")
+    elif settings.objective not in written and settings.objective != "val/loss":  # in whose place train/loss is taken
+        instead = settings.objective.replace("val/", "train/")
+        problems.add("objective", f"needs a validation split; set validation.fraction above 0, or objective={instead}")
     for key, monitor in (found for group, part in made.items() for found in monitored(group, part)):
         if monitor not in written:
             if monitor in possible:

@@ -241,6 +241,9 @@ CASES = {
         ["5 problems", "regularization.dropconnect.p", "regularization.dropout.scale", "one of train, test", "max_norm.limit", "weight_noise.std"],
     ),
     "objective that no run writes": (["objective=val/acc"], ["objective", "did you mean val/accuracy"]),
+    "objective of a split that is not there": (
+        ["objective=val/accuracy", "validation.fraction=0"], ["objective", "validation split", "objective=train/accuracy"],
+    ),
     # data
     "batch larger than the split": (["batch_size=3201"], ["batch_size", "3200", "full"]),
     "more training examples than there are": (["data.train_size=5000"], ["data.train_size", "at most 4000", "1000 of the test split"]),

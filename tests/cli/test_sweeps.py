@@ -257,6 +257,9 @@ CASES = {
     "a number for a whole one": ([RANDOM, "epochs=interval(1,5)"], ["epochs ", "a whole number"]),
     "nothing to search": ([RANDOM], ["nothing to search"]),
     "an objective that no run writes": ([RANDOM, LR, "objective=val/los"], ["objective ", "val/los"]),
+    "an objective that one run does not write": (
+        ["validation.fraction=0,0.2", "objective=val/accuracy"], ["objective ", "in the run validation.fraction=0)"],
+    ),
     "an objective of two directions": (["objective=val/loss,val/accuracy"], ["objective ", "must be the same for all runs"]),
     "no number of points": ([RANDOM, LR, "hydra.sweeper.trials=null"], ["hydra.sweeper.trials ", "must be a number"]),
     "no points": ([RANDOM, LR, "hydra.sweeper.trials=0"], ["hydra.sweeper.trials ", ">= 1 or null, got 0"]),

@@ -27,6 +27,20 @@ def test_preprocessing_is_fitted_on_the_training_rows_alone():
     assert torch.isfinite(experiment.test.inputs).all()
 
 
+@pytest.mark.parametrize(
+    ("held_out", "named", "found"),
+    [
+        ("0.2", "val/loss", "val/loss"),
+        ("0.2", "train/loss", "train/loss"),
+        ("0", "val/loss", "train/loss"),
+        ("0", "train/accuracy", "train/accuracy"),
+    ],
+)
+def test_the_objective_is_the_named_one_unless_nothing_is_held_out_for_its_loss(held_out, named, found):
+    made = built("data=digits", "arch=linear", f"validation.fraction={held_out}", f"objective={named}")
+    assert made.objective == found
+
+
 def test_training_and_validation_rows_share_nothing():
     experiment = built("data.train_size=1000", "data.label_noise=0.2")
     train, validation = set(experiment.train.rows.tolist()), set(experiment.validation.rows.tolist())
