@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 HEADLINE = tuple(
     f"{split}/{name}" for split in ("train", "val", "test") for name in ("loss", "accuracy", "r2", "auc", "top5")
@@ -11,6 +11,8 @@ HEADLINE = tuple(
 """The few that fit a line, in the order in which they stand there."""
 AVERAGED = tuple(f"average/{name}" for name in HEADLINE)
 """The same at averaged weights, where there are any."""
+Statistic = Literal["mean", "median"]
+"""What a metric of several runs is made into."""
 
 
 def higher_is_better(metric: str) -> bool:

@@ -19,8 +19,9 @@ from typing import Any
 
 from dlopt import reading
 from dlopt.finding import SWEEP_FILE
-from dlopt.metrics import higher_is_better
+from dlopt.metrics import Statistic, higher_is_better
 from dlopt.report.records import Record, records, varying
+from dlopt.report.repeated import middle, objectives
 from dlopt.values import written
 
 FORMAT = 1
@@ -215,7 +216,7 @@ def of_records(folder: Path, found: Sequence[Record]) -> Search:
             groups.setdefault(name, []).append(record)
     objective = _objective(plan.objective, found)
     numbers = _numbers(list(groups))
-    judge = _judge(objective, plan.higher, repeats, statistic)
+    judge = _judge(objective, repeats, statistic)
     trials = [_trial(numbers[name], folder / name, runs, plan.axes, judge) for name, runs in groups.items()]
     return Search(folder, plan.axes, objective, plan.higher, _ordered(trials), **plan.more)
 
@@ -356,31 +357,31 @@ def _ordered(trials: Sequence[Trial]) -> tuple[Trial, ...]:
 Judge = Callable[[Sequence[Record]], tuple[str, float | None, float | None]]
 
 
-def _judge(objective: str, higher: bool, repeats: int, statistic: str) -> Judge:
-    """What tells state, value and standard deviation of a trial from its runs.
-
-    With the median a run that diverged has the worst value there is; the trial has diverged where that is the median.
-    """
-    worst = -math.inf if higher else math.inf
+def _judge(objective: str, repeats: int, statistic: Statistic) -> Judge:
+    """What tells state, value and standard deviation of a trial from its runs."""
 
     def judge(runs: Sequence[Record]) -> tuple[str, float | None, float | None]:
         states = {r.status for r in runs}
         state = next(s for s in PRECEDENCE if s in states)
-        state = "failed" if state == "damaged" else state
-        if state in ("done", "diverged") and len(runs) < repeats and (state == "done" or statistic == "median"):
+        decided = len(runs) >= repeats or (state == "diverged" and statistic == "mean")
+        if state not in ("done", "diverged"):
+            return "failed" if state == "damaged" else state, None, None
+        if not decided:
             return "interrupted", None, None
-        values = [worst if r.status == "diverged" else number(r.metrics.get(objective)) for r in runs]
-        known = [v for v in values if v is not None]
-        finite = [v for v in known if math.isfinite(v)]
-        sd = statistics.stdev(finite) if len(finite) > 1 else None
-        if state == "diverged" and statistic == "median":
-            middle = statistics.median(known) if len(known) == len(runs) else worst
-            return ("done", middle, sd) if math.isfinite(middle) else (state, None, None)
-        if state != "done" or len(known) < len(runs):
+        if not all(_is_value(r.metrics.get(objective, "")) for r in runs if r.status == "done"):
             return state, None, None
-        return state, statistics.median(known) if statistic == "median" else statistics.fmean(known), sd
+        values = objectives([(r.status, {objective: number(r.metrics.get(objective))}) for r in runs], objective)
+        value = middle(values, statistic)
+        finite = [v for v in values if math.isfinite(v)]
+        sd = statistics.stdev(finite) if len(finite) > 1 else None
+        return ("done", value, sd) if math.isfinite(value) else ("diverged", None, None)
 
     return judge
+
+
+def _is_value(found: Any) -> bool:
+    """Whether it is a number, or what is written of one that is not finite; not where a file is damaged."""
+    return found is None or (isinstance(found, float) and not math.isfinite(found)) or number(found) is not None
 
 
 def _trial(number: int, path: Path, runs: Sequence[Record], axes: Sequence[Axis], judge: Judge) -> Trial:
@@ -408,7 +409,7 @@ def _described(folder: Path, found: Sequence[Record], notice: str) -> Search:
     firsts = [min(runs, key=lambda r: (len(r.name), r.name)) for runs in groups.values()]
     numbers = _numbers([str(r.path.relative_to(folder)) for r in firsts])
     repeats = max((len({str(r.settings.get("seed")) for r in runs}) for runs in groups.values()), default=1)
-    judge = _judge(objective, higher_is_better(objective), 1, "mean")
+    judge = _judge(objective, 1, "mean")
     trials = [
         _trial(numbers[str(first.path.relative_to(folder))], first.path, runs, axes, judge)
         for first, runs in zip(firsts, groups.values(), strict=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from dlopt.metrics import Statistic
 from dlopt.ranges import Count, Range
 
 Seed = Annotated[int, Range(ge=0, lt=2**32)]
-Statistic = Literal["mean", "median"]
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,16 @@ mean (or median) of what the former ones came to and of its own. Evaluations are
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dlopt.config.problems import Problems
+from dlopt.metrics import Statistic
+from dlopt.report.repeated import middle
 from dlopt.run import Row
-from dlopt.sweep.keys import Statistic
 from dlopt.sweep.storage import opened
 
 if TYPE_CHECKING:
@@ -103,11 +103,6 @@ class Reporter:
             return self._trial.should_prune()
         except StorageInternalError:  # a database that is away for a moment ends no run
             return False
-
-
-def middle(values: Sequence[float], statistic: Statistic) -> float:
-    """The mean or median."""
-    return statistics.fmean(values) if statistic == "mean" else statistics.median(values)
 
 
 @lru_cache(maxsize=1)

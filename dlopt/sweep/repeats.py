@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dlopt.metrics import higher_is_better
-from dlopt.sweep.keys import Statistic
-from dlopt.sweep.pruning import middle
+from dlopt.metrics import Statistic
+from dlopt.report.repeated import middle, objectives
 from dlopt.sweep.study import Outcome
 
 
@@ -37,8 +36,7 @@ def repeats(seeds: Sequence[int], folds: int) -> list[Repeat]:
 def outcome(endings: Sequence[tuple[str, Mapping[str, Any]]], objective: str, statistic: Statistic) -> Outcome:
     """What the runs of a trial, each by its status and summary, came to.
 
-    The value is the mean of the objective, or its median, for which a run that diverged is the worst there can be: it
-    stands as long as fewer than half of them do. A mean with a diverged run has no value.
+    The value is the mean of the objective, or its median; none where that is not finite.
     """
     states = [status for status, _ in endings]
     if "failed" in states:
@@ -52,15 +50,3 @@ def outcome(endings: Sequence[tuple[str, Mapping[str, Any]]], objective: str, st
         count = sum(not math.isfinite(v) for v in values)
         return Outcome("diverged", None, f"{count} of {len(states)} runs diverged" * (len(states) > 1))
     return Outcome("done", value)
-
-
-def objectives(endings: Sequence[tuple[str, Mapping[str, Any]]], objective: str) -> tuple[float, ...]:
-    """The objective of each run that is over: the worst there can be of one that diverged."""
-    worst = -math.inf if higher_is_better(objective) else math.inf
-    return tuple(worst if status == "diverged" else _value(summary, objective, worst) for status, summary in endings)
-
-
-def _value(summary: Mapping[str, Any], objective: str, worst: float) -> float:
-    """The objective of a run; for a loss train/loss where it had no validation split."""
-    found = summary.get(objective, None if higher_is_better(objective) else summary.get("train/loss"))
-    return float(found) if isinstance(found, (int, float)) and math.isfinite(found) else worst

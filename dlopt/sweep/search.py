@@ -11,12 +11,13 @@ from typing import Any, Protocol
 
 from dlopt.config.nested import in_short
 from dlopt.config.problems import named
+from dlopt.metrics import Statistic
 from dlopt.report import mean
+from dlopt.report.repeated import objectives
 from dlopt.run import Run
 from dlopt.sweep.jobs import Composer, Job
-from dlopt.sweep.keys import Statistic
 from dlopt.sweep.pruning import Pruner, Ticket
-from dlopt.sweep.repeats import Repeat, objectives, outcome
+from dlopt.sweep.repeats import Repeat, outcome
 from dlopt.sweep.space import Space
 from dlopt.sweep.stopping import Stopping
 from dlopt.sweep.storage import BEAT

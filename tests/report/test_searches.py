@@ -44,7 +44,8 @@ def repeated(folder, *repeats, **more):
     """A sweep of one trial with these repeats, (value, status) each; what is read of it."""
     described(folder, [RATE], seeds=list(range(len(repeats))), **more)
     for i, (value, status) in enumerate(repeats):
-        run(folder / "0" / f"seed-{i}", {"optimizer.lr": 0.1, "seed": i}, value, status)
+        metric = more.get("objective", "val/loss")
+        run(folder / "0" / f"seed-{i}", {"optimizer.lr": 0.1, "seed": i}, value, status, metric=metric)
     (trial,) = read(folder).trials
     return trial.state, trial.value, trial.sd
 
@@ -61,8 +62,16 @@ def test_a_repeat_that_diverged_is_the_worst_for_the_median_and_leaves_no_mean(t
     gone = (None, "diverged")
     assert repeated(tmp_path / "a", one, two, gone) == ("diverged", None, None)
     assert repeated(tmp_path / "b", one, two, gone, statistic="median")[:2] == ("done", 2.0)
-    assert repeated(tmp_path / "c", one, two, gone, statistic="median", direction="maximize")[:2] == ("done", 1.0)
+    rises = {"objective": "val/accuracy", "direction": "maximize"}
+    assert repeated(tmp_path / "c", one, two, gone, statistic="median", **rises)[:2] == ("done", 1.0)
     assert repeated(tmp_path / "d", one, gone, gone, statistic="median") == ("diverged", None, None)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_repeat_whose_value_is_no_number_counts_as_one_that_diverged(value, tmp_path):
+    values = [(1.0, "done"), (2.0, "done"), (value, "done")]
+    assert repeated(tmp_path / "a", *values) == ("diverged", None, None)
+    assert repeated(tmp_path / "b", *values, statistic="median")[:2] == ("done", 2.0)
 
 
 @pytest.mark.parametrize(

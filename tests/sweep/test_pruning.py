@@ -11,9 +11,9 @@ import pytest
 from optuna.trial import TrialState
 
 from dlopt.config.problems import Problems
+from dlopt.report.repeated import middle, objectives
 from dlopt.sweep import pruning, storage
-from dlopt.sweep.pruning import Pruner, Reporter, Ticket, middle
-from dlopt.sweep.repeats import objectives
+from dlopt.sweep.pruning import Pruner, Reporter, Ticket
 from dlopt.sweep.study import begun
 
 MEDIAN = Pruner("median", startup=2, warmup=1, least=1, reduction=2)
