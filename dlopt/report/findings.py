@@ -43,7 +43,7 @@ def progress(search: Search) -> str:
     states, total = search.states, len(search.trials)
     ended = sum(states[s] for s in ENDED)
     order = ("done", "pruned", "diverged", "failed", "running", "interrupted", "dead")
-    shares = {s: f" ({states[s] / ended:.0%})" if s in ENDED[1:] else "" for s in order}
+    shares = {s: f" ({states[s] / ended:.0%})" if s in ENDED[1:] and ended else "" for s in order}
     told = ", ".join(f"{states[s]} {s}{shares[s]}" for s in order if states[s])
     # more have ended where failed ones were tried again, and where the search was made shorter
     of = f" of {search.planned}" if search.planned and ended <= search.planned else ""

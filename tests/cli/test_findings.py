@@ -49,6 +49,14 @@ def test_more_trials_than_are_planned_are_no_share_of_them(here, capsys):
     assert "\n3 trials have ended: 2 done, 1 failed (33%)" in shown(capsys, "aaaa")
 
 
+@pytest.mark.parametrize("status", ["running", "interrupted"])
+def test_a_search_of_which_nothing_has_ended(status, here, capsys):
+    sweep(here / HERE, [RATE], [({"optimizer.lr": 0.1}, None, status)], trials=2)
+    text = shown(capsys, "aaaa")
+    assert "\n0 of 2 trials have ended: 1 " in text
+    assert "no trial has a val/loss yet" in text
+
+
 def test_the_best_can_be_trained_again_as_it_is_said(searched, capsys):
     """The overrides of all trials, then the point in full precision, more epochs and other seeds."""
     text = shown(capsys, "aaaa")
