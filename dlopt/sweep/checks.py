@@ -14,7 +14,7 @@ from dlopt.config.nested import in_short
 from dlopt.config.problems import ConfigError, Problems
 from dlopt.metrics import higher_is_better
 from dlopt.sweep.jobs import Composer
-from dlopt.sweep.keys import Keys
+from dlopt.sweep.keys import SEEDS, Keys
 from dlopt.sweep.pruning import Pruner
 from dlopt.sweep.repeats import Repeat, repeats
 from dlopt.sweep.search import Plan
@@ -22,6 +22,8 @@ from dlopt.sweep.space import Space
 
 MANY = 10_000
 """Runs beyond which a grid is only started with --yes."""
+REPEATS = 10_000
+"""Runs of one point at most."""
 CHECKED = 1_000
 """Points of a space with intervals that are checked: the ends of intervals with all choices."""
 
@@ -87,22 +89,31 @@ def _first(space: Space, point: Sequence[Any], composer: Composer) -> Mapping[st
 
 def _repeats(keys: Keys, space: Space, config: Mapping[str, Any], problems: Problems) -> list[Repeat]:
     """The runs of each point."""
-    seeds: list[int] = []
+    seeds: Sequence[int] = ()
     if keys.seeds is not None:
         if any(axis.key.lstrip("+") == "seed" for axis in space.axes):
             problems.add(
                 "hydra.sweeper.seeds", "repeats each point over seeds, and seed has several values: leave one out"
             )
         start = config["seed"] if isinstance(config.get("seed"), int) else 0
-        seeds = list(range(start, start + keys.seeds)) if isinstance(keys.seeds, int) else list(keys.seeds)
-        if len(set(seeds)) < len(seeds) or not seeds:
+        seeds = range(start, start + keys.seeds) if isinstance(keys.seeds, int) else keys.seeds
+        if len(seeds) > REPEATS:
+            problems.add("hydra.sweeper.seeds", f"must be at most {REPEATS:,}, got {len(seeds):,}")
+            seeds = ()
+        elif len(set(seeds)) < len(seeds) or not seeds:
             problems.add("hydra.sweeper.seeds", "must be a number, or a list of different seeds")
+        elif seeds[-1] >= SEEDS:
+            problems.add("hydra.sweeper.seeds", f"must end below {SEEDS}, and {len(seeds)} from seed={start} on do not")
     validation = config.get("validation")
     folds = 0
     if isinstance(validation, Mapping) and validation.get("scheme") == "kfold" and validation.get("fold") is None:
         folds = validation["k"] if isinstance(validation.get("k"), int) else 0
         if any(axis.key in ("validation", "validation.scheme", "validation.k") for axis in space.axes):
             problems.add("validation", "scheme and k are the same for all runs of a search; make a search of each")
+    if max(len(seeds), 1) * folds > REPEATS:
+        each = f" with {len(seeds):,} seeds each" if seeds else ""
+        problems.add("validation.k", f"a point may have {REPEATS:,} runs at most, got {folds:,} folds{each}")
+        folds = 0
     return repeats(seeds, folds)
 
 

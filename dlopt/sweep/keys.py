@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 from dlopt.metrics import Statistic
 from dlopt.ranges import Count, Range
 
-Seed = Annotated[int, Range(ge=0, lt=2**32)]
+SEEDS = 2**32
+"""How many seeds there are: 0, 1, ..."""
+Seed = Annotated[int, Range(ge=0, lt=SEEDS)]
 
 
 @dataclass(frozen=True)

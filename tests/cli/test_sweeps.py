@@ -276,6 +276,17 @@ CASES = {
     "seeds and an axis of seeds with pluses": (["++seed=1,2", "hydra.sweeper.seeds=2"], ["hydra.sweeper.seeds ", "leave one out"]),
     "seeds twice": (["optimizer.lr=0.1,0.2", "hydra.sweeper.seeds=[1,1]"], ["hydra.sweeper.seeds ", "different seeds"]),
     "no seeds": (["optimizer.lr=0.1,0.2", "hydra.sweeper.seeds=[]"], ["hydra.sweeper.seeds ", "different seeds"]),
+    "seeds without end": (["optimizer.lr=0.1,0.2", "hydra.sweeper.seeds=4000000000"], ["hydra.sweeper.seeds ", "at most 10,000"]),
+    "seeds beyond the last": (
+        ["optimizer.lr=0.1,0.2", "seed=4294967294", "hydra.sweeper.seeds=3"], ["hydra.sweeper.seeds ", "below 4294967296"]
+    ),
+    "folds without end": (
+        ["optimizer.lr=0.1,0.2", "validation.scheme=kfold", "validation.k=4000000000"], ["validation.k ", "10,000 runs at most"]
+    ),
+    "folds with seeds without end": (
+        ["optimizer.lr=0.1,0.2", "validation.scheme=kfold", "validation.k=200", "hydra.sweeper.seeds=200"],
+        ["validation.k ", "200 folds with 200 seeds each"],
+    ),
     "a number of folds that varies": (
         ["validation.scheme=kfold", "validation.k=3,4"], ["validation ", "the same for all runs of a search"]
     ),
