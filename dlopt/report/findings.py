@@ -232,4 +232,5 @@ def line(search: Search) -> str:
     if found is None:
         return ""
     point = " ".join(f"{a.key}={a.written(found.point[a.key])}" for a in search.axes if a.key in found.point)
-    return f"best {search.objective}: {result(found)} of trial {found.number} ({point})"
+    of = "median " if search.statistic == "median" and len(found.runs) > 1 else ""  # the table above has means
+    return f"best {of}{search.objective}: {result(found)} of trial {found.number} ({point})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TextIO
 
@@ -54,21 +55,27 @@ def each(found: Sequence[Record], columns: Sequence[str] = ()) -> Table:
 
 
 def over(found: Sequence[Record], repeated: Sequence[str], columns: Sequence[str] = ()) -> Table:
-    """A line for each group of runs that differ in the repeated keys alone: means and standard deviations."""
+    """A line for each group of runs that differ in the repeated keys alone: means and standard deviations.
+
+    Where a run is not done, a column says of each group how many are not, and what they are.
+    """
     groups = grouped(found, repeated)
     shown = [name for name in columns if any(name in r.metrics for r in found)] if columns else metrics(found)
     names = [name for name in columns if name not in shown] if columns else list(groups[0].settings)
+    others = any(r.status != "done" for r in found)
+    counts = ["runs", "not done"] if others else ["runs"]
     rows = [
         [
             *(_short(group.settings.get(n, group.runs[0].value(n))) for n in names),
             str(len(group.runs)),
+            *([_not_done(group)] if others else []),
             *(_spread(group, m) for m in shown),
         ]
         for group in groups
     ]
-    right = [_is_number(found, n) for n in names] + [True] * (1 + len(shown))
+    right = [*(_is_number(found, n) for n in names), True, *([False] if others else []), *(True for _ in shown)]
     said = f"mean ± standard deviation over {', '.join(repeated)}"
-    return Table([*names, "runs", *shown], rows, right, below=said)
+    return Table([*names, *counts, *shown], rows, right, below=said)
 
 
 def across(found: Sequence[Record], key: str, repeated: Sequence[str], columns: Sequence[str] = ()) -> Table:
@@ -115,6 +122,12 @@ def _spread(group: Group, metric: str) -> str:
         return number(mean) + some
     shown = f"{sd:.4f}" if 1e-3 <= abs(mean) < 1e4 else number(sd)  # as many decimals as the mean has
     return f"{number(mean)} ± {shown}{some}"
+
+
+def _not_done(group: Group) -> str:
+    """The runs of a group that take no part in its means, by their states."""
+    counts = Counter(r.status for r in group.runs if r.status != "done")
+    return ", ".join(f"{n} {status}" for status, n in counts.items())
 
 
 def _status(record: Record) -> str:

@@ -161,6 +161,18 @@ def test_runs_of_a_sweep_end_with_its_best(searched, capsys):
         assert "best val/loss" not in capsys.readouterr().out
 
 
+def test_a_median_below_a_table_of_means_is_called_one(here, capsys):
+    described(here / HERE, [RATE], statistic="median", seeds=[0, 1, 2])
+    for seed, value in enumerate((1.0, 2.0, 6.0)):
+        run(here / HERE / "0" / f"seed-{seed}", {"optimizer.lr": 0.1, "seed": seed}, value)
+    assert main(["runs", "aaaa", "--over", "seed"]) == 0
+    said = capsys.readouterr().out
+    assert (
+        "3.0000 ± 2.6458\nmean ± standard deviation over seed\nbest median val/loss: 2.0000 ± 2.6458 of trial 0 "
+        in said
+    )
+
+
 def test_the_best_of_runs_needs_no_optuna(searched, here):
     code = "import sys; from dlopt.cli import main; main(['runs', 'aaaa']); print('optuna' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=here)

@@ -214,7 +214,7 @@ def test_what_a_search_ended_early_counts_in_no_mean(three, capsys):
     run(three / "outputs/more", "x", {"optimizer": "adam", "seed": 7, "data": "mnist1d"}, status="pruned",
         summary={"val/loss": 9.0, "test/accuracy": 0.1, "seconds": 1.0}, started=9)  # fmt: skip
     assert main(["runs", "--over", "seed", "--columns", "optimizer,test/accuracy"]) == 0
-    assert "3  0.8000 ± 0.1414 (2 of 3)" in capsys.readouterr().out
+    assert "3  1 pruned  0.8000 ± 0.1414 (2 of 3)" in capsys.readouterr().out
 
 
 def test_runs_without_a_value_are_counted_apart(three, capsys):
@@ -222,7 +222,20 @@ def test_runs_without_a_value_are_counted_apart(three, capsys):
     run(three / "outputs/more", "x", {"optimizer": "adam", "seed": 7, "data": "mnist1d"}, status="diverged",
         summary={"val/loss": None, "test/accuracy": None, "seconds": 1.0}, started=9)  # fmt: skip
     assert main(["runs", "--over", "seed", "--columns", "optimizer,test/accuracy"]) == 0
-    assert "3  0.8000 ± 0.1414 (2 of 3)" in capsys.readouterr().out
+    assert "3  1 diverged  0.8000 ± 0.1414 (2 of 3)" in capsys.readouterr().out
+
+
+def test_over_seeds_says_which_runs_are_not_done(three, capsys):
+    for name, seed, status in (("x", 7, "diverged"), ("y", 8, "diverged"), ("z", 9, "pruned")):
+        run(three / "outputs/more" , name, {"optimizer": "adam", "seed": seed, "data": "mnist1d"}, status=status,
+            summary={"val/loss": 1.0, "test/accuracy": 0.1, "seconds": 1.0}, started=9)  # fmt: skip
+    assert main(["runs", "--over", "seed", "--columns", "optimizer,test/accuracy", "--markdown"]) == 0
+    assert lines(capsys) == [
+        "| optimizer | runs | not done | test/accuracy |",
+        "| --- | ---: | --- | ---: |",
+        "| sgd | 1 |  | 0.5000 |",
+        "| adam | 5 | 2 diverged, 1 pruned | 0.8000 ± 0.1414 (2 of 5) |",
+    ]
 
 
 def test_across_the_values_of_a_setting(three, capsys):
