@@ -27,6 +27,8 @@ from dlopt.run import Run
 from dlopt.sweep.repeats import Repeat
 
 if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
     from dlopt.sweep.forecast import Outlook
     from dlopt.sweep.jobs import Job
     from dlopt.sweep.search import Plan
@@ -60,7 +62,7 @@ class Sweep:
         self._follower: Follower | None = None
         self._looked = (0.0, {})  # type: tuple[float, dict[Path, str]]
         self._over: dict[str, int] = {}
-        self._best: tuple[str, float, int] | None = None
+        self._best: tuple[str, float, FrozenTrial] | None = None
         self._began = time.monotonic()
         self._here = 0
         self._live: Live | None = None
@@ -141,7 +143,13 @@ class Sweep:
     def _find_best(self) -> None:
         best = self._study.best()
         if best is not None and best.value is not None:
-            self._best = (self._title(self._study.point(best) or ()), best.value, best.number)
+            self._best = (self._title(self._study.point(best) or ()), best.value, best)
+
+    def _place(self, trial: FrozenTrial) -> str:
+        """Where the runs of a trial are, which need not be below this sweep's directory: a database has several."""
+        folder, host = self._study.home(trial)
+        on = f" on {host}" if host else ""
+        return printable(f"{as_typed(folder / str(trial.number))}{on}")
 
     # ------------------------------------------------------------------------------------------- the end
 
@@ -169,10 +177,10 @@ class Sweep:
         said = f" ({', '.join(others)})" if others else ""
         print(f"\n{counts.over} of {counts.total} {self._things}{said}, in {place}")
         if self._best is not None and self.plan.space.axes:
-            title, value, at = self._best
-            print(f"best: {self.plan.objective} {number(value)} with {title}, in {place}/{at}")
+            title, value, trial = self._best
+            print(f"best: {self.plan.objective} {number(value)} with {title}, in {self._place(trial)}")
         if counts.running:
-            print(f"{counts.running} are under way in other processes")
+            print(f"{counts.running} {'is' if counts.running == 1 else 'are'} under way in other processes")
         place = shlex.quote(place)
         lines = going_on if counts.over + counts.running < counts.total else {}
         if self.plan.space.axes:
@@ -232,8 +240,8 @@ class Sweep:
         elif self._running:
             parts.append(self._elsewhere())
         if self._best is not None and self.plan is not None:
-            title, value, at = self._best
-            said = f"best  {self.plan.objective} {number(value)}  {title}  (point {at})"
+            title, value, trial = self._best
+            said = f"best  {self.plan.objective} {number(value)}  {title}  (trial {trial.number})"
             parts.append(Text(said, style="green", overflow="ellipsis", no_wrap=True))
         bad = [f"{n} {verdict}" for verdict, n in self._over.items() if verdict != "done"]
         if bad:

@@ -321,6 +321,17 @@ class Study:
             return None
         return tuple(axis.value(known[name]) for axis, name in zip(self.space.axes, self._names, strict=True))
 
+    def home(self, trial: FrozenTrial) -> tuple[Path, str]:
+        """The sweep's directory that holds a trial's runs, and the host that has it; empty where it is seen from here.
+
+        Those who share a database may each have a directory of their own.
+        """
+        worker = trial.user_attrs.get("worker")
+        if worker is None or (self.folder / str(trial.number)).is_dir():
+            return self.folder, ""
+        folder = Path(worker["folder"]).parent.parent
+        return folder, "" if worker["machine"] == machine() else worker["host"]
+
     def over(self) -> set[int]:
         """The ordinals of the points that have an outcome."""
         trials = self.trials()

@@ -463,6 +463,16 @@ def test_a_study_in_a_database_is_shared_by_directories_and_goes_on(here, capsys
     assert list(runs()) == ["0", "1", "4"]
 
 
+def test_the_best_is_where_its_run_is_also_in_another_directory(here, capsys):
+    """Two directories share a database: what is said of the best names the one that has it."""
+    grid = ["optimizer.lr=0.1,0.001", "hydra.sweeper.storage='sqlite:///s.db'", "hydra.sweeper.study=s"]
+    assert main(["train", "-m", *QUICK, HERE, *grid]) == 0
+    best = min(runs(), key=lambda number: runs()[number].summary["val/loss"])
+    assert re.search(rf"^best: .*, in sweep/{best}$", capsys.readouterr().out, re.MULTILINE)
+    assert main(["train", "-m", *QUICK, "hydra.sweep.dir=other", *grid]) == 0
+    assert re.search(rf"^best: .*, in sweep/{best}$", capsys.readouterr().out, re.MULTILINE)
+
+
 def test_a_password_is_nowhere_in_the_directory_and_asked_for_again(here, capsys):
     store = ["hydra.sweeper.storage='sqlite:///s.db?password=hush-hush'", "hydra.sweeper.study=s"]
     assert main(["train", "-m", *QUICK, HERE, LR, RANDOM, "hydra.sweeper.trials=1", *store]) in (0, 2)
