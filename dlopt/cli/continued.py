@@ -53,7 +53,7 @@ def goes_on(folder: Path, arguments: Sequence[str], *, trust: bool) -> list[str]
     for word in command if not trust else ():
         if _names_code(word):
             problems.add("resume", f"{as_typed(folder)} names code of its own, {word}; if you trust it add --trust")
-    given = any(word.startswith("hydra.sweeper.storage=") for word in (*command, *kept))
+    given = any(word.lstrip("+").startswith("hydra.sweeper.storage=") for word in (*command, *kept))
     if isinstance(stored, str) and "://" in stored and not given:
         problems.add("hydra.sweeper.storage", f"must be given again, as {printable(stored)}: a password is not kept")
     problems.raise_any()

@@ -156,12 +156,12 @@ def _search(
     plan = _former(plan, study, former, content, problems)
     plan.folder.mkdir(parents=True, exist_ok=True)
     secret = keys.storage is not None and storage.shown(keys.storage) != keys.storage
-    left_out = ("hydra.sweeper.retry=", *(["hydra.sweeper.storage="] if secret else []))  # what is said anew each time
+    left_out = {"hydra.sweeper.retry", *(["hydra.sweeper.storage"] if secret else [])}  # what is said anew each time
     with alone(plan.folder):  # else two that start at once would write into one file
         record.write(
             plan.folder,
             {
-                "command": [o for o in ours.command if not o.startswith(left_out)],
+                "command": [o for o in ours.command if o.lstrip("+").partition("=")[0] not in left_out],
                 "sampler": keys.sampler,
                 "objective": plan.objective,
                 "direction": direction,

@@ -452,8 +452,12 @@ def test_a_study_in_a_database_is_shared_by_directories_and_goes_on(here, capsys
     assert list(runs()) == ["0", "1", "4"]
 
 
-def test_a_password_is_nowhere_in_the_directory_and_asked_for_again(here, capsys):
-    store = ["hydra.sweeper.storage='sqlite:///s.db?password=hush-hush'", "hydra.sweeper.study=s"]
-    assert main(["train", "-m", *QUICK, HERE, LR, RANDOM, "hydra.sweeper.trials=1", *store]) in (0, 2)
+@pytest.mark.parametrize("plus", ["", "++"])
+def test_a_password_is_nowhere_in_the_directory_and_asked_for_again(plus, here, capsys):
+    store = [f"{plus}hydra.sweeper.storage='sqlite:///s.db?password=hush-hush'", "hydra.sweeper.study=s"]
+    assert main(["train", "-m", *QUICK, HERE, LR, RANDOM, "hydra.sweeper.trials=1", *store]) == 0
+    capsys.readouterr()
     for file in filter(Path.is_file, Path("sweep").rglob("*")):
         assert b"hush-hush" not in file.read_bytes() or file.suffix == ".patch", file
+    again = "must be given again, as sqlite:///s.db?password=***"
+    refused(["resume=sweep", "--trust"], capsys, "hydra.sweeper.storage ", again)
