@@ -59,6 +59,8 @@ def goes_on(folder: Path, arguments: Sequence[str], *, trust: bool) -> list[str]
     problems.raise_any()
     again = {argument.partition("=")[0] for argument in kept} | {"hydra.sweep.dir"}
     former = [word for word in command if word.partition("=")[0] not in again]
+    if "hydra/launcher" in again and not {*command} & {a for a in kept if a.startswith("hydra/launcher=")}:
+        former = [word for word in former if not word.lstrip("+~").startswith("hydra.launcher.")]  # another one's keys
     flags, anew = ([a for a in kept if _is_override(a) == is_one] for is_one in (False, True))
     return [*flags, "-m", *former, f"hydra.sweep.dir={quoted(str(folder))}", *anew]
 

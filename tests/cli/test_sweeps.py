@@ -15,6 +15,7 @@ from helpers import BLOBS
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from dlopt.cli import job, main
+from dlopt.cli.continued import goes_on
 from dlopt.config.text import quoted
 from dlopt.run import Run
 from dlopt.sweep.study import Study
@@ -198,6 +199,16 @@ def refused(arguments: list[str], capsys: Any, *said: str) -> None:
     assert out == ""
     assert {name: (Path(name).is_file() and Path(name).read_bytes()) for name in files(Path())} == before
     assert "HYDRA_FULL_ERROR" not in os.environ
+
+
+def test_another_launcher_goes_on_without_the_keys_of_the_former(begun, capsys):
+    pool = ["hydra/launcher=pool", "hydra.launcher.workers=2"]
+    (begun / "sweep.json").write_text(json.dumps({**record(), "command": [*record()["command"], *pool]}))
+    same = goes_on(begun, ["hydra/launcher=pool", "hydra.sweeper.trials=2"], trust=True)
+    assert "hydra.launcher.workers=2" in same
+    going_on = ["train", "resume=sweep", "--trust", "hydra.sweeper.trials=2", "hydra/launcher=local"]
+    assert main(going_on) == 0, capsys.readouterr().err
+    assert list(runs()) == ["0", "1"]
 
 
 @pytest.mark.parametrize(
