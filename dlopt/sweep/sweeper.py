@@ -123,7 +123,10 @@ def _over(keys: Keys, plan: Plan, total: int, problems: Problems) -> set[int]:
         _check_new(plan.folder, [], problems)
         return set()
     plan = _former(plan, study, study.user_attrs.get("dlopt", {}), _content(keys, plan), problems)
-    return Study(opened, study, plan.space, _sampler(keys), total, plan.folder).over()
+    mine = Study(opened, study, plan.space, _sampler(keys), total, plan.folder)
+    if keys.retry:
+        mine.try_failed_again()
+    return mine.over()
 
 
 # ------------------------------------------------------------------------------------------------ the search
