@@ -53,12 +53,14 @@ def goes_on(folder: Path, arguments: Sequence[str], *, trust: bool) -> list[str]
     for word in command if not trust else ():
         if _names_code(word):
             problems.add("resume", f"{as_typed(folder)} names code of its own, {word}; if you trust it add --trust")
-    given = any(word.startswith("hydra.sweeper.storage=") for word in (*command, *kept))
+    given = any(word.lstrip("+").startswith("hydra.sweeper.storage=") for word in (*command, *kept))
     if isinstance(stored, str) and "://" in stored and not given:
         problems.add("hydra.sweeper.storage", f"must be given again, as {printable(stored)}: a password is not kept")
     problems.raise_any()
     again = {argument.partition("=")[0] for argument in kept} | {"hydra.sweep.dir"}
     former = [word for word in command if word.partition("=")[0] not in again]
+    if "hydra/launcher" in again and not {*command} & {a for a in kept if a.startswith("hydra/launcher=")}:
+        former = [word for word in former if not word.lstrip("+~").startswith("hydra.launcher.")]  # another one's keys
     flags, anew = ([a for a in kept if _is_override(a) == is_one] for is_one in (False, True))
     return [*flags, "-m", *former, f"hydra.sweep.dir={quoted(str(folder))}", *anew]
 

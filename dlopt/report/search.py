@@ -82,8 +82,8 @@ class Axis:
         return not self.whole or (self.high - self.low) / (self.step or 1.0) >= MOST_ALONE
 
     def scaled(self, value: float) -> float:
-        """A number on the axis' own scale: log10 of it, or itself. -inf for one that has no logarithm."""
-        return (math.log10(value) if value > 0 else -math.inf) if self.log else value
+        """A number on the axis' own scale: log10 of it, or itself."""
+        return math.log10(value) if self.log else value
 
     def share(self, value: float) -> float:
         """Where a number lies between the ends: 0 at the low one, 1 at the high one, in the axis' own scale."""
@@ -92,13 +92,14 @@ class Axis:
         return (self.scaled(value) - low) / (high - low) if high > low else 0.0
 
     def value(self, settings: Mapping[str, Any]) -> Value | None:
-        """That of a run with these settings; None where it has none, or one of another kind."""
+        """That of a run with these settings; None where it has none, or one that has no place on the axis."""
         if self.key not in settings:
             return None
         found = settings[self.key]
         if not self.numeric:
             return canonical(found)
-        return number(found)
+        known = number(found)
+        return None if known is None or (self.log and known <= 0) else known
 
     def written(self, value: Value) -> str:
         """A value as people type it, numbers of an interval with four digits."""

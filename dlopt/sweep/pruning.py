@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class Pruner:
     """How runs are ended early: name is none, median or hyperband.
 
-    startup     trials that end before the first may be pruned (median)
+    startup     trials that are done before the first may be pruned (median)
     warmup      evaluations of a trial before it may be pruned (median)
     least       evaluations before the first rung (hyperband)
     reduction   of so many trials one goes on to the next rung, which has so many times the evaluations (hyperband)
@@ -92,7 +92,7 @@ class Reporter:
 
     def prunes(self, row: Row) -> bool:
         """Whether the run is to end after this row."""
-        from optuna.exceptions import StorageInternalError
+        from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 
         value = row.get(self.ticket.objective)
         if value is None or not math.isfinite(value):
@@ -101,8 +101,8 @@ class Reporter:
         try:
             self._trial.report(middle([*self.ticket.before, value], self.ticket.statistic), self._done)
             return self._trial.should_prune()
-        except StorageInternalError:  # a database that is away for a moment ends no run
-            return False
+        except (StorageInternalError, UpdateFinishedTrialError):  # a database that is away for a moment ends no run,
+            return False  # nor does a trial that another machine has given up for lost
 
 
 @lru_cache(maxsize=1)

@@ -265,6 +265,6 @@ def _ending(path: Path) -> tuple[str, Mapping[str, Any]] | None:
     run = Run(path)
     status = run.status_or_none()
     state = None if status is None else str(status.get("status"))
-    if state == "running" or state not in OVER:
+    if state not in OVER:
         return None
     return state, run.summary if state != "failed" else {"message": str((status or {}).get("message") or "")}

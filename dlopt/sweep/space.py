@@ -140,8 +140,10 @@ class Interval:
         return value
 
     def value(self, parameter: float) -> float:
-        """The value of a parameter."""
-        return parameter
+        """The value of a parameter: of numbers with a step the one that is typed, and not 0.30000000000000004."""
+        if self.step is None:
+            return parameter
+        return _stepped(self.low, round((parameter - self.low) / self.step), self.step)
 
     def content(self) -> dict[str, Any]:
         own = {k: v for k, v in asdict(self).items() if k not in ("key", "whole")}

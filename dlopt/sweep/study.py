@@ -333,10 +333,10 @@ class Study:
         return folder, "" if worker["machine"] == machine() else worker["host"]
 
     def over(self) -> set[int]:
-        """The ordinals of the points that have an outcome."""
+        """The ordinals of the points that have an outcome, and are not to be tried once more."""
         trials = self.trials()
         ordinals = _ordinals(trials)
-        return {ordinals[trial.number] for trial in trials if _verdict(trial) is not None}
+        return {ordinals[t.number] for t in trials if _verdict(t) is not None and t.number not in self._again}
 
     def best(self) -> FrozenTrial | None:
         """The trial with the best value; None before there is one."""

@@ -123,7 +123,10 @@ def _over(keys: Keys, plan: Plan, total: int, problems: Problems) -> set[int]:
         _check_new(plan.folder, [], problems)
         return set()
     plan = _former(plan, study, study.user_attrs.get("dlopt", {}), _content(keys, plan), problems)
-    return Study(opened, study, plan.space, _sampler(keys), total, plan.folder).over()
+    mine = Study(opened, study, plan.space, _sampler(keys), total, plan.folder)
+    if keys.retry:
+        mine.try_failed_again()
+    return mine.over()
 
 
 # ------------------------------------------------------------------------------------------------ the search
@@ -156,12 +159,12 @@ def _search(
     plan = _former(plan, study, former, content, problems)
     plan.folder.mkdir(parents=True, exist_ok=True)
     secret = keys.storage is not None and storage.shown(keys.storage) != keys.storage
-    left_out = ("hydra.sweeper.retry=", *(["hydra.sweeper.storage="] if secret else []))  # what is said anew each time
+    left_out = {"hydra.sweeper.retry", *(["hydra.sweeper.storage"] if secret else [])}  # what is said anew each time
     with alone(plan.folder):  # else two that start at once would write into one file
         record.write(
             plan.folder,
             {
-                "command": [o for o in ours.command if not o.startswith(left_out)],
+                "command": [o for o in ours.command if o.lstrip("+").partition("=")[0] not in left_out],
                 "sampler": keys.sampler,
                 "objective": plan.objective,
                 "direction": direction,

@@ -42,6 +42,13 @@ def test_the_findings_of_a_search(searched, capsys):
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_a_number_without_a_logarithm_has_no_place_on_a_logarithmic_axis(here, capsys):
+    """A run's file says so; the search itself draws none."""
+    points = [({"optimizer.lr": 10 ** (-4 + i / 3), "optimizer": ("sgd", "adam")[i % 2]}, 1.0 - i) for i in range(12)]
+    sweep(here / HERE, [RATE, RULE], [({"optimizer.lr": -1.0, "optimizer": "sgd"}, 3.0), *points])
+    assert "best: trial 12" in shown(capsys, "aaaa")
+
+
 def test_more_trials_than_are_planned_are_no_share_of_them(here, capsys):
     """A failed one was tried again, or the search was made shorter."""
     points = [({"optimizer.lr": 0.1}, 1.0), ({"optimizer.lr": 0.2}, None, "failed"), ({"optimizer.lr": 0.2}, 2.0)]

@@ -112,6 +112,17 @@ def test_what_a_start_would_refuse_is_refused_in_the_same_words(keys, here, caps
     assert capsys.readouterr().err == dry.err != ""
 
 
+def test_points_that_failed_are_left_where_they_are_to_be_tried_again(here, monkeypatch, capsys):
+    keys = ["-m", "optimizer.lr=0.1,0.2", "hydra.sweep.dir=s"]
+    with monkeypatch.context() as patch:
+        patch.setattr("dlopt.train.step", lambda *_: 1 / 0)
+        assert main(["train", "-q", *BLOBS, *keys]) == 1
+    assert main([*DRY, *keys]) == 0
+    assert "nothing is left to do" in capsys.readouterr().out
+    assert main([*DRY, *keys, "hydra.sweeper.retry=true"]) == 0
+    assert listed(capsys.readouterr().out) == [("0", "optimizer.lr=0.1"), ("1", "optimizer.lr=0.2")]
+
+
 def test_a_database_that_is_not_there_is_not_made(here, capsys):
     keys = ["-m", "seed=0,1", "hydra.sweeper.storage=sqlite:///search.db", "hydra.sweeper.study=one"]
     before = contents(here)

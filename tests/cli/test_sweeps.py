@@ -15,6 +15,7 @@ from helpers import BLOBS
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from dlopt.cli import job, main
+from dlopt.cli.continued import goes_on
 from dlopt.config.text import quoted
 from dlopt.run import Run
 from dlopt.sweep.study import Study
@@ -198,6 +199,16 @@ def refused(arguments: list[str], capsys: Any, *said: str) -> None:
     assert out == ""
     assert {name: (Path(name).is_file() and Path(name).read_bytes()) for name in files(Path())} == before
     assert "HYDRA_FULL_ERROR" not in os.environ
+
+
+def test_another_launcher_goes_on_without_the_keys_of_the_former(begun, capsys):
+    pool = ["hydra/launcher=pool", "hydra.launcher.workers=2"]
+    (begun / "sweep.json").write_text(json.dumps({**record(), "command": [*record()["command"], *pool]}))
+    same = goes_on(begun, ["hydra/launcher=pool", "hydra.sweeper.trials=2"], trust=True)
+    assert "hydra.launcher.workers=2" in same
+    going_on = ["train", "resume=sweep", "--trust", "hydra.sweeper.trials=2", "hydra/launcher=local"]
+    assert main(going_on) == 0, capsys.readouterr().err
+    assert list(runs()) == ["0", "1"]
 
 
 @pytest.mark.parametrize(
@@ -473,8 +484,12 @@ def test_the_best_is_where_its_run_is_also_in_another_directory(here, capsys):
     assert re.search(rf"^best: .*, in sweep/{best}$", capsys.readouterr().out, re.MULTILINE)
 
 
-def test_a_password_is_nowhere_in_the_directory_and_asked_for_again(here, capsys):
-    store = ["hydra.sweeper.storage='sqlite:///s.db?password=hush-hush'", "hydra.sweeper.study=s"]
-    assert main(["train", "-m", *QUICK, HERE, LR, RANDOM, "hydra.sweeper.trials=1", *store]) in (0, 2)
+@pytest.mark.parametrize("plus", ["", "++"])
+def test_a_password_is_nowhere_in_the_directory_and_asked_for_again(plus, here, capsys):
+    store = [f"{plus}hydra.sweeper.storage='sqlite:///s.db?password=hush-hush'", "hydra.sweeper.study=s"]
+    assert main(["train", "-m", *QUICK, HERE, LR, RANDOM, "hydra.sweeper.trials=1", *store]) == 0
+    capsys.readouterr()
     for file in filter(Path.is_file, Path("sweep").rglob("*")):
         assert b"hush-hush" not in file.read_bytes() or file.suffix == ".patch", file
+    again = "must be given again, as sqlite:///s.db?password=***"
+    refused(["resume=sweep", "--trust"], capsys, "hydra.sweeper.storage ", again)

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,16 +84,25 @@ def loss(point: tuple[Any, ...]) -> float:
     return math.log10(rate / 1e-2) ** 2 + 4 * (momentum - 0.8) ** 2 + {"sgd": 1.0, "adam": 0.5, "muon": 0.0}[rule]
 
 
-def losses(name: str, seed: int, folder: Path, trials: int = 40) -> list[float]:
-    """The losses of so many points."""
+def searched(
+    space: Space, by: Sampler, trials: int, folder: Path, loss: Callable[[tuple[Any, ...]], float]
+) -> list[tuple[tuple[Any, ...], float]]:
+    """The points of a search, each with its loss."""
     problems = Problems()
     opened = storage.opened(None, folder, problems)
     assert opened is not None
-    study, _ = begun(opened, "it", "minimize", Pruner("none", 0, 0, 1, 2).made(), SPACE.content())
-    with Study(opened, study, SPACE, sampler(name, seed), trials, folder) as mine:
+    study, _ = begun(opened, "it", "minimize", Pruner("none", 0, 0, 1, 2).made(), space.content())
+    found = []
+    with Study(opened, study, space, by, trials, folder) as mine:
         while (trial := mine.claim(lambda number: None)) is not None:
-            mine.tell(trial, Outcome("done", loss(trial.point)))
-        return [float(trial.value) for trial in mine.trials()]
+            found.append((trial.point, loss(trial.point)))
+            mine.tell(trial, Outcome("done", found[-1][1]))
+    return found
+
+
+def losses(name: str, seed: int, folder: Path, trials: int = 40) -> list[float]:
+    """The losses of so many points."""
+    return [value for _, value in searched(SPACE, sampler(name, seed), trials, folder, loss)]
 
 
 def differences(seeds: int, folder: Path) -> list[float]:
@@ -111,6 +121,12 @@ def test_tpe_looks_where_results_were_good(tmp_path):
     for seed in range(3):
         found = losses("tpe", seed, tmp_path / str(seed))
         assert statistics.median(found[-10:]) < statistics.median(found[:10])
+
+
+def test_tpe_proposes_the_numbers_of_a_range_as_they_are_typed(tmp_path):
+    axis = Interval("x", 0.1, 1.7, log=False, step=0.1, whole=False)
+    found = searched(Space((axis,), ()), sampler("tpe"), 15, tmp_path, lambda point: float(point[0]))
+    assert {axis.typed(point[0]) for point, _ in found} <= {f"x={k / 10}" for k in range(1, 18)}
 
 
 @pytest.mark.long

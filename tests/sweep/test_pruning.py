@@ -116,6 +116,17 @@ def test_a_row_without_the_objective_is_no_evaluation(tmp_path):
     assert study._storage.get_trial(trial).intermediate_values == {1: 2.0}
 
 
+@pytest.mark.parametrize("pruner", [MEDIAN, Pruner("hyperband", 0, 0, least=1, reduction=2)], ids=lambda p: p.name)
+def test_a_run_goes_on_whose_trial_was_given_up_for_lost(pruner, tmp_path):
+    """Another machine, which had no sign of life of it, has ended the trial."""
+    study = opened(tmp_path, pruner)
+    assert told(study, tmp_path, pruner, CURVES[0]) is None
+    trial = study._storage.create_new_trial(study._study_id)
+    reporter = Reporter(ticket(tmp_path, trial, pruner))
+    study._storage.set_trial_state_values(trial, TrialState.FAIL)
+    assert not any(reporter.prunes({"val/loss": value}) for value in CURVES[1])
+
+
 def test_a_ticket_comes_through_text_as_it_is():
     for before in ((), (0.1, 1e-300, math.inf)):
         made = Ticket("sqlite:///a b.db", Path("x/y"), "it", 3, MEDIAN, "val/loss", "median", before, 7)

@@ -306,8 +306,9 @@ def test_failed_trials_are_tried_again_where_that_is_asked_for(place):
         assert study.counts().ended == {"done": 2, "failed": 1}
     with place.study(3) as study:
         assert study.claim(disk.get) is None
+        assert study.over() == {0, 1, 2}
         study.try_failed_again()
-        assert (study.counts().ended, study.counts().over) == ({"done": 2}, 2)  # it is to do
+        assert (study.counts().ended, study.counts().over, study.over()) == ({"done": 2}, 2, {0, 2})  # it is to do
         again = study.claim(disk.get)
         assert (again.ordinal, again.instead_of, again.point) == (1, 1, drawn(SPACE, RANDOM, 1))
         failing(again)
@@ -316,7 +317,7 @@ def test_failed_trials_are_tried_again_where_that_is_asked_for(place):
         study.try_failed_again()
         (last,) = work(study, disk)
         assert (last.ordinal, last.instead_of) == (1, again.number)
-        assert study.counts().ended == {"done": 3}
+        assert (study.counts().ended, study.over()) == ({"done": 3}, {0, 1, 2})
 
 
 def test_of_two_that_try_the_same_point_again_one_does(place):
