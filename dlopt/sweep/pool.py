@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import queue
 import signal
 import threading
 import time
@@ -70,6 +71,7 @@ class Pool(Generic[Job]):
         self._environment = _threads(max(1, cpu_count() // count))
         self._idle: list[ProcessPoolExecutor] = []
         self._under_way: dict[futures.Future[BaseException | None], _UnderWay] = {}
+        self._over: queue.SimpleQueue[futures.Future[BaseException | None]] = queue.SimpleQueue()
         # A worker that has grown a lot is exchanged for a fresh one between two jobs; nobody need be told.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"joblib\.externals\.loky")
 
@@ -88,9 +90,13 @@ class Pool(Generic[Job]):
 
     def wait(self) -> list[tuple[Job, BaseException | None]]:
         """The jobs that are over, with what they raised; see Workers."""
-        over, _ = futures.wait(self._under_way, return_when=futures.FIRST_COMPLETED)
+        if not self._under_way:
+            return []
+        over = [self._over.get()]  # not futures.wait: a signal in it would leave locks that no thread gives back
         with _unheard():
-            return [self._ended(future) for future in list(self._under_way) if future in over]
+            while not self._over.empty():
+                over.append(self._over.get())
+            return [self._ended(future) for future in over]
 
     def close(self, *, at_once: bool = False) -> None:
         """Ask the jobs under way to stop, give them GRACE to save unless it is at once, and end all workers.
@@ -110,14 +116,21 @@ class Pool(Generic[Job]):
                 futures.wait(self._under_way, timeout=GRACE)
             send(signal.SIGKILL)  # all at once; loky would need pgrep to find what a worker has started
             for executor in executors:
+                calls = executor._call_queue
                 executor.shutdown(kill_workers=True)
+                # Nobody else waits for its thread, which frees semaphores as it ends. Were Python ending too, their
+                # tracker would not hear of it, and say that they are left.
+                if calls._thread is not None:
+                    calls._thread.join(timeout=1.0)
         self._idle.clear()
         self._under_way.clear()
+        self._over = queue.SimpleQueue()
 
     def _begin(self, executor: ProcessPoolExecutor, job: Job) -> None:
         future = executor.submit(_performed, self._perform, job)
         process = next(iter(_processes(executor)), None)
         self._under_way[future] = _UnderWay(job, executor, process)
+        future.add_done_callback(self._over.put)
 
     def _ended(self, future: futures.Future[BaseException | None]) -> tuple[Job, BaseException | None]:
         job, executor, process = self._under_way.pop(future)

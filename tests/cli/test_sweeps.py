@@ -19,6 +19,7 @@ from dlopt.cli.continued import goes_on
 from dlopt.config.text import quoted
 from dlopt.run import Run
 from dlopt.sweep.study import Study
+from dlopt.sweep.workers import InProcess
 
 QUICK = (*(word for word in BLOBS if not word.startswith("epochs=")), "epochs=1", "optimizer=sgd")
 LR = "optimizer.lr=tag(log,interval(1e-3,1e-1))"
@@ -460,6 +461,31 @@ def test_asked_twice_a_search_ends_at_once_whatever_a_library_makes_of_it(here, 
     assert said.err == ""
     assert main(shlex.split(line.partition("   ")[0])) == 0, capsys.readouterr().err
     assert sorted((name, run.status["status"]) for name, run in runs().items()) == [("0", "done"), ("1", "done")]
+
+
+@pytest.mark.parametrize("second", ["close", "interrupt"])
+def test_a_search_that_ends_can_be_asked_to_end_at_once(second, here, monkeypatch):
+    """As if killed: while its runs save, and while it tells a database that may never answer."""
+    said = []
+
+    def asked(*_):
+        signal.raise_signal(signal.SIGINT)
+
+    def closed(*_, at_once):
+        said.append("close")
+        if second == "close":
+            asked()
+
+    def interrupt(*_, **__):
+        said.append("interrupt")
+        asked()
+        said.append("was not heard")
+
+    monkeypatch.setattr(InProcess, "wait", asked)
+    monkeypatch.setattr(InProcess, "close", closed)
+    monkeypatch.setattr(Study, "interrupt", interrupt)
+    assert main(["train", "-m", *QUICK, HERE, "optimizer.lr=0.01,0.1"]) == 130
+    assert said == (["close"] if second == "close" else ["close", "interrupt"])
 
 
 # ------------------------------------------------------------------------------------------------ databases

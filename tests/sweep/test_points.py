@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 from scipy import stats
 
 from dlopt.config.problems import Problems
 from dlopt.sweep import storage
-from dlopt.sweep.points import Sampler, drawn, quasi, uniform
+from dlopt.sweep.points import Sampler, drawn, quasi, tpe, uniform
 from dlopt.sweep.pruning import Pruner
 from dlopt.sweep.space import Choice, Interval, Space
 from dlopt.sweep.study import Outcome, Study, begun
@@ -139,3 +140,18 @@ def test_tpe_beats_chance_over_many_seeds(tmp_path):
 def test_tpes_points_follow_from_the_seed_and_the_results(tmp_path):
     assert losses("tpe", 1, tmp_path / "a", 15) == losses("tpe", 1, tmp_path / "b", 15)
     assert losses("tpe", 1, tmp_path / "c", 15) != losses("tpe", 2, tmp_path / "d", 15)
+
+
+def test_tpe_looks_at_the_points_that_others_are_at():
+    """They count as bad ones: else several processes would look at the same place at the same time."""
+    x = {"x": optuna.distributions.FloatDistribution(0.0, 1.0)}
+
+    def proposed(running: float) -> float:
+        study = optuna.create_study(sampler=tpe(Sampler("tpe", 0, startup=4, candidates=24, multivariate=True), 9))
+        for k in range(9):
+            study.add_trial(optuna.trial.create_trial(params={"x": k / 8}, distributions=x, value=(k / 8 - 0.5) ** 2))
+        state = optuna.trial.TrialState.RUNNING
+        study.add_trial(optuna.trial.create_trial(state=state, params={"x": running}, distributions=x))
+        return study.ask(x).params["x"]
+
+    assert len({proposed(running) for running in (0.1, 0.3, 0.5, 0.7, 0.9)}) > 1
