@@ -158,7 +158,8 @@ class Sweep:
         self.close()
         if screen.quiet or self.plan is None:
             return
-        going_on = {self._to_go_on(self.plan, flags): "goes on where it stopped"}
+        to_go_on = self._to_go_on(self.plan, flags)
+        going_on = {to_go_on: "goes on where it stopped"}
         if counts is None:
             suggest(going_on)
             return
@@ -178,11 +179,14 @@ class Sweep:
         print(f"\n{counts.over} of {counts.total} {self._things}{said}, in {place}")
         if self._best is not None and self.plan.space.axes:
             title, value, trial = self._best
-            print(f"best: {self.plan.objective} {number(value)} with {title}, in {self._place(trial)}")
+            of = "median " if self.plan.statistic == "median" and len(self.plan.repeats) > 1 else ""
+            print(f"best: {of}{self.plan.objective} {number(value)} with {title}, in {self._place(trial)}")
         if counts.running:
             print(f"{counts.running} {'is' if counts.running == 1 else 'are'} under way in other processes")
         place = shlex.quote(place)
         lines = going_on if counts.over + counts.running < counts.total else {}
+        if counts.ended.get("failed"):
+            lines[f"{to_go_on} hydra.sweeper.retry=true"] = "tries again what failed"
         if self.plan.space.axes:
             lines[f"dlopt show {place}"] = "best points, what matters; pictures with --png"
         repeated += ["seed"] if any(axis.key == "seed" for axis in self.plan.space.axes) else []

@@ -33,7 +33,10 @@ def head(search: Search, place: str, width: int) -> list[str]:
     by = f"{search.sampler}, for" if search.sampler else "for"
     searched = [f"{axis.key} {axis.range()}" for axis in search.axes] or ["nothing that varies"]
     lines = [styled(place, BOLD)]
-    for text in ("; ".join(searched), f"{by} the {least} {search.objective}{repeated}", progress(search)):
+    texts = ["; ".join(searched), f"{by} the {least} {search.objective}{repeated}", progress(search)]
+    if "://" in search.storage:
+        texts.append(f"these are the trials of this directory; its study, in {search.storage}, may have others")
+    for text in texts:
         lines += textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False)
     return lines
 
@@ -44,13 +47,17 @@ def progress(search: Search) -> str:
     ended = sum(states[s] for s in ENDED)
     order = ("done", "pruned", "diverged", "failed", "running", "interrupted", "dead")
     shares = {s: f" ({states[s] / ended:.0%})" if s in ENDED[1:] and ended else "" for s in order}
-    told = ", ".join(f"{states[s]} {s}{shares[s]}" for s in order if states[s])
-    # more have ended where failed ones were tried again, and where the search was made shorter
+    told, others = (
+        ", ".join(f"{states[s]} {s}{shares[s]}" for s in order if states[s] and (s in ENDED) is among)
+        for among in (True, False)
+    )
+    told = (f": {told}" if told else "") + (f"; {others}" if others else "")
+    # more have ended where failed ones were tried again
     of = f" of {search.planned}" if search.planned and ended <= search.planned else ""
     began = min((r.started for t in search.trials for r in t.runs if r.started), default=None)
     since = "" if began is None else f"; started {time.strftime('%Y-%m-%d %H:%M', time.localtime(began))}"
     trained = duration(sum(t.seconds for t in search.trials))
-    return f"{ended}{of} trials have ended{': ' if told else ''}{told}{since}; {trained} of training" if total else (
+    return f"{ended}{of} trials have ended{told}{since}; {trained} of training" if total else (
         f"none{of} trials has begun")  # fmt: skip
 
 

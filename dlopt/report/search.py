@@ -146,6 +146,7 @@ class Search:
     planned   how many trials it is to have; None where it is not known
     repeats   runs of each trial
     fixed     overrides that all trials have in common; None where it is not known
+    storage   where its study is kept
     notice    what is wrong with its sweep.json; empty where nothing is
     """
 
@@ -162,6 +163,7 @@ class Search:
     statistic: str = "mean"
     fixed: tuple[str, ...] | None = None
     command: tuple[str, ...] = ()
+    storage: str = ""
     notice: str = ""
 
     @cached_property
@@ -282,6 +284,7 @@ def _plan(content: Mapping[str, Any], file: Path) -> _Plan:
         "sampler": reading.printable(str(content.get("sampler", "grid"))), "planned": count("trials", 0) or None,
         "repeats": max(1, len(seeds)) * max(1, folds), "seeds": len(seeds), "folds": folds, "statistic": statistic,
         "fixed": texts("fixed"), "command": texts("command"),
+        "storage": reading.printable(str(content.get("storage", ""))),
     }  # fmt: skip
     return _Plan(tuple(axes), reading.printable(str(objective)), direction == "maximize", more)
 

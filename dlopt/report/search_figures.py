@@ -66,8 +66,8 @@ def history(search: Search, heading: str) -> Figure:
         better = max if search.higher else min
         best = list(accumulate((t.value for t in valued if t.value is not None), better))
         if best:
-            at = [t.number for t in valued]
-            axes.step(at, best, where="post", color=COLOURS[2], linewidth=1.8, label="best so far")
+            at = [*(t.number for t in valued), search.trials[-1].number]
+            axes.step(at, [*best, best[-1]], where="post", color=COLOURS[2], linewidth=1.8, label="best so far")
         _marks(axes, [(float(t.number), t) for t in search.trials], edge)
         numbers = [t.number for t in search.trials] or [0]
         margin = max(0.5, 0.02 * (numbers[-1] - numbers[0]))

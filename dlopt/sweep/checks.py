@@ -18,7 +18,8 @@ from dlopt.sweep.keys import SEEDS, Keys
 from dlopt.sweep.pruning import Pruner
 from dlopt.sweep.repeats import Repeat, repeats
 from dlopt.sweep.search import Plan
-from dlopt.sweep.space import Space
+from dlopt.sweep.space import Interval, Space
+from dlopt.values import written
 
 MANY = 10_000
 """Runs beyond which a grid is only started with --yes."""
@@ -149,8 +150,8 @@ def _check_all(
             found = error.problems
         except (HydraException, ValueError) as error:  # a ValueError where a choice is no name
             found = explain([*own_folder(config), *overrides], error)
-        for problem in found:
-            where.setdefault(problem, []).append(varying)
+        for key, said in found:
+            where.setdefault((key, said + _remedy(space, key, said)), []).append(varying)
     for (key, said), which in where.items():
         more = f" and {len(which) - 1} more" if len(which) > 1 else ""
         problems.add(key, said + (f"  (in the run {which[0]}{more})" if which[0] and count > len(which) else ""))
@@ -158,6 +159,16 @@ def _check_all(
         several = " and ".join(f"{name} in {which[0]}" for name, which in objectives.items())
         problems.add("objective", f"must be the same for all runs of a search, and is {several}")
     return next(iter(objectives), "")
+
+
+def _remedy(space: Space, key: str, said: str) -> str:
+    """What to type where real numbers are searched for a whole one."""
+    real = (a for a in space.axes if isinstance(a, Interval) and not a.whole and in_short(a.key).lstrip("+") == key)
+    axis = next(real, None)
+    if axis is None or "whole number" not in said:
+        return ""
+    low, high = (written(int(end) if float(end).is_integer() else end) for end in axis.ends)
+    return f"; search int(interval({low},{high}))"
 
 
 def own_folder(config: DictConfig) -> list[str]:

@@ -278,22 +278,33 @@ def _interval(key: str, at: str, low: float, high: float, log: bool, grid: bool,
     return None
 
 
+TYPED = {
+    "sampler": "hydra/sweeper",
+    "seed": "hydra.sweeper.seed",
+    "repeats": "hydra.sweeper.seeds",
+    "statistic": "hydra.sweeper.statistic",
+    "pruner": "hydra.sweeper.pruner",
+}
+"""The keys of what a study was made with besides its points."""
+
+
 def agree(former: Mapping[str, Any], present: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Where a study's former content and the present one differ: pairs of a key and what is said of it."""
     differ: list[tuple[str, str]] = []
     axes = [{axis["key"]: axis for axis in found["axes"]} for found in (former, present)]
     fixed = [dict(o.partition("=")[::2] for o in found["fixed"]) for found in (former, present)]
     old, new = ({**f, **a} for f, a in zip(fixed, axes, strict=True))
+    others = {TYPED.get(name, name): name for name in sorted((former.keys() | present.keys()) - {"axes", "fixed"})}
     for key in dict.fromkeys([*old, *new]):
-        if key.partition(".")[0] in ("device", "threads", "name") or _same(old.get(key), new.get(key)):
-            continue
-        differ.append((key, f"was {_said(old.get(key))} in this study, and is {_said(new.get(key))} now"))
-    others = sorted((former.keys() | present.keys()) - {"axes", "fixed"})
-    return differ + [
-        (key, f"was {written(former.get(key))} in this study, and is {written(present.get(key))} now")
-        for key in others
-        if former.get(key) != present.get(key)
-    ]
+        free = key.partition(".")[0] in ("device", "threads", "name") or key in others
+        if not free and not _same(old.get(key), new.get(key)):
+            differ.append((key, f"was {_said(old.get(key))} in this study, and is {_said(new.get(key))} now"))
+    for key, name in others.items():
+        was, now = former.get(name), present.get(name)
+        folds = name == "repeats" and any(told == "validation.k" for told, _ in differ)  # which says it better
+        if was != now and not folds:
+            differ.append((key, f"was {written(was)} in this study, and is {written(now)} now"))
+    return differ
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -124,6 +124,7 @@ def _over(keys: Keys, plan: Plan, total: int, problems: Problems) -> set[int]:
         return set()
     plan = _former(plan, study, study.user_attrs.get("dlopt", {}), _content(keys, plan), problems)
     mine = Study(opened, study, plan.space, _sampler(keys), total, plan.folder)
+    _check_total(mine, problems)
     if keys.retry:
         mine.try_failed_again()
     return mine.over()
@@ -157,6 +158,8 @@ def _search(
     content = _content(keys, plan)
     study, former = begun(opened, plan.study, direction, plan.pruner.made(), content)
     plan = _former(plan, study, former, content, problems)
+    mine = Study(opened, study, plan.space, _sampler(keys), total, plan.folder)
+    _check_total(mine, problems)
     plan.folder.mkdir(parents=True, exist_ok=True)
     secret = keys.storage is not None and storage.shown(keys.storage) != keys.storage
     left_out = {"hydra.sweeper.retry", *(["hydra.sweeper.storage"] if secret else [])}  # what is said anew each time
@@ -178,7 +181,6 @@ def _search(
             },
         )
         durable.replace(plan.folder / "multirun.yaml", OmegaConf.to_yaml(config).encode())  # by which others know it
-    mine = Study(opened, study, plan.space, _sampler(keys), total, plan.folder)
     with mine:
         if keys.retry:
             mine.try_failed_again()
@@ -213,6 +215,15 @@ def _former(plan: Plan, study: Any, former: Mapping[str, Any], content: Mapping[
     problems.raise_any()
     _check_new(plan.folder, study.get_trials(deepcopy=False), problems)
     return replace(plan, space=plan.space.ordered_as(former))
+
+
+def _check_total(study: Study, problems: Problems) -> None:
+    """A search can be made longer, and not shorter than it is already."""
+    over = max(study.over(), default=-1) + 1
+    if over > study.total:
+        said = f"must be at least {over}: so many points were looked at; got {study.total}"
+        problems.add("hydra.sweeper.trials", said)
+    problems.raise_any()
 
 
 def _values(over: Sequence[Repeat], key: str) -> list[int]:

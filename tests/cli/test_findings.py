@@ -50,7 +50,7 @@ def test_a_number_without_a_logarithm_has_no_place_on_a_logarithmic_axis(here, c
 
 
 def test_more_trials_than_are_planned_are_no_share_of_them(here, capsys):
-    """A failed one was tried again, or the search was made shorter."""
+    """A failed one was tried again."""
     points = [({"optimizer.lr": 0.1}, 1.0), ({"optimizer.lr": 0.2}, None, "failed"), ({"optimizer.lr": 0.2}, 2.0)]
     sweep(here / HERE, [RATE], points, trials=2)
     assert "\n3 trials have ended: 2 done, 1 failed (33%)" in shown(capsys, "aaaa")
@@ -60,7 +60,7 @@ def test_more_trials_than_are_planned_are_no_share_of_them(here, capsys):
 def test_a_search_of_which_nothing_has_ended(status, here, capsys):
     sweep(here / HERE, [RATE], [({"optimizer.lr": 0.1}, None, status)], trials=2)
     text = shown(capsys, "aaaa")
-    assert "\n0 of 2 trials have ended: 1 " in text
+    assert "\n0 of 2 trials have ended; 1 " in text
     assert "no trial has a val/loss yet" in text
 
 

@@ -266,7 +266,9 @@ CASES = {
     "an option that is none, in a search": ([RANDOM, LR, "activation=relu,tnh"], ["activation ", "did you mean tanh"]),
     "a key that is none": ([RANDOM, "optimizer.lrr=interval(1,2)"], ["optimizer.lrr ", "did you mean lr"]),
     "an end out of range": ([RANDOM, "optimizer.lr=interval(-1,1)"], ["optimizer.lr ", "> 0", "-1"]),
-    "a number for a whole one": ([RANDOM, "epochs=interval(1,5)"], ["epochs ", "a whole number"]),
+    "a number for a whole one": (
+        [RANDOM, "epochs=interval(1,5)"], ["epochs ", "a whole number", "search int(interval(1,5))"],
+    ),
     "nothing to search": ([RANDOM], ["nothing to search"]),
     "an objective that no run writes": ([RANDOM, LR, "objective=val/los"], ["objective ", "val/los"]),
     "an objective that one run does not write": (
@@ -356,16 +358,26 @@ def test_a_port_where_nobody_listens(here, capsys):
     [
         ([LR], ["optimizer.lr=interval(1e-3,1e-1)"], "optimizer.lr", "was tag(log,interval(0.001,0.1)) in this study"),
         ([LR], [LR, "epochs=2"], "epochs", "was 1 in this study, and is 2 now"),
-        ([LR], [LR, "hydra.sweeper.seed=1"], "seed", "was 0 in this study, and is 1 now"),
-        ([LR], [LR, "hydra/sweeper=qmc"], "sampler", "was random in this study, and is qmc now"),
+        ([LR], [LR, "hydra.sweeper.seed=1"], "hydra.sweeper.seed", "was 0 in this study, and is 1 now"),
+        ([LR], [LR, "hydra/sweeper=qmc"], "hydra/sweeper", "was random in this study, and is qmc now"),
         ([LR], [LR, "objective=val/accuracy"], "objective", "was val/loss in this study"),
-        ([LR], [LR, "hydra.sweeper.seeds=2"], "repeats", "in this study"),
+        ([LR], [LR, "hydra.sweeper.seeds=2"], "hydra.sweeper.seeds", "in this study"),
     ],
 )
 def test_another_search_in_the_same_place_is_refused(former, present, key, said, here, capsys):
     assert main(["train", "-m", *QUICK, HERE, RANDOM, "hydra.sweeper.trials=1", *former]) == 0
     capsys.readouterr()
     refused(["-m", *QUICK, HERE, RANDOM, "hydra.sweeper.trials=1", *present], capsys, key, said, "hydra.sweep.dir")
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_search_is_made_longer_and_not_shorter(more, here, capsys):
+    command = ["-m", *QUICK, HERE, LR, RANDOM]
+    assert main(["train", *command, "hydra.sweeper.trials=3"]) == 0
+    capsys.readouterr()
+    refused([*command, "hydra.sweeper.trials=2", *more], capsys, "hydra.sweeper.trials ", "must be at least 3")
+    assert record()["trials"] == 3
+    assert main(["train", *command, "hydra.sweeper.trials=3", *more]) == 0
 
 
 def test_a_directory_with_runs_of_no_study_is_refused(begun, capsys):
@@ -443,6 +455,24 @@ def test_what_is_said_to_go_on_with_a_search_goes_on_with_it(here, monkeypatch, 
     assert sorted(run.status["status"] for run in runs(Path("a b")).values()) == ["done", "done"]
 
 
+def test_what_is_said_to_try_again_what_failed_tries_it_again(here, monkeypatch, capsys):
+    made = job.perform
+
+    def failing(given, **more):
+        if given.path.name == "1":
+            raise RuntimeError("broken")
+        return made(given, **more)
+
+    monkeypatch.setattr(job, "perform", failing)
+    assert main(["train", "-m", *QUICK, HERE, "optimizer.lr=0.01,0.1"]) == 1
+    said = capsys.readouterr()
+    assert "sweep/1 failed: RuntimeError: broken" in said.err
+    (line,) = re.findall(r"dlopt (train resume=.*)", said.out)
+    assert main(shlex.split(line.partition("   ")[0])) == 0, capsys.readouterr().err
+    assert {name: run.status["status"] for name, run in runs().items()} == {"0": "done", "2": "done"}
+    assert "dlopt train resume" not in capsys.readouterr().out
+
+
 def test_asked_twice_a_search_ends_at_once_whatever_a_library_makes_of_it(here, monkeypatch, capsys):
     """A signal that comes in the midst of a library's code may leave it as another error."""
 
@@ -496,6 +526,9 @@ def test_a_study_in_a_database_is_shared_by_directories_and_goes_on(here, capsys
     assert main(["train", "-m", *QUICK, HERE, LR, RANDOM, "hydra.sweeper.trials=2", *store]) == 0
     assert main(["train", "-m", *QUICK, "hydra.sweep.dir=other", LR, RANDOM, "hydra.sweeper.trials=4", *store]) == 0
     assert (list(runs()), list(runs(Path("other")))) == (["0", "1"], ["2", "3"])
+    capsys.readouterr()
+    assert main(["show", "other"]) == 0
+    assert "its study, in sqlite:///s.db, may have others" in " ".join(capsys.readouterr().out.split())
     assert main(["train", "resume=sweep", "hydra.sweeper.trials=5", "--trust"]) == 0, capsys.readouterr().err
     assert list(runs()) == ["0", "1", "4"]
 

@@ -68,10 +68,14 @@ def drawn(figure, label):
 
 def test_the_best_so_far_only_improves():
     values = [3.0, 4.0, 1.0, 2.0, 0.5]
-    trials = tuple(Trial(i, None, (), {}, "done", v) for i, v in enumerate(values))
-    for higher, best in ((False, [3.0, 3.0, 1.0, 1.0, 0.5]), (True, [3.0, 4.0, 4.0, 4.0, 4.0])):
+    trials = (
+        *(Trial(i, None, (), {}, "done", v) for i, v in enumerate(values)),
+        Trial(5, None, (), {}, "pruned", None),
+    )
+    for higher, best in ((False, [3.0, 3.0, 1.0, 1.0, 0.5, 0.5]), (True, [3.0, 4.0, 4.0, 4.0, 4.0, 4.0])):
         figure = search_figures.history(Search(None, (), "val/accuracy", higher, trials), "")
         (line,) = [x for x in figure.axes[0].lines if x.get_label() == "best so far"]
+        assert line.get_xdata().tolist() == [0, 1, 2, 3, 4, 5]
         assert line.get_ydata().tolist() == best
         assert ("more is better" in figure.axes[0].get_ylabel()) == higher
 

@@ -313,8 +313,9 @@ BASE = ("optimizer.lr=tag(log,interval(1e-4,1e-1))", "optimizer=sgd,adam", "epoc
         ((BASE[0], "optimizer=sgd,muon", BASE[2]), {}, "optimizer", "sgd,adam", "sgd,muon"),
         ((BASE[0], BASE[2]), {}, "optimizer", "sgd,adam", "not given"),
         ((*BASE, "seed=int(interval(1,3))"), {}, "seed", "not given", "int(interval(1,3))"),
-        (BASE, {"seed": 1}, "seed", "0", "1"),
-        (BASE, {"repeats": [["seed=0"]]}, "repeats", "null", "[[seed=0]]"),
+        (BASE, {"seed": 1}, "hydra.sweeper.seed", "0", "1"),
+        (BASE, {"repeats": [["seed=0"]]}, "hydra.sweeper.seeds", "null", "[[seed=0]]"),
+        ((*BASE, "objective=val/accuracy"), {"objective": "val/accuracy"}, "objective", "null", "val/accuracy"),
     ],
 )  # fmt: skip
 def test_each_difference_is_named(typed, more, key, former, present):
