@@ -296,9 +296,11 @@ def agree(former: Mapping[str, Any], present: Mapping[str, Any]) -> list[tuple[s
     old, new = ({**f, **a} for f, a in zip(fixed, axes, strict=True))
     others = {TYPED.get(name, name): name for name in sorted((former.keys() | present.keys()) - {"axes", "fixed"})}
     for key in dict.fromkeys([*old, *new]):
-        free = key.partition(".")[0] in ("device", "threads", "name") or key in others
-        if not free and not _same(old.get(key), new.get(key)):
-            differ.append((key, f"was {_said(old.get(key))} in this study, and is {_said(new.get(key))} now"))
+        was, now = old.get(key), new.get(key)
+        below = key in others and not isinstance(was, Mapping) and not isinstance(now, Mapping)
+        if key.partition(".")[0] in ("device", "threads", "name") or below or _same(was, now):
+            continue
+        differ.append((key, f"was {_said(was)} in this study, and is {_said(now)} now"))
     for key, name in others.items():
         was, now = former.get(name), present.get(name)
         folds = name == "repeats" and any(told == "validation.k" for told, _ in differ)  # which says it better

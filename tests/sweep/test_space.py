@@ -316,6 +316,7 @@ BASE = ("optimizer.lr=tag(log,interval(1e-4,1e-1))", "optimizer=sgd,adam", "epoc
         (BASE, {"seed": 1}, "hydra.sweeper.seed", "0", "1"),
         (BASE, {"repeats": [["seed=0"]]}, "hydra.sweeper.seeds", "null", "[[seed=0]]"),
         ((*BASE, "objective=val/accuracy"), {"objective": "val/accuracy"}, "objective", "null", "val/accuracy"),
+        ((*BASE, "objective=val/loss,train/loss"), {}, "objective", "not given", "val/loss,train/loss"),
     ],
 )  # fmt: skip
 def test_each_difference_is_named(typed, more, key, former, present):
