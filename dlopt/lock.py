@@ -87,7 +87,7 @@ class Lock:
             try:
                 before = _holder(os.pread(descriptor, _LONGEST, 0))
                 if not _seized(descriptor, before):
-                    raise Held(self.folder, before)
+                    raise Held(self.folder, _named(os.pread(descriptor, _LONGEST, 0)))
                 if not _is_at(descriptor, self.file):  # its holder was just about to remove it
                     os.close(descriptor)
                     continue
@@ -186,6 +186,12 @@ def _seized(descriptor: int, named: Holder | None, *, shared: bool = False) -> b
         else:
             return False
     return named is None or named.machine != machine() or not _is_there(named.pid)
+
+
+def _named(content: bytes) -> Holder | None:
+    """Who has taken the file; None where it has not put its name there yet: that of a dead process stands in it."""
+    found = _holder(content)
+    return None if found is not None and found.machine == machine() and not _is_there(found.pid) else found
 
 
 def _stirs(descriptor: int, named: Holder, waiting: Callable[[Holder], None]) -> bool:

@@ -27,7 +27,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, BinaryIO, Literal, NamedTuple, get_args
 
 from dlopt import durable, reading
 from dlopt.events import Bucket, Events
@@ -321,7 +321,7 @@ class Run:
         former = self.checkpoint_after(self._saved) if older and self._saved is not None else None
         try:
             with durable.replacing(file, former, lasting=lasting) as stream:
-                torch.save(content, stream)
+                torch.save(content, _Output(stream))  # type: ignore[arg-type]  # it writes and flushes alone
         except RuntimeError as error:  # torch's, of a part of the file that was not written; why is said by its cause
             raise error.__context__ if isinstance(error.__context__, (OSError, KeyboardInterrupt)) else error from None
         if name == "last":
@@ -454,6 +454,22 @@ def processes(status: Mapping[str, Any]) -> list[dict[str, Any]]:
 def evaluations(content: Mapping[str, Any]) -> list[Row]:
     """The rows of evaluations that a last checkpoint holds: lines of JSON in a tensor of bytes, (n,) uint8."""
     return [json.loads(line) for line in content["history"].numpy().tobytes().splitlines()]
+
+
+class _Output:
+    """A stream for torch's writer, which outlives it where an interrupt came in between.
+
+    Such a writer ends its archive when it is deleted, and an error of a stream that is closed by then ends the process.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, content: Any) -> int:
+        return len(content) if self._stream.closed else self._stream.write(content)
+
+    def flush(self) -> None:
+        self._stream.flush()
 
 
 def written(row: Row) -> bytes:

@@ -107,7 +107,7 @@ def test_a_plain_array_in_the_files_place_is_rewritten(tmp_path):
         assert_right(cached(file, arrays))
 
 
-@pytest.mark.parametrize("flip", [1, 4, 32, 128])
+@pytest.mark.parametrize("flip", [1, *(pytest.param(bit, marks=pytest.mark.long) for bit in (4, 32, 128))])
 def test_no_flipped_byte_anywhere_gives_wrong_arrays_or_an_error(tmp_path, flip):
     file = tmp_path / "a.npz"
     cached(file, arrays)

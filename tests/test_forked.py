@@ -149,6 +149,7 @@ def test_the_memory_of_a_job_is_its_own_peak(forks, tmp_path):
     assert again < small + (16 << 20)
 
 
+@pytest.mark.long
 def test_nothing_is_left_behind_when_a_test_fails(tmp_path):
     """The server, a job under way, one that ended and was never asked for, and their folder."""
     with pytest.raises(ZeroDivisionError), Forks() as server:
@@ -162,6 +163,7 @@ def test_nothing_is_left_behind_when_a_test_fails(tmp_path):
     assert server._server.returncode == 0
 
 
+@pytest.mark.long
 def test_a_server_whose_tests_are_killed_ends_too(tmp_path):
     """With its job: the pipe to it is closed by the operating system."""
     code = f"""

@@ -41,6 +41,16 @@ def test_a_second_process_is_told_who_holds_it(tmp_path, other):
     assert holder(tmp_path).pid == other.pid
 
 
+def test_one_that_has_taken_it_a_moment_ago_does_not_go_by_the_name_of_the_dead(tmp_path, other):
+    """It holds the file before its name stands in it."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    file = tmp_path / lock.NAME
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"pid": dead.pid}))
+    with pytest.raises(Held, match="being written by another process"):
+        Lock(tmp_path).take()
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_process_that_dies_leaves_it_to_others(number, tmp_path, other):
     other.send_signal(number)

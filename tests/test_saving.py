@@ -1,5 +1,6 @@
 """When a run is saved, what it can go on from, and that neither can be told from the end."""
 
+import gc
 import math
 import os
 import shutil
@@ -131,6 +132,27 @@ def test_when_it_is_saved_and_how_much_is_kept_cannot_be_told_from_the_end(whole
     ):
         _, (run,) = trained(tmp_path / str(i), blobs(*HARD, *overrides))
         assert differences(final(run), whole) == [], overrides
+
+
+def test_an_interrupt_before_a_checkpoint_is_begun_leaves_the_former_and_the_process(tmp_path, monkeypatch):
+    """Torch's writer is made by then; it ends its archive when it is deleted, after the file was closed."""
+    made = Run.create(tmp_path, {})
+    made.save("last", {"step": 1, "w": torch.zeros(3)})
+    begun = torch.serialization._open_zipfile_writer
+
+    def interrupted(stream):
+        writer = begun(stream)  # kept by the traceback until it is looked at no more
+        assert writer is not None
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.serialization, "_open_zipfile_writer", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            made.save("last", {"step": 2, "w": torch.ones(3)})
+    gc.collect()
+    assert made.load("last")["step"] == 1
+    assert [file.name for file in made.checkpoint("last").parent.iterdir()] == ["last.pt"]
+    made.finish("done", {})
 
 
 def test_each_run_of_several_in_lanes_keeps_its_own(tmp_path):

@@ -184,7 +184,7 @@ def finished(forks: Forks, command: list[str], folder: Path) -> Found:
     return whole(folder / "sweep")
 
 
-@pytest.mark.parametrize(("name", "times"), [("random", 3), ("seeds", 3), ("pool", 1)])
+@pytest.mark.parametrize(("name", "times"), [("random", 3), ("seeds", 3)])
 def test_a_search_killed_a_few_times_finds_the_same(name, times, forks, undisturbed, tmp_path):
     draw = random.Random(f"{name} {times}")
     landed = Counter(killed(forks, [argv(name)] * 2, undisturbed(name), tmp_path, draw) for _ in range(times))
