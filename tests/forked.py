@@ -248,6 +248,7 @@ class Server:
             except BaseException:
                 traceback.print_exc()
             finally:
+                signal.pthread_sigmask(signal.SIG_BLOCK, everything)  # what comes now comes after the end
                 threading._shutdown()
                 multiprocessing.util._exit_function()  # not all that is asked for at exit: much of it is the server's
                 sys.stdout.flush()
