@@ -19,13 +19,13 @@ from rich.table import Table
 
 from benchmarks.cases import BATCH
 from benchmarks.screen import screen
-from dlopt import streams
-from dlopt.batches import mixable
-from dlopt.config import paths
+from dlopt import prng
 from dlopt.config.build import build
-from dlopt.config.signature import signature
+from dlopt.config.compose import groups
+from dlopt.config.schema.signature import signature
 from dlopt.parts import Augmentation
-from dlopt.training import Training
+from dlopt.training.batches import mixable
+from dlopt.training.state import Training
 
 SHAPES = {1: [(1, 40)], 2: [(1, 28, 28), (3, 32, 32)]}
 """Shapes of an example, by the number of spatial dimensions."""
@@ -57,8 +57,8 @@ def main(rounds: int) -> None:
 
 def options() -> Iterator[tuple[str, Augmentation]]:
     """Every option as its YAML has it, and with each of the names that its fields may hold."""
-    for option in paths.options("augmentation"):
-        content: Any = OmegaConf.to_container(OmegaConf.load(paths.CONF / "augmentation" / f"{option}.yaml")) or {}
+    for option in groups.options("augmentation"):
+        content: Any = OmegaConf.to_container(OmegaConf.load(groups.CONF / "augmentation" / f"{option}.yaml")) or {}
         for node in content.values():
             if node["_target_"] == "???":
                 continue
@@ -81,10 +81,10 @@ def measured(
         steps.append(step(shape))
         for name, part in parts.items():
             targets = mixable(classes, 10, inputs.dtype) if part.mixes else classes
-            part(inputs, targets, streams.key(0))
+            part(inputs, targets, prng.key(0))
             began = time.process_time()
             for i in range(CALLS):
-                part(inputs, targets, streams.key(i))
+                part(inputs, targets, prng.key(i))
             calls[name].append((time.process_time() - began) / CALLS)
     return steps, calls
 
@@ -95,7 +95,7 @@ def step(shape: tuple[int, ...]) -> float:
         "data=custom", "data._target_=benchmarks.data.Synthetic", f"+data.shape=[{','.join(map(str, shape))}]",
         "arch=cnn", f"batch_size={BATCH}", "validation.fraction=0", "threads=1", "device=cpu",
     ]  # fmt: skip
-    with initialize_config_dir(version_base="1.3", config_dir=str(paths.CONF)):
+    with initialize_config_dir(version_base="1.3", config_dir=str(groups.CONF)):
         training = Training([build(compose("config", overrides))[0]])
     for i in range(STEPS + 1):
         if i == 1:  # after the first, which warms up

@@ -14,11 +14,11 @@ from rich.table import Table
 from benchmarks.cases import CASES, Case
 from benchmarks.processes import run
 from benchmarks.screen import screen
-from dlopt.config import paths
 from dlopt.config.build import build
-from dlopt.run import Run
-from dlopt.saving import Saving
-from dlopt.train import train
+from dlopt.config.compose import groups
+from dlopt.rundir.directory import Run
+from dlopt.training.best import Saving
+from dlopt.training.loop import train
 
 EVERY = 30.0
 """Seconds between two checkpoints, of which one is to take less than a hundredth."""
@@ -61,7 +61,7 @@ def main(rounds: int) -> None:
 def _saves(case: Case, folder: Path) -> list[float]:
     """The seconds that each checkpoint of a run takes."""
     steps = case.steps // 3
-    with initialize_config_dir(version_base="1.3", config_dir=str(paths.CONF)):
+    with initialize_config_dir(version_base="1.3", config_dir=str(groups.CONF)):
         overrides = [*case.overrides, f"steps={steps}", f"checkpoint.every={steps // SAVES}"]
         experiment = build(compose("config", overrides))[0]
     took: list[float] = []

@@ -11,7 +11,7 @@ import time
 
 from benchmarks.processes import STARTED
 from dlopt.cli import main
-from dlopt.train import Training
+from dlopt.training.loop import Training
 
 _draw = Training.draw
 

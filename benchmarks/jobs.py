@@ -17,15 +17,16 @@ from omegaconf import OmegaConf
 from rich.table import Table
 
 from benchmarks.screen import screen as table_screen
-from dlopt import durable, screen
-from dlopt.cli.one import run_one
-from dlopt.config import paths
+from dlopt import console as dlopt_console
 from dlopt.config.build import build
-from dlopt.config.flat import settings_of
-from dlopt.journal import Journal
-from dlopt.run import Run
-from dlopt.saving import Saving
-from dlopt.training import Training
+from dlopt.config.compose import groups
+from dlopt.config.compose.flatten import settings_of
+from dlopt.rundir.directory import Run
+from dlopt.runner.run_one import run_one
+from dlopt.storage import atomic
+from dlopt.training.best import Saving
+from dlopt.training.recorder import Journal
+from dlopt.training.state import Training
 
 RUNS = 200
 TARGET = 5.0
@@ -79,12 +80,12 @@ def main(rounds: int) -> None:
 
 def _jobs(chosen: list[str], folder: Path, rounds: int) -> dict[str, float]:
     """The median seconds of each part, of a run that is neither among the first nor disturbed."""
-    with initialize_config_dir(version_base="1.3", config_dir=str(paths.CONF)):
+    with initialize_config_dir(version_base="1.3", config_dir=str(groups.CONF)):
         typed = [*chosen, "data=mnist1d", "steps=5", "threads=1", "device=cpu"]
         config = compose("config", typed)
         settings = settings_of(OmegaConf.to_container(config, resolve=True), {"arch": chosen[0].partition("=")[2]})
     job = Job({})
-    screen.quiet = True
+    dlopt_console.quiet = True
     jobs = []
     with _measured(job):
         for number in range(rounds * RUNS):
@@ -130,6 +131,6 @@ def _fsync(file: Path) -> float:
     took = []
     for _ in range(50):
         begun = time.perf_counter()
-        durable.replace(file, b"x" * 100)
+        atomic.replace(file, b"x" * 100)
         took.append(time.perf_counter() - begun)
     return median(took)

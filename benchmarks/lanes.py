@@ -12,11 +12,11 @@ from hydra import compose, initialize_config_dir
 from rich.table import Table
 
 from benchmarks.screen import screen
-from dlopt.config import paths
 from dlopt.config.build import build
-from dlopt.experiment import Experiment
-from dlopt.run import Run
-from dlopt.train import train
+from dlopt.config.compose import groups
+from dlopt.rundir.directory import Run
+from dlopt.training.experiment import Experiment
+from dlopt.training.loop import train
 
 NETS = {
     "MLP 40-100-100-10": ["arch=mlp"],
@@ -59,5 +59,5 @@ def _rate(overrides: list[str], lanes: int, steps: int, device: str) -> float:
 def _experiment(overrides: list[str], i: int) -> Experiment:
     """Runs differ in seed and rate."""
     own = [f"seed={i}", f"optimizer.lr={1e-3 * 1.01**i}", "eval_every=1000000", "threads=1"]
-    with initialize_config_dir(version_base="1.3", config_dir=str(paths.CONF)):
+    with initialize_config_dir(version_base="1.3", config_dir=str(groups.CONF)):
         return build(compose("config", [*overrides, *own]))[0]

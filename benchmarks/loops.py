@@ -27,11 +27,11 @@ from benchmarks import handwritten
 from benchmarks.cases import CASES, Case
 from benchmarks.data import examples
 from benchmarks.screen import screen
-from dlopt.config import paths
 from dlopt.config.build import build
-from dlopt.experiment import Experiment
-from dlopt.run import Run
-from dlopt.train import train
+from dlopt.config.compose import groups
+from dlopt.rundir.directory import Run
+from dlopt.training.experiment import Experiment
+from dlopt.training.loop import train
 
 FEW = 3
 """Rounds of the sides that are far slower than the others."""
@@ -126,5 +126,5 @@ def turn(side: str, case: Case, x: Tensor, y: Tensor, steps: int) -> Turn:
 
 def built(case: Case, steps: int) -> Experiment:
     """The case as an experiment of dlopt."""
-    with initialize_config_dir(version_base="1.3", config_dir=str(paths.CONF)):
+    with initialize_config_dir(version_base="1.3", config_dir=str(groups.CONF)):
         return build(compose("config", [*case.overrides, f"steps={steps}"]))[0]

@@ -16,12 +16,12 @@ from hydra import compose, initialize_config_dir
 from rich.table import Table
 
 from benchmarks.screen import screen
-from dlopt.config import paths
 from dlopt.config.build import build
-from dlopt.run import Run
-from dlopt.sweep.pool import Pool
-from dlopt.sweep.workers import InProcess, Workers
-from dlopt.train import train
+from dlopt.config.compose import groups
+from dlopt.rundir.directory import Run
+from dlopt.runner.process_pool import Pool
+from dlopt.runner.workers import InProcess, Workers
+from dlopt.training.loop import train
 
 WORKERS = 2
 RUNS, TURNS = 16, 4
@@ -39,7 +39,7 @@ class Job(NamedTuple):
 def perform(job: Job) -> None:
     if job.steps:
         overrides = ["arch=cnn", f"steps={job.steps}", "threads=1", "device=cpu"]
-        with initialize_config_dir(version_base="1.3", config_dir=str(paths.CONF)):
+        with initialize_config_dir(version_base="1.3", config_dir=str(groups.CONF)):
             experiment, _ = build(compose("config", overrides), overrides)
         train([experiment], [Run.create(job.folder)])
 

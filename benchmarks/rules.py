@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from benchmarks.cases import MLP
 from benchmarks.handwritten import network
 from benchmarks.screen import screen
-from dlopt import streams
-from dlopt.config import paths
+from dlopt import prng
+from dlopt.base.layout import Layout
 from dlopt.config.build import build
-from dlopt.experiment import Experiment
-from dlopt.streams import Key
-from dlopt.weights import Layout
+from dlopt.config.compose import groups
+from dlopt.prng import Key
+from dlopt.training.experiment import Experiment
 
 NETS = ((40, (100, 100)), (784, (1024, 1024)))
 """Inputs and the units of each hidden layer; there are ten outputs."""
@@ -90,7 +90,7 @@ def main(rounds: int) -> None:
 
 def rules() -> Iterator[tuple[str, dict[str, Any]]]:
     """Every option of the folder as its YAML has it, and with the keys of its variants."""
-    for option in paths.options("optimizer"):
+    for option in groups.options("optimizer"):
         if option != "custom":
             for keys in ({}, *VARIANTS.get(option, ())):
                 yield option, keys
@@ -164,7 +164,7 @@ class Given:
         return self.loss, self.g
 
     def stream(self, name: str) -> Key:
-        return streams.key(0, name)
+        return prng.key(0, name)
 
     def refuse(self, *asked: object) -> Any:
         raise MoreThanGradientsError
@@ -194,7 +194,7 @@ def built(option: str, keys: dict[str, Any], inputs: int, widths: tuple[int, ...
         "arch=mlp", f"arch.widths=[{','.join(map(str, widths))}]", "device=cpu", "threads=1",
         f"optimizer={option}", *(f"optimizer.{key}={value}" for key, value in keys.items()),
     ]  # fmt: skip
-    with initialize_config_dir(version_base="1.3", config_dir=str(paths.CONF)):
+    with initialize_config_dir(version_base="1.3", config_dir=str(groups.CONF)):
         return build(compose("config", overrides))[0]
 
 

@@ -13,9 +13,9 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.screen import screen
-from dlopt.cli import job
 from dlopt.cli import main as dlopt
-from dlopt.run import Run
+from dlopt.rundir.directory import Run
+from dlopt.runner import execute
 from dlopt.sweep.search import Search
 
 RUNS = 1000
@@ -39,7 +39,7 @@ class Measured:
         self.loop = 0.0
 
     def __enter__(self) -> Measured:
-        self._here, self._run = job.here, Search.run
+        self._here, self._run = execute.here, Search.run
 
         def here(one: Any, *, stage: Any) -> None:
             began = time.perf_counter()
@@ -53,11 +53,11 @@ class Measured:
             self._run(search)
             self.loop = time.perf_counter() - began
 
-        job.here, Search.run = here, run  # type: ignore[method-assign]
+        execute.here, Search.run = here, run  # type: ignore[method-assign]
         return self
 
     def __exit__(self, *_: object) -> None:
-        job.here, Search.run = self._here, self._run  # type: ignore[method-assign]
+        execute.here, Search.run = self._here, self._run  # type: ignore[method-assign]
 
 
 def main(rounds: int) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from dlopt.run import Run, evaluations
+from dlopt.rundir.directory import Run, evaluations
 
 CLOCK = ("seconds", "steps_per_second", "peak_memory", "logged")
 """What differs between two runs that are the same, as does every key below time/; logged is a digest of such rows."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 from forked import Forks
 
-from dlopt.config import resolvers
+from dlopt.config.compose import resolvers
 
 os.environ.pop("HYDRA_FULL_ERROR", None)
 

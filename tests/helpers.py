@@ -18,16 +18,16 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from dlopt.activation.relu import ReLU
-from dlopt.config import paths
 from dlopt.config.build import build
-from dlopt.config.nested import held
+from dlopt.config.compose import groups
+from dlopt.config.compose.nested_options import held
 from dlopt.config.problems import ConfigError
-from dlopt.experiment import Experiment
-from dlopt.mistakes import Mistake
+from dlopt.errors import Mistake
 from dlopt.normalization.none import NoNormalization
-from dlopt.run import Run
-from dlopt.train import train
-from dlopt.watch import Watch
+from dlopt.rundir.directory import Run
+from dlopt.training.control import Watch
+from dlopt.training.experiment import Experiment
+from dlopt.training.loop import train
 
 DEVICE = os.environ.get("DLOPT_TEST_DEVICE", "cpu")
 """The same tests run on another device: DLOPT_TEST_DEVICE=cuda make test"""
@@ -45,7 +45,7 @@ BLOBS = (
 
 def options(group: str) -> list[str]:
     """The options of a group, but for people's own."""
-    return [name for name in paths.options(group) if name != "custom"]
+    return [name for name in groups.options(group) if name != "custom"]
 
 
 def named(group: str, option: str, **keys: Any) -> Any:
@@ -55,7 +55,7 @@ def named(group: str, option: str, **keys: Any) -> Any:
 
 def _node(group: str, option: str) -> dict[str, Any]:
     """An option's file, with the files of the options that it holds."""
-    file = paths.CONF / group / f"{option}.yaml"
+    file = groups.CONF / group / f"{option}.yaml"
     own = {key: value for key, value in OmegaConf.load(file).items() if key != "defaults"}
     return own | {key: _node(*inner) for key, inner in held(file).items()}
 
@@ -70,7 +70,7 @@ def made(
     **own: Any,
 ) -> Any:
     """A net with the keys of its YAML file, and of the common parts what its signature names."""
-    keys = OmegaConf.to_container(OmegaConf.load(paths.CONF / "arch" / f"{name}.yaml"))
+    keys = OmegaConf.to_container(OmegaConf.load(groups.CONF / "arch" / f"{name}.yaml"))
     target = get_class(keys.pop("_target_"))
     keys.pop("defaults", None)
     offered = {
@@ -86,7 +86,7 @@ def made(
 
 def composed(*overrides: str, hydra: bool = False) -> DictConfig:
     """hydra: with its own part."""
-    with initialize_config_dir(version_base="1.3", config_dir=str(paths.CONF)):
+    with initialize_config_dir(version_base="1.3", config_dir=str(groups.CONF)):
         return compose("config", list(overrides), return_hydra_config=hydra)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 import yaml
 
-from dlopt.config import paths
-from dlopt.source import digest
+from dlopt.config.compose import groups
+from dlopt.data._files import digest
 
 Spoil = Callable[[Path, Path], None]
 SECRET = os.urandom(16).hex()
@@ -156,7 +156,7 @@ def _target(name: Any, /, **keys: Any) -> Spoil:
 
 
 CODE: dict[str, Spoil] = {
-    **{f"a module beside the run as {group}": configured(**{group: {"_target_": "evil.Part"}}) for group in paths.SINGLE},
+    **{f"a module beside the run as {group}": configured(**{group: {"_target_": "evil.Part"}}) for group in groups.SINGLE},
     **{
         f"a module beside the run among {group}": configured(**{group: {"x": {"_target_": "evil.Part"}}})
         for group in ("regularization", "augmentation", "preprocess", "diagnostic")
@@ -179,10 +179,10 @@ CODE: dict[str, Spoil] = {
     "a path into dlopt that leads out": _target("dlopt.data.arrays.pickle.loads", _args_=["x"]),
     "a path into a part that leads out": _target("dlopt.optimizer.torch_optim.pkgutil.resolve_name", name="evil.Part"),
     "a part's parent": _target("dlopt.data.mnist.FourFiles", path=None),
-    "dlopt's own processes": _target("dlopt.run.subprocess.run", args=["touch", "CANARY"]),
+    "dlopt's own processes": _target("dlopt.rundir.directory.subprocess.run", args=["touch", "CANARY"]),
     "dlopt's own command": _target("dlopt.cli.main", argv=["train"]),
-    "a function of dlopt": _target("dlopt.fetch.fetch", url="http://localhost", file="CANARY", check=None, otherwise=""),
-    "a module of no group": _target("dlopt.run.Run", path="CANARY"),
+    "a function of dlopt": _target("dlopt.data._download.fetch", url="http://localhost", file="CANARY", check=None, otherwise=""),
+    "a module of no group": _target("dlopt.rundir.directory.Run", path="CANARY"),
     "a method of a class": _target("dlopt.data.mnist.MNIST.load"),
     "a method of torch's": _target("torch.nn.Module.register_module_forward_hook"),
     "a function of torch's": _target("torch.nn.init.xavier_uniform_"),
@@ -254,7 +254,7 @@ CODE: dict[str, Spoil] = {
 
 def _option(name: str) -> dict[str, Any]:
     """The keys of a data set."""
-    content = yaml.safe_load((paths.CONF / "data" / f"{name}.yaml").read_text())
+    content = yaml.safe_load((groups.CONF / "data" / f"{name}.yaml").read_text())
     return {key: value for key, value in content.items() if key != "defaults"}
 
 

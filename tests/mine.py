@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from dlopt import streams
+from dlopt import prng
+from dlopt.base.layout import Layout
 from dlopt.parts import (
     Augmentation,
     Averaging,
@@ -25,9 +26,8 @@ from dlopt.parts import (
     Step,
     Time,
 )
+from dlopt.prng import Key
 from dlopt.ranges import Positive
-from dlopt.streams import Key
-from dlopt.weights import Layout
 
 
 def _examples(count: int, seed: int, shape: tuple[int, ...] = (4,)) -> tuple[Tensor, Tensor]:
@@ -294,7 +294,7 @@ class Jitter(Augmentation):
     size: float
 
     def __call__(self, inputs: Tensor, targets: Tensor, key: Key) -> tuple[Tensor, Tensor]:
-        noise = streams.uniform(key, tuple(inputs.shape), inputs.device).to(inputs.dtype)
+        noise = prng.uniform(key, tuple(inputs.shape), inputs.device).to(inputs.dtype)
         return inputs + self.size * (noise - 0.5), targets
 
 
@@ -616,7 +616,7 @@ class Blurred(Regularization):
     """Adds noise to inputs of numbers; of tokens it makes what no embedding takes."""
 
     def inputs(self, inputs: Tensor, key: Key) -> Tensor:
-        return inputs + 0.1 * streams.uniform(key, tuple(inputs.shape), inputs.device)
+        return inputs + 0.1 * prng.uniform(key, tuple(inputs.shape), inputs.device)
 
 
 @dataclass(frozen=True)

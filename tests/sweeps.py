@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from dlopt.run import Run
+from dlopt.rundir.directory import Run
 
 RATE = {"key": "optimizer.lr", "kind": "float", "low": 1e-4, "high": 1.0, "log": True, "step": None}
 RULE = {"key": "optimizer", "kind": "choice", "values": ["sgd", "adam"]}

@@ -12,7 +12,7 @@ from forked import Forks
 from helpers import BLOBS
 
 from dlopt import __version__
-from dlopt.run import Run
+from dlopt.rundir.directory import Run
 
 TESTS = str(Path(__file__).parent)
 ENDLESS = ("train", "-q", *BLOBS, "threads=1", "epochs=1000000", "eval_every=100000", "checkpoint.every=10",

@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from dlopt.config import paths
+from dlopt.config.compose import groups
 
 
 @pytest.mark.long
@@ -21,7 +21,7 @@ def test_a_wheel_works_away_from_the_checkout(tmp_path):
         "--no-deps",
         "--wheel-dir",
         str(tmp_path),
-        str(paths.CONF.parent),
+        str(groups.CONF.parent),
     ]
     subprocess.run(build, check=True)
     (wheel,) = tmp_path.glob("*.whl")
@@ -41,7 +41,7 @@ def test_a_wheel_works_away_from_the_checkout(tmp_path):
         command = [sys.executable, "-m", "dlopt", *argv]
         return subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path, env=environment).stdout
 
-    where = "import dlopt.config.paths as p; print(p.CONF)"
+    where = "import dlopt.config.compose.groups as p; print(p.CONF)"
     found = subprocess.run(
         [sys.executable, "-c", where], check=True, capture_output=True, text=True, cwd=tmp_path, env=environment
     )

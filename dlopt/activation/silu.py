@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import nn
 
-from dlopt.gaussian import mean_square
+from dlopt.activation._quadrature import mean_square
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from dlopt.gaussian import mean_square
+from dlopt.activation._quadrature import mean_square
 from dlopt.ranges import Positive
 
 _THRESHOLD = 40.0  # beta x from which f is x itself: at torch's own, 20, it would jump by 2e-9, which float64 sees

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from dlopt.mistakes import Mistake
+from dlopt.errors import Mistake
 from dlopt.parts import Activation, Normalization
 from dlopt.ranges import Count
 

@@ -6,7 +6,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlopt.mistakes import Mistake
+from dlopt.errors import Mistake
 from dlopt.parts import Activation, Normalization
 from dlopt.ranges import Count
 

@@ -8,10 +8,10 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from dlopt import streams
+from dlopt import prng
 from dlopt.parts import Augmentation
+from dlopt.prng import Key
 from dlopt.ranges import Positive, Range
-from dlopt.streams import Key
 
 Share = Annotated[float, Range(ge=0, le=1)]
 
@@ -62,12 +62,12 @@ class CowMix(Augmentation):
 
     def __call__(self, inputs: Tensor, targets: Tensor, key: Key) -> tuple[Tensor, Tensor]:
         batch, _, height, width = inputs.shape
-        u = streams.uniform(streams.fold(key, "image"), (3, batch), inputs.device).to(inputs.dtype)
+        u = prng.uniform(prng.fold(key, "image"), (3, batch), inputs.device).to(inputs.dtype)
         sigma = self.sigma_low * (self.sigma_high / self.sigma_low) ** u[0]
         p = self.p_low + (self.p_high - self.p_low) * u[1]
-        kept = mask(noise(streams.fold(key, "mask"), (batch, height, width), inputs), sigma, p)
+        kept = mask(noise(prng.fold(key, "mask"), (batch, height, width), inputs), sigma, p)
         if self.blend == "noise":
-            return torch.lerp(_noise_like(inputs, streams.fold(key, "noise")), inputs, kept.unsqueeze(1)), targets
+            return torch.lerp(_noise_like(inputs, prng.fold(key, "noise")), inputs, kept.unsqueeze(1)), targets
         order = u[2].argsort(stable=True)
         mixed = torch.lerp(inputs.index_select(0, order), inputs, kept.unsqueeze(1))
         share = kept.mean((-2, -1)).unsqueeze(-1).to(targets.dtype)
@@ -81,7 +81,7 @@ def noise(key: Key, shape: tuple[int, ...], like: Tensor) -> Tensor:
     nothing of the steps, and as a picture it has those of one of 8 bits.
     """
     count = math.prod(shape)
-    octets = streams.bits(key, (-(-count // 4),), like.device).view(torch.uint8)[:count]
+    octets = prng.bits(key, (-(-count // 4),), like.device).view(torch.uint8)[:count]
     return _values(like.dtype, str(like.device)).index_select(0, octets.int()).view(shape)
 
 

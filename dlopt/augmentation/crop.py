@@ -5,11 +5,11 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from dlopt.mistakes import Mistake
-from dlopt.moves import Fill, drawn, moved
+from dlopt.augmentation._integer_shift import Fill, drawn, moved
+from dlopt.errors import Mistake
 from dlopt.parts import Augmentation
+from dlopt.prng import Key
 from dlopt.ranges import Range
-from dlopt.streams import Key
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
-from dlopt import streams
+from dlopt import prng
 from dlopt.parts import Augmentation
+from dlopt.prng import Key
 from dlopt.ranges import Range
-from dlopt.streams import Key
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class FlipHorizontal(Augmentation):
     p: Annotated[float, Range(ge=0, le=1)]
 
     def __call__(self, inputs: Tensor, targets: Tensor, key: Key) -> tuple[Tensor, Tensor]:
-        flipped = streams.uniform(key, (len(inputs), 1), inputs.device) < self.p
+        flipped = prng.uniform(key, (len(inputs), 1), inputs.device) < self.p
         column = torch.arange(inputs.shape[-1], device=inputs.device)
         source = torch.where(flipped, column.flip(0), column)
         return inputs.gather(-1, source[:, None, None].expand(inputs.shape)), targets

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlopt import streams
+from dlopt import prng
 from dlopt.parts import Augmentation
+from dlopt.prng import Key
 from dlopt.ranges import Range
-from dlopt.streams import Key
 
 Fill = Literal["zero", "edge", "reflect"]
 
@@ -37,7 +37,7 @@ class Rotate(Augmentation):
     fill: Fill
 
     def __call__(self, inputs: Tensor, targets: Tensor, key: Key) -> tuple[Tensor, Tensor]:
-        u = streams.uniform(key, (len(inputs),), inputs.device).to(inputs.dtype)
+        u = prng.uniform(key, (len(inputs),), inputs.device).to(inputs.dtype)
         return rotated(inputs, (2.0 * u - 1.0) * math.radians(self.degrees), self.fill), targets
 
 

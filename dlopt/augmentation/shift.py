@@ -5,10 +5,10 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from dlopt.moves import Fill, drawn, moved
+from dlopt.augmentation._integer_shift import Fill, drawn, moved
 from dlopt.parts import Augmentation
+from dlopt.prng import Key
 from dlopt.ranges import Range
-from dlopt.streams import Key
 
 
 @dataclass(frozen=True)

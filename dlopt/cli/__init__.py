@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "train": "dlopt.cli.train:train",
-    "list": "dlopt.cli.options:list_options",
+    "list": "dlopt.cli.list_options:list_options",
     "runs": "dlopt.cli.runs:runs",
     "show": "dlopt.cli.show:show",
     "evaluate": "dlopt.cli.evaluate:evaluate",
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"dlopt {__version__}")
         return 0
     if command not in COMMANDS:
-        from dlopt.mistakes import nearest
+        from dlopt.errors import nearest
 
         print(f"dlopt: there is no command '{command}'{nearest(command, COMMANDS)}", file=sys.stderr)
         return 2

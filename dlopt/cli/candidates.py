@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dlopt.cli import COMMANDS
-from dlopt.config import paths
+from dlopt.config.compose import groups as compose_groups
 
 if TYPE_CHECKING:
-    from dlopt.config.outline import Outline
+    from dlopt.config.compose.static_config import Outline
 
 TAKES = {
     "train": "OVERRIDE... --multirun -m --quiet -q --help -h --cfg job|hydra|all --resolve --config-dir DIR"
@@ -32,7 +32,7 @@ TAKES = {
 """What stands behind each command, in order, then its flags, each followed by what it takes if it takes anything.
 Capitals are a function of KINDS, small letters are themselves, `|` is or, `...` any number of them."""
 
-ONE = (*paths.SINGLE, *paths.SEARCH)
+ONE = (*compose_groups.SINGLE, *compose_groups.SEARCH)
 """The groups of which one option is chosen."""
 
 MOST_RUNS = 200
@@ -105,9 +105,9 @@ def _beginning(word: str, names: Iterable[str]) -> list[str]:
 
 def runs(word: str, line: Line) -> list[str]:
     """`last` and the runs below outputs, the newest first; a part of a name stands for the one run that has it."""
-    from dlopt import finding
+    from dlopt.rundir import find
 
-    known = [str(path) for path in reversed(finding.runs())]
+    known = [str(path) for path in reversed(find.runs())]
     found = _beginning(word, known)[:MOST_RUNS]
     if word and not found:
         named = [path for path in known if word in path]
@@ -117,15 +117,15 @@ def runs(word: str, line: Line) -> list[str]:
 
 def sweeps(word: str, line: Line) -> list[str]:
     """`last` and the sweeps, the newest first."""
-    from dlopt import finding
+    from dlopt.rundir import find
 
-    known = [str(path) for path in reversed(finding.sweeps())]
+    known = [str(path) for path in reversed(find.sweeps())]
     return (_beginning(word, ["last"]) if known else []) + _beginning(word, known)[:MOST_RUNS]
 
 
 def steps(word: str, line: Line) -> list[str]:
     """The kept checkpoints of the run on the line, by their steps."""
-    from dlopt.finding import RunNotFound, find
+    from dlopt.rundir.find import RunNotFound, find
 
     named = [w for flag, w in pairwise(["", *line.before]) if not w.startswith("-") and not flag.startswith("--")]
     try:
@@ -135,11 +135,11 @@ def steps(word: str, line: Line) -> list[str]:
 
 
 def data_sets(word: str, line: Line) -> list[str]:
-    return _beginning(word, paths.options("data"))
+    return _beginning(word, compose_groups.options("data"))
 
 
 def metrics(word: str, line: Line) -> list[str]:
-    from dlopt.metrics import HEADLINE
+    from dlopt.metrics.names import HEADLINE
 
     return _beginning(word, HEADLINE)
 
@@ -167,13 +167,13 @@ def _entries(word: str) -> list[tuple[str, bool]]:
 def groups(word: str, line: Line) -> list[str]:
     group, equals, option = word.partition("=")
     if equals:  # optimizer=adam will do too
-        return [f"{group}={o}" for o in _beginning(option, paths.options(group))]
-    return _beginning(word, paths.listed())
+        return [f"{group}={o}" for o in _beginning(option, compose_groups.options(group))]
+    return _beginning(word, compose_groups.listed())
 
 
 def options(word: str, line: Line) -> list[str]:
     group = next(w for w in line.before if not w.startswith("-"))
-    return _beginning(word, paths.options(group) if group in paths.listed() else [])
+    return _beginning(word, compose_groups.options(group) if group in compose_groups.listed() else [])
 
 
 def keys(word: str, line: Line) -> list[str]:
@@ -209,7 +209,7 @@ KINDS: dict[str, Callable[[str, Line], Iterable[str]]] = {
 
 
 def _outline(line: Line) -> Outline:
-    from dlopt.config.outline import Outline
+    from dlopt.config.compose.static_config import Outline
 
     words = [*line.before, *line.after]
     pairs = [w.lstrip("+").partition("=") for w in words if not w.startswith(("-", "~"))]
@@ -237,7 +237,7 @@ def _names(sign: str, word: str, line: Line) -> list[str]:
 def _values(name: str, value: str, line: Line) -> list[str]:
     """What can follow `name=`; in a sweep, or a list of options, what can follow the last comma."""
     if name == "resume":
-        from dlopt.finding import SWEEP_FILE
+        from dlopt.rundir.find import SWEEP_FILE
 
         return [*runs(value, line), *(path for path in sweeps(value, line) if Path(path, SWEEP_FILE).is_file())]
     if name.rpartition(".")[2] in ("path", "dir"):

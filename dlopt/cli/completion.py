@@ -49,7 +49,7 @@ def completion(argv: Sequence[str]) -> int:
         print(usage(), end="")
         return 0
     if shell not in SCRIPTS:
-        from dlopt.mistakes import nearest
+        from dlopt.errors import nearest
 
         print(f"dlopt completion: '{shell}' is not known{nearest(shell, SCRIPTS)}", file=sys.stderr)
         return 2

@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlopt.cli.places import as_typed, report
-from dlopt.config import paths
-from dlopt.reading import printable
-from dlopt.run import Run
+from dlopt.config.compose import groups
+from dlopt.rundir.directory import Run
+from dlopt.rundir.display import as_typed, report
+from dlopt.storage.safe_read import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dlopt.experiment import Experiment
-    from dlopt.parts import Split
+    from dlopt.base.data import Split
+    from dlopt.training.experiment import Experiment
 
 SPLITS = ("train", "val", "test", "all")
 OF_TRAINING = ("train_size", "label_noise", "drop_last", "test_fraction")
@@ -55,16 +55,16 @@ def parser() -> argparse.ArgumentParser:
 def evaluate(argv: Sequence[str]) -> int:
     """The command; returns the exit code."""
     given = parser().parse_args(argv)
-    from dlopt import screen
-    from dlopt.cli.opening import opened
+    from dlopt import console
+    from dlopt.runner.open_run import opened
 
-    screen.quiet = given.quiet
+    console.quiet = given.quiet
     outcome = "it cannot be evaluated"
     return opened("dlopt evaluate", given.run, lambda run: _evaluated(run, given), trust=given.trust, outcome=outcome)
 
 
 def _evaluated(run: Run, given: Any) -> int:
-    from dlopt.metrics import number
+    from dlopt.formatting import number
 
     experiment, content, name = _opened(run, given)
     split = _split(experiment, given)
@@ -80,22 +80,22 @@ def _evaluated(run: Run, given: Any) -> int:
 
 def _opened(run: Run, given: Any) -> tuple[Experiment, dict[str, Any], str]:
     """The experiment built anew with the run's own statistics, and the checkpoint's content and name."""
-    from dlopt.config import reopen
     from dlopt.config.build import build
-    from dlopt.config.data import Fitted
+    from dlopt.config.checks.splits import Fitted
     from dlopt.config.problems import ConfigError
+    from dlopt.config.reopen import load_run
 
     if given.data and given.split in ("train", "val"):
         raise ConfigError([("--split", "other data were not trained on; use test, or all")])
     fresh = {"resume": None, "device": given.device, "batch_size": "full", "threads": "auto", "compile": False}
     folders = [Path(text.rpartition("=")[2]).expanduser().parent for text in given.data]
-    config = reopen.configuration(
+    config = load_run.configuration(
         run, lambda former: former | _evaluating(former, given) | fresh, trust=given.trust, folders=folders
     )
     content, name = _checkpoint(run, given.checkpoint)
     fitted = Fitted(content["preprocessing"], content["encoding"], elsewhere=bool(given.data))
     experiment, _ = build(config, [], fitted)
-    reopen.check(content, experiment, "--data" if given.data else "run", same_data=not given.data)
+    load_run.check(content, experiment, "--data" if given.data else "run", same_data=not given.data)
     return experiment, content, name
 
 
@@ -114,7 +114,7 @@ def _evaluating(former: Mapping[str, Any], given: Any) -> dict[str, Any]:
         "schedule": {"_target_": "dlopt.schedule.constant.Constant"},
         "schedules": {},
         "init": {"_target_": "dlopt.init.none.Own"},
-        "bias": {"_target_": "dlopt.init.none.Own"},
+        "bias_init": {"_target_": "dlopt.init.none.Own"},
         "averaging": None,
         "augmentation": {},
         "diagnostic": {},
@@ -127,8 +127,8 @@ def _checkpoint(run: Run, wanted: str) -> tuple[dict[str, Any], str]:
     A run without an evaluation has none that is best, and its last one is taken. The last holds the best weights too.
     """
     from dlopt.config.problems import ConfigError
-    from dlopt.mistakes import listed
-    from dlopt.tensor_file import load
+    from dlopt.errors import listed
+    from dlopt.storage.torch_file import load
 
     kept = {str(step): file for step, file in run.older_checkpoints().items()}
     if wanted in kept:
@@ -180,7 +180,7 @@ def _other_data(former: Mapping[str, Any], said: Sequence[str]) -> dict[str, Any
     from omegaconf import OmegaConf
 
     from dlopt.config.problems import ConfigError
-    from dlopt.mistakes import nearest
+    from dlopt.errors import nearest
 
     data = {**former, "train_size": None, "label_noise": 0.0}
     for text in said:
@@ -194,14 +194,14 @@ def _other_data(former: Mapping[str, Any], said: Sequence[str]) -> dict[str, Any
                 raise ConfigError([("--data", f"data.{key} is of training; all examples of other data are evaluated")])
             typed: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"x={value}"]), resolve=True)
             data[key] = typed["x"]
-        elif text in paths.options("data"):
+        elif text in groups.options("data"):
             data = _option(text)
         elif Path(text).exists():
             if "verify" not in data and "target" not in data:  # it reads no files of people's own
                 data = _option("arrays")
             data["path"] = text
         else:
-            options = nearest(text, [o for o in paths.options("data") if o != "custom"])
+            options = nearest(text, [o for o in groups.options("data") if o != "custom"])
             raise ConfigError([("--data", f"there is no file and no data set '{text}'{options}")])
     return data
 
@@ -210,7 +210,7 @@ def _option(name: str) -> dict[str, Any]:
     """A data option's keys and their defaults."""
     from omegaconf import OmegaConf
 
-    node: Any = OmegaConf.to_container(OmegaConf.load(paths.CONF / "data" / f"{name}.yaml"))
+    node: Any = OmegaConf.to_container(OmegaConf.load(groups.CONF / "data" / f"{name}.yaml"))
     node.pop("defaults", None)
     return node
 
@@ -218,8 +218,8 @@ def _option(name: str) -> dict[str, Any]:
 def _split(experiment: Experiment, given: Any) -> Split:
     import torch
 
+    from dlopt.base.data import Split
     from dlopt.config.problems import ConfigError
-    from dlopt.parts import Split
 
     train, test, name = experiment.train, experiment.test, given.split
     if name == "val":
@@ -242,16 +242,17 @@ def _predicted(
     """Outputs, targets and metrics, on the CPU."""
     import dataclasses
 
-    from dlopt import checkpoint, screen
-    from dlopt.evaluate import metrics, predictions
-    from dlopt.train import switches
-    from dlopt.training import Training
+    from dlopt import console
+    from dlopt.training import checkpointing
+    from dlopt.training.evaluation import metrics, predictions
+    from dlopt.training.loop import switches
+    from dlopt.training.state import Training
 
     with switches(experiment):
         training = Training([dataclasses.replace(experiment, train=split)])
-        checkpoint.fill(training, training.w, training.problem.running, content["model"])
+        checkpointing.fill(training, training.w, training.problem.running, content["model"])
         examples = training.examples
-        with screen.bar(title, examples.size) as advance:
+        with console.bar(title, examples.size) as advance:
             outputs, targets = predictions(training.problem, training.w, examples, advance=advance)
         found = training.on_host(metrics(training.problem, outputs, targets))[0]
         return outputs.cpu(), targets.cpu(), found
@@ -259,7 +260,7 @@ def _predicted(
 
 def _detailed(experiment: Experiment, outputs: Tensor, targets: Tensor, given: Any, run: Run, title: str) -> int:
     """By class, or for numbers the picture alone."""
-    from dlopt.report import classes as of_classes
+    from dlopt.report import classification as of_classes
 
     names = experiment.names
     classes = not targets.is_floating_point()

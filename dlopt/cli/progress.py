@@ -12,12 +12,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from dlopt import screen
-from dlopt.cli.places import as_typed
-from dlopt.metrics import duration, headline, number
-from dlopt.report.results import results
-from dlopt.run import Row, Run
-from dlopt.watch import Watch
+from dlopt import console as dlopt_console
+from dlopt.formatting import duration, number
+from dlopt.metrics.names import headline
+from dlopt.report.summary import results
+from dlopt.rundir.directory import Row, Run
+from dlopt.rundir.display import as_typed
+from dlopt.training.control import Watch
 
 if TYPE_CHECKING:
     from dlopt.sweep.pruning import Reporter
@@ -51,7 +52,7 @@ class Progress(Watch):
         self._bars: Follower | None = None
 
     def __enter__(self) -> Progress:
-        if screen.is_terminal():
+        if dlopt_console.is_terminal():
             self._bars = Follower(self, self.console)
             if self.sweep:
                 self.sweep.follow(self.title, self._bars)
@@ -77,7 +78,11 @@ class Progress(Watch):
             self.stop = self.pruned = True
         names = headline(row) if self.console.width >= WIDE else headline(row)[-2:]
         self.metrics = "  ".join(f"{name} {number(row[name])}" for name in names)
-        if self._bars is None and not screen.quiet and time.monotonic() - self._said >= screen.PLAIN_EVERY:
+        if (
+            self._bars is None
+            and not dlopt_console.quiet
+            and time.monotonic() - self._said >= dlopt_console.PLAIN_EVERY
+        ):
             self._said = time.monotonic()
             rate = self.rate
             left = f"  {duration((self.steps - self.step) / rate)} left" if rate else ""
@@ -87,7 +92,7 @@ class Progress(Watch):
         """The results, where they lie, and what to type next."""
         if self.sweep:
             return
-        if not screen.quiet:
+        if not dlopt_console.quiet:
             self._report(run, summary, path)
         elif summary["status"] != "done":
             print(f"{path}: {summary['status']}", file=sys.stderr)

@@ -9,11 +9,11 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dlopt.cli.places import as_typed
-from dlopt.reading import printable
+from dlopt.rundir.display import as_typed
+from dlopt.storage.safe_read import printable
 
 if TYPE_CHECKING:
-    from dlopt.run import Run
+    from dlopt.rundir.directory import Run
 
 EPILOG = """\
   dlopt rerun              the last run again
@@ -40,35 +40,36 @@ def parser() -> argparse.ArgumentParser:
 def rerun(argv: Sequence[str]) -> int:
     """The command; returns the exit code."""
     given = parser().parse_args(argv)
-    from dlopt import provenance, screen
-    from dlopt.cli.opening import opened
+    from dlopt import console
+    from dlopt.rundir import provenance
+    from dlopt.runner.open_run import opened
 
     provenance.begin()
-    screen.quiet = given.quiet
+    console.quiet = given.quiet
     return opened("dlopt rerun", given.run, lambda run: _again(run, given), trust=given.trust)
 
 
 def _again(run: Run, given: Any) -> int:
     from omegaconf import OmegaConf
 
-    from dlopt import durable
-    from dlopt.cli.one import DONE, logged, run_one
-    from dlopt.config import continued, reopen
     from dlopt.config.build import build
-    from dlopt.config.flat import settings_of, told
-    from dlopt.finding import ROOT
-    from dlopt.run import Run
+    from dlopt.config.compose.flatten import settings_of, told
+    from dlopt.config.reopen import load_run, resume_checks
+    from dlopt.rundir.directory import Run
+    from dlopt.rundir.find import ROOT
+    from dlopt.runner.run_one import DONE, logged, run_one
+    from dlopt.storage import atomic
 
-    config = reopen.configuration(run, trust=given.trust)
+    config = load_run.configuration(run, trust=given.trust)
     status = run.status
-    continued.check_configuration(run, status)
+    resume_checks.check_configuration(run, status)
     experiment, notices = build(config)
-    for step, why in continued.broken(status):
+    for step, why in resume_checks.broken(status):
         notices.append(f"up to step {step} it had other settings ({why}); the whole again has those that it ended with")
     path = ROOT / time.strftime("%Y-%m-%d") / f"{time.strftime('%H-%M-%S')}-rerun-{os.urandom(2).hex()}"
     other = Run(path)
     other.config_file.parent.mkdir(parents=True)
-    durable.replace(other.config_file, OmegaConf.to_yaml(config).encode())
+    atomic.replace(other.config_file, OmegaConf.to_yaml(config).encode())
     settings = told(status.get("settings")) or settings_of(OmegaConf.to_container(config), {})  # type: ignore[arg-type]
     other = Run.create(path, settings, device=experiment.settings.device, threads=experiment.threads)
     with logged(other) as log:
@@ -79,16 +80,17 @@ def _again(run: Run, given: Any) -> int:
 
 def _compared(run: Run, other: Run, *, quiet: bool) -> int:
     """Says how the two runs differ, if they do; returns the exit code."""
-    from dlopt import again, provenance
-    from dlopt.cli.one import DONE, FAILED
-    from dlopt.report.compare import compare
+    from dlopt.analysis.row_diff import compare
+    from dlopt.rundir import provenance
+    from dlopt.runner.run_one import DONE, FAILED
+    from dlopt.training import replay
 
     found = compare(run.rows(), other.rows())
     states = [run.newest(), other.newest()]
     differ: Sequence[str] = ()
     ends = [state.content["step"] for state in states if state is not None]
     if len(ends) == 2 and ends[0] == ends[1]:
-        differ = again.parts_that_differ(*(state.content for state in states if state is not None))
+        differ = replay.parts_that_differ(*(state.content for state in states if state is not None))
     equal = found.equal and not differ
     if quiet:
         return DONE if equal else FAILED

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dlopt import memory
-from dlopt.cli.places import as_typed, folder
-from dlopt.finding import SWEEP_FILE, RunNotFound
-from dlopt.mistakes import nearest
+from dlopt.analysis.run_table import OWN, Condition, Record, by, grouped, records
+from dlopt.analysis.search_record import of_records
+from dlopt.errors import nearest
 from dlopt.report import tables
-from dlopt.report.columns import DIM, styled
-from dlopt.report.findings import line
-from dlopt.report.records import OWN, Condition, Record, by, grouped, records
-from dlopt.report.search import of_records
+from dlopt.report.search_text import line
+from dlopt.report.text_table import DIM, styled
+from dlopt.rundir.display import as_typed, folder
+from dlopt.rundir.find import SWEEP_FILE, RunNotFound
+from dlopt.storage import memory
 
 EPILOG = """\
   dlopt runs                                        every run in outputs/, the newest last
@@ -151,7 +151,7 @@ def _draw(found: Sequence[Record], given: Any, place: Path) -> Path:
 
 def _means(found: Sequence[Record], given: Any, place: Path) -> Path:
     """A run of TensorBoard's for each group of repetitions, with mean and band; the folder that they are in."""
-    from dlopt.report import mean
+    from dlopt.report import tensorboard_bands
     from dlopt.report.curves import label
 
     if not given.over:
@@ -163,7 +163,7 @@ def _means(found: Sequence[Record], given: Any, place: Path) -> Path:
         ended = [r.path for r in group.runs if r.status == "done"]
         name = re.sub(r"[^\w.,=+\[\]-]+", "_", label(group.settings)).lstrip(".")[:LONGEST_NAME] or "runs"
         names[name] += 1
-        tags += mean.write(ended, folder / (f"{name}-{names[name]}" if names[name] > 1 else name))
+        tags += tensorboard_bands.write(ended, folder / (f"{name}-{names[name]}" if names[name] > 1 else name))
     if not tags:
         raise ValueError("these runs have no curves yet")
     return folder

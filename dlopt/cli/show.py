@@ -12,18 +12,17 @@ from typing import Any
 
 from rich.console import Console
 
-from dlopt import memory
-from dlopt.cli.places import as_typed, report
-from dlopt.config.flat import differing
-from dlopt.finding import RunNotFound, find, sweep_called
-from dlopt.metrics import duration
-from dlopt.provenance import code
-from dlopt.reading import printable
+from dlopt.analysis.run_table import read
+from dlopt.config.compose.flatten import differing
+from dlopt.formatting import duration, written
 from dlopt.report.curves import of_run
-from dlopt.report.records import read
-from dlopt.report.results import results
-from dlopt.run import Run
-from dlopt.values import written
+from dlopt.report.summary import results
+from dlopt.rundir.directory import Run
+from dlopt.rundir.display import as_typed, report
+from dlopt.rundir.find import RunNotFound, find, sweep_called
+from dlopt.rundir.provenance import code
+from dlopt.storage import memory
+from dlopt.storage.safe_read import printable
 
 DESCRIPTION = """\
 One run: the settings that are not the defaults, its curves and its results. Or one sweep: the best of its trials, what
@@ -51,9 +50,9 @@ def show(argv: Sequence[str]) -> int:
     given = parser().parse_args(argv)
     sweep = sweep_called(given.run)
     if sweep is not None:
-        from dlopt.cli import findings
+        from dlopt.cli import show_sweep
 
-        return findings.show(sweep, given.png, given.heat, everything=given.all)
+        return show_sweep.show(sweep, given.png, given.heat, everything=given.all)
     if given.heat is not None:
         print(f"dlopt show: --heat is for a sweep, and {printable(given.run)} is none", file=sys.stderr)
         return 2
@@ -106,7 +105,7 @@ def _print(run: Run, *, everything: bool) -> None:
         console.print(said, highlight=False)
     panels = [p for p in of_run([row for row in lines if row]) if any(len(c.x) > 1 for c in p.curves)]
     if panels:
-        from dlopt.report.terminal import drawn
+        from dlopt.report.terminal_plot import drawn
 
         width = shutil.get_terminal_size().columns
         print("\n" + drawn(panels, width, coloured=console.is_terminal and not console.no_color))

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dlopt.cli.places import as_typed, folder
-from dlopt.finding import RunNotFound, find
+from dlopt.rundir.display import as_typed, folder
+from dlopt.rundir.find import RunNotFound, find
 
 USAGE = """\
 usage: dlopt tensorboard [DIR|RUN] [--port N ...]

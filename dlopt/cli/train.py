@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlopt.cli.one import DONE, FAILED, INTERRUPTED, USAGE
-from dlopt.config import paths
+from dlopt.config.compose import groups
+from dlopt.runner.run_one import DONE, FAILED, INTERRUPTED, USAGE
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from dlopt.sweep.jobs import Job
+    from dlopt.sweep.compose import Job
 
 TRUST = "--trust"
 DRY_RUN = "--dry-run"
@@ -28,11 +28,12 @@ _codes: list[int] = []
 
 def train(argv: Sequence[str]) -> int:
     """The command; returns the exit code."""
-    from dlopt import provenance, screen
+    from dlopt import console
     from dlopt.config.problems import ConfigError
+    from dlopt.rundir import provenance
 
     provenance.begin()
-    screen.quiet = any(a in ("-q", "--quiet") for a in argv)
+    console.quiet = any(a in ("-q", "--quiet") for a in argv)
     argv = ["-m" if a == "hydra.mode=MULTIRUN" else a for a in argv]  # Hydra's other word for it
     flags = {flag for flag in (TRUST, DRY_RUN, YES) if flag in argv}
     argv = sorted((a for a in argv if a not in ("-q", "--quiet", *flags)), key=_is_override)  # Hydra wants them so
@@ -51,8 +52,8 @@ def train(argv: Sequence[str]) -> int:
 
 def _resumed(name: str, rest: Sequence[str], flags: set[str]) -> int:
     """Go on with the sweep or the run of this name."""
-    from dlopt.cli.continued import continued, goes_on
-    from dlopt.cli.resume import resume
+    from dlopt.cli.resume_sweep import continued, goes_on
+    from dlopt.runner.resume_run import resume
 
     sweep = continued(name)
     if sweep is not None:
@@ -68,35 +69,35 @@ def _resumed(name: str, rest: Sequence[str], flags: set[str]) -> int:
 
 def _begun(argv: Sequence[str], flags: Collection[str]) -> int:
     """A new run, or a sweep; argv is what is left for Hydra."""
-    from dlopt.config import callback, nested, resolvers
-    from dlopt.config.errors import own_folder
+    from dlopt.config.compose import hydra_callback, nested_options, resolvers
+    from dlopt.config.compose.hydra_errors import own_folder
 
     _codes.clear()
-    callback.ready.clear()
-    callback.planned.clear()
-    callback.held.clear()
+    hydra_callback.ready.clear()
+    hydra_callback.planned.clear()
+    hydra_callback.held.clear()
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # a console script does not look there: people's own classes
     resolvers.register()
     typed, sys.argv = sys.argv, ["dlopt train", *argv]
-    full = callback.full_errors = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    full = hydra_callback.full_errors = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises instead of printing
     try:
-        in_full = [nested.in_full(a, [paths.CONF, *own_folder(argv)]) for a in argv]
+        in_full = [nested_options.in_full(a, [groups.CONF, *own_folder(argv)]) for a in argv]
         sys.argv[1:] = in_full
         if "-m" in argv or "--multirun" in argv:
             return _search(in_full, argv, flags, full=full)
-        callback.astray[:] = [key for key in map(_key, argv) if key.startswith(OF_SEARCH)]
-        callback.astray += [YES] if YES in flags else []
-        callback.dry_run = DRY_RUN in flags
+        hydra_callback.astray[:] = [key for key in map(_key, argv) if key.startswith(OF_SEARCH)]
+        hydra_callback.astray += [YES] if YES in flags else []
+        hydra_callback.dry_run = DRY_RUN in flags
         code = _composed(in_full, full=full)
-        return _planned(callback.planned.pop()) if callback.planned else code
+        return _planned(hydra_callback.planned.pop()) if hydra_callback.planned else code
     finally:
         sys.argv = typed
-        callback.dry_run = False
+        hydra_callback.dry_run = False
         if not full:
             os.environ.pop("HYDRA_FULL_ERROR", None)
-        for lock in callback.held:
+        for lock in hydra_callback.held:
             lock.release()
 
 
@@ -104,18 +105,18 @@ def _search(argv: Sequence[str], typed: Sequence[str], flags: Collection[str], *
     """A sweep, on its screen."""
     from functools import partial
 
-    from dlopt import provenance
-    from dlopt.cli import job
-    from dlopt.cli.continued import flags as flags_to_go_on
-    from dlopt.cli.sweep import Sweep
-    from dlopt.config.errors import own_folder
-    from dlopt.sweep import session
+    from dlopt.cli.resume_sweep import flags as flags_to_go_on
+    from dlopt.cli.sweep_screen import Sweep
+    from dlopt.config.compose.hydra_errors import own_folder
+    from dlopt.rundir import provenance
+    from dlopt.runner import execute
+    from dlopt.sweep import context
 
     screen = Sweep()
-    here = session.current = session.Session(
+    here = context.current = context.Session(
         command=[a for a in typed if _is_override(a)],
-        perform=partial(job.here, stage=screen),
-        elsewhere=job.elsewhere,
+        perform=partial(execute.here, stage=screen),
+        elsewhere=execute.elsewhere,
         screen=screen,
         yes=YES in flags,
         dry_run=DRY_RUN in flags,
@@ -126,7 +127,7 @@ def _search(argv: Sequence[str], typed: Sequence[str], flags: Collection[str], *
     finally:
         del os.environ[provenance.COMMAND]
         screen.close()
-        session.current = None
+        context.current = None
     screen.report(here.counts, flags_to_go_on(here.command, own_folder(typed)))
     return max(code, FAILED if here.counts is not None and here.counts.ended.get("failed") else DONE)
 
@@ -136,13 +137,13 @@ def _composed(argv: Sequence[str], *, full: bool) -> int:
     import hydra
     from hydra.errors import HydraException
 
-    from dlopt.config.errors import explain, said
+    from dlopt.config.compose.hydra_errors import explain, said
     from dlopt.config.problems import ConfigError
-    from dlopt.sweep import session
-    from dlopt.sweep.stopping import Away
+    from dlopt.sweep import context
+    from dlopt.sweep.signals import Away
 
     try:
-        hydra.main(version_base="1.3", config_path=str(paths.CONF), config_name="config")(_task)()
+        hydra.main(version_base="1.3", config_path=str(groups.CONF), config_name="config")(_task)()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else USAGE if end.code else max(_codes, default=DONE)
     except KeyboardInterrupt:
@@ -159,7 +160,7 @@ def _composed(argv: Sequence[str], *, full: bool) -> int:
     except Exception as error:
         if full:
             raise
-        if _codes or (session.current is not None and session.current.begun):
+        if _codes or (context.current is not None and context.current.begun):
             print(f"stopped: {said(error)}", file=sys.stderr)
             return FAILED
         refused = isinstance(error, (HydraException, ValueError))  # a ValueError where a choice is no name
@@ -174,26 +175,26 @@ def _task(config: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    from dlopt.cli.job import elsewhere, perform
-    from dlopt.config import callback
-    from dlopt.sweep import launched
+    from dlopt.config.compose import hydra_callback
+    from dlopt.runner.execute import elsewhere, perform
+    from dlopt.sweep import hydra_launcher
 
     hydra = HydraConfig.get()
     tree: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    job = replace(_job(tree, hydra, Path(hydra.runtime.output_dir)), ticket=launched.ticket(os.environ))
+    job = replace(_job(tree, hydra, Path(hydra.runtime.output_dir)), ticket=hydra_launcher.ticket(os.environ))
     if str(hydra.mode) != "RunMode.RUN":
         elsewhere(job)
         return
-    lock = callback.held.pop()
+    lock = hydra_callback.held.pop()
     _codes.append(FAILED)  # unless it turns out otherwise
-    _codes[-1], _ = perform(job, lock=lock, built=callback.ready.pop() if callback.ready else None)
+    _codes[-1], _ = perform(job, lock=lock, built=hydra_callback.ready.pop() if hydra_callback.ready else None)
     if _codes[-1] == INTERRUPTED:
         raise KeyboardInterrupt
 
 
 def _job(tree: Mapping[str, Any], hydra: Any, path: Path) -> Job:
     """The run that Hydra has composed; tree is its configuration."""
-    from dlopt.sweep.jobs import Job, chosen
+    from dlopt.sweep.compose import Job, chosen
 
     return Job(
         path=path,
@@ -209,15 +210,15 @@ def _planned(config: DictConfig) -> int:
     """Say what a single run would be."""
     from omegaconf import OmegaConf
 
-    from dlopt.cli.planned import single
-    from dlopt.config import callback
+    from dlopt.cli.dry_run import single
+    from dlopt.config.compose import hydra_callback
 
     tree = {}
     for key in config:
         if key != "hydra":  # which has values that only a run has
             value = config[key]
             tree[str(key)] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-    return single(_job(tree, config.hydra, Path(config.hydra.run.dir)), *callback.ready.pop())
+    return single(_job(tree, config.hydra, Path(config.hydra.run.dir)), *hydra_callback.ready.pop())
 
 
 def _key(argument: str) -> str:

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlopt.cli.places import as_typed
+from dlopt.rundir.display import as_typed
 
 if TYPE_CHECKING:
-    from dlopt.again import Kept, Part
-    from dlopt.run import Run
+    from dlopt.rundir.directory import Run
+    from dlopt.training.replay import Kept, Part
 
 EPILOG = """\
   dlopt verify                         the last run: from its last checkpoint but one to its last, else its first rows
@@ -46,42 +46,43 @@ def parser() -> argparse.ArgumentParser:
 def verify(argv: Sequence[str]) -> int:
     """The command; returns the exit code."""
     given = parser().parse_args(argv)
-    from dlopt import screen
-    from dlopt.cli.opening import opened
+    from dlopt import console
+    from dlopt.runner.open_run import opened
 
-    screen.quiet = given.quiet
+    console.quiet = given.quiet
     outcome = "it cannot be verified"
     return opened("dlopt verify", given.run, lambda run: _verified(run, given), trust=given.trust, outcome=outcome)
 
 
 def _verified(run: Run, given: Any) -> int:
-    from dlopt import again, provenance
-    from dlopt.cli.one import DONE, FAILED, INTERRUPTED, stoppable
+    from dlopt.analysis.row_diff import compare
     from dlopt.cli.progress import Progress
-    from dlopt.config import continued, reopen
     from dlopt.config.build import build
-    from dlopt.report.compare import compare
+    from dlopt.config.reopen import load_run, resume_checks
+    from dlopt.rundir import provenance
+    from dlopt.runner.run_one import DONE, FAILED, INTERRUPTED, stoppable
+    from dlopt.training import replay
 
-    config = reopen.configuration(run, trust=given.trust)
+    config = load_run.configuration(run, trust=given.trust)
     status = run.status
     part, saved = _taken(run, status, given)
-    continued.check_configuration(run, status, *(content.get("config") for content in saved.values()))
+    resume_checks.check_configuration(run, status, *(content.get("config") for content in saved.values()))
     state = saved.get(part.begin)
     experiment, _ = build(config, saved=None if state is None else state["model"])
     for content in saved.values():
-        continued.check(content, experiment)
+        resume_checks.check(content, experiment)
     progress = Progress(f"{as_typed(run.path)} again")
     with tempfile.TemporaryDirectory(prefix="dlopt-verify-") as folder, stoppable(progress), progress:
-        made = again.trained(experiment, run, state, part, Path(folder) / "run", progress)
+        made = replay.trained(experiment, run, state, part, Path(folder) / "run", progress)
         if progress.stop:
             print("interrupted; nothing was verified", file=sys.stderr)
             return INTERRUPTED
-        rows = again.rows(run, part), again.rows(made, part)
+        rows = replay.rows(run, part), replay.rows(made, part)
         found = compare(*rows)
         differ: Sequence[str] = ()
         if part.end in saved:
             newest = made.newest()  # none where it is not finite now
-            differ = again.parts_that_differ(saved[part.end], {} if newest is None else newest.content)
+            differ = replay.parts_that_differ(saved[part.end], {} if newest is None else newest.content)
         different = provenance.differences(status, made.status)
     nothing_logged = part.end in saved and not any(rows)
     equal = (found.equal or nothing_logged) and not differ
@@ -102,7 +103,7 @@ def _taken(run: Run, status: Mapping[str, Any], given: Any) -> tuple[Part, dict[
 
     A run under way exchanges its checkpoints meanwhile: then they are looked for again.
     """
-    from dlopt.again import Kept
+    from dlopt.training.replay import Kept
 
     def look() -> tuple[Part, dict[int, dict[str, Any]]]:
         kept = Kept.of(run)
@@ -117,11 +118,11 @@ def _taken(run: Run, status: Mapping[str, Any], given: Any) -> tuple[Part, dict[
 
 def _part(run: Run, status: Mapping[str, Any], kept: Kept, given: Any) -> Part:
     """The part that is asked for: by default the shortest that ends at a checkpoint and begins at one."""
-    from dlopt.again import Part
-    from dlopt.config import continued
     from dlopt.config.problems import ConfigError
+    from dlopt.config.reopen import resume_checks
+    from dlopt.training.replay import Part
 
-    broken = continued.broken(status)
+    broken = resume_checks.broken(status)
     since, why = broken[-1] if broken else (0, "")
     before = f"; before step {since} it was another run: {why}" if broken else ""
     logged = [row["step"] for row in run.rows()]

@@ -17,21 +17,32 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from dlopt import fields, parts, streams
-from dlopt.batches import per_epoch
-from dlopt.clip import Clip
-from dlopt.config import courses, paths, targets
-from dlopt.config.adopt import adopt
-from dlopt.config.data import Fitted, check_batch, check_dataset, check_dims, check_validation, cut, preprocessed
-from dlopt.config.initial import initial, kept
-from dlopt.config.nested import SCHEDULES
-from dlopt.config.probe import check_metrics, check_smallest, probe, threads
+from dlopt import parts, prng
+from dlopt.base import dotted_fields
+from dlopt.base.layout import Layout
+from dlopt.config.checks import schedules as checks_schedules
+from dlopt.config.checks.forward_probe import check_metrics, check_smallest, probe, threads
+from dlopt.config.checks.splits import (
+    Fitted,
+    check_batch,
+    check_dataset,
+    check_dims,
+    check_validation,
+    cut,
+    preprocessed,
+)
+from dlopt.config.compose import groups as compose_groups
+from dlopt.config.compose.nested_options import SCHEDULES
+from dlopt.config.initial_weights import initial, kept
 from dlopt.config.problems import Problems, named
-from dlopt.config.settings import settings
-from dlopt.experiment import Experiment, Settings
-from dlopt.hidden import Marking
-from dlopt.mistakes import Mistake
-from dlopt.weights import Layout
+from dlopt.config.schema import targets
+from dlopt.config.schema.settings import settings
+from dlopt.config.stateless_modules import adopt
+from dlopt.errors import Mistake
+from dlopt.objective.activation_hooks import Marking
+from dlopt.objective.clipping import Clip
+from dlopt.training.batches import per_epoch
+from dlopt.training.experiment import Experiment, Settings
 
 _CLASSES: dict[str, type] = {
     "data": parts.Data,
@@ -74,8 +85,8 @@ def _build(
 ) -> tuple[Experiment, list[str]]:
     problems = Problems()
     tree = {str(key): _plain(config, str(key)) for key in config if key != "hydra"}
-    groups = {name: tree.pop(name, None) or {} for name in paths.groups() if name != "experiment"}
-    groups[SCHEDULES] = dict(courses.nodes(_named_schedules(tree.pop(SCHEDULES, None) or {}, problems)))
+    groups = {name: tree.pop(name, None) or {} for name in compose_groups.groups() if name != "experiment"}
+    groups[SCHEDULES] = dict(checks_schedules.nodes(_named_schedules(tree.pop(SCHEDULES, None) or {}, problems)))
     found = settings(tree, problems)
     _check_typed(found, given, problems)
     _check_groups(groups, given, problems)
@@ -85,11 +96,11 @@ def _build(
     dataset = made.of("data", lambda data: data.load_like(fitted.encoding) if fitted and elsewhere else data.load())
     if dataset is not None and not check_dataset(dataset, problems):
         dataset = None
-    for name in paths.SINGLE:
+    for name in compose_groups.SINGLE:
         if name not in ("data", "arch"):  # made before, and when all is known that it is passed
             made.of(name)
-    several = {name: made.several(name) for name in groups if name not in paths.SINGLE}
-    schedules = courses.moved(several[SCHEDULES], made.parts, several["regularization"], problems)
+    several = {name: made.several(name) for name in groups if name not in compose_groups.SINGLE}
+    schedules = checks_schedules.moved(several[SCHEDULES], made.parts, several["regularization"], problems)
     data, loss = made.parts.get("data"), made.parts.get("loss")
     train: parts.Split | None = None
     validation: parts.Split | None = None
@@ -112,7 +123,7 @@ def _build(
         )
         check_batch(found, train, problems)
         epoch = per_epoch(len(train), found.batch(len(train)), drop_last=data.drop_last)
-        courses.check(made.parts, schedules, several["regularization"], found.length(epoch), epoch, problems)
+        checks_schedules.check(made.parts, schedules, several["regularization"], found.length(epoch), epoch, problems)
         if model is not None and loss is not None and problems.clear_of("loss"):
             metrics = probe(model, train, loss, _changing(several), dataset.outputs, found.dtype, problems)
             if metrics is not None and fitted is None and saved is None and problems.clear_of("batch_size"):
@@ -165,18 +176,18 @@ def _check_groups(groups: Mapping[str, dict[str, Any]], given: Sequence[str], pr
     for at, _, value in typed:
         group, _, place = at.partition("@")
         key = place or group
-        if group in paths.SINGLE and value.startswith("["):
+        if group in compose_groups.SINGLE and value.startswith("["):
             problems.add(key, f"takes one option, not a list, got {value}; add -m and commas for a run of each")
     for path, node in targets.nodes(groups):
         if problems.clear_of(path):
             targets.check(path, node, [key for key, _, _ in typed], problems)
     for name, node in groups.items():
-        if name not in paths.SINGLE:
+        if name not in compose_groups.SINGLE:
             for key, inner in node.items():
                 if not (isinstance(inner, dict) and "_target_" in inner):
                     problems.add(f"{name}.{key}", "is no option: it has no _target_")
         elif name != "averaging" and "_target_" not in node:
-            problems.add(name, f"choose one of {', '.join(paths.options(name))}")
+            problems.add(name, f"choose one of {', '.join(compose_groups.options(name))}")
 
 
 def _named_schedules(node: Any, problems: Problems) -> dict[str, Any]:
@@ -237,7 +248,7 @@ def _check_beside(
     rule = _called(optimizer)
     changing = [f"clip.{f.name}" for f in dataclasses.fields(Clip) if settings and getattr(settings.clip, f.name)]
     for name, part in regularization.items():
-        if part.needs_rate and fields.place(optimizer, "lr") is None:
+        if part.needs_rate and dotted_fields.place(optimizer, "lr") is None:
             problems.add(
                 f"regularization.{name}",
                 f"shrinks weights by a share of the rate lr, and {rule} has none; use a penalty, such as l2",
@@ -319,7 +330,7 @@ class _Maker:
 
         def make() -> nn.Module:
             with torch.random.fork_rng(devices=[]):  # modules draw from the global generator as they are made
-                _seed(streams.generator(streams.key(settings.seed, "arch")).initial_seed())
+                _seed(prng.generator(prng.key(settings.seed, "arch")).initial_seed())
                 return adopt(targets.make(node, **named))
 
         model = self._try("arch", "arch", make)

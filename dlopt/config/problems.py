@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dlopt.reading import printable
+from dlopt.storage.safe_read import printable
 
 
 class ConfigError(Exception):

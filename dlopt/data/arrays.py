@@ -13,10 +13,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from dlopt import array_file, examples, memory, source, tensor_file
-from dlopt.examples import Chosen, Share
-from dlopt.mistakes import Mistake, nearest
+from dlopt.data import _files, _npz
+from dlopt.data import _targets as data_targets
+from dlopt.data._targets import Chosen, Share
+from dlopt.errors import Mistake, nearest
 from dlopt.parts import Data, Dataset, Split
+from dlopt.storage import memory, torch_file
 
 EXACT = 2**24
 """The whole numbers up to here are all different in float32."""
@@ -54,16 +56,16 @@ class Arrays(Data):
 
     def load(self) -> Dataset:
         files = self.files()
-        return source.once(self, files, lambda: self._dataset(files))
+        return _files.once(self, files, lambda: self._dataset(files))
 
     def load_like(self, encoding: Mapping[str, Any]) -> Dataset:
         return self._dataset(self.files(), encoding)
 
     def files(self) -> list[Path]:
-        files = [source.file(self.path, SUFFIXES)]
+        files = [_files.file(self.path, SUFFIXES)]
         if files[0].suffix == ".npy":
             beside = files[0].parent / self.target
-            files.append(source.file(str(beside) if beside.is_file() else self.target, (".npy",), "target"))
+            files.append(_files.file(str(beside) if beside.is_file() else self.target, (".npy",), "target"))
         return files
 
     def _dataset(self, files: Sequence[Path], known: Mapping[str, Any] | None = None) -> Dataset:
@@ -76,7 +78,7 @@ class Arrays(Data):
         if test[0] in found:
             pairs.append(test)
         cut = len(pairs) == 1 and known is None
-        source.hold(files[0], sum(self._needed(found[x], found[y], cut=cut) for x, y in pairs))
+        _files.hold(files[0], sum(self._needed(found[x], found[y], cut=cut) for x, y in pairs))
         xs = [self._inputs(found[x], x) for x, _ in pairs]
         ys = [self._target(found[y], y, x, len(found[x])) for x, y in pairs]
         if len(xs) == 2 and (found[test[0]].dtype == np.uint8) != (found[self.inputs].dtype == np.uint8):
@@ -94,14 +96,14 @@ class Arrays(Data):
         if known is not None and known.get("uint8", scaled) != scaled:
             was = "uint8, scaled to 0..1" if known["uint8"] else "not uint8, and not scaled"
             raise Mistake("inputs", f"{self.inputs} is {found[self.inputs].dtype}; in training it was {was}")
-        encoding = {"classes": list(names), "uint8": scaled, "sha256": source.digest(files)}
+        encoding = {"classes": list(names), "uint8": scaled, "sha256": _files.digest(files)}
         x = torch.from_numpy(xs[0])
         if len(xs) == 2:
             y, y_test = targets.split([len(ys[0]), len(ys[1])])
             return Dataset(Split(x, y), Split(torch.from_numpy(xs[1]), y_test), outputs, names, encoding)
         if not cut:
             return Dataset(Split(x, targets), Split(x, targets), outputs, names, encoding)
-        train, rest = examples.cut(targets, self.test_fraction)
+        train, rest = data_targets.cut(targets, self.test_fraction)
         return Dataset(Split(x[train], targets[train]), Split(x[rest], targets[rest]), outputs, names, encoding)
 
     def _read(self, files: Sequence[Path]) -> dict[str, np.ndarray]:
@@ -111,10 +113,10 @@ class Arrays(Data):
             return self._chosen(_tensors(file, self.inputs, self.target), file)
         with _opened(file, "path") as stream:
             if file.suffix == ".npz":
-                return self._chosen(array_file.Arrays(stream), file)
-            inputs = array_file.array(stream)
+                return self._chosen(_npz.Arrays(stream), file)
+            inputs = _npz.array(stream)
         with _opened(files[1], "target") as stream:
-            return {self.inputs: inputs, self.target: array_file.array(stream)}
+            return {self.inputs: inputs, self.target: _npz.array(stream)}
 
     def _chosen(self, stored: Mapping[str, Any], file: Path) -> dict[str, np.ndarray]:
         for key, name in (("inputs", self.inputs), ("target", self.target)):
@@ -180,14 +182,14 @@ class Arrays(Data):
         """Those of training and test as one tensor, the number of outputs, and the classes' names."""
         if known is not None and known["classes"] and ys[0].ndim == 1:
             names = tuple(known["classes"])
-            return examples.known_classes(np.concatenate(ys), names), len(names), names
+            return data_targets.known_classes(np.concatenate(ys), names), len(names), names
         wanted: Chosen = self.kind if known is None else "classes" if known["classes"] else "numbers"
-        kinds = {examples.kind(y, wanted) for y in ys}
+        kinds = {data_targets.kind(y, wanted) for y in ys}
         if len(kinds) > 1 or len({y.dtype.kind == "U" for y in ys}) > 1 or len({y.shape[1:] for y in ys}) > 1:
             raise Mistake("target", f"{self.target} and {self.target}_test are of different kinds or shapes")
         every = np.concatenate(ys)
         if kinds == {"numbers"}:
-            y = examples.numbers(every)
+            y = data_targets.numbers(every)
             return y, y.shape[1], ()
         if every.ndim == 2:
             raise Mistake(
@@ -195,7 +197,7 @@ class Arrays(Data):
                 f"{self.target} has shape {every.shape}; classes must be (N,): take the argmax of one-hot rows, or say "
                 "data.kind=numbers",
             )
-        y, names = examples.classes(every, self.kind)
+        y, names = data_targets.classes(every, self.kind)
         learned = set(y[: len(ys[0])].tolist())
         if len(learned) < len(names):
             new = [name for i, name in enumerate(names) if i not in learned]
@@ -207,20 +209,20 @@ class Arrays(Data):
 def _opened(file: Path, key: str) -> Iterator[BufferedReader]:
     """A file of numpy; what is wrong with it becomes a mistake at the key."""
     begins = {".npz": b"PK", ".npy": b"\x93NUMPY"}[file.suffix]
-    with source.opened(file, key) as stream:
+    with _files.opened(file, key) as stream:
         if stream.read(len(begins)) != begins:
             raise Mistake(key, f"{file} is no {file.suffix} file, whatever its name says")
         stream.seek(0)
         try:
             yield stream
-        except (array_file.Unreadable, memory.NotEnough, OSError) as error:
+        except (_npz.Unreadable, memory.NotEnough, OSError) as error:
             raise Mistake(key, f"{file}: {error}") from error
 
 
 def _tensors(file: Path, inputs: str, target: str) -> Mapping[str, Any]:
     try:
-        found = tensor_file.load(file)
-    except (tensor_file.Unreadable, OSError) as error:
+        found = torch_file.load(file)
+    except (torch_file.Unreadable, OSError) as error:
         said = getattr(error, "strerror", None) or error
         raise Mistake(
             "path",

@@ -11,10 +11,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from dlopt import memory, source
-from dlopt.cache import Arrays
-from dlopt.mistakes import Mistake
-from dlopt.official import Official
+from dlopt.data import _files
+from dlopt.data._cache import Arrays
+from dlopt.data._downloaded import Official
+from dlopt.errors import Mistake
+from dlopt.storage import memory
 
 FOLDER = "cifar-10-batches-bin"
 BATCHES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
@@ -48,7 +49,7 @@ class CIFAR10(Official):
         (place,) = files
         try:
             if place.is_dir():
-                batches = {name: source.content(place / name) for name in BATCHES if (place / name).exists()}
+                batches = {name: _files.content(place / name) for name in BATCHES if (place / name).exists()}
             else:
                 self.check(place)
                 batches = _unpacked(place)
@@ -71,7 +72,7 @@ class CIFAR10(Official):
         if not self.verify:
             return
         try:
-            with source.opened(file) as stream:
+            with _files.opened(file) as stream:
                 found = hashlib.file_digest(stream, "sha256").hexdigest()
         except OSError as error:
             raise Mistake("path", f"{file} cannot be read: {error.strerror or error}") from error
@@ -95,7 +96,7 @@ def _unpacked(archive: Path) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     left = OTHERWISE
     try:
-        with source.opened(archive) as stream, gzip.GzipFile(fileobj=stream) as content:
+        with _files.opened(archive) as stream, gzip.GzipFile(fileobj=stream) as content:
             while any(block := content.read(tarfile.BLOCKSIZE)):
                 member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
                 size = max(0, member.size)  # the format has negative numbers too

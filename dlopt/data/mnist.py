@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dlopt.official import FourFiles
+from dlopt.data._downloaded import FourFiles
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from dlopt import examples, source
-from dlopt.examples import Chosen, Share
-from dlopt.mistakes import Mistake, listed, nearest
+from dlopt.data import _files
+from dlopt.data import _targets as data_targets
+from dlopt.data._targets import Chosen, Share
+from dlopt.errors import Mistake, listed, nearest
 from dlopt.parts import Data, Dataset, Split
 
 MISSING = frozenset({"", "na", "nan", "null", "?"})
@@ -80,11 +81,11 @@ class Table(Data):
     standardize_target: bool
 
     def files(self) -> list[Path]:
-        return [source.file(self.path)]
+        return [_files.file(self.path)]
 
     def load(self) -> Dataset:
         (file,) = self.files()
-        return source.once(self, [file], lambda: self._dataset(file))
+        return _files.once(self, [file], lambda: self._dataset(file))
 
     def load_like(self, encoding: Mapping[str, Any]) -> Dataset:
         (file,) = self.files()
@@ -104,7 +105,7 @@ class Table(Data):
         target = self._check_names(list(table.columns))
         table = self._present(table, target)
         goal, names = self._targets(target, table)
-        train, test = examples.cut(goal, self.test_fraction)
+        train, test = data_targets.cut(goal, self.test_fraction)
         middle, scale = 0.0, 1.0
         if goal.is_floating_point():
             known = goal[train]
@@ -118,7 +119,7 @@ class Table(Data):
             "names": list(names),
             "classes": [] if goal.is_floating_point() else list(names),
             "text": not all(map(_is_number, table.columns[target])),
-            "sha256": source.digest([file]),
+            "sha256": _files.digest([file]),
             "middle": middle,
             "scale": scale,
             "columns": {name: self._encoding(name, table, train.numpy()) for name in inputs},
@@ -133,13 +134,13 @@ class Table(Data):
         if encoding["classes"]:
             cells = np.array(table.columns[encoding["target"]])
             values = cells if encoding["text"] else self._values(encoding["target"], table)
-            y = examples.known_classes(values, names)
+            y = data_targets.known_classes(values, names)
         else:
             numbers = torch.from_numpy(_numbers(encoding["target"], table, 0.0)).unsqueeze(1)
             y = ((numbers - encoding["middle"]) / encoding["scale"]).float()
         ways = encoding["columns"]
         begins = np.cumsum([0, *(_width(how) for how in ways.values())]).tolist()
-        source.hold(file, COPIES * 4 * len(table.lines) * begins[-1])
+        _files.hold(file, COPIES * 4 * len(table.lines) * begins[-1])
         x = np.zeros((len(table.lines), begins[-1]), np.float32)
         for (name, how), begin, end in zip(ways.items(), begins, begins[1:], strict=False):
             _fill(x[:, begin:end], name, table, how)
@@ -199,9 +200,9 @@ class Table(Data):
         if self.kind != "classes":
             _refuse_mixed(name, table, "target", "or take them as classes: data.kind=classes")
         values = self._values(name, table)
-        if examples.kind(values, self.kind) == "numbers":
+        if data_targets.kind(values, self.kind) == "numbers":
             return torch.from_numpy(values.astype(np.float64)).unsqueeze(1), (name,)
-        return examples.classes(values, self.kind)
+        return data_targets.classes(values, self.kind)
 
     def _values(self, name: str, table: Records) -> np.ndarray:
         """The target's cells: integers, numbers or text."""
@@ -240,8 +241,8 @@ class Table(Data):
 
 def read(file: Path, delimiter: str) -> Records:
     """The cells of a CSV file, spaces around them cut off."""
-    content = source.content(file)
-    source.hold(file, WHOLE * len(content))
+    content = _files.content(file)
+    _files.hold(file, WHOLE * len(content))
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -259,7 +260,7 @@ def read(file: Path, delimiter: str) -> Records:
         between = DELIMITERS.get(delimiter, delimiter)
         if len(between) != 1 or between in '"\r\n':
             raise Mistake("delimiter", f"must be auto, {', '.join(DELIMITERS)} or one character, got {delimiter!r}")
-    source.hold(file, CELL * (text.count(between) + text.count("\n")))
+    _files.hold(file, CELL * (text.count(between) + text.count("\n")))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=between, skipinitialspace=True, strict=True)
     rows: list[list[str]] = []
     lines: list[int] = []

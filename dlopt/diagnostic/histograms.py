@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from dlopt.histogram import Histogram
+from dlopt.base.histogram import Histogram
 from dlopt.parts import Diagnostic, Moment
 from dlopt.ranges import Count
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dlopt.weights import Parameter
+from dlopt.base.layout import Parameter
 
 
 @dataclass(frozen=True)

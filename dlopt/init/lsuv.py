@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dlopt.haar import orthogonal
+from dlopt.base.layout import Parameter
+from dlopt.linalg.random_orthogonal import orthogonal
 from dlopt.parts import Start
 from dlopt.ranges import Count, Positive
-from dlopt.weights import Parameter
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dlopt.weights import Parameter
+from dlopt.base.layout import Parameter
 
 
 @dataclass(frozen=True)

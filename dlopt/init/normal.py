@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dlopt.base.layout import Parameter
 from dlopt.ranges import NonNegative
-from dlopt.weights import Parameter
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dlopt.haar import orthogonal
+from dlopt.base.layout import Parameter
+from dlopt.linalg.random_orthogonal import orthogonal
 from dlopt.ranges import Positive
-from dlopt.weights import Parameter
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlopt import finding, tensor_file
-from dlopt.mistakes import Mistake
+from dlopt.base.layout import Layout, Parameter
+from dlopt.errors import Mistake
 from dlopt.parts import Init, LookingInit, PreparingInit
 from dlopt.ranges import Count
-from dlopt.run import Run
-from dlopt.weights import Layout, Parameter
+from dlopt.rundir import find
+from dlopt.rundir.directory import Run
+from dlopt.storage import torch_file
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Pretrained:
 
     A layer is a module with weights, and what follows up to the next one: all of its parameters, those of a
     normalization behind it and its running statistics are taken over, at the other run's best checkpoint, or at its
-    newest where none is best. Names and shapes must be the same. Biases of the other layers are those of group bias.
+    newest where none is best. Names and shapes must be the same. Biases of the other layers are those of group bias_init.
 
     frozen=false goes on training all of them; frozen=true trains the layers behind alone. Running statistics of a
     frozen normalization still follow the data.
@@ -77,8 +78,8 @@ class Pretrained:
         if self.run == "last":
             raise Mistake("run", "last is another run tomorrow; name it by its directory, or a part of its name")
         try:
-            content = tensor_file.load(Path(self.run)) if Path(self.run).is_file() else _newest(finding.find(self.run))
-        except finding.RunNotFound as error:
+            content = torch_file.load(Path(self.run)) if Path(self.run).is_file() else _newest(find.find(self.run))
+        except find.RunNotFound as error:
             raise Mistake("run", str(error)) from error
         except (OSError, ValueError) as error:
             raise Mistake("run", f"{self.run} cannot be read ({error})") from error

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dlopt.weights import Parameter
+from dlopt.base.layout import Parameter
 
 
 @dataclass(frozen=True)

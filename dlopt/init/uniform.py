@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dlopt.mistakes import Mistake
-from dlopt.weights import Parameter
+from dlopt.base.layout import Parameter
+from dlopt.errors import Mistake
 
 
 @dataclass(frozen=True)

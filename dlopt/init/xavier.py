@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dlopt.base.layout import Parameter
 from dlopt.ranges import Positive
-from dlopt.weights import Parameter
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlopt import merit
+from dlopt.metrics import functional
 from dlopt.parts import Kind, Loss
 
 
@@ -29,15 +29,15 @@ class CrossEntropy(Loss):
     Source: Goodfellow, Bengio and Courville 2016, section 6.2.2.3; auc: Hanley and McNeil 1982.
     """
 
-    metrics: list[merit.OfClasses]
+    metrics: list[functional.OfClasses]
 
     targets: ClassVar[Kind] = "classes"
 
     def check(self, outputs: Tensor) -> None:
-        merit.check(self.metrics, outputs)
+        functional.check(self.metrics, outputs)
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(outputs, targets)
 
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        return merit.measured(self.metrics, outputs, targets)
+        return functional.measured(self.metrics, outputs, targets)

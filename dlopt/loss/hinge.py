@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from dlopt import merit
+from dlopt.metrics import functional
 from dlopt.parts import Kind, Loss
 from dlopt.ranges import Positive
 
@@ -27,12 +27,12 @@ class Hinge(Loss):
 
     margin: Positive
     power: Literal[1, 2]
-    metrics: list[merit.OfClasses]
+    metrics: list[functional.OfClasses]
 
     targets: ClassVar[Kind] = "classes"
 
     def check(self, outputs: Tensor) -> None:
-        merit.check(self.metrics, outputs)
+        functional.check(self.metrics, outputs)
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         right = targets.unsqueeze(-1)
@@ -40,4 +40,4 @@ class Hinge(Loss):
         return violations.scatter(-1, right, 0.0).mean()
 
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        return merit.measured(self.metrics, outputs, targets)
+        return functional.measured(self.metrics, outputs, targets)

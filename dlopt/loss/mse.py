@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from dlopt import merit
+from dlopt.metrics import functional
 from dlopt.parts import Kind, Loss
 
 
@@ -22,7 +22,7 @@ class MeanSquaredError(Loss):
     Source: Goodfellow, Bengio and Courville 2016, section 6.2.2.1.
     """
 
-    metrics: list[merit.OfNumbers]
+    metrics: list[functional.OfNumbers]
 
     targets: ClassVar[Kind] = "numbers"
 
@@ -30,4 +30,4 @@ class MeanSquaredError(Loss):
         return (outputs - targets).square().mean()
 
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        return merit.measured(self.metrics, outputs, targets)
+        return functional.measured(self.metrics, outputs, targets)

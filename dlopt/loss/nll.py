@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from dlopt import merit
+from dlopt.metrics import functional
 from dlopt.parts import Kind, Loss
 
 
@@ -21,7 +21,7 @@ class NegativeLogLikelihood(Loss):
     Source: Goodfellow, Bengio and Courville 2016, section 5.5.
     """
 
-    metrics: list[merit.OfClasses]
+    metrics: list[functional.OfClasses]
 
     targets: ClassVar[Kind] = "classes"
 
@@ -33,7 +33,7 @@ class NegativeLogLikelihood(Loss):
                 f"needs log-probabilities, and the exponentials of this net's outputs sum to {worst:.4g}, not to 1; "
                 "use loss=cross_entropy, or end the net in nn.LogSoftmax"
             )
-        merit.check(self.metrics, outputs)
+        functional.check(self.metrics, outputs)
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         if targets.is_floating_point():
@@ -41,4 +41,4 @@ class NegativeLogLikelihood(Loss):
         return -outputs.gather(-1, targets.unsqueeze(-1)).mean()
 
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        return merit.measured(self.metrics, outputs, targets)
+        return functional.measured(self.metrics, outputs, targets)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from dlopt.mistakes import listed
+from dlopt.errors import listed
 from dlopt.ranges import Count, Positive
 
 

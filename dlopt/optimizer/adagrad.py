@@ -6,9 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dlopt.base.layout import Layout
+from dlopt.linalg.inplace import add_quotient_, portions
 from dlopt.parts import Optimizer, Oracle, Step
 from dlopt.ranges import NonNegative, Positive
-from dlopt.weights import Layout, add_quotient_, portions
 
 
 class Accumulator(NamedTuple):

@@ -6,10 +6,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from dlopt import streams
+from dlopt import prng
+from dlopt.base.layout import Layout
+from dlopt.linalg.inplace import add_scaled_, portions
 from dlopt.parts import Optimizer, Oracle, Step
 from dlopt.ranges import Count, Positive
-from dlopt.weights import Layout, add_scaled_, portions
 
 
 class Turn(NamedTuple):
@@ -66,4 +67,4 @@ class CoordinateDescent(Optimizer):
         """k, which of n blocks this step moves."""
         if self.order == "cyclic":
             return t % n
-        return (streams.uniform(objective.stream("coordinate_descent"), (1,), w.device) * n).long()
+        return (prng.uniform(objective.stream("coordinate_descent"), (1,), w.device) * n).long()

@@ -6,9 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dlopt.base.layout import Layout
+from dlopt.linalg.inplace import portions
 from dlopt.parts import Optimizer, Oracle, Step
 from dlopt.ranges import Fraction, NonNegative, Positive
-from dlopt.weights import Layout, portions
 
 
 class Moments(NamedTuple):

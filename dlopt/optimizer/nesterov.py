@@ -6,9 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dlopt.base.layout import Layout
+from dlopt.linalg.inplace import add_scaled_, is_fusible
 from dlopt.parts import Optimizer, Oracle, Step
 from dlopt.ranges import Fraction, Positive
-from dlopt.weights import Layout, add_scaled_, is_fusible
 
 
 class Velocity(NamedTuple):

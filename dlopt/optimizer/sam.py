@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlopt.base.layout import Layout
 from dlopt.parts import Optimizer, Oracle, Step
+from dlopt.prng import Key
 from dlopt.ranges import Positive
-from dlopt.streams import Key
-from dlopt.weights import Layout
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
+from dlopt.linalg.inplace import add_scaled_
 from dlopt.parts import Optimizer, Oracle, Step
 from dlopt.ranges import Positive
-from dlopt.weights import add_scaled_
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from dlopt.base.layout import Layout
 from dlopt.parts import Optimizer, Oracle, Step, Wrapper
 from dlopt.ranges import Positive
-from dlopt.weights import Layout
 
 
 @dataclass(frozen=True)

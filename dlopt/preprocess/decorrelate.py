@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dlopt.principal import principal_axes, transformed
+from dlopt.linalg.pca import principal_axes, transformed
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dlopt.moments import mean_and_deviation
+from dlopt.preprocess._feature_stats import mean_and_deviation
 
 
 @dataclass(frozen=True)

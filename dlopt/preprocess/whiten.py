@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dlopt.principal import inverse_roots, principal_axes, transformed
+from dlopt.linalg.pca import inverse_roots, principal_axes, transformed
 from dlopt.ranges import NonNegative
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dlopt import streams
+from dlopt import prng
+from dlopt.base.layout import Layout
 from dlopt.parts import Regularization
+from dlopt.prng import Key
 from dlopt.ranges import Fraction
-from dlopt.streams import Key
-from dlopt.weights import Layout
 
 
 @dataclass(frozen=True)
@@ -31,5 +31,5 @@ class DropConnect(Regularization):
     p: Fraction
 
     def weights(self, w: Tensor, key: Key, layout: Layout) -> Tensor:
-        left = (w / (1.0 - self.p)).masked_fill(streams.bernoulli(key, self.p, tuple(w.shape), w.device), 0.0)
+        left = (w / (1.0 - self.p)).masked_fill(prng.bernoulli(key, self.p, tuple(w.shape), w.device), 0.0)
         return torch.where(layout.weights(w) > 0, left, w)

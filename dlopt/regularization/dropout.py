@@ -5,10 +5,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from dlopt import streams
+from dlopt import prng
 from dlopt.parts import Regularization, Site
+from dlopt.prng import Key
 from dlopt.ranges import Fraction
-from dlopt.streams import Key
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Dropout(Regularization):
     def dropped(self, x: Tensor, p: float, key: Key) -> Tensor:
         """x in training."""
         scaled = x if self.scale == "test" else x / (1.0 - p)
-        return scaled.masked_fill(streams.bernoulli(key, p, tuple(x.shape), x.device), 0.0)
+        return scaled.masked_fill(prng.bernoulli(key, p, tuple(x.shape), x.device), 0.0)
 
     def kept(self, x: Tensor, p: float) -> Tensor:
         """x in inference."""

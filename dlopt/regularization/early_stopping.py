@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from dlopt.metrics import higher_is_better
+from dlopt.metrics.names import higher_is_better
 from dlopt.parts import Regularization
 from dlopt.ranges import Count, NonNegative, Range
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dlopt.base.layout import Layout
 from dlopt.parts import Regularization
 from dlopt.ranges import NonNegative
-from dlopt.weights import Layout
 
 
 @dataclass(frozen=True)

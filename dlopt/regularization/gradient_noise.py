@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dlopt import streams
+from dlopt import prng
+from dlopt.base.layout import Layout
 from dlopt.parts import Regularization
+from dlopt.prng import Key
 from dlopt.ranges import NonNegative
-from dlopt.streams import Key
-from dlopt.weights import Layout
 
 
 @dataclass(frozen=True)
@@ -31,4 +31,4 @@ class GradientNoise(Regularization):
 
     def gradient(self, g: Tensor, key: Key, step: int, layout: Layout) -> Tensor:
         s = (self.eta * (1.0 + step) ** -self.gamma) ** 0.5  # which becomes zero where the power itself would overflow
-        return g + s * streams.normal(key, tuple(g.shape), g.device).to(g.dtype)
+        return g + s * prng.normal(key, tuple(g.shape), g.device).to(g.dtype)

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dlopt import streams
+from dlopt import prng
 from dlopt.parts import Regularization
+from dlopt.prng import Key
 from dlopt.ranges import NonNegative
-from dlopt.streams import Key
 
 
 @dataclass(frozen=True)
@@ -28,4 +28,4 @@ class InputNoise(Regularization):
     std: NonNegative
 
     def inputs(self, inputs: Tensor, key: Key) -> Tensor:
-        return inputs + self.std * streams.normal(key, tuple(inputs.shape), inputs.device).to(inputs.dtype)
+        return inputs + self.std * prng.normal(key, tuple(inputs.shape), inputs.device).to(inputs.dtype)

@@ -5,9 +5,10 @@ from typing import Any
 
 from torch import Tensor
 
+from dlopt.base.layout import Layout
+from dlopt.linalg.inplace import add_scaled_
 from dlopt.parts import Regularization
 from dlopt.ranges import NonNegative
-from dlopt.weights import Layout, add_scaled_
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from dlopt.base.layout import Layout
+from dlopt.linalg.inplace import to_norm
 from dlopt.parts import Regularization
 from dlopt.ranges import Positive
-from dlopt.weights import Layout, to_norm
 
 
 @dataclass(frozen=True)

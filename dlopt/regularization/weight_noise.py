@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dlopt import streams
+from dlopt import prng
+from dlopt.base.layout import Layout
 from dlopt.parts import Regularization
+from dlopt.prng import Key
 from dlopt.ranges import NonNegative
-from dlopt.streams import Key
-from dlopt.weights import Layout
 
 
 @dataclass(frozen=True)
@@ -28,5 +28,5 @@ class WeightNoise(Regularization):
     std: NonNegative
 
     def weights(self, w: Tensor, key: Key, layout: Layout) -> Tensor:
-        noise = streams.normal(key, tuple(w.shape), w.device).to(w.dtype)
+        noise = prng.normal(key, tuple(w.shape), w.device).to(w.dtype)
         return w + self.std * (noise * layout.weights(w))

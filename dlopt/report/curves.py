@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
-from dlopt.metrics import title
-from dlopt.report.records import Group
-from dlopt.run import Row, Run
-from dlopt.values import written
+from dlopt.analysis.run_table import Group
+from dlopt.formatting import title, written
+from dlopt.rundir.directory import Row, Run
 
 METRICS = ("loss", "accuracy", "r2")
 

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from dlopt.metrics import title
-from dlopt.report import classes
+from dlopt.formatting import title
+from dlopt.report import classification
 from dlopt.report.curves import Panel
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666", "#A03030")
@@ -70,9 +70,9 @@ def confusion(targets: np.ndarray, predicted: np.ndarray, names: Sequence[str], 
 
     ValueError for more classes than can be drawn.
     """
-    if len(names) > classes.MOST:
-        raise ValueError(f"a matrix of {len(names)} classes is too large to draw; {classes.MOST} can be")
-    table = classes.counted(targets, predicted, len(names))
+    if len(names) > classification.MOST:
+        raise ValueError(f"a matrix of {len(names)} classes is too large to draw; {classification.MOST} can be")
+    table = classification.counted(targets, predicted, len(names))
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
     size = max(4.0, min(0.55 * len(names), LARGEST) + 1.5)
     with mpl.rc_context(STYLE | {"axes.grid": False}):

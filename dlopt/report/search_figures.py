@@ -13,10 +13,10 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
-from dlopt.metrics import number
-from dlopt.report.analysis import Level, levels
+from dlopt.analysis.importance import Level, levels
+from dlopt.analysis.search_record import Axis, Search, Trial
+from dlopt.formatting import number
 from dlopt.report.figures import COLOURS, LARGEST, STYLE
-from dlopt.report.search import Axis, Search, Trial
 
 MOST = 12
 """Hyperparameters that are drawn: those that matter most."""

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TextIO
 
-from dlopt.metrics import AVERAGED, HEADLINE, duration, number
-from dlopt.report.columns import DIM, GREEN, RED, YELLOW, aligned, markdown, styled
-from dlopt.report.records import OWN, Group, Record, grouped, varying
-from dlopt.values import written
+from dlopt.analysis.run_table import OWN, Group, Record, grouped, varying
+from dlopt.formatting import duration, number, written
+from dlopt.metrics.names import AVERAGED, HEADLINE
+from dlopt.report.text_table import DIM, GREEN, RED, YELLOW, aligned, markdown, styled
 
 STYLES = {
     "done": GREEN, "dead": RED, "failed": RED, "damaged": RED, "diverged": YELLOW, "interrupted": YELLOW, "pruned": DIM,

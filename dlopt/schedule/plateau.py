@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from dlopt.metrics import higher_is_better
+from dlopt.metrics.names import higher_is_better
 from dlopt.parts import Schedule, Time
 from dlopt.ranges import NonNegative, Range
 

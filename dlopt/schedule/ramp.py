@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from dlopt.mistakes import Mistake
+from dlopt.errors import Mistake
 from dlopt.parts import Schedule, Time, Unit
 from dlopt.ranges import NonNegative, Positive
 

@@ -20,7 +20,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from dlopt import durable
+from dlopt.storage import atomic
 
 _BLOCK = 4096
 
@@ -54,7 +54,7 @@ class Records(JournalFileBackend):
                 stream.truncate(whole)
             stream.seek(whole)
             stream.write(content)
-            durable.reached(stream)
+            atomic.reached(stream)
 
 
 @contextlib.contextmanager

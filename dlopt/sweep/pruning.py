@@ -13,10 +13,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from dlopt.analysis.aggregate import middle
 from dlopt.config.problems import Problems
-from dlopt.metrics import Statistic
-from dlopt.report.repeated import middle
-from dlopt.run import Row
+from dlopt.metrics.names import Statistic
+from dlopt.rundir.directory import Row
 from dlopt.sweep.storage import opened
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dlopt.metrics import Statistic
-from dlopt.report.repeated import middle, objectives
+from dlopt.analysis.aggregate import middle, objectives
+from dlopt.metrics.names import Statistic
 from dlopt.sweep.study import Outcome
 
 

@@ -9,21 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from dlopt.config.nested import in_short
+from dlopt.analysis.aggregate import objectives
+from dlopt.config.compose.nested_options import in_short
 from dlopt.config.problems import named
-from dlopt.metrics import Statistic
-from dlopt.report import mean
-from dlopt.report.repeated import objectives
-from dlopt.run import Run
-from dlopt.sweep.jobs import Composer, Job
+from dlopt.metrics.names import Statistic
+from dlopt.report import tensorboard_bands
+from dlopt.rundir.directory import Run
+from dlopt.runner.workers import Lost, Workers
+from dlopt.sweep.compose import Composer, Job
 from dlopt.sweep.pruning import Pruner, Ticket
 from dlopt.sweep.repeats import Repeat, outcome
+from dlopt.sweep.signals import Stopping
 from dlopt.sweep.space import Space
-from dlopt.sweep.stopping import Stopping
 from dlopt.sweep.storage import BEAT
 from dlopt.sweep.study import Counts, Outcome, Study, Trial
-from dlopt.sweep.workers import Lost, Workers
-from dlopt.watch import handled
+from dlopt.training.control import handled
 
 OVER = ("done", "diverged", "failed", "pruned")
 """What a run can have come to; any other status is one on the way."""
@@ -239,7 +239,7 @@ class Search:
             self.stage.told(found.trial, came_to)
         places = [self.plan.place(found.trial.number, repeat) for repeat in self.plan.repeats]
         if len(places) > 1:
-            mean.write([place for place in places if place.is_dir()], places[0].parent / "mean")
+            tensorboard_bands.write([place for place in places if place.is_dir()], places[0].parent / "mean")
 
     def _leave(self, found: _Open, *, lost: bool) -> None:
         """Leave a trial that did not end to be tried again; or to be told what its runs came to, if they all did."""

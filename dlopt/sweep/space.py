@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dlopt.config.nested import in_short
+from dlopt.config.compose.nested_options import in_short
 from dlopt.config.problems import Problems
-from dlopt.values import written
+from dlopt.formatting import written
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override

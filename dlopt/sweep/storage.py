@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlopt import reading
 from dlopt.config.problems import Problems
-from dlopt.sweep.stopping import Away
+from dlopt.storage import safe_read
+from dlopt.sweep.signals import Away
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -89,7 +89,7 @@ def _address(url: str) -> URL:
 
 def shown(url: str) -> str:
     """An address without its password."""
-    return reading.without_passwords(url)
+    return safe_read.without_passwords(url)
 
 
 @contextlib.contextmanager
@@ -129,4 +129,4 @@ def _why(error: BaseException) -> str:
     if isinstance(error, json.JSONDecodeError):
         return "a line of it is damaged"
     text = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
-    return reading.without_passwords(text.splitlines()[0])
+    return safe_read.without_passwords(text.splitlines()[0])

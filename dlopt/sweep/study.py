@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from dlopt.config.nested import in_short
-from dlopt.lock import Lock, holder, machine
-from dlopt.sweep import points
-from dlopt.sweep.points import Sampler
+from dlopt.config.compose.nested_options import in_short
+from dlopt.rundir.lock import Lock, holder, machine
+from dlopt.sweep import samplers
+from dlopt.sweep.samplers import Sampler
 from dlopt.sweep.space import Space
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class Study:
 
     def _point(self, trial: int, ordinal: int, known: Sequence[Any] | None) -> tuple[Any, ...]:
         """The point of an ordinal, told to the storage."""
-        point = points.drawn(self.space, self.sampler, ordinal) if known is None else tuple(known)
+        point = samplers.drawn(self.space, self.sampler, ordinal) if known is None else tuple(known)
         if point is None:
             return self._proposed(trial, ordinal)
         for axis, name, distribution, value in zip(
@@ -213,7 +213,7 @@ class Study:
         """What TPE makes of the results so far."""
         import optuna
 
-        self.study.sampler = points.tpe(self.sampler, ordinal)
+        self.study.sampler = samplers.tpe(self.sampler, ordinal)
         self.study._thread_local.cached_all_trials = None  # as asking it for a trial does: else it sees no new results
         asked = optuna.trial.Trial(self.study, trial)
         return tuple(

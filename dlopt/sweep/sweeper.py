@@ -11,26 +11,27 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dlopt import durable
-from dlopt.config import paths
-from dlopt.config.callback import check_directory
-from dlopt.config.nested import in_full
+from dlopt.config.compose import groups
+from dlopt.config.compose.hydra_callback import check_directory
+from dlopt.config.compose.nested_options import in_full
 from dlopt.config.problems import Problems
-from dlopt.config.settings import checked
-from dlopt.metrics import higher_is_better
-from dlopt.run import Run
-from dlopt.sweep import record, session, storage
-from dlopt.sweep.checks import checked_plan, corners, own_folder, total_of
-from dlopt.sweep.forecast import STAND, Forecast, Outlook, forecast
-from dlopt.sweep.jobs import Composer, Job, leave_out_address
-from dlopt.sweep.keys import Keys
-from dlopt.sweep.launched import Launched
-from dlopt.sweep.points import Sampler, drawn
+from dlopt.config.schema.settings import checked
+from dlopt.metrics.names import higher_is_better
+from dlopt.rundir.directory import Run
+from dlopt.runner.workers import Workers
+from dlopt.storage import atomic
+from dlopt.sweep import context as sweep_context
+from dlopt.sweep import manifest, storage
+from dlopt.sweep.compose import Composer, Job, leave_out_address
+from dlopt.sweep.cost_forecast import STAND, Forecast, Outlook, forecast
+from dlopt.sweep.hydra_launcher import Launched
+from dlopt.sweep.options import Keys
 from dlopt.sweep.repeats import Repeat
+from dlopt.sweep.samplers import Sampler, drawn
 from dlopt.sweep.search import Plan, Search
 from dlopt.sweep.space import agree, space_of
 from dlopt.sweep.study import Direction, Study, alone, begun, known
-from dlopt.sweep.workers import Workers
+from dlopt.sweep.validate import checked_plan, corners, own_folder, total_of
 
 
 def sweep(arguments: Sequence[str], config: DictConfig, context: Any, task_function: Any) -> None:
@@ -38,7 +39,7 @@ def sweep(arguments: Sequence[str], config: DictConfig, context: Any, task_funct
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.plugins import Plugins
 
-    ours = session.current
+    ours = sweep_context.current
     assert ours is not None  # set by the command line
     problems = Problems()
     tree: dict[str, Any] = OmegaConf.to_container(config.hydra.sweeper, resolve=True)  # type: ignore[assignment]
@@ -55,7 +56,7 @@ def sweep(arguments: Sequence[str], config: DictConfig, context: Any, task_funct
         )
     problems.raise_any()
     assert keys is not None
-    folders = [paths.CONF, *(Path(word) for word in own_folder(config)[1:])]
+    folders = [groups.CONF, *(Path(word) for word in own_folder(config)[1:])]
     written = [in_full(f"{key}={value}", folders) for key, value in (keys.params or {}).items()]
     typed = [*written, *arguments]  # of two for one key the last counts
     parser = OverridesParser.create(config_loader=context.config_loader)
@@ -144,7 +145,7 @@ def _search(
     workers: Workers[Job],
     total: int,
     config: DictConfig,
-    ours: session.Session,
+    ours: sweep_context.Session,
     problems: Problems,
 ) -> None:
     opened = storage.former(keys.storage, plan.folder, problems)
@@ -164,7 +165,7 @@ def _search(
     secret = keys.storage is not None and storage.shown(keys.storage) != keys.storage
     left_out = {"hydra.sweeper.retry", *(["hydra.sweeper.storage"] if secret else [])}  # what is said anew each time
     with alone(plan.folder):  # else two that start at once would write into one file
-        record.write(
+        manifest.write(
             plan.folder,
             {
                 "command": [o for o in ours.command if o.lstrip("+").partition("=")[0] not in left_out],
@@ -180,7 +181,7 @@ def _search(
                 "study": plan.study,
             },
         )
-        durable.replace(plan.folder / "multirun.yaml", OmegaConf.to_yaml(config).encode())  # by which others know it
+        atomic.replace(plan.folder / "multirun.yaml", OmegaConf.to_yaml(config).encode())  # by which others know it
     with mine:
         if keys.retry:
             mine.try_failed_again()

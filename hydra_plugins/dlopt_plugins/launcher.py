@@ -21,7 +21,7 @@ class Local(_Ours):
 
     def workers(self, perform: Any, perform_elsewhere: Any) -> Any:
         """Whoever makes the runs."""
-        from dlopt.sweep.workers import InProcess
+        from dlopt.runner.workers import InProcess
 
         return InProcess(perform)
 
@@ -34,7 +34,7 @@ class Pool(_Ours):
 
     def workers(self, perform: Any, perform_elsewhere: Any) -> Any:
         """Whoever makes the runs. ConfigError where the number is none."""
-        from dlopt.sweep.pool import Pool as Processes
-        from dlopt.sweep.pool import counted
+        from dlopt.runner.process_pool import Pool as Processes
+        from dlopt.runner.process_pool import counted
 
         return Processes(counted(self.number), perform_elsewhere)

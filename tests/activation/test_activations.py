@@ -8,7 +8,7 @@ import torch
 from helpers import blobs, named, options, trained
 from torch import nn
 
-from dlopt.weights import Layout
+from dlopt.base.layout import Layout
 
 ACTIVATIONS = {name: (name, {}) for name in options("activation")} | {
     "leaky_relu, alpha 0.2": ("leaky_relu", {"alpha": 0.2}),

@@ -8,20 +8,20 @@ import torch
 from helpers import made, named, refused
 from torch import nn
 
-from dlopt import streams
+from dlopt import prng
 from dlopt.activation.tanh import Tanh
 from dlopt.arch.cnn import CNN
 from dlopt.arch.linear import Linear
 from dlopt.arch.mlp import MLP
-from dlopt.bias.zeros import Zeros
-from dlopt.config import paths
-from dlopt.experiment import initial_weights
+from dlopt.base.layout import Layout
+from dlopt.bias_init.zeros import Zeros
+from dlopt.config.compose import groups
 from dlopt.normalization.batch import Batch, BatchNorm
 from dlopt.regularization.dropout import Dropout, Mask
-from dlopt.weights import Layout
+from dlopt.training.experiment import initial_weights
 
 SHAPES = {"features": (13,), "series": (1, 40), "channels": (3, 24), "images": (1, 28, 28), "colour": (3, 32, 20)}
-ARCHS = [name for name in paths.options("arch") if name != "custom"]
+ARCHS = [name for name in groups.options("arch") if name != "custom"]
 NEEDS_POSITIONS = {"cnn", "resnet"}
 PAIRS = [(name, shape) for name in ARCHS for shape in SHAPES if not (shape == "features" and name in NEEDS_POSITIONS)]
 
@@ -101,7 +101,7 @@ def test_a_thousand_tanh_layers_carry_signal_and_gradient_with_orthogonal_weight
 def carried(init):
     """What is left of an input after a thousand tanh layers, and of the gradient on the way back, as ratios of norms."""
     net = made("mlp", (16,), activation=Tanh(), depth=1000, width=16).double()
-    w = initial_weights(net, Layout.of(net), named("init", init), Zeros(), Tanh.gain, streams.key(0), torch.float64)
+    w = initial_weights(net, Layout.of(net), named("init", init), Zeros(), Tanh.gain, prng.key(0), torch.float64)
     nn.utils.vector_to_parameters(w, net.parameters())
     x = torch.linspace(-1, 1, 16, dtype=torch.float64).mul(0.1).unsqueeze(0).requires_grad_()
     last = net.hidden(x)

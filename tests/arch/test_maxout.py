@@ -5,15 +5,15 @@ import torch
 from helpers import made
 from torch import nn
 
-from dlopt import streams
+from dlopt import prng
 from dlopt.arch.maxout import Largest
-from dlopt.bias.zeros import Zeros
-from dlopt.experiment import initial_weights
+from dlopt.base.layout import Layout
+from dlopt.bias_init.zeros import Zeros
 from dlopt.init.he import He
 from dlopt.init.lecun_normal import LecunNormal
 from dlopt.normalization.batch import Batch, BatchNorm
 from dlopt.regularization.dropout import Dropout, Mask
-from dlopt.weights import Layout
+from dlopt.training.experiment import initial_weights
 
 
 def h(x, weight, bias, pieces):
@@ -80,7 +80,7 @@ def test_each_hidden_layer_is_linear_then_normalization_maximum_and_dropout():
 def test_the_mean_square_of_activations_changes_by_what_is_said_of_each_init(init, pieces, factor):
     depth = 6
     net = made("maxout", (300,), widths=[300] * depth, pieces=pieces).double()
-    w = initial_weights(net, Layout.of(net), init, Zeros(), 1.0, streams.key(0), torch.float64)
+    w = initial_weights(net, Layout.of(net), init, Zeros(), 1.0, prng.key(0), torch.float64)
     nn.utils.vector_to_parameters(w, net.parameters())
     x = torch.randn(20, 300, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     grown = net.hidden(x).square().mean() / x.square().mean()

@@ -6,13 +6,13 @@ import torch.nn.functional as F
 from helpers import made, named, refused
 from torch import nn
 
-from dlopt import streams
-from dlopt.bias.zeros import Zeros
-from dlopt.experiment import initial_weights
+from dlopt import prng
+from dlopt.base.layout import Layout
+from dlopt.bias_init.zeros import Zeros
 from dlopt.normalization.batch import Batch, BatchNorm
 from dlopt.normalization.none import NoNormalization
 from dlopt.regularization.dropout import Dropout, Mask
-from dlopt.weights import Layout
+from dlopt.training.experiment import initial_weights
 
 BATCH = Batch(1e-5, 0.1)
 CIFAR = (3, 32, 32)
@@ -115,7 +115,7 @@ def test_an_identity_shortcut_takes_every_second_position_and_adds_channels_of_z
 def levels(depth, init, normalization, *, skip):
     """The gradient behind the first convolution over that behind the last block, as a ratio of norms."""
     net = made("resnet", (1, 40), normalization=normalization, channels=[8], blocks=depth, skip=skip).double()
-    w = initial_weights(net, Layout.of(net), named("init", init), Zeros(), 1.0, streams.key(0), torch.float64)
+    w = initial_weights(net, Layout.of(net), named("init", init), Zeros(), 1.0, prng.key(0), torch.float64)
     nn.utils.vector_to_parameters(w, net.parameters())
     at = [net.first(torch.randn(32, 1, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))]
     for block in net.blocks:

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from benchmarks.augmentation import options
-from dlopt import streams
-from dlopt.batches import mixable
+from dlopt import prng
+from dlopt.training.batches import mixable
 
-KEY = streams.key(0, "augmentation")
+KEY = prng.key(0, "augmentation")
 SHAPES = {0: (12,), 1: (2, 12), 2: (2, 12, 9)}
 BATCH, CLASSES = 20, 3
 
@@ -33,8 +33,8 @@ def batch(part, dims, dtype=torch.float64, lead=()):
 def test_lanes_get_what_runs_get_alone(part, dims, dtype):
     """Not a bit differs."""
     x, y = batch(part, dims, dtype, lead=(3,))
-    keys = [streams.fold(KEY, i) for i in range(3)]
-    together = streams.Key(*(torch.tensor(half) for half in zip(*keys, strict=True)))
+    keys = [prng.fold(KEY, i) for i in range(3)]
+    together = prng.Key(*(torch.tensor(half) for half in zip(*keys, strict=True)))
     new_x, new_y = torch.vmap(part)(x, y, together)
     for i, key in enumerate(keys):
         alone = part(x[i], y[i], key)
@@ -46,7 +46,7 @@ def test_lanes_get_what_runs_get_alone(part, dims, dtype):
 def test_it_is_a_function_of_batch_and_key(part, dims):
     x, y = batch(part, dims)
     before, generator = (x.clone(), y.clone()), torch.get_rng_state()
-    one, same, other = (part(x, y, key) for key in (KEY, KEY, streams.fold(KEY, 1)))
+    one, same, other = (part(x, y, key) for key in (KEY, KEY, prng.fold(KEY, 1)))
     assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
     assert not torch.equal(one[0], other[0])
     assert torch.equal(x, before[0])

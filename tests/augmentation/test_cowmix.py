@@ -8,11 +8,11 @@ import torch
 from scipy import stats
 from scipy.ndimage import gaussian_filter
 
-from dlopt import streams
+from dlopt import prng
 from dlopt.augmentation import cowmix
 from dlopt.augmentation.cowmix import CowMix, mask, noise
 
-KEY = streams.key(0, "augmentation")
+KEY = prng.key(0, "augmentation")
 BATCH, CLASSES = 30, 4
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from dlopt import streams
+from dlopt import prng
 from dlopt.augmentation.crop import Crop
 
-KEY = streams.key(0, "augmentation")
+KEY = prng.key(0, "augmentation")
 FILLS = {"zero": "constant", "edge": "edge", "reflect": "reflect", "wrap": "wrap"}
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from dlopt import streams
+from dlopt import prng
 from dlopt.augmentation.flip_horizontal import FlipHorizontal
 
-KEY = streams.key(0, "augmentation")
+KEY = prng.key(0, "augmentation")
 
 
 def test_each_image_is_itself_or_its_mirror_image():

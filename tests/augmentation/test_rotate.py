@@ -8,10 +8,10 @@ import torch
 from scipy import stats
 from scipy.ndimage import map_coordinates
 
-from dlopt import streams
+from dlopt import prng
 from dlopt.augmentation.rotate import Rotate, rotated
 
-KEY = streams.key(0, "augmentation")
+KEY = prng.key(0, "augmentation")
 FILLS = {"zero": "grid-constant", "edge": "nearest", "reflect": "mirror"}
 """Each with scipy's name for it."""
 fills = pytest.mark.parametrize("fill", FILLS)

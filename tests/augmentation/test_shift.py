@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlopt import streams
+from dlopt import prng
 from dlopt.augmentation.shift import Shift, drawn, moved
 
-KEY = streams.key(0, "augmentation")
+KEY = prng.key(0, "augmentation")
 FILLS = {"zero": "constant", "edge": "edge", "reflect": "reflect", "wrap": "wrap"}
 """Each with numpy's name for it."""
 fills = pytest.mark.parametrize("fill", FILLS)

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from dlopt import streams
+from dlopt import prng
 from dlopt.augmentation.shift import moved
 from dlopt.augmentation.translate import Translate
 
-KEY = streams.key(0, "augmentation")
+KEY = prng.key(0, "augmentation")
 FILLS = ["zero", "edge", "reflect", "wrap"]
 
 

@@ -14,7 +14,7 @@ from dlopt.averaging.polyak import Polyak
 from dlopt.averaging.swa import StochasticWeightAveraging
 from dlopt.config.problems import ConfigError
 from dlopt.parts import Time
-from dlopt.training import Training
+from dlopt.training.state import Training
 
 STEPS, PER_EPOCH = 30, 4
 """A run of seven epochs and a half."""

@@ -294,7 +294,7 @@ CASES = {
     ),
     "an augmentation that makes one thing": ([*FAULTY, "+augmentation.custom.how=one"], ["1 problem", "augmentation.custom", "it makes (2, 4) float32\n"]),
     "an augmentation that is not repeatable": (
-        [*FAULTY, "+augmentation.custom.how=random"], ["1 problem", "augmentation.custom", "global generator", "dlopt.streams"],
+        [*FAULTY, "+augmentation.custom.how=random"], ["1 problem", "augmentation.custom", "global generator", "dlopt.prng"],
     ),
     "an augmentation in place": (
         [*FAULTY, "+augmentation.custom.how=in_place"], ["1 problem", "augmentation.custom", "changes the batch"],

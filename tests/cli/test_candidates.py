@@ -19,16 +19,17 @@ from omegaconf import OmegaConf
 from dlopt.cli import COMMANDS
 from dlopt.cli.candidates import KINDS, TAKES, candidates
 from dlopt.cli.completion import split
-from dlopt.config import hints, paths
-from dlopt.config.nested import held
-from dlopt.config.outline import flat
-from dlopt.config.paths import SUPPLIED
-from dlopt.config.signature import signature
-from dlopt.config.targets import nodes as targets
-from dlopt.run import Run
+from dlopt.config.compose import groups
+from dlopt.config.compose.groups import SUPPLIED
+from dlopt.config.compose.nested_options import held
+from dlopt.config.compose.static_config import flat
+from dlopt.config.schema import static_hints
+from dlopt.config.schema.signature import signature
+from dlopt.config.schema.targets import nodes as targets
+from dlopt.rundir.directory import Run
 
-GROUPS = [g for g in paths.groups() if g != "experiment"]
-OPTIONS = [(g, o) for g in GROUPS for o in paths.options(g) if o != "custom"]
+GROUPS = [g for g in groups.groups() if g != "experiment"]
+OPTIONS = [(g, o) for g in GROUPS for o in groups.options(g) if o != "custom"]
 
 
 composed = functools.cache(composed)
@@ -40,7 +41,7 @@ def offered(line: str, after: str = "") -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _read_anew():
-    hints._parsed.cache_clear()
+    static_hints._parsed.cache_clear()
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ CASES = {
     "train optimizer": ["optimizer="],
     "train optimizer=momentum optim": [],
     "train optimizer=nesterov": ["optimizer=nesterov"],
-    "train -m optimizer=": [f"optimizer={o}" for o in paths.options("optimizer")],
+    "train -m optimizer=": [f"optimizer={o}" for o in groups.options("optimizer")],
     "train optimizer=sgd,nesterov": ["optimizer=sgd,nesterov"],
     "train optimizer=sgd,sg": [],
     "train optimizer=[s": [],
@@ -284,18 +285,18 @@ def test_hydra_takes_every_flag_that_train_offers():
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_group_and_option_is_offered(group):
     assert f"{group}=" in offered("train ")
-    assert offered(f"train {group}=") == [f"{group}={option}" for option in paths.options(group)]
-    assert offered(f"list {group} ") == paths.options(group)
+    assert offered(f"train {group}=") == [f"{group}={option}" for option in groups.options(group)]
+    assert offered(f"list {group} ") == groups.options(group)
 
 
-@pytest.mark.parametrize(("group", "option"), [(g, o) for g in paths.SEARCH for o in paths.options(g)])
+@pytest.mark.parametrize(("group", "option"), [(g, o) for g in groups.SEARCH for o in groups.options(g)])
 def test_every_key_of_a_search_is_offered_and_its_words(group, option):
     """As Hydra composes them, and as their class says."""
     own = OmegaConf.to_container(composed(f"{group}={option}", hydra=True))["hydra"][group.rpartition("/")[2]]
     prefix = group.replace("/", ".")
     found = keys({prefix: own})
     assert offered(f"train {group}={option} {prefix}.") == [f"{key}=" for key in found]
-    target = get_object(paths.SEARCH[group])
+    target = get_object(groups.SEARCH[group])
     for key in found:
         node, names = target, key.removeprefix(f"{prefix}.").split(".")
         for name in names[:-1]:
@@ -312,7 +313,7 @@ def keys(tree: dict) -> list[str]:
 def test_every_setting_is_offered():
     tree = OmegaConf.to_container(composed())
     found = keys({k: v for k, v in tree.items() if k not in GROUPS})
-    assert [c for c in offered("train ") if c.rstrip("=") not in paths.listed()] == [f"{key}=" for key in found]
+    assert [c for c in offered("train ") if c.rstrip("=") not in groups.listed()] == [f"{key}=" for key in found]
 
 
 def same(group: str, line: str) -> None:
@@ -327,7 +328,7 @@ def same(group: str, line: str) -> None:
 def test_every_key_of_an_option_is_offered_and_its_value(group, option):
     line = f"{group}={option}"
     found = keys({group: OmegaConf.to_container(composed(line)).get(group) or {}})
-    inside = [f"{group}.{key}" for key in held(paths.CONF / group / f"{option}.yaml")]
+    inside = [f"{group}.{key}" for key in held(groups.CONF / group / f"{option}.yaml")]
     assert sorted(offered(f"train {line} {group}.")) == sorted(f"{key}=" for key in (*found, *inside))
     same(group, line)
 
@@ -339,7 +340,7 @@ def test_an_option_inside_an_option_is_offered():
     assert offered(f"{line}then.") == []
     assert offered("train schedule=cosine schedule.th") == []
     line = "train optimizer=sam optimizer."
-    known = [option for option in paths.options("optimizer") if option.startswith("ada")]
+    known = [option for option in groups.options("optimizer") if option.startswith("ada")]
     assert offered(f"{line}base=ada") == [f"optimizer.base={option}" for option in known]
     assert offered(f"{line}base=adam optimizer.base.b") == ["optimizer.base.beta1=", "optimizer.base.beta2="]
 
@@ -390,10 +391,10 @@ def test_hints_are_read_as_they_would_be_imported(group, option):
     tree = OmegaConf.to_container(composed(f"{group}={option}"))
     for path, node in targets({group: tree.get(group) or {}}):
         takes = signature(get_object(node["_target_"])).parameters
-        assert list(hints.fields(node["_target_"])) == list(takes), path
+        assert list(static_hints.fields(node["_target_"])) == list(takes), path
         for name, parameter in takes.items():
             if name not in SUPPLIED.get(group, ()):
-                assert hints.words(node["_target_"], [name]) == literals(parameter.hint), f"{path}.{name}"
+                assert static_hints.words(node["_target_"], [name]) == literals(parameter.hint), f"{path}.{name}"
 
 
 @pytest.mark.parametrize(
@@ -406,15 +407,15 @@ def test_hints_of_ones_own(hint, here):
     )
     (here / "other").mkdir()
     (here / "other/__init__.py").write_text("from typing import Literal\nKnown = Literal['p', 'q']\n")
-    assert list(hints.fields("mine_too.A")) == ["x", "y"]
-    assert hints.words("mine_too.A", ["y"]) == []
+    assert list(static_hints.fields("mine_too.A")) == ["x", "y"]
+    assert static_hints.words("mine_too.A", ["y"]) == []
     said = {
         "int | Literal['full']": ["full"],
         "Known": ["p", "q"],
         "Optional_": ["true", "false", "null"],
         "Annotated[bool, 1]": ["true", "false"],
     }
-    assert hints.words("mine_too.A", ["x"]) == said.get(hint, [])
+    assert static_hints.words("mine_too.A", ["x"]) == said.get(hint, [])
 
 
 # ------------------------------------------------------------------------------- odd input
@@ -440,7 +441,7 @@ def test_a_broken_configuration_offers_what_it_can(files, monkeypatch):
     (conf / "optimizer").mkdir(parents=True)
     (conf / "config.yaml").write_text("defaults: [\n")
     (conf / "optimizer" / "adam.yaml").write_bytes(b"\xff\xfe\x00")
-    monkeypatch.setattr(paths, "CONF", Path(conf))
+    monkeypatch.setattr(groups, "CONF", Path(conf))
     assert offered("train optimizer=adam optimizer.") == []
     assert offered("train epo") == []
     assert offered("train hydra.sweeper.") == []
@@ -459,7 +460,7 @@ def test_a_number_is_offered_for_a_schedule_and_its_schedules():
     assert {"schedules.dropout.p=", "schedules.dropout.input="} <= {*found}
     assert offered("train optimizer=sam schedules.") == [f"schedules.{n}=" for n in ("rho", "momentum", "dampening")]
     assert offered("train regularization=early_stopping schedules.ea") == []
-    known = [f"schedules.momentum={option}" for option in paths.options("schedule")]
+    known = [f"schedules.momentum={option}" for option in groups.options("schedule")]
     assert offered("train optimizer=momentum schedules.momentum=") == known
     assert offered("train regularization=dropout schedules.dropout.p=cos") == ["schedules.dropout.p=cosine"]
 

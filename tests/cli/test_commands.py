@@ -15,11 +15,11 @@ from helpers import BLOBS
 from hydra.utils import get_object
 
 from dlopt.cli import COMMANDS, main
-from dlopt.config import paths
-from dlopt.finding import find
-from dlopt.run import Run
+from dlopt.config.compose import groups
+from dlopt.rundir.directory import Run
+from dlopt.rundir.find import find
 
-PLACES = f"{paths.CONF.parent}:{paths.CONF.parent / 'tests'}"
+PLACES = f"{groups.CONF.parent}:{groups.CONF.parent / 'tests'}"
 """Where a process finds the package of this checkout, and the module `mine`."""
 
 
@@ -52,17 +52,17 @@ def test_help_and_list_import_no_torch():
 def test_list_names_every_group_and_option(capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    for group in paths.listed():
+    for group in groups.listed():
         assert group in out
-        assert all(option in out for option in paths.options(group))
+        assert all(option in out for option in groups.options(group))
 
 
-@pytest.mark.parametrize("group", paths.listed())
+@pytest.mark.parametrize("group", groups.listed())
 def test_list_describes_every_option_of_a_group(group, capsys):
     assert main(["list", group]) == 0
     out = capsys.readouterr().out
-    assert all(option in out for option in paths.options(group))
-    assert (f"'{group}=[a,b]'" in out) is (group not in (*paths.SINGLE, *paths.SEARCH, "experiment"))
+    assert all(option in out for option in groups.options(group))
+    assert (f"'{group}=[a,b]'" in out) is (group not in (*groups.SINGLE, *groups.SEARCH, "experiment"))
 
 
 def test_list_shows_the_keys_defaults_ranges_and_formula_of_an_option(capsys):
@@ -74,14 +74,14 @@ def test_list_shows_the_keys_defaults_ranges_and_formula_of_an_option(capsys):
     assert "regularization.l2.strength" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("group", "option"), [(g, o) for g in paths.SEARCH for o in paths.options(g)])
+@pytest.mark.parametrize(("group", "option"), [(g, o) for g in groups.SEARCH for o in groups.options(g)])
 def test_list_shows_each_key_of_a_search_with_its_default_range_and_meaning(group, option, capsys, monkeypatch):
-    from dlopt.config import catalogue
+    from dlopt.config.schema import option_docs
 
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["list", group, option]) == 0
     out = capsys.readouterr().out
-    for key in catalogue.option(group, option).keys:
+    for key in option_docs.option(group, option).keys:
         assert f"{key.name} = {key.default}  {key.range}\n" in out
         assert " ".join(key.meaning.split()) in " ".join(out.split())
 
@@ -211,14 +211,14 @@ def test_an_option_inside_an_option_may_be_ones_own(here, capsys):
     assert "did you mean saw" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("group", "option"), [(g, o) for g in paths.groups() for o in paths.options(g)])
+@pytest.mark.parametrize(("group", "option"), [(g, o) for g in groups.groups() for o in groups.options(g)])
 @pytest.mark.parametrize("columns", [60, 80])
 def test_a_docstring_fits_a_narrow_screen_and_loses_no_word(group, option, columns):
     import inspect
 
-    from dlopt.cli.options import fitted
+    from dlopt.cli.list_options import fitted
 
-    content = yaml.safe_load((paths.CONF / group / f"{option}.yaml").read_text()) or {}
+    content = yaml.safe_load((groups.CONF / group / f"{option}.yaml").read_text()) or {}
     for node in [content, *(n for n in content.values() if isinstance(n, dict))]:
         if str(node.get("_target_", "???")).startswith("dlopt."):
             doc = inspect.getdoc(get_object(node["_target_"]))
@@ -231,7 +231,7 @@ def test_a_docstring_fits_a_narrow_screen_and_loses_no_word(group, option, colum
 
 
 def test_a_long_formula_is_broken_between_its_clauses():
-    from dlopt.cli.options import fitted
+    from dlopt.cli.list_options import fitted
 
     assert fitted("    y <- a y + b x,  z <- z - y,   with  x = 1", 30).splitlines() == [
         "    y <- a y + b x,",

@@ -18,8 +18,8 @@ import pytest
 
 from dlopt.cli import main
 from dlopt.cli.completion import SCRIPTS, answer, quoted, split
-from dlopt.config import paths
-from dlopt.run import Run
+from dlopt.config.compose import groups
+from dlopt.rundir.directory import Run
 
 BREAKS = " \t\n\"'><=;|&(:"
 """Where bash cuts words, as it comes."""
@@ -150,7 +150,7 @@ def place(tmp_path_factory):
     (folder / "bin").mkdir()
     command = folder / "bin" / "dlopt"
     command.write_text(
-        f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(paths.CONF.parent))} exec {sys.executable} -m dlopt "$@"\n'
+        f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(groups.CONF.parent))} exec {sys.executable} -m dlopt "$@"\n'
     )
     command.chmod(0o755)
     other = folder / "else" / "dlopt"  # not the first in the path: what is typed is what is asked
@@ -201,7 +201,7 @@ def bash(place: Path, line: str, breaks: str = BREAKS, point: int | None = None)
         ("dlopt tr", ["train"], True),
         ("dlopt train optim", ["optimizer="], False),
         ("dlopt train optimizer=nesterov", ["nesterov"], True),
-        ("dlopt train optimizer=", paths.options("optimizer")[:2], True),
+        ("dlopt train optimizer=", groups.options("optimizer")[:2], True),
         ("dlopt train optimizer=sgd,nesterov", ["sgd,nesterov"], True),
         ("dlopt train 'regularization=[l2,dropo", ["regularization=[l2,dropout]", "regularization=[l2,dropout,"], True),
         ("dlopt train regularization='[l2,dropo", ["[l2,dropout]", "[l2,dropout,"], True),

@@ -9,7 +9,7 @@ import torch
 from helpers import BLOBS
 
 from dlopt.cli import main
-from dlopt.finding import find
+from dlopt.rundir.find import find
 
 TRAIN = ("train", "-q", *BLOBS)
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from hostile_runs import CODE, DAMAGED, ESCAPE, READ, SECRET, SPOKEN, WRITTEN, saved, told
 
-from dlopt import lock, source
 from dlopt.cli import main
-from dlopt.run import Run
+from dlopt.data import _files
+from dlopt.rundir import lock
+from dlopt.rundir.directory import Run
 
 COMMANDS = {
     "show": ["show", "run"],
@@ -55,7 +56,7 @@ def place(honest, tmp_path, monkeypatch):
     (tmp_path / "victim").write_text("mine\n")
     (tmp_path / "victims").mkdir()
     (tmp_path / "victims" / "victim").write_text("mine\n")
-    source.forget()
+    _files.forget()
     return tmp_path
 
 

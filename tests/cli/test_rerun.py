@@ -10,8 +10,8 @@ from bits import differences, final
 from helpers import BLOBS
 
 from dlopt.cli import main
-from dlopt.finding import find
-from dlopt.run import Run
+from dlopt.rundir.directory import Run
+from dlopt.rundir.find import find
 
 TRAIN = (
     "train",

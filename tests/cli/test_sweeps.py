@@ -14,12 +14,13 @@ import yaml
 from helpers import BLOBS
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from dlopt.cli import job, main
-from dlopt.cli.continued import goes_on
-from dlopt.config.text import quoted
-from dlopt.run import Run
+from dlopt.cli import main
+from dlopt.cli.resume_sweep import goes_on
+from dlopt.config.compose.yaml_dump import quoted
+from dlopt.rundir.directory import Run
+from dlopt.runner import execute
+from dlopt.runner.workers import InProcess
 from dlopt.sweep.study import Study
-from dlopt.sweep.workers import InProcess
 
 QUICK = (*(word for word in BLOBS if not word.startswith("epochs=")), "epochs=1", "optimizer=sgd")
 LR = "optimizer.lr=tag(log,interval(1e-3,1e-1))"
@@ -410,14 +411,14 @@ def test_so_is_one_with_runs_of_trials_that_have_several(here, capsys):
 @pytest.mark.parametrize("what", ["study.log", "."])
 def test_a_search_that_has_begun_and_loses_its_files_was_stopped(what, here, monkeypatch, capsys):
     """It does not say that nothing was started, nor that it was given anything wrong."""
-    made = job.perform
+    made = execute.perform
 
     def losing(*given, **more):
         found = made(*given, **more)
         Path("sweep", what).rename("elsewhere")
         return found
 
-    monkeypatch.setattr(job, "perform", losing)
+    monkeypatch.setattr(execute, "perform", losing)
     assert main(["train", "-m", *QUICK, HERE, "optimizer.lr=0.01,0.1"]) == 1
     err = capsys.readouterr().err
     assert "stopped: " in err
@@ -440,15 +441,15 @@ def test_what_is_said_to_go_on_with_a_search_goes_on_with_it(here, monkeypatch, 
     """With the flags that it takes, whatever its directory is called."""
     Path("options/optimizer").mkdir(parents=True)
     Path("options/optimizer/mine.yaml").write_text("_target_: dlopt.optimizer.sgd.SGD\nlr: 0.05\n")
-    made = job.perform
+    made = execute.perform
 
     def stopped(*given, **more):
-        monkeypatch.setattr(job, "perform", made)
+        monkeypatch.setattr(execute, "perform", made)
         raise KeyboardInterrupt
 
     quick = [word for word in QUICK if not word.startswith("optimizer=")]
     command = [*quick, "optimizer=mine,sgd", "hydra.sweep.dir='a b'"]
-    monkeypatch.setattr(job, "perform", stopped)
+    monkeypatch.setattr(execute, "perform", stopped)
     assert main(["train", "-m", "--config-dir", "options", *command]) == 130
     (line,) = re.findall(r"dlopt (train resume=.*)", capsys.readouterr().out)
     assert main(shlex.split(line.partition("   ")[0])) == 0, capsys.readouterr().err
@@ -456,14 +457,14 @@ def test_what_is_said_to_go_on_with_a_search_goes_on_with_it(here, monkeypatch, 
 
 
 def test_what_is_said_to_try_again_what_failed_tries_it_again(here, monkeypatch, capsys):
-    made = job.perform
+    made = execute.perform
 
     def failing(given, **more):
         if given.path.name == "1":
             raise RuntimeError("broken")
         return made(given, **more)
 
-    monkeypatch.setattr(job, "perform", failing)
+    monkeypatch.setattr(execute, "perform", failing)
     assert main(["train", "-m", *QUICK, HERE, "optimizer.lr=0.01,0.1"]) == 1
     said = capsys.readouterr()
     assert "sweep/1 failed: RuntimeError: broken" in said.err

@@ -8,8 +8,8 @@ from forked import Forks, Job
 from helpers import BLOBS
 from test_forked import ENDLESS, TESTS, begun
 
-from dlopt import durable
-from dlopt.run import Run
+from dlopt.rundir.directory import Run
+from dlopt.storage import atomic
 
 MINE = {"PYTHONPATH": TESTS}
 
@@ -118,7 +118,7 @@ def test_a_run_that_is_taken_over_writes_no_more_and_says_so(running, tmp_path):
     """As a process that slept finds it, whose directory another machine has taken meanwhile."""
     run = Run(tmp_path / "run")
     other = json.loads(run.lock.file.read_text()) | {"host": "elsewhere", "pid": 1, "token": "another"}
-    durable.replace(run.lock.file, json.dumps(other).encode())
+    atomic.replace(run.lock.file, json.dumps(other).encode())
     ended = running.wait()
     assert ended.code == 1
     assert "stopped: " in ended.err

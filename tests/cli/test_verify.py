@@ -13,8 +13,8 @@ from helpers import BLOBS
 from test_forked import ENDLESS, TESTS, begun
 
 from dlopt.cli import main
-from dlopt.finding import find
-from dlopt.run import Run
+from dlopt.rundir.directory import Run
+from dlopt.rundir.find import find
 
 TRAIN = ("train", "-q", *BLOBS, "checkpoint.every=2", "checkpoint.keep=3", "log_every=1", "regularization=dropout")
 """Nine steps, with checkpoints after 6, 8 and 9."""

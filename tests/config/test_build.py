@@ -9,9 +9,9 @@ import torch
 from helpers import DEVICE, blobs, built, composed, files_for, trained
 from omegaconf import OmegaConf
 
-from dlopt.config import data, probe
 from dlopt.config.build import build
-from dlopt.config.nested import in_full
+from dlopt.config.checks import forward_probe, splits
+from dlopt.config.compose.nested_options import in_full
 from dlopt.config.problems import ConfigError, Problems
 from dlopt.parts import Dataset, Split
 
@@ -62,7 +62,7 @@ def test_the_seed_decides_split_and_weights_and_nothing_else():
 
 def test_threads_are_chosen_by_the_work(monkeypatch):
     """One for a small net, as many as are worth it for a large one, never more than there are."""
-    monkeypatch.setattr(probe, "AVAILABLE", 8)
+    monkeypatch.setattr(forward_probe, "AVAILABLE", 8)
     assert built("arch=mlp").threads == 1
     assert built("arch=mlp", "arch.widths=[2000,2000]").threads == 8
     assert built("arch=mlp", "arch.widths=[400,400]").threads == round(3 * 100 * (40 * 400 + 400 * 400 + 4000) / 4e7)
@@ -117,14 +117,16 @@ def test_a_setting_that_is_left_open_is_a_problem_of_its_own():
 
 def test_a_data_set_that_runs_share_is_looked_through_once_and_another_one_anew(monkeypatch):
     seen = []
-    look = data._is_in_order
-    monkeypatch.setattr(data, "_is_in_order", lambda dataset, problems: seen.append(dataset) or look(dataset, problems))
+    look = splits._is_in_order
+    monkeypatch.setattr(
+        splits, "_is_in_order", lambda dataset, problems: seen.append(dataset) or look(dataset, problems)
+    )
     problems = Problems()
     good = Dataset(Split(torch.ones(4, 2), torch.tensor([0, 1, 0, 1])), Split(torch.ones(1, 2), torch.tensor([0])), 2)
-    assert [data.check_dataset(good, problems) for _ in range(3)] == [True] * 3
+    assert [splits.check_dataset(good, problems) for _ in range(3)] == [True] * 3
     assert seen == [good]
     bad = dataclasses.replace(good, outputs=1)
-    assert [data.check_dataset(bad, problems) for _ in range(2)] == [False] * 2
+    assert [splits.check_dataset(bad, problems) for _ in range(2)] == [False] * 2
     assert seen == [good, bad, bad]
     assert len(problems.found) == 2
     seen.clear()

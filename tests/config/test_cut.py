@@ -6,7 +6,8 @@ import pytest
 import torch
 from helpers import blobs, built
 
-from dlopt import splits, streams
+from dlopt import prng
+from dlopt.base import splits
 
 DIGITS = ("data=digits", "arch=linear", "batch_size=full", "validation.scheme=kfold")
 
@@ -20,7 +21,7 @@ def folded(*overrides, k=5):
 def test_folds_are_those_of_the_seed(seed):
     whole = built("data=digits", "arch=linear", "validation.fraction=0").train
     for i, experiment in enumerate(folded(f"seed={seed}", k=3)):
-        train, held = splits.fold(whole, 3, i, streams.key(seed, "split"))
+        train, held = splits.fold(whole, 3, i, prng.key(seed, "split"))
         assert torch.equal(experiment.train.rows, train.rows)
         assert torch.equal(experiment.validation.rows, held.rows)
 

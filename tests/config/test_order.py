@@ -3,8 +3,8 @@
 import pytest
 from hydra import compose, initialize_config_dir
 
-from dlopt.config import paths
-from dlopt.config.outline import Outline
+from dlopt.config.compose import groups
+from dlopt.config.compose.static_config import Outline
 
 OWN = {
     "arch/deep": "defaults:\n  - override /normalization@_global_.normalization: batch\n_target_: mine.Net\n",
@@ -53,7 +53,7 @@ def own(tmp_path_factory):
 
 @pytest.mark.parametrize("line", CHOSEN, ids=lambda line: line or "nothing typed")
 def test_the_line_wins_over_an_experiment_that_over_a_data_set_and_that_over_a_net(line, own):
-    with initialize_config_dir(version_base="1.3", config_dir=str(paths.CONF)):
+    with initialize_config_dir(version_base="1.3", config_dir=str(groups.CONF)):
         composed = compose(
             "config", [*line.split(), f"hydra.searchpath=[file://{own}]"], return_hydra_config=True
         )  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import refused
 
-from dlopt import source
+from dlopt.data import _files
 from dlopt.data.arrays import Arrays
 
 DRAW = np.random.default_rng(0)
@@ -21,7 +21,7 @@ PLAIN = Arrays(
 
 @pytest.fixture(autouse=True)
 def fresh():
-    source.forget()
+    _files.forget()
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def load(tmp_path):
     def load(arrays, **keys):
         file = tmp_path / "my.npz"
         np.savez(file, **arrays)
-        source.forget()
+        _files.forget()
         return replace(PLAIN, path=str(file), **keys).load()
 
     return load

@@ -8,12 +8,12 @@ import torch
 from helpers import composed, files_for
 from hydra.utils import instantiate
 
-from dlopt import source
-from dlopt.config import paths
+from dlopt.config.compose import groups
+from dlopt.data import _files
 from dlopt.data import digits as digits_module
 from dlopt.data import mnist1d as mnist1d_module
 
-NAMES = [name for name in paths.options("data") if name != "custom"]
+NAMES = [name for name in groups.options("data") if name != "custom"]
 
 
 def load(name, folder):
@@ -26,7 +26,7 @@ def forget():
     """What a new process would not know."""
     digits_module._load.cache_clear()
     mnist1d_module._load.cache_clear()
-    source.forget()
+    _files.forget()
 
 
 @pytest.fixture(scope="module")

@@ -30,11 +30,12 @@ from hostile_files import (
     payload,
 )
 
-from dlopt import memory, source
 from dlopt.cli import main
+from dlopt.data import _files
 from dlopt.data.mnist import MNIST
 from dlopt.data.table import Table
 from dlopt.parts import Data
+from dlopt.storage import memory
 
 PLAIN = named("data", "arrays")
 TABLE = Table(
@@ -49,7 +50,7 @@ LITTLE = 100_000_000
 def _little_memory(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(memory, "available", lambda: LITTLE)
-    source.forget()
+    _files.forget()
 
 
 def official(option, folder):
@@ -159,7 +160,7 @@ def test_a_cached_file_that_is_too_large_is_made_anew(tmp_path, monkeypatch):
     with np.load(kept) as stored:
         made_of = stored["made_of"]
     npz(kept, made_of=npy(made_of), x=header(f"({LARGE},)", "|u1") + bytes(LARGE))
-    source.forget()
+    _files.forget()
     with pytest.warns(UserWarning, match="made anew"):
         assert torch.equal(option.load().train.inputs, expected.train.inputs)
 

@@ -13,8 +13,8 @@ import torch
 from helpers import cifar_archive, cifar_batches, files_for, idx_bytes, idx_files, images, needs
 from serving import serving
 
-from dlopt import fetch, idx, source
 from dlopt.cli import main
+from dlopt.data import _download, _files, _idx
 from dlopt.data.cifar10 import CIFAR10
 from dlopt.data.fashion_mnist import FashionMNIST
 from dlopt.data.mnist import MNIST
@@ -27,9 +27,9 @@ def cache(tmp_path, monkeypatch):
     """An empty cache, no network, and nothing in memory."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "*")
-    source.forget()
+    _files.forget()
     yield tmp_path / "cache" / "dlopt"
-    source.forget()
+    _files.forget()
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def offline(monkeypatch):
     def asked(*_, **__):
         raise AssertionError("the network was asked")
 
-    monkeypatch.setattr(fetch, "urlopen", asked)
+    monkeypatch.setattr(_download, "urlopen", asked)
     monkeypatch.setattr(urllib.request, "urlopen", asked)
 
 
@@ -64,7 +64,7 @@ def refused(of, *said, key="path"):
 
 def claim(monkeypatch, folder, kind=MNIST):
     """Make the files in a folder the official ones."""
-    content = {name: idx.unpacked((folder / f"{name}.gz").read_bytes()) for name in NAMES}
+    content = {name: _idx.unpacked((folder / f"{name}.gz").read_bytes()) for name in NAMES}
     monkeypatch.setattr(kind, "sha256", {name: hashlib.sha256(c).hexdigest() for name, c in content.items()})
 
 
@@ -86,7 +86,7 @@ def test_fashion_mnist_is_the_official_one(offline, monkeypatch):
     assert torch.equal(
         (data.test.inputs * 255).round().byte().flatten(), torch.frombuffer(bytearray(raw), dtype=torch.uint8)
     )
-    source.forget()
+    _files.forget()
     monkeypatch.setattr(FashionMNIST, "read", None)  # the second time from the cache
     again = option(FashionMNIST, verify=True).load()
     assert torch.equal(again.train.inputs, data.train.inputs)
@@ -128,7 +128,7 @@ def test_the_second_reading_is_from_the_cache(folder, cache, monkeypatch):
     (kept,) = cache.iterdir()
     assert kept.name.startswith("mnist-")
     assert option(path=folder, verify=True).load() is first
-    source.forget()
+    _files.forget()
     monkeypatch.setattr(MNIST, "read", None)
     assert torch.equal(option(path=folder, verify=True).load().train.inputs, first.train.inputs)
 
@@ -154,7 +154,7 @@ def test_a_file_that_was_exchanged_is_read_anew(folder, cache, monkeypatch, wher
     claim(monkeypatch, folder)
     for _ in range(2):
         assert option(path=folder, verify=True).load().train.targets[:3].tolist() == [1, 2, 3]
-        source.forget()
+        _files.forget()
     assert len(list(cache.iterdir())) == 1
 
 
@@ -191,7 +191,7 @@ def test_a_damaged_file_is_seen_though_the_cache_is_good(folder, monkeypatch):
 def test_one_flipped_byte_is_seen_and_said_with_what_was_expected(tmp_path, monkeypatch, which, compress, cache):
     idx_files(tmp_path)
     claim(monkeypatch, tmp_path)
-    content = idx.unpacked((tmp_path / f"{which}.gz").read_bytes())
+    content = _idx.unpacked((tmp_path / f"{which}.gz").read_bytes())
     (tmp_path / f"{which}.gz").unlink()
     damaged = content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]
     file = tmp_path / (f"{which}.gz" if compress else which)
@@ -282,7 +282,7 @@ def test_missing_files_are_downloaded_into_the_cache(server, cache):
     data = option(url=server.url).load()
     assert len(data.train) == 80
     assert sorted(p.name for p in (cache / "mnist").iterdir()) == sorted(server.content)
-    source.forget()
+    _files.forget()
     server.status = 500
     option(url=server.url).load()
     assert len(server.asked) == 4

@@ -11,7 +11,7 @@ from helpers import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlopt import source
+from dlopt.data import _files
 from dlopt.data.table import Records, Table, read
 
 PLAIN = Table(
@@ -27,7 +27,7 @@ def load(tmp_path):
     def load(text, **keys):
         file = tmp_path / "my.csv"
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
-        source.forget()
+        _files.forget()
         return replace(PLAIN, path=str(file), **keys).load()
 
     return load

@@ -6,9 +6,9 @@ import pytest
 import torch
 from helpers import blobs, curves, histograms, resumed, stopped, trained, weights
 
-from dlopt.config import paths
+from dlopt.config.compose import groups
 
-INSTRUMENTS = [o for o in paths.options("diagnostic") if o not in ("custom", "none")]
+INSTRUMENTS = [o for o in groups.options("diagnostic") if o not in ("custom", "none")]
 FULL = (
     "normalization=batch",
     "regularization=[l2,dropout]",

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from dlopt.base.layout import Layout
 from dlopt.diagnostic.gradients import Gradients
 from dlopt.parts import Moment
-from dlopt.weights import Layout
 
 NET = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
 LAYOUT = Layout.of(NET)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from helpers import blobs, built, curves, histograms, trained
 
+from dlopt.base.histogram import Histogram
+from dlopt.base.layout import Layout
 from dlopt.diagnostic.histograms import Histograms
-from dlopt.histogram import Histogram
 from dlopt.parts import Moment, Step
-from dlopt.weights import Layout
 
 LAYOUT = Layout.of(torch.nn.Sequential(torch.nn.Linear(40, 30), torch.nn.Tanh(), torch.nn.Linear(30, 2)))
 

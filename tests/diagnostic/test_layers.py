@@ -8,21 +8,21 @@ from helpers import DEVICE, blobs, built, curves, trained
 from torch import nn
 from torch.nn.functional import conv1d, linear
 
-from dlopt import streams
+from dlopt import prng
 from dlopt.activation.relu import ReLU
 from dlopt.activation.tanh import Tanh
 from dlopt.arch.cnn import CNN
 from dlopt.arch.mlp import MLP
 from dlopt.diagnostic.activations import Activations
-from dlopt.hidden import Marking
 from dlopt.loss.cross_entropy import CrossEntropy
 from dlopt.normalization.batch import Batch
 from dlopt.normalization.none import NoNormalization
-from dlopt.objective import Problem
+from dlopt.objective.activation_hooks import Marking
+from dlopt.objective.problem import Problem
 from dlopt.parts import Moment
 from dlopt.regularization.dropout import Dropout
 
-KEY = streams.key(3, "objective", 1)
+KEY = prng.key(3, "objective", 1)
 
 
 def moment(problem, w, x, y, key=KEY):
@@ -150,7 +150,7 @@ def test_the_network_is_seen_as_training_sees_it():
     assert set(found) == {"hidden.2", "hidden.6"}
     for name, outputs in found.items():
         torch.testing.assert_close(outputs, trained_on[name])
-    other = problem.objective(x, y, streams.key(4)).activations(w)
+    other = problem.objective(x, y, prng.key(4)).activations(w)
     assert not torch.equal(other["hidden.6"], found["hidden.6"]), "the masks are those of the step"
 
 
@@ -187,10 +187,10 @@ def test_lanes_are_measured_as_runs_alone(activation):
     def net():
         return mlp(activation, normalization=Batch(1e-5, 0.1), dropout=rule.module)
 
-    keys = [streams.key(i) for i in range(3)]
+    keys = [prng.key(i) for i in range(3)]
     problem, w = posed(net(), lanes=3, rules=(rule,))
     x, y = torch.randn(3, 8, 4, dtype=torch.float64), torch.randint(3, (3, 8))
-    key = streams.Key(*(torch.tensor(half) for half in zip(*keys, strict=True)))
+    key = prng.Key(*(torch.tensor(half) for half in zip(*keys, strict=True)))
     together, _ = Activations(None, 0.05).measure(moment(problem, w, x, y, key), None)
     for i in range(3):
         alone, _ = posed(net(), rules=(rule,))

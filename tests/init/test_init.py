@@ -7,11 +7,11 @@ import torch
 from helpers import built, named, options, refused
 from torch import nn
 
-from dlopt import streams
-from dlopt.bias.constant import Constant as ConstantBias
-from dlopt.bias.none import Own as OwnBias
-from dlopt.bias.zeros import Zeros as ZeroBias
-from dlopt.experiment import initial_weights
+from dlopt import prng
+from dlopt.base.layout import Layout, Parameter
+from dlopt.bias_init.constant import Constant as ConstantBias
+from dlopt.bias_init.none import Own as OwnBias
+from dlopt.bias_init.zeros import Zeros as ZeroBias
 from dlopt.init.constant import Constant
 from dlopt.init.fan_in_uniform import FanInUniform
 from dlopt.init.he import He
@@ -27,9 +27,9 @@ from dlopt.init.xavier import Xavier
 from dlopt.init.xavier_normal import XavierNormal
 from dlopt.init.zeros import Zeros
 from dlopt.normalization.batch import BatchNorm
-from dlopt.weights import Layout, Parameter
+from dlopt.training.experiment import initial_weights
 
-KEY = streams.key(0, "init")
+KEY = prng.key(0, "init")
 LAYERS = {
     "linear": nn.Linear(500, 300),
     "series": nn.Conv1d(60, 100, 9),
@@ -147,7 +147,7 @@ def test_he_keeps_the_mean_square_level_through_thirty_relu_layers():
 def test_every_init_gives_finite_values_that_depend_on_the_key_alone(name):
     model = nn.Sequential(nn.Conv1d(3, 4, 3), nn.Flatten(), nn.Linear(8, 5))
     init = named("init", name)
-    one, again, other = drawn(model, init), drawn(model, init), drawn(model, init, key=streams.key(1, "init"))
+    one, again, other = drawn(model, init), drawn(model, init), drawn(model, init, key=prng.key(1, "init"))
     own = dict(model.named_parameters())
     for n, w in one.items():
         assert w.shape == own[n].shape
@@ -182,7 +182,7 @@ KERNELS = {
 @pytest.mark.parametrize("gain", [1.0, 0.3, "auto"])
 def test_rows_or_columns_are_orthogonal_and_all_singular_values_the_gain(shape, gain):
     parameter = Parameter("weight", shape, 0, "weight", 1, 1)
-    w = Orthogonal(gain)(parameter, 1.7, streams.generator(KEY)).flatten(1)
+    w = Orthogonal(gain)(parameter, 1.7, prng.generator(KEY)).flatten(1)
     factor = 1.7 if gain == "auto" else gain
     gram = w @ w.T if w.shape[0] <= w.shape[1] else w.T @ w
     torch.testing.assert_close(gram, factor**2 * torch.eye(len(gram), dtype=torch.float64))
@@ -203,7 +203,7 @@ def test_an_orthogonal_stack_changes_no_length_at_any_depth():
 def test_orthogonal_matrices_are_uniform(shape):
     """Mezzadri 2007: under Haar measure entries have mean 0 and variance 1/n; a factorization's own signs break that."""
     parameter, draws = Parameter("weight", shape, 0, "weight", 1, 1), 4000
-    generator = streams.generator(KEY)
+    generator = prng.generator(KEY)
     q = torch.stack([Orthogonal(1.0)(parameter, 1.0, generator) for _ in range(draws)])
     n = max(shape)
     assert q.mean(0).abs().max() < 4.5 / math.sqrt(draws * n)
@@ -285,8 +285,8 @@ def test_the_gains_of_a_random_walk_are_those_that_cancel_the_mean_logarithm(n):
     logs = torch.digamma(k / 2) + math.log(2 / n)
     p = torch.distributions.Binomial(n, torch.tensor(0.5, dtype=torch.float64)).log_prob(k).softmax(0)
     for units, mean in (("linear", logs[-1]), ("relu", p @ logs)):
-        unit = torch.randn(1, n, generator=streams.generator(KEY))
-        g = (RandomWalk(units)(parameter, 1.0, streams.generator(KEY)) / unit).double().mean() * math.sqrt(n)
+        unit = torch.randn(1, n, generator=prng.generator(KEY))
+        g = (RandomWalk(units)(parameter, 1.0, prng.generator(KEY)) / unit).double().mean() * math.sqrt(n)
         assert abs(2 * g.log() + mean) < (0.009 if n == 10 else 0.0015)
 
 

@@ -7,14 +7,14 @@ import torch
 from helpers import DEVICE, blobs, built
 from torch import nn
 
-from dlopt import streams
+from dlopt import prng
+from dlopt.base.layout import Layout
 from dlopt.config.problems import ConfigError
-from dlopt.experiment import adjusted_weights, initial_weights
-from dlopt.first_batch import FirstBatch
 from dlopt.init.lsuv import Lsuv
 from dlopt.init.normal import Normal
+from dlopt.objective.init_probe import FirstBatch
 from dlopt.parts import Split
-from dlopt.weights import Layout
+from dlopt.training.experiment import adjusted_weights, initial_weights
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "gelu": nn.GELU}
 
@@ -39,9 +39,9 @@ def begun(net, init, bias, scale=1.0):
     draw = torch.Generator().manual_seed(1)
     x = scale * torch.randn(100, *inputs, generator=draw, dtype=torch.float64)
     start = FirstBatch(
-        model.double(), nn.functional.cross_entropy, Split(x, torch.arange(100) % 3), torch.float64, streams.key(0)
+        model.double(), nn.functional.cross_entropy, Split(x, torch.arange(100) % 3), torch.float64, prng.key(0)
     )
-    w = initial_weights(model, Layout.of(model), init, bias, 1.0, streams.key(0, "init"), torch.float64)
+    w = initial_weights(model, Layout.of(model), init, bias, 1.0, prng.key(0, "init"), torch.float64)
     return start, w, adjusted_weights(w, init, bias, lambda: start)
 
 
@@ -102,7 +102,7 @@ def test_before_a_normalization_too(precision):
     net = ("arch=cnn", "arch.channels=[4,4]", "arch.kernels=[3,2]", "normalization=batch", "regularization=dropout")
     data = ("data=custom", "data._target_=mine.Blobs", "+data.shape=[2,6,6]", "batch_size=16", f"device={DEVICE}")
     experiment = built(*net, *data, "init=lsuv", f"precision={precision}")
-    key = streams.key(0, "first_batch")
+    key = prng.key(0, "first_batch")
     start = FirstBatch(experiment.model, experiment.loss, experiment.train, experiment.settings.dtype, key)
     seen = {}
     start.walked(experiment.w, lambda p, outputs: seen.update({p.name: float(outputs.var(correction=0))}))

@@ -6,13 +6,13 @@ import pytest
 import torch
 from helpers import DEVICE, built, refused, resumed, stopped, trained, weights
 
-from dlopt.checkpoint import model
 from dlopt.config.problems import ConfigError
 from dlopt.init.he import He
 from dlopt.init.lsuv import Lsuv
 from dlopt.init.none import Own
 from dlopt.init.pretrained import Pretrained
-from dlopt.training import Training
+from dlopt.training.checkpointing import model
+from dlopt.training.state import Training
 
 NET = ("arch=mlp", "arch.widths=[7,6]", "normalization=batch", "batch_size=16", "precision=float64", f"device={DEVICE}")
 DATA = ("data=custom", "data._target_=mine.Blobs", "epochs=2")

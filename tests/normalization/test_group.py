@@ -5,10 +5,10 @@ import torch
 from helpers import BLOBS, built, trained, weights
 from torch import nn
 
+from dlopt.base.layout import Layout
 from dlopt.config.problems import ConfigError
 from dlopt.normalization.group import Group
 from dlopt.normalization.layer import Layer
-from dlopt.weights import Layout
 
 SHAPES = {"features": (16, 6), "series": (6, 6, 7), "images": (4, 6, 3, 5)}
 shapes = pytest.mark.parametrize("name", SHAPES)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from helpers import BLOBS, built, trained, weights
 
+from dlopt.base.layout import Layout
 from dlopt.normalization.layer import Layer
-from dlopt.weights import Layout
 
 SHAPES = {"features": (16, 5), "series": (6, 5, 7), "images": (4, 5, 3, 6)}
 shapes = pytest.mark.parametrize("name", SHAPES)

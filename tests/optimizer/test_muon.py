@@ -7,16 +7,16 @@ from helpers import blobs, built, named, trained, weights
 from test_optimizers import STEPS
 from torch import nn
 
-from dlopt import streams
+from dlopt import prng
 from dlopt.activation.tanh import Tanh
 from dlopt.arch.cnn import CNN
 from dlopt.arch.mlp import MLP
+from dlopt.base.layout import Layout
 from dlopt.config.problems import ConfigError
 from dlopt.loss.cross_entropy import CrossEntropy
 from dlopt.normalization.none import NoNormalization
-from dlopt.objective import Problem
+from dlopt.objective.problem import Problem
 from dlopt.optimizer.muon import SMALL, A, B, C, orthogonalized
-from dlopt.weights import Layout
 
 KEYS = {"lr": 0.02, "momentum": 0.9, "scaling": "match_rms_adamw", "adam_rate": 0.3, "beta2": 0.99}
 
@@ -42,7 +42,7 @@ def trajectory(rule, model, x, y):
     w = problem.bind(problem.layout.flatten(dict(model.named_parameters())).detach().clone())
     state, found = rule.init(w, problem.layout), []
     for step in range(len(x)):
-        w, state, *_ = rule.step(w, state, problem.objective(x[step], y[step], streams.key(0, step)))
+        w, state, *_ = rule.step(w, state, problem.objective(x[step], y[step], prng.key(0, step)))
         found.append(w.clone())
     return torch.stack(found)
 
@@ -155,7 +155,7 @@ def test_kernels_are_matrices_and_all_else_is_adams():
     model = CNN((2, 9), 3, Tanh(), NoNormalization(), lambda site: None, [4, 5, 3], [3, 3, 3], 1, 1).double()
     problem = Problem(model, CrossEntropy([]))
     w = problem.layout.flatten(dict(model.named_parameters())).detach()
-    objective = problem.objective(torch.randn(6, 2, 9, dtype=torch.float64), torch.arange(6) % 3, streams.key(0))
+    objective = problem.objective(torch.randn(6, 2, 9, dtype=torch.float64), torch.arange(6) % 3, prng.key(0))
     rule = made(adam_rate=1e-300, lr=0.1, momentum=0.0)
     moment = rule.step(w.clone(), rule.init(w, problem.layout), objective)
     steps, g = (problem.layout.views(x) for x in (moment.w - w, moment.gradient))

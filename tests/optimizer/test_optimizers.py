@@ -6,22 +6,22 @@ import functools
 import math
 from typing import ClassVar
 
+import dlopt.weights
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers import blobs, named, options, resumed, trained, weights
 from torch import nn
 
-import dlopt.weights
-from dlopt import streams
+from dlopt import prng
 from dlopt.activation.tanh import Tanh
 from dlopt.arch.mlp import MLP
-from dlopt.checkpoint import plain, restored
-from dlopt.fields import names, place, replaced, value
+from dlopt.base.dotted_fields import names, place, replaced, value
+from dlopt.base.layout import Layout
 from dlopt.loss.cross_entropy import CrossEntropy
 from dlopt.normalization.batch import BatchNorm
 from dlopt.normalization.none import NoNormalization
-from dlopt.objective import Problem
+from dlopt.objective.problem import Problem
 from dlopt.optimizer.adadelta import Adadelta
 from dlopt.optimizer.adagrad import Adagrad
 from dlopt.optimizer.adam import Adam, Moments
@@ -41,7 +41,7 @@ from dlopt.parts import Time
 from dlopt.regularization.l2 import L2
 from dlopt.regularization.weight_decay import WeightDecay
 from dlopt.schedule.inverse_time import InverseTime
-from dlopt.weights import Layout
+from dlopt.training.checkpointing import plain, restored
 
 P, STEPS = 8, 50
 RULES = {name: named("optimizer", name) for name in options("optimizer")}
@@ -76,7 +76,7 @@ class Quadratic:
         return self.a.expand(*w.shape[:-1], P, P)
 
     def stream(self, name):
-        return streams.key(0, name)
+        return prng.key(0, name)
 
 
 def started(lead=()):
@@ -297,7 +297,7 @@ class Twins:
         state = rule.init(w, self.layout)
         for step in range(STEPS):
             now, before = at(rule, step), w.clone()
-            objective = self.problem.objective(self.x[step], self.y[step], streams.key(0, step))
+            objective = self.problem.objective(self.x[step], self.y[step], prng.key(0, step))
             w, state, loss, *_ = now.step(w, state, objective)
             w = after(w, before, rule.lr)
             theirs.zero_grad()
@@ -511,13 +511,13 @@ class Given:
     """An oracle that says what it was given."""
 
     def __init__(self, g, layout=Quadratic.layout, step=0, key=None):
-        self.g, self.layout, self.key = g, layout, key or streams.key(0, step)
+        self.g, self.layout, self.key = g, layout, key or prng.key(0, step)
 
     def gradient(self, w):
         return torch.zeros(w.shape[:-1], dtype=w.dtype), self.g
 
     def stream(self, name):
-        return streams.fold(self.key, name)
+        return prng.fold(self.key, name)
 
 
 def moves(rule, objective, steps):
@@ -820,14 +820,14 @@ def test_each_lane_of_coordinate_descent_draws_its_own_blocks_and_may_have_its_o
     together = CoordinateDescent(0.1, torch.tensor(sizes, dtype=torch.float64).unsqueeze(-1), "random")
     last, state = w.clone(), together.init(w, layout)
     for step in range(30):
-        keys = [streams.key(i, step) for i in range(3)]
-        batch = streams.Key(*(torch.tensor(half) for half in zip(*keys, strict=True)))
+        keys = [prng.key(i, step) for i in range(3)]
+        batch = prng.Key(*(torch.tensor(half) for half in zip(*keys, strict=True)))
         last, state, *_ = together.step(last, state, Given(gradients[step], layout, key=batch))
     for i, size in enumerate(sizes):
         rule, alone = CoordinateDescent(0.1, size, "random"), w[i].clone()
         state = rule.init(alone, layout)
         for step in range(30):
-            alone, state, *_ = rule.step(alone, state, Given(gradients[step, i], layout, key=streams.key(i, step)))
+            alone, state, *_ = rule.step(alone, state, Given(gradients[step, i], layout, key=prng.key(i, step)))
         torch.testing.assert_close(last[i], alone, rtol=1e-12, atol=1e-12)
 
 

@@ -6,8 +6,8 @@ from helpers import blobs, named, resumed, stopped, trained, weights
 from test_optimizers import STEPS, P, Quadratic, started
 from torch import nn
 
-from dlopt.fields import replaced
-from dlopt.weights import Layout
+from dlopt.base.dotted_fields import replaced
+from dlopt.base.layout import Layout
 
 
 def rule(**keys):

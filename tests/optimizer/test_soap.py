@@ -7,15 +7,15 @@ from helpers import blobs, named, resumed, stopped, trained, weights
 from test_optimizers import STEPS, Quadratic, started
 from torch import nn
 
-from dlopt import streams
+from dlopt import prng
 from dlopt.activation.tanh import Tanh
 from dlopt.arch.cnn import CNN
-from dlopt.checkpoint import plain, restored
 from dlopt.loss.cross_entropy import CrossEntropy
 from dlopt.normalization.none import NoNormalization
-from dlopt.objective import Problem
+from dlopt.objective.problem import Problem
 from dlopt.optimizer.adam import Adam
 from dlopt.optimizer.soap import TILT, eigenvectors, iterated
+from dlopt.training.checkpointing import plain, restored
 
 
 def made(**keys):
@@ -40,7 +40,7 @@ def trajectory(rule):
     w = problem.bind(problem.layout.flatten(dict(model.named_parameters())).detach().clone())
     state, found = rule.init(w, problem.layout), []
     for step in range(STEPS):
-        w, state, *_ = rule.step(w, state, problem.objective(x[step], y[step], streams.key(0, step)))
+        w, state, *_ = rule.step(w, state, problem.objective(x[step], y[step], prng.key(0, step)))
         found.append(w.clone())
     return torch.stack(found), state, problem
 

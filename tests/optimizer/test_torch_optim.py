@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from helpers import BLOBS, DEVICE, blobs, built, composed, curves, resumed, stopped, trained, weights
 from torch import nn
 
+from dlopt.base.layout import Layout
 from dlopt.config.build import build
 from dlopt.config.problems import ConfigError
 from dlopt.loss.cross_entropy import CrossEntropy
-from dlopt.objective import Problem
+from dlopt.objective.problem import Problem
 from dlopt.optimizer.torch_optim import TorchOptim
-from dlopt.streams import Key
-from dlopt.weights import Layout
+from dlopt.prng import Key
 
 STEPS = 12
 NETS = {

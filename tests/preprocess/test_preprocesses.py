@@ -7,7 +7,7 @@ from helpers import composed, options, stopped
 from hydra.utils import instantiate
 
 from dlopt.config.build import build
-from dlopt.config.data import Fitted
+from dlopt.config.checks.splits import Fitted
 from dlopt.config.problems import ConfigError
 
 NAMES = [name for name in options("preprocess") if name != "none"]

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from dlopt import streams
+from dlopt import prng
+from dlopt.base.layout import Layout
 from dlopt.loss.cross_entropy import CrossEntropy
-from dlopt.objective import _WEIGHTS, Problem
+from dlopt.objective.problem import _WEIGHTS, Problem
 from dlopt.regularization.dropconnect import DropConnect
-from dlopt.weights import Layout
 
 LAYOUT = Layout.of(nn.Linear(50, 40))
 WEIGHTS = LAYOUT.mask("weight").bool()
-KEY = streams.key(0, "dropconnect")
+KEY = prng.key(0, "dropconnect")
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
@@ -32,7 +32,7 @@ def test_its_mean_over_steps_is_the_weight_that_inference_uses(p):
     w = torch.randn(LAYOUT.size, dtype=torch.float64)
     total = torch.zeros_like(w)
     for step in range(n):
-        total += DropConnect(p).weights(w, streams.fold(KEY, step), LAYOUT)
+        total += DropConnect(p).weights(w, prng.fold(KEY, step), LAYOUT)
     error = (total / n - w)[WEIGHTS] / (w.abs()[WEIGHTS] * math.sqrt(p / (1 - p) / n))
     assert abs(error.mean()) < 4 / math.sqrt(len(error))
     assert error.abs().max() < 5
@@ -49,7 +49,7 @@ def test_the_gradient_is_that_at_the_weights_left_and_none_for_those_dropped():
     problem, plain = Problem(model, CrossEntropy([]), (rule,)), Problem(nn.Linear(50, 3).double(), CrossEntropy([]))
     x, y = torch.randn(8, 50, dtype=torch.float64), torch.arange(8) % 3
     w = torch.randn(problem.layout.size, dtype=torch.float64)
-    left = rule.weights(w, streams.fold(KEY, _WEIGHTS), problem.layout)
+    left = rule.weights(w, prng.fold(KEY, _WEIGHTS), problem.layout)
     loss, g = plain.objective(x, y, KEY).gradient(left)
     weights = problem.layout.mask("weight").bool()
     expected = torch.where(weights, torch.where(left == 0, 0.0, g / 0.6), g)

@@ -6,12 +6,12 @@ import pytest
 import torch
 from helpers import blobs
 
-from dlopt import streams
-from dlopt.objective import Problem
+from dlopt import prng
+from dlopt.objective.problem import Problem
 from dlopt.parts import Site
 from dlopt.regularization.dropout import Dropout
 
-KEY = streams.key(0, "dropout")
+KEY = prng.key(0, "dropout")
 
 
 def mask(p, site=0, key=KEY, scale="train"):
@@ -33,7 +33,7 @@ def test_a_unit_is_zero_or_divided_by_the_probability_of_keeping(p):
 def test_the_share_of_dropped_units_is_p_and_the_mean_is_kept(p):
     n = 200_000
     for step in range(3):
-        y = mask(p, key=streams.fold(KEY, step))(torch.ones(n, dtype=torch.float64))
+        y = mask(p, key=prng.fold(KEY, step))(torch.ones(n, dtype=torch.float64))
         assert abs((y == 0).double().mean() - p) < 4 * math.sqrt(p * (1 - p) / n)
         assert abs(y.mean() - 1) < 4 * math.sqrt(p / (1 - p) / n)
 
@@ -51,7 +51,7 @@ def test_p_zero_drops_nothing():
 def test_the_same_key_drops_the_same_units_and_another_key_others():
     x = torch.randn(100, 10)
     assert torch.equal(mask(0.5)(x), mask(0.5)(x))
-    assert not torch.equal(mask(0.5)(x), mask(0.5, key=streams.fold(KEY, 1))(x))
+    assert not torch.equal(mask(0.5)(x), mask(0.5, key=prng.fold(KEY, 1))(x))
 
 
 def test_a_module_that_is_used_twice_in_one_evaluation_draws_twice():
@@ -145,7 +145,7 @@ def test_inputs_are_dropped_with_a_probability_of_their_own(scale):
     assert abs(kept.double().mean() - 0.8) < 4 * math.sqrt(0.16 / x.numel())
     assert torch.equal(rule.inference(x), x if scale == "train" else 0.8 * x)
     assert torch.equal(rule.inputs(x, KEY), y)
-    assert not torch.equal(rule.inputs(x, streams.fold(KEY, 1)), y)
+    assert not torch.equal(rule.inputs(x, prng.fold(KEY, 1)), y)
 
 
 @pytest.mark.parametrize("scale", ["train", "test"])

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from dlopt.base.layout import Layout
 from dlopt.optimizer.sgd import SGD
 from dlopt.regularization.elastic_net import ElasticNet
 from dlopt.regularization.l1 import L1
 from dlopt.regularization.l2 import L2
-from dlopt.weights import Layout
 
 LAYOUT = Layout.of(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)))
 

@@ -5,15 +5,15 @@ import torch
 from helpers import blobs, options, trained, weights
 from torch import nn
 
-from dlopt import streams
+from dlopt import prng
+from dlopt.base.layout import Layout
 from dlopt.normalization.batch import BatchNorm
-from dlopt.objective import Problem
-from dlopt.weights import Layout
+from dlopt.objective.problem import Problem
 
 NET = nn.Sequential(nn.Conv1d(2, 4, 3), BatchNorm(4), nn.Flatten(), nn.Linear(12, 3), nn.LayerNorm(3)).double()
 LAYOUT = Layout.of(NET)
 OTHERS = LAYOUT.mask("bias", "norm").bool()
-KEYS = [streams.key(0, "regularization", step) for step in range(3)]
+KEYS = [prng.key(0, "regularization", step) for step in range(3)]
 
 NUMBERS = {
     "dropconnect": {"p": (0.0, 0.3, 0.6)},

@@ -7,15 +7,15 @@ import torch
 from helpers import blobs, trained
 from torch import nn
 
-from dlopt import streams
-from dlopt.clip import Clip
+from dlopt import prng
+from dlopt.base.layout import Layout
 from dlopt.loss.cross_entropy import CrossEntropy
-from dlopt.objective import Problem
+from dlopt.objective.clipping import Clip
+from dlopt.objective.problem import Problem
 from dlopt.regularization.gradient_noise import GradientNoise
-from dlopt.weights import Layout
 
 LAYOUT = Layout.of(nn.Linear(200, 100))
-KEY = streams.key(0, "gradient noise")
+KEY = prng.key(0, "gradient noise")
 
 
 @pytest.mark.parametrize("step", [0, 1, 99, 10_000])

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from dlopt import streams
+from dlopt import prng
 from dlopt.regularization.input_noise import InputNoise
 
-KEY = streams.key(0, "input noise")
+KEY = prng.key(0, "input noise")
 
 
 @pytest.mark.parametrize("std", [0.0, 0.1, 3.0])

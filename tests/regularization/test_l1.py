@@ -5,11 +5,11 @@ import torch
 from helpers import blobs, trained, weights
 from torch import nn
 
+from dlopt.base.layout import Layout
 from dlopt.normalization.batch import BatchNorm
 from dlopt.optimizer.momentum import HeavyBall
 from dlopt.optimizer.sgd import SGD
 from dlopt.regularization.l1 import L1
-from dlopt.weights import Layout
 
 NET = nn.Sequential(nn.Linear(4, 3), BatchNorm(3), nn.Linear(3, 2)).double()
 LAYOUT = Layout.of(NET)

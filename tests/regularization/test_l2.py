@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from dlopt.base.layout import Layout
 from dlopt.normalization.batch import BatchNorm
 from dlopt.regularization.l2 import L2
-from dlopt.weights import Layout
 
 NET = nn.Sequential(nn.Linear(4, 3), BatchNorm(3), nn.Linear(3, 2)).double()
 LAYOUT = Layout.of(NET)

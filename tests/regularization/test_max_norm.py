@@ -5,9 +5,9 @@ import torch
 from helpers import blobs, trained
 from torch import nn
 
+from dlopt.base.layout import Layout
 from dlopt.normalization.batch import BatchNorm
 from dlopt.regularization.max_norm import MaxNorm
-from dlopt.weights import Layout
 
 NET = nn.Sequential(
     nn.Conv2d(2, 4, 3), BatchNorm(4), nn.Flatten(), nn.Linear(16, 3), nn.Linear(3, 5, bias=False)

@@ -6,16 +6,16 @@ import torch.nn.functional as F
 from helpers import blobs, trained, weights
 from torch import nn
 
-from dlopt import streams
+from dlopt import prng
 from dlopt.activation.tanh import Tanh
 from dlopt.arch.mlp import MLP
+from dlopt.base.layout import Layout
 from dlopt.loss.cross_entropy import CrossEntropy
 from dlopt.normalization.batch import BatchNorm
 from dlopt.normalization.none import NoNormalization
-from dlopt.objective import Problem
+from dlopt.objective.problem import Problem
 from dlopt.optimizer.adam import Adam
 from dlopt.regularization.weight_decay import WeightDecay
-from dlopt.weights import Layout
 
 NET = nn.Sequential(nn.Linear(4, 3), BatchNorm(3), nn.Linear(3, 2)).double()
 LAYOUT = Layout.of(NET)
@@ -67,7 +67,7 @@ def test_adam_with_it_takes_the_steps_of_torchs_adamw():
     state = rule.init(w, problem.layout)
     for step in range(50):
         before = w.clone()
-        w, state, *_ = rule.step(w, state, problem.objective(x[step], y[step], streams.key(0, step)))
+        w, state, *_ = rule.step(w, state, problem.objective(x[step], y[step], prng.key(0, step)))
         w = decay.after(w, before, rule.lr, problem.layout)
         theirs.zero_grad()
         F.cross_entropy(twin(x[step]), y[step]).backward()

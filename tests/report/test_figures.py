@@ -5,7 +5,7 @@ import pytest
 from matplotlib.image import imread
 
 from dlopt.report import figures
-from dlopt.report.classes import MOST
+from dlopt.report.classification import MOST
 from dlopt.report.curves import Curve, Panel
 
 ODD = r"a $\frac{ dollar$"

@@ -5,9 +5,9 @@ import random
 import pytest
 from matplotlib.image import imread
 
+from dlopt.analysis.search_record import Axis, Search, Trial, choice
 from dlopt.report import search_figures
 from dlopt.report.figures import save
-from dlopt.report.search import Axis, Search, Trial, choice
 
 RATE = Axis("optimizer.lr", (), 1e-4, 1.0, log=True)
 RATES = choice("optimizer.lr", ["0.001", "0.01", "0.1"])

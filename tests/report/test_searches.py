@@ -8,8 +8,8 @@ import time
 import pytest
 from sweeps import RATE, RULE, described, run, sweep
 
-from dlopt.report.search import Axis, canonical, choice, read
-from dlopt.run import Run
+from dlopt.analysis.search_record import Axis, canonical, choice, read
+from dlopt.rundir.directory import Run
 
 
 def test_a_sweep_of_one_run_each(tmp_path):

@@ -55,7 +55,7 @@ def nothing(act: Act) -> None:
 
 
 def threads(act: Act) -> None:
-    from dlopt.config.probe import AVAILABLE
+    from dlopt.config.checks.forward_probe import AVAILABLE
 
     write(act.file, str(AVAILABLE))
 

@@ -19,9 +19,9 @@ from forked import Ended, Forks, Job
 from performed import until
 from test_pool import session
 
-from dlopt.lock import holder
-from dlopt.run import Run
-from dlopt.sweep import record
+from dlopt.rundir.directory import Run
+from dlopt.rundir.lock import holder
+from dlopt.sweep import manifest
 from dlopt.sweep.journal_file import journal
 
 TINY = (
@@ -71,7 +71,7 @@ def trials(folder: Path):
 
 def whole(folder: Path) -> Found:
     """What each point came to, after it was seen that all that is on the disk agrees with it."""
-    described = record.read(folder)
+    described = manifest.read(folder)
     found: Found = {}
     ordinals: dict[int, int] = {}
     new = 0

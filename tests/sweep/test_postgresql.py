@@ -14,11 +14,11 @@ from sqlalchemy import text
 from test_killed_searches import argv, ends, works
 
 from dlopt.config.problems import Problems
-from dlopt.run import Run
+from dlopt.rundir.directory import Run
 from dlopt.sweep import storage as module
 from dlopt.sweep import study as studies
-from dlopt.sweep.points import Sampler
 from dlopt.sweep.pruning import Pruner
+from dlopt.sweep.samplers import Sampler
 from dlopt.sweep.space import Interval, Space
 from dlopt.sweep.study import Outcome, Study, begun
 

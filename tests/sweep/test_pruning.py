@@ -10,8 +10,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from dlopt.analysis.aggregate import middle, objectives
 from dlopt.config.problems import Problems
-from dlopt.report.repeated import middle, objectives
 from dlopt.sweep import pruning, storage
 from dlopt.sweep.pruning import Pruner, Reporter, Ticket
 from dlopt.sweep.study import begun

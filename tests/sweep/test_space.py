@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from dlopt.config import paths
-from dlopt.config.nested import in_full
+from dlopt.config.compose import groups
+from dlopt.config.compose.nested_options import in_full
 from dlopt.config.problems import Problems
-from dlopt.sweep import points
+from dlopt.sweep import samplers
 from dlopt.sweep.space import Choice, Interval, Space, agree, space_of
 
-PARSER = OverridesParser.create(ConfigLoaderImpl(create_config_search_path(str(paths.CONF))))
+PARSER = OverridesParser.create(ConfigLoaderImpl(create_config_search_path(str(groups.CONF))))
 
 
 def parsed(*typed: str) -> list[Any]:
@@ -228,7 +228,7 @@ DRAWS = 2_000
 def drawn(typed: str) -> list[Any]:
     """Points of random search in a space of this axis alone."""
     found = axis(typed)
-    return [found.at(*points.uniform(1, 12, ordinal)) for ordinal in range(DRAWS)]
+    return [found.at(*samplers.uniform(1, 12, ordinal)) for ordinal in range(DRAWS)]
 
 
 def test_real_numbers_are_uniform_in_their_scale():

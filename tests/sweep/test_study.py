@@ -11,11 +11,11 @@ import pytest
 from optuna.trial import TrialState
 
 from dlopt.config.problems import Problems
-from dlopt.lock import Lock
+from dlopt.rundir.lock import Lock
 from dlopt.sweep import storage as storages
 from dlopt.sweep import study as module
-from dlopt.sweep.points import Sampler, drawn
 from dlopt.sweep.pruning import Pruner
+from dlopt.sweep.samplers import Sampler, drawn
 from dlopt.sweep.space import Choice, Interval, Space
 from dlopt.sweep.study import TRIES, Outcome, Study, Trial, begun
 

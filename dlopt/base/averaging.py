@@ -1,0 +1,29 @@
+"""Averagings: running averages of the iterates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from dlopt.base.schedule import Time
+
+
+class Averaging:
+    """A running average of the iterates, evaluated beside them."""
+
+    def first(self, time: Time) -> int:
+        """The number of the first step of such a run whose result is taken in; before its end there is no average."""
+        return 0
+
+    def init(self, w: Tensor) -> Any:
+        """The state before anything is taken in, like that of an update rule."""
+        raise NotImplementedError
+
+    def update(self, state: Any, w: Tensor, time: Time) -> Any:
+        """Take in the iterate after this step, the first or a later one; state may be overwritten, w not."""
+        raise NotImplementedError
+
+    def value(self, state: Any) -> Tensor:
+        """The average, (..., P), once something was taken in."""
+        raise NotImplementedError

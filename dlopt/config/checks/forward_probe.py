@@ -1,0 +1,288 @@
+"""Two examples sent through all that a step sends them through, to know before a run what it makes and costs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlopt import parts, prng
+from dlopt.config.problems import Problems, named
+from dlopt.errors import Mistake, nearest
+from dlopt.normalization.batch import BatchNorm
+from dlopt.training.batches import mixable
+from dlopt.training.experiment import Settings
+
+AVAILABLE = torch.get_num_threads()
+"""Threads that torch would take by itself, before anything here has changed their number."""
+WORK_PER_THREAD = 4e7
+"""Multiply-adds of a step that are worth a further thread: below, waiting for each other costs more than is gained.
+
+On two cores a step of 5e6 gains a tenth from the second thread, one of 8e7 and more gains 1.6 times; on machines with
+many cores small work becomes several times slower with all of them.
+"""
+
+
+def probe(
+    model: nn.Module,
+    train: parts.Split,
+    loss: parts.Loss,
+    changes: Mapping[str, parts.Augmentation | parts.Regularization],
+    outputs: int,
+    dtype: torch.dtype,
+    problems: Problems,
+) -> list[str] | None:
+    """Send two examples through what changes them, by their paths and in order, then through network and loss.
+
+    The names of the loss's metrics, or None with a problem noted.
+    """
+    x, y = _two(train, dtype)
+    mixing = [at for at, part in changes.items() if part.mixes]
+    x, _ = _changed(x, mixable(y, outputs, dtype) if mixing else y, changes, problems)
+    made = _sent(model.to(dtype), x, outputs, problems)
+    if made is None:
+        return None
+    try:
+        loss.check(made)
+    except ValueError as error:
+        problems.add(f"loss.{error.key}" if isinstance(error, Mistake) else "loss", str(error))
+        return None
+    try:
+        found = _measured(loss, made, y)
+    except Exception as error:
+        problems.add("loss", f"fails on outputs {tuple(made.shape)} and targets {tuple(y.shape)}: {named(error)}")
+        return None
+    value = found.pop("loss")
+    if not isinstance(value, Tensor) or value.shape != ():
+        shape = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        problems.add("loss", f"must make a tensor of shape (), the mean over a batch; it makes one {shape}")
+    elif mixing:
+        _check_probabilities(loss, made, y, mixing[0], problems)
+    if not any(p.requires_grad for p in model.parameters()):
+        problems.add("arch", "has no weights to train")
+    _check_purity(model, x, problems)
+    return list(found)
+
+
+def _measured(loss: parts.Loss, made: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """The loss and its metrics."""
+    with torch.no_grad():
+        return {"loss": loss(made, y)} | loss.measure(made, y)
+
+
+def _check_probabilities(loss: parts.Loss, made: Tensor, y: Tensor, mixing: str, problems: Problems) -> None:
+    """A loss takes probabilities if it makes of sure ones what it makes of classes."""
+    soft = mixable(y, made.shape[-1], made.dtype)
+    try:
+        found, wanted = _measured(loss, made, soft), _measured(loss, made, y)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5, equal_nan=True)
+    except Exception as error:
+        wrong = "not the same of them as of classes" if isinstance(error, AssertionError) else named(error)
+        problems.add(
+            "loss",
+            f"{mixing} mixes targets into probabilities (batch, outputs), which {type(loss).__name__} does not take "
+            f"({wrong}); use loss=cross_entropy, or leave {mixing} out",
+        )
+
+
+def _changed(
+    x: Tensor, y: Tensor, changes: Mapping[str, parts.Augmentation | parts.Regularization], problems: Problems
+) -> tuple[Tensor, Tensor]:
+    """Both as a step gets them; as they were where a part fails, with a problem noted."""
+    for at, part in changes.items():
+        if not problems.clear_of(at):
+            continue
+        before, given = torch.get_rng_state(), (x.clone(), y.clone())
+        try:
+            made: Any = _changed_by(part, *given, prng.key(0, at))
+        except Mistake as error:
+            problems.add(f"{at}.{error.key}", str(error))
+            continue
+        except Exception as error:
+            problems.add(at, f"fails on inputs {tuple(x.shape)} and targets {tuple(y.shape)}: {named(error)}")
+            continue
+        finally:
+            drawn = not torch.equal(before, torch.get_rng_state())
+            torch.set_rng_state(before)
+        wanted, found = _kinds((x, y)), _kinds(made)
+        if found != wanted:
+            problems.add(at, f"must make inputs and targets as it is given them, {wanted}; it makes {found}")
+            continue
+        if drawn:
+            problems.add(
+                at,
+                "draws from torch's global generator, so no run of it could be repeated; draw from the key, by "
+                "dlopt.prng.uniform and its like",
+            )
+        if not all(torch.equal(old, now) for old, now in zip((x, y), given, strict=True)):
+            problems.add(at, "changes the batch that it is given, which may be handed out again; make a new tensor")
+        x, y = made
+    return x, y
+
+
+def _changed_by(part: parts.Augmentation | parts.Regularization, x: Tensor, y: Tensor, key: prng.Key) -> Any:
+    if isinstance(part, parts.Regularization):
+        return part.inputs(x, key), part.targets(y)
+    return part(x, y, key)
+
+
+def _kinds(made: Any) -> str:
+    """Shapes and types in words."""
+    if isinstance(made, tuple):
+        return " and ".join(_kinds(one) for one in made)
+    if isinstance(made, Tensor):
+        return f"{tuple(made.shape)} {str(made.dtype).removeprefix('torch.')}"
+    return f"a {type(made).__name__}"
+
+
+def _two(train: parts.Split, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Two examples, as training will see them."""
+    rows = torch.arange(min(2, len(train))) if train.rows is None else train.rows[:2]
+    x, y = train.inputs[rows], train.targets[rows]
+    return (x.to(dtype) if x.is_floating_point() else x), (y.to(dtype) if y.is_floating_point() else y)
+
+
+def _sent(model: nn.Module, x: Tensor, outputs: int, problems: Problems) -> Tensor | None:
+    model.eval()
+    try:
+        with torch.no_grad():
+            made = model(x)
+    except Exception as error:
+        problems.add("arch", f"fails on a batch of shape {tuple(x.shape)} and type {x.dtype}: {named(error)}")
+        return None
+    finally:
+        model.train()
+    if not isinstance(made, Tensor):
+        problems.add("arch", f"must make one tensor of outputs; it makes a {type(made).__name__}")
+        return None
+    if tuple(made.shape) != (len(x), outputs):
+        problems.add(
+            "arch", f"makes outputs of shape {tuple(made.shape)} from {len(x)} examples, must be {(len(x), outputs)}"
+        )
+        return None
+    return made
+
+
+def _check_purity(model: nn.Module, x: Tensor, problems: Problems) -> None:
+    """In training the same weights, batch and key must give the same outputs and change nothing in the network."""
+    before = torch.get_rng_state()
+    buffers = {name: b.clone() for name, b in model.named_buffers()}
+    try:
+        with torch.no_grad():
+            model(x)
+    except Exception:
+        return  # such as a batch of two that is too small for it: training will tell
+    finally:
+        drawn = not torch.equal(before, torch.get_rng_state())
+        torch.set_rng_state(before)
+        for module in model.modules():
+            if isinstance(module, parts.Running):
+                module.seen = {}
+    if drawn:
+        problems.add(
+            "arch",
+            "draws from torch's global generator in training, so no run of it could be repeated; take nn.Dropout, "
+            "or the dropout(site) that dlopt passes, in place of other random modules",
+        )
+    changed = [name for name, b in model.named_buffers() if not torch.equal(b, buffers[name])]
+    if changed:
+        problems.add(
+            "arch", f"changes its buffer {changed[0]} in training; derive such a module from dlopt.parts.Running"
+        )
+
+
+def check_smallest(
+    model: nn.Module, train: parts.Split, settings: Settings, drop_last: bool, problems: Problems
+) -> None:
+    """The smallest mini-batch against the batch normalizations: what is one number for a feature becomes zero."""
+    count = len(train)
+    size = min(settings.batch(count), count)
+    rest = 0 if drop_last else count % size
+    if (rest or size) > 1:
+        return
+    single: list[str] = []
+    handles = [
+        module.register_forward_pre_hook(
+            lambda _, args, name=name: single.append(name) if args[0].numel() == args[0].shape[1] else None
+        )
+        for name, module in model.named_modules()
+        if isinstance(module, BatchNorm)
+    ]
+    model.eval()
+    with torch.no_grad():
+        model(_two(train, settings.dtype)[0][:1])
+    model.train()
+    for handle in handles:
+        handle.remove()
+    if single:
+        said = (
+            f"makes {'the last of an epoch' if rest else 'a mini-batch'} of one example, in which {single[0]} has one "
+        )
+        remedy = "data.drop_last=true" if rest else "normalization=layer"
+        problems.add("batch_size", f"{said}number of each feature to normalize; use another, or {remedy}")
+
+
+def check_metrics(
+    metrics: Sequence[str] | None,
+    validates: bool,
+    settings: Settings,
+    made: Mapping[str, Any],
+    problems: Problems,
+) -> None:
+    """The metrics that are named, by the objective and by parts of each group, against those that the run writes."""
+    if metrics is None:
+        return
+    names = ["loss", *metrics]
+    possible = [f"{split}/{name}" for split in ("val", "train") for name in names]
+    written = possible if validates else [f"train/{name}" for name in names]
+    if settings.objective not in possible:
+        problems.add("objective", f"no run writes '{settings.objective}'{nearest(settings.objective, written)}")
+    elif settings.objective not in written and settings.objective != "val/loss":  # in whose place train/loss is taken
+        instead = settings.objective.replace("val/", "train/")
+        problems.add("objective", f"needs a validation split; set validation.fraction above 0, or objective={instead}")
+    for key, monitor in (found for group, part in made.items() for found in monitored(group, part)):
+        if monitor not in written:
+            if monitor in possible:
+                why = "needs a validation split; set validation.fraction above 0"
+            else:
+                why = f"no run writes '{monitor}'{nearest(monitor, written)}"
+            problems.add(key, why)
+
+
+def monitored(key: str, part: Any) -> Iterator[tuple[str, str]]:
+    """The metrics that a part, or parts by their names, and those inside them follow: the keys and what they name."""
+    monitor = getattr(part, "monitor", None)
+    if monitor is not None:
+        yield f"{key}.monitor", monitor
+    inside = part if isinstance(part, Mapping) else {}
+    if dataclasses.is_dataclass(part):
+        inside = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
+    for name, one in inside.items():
+        yield from monitored(f"{key}.{name}", one)
+
+
+def threads(settings: Settings, model: nn.Module, train: parts.Split) -> int:
+    """Threads by the multiply-adds of a step, counted on two examples; never more than AVAILABLE."""
+    if settings.threads != "auto":
+        return settings.threads
+    x, _ = _two(train, settings.dtype)
+    done = 0
+
+    def count(module: nn.Module, args: Any, output: Any) -> None:
+        nonlocal done
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, Tensor) and weight.ndim > 1 and isinstance(output, Tensor):
+            done += output.numel() * weight[0].numel()
+
+    hooks = [module.register_forward_hook(count) for module in model.modules()]
+    model.eval()
+    with torch.no_grad():
+        model(x)
+    model.train()
+    for hook in hooks:
+        hook.remove()
+    step = 3 * settings.batch(len(train)) * done / len(x)  # forward, and twice as much backward
+    return max(1, min(AVAILABLE, round(step / WORK_PER_THREAD)))

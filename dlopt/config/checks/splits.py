@@ -1,0 +1,193 @@
+"""The splits of a run: cut, preprocessed, and held against the settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dlopt import parts, prng
+from dlopt.base import splits
+from dlopt.config.problems import ConfigError, Problems, named
+from dlopt.training.experiment import Settings, Validation
+
+
+class Fitted(NamedTuple):
+    """What a run that is over knows of its data: the preprocessing's statistics, and the encoding of people's files.
+
+    elsewhere: the data to be loaded are other ones than it was trained on. They are not cut: training and validation
+    splits of theirs have no meaning.
+    """
+
+    statistics: Mapping[str, Mapping[str, Tensor]]
+    encoding: Mapping[str, Any]
+    elsewhere: bool
+
+
+def cut(
+    dataset: parts.Dataset, data: parts.Data, settings: Settings, problems: Problems
+) -> tuple[parts.Split | None, parts.Split | None]:
+    """The training and validation splits, the labels of the first made noisy if asked; nothing with a problem noted."""
+    if not problems.clear_of("validation"):
+        return None, None
+    train, count = dataset.train, len(dataset.train)
+    seed = prng.key(settings.seed)
+    if data.train_size is not None:
+        if data.train_size > count:
+            beside = f"the examples there are beside the {len(dataset.test)} of the test split"
+            problems.add("data.train_size", f"must be at most {count}, {beside}, got {data.train_size}")
+            return None, None
+        train = splits.subset(train, data.train_size, prng.fold(seed, "train_size"))
+    both = _held_out(train, settings.validation, prng.fold(seed, "split"), problems)
+    if both is None:
+        return None, None
+    train, validation = both
+    if data.label_noise > 0:
+        if dataset.kind != "classes" or dataset.outputs < 2:
+            problems.add("data.label_noise", "needs classes; the targets of this data are numbers")
+            return None, None
+        train = splits.with_label_noise(train, data.label_noise, dataset.outputs, prng.fold(seed, "label_noise"))
+    return train, validation
+
+
+def check_validation(validation: Validation, typed: Collection[str], problems: Problems) -> None:
+    """The keys of one scheme against those of the other; typed are the keys that were typed."""
+    k, index = validation.k, validation.fold
+    if validation.scheme == "holdout":
+        for key, given in (("k", "validation.k" in typed), ("fold", index is not None)):
+            if given:
+                problems.add(f"validation.{key}", "is for validation.scheme=kfold: add that, or leave it out")
+        return
+    if "validation.fraction" in typed:
+        said = f"is for validation.scheme=holdout, and a fold is one of validation.k={k} parts"
+        problems.add("validation.fraction", f"{said}: leave it out")
+    if index is None:
+        said = f"a run holds out one of the {k} folds: add -m for a run of each"
+        problems.add("validation.fold", f"{said}, or choose one: validation.fold=0")
+    elif index >= k:
+        problems.add("validation.fold", f"must be 0 to {k - 1}, one of validation.k={k} folds, got {index}")
+
+
+def _held_out(
+    train: parts.Split, validation: Validation, key: prng.Key, problems: Problems
+) -> tuple[parts.Split, parts.Split | None] | None:
+    """What is left to train on, and what is held out, if anything; None with a problem noted."""
+    count, share = len(train), validation.fraction
+    held = round(share * count)
+    if count == 0:
+        problems.add("data", "has no examples: there is nothing to train on")
+    elif validation.fold is not None:
+        if validation.k <= count:
+            return splits.fold(train, validation.k, validation.fold, key)
+        said = f"{validation.k} folds of {count} training examples: some would be empty"
+        problems.add("validation.k", f"{said}; make fewer of them, or take more data")
+    elif held == count:
+        said = f"leaves nothing to train on of {count} examples; hold out less or take more data"
+        problems.add("validation.fraction", said)
+    elif share > 0 and held == 0:
+        problems.add("validation.fraction", f"{share:g} of {count} examples is none; hold out more, or 0")
+    else:
+        return splits.hold_out(train, share, key)
+    return None
+
+
+def preprocessed(
+    train: parts.Split,
+    validation: parts.Split | None,
+    test: parts.Split,
+    preprocess: Mapping[str, parts.Preprocess],
+    problems: Problems,
+    fitted: Fitted | None = None,
+) -> tuple[parts.Split, parts.Split | None, parts.Split, dict[str, dict[str, Tensor]]]:
+    """Fit each on the training rows alone, in order, and apply it to everything.
+
+    The statistics of a run that is over are applied as they are. Raises ConfigError where one cannot be: what follows
+    would be told of inputs that no run sees.
+    """
+    statistics: dict[str, dict[str, Tensor]] = {}
+    for name, part in preprocess.items():
+        before = train.inputs
+        same = test.inputs is before  # one file for both, of a run that is over
+        try:
+            statistics[name] = part.fit(train.gathered()[0]) if fitted is None else dict(fitted.statistics[name])
+            inputs = part.apply(before, statistics[name])
+            tested = inputs if same else part.apply(test.inputs, statistics[name])
+        except Exception as error:
+            said = str(error) if isinstance(error, ValueError) else f"fails: {named(error)}"
+            problems.add(f"preprocess.{name}", said)
+            raise ConfigError(problems.found) from error
+        train = dataclasses.replace(train, inputs=inputs)
+        validation = None if validation is None else dataclasses.replace(validation, inputs=inputs)
+        test = dataclasses.replace(test, inputs=tested)
+    return train, validation, test, statistics
+
+
+_in_order: weakref.WeakValueDictionary[int, parts.Dataset] = weakref.WeakValueDictionary()
+"""Data sets that were looked at and found in order, by their ids: to look through a large one takes a second."""
+
+
+def check_dataset(dataset: parts.Dataset, problems: Problems) -> bool:
+    """Whether what a data option has loaded is what dlopt.parts.Dataset promises; one that runs share is seen once."""
+    if _in_order.get(id(dataset)) is not dataset and _is_in_order(dataset, problems):
+        _in_order[id(dataset)] = dataset
+    return _in_order.get(id(dataset)) is dataset
+
+
+def _is_in_order(dataset: parts.Dataset, problems: Problems) -> bool:
+    before = len(problems.found)
+    for name, split in (("train", dataset.train), ("test", dataset.test)):
+        x, y = split.inputs, split.targets
+        if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+            problems.add(
+                "data", f"{name}: inputs and targets must be tensors, got {type(x).__name__}, {type(y).__name__}"
+            )
+        elif len(x) != len(y):
+            problems.add("data", f"{name}: {len(x)} inputs and {len(y)} targets; there must be as many of each")
+        elif not y.is_floating_point() and (y.dtype != torch.int64 or y.ndim != 1):
+            problems.add(
+                "data", f"{name}: classes must be int64 of shape (N,), got {y.dtype} of shape {tuple(y.shape)}"
+            )
+        elif y.is_floating_point() and tuple(y.shape[1:]) != (dataset.outputs,):
+            problems.add("data", f"{name}: numbers must have shape (N, {dataset.outputs}), got {tuple(y.shape)}")
+        elif not y.is_floating_point() and len(y) and not (int(y.min()) >= 0 and int(y.max()) < dataset.outputs):
+            problems.add(
+                "data", f"{name}: labels must be 0 to {dataset.outputs - 1}, got {int(y.min())} to {int(y.max())}"
+            )
+        elif x.is_floating_point() and x.numel() and not all(torch.isfinite(bound) for bound in x.aminmax()):
+            problems.add("data", f"{name}: the inputs hold numbers that are not finite")
+    if len(problems.found) == before and dataset.test.inputs.shape[1:] != dataset.train.inputs.shape[1:]:
+        problems.add(
+            "data", f"test examples have shape {tuple(dataset.test.inputs.shape[1:])}, training ones {dataset.shape}"
+        )
+    if len(problems.found) == before and len(dataset.test) == 0 and len(dataset.train) > 0:
+        problems.add("data", "the test split is empty")
+    return len(problems.found) == before
+
+
+def check_batch(settings: Settings, train: parts.Split, problems: Problems) -> None:
+    if settings.batch_size != "full" and settings.batch_size > len(train):
+        left = f"{len(train)} training examples{_left_by(settings.validation)}"
+        problems.add("batch_size", f"{settings.batch_size} is more than the {left}; use fewer, or full")
+
+
+def _left_by(validation: Validation) -> str:
+    """In words what holds examples out, if anything does."""
+    if validation.scheme == "kfold":
+        return f" left by a fold of validation.k={validation.k}"
+    return f" left by validation.fraction={validation.fraction:g}" if validation.fraction else ""
+
+
+def check_dims(augmentation: Mapping[str, parts.Augmentation], dataset: parts.Dataset, problems: Problems) -> None:
+    dims = len(dataset.shape) - 1
+    words = {0: "features", 1: "series (1-D)", 2: "images (2-D)"}
+    for name, part in augmentation.items():
+        if dims not in part.dims:
+            made_for = " or ".join(words[d] for d in part.dims)
+            problems.add(
+                f"augmentation.{name}",
+                f"works on {made_for}; this data is {words.get(dims, f'{dims}-D')}, each of shape {dataset.shape}",
+            )

@@ -1,0 +1,177 @@
+"""A run that is over, opened again: its configuration, and whether its data and network are still what they were."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dlopt.base.data import Data
+from dlopt.config.problems import ConfigError, Problems
+from dlopt.config.reopen import trusted_targets as trust_rule
+from dlopt.data import _files
+from dlopt.rundir.directory import Run
+from dlopt.storage.safe_read import SMALL, Unreadable, yaml_mapping
+from dlopt.training.checkpointing import FORMAT, mismatch
+from dlopt.training.experiment import Experiment
+
+LATER: dict[str, dict[str, Any]] = {"validation": {"scheme": "holdout", "k": 5, "fold": None}}
+"""The keys that runs of earlier versions lack, each with the value that says what they did."""
+
+
+def configuration(
+    run: Run,
+    exchanged: Callable[[dict[str, Any]], dict[str, Any]] = lambda content: content,
+    *,
+    trust: bool = False,
+    folders: Sequence[Path] = (),
+) -> DictConfig:
+    """What the run was given, and what it would have been of keys that there were none of when it was started.
+
+    A path of its data is looked for where the run was started, too.
+    exchanged makes of it, in plain values, what it is to be opened with.
+
+    Unless it is trusted, ConfigError where a file or a folder of the run is a symbolic link, or where what it was given
+    names code of anybody's but dlopt and torch, refers to values that are not in it, would write outside of the run's
+    directory, or would read a file of people's own: one that lies neither in the working directory, nor in the run's,
+    nor in one of these folders, and is not the one that the run has read; or weights to begin with that lie outside of
+    the first two. People's own classes are looked for in the
+    working directory of a trusted run alone.
+    """
+    if not trust:
+        _check_links(run)
+    content = exchanged(run.config())
+    for name, later in LATER.items():
+        node = content.get(name)
+        if isinstance(node, dict):
+            content[name] = node | {key: value for key, value in later.items() if key not in node}
+    data = content.get("data")
+    if isinstance(data, dict) and isinstance(data.get("path"), str):
+        data["path"] = _found(data["path"], run)
+    if trust:
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())
+        return OmegaConf.create(content)
+    problems = Problems()
+    trust_rule.check(content, problems)
+    problems.raise_any()
+    if isinstance(data, dict):
+        _check_files(data, run, folders)
+    _check_start(content.get("init"), run)
+    if isinstance(data, dict) and "url" in data and data.get("path") is not None:
+        data["url"] = None  # a run's own folder is read, and nothing is brought there
+    return OmegaConf.create(content)
+
+
+def _found(path: str, run: Run) -> str:
+    """A path of data where it exists: as it stands, or from where the run was started; else unchanged."""
+    try:
+        if Path(path).expanduser().exists():
+            return path
+        began = yaml_mapping(run.hydra_file, SMALL)["hydra"]["runtime"]["cwd"]
+        there = Path(began) / Path(path).expanduser()
+        return str(there) if there.exists() else path
+    except (OSError, Unreadable, KeyError, TypeError, RuntimeError):  # the file is of use for this alone
+        return path
+
+
+def _check_links(run: Run) -> None:
+    """ConfigError where a file or a folder of a run is a symbolic link, which shows what lies elsewhere as its own."""
+    problems = Problems()
+    checkpoints = (*run.checkpoints(), *run.older_checkpoints().values())
+    files = (run.status_file, run.metrics_file, run.config_file, *checkpoints)
+    for path in dict.fromkeys([*(file.parent for file in files if file.parent != run.path), *files]):
+        if path.is_symlink():
+            problems.add("run", f"{path} is a symbolic link; {trust_rule.ADD}")
+    problems.raise_any()
+
+
+def _check_files(data: Mapping[str, Any], run: Run, folders: Sequence[Path]) -> None:
+    """ConfigError where data, whose class is one of ours, would read a file that the run may know nothing of."""
+    made = trust_rule.part(data.get("_target_"))
+    if made is None or not issubclass(made, Data):
+        return
+    try:
+        files = made(**{key: value for key, value in data.items() if key != "_target_"}).files()
+    except Exception:  # so do its making and loading, and say what is wrong
+        return
+    places = [folder.resolve() for folder in (Path.cwd(), run.path, *folders)]
+    outside = [file for file in files if not any(file.resolve().is_relative_to(place) for place in places)]
+    if outside and ((known := _digest(run)) is None or known != _files.digest(files)):
+        said = f"names a file of yours, {outside[0]}, which is not the one that the run has read; {trust_rule.ADD}"
+        raise ConfigError([("data.path", f"{said}, or evaluate another one with --data FILE")])
+
+
+def _check_start(init: Any, run: Run) -> None:
+    """ConfigError where a run would begin with the weights of one that lies elsewhere."""
+    there = init.get("run") if isinstance(init, dict) else None
+    if isinstance(there, str) and os.path.lexists(there):
+        found = Path(there).resolve()
+        if not any(found.is_relative_to(place.resolve()) for place in (Path.cwd(), run.path)):
+            raise ConfigError([("init.run", f"names weights that lie elsewhere, {there}; {trust_rule.ADD}")])
+
+
+def _digest(run: Run) -> str | None:
+    """The SHA-256 of the files of people's own that a run has read, as its newest checkpoint tells."""
+    newest = run.newest()
+    content = newest.content if newest is not None else run.load("best") if run.checkpoint("best").exists() else {}
+    digest: str | None = content.get("encoding", {}).get("sha256")
+    return digest
+
+
+def writable(run: Run) -> None:
+    """ConfigError where a run's directory holds a link, a pipe or the like: to write there would change other files."""
+    problems = Problems()
+    shared = []
+    for path in _foreign(run.path):
+        if path.is_file() and not path.is_symlink():
+            shared.append(path)
+            continue
+        said = "is a symbolic link" if path.is_symlink() else "is neither a file nor a directory"
+        problems.add("resume", f"{path} {said}; a run that goes on writes into its own directory alone: remove it")
+    if shared:
+        more = f", and so has {len(shared) - 1} more" if len(shared) > 1 else ""
+        problems.add(
+            "resume",
+            f"{shared[0]} has another name elsewhere (a hard link){more}, where its content would change as well; copy "
+            f"the directory first, and go on with the copy: cp -r {run.path} {run.path}-copy",
+        )
+    problems.raise_any()
+
+
+def _foreign(folder: Path) -> Iterator[Path]:
+    """Whatever lies below a folder besides folders, and files that have no other name elsewhere."""
+    left = [str(folder)]
+    while left:
+        with os.scandir(left.pop()) as entries:
+            for entry in entries:
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    left.append(entry.path)
+                elif not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+                    yield Path(entry.path)
+
+
+def check(content: Mapping[str, Any], experiment: Experiment, key: str, *, same_data: bool) -> None:
+    """ConfigError where a checkpoint is of another network, or where people's own file has changed since."""
+    found = content.get("format")
+    if found != FORMAT:
+        said = f"the checkpoint is of format {found}, this version of dlopt reads and writes {FORMAT}"
+        raise ConfigError([(key, said)])
+    if type(content["step"]) is not int or content["step"] < 0:
+        raise ConfigError([(key, f"the checkpoint is damaged: {content['step']!r} is no number of steps")])
+    wrong = mismatch(content, experiment.model)
+    if wrong and not same_data:
+        shape = tuple(experiment.train.inputs.shape[1:])
+        wrong = f"examples of shape {shape} do not fit the run's network: {wrong}"
+    if wrong:
+        raise ConfigError([(key, wrong)])
+    before, now = (e.get("sha256") for e in (content["encoding"], experiment.encoding))
+    if same_data and before != now:
+        said = "the file has changed since the run read it, so its splits are others; "
+        raise ConfigError([("data.path", said + "evaluate it as it is now with --data FILE, or train anew")])

@@ -1,0 +1,152 @@
+"""What a configuration read from a run may name: parts of dlopt and of torch, and nothing that executes anything else.
+
+A name is judged by the object that it stands for, and only modules that dlopt itself has in use are looked into: to
+import any other one would execute it. The beginning of a name says nothing: torch.nn.modules.module.torch.hub.load
+begins with torch.nn.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from dlopt.base.data import Data
+from dlopt.base.wrapper import Wrapper
+from dlopt.config.compose import groups
+from dlopt.config.compose.static_config import read
+from dlopt.config.problems import Problems
+from dlopt.config.schema.signature import shown
+from dlopt.storage.safe_read import printable
+
+ADD = "add --trust if you trust it"
+REMEDY = f"opening a run executes no code of its own; {ADD}"
+MOST = 10**6
+"""Of layers, iterations, features and the like of a class of torch's: more would take for ever, or all memory."""
+
+
+def check(config: Mapping[str, Any], problems: Problems) -> None:
+    """Note what a configuration in plain dictionaries, lists and values names besides parts of dlopt and of torch."""
+    for path, node in _within("", config):
+        if isinstance(node, str):
+            if "${" in node:
+                problems.add(
+                    path, f"refers to another value, {_said(node)}, which could be of the environment; {REMEDY}"
+                )
+        else:
+            _check_node(path, node, problems)
+
+
+def part(name: Any) -> type | None:
+    """The class that a name stands for: one of a config group's module, of torch.nn or of torch.optim; else None."""
+    if not isinstance(name, str):
+        return None
+    *place, last = name.split(".")
+    found = vars(module).get(last) if (module := _group_module(place) or _torch_module(place)) else None
+    if not inspect.isclass(found):
+        return None
+    if place[0] == "dlopt":
+        return found if found.__module__ == ".".join(place) else None
+    home = f"{found.__module__}."
+    of_torch = (issubclass(found, nn.Module) and home.startswith("torch.nn.modules.")) or (
+        issubclass(found, torch.optim.Optimizer) and home.startswith("torch.optim.")
+    )
+    return found if of_torch else None
+
+
+def _group_module(place: list[str]) -> ModuleType | None:
+    """dlopt.<group>.<module>, where such a file of dlopt's own exists."""
+    if len(place) != 3 or place[0] != "dlopt" or place[1] not in groups.groups():
+        return None
+    modules = {file.stem for file in (Path(__file__).parent.parent / place[1]).glob("*.py")}
+    return import_module(".".join(place)) if place[2] in modules else None
+
+
+def _torch_module(place: list[str]) -> ModuleType | None:
+    """A module of torch by its own name, if it has been imported; torch.optim takes the names of its own away."""
+    if not place or place[0] != "torch":
+        return None
+    found: Any = torch
+    for i, name in enumerate(place[1:], start=2):
+        path = ".".join(place[:i])
+        found = vars(found).get(name, sys.modules.get(path))
+        if not (isinstance(found, ModuleType) and found.__name__ == path):
+            return None
+    return found
+
+
+def _within(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Every mapping, every text and every key of a tree, with its dotted path."""
+    if isinstance(value, Mapping):
+        yield path, value
+        for key, inner in value.items():
+            at = f"{path}.{key}" if path else str(key)
+            yield at, str(key)
+            yield from _within(at, inner)
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from _within(f"{path}.{i}", inner)
+    elif isinstance(value, str):
+        yield path, value
+
+
+def _check_node(path: str, node: Mapping[str, Any], problems: Problems) -> None:
+    """A mapping: what it would make, and what that would do with its keys."""
+
+    def at(key: str) -> str:
+        return f"{path}.{key}" if path else key
+
+    for key in node:
+        if key.startswith("_") and key.endswith("_") and key != "_target_":
+            problems.add(at(key), f"changes how a part is made; {REMEDY}")
+    if "_target_" not in node or node["_target_"] == "???":
+        return
+    made = part(node["_target_"])
+    if made is None:
+        problems.add(
+            at("_target_"),
+            f"names {_said(node['_target_'])}, which is no part of dlopt, torch.nn or torch.optim; {REMEDY}",
+        )
+    elif issubclass(made, (nn.Module, torch.optim.Optimizer)):
+        _check_counts(path, node, problems)
+    elif issubclass(made, Wrapper):
+        _check_counts(at("options"), node.get("options"), problems)
+        if node.get("name") not in made.names() and part(node.get("name")) is None:
+            problems.add(at("name"), f"names {_said(node.get('name'))}, which is no part of torch; {REMEDY}")
+    elif issubclass(made, Data):
+        _check_data(at, made, node, problems)
+
+
+def _check_counts(path: str, value: Any, problems: Problems) -> None:
+    """Arguments of classes that do not look at how large a number is."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _check_counts(f"{path}.{key}", inner, problems)
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            _check_counts(f"{path}.{i}", inner, problems)
+    elif isinstance(value, int) and abs(value) > MOST:
+        problems.add(path, f"must be at most {MOST:,} in a run that is not trusted, got {value:,}; add --trust")
+
+
+def _check_data(at: Any, made: type[Data], node: Mapping[str, Any], problems: Problems) -> None:
+    """Data that would be written to a place that the run names, or brought from one."""
+    if made.keeps_copy and node.get("path") is not None:
+        problems.add(at("path"), f"names a place to write to, {_said(node['path'])}; {REMEDY}")
+    option = made.__module__.rpartition(".")[2]
+    own = read(groups.CONF / "data" / f"{option}.yaml").get("url")
+    if node.get("url") not in (None, own):
+        problems.add(at("url"), f"names an address to download from, {_said(node['url'])}, not {own}; {REMEDY}")
+
+
+def _said(value: Any) -> str:
+    """A value in quotes, cut to what fits a line."""
+    text = printable(shown(value))
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,163 @@
+"""What a target takes: its parameters, read from its own signature and type hints, and whether a value fits.
+
+One reading serves the checks before a run and `dlopt list`. People's own classes are read in the same way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Union
+
+from dlopt.formatting import written
+from dlopt.ranges import Range
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """One parameter: its type hint (Any where there is none), and its default where it is not required."""
+
+    name: str
+    hint: Any
+    required: bool
+    default: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    parameters: Mapping[str, Parameter]
+    open: bool
+    """Whether it takes any other keyword too."""
+
+
+def signature(target: Any) -> Signature:
+    """The parameters that can be given by name. TypeError when it is not callable."""
+    if inspect.isclass(target):
+        return _of_class(target)  # type: ignore[arg-type]  # mypy doubts that a class can be a key
+    return _read(target)
+
+
+@functools.lru_cache(maxsize=256)
+def _of_class(target: type) -> Signature:
+    """Read once: every run asks for those of all its parts, several times."""
+    return _read(target)
+
+
+def _read(target: Any) -> Signature:
+    found, takes_any = {}, False
+    hints = _hints(target)
+    for p in inspect.signature(target).parameters.values():
+        if p.kind is p.VAR_KEYWORD:
+            takes_any = True
+        elif p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
+            required = p.default is p.empty
+            found[p.name] = Parameter(p.name, hints.get(p.name, Any), required, None if required else p.default)
+    return Signature(found, takes_any)
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    plain_class = inspect.isclass(target) and not dataclasses.is_dataclass(target)
+    try:
+        return typing.get_type_hints(target.__init__ if plain_class else target, include_extras=True)
+    except Exception:  # hints that cannot be evaluated say nothing
+        return {}
+
+
+def mismatch(value: Any, hint: Any) -> str | None:
+    """What is wrong with a value for a type hint, or None. Hints that say nothing of plain values allow all."""
+    if isinstance(value, str) and value == "???":
+        return f"needs a value: {describe(hint)}" if hint is not Any else "needs a value"
+    if _fits(value, hint):
+        return None
+    kind, limits = _peeled(hint)
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"must be {describe(hint)}, and finite; got {value}"
+    if kind in (int, float) and _fits(value, kind):
+        return f"must be {limits or describe(hint)}, got {shown(value)}"
+    return f"must be {describe(hint)}, got {shown(value)}"
+
+
+def describe(hint: Any) -> str:
+    """A hint in words: `number > 0`, `whole number >= 1 or null`, `one of wrap, edge, zero`."""
+    kind, limits = _peeled(hint)
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(h) for h in inner)
+    if origin is Literal:
+        return str(inner[0]) if len(inner) == 1 else "one of " + ", ".join(map(str, inner))
+    if _fixed(kind):
+        return f"a list [{', '.join(describe(h) for h in inner)}]"
+    if origin in (list, tuple, Sequence) or kind in (list, tuple):
+        inside = [h for h in inner if h is not Ellipsis]
+        return f"a list [...] of {describe(inside[0])}" if inside else "a list"
+    if origin in (dict, Mapping) or kind is dict:
+        return "keys with values"
+    words = {
+        float: "a number",
+        int: "a whole number",
+        bool: "true or false",
+        str: "text",
+        type(None): "null",
+        Any: "anything",
+    }
+    return words.get(kind, getattr(kind, "__name__", str(kind))) + (f" {limits}" if limits else "")
+
+
+def _peeled(hint: Any) -> tuple[Any, str]:
+    """The hint without Annotated, and its range in words."""
+    if typing.get_origin(hint) is Annotated:
+        return hint.__origin__, " and ".join(str(m) for m in hint.__metadata__ if isinstance(m, Range))
+    return hint, ""
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        ranges = [m for m in hint.__metadata__ if isinstance(m, Range)]
+        number = isinstance(value, (int, float))
+        return _fits(value, hint.__origin__) and (not number or all(value in r for r in ranges))
+    if origin in (Union, types.UnionType):
+        plain = [h for h in inner if _is_plain(h)] if isinstance(value, (str, int, float)) else []
+        return any(_fits(value, h) for h in plain or inner)
+    if origin is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in inner)
+    if _fixed(hint):
+        same = isinstance(value, (list, tuple)) and len(value) == len(inner)
+        return same and all(_fits(v, h) for v, h in zip(value, inner, strict=True))
+    if origin in (dict, Mapping) or hint is dict:
+        return isinstance(value, dict)
+    if origin in (list, tuple, Sequence) or hint in (list, tuple):
+        inside = [h for h in inner if h is not Ellipsis]
+        return isinstance(value, (list, tuple)) and all(_fits(v, inside[0]) for v in value if inside)
+    if hint is float:
+        # A number without a range of its own must still be one: NaN is never meant.
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and value in Range()
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (bool, str):
+        return isinstance(value, hint)
+    if hint is type(None):
+        return value is None
+    return True
+
+
+def _fixed(hint: Any) -> bool:
+    """Whether a hint is of a tuple of a certain length."""
+    inner = typing.get_args(hint)
+    return typing.get_origin(hint) is tuple and Ellipsis not in inner and inner != ((),)
+
+
+def _is_plain(hint: Any) -> bool:
+    """Whether a hint speaks of text, truth or numbers: beside one that does, a class such as Tensor allows none."""
+    kind, _ = _peeled(hint)
+    return kind in (str, int, float, bool) or typing.get_origin(kind) is Literal
+
+
+def shown(value: Any) -> str:
+    """A value as people write it in YAML; text in quotes."""
+    return repr(value) if isinstance(value, str) else written(value)

@@ -1,0 +1,158 @@
+"""Nodes with a `_target_`: resolved, checked against the target's own signature, and made."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from dlopt.base.wrapper import Wrapper
+from dlopt.config.compose import groups
+from dlopt.config.problems import Problems
+from dlopt.config.schema.signature import mismatch, signature
+from dlopt.errors import nearest
+
+Node = dict[str, Any]
+
+
+def nodes(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Node]]:
+    """Every node with a `_target_`, outer ones first, with its dotted path."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            at = f"{path}{name}"
+            if "_target_" in value:
+                yield at, value
+            yield from nodes(value, at + ".")
+
+
+def resolve(path: str, node: Node, problems: Problems) -> Any:
+    """The object that a node's `_target_` names, or None with a problem noted."""
+    target = node["_target_"]
+    if target == "???":
+        problems.add(f"{path}._target_", f"name your class: {path}._target_=my_module.MyClass (custom has none)")
+        return None
+    own = _own(target)
+    if own is not None:
+        return own
+    from hydra.utils import get_object
+
+    hydra_log = logging.getLogger("hydra.utils")
+    try:
+        hydra_log.disabled = True  # it would say the same beside us
+        found = get_object(target)
+    except Exception as error:  # a module of the user's may fail in any way as it is imported
+        problems.add(f"{path}._target_", _import_problem(str(target), error))
+        return None
+    finally:
+        hydra_log.disabled = False
+    if not callable(found):
+        problems.add(f"{path}._target_", f"{target} cannot be called; name a class or a function")
+        return None
+    return found
+
+
+def check(path: str, node: Node, given: Sequence[str], problems: Problems) -> None:
+    """Check a node's keys and values. Keys that the target lacks are dropped where the target itself was exchanged.
+
+    given are the keys that were typed on the command line.
+    """
+    target = resolve(path, node, problems)
+    if target is None:
+        return
+    _check_arguments(path, target, node, groups.SUPPLIED.get(path, ()), given, problems)
+    if inspect.isclass(target) and issubclass(target, Wrapper) and problems.clear_of(f"{path}.name", f"{path}.options"):
+        _check_wrapped(path, target, node, problems)
+
+
+def _check_wrapped(path: str, part: type[Wrapper], node: Node, problems: Problems) -> None:
+    """What the node of a wrapper names, and the arguments for that."""
+    name = node["name"]
+    try:
+        inner = part.wrapped(name)
+    except LookupError as error:
+        problems.add(f"{path}.name", f"{error}{nearest(name, part.names())}")
+    except Exception as error:  # a module of the user's may fail in any way as it is imported
+        problems.add(f"{path}.name", _import_problem(name, error))
+    else:
+        _check_arguments(f"{path}.options", inner, node["options"], part.passed, (), problems)
+
+
+def _check_arguments(
+    path: str, target: Any, node: Node, own: Sequence[str], given: Sequence[str], problems: Problems
+) -> None:
+    """A node's keys and values against what a target takes; own are the arguments that it gets without them."""
+    try:
+        takes = signature(target)
+    except (TypeError, ValueError):
+        return  # a builtin without a signature
+    known = [name for name in takes.parameters if name not in own]
+    name = getattr(target, "__name__", str(target))
+    for key in [k for k in node if not (k.startswith("_") and k.endswith("_"))]:
+        at = f"{path}.{key}"
+        if key not in takes.parameters and not takes.open:
+            if f"{path}._target_" in given and at not in given:
+                problems.notices.append(f"{at} is left out: {name} does not take it")
+                del node[key]
+            else:
+                problems.add(at, f"{name} takes no such key{nearest(key, known)}")
+        elif key in own:
+            problems.add(at, "is passed by dlopt itself; leave it out")
+        elif key in takes.parameters:
+            wrong = mismatch(node[key], takes.parameters[key].hint)
+            if wrong:
+                problems.add(at, wrong)
+    for key in known:
+        if takes.parameters[key].required and key not in node:
+            problems.add(f"{path}.{key}", f"{name} needs it: add +{path}.{key}=...")
+
+
+def make(node: Node, **supplied: Any) -> Any:
+    """Call a node's target with its keys and what is supplied; nodes inside are made first.
+
+    Hydra makes what is not dlopt's own, and looks first at what it is; this takes a millisecond or two.
+    """
+    if _is_own(node):
+        return _made(node, **supplied)
+    from hydra.utils import instantiate
+
+    return instantiate({**node, "_partial_": True, "_convert_": "all"})(**supplied)
+
+
+def _is_own(value: Any) -> bool:
+    """Whether all that a tree names are classes of dlopt, and nothing in it says how they are made."""
+    if isinstance(value, dict):
+        plain = all(key == "_target_" or not key.startswith("_") for key in value)
+        known = "_target_" not in value or _own(value["_target_"]) is not None
+        return plain and known and all(map(_is_own, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_own, value))
+    return value is None or isinstance(value, str | int | float)
+
+
+def _own(name: Any) -> type | None:
+    """The class of dlopt that a name stands for, if it is the name of one; its module has been imported."""
+    place, _, last = str(name).rpartition(".")
+    module = sys.modules.get(place) if place.startswith("dlopt.") else None
+    found = vars(module).get(last) if module else None
+    return found if inspect.isclass(found) and found.__module__ == place else None
+
+
+def _made(value: Any, **supplied: Any) -> Any:
+    """What a tree of dlopt's own makes; lists and mappings are new ones, which the tree does not share."""
+    if isinstance(value, list):
+        return [_made(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    inside = {key: _made(inner) for key, inner in value.items() if key != "_target_"}
+    target = _own(value.get("_target_"))
+    return inside if target is None else target(**inside, **supplied)
+
+
+def _import_problem(target: str, error: Exception) -> str:
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    reason = f"{type(cause).__name__}: {cause}" if not isinstance(cause, ModuleNotFoundError) else str(cause)
+    return f"cannot import {target} ({reason}); modules are looked for in the working directory and in Python's path"

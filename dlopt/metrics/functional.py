@@ -1,0 +1,100 @@
+"""Figures of merit: what is reported beside a loss.
+
+Each takes outputs (..., N, outputs) and targets of N examples, for any number of runs in the leading dimensions, and
+returns a tensor of shape (...). Targets of classes are (..., N), or probabilities (..., N, outputs), which count as
+their most probable class; targets of numbers are (..., N, outputs).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dlopt.errors import Mistake
+
+OfClasses = Literal["accuracy", "error", "top5", "auc"]
+OfNumbers = Literal["r2"]
+
+
+def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The share of examples whose class has the largest output."""
+    return (outputs.argmax(-1) == _classes(targets)).to(outputs.dtype).mean(-1)
+
+
+def error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The 0-1 loss: the share of examples whose class has not the largest output."""
+    return 1.0 - accuracy(outputs, targets)
+
+
+def top5(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The share of examples whose class is among the five with the largest outputs."""
+    five = outputs.topk(min(5, outputs.shape[-1]), dim=-1).indices
+    return (five == _classes(targets).unsqueeze(-1)).any(-1).to(outputs.dtype).mean(-1)
+
+
+def auc(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The area under the ROC curve of each class against all others, averaged over the classes that occur.
+
+        AUC = (sum of ranks of the P examples of the class - P (P + 1) / 2) / (P Q),   Q the number of the others:
+
+    the probability that an example of the class has a larger score than one of another; ties count half, by midranks.
+    The score is the class's probability p under a softmax of the outputs, by log(p / (1 - p)), which tells apart what
+    p itself rounds to one. Not a number where all examples are of one class, or an output is none.
+
+    Source: Hanley and McNeil 1982; one against the rest: Provost and Domingos 2000, but each class weighs the same.
+    """
+    scores = _log_odds(outputs).mT.contiguous()  # (..., outputs, N)
+    ordered = scores.sort(-1).values
+    below = torch.searchsorted(ordered, scores)
+    twice_rank = below + torch.searchsorted(ordered, scores, right=True) + 1
+    of_class = _classes(targets).unsqueeze(-2) == torch.arange(outputs.shape[-1], device=outputs.device).unsqueeze(-1)
+    positive = of_class.sum(-1)
+    negative = of_class.shape[-1] - positive
+    # Whole numbers up to here: sums of ranks would lose their last digits in float32.
+    twice_pairs = (twice_rank * of_class).sum(-1) - positive * (positive + 1)
+    areas = twice_pairs.to(outputs.dtype) / (2 * positive * negative).to(outputs.dtype)
+    areas = areas.masked_fill(scores.isnan().any(-1).any(-1, keepdim=True), math.nan)
+    return areas.where((positive > 0) & (negative > 0), math.nan).nanmean(-1)
+
+
+def r2(outputs: Tensor, targets: Tensor) -> Tensor:
+    """R^2 = 1 - (squared error) / (variance of the targets): 1 for perfect predictions, 0 for the mean of the targets.
+
+    Not a number where the targets do not vary.
+    """
+    residual = (outputs - targets).square().sum((-2, -1))
+    spread = (targets - targets.mean(-2, keepdim=True)).square().sum((-2, -1))
+    return 1.0 - residual / spread.masked_fill(spread == 0, math.nan)
+
+
+_MERITS = {merit.__name__: merit for merit in (accuracy, error, top5, auc, r2)}
+
+
+def measured(names: Sequence[str], outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """These figures of merit, by name."""
+    found: dict[str, Tensor] = {}
+    for name in names:
+        known = name == "error" and "accuracy" in found  # counting the right ones is all the work of both
+        found[name] = 1.0 - found["accuracy"] if known else _MERITS[name](outputs, targets)
+    return found
+
+
+def check(names: Sequence[str], outputs: Tensor) -> None:
+    """Mistake where one of these says nothing of so many outputs."""
+    classes = outputs.shape[-1]
+    if "top5" in names and classes <= 5:
+        raise Mistake("metrics", f"top5 is always 1 with {classes} classes; leave it out")
+
+
+def _log_odds(outputs: Tensor) -> Tensor:
+    """log(p / (1 - p)) for the probability p of each class: its output less the log-sum-exp of all others."""
+    none = torch.full_like(outputs[..., :1], -math.inf)
+    before = torch.cat([none, outputs.logcumsumexp(-1)[..., :-1]], dim=-1)
+    behind = torch.cat([outputs.flip(-1).logcumsumexp(-1).flip(-1)[..., 1:], none], dim=-1)
+    return outputs - torch.logaddexp(before, behind)
+
+
+def _classes(targets: Tensor) -> Tensor:
+    return targets.argmax(-1) if targets.is_floating_point() else targets

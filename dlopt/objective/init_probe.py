@@ -1,0 +1,142 @@
+"""The network on one mini-batch before training: what an init that looks at data may ask.
+
+Nothing in the network is changed by asking: dropout is off, and what normalizations see is thrown away.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from dlopt import prng
+from dlopt.base.data import Split
+from dlopt.base.init import Backward
+from dlopt.base.layout import Layout, Parameter
+from dlopt.base.loss import Loss
+from dlopt.base.normalization import Running
+from dlopt.base.regularization import Site
+from dlopt.objective import activation_hooks
+from dlopt.prng import Key
+
+EXAMPLES = 256
+"""Of the mini-batch, whatever the run's own size is: enough for the standard deviation of a layer's outputs."""
+
+Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]
+
+
+class FirstBatch:
+    """A network and some examples of its training split: see dlopt.parts.Start."""
+
+    def __init__(self, model: nn.Module, loss: Loss, train: Split, dtype: torch.dtype, key: Key) -> None:
+        chosen = torch.randperm(len(train), generator=prng.generator(key))[:EXAMPLES]
+        rows = chosen if train.rows is None else train.rows[chosen]
+        batch = (train.inputs[rows], train.targets[rows])
+        self.inputs, self.targets = (x.to(dtype) if x.is_floating_point() else x for x in batch)
+        self.all_targets = train.targets if train.rows is None else train.targets[train.rows]
+        self.layout = Layout.of(model)
+        self._model = model
+        self._loss = loss
+        own = dict(model.named_parameters())
+        holders: dict[str, list[nn.Module]] = {
+            p.name: [m for m in model.modules() if any(own[p.name] is x for x in m._parameters.values())]
+            for p in self.layout
+        }
+        self.owners: Mapping[str, nn.Module] = {name: modules[0] for name, modules in holders.items()}
+        weights = [p for p in self.layout if p.kind == "weight"]
+        count = Counter(module for p in weights for module in holders[p.name])
+        self._layers = {m: p for p in weights for m in holders[p.name] if count[m] == 1}
+        self._activations = list(activation_hooks.activations(model).values())
+
+    def outputs(self, w: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self._run(self.layout.views(w), self.inputs)
+
+    def walked(self, w: Tensor, factor: Callable[[Parameter, Tensor], float | None]) -> Tensor:
+        w = w.clone()
+        views = self.layout.views(w)
+        done: set[str] = set()
+
+        def hook(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
+            p = self._layers[module]
+            if p.name not in done and isinstance(output, Tensor):
+                while (times := factor(p, output)) is not None:
+                    views[p.name].mul_(times)
+                    output = module.forward(*args, **named)
+                done.add(p.name)
+            return output
+
+        with torch.no_grad(), _hooked(self._layers, hook):
+            self._run(views, self.inputs)
+        return w
+
+    def activations(self, w: Tensor) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        last: list[str] = []  # the layer that was left last, while no activation stands behind it
+
+        def of_layer(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+            name = self._layers[module].name
+            last.clear()
+            if name not in found and isinstance(output, Tensor):
+                found[name] = output.clone()  # what comes behind may overwrite it
+                last.append(name)
+
+        def of_activation(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+            if last and isinstance(output, Tensor):
+                found[last.pop()] = output.clone()
+
+        with torch.no_grad(), _hooked(self._layers, of_layer), _hooked(self._activations, of_activation):
+            self._run(self.layout.views(w), self.inputs)
+        return found
+
+    def gradients(self, w: Tensor) -> dict[str, Backward]:
+        ends: dict[str, tuple[Tensor, Tensor]] = {}
+
+        def hook(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
+            name = self._layers[module].name
+            if name in ends or not isinstance(output, Tensor):
+                return output
+            ends[name] = next(x for x in (*args, *named.values()) if isinstance(x, Tensor)), output
+            return output.clone()  # what comes behind may overwrite it
+
+        x = self.inputs.clone()
+        w = w.clone().requires_grad_()
+        if x.is_floating_point():
+            x.requires_grad_()
+        with torch.enable_grad(), _hooked(self._layers, hook):
+            loss = self._loss(self._run(self.layout.views(w), x), self.targets)
+            sought = {t for pair in ends.values() for t in pair if t.requires_grad}
+            pieces = torch.autograd.grad(loss, list(sought), allow_unused=True)
+        by = dict(zip(sought, pieces, strict=True))
+        return {name: Backward(by.get(into), by.get(out)) for name, (into, out) in ends.items()}
+
+    def _run(self, views: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        """The network's outputs as in training, but for dropout."""
+        sites = [m for m in self._model.modules() if isinstance(m, Site)]
+        try:
+            for site in sites:
+                site.eval()
+            outputs: Tensor = functional_call(self._model, views, (inputs,))
+            return outputs
+        finally:
+            for site in sites:
+                site.train()
+            for module in self._model.modules():
+                if isinstance(module, Running):
+                    module.seen = {}
+
+
+@contextmanager
+def _hooked(modules: Any, hook: Hook) -> Iterator[None]:
+    """What these modules put out goes through the hook."""
+    handles = [module.register_forward_hook(hook, with_kwargs=True) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

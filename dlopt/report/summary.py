@@ -1,0 +1,30 @@
+"""The table of a run's results, for its end and for `dlopt show`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from dlopt.formatting import number
+
+
+def results(summary: dict[str, Any]) -> Table:
+    """Loss and metrics by split, at the best weights, at the last, and at the averaged ones."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    splits = [s for s in ("train", "val", "test") if any(k.startswith(s + "/") for k in summary)]
+    names = list(dict.fromkeys(k.partition("/")[2] for k in summary if k.partition("/")[0] in splits))
+    table.add_column("")
+    for split in splits:
+        table.add_column({"val": "validation"}.get(split, split), justify="right")
+    best, last = summary.get("best/step"), summary.get("last/step") or summary.get("step")
+    title = f"best (step {best})" if "val" in splits else f"last (step {last})"
+    same = best == last or "val" not in splits
+    lines = [(title, ""), *([] if same else [(f"last (step {last})", "last/")])]
+    for label, prefix in (*lines, (f"average (step {last})", "average/")):
+        for name in names:
+            values = [summary.get(f"{prefix}{split}/{name}") for split in splits]
+            if any(v is not None for v in values):
+                table.add_row(Text(f"{label:<18} {name}"), *(number(v) for v in values))
+    return table

@@ -1,0 +1,140 @@
+"""dlopt train resume=RUN: go on with a run from its last checkpoint.
+
+Its configuration is read from its directory, without Hydra, which would overwrite what is there.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dlopt.rundir.display import as_typed
+from dlopt.storage.safe_read import printable
+
+if TYPE_CHECKING:
+    from dlopt.rundir.directory import Checkpoint, Run
+    from dlopt.rundir.lock import Holder
+
+
+def resume(name: str, arguments: Sequence[str], *, trust: bool) -> int:
+    """The command; returns the exit code."""
+    from dlopt.runner.open_run import opened
+
+    return opened("resume", name, lambda run: _resumed(run, arguments, trust), trust=trust)
+
+
+def _resumed(run: Run, arguments: Sequence[str], trust: bool) -> int:
+    from omegaconf import OmegaConf
+
+    from dlopt import console
+    from dlopt.config.build import build
+    from dlopt.config.problems import ConfigError
+    from dlopt.config.reopen import load_run, resume_checks
+    from dlopt.rundir import provenance
+    from dlopt.runner.run_one import DONE, logged, run_one
+
+    load_run.writable(run)
+    former = load_run.configuration(run, trust=trust)
+    config = resume_checks.merged(former, arguments)
+    status = run.status_or_none()
+    changed = resume_checks.changes(former, config)
+    if status is not None and status["status"] == "done" and not changed:
+        print(f"{as_typed(run.path)} is done; nothing to go on with{_how(run.summary, config)}")
+        return DONE
+    run.lock.take(_said)
+    try:
+        if run.status_or_none() != status:
+            raise ConfigError([("resume", "another process has just left this run; look at it, and say so again")])
+        checkpoint = _newest(run, status)
+        state = None if checkpoint is None else checkpoint.content
+        resume_checks.check_configuration(run, status or {}, (state or {}).get("config"))
+        experiment, notices = build(config, arguments, saved=None if state is None else state["model"])
+        step = 0 if state is None else state["step"]
+        breaks: list[str] = []
+        if state is not None:
+            before: Mapping[str, Any] = OmegaConf.to_container(former)  # type: ignore[assignment]
+            resume_checks.check(state, experiment, before)
+            breaks = resume_checks.breaking(changed, before, experiment, step)
+        for at, said in [*resume_checks.broken(status or {}), *([(step, "; ".join(breaks))] if breaks else [])]:
+            notices.append(f"from step {at} on this is another run than an uninterrupted one would be: {said}")
+        settings = _settings(status, state, config)
+        kept = OmegaConf.to_yaml(config).encode() if changed else None  # so that the next resume knows of them
+        set_anew = [f"{key} {old} -> {new}" for key, (old, new) in changed.items()]
+
+        warnings = _brought_back(run, checkpoint)  # from here on the directory changes
+        device, threads = experiment.settings.device, experiment.threads
+        run.go_on(step, settings, set_anew, breaks, kept, device=device, threads=threads)
+        if status is None:
+            warnings.append(f"{run.status_file.name} was damaged; it is written anew")
+        elif state is not None:
+            different = provenance.differences(status, run.status)
+            notices += [f"the same bits are not promised: {'; '.join(different)}"] if different else []
+        for warning in warnings:
+            print(f"warning: {printable(warning)}", file=sys.stderr)
+        if checkpoint is None:
+            notices.append("it has no checkpoint yet, so it begins anew")
+        elif not console.quiet:
+            print(f"{as_typed(run.path)} goes on after step {step}")
+        with logged(run) as log:
+            log.info("resume %s", " ".join(arguments))
+            for warning in warnings:
+                log.warning(warning)
+            return run_one(experiment, run, notices, state=state)[0]
+    finally:
+        run.lock.release()
+
+
+def _how(summary: Mapping[str, Any], config: Any) -> str:
+    """What would make a finished run longer."""
+    steps, epochs = summary.get("step"), summary.get("epoch")
+    short = (steps or 0) < config.steps if config.steps else (epochs or 0) < config.epochs
+    return f": it stopped early, after step {steps}" if short and steps else " (epochs=... makes it longer)"
+
+
+def _newest(run: Run, status: Mapping[str, Any] | None) -> Checkpoint | None:
+    """The checkpoint to go on from; None where the run begins anew, which one that is done does not."""
+    from dlopt.config.problems import ConfigError
+
+    try:
+        checkpoint = run.newest()
+    except ValueError as error:
+        said = f"no checkpoint is whole ({error}); to begin anew, remove {as_typed(run.checkpoint('last').parent)}"
+        raise ConfigError([("resume", said)]) from error
+    if checkpoint is None and status is not None and status["status"] == "done":
+        raise ConfigError([("resume", f"{as_typed(run.path)} is done, and its checkpoint is gone; start a new run")])
+    return checkpoint
+
+
+def _settings(status: Mapping[str, Any] | None, state: Mapping[str, Any] | None, config: Any) -> dict[str, Any]:
+    """Those that the run has from here on: its options as they were chosen, and each key as it is configured now.
+
+    Of options a checkpoint tells, which has a checksum, before the status does.
+    """
+    from omegaconf import OmegaConf
+
+    from dlopt.config.compose.flatten import settings_of, told
+
+    chosen = told((state or {}).get("settings")) or told((status or {}).get("settings"))
+    return chosen | settings_of(OmegaConf.to_container(config), {})  # type: ignore[arg-type]
+
+
+def _brought_back(run: Run, checkpoint: Checkpoint | None) -> list[str]:
+    """Bring the directory back to a checkpoint, or to its beginning; returns what was damaged in it."""
+    if checkpoint is None:
+        run.clear()
+        return []
+    step = checkpoint.content["step"]
+    found = [f"{wrong}; it is put aside" for wrong in checkpoint.damaged.values()]
+    if found:
+        found[-1] += f", and the run goes on from the checkpoint after step {step}"
+    if not run.go_back(checkpoint):
+        found.append(
+            f"{run.metrics_file.name} is not what was written up to step {step}; it is put aside, its rows that can be "
+            "read are kept, and those of evaluations come from the checkpoint"
+        )
+    return found
+
+
+def _said(holder: Holder) -> None:
+    print(f"waiting a minute for a sign of life of {holder}, which wrote this run last ...", file=sys.stderr)

@@ -1,0 +1,69 @@
+"""Launchers that are not ours: Hydra's own, joblib's, submitit's for a cluster. They take runs in batches."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from dlopt.config.compose.yaml_dump import quoted
+from dlopt.sweep.compose import Job
+from dlopt.sweep.pruning import Ticket
+
+TICKET = "DLOPT_TICKET"
+"""The variable of a run's environment that holds its ticket."""
+STORAGE = "DLOPT_STORAGE"
+"""The one with the address of a database, inherited from this process: what a job is given, Hydra writes to a file."""
+
+
+class Launched:
+    """Hands runs to a launcher, up to count at once, and waits for all of them."""
+
+    def __init__(self, launcher: Any, count: int) -> None:
+        self.count = 1 if type(launcher).__name__ == "BasicLauncher" else count  # which takes them one by one
+        self._launcher = launcher
+        self._jobs: list[Job] = []
+
+    def submit(self, job: Job) -> None:
+        self._jobs.append(job)
+
+    def wait(self) -> list[tuple[Job, BaseException | None]]:
+        jobs, self._jobs = self._jobs, []
+        common = os.path.commonpath([job.path.parent for job in jobs])
+        overrides = []
+        for job in jobs:
+            below = os.path.relpath(job.path, common)
+            place = [f"hydra.sweep.dir={quoted(common)}", f"hydra.sweep.subdir={quoted(below)}"]
+            overrides.append([*job.overrides, *place, *_ticketed(job)])
+        found = self._launcher.launch(overrides, initial_job_idx=0)
+        return [(job, _error(ret)) for job, ret in zip(jobs, found, strict=True)]
+
+    def close(self, *, at_once: bool = False) -> None:
+        self._jobs.clear()
+
+
+def ticket(environment: Mapping[str, str]) -> Ticket | None:
+    """That of a run which a launcher has started."""
+    text = environment.get(TICKET)
+    if not text:
+        return None
+    found = Ticket.of(json.loads(bytes.fromhex(text)))
+    return replace(found, storage=environment[STORAGE]) if STORAGE in environment else found
+
+
+def _ticketed(job: Job) -> list[str]:
+    if job.ticket is None:
+        return []
+    os.environ.pop(STORAGE, None)
+    if job.ticket.storage is not None:
+        os.environ[STORAGE] = job.ticket.storage
+    content = replace(job.ticket, storage=None).content()
+    return [f"++hydra.job.env_set.{TICKET}='{json.dumps(content).encode().hex()}'"]
+
+
+def _error(ret: Any) -> BaseException | None:
+    """What a job raised; asking for its value would raise it here."""
+    found = getattr(ret, "_return_value", None)
+    return found if isinstance(found, BaseException) else None

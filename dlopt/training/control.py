@@ -1,0 +1,47 @@
+"""What the outside sees of the loop, and how it ends it."""
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from dlopt.rundir.directory import Row, Run
+
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""Ctrl-C, a cluster's preemption, a terminal that was closed."""
+
+
+@contextlib.contextmanager
+def handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """While this lasts, signals to stop come here."""
+    before = {number: signal.signal(number, handler) for number in STOPPING}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
+
+
+class Watch:
+    """Numbers that the loop leaves here, for a progress bar, and some that it looks at.
+
+    step    steps done
+    steps   steps to do
+    stop    set it, and the step under way is the last
+    pruned  set with it, where a search has no use for the rest
+    until   steps after which it stops before its end; None: it goes to its end
+    """
+
+    def __init__(self, until: int | None = None) -> None:
+        self.step = 0
+        self.steps = 0
+        self.stop = False
+        self.pruned = False
+        self.until = until
+
+    def begin(self, step: int, steps: int) -> None:
+        """The first step, which is not 0 in a run that goes on, is about to be made."""
+        self.step, self.steps = step, steps
+
+    def row(self, run: Run, row: Row) -> None:
+        """A row was logged."""

@@ -1,0 +1,65 @@
+"""Metrics of a weight vector on a split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from dlopt.objective.problem import Problem
+from dlopt.training.batches import Examples
+
+CHUNK = 1024
+"""Examples of one forward pass: large enough to fill a core, small enough that activations stay in its cache."""
+
+
+def predictions(
+    problem: Problem,
+    w: Tensor,
+    examples: Examples,
+    running: Mapping[str, Tensor] | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The network's outputs on a whole split, (..., N, outputs), and its targets; nothing is random.
+
+    advance, if given, is called with the number of examples of each chunk that is done.
+    """
+    dim = 0 if problem.lanes is None else 1
+    pairs = []
+    for x, y in examples.chunks(CHUNK):
+        pairs.append((problem.predict(w, x, running), y))
+        if advance is not None:
+            advance(x.shape[dim])
+    outputs, targets = (torch.cat(column, dim=dim) for column in zip(*pairs, strict=True))
+    return outputs, targets
+
+
+def evaluate(
+    problem: Problem, w: Tensor, examples: Examples, running: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """loss and the loss's metrics at w, without penalties; each of shape () or (E,).
+
+    Outputs of the whole split are kept, so that a metric may depend on all of them at once.
+    """
+    return metrics(problem, *predictions(problem, w, examples, running))
+
+
+def metrics(problem: Problem, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """loss and the loss's metrics of what `predictions` returned."""
+    with torch.no_grad():
+        return {"loss": problem.losses(outputs, targets)} | problem.loss.measure(outputs, targets)
+
+
+def recomputed_statistics(problem: Problem, w: Tensor, examples: Examples) -> dict[str, Tensor]:
+    """Running statistics that belong to w, such as averaged weights: the means over one pass of the training split."""
+    if not problem.running:
+        return {}
+    total: dict[str, Tensor] = {}
+    count = 0
+    for x, _ in examples.chunks(CHUNK):
+        seen = problem.statistics(w, x)
+        for name, value in seen.items():
+            total[name] = total.get(name, 0.0) + value * x.shape[0 if problem.lanes is None else 1]
+        count += x.shape[0 if problem.lanes is None else 1]
+    return {name: value / count for name, value in total.items()}

@@ -1,0 +1,82 @@
+"""The loop: draw, step, measure. One loop for one run and for many in lanes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from dlopt.rundir.directory import Run
+from dlopt.training.control import Watch
+from dlopt.training.experiment import Experiment
+from dlopt.training.lanes import agree
+from dlopt.training.recorder import Journal
+from dlopt.training.state import Training
+
+
+def train(
+    experiments: Sequence[Experiment],
+    runs: Sequence[Run],
+    watch: Watch | None = None,
+    state: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Train every experiment to its end, and return the summaries, which are also in the run directories.
+
+    state is the content of the last checkpoint of a single run, which goes on from there.
+
+    One experiment has w of shape (P,); E experiments have w of shape (E, P) and go through every step together. They
+    must agree in everything but numbers: the same network, classes of parts, sizes and lengths; they may differ in
+    seed, data rows, initial weights, schedule and numeric hyperparameters. ValueError says where they do not.
+    A run that stops or diverges is finished at once and leaves the others.
+    """
+    agree(experiments)
+    with switches(experiments[0]):
+        training = Training(experiments)
+        journal = Journal(training, experiments, runs, watch or Watch(), state)
+        try:
+            return loop(training, journal)
+        except BaseException as error:
+            journal.fail(error)
+            raise
+
+
+def loop(training: Training, journal: Journal) -> list[dict[str, Any]]:
+    """Steps until there is nothing left to do."""
+    while journal.goes_on():
+        step(training, journal)
+        if journal.is_due():
+            journal.log()
+    return journal.end()
+
+
+def step(training: Training, journal: Journal) -> None:
+    """One step, of which the journal takes note."""
+    inputs, targets = training.draw()
+    objective = training.objective(inputs, targets)
+    optimizer = training.optimizer()
+    before = training.w.clone() if training.keeps_the_former or journal.measures() else training.w
+    moment = optimizer.step(training.w, training.state, objective)
+    training.take(moment, before, optimizer)
+    journal.measure(objective, moment, before, targets)
+    training.step += 1
+
+
+@contextmanager
+def switches(experiment: Experiment) -> Iterator[None]:
+    """torch's global switches as this run wants them, and afterwards as they were."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(experiment.threads)
+    wanted = experiment.settings.deterministic
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses
+    if wanted != deterministic:
+        torch.use_deterministic_algorithms(wanted)  # a second of imports: only on a change
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        if wanted != deterministic:
+            torch.use_deterministic_algorithms(deterministic)

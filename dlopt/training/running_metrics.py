@@ -1,0 +1,121 @@
+"""Training metrics, from outputs that the steps have made anyway.
+
+Outputs and targets of an epoch are kept on the device; nothing is computed from them, and the host does not wait,
+until a row is due. A row in the middle of an epoch covers the steps since the row before, one at its end all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dlopt.objective.problem import Evaluation, Problem
+from dlopt.training.batches import sent
+
+KEPT = 2**24
+"""Numbers of outputs that are kept, at most. Beyond, an epoch's metrics are means of those of its parts, weighted by
+examples: the same for accuracy and loss, nearly so for R^2."""
+
+
+class Part(NamedTuple):
+    """What one step leaves: the mean loss (...), outputs (..., B, outputs) and targets (..., B[, outputs])."""
+
+    loss: Tensor
+    outputs: Tensor
+    targets: Tensor
+
+
+class Window:
+    """The steps of the epoch under way, and which of them came after the last row."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.parts: list[Part] = []
+        self.row_begins = 0
+        self.numbers = 0
+        self.folded: dict[str, list[tuple[int, dict[str, Tensor]]]] = {"row": [], "epoch": []}
+
+    def add(self, evaluation: Evaluation, targets: Tensor) -> None:
+        self.parts.append(Part(evaluation.loss, evaluation.outputs, targets))
+        self.numbers += evaluation.outputs.numel()
+        if self.numbers > KEPT:
+            self._fold()
+
+    def means(self, over: str) -> dict[str, Tensor]:
+        """train/loss and the loss's metrics over the "row" or the "epoch", each of shape (...)."""
+        parts = self.parts[self.row_begins :] if over == "row" else self.parts
+        pieces = self.folded[over] + ([self._metrics(parts)] if parts else [])
+        if len(pieces) == 1:
+            return pieces[0][1]
+        total = sum(count for count, _ in pieces)
+        names = pieces[0][1] if pieces else {}
+        return {name: torch.stack([found[name] * (count / total) for count, found in pieces]).sum(0) for name in names}
+
+    def diverged(self) -> Tensor:
+        """Whether a loss since the last row was not finite, (...); of folded parts too."""
+        losses = [part.loss for part in self.parts[self.row_begins :]]
+        losses += [found["train/loss"] for _, found in self.folded["row"]]
+        if not losses:
+            return torch.zeros(() if self.problem.lanes is None else (self.problem.lanes,), dtype=torch.bool)
+        return (~torch.isfinite(torch.stack(losses))).any(0)
+
+    def row_ends(self) -> None:
+        self.row_begins = len(self.parts)
+        self.folded["row"] = []
+
+    def epoch_ends(self) -> None:
+        self.parts, self.row_begins, self.numbers = [], 0, 0
+        self.folded = {"row": [], "epoch": []}
+
+    def keep(self, stay: Tensor) -> None:
+        """Leave only these lanes, given by their indices."""
+        self.parts = [Part(*(x[stay] for x in part)) for part in self.parts]
+        self.folded = {
+            over: [(count, {name: x[stay] for name, x in found.items()}) for count, found in pieces]
+            for over, pieces in self.folded.items()
+        }
+
+    def content(self, i: int) -> dict[str, Any]:
+        """All of it for one lane, as plain tensors and numbers."""
+        lane = (lambda x: x) if self.problem.lanes is None else (lambda x: x[i].clone())
+        return {
+            "parts": [[lane(x) for x in part] for part in self.parts],
+            "row_begins": self.row_begins,
+            "folded": {
+                over: [[count, {name: lane(x) for name, x in found.items()}] for count, found in pieces]
+                for over, pieces in self.folded.items()
+            },
+        }
+
+    def restore(self, content: dict[str, Any], device: torch.device) -> None:
+        """The inverse of `content`, for a single run."""
+        self.parts = [Part(*(x.to(device) for x in part)) for part in content["parts"]]
+        self.row_begins = content["row_begins"]
+        self.numbers = sum(part.outputs.numel() for part in self.parts)
+        self.folded = {
+            over: [(count, {name: x.to(device) for name, x in found.items()}) for count, found in pieces]
+            for over, pieces in content["folded"].items()
+        }
+
+    def _fold(self) -> None:
+        """Replace the kept outputs by their metrics."""
+        self.folded["epoch"].append(self._metrics(self.parts))
+        if self.parts[self.row_begins :]:
+            self.folded["row"].append(self._metrics(self.parts[self.row_begins :]))
+        self.parts, self.row_begins, self.numbers = [], 0, 0
+
+    def _metrics(self, parts: Sequence[Part]) -> tuple[int, dict[str, Tensor]]:
+        dim = 0 if self.problem.lanes is None else 1
+        losses = torch.stack([part.loss for part in parts], dim=-1)
+        outputs, targets = (torch.cat([getattr(p, x) for p in parts], dim=dim) for x in ("outputs", "targets"))
+        sizes = [part.targets.shape[dim] for part in parts]
+        if len(set(sizes)) == 1:
+            mean = losses.mean(-1)
+        else:
+            share = sent(torch.tensor(sizes, dtype=losses.dtype), losses.device) / sum(sizes)
+            mean = (losses * share).sum(-1)
+        metrics = {f"train/{name}": value for name, value in self.problem.loss.measure(outputs, targets).items()}
+        return sum(sizes), {"train/loss": mean} | metrics

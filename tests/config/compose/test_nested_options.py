@@ -1,0 +1,66 @@
+"""Options inside options, as people type them and as Hydra does."""
+
+import pytest
+
+from dlopt.config.compose import groups
+from dlopt.config.compose.nested_options import held, in_full, in_short, keys
+
+SPELLED = {
+    "schedule.then=cosine": "schedule@schedule.then=cosine",
+    "schedule.then=cosine,step": "schedule@schedule.then=cosine,step",
+    "schedule.then=null": "schedule@schedule.then=null",
+    "schedule.then.then=cosine": "schedule@schedule.then.then=cosine",
+}
+LEFT = [
+    "schedule=warmup",
+    "schedule.then.final=0.1",
+    "schedule.then._target_=mine.Sawtooth",
+    "schedule.length=3",
+    "schedule.thenceforth=cosine",
+    "schedule@schedule.then=cosine",
+    "schedule.then={_target_: mine.Sawtooth}",
+    "optimizer.lr=0.1",
+    "epochs=3",
+    "hydra.run.dir=a.b",
+    "~schedule",
+    "-m",
+    "--cfg",
+]
+
+
+@pytest.mark.parametrize("typed", SPELLED)
+def test_a_choice_inside_an_option_is_spelled_out_and_back(typed):
+    assert in_full(typed) == SPELLED[typed]
+    assert in_short(SPELLED[typed]) == typed
+    assert in_full(in_full(typed)) == in_full(typed)
+
+
+@pytest.mark.parametrize("typed", LEFT)
+def test_all_else_is_left_as_it_is(typed):
+    assert in_full(typed) == typed
+
+
+def test_the_short_form_leaves_values_alone():
+    assert in_short("name=a@b.c") == "name=a@b.c"
+    assert in_short("optimizer.lr=0.1") == "optimizer.lr=0.1"
+
+
+def test_what_a_file_holds(tmp_path):
+    file = tmp_path / "x.yaml"
+    file.write_text(
+        "defaults:\n  - _self_\n  - override /loss@_global_.loss: mse\n  - /schedule@then: constant\n"
+        "  - /init@inner.deep: he\n_target_: a.B\nlength: 3\n"
+    )
+    assert held(file) == {"then": ("schedule", "constant"), "inner.deep": ("init", "he")}
+    assert keys(file) == {"length", "then", "inner.deep"}
+    assert held(groups.CONF / "schedule" / "cosine.yaml") == {}
+
+
+def test_groups_that_hold_groups_of_ones_own(tmp_path):
+    for group, text in {"optimizer": "defaults:\n- /schedule@warm.rate: constant\n", "schedule": ""}.items():
+        (tmp_path / group).mkdir()
+        (tmp_path / group / "a.yaml").write_text(text)
+    folders = (groups.CONF, tmp_path)
+    assert in_full("optimizer.warm.rate=cosine", folders) == "schedule@optimizer.warm.rate=cosine"
+    assert in_full("optimizer.warm.rate.then=cosine", folders) == "schedule@optimizer.warm.rate.then=cosine"
+    assert in_full("optimizer.warm.rate=cosine") == "optimizer.warm.rate=cosine"

@@ -1,0 +1,129 @@
+"""What a configuration of a run may name: everything of dlopt's own options and of torch, and nothing else."""
+
+import inspect
+import sys
+
+import pytest
+import torch
+import yaml
+from helpers import composed, options
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+from torch import nn
+
+from dlopt.config.compose import groups
+from dlopt.config.problems import Problems
+from dlopt.config.reopen import trusted_targets
+
+
+def problems(config):
+    found = Problems()
+    trusted_targets.check(config, found)
+    return dict(found.found)
+
+
+@pytest.mark.parametrize("group", [g for g in groups.groups() if g != "experiment"])
+def test_every_option_of_ours_may_be_opened(group):
+    for option in options(group):
+        config = composed(f"{group}={option}") if group in groups.SINGLE else composed(f"{group}=[{option}]")
+        assert problems(OmegaConf.to_container(config, resolve=False)) == {}
+
+
+@pytest.mark.parametrize("module", [nn, nn.modules, torch.optim], ids=lambda m: m.__name__)
+def test_the_classes_of_torch_may_be_named(module):
+    kinds = (nn.Module, torch.optim.Optimizer)
+    classes = {n: c for n, c in vars(module).items() if inspect.isclass(c) and issubclass(c, kinds)}
+    assert len(classes) > 10
+    for name, found in classes.items():
+        expected = found if f"{found.__module__}.".startswith(("torch.nn.modules.", "torch.optim.")) else None
+        assert trusted_targets.part(f"{module.__name__}.{name}") is expected
+        if expected:
+            assert trusted_targets.part(f"{found.__module__}.{found.__qualname__}") is found
+
+
+def names():
+    """Every dotted name that leads from dlopt's groups, torch.nn and torch.optim two attributes further."""
+    places = [m for n, m in sorted(sys.modules.items()) if n.startswith(("torch.nn", "torch.optim", "dlopt.")) and m]
+    for module in places:
+        for name, value in list(vars(module).items()):
+            yield f"{module.__name__}.{name}"
+            if inspect.ismodule(value) or inspect.isclass(value):
+                yield from (f"{module.__name__}.{name}.{inner}" for inner in list(vars(value)))
+
+
+def test_a_name_stands_for_what_hydra_would_make_of_it():
+    """Of all names near to them, those that are taken are classes of parts, and Hydra finds the same."""
+    taken = 0
+    for name in names():
+        found = trusted_targets.part(name)
+        if found is not None:
+            taken += 1
+            assert get_object(name) is found
+            assert inspect.isclass(found)
+            of_ours = found.__module__.startswith(tuple(f"dlopt.{g}." for g in groups.groups()))
+            assert of_ours or issubclass(found, (nn.Module, torch.optim.Optimizer))
+    assert taken > 300
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "torch", "torch.nn", "dlopt.arch", "dlopt.arch.cnn", "dlopt.arch.cnn.", "dlopt.arch.cnn.nn", "dlopt.arch.cnn.CNN.forward",
+     "dlopt.arch.__init__.CNN", "dlopt.rundir.directory.Run", "dlopt.parts.Data", "dlopt.optimizer.adam.Optimizer", "torch.Tensor", "torch.nn.Parameter",
+     "torch.nn.modules.module.torch.nn.Linear", "torch.optim.lr_scheduler.LambdaLR", "torch.optim.swa_utils.AveragedModel", "numpy.load",
+     None, 3, ["os.system"], {"a": 1}],
+)  # fmt: skip
+def test_other_names_are_none(name):
+    assert trusted_targets.part(name) is None
+
+
+def test_finding_out_imports_nothing(tmp_path, monkeypatch):
+    (tmp_path / "outsider.py").write_text("raise AssertionError\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+    for name in ("outsider.Part", "torch.utils.tensorboard.SummaryWriter", "antigravity.x", "dlopt.cli.main"):
+        assert problems({"arch": {"_target_": name}}).keys() == {"arch._target_"}
+    assert set(sys.modules) == before
+
+
+def test_the_problem_names_the_key_and_the_remedy():
+    (message,) = problems({"a": [{"b": {"_target_": "os.system"}}]}).values()
+    assert problems({"a": [{"b": {"_target_": "os.system"}}]}).keys() == {"a.0.b._target_"}
+    assert "'os.system'" in message
+    assert "executes no code" in message
+    assert "--trust" in message
+
+
+@pytest.mark.parametrize("key", ["_args_", "_partial_", "_recursive_", "_convert_"])
+def test_how_a_part_is_made_is_not_the_runs_to_say(key):
+    for node in ({"_target_": "torch.nn.Identity", key: []}, {key: []}):
+        assert problems({"arch": node}).keys() == {f"arch.{key}"}
+
+
+def test_a_rule_of_torch_is_named_by_its_name_or_its_path():
+    node = {"_target_": "dlopt.optimizer.torch_optim.TorchOptim", "lr": 0.1, "options": {}}
+    for name in ("AdamW", "torch.optim.SGD", "torch.optim.adam.Adam"):
+        assert problems({"optimizer": {**node, "name": name}}) == {}
+    for name in ("mine.Lion", "torch.hub.load", "os.system", "Nothing", None, 3):
+        assert problems({"optimizer": {**node, "name": name}}).keys() == {"optimizer.name"}
+
+
+def test_no_class_of_torch_is_handed_a_number_that_it_would_not_come_to_an_end_with():
+    for node in (
+        {"_target_": "torch.nn.LSTM", "num_layers": 10**9},
+        {"_target_": "torch.nn.Fold", "output_size": [2, [10**9]]},
+        {"_target_": "torch.nn.Sequential", "inner": {"more": 10**9}},
+    ):
+        (found,) = problems({"arch": node}).items()
+        assert found[0].startswith("arch.")
+        assert "at most 1,000,000" in found[1]
+        assert "--trust" in found[1]
+    node = {"_target_": "dlopt.optimizer.torch_optim.TorchOptim", "name": "LBFGS", "lr": 0.1}
+    assert problems({"optimizer": {**node, "options": {"max_iter": 10**12}}}).keys() == {"optimizer.options.max_iter"}
+    assert problems({"optimizer": {**node, "options": {"max_iter": 10**6}}, "seed": 2**32 - 1}) == {}
+
+
+def test_data_come_from_the_options_own_address_alone():
+    for option in ("mnist", "fashion_mnist", "cifar10"):
+        node = yaml.safe_load((groups.CONF / "data" / f"{option}.yaml").read_text())
+        assert problems({"data": node}) == problems({"data": {**node, "url": None}}) == {}
+        assert problems({"data": {**node, "url": f"{node['url']}x"}}).keys() == {"data.url"}

@@ -1,0 +1,142 @@
+"""The scale of each layer by what it does on one mini-batch, in float64."""
+
+import pytest
+import torch
+from helpers import DEVICE, blobs, built
+from torch import nn
+
+from dlopt import prng
+from dlopt.base.layout import Layout
+from dlopt.config.problems import ConfigError
+from dlopt.init.constant import Constant
+from dlopt.init.layer_scale import Search
+from dlopt.init.normal import Normal
+from dlopt.objective.init_probe import FirstBatch
+from dlopt.parts import Split
+from dlopt.training.experiment import adjusted_weights, initial_weights
+
+
+def stack(make, depth, width=30):
+    layers = [nn.Linear(8, width), make()]
+    for _ in range(depth - 2):
+        layers += [nn.Linear(width, width), make()]
+    return nn.Sequential(*layers, nn.Linear(width, 3)).double()
+
+
+def begun(model, init, bias=None, dtype=torch.float64):
+    x = torch.randn(100, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    start = FirstBatch(model, nn.functional.cross_entropy, Split(x, torch.arange(100) % 3), dtype, prng.key(0))
+    bias = bias or Normal(0.0)
+    w = initial_weights(model, Layout.of(model), init, bias, 1.0, prng.key(0, "init"), dtype)
+    return start, w, adjusted_weights(w, init, bias, lambda: start)
+
+
+def forward(start, w):
+    """By hand: inputs, and what each layer hands on (the last its own outputs)."""
+    nn.utils.vector_to_parameters(w, start._model.parameters())
+    x, found = start.inputs.clone().requires_grad_(), []
+    found.append(x)
+    for linear, act in zip(start._model[::2], [*start._model[1::2], nn.Identity()], strict=True):
+        x = act(linear(x))
+        found.append(x)
+    return found
+
+
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "none": nn.Identity}
+
+
+@pytest.mark.parametrize("depth", [2, 12])
+@pytest.mark.parametrize("std", [0.01, 3.0])
+@pytest.mark.parametrize("make", ACTIVATIONS.values(), ids=ACTIVATIONS)
+def test_activations_are_level(make, std, depth):
+    start, before, w = begun(stack(make, depth), Search("activations", 0.5, 0.1, 200, std))
+    levels = [float(h.detach().std(correction=0)) for h in forward(start, w)[1:]]
+    assert len(levels) == depth
+    assert all(0.45 <= s <= 0.55 for s in levels)
+    assert not all(0.45 <= h.std() <= 0.55 for h in forward(start, before)[1:])
+
+
+@pytest.mark.parametrize("depth", [2, 12])
+@pytest.mark.parametrize("std", [0.01, 0.3])
+@pytest.mark.parametrize("make", ACTIVATIONS.values(), ids=ACTIVATIONS)
+def test_gradients_are_level_with_that_at_the_outputs(make, std, depth):
+    start, _, w = begun(stack(make, depth), Search("gradients", 1.0, 0.1, 200, std))
+    ends = forward(start, w)
+    gradients = torch.autograd.grad(nn.functional.cross_entropy(ends[-1], start.targets), ends)
+    levels = [float(g.std(correction=0) / gradients[-1].std(correction=0)) for g in gradients[:-1]]
+    assert len(levels) == depth
+    assert all(0.9 <= s <= 1.1 for s in levels)
+
+
+@pytest.mark.parametrize("of", ["activations", "gradients"])
+def test_weights_change_by_a_factor_for_each_layer_and_biases_not_at_all(of):
+    start, before, w = begun(stack(nn.ReLU, 5), Search(of, 0.5, 0.01, 200, 0.01), Constant(0.1))
+    old, new = start.layout.views(before), start.layout.views(w)
+    for name in old:
+        ratio = float(new[name].norm() / old[name].norm())
+        torch.testing.assert_close(new[name], old[name] * ratio)
+        assert (ratio == pytest.approx(1.0)) is name.endswith("bias")
+
+
+def test_a_net_so_deep_that_nothing_arrives_becomes_level_piece_by_piece():
+    model = stack(nn.ReLU, 60).float()
+    start, before, w = begun(model, Search("activations", 0.5, 0.1, 200, 0.01), dtype=torch.float32)
+    assert list(start.activations(before).values())[-1].count_nonzero() == 0
+    assert all(0.45 <= h.std() <= 0.55 for h in start.activations(w).values())
+
+
+def test_gradients_that_silent_units_stop_are_told_so_and_a_larger_std_lets_them_through():
+    model = stack(nn.ReLU, 60).float()
+    with pytest.raises(ValueError, match=r"they are zero where all before them are level.* larger std"):
+        begun(model, Search("gradients", 0.5, 0.1, 200, 0.01), dtype=torch.float32)
+    start, _, w = begun(model, Search("gradients", 0.5, 0.1, 200, 0.2), dtype=torch.float32)
+    *_, last = found = list(start.gradients(w).values())
+    assert all(0.45 <= g.inputs.std(correction=0) / last.outputs.std(correction=0) <= 0.55 for g in found)
+
+
+@pytest.mark.parametrize("make", [nn.Identity, nn.ReLU])
+def test_one_change_finds_all_scales_of_a_chain_that_is_linear_in_them(make):
+    """And what is within the tolerance already is left alone."""
+    start, _, w = begun(stack(make, 6), Search("activations", 0.5, 1e-6, 1, 0.01))
+    assert [float(h.detach().std(correction=0)) for h in forward(start, w)[1:]] == pytest.approx([0.5] * 6)
+    rule = Search("activations", 0.5, 0.1, 1, 0.01)
+    assert torch.equal(rule.adjusted(w, start), w)
+
+
+def test_series_and_images():
+    net = ("arch=cnn", "arch.channels=[4,4]", "arch.kernels=[3,2]")
+    data = ("data=custom", "data._target_=mine.Blobs", "+data.shape=[2,6,6]", "batch_size=16", f"device={DEVICE}")
+    for of in ("activations", "gradients"):
+        experiment = built(*net, *data, "init=search", f"init.of={of}", "precision=float64")
+        key = prng.key(0, "first_batch")
+        start = FirstBatch(experiment.model, experiment.loss, experiment.train, torch.float64, key)
+        seen = start.activations(experiment.w) if of == "activations" else start.gradients(experiment.w)
+        values = list(seen.values())
+        if of == "gradients":
+            values = [g.inputs / values[-1].outputs.std() for g in values]
+        assert len(values) == 3
+        assert all(0.44 <= v.std() <= 0.56 for v in values)
+
+
+def test_whole_numbers_as_inputs_have_no_gradient_to_be_made_level():
+    tokens = ("data=custom", "data._target_=mine.Whole", "arch=custom", "arch._target_=mine.Tokens", "batch_size=16")
+    w = built(*tokens, "init=search", "init.of=gradients", "precision=float64").w
+    assert 0.005 < w[:20].std() < 0.02, "the table keeps the std that the search begins with"
+
+
+REFUSED = {
+    "a normalization": ("normalization=batch", "init.target=2"),
+    "units that are bounded": ("activation=tanh", "init.target=1.5"),
+    "units that are silent": ("activation=custom", "activation._target_=mine.Silence"),
+    "gradients through a normalization": ("normalization=batch", "init.of=gradients", "init.target=20"),
+}
+
+
+@pytest.mark.parametrize("keys", REFUSED.values(), ids=REFUSED)
+def test_what_cannot_become_level_is_refused(keys):
+    with pytest.raises(ConfigError) as found:
+        blobs("init=search", *keys)
+    ((key, said),) = found.value.problems
+    assert key == "init"
+    assert "do not become level" in said
+    assert ".weight" in said

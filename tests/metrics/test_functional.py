@@ -1,0 +1,191 @@
+"""Figures of merit against slow obvious twins, and scikit-learn, in float64."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from helpers import blobs, refused_build, trained
+from sklearn.metrics import roc_auc_score, top_k_accuracy_score
+
+from dlopt.metrics import functional
+from dlopt.metrics.names import HEADLINE, higher_is_better
+
+OF_CLASSES = (functional.accuracy, functional.error, functional.top5, functional.auc)
+
+
+def batch(n=60, classes=7, lead=(), seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    outputs = torch.randn(*lead, n, classes, generator=draw, dtype=torch.float64)
+    targets = torch.randint(classes, (*lead, n), generator=draw)
+    return outputs + 1.5 * torch.nn.functional.one_hot(targets, classes), targets
+
+
+def slow_auc(outputs, targets):
+    """The share of pairs in the right order, ties for a half, class by class."""
+    areas = []
+    scores = outputs.softmax(-1)
+    for c in set(targets.tolist()):
+        inside, outside = scores[targets == c, c].tolist(), scores[targets != c, c].tolist()
+        if outside:
+            pairs = [1.0 if a > b else 0.5 if a == b else 0.0 for a, b in itertools.product(inside, outside)]
+            areas.append(sum(pairs) / len(pairs))
+    return sum(areas) / len(areas) if areas else math.nan
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+@pytest.mark.parametrize("different", [60, 12, 3, 1])
+def test_auc_is_the_share_of_pairs_in_the_right_order(classes, different):
+    outputs, targets = batch(classes=classes)
+    outputs = outputs[torch.arange(60) % different]
+    assert functional.auc(outputs, targets).item() == pytest.approx(slow_auc(outputs, targets), abs=1e-12)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_auc_is_scikit_learns(ties):
+    outputs, targets = batch(n=200)
+    if ties:
+        outputs = outputs[torch.arange(200) % 15]
+    p = outputs.softmax(-1)
+    assert functional.auc(outputs, targets).item() == pytest.approx(
+        roc_auc_score(targets, p, multi_class="ovr"), abs=1e-12
+    )
+    two, sides = outputs[:, :2], targets % 2
+    assert functional.auc(two, sides).item() == pytest.approx(roc_auc_score(sides, two.softmax(-1)[:, 1]), abs=1e-12)
+
+
+def test_auc_is_over_the_classes_that_occur():
+    outputs, targets = batch(classes=7)
+    targets = targets.clamp(max=4)
+    assert functional.auc(outputs, targets).item() == pytest.approx(slow_auc(outputs, targets), abs=1e-12)
+
+
+def test_auc_of_one_class_alone_or_of_what_is_no_number_is_none():
+    outputs, targets = batch()
+    assert functional.auc(outputs, torch.zeros_like(targets)).isnan()
+    outputs[3, 2] = math.nan
+    assert functional.auc(outputs, targets).isnan()
+    lanes = torch.stack([batch()[0], outputs])
+    assert functional.auc(lanes, targets.expand(2, -1)).isnan().tolist() == [False, True]
+
+
+def test_auc_is_one_for_the_truth_a_half_for_equal_outputs_and_zero_for_the_opposite():
+    _, targets = batch()
+    truth = torch.nn.functional.one_hot(targets, 7).double()
+    assert functional.auc(9 * truth, targets) == 1.0
+    assert functional.auc(0 * truth, targets) == 0.5
+    assert functional.auc(-9 * truth, targets) == 0.0
+
+
+def test_sums_of_ranks_lose_nothing_in_float32():
+    """The sum of 60,000 ranks lies far above 2^24."""
+    draw = torch.Generator().manual_seed(0)
+    targets = (torch.arange(60_000) < 59_990).long()
+    outputs = torch.randn(60_000, 2, generator=draw)
+    expected = functional.auc(outputs.double(), targets)
+    torch.testing.assert_close(functional.auc(outputs, targets).double(), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_auc_tells_apart_probabilities_that_round_to_one(classes):
+    """In float32 a softmax is one from a lead of 17 on. Outputs that are whole numbers are far from each other here."""
+    outputs, targets = batch(n=200, classes=classes)
+    outputs = (1000 * outputs).round()
+    others = outputs.unsqueeze(-2).masked_fill(torch.eye(classes).bool(), -math.inf).amax(-1)
+    areas = [roc_auc_score(targets == c, (outputs - others)[:, c]) for c in range(classes)]
+    assert functional.auc(outputs.float(), targets).item() == pytest.approx(sum(areas) / classes, abs=1e-6)
+
+
+@pytest.mark.parametrize("infinite", [math.inf, -math.inf])
+def test_auc_bears_an_output_that_is_infinite_and_not_several_that_leave_nothing_to_compare(infinite):
+    outputs, targets = batch()
+    outputs[3, 2] = infinite
+    finite = outputs.clamp(-1e6, 1e6)
+    assert functional.auc(outputs, targets).item() == pytest.approx(functional.auc(finite, targets).item(), abs=1e-12)
+    outputs[3] = infinite
+    assert functional.auc(outputs, targets).isnan()
+
+
+def test_top5_is_scikit_learns_and_counts_the_five_largest():
+    outputs, targets = batch(n=200)
+    expected = top_k_accuracy_score(targets, outputs, k=5, labels=range(7))
+    assert functional.top5(outputs, targets).item() == pytest.approx(expected)
+    assert functional.accuracy(outputs, targets) < functional.top5(outputs, targets) < 1
+    rows = [sorted(range(7), key=lambda j, row=row: -row[j])[:5] for row in outputs.tolist()]
+    right = [y in five for five, y in zip(rows, targets.tolist(), strict=True)]
+    assert functional.top5(outputs, targets).item() == pytest.approx(sum(right) / 200)
+
+
+@pytest.mark.parametrize("figure", OF_CLASSES)
+@pytest.mark.parametrize("lead", [(3,), (2, 3), (1,)])
+def test_those_of_many_lanes_are_those_of_each_and_probabilities_count_as_their_largest(figure, lead):
+    outputs, targets = batch(lead=lead)
+    together = figure(outputs, targets)
+    assert together.shape == lead
+    flat = zip(outputs.flatten(0, -3), targets.flatten(0, -2), strict=True)
+    torch.testing.assert_close(together.flatten(), torch.stack([figure(o, y) for o, y in flat]))
+    soft = 0.6 * torch.nn.functional.one_hot(targets, 7) + 0.4 / 7
+    assert torch.equal(figure(outputs, soft), together)
+
+
+@pytest.mark.parametrize("figure", OF_CLASSES)
+def test_a_number_added_to_all_outputs_of_an_example_changes_nothing(figure):
+    outputs, targets = batch()
+    shift = torch.randint(-8, 8, (60, 1)).double()
+    assert figure(outputs + shift, targets) == pytest.approx(figure(outputs, targets).item(), abs=1e-12)
+
+
+def test_every_name_that_can_be_asked_for_is_measured_and_has_a_direction():
+    outputs, targets = batch()
+    assert functional.measured(["auc", "top5"], outputs, targets).keys() == {"auc", "top5"}
+    assert functional.measured([], outputs, targets) == {}
+    for names in itertools.permutations(f.__name__ for f in OF_CLASSES):
+        found = functional.measured(names, outputs, targets)
+        assert tuple(found) == names
+        assert all(torch.equal(found[f.__name__], f(outputs, targets)) for f in OF_CLASSES)
+    assert [higher_is_better(f"val/{f.__name__}") for f in OF_CLASSES] == [True, False, True, True]
+    assert {"val/auc", "test/top5"} <= set(HEADLINE)
+
+
+# ------------------------------------------------------------------------------------------------ in runs
+
+
+def test_metrics_that_are_asked_for_are_in_every_row_and_the_summary(tmp_path):
+    (summary,), (run,) = trained(tmp_path, blobs("loss.metrics=[error,auc]", "objective=val/auc"))
+    for row in run.rows():
+        assert {"train/auc", "val/auc", "train/error"} <= set(row)
+        assert "train/accuracy" not in row
+    assert {"val/auc", "test/auc", "last/test/auc"} <= set(summary)
+    values = {row["step"]: row["val/auc"] for row in run.rows()}
+    assert summary["val/auc"] == max(values.values())
+    assert summary["best/step"] == min(step for step, value in values.items() if value == max(values.values()))
+
+
+def test_early_stopping_on_auc_takes_a_rise_for_better(tmp_path):
+    stop = ("regularization=early_stopping", "regularization.early_stopping.monitor=val/auc",
+            "regularization.early_stopping.patience=2", "regularization.early_stopping.ignore=0")  # fmt: skip
+    (summary,), (run,) = trained(tmp_path, blobs("loss.metrics=[auc]", "epochs=60", "optimizer.lr=0.05", *stop))
+    values = [row["val/auc"] for row in run.rows()]
+    best = max(values)
+    assert len(values) < 60
+    assert len(values) - 1 - values.index(best) == 2
+    assert summary["status"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "said"),
+    [
+        (("loss.metrics=[top5]",), "loss.metrics", "top5 is always 1 with 3 classes; leave it out"),
+        (("loss.metrics=[acuracy]",), "loss.metrics", "one of accuracy, error, top5, auc"),
+        (("loss.metrics=auc",), "loss.metrics", "a list"),
+        (("objective=val/auc",), "objective", "no run writes 'val/auc'"),
+        (("data._target_=mine.Line", "loss=mse", "loss.metrics=[auc]"), "loss.metrics", "must be a list [...] of r2"),
+    ],
+)
+def test_metrics_that_cannot_be_are_refused(overrides, key, said):
+    refused_build(lambda: blobs(*overrides), key, said)
+
+
+def test_lanes_that_differ_in_metrics_are_told_so(tmp_path):
+    with pytest.raises(ValueError, match="lanes must agree in metrics"):
+        trained(tmp_path, blobs(), blobs("seed=1", "loss.metrics=[auc]"))

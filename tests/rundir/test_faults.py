@@ -1,0 +1,208 @@
+"""Whatever operation on the disk fails, or is the last of a process: the run goes on from there to the same bits."""
+
+import builtins
+import errno
+import io
+import os
+import shutil
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from bits import differences, final
+from faults import KINDS, Died, Disk, faults
+from helpers import blobs, resumed
+
+from dlopt.rundir.directory import Run
+from dlopt.rundir.find import runs
+from dlopt.training.experiment import Experiment
+from dlopt.training.loop import train
+
+RUN = (
+    "optimizer=momentum", "normalization=batch", "regularization=dropout", "schedule=cosine", "checkpoint.every=4",
+    "log_every=2", "diagnostic=histograms", "diagnostic.histograms.every=5", "diagnostic.histograms.bins=3", "threads=1",
+)  # fmt: skip
+"""Nine steps in three epochs; two checkpoints before the last, and rows, histograms and the best weights between them."""
+LAST = ("replace", "checkpoints/last.pt")
+
+
+@pytest.fixture(scope="module")
+def experiment() -> Experiment:
+    return blobs(*RUN)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(experiment, tmp_path_factory) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """The final state of a run without a fault, and its operations."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with faults(folder, None) as disk:
+        state = trained(experiment, folder / "run")
+    assert not disk.met
+    return state, disk.done
+
+
+def trained(experiment: Experiment, folder: Path) -> dict[str, Any]:
+    """Begin a run, or go on with the one that is there, as a new process does; its final state."""
+    if (folder / "status.json").exists():
+        summary, run = resumed(folder, experiment)
+    else:
+        run = Run.create(folder)
+        (summary,) = train([experiment], [run])
+    assert summary["status"] == "done"
+    return final(run)
+
+
+def disturbed(experiment: Experiment, folder: Path, number: int, kind: Any) -> Disk:
+    """The same, with a fault; what lies on the disk after it is looked at."""
+    run = Run(folder)
+    had = run.checkpoint("last").exists()
+    with faults(folder.parent, number, kind) as disk:
+        try:
+            trained(experiment, folder)
+        except (Exception, Died):
+            if not disk.met:
+                raise
+    if run.status_file.exists():
+        assert run.status["status"] in ("running", "failed", "done", "interrupted")
+        assert runs(folder.parent) == [folder]
+    for file in folder.glob("checkpoints/*.pt"):
+        assert torch.load(file, weights_only=True)["step"] > 0, "what has a checkpoint's name is a whole one"
+    if had or LAST in ((name, path.partition(os.sep)[2]) for name, path in disk.done):
+        assert run.newest() is not None, (
+            "a checkpoint that was there stays, under its step, until the next has its place"
+        )
+    return disk
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_goes_on_after_a_fault_in_any_operation(kind, experiment, undisturbed, tmp_path):
+    state, operations = undisturbed
+    for number in count(1):
+        folder = tmp_path / str(number) / "run"
+        folder.parent.mkdir()
+        disk = disturbed(experiment, folder, number, kind)
+        assert differences(trained(experiment, folder), state) == [], (number, operations[number - 1])
+        if not disk.met:
+            break
+    assert number == len(operations) + 1, "each operation has failed once"
+
+
+@pytest.fixture(scope="module")
+def begun(experiment, undisturbed, tmp_path_factory) -> Path:
+    """A run that died after its second checkpoint, with rows that the checkpoint does not know."""
+    _, operations = undisturbed
+    at = [i for i, (name, path) in enumerate(operations) if (name, path.partition(os.sep)[2]) == LAST]
+    folder = tmp_path_factory.mktemp("begun") / "run"
+    disturbed(experiment, folder, at[2] - 2, "dies")
+    run = Run(folder)
+    assert run.load("last")["step"] == 8
+    assert run.status["status"] == "running"
+    return folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_resumed_run_goes_on_after_a_fault_in_any_operation(kind, experiment, undisturbed, begun, tmp_path):
+    """As above, from a run that had died before."""
+    state, _ = undisturbed
+    for number in count(1):
+        folder = tmp_path / str(number) / "run"
+        shutil.copytree(begun, folder)
+        disk = disturbed(experiment, folder, number, kind)
+        assert differences(trained(experiment, folder), state) == [], (number, disk.done[-3:])
+        if not disk.met:
+            break
+    assert number > 10
+
+
+# ------------------------------------------------------------------------------------------- the harness itself
+
+
+def written(folder: Path) -> None:
+    """A file in two pieces, another by its descriptor, and names for them: ten operations."""
+    (folder / "inner").mkdir()
+    with (folder / "inner/a.tmp").open("w") as text:
+        text.write("one ")
+        text.flush()
+        text.write("two")
+        text.flush()
+        os.fsync(text.fileno())
+    (folder / "inner/a.tmp").replace(folder / "a")
+    descriptor = os.open(folder / "b", os.O_WRONLY | os.O_CREAT)
+    os.write(descriptor, b"three ")
+    os.close(descriptor)
+    (folder / "b").unlink()
+
+
+OPERATIONS = [
+    ("mkdir", "inner"), ("open", "inner/a.tmp"), ("write", "inner/a.tmp"), ("write", "inner/a.tmp"),
+    ("fsync", "inner/a.tmp"), ("replace", "a"), ("open", "b"), ("write", "b"), ("unlink", "b"),
+]  # fmt: skip
+
+
+def test_every_operation_below_the_folder_is_counted_and_none_elsewhere(tmp_path):
+    (tmp_path / "seen").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    before = io.open, builtins.open, os.open, os.write, os.replace, os.unlink, os.mkdir, os.fsync
+    with faults(tmp_path / "seen", None) as disk:
+        written(tmp_path / "elsewhere")
+        written(tmp_path / "seen")
+        assert (tmp_path / "seen/a").read_text() == "one two"
+    assert [operation for operation in disk.done if operation != ("fsync", ".")] == OPERATIONS
+    assert before == (io.open, builtins.open, os.open, os.write, os.replace, os.unlink, os.mkdir, os.fsync)
+
+
+@pytest.mark.parametrize("number", range(1, len(OPERATIONS) + 1))
+def test_what_lies_on_the_disk_is_what_was_done_before_the_fault(number, tmp_path):
+    """Half of the piece under way, and nothing of what a handler of the error does in a process that is dead."""
+    for kind in ("dies", "dies halfway"):
+        folder = tmp_path / kind
+        folder.mkdir()
+        with pytest.raises(Died), faults(folder, number, kind) as disk:
+            try:
+                written(folder)
+            finally:
+                with pytest.raises(Died):
+                    (folder / "late").write_text("late")
+        assert disk.done == OPERATIONS[: number - 1]
+        half = kind == "dies halfway"
+        a = {1: None, 2: None, 3: "on" if half else "", 4: "one t" if half else "one "}.get(number, "one two")
+        b = {8: "thr" if half else "", 9: "three "}.get(number)
+        found = {p.name.removesuffix(".tmp"): p.read_text() for p in folder.rglob("*") if p.is_file()}
+        assert found == {name: content for name, content in (("a", a), ("b", b)) if content is not None}
+
+
+@pytest.mark.parametrize(("kind", "said"), [("full", errno.ENOSPC), ("broken", errno.EIO)])
+def test_an_error_is_that_of_the_system_and_comes_once(kind, said, tmp_path):
+    with faults(tmp_path, 2, kind):
+        with pytest.raises(OSError, match="one") as found:
+            (tmp_path / "one").write_bytes(b"1234")
+        assert found.value.errno == said
+        (tmp_path / "two").write_bytes(b"1234")
+    assert (tmp_path / "one").read_bytes() == b""
+    assert (tmp_path / "two").read_bytes() == b"1234"
+
+
+def test_a_disk_that_is_full_takes_a_part_and_then_nothing(tmp_path):
+    """As the system does it: the part is no error, the rest is; names can still be changed."""
+    with faults(tmp_path, 2, "half"):
+        with pytest.raises(OSError, match="one") as found:
+            (tmp_path / "one").write_bytes(b"1234")
+        assert found.value.errno == errno.ENOSPC
+        with pytest.raises(OSError, match="two"):
+            (tmp_path / "two").write_bytes(b"1234")
+        (tmp_path / "one").replace(tmp_path / "three")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("three", b"12")]
+
+
+def test_what_was_left_open_is_closed_and_its_buffer_lost(tmp_path):
+    with faults(tmp_path, None):
+        file = (tmp_path / "open").open("w")
+        file.write("in the buffer")
+        descriptor = os.open(tmp_path / "other", os.O_WRONLY | os.O_CREAT)
+    with pytest.raises(OSError, match="descriptor"):
+        os.fstat(descriptor)
+    assert file.buffer.raw.closed
+    del file
+    assert (tmp_path / "open").read_text() == ""

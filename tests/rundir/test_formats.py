@@ -1,0 +1,168 @@
+"""What lies on disks already, and which numbers a seed means: neither changes unnoticed.
+
+A test that fails here tells of a change of format. Where a checkpoint of before could not be gone on from, or would go
+on with other numbers, raise checkpoint.FORMAT; then write down here what holds from now on.
+"""
+
+import json
+
+import pytest
+import torch
+from helpers import blobs, composed, trained
+
+from dlopt import prng
+from dlopt.rundir.directory import Run
+from dlopt.training import checkpointing
+from dlopt.training.state import Training
+
+# ------------------------------------------------------------------------------------------- numbers
+
+KEYS = {
+    (0,): (33350994, 33350994),
+    (1, "dropout"): (2724547772, 354553104),
+    (0, "objective", 7, "a.b", 2): (2251718335, 1422454976),
+    (2**32 - 1, "init", "hidden.0.weight"): (2142236124, 1095507783),
+    (2**63 + 5, -1): (132705229, 212649170),
+}
+BITS = {
+    (0,): [632013150, 1092597679, -347241810],
+    (1, "dropout"): [2127423321, 1671623747, -1471344480],
+    (0, "objective", 7, "a.b", 2): [-896071252, -288157318, -1724628976],
+    (2**32 - 1, "init", "hidden.0.weight"): [1439265212, -1485251838, -1456070417],
+    (2**63 + 5, -1): [-1585212756, 1635297685, -249979313],
+}
+SEEDS = {
+    (0,): 945847668,
+    (1, "dropout"): 1377510230,
+    (0, "objective", 7, "a.b", 2): 3310004980,
+    (2**32 - 1, "init", "hidden.0.weight"): 3072083263,
+    (2**63 + 5, -1): 3871624088,
+}
+
+
+@pytest.mark.parametrize("path", KEYS)
+def test_the_numbers_of_an_address(path):
+    key = prng.key(*path)
+    assert key == KEYS[path]
+    assert prng.bits(key, (3,)).tolist() == BITS[path]
+    assert prng.uniform(key, (3,)).mul(2**24).long().tolist() == [(n % 2**32) >> 8 for n in BITS[path]]
+    assert prng.bernoulli(key, 0.3, (3,)).tolist() == [n + 2**31 < 0.3 * 2**32 for n in BITS[path]]
+    assert prng.generator(key).initial_seed() == SEEDS[path]
+
+
+def test_the_order_of_an_epoch():
+    """Of the numbers of a seed, by the address order/EPOCH; each example once."""
+    training = Training([blobs("seed=1", "batch_size=6", "+data.count=15")])
+    assert training.per_epoch == 2
+    inputs = training.examples.all()[0]
+    orders = []
+    for training.step in range(4):
+        batch = training.draw()[0]
+        orders += [int((inputs == one).all(-1).nonzero()) for one in batch]
+    wanted = []
+    for epoch in range(2):
+        draw = torch.Generator().manual_seed(prng.generator(prng.key(1, "order", epoch)).initial_seed())
+        wanted += torch.randperm(12, generator=draw).tolist()
+    assert orders == wanted == ORDER
+
+
+ORDER = [7, 2, 1, 5, 8, 0, 10, 9, 6, 3, 11, 4, 8, 3, 6, 11, 1, 10, 2, 9, 0, 7, 4, 5]
+
+
+def test_a_run_with_random_numbers_of_every_kind(tmp_path):
+    """Their addresses, that is: what the seed 3 means for initial weights, splits, noise, orders and masks."""
+    _, (run,) = trained(tmp_path, blobs("seed=3", "data.label_noise=0.2", "data.train_size=50", "precision=float64",
+                                        "regularization=[dropout,l2]"))  # fmt: skip
+    assert [row["train/loss"] for row in run.rows()] == pytest.approx(LOSSES, rel=1e-6)
+    mixed = ("seed=3", "+data.shape=[1,6,6]", "augmentation=[flip_horizontal,cowmix]", "precision=float64", "steps=1")
+    _, (run,) = trained(tmp_path / "mixed", blobs(*mixed))
+    assert run.rows()[0]["train/loss"] == pytest.approx(MIXED, rel=1e-6)
+
+
+LOSSES = [3.1235322934782004, 3.7700885354448292, 3.2509705385008836]
+MIXED = 1.8496298356012568
+
+# ------------------------------------------------------------------------------------------- files
+
+BOTH = {"format": "int", "config": "NoneType", "settings": "dict", "preprocessing": "dict", "encoding": "dict",
+        "encoding/classes": "list", "step": "int", **{f"model/{name}": "Tensor" for name in (
+            "hidden.0.weight", "hidden.0.bias", "hidden.1.weight", "hidden.1.bias", "hidden.1.running_mean", "hidden.1.running_var",
+            "output.weight", "output.bias")}}  # fmt: skip
+LAST = {
+    **BOTH,
+    **{name.replace("model", "best"): kind for name, kind in BOTH.items() if name.startswith("model/")},
+    "logged": "dict", "logged/bytes": "int", "logged/sha256": "str", "evaluations": "int", "state": "dict",
+    "state/m": "Tensor", "state/v": "Tensor", "state/t": "Tensor", "average": "NoneType", "row": "str",
+    "history": "Tensor", "best_step": "int", "seconds": "float", "window": "dict", "diagnostics": "dict",
+}  # fmt: skip
+STATUS = {
+    "status": "str", "host": "str", "pid": "int", "since": "float", "ended": "float", "message": "str",
+    "command": "str", "versions": "dict", "machine": "dict", "git": "list", "config": "NoneType", "started": "float",
+    "before": "list", "settings": "dict",
+}  # fmt: skip
+ROW = {
+    "step": "int", "epoch": "float", "seconds": "float", "lr": "float", "train/loss": "float",
+    "train/accuracy": "float", "train/error": "float", "val/loss": "float", "val/accuracy": "float",
+    "val/error": "float",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    return trained(tmp_path_factory.mktemp("run"), blobs("normalization=batch"))[1][0]
+
+
+def kinds(content, place=""):
+    """The keys of nested dictionaries, and the types of their values."""
+    found = {}
+    for key, value in content.items():
+        found[f"{place}{key}"] = type(value).__name__
+        if isinstance(value, dict):
+            found |= kinds(value, f"{place}{key}/")
+    return found
+
+
+def test_the_format_has_this_number():
+    assert checkpointing.FORMAT == 2
+
+
+def test_the_last_checkpoint(run):
+    found = kinds(run.load("last"))
+    assert {k: v for k, v in found.items() if not k.startswith("window/") and k not in ("model", "best")} == LAST
+    assert run.load("last")["format"] == checkpointing.FORMAT
+
+
+def test_the_best_checkpoint(run):
+    found = kinds(run.load("best"))
+    del found["model"]
+    assert found == BOTH
+
+
+def test_status(run):
+    found = json.loads(run.status_file.read_text())
+    assert {key: type(value).__name__ for key, value in found.items()} == STATUS
+
+
+def test_rows(run):
+    first, *_, last = map(json.loads, run.metrics_file.read_text().splitlines())
+    assert {k: type(v).__name__ for k, v in first.items() if not k.startswith("time/")} == ROW
+    assert first.keys() == last.keys()
+
+
+def test_the_files_of_a_run(run):
+    found = {str(p.relative_to(run.path)).partition(".tfevents.")[0] for p in run.path.rglob("*") if p.is_file()}
+    assert {name for name in found if not name.endswith(".patch")} == {
+        "status.json", "metrics.jsonl", "summary.json", "events.out", "checkpoints/last.pt", "checkpoints/best.pt",
+    }  # fmt: skip
+    assert run.checkpoint_after(300).name == "step-00000300.pt"
+
+
+def test_the_keys_of_a_configuration():
+    """A run that is gone on with has been given these, and no others."""
+    config = composed()
+    assert {k for k in config if not isinstance(config[k], type(config))} == {
+        "epochs", "steps", "batch_size", "seed", "device", "precision", "compile", "deterministic", "threads",
+        "log_every", "eval_every", "objective", "name", "resume",
+    }  # fmt: skip
+    assert set(config.checkpoint) == {"every", "minutes", "keep"}
+    assert set(config.validation) == {"scheme", "fraction", "k", "fold"}

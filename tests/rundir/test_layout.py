@@ -1,0 +1,86 @@
+"""The layout's one rule: an option is its own two files, and nothing else has to know of it."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from dlopt.config.compose import groups
+
+TWINS = {
+    "activation": "tanh",
+    "arch": "mlp",
+    "augmentation": "translate",
+    "averaging": "ema",
+    "bias": "constant",
+    "data": "digits",
+    "diagnostic": "gradients",
+    "init": "he",
+    "loss": "cross_entropy",
+    "normalization": "batch",
+    "optimizer": "adam",
+    "preprocess": "standardize",
+    "regularization": "l2",
+    "schedule": "cosine",
+}
+"""An option of each group, of which a twin is made under another name."""
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    """A copy of the house with a new option in every group: a YAML file and a module, and not a line elsewhere."""
+    root = tmp_path_factory.mktemp("house")
+    package = groups.CONF.parent / "dlopt"
+    shutil.copytree(groups.CONF, root / "conf")
+    shutil.copytree(package, root / "dlopt", ignore=shutil.ignore_patterns("__pycache__"))
+    for group, option in TWINS.items():
+        text = (root / "conf" / group / f"{option}.yaml").read_text()
+        text = text.replace(f"dlopt.{group}.{option}.", f"dlopt.{group}.newcomer.")
+        text = re.sub(rf"^{option}:", "newcomer:", text, flags=re.MULTILINE)  # the key of an option of a list
+        (root / "conf" / group / "newcomer.yaml").write_text(text)
+        shutil.copy(root / "dlopt" / group / f"{option}.py", root / "dlopt" / group / "newcomer.py")
+    return root
+
+
+def said(house, *argv):
+    code = f"import sys; sys.path.insert(0, {str(house)!r}); from dlopt.cli import main; sys.exit(main({list(argv)!r}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=house, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_there_is_a_twin_for_every_group():
+    assert set(TWINS) == set(groups.groups()) - {"experiment"}
+
+
+def test_it_is_listed_documented_and_offered(house):
+    listed = said(house, "list")
+    assert listed.count("newcomer") == len(TWINS)
+    said(house, "list", "--pages", "pages")
+    for group, option in TWINS.items():
+        page = (house / "pages" / f"{group}.md").read_text()
+        (new,) = re.findall(r"^## newcomer\n(.*?)(?=^## |^\[All)", page, re.MULTILINE | re.DOTALL)
+        (old,) = re.findall(rf"^## {option}\n(.*?)(?=^## |^\[All)", page, re.MULTILINE | re.DOTALL)
+        assert new == old.replace(f"{group}.{option}.", f"{group}.newcomer.")
+    code = f"import sys; sys.path.insert(0, {str(house)!r}); from dlopt.cli.candidates import candidates\n" + "\n".join(
+        f"assert candidates(['train', '{g}=newc']) == ['{g}=newcomer'], '{g}'" for g in TWINS
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=house, check=True)
+
+
+def test_a_run_of_newcomers_alone_is_that_of_their_twins(house):
+    """Every part of both does the same, so their rows are the same."""
+    common = ["threads=1", "steps=6", "log_every=1", "data.train_size=200", "eval_every=1"]
+
+    def rows(name, options, *more):
+        said(house, "train", *(f"{g}={o}" for g, o in options.items()), *common, f"hydra.run.dir={name}", *more)
+        lines = [yaml.safe_load(line) for line in (house / name / "metrics.jsonl").read_text().splitlines()]
+        return [{k: v for k, v in row.items() if "second" not in k} for row in lines]
+
+    new = rows("new", dict.fromkeys(TWINS, "newcomer"))
+    assert len(new) == 6
+    assert new == rows("old", TWINS)
+    assert (house / "new" / "summary.json").exists()

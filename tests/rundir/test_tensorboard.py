@@ -1,0 +1,119 @@
+"""Event files, read back with TensorBoard's own reader."""
+
+import pytest
+from helpers import BLOBS, trained
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata as hparams_metadata
+
+from dlopt.cli import main
+from dlopt.rundir.directory import Run
+from dlopt.rundir.find import find
+from dlopt.rundir.tensorboard import Events
+
+NOT_TAGS = ("step", "epoch", "seconds")
+
+
+def read(run: Run) -> EventAccumulator:
+    reader = EventAccumulator(str(run.path), size_guidance={"scalars": 0, "tensors": 0})
+    reader.Reload()
+    return reader
+
+
+def test_every_number_of_the_rows_is_a_scalar_of_the_same_name_and_step(tmp_path):
+    from helpers import blobs
+
+    _, (run,) = trained(tmp_path, blobs("diagnostic=gradients", "log_every=2"))
+    reader = read(run)
+    wanted = {(tag, row["step"], value) for row in run.rows() for tag, value in row.items() if tag not in NOT_TAGS}
+    tags = reader.Tags()["scalars"]
+    found = {(tag, event.step, event.value) for tag in tags for event in reader.Scalars(tag)}
+    assert {(tag, step) for tag, step, _ in found} == {(tag, step) for tag, step, _ in wanted}
+    values = {(tag, step): value for tag, step, value in wanted}
+    assert all(abs(value - values[tag, step]) <= 1e-6 * abs(value) for tag, step, value in found)
+    assert {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/error", "lr", "time/steps_per_second",
+            "gradient/norm", "gradient/norm/output", "update/ratio/output"} <= set(tags)  # fmt: skip
+
+
+@pytest.mark.parametrize("after", [None, 0, 7])
+def test_every_file_begins_with_a_start_after_its_step(after, tmp_path):
+    """The first one too: what TensorBoard drops for a start, it drops for none but the second that it meets."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+    from tensorboard.compat.proto.event_pb2 import SessionLog
+
+    events = Events(tmp_path, after)
+    events.scalars(9, {"x": 1.0})
+    events.end(True)
+    (file,) = tmp_path.iterdir()
+    version, start, scalar, *_ = EventFileLoader(str(file)).Load()
+    assert version.file_version == "brain.Event:2"
+    assert (start.session_log.status, start.step) == (SessionLog.START, (after or 0) + 1)
+    assert (scalar.step, [value.tag for value in scalar.summary.value]) == (9, ["x"])
+
+
+def test_points_after_the_step_from_which_a_run_goes_on_are_dropped_for_each_process(tmp_path):
+    """Those up to it stay."""
+    for after, steps in ((None, (1, 2, 3)), (1, (2, 3, 4)), (3, (4, 5))):
+        events = Events(tmp_path, after)
+        for step in steps:
+            events.scalars(step, {"x": 10.0 * step + (after or 0)})
+        events.end(True)
+    assert [(e.step, e.value) for e in read(Run(tmp_path)).Scalars("x")] == [
+        (1, 10.0),
+        (2, 21.0),
+        (3, 31.0),
+        (4, 43.0),
+        (5, 53.0),
+    ]
+
+
+def test_hyperparameters_and_configuration_lie_in_the_runs_own_directory(here, capsys):
+    assert main(["train", *BLOBS, "optimizer.lr=0.03"]) == 0
+    run = find()
+    reader = read(run)
+    assert [p for p in run.path.rglob("events.*") if p.parent != run.path] == []
+    content = reader.PluginTagToContent(hparams_metadata.PLUGIN_NAME)
+    start = hparams_metadata.parse_session_start_info_plugin_data(content[hparams_metadata.SESSION_START_INFO_TAG])
+    values = dict(start.hparams)
+    assert values["optimizer"].string_value == "adam"
+    assert values["optimizer.lr"].number_value == 0.03
+    assert values["seed"].number_value == 0
+    assert values["deterministic"].bool_value is False
+    end = hparams_metadata.parse_session_end_info_plugin_data(content[hparams_metadata.SESSION_END_INFO_TAG])
+    assert end.status == 1  # success
+    (event,) = reader.Tensors("config")
+    text = event.tensor_proto.string_val[0].decode()
+    assert "    optimizer:" in text
+    assert "lr: 0.03" in text
+    assert "config" in reader.PluginTagToContent("text")
+
+
+def test_tensorboard_itself_lists_the_run_with_its_metrics(here, capsys):
+    """The HPARAMS dashboard's own backend finds hyperparameters and metrics of two runs."""
+    from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+    from tensorboard.context import RequestContext
+    from tensorboard.plugins.base_plugin import TBContext
+    from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
+
+    for rate in (0.01, 0.1):
+        assert main(["train", *BLOBS, f"optimizer.lr={rate}", f"hydra.run.dir=outputs/{rate}"]) == 0
+    multiplexer = EventMultiplexer().AddRunsFromDirectory("outputs")
+    multiplexer.Reload()
+    context = backend_context.Context(TBContext(data_provider=MultiplexerDataProvider(multiplexer, "outputs")))
+    request = RequestContext()
+    experiment = context.experiment_from_metadata(
+        request,
+        "x",
+        True,
+        context.hparams_metadata(request, "x"),
+        context.hparams_from_data_provider(request, "x", 1000),
+    )
+    assert {"optimizer.lr", "optimizer", "arch"} <= {info.name for info in experiment.hparam_infos}
+    assert "val/accuracy" in {info.name.tag for info in experiment.metric_infos}
+    asked = api_pb2.ListSessionGroupsRequest(
+        start_index=0, slice_size=10, allowed_statuses=[0, 1, 2, 3], include_metrics=True
+    )
+    asked.col_params.add(metric=api_pb2.MetricName(tag="val/accuracy"))
+    handler = list_session_groups.Handler(request, context, "x", asked)
+    groups = handler.run().session_groups
+    assert sorted(g.hparams["optimizer.lr"].number_value for g in groups) == [0.01, 0.1]

@@ -1,0 +1,202 @@
+"""Files of tensors: what torch.save writes is read as torch reads it; what somebody else wrote does no harm."""
+
+import random
+import warnings
+from collections import OrderedDict
+
+import pytest
+import torch
+from helpers import blobs, trained
+from hostile_files import PAYLOADS, TENSORS, X, dictionary, of_pickle, payload
+from torch import nn
+
+from dlopt.storage import memory, torch_file
+from dlopt.storage.torch_file import Unreadable
+
+
+def same(a, b):
+    """Whether two contents are the same, bit by bit."""
+    if isinstance(a, torch.Tensor):
+        return type(a) is type(b) and a.dtype == b.dtype and a.shape == b.shape and raw(a) == raw(b)
+    if isinstance(a, dict):
+        return type(a) is type(b) and list(a) == list(b) and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
+    return type(a) is type(b) and repr(a) == repr(b)  # so that nan is nan
+
+
+def raw(x):
+    return x.detach().contiguous().flatten().view(torch.uint8).tolist()
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "my.pt"
+
+
+# ------------------------------------------------------------------------------------------------ what is read
+
+NET = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+WHOLE = torch.arange(12.0).reshape(4, 3)
+KINDS = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
+         torch.uint8, torch.bool, torch.uint16, torch.uint32, torch.uint64, torch.complex64, torch.complex128,
+         torch.float8_e4m3fn)  # fmt: skip
+
+
+def stepped(rule):
+    """The state of one of torch's rules after a step."""
+    made = rule(NET.parameters())
+    NET(WHOLE).sum().backward()
+    made.step()
+    return made.state_dict()
+
+
+CONTENTS = {
+    "a dictionary": {"x": WHOLE, "y": torch.arange(4)},
+    "a pair": (WHOLE, torch.arange(4)),
+    "every type": {str(kind): torch.ones(3).to(kind) for kind in KINDS},
+    "a part, a turned part and the whole": {"a": WHOLE[1:3], "b": WHOLE[:, 1:].T, "whole": WHOLE},
+    "tied": {"a": WHOLE, "b": WHOLE},
+    "a parameter": nn.Parameter(WHOLE),
+    "needs a gradient": WHOLE.clone().requires_grad_(),
+    "no numbers": torch.zeros(0, 3),
+    "a single number": torch.tensor(3.0),
+    "plain": {"a": [1, -5, 10**40, 0.5, None, True, "text", ()], 3: {"b": ((1, 2), (1, 2))}, None: float("nan")},
+    "ordered": OrderedDict(b=1, a=2),
+    "types, shapes and devices": [torch.float32, torch.bfloat16, WHOLE.shape, torch.device("cpu")],
+    "a state dict": NET.state_dict(),
+    "AdamW's state": stepped(torch.optim.AdamW),
+    "SGD's state": stepped(torch.optim.SGD),
+}
+
+
+@pytest.mark.parametrize("name", CONTENTS)
+def test_what_torch_saves_is_read_as_torch_reads_it(name, file):
+    torch.save(CONTENTS[name], file)
+    found = torch_file.load(file)
+    assert same(found, torch.load(file, weights_only=True))
+    assert same(found, CONTENTS[name])
+
+
+@pytest.mark.parametrize("rule", ["AdamW", "SGD", "LBFGS", "Rprop"])
+def test_checkpoints_with_any_state_are_read(tmp_path, rule):
+    keys = ("optimizer=torch_optim", f"optimizer.name={rule}", "epochs=1", "normalization=batch")
+    _, (run,) = trained(tmp_path, blobs(*keys))
+    for which in ("last", "best"):
+        assert same(run.load(which), torch.load(run.checkpoint(which), weights_only=True))
+
+
+# ------------------------------------------------------------------------------------------------ what is refused
+
+
+def test_the_form_in_which_harm_is_written_is_torchs(file):
+    of_pickle(X)(file)
+    expected = {"x": torch.arange(4.0).reshape(2, 2)}
+    assert same(torch_file.load(file), expected)
+    assert same(torch.load(file, weights_only=True), expected)
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_hostile_files_are_refused_before_torch_sees_them(name, file, monkeypatch):
+    write, said = TENSORS[name]
+    write(file)
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(Unreadable) as found:
+        torch_file.load(file)
+    assert said in str(found.value)
+    assert len(str(found.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+@pytest.mark.parametrize("place", ["alone", "in a dictionary", "as a key", "in the old format"])
+def test_nothing_in_a_file_is_called(name, place, file, tmp_path):
+    canary = tmp_path / "canary"
+    harm = payload(name, canary)
+    content = {"alone": harm, "as a key": {harm: WHOLE}}.get(place, {"x": WHOLE, "y": harm})
+    torch.save(content, file, _use_new_zipfile_serialization=place != "in the old format")
+    with pytest.raises(Unreadable):
+        torch_file.load(file)
+    assert not canary.exists()
+    torch.load(file, weights_only=False)
+    assert canary.exists(), "the payload is one"
+
+
+def test_what_does_not_fit_into_the_memory_is_refused(file, monkeypatch):
+    torch.save(torch.zeros(1_000_000), file)
+    monkeypatch.setattr(memory, "available", lambda: 3_000_000)
+    with pytest.raises(Unreadable, match="needs 4 MB of memory, and 3 MB are free"):
+        torch_file.load(file)
+
+
+# ------------------------------------------------------------------------------------------------ damage
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    _, (run,) = trained(tmp_path_factory.mktemp("run"), blobs("epochs=1", "optimizer=adam"))
+    return run.checkpoint("last").read_bytes(), run.load("last")
+
+
+def outcome(file, content):
+    """What became of a damaged file: refused, the same, or another content, which must not be."""
+    file.write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return torch_file.load(file)
+
+
+def test_a_file_cut_off_anywhere_is_refused(checkpoint, file):
+    whole, _ = checkpoint
+    for size in random.Random(0).sample(range(len(whole)), 400):
+        with pytest.raises(Unreadable):
+            outcome(file, whole[:size])
+
+
+def test_a_part_that_is_marked_as_a_folder_is_refused(tmp_path):
+    """A flipped bit of its attributes: torch then reads zeros, and zipfile what is there."""
+    file = tmp_path / "x.pt"
+    torch.save({"w": torch.arange(5.0)}, file)
+    content = bytearray(file.read_bytes())
+    content[content.rindex(b"PK\x01\x02") + 38] |= 0x10
+    file.write_bytes(content)
+    with pytest.raises(Unreadable, match="marked as a folder"):
+        torch_file.load(file)
+
+
+def test_a_flipped_bit_anywhere_is_noticed_or_does_not_matter(checkpoint, file):
+    whole, content = checkpoint
+    draw, refused = random.Random(1), 0
+    for _ in range(600):
+        at, bit = draw.randrange(len(whole)), draw.randrange(8)
+        try:
+            assert same(outcome(file, whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :]), content)
+        except Unreadable:
+            refused += 1
+    assert refused > 100
+
+
+def test_a_file_with_anything_behind_it_is_refused(checkpoint, file):
+    with pytest.raises(Unreadable):
+        outcome(file, checkpoint[0] + b"\0")
+
+
+def test_torch_itself_passes_over_checksums(file):
+    """The reason for what is done here; where this fails one day, less would do."""
+    write, _ = TENSORS["a flipped bit of a number"]
+    write(file)
+    assert not torch.equal(torch.load(file, weights_only=True)["x"], torch.arange(10.0))
+
+
+def test_a_pickle_of_random_instructions_is_refused_or_makes_what_torch_makes(file):
+    draw = random.Random(2)
+    good = dictionary(X, X)
+    for _ in range(400):
+        pickled = bytearray(good)
+        for _ in range(draw.randint(1, 4)):
+            pickled[draw.randrange(2, len(good))] = draw.randrange(256)
+        of_pickle(whole=bytes(pickled))(file)
+        try:
+            found = torch_file.load(file)
+        except Unreadable:
+            continue
+        assert same(found, torch.load(file, map_location="cpu", weights_only=True))

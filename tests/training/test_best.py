@@ -1,0 +1,270 @@
+"""When a run is saved, what it can go on from, and that neither can be told from the end."""
+
+import gc
+import math
+import os
+import shutil
+import stat
+from types import SimpleNamespace
+
+import pytest
+import torch
+from bits import differences, final
+from helpers import blobs, resumed, stopped, trained
+
+from dlopt.rundir.directory import Run, evaluations
+from dlopt.training import best as training_best
+from dlopt.training import recorder
+from dlopt.training.best import Lane, Saving
+from dlopt.training.control import Watch
+from dlopt.training.loop import train
+from dlopt.training.state import Training
+
+HARD = ("optimizer=momentum", "normalization=batch", "regularization=[dropout,early_stopping]", "schedule=cosine",
+        "log_every=2", "batch_size=13", "diagnostic=gradients", "checkpoint.every=2")  # fmt: skip
+"""Twelve steps in three epochs, with all that a checkpoint has to hold."""
+STEPS = [2, 4, 6, 8, 10, 12]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until it is moved: seconds."""
+    now = SimpleNamespace(seconds=1e6)
+    monkeypatch.setattr(training_best, "time", SimpleNamespace(monotonic=lambda: now.seconds, perf_counter=lambda: 0.0))
+    return now
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The final state of a run that nothing disturbs and that saves at its end alone."""
+    _, (run,) = trained(tmp_path_factory.mktemp("whole"), blobs(*HARD, "checkpoint.every=null"))
+    return final(run)
+
+
+# ------------------------------------------------------------------------------------------- when
+
+
+def due(clock, seconds, *overrides):
+    """At which of so many seconds after the last time a checkpoint is due, after a step that no number divides."""
+    kept = Saving(Training([blobs(*overrides)]))
+    begun = clock.seconds
+    found = []
+    for passed in seconds:
+        clock.seconds = begun + passed
+        found.append(kept.due(1))
+    return found
+
+
+def test_a_checkpoint_is_due_when_the_minutes_have_passed(clock):
+    seconds = (0.0, 29.999, 30.0, 3000.0)
+    assert due(clock, seconds, "checkpoint.minutes=0.5") == [False, False, True, True]
+    assert due(clock, seconds, "checkpoint.minutes=0.5", "checkpoint.every=7") == [False, False, True, True]
+    assert due(clock, seconds, "checkpoint.minutes=null", "checkpoint.every=7") == [False] * 4
+    assert due(clock, seconds, "checkpoint.minutes=null", "checkpoint.every=1") == [True] * 4
+
+
+def test_the_minutes_count_from_the_last_checkpoint_whatever_it_was_due_to(clock, tmp_path, monkeypatch):
+    """A step takes ten seconds of this clock."""
+    saved = []
+    take, save = Training.take, Saving.save
+
+    def taken(training, *arguments):
+        clock.seconds += 10
+        take(training, *arguments)
+
+    def seen(kept, *arguments):
+        saved.append(kept.training.step)
+        save(kept, *arguments)
+
+    monkeypatch.setattr(Training, "take", taken)
+    monkeypatch.setattr(Saving, "save", seen)
+    wanted = {
+        ("checkpoint.minutes=0.5",): [3, 6, 9],
+        ("checkpoint.minutes=0.45",): [3, 6, 9],
+        ("checkpoint.minutes=0.5", "checkpoint.every=4"): [3, 4, 7, 8, 9],
+        ("checkpoint.minutes=0.5", "checkpoint.every=2"): [2, 4, 6, 8, 9],
+        ("checkpoint.minutes=null",): [9],
+        ("checkpoint.minutes=null", "checkpoint.every=3"): [3, 6, 9],
+    }
+    for i, (overrides, steps) in enumerate(wanted.items()):
+        saved.clear()
+        trained(tmp_path / str(i), blobs(*overrides))
+        assert saved == steps, overrides
+
+
+def test_the_end_is_saved_by_itself(clock):
+    kept = Saving(Training([blobs("checkpoint.every=1", "checkpoint.minutes=1")]))
+    clock.seconds += 100
+    assert [kept.due(step) for step in (7, 8, 9, 10)] == [True, True, False, False]
+
+
+# ------------------------------------------------------------------------------------------- what
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_a_run_goes_on_from_any_checkpoint_that_is_kept_to_the_same_bits(keep, whole, tmp_path):
+    """The newer ones being removed or damaged, in a run that is done and in one that is not."""
+    experiment = blobs(*HARD, f"checkpoint.keep={keep}")
+    _, (run,) = trained(tmp_path, experiment)
+    assert differences(final(run), whole) == []
+    newest = [run.checkpoint("last"), *run.older_checkpoints().values()]
+    steps = [torch.load(file, weights_only=True)["step"] for file in newest]
+    assert steps == STEPS[::-1][:keep]
+    for age, step in enumerate(steps):
+        for way in ("removed", "damaged"):
+            copy = Run(shutil.copytree(run.path, tmp_path / f"{way} {age}"))
+            for file in newest[:age]:
+                place = copy.path / file.relative_to(run.path)
+                place.unlink() if way == "removed" else place.write_bytes(file.read_bytes()[:-100])
+            assert copy.newest().content["step"] == step
+            _, copy = resumed(copy.path, experiment)
+            assert differences(final(copy), whole) == [], (way, step)
+            assert len(list(copy.path.glob("checkpoints/*damaged*"))) == (age if way == "damaged" else 0)
+            assert len(copy.older_checkpoints()) == keep - 1 or step == 12
+
+
+def test_when_it_is_saved_and_how_much_is_kept_cannot_be_told_from_the_end(whole, clock, tmp_path):
+    for i, overrides in enumerate(
+        (
+            ("checkpoint.every=1", "checkpoint.keep=5"),
+            ("checkpoint.every=5", "checkpoint.minutes=null"),
+            ("checkpoint.every=null", "checkpoint.minutes=1e-9"),
+        )
+    ):
+        _, (run,) = trained(tmp_path / str(i), blobs(*HARD, *overrides))
+        assert differences(final(run), whole) == [], overrides
+
+
+def test_an_interrupt_before_a_checkpoint_is_begun_leaves_the_former_and_the_process(tmp_path, monkeypatch):
+    """Torch's writer is made by then; it ends its archive when it is deleted, after the file was closed."""
+    made = Run.create(tmp_path, {})
+    made.save("last", {"step": 1, "w": torch.zeros(3)})
+    begun = torch.serialization._open_zipfile_writer
+
+    def interrupted(stream):
+        writer = begun(stream)  # kept by the traceback until it is looked at no more
+        assert writer is not None
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.serialization, "_open_zipfile_writer", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            made.save("last", {"step": 2, "w": torch.ones(3)})
+    gc.collect()
+    assert made.load("last")["step"] == 1
+    assert [file.name for file in made.checkpoint("last").parent.iterdir()] == ["last.pt"]
+    made.finish("done", {})
+
+
+def test_each_run_of_several_in_lanes_keeps_its_own(tmp_path):
+    _, runs = trained(tmp_path, *(blobs("checkpoint.every=2", "checkpoint.keep=3", f"seed={i}") for i in range(2)))
+    for run in runs:
+        assert list(run.older_checkpoints()) == [8, 6]
+    first, second = (torch.load(run.checkpoint_after(6), weights_only=True)["model"] for run in runs)
+    assert not any(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_lane_is_restored_from_what_it_holds(tmp_path):
+    """Every bit of its numbers, and which row was the best; NaN too."""
+    experiment = blobs()
+    rows = [{"step": s, "epoch": s / 3, "val/loss": loss} for s, loss in ((3, math.pi), (6, 0.1 + 0.2), (9, math.nan))]
+    lane = Lane(experiment, Run(tmp_path), 0)
+    for lane.row in rows:
+        lane.evaluated()
+    lane.best = rows[1]
+    again = Lane(experiment, Run(tmp_path), 0)
+    again.restore(lane.content(), rows)
+    assert repr((again.row, again.encoded, again.best)) == repr((lane.row, lane.encoded, lane.best))
+    assert repr(evaluations(again.content())) == repr(rows)
+    again.restore(Lane(experiment, Run(tmp_path), 0).content(), [])
+    assert (again.row, again.encoded, again.best) == ({}, bytearray(), None)
+
+
+@pytest.mark.parametrize(("objective", "values", "best"), [
+    ("val/loss", [3.0, 2.0, 2.0, None, math.nan, math.inf, 2.5, -1.0], [0, 1, 7]),
+    ("val/accuracy", [None, 0.5, 0.4, 0.5, math.nan, 0.6, math.inf], [1, 5]),
+])  # fmt: skip
+def test_a_row_is_the_best_when_it_is_better_than_all_before(objective, values, best, tmp_path):
+    lane = Lane(blobs(f"objective={objective}"), Run(tmp_path), 0)
+    found = []
+    for i, value in enumerate(values):
+        lane.row = {"step": i, objective: value}
+        if lane.improves():
+            lane.best = lane.row
+            found.append(i)
+    assert found == best
+
+
+def test_the_best_of_a_run_that_goes_back_behind_it_is_found_again(tmp_path):
+    """The file of the best weights is of a step that has not been made, as far as the older checkpoint knows."""
+    experiment = blobs("checkpoint.every=2", "checkpoint.keep=4", "optimizer.lr=0.05")
+    _, (run,) = trained(tmp_path, experiment)
+    state = final(run)
+    assert run.load("best")["step"] == 9
+    for gone in ([run.checkpoint("last")], run.checkpoint("last").parent.glob("[ls]*.pt")):
+        for checkpoint in gone:
+            checkpoint.unlink()
+        assert run.load("best")["step"] == 9
+        _, run = resumed(run.path, experiment)
+        assert differences(final(run), state) == []
+
+
+def test_a_run_that_goes_back_before_its_first_evaluation_has_no_best_weights(tmp_path):
+    experiment = blobs("checkpoint.every=2", "checkpoint.keep=4")
+    _, (run,) = trained(tmp_path, experiment)
+    stopped(tmp_path / "early", 2, experiment)
+    run.checkpoint("best").rename(tmp_path / "early/checkpoints/best.pt")
+    _, run = resumed(tmp_path / "early", experiment, Watch(2))
+    assert not run.checkpoint("best").exists()
+    _, run = resumed(run.path, experiment)
+    assert run.load("best")["step"] == run.summary["best/step"]
+
+
+# ------------------------------------------------------------------------------------------- on the disk
+
+
+@pytest.mark.parametrize("end", ["done", "diverged"])
+def test_every_name_reaches_the_disk_and_before_a_run_is_said_to_be_over(end, tmp_path, monkeypatch):
+    """A name that was given in a folder is open until that folder is synchronized: what lasts closes what did not."""
+    opened, folders = set(), {}
+    fsync, replace = os.fsync, os.replace
+
+    def reached(descriptor):
+        fsync(descriptor)
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            opened.difference_update([p for p in opened if os.path.samestat(os.fstat(descriptor), p.parent.stat())])
+
+    def moved(new, file):
+        if file.name in ("status.json", "last.pt"):
+            folders.setdefault(file.name, []).append({p.name for p in opened})
+        replace(new, file)
+        opened.add(file)
+
+    experiment = blobs("checkpoint.every=4", *(["optimizer=sgd", "optimizer.lr=1e30"] if end == "diverged" else []))
+    run = Run.create(tmp_path / "run")
+    monkeypatch.setattr(os, "fsync", reached)
+    monkeypatch.setattr(os, "replace", moved)
+    (summary,) = train([experiment], [run])
+    assert summary["status"] == end
+    assert opened == set()
+    assert folders["status.json"] == [set()]
+    others = [name for names in folders.get("last.pt", []) for name in names if not name.startswith("step-")]
+    assert set(others) <= {"best.pt"}, "and the former last one, which has just been given its name"
+
+
+def test_the_test_split_is_evaluated_once_where_the_last_weights_are_the_best(tmp_path, monkeypatch):
+    """Which is what an evaluation of each would find."""
+    asked = []
+    evaluate = recorder.evaluate
+
+    def counted(problem, w, *rest):
+        asked.append(w.clone())
+        return evaluate(problem, w, *rest)
+
+    monkeypatch.setattr(recorder, "evaluate", counted)
+    for rate, times in (("0.001", 1), ("10.0", 2)):
+        asked.clear()
+        (summary,), _ = trained(tmp_path / rate, blobs("optimizer=sgd", f"optimizer.lr={rate}"))
+        assert len(asked) == 3 + times, "one of the validation split for each epoch"
+        same = {key: value for key, value in summary.items() if key.startswith("test/")}
+        assert (same == {k: summary[f"last/{k}"] for k in same}) == (times == 1)

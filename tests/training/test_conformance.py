@@ -1,0 +1,116 @@
+"""Every option of every group, for a few steps on a problem that suits it: trained, saved, resumed, in lanes."""
+
+import math
+
+import pytest
+import torch
+import yaml
+from helpers import DEVICE, built, files_for, resumed, stopped, trained, weights
+from hydra.utils import get_object
+
+from dlopt.config.compose import groups
+
+OPTIONS = [(g, o) for g in groups.groups() if g != "experiment" for o in groups.options(g) if o != "custom"]
+
+CUSTOM = {
+    "activation": ("mine.Square",),
+    "arch": ("mine.Net",),
+    "augmentation": ("mine.Jitter", "size=0.1"),
+    "averaging": ("mine.Mean",),
+    "bias": ("mine.Fixed",),
+    "data": ("mine.Blobs",),
+    "diagnostic": ("mine.Distance", "every=2"),
+    "init": ("mine.Fixed",),
+    "loss": ("mine.Hinge",),
+    "normalization": ("mine.LayerNorm",),
+    "optimizer": ("mine.Sign", "lr=0.01"),
+    "preprocess": ("mine.Rotate",),
+    "regularization": ("mine.Pull", "share=0.5"),
+    "schedule": ("mine.Sawtooth",),
+}
+
+
+SHAPES = {0: "[4]", 1: "[1,8]", 2: "[2,6,6]"}
+
+
+def problem(group: str, option: str) -> list[str]:
+    """A small problem on which the option can work."""
+    shape = "[2,6,6]" if option in ("cnn", "resnet") else SHAPES[max(dims(group, option))]
+    common = ["batch_size=16", "epochs=2", f"device={DEVICE}", "precision=float64"]
+    if group != "arch":
+        common += ["arch=mlp", "arch.widths=[6]"]
+    if group != "data" or option == "custom":
+        common += ["data=custom", "data._target_=mine.Blobs", f"+data.shape={shape}"]
+    else:
+        common += ["data.train_size=60"]
+    if (group, option) == ("loss", "mse"):
+        common = [c for c in common if "data" not in c] + ["data=custom", "data._target_=mine.Line"]
+    if option == "muon":
+        common += ["arch.widths=[6,6]"]
+    if (group, option) == ("loss", "nll"):
+        common = [c for c in common if "arch" not in c] + ["arch=custom", "arch._target_=mine.LogProbabilities"]
+    if option == "warmup":
+        common += ["schedule.length=1"]
+    if (group, option) == ("normalization", "group"):
+        common += ["normalization.groups=2"]
+    if option == "forget_gate":
+        common = [c for c in common if "arch" not in c] + ["arch=custom", "arch._target_=mine.Recurrent"]
+    if option == "cnn":
+        common += ["arch.channels=[3,3]", "arch.kernels=[3,2]"]
+    if option == "resnet":
+        common += ["arch.channels=[3,4]", "arch.blocks=1"]
+    return common
+
+
+def dims(group: str, option: str) -> tuple[int, ...]:
+    """The numbers of spatial dimensions of inputs that an option says it can work on; features where it says none."""
+    node = yaml.safe_load((groups.CONF / group / f"{option}.yaml").read_text()) or {}
+    parts = [
+        get_object(n["_target_"]) for n in node.values() if isinstance(n, dict) and n.get("_target_", "???") != "???"
+    ]
+    return next((part.dims for part in parts if hasattr(part, "dims")), (0,))
+
+
+def several(group: str) -> bool:
+    return group not in groups.SINGLE
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_an_option_trains_saves_and_resumes(group, option, tmp_path):
+    brought = files_for(option, tmp_path) if group == "data" else []
+    if option == "pretrained":
+        _, (source,) = trained(tmp_path / "source", built(*problem(group, option), "epochs=1"))
+        brought = [f"init.run={source.path}"]
+    check([f"{group}={option}", *problem(group, option), *brought], tmp_path)
+
+
+@pytest.mark.parametrize("group", CUSTOM)
+def test_a_part_of_ones_own_trains_saves_and_resumes(group, tmp_path):
+    target, *keys = CUSTOM[group]
+    at = f"{group}.custom" if several(group) else group
+    own = [f"{group}=custom", f"{at}._target_={target}", *(f"+{at}.{key}" for key in keys)]
+    check([*problem(group, "custom"), *own], tmp_path)
+
+
+def test_every_group_has_a_part_of_ones_own_here():
+    assert set(CUSTOM) == set(groups.groups()) - {"experiment"}
+
+
+def check(overrides: list[str], folder) -> None:
+    (summary,), (run,) = trained(folder / "whole", built(*overrides))
+    assert summary["status"] == "done"
+    assert all(math.isfinite(row.get("train/loss", 0.0)) for row in run.rows())
+    assert torch.isfinite(weights(run)).all()
+    assert math.isfinite(summary["test/loss"])
+
+    half = stopped(folder / "half", summary["step"] // 2, built(*overrides))
+    _, half = resumed(half.path, built(*overrides))
+    assert torch.equal(weights(half), weights(run))
+
+    one, two = built(*overrides), built(*overrides, "seed=1")
+    if not one.optimizer.lanes:
+        with pytest.raises(ValueError, match="cannot train runs in lanes"):
+            trained(folder / "lanes", one, two)
+        return
+    _, lanes = trained(folder / "lanes", one, two)
+    torch.testing.assert_close(weights(lanes[0]), weights(run), rtol=1e-9, atol=1e-9)
