@@ -22,10 +22,10 @@ from benchmarks.screen import screen
 from dlopt import prng
 from dlopt.config.build import build
 from dlopt.config.compose import groups
-from dlopt.config.schema.signature import signature
+from dlopt.config.schema.signature import read_signature
 from dlopt.parts import Augmentation
-from dlopt.training.batches import mixable
-from dlopt.training.state import Training
+from dlopt.training.batches import to_probabilities
+from dlopt.training.state import TrainState
 
 SHAPES = {1: [(1, 40)], 2: [(1, 28, 28), (3, 32, 32)]}
 """Shapes of an example, by the number of spatial dimensions."""
@@ -57,13 +57,13 @@ def main(rounds: int) -> None:
 
 def options() -> Iterator[tuple[str, Augmentation]]:
     """Every option as its YAML has it, and with each of the names that its fields may hold."""
-    for option in groups.options("augmentation"):
+    for option in groups.list_option_names("augmentation"):
         content: Any = OmegaConf.to_container(OmegaConf.load(groups.CONF / "augmentation" / f"{option}.yaml")) or {}
         for node in content.values():
             if node["_target_"] == "???":
                 continue
             kind = get_object(node.pop("_target_"))
-            hints = {name: p.hint for name, p in signature(kind).parameters.items()}
+            hints = {name: p.hint for name, p in read_signature(kind).parameters.items()}
             choices = {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
             for chosen in itertools.product(*choices.values()):
                 yield " ".join([option, *chosen]), kind(**node | dict(zip(choices, chosen, strict=True)))
@@ -80,7 +80,7 @@ def measured(
     for _ in range(rounds):
         steps.append(step(shape))
         for name, part in parts.items():
-            targets = mixable(classes, 10, inputs.dtype) if part.mixes else classes
+            targets = to_probabilities(classes, 10, inputs.dtype) if part.mixes else classes
             part(inputs, targets, prng.key(0))
             began = time.process_time()
             for i in range(CALLS):
@@ -96,7 +96,7 @@ def step(shape: tuple[int, ...]) -> float:
         "arch=cnn", f"batch_size={BATCH}", "validation.fraction=0", "threads=1", "device=cpu",
     ]  # fmt: skip
     with initialize_config_dir(version_base="1.3", config_dir=str(groups.CONF)):
-        training = Training([build(compose("config", overrides))[0]])
+        training = TrainState([build(compose("config", overrides))[0]])
     for i in range(STEPS + 1):
         if i == 1:  # after the first, which warms up
             began = time.process_time()

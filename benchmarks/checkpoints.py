@@ -16,8 +16,8 @@ from benchmarks.processes import run
 from benchmarks.screen import screen
 from dlopt.config.build import build
 from dlopt.config.compose import groups
-from dlopt.rundir.directory import Run
-from dlopt.training.best import Saving
+from dlopt.rundir.directory import RunDirectory
+from dlopt.training.best import CheckpointSaver
 from dlopt.training.loop import train
 
 EVERY = 30.0
@@ -65,18 +65,18 @@ def _saves(case: Case, folder: Path) -> list[float]:
         overrides = [*case.overrides, f"steps={steps}", f"checkpoint.every={steps // SAVES}"]
         experiment = build(compose("config", overrides))[0]
     took: list[float] = []
-    save = Saving.save
+    save = CheckpointSaver.save
 
     def timed(*arguments: object) -> None:
         begun = time.perf_counter()
         save(*arguments)  # type: ignore[arg-type]
         took.append(time.perf_counter() - begun)
 
-    Saving.save = timed  # type: ignore[method-assign,assignment]
+    CheckpointSaver.save = timed  # type: ignore[method-assign,assignment]
     try:
-        train([experiment], [Run.create(folder)])
+        train([experiment], [RunDirectory.create(folder)])
     finally:
-        Saving.save = save  # type: ignore[method-assign]
+        CheckpointSaver.save = save  # type: ignore[method-assign]
     return took
 
 

@@ -20,13 +20,13 @@ from benchmarks.screen import screen as table_screen
 from dlopt import console as dlopt_console
 from dlopt.config.build import build
 from dlopt.config.compose import groups
-from dlopt.config.compose.flatten import settings_of
-from dlopt.rundir.directory import Run
+from dlopt.config.compose.flatten import flatten_settings
+from dlopt.rundir.directory import RunDirectory
 from dlopt.runner.run_one import run_one
 from dlopt.storage import atomic
-from dlopt.training.best import Saving
-from dlopt.training.recorder import Journal
-from dlopt.training.state import Training
+from dlopt.training.best import CheckpointSaver
+from dlopt.training.recorder import Recorder
+from dlopt.training.state import TrainState
 
 RUNS = 200
 TARGET = 5.0
@@ -83,7 +83,7 @@ def _jobs(chosen: list[str], folder: Path, rounds: int) -> dict[str, float]:
     with initialize_config_dir(version_base="1.3", config_dir=str(groups.CONF)):
         typed = [*chosen, "data=mnist1d", "steps=5", "threads=1", "device=cpu"]
         config = compose("config", typed)
-        settings = settings_of(OmegaConf.to_container(config, resolve=True), {"arch": chosen[0].partition("=")[2]})
+        settings = flatten_settings(OmegaConf.to_container(config, resolve=True), {"arch": chosen[0].partition("=")[2]})
     job = Job({})
     dlopt_console.quiet = True
     jobs = []
@@ -95,7 +95,7 @@ def _jobs(chosen: list[str], folder: Path, rounds: int) -> dict[str, float]:
             experiment, notices = build(config, typed)
             made = time.perf_counter()
             path = folder / str(number)
-            run = Run.create(path, settings, device=experiment.settings.device, threads=experiment.threads)
+            run = RunDirectory.create(path, settings, device=experiment.settings.device, threads=experiment.threads)
             created = time.perf_counter()
             _, summary = run_one(experiment, run, notices)
             over = time.perf_counter()
@@ -112,11 +112,11 @@ def _measured(job: Job) -> Iterator[None]:
     """While this lasts, the parts inside a run are counted."""
     wrapped = (
         (os, "fsync", "of it the disk"),
-        (Training, "__init__", "begin"),
-        (Journal, "__init__", "begin"),
-        (Journal, "log", "rows"),
-        (Saving, "save", "checkpoint"),
-        (Journal, "end", "end"),
+        (TrainState, "__init__", "begin"),
+        (Recorder, "__init__", "begin"),
+        (Recorder, "log", "rows"),
+        (CheckpointSaver, "save", "checkpoint"),
+        (Recorder, "end", "end"),
     )
     undo = [job.timed(*one) for one in wrapped]
     try:
@@ -131,6 +131,6 @@ def _fsync(file: Path) -> float:
     took = []
     for _ in range(50):
         begun = time.perf_counter()
-        atomic.replace(file, b"x" * 100)
+        atomic.atomic_write_bytes(file, b"x" * 100)
         took.append(time.perf_counter() - begun)
     return median(took)

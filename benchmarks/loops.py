@@ -29,7 +29,7 @@ from benchmarks.data import examples
 from benchmarks.screen import screen
 from dlopt.config.build import build
 from dlopt.config.compose import groups
-from dlopt.rundir.directory import Run
+from dlopt.rundir.directory import RunDirectory
 from dlopt.training.experiment import Experiment
 from dlopt.training.loop import train
 
@@ -102,7 +102,7 @@ def turn(side: str, case: Case, x: Tensor, y: Tensor, steps: int) -> Turn:
         experiment = built(case, steps)
         net: nn.Module = experiment.model
         if side == DLOPT:
-            go: Callable[[], object] = partial(train, [experiment], [Run.create(folder / "run")])
+            go: Callable[[], object] = partial(train, [experiment], [RunDirectory.create(folder / "run")])
         else:
             net = handwritten.network(x[0], case.net)
             vector_to_parameters(experiment.w, net.parameters())
@@ -118,7 +118,7 @@ def turn(side: str, case: Case, x: Tensor, y: Tensor, steps: int) -> Turn:
         go()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         if side == DLOPT:
-            net.load_state_dict(Run(folder / "run").load("last")["model"])
+            net.load_state_dict(RunDirectory(folder / "run").load("last")["model"])
         net.eval()
         with torch.no_grad():
             return Turn(wall, cpu, cross_entropy(net(x), y).item())

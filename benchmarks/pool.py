@@ -18,8 +18,8 @@ from rich.table import Table
 from benchmarks.screen import screen
 from dlopt.config.build import build
 from dlopt.config.compose import groups
-from dlopt.rundir.directory import Run
-from dlopt.runner.process_pool import Pool
+from dlopt.rundir.directory import RunDirectory
+from dlopt.runner.process_pool import WorkerPool
 from dlopt.runner.workers import InProcess, Workers
 from dlopt.training.loop import train
 
@@ -41,7 +41,7 @@ def perform(job: Job) -> None:
         overrides = ["arch=cnn", f"steps={job.steps}", "threads=1", "device=cpu"]
         with initialize_config_dir(version_base="1.3", config_dir=str(groups.CONF)):
             experiment, _ = build(compose("config", overrides), overrides)
-        train([experiment], [Run.create(job.folder)])
+        train([experiment], [RunDirectory.create(job.folder)])
 
 
 def main(rounds: int) -> None:
@@ -69,7 +69,7 @@ def main(rounds: int) -> None:
 
 def once(folder: Path) -> tuple[float, float, float]:
     """Seconds to start workers, seconds to end them, and milliseconds of a job between."""
-    pool = Pool(WORKERS, perform)
+    pool = WorkerPool(WORKERS, perform)
     started = time.perf_counter()
     performed(pool, [Job(folder, 0)] * WORKERS)
     ready = time.perf_counter()
@@ -81,7 +81,7 @@ def once(folder: Path) -> tuple[float, float, float]:
 
 def sped_up(folder: Path) -> tuple[list[float], list[float]]:
     """How much sooner runs are done by workers, in each turn and, last, in all; seconds of a run by itself."""
-    alone, pool = InProcess(perform), Pool(WORKERS, perform)
+    alone, pool = InProcess(perform), WorkerPool(WORKERS, perform)
     walls: list[tuple[float, float]] = []
     for turn in range(TURNS):
         sides = [

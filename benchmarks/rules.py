@@ -90,7 +90,7 @@ def main(rounds: int) -> None:
 
 def rules() -> Iterator[tuple[str, dict[str, Any]]]:
     """Every option of the folder as its YAML has it, and with the keys of its variants."""
-    for option in groups.options("optimizer"):
+    for option in groups.list_option_names("optimizer"):
         if option != "custom":
             for keys in ({}, *VARIANTS.get(option, ())):
                 yield option, keys
@@ -163,7 +163,7 @@ class Given:
     def gradient(self, w: Tensor) -> tuple[Tensor, Tensor]:
         return self.loss, self.g
 
-    def stream(self, name: str) -> Key:
+    def random_key(self, name: str) -> Key:
         return prng.key(0, name)
 
     def refuse(self, *asked: object) -> Any:
@@ -177,13 +177,13 @@ class Ours:
 
     def __init__(self, experiment: Experiment) -> None:
         layout = Layout.of(experiment.model)
-        self.rule = experiment.optimizer
+        self.regularization = experiment.optimizer
         self.w = experiment.w.clone()
         self.objective = Given(layout, torch.randn(layout.size, generator=torch.Generator().manual_seed(1)))
-        self.state = self.rule.init(self.w, layout)
+        self.state = self.regularization.init(self.w, layout)
 
     def step(self) -> None:
-        moment = self.rule.step(self.w, self.state, self.objective)
+        moment = self.regularization.step(self.w, self.state, self.objective)
         self.w, self.state = moment.w, moment.state
 
 

@@ -14,9 +14,9 @@ from rich.table import Table
 
 from benchmarks.screen import screen
 from dlopt.cli import main as dlopt
-from dlopt.rundir.directory import Run
+from dlopt.rundir.directory import RunDirectory
 from dlopt.runner import execute
-from dlopt.sweep.search import Search
+from dlopt.sweep.search import SearchRunner
 
 RUNS = 1000
 TARGET = 5.0
@@ -39,25 +39,25 @@ class Measured:
         self.loop = 0.0
 
     def __enter__(self) -> Measured:
-        self._here, self._run = execute.here, Search.run
+        self._n_ended_here, self._run = execute.perform_in_process, SearchRunner.run
 
         def here(one: Any, *, stage: Any) -> None:
             began = time.perf_counter()
-            self._here(one, stage=stage)
+            self._n_ended_here(one, stage=stage)
             self.ends.append(time.perf_counter())
             self.inside.append(self.ends[-1] - began)
             self.memory.append(resident())
 
-        def run(search: Search) -> None:
+        def run(search: SearchRunner) -> None:
             began = time.perf_counter()
             self._run(search)
             self.loop = time.perf_counter() - began
 
-        execute.here, Search.run = here, run  # type: ignore[method-assign]
+        execute.perform_in_process, SearchRunner.run = here, run  # type: ignore[method-assign]
         return self
 
     def __exit__(self, *_: object) -> None:
-        execute.here, Search.run = self._here, self._run  # type: ignore[method-assign]
+        execute.perform_in_process, SearchRunner.run = self._n_ended_here, self._run  # type: ignore[method-assign]
 
 
 def main(rounds: int) -> None:
@@ -92,10 +92,10 @@ def checked(folder: Path) -> list[float]:
     """The seconds of training of each run; AssertionError where a directory is not that of a finished run."""
     found = []
     for path in (entry for entry in folder.iterdir() if entry.name.isdecimal()):
-        run = Run(path)
+        run = RunDirectory(path)
         assert run.status["status"] == "done"
         assert run.last_row() is not None
-        assert run.newest() is not None
+        assert run.latest_checkpoint() is not None
         assert run.config()["seed"] == 0
         found.append(run.summary["seconds"])
     assert len(found) == json.loads((folder / "sweep.json").read_text())["trials"]

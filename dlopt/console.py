@@ -25,17 +25,17 @@ def is_terminal() -> bool:
 
 
 @contextmanager
-def bar(
+def show_progress(
     title: str, total: int | None, unit: Literal["bytes", "examples"] = "examples", done: int = 0
 ) -> Iterator[Callable[[int], None]]:
     """A bar with rate and time left; yields what is called with each further amount. total None: it is not known."""
     if is_terminal():
-        yield from _drawn(title, total, unit, done)
+        yield from _draw_bar(title, total, unit, done)
     else:
-        yield from _said(title, total, unit, done)
+        yield from _print_lines(title, total, unit, done)
 
 
-def _drawn(title: str, total: int | None, unit: str, done: int) -> Iterator[Callable[[int], None]]:
+def _draw_bar(title: str, total: int | None, unit: str, done: int) -> Iterator[Callable[[int], None]]:
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -53,7 +53,7 @@ def _drawn(title: str, total: int | None, unit: str, done: int) -> Iterator[Call
         yield lambda amount: bars.advance(task, amount)
 
 
-def _said(title: str, total: int | None, unit: str, done: int) -> Iterator[Callable[[int], None]]:
+def _print_lines(title: str, total: int | None, unit: str, done: int) -> Iterator[Callable[[int], None]]:
     began = said = time.monotonic()
 
     def advance(amount: int) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-SHOWN = 40
+MAX_LISTED = 40
 """Names in a list of what there is; of more, the first are shown."""
 
 
-class Mistake(ValueError):
+class OptionError(ValueError):
     """Something that a part was given cannot be used; key is the part's own key that is to be changed.
 
     Raised in a part's making or loading, it becomes the problem at that key: Mistake("path", ...) in the load() of a
@@ -21,17 +21,17 @@ class Mistake(ValueError):
         super().__init__(message)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean X?` for a close name, else a list of what there is."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]}?"
-    return f"; there is {listed(known)}" if known else ""
+    return f"; there is {join_truncated(known)}" if known else ""
 
 
-def listed(names: Iterable[str]) -> str:
+def join_truncated(names: Iterable[str]) -> str:
     """`a, b, c`; of many the first, and how many more."""
     names = list(names)
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + more

@@ -38,11 +38,11 @@ def key(seed: int, *path: str | int) -> Key:
     """The key of a run's seed (an integer in [0, 2^64)), folded with each element of the path."""
     found = Key(_mix((seed & _MASK) ^ _GOLDEN), _mix((seed >> 32) + _GOLDEN))
     for name in path:
-        found = fold(found, name)
+        found = fold_in(found, name)
     return found
 
 
-def fold(parent: Key, name: str | int) -> Key:
+def fold_in(parent: Key, name: str | int) -> Key:
     """A child key. Children of one key by different names, and of different keys by one name, are unrelated."""
     n = zlib.crc32(name.encode()) if isinstance(name, str) else name & _MASK
     a = _mix(parent.a ^ _mix((n + _GOLDEN) & _MASK))

@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
-from dlopt.rundir.directory import Run, evaluations
+from dlopt.rundir.directory import RunDirectory, decode_evaluations
 
 CLOCK = ("seconds", "steps_per_second", "peak_memory", "logged")
 """What differs between two runs that are the same, as does every key below time/; logged is a digest of such rows."""
 
 
-def final(run: Run) -> dict[str, Any]:
+def read_final_state(run: RunDirectory) -> dict[str, Any]:
     """Checkpoints, rows, summary and status, flat: a name -> a number, a text, or a tensor's type, shape and bytes."""
     lines = run.metrics_file.read_text().split("\n")
     assert lines.pop() == "", "the last line is whole"
@@ -26,19 +26,19 @@ def final(run: Run) -> dict[str, Any]:
         "summary": json.loads(run.summary_file.read_text()),
         **{f"row {row['step']}": row for row in rows},
     }.items():
-        found |= {f"{name}: {place}": leaf for place, leaf in leaves(content)}
+        found |= {f"{name}: {place}": leaf for place, leaf in iter_leaves(content)}
     return found
 
 
-def leaves(content: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+def iter_leaves(content: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     """What lies in nested dictionaries and lists, and where, but for the clock's numbers."""
     if isinstance(content, Mapping):
         for key, value in content.items():
             if key not in CLOCK and not str(key).startswith("time/"):
-                yield from leaves(rows(key, value), f"{place}/{key}")
+                yield from iter_leaves(parse_rows(key, value), f"{place}/{key}")
     elif isinstance(content, (list, tuple)):
         for i, value in enumerate(content):
-            yield from leaves(value, f"{place}/{i}")
+            yield from iter_leaves(value, f"{place}/{i}")
     elif isinstance(content, torch.Tensor):
         raw = content.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
         yield place, (content.dtype, tuple(content.shape), raw)
@@ -46,13 +46,13 @@ def leaves(content: Any, place: str = "") -> Iterator[tuple[str, Any]]:
         yield place, content
 
 
-def rows(key: str, value: Any) -> Any:
+def parse_rows(key: str, value: Any) -> Any:
     """The rows that a checkpoint holds as JSON, whose seconds are the clock's; anything else as it is."""
     if key == "row" and isinstance(value, str):
         return json.loads(value)
-    return evaluations({key: value}) if key == "history" else value
+    return decode_evaluations({key: value}) if key == "history" else value
 
 
-def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+def find_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Names under which two runs differ, or that only one has; NaN equals itself."""
     return [name for name in {**one, **other} if repr(one.get(name)) != repr(other.get(name))]

@@ -13,7 +13,7 @@ os.environ.pop("HYDRA_FULL_ERROR", None)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _isolate_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The tests neither fill nor read the cache of whoever runs them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
@@ -21,7 +21,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _as_found() -> Iterator[None]:
+def _reset_globals() -> Iterator[None]:
     """Every test starts with one thread, a fixed global seed and no Hydra, whatever the one before it left behind."""
     from hydra.core.global_hydra import GlobalHydra
 
@@ -34,7 +34,7 @@ def _as_found() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def forks(_own_cache: None) -> Iterator[Forks]:
+def forks(_isolate_cache: None) -> Iterator[Forks]:
     """Real processes of dlopt, each in a fraction of a second; all of them end with the session."""
     with Forks() as server:
         yield server
@@ -44,7 +44,7 @@ def forks(_own_cache: None) -> Iterator[Forks]:
 def _postgresql_server() -> Iterator[str]:
     import postgres
 
-    with postgres.server() as address:
+    with postgres.run_server() as address:
         yield address
 
 
@@ -53,7 +53,7 @@ def postgresql(_postgresql_server: str) -> Iterator[str]:
     """SQLAlchemy's address of an empty database on a real PostgreSQL server."""
     import postgres
 
-    with postgres.database(_postgresql_server, "test") as address:
+    with postgres.create_database(_postgresql_server, "test") as address:
         yield address
 
 

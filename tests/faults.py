@@ -16,65 +16,65 @@ from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
 
-Kind = Literal["full", "broken", "half", "dies", "dies halfway"]
+FaultKind = Literal["full", "broken", "half", "dies", "dies halfway"]
 """full: no space left, once. broken: an input/output error, once. half: the system writes a part, as it says, and from
 then on there is no space. dies, dies halfway: the process ends before the operation, or in the middle of a write; nothing later happens."""
-KINDS: tuple[Kind, ...] = ("full", "broken", "half", "dies", "dies halfway")
+KINDS: tuple[FaultKind, ...] = ("full", "broken", "half", "dies", "dies halfway")
 NAMES = ("replace", "rename", "unlink", "remove", "link", "symlink", "mkdir", "rmdir", "truncate")
 """Operations of os whose first argument is a path, the last of them on open files too."""
-TAKING = ("open", "write", "mkdir", "link", "symlink")
+SPACE_OPERATIONS = ("open", "write", "mkdir", "link", "symlink")
 """Operations that need space."""
-WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
-class Died(BaseException):
+class ProcessDied(BaseException):
     """In place of the end of a process: nothing that it catches, and nothing that it still does, reaches the disk."""
 
 
-class Disk:
+class FaultyDisk:
     """What happens below a folder.
 
     done   the operations before the fault, as (name, path), in order
     met    whether the fault has happened
     """
 
-    def __init__(self, folder: Path, number: int | None, kind: Kind) -> None:
+    def __init__(self, folder: Path, number: int | None, kind: FaultKind) -> None:
         self.folder = os.path.realpath(folder)
         self.number, self.kind = number, kind
-        self.done: list[tuple[str, str]] = []
-        self.met = False
-        self.files: list[tuple[Any, Raw]] = []
+        self.operations: list[tuple[str, str]] = []
+        self.fault_occurred = False
+        self.files: list[tuple[Any, FaultyFile]] = []
         self.descriptors: dict[int, str] = {}
 
-    def below(self, path: Any) -> bool:
+    def contains(self, path: Any) -> bool:
         """Whether a path, or what an open descriptor writes to, is the folder or lies in it."""
         if isinstance(path, int):
             return path in self.descriptors
         place = os.path.realpath(os.fspath(path))
         return place == self.folder or place.startswith(self.folder + os.sep)
 
-    def place(self, descriptor: int) -> str:
+    def path_of(self, descriptor: int) -> str:
         """The path of an open file; one that was opened for reading alone is a folder."""
         opened = {raw.fileno(): raw.path for _, raw in self.files if not raw.closed} | self.descriptors
         return opened.get(descriptor, self.folder)
 
     def act(self, name: str, path: str, act: Callable[[], Any], half: Callable[[], Any] | None = None) -> Any:
         """Do an operation, or what the fault makes of it; half is what it does in part."""
-        if self.met and self.kind.startswith("dies"):
-            raise Died(f"{name} {path}")
-        if self.met and self.kind == "half" and name in TAKING:
+        if self.fault_occurred and self.kind.startswith("dies"):
+            raise ProcessDied(f"{name} {path}")
+        if self.fault_occurred and self.kind == "half" and name in SPACE_OPERATIONS:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-        if self.met or self.number is None or len(self.done) + 1 < self.number:
+        if self.fault_occurred or self.number is None or len(self.operations) + 1 < self.number:
             found = act()
-            self.done.append((name, os.path.relpath(path, self.folder)))
+            self.operations.append((name, os.path.relpath(path, self.folder)))
             return found
-        self.met = True
+        self.fault_occurred = True
         if half is not None and self.kind in ("half", "dies halfway"):
             found = half()
             if self.kind == "half":
                 return found
         if self.kind.startswith("dies"):
-            raise Died(f"{name} {path}")
+            raise ProcessDied(f"{name} {path}")
         number = errno.EIO if self.kind == "broken" else errno.ENOSPC
         raise OSError(number, os.strerror(number), path)
 
@@ -88,10 +88,10 @@ class Disk:
         self.descriptors.clear()
 
 
-class Raw(io.FileIO):
+class FaultyFile(io.FileIO):
     """A file below the folder, at the point where bytes leave Python."""
 
-    def __init__(self, disk: Disk, path: str, mode: str, opener: Any = None) -> None:
+    def __init__(self, disk: FaultyDisk, path: str, mode: str, opener: Any = None) -> None:
         self.disk, self.path = disk, path
         disk.act("open", path, lambda: io.FileIO.__init__(self, path, mode, opener=opener))
 
@@ -113,21 +113,21 @@ OPEN, OS_OPEN, OS_WRITE, CLOSE, FSYNC = io.open, os.open, os.write, os.close, os
 
 
 @contextmanager
-def faults(folder: Path, number: int | None, kind: Kind = "dies") -> Iterator[Disk]:
+def inject_fault(folder: Path, number: int | None, kind: FaultKind = "dies") -> Iterator[FaultyDisk]:
     """Let the operation of this number (from 1; None: none) below a folder go wrong. At the end all files are closed.
 
     The OSError or Died comes out of the block, unless the program under test has an answer to it.
     """
-    disk = Disk(folder, number, kind)
+    disk = FaultyDisk(folder, number, kind)
 
     def open_file(
         file: Any, mode: str = "r", buffering: int = -1, encoding: str | None = None, errors: str | None = None,
         newline: str | None = None, closefd: bool = True, opener: Any = None,
     ) -> Any:  # fmt: skip
         writes = set(mode) & set("wax+")
-        if not writes or isinstance(file, int) or not disk.below(file):
+        if not writes or isinstance(file, int) or not disk.contains(file):
             return OPEN(file, mode, buffering, encoding, errors, newline, closefd, opener)
-        raw = Raw(disk, os.fspath(file), mode.replace("b", "").replace("t", ""), opener)
+        raw = FaultyFile(disk, os.fspath(file), mode.replace("b", "").replace("t", ""), opener)
         made: Any = raw
         if buffering != 0:
             size = io.DEFAULT_BUFFER_SIZE if buffering in (-1, 1) else buffering
@@ -138,7 +138,7 @@ def faults(folder: Path, number: int | None, kind: Kind = "dies") -> Iterator[Di
         return made
 
     def open_descriptor(path: Any, flags: int, *rest: Any, **named: Any) -> int:
-        if not flags & WRITING or not disk.below(path):
+        if not flags & WRITE_FLAGS or not disk.contains(path):
             return OS_OPEN(path, flags, *rest, **named)
         place = os.fspath(path)
         found: int = disk.act("open", place, lambda: OS_OPEN(path, flags, *rest, **named))
@@ -163,13 +163,13 @@ def faults(folder: Path, number: int | None, kind: Kind = "dies") -> Iterator[Di
 
     def synced(descriptor: Any) -> None:
         number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
-        disk.act("fsync", disk.place(number), lambda: FSYNC(number))
+        disk.act("fsync", disk.path_of(number), lambda: FSYNC(number))
 
     def named(name: str) -> Callable[..., Any]:
         original = getattr(os, name)
 
         def operation(path: Any, *rest: Any, **options: Any) -> Any:
-            if not disk.below(path):
+            if not disk.contains(path):
                 return original(path, *rest, **options)
             place = disk.descriptors[path] if isinstance(path, int) else os.fspath(path)
             target = os.fspath(rest[0]) if name in ("replace", "rename", "link") else place

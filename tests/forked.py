@@ -36,12 +36,12 @@ WARM_UP = (
 """A run whose modules are those that the server imports; it needs no file but that of the digits."""
 SEARCH = (*WARM_UP, "-m", "hydra/sweeper=random", "hydra.sweeper.trials=1", "optimizer.lr=interval(1e-3,1e-2)")
 """A sweep, whose modules it imports too."""
-PATIENCE = 120.0
+TIMEOUT = 120.0
 """Seconds after which a process that should have answered is taken to hang."""
 
 
 @dataclass(frozen=True)
-class Ended:
+class ProcessResult:
     """How a process ended.
 
     code     its exit code; of a process that a signal ended, the negative signal
@@ -57,7 +57,7 @@ class Ended:
     seconds: float
 
 
-class Job:
+class ForkedProcess:
     """A process of `dlopt`, under way or ended."""
 
     def __init__(self, forks: Forks, pid: int, out: Path, err: Path) -> None:
@@ -69,16 +69,16 @@ class Job:
         self._forks.send(self.pid, number)
 
     @property
-    def ended(self) -> bool:
-        return self._forks.ending(self.pid, 0.0) is not None
+    def has_ended(self) -> bool:
+        return self._forks.wait_for_end(self.pid, 0.0) is not None
 
-    def wait(self, timeout: float = PATIENCE) -> Ended:
+    def wait(self, timeout: float = TIMEOUT) -> ProcessResult:
         """How it ended; TimeoutError when it has not after so many seconds."""
-        found = self._forks.ending(self.pid, timeout)
+        found = self._forks.wait_for_end(self.pid, timeout)
         if found is None:
             raise TimeoutError(f"process {self.pid} has not ended after {timeout} s")
         out, err = (file.read_text(errors="replace") for file in (self._out, self._err))
-        return Ended(found["code"], out, err, found["memory"], found["microseconds"] / 1e6)
+        return ProcessResult(found["code"], out, err, found["memory"], found["microseconds"] / 1e6)
 
 
 class Forks:
@@ -98,7 +98,7 @@ class Forks:
             env={**os.environ, **ONE_THREAD, "PYTHONPATH": str(Path(dlopt.__file__).parents[1])},
         )
         try:
-            self._answer("ready", time.monotonic() + PATIENCE)
+            self._answer("ready", time.monotonic() + TIMEOUT)
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -109,23 +109,23 @@ class Forks:
         assert self._server.stdout is not None
         self._server.stdin.close()
         try:
-            self._server.wait(PATIENCE)
+            self._server.wait(TIMEOUT)
         except subprocess.TimeoutExpired:
             self._server.kill()
             self._server.wait()
         self._server.stdout.close()
         shutil.rmtree(self._folder)
 
-    def start(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None) -> Job:
+    def start(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None) -> ForkedProcess:
         """`dlopt ARGV` in a folder, with these variables added to the environment."""
         self._count += 1
         out, err = (self._folder / f"{self._count}.{name}" for name in ("out", "err"))
         out.touch()  # a job may be killed before it has opened them
         err.touch()
         self._ask({"argv": list(argv), "cwd": str(cwd), "env": dict(env or {}), "out": str(out), "err": str(err)})
-        return Job(self, self._answer("started", time.monotonic() + PATIENCE), out, err)
+        return ForkedProcess(self, self._answer("started", time.monotonic() + TIMEOUT), out, err)
 
-    def run(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None) -> Ended:
+    def run(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None) -> ProcessResult:
         """Start a process and wait for its end; one that hangs is killed, and TimeoutError raised."""
         job = self.start(argv, cwd, env)
         try:
@@ -137,9 +137,9 @@ class Forks:
     def send(self, pid: int, number: int) -> None:
         """A signal by way of the server, which alone knows whether the number is still that of its child."""
         self._ask({"kill": pid, "signal": int(number)})
-        self._answer("sent", time.monotonic() + PATIENCE)
+        self._answer("sent", time.monotonic() + TIMEOUT)
 
-    def ending(self, pid: int, timeout: float) -> dict[str, int] | None:
+    def wait_for_end(self, pid: int, timeout: float) -> dict[str, int] | None:
         """What the server says of a process that has ended; None when it has not after so many seconds."""
         deadline = time.monotonic() + timeout
         while pid not in self._endings and self._hear(deadline) is not None:
@@ -178,7 +178,7 @@ class Forks:
 # ------------------------------------------------------------------------------------------- in the server
 
 
-class Server:
+class ForkServer:
     """Reads requests, forks, and says which of its children have ended."""
 
     def __init__(self) -> None:
@@ -198,7 +198,7 @@ class Server:
         os.set_blocking(ended, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-        self.say(ready=os.getpid())
+        self.send_message(ready=os.getpid())
         buffer = b""
         while True:
             ready = select.select([self.requests, ended], [], [])[0]
@@ -211,7 +211,7 @@ class Server:
                     break
                 *lines, buffer = (buffer + part).split(b"\n")
                 for line in lines:
-                    self.heed(json.loads(line))
+                    self.handle_request(json.loads(line))
         for pid in self.children:
             try:
                 os.killpg(pid, signal.SIGKILL)  # with what it has started
@@ -219,15 +219,15 @@ class Server:
                 os.kill(pid, signal.SIGKILL)
         self.reap(0)
 
-    def heed(self, request: Mapping[str, Any]) -> None:
+    def handle_request(self, request: Mapping[str, Any]) -> None:
         if "kill" in request:
             if request["kill"] in self.children:
                 os.kill(request["kill"], request["signal"])
-            self.say(sent=request["signal"])
+            self.send_message(sent=request["signal"])
             return
         pid = self.fork(request)
         self.children.add(pid)
-        self.say(started=pid)
+        self.send_message(started=pid)
 
     def fork(self, request: Mapping[str, Any]) -> int:
         """The child's number; the child itself never returns."""
@@ -239,7 +239,7 @@ class Server:
             try:
                 os.close(self.requests)
                 os.close(self.answers)
-                code = child(request)
+                code = run_child(request)
             except SystemExit as end:
                 code = end.code if isinstance(end.code, int) else 1 if end.code else 0
             except KeyboardInterrupt:
@@ -268,9 +268,9 @@ class Server:
             spent = int(1e6 * (usage.ru_utime + usage.ru_stime))
             if options:
                 code = os.waitstatus_to_exitcode(status)
-                self.say(ended=pid, code=code, memory=usage.ru_maxrss * unit, microseconds=spent)
+                self.send_message(ended=pid, code=code, memory=usage.ru_maxrss * unit, microseconds=spent)
 
-    def say(self, **message: int) -> None:
+    def send_message(self, **message: int) -> None:
         os.write(self.answers, json.dumps(message).encode() + b"\n")
 
     def _import_all(self) -> None:
@@ -296,7 +296,7 @@ class Server:
         torch.set_num_threads(1)
 
 
-def child(request: Mapping[str, Any]) -> int:
+def run_child(request: Mapping[str, Any]) -> int:
     """Become the process that a request describes, and be `dlopt`; returns the exit code."""
     os.setsid()
     for i, name in ((1, "out"), (2, "err")):
@@ -322,4 +322,4 @@ def child(request: Mapping[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    Server().serve()
+    ForkServer().serve()

@@ -20,12 +20,12 @@ from omegaconf import DictConfig, OmegaConf
 from dlopt.activation.relu import ReLU
 from dlopt.config.build import build
 from dlopt.config.compose import groups
-from dlopt.config.compose.nested_options import held
+from dlopt.config.compose.nested_options import load_nested_defaults
 from dlopt.config.problems import ConfigError
-from dlopt.errors import Mistake
+from dlopt.errors import OptionError
 from dlopt.normalization.none import NoNormalization
-from dlopt.rundir.directory import Run
-from dlopt.training.control import Watch
+from dlopt.rundir.directory import RunDirectory
+from dlopt.training.control import TrainingControl
 from dlopt.training.experiment import Experiment
 from dlopt.training.loop import train
 
@@ -43,12 +43,12 @@ BLOBS = (
 """A tiny problem: 48 examples for training, 12 for validation, three steps an epoch, 67 weights."""
 
 
-def options(group: str) -> list[str]:
+def list_options(group: str) -> list[str]:
     """The options of a group, but for people's own."""
-    return [name for name in groups.options(group) if name != "custom"]
+    return [name for name in groups.list_option_names(group) if name != "custom"]
 
 
-def named(group: str, option: str, **keys: Any) -> Any:
+def make_option(group: str, option: str, **keys: Any) -> Any:
     """The part that an option of a group with one option makes, with some of its keys changed."""
     return instantiate(_node(group, option) | keys)
 
@@ -57,10 +57,10 @@ def _node(group: str, option: str) -> dict[str, Any]:
     """An option's file, with the files of the options that it holds."""
     file = groups.CONF / group / f"{option}.yaml"
     own = {key: value for key, value in OmegaConf.load(file).items() if key != "defaults"}
-    return own | {key: _node(*inner) for key, inner in held(file).items()}
+    return own | {key: _node(*inner) for key, inner in load_nested_defaults(file).items()}
 
 
-def made(
+def make_arch(
     name: str,
     shape: tuple[int, ...],
     outputs: int = 10,
@@ -84,63 +84,65 @@ def made(
     return target(**{k: v for k, v in offered.items() if k in named}, **keys | own)
 
 
-def composed(*overrides: str, hydra: bool = False) -> DictConfig:
+def compose_config(*overrides: str, hydra: bool = False) -> DictConfig:
     """hydra: with its own part."""
     with initialize_config_dir(version_base="1.3", config_dir=str(groups.CONF)):
         return compose("config", list(overrides), return_hydra_config=hydra)
 
 
-def built(*overrides: str, saved: Any = None) -> Experiment:
+def build_experiment(*overrides: str, saved: Any = None) -> Experiment:
     """saved: the network of a run that goes on."""
-    return build(composed(*overrides), overrides, saved=saved)[0]
+    return build(compose_config(*overrides), overrides, saved=saved)[0]
 
 
-def blobs(*overrides: str) -> Experiment:
-    return built(*BLOBS, *overrides)
+def build_blobs(*overrides: str) -> Experiment:
+    return build_experiment(*BLOBS, *overrides)
 
 
-def trained(
-    folder: Path, *experiments: Experiment, watch: Watch | None = None
-) -> tuple[list[dict[str, Any]], list[Run]]:
+def train_runs(
+    folder: Path, *experiments: Experiment, watch: TrainingControl | None = None
+) -> tuple[list[dict[str, Any]], list[RunDirectory]]:
     """Train in lanes (or one alone), in run directories folder/0, folder/1, ..."""
-    runs = [Run.create(folder / str(i)) for i in range(len(experiments))]
+    runs = [RunDirectory.create(folder / str(i)) for i in range(len(experiments))]
     return train(experiments, runs, watch), runs
 
 
-def stopped(folder: Path, last: int, experiment: Experiment) -> Run:
+def interrupt_run(folder: Path, last: int, experiment: Experiment) -> RunDirectory:
     """A run that was interrupted after so many steps."""
-    run = Run.create(folder)
-    (summary,) = train([experiment], [run], Watch(until=last))
+    run = RunDirectory.create(folder)
+    (summary,) = train([experiment], [run], TrainingControl(until=last))
     assert summary["status"] == run.status["status"] == "interrupted"
     assert summary["step"] == last
     return run
 
 
-def resumed(folder: Path, experiment: Experiment, watch: Watch | None = None) -> tuple[dict[str, Any], Run]:
+def resume_run(
+    folder: Path, experiment: Experiment, watch: TrainingControl | None = None
+) -> tuple[dict[str, Any], RunDirectory]:
     """Go on with a run from its newest whole checkpoint, as a new process would, or from the start without one."""
-    run = Run(folder)
-    run.lock.take()
-    checkpoint = run.newest()
+    run = RunDirectory(folder)
+    run.lock.acquire()
+    checkpoint = run.latest_checkpoint()
     if checkpoint is None:
         run.clear()
-        run.go_on()
+        run.resume()
         return train([experiment], [run], watch)[0], run
-    run.go_back(checkpoint)
-    run.go_on(checkpoint.content["step"])
+    run.rollback(checkpoint)
+    run.resume(checkpoint.content["step"])
     return train([experiment], [run], watch, checkpoint.content)[0], run
 
 
-def weights(run: Run, which: Any = "last") -> torch.Tensor:
+def load_weights(run: RunDirectory, which: Any = "last") -> torch.Tensor:
     """All numbers of a checkpoint's network, buffers too, as one vector."""
     return torch.cat([v.double().flatten() for v in run.load(which)["model"].values()])
 
 
-def curves(run: Run) -> list[dict[str, Any]]:
+def read_rows(run: RunDirectory) -> list[dict[str, Any]]:
     """The logged rows without the clock."""
     return [{k: v for k, v in row.items() if k not in ("seconds", "time/steps_per_second")} for row in run.rows()]
 
 
-def histograms(run: Run) -> dict[tuple[str, int], list[list[float]]]:
+def read_histograms(run: RunDirectory) -> dict[tuple[str, int], list[list[float]]]:
     """The histograms of a run's event files, by tag and step, as TensorBoard's reader has them."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
@@ -151,15 +153,15 @@ def histograms(run: Run) -> dict[tuple[str, int], list[list[float]]]:
     return {(tag, e.step): make_ndarray(e.tensor_proto).tolist() for tag in tags for e in reader.Tensors(tag)}
 
 
-def refused(act: Callable[[], Any], key: str, *said: object) -> None:
+def assert_refused(act: Callable[[], Any], key: str, *said: object) -> None:
     """That something is refused as a mistake at this key, in one line with these parts in order."""
-    with pytest.raises(Mistake, match=".*".join(re.escape(str(part)) for part in said)) as found:
+    with pytest.raises(OptionError, match=".*".join(re.escape(str(part)) for part in said)) as found:
         act()
     assert found.value.key == key
     assert len(str(found.value).splitlines()) == 1
 
 
-def refused_build(build: Callable[[], Any], key: str, said: str) -> None:
+def assert_build_refused(build: Callable[[], Any], key: str, said: str) -> None:
     """That an experiment is refused for one problem, at this key and with these words."""
     with pytest.raises(ConfigError) as found:
         build()
@@ -171,46 +173,46 @@ def refused_build(build: Callable[[], Any], key: str, said: str) -> None:
 # ------------------------------------------------------------------------------------------------ files of data
 
 
-def needs(folder: str, package: str) -> None:
+def require_package(folder: str, package: str) -> None:
     """Skip a test where Debian's package is not installed; where CI is set the test fails instead."""
     if not Path(folder).is_dir():
         missing = pytest.fail if os.environ.get("CI") else pytest.skip
         missing(f"needs {folder}: apt-get install {package}")
 
 
-def idx_bytes(array: np.ndarray) -> bytes:
+def encode_idx(array: np.ndarray) -> bytes:
     """An array of uint8 in the IDX format."""
     return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
 
 
-def images(count: int, shape: tuple[int, ...], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def make_images(count: int, shape: tuple[int, ...], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Random images of uint8 and their labels, ten classes in turn."""
     draw = np.random.default_rng(seed)
     return draw.integers(0, 256, (count, *shape), np.uint8), (np.arange(count) % 10).astype(np.uint8)
 
 
-def idx_files(folder: Path, train: int = 80, test: int = 40, *, compress: bool = True) -> None:
+def write_idx_files(folder: Path, train: int = 80, test: int = 40, *, compress: bool = True) -> None:
     """Small files in the form of MNIST's."""
     for name, count in (("train", train), ("t10k", test)):
-        x, y = images(count, (6, 5), seed=count)
+        x, y = make_images(count, (6, 5), seed=count)
         for kind, array in (("images-idx3", x), ("labels-idx1", y)):
-            content = idx_bytes(array)
+            content = encode_idx(array)
             file = folder / f"{name}-{kind}-ubyte"
             if compress:
                 file = file.with_name(f"{file.name}.gz")
             file.write_bytes(gzip.compress(content) if compress else content)
 
 
-def cifar_batches(each: int = 20) -> dict[str, bytes]:
+def make_cifar_batches(each: int = 20) -> dict[str, bytes]:
     """The contents of CIFAR-10's files, with few records."""
     batches = {}
     for i, name in enumerate([*(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin"]):
-        x, y = images(each, (3072,), seed=i)
+        x, y = make_images(each, (3072,), seed=i)
         batches[name] = np.concatenate([y[:, None], x], axis=1).tobytes()
     return batches
 
 
-def cifar_archive(folder: Path, batches: dict[str, bytes]) -> Path:
+def write_cifar_archive(folder: Path, batches: dict[str, bytes]) -> Path:
     file = folder / "cifar-10-binary.tar.gz"
     with tarfile.open(file, "w:gz") as archive:
         for name, content in batches.items():
@@ -221,8 +223,8 @@ def cifar_archive(folder: Path, batches: dict[str, bytes]) -> Path:
 
 
 def _official(folder: Path) -> list[str]:
-    idx_files(folder)
-    cifar_archive(folder, cifar_batches())
+    write_idx_files(folder)
+    write_cifar_archive(folder, make_cifar_batches())
     return [f"data.path={folder}", "data.verify=false", "data.url=null"]
 
 
@@ -239,7 +241,7 @@ def _table(folder: Path) -> list[str]:
     return [f"data.path={folder / 'my.csv'}", "data.target=answer"]
 
 
-FILES: dict[str, Callable[[Path], list[str]]] = {
+DATA_WRITERS: dict[str, Callable[[Path], list[str]]] = {
     "fashion_mnist": _official,
     "mnist": _official,
     "cifar10": _official,
@@ -248,6 +250,6 @@ FILES: dict[str, Callable[[Path], list[str]]] = {
 }
 
 
-def files_for(option: str, folder: Path) -> list[str]:
+def write_data_files(option: str, folder: Path) -> list[str]:
     """Write small files that a data option can read; the overrides that name them. Without such files, none."""
-    return FILES[option](folder) if option in FILES else []
+    return DATA_WRITERS[option](folder) if option in DATA_WRITERS else []

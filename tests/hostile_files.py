@@ -19,77 +19,87 @@ from typing import Any
 
 import numpy as np
 import torch
-from helpers import cifar_archive, cifar_batches, idx_bytes, idx_files
+from helpers import encode_idx, make_cifar_batches, write_cifar_archive, write_idx_files
 
 GIGABYTE = 1 << 30
-LARGE = 200_000_000
+BOMB_BYTES = 200_000_000
 """Bytes that bombs unpack to; a process that refuses them takes far fewer."""
 
 
-class Calls:
+class PickleCall:
     """What a pickle calls when it is read."""
 
     def __init__(self, function: Callable[..., Any], *given: Any) -> None:
-        self.made = (function, given)
+        self.reduce_value = (function, given)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return self.made
+        return self.reduce_value
 
 
-PAYLOADS: dict[str, Callable[[Path], Calls]] = {
-    "a command": lambda canary: Calls(os.system, f"touch {canary}"),
-    "an expression": lambda canary: Calls(builtins.eval, f"open({str(canary)!r}, 'w').close()"),
-    "a program": lambda canary: Calls(builtins.exec, f"open({str(canary)!r}, 'w').close()"),
-    "another file": lambda canary: Calls(pickle.loads, Calls(Path.read_bytes, _inner(canary))),
-    "a path's method": lambda canary: Calls(Path.touch, canary),
-    "a program of its own": lambda canary: Calls(subprocess.check_call, ["touch", str(canary)]),
+PAYLOADS: dict[str, Callable[[Path], PickleCall]] = {
+    "a command": lambda canary: PickleCall(os.system, f"touch {canary}"),
+    "an expression": lambda canary: PickleCall(builtins.eval, f"open({str(canary)!r}, 'w').close()"),
+    "a program": lambda canary: PickleCall(builtins.exec, f"open({str(canary)!r}, 'w').close()"),
+    "another file": lambda canary: PickleCall(pickle.loads, PickleCall(Path.read_bytes, _inner(canary))),
+    "a path's method": lambda canary: PickleCall(Path.touch, canary),
+    "a program of its own": lambda canary: PickleCall(subprocess.check_call, ["touch", str(canary)]),
 }
 
 
-def payload(name: str, canary: Path) -> Calls:
+def make_payload(name: str, canary: Path) -> PickleCall:
     """What makes a canary when it is unpickled."""
     return PAYLOADS[name](canary)
 
 
 def _inner(canary: Path) -> Path:
     file = canary.with_suffix(".inner")
-    file.write_bytes(pickle.dumps(Calls(os.system, f"touch {canary}")))
+    file.write_bytes(pickle.dumps(PickleCall(os.system, f"touch {canary}")))
     return file
 
 
 # ------------------------------------------------------------------------------------------------ files of tensors
 
 
-def number(value: int) -> bytes:
+def encode_int(value: int) -> bytes:
     size = value.bit_length() // 8 + 1
     return b"\x8a" + bytes([size]) + value.to_bytes(size, "little", signed=True)
 
 
-def text(value: str) -> bytes:
+def encode_text(value: str) -> bytes:
     return b"X" + struct.pack("<I", len(value)) + value.encode()
 
 
-def numbers(*values: int) -> bytes:
-    return b"(" + b"".join(map(number, values)) + b"t"
+def encode_ints(*values: int) -> bytes:
+    return b"(" + b"".join(map(encode_int, values)) + b"t"
 
 
-def storage(count: int, key: str = "0", kind: str = "torch\nFloatStorage") -> bytes:
-    return b"(" + text("storage") + f"c{kind}\n".encode() + text(key) + text("cpu") + number(count) + b"tQ"
+def encode_storage(count: int, key: str = "0", kind: str = "torch\nFloatStorage") -> bytes:
+    return (
+        b"("
+        + encode_text("storage")
+        + f"c{kind}\n".encode()
+        + encode_text(key)
+        + encode_text("cpu")
+        + encode_int(count)
+        + b"tQ"
+    )
 
 
-def tensor(shape: tuple[int, ...], strides: tuple[int, ...], count: int, begin: int = 0) -> bytes:
+def encode_tensor(shape: tuple[int, ...], strides: tuple[int, ...], count: int, begin: int = 0) -> bytes:
     """The pickle of a tensor of float32 in a storage of so many numbers."""
     none = b"\x89ccollections\nOrderedDict\n)R"
-    where = storage(count) + number(begin) + numbers(*shape) + numbers(*strides)
+    where = encode_storage(count) + encode_int(begin) + encode_ints(*shape) + encode_ints(*strides)
     return b"ctorch._utils\n_rebuild_tensor_v2\n(" + where + none + b"tR"
 
 
-def dictionary(*items: bytes) -> bytes:
+def encode_dict(*items: bytes) -> bytes:
     """The pickle of {"x": first, "y": second, ...}."""
-    return b"\x80\x02}(" + b"".join(text(name) + item for name, item in zip("xyzuvw", items, strict=False)) + b"u."
+    return (
+        b"\x80\x02}(" + b"".join(encode_text(name) + item for name, item in zip("xyzuvw", items, strict=False)) + b"u."
+    )
 
 
-def archive(
+def write_archive(
     file: Path, members: Mapping[str, bytes] | list[tuple[str, bytes]], method: int = zipfile.ZIP_STORED
 ) -> Path:
     """An archive with the ends that torch writes, by the description of the format."""
@@ -108,18 +118,22 @@ def archive(
 FOUR = np.arange(4, dtype=np.float32).tobytes()
 
 
-def of_pickle(*items: bytes, whole: bytes | None = None) -> Callable[[Path], Path]:
+def pickle_writer(*items: bytes, whole: bytes | None = None) -> Callable[[Path], Path]:
     """What writes a file of such a pickle beside a storage of four numbers of float32."""
-    content = whole or dictionary(*items)
-    return lambda file: archive(file, {"data.pkl": content, "data/0": FOUR, "version": b"3\n", "byteorder": b"little"})
+    content = whole or encode_dict(*items)
+    return lambda file: write_archive(
+        file, {"data.pkl": content, "data/0": FOUR, "version": b"3\n", "byteorder": b"little"}
+    )
 
 
-X = tensor((2, 2), (2, 1), 4)
-doubled = b"(t" + b"".join(b"r" + struct.pack("<I", i) + b"j" + struct.pack("<I", i) + b"\x86" for i in range(60))
-deep = b"]" * 5000 + b"a" * 4999
+X = encode_tensor((2, 2), (2, 1), 4)
+DOUBLED_TUPLES = b"(t" + b"".join(
+    b"r" + struct.pack("<I", i) + b"j" + struct.pack("<I", i) + b"\x86" for i in range(60)
+)
+DEEP_LISTS = b"]" * 5000 + b"a" * 4999
 
 
-def _saved(content: Any, **keys: Any) -> Callable[[Path], Path]:
+def _torch_save_writer(content: Any, **keys: Any) -> Callable[[Path], Path]:
     def write(file: Path) -> Path:
         torch.save(content, file, **keys)
         return file
@@ -127,7 +141,7 @@ def _saved(content: Any, **keys: Any) -> Callable[[Path], Path]:
     return write
 
 
-def _flipped(file: Path) -> Path:
+def _write_flipped_bit(file: Path) -> Path:
     torch.save({"x": torch.arange(10.0)}, file)
     whole = file.read_bytes()
     at = whole.index(torch.arange(10.0).numpy().tobytes()) + 9
@@ -135,105 +149,105 @@ def _flipped(file: Path) -> Path:
     return file
 
 
-def _prefixed(file: Path) -> Path:
-    whole = of_pickle(X)(file).read_bytes()
+def _write_prefixed(file: Path) -> Path:
+    whole = pickle_writer(X)(file).read_bytes()
     file.write_bytes(b"PK\x03\x04" + whole)
     return file
 
 
-def _two_directories(file: Path) -> Path:
+def _write_two_directories(file: Path) -> Path:
     """zipfile takes the directory before the ends, torch the one that the ends name."""
-    whole = of_pickle(X)(file).read_bytes()
+    whole = pickle_writer(X)(file).read_bytes()
     begin = struct.unpack("<Q", whole[-50:-42])[0]
     file.write_bytes(whole[:-50] + struct.pack("<Q", begin - 50) + whole[-42:])
     return file
 
 
 TENSORS: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "numbers that are not there": (of_pickle(tensor((10**6,), (1,), 10**6)), "1000000 numbers lie in 16 bytes"),
-    "a shape beyond its numbers": (of_pickle(tensor((5,), (1,), 4)), "reaches beyond the 16 bytes"),
-    "a beginning beyond its numbers": (of_pickle(tensor((2,), (1,), 4, begin=3)), "reaches beyond"),
-    "steps beyond its numbers": (of_pickle(tensor((2, 2), (10**12, 1), 4)), "reaches beyond"),
-    "one number as terabytes": (of_pickle(tensor((10**6, 10**6), (0, 0), 4)), "the same numbers in many places"),
+    "numbers that are not there": (pickle_writer(encode_tensor((10**6,), (1,), 10**6)), "1000000 numbers lie in 16 bytes"),
+    "a shape beyond its numbers": (pickle_writer(encode_tensor((5,), (1,), 4)), "reaches beyond the 16 bytes"),
+    "a beginning beyond its numbers": (pickle_writer(encode_tensor((2,), (1,), 4, begin=3)), "reaches beyond"),
+    "steps beyond its numbers": (pickle_writer(encode_tensor((2, 2), (10**12, 1), 4)), "reaches beyond"),
+    "one number as terabytes": (pickle_writer(encode_tensor((10**6, 10**6), (0, 0), 4)), "the same numbers in many places"),
     "the same numbers in many tensors": (
-        of_pickle(whole=b"\x80\x02](" + X + b"q\x00" + b"h\x00" * 50_000 + b"e."), "share their numbers more than 8 times",
+        pickle_writer(whole=b"\x80\x02](" + X + b"q\x00" + b"h\x00" * 50_000 + b"e."), "share their numbers more than 8 times",
     ),
-    "negative sizes": (of_pickle(tensor((-1, -4), (1, 1), 4)), "its pickle is damaged"),
-    "tuples doubled sixty times": (of_pickle(doubled), "it holds more than"),
-    "a doubled tuple as a key": (of_pickle(whole=b"\x80\x02}" + doubled + b"Ns."), "keys are neither text nor numbers"),
-    "a list that holds itself": (of_pickle(b"]q\x00h\x00a"), "it holds more than"),
-    "lists inside lists": (of_pickle(deep), "100 containers in one another"),
-    "millions of instructions": (of_pickle(b"](" + b"N" * (1 << 21) + b"e"), "more than 2,097,152 instructions"),
-    "memory by a call": (of_pickle(b"ctorch.storage\nUntypedStorage\n(" + number(10**13) + b"tR"), "calls torch.storage"),
-    "memory by a class": (of_pickle(b"ctorch.storage\nUntypedStorage\n(" + number(10**13) + b"t\x81"), "instruction NEWOBJ"),
-    "memory by bytes": (of_pickle(b"c__builtin__\nbytearray\n(" + number(10**12) + b"tR"), "names '__builtin__.bytearray'"),
-    "memory by a tensor's class": (of_pickle(b"ctorch\nFloatTensor\n(" + number(10**12) + b"tR"), "names 'torch.FloatTensor'"),
-    "a storage of its own": (of_pickle(storage(4)), "neither a tensor, nor text, nor a number"),
-    "a function of torch": (of_pickle(b"ctorch._utils\n_rebuild_tensor_v2\n"), "neither a tensor"),
-    "attributes of a tensor": (of_pickle(X + b"}b"), "its pickle is damaged"),
-    "hooks": (of_pickle(X.replace(b")RtR", b")R(X\x01\x00\x00\x00aNutR")), "its pickle is damaged"),
-    "a recalled nothing": (of_pickle(b"h\x07"), "its pickle is damaged"),
-    "a text longer than the file": (of_pickle(b"X\xff\xff\xff\x7fa"), "its pickle is damaged"),
-    "a pickle without an end": (of_pickle(whole=b"\x80\x02}"), "its pickle is damaged"),
-    "a sparse tensor": (of_pickle(b"ctorch._utils\n_rebuild_sparse_tensor\n"), "names 'torch._utils._rebuild_sparse_tensor'"),
-    "another protocol": (_saved({"x": torch.zeros(1)}, pickle_protocol=4), "protocol 4"),
-    "the old format": (_saved({"x": torch.zeros(1)}, _use_new_zipfile_serialization=False), "save it anew: torch.save("),
+    "negative sizes": (pickle_writer(encode_tensor((-1, -4), (1, 1), 4)), "its pickle is damaged"),
+    "tuples doubled sixty times": (pickle_writer(DOUBLED_TUPLES), "it holds more than"),
+    "a doubled tuple as a key": (pickle_writer(whole=b"\x80\x02}" + DOUBLED_TUPLES + b"Ns."), "keys are neither text nor numbers"),
+    "a list that holds itself": (pickle_writer(b"]q\x00h\x00a"), "it holds more than"),
+    "lists inside lists": (pickle_writer(DEEP_LISTS), "100 containers in one another"),
+    "millions of instructions": (pickle_writer(b"](" + b"N" * (1 << 21) + b"e"), "more than 2,097,152 instructions"),
+    "memory by a call": (pickle_writer(b"ctorch.storage\nUntypedStorage\n(" + encode_int(10**13) + b"tR"), "calls torch.storage"),
+    "memory by a class": (pickle_writer(b"ctorch.storage\nUntypedStorage\n(" + encode_int(10**13) + b"t\x81"), "instruction NEWOBJ"),
+    "memory by bytes": (pickle_writer(b"c__builtin__\nbytearray\n(" + encode_int(10**12) + b"tR"), "names '__builtin__.bytearray'"),
+    "memory by a tensor's class": (pickle_writer(b"ctorch\nFloatTensor\n(" + encode_int(10**12) + b"tR"), "names 'torch.FloatTensor'"),
+    "a storage of its own": (pickle_writer(encode_storage(4)), "neither a tensor, nor text, nor a number"),
+    "a function of torch": (pickle_writer(b"ctorch._utils\n_rebuild_tensor_v2\n"), "neither a tensor"),
+    "attributes of a tensor": (pickle_writer(X + b"}b"), "its pickle is damaged"),
+    "hooks": (pickle_writer(X.replace(b")RtR", b")R(X\x01\x00\x00\x00aNutR")), "its pickle is damaged"),
+    "a recalled nothing": (pickle_writer(b"h\x07"), "its pickle is damaged"),
+    "a text longer than the file": (pickle_writer(b"X\xff\xff\xff\x7fa"), "its pickle is damaged"),
+    "a pickle without an end": (pickle_writer(whole=b"\x80\x02}"), "its pickle is damaged"),
+    "a sparse tensor": (pickle_writer(b"ctorch._utils\n_rebuild_sparse_tensor\n"), "names 'torch._utils._rebuild_sparse_tensor'"),
+    "another protocol": (_torch_save_writer({"x": torch.zeros(1)}, pickle_protocol=4), "protocol 4"),
+    "the old format": (_torch_save_writer({"x": torch.zeros(1)}, _use_new_zipfile_serialization=False), "save it anew: torch.save("),
     "a plain pickle": (lambda file: file.write_bytes(pickle.dumps({"x": 1})) and file, "it is no archive"),
     "nothing": (lambda file: file.touch() or file, "it is no archive"),
-    "a flipped bit of a number": (_flipped, "Bad CRC-32"),
-    "an archive of another make": (lambda file: zipfile.ZipFile(file, "w").writestr("my/data.pkl", dictionary()) or file, "damaged"),
-    "something before the archive": (_prefixed, "damaged"),
-    "two directories": (_two_directories, "damaged"),
+    "a flipped bit of a number": (_write_flipped_bit, "Bad CRC-32"),
+    "an archive of another make": (lambda file: zipfile.ZipFile(file, "w").writestr("my/data.pkl", encode_dict()) or file, "damaged"),
+    "something before the archive": (_write_prefixed, "damaged"),
+    "two directories": (_write_two_directories, "damaged"),
     "compressed zeros": (
-        lambda file: archive(file, {"data.pkl": dictionary(tensor((LARGE // 4,), (1,), LARGE // 4)), "data/0": bytes(LARGE)}, zipfile.ZIP_DEFLATED),
+        lambda file: write_archive(file, {"data.pkl": encode_dict(encode_tensor((BOMB_BYTES // 4,), (1,), BOMB_BYTES // 4)), "data/0": bytes(BOMB_BYTES)}, zipfile.ZIP_DEFLATED),
         "it is compressed",
     ),
-    "two pickles": (lambda file: archive(file, [("data.pkl", dictionary()), ("data.pkl", dictionary(X))]), "one of them twice"),
-    "no pickle": (lambda file: archive(file, {"version": b"3"}), "other files"),
-    "a program of TorchScript": (lambda file: archive(file, {"data.pkl": dictionary(), "constants.pkl": b""}), "other files"),
-    "a way out": (lambda file: archive(file, {"data.pkl": dictionary(), "../../canary": b""}), "other files"),
+    "two pickles": (lambda file: write_archive(file, [("data.pkl", encode_dict()), ("data.pkl", encode_dict(X))]), "one of them twice"),
+    "no pickle": (lambda file: write_archive(file, {"version": b"3"}), "other files"),
+    "a program of TorchScript": (lambda file: write_archive(file, {"data.pkl": encode_dict(), "constants.pkl": b""}), "other files"),
+    "a way out": (lambda file: write_archive(file, {"data.pkl": encode_dict(), "../../canary": b""}), "other files"),
 }  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------ files of arrays
 
 
-def header(shape: str, kind: str = "<f4", length: int | None = None) -> bytes:
+def make_npy_header(shape: str, kind: str = "<f4", length: int | None = None) -> bytes:
     """The header of an .npy file, which says what it likes."""
     said = f"{{'descr': {kind!r}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
     return b"\x93NUMPY\x02\x00" + struct.pack("<I", len(said) if length is None else length) + said
 
 
-def npz(file: Path, **arrays: bytes) -> Path:
+def write_npz(file: Path, **arrays: bytes) -> Path:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out:
         for name, content in arrays.items():
             out.writestr(f"{name}.npy", content)
     return file
 
 
-def npy(array: np.ndarray) -> bytes:
+def encode_npy(array: np.ndarray) -> bytes:
     out = io.BytesIO()
     np.save(out, array, allow_pickle=True)
     return out.getvalue()
 
 
-def _twice(file: Path) -> Path:
+def _write_duplicate_array(file: Path) -> Path:
     with zipfile.ZipFile(file, "w") as out:
-        out.writestr("x.npy", npy(np.zeros((4, 2))))
+        out.writestr("x.npy", encode_npy(np.zeros((4, 2))))
         out.filelist.append(out.filelist[0])
     return file
 
 
-Y = npy(np.arange(4) % 2)
+Y = encode_npy(np.arange(4) % 2)
 ARRAYS: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "a header of terabytes": (lambda file: npz(file, x=header("(1000000, 1000000)"), y=Y), "needs 4000000000000 bytes; there are 0"),
-    "negative shapes": (lambda file: npz(file, x=header("(-2, -2)") + FOUR, y=Y), "(-2, -2)"),
-    "a long header": (lambda file: npz(file, x=header("(2, 2)", length=LARGE) + b" " * LARGE, y=Y), "header of x"),
-    "a header of brackets": (lambda file: npz(file, x=header("(" * 5000), y=Y), "header of x"),
-    "a header that is a program": (lambda file: npz(file, x=header("__import__('os').abort()"), y=Y), "header of x"),
-    "a large type": (lambda file: npz(file, x=header("(1,)", "|V999999999"), y=Y), "needs 999999999 bytes"),
-    "zeros": (lambda file: npz(file, x=header(f"({LARGE // 8}, 2)") + bytes(LARGE), y=Y), f"x needs {LARGE / 1e6:,.0f} MB of memory"),
-    "two arrays of one name": (_twice, "two arrays of one name"),
+    "a header of terabytes": (lambda file: write_npz(file, x=make_npy_header("(1000000, 1000000)"), y=Y), "needs 4000000000000 bytes; there are 0"),
+    "negative shapes": (lambda file: write_npz(file, x=make_npy_header("(-2, -2)") + FOUR, y=Y), "(-2, -2)"),
+    "a long header": (lambda file: write_npz(file, x=make_npy_header("(2, 2)", length=BOMB_BYTES) + b" " * BOMB_BYTES, y=Y), "header of x"),
+    "a header of brackets": (lambda file: write_npz(file, x=make_npy_header("(" * 5000), y=Y), "header of x"),
+    "a header that is a program": (lambda file: write_npz(file, x=make_npy_header("__import__('os').abort()"), y=Y), "header of x"),
+    "a large type": (lambda file: write_npz(file, x=make_npy_header("(1,)", "|V999999999"), y=Y), "needs 999999999 bytes"),
+    "zeros": (lambda file: write_npz(file, x=make_npy_header(f"({BOMB_BYTES // 8}, 2)") + bytes(BOMB_BYTES), y=Y), f"x needs {BOMB_BYTES / 1e6:,.0f} MB of memory"),
+    "two arrays of one name": (_write_duplicate_array, "two arrays of one name"),
 }  # fmt: skip
 
 
@@ -242,7 +256,7 @@ ARRAYS: dict[str, tuple[Callable[[Path], Path], str]] = {
 
 def _idx(content: bytes, zeros: int = 0) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
-        idx_files(folder)
+        write_idx_files(folder)
         (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(content + bytes(zeros), 1))
         return folder
 
@@ -250,16 +264,16 @@ def _idx(content: bytes, zeros: int = 0) -> Callable[[Path], Path]:
 
 
 IMAGES: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "zeros behind the images": (_idx(idx_bytes(np.zeros((2, 3, 4))), LARGE), "goes on after the 40 bytes"),
+    "zeros behind the images": (_idx(encode_idx(np.zeros((2, 3, 4))), BOMB_BYTES), "goes on after the 40 bytes"),
     "zeros as images": (
-        _idx(bytes([0, 0, 8, 3]) + struct.pack(">III", LARGE // 100, 10, 10), LARGE),
+        _idx(bytes([0, 0, 8, 3]) + struct.pack(">III", BOMB_BYTES // 100, 10, 10), BOMB_BYTES),
         "of memory",
     ),
     "a header of terabytes": (_idx(bytes([0, 0, 14, 3]) + b"\xff" * 12), "of memory"),
 }
 
 
-def member(name: str, kind: bytes, says: int, zeros: int = 0) -> tuple[bytes, int]:
+def make_tar_header(name: str, kind: bytes, says: int, zeros: int = 0) -> tuple[bytes, int]:
     """The header of a file in an archive, which says what size it likes, and how many zeros follow."""
     info = tarfile.TarInfo(name)
     info.type, info.size, info.linkname = kind, says, "canary"
@@ -273,7 +287,7 @@ def _tar(*members: tuple[bytes, int], behind: int = 0) -> Callable[[Path], Path]
     """What writes an archive of these members, then the batches, then zeros."""
 
     def write(folder: Path) -> Path:
-        file = cifar_archive(folder, cifar_batches())
+        file = write_cifar_archive(folder, make_cifar_batches())
         before = b"".join(begins + bytes(zeros) for begins, zeros in members)
         file.write_bytes(gzip.compress(before + gzip.decompress(file.read_bytes()) + bytes(behind), 1))
         return folder
@@ -282,19 +296,22 @@ def _tar(*members: tuple[bytes, int], behind: int = 0) -> Callable[[Path], Path]
 
 
 PHOTOGRAPHS: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "a batch of terabytes": (_tar(member(BATCH, tarfile.REGTYPE, 10**13)), "data_batch_1.bin needs 10,000,000 MB"),
-    "a batch twice": (_tar(member(BATCH, tarfile.REGTYPE, 0)), "data_batch_1.bin is twice in it"),
-    "a negative size": (_tar(member(BATCH, tarfile.REGTYPE, -512)), "data_batch_1.bin is twice in it"),
-    "zeros beside the batches": (_tar(member("readme", tarfile.REGTYPE, LARGE, LARGE)), "bytes beside the batches"),
-    "terabytes beside the batches": (_tar(member("readme", tarfile.REGTYPE, 10**13, LARGE)), "bytes beside the batches"),
-    "zeros behind the batches": (_tar(behind=LARGE), "bytes beside the batches"),
-    "a long name": (_tar(member("a", tarfile.GNUTYPE_LONGNAME, LARGE, LARGE)), "bytes beside the batches"),
-    "attributes": (_tar(member("a", tarfile.XHDTYPE, LARGE, LARGE)), "bytes beside the batches"),
+    "a batch of terabytes": (_tar(make_tar_header(BATCH, tarfile.REGTYPE, 10**13)), "data_batch_1.bin needs 10,000,000 MB"),
+    "a batch twice": (_tar(make_tar_header(BATCH, tarfile.REGTYPE, 0)), "data_batch_1.bin is twice in it"),
+    "a negative size": (_tar(make_tar_header(BATCH, tarfile.REGTYPE, -512)), "data_batch_1.bin is twice in it"),
+    "zeros beside the batches": (_tar(make_tar_header("readme", tarfile.REGTYPE, BOMB_BYTES, BOMB_BYTES)), "bytes beside the batches"),
+    "terabytes beside the batches": (_tar(make_tar_header("readme", tarfile.REGTYPE, 10**13, BOMB_BYTES)), "bytes beside the batches"),
+    "zeros behind the batches": (_tar(behind=BOMB_BYTES), "bytes beside the batches"),
+    "a long name": (_tar(make_tar_header("a", tarfile.GNUTYPE_LONGNAME, BOMB_BYTES, BOMB_BYTES)), "bytes beside the batches"),
+    "attributes": (_tar(make_tar_header("a", tarfile.XHDTYPE, BOMB_BYTES, BOMB_BYTES)), "bytes beside the batches"),
 }  # fmt: skip
 HARMLESS = {
-    "a link in a batch's place": _tar(member(BATCH, tarfile.SYMTYPE, 0)),
-    "a batch with holes": _tar(member(BATCH, tarfile.GNUTYPE_SPARSE, 0)),
-    "a device": _tar(member(BATCH, tarfile.CHRTYPE, 0)),
-    "a way out": _tar(member("../../canary", tarfile.REGTYPE, 512, 512), member("/canary", tarfile.REGTYPE, 512, 512)),
+    "a link in a batch's place": _tar(make_tar_header(BATCH, tarfile.SYMTYPE, 0)),
+    "a batch with holes": _tar(make_tar_header(BATCH, tarfile.GNUTYPE_SPARSE, 0)),
+    "a device": _tar(make_tar_header(BATCH, tarfile.CHRTYPE, 0)),
+    "a way out": _tar(
+        make_tar_header("../../canary", tarfile.REGTYPE, 512, 512),
+        make_tar_header("/canary", tarfile.REGTYPE, 512, 512),
+    ),
 }
 """Archives whose batches are read, as if the rest were not there."""

@@ -28,7 +28,7 @@ FILES = ("status.json", "summary.json", "metrics.jsonl", ".hydra/config.yaml", "
 # ------------------------------------------------------------------------------------------------ ways
 
 
-def _changed(file: Path, load: Any, dump: Any, pairs: dict[str, Any]) -> None:
+def _edit_file(file: Path, load: Any, dump: Any, pairs: dict[str, Any]) -> None:
     content = load(file.read_text())
     _set(content, pairs)
     file.write_text(dump(content))
@@ -43,26 +43,26 @@ def _set(content: Any, pairs: dict[str, Any]) -> None:
         node[last] = value
 
 
-def configured(**pairs: Any) -> Spoil:
+def set_config(**pairs: Any) -> Spoil:
     """Values of the configuration, by keys with __ for a dot. CANARY in a text is the canary's path."""
 
     def spoil(run: Path, canary: Path) -> None:
         (run / "evil.py").write_text(f"open({str(canary)!r}, 'w').close()\n")
         (run.parent / "evil.py").write_text((run / "evil.py").read_text())  # which is the working directory
-        _changed(run / ".hydra/config.yaml", yaml.safe_load, yaml.safe_dump, _with(pairs, canary))
+        _edit_file(run / ".hydra/config.yaml", yaml.safe_load, yaml.safe_dump, _fill_canary(pairs, canary))
 
     return spoil
 
 
-def _with(value: Any, canary: Path) -> Any:
+def _fill_canary(value: Any, canary: Path) -> Any:
     if isinstance(value, dict):
-        return {k: _with(v, canary) for k, v in value.items()}
+        return {k: _fill_canary(v, canary) for k, v in value.items()}
     if isinstance(value, list):
-        return [_with(v, canary) for v in value]
+        return [_fill_canary(v, canary) for v in value]
     return value.replace("CANARY", str(canary)) if isinstance(value, str) else value
 
 
-def configuration(text: str) -> Spoil:
+def append_config(text: str) -> Spoil:
     """Lines that follow the configuration."""
 
     def spoil(run: Path, canary: Path) -> None:
@@ -72,12 +72,12 @@ def configuration(text: str) -> Spoil:
     return spoil
 
 
-def told(name: str, /, **pairs: Any) -> Spoil:
+def set_json(name: str, /, **pairs: Any) -> Spoil:
     """Values of status.json or summary.json, by keys alike."""
-    return lambda run, canary: _changed(run / name, json.loads, json.dumps, pairs)
+    return lambda run, canary: _edit_file(run / name, json.loads, json.dumps, pairs)
 
 
-def saved(name: str, /, **pairs: Any) -> Spoil:
+def set_checkpoint(name: str, /, **pairs: Any) -> Spoil:
     """Values of a checkpoint, by keys alike."""
 
     def spoil(run: Path, canary: Path) -> None:
@@ -88,7 +88,7 @@ def saved(name: str, /, **pairs: Any) -> Spoil:
     return spoil
 
 
-def both(*spoils: Spoil) -> Spoil:
+def combine(*spoils: Spoil) -> Spoil:
     def spoil(run: Path, canary: Path) -> None:
         for one in spoils:
             one(run, canary)
@@ -96,14 +96,14 @@ def both(*spoils: Spoil) -> Spoil:
     return spoil
 
 
-def written(name: str, content: str) -> Spoil:
+def write_file(name: str, content: str) -> Spoil:
     def spoil(run: Path, canary: Path) -> None:
         (run / name).write_text(content)
 
     return spoil
 
 
-def linked(name: str, target: str) -> Spoil:
+def replace_by_link(name: str, target: str) -> Spoil:
     """A symbolic link in the place of a file or a folder."""
 
     def spoil(run: Path, canary: Path) -> None:
@@ -115,7 +115,7 @@ def linked(name: str, target: str) -> Spoil:
     return spoil
 
 
-def pipe(name: str) -> Spoil:
+def replace_by_pipe(name: str) -> Spoil:
     def spoil(run: Path, canary: Path) -> None:
         (run / name).unlink()
         os.mkfifo(run / name)
@@ -123,17 +123,17 @@ def pipe(name: str) -> Spoil:
     return spoil
 
 
-def hard_link(run: Path, canary: Path) -> None:
+def replace_by_hard_link(run: Path, canary: Path) -> None:
     (run / "metrics.jsonl").unlink()
     os.link(run.parent / "victim", run / "metrics.jsonl")
 
 
-def sparse(name: str, size: int = 1 << 40) -> Spoil:
+def make_sparse(name: str, size: int = 1 << 40) -> Spoil:
     """A file of any size that takes no room."""
     return lambda run, canary: os.truncate(run / name, size)
 
 
-def gigabyte_line(run: Path, canary: Path) -> None:
+def write_gigabyte_line(run: Path, canary: Path) -> None:
     os.truncate(run / "metrics.jsonl", 1 << 30)
     with (run / "metrics.jsonl").open("a") as stream:
         stream.write('\n{"step": 1, "epoch": 1.0, "train/loss": 1.0}\n')
@@ -144,21 +144,21 @@ def gigabyte_line(run: Path, canary: Path) -> None:
 TOUCH = "touch CANARY"
 SYSTEM = {"_target_": "os.system", "_args_": [TOUCH]}
 WRITE = "open('CANARY', 'w').close()"
-LAST = "torch_optim", "dlopt.optimizer.torch_optim.TorchOptim"
+TORCH_OPTIM = "torch_optim", "dlopt.optimizer.torch_optim.TorchOptim"
 
 
 def _wrapper(name: Any, **more: Any) -> Spoil:
-    return configured(optimizer={"_target_": LAST[1], "name": name, "lr": 0.1, "options": {}, **more})
+    return set_config(optimizer={"_target_": TORCH_OPTIM[1], "name": name, "lr": 0.1, "options": {}, **more})
 
 
 def _target(name: Any, /, **keys: Any) -> Spoil:
-    return configured(arch={"_target_": name, **keys})
+    return set_config(arch={"_target_": name, **keys})
 
 
-CODE: dict[str, Spoil] = {
-    **{f"a module beside the run as {group}": configured(**{group: {"_target_": "evil.Part"}}) for group in groups.SINGLE},
+CODE_CASES: dict[str, Spoil] = {
+    **{f"a module beside the run as {group}": set_config(**{group: {"_target_": "evil.Part"}}) for group in groups.SINGLE_OPTION_GROUPS},
     **{
-        f"a module beside the run among {group}": configured(**{group: {"x": {"_target_": "evil.Part"}}})
+        f"a module beside the run among {group}": set_config(**{group: {"x": {"_target_": "evil.Part"}}})
         for group in ("regularization", "augmentation", "preprocess", "diagnostic")
     },
     "os.system": _target("os.system", command=TOUCH),
@@ -182,7 +182,7 @@ CODE: dict[str, Spoil] = {
     "dlopt's own processes": _target("dlopt.rundir.directory.subprocess.run", args=["touch", "CANARY"]),
     "dlopt's own command": _target("dlopt.cli.main", argv=["train"]),
     "a function of dlopt": _target("dlopt.data._download.fetch", url="http://localhost", file="CANARY", check=None, otherwise=""),
-    "a module of no group": _target("dlopt.rundir.directory.Run", path="CANARY"),
+    "a module of no group": _target("dlopt.rundir.directory.RunDirectory", path="CANARY"),
     "a method of a class": _target("dlopt.data.mnist.MNIST.load"),
     "a method of torch's": _target("torch.nn.Module.register_module_forward_hook"),
     "a function of torch's": _target("torch.nn.init.xavier_uniform_"),
@@ -195,56 +195,56 @@ CODE: dict[str, Spoil] = {
     "empty text": _target(""),
     "a path of dots": _target("dlopt.arch..cnn.CNN"),
     "a path to a folder above": _target("dlopt.arch.../evil.Part"),
-    "inside an option": configured(schedule__then={"_target_": "evil.Part"}),
+    "inside an option": set_config(schedule__then={"_target_": "evil.Part"}),
     "inside a list": _target("torch.nn.Sequential", _args_=[{"_target_": "torch.nn.Identity"}, [SYSTEM]]),
     "a list of lists": _target("torch.nn.ModuleList", modules=[[[SYSTEM]]]),
     "made later": _target("torch.nn.Identity", later={"_target_": "os.system", "_partial_": True}),
     "not looked into": _target("torch.nn.Identity", _recursive_=False, later=SYSTEM),
     "as it is": _target("torch.nn.Identity", _convert_="none", later=SYSTEM),
-    "in a key that nobody reads": configured(nothing=SYSTEM),
-    "in Hydra's node": configured(hydra={"callbacks": {"x": SYSTEM}}),
+    "in a key that nobody reads": set_config(nothing=SYSTEM),
+    "in Hydra's node": set_config(hydra={"callbacks": {"x": SYSTEM}}),
     "a rule's name": _wrapper("evil.Part"),
     "a rule's name that leads out": _wrapper("torch.optim.adam.torch.hub.load"),
     "a rule's name with a colon": _wrapper("os.path:os.system"),
     "a rule's name that is none": _wrapper(["evil.Part"]),
-    "a rule's name by place": configured(optimizer={"_target_": LAST[1], "_args_": ["evil.Part", 0.1, {}]}),
+    "a rule's name by place": set_config(optimizer={"_target_": TORCH_OPTIM[1], "_args_": ["evil.Part", 0.1, {}]}),
     "a rule's options": _wrapper("Adam", options={"foreach": SYSTEM}),
-    "a rule as another part": configured(arch={"_target_": LAST[1], "name": "evil.Part", "lr": 1, "options": {}}),
-    "the environment": configured(name="${oc.env:SECRET}"),
-    "the environment in a path": configured(data__path="${oc.env:SECRET}"),
-    "the environment in a key": configured(**{"${oc.env:SECRET}": 1}),
-    "the environment in a list": configured(arch__widths=["${oc.env:SECRET}"]),
-    "the environment, decoded": configured(name="${oc.decode:${oc.env:SECRET}}"),
-    "the environment, not there": configured(name="${oc.env:NOTHING,x}"),
-    "a made node": configured(arch="${oc.create:{_target_:os.system}}"),
-    "another key": configured(name="${optimizer._target_}"),
-    "a resolver of dlopt's": configured(name="${dlopt.name:}"),
-    "an escaped one": configured(name="\\${oc.env:SECRET}"),
-    "doublings": configured(**{f"a{i}": f"${{a{i + 1}}}${{a{i + 1}}}" for i in range(40)}, a40="ha"),
-    "a circle": configured(name="${objective}", objective="${name}"),
-    "another server": configured(data={
+    "a rule as another part": set_config(arch={"_target_": TORCH_OPTIM[1], "name": "evil.Part", "lr": 1, "options": {}}),
+    "the environment": set_config(name="${oc.env:SECRET}"),
+    "the environment in a path": set_config(data__path="${oc.env:SECRET}"),
+    "the environment in a key": set_config(**{"${oc.env:SECRET}": 1}),
+    "the environment in a list": set_config(arch__widths=["${oc.env:SECRET}"]),
+    "the environment, decoded": set_config(name="${oc.decode:${oc.env:SECRET}}"),
+    "the environment, not there": set_config(name="${oc.env:NOTHING,x}"),
+    "a made node": set_config(arch="${oc.create:{_target_:os.system}}"),
+    "another key": set_config(name="${optimizer._target_}"),
+    "a resolver of dlopt's": set_config(name="${dlopt.name:}"),
+    "an escaped one": set_config(name="\\${oc.env:SECRET}"),
+    "doublings": set_config(**{f"a{i}": f"${{a{i + 1}}}${{a{i + 1}}}" for i in range(40)}, a40="ha"),
+    "a circle": set_config(name="${objective}", objective="${name}"),
+    "another server": set_config(data={
         "_target_": "dlopt.data.mnist.MNIST", "path": None, "url": "http://localhost:9/", "verify": False,
         "train_size": None, "label_noise": 0.0, "drop_last": False,
     }),
-    "a place to write to": configured(data__path="victims"),
-    "a place of official files": configured(data={
+    "a place to write to": set_config(data__path="victims"),
+    "a place of official files": set_config(data={
         "_target_": "dlopt.data.mnist.MNIST", "path": "victims", "verify": True, "train_size": None,
         "url": "https://ossci-datasets.s3.amazonaws.com/mnist/", "label_noise": 0.0, "drop_last": False,
     }),
-    "a tag that makes an object": configuration("evil: !!python/object/apply:os.system ['touch CANARY']\n"),
-    "a tag that names a module": configuration("evil: !!python/module:evil\n"),
-    "laughter": configuration(
+    "a tag that makes an object": append_config("evil: !!python/object/apply:os.system ['touch CANARY']\n"),
+    "a tag that names a module": append_config("evil: !!python/module:evil\n"),
+    "laughter": append_config(
         "a0: &a0 [ha, ha]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
     ),
-    "merged laughter": configuration("a: &a {b: 1}\nc: {<<: [*a, *a]}\n"),
-    "an alias of itself": configuration("a: &a {b: *a}\n"),
-    "a deep configuration": configuration("a: " + "[" * 50_000 + "]" * 50_000 + "\n"),
+    "merged laughter": append_config("a: &a {b: 1}\nc: {<<: [*a, *a]}\n"),
+    "an alias of itself": append_config("a: &a {b: *a}\n"),
+    "a deep configuration": append_config("a: " + "[" * 50_000 + "]" * 50_000 + "\n"),
     "endless steps": _wrapper("LBFGS", options={"max_iter": 10**12}),
     "endless layers": _target("torch.nn.LSTM", input_size=8, hidden_size=1, num_layers=10**9),
-    "a large configuration": sparse(".hydra/config.yaml"),
-    "no configuration": written(".hydra/config.yaml", "- a list\n"),
-    "a piped configuration": pipe(".hydra/config.yaml"),
-    "a linked configuration": linked(".hydra/config.yaml", "/dev/zero"),
+    "a large configuration": make_sparse(".hydra/config.yaml"),
+    "no configuration": write_file(".hydra/config.yaml", "- a list\n"),
+    "a piped configuration": replace_by_pipe(".hydra/config.yaml"),
+    "a linked configuration": replace_by_link(".hydra/config.yaml", "/dev/zero"),
 }  # fmt: skip
 """What an opened run could execute, read or fetch: it must be refused by whatever opens the configuration."""
 
@@ -258,45 +258,45 @@ def _option(name: str) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key != "defaults"}
 
 
-def named_classes(run: Path, canary: Path) -> None:
+def set_hostile_class_names(run: Path, canary: Path) -> None:
     """Digits in a file of the run's own, whose classes are called by what a terminal would obey."""
     x, y = np.zeros((200, 1, 8, 8), np.float32), np.array([f"{i}{ESCAPE}" for i in range(10)])[np.arange(200) % 10]
     np.savez(run / "digits.npz", x=x, y=y)
-    configured(data={**_option("arrays"), "path": "run/digits.npz"})(run, canary)
+    set_config(data={**_option("arrays"), "path": "run/digits.npz"})(run, canary)
     encoding = {"classes": sorted(set(y.tolist())), "uint8": False, "sha256": digest([run / "digits.npz"])}
     for name in ("best.pt", "last.pt"):
-        saved(name, encoding=encoding)(run, canary)
+        set_checkpoint(name, encoding=encoding)(run, canary)
 
 
-def another_loss(run: Path, canary: Path) -> None:
+def change_losses(run: Path, canary: Path) -> None:
     """Rows that are not the run's, with a metric of such a name."""
     lines = (run / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line) | {"train/loss": 9.0, ESCAPE: 1.0} for line in lines]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def configured_before(run: Path, canary: Path) -> None:
+def set_original_config(run: Path, canary: Path) -> None:
     """A rate that is none, of which the run says that it was begun with it."""
-    configured(optimizer__lr=ESCAPE)(run, canary)
+    set_config(optimizer__lr=ESCAPE)(run, canary)
     config = digest([run / ".hydra/config.yaml"])
-    saved("last.pt", config=config)(run, canary)
-    told("status.json", config=config)(run, canary)
+    set_checkpoint("last.pt", config=config)(run, canary)
+    set_json("status.json", config=config)(run, canary)
 
 
 HOLDER = {"host": ESCAPE, "machine": "another", "pid": 1, "since": 1.0, "token": "x"}
 REPOSITORY = {"folder": ESCAPE, "commit": ESCAPE, "patch": ESCAPE, "patch_sha256": ESCAPE, "unknown": False}
 
-SPOKEN: dict[str, Spoil] = {
-    **{f"the step of {name}": saved(name, step=ESCAPE) for name in ("best.pt", "last.pt")},
-    "the step of best weights": both(saved("last.pt", best_step=ESCAPE), lambda run, _: (run / "checkpoints/best.pt").unlink()),
-    "settings of a checkpoint": saved("last.pt", settings={ESCAPE: ESCAPE}),
-    "classes": named_classes,
-    "versions": told("status.json", versions={"torch": ESCAPE}),
-    "a machine": told("status.json", machine={"cpu": ESCAPE, "device": ESCAPE, "threads": ESCAPE}),
-    "code": told("status.json", git=[REPOSITORY]),
-    "numbers that differ": both(another_loss, told("status.json", versions={"torch": ESCAPE}, git=[REPOSITORY])),
-    "a setting": configured_before,
-    "a holder": written("lock.json", json.dumps(HOLDER)),
+TEXT_CASES: dict[str, Spoil] = {
+    **{f"the step of {name}": set_checkpoint(name, step=ESCAPE) for name in ("best.pt", "last.pt")},
+    "the step of best weights": combine(set_checkpoint("last.pt", best_step=ESCAPE), lambda run, _: (run / "checkpoints/best.pt").unlink()),
+    "settings of a checkpoint": set_checkpoint("last.pt", settings={ESCAPE: ESCAPE}),
+    "classes": set_hostile_class_names,
+    "versions": set_json("status.json", versions={"torch": ESCAPE}),
+    "a machine": set_json("status.json", machine={"cpu": ESCAPE, "device": ESCAPE, "threads": ESCAPE}),
+    "code": set_json("status.json", git=[REPOSITORY]),
+    "numbers that differ": combine(change_losses, set_json("status.json", versions={"torch": ESCAPE}, git=[REPOSITORY])),
+    "a setting": set_original_config,
+    "a holder": write_file("lock.json", json.dumps(HOLDER)),
 }  # fmt: skip
 """Text that commands might print."""
 
@@ -304,47 +304,47 @@ SPOKEN: dict[str, Spoil] = {
 # ------------------------------------------------------------------------------------------------ people's own files
 
 
-def _reading(option: str, name: str, **keys: Any) -> Spoil:
+def _read_outside(option: str, name: str, **keys: Any) -> Spoil:
     """The content of a file outside of the working directory as data, of which the run tells a digest."""
 
     def spoil(run: Path, canary: Path) -> None:
         node = _option(option)
         outside = {k: str(run.parent.parent / v) for k, v in keys.items() if k != "path"}
         path = name if "/" in name else str(run.parent.parent / name)
-        configured(data={**node, "path": path, **outside})(run, canary)
+        set_config(data={**node, "path": path, **outside})(run, canary)
         for file in ("best.pt", "last.pt"):
-            saved(file, encoding={"classes": [], "sha256": "0" * 64})(run, canary)
+            set_checkpoint(file, encoding={"classes": [], "sha256": "0" * 64})(run, canary)
 
     return spoil
 
 
-def _linking(run: Path, canary: Path) -> None:
+def _read_by_link(run: Path, canary: Path) -> None:
     (run / "mine.csv").symlink_to(run.parent.parent / "credentials")
-    _reading("table", "run/mine.csv")(run, canary)
+    _read_outside("table", "run/mine.csv")(run, canary)
 
 
-READ: dict[str, Spoil] = {
-    "a table": _reading("table", "credentials"),
-    "a table by a path that leads out": _reading("table", "run/../../credentials"),
-    "a table by a link in the run": _linking,
-    "arrays": _reading("arrays", "credentials.npz"),
-    "targets": _reading("arrays", "run/x.npy", target="credentials.npy"),
+READ_CASES: dict[str, Spoil] = {
+    "a table": _read_outside("table", "credentials"),
+    "a table by a path that leads out": _read_outside("table", "run/../../credentials"),
+    "a table by a link in the run": _read_by_link,
+    "arrays": _read_outside("arrays", "credentials.npz"),
+    "targets": _read_outside("arrays", "run/x.npy", target="credentials.npy"),
 }
 """Files of whoever opens the run, put to use as its data: they must not be read."""
 
 
 # ------------------------------------------------------------------------------------------------ files
 
-WRITTEN: dict[str, Spoil] = {
-    "rows into another file": linked("metrics.jsonl", "../victim"),
-    "the log into another file": linked("train.log", "../victim"),
-    "the status by another name": linked("status.json.tmp", "../victim"),
-    "the summary by another name": linked("summary.json.tmp", "../victim"),
-    "a link to what is not there yet": linked("summary.json.tmp", "../created"),
-    "checkpoints into another folder": linked("checkpoints", "../victims"),
-    "the configuration into another folder": linked(".hydra", "../victims"),
-    "events into another file": linked("events.out.tfevents.1.x.1.0", "../victim"),
-    "a second name of another file": hard_link,
+WRITE_CASES: dict[str, Spoil] = {
+    "rows into another file": replace_by_link("metrics.jsonl", "../victim"),
+    "the log into another file": replace_by_link("train.log", "../victim"),
+    "the status by another name": replace_by_link("status.json.tmp", "../victim"),
+    "the summary by another name": replace_by_link("summary.json.tmp", "../victim"),
+    "a link to what is not there yet": replace_by_link("summary.json.tmp", "../created"),
+    "checkpoints into another folder": replace_by_link("checkpoints", "../victims"),
+    "the configuration into another folder": replace_by_link(".hydra", "../victims"),
+    "events into another file": replace_by_link("events.out.tfevents.1.x.1.0", "../victim"),
+    "a second name of another file": replace_by_hard_link,
 }
 """Where a run that goes on would write: it must be refused."""
 
@@ -352,48 +352,48 @@ _VALUES = {"text": ESCAPE, "a list": [1, [2]], "a mapping": {"a": {"b": 1}}, "tr
            "a large number": 2**64, "an enormous number": 10**4000, "an infinite one": float("inf"), "none": float("nan"),
            "below zero": -1}  # fmt: skip
 
-DAMAGED: dict[str, Spoil] = {
-    **{f"a pipe: {name}": pipe(name) for name in FILES},
-    **{f"a device: {name}": linked(name, "/dev/zero") for name in FILES},
-    **{f"another file: {name}": linked(name, "../../victim") for name in FILES},
-    **{f"without end: {name}": sparse(name) for name in FILES[:5]},
-    **{f"nothing: {name}": written(name, "") for name in FILES},
-    **{f"a list: {name}": written(name, "[1, 2]\n") for name in FILES[:5]},
-    **{f"deep: {name}": written(name, '{"a": ' + "[" * 50_000 + "]" * 50_000 + "}\n") for name in FILES[:5]},
+DAMAGE_CASES: dict[str, Spoil] = {
+    **{f"a pipe: {name}": replace_by_pipe(name) for name in FILES},
+    **{f"a device: {name}": replace_by_link(name, "/dev/zero") for name in FILES},
+    **{f"another file: {name}": replace_by_link(name, "../../victim") for name in FILES},
+    **{f"without end: {name}": make_sparse(name) for name in FILES[:5]},
+    **{f"nothing: {name}": write_file(name, "") for name in FILES},
+    **{f"a list: {name}": write_file(name, "[1, 2]\n") for name in FILES[:5]},
+    **{f"deep: {name}": write_file(name, '{"a": ' + "[" * 50_000 + "]" * 50_000 + "}\n") for name in FILES[:5]},
     **{
-        f"{key} is {kind}": told("status.json", **{key: value})
+        f"{key} is {kind}": set_json("status.json", **{key: value})
         for key in ("status", "started", "ended", "message", "host", "pid", "settings", "versions", "git")
         for kind, value in _VALUES.items()
     },
     **{
-        f"{key} is {kind}": told("status.json", **{f"settings__{key}": value})
+        f"{key} is {kind}": set_json("status.json", **{f"settings__{key}": value})
         for key in ("optimizer", "epochs", "steps", "regularization", ESCAPE)
         for kind, value in _VALUES.items()
     },
     **{
-        f"{key} is {kind}": told("summary.json", **{key: value})
+        f"{key} is {kind}": set_json("summary.json", **{key: value})
         for key in ("seconds", "step", ESCAPE)
         for kind, value in _VALUES.items()
     },
     **{
-        f"metrics of {kind}": written(
+        f"metrics of {kind}": write_file(
             "summary.json", json.dumps(dict.fromkeys(("val/loss", "test/accuracy", "train/r2", "best/step"), value))
         )
         for kind, value in _VALUES.items()
     },
     **{
-        f"rows of {kind}": written(
+        f"rows of {kind}": write_file(
             "metrics.jsonl", (json.dumps(dict.fromkeys(("step", "epoch", "seconds", "train/loss", "val/loss"), value)) + "\n") * 3
         )
         for kind, value in _VALUES.items()
     },
-    "a running process of another kind": told("status.json", status="running", pid="x"),
-    "a running process of all": told("status.json", status="running", pid=-1),
-    "a running process beyond all": told("status.json", status="running", pid=2**62),
-    "a line of a gigabyte": gigabyte_line,
-    "rows that are none": written("metrics.jsonl", "1\nnull\n[]\n{}\n"),
-    "an option of another folder": told("status.json", settings__optimizer="../../../laughter"),
-    "options without number": told("status.json", settings__regularization="[" + "l2," * 50_000 + "l2]"),
-    "a mapping of choices": written(".hydra/hydra.yaml", "hydra: {runtime: {choices: [1], cwd: 3}}"),
+    "a running process of another kind": set_json("status.json", status="running", pid="x"),
+    "a running process of all": set_json("status.json", status="running", pid=-1),
+    "a running process beyond all": set_json("status.json", status="running", pid=2**62),
+    "a line of a gigabyte": write_gigabyte_line,
+    "rows that are none": write_file("metrics.jsonl", "1\nnull\n[]\n{}\n"),
+    "an option of another folder": set_json("status.json", settings__optimizer="../../../laughter"),
+    "options without number": set_json("status.json", settings__regularization="[" + "l2," * 50_000 + "l2]"),
+    "a mapping of choices": write_file(".hydra/hydra.yaml", "hydra: {runtime: {choices: [1], cwd: 3}}"),
 }  # fmt: skip
 """What is shown as damaged, or shown; never a traceback, a wait or all of the memory."""

@@ -15,16 +15,16 @@ from dlopt.parts import (
     Data,
     Dataset,
     Diagnostic,
-    Kind,
     Loss,
-    Moment,
+    ObjectiveOracle,
     Optimizer,
-    Oracle,
     Regularization,
     Schedule,
     Split,
     Step,
-    Time,
+    StepRecord,
+    TargetKind,
+    TrainingTime,
 )
 from dlopt.prng import Key
 from dlopt.ranges import Positive
@@ -169,7 +169,7 @@ class Sign(Optimizer):
 
     lr: Positive
 
-    def step(self, w: Tensor, state: Any, objective: Oracle) -> Step:
+    def step(self, w: Tensor, state: Any, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
         return Step(w - self.lr * g.sign(), state, loss, g)
 
@@ -180,7 +180,7 @@ class LookTwice(Optimizer):
 
     lr: Positive
 
-    def step(self, w: Tensor, state: Any, objective: Oracle) -> Step:
+    def step(self, w: Tensor, state: Any, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
         for k in range(3):
             objective.value(w + 0.1 * k)
@@ -194,7 +194,7 @@ class Bold(Optimizer):
 
     lr: Positive
 
-    def step(self, w: Tensor, state: Any, objective: Oracle) -> Step:
+    def step(self, w: Tensor, state: Any, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
         return Step(w + self.lr * 1e20 * g, state, loss, g)
 
@@ -203,7 +203,7 @@ class Bold(Optimizer):
 class Unit(Optimizer):
     """Steps of length one hundredth along the gradient: a rule without a rate."""
 
-    def step(self, w: Tensor, state: Any, objective: Oracle) -> Step:
+    def step(self, w: Tensor, state: Any, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
         return Step(w - 0.01 * g / (g.norm(dim=-1, keepdim=True) + 1e-12), state, loss, g)
 
@@ -211,7 +211,7 @@ class Unit(Optimizer):
 class Plainest(Optimizer):
     """A rule that says nothing of its hyperparameters."""
 
-    def step(self, w: Tensor, state: Any, objective: Oracle) -> Step:
+    def step(self, w: Tensor, state: Any, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
         return Step(w - 0.01 * g, state, loss, g)
 
@@ -226,7 +226,7 @@ class Slowed(Optimizer):
     def init(self, w: Tensor, layout: Layout) -> Any:
         return self.base.init(w, layout)
 
-    def step(self, w: Tensor, state: Any, objective: Oracle) -> Step:
+    def step(self, w: Tensor, state: Any, objective: ObjectiveOracle) -> Step:
         before = w.clone()
         moment = self.base.step(w, state, objective)
         return moment._replace(w=before + self.share * (moment.w - before))
@@ -310,7 +310,7 @@ class Images(Augmentation):
 class Distance(Diagnostic):
     """How far this step went, and asks the objective for more, which must disturb nothing."""
 
-    def measure(self, moment: Moment, memory: Any) -> tuple[dict[str, Tensor], Any]:
+    def measure(self, moment: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:
         moment.objective.gradient(moment.after)
         moved = torch.linalg.vector_norm(moment.after - moment.before, dim=-1)
         return {"mine/moved": moved, "mine/count": torch.as_tensor(float(memory or 1.0))}, (memory or 1.0) + 1.0
@@ -323,7 +323,7 @@ class Mean(Averaging):
     def init(self, w: Tensor) -> tuple[Tensor]:
         return (torch.zeros_like(w),)
 
-    def update(self, state: tuple[Tensor], w: Tensor, time: Time) -> tuple[Tensor]:
+    def update(self, state: tuple[Tensor], w: Tensor, time: TrainingTime) -> tuple[Tensor]:
         return (state[0].lerp_(w, 1.0 / (time.step + 1)),)
 
     def value(self, state: tuple[Tensor]) -> Tensor:
@@ -336,13 +336,13 @@ class Late(Averaging):
 
     begin: int | None = None
 
-    def first(self, time: Time) -> int:
+    def first(self, time: TrainingTime) -> int:
         return time.steps // 2 if self.begin is None else self.begin
 
     def init(self, w: Tensor) -> tuple[Tensor]:
         return (torch.zeros_like(w),)
 
-    def update(self, state: tuple[Tensor], w: Tensor, time: Time) -> tuple[Tensor]:
+    def update(self, state: tuple[Tensor], w: Tensor, time: TrainingTime) -> tuple[Tensor]:
         return (state[0].lerp_(w, 1.0 / (time.step - self.first(time) + 1)),)
 
     def value(self, state: tuple[Tensor]) -> Tensor:
@@ -351,7 +351,7 @@ class Late(Averaging):
 
 @dataclass(frozen=True)
 class Lost(Late):
-    def first(self, time: Time) -> int:
+    def first(self, time: TrainingTime) -> int:
         return 1 // time.step
 
 
@@ -420,7 +420,7 @@ class LayerNorm:
 
 @dataclass(frozen=True)
 class Hinge(Loss):
-    targets: ClassVar[Kind] = "classes"
+    targets: ClassVar[TargetKind] = "classes"
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         right = outputs.gather(-1, targets.unsqueeze(-1))
@@ -432,17 +432,17 @@ class Hinge(Loss):
 
 @dataclass(frozen=True)
 class Sawtooth:
-    def __call__(self, time: Time) -> float:
+    def __call__(self, time: TrainingTime) -> float:
         return 1.0 - (time.step % 5) / 10
 
 
 class Half:
-    def __call__(self, time: Time) -> float:
+    def __call__(self, time: TrainingTime) -> float:
         return 0.5
 
 
 class Twice:
-    def __call__(self, time: Time) -> float:
+    def __call__(self, time: TrainingTime) -> float:
         return 2.0
 
 
@@ -450,10 +450,10 @@ class Twice:
 class Brief(Schedule):
     """One for two steps, then a half; it ends after four."""
 
-    def __call__(self, time: Time) -> float:
+    def __call__(self, time: TrainingTime) -> float:
         return 1.0 if time.step < 2 else 0.5
 
-    def span(self, time: Time) -> float:
+    def span(self, time: TrainingTime) -> float:
         return 4
 
 
@@ -463,7 +463,7 @@ class Follow:
 
     monitor: str
 
-    def __call__(self, time: Time) -> float:
+    def __call__(self, time: TrainingTime) -> float:
         assert all(row["step"] <= time.step for row in time.history)
         values = [row[self.monitor] for row in time.history]
         return 1 / (2 + len(values) + (values[-1] if values else 0.0))
@@ -475,7 +475,7 @@ class Waiting:
 
     monitor: str
 
-    def __call__(self, time: Time) -> float:
+    def __call__(self, time: TrainingTime) -> float:
         return 0.5 if time.history else 1.0
 
 
@@ -486,7 +486,7 @@ class Slow:
     share: float
     rest: Schedule
 
-    def __call__(self, time: Time) -> float:
+    def __call__(self, time: TrainingTime) -> float:
         return self.share * self.rest(time)
 
 
@@ -494,7 +494,7 @@ class Slow:
 class Endless:
     """A schedule that is finite at the first step alone."""
 
-    def __call__(self, time: Time) -> float:
+    def __call__(self, time: TrainingTime) -> float:
         return float("inf") if time.step else 1.0
 
 
@@ -604,7 +604,7 @@ class Faulty(Augmentation):
 class Doubt(Regularization):
     """Every target is a little uncertain; for classes alone, of which it wants probabilities."""
 
-    kinds: ClassVar[tuple[Kind, ...]] = ("classes",)
+    kinds: ClassVar[tuple[TargetKind, ...]] = ("classes",)
     mixes: ClassVar[bool] = True  # type: ignore[misc]
 
     def targets(self, targets: Tensor) -> Tensor:
@@ -631,7 +631,7 @@ class Halved(Regularization):
 class Careless(Loss):
     """Takes probabilities without complaint, and for something else: their sum over the classes is always one."""
 
-    targets: ClassVar[Kind] = "classes"
+    targets: ClassVar[TargetKind] = "classes"
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs.mean() - targets.sum()).square()

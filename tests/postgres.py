@@ -18,16 +18,16 @@ from pathlib import Path
 import psycopg
 import pytest
 
-WITH_ITS_PARENT = '"$@" & read ended; kill -QUIT $!; wait $!'
+STOP_WITH_PARENT = '"$@" & read ended; kill -QUIT $!; wait $!'
 """For the shell: a program that is ended when the standard input closes."""
-FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "autovacuum=off", "max_wal_senders=0")
-GUARDED = "guarded"
+FAST_SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "autovacuum=off", "max_wal_senders=0")
+PASSWORD_ROLE = "guarded"
 """The one role that needs a password."""
-PATIENCE = 60.0
+TIMEOUT = 60.0
 """Seconds after which a server that should have answered is taken to hang."""
 
 
-def programs() -> Path:
+def find_programs() -> Path:
     """Where the newest of the installed servers lies; without one the test is skipped, where CI is set it fails."""
     found = {
         int(p.parts[4]): p.parent for p in Path("/usr/lib/postgresql").glob("*/bin/initdb") if p.parts[4].isdigit()
@@ -41,16 +41,16 @@ def programs() -> Path:
 
 
 @contextmanager
-def server() -> Iterator[str]:
+def run_server() -> Iterator[str]:
     """A server with an empty database `postgres`; yields its address for SQLAlchemy."""
-    with made() as folder, running(folder) as address:
+    with create_cluster() as folder, run_cluster(folder) as address:
         yield address
 
 
 @contextmanager
-def made() -> Iterator[Path]:
+def create_cluster() -> Iterator[Path]:
     """The folder of a server that can be started and stopped."""
-    bin = programs()
+    bin = find_programs()
     user = _user()
     folder = Path(tempfile.mkdtemp(prefix="pg"))  # a socket's path has at most 107 characters
     try:
@@ -64,37 +64,37 @@ def made() -> Iterator[Path]:
         )  # fmt: skip
         assert made.returncode == 0, made.stdout
         rules = data / "pg_hba.conf"
-        rules.write_text(f"local all {GUARDED} scram-sha-256\n{rules.read_text()}")
+        rules.write_text(f"local all {PASSWORD_ROLE} scram-sha-256\n{rules.read_text()}")
         yield folder
     finally:
         shutil.rmtree(folder)
 
 
 @contextmanager
-def running(folder: Path, *more: str) -> Iterator[str]:
+def run_cluster(folder: Path, *more: str) -> Iterator[str]:
     """The server of a folder, with more settings, from its start to a sudden end."""
     user = _user()
-    settings = [part for setting in (*FAST, "listen_addresses=", *more) for part in ("-c", setting)]
+    settings = [part for setting in (*FAST_SETTINGS, "listen_addresses=", *more) for part in ("-c", setting)]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
-            ["sh", "-c", WITH_ITS_PARENT, "sh", programs() / "postgres", "-D", folder / "data", "-k", folder, *settings],
+            ["sh", "-c", STOP_WITH_PARENT, "sh", find_programs() / "postgres", "-D", folder / "data", "-k", folder, *settings],
             user=user, group=user, extra_groups=user and [], cwd=folder,
             stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
     try:
-        _answers(folder, process)
+        _wait_until_ready(folder, process)
         yield _address(folder, "postgres")
     finally:
-        process.communicate(timeout=PATIENCE)
+        process.communicate(timeout=TIMEOUT)
 
 
-def guarded(address: str, password: str) -> str:
+def add_password_role(address: str, password: str) -> str:
     """The address of the same database for a role that needs this password; it may be given another later."""
     with psycopg.connect(address.replace("+psycopg", ""), autocommit=True) as connection:
-        known = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [GUARDED]).fetchone()
+        known = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [PASSWORD_ROLE]).fetchone()
         act = "ALTER" if known else "CREATE"
-        connection.execute(f"{act} ROLE {GUARDED} LOGIN SUPERUSER PASSWORD '{password}'")
-    return address.replace("dlopt@", f"{GUARDED}:{password}@")
+        connection.execute(f"{act} ROLE {PASSWORD_ROLE} LOGIN SUPERUSER PASSWORD '{password}'")
+    return address.replace("dlopt@", f"{PASSWORD_ROLE}:{password}@")
 
 
 def _user() -> str | None:
@@ -102,7 +102,7 @@ def _user() -> str | None:
 
 
 @contextmanager
-def database(address: str, name: str) -> Iterator[str]:
+def create_database(address: str, name: str) -> Iterator[str]:
     """An empty database of a server, gone afterwards; yields its address for SQLAlchemy."""
     folder = Path(address.partition("host=")[2])
     with psycopg.connect(_address(folder, "postgres").replace("+psycopg", ""), autocommit=True) as connection:
@@ -115,9 +115,9 @@ def _address(folder: Path, name: str) -> str:
     return f"postgresql+psycopg://dlopt@/{name}?host={folder}"
 
 
-def _answers(folder: Path, process: subprocess.Popen[bytes]) -> None:
+def _wait_until_ready(folder: Path, process: subprocess.Popen[bytes]) -> None:
     """Returns when the server takes connections."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while True:
         try:
             psycopg.connect(_address(folder, "postgres").replace("+psycopg", "")).close()

@@ -3,15 +3,15 @@
 import json
 from pathlib import Path
 
-from dlopt.rundir.directory import Run
+from dlopt.rundir.directory import RunDirectory
 
-RATE = {"key": "optimizer.lr", "kind": "float", "low": 1e-4, "high": 1.0, "log": True, "step": None}
-RULE = {"key": "optimizer", "kind": "choice", "values": ["sgd", "adam"]}
+LR_AXIS = {"key": "optimizer.lr", "kind": "float", "low": 1e-4, "high": 1.0, "log": True, "step": None}
+OPTIMIZER_AXIS = {"key": "optimizer", "kind": "choice", "values": ["sgd", "adam"]}
 
 
-def run(folder, settings, value=None, status="done", rows=(), metric="val/loss"):
+def write_run(folder, settings, value=None, status="done", rows=(), metric="val/loss"):
     """A run that ended; rows are values of the metric, one for each ten steps."""
-    made = Run.create(folder, {"epochs": 10, "steps": None, "seed": 0, "objective": "val/loss"} | settings)
+    made = RunDirectory.create(folder, {"epochs": 10, "steps": None, "seed": 0, "objective": "val/loss"} | settings)
     for epoch, v in enumerate(rows, 1):
         made.log({"step": 10 * epoch, "epoch": float(epoch), "seconds": 0.5 * epoch, metric: v})
     if status != "running":
@@ -21,7 +21,7 @@ def run(folder, settings, value=None, status="done", rows=(), metric="val/loss")
     return made
 
 
-def described(folder: Path, axes, **more) -> Path:
+def write_sweep_json(folder: Path, axes, **more) -> Path:
     """The sweep.json of a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {
@@ -32,9 +32,9 @@ def described(folder: Path, axes, **more) -> Path:
     return folder
 
 
-def sweep(folder: Path, axes, points, **more) -> Path:
+def write_sweep(folder: Path, axes, points, **more) -> Path:
     """A sweep of points with one run each: (point, value) or (point, value, status)."""
-    described(folder, axes, **more)
+    write_sweep_json(folder, axes, **more)
     for i, (point, value, *status) in enumerate(points):
-        run(folder / str(i), point, value, *status)
+        write_run(folder / str(i), point, value, *status)
     return folder

@@ -1,19 +1,19 @@
 """Names of what there is."""
 
-from dlopt.errors import SHOWN, Mistake, nearest
+from dlopt.errors import MAX_LISTED, OptionError, did_you_mean
 
 
 def test_a_close_name_is_proposed_else_all_are_listed():
-    assert nearest("adm", ["sgd", "adam"]) == "; did you mean adam?"
-    assert nearest("xyz", ["sgd", "adam"]) == "; there is sgd, adam"
-    assert nearest("xyz", []) == ""
+    assert did_you_mean("adm", ["sgd", "adam"]) == "; did you mean adam?"
+    assert did_you_mean("xyz", ["sgd", "adam"]) == "; there is sgd, adam"
+    assert did_you_mean("xyz", []) == ""
 
 
 def test_a_long_list_is_cut():
-    said = nearest("xyz", [f"n{i}" for i in range(SHOWN + 2)])
-    assert said.endswith(f"n{SHOWN - 1} and 2 more")
+    said = did_you_mean("xyz", [f"n{i}" for i in range(MAX_LISTED + 2)])
+    assert said.endswith(f"n{MAX_LISTED - 1} and 2 more")
 
 
 def test_a_mistake_is_an_error_of_a_value_with_a_key():
-    error = Mistake("path", "is wrong")
+    error = OptionError("path", "is wrong")
     assert (error.key, str(error), isinstance(error, ValueError)) == ("path", "is wrong", True)

@@ -12,7 +12,7 @@ from forked import Forks
 from helpers import BLOBS
 
 from dlopt import __version__
-from dlopt.rundir.directory import Run
+from dlopt.rundir.directory import RunDirectory
 
 TESTS = str(Path(__file__).parent)
 ENDLESS = ("train", "-q", *BLOBS, "threads=1", "epochs=1000000", "eval_every=100000", "checkpoint.every=10",
@@ -56,7 +56,7 @@ def test_a_run_is_that_of_a_process_started_by_hand(forks, tmp_path):
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert forked.code == 0, forked.err
-    one, other = Run(tmp_path / "fork/run"), Run(tmp_path / "hand/run")
+    one, other = RunDirectory(tmp_path / "fork/run"), RunDirectory(tmp_path / "hand/run")
     assert forked.err == by_hand.stderr
     assert len(forked.out.splitlines()) == len(by_hand.stdout.splitlines())
     assert one.config_file.read_text() == other.config_file.read_text()
@@ -86,7 +86,7 @@ def test_a_job_is_killed(number, forks, tmp_path):
     assert job.wait().code == -signal.SIGKILL
     assert gone(job.pid)
     job.kill()
-    assert Run(tmp_path / "run").dead
+    assert RunDirectory(tmp_path / "run").is_stale
 
 
 def test_a_job_is_killed_before_it_has_done_anything(forks, tmp_path):
@@ -108,7 +108,7 @@ def test_a_signal_finds_the_handlers_of_a_fresh_process(forks, tmp_path):
     begun(job, tmp_path)
     job.kill(signal.SIGTERM)
     assert job.wait().code == 130
-    assert Run(tmp_path / "run").status["status"] == "interrupted"
+    assert RunDirectory(tmp_path / "run").status["status"] == "interrupted"
 
 
 def test_two_at_once_know_nothing_of_each_other(forks, tmp_path):
@@ -119,7 +119,7 @@ def test_two_at_once_know_nothing_of_each_other(forks, tmp_path):
         jobs.append(forks.start(argv, tmp_path / name, {"PYTHONPATH": TESTS}))
     assert jobs[0].pid != jobs[1].pid
     assert [job.wait().code for job in reversed(jobs)] == [0, 0]
-    assert [Run(tmp_path / name / "run").config()["seed"] for name in "ab"] == [97, 98]
+    assert [RunDirectory(tmp_path / name / "run").config()["seed"] for name in "ab"] == [97, 98]
 
 
 def test_the_time_of_a_job_is_its_own(forks, tmp_path):

@@ -84,7 +84,7 @@ def test_folding_a_tensor_is_folding_its_numbers(seed, names):
     alone = prng.key(seed)
     folded = Key(*(torch.tensor([half]) for half in alone))
     for name in names:
-        alone, folded = prng.fold(alone, name), prng.fold(folded, name)
+        alone, folded = prng.fold_in(alone, name), prng.fold_in(folded, name)
     assert (folded.a.item(), folded.b.item()) == tuple(alone)
     assert all(0 <= half < 2**32 for half in alone)
     assert prng.key(seed, *names) == alone
@@ -105,7 +105,7 @@ def test_a_draw_first_made_inside_a_transformation_is_the_same_outside():
 
 def test_different_addresses_have_different_keys():
     keys = {
-        prng.fold(prng.fold(prng.key(seed, purpose), step), site)
+        prng.fold_in(prng.fold_in(prng.key(seed, purpose), step), site)
         for seed in range(10)
         for purpose in ("dropout", "order", "augmentation", "init")
         for step in range(250)
@@ -177,8 +177,8 @@ def test_uniform_numbers_are_uniform_in_the_large(seed):
 def test_first_numbers_of_many_keys_are_uniform():
     """Each step and site takes few numbers: the ensemble over keys must be as good as the one over elements."""
     root = prng.key(0, "ensemble")
-    steps = Key(*(torch.tensor(half) for half in zip(*(prng.fold(root, i) for i in range(100_000)), strict=True)))
-    drawn = prng.uniform(prng.fold(steps, "site"), (3,))
+    steps = Key(*(torch.tensor(half) for half in zip(*(prng.fold_in(root, i) for i in range(100_000)), strict=True)))
+    drawn = prng.uniform(prng.fold_in(steps, "site"), (3,))
     for i in range(3):
         assert_uniform(drawn[:, i])
     assert_uniform(drawn.flatten())

@@ -1,7 +1,7 @@
 """Figures that are published, or known from elsewhere, come out. Each holds with a margin of several standard deviations."""
 
 import pytest
-from helpers import built, trained
+from helpers import build_experiment, train_runs
 
 CASES = [
     # data, arch, lowest and highest test accuracy
@@ -17,9 +17,9 @@ CASES = [
 @pytest.mark.long
 @pytest.mark.parametrize(("data", "arch", "low", "high"), CASES)
 def test_accuracy_after_6000_steps_of_adam(data, arch, low, high, tmp_path):
-    experiment = built(
+    experiment = build_experiment(
         "experiment=mnist1d_paper", f"data={data}", f"arch={arch}", "seed=3", "eval_every=10", "device=cpu"
     )
-    (summary,), _ = trained(tmp_path, experiment)
+    (summary,), _ = train_runs(tmp_path, experiment)
     assert low < summary["test/accuracy"] < high
     assert summary["train/loss"] < summary["test/loss"]

@@ -11,12 +11,12 @@ import yaml
 from hydra.utils import get_object
 
 from dlopt.config.compose import groups
-from dlopt.config.compose.nested_options import held
-from dlopt.config.schema.signature import describe, signature
+from dlopt.config.compose.nested_options import load_nested_defaults
+from dlopt.config.schema.signature import describe, read_signature
 
 ROOT = groups.CONF.parent
 PACKAGE = ROOT / "dlopt"
-GROUPS = [g for g in groups.groups() if g != "experiment"]
+GROUPS = [g for g in groups.list_groups() if g != "experiment"]
 
 FLOORS: list[set[str]] = [
     {
@@ -147,7 +147,7 @@ def test_dict_config_appears_above_the_loop_only():
 def test_a_group_is_a_folder_in_both_trees(group):
     """Each module has an option of its name; each option of ours has its module, and each group its custom.yaml."""
     modules = {f.stem for f in (PACKAGE / group).glob("*.py")} - {"__init__"}
-    options = set(groups.options(group))
+    options = set(groups.list_option_names(group))
     assert modules <= options
     assert "custom" in options
     for option in options - {"custom"}:
@@ -158,13 +158,13 @@ def test_a_group_is_a_folder_in_both_trees(group):
 def nodes(group: str, option: str) -> list[dict]:
     content = yaml.safe_load((groups.CONF / group / f"{option}.yaml").read_text()) or {}
     content.pop("defaults", None)  # what else the option chooses
-    if group in groups.SINGLE:
+    if group in groups.SINGLE_OPTION_GROUPS:
         return [content] if content else []
     assert set(content) in (set(), {option}), "an option of a list contributes its own key"
     return list(content.values())
 
 
-OPTIONS = [(group, option) for group in groups.listed() for option in groups.options(group)]
+OPTIONS = [(group, option) for group in groups.list_all_groups() for option in groups.list_option_names(group)]
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -176,11 +176,11 @@ def test_an_option_says_what_it_is_and_where_it_comes_from(group, option):
 
 
 @pytest.mark.parametrize(
-    ("group", "option"), [o for o in OPTIONS if o[0] not in ("experiment", *groups.SEARCH) and o[1] != "custom"]
+    ("group", "option"), [o for o in OPTIONS if o[0] not in ("experiment", *groups.SWEEP_GROUPS) and o[1] != "custom"]
 )
 def test_an_option_states_every_hyperparameter(group, option):
     """The YAML holds each key of the signature; each has a type and stands in the docstring; Python has no default."""
-    from dlopt.config.compose.groups import SUPPLIED
+    from dlopt.config.compose.groups import SUPPLIED_ARGUMENTS
 
     for node in nodes(group, option):
         target = get_object(node["_target_"])
@@ -188,33 +188,35 @@ def test_an_option_states_every_hyperparameter(group, option):
         assert doc
         assert "\n" in doc or len(doc) < 121
         inherited = "".join(inspect.getdoc(base) or "" for base in inspect.getmro(target)[1:])
-        takes = {k: p for k, p in signature(target).parameters.items() if k not in SUPPLIED.get(group, ())}
-        inner = held(groups.CONF / group / f"{option}.yaml")
+        takes = {
+            k: p for k, p in read_signature(target).parameters.items() if k not in SUPPLIED_ARGUMENTS.get(group, ())
+        }
+        inner = load_nested_defaults(groups.CONF / group / f"{option}.yaml")
         assert set(node) - {"_target_", "defaults"} | set(inner) == set(takes)
-        assert all(default in groups.options(other) for other, default in inner.values())
+        assert all(default in groups.list_option_names(other) for other, default in inner.values())
         for key, parameter in takes.items():
             assert parameter.required, f"{key} has a hidden default"
             assert describe(parameter.hint) != "anything"
             assert re.search(rf"^\s*{key}\b", doc + "\n" + inherited, re.MULTILINE), f"{key} is not documented"
 
 
-@pytest.mark.parametrize(("group", "option"), [o for o in OPTIONS if o[0] in groups.SEARCH])
+@pytest.mark.parametrize(("group", "option"), [o for o in OPTIONS if o[0] in groups.SWEEP_GROUPS])
 def test_an_option_of_a_search_states_every_key(group, option):
     """The YAML holds each key of the class of its name, down into the dataclasses that it holds, and no other."""
-    from dlopt.config.compose.static_config import Outline, dotted, flat
+    from dlopt.config.compose.static_config import StaticConfig, flatten, to_key_prefix
     from dlopt.config.schema import option_docs
 
-    content = Outline({}).content(group, option)
-    prefix = dotted(group)
+    content = StaticConfig({}).read_option(group, option)
+    prefix = to_key_prefix(group)
     found = [
-        key for key, _ in flat({k: v for k, v in content.items() if k not in ("_target_", "defaults")}, f"{prefix}.")
+        key for key, _ in flatten({k: v for k, v in content.items() if k not in ("_target_", "defaults")}, f"{prefix}.")
     ]
-    own = get_object(f"{groups.SEARCH[group].rpartition('.')[0]}.{option.capitalize()}")
-    assert {key.removeprefix(f"{prefix}.").partition(".")[0] for key in found} == set(signature(own).parameters)
-    listed = option_docs.option(group, option).keys
+    own = get_object(f"{groups.SWEEP_GROUPS[group].rpartition('.')[0]}.{option.capitalize()}")
+    assert {key.removeprefix(f"{prefix}.").partition(".")[0] for key in found} == set(read_signature(own).parameters)
+    listed = option_docs.load_option(group, option).keys
     assert [key.name for key in listed] == found
     assert all(key.range not in ("", "anything") and key.meaning for key in listed)
-    assert issubclass(own, get_object(groups.SEARCH[group]))
+    assert issubclass(own, get_object(groups.SWEEP_GROUPS[group]))
     assert inspect.getdoc(own)
 
 

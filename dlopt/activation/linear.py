@@ -7,7 +7,7 @@ from torch import nn
 
 
 @dataclass(frozen=True)
-class Linear:
+class Identity:
     """f(x) = x: a stack of layers remains one linear map."""
 
     gain: ClassVar[float] = 1.0

@@ -14,12 +14,12 @@ from typing import Any
 from dlopt.metrics.names import Statistic, higher_is_better
 
 
-def middle(values: Sequence[float], statistic: Statistic) -> float:
+def aggregate_values(values: Sequence[float], statistic: Statistic) -> float:
     """The mean or median."""
     return statistics.fmean(values) if statistic == "mean" else statistics.median(values)
 
 
-def objectives(endings: Sequence[tuple[str, Mapping[str, Any]]], objective: str) -> tuple[float, ...]:
+def collect_objectives(endings: Sequence[tuple[str, Mapping[str, Any]]], objective: str) -> tuple[float, ...]:
     """The objective of each run that is over: the worst there can be of one that diverged."""
     worst = -math.inf if higher_is_better(objective) else math.inf
     return tuple(worst if status == "diverged" else _value(summary, objective, worst) for status, summary in endings)

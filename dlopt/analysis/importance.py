@@ -13,19 +13,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from dlopt.analysis.search_record import Axis, Search, Trial, Value
+from dlopt.analysis.search_record import SearchAxis, SearchRecord, TrialRecord, Value
 
 BINS = 5
 """Into which an interval is cut."""
 BORDER = 0.05
 """Share of an interval at each end within which the best is said to lie on the border."""
-FEWEST_ENDS = 3
+MIN_GRID_VALUES = 3
 """Values that a grid has at least where its ends are borders: of two, the best is always one."""
-FEWEST = 10
+MIN_TRIALS = 10
 """Trials that importance is told from at least."""
-FEWEST_EACH = 4
+MIN_TRIALS_PER_AXIS = 4
 """Trials for each hyperparameter that it is told from at least."""
-MOST = 300
+MAX_TRIALS = 300
 """Trials that it is told from at most: a forest of them takes 1.5 s, and one of a thousand 8 s."""
 TREES = 64
 SEED = 0
@@ -44,8 +44,8 @@ class Level:
     """
 
     name: str
-    at: float
-    trials: tuple[Trial, ...]
+    position: float
+    trials: tuple[TrialRecord, ...]
     low: float | None = None
     high: float | None = None
 
@@ -81,16 +81,16 @@ class Level:
         return (max if higher else min)(self.values, default=None)
 
     @property
-    def diverged(self) -> int:
+    def n_diverged(self) -> int:
         return sum(t.state == "diverged" for t in self.trials)
 
     @property
-    def ended(self) -> int:
+    def n_ended(self) -> int:
         """Trials that are done or have diverged."""
         return sum(t.state in ("done", "diverged") for t in self.trials)
 
 
-def levels(axis: Axis, trials: Sequence[Trial]) -> list[Level]:
+def group_by_level(axis: SearchAxis, trials: Sequence[TrialRecord]) -> list[Level]:
     """The trials by the values of one hyperparameter, or by bins of equal width in its own scale.
 
     An interval [a, b] has bins k = 0, ..., 4, each with the x for which floor(5 (s(x) - s(a)) / (s(b) - s(a))) is k,
@@ -98,21 +98,21 @@ def levels(axis: Axis, trials: Sequence[Trial]) -> list[Level]:
     ones has none. Levels without a trial are left out, as are trials that have no such hyperparameter.
     """
     having = [(t.point[axis.key], t) for t in trials if axis.key in t.point]
-    if axis.binned:
+    if axis.is_binned:
         return _bins(axis, having)
-    found: dict[Value, list[Trial]] = {}
+    found: dict[Value, list[TrialRecord]] = {}
     for value, trial in having:
         found.setdefault(value, []).append(trial)
-    if axis.numeric:
-        return [Level(axis.written(v), float(v), tuple(found[v])) for v in sorted(found)]
+    if axis.is_numeric:
+        return [Level(axis.format_value(v), float(v), tuple(found[v])) for v in sorted(found)]
     order = [*(v for v in axis.values if v in found), *(v for v in found if v not in axis.values)]
     return [Level(str(v), float(i), tuple(found[v])) for i, v in enumerate(order)]
 
 
-def _bins(axis: Axis, having: Sequence[tuple[Value, Trial]]) -> list[Level]:
+def _bins(axis: SearchAxis, having: Sequence[tuple[Value, TrialRecord]]) -> list[Level]:
     assert axis.low is not None and axis.high is not None
-    low, high = axis.scaled(axis.low), axis.scaled(axis.high)
-    found: dict[int, list[Trial]] = {}
+    low, high = axis.to_scale(axis.low), axis.to_scale(axis.high)
+    found: dict[int, list[TrialRecord]] = {}
     for value, trial in having:
         share = axis.share(float(value))
         found.setdefault(min(max(math.floor(BINS * min(max(share, 0.0), 1.0)), 0), BINS - 1), []).append(trial)
@@ -131,7 +131,7 @@ def _bins(axis: Axis, having: Sequence[tuple[Value, Trial]]) -> list[Level]:
 # ------------------------------------------------------------------------------------------------ importance
 
 
-def importance(search: Search) -> tuple[dict[str, float], str]:
+def compute_importance(search: SearchRecord) -> tuple[dict[str, float], str]:
     """The share of each hyperparameter in how good a trial is, the largest first, with a line of how it was found.
 
     Functional analysis of variance (Hutter, Hoos and Leyton-Brown, ICML 2014) of a random forest fitted
@@ -145,13 +145,15 @@ def importance(search: Search) -> tuple[dict[str, float], str]:
     counted = [t for t in search.trials if t.value is not None or t.state == "diverged"]
     varied = [a for a in search.axes if len({t.point.get(a.key) for t in counted}) > 1]
     axes = [a for a in varied if all(a.key in t.point for t in counted)]
-    fewest = max(FEWEST, FEWEST_EACH * len(axes))
+    fewest = max(MIN_TRIALS, MIN_TRIALS_PER_AXIS * len(axes))
     if len(axes) < 2:
         return {}, ""
     if len(counted) < fewest:
         return {}, f"importance is told from {fewest} trials on that are done or diverged; there are {len(counted)}"
-    counted = [counted[i * len(counted) // MOST] for i in range(MOST)] if len(counted) > MOST else counted
-    ranks = _ranks([t.value for t in counted], search.higher)
+    counted = (
+        [counted[i * len(counted) // MAX_TRIALS] for i in range(MAX_TRIALS)] if len(counted) > MAX_TRIALS else counted
+    )
+    ranks = _ranks([t.value for t in counted], search.higher_is_better)
     if len(set(ranks)) == 1:
         return {}, f"importance cannot be told: every trial has the same {search.objective}"
     found = _fanova(axes, counted, ranks)
@@ -172,7 +174,7 @@ def _ranks(values: Sequence[float | None], higher: bool) -> list[float]:
     return [mean[key] for key in keys]
 
 
-def _fanova(axes: Sequence[Axis], trials: Sequence[Trial], ranks: Sequence[float]) -> dict[str, float]:
+def _fanova(axes: Sequence[SearchAxis], trials: Sequence[TrialRecord], ranks: Sequence[float]) -> dict[str, float]:
     import optuna
     from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
@@ -180,7 +182,7 @@ def _fanova(axes: Sequence[Axis], trials: Sequence[Trial], ranks: Sequence[float
     kinds: dict[str, BaseDistribution] = {}
     for axis in axes:
         values = [t.point[axis.key] for t in trials]
-        if axis.numeric:
+        if axis.is_numeric:
             ends = [float(v) for v in values if v is not None]
             kinds[axis.key] = FloatDistribution(min(ends), max(ends), log=axis.log)
         else:
@@ -202,12 +204,12 @@ def _fanova(axes: Sequence[Axis], trials: Sequence[Trial], ranks: Sequence[float
 class Border:
     """The best trial lies on the border of a numeric axis: at its larger end, or at its smaller one."""
 
-    axis: Axis
+    axis: SearchAxis
     value: float
     upper: bool
 
 
-def borders(search: Search) -> list[Border]:
+def find_borders(search: SearchRecord) -> list[Border]:
     """Where the best trial lies on the border, beyond which there may be better ones.
 
     On a grid of at least three numbers the border is its first and its last; of an interval it is the 5 % at each end,
@@ -219,9 +221,9 @@ def borders(search: Search) -> list[Border]:
         value = best.point.get(axis.key) if best is not None else None
         if not isinstance(value, float) or axis.key.startswith("data.") or axis.low == axis.high:
             continue
-        if not axis.interval and len(axis.values) < FEWEST_ENDS:
+        if not axis.is_interval and len(axis.values) < MIN_GRID_VALUES:
             continue
-        margin = BORDER if axis.interval else 0.0
+        margin = BORDER if axis.is_interval else 0.0
         share = axis.share(value)
         if share >= 1.0 - margin:
             found.append(Border(axis, value, True))
@@ -237,14 +239,14 @@ class Divergence:
     diverged   such trials there, of `ended` that are done or diverged
     """
 
-    axis: Axis
+    axis: SearchAxis
     first: Level
     last: Level
-    diverged: int
-    ended: int
+    n_diverged: int
+    n_ended: int
 
 
-def divergence(search: Search) -> Divergence | None:
+def find_divergence(search: SearchRecord) -> Divergence | None:
     """The range of one hyperparameter in which divergence concentrates, if it does.
 
     Of every axis the level, or the run of neighbouring levels from one end on of a numeric axis, that best tells
@@ -258,9 +260,9 @@ def divergence(search: Search) -> Divergence | None:
     if bad < 3 or not good:
         return None
     for axis in search.axes:
-        known = levels(axis, trials)
+        known = group_by_level(axis, trials)
         spans = [(i, i) for i in range(len(known))]
-        if axis.numeric:
+        if axis.is_numeric:
             spans = [(0, i) for i in range(len(known))] + [(i, len(known) - 1) for i in range(1, len(known))]
         for first, last in spans:
             inside = Counter(t.state for level in known[first : last + 1] for t in level.trials)
@@ -271,9 +273,9 @@ def divergence(search: Search) -> Divergence | None:
     return found[1] if found else None
 
 
-def level_with(search: Search) -> int:
+def count_level_with_best(search: SearchRecord) -> int:
     """How many trials, the best among them, lie within one standard deviation over repeats of the best."""
     best = search.best
     if best is None or best.value is None or best.sd is None:
         return 0
-    return sum(abs(t.value - best.value) <= best.sd for t in search.ranked if t.value is not None)
+    return sum(abs(t.value - best.value) <= best.sd for t in search.ranked_trials if t.value is not None)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dlopt.report.text_table import aligned
+from dlopt.report.text_table import format_table
 from dlopt.rundir.directory import Row
-from dlopt.storage.safe_read import printable
+from dlopt.storage.safe_read import to_printable
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Comparison:
     only_now: tuple[int, ...]
 
     @property
-    def equal(self) -> bool:
+    def is_equal(self) -> bool:
         """Whether there are rows to compare, and every number of theirs is the same, bit for bit."""
         return self.rows > 0 and not (self.differences or self.only_then or self.only_now)
 
@@ -64,7 +64,7 @@ class Comparison:
             lines = ["there is no step of which both runs have a row"]
         elif self.differences:
             d = self.differences[0]
-            lines = [f"{_rows(self.rows)} compared; {printable(d.metric)} is the first to differ, at step {d.first}"]
+            lines = [f"{_rows(self.rows)} compared; {to_printable(d.metric)} is the first to differ, at step {d.first}"]
         else:
             lines = [f"{_rows(self.rows)} compared; every number is equal, bit for bit"]
         for steps, which in ((self.only_then, "then"), (self.only_now, "now")):
@@ -74,13 +74,13 @@ class Comparison:
         if self.differences:
             header = ["metric", "from step", "rows", "absolute", "at", "relative", "at"]
             cells = [
-                [printable(d.metric), str(d.first), str(d.count), _size(d.absolute), _step(d.at_absolute),
+                [to_printable(d.metric), str(d.first), str(d.count), _size(d.absolute), _step(d.at_absolute),
                  _size(d.relative), _step(d.at_relative)]
                 for d in self.differences
             ]  # fmt: skip
-            shown = _fitting(header, cells, width)
+            shown = _choose_columns(header, cells, width)
             right = [False] + [True] * (len(shown) - 1)
-            table = aligned([header[i] for i in shown], [[row[i] for i in shown] for row in cells], right)
+            table = format_table([header[i] for i in shown], [[row[i] for i in shown] for row in cells], right)
             lines += ["", *table]
         return "\n".join(lines)
 
@@ -97,14 +97,14 @@ def compare(then: Sequence[Row], now: Sequence[Row]) -> Comparison:
     for step in both:
         a, b = former[step], latter[step]
         for key in dict.fromkeys((*a, *b)):
-            if not _is_clock(key) and not same(a.get(key), b.get(key)):
+            if not _is_clock(key) and not is_identical(a.get(key), b.get(key)):
                 apart.setdefault(key, []).append((step, a.get(key), b.get(key)))
     differences = tuple(sorted((_difference(*found) for found in apart.items()), key=lambda d: d.first))
     alone = [_within(one, other) for one, other in ((former, latter), (latter, former))]
     return Comparison(len(both), differences, *alone)
 
 
-def same(a: Any, b: Any) -> bool:
+def is_identical(a: Any, b: Any) -> bool:
     """Whether two values are one, bit for bit: 0.0 is not -0.0, and NaN is NaN."""
     if isinstance(a, (int, float)) and isinstance(b, (int, float)):
         return (math.isnan(a) and math.isnan(b)) or (a == b and math.copysign(1, a) == math.copysign(1, b))
@@ -157,7 +157,7 @@ def _step(value: int | None) -> str:
     return "-" if value is None else str(value)
 
 
-def _fitting(header: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> list[int]:
+def _choose_columns(header: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> list[int]:
     """The columns that fit, the first ones before the others, and the metric in any case."""
     shown, used = [0], max(len(row[0]) for row in (header, *cells))
     for i in range(1, len(header)):

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from dlopt.formatting import written
+from dlopt.formatting import format_override
 from dlopt.metrics.names import higher_is_better
-from dlopt.rundir.directory import Run, Status
-from dlopt.rundir.find import runs
-from dlopt.storage.safe_read import printable
+from dlopt.rundir.directory import RunDirectory, Status
+from dlopt.rundir.find import list_runs
+from dlopt.storage.safe_read import to_printable
 
-NOT_VARYING = ("name", "resume", "device", "threads")
+IGNORED_SETTINGS = ("name", "resume", "device", "threads")
 """Settings that say nothing of what was learned."""
 ABSENT = object()
 STATES = get_args(Status)
@@ -27,7 +27,7 @@ UNFINISHED = ("running", "dead", "interrupted", "failed", "pruned")
 
 
 @dataclass(frozen=True)
-class Record:
+class RunRecord:
     """One run.
 
     name       its directory, seen from the folder that was looked at
@@ -53,30 +53,30 @@ class Record:
         """A setting, a metric, or one of run, status, progress, time, started; None where there is none."""
         if key in self.settings:
             return self.settings[key]
-        return getattr(self, OWN[key]) if key in OWN else self.metrics.get(key)
+        return getattr(self, RECORD_FIELDS[key]) if key in RECORD_FIELDS else self.metrics.get(key)
 
 
-OWN = {"run": "name", "status": "status", "progress": "progress", "time": "seconds", "started": "started"}
+RECORD_FIELDS = {"run": "name", "status": "status", "progress": "progress", "time": "seconds", "started": "started"}
 """What a record holds besides settings and metrics, by the names in tables."""
 
 
-def records(folder: Path) -> list[Record]:
+def read_runs(folder: Path) -> list[RunRecord]:
     """Every run below a folder, the oldest first."""
-    found = [read(path, _name(path, folder)) for path in runs(folder)]
+    found = [read_run(path, _name(path, folder)) for path in list_runs(folder)]
     return sorted(found, key=lambda r: (r.started, r.name))
 
 
-def read(path: Path, name: str) -> Record:
+def read_run(path: Path, name: str) -> RunRecord:
     """One run, whatever its state. Its text holds nothing that a terminal would obey."""
-    name = printable(name)
+    name = to_printable(name)
     try:
         return _read(path, name)
     except Exception as error:  # whatever lies in such files, the other runs are shown
-        return Record(path, name, "damaged", message=printable(f"{type(error).__name__}: {error}"))
+        return RunRecord(path, name, "damaged", message=to_printable(f"{type(error).__name__}: {error}"))
 
 
-def _read(path: Path, name: str) -> Record:
-    run = Run(path)
+def _read(path: Path, name: str) -> RunRecord:
+    run = RunDirectory(path)
     status = run.status
     state, started = str(status["status"]), float(status["started"])
     if state not in STATES:
@@ -85,7 +85,7 @@ def _read(path: Path, name: str) -> Record:
     goes_on = state == "running"  # then a summary is of an earlier end
     metrics = {} if goes_on else run.summary
     metrics = _plain(metrics or run.last_row() or {})
-    if goes_on and run.dead:
+    if goes_on and run.is_stale:
         state = "dead"
     seconds = metrics.get("seconds")
     seconds = None if seconds is None else float(seconds)
@@ -95,14 +95,16 @@ def _read(path: Path, name: str) -> Record:
     if state == "running":
         seconds = time.time() - float(status.get("since", started))
     progress = _progress(settings, metrics) if state in UNFINISHED else None
-    message = printable(str(status.get("message") or ""))
-    return Record(path, name, state, progress, settings, metrics, seconds, started, message)
+    message = to_printable(str(status.get("message") or ""))
+    return RunRecord(path, name, state, progress, settings, metrics, seconds, started, message)
 
 
 def _plain(found: Any) -> dict[str, Any]:
     """Names with numbers and text that may be printed; anything else as the text that it would be typed as."""
     return {
-        printable(name): value if value is None or isinstance(value, (int, float)) else printable(written(value))
+        to_printable(name): value
+        if value is None or isinstance(value, (int, float))
+        else to_printable(format_override(value))
         for name, value in dict(found).items()
     }
 
@@ -123,12 +125,12 @@ def _progress(settings: dict[str, Any], row: dict[str, Any]) -> float | None:
 # ------------------------------------------------------------------------------------------------ choosing
 
 
-def varying(found: Sequence[Record]) -> list[str]:
+def find_varying_settings(found: Sequence[RunRecord]) -> list[str]:
     """Settings in which runs differ; a key of an option only where runs with the same option differ in it.
 
     So a grid over sgd and adam with one rate each varies the optimizer alone, not every key that one of them lacks.
     """
-    names = [n for n in dict.fromkeys(k for r in found for k in r.settings) if n not in NOT_VARYING]
+    names = [n for n in dict.fromkeys(k for r in found for k in r.settings) if n not in IGNORED_SETTINGS]
     chosen: list[str] = []
     for name in names:
         group = name.partition(".")[0]
@@ -163,7 +165,7 @@ class Condition:
             raise ValueError(f"'{text}' is no condition; write KEY=VALUE, or KEY<NUMBER")
         return cls(parts[1], "=" if parts[2] == "==" else parts[2], parts[3].strip("'\""))
 
-    def holds(self, record: Record) -> bool:
+    def holds(self, record: RunRecord) -> bool:
         """Whether it is true of a run; false where the run has no such key."""
         mine = record.value(self.key)
         if mine is None:
@@ -175,18 +177,18 @@ class Condition:
             except ValueError:
                 return self.sign == "!="
         elif self.sign in ("=", "!="):
-            mine = written(mine)
+            mine = format_override(mine)
             if mine.startswith("[") and not wanted.startswith("["):
                 return (wanted in mine[1:-1].split(",")) == (self.sign == "=")
         else:
-            mine = written(mine)
+            mine = format_override(mine)
         return _COMPARE[self.sign](mine, wanted)
 
 
-def by(key: str, found: Iterable[Record]) -> list[Record]:
+def sort_runs(key: str, found: Iterable[RunRecord]) -> list[RunRecord]:
     """Sorted by a setting or a metric; metrics with the best first, runs without a value last."""
 
-    def place(r: Record) -> tuple[int, float, str]:
+    def place(r: RunRecord) -> tuple[int, float, str]:
         value = r.value(key)
         if isinstance(value, bool) or value is None or (isinstance(value, float) and math.isnan(value)):
             return (2, 0.0, "") if value is None or isinstance(value, float) else (0, float(value), "")
@@ -201,11 +203,11 @@ def by(key: str, found: Iterable[Record]) -> list[Record]:
 
 
 @dataclass(frozen=True)
-class Group:
+class RunGroup:
     """Runs that differ in nothing but what they are repeated over."""
 
     settings: dict[str, Any]
-    runs: list[Record]
+    runs: list[RunRecord]
 
     def mean(self, metric: str) -> tuple[float, float | None, int] | None:
         """Mean, sample standard deviation (None of one run) and number of the runs that ended with a finite value."""
@@ -216,15 +218,15 @@ class Group:
         return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values)
 
 
-def grouped(found: Sequence[Record], over: Sequence[str]) -> list[Group]:
+def group_runs(found: Sequence[RunRecord], over: Sequence[str]) -> list[RunGroup]:
     """Runs brought together that agree in every varying setting but those of `over`.
 
     Of several runs with the same settings, which say the same, the last counts.
     """
     if over:
         found = list({tuple(r.settings.items()) or r.name: r for r in found}.values())
-    names = [name for name in varying(found) if name not in over]
-    groups: dict[tuple[Any, ...], list[Record]] = {}
+    names = [name for name in find_varying_settings(found) if name not in over]
+    groups: dict[tuple[Any, ...], list[RunRecord]] = {}
     for record in found:
         groups.setdefault(tuple(record.settings.get(name) for name in names), []).append(record)
-    return [Group(dict(zip(names, values, strict=True)), runs) for values, runs in groups.items()]
+    return [RunGroup(dict(zip(names, values, strict=True)), runs) for values, runs in groups.items()]

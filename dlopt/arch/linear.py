@@ -5,7 +5,7 @@ import math
 from torch import Tensor, nn
 
 
-class Linear(nn.Module):
+class LinearModel(nn.Module):
     """outputs = W x + b on the flattened input: softmax regression with cross entropy, least squares with mse."""
 
     def __init__(self, inputs: tuple[int, ...], outputs: int) -> None:

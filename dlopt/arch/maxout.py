@@ -49,7 +49,7 @@ class Maxout(nn.Module):
         before = math.prod(inputs)
         for site, width in enumerate(widths):
             affine = width * pieces
-            hidden += [nn.Linear(before, affine), normalization(affine, 0), Largest(pieces), dropout(site)]
+            hidden += [nn.Linear(before, affine), normalization(affine, 0), MaxoutUnits(pieces), dropout(site)]
             before = width
         self.hidden = nn.Sequential(*(layer for layer in hidden if layer is not None))
         self.output = nn.Linear(before, outputs)
@@ -58,7 +58,7 @@ class Maxout(nn.Module):
         return self.output(self.hidden(x.flatten(1)))
 
 
-class Largest(nn.Module):
+class MaxoutUnits(nn.Module):
     """The largest of every so many features that lie next to each other: (batch, units pieces) to (batch, units)."""
 
     activates = True

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from dlopt.errors import Mistake
+from dlopt.errors import OptionError
 from dlopt.parts import Activation, Normalization
 from dlopt.ranges import Count
 
@@ -36,9 +36,9 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         if depth is not None and width is None:
-            raise Mistake("width", f"how many units has each of the {depth} hidden layers? add arch.width=100")
+            raise OptionError("width", f"how many units has each of the {depth} hidden layers? add arch.width=100")
         if width is not None and depth is None:
-            raise Mistake("depth", f"how many hidden layers of {width} units? add arch.depth=2, or use arch.widths")
+            raise OptionError("depth", f"how many hidden layers of {width} units? add arch.depth=2, or use arch.widths")
         hidden: list[nn.Module | None] = []
         before = math.prod(inputs)
         for site, units in enumerate(widths if depth is None or width is None else [width] * depth):

@@ -6,7 +6,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlopt.errors import Mistake
+from dlopt.errors import OptionError
 from dlopt.parts import Activation, Normalization
 from dlopt.ranges import Count
 
@@ -63,11 +63,13 @@ class ResNet(nn.Module):
                 f"{inputs}; use arch=mlp"
             )
         if not channels:
-            raise Mistake("channels", "must have an entry for each stage, got none")
+            raise OptionError("channels", "must have an entry for each stage, got none")
         if kernel % 2 == 0:
-            raise Mistake("kernel", f"must be odd, so that a convolution keeps the number of positions; got {kernel}")
+            raise OptionError(
+                "kernel", f"must be odd, so that a convolution keeps the number of positions; got {kernel}"
+            )
         if skip and shortcut == "identity" and channels != sorted(channels):
-            raise Mistake("channels", f"an identity cannot make fewer of {channels}; use arch.shortcut=projection")
+            raise OptionError("channels", f"an identity cannot make fewer of {channels}; use arch.shortcut=projection")
 
         def convolved(before: int, after: int, size: int, stride: int) -> list[nn.Module]:
             """A convolution and its normalization."""
@@ -76,7 +78,7 @@ class ResNet(nn.Module):
             convolution = kind(before, after, size, stride, padding=size // 2, bias=normalized is None)
             return [convolution] if normalized is None else [convolution, normalized]
 
-        def block(before: int, after: int, stride: int, site: int) -> Block:
+        def block(before: int, after: int, stride: int, site: int) -> ResidualBlock:
             dropped = dropout(site)
             branch = nn.Sequential(
                 *convolved(before, after, kernel, stride),
@@ -88,11 +90,13 @@ class ResNet(nn.Module):
             if skip and (before != after or stride > 1):
                 projects = shortcut == "projection"
                 way = (
-                    nn.Sequential(*convolved(before, after, 1, stride)) if projects else Padded(stride, after - before)
+                    nn.Sequential(*convolved(before, after, 1, stride))
+                    if projects
+                    else PaddedShortcut(stride, after - before)
                 )
             elif skip:
                 way = nn.Identity()
-            return Block(branch, way, activation())
+            return ResidualBlock(branch, way, activation())
 
         self.first = nn.Sequential(*convolved(inputs[0], channels[0], kernel, 1), activation())
         before = [channels[0], *(features for features in channels for _ in range(blocks))]
@@ -108,7 +112,7 @@ class ResNet(nn.Module):
         return self.output(self.blocks(self.first(x)).flatten(2).mean(-1))
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """f(shortcut(x) + branch(x)), or f(branch(x)) where there is no shortcut."""
 
     def __init__(self, branch: nn.Module, shortcut: nn.Module | None, activation: nn.Module) -> None:
@@ -122,7 +126,7 @@ class Block(nn.Module):
         return self.activation(y if self.shortcut is None else y + self.shortcut(x))
 
 
-class Padded(nn.Module):
+class PaddedShortcut(nn.Module):
     """Every position that is a multiple of the stride, with so many more channels of zeros."""
 
     def __init__(self, stride: int, more: int) -> None:

@@ -9,17 +9,17 @@ from torch import Tensor
 from dlopt import prng
 from dlopt.prng import Key
 
-Fill = Literal["zero", "edge", "reflect", "wrap"]
+FillMode = Literal["zero", "edge", "reflect", "wrap"]
 """What enters at an edge: zeros, the last value, the mirror image in the last value, or what left at the other end."""
 
 
-def drawn(key: Key, most: tuple[int, ...], inputs: Tensor) -> Tensor:
+def random_offsets(key: Key, most: tuple[int, ...], inputs: Tensor) -> Tensor:
     """For each example and axis a whole number, uniform in -most, ..., most of that axis; (B, axes)."""
     u = prng.uniform(key, (len(inputs), len(most)), inputs.device)
     return torch.stack([(u[:, i] * (2 * m + 1)).floor().long() - m for i, m in enumerate(most)], dim=-1)
 
 
-def moved(inputs: Tensor, by: Tensor, fill: Fill) -> Tensor:
+def shift_by(inputs: Tensor, by: Tensor, fill: FillMode) -> Tensor:
     """Each of the inputs (B, channels, *space) moved by its own number of positions along each axis, by (B, axes)."""
     batch, channels, *space = inputs.shape
     if fill == "zero":
@@ -31,7 +31,7 @@ def moved(inputs: Tensor, by: Tensor, fill: Fill) -> Tensor:
     return found.unflatten(-1, space)
 
 
-def _sources(by: Tensor, length: int, fill: Fill) -> Tensor:
+def _sources(by: Tensor, length: int, fill: FillMode) -> Tensor:
     """Where each position of each example gets its value from, (B, length); `length` itself stands for a zero."""
     at = torch.arange(length, device=by.device) - by.unsqueeze(-1)
     if fill == "zero":

@@ -13,7 +13,7 @@ from dlopt.parts import Augmentation
 from dlopt.prng import Key
 from dlopt.ranges import Positive, Range
 
-Share = Annotated[float, Range(ge=0, le=1)]
+Probability = Annotated[float, Range(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class CowMix(Augmentation):
     dims: ClassVar[tuple[int, ...]] = (2,)
     sigma_low: Positive
     sigma_high: Positive
-    p_low: Share
-    p_high: Share
+    p_low: Probability
+    p_high: Probability
     blend: Literal["noise", "image"]
 
     def __post_init__(self) -> None:
@@ -62,19 +62,19 @@ class CowMix(Augmentation):
 
     def __call__(self, inputs: Tensor, targets: Tensor, key: Key) -> tuple[Tensor, Tensor]:
         batch, _, height, width = inputs.shape
-        u = prng.uniform(prng.fold(key, "image"), (3, batch), inputs.device).to(inputs.dtype)
+        u = prng.uniform(prng.fold_in(key, "image"), (3, batch), inputs.device).to(inputs.dtype)
         sigma = self.sigma_low * (self.sigma_high / self.sigma_low) ** u[0]
         p = self.p_low + (self.p_high - self.p_low) * u[1]
-        kept = mask(noise(prng.fold(key, "mask"), (batch, height, width), inputs), sigma, p)
+        kept = make_mask(sample_noise(prng.fold_in(key, "mask"), (batch, height, width), inputs), sigma, p)
         if self.blend == "noise":
-            return torch.lerp(_noise_like(inputs, prng.fold(key, "noise")), inputs, kept.unsqueeze(1)), targets
+            return torch.lerp(_noise_like(inputs, prng.fold_in(key, "noise")), inputs, kept.unsqueeze(1)), targets
         order = u[2].argsort(stable=True)
         mixed = torch.lerp(inputs.index_select(0, order), inputs, kept.unsqueeze(1))
         share = kept.mean((-2, -1)).unsqueeze(-1).to(targets.dtype)
         return mixed, torch.lerp(targets.index_select(0, order), targets, share)
 
 
-def noise(key: Key, shape: tuple[int, ...], like: Tensor) -> Tensor:
+def sample_noise(key: Key, shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Nearly standard normal numbers: 256 values, the middles of as many equally likely intervals, all equally likely.
 
     A byte each in place of a hash and an inverse of the distribution function: three times as fast. Smoothing leaves
@@ -92,7 +92,7 @@ def _values(dtype: torch.dtype, device: str) -> Tensor:
     return (values / values.square().mean().sqrt()).to(device, dtype)
 
 
-def mask(noise: Tensor, sigma: Tensor, p: Tensor) -> Tensor:
+def make_mask(noise: Tensor, sigma: Tensor, p: Tensor) -> Tensor:
     """CowMask: 1 where a pixel is kept, else 0, of noise (B, height, width), for sigma and p of shape (B,)."""
     height, width = noise.shape[-2:]
     across = _smoothing(width, sigma)
@@ -116,4 +116,4 @@ def _noise_like(inputs: Tensor, key: Key) -> Tensor:
     """Noise of the inputs' shape, with the mean and standard deviation of each of their channels."""
     mean = inputs.mean((0, 2, 3), keepdim=True)
     sd = (inputs - mean).square().mean((0, 2, 3), keepdim=True).sqrt()
-    return noise(key, tuple(inputs.shape), inputs).mul_(sd).add_(mean)
+    return sample_noise(key, tuple(inputs.shape), inputs).mul_(sd).add_(mean)

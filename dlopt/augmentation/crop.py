@@ -5,8 +5,8 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from dlopt.augmentation._integer_shift import Fill, drawn, moved
-from dlopt.errors import Mistake
+from dlopt.augmentation._integer_shift import FillMode, random_offsets, shift_by
+from dlopt.errors import OptionError
 from dlopt.parts import Augmentation
 from dlopt.prng import Key
 from dlopt.ranges import Range
@@ -29,13 +29,13 @@ class Crop(Augmentation):
 
     dims: ClassVar[tuple[int, ...]] = (2,)
     padding: Annotated[int, Range(ge=0)]
-    fill: Fill
+    fill: FillMode
 
     def __call__(self, inputs: Tensor, targets: Tensor, key: Key) -> tuple[Tensor, Tensor]:
         if self.padding >= min(inputs.shape[-2:]):
-            raise Mistake(
+            raise OptionError(
                 "padding",
                 f"must be less than height and width, {inputs.shape[-2]} and {inputs.shape[-1]}, or a window may show "
                 f"nothing of the image; got {self.padding}",
             )
-        return moved(inputs, drawn(key, (self.padding, self.padding), inputs), self.fill), targets
+        return shift_by(inputs, random_offsets(key, (self.padding, self.padding), inputs), self.fill), targets

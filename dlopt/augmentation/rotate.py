@@ -13,7 +13,7 @@ from dlopt.parts import Augmentation
 from dlopt.prng import Key
 from dlopt.ranges import Range
 
-Fill = Literal["zero", "edge", "reflect"]
+RotateFillMode = Literal["zero", "edge", "reflect"]
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,17 @@ class Rotate(Augmentation):
 
     dims: ClassVar[tuple[int, ...]] = (2,)
     degrees: Annotated[float, Range(ge=0, le=180)]
-    fill: Fill
+    fill: RotateFillMode
 
     def __call__(self, inputs: Tensor, targets: Tensor, key: Key) -> tuple[Tensor, Tensor]:
         u = prng.uniform(key, (len(inputs),), inputs.device).to(inputs.dtype)
-        return rotated(inputs, (2.0 * u - 1.0) * math.radians(self.degrees), self.fill), targets
+        return rotate_images(inputs, (2.0 * u - 1.0) * math.radians(self.degrees), self.fill), targets
 
 
-def rotated(inputs: Tensor, angles: Tensor, fill: Fill) -> Tensor:
+def rotate_images(inputs: Tensor, angles: Tensor, fill: RotateFillMode) -> Tensor:
     """Each of the images (B, channels, height, width) rotated counter-clockwise by its own angle (B,), in radians."""
     height, width = inputs.shape[-2:]
-    across, down = _places(width, inputs), _places(height, inputs)
+    across, down = _pixel_centers(width, inputs), _pixel_centers(height, inputs)
     # grid_sample counts places from -1, the first pixel, to 1, the last; one pixel alone is both
     reach, reach_down = max(width - 1, 1) / 2, max(height - 1, 1) / 2
     z = torch.complex(across.expand(height, width), down.unsqueeze(-1).expand(height, width)) / reach
@@ -60,6 +60,6 @@ _PADDING = {"zero": "zeros", "edge": "border", "reflect": "reflection"}
 """The fills as torch calls them."""
 
 
-def _places(length: int, like: Tensor) -> Tensor:
+def _pixel_centers(length: int, like: Tensor) -> Tensor:
     """The pixels of an axis, counted from its middle."""
     return torch.arange(length, dtype=like.dtype, device=like.device) - (length - 1) / 2

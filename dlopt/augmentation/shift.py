@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from dlopt.augmentation._integer_shift import Fill, drawn, moved
+from dlopt.augmentation._integer_shift import FillMode, random_offsets, shift_by
 from dlopt.parts import Augmentation
 from dlopt.prng import Key
 from dlopt.ranges import Range
@@ -22,7 +22,7 @@ class Shift(Augmentation):
 
     dims: ClassVar[tuple[int, ...]] = (1,)
     most: Annotated[int, Range(ge=0)]
-    fill: Fill
+    fill: FillMode
 
     def __call__(self, inputs: Tensor, targets: Tensor, key: Key) -> tuple[Tensor, Tensor]:
-        return moved(inputs, drawn(key, (self.most,), inputs), self.fill), targets
+        return shift_by(inputs, random_offsets(key, (self.most,), inputs), self.fill), targets

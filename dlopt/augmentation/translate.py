@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from dlopt.augmentation._integer_shift import Fill, drawn, moved
+from dlopt.augmentation._integer_shift import FillMode, random_offsets, shift_by
 from dlopt.parts import Augmentation
 from dlopt.prng import Key
 from dlopt.ranges import Fraction
@@ -27,9 +27,9 @@ class Translate(Augmentation):
 
     dims: ClassVar[tuple[int, ...]] = (2,)
     most: Fraction
-    fill: Fill
+    fill: FillMode
 
     def __call__(self, inputs: Tensor, targets: Tensor, key: Key) -> tuple[Tensor, Tensor]:
         height, width = inputs.shape[-2:]
         most = (int(self.most * height), int(self.most * width))
-        return moved(inputs, drawn(key, most, inputs), self.fill), targets
+        return shift_by(inputs, random_offsets(key, most, inputs), self.fill), targets

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dlopt.parts import Averaging, Time
+from dlopt.parts import Averaging, TrainingTime
 from dlopt.ranges import Fraction
 
 
-class Average(NamedTuple):
+class EMAState(NamedTuple):
     w: Tensor  # (..., P)
 
 
@@ -32,12 +32,12 @@ class ExponentialMovingAverage(Averaging):
 
     decay: Fraction
 
-    def init(self, w: Tensor) -> Average:
-        return Average(torch.zeros_like(w))
+    def init(self, w: Tensor) -> EMAState:
+        return EMAState(torch.zeros_like(w))
 
-    def update(self, state: Average, w: Tensor, time: Time) -> Average:
+    def update(self, state: EMAState, w: Tensor, time: TrainingTime) -> EMAState:
         n = time.step + 1
-        return Average(state.w.lerp_(w, (1.0 - self.decay) / (1.0 - self.decay**n)))
+        return EMAState(state.w.lerp_(w, (1.0 - self.decay) / (1.0 - self.decay**n)))
 
-    def value(self, state: Average) -> Tensor:
+    def value(self, state: EMAState) -> Tensor:
         return state.w

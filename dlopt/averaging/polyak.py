@@ -6,11 +6,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from dlopt.parts import Averaging, Time
+from dlopt.parts import Averaging, TrainingTime
 from dlopt.ranges import NonNegative
 
 
-class Mean(NamedTuple):
+class PolyakState(NamedTuple):
     w: Tensor  # (..., P)
 
 
@@ -33,16 +33,16 @@ class Polyak(Averaging):
     start: NonNegative
     unit: Literal["steps", "epochs", "run"]
 
-    def first(self, time: Time) -> int:
+    def first(self, time: TrainingTime) -> int:
         begun = self.start * {"steps": 1, "epochs": time.per_epoch, "run": time.steps}[self.unit]
         return round(min(begun, time.steps))
 
-    def init(self, w: Tensor) -> Mean:
-        return Mean(torch.zeros_like(w))
+    def init(self, w: Tensor) -> PolyakState:
+        return PolyakState(torch.zeros_like(w))
 
-    def update(self, state: Mean, w: Tensor, time: Time) -> Mean:
+    def update(self, state: PolyakState, w: Tensor, time: TrainingTime) -> PolyakState:
         n = time.step - self.first(time) + 1
-        return Mean(state.w.lerp_(w, 1.0 / n))
+        return PolyakState(state.w.lerp_(w, 1.0 / n))
 
-    def value(self, state: Mean) -> Tensor:
+    def value(self, state: PolyakState) -> Tensor:
         return state.w

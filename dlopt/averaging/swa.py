@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dlopt.parts import Averaging, Time
+from dlopt.parts import Averaging, TrainingTime
 from dlopt.ranges import Count, Fraction
 
 
-class Mean(NamedTuple):
+class SWAState(NamedTuple):
     w: Tensor  # (..., P)
 
 
@@ -33,17 +33,17 @@ class StochasticWeightAveraging(Averaging):
     start: Fraction
     every: Count
 
-    def first(self, time: Time) -> int:
+    def first(self, time: TrainingTime) -> int:
         each = self.every * time.per_epoch
         begun = round(self.start * time.steps / each, 9)  # so that no rounding makes it one more
         return max(math.ceil(begun), 1) * each - 1
 
-    def init(self, w: Tensor) -> Mean:
-        return Mean(torch.zeros_like(w))
+    def init(self, w: Tensor) -> SWAState:
+        return SWAState(torch.zeros_like(w))
 
-    def update(self, state: Mean, w: Tensor, time: Time) -> Mean:
+    def update(self, state: SWAState, w: Tensor, time: TrainingTime) -> SWAState:
         n, within = divmod(time.step - self.first(time), self.every * time.per_epoch)
-        return state if within else Mean(state.w.lerp_(w, 1.0 / (n + 1)))
+        return state if within else SWAState(state.w.lerp_(w, 1.0 / (n + 1)))
 
-    def value(self, state: Mean) -> Tensor:
+    def value(self, state: SWAState) -> Tensor:
         return state.w

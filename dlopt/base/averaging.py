@@ -6,13 +6,13 @@ from typing import Any
 
 from torch import Tensor
 
-from dlopt.base.schedule import Time
+from dlopt.base.schedule import TrainingTime
 
 
 class Averaging:
     """A running average of the iterates, evaluated beside them."""
 
-    def first(self, time: Time) -> int:
+    def first(self, time: TrainingTime) -> int:
         """The number of the first step of such a run whose result is taken in; before its end there is no average."""
         return 0
 
@@ -20,7 +20,7 @@ class Averaging:
         """The state before anything is taken in, like that of an update rule."""
         raise NotImplementedError
 
-    def update(self, state: Any, w: Tensor, time: Time) -> Any:
+    def update(self, state: Any, w: Tensor, time: TrainingTime) -> Any:
         """Take in the iterate after this step, the first or a later one; state may be overwritten, w not."""
         raise NotImplementedError
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dlopt.ranges import Count, Fraction
 
-Kind = Literal["classes", "numbers"]
+TargetKind = Literal["classes", "numbers"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.targets if self.rows is None else self.rows)
 
-    def gathered(self) -> tuple[Tensor, Tensor]:
+    def gather(self) -> tuple[Tensor, Tensor]:
         """Inputs and targets of this split alone."""
         return (self.inputs, self.targets) if self.rows is None else (self.inputs[self.rows], self.targets[self.rows])
 
@@ -50,7 +50,7 @@ class Dataset:
     encoding: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> TargetKind:
         return "numbers" if self.train.targets.is_floating_point() else "classes"
 
     @property

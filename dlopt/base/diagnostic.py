@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dlopt.base.histogram import Histogram
 from dlopt.base.layout import Layout
-from dlopt.base.optimizer import Oracle
+from dlopt.base.optimizer import ObjectiveOracle
 from dlopt.ranges import Count
 
 Reading = Tensor | Histogram
@@ -18,7 +18,7 @@ Reading = Tensor | Histogram
 
 
 @dataclass(frozen=True)
-class Moment:
+class StepRecord:
     """One step of training, for instruments: its number, both iterates, loss and gradient at the first of them.
 
     The gradient is that of the objective itself, before it is clipped or noise is added to it.
@@ -31,7 +31,7 @@ class Moment:
     gradient: Tensor
     lr: float | Tensor
     layout: Layout
-    objective: Oracle
+    objective: ObjectiveOracle
     info: Mapping[str, Tensor] = field(default_factory=dict)
 
 
@@ -44,7 +44,7 @@ class Diagnostic:
 
     every: Count | None
 
-    def measure(self, moment: Moment, memory: Any) -> tuple[Mapping[str, Reading], Any]:
+    def measure(self, moment: StepRecord, memory: Any) -> tuple[Mapping[str, Reading], Any]:
         """Tags with values of w's leading shape, and what to be handed at the next measurement (None at the first).
 
         A value is a number, which goes into the row, or a histogram, which goes to TensorBoard alone.

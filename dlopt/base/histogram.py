@@ -44,12 +44,12 @@ class Histogram(NamedTuple):
         lead = x.shape[:-1]
         return cls(counts.view(*lead, bins), low.view(lead), high.view(lead))
 
-    def packed(self) -> Tensor:
+    def pack(self) -> Tensor:
         """All of it as one tensor, (..., bins + 2): a single transfer to the host."""
         return torch.cat([self.counts.to(self.low.dtype), self.low.unsqueeze(-1), self.high.unsqueeze(-1)], dim=-1)
 
     @classmethod
-    def unpacked(cls, numbers: list[float]) -> Histogram:
+    def unpack(cls, numbers: list[float]) -> Histogram:
         """The inverse of `packed`, for the numbers of one run."""
         return cls(numbers[:-2], *numbers[-2:])
 

@@ -18,7 +18,7 @@ class Init(Protocol):
         """A tensor of parameter.shape, or None to keep what the module itself has drawn."""
 
 
-class Backward(NamedTuple):
+class LayerGradients(NamedTuple):
     """The gradient of the mini-batch loss by what goes into a layer and by what it puts out; None where there is none.
 
     None goes into the first layer where inputs are whole numbers.
@@ -28,7 +28,7 @@ class Backward(NamedTuple):
     outputs: Tensor | None
 
 
-class Start(Protocol):
+class InitProbe(Protocol):
     """The network on one mini-batch before training, at any w, (P,): normalizations as in training, nothing random.
 
     inputs and targets are some examples of the training split, all_targets are those of the whole split. owners names
@@ -46,25 +46,25 @@ class Start(Protocol):
     def outputs(self, w: Tensor) -> Tensor:
         """What the network makes of the inputs, (B, outputs)."""
 
-    def walked(self, w: Tensor, factor: Callable[[Parameter, Tensor], float | None]) -> Tensor:
+    def rescale_layers(self, w: Tensor, factor: Callable[[Parameter, Tensor], float | None]) -> Tensor:
         """A new w, after one walk through the network in which the weights of each layer are scaled in turn.
 
         factor is called with a layer's weight and what the layer puts out. A number multiplies the weights, and it is
         called again with what they make then; with None the walk goes on to the next layer.
         """
 
-    def activations(self, w: Tensor) -> dict[str, Tensor]:
+    def layer_outputs(self, w: Tensor) -> dict[str, Tensor]:
         """What each layer hands on: the outputs of the activation behind it, or its own where none follows."""
 
-    def gradients(self, w: Tensor) -> dict[str, Backward]:
+    def gradients(self, w: Tensor) -> dict[str, LayerGradients]:
         """The gradients of the loss at both ends of each layer."""
 
 
 @runtime_checkable
-class PreparingInit(Init, Protocol):
+class InPlaceInit(Init, Protocol):
     """An init that puts values into the network before anything is drawn, and may freeze some of it."""
 
-    def prepared(self, model: nn.Module, saved: Mapping[str, Tensor] | None) -> Collection[str]:
+    def prepare(self, model: nn.Module, saved: Mapping[str, Tensor] | None) -> Collection[str]:
         """The parameters that keep what they have now; of these, what no longer requires gradients is not trained.
 
         saved is the network's own state dict where the run goes on from a checkpoint: then nothing else need be read.
@@ -72,8 +72,8 @@ class PreparingInit(Init, Protocol):
 
 
 @runtime_checkable
-class LookingInit(Init, Protocol):
+class DataDependentInit(Init, Protocol):
     """An init that goes on to look at data, once all parameters have been drawn: weights first, then biases."""
 
-    def adjusted(self, w: Tensor, start: Start) -> Tensor:
+    def adjust(self, w: Tensor, start: InitProbe) -> Tensor:
         """A new w, (P,), of which only what the group is for may differ. ValueError says why there can be none."""

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Kind = Literal["weight", "bias", "norm"]
+ParameterKind = Literal["weight", "bias", "norm"]
 
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -35,7 +35,7 @@ class Parameter:
     name: str
     shape: tuple[int, ...]
     start: int
-    kind: Kind
+    kind: ParameterKind
     fan_in: int
     fan_out: int
 
@@ -64,7 +64,7 @@ class Layout:
                 shape = tuple(p.shape)
                 field = math.prod(shape[2:])
                 fan_out, fan_in = (shape[0] * field, shape[1] * field) if len(shape) > 1 else (p.numel(), p.numel())
-                found.append(Parameter(name, shape, start, _kind(name, shape, owner[id(p)]), fan_in, fan_out))
+                found.append(Parameter(name, shape, start, _classify(name, shape, owner[id(p)]), fan_in, fan_out))
                 start += p.numel()
         return cls(tuple(found))
 
@@ -84,34 +84,34 @@ class Layout:
         """The inverse of `views` for tensors of shape (*shape,): a new w of shape (P,)."""
         return torch.cat([pieces[p.name].reshape(-1) for p in self.parameters])
 
-    def mask(self, *kinds: Kind) -> Tensor:
+    def mask(self, *kinds: ParameterKind) -> Tensor:
         """A (P,) float32 tensor, one on the parameters of these kinds and zero elsewhere (on the CPU)."""
         return torch.cat([torch.full((p.size,), float(p.kind in kinds)) for p in self.parameters])
 
-    def weights(self, like: Tensor) -> Tensor:
+    def weight_mask(self, like: Tensor) -> Tensor:
         """The mask of weights, (P,), on the device and of the type of `like`: made once for each, not to be changed."""
         place = like.device, like.dtype
-        if place not in self._weights:
+        if place not in self._weight_masks:
             with torch._C._DisableFuncTorch():  # a tensor made inside a transformation could not outlive it
-                self._weights[place] = self.mask("weight").to(*place)
-        return self._weights[place]
+                self._weight_masks[place] = self.mask("weight").to(*place)
+        return self._weight_masks[place]
 
     @cached_property
-    def _weights(self) -> dict[tuple[torch.device, torch.dtype], Tensor]:
+    def _weight_masks(self) -> dict[tuple[torch.device, torch.dtype], Tensor]:
         return {}
 
-    def edges(self, like: Tensor) -> Tensor:
+    def layer_edges(self, like: Tensor) -> Tensor:
         """Where each layer begins in w, and P behind the last, (layers + 1,) int64, on the device of `like`.
 
         Made once for each device, not to be changed.
         """
-        if like.device not in self._edges:
+        if like.device not in self._layer_edges:
             ends = [pieces[-1].stop for pieces in self.layers().values()]
-            self._edges[like.device] = torch.tensor([0, *ends], device=like.device)
-        return self._edges[like.device]
+            self._layer_edges[like.device] = torch.tensor([0, *ends], device=like.device)
+        return self._layer_edges[like.device]
 
     @cached_property
-    def _edges(self) -> dict[torch.device, Tensor]:
+    def _layer_edges(self) -> dict[torch.device, Tensor]:
         return {}
 
     def layers(self) -> dict[str, list[slice]]:
@@ -125,13 +125,13 @@ class Layout:
         return iter(self.parameters)
 
 
-def tied_names(model: nn.Module) -> dict[str, str]:
+def map_tied_names(model: nn.Module) -> dict[str, str]:
     """Every name of every parameter, to the first name of the same one: tied parameters have several."""
     first = {id(p): name for name, p in model.named_parameters()}
     return {name: first[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
 
 
-def _kind(name: str, shape: tuple[int, ...], owner: nn.Module) -> Kind:
+def _classify(name: str, shape: tuple[int, ...], owner: nn.Module) -> ParameterKind:
     if isinstance(owner, _NORMS) or getattr(owner, "normalizes", False):
         return "norm"
     if len(shape) >= 2:

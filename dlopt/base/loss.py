@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from dlopt.base.data import Kind
+from dlopt.base.data import TargetKind
 
 
 class Loss:
@@ -16,7 +16,7 @@ class Loss:
     (..., N, outputs), of which one and zeros are what a class is: then augmentations may mix targets.
     """
 
-    targets: ClassVar[Kind]
+    targets: ClassVar[TargetKind]
 
     def check(self, outputs: Tensor) -> None:
         """Raise, before a run starts, the ValueError that says why it cannot judge such outputs, (B, outputs)."""

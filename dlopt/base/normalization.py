@@ -13,7 +13,7 @@ class Normalization(Protocol):
     def __call__(self, features: int, dims: int) -> nn.Module | None: ...
 
 
-class Running(nn.Module):
+class BatchStatisticsModule(nn.Module):
     """A module that uses statistics of the batch in training and their moving average in inference.
 
     Forward must not touch its buffers: it leaves the batch's statistics in `seen`, by the buffer's name, and the loop
@@ -23,8 +23,8 @@ class Running(nn.Module):
 
     normalizes: ClassVar[bool] = True
     momentum: float
-    seen: dict[str, Tensor]
+    batch_stats: dict[str, Tensor]
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen = {}
+        self.batch_stats = {}

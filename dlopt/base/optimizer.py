@@ -11,8 +11,8 @@ from dlopt.base.layout import Layout
 from dlopt.prng import Key
 
 
-class Oracle(Protocol):
-    """What a rule may ask of the mini-batch loss plus penalties, at any w: see dlopt.objective.problem.Objective."""
+class ObjectiveOracle(Protocol):
+    """What a rule may ask of the mini-batch loss plus penalties, at any w: see dlopt.objective.problem.MiniBatchObjective."""
 
     layout: Layout
     bounds: Mapping[str, tuple[float, float]]
@@ -22,7 +22,7 @@ class Oracle(Protocol):
     def hvp(self, w: Tensor, v: Tensor) -> Tensor: ...
     def hessian(self, w: Tensor) -> Tensor: ...
     def activations(self, w: Tensor) -> dict[str, Tensor]: ...
-    def stream(self, name: str) -> Key: ...
+    def random_key(self, name: str) -> Key: ...
 
 
 class Step(NamedTuple):
@@ -68,5 +68,5 @@ class Optimizer:
     def check(self, w: Tensor, layout: Layout) -> None:
         """Raise, before a run starts, what says why the rule cannot train these initial weights, (P,)."""
 
-    def step(self, w: Tensor, state: Any, objective: Oracle) -> Step:
+    def step(self, w: Tensor, state: Any, objective: ObjectiveOracle) -> Step:
         raise NotImplementedError

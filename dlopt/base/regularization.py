@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from dlopt.base.data import Kind
+from dlopt.base.data import TargetKind
 from dlopt.base.layout import Layout
-from dlopt.prng import Key, fold
+from dlopt.prng import Key, fold_in
 
 
-class Site(nn.Module):
+class StochasticSite(nn.Module):
     """A place in a network where a regularization draws random numbers; rule and key are set before each evaluation.
 
     The key is the step's own, folded with the site's address: the same masks at every evaluation of a step.
@@ -20,19 +20,19 @@ class Site(nn.Module):
 
     def __init__(self, rule: Regularization, site: int) -> None:
         super().__init__()
-        self.rule = rule
-        self.site = site
-        self.arm(Key(0, 0))
+        self.regularization = rule
+        self.index = site
+        self.set_key(Key(0, 0))
 
-    def arm(self, key: Key) -> None:
+    def set_key(self, key: Key) -> None:
         """Set the key of an evaluation."""
         self._key = key
         self._calls = 0
 
-    def key(self) -> Key:
+    def next_key(self) -> Key:
         """The key of this call: a module that is used several times in one evaluation draws anew each time."""
         self._calls += 1
-        return fold(self._key, self._calls)
+        return fold_in(self._key, self._calls)
 
 
 class Regularization:
@@ -41,7 +41,7 @@ class Regularization:
     kinds names the kinds of targets that it can work on.
     """
 
-    kinds: ClassVar[tuple[Kind, ...]] = ("classes", "numbers")
+    kinds: ClassVar[tuple[TargetKind, ...]] = ("classes", "numbers")
 
     @property
     def mixes(self) -> bool:
@@ -49,7 +49,7 @@ class Regularization:
         return False
 
     @property
-    def needs_rate(self) -> bool:
+    def needs_lr(self) -> bool:
         """Whether `after` changes the iterate in proportion to lr, which not every rule has."""
         return False
 
@@ -69,7 +69,7 @@ class Regularization:
         """Changes the weights, (P,), at which a training evaluation is made."""
         return w
 
-    def module(self, site: int) -> Site | None:
+    def module(self, site: int) -> StochasticSite | None:
         """A module to put behind a hidden layer."""
         return None
 

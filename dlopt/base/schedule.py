@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 Unit = Literal["steps", "epochs"]
 
 
-class Time(NamedTuple):
+class TrainingTime(NamedTuple):
     """A moment of a run: the step numbered 0, 1, ..., steps - 1, of which per_epoch make a pass over the data.
 
     history holds the rows of the evaluations so far, in order: metrics by their names, each with its "step". From one
@@ -28,7 +28,7 @@ class Time(NamedTuple):
         """A length of time as a number of steps, which need not be whole; that of the run where it is null."""
         return self.steps if length is None else length * (self.per_epoch if unit == "epochs" else 1)
 
-    def after(self, n: int) -> Time:
+    def after(self, n: int) -> TrainingTime:
         """The same moment as one of the run that is left after n steps."""
         return self._replace(step=self.step - n, steps=self.steps - n)
 
@@ -40,14 +40,14 @@ class Schedule:
     name is checked before a run.
     """
 
-    def __call__(self, time: Time) -> float:
+    def __call__(self, time: TrainingTime) -> float:
         """The factor at this step, finite and not negative.
 
         ValueError says that a run of this length cannot be; each run is asked before it starts.
         """
         raise NotImplementedError
 
-    def span(self, time: Time) -> float | None:
+    def span(self, time: TrainingTime) -> float | None:
         """How many steps of such a run the formula describes before it ends; None where it has no end of its own.
 
         A run that is longer or shorter is told so before it starts.
@@ -55,6 +55,6 @@ class Schedule:
         return None
 
 
-def span(schedule: Schedule, time: Time) -> float | None:
+def span(schedule: Schedule, time: TrainingTime) -> float | None:
     """The span of any schedule: people's own need not have one."""
     return schedule.span(time) if isinstance(schedule, Schedule) else None

@@ -18,7 +18,7 @@ def hold_out(train: Split, fraction: float, key: Key) -> tuple[Split, Split | No
     return Split(train.inputs, train.targets, rows[~held]), Split(train.inputs, train.targets, rows[held])
 
 
-def fold(train: Split, k: int, index: int, key: Key) -> tuple[Split, Split]:
+def split_k_fold(train: Split, k: int, index: int, key: Key) -> tuple[Split, Split]:
     """All of k folds but one, and that one, 0 <= index < k <= N. Which examples make a fold depends on the key alone.
 
     The folds part the examples among themselves at random. Their sizes differ by one at most, and where targets are
@@ -33,18 +33,18 @@ def fold(train: Split, k: int, index: int, key: Key) -> tuple[Split, Split]:
     return Split(train.inputs, train.targets, rows[~held]), Split(train.inputs, train.targets, rows[held])
 
 
-def subset(train: Split, size: int, key: Key) -> Split:
+def sample_subset(train: Split, size: int, key: Key) -> Split:
     """A random subset of the given size, the classes in proportion."""
     rows = _rows(train)
     return Split(train.inputs, train.targets, rows[_draw(train.targets[rows], size, key)])
 
 
-def with_label_noise(train: Split, share: float, classes: int, key: Key) -> Split:
+def add_label_noise(train: Split, share: float, classes: int, key: Key) -> Split:
     """Replace round(share N) of the N labels, drawn at random, each by one of the other classes, all equally likely."""
     rows = _rows(train)
     order = torch.randperm(len(rows), generator=prng.generator(key))
     wrong = rows[order[: round(share * len(rows))]]
-    offset = torch.randint(1, classes, (len(wrong),), generator=prng.generator(prng.fold(key, "class")))
+    offset = torch.randint(1, classes, (len(wrong),), generator=prng.generator(prng.fold_in(key, "class")))
     targets = train.targets.clone()
     targets[wrong] = (targets[wrong] + offset) % classes
     return Split(train.inputs, targets, train.rows)

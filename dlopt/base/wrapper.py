@@ -13,7 +13,7 @@ class Wrapper:
     options   its arguments, but for those that the part itself passes
     """
 
-    passed: ClassVar[tuple[str, ...]]
+    reserved_arguments: ClassVar[tuple[str, ...]]
 
     name: str
 
@@ -23,7 +23,7 @@ class Wrapper:
         raise NotImplementedError
 
     @classmethod
-    def wrapped(cls, name: str) -> Callable[..., Any]:
+    def resolve(cls, name: str) -> Callable[..., Any]:
         """What a name stands for, or a dotted path. LookupError where it is none that is known."""
         raise NotImplementedError
 

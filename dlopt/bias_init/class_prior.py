@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Parameter
-from dlopt.parts import Start
+from dlopt.parts import InitProbe
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,17 @@ class ClassPrior:
     def __call__(self, parameter: Parameter, gain: float, generator: torch.Generator) -> Tensor:
         return torch.zeros(parameter.shape)
 
-    def adjusted(self, w: Tensor, start: Start) -> Tensor:
+    def adjust(self, w: Tensor, start: InitProbe) -> Tensor:
         if start.all_targets.is_floating_point():
             raise ValueError("class_prior is for classes; the targets of this data are numbers: use bias_init=zeros")
-        at = output_bias(w, start)
+        at = find_output_bias(w, start)
         counts = start.all_targets.bincount(minlength=at.size).to(w.dtype).clamp(min=0.5)
         w = w.clone()
         w[at.slice] = (counts / counts.sum()).log()
         return w
 
 
-def output_bias(w: Tensor, start: Start) -> Parameter:
+def find_output_bias(w: Tensor, start: InitProbe) -> Parameter:
     """The bias by whose shift the outputs are shifted."""
     outputs = start.outputs(w)
     shift = torch.linspace(1.0, 2.0, outputs.shape[1], dtype=w.dtype)

@@ -9,7 +9,7 @@ from dlopt.base.layout import Parameter
 
 
 @dataclass(frozen=True)
-class Constant:
+class ConstantBias:
     """b_i = value. A small positive one lets ReLU units begin active, with a gradient, on most of the examples.
 
     It is for every bias, the output layer's too. Behind a normalization it has no effect: the mean is subtracted again.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dlopt.base.layout import Parameter
-from dlopt.parts import Start
+from dlopt.parts import InitProbe
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class ForgetGate:
     def __call__(self, parameter: Parameter, gain: float, generator: torch.Generator) -> Tensor:
         return torch.zeros(parameter.shape)
 
-    def adjusted(self, w: Tensor, start: Start) -> Tensor:
+    def adjust(self, w: Tensor, start: InitProbe) -> Tensor:
         w = w.clone()
         recurrent = [p for p in start.layout if isinstance(start.owners[p.name], (nn.LSTM, nn.LSTMCell))]
         first = [p for p in recurrent if p.name.rpartition(".")[2].startswith("bias_ih")]

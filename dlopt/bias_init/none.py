@@ -8,7 +8,7 @@ from dlopt.base.layout import Parameter
 
 
 @dataclass(frozen=True)
-class Own:
+class KeepModuleBias:
     """Keeps the values that each module drew as it was made (torch's defaults, or your own net's), from the seed."""
 
     def __call__(self, parameter: Parameter, gain: float, generator: torch.Generator) -> None:

@@ -9,7 +9,7 @@ from dlopt.base.layout import Parameter
 
 
 @dataclass(frozen=True)
-class Zeros:
+class ZerosBias:
     """b = 0: the usual start; the weights alone break symmetry."""
 
     def __call__(self, parameter: Parameter, gain: float, generator: torch.Generator) -> Tensor:

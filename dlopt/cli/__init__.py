@@ -63,9 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"dlopt {__version__}")
         return 0
     if command not in COMMANDS:
-        from dlopt.errors import nearest
+        from dlopt.errors import did_you_mean
 
-        print(f"dlopt: there is no command '{command}'{nearest(command, COMMANDS)}", file=sys.stderr)
+        print(f"dlopt: there is no command '{command}'{did_you_mean(command, COMMANDS)}", file=sys.stderr)
         return 2
     from importlib import import_module
 

@@ -12,9 +12,9 @@ from dlopt.cli import COMMANDS
 from dlopt.config.compose import groups as compose_groups
 
 if TYPE_CHECKING:
-    from dlopt.config.compose.static_config import Outline
+    from dlopt.config.compose.static_config import StaticConfig
 
-TAKES = {
+USAGES = {
     "train": "OVERRIDE... --multirun -m --quiet -q --help -h --cfg job|hydra|all --resolve --config-dir DIR"
     " --info all|config|defaults|defaults-tree|plugins|searchpath --hydra-help --trust"
     " --dry-run --yes",
@@ -32,50 +32,50 @@ TAKES = {
 """What stands behind each command, in order, then its flags, each followed by what it takes if it takes anything.
 Capitals are a function of KINDS, small letters are themselves, `|` is or, `...` any number of them."""
 
-ONE = (*compose_groups.SINGLE, *compose_groups.SEARCH)
+SINGLE_CHOICE_GROUPS = (*compose_groups.SINGLE_OPTION_GROUPS, *compose_groups.SWEEP_GROUPS)
 """The groups of which one option is chosen."""
 
-MOST_RUNS = 200
+MAX_RUNS = 200
 """Of the newest; more would be no help on a screen."""
 
 
-class Line(NamedTuple):
+class CompletionLine(NamedTuple):
     """The words behind the command: those before the cursor, and those after it."""
 
     before: Sequence[str]
     after: Sequence[str] = ()
 
 
-def candidates(words: Sequence[str], after: Sequence[str] = ()) -> list[str]:
+def find_candidates(words: Sequence[str], after: Sequence[str] = ()) -> list[str]:
     """What the last of the words may become, as whole words; `after` are the words behind the cursor.
 
     The words follow `dlopt` and hold no quotes. A candidate that ends in `=`, `,` or `/` is to be typed on.
     """
     *before, word = words
     if not before:
-        return _beginning(word, ["--help", "--version"] if word.startswith("-") else COMMANDS)
+        return _filter_prefix(word, ["--help", "--version"] if word.startswith("-") else COMMANDS)
     command, *before = before
-    if command not in COMMANDS or command not in TAKES:
+    if command not in COMMANDS or command not in USAGES:
         return []
-    places, flags = _taken(TAKES[command])
+    places, flags = _parse_usage(USAGES[command])
     found: Iterable[str]
-    line = Line(before, after)
+    line = CompletionLine(before, after)
     flag, equals, value = word.partition("=")
     if before and flags.get(before[-1]):
-        found = _kind(flags[before[-1]], word, line)
+        found = _complete_kind(flags[before[-1]], word, line)
     elif word.startswith("-") and equals:
-        found = [f"{flag}={v}" for v in _kind(flags.get(flag, ""), value, line)]
+        found = [f"{flag}={v}" for v in _complete_kind(flags.get(flag, ""), value, line)]
     elif word.startswith("-"):
-        found = _beginning(word, flags)
+        found = _filter_prefix(word, flags)
     else:
         placed = sum(not w.startswith("-") and not flags.get(b) for b, w in pairwise(["", *before]))
         several = places and places[-1].endswith("...")
         place = places[min(placed, len(places) - 1) if several else placed :][:1]
-        found = _kind(place[0].removesuffix("..."), word, line) if place else _beginning(word, flags)
+        found = _complete_kind(place[0].removesuffix("..."), word, line) if place else _filter_prefix(word, flags)
     return list(dict.fromkeys(c for c in found if c.isprintable()))
 
 
-def _taken(usage: str) -> tuple[list[str], dict[str, str]]:
+def _parse_usage(usage: str) -> tuple[list[str], dict[str, str]]:
     """Places and flags of a usage."""
     places: list[str] = []
     flags: dict[str, str] = {}
@@ -91,69 +91,69 @@ def _taken(usage: str) -> tuple[list[str], dict[str, str]]:
     return places, flags
 
 
-def _kind(kind: str, word: str, line: Line) -> Iterator[str]:
+def _complete_kind(kind: str, word: str, line: CompletionLine) -> Iterator[str]:
     for name in kind.split("|"):
-        yield from KINDS[name](word, line) if name in KINDS else _beginning(word, [name] if name.islower() else [])
+        yield from KINDS[name](word, line) if name in KINDS else _filter_prefix(word, [name] if name.islower() else [])
 
 
-def _beginning(word: str, names: Iterable[str]) -> list[str]:
+def _filter_prefix(word: str, names: Iterable[str]) -> list[str]:
     return [name for name in names if name.startswith(word)]
 
 
 # ------------------------------------------------------------------------------------------- kinds
 
 
-def runs(word: str, line: Line) -> list[str]:
+def complete_runs(word: str, line: CompletionLine) -> list[str]:
     """`last` and the runs below outputs, the newest first; a part of a name stands for the one run that has it."""
     from dlopt.rundir import find
 
-    known = [str(path) for path in reversed(find.runs())]
-    found = _beginning(word, known)[:MOST_RUNS]
+    known = [str(path) for path in reversed(find.list_runs())]
+    found = _filter_prefix(word, known)[:MAX_RUNS]
     if word and not found:
         named = [path for path in known if word in path]
         found = named if len(named) == 1 else []
-    return (_beginning(word, ["last"]) if known else []) + found
+    return (_filter_prefix(word, ["last"]) if known else []) + found
 
 
-def sweeps(word: str, line: Line) -> list[str]:
+def complete_sweeps(word: str, line: CompletionLine) -> list[str]:
     """`last` and the sweeps, the newest first."""
     from dlopt.rundir import find
 
-    known = [str(path) for path in reversed(find.sweeps())]
-    return (_beginning(word, ["last"]) if known else []) + _beginning(word, known)[:MOST_RUNS]
+    known = [str(path) for path in reversed(find.list_sweeps())]
+    return (_filter_prefix(word, ["last"]) if known else []) + _filter_prefix(word, known)[:MAX_RUNS]
 
 
-def steps(word: str, line: Line) -> list[str]:
+def complete_steps(word: str, line: CompletionLine) -> list[str]:
     """The kept checkpoints of the run on the line, by their steps."""
-    from dlopt.rundir.find import RunNotFound, find
+    from dlopt.rundir.find import RunNotFound, find_run
 
     named = [w for flag, w in pairwise(["", *line.before]) if not w.startswith("-") and not flag.startswith("--")]
     try:
-        return _beginning(word, map(str, sorted(find(*named[:1]).older_checkpoints())))
+        return _filter_prefix(word, map(str, sorted(find_run(*named[:1]).older_checkpoints())))
     except RunNotFound:
         return []
 
 
-def data_sets(word: str, line: Line) -> list[str]:
-    return _beginning(word, compose_groups.options("data"))
+def complete_data_sets(word: str, line: CompletionLine) -> list[str]:
+    return _filter_prefix(word, compose_groups.list_option_names("data"))
 
 
-def metrics(word: str, line: Line) -> list[str]:
+def complete_metrics(word: str, line: CompletionLine) -> list[str]:
     from dlopt.metrics.names import HEADLINE
 
-    return _beginning(word, HEADLINE)
+    return _filter_prefix(word, HEADLINE)
 
 
-def files(word: str, line: Line) -> list[str]:
+def complete_files(word: str, line: CompletionLine) -> list[str]:
     """Files and directories; those with a dot in front only when it is typed."""
-    return [path + "/" * is_folder for path, is_folder in _entries(word)]
+    return [path + "/" * is_folder for path, is_folder in _list_entries(word)]
 
 
-def folders(word: str, line: Line) -> list[str]:
-    return [path + "/" for path, is_folder in _entries(word) if is_folder]
+def complete_folders(word: str, line: CompletionLine) -> list[str]:
+    return [path + "/" for path, is_folder in _list_entries(word) if is_folder]
 
 
-def _entries(word: str) -> list[tuple[str, bool]]:
+def _list_entries(word: str) -> list[tuple[str, bool]]:
     typed = f"{Path.home()}{word[1:]}" if word.startswith("~/") else word
     folder, slash, name = typed.rpartition("/")
     try:
@@ -164,102 +164,113 @@ def _entries(word: str) -> list[tuple[str, bool]]:
     return sorted((folder + slash + n, is_folder) for n, is_folder in found if name or not n.startswith("."))
 
 
-def groups(word: str, line: Line) -> list[str]:
+def complete_groups(word: str, line: CompletionLine) -> list[str]:
     group, equals, option = word.partition("=")
     if equals:  # optimizer=adam will do too
-        return [f"{group}={o}" for o in _beginning(option, compose_groups.options(group))]
-    return _beginning(word, compose_groups.listed())
+        return [f"{group}={o}" for o in _filter_prefix(option, compose_groups.list_option_names(group))]
+    return _filter_prefix(word, compose_groups.list_all_groups())
 
 
-def options(word: str, line: Line) -> list[str]:
+def complete_options(word: str, line: CompletionLine) -> list[str]:
     group = next(w for w in line.before if not w.startswith("-"))
-    return _beginning(word, compose_groups.options(group) if group in compose_groups.listed() else [])
+    return _filter_prefix(
+        word, compose_groups.list_option_names(group) if group in compose_groups.list_all_groups() else []
+    )
 
 
-def keys(word: str, line: Line) -> list[str]:
+def complete_keys(word: str, line: CompletionLine) -> list[str]:
     """Groups and keys, as names."""
-    return [name.removesuffix("=") for name in _names("", word, line)]
+    return [name.removesuffix("=") for name in _complete_names("", word, line)]
 
 
-def overrides(word: str, line: Line) -> list[str]:
+def complete_overrides(word: str, line: CompletionLine) -> list[str]:
     """GROUP=OPTION and KEY=VALUE; +KEY adds one, ++KEY sets or adds it, ~KEY takes it away."""
     sign = next(sign for sign in ("++", "+", "~", "") if word.startswith(sign))
     name, equals, value = word.removeprefix(sign).partition("=")
     if not equals:
-        return [sign + found for found in _names(sign, name, line)]
-    return [f"{sign}{name}={found}" for found in _values(name, value, line)] if sign != "~" else []
+        return [sign + found for found in _complete_names(sign, name, line)]
+    return [f"{sign}{name}={found}" for found in _complete_values(name, value, line)] if sign != "~" else []
 
 
-KINDS: dict[str, Callable[[str, Line], Iterable[str]]] = {
-    "RUN": runs,
-    "SWEEP": sweeps,
-    "DATA": data_sets,
-    "METRIC": metrics,
-    "STEP": steps,
-    "DIR": folders,
-    "FILE": files,
-    "GROUP": groups,
-    "OPTION": options,
-    "KEY": keys,
-    "OVERRIDE": overrides,
+KINDS: dict[str, Callable[[str, CompletionLine], Iterable[str]]] = {
+    "RUN": complete_runs,
+    "SWEEP": complete_sweeps,
+    "DATA": complete_data_sets,
+    "METRIC": complete_metrics,
+    "STEP": complete_steps,
+    "DIR": complete_folders,
+    "FILE": complete_files,
+    "GROUP": complete_groups,
+    "OPTION": complete_options,
+    "KEY": complete_keys,
+    "OVERRIDE": complete_overrides,
 }
 
 
 # ------------------------------------------------------------------------------------------- overrides
 
 
-def _outline(line: Line) -> Outline:
-    from dlopt.config.compose.static_config import Outline
+def _load_static_config(line: CompletionLine) -> StaticConfig:
+    from dlopt.config.compose.static_config import StaticConfig
 
     words = [*line.before, *line.after]
     pairs = [w.lstrip("+").partition("=") for w in words if not w.startswith(("-", "~"))]
     behind = [w for flag, w in pairwise(words) if flag in ("--config-dir", "-cd")]
     within = [w.partition("=")[2] for w in words if w.startswith("--config-dir=")]
     own = [Path(w).expanduser() for w in behind + within]
-    return Outline({key: value for key, equals, value in pairs if equals}, own)
+    return StaticConfig({key: value for key, equals, value in pairs if equals}, own)
 
 
-def _names(sign: str, word: str, line: Line) -> list[str]:
+def _complete_names(sign: str, word: str, line: CompletionLine) -> list[str]:
     """The groups and keys that can follow a sign; the keys of a group only once its name and a dot are typed."""
-    outline = _outline(line)
+    outline = _load_static_config(line)
     top, dot, _ = word.partition(".")
     if sign == "+":  # what the configuration does not have
-        found = outline.addable(top) if dot else [g for g in outline.groups() if g not in outline.defaults()]
+        found = (
+            outline.list_addable_keys(top)
+            if dot
+            else [g for g in outline.list_groups() if g not in outline.default_options()]
+        )
     else:
-        found = [] if dot else [g for g in outline.groups() if sign != "~" or g not in ONE]
+        found = [] if dot else [g for g in outline.list_groups() if sign != "~" or g not in SINGLE_CHOICE_GROUPS]
         known = outline.keys(top if dot else "") if dot or sign != "~" else {}
         private = "._" in word  # such as optimizer._target_, which has to be typed where it is ??? alone
         found += [key for key, value in known.items() if private or value == "???" or "._" not in key]
     ending = "" if sign == "~" else "="
-    return [name + ending for name in _beginning(word, found) if name not in outline.typed]
+    return [name + ending for name in _filter_prefix(word, found) if name not in outline.overrides]
 
 
-def _values(name: str, value: str, line: Line) -> list[str]:
+def _complete_values(name: str, value: str, line: CompletionLine) -> list[str]:
     """What can follow `name=`; in a sweep, or a list of options, what can follow the last comma."""
     if name == "resume":
         from dlopt.rundir.find import SWEEP_FILE
 
-        return [*runs(value, line), *(path for path in sweeps(value, line) if Path(path, SWEEP_FILE).is_file())]
+        return [
+            *complete_runs(value, line),
+            *(path for path in complete_sweeps(value, line) if Path(path, SWEEP_FILE).is_file()),
+        ]
     if name.rpartition(".")[2] in ("path", "dir"):
-        return files(value, line)
-    outline = _outline(line)
-    group = outline.group_at(name)
+        return complete_files(value, line)
+    outline = _load_static_config(line)
+    group = outline.find_group(name)
     if group is not None:
-        return _options(outline.options(group), value, several=group not in (*ONE, "experiment"))
-    head, last, inside = _last(value)
+        return _complete_option_list(
+            outline.list_options(group), value, several=group not in (*SINGLE_CHOICE_GROUPS, "experiment")
+        )
+    head, last, inside = _split_last(value)
     used = [] if inside else head.split(",")
-    return [] if inside else [head + w for w in _beginning(last, outline.values(name)) if w not in used]
+    return [] if inside else [head + w for w in _filter_prefix(last, outline.suggest_values(name)) if w not in used]
 
 
-def _options(known: Sequence[str], value: str, several: bool) -> list[str]:
-    head, last, inside = _last(value)
+def _complete_option_list(known: Sequence[str], value: str, several: bool) -> list[str]:
+    head, last, inside = _split_last(value)
     if value.endswith("]"):
         return [value]
     if inside and not several:
         return []
     used = head.rpartition("[")[2].split(",") if inside else head.split(",")
     left = [option for option in known if option not in used and not (inside and option == "none")]
-    found = _beginning(last, left)
+    found = _filter_prefix(last, left)
     if inside and (last in found or len(found) == 1):  # this one is whole: close the list, or name another
         whole = last if last in found else found[0]
         more = [whole + "]", whole + ","] if len(left) > 1 else [whole + "]"]
@@ -267,7 +278,7 @@ def _options(known: Sequence[str], value: str, several: bool) -> list[str]:
     return [head + option for option in found]
 
 
-def _last(value: str) -> tuple[str, str, bool]:
+def _split_last(value: str) -> tuple[str, str, bool]:
     """A value cut before what is being typed: behind the last comma or bracket. Whether that lies in a list."""
     at = max(value.rfind(","), value.rfind("[")) + 1
     return value[:at], value[at:], value.count("[") > value.count("]")

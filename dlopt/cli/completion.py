@@ -46,12 +46,12 @@ def completion(argv: Sequence[str]) -> int:
     """The command; returns the exit code."""
     shell, *asked = argv or ["--help"]
     if shell in ("--help", "-h"):
-        print(usage(), end="")
+        print(format_usage(), end="")
         return 0
     if shell not in SCRIPTS:
-        from dlopt.errors import nearest
+        from dlopt.errors import did_you_mean
 
-        print(f"dlopt completion: '{shell}' is not known{nearest(shell, SCRIPTS)}", file=sys.stderr)
+        print(f"dlopt completion: '{shell}' is not known{did_you_mean(shell, SCRIPTS)}", file=sys.stderr)
         return 2
     if not asked:
         print(SCRIPTS[shell], end="")
@@ -66,7 +66,7 @@ def completion(argv: Sequence[str]) -> int:
     return 0
 
 
-def usage() -> str:
+def format_usage() -> str:
     from shutil import which
 
     program = "dlopt" if which("dlopt") else f"{Path(sys.executable).parent}/dlopt"  # no environment is active
@@ -78,17 +78,19 @@ def usage() -> str:
 
 def answer(shell: str, line: str, rest: str = "", breaks: str = "") -> list[str]:
     """The candidates at the end of a line, as a shell takes them."""
-    from dlopt.cli.candidates import candidates
+    from dlopt.cli.candidates import find_candidates
 
     (_, *words), quote, kept = split(line, breaks)
     _, *after = split("." + rest)[0]  # the first is what follows the cursor in its own word
-    found = candidates(words, after)
+    found = find_candidates(words, after)
     if shell == "zsh":  # which quotes what it inserts itself
         return found
     fixed = words[-1][:kept]
     never = {"'": "'", '"': "!"}.get(quote)  # within these quotes it ends them, or brings back a line typed before
     replies = [
-        quoted(c.removeprefix(fixed), quote) for c in found if c.startswith(fixed) and not (never and never in c)
+        escape_for_bash(c.removeprefix(fixed), quote)
+        for c in found
+        if c.startswith(fixed) and not (never and never in c)
     ]
     if quote and len(replies) == 1 and replies[0][-1:] in "=,/":
         replies.append(replies[0] + "...")  # bash closes the quotes behind a candidate that stands alone
@@ -122,7 +124,7 @@ def split(line: str, breaks: str = "") -> tuple[list[str], str, int]:
     return [*words, word], quote, kept
 
 
-def quoted(piece: str, quote: str) -> str:
+def escape_for_bash(piece: str, quote: str) -> str:
     """A piece as bash reads it, behind an open quote or without any."""
     special = {"'": "", '"': '"$`\\'}.get(quote, " '\"\\$`&;|<>()*?!#{}")
     return "".join(f"\\{c}" if c in special else c for c in piece)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlopt.config.compose import groups
-from dlopt.rundir.directory import Run
-from dlopt.rundir.display import as_typed, report
-from dlopt.storage.safe_read import printable
+from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.display import display_path, make_report_path
+from dlopt.storage.safe_read import to_printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dlopt.training.experiment import Experiment
 
 SPLITS = ("train", "val", "test", "all")
-OF_TRAINING = ("train_size", "label_noise", "drop_last", "test_fraction")
+TRAINING_KEYS = ("train_size", "label_noise", "drop_last", "test_fraction")
 EPILOG = """\
   dlopt evaluate                                  the last run, its best weights, on its test split
   dlopt evaluate mlp-sgd --split val              another run, by a part of its name
@@ -34,7 +34,7 @@ The preprocessing is that of the run, with the statistics of its training split.
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """What the command takes."""
     taken = argparse.ArgumentParser(
         prog="dlopt evaluate", description="Metrics of a run's checkpoint; for classes also by class.", epilog=EPILOG,
@@ -54,34 +54,36 @@ def parser() -> argparse.ArgumentParser:
 
 def evaluate(argv: Sequence[str]) -> int:
     """The command; returns the exit code."""
-    given = parser().parse_args(argv)
+    given = build_parser().parse_args(argv)
     from dlopt import console
-    from dlopt.runner.open_run import opened
+    from dlopt.runner.open_run import open_run
 
     console.quiet = given.quiet
     outcome = "it cannot be evaluated"
-    return opened("dlopt evaluate", given.run, lambda run: _evaluated(run, given), trust=given.trust, outcome=outcome)
+    return open_run(
+        "dlopt evaluate", given.run, lambda run: _evaluate_run(run, given), trust=given.trust, outcome=outcome
+    )
 
 
-def _evaluated(run: Run, given: Any) -> int:
-    from dlopt.formatting import number
+def _evaluate_run(run: RunDirectory, given: Any) -> int:
+    from dlopt.formatting import format_metric
 
-    experiment, content, name = _opened(run, given)
-    split = _split(experiment, given)
-    outputs, targets, found = _predicted(experiment, content, split, f"{given.split} split")
-    title = f"{as_typed(run.path)}, {name} checkpoint (step {content['step']})"
+    experiment, content, name = _load_experiment(run, given)
+    split = _select_split(experiment, given)
+    outputs, targets, found = _predict(experiment, content, split, f"{given.split} split")
+    title = f"{display_path(run.path)}, {name} checkpoint (step {content['step']})"
     whole = given.split == "all" or (bool(given.data) and split.inputs is experiment.train.inputs)
     said = "all examples" if whole else f"{given.split} split"
     of = f" of --data {' '.join(given.data)}" if given.data else ""
     print(f"{title}\n{said}{of}, {len(targets):,} examples\n")
-    print("  ".join(f"{name} {number(value)}" for name, value in found.items()))
-    return _detailed(experiment, outputs, targets, given, run, f"{title}, {said}")
+    print("  ".join(f"{name} {format_metric(value)}" for name, value in found.items()))
+    return _print_details(experiment, outputs, targets, given, run, f"{title}, {said}")
 
 
-def _opened(run: Run, given: Any) -> tuple[Experiment, dict[str, Any], str]:
+def _load_experiment(run: RunDirectory, given: Any) -> tuple[Experiment, dict[str, Any], str]:
     """The experiment built anew with the run's own statistics, and the checkpoint's content and name."""
     from dlopt.config.build import build
-    from dlopt.config.checks.splits import Fitted
+    from dlopt.config.checks.splits import FittedDataState
     from dlopt.config.problems import ConfigError
     from dlopt.config.reopen import load_run
 
@@ -89,17 +91,17 @@ def _opened(run: Run, given: Any) -> tuple[Experiment, dict[str, Any], str]:
         raise ConfigError([("--split", "other data were not trained on; use test, or all")])
     fresh = {"resume": None, "device": given.device, "batch_size": "full", "threads": "auto", "compile": False}
     folders = [Path(text.rpartition("=")[2]).expanduser().parent for text in given.data]
-    config = load_run.configuration(
-        run, lambda former: former | _evaluating(former, given) | fresh, trust=given.trust, folders=folders
+    config = load_run.load_config(
+        run, lambda former: former | _make_inference_config(former, given) | fresh, trust=given.trust, folders=folders
     )
-    content, name = _checkpoint(run, given.checkpoint)
-    fitted = Fitted(content["preprocessing"], content["encoding"], elsewhere=bool(given.data))
+    content, name = _load_checkpoint(run, given.checkpoint)
+    fitted = FittedDataState(content["preprocessing"], content["encoding"], is_other_data=bool(given.data))
     experiment, _ = build(config, [], fitted)
     load_run.check(content, experiment, "--data" if given.data else "run", same_data=not given.data)
     return experiment, content, name
 
 
-def _evaluating(former: Mapping[str, Any], given: Any) -> dict[str, Any]:
+def _make_inference_config(former: Mapping[str, Any], given: Any) -> dict[str, Any]:
     """What is exchanged in a run's configuration to evaluate it: the data, if asked, and all that only training needs.
 
     People's own classes among the latter need not be trusted, then, nor even be there. Regularization is not: it may be
@@ -107,64 +109,64 @@ def _evaluating(former: Mapping[str, Any], given: Any) -> dict[str, Any]:
     """
     data = dict(former["data"])
     if given.data:
-        data = _other_data(data, given.data)
+        data = _replace_data(data, given.data)
     return {
         "data": data | ({"label_noise": 0.0} if given.split == "all" else {}),
         "optimizer": {"_target_": "dlopt.optimizer.sgd.SGD", "lr": 1.0},
-        "schedule": {"_target_": "dlopt.schedule.constant.Constant"},
+        "schedule": {"_target_": "dlopt.schedule.constant.ConstantSchedule"},
         "schedules": {},
-        "init": {"_target_": "dlopt.init.none.Own"},
-        "bias_init": {"_target_": "dlopt.init.none.Own"},
+        "init": {"_target_": "dlopt.init.none.KeepModuleInit"},
+        "bias_init": {"_target_": "dlopt.init.none.KeepModuleInit"},
         "averaging": None,
         "augmentation": {},
         "diagnostic": {},
     }
 
 
-def _checkpoint(run: Run, wanted: str) -> tuple[dict[str, Any], str]:
+def _load_checkpoint(run: RunDirectory, wanted: str) -> tuple[dict[str, Any], str]:
     """The content of a checkpoint, and what it is called: best, last, average, or the number of its steps.
 
     A run without an evaluation has none that is best, and its last one is taken. The last holds the best weights too.
     """
     from dlopt.config.problems import ConfigError
-    from dlopt.errors import listed
+    from dlopt.errors import join_truncated
     from dlopt.storage.torch_file import load
 
     kept = {str(step): file for step, file in run.older_checkpoints().items()}
     if wanted in kept:
-        return load(kept[wanted], links=run.links), "kept"
+        return load(kept[wanted], links=run.follow_links), "kept"
     if wanted == "average":
-        return _average(run), wanted
+        return _load_average(run), wanted
     if wanted not in ("best", "last"):
-        known = listed(["best", "last", *(["average"] if run.checkpoint("average").exists() else []), *kept])
-        raise ConfigError([("--checkpoint", f"{as_typed(run.path)} has none after step {wanted}; it has {known}")])
+        known = join_truncated(["best", "last", *(["average"] if run.checkpoint("average").exists() else []), *kept])
+        raise ConfigError([("--checkpoint", f"{display_path(run.path)} has none after step {wanted}; it has {known}")])
     damaged: list[str] = []
     if wanted == "best" and run.checkpoint("best").exists():
         try:
             return run.load("best"), wanted
         except ValueError as error:
             damaged = [f"{run.checkpoint('best').name} is damaged ({error})"]
-    newest = run.newest()
+    newest = run.latest_checkpoint()
     if newest is None and run.checkpoint("best").exists():
         said = f"; {damaged[0]}" if damaged else "; use best"
-        raise ConfigError([("--checkpoint", f"{as_typed(run.path)} has no last checkpoint{said}")])
+        raise ConfigError([("--checkpoint", f"{display_path(run.path)} has no last checkpoint{said}")])
     if newest is None:
-        raise ConfigError([("run", f"{as_typed(run.path)} has no checkpoint yet: it was not trained to its end")])
-    for said in (*damaged, *newest.damaged.values()):
-        print(f"warning: {printable(said)}; the newest whole one is taken", file=sys.stderr)
+        raise ConfigError([("run", f"{display_path(run.path)} has no checkpoint yet: it was not trained to its end")])
+    for said in (*damaged, *newest.damage.values()):
+        print(f"warning: {to_printable(said)}; the newest whole one is taken", file=sys.stderr)
     content = newest.content
     if wanted == "best" and content["best_step"] is not None:
         return content | {"model": content["best"], "step": content["best_step"]}, wanted
     return content, "last"
 
 
-def _average(run: Run) -> dict[str, Any]:
+def _load_average(run: RunDirectory) -> dict[str, Any]:
     """The content of the checkpoint of the averaged weights, which the end of a run writes."""
     from dlopt.config.problems import ConfigError
 
     file = run.checkpoint("average")
     if not file.exists():
-        said = f"{as_typed(run.path)} has no averaged weights: it has no averaging, or was not trained to its end"
+        said = f"{display_path(run.path)} has no averaged weights: it has no averaging, or was not trained to its end"
         raise ConfigError([("--checkpoint", said)])
     try:
         return run.load("average")
@@ -172,7 +174,7 @@ def _average(run: Run) -> dict[str, Any]:
         raise ConfigError([("--checkpoint", f"{file.name} is damaged ({error})")]) from error
 
 
-def _other_data(former: Mapping[str, Any], said: Sequence[str]) -> dict[str, Any]:
+def _replace_data(former: Mapping[str, Any], said: Sequence[str]) -> dict[str, Any]:
     """Other data in the place of the run's: an option, a file, or keys of the data group.
 
     A file is read as the run's own was, or as arrays where the run was trained on none of people's files.
@@ -180,7 +182,7 @@ def _other_data(former: Mapping[str, Any], said: Sequence[str]) -> dict[str, Any
     from omegaconf import OmegaConf
 
     from dlopt.config.problems import ConfigError
-    from dlopt.errors import nearest
+    from dlopt.errors import did_you_mean
 
     data = {**former, "train_size": None, "label_noise": 0.0}
     for text in said:
@@ -189,24 +191,24 @@ def _other_data(former: Mapping[str, Any], said: Sequence[str]) -> dict[str, Any
             key = key.removeprefix("data.")
             if key not in data:
                 known = [f"data.{k}" for k in data if not k.startswith("_")]
-                raise ConfigError([("--data", f"there is no key data.{key}{nearest(f'data.{key}', known)}")])
-            if key in OF_TRAINING:
+                raise ConfigError([("--data", f"there is no key data.{key}{did_you_mean(f'data.{key}', known)}")])
+            if key in TRAINING_KEYS:
                 raise ConfigError([("--data", f"data.{key} is of training; all examples of other data are evaluated")])
             typed: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"x={value}"]), resolve=True)
             data[key] = typed["x"]
-        elif text in groups.options("data"):
-            data = _option(text)
+        elif text in groups.list_option_names("data"):
+            data = _load_data_option(text)
         elif Path(text).exists():
             if "verify" not in data and "target" not in data:  # it reads no files of people's own
-                data = _option("arrays")
+                data = _load_data_option("arrays")
             data["path"] = text
         else:
-            options = nearest(text, [o for o in groups.options("data") if o != "custom"])
+            options = did_you_mean(text, [o for o in groups.list_option_names("data") if o != "custom"])
             raise ConfigError([("--data", f"there is no file and no data set '{text}'{options}")])
     return data
 
 
-def _option(name: str) -> dict[str, Any]:
+def _load_data_option(name: str) -> dict[str, Any]:
     """A data option's keys and their defaults."""
     from omegaconf import OmegaConf
 
@@ -215,7 +217,7 @@ def _option(name: str) -> dict[str, Any]:
     return node
 
 
-def _split(experiment: Experiment, given: Any) -> Split:
+def _select_split(experiment: Experiment, given: Any) -> Split:
     import torch
 
     from dlopt.base.data import Split
@@ -236,7 +238,7 @@ def _split(experiment: Experiment, given: Any) -> Split:
     return train if name == "train" else test
 
 
-def _predicted(
+def _predict(
     experiment: Experiment, content: dict[str, Any], split: Split, title: str
 ) -> tuple[Tensor, Tensor, dict[str, float]]:
     """Outputs, targets and metrics, on the CPU."""
@@ -244,21 +246,23 @@ def _predicted(
 
     from dlopt import console
     from dlopt.training import checkpointing
-    from dlopt.training.evaluation import metrics, predictions
-    from dlopt.training.loop import switches
-    from dlopt.training.state import Training
+    from dlopt.training.evaluation import compute_metrics, predict_split
+    from dlopt.training.loop import set_torch_switches
+    from dlopt.training.state import TrainState
 
-    with switches(experiment):
-        training = Training([dataclasses.replace(experiment, train=split)])
-        checkpointing.fill(training, training.w, training.problem.running, content["model"])
+    with set_torch_switches(experiment):
+        training = TrainState([dataclasses.replace(experiment, train=split)])
+        checkpointing.load_weights(training, training.w, training.problem.running, content["model"])
         examples = training.examples
-        with console.bar(title, examples.size) as advance:
-            outputs, targets = predictions(training.problem, training.w, examples, advance=advance)
-        found = training.on_host(metrics(training.problem, outputs, targets))[0]
+        with console.show_progress(title, examples.size) as advance:
+            outputs, targets = predict_split(training.problem, training.w, examples, advance=advance)
+        found = training.to_host(compute_metrics(training.problem, outputs, targets))[0]
         return outputs.cpu(), targets.cpu(), found
 
 
-def _detailed(experiment: Experiment, outputs: Tensor, targets: Tensor, given: Any, run: Run, title: str) -> int:
+def _print_details(
+    experiment: Experiment, outputs: Tensor, targets: Tensor, given: Any, run: RunDirectory, title: str
+) -> int:
     """By class, or for numbers the picture alone."""
     from dlopt.report import classification as of_classes
 
@@ -267,7 +271,12 @@ def _detailed(experiment: Experiment, outputs: Tensor, targets: Tensor, given: A
     if classes:
         names = names or tuple(str(i) for i in range(outputs.shape[-1]))
         found = targets.numpy(), outputs.argmax(-1).numpy()
-        print("\n" + "\n".join([*of_classes.by_class(*found, names), "", *of_classes.matrix(*found, names)]))
+        print(
+            "\n"
+            + "\n".join(
+                [*of_classes.format_by_class(*found, names), "", *of_classes.format_confusion_matrix(*found, names)]
+            )
+        )
     scale, middle = (experiment.encoding.get(name) or default for name, default in (("scale", 1.0), ("middle", 0.0)))
     if not classes:
         outputs, targets = outputs * scale + middle, targets * scale + middle  # a table's, as its file has them
@@ -279,17 +288,17 @@ def _detailed(experiment: Experiment, outputs: Tensor, targets: Tensor, given: A
     from dlopt.report import figures
 
     what = f"{given.split}-{'confusion' if classes else 'fit'}"
-    file = Path(given.png) if given.png else report(run.path, what)
+    file = Path(given.png) if given.png else make_report_path(run.path, what)
     try:
         if classes:
-            figure = figures.confusion(*found, names, title)
+            figure = figures.plot_confusion(*found, names, title)
         else:
             named = names or tuple(f"target {i}" for i in range(outputs.shape[-1]))
             columns = [dict(zip(named, x.T.tolist(), strict=True)) for x in (targets, outputs)]
-            figure = figures.predictions(columns[0], columns[1], title)
-        figures.save(figure, file)
+            figure = figures.plot_predictions(columns[0], columns[1], title)
+        figures.save_figure(figure, file)
     except (OSError, ValueError) as error:
         print(f"dlopt evaluate: --png {file}: {error}", file=sys.stderr)
         return 2
-    print(f"\n{as_typed(file)}")
+    print(f"\n{display_path(file)}")
     return 0

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from dlopt.config.compose import groups as compose_groups
 from dlopt.config.schema import option_docs
-from dlopt.errors import nearest
+from dlopt.errors import did_you_mean
 
 USAGE = """\
 usage: dlopt list [GROUP [OPTION]]
@@ -33,31 +33,35 @@ def list_options(argv: Sequence[str]) -> int:
         print(USAGE, end="")
         return 0
     if argv and argv[0] == "--pages" and len(argv) == 2:
-        return _pages(Path(argv[1]))
+        return _write_pages(Path(argv[1]))
     argv = [name for a in argv for name in a.split("=")]  # optimizer=adam will do too
     if len(argv) > 2 or any(a.startswith("-") for a in argv):
         print(USAGE, end="", file=sys.stderr)
         return 2
-    if argv and argv[0] not in compose_groups.listed():
-        print(f"dlopt list: there is no group '{argv[0]}'{nearest(argv[0], compose_groups.listed())}", file=sys.stderr)
-        return 2
-    if len(argv) == 2 and argv[1] not in compose_groups.options(argv[0]):
-        known = compose_groups.options(argv[0])
+    if argv and argv[0] not in compose_groups.list_all_groups():
         print(
-            f"dlopt list: there is no option '{argv[1]}' in group '{argv[0]}'{nearest(argv[1], known)}", file=sys.stderr
+            f"dlopt list: there is no group '{argv[0]}'{did_you_mean(argv[0], compose_groups.list_all_groups())}",
+            file=sys.stderr,
+        )
+        return 2
+    if len(argv) == 2 and argv[1] not in compose_groups.list_option_names(argv[0]):
+        known = compose_groups.list_option_names(argv[0])
+        print(
+            f"dlopt list: there is no option '{argv[1]}' in group '{argv[0]}'{did_you_mean(argv[1], known)}",
+            file=sys.stderr,
         )
         return 2
     console = Console()
     if not argv:
-        _groups(console)
+        _print_groups(console)
     elif len(argv) == 1:
-        _group(console, argv[0])
+        _print_group(console, argv[0])
     else:
-        _option(console, *argv)
+        _print_option(console, *argv)
     return 0
 
 
-def _pages(folder: Path) -> int:
+def _write_pages(folder: Path) -> int:
     from dlopt.cli import docs
 
     try:
@@ -69,20 +73,22 @@ def _pages(folder: Path) -> int:
     return 0
 
 
-def fitted(doc: str, width: int) -> str:
+def wrap_docstring(doc: str, width: int) -> str:
     """A docstring for a narrower screen: prose and tables are wrapped anew, formulas broken between clauses."""
-    return "\n\n".join("\n".join(_wrapped(block.splitlines(), width)) for block in doc.split("\n\n"))
+    return "\n\n".join("\n".join(_wrap_block(block.splitlines(), width)) for block in doc.split("\n\n"))
 
 
-def _wrapped(lines: list[str], width: int) -> list[str]:
+def _wrap_block(lines: list[str], width: int) -> list[str]:
     if max(map(len, lines)) <= width:
         return lines
     if all(line == line.lstrip() and "  " not in line for line in lines):
         return textwrap.wrap(" ".join(lines), width, break_on_hyphens=False)
     found: list[str] = []
-    begun = option_docs.entry(lines[0])  # a key, and what it means: further lines stand under the first one's text
+    begun = option_docs.parse_key_line(
+        lines[0]
+    )  # a key, and what it means: further lines stand under the first one's text
     if begun is None:
-        return [part for line in lines for part in _clauses(line, width)]
+        return [part for line in lines for part in _break_formula(line, width)]
     indent = " " * lines[0].index(begun[1], len(begun[0]))
     for line in lines:
         if line.startswith(indent):
@@ -94,7 +100,7 @@ def _wrapped(lines: list[str], width: int) -> list[str]:
     ]
 
 
-def _clauses(line: str, width: int) -> list[str]:
+def _break_formula(line: str, width: int) -> list[str]:
     """A formula that is too long, broken where two spaces part its clauses; what follows is set further in."""
     if len(line) <= width:
         return [line]
@@ -109,34 +115,37 @@ def _clauses(line: str, width: int) -> list[str]:
     return found
 
 
-def _groups(console: Console) -> None:
-    width = max(map(len, compose_groups.listed()))
-    for heading, groups in ("", compose_groups.groups()), ("\nof a search, dlopt train -m", compose_groups.SEARCH):
+def _print_groups(console: Console) -> None:
+    width = max(map(len, compose_groups.list_all_groups()))
+    for heading, groups in (
+        ("", compose_groups.list_groups()),
+        ("\nof a search, dlopt train -m", compose_groups.SWEEP_GROUPS),
+    ):
         if heading:
             console.print(heading, highlight=False)
         table = Table(box=None, pad_edge=False, show_header=False)
         table.add_column(min_width=width)
         for group in groups:
-            table.add_row(f"[bold]{group}[/bold]", ", ".join(compose_groups.options(group)))
+            table.add_row(f"[bold]{group}[/bold]", ", ".join(compose_groups.list_option_names(group)))
         console.print(table)
     console.print("\ndlopt list GROUP shows what they are, dlopt list GROUP OPTION what one takes", highlight=False)
 
 
-def _group(console: Console, group: str) -> None:
+def _print_group(console: Console, group: str) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
-    for option in compose_groups.options(group):
-        what, source = option_docs.head(compose_groups.CONF / group / f"{option}.yaml")
+    for option in compose_groups.list_option_names(group):
+        what, source = option_docs.read_header_comments(compose_groups.CONF / group / f"{option}.yaml")
         table.add_row(f"[bold]{option}[/bold]", f"{what}\n[dim]{source}[/dim]" if source != "-" else what)
     console.print(table)
-    if text := "\n\n".join(p for p in option_docs.common(group) if not option_docs.is_table(p)):
-        console.print("\n" + fitted(text, console.width), highlight=False, markup=False)
-    several = group not in (*compose_groups.SINGLE, *compose_groups.SEARCH, "experiment")
-    many = "-m " * (group in compose_groups.SEARCH)
+    if text := "\n\n".join(p for p in option_docs.load_common_paragraphs(group) if not option_docs.is_table(p)):
+        console.print("\n" + wrap_docstring(text, console.width), highlight=False, markup=False)
+    several = group not in (*compose_groups.SINGLE_OPTION_GROUPS, *compose_groups.SWEEP_GROUPS, "experiment")
+    many = "-m " * (group in compose_groups.SWEEP_GROUPS)
     how = f"several at once: '{group}=[a,b]'" if several else f"use: dlopt train {many}{group}=OPTION"
     console.print(f"\n{how}", highlight=False, markup=False)  # else [a,b] is taken for a style
 
 
-def _meanings(console: Console, found: option_docs.Option) -> None:
+def _print_keys(console: Console, found: option_docs.Option) -> None:
     """Its keys, each with its default, range and meaning: the options of a search have them in common, and no docstring
     of their own for them."""
     for i, key in enumerate(found.keys):
@@ -144,24 +153,26 @@ def _meanings(console: Console, found: option_docs.Option) -> None:
         console.print("\n" * (i == 0) + line, highlight=False, soft_wrap=True)
         for part in textwrap.wrap(key.meaning, console.width - 4, break_on_hyphens=False):
             console.print(f"    {part}", highlight=False, markup=False)
-    if len(compose_groups.options(found.group)) > 1:
+    if len(compose_groups.list_option_names(found.group)) > 1:
         console.print(f"\ndlopt list {found.group} says more", highlight=False)
 
 
-def _option(console: Console, group: str, name: str) -> None:
-    found = option_docs.option(group, name)
-    console.print(f"[bold]{group}={name}[/bold]  {found.what}", highlight=False)
+def _print_option(console: Console, group: str, name: str) -> None:
+    found = option_docs.load_option(group, name)
+    console.print(f"[bold]{group}={name}[/bold]  {found.summary}", highlight=False)
     if found.source != "-":
         console.print(found.source, style="dim", highlight=False)
     if group == "experiment":
         console.print()
         console.print((compose_groups.CONF / group / f"{name}.yaml").read_text(), highlight=False, markup=False)
         return
-    if shown := [p for p in found.paragraphs if group not in compose_groups.SEARCH or not option_docs.is_table(p)]:
+    if shown := [
+        p for p in found.paragraphs if group not in compose_groups.SWEEP_GROUPS or not option_docs.is_table(p)
+    ]:
         text = "\n\n".join(shown)
-        console.print("\n" + fitted(text, console.width), highlight=False, markup=False)
-    if group in compose_groups.SEARCH:
-        _meanings(console, found)
+        console.print("\n" + wrap_docstring(text, console.width), highlight=False, markup=False)
+    if group in compose_groups.SWEEP_GROUPS:
+        _print_keys(console, found)
     elif found.keys:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for title in ("key", "default", "range"):
@@ -170,5 +181,5 @@ def _option(console: Console, group: str, name: str) -> None:
             table.add_row(escape(key.name), escape(key.default), escape(key.range))
         console.print()
         console.print(table, highlight=False)
-    if found.chosen:
-        console.print(f"\nwith it goes {', '.join(found.chosen)}, unless you say otherwise", highlight=False)
+    if found.companions:
+        console.print(f"\nwith it goes {', '.join(found.companions)}, unless you say otherwise", highlight=False)

@@ -13,22 +13,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 
 from dlopt import console as dlopt_console
-from dlopt.formatting import duration, number
-from dlopt.metrics.names import headline
-from dlopt.report.summary import results
-from dlopt.rundir.directory import Row, Run
-from dlopt.rundir.display import as_typed
-from dlopt.training.control import Watch
+from dlopt.formatting import format_duration, format_metric
+from dlopt.metrics.names import select_headline
+from dlopt.report.summary import make_summary_table
+from dlopt.rundir.directory import Row, RunDirectory
+from dlopt.rundir.display import display_path
+from dlopt.training.control import TrainingControl
 
 if TYPE_CHECKING:
-    from dlopt.sweep.pruning import Reporter
+    from dlopt.sweep.pruning import PruningReporter
 
-TRUST = " --trust"
-WIDE = 110
+TRUST_SUFFIX = " --trust"
+WIDE_TERMINAL = 110
 """Columns of a terminal from which on training metrics stand beside those of validation."""
 
 
-class Stage(Protocol):
+class SweepConsole(Protocol):
     """The screen of a sweep, on which its runs have their turns."""
 
     console: Console
@@ -37,18 +37,18 @@ class Stage(Protocol):
         """A run with a bar of its own is under way."""
 
 
-class Progress(Watch):
+class Progress(TrainingControl):
     """A bar in a terminal, lines now and then elsewhere. The loop only leaves numbers here; another thread draws."""
 
-    def __init__(self, title: str, sweep: Stage | None = None, reporter: Reporter | None = None) -> None:
+    def __init__(self, title: str, sweep: SweepConsole | None = None, reporter: PruningReporter | None = None) -> None:
         super().__init__()
         self.reporter = reporter
         self.title = title
         self.sweep = sweep
         self.console = sweep.console if sweep else Console()
         self.metrics = ""
-        self._from = (0, time.monotonic())
-        self._said = time.monotonic()
+        self._start = (0, time.monotonic())
+        self._last_print = time.monotonic()
         self._bars: Follower | None = None
 
     def __enter__(self) -> Progress:
@@ -67,28 +67,28 @@ class Progress(Watch):
     @property
     def rate(self) -> float:
         """Steps per second of wall time."""
-        return (self.step - self._from[0]) / max(time.monotonic() - self._from[1], 1e-9)
+        return (self.step - self._start[0]) / max(time.monotonic() - self._start[1], 1e-9)
 
-    def begin(self, step: int, steps: int) -> None:
-        super().begin(step, steps)
-        self._from = (step, time.monotonic())
+    def on_begin(self, step: int, steps: int) -> None:
+        super().on_begin(step, steps)
+        self._start = (step, time.monotonic())
 
-    def row(self, run: Run, row: Row) -> None:
-        if self.reporter is not None and self.step < self.steps and self.reporter.prunes(row):
-            self.stop = self.pruned = True
-        names = headline(row) if self.console.width >= WIDE else headline(row)[-2:]
-        self.metrics = "  ".join(f"{name} {number(row[name])}" for name in names)
+    def on_row(self, run: RunDirectory, row: Row) -> None:
+        if self.reporter is not None and self.step < self.steps and self.reporter.should_prune(row):
+            self.stop = self.is_pruned = True
+        names = select_headline(row) if self.console.width >= WIDE_TERMINAL else select_headline(row)[-2:]
+        self.metrics = "  ".join(f"{name} {format_metric(row[name])}" for name in names)
         if (
             self._bars is None
             and not dlopt_console.quiet
-            and time.monotonic() - self._said >= dlopt_console.PLAIN_EVERY
+            and time.monotonic() - self._last_print >= dlopt_console.PLAIN_EVERY
         ):
-            self._said = time.monotonic()
+            self._last_print = time.monotonic()
             rate = self.rate
-            left = f"  {duration((self.steps - self.step) / rate)} left" if rate else ""
+            left = f"  {format_duration((self.steps - self.step) / rate)} left" if rate else ""
             print(f"step {self.step}/{self.steps}  {rate:,.0f}/s{left}  {self.metrics}", flush=True)
 
-    def report(self, run: Run, summary: dict[str, Any], path: str) -> None:
+    def report(self, run: RunDirectory, summary: dict[str, Any], path: str) -> None:
         """The results, where they lie, and what to type next."""
         if self.sweep:
             return
@@ -97,9 +97,9 @@ class Progress(Watch):
         elif summary["status"] != "done":
             print(f"{path}: {summary['status']}", file=sys.stderr)
 
-    def _report(self, run: Run, summary: dict[str, Any], path: str) -> None:
+    def _report(self, run: RunDirectory, summary: dict[str, Any], path: str) -> None:
         status = summary["status"]
-        self.console.print(results(summary))
+        self.console.print(make_summary_table(summary))
         early = f" of {self.steps}, stopped early," if summary["step"] < self.steps else ""
         said = {
             "done": f"done: {summary['step']} steps{early} in {summary['seconds']:.1f} s of training",
@@ -116,12 +116,14 @@ class Progress(Watch):
             "dlopt list": "what else there is to try",
         }
         if status == "interrupted":
-            lines = {f"dlopt train resume={path}{TRUST if own_code(run) else ''}": "goes on where it stopped"} | lines
+            lines = {
+                f"dlopt train resume={path}{TRUST_SUFFIX if uses_custom_code(run) else ''}": "goes on where it stopped"
+            } | lines
         print(f"\nthe run is in {path}")
         suggest(lines)
 
 
-def own_code(run: Run) -> bool:
+def uses_custom_code(run: RunDirectory) -> bool:
     """Whether a run names classes of people's own, which opening it executes only when it is trusted."""
     rule = run.settings.get("optimizer.name")
     return any(key.endswith("._target_") for key in run.settings) or (isinstance(rule, str) and "." in rule)
@@ -129,7 +131,7 @@ def own_code(run: Run) -> bool:
 
 def suggest(lines: dict[str, str]) -> None:
     """Lines to type next, each with what it does."""
-    at = "" if shutil.which("dlopt") else f"{as_typed(Path(sys.executable).parent)}/"  # no environment is active
+    at = "" if shutil.which("dlopt") else f"{display_path(Path(sys.executable).parent)}/"  # no environment is active
     width = max(map(len, lines)) + len(at)
     narrow = 5 + width + max(map(len, lines.values())) > shutil.get_terminal_size().columns
     for command, what in lines.items():
@@ -142,7 +144,7 @@ class Follower(Bars):
     def __init__(self, watch: Progress, console: Console) -> None:
         self._follows = False  # looked at by super().__init__
         super().__init__(
-            BarColumn(bar_width=24 if console.width >= WIDE else 10),
+            BarColumn(bar_width=24 if console.width >= WIDE_TERMINAL else 10),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),

@@ -12,17 +12,17 @@ from typing import Any
 
 from rich.console import Console
 
-from dlopt.analysis.run_table import read
-from dlopt.config.compose.flatten import differing
-from dlopt.formatting import duration, written
-from dlopt.report.curves import of_run
-from dlopt.report.summary import results
-from dlopt.rundir.directory import Run
-from dlopt.rundir.display import as_typed, report
-from dlopt.rundir.find import RunNotFound, find, sweep_called
-from dlopt.rundir.provenance import code
+from dlopt.analysis.run_table import read_run
+from dlopt.config.compose.flatten import find_non_defaults
+from dlopt.formatting import format_duration, format_override
+from dlopt.report.curves import make_run_panels
+from dlopt.report.summary import make_summary_table
+from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.display import display_path, make_report_path
+from dlopt.rundir.find import RunNotFound, find_run, find_sweep
+from dlopt.rundir.provenance import list_repositories
 from dlopt.storage import memory
-from dlopt.storage.safe_read import printable
+from dlopt.storage.safe_read import to_printable
 
 DESCRIPTION = """\
 One run: the settings that are not the defaults, its curves and its results. Or one sweep: the best of its trials, what
@@ -34,7 +34,7 @@ name that is in the name of no run outside it.
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """What the command takes."""
     taken = argparse.ArgumentParser(prog="dlopt show", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
     taken.add_argument("run", nargs="?", default="last", metavar="RUN|SWEEP")
@@ -47,51 +47,51 @@ def parser() -> argparse.ArgumentParser:
 
 def show(argv: Sequence[str]) -> int:
     """The command; returns the exit code."""
-    given = parser().parse_args(argv)
-    sweep = sweep_called(given.run)
+    given = build_parser().parse_args(argv)
+    sweep = find_sweep(given.run)
     if sweep is not None:
         from dlopt.cli import show_sweep
 
-        return show_sweep.show(sweep, given.png, given.heat, everything=given.all)
+        return show_sweep.show_sweep(sweep, given.png, given.heat, everything=given.all)
     if given.heat is not None:
-        print(f"dlopt show: --heat is for a sweep, and {printable(given.run)} is none", file=sys.stderr)
+        print(f"dlopt show: --heat is for a sweep, and {to_printable(given.run)} is none", file=sys.stderr)
         return 2
     try:
-        run = find(given.run)
+        run = find_run(given.run)
     except RunNotFound as error:
         print(f"dlopt show: {error}", file=sys.stderr)
         return 2
     try:
-        with memory.bounded():
+        with memory.limit_memory():
             if given.png is not None:
                 return _draw(run, given.png)
             _print(run, everything=given.all)
     except BrokenPipeError:
         raise
     except Exception as error:  # whatever lies in such files
-        said = printable(f"{type(error).__name__}: {error}")
-        print(f"dlopt show: {as_typed(run.path)} is damaged ({said})", file=sys.stderr)
+        said = to_printable(f"{type(error).__name__}: {error}")
+        print(f"dlopt show: {display_path(run.path)} is damaged ({said})", file=sys.stderr)
         return 2
     return 0
 
 
-def _print(run: Run, *, everything: bool) -> None:
+def _print(run: RunDirectory, *, everything: bool) -> None:
     console = Console()
-    record = read(run.path, as_typed(run.path))
+    record = read_run(run.path, display_path(run.path))
     if record.status == "damaged":
         raise ValueError(record.message)
-    host = printable(str(run.status["host"]))
+    host = to_printable(str(run.status["host"]))
     console.print(record.name, style="bold", highlight=False, markup=False)
     began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.started))
     share = "" if record.progress is None else f" at {record.progress:.0%}"
     said = f": {record.message}" if record.message else ": its process is gone" if record.status == "dead" else ""
-    took = "" if record.seconds is None else f", {duration(record.seconds)} of training"
+    took = "" if record.seconds is None else f", {format_duration(record.seconds)} of training"
     line = f"{record.status}{share}{said}; started {began} on {host}{took}"
     console.print(line, highlight=False, markup=False)
-    console.print(printable(made_by(run.status)), highlight=False, markup=False)
+    console.print(to_printable(describe_origin(run.status)), highlight=False, markup=False)
 
-    settings = record.settings if everything else differing(record.settings)
-    pairs = [f"{key}={written(value)}" for key, value in settings.items()]
+    settings = record.settings if everything else find_non_defaults(record.settings)
+    pairs = [f"{key}={format_override(value)}" for key, value in settings.items()]
     if everything:
         console.print("\nsettings:", "  ".join(pairs), highlight=False, markup=False)
     elif pairs:
@@ -99,25 +99,25 @@ def _print(run: Run, *, everything: bool) -> None:
     else:
         console.print("\nevery setting is the default", highlight=False)
 
-    lines = list(run.lines())
+    lines = list(run.iter_rows())
     if None in lines:
         said = f"\n{run.metrics_file.name} is damaged: {lines.count(None)} of {len(lines)} lines cannot be read"
         console.print(said, highlight=False)
-    panels = [p for p in of_run([row for row in lines if row]) if any(len(c.x) > 1 for c in p.curves)]
+    panels = [p for p in make_run_panels([row for row in lines if row]) if any(len(c.x) > 1 for c in p.curves)]
     if panels:
-        from dlopt.report.terminal_plot import drawn
+        from dlopt.report.terminal_plot import render
 
         width = shutil.get_terminal_size().columns
-        print("\n" + drawn(panels, width, coloured=console.is_terminal and not console.no_color))
+        print("\n" + render(panels, width, coloured=console.is_terminal and not console.no_color))
     print()
     if run.summary and record.status not in ("running", "dead"):
-        console.print(results(record.metrics))
+        console.print(make_summary_table(record.metrics))
     elif record.metrics:
         shown = {k: v for k, v in record.metrics.items() if isinstance(v, (int, float))}
         console.print("last row:", "  ".join(f"{k}={v:.6g}" for k, v in shown.items()), highlight=False, markup=False)
 
 
-def made_by(status: Mapping[str, Any]) -> str:
+def describe_origin(status: Mapping[str, Any]) -> str:
     """The code, the packages and the place of a run in a line."""
     versions, machine = status.get("versions", {}), status.get("machine", {})
     parts = [f"{name} {versions[name]}" for name in ("dlopt", "torch", "python") if name in versions]
@@ -125,10 +125,10 @@ def made_by(status: Mapping[str, Any]) -> str:
         threads = machine["threads"]
         place = machine.get("accelerator") or machine["cpu"]
         parts.append(f"{machine['device']} ({place}), {threads} thread{'' if threads == 1 else 's'}")
-    return "by " + ", ".join([*map(commit, code(status)), *parts])
+    return "by " + ", ".join([*map(describe_commit, list_repositories(status)), *parts])
 
 
-def commit(repository: Mapping[str, Any]) -> str:
+def describe_commit(repository: Mapping[str, Any]) -> str:
     """A repository by the name of its folder, its commit, and what was not committed."""
     at = (repository["commit"] or "no commit")[:9]
     changes = " with unknown changes" if repository["unknown"] else ""
@@ -137,18 +137,18 @@ def commit(repository: Mapping[str, Any]) -> str:
     return f"{Path(repository['folder']).name} at {at}{changes}"
 
 
-def _draw(run: Run, file: Any) -> int:
-    from dlopt.report.figures import curves, save
+def _draw(run: RunDirectory, file: Any) -> int:
+    from dlopt.report.figures import plot_curves, save_figure
 
-    panels = of_run(run.rows())
+    panels = make_run_panels(run.rows())
     if not panels:
-        print(f"dlopt show: {as_typed(run.path)} has no curves yet", file=sys.stderr)
+        print(f"dlopt show: {display_path(run.path)} has no curves yet", file=sys.stderr)
         return 2
-    target = Path(file) if file else report(run.path, "curves")
+    target = Path(file) if file else make_report_path(run.path, "curves")
     try:
-        save(curves(panels, as_typed(run.path)), target)
+        save_figure(plot_curves(panels, display_path(run.path)), target)
     except (OSError, ValueError) as error:
         print(f"dlopt show: --png {target}: {error}", file=sys.stderr)
         return 2
-    print(as_typed(target))
+    print(display_path(target))
     return 0

@@ -18,79 +18,79 @@ from rich.table import Table
 from rich.text import Text
 
 from dlopt import console
-from dlopt.cli.dry_run import searched
+from dlopt.cli.dry_run import print_sweep_plan
 from dlopt.cli.progress import Follower, suggest
-from dlopt.formatting import duration, number
-from dlopt.metrics.names import headline
-from dlopt.rundir.directory import Run
-from dlopt.rundir.display import as_typed
-from dlopt.storage.safe_read import printable, without_passwords
+from dlopt.formatting import format_duration, format_metric
+from dlopt.metrics.names import select_headline
+from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.display import display_path
+from dlopt.storage.safe_read import mask_passwords, to_printable
 from dlopt.sweep.repeats import Repeat
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from dlopt.sweep.compose import Job
-    from dlopt.sweep.cost_forecast import Outlook
+    from dlopt.sweep.cost_forecast import DryRunPlan
     from dlopt.sweep.search import Plan
     from dlopt.sweep.study import Counts, Outcome, Study, Trial
 
-LATEST = 8
+MAX_LATEST_RUNS = 8
 """Finished runs that are shown while the sweep goes on."""
-WHOLE = 40
+MAX_TABLE_RUNS = 40
 """Runs up to which a sweep ends with the table of all of them."""
-REPEATED = ("seed", "validation.fold")
+REPEAT_KEYS = ("seed", "validation.fold")
 """What a point can be repeated over."""
-LOOK = 2.0
+POLL_INTERVAL = 2.0
 """Seconds between two looks at how far runs in other processes are."""
 
 
-class _Ended(NamedTuple):
+class _FinishedRun(NamedTuple):
     title: str
     path: str
     status: str
     summary: Mapping[str, Any]
 
 
-class Sweep:
+class SweepScreen:
     """The screen of one search: in a terminal a live one, elsewhere a line for each run."""
 
     def __init__(self) -> None:
         self.console = Console()
         self.plan: Plan | None = None
-        self._latest: deque[_Ended] = deque(maxlen=LATEST)
+        self._latest: deque[_FinishedRun] = deque(maxlen=MAX_LATEST_RUNS)
         self._running: dict[Path, tuple[str, float]] = {}
         self._follower: Follower | None = None
-        self._looked = (0.0, {})  # type: tuple[float, dict[Path, str]]
-        self._over: dict[str, int] = {}
+        self._last_poll = (0.0, {})  # type: tuple[float, dict[Path, str]]
+        self._ended_counts: dict[str, int] = {}
         self._best: tuple[str, float, FrozenTrial] | None = None
-        self._began = time.monotonic()
-        self._here = 0
+        self._start_time = time.monotonic()
+        self._n_ended_here = 0
         self._live: Live | None = None
 
-    def begin(self, plan: Plan, study: Study) -> Sweep:
+    def begin(self, plan: Plan, study: Study) -> SweepScreen:
         """A search begins, or goes on; it is its own stage."""
         self.plan, self._study = plan, study
         counts = study.counts()
-        self._over, self.total, self._before = counts.ended, counts.total, counts.over
+        self._ended_counts, self.total, self._before = counts.by_verdict, counts.total, counts.n_ended
         self._find_best()
         if self._before and not console.quiet:
             left = self.total - self._before
             said = f"{left} left" if left else "nothing is left to do"
-            print(f"{as_typed(plan.folder)}: {self._before} of {self.total} {self._things} are over, {said}")
+            print(f"{display_path(plan.folder)}: {self._before} of {self.total} {self._unit} are over, {said}")
         if console.is_terminal():
             columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn()]
             self._overall = Bars(*columns, TimeElapsedColumn(), TextColumn("{task.fields[left]}"), console=self.console)
             self._task = self._overall.add_task(
-                "[bold]" + self._things.split()[0], total=self.total, completed=self._before, left=""
+                "[bold]" + self._unit.split()[0], total=self.total, completed=self._before, left=""
             )
-            self._live = Live(get_renderable=self._drawn, console=self.console, refresh_per_second=4, transient=True)
+            self._live = Live(get_renderable=self._render, console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
         return self
 
-    def planned(self, outlook: Outlook) -> None:
+    def show_plan(self, outlook: DryRunPlan) -> None:
         """Nothing is to be started: says what would be."""
-        searched(outlook)
+        print_sweep_plan(outlook)
 
     # ------------------------------------------------------------------------------------------- the stage
 
@@ -98,38 +98,38 @@ class Sweep:
         """The run under way in this process has a bar of its own."""
         self._follower = follower
 
-    def started(self, job: Job) -> None:
+    def on_run_start(self, job: Job) -> None:
         self._running[job.path] = (job.title, time.monotonic())
 
-    def ended(self, job: Job, status: str, summary: Mapping[str, Any]) -> None:
+    def on_run_end(self, job: Job, status: str, summary: Mapping[str, Any]) -> None:
         self._running.pop(job.path, None)
         self._follower = None
-        self._latest.append(_Ended(job.title, as_typed(job.path), status, summary))
+        self._latest.append(_FinishedRun(job.title, display_path(job.path), status, summary))
         if "message" in summary:
             said = str(summary["message"]).partition("\n")[0]
-            print(printable(f"{as_typed(job.path)} {status}: {said}"), file=sys.stderr)
+            print(to_printable(f"{display_path(job.path)} {status}: {said}"), file=sys.stderr)
         if self._live is None and not console.quiet and self.plan is not None and len(self.plan.repeats) > 1:
-            print(f"    {_line(self._latest[-1])}", flush=True)
+            print(f"    {_format_run(self._latest[-1])}", flush=True)
 
-    def told(self, trial: Trial, found: Outcome) -> None:
+    def on_trial_end(self, trial: Trial, found: Outcome) -> None:
         assert self.plan is not None
-        self._here += 1
-        self._over[found.verdict] = self._over.get(found.verdict, 0) + 1
-        over = sum(self._over.values())
+        self._n_ended_here += 1
+        self._ended_counts[found.verdict] = self._ended_counts.get(found.verdict, 0) + 1
+        over = sum(self._ended_counts.values())
         self._find_best()
         if self._live is not None:
-            each = (time.monotonic() - self._began) / self._here
-            left = f"{duration(each * (self.total - over))} left" if over < self.total else ""
+            each = (time.monotonic() - self._start_time) / self._n_ended_here
+            left = f"{format_duration(each * (self.total - over))} left" if over < self.total else ""
             self._overall.update(self._task, completed=over, left=left)
             self._live.refresh()
         elif not console.quiet:
             if len(self.plan.repeats) > 1:
                 of = f"{self.plan.statistic} of {len(self.plan.repeats)} runs"
-                value = f"  {self.plan.objective} {number(found.value)}, {of}" if found.verdict == "done" else ""
+                value = f"  {self.plan.objective} {format_metric(found.value)}, {of}" if found.verdict == "done" else ""
                 words = (f"{over}/{self.total}", self._title(trial.point), found.verdict + value)
                 print("  ".join(filter(None, words)), flush=True)
             else:
-                print(f"{over}/{self.total}  {_line(self._latest[-1])}", flush=True)
+                print(f"{over}/{self.total}  {_format_run(self._latest[-1])}", flush=True)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -148,9 +148,9 @@ class Sweep:
 
     def _place(self, trial: FrozenTrial) -> str:
         """Where the runs of a trial are, which need not be below this sweep's directory: a database has several."""
-        folder, host = self._study.home(trial)
+        folder, host = self._study.run_root(trial)
         on = f" on {host}" if host else ""
-        return printable(f"{as_typed(folder / str(trial.number))}{on}")
+        return to_printable(f"{display_path(folder / str(trial.number))}{on}")
 
     # ------------------------------------------------------------------------------------------- the end
 
@@ -159,34 +159,34 @@ class Sweep:
         self.close()
         if console.quiet or self.plan is None:
             return
-        to_go_on = self._to_go_on(self.plan, flags)
+        to_go_on = self._resume_command(self.plan, flags)
         going_on = {to_go_on: "goes on where it stopped"}
         if counts is None:
             suggest(going_on)
             return
-        from dlopt.analysis.run_table import records
-        from dlopt.cli.runs import width
-        from dlopt.report.tables import each, over
+        from dlopt.analysis.run_table import read_runs
+        from dlopt.cli.runs import get_terminal_width
+        from dlopt.report.tables import make_mean_table, make_run_table
 
-        folder, repeated = self.plan.folder, [key for key in REPEATED if self._repeats(key)]
-        found = records(folder) if self.total * len(self.plan.repeats) <= WHOLE else []
-        if found and repeated and counts.over:
-            print(over(found, repeated).text(width()))
+        folder, repeated = self.plan.folder, [key for key in REPEAT_KEYS if self._repeats(key)]
+        found = read_runs(folder) if self.total * len(self.plan.repeats) <= MAX_TABLE_RUNS else []
+        if found and repeated and counts.n_ended:
+            print(make_mean_table(found, repeated).text(get_terminal_width()))
         elif found and self.console.is_terminal:
-            print(each(found).text(width()))
-        place = as_typed(folder)
-        others = [f"{n} {verdict}" for verdict, n in counts.ended.items() if verdict != "done"]
+            print(make_run_table(found).text(get_terminal_width()))
+        place = display_path(folder)
+        others = [f"{n} {verdict}" for verdict, n in counts.by_verdict.items() if verdict != "done"]
         said = f" ({', '.join(others)})" if others else ""
-        print(f"\n{counts.over} of {counts.total} {self._things}{said}, in {place}")
+        print(f"\n{counts.n_ended} of {counts.total} {self._unit}{said}, in {place}")
         if self._best is not None and self.plan.space.axes:
             title, value, trial = self._best
             of = "median " if self.plan.statistic == "median" and len(self.plan.repeats) > 1 else ""
-            print(f"best: {of}{self.plan.objective} {number(value)} with {title}, in {self._place(trial)}")
+            print(f"best: {of}{self.plan.objective} {format_metric(value)} with {title}, in {self._place(trial)}")
         if counts.running:
             print(f"{counts.running} {'is' if counts.running == 1 else 'are'} under way in other processes")
         place = shlex.quote(place)
-        lines = going_on if counts.over + counts.running < counts.total else {}
-        if counts.ended.get("failed"):
+        lines = going_on if counts.n_ended + counts.running < counts.total else {}
+        if counts.by_verdict.get("failed"):
             lines[f"{to_go_on} hydra.sweeper.retry=true"] = "tries again what failed"
         if self.plan.space.axes:
             lines[f"dlopt show {place}"] = "best points, what matters; pictures with --png"
@@ -198,12 +198,12 @@ class Sweep:
         lines[f"dlopt tensorboard {place}"] = "their curves, in a browser"
         suggest(lines)
 
-    def _to_go_on(self, plan: Plan, flags: Sequence[str]) -> str:
+    def _resume_command(self, plan: Plan, flags: Sequence[str]) -> str:
         """The command that goes on with the search."""
         where = plan.storage or ""
-        database = [f"hydra.sweeper.storage={without_passwords(where)}"] if "://" in where else []
+        database = [f"hydra.sweeper.storage={mask_passwords(where)}"] if "://" in where else []
         return " ".join(
-            [f"dlopt train resume={shlex.quote(as_typed(plan.folder))}", *map(shlex.quote, [*database, *flags])]
+            [f"dlopt train resume={shlex.quote(display_path(plan.folder))}", *map(shlex.quote, [*database, *flags])]
         )
 
     def _repeats(self, key: str) -> bool:
@@ -216,7 +216,7 @@ class Sweep:
         return self.plan.objective if self.plan is not None else ""
 
     @property
-    def _things(self) -> str:
+    def _unit(self) -> str:
         """What is counted."""
         assert self.plan is not None
         count = len(self.plan.repeats)
@@ -224,9 +224,9 @@ class Sweep:
 
     # ------------------------------------------------------------------------------------------- drawing
 
-    def _drawn(self) -> Group:
+    def _render(self) -> Group:
         parts: list[Any] = []
-        found = dict.fromkeys(n for e in self._latest for n in headline(e.summary) if not n.startswith("train/"))
+        found = dict.fromkeys(n for e in self._latest for n in select_headline(e.summary) if not n.startswith("train/"))
         names = sorted(found, key=lambda name: (name != self._objective, not name.startswith("val/")))
         names = names[: max(1, (self.console.width - 50) // 14)]
         if self._latest:
@@ -237,44 +237,44 @@ class Sweep:
                 table.add_column(name, justify="right")
             for ended in self._latest:
                 status = "" if ended.status == "done" else ended.status
-                table.add_row(Text(ended.title), status, *(number(ended.summary.get(n)) for n in names))
+                table.add_row(Text(ended.title), status, *(format_metric(ended.summary.get(n)) for n in names))
             parts.append(table)
         if self._follower is not None:
             title = next((title for title, _ in self._running.values()), "")
             parts += [Text(title, style="bold", overflow="ellipsis", no_wrap=True), self._follower.get_renderable()]
         elif self._running:
-            parts.append(self._elsewhere())
+            parts.append(self._render_worker_runs())
         if self._best is not None and self.plan is not None:
             title, value, trial = self._best
-            said = f"best  {self.plan.objective} {number(value)}  {title}  (trial {trial.number})"
+            said = f"best  {self.plan.objective} {format_metric(value)}  {title}  (trial {trial.number})"
             parts.append(Text(said, style="green", overflow="ellipsis", no_wrap=True))
-        bad = [f"{n} {verdict}" for verdict, n in self._over.items() if verdict != "done"]
+        bad = [f"{n} {verdict}" for verdict, n in self._ended_counts.items() if verdict != "done"]
         if bad:
             parts.append(Text(", ".join(bad), style="yellow"))
         return Group(*parts, self._overall.get_renderable())
 
-    def _elsewhere(self) -> Table:
+    def _render_worker_runs(self) -> Table:
         """The runs in other processes, and how far they are, as their directories tell."""
         now = time.monotonic()
-        if now - self._looked[0] >= LOOK:
-            self._looked = (now, {path: _last(path) for path in list(self._running)})
+        if now - self._last_poll[0] >= POLL_INTERVAL:
+            self._last_poll = (now, {path: _format_last_row(path) for path in list(self._running)})
         table = Table(box=None, pad_edge=False, show_header=False)
         table.add_column(style="bold", overflow="ellipsis", no_wrap=True)
         table.add_column(justify="right")
         table.add_column(overflow="ellipsis", no_wrap=True)
         for path, (title, since) in list(self._running.items()):
-            table.add_row(Text(title), duration(now - since), self._looked[1].get(path, ""))
+            table.add_row(Text(title), format_duration(now - since), self._last_poll[1].get(path, ""))
         return table
 
 
-def _last(path: Path) -> str:
+def _format_last_row(path: Path) -> str:
     """The last row of a run in a few words."""
-    row = Run(path).last_row()
+    row = RunDirectory(path).last_row()
     if row is None:
         return ""
-    return f"epoch {row['epoch']:g}  " + "  ".join(f"{n} {number(row[n])}" for n in headline(row)[-2:])
+    return f"epoch {row['epoch']:g}  " + "  ".join(f"{n} {format_metric(row[n])}" for n in select_headline(row)[-2:])
 
 
-def _line(ended: _Ended) -> str:
-    found = "  ".join(f"{k} {number(ended.summary[k])}" for k in headline(ended.summary))
+def _format_run(ended: _FinishedRun) -> str:
+    found = "  ".join(f"{k} {format_metric(ended.summary[k])}" for k in select_headline(ended.summary))
     return "  ".join(filter(None, (ended.title, ended.status, found, ended.path)))

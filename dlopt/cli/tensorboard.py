@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dlopt.rundir.display import as_typed, folder
-from dlopt.rundir.find import RunNotFound, find
+from dlopt.rundir.display import display_path, find_folder
+from dlopt.rundir.find import RunNotFound, find_run
 
 USAGE = """\
 usage: dlopt tensorboard [DIR|RUN] [--port N ...]
@@ -18,7 +18,7 @@ newest run. It answers this machine alone: from another one, ssh -L 6006:localho
 follows is passed on, such as --port 6007. Ctrl-C ends it.
 """
 
-OPENING = ("--host", "--bind_all")
+EXPOSING_FLAGS = ("--host", "--bind_all")
 """TensorBoard's flags that would let other machines in."""
 
 
@@ -29,7 +29,7 @@ def tensorboard(argv: Sequence[str]) -> int:
         return 0
     for argument in argv:
         flag = argument.partition("=")[0]
-        if len(flag) > 2 and any(opened.startswith(flag) for opened in OPENING):  # argparse takes abbreviations
+        if len(flag) > 2 and any(opened.startswith(flag) for opened in EXPOSING_FLAGS):  # argparse takes abbreviations
             said = "would show the runs to the network; from another machine: ssh -L 6006:localhost:6006 HOST"
             print(f"dlopt tensorboard: {flag} {said}", file=sys.stderr)
             return 2
@@ -39,7 +39,7 @@ def tensorboard(argv: Sequence[str]) -> int:
     except RunNotFound as error:
         print(f"dlopt tensorboard: {error}", file=sys.stderr)
         return 2
-    print(f"TensorBoard on {as_typed(place)}", flush=True)
+    print(f"TensorBoard on {display_path(place)}", flush=True)
     passed_on = argv[1:] if name is not None else argv
     # -P: modules that lie in the working directory, which may be a run's, are not imported in place of TensorBoard's.
     command = [sys.executable, "-P", "-m", "tensorboard.main", "--logdir", str(place), "--host", "localhost"]
@@ -49,10 +49,10 @@ def tensorboard(argv: Sequence[str]) -> int:
 def _place(name: str | None) -> Path:
     """A folder or a sweep by that name, else a run."""
     if name == "last":
-        return find(name).path
+        return find_run(name).path
     try:
-        return folder(name)
+        return find_folder(name)
     except RunNotFound:
         if name is None:
             raise
-        return find(name).path
+        return find_run(name).path

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlopt.rundir.display import as_typed
+from dlopt.rundir.display import display_path
 
 if TYPE_CHECKING:
-    from dlopt.rundir.directory import Run
-    from dlopt.training.replay import Kept, Part
+    from dlopt.rundir.directory import RunDirectory
+    from dlopt.training.replay import CheckpointIndex, StepRange
 
 EPILOG = """\
   dlopt verify                         the last run: from its last checkpoint but one to its last, else its first rows
@@ -28,7 +28,7 @@ bit for bit; 1: something differs, and the first step and how much are told.
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """What the command takes."""
     taken = argparse.ArgumentParser(
         prog="dlopt verify", description="Makes a part of a run again, and checks it bit for bit.", epilog=EPILOG,
@@ -45,50 +45,50 @@ def parser() -> argparse.ArgumentParser:
 
 def verify(argv: Sequence[str]) -> int:
     """The command; returns the exit code."""
-    given = parser().parse_args(argv)
+    given = build_parser().parse_args(argv)
     from dlopt import console
-    from dlopt.runner.open_run import opened
+    from dlopt.runner.open_run import open_run
 
     console.quiet = given.quiet
     outcome = "it cannot be verified"
-    return opened("dlopt verify", given.run, lambda run: _verified(run, given), trust=given.trust, outcome=outcome)
+    return open_run("dlopt verify", given.run, lambda run: _verify_run(run, given), trust=given.trust, outcome=outcome)
 
 
-def _verified(run: Run, given: Any) -> int:
+def _verify_run(run: RunDirectory, given: Any) -> int:
     from dlopt.analysis.row_diff import compare
     from dlopt.cli.progress import Progress
     from dlopt.config.build import build
     from dlopt.config.reopen import load_run, resume_checks
     from dlopt.rundir import provenance
-    from dlopt.runner.run_one import DONE, FAILED, INTERRUPTED, stoppable
+    from dlopt.runner.run_one import DONE, FAILED, INTERRUPTED, stop_on_signals
     from dlopt.training import replay
 
-    config = load_run.configuration(run, trust=given.trust)
+    config = load_run.load_config(run, trust=given.trust)
     status = run.status
-    part, saved = _taken(run, status, given)
+    part, saved = _load_part(run, status, given)
     resume_checks.check_configuration(run, status, *(content.get("config") for content in saved.values()))
     state = saved.get(part.begin)
     experiment, _ = build(config, saved=None if state is None else state["model"])
     for content in saved.values():
         resume_checks.check(content, experiment)
-    progress = Progress(f"{as_typed(run.path)} again")
-    with tempfile.TemporaryDirectory(prefix="dlopt-verify-") as folder, stoppable(progress), progress:
-        made = replay.trained(experiment, run, state, part, Path(folder) / "run", progress)
+    progress = Progress(f"{display_path(run.path)} again")
+    with tempfile.TemporaryDirectory(prefix="dlopt-verify-") as folder, stop_on_signals(progress), progress:
+        made = replay.replay(experiment, run, state, part, Path(folder) / "run", progress)
         if progress.stop:
             print("interrupted; nothing was verified", file=sys.stderr)
             return INTERRUPTED
-        rows = replay.rows(run, part), replay.rows(made, part)
+        rows = replay.rows_in(run, part), replay.rows_in(made, part)
         found = compare(*rows)
         differ: Sequence[str] = ()
         if part.end in saved:
-            newest = made.newest()  # none where it is not finite now
-            differ = replay.parts_that_differ(saved[part.end], {} if newest is None else newest.content)
-        different = provenance.differences(status, made.status)
+            newest = made.latest_checkpoint()  # none where it is not finite now
+            differ = replay.differing_entries(saved[part.end], {} if newest is None else newest.content)
+        different = provenance.describe_differences(status, made.status)
     nothing_logged = part.end in saved and not any(rows)
-    equal = (found.equal or nothing_logged) and not differ
+    equal = (found.is_equal or nothing_logged) and not differ
     if not given.quiet:
         begin = "the start" if part.begin == 0 else f"the checkpoint after step {part.begin}"
-        print(f"{as_typed(run.path)}: steps {part.begin + 1} to {part.end}, made again from {begin}")
+        print(f"{display_path(run.path)}: steps {part.begin + 1} to {part.end}, made again from {begin}")
         print("no row lies there" if nothing_logged else found.text(shutil.get_terminal_size().columns))
         if part.end in saved:
             said = f"differs in {', '.join(differ)}" if differ else "is equal, bit for bit"
@@ -98,17 +98,17 @@ def _verified(run: Run, given: Any) -> int:
     return DONE if equal else FAILED
 
 
-def _taken(run: Run, status: Mapping[str, Any], given: Any) -> tuple[Part, dict[int, dict[str, Any]]]:
+def _load_part(run: RunDirectory, status: Mapping[str, Any], given: Any) -> tuple[StepRange, dict[int, dict[str, Any]]]:
     """The part that is asked for, and the contents of the checkpoints at its ends, by their steps.
 
     A run under way exchanges its checkpoints meanwhile: then they are looked for again.
     """
-    from dlopt.training.replay import Kept
+    from dlopt.training.replay import CheckpointIndex
 
-    def look() -> tuple[Part, dict[int, dict[str, Any]]]:
-        kept = Kept.of(run)
-        part = _part(run, status, kept, given)
-        return part, {step: kept.content(step) for step in part if step in kept.files}
+    def look() -> tuple[StepRange, dict[int, dict[str, Any]]]:
+        kept = CheckpointIndex.of(run)
+        part = _select_part(run, status, kept, given)
+        return part, {step: kept.load(step) for step in part if step in kept.files}
 
     for _ in range(2):
         with contextlib.suppress(FileNotFoundError, ValueError):
@@ -116,20 +116,20 @@ def _taken(run: Run, status: Mapping[str, Any], given: Any) -> tuple[Part, dict[
     return look()
 
 
-def _part(run: Run, status: Mapping[str, Any], kept: Kept, given: Any) -> Part:
+def _select_part(run: RunDirectory, status: Mapping[str, Any], kept: CheckpointIndex, given: Any) -> StepRange:
     """The part that is asked for: by default the shortest that ends at a checkpoint and begins at one."""
     from dlopt.config.problems import ConfigError
     from dlopt.config.reopen import resume_checks
-    from dlopt.training.replay import Part
+    from dlopt.training.replay import StepRange
 
-    broken = resume_checks.broken(status)
+    broken = resume_checks.find_breaks(status)
     since, why = broken[-1] if broken else (0, "")
     before = f"; before step {since} it was another run: {why}" if broken else ""
     logged = [row["step"] for row in run.rows()]
     last = max([*kept.files, *logged], default=0)
     begins = [step for step in (0, *kept.files) if since <= step < last]
     if not begins:
-        raise ConfigError([("run", f"{as_typed(run.path)} has nothing to compare with{before}")])
+        raise ConfigError([("run", f"{display_path(run.path)} has nothing to compare with{before}")])
     if given.all and given.begin is not None:
         raise ConfigError([("--all", "begins at the start; leave --from out")])
     begin = 0 if given.all else begins[-1] if given.begin is None else given.begin
@@ -143,4 +143,4 @@ def _part(run: Run, status: Mapping[str, Any], kept: Kept, given: Any) -> Part:
         end = min(end, first_rows[-1])  # else it would be the whole run, where only its end was saved
     if not begin < end <= last:
         raise ConfigError([("--to", f"must be from {begin + 1} to {last}, got {end}")])
-    return Part(begin, end)
+    return StepRange(begin, end)

@@ -12,12 +12,12 @@ from dlopt import prng
 from dlopt.base.data import Split
 from dlopt.base.layout import Layout
 from dlopt.config.problems import ConfigError, Problems
-from dlopt.errors import Mistake
-from dlopt.objective.init_probe import FirstBatch
-from dlopt.training.experiment import Settings, adjusted_weights, initial_weights, prepared
+from dlopt.errors import OptionError
+from dlopt.objective.init_probe import MiniBatchInitProbe
+from dlopt.training.experiment import Settings, adjust_weights, prepare_network, sample_initial_weights
 
 
-def kept(
+def apply_in_place_init(
     made: Mapping[str, Any],
     model: nn.Module,
     settings: Settings,
@@ -28,13 +28,13 @@ def kept(
     if "init" not in made:
         return ()
     try:
-        return prepared(model.to(settings.dtype), made["init"], saved)
-    except Mistake as error:
+        return prepare_network(model.to(settings.dtype), made["init"], saved)
+    except OptionError as error:
         problems.add(error.key, str(error))
         return ()
 
 
-def initial(
+def build_initial_weights(
     made: Mapping[str, Any],
     model: nn.Module,
     train: Split,
@@ -49,9 +49,11 @@ def initial(
     """
     init, bias, gain = made["init"], made["bias_init"], getattr(made["activation"], "gain", 1.0)
     key = prng.key(settings.seed, "init")
-    start = partial(FirstBatch, model, made["loss"], train, settings.dtype, prng.key(settings.seed, "first_batch"))
+    start = partial(
+        MiniBatchInitProbe, model, made["loss"], train, settings.dtype, prng.key(settings.seed, "first_batch")
+    )
     try:
-        w = initial_weights(model, Layout.of(model), init, bias, gain, key, settings.dtype, given)
-        return w if goes_on else adjusted_weights(w, init, bias, start)
-    except Mistake as error:
+        w = sample_initial_weights(model, Layout.of(model), init, bias, gain, key, settings.dtype, given)
+        return w if goes_on else adjust_weights(w, init, bias, start)
+    except OptionError as error:
         raise ConfigError([(error.key, str(error))]) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dlopt.storage.safe_read import printable
+from dlopt.storage.safe_read import to_printable
 
 
 class ConfigError(Exception):
@@ -19,28 +19,28 @@ class ConfigError(Exception):
         width = min(max((len(key) for key, _ in self.problems), default=0), 34)
         head = "1 problem" if count == 1 else f"{count} problems"
         lines = [f"  {key:<{width}}  {message}" if key else f"  {message}" for key, message in self.problems]
-        return "\n".join([f"{head}, {outcome}:", *(printable(x) for line in lines for x in line.splitlines())])
+        return "\n".join([f"{head}, {outcome}:", *(to_printable(x) for line in lines for x in line.splitlines())])
 
 
 class Problems:
     """A list to which checks add."""
 
     def __init__(self) -> None:
-        self.found: list[tuple[str, str]] = []
+        self.errors: list[tuple[str, str]] = []
         self.notices: list[str] = []
 
     def add(self, key: str, message: str) -> None:
-        self.found.append((key, message))
+        self.errors.append((key, message))
 
-    def clear_of(self, *keys: str) -> bool:
+    def has_no_problem(self, *keys: str) -> bool:
         """Whether nothing is wrong at these keys or below them."""
-        return not any(found == key or found.startswith(key + ".") for found, _ in self.found for key in keys)
+        return not any(found == key or found.startswith(key + ".") for found, _ in self.errors for key in keys)
 
-    def raise_any(self) -> None:
-        if self.found:
-            raise ConfigError(self.found)
+    def raise_if_any(self) -> None:
+        if self.errors:
+            raise ConfigError(self.errors)
 
 
-def named(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     """An error's class and the first line of its message."""
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"

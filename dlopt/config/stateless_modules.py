@@ -14,20 +14,20 @@ from torch import nn
 from dlopt.normalization.batch import BatchNorm
 from dlopt.regularization.dropout import Dropout
 
-_EXACTLY = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # a subclass has a forward of its own
+_BATCH_NORM_TYPES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # a subclass has a forward of its own
 _FIRST_SITE = 10_000
 """Sites of adopted modules are numbered from here, clear of those that a net asked for itself."""
 
 
-def adopt(model: Any) -> Any:
+def replace_stateful_modules(model: Any) -> Any:
     """The same network with pure modules; anything that is not a Module is handed back as it is."""
     if not isinstance(model, nn.Module):
         return model
     swapped: dict[nn.Module, nn.Module] = {}
     site = _FIRST_SITE
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) in _EXACTLY:
-            swapped[module] = _batch_norm(module)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) in _BATCH_NORM_TYPES:
+            swapped[module] = _convert_batch_norm(module)
         elif type(module) is nn.Dropout:
             if module.p == 1:
                 raise ValueError("Dropout(1.0) drops everything; p must be below 1")
@@ -42,7 +42,7 @@ def adopt(model: Any) -> Any:
     return model
 
 
-def _batch_norm(module: nn.modules.batchnorm._BatchNorm) -> nn.Module:
+def _convert_batch_norm(module: nn.modules.batchnorm._BatchNorm) -> nn.Module:
     if not module.affine or module.running_mean is None or module.running_var is None or module.momentum is None:
         raise ValueError("BatchNorm in a net must be affine, track running statistics and have a momentum")
     ours = BatchNorm(module.num_features, module.eps, module.momentum)

@@ -13,16 +13,16 @@ import numpy as np
 from dlopt.data import _npz
 from dlopt.storage import regular_file
 
-Arrays = dict[str, np.ndarray]
+ArrayDict = dict[str, np.ndarray]
 
 
-def folder() -> Path:
+def cache_dir() -> Path:
     """$XDG_CACHE_HOME/dlopt, or ~/.cache/dlopt."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "dlopt"
 
 
-def cached(file: Path, make: Callable[[], Arrays], made_of: str = "") -> Arrays:
+def load_or_make(file: Path, make: Callable[[], ArrayDict], made_of: str = "") -> ArrayDict:
     """The arrays in an .npz file; made and written there when it is missing or not as it was written.
 
     made_of names what they are made of, files with their times say: where the file holds arrays made of anything else,
@@ -30,12 +30,12 @@ def cached(file: Path, make: Callable[[], Arrays], made_of: str = "") -> Arrays:
     """
     if file.is_file():
         try:
-            arrays = _stored(file, made_of)
+            arrays = _load(file, made_of)
             if arrays is not None:
                 return arrays
         except Exception:  # a damaged archive fails in a dozen ways
             warnings.warn(f"{file} is damaged; its content is made anew", stacklevel=2)
-    with _undisturbed():
+    with _preserve_rng_state():
         arrays = make()
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
@@ -50,10 +50,10 @@ def cached(file: Path, make: Callable[[], Arrays], made_of: str = "") -> Arrays:
     return arrays
 
 
-def _stored(file: Path, made_of: str) -> Arrays | None:
+def _load(file: Path, made_of: str) -> ArrayDict | None:
     """The file's arrays, or None when they are made of something else; raises when they are not as written."""
-    with regular_file.opened(file) as stream:
-        stored = _npz.Arrays(stream)
+    with regular_file.open_regular_file(file) as stream:
+        stored = _npz.NpzArrays(stream)
         written = stored["made_of"].item() if "made_of" in stored else ""
         if written != made_of:
             return None
@@ -64,7 +64,7 @@ def _stored(file: Path, made_of: str) -> Arrays | None:
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
+def _preserve_rng_state() -> Iterator[None]:
     """Python's and numpy's global generators as they were: what makes data may seed them, or import what draws."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
@@ -74,7 +74,7 @@ def _undisturbed() -> Iterator[None]:
         np.random.set_state(states[1])  # noqa: NPY002
 
 
-def _digest(arrays: Arrays, made_of: str) -> str:
+def _digest(arrays: ArrayDict, made_of: str) -> str:
     sha = hashlib.sha256(made_of.encode())
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])

@@ -23,7 +23,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from dlopt import __version__, console
-from dlopt.errors import Mistake
+from dlopt.errors import OptionError
 
 TIMEOUT = 30.0
 """Seconds without a byte after which a server is taken to be gone."""
@@ -36,21 +36,21 @@ def fetch(url: str, file: Path, check: Callable[[Path], None], otherwise: str) -
     otherwise says what else people can do; it ends the message where the address cannot be reached. Raises Mistake.
     """
     part = file.with_name(file.name + ".part")
-    made = _folders(file.parent)
+    made = _make_folders(file.parent)
     try:
-        with _interruptible(), _locked(part) as out:
+        with _allow_interrupt(), _open_locked(part) as out:
             if not file.exists():  # else another process has brought it meanwhile
                 _receive(url, out, file.name, otherwise)
                 try:
                     check(part)
                 except ValueError as error:
                     os.ftruncate(out.fileno(), 0)
-                    raise Mistake(
+                    raise OptionError(
                         "url", f"what came from {url} is not the right file and is removed: {error}"
                     ) from error
                 os.replace(part, file)
     except OSError as error:
-        raise Mistake("path", f"{part} cannot be written: {error.strerror or error}") from error
+        raise OptionError("path", f"{part} cannot be written: {error.strerror or error}") from error
     finally:
         for folder in reversed(made):
             with contextlib.suppress(OSError):  # something lies in it
@@ -58,7 +58,7 @@ def fetch(url: str, file: Path, check: Callable[[Path], None], otherwise: str) -
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
+def _allow_interrupt() -> Iterator[None]:
     """Ctrl-C is an exception in here, whatever it is around, so that locks and the terminal are left in order."""
     if threading.current_thread() is not threading.main_thread():  # which alone gets signals
         yield
@@ -70,29 +70,29 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _folders(folder: Path) -> list[Path]:
+def _make_folders(folder: Path) -> list[Path]:
     """Make a folder and those above it; the ones that were not there are returned, outer ones first."""
     missing = [f for f in (folder, *folder.parents) if not f.exists()][::-1]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise Mistake("path", f"the folder {folder} cannot be made: {error.strerror}") from error
+        raise OptionError("path", f"the folder {folder} cannot be made: {error.strerror}") from error
     return missing
 
 
 @contextlib.contextmanager
-def _locked(part: Path) -> Iterator[BinaryIO]:
+def _open_locked(part: Path) -> Iterator[BinaryIO]:
     """The part, open at its end and locked; an empty one is removed when it is let go."""
     while True:
         out = part.open("ab", buffering=0)
         try:
             _lock(out, part)
-            if not _is(out, part):  # it was moved or removed by whom we waited for
+            if not _is_same_file(out, part):  # it was moved or removed by whom we waited for
                 continue
             try:
                 yield out
             finally:
-                if _is(out, part) and os.fstat(out.fileno()).st_size == 0:
+                if _is_same_file(out, part) and os.fstat(out.fileno()).st_size == 0:
                     part.unlink()
             return
         finally:
@@ -109,7 +109,7 @@ def _lock(out: Any, part: Path) -> None:
         pass
 
 
-def _is(out: Any, part: Path) -> bool:
+def _is_same_file(out: Any, part: Path) -> bool:
     """Whether an open file still lies at a path."""
     try:
         return os.path.samestat(os.fstat(out.fileno()), part.stat())
@@ -124,7 +124,7 @@ def _receive(url: str, out: BinaryIO, title: str, otherwise: str) -> None:
         return
     have, reason = os.fstat(out.fileno()).st_size, ""
     try:
-        with answer, console.bar(title, total, unit="bytes", done=have) as advance:
+        with answer, console.show_progress(title, total, unit="bytes", done=have) as advance:
             while chunk := answer.read1(CHUNK):
                 out.write(chunk)
                 have += len(chunk)
@@ -133,7 +133,7 @@ def _receive(url: str, out: BinaryIO, title: str, otherwise: str) -> None:
         reason = f" ({_reason(error)})"
     if reason or (total is not None and have < total):
         came = f"{have:,}" + (f" of {total:,}" if total is not None else "")
-        raise Mistake(
+        raise OptionError(
             "url",
             f"the transfer of {url} broke off after {came} bytes{reason}; the same command goes on from there",
         )
@@ -158,9 +158,9 @@ def _ask(url: str, out: BinaryIO, otherwise: str) -> tuple[Any, int | None]:
                     return None, have
                 os.ftruncate(out.fileno(), 0)
                 return _ask(url, out, otherwise)
-            raise Mistake("url", f"{url} answers {error.code} {error.reason}; {otherwise}") from error
+            raise OptionError("url", f"{url} answers {error.code} {error.reason}; {otherwise}") from error
     except (OSError, HTTPException) as error:
-        raise Mistake("url", f"{url} cannot be reached ({_reason(error)}); {otherwise}") from error
+        raise OptionError("url", f"{url} cannot be reached ({_reason(error)}); {otherwise}") from error
     length = answer.headers.get("Content-Length") or ""
     length = length if length.isdigit() else ""
     if answer.status == 206:
@@ -169,7 +169,7 @@ def _ask(url: str, out: BinaryIO, otherwise: str) -> tuple[Any, int | None]:
             return answer, int(given[2]) if given[2] != "*" else have + int(length) if length else None
         answer.close()  # another range than was asked for
         if not have:
-            raise Mistake("url", f"{url} answers with a part of the file alone; {otherwise}")
+            raise OptionError("url", f"{url} answers with a part of the file alone; {otherwise}")
         os.ftruncate(out.fileno(), 0)
         return _ask(url, out, otherwise)
     os.ftruncate(out.fileno(), 0)

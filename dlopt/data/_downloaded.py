@@ -15,11 +15,11 @@ from dlopt.base.data import Data, Dataset, Split
 from dlopt.data import _cache, _idx
 from dlopt.data import _files as data_files
 from dlopt.data._download import fetch
-from dlopt.errors import Mistake
+from dlopt.errors import OptionError
 
 
 @dataclass(frozen=True)
-class Official(Data):
+class DownloadedDataset(Data):
     """Images in files that are the same everywhere.
 
     The files are looked for in `path`; without one, where Debian's package puts them, then in dlopt's cache; missing
@@ -35,13 +35,13 @@ class Official(Data):
     url: str | None
     verify: bool
 
-    wanted: ClassVar[tuple[tuple[str, ...], ...]]
+    file_names: ClassVar[tuple[tuple[str, ...], ...]]
     """For each file the names it may have, that of the downloaded one first."""
     classes: ClassVar[tuple[str, ...]]
     debian: ClassVar[tuple[str, str] | None] = None
     """Debian's package, and the folder of its files."""
 
-    def read(self, files: Sequence[Path]) -> _cache.Arrays:
+    def read(self, files: Sequence[Path]) -> _cache.ArrayDict:
         """Images x and x_test (N, channels, height, width) uint8 and labels y and y_test (N,) of the files."""
         raise NotImplementedError
 
@@ -51,7 +51,7 @@ class Official(Data):
 
     def load(self) -> Dataset:
         files = self._files()
-        return data_files.once(self, files, lambda: self._dataset(files))
+        return data_files.cached_dataset(self, files, lambda: self._dataset(files))
 
     @property
     def _name(self) -> str:
@@ -60,15 +60,15 @@ class Official(Data):
     def _dataset(self, files: Sequence[Path]) -> Dataset:
         place = hashlib.sha256(str(files[0].parent.resolve()).encode()).hexdigest()[:8]
         if self.verify:
-            kept = _cache.folder() / f"{self._name}-{place}.npz"
-            arrays = _cache.cached(kept, lambda: self.read(files), data_files.stamp(files))
+            kept = _cache.cache_dir() / f"{self._name}-{place}.npz"
+            arrays = _cache.load_or_make(kept, lambda: self.read(files), data_files.file_fingerprint(files))
         else:  # a small file may hold any number of zeros, which would stay in the cache
             arrays = self.read(files)
-        data_files.hold(files[0], 4 * sum(arrays[name].size for name in ("x", "x_test")))
+        data_files.check_memory(files[0], 4 * sum(arrays[name].size for name in ("x", "x_test")))
         labels = [arrays["y"], arrays["y_test"]]
         outputs = len(self.classes) if self.verify else 1 + max(int(y.max(initial=0)) for y in labels)
         if outputs < 2:
-            raise Mistake("path", f"the labels in {files[0].parent} are of one class only")
+            raise OptionError("path", f"the labels in {files[0].parent} are of one class only")
         return Dataset(
             _split(arrays["x"], arrays["y"]),
             _split(arrays["x_test"], arrays["y_test"]),
@@ -79,43 +79,43 @@ class Official(Data):
     def _files(self) -> list[Path]:
         """The files, downloaded where they are missing."""
         if self.path is None:
-            folders = [_cache.folder() / self._name]
+            folders = [_cache.cache_dir() / self._name]
             if self.debian is not None:
                 folders.insert(0, Path(self.debian[1]))
         else:
             folders = [self._folder(Path(self.path).expanduser())]
         for folder in folders:
-            found = [_present(folder, names) for names in self.wanted]
+            found = [_find_file(folder, names) for names in self.file_names]
             if all(found):
                 return [file for file in found if file]
-        missing = [names[0] for names, file in zip(self.wanted, found, strict=True) if not file]
+        missing = [names[0] for names, file in zip(self.file_names, found, strict=True) if not file]
         package = f"install Debian's package {self.debian[0]}" if self.debian is not None else ""
         if package and self.path is not None:
             package += " and leave data.path out"
         if self.url is None:
             places = " and ".join(map(str, folders))
-            raise Mistake(
+            raise OptionError(
                 "path",
                 f"{', '.join(missing)}: not in {places}; put {'it' if len(missing) == 1 else 'them'} there, "
                 + (f"{package}, " if package else "")
                 + "or give a data.url to download from",
             )
         if not self.url.startswith(("http://", "https://")):
-            raise Mistake("url", f"must be an address that begins with http:// or https://, got {self.url}")
+            raise OptionError("url", f"must be an address that begins with http:// or https://, got {self.url}")
         here = f"put {', '.join(missing)} into {folder} yourself, or {package or 'name another folder: data.path=...'}"
         for name in missing:
             fetch(f"{self.url.rstrip('/')}/{name}", folder / name, self.check, here)
-        return [file for names in self.wanted if (file := _present(folder, names))]
+        return [file for names in self.file_names if (file := _find_file(folder, names))]
 
     def _folder(self, path: Path) -> Path:
-        if any(path.name in names for names in self.wanted):  # one of the files: its folder is meant
+        if any(path.name in names for names in self.file_names):  # one of the files: its folder is meant
             path = path.parent
         if path.exists() and not path.is_dir():
-            raise Mistake("path", f"{path} is a file; name the folder that holds {self.wanted[0][0]}")
+            raise OptionError("path", f"{path} is a file; name the folder that holds {self.file_names[0][0]}")
         return path
 
 
-def _present(folder: Path, names: Sequence[str]) -> Path | None:
+def _find_file(folder: Path, names: Sequence[str]) -> Path | None:
     return next((folder / name for name in names if (folder / name).exists()), None)
 
 
@@ -125,7 +125,7 @@ def _split(images: np.ndarray, labels: np.ndarray) -> Split:
 
 
 @dataclass(frozen=True)
-class FourFiles(Official):
+class IdxDataset(DownloadedDataset):
     """Grey images and their labels in four IDX files, compressed by gzip or not.
 
     Checksums are of the uncompressed bytes: the same content is found under more than one gzip header.
@@ -140,19 +140,19 @@ class FourFiles(Official):
         "t10k-images-idx3-ubyte",
         "t10k-labels-idx1-ubyte",
     )
-    wanted: ClassVar[tuple[tuple[str, ...], ...]] = tuple((f"{name}.gz", name) for name in FILES)
+    file_names: ClassVar[tuple[tuple[str, ...], ...]] = tuple((f"{name}.gz", name) for name in FILES)
 
-    def read(self, files: Sequence[Path]) -> _cache.Arrays:
+    def read(self, files: Sequence[Path]) -> _cache.ArrayDict:
         arrays = {}
         for name, file in zip(("x", "y", "x_test", "y_test"), files, strict=True):
             try:
                 arrays[name] = self._array(file, images=name.startswith("x"))
             except ValueError as error:
                 more = "; put the official file there, or take it as it is: data.verify=false" if self.verify else ""
-                raise Mistake("path", f"{file}: {error}{more}") from error
+                raise OptionError("path", f"{file}: {error}{more}") from error
         for x, y, file in (("x", "y", files[1]), ("x_test", "y_test", files[3])):
             if len(arrays[x]) != len(arrays[y]):
-                raise Mistake("path", f"{file} has {len(arrays[y])} labels for {len(arrays[x])} images")
+                raise OptionError("path", f"{file} has {len(arrays[y])} labels for {len(arrays[x])} images")
             arrays[x] = arrays[x][:, None]
         return arrays
 
@@ -161,7 +161,7 @@ class FourFiles(Official):
         self._array(file, images="images" in name)
 
     def _array(self, file: Path, *, images: bool) -> np.ndarray:
-        content = _idx.unpacked(data_files.content(file))
+        content = _idx.decompress(data_files.read_data_file(file))
         if self.verify:
             name = file.name.removesuffix(".part").removesuffix(".gz")
             found, expected = hashlib.sha256(content).hexdigest(), self.sha256[name]

@@ -10,25 +10,25 @@ from io import BufferedReader
 from pathlib import Path
 
 from dlopt.base.data import Data, Dataset
-from dlopt.errors import Mistake, nearest
+from dlopt.errors import OptionError, did_you_mean
 from dlopt.storage import memory, regular_file
 
 _last: tuple[tuple[str, str], Dataset] | None = None
 
 
-def file(path: str | None, suffixes: Sequence[str] = (), key: str = "path") -> Path:
+def find_file(path: str | None, suffixes: Sequence[str] = (), key: str = "path") -> Path:
     """The file that a key names, with one of these suffixes if any are given; Mistake with the nearest names there."""
     kinds = f", ending in {' or '.join(suffixes)}" if suffixes else ""
     if path is None:
-        raise Mistake(key, f"name the file: data.{key}=...{kinds}")
+        raise OptionError(key, f"name the file: data.{key}=...{kinds}")
     found = Path(path).expanduser()
     if found.is_dir():
         inside = sorted(f.name for f in found.iterdir() if f.is_file() and (not suffixes or f.suffix in suffixes))
-        raise Mistake(key, f"{path} is a folder; name a file{kinds}{nearest('', inside)}")
+        raise OptionError(key, f"{path} is a folder; name a file{kinds}{did_you_mean('', inside)}")
     if not found.is_file():
-        raise Mistake(key, f"there is no file {path}{_near(found)}")
+        raise OptionError(key, f"there is no file {path}{_near(found)}")
     if suffixes and found.suffix not in suffixes:
-        raise Mistake(key, f"must name a file{kinds}; got {path}")
+        raise OptionError(key, f"must name a file{kinds}; got {path}")
     return found
 
 
@@ -36,40 +36,40 @@ def _near(missing: Path) -> str:
     """What else there is in the place of a missing file."""
     if not missing.parent.is_dir():
         return f"; there is no folder {missing.parent} either"
-    return nearest(missing.name, sorted(f.name for f in missing.parent.iterdir() if f.suffix == missing.suffix))
+    return did_you_mean(missing.name, sorted(f.name for f in missing.parent.iterdir() if f.suffix == missing.suffix))
 
 
 @contextlib.contextmanager
-def opened(path: Path, key: str = "path") -> Iterator[BufferedReader]:
+def open_data_file(path: Path, key: str = "path") -> Iterator[BufferedReader]:
     """A file, open for reading; Mistake where it cannot be, or where it is a pipe or a device."""
     try:
-        stream = regular_file.opened(path)
+        stream = regular_file.open_regular_file(path)
     except OSError as error:
-        raise Mistake(key, f"{path} cannot be read: {error.strerror or error}") from error
+        raise OptionError(key, f"{path} cannot be read: {error.strerror or error}") from error
     with stream:
         yield stream
 
 
-def content(path: Path, key: str = "path") -> bytes:
+def read_data_file(path: Path, key: str = "path") -> bytes:
     """All of a file; Mistake where it cannot be read, or is larger than the memory that is free."""
-    with opened(path, key) as stream:
-        size = regular_file.size(stream)
-        hold(path, size, key)
+    with open_data_file(path, key) as stream:
+        size = regular_file.file_size(stream)
+        check_memory(path, size, key)
         try:
             return stream.read(size)
         except OSError as error:
-            raise Mistake(key, f"{path} cannot be read: {error.strerror or error}") from error
+            raise OptionError(key, f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def hold(path: Path, needed: int, key: str = "path") -> None:
+def check_memory(path: Path, needed: int, key: str = "path") -> None:
     """Mistake where what a file holds needs so many bytes, and fewer are free."""
     try:
         memory.check(needed, str(path))
-    except memory.NotEnough as error:
-        raise Mistake(key, str(error)) from error
+    except memory.NotEnoughMemoryError as error:
+        raise OptionError(key, str(error)) from error
 
 
-def stamp(paths: Iterable[Path]) -> str:
+def file_fingerprint(paths: Iterable[Path]) -> str:
     """What tells whether files have changed: path, size, times and place; a folder's with those of all files in it."""
     lines = []
     for path in paths:
@@ -84,26 +84,26 @@ def digest(paths: Iterable[Path]) -> str:
     """The SHA-256 of the files' contents: kept with a run, it tells later whether they are still the same."""
     sha = hashlib.sha256()
     for path in paths:
-        with regular_file.opened(path) as stream:
+        with regular_file.open_regular_file(path) as stream:
             while chunk := stream.read(1 << 20):
                 sha.update(chunk)
     return sha.hexdigest()
 
 
-def once(option: Data, paths: Sequence[Path], read: Callable[[], Dataset]) -> Dataset:
+def cached_dataset(option: Data, paths: Sequence[Path], read: Callable[[], Dataset]) -> Dataset:
     """What read() makes of these files; the same object again while option and files stay what they are.
 
     So runs that differ in how many examples they keep, or in anything but the data, share one copy in memory.
     """
     global _last  # noqa: PLW0603
-    key = (repr(replace(option, train_size=None, label_noise=0.0, drop_last=False)), stamp(paths))
+    key = (repr(replace(option, train_size=None, label_noise=0.0, drop_last=False)), file_fingerprint(paths))
     if _last is None or _last[0] != key:
         _last = None  # the former data set is let go before this one is made
         _last = (key, read())
     return _last[1]
 
 
-def forget() -> None:
+def clear_cache() -> None:
     """Read anew the next time, as a new process would."""
     global _last  # noqa: PLW0603
     _last = None

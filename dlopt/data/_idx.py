@@ -34,12 +34,12 @@ class Header(NamedTuple):
     length: int
 
     @property
-    def expected(self) -> int:
+    def total_bytes(self) -> int:
         """Bytes of the whole."""
         return self.length + math.prod(self.shape) * self.kind.itemsize
 
 
-def unpacked(content: bytes) -> bytes | bytearray:
+def decompress(content: bytes) -> bytes | bytearray:
     """The content of a file, compressed by gzip or not.
 
     The compressed form may hold any multiple of its size: no more of it is read than its header speaks of. ValueError
@@ -50,7 +50,7 @@ def unpacked(content: bytes) -> bytes | bytearray:
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
             begins = stream.read(LONGEST_HEADER)
-            expected = header(begins).expected
+            expected = parse_header(begins).total_bytes
             memory.check(expected)
             whole = bytearray(begins)
             while chunk := stream.read(min(CHUNK, max(0, expected - len(whole)))):
@@ -62,7 +62,7 @@ def unpacked(content: bytes) -> bytes | bytearray:
     return whole
 
 
-def header(content: bytes | bytearray) -> Header:
+def parse_header(content: bytes | bytearray) -> Header:
     """The header with which content begins; ValueError says what is wrong."""
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in TYPES or content[3] == 0:
         raise ValueError(f"it is no IDX file: it begins with {content[:4].hex(' ') or 'nothing'}")
@@ -76,7 +76,7 @@ def header(content: bytes | bytearray) -> Header:
 
 def read(content: bytes | bytearray) -> np.ndarray:
     """The array that uncompressed bytes hold, in the machine's order of bytes; ValueError says what is wrong."""
-    kind, shape, length = said = header(content)
-    if len(content) != said.expected:
-        raise ValueError(f"it has {len(content)} bytes; numbers of shape {shape} need {said.expected}")
+    kind, shape, length = said = parse_header(content)
+    if len(content) != said.total_bytes:
+        raise ValueError(f"it has {len(content)} bytes; numbers of shape {shape} need {said.total_bytes}")
     return np.frombuffer(content, kind, offset=length).reshape(shape).astype(kind.newbyteorder("="), copy=False)

@@ -22,16 +22,16 @@ LONGEST_HEADER = 1 << 14
 """Bytes in which the header of an array ends; numpy's are some hundred long."""
 
 
-class Unreadable(ValueError):
+class UnreadableArrayFile(ValueError):
     """A file is none of numpy's, is damaged, or holds Python objects; the message has one line."""
 
 
-def array(stream: BufferedReader) -> np.ndarray:
+def read_npy(stream: BufferedReader) -> np.ndarray:
     """The array of an .npy file. Raises Unreadable, and memory.NotEnough."""
-    return _array(stream, regular_file.size(stream), "the array")
+    return _read_array(stream, regular_file.file_size(stream), "the array")
 
 
-class Arrays(Mapping[str, np.ndarray]):
+class NpzArrays(Mapping[str, np.ndarray]):
     """The arrays of an .npz file by their names, each read when it is asked for.
 
     Raises Unreadable; reading an array raises memory.NotEnough too.
@@ -41,19 +41,19 @@ class Arrays(Mapping[str, np.ndarray]):
         try:
             self._archive = zipfile.ZipFile(stream)
         except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
-            raise Unreadable(f"it cannot be read, or is damaged ({error})") from error
+            raise UnreadableArrayFile(f"it cannot be read, or is damaged ({error})") from error
         names = [member.filename for member in self._archive.infolist()]
         if len(set(names)) < len(names):
-            raise Unreadable("it holds two arrays of one name")
+            raise UnreadableArrayFile("it holds two arrays of one name")
         self._members = {name.removesuffix(".npy"): name for name in names}
 
     def __getitem__(self, name: str) -> np.ndarray:
         member = self._archive.getinfo(self._members[name])
         try:
             with self._archive.open(member) as stream:
-                return _array(stream, member.file_size, name)
+                return _read_array(stream, member.file_size, name)
         except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError) as error:
-            raise Unreadable(f"it cannot be read, or is damaged ({error})") from error
+            raise UnreadableArrayFile(f"it cannot be read, or is damaged ({error})") from error
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)
@@ -62,7 +62,7 @@ class Arrays(Mapping[str, np.ndarray]):
         return len(self._members)
 
 
-def _array(stream: IO[bytes], size: int, name: str) -> np.ndarray:
+def _read_array(stream: IO[bytes], size: int, name: str) -> np.ndarray:
     """The array in a stream of so many bytes."""
     header = io.BytesIO(stream.read(LONGEST_HEADER))
     try:
@@ -70,12 +70,12 @@ def _array(stream: IO[bytes], size: int, name: str) -> np.ndarray:
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
         shape, _, dtype = read(header)
     except Exception as error:  # a header is a piece of Python, whose parser fails in a dozen ways
-        raise Unreadable(f"the header of {name} cannot be read, or is damaged") from error
+        raise UnreadableArrayFile(f"the header of {name} cannot be read, or is damaged") from error
     if dtype.hasobject:
-        raise Unreadable(f"{name} holds Python objects, which are not read: save it as numbers or as text")
+        raise UnreadableArrayFile(f"{name} holds Python objects, which are not read: save it as numbers or as text")
     needed = math.prod(shape) * dtype.itemsize
     if header.tell() + needed != size or min(shape, default=0) < 0:
-        raise Unreadable(
+        raise UnreadableArrayFile(
             f"the header of {name} speaks of shape {str(shape)[:80]}, which needs {needed} bytes; there are "
             f"{size - header.tell()}"
         )
@@ -84,4 +84,4 @@ def _array(stream: IO[bytes], size: int, name: str) -> np.ndarray:
     try:
         return np.lib.format.read_array(stream, allow_pickle=False)
     except ValueError as error:
-        raise Unreadable(f"{name} cannot be read, or is damaged ({error})") from error
+        raise UnreadableArrayFile(f"{name} cannot be read, or is damaged ({error})") from error

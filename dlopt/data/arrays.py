@@ -15,8 +15,8 @@ import torch
 
 from dlopt.data import _files, _npz
 from dlopt.data import _targets as data_targets
-from dlopt.data._targets import Chosen, Share
-from dlopt.errors import Mistake, nearest
+from dlopt.data._targets import TargetKindOption, TestFraction
+from dlopt.errors import OptionError, did_you_mean
 from dlopt.parts import Data, Dataset, Split
 from dlopt.storage import memory, torch_file
 
@@ -28,7 +28,7 @@ LABEL = 70
 
 
 @dataclass(frozen=True)
-class Arrays(Data):
+class ArrayData(Data):
     """Your own arrays, in a file of numpy or torch: inputs x and targets y, and x_test and y_test if they are there.
 
     Inputs are features (N, features), series (N, channels, length) or images (N, channels, height, width). uint8 is
@@ -50,52 +50,52 @@ class Arrays(Data):
 
     inputs: str
     target: str
-    test_fraction: Share
+    test_fraction: TestFraction
     channels: Literal["first", "last", "none"]
-    kind: Chosen
+    kind: TargetKindOption
 
     def load(self) -> Dataset:
         files = self.files()
-        return _files.once(self, files, lambda: self._dataset(files))
+        return _files.cached_dataset(self, files, lambda: self._dataset(files))
 
     def load_like(self, encoding: Mapping[str, Any]) -> Dataset:
         return self._dataset(self.files(), encoding)
 
     def files(self) -> list[Path]:
-        files = [_files.file(self.path, SUFFIXES)]
+        files = [_files.find_file(self.path, SUFFIXES)]
         if files[0].suffix == ".npy":
             beside = files[0].parent / self.target
-            files.append(_files.file(str(beside) if beside.is_file() else self.target, (".npy",), "target"))
+            files.append(_files.find_file(str(beside) if beside.is_file() else self.target, (".npy",), "target"))
         return files
 
     def _dataset(self, files: Sequence[Path], known: Mapping[str, Any] | None = None) -> Dataset:
-        found = self._read(files)
+        found = self._content_cache(files)
         pairs = [(self.inputs, self.target)]
         test = (f"{self.inputs}_test", f"{self.target}_test")
         if (test[0] in found) != (test[1] in found):
             has, lacks = test if test[0] in found else test[::-1]
-            raise Mistake("path", f"{files[0]} has {has} but no {lacks}; give both, or neither")
+            raise OptionError("path", f"{files[0]} has {has} but no {lacks}; give both, or neither")
         if test[0] in found:
             pairs.append(test)
         cut = len(pairs) == 1 and known is None
-        _files.hold(files[0], sum(self._needed(found[x], found[y], cut=cut) for x, y in pairs))
+        _files.check_memory(files[0], sum(self._needed(found[x], found[y], cut=cut) for x, y in pairs))
         xs = [self._inputs(found[x], x) for x, _ in pairs]
         ys = [self._target(found[y], y, x, len(found[x])) for x, y in pairs]
         if len(xs) == 2 and (found[test[0]].dtype == np.uint8) != (found[self.inputs].dtype == np.uint8):
-            raise Mistake(
+            raise OptionError(
                 "inputs",
                 f"{self.inputs} is {found[self.inputs].dtype}, {test[0]} {found[test[0]].dtype}; uint8 alone is scaled "
                 "to 0..1, so both must be, or neither",
             )
         if len(xs) == 2 and xs[0].shape[1:] != xs[1].shape[1:]:
-            raise Mistake(
+            raise OptionError(
                 "path", f"an example of {test[0]} has shape {xs[1].shape[1:]}, one of {self.inputs} {xs[0].shape[1:]}"
             )
         targets, outputs, names = self._targets(ys, known)
         scaled = found[self.inputs].dtype == np.uint8
         if known is not None and known.get("uint8", scaled) != scaled:
             was = "uint8, scaled to 0..1" if known["uint8"] else "not uint8, and not scaled"
-            raise Mistake("inputs", f"{self.inputs} is {found[self.inputs].dtype}; in training it was {was}")
+            raise OptionError("inputs", f"{self.inputs} is {found[self.inputs].dtype}; in training it was {was}")
         encoding = {"classes": list(names), "uint8": scaled, "sha256": _files.digest(files)}
         x = torch.from_numpy(xs[0])
         if len(xs) == 2:
@@ -103,25 +103,25 @@ class Arrays(Data):
             return Dataset(Split(x, y), Split(torch.from_numpy(xs[1]), y_test), outputs, names, encoding)
         if not cut:
             return Dataset(Split(x, targets), Split(x, targets), outputs, names, encoding)
-        train, rest = data_targets.cut(targets, self.test_fraction)
+        train, rest = data_targets.split_test(targets, self.test_fraction)
         return Dataset(Split(x[train], targets[train]), Split(x[rest], targets[rest]), outputs, names, encoding)
 
-    def _read(self, files: Sequence[Path]) -> dict[str, np.ndarray]:
+    def _content_cache(self, files: Sequence[Path]) -> dict[str, np.ndarray]:
         """The arrays that are needed, by name."""
         file = files[0]
         if file.suffix == ".pt":
-            return self._chosen(_tensors(file, self.inputs, self.target), file)
-        with _opened(file, "path") as stream:
+            return self._select(_tensors(file, self.inputs, self.target), file)
+        with _open_array_file(file, "path") as stream:
             if file.suffix == ".npz":
-                return self._chosen(_npz.Arrays(stream), file)
-            inputs = _npz.array(stream)
-        with _opened(files[1], "target") as stream:
-            return {self.inputs: inputs, self.target: _npz.array(stream)}
+                return self._select(_npz.NpzArrays(stream), file)
+            inputs = _npz.read_npy(stream)
+        with _open_array_file(files[1], "target") as stream:
+            return {self.inputs: inputs, self.target: _npz.read_npy(stream)}
 
-    def _chosen(self, stored: Mapping[str, Any], file: Path) -> dict[str, np.ndarray]:
+    def _select(self, stored: Mapping[str, Any], file: Path) -> dict[str, np.ndarray]:
         for key, name in (("inputs", self.inputs), ("target", self.target)):
             if name not in stored:
-                raise Mistake(key, f"there is no array '{name}' in {file}{nearest(name, stored)}")
+                raise OptionError(key, f"there is no array '{name}' in {file}{did_you_mean(name, stored)}")
         names = (self.inputs, self.target, f"{self.inputs}_test", f"{self.target}_test")
         return {name: _plain(stored[name], name, file) for name in names if name in stored}
 
@@ -132,9 +132,9 @@ class Arrays(Data):
 
     def _inputs(self, array: np.ndarray, name: str) -> np.ndarray:
         if array.dtype.kind not in "biuf":
-            raise Mistake("inputs", f"{name} must hold numbers, got {_called(array.dtype)}")
+            raise OptionError("inputs", f"{name} must hold numbers, got {_dtype_name(array.dtype)}")
         if not 2 <= array.ndim <= 4 or array.size == 0:
-            raise Mistake(
+            raise OptionError(
                 "inputs",
                 f"{name} has shape {array.shape}; it must be (N, features), (N, channels, length) or "
                 "(N, channels, height, width)",
@@ -146,7 +146,7 @@ class Arrays(Data):
             if not math.isfinite(largest):  # which it is not either where one is no number
                 _check_finite(array.astype(np.float32), array, name, "inputs")
         if array.dtype.kind in "iu" and array.dtype.itemsize > 2 and largest > EXACT:
-            raise Mistake(
+            raise OptionError(
                 "inputs",
                 f"{name} holds whole numbers up to {largest:.3g}, and float32 cannot tell apart those above "
                 f"{EXACT:,}; subtract or divide first",
@@ -157,20 +157,24 @@ class Arrays(Data):
 
     def _target(self, array: np.ndarray, name: str, inputs: str, count: int) -> np.ndarray:
         if array.dtype.kind not in "biufUS":
-            raise Mistake("target", f"{name} must hold numbers or text, got {_called(array.dtype)}")
+            raise OptionError("target", f"{name} must hold numbers or text, got {_dtype_name(array.dtype)}")
         if array.ndim == 2 and array.shape[1] == 1:
             array = array[:, 0]
         if array.dtype.kind == "u" and int(array.max(initial=0)) < 2**63:
             array = array.astype(np.int64)  # beside signed ones numpy would make floats of both
         if array.ndim not in (1, 2):
-            raise Mistake("target", f"{name} has shape {array.shape}; it must be (N,), or (N, outputs) for numbers")
+            raise OptionError("target", f"{name} has shape {array.shape}; it must be (N,), or (N, outputs) for numbers")
         if len(array) != count:
-            raise Mistake("target", f"{name} has {len(array)} entries, {inputs} {count}; each example needs its own")
+            raise OptionError(
+                "target", f"{name} has {len(array)} entries, {inputs} {count}; each example needs its own"
+            )
         if array.dtype.kind == "S":
             try:
                 array = np.char.decode(array, "utf-8")
             except UnicodeDecodeError as error:
-                raise Mistake("target", f"{name} holds bytes that are no text in UTF-8: {error.object!r}") from error
+                raise OptionError(
+                    "target", f"{name} holds bytes that are no text in UTF-8: {error.object!r}"
+                ) from error
         if array.dtype.kind == "f":
             with np.errstate(over="ignore"):
                 _check_finite(array.astype(np.float32), array, name, "target")
@@ -182,49 +186,51 @@ class Arrays(Data):
         """Those of training and test as one tensor, the number of outputs, and the classes' names."""
         if known is not None and known["classes"] and ys[0].ndim == 1:
             names = tuple(known["classes"])
-            return data_targets.known_classes(np.concatenate(ys), names), len(names), names
-        wanted: Chosen = self.kind if known is None else "classes" if known["classes"] else "numbers"
-        kinds = {data_targets.kind(y, wanted) for y in ys}
+            return data_targets.encode_known_classes(np.concatenate(ys), names), len(names), names
+        wanted: TargetKindOption = self.kind if known is None else "classes" if known["classes"] else "numbers"
+        kinds = {data_targets.infer_kind(y, wanted) for y in ys}
         if len(kinds) > 1 or len({y.dtype.kind == "U" for y in ys}) > 1 or len({y.shape[1:] for y in ys}) > 1:
-            raise Mistake("target", f"{self.target} and {self.target}_test are of different kinds or shapes")
+            raise OptionError("target", f"{self.target} and {self.target}_test are of different kinds or shapes")
         every = np.concatenate(ys)
         if kinds == {"numbers"}:
-            y = data_targets.numbers(every)
+            y = data_targets.encode_numbers(every)
             return y, y.shape[1], ()
         if every.ndim == 2:
-            raise Mistake(
+            raise OptionError(
                 "target",
                 f"{self.target} has shape {every.shape}; classes must be (N,): take the argmax of one-hot rows, or say "
                 "data.kind=numbers",
             )
-        y, names = data_targets.classes(every, self.kind)
+        y, names = data_targets.encode_classes(every, self.kind)
         learned = set(y[: len(ys[0])].tolist())
         if len(learned) < len(names):
             new = [name for i, name in enumerate(names) if i not in learned]
-            raise Mistake("target", f"{self.target}_test has classes that {self.target} lacks: {', '.join(new[:10])}")
+            raise OptionError(
+                "target", f"{self.target}_test has classes that {self.target} lacks: {', '.join(new[:10])}"
+            )
         return y, len(names), names
 
 
 @contextmanager
-def _opened(file: Path, key: str) -> Iterator[BufferedReader]:
+def _open_array_file(file: Path, key: str) -> Iterator[BufferedReader]:
     """A file of numpy; what is wrong with it becomes a mistake at the key."""
     begins = {".npz": b"PK", ".npy": b"\x93NUMPY"}[file.suffix]
-    with _files.opened(file, key) as stream:
+    with _files.open_data_file(file, key) as stream:
         if stream.read(len(begins)) != begins:
-            raise Mistake(key, f"{file} is no {file.suffix} file, whatever its name says")
+            raise OptionError(key, f"{file} is no {file.suffix} file, whatever its name says")
         stream.seek(0)
         try:
             yield stream
-        except (_npz.Unreadable, memory.NotEnough, OSError) as error:
-            raise Mistake(key, f"{file}: {error}") from error
+        except (_npz.UnreadableArrayFile, memory.NotEnoughMemoryError, OSError) as error:
+            raise OptionError(key, f"{file}: {error}") from error
 
 
 def _tensors(file: Path, inputs: str, target: str) -> Mapping[str, Any]:
     try:
         found = torch_file.load(file)
-    except (torch_file.Unreadable, OSError) as error:
+    except (torch_file.UnreadableTensorFile, OSError) as error:
         said = getattr(error, "strerror", None) or error
-        raise Mistake(
+        raise OptionError(
             "path",
             f"{file}: {said}; tensors are read as written by torch.save({{'{inputs}': ..., '{target}': ...}}, ...)",
         ) from error
@@ -232,7 +238,7 @@ def _tensors(file: Path, inputs: str, target: str) -> Mapping[str, Any]:
         return {inputs: found[0], target: found[1]}
     if isinstance(found, dict):
         return {str(name): value for name, value in found.items()}
-    raise Mistake("path", f"{file} must hold a dictionary or a pair of tensors, it holds a {type(found).__name__}")
+    raise OptionError("path", f"{file} must hold a dictionary or a pair of tensors, it holds a {type(found).__name__}")
 
 
 def _plain(value: Any, name: str, file: Path) -> np.ndarray:
@@ -241,7 +247,7 @@ def _plain(value: Any, name: str, file: Path) -> np.ndarray:
         short = value.is_floating_point() and value.itemsize < 4  # some of these numpy does not know
         return (value.float() if short else value).numpy()
     if not isinstance(value, np.ndarray):
-        raise Mistake("path", f"{name} in {file} is a {type(value).__name__}, not a tensor")
+        raise OptionError("path", f"{name} in {file} is a {type(value).__name__}, not a tensor")
     return value
 
 
@@ -253,8 +259,8 @@ def _check_finite(x: np.ndarray, array: np.ndarray, name: str, key: str) -> None
         column = "" if not rest else f", column {rest[0]}" if len(rest) == 1 else f", position {tuple(rest)}"
         value = array[(row, *rest)]
         more = f", nor are {count - 1} more" if count > 1 else ""
-        raise Mistake(key, f"{name}: {value} in row {row}{column} (from 0) is no finite number of float32{more}")
+        raise OptionError(key, f"{name}: {value} in row {row}{column} (from 0) is no finite number of float32{more}")
 
 
-def _called(dtype: np.dtype) -> str:
+def _dtype_name(dtype: np.dtype) -> str:
     return {"U": "text", "S": "text", "c": "complex numbers", "O": "Python objects"}.get(dtype.kind, str(dtype))

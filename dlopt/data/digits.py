@@ -28,18 +28,18 @@ class Digits(Data):
     keeps_copy: ClassVar[bool] = True
 
     def load(self) -> Dataset:
-        folder = _cache.folder() if self.path is None else Path(self.path).expanduser()
+        folder = _cache.cache_dir() if self.path is None else Path(self.path).expanduser()
         return _load(folder / "digits.npz")
 
 
 @lru_cache(maxsize=1)
 def _load(file: Path) -> Dataset:
-    arrays = _cache.cached(file, _read)
+    arrays = _cache.load_or_make(file, _read)
     x, y = torch.from_numpy(arrays["x"]), torch.from_numpy(arrays["y"])
     return Dataset(Split(x[:1437], y[:1437]), Split(x[1437:], y[1437:]), outputs=10)
 
 
-def _read() -> _cache.Arrays:
+def _read() -> _cache.ArrayDict:
     from sklearn.datasets import load_digits
 
     digits = load_digits()

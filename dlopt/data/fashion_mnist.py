@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dlopt.data._downloaded import FourFiles
+from dlopt.data._downloaded import IdxDataset
 
 
 @dataclass(frozen=True)
-class FashionMNIST(FourFiles):
+class FashionMNIST(IdxDataset):
     """Photographs of clothes in ten classes: 60,000 grey images for training and 10,000 for the test.
 
     Made to take MNIST's place with the same sizes and a harder task: linear models reach about 84%, convolutional nets

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dlopt.data._downloaded import FourFiles
+from dlopt.data._downloaded import IdxDataset
 
 
 @dataclass(frozen=True)
-class MNIST(FourFiles):
+class MNIST(IdxDataset):
     """Handwritten digits: 60,000 grey images for training and 10,000 for the test.
 
     Linear models reach about 92%, MLPs 98%, convolutional nets more than 99%: little is left to tell methods apart,

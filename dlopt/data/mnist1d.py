@@ -28,18 +28,18 @@ class MNIST1D(Data):
     keeps_copy: ClassVar[bool] = True
 
     def load(self) -> Dataset:
-        folder = _cache.folder() if self.path is None else Path(self.path).expanduser()
+        folder = _cache.cache_dir() if self.path is None else Path(self.path).expanduser()
         return _load(folder / "mnist1d.npz")
 
 
 @lru_cache(maxsize=1)
 def _load(file: Path) -> Dataset:
-    arrays = _cache.cached(file, _generate)
+    arrays = _cache.load_or_make(file, _generate)
     x, y, x_test, y_test = (torch.from_numpy(arrays[name]) for name in ("x", "y", "x_test", "y_test"))
     return Dataset(Split(x.unsqueeze(1), y), Split(x_test.unsqueeze(1), y_test), outputs=10)
 
 
-def _generate() -> _cache.Arrays:
+def _generate() -> _cache.ArrayDict:
     from mnist1d.data import get_dataset_args, make_dataset
 
     made = make_dataset(get_dataset_args())

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from dlopt.parts import Diagnostic, Moment
+from dlopt.parts import Diagnostic, StepRecord
 from dlopt.ranges import Range
 
 
@@ -37,7 +37,7 @@ class Activations(Diagnostic):
 
     margin: Annotated[float, Range(ge=0, lt=0.5)]
 
-    def measure(self, moment: Moment, memory: Any) -> tuple[dict[str, Tensor], Any]:
+    def measure(self, moment: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:
         found = {}
         for layer, outputs in moment.objective.activations(moment.before).items():
             x = _by_units(outputs, moment.before.ndim - 1)

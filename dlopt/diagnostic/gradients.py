@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlopt.parts import Diagnostic, Moment
+from dlopt.parts import Diagnostic, StepRecord
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Gradients(Diagnostic):
     Cost: two passes over the weights at each measurement.
     """
 
-    def measure(self, moment: Moment, memory: Any) -> tuple[dict[str, Tensor], Any]:
+    def measure(self, moment: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:
         g, before = moment.gradient, moment.before
         moved = moment.after - before
         norm = torch.linalg.vector_norm(g, dim=-1)

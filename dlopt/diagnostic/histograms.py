@@ -6,7 +6,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from dlopt.base.histogram import Histogram
-from dlopt.parts import Diagnostic, Moment
+from dlopt.parts import Diagnostic, StepRecord
 from dlopt.ranges import Count
 
 
@@ -30,7 +30,7 @@ class Histograms(Diagnostic):
     bins: Count
     of: list[Literal["weight", "gradient", "activation"]]
 
-    def measure(self, moment: Moment, memory: Any) -> tuple[dict[str, Histogram], Any]:
+    def measure(self, moment: StepRecord, memory: Any) -> tuple[dict[str, Histogram], Any]:
         shown: dict[str, Tensor] = {}
         for kind, w in (("weight", moment.after), ("gradient", moment.gradient)):
             if kind in self.of:

@@ -9,7 +9,7 @@ from dlopt.base.layout import Parameter
 
 
 @dataclass(frozen=True)
-class Constant:
+class ConstantInit:
     """W_ij = value. A demonstration, not a start.
 
     Units of a layer that have the same weights, in and out, compute the same and get the same gradient: they move

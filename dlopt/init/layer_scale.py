@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Parameter
-from dlopt.parts import Start
+from dlopt.parts import InitProbe
 from dlopt.ranges import Count, Positive, Range
 
 
 @dataclass(frozen=True)
-class Search:
+class LayerScale:
     """W ~ N(0, std^2). Then the scales of all layers are changed together, until those of a mini-batch are level:
 
         while a layer has |s_i / target - 1| > tolerance:   W_i <- W_i s_(i-1) / s_i  for all i,  with s_0 = target
@@ -50,13 +50,13 @@ class Search:
     def __call__(self, parameter: Parameter, gain: float, generator: torch.Generator) -> Tensor:
         return torch.randn(parameter.shape, generator=generator) * self.std
 
-    def adjusted(self, w: Tensor, start: Start) -> Tensor:
+    def adjust(self, w: Tensor, start: InitProbe) -> Tensor:
         w = w.clone()
         slices = {p.name: p.slice for p in start.layout}
-        measured = activations if self.of == "activations" else gradients
+        measured = activation_stds if self.of == "activations" else gradient_stds
         found = measured(w, start)
         for _ in range(self.tries):
-            uneven = self._uneven(found)
+            uneven = self._find_uneven(found)
             if not uneven:
                 return w
             if found[uneven[0]] == 0.0:
@@ -71,7 +71,7 @@ class Search:
                 w[slices[name]] *= before / s
                 before = s
             found = measured(w, start)
-        uneven = self._uneven(found)
+        uneven = self._find_uneven(found)
         if uneven:
             raise ValueError(
                 f"the {self.of} of {uneven[0]} do not become level: {found[uneven[0]]:.3g} after {self.tries} tries, "
@@ -80,16 +80,16 @@ class Search:
             )
         return w
 
-    def _uneven(self, found: Mapping[str, float]) -> list[str]:
+    def _find_uneven(self, found: Mapping[str, float]) -> list[str]:
         return [name for name, s in found.items() if not abs(s / self.target - 1.0) <= self.tolerance]
 
 
-def activations(w: Tensor, start: Start) -> dict[str, float]:
+def activation_stds(w: Tensor, start: InitProbe) -> dict[str, float]:
     """The standard deviation of what each layer hands on, from the inputs on."""
-    return {name: _std(outputs) for name, outputs in start.activations(w).items()}
+    return {name: _std(outputs) for name, outputs in start.layer_outputs(w).items()}
 
 
-def gradients(w: Tensor, start: Start) -> dict[str, float]:
+def gradient_stds(w: Tensor, start: InitProbe) -> dict[str, float]:
     """That of the gradient by what goes into each layer, in units of that by the network's outputs, from there on."""
     found = start.gradients(w)
     *_, last = found.values()

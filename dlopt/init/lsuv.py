@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Parameter
-from dlopt.linalg.random_orthogonal import orthogonal
-from dlopt.parts import Start
+from dlopt.linalg.random_orthogonal import sample_orthogonal
+from dlopt.parts import InitProbe
 from dlopt.ranges import Count, Positive
 
 
@@ -36,9 +36,9 @@ class Lsuv:
 
     def __call__(self, parameter: Parameter, gain: float, generator: torch.Generator) -> Tensor:
         rows = parameter.shape[0]
-        return orthogonal(rows, parameter.size // rows, generator).reshape(parameter.shape)
+        return sample_orthogonal(rows, parameter.size // rows, generator).reshape(parameter.shape)
 
-    def adjusted(self, w: Tensor, start: Start) -> Tensor:
+    def adjust(self, w: Tensor, start: InitProbe) -> Tensor:
         tried: Counter[str] = Counter()
 
         def factor(parameter: Parameter, outputs: Tensor) -> float | None:
@@ -50,4 +50,4 @@ class Lsuv:
             tried[parameter.name] += 1
             return 1.0 / math.sqrt(variance)
 
-        return start.walked(w, factor)
+        return start.rescale_layers(w, factor)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Parameter
-from dlopt.linalg.random_orthogonal import orthogonal
+from dlopt.linalg.random_orthogonal import sample_orthogonal
 from dlopt.ranges import Positive
 
 
@@ -29,4 +29,4 @@ class Orthogonal:
     def __call__(self, parameter: Parameter, gain: float, generator: torch.Generator) -> Tensor:
         factor = gain if self.gain == "auto" else float(self.gain)
         rows, columns = parameter.shape[0], parameter.size // parameter.shape[0]
-        return factor * orthogonal(rows, columns, generator).reshape(parameter.shape)
+        return factor * sample_orthogonal(rows, columns, generator).reshape(parameter.shape)

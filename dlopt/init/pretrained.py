@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from dlopt.base.layout import Layout, Parameter
-from dlopt.errors import Mistake
-from dlopt.parts import Init, LookingInit, PreparingInit
+from dlopt.errors import OptionError
+from dlopt.parts import DataDependentInit, Init, InPlaceInit
 from dlopt.ranges import Count
 from dlopt.rundir import find
-from dlopt.rundir.directory import Run
+from dlopt.rundir.directory import RunDirectory
 from dlopt.storage import torch_file
 
 
@@ -45,23 +45,27 @@ class Pretrained:
     rest: Init
 
     def __post_init__(self) -> None:
-        if isinstance(self.rest, (LookingInit, PreparingInit)):
-            raise Mistake("rest", f"{type(self.rest).__name__} is for a whole network; take one that draws, such as he")
+        if isinstance(self.rest, (DataDependentInit, InPlaceInit)):
+            raise OptionError(
+                "rest", f"{type(self.rest).__name__} is for a whole network; take one that draws, such as he"
+            )
 
     def __call__(self, parameter: Parameter, gain: float, generator: torch.Generator) -> Tensor | None:
         return self.rest(parameter, gain, generator)
 
-    def prepared(self, model: nn.Module, saved: Mapping[str, Tensor] | None) -> Collection[str]:
-        taken = first_layers(model, self.layers)
+    def prepare(self, model: nn.Module, saved: Mapping[str, Tensor] | None) -> Collection[str]:
+        taken = list_first_layers(model, self.layers)
         if self.frozen and {p.name for p in Layout.of(model)} <= set(taken):
-            raise Mistake("frozen", "leaves nothing to train; set init.layers, or frozen=false")
+            raise OptionError("frozen", "leaves nothing to train; set init.layers, or frozen=false")
         source = self._network() if saved is None else saved
         own = model.state_dict()
         for name in taken:
             there = source.get(name)
             if there is None or there.shape != own[name].shape:
                 said = "lacks it" if there is None else f"has shape {tuple(there.shape)} there"
-                raise Mistake("run", f"{name}, of shape {tuple(own[name].shape)}, {said}; {self._advice(taken, name)}")
+                raise OptionError(
+                    "run", f"{name}, of shape {tuple(own[name].shape)}, {said}; {self._advice(taken, name)}"
+                )
             own[name].copy_(there)
         if self.frozen:
             for name, parameter in model.named_parameters():
@@ -74,26 +78,30 @@ class Pretrained:
     def _network(self) -> Mapping[str, Tensor]:
         """The state dict of the other run."""
         if self.run is None:
-            raise Mistake("run", "name a run: its directory, or a part of its name that no other has")
+            raise OptionError("run", "name a run: its directory, or a part of its name that no other has")
         if self.run == "last":
-            raise Mistake("run", "last is another run tomorrow; name it by its directory, or a part of its name")
+            raise OptionError("run", "last is another run tomorrow; name it by its directory, or a part of its name")
         try:
-            content = torch_file.load(Path(self.run)) if Path(self.run).is_file() else _newest(find.find(self.run))
+            content = (
+                torch_file.load(Path(self.run))
+                if Path(self.run).is_file()
+                else _load_checkpoint(find.find_run(self.run))
+            )
         except find.RunNotFound as error:
-            raise Mistake("run", str(error)) from error
+            raise OptionError("run", str(error)) from error
         except (OSError, ValueError) as error:
-            raise Mistake("run", f"{self.run} cannot be read ({error})") from error
+            raise OptionError("run", f"{self.run} cannot be read ({error})") from error
         network = content.get("model") if isinstance(content, dict) else None
         if not isinstance(network, dict):
-            raise Mistake("run", f"{self.run} is no checkpoint of a run")
+            raise OptionError("run", f"{self.run} is no checkpoint of a run")
         return network
 
 
-def first_layers(model: nn.Module, layers: int | None) -> list[str]:
+def list_first_layers(model: nn.Module, layers: int | None) -> list[str]:
     """The names of parameters and buffers of the first layers, in the network's order; null: of all."""
     weights = {p.name.rpartition(".")[0] for p in Layout.of(model) if p.kind == "weight"}
     if layers is not None and layers > len(weights):
-        raise Mistake("layers", f"must be at most {len(weights)}, the layers of this network, got {layers}")
+        raise OptionError("layers", f"must be at most {len(weights)}, the layers of this network, got {layers}")
     met: dict[str, None] = {}
     found = []
     for name in model.state_dict():
@@ -105,11 +113,11 @@ def first_layers(model: nn.Module, layers: int | None) -> list[str]:
     return found
 
 
-def _newest(run: Run) -> Any:
+def _load_checkpoint(run: RunDirectory) -> Any:
     """The content of the best checkpoint, or of the newest."""
     if run.checkpoint("best").exists():
         return run.load("best")
-    newest = run.newest()
+    newest = run.latest_checkpoint()
     if newest is None:
         raise ValueError("it has no checkpoint yet")
     return newest.content

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Parameter
-from dlopt.errors import Mistake
+from dlopt.errors import OptionError
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Uniform:
 
     def __post_init__(self) -> None:
         if self.low > self.high:
-            raise Mistake("low", f"must be at most high, got {self.low:g} and {self.high:g}")
+            raise OptionError("low", f"must be at most high, got {self.low:g} and {self.high:g}")
 
     def __call__(self, parameter: Parameter, gain: float, generator: torch.Generator) -> Tensor:
         return torch.empty(parameter.shape).uniform_(self.low, self.high, generator=generator)

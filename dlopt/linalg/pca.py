@@ -8,7 +8,7 @@ from torch import Tensor
 from dlopt.storage import memory
 
 
-class Axes(NamedTuple):
+class PrincipalAxes(NamedTuple):
     """mean (*shape,) of the examples, directions (D, D) whose columns are orthonormal, variances (D,) along them.
 
     The largest variance comes first, and what rounding alone makes of none is zero. All in float64.
@@ -19,7 +19,7 @@ class Axes(NamedTuple):
     variances: Tensor
 
 
-def principal_axes(inputs: Tensor) -> Axes:
+def principal_axes(inputs: Tensor) -> PrincipalAxes:
     """The axes of inputs (N, *shape), whose examples count as vectors of length D: C = U diag(variances) U^T.
 
     C = (1/N) sum (x - mean)(x - mean)^T. Of each direction the number that is largest in size is positive: the sign of
@@ -35,7 +35,7 @@ def principal_axes(inputs: Tensor) -> Axes:
     variances, directions = variances.flip(0), directions.flip(1)
     largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
     rounding = max(x.shape) * torch.finfo(x.dtype).eps * variances[0]
-    return Axes(mean, directions * largest.sign(), variances.masked_fill(variances <= rounding, 0.0))
+    return PrincipalAxes(mean, directions * largest.sign(), variances.masked_fill(variances <= rounding, 0.0))
 
 
 def inverse_roots(variances: Tensor, eps: float) -> Tensor:
@@ -44,6 +44,6 @@ def inverse_roots(variances: Tensor, eps: float) -> Tensor:
     return damped.masked_fill(variances == 0, 0.0)
 
 
-def transformed(inputs: Tensor, mean: Tensor, matrix: Tensor) -> Tensor:
+def transform(inputs: Tensor, mean: Tensor, matrix: Tensor) -> Tensor:
     """(x - mean)^T M for each example as a vector, in the shape that it had."""
     return ((inputs - mean).flatten(1) @ matrix).view(inputs.shape)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def orthogonal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+def sample_orthogonal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     """(rows, columns), float64: with rows <= columns the rows are orthonormal, else the columns.
 
     The orthogonal factor of a Gaussian matrix, each column times the sign of R's diagonal entry: without that the sign

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlopt.metrics import functional
-from dlopt.parts import Kind, Loss
+from dlopt.parts import Loss, TargetKind
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class CrossEntropy(Loss):
     Source: Goodfellow, Bengio and Courville 2016, section 6.2.2.3; auc: Hanley and McNeil 1982.
     """
 
-    metrics: list[functional.OfClasses]
+    metrics: list[functional.ClassificationMetric]
 
-    targets: ClassVar[Kind] = "classes"
+    targets: ClassVar[TargetKind] = "classes"
 
     def check(self, outputs: Tensor) -> None:
         functional.check(self.metrics, outputs)
@@ -40,4 +40,4 @@ class CrossEntropy(Loss):
         return F.cross_entropy(outputs, targets)
 
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        return functional.measured(self.metrics, outputs, targets)
+        return functional.compute_by_name(self.metrics, outputs, targets)

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from dlopt.metrics import functional
-from dlopt.parts import Kind, Loss
+from dlopt.parts import Loss, TargetKind
 from dlopt.ranges import Positive
 
 
@@ -27,9 +27,9 @@ class Hinge(Loss):
 
     margin: Positive
     power: Literal[1, 2]
-    metrics: list[functional.OfClasses]
+    metrics: list[functional.ClassificationMetric]
 
-    targets: ClassVar[Kind] = "classes"
+    targets: ClassVar[TargetKind] = "classes"
 
     def check(self, outputs: Tensor) -> None:
         functional.check(self.metrics, outputs)
@@ -40,4 +40,4 @@ class Hinge(Loss):
         return violations.scatter(-1, right, 0.0).mean()
 
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        return functional.measured(self.metrics, outputs, targets)
+        return functional.compute_by_name(self.metrics, outputs, targets)

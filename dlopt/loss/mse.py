@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from dlopt.metrics import functional
-from dlopt.parts import Kind, Loss
+from dlopt.parts import Loss, TargetKind
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class MeanSquaredError(Loss):
     Source: Goodfellow, Bengio and Courville 2016, section 6.2.2.1.
     """
 
-    metrics: list[functional.OfNumbers]
+    metrics: list[functional.RegressionMetric]
 
-    targets: ClassVar[Kind] = "numbers"
+    targets: ClassVar[TargetKind] = "numbers"
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs - targets).square().mean()
 
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        return functional.measured(self.metrics, outputs, targets)
+        return functional.compute_by_name(self.metrics, outputs, targets)

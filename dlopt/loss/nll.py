@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from dlopt.metrics import functional
-from dlopt.parts import Kind, Loss
+from dlopt.parts import Loss, TargetKind
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class NegativeLogLikelihood(Loss):
     Source: Goodfellow, Bengio and Courville 2016, section 5.5.
     """
 
-    metrics: list[functional.OfClasses]
+    metrics: list[functional.ClassificationMetric]
 
-    targets: ClassVar[Kind] = "classes"
+    targets: ClassVar[TargetKind] = "classes"
 
     def check(self, outputs: Tensor) -> None:
         totals = outputs.exp().sum(-1)
@@ -41,4 +41,4 @@ class NegativeLogLikelihood(Loss):
         return -outputs.gather(-1, targets.unsqueeze(-1)).mean()
 
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        return functional.measured(self.metrics, outputs, targets)
+        return functional.compute_by_name(self.metrics, outputs, targets)

@@ -12,10 +12,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dlopt.errors import Mistake
+from dlopt.errors import OptionError
 
-OfClasses = Literal["accuracy", "error", "top5", "auc"]
-OfNumbers = Literal["r2"]
+ClassificationMetric = Literal["accuracy", "error", "top5", "auc"]
+RegressionMetric = Literal["r2"]
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -69,15 +69,15 @@ def r2(outputs: Tensor, targets: Tensor) -> Tensor:
     return 1.0 - residual / spread.masked_fill(spread == 0, math.nan)
 
 
-_MERITS = {merit.__name__: merit for merit in (accuracy, error, top5, auc, r2)}
+_METRICS = {merit.__name__: merit for merit in (accuracy, error, top5, auc, r2)}
 
 
-def measured(names: Sequence[str], outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+def compute_by_name(names: Sequence[str], outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """These figures of merit, by name."""
     found: dict[str, Tensor] = {}
     for name in names:
         known = name == "error" and "accuracy" in found  # counting the right ones is all the work of both
-        found[name] = 1.0 - found["accuracy"] if known else _MERITS[name](outputs, targets)
+        found[name] = 1.0 - found["accuracy"] if known else _METRICS[name](outputs, targets)
     return found
 
 
@@ -85,7 +85,7 @@ def check(names: Sequence[str], outputs: Tensor) -> None:
     """Mistake where one of these says nothing of so many outputs."""
     classes = outputs.shape[-1]
     if "top5" in names and classes <= 5:
-        raise Mistake("metrics", f"top5 is always 1 with {classes} classes; leave it out")
+        raise OptionError("metrics", f"top5 is always 1 with {classes} classes; leave it out")
 
 
 def _log_odds(outputs: Tensor) -> Tensor:

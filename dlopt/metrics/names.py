@@ -11,7 +11,7 @@ HEADLINE = tuple(
 """The few that fit a line, in the order in which they stand there."""
 
 
-AVERAGED = tuple(f"average/{name}" for name in HEADLINE)
+AVERAGE_HEADLINE = tuple(f"average/{name}" for name in HEADLINE)
 """The same at averaged weights, where there are any."""
 
 
@@ -24,7 +24,7 @@ def higher_is_better(metric: str) -> bool:
     return metric.rpartition("/")[2] in ("accuracy", "r2", "auc", "top5")
 
 
-def headline(names: Iterable[str]) -> list[str]:
+def select_headline(names: Iterable[str]) -> list[str]:
     """The metrics of these that fit a line."""
     known = set(names)
     return [name for name in HEADLINE if name in known]

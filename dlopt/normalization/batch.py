@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlopt.parts import Running
+from dlopt.parts import BatchStatisticsModule
 from dlopt.ranges import Fraction, Positive
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchNormalization:
     """Batch normalization: each feature is standardized by the mean and variance of the mini-batch.
 
         y = gamma (x - mean) / sqrt(var + eps) + beta
@@ -37,7 +37,7 @@ class Batch:
         return BatchNorm(features, self.eps, self.momentum)
 
 
-class BatchNorm(Running):
+class BatchNorm(BatchStatisticsModule):
     """The module: inputs (batch, features, ...); its names are those of torch.nn.BatchNorm1d, 2d and 3d."""
 
     running_mean: Tensor
@@ -63,5 +63,5 @@ class BatchNorm(Running):
         y, mean, inverse = torch.native_batch_norm(x, self.weight, self.bias, None, None, True, 0.0, self.eps)
         count = x.numel() // x.shape[1]
         var = inverse.detach().pow(-2).sub_(self.eps).clamp(min=0.0)  # rounding can leave a tiny negative number
-        self.seen.update(running_mean=mean.detach(), running_var=var.mul_(count / max(count - 1, 1)))
+        self.batch_stats.update(running_mean=mean.detach(), running_var=var.mul_(count / max(count - 1, 1)))
         return y

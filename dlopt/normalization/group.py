@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from dlopt.errors import listed
+from dlopt.errors import join_truncated
 from dlopt.ranges import Count, Positive
 
 
 @dataclass(frozen=True)
-class Group:
+class GroupNormalization:
     """Group normalization: each example is standardized by mean and variance of its features, a group at a time.
 
         y = gamma (x - mean) / sqrt(var + eps) + beta
@@ -33,7 +33,7 @@ class Group:
         usable = [n for n in range(1, features + 1) if features % n == 0 and (dims or n < features)]
         if self.groups not in usable:
             small = "" if features % self.groups else ": each would hold one number"
-            remedy = f"use {listed(map(str, usable))}" if usable else "use normalization=batch"
+            remedy = f"use {join_truncated(map(str, usable))}" if usable else "use normalization=batch"
             raise ValueError(
                 f"{features} features of a layer cannot be cut into normalization.groups={self.groups}{small}; {remedy}"
             )

@@ -8,7 +8,7 @@ from dlopt.ranges import Positive
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerNormalization:
     """Layer normalization: each example is standardized by the mean and variance of its own features.
 
         y = gamma (x - mean) / sqrt(var + eps) + beta

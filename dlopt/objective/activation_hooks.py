@@ -22,33 +22,33 @@ _BOUNDS: dict[type[nn.Module], tuple[float, float]] = {
 }
 
 
-class Marking:
+class MarkedActivationFactory:
     """A maker of activations whose modules can be told from others afterwards; in all else the maker itself."""
 
     def __init__(self, maker: Any) -> None:
-        self.maker = maker
+        self.factory = maker
 
     def __call__(self, *inputs: Any) -> nn.Module:
         if inputs:
             raise TypeError(
                 "activation makes modules: call it once for each layer in __init__, self.act = activation()"
             )
-        module = self.maker()
+        module = self.factory()
         module.activates = True
         return module
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # a copy is asked for these before it has a maker
             raise AttributeError(name)
-        return getattr(self.maker, name)
+        return getattr(self.factory, name)
 
 
-def activations(model: nn.Module) -> dict[str, nn.Module]:
+def find_activations(model: nn.Module) -> dict[str, nn.Module]:
     """The activations of a network, by their names in it."""
-    return {name: m for name, m in model.named_modules() if getattr(m, "activates", False) or _is_torchs(m)}
+    return {name: m for name, m in model.named_modules() if getattr(m, "activates", False) or _is_torch_activation(m)}
 
 
-def bounds(module: nn.Module) -> tuple[float, float] | None:
+def get_bounds(module: nn.Module) -> tuple[float, float] | None:
     """The limits between which an activation's outputs lie, if there are two; one's own module says `bounds`."""
     if isinstance(module, nn.Hardtanh):
         return module.min_val, module.max_val
@@ -56,7 +56,7 @@ def bounds(module: nn.Module) -> tuple[float, float] | None:
 
 
 @contextmanager
-def recorded(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+def record_outputs(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
     """A dictionary that takes in what these modules put out, by name; of several uses in one forward the last."""
     found: dict[str, Tensor] = {}
 
@@ -74,7 +74,7 @@ def recorded(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
             handle.remove()
 
 
-def _is_torchs(module: nn.Module) -> bool:
+def _is_torch_activation(module: nn.Module) -> bool:
     kind = type(module)  # exactly: a subclass has a forward of its own
     own = kind.__module__ == nn.modules.activation.__name__ and kind not in _MIXING
     return own and not any(True for _ in module.parameters())

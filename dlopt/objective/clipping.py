@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dlopt.linalg.inplace import to_norm
+from dlopt.linalg.inplace import clip_factor
 from dlopt.ranges import Positive
 
 
@@ -38,4 +38,4 @@ class Clip:
         """The gradient (..., P), clipped; g is kept."""
         if self.value is not None:
             g = g.clamp(-self.value, self.value).masked_fill_(g.isinf(), torch.nan)
-        return g if self.norm is None else g * to_norm(g, self.norm)
+        return g if self.norm is None else g * clip_factor(g, self.norm)

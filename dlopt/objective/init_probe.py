@@ -16,11 +16,11 @@ from torch.func import functional_call
 
 from dlopt import prng
 from dlopt.base.data import Split
-from dlopt.base.init import Backward
+from dlopt.base.init import LayerGradients
 from dlopt.base.layout import Layout, Parameter
 from dlopt.base.loss import Loss
-from dlopt.base.normalization import Running
-from dlopt.base.regularization import Site
+from dlopt.base.normalization import BatchStatisticsModule
+from dlopt.base.regularization import StochasticSite
 from dlopt.objective import activation_hooks
 from dlopt.prng import Key
 
@@ -30,8 +30,8 @@ EXAMPLES = 256
 Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]
 
 
-class FirstBatch:
-    """A network and some examples of its training split: see dlopt.parts.Start."""
+class MiniBatchInitProbe:
+    """A network and some examples of its training split: see dlopt.parts.InitProbe."""
 
     def __init__(self, model: nn.Module, loss: Loss, train: Split, dtype: torch.dtype, key: Key) -> None:
         chosen = torch.randperm(len(train), generator=prng.generator(key))[:EXAMPLES]
@@ -51,13 +51,13 @@ class FirstBatch:
         weights = [p for p in self.layout if p.kind == "weight"]
         count = Counter(module for p in weights for module in holders[p.name])
         self._layers = {m: p for p in weights for m in holders[p.name] if count[m] == 1}
-        self._activations = list(activation_hooks.activations(model).values())
+        self._activations = list(activation_hooks.find_activations(model).values())
 
     def outputs(self, w: Tensor) -> Tensor:
         with torch.no_grad():
             return self._run(self.layout.views(w), self.inputs)
 
-    def walked(self, w: Tensor, factor: Callable[[Parameter, Tensor], float | None]) -> Tensor:
+    def rescale_layers(self, w: Tensor, factor: Callable[[Parameter, Tensor], float | None]) -> Tensor:
         w = w.clone()
         views = self.layout.views(w)
         done: set[str] = set()
@@ -71,11 +71,11 @@ class FirstBatch:
                 done.add(p.name)
             return output
 
-        with torch.no_grad(), _hooked(self._layers, hook):
+        with torch.no_grad(), _register_hooks(self._layers, hook):
             self._run(views, self.inputs)
         return w
 
-    def activations(self, w: Tensor) -> dict[str, Tensor]:
+    def layer_outputs(self, w: Tensor) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         last: list[str] = []  # the layer that was left last, while no activation stands behind it
 
@@ -90,11 +90,15 @@ class FirstBatch:
             if last and isinstance(output, Tensor):
                 found[last.pop()] = output.clone()
 
-        with torch.no_grad(), _hooked(self._layers, of_layer), _hooked(self._activations, of_activation):
+        with (
+            torch.no_grad(),
+            _register_hooks(self._layers, of_layer),
+            _register_hooks(self._activations, of_activation),
+        ):
             self._run(self.layout.views(w), self.inputs)
         return found
 
-    def gradients(self, w: Tensor) -> dict[str, Backward]:
+    def gradients(self, w: Tensor) -> dict[str, LayerGradients]:
         ends: dict[str, tuple[Tensor, Tensor]] = {}
 
         def hook(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
@@ -108,16 +112,16 @@ class FirstBatch:
         w = w.clone().requires_grad_()
         if x.is_floating_point():
             x.requires_grad_()
-        with torch.enable_grad(), _hooked(self._layers, hook):
+        with torch.enable_grad(), _register_hooks(self._layers, hook):
             loss = self._loss(self._run(self.layout.views(w), x), self.targets)
             sought = {t for pair in ends.values() for t in pair if t.requires_grad}
             pieces = torch.autograd.grad(loss, list(sought), allow_unused=True)
         by = dict(zip(sought, pieces, strict=True))
-        return {name: Backward(by.get(into), by.get(out)) for name, (into, out) in ends.items()}
+        return {name: LayerGradients(by.get(into), by.get(out)) for name, (into, out) in ends.items()}
 
     def _run(self, views: dict[str, Tensor], inputs: Tensor) -> Tensor:
         """The network's outputs as in training, but for dropout."""
-        sites = [m for m in self._model.modules() if isinstance(m, Site)]
+        sites = [m for m in self._model.modules() if isinstance(m, StochasticSite)]
         try:
             for site in sites:
                 site.eval()
@@ -127,12 +131,12 @@ class FirstBatch:
             for site in sites:
                 site.train()
             for module in self._model.modules():
-                if isinstance(module, Running):
-                    module.seen = {}
+                if isinstance(module, BatchStatisticsModule):
+                    module.batch_stats = {}
 
 
 @contextmanager
-def _hooked(modules: Any, hook: Hook) -> Iterator[None]:
+def _register_hooks(modules: Any, hook: Hook) -> Iterator[None]:
     """What these modules put out goes through the hook."""
     handles = [module.register_forward_hook(hook, with_kwargs=True) for module in modules]
     try:

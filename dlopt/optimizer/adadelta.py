@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import add_scaled_, portions
-from dlopt.parts import Optimizer, Oracle, Step
+from dlopt.linalg.inplace import axpy_, cache_chunks
+from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Fraction, Positive
 
 
-class Averages(NamedTuple):
+class AdadeltaState(NamedTuple):
     square: Tensor  # (..., P), average of g^2
     change: Tensor  # (..., P), average of d^2
 
@@ -38,14 +38,14 @@ class Adadelta(Optimizer):
     decay: Fraction
     eps: Positive
 
-    def init(self, w: Tensor, layout: Layout) -> Averages:
-        return Averages(torch.zeros_like(w), torch.zeros_like(w))
+    def init(self, w: Tensor, layout: Layout) -> AdadeltaState:
+        return AdadeltaState(torch.zeros_like(w), torch.zeros_like(w))
 
-    def step(self, w: Tensor, state: Averages, objective: Oracle) -> Step:
+    def step(self, w: Tensor, state: AdadeltaState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
-        for w_, square, change, g_ in portions(w, *state, g):
+        for w_, square, change, g_ in cache_chunks(w, *state, g):
             square.lerp_(g_ * g_, 1 - self.decay)
             d = (change + self.eps).div_(square + self.eps).sqrt_().mul_(g_)
             change.lerp_(d * d, 1 - self.decay)
-            add_scaled_(w_, -self.lr, d)
+            axpy_(w_, -self.lr, d)
         return Step(w, state, loss, g)

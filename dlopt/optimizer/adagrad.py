@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import add_quotient_, portions
-from dlopt.parts import Optimizer, Oracle, Step
+from dlopt.linalg.inplace import addcdiv_scaled_, cache_chunks
+from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import NonNegative, Positive
 
 
-class Accumulator(NamedTuple):
+class AdagradState(NamedTuple):
     total: Tensor  # (..., P), sum of g^2
 
 
@@ -38,22 +38,22 @@ class Adagrad(Optimizer):
     eps: Positive
     initial_accumulator: NonNegative
 
-    def init(self, w: Tensor, layout: Layout) -> Accumulator:
-        return Accumulator(torch.zeros_like(w).add_(self.initial_accumulator))
+    def init(self, w: Tensor, layout: Layout) -> AdagradState:
+        return AdagradState(torch.zeros_like(w).add_(self.initial_accumulator))
 
-    def step(self, w: Tensor, state: Accumulator, objective: Oracle) -> Step:
+    def step(self, w: Tensor, state: AdagradState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
-        update = self.fused if w.ndim == 1 and w.device.type == "cpu" else self.textbook
+        update = self.update_fused if w.ndim == 1 and w.device.type == "cpu" else self.update_textbook
         return Step(*update(w, state, g), loss, g)
 
-    def textbook(self, w: Tensor, state: Accumulator, g: Tensor) -> tuple[Tensor, Accumulator]:
+    def update_textbook(self, w: Tensor, state: AdagradState, g: Tensor) -> tuple[Tensor, AdagradState]:
         """The formula as it stands above, in place, for any leading dimensions."""
-        for w_, total, g_ in portions(w, state.total, g):
+        for w_, total, g_ in cache_chunks(w, state.total, g):
             root = total.addcmul_(g_, g_).sqrt().add_(self.eps)
-            add_quotient_(w_, -self.lr, g_, root)
+            addcdiv_scaled_(w_, -self.lr, g_, root)
         return w, state
 
-    def fused(self, w: Tensor, state: Accumulator, g: Tensor) -> tuple[Tensor, Accumulator]:
+    def update_fused(self, w: Tensor, state: AdagradState, g: Tensor) -> tuple[Tensor, AdagradState]:
         """The same in torch's fused kernel: one pass over memory, for a single run on a CPU.
 
         The kernel wants the number of steps for a decay of the rate, which is a schedule's business here.

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import add_quotient_, add_scaled_, is_fusible, portions
-from dlopt.parts import Optimizer, Oracle, Step
+from dlopt.linalg.inplace import addcdiv_scaled_, axpy_, cache_chunks, fused_available
+from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Fraction, NonNegative, Positive
 
 
-class Moments(NamedTuple):
+class AdamWState(NamedTuple):
     m: Tensor  # (..., P), average of g
     v: Tensor  # (..., P), average of g^2
     t: Tensor  # (), float32, steps taken
@@ -46,31 +46,31 @@ class AdamW(Optimizer):
     eps: Positive
     weight_decay: NonNegative
 
-    def init(self, w: Tensor, layout: Layout) -> Moments:
-        return Moments(torch.zeros_like(w), torch.zeros_like(w), torch.zeros((), device=w.device))
+    def init(self, w: Tensor, layout: Layout) -> AdamWState:
+        return AdamWState(torch.zeros_like(w), torch.zeros_like(w), torch.zeros((), device=w.device))
 
-    def step(self, w: Tensor, state: Moments, objective: Oracle) -> Step:
+    def step(self, w: Tensor, state: AdamWState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
-        update = self.fused if is_fusible(w) else self.textbook
-        return Step(*update(self.decayed(w, objective.layout), state, g), loss, g)
+        update = self.update_fused if fused_available(w) else self.update_textbook
+        return Step(*update(self.decay_weights(w, objective.layout), state, g), loss, g)
 
-    def decayed(self, w: Tensor, layout: Layout) -> Tensor:
+    def decay_weights(self, w: Tensor, layout: Layout) -> Tensor:
         """w <- (1 - lr weight_decay) w on weights, in place."""
-        share, mask = self.lr * self.weight_decay, layout.weights(w)
+        share, mask = self.lr * self.weight_decay, layout.weight_mask(w)
         if isinstance(share, Tensor):
-            return add_scaled_(w, -share, w * mask)
+            return axpy_(w, -share, w * mask)
         return w.addcmul_(w, mask, value=-share)  # one pass over memory, for a single run
 
-    def textbook(self, w: Tensor, state: Moments, g: Tensor) -> tuple[Tensor, Moments]:
+    def update_textbook(self, w: Tensor, state: AdamWState, g: Tensor) -> tuple[Tensor, AdamWState]:
         """What Adam adds to the decayed w, as it stands above, in place, for any leading dimensions."""
         t = state.t.add_(1).to(w.dtype)
-        for w_, m, v, g_ in portions(w, state.m, state.v, g):
+        for w_, m, v, g_ in cache_chunks(w, state.m, state.v, g):
             m_hat = m.lerp_(g_, 1 - self.beta1) / (1 - self.beta1**t)
             v_hat = v.lerp_(g_ * g_, 1 - self.beta2) / (1 - self.beta2**t)
-            add_quotient_(w_, -self.lr, m_hat, v_hat.sqrt_().add_(self.eps))
+            addcdiv_scaled_(w_, -self.lr, m_hat, v_hat.sqrt_().add_(self.eps))
         return w, state
 
-    def fused(self, w: Tensor, state: Moments, g: Tensor) -> tuple[Tensor, Moments]:
+    def update_fused(self, w: Tensor, state: AdamWState, g: Tensor) -> tuple[Tensor, AdamWState]:
         """The same in torch's fused kernel, whose own decay would take biases too: one pass, for a single run."""
         m, v, t = state
         torch._fused_adam_(

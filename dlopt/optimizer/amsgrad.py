@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import add_quotient_, is_fusible, portions
-from dlopt.parts import Optimizer, Oracle, Step
+from dlopt.linalg.inplace import addcdiv_scaled_, cache_chunks, fused_available
+from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Fraction, Positive
 
 
-class Moments(NamedTuple):
+class AMSGradState(NamedTuple):
     m: Tensor  # (..., P), average of g
     v: Tensor  # (..., P), average of g^2
     largest: Tensor  # (..., P), the largest v so far
@@ -44,26 +44,26 @@ class AMSGrad(Optimizer):
     beta2: Fraction
     eps: Positive
 
-    def init(self, w: Tensor, layout: Layout) -> Moments:
+    def init(self, w: Tensor, layout: Layout) -> AMSGradState:
         m, v, largest = (torch.zeros_like(w) for _ in range(3))
-        return Moments(m, v, largest, torch.zeros((), device=w.device))
+        return AMSGradState(m, v, largest, torch.zeros((), device=w.device))
 
-    def step(self, w: Tensor, state: Moments, objective: Oracle) -> Step:
+    def step(self, w: Tensor, state: AMSGradState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
-        update = self.fused if is_fusible(w) else self.textbook
+        update = self.update_fused if fused_available(w) else self.update_textbook
         return Step(*update(w, state, g), loss, g)
 
-    def textbook(self, w: Tensor, state: Moments, g: Tensor) -> tuple[Tensor, Moments]:
+    def update_textbook(self, w: Tensor, state: AMSGradState, g: Tensor) -> tuple[Tensor, AMSGradState]:
         """The formula as it stands above, in place, for any leading dimensions."""
         t = state.t.add_(1).to(w.dtype)
-        for w_, m, v, largest, g_ in portions(w, state.m, state.v, state.largest, g):
+        for w_, m, v, largest, g_ in cache_chunks(w, state.m, state.v, state.largest, g):
             m_hat = m.lerp_(g_, 1 - self.beta1) / (1 - self.beta1**t)
             torch.maximum(largest, v.lerp_(g_ * g_, 1 - self.beta2), out=largest)
             root = (largest / (1 - self.beta2**t)).sqrt_().add_(self.eps)
-            add_quotient_(w_, -self.lr, m_hat, root)
+            addcdiv_scaled_(w_, -self.lr, m_hat, root)
         return w, state
 
-    def fused(self, w: Tensor, state: Moments, g: Tensor) -> tuple[Tensor, Moments]:
+    def update_fused(self, w: Tensor, state: AMSGradState, g: Tensor) -> tuple[Tensor, AMSGradState]:
         """The same in torch's fused kernel: one pass over memory, for a single run."""
         m, v, largest, t = state
         torch._fused_adam_(

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from dlopt import prng
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import add_scaled_, portions
-from dlopt.parts import Optimizer, Oracle, Step
+from dlopt.linalg.inplace import axpy_, cache_chunks
+from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Count, Positive
 
 
-class Turn(NamedTuple):
+class CoordinateState(NamedTuple):
     t: Tensor  # (), int64, steps taken
 
 
@@ -41,30 +41,30 @@ class CoordinateDescent(Optimizer):
     blocks: Literal["layers"] | Count
     order: Literal["cyclic", "random"]
 
-    def init(self, w: Tensor, layout: Layout) -> Turn:
-        return Turn(torch.zeros((), dtype=torch.int64, device=w.device))
+    def init(self, w: Tensor, layout: Layout) -> CoordinateState:
+        return CoordinateState(torch.zeros((), dtype=torch.int64, device=w.device))
 
-    def step(self, w: Tensor, state: Turn, objective: Oracle) -> Step:
+    def step(self, w: Tensor, state: CoordinateState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
         start, end = self._block(state.t, w, objective)
         places = torch.arange(w.shape[-1], device=w.device)
-        for w_, g_, place in portions(w, g, places):
-            add_scaled_(w_, -self.lr, g_ * ((place >= start) & (place < end)))
+        for w_, g_, place in cache_chunks(w, g, places):
+            axpy_(w_, -self.lr, g_ * ((place >= start) & (place < end)))
         state.t.add_(1)
         return Step(w, state, loss, g)
 
-    def _block(self, t: Tensor, w: Tensor, objective: Oracle) -> tuple[Tensor, Tensor]:
+    def _block(self, t: Tensor, w: Tensor, objective: ObjectiveOracle) -> tuple[Tensor, Tensor]:
         """Where this step's block starts and ends, of shape (), (1,) or (E, 1)."""
         size: Any = self.blocks
         if isinstance(size, str):
-            edges = objective.layout.edges(w)
+            edges = objective.layout.layer_edges(w)
             k = self._number(t, len(edges) - 1, w, objective)
             return edges.take(k), edges.take(k + 1)  # an index in brackets would be brought to the host
         start = self._number(t, -(-w.shape[-1] // size), w, objective) * size
         return start, start + size
 
-    def _number(self, t: Tensor, n: Any, w: Tensor, objective: Oracle) -> Tensor:
+    def _number(self, t: Tensor, n: Any, w: Tensor, objective: ObjectiveOracle) -> Tensor:
         """k, which of n blocks this step moves."""
         if self.order == "cyclic":
             return t % n
-        return (prng.uniform(objective.stream("coordinate_descent"), (1,), w.device) * n).long()
+        return (prng.uniform(objective.random_key("coordinate_descent"), (1,), w.device) * n).long()

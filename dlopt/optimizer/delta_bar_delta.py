@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import add_scaled_, portions
-from dlopt.parts import Optimizer, Oracle, Step
+from dlopt.linalg.inplace import axpy_, cache_chunks
+from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Fraction, NonNegative, Positive
 
 
-class Rates(NamedTuple):
+class DeltaBarDeltaState(NamedTuple):
     rate: Tensor  # (..., P), of each weight, in units of lr
     trace: Tensor  # (..., P), average of g up to the step before
 
@@ -45,15 +45,15 @@ class DeltaBarDelta(Optimizer):
     phi: Fraction
     theta: Fraction
 
-    def init(self, w: Tensor, layout: Layout) -> Rates:
-        return Rates(torch.ones_like(w), torch.zeros_like(w))
+    def init(self, w: Tensor, layout: Layout) -> DeltaBarDeltaState:
+        return DeltaBarDeltaState(torch.ones_like(w), torch.zeros_like(w))
 
-    def step(self, w: Tensor, state: Rates, objective: Oracle) -> Step:
+    def step(self, w: Tensor, state: DeltaBarDeltaState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
-        for w_, rate, trace, g_ in portions(w, *state, g):
+        for w_, rate, trace, g_ in cache_chunks(w, *state, g):
             agreement = g_.sign().mul_(trace.sign())
             same, turned = agreement.clamp(min=0.0), agreement.clamp(max=0.0)  # 1 or 0, and -1 or 0: quicker than where
             rate.mul_((turned * self.phi).add_(1)).add_(same * self.kappa)
             trace.lerp_(g_, 1 - self.theta)
-            add_scaled_(w_, -self.lr, rate * g_)
+            axpy_(w_, -self.lr, rate * g_)
         return Step(w, state, loss, g)

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import add_scaled_, portions
-from dlopt.parts import Optimizer, Oracle, Step
+from dlopt.linalg.inplace import axpy_, cache_chunks
+from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Fraction, Positive
 
 
-class Average(NamedTuple):
+class LionState(NamedTuple):
     m: Tensor  # (..., P)
 
 
@@ -36,12 +36,12 @@ class Lion(Optimizer):
     beta1: Fraction
     beta2: Fraction
 
-    def init(self, w: Tensor, layout: Layout) -> Average:
-        return Average(torch.zeros_like(w))
+    def init(self, w: Tensor, layout: Layout) -> LionState:
+        return LionState(torch.zeros_like(w))
 
-    def step(self, w: Tensor, state: Average, objective: Oracle) -> Step:
+    def step(self, w: Tensor, state: LionState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
-        for w_, m, g_ in portions(w, state.m, g):
-            add_scaled_(w_, -self.lr, m.lerp(g_, 1 - self.beta1).sign_())
+        for w_, m, g_ in cache_chunks(w, state.m, g):
+            axpy_(w_, -self.lr, m.lerp(g_, 1 - self.beta1).sign_())
             m.lerp_(g_, 1 - self.beta2)
         return Step(w, state, loss, g)

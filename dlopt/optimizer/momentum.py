@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import add_scaled_, is_fusible
-from dlopt.parts import Optimizer, Oracle, Step
+from dlopt.linalg.inplace import axpy_, fused_available
+from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Fraction, Positive
 
 
-class Velocity(NamedTuple):
+class HeavyBallState(NamedTuple):
     v: Tensor  # (..., P)
     fresh: Tensor  # (), 1 before the first step and 0 from there on
 
@@ -43,23 +43,23 @@ class HeavyBall(Optimizer):
     momentum: Fraction
     dampening: Fraction
 
-    def init(self, w: Tensor, layout: Layout) -> Velocity:
-        return Velocity(torch.zeros_like(w), torch.ones((), dtype=w.dtype, device=w.device))
+    def init(self, w: Tensor, layout: Layout) -> HeavyBallState:
+        return HeavyBallState(torch.zeros_like(w), torch.ones((), dtype=w.dtype, device=w.device))
 
-    def step(self, w: Tensor, state: Velocity, objective: Oracle) -> Step:
+    def step(self, w: Tensor, state: HeavyBallState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
         sums = not self._dampens and not isinstance(self.momentum, Tensor) and self.momentum > 0.0
-        fits = sums and is_fusible(w)
-        update = self.fused if fits else self.textbook
+        fits = sums and fused_available(w)
+        update = self.update_fused if fits else self.update_textbook
         return Step(*update(w, state, g), loss, g)
 
-    def textbook(self, w: Tensor, state: Velocity, g: Tensor) -> tuple[Tensor, Velocity]:
+    def update_textbook(self, w: Tensor, state: HeavyBallState, g: Tensor) -> tuple[Tensor, HeavyBallState]:
         """The formula as it stands above, in place, for any leading dimensions."""
         taken = 1 - self.dampening * (1 - state.fresh) if self._dampens else 1.0
-        v = add_scaled_(state.v.mul_(self.momentum), taken, g)
-        return add_scaled_(w, -self.lr, v), Velocity(v, state.fresh.zero_())
+        v = axpy_(state.v.mul_(self.momentum), taken, g)
+        return axpy_(w, -self.lr, v), HeavyBallState(v, state.fresh.zero_())
 
-    def fused(self, w: Tensor, state: Velocity, g: Tensor) -> tuple[Tensor, Velocity]:
+    def update_fused(self, w: Tensor, state: HeavyBallState, g: Tensor) -> tuple[Tensor, HeavyBallState]:
         """The rule without dampening in torch's fused kernel: one pass over memory, for a single run."""
         torch._fused_sgd_(
             [w], [g], [state.v], lr=self.lr, momentum=self.momentum, nesterov=False, dampening=0.0, weight_decay=0.0,

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import add_scaled_, is_fusible
-from dlopt.parts import Optimizer, Oracle, Step
+from dlopt.linalg.inplace import axpy_, fused_available
+from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Count, Fraction, Positive
 
 
-class Moments(NamedTuple):
+class MuonState(NamedTuple):
     m: Tensor  # (..., P), momentum of the matrices, and Adam's average of g elsewhere
     v: Tensor  # (..., R), Adam's average of g^2, for the R weights that are in none of the matrices
     t: Tensor  # (), float32, steps taken
@@ -66,26 +66,26 @@ class Muon(Optimizer):
     beta2: Fraction
     eps: Positive
 
-    def init(self, w: Tensor, layout: Layout) -> Moments:
+    def init(self, w: Tensor, layout: Layout) -> MuonState:
         rest = sum(s.stop - s.start for s in self._pieces(layout)[1])
-        return Moments(torch.zeros_like(w), w.new_zeros(*w.shape[:-1], rest), torch.zeros((), device=w.device))
+        return MuonState(torch.zeros_like(w), w.new_zeros(*w.shape[:-1], rest), torch.zeros((), device=w.device))
 
     def check(self, w: Tensor, layout: Layout) -> None:
         if not self._pieces(layout)[0]:
             between = " between the first and the last; take optimizer.hidden_only=false" if self.hidden_only else ""
             raise ValueError(f"it has no weight matrix{between}")
 
-    def step(self, w: Tensor, state: Moments, objective: Oracle) -> Step:
+    def step(self, w: Tensor, state: MuonState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
         matrices, rest = self._pieces(objective.layout)
         for shape, slices in matrices.items():
             directions = [self._direction(state.m[..., s], g[..., s]).unflatten(-1, shape) for s in slices]
             stacked = torch.stack(directions, dim=-3)
-            steps = orthogonalized(stacked.bfloat16() if self.bfloat16 else stacked, self.steps).to(w.dtype).flatten(-2)
+            steps = orthogonalize(stacked.bfloat16() if self.bfloat16 else stacked, self.steps).to(w.dtype).flatten(-2)
             for i, s in enumerate(slices):
-                add_scaled_(w[..., s], -self.lr * self._scale(shape), steps[..., i, :])
+                axpy_(w[..., s], -self.lr * self._scale(shape), steps[..., i, :])
         if rest:
-            fits = is_fusible(w)
+            fits = fused_available(w)
             (self._fused_adam if fits else self._adam)(w, state, g, rest)
         return Step(w, state, loss, g)
 
@@ -114,7 +114,7 @@ class Muon(Optimizer):
             return math.sqrt(max(1.0, rows / columns))
         return 0.2 * math.sqrt(max(rows, columns))
 
-    def _adam(self, w: Tensor, state: Moments, g: Tensor, rest: list[slice]) -> None:
+    def _adam(self, w: Tensor, state: MuonState, g: Tensor, rest: list[slice]) -> None:
         """Adam's textbook form, in place, for any leading dimensions."""
         t = state.t.add_(1).to(w.dtype)
         squares = state.v.split([s.stop - s.start for s in rest], dim=-1)
@@ -123,7 +123,7 @@ class Muon(Optimizer):
             v_hat = v.lerp_(g[..., s].square(), 1 - self.beta2) / (1 - self.beta2**t)
             w[..., s] -= self.lr * self.adam_rate * m_hat / (v_hat.sqrt_() + self.eps)
 
-    def _fused_adam(self, w: Tensor, state: Moments, g: Tensor, rest: list[slice]) -> None:
+    def _fused_adam(self, w: Tensor, state: MuonState, g: Tensor, rest: list[slice]) -> None:
         """The same in torch's fused kernel, for a single run."""
         m, v, t = state
         sizes = [s.stop - s.start for s in rest]
@@ -134,7 +134,7 @@ class Muon(Optimizer):
         )  # fmt: skip
 
 
-def orthogonalized(x: Tensor, steps: int) -> Tensor:
+def orthogonalize(x: Tensor, steps: int) -> Tensor:
     """Newton and Schulz's iteration on matrices (..., rows, columns), each by itself."""
     y = x.mT if x.shape[-2] > x.shape[-1] else x
     wide = y.shape

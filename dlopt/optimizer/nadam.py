@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import portions
-from dlopt.parts import Optimizer, Oracle, Step
+from dlopt.linalg.inplace import cache_chunks
+from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Fraction, NonNegative, Positive
 
 
-class Moments(NamedTuple):
+class NAdamState(NamedTuple):
     m: Tensor  # (..., P), average of g
     v: Tensor  # (..., P), average of g^2
     t: Tensor  # (), float32, steps taken
@@ -48,11 +48,11 @@ class NAdam(Optimizer):
     eps: Positive
     momentum_decay: NonNegative
 
-    def init(self, w: Tensor, layout: Layout) -> Moments:
+    def init(self, w: Tensor, layout: Layout) -> NAdamState:
         product = w.new_ones(*w.shape[:-1], 1)
-        return Moments(torch.zeros_like(w), torch.zeros_like(w), torch.zeros((), device=w.device), product)
+        return NAdamState(torch.zeros_like(w), torch.zeros_like(w), torch.zeros((), device=w.device), product)
 
-    def step(self, w: Tensor, state: Moments, objective: Oracle) -> Step:
+    def step(self, w: Tensor, state: NAdamState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
         t = state.t.add_(1).to(w.dtype)
         mu = self._mu(t)
@@ -62,7 +62,7 @@ class NAdam(Optimizer):
         correction = (1 - self.beta2**t).sqrt()
         of_average = -self.lr * correction * next_mu / (1 - product * next_mu)
         of_gradient = -self.lr * correction * (1 - mu) / (1 - product)
-        for w_, m, v, g_ in portions(w, state.m, state.v, g):
+        for w_, m, v, g_ in cache_chunks(w, state.m, state.v, g):
             n = (m.lerp_(g_, 1 - self.beta1) * of_average).addcmul_(g_, of_gradient)
             root = v.lerp_(g_ * g_, 1 - self.beta2).sqrt()
             w_.addcdiv_(n, root.add_(self.eps * correction))

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import add_scaled_, is_fusible
-from dlopt.parts import Optimizer, Oracle, Step
+from dlopt.linalg.inplace import axpy_, fused_available
+from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Fraction, Positive
 
 
-class Velocity(NamedTuple):
+class NesterovState(NamedTuple):
     v: Tensor  # (..., P)
 
 
@@ -43,21 +43,21 @@ class Nesterov(Optimizer):
     lr: Positive
     momentum: Fraction
 
-    def init(self, w: Tensor, layout: Layout) -> Velocity:
-        return Velocity(torch.zeros_like(w))
+    def init(self, w: Tensor, layout: Layout) -> NesterovState:
+        return NesterovState(torch.zeros_like(w))
 
-    def step(self, w: Tensor, state: Velocity, objective: Oracle) -> Step:
+    def step(self, w: Tensor, state: NesterovState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
-        fits = is_fusible(w) and self.momentum > 0.0
-        update = self.fused if fits else self.textbook
+        fits = fused_available(w) and self.momentum > 0.0
+        update = self.update_fused if fits else self.update_textbook
         return Step(*update(w, state, g), loss, g)
 
-    def textbook(self, w: Tensor, state: Velocity, g: Tensor) -> tuple[Tensor, Velocity]:
+    def update_textbook(self, w: Tensor, state: NesterovState, g: Tensor) -> tuple[Tensor, NesterovState]:
         """The formula as it stands above, in place, for any leading dimensions."""
         v = state.v.mul_(self.momentum).add_(g)
-        return add_scaled_(add_scaled_(w, -self.lr, g), -self.lr * self.momentum, v), Velocity(v)
+        return axpy_(axpy_(w, -self.lr, g), -self.lr * self.momentum, v), NesterovState(v)
 
-    def fused(self, w: Tensor, state: Velocity, g: Tensor) -> tuple[Tensor, Velocity]:
+    def update_fused(self, w: Tensor, state: NesterovState, g: Tensor) -> tuple[Tensor, NesterovState]:
         """The same in torch's fused kernel: one pass over memory, for a single run; it refuses momentum 0."""
         torch._fused_sgd_(
             [w], [g], [state.v], lr=self.lr, momentum=self.momentum, nesterov=True, dampening=0.0, weight_decay=0.0,

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import add_quotient_, add_scaled_, is_fusible, portions
-from dlopt.parts import Optimizer, Oracle, Step
+from dlopt.linalg.inplace import addcdiv_scaled_, axpy_, cache_chunks, fused_available
+from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Fraction, Positive
 
 
-class Averages(NamedTuple):
+class RMSPropState(NamedTuple):
     square: Tensor  # (..., P), average of g^2
     mean: Tensor  # (..., P), average of g; (..., 0) unless centered
     v: Tensor  # (..., P), velocity; (..., 0) without momentum
@@ -48,25 +48,25 @@ class RMSProp(Optimizer):
     momentum: Fraction
     centered: bool
 
-    def init(self, w: Tensor, layout: Layout) -> Averages:
+    def init(self, w: Tensor, layout: Layout) -> RMSPropState:
         none = w.new_zeros(*w.shape[:-1], 0)
         gathers = isinstance(self.momentum, Tensor) or self.momentum > 0.0  # lanes all do where one of them does
-        return Averages(
+        return RMSPropState(
             torch.zeros_like(w),
             torch.zeros_like(w) if self.centered else none,
             torch.zeros_like(w) if gathers else none.clone(),
         )
 
-    def step(self, w: Tensor, state: Averages, objective: Oracle) -> Step:
+    def step(self, w: Tensor, state: RMSPropState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
         plain = not self.centered and state.v.shape[-1] == 0
-        update = self.fused if plain and is_fusible(w) else self.textbook
+        update = self.update_fused if plain and fused_available(w) else self.update_textbook
         return Step(*update(w, state, g), loss, g)
 
-    def textbook(self, w: Tensor, state: Averages, g: Tensor) -> tuple[Tensor, Averages]:
+    def update_textbook(self, w: Tensor, state: RMSPropState, g: Tensor) -> tuple[Tensor, RMSPropState]:
         """The formulas as they stand above, in place, for any leading dimensions."""
         gathers = state.v.shape[-1] > 0
-        for w_, square, mean, v, g_ in portions(w, *state, g):
+        for w_, square, mean, v, g_ in cache_chunks(w, *state, g):
             square.lerp_(g_ * g_, 1 - self.decay)
             if self.centered:
                 mean.lerp_(g_, 1 - self.decay)
@@ -75,12 +75,12 @@ class RMSProp(Optimizer):
                 root = square.sqrt()
             root.add_(self.eps)
             if gathers:
-                add_scaled_(w_, -self.lr, v.mul_(self.momentum).addcdiv_(g_, root))
+                axpy_(w_, -self.lr, v.mul_(self.momentum).addcdiv_(g_, root))
             else:
-                add_quotient_(w_, -self.lr, g_, root)
+                addcdiv_scaled_(w_, -self.lr, g_, root)
         return w, state
 
-    def fused(self, w: Tensor, state: Averages, g: Tensor) -> tuple[Tensor, Averages]:
+    def update_fused(self, w: Tensor, state: RMSPropState, g: Tensor) -> tuple[Tensor, RMSPropState]:
         """The plain rule in one pass over memory, for a single run: torch's fused Adam with beta1 = 0 and t infinite.
 
         With beta1 = 0 the average of gradients is g, which stands in for it and is written back unchanged; at t = oo

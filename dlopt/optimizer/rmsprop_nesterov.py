@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import add_scaled_, portions
-from dlopt.parts import Optimizer, Oracle, Step
+from dlopt.linalg.inplace import axpy_, cache_chunks
+from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Fraction, Positive
 
 
-class Averages(NamedTuple):
+class RMSPropNesterovState(NamedTuple):
     square: Tensor  # (..., P), average of g^2
     v: Tensor  # (..., P), velocity
 
@@ -44,14 +44,14 @@ class RMSPropNesterov(Optimizer):
     eps: Positive
     momentum: Fraction
 
-    def init(self, w: Tensor, layout: Layout) -> Averages:
-        return Averages(torch.zeros_like(w), torch.zeros_like(w))
+    def init(self, w: Tensor, layout: Layout) -> RMSPropNesterovState:
+        return RMSPropNesterovState(torch.zeros_like(w), torch.zeros_like(w))
 
-    def step(self, w: Tensor, state: Averages, objective: Oracle) -> Step:
+    def step(self, w: Tensor, state: RMSPropNesterovState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
-        for w_, square, v, g_ in portions(w, *state, g):
+        for w_, square, v, g_ in cache_chunks(w, *state, g):
             root = square.lerp_(g_ * g_, 1 - self.decay).sqrt().add_(self.eps)
             d = torch.div(g_, root, out=root)
             v.mul_(self.momentum).add_(d)
-            add_scaled_(add_scaled_(w_, -self.lr, d), -self.lr * self.momentum, v)
+            axpy_(axpy_(w_, -self.lr, d), -self.lr * self.momentum, v)
         return Step(w, state, loss, g)

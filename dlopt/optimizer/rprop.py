@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import add_scaled_, portions
-from dlopt.parts import Optimizer, Oracle, Step
+from dlopt.linalg.inplace import axpy_, cache_chunks
+from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Positive, Range
 
 
-class Sizes(NamedTuple):
+class RpropState(NamedTuple):
     size: Tensor  # (..., P), of each weight's step, in units of lr
     direction: Tensor  # (..., P), sign of the gradient before, 0 where it was not followed
 
@@ -52,17 +52,17 @@ class Rprop(Optimizer):
     step_min: Annotated[float, Range(gt=0, le=1)]
     step_max: Annotated[float, Range(ge=1)]
 
-    def init(self, w: Tensor, layout: Layout) -> Sizes:
-        return Sizes(torch.ones_like(w), torch.zeros_like(w))
+    def init(self, w: Tensor, layout: Layout) -> RpropState:
+        return RpropState(torch.ones_like(w), torch.zeros_like(w))
 
-    def step(self, w: Tensor, state: Sizes, objective: Oracle) -> Step:
+    def step(self, w: Tensor, state: RpropState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
-        for w_, size, direction, g_ in portions(w, *state, g):
+        for w_, size, direction, g_ in cache_chunks(w, *state, g):
             sign = g_.sign()
             agreement = direction.mul_(sign)
             same, turned = agreement.clamp(min=0.0), agreement.clamp(max=0.0)  # 1 or 0, and -1 or 0: quicker than where
             size.mul_((same * (self.eta_plus - 1)).add_(turned * (1 - self.eta_minus)).add_(1))
             size.clamp_(min=self.step_min).clamp_(max=self.step_max)
             torch.mul(sign, turned.add_(1), out=direction)
-            add_scaled_(w_, -self.lr, direction * size)
+            axpy_(w_, -self.lr, direction * size)
         return Step(w, state, loss, g)

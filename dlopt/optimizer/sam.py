@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.parts import Optimizer, Oracle, Step
+from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.prng import Key
 from dlopt.ranges import Positive
 
@@ -43,40 +43,40 @@ class SAM(Optimizer):
     def check(self, w: Tensor, layout: Layout) -> None:
         self.base.check(w, layout)
 
-    def step(self, w: Tensor, state: Any, objective: Oracle) -> Step:
+    def step(self, w: Tensor, state: Any, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
         norm = g.norm(dim=-1, keepdim=True)
-        uphill = Uphill(objective, g, torch.where(norm > 0, self.rho / norm, 0.0))
+        uphill = PerturbedObjective(objective, g, torch.where(norm > 0, self.rho / norm, 0.0))
         return self.base.step(w, state, uphill)._replace(loss=loss, gradient=g)
 
 
-class Uphill:
+class PerturbedObjective:
     """The objective seen from a distance: f(w + e) as a function of w, with e = scale g for a column of scales."""
 
-    def __init__(self, objective: Oracle, g: Tensor, scale: Tensor) -> None:
+    def __init__(self, objective: ObjectiveOracle, g: Tensor, scale: Tensor) -> None:
         self.objective = objective
         self.g = g
         self.scale = scale
         self.layout = objective.layout
         self.bounds: Mapping[str, tuple[float, float]] = objective.bounds
 
-    def at(self, w: Tensor) -> Tensor:
+    def perturb(self, w: Tensor) -> Tensor:
         return torch.addcmul(w, self.g, self.scale)
 
     def value(self, w: Tensor) -> Tensor:
-        return self.objective.value(self.at(w))
+        return self.objective.value(self.perturb(w))
 
     def gradient(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        return self.objective.gradient(self.at(w))
+        return self.objective.gradient(self.perturb(w))
 
     def hvp(self, w: Tensor, v: Tensor) -> Tensor:
-        return self.objective.hvp(self.at(w), v)
+        return self.objective.hvp(self.perturb(w), v)
 
     def hessian(self, w: Tensor) -> Tensor:
-        return self.objective.hessian(self.at(w))
+        return self.objective.hessian(self.perturb(w))
 
     def activations(self, w: Tensor) -> dict[str, Tensor]:
-        return self.objective.activations(self.at(w))
+        return self.objective.activations(self.perturb(w))
 
-    def stream(self, name: str) -> Key:
-        return self.objective.stream(name)
+    def random_key(self, name: str) -> Key:
+        return self.objective.random_key(name)

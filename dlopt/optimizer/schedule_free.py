@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import add_scaled_, is_fusible
-from dlopt.parts import Optimizer, Oracle, Step
+from dlopt.linalg.inplace import axpy_, fused_available
+from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Fraction, NonNegative, Positive, Range
 
 
-class Steps(NamedTuple):
+class ScheduleFreeState(NamedTuple):
     z: Tensor  # (..., P), the iterate of the steps that are averaged
     v: Tensor  # (..., P), average of g^2; (..., 0) without
     s: Tensor  # (..., 1), sum of the squares of the rates
@@ -53,34 +53,34 @@ class ScheduleFree(Optimizer):
     eps: Positive
     decay: NonNegative
 
-    def init(self, w: Tensor, layout: Layout) -> Steps:
+    def init(self, w: Tensor, layout: Layout) -> ScheduleFreeState:
         v = torch.zeros_like(w) if self.form == "adam" else w.new_zeros(*w.shape[:-1], 0)
-        return Steps(w.clone(), v, w.new_zeros(*w.shape[:-1], 1), torch.zeros((), device=w.device))
+        return ScheduleFreeState(w.clone(), v, w.new_zeros(*w.shape[:-1], 1), torch.zeros((), device=w.device))
 
-    def step(self, w: Tensor, state: Steps, objective: Oracle) -> Step:
+    def step(self, w: Tensor, state: ScheduleFreeState, objective: ObjectiveOracle) -> Step:
         z, s = state.z, state.s
         x = w.clone()
         y = w.lerp_(z, 1 - self.beta)  # in the place of w, where a gradient costs no copy of the network
         loss, g = objective.gradient(y)
         if isinstance(self.decay, Tensor) or self.decay > 0.0:
-            add_scaled_(z, -self.lr * self.decay, objective.layout.weights(y) * y)
+            axpy_(z, -self.lr * self.decay, objective.layout.weight_mask(y) * y)
         if self.form == "sgd":
-            add_scaled_(z, -self.lr, g)
+            axpy_(z, -self.lr, g)
         else:
-            fits = is_fusible(w)
-            (self.fused if fits else self.textbook)(z, state, g)
+            fits = fused_available(w)
+            (self.update_fused if fits else self.update_textbook)(z, state, g)
         square = self.lr * self.lr  # a power of a number that is too large would raise
         s += square
         c = torch.where(s > 0, square / s, 0.0)  # a schedule may begin at zero
         return Step(torch.lerp(x, z, c, out=w), state, loss, g)
 
-    def textbook(self, z: Tensor, state: Steps, g: Tensor) -> tuple[Tensor, Steps]:
+    def update_textbook(self, z: Tensor, state: ScheduleFreeState, g: Tensor) -> tuple[Tensor, ScheduleFreeState]:
         """The formula for z as it stands above, in place, for any leading dimensions, but for decay."""
         v = state.v.lerp_(g.square(), 1 - self.beta2)
         v_hat = v / (1 - self.beta2 ** state.t.add_(1).to(v.dtype))
-        return add_scaled_(z, -self.lr, g / v_hat.sqrt_().add_(self.eps)), state
+        return axpy_(z, -self.lr, g / v_hat.sqrt_().add_(self.eps)), state
 
-    def fused(self, z: Tensor, state: Steps, g: Tensor) -> tuple[Tensor, Steps]:
+    def update_fused(self, z: Tensor, state: ScheduleFreeState, g: Tensor) -> tuple[Tensor, ScheduleFreeState]:
         """The same in one pass over memory, for a single run: torch's fused Adam with beta1 = 0.
 
         Its average of gradients is then g, which stands in for it and is written back unchanged.

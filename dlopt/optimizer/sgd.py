@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from dlopt.linalg.inplace import add_scaled_
-from dlopt.parts import Optimizer, Oracle, Step
+from dlopt.linalg.inplace import axpy_
+from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Positive
 
 
@@ -29,6 +29,6 @@ class SGD(Optimizer):
 
     lr: Positive
 
-    def step(self, w: Tensor, state: Any, objective: Oracle) -> Step:
+    def step(self, w: Tensor, state: Any, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
-        return Step(add_scaled_(w, -self.lr, g), state, loss, g)
+        return Step(axpy_(w, -self.lr, g), state, loss, g)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import add_scaled_
-from dlopt.parts import Optimizer, Oracle, Step
+from dlopt.linalg.inplace import axpy_
+from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Count, Fraction, Positive
 
 
-class Turned(NamedTuple):
+class SOAPState(NamedTuple):
     m: Tensor  # (..., P), average of g
     v: Tensor  # (..., P), average of the squares of the turned g
     products: Tensor  # (..., K), all L and R, one after the other
@@ -73,21 +73,21 @@ class SOAP(Optimizer):
     every: Count
     max_size: Count
 
-    def init(self, w: Tensor, layout: Layout) -> Turned:
+    def init(self, w: Tensor, layout: Layout) -> SOAPState:
         axes = [torch.eye(n).flatten() for matrix in self._matrices(layout) for n in matrix.sizes]
         bases = torch.cat([*axes, torch.zeros(0)]).to(w).expand(*w.shape[:-1], -1).clone()
-        return Turned(torch.zeros_like(w), torch.zeros_like(w), torch.zeros_like(bases), bases, 0)
+        return SOAPState(torch.zeros_like(w), torch.zeros_like(w), torch.zeros_like(bases), bases, 0)
 
-    def step(self, w: Tensor, state: Turned, objective: Oracle) -> Step:
+    def step(self, w: Tensor, state: SOAPState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
         matrices = self._matrices(objective.layout)
         m, v, products, bases, before = state
         t = before + 1
         m.lerp_(g, 1 - self.beta1)
-        v.lerp_(turned(g, bases, matrices).square_(), 1 - self.beta2)
-        direction = turned(m, bases, matrices) / (1 - self.beta1**t)
+        v.lerp_(rotate(g, bases, matrices).square_(), 1 - self.beta2)
+        direction = rotate(m, bases, matrices) / (1 - self.beta1**t)
         direction /= (v / (1 - self.beta2**t)).sqrt_().add_(self.eps)
-        add_scaled_(w, -self.lr, turned(direction, bases, matrices, back=True))
+        axpy_(w, -self.lr, rotate(direction, bases, matrices, back=True))
         for matrix in matrices:
             x = matrix.of(g)
             for side, product in ((matrix.left, x @ x.mT), (matrix.right, x.mT @ x)):
@@ -96,7 +96,7 @@ class SOAP(Optimizer):
         if t == 1 or t % self.every == 0:
             for side in (side for matrix in matrices for side in (matrix.left, matrix.right) if side):
                 product, basis = square(products, side), square(bases, side)
-                basis.copy_(eigenvectors(product) if t == 1 else iterated(product, basis))
+                basis.copy_(eigenvectors(product) if t == 1 else power_iterate(product, basis))
         return Step(w, state._replace(t=t), loss, g)
 
     def _matrices(self, layout: Layout) -> list[Matrix]:
@@ -113,7 +113,7 @@ class SOAP(Optimizer):
         return found
 
 
-def turned(x: Tensor, bases: Tensor, matrices: list[Matrix], *, back: bool = False) -> Tensor:
+def rotate(x: Tensor, bases: Tensor, matrices: list[Matrix], *, back: bool = False) -> Tensor:
     """Ql' X Qr of each matrix of x, (..., P), or back again, Ql X Qr'; the rest of x as it is."""
     found = x.clone()
     for matrix in matrices:
@@ -130,19 +130,19 @@ def turned(x: Tensor, bases: Tensor, matrices: list[Matrix], *, back: bool = Fal
 
 def eigenvectors(product: Tensor) -> Tensor:
     """Of symmetric matrices (..., n, n), the largest eigenvalue's first; the identity where not all is finite."""
-    alive, fit = decomposable(product)
+    alive, fit = break_ties(product)
     found = torch.linalg.eigh(fit).eigenvectors.flip(-1)
     return torch.where(alive, found, torch.eye(product.shape[-1]).to(product))
 
 
-def iterated(product: Tensor, basis: Tensor) -> Tensor:
+def power_iterate(product: Tensor, basis: Tensor) -> Tensor:
     """A step of the power method from a basis, (..., n, n), made orthogonal again."""
-    alive, fit = decomposable(product)
+    alive, fit = break_ties(product)
     found = torch.linalg.qr(fit @ basis).Q
     return torch.where(alive, found, torch.eye(product.shape[-1]).to(product))
 
 
-def decomposable(product: Tensor) -> tuple[Tensor, Tensor]:
+def break_ties(product: Tensor) -> tuple[Tensor, Tensor]:
     """Which matrices are finite, (..., 1, 1), and all of them with ties broken, the identity in place of the others:
     decompositions of a batch raise for all of it where one has NaN."""
     n = product.shape[-1]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.parts import Optimizer, Oracle, Step, Wrapper
+from dlopt.parts import ObjectiveOracle, Optimizer, Step, Wrapper
 from dlopt.ranges import Positive
 
 
@@ -35,7 +35,7 @@ class TorchOptim(Optimizer, Wrapper):
     """
 
     lanes: ClassVar[bool] = False
-    passed: ClassVar[tuple[str, ...]] = ("params", "lr")
+    reserved_arguments: ClassVar[tuple[str, ...]] = ("params", "lr")
 
     name: str
     lr: Positive
@@ -44,7 +44,7 @@ class TorchOptim(Optimizer, Wrapper):
     @property
     def needs_true_gradient(self) -> bool:  # type: ignore[override]
         """LBFGS fits a curvature to gradients, and its line search compares them with values."""
-        made = self.wrapped(self.name)
+        made = self.resolve(self.name)
         return isinstance(made, type) and issubclass(made, torch.optim.LBFGS)
 
     @classmethod
@@ -53,17 +53,17 @@ class TorchOptim(Optimizer, Wrapper):
         return sorted(n for n, c in classes.items() if issubclass(c, torch.optim.Optimizer) and n != "Optimizer")
 
     @classmethod
-    def wrapped(cls, name: str) -> Callable[..., Any]:
+    def resolve(cls, name: str) -> Callable[..., Any]:
         if "." in name:
             return pkgutil.resolve_name(name)
         if name not in cls.names():
             raise LookupError(f"there is no {name} in torch.optim")
         return getattr(torch.optim, name)
 
-    def init(self, w: Tensor, layout: Layout) -> Pieces:
-        return Pieces(self.wrapped(self.name), {"lr": self.lr, **self.options}, w, layout)
+    def init(self, w: Tensor, layout: Layout) -> ParameterViews:
+        return ParameterViews(self.resolve(self.name), {"lr": self.lr, **self.options}, w, layout)
 
-    def step(self, w: Tensor, state: Pieces, objective: Oracle) -> Step:
+    def step(self, w: Tensor, state: ParameterViews, objective: ObjectiveOracle) -> Step:
         loss, g = state.step(w, self.lr, lambda: objective.gradient(w))
         return Step(w, state, loss, g)
 
@@ -72,7 +72,7 @@ class TorchOptim(Optimizer, Wrapper):
         self.init(w, layout).step(w, self.lr, lambda: (torch.zeros((), dtype=w.dtype), torch.ones_like(w)))
 
 
-class Pieces:
+class ParameterViews:
     """A torch optimizer on the pieces of w, leaves that share its memory; it is the state of the rule."""
 
     def __init__(self, make: Callable[..., Any], options: Mapping[str, Any], w: Tensor, layout: Layout) -> None:
@@ -84,7 +84,7 @@ class Pieces:
         self.gradients = list(layout.views(self.gradient).values())
         self.optimizer = make(self.pieces, **options)
         self.arguments = set(inspect.signature(make).parameters)
-        self.closes = bool(inspect.signature(self.optimizer.step).parameters)
+        self.takes_closure = bool(inspect.signature(self.optimizer.step).parameters)
 
     def step(self, w: Tensor, lr: float, evaluate: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """Move w by a step of the optimizer; returns the loss and the gradient of the first evaluation."""
@@ -105,7 +105,7 @@ class Pieces:
                 piece.grad = gradient
             return loss
 
-        if self.closes:
+        if self.takes_closure:
             self.optimizer.step(closure)
         else:
             closure()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dlopt.linalg.pca import principal_axes, transformed
+from dlopt.linalg.pca import principal_axes, transform
 
 
 @dataclass(frozen=True)
@@ -27,4 +27,4 @@ class Decorrelate:
         return {"mu": mu.to(inputs.dtype), "rotation": directions.to(inputs.dtype)}
 
     def apply(self, inputs: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
-        return transformed(inputs, statistics["mu"], statistics["rotation"])
+        return transform(inputs, statistics["mu"], statistics["rotation"])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dlopt.preprocess._feature_stats import mean_and_deviation
+from dlopt.preprocess._feature_stats import mean_and_std
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class PerChannel:
     """
 
     def fit(self, inputs: Tensor) -> dict[str, Tensor]:
-        mu, sigma = mean_and_deviation(inputs, (0, *range(2, inputs.ndim)))
+        mu, sigma = mean_and_std(inputs, (0, *range(2, inputs.ndim)))
         return {"mu": mu[0], "sigma": sigma[0]}
 
     def apply(self, inputs: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:

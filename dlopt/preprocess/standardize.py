@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dlopt.preprocess._feature_stats import mean_and_deviation
+from dlopt.preprocess._feature_stats import mean_and_std
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Standardize:
     """
 
     def fit(self, inputs: Tensor) -> dict[str, Tensor]:
-        mu, sigma = mean_and_deviation(inputs, (0,))
+        mu, sigma = mean_and_std(inputs, (0,))
         return {"mu": mu[0], "sigma": sigma[0]}
 
     def apply(self, inputs: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:

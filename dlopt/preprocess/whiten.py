@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dlopt.linalg.pca import inverse_roots, principal_axes, transformed
+from dlopt.linalg.pca import inverse_roots, principal_axes, transform
 from dlopt.ranges import NonNegative
 
 
@@ -41,4 +41,4 @@ class Whiten:
         return {"mu": mu.to(inputs.dtype), "whitening": whitening.to(inputs.dtype)}
 
     def apply(self, inputs: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
-        return transformed(inputs, statistics["mu"], statistics["whitening"])
+        return transform(inputs, statistics["mu"], statistics["whitening"])

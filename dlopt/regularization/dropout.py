@@ -6,7 +6,7 @@ from typing import Literal
 from torch import Tensor
 
 from dlopt import prng
-from dlopt.parts import Regularization, Site
+from dlopt.parts import Regularization, StochasticSite
 from dlopt.prng import Key
 from dlopt.ranges import Fraction
 
@@ -41,33 +41,37 @@ class Dropout(Regularization):
     scale: Literal["train", "test"]
 
     def inputs(self, inputs: Tensor, key: Key) -> Tensor:
-        return self.dropped(inputs, self.input, key) if self._drops_inputs else inputs
+        return self.drop_units(inputs, self.input, key) if self._drops_inputs else inputs
 
     def inference(self, inputs: Tensor) -> Tensor:
-        return self.kept(inputs, self.input) if self._drops_inputs else inputs
+        return self.scale_units(inputs, self.input) if self._drops_inputs else inputs
 
-    def module(self, site: int) -> Site:
-        return Mask(self, site)
+    def module(self, site: int) -> StochasticSite:
+        return DropoutSite(self, site)
 
     @property
     def _drops_inputs(self) -> bool:
         """Inputs that are left alone cost nothing, and may be whole numbers."""
         return isinstance(self.input, Tensor) or self.input > 0.0
 
-    def dropped(self, x: Tensor, p: float, key: Key) -> Tensor:
+    def drop_units(self, x: Tensor, p: float, key: Key) -> Tensor:
         """x in training."""
         scaled = x if self.scale == "test" else x / (1.0 - p)
         return scaled.masked_fill(prng.bernoulli(key, p, tuple(x.shape), x.device), 0.0)
 
-    def kept(self, x: Tensor, p: float) -> Tensor:
+    def scale_units(self, x: Tensor, p: float) -> Tensor:
         """x in inference."""
         return x if self.scale == "train" else x * (1.0 - p)
 
 
-class Mask(Site):
+class DropoutSite(StochasticSite):
     """The dropout of one place in a network."""
 
-    rule: Dropout
+    regularization: Dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.rule.dropped(x, self.rule.p, self.key()) if self.training else self.rule.kept(x, self.rule.p)
+        return (
+            self.regularization.drop_units(x, self.regularization.p, self.next_key())
+            if self.training
+            else self.regularization.scale_units(x, self.regularization.p)
+        )

@@ -40,17 +40,17 @@ class ElasticNet(Regularization):
     proximal: bool
 
     @property
-    def needs_rate(self) -> bool:
+    def needs_lr(self) -> bool:
         return self.proximal
 
     def penalty(self, w: Tensor, layout: Layout) -> Tensor | None:
         if self.proximal:
             return None
-        weights = layout.weights(w)
+        weights = layout.weight_mask(w)
         return self.l1 * (w.abs() @ weights) + 0.5 * self.l2 * ((weights * w) @ w)
 
     def after(self, w: Tensor, before: Tensor, lr: float | Tensor, layout: Layout) -> Tensor:
         if not self.proximal:
             return w
         shrunk = w.sign() * (w.abs() - lr * self.l1).clamp(min=0.0) / (1.0 + lr * self.l2)
-        return torch.where(layout.weights(w) > 0, shrunk, w)
+        return torch.where(layout.weight_mask(w) > 0, shrunk, w)

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import add_scaled_
+from dlopt.linalg.inplace import axpy_
 from dlopt.parts import Regularization
 from dlopt.ranges import NonNegative
 
@@ -41,14 +41,14 @@ class L1(Regularization):
     proximal: bool
 
     @property
-    def needs_rate(self) -> bool:
+    def needs_lr(self) -> bool:
         return self.proximal
 
     def penalty(self, w: Tensor, layout: Layout) -> Tensor | None:
-        return None if self.proximal else self.strength * (w.abs() @ layout.weights(w))
+        return None if self.proximal else self.strength * (w.abs() @ layout.weight_mask(w))
 
     def after(self, w: Tensor, before: Tensor, lr: float | Tensor, layout: Layout) -> Tensor:
         if not self.proximal:
             return w
         threshold: Any = lr * self.strength  # a number or a column: clamp takes either, but not the union of both
-        return add_scaled_(w, -1.0, w.clamp(-threshold, threshold).mul_(layout.weights(w)))
+        return axpy_(w, -1.0, w.clamp(-threshold, threshold).mul_(layout.weight_mask(w)))

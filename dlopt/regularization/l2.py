@@ -30,4 +30,4 @@ class L2(Regularization):
     strength: NonNegative
 
     def penalty(self, w: Tensor, layout: Layout) -> Tensor:
-        return 0.5 * self.strength * ((layout.weights(w) * w) @ w)
+        return 0.5 * self.strength * ((layout.weight_mask(w) * w) @ w)

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from dlopt.parts import Kind, Regularization
+from dlopt.parts import Regularization, TargetKind
 from dlopt.ranges import Fraction
 
 
@@ -22,7 +22,7 @@ class LabelSmoothing(Regularization):
     Source: Szegedy, Vanhoucke, Ioffe, Shlens and Wojna 2016, section 7.
     """
 
-    kinds: ClassVar[tuple[Kind, ...]] = ("classes",)
+    kinds: ClassVar[tuple[TargetKind, ...]] = ("classes",)
 
     strength: Fraction
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import to_norm
+from dlopt.linalg.inplace import clip_factor
 from dlopt.parts import Regularization
 from dlopt.ranges import Positive
 
@@ -31,5 +31,5 @@ class MaxNorm(Regularization):
         for p in layout:
             if p.kind == "weight":
                 units = w[..., p.slice].unflatten(-1, (p.shape[0], -1))
-                units.mul_(to_norm(units, limit))
+                units.mul_(clip_factor(units, limit))
         return w

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import add_scaled_
+from dlopt.linalg.inplace import axpy_
 from dlopt.parts import Regularization
 from dlopt.ranges import NonNegative
 
@@ -29,11 +29,11 @@ class WeightDecay(Regularization):
     strength: NonNegative
 
     @property
-    def needs_rate(self) -> bool:
+    def needs_lr(self) -> bool:
         return True
 
     def after(self, w: Tensor, before: Tensor, lr: float | Tensor, layout: Layout) -> Tensor:
-        share, mask = lr * self.strength, layout.weights(w)
+        share, mask = lr * self.strength, layout.weight_mask(w)
         if isinstance(share, Tensor):
-            return add_scaled_(w, -share, before * mask)
+            return axpy_(w, -share, before * mask)
         return w.addcmul_(before, mask, value=-share)  # one pass over memory, for a single run

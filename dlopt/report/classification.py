@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dlopt.report.text_table import aligned
-from dlopt.storage.safe_read import printable
+from dlopt.report.text_table import format_table
+from dlopt.storage.safe_read import to_printable
 
-WIDEST = 20
+MAX_TEXT_CLASSES = 20
 """Classes up to which the whole matrix is printed."""
-MOST = 250
+MAX_PLOT_CLASSES = 250
 """Classes up to which it is drawn: the names of more could not be read beside each other."""
 
 
-def by_class(targets: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> list[str]:
+def format_by_class(targets: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> list[str]:
     """Lines: examples of each class, the share that was recognized, and what the others were taken for most often."""
-    names = [printable(name) for name in names]
+    names = [to_printable(name) for name in names]
     count = len(names)
     right = targets == predicted
     totals, recognized = (np.bincount(x, minlength=count).tolist() for x in (targets, targets[right]))
@@ -31,24 +31,24 @@ def by_class(targets: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -
         most = sorted(wrong.get(i, ()), key=lambda x: -x[0])[:2]
         taken = ", ".join(f"{names[j]} ({n})" for n, j in most)
         rows.append([name, str(total), f"{recognized[i] / total:.4f}" if total else "-", taken])
-    return aligned(["class", "examples", "accuracy", "taken for, most often"], rows, [False, True, True, False])
+    return format_table(["class", "examples", "accuracy", "taken for, most often"], rows, [False, True, True, False])
 
 
-def counted(targets: np.ndarray, predicted: np.ndarray, count: int) -> np.ndarray:
+def confusion_matrix(targets: np.ndarray, predicted: np.ndarray, count: int) -> np.ndarray:
     """The confusion matrix (count, count): a row for each true class, a column for each that was predicted."""
     return np.bincount(targets * count + predicted, minlength=count * count).reshape(count, count)
 
 
-def matrix(targets: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> list[str]:
+def format_confusion_matrix(targets: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> list[str]:
     """Lines of the confusion matrix: a row for each true class, a column for each that was predicted."""
-    names = [printable(name) for name in names]
-    if len(names) > WIDEST:
-        drawn = "; --png draws it" if len(names) <= MOST else ""
+    names = [to_printable(name) for name in names]
+    if len(names) > MAX_TEXT_CLASSES:
+        drawn = "; --png draws it" if len(names) <= MAX_PLOT_CLASSES else ""
         return [f"(the matrix of {len(names)} classes is too wide for text{drawn})"]
     short = [str(i) for i in range(len(names))] if max(map(len, names)) > 6 else list(names)
-    counts = counted(targets, predicted, len(names)).tolist()
+    counts = confusion_matrix(targets, predicted, len(names)).tolist()
     rows = [
         [name if name == s else f"{s} {name}", *(str(n) if n else "." for n in row)]
         for name, s, row in zip(names, short, counts, strict=True)
     ]
-    return aligned(["true \\ predicted", *short], rows, [False, *(True for _ in names)])
+    return format_table(["true \\ predicted", *short], rows, [False, *(True for _ in names)])

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
-from dlopt.analysis.run_table import Group
-from dlopt.formatting import title, written
-from dlopt.rundir.directory import Row, Run
+from dlopt.analysis.run_table import RunGroup
+from dlopt.formatting import format_override, metric_label
+from dlopt.rundir.directory import Row, RunDirectory
 
 METRICS = ("loss", "accuracy", "r2")
 
@@ -24,7 +24,7 @@ class Curve:
     y: list[float]
     spread: list[float] | None = None
     colour: int = 0
-    dashed: bool = False
+    is_dashed: bool = False
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Panel:
     curves: list[Curve] = field(default_factory=list)
 
 
-def of_run(rows: Sequence[Row]) -> list[Panel]:
+def make_run_panels(rows: Sequence[Row]) -> list[Panel]:
     """A panel for loss and one for accuracy (or R^2) of one run, each with training and validation.
 
     And with validation at the averaged weights, where there are any.
@@ -48,31 +48,31 @@ def of_run(rows: Sequence[Row]) -> list[Panel]:
         for i, (split, label) in enumerate(splits.items()):
             points = _points(rows, f"{split}/{metric}")
             if points:
-                curves.append(Curve(label, *_columns(points), colour=i, dashed=split == "train"))
+                curves.append(Curve(label, *_columns(points), colour=i, is_dashed=split == "train"))
         if curves:
-            panels.append(Panel(title(metric), metric, curves))
+            panels.append(Panel(metric_label(metric), metric, curves))
     return panels
 
 
-def of_groups(groups: Sequence[Group]) -> list[Panel]:
+def make_group_panels(groups: Sequence[RunGroup]) -> list[Panel]:
     """The same metrics of several runs or repetitions, by validation where there is one, else by training."""
-    rows = [[Run(r.path).rows() for r in group.runs] for group in groups]
+    rows = [[RunDirectory(r.path).rows() for r in group.runs] for group in groups]
     panels = []
     for metric in METRICS:
         split = "val" if any(_points(one, f"val/{metric}") for each in rows for one in each) else "train"
         curves = []
         for i, (group, each) in enumerate(zip(groups, rows, strict=True)):
-            found = mean(f"{split}/{metric}", each)
+            found = compute_mean_curve(f"{split}/{metric}", each)
             if found is not None:
-                found.label, found.colour = label(group.settings), i
+                found.label, found.colour = format_label(group.settings), i
                 curves.append(found)
         if curves:
             said = {"val": "validation", "train": "training"}[split]
-            panels.append(Panel(f"{said} {title(metric)}", f"{split}/{metric}", curves))
+            panels.append(Panel(f"{said} {metric_label(metric)}", f"{split}/{metric}", curves))
     return panels
 
 
-def mean(metric: str, repetitions: Sequence[Sequence[Row]]) -> Curve | None:
+def compute_mean_curve(metric: str, repetitions: Sequence[Sequence[Row]]) -> Curve | None:
     """Mean and standard deviation over repetitions, at each epoch over those that have a finite value there."""
     at: dict[float, list[float]] = {}
     for rows in repetitions:
@@ -87,9 +87,9 @@ def mean(metric: str, repetitions: Sequence[Sequence[Row]]) -> Curve | None:
     return Curve("", xs, [statistics.fmean(at[x]) for x in xs], spread)
 
 
-def label(settings: Mapping[str, Any]) -> str:
+def format_label(settings: Mapping[str, Any]) -> str:
     """What tells a line from the others: options alone, keys with their names."""
-    return "  ".join(str(v) if "." not in k and isinstance(v, str) else f"{k}={written(v)}"
+    return "  ".join(str(v) if "." not in k and isinstance(v, str) else f"{k}={format_override(v)}"
                      for k, v in settings.items() if v is not None) or "all runs"  # fmt: skip
 
 

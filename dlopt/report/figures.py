@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from dlopt.formatting import title
+from dlopt.formatting import metric_label
 from dlopt.report import classification
 from dlopt.report.curves import Panel
 
@@ -23,19 +23,19 @@ STYLE: dict[Any, Any] = {
     "axes.titlelocation": "left", "axes.titleweight": "bold", "legend.frameon": False, "figure.dpi": 150,
     "text.parse_math": False,  # a $ in a name is one
 }  # fmt: skip
-LARGEST = 40.0
+MAX_INCHES = 40.0
 """Inches of a confusion matrix: 250 names can be read there, and the picture takes 150 MB of memory to draw."""
 UNITS = {"accuracy": "accuracy (share)", "error": "error (share)"}
 
 
-def save(figure: Figure, file: Path) -> None:
+def save_figure(figure: Figure, file: Path) -> None:
     """Write a PNG (or what the file's ending says). ValueError for an ending that is no picture's."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
         figure.savefig(file, bbox_inches="tight")
 
 
-def curves(panels: Sequence[Panel], heading: str) -> Figure:
+def plot_curves(panels: Sequence[Panel], heading: str) -> Figure:
     """One panel for each metric, beside each other: training dashed, validation solid, shared colours by line."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.0 * len(panels), 3.6), layout="constrained")
@@ -53,7 +53,7 @@ def curves(panels: Sequence[Panel], heading: str) -> Figure:
 def _panel(axes: Axes, panel: Panel) -> None:
     for curve in panel.curves:
         colour = COLOURS[curve.colour % len(COLOURS)]
-        style = "--" if curve.dashed else ("-", "-.", ":")[curve.colour // len(COLOURS) % 3]
+        style = "--" if curve.is_dashed else ("-", "-.", ":")[curve.colour // len(COLOURS) % 3]
         axes.plot(curve.x, curve.y, style, color=colour, label=curve.label, linewidth=1.6)
         if curve.spread is not None:
             y, sd = np.asarray(curve.y), np.asarray(curve.spread)
@@ -62,19 +62,21 @@ def _panel(axes: Axes, panel: Panel) -> None:
     axes.set_title(panel.title)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylabel(UNITS.get(name, title(name)))
+    axes.set_ylabel(UNITS.get(name, metric_label(name)))
 
 
-def confusion(targets: np.ndarray, predicted: np.ndarray, names: Sequence[str], heading: str) -> Figure:
+def plot_confusion(targets: np.ndarray, predicted: np.ndarray, names: Sequence[str], heading: str) -> Figure:
     """A confusion matrix: rows are the true classes, columns what the network said; shades are shares of a row.
 
     ValueError for more classes than can be drawn.
     """
-    if len(names) > classification.MOST:
-        raise ValueError(f"a matrix of {len(names)} classes is too large to draw; {classification.MOST} can be")
-    table = classification.counted(targets, predicted, len(names))
+    if len(names) > classification.MAX_PLOT_CLASSES:
+        raise ValueError(
+            f"a matrix of {len(names)} classes is too large to draw; {classification.MAX_PLOT_CLASSES} can be"
+        )
+    table = classification.confusion_matrix(targets, predicted, len(names))
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
-    size = max(4.0, min(0.55 * len(names), LARGEST) + 1.5)
+    size = max(4.0, min(0.55 * len(names), MAX_INCHES) + 1.5)
     with mpl.rc_context(STYLE | {"axes.grid": False}):
         figure = Figure(figsize=(size + 1.0, size), layout="constrained")
         axes = figure.add_subplot()
@@ -94,7 +96,7 @@ def confusion(targets: np.ndarray, predicted: np.ndarray, names: Sequence[str], 
         return figure
 
 
-def predictions(truth: Mapping[str, Sequence[float]], said: Mapping[str, Sequence[float]], heading: str) -> Figure:
+def plot_predictions(truth: Mapping[str, Sequence[float]], said: Mapping[str, Sequence[float]], heading: str) -> Figure:
     """What a network said against what is true, a panel for each number that is predicted."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.2 * len(truth), 4.0), layout="constrained")

@@ -8,31 +8,31 @@ import time
 from collections.abc import Sequence
 
 from dlopt.analysis import importance
-from dlopt.analysis.search_record import ENDED, Axis, Search, Trial
-from dlopt.formatting import duration, number, written
-from dlopt.report.text_table import BOLD, DIM, YELLOW, aligned, styled
+from dlopt.analysis.search_record import ENDED_STATES, SearchAxis, SearchRecord, TrialRecord
+from dlopt.formatting import format_duration, format_metric, format_override
+from dlopt.report.text_table import BOLD, DIM, YELLOW, apply_style, format_table
 
-TOP = 10
+MAX_TRIALS_SHOWN = 10
 """Trials in the table of the best."""
-AXES = 4
+MAX_AXES_SHOWN = 4
 """Hyperparameters whose effects are shown unless all are asked for."""
-LEVELS = 12
+MAX_LEVELS_SHOWN = 12
 """Values of a hyperparameter that are shown unless all are asked for."""
-BAR = 30
-LONGER = 4
+BAR_WIDTH = 30
+EPOCHS_FACTOR = 4
 """Times as many epochs are proposed for training the best again."""
-SEEDS = 3
+N_RETRAIN_SEEDS = 3
 
 
-def head(search: Search, place: str, width: int) -> list[str]:
+def format_head(search: SearchRecord, place: str, width: int) -> list[str]:
     """The sweep's directory, what was searched and how, and how far it has come."""
-    least = "largest" if search.higher else "smallest"
+    least = "largest" if search.higher_is_better else "smallest"
     of = [f"{n} {what}" for n, what in ((search.seeds, "seeds"), (search.folds, "folds")) if n]
     repeated = f", {search.statistic} over {' and '.join(of)}" if of else ""
     by = f"{search.sampler}, for" if search.sampler else "for"
-    searched = [f"{axis.key} {axis.range()}" for axis in search.axes] or ["nothing that varies"]
-    lines = [styled(place, BOLD)]
-    texts = ["; ".join(searched), f"{by} the {least} {search.objective}{repeated}", progress(search)]
+    searched = [f"{axis.key} {axis.describe_range()}" for axis in search.axes] or ["nothing that varies"]
+    lines = [apply_style(place, BOLD)]
+    texts = ["; ".join(searched), f"{by} the {least} {search.objective}{repeated}", format_progress(search)]
     if "://" in search.storage:
         texts.append(f"these are the trials of this directory; its study, in {search.storage}, may have others")
     for text in texts:
@@ -40,50 +40,50 @@ def head(search: Search, place: str, width: int) -> list[str]:
     return lines
 
 
-def progress(search: Search) -> str:
+def format_progress(search: SearchRecord) -> str:
     """How many trials have ended, in which states, and the time that they took."""
     states, total = search.states, len(search.trials)
-    ended = sum(states[s] for s in ENDED)
+    ended = sum(states[s] for s in ENDED_STATES)
     order = ("done", "pruned", "diverged", "failed", "running", "interrupted", "dead")
-    shares = {s: f" ({states[s] / ended:.0%})" if s in ENDED[1:] and ended else "" for s in order}
+    shares = {s: f" ({states[s] / ended:.0%})" if s in ENDED_STATES[1:] and ended else "" for s in order}
     told, others = (
-        ", ".join(f"{states[s]} {s}{shares[s]}" for s in order if states[s] and (s in ENDED) is among)
+        ", ".join(f"{states[s]} {s}{shares[s]}" for s in order if states[s] and (s in ENDED_STATES) is among)
         for among in (True, False)
     )
     told = (f": {told}" if told else "") + (f"; {others}" if others else "")
     # more have ended where failed ones were tried again
-    of = f" of {search.planned}" if search.planned and ended <= search.planned else ""
+    of = f" of {search.n_planned}" if search.n_planned and ended <= search.n_planned else ""
     began = min((r.started for t in search.trials for r in t.runs if r.started), default=None)
     since = "" if began is None else f"; started {time.strftime('%Y-%m-%d %H:%M', time.localtime(began))}"
-    trained = duration(sum(t.seconds for t in search.trials))
+    trained = format_duration(sum(t.seconds for t in search.trials))
     return f"{ended}{of} trials have ended{told}{since}; {trained} of training" if total else (
         f"none{of} trials has begun")  # fmt: skip
 
 
-def best(search: Search, place: str, width: int) -> list[str]:
+def format_best(search: SearchRecord, place: str, width: int) -> list[str]:
     """The best trial: its value, its point, its directory; and how many are as good."""
     found = search.best
     if found is None:
         return [f"no trial has a {search.objective} yet"]
-    point = "  ".join(f"{a.key}={a.written(found.point[a.key])}" for a in search.axes if a.key in found.point)
-    lines = [styled(f"best: trial {found.number}, {search.objective} {result(found)}", BOLD)]
+    point = "  ".join(f"{a.key}={a.format_value(found.point[a.key])}" for a in search.axes if a.key in found.point)
+    lines = [apply_style(f"best: trial {found.number}, {search.objective} {format_result(found)}", BOLD)]
     lines += textwrap.wrap(point, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
     lines.append(f"  {place}")
-    same = importance.level_with(search) - 1
+    same = importance.count_level_with_best(search) - 1
     if same > 0:
         lines.append(f"  {same} more {'is' if same == 1 else 'are'} within its standard deviation over repeats")
     return lines
 
 
-def result(trial: Trial) -> str:
+def format_result(trial: TrialRecord) -> str:
     """The value of a trial, with its standard deviation over repeats."""
     if trial.sd is None or trial.value is None:
-        return number(trial.value)
-    return f"{number(trial.value)} ± {trial.sd:.4f}" if 1e-3 <= abs(trial.value) < 1e4 else (
-        f"{number(trial.value)} ± {number(trial.sd)}")  # fmt: skip
+        return format_metric(trial.value)
+    return f"{format_metric(trial.value)} ± {trial.sd:.4f}" if 1e-3 <= abs(trial.value) < 1e4 else (
+        f"{format_metric(trial.value)} ± {format_metric(trial.sd)}")  # fmt: skip
 
 
-def again(search: Search, common: Sequence[str], width: int) -> list[str]:
+def format_retrain_command(search: SearchRecord, common: Sequence[str], width: int) -> list[str]:
     """The command line that trains the best once more: with four times as many epochs, and with seeds not yet tried.
 
     common: the overrides of all trials, without what was searched.
@@ -95,12 +95,12 @@ def again(search: Search, common: Sequence[str], width: int) -> list[str]:
     length = "steps" if isinstance(settings.get("steps"), int) else "epochs"
     keys = {length, "seed", "name", "resume", *(a.key for a in search.axes)}
     words = [word for word in common if word.partition("=")[0] not in keys and not word.startswith("hydra")]
-    words += [f"{_typed(search, a)}={written(settings[a.key])}" for a in search.axes if a.key in settings]
+    words += [f"{_typed_key(search, a)}={format_override(settings[a.key])}" for a in search.axes if a.key in settings]
     if isinstance(settings.get(length), (int, float)) and length not in {a.key for a in search.axes}:
-        words.append(f"{length}={settings[length] * LONGER}")
+        words.append(f"{length}={settings[length] * EPOCHS_FACTOR}")
     tried = [s for t in search.trials for r in t.runs if isinstance(s := r.settings.get("seed"), int)]
     first = max(tried, default=-1) + 1
-    words.append(f"seed={','.join(str(first + i) for i in range(SEEDS))}")
+    words.append(f"seed={','.join(str(first + i) for i in range(N_RETRAIN_SEEDS))}")
     lines = ["dlopt train -m"]
     for word in map(shlex.quote, words):
         if len(lines[-1]) + len(word) + 5 > width:
@@ -110,106 +110,106 @@ def again(search: Search, common: Sequence[str], width: int) -> list[str]:
     return [f"  {line}" for line in lines]
 
 
-def _typed(search: Search, axis: Axis) -> str:
+def _typed_key(search: SearchRecord, axis: SearchAxis) -> str:
     """A key as it was typed: with a plus, where the configuration lacks it."""
     names = (word.partition("=")[0] for word in search.command)
     return next((n for n in names if n.lstrip("+").rpartition("@")[2] == axis.key), axis.key)
 
 
-def top(search: Search, width: int, count: int = TOP) -> list[str]:
+def format_top(search: SearchRecord, width: int, count: int = MAX_TRIALS_SHOWN) -> list[str]:
     """The table of the best trials."""
-    shown = search.ranked[:count]
+    shown = search.ranked_trials[:count]
     if not shown:
         return []
-    names = short([a.key for a in search.axes])
+    names = shorten_keys([a.key for a in search.axes])
     header = ["trial", search.objective, *names, "time"]
     rows = [
         [
             str(t.number),
-            result(t),
-            *(a.written(t.point[a.key]) if a.key in t.point else "-" for a in search.axes),
-            duration(t.seconds),
+            format_result(t),
+            *(a.format_value(t.point[a.key]) if a.key in t.point else "-" for a in search.axes),
+            format_duration(t.seconds),
         ]
         for t in shown
     ]
-    right = [True, True, *(a.numeric for a in search.axes), True]
-    return aligned(header, rows, right, width=width, remedy="dlopt runs SWEEP --columns A,B shows them")
+    right = [True, True, *(a.is_numeric for a in search.axes), True]
+    return format_table(header, rows, right, width=width, remedy="dlopt runs SWEEP --columns A,B shows them")
 
 
-def short(keys: Sequence[str]) -> list[str]:
+def shorten_keys(keys: Sequence[str]) -> list[str]:
     """Each key without what stands before its last dot, where no other ends in the same name."""
     ends = [key.rpartition(".")[2] for key in keys]
     return [end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)]
 
 
-def importances(shares: dict[str, float], said: str, width: int) -> list[str]:
+def format_importances(shares: dict[str, float], said: str, width: int) -> list[str]:
     """A bar for each hyperparameter, and how the shares were found."""
     if not said:
         return []
     wide = max(map(len, shares), default=0)
-    lines = [styled("importance", BOLD)] if shares else []
-    lines += [f"  {key:<{wide}}  {share:4.0%}  {bar(share)}".rstrip() for key, share in shares.items()]
-    return lines + [styled(x, DIM) for x in textwrap.wrap(f"({said})", width, break_on_hyphens=False)]
+    lines = [apply_style("importance", BOLD)] if shares else []
+    lines += [f"  {key:<{wide}}  {share:4.0%}  {format_bar(share)}".rstrip() for key, share in shares.items()]
+    return lines + [apply_style(x, DIM) for x in textwrap.wrap(f"({said})", width, break_on_hyphens=False)]
 
 
-def bar(share: float) -> str:
+def format_bar(share: float) -> str:
     """A bar as long as a share, to an eighth of a character."""
-    eighths = round(share * BAR * 8)
+    eighths = round(share * BAR_WIDTH * 8)
     return "█" * (eighths // 8) + ("", *"▏▎▍▌▋▊▉")[eighths % 8]
 
 
-def effects(search: Search, order: Sequence[str], width: int, *, everything: bool = False) -> list[str]:
+def format_effects(search: SearchRecord, order: Sequence[str], width: int, *, everything: bool = False) -> list[str]:
     """What the value of each hyperparameter does, over all others: a table for each, in this order of keys."""
     known = sorted(search.axes, key=lambda a: order.index(a.key) if a.key in order else len(order))
     lines: list[str] = []
-    shown = known if everything else known[:AXES]
+    shown = known if everything else known[:MAX_AXES_SHOWN]
     for axis in shown:
-        found = [level for level in importance.levels(axis, search.trials) if level.values or level.diverged]
-        worst = sorted(found, key=lambda level: _place(level, search))[len(found) if everything else LEVELS :]
+        found = [level for level in importance.group_by_level(axis, search.trials) if level.values or level.n_diverged]
+        worst = sorted(found, key=lambda level: _place(level, search))[len(found) if everything else MAX_LEVELS_SHOWN :]
         names = {level.name for level in worst}
         cut = [level for level in found if level.name not in names]
-        diverged = any(level.diverged for level in cut)
+        diverged = any(level.n_diverged for level in cut)
         header = [axis.key, "trials", *(["diverged"] if diverged else []), "best", "median", "mean", "sd"]
         rows = [
             [
                 level.name,
-                str(level.ended),
-                *([str(level.diverged or "")] if diverged else []),
-                *(number(x) for x in (level.best(search.higher), level.median, level.mean, level.sd)),
+                str(level.n_ended),
+                *([str(level.n_diverged or "")] if diverged else []),
+                *(format_metric(x) for x in (level.best(search.higher_is_better), level.median, level.mean, level.sd)),
             ]
             for level in cut
         ]
         if rows:
-            lines += ["", *aligned(header, rows, [axis.numeric and not axis.binned, *[True] * (len(header) - 1)],
+            lines += ["", *format_table(header, rows, [axis.is_numeric and not axis.is_binned, *[True] * (len(header) - 1)],
                                    width=width, remedy="they need a wider terminal")]  # fmt: skip
             if len(cut) < len(found):
-                lines.append(styled(f"({len(found) - len(cut)} values with a worse median left out; --all)", DIM))
+                lines.append(apply_style(f"({len(found) - len(cut)} values with a worse median left out; --all)", DIM))
     if len(shown) < len(known):
-        said = f"(left out: {', '.join(a.key for a in known[AXES:])}; --all)"
-        lines += ["", *(styled(x, DIM) for x in textwrap.wrap(said, width, break_on_hyphens=False))]
+        said = f"(left out: {', '.join(a.key for a in known[MAX_AXES_SHOWN:])}; --all)"
+        lines += ["", *(apply_style(x, DIM) for x in textwrap.wrap(said, width, break_on_hyphens=False))]
     return lines[1:]
 
 
-def _place(level: importance.Level, search: Search) -> float:
+def _place(level: importance.Level, search: SearchRecord) -> float:
     if level.median is None:
         return float("inf")
-    return -level.median if search.higher else level.median
+    return -level.median if search.higher_is_better else level.median
 
 
-def warnings(search: Search, width: int) -> list[str]:
+def format_warnings(search: SearchRecord, width: int) -> list[str]:
     """What should be looked at: a best trial on the border, where runs diverge, what cannot be read."""
     said = []
-    for border in importance.borders(search):
+    for border in importance.find_borders(search):
         axis = border.axis
         end = "largest" if border.upper else "smallest"
-        value = axis.written(border.value)
+        value = axis.format_value(border.value)
         tried = f"is the {end} tried"
-        if axis.interval and border.value not in (axis.low, axis.high):
-            tried = f"is at the {'upper' if border.upper else 'lower'} end of {axis.range()}"
+        if axis.is_interval and border.value not in (axis.low, axis.high):
+            tried = f"is at the {'upper' if border.upper else 'lower'} end of {axis.describe_range()}"
         said.append(f"{axis.key}: the best, {value}, {tried}; widen it {'upwards' if border.upper else 'downwards'}")
-    found = importance.divergence(search)
+    found = importance.find_divergence(search)
     if found is not None:
-        ended = f"{found.diverged} of {found.ended} trials diverged"
+        ended = f"{found.n_diverged} of {found.n_ended} trials diverged"
         said.append(f"{found.axis.key}: with {_span(found)} {ended}")
     without = sum(t.state == "done" and t.value is None for t in search.trials)
     if without:
@@ -219,7 +219,7 @@ def warnings(search: Search, width: int) -> list[str]:
     lines = []
     for text in said:
         wrapped = textwrap.wrap(text, width - 9, break_on_hyphens=False)
-        lines += [styled(("warning: " if i == 0 else " " * 9) + x, YELLOW) for i, x in enumerate(wrapped)]
+        lines += [apply_style(("warning: " if i == 0 else " " * 9) + x, YELLOW) for i, x in enumerate(wrapped)]
     return lines
 
 
@@ -232,11 +232,11 @@ def _span(found: importance.Divergence) -> str:
     return f"{low} to {high}"
 
 
-def line(search: Search) -> str:
+def format_best_line(search: SearchRecord) -> str:
     """The best in a line, for below a table of runs; empty where there is none."""
     found = search.best
     if found is None:
         return ""
-    point = " ".join(f"{a.key}={a.written(found.point[a.key])}" for a in search.axes if a.key in found.point)
+    point = " ".join(f"{a.key}={a.format_value(found.point[a.key])}" for a in search.axes if a.key in found.point)
     of = "median " if search.statistic == "median" and len(found.runs) > 1 else ""  # the table above has means
-    return f"best {of}{search.objective}: {result(found)} of trial {found.number} ({point})"
+    return f"best {of}{search.objective}: {format_result(found)} of trial {found.number} ({point})"

@@ -13,7 +13,7 @@ from dlopt.report.figures import COLOURS, STYLE
 COLUMNS = 4
 
 
-class Line(NamedTuple):
+class LabeledLine(NamedTuple):
     """One function: where, its values there, and what it is called in the legend."""
 
     x: Sequence[float]
@@ -21,7 +21,9 @@ class Line(NamedTuple):
     label: str
 
 
-def gallery(lines: Mapping[str, Sequence[Line]], across: str, limits: tuple[float, float], up: str = "") -> Figure:
+def plot_small_multiples(
+    lines: Mapping[str, Sequence[LabeledLine]], across: str, limits: tuple[float, float], up: str = ""
+) -> Figure:
     """A picture for each name; across and up are what the axes show, limits those of the vertical one."""
     rows = -(-len(lines) // COLUMNS)
     with mpl.rc_context(STYLE | {"font.size": 9.0}):

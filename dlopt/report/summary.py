@@ -7,10 +7,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from dlopt.formatting import number
+from dlopt.formatting import format_metric
 
 
-def results(summary: dict[str, Any]) -> Table:
+def make_summary_table(summary: dict[str, Any]) -> Table:
     """Loss and metrics by split, at the best weights, at the last, and at the averaged ones."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     splits = [s for s in ("train", "val", "test") if any(k.startswith(s + "/") for k in summary)]
@@ -26,5 +26,5 @@ def results(summary: dict[str, Any]) -> Table:
         for name in names:
             values = [summary.get(f"{prefix}{split}/{name}") for split in splits]
             if any(v is not None for v in values):
-                table.add_row(Text(f"{label:<18} {name}"), *(number(v) for v in values))
+                table.add_row(Text(f"{label:<18} {name}"), *(format_metric(v) for v in values))
     return table

@@ -18,13 +18,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dlopt.rundir.directory import Row, Run
-from dlopt.rundir.tensorboard import Events
+from dlopt.rundir.directory import Row, RunDirectory
+from dlopt.rundir.tensorboard import EventFileWriter
 
 CLOCK = ("step", "epoch", "seconds")
 """Of a row what is no tag of TensorBoard's."""
 EVENTS = "events.out.tfevents.*"
-LARGEST = 1e38
+MAX_SCALAR = 1e38
 """TensorBoard's scalars have 32 bits, and end a little above; a larger value counts as none."""
 
 
@@ -33,7 +33,7 @@ def write(runs: Sequence[Path], folder: Path) -> int:
 
     Returns the number of tags. Where the runs have no step in common nothing is written, and what was there is gone.
     """
-    found = means([Run(path).rows() for path in runs])
+    found = compute_bands([RunDirectory(path).rows() for path in runs])
     former = list(folder.glob(EVENTS))
     if found:
         folder.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def write(runs: Sequence[Path], folder: Path) -> int:
     return len({tag for values in found.values() for tag in values})
 
 
-def means(repeats: Sequence[Sequence[Row]]) -> dict[int, dict[str, tuple[float, float]]]:
+def compute_bands(repeats: Sequence[Sequence[Row]]) -> dict[int, dict[str, tuple[float, float]]]:
     """For each step, in order, the mean and the standard deviation of each tag; only those that all repeats have.
 
     Of several rows of one step the last counts.
@@ -60,18 +60,18 @@ def means(repeats: Sequence[Sequence[Row]]) -> dict[int, dict[str, tuple[float, 
 
 
 def _counts(tag: str, value: Any) -> bool:
-    return tag not in CLOCK and isinstance(value, (int, float)) and abs(value) < LARGEST
+    return tag not in CLOCK and isinstance(value, (int, float)) and abs(value) < MAX_SCALAR
 
 
 def _write(found: dict[int, dict[str, tuple[float, float]]], folder: Path) -> None:
-    events = Events(folder)
+    events = EventFileWriter(folder)
     try:
         tags = list(dict.fromkeys(tag for values in found.values() for tag in values))
-        events.bands({tag: [(tag, f"lower/{tag}", f"upper/{tag}")] for tag in tags})
+        events.add_bands({tag: [(tag, f"lower/{tag}", f"upper/{tag}")] for tag in tags})
         for step, values in found.items():
             row: dict[str, float] = {}
             for tag, (mean, sd) in values.items():
                 row |= {tag: mean, f"sd/{tag}": sd, f"lower/{tag}": mean - sd, f"upper/{tag}": mean + sd}
-            events.scalars(step, row)
+            events.add_scalars(step, row)
     finally:
         events.close()

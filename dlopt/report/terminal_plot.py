@@ -12,7 +12,7 @@ SIDE_BY_SIDE = 96
 COLOURS = ("blue", "orange", "green", "magenta", "cyan", "red")
 
 
-def drawn(panels: Sequence[Panel], width: int, height: int = 15, *, coloured: bool = True) -> str:
+def render(panels: Sequence[Panel], width: int, height: int = 15, *, coloured: bool = True) -> str:
     """The panels as text of at most so many columns."""
     import plotext
 
@@ -29,7 +29,7 @@ def drawn(panels: Sequence[Panel], width: int, height: int = 15, *, coloured: bo
         plotext.theme("clear")
         for curve in panel.curves:
             colour = COLOURS[curve.colour % len(COLOURS)]
-            marker = "dot" if curve.dashed else "braille"  # told apart without colours too
+            marker = "dot" if curve.is_dashed else "braille"  # told apart without colours too
             plotext.plot(curve.x, curve.y, marker=marker, label=curve.label, color=colour)
         plotext.xticks(_ticks(max(x for curve in panel.curves for x in curve.x)))
         plotext.title(panel.title)

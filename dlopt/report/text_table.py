@@ -10,13 +10,13 @@ from collections.abc import Sequence
 BOLD, DIM, RED, GREEN, YELLOW = "1", "2", "31", "32", "33"
 
 
-def styled(text: str, style: str) -> str:
+def apply_style(text: str, style: str) -> str:
     """The text in an ANSI style, where standard output is a terminal that wants colours."""
     colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return f"\x1b[{style}m{text}\x1b[0m" if colours and style else text
 
 
-def aligned(
+def format_table(
     header: Sequence[str],
     rows: Sequence[Sequence[str]],
     right: Sequence[bool],
@@ -42,7 +42,9 @@ def aligned(
     shown.sort()
 
     def line(cells: Sequence[str], style: Sequence[str]) -> str:
-        padded = [styled(cells[i].rjust(widths[i]) if right[i] else cells[i].ljust(widths[i]), style[i]) for i in shown]
+        padded = [
+            apply_style(cells[i].rjust(widths[i]) if right[i] else cells[i].ljust(widths[i]), style[i]) for i in shown
+        ]
         return "  ".join(padded).rstrip()
 
     plain = [""] * len(header)
@@ -51,11 +53,11 @@ def aligned(
     missing = [name for i, name in enumerate(header) if i not in shown]
     if missing:
         said = f"(left out: {', '.join(missing)}; {remedy})"
-        lines += [styled(x, DIM) for x in textwrap.wrap(said, width or 120)]
+        lines += [apply_style(x, DIM) for x in textwrap.wrap(said, width or 120)]
     return lines
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
+def format_markdown(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
     """The lines of a table in Markdown."""
     rule = ["---:" if r else "---" for r in right]
     return ["| " + " | ".join(cells) + " |" for cells in (header, rule, *rows)]

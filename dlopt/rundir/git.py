@@ -34,13 +34,13 @@ NOT_SOURCES = tuple(f":(exclude,glob)**/{name}" for name in (".hydra/**", "multi
 """What runs leave behind, and packages that are installed."""
 SWITCHES = "autocrlf|eol|excludesfile|filemode|ignorecase|precomposeunicode|symlinks"
 """Keys core.* that say how files are compared; none of them names a program."""
-RUN = ("status.json", ".hydra")
+RUN_MARKERS = ("status.json", ".hydra")
 """What a run's directory holds: one that somebody else made may have come with a repository, which made no run."""
-READ = ("HEAD", "commondir", "gitdir", "config", "config.worktree", "index", "packed-refs", "info", "info/exclude")
+GIT_FILES = ("HEAD", "commondir", "gitdir", "config", "config.worktree", "index", "packed-refs", "info", "info/exclude")
 """Files of a repository that git reads here, beside those in STORES."""
 STORES = ("objects", "refs", "reftable")
 """Folders of a repository in which its history lies."""
-KEPT = (
+INHERITED_VARIABLES = (
     "GIT_CEILING_DIRECTORIES",
     "GIT_CONFIG_GLOBAL",
     "GIT_CONFIG_NOSYSTEM",
@@ -73,7 +73,7 @@ class Repository:
     patch: bytes = b""
     unknown: str = ""
 
-    def described(self, file: str) -> dict[str, Any]:
+    def describe(self, file: str) -> dict[str, Any]:
         """For a JSON file beside which the patch lies under this name, if there is one."""
         return {
             "folder": str(self.folder),
@@ -85,15 +85,15 @@ class Repository:
         }
 
 
-def repository(folder: Path) -> Repository | None:
+def find_repository(folder: Path) -> Repository | None:
     """What holds a folder; None where there is no git, no repository, or one without files or that git refuses.
 
     Of a repository that leads out of its folder nothing is told but that. One in a run's directory is none.
     """
-    root = next((place for place in _upwards(folder) if os.path.lexists(place / ".git")), None)
-    if root is None or any(all((place / name).exists() for name in RUN) for place in _upwards(root)):
+    root = next((place for place in _list_parents(folder) if os.path.lexists(place / ".git")), None)
+    if root is None or any(all((place / name).exists() for name in RUN_MARKERS) for place in _list_parents(root)):
         return None
-    git = _Git(folder, {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k in KEPT})
+    git = _Git(folder, {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k in INHERITED_VARIABLES})
     places = ("--git-path=objects", "--git-path=index", "--git-path=info/exclude")
     asked = ["--show-toplevel", "--absolute-git-dir", "--git-common-dir", "--show-object-format"]
     asked += [word for p in places for word in p.split("=")]
@@ -103,7 +103,7 @@ def repository(folder: Path) -> Repository | None:
         if len(lines) < 7:
             return None
         top, its, shared, form, objects, index, excluded = (os.fsdecode(line) for line in lines[:7])
-        out = _way_out(git, root, Path(top), (folder / its).resolve(), (folder / shared).resolve())
+        out = _find_escape(git, root, Path(top), (folder / its).resolve(), (folder / shared).resolve())
         if out:
             return Repository(root, None, None, unknown=out)
         commit, branch = (lines[7].decode(), lines[8].decode()) if len(lines) == 9 else (None, "HEAD")
@@ -112,7 +112,7 @@ def repository(folder: Path) -> Repository | None:
         return None
     try:
         with tempfile.TemporaryDirectory(prefix="dlopt-", ignore_cleanup_errors=True) as beside:
-            own = git.beside(Path(beside), found.folder, form, *(folder / p for p in (objects, index, excluded)))
+            own = git.isolate(Path(beside), found.folder, form, *(folder / p for p in (objects, index, excluded)))
             if any(map(_leads_out, _names(own("ls-files", "-z")))):
                 return replace(found, unknown="its index names files outside of it")
             patch = _patch(own, commit or own("hash-object", "-t", "tree", "--stdin").decode().strip())
@@ -122,13 +122,13 @@ def repository(folder: Path) -> Repository | None:
     return replace(found, patch=patch)
 
 
-def _upwards(folder: Path) -> list[Path]:
+def _list_parents(folder: Path) -> list[Path]:
     """A folder and those around it, without symbolic links."""
     inner = folder.resolve()
     return [inner, *inner.parents]
 
 
-def _way_out(git: _Git, root: Path, top: Path, its: Path, shared: Path) -> str:
+def _find_escape(git: _Git, root: Path, top: Path, its: Path, shared: Path) -> str:
     """How a repository leads out of the folder with its .git; empty: it does not.
 
     top      where git takes its files to be
@@ -139,26 +139,26 @@ def _way_out(git: _Git, root: Path, top: Path, its: Path, shared: Path) -> str:
     if not top.samefile(root):
         return "it says that its files lie in another folder"
     if its != entry:
-        linked = its.parent == shared / "worktrees" and (its / _line(its / "gitdir")).resolve() == entry
+        linked = its.parent == shared / "worktrees" and (its / _read_line(its / "gitdir")).resolve() == entry
         # Git takes the files to lie where a submodule's directory says, so that this, being set, says: here.
         submodule = its == shared and git("config", "--get", "core.worktree", may_fail=True)
         if not linked and not submodule:
             return "its .git names the directory of another repository"
     elif its != shared:
         return "it says that its history lies in another folder"
-    if (shared / "objects/info/alternates").exists() or any(_links(place) for place in {its, shared}):
+    if (shared / "objects/info/alternates").exists() or any(_has_links(place) for place in {its, shared}):
         return "its history lies in another folder"
     return ""
 
 
-def _line(file: Path) -> str:
+def _read_line(file: Path) -> str:
     """What a file of one line says; nothing where it is missing."""
     return os.fsdecode(file.read_bytes()).removesuffix("\n") if file.is_file() else ""
 
 
-def _links(place: Path) -> bool:
+def _has_links(place: Path) -> bool:
     """Whether anything that git reads in its directory is a symbolic link."""
-    if any((place / name).is_symlink() for name in (*READ, *STORES)):
+    if any((place / name).is_symlink() for name in (*GIT_FILES, *STORES)):
         return True
     below = (walked for store in STORES for walked in os.walk(place / store))
     return any(Path(at, name).is_symlink() for at, folders, names in below for name in (*folders, *names))
@@ -190,7 +190,7 @@ class _Git:
             check=not may_fail,
         ).stdout
 
-    def beside(self, own: Path, root: Path, form: str, objects: Path, index: Path, excluded: Path) -> _Git:
+    def isolate(self, own: Path, root: Path, form: str, objects: Path, index: Path, excluded: Path) -> _Git:
         """git for the same files, with its own directory in place of the repository's."""
         switches = self("config", "-z", "--get-regexp", rf"^core\.({SWITCHES})$", may_fail=True).decode().split("\0")
         for name in ("objects/info", "refs", "info"):
@@ -230,12 +230,12 @@ def _patch(git: _Git, base: str) -> bytes:
         return b""
     large = [name for name in dict.fromkeys(changed) if _size(git.folder / name) > LARGEST_PATCH]
     whole = git(*DIFF, base, "--", ".", *(f":(exclude,literal){name}" for name in large))
-    kept, others = fitting(whole, LARGEST_PATCH)
+    kept, others = truncate_patch(whole, LARGEST_PATCH)
     left_out = [*left_out, *(name.encode("unicode_escape").decode() for name in large), *others]
     return "".join(f"# left out: {name}\n" for name in left_out).encode() + kept
 
 
-def fitting(patch: bytes, limit: int) -> tuple[bytes, list[str]]:
+def truncate_patch(patch: bytes, limit: int) -> tuple[bytes, list[str]]:
     """The files of a patch that fit into so many bytes, as many as possible, and the names of the others."""
     # No line of a file's content begins so: each has a sign before it.
     pieces = [b"diff --git " + piece + b"\n" for piece in (b"\n" + patch[:-1]).split(b"\ndiff --git ")[1:]]

@@ -22,17 +22,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dlopt.storage.safe_read import printable
+from dlopt.storage.safe_read import to_printable
 
 try:
     import fcntl
 except ImportError:  # pragma: no cover
     fcntl = None  # type: ignore[assignment]
 
-NAME = "lock.json"
-BEAT = 10.0
+LOCK_FILE = "lock.json"
+HEARTBEAT_SECONDS = 10.0
 """Seconds between two signs of life."""
-SILENT = 60.0
+STALE_SECONDS = 60.0
 """Seconds without a sign of life after which a process of another machine counts as gone."""
 _LONGEST = 4096
 
@@ -48,10 +48,10 @@ class Holder(NamedTuple):
 
     def __str__(self) -> str:
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.since))
-        return f"process {self.pid} on {printable(self.host)}, since {since}"
+        return f"process {self.pid} on {to_printable(self.host)}, since {since}"
 
 
-class Held(Exception):
+class LockedError(Exception):
     """Another process writes this directory."""
 
     def __init__(self, folder: Path, holder: Holder | None) -> None:
@@ -59,7 +59,7 @@ class Held(Exception):
         super().__init__(f"{folder} is being written by {holder or 'another process'}")
 
 
-class Lost(Exception):
+class LockLostError(Exception):
     """Another process has taken over a directory that this one held."""
 
 
@@ -68,16 +68,16 @@ class Lock:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.file = folder / NAME
+        self.file = folder / LOCK_FILE
         self._descriptor: int | None = None
-        self._content = b""
+        self._read_option = b""
         self._checked = -math.inf
 
     @property
-    def held(self) -> bool:
+    def is_held(self) -> bool:
         return self._descriptor is not None
 
-    def take(self, waiting: Callable[[Holder], None] = lambda holder: None) -> Lock:
+    def acquire(self, waiting: Callable[[Holder], None] = lambda holder: None) -> Lock:
         """Hold the directory; Held says who does so already.
 
         waiting is called before a minute's wait for a sign of life of a process of another machine.
@@ -85,24 +85,28 @@ class Lock:
         while True:
             descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
             try:
-                before = _holder(os.pread(descriptor, _LONGEST, 0))
-                if not _seized(descriptor, before):
-                    raise Held(self.folder, _named(os.pread(descriptor, _LONGEST, 0)))
+                before = _parse_holder(os.pread(descriptor, _LONGEST, 0))
+                if not _try_lock(descriptor, before):
+                    raise LockedError(self.folder, _read_live_holder(os.pread(descriptor, _LONGEST, 0)))
                 if not _is_at(descriptor, self.file):  # its holder was just about to remove it
                     os.close(descriptor)
                     continue
-                before = _holder(os.pread(descriptor, _LONGEST, 0))
-                if before is not None and before.machine != machine() and _stirs(descriptor, before, waiting):
-                    raise Held(self.folder, before)
-                mine = Holder(socket.gethostname(), machine(), os.getpid(), time.time(), os.urandom(8).hex())
-                self._content = json.dumps(mine._asdict()).encode() + b"\n"
+                before = _parse_holder(os.pread(descriptor, _LONGEST, 0))
+                if (
+                    before is not None
+                    and before.machine != get_machine_id()
+                    and _heartbeat_seen(descriptor, before, waiting)
+                ):
+                    raise LockedError(self.folder, before)
+                mine = Holder(socket.gethostname(), get_machine_id(), os.getpid(), time.time(), os.urandom(8).hex())
+                self._read_option = json.dumps(mine._asdict()).encode() + b"\n"
                 os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, self._content, 0)
+                os.pwrite(descriptor, self._read_option, 0)
             except BaseException:
                 os.close(descriptor)
                 raise
             self._descriptor = descriptor
-            _beat(self)
+            _start_heartbeat(self)
             return self
 
     def check(self, lately: float = 0.0) -> None:
@@ -115,27 +119,29 @@ class Lock:
         try:
             found = self.file.read_bytes()
         except FileNotFoundError as error:
-            raise Lost(f"{self.file} is gone: the directory was removed or renamed; nothing more is written") from error
+            raise LockLostError(
+                f"{self.file} is gone: the directory was removed or renamed; nothing more is written"
+            ) from error
         self._checked = time.monotonic()
-        if self._descriptor is None or found != self._content:
-            raise Lost(
-                f"{self.folder} was taken over by {_holder(found) or 'another process'}; nothing more is written"
+        if self._descriptor is None or found != self._read_option:
+            raise LockLostError(
+                f"{self.folder} was taken over by {_parse_holder(found) or 'another process'}; nothing more is written"
             )
 
     def release(self) -> None:
         """Leave the directory to others."""
         if self._descriptor is None:
             return
-        with contextlib.suppress(Lost, OSError):
+        with contextlib.suppress(LockLostError, OSError):
             self.check()
             self.file.unlink()
-        with _hearing:  # else a sign of life might go to whatever has got the number of the descriptor by then
+        with _heartbeat_lock:  # else a sign of life might go to whatever has got the number of the descriptor by then
             os.close(self._descriptor)
             self._descriptor = None
 
     def touch(self) -> None:
         """A sign of life."""
-        with _hearing, contextlib.suppress(OSError):
+        with _heartbeat_lock, contextlib.suppress(OSError):
             if self._descriptor is not None:
                 os.utime(self._descriptor)
 
@@ -145,26 +151,26 @@ class Lock:
                 os.close(self._descriptor)
 
 
-def holder(folder: Path) -> Holder | None:
+def find_holder(folder: Path) -> Holder | None:
     """Who writes a directory now; None where nobody does, as far as can be seen from here."""
     try:
-        descriptor = os.open(folder / NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     try:
-        found = _holder(os.pread(descriptor, _LONGEST, 0))
+        found = _parse_holder(os.pread(descriptor, _LONGEST, 0))
         if found is None:
             return None
-        if found.machine != machine():
-            return found if time.time() - os.fstat(descriptor).st_mtime < 2 * SILENT else None
-        return None if _seized(descriptor, found, shared=True) else found
+        if found.machine != get_machine_id():
+            return found if time.time() - os.fstat(descriptor).st_mtime < 2 * STALE_SECONDS else None
+        return None if _try_lock(descriptor, found, shared=True) else found
     except OSError:
         return None
     finally:
         os.close(descriptor)
 
 
-def machine() -> str:
+def get_machine_id() -> str:
     """A name of this machine as it was started last: two machines may be called alike."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -172,7 +178,7 @@ def machine() -> str:
         return socket.gethostname()
 
 
-def _seized(descriptor: int, named: Holder | None, *, shared: bool = False) -> bool:
+def _try_lock(descriptor: int, named: Holder | None, *, shared: bool = False) -> bool:
     """Whether the file could be had; where the system has no flock, whether the process it names is gone."""
     if fcntl is not None:
         for _ in range(5):  # a reader holds it for an instant, to see whether it can
@@ -185,24 +191,26 @@ def _seized(descriptor: int, named: Holder | None, *, shared: bool = False) -> b
                 break
         else:
             return False
-    return named is None or named.machine != machine() or not _is_there(named.pid)
+    return named is None or named.machine != get_machine_id() or not _pid_alive(named.pid)
 
 
-def _named(content: bytes) -> Holder | None:
+def _read_live_holder(content: bytes) -> Holder | None:
     """Who has taken the file; None where it has not put its name there yet: that of a dead process stands in it."""
-    found = _holder(content)
-    return None if found is not None and found.machine == machine() and not _is_there(found.pid) else found
+    found = _parse_holder(content)
+    return None if found is not None and found.machine == get_machine_id() and not _pid_alive(found.pid) else found
 
 
-def _stirs(descriptor: int, named: Holder, waiting: Callable[[Holder], None]) -> bool:
+def _heartbeat_seen(descriptor: int, named: Holder, waiting: Callable[[Holder], None]) -> bool:
     """Whether a process of another machine gives a sign of life, waited for as long as it may take."""
     last = os.fstat(descriptor).st_mtime_ns
-    if not -SILENT < time.time() - last / 1e9 < 10 * SILENT:  # long ago, or never, whatever the clocks say
+    if (
+        not -STALE_SECONDS < time.time() - last / 1e9 < 10 * STALE_SECONDS
+    ):  # long ago, or never, whatever the clocks say
         return False
     waiting(named)
-    until = time.monotonic() + SILENT
+    until = time.monotonic() + STALE_SECONDS
     while time.monotonic() < until:
-        time.sleep(min(1.0, SILENT / 10))
+        time.sleep(min(1.0, STALE_SECONDS / 10))
         if os.fstat(descriptor).st_mtime_ns != last:
             return True
     return False
@@ -215,7 +223,7 @@ def _is_at(descriptor: int, file: Path) -> bool:
         return False
 
 
-def _is_there(pid: int) -> bool:
+def _pid_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -225,7 +233,7 @@ def _is_there(pid: int) -> bool:
     return True
 
 
-def _holder(content: bytes) -> Holder | None:
+def _parse_holder(content: bytes) -> Holder | None:
     """Who is named in a lock's content; None where it names nobody, being empty or torn."""
     try:
         found: dict[str, Any] = json.loads(content)
@@ -236,25 +244,25 @@ def _holder(content: bytes) -> Holder | None:
         return None
 
 
-_hearing = threading.RLock()
-_held: weakref.WeakSet[Lock] = weakref.WeakSet()
-_heart: threading.Thread | None = None
+_heartbeat_lock = threading.RLock()
+_held_locks: weakref.WeakSet[Lock] = weakref.WeakSet()
+_heartbeat_thread: threading.Thread | None = None
 
 
-def _beat(lock: Lock) -> None:
+def _start_heartbeat(lock: Lock) -> None:
     """Have one thread touch all locks of this process."""
-    global _heart  # noqa: PLW0603
-    with _hearing:
-        _held.add(lock)
-    if _heart is None or not _heart.is_alive():
-        _heart = threading.Thread(target=_beating, name="signs of life", daemon=True)
-        _heart.start()
+    global _heartbeat_thread  # noqa: PLW0603
+    with _heartbeat_lock:
+        _held_locks.add(lock)
+    if _heartbeat_thread is None or not _heartbeat_thread.is_alive():
+        _heartbeat_thread = threading.Thread(target=_run_heartbeat, name="signs of life", daemon=True)
+        _heartbeat_thread.start()
 
 
-def _beating() -> None:
+def _run_heartbeat() -> None:
     while True:
-        time.sleep(BEAT)
-        with _hearing:
-            held = list(_held)
+        time.sleep(HEARTBEAT_SECONDS)
+        with _heartbeat_lock:
+            held = list(_held_locks)
         for lock in held:
             lock.touch()

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from dlopt import __version__
-from dlopt.rundir.git import Repository, repository
-from dlopt.storage.safe_read import printable, without_passwords
+from dlopt.rundir.git import Repository, find_repository
+from dlopt.storage.safe_read import mask_passwords, to_printable
 
 PACKAGES = ("torch", "numpy", "scikit-learn", "mnist1d", "hydra-core", "omegaconf", "tensorboard")
 """Those that a run's numbers depend on, or that write its files."""
@@ -35,15 +35,15 @@ MACHINE = {
 """What of a machine numbers depend on, and what it is called."""
 
 
-def versions() -> dict[str, str]:
+def get_versions() -> dict[str, str]:
     """Of dlopt, Python and the packages that are installed; torch's with the suffix of its build, such as +cpu."""
-    found = {"dlopt": __version__, "python": platform.python_version(), **_installed()}
+    found = {"dlopt": __version__, "python": platform.python_version(), **_installed_versions()}
     torch = sys.modules.get("torch")  # which knows its build where the package's name for it does not
     return found | ({"torch": str(torch.__version__)} if torch else {})
 
 
 @cache
-def _installed() -> dict[str, str]:
+def _installed_versions() -> dict[str, str]:
     found = {}
     for name in PACKAGES:
         try:
@@ -53,7 +53,7 @@ def _installed() -> dict[str, str]:
     return found
 
 
-def machine(device: str = "cpu", threads: int | None = None) -> dict[str, Any]:
+def describe_machine(device: str = "cpu", threads: int | None = None) -> dict[str, Any]:
     """The machine and what of it a run uses; threads None: as many as torch takes by itself.
 
     capability, the instructions for which torch has code, and the accelerator are known once torch is imported.
@@ -87,18 +87,18 @@ def _cpu() -> str:
         return platform.machine()
 
 
-COMMAND = "DLOPT_COMMAND"
+COMMAND_VARIABLE = "DLOPT_COMMAND"
 """The variable in which a sweep tells its workers what was typed."""
 
 
-def command() -> str:
+def get_command() -> str:
     """What was typed to start this process, or the sweep whose worker it is; from `dlopt` on, if that began it.
 
     Without the passwords of addresses: it is kept with every run.
     """
-    if COMMAND in os.environ:
-        return os.environ[COMMAND]
-    words = [without_passwords(word) for word in sys.orig_argv]
+    if COMMAND_VARIABLE in os.environ:
+        return os.environ[COMMAND_VARIABLE]
+    words = [mask_passwords(word) for word in sys.orig_argv]
     names = [Path(word).name for word in words]
     at = names.index("dlopt") if "dlopt" in names else 0
     if at and all(word.startswith("-") for word in words[1:at]):
@@ -109,84 +109,89 @@ def command() -> str:
 # ------------------------------------------------------------------------------------------------ code
 
 
-class _Asking(threading.Thread):
+class _GitQuery(threading.Thread):
     """Asks git while modules are imported and data are loaded."""
 
     def __init__(self) -> None:
         super().__init__(name="git")
-        self.here, self.own = Path.cwd(), Path(__file__).resolve().parents[1]
-        self.found: dict[str, Repository] = {}
+        self.here, self.own = Path.cwd(), Path(__file__).resolve().parents[2]
+        self.repositories: dict[str, Repository] = {}
 
     def run(self) -> None:
-        here = repository(self.here)
+        here = find_repository(self.here)
         own = None
         if (self.own / ".git").exists() and not (here and here.folder == self.own):
-            own = repository(self.own)
-        self.found = {name: found for name, found in (("git", here), ("dlopt", own)) if found}
+            own = find_repository(self.own)
+        self.repositories = {name: found for name, found in (("git", here), ("dlopt", own)) if found}
 
 
 @cache
-def _asking() -> _Asking:
-    thread = _Asking()
+def _start_query() -> _GitQuery:
+    thread = _GitQuery()
     thread.start()
     return thread
 
 
-def begin() -> None:
+def start_git_query() -> None:
     """Look at the repositories in the background: early, for the code that is imported at the start is what runs."""
-    _asking()
+    _start_query()
 
 
-def repositories() -> dict[str, Repository]:
+def get_repositories() -> dict[str, Repository]:
     """As they were at the first call of this or begin(), the name of each being that of its patch's file.
 
     git     that of the working directory, if it lies in one
     dlopt   dlopt's own, where it runs from a checkout that is another one
     """
-    thread = _asking()
+    thread = _start_query()
     thread.join()
-    return thread.found
+    return thread.repositories
 
 
 # ------------------------------------------------------------------------------------------------ then and now
 
 
-def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def describe_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Why numbers may differ: a line for each version, piece of a machine and state of code that is another one.
 
     Both hold versions, machine and git, as a run's status does. What one of them does not tell is not compared. The
     lines hold nothing that a terminal would obey.
     """
-    lines = _differing(then.get("versions"), now.get("versions"), {name: name for name in NUMERIC})
-    lines += _differing(then.get("machine"), now.get("machine"), MACHINE)
-    return [printable(line) for line in lines + _differing_code(code(then), code(now))]
+    lines = _describe_changes(then.get("versions"), now.get("versions"), {name: name for name in NUMERIC})
+    lines += _describe_changes(then.get("machine"), now.get("machine"), MACHINE)
+    return [
+        to_printable(line) for line in lines + _describe_code_changes(list_repositories(then), list_repositories(now))
+    ]
 
 
-def code(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def list_repositories(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The repositories that a run's status tells of."""
     told = status.get("git")
     return [found for found in told if isinstance(found, Mapping)] if isinstance(told, Sequence) else []
 
 
-def _differing(then: Any, now: Any, names: Mapping[str, str]) -> list[str]:
+def _describe_changes(then: Any, now: Any, names: Mapping[str, str]) -> list[str]:
     known = [key for key in names if key in (then or {}) and key in (now or {})]
     return [f"{names[key]} {then[key]} then, {now[key]} now" for key in known if then[key] != now[key]]
 
 
-def _differing_code(then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[str]:
+def _describe_code_changes(then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[str]:
     """Repositories are told apart by their folder's name: another place of the same code is no difference."""
     same = {_state(found) for found in then} & {_state(found) for found in now}
     before = {Path(found["folder"]).name: found for found in then if _state(found) not in same}
     after = {Path(found["folder"]).name: found for found in now if _state(found) not in same}
     names: Iterable[str] = dict.fromkeys((*before, *after))
-    return [f"code of {name}: {_at(before.get(name))} then, {_at(after.get(name))} now" for name in names]
+    return [
+        f"code of {name}: {_describe_state(before.get(name))} then, {_describe_state(after.get(name))} now"
+        for name in names
+    ]
 
 
 def _state(found: Mapping[str, Any]) -> tuple[Any, ...]:
     return found["commit"], found["patch_sha256"], found["unknown"]
 
 
-def _at(found: Mapping[str, Any] | None) -> str:
+def _describe_state(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return "none"
     commit = found["commit"]

@@ -21,7 +21,7 @@ Bucket = tuple[float, float, float]
 """Of a histogram: left edge, right edge and count."""
 
 
-class Events:
+class EventFileWriter:
     """One event file, appended to; every call reaches the operating system before it returns."""
 
     def __init__(self, folder: Path, after: int | None = None) -> None:
@@ -39,11 +39,11 @@ class Events:
         start = SessionLog(status=SessionLog.START)
         self._write(Event(wall_time=time.time(), step=(after or 0) + 1, session_log=start))
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+    def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
         found = [self._summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
         self._put(self._summary(value=found), step)
 
-    def histograms(self, step: int, values: Mapping[str, Sequence[Bucket]]) -> None:
+    def add_histograms(self, step: int, values: Mapping[str, Sequence[Bucket]]) -> None:
         """For the dashboards HISTOGRAMS and DISTRIBUTIONS: a tensor (buckets, 3) of doubles under each tag."""
         from tensorboard.compat.proto.tensor_pb2 import TensorProto
         from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
@@ -58,7 +58,7 @@ class Events:
             found.append(self._summary.Value(tag=tag, tensor=tensor, metadata=metadata))
         self._put(self._summary(value=found), step)
 
-    def text(self, tag: str, markdown: str) -> None:
+    def add_text(self, tag: str, markdown: str) -> None:
         from tensorboard.compat.proto.tensor_pb2 import TensorProto
         from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
         from tensorboard.plugins.text.metadata import create_summary_metadata
@@ -68,7 +68,7 @@ class Events:
         metadata = create_summary_metadata(display_name=tag, description="")
         self._put(self._summary(value=[self._summary.Value(tag=tag, tensor=tensor, metadata=metadata)]), 0)
 
-    def hparams(self, values: Mapping[str, Any], trial: str, started: float) -> None:
+    def add_hparams(self, values: Mapping[str, Any], trial: str, started: float) -> None:
         """The start of a session of the HPARAMS dashboard, in this very directory; it finds the metrics by itself.
 
         Sessions of one trial are shown as one line: each run is a trial of its own.
@@ -77,7 +77,7 @@ class Events:
 
         self._put(hparams_pb(dict(values), trial_id=trial, start_time_secs=started), 0)
 
-    def bands(self, margins: Mapping[str, Sequence[tuple[str, str, str]]]) -> None:
+    def add_bands(self, margins: Mapping[str, Sequence[tuple[str, str, str]]]) -> None:
         """For the dashboard CUSTOM SCALARS: a chart for each title, with a line for each tag, a lower and an upper one.
 
         The area between the latter two is shaded. Titles stand in a category for what comes before their last slash.
@@ -98,7 +98,7 @@ class Events:
             self._summary(value=[self._summary.Value(tag=metadata.CONFIG_SUMMARY_TAG, tensor=tensor, metadata=kind)]), 0
         )
 
-    def end(self, succeeded: bool) -> None:
+    def end_session(self, succeeded: bool) -> None:
         """The end of that session; the file is closed."""
         from tensorboard.plugins.hparams import metadata
         from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
@@ -118,9 +118,9 @@ class Events:
         """Nothing more is written; of a file without a session of hyperparameters."""
         self._file.close()
 
-    def reached(self) -> None:
+    def fsync(self) -> None:
         """Returns when all of it is on the disk."""
-        atomic.reached(self._file)
+        atomic.fsync(self._file)
 
     def _put(self, summary: Any, step: int) -> None:
         self._write(self._event(wall_time=time.time(), step=step, summary=summary))

@@ -33,14 +33,14 @@ from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor, cpu_co
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from dlopt.config.problems import ConfigError
-from dlopt.config.schema.signature import mismatch
+from dlopt.config.schema.signature import describe_mismatch
 from dlopt.ranges import Count
-from dlopt.runner.workers import Job, Lost
-from dlopt.training.control import STOPPING, handled
+from dlopt.runner.workers import JobT, WorkerLostError
+from dlopt.training.control import STOP_SIGNALS, handle_signals
 
 GRACE = 20.0
 """Seconds that jobs under way have to finish their step and to save, once they are asked to stop."""
-WATCHED_EVERY = 0.2
+PARENT_CHECK_INTERVAL = 0.2
 """Seconds between two looks of a worker at whether its parent lives."""
 THREADS = (
     "OMP_NUM_THREADS",
@@ -51,13 +51,13 @@ THREADS = (
 )
 
 
-class _UnderWay(NamedTuple):
+class _RunningJob(NamedTuple):
     job: Any
     executor: ProcessPoolExecutor
     process: BaseProcess | None
 
 
-class Pool(Generic[Job]):
+class WorkerPool(Generic[JobT]):
     """Workers on this machine, for the main thread; they start when they are first needed.
 
     count     workers, and jobs at once; each has its share of the cores, at least one
@@ -65,20 +65,20 @@ class Pool(Generic[Job]):
               may handle signals, which raise KeyboardInterrupt in it as long as it does not
     """
 
-    def __init__(self, count: int, perform: Callable[[Job], None]) -> None:
+    def __init__(self, count: int, perform: Callable[[JobT], None]) -> None:
         self.count = count
         self._perform = perform
         self._environment = _threads(max(1, cpu_count() // count))
         self._idle: list[ProcessPoolExecutor] = []
-        self._under_way: dict[futures.Future[BaseException | None], _UnderWay] = {}
-        self._over: queue.SimpleQueue[futures.Future[BaseException | None]] = queue.SimpleQueue()
+        self._running: dict[futures.Future[BaseException | None], _RunningJob] = {}
+        self._finished_futures: queue.SimpleQueue[futures.Future[BaseException | None]] = queue.SimpleQueue()
         # A worker that has grown a lot is exchanged for a fresh one between two jobs; nobody need be told.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"joblib\.externals\.loky")
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: JobT) -> None:
         """Begin a job, in a worker that is idle or in a fresh one; see Workers."""
         resource_tracker.ensure_running()  # not inside: where it starts, Python 3.11 lets signals through again
-        with _unheard():
+        with _defer_signals():
             while self._idle:
                 executor = self._idle.pop()
                 try:
@@ -88,32 +88,34 @@ class Pool(Generic[Job]):
             fresh = ProcessPoolExecutor(1, initializer=_enter, initargs=(os.getpid(),), env=self._environment)
             return self._begin(fresh, job)
 
-    def wait(self) -> list[tuple[Job, BaseException | None]]:
+    def wait(self) -> list[tuple[JobT, BaseException | None]]:
         """The jobs that are over, with what they raised; see Workers."""
-        if not self._under_way:
+        if not self._running:
             return []
-        over = [self._over.get()]  # not futures.wait: a signal in it would leave locks that no thread gives back
-        with _unheard():
-            while not self._over.empty():
-                over.append(self._over.get())
-            return [self._ended(future) for future in over]
+        over = [
+            self._finished_futures.get()
+        ]  # not futures.wait: a signal in it would leave locks that no thread gives back
+        with _defer_signals():
+            while not self._finished_futures.empty():
+                over.append(self._finished_futures.get())
+            return [self._collect(future) for future in over]
 
     def close(self, *, at_once: bool = False) -> None:
         """Ask the jobs under way to stop, give them GRACE to save unless it is at once, and end all workers.
 
         A signal meanwhile, as from a second Ctrl-C, ends them at once, too.
         """
-        executors = [*self._idle, *(executor for _, executor, _ in self._under_way.values())]
+        executors = [*self._idle, *(executor for _, executor, _ in self._running.values())]
 
         def send(number: signal.Signals) -> None:
             for executor in executors:
                 for process in _processes(executor):
                     _send(process, number)
 
-        with handled(lambda *_: send(signal.SIGKILL)):
+        with handle_signals(lambda *_: send(signal.SIGKILL)):
             if not at_once:
                 send(signal.SIGINT)
-                futures.wait(self._under_way, timeout=GRACE)
+                futures.wait(self._running, timeout=GRACE)
             send(signal.SIGKILL)  # all at once; loky would need pgrep to find what a worker has started
             for executor in executors:
                 calls = executor._call_queue
@@ -123,31 +125,31 @@ class Pool(Generic[Job]):
                 if calls._thread is not None:
                     calls._thread.join(timeout=1.0)
         self._idle.clear()
-        self._under_way.clear()
-        self._over = queue.SimpleQueue()
+        self._running.clear()
+        self._finished_futures = queue.SimpleQueue()
 
-    def _begin(self, executor: ProcessPoolExecutor, job: Job) -> None:
-        future = executor.submit(_performed, self._perform, job)
+    def _begin(self, executor: ProcessPoolExecutor, job: JobT) -> None:
+        future = executor.submit(_perform_job, self._perform, job)
         process = next(iter(_processes(executor)), None)
-        self._under_way[future] = _UnderWay(job, executor, process)
-        future.add_done_callback(self._over.put)
+        self._running[future] = _RunningJob(job, executor, process)
+        future.add_done_callback(self._finished_futures.put)
 
-    def _ended(self, future: futures.Future[BaseException | None]) -> tuple[Job, BaseException | None]:
-        job, executor, process = self._under_way.pop(future)
+    def _collect(self, future: futures.Future[BaseException | None]) -> tuple[JobT, BaseException | None]:
+        job, executor, process = self._running.pop(future)
         error = future.exception()
         if isinstance(error, BrokenProcessPool):
             executor.shutdown()
             lost = isinstance(error, TerminatedWorkerError)
-            return job, _lost(process.exitcode if process else None) if lost else error
+            return job, _make_lost_error(process.exitcode if process else None) if lost else error
         self._idle.append(executor)
         return job, error or future.result()
 
 
-def counted(number: Any) -> int:
+def parse_worker_count(number: Any) -> int:
     """The number of workers that was asked for, where auto is that of the cores. ConfigError where it is none."""
     if number == "auto":
         return cpu_count()
-    wrong = mismatch(number, Count)
+    wrong = describe_mismatch(number, Count)
     if wrong:
         raise ConfigError([("hydra.launcher.workers", f"{wrong}, or auto: as many as there are cores")])
     return int(number)
@@ -174,22 +176,22 @@ def _send(process: BaseProcess, number: signal.Signals) -> None:
                 os.kill(process.pid, number)
 
 
-def _lost(code: int | None) -> Lost:
+def _make_lost_error(code: int | None) -> WorkerLostError:
     if code is not None and code < 0:
         memory = ", as when memory runs out" if code == -signal.SIGKILL else ""
-        return Lost(f"its process was ended by {signal.Signals(-code).name}{memory}")
-    return Lost("its process ended before it" + (f", with exit code {code}" if code is not None else ""))
+        return WorkerLostError(f"its process was ended by {signal.Signals(-code).name}{memory}")
+    return WorkerLostError("its process ended before it" + (f", with exit code {code}" if code is not None else ""))
 
 
 @contextlib.contextmanager
-def _unheard() -> Iterator[None]:
+def _defer_signals() -> Iterator[None]:
     """Signals to stop are heard after this: in it nothing is left half done.
 
     They are blocked, too, for a process that is started here inherits that: it hears none before it can handle it.
     """
     heard: list[int] = []
-    with handled(lambda number, frame: heard.append(number)):
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    with handle_signals(lambda number, frame: heard.append(number)):
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             yield
         finally:
@@ -201,7 +203,7 @@ def _unheard() -> Iterator[None]:
 # ------------------------------------------------------------------------------------------- in the worker
 
 _busy = False
-_asked = False
+_stop_requested = False
 """Whether a signal to stop came while there was no job; the next one is not begun."""
 
 
@@ -213,9 +215,9 @@ def _enter(parent: int) -> None:
     for descriptor in range(3):
         os.dup2(nothing, descriptor)
     os.close(nothing)
-    for number in STOPPING:
-        signal.signal(number, _heard)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    for number in STOP_SIGNALS:
+        signal.signal(number, _handle_stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 def _watch(parent: int) -> None:
@@ -225,34 +227,34 @@ def _watch(parent: int) -> None:
     the process, which need not be the parent's main thread, and no other system has it.
     """
     while os.getppid() == parent:
-        time.sleep(WATCHED_EVERY)
+        time.sleep(PARENT_CHECK_INTERVAL)
     os.killpg(0, signal.SIGKILL)
 
 
-def _heard(number: int, frame: Any) -> None:
-    global _asked  # noqa: PLW0603
-    _asked = True
+def _handle_stop(number: int, frame: Any) -> None:
+    global _stop_requested  # noqa: PLW0603
+    _stop_requested = True
     if _busy:
         raise KeyboardInterrupt
 
 
-def _performed(perform: Callable[[Any], None], job: Any) -> BaseException | None:
+def _perform_job(perform: Callable[[Any], None], job: Any) -> BaseException | None:
     """What a job raises, in a form that can be sent."""
-    global _asked, _busy  # noqa: PLW0603
+    global _stop_requested, _busy  # noqa: PLW0603
     try:
         _busy = True
-        if _asked:
+        if _stop_requested:
             raise KeyboardInterrupt
         perform(job)
     except BaseException as error:
         error.add_note(traceback.format_exc())
-        return _sent(error)
+        return _to_picklable(error)
     finally:
-        _busy = _asked = False
+        _busy = _stop_requested = False
     return None
 
 
-def _sent(error: BaseException) -> BaseException:
+def _to_picklable(error: BaseException) -> BaseException:
     """The error as it arrives elsewhere; one that cannot be sent becomes a RuntimeError of the same words."""
     try:
         arrived: BaseException = pickle.loads(pickle.dumps(error))

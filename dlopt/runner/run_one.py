@@ -9,31 +9,31 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dlopt.config.problems import named
-from dlopt.rundir.display import as_typed
-from dlopt.rundir.lock import Lost
-from dlopt.storage.safe_read import printable
-from dlopt.training.control import handled
+from dlopt.config.problems import format_error
+from dlopt.rundir.display import display_path
+from dlopt.rundir.lock import LockLostError
+from dlopt.storage.safe_read import to_printable
+from dlopt.training.control import handle_signals
 
 if TYPE_CHECKING:
-    from dlopt.cli.progress import Stage
-    from dlopt.rundir.directory import Run
-    from dlopt.sweep.pruning import Reporter
-    from dlopt.training.control import Watch
+    from dlopt.cli.progress import SweepConsole
+    from dlopt.rundir.directory import RunDirectory
+    from dlopt.sweep.pruning import PruningReporter
+    from dlopt.training.control import TrainingControl
     from dlopt.training.experiment import Experiment
 
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, USAGE_ERROR, INTERRUPTED = 0, 1, 2, 130
 
 
 def run_one(
     experiment: Experiment,
-    run: Run,
+    run: RunDirectory,
     notices: Sequence[str] = (),
     *,
     title: str = "",
-    sweep: Stage | None = None,
+    sweep: SweepConsole | None = None,
     state: Mapping[str, Any] | None = None,
-    reporter: Reporter | None = None,
+    reporter: PruningReporter | None = None,
 ) -> tuple[int, dict[str, Any]]:
     """Train one experiment in its directory; returns the exit code and the summary. A failure is said and logged.
 
@@ -46,19 +46,19 @@ def run_one(
     logging.raiseExceptions = False  # a log that cannot be written is no reason to say more than that
     path = run.path
     log = logging.getLogger("dlopt")
-    for notice in map(printable, notices):
+    for notice in map(to_printable, notices):
         log.info(notice)
         if not console.quiet:
             print(f"note: {notice}", file=sys.stderr)
-    progress = Progress(title or as_typed(path), sweep, reporter)
+    progress = Progress(title or display_path(path), sweep, reporter)
     try:
         log.info("start in %s", run.path)
-        with stoppable(progress), progress:
+        with stop_on_signals(progress), progress:
             (summary,) = run_loop([experiment], [run], progress, state)
     except KeyboardInterrupt:
         print("stopped at once; what the last checkpoint does not hold is lost", file=sys.stderr)
         return INTERRUPTED, {}
-    except Lost as error:  # the log, too, is another process's now
+    except LockLostError as error:  # the log, too, is another process's now
         print(f"stopped: {error}", file=sys.stderr)
         return FAILED, {}
     except Exception as error:
@@ -66,18 +66,18 @@ def run_one(
         if sweep is None:  # whose screen says it in a line, as it does of runs in other processes
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 print("the run failed: there is no space left on the disk; what it had saved is whole", file=sys.stderr)
-                print(f"  make room, then: dlopt train resume={as_typed(path)}", file=sys.stderr)
+                print(f"  make room, then: dlopt train resume={display_path(path)}", file=sys.stderr)
             else:
-                print(f"the run failed: {named(error)}", file=sys.stderr)
-                print(f"  the traceback is in {as_typed(run.log_file)}", file=sys.stderr)
+                print(f"the run failed: {format_error(error)}", file=sys.stderr)
+                print(f"  the traceback is in {display_path(run.log_file)}", file=sys.stderr)
         return FAILED, {}
     log.info("%s: %s", summary["status"], summary)
-    progress.report(run, summary, as_typed(path))
+    progress.report(run, summary, display_path(path))
     return (INTERRUPTED if summary["status"] == "interrupted" else DONE), summary
 
 
 @contextlib.contextmanager
-def stoppable(watch: Watch) -> Iterator[None]:
+def stop_on_signals(watch: TrainingControl) -> Iterator[None]:
     """While this lasts, the first signal lets the step under way be the last; a second ends at once."""
 
     def stop(signum: int, frame: Any) -> None:
@@ -85,12 +85,12 @@ def stoppable(watch: Watch) -> Iterator[None]:
             raise KeyboardInterrupt
         watch.stop = True
 
-    with handled(stop):
+    with handle_signals(stop):
         yield
 
 
 @contextlib.contextmanager
-def logged(run: Run) -> Iterator[logging.Logger]:
+def log_to_run(run: RunDirectory) -> Iterator[logging.Logger]:
     """Log to the run's own file, as Hydra would have it."""
     handler = logging.FileHandler(run.log_file)
     handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from dlopt.parts import Schedule, Time
+from dlopt.parts import Schedule, TrainingTime
 
 
 @dataclass(frozen=True)
-class Constant(Schedule):
+class ConstantSchedule(Schedule):
     """factor(t) = 1."""
 
-    def __call__(self, time: Time) -> float:
+    def __call__(self, time: TrainingTime) -> float:
         return 1.0

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated
 
-from dlopt.parts import Schedule, Time
+from dlopt.parts import Schedule, TrainingTime
 from dlopt.ranges import Range
 
 
@@ -21,8 +21,8 @@ class Cosine(Schedule):
 
     final: Annotated[float, Range(ge=0, le=1)]
 
-    def __call__(self, time: Time) -> float:
+    def __call__(self, time: TrainingTime) -> float:
         return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * time.step / time.steps))
 
-    def span(self, time: Time) -> float:
+    def span(self, time: TrainingTime) -> float:
         return time.steps

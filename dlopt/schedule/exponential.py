@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from dlopt.parts import Schedule, Time, Unit
+from dlopt.parts import Schedule, TrainingTime, Unit
 from dlopt.ranges import NonNegative
 
 
@@ -23,5 +23,5 @@ class Exponential(Schedule):
     k: NonNegative
     unit: Unit
 
-    def __call__(self, time: Time) -> float:
+    def __call__(self, time: TrainingTime) -> float:
         return math.exp(-self.k * time.t(self.unit))

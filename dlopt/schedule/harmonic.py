@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dlopt.parts import Schedule, Time, Unit
+from dlopt.parts import Schedule, TrainingTime, Unit
 from dlopt.ranges import Positive
 
 
@@ -28,5 +28,5 @@ class Harmonic(Schedule):
     offset: Positive
     unit: Unit
 
-    def __call__(self, time: Time) -> float:
+    def __call__(self, time: TrainingTime) -> float:
         return self.offset / (self.offset + time.t(self.unit))

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from dlopt.parts import Schedule, Time, Unit
+from dlopt.parts import Schedule, TrainingTime, Unit
 from dlopt.ranges import Positive
 
 
@@ -24,5 +24,5 @@ class InverseSqrt(Schedule):
     offset: Positive
     unit: Unit
 
-    def __call__(self, time: Time) -> float:
+    def __call__(self, time: TrainingTime) -> float:
         return math.sqrt(self.offset / (self.offset + time.t(self.unit)))

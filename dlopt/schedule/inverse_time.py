@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dlopt.parts import Schedule, Time, Unit
+from dlopt.parts import Schedule, TrainingTime, Unit
 from dlopt.ranges import NonNegative
 
 
@@ -22,5 +22,5 @@ class InverseTime(Schedule):
     k: NonNegative
     unit: Unit
 
-    def __call__(self, time: Time) -> float:
+    def __call__(self, time: TrainingTime) -> float:
         return 1.0 / (1.0 + self.k * time.t(self.unit))

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from dlopt.parts import Schedule, Time, Unit
+from dlopt.parts import Schedule, TrainingTime, Unit
 from dlopt.ranges import Positive, Range
 
 
 @dataclass(frozen=True)
-class Linear(Schedule):
+class LinearDecay(Schedule):
     """factor(t) = (1 - alpha) + alpha final,  alpha = min(t / tau, 1),  t = 0 at the first step.
 
     It starts at 1 and is `final` from t = tau on: where tau is the whole run, one step after the last.
@@ -24,9 +24,9 @@ class Linear(Schedule):
     tau: Positive | None
     unit: Unit
 
-    def __call__(self, time: Time) -> float:
+    def __call__(self, time: TrainingTime) -> float:
         alpha = min(time.step / time.in_steps(self.tau, self.unit), 1.0)
         return (1.0 - alpha) + alpha * self.final
 
-    def span(self, time: Time) -> float:
+    def span(self, time: TrainingTime) -> float:
         return time.in_steps(self.tau, self.unit)

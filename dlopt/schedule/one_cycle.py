@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated
 
-from dlopt.parts import Schedule, Time
+from dlopt.parts import Schedule, TrainingTime
 from dlopt.ranges import Fraction, Range
 
 
@@ -31,13 +31,13 @@ class OneCycle(Schedule):
     peak: Fraction
     final: Annotated[float, Range(ge=0, le=1)]
 
-    def __call__(self, time: Time) -> float:
+    def __call__(self, time: TrainingTime) -> float:
         top, last = max(self.peak * time.steps - 1, 0.0), time.steps - 1
         if time.step < top:
             return _between(self.start, 1.0, time.step / top)
         return _between(1.0, self.final, (time.step - top) / (last - top)) if last > top else 1.0
 
-    def span(self, time: Time) -> float:
+    def span(self, time: TrainingTime) -> float:
         return time.steps
 
 

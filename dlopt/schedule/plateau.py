@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from dlopt.metrics.names import higher_is_better
-from dlopt.parts import Schedule, Time
+from dlopt.parts import Schedule, TrainingTime
 from dlopt.ranges import NonNegative, Range
 
 
@@ -41,7 +41,7 @@ class Plateau(Schedule):
     )
     """The latest history and its factor: from one evaluation to the next nothing is computed."""
 
-    def __call__(self, time: Time) -> float:
+    def __call__(self, time: TrainingTime) -> float:
         if not self._latest or self._latest[0][0] is not time.history:
             self._latest[:] = [(time.history, self.after([row[self.monitor] for row in time.history]))]
         return self._latest[0][1]

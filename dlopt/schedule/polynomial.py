@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from dlopt.parts import Schedule, Time, Unit
+from dlopt.parts import Schedule, TrainingTime, Unit
 from dlopt.ranges import Positive, Range
 
 
@@ -26,9 +26,9 @@ class Polynomial(Schedule):
     length: Positive | None
     unit: Unit
 
-    def __call__(self, time: Time) -> float:
+    def __call__(self, time: TrainingTime) -> float:
         left = 1.0 - min(time.step / time.in_steps(self.length, self.unit), 1.0)
         return self.final + (1.0 - self.final) * left**self.power
 
-    def span(self, time: Time) -> float:
+    def span(self, time: TrainingTime) -> float:
         return time.in_steps(self.length, self.unit)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from dlopt.errors import Mistake
-from dlopt.parts import Schedule, Time, Unit
+from dlopt.errors import OptionError
+from dlopt.parts import Schedule, TrainingTime, Unit
 from dlopt.ranges import NonNegative, Positive
 
 
@@ -34,13 +34,13 @@ class Ramp(Schedule):
     def __post_init__(self) -> None:
         for key in ("start", "end"):
             if self.shape == "geometric" and getattr(self, key) == 0:
-                raise Mistake(key, "must be > 0 where the shape is geometric: no share of zero is more than zero")
+                raise OptionError(key, "must be > 0 where the shape is geometric: no share of zero is more than zero")
 
-    def __call__(self, time: Time) -> float:
+    def __call__(self, time: TrainingTime) -> float:
         x = min(time.step / time.in_steps(self.length, self.unit), 1.0)
         if self.shape == "geometric":
             return float(self.start ** (1.0 - x) * self.end**x)
         return (1.0 - x) * self.start + x * self.end
 
-    def span(self, time: Time) -> float:
+    def span(self, time: TrainingTime) -> float:
         return time.in_steps(self.length, self.unit)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from dlopt.parts import Schedule, Time, Unit
+from dlopt.parts import Schedule, TrainingTime, Unit
 from dlopt.ranges import Count, Range
 
 
@@ -25,10 +25,10 @@ class StepDecay(Schedule):
     every: Count
     unit: Unit
 
-    def __call__(self, time: Time) -> float:
+    def __call__(self, time: TrainingTime) -> float:
         return self.gamma ** (time.t(self.unit) // self.every)
 
-    def span(self, time: Time) -> float | None:
+    def span(self, time: TrainingTime) -> float | None:
         """Falls have no end; a run before the first of them is shorter than what there is to see."""
         first = time.in_steps(self.every, self.unit)
         return first + 1 if first >= time.steps else None

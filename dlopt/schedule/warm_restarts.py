@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated
 
-from dlopt.parts import Schedule, Time, Unit
+from dlopt.parts import Schedule, TrainingTime, Unit
 from dlopt.ranges import Count, Positive, Range
 
 
@@ -29,17 +29,17 @@ class WarmRestarts(Schedule):
     final: Annotated[float, Range(ge=0, le=1)]
     unit: Unit
 
-    def __call__(self, time: Time) -> float:
+    def __call__(self, time: TrainingTime) -> float:
         begun, period = self._period(time.step, time)
         share = (time.step - begun) / period
         return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * share))
 
-    def span(self, time: Time) -> int:
+    def span(self, time: TrainingTime) -> int:
         """Up to the end of the period in which the run ends."""
         begun, period = self._period(time.steps - 1, time)
         return begun + period
 
-    def _period(self, step: int, time: Time) -> tuple[int, int]:
+    def _period(self, step: int, time: TrainingTime) -> tuple[int, int]:
         """The step with which the period of this one begins, and how many steps it has."""
         begun, period = 0, max(round(time.in_steps(self.first, self.unit)), 1)
         if self.multiplier == 1:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from dlopt.parts import Schedule, Time, Unit, span
+from dlopt.parts import Schedule, TrainingTime, Unit, span
 from dlopt.ranges import NonNegative, Range
 
 
@@ -29,18 +29,18 @@ class Warmup(Schedule):
     start: Annotated[float, Range(ge=0, le=1)]
     then: Schedule
 
-    def __call__(self, time: Time) -> float:
+    def __call__(self, time: TrainingTime) -> float:
         n = self._steps(time)
         if time.step < n:
             return self.start + (1.0 - self.start) * ((time.step + 1) / n)
         return self.then(time.after(n))
 
-    def span(self, time: Time) -> float | None:
+    def span(self, time: TrainingTime) -> float | None:
         n = self._steps(time)
         rest = span(self.then, time.after(n)) if n < time.steps else None
         return None if rest is None else n + rest
 
-    def _steps(self, time: Time) -> int:
+    def _steps(self, time: TrainingTime) -> int:
         length = time.in_steps(self.length, self.unit)
         n = round(min(length, time.steps + 1))
         if n > time.steps:

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-def beside(file: Path) -> Path:
+def temp_path(file: Path) -> Path:
     """Where the new content of a file is written; what a dead process has left there holds nothing that counts."""
     return file.with_name(f"{file.name}.tmp")
 
 
 @contextlib.contextmanager
-def replacing(file: Path, former: Path | None = None, *, lasting: bool = True) -> Iterator[BinaryIO]:
+def atomic_write(file: Path, former: Path | None = None, *, lasting: bool = True) -> Iterator[BinaryIO]:
     """A stream to the new content of a file, which takes its place at the end, if nothing was raised until then.
 
     lasting: whether the folder's entry has reached the disk, too, when this is over. Where it need not, a lost power
@@ -28,36 +28,36 @@ def replacing(file: Path, former: Path | None = None, *, lasting: bool = True) -
     former: where the former content goes, if there is any. A process that ends between the two steps leaves it there,
     and nothing in the file's own place.
     """
-    new = beside(file)
+    new = temp_path(file)
     try:
         new.unlink(missing_ok=True)
         with new.open("xb") as stream:  # never through a link that lies there
             yield stream
-            reached(stream)
+            fsync(stream)
         if former is not None and file.exists():
             os.replace(file, former)
         os.replace(new, file)
         if lasting:
-            _entries_reached(file.parent)
+            _fsync_dir(file.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)
         raise
 
 
-def replace(file: Path, content: bytes, *, lasting: bool = True) -> None:
+def atomic_write_bytes(file: Path, content: bytes, *, lasting: bool = True) -> None:
     """Give a file new content; lasting as above."""
-    with replacing(file, lasting=lasting) as stream:
+    with atomic_write(file, lasting=lasting) as stream:
         stream.write(content)
 
 
-def reached(stream: BinaryIO) -> None:
+def fsync(stream: BinaryIO) -> None:
     """Returns when all that was written to a stream is on the disk."""
     stream.flush()
     os.fsync(stream.fileno())
 
 
-def _entries_reached(folder: Path) -> None:
+def _fsync_dir(folder: Path) -> None:
     """Returns when the names in a folder are on the disk; some systems cannot say."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)

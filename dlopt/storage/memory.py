@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-SHARE = 0.9
+ALLOWED_FRACTION = 0.9
 """Of what is available, the part that `bounded` leaves to the process."""
 SMALL = 1 << 20
 """Bytes for which nobody has to be asked."""
 
 
-class NotEnough(ValueError):
+class NotEnoughMemoryError(ValueError):
     """More memory is needed than there is; the message says how much of both."""
 
 
@@ -30,7 +30,7 @@ def peak_memory(device: torch.device) -> int:
 
         return torch.cuda.max_memory_allocated(device)
     if Path("/proc/self/status").exists():  # on Linux getrusage begins with the peak of the starting process
-        return _status("VmHWM")
+        return _read_status("VmHWM")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -46,18 +46,18 @@ def available() -> int | None:
     except OSError:
         return _free_pages()
     (free,) = (int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    return max(0, min([free, *_left_by_groups()]))
+    return max(0, min([free, *_iter_cgroup_free()]))
 
 
 def check(needed: int, what: str = "it") -> None:
     """Raise NotEnough where so many bytes are more than there are; what names the thing that needs them."""
     there = available() if needed > SMALL else None
     if there is not None and needed > there:
-        raise NotEnough(f"{what} needs {needed / 1e6:,.0f} MB of memory, and {there / 1e6:,.0f} MB are free")
+        raise NotEnoughMemoryError(f"{what} needs {needed / 1e6:,.0f} MB of memory, and {there / 1e6:,.0f} MB are free")
 
 
 @contextlib.contextmanager
-def bounded() -> Iterator[None]:
+def limit_memory() -> Iterator[None]:
     """While this lasts, what goes beyond the memory that is available now fails, and the machine lives on.
 
     For commands that open what others may have written: Python raises MemoryError, torch RuntimeError, where otherwise
@@ -72,7 +72,7 @@ def bounded() -> Iterator[None]:
         yield
         return
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = _status("VmData") + int(SHARE * there)
+    wanted = _read_status("VmData") + int(ALLOWED_FRACTION * there)
     resource.setrlimit(resource.RLIMIT_DATA, (min([wanted, *(x for x in before if x >= 0)]), before[1]))
     try:
         yield
@@ -80,14 +80,14 @@ def bounded() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
-def _status(field: str) -> int:
+def _read_status(field: str) -> int:
     """A line of the kernel's account of this process, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (line,) = (x for x in lines if x.startswith(f"{field}:"))
     return int(line.split()[1]) * 1024
 
 
-def _left_by_groups(root: Path = Path("/sys/fs/cgroup"), mine: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
+def _iter_cgroup_free(root: Path = Path("/sys/fs/cgroup"), mine: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
     """What each control group of this process, and those around it, may still take, in bytes."""
     try:
         groups = mine.read_text().splitlines()
@@ -96,12 +96,12 @@ def _left_by_groups(root: Path = Path("/sys/fs/cgroup"), mine: Path = Path("/pro
     for line in groups:
         _, controllers, path = line.split(":", 2)
         if controllers == "memory":
-            yield from _left(root / "memory", path, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
+            yield from _cgroup_free(root / "memory", path, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
         elif not controllers:  # the one hierarchy of the second version
-            yield from _left(root, path, "memory.max", "memory.current", "")
+            yield from _cgroup_free(root, path, "memory.max", "memory.current", "")
 
 
-def _left(root: Path, path: str, limit: str, usage: str, prefix: str) -> Iterator[int]:
+def _cgroup_free(root: Path, path: str, limit: str, usage: str, prefix: str) -> Iterator[int]:
     folder = root / path.lstrip("/")
     for group in (folder, *folder.parents):
         if not group.is_relative_to(root):

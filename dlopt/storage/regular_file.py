@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-def opened(path: Path, *, links: bool = True) -> BufferedReader:
+def open_regular_file(path: Path, *, links: bool = True) -> BufferedReader:
     """A file, open for reading; OSError where there is none, or where a pipe, a device or a folder has its name.
 
     links: whether the name may be that of a symbolic link.
@@ -28,6 +28,6 @@ def opened(path: Path, *, links: bool = True) -> BufferedReader:
     return os.fdopen(descriptor, "rb")
 
 
-def size(stream: BinaryIO) -> int:
+def file_size(stream: BinaryIO) -> int:
     """The bytes of an open file."""
     return os.fstat(stream.fileno()).st_size

@@ -26,109 +26,109 @@ NUMERALS = "-+0123456789"
 """With what a number begins."""
 
 
-class Unreadable(ValueError):
+class UnreadableFile(ValueError):
     """A file that is not what it should be; the message is one line that names it."""
 
     def __init__(self, file: Path, reason: object) -> None:
-        super().__init__(f"{printable(str(file))}: {printable(str(reason))}")
+        super().__init__(f"{to_printable(str(file))}: {to_printable(str(reason))}")
 
 
-def printable(text: str) -> str:
+def to_printable(text: str) -> str:
     """The text in one line without anything that a terminal would obey: escape sequences, bells, reversed writing."""
     return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def without_passwords(text: str) -> str:
+def mask_passwords(text: str) -> str:
     """The text with *** for the password of an address such as postgresql://user:password@host/name?password=..."""
     hidden = re.sub(r"://([^:/@\s]*):\S*@", r"://\1:***@", text)
     return re.sub(r"([?&]password=)[^&\s'\"]*", r"\1***", hidden)
 
 
-def opened(file: Path, *, links: bool = False) -> BinaryIO:
+def open_regular(file: Path, *, links: bool = False) -> BinaryIO:
     """A regular file, open for reading. FileNotFoundError where there is none, Unreadable for anything else.
 
     links, here and below: whether it may be a symbolic link, as one of a run that is trusted.
     """
     try:
-        return regular_file.opened(file, links=links)
+        return regular_file.open_regular_file(file, links=links)
     except FileNotFoundError:
         raise
     except OSError as error:
         reason = "is a symbolic link" if file.is_symlink() else f"cannot be opened: {error.strerror or error}"
-        raise Unreadable(file, reason) from error
+        raise UnreadableFile(file, reason) from error
 
 
-def content(file: Path, limit: int, *, links: bool = False) -> bytes:
+def read_bytes(file: Path, limit: int, *, links: bool = False) -> bytes:
     """All of a file of at most so many bytes."""
-    with opened(file, links=links) as stream:
+    with open_regular(file, links=links) as stream:
         try:
             found = stream.read(limit + 1)
         except OSError as error:
-            raise Unreadable(file, f"cannot be read: {error.strerror or error}") from error
+            raise UnreadableFile(file, f"cannot be read: {error.strerror or error}") from error
     if len(found) > limit:
-        raise Unreadable(file, f"is larger than {limit} bytes")
+        raise UnreadableFile(file, f"is larger than {limit} bytes")
     return found
 
 
-def json_object(file: Path, limit: int, *, links: bool = False) -> dict[str, Any]:
+def read_json(file: Path, limit: int, *, links: bool = False) -> dict[str, Any]:
     """The JSON object that a file of at most so many bytes holds."""
-    return parsed(content(file, limit, links=links), file)
+    return parse_json(read_bytes(file, limit, links=links), file)
 
 
-def parsed(text: bytes, file: Path) -> dict[str, Any]:
+def parse_json(text: bytes, file: Path) -> dict[str, Any]:
     """The JSON object that this text, which is of a file, is."""
     try:
         found = json.loads(text)
     except RecursionError as error:
-        raise Unreadable(file, _too_deep()) from error
+        raise UnreadableFile(file, _too_deep()) from error
     except ValueError as error:  # UnicodeDecodeError, and numbers of too many digits, are among them
-        raise Unreadable(file, f"is no JSON: {error}") from error
-    return _mapping(file, found)
+        raise UnreadableFile(file, f"is no JSON: {error}") from error
+    return _check_mapping(file, found)
 
 
-def yaml_mapping(file: Path, limit: int, *, links: bool = False) -> dict[str, Any]:
+def read_yaml(file: Path, limit: int, *, links: bool = False) -> dict[str, Any]:
     """The mapping that a YAML file of at most so many bytes holds, in plain values, without aliases and tags.
 
     A few aliases of aliases would make a tree of any size. Numbers are as OmegaConf reads them: 1e-5 is one, a date is
     text.
     """
-    return parsed_yaml(content(file, limit, links=links), file)
+    return parse_yaml(read_bytes(file, limit, links=links), file)
 
 
-def parsed_yaml(text: bytes, file: Path, *, exponents: bool = True) -> dict[str, Any]:
+def parse_yaml(text: bytes, file: Path, *, exponents: bool = True) -> dict[str, Any]:
     """The mapping that this text, which is of a file, is in YAML without aliases and tags.
 
     exponents: whether 1e-5 is a number, as for OmegaConf, or stays as it is written, as for YAML itself.
     """
     import yaml
 
-    loader = _loader(exponents)
+    loader = _make_loader(exponents)
     try:
         depth = 0
         for event in yaml.parse(text, Loader=loader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
-                raise Unreadable(file, _too_deep())
+                raise UnreadableFile(file, _too_deep())
             if isinstance(event, yaml.AliasEvent):
-                raise Unreadable(file, f"holds the alias *{event.anchor}, and no run writes any")
+                raise UnreadableFile(file, f"holds the alias *{event.anchor}, and no run writes any")
             if isinstance(event, yaml.CollectionStartEvent | yaml.ScalarEvent) and event.tag is not None:
-                raise Unreadable(file, f"holds the tag {event.tag}, and no run writes any")
+                raise UnreadableFile(file, f"holds the tag {event.tag}, and no run writes any")
         found = yaml.load(text, Loader=loader)
-    except Unreadable:
+    except UnreadableFile:
         raise
     except (yaml.YAMLError, ValueError) as error:  # the latter of numbers that are none
-        raise Unreadable(file, f"is no YAML: {error}") from error
-    return _mapping(file, found)
+        raise UnreadableFile(file, f"is no YAML: {error}") from error
+    return _check_mapping(file, found)
 
 
-def lines(file: Path, longest: int, limit: int | None = None, *, links: bool = False) -> Iterator[bytes | None]:
+def iter_lines(file: Path, longest: int, limit: int | None = None, *, links: bool = False) -> Iterator[bytes | None]:
     """The lines of a file, each without its newline; None in place of one of more bytes than the longest may have.
 
     A last line without a newline is left out: whoever wrote it has not come to its end. limit: of the file's bytes.
     """
-    with opened(file, links=links) as stream:
-        if limit is not None and regular_file.size(stream) > limit:
-            raise Unreadable(file, f"is larger than {limit} bytes")
+    with open_regular(file, links=links) as stream:
+        if limit is not None and regular_file.file_size(stream) > limit:
+            raise UnreadableFile(file, f"is larger than {limit} bytes")
         while part := stream.readline(longest + 1):
             if part.endswith(b"\n"):
                 yield part[:-1]
@@ -139,25 +139,25 @@ def lines(file: Path, longest: int, limit: int | None = None, *, links: bool = F
                 yield None
 
 
-def _mapping(file: Path, found: Any) -> dict[str, Any]:
+def _check_mapping(file: Path, found: Any) -> dict[str, Any]:
     """What was read, if it is a mapping of plain values; looked through without recursion."""
     if not isinstance(found, dict):
-        raise Unreadable(file, f"holds no keys with values, but a {type(found).__name__}")
+        raise UnreadableFile(file, f"holds no keys with values, but a {type(found).__name__}")
     left: list[tuple[Any, int]] = [(found, 1)]
     while left:
         value, depth = left.pop()
         if isinstance(value, (dict, list)) and depth > DEEPEST:
-            raise Unreadable(file, _too_deep())
+            raise UnreadableFile(file, _too_deep())
         if isinstance(value, dict):
             if not all(isinstance(key, str) for key in value):
-                raise Unreadable(file, "holds a key that is no text")
+                raise UnreadableFile(file, "holds a key that is no text")
             left += [(inner, depth + 1) for inner in value.values()]
         elif isinstance(value, list):
             left += [(inner, depth + 1) for inner in value]
         elif isinstance(value, int) and abs(value) >= LARGEST:
-            raise Unreadable(file, "holds a whole number of more than 64 bits")
+            raise UnreadableFile(file, "holds a whole number of more than 64 bits")
         elif not isinstance(value, (str, int, float, type(None))):
-            raise Unreadable(file, f"holds a {type(value).__name__}, which is no plain value")
+            raise UnreadableFile(file, f"holds a {type(value).__name__}, which is no plain value")
     return found
 
 
@@ -166,7 +166,7 @@ def _too_deep() -> str:
 
 
 @cache
-def _loader(exponents: bool) -> Any:
+def _make_loader(exponents: bool) -> Any:
     """PyYAML's safe loader, the fast one where it is there, for which dates are text, as for OmegaConf.
 
     Numbers to the base 60, such as 1:30, are text too: of long ones the time is the square of the length.

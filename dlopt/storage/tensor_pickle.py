@@ -54,11 +54,11 @@ KNOWN = {ORDERED, TENSOR, TYPED_TENSOR, PARAMETER, SHAPE, DEVICE, *TYPES, *KINDS
 PLAIN = (str, int, float, bool, type(None))
 
 
-class Unreadable(ValueError):
+class UnreadableTensorFile(ValueError):
     """A file does not hold tensors in plain containers, whole and no larger than it says; the message has one line."""
 
 
-class Named(NamedTuple):
+class GlobalName(NamedTuple):
     """Something of torch's or Python's that a pickle names."""
 
     name: str
@@ -68,44 +68,48 @@ class Storage(NamedTuple):
     """Numbers that lie in the file: their bytes, and the bytes of each."""
 
     size: int
-    each: int
+    item_size: int
 
 
-class Outline(NamedTuple):
+class TensorExtent(NamedTuple):
     """A tensor, by the bytes that its numbers take."""
 
     size: int
 
 
-class Made(NamedTuple):
+class PlainObject(NamedTuple):
     """A value that torch makes of plain ones: a device, a shape."""
 
 
-def check(pickled: bytes, storages: Mapping[str, int]) -> None:
+def check_pickle(pickled: bytes, storages: Mapping[str, int]) -> None:
     """Raise Unreadable where a pickle makes anything but plain containers of tensors, text and numbers.
 
     storages: for each row of numbers beside the pickle its bytes. A tensor must lie within one of them and be no larger
     than it, and all together, each counted wherever it occurs, no larger than SHARED times all of them.
     """
     try:
-        machine = _Machine(storages)
+        machine = _PickleMachine(storages)
         with warnings.catch_warnings(action="ignore"):  # pickletools warns of escapes in names, which nothing has here
             machine.run(pickled)
     except (IndexError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, Unreadable):
+        if isinstance(error, UnreadableTensorFile):
             raise
-        raise Unreadable("its pickle is damaged") from error
+        raise UnreadableTensorFile("its pickle is damaged") from error
     total = 0
-    for value in _places([machine.content, *machine.attributes]):
-        if isinstance(value, Outline):
+    for value in _iter_leaves([machine.content, *machine.attributes]):
+        if isinstance(value, TensorExtent):
             total += value.size
-        elif not isinstance(value, (*PLAIN, Made)) and not (isinstance(value, Named) and value.name in TYPES):
-            raise Unreadable("it holds something that is neither a tensor, nor text, nor a number")
+        elif not isinstance(value, (*PLAIN, PlainObject)) and not (
+            isinstance(value, GlobalName) and value.name in TYPES
+        ):
+            raise UnreadableTensorFile("it holds something that is neither a tensor, nor text, nor a number")
     if total > SHARED * sum(storages.values()):
-        raise Unreadable(f"its tensors share their numbers more than {SHARED} times over; save their .clone()")
+        raise UnreadableTensorFile(
+            f"its tensors share their numbers more than {SHARED} times over; save their .clone()"
+        )
 
 
-def _places(contents: list[Any]) -> Iterator[Any]:
+def _iter_leaves(contents: list[Any]) -> Iterator[Any]:
     """Whatever lies in containers that is no container itself."""
     waiting = [(value, 0) for value in contents]
     count = 0
@@ -118,11 +122,13 @@ def _places(contents: list[Any]) -> Iterator[Any]:
             continue
         count += len(inner)
         if count > MOST or depth > DEEPEST:
-            raise Unreadable(f"it holds more than {MOST:,} values, or more than {DEEPEST} containers in one another")
+            raise UnreadableTensorFile(
+                f"it holds more than {MOST:,} values, or more than {DEEPEST} containers in one another"
+            )
         waiting += [(x, depth + 1) for x in inner]
 
 
-class _Machine:
+class _PickleMachine:
     """The machine that a pickle is a program for."""
 
     def __init__(self, storages: Mapping[str, int]) -> None:
@@ -136,17 +142,17 @@ class _Machine:
     def run(self, pickled: bytes) -> None:
         for count, (instruction, argument, _) in enumerate(pickletools.genops(pickled)):
             if count > MOST:
-                raise Unreadable(f"its pickle has more than {MOST:,} instructions")
-            act = ACTS.get(instruction.name)
+                raise UnreadableTensorFile(f"its pickle has more than {MOST:,} instructions")
+            act = OPERATIONS.get(instruction.name)
             if act is None:
-                raise Unreadable(f"its pickle has the instruction {instruction.name}, which no tensor needs")
+                raise UnreadableTensorFile(f"its pickle has the instruction {instruction.name}, which no tensor needs")
             act(self, argument)
 
     # ------------------------------------------------------------------------------------------- instructions
 
     def protocol(self, version: int) -> None:
         if version != 2:
-            raise Unreadable(f"its pickle is of protocol {version}, not of 2, which is torch.save's")
+            raise UnreadableTensorFile(f"its pickle is of protocol {version}, not of 2, which is torch.save's")
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -155,12 +161,12 @@ class _Machine:
         self.below.append(self.stack)
         self.stack = []
 
-    def marked(self) -> list[Any]:
+    def pop_mark(self) -> list[Any]:
         """What was pushed since the last mark."""
         found, self.stack = self.stack, self.below.pop()
         return found
 
-    def last(self, count: int) -> list[Any]:
+    def pop(self, count: int) -> list[Any]:
         """So many values from the top."""
         return [self.stack.pop() for _ in range(count)][::-1]
 
@@ -181,14 +187,16 @@ class _Machine:
             raise TypeError(pairs)
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
             if type(key) not in PLAIN:
-                raise Unreadable("it has a dictionary whose keys are neither text nor numbers")
+                raise UnreadableTensorFile("it has a dictionary whose keys are neither text nor numbers")
             self.stack[-1][key] = value
 
-    def named(self, name: str) -> None:
+    def push_global(self, name: str) -> None:
         if name not in KNOWN:
             said = name.replace(" ", ".")
-            raise Unreadable(f"it names {said[:80]!r}; only tensors, text and numbers in plain containers are read")
-        self.stack.append(Named(name))
+            raise UnreadableTensorFile(
+                f"it names {said[:80]!r}; only tensors, text and numbers in plain containers are read"
+            )
+        self.stack.append(GlobalName(name))
 
     def build(self, _: None) -> None:
         """A state dict has an attribute beside its items, the versions of its modules."""
@@ -207,8 +215,10 @@ class _Machine:
         if word != "storage" or type(key) is not str or type(place) is not str or type(count) is not int:
             raise TypeError(word)
         found = Storage(self.storages[key], KINDS[kind.name])
-        if found.size != count * found.each:
-            raise Unreadable(f"it says that {count} numbers lie in {found.size} bytes, which are {found.each} for each")
+        if found.size != count * found.item_size:
+            raise UnreadableTensorFile(
+                f"it says that {count} numbers lie in {found.size} bytes, which are {found.item_size} for each"
+            )
         self.stack.append(found)
 
     def call(self, _: None) -> None:
@@ -219,24 +229,24 @@ class _Machine:
             made: Any = {}
         elif name == TENSOR:
             storage, *rest = given
-            made = _outline(storage, storage.each, *rest)
+            made = _measure_tensor(storage, storage.item_size, *rest)
         elif name == TYPED_TENSOR:
             *rest, kind = given
-            made = _outline(rest[0], TYPES[kind.name], *rest[1:])
-        elif name == PARAMETER and type(given[0]) is Outline:
+            made = _measure_tensor(rest[0], TYPES[kind.name], *rest[1:])
+        elif name == PARAMETER and type(given[0]) is TensorExtent:
             made, *rest = given
             _no_hooks(*rest)
         elif name == SHAPE:
             _whole_numbers(*given)
-            made = Made()
+            made = PlainObject()
         elif name == DEVICE and len(given) <= 2 and all(type(x) in PLAIN for x in given):
-            made = Made()
+            made = PlainObject()
         else:
-            raise Unreadable(f"it calls {name.replace(' ', '.')} with what no tensor needs")
+            raise UnreadableTensorFile(f"it calls {name.replace(' ', '.')} with what no tensor needs")
         self.stack.append(made)
 
 
-def _outline(storage: Storage, each: int, begin: int, shape: Any, strides: Any, *flags: Any) -> Outline:
+def _measure_tensor(storage: Storage, each: int, begin: int, shape: Any, strides: Any, *flags: Any) -> TensorExtent:
     """The tensor that lies in a storage from a number on, with this shape and these steps from number to number."""
     _whole_numbers((begin,))
     _whole_numbers(shape)
@@ -245,10 +255,14 @@ def _outline(storage: Storage, each: int, begin: int, shape: Any, strides: Any, 
     count = math.prod(shape)
     last = begin + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) if count else 0
     if count and (last + 1) * each > storage.size:
-        raise Unreadable(f"a tensor of shape {str(shape)[:80]} reaches beyond the {storage.size} bytes of its numbers")
+        raise UnreadableTensorFile(
+            f"a tensor of shape {str(shape)[:80]} reaches beyond the {storage.size} bytes of its numbers"
+        )
     if count * each > storage.size:
-        raise Unreadable(f"a tensor of shape {str(shape)[:80]} has the same numbers in many places; save its .clone()")
-    return Outline(count * each)
+        raise UnreadableTensorFile(
+            f"a tensor of shape {str(shape)[:80]} has the same numbers in many places; save its .clone()"
+        )
+    return TensorExtent(count * each)
 
 
 def _whole_numbers(values: Any) -> None:
@@ -261,30 +275,30 @@ def _no_hooks(requires_grad: Any, hooks: Any) -> None:
         raise TypeError(hooks)
 
 
-ACTS: dict[str, Callable[[_Machine, Any], None]] = {
-    "PROTO": _Machine.protocol,
-    "MARK": _Machine.mark,
-    "GLOBAL": _Machine.named,
-    "BINPERSID": _Machine.storage,
-    "REDUCE": _Machine.call,
-    "BUILD": _Machine.build,
-    "STOP": _Machine.stop,
-    **dict.fromkeys(["BINPUT", "LONG_BINPUT"], _Machine.remember),
-    **dict.fromkeys(["BINGET", "LONG_BINGET"], _Machine.recall),
-    **dict.fromkeys(["BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"], _Machine.push),
+OPERATIONS: dict[str, Callable[[_PickleMachine, Any], None]] = {
+    "PROTO": _PickleMachine.protocol,
+    "MARK": _PickleMachine.mark,
+    "GLOBAL": _PickleMachine.push_global,
+    "BINPERSID": _PickleMachine.storage,
+    "REDUCE": _PickleMachine.call,
+    "BUILD": _PickleMachine.build,
+    "STOP": _PickleMachine.stop,
+    **dict.fromkeys(["BINPUT", "LONG_BINPUT"], _PickleMachine.remember),
+    **dict.fromkeys(["BINGET", "LONG_BINGET"], _PickleMachine.recall),
+    **dict.fromkeys(["BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"], _PickleMachine.push),
     "NONE": lambda machine, _: machine.push(None),
     "NEWTRUE": lambda machine, _: machine.push(True),
     "NEWFALSE": lambda machine, _: machine.push(False),
     "EMPTY_DICT": lambda machine, _: machine.push({}),
     "EMPTY_LIST": lambda machine, _: machine.push([]),
     "EMPTY_TUPLE": lambda machine, _: machine.push(()),
-    "TUPLE": lambda machine, _: machine.push(tuple(machine.marked())),
-    "TUPLE1": lambda machine, _: machine.push(tuple(machine.last(1))),
-    "TUPLE2": lambda machine, _: machine.push(tuple(machine.last(2))),
-    "TUPLE3": lambda machine, _: machine.push(tuple(machine.last(3))),
-    "APPEND": lambda machine, _: machine.extend(machine.last(1)),
-    "APPENDS": lambda machine, _: machine.extend(machine.marked()),
-    "SETITEM": lambda machine, _: machine.assign(machine.last(2)),
-    "SETITEMS": lambda machine, _: machine.assign(machine.marked()),
+    "TUPLE": lambda machine, _: machine.push(tuple(machine.pop_mark())),
+    "TUPLE1": lambda machine, _: machine.push(tuple(machine.pop(1))),
+    "TUPLE2": lambda machine, _: machine.push(tuple(machine.pop(2))),
+    "TUPLE3": lambda machine, _: machine.push(tuple(machine.pop(3))),
+    "APPEND": lambda machine, _: machine.extend(machine.pop(1)),
+    "APPENDS": lambda machine, _: machine.extend(machine.pop_mark()),
+    "SETITEM": lambda machine, _: machine.assign(machine.pop(2)),
+    "SETITEMS": lambda machine, _: machine.assign(machine.pop_mark()),
 }
 """What torch.save writes; each takes the argument that stands behind it."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dlopt.storage import memory, regular_file, tensor_pickle
-from dlopt.storage.tensor_pickle import Unreadable
+from dlopt.storage.tensor_pickle import UnreadableTensorFile
 
 LONGEST_PICKLE = 1 << 26
 """Bytes. The pickle of a network of ten thousand tensors, with an optimizer's state, has some 5 MB."""
@@ -49,25 +49,25 @@ def load(file: Path, *, links: bool = True) -> Any:
     """
     import torch
 
-    with regular_file.opened(file, links=links) as stream:
+    with regular_file.open_regular_file(file, links=links) as stream:
         try:
-            memory.check(regular_file.size(stream))
+            memory.check(regular_file.file_size(stream))
             _check(stream)
-        except memory.NotEnough as error:
-            raise Unreadable(str(error)) from error
+        except memory.NotEnoughMemoryError as error:
+            raise UnreadableTensorFile(str(error)) from error
         except (zipfile.BadZipFile, NotImplementedError, EOFError, UnicodeDecodeError) as error:
-            raise Unreadable(f"it is damaged ({_line(error)})") from error
+            raise UnreadableTensorFile(f"it is damaged ({_line(error)})") from error
         stream.seek(0)
         try:
             return torch.load(stream, map_location="cpu", weights_only=True)
         except Exception as error:  # what is left depends on torch's version, and fails in a dozen ways
-            raise Unreadable(f"torch cannot read it ({_line(error)})") from error
+            raise UnreadableTensorFile(f"torch cannot read it ({_line(error)})") from error
 
 
 def _check(stream: BufferedReader) -> None:
     """That the archive is of torch.save's form and whole, and its pickle makes tensors alone."""
     if stream.read(4) != b"PK\x03\x04":
-        raise Unreadable(f"it is no archive, which torch.save writes since version 1.6; {OTHERWISE}")
+        raise UnreadableTensorFile(f"it is no archive, which torch.save writes since version 1.6; {OTHERWISE}")
     _check_end(stream)
     with zipfile.ZipFile(stream) as archive:
         members = archive.infolist()
@@ -75,7 +75,7 @@ def _check(stream: BufferedReader) -> None:
         pickle, storages = _parts(members)
         for member in members:
             _check_sum(archive, member)
-        tensor_pickle.check(archive.read(pickle), storages)
+        tensor_pickle.check_pickle(archive.read(pickle), storages)
 
 
 def _parts(members: list[zipfile.ZipInfo]) -> tuple[zipfile.ZipInfo, dict[str, int]]:
@@ -84,24 +84,24 @@ def _parts(members: list[zipfile.ZipInfo]) -> tuple[zipfile.ZipInfo, dict[str, i
     for member in members:
         found = MEMBER.fullmatch(member.filename)
         if found is None:
-            raise Unreadable("it holds other files than torch.save writes")
+            raise UnreadableTensorFile("it holds other files than torch.save writes")
         roots.add(found["root"])
         if found["key"]:
             storages[found["key"]] = member.file_size
         if found["pickle"]:
             pickles.append(member)
     if len(pickles) != 1 or len(roots) > 1 or len({member.filename for member in members}) < len(members):
-        raise Unreadable("it holds other files than torch.save writes, or one of them twice")
+        raise UnreadableTensorFile("it holds other files than torch.save writes, or one of them twice")
     if pickles[0].file_size > LONGEST_PICKLE:
-        raise Unreadable(f"its pickle has {pickles[0].file_size:,} bytes; up to {LONGEST_PICKLE:,} are read")
+        raise UnreadableTensorFile(f"its pickle has {pickles[0].file_size:,} bytes; up to {LONGEST_PICKLE:,} are read")
     return pickles[0], storages
 
 
 def _check_end(stream: BufferedReader) -> None:
     """That the directory of members stands where each of its ends says: zipfile looks at one, torch at the other."""
-    at = regular_file.size(stream) - END.size
+    at = regular_file.file_size(stream) - END.size
     if at < 0:
-        raise Unreadable("it is damaged or cut off")
+        raise UnreadableTensorFile("it is damaged or cut off")
     stream.seek(at)
     found = END.unpack(stream.read())
     count, length, begin = found[7:10]
@@ -111,7 +111,7 @@ def _check_end(stream: BufferedReader) -> None:
         *(b"PK\x05\x06", 0, 0, *[min(count, 0xFFFF)] * 2, min(length, 0xFFFFFFFF), min(begin, 0xFFFFFFFF), 0),
     )
     if found != expected or begin + length != at:
-        raise Unreadable("it is damaged or cut off, or not as torch.save writes it")
+        raise UnreadableTensorFile("it is damaged or cut off, or not as torch.save writes it")
 
 
 def _check_places(members: list[zipfile.ZipInfo], directory: int) -> None:
@@ -120,14 +120,14 @@ def _check_places(members: list[zipfile.ZipInfo], directory: int) -> None:
     for member in members:
         stored = member.compress_type == zipfile.ZIP_STORED and member.compress_size == member.file_size
         if not stored or member.flag_bits & ENCRYPTED:
-            raise Unreadable("it is compressed or encrypted, which torch.save does not do")
+            raise UnreadableTensorFile("it is compressed or encrypted, which torch.save does not do")
         if member.external_attr & FOLDER:  # then torch would read nothing of it
-            raise Unreadable("one of its parts is marked as a folder")
+            raise UnreadableTensorFile("one of its parts is marked as a folder")
         if member.header_offset < place:
-            raise Unreadable("its parts lie in one another")
+            raise UnreadableTensorFile("its parts lie in one another")
         place = member.header_offset + LOCAL_HEADER + member.file_size
     if not members or members[0].header_offset != 0 or place > directory:
-        raise Unreadable("its parts lie in one another")
+        raise UnreadableTensorFile("its parts lie in one another")
 
 
 def _check_sum(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from dlopt.config.compose.nested_options import in_short
-from dlopt.config.compose.yaml_dump import yaml_text
-from dlopt.rundir.directory import Run
+from dlopt.config.compose.nested_options import from_hydra
+from dlopt.config.compose.yaml_dump import dump_yaml
+from dlopt.rundir.directory import RunDirectory
 from dlopt.storage import atomic
-from dlopt.sweep.pruning import Ticket
+from dlopt.sweep.pruning import PruningTicket
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -47,12 +47,12 @@ class Job:
     config: Mapping[str, Any]
     choices: Mapping[str, Any]
     hydra: str
-    ticket: Ticket | None = None
+    ticket: PruningTicket | None = None
 
 
-def chosen(hydra: DictConfig) -> dict[str, Any]:
+def get_choices(hydra: DictConfig) -> dict[str, Any]:
     """The option of each group of ours, as Hydra has composed it."""
-    choices = {in_short(k): v for k, v in hydra.runtime.choices.items()}
+    choices = {from_hydra(k): v for k, v in hydra.runtime.choices.items()}
     return {k: v for k, v in choices.items() if not k.startswith("hydra/") and v is not None}
 
 
@@ -63,14 +63,14 @@ def leave_out_address(hydra: DictConfig) -> None:
         hydra.sweeper.storage = None
 
 
-def opened(job: Job, path: Path) -> Run:
+def prepare_run(job: Job, path: Path) -> RunDirectory:
     """The run in this directory, with its configuration in it, and not begun yet."""
-    run = Run(path)
+    run = RunDirectory(path)
     run.config_file.parent.mkdir(parents=True, exist_ok=True)
-    atomic.replace(run.config_file, yaml_text(job.config).encode(), lasting=False)
+    atomic.atomic_write_bytes(run.config_file, dump_yaml(job.config).encode(), lasting=False)
     if job.hydra:
         run.hydra_file.write_text(job.hydra)
-        run.overrides_file.write_text(yaml_text(list(job.overrides)))
+        run.overrides_file.write_text(dump_yaml(list(job.overrides)))
     return run
 
 
@@ -80,10 +80,10 @@ class Composer:
     def __init__(self, loader: ConfigLoader, config: DictConfig) -> None:
         self._loader = loader
         self._config = config
-        self._known: dict[tuple[str, ...], _Template] = {}
+        self._templates: dict[tuple[str, ...], _Template] = {}
 
-    def job(
-        self, path: Path, overrides: Sequence[str], number: int, title: str = "", ticket: Ticket | None = None
+    def compose_job(
+        self, path: Path, overrides: Sequence[str], number: int, title: str = "", ticket: PruningTicket | None = None
     ) -> Job:
         """The run with these overrides. Raises what Hydra does where they cannot be composed."""
         values: dict[str, Any] = {}
@@ -97,11 +97,11 @@ class Composer:
             plain = equals and not among and self._is_value(key) and not value.startswith("{")
             structure.append(key if plain else override)
             if plain:
-                values[key.lstrip("+")] = _parsed(value)
-        template = self._known.get(tuple(structure))
+                values[key.lstrip("+")] = _parse_value(value)
+        template = self._templates.get(tuple(structure))
         if template is None:
-            template = self._known[tuple(structure)] = _Template(self._loader, self._config, overrides)
-        return template.job(path, overrides, values, number, title, ticket)
+            template = self._templates[tuple(structure)] = _Template(self._loader, self._config, overrides)
+        return template.compose_job(path, overrides, values, number, title, ticket)
 
     def _is_value(self, key: str) -> bool:
         """Whether a key holds a value, and no option of a group."""
@@ -124,16 +124,16 @@ class _Template:
         self._interpolates = _interpolates(self._tree)
         self._hydra = hydra
         self._text = _hydra_text(hydra)
-        self._choices = chosen(hydra)
+        self._choices = get_choices(hydra)
 
-    def job(
+    def compose_job(
         self,
         path: Path,
         overrides: Sequence[str],
         values: Mapping[str, Any],
         number: int,
         title: str,
-        ticket: Ticket | None,
+        ticket: PruningTicket | None,
     ) -> Job:
         tree = copy.deepcopy(self._tree)
         for key, value in values.items():
@@ -143,25 +143,25 @@ class _Template:
                 node = node[_index(node, name)]
             node[_index(node, last)] = value
         if self._interpolates or _interpolates(values):
-            tree = self._resolved(tree, path, overrides, number)
-        text = self._text.replace(_NUMBER_HERE, str(number)).replace(_PATH_HERE, _quoted(str(path.resolve())))
-        text = text.replace(_NAME_HERE, _quoted(self._named(overrides)))
-        text = text.replace(f"\n    - {_TASK_HERE}", "".join(f"\n    - {_quoted(o)}" for o in overrides) or " []")
+            tree = self._resolve(tree, path, overrides, number)
+        text = self._text.replace(_NUMBER_HERE, str(number)).replace(_PATH_HERE, _quote_yaml(str(path.resolve())))
+        text = text.replace(_NAME_HERE, _quote_yaml(self._override_dirname(overrides)))
+        text = text.replace(f"\n    - {_TASK_HERE}", "".join(f"\n    - {_quote_yaml(o)}" for o in overrides) or " []")
         return Job(path, title, tuple(overrides), tree, self._choices, text, ticket)
 
-    def _named(self, overrides: Sequence[str]) -> str:
+    def _override_dirname(self, overrides: Sequence[str]) -> str:
         """hydra.job.override_dirname: the overrides in one word, of which folders can be named."""
         form = self._hydra.job.config.override_dirname
         taken = [o for o in overrides if re.split("[@=]", o.lstrip("+~"))[0] not in form.exclude_keys]
         return str(form.item_sep).join(sorted(taken)).replace("=", form.kv_sep)
 
-    def _resolved(self, tree: dict[str, Any], path: Path, overrides: Sequence[str], number: int) -> dict[str, Any]:
+    def _resolve(self, tree: dict[str, Any], path: Path, overrides: Sequence[str], number: int) -> dict[str, Any]:
         """The tree without interpolations, of which those of Hydra mean this run."""
         from hydra.core.hydra_config import HydraConfig
 
         whole = OmegaConf.create({**tree, "hydra": self._hydra})
         whole.hydra.job.num, whole.hydra.job.id = number, str(number)
-        whole.hydra.job.override_dirname = self._named(overrides)
+        whole.hydra.job.override_dirname = self._override_dirname(overrides)
         whole.hydra.overrides.task = list(overrides)
         whole.hydra.runtime.output_dir = str(path.resolve())
         before = HydraConfig.instance().cfg
@@ -185,7 +185,7 @@ def _index(node: Any, name: str) -> str | int:
     return int(name) if isinstance(node, list) else name
 
 
-def _quoted(text: str) -> str:
+def _quote_yaml(text: str) -> str:
     """As YAML reads it: JSON's pairs of surrogates would be two characters there."""
     return json.dumps(text, ensure_ascii=False)
 
@@ -204,7 +204,7 @@ def _hydra_text(hydra: DictConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.create({"hydra": own}))
 
 
-def _parsed(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     """The value that Hydra reads from what stands behind `key=`."""
     if _NUMBER.fullmatch(text):
         try:

@@ -10,23 +10,23 @@ from dlopt.sweep.compose import Job
 from dlopt.sweep.study import Counts
 
 if TYPE_CHECKING:
-    from dlopt.sweep.cost_forecast import Outlook
-    from dlopt.sweep.search import Plan, Stage
+    from dlopt.sweep.cost_forecast import DryRunPlan
+    from dlopt.sweep.search import Plan, SearchObserver
     from dlopt.sweep.study import Study
 
 
-class Screen(Protocol):
+class SweepDisplay(Protocol):
     """Makes the stage of a search, and says in the end what came of it."""
 
-    def begin(self, plan: Plan, study: Study) -> Stage:
+    def begin(self, plan: Plan, study: Study) -> SearchObserver:
         """A search begins."""
 
-    def planned(self, outlook: Outlook) -> None:
+    def show_plan(self, outlook: DryRunPlan) -> None:
         """Nothing is to be started: says what would be."""
 
 
 @dataclass
-class Session:
+class SweepContext:
     """One call of `dlopt train -m`.
 
     command     the overrides as they were typed, by which the sweep can be gone on with
@@ -40,13 +40,13 @@ class Session:
 
     command: list[str]
     perform: Callable[[Job], None]
-    elsewhere: Callable[[Job], None]
-    screen: Screen
+    perform_elsewhere: Callable[[Job], None]
+    screen: SweepDisplay
     yes: bool = False
     dry_run: bool = False
-    begun: bool = False
+    has_started: bool = False
     counts: Counts | None = None
 
 
-current: Session | None = None
+current: SweepContext | None = None
 """That of this process: Hydra makes the sweeper, and hands nothing of ours to it."""

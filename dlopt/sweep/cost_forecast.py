@@ -20,34 +20,34 @@ import numpy as np
 
 from dlopt.config.build import build
 from dlopt.config.compose import groups
-from dlopt.config.compose.flatten import settings_of
+from dlopt.config.compose.flatten import flatten_settings
 from dlopt.config.problems import Problems
-from dlopt.config.schema.settings import settings
-from dlopt.rundir.directory import Run
-from dlopt.sweep.compose import Job, opened
+from dlopt.config.schema.settings import build_settings
+from dlopt.rundir.directory import RunDirectory
+from dlopt.sweep.compose import Job, prepare_run
 from dlopt.sweep.search import Plan
 from dlopt.sweep.space import Axis, Choice, Interval, Space
-from dlopt.training.cost import Cost, Figures, Rehearsal, rehearsed
+from dlopt.training.cost import Cost, CostEstimate, CostModel, estimate_cost
 from dlopt.training.experiment import Experiment, Settings
 
-MOST = 8
+MAX_REHEARSALS = 8
 """Rehearsals, at most."""
-EACH, ALL = 0.6, 10.0
+SECONDS_PER_REHEARSAL, SECONDS_FOR_ALL = 0.6, 10.0
 """Seconds of steps in a rehearsal, and seconds after which no further one begins."""
-STAND = 1_000
+MAX_SAMPLE_POINTS = 1_000
 """Points that stand for all, at most; spread evenly over the search."""
-LIGHT = {"seed", "epochs", "steps", "eval_every", "checkpoint", "objective", "name"}
+COST_NEUTRAL_KEYS = {"seed", "epochs", "steps", "eval_every", "checkpoint", "objective", "name"}
 """Keys that change nothing of how long a step takes; how many steps there are is known without a rehearsal."""
-HEAVY = {"arch", "data", "validation", "batch_size", "precision", "threads", "device", "compile"}
+COST_KEYS = {"arch", "data", "validation", "batch_size", "precision", "threads", "device", "compile"}
 """Keys whose numbers change how long a step takes; of other parts, such as optimizers, only options do."""
-FEW = 4
+MAX_CATEGORIES = 4
 """Values up to which numbers are told apart one by one; more of them lie on a curve."""
-NOTHING = 1e-12
+LOG_FLOOR = 1e-12
 """What stands for a figure of 0 on a logarithmic scale."""
 
 
 @dataclass(frozen=True)
-class Outlook:
+class DryRunPlan:
     """A search that is not started.
 
     total      points in all
@@ -61,16 +61,16 @@ class Outlook:
 
     plan: Plan
     total: int
-    left: Sequence[int]
+    remaining: Sequence[int]
     sampler: str
     point: Callable[[int], tuple[Any, ...] | None]
-    forecast: Callable[[], Forecast]
-    checked: int
+    forecast: Callable[[], CostForecast]
+    n_checked: int
     workers: int
 
 
 @dataclass(frozen=True)
-class Forecast:
+class CostForecast:
     """What a search takes.
 
     total       of all runs that are left, one after another
@@ -83,27 +83,29 @@ class Forecast:
     total: Cost
     least: Cost
     most: Cost
-    rehearsed: int
-    kinds: int
-    failed: Mapping[str, Exception]
+    n_rehearsed: int
+    n_kinds: int
+    failures: Mapping[str, Exception]
 
 
-def begun(job: Job, folder: Path) -> tuple[Experiment, Run]:
+def begin_run(job: Job, folder: Path) -> tuple[Experiment, RunDirectory]:
     """A run as its process would begin it, in another folder."""
-    opened(job, folder)
+    prepare_run(job, folder)
     experiment = build(job.config, job.overrides)[0]
-    given = settings_of(job.config, job.choices)
-    return experiment, Run.create(folder, given, device=experiment.settings.device, threads=experiment.threads)
+    given = flatten_settings(job.config, job.choices)
+    return experiment, RunDirectory.create(folder, given, device=experiment.settings.device, threads=experiment.threads)
 
 
-def forecast(
+def forecast_cost(
     space: Space,
     points: Sequence[Sequence[Any]],
     job: Callable[[Sequence[Any]], Job],
     runs: int,
-    rehearse: Callable[[Job, float], Rehearsal] = lambda job, seconds: rehearsed(partial(begun, job), seconds),
+    rehearse: Callable[[Job, float], CostEstimate] = lambda job, seconds: estimate_cost(
+        partial(begin_run, job), seconds
+    ),
     clock: Callable[[], float] = time.monotonic,
-) -> Forecast:
+) -> CostForecast:
     """What so many runs take, for which these points, at least one, stand in equal parts.
 
     job makes the run of a point.
@@ -113,40 +115,40 @@ def forecast(
     kind_of = [kinds.setdefault(_kind(point, heavy), i) for i, point in enumerate(points)]
     traits = np.array([_traits(space.axes, heavy, points[i]) for i in kinds.values()])
     first = list(kinds.values())
-    until = clock() + ALL
+    until = clock() + SECONDS_FOR_ALL
     with contextlib.suppress(Exception):  # which is said below
         rehearse(job(points[first[0]]), 0.0)  # what a process does once, such as imports, is none of the runs'
-    found: dict[int, Rehearsal] = {}
+    found: dict[int, CostEstimate] = {}
     failed: dict[str, Exception] = {}
-    for at in telling(traits, MOST):
+    for at in select_informative(traits, MAX_REHEARSALS):
         if found and clock() > until:
             break
         made = job(points[first[at]])
         try:
-            found[at] = rehearse(made, EACH)
+            found[at] = rehearse(made, SECONDS_PER_REHEARSAL)
         except Exception as error:  # of a part of people's own, of any kind
             failed[made.title] = error
     if not found:
         nothing = Cost(0, 0)
-        return Forecast(nothing, nothing, nothing, 0, len(kinds), failed)
-    figures = _Figures(traits, found)
+        return CostForecast(nothing, nothing, nothing, 0, len(kinds), failed)
+    figures = _CostInterpolator(traits, found)
     place = {index: at for at, index in enumerate(first)}
     costs = [figures.cost(place[kind], job(point)) for point, kind in zip(points, kind_of, strict=True)]
     total = Cost(*(math.fsum(column) * runs / len(costs) for column in zip(*costs, strict=True)))
     least, most = (Cost(*map(end, zip(*costs, strict=True))) for end in (min, max))
-    return Forecast(total, least, most, len(found), len(kinds), failed)
+    return CostForecast(total, least, most, len(found), len(kinds), failed)
 
 
 def is_heavy(axis: Axis) -> bool:
     """Whether the values of an axis may differ in how long a step takes."""
     top = axis.key.lstrip("+~").partition(".")[0].partition("@")[0]
-    if top in LIGHT:
+    if top in COST_NEUTRAL_KEYS:
         return False
     words = isinstance(axis, Choice) and any(_number(value) is None for value in axis.values)
-    return top in HEAVY or words or top not in groups.groups()
+    return top in COST_KEYS or words or top not in groups.list_groups()
 
 
-def telling(traits: np.ndarray, most: int) -> list[int]:
+def select_informative(traits: np.ndarray, most: int) -> list[int]:
     """The rows of (n, k) numbers, at most so many, that tell most of their columns apart, the best first.
 
     Each is the one that is farthest from what those before it span: a QR decomposition with pivots.
@@ -157,15 +159,15 @@ def telling(traits: np.ndarray, most: int) -> list[int]:
     return [int(i) for i in order[:most]]
 
 
-class _Figures:
+class _CostInterpolator:
     """The figures of every kind, from those of the rehearsed ones."""
 
-    def __init__(self, traits: np.ndarray, found: Mapping[int, Rehearsal]) -> None:
-        self._found = found
+    def __init__(self, traits: np.ndarray, found: Mapping[int, CostEstimate]) -> None:
+        self._rehearsals = found
         self._traits = traits
         known = list(found)
-        columns = np.array([_column(found[at].figures) for at in known])
-        logs = np.log(np.maximum(columns, NOTHING))
+        columns = np.array([_column(found[at].cost_model) for at in known])
+        logs = np.log(np.maximum(columns, LOG_FLOOR))
         middle = logs.mean(0)
         effects, *_ = np.linalg.lstsq(
             traits[known], logs - middle, rcond=None
@@ -174,26 +176,26 @@ class _Figures:
 
     def cost(self, at: int, job: Job) -> Cost:
         """Of a run of a kind."""
-        nearest = min(self._found, key=lambda other: float(np.abs(self._traits[at] - self._traits[other]).sum()))
-        like = self._found[nearest]
+        nearest = min(self._rehearsals, key=lambda other: float(np.abs(self._traits[at] - self._traits[other]).sum()))
+        like = self._rehearsals[nearest]
         tree = {k: v for k, v in job.config.items() if k in _SETTINGS}
-        found = settings(tree, Problems())
+        found = build_settings(tree, Problems())
         assert found is not None  # it was checked
-        return like.cost(found, None if at == nearest else _with(like.figures, self._column(at)))
+        return like.cost(found, None if at == nearest else _with_costs(like.cost_model, self._column(at)))
 
 
 _SETTINGS = {field.name for field in dataclasses.fields(Settings)}
 
 
-def _column(figures: Figures) -> list[float]:
+def _column(figures: CostModel) -> list[float]:
     parts = (figures.once, figures.step, figures.evaluation, figures.checkpoint)
     return [*(x for cost in parts for x in cost), figures.history]
 
 
-def _with(figures: Figures, column: np.ndarray) -> Figures:
+def _with_costs(figures: CostModel, column: np.ndarray) -> CostModel:
     """Other figures of the same rows."""
     once, each, evaluation, checkpoint = (Cost(*map(float, column[i : i + 2])) for i in range(0, 8, 2))
-    return Figures(once, each, evaluation, figures.rows, checkpoint, float(column[8]))
+    return CostModel(once, each, evaluation, figures.rows, checkpoint, float(column[8]))
 
 
 def _kind(point: Sequence[Any], heavy: Sequence[bool]) -> tuple[Any, ...]:
@@ -207,7 +209,7 @@ def _traits(axes: Sequence[Axis], heavy: Sequence[bool], point: Sequence[Any]) -
         if not counts:
             continue
         numbers = [axis.low, axis.high] if isinstance(axis, Interval) else [_number(other) for other in axis.values]
-        if isinstance(axis, Choice) and (len(numbers) <= FEW or None in numbers):
+        if isinstance(axis, Choice) and (len(numbers) <= MAX_CATEGORIES or None in numbers):
             found += [float(value == other) for other in axis.values]
         else:  # time goes with a power of a size, where that is large
             ends = min(x for x in numbers if x is not None), max(x for x in numbers if x is not None)

@@ -8,17 +8,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from dlopt.config.compose.yaml_dump import quoted
+from dlopt.config.compose.yaml_dump import quote
 from dlopt.sweep.compose import Job
-from dlopt.sweep.pruning import Ticket
+from dlopt.sweep.pruning import PruningTicket
 
-TICKET = "DLOPT_TICKET"
+TICKET_VARIABLE = "DLOPT_TICKET"
 """The variable of a run's environment that holds its ticket."""
-STORAGE = "DLOPT_STORAGE"
+STORAGE_VARIABLE = "DLOPT_STORAGE"
 """The one with the address of a database, inherited from this process: what a job is given, Hydra writes to a file."""
 
 
-class Launched:
+class HydraLauncherWorkers:
     """Hands runs to a launcher, up to count at once, and waits for all of them."""
 
     def __init__(self, launcher: Any, count: int) -> None:
@@ -35,8 +35,8 @@ class Launched:
         overrides = []
         for job in jobs:
             below = os.path.relpath(job.path, common)
-            place = [f"hydra.sweep.dir={quoted(common)}", f"hydra.sweep.subdir={quoted(below)}"]
-            overrides.append([*job.overrides, *place, *_ticketed(job)])
+            place = [f"hydra.sweep.dir={quote(common)}", f"hydra.sweep.subdir={quote(below)}"]
+            overrides.append([*job.overrides, *place, *_ticket_overrides(job)])
         found = self._launcher.launch(overrides, initial_job_idx=0)
         return [(job, _error(ret)) for job, ret in zip(jobs, found, strict=True)]
 
@@ -44,23 +44,23 @@ class Launched:
         self._jobs.clear()
 
 
-def ticket(environment: Mapping[str, str]) -> Ticket | None:
+def read_ticket(environment: Mapping[str, str]) -> PruningTicket | None:
     """That of a run which a launcher has started."""
-    text = environment.get(TICKET)
+    text = environment.get(TICKET_VARIABLE)
     if not text:
         return None
-    found = Ticket.of(json.loads(bytes.fromhex(text)))
-    return replace(found, storage=environment[STORAGE]) if STORAGE in environment else found
+    found = PruningTicket.from_dict(json.loads(bytes.fromhex(text)))
+    return replace(found, storage=environment[STORAGE_VARIABLE]) if STORAGE_VARIABLE in environment else found
 
 
-def _ticketed(job: Job) -> list[str]:
+def _ticket_overrides(job: Job) -> list[str]:
     if job.ticket is None:
         return []
-    os.environ.pop(STORAGE, None)
+    os.environ.pop(STORAGE_VARIABLE, None)
     if job.ticket.storage is not None:
-        os.environ[STORAGE] = job.ticket.storage
-    content = replace(job.ticket, storage=None).content()
-    return [f"++hydra.job.env_set.{TICKET}='{json.dumps(content).encode().hex()}'"]
+        os.environ[STORAGE_VARIABLE] = job.ticket.storage
+    content = replace(job.ticket, storage=None).to_dict()
+    return [f"++hydra.job.env_set.{TICKET_VARIABLE}='{json.dumps(content).encode().hex()}'"]
 
 
 def _error(ret: Any) -> BaseException | None:

@@ -25,12 +25,12 @@ from dlopt.storage import atomic
 _BLOCK = 4096
 
 
-def journal(file: Path) -> JournalStorage:
+def open_journal(file: Path) -> JournalStorage:
     """Optuna's storage in a file, which is made if it is not there; its folder must be."""
-    return JournalStorage(Records(file))
+    return JournalStorage(FlockJournalBackend(file))
 
 
-class Records(JournalFileBackend):
+class FlockJournalBackend(JournalFileBackend):
     """Optuna's file of records, read as Optuna reads it, written by one thread of one process at a time.
 
     StorageInternalError, as of a database that is away, where the file is gone or the disk full.
@@ -41,24 +41,27 @@ class Records(JournalFileBackend):
         self._file = file
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        with _told():
+        with _translate_errors():
             yield from super().read_logs(log_number_from)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Add records; they are on the disk when this returns."""
         content = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
-        with _told(), self._file.open("r+b") as stream:  # opened for each turn, so that threads exclude each other, too
+        with (
+            _translate_errors(),
+            self._file.open("r+b") as stream,
+        ):  # opened for each turn, so that threads exclude each other, too
             fcntl.flock(stream, fcntl.LOCK_EX)
             end, whole = stream.seek(0, os.SEEK_END), _end_of_lines(stream)
             if whole < end:
                 stream.truncate(whole)
             stream.seek(whole)
             stream.write(content)
-            atomic.reached(stream)
+            atomic.fsync(stream)
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     """What files fail with, as what a storage fails with."""
     try:
         yield

@@ -18,9 +18,9 @@ def write(folder: Path, content: Mapping[str, Any]) -> None:
     text = json.dumps({"format": FORMAT, **content}, indent=2)
     if (folder / SWEEP_FILE).exists() and (folder / SWEEP_FILE).read_text() == text + "\n":
         return
-    atomic.replace(folder / SWEEP_FILE, text.encode() + b"\n")
+    atomic.atomic_write_bytes(folder / SWEEP_FILE, text.encode() + b"\n")
 
 
 def read(folder: Path) -> dict[str, Any]:
     """Its content. FileNotFoundError where there is none, ValueError where it is damaged."""
-    return safe_read.json_object(folder / SWEEP_FILE, safe_read.SMALL)
+    return safe_read.read_json(folder / SWEEP_FILE, safe_read.SMALL)

@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 from dlopt.metrics.names import Statistic
 from dlopt.ranges import Count, Range
 
-SEEDS = 2**32
+N_SEEDS = 2**32
 """How many seeds there are: 0, 1, ..."""
-Seed = Annotated[int, Range(ge=0, lt=SEEDS)]
+Seed = Annotated[int, Range(ge=0, lt=N_SEEDS)]
 
 
 @dataclass(frozen=True)
-class Median:
+class MedianOptions:
     """Of the median rule; see Keys.
 
     startup   trials that are done before the first may be pruned
@@ -26,7 +26,7 @@ class Median:
 
 
 @dataclass(frozen=True)
-class Hyperband:
+class HyperbandOptions:
     """Of Hyperband; see Keys.
 
     least       evaluations up to the first rung
@@ -38,7 +38,7 @@ class Hyperband:
 
 
 @dataclass(frozen=True)
-class Parzen:
+class TpeOptions:
     """Of the Parzen estimator; see Tpe.
 
     startup        points drawn at random first
@@ -52,7 +52,7 @@ class Parzen:
 
 
 @dataclass(frozen=True)
-class Keys:
+class SweeperOptions:
     """A search has an axis for each key that is given several values; in a shell, quote what has brackets:
 
       optimizer=sgd,adam                        options of a group
@@ -122,14 +122,14 @@ class Keys:
     study: str | None
     retry: bool
     pruner: Literal["none", "median", "hyperband"]
-    median: Median
-    hyperband: Hyperband
-    tpe: Parzen
+    median: MedianOptions
+    hyperband: HyperbandOptions
+    tpe: TpeOptions
     params: dict[str, Any] | None
     max_batch_size: Count | None
 
 
-class Grid(Keys):
+class Grid(SweeperOptions):
     """All points, in the order of the axes as they are typed, of which the last varies fastest.
 
     `trials` is null or their number. More than 10,000 runs are begun with --yes alone; --dry-run says how long they
@@ -137,7 +137,7 @@ class Grid(Keys):
     """
 
 
-class Random(Keys):
+class Random(SweeperOptions):
     """x = low + u (high - low),      u ~ U[0, 1) for each axis
     x = low (high / low)^u         on a logarithmic scale
 
@@ -149,7 +149,7 @@ class Random(Keys):
     """
 
 
-class Tpe(Keys):
+class Tpe(SweeperOptions):
     """x = argmax l(x) / g(x)  over `tpe.candidates` draws from l
 
     l and g are densities, sums of a kernel at each point: l of the good points, the best min(ceil(n / 10), 25) of the n
@@ -161,7 +161,7 @@ class Tpe(Keys):
     """
 
 
-class Qmc(Keys):
+class Qmc(SweeperOptions):
     """u_i = point i of a Sobol sequence, scrambled by `seed`, in [0, 1)^d for d axes
 
     It takes the place of the uniform numbers of hydra/sweeper=random. Of its first 2^m points each of 2^m equal parts
@@ -173,7 +173,7 @@ class Qmc(Keys):
 
 
 @dataclass(frozen=True)
-class Launcher:
+class LauncherOptions:
     """Whoever makes the runs of a search. Ctrl-C has those under way save where they are, and ends; resume=SWEEP goes
     on.
 
@@ -182,12 +182,12 @@ class Launcher:
     """
 
 
-class Local(Launcher):
+class Local(LauncherOptions):
     """A progress bar shows the run under way. A run that fails does not end the search."""
 
 
 @dataclass(frozen=True)
-class Pool(Launcher):
+class Pool(LauncherOptions):
     """Each worker imports torch once, and has an equal share of the cores, at least one; the runs, and their bits, are
     those of hydra/launcher=local with as many threads. A worker that is lost, for want of memory or killed, is
     replaced.

@@ -13,11 +13,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dlopt.analysis.aggregate import middle
+from dlopt.analysis.aggregate import aggregate_values
 from dlopt.config.problems import Problems
 from dlopt.metrics.names import Statistic
 from dlopt.rundir.directory import Row
-from dlopt.sweep.storage import opened
+from dlopt.sweep.storage import open_storage
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -40,7 +40,7 @@ class Pruner:
     least: int
     reduction: int
 
-    def made(self) -> BasePruner:
+    def to_optuna(self) -> BasePruner:
         """Optuna's own (Golovin et al. 2017, the median rule; Li et al. 2018, Hyperband)."""
         from optuna import pruners
 
@@ -52,7 +52,7 @@ class Pruner:
 
 
 @dataclass(frozen=True)
-class Ticket:
+class PruningTicket:
     """What a run needs to report: the trial in its study, and the pruner.
 
     before are the values of the trial's runs that are over, evaluations how many evaluations they had.
@@ -68,38 +68,40 @@ class Ticket:
     before: tuple[float, ...] = ()
     evaluations: int = 0
 
-    def content(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The same as plain numbers and text."""
         return asdict(self) | {"folder": str(self.folder)}
 
     @classmethod
-    def of(cls, content: Mapping[str, Any]) -> Ticket:
+    def from_dict(cls, content: Mapping[str, Any]) -> PruningTicket:
         """From its content."""
         made = {"folder": Path(content["folder"]), "pruner": Pruner(**content["pruner"])}
         return cls(**{**content, **made, "before": tuple(content["before"])})
 
 
-class Reporter:
+class PruningReporter:
     """Reports a run's evaluations to its study, and says when it is to end."""
 
-    def __init__(self, ticket: Ticket) -> None:
+    def __init__(self, ticket: PruningTicket) -> None:
         import optuna
 
         self.ticket = ticket
         study = _study(ticket.storage, ticket.folder, ticket.study, ticket.pruner)
         self._trial = optuna.trial.Trial(study, ticket.trial)
-        self._done = ticket.evaluations
+        self._n_evaluations = ticket.evaluations
 
-    def prunes(self, row: Row) -> bool:
+    def should_prune(self, row: Row) -> bool:
         """Whether the run is to end after this row."""
         from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 
         value = row.get(self.ticket.objective)
         if value is None or not math.isfinite(value):
             return False
-        self._done += 1
+        self._n_evaluations += 1
         try:
-            self._trial.report(middle([*self.ticket.before, value], self.ticket.statistic), self._done)
+            self._trial.report(
+                aggregate_values([*self.ticket.before, value], self.ticket.statistic), self._n_evaluations
+            )
             return self._trial.should_prune()
         except (StorageInternalError, UpdateFinishedTrialError):  # a database that is away for a moment ends no run,
             return False  # nor does a trial that another machine has given up for lost
@@ -111,9 +113,9 @@ def _study(storage: str | None, folder: Path, name: str, pruner: Pruner) -> Stud
     import optuna
 
     problems = Problems()
-    found = opened(storage, folder, problems)
-    problems.raise_any()
+    found = open_storage(storage, folder, problems)
+    problems.raise_if_any()
     assert found is not None  # else there was a problem
     return optuna.load_study(
-        study_name=name, storage=found, sampler=optuna.samplers.RandomSampler(), pruner=pruner.made()
+        study_name=name, storage=found, sampler=optuna.samplers.RandomSampler(), pruner=pruner.to_optuna()
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dlopt.analysis.aggregate import middle, objectives
+from dlopt.analysis.aggregate import aggregate_values, collect_objectives
 from dlopt.metrics.names import Statistic
 from dlopt.sweep.study import Outcome
 
@@ -20,7 +20,7 @@ class Repeat:
     overrides: tuple[str, ...]
 
 
-def repeats(seeds: Sequence[int], folds: int) -> list[Repeat]:
+def make_repeats(seeds: Sequence[int], folds: int) -> list[Repeat]:
     """Every run of a trial; without seeds and folds there is one, in the trial's own folder."""
     found = [Repeat("", ())]
     for key, label, values in (("seed", "seed", seeds), ("validation.fold", "fold", range(folds))):
@@ -33,7 +33,9 @@ def repeats(seeds: Sequence[int], folds: int) -> list[Repeat]:
     return found
 
 
-def outcome(endings: Sequence[tuple[str, Mapping[str, Any]]], objective: str, statistic: Statistic) -> Outcome:
+def summarize_outcome(
+    endings: Sequence[tuple[str, Mapping[str, Any]]], objective: str, statistic: Statistic
+) -> Outcome:
     """What the runs of a trial, each by its status and summary, came to.
 
     The value is the mean of the objective, or its median; none where that is not finite.
@@ -42,8 +44,8 @@ def outcome(endings: Sequence[tuple[str, Mapping[str, Any]]], objective: str, st
     if "failed" in states:
         message = next((str(told.get("message", "")) for status, told in endings if status == "failed"), "")
         return Outcome("failed", None, message.partition("\n")[0])
-    values = objectives(endings, objective)
-    value = middle(values, statistic)
+    values = collect_objectives(endings, objective)
+    value = aggregate_values(values, statistic)
     if "pruned" in states:
         return Outcome("pruned", value if math.isfinite(value) else None)
     if not math.isfinite(value):

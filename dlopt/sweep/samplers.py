@@ -36,22 +36,22 @@ class Sampler:
     multivariate: bool
 
 
-def drawn(space: Space, sampler: Sampler, ordinal: int) -> tuple[Any, ...] | None:
+def sample(space: Space, sampler: Sampler, ordinal: int) -> tuple[Any, ...] | None:
     """The point of this ordinal; None where it follows from results, as TPE's do."""
     if sampler.name == "grid":
-        return space.grid(ordinal)
+        return space.grid_point(ordinal)
     if sampler.name == "tpe":
         return None
-    shares = uniform if sampler.name == "random" else quasi
-    return space.at(shares(len(space.axes), sampler.seed, ordinal))
+    shares = sample_uniform if sampler.name == "random" else sample_sobol
+    return space.point_at(shares(len(space.axes), sampler.seed, ordinal))
 
 
-def uniform(dimensions: int, seed: int, ordinal: int) -> Sequence[float]:
+def sample_uniform(dimensions: int, seed: int, ordinal: int) -> Sequence[float]:
     """Independent uniform numbers in [0, 1): those of a point of random search."""
     return np.random.default_rng([seed, ordinal]).random(dimensions).tolist()
 
 
-def quasi(dimensions: int, seed: int, ordinal: int) -> Sequence[float]:
+def sample_sobol(dimensions: int, seed: int, ordinal: int) -> Sequence[float]:
     """The point of a scrambled Sobol sequence, in [0, 1): any 2^k of its first fill the cube evenly (Owen 1998)."""
     if dimensions == 0:
         return []
@@ -70,7 +70,7 @@ def _sequence(dimensions: int, seed: int) -> Any:
     return qmc.Sobol(dimensions, scramble=True, rng=np.random.default_rng(seed))
 
 
-def tpe(sampler: Sampler, ordinal: int) -> BaseSampler:
+def make_tpe_sampler(sampler: Sampler, ordinal: int) -> BaseSampler:
     """Optuna's tree-structured Parzen estimator, which draws by the ordinal of the point that it is asked for.
 
     The first `startup` points are drawn at random, and points under way count as bad ones, so that several processes

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 
-class Away(Exception):
+class StorageUnavailable(Exception):
     """The storage of a study does not answer any more."""
 
 
-class Stopping:
+class StopHandler:
     """A handler of signals to stop. One raises KeyboardInterrupt where it is `heard`, or as soon as that begins.
 
     So what is being told to a study is told to its end. A second signal raises it wherever it comes, for a database
@@ -21,32 +21,32 @@ class Stopping:
     def __init__(self) -> None:
         self._count = 0
         self._hears = False
-        self._raised = False
+        self._has_raised = False
 
     @property
-    def twice(self) -> bool:
+    def is_forced(self) -> bool:
         """Whether to end at once, as if killed."""
         return self._count > 1
 
     @contextlib.contextmanager
-    def heard(self) -> Iterator[None]:
+    def interruptible(self) -> Iterator[None]:
         """Where to wait, or to do what may be left at any instant."""
         self._hears = True
         try:
             if self._count:
-                self._raised = True
+                self._has_raised = True
                 raise KeyboardInterrupt
             yield
         finally:
             self._hears = False
-        self.listen()
+        self.rearm()
 
-    def listen(self) -> None:
+    def rearm(self) -> None:
         """What was raised is dealt with: another signal may raise again."""
-        self._raised = False
+        self._has_raised = False
 
     def __call__(self, number: int, frame: Any) -> None:
         self._count += 1
-        if not self._raised and (self._hears or self.twice):
-            self._raised = True
+        if not self._has_raised and (self._hears or self.is_forced):
+            self._has_raised = True
             raise KeyboardInterrupt

@@ -13,15 +13,15 @@ from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dlopt.config.compose.nested_options import in_short
+from dlopt.config.compose.nested_options import from_hydra
 from dlopt.config.problems import Problems
-from dlopt.formatting import written
+from dlopt.formatting import format_override
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from optuna.distributions import BaseDistribution
 
-FEW = 50
+MAX_CATEGORIES = 50
 """Values of a choice up to which a study knows them by name."""
 
 
@@ -43,16 +43,16 @@ class Choice:
         """Values that stand for all of them in a check."""
         return self.values
 
-    def at(self, share: float) -> str:
+    def value_at(self, share: float) -> str:
         """The value at a share in [0, 1) of the axis, of which each value has an equal part."""
         return self.values[min(int(share * self.size), self.size - 1)]
 
-    def typed(self, value: Any) -> str:
+    def to_override(self, value: Any) -> str:
         return f"{self.key}={value}"
 
-    shown = typed
+    to_label = to_override
 
-    def ordered_as(self, former: Mapping[str, Any]) -> Choice:
+    def with_order_of(self, former: Mapping[str, Any]) -> Choice:
         """The same with its values in the order of this content of it: shuffle() draws another each time."""
         return replace(self, values=tuple(former["values"]))
 
@@ -60,18 +60,20 @@ class Choice:
         """That of a parameter in the study: the value, or of very many its index, lest each trial hold all of them."""
         from optuna.distributions import CategoricalDistribution, IntDistribution
 
-        return CategoricalDistribution(self.values) if self.size <= FEW else IntDistribution(0, self.size - 1)
+        return (
+            CategoricalDistribution(self.values) if self.size <= MAX_CATEGORIES else IntDistribution(0, self.size - 1)
+        )
 
     def parameter(self, value: str) -> Any:
         """The parameter of a value."""
-        return value if self.size <= FEW else self.values.index(value)
+        return value if self.size <= MAX_CATEGORIES else self.values.index(value)
 
     def value(self, parameter: Any) -> str:
         """The value of a parameter."""
-        return parameter if self.size <= FEW else self.values[int(parameter)]
+        return parameter if self.size <= MAX_CATEGORIES else self.values[int(parameter)]
 
-    def content(self) -> dict[str, Any]:
-        return {"key": in_short(self.key), "kind": self.kind, "values": list(self.values)}
+    def to_dict(self) -> dict[str, Any]:
+        return {"key": from_hydra(self.key), "kind": self.kind, "values": list(self.values)}
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class Interval:
     def ends(self) -> tuple[Any, ...]:
         return (self.low, self.high)
 
-    def at(self, share: float) -> float:
+    def value_at(self, share: float) -> float:
         """The number at a share in [0, 1) of the axis, in its own scale; every whole number has an equal part of it.
 
         On a logarithmic scale the part of a whole number n is that of the interval [n - 1/2, n + 1/2).
@@ -115,16 +117,16 @@ class Interval:
             k = round((math.exp(low + share * (high - low)) - self.low) / self.step)
         else:
             k = int(share * self.size)
-        return _stepped(self.low, min(max(k, 0), int(self.size) - 1), self.step)
+        return _step_value(self.low, min(max(k, 0), int(self.size) - 1), self.step)
 
-    def typed(self, value: Any) -> str:
+    def to_override(self, value: Any) -> str:
         return f"{self.key}={round(value) if self.whole else float(value)!r}"
 
-    def shown(self, value: Any) -> str:
+    def to_label(self, value: Any) -> str:
         """The same with as many digits as tell one point from another."""
-        return self.typed(value) if self.whole else f"{self.key}={value:.4g}"
+        return self.to_override(value) if self.whole else f"{self.key}={value:.4g}"
 
-    def ordered_as(self, former: Mapping[str, Any]) -> Interval:
+    def with_order_of(self, former: Mapping[str, Any]) -> Interval:
         """Itself: numbers have one order."""
         return self
 
@@ -143,17 +145,17 @@ class Interval:
         """The value of a parameter: of numbers with a step the one that is typed, and not 0.30000000000000004."""
         if self.step is None:
             return parameter
-        return _stepped(self.low, round((parameter - self.low) / self.step), self.step)
+        return _step_value(self.low, round((parameter - self.low) / self.step), self.step)
 
-    def content(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         own = {k: v for k, v in asdict(self).items() if k not in ("key", "whole")}
-        return {"key": in_short(self.key), "kind": self.kind, **own}
+        return {"key": from_hydra(self.key), "kind": self.kind, **own}
 
 
 Axis = Choice | Interval
 
 
-def _stepped(low: float, k: int, step: float) -> float:
+def _step_value(low: float, k: int, step: float) -> float:
     """low + k step, in the decimals in which both are typed: 0.3, where 3 * 0.1 is not; whole if both are."""
     if isinstance(low, int) and isinstance(step, int):
         return low + k * step
@@ -165,14 +167,14 @@ class Space:
     """axes in the order in which they were typed; fixed are the overrides that every run has."""
 
     axes: tuple[Axis, ...]
-    fixed: tuple[str, ...]
+    fixed_overrides: tuple[str, ...]
 
     @property
     def size(self) -> float:
         """The number of points; infinite where an axis has real numbers."""
         return math.prod(axis.size for axis in self.axes)
 
-    def grid(self, number: int) -> tuple[Any, ...]:
+    def grid_point(self, number: int) -> tuple[Any, ...]:
         """A point by its number, of which the last axis varies fastest."""
         found: list[Any] = []
         for axis in reversed(self.axes):
@@ -181,13 +183,13 @@ class Space:
             found.append(axis.values[index])
         return tuple(reversed(found))
 
-    def at(self, shares: Sequence[float]) -> tuple[Any, ...]:
+    def point_at(self, shares: Sequence[float]) -> tuple[Any, ...]:
         """The point at these shares of each axis."""
-        return tuple(axis.at(share) for axis, share in zip(self.axes, shares, strict=True))
+        return tuple(axis.value_at(share) for axis, share in zip(self.axes, shares, strict=True))
 
     def overrides(self, point: Sequence[Any]) -> list[str]:
         """What a run at this point is given."""
-        return [*self.fixed, *(axis.typed(value) for axis, value in zip(self.axes, point, strict=True))]
+        return [*self.fixed_overrides, *(axis.to_override(value) for axis, value in zip(self.axes, point, strict=True))]
 
     def corners(self, most: int) -> list[tuple[Any, ...]]:
         """Points that stand for all in a check: choices and ends of intervals, in every combination up to `most`.
@@ -203,17 +205,17 @@ class Space:
             found += [(*first[:i], value, *first[i + 1 :]) for value in values[1:]]
         return found
 
-    def ordered_as(self, former: Mapping[str, Any]) -> Space:
+    def with_order_of(self, former: Mapping[str, Any]) -> Space:
         """The same with axes and values in the order of this content, with which it agrees: ordinals count in it."""
-        axes = {in_short(axis.key): axis for axis in self.axes}
-        return replace(self, axes=tuple(axes[known["key"]].ordered_as(known) for known in former["axes"]))
+        axes = {from_hydra(axis.key): axis for axis in self.axes}
+        return replace(self, axes=tuple(axes[known["key"]].with_order_of(known) for known in former["axes"]))
 
-    def content(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """What says, in plain numbers and text, whether another space is the same."""
-        return {"axes": [axis.content() for axis in self.axes], "fixed": [in_short(o) for o in self.fixed]}
+        return {"axes": [axis.to_dict() for axis in self.axes], "fixed": [from_hydra(o) for o in self.fixed_overrides]}
 
 
-def space_of(overrides: Iterable[Override], *, grid: bool, problems: Problems) -> Space:
+def parse_space(overrides: Iterable[Override], *, grid: bool, problems: Problems) -> Space:
     """The space of parsed overrides; what is wrong with an axis is added to the problems."""
     axes: dict[str, Axis] = {}
     fixed: dict[str, str] = {}
@@ -232,7 +234,7 @@ def space_of(overrides: Iterable[Override], *, grid: bool, problems: Problems) -
 
 
 def _axis(key: str, override: Override, grid: bool, problems: Problems) -> Axis | None:
-    at = in_short(key).lstrip("+")
+    at = from_hydra(key).lstrip("+")
     sweep: Any = override.value()
     tags = set(getattr(sweep, "tags", None) or ())
     unknown = sorted(tags - {"log"})
@@ -253,7 +255,7 @@ def _axis(key: str, override: Override, grid: bool, problems: Problems) -> Axis 
         problems.add(at, f"has the value {repeated} twice; name each once")
         return None
     if not grid and override.is_range_sweep() and not sweep.shuffle:
-        start, step, last = sweep.start, sweep.step, _stepped(sweep.start, len(values) - 1, sweep.step)
+        start, step, last = sweep.start, sweep.step, _step_value(sweep.start, len(values) - 1, sweep.step)
         whole = isinstance(start, int) and isinstance(step, int)
         low, high = min(start, last), max(start, last)
         return Interval(key, low, high, log=False, step=abs(step), whole=whole)
@@ -261,24 +263,24 @@ def _axis(key: str, override: Override, grid: bool, problems: Problems) -> Axis 
 
 
 def _interval(key: str, at: str, low: float, high: float, log: bool, grid: bool, problems: Problems) -> Interval | None:
-    typed = f"interval({written(low)},{written(high)})"
+    typed = f"interval({format_override(low)},{format_override(high)})"
     if grid:
         problems.add(at, f"{typed} has no grid: name the values, or search it with hydra/sweeper=random, tpe or qmc")
     elif not (math.isfinite(low) and math.isfinite(high)):
         problems.add(at, f"{typed} must have finite ends")
     elif low > high:
-        problems.add(at, f"{typed} runs backwards; write interval({written(high)},{written(low)})")
+        problems.add(at, f"{typed} runs backwards; write interval({format_override(high)},{format_override(low)})")
     elif low == high:
         problems.add(at, f"{typed} is empty; the second end must be larger than the first")
     elif log and low <= 0:
-        problems.add(at, f"{typed} on a logarithmic scale must lie above zero, got {written(low)}")
+        problems.add(at, f"{typed} on a logarithmic scale must lie above zero, got {format_override(low)}")
     else:
         whole = isinstance(low, int) and isinstance(high, int)
         return Interval(key, low, high, log, 1 if whole else None, whole)
     return None
 
 
-TYPED = {
+OPTION_KEYS = {
     "sampler": "hydra/sweeper",
     "seed": "hydra.sweeper.seed",
     "repeats": "hydra.sweeper.seeds",
@@ -288,24 +290,26 @@ TYPED = {
 """The keys of what a study was made with besides its points."""
 
 
-def agree(former: Mapping[str, Any], present: Mapping[str, Any]) -> list[tuple[str, str]]:
+def find_disagreements(former: Mapping[str, Any], present: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Where a study's former content and the present one differ: pairs of a key and what is said of it."""
     differ: list[tuple[str, str]] = []
     axes = [{axis["key"]: axis for axis in found["axes"]} for found in (former, present)]
     fixed = [dict(o.partition("=")[::2] for o in found["fixed"]) for found in (former, present)]
     old, new = ({**f, **a} for f, a in zip(fixed, axes, strict=True))
-    others = {TYPED.get(name, name): name for name in sorted((former.keys() | present.keys()) - {"axes", "fixed"})}
+    others = {
+        OPTION_KEYS.get(name, name): name for name in sorted((former.keys() | present.keys()) - {"axes", "fixed"})
+    }
     for key in dict.fromkeys([*old, *new]):
         was, now = old.get(key), new.get(key)
         below = key in others and not isinstance(was, Mapping) and not isinstance(now, Mapping)
         if key.partition(".")[0] in ("device", "threads", "name") or below or _same(was, now):
             continue
-        differ.append((key, f"was {_said(was)} in this study, and is {_said(now)} now"))
+        differ.append((key, f"was {_format_value(was)} in this study, and is {_format_value(now)} now"))
     for key, name in others.items():
         was, now = former.get(name), present.get(name)
         folds = name == "repeats" and any(told == "validation.k" for told, _ in differ)  # which says it better
         if was != now and not folds:
-            differ.append((key, f"was {written(was)} in this study, and is {written(now)} now"))
+            differ.append((key, f"was {format_override(was)} in this study, and is {format_override(now)} now"))
     return differ
 
 
@@ -316,12 +320,12 @@ def _same(a: Any, b: Any) -> bool:
     return a == b
 
 
-def _said(found: Any) -> str:
+def _format_value(found: Any) -> str:
     """An axis, or a value, as it would be typed."""
     if not isinstance(found, Mapping):
         return "not given" if found is None else str(found)
     if found["kind"] == "choice":
         return ",".join(found["values"])
-    inside = f"interval({written(found['low'])},{written(found['high'])})"
+    inside = f"interval({format_override(found['low'])},{format_override(found['high'])})"
     inside = f"int({inside})" if found["kind"] == "int" else inside
     return f"tag(log,{inside})" if found["log"] else inside

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dlopt.config.problems import Problems
 from dlopt.storage import safe_read
-from dlopt.sweep.signals import Away
+from dlopt.sweep.signals import StorageUnavailable
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 JOURNAL = "study.log"
 """The journal's name in the directory of a sweep."""
-BEAT = 20
+HEARTBEAT_INTERVAL = 20
 """Seconds between two signs of life in a database."""
-SILENT = 120
+GRACE_PERIOD = 120
 """Seconds without one after which a trial of a machine that cannot be seen from here counts as interrupted."""
 
 
-def quiet() -> None:
+def silence_optuna() -> None:
     """Optuna says nothing: what there is to say, a sweep says itself."""
     import optuna
 
@@ -33,34 +33,38 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
-def opened(url: str | None, folder: Path, problems: Problems) -> BaseStorage | None:
+def open_storage(url: str | None, folder: Path, problems: Problems) -> BaseStorage | None:
     """The storage of a sweep in this directory; None where it cannot be reached, and the problem is noted.
 
     url is null for the journal study.log there, a file's path that ends in .log for a journal elsewhere, or the address
     of a database, such as postgresql+psycopg://user@host/name or sqlite:///search.db.
     """
-    quiet()
+    silence_optuna()
     try:
         if url is None or url.endswith(".log"):
-            from dlopt.sweep.journal_file import journal
+            from dlopt.sweep.journal_file import open_journal
 
             file = folder / JOURNAL if url is None else Path(url)
             file.parent.mkdir(parents=True, exist_ok=True)
-            return journal(file)
+            return open_journal(file)
         return _database(url)
     except Exception as error:  # of drivers, sockets and files, a dozen kinds
-        problems.add("hydra.sweeper.storage", f"{shown(url or str(folder / JOURNAL))} cannot be opened: {_why(error)}")
+        problems.add(
+            "hydra.sweeper.storage", f"{hide_password(url or str(folder / JOURNAL))} cannot be opened: {_why(error)}"
+        )
         return None
 
 
-def former(url: str | None, folder: Path, problems: Problems) -> BaseStorage | None:
+def open_existing_storage(url: str | None, folder: Path, problems: Problems) -> BaseStorage | None:
     """The same where it is there already: nothing is made. None, too, where it is not."""
     if url is None or url.endswith(".log"):
-        return opened(url, folder, problems) if (folder / JOURNAL if url is None else Path(url)).exists() else None
+        return (
+            open_storage(url, folder, problems) if (folder / JOURNAL if url is None else Path(url)).exists() else None
+        )
     try:
-        return opened(url, folder, problems) if _has_studies(url) else None
+        return open_storage(url, folder, problems) if _has_studies(url) else None
     except Exception as error:  # as above
-        problems.add("hydra.sweeper.storage", f"{shown(url)} cannot be opened: {_why(error)}")
+        problems.add("hydra.sweeper.storage", f"{hide_password(url)} cannot be opened: {_why(error)}")
         return None
 
 
@@ -87,13 +91,13 @@ def _address(url: str) -> URL:
         raise ValueError("it is no address such as postgresql+psycopg://user@host/name") from None
 
 
-def shown(url: str) -> str:
+def hide_password(url: str) -> str:
     """An address without its password."""
-    return safe_read.without_passwords(url)
+    return safe_read.mask_passwords(url)
 
 
 @contextlib.contextmanager
-def answering(url: str | None) -> Iterator[None]:
+def translate_errors(url: str | None) -> Iterator[None]:
     """Whatever a database fails with in here becomes Away, with a message for people."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
@@ -101,7 +105,9 @@ def answering(url: str | None) -> Iterator[None]:
     try:
         yield
     except (StorageInternalError, SQLAlchemyError) as error:
-        raise Away(f"hydra.sweeper.storage  {shown(url or JOURNAL)}: {_why(error.__cause__ or error)}") from error
+        raise StorageUnavailable(
+            f"hydra.sweeper.storage  {hide_password(url or JOURNAL)}: {_why(error.__cause__ or error)}"
+        ) from error
 
 
 def _database(url: str) -> BaseStorage:
@@ -114,7 +120,10 @@ def _database(url: str) -> BaseStorage:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 made = RDBStorage(
-                    url, engine_kwargs={"pool_pre_ping": True}, heartbeat_interval=BEAT, grace_period=SILENT
+                    url,
+                    engine_kwargs={"pool_pre_ping": True},
+                    heartbeat_interval=HEARTBEAT_INTERVAL,
+                    grace_period=GRACE_PERIOD,
                 )
                 return get_storage(made)  # which remembers trials that are over, as the one of a Study does
         except (IntegrityError, ProgrammingError, OperationalError) as error:
@@ -129,4 +138,4 @@ def _why(error: BaseException) -> str:
     if isinstance(error, json.JSONDecodeError):
         return "a line of it is damaged"
     text = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
-    return safe_read.without_passwords(text.splitlines()[0])
+    return safe_read.mask_passwords(text.splitlines()[0])

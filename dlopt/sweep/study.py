@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from dlopt.config.compose.nested_options import in_short
-from dlopt.rundir.lock import Lock, holder, machine
+from dlopt.config.compose.nested_options import from_hydra
+from dlopt.rundir.lock import Lock, find_holder, get_machine_id
 from dlopt.sweep import samplers
 from dlopt.sweep.samplers import Sampler
 from dlopt.sweep.space import Space
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 WORKERS = ".workers"
 """The folder, in that of a sweep, in which each of its processes holds a folder of its own."""
-TRIES = 3
+MAX_TRIES = 3
 """How often a point is tried whose process was lost, before it counts as failed."""
-LOOK = 10.0
+REAP_INTERVAL = 10.0
 """Seconds between two looks for trials whose process is gone."""
 
 Direction = Literal["minimize", "maximize"]
@@ -71,11 +71,11 @@ class Counts:
 
     total: int
     running: int = 0
-    ended: dict[str, int] = field(default_factory=dict)
+    by_verdict: dict[str, int] = field(default_factory=dict)
 
     @property
-    def over(self) -> int:
-        return sum(self.ended.values())
+    def n_ended(self) -> int:
+        return sum(self.by_verdict.values())
 
 
 class Study:
@@ -91,16 +91,16 @@ class Study:
         self.total = total
         self.folder = folder
         self.lock = Lock(folder / WORKERS / os.urandom(4).hex())
-        self._looked = -math.inf
-        self._again: set[int] = set()
+        self._last_reap = -math.inf
+        self._retried_numbers: set[int] = set()
         self._distributions = [axis.distribution() for axis in space.axes]
-        self._names = [in_short(axis.key) for axis in space.axes]
+        self._names = [from_hydra(axis.key) for axis in space.axes]
 
     # ------------------------------------------------------------------------------------------- this process
 
     def __enter__(self) -> Study:
         self.lock.folder.mkdir(parents=True)
-        self.lock.take()
+        self.lock.acquire()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -112,7 +112,7 @@ class Study:
     def _worker(self) -> dict[str, Any]:
         return {
             "host": socket.gethostname(),
-            "machine": machine(),
+            "machine": get_machine_id(),
             "pid": os.getpid(),
             "folder": str(self.lock.folder.resolve()),
         }
@@ -125,20 +125,20 @@ class Study:
         harvest tells how the runs of a trial ended, by its number, if all of them did: their process may have been
         killed before it could say so. They are looked for now and then, and before it is said that nothing is left.
         """
-        with alone(self.folder):
-            lately = time.monotonic() - self._looked < LOOK
+        with exclusive(self.folder):
+            lately = time.monotonic() - self._last_reap < REAP_INTERVAL
             found = self._next() if lately else None
             if found is None:
-                self._looked = time.monotonic()
-                self.settle(harvest)
+                self._last_reap = time.monotonic()
+                self.reap_dead_trials(harvest)
                 found = self._next()
             return found
 
     def _next(self) -> Trial | None:
         trials = self.trials()
-        return self._left(trials) or self._new(trials)
+        return self._claim_remaining(trials) or self._claim_new(trials)
 
-    def _left(self, trials: Sequence[FrozenTrial]) -> Trial | None:
+    def _claim_remaining(self, trials: Sequence[FrozenTrial]) -> Trial | None:
         """A point that is to be tried again, or that was put back: in a trial of its own, signed from the first."""
         from optuna.trial import TrialState, create_trial
 
@@ -162,7 +162,7 @@ class Study:
                 continue
             if trial.state == TrialState.WAITING:
                 self._fail(trial._trial_id)
-            return self._begun(made, number, told["ordinal"], told, self.point(trial))
+            return self._start_trial(made, number, told["ordinal"], told, self.point(trial))
         return None
 
     def _wants(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
@@ -172,10 +172,10 @@ class Study:
         if trial.state == TrialState.WAITING:
             return True
         verdict = _verdict(trial)
-        lost = trial.state == TrialState.FAIL and verdict is None and not _superseded(trial, trials)
-        return lost or (verdict == "failed" and trial.number in self._again)
+        lost = trial.state == TrialState.FAIL and verdict is None and not _is_superseded(trial, trials)
+        return lost or (verdict == "failed" and trial.number in self._retried_numbers)
 
-    def _new(self, trials: Sequence[FrozenTrial]) -> Trial | None:
+    def _claim_new(self, trials: Sequence[FrozenTrial]) -> Trial | None:
         from optuna.trial import TrialState, create_trial
 
         if sum(1 for trial in trials if _is_new(trial)) >= self.total:
@@ -188,20 +188,20 @@ class Study:
         if ordinal >= self.total:  # another process, whose directory is another, was faster
             self.storage.set_trial_state_values(made, TrialState.WAITING)
             return None
-        return self._begun(made, number, ordinal, {}, None)
+        return self._start_trial(made, number, ordinal, {}, None)
 
-    def _begun(
+    def _start_trial(
         self, trial: int, number: int, ordinal: int, attributes: Mapping[str, Any], known: Sequence[Any] | None
     ) -> Trial:
-        self._sign_of_life(trial)  # without a first one, machines that see the database alone wait for ever
+        self._send_heartbeat(trial)  # without a first one, machines that see the database alone wait for ever
         point = self._point(trial, ordinal, known)
         return Trial(trial, number, ordinal, point, attributes.get("tries", 1), attributes.get("instead_of"))
 
     def _point(self, trial: int, ordinal: int, known: Sequence[Any] | None) -> tuple[Any, ...]:
         """The point of an ordinal, told to the storage."""
-        point = samplers.drawn(self.space, self.sampler, ordinal) if known is None else tuple(known)
+        point = samplers.sample(self.space, self.sampler, ordinal) if known is None else tuple(known)
         if point is None:
-            return self._proposed(trial, ordinal)
+            return self._propose_point(trial, ordinal)
         for axis, name, distribution, value in zip(
             self.space.axes, self._names, self._distributions, point, strict=True
         ):
@@ -209,11 +209,11 @@ class Study:
             self.storage.set_trial_param(trial, name, internal, distribution)
         return point
 
-    def _proposed(self, trial: int, ordinal: int) -> tuple[Any, ...]:
+    def _propose_point(self, trial: int, ordinal: int) -> tuple[Any, ...]:
         """What TPE makes of the results so far."""
         import optuna
 
-        self.study.sampler = samplers.tpe(self.sampler, ordinal)
+        self.study.sampler = samplers.make_tpe_sampler(self.sampler, ordinal)
         self.study._thread_local.cached_all_trials = None  # as asking it for a trial does: else it sees no new results
         asked = optuna.trial.Trial(self.study, trial)
         return tuple(
@@ -247,8 +247,8 @@ class Study:
         for ever."""
         from optuna.exceptions import UpdateFinishedTrialError
 
-        if lost and trial.tries >= TRIES:
-            self.tell(trial, Outcome("failed", None, f"its process was lost {TRIES} times"))
+        if lost and trial.tries >= MAX_TRIES:
+            self.tell(trial, Outcome("failed", None, f"its process was lost {MAX_TRIES} times"))
             return
         if lost:
             with contextlib.suppress(UpdateFinishedTrialError):
@@ -257,9 +257,9 @@ class Study:
 
     def try_failed_again(self) -> None:
         """Have the points that have failed so far tried once more."""
-        self._again = {trial.number for trial in self.trials() if _verdict(trial) == "failed"}
+        self._retried_numbers = {trial.number for trial in self.trials() if _verdict(trial) == "failed"}
 
-    def settle(self, harvest: Callable[[int], Outcome | None]) -> None:
+    def reap_dead_trials(self, harvest: Callable[[int], Outcome | None]) -> None:
         """Trials whose process is gone end: as their runs did, or as interrupted, to be tried again."""
         import optuna
         from optuna.trial import TrialState
@@ -267,7 +267,7 @@ class Study:
         gone = set()
         for trial in self.trials():
             worker = trial.user_attrs.get("worker", {})
-            if trial.state == TrialState.RUNNING and not alive(worker):
+            if trial.state == TrialState.RUNNING and not is_alive(worker):
                 gone.add(worker.get("folder"))
                 outcome = harvest(trial.number)
                 if outcome is not None:
@@ -303,15 +303,15 @@ class Study:
         trials = self.trials()
         ordinals = _ordinals(trials)
         latest = {
-            ordinals[t.number]: t for t in trials if ordinals[t.number] < self.total and not _superseded(t, trials)
+            ordinals[t.number]: t for t in trials if ordinals[t.number] < self.total and not _is_superseded(t, trials)
         }
         found = Counts(self.total)
         for trial in latest.values():
             verdict = _verdict(trial)
             if trial.state == TrialState.RUNNING:
                 found.running += 1
-            elif verdict is not None and not (verdict == "failed" and trial.number in self._again):
-                found.ended[verdict] = found.ended.get(verdict, 0) + 1
+            elif verdict is not None and not (verdict == "failed" and trial.number in self._retried_numbers):
+                found.by_verdict[verdict] = found.by_verdict.get(verdict, 0) + 1
         return found
 
     def point(self, trial: FrozenTrial) -> tuple[Any, ...] | None:
@@ -321,7 +321,7 @@ class Study:
             return None
         return tuple(axis.value(known[name]) for axis, name in zip(self.space.axes, self._names, strict=True))
 
-    def home(self, trial: FrozenTrial) -> tuple[Path, str]:
+    def run_root(self, trial: FrozenTrial) -> tuple[Path, str]:
         """The sweep's directory that holds a trial's runs, and the host that has it; empty where it is seen from here.
 
         Those who share a database may each have a directory of their own.
@@ -330,13 +330,13 @@ class Study:
         if worker is None or (self.folder / str(trial.number)).is_dir():
             return self.folder, ""
         folder = Path(worker["folder"]).parent.parent
-        return folder, "" if worker["machine"] == machine() else worker["host"]
+        return folder, "" if worker["machine"] == get_machine_id() else worker["host"]
 
-    def over(self) -> set[int]:
+    def finished_ordinals(self) -> set[int]:
         """The ordinals of the points that have an outcome, and are not to be tried once more."""
         trials = self.trials()
         ordinals = _ordinals(trials)
-        return {ordinals[t.number] for t in trials if _verdict(t) is not None and t.number not in self._again}
+        return {ordinals[t.number] for t in trials if _verdict(t) is not None and t.number not in self._retried_numbers}
 
     def best(self) -> FrozenTrial | None:
         """The trial with the best value; None before there is one."""
@@ -347,34 +347,34 @@ class Study:
         sign = -1 if self.study.direction == StudyDirection.MAXIMIZE else 1
         return min(done, key=lambda t: sign * (t.value or 0.0), default=None)
 
-    def beat(self, running: Sequence[Trial]) -> None:
+    def send_heartbeats(self, running: Sequence[Trial]) -> None:
         """A sign of life of trials under way, for other machines that see nothing but the database."""
         for trial in running:
-            self._sign_of_life(trial.id)
+            self._send_heartbeat(trial.id)
 
-    def _sign_of_life(self, trial: int) -> None:
+    def _send_heartbeat(self, trial: int) -> None:
         from optuna.storages._heartbeat import BaseHeartbeat
 
         if isinstance(self.storage, BaseHeartbeat):
             self.storage.record_heartbeat(trial)
 
 
-def alive(worker: Mapping[str, Any]) -> bool:
+def is_alive(worker: Mapping[str, Any]) -> bool:
     """Whether the process of a trial is there, as far as can be seen from here."""
     folder = Path(str(worker.get("folder", "")))
-    if worker.get("machine") == machine() or folder.is_dir():
-        return holder(folder) is not None
+    if worker.get("machine") == get_machine_id() or folder.is_dir():
+        return find_holder(folder) is not None
     return bool(worker)  # of a machine that is only seen in a database, whose signs of life are looked at there
 
 
-def begun(
+def load_or_create_study(
     storage: BaseStorage, name: str, direction: Direction, pruner: BasePruner, content: Mapping[str, Any]
 ) -> tuple[OptunaStudy, Mapping[str, Any]]:
     """The study of this name, and the content that it was made with, which is the given one where it is new."""
     import optuna
 
     for _ in range(50):
-        study = known(storage, name, pruner)  # a look leaves no trace, which creating it again would
+        study = load_study(storage, name, pruner)  # a look leaves no trace, which creating it again would
         if study is None:
             sampler = optuna.samplers.RandomSampler()
             study = optuna.create_study(
@@ -394,7 +394,7 @@ def begun(
     raise AssertionError("a study does not keep what it is told")
 
 
-def known(storage: BaseStorage, name: str, pruner: BasePruner | None = None) -> OptunaStudy | None:
+def load_study(storage: BaseStorage, name: str, pruner: BasePruner | None = None) -> OptunaStudy | None:
     """The study of this name, if there is one."""
     import optuna
 
@@ -432,7 +432,7 @@ def _ordinals(trials: Sequence[FrozenTrial]) -> dict[int, int]:
     return found
 
 
-def _superseded(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
+def _is_superseded(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
     """Whether another trial, of a smaller number, stands in place of the same one: two processes have seen it die."""
     instead_of = trial.user_attrs.get("instead_of")
     return instead_of is not None and any(
@@ -441,7 +441,7 @@ def _superseded(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path) -> Iterator[None]:
     """Nobody else who sees this sweep's directory is in here. Where files cannot be locked, numbers keep the order."""
     file = folder / WORKERS / "claims"
     file.parent.mkdir(parents=True, exist_ok=True)

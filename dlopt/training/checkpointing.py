@@ -11,36 +11,36 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlopt.base.layout import tied_names
-from dlopt.training.state import Training
+from dlopt.base.layout import map_tied_names
+from dlopt.training.state import TrainState
 
-STATE = ("step", "evaluations", "model", "state", "average", "best", "best_step", "window", "diagnostics")
+STATE_KEYS = ("step", "evaluations", "model", "state", "average", "best", "best_step", "window", "diagnostics")
 """What of a last checkpoint decides how the run goes on."""
 FORMAT = 2
 """Of the content; another number is another form, which is refused."""
 
 
-def state(training: Training, i: int) -> dict[str, Any]:
+def capture_state(training: TrainState, i: int) -> dict[str, Any]:
     """All that lane i needs of the state of training to go on from here as if nothing had happened."""
     return {
         "step": training.step,
         "evaluations": training.problem.evaluations,
-        "model": model(training, training.w, training.problem.running, i),
-        "state": plain(training.state, i, training.solo),
-        "average": plain(training.average, i, training.solo),
+        "model": model_state_dict(training, training.w, training.problem.running, i),
+        "state": to_plain(training.state, i, training.solo),
+        "average": to_plain(training.average, i, training.solo),
     }
 
 
-def model(training: Training, w: Tensor, running: Mapping[str, Tensor], i: int) -> dict[str, Tensor]:
+def model_state_dict(training: TrainState, w: Tensor, running: Mapping[str, Tensor], i: int) -> dict[str, Tensor]:
     """The network of lane i at w, (..., P), as a state dict; frozen parameters and buffers of its own included."""
     network = training.problem.model
-    pieces = {n: v.detach() for n, v in training.layout.views(_lane(w, i, training.solo)).items()}
-    pieces |= {name: _lane(b, i, training.solo) for name, b in running.items()}
-    tied = tied_names(network)
+    pieces = {n: v.detach() for n, v in training.layout.views(_copy_lane(w, i, training.solo)).items()}
+    pieces |= {name: _copy_lane(b, i, training.solo) for name, b in running.items()}
+    tied = map_tied_names(network)
     return {name: pieces.get(tied.get(name, name), value.detach()) for name, value in network.state_dict().items()}
 
 
-def mismatch(content: Mapping[str, Any], network: nn.Module) -> str | None:
+def find_mismatch(content: Mapping[str, Any], network: nn.Module) -> str | None:
     """What in a checkpoint is not of this network, or None."""
     saved = {name: tuple(x.shape) for name, x in content["model"].items()}
     mine = {name: tuple(x.shape) for name, x in network.state_dict().items()}
@@ -55,14 +55,14 @@ def mismatch(content: Mapping[str, Any], network: nn.Module) -> str | None:
     return None
 
 
-def differing(one: Any, other: Any, place: str = "") -> Iterator[str]:
+def find_differences(one: Any, other: Any, place: str = "") -> Iterator[str]:
     """Where nested dictionaries and lists of tensors and numbers differ, bit for bit; NaN equals itself."""
     if isinstance(one, Mapping) and isinstance(other, Mapping) and one.keys() == other.keys():
         for key in one:
-            yield from differing(one[key], other[key], f"{place}/{key}")
+            yield from find_differences(one[key], other[key], f"{place}/{key}")
     elif isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)) and len(one) == len(other):
         for i, pair in enumerate(zip(one, other, strict=True)):
-            yield from differing(*pair, f"{place}/{i}")
+            yield from find_differences(*pair, f"{place}/{i}")
     elif isinstance(one, Tensor) and isinstance(other, Tensor):
         alike = (one.dtype, one.shape) == (other.dtype, other.shape)
         if not alike or not torch.equal(*(x.contiguous().reshape(-1).view(torch.uint8) for x in (one, other))):
@@ -71,48 +71,48 @@ def differing(one: Any, other: Any, place: str = "") -> Iterator[str]:
         yield place
 
 
-def restore(training: Training, content: Mapping[str, Any]) -> None:
+def restore(training: TrainState, content: Mapping[str, Any]) -> None:
     """Put a single run back to where `state` was taken."""
     training.step = content["step"]
     training.problem.evaluations = content["evaluations"]
-    fill(training, training.w, training.problem.running, content["model"])
-    training.state = restored(training.state, content["state"], training.device)
-    training.average = restored(training.average, content["average"], training.device)
+    load_weights(training, training.w, training.problem.running, content["model"])
+    training.state = from_plain(training.state, content["state"], training.device)
+    training.average = from_plain(training.average, content["average"], training.device)
 
 
-def fill(training: Training, w: Tensor, running: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+def load_weights(training: TrainState, w: Tensor, running: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
     """Overwrite w and running statistics with a saved network."""
     w.copy_(training.layout.flatten(saved))
     for name, b in running.items():
         b.copy_(saved[name])
 
 
-def plain(x: Any, i: int, solo: bool) -> Any:
+def to_plain(x: Any, i: int, solo: bool) -> Any:
     """Lane i of a state, as nested dicts of tensors and numbers: loading a named tuple would import its class."""
     if hasattr(x, "state_dict"):
         x = x.state_dict()
     if hasattr(x, "_asdict"):
         x = x._asdict()
     if isinstance(x, Mapping):
-        return {k: plain(v, i, solo) for k, v in x.items()}
+        return {k: to_plain(v, i, solo) for k, v in x.items()}
     if isinstance(x, (tuple, list)):
-        return type(x)(plain(v, i, solo) for v in x)
-    return _lane(x, i, solo) if isinstance(x, Tensor) else x
+        return type(x)(to_plain(v, i, solo) for v in x)
+    return _copy_lane(x, i, solo) if isinstance(x, Tensor) else x
 
 
-def restored(like: Any, content: Any, device: torch.device) -> Any:
+def from_plain(like: Any, content: Any, device: torch.device) -> Any:
     """The inverse of `plain`, in the classes of a fresh state."""
     if hasattr(like, "load_state_dict"):
         like.load_state_dict(content)
         return like
     if hasattr(like, "_fields"):
-        return type(like)(*(restored(v, content[k], device) for k, v in like._asdict().items()))
+        return type(like)(*(from_plain(v, content[k], device) for k, v in like._asdict().items()))
     if isinstance(content, Mapping):
         of = like if isinstance(like, Mapping) else {}
-        return {k: restored(of.get(k), v, device) for k, v in content.items()}
+        return {k: from_plain(of.get(k), v, device) for k, v in content.items()}
     if isinstance(content, (tuple, list)):
         each = like if isinstance(like, (tuple, list)) else [None] * len(content)
-        return type(content)(restored(a, b, device) for a, b in zip(each, content, strict=True))
+        return type(content)(from_plain(a, b, device) for a, b in zip(each, content, strict=True))
     both = isinstance(like, Tensor) and isinstance(content, Tensor)
     if both and like.numel() and like.shape != content.shape:  # what a rule would leave empty may be full
         raise ValueError(f"it holds a tensor of shape {tuple(content.shape)} for one of {tuple(like.shape)}")
@@ -121,6 +121,6 @@ def restored(like: Any, content: Any, device: torch.device) -> Any:
     return content.to(device) if isinstance(content, Tensor) else content
 
 
-def _lane(x: Tensor, i: int, solo: bool) -> Tensor:
+def _copy_lane(x: Tensor, i: int, solo: bool) -> Tensor:
     """A copy of one lane's part, of its own memory (a slice would save the whole)."""
     return (x if solo or x.ndim == 0 else x[i]).detach().clone()

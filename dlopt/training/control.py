@@ -5,16 +5,16 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from dlopt.rundir.directory import Row, Run
+from dlopt.rundir.directory import Row, RunDirectory
 
-STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """Ctrl-C, a cluster's preemption, a terminal that was closed."""
 
 
 @contextlib.contextmanager
-def handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
+def handle_signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
     """While this lasts, signals to stop come here."""
-    before = {number: signal.signal(number, handler) for number in STOPPING}
+    before = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
     try:
         yield
     finally:
@@ -22,7 +22,7 @@ def handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
             signal.signal(number, former)
 
 
-class Watch:
+class TrainingControl:
     """Numbers that the loop leaves here, for a progress bar, and some that it looks at.
 
     step    steps done
@@ -36,12 +36,12 @@ class Watch:
         self.step = 0
         self.steps = 0
         self.stop = False
-        self.pruned = False
+        self.is_pruned = False
         self.until = until
 
-    def begin(self, step: int, steps: int) -> None:
+    def on_begin(self, step: int, steps: int) -> None:
         """The first step, which is not 0 in a run that goes on, is about to be made."""
         self.step, self.steps = step, steps
 
-    def row(self, run: Run, row: Row) -> None:
+    def on_row(self, run: RunDirectory, row: Row) -> None:
         """A row was logged."""

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from dlopt.rundir.directory import Run, Status
-from dlopt.training.batches import per_epoch
-from dlopt.training.control import Watch
+from dlopt.rundir.directory import RunDirectory, Status
+from dlopt.training.batches import count_steps_per_epoch
+from dlopt.training.control import TrainingControl
 from dlopt.training.experiment import Experiment, Settings
-from dlopt.training.loop import step, switches
-from dlopt.training.recorder import Journal
-from dlopt.training.state import Training
+from dlopt.training.loop import set_torch_switches, step
+from dlopt.training.recorder import Recorder
+from dlopt.training.state import TrainState
 
 Clock = Callable[[], float]
 
@@ -41,12 +41,12 @@ class Cost(NamedTuple):
     def __add__(self, other: Any) -> Cost:
         return Cost(self.seconds + other.seconds, self.bytes + other.bytes)
 
-    def times(self, count: float) -> Cost:
+    def scale(self, count: float) -> Cost:
         return Cost(self.seconds * count, self.bytes * count)
 
 
 @dataclass(frozen=True)
-class Length:
+class RunLength:
     """How much a run does.
 
     steps         of the optimizer
@@ -67,14 +67,14 @@ class Length:
     @classmethod
     def of(cls, settings: Settings, examples: int, *, drop_last: bool) -> Self:
         """That of a run on a training split with so many examples."""
-        epoch = per_epoch(examples, settings.batch(examples), drop_last=drop_last)
-        steps = settings.length(epoch)
+        epoch = count_steps_per_epoch(examples, settings.resolve_batch_size(examples), drop_last=drop_last)
+        steps = settings.count_steps(epoch)
         kept = settings.checkpoint
         return cls(steps, epoch, -(-steps // (epoch * settings.eval_every)), kept.every, kept.minutes, kept.keep)
 
 
 @dataclass(frozen=True)
-class Figures:
+class CostModel:
     """What a run takes.
 
     once         its beginning and its end, with the files that it leaves in any case
@@ -92,11 +92,11 @@ class Figures:
     checkpoint: Cost
     history: float
 
-    def cost(self, length: Length) -> Cost:
+    def cost(self, length: RunLength) -> Cost:
         """Of a run of this length."""
-        found = self.once + self.step.times(length.steps) + self.evaluation.times(length.evaluations)
+        found = self.once + self.step.scale(length.steps) + self.evaluation.scale(length.evaluations)
         for every, cost in self.rows.items():
-            found += cost.times(length.steps // every)
+            found += cost.scale(length.steps // every)
         saved = (length.steps - 1) // length.every if length.every else 0
         if length.minutes:
             saved = max(saved, int(found.seconds / (60 * length.minutes)))
@@ -106,41 +106,41 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class CostEstimate:
     """What a run takes, and what says how long it is: examples is the number of those that it trains on."""
 
-    figures: Figures
+    cost_model: CostModel
     examples: int
     drop_last: bool
 
-    def cost(self, settings: Settings, figures: Figures | None = None) -> Cost:
+    def cost(self, settings: Settings, figures: CostModel | None = None) -> Cost:
         """Of a run with these settings on the same examples; with other figures, if they are given."""
-        return (figures or self.figures).cost(Length.of(settings, self.examples, drop_last=self.drop_last))
+        return (figures or self.cost_model).cost(RunLength.of(settings, self.examples, drop_last=self.drop_last))
 
 
-class _Journal(Journal):
+class _ProbeRecorder(Recorder):
     """Books in which nothing falls due but what is said: `due` is a rhythm, or None. They are closed when `over`."""
 
     due: int | None = None
     over = False
 
-    def evaluates(self, step: int) -> bool:
+    def evaluation_due(self, step: int) -> bool:
         return self.due == EVALUATION
 
-    def logs(self, step: int) -> bool:
+    def row_due(self, step: int) -> bool:
         return self.due is not None and self.due in (EVALUATION, self.training.settings.log_every)
 
-    def _due(self, every: int | None) -> bool:
-        return self.due == every if every else self.logs(self.training.step)
+    def _diagnostic_due(self, every: int | None) -> bool:
+        return self.due == every if every else self.row_due(self.training.step)
 
     def finish(self, leaving: Sequence[tuple[int, Status]]) -> None:
         if self.over:  # else it has diverged, or a rule would stop it: its steps take as long as those of others
             super().finish(leaving)
 
 
-def rehearsed(
-    begin: Callable[[Path], tuple[Experiment, Run]], seconds: float, clock: Clock = time.perf_counter
-) -> Rehearsal:
+def estimate_cost(
+    begin: Callable[[Path], tuple[Experiment, RunDirectory]], seconds: float, clock: Clock = time.perf_counter
+) -> CostEstimate:
     """Make a run's beginning, steps for so many seconds, and its end; nothing of it is left.
 
     begin builds the experiment and opens its run in the folder that it is given.
@@ -148,9 +148,9 @@ def rehearsed(
     with _folder() as folder:
         began = clock()
         experiment, run = begin(folder)
-        with switches(experiment):
-            figures = _Stage(experiment, run, clock, began).figures(seconds)
-        return Rehearsal(figures, len(experiment.train), experiment.drop_last)
+        with set_torch_switches(experiment):
+            figures = _CostProbe(experiment, run, clock, began).measure(seconds)
+        return CostEstimate(figures, len(experiment.train), experiment.drop_last)
 
 
 @contextmanager
@@ -159,59 +159,59 @@ def _folder() -> Iterator[Path]:
         yield Path(name) / "run"
 
 
-class _Stage:
+class _CostProbe:
     """One rehearsal, step by step."""
 
-    def __init__(self, experiment: Experiment, run: Run, clock: Clock, began: float) -> None:
+    def __init__(self, experiment: Experiment, run: RunDirectory, clock: Clock, began: float) -> None:
         self.run = run
         self.clock = clock
         self.began = began
-        self.length = Length.of(experiment.settings, len(experiment.train), drop_last=experiment.drop_last)
+        self.length = RunLength.of(experiment.settings, len(experiment.train), drop_last=experiment.drop_last)
         never = dataclasses.replace(experiment.settings.checkpoint, every=None, minutes=None)
         own = dataclasses.replace(experiment.settings, checkpoint=never)
         experiment = dataclasses.replace(experiment, settings=own)
-        self.training = Training([experiment])
-        self.journal = _Journal(self.training, [experiment], [run], Watch(), None)
+        self.training = TrainState([experiment])
+        self.journal = _ProbeRecorder(self.training, [experiment], [run], TrainingControl(), None)
         instruments = {d.every for d in experiment.diagnostic.values()}
-        self.rhythms = sorted({r for r in (*instruments, experiment.settings.log_every) if r})
+        self.intervals = sorted({r for r in (*instruments, experiment.settings.log_every) if r})
         self.between = max(1, self.length.steps // self.length.evaluations)
 
-    def figures(self, seconds: float) -> Figures:
+    def measure(self, seconds: float) -> CostModel:
         for _ in range(WARM_UP - 1):
             self._step()
         self._step(EVALUATION)
-        begun = self._at()
+        begun = self._snapshot()
         plain, steps = Cost(0, 0), 0
         evaluations: list[Cost] = []
         until = begun.seconds + seconds
         while not evaluations or self.clock() < until:
-            before, made, pause = self._at(), 0, self.clock() + seconds / 4
+            before, made, pause = self._snapshot(), 0, self.clock() + seconds / 4
             while made < self.between and (made == 0 or self.clock() < pause):
                 self._step()
                 made += 1
             self._wait()
-            after = self._at()
+            after = self._snapshot()
             self._step(EVALUATION)
-            steps, plain = steps + made, plain + _from(before, after)
-            evaluations.append(_from(after, self._at()))
-        each = plain.times(1 / steps)
-        evaluation = _typical(evaluations, each)
-        rows = {every: self._row(every, each) for every in self.rhythms}
+            steps, plain = steps + made, plain + _difference(before, after)
+            evaluations.append(_difference(after, self._snapshot()))
+        each = plain.scale(1 / steps)
+        evaluation = _median_cost(evaluations, each)
+        rows = {every: self._row(every, each) for every in self.intervals}
         checkpoint, history = self._checkpoint(evaluations=1 + len(evaluations))
         before_end = self.clock()
-        self.journal.window.epoch_ends()
+        self.journal.running_metrics.end_epoch()
         self.journal.over = True
         self.journal.finish([(0, "done")])
         end = self.clock() - before_end
-        start = begun.seconds - self.began - (each.times(WARM_UP) + evaluation).seconds
+        start = begun.seconds - self.began - (each.scale(WARM_UP) + evaluation).seconds
         count = 1 + len(evaluations)
-        growth = each.times(WARM_UP + steps + len(evaluations)) + evaluation.times(count)
+        growth = each.scale(WARM_UP + steps + len(evaluations)) + evaluation.scale(count)
         for cost in rows.values():
-            growth += (cost + each).times(2)
+            growth += (cost + each).scale(2)
         for file in self.run.older_checkpoints().values():
             file.unlink()
-        left = size(self.run.path) - growth.bytes - history * count
-        return Figures(Cost(max(0.0, start) + end, max(0.0, left)), each, evaluation, rows, checkpoint, history)
+        left = folder_size(self.run.path) - growth.bytes - history * count
+        return CostModel(Cost(max(0.0, start) + end, max(0.0, left)), each, evaluation, rows, checkpoint, history)
 
     def _step(self, due: int | None = None) -> None:
         """One step, after which just this is due."""
@@ -219,25 +219,25 @@ class _Stage:
             self.training.step = 0
         self.journal.due = due
         step(self.training, self.journal)
-        if self.journal.is_due():
+        if self.journal.anything_due():
             self.journal.log()
 
     def _row(self, every: int, each: Cost) -> Cost:
         """What falls due in this rhythm, besides the step; the first time does not count."""
         self._step(every)
         self._wait()
-        before = self._at()
+        before = self._snapshot()
         self._step(every)
         self._wait()
-        return _typical([_from(before, self._at())], each)
+        return _median_cost([_difference(before, self._snapshot())], each)
 
     def _checkpoint(self, evaluations: int) -> tuple[Cost, float]:
         """A checkpoint without the rows of evaluations that are in it, and the bytes of such a row."""
         if self.length.every and self.length.every % self.length.epoch == 0:
-            self.journal.window.epoch_ends()  # outputs of an epoch under way are saved
+            self.journal.running_metrics.end_epoch()  # outputs of an epoch under way are saved
         before = self.clock()
         self.journal.save([0])
-        history = len(self.journal.lanes[0].encoded)
+        history = len(self.journal.lanes[0].encoded_rows)
         seconds = self.clock() - before
         return Cost(seconds, self.run.checkpoint("last").stat().st_size - history), history / evaluations
 
@@ -245,22 +245,22 @@ class _Stage:
         """Until the device has done all that it was given."""
         self.training.w[:1].tolist()
 
-    def _at(self) -> Cost:
+    def _snapshot(self) -> Cost:
         """The clock, and the bytes of the files that grow."""
         growing = (self.run.metrics_file, *self.run.path.glob("events.out.tfevents.*"))
         return Cost(self.clock(), sum(file.stat().st_size for file in growing if file.exists()))
 
 
-def size(folder: Path) -> int:
+def folder_size(folder: Path) -> int:
     """Bytes of all files in a folder."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def _from(before: Cost, after: Cost) -> Cost:
-    return after + before.times(-1)
+def _difference(before: Cost, after: Cost) -> Cost:
+    return after + before.scale(-1)
 
 
-def _typical(found: list[Cost], step: Cost) -> Cost:
+def _median_cost(found: list[Cost], step: Cost) -> Cost:
     """The median of costs that hold that of a step, without it."""
     seconds, taken = (statistics.median(column) for column in zip(*found, strict=True))
     return Cost(max(0.0, seconds - step.seconds), max(0.0, taken - step.bytes))

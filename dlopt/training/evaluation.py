@@ -14,7 +14,7 @@ CHUNK = 1024
 """Examples of one forward pass: large enough to fill a core, small enough that activations stay in its cache."""
 
 
-def predictions(
+def predict_split(
     problem: Problem,
     w: Tensor,
     examples: Examples,
@@ -42,16 +42,16 @@ def evaluate(
 
     Outputs of the whole split are kept, so that a metric may depend on all of them at once.
     """
-    return metrics(problem, *predictions(problem, w, examples, running))
+    return compute_metrics(problem, *predict_split(problem, w, examples, running))
 
 
-def metrics(problem: Problem, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+def compute_metrics(problem: Problem, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """loss and the loss's metrics of what `predictions` returned."""
     with torch.no_grad():
         return {"loss": problem.losses(outputs, targets)} | problem.loss.measure(outputs, targets)
 
 
-def recomputed_statistics(problem: Problem, w: Tensor, examples: Examples) -> dict[str, Tensor]:
+def recompute_statistics(problem: Problem, w: Tensor, examples: Examples) -> dict[str, Tensor]:
     """Running statistics that belong to w, such as averaged weights: the means over one pass of the training split."""
     if not problem.running:
         return {}

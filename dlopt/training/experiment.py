@@ -12,21 +12,21 @@ from torch import Tensor, nn
 
 from dlopt import prng
 from dlopt.base.layout import Layout
-from dlopt.errors import Mistake
+from dlopt.errors import OptionError
 from dlopt.objective.clipping import Clip
 from dlopt.parts import (
     Augmentation,
     Averaging,
+    DataDependentInit,
     Diagnostic,
     Init,
-    LookingInit,
+    InitProbe,
+    InPlaceInit,
     Loss,
     Optimizer,
-    PreparingInit,
     Regularization,
     Schedule,
     Split,
-    Start,
 )
 from dlopt.ranges import Count, Fraction, Positive, Range
 
@@ -34,7 +34,7 @@ Seed = Annotated[int, Range(ge=0, lt=2**32)]
 
 
 @dataclass(frozen=True)
-class Validation:
+class ValidationSettings:
     """Which of the training examples are held out to validate on; drawn from the seed, the classes in proportion.
 
     scheme     holdout: a random share; kfold: one of k folds, which part the examples among themselves
@@ -51,7 +51,7 @@ class Validation:
 
 
 @dataclass(frozen=True)
-class Checkpoints:
+class CheckpointSettings:
     """When the state of training is written to checkpoints/last.pt, besides at the end and when interrupted.
 
     every     after every so many steps; null: not by steps
@@ -98,15 +98,15 @@ class Settings:
     objective: str
     name: str | None
     resume: str | None
-    validation: Validation
-    checkpoint: Checkpoints
+    validation: ValidationSettings
+    checkpoint: CheckpointSettings
     clip: Clip
 
-    def batch(self, examples: int) -> int:
+    def resolve_batch_size(self, examples: int) -> int:
         """Examples of a mini-batch of a split with so many."""
         return examples if self.batch_size == "full" else self.batch_size
 
-    def length(self, per_epoch: int) -> int:
+    def count_steps(self, per_epoch: int) -> int:
         """Steps of the run, where so many make an epoch."""
         return self.steps or self.epochs * per_epoch
 
@@ -116,7 +116,7 @@ class Settings:
         return torch.float64 if self.precision == "float64" else torch.float32
 
 
-class Number(NamedTuple):
+class HyperparameterRef(NamedTuple):
     """A number that a schedule moves: its name, the part (`optimizer`, or a regularization's key), the field's path."""
 
     name: str
@@ -146,7 +146,7 @@ class Experiment:
     loss: Loss
     optimizer: Optimizer
     schedule: Schedule
-    schedules: Mapping[Number, Schedule]
+    schedules: Mapping[HyperparameterRef, Schedule]
     averaging: Averaging | None
     regularization: Mapping[str, Regularization]
     augmentation: Mapping[str, Augmentation]
@@ -164,13 +164,13 @@ class Experiment:
         return "train/loss" if named == "val/loss" and self.validation is None else named
 
 
-def prepared(model: nn.Module, init: Init, saved: Mapping[str, Tensor] | None) -> Collection[str]:
+def prepare_network(model: nn.Module, init: Init, saved: Mapping[str, Tensor] | None) -> Collection[str]:
     """The parameters that need not be drawn, after an init has prepared the network; saved as dlopt.parts has it."""
-    with _of("init"):
-        return init.prepared(model, saved) if isinstance(init, PreparingInit) else ()
+    with _attribute_errors("init"):
+        return init.prepare(model, saved) if isinstance(init, InPlaceInit) else ()
 
 
-def initial_weights(
+def sample_initial_weights(
     model: nn.Module,
     layout: Layout,
     init: Init,
@@ -189,20 +189,20 @@ def initial_weights(
     for p in layout:
         group, rule = {"weight": ("init", init), "bias": ("bias_init", bias), "norm": ("", None)}[p.kind]
         rule = None if p.name in kept else rule
-        with _of(group):
-            values = rule(p, gain, prng.generator(prng.fold(key, p.name))) if rule else None
+        with _attribute_errors(group):
+            values = rule(p, gain, prng.generator(prng.fold_in(key, p.name))) if rule else None
             drawn[p.name] = own[p.name].detach() if values is None else values
             if tuple(drawn[p.name].shape) != p.shape:
                 raise ValueError(f"{p.name} needs values of shape {p.shape}, got {tuple(drawn[p.name].shape)}")
     return layout.flatten(drawn).to(dtype)
 
 
-def adjusted_weights(w: Tensor, init: Init, bias: Init, start: Callable[[], Start]) -> Tensor:
+def adjust_weights(w: Tensor, init: Init, bias: Init, start: Callable[[], InitProbe]) -> Tensor:
     """w after those of its inits that look at data; Mistake as above. start is asked for if one does."""
     for group, rule in (("init", init), ("bias_init", bias)):
-        if isinstance(rule, LookingInit):
-            with _of(group):
-                made = rule.adjusted(w, start())
+        if isinstance(rule, DataDependentInit):
+            with _attribute_errors(group):
+                made = rule.adjust(w, start())
                 if made.shape != w.shape or not made.isfinite().all():
                     raise ValueError(f"adjusted() must make finite numbers of shape {tuple(w.shape)}")
                 w = made.to(w.dtype)
@@ -210,13 +210,13 @@ def adjusted_weights(w: Tensor, init: Init, bias: Init, start: Callable[[], Star
 
 
 @contextmanager
-def _of(group: str) -> Iterator[None]:
+def _attribute_errors(group: str) -> Iterator[None]:
     """What goes wrong is said of this group."""
     try:
         yield
-    except Mistake as error:
-        raise Mistake(f"{group}.{error.key}", str(error)) from error
+    except OptionError as error:
+        raise OptionError(f"{group}.{error.key}", str(error)) from error
     except ValueError as error:
-        raise Mistake(group, str(error)) from error
+        raise OptionError(group, str(error)) from error
     except Exception as error:
-        raise Mistake(group, f"fails: {type(error).__name__}: {error}") from error
+        raise OptionError(group, f"fails: {type(error).__name__}: {error}") from error

@@ -9,18 +9,18 @@ from typing import Any
 
 import torch
 
-from dlopt.rundir.directory import Run
-from dlopt.training.control import Watch
+from dlopt.rundir.directory import RunDirectory
+from dlopt.training.control import TrainingControl
 from dlopt.training.experiment import Experiment
-from dlopt.training.lanes import agree
-from dlopt.training.recorder import Journal
-from dlopt.training.state import Training
+from dlopt.training.lanes import check_compatible
+from dlopt.training.recorder import Recorder
+from dlopt.training.state import TrainState
 
 
 def train(
     experiments: Sequence[Experiment],
-    runs: Sequence[Run],
-    watch: Watch | None = None,
+    runs: Sequence[RunDirectory],
+    watch: TrainingControl | None = None,
     state: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Train every experiment to its end, and return the summaries, which are also in the run directories.
@@ -32,10 +32,10 @@ def train(
     seed, data rows, initial weights, schedule and numeric hyperparameters. ValueError says where they do not.
     A run that stops or diverges is finished at once and leaves the others.
     """
-    agree(experiments)
-    with switches(experiments[0]):
-        training = Training(experiments)
-        journal = Journal(training, experiments, runs, watch or Watch(), state)
+    check_compatible(experiments)
+    with set_torch_switches(experiments[0]):
+        training = TrainState(experiments)
+        journal = Recorder(training, experiments, runs, watch or TrainingControl(), state)
         try:
             return loop(training, journal)
         except BaseException as error:
@@ -43,29 +43,29 @@ def train(
             raise
 
 
-def loop(training: Training, journal: Journal) -> list[dict[str, Any]]:
+def loop(training: TrainState, journal: Recorder) -> list[dict[str, Any]]:
     """Steps until there is nothing left to do."""
-    while journal.goes_on():
+    while journal.should_continue():
         step(training, journal)
-        if journal.is_due():
+        if journal.anything_due():
             journal.log()
     return journal.end()
 
 
-def step(training: Training, journal: Journal) -> None:
+def step(training: TrainState, journal: Recorder) -> None:
     """One step, of which the journal takes note."""
-    inputs, targets = training.draw()
+    inputs, targets = training.next_batch()
     objective = training.objective(inputs, targets)
     optimizer = training.optimizer()
-    before = training.w.clone() if training.keeps_the_former or journal.measures() else training.w
+    before = training.w.clone() if training.needs_previous_w or journal.diagnostics_due() else training.w
     moment = optimizer.step(training.w, training.state, objective)
-    training.take(moment, before, optimizer)
+    training.apply_step(moment, before, optimizer)
     journal.measure(objective, moment, before, targets)
     training.step += 1
 
 
 @contextmanager
-def switches(experiment: Experiment) -> Iterator[None]:
+def set_torch_switches(experiment: Experiment) -> Iterator[None]:
     """torch's global switches as this run wants them, and afterwards as they were."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(experiment.threads)

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from dlopt.objective.problem import Evaluation, Problem
-from dlopt.training.batches import sent
+from dlopt.training.batches import to_device_async
 
-KEPT = 2**24
+MAX_BUFFERED = 2**24
 """Numbers of outputs that are kept, at most. Beyond, an epoch's metrics are means of those of its parts, weighted by
 examples: the same for accuracy and loss, nearly so for R^2."""
 
 
-class Part(NamedTuple):
+class StepOutputs(NamedTuple):
     """What one step leaves: the mean loss (...), outputs (..., B, outputs) and targets (..., B[, outputs])."""
 
     loss: Tensor
@@ -28,54 +28,54 @@ class Part(NamedTuple):
     targets: Tensor
 
 
-class Window:
+class RunningMetrics:
     """The steps of the epoch under way, and which of them came after the last row."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.parts: list[Part] = []
-        self.row_begins = 0
+        self.parts: list[StepOutputs] = []
+        self.row_start = 0
         self.numbers = 0
-        self.folded: dict[str, list[tuple[int, dict[str, Tensor]]]] = {"row": [], "epoch": []}
+        self.chunk_metrics: dict[str, list[tuple[int, dict[str, Tensor]]]] = {"row": [], "epoch": []}
 
     def add(self, evaluation: Evaluation, targets: Tensor) -> None:
-        self.parts.append(Part(evaluation.loss, evaluation.outputs, targets))
+        self.parts.append(StepOutputs(evaluation.loss, evaluation.outputs, targets))
         self.numbers += evaluation.outputs.numel()
-        if self.numbers > KEPT:
+        if self.numbers > MAX_BUFFERED:
             self._fold()
 
-    def means(self, over: str) -> dict[str, Tensor]:
+    def compute_means(self, over: str) -> dict[str, Tensor]:
         """train/loss and the loss's metrics over the "row" or the "epoch", each of shape (...)."""
-        parts = self.parts[self.row_begins :] if over == "row" else self.parts
-        pieces = self.folded[over] + ([self._metrics(parts)] if parts else [])
+        parts = self.parts[self.row_start :] if over == "row" else self.parts
+        pieces = self.chunk_metrics[over] + ([self._metrics(parts)] if parts else [])
         if len(pieces) == 1:
             return pieces[0][1]
         total = sum(count for count, _ in pieces)
         names = pieces[0][1] if pieces else {}
         return {name: torch.stack([found[name] * (count / total) for count, found in pieces]).sum(0) for name in names}
 
-    def diverged(self) -> Tensor:
+    def has_diverged(self) -> Tensor:
         """Whether a loss since the last row was not finite, (...); of folded parts too."""
-        losses = [part.loss for part in self.parts[self.row_begins :]]
-        losses += [found["train/loss"] for _, found in self.folded["row"]]
+        losses = [part.loss for part in self.parts[self.row_start :]]
+        losses += [found["train/loss"] for _, found in self.chunk_metrics["row"]]
         if not losses:
             return torch.zeros(() if self.problem.lanes is None else (self.problem.lanes,), dtype=torch.bool)
         return (~torch.isfinite(torch.stack(losses))).any(0)
 
-    def row_ends(self) -> None:
-        self.row_begins = len(self.parts)
-        self.folded["row"] = []
+    def end_row(self) -> None:
+        self.row_start = len(self.parts)
+        self.chunk_metrics["row"] = []
 
-    def epoch_ends(self) -> None:
-        self.parts, self.row_begins, self.numbers = [], 0, 0
-        self.folded = {"row": [], "epoch": []}
+    def end_epoch(self) -> None:
+        self.parts, self.row_start, self.numbers = [], 0, 0
+        self.chunk_metrics = {"row": [], "epoch": []}
 
-    def keep(self, stay: Tensor) -> None:
+    def select_lanes(self, stay: Tensor) -> None:
         """Leave only these lanes, given by their indices."""
-        self.parts = [Part(*(x[stay] for x in part)) for part in self.parts]
-        self.folded = {
+        self.parts = [StepOutputs(*(x[stay] for x in part)) for part in self.parts]
+        self.chunk_metrics = {
             over: [(count, {name: x[stay] for name, x in found.items()}) for count, found in pieces]
-            for over, pieces in self.folded.items()
+            for over, pieces in self.chunk_metrics.items()
         }
 
     def content(self, i: int) -> dict[str, Any]:
@@ -83,31 +83,31 @@ class Window:
         lane = (lambda x: x) if self.problem.lanes is None else (lambda x: x[i].clone())
         return {
             "parts": [[lane(x) for x in part] for part in self.parts],
-            "row_begins": self.row_begins,
+            "row_begins": self.row_start,
             "folded": {
                 over: [[count, {name: lane(x) for name, x in found.items()}] for count, found in pieces]
-                for over, pieces in self.folded.items()
+                for over, pieces in self.chunk_metrics.items()
             },
         }
 
     def restore(self, content: dict[str, Any], device: torch.device) -> None:
         """The inverse of `content`, for a single run."""
-        self.parts = [Part(*(x.to(device) for x in part)) for part in content["parts"]]
-        self.row_begins = content["row_begins"]
+        self.parts = [StepOutputs(*(x.to(device) for x in part)) for part in content["parts"]]
+        self.row_start = content["row_begins"]
         self.numbers = sum(part.outputs.numel() for part in self.parts)
-        self.folded = {
+        self.chunk_metrics = {
             over: [(count, {name: x.to(device) for name, x in found.items()}) for count, found in pieces]
             for over, pieces in content["folded"].items()
         }
 
     def _fold(self) -> None:
         """Replace the kept outputs by their metrics."""
-        self.folded["epoch"].append(self._metrics(self.parts))
-        if self.parts[self.row_begins :]:
-            self.folded["row"].append(self._metrics(self.parts[self.row_begins :]))
-        self.parts, self.row_begins, self.numbers = [], 0, 0
+        self.chunk_metrics["epoch"].append(self._metrics(self.parts))
+        if self.parts[self.row_start :]:
+            self.chunk_metrics["row"].append(self._metrics(self.parts[self.row_start :]))
+        self.parts, self.row_start, self.numbers = [], 0, 0
 
-    def _metrics(self, parts: Sequence[Part]) -> tuple[int, dict[str, Tensor]]:
+    def _metrics(self, parts: Sequence[StepOutputs]) -> tuple[int, dict[str, Tensor]]:
         dim = 0 if self.problem.lanes is None else 1
         losses = torch.stack([part.loss for part in parts], dim=-1)
         outputs, targets = (torch.cat([getattr(p, x) for p in parts], dim=dim) for x in ("outputs", "targets"))
@@ -115,7 +115,7 @@ class Window:
         if len(set(sizes)) == 1:
             mean = losses.mean(-1)
         else:
-            share = sent(torch.tensor(sizes, dtype=losses.dtype), losses.device) / sum(sizes)
+            share = to_device_async(torch.tensor(sizes, dtype=losses.dtype), losses.device) / sum(sizes)
             mean = (losses * share).sum(-1)
         metrics = {f"train/{name}": value for name, value in self.problem.loss.measure(outputs, targets).items()}
         return sum(sizes), {"train/loss": mean} | metrics

@@ -34,7 +34,7 @@ class Pool(_Ours):
 
     def workers(self, perform: Any, perform_elsewhere: Any) -> Any:
         """Whoever makes the runs. ConfigError where the number is none."""
-        from dlopt.runner.process_pool import Pool as Processes
-        from dlopt.runner.process_pool import counted
+        from dlopt.runner.process_pool import WorkerPool as Processes
+        from dlopt.runner.process_pool import parse_worker_count
 
-        return Processes(counted(self.number), perform_elsewhere)
+        return Processes(parse_worker_count(self.number), perform_elsewhere)

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import blobs, named, options, trained
+from helpers import build_blobs, list_options, make_option, train_runs
 from torch import nn
 
 from dlopt.base.layout import Layout
 
-ACTIVATIONS = {name: (name, {}) for name in options("activation")} | {
+ACTIVATIONS = {name: (name, {}) for name in list_options("activation")} | {
     "leaky_relu, alpha 0.2": ("leaky_relu", {"alpha": 0.2}),
     "elu, alpha 0.3": ("elu", {"alpha": 0.3}),
     "elu, alpha 2": ("elu", {"alpha": 2.0}),
@@ -23,7 +23,7 @@ activations = pytest.mark.parametrize("name", ACTIVATIONS)
 
 def made(name):
     option, keys = ACTIVATIONS[name]
-    return named("activation", option, **keys)
+    return make_option("activation", option, **keys)
 
 
 def phi(x):
@@ -141,19 +141,19 @@ def test_the_gain_of_what_saturates_or_changes_nothing_is_one(name):
 
 @pytest.mark.parametrize("name", ["leaky_relu", "elu"])
 def test_the_limits_of_alpha_are_relu_and_the_identity(name):
-    x, relu = torch.randn(100, dtype=torch.float64), named("activation", "relu")
-    zero = named("activation", name, alpha=0.0)
+    x, relu = torch.randn(100, dtype=torch.float64), make_option("activation", "relu")
+    zero = make_option("activation", name, alpha=0.0)
     torch.testing.assert_close(zero()(x), relu()(x))
     assert math.isclose(zero.gain, relu.gain)
     if name == "leaky_relu":
-        one = named("activation", name, alpha=1.0)
+        one = make_option("activation", name, alpha=1.0)
         torch.testing.assert_close(one()(x), x)
         assert math.isclose(one.gain, 1.0)
 
 
 def test_selu_has_mean_zero_and_mean_square_one_for_its_fixed_point():
     """Klambauer, Unterthiner, Mayr and Hochreiter 2017, equations 4 and 5 at (0, 1)."""
-    f = named("activation", "selu")()
+    f = make_option("activation", "selu")()
     assert math.isclose(mean_square(f), 1.0, rel_tol=1e-12)
     negative = ALPHA * (math.exp(0.5) * phi(-1.0) - 0.5)
     assert math.isclose(LAMBDA * (density(0.0) + negative), 0.0, abs_tol=1e-12)
@@ -162,7 +162,7 @@ def test_selu_has_mean_zero_and_mean_square_one_for_its_fixed_point():
 def test_softplus_lies_above_relu_by_log_2_over_beta_at_most():
     x = torch.linspace(-50, 50, 2001, dtype=torch.float64)
     for beta in (0.1, 1.0, 10.0):
-        above = named("activation", "softplus", beta=beta)()(x) - x.clamp(min=0.0)
+        above = make_option("activation", "softplus", beta=beta)()(x) - x.clamp(min=0.0)
         assert (above > -1e-13).all(), "but for rounding"
         assert math.isclose(above.max(), math.log(2.0) / beta, rel_tol=1e-12)
         assert above.argmax() == 1000
@@ -171,7 +171,7 @@ def test_softplus_lies_above_relu_by_log_2_over_beta_at_most():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_softplus_is_finite_and_has_no_step_where_it_becomes_the_identity(dtype):
     x = torch.tensor([-1e30, -500.0, 39.9999, 40.0, 40.0001, 500.0, 1e30], dtype=dtype, requires_grad=True)
-    f = named("activation", "softplus", beta=1.0)()
+    f = make_option("activation", "softplus", beta=1.0)()
     y = f(x)
     torch.testing.assert_close(y[2:], x[2:], rtol=4 * torch.finfo(dtype).eps, atol=0)
     (slope,) = torch.autograd.grad(y.sum(), x)
@@ -180,11 +180,11 @@ def test_softplus_is_finite_and_has_no_step_where_it_becomes_the_identity(dtype)
 
 @pytest.mark.parametrize("penalty", ["none", "l2", "weight_decay"])
 def test_the_slopes_of_prelu_are_learned_one_for_each_layer_and_not_shrunk(penalty, tmp_path):
-    experiment = blobs("activation=prelu", "arch.widths=[5,4]", f"regularization={penalty}", "optimizer=sgd")
+    experiment = build_blobs("activation=prelu", "arch.widths=[5,4]", f"regularization={penalty}", "optimizer=sgd")
     slopes = [p for p in Layout.of(experiment.model) if p.name.startswith("hidden") and p.shape == (1,)]
     assert len(slopes) == 2
     assert all((experiment.w[p.slice] == 0.25).all() for p in slopes)
-    _, (run,) = trained(tmp_path, experiment)
+    _, (run,) = train_runs(tmp_path, experiment)
     learned = [run.load("last")["model"][p.name] for p in slopes]
     assert all(abs(a - 0.25) > 1e-4 for a in learned)
     for part in experiment.regularization.values():
@@ -197,4 +197,4 @@ def test_the_slopes_of_prelu_are_learned_one_for_each_layer_and_not_shrunk(penal
 
 @pytest.mark.parametrize(("name", "key"), [("elu", "alpha"), ("leaky_relu", "alpha"), ("prelu", "start")])
 def test_a_slope_whose_square_is_too_large_a_number_has_a_gain(name, key):
-    assert 0.0 < named("activation", name, **{key: 1e200}).gain < 1e-199
+    assert 0.0 < make_option("activation", name, **{key: 1e200}).gain < 1e-199

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dlopt.analysis.row_diff import compare, same
+from dlopt.analysis.row_diff import compare, is_identical
 
 VALUES = st.one_of(st.none(), st.sampled_from([0.0, -0.0, 1.0, 1.0 + 2**-52, 1e308, -1e308, 5e-324]), st.floats())
 NAMES = ("train/loss", "val/loss", "epoch", "seconds", "time/steps_per_second")
@@ -59,7 +59,7 @@ def test_it_says_what_the_slow_twin_says(then, now):
         covered = range(max(then[0]["step"], now[0]["step"]), min(then[-1]["step"], now[-1]["step"]) + 1)
     assert found.only_then == tuple(s for s in covered if at(then, s) is not None and at(now, s) is None)
     assert found.only_now == tuple(s for s in covered if at(now, s) is not None and at(then, s) is None)
-    assert found.equal == bool(steps and not apart and not found.only_then and not found.only_now)
+    assert found.is_equal == bool(steps and not apart and not found.only_then and not found.only_now)
     assert found.first == ((found.differences[0].first, found.differences[0].metric) if apart else None)
 
 
@@ -74,19 +74,19 @@ def test_what_is_then_and_what_is_now_can_be_exchanged(then, now):
 def test_a_run_is_equal_to_itself_whatever_the_clock_says(rows):
     later = [row | {"seconds": 7.0, "time/steps_per_second": 9.0} for row in rows]
     assert compare(rows, later).differences == ()
-    assert compare(rows, later).equal == bool(rows)
+    assert compare(rows, later).is_equal == bool(rows)
 
 
 @given(VALUES, VALUES)
 @example(0.0, -0.0)
 @example(math.nan, None)
 def test_values_are_the_same_bit_for_bit(a, b):
-    assert same(a, b) == (bits(a) == bits(b))
+    assert is_identical(a, b) == (bits(a) == bits(b))
 
 
 def test_of_a_step_that_was_written_twice_the_last_row_counts():
     twice = [{"step": 1, "train/loss": 3.0}, {"step": 1, "train/loss": 2.0}]
-    assert compare(twice, [{"step": 1, "train/loss": 2.0}]).equal
+    assert compare(twice, [{"step": 1, "train/loss": 2.0}]).is_equal
 
 
 def test_the_metric_that_differs_first_is_named():

@@ -11,16 +11,16 @@ import time
 
 import pytest
 
-from dlopt.analysis.run_table import Condition, Record, by, grouped, records, varying
+from dlopt.analysis.run_table import Condition, RunRecord, find_varying_settings, group_runs, read_runs, sort_runs
 from dlopt.cli import main
-from dlopt.report.curves import of_run
-from dlopt.rundir.directory import Run
+from dlopt.report.curves import make_run_panels
+from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.lock import Lock
 
 
 def run(folder, name, settings=None, *, status="done", rows=(), summary=None, started=0.0):
     """A run directory, written by the very class that writes them."""
-    made = Run.create(folder / name, {"epochs": 10, "steps": None} | (settings or {}))
+    made = RunDirectory.create(folder / name, {"epochs": 10, "steps": None} | (settings or {}))
     for row in rows:
         made.log(row)
     made.finish(status, summary)
@@ -39,7 +39,7 @@ def row(step, **metrics):
 
 
 def record(name="x", metrics=None, **settings):
-    return Record(
+    return RunRecord(
         None, name, "done", settings={k.replace("__", "."): v for k, v in settings.items()}, metrics=metrics or {}
     )
 
@@ -47,7 +47,7 @@ def record(name="x", metrics=None, **settings):
 def test_every_state_of_a_run(tmp_path):
     run(tmp_path, "a", rows=[row(100)], summary={"val/loss": 0.5, "seconds": 7.0}, started=1)
     running = run(tmp_path, "b", status="running", rows=[row(30, val_loss=1.0), row(40, val_loss=0.9)], started=2)
-    lock = Lock(running.path).take()
+    lock = Lock(running.path).acquire()
     run(tmp_path, "c", status="running", rows=[row(20)], started=3)
     run(tmp_path, "d", status="failed", started=4)
     run(
@@ -64,13 +64,13 @@ def test_every_state_of_a_run(tmp_path):
     (tmp_path / "f" / "status.json").write_text('{"status": "do')
     (tmp_path / "g").mkdir()
     (tmp_path / "g" / "status.json").write_text("[]")
-    found = {r.name: r for r in records(tmp_path)}
+    found = {r.name: r for r in read_runs(tmp_path)}
     lock.release()
     assert {name: r.status for name, r in found.items()} == {
         "a": "done", "b": "running", "c": "dead", "d": "failed", "e": "interrupted", "f": "damaged", "g": "damaged",
         "h": "pruned",
     }  # fmt: skip
-    assert [r.name for r in records(tmp_path)] == ["f", "g", "a", "b", "c", "d", "e", "h"]
+    assert [r.name for r in read_runs(tmp_path)] == ["f", "g", "a", "b", "c", "d", "e", "h"]
     assert found["a"].progress is None
     assert found["a"].seconds == 7.0
     assert found["b"].progress == pytest.approx(0.4)
@@ -84,7 +84,7 @@ def test_every_state_of_a_run(tmp_path):
 def test_a_finished_run_that_goes_on_shows_its_rows_not_its_former_end(tmp_path):
     made = run(tmp_path, "a", rows=[row(50, val_loss=0.7)], summary={"val/loss": 0.5})
     made.status_file.write_text(json.dumps(made.status | {"status": "running"}))
-    (found,) = records(tmp_path)
+    (found,) = read_runs(tmp_path)
     assert (found.status, found.metrics["val/loss"]) == ("dead", 0.7)
 
 
@@ -93,15 +93,17 @@ def test_a_key_varies_only_among_runs_with_the_same_option():
         record(optimizer="sgd", optimizer__lr=0.1, seed=0),
         record(optimizer="adam", optimizer__lr=0.001, optimizer__beta1=0.9, seed=0),
     ]
-    assert varying(runs) == ["optimizer"]
-    assert varying([*runs, record(optimizer="adam", optimizer__lr=0.01, optimizer__beta1=0.9, seed=0)]) == [
+    assert find_varying_settings(runs) == ["optimizer"]
+    assert find_varying_settings(
+        [*runs, record(optimizer="adam", optimizer__lr=0.01, optimizer__beta1=0.9, seed=0)]
+    ) == [
         "optimizer",
         "optimizer.lr",
     ]
-    assert varying([record(seed=0, name="a"), record(seed=1, name="b")]) == ["seed"]
-    assert varying(runs[:1]) == []
+    assert find_varying_settings([record(seed=0, name="a"), record(seed=1, name="b")]) == ["seed"]
+    assert find_varying_settings(runs[:1]) == []
     plain, more = record(optimizer="torch_optim"), record(optimizer="torch_optim", optimizer__options__momentum=0.9)
-    assert varying([plain, more]) == ["optimizer.options.momentum"]
+    assert find_varying_settings([plain, more]) == ["optimizer.options.momentum"]
 
 
 @pytest.mark.parametrize(
@@ -138,16 +140,16 @@ def test_sorting_puts_the_best_first_and_runs_without_a_value_last():
         record("b", {}),
         record("c", {"test/accuracy": 0.9, "val/loss": math.nan}),
     ]
-    assert [r.name for r in by("test/accuracy", runs)] == ["c", "a", "b"]
-    assert by("val/loss", runs)[0].name == "a"
-    assert [r.name for r in by("name", runs)] == ["a", "b", "c"]
+    assert [r.name for r in sort_runs("test/accuracy", runs)] == ["c", "a", "b"]
+    assert sort_runs("val/loss", runs)[0].name == "a"
+    assert [r.name for r in sort_runs("name", runs)] == ["a", "b", "c"]
 
 
 def test_mean_and_deviation_over_seeds():
     values = {("sgd", 0): 0.1, ("sgd", 1): 0.3, ("sgd", 2): 0.8, ("adam", 0): 0.5}
     runs = [record(metrics={"test/accuracy": v}, optimizer=o, seed=s) for (o, s), v in values.items()]
     runs += [record(metrics={"test/accuracy": 0.8}, optimizer="sgd", seed=2)]  # the same once more, as it must be
-    one, other = grouped(runs, ["seed"])
+    one, other = group_runs(runs, ["seed"])
     assert one.settings == {"optimizer": "sgd"}
     assert one.mean("test/accuracy") == pytest.approx((0.4, statistics.stdev([0.1, 0.3, 0.8]), 3))
     assert other.mean("test/accuracy") == (0.5, None, 1)
@@ -309,16 +311,16 @@ def test_a_running_process_is_seen_running_and_then_dead(here):
     process = subprocess.Popen([sys.executable, "-m", "dlopt", *argv], stdout=subprocess.DEVNULL)
     try:
         place = here / "outputs"
-        while not (place.is_dir() and records(place) and records(place)[0].progress):
+        while not (place.is_dir() and read_runs(place) and read_runs(place)[0].progress):
             assert process.poll() is None
             time.sleep(0.05)
-        (found,) = records(place)
+        (found,) = read_runs(place)
         assert found.status == "running"
         assert 0 < found.progress < 1
     finally:
         process.kill()
         process.wait()
-    (found,) = records(place)
+    (found,) = read_runs(place)
     assert found.status == "dead"
 
 
@@ -326,14 +328,14 @@ def test_rows_of_other_kinds_have_no_points():
     """A curve is drawn from the numbers that there are."""
     values = [1.0, "1", None, [1], float("nan"), float("inf"), -float("inf")]
     rows = [{"epoch": x, "train/loss": y} for x in values for y in values] + [{"train/loss": 1.0}]
-    (panel,) = of_run(rows)
+    (panel,) = make_run_panels(rows)
     assert [(c.x, c.y) for c in panel.curves] == [([1.0], [1.0])]
 
 
 def test_averaged_weights_have_a_curve_of_their_own():
     rows = [{"epoch": n, "train/loss": n, "val/loss": 2 * n} for n in (1, 2)]
     rows[1]["average/val/loss"] = 7
-    (panel,) = of_run(rows)
+    (panel,) = make_run_panels(rows)
     assert [(c.label, c.y) for c in panel.curves] == [
         ("training", [1, 2]), ("validation", [2, 4]), ("averaged weights", [7]),
     ]  # fmt: skip

@@ -5,23 +5,23 @@ from itertools import pairwise
 
 import pytest
 import torch
-from helpers import made, named, refused
+from helpers import assert_refused, make_arch, make_option
 from torch import nn
 
 from dlopt import prng
 from dlopt.activation.tanh import Tanh
 from dlopt.arch.cnn import CNN
-from dlopt.arch.linear import Linear
+from dlopt.arch.linear import LinearModel
 from dlopt.arch.mlp import MLP
 from dlopt.base.layout import Layout
-from dlopt.bias_init.zeros import Zeros
+from dlopt.bias_init.zeros import ZerosBias
 from dlopt.config.compose import groups
-from dlopt.normalization.batch import Batch, BatchNorm
-from dlopt.regularization.dropout import Dropout, Mask
-from dlopt.training.experiment import initial_weights
+from dlopt.normalization.batch import BatchNorm, BatchNormalization
+from dlopt.regularization.dropout import Dropout, DropoutSite
+from dlopt.training.experiment import sample_initial_weights
 
 SHAPES = {"features": (13,), "series": (1, 40), "channels": (3, 24), "images": (1, 28, 28), "colour": (3, 32, 20)}
-ARCHS = [name for name in groups.options("arch") if name != "custom"]
+ARCHS = [name for name in groups.list_option_names("arch") if name != "custom"]
 NEEDS_POSITIONS = {"cnn", "resnet"}
 PAIRS = [(name, shape) for name in ARCHS for shape in SHAPES if not (shape == "features" and name in NEEDS_POSITIONS)]
 
@@ -29,8 +29,8 @@ PAIRS = [(name, shape) for name in ARCHS for shape in SHAPES if not (shape == "f
 @pytest.mark.parametrize(("name", "shape"), PAIRS)
 @pytest.mark.parametrize("full", [False, True], ids=["bare", "normalized, dropout"])
 def test_a_batch_of_any_data_it_is_for_becomes_a_batch_of_outputs(name, shape, full):
-    extra = {"normalization": Batch(1e-5, 0.1), "rule": Dropout(0.3, 0.0, "train")} if full else {}
-    net = made(name, SHAPES[shape], outputs=7, **extra)
+    extra = {"normalization": BatchNormalization(1e-5, 0.1), "rule": Dropout(0.3, 0.0, "train")} if full else {}
+    net = make_arch(name, SHAPES[shape], outputs=7, **extra)
     x = torch.randn(5, *SHAPES[shape])
     for training in (True, False):
         assert net.train(training)(x).shape == (5, 7)
@@ -38,25 +38,25 @@ def test_a_batch_of_any_data_it_is_for_becomes_a_batch_of_outputs(name, shape, f
 
 @pytest.mark.parametrize(("name", "shape"), PAIRS)
 def test_examples_of_a_batch_do_not_see_each_other(name, shape):
-    net = made(name, SHAPES[shape]).double()
+    net = make_arch(name, SHAPES[shape]).double()
     x = torch.randn(5, *SHAPES[shape], dtype=torch.float64)
     torch.testing.assert_close(net(x)[2:3], net(x[2:3]))
 
 
 @pytest.mark.parametrize("name", ARCHS)
 def test_every_parameter_has_a_gradient(name):
-    net = made(name, (1, 40), normalization=Batch(1e-5, 0.1))
+    net = make_arch(name, (1, 40), normalization=BatchNormalization(1e-5, 0.1))
     net(torch.randn(30, 1, 40)).square().sum().backward()
     assert all(p.grad is not None for p in net.parameters())
 
 
 def test_the_cnn_has_the_size_that_the_mnist1d_paper_states():
-    assert sum(p.numel() for p in made("cnn", (1, 40)).parameters()) == 5210
+    assert sum(p.numel() for p in make_arch("cnn", (1, 40)).parameters()) == 5210
 
 
 def test_the_cnn_is_the_net_of_the_mnist1d_paper():
     """Three convolutions of 25 channels, kernels 5, 3, 3, stride 2 and padding 1, then a linear layer of 125."""
-    net = made("cnn", (1, 40)).double()
+    net = make_arch("cnn", (1, 40)).double()
     theirs = nn.Sequential(
         nn.Conv1d(1, 25, 5, stride=2, padding=1),
         nn.ReLU(),
@@ -74,13 +74,13 @@ def test_the_cnn_is_the_net_of_the_mnist1d_paper():
 
 @pytest.mark.parametrize("widths", [[], [7], [7, 5], [3, 9, 4, 2]])
 def test_the_mlp_has_a_matrix_and_a_bias_for_each_layer(widths):
-    net = made("mlp", (2, 6), outputs=4, widths=widths)
+    net = make_arch("mlp", (2, 6), outputs=4, widths=widths)
     sizes = [12, *widths, 4]
     assert sum(p.numel() for p in net.parameters()) == sum(a * b + b for a, b in pairwise(sizes))
 
 
 def test_depth_layers_of_one_width_stand_in_place_of_widths():
-    one, other = made("mlp", (2, 6), widths=[9, 8], depth=3, width=5), made("mlp", (2, 6), widths=[5, 5, 5])
+    one, other = make_arch("mlp", (2, 6), widths=[9, 8], depth=3, width=5), make_arch("mlp", (2, 6), widths=[5, 5, 5])
     other.load_state_dict(one.state_dict())
     x = torch.randn(5, 2, 6)
     assert torch.equal(one(x), other(x))
@@ -88,7 +88,7 @@ def test_depth_layers_of_one_width_stand_in_place_of_widths():
 
 @pytest.mark.parametrize(("given", "missing"), [("depth", "width"), ("width", "depth")])
 def test_a_depth_needs_a_width_and_a_width_a_depth(given, missing):
-    refused(lambda: made("mlp", (2, 6), **{given: 4}), missing, "4", f"add arch.{missing}=")
+    assert_refused(lambda: make_arch("mlp", (2, 6), **{given: 4}), missing, "4", f"add arch.{missing}=")
 
 
 def test_a_thousand_tanh_layers_carry_signal_and_gradient_with_orthogonal_weights_and_lose_both_with_gaussian():
@@ -100,8 +100,10 @@ def test_a_thousand_tanh_layers_carry_signal_and_gradient_with_orthogonal_weight
 
 def carried(init):
     """What is left of an input after a thousand tanh layers, and of the gradient on the way back, as ratios of norms."""
-    net = made("mlp", (16,), activation=Tanh(), depth=1000, width=16).double()
-    w = initial_weights(net, Layout.of(net), named("init", init), Zeros(), Tanh.gain, prng.key(0), torch.float64)
+    net = make_arch("mlp", (16,), activation=Tanh(), depth=1000, width=16).double()
+    w = sample_initial_weights(
+        net, Layout.of(net), make_option("init", init), ZerosBias(), Tanh.gain, prng.key(0), torch.float64
+    )
     nn.utils.vector_to_parameters(w, net.parameters())
     x = torch.linspace(-1, 1, 16, dtype=torch.float64).mul(0.1).unsqueeze(0).requires_grad_()
     last = net.hidden(x)
@@ -110,7 +112,7 @@ def carried(init):
 
 
 def test_an_mlp_without_hidden_layers_is_the_linear_net():
-    one, other = made("mlp", (2, 6), widths=[]), made("linear", (2, 6))
+    one, other = make_arch("mlp", (2, 6), widths=[]), make_arch("linear", (2, 6))
     other.load_state_dict(one.state_dict())
     x = torch.randn(5, 2, 6)
     assert torch.equal(one(x), other(x))
@@ -118,9 +120,9 @@ def test_an_mlp_without_hidden_layers_is_the_linear_net():
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_linear_net_is_one_matrix_and_a_bias(shape):
-    net = made("linear", SHAPES[shape]).double()
+    net = make_arch("linear", SHAPES[shape]).double()
     x = torch.randn(5, *SHAPES[shape], dtype=torch.float64)
-    assert isinstance(net, Linear)
+    assert isinstance(net, LinearModel)
     torch.testing.assert_close(net(x), x.reshape(5, -1) @ net.output.weight.T + net.output.bias)
 
 
@@ -131,42 +133,42 @@ HIDDEN = [(MLP, (9,), nn.Linear), (CNN, (1, 40), nn.Conv1d), (CNN, (3, 20, 20), 
 def test_each_hidden_layer_is_linear_then_normalization_activation_and_dropout(kind, shape, layer):
     rule = Dropout(0.5, 0.0, "train")
     name = kind.__name__.lower()
-    full = made(name, shape, normalization=Batch(1e-5, 0.1), rule=rule)
+    full = make_arch(name, shape, normalization=BatchNormalization(1e-5, 0.1), rule=rule)
     count = len(full.hidden) // 4
-    assert [type(m) for m in full.hidden] == [layer, BatchNorm, nn.ReLU, Mask] * count
-    assert [m.site for m in full.hidden if isinstance(m, Mask)] == list(range(count))
-    assert all(m.rule is rule for m in full.hidden if isinstance(m, Mask))
-    assert [type(m) for m in made(name, shape).hidden] == [layer, nn.ReLU] * count
+    assert [type(m) for m in full.hidden] == [layer, BatchNorm, nn.ReLU, DropoutSite] * count
+    assert [m.index for m in full.hidden if isinstance(m, DropoutSite)] == list(range(count))
+    assert all(m.regularization is rule for m in full.hidden if isinstance(m, DropoutSite))
+    assert [type(m) for m in make_arch(name, shape).hidden] == [layer, nn.ReLU] * count
     assert type(full.output) is nn.Linear
 
 
 @pytest.mark.parametrize("shape", [(1, 40), (2, 33), (1, 17, 23)])
 @pytest.mark.parametrize(("stride", "padding"), [(1, 0), (2, 1), (3, 2)])
 def test_the_cnns_last_layer_fits_what_the_convolutions_leave(shape, stride, padding):
-    net = made("cnn", shape, channels=[4, 6], kernels=[3, 5], stride=stride, padding=padding)
+    net = make_arch("cnn", shape, channels=[4, 6], kernels=[3, 5], stride=stride, padding=padding)
     left = net.hidden(torch.randn(2, *shape))
     assert net.output.in_features == math.prod(left.shape[1:])
 
 
 def test_the_cnn_refuses_features_and_says_what_to_take():
     with pytest.raises(ValueError, match="arch=mlp"):
-        made("cnn", (13,))
+        make_arch("cnn", (13,))
 
 
 @pytest.mark.parametrize("shape", [(1, 2), (3, 2, 40), (1, 40, 2)])
 def test_the_cnn_refuses_inputs_of_which_nothing_is_left(shape):
     with pytest.raises(ValueError, match="nothing is left"):
-        made("cnn", shape, kernels=[5, 5, 5])
+        make_arch("cnn", shape, kernels=[5, 5, 5])
 
 
 def test_the_smallest_inputs_that_the_cnn_takes_still_give_an_output():
     """A convolution of kernel 5, stride 2 and padding 1 needs 3 positions, and leaves 3 of 7 and 7 of 15."""
-    assert made("cnn", (1, 15), kernels=[5, 5, 5])(torch.randn(2, 1, 15)).shape == (2, 10)
-    assert made("cnn", (1, 7), channels=[25] * 2, kernels=[5, 5])(torch.randn(2, 1, 7)).shape == (2, 10)
+    assert make_arch("cnn", (1, 15), kernels=[5, 5, 5])(torch.randn(2, 1, 15)).shape == (2, 10)
+    assert make_arch("cnn", (1, 7), channels=[25] * 2, kernels=[5, 5])(torch.randn(2, 1, 7)).shape == (2, 10)
     with pytest.raises(ValueError, match="after 3 convolutions"):
-        made("cnn", (1, 14), kernels=[5, 5, 5])
+        make_arch("cnn", (1, 14), kernels=[5, 5, 5])
 
 
 def test_the_cnn_refuses_kernels_that_do_not_match_its_channels():
     with pytest.raises(ValueError, match="kernels"):
-        made("cnn", (1, 40), kernels=[3, 3])
+        make_arch("cnn", (1, 40), kernels=[3, 3])

@@ -2,18 +2,18 @@
 
 import pytest
 import torch
-from helpers import made
+from helpers import make_arch
 from torch import nn
 
 from dlopt import prng
-from dlopt.arch.maxout import Largest
+from dlopt.arch.maxout import MaxoutUnits
 from dlopt.base.layout import Layout
-from dlopt.bias_init.zeros import Zeros
+from dlopt.bias_init.zeros import ZerosBias
 from dlopt.init.he import He
 from dlopt.init.lecun_normal import LecunNormal
-from dlopt.normalization.batch import Batch, BatchNorm
-from dlopt.regularization.dropout import Dropout, Mask
-from dlopt.training.experiment import initial_weights
+from dlopt.normalization.batch import BatchNorm, BatchNormalization
+from dlopt.regularization.dropout import Dropout, DropoutSite
+from dlopt.training.experiment import sample_initial_weights
 
 
 def h(x, weight, bias, pieces):
@@ -25,7 +25,7 @@ def h(x, weight, bias, pieces):
 
 @pytest.mark.parametrize("pieces", [1, 2, 5])
 def test_it_is_a_loop_over_units_and_pieces(pieces):
-    net = made("maxout", (2, 3), outputs=4, widths=[7, 5], pieces=pieces).double()
+    net = make_arch("maxout", (2, 3), outputs=4, widths=[7, 5], pieces=pieces).double()
     layers = [m for m in net.hidden if isinstance(m, nn.Linear)]
     x = torch.randn(6, 2, 3, dtype=torch.float64)
     for example, output in zip(x, net(x), strict=True):
@@ -37,7 +37,7 @@ def test_it_is_a_loop_over_units_and_pieces(pieces):
 
 def unit(slopes, offsets):
     """One unit on numbers: the largest of slope x + offset."""
-    net = made("maxout", (1,), widths=[1], pieces=len(slopes)).double()
+    net = make_arch("maxout", (1,), widths=[1], pieces=len(slopes)).double()
     with torch.no_grad():
         net.hidden[0].weight.copy_(torch.tensor(slopes).unsqueeze(1))
         net.hidden[0].bias.copy_(torch.tensor(offsets))
@@ -62,16 +62,23 @@ def test_pieces_come_near_to_a_convex_function_by_the_square_of_their_number(pie
 
 
 def test_one_piece_leaves_a_linear_map():
-    net = made("maxout", (6,), pieces=1).double()
+    net = make_arch("maxout", (6,), pieces=1).double()
     x, y = torch.randn(2, 5, 6, dtype=torch.float64)
     torch.testing.assert_close(net(x + y) + net(torch.zeros_like(x)), net(x) + net(y))
 
 
 def test_each_hidden_layer_is_linear_then_normalization_maximum_and_dropout():
-    net = made("maxout", (9,), normalization=Batch(1e-5, 0.1), rule=Dropout(0.5, 0.0, "train"), widths=[8, 6], pieces=3)
-    assert [type(m) for m in net.hidden] == [nn.Linear, BatchNorm, Largest, Mask] * 2
+    net = make_arch(
+        "maxout",
+        (9,),
+        normalization=BatchNormalization(1e-5, 0.1),
+        rule=Dropout(0.5, 0.0, "train"),
+        widths=[8, 6],
+        pieces=3,
+    )
+    assert [type(m) for m in net.hidden] == [nn.Linear, BatchNorm, MaxoutUnits, DropoutSite] * 2
     assert [(m.in_features, m.out_features) for m in net.hidden if isinstance(m, nn.Linear)] == [(9, 24), (8, 18)]
-    assert [m.site for m in net.hidden if isinstance(m, Mask)] == [0, 1]
+    assert [m.index for m in net.hidden if isinstance(m, DropoutSite)] == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -79,8 +86,8 @@ def test_each_hidden_layer_is_linear_then_normalization_maximum_and_dropout():
 )
 def test_the_mean_square_of_activations_changes_by_what_is_said_of_each_init(init, pieces, factor):
     depth = 6
-    net = made("maxout", (300,), widths=[300] * depth, pieces=pieces).double()
-    w = initial_weights(net, Layout.of(net), init, Zeros(), 1.0, prng.key(0), torch.float64)
+    net = make_arch("maxout", (300,), widths=[300] * depth, pieces=pieces).double()
+    w = sample_initial_weights(net, Layout.of(net), init, ZerosBias(), 1.0, prng.key(0), torch.float64)
     nn.utils.vector_to_parameters(w, net.parameters())
     x = torch.randn(20, 300, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     grown = net.hidden(x).square().mean() / x.square().mean()

@@ -3,18 +3,18 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import made, named, refused
+from helpers import assert_refused, make_arch, make_option
 from torch import nn
 
 from dlopt import prng
 from dlopt.base.layout import Layout
-from dlopt.bias_init.zeros import Zeros
-from dlopt.normalization.batch import Batch, BatchNorm
+from dlopt.bias_init.zeros import ZerosBias
+from dlopt.normalization.batch import BatchNorm, BatchNormalization
 from dlopt.normalization.none import NoNormalization
-from dlopt.regularization.dropout import Dropout, Mask
-from dlopt.training.experiment import initial_weights
+from dlopt.regularization.dropout import Dropout, DropoutSite
+from dlopt.training.experiment import sample_initial_weights
 
-BATCH = Batch(1e-5, 0.1)
+BATCH = BatchNormalization(1e-5, 0.1)
 CIFAR = (3, 32, 32)
 
 
@@ -24,7 +24,7 @@ def size(net):
 
 @pytest.mark.parametrize(("blocks", "millions"), [(3, 0.27), (5, 0.46), (7, 0.66), (9, 0.85), (18, 1.7)])
 def test_the_nets_of_the_paper_have_the_sizes_of_its_table_6(blocks, millions):
-    net = made("resnet", CIFAR, normalization=BATCH, blocks=blocks)
+    net = make_arch("resnet", CIFAR, normalization=BATCH, blocks=blocks)
     assert round(size(net) / 1e6, 2 if millions < 1 else 1) == millions
     layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     assert len(layers) == 6 * blocks + 2
@@ -32,7 +32,7 @@ def test_the_nets_of_the_paper_have_the_sizes_of_its_table_6(blocks, millions):
 
 @pytest.mark.parametrize(("shortcut", "parameters"), [("identity", 269_722), ("projection", 272_474)])
 def test_resnet_20_has_the_weights_that_others_count(shortcut, parameters):
-    assert size(made("resnet", CIFAR, normalization=BATCH, shortcut=shortcut)) == parameters
+    assert size(make_arch("resnet", CIFAR, normalization=BATCH, shortcut=shortcut)) == parameters
 
 
 def by_hand(own, x, *, channels, blocks, skip, shortcut):
@@ -66,7 +66,7 @@ def by_hand(own, x, *, channels, blocks, skip, shortcut):
 @pytest.mark.parametrize(("skip", "shortcut"), [(True, "identity"), (True, "projection"), (False, "identity")])
 def test_the_forward_is_the_papers(skip, shortcut, kernel):
     keys = {"channels": [3, 4, 6], "blocks": 2, "skip": skip, "shortcut": shortcut}
-    net = made("resnet", (2, 9, 7), normalization=BATCH, kernel=kernel, **keys).double()
+    net = make_arch("resnet", (2, 9, 7), normalization=BATCH, kernel=kernel, **keys).double()
     x = torch.randn(5, 2, 9, 7, dtype=torch.float64)
     torch.testing.assert_close(net(x), by_hand(dict(net.named_parameters()), x, **keys))
     kernels = {p.shape[2:] for name, p in net.named_parameters() if p.ndim == 4 and "shortcut" not in name}
@@ -75,9 +75,9 @@ def test_the_forward_is_the_papers(skip, shortcut, kernel):
 
 @pytest.mark.parametrize("normalization", [BATCH, NoNormalization()])
 def test_the_plain_twin_has_the_same_weights_by_name_and_shape(normalization):
-    net, twin = (made("resnet", (1, 40), normalization=normalization, skip=skip) for skip in (True, False))
+    net, twin = (make_arch("resnet", (1, 40), normalization=normalization, skip=skip) for skip in (True, False))
     assert Layout.of(net) == Layout.of(twin)
-    shapes = [{name: p.shape for name, p in made("resnet", (1, 40), shortcut="projection", skip=s).named_parameters()}
+    shapes = [{name: p.shape for name, p in make_arch("resnet", (1, 40), shortcut="projection", skip=s).named_parameters()}
               for s in (True, False)]  # fmt: skip
     extra = shapes[0].keys() - shapes[1].keys()
     assert {name.split(".")[2] for name in extra} == {"shortcut"}
@@ -85,7 +85,7 @@ def test_the_plain_twin_has_the_same_weights_by_name_and_shape(normalization):
 
 @pytest.mark.parametrize(("skip", "shortcut"), [(True, "identity"), (True, "projection"), (False, "identity")])
 def test_stages_halve_positions_and_widen_channels(skip, shortcut):
-    net = made("resnet", (2, 33, 20), channels=[4, 4, 7], blocks=2, skip=skip, shortcut=shortcut)
+    net = make_arch("resnet", (2, 33, 20), channels=[4, 4, 7], blocks=2, skip=skip, shortcut=shortcut)
     x, shapes = net.first(torch.randn(2, 2, 33, 20)), []
     for block in net.blocks:
         x = block(x)
@@ -94,7 +94,7 @@ def test_stages_halve_positions_and_widen_channels(skip, shortcut):
 
 
 def test_a_block_whose_branch_is_zero_is_the_identity():
-    net = made("resnet", (1, 40), normalization=BATCH, channels=[5], blocks=4).double()
+    net = make_arch("resnet", (1, 40), normalization=BATCH, channels=[5], blocks=4).double()
     with torch.no_grad():
         for block in net.blocks:
             block.branch[-1].weight.zero_()
@@ -103,7 +103,7 @@ def test_a_block_whose_branch_is_zero_is_the_identity():
 
 
 def test_an_identity_shortcut_takes_every_second_position_and_adds_channels_of_zeros():
-    net = made("resnet", (1, 9), normalization=BATCH, channels=[2, 5], blocks=1).double()
+    net = make_arch("resnet", (1, 9), normalization=BATCH, channels=[2, 5], blocks=1).double()
     with torch.no_grad():
         net.blocks[1].branch[-1].weight.zero_()
     x = torch.rand(3, 2, 9, dtype=torch.float64)
@@ -114,8 +114,10 @@ def test_an_identity_shortcut_takes_every_second_position_and_adds_channels_of_z
 
 def levels(depth, init, normalization, *, skip):
     """The gradient behind the first convolution over that behind the last block, as a ratio of norms."""
-    net = made("resnet", (1, 40), normalization=normalization, channels=[8], blocks=depth, skip=skip).double()
-    w = initial_weights(net, Layout.of(net), named("init", init), Zeros(), 1.0, prng.key(0), torch.float64)
+    net = make_arch("resnet", (1, 40), normalization=normalization, channels=[8], blocks=depth, skip=skip).double()
+    w = sample_initial_weights(
+        net, Layout.of(net), make_option("init", init), ZerosBias(), 1.0, prng.key(0), torch.float64
+    )
     nn.utils.vector_to_parameters(w, net.parameters())
     at = [net.first(torch.randn(32, 1, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))]
     for block in net.blocks:
@@ -140,22 +142,24 @@ def test_with_batch_normalization_gradients_grow_with_depth_like_a_power_in_the_
 
 def test_dropout_stands_within_the_branches():
     rule = Dropout(0.5, 0.0, "train")
-    net = made("resnet", (1, 40), normalization=BATCH, rule=rule, channels=[4, 6], blocks=2)
-    kinds = [nn.Conv1d, BatchNorm, nn.ReLU, Mask, nn.Conv1d, BatchNorm]
+    net = make_arch("resnet", (1, 40), normalization=BATCH, rule=rule, channels=[4, 6], blocks=2)
+    kinds = [nn.Conv1d, BatchNorm, nn.ReLU, DropoutSite, nn.Conv1d, BatchNorm]
     assert [[type(m) for m in block.branch] for block in net.blocks] == [kinds] * 4
-    assert [m.site for m in net.modules() if isinstance(m, Mask)] == [0, 1, 2, 3]
+    assert [m.index for m in net.modules() if isinstance(m, DropoutSite)] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(("normalization", "biases"), [(BATCH, 0), (NoNormalization(), 13)])
 def test_convolutions_have_biases_where_no_normalization_shifts(normalization, biases):
-    net = made("resnet", (1, 40), normalization=normalization, blocks=2)
+    net = make_arch("resnet", (1, 40), normalization=normalization, blocks=2)
     assert sum(m.bias is not None for m in net.modules() if isinstance(m, nn.Conv1d)) == biases
 
 
 def test_it_refuses_what_it_cannot_be_and_says_what_to_take():
     with pytest.raises(ValueError, match="arch=mlp"):
-        made("resnet", (13,))
-    refused(lambda: made("resnet", (1, 40), kernel=4), "kernel", "odd", 4)
-    refused(lambda: made("resnet", (1, 40), channels=[]), "channels", "none")
-    refused(lambda: made("resnet", (1, 40), channels=[8, 4]), "channels", [8, 4], "arch.shortcut=projection")
-    assert made("resnet", (1, 40), channels=[8, 4], shortcut="projection")(torch.randn(2, 1, 40)).shape == (2, 10)
+        make_arch("resnet", (13,))
+    assert_refused(lambda: make_arch("resnet", (1, 40), kernel=4), "kernel", "odd", 4)
+    assert_refused(lambda: make_arch("resnet", (1, 40), channels=[]), "channels", "none")
+    assert_refused(
+        lambda: make_arch("resnet", (1, 40), channels=[8, 4]), "channels", [8, 4], "arch.shortcut=projection"
+    )
+    assert make_arch("resnet", (1, 40), channels=[8, 4], shortcut="projection")(torch.randn(2, 1, 40)).shape == (2, 10)

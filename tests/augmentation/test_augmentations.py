@@ -5,7 +5,7 @@ import torch
 
 from benchmarks.augmentation import options
 from dlopt import prng
-from dlopt.training.batches import mixable
+from dlopt.training.batches import to_probabilities
 
 KEY = prng.key(0, "augmentation")
 SHAPES = {0: (12,), 1: (2, 12), 2: (2, 12, 9)}
@@ -25,7 +25,9 @@ precisions = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def batch(part, dims, dtype=torch.float64, lead=()):
     """Inputs and targets as a run would hand them over."""
     y = torch.randint(CLASSES, (*lead, BATCH))
-    return torch.randn(*lead, BATCH, *SHAPES[dims], dtype=dtype), mixable(y, CLASSES, dtype) if part.mixes else y
+    return torch.randn(*lead, BATCH, *SHAPES[dims], dtype=dtype), to_probabilities(
+        y, CLASSES, dtype
+    ) if part.mixes else y
 
 
 @augmentations
@@ -33,7 +35,7 @@ def batch(part, dims, dtype=torch.float64, lead=()):
 def test_lanes_get_what_runs_get_alone(part, dims, dtype):
     """Not a bit differs."""
     x, y = batch(part, dims, dtype, lead=(3,))
-    keys = [prng.fold(KEY, i) for i in range(3)]
+    keys = [prng.fold_in(KEY, i) for i in range(3)]
     together = prng.Key(*(torch.tensor(half) for half in zip(*keys, strict=True)))
     new_x, new_y = torch.vmap(part)(x, y, together)
     for i, key in enumerate(keys):
@@ -46,7 +48,7 @@ def test_lanes_get_what_runs_get_alone(part, dims, dtype):
 def test_it_is_a_function_of_batch_and_key(part, dims):
     x, y = batch(part, dims)
     before, generator = (x.clone(), y.clone()), torch.get_rng_state()
-    one, same, other = (part(x, y, key) for key in (KEY, KEY, prng.fold(KEY, 1)))
+    one, same, other = (part(x, y, key) for key in (KEY, KEY, prng.fold_in(KEY, 1)))
     assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
     assert not torch.equal(one[0], other[0])
     assert torch.equal(x, before[0])

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from dlopt import prng
 from dlopt.augmentation import cowmix
-from dlopt.augmentation.cowmix import CowMix, mask, noise
+from dlopt.augmentation.cowmix import CowMix, make_mask, sample_noise
 
 KEY = prng.key(0, "augmentation")
 BATCH, CLASSES = 30, 4
@@ -22,9 +22,9 @@ def examples(shape=(2, 12, 9)):
 
 
 def masks(sigma, p, count=2000, size=16):
-    n = noise(KEY, (count, size, size), torch.empty(0, dtype=torch.float64))
+    n = sample_noise(KEY, (count, size, size), torch.empty(0, dtype=torch.float64))
     full = torch.full((count,), 1.0, dtype=torch.float64)
-    return mask(n, sigma * full, p * full)
+    return make_mask(n, sigma * full, p * full)
 
 
 @pytest.mark.parametrize("shape", [(12, 12), (9, 14), (14, 9)])
@@ -33,7 +33,7 @@ def test_a_mask_is_smoothed_noise_below_its_quantile(shape):
     n = torch.randn(6, *shape, dtype=torch.float64)
     sigma = torch.tensor([0.3, 1.0, 2.0, 4.0, 8.0, 16.0], dtype=torch.float64)
     p = torch.tensor([0.1, 0.9, 0.5, 0.3, 0.7, 0.5], dtype=torch.float64)
-    made = mask(n, sigma, p)
+    made = make_mask(n, sigma, p)
     for image, s, share, found in zip(n.numpy(), sigma.tolist(), p.tolist(), made.numpy(), strict=True):
         smooth = gaussian_filter(image, s, mode="constant", truncate=20 / s)
         threshold = smooth.mean() + smooth.std() * stats.norm.ppf(share)
@@ -62,7 +62,7 @@ def test_patches_grow_with_sigma():
 
 
 def test_the_noise_is_nearly_normal_and_white():
-    n = noise(KEY, (400, 30, 31), torch.empty(0, dtype=torch.float64))
+    n = sample_noise(KEY, (400, 30, 31), torch.empty(0, dtype=torch.float64))
     assert n.shape == (400, 30, 31)
     values, counts = n.unique(return_counts=True)
     middles = torch.tensor(stats.norm.ppf((np.arange(256) + 0.5) / 256))
@@ -75,7 +75,7 @@ def test_the_noise_is_nearly_normal_and_white():
 
 def test_sigma_is_uniform_in_its_logarithm_and_p_uniform(monkeypatch):
     seen = []
-    monkeypatch.setattr(cowmix, "mask", lambda n, sigma, p: seen.append((sigma, p)) or torch.ones_like(n))
+    monkeypatch.setattr(cowmix, "make_mask", lambda n, sigma, p: seen.append((sigma, p)) or torch.ones_like(n))
     count = 20_000
     CowMix(2.0, 32.0, 0.1, 0.7, "noise")(torch.zeros(count, 1, 1, 1), torch.zeros(count), KEY)
     ((sigma, p),) = seen

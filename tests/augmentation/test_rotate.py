@@ -9,7 +9,7 @@ from scipy import stats
 from scipy.ndimage import map_coordinates
 
 from dlopt import prng
-from dlopt.augmentation.rotate import Rotate, rotated
+from dlopt.augmentation.rotate import Rotate, rotate_images
 
 KEY = prng.key(0, "augmentation")
 FILLS = {"zero": "grid-constant", "edge": "nearest", "reflect": "mirror"}
@@ -18,7 +18,7 @@ fills = pytest.mark.parametrize("fill", FILLS)
 
 
 def turned(x, degrees, fill="zero"):
-    return rotated(x, torch.full((len(x),), math.radians(degrees), dtype=x.dtype), fill)
+    return rotate_images(x, torch.full((len(x),), math.radians(degrees), dtype=x.dtype), fill)
 
 
 def by_hand(channel, angle, fill):
@@ -44,7 +44,7 @@ def test_each_image_is_turned_by_its_own_angle(fill, shape):
         np.stack([by_hand(channel, angle, fill) for channel in image])
         for image, angle in zip(x.numpy(), angles.tolist(), strict=True)
     ]
-    torch.testing.assert_close(rotated(x, angles, fill), torch.tensor(np.stack(expected)), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(rotate_images(x, angles, fill), torch.tensor(np.stack(expected)), rtol=1e-10, atol=1e-10)
 
 
 @fills

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlopt import prng
-from dlopt.augmentation.shift import Shift, drawn, moved
+from dlopt.augmentation._integer_shift import random_offsets, shift_by
+from dlopt.augmentation.shift import Shift
 
 KEY = prng.key(0, "augmentation")
 FILLS = {"zero": "constant", "edge": "edge", "reflect": "reflect", "wrap": "wrap"}
@@ -40,13 +41,13 @@ def test_a_move_is_a_window_of_the_padded_example(fill, space, channels, seed):
     draw = np.random.default_rng(seed)
     x, by = draw.standard_normal((4, channels, *space)), draw.integers(-9, 10, (4, len(space)))
     expected = np.stack([by_hand(one, k.tolist(), fill) for one, k in zip(x, by, strict=True)])
-    np.testing.assert_array_equal(moved(torch.tensor(x), torch.tensor(by), fill).numpy(), expected)
+    np.testing.assert_array_equal(shift_by(torch.tensor(x), torch.tensor(by), fill).numpy(), expected)
 
 
 @fills
 def test_a_series_is_moved_by_what_was_drawn(fill):
     x = torch.randn(40, 2, 30, dtype=torch.float64)
-    by = drawn(KEY, (5,), x)
+    by = random_offsets(KEY, (5,), x)
     expected = [by_hand(series, k, fill) for series, k in zip(x.numpy(), by.tolist(), strict=True)]
     np.testing.assert_array_equal(Shift(5, fill)(x, torch.zeros(40), KEY)[0].numpy(), np.stack(expected))
 
@@ -61,7 +62,7 @@ def test_a_shift_of_at_most_nothing_is_the_identity(fill):
 def test_every_move_is_equally_likely(most):
     """Along several axes independently: every combination."""
     n = 40_000
-    by = drawn(KEY, most, torch.empty(n))
+    by = random_offsets(KEY, most, torch.empty(n))
     found, counts = by.unique(dim=0, return_counts=True)
     wanted = torch.cartesian_prod(*(torch.arange(-m, m + 1) for m in most)).reshape(-1, len(most))
     assert torch.equal(found, wanted)

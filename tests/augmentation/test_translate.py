@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dlopt import prng
-from dlopt.augmentation.shift import moved
+from dlopt.augmentation._integer_shift import shift_by
 from dlopt.augmentation.translate import Translate
 
 KEY = prng.key(0, "augmentation")
@@ -35,7 +35,7 @@ def test_each_image_is_moved_by_whole_pixels(fill):
     x = torch.randn(40, 2, 8, 6, dtype=torch.float64)
     made, _ = Translate(0.34, fill)(x, torch.zeros(40), KEY)
     steps = torch.cartesian_prod(torch.arange(-2, 3), torch.arange(-2, 3))
-    all_moves = torch.stack([moved(x, by.expand(40, 2), fill) for by in steps])
+    all_moves = torch.stack([shift_by(x, by.expand(40, 2), fill) for by in steps])
     assert ((all_moves == made).flatten(2).all(-1).sum(0) == 1).all()
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from helpers import blobs, curves, named, resumed, stopped, trained, weights
+from helpers import build_blobs, interrupt_run, load_weights, make_option, read_rows, resume_run, train_runs
 from hypothesis import example, given
 from hypothesis import strategies as st
 from torch.optim import swa_utils
@@ -13,8 +13,8 @@ from dlopt.averaging.ema import ExponentialMovingAverage
 from dlopt.averaging.polyak import Polyak
 from dlopt.averaging.swa import StochasticWeightAveraging
 from dlopt.config.problems import ConfigError
-from dlopt.parts import Time
-from dlopt.training.state import Training
+from dlopt.parts import TrainingTime
+from dlopt.training.state import TrainState
 
 STEPS, PER_EPOCH = 30, 4
 """A run of seven epochs and a half."""
@@ -26,7 +26,7 @@ def averages(rule, steps=STEPS, per_epoch=PER_EPOCH, iterates=ITERATES):
     state = rule.init(torch.full_like(iterates[0], math.nan))
     found = []
     for step, w in enumerate(iterates[:steps]):
-        time = Time(step, steps, per_epoch)
+        time = TrainingTime(step, steps, per_epoch)
         state = rule.update(state, w.clone(), time) if step >= rule.first(time) else state
         found.append(rule.value(state).clone() if step >= rule.first(time) else None)
     return found
@@ -93,7 +93,7 @@ def test_stochastic_weight_averaging_is_torchs_averaged_model():
 @given(share=st.integers(0, 99), epochs=st.integers(1, 200), per_epoch=st.integers(1, 700))
 def test_a_share_of_the_run_is_not_moved_by_rounding(share, epochs, per_epoch):
     """In whole numbers: the first end of an epoch at or behind that share of the run, and never before the first."""
-    first = StochasticWeightAveraging(share / 100, 1).first(Time(0, epochs * per_epoch, per_epoch))
+    first = StochasticWeightAveraging(share / 100, 1).first(TrainingTime(0, epochs * per_epoch, per_epoch))
     assert first == max(-(-share * epochs // 100), 1) * per_epoch - 1
 
 
@@ -109,7 +109,7 @@ options = pytest.mark.parametrize("option", RUNS)
 
 
 def run_of(option, *overrides):
-    return blobs(f"averaging={option}", *RUNS[option][0], "precision=float64", "normalization=batch", *overrides)
+    return build_blobs(f"averaging={option}", *RUNS[option][0], "precision=float64", "normalization=batch", *overrides)
 
 
 def mean(option, iterates):
@@ -121,14 +121,14 @@ def mean(option, iterates):
 
 @options
 def test_the_average_of_a_run_is_that_of_its_iterates(option, tmp_path, monkeypatch):
-    iterates, take = [], Training.take
+    iterates, take = [], TrainState.apply_step
 
     def taken(training, *arguments):
         take(training, *arguments)
         iterates.append(training.w.clone())
 
-    monkeypatch.setattr(Training, "take", taken)
-    (summary,), (run,) = trained(tmp_path, run_of(option))
+    monkeypatch.setattr(TrainState, "apply_step", taken)
+    (summary,), (run,) = train_runs(tmp_path, run_of(option))
     saved = run.load("average")["model"]
     found = torch.cat([v.flatten() for k, v in saved.items() if "running" not in k])
     torch.testing.assert_close(found, mean(option, iterates), rtol=1e-12, atol=1e-12)
@@ -139,34 +139,36 @@ def test_the_average_of_a_run_is_that_of_its_iterates(option, tmp_path, monkeypa
 def test_lanes_average_each_its_own(option, tmp_path):
     """The first diverges at its first evaluation and leaves the others."""
     variants = (("optimizer=sgd", "optimizer.lr=1e300"), ("optimizer=sgd", "seed=1"), ("optimizer=sgd", "seed=2"))
-    summaries, lanes = trained(tmp_path / "lanes", *(run_of(option, *v) for v in variants))
+    summaries, lanes = train_runs(tmp_path / "lanes", *(run_of(option, *v) for v in variants))
     assert [s["status"] for s in summaries] == ["diverged", "done", "done"]
     for i in (1, 2):
-        (alone,), (run,) = trained(tmp_path / str(i), run_of(option, *variants[i]))
-        torch.testing.assert_close(weights(lanes[i], "average"), weights(run, "average"), rtol=1e-9, atol=1e-12)
+        (alone,), (run,) = train_runs(tmp_path / str(i), run_of(option, *variants[i]))
+        torch.testing.assert_close(
+            load_weights(lanes[i], "average"), load_weights(run, "average"), rtol=1e-9, atol=1e-12
+        )
         assert summaries[i]["average/test/loss"] == pytest.approx(alone["average/test/loss"], rel=1e-9)
 
 
 @options
 @pytest.mark.parametrize("stop", [3, 5, 7])
 def test_an_average_goes_on_bit_by_bit(option, stop, tmp_path):
-    _, (straight,) = trained(tmp_path / "straight", run_of(option))
-    run = stopped(tmp_path / "run", stop, run_of(option))
-    _, run = resumed(run.path, run_of(option))
-    assert torch.equal(weights(run, "average"), weights(straight, "average"))
-    assert curves(run) == curves(straight)
+    _, (straight,) = train_runs(tmp_path / "straight", run_of(option))
+    run = interrupt_run(tmp_path / "run", stop, run_of(option))
+    _, run = resume_run(run.path, run_of(option))
+    assert torch.equal(load_weights(run, "average"), load_weights(straight, "average"))
+    assert read_rows(run) == read_rows(straight)
 
 
 @options
 def test_training_is_not_touched(option, tmp_path):
-    _, (run,) = trained(tmp_path / "averaged", run_of(option))
-    _, (plain,) = trained(tmp_path / "plain", blobs("precision=float64", "normalization=batch"))
-    assert torch.equal(weights(run), weights(plain))
+    _, (run,) = train_runs(tmp_path / "averaged", run_of(option))
+    _, (plain,) = train_runs(tmp_path / "plain", build_blobs("precision=float64", "normalization=batch"))
+    assert torch.equal(load_weights(run), load_weights(plain))
 
 
 def test_it_begins_where_its_options_say():
-    time = Time(0, 400, 4)
-    assert {name: named("averaging", name).first(time) for name in RUNS} == {"polyak": 200, "swa": 299, "ema": 0}
+    time = TrainingTime(0, 400, 4)
+    assert {name: make_option("averaging", name).first(time) for name in RUNS} == {"polyak": 200, "swa": 299, "ema": 0}
 
 
 @pytest.mark.parametrize(("overrides", "key", "said"), [
@@ -179,5 +181,5 @@ def test_it_begins_where_its_options_say():
 ])  # fmt: skip
 def test_what_would_average_nothing_is_refused(overrides, key, said):
     with pytest.raises(ConfigError, match=said) as found:
-        blobs(*overrides)
+        build_blobs(*overrides)
     assert [k for k, _ in found.value.problems] == [key]

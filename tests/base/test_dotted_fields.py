@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dlopt.base.dotted_fields import place, replaced, value
+from dlopt.base.dotted_fields import find_field, get_field, replace_fields
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ PLACES = [
 
 @pytest.mark.parametrize(("part", "name", "path"), PLACES, ids=str)
 def test_a_field_is_the_parts_own_or_that_of_the_first_part_it_holds(part, name, path):
-    assert place(part, name) == path
+    assert find_field(part, name) == path
 
 
 def test_what_is_put_at_a_path_is_there_and_all_else_is_as_before():
     part = Around(0.5, INNER)
-    other = replaced(part, {"base.base.lr": 0.7, "share": 0.9, "base.share": 0.8})
+    other = replace_fields(part, {"base.base.lr": 0.7, "share": 0.9, "base.share": 0.8})
     assert other == Around(0.9, Around(0.8, Rate(0.7)))
-    assert value(other, "base.base.lr") == 0.7
+    assert get_field(other, "base.base.lr") == 0.7
     assert part == Around(0.5, INNER)
-    assert replaced(part, {}) is part
+    assert replace_fields(part, {}) is part

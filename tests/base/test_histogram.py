@@ -15,7 +15,7 @@ from dlopt.base.histogram import Histogram
 
 def on_host(histogram, *lane):
     """One histogram as it reaches the host."""
-    return Histogram.unpacked(histogram.packed()[lane].tolist())
+    return Histogram.unpack(histogram.pack()[lane].tolist())
 
 
 @pytest.mark.parametrize("bins", [1, 2, 30, 64])

@@ -6,10 +6,9 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.init import _calculate_fan_in_and_fan_out as torch_fans
 
-from dlopt.base import layout as base_layout
 from dlopt.base.layout import Layout
 from dlopt.linalg import inplace
-from dlopt.linalg.inplace import add_scaled_, portions
+from dlopt.linalg.inplace import axpy_, cache_chunks
 from dlopt.normalization.batch import BatchNorm
 
 
@@ -165,7 +164,7 @@ def test_the_masks_of_the_three_kinds_sum_to_one_everywhere(name):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_mask_of_weights_is_made_once_for_each_type(name, dtype):
     _, layout, w, _ = setting(name)
-    mask = layout.weights(w.to(dtype))
+    mask = layout.weight_mask(w.to(dtype))
     assert torch.equal(mask, layout.mask("weight").to(dtype))
     assert mask.dtype == dtype
     assert layout.weights(torch.ones(3, layout.size, dtype=dtype)) is mask
@@ -177,9 +176,9 @@ def test_the_mask_of_weights_is_made_once_for_each_type(name, dtype):
 def test_the_mask_of_weights_outlives_a_transformation_in_which_it_was_made(transformed):
     net, w = nn.Linear(4, 3), torch.randn(15)
     layout = Layout.of(net)
-    first = transformed(lambda w: (layout.weights(w) * w * w).sum())(w)
-    assert torch.equal(transformed(lambda w: (layout.weights(w) * w * w).sum())(w), first)
-    assert torch.equal(layout.weights(w) + 0.0, layout.mask("weight"))
+    first = transformed(lambda w: (layout.weight_mask(w) * w * w).sum())(w)
+    assert torch.equal(transformed(lambda w: (layout.weight_mask(w) * w * w).sum())(w), first)
+    assert torch.equal(layout.weight_mask(w) + 0.0, layout.mask("weight"))
 
 
 @nets
@@ -204,7 +203,7 @@ def test_add_scaled_adds_in_place(a, shape):
     w, x = torch.randn(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
     a = a.double() if isinstance(a, torch.Tensor) else a
     expected, untouched = w + a * x, x.clone()
-    out = add_scaled_(w, a, x)
+    out = axpy_(w, a, x)
     assert out is w
     torch.testing.assert_close(w, expected, rtol=1e-14, atol=1e-14)
     assert torch.equal(x, untouched)
@@ -213,10 +212,10 @@ def test_add_scaled_adds_in_place(a, shape):
 @pytest.mark.parametrize("lead", [(), (3,)])
 @pytest.mark.parametrize("size", [1, 7, 100])
 def test_portions_are_views_of_every_number_once_and_small(lead, size, monkeypatch):
-    monkeypatch.setattr(base_layout, "PORTION", 8)
+    monkeypatch.setattr(inplace, "CHUNK_SIZE", 8)
     w, shared = torch.zeros(*lead, size), torch.arange(size)
     empty = torch.zeros(*lead, 0)
-    found = list(portions(w, shared, empty))
+    found = list(cache_chunks(w, shared, empty))
     for part, places, none in found:
         part.add_(places + 1)
         assert part.numel() < 8 + (lead or (1,))[0]
@@ -226,6 +225,6 @@ def test_portions_are_views_of_every_number_once_and_small(lead, size, monkeypat
 
 
 def test_what_is_short_comes_whole():
-    w = torch.zeros(inplace.PORTION)
-    ((one, other),) = portions(w, w)
+    w = torch.zeros(inplace.CHUNK_SIZE)
+    ((one, other),) = cache_chunks(w, w)
     assert one is other is w

@@ -22,7 +22,7 @@ def classes(targets, rows=None):
 
 def rows_of(split):
     """The rows of the underlying tensors, read off the inputs, which hold their own numbers."""
-    return split.gathered()[0].flatten().long()
+    return split.gather()[0].flatten().long()
 
 
 def assert_proportional(targets, chosen):
@@ -53,7 +53,7 @@ def test_the_classes_are_held_out_in_proportion(targets, fraction, key):
 @given(targets=labels, key=keys, data=st.data())
 def test_a_subset_has_the_asked_size_and_the_classes_in_proportion(targets, key, data):
     size = data.draw(st.integers(1, len(targets)))
-    part = splits.subset(classes(targets), size, key)
+    part = splits.sample_subset(classes(targets), size, key)
     rows = rows_of(part)
     assert len(part) == len(rows) == len(rows.unique()) == size
     assert_proportional(targets, rows)
@@ -62,8 +62,8 @@ def test_a_subset_has_the_asked_size_and_the_classes_in_proportion(targets, key,
 @relaxed
 @given(targets=labels, key=keys, share=shares, size=st.integers(2, 60))
 def test_cutting_a_part_cuts_that_part_alone(targets, key, share, size):
-    part = splits.subset(classes(targets), min(size, len(targets)), key)
-    train, held = splits.hold_out(part, share, prng.fold(key, "hold"))
+    part = splits.sample_subset(classes(targets), min(size, len(targets)), key)
+    train, held = splits.hold_out(part, share, prng.fold_in(key, "hold"))
     both = rows_of(train).tolist() + ([] if held is None else rows_of(held).tolist())
     assert sorted(both) == sorted(rows_of(part).tolist())
     if held is not None:
@@ -81,7 +81,7 @@ numbers = st.lists(st.floats(-9, 9), min_size=2, max_size=80).map(lambda values:
 
 def all_folds(split, k, key):
     """What each run of a cross-validation trains on, and the fold that it validates on, as rows."""
-    pairs = [splits.fold(split, k, i, key) for i in range(k)]
+    pairs = [splits.split_k_fold(split, k, i, key) for i in range(k)]
     return [rows_of(train) for train, _ in pairs], [rows_of(held) for _, held in pairs]
 
 
@@ -89,7 +89,7 @@ def all_folds(split, k, key):
 @given(targets=labels | numbers, k=some_folds, key=keys, data=st.data())
 def test_folds_part_the_examples_and_each_run_trains_on_the_others(targets, k, key, data):
     k = min(k, len(targets))
-    part = splits.subset(classes(targets), data.draw(st.integers(k, len(targets))), prng.fold(key, "size"))
+    part = splits.sample_subset(classes(targets), data.draw(st.integers(k, len(targets))), prng.fold_in(key, "size"))
     trained, held = all_folds(part, k, key)
     whole = sorted(rows_of(part).tolist())
     assert sorted(torch.cat(held).tolist()) == whole
@@ -101,7 +101,7 @@ def test_folds_part_the_examples_and_each_run_trains_on_the_others(targets, k, k
 @given(targets=labels | numbers, k=some_folds, key=keys, data=st.data())
 def test_folds_and_the_classes_in_them_differ_by_one_example_at_most(targets, k, key, data):
     k = min(k, len(targets))
-    part = splits.subset(classes(targets), data.draw(st.integers(k, len(targets))), prng.fold(key, "size"))
+    part = splits.sample_subset(classes(targets), data.draw(st.integers(k, len(targets))), prng.fold_in(key, "size"))
     _, held = all_folds(part, k, key)
     sizes = [len(fold) for fold in held]
     assert min(sizes) > 0
@@ -136,7 +136,7 @@ def test_any_two_examples_of_a_class_share_a_fold_as_often(numbers):
 
 def test_folds_share_the_memory_of_the_data():
     whole = classes(torch.randint(3, (30,)))
-    for split in splits.fold(whole, 3, 1, KEY):
+    for split in splits.split_k_fold(whole, 3, 1, KEY):
         assert split.inputs is whole.inputs
         assert split.targets is whole.targets
 
@@ -150,7 +150,7 @@ def test_a_split_is_a_function_of_its_key(numbers):
     one, same, other = (splits.hold_out(classes(targets), 0.25, key)[1] for key in (KEY, KEY, prng.key(1)))
     assert torch.equal(rows_of(one), rows_of(same))
     assert not torch.equal(rows_of(one), rows_of(other))
-    one, same, other = (splits.subset(classes(targets), 20, key) for key in (KEY, KEY, prng.key(1)))
+    one, same, other = (splits.sample_subset(classes(targets), 20, key) for key in (KEY, KEY, prng.key(1)))
     assert torch.equal(rows_of(one), rows_of(same))
     assert not torch.equal(rows_of(one), rows_of(other))
 
@@ -187,10 +187,10 @@ def test_holding_out_nothing_leaves_the_split():
 @given(targets=labels, share=shares, key=keys, size=st.integers(1, 80))
 def test_label_noise_makes_the_asked_number_of_labels_wrong_and_touches_nothing_else(targets, share, key, size):
     whole = classes(targets)
-    part = splits.subset(whole, min(size, len(targets)), key)
+    part = splits.sample_subset(whole, min(size, len(targets)), key)
     held, before = rows_of(part), targets.clone()
     for split, rows in ((whole, torch.arange(len(targets))), (part, held)):
-        noisy = splits.with_label_noise(split, share, 5, key)
+        noisy = splits.add_label_noise(split, share, 5, key)
         wrong = noisy.targets != targets
         assert wrong.sum() == round(share * len(rows))
         assert set(wrong.nonzero().flatten().tolist()) <= set(rows.tolist())
@@ -202,7 +202,7 @@ def test_label_noise_makes_the_asked_number_of_labels_wrong_and_touches_nothing_
 
 def test_label_noise_is_a_function_of_its_key():
     targets = torch.randint(10, (200,))
-    one, same, other = (splits.with_label_noise(classes(targets), 0.5, 10, k).targets for k in (KEY, KEY, prng.key(1)))
+    one, same, other = (splits.add_label_noise(classes(targets), 0.5, 10, k).targets for k in (KEY, KEY, prng.key(1)))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
@@ -210,7 +210,7 @@ def test_label_noise_is_a_function_of_its_key():
 def test_every_wrong_class_is_equally_likely():
     n, c = 30_000, 4
     targets = torch.randint(c, (n,), generator=torch.Generator().manual_seed(0))
-    noisy = splits.with_label_noise(classes(targets), 1.0, c, KEY).targets
+    noisy = splits.add_label_noise(classes(targets), 1.0, c, KEY).targets
     for offset in range(1, c):
         share = ((noisy - targets) % c == offset).double().mean()
         assert abs(share - 1 / (c - 1)) < 4 * ((1 / 3) * (2 / 3) / n) ** 0.5

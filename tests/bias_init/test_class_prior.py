@@ -6,16 +6,16 @@ import mine
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import blobs, built
+from helpers import build_blobs, build_experiment
 from torch import nn
 
 from dlopt import prng
 from dlopt.bias_init.class_prior import ClassPrior
 from dlopt.config.problems import ConfigError
-from dlopt.config.stateless_modules import adopt
-from dlopt.objective.init_probe import FirstBatch
+from dlopt.config.stateless_modules import replace_stateful_modules
+from dlopt.objective.init_probe import MiniBatchInitProbe
 from dlopt.parts import Split
-from dlopt.training.experiment import adjusted_weights
+from dlopt.training.experiment import adjust_weights
 
 PRIOR = ("bias_init=class_prior", "precision=float64")
 
@@ -36,35 +36,35 @@ def entropy(experiment):
 
 @pytest.mark.parametrize("count", [60, 70, 101])
 def test_the_first_loss_is_the_entropy_of_the_classes_where_outputs_are_zero(count):
-    experiment = blobs(*PRIOR, f"+data.count={count}", "init=zeros")
+    experiment = build_blobs(*PRIOR, f"+data.count={count}", "init=zeros")
     torch.testing.assert_close(loss_on_train(experiment), entropy(experiment))
 
 
 def test_and_nearly_that_where_they_are_small():
     """The loss is smooth in the outputs: those of size 0.01 change it by less than that."""
-    experiment = blobs(*PRIOR, "+data.count=100", "init=normal", "init.std=0.01", "data.label_noise=0.3")
+    experiment = build_blobs(*PRIOR, "+data.count=100", "init=normal", "init.std=0.01", "data.label_noise=0.3")
     assert abs(loss_on_train(experiment) - entropy(experiment)) < 0.01
 
 
 def test_the_softmax_of_the_biases_is_the_share_of_each_class_in_the_training_split():
-    experiment = blobs(*PRIOR, "+data.count=101")
+    experiment = build_blobs(*PRIOR, "+data.count=101")
     bias = experiment.w[-3:]
-    y = experiment.train.gathered()[1]
+    y = experiment.train.gather()[1]
     torch.testing.assert_close(bias.softmax(0), torch.stack([(y == k).double().mean() for k in range(3)]))
     assert not experiment.w[32:40].any(), "the hidden ones are zero"
-    torch.testing.assert_close(experiment.w[40:-3], blobs("precision=float64", "+data.count=101").w[40:-3])
+    torch.testing.assert_close(experiment.w[40:-3], build_blobs("precision=float64", "+data.count=101").w[40:-3])
 
 
 def start_of(model, targets, inputs=(4,)):
     draw = torch.Generator().manual_seed(1)
     x = torch.randn(len(targets), *inputs, generator=draw, dtype=torch.float64)
-    return FirstBatch(model.double(), F.cross_entropy, Split(x, targets), torch.float64, prng.key(0))
+    return MiniBatchInitProbe(model.double(), F.cross_entropy, Split(x, targets), torch.float64, prng.key(0))
 
 
 def adjusted(model, targets, inputs=(4,)):
     """The biases of a net of one's own by name, all parameters one before."""
     start = start_of(model, targets, inputs)
-    w = adjusted_weights(torch.ones(start.layout.size, dtype=torch.float64), mine.Fixed(), ClassPrior(), lambda: start)
+    w = adjust_weights(torch.ones(start.layout.size, dtype=torch.float64), mine.Fixed(), ClassPrior(), lambda: start)
     return {n: v for n, v in start.layout.views(w).items() if not (v == 1).all()}
 
 
@@ -89,7 +89,7 @@ class TwoHeads(nn.Module):
 
 def test_the_output_bias_is_found_by_what_it_does():
     assert list(adjusted(TwoHeads(), torch.arange(9) % 3)) == ["output.bias"]
-    assert list(adjusted(adopt(mine.Net((4,), 8)), torch.arange(16) % 8)) == ["head.bias"], (
+    assert list(adjusted(replace_stateful_modules(mine.Net((4,), 8)), torch.arange(16) % 8)) == ["head.bias"], (
         "not that of as many hidden units"
     )
     assert list(adjusted(nn.Sequential(nn.Linear(4, 3), nn.Identity()), torch.arange(9) % 3)) == ["0.bias"]
@@ -111,14 +111,14 @@ def test_large_outputs_do_not_hide_the_bias():
     start = start_of(model, torch.arange(9) % 3)
     for dtype in (torch.float64, torch.float32):
         start.inputs = start.inputs.to(dtype)
-        made = ClassPrior().adjusted(torch.full((15,), 1e4, dtype=dtype), start)
+        made = ClassPrior().adjust(torch.full((15,), 1e4, dtype=dtype), start)
         torch.testing.assert_close(made[-3:], torch.full((3,), -math.log(3), dtype=dtype))
 
 
 def test_numbers_have_no_classes():
     line = ("data=custom", "data._target_=mine.Line", "loss=mse", "arch=mlp", "arch.widths=[3]", "batch_size=16")
     with pytest.raises(ConfigError) as found:
-        built(*line, "bias_init=class_prior")
+        build_experiment(*line, "bias_init=class_prior")
     ((key, said),) = found.value.problems
     assert key == "bias_init"
     assert "numbers" in said

@@ -2,17 +2,17 @@
 
 import pytest
 import torch
-from helpers import blobs
+from helpers import build_blobs
 from torch import nn
 
 from dlopt import prng
 from dlopt.base.layout import Layout
 from dlopt.bias_init.forget_gate import ForgetGate
 from dlopt.config.problems import ConfigError
-from dlopt.init.zeros import Zeros
-from dlopt.objective.init_probe import FirstBatch
+from dlopt.init.zeros import ZerosInit
+from dlopt.objective.init_probe import MiniBatchInitProbe
 from dlopt.parts import Split
-from dlopt.training.experiment import adjusted_weights, initial_weights
+from dlopt.training.experiment import adjust_weights, sample_initial_weights
 
 
 class Reader(nn.Module):
@@ -39,10 +39,12 @@ def drawn(model, value):
     model = model.double()
     x = torch.randn(6, 3, dtype=torch.float64)
     model(x)
-    start = FirstBatch(model, nn.functional.cross_entropy, Split(x, torch.arange(6) % 2), torch.float64, prng.key(0))
+    start = MiniBatchInitProbe(
+        model, nn.functional.cross_entropy, Split(x, torch.arange(6) % 2), torch.float64, prng.key(0)
+    )
     rule, layout = ForgetGate(value), Layout.of(model)
-    w = initial_weights(model, layout, Zeros(), rule, 1.0, prng.key(0), torch.float64)
-    return layout.views(adjusted_weights(w, Zeros(), rule, lambda: start))
+    w = sample_initial_weights(model, layout, ZerosInit(), rule, 1.0, prng.key(0), torch.float64)
+    return layout.views(adjust_weights(w, ZerosInit(), rule, lambda: start))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -72,7 +74,7 @@ def test_with_weights_zero_the_memory_shrinks_by_the_sigmoid_of_the_bias():
 
 def test_a_net_without_an_lstm_is_refused():
     with pytest.raises(ConfigError) as found:
-        blobs("bias_init=forget_gate")
+        build_blobs("bias_init=forget_gate")
     ((key, said),) = found.value.problems
     assert key == "bias_init"
     assert "LSTM" in said

@@ -92,7 +92,7 @@ CASES = {
     "an unknown rule inside a rule": (["optimizer=sam", "optimizer.base=adm"], ["optimizer.base ", "no option 'adm'", "did you mean adam"]),
     "a key of the rule inside": (["optimizer=sam", "optimizer.lr=0.1"], ["optimizer.lr", "there is optimizer.base.lr"]),
     "a schedule as the rule inside": (
-        ["optimizer=sam", "optimizer.base._target_=dlopt.schedule.constant.Constant"],
+        ["optimizer=sam", "optimizer.base._target_=dlopt.schedule.constant.ConstantSchedule"],
         ["optimizer.base._target_", "Constant must be a subclass of dlopt.parts.Optimizer"],
     ),
     "a rule inside that is no dataclass": (
@@ -303,7 +303,7 @@ CASES = {
     "a network of the wrong shape": (["arch=custom", "arch._target_=mine.Wrong"], ["arch", "(2, 11)", "(2, 10)"]),
     "a network that is not repeatable": (["arch=custom", "arch._target_=mine.Impure"], ["arch", "global generator", "nn.Dropout"]),
     "a network that changes itself": (
-        ["arch=custom", "arch._target_=mine.Impure", "+arch.how=buffer"], ["arch", "buffer count", "dlopt.parts.Running"],
+        ["arch=custom", "arch._target_=mine.Impure", "+arch.how=buffer"], ["arch", "buffer count", "dlopt.parts.BatchStatisticsModule"],
     ),
     "data of numpy": ([*MINE, "data._target_=mine.Unfit", "+data.how=numpy"], ["data", "must be tensors"]),
     "data of two lengths": ([*MINE, "data._target_=mine.Unfit", "+data.how=lengths"], ["data", "60 inputs and 50 targets"]),

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from helpers import composed
+from helpers import compose_config
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_object
@@ -17,38 +17,38 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from dlopt.cli import COMMANDS
-from dlopt.cli.candidates import KINDS, TAKES, candidates
+from dlopt.cli.candidates import KINDS, USAGES, find_candidates
 from dlopt.cli.completion import split
 from dlopt.config.compose import groups
-from dlopt.config.compose.groups import SUPPLIED
-from dlopt.config.compose.nested_options import held
-from dlopt.config.compose.static_config import flat
+from dlopt.config.compose.groups import SUPPLIED_ARGUMENTS
+from dlopt.config.compose.nested_options import load_nested_defaults
+from dlopt.config.compose.static_config import flatten
 from dlopt.config.schema import static_hints
-from dlopt.config.schema.signature import signature
-from dlopt.config.schema.targets import nodes as targets
-from dlopt.rundir.directory import Run
+from dlopt.config.schema.signature import read_signature
+from dlopt.config.schema.targets import iter_nodes as targets
+from dlopt.rundir.directory import RunDirectory
 
-GROUPS = [g for g in groups.groups() if g != "experiment"]
-OPTIONS = [(g, o) for g in GROUPS for o in groups.options(g) if o != "custom"]
+GROUPS = [g for g in groups.list_groups() if g != "experiment"]
+OPTIONS = [(g, o) for g in GROUPS for o in groups.list_option_names(g) if o != "custom"]
 
 
-composed = functools.cache(composed)
+composed = functools.cache(compose_config)
 
 
 def offered(line: str, after: str = "") -> list[str]:
-    return candidates(split(line)[0], after.split())
+    return find_candidates(split(line)[0], after.split())
 
 
 @pytest.fixture(autouse=True)
 def _read_anew():
-    static_hints._parsed.cache_clear()
+    static_hints._parse_module.cache_clear()
 
 
 @pytest.fixture
 def files(here):
     """Runs, options of one's own, a class of one's own, a file and a folder."""
     for age, name in enumerate(("2026-01-02/10-00-00-mlp-sgd-bbbb", "multirun/2026-01-01/09-00-00-aaaa/0", "old-cnn")):
-        os.utime(Run.create(here / "outputs" / name).status_file, (1000 - age, 1000 - age))
+        os.utime(RunDirectory.create(here / "outputs" / name).status_file, (1000 - age, 1000 - age))
     for file, text in {
         "own/optimizer/sign.yaml": "# signs\n# me\n_target_: my_rule.Sign\nlr: 0.02\nmode: hard\n",
         "own/data/line.yaml": "# a line\n# me\ndefaults:\n  - override /loss@_global_.loss: mse\n  - _self_\n_target_: mine.Line\n",
@@ -92,7 +92,7 @@ CASES = {
     "train optimizer": ["optimizer="],
     "train optimizer=momentum optim": [],
     "train optimizer=nesterov": ["optimizer=nesterov"],
-    "train -m optimizer=": [f"optimizer={o}" for o in groups.options("optimizer")],
+    "train -m optimizer=": [f"optimizer={o}" for o in groups.list_option_names("optimizer")],
     "train optimizer=sgd,nesterov": ["optimizer=sgd,nesterov"],
     "train optimizer=sgd,sg": [],
     "train optimizer=[s": [],
@@ -254,8 +254,8 @@ def test_of_many_runs_the_newest_are_offered(here):
 
 
 def test_every_command_says_what_it_takes():
-    assert COMMANDS.keys() <= TAKES.keys()
-    for usage in TAKES.values():
+    assert COMMANDS.keys() <= USAGES.keys()
+    for usage in USAGES.values():
         kinds = usage.replace("...", "").replace("|", " ").split()
         assert {kind for kind in kinds if kind.isupper()} <= KINDS.keys()
 
@@ -285,41 +285,45 @@ def test_hydra_takes_every_flag_that_train_offers():
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_group_and_option_is_offered(group):
     assert f"{group}=" in offered("train ")
-    assert offered(f"train {group}=") == [f"{group}={option}" for option in groups.options(group)]
-    assert offered(f"list {group} ") == groups.options(group)
+    assert offered(f"train {group}=") == [f"{group}={option}" for option in groups.list_option_names(group)]
+    assert offered(f"list {group} ") == groups.list_option_names(group)
 
 
-@pytest.mark.parametrize(("group", "option"), [(g, o) for g in groups.SEARCH for o in groups.options(g)])
+@pytest.mark.parametrize(
+    ("group", "option"), [(g, o) for g in groups.SWEEP_GROUPS for o in groups.list_option_names(g)]
+)
 def test_every_key_of_a_search_is_offered_and_its_words(group, option):
     """As Hydra composes them, and as their class says."""
-    own = OmegaConf.to_container(composed(f"{group}={option}", hydra=True))["hydra"][group.rpartition("/")[2]]
+    own = OmegaConf.to_container(compose_config(f"{group}={option}", hydra=True))["hydra"][group.rpartition("/")[2]]
     prefix = group.replace("/", ".")
     found = keys({prefix: own})
     assert offered(f"train {group}={option} {prefix}.") == [f"{key}=" for key in found]
-    target = get_object(groups.SEARCH[group])
+    target = get_object(groups.SWEEP_GROUPS[group])
     for key in found:
         node, names = target, key.removeprefix(f"{prefix}.").split(".")
         for name in names[:-1]:
-            node = signature(node).parameters[name].hint
-        takes = signature(node).parameters
+            node = read_signature(node).parameters[name].hint
+        takes = read_signature(node).parameters
         words = literals(takes[names[-1]].hint) if names[-1] in takes else []
         assert {f"{key}={word}" for word in words} <= set(offered(f"train {group}={option} {key}="))
 
 
 def keys(tree: dict) -> list[str]:
-    return [key for key, _ in flat(tree) if not key.endswith("_target_")]
+    return [key for key, _ in flatten(tree) if not key.endswith("_target_")]
 
 
 def test_every_setting_is_offered():
-    tree = OmegaConf.to_container(composed())
+    tree = OmegaConf.to_container(compose_config())
     found = keys({k: v for k, v in tree.items() if k not in GROUPS})
-    assert [c for c in offered("train ") if c.rstrip("=") not in groups.listed()] == [f"{key}=" for key in found]
+    assert [c for c in offered("train ") if c.rstrip("=") not in groups.list_all_groups()] == [
+        f"{key}=" for key in found
+    ]
 
 
 def same(group: str, line: str) -> None:
     """The first value that is offered for each key of a group is, read by Hydra, the one that it has."""
     parser = OverridesParser.create()
-    for key, value in flat({group: OmegaConf.to_container(composed(*line.split())).get(group) or {}}):
+    for key, value in flatten({group: OmegaConf.to_container(compose_config(*line.split())).get(group) or {}}):
         if not key.endswith(("_target_", ".path")) and "~" not in str(value):  # of a path files are offered
             assert parser.parse_override(offered(f"train {line} {key}=")[0]).value() == value
 
@@ -327,8 +331,8 @@ def same(group: str, line: str) -> None:
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_key_of_an_option_is_offered_and_its_value(group, option):
     line = f"{group}={option}"
-    found = keys({group: OmegaConf.to_container(composed(line)).get(group) or {}})
-    inside = [f"{group}.{key}" for key in held(groups.CONF / group / f"{option}.yaml")]
+    found = keys({group: OmegaConf.to_container(compose_config(line)).get(group) or {}})
+    inside = [f"{group}.{key}" for key in load_nested_defaults(groups.CONF / group / f"{option}.yaml")]
     assert sorted(offered(f"train {line} {group}.")) == sorted(f"{key}=" for key in (*found, *inside))
     same(group, line)
 
@@ -340,7 +344,7 @@ def test_an_option_inside_an_option_is_offered():
     assert offered(f"{line}then.") == []
     assert offered("train schedule=cosine schedule.th") == []
     line = "train optimizer=sam optimizer."
-    known = [option for option in groups.options("optimizer") if option.startswith("ada")]
+    known = [option for option in groups.list_option_names("optimizer") if option.startswith("ada")]
     assert offered(f"{line}base=ada") == [f"optimizer.base={option}" for option in known]
     assert offered(f"{line}base=adam optimizer.base.b") == ["optimizer.base.beta1=", "optimizer.base.beta2="]
 
@@ -388,13 +392,15 @@ def literals(hint: object) -> list[str]:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_hints_are_read_as_they_would_be_imported(group, option):
-    tree = OmegaConf.to_container(composed(f"{group}={option}"))
+    tree = OmegaConf.to_container(compose_config(f"{group}={option}"))
     for path, node in targets({group: tree.get(group) or {}}):
-        takes = signature(get_object(node["_target_"])).parameters
-        assert list(static_hints.fields(node["_target_"])) == list(takes), path
+        takes = read_signature(get_object(node["_target_"])).parameters
+        assert list(static_hints.read_fields(node["_target_"])) == list(takes), path
         for name, parameter in takes.items():
-            if name not in SUPPLIED.get(group, ()):
-                assert static_hints.words(node["_target_"], [name]) == literals(parameter.hint), f"{path}.{name}"
+            if name not in SUPPLIED_ARGUMENTS.get(group, ()):
+                assert static_hints.list_allowed_values(node["_target_"], [name]) == literals(parameter.hint), (
+                    f"{path}.{name}"
+                )
 
 
 @pytest.mark.parametrize(
@@ -407,15 +413,15 @@ def test_hints_of_ones_own(hint, here):
     )
     (here / "other").mkdir()
     (here / "other/__init__.py").write_text("from typing import Literal\nKnown = Literal['p', 'q']\n")
-    assert list(static_hints.fields("mine_too.A")) == ["x", "y"]
-    assert static_hints.words("mine_too.A", ["y"]) == []
+    assert list(static_hints.read_fields("mine_too.A")) == ["x", "y"]
+    assert static_hints.list_allowed_values("mine_too.A", ["y"]) == []
     said = {
         "int | Literal['full']": ["full"],
         "Known": ["p", "q"],
         "Optional_": ["true", "false", "null"],
         "Annotated[bool, 1]": ["true", "false"],
     }
-    assert static_hints.words("mine_too.A", ["x"]) == said.get(hint, [])
+    assert static_hints.list_allowed_values("mine_too.A", ["x"]) == said.get(hint, [])
 
 
 # ------------------------------------------------------------------------------- odd input
@@ -460,7 +466,7 @@ def test_a_number_is_offered_for_a_schedule_and_its_schedules():
     assert {"schedules.dropout.p=", "schedules.dropout.input="} <= {*found}
     assert offered("train optimizer=sam schedules.") == [f"schedules.{n}=" for n in ("rho", "momentum", "dampening")]
     assert offered("train regularization=early_stopping schedules.ea") == []
-    known = [f"schedules.momentum={option}" for option in groups.options("schedule")]
+    known = [f"schedules.momentum={option}" for option in groups.list_option_names("schedule")]
     assert offered("train optimizer=momentum schedules.momentum=") == known
     assert offered("train regularization=dropout schedules.dropout.p=cos") == ["schedules.dropout.p=cosine"]
 

@@ -16,8 +16,8 @@ from hydra.utils import get_object
 
 from dlopt.cli import COMMANDS, main
 from dlopt.config.compose import groups
-from dlopt.rundir.directory import Run
-from dlopt.rundir.find import find
+from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.find import find_run
 
 PLACES = f"{groups.CONF.parent}:{groups.CONF.parent / 'tests'}"
 """Where a process finds the package of this checkout, and the module `mine`."""
@@ -52,17 +52,19 @@ def test_help_and_list_import_no_torch():
 def test_list_names_every_group_and_option(capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    for group in groups.listed():
+    for group in groups.list_all_groups():
         assert group in out
-        assert all(option in out for option in groups.options(group))
+        assert all(option in out for option in groups.list_option_names(group))
 
 
-@pytest.mark.parametrize("group", groups.listed())
+@pytest.mark.parametrize("group", groups.list_all_groups())
 def test_list_describes_every_option_of_a_group(group, capsys):
     assert main(["list", group]) == 0
     out = capsys.readouterr().out
-    assert all(option in out for option in groups.options(group))
-    assert (f"'{group}=[a,b]'" in out) is (group not in (*groups.SINGLE, *groups.SEARCH, "experiment"))
+    assert all(option in out for option in groups.list_option_names(group))
+    assert (f"'{group}=[a,b]'" in out) is (
+        group not in (*groups.SINGLE_OPTION_GROUPS, *groups.SWEEP_GROUPS, "experiment")
+    )
 
 
 def test_list_shows_the_keys_defaults_ranges_and_formula_of_an_option(capsys):
@@ -74,14 +76,16 @@ def test_list_shows_the_keys_defaults_ranges_and_formula_of_an_option(capsys):
     assert "regularization.l2.strength" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("group", "option"), [(g, o) for g in groups.SEARCH for o in groups.options(g)])
+@pytest.mark.parametrize(
+    ("group", "option"), [(g, o) for g in groups.SWEEP_GROUPS for o in groups.list_option_names(g)]
+)
 def test_list_shows_each_key_of_a_search_with_its_default_range_and_meaning(group, option, capsys, monkeypatch):
     from dlopt.config.schema import option_docs
 
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["list", group, option]) == 0
     out = capsys.readouterr().out
-    for key in option_docs.option(group, option).keys:
+    for key in option_docs.load_option(group, option).keys:
         assert f"{key.name} = {key.default}  {key.range}\n" in out
         assert " ".join(key.meaning.split()) in " ".join(out.split())
 
@@ -112,7 +116,7 @@ def test_list_refuses(argv, said, capsys):
 def test_a_run_from_the_command_line(here, capsys):
     assert main(["train", *BLOBS, "name=first"]) == 0
     out = capsys.readouterr().out
-    run = find()
+    run = find_run()
     assert run.path.name.split("-")[3] == "first"
     for part in ("validation", "accuracy", str(run.path), "dlopt show", "dlopt tensorboard"):
         assert part in out
@@ -145,7 +149,7 @@ def test_the_configuration_that_is_saved_is_complete(here, capsys):
     from dlopt.config.build import build
 
     assert main(["train", *BLOBS, "regularization=[l2,dropout]", "normalization=batch", "schedule=cosine"]) == 0
-    experiment, _ = build(OmegaConf.load(find().config_file))
+    experiment, _ = build(OmegaConf.load(find_run().config_file))
     assert [type(r).__name__ for r in experiment.regularization.values()] == ["L2", "Dropout"]
     assert experiment.schedule.final == 0.0
     assert experiment.settings.batch_size == 16
@@ -153,7 +157,7 @@ def test_the_configuration_that_is_saved_is_complete(here, capsys):
 
 def test_a_grid_of_runs(here, capsys):
     assert main(["train", "-m", *BLOBS, "optimizer=sgd,adam", "seed=0,1"]) == 0
-    runs = [Run(p.parent) for p in sorted(here.glob("outputs/multirun/*/*/*/status.json"))]
+    runs = [RunDirectory(p.parent) for p in sorted(here.glob("outputs/multirun/*/*/*/status.json"))]
     assert [run.path.name for run in runs] == ["0", "1", "2", "3"]
     assert [run.status["settings"]["optimizer"] for run in runs] == ["sgd", "sgd", "adam", "adam"]
     assert [run.config()["seed"] for run in runs] == [0, 1, 0, 1]
@@ -164,12 +168,12 @@ def test_a_grid_of_runs(here, capsys):
 def test_groups_that_take_several(several, here, capsys):
     assert main(["train", *BLOBS, f"regularization={several}"]) == 0
     wanted = {"none": [], "l2": ["l2"], "[l2,dropout]": ["l2", "dropout"], "[]": []}[several]
-    assert list(find().config().get("regularization") or {}) == wanted
+    assert list(find_run().config().get("regularization") or {}) == wanted
 
 
 def test_a_sweep_over_lists(here, capsys):
     assert main(["train", "-m", *BLOBS, "regularization=none,l2,[l2,dropout]"]) == 0
-    runs = [Run(p.parent) for p in sorted(here.glob("outputs/multirun/*/*/*/status.json"))]
+    runs = [RunDirectory(p.parent) for p in sorted(here.glob("outputs/multirun/*/*/*/status.json"))]
     assert [list(run.config().get("regularization") or {}) for run in runs] == [[], ["l2"], ["l2", "dropout"]]
 
 
@@ -177,7 +181,7 @@ def test_an_option_inside_an_option_is_chosen_by_its_key(here, capsys):
     """In one run and in a sweep, with keys of its own, and what is kept and shown speaks the same words."""
     warm = (*BLOBS, "schedule=warmup", "schedule.length=1")
     assert main(["train", *warm, "schedule.then=cosine", "schedule.then.final=0.1"]) == 0
-    run = find()
+    run = find_run()
     assert run.config()["schedule"]["then"] == {"_target_": "dlopt.schedule.cosine.Cosine", "final": 0.1}
     assert run.status["settings"]["schedule.then"] == "cosine"
     assert main(["show"]) == 0
@@ -186,7 +190,7 @@ def test_an_option_inside_an_option_is_chosen_by_its_key(here, capsys):
     assert "dlopt.schedule.cosine.Cosine" in capsys.readouterr().out
 
     assert main(["train", "-m", *warm, "schedule.then=cosine,step"]) == 0
-    runs = [Run(p.parent) for p in sorted(here.glob("outputs/multirun/*/*/*/status.json"))]
+    runs = [RunDirectory(p.parent) for p in sorted(here.glob("outputs/multirun/*/*/*/status.json"))]
     assert [run.status["settings"]["schedule.then"] for run in runs] == ["cosine", "step"]
     out = capsys.readouterr().out
     assert "schedule.then=step" in out
@@ -206,34 +210,36 @@ def test_an_option_inside_an_option_may_be_ones_own(here, capsys):
     own = ("--config-dir", "options", "schedule=slow")
     for more, chosen in ((), "saw"), (("schedule.rest=cosine",), "cosine"):
         assert main(["train", *BLOBS, *own, *more, f"hydra.run.dir={chosen}"]) == 0
-        assert Run(chosen).status["settings"]["schedule.rest"] == chosen
+        assert RunDirectory(chosen).status["settings"]["schedule.rest"] == chosen
     assert main(["train", *BLOBS, *own, "schedule.rest=sav"]) == 2
     assert "did you mean saw" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("group", "option"), [(g, o) for g in groups.groups() for o in groups.options(g)])
+@pytest.mark.parametrize(
+    ("group", "option"), [(g, o) for g in groups.list_groups() for o in groups.list_option_names(g)]
+)
 @pytest.mark.parametrize("columns", [60, 80])
 def test_a_docstring_fits_a_narrow_screen_and_loses_no_word(group, option, columns):
     import inspect
 
-    from dlopt.cli.list_options import fitted
+    from dlopt.cli.list_options import wrap_docstring
 
     content = yaml.safe_load((groups.CONF / group / f"{option}.yaml").read_text()) or {}
     for node in [content, *(n for n in content.values() if isinstance(n, dict))]:
         if str(node.get("_target_", "???")).startswith("dlopt."):
             doc = inspect.getdoc(get_object(node["_target_"]))
-            narrow = fitted(doc, columns)
+            narrow = wrap_docstring(doc, columns)
             assert narrow.split() == doc.split()
-            assert fitted(doc, 120) == doc
+            assert wrap_docstring(doc, 120) == doc
             for block in narrow.split("\n\n"):
                 if "  " not in block and "\n " not in block:  # prose
                     assert max(map(len, block.splitlines())) <= columns
 
 
 def test_a_long_formula_is_broken_between_its_clauses():
-    from dlopt.cli.list_options import fitted
+    from dlopt.cli.list_options import wrap_docstring
 
-    assert fitted("    y <- a y + b x,  z <- z - y,   with  x = 1", 30).splitlines() == [
+    assert wrap_docstring("    y <- a y + b x,  z <- z - y,   with  x = 1", 30).splitlines() == [
         "    y <- a y + b x,",
         "        z <- z - y,  with",
         "        x = 1",
@@ -262,7 +268,7 @@ def test_peoples_own_parts(here, capsys):
     folder.mkdir(parents=True)
     (folder / "sign.yaml").write_text("# signs\n# me\n_target_: mine.Sign\nlr: 0.02\n")
     assert main(["train", *BLOBS, "--config-dir", "options", "optimizer=sign"]) == 0
-    assert find().config()["optimizer"] == {"_target_": "mine.Sign", "lr": 0.02}
+    assert find_run().config()["optimizer"] == {"_target_": "mine.Sign", "lr": 0.02}
     assert main(["train", *BLOBS, "--config-dir", "options", "optimizer=sgn"]) == 2
     assert "did you mean sign" in capsys.readouterr().err
 
@@ -286,7 +292,7 @@ def test_a_run_that_fails_says_so_and_where(here, capsys):
     out, err = capsys.readouterr()
     assert "RuntimeError: out of luck" in err
     assert "Traceback" not in out + err
-    run = find()
+    run = find_run()
     assert run.status["status"] == "failed"
     assert "out of luck" in run.status["message"]
     assert "Traceback" in run.log_file.read_text()
@@ -300,7 +306,7 @@ def test_a_run_that_fails_says_so_and_where(here, capsys):
 def test_a_diverged_run_exits_with_zero(here, capsys):
     assert main(["train", *BLOBS, "optimizer=sgd", "optimizer.lr=1e30"]) == 0
     assert "diverged" in capsys.readouterr().out
-    assert find().status["status"] == "diverged"
+    assert find_run().status["status"] == "diverged"
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
@@ -319,7 +325,7 @@ def test_an_interrupted_process_saves_and_goes_on(sent, here):
     assert process.returncode == 130, out + err
     assert "Traceback" not in out + err
     assert "dlopt train resume=run" in out
-    run = Run(here / "run")
+    run = RunDirectory(here / "run")
     assert run.status["status"] == "interrupted"
     step = run.summary["step"]
     done = subprocess.run(
@@ -330,8 +336,8 @@ def test_an_interrupted_process_saves_and_goes_on(sent, here):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert Run(here / "run").status["status"] == "done"
-    assert Run(here / "run").summary["step"] == step + 100
+    assert RunDirectory(here / "run").status["status"] == "done"
+    assert RunDirectory(here / "run").summary["step"] == step + 100
 
 
 def in_a_terminal(here, columns, *argv):
@@ -374,7 +380,7 @@ def test_a_terminal_shows_a_bar(columns, here):
     assert "val/accuracy" in text
     assert max(map(len, bars)) <= columns
     assert "done: 6000 steps" in text
-    assert find().status["status"] == "done"
+    assert find_run().status["status"] == "done"
 
 
 def test_a_sweep_in_a_terminal_has_one_bar_for_all_and_ends_in_a_table(here):
@@ -458,7 +464,7 @@ def test_tensorboard_is_started_on_what_was_named(here, capsys):
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        assert str(find().path) in process.stdout.readline()
+        assert str(find_run().path) in process.stdout.readline()
         tags: dict = {}
         while not tags:
             assert process.poll() is None
@@ -495,7 +501,7 @@ def test_epochs_typed_where_steps_count_are_not_passed_over(here, capsys):
 
 def test_a_damaged_run_is_said_to_be_so(here, capsys):
     assert main(["train", *BLOBS]) == 0
-    run = find()
+    run = find_run()
     with run.metrics_file.open("a") as file:
         file.write('{"step": 12, "epo')  # a line that was cut off is left out
     assert [row["step"] for row in run.rows()] == [3, 6, 9]
@@ -524,4 +530,4 @@ def test_a_reader_that_has_seen_enough_is_no_failure(here):
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert find().status["status"] == "done"
+    assert find_run().status["status"] == "done"

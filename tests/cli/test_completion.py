@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from dlopt.cli import main
-from dlopt.cli.completion import SCRIPTS, answer, quoted, split
+from dlopt.cli.completion import SCRIPTS, answer, escape_for_bash, split
 from dlopt.config.compose import groups
-from dlopt.rundir.directory import Run
+from dlopt.rundir.directory import RunDirectory
 
 BREAKS = " \t\n\"'><=;|&(:"
 """Where bash cuts words, as it comes."""
@@ -68,7 +68,7 @@ def test_a_failure_is_answered_by_silence(here, capsys):
 
 
 def test_no_tab_imports_what_takes_long(here):
-    Run.create(here / "outputs" / "one")
+    RunDirectory.create(here / "outputs" / "one")
     for line in (
         "dlopt ",
         "dlopt train ",
@@ -121,7 +121,7 @@ def test_what_is_inserted_is_read_back_by_bash(name, quote):
     if "'" in name and quote == "'":
         return  # which single quotes cannot hold: it is not offered
     require("bash")
-    code = f"printf %s {quote}{quoted(name, quote)}{quote}"
+    code = f"printf %s {quote}{escape_for_bash(name, quote)}{quote}"
     assert subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True).stdout == name
 
 
@@ -129,7 +129,7 @@ def test_nothing_is_offered_that_a_shell_would_take_for_a_former_line(tmp_path, 
     """Within double quotes neither of ! and \\! is the character alone."""
     monkeypatch.chdir(tmp_path)
     for name in ("a!echo", "a-b"):
-        Run.create(tmp_path / "outputs" / name).finish("done")
+        RunDirectory.create(tmp_path / "outputs" / name).finish("done")
     for quote, expected in (('"', ["a-b"]), ("'", ["a!echo", "a-b"]), ("", ["a\\!echo", "a-b"])):
         offered = answer("bash", f"dlopt show {quote}outputs/a", "", BREAKS)
         assert set(offered) == {f"outputs/{name}" for name in expected}
@@ -158,7 +158,7 @@ def place(tmp_path_factory):
     other.write_text("#!/bin/sh\necho xenophile\n")
     other.chmod(0o755)
     for age, name in enumerate(("2026-01-02/10-00-00-mlp-sgd-bbbb", "2026-01-01/09-00-00-cnn-adam-aaaa")):
-        os.utime(Run.create(folder / "outputs" / name).status_file, (1000 - age, 1000 - age))
+        os.utime(RunDirectory.create(folder / "outputs" / name).status_file, (1000 - age, 1000 - age))
     (folder / "my data").mkdir()
     (folder / "my data" / "set.pt").touch()
     (folder / "own" / "optimizer").mkdir(parents=True)
@@ -201,7 +201,7 @@ def bash(place: Path, line: str, breaks: str = BREAKS, point: int | None = None)
         ("dlopt tr", ["train"], True),
         ("dlopt train optim", ["optimizer="], False),
         ("dlopt train optimizer=nesterov", ["nesterov"], True),
-        ("dlopt train optimizer=", groups.options("optimizer")[:2], True),
+        ("dlopt train optimizer=", groups.list_option_names("optimizer")[:2], True),
         ("dlopt train optimizer=sgd,nesterov", ["sgd,nesterov"], True),
         ("dlopt train 'regularization=[l2,dropo", ["regularization=[l2,dropout]", "regularization=[l2,dropout,"], True),
         ("dlopt train regularization='[l2,dropo", ["[l2,dropout]", "[l2,dropout,"], True),
@@ -280,7 +280,7 @@ class Terminal:
             assert time.monotonic() < deadline, seen
             if select.select([self.screen], [], [], 1)[0]:
                 seen += os.read(self.screen, 65536).decode(errors="replace")
-        self.seen = seen
+        self.batch_stats = seen
         return found.group(found.re.groups and 1)
 
     def tab(self, typed: str) -> str:
@@ -359,10 +359,12 @@ def test_the_tab_key_shows_what_there_is(terminal):
         "dlopt train optimizer=momentum optimizer."
     )
     for key in ("optimizer.lr=", "optimizer.momentum="):
-        assert key in terminal.seen
-    assert "beta1" not in terminal.seen
+        assert key in terminal.batch_stats
+    assert "beta1" not in terminal.batch_stats
     terminal.tab("dlopt show \t\t")
-    assert terminal.seen.index("outputs/2026-01-02") < terminal.seen.index("outputs/2026-01-01")  # the newest first
+    assert terminal.batch_stats.index("outputs/2026-01-02") < terminal.batch_stats.index(
+        "outputs/2026-01-01"
+    )  # the newest first
 
 
 def test_the_shells_are_answered_alike(place, monkeypatch):

@@ -8,7 +8,7 @@ from dlopt.cli import docs, main
 from dlopt.config.compose import groups
 from dlopt.config.schema import option_docs
 
-OPTIONS = [(group, name) for group in groups.listed() for name in groups.options(group)]
+OPTIONS = [(group, name) for group in groups.list_all_groups() for name in groups.list_option_names(group)]
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +20,11 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize(("group", "name"), OPTIONS)
 def test_a_page_says_all_that_an_option_says_of_itself(group, name, folder):
-    page = folder.joinpath(f"{docs.named(group)}.md").read_text()
+    page = folder.joinpath(f"{docs.get_page_name(group)}.md").read_text()
     (section,) = re.findall(rf"^## {name}\n(.*?)(?=^## |^\[All groups\]|\Z)", page, re.MULTILINE | re.DOTALL)
-    option = option_docs.option(group, name)
+    option = option_docs.load_option(group, name)
     shown = "".join(re.sub(r"\\([\\*_<>|\[\]#~^$])", r"\1", section).split())
-    said = [option.what, *option.text, *option.slips, *option.sources]
+    said = [option.summary, *option.text, *option.slips, *option.sources]
     said += [part for key in option.keys for part in (key.name, key.default, key.range, key.meaning)]
     assert all("".join(part.split()).casefold() in shown.casefold() for part in said)
     assert all(key.range and key.meaning for key in option.keys), "each key has a range, and a line in the docstring"
@@ -33,23 +33,25 @@ def test_a_page_says_all_that_an_option_says_of_itself(group, name, folder):
 def test_the_index_leads_to_every_option(folder):
     index = folder.joinpath("README.md").read_text()
     for group, name in OPTIONS:
-        assert (f"[{name}]({docs.named(group)}.md#{name})" in index) is (name != "custom")
-        assert f"](#{name})" in folder.joinpath(f"{docs.named(group)}.md").read_text()
+        assert (f"[{name}]({docs.get_page_name(group)}.md#{name})" in index) is (name != "custom")
+        assert f"](#{name})" in folder.joinpath(f"{docs.get_page_name(group)}.md").read_text()
 
 
-@pytest.mark.parametrize("group", groups.SEARCH)
+@pytest.mark.parametrize("group", groups.SWEEP_GROUPS)
 def test_a_page_says_what_the_options_of_a_search_have_in_common(group, folder):
-    page = folder.joinpath(f"{docs.named(group)}.md").read_text()
+    page = folder.joinpath(f"{docs.get_page_name(group)}.md").read_text()
     shown = "".join(re.sub(r"\\([\\*_<>|\[\]#~^$])", r"\1", page).split())
-    told = [paragraph for paragraph in option_docs.common(group) if not option_docs.is_table(paragraph)]
+    told = [paragraph for paragraph in option_docs.load_common_paragraphs(group) if not option_docs.is_table(paragraph)]
     assert told
     assert all("".join(paragraph.split()) in shown for paragraph in told)
 
 
 def test_every_slip_stands_beside_its_option_and_in_one_list(folder):
-    told = [slip for group in groups.groups() for option in option_docs.options(group) for slip in option.slips]
+    told = [
+        slip for group in groups.list_groups() for option in option_docs.load_options(group) for slip in option.slips
+    ]
     listed = folder.joinpath("slips.md").read_text()
-    assert all(f"| {docs.plain(slip)} |".casefold() in listed.casefold() for slip in told)
+    assert all(f"| {docs.escape_markdown(slip)} |".casefold() in listed.casefold() for slip in told)
 
 
 def test_tables_have_as_many_cells_in_every_row(folder):
@@ -68,7 +70,7 @@ def test_tables_have_as_many_cells_in_every_row(folder):
     ],
 )
 def test_text_is_kept_from_markdown_but_for_code(text, written):
-    assert docs.plain(text) == written
+    assert docs.escape_markdown(text) == written
 
 
 @pytest.mark.parametrize(
@@ -90,7 +92,7 @@ def test_the_pages_that_are_published_are_those_of_the_options(folder):
 
 def test_pages_from_the_command_line(tmp_path, capsys):
     old = tmp_path / "gone.md"
-    old.write_text(docs.MADE)
+    old.write_text(docs.GENERATED_MARK)
     mine = tmp_path / "mine.md"
     mine.write_text("# mine")
     assert main(["list", "--pages", str(tmp_path)]) == 0
@@ -105,7 +107,7 @@ def test_pages_from_the_command_line(tmp_path, capsys):
 def test_a_picture_shows_every_option_and_is_the_same_when_drawn_anew(group, folder, tmp_path):
     figure = docs.PICTURES[group]()
     titles = [axes.get_title(loc="left") for axes in figure.axes]
-    assert titles == [name for name in groups.options(group) if name != "custom"]
+    assert titles == [name for name in groups.list_option_names(group) if name != "custom"]
     assert all(line.get_ydata().size > 100 for axes in figure.axes for line in axes.lines)
     docs._save(figure, tmp_path / f"{group}.svg")
     assert (tmp_path / f"{group}.svg").read_bytes() == (folder / f"{group}.svg").read_bytes()
@@ -113,7 +115,7 @@ def test_a_picture_shows_every_option_and_is_the_same_when_drawn_anew(group, fol
 
 
 def test_the_schedule_that_watches_a_metric_is_drawn_where_one_stalls():
-    figure = docs.schedules()
+    figure = docs.plot_schedules()
     for axes in figure.axes:
         if axes.get_title(loc="left") == "plateau":
             assert axes.lines[0].get_ydata()[-1] < 1

@@ -9,7 +9,7 @@ import pytest
 from helpers import BLOBS
 
 from dlopt.cli import main
-from dlopt.cli.dry_run import amount, span
+from dlopt.cli.dry_run import format_short_duration, format_size
 from dlopt.sweep import cost_forecast, sweeper
 
 DRY = ["train", "--dry-run", *BLOBS]
@@ -17,7 +17,7 @@ DRY = ["train", "--dry-run", *BLOBS]
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(cost_forecast, "EACH", 0.01)
+    monkeypatch.setattr(cost_forecast, "SECONDS_PER_REHEARSAL", 0.01)
 
 
 @pytest.fixture
@@ -143,8 +143,8 @@ def test_what_follows_from_results_is_not_listed(here, capsys):
 
 def test_runs_at_once_divide_the_time(here, capsys, monkeypatch):
     cost = cost_forecast.Cost(80.0, 1e6)
-    found = cost_forecast.Forecast(cost_forecast.Cost(1200.0, 12e6), cost, cost, 1, 1, {})
-    monkeypatch.setattr(sweeper, "forecast", lambda *args: found)
+    found = cost_forecast.CostForecast(cost_forecast.Cost(1200.0, 12e6), cost, cost, 1, 1, {})
+    monkeypatch.setattr(sweeper, "forecast_cost", lambda *args: found)
     assert main([*DRY, "-m", "seed=range(8)", "hydra/launcher=pool", "hydra.launcher.workers=4"]) == 0
     assert "about 5 min, 4 runs at once" in capsys.readouterr().out
     assert main([*DRY, "-m", "seed=range(8)"]) == 0
@@ -166,7 +166,7 @@ def test_a_very_large_grid_is_started_with_yes_alone(runs, starts, here, capsys,
 
 def test_of_a_million_runs_a_few_are_made_up(here, capsys, monkeypatch):
     made = []
-    true = sweeper.Composer.job
+    true = sweeper.Composer.compose_job
     monkeypatch.setattr(sweeper.Composer, "job", lambda *args: made.append(args) or true(*args))
     assert main([*DRY, "-m", "seed=range(1000)", "optimizer.lr=range(1,101)", "epochs=range(1,11)"]) == 0
     said = capsys.readouterr().out
@@ -219,7 +219,7 @@ def test_lines_fit_a_narrow_screen(here, capsys, monkeypatch):
 
 
 def test_time_and_size_in_words():
-    assert [span(x) for x in (0.00123, 1.26, 99, 100, 5400, 6000, 2e5)] == [
+    assert [format_short_duration(x) for x in (0.00123, 1.26, 99, 100, 5400, 6000, 2e5)] == [
         "1.2 ms",
         "1.3 s",
         "99 s",
@@ -228,4 +228,10 @@ def test_time_and_size_in_words():
         "1.7 h",
         "2.3 days",
     ]
-    assert [amount(x) for x in (1200, 999_400, 999_600, 3.4e9, 5e12)] == ["1.2 kB", "999 kB", "1 MB", "3.4 GB", "5 TB"]
+    assert [format_size(x) for x in (1200, 999_400, 999_600, 3.4e9, 5e12)] == [
+        "1.2 kB",
+        "999 kB",
+        "1 MB",
+        "3.4 GB",
+        "5 TB",
+    ]

@@ -9,7 +9,7 @@ import torch
 from helpers import BLOBS
 
 from dlopt.cli import main
-from dlopt.rundir.find import find
+from dlopt.rundir.find import find_run
 
 TRAIN = ("train", "-q", *BLOBS)
 
@@ -21,7 +21,7 @@ def numbers(line):
 
 def test_the_test_split_is_what_the_run_reported(here, capsys):
     assert main([*TRAIN, "normalization=batch", "preprocess=standardize", "regularization=dropout"]) == 0
-    summary = find().summary
+    summary = find_run().summary
     for checkpoint, prefix in (("best", ""), ("last", "last/")):
         assert main(["evaluate", "--trust", "--checkpoint", checkpoint]) == 0
         found = numbers(capsys.readouterr().out.splitlines()[3])
@@ -37,7 +37,7 @@ def test_a_fold_is_cut_again_as_it_was(here, capsys):
     for fold, examples in (("0", 9), ("6", 8)):
         folds = ("validation.scheme=kfold", "validation.k=7", f"validation.fold={fold}")
         assert main([*TRAIN, *folds, "preprocess=standardize", "data.label_noise=0.2"]) == 0
-        run = find()
+        run = find_run()
         assert main(["evaluate", "--trust", "--split", "val"]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert f" {examples} examples" in lines[1]
@@ -72,7 +72,7 @@ def test_another_file_is_read_as_the_runs_own_was(here, capsys):
     out = capsys.readouterr().out.splitlines()
     assert "40 examples" in out[1]
 
-    content = find().load("best")
+    content = find_run().load("best")
     mu, sigma = (content["preprocessing"]["standardize"][name] for name in ("mu", "sigma"))
     hidden, output = torch.nn.Linear(4, 8), torch.nn.Linear(8, 3)
     for layer, name in ((hidden, "hidden.0"), (output, "output")):
@@ -97,7 +97,7 @@ def test_another_table_is_read_as_the_runs_own_was(here, capsys):
     mine = ("data=table", "data.path=first.csv", "data.target=price", "data.kind=numbers", "loss=mse", "data.missing=fill",
             "batch_size=16", "epochs=20", "preprocess=standardize", "device=cpu")  # fmt: skip
     assert main(["train", "-q", *mine]) == 0
-    encoding = find().load("best")["encoding"]
+    encoding = find_run().load("best")["encoding"]
     assert encoding["columns"]["colour"] == ["blue", "red"]
     lines = TABLE.splitlines()
     several = {}
@@ -213,7 +213,7 @@ def without(run):
 )
 def test_a_checkpoint_that_cannot_be_used_is_said(how, said, here, capsys):
     assert main([*TRAIN]) == 0
-    how(find())
+    how(find_run())
     assert main(["evaluate", "--trust"]) == 2
     out, err = capsys.readouterr()
     assert said in err
@@ -236,7 +236,7 @@ def test_a_run_is_evaluated_from_another_directory(here, capsys, monkeypatch):
     (here / "first.csv").write_text(TABLE)
     argv = ["train", "-q", "data=table", "data.path=first.csv", "data.target=colour", "batch_size=16", "epochs=2"]
     assert main(argv) == 0
-    run = find().path.resolve()
+    run = find_run().path.resolve()
     (here / "elsewhere").mkdir()
     monkeypatch.chdir(here / "elsewhere")
     assert main(["evaluate", "--trust", str(run)]) == 0
@@ -250,7 +250,7 @@ def test_numbers_are_told_in_the_units_of_the_file(here, capsys):
     assert main([*argv, "batch_size=16", "epochs=3"]) == 0
     assert main(["evaluate", "--trust", "--split", "all"]) == 0
     out = capsys.readouterr().out.splitlines()
-    scale = find().load("best")["encoding"]["scale"]
+    scale = find_run().load("best")["encoding"]["scale"]
     rmse = float(re.search(r"squared error ([\d.]+)", out[-1])[1])
     assert rmse == pytest.approx(scale * numbers(out[3])["loss"] ** 0.5, rel=1e-3)
 
@@ -308,7 +308,7 @@ def test_what_only_training_needs_needs_no_trust(keys, here, capsys, monkeypatch
         patch.setattr(sys, "path", [place for place in sys.path if place != str(here)])
         assert main(["evaluate"]) == 0
     found = capsys.readouterr().out
-    assert numbers(found.splitlines()[3])["loss"] == pytest.approx(find().summary["test/loss"], abs=1e-4)
+    assert numbers(found.splitlines()[3])["loss"] == pytest.approx(find_run().summary["test/loss"], abs=1e-4)
     assert main(["evaluate", "--trust"]) == 0
     assert capsys.readouterr().out == found
     assert (main(["verify", "-q"]) == 2) == any("mine." in key for key in keys)
@@ -320,7 +320,7 @@ def test_the_best_weights_of_a_damaged_file_come_from_the_last_checkpoint(how, h
     capsys.readouterr()
     assert main(["evaluate", "--trust"]) == 0
     whole = capsys.readouterr().out
-    file = find().checkpoint("best")
+    file = find_run().checkpoint("best")
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content if how == "flipped" else content[:500])
@@ -332,7 +332,7 @@ def test_the_best_weights_of_a_damaged_file_come_from_the_last_checkpoint(how, h
 
 def test_older_checkpoints_are_evaluated_by_their_steps(here, capsys):
     assert main([*TRAIN, "checkpoint.every=2", "checkpoint.keep=3"]) == 0
-    run = find()
+    run = find_run()
     steps = list(run.older_checkpoints())
     assert len(steps) == 2
     capsys.readouterr()

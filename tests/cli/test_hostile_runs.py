@@ -9,12 +9,22 @@ import sys
 
 import numpy as np
 import pytest
-from hostile_runs import CODE, DAMAGED, ESCAPE, READ, SECRET, SPOKEN, WRITTEN, saved, told
+from hostile_runs import (
+    CODE_CASES,
+    DAMAGE_CASES,
+    ESCAPE,
+    READ_CASES,
+    SECRET,
+    TEXT_CASES,
+    WRITE_CASES,
+    set_checkpoint,
+    set_json,
+)
 
 from dlopt.cli import main
 from dlopt.data import _files
 from dlopt.rundir import lock
-from dlopt.rundir.directory import Run
+from dlopt.rundir.directory import RunDirectory
 
 COMMANDS = {
     "show": ["show", "run"],
@@ -56,7 +66,7 @@ def place(honest, tmp_path, monkeypatch):
     (tmp_path / "victim").write_text("mine\n")
     (tmp_path / "victims").mkdir()
     (tmp_path / "victims" / "victim").write_text("mine\n")
-    _files.forget()
+    _files.clear_cache()
     return tmp_path
 
 
@@ -115,11 +125,11 @@ def test_an_honest_run_is_opened(name, place, capsys):
     assert code == 0, said
 
 
-@pytest.mark.parametrize("name", CODE)
+@pytest.mark.parametrize("name", CODE_CASES)
 def test_code_that_a_run_names_is_not_executed(name, place, capsys):
     """What is evaluated without it is said to be what it is."""
     _, evaluation = opened(place, capsys, "evaluate")
-    CODE[name](place / "run", place / "canary")
+    CODE_CASES[name](place / "run", place / "canary")
     for command in COMMANDS:
         code, said = opened(place, capsys, command)
         if command == "evaluate" and code == 0:
@@ -130,9 +140,9 @@ def test_code_that_a_run_names_is_not_executed(name, place, capsys):
             assert any(reason in said for reason in REASONS), said
 
 
-@pytest.mark.parametrize("name", WRITTEN)
+@pytest.mark.parametrize("name", WRITE_CASES)
 def test_a_run_that_goes_on_writes_into_its_own_directory_alone(name, place, capsys):
-    WRITTEN[name](place / "run", place / "canary")
+    WRITE_CASES[name](place / "run", place / "canary")
     for command in COMMANDS:
         code, said = opened(place, capsys, command)
         if command == "resume":
@@ -140,25 +150,25 @@ def test_a_run_that_goes_on_writes_into_its_own_directory_alone(name, place, cap
             assert "link" in said
 
 
-@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize("name", READ_CASES)
 def test_files_of_whoever_opens_a_run_are_not_read(name, place, capsys):
     (place.parent / "credentials").write_text(f"{SECRET},b\n" + f"1,{SECRET}\n" * 200)
     x, y = np.zeros((200, 1, 8, 8), np.float32), np.full(200, SECRET)
     np.savez(place.parent / "credentials.npz", x=x, y=y)
     np.save(place / "run" / "x.npy", x)
     np.save(place.parent / "credentials.npy", y)
-    READ[name](place / "run", place / "canary")
+    READ_CASES[name](place / "run", place / "canary")
     for command in (*OPENING, *AGAIN):
         code, said = opened(place, capsys, command)
         assert code == 2, said
         assert "data.path  names a file of yours" in said or "mine.csv is a symbolic link" in said
 
 
-@pytest.mark.parametrize("name", SPOKEN)
+@pytest.mark.parametrize("name", TEXT_CASES)
 def test_text_of_a_run_is_never_obeyed(name, place, capsys, monkeypatch):
     """Class names, versions, whatever is told of the run's own."""
-    monkeypatch.setattr(lock, "SILENT", 0.02)
-    SPOKEN[name](place / "run", place / "canary")
+    monkeypatch.setattr(lock, "STALE_SECONDS", 0.02)
+    TEXT_CASES[name](place / "run", place / "canary")
     shutil.copytree(place / "run", place / "spoilt")
     for command in COMMANDS | AGAIN:
         opened(place, capsys, command)
@@ -221,24 +231,24 @@ def test_no_linked_older_checkpoint_is_read(step, place, capsys):
 
 @pytest.mark.parametrize("settings", [{"steps": [1]}, {"a": {"b": 1}}, {"a": 2**70}, {1: 2}, [1], ESCAPE], ids=str)
 def test_settings_are_names_with_plain_values_when_a_run_goes_on(settings, place, capsys):
-    saved("last.pt", settings=settings)(place / "run", place / "canary")
+    set_checkpoint("last.pt", settings=settings)(place / "run", place / "canary")
     assert opened(place, capsys, "resume") == (0, "")
     assert opened(place, capsys, "show")[0] == 0
-    assert Run("run").status["settings"]["arch.widths"] == "[4]"
+    assert RunDirectory("run").status["settings"]["arch.widths"] == "[4]"
 
 
 @pytest.mark.parametrize("settings", [{"steps": [1]}, [1], ESCAPE], ids=str)
 def test_settings_are_names_with_plain_values_when_a_run_is_made_again(settings, place, capsys):
-    told("status.json", settings=settings)(place / "run", place / "canary")
+    set_json("status.json", settings=settings)(place / "run", place / "canary")
     code, said = opened(place, capsys, "rerun")
     assert code == 0, said
     assert main(["show"]) == 0
 
 
-@pytest.mark.parametrize("name", DAMAGED)
+@pytest.mark.parametrize("name", DAMAGE_CASES)
 def test_whatever_lies_in_a_run_is_shown_or_said_to_be_damaged(name, place, capsys):
     (place / "laughter.yaml").write_text("a: &a [1]\n")
-    DAMAGED[name](place / "run", place / "canary")
+    DAMAGE_CASES[name](place / "run", place / "canary")
     for command in COMMANDS:
         opened(place, capsys, command)
 
@@ -249,8 +259,8 @@ def test_what_is_trusted_is_executed(place, capsys, monkeypatch):
     for name, command in ((arch, "evaluate"), (arch, "resume"), (rule, "resume")):
         folder = place / command
         shutil.copytree(place / "run", folder / "run")
-        CODE[name](folder / "run", folder / "canary")
-        run = Run(folder / "run")  # whoever can write the configuration can write its digest
+        CODE_CASES[name](folder / "run", folder / "canary")
+        run = RunDirectory(folder / "run")  # whoever can write the configuration can write its digest
         run.status_file.write_text(json.dumps(run.status | {"config": run.config_digest()}))
         monkeypatch.chdir(folder)
         monkeypatch.setattr(sys, "path", list(sys.path))
@@ -288,7 +298,7 @@ def test_no_run_takes_all_memory(command, place):
     usual = peak(command)
     for name in BOMBS if command == "evaluate" else LARGE:
         shutil.copytree(place / "run", place / "kept")
-        (CODE | DAMAGED)[name](place / "run", place / "canary")
+        (CODE_CASES | DAMAGE_CASES)[name](place / "run", place / "canary")
         assert peak(command) < usual + MORE, name
         shutil.rmtree(place / "run")
         (place / "kept").rename(place / "run")
@@ -308,7 +318,7 @@ def test_text_of_a_run_is_printed_as_it_is(place, capsys, monkeypatch):
         ),
         ("summary.json", {f"val/{said}": 1.0, f"train/{said}": 2.0}),
     ):
-        told(name, **keys)(place / "run", place / "canary")
+        set_json(name, **keys)(place / "run", place / "canary")
     (place / "run").rename(place / "[bold]run")
     shown = said.replace("\x1b", "\N{REPLACEMENT CHARACTER}")
     assert main(["show", "[bold]run", "--all"]) == 0

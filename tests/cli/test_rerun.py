@@ -6,12 +6,12 @@ import re
 import shutil
 
 import pytest
-from bits import differences, final
+from bits import find_differences, read_final_state
 from helpers import BLOBS
 
 from dlopt.cli import main
-from dlopt.rundir.directory import Run
-from dlopt.rundir.find import find
+from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.find import find_run
 
 TRAIN = (
     "train",
@@ -31,7 +31,7 @@ def run(here, capsys):
         if isinstance(handler, logging.FileHandler):
             logging.getLogger().removeHandler(handler)
             handler.close()
-    return Run(here / "outputs" / "one")
+    return RunDirectory(here / "outputs" / "one")
 
 
 def files(run):
@@ -44,7 +44,7 @@ def rerun(capsys, *argv):
     code = main(["rerun", "one", "--trust", *argv])
     out, err = capsys.readouterr()
     assert "Traceback" not in out + err
-    return code, out + err, find()
+    return code, out + err, find_run()
 
 
 def test_a_run_that_comes_out_the_same(run, capsys):
@@ -55,7 +55,7 @@ def test_a_run_that_comes_out_the_same(run, capsys):
     assert "the state after step 9 is equal, bit for bit" in said
     assert files(run) == before, "the former is left as it is"
     assert re.search(r"-rerun-[0-9a-f]{4}$", other.path.name)
-    assert differences(final(other), final(run)) == []
+    assert find_differences(read_final_state(other), read_final_state(run)) == []
     assert other.status["settings"] == run.status["settings"]
     assert f"rerun of {run.path.relative_to(run.path.parents[1])}" in other.log_file.read_text()
 
@@ -71,9 +71,9 @@ def test_the_new_one_is_a_run_like_any(run, capsys):
     assert other.summary["step"] == 12
     assert main(["train", "-q", f"resume={run.path}", "--trust", "epochs=4"]) == 0
     assert (
-        differences(
-            {k: v for k, v in final(other).items() if "config" not in k},
-            {k: v for k, v in final(run).items() if "config" not in k},
+        find_differences(
+            {k: v for k, v in read_final_state(other).items() if "config" not in k},
+            {k: v for k, v in read_final_state(run).items() if "config" not in k},
         )
         == []
     )
@@ -110,7 +110,7 @@ def test_a_run_that_was_interrupted_is_compared_as_far_as_it_came(run, capsys):
 def test_runs_that_diverged_are_compared_by_their_rows(here, capsys):
     """They have no last checkpoint."""
     assert main([*TRAIN, "optimizer=sgd", "optimizer.lr=1e30", "checkpoint.every=null"]) == 0
-    run = Run(here / "outputs" / "one")
+    run = RunDirectory(here / "outputs" / "one")
     assert run.status["status"] == "diverged"
     code, said, other = rerun(capsys)
     assert other.status["status"] == "diverged"

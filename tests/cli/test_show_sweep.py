@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from sweeps import RATE, RULE, described, run, sweep
+from sweeps import LR_AXIS, OPTIMIZER_AXIS, write_run, write_sweep, write_sweep_json
 
 from dlopt.cli import main
 
@@ -20,7 +20,14 @@ def searched(here):
               for i, lr in enumerate(rates)]  # fmt: skip
     points += [({"optimizer.lr": 0.9, "optimizer": "sgd"}, None, "diverged")] * 3
     points += [({"optimizer.lr": 0.5, "optimizer": "sgd"}, 3.0, "pruned")]
-    return sweep(here / HERE, [RATE, RULE], points, sampler="tpe", trials=20, fixed=["epochs=5", "arch=mlp", "seed=0"])
+    return write_sweep(
+        here / HERE,
+        [LR_AXIS, OPTIMIZER_AXIS],
+        points,
+        sampler="tpe",
+        trials=20,
+        fixed=["epochs=5", "arch=mlp", "seed=0"],
+    )
 
 
 def shown(capsys, *argv):
@@ -45,20 +52,20 @@ def test_the_findings_of_a_search(searched, capsys):
 def test_a_number_without_a_logarithm_has_no_place_on_a_logarithmic_axis(here, capsys):
     """A run's file says so; the search itself draws none."""
     points = [({"optimizer.lr": 10 ** (-4 + i / 3), "optimizer": ("sgd", "adam")[i % 2]}, 1.0 - i) for i in range(12)]
-    sweep(here / HERE, [RATE, RULE], [({"optimizer.lr": -1.0, "optimizer": "sgd"}, 3.0), *points])
+    write_sweep(here / HERE, [LR_AXIS, OPTIMIZER_AXIS], [({"optimizer.lr": -1.0, "optimizer": "sgd"}, 3.0), *points])
     assert "best: trial 12" in shown(capsys, "aaaa")
 
 
 def test_more_trials_than_are_planned_are_no_share_of_them(here, capsys):
     """A failed one was tried again."""
     points = [({"optimizer.lr": 0.1}, 1.0), ({"optimizer.lr": 0.2}, None, "failed"), ({"optimizer.lr": 0.2}, 2.0)]
-    sweep(here / HERE, [RATE], points, trials=2)
+    write_sweep(here / HERE, [LR_AXIS], points, trials=2)
     assert "\n3 trials have ended: 2 done, 1 failed (33%)" in shown(capsys, "aaaa")
 
 
 @pytest.mark.parametrize("status", ["running", "interrupted"])
 def test_a_search_of_which_nothing_has_ended(status, here, capsys):
-    sweep(here / HERE, [RATE], [({"optimizer.lr": 0.1}, None, status)], trials=2)
+    write_sweep(here / HERE, [LR_AXIS], [({"optimizer.lr": 0.1}, None, status)], trials=2)
     text = shown(capsys, "aaaa")
     assert "\n0 of 2 trials have ended; 1 " in text
     assert "no trial has a val/loss yet" in text
@@ -76,7 +83,7 @@ def test_the_best_can_be_trained_again_as_it_is_said(searched, capsys):
 
 def test_words_of_a_command_line_are_quoted(here, capsys):
     axes = [{"key": "regularization", "kind": "choice", "values": ["none", "[l2,dropout]", "$(reboot); x"]}]
-    sweep(here / HERE, axes, [({"regularization": v}, 1.0) for v in ("$(reboot); x", "[l2,dropout]")],
+    write_sweep(here / HERE, axes, [({"regularization": v}, 1.0) for v in ("$(reboot); x", "[l2,dropout]")],
           command=["+regularization=none,[l2,dropout]"], fixed=["+name=a b"])  # fmt: skip
     text = shown(capsys, "aaaa")
     assert "'+name=a b'" in text
@@ -96,16 +103,16 @@ def test_a_narrow_terminal_breaks_lines_and_nothing_else(searched, capsys, monke
 
 def test_a_border_is_warned_of(here, capsys):
     rates = {"key": "optimizer.lr", "kind": "choice", "values": ["0.01", "0.1", "1"]}
-    sweep(here / HERE, [rates], [({"optimizer.lr": x}, 1 / x) for x in (0.01, 0.1, 1.0)])
+    write_sweep(here / HERE, [rates], [({"optimizer.lr": x}, 1 / x) for x in (0.01, 0.1, 1.0)])
     assert "warning: optimizer.lr: the best, 1, is the largest tried; widen it upwards" in shown(capsys, "aaaa")
-    sweep(here / HERE.replace("aaaa", "bbbb"), [RATE], [({"optimizer.lr": x}, x) for x in (1.1e-4, 0.1)])
+    write_sweep(here / HERE.replace("aaaa", "bbbb"), [LR_AXIS], [({"optimizer.lr": x}, x) for x in (1.1e-4, 0.1)])
     assert "optimizer.lr: the best, 0.00011, is at the lower end of 0.0001..1 (log); widen it" in (
         " ".join(shown(capsys, "bbbb").split()))  # fmt: skip
 
 
 def test_a_sweep_of_an_earlier_version(here, capsys):
     for i, (lr, seed) in enumerate((lr, seed) for lr in (0.1, 0.01) for seed in (0, 1)):
-        run(here / HERE / str(i), {"optimizer.lr": lr, "seed": seed, "optimizer": "sgd", "epochs": 7}, lr + seed)
+        write_run(here / HERE / str(i), {"optimizer.lr": lr, "seed": seed, "optimizer": "sgd", "epochs": 7}, lr + seed)
     (here / HERE / "multirun.yaml").touch()
     text = shown(capsys, "aaaa")
     assert "for the smallest val/loss, mean over 2 seeds" in text
@@ -121,14 +128,14 @@ def test_a_damaged_description_is_said_with_what_varies(searched, capsys):
 
 
 def test_a_search_of_which_nothing_is_done(here, capsys):
-    sweep(here / HERE, [RATE], [({"optimizer.lr": 0.1}, None, "failed")])
+    write_sweep(here / HERE, [LR_AXIS], [({"optimizer.lr": 0.1}, None, "failed")])
     text = shown(capsys, "aaaa")
     assert "1 failed" in text
     assert "no trial has a val/loss yet" in text
 
 
 def test_a_search_without_runs_and_wrong_keys_are_refused(searched, capsys):
-    described(searched.parent / "11-00-00-bbbb", [RATE])
+    write_sweep_json(searched.parent / "11-00-00-bbbb", [LR_AXIS])
     for argv, said in (
         (["bbbb"], "holds no run yet"),
         (["aaaa", "--png", "--heat", "optimizer"], "name two keys"),
@@ -169,9 +176,9 @@ def test_runs_of_a_sweep_end_with_its_best(searched, capsys):
 
 
 def test_a_median_below_a_table_of_means_is_called_one(here, capsys):
-    described(here / HERE, [RATE], statistic="median", seeds=[0, 1, 2])
+    write_sweep_json(here / HERE, [LR_AXIS], statistic="median", seeds=[0, 1, 2])
     for seed, value in enumerate((1.0, 2.0, 6.0)):
-        run(here / HERE / "0" / f"seed-{seed}", {"optimizer.lr": 0.1, "seed": seed}, value)
+        write_run(here / HERE / "0" / f"seed-{seed}", {"optimizer.lr": 0.1, "seed": seed}, value)
     assert main(["runs", "aaaa", "--over", "seed"]) == 0
     said = capsys.readouterr().out
     assert (

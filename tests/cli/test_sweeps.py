@@ -15,9 +15,9 @@ from helpers import BLOBS
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from dlopt.cli import main
-from dlopt.cli.resume_sweep import goes_on
-from dlopt.config.compose.yaml_dump import quoted
-from dlopt.rundir.directory import Run
+from dlopt.cli.resume_sweep import build_resume_command
+from dlopt.config.compose.yaml_dump import quote
+from dlopt.rundir.directory import RunDirectory
 from dlopt.runner import execute
 from dlopt.runner.workers import InProcess
 from dlopt.sweep.study import Study
@@ -35,8 +35,8 @@ def record(sweep: Path = Path("sweep")) -> dict[str, Any]:
     return json.loads((sweep / "sweep.json").read_text())
 
 
-def runs(sweep: Path = Path("sweep")) -> dict[str, Run]:
-    found = {str(p.parent.relative_to(sweep)): Run(p.parent) for p in sweep.rglob("status.json")}
+def runs(sweep: Path = Path("sweep")) -> dict[str, RunDirectory]:
+    found = {str(p.parent.relative_to(sweep)): RunDirectory(p.parent) for p in sweep.rglob("status.json")}
     return dict(sorted(found.items()))
 
 
@@ -164,7 +164,7 @@ def test_pruned_runs_say_so(here):
         "1/seed-1": "done",
         "2/seed-0": "pruned",
     }
-    assert Run("sweep/2/seed-0").last_row()["epoch"] == 1
+    assert RunDirectory("sweep/2/seed-0").last_row()["epoch"] == 1
 
 
 # ------------------------------------------------------------------------------------------------ going on
@@ -206,7 +206,7 @@ def refused(arguments: list[str], capsys: Any, *said: str) -> None:
 def test_another_launcher_goes_on_without_the_keys_of_the_former(begun, capsys):
     pool = ["hydra/launcher=pool", "hydra.launcher.workers=2"]
     (begun / "sweep.json").write_text(json.dumps({**record(), "command": [*record()["command"], *pool]}))
-    same = goes_on(begun, ["hydra/launcher=pool", "hydra.sweeper.trials=2"], trust=True)
+    same = build_resume_command(begun, ["hydra/launcher=pool", "hydra.sweeper.trials=2"], trust=True)
     assert "hydra.launcher.workers=2" in same
     going_on = ["train", "resume=sweep", "--trust", "hydra.sweeper.trials=2", "hydra/launcher=local"]
     assert main(going_on) == 0, capsys.readouterr().err
@@ -429,7 +429,7 @@ def test_a_search_that_has_begun_and_loses_its_files_was_stopped(what, here, mon
 @pytest.mark.parametrize("name", ["it's", "1e5", "a\\b"])
 def test_a_directory_has_the_name_that_it_is_given_whoever_starts_the_runs(name, here):
     """Hydra is told of it by the launchers that are not ours, and where a search goes on."""
-    place, launcher = f"hydra.sweep.dir={quoted(name)}", "hydra/launcher=basic"
+    place, launcher = f"hydra.sweep.dir={quote(name)}", "hydra/launcher=basic"
     before = set(here.iterdir())
     assert main(["train", "-m", *QUICK, place, "optimizer.lr=0.01,0.1", launcher]) == 0
     assert main(["train", f"resume=./{name}", "--trust"]) == 0

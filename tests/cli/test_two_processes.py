@@ -4,11 +4,11 @@ import json
 import signal
 
 import pytest
-from forked import Forks, Job
+from forked import ForkedProcess, Forks
 from helpers import BLOBS
 from test_forked import ENDLESS, TESTS, begun
 
-from dlopt.rundir.directory import Run
+from dlopt.rundir.directory import RunDirectory
 from dlopt.storage import atomic
 
 MINE = {"PYTHONPATH": TESTS}
@@ -60,7 +60,7 @@ def test_of_two_that_start_at_once_one_trains(forks, tmp_path):
     jobs = [forks.start(["train", "-q", *BLOBS, "hydra.run.dir=run"], tmp_path, MINE) for _ in range(3)]
     codes = sorted((job.wait().code, "hydra.run.dir" in job.wait().err) for job in jobs)
     assert codes == [(0, False), (2, True), (2, True)]
-    run = Run(tmp_path / "run")
+    run = RunDirectory(tmp_path / "run")
     assert run.status["status"] == "done"
     assert run.status["pid"] in [job.pid for job in jobs if job.wait().code == 0]
     assert [row["step"] for row in run.rows()] == [3, 6, 9]
@@ -70,7 +70,7 @@ def test_two_processes_that_sweep_in_one_directory_share_it(forks, tmp_path):
     argv = ["train", "-q", "-m", *BLOBS, "epochs=50", "seed=0,1,2,3,4,5", "hydra.sweep.dir=sweep"]
     jobs = [forks.start(argv, tmp_path, MINE) for _ in range(2)]
     assert [job.wait().code for job in jobs] == [0, 0], [job.wait() for job in jobs]
-    found = [Run(tmp_path / "sweep" / str(number)).status for number in range(6)]
+    found = [RunDirectory(tmp_path / "sweep" / str(number)).status for number in range(6)]
     assert [status["status"] for status in found] == ["done"] * 6
     assert {status["pid"] for status in found} <= {job.pid for job in jobs}
     assert sorted(status["settings"]["seed"] for status in found) == [0, 1, 2, 3, 4, 5]
@@ -85,30 +85,30 @@ def test_a_run_that_another_process_of_the_sweep_makes_is_left_alone(forks, tmp_
     ended = forks.run([word for word in argv if word != "-q"], tmp_path, MINE)
     assert ended.code == 0
     assert "1 is under way in other processes" in ended.out
-    assert Run(tmp_path / "run" / "0").status["pid"] == first.pid
+    assert RunDirectory(tmp_path / "run" / "0").status["pid"] == first.pid
     first.kill()
     first.wait()
 
 
-def gone_on(forks: Forks, folder, count: int) -> list[Job]:
+def gone_on(forks: Forks, folder, count: int) -> list[ForkedProcess]:
     return [forks.start(["train", "-q", "resume=run", "--trust"], folder, MINE) for _ in range(count)]
 
 
 def test_of_two_that_resume_at_once_one_goes_on(running, forks, tmp_path):
-    run = Run(tmp_path / "run")
+    run = RunDirectory(tmp_path / "run")
     running.kill()
     running.wait()
     jobs = gone_on(forks, tmp_path, 2)
-    while not any(job.ended for job in jobs):
+    while not any(job.has_ended for job in jobs):
         pass
-    (refused,) = [job for job in jobs if job.ended]
+    (refused,) = [job for job in jobs if job.has_ended]
     (going,) = [job for job in jobs if job is not refused]
     ended = refused.wait()
     # The other may hold the directory and not have written its name yet.
     named = f"being written by process {going.pid} on " in ended.err or "being written by another process" in ended.err
     assert (ended.code, named) == (2, True), ended
     while run.status["pid"] != going.pid:
-        assert not going.ended, going.wait()
+        assert not going.has_ended, going.wait()
     assert len(run.status["before"]) == 1
     going.kill(signal.SIGINT)
     assert going.wait().code in (130, -signal.SIGINT)
@@ -116,16 +116,16 @@ def test_of_two_that_resume_at_once_one_goes_on(running, forks, tmp_path):
 
 def test_a_run_that_is_taken_over_writes_no_more_and_says_so(running, tmp_path):
     """As a process that slept finds it, whose directory another machine has taken meanwhile."""
-    run = Run(tmp_path / "run")
+    run = RunDirectory(tmp_path / "run")
     other = json.loads(run.lock.file.read_text()) | {"host": "elsewhere", "pid": 1, "token": "another"}
-    atomic.replace(run.lock.file, json.dumps(other).encode())
+    atomic.atomic_write_bytes(run.lock.file, json.dumps(other).encode())
     ended = running.wait()
     assert ended.code == 1
     assert "stopped: " in ended.err
     assert "was taken over by process 1 on elsewhere" in ended.err
     assert run.status["status"] == "running", "which is the other's to write"
     assert json.loads(run.lock.file.read_text()) == other
-    assert run.newest() is not None
+    assert run.latest_checkpoint() is not None
 
 
 def test_a_run_is_seen_to_run_and_when_it_is_killed_to_be_dead(running, forks, tmp_path):
@@ -136,4 +136,4 @@ def test_a_run_is_seen_to_run_and_when_it_is_killed_to_be_dead(running, forks, t
     running.wait()
     many, one = said_of(forks, tmp_path)
     assert ("dead" in many, "its process is gone" in one) == (True, True)
-    assert Run(tmp_path / "run").status["status"] == "running"
+    assert RunDirectory(tmp_path / "run").status["status"] == "running"

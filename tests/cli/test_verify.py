@@ -13,8 +13,8 @@ from helpers import BLOBS
 from test_forked import ENDLESS, TESTS, begun
 
 from dlopt.cli import main
-from dlopt.rundir.directory import Run
-from dlopt.rundir.find import find
+from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.find import find_run
 
 TRAIN = ("train", "-q", *BLOBS, "checkpoint.every=2", "checkpoint.keep=3", "log_every=1", "regularization=dropout")
 """Nine steps, with checkpoints after 6, 8 and 9."""
@@ -24,7 +24,7 @@ VERIFY = ("verify", "--trust")
 @pytest.fixture
 def run(here, capsys):
     assert main(TRAIN) == 0
-    return find()
+    return find_run()
 
 
 def files(run):
@@ -78,8 +78,8 @@ def test_a_part_without_a_row_is_equal_where_its_end_is(here, capsys):
     assert main(["train", "-q", *BLOBS, "checkpoint.every=1", "checkpoint.keep=3"]) == 0
     code, said = verified(capsys, "--from", "7", "--to", "8")
     assert (code, "the checkpoint after step 8 is equal, bit for bit" in said) == (0, True), said
-    content = torch.load(find().checkpoint_after(8), weights_only=True)
-    torch.save(content | {"evaluations": 9}, find().checkpoint_after(8))
+    content = torch.load(find_run().checkpoint_after(8), weights_only=True)
+    torch.save(content | {"evaluations": 9}, find_run().checkpoint_after(8))
     assert verified(capsys, "--from", "7", "--to", "8")[0] == 1
 
 
@@ -226,7 +226,7 @@ def under_way(forks, tmp_path):
 def made_by(job):
     """The temporary directory of a process that verifies; None before it has one."""
     for file in Path(tempfile.gettempdir()).glob("dlopt-verify-*/run/status.json"):
-        status = Run(file.parent).status_or_none()
+        status = RunDirectory(file.parent).status_or_none()
         if status is not None and status["pid"] == job.pid:
             return file.parents[1]
     return None
@@ -252,4 +252,4 @@ def test_a_run_that_is_under_way_is_verified_and_not_disturbed(under_way, forks,
         ended = forks.run(["verify", "run", "--trust"], tmp_path, {"PYTHONPATH": TESTS})
         assert ended.code == 0 or (ended.code == 2 and re.search("was after step|No such file", ended.err)), ended
     assert not under_way.ended
-    assert Run(tmp_path / "run").status["status"] == "running"
+    assert RunDirectory(tmp_path / "run").status["status"] == "running"

@@ -6,24 +6,24 @@ import weakref
 
 import pytest
 import torch
-from helpers import DEVICE, blobs, built, composed, files_for, trained
+from helpers import DEVICE, build_blobs, build_experiment, compose_config, train_runs, write_data_files
 from omegaconf import OmegaConf
 
 from dlopt.config.build import build
 from dlopt.config.checks import forward_probe, splits
-from dlopt.config.compose.nested_options import in_full
+from dlopt.config.compose.nested_options import to_hydra
 from dlopt.config.problems import ConfigError, Problems
 from dlopt.parts import Dataset, Split
 
 
 def test_preprocessing_is_fitted_on_the_training_rows_alone():
     """A statistic of any other example would be a leak."""
-    experiment = built("data=digits", "arch=linear", "preprocess=standardize", "validation.fraction=0.3")
-    raw = built("data=digits", "arch=linear", "validation.fraction=0.3").train.gathered()[0].double()
+    experiment = build_experiment("data=digits", "arch=linear", "preprocess=standardize", "validation.fraction=0.3")
+    raw = build_experiment("data=digits", "arch=linear", "validation.fraction=0.3").train.gather()[0].double()
     found = experiment.preprocessing["standardize"]
     torch.testing.assert_close(found["mu"], raw.mean(0).float())
-    torch.testing.assert_close(experiment.train.gathered()[0].mean(0), torch.zeros(1, 8, 8), atol=1e-5, rtol=0)
-    assert experiment.validation.gathered()[0].mean(0).abs().max() > 1e-3
+    torch.testing.assert_close(experiment.train.gather()[0].mean(0), torch.zeros(1, 8, 8), atol=1e-5, rtol=0)
+    assert experiment.validation.gather()[0].mean(0).abs().max() > 1e-3
     assert torch.isfinite(experiment.test.inputs).all()
 
 
@@ -37,22 +37,22 @@ def test_preprocessing_is_fitted_on_the_training_rows_alone():
     ],
 )
 def test_the_objective_is_the_named_one_unless_nothing_is_held_out_for_its_loss(held_out, named, found):
-    made = built("data=digits", "arch=linear", f"validation.fraction={held_out}", f"objective={named}")
+    made = build_experiment("data=digits", "arch=linear", f"validation.fraction={held_out}", f"objective={named}")
     assert made.objective == found
 
 
 def test_training_and_validation_rows_share_nothing():
-    experiment = built("data.train_size=1000", "data.label_noise=0.2")
+    experiment = build_experiment("data.train_size=1000", "data.label_noise=0.2")
     train, validation = set(experiment.train.rows.tolist()), set(experiment.validation.rows.tolist())
     assert len(train) == 800
     assert len(validation) == 200
     assert not train & validation
-    clean = built("data.train_size=1000").validation
-    assert torch.equal(clean.gathered()[1], experiment.validation.gathered()[1]), "noise reached the validation labels"
+    clean = build_experiment("data.train_size=1000").validation
+    assert torch.equal(clean.gather()[1], experiment.validation.gather()[1]), "noise reached the validation labels"
 
 
 def test_the_seed_decides_split_and_weights_and_nothing_else():
-    one, same, other = built("seed=1"), built("seed=1"), built("seed=2")
+    one, same, other = build_experiment("seed=1"), build_experiment("seed=1"), build_experiment("seed=2")
     assert torch.equal(one.w, same.w)
     assert torch.equal(one.validation.rows, same.validation.rows)
     assert not torch.equal(one.w, other.w)
@@ -62,19 +62,21 @@ def test_the_seed_decides_split_and_weights_and_nothing_else():
 
 def test_threads_are_chosen_by_the_work(monkeypatch):
     """One for a small net, as many as are worth it for a large one, never more than there are."""
-    monkeypatch.setattr(forward_probe, "AVAILABLE", 8)
-    assert built("arch=mlp").threads == 1
-    assert built("arch=mlp", "arch.widths=[2000,2000]").threads == 8
-    assert built("arch=mlp", "arch.widths=[400,400]").threads == round(3 * 100 * (40 * 400 + 400 * 400 + 4000) / 4e7)
-    assert built("arch=mlp", "arch.widths=[2000,2000]", "threads=3").threads == 3
+    monkeypatch.setattr(forward_probe, "AVAILABLE_THREADS", 8)
+    assert build_experiment("arch=mlp").threads == 1
+    assert build_experiment("arch=mlp", "arch.widths=[2000,2000]").threads == 8
+    assert build_experiment("arch=mlp", "arch.widths=[400,400]").threads == round(
+        3 * 100 * (40 * 400 + 400 * 400 + 4000) / 4e7
+    )
+    assert build_experiment("arch=mlp", "arch.widths=[2000,2000]", "threads=3").threads == 3
 
 
 def test_seconds_are_those_of_training(tmp_path):
     import time
 
-    experiment = blobs("epochs=30")
+    experiment = build_blobs("epochs=30")
     began = time.perf_counter()
-    (summary,), (run,) = trained(tmp_path, experiment)
+    (summary,), (run,) = train_runs(tmp_path, experiment)
     wall = time.perf_counter() - began
     seconds = [row["seconds"] for row in run.rows()]
     assert seconds[0] > 0
@@ -84,20 +86,20 @@ def test_seconds_are_those_of_training(tmp_path):
 
 def test_a_mistake_becomes_the_problem_at_its_own_key(tmp_path):
     with pytest.raises(ConfigError) as found:
-        built("data=arrays", f"data.path={tmp_path / 'no.npz'}", "optimizer.lr=-1")
+        build_experiment("data=arrays", f"data.path={tmp_path / 'no.npz'}", "optimizer.lr=-1")
     assert [key for key, _ in found.value.problems] == ["optimizer.lr", "data.path"]
 
 
 def test_a_table_brings_the_net_that_suits_it_and_the_command_line_wins(tmp_path):
-    table = ["data=table", "batch_size=16", *files_for("table", tmp_path)]
-    assert type(built(*table).model).__name__ == "MLP"
-    assert type(built(*table, "arch=linear").model).__name__ == "Linear"
-    assert type(built("arch=linear", *table).model).__name__ == "Linear"
+    table = ["data=table", "batch_size=16", *write_data_files("table", tmp_path)]
+    assert type(build_experiment(*table).model).__name__ == "MLP"
+    assert type(build_experiment(*table, "arch=linear").model).__name__ == "LinearModel"
+    assert type(build_experiment("arch=linear", *table).model).__name__ == "LinearModel"
 
 
 def test_plain_mappings_are_built_as_what_they_were_resolved_from_and_left_as_they_were():
     typed = ["arch=mlp", "optimizer=momentum", "schedules.momentum=ramp", "regularization=[l2,dropout]"]
-    config = composed(*map(in_full, typed), "arch.widths=[7]", "regularization.l2.strength=${optimizer.lr}")
+    config = compose_config(*map(to_hydra, typed), "arch.widths=[7]", "regularization.l2.strength=${optimizer.lr}")
     tree = OmegaConf.to_container(config, resolve=True)
     before = copy.deepcopy(tree)
     one, other = build(config, typed), build(tree, typed)
@@ -111,7 +113,7 @@ def test_plain_mappings_are_built_as_what_they_were_resolved_from_and_left_as_th
 
 def test_a_setting_that_is_left_open_is_a_problem_of_its_own():
     with pytest.raises(ConfigError) as found:
-        built("seed=???", "precision=float64")
+        build_experiment("seed=???", "precision=float64")
     assert [key for key, _ in found.value.problems] == ["seed"]
 
 
@@ -128,7 +130,7 @@ def test_a_data_set_that_runs_share_is_looked_through_once_and_another_one_anew(
     bad = dataclasses.replace(good, outputs=1)
     assert [splits.check_dataset(bad, problems) for _ in range(2)] == [False] * 2
     assert seen == [good, bad, bad]
-    assert len(problems.found) == 2
+    assert len(problems.errors) == 2
     seen.clear()
     gone = weakref.ref(good)
     del good, bad
@@ -139,11 +141,13 @@ def test_runs_that_share_their_data_leave_them_as_they_were(tmp_path):
     typed = ("data=digits", "arch=mlp", "batch_size=full", "augmentation=translate", "preprocess=standardize",
              "regularization=[input_noise,dropout]", "optimizer=sam", "steps=3", f"device={DEVICE}")  # fmt: skip
     shared = [
-        x for s in (built(*typed).train, built("data=digits", "arch=linear").train) for x in (s.inputs, s.targets)
+        x
+        for s in (build_experiment(*typed).train, build_experiment("data=digits", "arch=linear").train)
+        for x in (s.inputs, s.targets)
     ]
     before = [x.clone() for x in shared]
-    trained(tmp_path, built(*typed))
-    again = built("data=digits", "arch=linear").train
+    train_runs(tmp_path, build_experiment(*typed))
+    again = build_experiment("data=digits", "arch=linear").train
     assert again.inputs is shared[2]
     assert all(torch.equal(x, y) for x, y in zip(shared, before, strict=True))
 
@@ -151,16 +155,16 @@ def test_runs_that_share_their_data_leave_them_as_they_were(tmp_path):
 def test_a_network_draws_the_same_whatever_was_drawn_before_and_disturbs_nobody():
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    one = built("arch=mlp", "init=none").w
+    one = build_experiment("arch=mlp", "init=none").w
     assert torch.equal(torch.get_rng_state(), state)
     torch.rand(3)
-    assert torch.equal(built("arch=mlp", "init=none").w, one)
-    assert not torch.equal(built("arch=mlp", "init=none", "seed=1").w, one)
+    assert torch.equal(build_experiment("arch=mlp", "init=none").w, one)
+    assert not torch.equal(build_experiment("arch=mlp", "init=none", "seed=1").w, one)
 
 
 def test_keys_that_an_exchanged_class_does_not_take_stay_in_the_mappings_of_the_caller():
     typed = ["optimizer=adam", "optimizer._target_=dlopt.optimizer.sgd.SGD"]
-    tree = OmegaConf.to_container(composed(*typed), resolve=True)
+    tree = OmegaConf.to_container(compose_config(*typed), resolve=True)
     before = copy.deepcopy(tree)
     _, notices = build(tree, typed)
     assert any("is left out" in notice for notice in notices)

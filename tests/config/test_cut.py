@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from helpers import blobs, built
+from helpers import build_blobs, build_experiment
 
 from dlopt import prng
 from dlopt.base import splits
@@ -14,14 +14,14 @@ DIGITS = ("data=digits", "arch=linear", "batch_size=full", "validation.scheme=kf
 
 def folded(*overrides, k=5):
     """The experiments of a cross-validation."""
-    return [built(*DIGITS, f"validation.k={k}", f"validation.fold={i}", *overrides) for i in range(k)]
+    return [build_experiment(*DIGITS, f"validation.k={k}", f"validation.fold={i}", *overrides) for i in range(k)]
 
 
 @pytest.mark.parametrize("seed", [0, 7])
 def test_folds_are_those_of_the_seed(seed):
-    whole = built("data=digits", "arch=linear", "validation.fraction=0").train
+    whole = build_experiment("data=digits", "arch=linear", "validation.fraction=0").train
     for i, experiment in enumerate(folded(f"seed={seed}", k=3)):
-        train, held = splits.fold(whole, 3, i, prng.key(seed, "split"))
+        train, held = splits.split_k_fold(whole, 3, i, prng.key(seed, "split"))
         assert torch.equal(experiment.train.rows, train.rows)
         assert torch.equal(experiment.validation.rows, held.rows)
 
@@ -35,7 +35,7 @@ def test_all_else_of_a_run_is_the_same_in_every_fold():
 
 
 def test_preprocessing_is_fitted_to_the_training_rows_of_each_fold():
-    raw = built("data=digits", "arch=linear").train.inputs.double()
+    raw = build_experiment("data=digits", "arch=linear").train.inputs.double()
     experiments = folded("preprocess=standardize")
     for experiment in experiments:
         mine = raw[experiment.train.rows]
@@ -53,7 +53,7 @@ def test_preprocessing_is_fitted_to_the_training_rows_of_each_fold():
 
 
 def test_label_noise_is_in_the_training_rows_alone():
-    clean = built("data=digits", "arch=linear").train.targets
+    clean = build_experiment("data=digits", "arch=linear").train.targets
     for experiment in folded("data.label_noise=0.25", k=4):
         wrong = experiment.train.targets != clean
         assert wrong.sum() == round(0.25 * len(experiment.train))
@@ -62,12 +62,12 @@ def test_label_noise_is_in_the_training_rows_alone():
 
 
 def test_folds_are_made_of_the_examples_that_are_kept():
-    kept = built("data=digits", "arch=linear", "validation.fraction=0", "data.train_size=203").train.rows
+    kept = build_experiment("data=digits", "arch=linear", "validation.fraction=0", "data.train_size=203").train.rows
     experiments = folded("data.train_size=203", k=4)
     assert sorted(len(e.validation) for e in experiments) == [50, 51, 51, 51]
     assert torch.equal(torch.cat([e.validation.rows for e in experiments]).sort().values, kept.sort().values)
 
 
 def test_one_example_may_be_a_fold():
-    experiment = blobs("validation.scheme=kfold", "validation.k=60", "validation.fold=59")
+    experiment = build_blobs("validation.scheme=kfold", "validation.k=60", "validation.fold=59")
     assert (len(experiment.train), len(experiment.validation)) == (59, 1)

@@ -1,13 +1,13 @@
 """What is said of choices that can be made and change nothing in a run, or little that is wanted."""
 
 import pytest
-from helpers import composed
+from helpers import compose_config
 
 from dlopt.config.build import build
 
 
 def notices(*overrides: str) -> list[str]:
-    return build(composed(*overrides), overrides)[1]
+    return build(compose_config(*overrides), overrides)[1]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from dlopt.config.compose import groups
-from dlopt.config.compose.static_config import Outline
+from dlopt.config.compose.static_config import StaticConfig
 
 OWN = {
     "arch/deep": "defaults:\n  - override /normalization@_global_.normalization: batch\n_target_: mine.Net\n",
@@ -64,5 +64,5 @@ def test_the_line_wins_over_an_experiment_that_over_a_data_set_and_that_over_a_n
 
 @pytest.mark.parametrize("line", CHOSEN, ids=lambda line: line or "nothing typed")
 def test_tab_completion_knows_what_is_chosen(line, own):
-    outline = Outline(dict(word.split("=") for word in line.split()), [own])
-    assert (outline.chosen["arch"], outline.chosen["normalization"]) == CHOSEN[line]
+    outline = StaticConfig(dict(word.split("=") for word in line.split()), [own])
+    assert (outline.choices["arch"], outline.choices["normalization"]) == CHOSEN[line]

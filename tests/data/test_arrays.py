@@ -5,15 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import refused
+from helpers import assert_refused
 
 from dlopt.data import _files
-from dlopt.data.arrays import Arrays
+from dlopt.data.arrays import ArrayData
 
 DRAW = np.random.default_rng(0)
 X = DRAW.normal(size=(60, 4)).astype(np.float32)
 Y = np.arange(60) % 3
-PLAIN = Arrays(
+PLAIN = ArrayData(
     path=None, train_size=None, label_noise=0.0, drop_last=False,
     inputs="x", target="y", test_fraction=0.25, channels="first", kind="auto",
 )  # fmt: skip
@@ -21,7 +21,7 @@ PLAIN = Arrays(
 
 @pytest.fixture(autouse=True)
 def fresh():
-    _files.forget()
+    _files.clear_cache()
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def load(tmp_path):
     def load(arrays, **keys):
         file = tmp_path / "my.npz"
         np.savez(file, **arrays)
-        _files.forget()
+        _files.clear_cache()
         return replace(PLAIN, path=str(file), **keys).load()
 
     return load
@@ -39,7 +39,7 @@ def load(tmp_path):
 
 def every(data):
     """All examples, sorted, with their targets."""
-    x = torch.cat([data.train.gathered()[0], data.test.gathered()[0]])
+    x = torch.cat([data.train.gather()[0], data.test.gather()[0]])
     y = torch.cat([data.train.gathered()[1], data.test.gathered()[1]])
     order = x.flatten(1)[:, 0].argsort()
     return x[order], y[order]
@@ -226,7 +226,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(name, load):
     arrays, keys, key, said = REFUSED[name]
-    refused(lambda: load(arrays, **keys), key, *said)
+    assert_refused(lambda: load(arrays, **keys), key, *said)
 
 
 def test_places_that_are_no_file(tmp_path):
@@ -239,14 +239,14 @@ def test_places_that_are_no_file(tmp_path):
         str(tmp_path): ["is a folder", "data.npz"],
         str(tmp_path / "my.csv"): [".npz or .pt or .npy", "my.csv"],
     }.items():
-        refused(replace(PLAIN, path=path).load, "path", *said)
+        assert_refused(replace(PLAIN, path=path).load, "path", *said)
 
 
 def test_targets_of_an_npy_are_another_file(tmp_path):
     np.save(tmp_path / "x.npy", X)
-    refused(replace(PLAIN, path=str(tmp_path / "x.npy")).load, "target", "no file y")
+    assert_refused(replace(PLAIN, path=str(tmp_path / "x.npy")).load, "target", "no file y")
     np.savez(tmp_path / "y.npz", y=Y)
-    refused(replace(PLAIN, path=str(tmp_path / "x.npy"), target="y.npz").load, "target", ".npy")
+    assert_refused(replace(PLAIN, path=str(tmp_path / "x.npy"), target="y.npz").load, "target", ".npy")
 
 
 def test_damaged_files_are_said(tmp_path):
@@ -255,13 +255,15 @@ def test_damaged_files_are_said(tmp_path):
     at = whole.index(X.tobytes()) + 5
     for content in (b"", b"text", whole[:-40], whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]):
         (tmp_path / "my.npz").write_bytes(content)
-        refused(replace(PLAIN, path=str(tmp_path / "my.npz")).load, "path", "my.npz")
+        assert_refused(replace(PLAIN, path=str(tmp_path / "my.npz")).load, "path", "my.npz")
     np.save(tmp_path / "x.npy", X)
     whole = (tmp_path / "x.npy").read_bytes()
     (tmp_path / "my.npz").write_bytes(whole)
-    refused(replace(PLAIN, path=str(tmp_path / "my.npz")).load, "path", "is no .npz file")
+    assert_refused(replace(PLAIN, path=str(tmp_path / "my.npz")).load, "path", "is no .npz file")
     (tmp_path / "x.npy").write_bytes(whole[:-1])
-    refused(replace(PLAIN, path=str(tmp_path / "x.npy"), target="x.npy").load, "path", "needs 960 bytes; there are 959")
+    assert_refused(
+        replace(PLAIN, path=str(tmp_path / "x.npy"), target="x.npy").load, "path", "needs 960 bytes; there are 959"
+    )
 
 
 class Anything:
@@ -275,11 +277,11 @@ def test_nothing_in_a_file_is_run(tmp_path, capsys):
     file = tmp_path / "my.pt"
     for content in ({"x": Anything(), "y": torch.zeros(3)}, [torch.zeros(3)], torch.zeros(3)):
         torch.save(content, file)
-        refused(replace(PLAIN, path=str(file)).load, "path", "my.pt")
+        assert_refused(replace(PLAIN, path=str(file)).load, "path", "my.pt")
     torch.save({"x": [1, 2], "y": torch.zeros(3)}, file)
-    refused(replace(PLAIN, path=str(file)).load, "path", "x in", "is a list, not a tensor")
+    assert_refused(replace(PLAIN, path=str(file)).load, "path", "x in", "is a list, not a tensor")
     file.write_bytes(file.read_bytes()[:50])
-    refused(replace(PLAIN, path=str(file)).load, "path", "damaged")
+    assert_refused(replace(PLAIN, path=str(file)).load, "path", "damaged")
     np.savez(tmp_path / "my.npz", x=np.array([Anything()] * 3), y=Y[:3])
-    refused(replace(PLAIN, path=str(tmp_path / "my.npz")).load, "path", "Python objects")
+    assert_refused(replace(PLAIN, path=str(tmp_path / "my.npz")).load, "path", "Python objects")
     assert "it was run" not in capsys.readouterr().out

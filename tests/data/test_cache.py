@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from dlopt.data._cache import cached, folder
+from dlopt.data._cache import cache_dir, load_or_make
 
 
 def arrays():
@@ -32,7 +32,7 @@ def assert_right(found):
 def test_arrays_are_made_once(tmp_path):
     make, file = Maker(), tmp_path / "some" / "where" / "a.npz"
     for _ in range(3):
-        assert_right(cached(file, make))
+        assert_right(load_or_make(file, make))
     assert make.times == 1
     assert [p.name for p in file.parent.iterdir()] == ["a.npz"]
 
@@ -40,43 +40,43 @@ def test_arrays_are_made_once(tmp_path):
 def test_arrays_made_of_something_else_take_the_place_of_the_old_ones(tmp_path):
     make, file = Maker(), tmp_path / "a.npz"
     for made_of, times in (("a 1", 1), ("a 1", 1), ("a 2", 2), ("a 2", 2), ("", 3), ("a 2", 4)):
-        assert_right(cached(file, make, made_of))
+        assert_right(load_or_make(file, make, made_of))
         assert make.times == times
     assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
 
 
 def test_what_arrays_are_made_of_cannot_be_rewritten(tmp_path):
     make, file = Maker(), tmp_path / "a.npz"
-    cached(file, make, "a 1")
+    load_or_make(file, make, "a 1")
     with np.load(file) as stored:
         content = dict(stored)
     np.savez(file, **content | {"made_of": np.array("a 2")})
     with pytest.warns(UserWarning, match="damaged"):
-        assert_right(cached(file, make, "a 2"))
+        assert_right(load_or_make(file, make, "a 2"))
     assert make.times == 2
 
 
 def test_a_flipped_byte_of_the_contents_is_seen_and_the_file_rewritten(tmp_path):
     make, file = Maker(), tmp_path / "a.npz"
-    cached(file, make)
+    load_or_make(file, make)
     good = file.read_bytes()
     at = good.index(arrays()["x"].tobytes())
     file.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
     with pytest.warns(UserWarning, match=r"a\.npz is damaged"):
-        assert_right(cached(file, make))
+        assert_right(load_or_make(file, make))
     assert make.times == 2
-    assert_right(cached(file, make))
+    assert_right(load_or_make(file, make))
     assert make.times == 2
 
 
 def test_an_array_that_was_exchanged_is_seen(tmp_path):
     make, file = Maker(), tmp_path / "a.npz"
-    cached(file, make)
+    load_or_make(file, make)
     with np.load(file) as stored:
         content = dict(stored)
     np.savez(file, **content | {"y": np.array([3, 1, 1])})
     with pytest.warns(UserWarning, match="damaged"):
-        assert_right(cached(file, make))
+        assert_right(load_or_make(file, make))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"no archive at all", b"\x93NUMPY", b"PK\x03\x04" + bytes(100)])
@@ -84,19 +84,19 @@ def test_a_file_that_is_no_archive_is_rewritten(tmp_path, content):
     make, file = Maker(), tmp_path / "a.npz"
     file.write_bytes(content)
     with pytest.warns(UserWarning, match="damaged"):
-        assert_right(cached(file, make))
-    assert_right(cached(file, make))
+        assert_right(load_or_make(file, make))
+    assert_right(load_or_make(file, make))
     assert make.times == 1
 
 
 def test_a_truncated_file_is_rewritten(tmp_path):
     make, file = Maker(), tmp_path / "a.npz"
-    cached(file, make)
+    load_or_make(file, make)
     whole = file.read_bytes()
     for size in range(0, len(whole), 50):
         file.write_bytes(whole[:size])
         with pytest.warns(UserWarning, match="damaged"):
-            assert_right(cached(file, make))
+            assert_right(load_or_make(file, make))
 
 
 def test_a_plain_array_in_the_files_place_is_rewritten(tmp_path):
@@ -104,19 +104,19 @@ def test_a_plain_array_in_the_files_place_is_rewritten(tmp_path):
     with file.open("wb") as out:
         np.save(out, np.ones(3))
     with pytest.warns(UserWarning, match="damaged"):
-        assert_right(cached(file, arrays))
+        assert_right(load_or_make(file, arrays))
 
 
 @pytest.mark.parametrize("flip", [1, *(pytest.param(bit, marks=pytest.mark.long) for bit in (4, 32, 128))])
 def test_no_flipped_byte_anywhere_gives_wrong_arrays_or_an_error(tmp_path, flip):
     file = tmp_path / "a.npz"
-    cached(file, arrays)
+    load_or_make(file, arrays)
     good = file.read_bytes()
     for at in range(len(good)):
         file.write_bytes(good[:at] + bytes([good[at] ^ flip]) + good[at + 1 :])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # whether a byte matters is the archive's affair
-            assert_right(cached(file, arrays))
+            assert_right(load_or_make(file, arrays))
 
 
 def test_where_nothing_can_be_written_the_arrays_are_made_anew(tmp_path):
@@ -125,19 +125,19 @@ def test_where_nothing_can_be_written_the_arrays_are_made_anew(tmp_path):
     for _ in range(2):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            assert_right(cached(tmp_path / "file" / "a.npz", make))
+            assert_right(load_or_make(tmp_path / "file" / "a.npz", make))
     assert make.times == 2
 
 
 def test_nothing_is_left_behind_where_the_file_cannot_take_its_place(tmp_path):
     (tmp_path / "a.npz").mkdir()
-    assert_right(cached(tmp_path / "a.npz", arrays))
+    assert_right(load_or_make(tmp_path / "a.npz", arrays))
     assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
 
 
 def test_the_folder_is_where_caches_belong(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert folder() == tmp_path / "dlopt"
+    assert cache_dir() == tmp_path / "dlopt"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert folder() == tmp_path / ".cache" / "dlopt"
+    assert cache_dir() == tmp_path / ".cache" / "dlopt"

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from helpers import composed, files_for
+from helpers import compose_config, write_data_files
 from hydra.utils import instantiate
 
 from dlopt.config.compose import groups
@@ -13,20 +13,20 @@ from dlopt.data import _files
 from dlopt.data import digits as digits_module
 from dlopt.data import mnist1d as mnist1d_module
 
-NAMES = [name for name in groups.options("data") if name != "custom"]
+NAMES = [name for name in groups.list_option_names("data") if name != "custom"]
 
 
 def load(name, folder):
     folder.mkdir(exist_ok=True)
-    brought = files_for(name, folder) or [f"data.path={folder}"]
-    return instantiate(composed(f"data={name}", *brought).data).load()
+    brought = write_data_files(name, folder) or [f"data.path={folder}"]
+    return instantiate(compose_config(f"data={name}", *brought).data).load()
 
 
 def forget():
     """What a new process would not know."""
     digits_module._load.cache_clear()
     mnist1d_module._load.cache_clear()
-    _files.forget()
+    _files.clear_cache()
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +142,6 @@ def test_a_kept_file_is_used_until_a_byte_of_it_is_flipped(module, maker, tmp_pa
 def test_a_tilde_in_the_path_is_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     forget()
-    instantiate(composed("data=digits", "data.path='~/kept'").data).load()
+    instantiate(compose_config("data=digits", "data.path='~/kept'").data).load()
     assert (tmp_path / "kept" / "digits.npz").is_file()
     forget()

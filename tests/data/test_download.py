@@ -8,11 +8,11 @@ import threading
 
 import helpers
 import pytest
-from serving import serving
+from serving import serve_files
 
 from dlopt.data import _download as module
 from dlopt.data._download import fetch
-from dlopt.errors import Mistake
+from dlopt.errors import OptionError
 
 CONTENT = random.Random(0).randbytes(300_000)
 ELSE = "put it there yourself"
@@ -21,7 +21,7 @@ ELSE = "put it there yourself"
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
-    with serving() as found:
+    with serve_files() as found:
         found.content["a.bin"] = CONTENT
         yield found
 
@@ -36,7 +36,7 @@ def bring(server, file):
 
 
 def refused(server, file, *said, key="url"):
-    helpers.refused(lambda: bring(server, file), key, *said)
+    helpers.assert_refused(lambda: bring(server, file), key, *said)
 
 
 def test_a_file_comes_whole_into_folders_that_are_made(server, tmp_path):
@@ -44,7 +44,7 @@ def test_a_file_comes_whole_into_folders_that_are_made(server, tmp_path):
     bring(server, file)
     assert file.read_bytes() == CONTENT
     assert [p.name for p in file.parent.iterdir()] == ["a.bin"]
-    assert server.asked == [("a.bin", None)]
+    assert server.requests == [("a.bin", None)]
     assert all(agent.startswith("dlopt/") for agent in server.agents)
 
 
@@ -56,11 +56,11 @@ def test_a_transfer_that_breaks_off_goes_on_where_it_was(server, tmp_path, sized
     assert part.read_bytes() == CONTENT[:100_000]
     assert not file.exists()
     refused(server, file, "broke off after 200,000 of 300,000 bytes")
-    server.cut_after, server.sized = None, sized
+    server.cut_after, server.sends_length = None, sized
     bring(server, file)
     assert file.read_bytes() == CONTENT
     assert not part.exists()
-    assert [asked for _, asked in server.asked] == [None, "bytes=100000-", "bytes=200000-"]
+    assert [asked for _, asked in server.requests] == [None, "bytes=100000-", "bytes=200000-"]
 
 
 def test_a_server_without_ranges_sends_all_of_it_again(server, tmp_path):
@@ -76,7 +76,7 @@ def test_a_server_that_begins_elsewhere_than_asked_is_asked_for_all_of_it(server
     server.shift = 5
     bring(server, tmp_path / "a.bin")
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
-    assert [asked for _, asked in server.asked] == ["bytes=1000-", None]
+    assert [asked for _, asked in server.requests] == ["bytes=1000-", None]
 
 
 def test_a_server_that_sends_a_part_nobody_asked_for_is_refused(server, tmp_path):
@@ -94,7 +94,7 @@ def test_a_part_that_is_whole_already_is_put_in_place(server, tmp_path):
     (tmp_path / "a.bin.part").write_bytes(CONTENT)
     bring(server, tmp_path / "a.bin")
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
-    assert server.asked == [("a.bin", "bytes=300000-")]
+    assert server.requests == [("a.bin", "bytes=300000-")]
 
 
 def test_a_part_that_is_longer_than_the_file_is_begun_anew(server, tmp_path):
@@ -131,7 +131,7 @@ def test_a_part_is_kept_when_the_server_refuses(server, tmp_path):
 
 
 def test_a_short_answer_of_unknown_length_is_found_by_the_check(server, tmp_path):
-    server.cut_after, server.sized = 100_000, False
+    server.cut_after, server.sends_length = 100_000, False
     refused(server, tmp_path / "a.bin", "not the right file")
     assert list(tmp_path.iterdir()) == []
 
@@ -140,7 +140,7 @@ def test_no_server_is_said_with_what_else_can_be_done(tmp_path):
     with socket.socket() as closed:  # bound, and nobody listens
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/a.bin"
-        with pytest.raises(Mistake, match=f"{url} cannot be reached .*refused.*; {ELSE}"):
+        with pytest.raises(OptionError, match=f"{url} cannot be reached .*refused.*; {ELSE}"):
             fetch(url, tmp_path / "new" / "a.bin", check, ELSE)
     assert list(tmp_path.iterdir()) == []
 
@@ -163,7 +163,7 @@ def test_a_file_that_came_meanwhile_is_left_as_it_is(server, tmp_path):
     (tmp_path / "a.bin").write_bytes(b"there")
     bring(server, tmp_path / "a.bin")
     assert (tmp_path / "a.bin").read_bytes() == b"there"
-    assert server.asked == []
+    assert server.requests == []
     assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
 
 
@@ -181,7 +181,7 @@ def test_two_processes_do_not_disturb_each_other(server, tmp_path, capfd):
     ]
     for process in processes:
         process.start()
-    assert server.halfway.wait(60)
+    assert server.half_sent.wait(60)
     mine = threading.Thread(target=bring, args=(server, tmp_path / "a.bin"))
     mine.start()
     server.gate.set()
@@ -191,7 +191,7 @@ def test_two_processes_do_not_disturb_each_other(server, tmp_path, capfd):
         assert process.exitcode == 0
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
     assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
-    assert server.asked == [("a.bin", None)]
+    assert server.requests == [("a.bin", None)]
 
 
 def halfway(server, file):
@@ -201,12 +201,12 @@ def halfway(server, file):
     def first():
         try:
             bring(server, file)
-        except Mistake as error:
+        except OptionError as error:
             failed.append(error)
 
     one = threading.Thread(target=first)
     one.start()
-    assert server.halfway.wait(60)
+    assert server.half_sent.wait(60)
     return one, failed
 
 
@@ -222,7 +222,7 @@ def test_whoever_waited_for_a_transfer_that_failed_takes_it_up(server, tmp_path)
     two.join()
     assert len(failed) == 1
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
-    assert [asked for _, asked in server.asked] == [None, "bytes=100000-"]
+    assert [asked for _, asked in server.requests] == [None, "bytes=100000-"]
 
 
 def test_whoever_waited_for_a_part_that_was_removed_begins_anew(server, tmp_path):

@@ -14,31 +14,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import FILES, files_for, idx_bytes, idx_files, named, refused
+from helpers import DATA_WRITERS, assert_refused, encode_idx, make_option, write_data_files, write_idx_files
 from hostile_files import (
     ARRAYS,
+    BOMB_BYTES,
     GIGABYTE,
     HARMLESS,
     IMAGES,
-    LARGE,
     PAYLOADS,
     PHOTOGRAPHS,
     TENSORS,
-    header,
-    npy,
-    npz,
-    payload,
+    encode_npy,
+    make_npy_header,
+    make_payload,
+    write_npz,
 )
 
 from dlopt.cli import main
 from dlopt.data import _files
 from dlopt.data.mnist import MNIST
-from dlopt.data.table import Table
+from dlopt.data.table import TableData
 from dlopt.parts import Data
 from dlopt.storage import memory
 
-PLAIN = named("data", "arrays")
-TABLE = Table(
+PLAIN = make_option("data", "arrays")
+TABLE = TableData(
     path=None, train_size=None, label_noise=0.0, drop_last=False,
     target="y", drop=[], categorical=[], missing="refuse", delimiter="auto", test_fraction=0.2, kind="auto", standardize_target=True,
 )  # fmt: skip
@@ -50,11 +50,11 @@ LITTLE = 100_000_000
 def _little_memory(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(memory, "available", lambda: LITTLE)
-    _files.forget()
+    _files.clear_cache()
 
 
 def official(option, folder):
-    return named("data", option, path=str(folder), url=None, verify=False)
+    return make_option("data", option, path=str(folder), url=None, verify=False)
 
 
 # ------------------------------------------------------------------------------------------------ refused
@@ -65,26 +65,26 @@ def test_hostile_arrays_are_refused(name, tmp_path):
     write, said = ARRAYS[name]
     file = write(tmp_path / "my.npz")
     assert file.stat().st_size < 2_000_000
-    refused(replace(PLAIN, path=str(file)).load, "path", "my.npz", said)
+    assert_refused(replace(PLAIN, path=str(file)).load, "path", "my.npz", said)
 
 
 @pytest.mark.parametrize("name", TENSORS)
 def test_hostile_tensors_are_refused(name, tmp_path):
     write, said = TENSORS[name]
     write(tmp_path / "my.pt")
-    refused(replace(PLAIN, path=str(tmp_path / "my.pt")).load, "path", "my.pt", said)
+    assert_refused(replace(PLAIN, path=str(tmp_path / "my.pt")).load, "path", "my.pt", said)
 
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_hostile_images_are_refused(name, tmp_path):
     write, said = IMAGES[name]
-    refused(official("mnist", write(tmp_path)).load, "path", "train-images", said)
+    assert_refused(official("mnist", write(tmp_path)).load, "path", "train-images", said)
 
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_hostile_archives_of_photographs_are_refused(name, tmp_path):
     write, said = PHOTOGRAPHS[name]
-    refused(official("cifar10", write(tmp_path)).load, "path", "cifar-10-binary.tar.gz", said)
+    assert_refused(official("cifar10", write(tmp_path)).load, "path", "cifar-10-binary.tar.gz", said)
 
 
 @pytest.mark.parametrize("name", HARMLESS)
@@ -99,14 +99,14 @@ def test_what_is_no_batch_is_neither_read_nor_written(name, tmp_path):
 @pytest.mark.parametrize("form", [".npz", ".npy", ".pt"])
 def test_nothing_in_data_is_called(name, form, tmp_path):
     canary, file = tmp_path / "canary", tmp_path / f"my{form}"
-    objects = np.array([payload(name, canary)] * 4, object)
+    objects = np.array([make_payload(name, canary)] * 4, object)
     if form == ".pt":
         torch.save({"x": torch.zeros(4, 2), "y": objects}, file)
     elif form == ".npz":
         np.savez(file, x=objects, y=np.arange(4))
     else:
         np.save(file, objects, allow_pickle=True)
-    refused(replace(PLAIN, path=str(file), target=file.name if form == ".npy" else "y").load, "path", file.name)
+    assert_refused(replace(PLAIN, path=str(file), target=file.name if form == ".npy" else "y").load, "path", file.name)
     assert not canary.exists()
 
 
@@ -114,43 +114,45 @@ def test_a_table_of_a_gigabyte_is_refused_where_less_is_free(tmp_path):
     file = tmp_path / "my.csv"
     file.touch()
     os.truncate(file, GIGABYTE)
-    refused(replace(TABLE, path=str(file)).load, "path", "my.csv needs 1,074 MB of memory, and 100 MB are free")
+    assert_refused(replace(TABLE, path=str(file)).load, "path", "my.csv needs 1,074 MB of memory, and 100 MB are free")
     os.truncate(file, LITTLE // 5)
-    refused(replace(TABLE, path=str(file)).load, "path", "my.csv needs 120 MB of memory")
+    assert_refused(replace(TABLE, path=str(file)).load, "path", "my.csv needs 120 MB of memory")
 
 
 def test_a_table_of_many_small_cells_is_refused_where_less_is_free(tmp_path):
     file = tmp_path / "my.csv"
     file.write_text("x,y\n" + "1,2\n" * 450_000)
-    refused(replace(TABLE, path=str(file)).load, "path", "my.csv needs 117 MB of memory")
+    assert_refused(replace(TABLE, path=str(file)).load, "path", "my.csv needs 117 MB of memory")
 
 
 def test_a_long_cell_is_refused(tmp_path):
     (tmp_path / "my.csv").write_text("x,y\n1," + "2" * 1_000_000 + "\n")
-    refused(replace(TABLE, path=str(tmp_path / "my.csv")).load, "path", "line 2", "field")
+    assert_refused(replace(TABLE, path=str(tmp_path / "my.csv")).load, "path", "line 2", "field")
 
 
 @pytest.mark.parametrize("kind", ["a pipe", "zeros without end"])
-@pytest.mark.parametrize("option", sorted(FILES))
+@pytest.mark.parametrize("option", sorted(DATA_WRITERS))
 def test_what_is_no_file_is_not_waited_for(option, kind, tmp_path):
-    files_for(option, tmp_path)
+    write_data_files(option, tmp_path)
     (first,) = tmp_path.glob({"arrays": "my.npz", "table": "my.csv", "cifar10": "cifar*"}.get(option, "train-labels*"))
     first.unlink()
     os.mkfifo(first) if kind == "a pipe" else first.symlink_to("/dev/zero")
     data = official(option, tmp_path) if option in ("mnist", "fashion_mnist", "cifar10") else None
     data = data or replace(PLAIN if option == "arrays" else TABLE, path=str(first))
-    refused(data.load, "path", first.name)
+    assert_refused(data.load, "path", first.name)
 
 
 def test_a_pipe_among_unpacked_batches_is_not_waited_for(tmp_path):
     place = tmp_path / "cifar-10-batches-bin"
     place.mkdir()
     os.mkfifo(place / "data_batch_1.bin")
-    refused(official("cifar10", tmp_path).load, "path", "data_batch_1.bin cannot be read: it is a folder, a pipe")
+    assert_refused(
+        official("cifar10", tmp_path).load, "path", "data_batch_1.bin cannot be read: it is a folder, a pipe"
+    )
 
 
 def test_a_cached_file_that_is_too_large_is_made_anew(tmp_path, monkeypatch):
-    files_for("mnist", tmp_path)
+    write_data_files("mnist", tmp_path)
     files = {file.name.removesuffix(".gz"): file for file in tmp_path.glob("*ubyte.gz")}
     content = {name: gzip.decompress(file.read_bytes()) for name, file in files.items()}
     monkeypatch.setattr(MNIST, "sha256", {name: hashlib.sha256(c).hexdigest() for name, c in content.items()})
@@ -159,19 +161,19 @@ def test_a_cached_file_that_is_too_large_is_made_anew(tmp_path, monkeypatch):
     (kept,) = (tmp_path / "cache" / "dlopt").iterdir()
     with np.load(kept) as stored:
         made_of = stored["made_of"]
-    npz(kept, made_of=npy(made_of), x=header(f"({LARGE},)", "|u1") + bytes(LARGE))
-    _files.forget()
+    write_npz(kept, made_of=encode_npy(made_of), x=make_npy_header(f"({BOMB_BYTES},)", "|u1") + bytes(BOMB_BYTES))
+    _files.clear_cache()
     with pytest.warns(UserWarning, match="made anew"):
         assert torch.equal(option.load().train.inputs, expected.train.inputs)
 
 
 def _bytes(shape: tuple[int, ...]) -> bytes:
     """An array of uint8 of such a shape, all of it zero."""
-    return header(str(shape), "|u1") + bytes(math.prod(shape))
+    return make_npy_header(str(shape), "|u1") + bytes(math.prod(shape))
 
 
 def _arrays(folder: Path, shape: tuple[int, ...], channels: str = "first", **others: bytes) -> Data:
-    file = npz(folder / "my.npz", x=_bytes(shape), y=npy(np.arange(shape[0]) % 2), **others)
+    file = write_npz(folder / "my.npz", x=_bytes(shape), y=encode_npy(np.arange(shape[0]) % 2), **others)
     return replace(PLAIN, path=str(file), channels=channels)
 
 
@@ -184,9 +186,9 @@ def _categories(folder: Path, rows: int, columns: int) -> Data:
 
 
 def _images(folder: Path) -> Data:
-    idx_files(folder)
-    (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(np.zeros((40_000, 25, 25))), 1))
-    (folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx_bytes(np.arange(40_000) % 2)))
+    write_idx_files(folder)
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(encode_idx(np.zeros((40_000, 25, 25))), 1))
+    (folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(encode_idx(np.arange(40_000) % 2)))
     return official("mnist", folder)
 
 
@@ -194,7 +196,7 @@ GROWING: dict[str, tuple[Callable[[Path], Data], str]] = {
     "whole numbers": (lambda folder: _arrays(folder, (14_000, 1000)), "needs 113 MB"),
     "channels behind": (lambda folder: _arrays(folder, (14_000, 100, 10), "last"), "needs 113 MB"),
     "whole numbers and a test": (
-        lambda folder: _arrays(folder, (14_000, 1000), x_test=_bytes((14_000, 1000)), y_test=npy(np.arange(14_000) % 2)),
+        lambda folder: _arrays(folder, (14_000, 1000), x_test=_bytes((14_000, 1000)), y_test=encode_npy(np.arange(14_000) % 2)),
         "needs 115 MB",
     ),
     "labels": (lambda folder: _arrays(folder, (2_000_000, 1)), "needs 204 MB"),
@@ -210,7 +212,7 @@ def test_what_grows_beyond_the_memory_is_refused_before_it_does(name, tmp_path):
     make, said = GROWING[name]
     data = make(tmp_path)
     assert sum(file.stat().st_size for file in tmp_path.iterdir() if file.is_file()) < 1_000_000
-    refused(data.load, "path", said)
+    assert_refused(data.load, "path", said)
 
 
 # ------------------------------------------------------------------------------------------------ the process
@@ -253,7 +255,7 @@ def test_bombs_take_no_memory_and_are_said_in_one_line(tmp_path):
     )
     codes, peaks = zip(*(map(int, line.split()) for line in done.stdout.splitlines()), strict=True)
     assert codes == (2,) * len(commands)
-    assert max(peaks) < peaks[0] + LARGE / 4
+    assert max(peaks) < peaks[0] + BOMB_BYTES / 4
     assert done.stderr.count("data.path") == len(commands) - 1
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "outputs").exists()
@@ -264,7 +266,7 @@ def test_bombs_take_no_memory_and_are_said_in_one_line(tmp_path):
 
 def test_large_honest_files_are_read(tmp_path, monkeypatch):
     """Compressed a thousand to one, and as large as a tenth of what is free."""
-    monkeypatch.setattr(memory, "available", lambda: LARGE)
+    monkeypatch.setattr(memory, "available", lambda: BOMB_BYTES)
     x = np.zeros((1_000_000, 8), np.float32)
     np.savez_compressed(tmp_path / "my.npz", x=x, y=np.arange(len(x)) % 2)
     assert replace(PLAIN, path=str(tmp_path / "my.npz")).load().shape == (8,)
@@ -273,7 +275,7 @@ def test_large_honest_files_are_read(tmp_path, monkeypatch):
 
 
 def test_zeros_may_follow_a_compressed_file(tmp_path):
-    files_for("mnist", tmp_path)
+    write_data_files("mnist", tmp_path)
     file: Path = tmp_path / "train-images-idx3-ubyte.gz"
     file.write_bytes(gzip.compress(gzip.decompress(file.read_bytes())) + bytes(1000))
     assert len(official("mnist", tmp_path).load().train) == 80

@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 import pytest
-from helpers import idx_bytes
+from helpers import encode_idx
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -38,13 +38,13 @@ def test_every_type_and_shape_is_read_as_it_was_written(array):
 
 
 def test_the_helper_writes_the_format():
-    assert idx_bytes(A) == written(A)
+    assert encode_idx(A) == written(A)
 
 
 def test_compressed_or_not():
     content = written(A)
-    assert _idx.unpacked(content) == content
-    assert _idx.unpacked(gzip.compress(content)) == content
+    assert _idx.decompress(content) == content
+    assert _idx.decompress(gzip.compress(content)) == content
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_damaged_compressed_form_is_refused_wherever_it_is_cut():
     whole = gzip.compress(written(A))
     for size in range(2, len(whole)):
         with pytest.raises(ValueError, match="damaged or cut off"):
-            _idx.unpacked(whole[:size])
+            _idx.decompress(whole[:size])
 
 
 @pytest.mark.parametrize("flip", [1, 16, 128])
@@ -80,4 +80,4 @@ def test_a_flipped_byte_of_the_compressed_form_never_gives_other_content(flip):
     for at in range(2, len(whole)):
         damaged = whole[:at] + bytes([whole[at] ^ flip]) + whole[at + 1 :]
         with contextlib.suppress(ValueError):
-            assert _idx.unpacked(damaged) == content  # a byte of the header, such as the time, matters to nobody
+            assert _idx.decompress(damaged) == content  # a byte of the header, such as the time, matters to nobody

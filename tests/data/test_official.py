@@ -10,8 +10,16 @@ import helpers
 import numpy as np
 import pytest
 import torch
-from helpers import cifar_archive, cifar_batches, files_for, idx_bytes, idx_files, images, needs
-from serving import serving
+from helpers import (
+    encode_idx,
+    make_cifar_batches,
+    make_images,
+    require_package,
+    write_cifar_archive,
+    write_data_files,
+    write_idx_files,
+)
+from serving import serve_files
 
 from dlopt.cli import main
 from dlopt.data import _download, _files, _idx
@@ -27,9 +35,9 @@ def cache(tmp_path, monkeypatch):
     """An empty cache, no network, and nothing in memory."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "*")
-    _files.forget()
+    _files.clear_cache()
     yield tmp_path / "cache" / "dlopt"
-    _files.forget()
+    _files.clear_cache()
 
 
 @pytest.fixture
@@ -43,7 +51,7 @@ def offline(monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    idx_files(tmp_path)
+    write_idx_files(tmp_path)
     return tmp_path
 
 
@@ -59,12 +67,12 @@ def option(kind=MNIST, path=None, url=None, verify=False):
 
 
 def refused(of, *said, key="path"):
-    helpers.refused(of.load, key, *said)
+    helpers.assert_refused(of.load, key, *said)
 
 
 def claim(monkeypatch, folder, kind=MNIST):
     """Make the files in a folder the official ones."""
-    content = {name: _idx.unpacked((folder / f"{name}.gz").read_bytes()) for name in NAMES}
+    content = {name: _idx.decompress((folder / f"{name}.gz").read_bytes()) for name in NAMES}
     monkeypatch.setattr(kind, "sha256", {name: hashlib.sha256(c).hexdigest() for name, c in content.items()})
 
 
@@ -74,7 +82,7 @@ def claim(monkeypatch, folder, kind=MNIST):
 def test_fashion_mnist_is_the_official_one(offline, monkeypatch):
     """Counts and first labels as its authors state them, images as they lie in the file."""
     place = FashionMNIST.debian[1]
-    needs(place, FashionMNIST.debian[0])
+    require_package(place, FashionMNIST.debian[0])
     data = option(FashionMNIST, verify=True).load()
     assert data.train.inputs.shape == (60000, 1, 28, 28)
     assert data.test.inputs.shape == (10000, 1, 28, 28)
@@ -86,7 +94,7 @@ def test_fashion_mnist_is_the_official_one(offline, monkeypatch):
     assert torch.equal(
         (data.test.inputs * 255).round().byte().flatten(), torch.frombuffer(bytearray(raw), dtype=torch.uint8)
     )
-    _files.forget()
+    _files.clear_cache()
     monkeypatch.setattr(FashionMNIST, "read", None)  # the second time from the cache
     again = option(FashionMNIST, verify=True).load()
     assert torch.equal(again.train.inputs, data.train.inputs)
@@ -98,10 +106,10 @@ def test_fashion_mnist_is_the_official_one(offline, monkeypatch):
 
 @pytest.mark.parametrize("compress", [True, False])
 def test_images_come_as_they_are_in_the_files(tmp_path, offline, compress):
-    idx_files(tmp_path, compress=compress)
+    write_idx_files(tmp_path, compress=compress)
     data = option(path=tmp_path).load()
     for split, count in ((data.train, 80), (data.test, 40)):
-        x, y = images(count, (6, 5), seed=count)
+        x, y = make_images(count, (6, 5), seed=count)
         assert torch.equal(split.inputs, torch.from_numpy(x).float()[:, None] / 255)
         assert torch.equal(split.targets, torch.from_numpy(y).long())
     assert data.outputs == 10
@@ -118,7 +126,7 @@ def test_one_of_the_files_stands_for_its_folder(folder):
 
 
 def test_the_number_of_classes_is_that_of_the_labels(folder):
-    (folder / f"{NAMES[3]}.gz").write_bytes(idx_bytes(np.arange(40) % 26))
+    (folder / f"{NAMES[3]}.gz").write_bytes(encode_idx(np.arange(40) % 26))
     assert option(path=folder).load().outputs == 26
 
 
@@ -128,7 +136,7 @@ def test_the_second_reading_is_from_the_cache(folder, cache, monkeypatch):
     (kept,) = cache.iterdir()
     assert kept.name.startswith("mnist-")
     assert option(path=folder, verify=True).load() is first
-    _files.forget()
+    _files.clear_cache()
     monkeypatch.setattr(MNIST, "read", None)
     assert torch.equal(option(path=folder, verify=True).load().train.inputs, first.train.inputs)
 
@@ -147,21 +155,21 @@ def test_a_file_that_was_exchanged_is_read_anew(folder, cache, monkeypatch, wher
     file = folder / f"{NAMES[1]}.gz"
     old = file.stat()
     labels = (np.arange(80) + 1) % 10
-    file.write_bytes(gzip.compress(idx_bytes(labels), mtime=0).ljust(old.st_size, b"\0"))  # zeros may follow
+    file.write_bytes(gzip.compress(encode_idx(labels), mtime=0).ljust(old.st_size, b"\0"))  # zeros may follow
     if where == "time alone":
         assert file.stat().st_size == old.st_size
     os.utime(file, ns=(old.st_atime_ns, old.st_mtime_ns + 1))
     claim(monkeypatch, folder)
     for _ in range(2):
         assert option(path=folder, verify=True).load().train.targets[:3].tolist() == [1, 2, 3]
-        _files.forget()
+        _files.clear_cache()
     assert len(list(cache.iterdir())) == 1
 
 
 def test_another_folder_has_its_own(folder, cache, tmp_path, monkeypatch):
     other = tmp_path / "other"
     other.mkdir()
-    idx_files(other, train=50)
+    write_idx_files(other, train=50)
     for place, count in ((folder, 80), (other, 50), (folder, 80)):
         claim(monkeypatch, place)
         assert len(option(path=place, verify=True).load().train) == count
@@ -189,9 +197,9 @@ def test_a_damaged_file_is_seen_though_the_cache_is_good(folder, monkeypatch):
 @pytest.mark.parametrize("compress", [True, False])
 @pytest.mark.parametrize("which", NAMES)
 def test_one_flipped_byte_is_seen_and_said_with_what_was_expected(tmp_path, monkeypatch, which, compress, cache):
-    idx_files(tmp_path)
+    write_idx_files(tmp_path)
     claim(monkeypatch, tmp_path)
-    content = _idx.unpacked((tmp_path / f"{which}.gz").read_bytes())
+    content = _idx.decompress((tmp_path / f"{which}.gz").read_bytes())
     (tmp_path / f"{which}.gz").unlink()
     damaged = content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]
     file = tmp_path / (f"{which}.gz" if compress else which)
@@ -226,14 +234,14 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_files_that_do_not_fit_together_are_refused(name, folder, cache):
     which, array, said = WRONG[name]
-    (folder / f"{which}-ubyte.gz").write_bytes(gzip.compress(idx_bytes(array)))
+    (folder / f"{which}-ubyte.gz").write_bytes(gzip.compress(encode_idx(array)))
     refused(option(path=folder), folder, said)
     assert not cache.exists()
 
 
 def test_labels_of_one_class_are_refused(folder):
     for name, count in ((NAMES[1], 80), (NAMES[3], 40)):
-        (folder / f"{name}.gz").write_bytes(idx_bytes(np.zeros(count)))
+        (folder / f"{name}.gz").write_bytes(encode_idx(np.zeros(count)))
     refused(option(path=folder), "one class")
 
 
@@ -272,8 +280,8 @@ def test_a_file_that_cannot_be_read_is_named(folder):
 def server(tmp_path):
     there = tmp_path / "there"
     there.mkdir()
-    idx_files(there)
-    with serving() as found:
+    write_idx_files(there)
+    with serve_files() as found:
         found.content = {file.name: file.read_bytes() for file in there.iterdir()}
         yield found
 
@@ -282,10 +290,10 @@ def test_missing_files_are_downloaded_into_the_cache(server, cache):
     data = option(url=server.url).load()
     assert len(data.train) == 80
     assert sorted(p.name for p in (cache / "mnist").iterdir()) == sorted(server.content)
-    _files.forget()
+    _files.clear_cache()
     server.status = 500
     option(url=server.url).load()
-    assert len(server.asked) == 4
+    assert len(server.requests) == 4
 
 
 def test_only_what_is_missing_is_downloaded_into_the_path(server, tmp_path, cache):
@@ -293,13 +301,13 @@ def test_only_what_is_missing_is_downloaded_into_the_path(server, tmp_path, cach
     place.mkdir()
     (place / NAMES[0]).write_bytes(gzip.decompress(server.content[f"{NAMES[0]}.gz"]))
     option(path=place, url=server.url.rstrip("/")).load()
-    assert [name for name, _ in server.asked] == [f"{name}.gz" for name in NAMES[1:]]
+    assert [name for name, _ in server.requests] == [f"{name}.gz" for name in NAMES[1:]]
     assert len(list(place.iterdir())) == 4
 
 
 def test_a_download_that_is_not_official_is_removed(server, tmp_path, monkeypatch):
     claim(monkeypatch, tmp_path / "there")
-    server.content[f"{NAMES[1]}.gz"] = gzip.compress(idx_bytes(np.ones(80)))
+    server.content[f"{NAMES[1]}.gz"] = gzip.compress(encode_idx(np.ones(80)))
     place = tmp_path / "place"
     refused(option(path=place, url=server.url, verify=True), "not the right file and is removed", "SHA-256", key="url")
     assert [p.name for p in place.iterdir()] == [f"{NAMES[0]}.gz"]
@@ -351,7 +359,7 @@ def test_an_address_must_be_one():
 
 @pytest.fixture
 def archive(tmp_path):
-    return cifar_archive(tmp_path, cifar_batches())
+    return write_cifar_archive(tmp_path, make_cifar_batches())
 
 
 def unpacked(folder, batches):
@@ -365,7 +373,7 @@ def unpacked(folder, batches):
 def test_cifar10_is_read_from_the_archive_or_its_folder(tmp_path, archive, offline):
     from_archive = option(CIFAR10, tmp_path).load()
     archive.unlink()
-    place = unpacked(tmp_path, cifar_batches())
+    place = unpacked(tmp_path, make_cifar_batches())
     for path in (tmp_path, place):
         from_folder = option(CIFAR10, path).load()
         for name in ("train", "test"):
@@ -374,7 +382,7 @@ def test_cifar10_is_read_from_the_archive_or_its_folder(tmp_path, archive, offli
             assert torch.equal(one.targets, other.targets)
     assert from_archive.shape == (3, 32, 32)
     assert len(from_archive.train) == 100
-    x, y = images(20, (3072,), seed=2)  # the third batch, byte by byte: red, green, blue, each row by row
+    x, y = make_images(20, (3072,), seed=2)  # the third batch, byte by byte: red, green, blue, each row by row
     assert from_archive.train.targets[40:60].tolist() == y.tolist()
     third = from_archive.train.inputs[45]
     assert [round(255 * third[c, h, w].item()) for c, h, w in ((0, 0, 1), (1, 2, 3), (2, 31, 31))] == [
@@ -396,7 +404,7 @@ def test_unpacked_official_files_are_known_by_sizes_and_counts(tmp_path):
     records = np.zeros((10000, 3073), np.uint8)
     records[:, 0] = np.arange(10000) % 10
     whole = records.tobytes()
-    place = unpacked(tmp_path, dict.fromkeys(cifar_batches(), whole))
+    place = unpacked(tmp_path, dict.fromkeys(make_cifar_batches(), whole))
     found = option(CIFAR10, place, verify=True).read([place])
     assert found["x"].shape == (50000, 3, 32, 32)
     assert found["x_test"].shape == (10000, 3, 32, 32)
@@ -411,12 +419,12 @@ def test_a_damaged_archive_is_refused(tmp_path, archive):
     for content in (whole[: len(whole) // 2], whole[:-6], b"", b"no archive", gzip.compress(b"no archive")):
         archive.write_bytes(content)
         refused(option(CIFAR10, tmp_path), archive)
-    batches = cifar_batches()
+    batches = make_cifar_batches()
     archive.write_bytes(whole[:20000] + bytes([whole[20000] ^ 1]) + whole[20001:])
     refused(option(CIFAR10, tmp_path), "damaged or cut off")
-    cifar_archive(tmp_path, {name: content for name, content in batches.items() if name != "test_batch.bin"})
+    write_cifar_archive(tmp_path, {name: content for name, content in batches.items() if name != "test_batch.bin"})
     refused(option(CIFAR10, tmp_path), "test_batch.bin not in it")
-    cifar_archive(tmp_path, batches | {"data_batch_2.bin": batches["data_batch_2.bin"][:-1]})
+    write_cifar_archive(tmp_path, batches | {"data_batch_2.bin": batches["data_batch_2.bin"][:-1]})
     refused(option(CIFAR10, tmp_path), "data_batch_2.bin has 61459 bytes; it must have a multiple of 3073")
 
 
@@ -428,7 +436,7 @@ def test_nothing_of_an_archive_is_written(tmp_path, archive, cache):
 
 
 def test_the_archive_is_downloaded(tmp_path, archive):
-    with serving() as server:
+    with serve_files() as server:
         server.content = {archive.name: archive.read_bytes()}
         assert len(option(CIFAR10, tmp_path / "place", url=server.url).load().train) == 100
         place = tmp_path / "other"
@@ -438,4 +446,4 @@ def test_the_archive_is_downloaded(tmp_path, archive):
 
 def test_every_official_option_has_files_here(tmp_path):
     for name in ("fashion_mnist", "mnist", "cifar10"):
-        assert "data.url=null" in files_for(name, tmp_path)
+        assert "data.url=null" in write_data_files(name, tmp_path)

@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import refused
+from helpers import assert_refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlopt.data import _files
-from dlopt.data.table import Records, Table, read
+from dlopt.data.table import TableCells, TableData, read_csv
 
-PLAIN = Table(
+PLAIN = TableData(
     path=None, train_size=None, label_noise=0.0, drop_last=False,
     target="y", drop=[], categorical=[], missing="refuse", delimiter="auto", test_fraction=0.2, kind="auto", standardize_target=True,
 )  # fmt: skip
@@ -27,7 +27,7 @@ def load(tmp_path):
     def load(text, **keys):
         file = tmp_path / "my.csv"
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
-        _files.forget()
+        _files.clear_cache()
         return replace(PLAIN, path=str(file), **keys).load()
 
     return load
@@ -152,7 +152,7 @@ def test_missing_numbers_are_the_mean_of_the_training_rows_and_missing_text_a_ca
 @pytest.mark.parametrize("way", ["", "NA", "na", "NaN", "nan", "null", "NULL", "?", "  "])
 def test_every_way_to_write_that_a_value_is_missing(load, way):
     text = lines("x,z,y", [f"{i},{way if i == 3 else i},{i + 0.5}" for i in range(20)])
-    refused(
+    assert_refused(
         lambda: load(text),
         "missing",
         "1 value missing, in z (1), the first in line 5",
@@ -191,13 +191,15 @@ def test_what_the_csv_module_writes_is_read(tmp_path_factory, rows, delimiter):
     file = tmp_path_factory.mktemp("table") / "t.csv"
     with file.open("w", newline="", encoding="utf-8") as out:
         csv.writer(out, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows([("one", "two"), *rows])
-    found = read(file, "auto")
-    assert found == Records({"one": [a for a, _ in rows], "two": [b for _, b in rows]}, list(range(2, len(rows) + 2)))
+    found = read_csv(file, "auto")
+    assert found == TableCells(
+        {"one": [a for a, _ in rows], "two": [b for _, b in rows]}, list(range(2, len(rows) + 2))
+    )
 
 
 def test_lines_are_those_of_the_file_where_cells_have_several(load):
     text = 'x,t,y\n1,"a\nb\nc",1.5\n\n2,,2.5\n'
-    refused(lambda: load(text), "missing", "the first in line 6")
+    assert_refused(lambda: load(text), "missing", "the first in line 6")
 
 
 # ------------------------------------------------------------------------------------------------ refused
@@ -249,7 +251,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(name, load):
     text, keys, key, said = REFUSED[name]
-    refused(lambda: load(text, **keys), key, *said)
+    assert_refused(lambda: load(text, **keys), key, *said)
 
 
 def test_the_ways_out_lead_out(load):
@@ -263,11 +265,11 @@ def test_a_column_that_only_test_rows_know_cannot_be_filled(load):
     whole = load(lines("x,y", [f"{i},{i + 0.5}" for i in range(20)]))
     tested = {round(v) for v in whole.test.inputs[:, 0].tolist()}
     text = lines("x,z,y", [f"{i},{i if i in tested else ''},{i + 0.5}" for i in range(20)])
-    refused(lambda: load(text, missing="fill"), "missing", "z has no value in any training row")
+    assert_refused(lambda: load(text, missing="fill"), "missing", "z has no value in any training row")
 
 
 def test_a_file_that_is_not_there(tmp_path):
     (tmp_path / "houses.csv").write_text("x,y\n")
-    refused(replace(PLAIN, path=str(tmp_path / "house.csv")).load, "path", "did you mean houses.csv?")
-    refused(replace(PLAIN, path=str(tmp_path)).load, "path", "is a folder", "houses.csv")
-    refused(PLAIN.load, "path", "data.path=...")
+    assert_refused(replace(PLAIN, path=str(tmp_path / "house.csv")).load, "path", "did you mean houses.csv?")
+    assert_refused(replace(PLAIN, path=str(tmp_path)).load, "path", "is a folder", "houses.csv")
+    assert_refused(PLAIN.load, "path", "data.path=...")

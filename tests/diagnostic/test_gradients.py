@@ -6,7 +6,7 @@ from torch import nn
 
 from dlopt.base.layout import Layout
 from dlopt.diagnostic.gradients import Gradients
-from dlopt.parts import Moment
+from dlopt.parts import StepRecord
 
 NET = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
 LAYOUT = Layout.of(NET)
@@ -14,7 +14,7 @@ LAYERS = {"0": slice(0, 15), "2": slice(15, 23)}
 
 
 def moment(before, after, gradient):
-    return Moment(0, before, after, torch.zeros(()), gradient, 0.1, LAYOUT, None)
+    return StepRecord(0, before, after, torch.zeros(()), gradient, 0.1, LAYOUT, None)
 
 
 def drawn(*lead):

@@ -6,18 +6,18 @@ import mine
 import numpy as np
 import pytest
 import torch
-from helpers import blobs, built, curves, histograms, trained
+from helpers import build_blobs, build_experiment, read_histograms, read_rows, train_runs
 
 from dlopt.base.histogram import Histogram
 from dlopt.base.layout import Layout
 from dlopt.diagnostic.histograms import Histograms
-from dlopt.parts import Moment, Step
+from dlopt.parts import Step, StepRecord
 
 LAYOUT = Layout.of(torch.nn.Sequential(torch.nn.Linear(40, 30), torch.nn.Tanh(), torch.nn.Linear(30, 2)))
 
 
 def moment(after, gradient):
-    return Moment(0, after - gradient, after, torch.zeros(()), gradient, 0.1, LAYOUT, None)
+    return StepRecord(0, after - gradient, after, torch.zeros(()), gradient, 0.1, LAYOUT, None)
 
 
 def numpys(x, bins):
@@ -33,37 +33,37 @@ def test_each_parameter_has_one_of_its_weights_and_one_of_its_gradient():
     for kind, w in (("weight", after), ("gradient", g)):
         for name, x in LAYOUT.views(w).items():
             one = found.pop(f"histogram/{kind}/{name}")
-            np.testing.assert_allclose(Histogram.unpacked(one.packed().tolist()).buckets(), numpys(x, 8))
+            np.testing.assert_allclose(Histogram.unpack(one.pack().tolist()).buckets(), numpys(x, 8))
     assert not found
 
 
 @pytest.mark.parametrize("of", [[], ["weight"], ["gradient"], ["activation"], ["activation", "weight"]])
 def test_only_what_is_asked_for_is_shown(of, tmp_path):
-    experiment = blobs("diagnostic=histograms", f"diagnostic.histograms.of=[{','.join(of)}]", "epochs=1")
-    _, (run,) = trained(tmp_path, experiment)
-    assert {tag.split("/")[1] for tag, _ in histograms(run)} == set(of)
+    experiment = build_blobs("diagnostic=histograms", f"diagnostic.histograms.of=[{','.join(of)}]", "epochs=1")
+    _, (run,) = train_runs(tmp_path, experiment)
+    assert {tag.split("/")[1] for tag, _ in read_histograms(run)} == set(of)
 
 
 @pytest.mark.parametrize("bins", [5, 30])
 def test_a_run_leaves_what_numpy_counts(bins, tmp_path):
     """Weights are those of the checkpoint of the same step; a full batch's last gradient is worked out again."""
-    experiment = blobs(
+    experiment = build_blobs(
         "precision=float64", "batch_size=full", "diagnostic=histograms", f"diagnostic.histograms.bins={bins}",
         "optimizer=sgd", "diagnostic.histograms.of=[weight,gradient,activation]", "epochs=4", "diagnostic.histograms.every=2",
     )  # fmt: skip
-    _, (run,) = trained(tmp_path, experiment)
-    found = histograms(run)
+    _, (run,) = train_runs(tmp_path, experiment)
+    found = read_histograms(run)
     assert {step for _, step in found} == {2, 4}
     model = experiment.model.double()
     last = run.load("last")["model"]
     for name, x in last.items():
         np.testing.assert_allclose(found[f"histogram/weight/{name}", 4], numpys(x, bins))
 
-    _, (shorter,) = trained(
-        tmp_path / "shorter", blobs("precision=float64", "batch_size=full", "optimizer=sgd", "epochs=3")
+    _, (shorter,) = train_runs(
+        tmp_path / "shorter", build_blobs("precision=float64", "batch_size=full", "optimizer=sgd", "epochs=3")
     )
     model.load_state_dict(shorter.load("last")["model"])
-    x, y = experiment.train.gathered()
+    x, y = experiment.train.gather()
     outputs = model.hidden(x.double())
     np.testing.assert_allclose(found["histogram/activation/hidden.1", 4], numpys(outputs, bins))
     loss = torch.nn.functional.cross_entropy(model.output(outputs), y)
@@ -73,13 +73,13 @@ def test_a_run_leaves_what_numpy_counts(bins, tmp_path):
 
 
 def test_rows_and_summary_hold_none(tmp_path):
-    plain = blobs("log_every=2")
-    watched = blobs("log_every=2", "diagnostic=histograms", "diagnostic.histograms.every=1")
-    (run,), (seen,) = trained(tmp_path / "a", plain)[1], trained(tmp_path / "b", watched)[1]
-    assert curves(seen) == curves(run)
+    plain = build_blobs("log_every=2")
+    watched = build_blobs("log_every=2", "diagnostic=histograms", "diagnostic.histograms.every=1")
+    (run,), (seen,) = train_runs(tmp_path / "a", plain)[1], train_runs(tmp_path / "b", watched)[1]
+    assert read_rows(seen) == read_rows(run)
     assert seen.summary.keys() == run.summary.keys()
     assert "histogram" not in json.dumps(seen.rows()) + json.dumps(seen.summary)
-    assert {step for _, step in histograms(seen)} == set(range(1, 10))
+    assert {step for _, step in read_histograms(seen)} == set(range(1, 10))
 
 
 @pytest.mark.filterwarnings("ignore:html5lib")
@@ -92,25 +92,27 @@ def test_tensorboards_dashboard_finds_them(tmp_path):
     from tensorboard.plugins.distribution.distributions_plugin import DistributionsPlugin
     from tensorboard.plugins.histogram.histograms_plugin import HistogramsPlugin
 
-    _, (run,) = trained(tmp_path, blobs("diagnostic=histograms"))
+    _, (run,) = train_runs(tmp_path, build_blobs("diagnostic=histograms"))
     multiplexer = EventMultiplexer().AddRunsFromDirectory(str(tmp_path))
     multiplexer.Reload()
     context = TBContext(data_provider=MultiplexerDataProvider(multiplexer, str(tmp_path)))
     plugin, request = HistogramsPlugin(context), RequestContext()
     tags = plugin.index_impl(request, "")["0"]
-    assert set(tags) == {tag for tag, _ in histograms(run)}
+    assert set(tags) == {tag for tag, _ in read_histograms(run)}
     body, _ = plugin.histograms_impl(request, "histogram/weight/output.weight", "0", "")
     assert {step: buckets for _, step, buckets in body} == {
-        step: buckets for (tag, step), buckets in histograms(run).items() if tag == "histogram/weight/output.weight"
+        step: buckets
+        for (tag, step), buckets in read_histograms(run).items()
+        if tag == "histogram/weight/output.weight"
     }
     shown, _ = DistributionsPlugin(context).distributions_impl(request, "histogram/weight/output.weight", "0", "")
     assert [step for _, step, _ in shown] == [3, 6, 9]
 
 
 def test_a_net_of_several_kinds_of_parameters_has_them_all(tmp_path):
-    _, (run,) = trained(tmp_path, built("arch=cnn", "normalization=batch", "epochs=1", "data.train_size=200",
+    _, (run,) = train_runs(tmp_path, build_experiment("arch=cnn", "normalization=batch", "epochs=1", "data.train_size=200",
                                         "diagnostic=histograms"))  # fmt: skip
-    parameters = {tag.removeprefix("histogram/weight/") for tag, _ in histograms(run) if "/weight/" in tag}
+    parameters = {tag.removeprefix("histogram/weight/") for tag, _ in read_histograms(run) if "/weight/" in tag}
     buffers = {name for name in run.load("last")["model"] if "running" in name}
     assert parameters == run.load("last")["model"].keys() - buffers
 
@@ -127,9 +129,9 @@ def test_a_run_whose_weights_are_no_longer_finite_ends_as_without(tmp_path, monk
     monkeypatch.setattr(mine.Sign, "step", step)
     own = ("optimizer=custom", "optimizer._target_=mine.Sign", "+optimizer.lr=0.1", "diagnostic=[histograms,activations]",
            "diagnostic.histograms.every=1")  # fmt: skip
-    (summary,), (run,) = trained(tmp_path, blobs(*own))
+    (summary,), (run,) = train_runs(tmp_path, build_blobs(*own))
     assert summary["status"] == "diverged"
-    found = histograms(run)
+    found = read_histograms(run)
     finite = {"hidden.0.weight": 2, "hidden.0.bias": 8, "output.weight": 24, "output.bias": 3}
     for name, count in finite.items():
         assert sum(n for _, _, n in found[f"histogram/weight/{name}", 1]) == count

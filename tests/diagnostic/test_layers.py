@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from helpers import DEVICE, blobs, built, curves, trained
+from helpers import DEVICE, build_blobs, build_experiment, read_rows, train_runs
 from torch import nn
 from torch.nn.functional import conv1d, linear
 
@@ -15,11 +15,11 @@ from dlopt.arch.cnn import CNN
 from dlopt.arch.mlp import MLP
 from dlopt.diagnostic.activations import Activations
 from dlopt.loss.cross_entropy import CrossEntropy
-from dlopt.normalization.batch import Batch
+from dlopt.normalization.batch import BatchNormalization
 from dlopt.normalization.none import NoNormalization
-from dlopt.objective.activation_hooks import Marking
+from dlopt.objective.activation_hooks import MarkedActivationFactory
 from dlopt.objective.problem import Problem
-from dlopt.parts import Moment
+from dlopt.parts import StepRecord
 from dlopt.regularization.dropout import Dropout
 
 KEY = prng.key(3, "objective", 1)
@@ -27,7 +27,7 @@ KEY = prng.key(3, "objective", 1)
 
 def moment(problem, w, x, y, key=KEY):
     objective = problem.objective(x, y, key)
-    return Moment(0, w, w + 1, torch.zeros(()), torch.zeros_like(w), 0.1, problem.layout, objective)
+    return StepRecord(0, w, w + 1, torch.zeros(()), torch.zeros_like(w), 0.1, problem.layout, objective)
 
 
 def posed(model, w=None, lanes=None, rules=()):
@@ -41,11 +41,22 @@ def examples(*shape):
 
 
 def mlp(activation, widths=(6, 5), normalization=None, dropout=lambda site: None):
-    return MLP((4,), 3, Marking(activation), normalization or NoNormalization(), dropout, list(widths), None, None)
+    return MLP(
+        (4,),
+        3,
+        MarkedActivationFactory(activation),
+        normalization or NoNormalization(),
+        dropout,
+        list(widths),
+        None,
+        None,
+    )
 
 
 def cnn(activation):
-    return CNN((2, 9), 3, Marking(activation), NoNormalization(), lambda site: None, [3, 2], [3, 2], 2, 1)
+    return CNN(
+        (2, 9), 3, MarkedActivationFactory(activation), NoNormalization(), lambda site: None, [3, 2], [3, 2], 2, 1
+    )
 
 
 def counted(outputs, bounds=None, margin=0.05):
@@ -136,7 +147,7 @@ def test_only_what_is_bounded_saturates():
 def test_the_network_is_seen_as_training_sees_it():
     """Normalized by the batch, and behind the masks of this very step."""
     rule = Dropout(0.5, 0.0, "train")
-    model = mlp(ReLU(), normalization=Batch(1e-5, 0.1), dropout=rule.module)
+    model = mlp(ReLU(), normalization=BatchNormalization(1e-5, 0.1), dropout=rule.module)
     problem, w = posed(model, rules=(rule,))
     problem.bind(w)
     x, y = examples(8, 4)
@@ -156,7 +167,7 @@ def test_the_network_is_seen_as_training_sees_it():
 
 def test_asking_disturbs_nothing():
     rule = Dropout(0.5, 0.0, "train")
-    problem, w = posed(mlp(ReLU(), normalization=Batch(1e-5, 0.1), dropout=rule.module), rules=(rule,))
+    problem, w = posed(mlp(ReLU(), normalization=BatchNormalization(1e-5, 0.1), dropout=rule.module), rules=(rule,))
     w = problem.bind(w)
     x, y = examples(8, 4)
     untouched = problem.objective(x, y, KEY).gradient(w)
@@ -172,7 +183,7 @@ def test_asking_disturbs_nothing():
     assert problem.evaluations == before + 2, "an oracle's answers are counted"
     assert objective.first is first
     assert all(torch.equal(b, state[n]) for n, b in problem.model.state_dict().items())
-    assert all(not m.seen for m in problem.model.modules() if hasattr(m, "seen"))
+    assert all(not m.batch_stats for m in problem.model.modules() if hasattr(m, "seen"))
     assert not any(m._forward_hooks for m in problem.model.modules())
     for one, two in zip(objective.gradient(w), untouched, strict=True):
         assert torch.equal(one, two)
@@ -185,7 +196,7 @@ def test_lanes_are_measured_as_runs_alone(activation):
     rule = Dropout(0.3, 0.0, "train")
 
     def net():
-        return mlp(activation, normalization=Batch(1e-5, 0.1), dropout=rule.module)
+        return mlp(activation, normalization=BatchNormalization(1e-5, 0.1), dropout=rule.module)
 
     keys = [prng.key(i) for i in range(3)]
     problem, w = posed(net(), lanes=3, rules=(rule,))
@@ -209,32 +220,32 @@ def test_bfloat16_is_measured_in_the_precision_of_the_weights():
 
 
 def test_no_activation_no_tags(tmp_path):
-    linear = built("data=custom", "data._target_=mine.Blobs", "arch=linear", "epochs=1", "batch_size=16", f"device={DEVICE}",
+    linear = build_experiment("data=custom", "data._target_=mine.Blobs", "arch=linear", "epochs=1", "batch_size=16", f"device={DEVICE}",
                    "diagnostic=[activations,histograms]", "diagnostic.histograms.of=[activation]")  # fmt: skip
-    (summary,), (run,) = trained(tmp_path, linear)
+    (summary,), (run,) = train_runs(tmp_path, linear)
     assert summary["status"] == "done"
     assert not any("activation" in name for row in run.rows() for name in row)
 
 
 def test_a_run_measures_at_the_iterate_before_the_step(tmp_path):
     """The first step's row is that of the initial weights."""
-    experiment = blobs(
+    experiment = build_blobs(
         "batch_size=full", "diagnostic=activations", "log_every=1", "precision=float64", "activation=tanh"
     )
-    _, (run,) = trained(tmp_path, experiment)
-    x = experiment.train.gathered()[0].double()
+    _, (run,) = train_runs(tmp_path, experiment)
+    x = experiment.train.gather()[0].double()
     hidden = experiment.model.double().hidden
     nn.utils.vector_to_parameters(experiment.w.double(), experiment.model.parameters())
     with torch.no_grad():
         wanted = counted(hidden(x).unsqueeze(-1), (-1.0, 1.0))
-    first = curves(run)[0]
+    first = read_rows(run)[0]
     assert {name: first[f"activation/{name}/hidden.1"] for name in wanted} == pytest.approx(wanted, rel=1e-9)
 
 
 def test_what_people_bring_is_measured_too(tmp_path):
     """The net's own torch modules, found by their class."""
-    own = built("data=custom", "data._target_=mine.Blobs", "arch=custom", "arch._target_=mine.Ready", "epochs=1",
+    own = build_experiment("data=custom", "data._target_=mine.Blobs", "arch=custom", "arch._target_=mine.Ready", "epochs=1",
                 "batch_size=16", f"device={DEVICE}", "diagnostic=activations")  # fmt: skip
-    _, (run,) = trained(tmp_path, own)
+    _, (run,) = train_runs(tmp_path, own)
     tags = {name for name in run.rows()[0] if name.startswith("activation/saturated")}
     assert tags == {"activation/saturated/body.1"}

@@ -4,20 +4,20 @@ import math
 
 import pytest
 import torch
-from helpers import built, named, options, refused
+from helpers import assert_refused, build_experiment, list_options, make_option
 from torch import nn
 
 from dlopt import prng
 from dlopt.base.layout import Layout, Parameter
-from dlopt.bias_init.constant import Constant as ConstantBias
-from dlopt.bias_init.none import Own as OwnBias
-from dlopt.bias_init.zeros import Zeros as ZeroBias
-from dlopt.init.constant import Constant
+from dlopt.bias_init.constant import ConstantBias
+from dlopt.bias_init.none import KeepModuleBias as OwnBias
+from dlopt.bias_init.zeros import ZerosBias as ZeroBias
+from dlopt.init.constant import ConstantInit
 from dlopt.init.fan_in_uniform import FanInUniform
 from dlopt.init.he import He
 from dlopt.init.he_uniform import HeUniform
 from dlopt.init.lecun_normal import LecunNormal
-from dlopt.init.none import Own
+from dlopt.init.none import KeepModuleInit
 from dlopt.init.normal import Normal
 from dlopt.init.orthogonal import Orthogonal
 from dlopt.init.random_walk import RandomWalk
@@ -25,9 +25,9 @@ from dlopt.init.sparse import Sparse
 from dlopt.init.uniform import Uniform
 from dlopt.init.xavier import Xavier
 from dlopt.init.xavier_normal import XavierNormal
-from dlopt.init.zeros import Zeros
+from dlopt.init.zeros import ZerosInit
 from dlopt.normalization.batch import BatchNorm
-from dlopt.training.experiment import initial_weights
+from dlopt.training.experiment import sample_initial_weights
 
 KEY = prng.key(0, "init")
 LAYERS = {
@@ -40,7 +40,7 @@ LAYERS = {
 def drawn(model, init, bias=None, gain=1.0, key=KEY):
     """The initial values by parameter name."""
     layout = Layout.of(model)
-    return layout.views(initial_weights(model, layout, init, bias or ZeroBias(), gain, key, torch.float64))
+    return layout.views(sample_initial_weights(model, layout, init, bias or ZeroBias(), gain, key, torch.float64))
 
 
 def variance_by_formula(init, layer, gain=1.0):
@@ -81,10 +81,10 @@ def test_mean_and_variance_are_those_of_the_formula(init, layer):
     assert abs(kurtosis - (9 / 5 if isinstance(init, FLAT) else 3)) < 4 * math.sqrt(96 / n)
 
 
-@pytest.mark.parametrize("activation", options("activation"))
+@pytest.mark.parametrize("activation", list_options("activation"))
 @pytest.mark.parametrize("layer", LAYERS)
 def test_xavier_fills_its_bounds_with_the_activations_gain(layer, activation):
-    gain = named("activation", activation).gain
+    gain = make_option("activation", activation).gain
     model = LAYERS[layer]
     w = drawn(nn.Sequential(model), Xavier("auto"), gain=gain)["0.weight"]
     bound = math.sqrt(3 * variance_by_formula(Xavier("auto"), model, gain))
@@ -107,14 +107,14 @@ def test_a_uniform_init_takes_any_two_numbers_in_order():
     w = drawn(nn.Linear(50, 40), Uniform(2.0, 2.5))["weight"]
     assert 2.0 <= w.min() < 2.01
     assert 2.49 < w.max() <= 2.5
-    refused(lambda: Uniform(1.0, 0.5), "low", "at most high", "1 and 0.5")
+    assert_refused(lambda: Uniform(1.0, 0.5), "low", "at most high", "1 and 0.5")
 
 
 @pytest.mark.parametrize("layer", [nn.Linear(70, 9), nn.Conv1d(5, 8, 3), nn.Conv2d(4, 6, (3, 5), groups=2)], ids=str)
 def test_the_bound_by_fan_in_is_that_of_torchs_own_layers(layer):
     """torch draws kaiming_uniform with a = sqrt(5), which is U(-1/sqrt(m), 1/sqrt(m))."""
     bound = 1 / math.sqrt(nn.init._calculate_fan_in_and_fan_out(layer.weight)[0])
-    for w in (drawn(layer, init)["weight"] for init in (FanInUniform(), Own())):
+    for w in (drawn(layer, init)["weight"] for init in (FanInUniform(), KeepModuleInit())):
         assert 0.9 * bound < w.abs().max() <= bound
 
 
@@ -129,8 +129,10 @@ def test_a_given_gain_stands_before_the_activations(make):
 def test_auto_is_the_gain_of_the_activation_that_the_run_has(make, activation):
     option = {Xavier: "xavier", XavierNormal: "xavier_normal", Orthogonal: "orthogonal"}[make]
     run = ("arch=mlp", "arch.widths=[20]", f"activation={activation}", f"init={option}")
-    gain = named("activation", activation).gain
-    torch.testing.assert_close(built(*run, "init.gain=auto").w, built(*run, f"init.gain={gain}").w)
+    gain = make_option("activation", activation).gain
+    torch.testing.assert_close(
+        build_experiment(*run, "init.gain=auto").w, build_experiment(*run, f"init.gain={gain}").w
+    )
 
 
 def test_he_keeps_the_mean_square_level_through_thirty_relu_layers():
@@ -143,10 +145,10 @@ def test_he_keeps_the_mean_square_level_through_thirty_relu_layers():
     assert 1 / 4 < 2 * x.square().mean() / first < 8
 
 
-@pytest.mark.parametrize("name", options("init"))
+@pytest.mark.parametrize("name", list_options("init"))
 def test_every_init_gives_finite_values_that_depend_on_the_key_alone(name):
     model = nn.Sequential(nn.Conv1d(3, 4, 3), nn.Flatten(), nn.Linear(8, 5))
-    init = named("init", name)
+    init = make_option("init", name)
     one, again, other = drawn(model, init), drawn(model, init), drawn(model, init, key=prng.key(1, "init"))
     own = dict(model.named_parameters())
     for n, w in one.items():
@@ -157,9 +159,9 @@ def test_every_init_gives_finite_values_that_depend_on_the_key_alone(name):
             assert torch.equal(w, other[n]) is (name in ("none", "zeros", "constant"))
 
 
-@pytest.mark.parametrize("name", options("init"))
+@pytest.mark.parametrize("name", list_options("init"))
 def test_a_further_layer_leaves_the_draws_of_those_before_it(name):
-    init = named("init", name)
+    init = make_option("init", name)
     short = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4))
     long = nn.Sequential(short[0], short[1], nn.Linear(4, 3), nn.Linear(3, 2))
     few, many = drawn(short, init), drawn(long, init)
@@ -293,7 +295,7 @@ def test_the_gains_of_a_random_walk_are_those_that_cancel_the_mean_logarithm(n):
 # ------------------------------------------------------------------------------------------- plain
 
 
-@pytest.mark.parametrize("make", [Constant, ConstantBias])
+@pytest.mark.parametrize("make", [ConstantInit, ConstantBias])
 def test_a_constant_is_everywhere(make):
     model = nn.Sequential(nn.Conv1d(3, 4, 3), nn.Linear(8, 5))
     w = drawn(model, make(0.25), make(-0.5))
@@ -304,21 +306,21 @@ def test_units_that_begin_alike_stay_alike():
     """All the weights of a layer the same: so are its units' gradients, and the net is as good as one of width one."""
     x = torch.randn(9, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     model = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 2)).double()
-    model.load_state_dict(drawn(model, Constant(0.3)))
+    model.load_state_dict(drawn(model, ConstantInit(0.3)))
     model(x).square().mean().backward()
     torch.testing.assert_close(model[0].weight.grad, model[0].weight.grad[:1].expand(6, 5))
     assert model[0].weight.grad.all()
 
 
 def test_zeros_are_zero():
-    w = drawn(nn.Linear(5, 4), Zeros())
+    w = drawn(nn.Linear(5, 4), ZerosInit())
     assert not w["weight"].any()
     assert not w["bias"].any()
 
 
 def test_none_keeps_what_the_modules_drew():
     model = nn.Sequential(nn.Conv1d(3, 4, 3), nn.Linear(8, 5))
-    w = drawn(model, Own(), OwnBias())
+    w = drawn(model, KeepModuleInit(), OwnBias())
     for n, p in model.named_parameters():
         torch.testing.assert_close(w[n], p.detach().double(), rtol=0, atol=0)
 
@@ -328,7 +330,7 @@ def test_weights_and_biases_are_drawn_apart():
     w = drawn(model, Normal(1.0), OwnBias())
     assert torch.equal(w["bias"], model.bias.detach().double())
     assert not torch.equal(w["weight"], model.weight.detach().double())
-    w = drawn(model, Own(), ZeroBias())
+    w = drawn(model, KeepModuleInit(), ZeroBias())
     assert not w["bias"].any()
     assert torch.equal(w["weight"], model.weight.detach().double())
 
@@ -344,6 +346,6 @@ def test_normalization_parameters_keep_their_own_start():
 def test_initial_weights_leave_the_global_generator_alone():
     model = nn.Linear(5, 4)
     before = torch.get_rng_state()
-    for name in options("init"):
-        drawn(model, named("init", name))
+    for name in list_options("init"):
+        drawn(model, make_option("init", name))
     assert torch.equal(torch.get_rng_state(), before)

@@ -2,18 +2,18 @@
 
 import pytest
 import torch
-from helpers import DEVICE, blobs, built
+from helpers import DEVICE, build_blobs, build_experiment
 from torch import nn
 
 from dlopt import prng
 from dlopt.base.layout import Layout
 from dlopt.config.problems import ConfigError
-from dlopt.init.constant import Constant
-from dlopt.init.layer_scale import Search
+from dlopt.init.constant import ConstantInit
+from dlopt.init.layer_scale import LayerScale
 from dlopt.init.normal import Normal
-from dlopt.objective.init_probe import FirstBatch
+from dlopt.objective.init_probe import MiniBatchInitProbe
 from dlopt.parts import Split
-from dlopt.training.experiment import adjusted_weights, initial_weights
+from dlopt.training.experiment import adjust_weights, sample_initial_weights
 
 
 def stack(make, depth, width=30):
@@ -25,10 +25,10 @@ def stack(make, depth, width=30):
 
 def begun(model, init, bias=None, dtype=torch.float64):
     x = torch.randn(100, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    start = FirstBatch(model, nn.functional.cross_entropy, Split(x, torch.arange(100) % 3), dtype, prng.key(0))
+    start = MiniBatchInitProbe(model, nn.functional.cross_entropy, Split(x, torch.arange(100) % 3), dtype, prng.key(0))
     bias = bias or Normal(0.0)
-    w = initial_weights(model, Layout.of(model), init, bias, 1.0, prng.key(0, "init"), dtype)
-    return start, w, adjusted_weights(w, init, bias, lambda: start)
+    w = sample_initial_weights(model, Layout.of(model), init, bias, 1.0, prng.key(0, "init"), dtype)
+    return start, w, adjust_weights(w, init, bias, lambda: start)
 
 
 def forward(start, w):
@@ -49,7 +49,7 @@ ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "none": nn.Identity}
 @pytest.mark.parametrize("std", [0.01, 3.0])
 @pytest.mark.parametrize("make", ACTIVATIONS.values(), ids=ACTIVATIONS)
 def test_activations_are_level(make, std, depth):
-    start, before, w = begun(stack(make, depth), Search("activations", 0.5, 0.1, 200, std))
+    start, before, w = begun(stack(make, depth), LayerScale("activations", 0.5, 0.1, 200, std))
     levels = [float(h.detach().std(correction=0)) for h in forward(start, w)[1:]]
     assert len(levels) == depth
     assert all(0.45 <= s <= 0.55 for s in levels)
@@ -60,7 +60,7 @@ def test_activations_are_level(make, std, depth):
 @pytest.mark.parametrize("std", [0.01, 0.3])
 @pytest.mark.parametrize("make", ACTIVATIONS.values(), ids=ACTIVATIONS)
 def test_gradients_are_level_with_that_at_the_outputs(make, std, depth):
-    start, _, w = begun(stack(make, depth), Search("gradients", 1.0, 0.1, 200, std))
+    start, _, w = begun(stack(make, depth), LayerScale("gradients", 1.0, 0.1, 200, std))
     ends = forward(start, w)
     gradients = torch.autograd.grad(nn.functional.cross_entropy(ends[-1], start.targets), ends)
     levels = [float(g.std(correction=0) / gradients[-1].std(correction=0)) for g in gradients[:-1]]
@@ -70,7 +70,7 @@ def test_gradients_are_level_with_that_at_the_outputs(make, std, depth):
 
 @pytest.mark.parametrize("of", ["activations", "gradients"])
 def test_weights_change_by_a_factor_for_each_layer_and_biases_not_at_all(of):
-    start, before, w = begun(stack(nn.ReLU, 5), Search(of, 0.5, 0.01, 200, 0.01), Constant(0.1))
+    start, before, w = begun(stack(nn.ReLU, 5), LayerScale(of, 0.5, 0.01, 200, 0.01), ConstantInit(0.1))
     old, new = start.layout.views(before), start.layout.views(w)
     for name in old:
         ratio = float(new[name].norm() / old[name].norm())
@@ -80,16 +80,16 @@ def test_weights_change_by_a_factor_for_each_layer_and_biases_not_at_all(of):
 
 def test_a_net_so_deep_that_nothing_arrives_becomes_level_piece_by_piece():
     model = stack(nn.ReLU, 60).float()
-    start, before, w = begun(model, Search("activations", 0.5, 0.1, 200, 0.01), dtype=torch.float32)
-    assert list(start.activations(before).values())[-1].count_nonzero() == 0
+    start, before, w = begun(model, LayerScale("activations", 0.5, 0.1, 200, 0.01), dtype=torch.float32)
+    assert list(start.layer_outputs(before).values())[-1].count_nonzero() == 0
     assert all(0.45 <= h.std() <= 0.55 for h in start.activations(w).values())
 
 
 def test_gradients_that_silent_units_stop_are_told_so_and_a_larger_std_lets_them_through():
     model = stack(nn.ReLU, 60).float()
     with pytest.raises(ValueError, match=r"they are zero where all before them are level.* larger std"):
-        begun(model, Search("gradients", 0.5, 0.1, 200, 0.01), dtype=torch.float32)
-    start, _, w = begun(model, Search("gradients", 0.5, 0.1, 200, 0.2), dtype=torch.float32)
+        begun(model, LayerScale("gradients", 0.5, 0.1, 200, 0.01), dtype=torch.float32)
+    start, _, w = begun(model, LayerScale("gradients", 0.5, 0.1, 200, 0.2), dtype=torch.float32)
     *_, last = found = list(start.gradients(w).values())
     assert all(0.45 <= g.inputs.std(correction=0) / last.outputs.std(correction=0) <= 0.55 for g in found)
 
@@ -97,20 +97,20 @@ def test_gradients_that_silent_units_stop_are_told_so_and_a_larger_std_lets_them
 @pytest.mark.parametrize("make", [nn.Identity, nn.ReLU])
 def test_one_change_finds_all_scales_of_a_chain_that_is_linear_in_them(make):
     """And what is within the tolerance already is left alone."""
-    start, _, w = begun(stack(make, 6), Search("activations", 0.5, 1e-6, 1, 0.01))
+    start, _, w = begun(stack(make, 6), LayerScale("activations", 0.5, 1e-6, 1, 0.01))
     assert [float(h.detach().std(correction=0)) for h in forward(start, w)[1:]] == pytest.approx([0.5] * 6)
-    rule = Search("activations", 0.5, 0.1, 1, 0.01)
-    assert torch.equal(rule.adjusted(w, start), w)
+    rule = LayerScale("activations", 0.5, 0.1, 1, 0.01)
+    assert torch.equal(rule.adjust(w, start), w)
 
 
 def test_series_and_images():
     net = ("arch=cnn", "arch.channels=[4,4]", "arch.kernels=[3,2]")
     data = ("data=custom", "data._target_=mine.Blobs", "+data.shape=[2,6,6]", "batch_size=16", f"device={DEVICE}")
     for of in ("activations", "gradients"):
-        experiment = built(*net, *data, "init=search", f"init.of={of}", "precision=float64")
+        experiment = build_experiment(*net, *data, "init=layer_scale", f"init.of={of}", "precision=float64")
         key = prng.key(0, "first_batch")
-        start = FirstBatch(experiment.model, experiment.loss, experiment.train, torch.float64, key)
-        seen = start.activations(experiment.w) if of == "activations" else start.gradients(experiment.w)
+        start = MiniBatchInitProbe(experiment.model, experiment.loss, experiment.train, torch.float64, key)
+        seen = start.layer_outputs(experiment.w) if of == "activations" else start.gradients(experiment.w)
         values = list(seen.values())
         if of == "gradients":
             values = [g.inputs / values[-1].outputs.std() for g in values]
@@ -120,7 +120,7 @@ def test_series_and_images():
 
 def test_whole_numbers_as_inputs_have_no_gradient_to_be_made_level():
     tokens = ("data=custom", "data._target_=mine.Whole", "arch=custom", "arch._target_=mine.Tokens", "batch_size=16")
-    w = built(*tokens, "init=search", "init.of=gradients", "precision=float64").w
+    w = build_experiment(*tokens, "init=layer_scale", "init.of=gradients", "precision=float64").w
     assert 0.005 < w[:20].std() < 0.02, "the table keeps the std that the search begins with"
 
 
@@ -135,7 +135,7 @@ REFUSED = {
 @pytest.mark.parametrize("keys", REFUSED.values(), ids=REFUSED)
 def test_what_cannot_become_level_is_refused(keys):
     with pytest.raises(ConfigError) as found:
-        blobs("init=search", *keys)
+        build_blobs("init=layer_scale", *keys)
     ((key, said),) = found.value.problems
     assert key == "init"
     assert "do not become level" in said

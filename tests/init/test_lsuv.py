@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from helpers import DEVICE, blobs, built
+from helpers import DEVICE, build_blobs, build_experiment
 from torch import nn
 
 from dlopt import prng
@@ -12,9 +12,9 @@ from dlopt.base.layout import Layout
 from dlopt.config.problems import ConfigError
 from dlopt.init.lsuv import Lsuv
 from dlopt.init.normal import Normal
-from dlopt.objective.init_probe import FirstBatch
+from dlopt.objective.init_probe import MiniBatchInitProbe
 from dlopt.parts import Split
-from dlopt.training.experiment import adjusted_weights, initial_weights
+from dlopt.training.experiment import adjust_weights, sample_initial_weights
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "gelu": nn.GELU}
 
@@ -38,11 +38,11 @@ def begun(net, init, bias, scale=1.0):
     model, inputs = net
     draw = torch.Generator().manual_seed(1)
     x = scale * torch.randn(100, *inputs, generator=draw, dtype=torch.float64)
-    start = FirstBatch(
+    start = MiniBatchInitProbe(
         model.double(), nn.functional.cross_entropy, Split(x, torch.arange(100) % 3), torch.float64, prng.key(0)
     )
-    w = initial_weights(model, Layout.of(model), init, bias, 1.0, prng.key(0, "init"), torch.float64)
-    return start, w, adjusted_weights(w, init, bias, lambda: start)
+    w = sample_initial_weights(model, Layout.of(model), init, bias, 1.0, prng.key(0, "init"), torch.float64)
+    return start, w, adjust_weights(w, init, bias, lambda: start)
 
 
 def variances(start, w):
@@ -101,24 +101,24 @@ def test_a_layer_within_the_tolerance_is_left_alone():
 def test_before_a_normalization_too(precision):
     net = ("arch=cnn", "arch.channels=[4,4]", "arch.kernels=[3,2]", "normalization=batch", "regularization=dropout")
     data = ("data=custom", "data._target_=mine.Blobs", "+data.shape=[2,6,6]", "batch_size=16", f"device={DEVICE}")
-    experiment = built(*net, *data, "init=lsuv", f"precision={precision}")
+    experiment = build_experiment(*net, *data, "init=lsuv", f"precision={precision}")
     key = prng.key(0, "first_batch")
-    start = FirstBatch(experiment.model, experiment.loss, experiment.train, experiment.settings.dtype, key)
+    start = MiniBatchInitProbe(experiment.model, experiment.loss, experiment.train, experiment.settings.dtype, key)
     seen = {}
-    start.walked(experiment.w, lambda p, outputs: seen.update({p.name: float(outputs.var(correction=0))}))
+    start.rescale_layers(experiment.w, lambda p, outputs: seen.update({p.name: float(outputs.var(correction=0))}))
     assert len(seen) == 3
     assert list(seen.values()) == pytest.approx([1.0] * 3, rel=1e-4)
 
 
 def test_it_is_the_same_whatever_the_size_of_the_runs_batches():
-    one, other = blobs("init=lsuv"), blobs("init=lsuv", "batch_size=full")
+    one, other = build_blobs("init=lsuv"), build_blobs("init=lsuv", "batch_size=full")
     assert torch.equal(one.w, other.w)
-    assert not torch.equal(one.w, blobs("init=lsuv", "seed=1").w)
+    assert not torch.equal(one.w, build_blobs("init=lsuv", "seed=1").w)
 
 
 def test_a_layer_that_puts_out_nothing_is_named():
     with pytest.raises(ConfigError) as found:
-        blobs("init=lsuv", "activation=custom", "activation._target_=mine.Silence")
+        build_blobs("init=lsuv", "activation=custom", "activation._target_=mine.Silence")
     ((key, said),) = found.value.problems
     assert key == "init"
     assert "output.weight" in said

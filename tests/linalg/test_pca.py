@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dlopt.linalg.pca import inverse_roots, principal_axes, transformed
-from dlopt.storage.memory import NotEnough
+from dlopt.linalg.pca import inverse_roots, principal_axes, transform
+from dlopt.storage.memory import NotEnoughMemoryError
 
 
 def drawn(count, shape, seed=0):
@@ -77,11 +77,11 @@ def test_inverse_roots_are_bounded_by_eps_and_zero_where_nothing_varies():
 def test_an_example_is_a_vector_that_comes_back_in_its_shape():
     x, matrix = torch.randn(7, 2, 3, dtype=torch.float64), torch.randn(6, 6, dtype=torch.float64)
     mean = torch.randn(2, 3, dtype=torch.float64)
-    y = transformed(x, mean, matrix)
+    y = transform(x, mean, matrix)
     for i in range(7):
         torch.testing.assert_close(y[i].flatten(), matrix.T @ (x[i] - mean).flatten())
 
 
 def test_a_covariance_for_which_there_is_no_memory_is_refused_before_it_is_made():
-    with pytest.raises(NotEnough, match="the covariance of 10000000 features needs"):
+    with pytest.raises(NotEnoughMemoryError, match="the covariance of 10000000 features needs"):
         principal_axes(torch.zeros(1, 1).expand(2, 10**7))

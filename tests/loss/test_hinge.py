@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import blobs, named, refused_build, trained
+from helpers import assert_build_refused, build_blobs, make_option, train_runs
 
 from dlopt.loss.hinge import Hinge
 
@@ -36,10 +36,10 @@ def test_it_is_the_sum_over_the_wrong_classes(power):
 def test_a_lead_by_the_margin_costs_nothing_and_pulls_at_nothing():
     _, targets = drawn()
     outputs = 1.5 * torch.nn.functional.one_hot(targets, 4).double().requires_grad_()
-    loss = named("loss", "hinge")(outputs, targets)
+    loss = make_option("loss", "hinge")(outputs, targets)
     assert loss == 0.0
     assert (torch.autograd.grad(loss, outputs)[0] == 0).all()
-    assert named("loss", "hinge", margin=2.0)(outputs, targets).item() == pytest.approx(0.5 * 3 / 4)
+    assert make_option("loss", "hinge", margin=2.0)(outputs, targets).item() == pytest.approx(0.5 * 3 / 4)
 
 
 @pytest.mark.parametrize("power", [1, 2])
@@ -51,16 +51,16 @@ def test_as_many_times_as_there_are_classes_it_bounds_the_error_from_above(power
 
 
 def test_lanes_may_differ_in_the_margin(tmp_path):
-    runs = [blobs("loss=hinge", f"loss.margin={m}", "precision=float64") for m in (0.5, 2.0)]
-    together, _ = trained(tmp_path / "lanes", *runs)
+    runs = [build_blobs("loss=hinge", f"loss.margin={m}", "precision=float64") for m in (0.5, 2.0)]
+    together, _ = train_runs(tmp_path / "lanes", *runs)
     for i, run in enumerate(runs):
-        (alone,), _ = trained(tmp_path / f"alone{i}", run)
+        (alone,), _ = train_runs(tmp_path / f"alone{i}", run)
         assert together[i]["test/loss"] == pytest.approx(alone["test/loss"], rel=1e-9)
     assert together[0]["test/loss"] != together[1]["test/loss"]
 
 
 def test_surrogate_and_0_1_loss_are_both_reported(tmp_path):
-    (summary,), _ = trained(tmp_path, blobs("loss=hinge"))
+    (summary,), _ = train_runs(tmp_path, build_blobs("loss=hinge"))
     assert {"val/loss", "val/error", "test/loss", "test/error"} <= set(summary)
 
 
@@ -68,9 +68,9 @@ def test_surrogate_and_0_1_loss_are_both_reported(tmp_path):
     ("override", "key"), [("loss.power=3", "loss.power"), ("loss.margin=0", "loss.margin"), ("loss.power=1.5", "loss.power")]
 )  # fmt: skip
 def test_other_powers_and_margins_are_refused(override, key):
-    refused_build(lambda: blobs("loss=hinge", override), key, "must be")
+    assert_build_refused(lambda: build_blobs("loss=hinge", override), key, "must be")
 
 
 def test_mixed_targets_are_refused():
     mixing = ("augmentation=custom", "augmentation.custom._target_=mine.Halves")
-    refused_build(lambda: blobs("loss=hinge", *mixing), "loss", "Hinge does not take")
+    assert_build_refused(lambda: build_blobs("loss=hinge", *mixing), "loss", "Hinge does not take")

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from helpers import named, options
+from helpers import list_options, make_option
 
-LOSSES = {name: named("loss", name) for name in options("loss")}
+LOSSES = {name: make_option("loss", name) for name in list_options("loss")}
 CROSS_ENTROPY, SQUARED = LOSSES["cross_entropy"], LOSSES["mse"]
 losses = pytest.mark.parametrize("name", LOSSES)
 N, C = 12, 4

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from helpers import BLOBS, blobs, built, named, refused_build, trained, weights
+from helpers import BLOBS, assert_build_refused, build_blobs, build_experiment, load_weights, make_option, train_runs
 
-NLL = named("loss", "nll")
+NLL = make_option("loss", "nll")
 LOG_PROBABILITIES = (
     *(o for o in BLOBS if not o.startswith("arch")),
     "arch=custom",
@@ -23,18 +23,20 @@ def test_it_is_torchs_and_cross_entropy_of_any_outputs_after_a_log_softmax():
     outputs, targets = drawn()
     log_p = outputs.log_softmax(-1)
     torch.testing.assert_close(NLL(log_p, targets), torch.nn.functional.nll_loss(log_p, targets))
-    torch.testing.assert_close(NLL(log_p, targets), named("loss", "cross_entropy")(outputs, targets))
+    torch.testing.assert_close(NLL(log_p, targets), make_option("loss", "cross_entropy")(outputs, targets))
     soft = torch.randn(20, 4, dtype=torch.float64).softmax(-1)
-    torch.testing.assert_close(NLL(log_p, soft), named("loss", "cross_entropy")(outputs, soft))
+    torch.testing.assert_close(NLL(log_p, soft), make_option("loss", "cross_entropy")(outputs, soft))
     sure = torch.nn.functional.one_hot(targets, 4).double()
     torch.testing.assert_close(NLL(log_p, sure), NLL(log_p, targets))
 
 
 def test_training_by_it_is_training_by_cross_entropy(tmp_path):
     """A log-softmax of log-probabilities changes nothing, so the two losses are one function of the weights."""
-    both = [built(*LOG_PROBABILITIES, "precision=float64", f"loss={name}") for name in ("nll", "cross_entropy")]
-    (one,), (other,) = (trained(tmp_path / str(i), experiment)[1] for i, experiment in enumerate(both))
-    torch.testing.assert_close(weights(one), weights(other), rtol=1e-9, atol=1e-12)
+    both = [
+        build_experiment(*LOG_PROBABILITIES, "precision=float64", f"loss={name}") for name in ("nll", "cross_entropy")
+    ]
+    (one,), (other,) = (train_runs(tmp_path / str(i), experiment)[1] for i, experiment in enumerate(both))
+    torch.testing.assert_close(load_weights(one), load_weights(other), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("wrong", [0.01, math.nan, math.inf, -1.0])
@@ -48,4 +50,4 @@ def test_outputs_that_are_no_log_probabilities_are_refused(wrong):
 
 
 def test_a_run_of_such_a_net_is_not_started():
-    refused_build(lambda: blobs("loss=nll"), "loss", "needs log-probabilities")
+    assert_build_refused(lambda: build_blobs("loss=nll"), "loss", "needs log-probabilities")

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from helpers import blobs, refused_build, trained
+from helpers import assert_build_refused, build_blobs, train_runs
 from sklearn.metrics import roc_auc_score, top_k_accuracy_score
 
 from dlopt.metrics import functional
@@ -137,10 +137,10 @@ def test_a_number_added_to_all_outputs_of_an_example_changes_nothing(figure):
 
 def test_every_name_that_can_be_asked_for_is_measured_and_has_a_direction():
     outputs, targets = batch()
-    assert functional.measured(["auc", "top5"], outputs, targets).keys() == {"auc", "top5"}
-    assert functional.measured([], outputs, targets) == {}
+    assert functional.compute_by_name(["auc", "top5"], outputs, targets).keys() == {"auc", "top5"}
+    assert functional.compute_by_name([], outputs, targets) == {}
     for names in itertools.permutations(f.__name__ for f in OF_CLASSES):
-        found = functional.measured(names, outputs, targets)
+        found = functional.compute_by_name(names, outputs, targets)
         assert tuple(found) == names
         assert all(torch.equal(found[f.__name__], f(outputs, targets)) for f in OF_CLASSES)
     assert [higher_is_better(f"val/{f.__name__}") for f in OF_CLASSES] == [True, False, True, True]
@@ -151,7 +151,7 @@ def test_every_name_that_can_be_asked_for_is_measured_and_has_a_direction():
 
 
 def test_metrics_that_are_asked_for_are_in_every_row_and_the_summary(tmp_path):
-    (summary,), (run,) = trained(tmp_path, blobs("loss.metrics=[error,auc]", "objective=val/auc"))
+    (summary,), (run,) = train_runs(tmp_path, build_blobs("loss.metrics=[error,auc]", "objective=val/auc"))
     for row in run.rows():
         assert {"train/auc", "val/auc", "train/error"} <= set(row)
         assert "train/accuracy" not in row
@@ -164,7 +164,9 @@ def test_metrics_that_are_asked_for_are_in_every_row_and_the_summary(tmp_path):
 def test_early_stopping_on_auc_takes_a_rise_for_better(tmp_path):
     stop = ("regularization=early_stopping", "regularization.early_stopping.monitor=val/auc",
             "regularization.early_stopping.patience=2", "regularization.early_stopping.ignore=0")  # fmt: skip
-    (summary,), (run,) = trained(tmp_path, blobs("loss.metrics=[auc]", "epochs=60", "optimizer.lr=0.05", *stop))
+    (summary,), (run,) = train_runs(
+        tmp_path, build_blobs("loss.metrics=[auc]", "epochs=60", "optimizer.lr=0.05", *stop)
+    )
     values = [row["val/auc"] for row in run.rows()]
     best = max(values)
     assert len(values) < 60
@@ -183,9 +185,9 @@ def test_early_stopping_on_auc_takes_a_rise_for_better(tmp_path):
     ],
 )
 def test_metrics_that_cannot_be_are_refused(overrides, key, said):
-    refused_build(lambda: blobs(*overrides), key, said)
+    assert_build_refused(lambda: build_blobs(*overrides), key, said)
 
 
 def test_lanes_that_differ_in_metrics_are_told_so(tmp_path):
     with pytest.raises(ValueError, match="lanes must agree in metrics"):
-        trained(tmp_path, blobs(), blobs("seed=1", "loss.metrics=[auc]"))
+        train_runs(tmp_path, build_blobs(), build_blobs("seed=1", "loss.metrics=[auc]"))

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from helpers import built
+from helpers import build_experiment
 from torch import nn
 
 from dlopt.config.problems import ConfigError
-from dlopt.normalization.batch import Batch, BatchNorm
+from dlopt.normalization.batch import BatchNorm, BatchNormalization
 
 SHAPES = {
     "features": ((16, 5), nn.BatchNorm1d),
@@ -20,7 +20,7 @@ def pair(name, eps=1e-5, momentum=0.1):
     """Ours and torch's, with the same gamma and beta, and inputs of some other mean and scale."""
     shape, theirs = SHAPES[name]
     torch.manual_seed(0)
-    ours, theirs = Batch(eps, momentum)(5, len(shape) - 2).double(), theirs(5, eps, momentum).double()
+    ours, theirs = BatchNormalization(eps, momentum)(5, len(shape) - 2).double(), theirs(5, eps, momentum).double()
     with torch.no_grad():
         ours.weight.normal_()
         ours.bias.normal_()
@@ -29,7 +29,7 @@ def pair(name, eps=1e-5, momentum=0.1):
 
 
 def absorb(module):
-    for name, seen in module.seen.items():
+    for name, seen in module.batch_stats.items():
         getattr(module, name).lerp_(seen, module.momentum)
 
 
@@ -76,8 +76,8 @@ def test_a_forward_pass_leaves_the_buffers_alone(name):
     ours(draw())
     ours.eval()(draw())
     assert all(torch.equal(b, before[n]) for n, b in ours.named_buffers())
-    assert ours.seen.keys() == before.keys()
-    assert not any(seen.requires_grad for seen in ours.seen.values())
+    assert ours.batch_stats.keys() == before.keys()
+    assert not any(seen.requires_grad for seen in ours.batch_stats.values())
 
 
 @shapes
@@ -98,8 +98,8 @@ def test_a_single_value_in_each_channel_stays_finite(shape, dtype):
     torch.testing.assert_close(y, torch.zeros_like(y), rtol=0, atol=rounding)
     (g,) = torch.autograd.grad(y.sum(), x)
     assert torch.isfinite(g).all()
-    torch.testing.assert_close(ours.seen["running_mean"], x.detach().flatten())
-    assert torch.isfinite(ours.seen["running_var"]).all()
+    torch.testing.assert_close(ours.batch_stats["running_mean"], x.detach().flatten())
+    assert torch.isfinite(ours.batch_stats["running_var"]).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -107,8 +107,8 @@ def test_a_constant_channel_stays_finite_and_its_variance_is_not_negative(dtype)
     ours = BatchNorm(2).to(dtype)
     y = ours(torch.tensor([[7.0, 0.1]] * 9, dtype=dtype))
     torch.testing.assert_close(y, torch.zeros_like(y), atol=1e-2, rtol=0)
-    assert (ours.seen["running_var"] >= 0).all()
-    torch.testing.assert_close(ours.seen["running_var"], torch.zeros(2, dtype=dtype), atol=1e-9, rtol=0)
+    assert (ours.batch_stats["running_var"] >= 0).all()
+    torch.testing.assert_close(ours.batch_stats["running_var"], torch.zeros(2, dtype=dtype), atol=1e-9, rtol=0)
 
 
 def test_the_names_are_torchs_so_that_a_state_dict_fits():
@@ -127,7 +127,7 @@ NET = ("data=custom", "data._target_=mine.Blobs", "normalization=batch")
 ])  # fmt: skip
 def test_a_mini_batch_in_which_every_feature_is_one_number_is_refused(overrides, said):
     with pytest.raises(ConfigError, match=said) as found:
-        built(*NET, *overrides)
+        build_experiment(*NET, *overrides)
     assert [key for key, _ in found.value.problems] == ["batch_size"]
 
 
@@ -137,4 +137,4 @@ def test_a_mini_batch_in_which_every_feature_is_one_number_is_refused(overrides,
     ["arch=cnn", "batch_size=1", "+data.shape=[2,6]", "arch.channels=[3]", "arch.kernels=[3]"],
 ])  # fmt: skip
 def test_where_there_is_something_to_normalize_over_it_is_not(overrides):
-    assert built(*NET, *overrides)
+    assert build_experiment(*NET, *overrides)

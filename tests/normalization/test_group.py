@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from helpers import BLOBS, built, trained, weights
+from helpers import BLOBS, build_experiment, load_weights, train_runs
 from torch import nn
 
 from dlopt.base.layout import Layout
 from dlopt.config.problems import ConfigError
-from dlopt.normalization.group import Group
-from dlopt.normalization.layer import Layer
+from dlopt.normalization.group import GroupNormalization
+from dlopt.normalization.layer import LayerNormalization
 
 SHAPES = {"features": (16, 6), "series": (6, 6, 7), "images": (4, 6, 3, 5)}
 shapes = pytest.mark.parametrize("name", SHAPES)
@@ -18,7 +18,7 @@ def setting(name, groups, eps=1e-5):
     """The module, with some gamma and beta, and inputs of some other mean and scale."""
     shape = SHAPES[name]
     torch.manual_seed(0)
-    module = Group(groups, eps)(6, len(shape) - 2).double()
+    module = GroupNormalization(groups, eps)(6, len(shape) - 2).double()
     with torch.no_grad():
         module.weight.normal_()
         module.bias.normal_()
@@ -44,14 +44,14 @@ def test_outputs_are_those_of_the_formula_for_each_group_of_each_example(name, g
 @shapes
 def test_one_group_is_layer_normalization(name):
     module, x = setting(name, 1)
-    layer = Layer(1e-5)(6, x.ndim - 2).double()
+    layer = LayerNormalization(1e-5)(6, x.ndim - 2).double()
     layer.load_state_dict(module.state_dict())
     torch.testing.assert_close(module(x), layer(x))
 
 
 def test_a_group_for_each_channel_is_instance_normalization():
     x = torch.randn(4, 6, 3, 5, dtype=torch.float64)
-    torch.testing.assert_close(Group(6, 1e-5)(6, 2).double()(x), nn.InstanceNorm2d(6, 1e-5).double()(x))
+    torch.testing.assert_close(GroupNormalization(6, 1e-5)(6, 2).double()(x), nn.InstanceNorm2d(6, 1e-5).double()(x))
 
 
 @shapes
@@ -73,17 +73,17 @@ def test_scale_and_offset_of_one_group_do_not_matter_nor_do_other_examples(name)
 )  # fmt: skip
 def test_groups_that_cannot_be_are_refused_with_those_that_can(groups, features, dims, usable):
     with pytest.raises(ValueError, match=f"{features} features .* normalization.groups={groups}.*{usable}$"):
-        Group(groups, 1e-5)(features, dims)
+        GroupNormalization(groups, 1e-5)(features, dims)
 
 
 def test_a_run_with_such_groups_is_not_started():
     with pytest.raises(ConfigError, match=r"8 features .*normalization\.groups=5; use 1, 2, 4$"):
-        built(*BLOBS, "normalization=group")
+        build_experiment(*BLOBS, "normalization=group")
 
 
 def test_the_default_suits_the_default_nets():
     for arch in ("cnn", "mlp"):
-        built("normalization=group", f"arch={arch}")
+        build_experiment("normalization=group", f"arch={arch}")
 
 
 @pytest.mark.parametrize("series", [False, True])
@@ -91,8 +91,8 @@ def test_lanes_equal_runs_alone(series, tmp_path):
     problem = [o for o in BLOBS if not o.startswith("arch")] if series else BLOBS
     net = ("+data.shape=[2,9]", "arch=cnn", "arch.channels=[4,4]", "arch.kernels=[3,2]") if series else ()
     common = (*problem, *net, "normalization=group", "normalization.groups=2", "precision=float64")
-    runs = [built(*common, f"seed={i}") for i in range(3)]
-    _, lanes = trained(tmp_path / "lanes", *runs)
+    runs = [build_experiment(*common, f"seed={i}") for i in range(3)]
+    _, lanes = train_runs(tmp_path / "lanes", *runs)
     for i, lane in enumerate(lanes):
-        _, (alone,) = trained(tmp_path / f"alone{i}", runs[i])
-        torch.testing.assert_close(weights(lane), weights(alone), rtol=1e-9, atol=1e-9)
+        _, (alone,) = train_runs(tmp_path / f"alone{i}", runs[i])
+        torch.testing.assert_close(load_weights(lane), load_weights(alone), rtol=1e-9, atol=1e-9)

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from helpers import BLOBS, built, trained, weights
+from helpers import BLOBS, build_experiment, load_weights, train_runs
 
 from dlopt.base.layout import Layout
-from dlopt.normalization.layer import Layer
+from dlopt.normalization.layer import LayerNormalization
 
 SHAPES = {"features": (16, 5), "series": (6, 5, 7), "images": (4, 5, 3, 6)}
 shapes = pytest.mark.parametrize("name", SHAPES)
@@ -15,7 +15,7 @@ def setting(name, eps=1e-5):
     """The module, with some gamma and beta, and inputs of some other mean and scale."""
     shape = SHAPES[name]
     torch.manual_seed(0)
-    module = Layer(eps)(5, len(shape) - 2).double()
+    module = LayerNormalization(eps)(5, len(shape) - 2).double()
     with torch.no_grad():
         module.weight.normal_()
         module.bias.normal_()
@@ -39,7 +39,7 @@ def test_outputs_are_those_of_the_formula_for_each_example(name, eps):
 @shapes
 def test_each_example_has_mean_zero_and_variance_one_before_gamma_and_beta(name):
     x = setting(name)[1]
-    y = Layer(1e-12)(5, x.ndim - 2).double()(x).flatten(1)
+    y = LayerNormalization(1e-12)(5, x.ndim - 2).double()(x).flatten(1)
     torch.testing.assert_close(y.mean(1), torch.zeros(len(x), dtype=torch.float64))
     torch.testing.assert_close(y.var(1, correction=0), torch.ones(len(x), dtype=torch.float64))
 
@@ -88,21 +88,21 @@ def net(kind, *overrides):
     """A small run on features or on series."""
     series = ("+data.shape=[2,9]", "arch=cnn", "arch.channels=[3,3]", "arch.kernels=[3,2]")
     problem = [o for o in BLOBS if not o.startswith("arch")]
-    return built(*problem, *(series if kind == "series" else BLOBS), "normalization=layer", *overrides)
+    return build_experiment(*problem, *(series if kind == "series" else BLOBS), "normalization=layer", *overrides)
 
 
 @pytest.mark.parametrize("kind", ["features", "series"])
 def test_lanes_equal_runs_alone(kind, tmp_path):
     runs = [net(kind, "precision=float64", f"seed={i}") for i in range(3)]
-    _, lanes = trained(tmp_path / "lanes", *runs)
+    _, lanes = train_runs(tmp_path / "lanes", *runs)
     for i, lane in enumerate(lanes):
-        _, (alone,) = trained(tmp_path / f"alone{i}", runs[i])
-        torch.testing.assert_close(weights(lane), weights(alone), rtol=1e-9, atol=1e-9)
+        _, (alone,) = train_runs(tmp_path / f"alone{i}", runs[i])
+        torch.testing.assert_close(load_weights(lane), load_weights(alone), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["features", "series"])
 def test_it_trains_in_bfloat16(kind, tmp_path):
-    (summary,), (run,) = trained(tmp_path, net(kind, "precision=bfloat16", "epochs=20", "optimizer.lr=0.02"))
+    (summary,), (run,) = train_runs(tmp_path, net(kind, "precision=bfloat16", "epochs=20", "optimizer.lr=0.02"))
     assert summary["status"] == "done"
     assert summary["test/accuracy"] > 0.6
     assert all(v.dtype == torch.float32 for v in run.load("last")["model"].values())

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import blobs, curves, resumed, stopped, trained, weights
+from helpers import build_blobs, interrupt_run, load_weights, read_rows, resume_run, train_runs
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_, parameters_to_vector, vector_to_parameters
 
 from dlopt import prng
@@ -75,7 +75,7 @@ SETTINGS = {
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("penalty", [(), ("regularization=l2", "regularization.l2.strength=0.5")])
 def test_a_trajectory_is_that_of_torchs_own_functions(name, penalty, tmp_path):
-    experiment = blobs(
+    experiment = build_blobs(
         *SETTINGS[name], *penalty, "precision=float64", "optimizer=momentum", "optimizer.lr=0.1", "batch_size=full",
         "validation.fraction=0", "epochs=20",
     )  # fmt: skip
@@ -97,13 +97,15 @@ def test_a_trajectory_is_that_of_torchs_own_functions(name, penalty, tmp_path):
         cut += any(not torch.equal(p.grad, g) for p, g in zip(model.parameters(), before, strict=True))
         rule.step()
     assert cut > 5
-    _, (run,) = trained(tmp_path, experiment)
+    _, (run,) = train_runs(tmp_path, experiment)
     # torch adds 1e-6 to the norm that it divides by
-    torch.testing.assert_close(weights(run), parameters_to_vector(model.parameters()).detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        load_weights(run), parameters_to_vector(model.parameters()).detach(), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_the_loss_and_curvature_are_left_as_they_are_and_every_gradient_of_a_step_is_clipped():
-    experiment = blobs("precision=float64")
+    experiment = build_blobs("precision=float64")
     x, y = experiment.train.inputs.double(), experiment.train.targets
     model = experiment.model.double()
     clipped = Problem(model, experiment.loss, (L2(1.0),), clip=Clip(0.01, None))
@@ -126,25 +128,25 @@ CLIPPED = ("clip.norm=0.1", "clip.value=0.05", "precision=float64", "regularizat
 
 def test_lanes_are_clipped_each_by_its_own_norm(tmp_path):
     own = [(*CLIPPED, f"seed={seed}", f"regularization.l2.strength={s}") for seed, s in enumerate((0.0, 0.1, 3.0))]
-    _, lanes = trained(tmp_path / "lanes", *(blobs(*o) for o in own))
+    _, lanes = train_runs(tmp_path / "lanes", *(build_blobs(*o) for o in own))
     for i, lane in enumerate(lanes):
-        _, (alone,) = trained(tmp_path / f"alone{i}", blobs(*own[i]))
-        torch.testing.assert_close(weights(lane), weights(alone), rtol=1e-9, atol=1e-9)
+        _, (alone,) = train_runs(tmp_path / f"alone{i}", build_blobs(*own[i]))
+        torch.testing.assert_close(load_weights(lane), load_weights(alone), rtol=1e-9, atol=1e-9)
         for mine, other in zip(lane.rows(), alone.rows(), strict=True):
             assert mine["gradient/norm"] == pytest.approx(other["gradient/norm"])
 
 
 def test_a_clipped_run_goes_on_in_the_same_bits(tmp_path):
-    _, (straight,) = trained(tmp_path / "straight", blobs(*CLIPPED))
-    run = stopped(tmp_path / "run", 4, blobs(*CLIPPED))
-    _, run = resumed(run.path, blobs(*CLIPPED))
-    assert torch.equal(weights(run), weights(straight))
-    assert curves(run) == curves(straight)
+    _, (straight,) = train_runs(tmp_path / "straight", build_blobs(*CLIPPED))
+    run = interrupt_run(tmp_path / "run", 4, build_blobs(*CLIPPED))
+    _, run = resume_run(run.path, build_blobs(*CLIPPED))
+    assert torch.equal(load_weights(run), load_weights(straight))
+    assert read_rows(run) == read_rows(straight)
 
 
 def test_the_instrument_sees_the_norm_before_it_is_clipped(tmp_path):
-    _, (run,) = trained(tmp_path / "clipped", blobs(*CLIPPED))
-    _, (free,) = trained(tmp_path / "free", blobs(*CLIPPED, "clip.norm=null", "clip.value=null"))
+    _, (run,) = train_runs(tmp_path / "clipped", build_blobs(*CLIPPED))
+    _, (free,) = train_runs(tmp_path / "free", build_blobs(*CLIPPED, "clip.norm=null", "clip.value=null"))
     assert run.rows()[0]["gradient/norm"] == free.rows()[0]["gradient/norm"]
     assert all(row["gradient/norm"] > 0.2 for row in run.rows()[:3])
 
@@ -152,25 +154,25 @@ def test_the_instrument_sees_the_norm_before_it_is_clipped(tmp_path):
 @pytest.mark.parametrize("clip", SETTINGS.values())
 def test_an_explosion_is_still_seen(clip, tmp_path):
     """The loss of the data is finite all the while, the gradient of the penalty is not."""
-    exploding = blobs(*clip, "optimizer=sgd", "regularization=l2", "regularization.l2.strength=1e39")
-    (summary,), _ = trained(tmp_path, exploding)
+    exploding = build_blobs(*clip, "optimizer=sgd", "regularization=l2", "regularization.l2.strength=1e39")
+    (summary,), _ = train_runs(tmp_path, exploding)
     assert summary["status"] == "diverged"
 
 
 def test_a_limit_that_nothing_reaches_leaves_a_run_as_it_is_bit_for_bit(tmp_path):
-    _, (run,) = trained(tmp_path / "high", blobs("clip.norm=1e6", "clip.value=1e6"))
-    _, (plain,) = trained(tmp_path / "plain", blobs())
-    assert torch.equal(weights(run), weights(plain))
+    _, (run,) = train_runs(tmp_path / "high", build_blobs("clip.norm=1e6", "clip.value=1e6"))
+    _, (plain,) = train_runs(tmp_path / "plain", build_blobs())
+    assert torch.equal(load_weights(run), load_weights(plain))
 
 
 @pytest.mark.parametrize("name", ["LBFGS", "torch.optim.LBFGS", "torch.optim.lbfgs.LBFGS"])
 def test_a_line_search_is_not_given_clipped_gradients(name):
     rule = ("optimizer=torch_optim", f"optimizer.name={name}")
-    assert blobs(*rule).optimizer.needs_true_gradient
+    assert build_blobs(*rule).optimizer.needs_true_gradient
     for key in ("clip.norm", "clip.value"):
         with pytest.raises(ConfigError) as found:
-            blobs(*rule, f"{key}=1.0")
+            build_blobs(*rule, f"{key}=1.0")
         ((at, said),) = found.value.problems
         assert at == key
         assert "LBFGS needs them as they are" in said
-    assert not blobs("optimizer=torch_optim", "clip.norm=1.0").optimizer.needs_true_gradient
+    assert not build_blobs("optimizer=torch_optim", "clip.norm=1.0").optimizer.needs_true_gradient

@@ -14,10 +14,10 @@ from dlopt.activation.tanh import Tanh
 from dlopt.arch.cnn import CNN
 from dlopt.arch.mlp import MLP
 from dlopt.loss.cross_entropy import CrossEntropy
-from dlopt.normalization.batch import Batch, BatchNorm
+from dlopt.normalization.batch import BatchNorm, BatchNormalization
 from dlopt.normalization.none import NoNormalization
 from dlopt.objective.problem import _GRADIENTS, _WEIGHTS, Problem
-from dlopt.parts import Regularization, Site
+from dlopt.parts import Regularization, StochasticSite
 from dlopt.regularization.dropout import Dropout
 from dlopt.regularization.l2 import L2
 
@@ -64,9 +64,9 @@ class Faded(Regularization):
         return Fading(self, site)
 
 
-class Fading(Site):
+class Fading(StochasticSite):
     def forward(self, x):
-        return x if self.training else x * self.rule.factor
+        return x if self.training else x * self.regularization.factor
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Same(Regularization):
 def build(arch="mlp", batch_norm=False, rules=()):
     """A network in float64 with dropout where a rule asks for it, and the weights it was made with."""
     dropout = next((r for r in rules if isinstance(r, (Dropout, Faded))), None)
-    parts = (CLASSES, Tanh(), Batch(1e-5, 0.1) if batch_norm else NoNormalization())
+    parts = (CLASSES, Tanh(), BatchNormalization(1e-5, 0.1) if batch_norm else NoNormalization())
     place = dropout.module if dropout else lambda site: None
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -130,8 +130,8 @@ def bound(arch="mlp", batch_norm=False, rules=()):
 def watch_masks(model):
     """What the dropout modules multiply by, as seen in the latest evaluation of the network or of its copies."""
     seen = {}
-    for site in (m for m in model.modules() if isinstance(m, Site)):
-        site.register_forward_hook(lambda m, args, out: seen.update({m.site: (out / args[0]).detach()}))
+    for site in (m for m in model.modules() if isinstance(m, StochasticSite)):
+        site.register_forward_hook(lambda m, args, out: seen.update({m.index: (out / args[0]).detach()}))
     return seen
 
 
@@ -163,7 +163,7 @@ def by_hand(model, w, x, y, masks=None, strength=0.0):
             x = (x - mean) / (var + layer.eps).sqrt() * gamma.view(wide) + beta.view(wide)
         elif isinstance(layer, nn.Tanh):
             x = x.tanh()
-        elif isinstance(layer, Site):
+        elif isinstance(layer, StochasticSite):
             x = x * masks[site]
             site += 1
     assert at == len(w)
@@ -280,7 +280,7 @@ def test_lanes_equal_runs_alone(arch, batch_norm):
     assert value.shape == loss.shape == (3,)
     assert g.shape == hv.shape == w.shape
     for i, (problem, solo) in enumerate(pairs):
-        torch.testing.assert_close(value[i], solo.value(problem.home))
+        torch.testing.assert_close(value[i], solo.value(problem.bound_w))
         torch.testing.assert_close(loss[i], solo.gradient(problem.home)[0])
         torch.testing.assert_close(g[i], solo.gradient(problem.home)[1])
         torch.testing.assert_close(hv[i], solo.hvp(problem.home, v[i]))
@@ -295,13 +295,13 @@ def test_lanes_equal_runs_alone(arch, batch_norm):
 def test_lanes_keep_the_running_statistics_and_predictions_of_runs_alone(arch, batch_norm):
     lanes, objective, w, pairs = three_runs(arch, batch_norm)
     objective.gradient(w)
-    lanes.absorb(objective.first.statistics)
+    lanes.update_running_stats(objective.first.statistics)
     x, _ = data(arch, lanes=3)
     outputs = lanes.predict(w, x)
     assert bool(lanes.running) is batch_norm
     for i, (problem, solo) in enumerate(pairs):
-        solo.gradient(problem.home)
-        problem.absorb(solo.first.statistics)
+        solo.gradient(problem.bound_w)
+        problem.update_running_stats(solo.first.statistics)
         for name, kept in problem.running.items():
             torch.testing.assert_close(lanes.running[name][i], kept)
         torch.testing.assert_close(outputs[i], problem.predict(problem.home, x[i]))
@@ -312,22 +312,24 @@ def test_masks_in_lanes_are_those_of_runs_alone():
     outputs = (objective.value(w), objective.first.outputs)[1]
     for i, (problem, solo) in enumerate(pairs):
         masks = watch_masks(problem.model)
-        solo.value(problem.home)
+        solo.value(problem.bound_w)
         torch.testing.assert_close(outputs[i], solo.first.outputs)
         dropped = torch.cat([(m == 0).flatten() for m in masks.values()])
         assert dropped.any() == (i > 0)
     assert lanes.regularization == (Dropout(0.5, 0.0, "train"), L2(1.0))
-    assert all(m.rule == Dropout(0.5, 0.0, "train") for m in lanes.model.modules() if isinstance(m, Site))
+    assert all(
+        m.regularization == Dropout(0.5, 0.0, "train") for m in lanes.model.modules() if isinstance(m, StochasticSite)
+    )
 
 
 def test_lanes_that_are_left_are_as_they_were():
     lanes, objective, w, _ = three_runs("mlp", True)
     g = objective.gradient(w)[1]
-    lanes.absorb(objective.first.statistics)
+    lanes.update_running_stats(objective.first.statistics)
     x, y = data(lanes=3)
     outputs = lanes.predict(w, x)
     stay = torch.tensor([0, 2])
-    lanes.keep(stay)
+    lanes.select_lanes(stay)
     key = prng.Key(*(torch.tensor([KEYS[i][half] for i in stay.tolist()]) for half in range(2)))
     again = lanes.objective(x[stay], y[stay], key).gradient(w[stay])[1]
     torch.testing.assert_close(again, g[stay])
@@ -442,9 +444,9 @@ def test_evaluations_are_counted():
 
 def test_the_stream_of_a_rule_is_a_function_of_step_and_name():
     problem, _ = bound()
-    keys = [problem.objective(*data(), key).stream(name) for key in KEYS for name in ("noise", "probe")]
+    keys = [problem.objective(*data(), key).random_key(name) for key in KEYS for name in ("noise", "probe")]
     assert len(set(keys)) == 6
-    assert problem.objective(*data(), KEYS[0]).stream("noise") == keys[0]
+    assert problem.objective(*data(), KEYS[0]).random_key("noise") == keys[0]
 
 
 # ------------------------------------------------------------------------------------------- paths
@@ -476,7 +478,7 @@ def test_a_rule_that_changes_weights_changes_where_the_gradient_is_taken():
     problem, w = bound(rules=rules)
     plain, _ = bound()
     objective = problem.objective(*data(), KEYS[0])
-    ratio = rules[1].weights(torch.ones_like(w), prng.fold(KEYS[0], _WEIGHTS + 1), problem.layout)
+    ratio = rules[1].weights(torch.ones_like(w), prng.fold_in(KEYS[0], _WEIGHTS + 1), problem.layout)
     loss, g = plain.objective(*data(), KEYS[0]).gradient(w * ratio)
     mask = problem.layout.mask("weight").double()
     torch.testing.assert_close(objective.value(w), loss + 0.5 * STRENGTH * (mask * w * w).sum())
@@ -490,7 +492,7 @@ def test_a_rule_that_changes_inputs_is_training_on_the_changed_inputs():
     plain, at = bound()
     x, y = data()
     objective = problem.objective(x, y, KEYS[0])
-    changed = rule.inputs(x, prng.fold(KEYS[0], 0))
+    changed = rule.inputs(x, prng.fold_in(KEYS[0], 0))
     assert not torch.equal(changed, x)
     torch.testing.assert_close(objective.gradient(w), plain.objective(changed, y, KEYS[0]).gradient(at))
     torch.testing.assert_close(objective.hvp(w, w), plain.objective(changed, y, KEYS[0]).hvp(at, at))
@@ -515,7 +517,7 @@ PUSHED = (L2(STRENGTH), Steered(3.0))
 
 def push(key, size):
     """What Steered adds, behind one other rule, to a gradient of the first step."""
-    return prng.uniform(prng.fold(key, _GRADIENTS + 1), (size,)).double()
+    return prng.uniform(prng.fold_in(key, _GRADIENTS + 1), (size,)).double()
 
 
 @pytest.mark.parametrize("same", [(), (Same(),)])
@@ -550,7 +552,7 @@ def test_changed_gradients_in_lanes_are_those_of_runs_alone():
         one = solo.objective(x[i], y[i], KEYS[i], 2)
         alone = one.gradient(at)[1]
         torch.testing.assert_close(g[i], alone)
-        torch.testing.assert_close(objective.unchanged(g)[i], one.unchanged(alone))
+        torch.testing.assert_close(objective.raw_gradient(g)[i], one.raw_gradient(alone))
 
 
 @pytest.mark.parametrize("same", [(), (Same(),)])
@@ -560,11 +562,11 @@ def test_the_gradient_before_it_was_changed_is_known_of_the_first_of_a_step(same
     for step, key in enumerate(KEYS):
         objective = problem.objective(*data(), key, step)
         first, later = objective.gradient(w)[1], objective.gradient(w + 1)[1]
-        torch.testing.assert_close(objective.unchanged(first), plain.objective(*data(), key).gradient(at)[1])
-        assert objective.unchanged(later) is later
+        torch.testing.assert_close(objective.raw_gradient(first), plain.objective(*data(), key).gradient(at)[1])
+        assert objective.raw_gradient(later) is later
     own = plain.objective(*data(), KEYS[0])
     g = own.gradient(at)[1]
-    assert own.unchanged(g) is g
+    assert own.raw_gradient(g) is g
 
 
 @settings
@@ -631,7 +633,7 @@ def test_inference_drops_nothing_and_uses_the_stored_statistics():
     for key in KEYS:
         objective = problem.objective(x, y, key)
         objective.gradient(w)
-        problem.absorb(objective.first.statistics)
+        problem.update_running_stats(objective.first.statistics)
     out = x
     for i, (start_, width, before) in enumerate([(0, 6, 5), (48, 4, 6)]):
         weight, bias, gamma, beta = w[start_ : start_ + width * (before + 3)].split([width * before, *[width] * 3])
@@ -683,7 +685,7 @@ def test_a_rule_may_change_what_inference_does_and_leaves_training_as_it_is():
     x, y = data(lanes=3)
     w = start(lanes, lanes=3)
     together = lanes.predict(w, x)
-    assert all(site.rule is rule for site in lanes.model.modules() if isinstance(site, Site))
+    assert all(site.regularization is rule for site in lanes.model.modules() if isinstance(site, StochasticSite))
     for i, factor in enumerate(factors):
         plain, at = bound()
         first, second, output = (m for m in plain.model.modules() if isinstance(m, nn.Linear))
@@ -710,7 +712,7 @@ def test_absorbing_is_one_moving_average():
         objective.gradient(w + 1)
         seen = objective.first.statistics[name]
         expected = 0.9 * expected + 0.1 * seen
-        problem.absorb(objective.first.statistics)
+        problem.update_running_stats(objective.first.statistics)
         torch.testing.assert_close(problem.running[name], expected)
         w += 0.1
 
@@ -722,7 +724,7 @@ def test_each_normalization_has_its_own_momentum():
     objective = problem.objective(*data(), KEYS[0])
     objective.gradient(problem.bind(problem.layout.flatten(dict(model.named_parameters())).detach()))
     before = {name: b.clone() for name, b in problem.running.items()}
-    problem.absorb(objective.first.statistics)
+    problem.update_running_stats(objective.first.statistics)
     for name, seen in objective.first.statistics.items():
         p = momenta[int(name[0]) // 2]
         torch.testing.assert_close(problem.running[name], (1 - p) * before[name] + p * seen)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import blobs, built, named, trained, weights
+from helpers import build_blobs, build_experiment, load_weights, make_option, train_runs
 from test_optimizers import STEPS
 from torch import nn
 
@@ -16,13 +16,13 @@ from dlopt.config.problems import ConfigError
 from dlopt.loss.cross_entropy import CrossEntropy
 from dlopt.normalization.none import NoNormalization
 from dlopt.objective.problem import Problem
-from dlopt.optimizer.muon import SMALL, A, B, C, orthogonalized
+from dlopt.optimizer.muon import SMALL, A, B, C, orthogonalize
 
 KEYS = {"lr": 0.02, "momentum": 0.9, "scaling": "match_rms_adamw", "adam_rate": 0.3, "beta2": 0.99}
 
 
 def made(**keys):
-    return named("optimizer", "muon", **keys)
+    return make_option("optimizer", "muon", **keys)
 
 
 def net():
@@ -107,12 +107,12 @@ def test_the_iteration_is_its_polynomial_on_singular_values(shape, steps):
     s = s / s.square().sum(-1, keepdim=True).sqrt()
     for _ in range(steps):
         s = A * s + B * s**3 + C * s**5
-    torch.testing.assert_close(orthogonalized(x, steps), u @ torch.diag_embed(s) @ v, rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(orthogonalize(x, steps), u @ torch.diag_embed(s) @ v, rtol=1e-9, atol=1e-10)
 
 
 def test_after_five_steps_singular_values_are_near_one():
     torch.manual_seed(0)
-    values = torch.linalg.svdvals(orthogonalized(torch.randn(200, 30, 50, dtype=torch.float64), 5))
+    values = torch.linalg.svdvals(orthogonalize(torch.randn(200, 30, 50, dtype=torch.float64), 5))
     assert values.min() > 0.65
     assert values.max() < 1.25
 
@@ -122,11 +122,11 @@ def test_a_matrix_of_zeros_stays_zero_and_does_not_disturb_others():
     x = torch.randn(3, 4, 5)
     x[1] = 0
     x[2, 0, 0] = float("nan")
-    found = orthogonalized(x, 5)
+    found = orthogonalize(x, 5)
     assert torch.equal(found[1], torch.zeros(4, 5))
-    torch.testing.assert_close(found[0], orthogonalized(x[0], 5))
+    torch.testing.assert_close(found[0], orthogonalize(x[0], 5))
     assert found[0].isfinite().all()
-    assert torch.equal(orthogonalized(torch.full((2, 2), SMALL * 1e-9), 1) > 0, torch.ones(2, 2).bool())
+    assert torch.equal(orthogonalize(torch.full((2, 2), SMALL * 1e-9), 1) > 0, torch.ones(2, 2).bool())
 
 
 @pytest.mark.parametrize("hidden_only", [True, False])
@@ -137,16 +137,16 @@ def test_lanes_with_numbers_of_their_own_equal_runs_alone(hidden_only, tmp_path)
         ("optimizer.lr=0.1", "schedule=cosine"),
         ("optimizer.momentum=0.5", "optimizer.adam_rate=0.2", "seed=1"),
     ]
-    _, lanes = trained(tmp_path / "lanes", *(blobs(*common, *v) for v in variants))
+    _, lanes = train_runs(tmp_path / "lanes", *(build_blobs(*common, *v) for v in variants))
     for i, v in enumerate(variants):
-        _, (run,) = trained(tmp_path / f"solo{i}", blobs(*common, *v))
-        torch.testing.assert_close(weights(lanes[i]), weights(run), rtol=1e-9, atol=1e-9)
+        _, (run,) = train_runs(tmp_path / f"solo{i}", build_blobs(*common, *v))
+        torch.testing.assert_close(load_weights(lanes[i]), load_weights(run), rtol=1e-9, atol=1e-9)
 
 
 def test_lanes_agree_in_the_number_of_steps(tmp_path):
     common = ("optimizer=muon", "arch.widths=[8,8]")
     with pytest.raises(ValueError, match="must agree in steps: 5 and 3"):
-        trained(tmp_path, blobs(*common), blobs(*common, "optimizer.steps=3"))
+        train_runs(tmp_path, build_blobs(*common), build_blobs(*common, "optimizer.steps=3"))
 
 
 def test_kernels_are_matrices_and_all_else_is_adams():
@@ -164,7 +164,7 @@ def test_kernels_are_matrices_and_all_else_is_adams():
     for name, moved in steps.items():
         if name in names:
             rows, columns = moved.shape[0], moved[0].numel()
-            expected = -0.1 * max(1, rows / columns) ** 0.5 * orthogonalized(g[name].flatten(1), 5)
+            expected = -0.1 * max(1, rows / columns) ** 0.5 * orthogonalize(g[name].flatten(1), 5)
             torch.testing.assert_close(moved.flatten(1), expected)
         else:
             assert moved.abs().max() < 1e-12
@@ -174,5 +174,5 @@ def test_kernels_are_matrices_and_all_else_is_adams():
 def test_a_net_without_hidden_matrices_is_refused(arch):
     data = ("data=custom", "data._target_=mine.Blobs", "batch_size=16")
     with pytest.raises(ConfigError, match=r"optimizer\.hidden_only=false"):
-        built(*data, *arch, "optimizer=muon")
-    assert built(*data, *arch, "optimizer=muon", "optimizer.hidden_only=false")
+        build_experiment(*data, *arch, "optimizer=muon")
+    assert build_experiment(*data, *arch, "optimizer=muon", "optimizer.hidden_only=false")

@@ -6,25 +6,25 @@ import functools
 import math
 from typing import ClassVar
 
-import dlopt.weights
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import blobs, named, options, resumed, trained, weights
+from helpers import build_blobs, list_options, load_weights, make_option, resume_run, train_runs
 from torch import nn
 
 from dlopt import prng
 from dlopt.activation.tanh import Tanh
 from dlopt.arch.mlp import MLP
-from dlopt.base.dotted_fields import names, place, replaced, value
+from dlopt.base.dotted_fields import find_field, get_field, list_fields, replace_fields
 from dlopt.base.layout import Layout
+from dlopt.linalg import inplace
 from dlopt.loss.cross_entropy import CrossEntropy
 from dlopt.normalization.batch import BatchNorm
 from dlopt.normalization.none import NoNormalization
 from dlopt.objective.problem import Problem
 from dlopt.optimizer.adadelta import Adadelta
 from dlopt.optimizer.adagrad import Adagrad
-from dlopt.optimizer.adam import Adam, Moments
+from dlopt.optimizer.adam import Adam, AdamState
 from dlopt.optimizer.adamw import AdamW
 from dlopt.optimizer.amsgrad import AMSGrad
 from dlopt.optimizer.coordinate_descent import CoordinateDescent
@@ -37,14 +37,14 @@ from dlopt.optimizer.rmsprop import RMSProp
 from dlopt.optimizer.rmsprop_nesterov import RMSPropNesterov
 from dlopt.optimizer.rprop import Rprop
 from dlopt.optimizer.sgd import SGD
-from dlopt.parts import Time
+from dlopt.parts import TrainingTime
 from dlopt.regularization.l2 import L2
 from dlopt.regularization.weight_decay import WeightDecay
 from dlopt.schedule.inverse_time import InverseTime
-from dlopt.training.checkpointing import plain, restored
+from dlopt.training.checkpointing import from_plain, to_plain
 
 P, STEPS = 8, 50
-RULES = {name: named("optimizer", name) for name in options("optimizer")}
+RULES = {name: make_option("optimizer", name) for name in list_options("optimizer")}
 ELSEWHERE = {"schedule_free"}
 rules = pytest.mark.parametrize("name", RULES)
 
@@ -75,7 +75,7 @@ class Quadratic:
     def hessian(self, w):
         return self.a.expand(*w.shape[:-1], P, P)
 
-    def stream(self, name):
+    def random_key(self, name):
         return prng.key(0, name)
 
 
@@ -107,11 +107,11 @@ def test_lanes_with_rates_of_their_own_equal_runs_alone(name):
         pytest.skip("the rule declares lanes = False")
     factors = [0.3, 1.0, 1.5]
     together, alone = rule, [rule] * 3
-    lr = place(rule, "lr")
+    lr = find_field(rule, "lr")
     if lr:
-        column = torch.tensor(factors, dtype=torch.float64).unsqueeze(-1) * value(rule, lr)
-        together = replaced(rule, {lr: column})
-        alone = [replaced(rule, {lr: rate}) for rate in column.flatten().tolist()]
+        column = torch.tensor(factors, dtype=torch.float64).unsqueeze(-1) * get_field(rule, lr)
+        together = replace_fields(rule, {lr: column})
+        alone = [replace_fields(rule, {lr: rate}) for rate in column.flatten().tolist()]
     w = started((3,))
     last, values = run(together, Quadratic(), w)
     for i, one in enumerate(alone):
@@ -122,7 +122,7 @@ def test_lanes_with_rates_of_their_own_equal_runs_alone(name):
 
 def floats(part):
     """The places of all numbers of a part, and of the parts in it."""
-    found = {name: getattr(part, name) for name in names(part)}
+    found = {name: getattr(part, name) for name in list_fields(part)}
     inner = [f"{name}.{n}" for name, held in found.items() for n in floats(held)]
     return [name for name, number in found.items() if type(number) is float] + inner
 
@@ -133,13 +133,13 @@ def test_lanes_may_differ_in_every_number(name):
     numbers = floats(rule)
     if not rule.lanes or not numbers:
         pytest.skip("the rule has nothing in which lanes could differ")
-    lower = {n: [value(rule, n) * c for c in (1.0, 0.9, 0.5)] for n in numbers}
-    together = replaced(rule, {n: torch.tensor(v).double().unsqueeze(-1) for n, v in lower.items()})
+    lower = {n: [get_field(rule, n) * c for c in (1.0, 0.9, 0.5)] for n in numbers}
+    together = replace_fields(rule, {n: torch.tensor(v).double().unsqueeze(-1) for n, v in lower.items()})
     w = started((3,))
     last, _ = run(together, Quadratic(), w)
     for i in range(3):
         exact = {n: float(torch.tensor(v).double()[i]) for n, v in lower.items()}
-        solo, _ = run(replaced(rule, exact), Quadratic(), w[i])
+        solo, _ = run(replace_fields(rule, exact), Quadratic(), w[i])
         torch.testing.assert_close(last[i], solo, rtol=1e-9, atol=1e-12)
 
 
@@ -195,8 +195,8 @@ def test_a_state_saved_and_restored_goes_on_as_if_nothing_had_happened(name):
     state = rule.init(w, objective.layout)
     for _ in range(10):
         w, state, *_ = rule.step(w, state, objective)
-        w, saved = w.clone(), plain(state, 0, solo=True)
-        state = restored(rule.init(w, objective.layout), saved, w.device)
+        w, saved = w.clone(), to_plain(state, 0, solo=True)
+        state = from_plain(rule.init(w, objective.layout), saved, w.device)
     assert torch.equal(w, whole)
 
 
@@ -207,7 +207,7 @@ def test_a_long_vector_is_worked_on_in_portions_to_the_same_end(name, lead, monk
     if lead and not rule.lanes:
         pytest.skip("the rule declares lanes = False")
     whole, _ = run(rule, Quadratic(), started(lead), 10)
-    monkeypatch.setattr(dlopt.weights, "PORTION", 3)
+    monkeypatch.setattr(inplace, "CHUNK_SIZE", 3)
     in_portions, _ = run(rule, Quadratic(), started(lead), 10)
     torch.testing.assert_close(in_portions, whole, rtol=1e-12, atol=1e-14)
 
@@ -307,7 +307,7 @@ class Twins:
             expected = nn.utils.parameters_to_vector(self.twin.parameters()).detach()
             torch.testing.assert_close(w, expected, rtol=1e-10, atol=1e-10)
             torch.testing.assert_close(loss, other.detach(), rtol=1e-10, atol=1e-10)
-        assert w is self.problem.home
+        assert w is self.problem.bound_w
 
 
 @pytest.fixture
@@ -380,7 +380,7 @@ def test_adagrad_by_inverse_time_is_torchs_with_its_decay_of_the_rate():
     twins.agree(
         Adagrad(0.1, 1e-10, 0.0),
         theirs,
-        at=lambda rule, step: dataclasses.replace(rule, lr=0.1 * schedule(Time(step, STEPS, 1))),
+        at=lambda rule, step: dataclasses.replace(rule, lr=0.1 * schedule(TrainingTime(step, STEPS, 1))),
     )
 
 
@@ -461,8 +461,8 @@ def test_a_fused_kernel_is_the_textbook_form(name, dtype, rtol):
     for _ in range(STEPS):
         g = torch.randn(200, dtype=dtype) * 10.0 ** torch.randint(-3, 4, (200,))
         before = g.clone()
-        one, states[0] = rule.fused(one, states[0], g)
-        other, states[1] = rule.textbook(other, states[1], g)
+        one, states[0] = rule.update_fused(one, states[0], g)
+        other, states[1] = rule.update_textbook(other, states[1], g)
         torch.testing.assert_close(one, other, rtol=rtol, atol=rtol)
         torch.testing.assert_close(states[0], states[1], rtol=rtol, atol=rtol * 1e-3)
         assert torch.equal(g, before)
@@ -479,7 +479,7 @@ def test_adam_is_its_formula_over_the_whole_history():
     w = expected = started()
     w, state = w.clone(), rule.init(w, Quadratic.layout)
     for t in range(1, 21):
-        w, state = rule.textbook(w, state, gradients[t - 1])
+        w, state = rule.update_textbook(w, state, gradients[t - 1])
         age = torch.arange(t - 1, -1, -1, dtype=torch.float64).unsqueeze(-1)
         m = (0.1 * 0.9**age * gradients[:t]).sum(0) / (1 - 0.9**t)
         v = (0.01 * 0.99**age * gradients[:t].square()).sum(0) / (1 - 0.99**t)
@@ -492,8 +492,8 @@ def test_adams_first_step_is_the_rate_whatever_the_gradients_size(scale):
     w = started()
     rule = Adam(0.01, 0.9, 0.999, 1e-12)
     g = torch.randn(P, dtype=torch.float64) * scale
-    for update in (rule.fused, rule.textbook):
-        after, _ = update(w.clone(), Moments(torch.zeros_like(w), torch.zeros_like(w), torch.zeros(())), g)
+    for update in (rule.update_fused, rule.update_textbook):
+        after, _ = update(w.clone(), AdamState(torch.zeros_like(w), torch.zeros_like(w), torch.zeros(())), g)
         torch.testing.assert_close(after, w - 0.01 * g.sign(), rtol=1e-6, atol=1e-8)
 
 
@@ -516,8 +516,8 @@ class Given:
     def gradient(self, w):
         return torch.zeros(w.shape[:-1], dtype=w.dtype), self.g
 
-    def stream(self, name):
-        return prng.fold(self.key, name)
+    def random_key(self, name):
+        return prng.fold_in(self.key, name)
 
 
 def moves(rule, objective, steps):
@@ -571,7 +571,7 @@ def test_a_variance_that_rounding_makes_negative_is_zero():
     state = rule.init(w, Quadratic.layout)
     for _ in range(100):
         before = w.clone()
-        w, state = rule.textbook(w, state, g)
+        w, state = rule.update_textbook(w, state, g)
     torch.testing.assert_close(before - w, 1e-6 * g / 1e-3, rtol=1e-3, atol=0)
 
 
@@ -583,7 +583,7 @@ def test_rmsprop_is_its_formula_over_the_whole_history():
     w = expected = started()
     w, state, v = w.clone(), rule.init(w, Quadratic.layout), torch.zeros(P, dtype=torch.float64)
     for t in range(1, 21):
-        w, state = rule.textbook(w, state, gradients[t - 1])
+        w, state = rule.update_textbook(w, state, gradients[t - 1])
         share = 0.1 * 0.9 ** torch.arange(t - 1, -1, -1, dtype=torch.float64).unsqueeze(-1)
         square, mean = (share * gradients[:t].square()).sum(0), (share * gradients[:t]).sum(0)
         v = 0.5 * v + gradients[t - 1] / ((square - mean.square()).sqrt() + 1e-6)
@@ -883,8 +883,8 @@ def test_the_rate_is_stable_just_below_its_limit_and_not_above(make, others, bou
 def test_a_lane_without_momentum_that_shared_a_velocity_goes_on_alone(tmp_path):
     rule = ("optimizer=rmsprop", "schedule=constant", "precision=float64")
     momenta = ("optimizer.momentum=0.0", "optimizer.momentum=0.9")
-    _, lanes = trained(tmp_path / "lanes", *(blobs(*rule, momentum) for momentum in momenta))
+    _, lanes = train_runs(tmp_path / "lanes", *(build_blobs(*rule, momentum) for momentum in momenta))
     for lane, momentum in zip(lanes, momenta, strict=True):
-        _, (whole,) = trained(tmp_path / momentum, blobs(*rule, momentum, "epochs=6"))
-        _, again = resumed(lane.path, blobs(*rule, momentum, "epochs=6"))
-        torch.testing.assert_close(weights(again), weights(whole), rtol=1e-9, atol=1e-9)
+        _, (whole,) = train_runs(tmp_path / momentum, build_blobs(*rule, momentum, "epochs=6"))
+        _, again = resume_run(lane.path, build_blobs(*rule, momentum, "epochs=6"))
+        torch.testing.assert_close(load_weights(again), load_weights(whole), rtol=1e-9, atol=1e-9)

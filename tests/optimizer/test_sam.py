@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from helpers import blobs, named, options, resumed, stopped, trained, weights
+from helpers import build_blobs, interrupt_run, list_options, load_weights, make_option, resume_run, train_runs
 from test_optimizers import STEPS, Quadratic, run, started
 
 from dlopt.optimizer.momentum import HeavyBall
 from dlopt.optimizer.sam import SAM
 from dlopt.optimizer.sgd import SGD
 
-BASES = [name for name in options("optimizer") if name != "sam"]
+BASES = [name for name in list_options("optimizer") if name != "sam"]
 
 
 class Valley(Quadratic):
@@ -41,7 +41,7 @@ def test_fifty_steps_are_those_of_the_paper():
 
 @pytest.mark.parametrize("name", BASES)
 def test_with_a_vanishing_radius_it_is_the_rule_inside(name):
-    base = named("optimizer", name)
+    base = make_option("optimizer", name)
     last, _ = run(SAM(1e-11, base), Valley(), started(), 20)
     expected, _ = run(base, Valley(), started(), 20)
     torch.testing.assert_close(last, expected, rtol=1e-7, atol=1e-7)
@@ -49,7 +49,7 @@ def test_with_a_vanishing_radius_it_is_the_rule_inside(name):
 
 @pytest.mark.parametrize("name", BASES)
 def test_lanes_with_radii_of_their_own_equal_runs_alone_around_every_rule(name):
-    base = named("optimizer", name)
+    base = make_option("optimizer", name)
     rule = SAM(torch.tensor([[0.01], [0.1], [1.0]], dtype=torch.float64), base)
     assert rule.lanes == base.lanes
     if not rule.lanes:
@@ -100,10 +100,10 @@ def test_a_gradient_of_any_size_makes_a_step_that_is_finite(scale):
 def test_a_step_asks_twice_and_reports_what_is_at_w(tmp_path):
     """The first row of a run is that of its base: loss, accuracy and gradient are those at the initial weights."""
     common = ("log_every=1", "normalization=batch", "diagnostic=gradients", "schedule=cosine")
-    (summary,), (one,) = trained(
-        tmp_path / "sam", blobs("optimizer=sam", "optimizer@optimizer.base=sgd", "optimizer.rho=2", *common)
+    (summary,), (one,) = train_runs(
+        tmp_path / "sam", build_blobs("optimizer=sam", "optimizer@optimizer.base=sgd", "optimizer.rho=2", *common)
     )
-    _, (other,) = trained(tmp_path / "base", blobs("optimizer=sgd", *common))
+    _, (other,) = train_runs(tmp_path / "base", build_blobs("optimizer=sgd", *common))
     first, expected = one.rows()[0], other.rows()[0]
     shared = [k for k in first if k in expected and k.startswith(("train/", "gradient/", "lr"))]
     assert {"train/loss", "train/accuracy", "gradient/norm", "lr"} <= set(shared)
@@ -115,7 +115,7 @@ def test_a_step_asks_twice_and_reports_what_is_at_w(tmp_path):
 @pytest.mark.parametrize("base", ["adam", "torch_optim", "sam"])
 def test_a_run_goes_on_with_the_state_of_the_rule_inside(base, tmp_path):
     chosen = ("optimizer=sam", f"optimizer@optimizer.base={base}", "precision=float64")
-    _, (whole,) = trained(tmp_path / "whole", blobs(*chosen))
-    half = stopped(tmp_path / "half", 4, blobs(*chosen))
-    _, half = resumed(half.path, blobs(*chosen))
-    assert torch.equal(weights(half), weights(whole))
+    _, (whole,) = train_runs(tmp_path / "whole", build_blobs(*chosen))
+    half = interrupt_run(tmp_path / "half", 4, build_blobs(*chosen))
+    _, half = resume_run(half.path, build_blobs(*chosen))
+    assert torch.equal(load_weights(half), load_weights(whole))

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from helpers import blobs, named, resumed, stopped, trained, weights
+from helpers import build_blobs, interrupt_run, load_weights, make_option, resume_run, train_runs
 from test_optimizers import STEPS, P, Quadratic, started
 from torch import nn
 
-from dlopt.base.dotted_fields import replaced
+from dlopt.base.dotted_fields import replace_fields
 from dlopt.base.layout import Layout
 
 
 def rule(**keys):
-    return named("optimizer", "schedule_free", **{"lr": 0.05, **keys})
+    return make_option("optimizer", "schedule_free", **{"lr": 0.05, **keys})
 
 
 class Noisy(Quadratic):
@@ -31,7 +31,7 @@ def ours(one, w, rates=RATES):
     objective, w, found = Noisy(), w.clone(), []
     state = one.init(w, objective.layout)
     for lr in rates:
-        w, state, *_ = replaced(one, {"lr": lr}).step(w, state, objective)
+        w, state, *_ = replace_fields(one, {"lr": lr}).step(w, state, objective)
         found.append(w.clone())
     return torch.stack(found), torch.stack(objective.asked)
 
@@ -91,7 +91,7 @@ def test_averaging_takes_noise_away():
 @pytest.mark.parametrize("form", ["adam", "sgd"])
 def test_lanes_with_numbers_of_their_own_equal_runs_alone(form):
     column = torch.tensor([[0.0], [0.5], [1.0]], dtype=torch.float64)
-    together, _ = ours(replaced(rule(form=form), {"beta": column, "decay": column / 2}), started((3,)))
+    together, _ = ours(replace_fields(rule(form=form), {"beta": column, "decay": column / 2}), started((3,)))
     for i, b in enumerate([0.0, 0.5, 1.0]):
         alone, _ = ours(rule(form=form, beta=b, decay=b / 2), started((3,))[i])
         torch.testing.assert_close(together[:, i], alone, rtol=1e-9, atol=1e-11)
@@ -107,7 +107,9 @@ def test_a_rate_that_begins_at_zero_moves_nothing(lead):
 
 
 def test_a_rate_whose_square_is_too_large_a_number_diverges(tmp_path):
-    (summary,), _ = trained(tmp_path, blobs("optimizer=schedule_free", "optimizer.lr=1e300", "precision=float64"))
+    (summary,), _ = train_runs(
+        tmp_path, build_blobs("optimizer=schedule_free", "optimizer.lr=1e300", "precision=float64")
+    )
     assert summary["status"] == "diverged"
 
 
@@ -135,10 +137,10 @@ def test_a_run_goes_on_and_lanes_equal_runs_alone(form, tmp_path):
         "precision=float64",
     )
     variants = [(), ("optimizer.beta=0.5", "seed=1"), ("optimizer.decay=0.1", "optimizer.lr=0.1")]
-    _, lanes = trained(tmp_path / "lanes", *(blobs(*common, *v) for v in variants))
+    _, lanes = train_runs(tmp_path / "lanes", *(build_blobs(*common, *v) for v in variants))
     for i, v in enumerate(variants):
-        _, (whole,) = trained(tmp_path / f"solo{i}", blobs(*common, *v))
-        torch.testing.assert_close(weights(lanes[i]), weights(whole), rtol=1e-9, atol=1e-9)
-        half = stopped(tmp_path / f"half{i}", 4, blobs(*common, *v))
-        _, half = resumed(half.path, blobs(*common, *v))
-        assert torch.equal(weights(half), weights(whole))
+        _, (whole,) = train_runs(tmp_path / f"solo{i}", build_blobs(*common, *v))
+        torch.testing.assert_close(load_weights(lanes[i]), load_weights(whole), rtol=1e-9, atol=1e-9)
+        half = interrupt_run(tmp_path / f"half{i}", 4, build_blobs(*common, *v))
+        _, half = resume_run(half.path, build_blobs(*common, *v))
+        assert torch.equal(load_weights(half), load_weights(whole))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import blobs, named, resumed, stopped, trained, weights
+from helpers import build_blobs, interrupt_run, load_weights, make_option, resume_run, train_runs
 from test_optimizers import STEPS, Quadratic, started
 from torch import nn
 
@@ -14,12 +14,12 @@ from dlopt.loss.cross_entropy import CrossEntropy
 from dlopt.normalization.none import NoNormalization
 from dlopt.objective.problem import Problem
 from dlopt.optimizer.adam import Adam
-from dlopt.optimizer.soap import TILT, eigenvectors, iterated
-from dlopt.training.checkpointing import plain, restored
+from dlopt.optimizer.soap import TILT, eigenvectors, power_iterate
+from dlopt.training.checkpointing import from_plain, to_plain
 
 
 def made(**keys):
-    return named("optimizer", "soap", **keys)
+    return make_option("optimizer", "soap", **keys)
 
 
 def net():
@@ -110,10 +110,10 @@ def test_eigenvectors_come_with_the_largest_first():
     q = torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64))[0]
     product = q @ torch.diag(torch.tensor([9.0, 5.0, 3.0, 1.0, 0.1]).double()) @ q.T
     torch.testing.assert_close((eigenvectors(product).T @ q).abs(), torch.eye(5).double(), rtol=0, atol=1e-5)
-    torch.testing.assert_close((iterated(product, q).T @ q).abs(), torch.eye(5).double(), rtol=0, atol=1e-5)
+    torch.testing.assert_close((power_iterate(product, q).T @ q).abs(), torch.eye(5).double(), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("function", [eigenvectors, lambda x: iterated(x, torch.eye(4).double().expand_as(x))])
+@pytest.mark.parametrize("function", [eigenvectors, lambda x: power_iterate(x, torch.eye(4).double().expand_as(x))])
 def test_axes_that_no_gradient_has_reached_are_no_matter_of_rounding(function):
     torch.manual_seed(0)
     g = torch.randn(4, 2, dtype=torch.float64)
@@ -122,7 +122,7 @@ def test_axes_that_no_gradient_has_reached_are_no_matter_of_rounding(function):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e308])
-@pytest.mark.parametrize("function", [eigenvectors, lambda x: iterated(x, torch.eye(4).double().expand_as(x))])
+@pytest.mark.parametrize("function", [eigenvectors, lambda x: power_iterate(x, torch.eye(4).double().expand_as(x))])
 def test_a_lane_that_is_lost_does_not_disturb_the_others(function, bad):
     torch.manual_seed(0)
     g = torch.randn(3, 4, 4, dtype=torch.float64)
@@ -148,11 +148,11 @@ def test_the_number_of_steps_is_one_of_the_host():
     rule, w = made(), started()
     state = rule.init(w, Quadratic.layout)
     _, state, *_ = rule.step(w, state, Quadratic())
-    saved = plain(state, 0, solo=True)
-    assert restored(rule.init(w, Quadratic.layout), saved, w.device).t == 1
+    saved = to_plain(state, 0, solo=True)
+    assert from_plain(rule.init(w, Quadratic.layout), saved, w.device).t == 1
     for other in (torch.ones(()), "1", 1.0, True, None):
         with pytest.raises(ValueError, match="for a whole number"):
-            restored(state, saved | {"t": other}, w.device)
+            from_plain(state, saved | {"t": other}, w.device)
 
 
 @pytest.mark.parametrize("every", [1, 4])
@@ -165,11 +165,11 @@ def test_a_run_goes_on_and_lanes_equal_runs_alone(every, tmp_path):
         ("optimizer.lr=1e300",),
         ("optimizer.lr=0.03", "optimizer.beta1=0.5", "seed=1"),
     ]
-    summaries, lanes = trained(tmp_path / "lanes", *(blobs(*common, *v) for v in variants))
+    summaries, lanes = train_runs(tmp_path / "lanes", *(build_blobs(*common, *v) for v in variants))
     assert [s["status"] for s in summaries] == ["done", "done", "diverged", "done"]
     for i in (0, 1, 3):
-        _, (whole,) = trained(tmp_path / f"solo{i}", blobs(*common, *variants[i]))
-        torch.testing.assert_close(weights(lanes[i]), weights(whole), rtol=1e-8, atol=1e-8)
-        half = stopped(tmp_path / f"half{i}", 5, blobs(*common, *variants[i]))
-        _, half = resumed(half.path, blobs(*common, *variants[i]))
-        assert torch.equal(weights(half), weights(whole))
+        _, (whole,) = train_runs(tmp_path / f"solo{i}", build_blobs(*common, *variants[i]))
+        torch.testing.assert_close(load_weights(lanes[i]), load_weights(whole), rtol=1e-8, atol=1e-8)
+        half = interrupt_run(tmp_path / f"half{i}", 5, build_blobs(*common, *variants[i]))
+        _, half = resume_run(half.path, build_blobs(*common, *variants[i]))
+        assert torch.equal(load_weights(half), load_weights(whole))

@@ -5,7 +5,18 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import BLOBS, DEVICE, blobs, built, composed, curves, resumed, stopped, trained, weights
+from helpers import (
+    BLOBS,
+    DEVICE,
+    build_blobs,
+    build_experiment,
+    compose_config,
+    interrupt_run,
+    load_weights,
+    read_rows,
+    resume_run,
+    train_runs,
+)
 from torch import nn
 
 from dlopt.base.layout import Layout
@@ -99,7 +110,7 @@ def test_the_steps_are_those_of_a_loop_written_by_hand(name, net, options):
 
 
 def run_of(name: str, *overrides: str):
-    return built(
+    return build_experiment(
         "data=custom", "data._target_=mine.Blobs", "arch=custom", "arch._target_=mine.Matrices", "batch_size=16", "epochs=3",
         f"device={DEVICE}", "optimizer=torch_optim", f"optimizer.name={name}", "log_every=1", *overrides,
     )  # fmt: skip
@@ -109,11 +120,11 @@ def run_of(name: str, *overrides: str):
 def test_a_run_stopped_and_resumed_is_the_uninterrupted_one_bit_by_bit(name, tmp_path):
     """In float64: the scalars that some classes keep in float32 must stay so."""
     overrides = ("optimizer.lr=0.05", "schedule=cosine", "precision=float64")
-    (whole,), (straight,) = trained(tmp_path / "straight", run_of(name, *overrides))
-    run = stopped(tmp_path / "run", 4, run_of(name, *overrides))
-    summary, run = resumed(run.path, run_of(name, *overrides))
-    assert torch.equal(weights(run), weights(straight))
-    assert curves(run) == curves(straight)
+    (whole,), (straight,) = train_runs(tmp_path / "straight", run_of(name, *overrides))
+    run = interrupt_run(tmp_path / "run", 4, run_of(name, *overrides))
+    summary, run = resume_run(run.path, run_of(name, *overrides))
+    assert torch.equal(load_weights(run), load_weights(straight))
+    assert read_rows(run) == read_rows(straight)
     assert summary["evaluations"] == whole["evaluations"]
 
 
@@ -139,26 +150,26 @@ def test_torchs_sgd_on_a_schedule_is_ours(tmp_path):
         "precision=float64",
         "normalization=batch",
     )
-    _, (ours,) = trained(tmp_path / "ours", blobs(*schedule, "optimizer=momentum", "optimizer.lr=0.1"))
+    _, (ours,) = train_runs(tmp_path / "ours", build_blobs(*schedule, "optimizer=momentum", "optimizer.lr=0.1"))
     theirs = ("optimizer=torch_optim", "optimizer.name=SGD", "+optimizer.options.momentum=0.9", "optimizer.lr=0.1")
-    _, (run,) = trained(tmp_path / "theirs", blobs(*schedule, *theirs))
-    torch.testing.assert_close(weights(run), weights(ours), rtol=1e-12, atol=1e-14)
-    for mine, other in zip(curves(run), curves(ours), strict=True):
+    _, (run,) = train_runs(tmp_path / "theirs", build_blobs(*schedule, *theirs))
+    torch.testing.assert_close(load_weights(run), load_weights(ours), rtol=1e-12, atol=1e-14)
+    for mine, other in zip(read_rows(run), read_rows(ours), strict=True):
         assert mine == pytest.approx(other, rel=1e-10)
 
 
 def test_the_evaluations_of_a_line_search_are_counted(tmp_path):
     experiment = run_of("LBFGS", "+optimizer.options.line_search_fn=strong_wolfe", "optimizer.lr=1.0")
-    (summary,), (run,) = trained(tmp_path, experiment)
+    (summary,), (run,) = train_runs(tmp_path, experiment)
     asked = run.load("last")["state"]["state"][0]["func_evals"]
     assert summary["evaluations"] == asked > 2 * summary["step"]
 
 
 def test_arguments_set_anew_count_and_progress_is_kept(tmp_path):
     """mine.Lion divides its rate by a count that it keeps in its parameter group."""
-    run = stopped(tmp_path / "run", 4, run_of("mine.Lion"))
+    run = interrupt_run(tmp_path / "run", 4, run_of("mine.Lion"))
     assert run.load("last")["state"]["param_groups"][0]["k"] == 4
-    resumed(run.path, run_of("mine.Lion", "+optimizer.options.betas=[0.5,0.6]"))
+    resume_run(run.path, run_of("mine.Lion", "+optimizer.options.betas=[0.5,0.6]"))
     (group,) = run.load("last")["state"]["param_groups"]
     assert group["k"] == 9
     assert group["betas"] == [0.5, 0.6]
@@ -238,4 +249,4 @@ def test_the_pieces_are_the_networks_own_in_their_shapes():
 
 def test_a_run_that_the_class_refuses_is_not_built():
     with pytest.raises(ConfigError, match="2D parameters"):
-        build(composed(*BLOBS, "optimizer=torch_optim", "optimizer.name=Muon"))
+        build(compose_config(*BLOBS, "optimizer=torch_optim", "optimizer.name=Muon"))

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from helpers import composed, options, stopped
+from helpers import compose_config, interrupt_run, list_options
 from hydra.utils import instantiate
 
 from dlopt.config.build import build
-from dlopt.config.checks.splits import Fitted
+from dlopt.config.checks.splits import FittedDataState
 from dlopt.config.problems import ConfigError
 
-NAMES = [name for name in options("preprocess") if name != "none"]
+NAMES = [name for name in list_options("preprocess") if name != "none"]
 ROTATED = ("whiten", "decorrelate")
 """Those whose features are no longer the inputs' own: what does not vary comes last."""
 names = pytest.mark.parametrize("name", NAMES)
@@ -18,7 +18,7 @@ shapes = pytest.mark.parametrize("shape", [(5,), (2, 7), (3, 4, 4)])
 
 
 def made_of(name):
-    return instantiate(composed(f"preprocess={name}").preprocess[name])
+    return instantiate(compose_config(f"preprocess={name}").preprocess[name])
 
 
 def drawn(count, shape, dtype=torch.float64):
@@ -84,7 +84,7 @@ def experiment(path, name, fitted=None):
         "data=arrays", f"data.path={path}", "arch=mlp", "arch.widths=[4]", "batch_size=8", f"preprocess={name}",
         "data.test_fraction=0.25",
     )  # fmt: skip
-    return build(composed(*typed), typed, fitted)[0]
+    return build(compose_config(*typed), typed, fitted)[0]
 
 
 @names
@@ -113,8 +113,8 @@ def test_the_statistics_are_stored_with_the_run_bit_for_bit(name, file, tmp_path
     path, x, y = file
     np.savez(path, x=x, y=y)
     made = experiment(path, name)
-    run = stopped(tmp_path / "run", 2, made)
-    kept = run.newest().content["preprocessing"][name]
+    run = interrupt_run(tmp_path / "run", 2, made)
+    kept = run.latest_checkpoint().content["preprocessing"][name]
     assert kept.keys() == made.preprocessing[name].keys()
     assert all(torch.equal(kept[key], value) for key, value in made.preprocessing[name].items())
 
@@ -125,7 +125,7 @@ def test_other_data_are_transformed_by_what_the_run_knows_and_not_fitted_to(name
     path, x, y = file
     np.savez(path, x=x, y=y)
     made = experiment(path, name)
-    elsewhere = Fitted(made.preprocessing, made.encoding, elsewhere=True)
+    elsewhere = FittedDataState(made.preprocessing, made.encoding, is_other_data=True)
     np.savez(path, x=3 * x[:40] - 20, y=y[:40])
     part, other = made_of(name), experiment(path, name, elsewhere).test
     expected = part.apply(torch.from_numpy(3 * x[:40] - 20), made.preprocessing[name])

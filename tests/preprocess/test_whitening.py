@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from helpers import composed
+from helpers import compose_config
 from hydra.utils import instantiate
 
 
 def part(name, **keys):
-    return instantiate({**composed(f"preprocess={name}").preprocess[name], **keys})
+    return instantiate({**compose_config(f"preprocess={name}").preprocess[name], **keys})
 
 
 def drawn(count, shape):

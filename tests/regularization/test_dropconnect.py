@@ -32,7 +32,7 @@ def test_its_mean_over_steps_is_the_weight_that_inference_uses(p):
     w = torch.randn(LAYOUT.size, dtype=torch.float64)
     total = torch.zeros_like(w)
     for step in range(n):
-        total += DropConnect(p).weights(w, prng.fold(KEY, step), LAYOUT)
+        total += DropConnect(p).weights(w, prng.fold_in(KEY, step), LAYOUT)
     error = (total / n - w)[WEIGHTS] / (w.abs()[WEIGHTS] * math.sqrt(p / (1 - p) / n))
     assert abs(error.mean()) < 4 / math.sqrt(len(error))
     assert error.abs().max() < 5
@@ -49,7 +49,7 @@ def test_the_gradient_is_that_at_the_weights_left_and_none_for_those_dropped():
     problem, plain = Problem(model, CrossEntropy([]), (rule,)), Problem(nn.Linear(50, 3).double(), CrossEntropy([]))
     x, y = torch.randn(8, 50, dtype=torch.float64), torch.arange(8) % 3
     w = torch.randn(problem.layout.size, dtype=torch.float64)
-    left = rule.weights(w, prng.fold(KEY, _WEIGHTS), problem.layout)
+    left = rule.weights(w, prng.fold_in(KEY, _WEIGHTS), problem.layout)
     loss, g = plain.objective(x, y, KEY).gradient(left)
     weights = problem.layout.mask("weight").bool()
     expected = torch.where(weights, torch.where(left == 0, 0.0, g / 0.6), g)

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from helpers import blobs
+from helpers import build_blobs
 
 from dlopt import prng
 from dlopt.objective.problem import Problem
-from dlopt.parts import Site
+from dlopt.parts import StochasticSite
 from dlopt.regularization.dropout import Dropout
 
 KEY = prng.key(0, "dropout")
@@ -16,7 +16,7 @@ KEY = prng.key(0, "dropout")
 
 def mask(p, site=0, key=KEY, scale="train"):
     module = Dropout(p, 0.0, scale).module(site)
-    module.arm(key)
+    module.set_key(key)
     return module
 
 
@@ -33,7 +33,7 @@ def test_a_unit_is_zero_or_divided_by_the_probability_of_keeping(p):
 def test_the_share_of_dropped_units_is_p_and_the_mean_is_kept(p):
     n = 200_000
     for step in range(3):
-        y = mask(p, key=prng.fold(KEY, step))(torch.ones(n, dtype=torch.float64))
+        y = mask(p, key=prng.fold_in(KEY, step))(torch.ones(n, dtype=torch.float64))
         assert abs((y == 0).double().mean() - p) < 4 * math.sqrt(p * (1 - p) / n)
         assert abs(y.mean() - 1) < 4 * math.sqrt(p / (1 - p) / n)
 
@@ -51,7 +51,7 @@ def test_p_zero_drops_nothing():
 def test_the_same_key_drops_the_same_units_and_another_key_others():
     x = torch.randn(100, 10)
     assert torch.equal(mask(0.5)(x), mask(0.5)(x))
-    assert not torch.equal(mask(0.5)(x), mask(0.5, key=prng.fold(KEY, 1))(x))
+    assert not torch.equal(mask(0.5)(x), mask(0.5, key=prng.fold_in(KEY, 1))(x))
 
 
 def test_a_module_that_is_used_twice_in_one_evaluation_draws_twice():
@@ -59,7 +59,7 @@ def test_a_module_that_is_used_twice_in_one_evaluation_draws_twice():
     module = mask(0.5)
     first, second = module(x), module(x)
     assert not torch.equal(first, second)
-    module.arm(KEY)
+    module.set_key(KEY)
     assert torch.equal(module(x), first)
 
 
@@ -94,7 +94,7 @@ def test_dropping_a_unit_needs_no_global_generator():
 def test_each_place_gets_a_module_that_knows_its_rule_and_number():
     rule = Dropout(0.5, 0.0, "train")
     sites = [rule.module(i) for i in range(3)]
-    assert all(isinstance(s, Site) and s.rule is rule and s.site == i for i, s in enumerate(sites))
+    assert all(isinstance(s, StochasticSite) and s.regularization is rule and s.index == i for i, s in enumerate(sites))
 
 
 # ------------------------------------------------------------------------------------------- scale=test
@@ -113,7 +113,7 @@ def test_both_scales_are_one_family_of_functions(p, input):
     keep = {"hidden.0.weight": 1 - input, "hidden.3.weight": 1 - p, "output.weight": 1 - p}
     predicted, trained = [], []
     for scale in ("test", "train"):
-        experiment = blobs(
+        experiment = build_blobs(
             "precision=float64", "arch.widths=[6,5]", "regularization=dropout", f"regularization.dropout.p={p}",
             f"regularization.dropout.input={input}", f"regularization.dropout.scale={scale}",
         )  # fmt: skip
@@ -145,7 +145,7 @@ def test_inputs_are_dropped_with_a_probability_of_their_own(scale):
     assert abs(kept.double().mean() - 0.8) < 4 * math.sqrt(0.16 / x.numel())
     assert torch.equal(rule.inference(x), x if scale == "train" else 0.8 * x)
     assert torch.equal(rule.inputs(x, KEY), y)
-    assert not torch.equal(rule.inputs(x, prng.fold(KEY, 1)), y)
+    assert not torch.equal(rule.inputs(x, prng.fold_in(KEY, 1)), y)
 
 
 @pytest.mark.parametrize("scale", ["train", "test"])

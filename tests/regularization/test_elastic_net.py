@@ -71,5 +71,5 @@ def test_it_works_in_the_objective_or_after_the_step_and_never_in_both():
     w = torch.randn(LAYOUT.size, dtype=torch.float64)
     assert ElasticNet(1.0, 1.0, True).penalty(w, LAYOUT) is None
     assert torch.equal(ElasticNet(1.0, 1.0, False).after(w.clone(), w, 0.1, LAYOUT), w)
-    assert ElasticNet(1.0, 1.0, True).needs_rate
-    assert not ElasticNet(1.0, 1.0, False).needs_rate
+    assert ElasticNet(1.0, 1.0, True).needs_lr
+    assert not ElasticNet(1.0, 1.0, False).needs_lr

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import blobs, options, trained, weights
+from helpers import build_blobs, list_options, load_weights, train_runs
 from torch import nn
 
 from dlopt import prng
@@ -32,12 +32,12 @@ NUMBERS = {
 
 
 def part(name, *overridden):
-    (found,) = blobs(f"regularization={name}", *overridden).regularization.values()
+    (found,) = build_blobs(f"regularization={name}", *overridden).regularization.values()
     return found
 
 
 def test_every_option_is_here():
-    assert set(NUMBERS) == set(options("regularization")) - {"none", "early_stopping"}
+    assert set(NUMBERS) == set(list_options("regularization")) - {"none", "early_stopping"}
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
@@ -49,10 +49,10 @@ def test_lanes_with_numbers_of_their_own_equal_runs_alone(name, precision, tmp_p
         for i in range(3)
     ]  # fmt: skip
     bound = 1e-9 if precision == "float64" else 1e-3
-    _, lanes = trained(tmp_path / "lanes", *(blobs(*o) for o in own))
+    _, lanes = train_runs(tmp_path / "lanes", *(build_blobs(*o) for o in own))
     for i, lane in enumerate(lanes):
-        _, (alone,) = trained(tmp_path / f"alone{i}", blobs(*own[i]))
-        torch.testing.assert_close(weights(lane), weights(alone), rtol=bound, atol=bound)
+        _, (alone,) = train_runs(tmp_path / f"alone{i}", build_blobs(*own[i]))
+        torch.testing.assert_close(load_weights(lane), load_weights(alone), rtol=bound, atol=bound)
         assert {v.dtype for v in lane.load("last")["model"].values()} == {getattr(torch, precision)}
         for mine, other in zip(lane.rows(), alone.rows(), strict=True):
             for metric in ("train/loss", "val/loss"):
@@ -65,8 +65,8 @@ def test_a_number_changes_what_is_trained(name, tmp_path):
     for key, values in NUMBERS[name].items():
         found = []
         for value in (values[1] or values[0], values[2]):
-            changed = blobs(f"regularization={name}", f"regularization.{name}.{key}={value}", "epochs=1")
-            found.append(weights(trained(tmp_path / f"{key}{value}", changed)[1][0]))
+            changed = build_blobs(f"regularization={name}", f"regularization.{name}.{key}={value}", "epochs=1")
+            found.append(load_weights(train_runs(tmp_path / f"{key}{value}", changed)[1][0]))
         assert not torch.equal(*found), key
 
 
@@ -116,9 +116,9 @@ def test_draws_are_one_for_a_step_and_others_at_the_next(name):
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_evaluation_is_that_of_the_network_without_it(name):
-    experiment = blobs(f"regularization={name}", "precision=float64", *INPUTS[name])
+    experiment = build_blobs(f"regularization={name}", "precision=float64", *INPUTS[name])
     rules = tuple(experiment.regularization.values())
-    plain = blobs("precision=float64")
+    plain = build_blobs("precision=float64")
     one, other = Problem(experiment.model.double(), experiment.loss, rules), Problem(plain.model.double(), plain.loss)
     x, y = experiment.test.inputs.double(), experiment.test.targets
     w = torch.randn(one.layout.size, dtype=torch.float64)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from helpers import blobs, trained
+from helpers import build_blobs, train_runs
 from torch import nn
 
 from dlopt import prng
@@ -65,8 +65,8 @@ def test_it_falls_as_the_run_goes_on(tmp_path):
         "regularization.gradient_noise.eta=1e6",
         "regularization.gradient_noise.gamma=2",
     )
-    experiment = blobs(*quiet, *noise, "precision=float64")
-    _, (run,) = trained(tmp_path, experiment)
+    experiment = build_blobs(*quiet, *noise, "precision=float64")
+    _, (run,) = train_runs(tmp_path, experiment)
     size = experiment.w.numel()
     for t, row in enumerate(run.rows()):
         expected = 1e-6 * 1e3 / (1 + t) * math.sqrt(size)

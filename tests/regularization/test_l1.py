@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import blobs, trained, weights
+from helpers import build_blobs, load_weights, train_runs
 from torch import nn
 
 from dlopt.base.layout import Layout
@@ -83,8 +83,8 @@ def test_it_works_in_the_objective_or_after_the_step_and_never_in_both():
     w = torch.randn(LAYOUT.size, dtype=torch.float64)
     assert L1(1.0, True).penalty(w, LAYOUT) is None
     assert torch.equal(L1(1.0, False).after(w.clone(), w, 0.1, LAYOUT), w)
-    assert L1(1.0, True).needs_rate
-    assert not L1(1.0, False).needs_rate
+    assert L1(1.0, True).needs_lr
+    assert not L1(1.0, False).needs_lr
 
 
 # ------------------------------------------------------------------------------------------- theory
@@ -144,7 +144,7 @@ PROXIMAL = ("regularization=l1", "regularization.l1.proximal=true", "precision=f
 
 def test_a_trained_net_has_true_zeros_among_its_weights_alone(tmp_path):
     strong = (*PROXIMAL, "regularization.l1.strength=0.05", "optimizer=sgd", "epochs=30")
-    _, (run,) = trained(tmp_path, blobs(*strong))
+    _, (run,) = train_runs(tmp_path, build_blobs(*strong))
     model = run.load("last")["model"]
     assert (model["hidden.0.weight"] == 0).any()
     assert (model["hidden.0.weight"] != 0).any()
@@ -156,12 +156,12 @@ def test_lanes_of_several_strengths_and_rates_equal_runs_alone(tmp_path):
         (*PROXIMAL, f"regularization.l1.strength={s}", f"optimizer.lr={lr}", "schedule=cosine")
         for s, lr in ((0.0, 0.01), (0.1, 0.02), (0.5, 0.03))
     ]
-    _, lanes = trained(tmp_path / "lanes", *(blobs(*o) for o in own))
+    _, lanes = train_runs(tmp_path / "lanes", *(build_blobs(*o) for o in own))
     for i, lane in enumerate(lanes):
-        _, (alone,) = trained(tmp_path / f"alone{i}", blobs(*own[i]))
-        torch.testing.assert_close(weights(lane), weights(alone), rtol=1e-9, atol=1e-9)
+        _, (alone,) = train_runs(tmp_path / f"alone{i}", build_blobs(*own[i]))
+        torch.testing.assert_close(load_weights(lane), load_weights(alone), rtol=1e-9, atol=1e-9)
 
 
 def test_lanes_agree_in_where_it_works(tmp_path):
     with pytest.raises(ValueError, match="proximal"):
-        trained(tmp_path, blobs(*PROXIMAL), blobs("regularization=l1", "precision=float64"))
+        train_runs(tmp_path, build_blobs(*PROXIMAL), build_blobs("regularization=l1", "precision=float64"))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import blobs, trained
+from helpers import build_blobs, train_runs
 from torch import nn
 
 from dlopt.base.layout import Layout
@@ -62,7 +62,7 @@ def test_lanes_have_limits_of_their_own():
 
 def test_a_trained_net_keeps_to_it_at_any_rate(tmp_path):
     wild = ("optimizer=sgd", "optimizer.lr=10", "regularization=max_norm", "regularization.max_norm.limit=0.5")
-    _, (run,) = trained(tmp_path, blobs(*wild, "precision=float64"))
+    _, (run,) = train_runs(tmp_path, build_blobs(*wild, "precision=float64"))
     model = run.load("last")["model"]
     norms = torch.cat([v.norm(dim=1) for name, v in model.items() if name.endswith("weight")])
     assert (norms <= 0.5 + 1e-12).all()

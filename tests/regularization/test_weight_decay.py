@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import blobs, trained, weights
+from helpers import build_blobs, load_weights, train_runs
 from torch import nn
 
 from dlopt import prng
@@ -82,7 +82,7 @@ def test_under_plain_gradient_descent_it_is_the_l2_penalty_and_under_adam_it_is_
     def last(optimizer, regularization):
         run = (f"optimizer={optimizer}", f"regularization={regularization}", "precision=float64", "schedule=cosine")
         strength = f"regularization.{regularization}.strength=0.5"
-        return weights(trained(tmp_path / f"{optimizer}-{regularization}", blobs(*run, strength))[1][0])
+        return load_weights(train_runs(tmp_path / f"{optimizer}-{regularization}", build_blobs(*run, strength))[1][0])
 
     torch.testing.assert_close(last("sgd", "weight_decay"), last("sgd", "l2"), rtol=1e-10, atol=1e-12)
     assert (last("adam", "weight_decay") - last("adam", "l2")).abs().max() > 1e-3
@@ -98,10 +98,10 @@ def test_lanes_in_training_equal_runs_alone_beside_a_penalty(tmp_path):
         )
         for s, lr in ((0.0, 0.01), (0.1, 0.02), (0.5, 0.03))
     ]
-    _, lanes = trained(tmp_path / "lanes", *(blobs(*o) for o in own))
+    _, lanes = train_runs(tmp_path / "lanes", *(build_blobs(*o) for o in own))
     for i, lane in enumerate(lanes):
-        _, (alone,) = trained(tmp_path / f"alone{i}", blobs(*own[i]))
-        torch.testing.assert_close(weights(lane), weights(alone), rtol=1e-9, atol=1e-9)
+        _, (alone,) = train_runs(tmp_path / f"alone{i}", build_blobs(*own[i]))
+        torch.testing.assert_close(load_weights(lane), load_weights(alone), rtol=1e-9, atol=1e-9)
 
 
 def test_without_a_gradient_weights_fall_geometrically():

@@ -28,7 +28,7 @@ def test_on_average_a_quadratic_grows_by_half_the_variance_times_the_trace_of_it
     h = torch.linspace(0.5, 4, int(WEIGHTS.sum()), dtype=torch.float64)
     w, n, s = torch.zeros(LAYOUT.size, dtype=torch.float64), 400, 0.3
     values = [
-        0.5 * (h * WeightNoise(s).weights(w, prng.fold(KEY, i), LAYOUT)[WEIGHTS].square()).sum() for i in range(n)
+        0.5 * (h * WeightNoise(s).weights(w, prng.fold_in(KEY, i), LAYOUT)[WEIGHTS].square()).sum() for i in range(n)
     ]
     error = 4 * s**2 * math.sqrt((h * h).sum() / 2 / n)
     assert abs(torch.stack(values).mean() - 0.5 * s**2 * h.sum()) < error

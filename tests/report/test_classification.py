@@ -6,7 +6,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from dlopt.report.classification import MOST, WIDEST, by_class, counted, matrix
+from dlopt.report.classification import (
+    MAX_PLOT_CLASSES,
+    MAX_TEXT_CLASSES,
+    confusion_matrix,
+    format_by_class,
+    format_confusion_matrix,
+)
 
 NAMES = ("cat", "dog", "hen")
 TARGETS = np.array([0] * 6 + [1] * 10)
@@ -14,25 +20,27 @@ PREDICTED = np.array([0] * 5 + [1] + [0] * 2 + [1] * 6 + [2] * 2)
 
 
 def test_by_class_and_the_matrix():
-    head, *rows = by_class(TARGETS, PREDICTED, NAMES)
+    head, *rows = format_by_class(TARGETS, PREDICTED, NAMES)
     assert head.split()[:3] == ["class", "examples", "accuracy"]
     assert [r.split()[:3] for r in rows] == [["cat", "6", "0.8333"], ["dog", "10", "0.6000"], ["hen", "0", "-"]]
     assert "dog (1)" in rows[0]
     assert rows[1].index("cat (2)") < rows[1].index("hen (2)")
-    assert [line.split()[1:] for line in matrix(TARGETS, PREDICTED, NAMES)[1:]] == [
+    assert [line.split()[1:] for line in format_confusion_matrix(TARGETS, PREDICTED, NAMES)[1:]] == [
         ["5", "1", "."],
         ["2", "6", "2"],
         [".", ".", "."],
     ]
 
 
-@pytest.mark.parametrize("count", [2, 7, WIDEST])
+@pytest.mark.parametrize("count", [2, 7, MAX_TEXT_CLASSES])
 def test_every_pair_is_counted(count):
     draw = np.random.default_rng(count)
     targets, predicted = draw.integers(0, count, (2, 300))
     pairs = Counter(zip(targets.tolist(), predicted.tolist(), strict=True))
-    assert counted(targets, predicted, count).tolist() == [[pairs[i, j] for j in range(count)] for i in range(count)]
-    for i, line in enumerate(by_class(targets, predicted, [f"n{i}" for i in range(count)])[1:]):
+    assert confusion_matrix(targets, predicted, count).tolist() == [
+        [pairs[i, j] for j in range(count)] for i in range(count)
+    ]
+    for i, line in enumerate(format_by_class(targets, predicted, [f"n{i}" for i in range(count)])[1:]):
         total = sum(pairs[i, j] for j in range(count))
         wrong = sorted((j for j in range(count) if j != i and pairs[i, j]), key=lambda j: -pairs[i, j])[:2]
         said = ", ".join(f"n{j} ({pairs[i, j]})" for j in wrong)
@@ -43,12 +51,12 @@ def test_of_many_classes_only_what_occurs_is_counted():
     names = [str(i) for i in range(10_000)]
     targets, predicted = np.arange(10_000), np.arange(10_000)[::-1]
     tracemalloc.start()
-    lines = by_class(targets, predicted, names)
-    said = matrix(targets, predicted, names)
+    lines = format_by_class(targets, predicted, names)
+    said = format_confusion_matrix(targets, predicted, names)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 20_000_000
     assert len(lines) == 10_001
     assert "9999 (1)" in lines[1]
     assert said == ["(the matrix of 10000 classes is too wide for text)"]
-    assert "--png" in matrix(TARGETS, PREDICTED, names[:MOST])[0]
+    assert "--png" in format_confusion_matrix(TARGETS, PREDICTED, names[:MAX_PLOT_CLASSES])[0]

@@ -5,16 +5,16 @@ import random
 import pytest
 from matplotlib.image import imread
 
-from dlopt.analysis.search_record import Axis, Search, Trial, choice
+from dlopt.analysis.search_record import SearchAxis, SearchRecord, TrialRecord, make_choice_axis
 from dlopt.report import search_figures
-from dlopt.report.figures import save
+from dlopt.report.figures import save_figure
 
-RATE = Axis("optimizer.lr", (), 1e-4, 1.0, log=True)
-RATES = choice("optimizer.lr", ["0.001", "0.01", "0.1"])
-MOMENTUM = Axis("optimizer.momentum", (), 0.0, 0.99)
-RULE = Axis("optimizer", ("sgd", "adam", "lion"))
-BOTH = Axis("regularization", ("none", r"[l2,a $\frac{ dollar$]"))
-SIZE = choice("data.train_size", ["100", "200", "500", "1000"])
+RATE = SearchAxis("optimizer.lr", (), 1e-4, 1.0, log=True)
+RATES = make_choice_axis("optimizer.lr", ["0.001", "0.01", "0.1"])
+MOMENTUM = SearchAxis("optimizer.momentum", (), 0.0, 0.99)
+RULE = SearchAxis("optimizer", ("sgd", "adam", "lion"))
+BOTH = SearchAxis("regularization", ("none", r"[l2,a $\frac{ dollar$]"))
+SIZE = make_choice_axis("data.train_size", ["100", "200", "500", "1000"])
 
 
 def search(axes, count, states=("done",), *, higher=False, sd=None, spread=1.0):
@@ -30,8 +30,8 @@ def search(axes, count, states=("done",), *, higher=False, sd=None, spread=1.0):
     for i in range(count):
         state = states[i % len(states)]
         value = 1.0 + rng.random() * spread if state == "done" else None
-        trials.append(Trial(i, None, (), {a.key: point(a) for a in axes}, state, value, sd))
-    return Search(None, tuple(axes), "val/loss", higher, tuple(trials), repeats=1 if sd is None else 3)
+        trials.append(TrialRecord(i, None, (), {a.key: point(a) for a in axes}, state, value, sd))
+    return SearchRecord(None, tuple(axes), "val/loss", higher, tuple(trials), repeats=1 if sd is None else 3)
 
 
 EVERY = ("done", "diverged", "failed", "pruned", "running", "dead", "interrupted")
@@ -39,22 +39,22 @@ CASES = {
     "one axis": search([RATE], 20), "a grid": search([RATES], 20), "two": search([RATE, MOMENTUM], 20, EVERY),
     "a grid of two": search([RATES, RULE], 30, EVERY, sd=0.1), "only choices": search([RULE, BOTH], 30, EVERY),
     "all failed": search([RATE, RULE], 5, ["failed"]), "all failed in an interval": search([RATE, MOMENTUM], 5, ["failed"]),
-    "one trial": search([RATE, RULE, RATES], 1), "one trial of one number": search([choice("a", ["3"])], 1),
+    "one trial": search([RATE, RULE, RATES], 1), "one trial of one number": search([make_choice_axis("a", ["3"])], 1),
     "one that runs": search([RATES, RULE], 1, ["running"]), "none that varies": search([], 3),
-    "a thousand": search([RATE, RULE, MOMENTUM], 1000, EVERY), "many values": search([choice("a", [str(i) for i in range(300)]), RULE], 300),
+    "a thousand": search([RATE, RULE, MOMENTUM], 1000, EVERY), "many values": search([make_choice_axis("a", [str(i) for i in range(300)]), RULE], 300),
     "equal values": search([RATES, RULE], 9, spread=0.0), "learning curve": search([SIZE], 4, sd=0.2),
-    "more is better": search([RATES, RULE], 30, EVERY, higher=True), "thirty axes": search([Axis(f"a{i}", (), 0.0, 1.0) for i in range(30)], 9),
+    "more is better": search([RATES, RULE], 30, EVERY, higher=True), "thirty axes": search([SearchAxis(f"a{i}", (), 0.0, 1.0) for i in range(30)], 9),
     "a far outlier": search([RATE, RULE], 30, spread=1.0)
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_pictures_are_drawn(name, tmp_path):
-    found = search_figures.pictures(CASES[name], name)
+    found = search_figures.plot_search(CASES[name], name)
     several = len(CASES[name].axes)
     assert list(found) == ["history", "effects", "map"][: 1 + min(several, 2)]
     for picture, figure in found.items():
-        save(figure, tmp_path / f"{picture}.png")
+        save_figure(figure, tmp_path / f"{picture}.png")
         height, width = imread(tmp_path / f"{picture}.png").shape[:2]
         assert 300 < height < 7000
         assert 300 < width < 7000
@@ -69,11 +69,11 @@ def drawn(figure, label):
 def test_the_best_so_far_only_improves():
     values = [3.0, 4.0, 1.0, 2.0, 0.5]
     trials = (
-        *(Trial(i, None, (), {}, "done", v) for i, v in enumerate(values)),
-        Trial(5, None, (), {}, "pruned", None),
+        *(TrialRecord(i, None, (), {}, "done", v) for i, v in enumerate(values)),
+        TrialRecord(5, None, (), {}, "pruned", None),
     )
     for higher, best in ((False, [3.0, 3.0, 1.0, 1.0, 0.5, 0.5]), (True, [3.0, 4.0, 4.0, 4.0, 4.0, 4.0])):
-        figure = search_figures.history(Search(None, (), "val/accuracy", higher, trials), "")
+        figure = search_figures.plot_history(SearchRecord(None, (), "val/accuracy", higher, trials), "")
         (line,) = [x for x in figure.axes[0].lines if x.get_label() == "best so far"]
         assert line.get_xdata().tolist() == [0, 1, 2, 3, 4, 5]
         assert line.get_ydata().tolist() == best
@@ -83,9 +83,9 @@ def test_the_best_so_far_only_improves():
 @pytest.mark.parametrize("higher", [False, True])
 def test_trials_without_a_value_are_marked_at_the_worse_edge(higher):
     found = search([RATE], 20, EVERY, higher=higher)
-    figure = search_figures.history(found, "")
+    figure = search_figures.plot_history(found, "")
     low, high = figure.axes[0].get_ylim()
-    worst = search_figures.limits([t.value for t in found.ranked], higher)[0 if higher else 1]
+    worst = search_figures.compute_limits([t.value for t in found.ranked_trials], higher)[0 if higher else 1]
     marks = {state: {y for _, y in drawn(figure, state)} for state in search_figures.MARKS}
     assert all(len(heights) == 1 for heights in marks.values())
     assert len(set.union(*marks.values())) == 3
@@ -96,13 +96,13 @@ def test_trials_without_a_value_are_marked_at_the_worse_edge(higher):
 
 def test_one_far_value_leaves_room_for_the_others():
     values = [1.0, 1.1, 1.2, 1.3, 1.4, 900.0]
-    low, high = search_figures.limits(values, higher=False)
+    low, high = search_figures.compute_limits(values, higher=False)
     assert 0.9 < low < 1.0
     assert 1.4 < high < 3.0
-    low, high = search_figures.limits([-v for v in values], higher=True)
+    low, high = search_figures.compute_limits([-v for v in values], higher=True)
     assert -3.0 < low < -1.4
-    trials = tuple(Trial(i, None, (), {}, "done", v) for i, v in enumerate(values))
-    figure = search_figures.history(Search(None, (), "val/loss", False, trials), "")
+    trials = tuple(TrialRecord(i, None, (), {}, "done", v) for i, v in enumerate(values))
+    figure = search_figures.plot_history(SearchRecord(None, (), "val/loss", False, trials), "")
     assert [x for x, _ in drawn(figure, "worse than shown")] == [5.0]
 
 
@@ -110,7 +110,7 @@ def test_the_map_has_the_keys_that_are_named_or_the_most_important_ones():
     found = search([RATES, RULE, MOMENTUM], 30)
 
     def named(**given):
-        axes = search_figures.pictures(found, "", **given)["map"].axes[0]
+        axes = search_figures.plot_search(found, "", **given)["map"].axes[0]
         return axes.get_xlabel(), axes.get_ylabel()
 
     assert named() == ("optimizer.lr", "optimizer")
@@ -121,10 +121,12 @@ def test_the_map_has_the_keys_that_are_named_or_the_most_important_ones():
 def test_cells_say_mean_and_number_and_what_diverged():
     points = [("sgd", 0.01, 1.0), ("sgd", 0.01, 3.0), ("adam", 0.01, 0.5), ("adam", 0.1, None)]
     trials = tuple(
-        Trial(i, None, (), {"optimizer": o, "optimizer.lr": lr}, "diverged" if v is None else "done", v)
+        TrialRecord(i, None, (), {"optimizer": o, "optimizer.lr": lr}, "diverged" if v is None else "done", v)
         for i, (o, lr, v) in enumerate(points)
     )
-    axes = search_figures.heat_map(Search(None, (RATES, RULE), "val/loss", False, trials), RATES, RULE, "").axes[0]
+    axes = search_figures.plot_heat_map(
+        SearchRecord(None, (RATES, RULE), "val/loss", False, trials), RATES, RULE, ""
+    ).axes[0]
     assert {text.get_position(): text.get_text() for text in axes.texts} == {
         (0, 0): "2.0000\nof 2", (0, 1): "0.5000", (1, 1): "1 diverged",
     }  # fmt: skip
@@ -133,7 +135,7 @@ def test_cells_say_mean_and_number_and_what_diverged():
 
 
 def test_two_hyperparameters_of_a_grid_have_a_line_for_each_value_of_the_other():
-    figure = search_figures.effects(search([SIZE, RULE], 60, sd=0.1), [SIZE, RULE], "")
+    figure = search_figures.plot_effects(search([SIZE, RULE], 60, sd=0.1), [SIZE, RULE], "")
     labels = figure.axes[0].get_legend_handles_labels()[1]
     assert labels == ["optimizer=sgd", "optimizer=adam", "optimizer=lion"]
     assert figure.axes[0].get_xscale() == "log"
@@ -143,7 +145,7 @@ def test_two_hyperparameters_of_a_grid_have_a_line_for_each_value_of_the_other()
 @pytest.mark.parametrize("name", ["learning curve", "a grid of two"])
 def test_the_ends_of_bars_are_inside_the_frame(name):
     found = CASES[name]
-    low, high = search_figures.effects(found, found.axes, "").axes[0].get_ylim()
+    low, high = search_figures.plot_effects(found, found.axes, "").axes[0].get_ylim()
     values = [trial.value for trial in found.trials if trial.value is not None]
     sd = found.trials[0].sd
     assert low < min(values) - sd

@@ -4,14 +4,14 @@ import subprocess
 import sys
 
 import pytest
-from sweeps import run
+from sweeps import write_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 
 from dlopt.cli import main
 from dlopt.report import tensorboard_bands
-from dlopt.rundir.directory import Run
+from dlopt.rundir.directory import RunDirectory
 
 
 def accumulated(folder):
@@ -26,7 +26,7 @@ def points(found, tag):
 
 def repeats(folder, *values):
     """Runs with these values of val/loss, one for each ten steps."""
-    return [run(folder / f"seed-{i}", {"seed": i}, rows=v).path for i, v in enumerate(values)]
+    return [write_run(folder / f"seed-{i}", {"seed": i}, rows=v).path for i, v in enumerate(values)]
 
 
 def test_mean_and_band_at_the_steps_that_all_have(tmp_path):
@@ -41,8 +41,8 @@ def test_mean_and_band_at_the_steps_that_all_have(tmp_path):
 
 
 def test_the_layout_has_a_margin_chart_for_each_tag(tmp_path):
-    run(tmp_path / "a", {}, rows=[1.0], metric="val/loss")
-    made = Run.create(tmp_path / "b")
+    write_run(tmp_path / "a", {}, rows=[1.0], metric="val/loss")
+    made = RunDirectory.create(tmp_path / "b")
     made.log(
         {"step": 1, "epoch": 1.0, "seconds": 1.0, "val/loss": 1.0, "train/loss": 2.0, "val/accuracy": 0.5, "lr": 0.1}
     )
@@ -83,15 +83,15 @@ def test_values_that_are_not_finite_and_damaged_lines_leave_steps_out(tmp_path):
 
 def test_the_last_of_several_rows_of_a_step_counts():
     rows = [{"step": 1, "epoch": 1.0, "seconds": 1.0, "val/loss": v} for v in (9.0, 2.0)]
-    assert tensorboard_bands.means([rows]) == {1: {"val/loss": (2.0, 0.0)}}
+    assert tensorboard_bands.compute_bands([rows]) == {1: {"val/loss": (2.0, 0.0)}}
 
 
 def test_a_folder_of_means_is_no_run(tmp_path):
-    from dlopt.rundir.find import runs
+    from dlopt.rundir.find import list_runs
 
     found = repeats(tmp_path, [1.0])
     tensorboard_bands.write(found, tmp_path / "mean")
-    assert runs(tmp_path) == found
+    assert list_runs(tmp_path) == found
 
 
 def test_torch_is_not_needed(tmp_path):
@@ -110,8 +110,8 @@ def test_torch_is_not_needed(tmp_path):
 def test_a_run_for_each_group_of_repeats(here, capsys):
     sweep = here / "outputs/multirun/2026-01-01/10-00-00-aaaa"
     for i, (rule, seed) in enumerate((r, s) for r in ("sgd", "../adam") for s in (0, 1)):
-        run(sweep / str(i), {"optimizer": rule, "seed": seed}, rows=[1.0 + i])
-    run(sweep / "9", {"optimizer": "sgd", "seed": 7}, status="pruned", rows=[99.0])
+        write_run(sweep / str(i), {"optimizer": rule, "seed": seed}, rows=[1.0 + i])
+    write_run(sweep / "9", {"optimizer": "sgd", "seed": 7}, status="pruned", rows=[99.0])
     (sweep / "multirun.yaml").touch()
     assert main(["runs", "aaaa", "--over", "seed", "--tensorboard"]) == 0
     made = here / "outputs/reports/multirun-2026-01-01-10-00-00-aaaa-over-seed"
@@ -128,7 +128,7 @@ def test_a_run_for_each_group_of_repeats(here, capsys):
 )
 def test_means_are_refused_where_there_are_none(argv, said, here, capsys):
     for i in range(2):
-        run(here / "outputs" / str(i), {"seed": i}, 1.0)
+        write_run(here / "outputs" / str(i), {"seed": i}, 1.0)
     assert main(["runs", *argv]) == 2
     assert said in capsys.readouterr().err
     assert not (here / "outputs/reports").exists()

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from dlopt.report.curves import Curve, Panel
-from dlopt.report.terminal_plot import drawn
+from dlopt.report.terminal_plot import render
 
 
 def panels(count, *lengths, end=3):
@@ -25,17 +25,17 @@ PICTURES = [
 
 
 def test_a_picture_does_not_depend_on_those_drawn_before():
-    alone = [drawn(*picture, coloured=False) for picture in PICTURES]
+    alone = [render(*picture, coloured=False) for picture in PICTURES]
     for one, other in itertools.product(range(len(PICTURES)), repeat=2):
-        drawn(*PICTURES[one])
-        assert drawn(*PICTURES[other], coloured=False) == alone[other]
+        render(*PICTURES[one])
+        assert render(*PICTURES[other], coloured=False) == alone[other]
 
 
 def test_one_that_failed_half_way_leaves_nothing_behind():
-    alone = drawn(*PICTURES[1], coloured=False)
+    alone = render(*PICTURES[1], coloured=False)
     broken = panels(2, 3)
     broken[1].curves.append(Curve("", [], []))
     broken[1].curves[0].x = []
     with pytest.raises(Exception):  # noqa: B017  # whatever the drawing says of it
-        drawn(broken, 120)
-    assert drawn(*PICTURES[1], coloured=False) == alone
+        render(broken, 120)
+    assert render(*PICTURES[1], coloured=False) == alone

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from dlopt.rundir.directory import LONGEST_ROW, Run, processes
-from dlopt.rundir.lock import Held, Lock, Lost
+from dlopt.rundir.directory import LONGEST_ROW, RunDirectory, list_processes
+from dlopt.rundir.lock import Lock, LockedError, LockLostError
 from dlopt.storage import atomic
 
 
 def test_a_run_is_written_and_read_back(tmp_path):
-    run = Run.create(tmp_path / "one", {"optimizer": "adam", "lr": 0.1})
+    run = RunDirectory.create(tmp_path / "one", {"optimizer": "adam", "lr": 0.1})
     assert run.status["status"] == "running"
     assert run.status["pid"] == os.getpid()
     run.log({"step": 1, "epoch": 1.0, "seconds": 0.1, "train/loss": 2.0, "val/loss": float("nan")})
     run.finish("done", {"train/loss": 2.0, "val/loss": float("inf")})
-    again = Run(run.path)
+    again = RunDirectory(run.path)
     assert again.rows() == [{"step": 1, "epoch": 1.0, "seconds": 0.1, "train/loss": 2.0, "val/loss": None}]
     assert again.summary == {"train/loss": 2.0, "val/loss": None}
     assert again.status["status"] == "done"
@@ -28,23 +28,23 @@ def test_a_run_is_written_and_read_back(tmp_path):
 
 
 def test_a_directory_that_holds_a_run_is_refused(tmp_path):
-    Run.create(tmp_path)
+    RunDirectory.create(tmp_path)
     before = (tmp_path / "status.json").read_text()
     with pytest.raises(FileExistsError, match="already holds a run"):
-        Run.create(tmp_path)
+        RunDirectory.create(tmp_path)
     assert (tmp_path / "status.json").read_text() == before
 
 
 def test_a_directory_that_another_holds_is_refused_and_left_as_it_is(tmp_path):
-    other = Lock(tmp_path).take()
+    other = Lock(tmp_path).acquire()
     before = other.file.read_bytes()
-    with pytest.raises(Held, match=f"being written by process {os.getpid()} "):
-        Run.create(tmp_path)
+    with pytest.raises(LockedError, match=f"being written by process {os.getpid()} "):
+        RunDirectory.create(tmp_path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"lock.json": before}
 
 
 def test_status_is_json_at_every_moment(tmp_path):
-    run = Run.create(tmp_path)
+    run = RunDirectory.create(tmp_path)
     json.loads(run.status_file.read_text())
     run.finish("failed", message='a "quoted"\nmessage')
     assert run.status["message"] == 'a "quoted"\nmessage'
@@ -53,7 +53,7 @@ def test_status_is_json_at_every_moment(tmp_path):
 # ------------------------------------------------------------------------------------------- checkpoints
 
 
-def kept(run: Run) -> dict[str, int]:
+def kept(run: RunDirectory) -> dict[str, int]:
     """The files among the checkpoints, and the steps that plain torch reads in them."""
     files = sorted(run.checkpoint("last").parent.iterdir())
     return {file.name: torch.load(file, weights_only=True)["step"] for file in files}
@@ -61,7 +61,7 @@ def kept(run: Run) -> dict[str, int]:
 
 @pytest.mark.parametrize("keep", [1, 2, 3, 5])
 def test_after_every_save_exactly_the_last_checkpoints_lie_there_by_their_steps(keep, tmp_path):
-    run = Run.create(tmp_path)
+    run = RunDirectory.create(tmp_path)
     steps = [3, 4, 8, 99_999_999, 100_000_000, 100_000_001]
     for count, step in enumerate(steps, 1):
         run.save("last", {"step": step, "w": torch.ones(2)}, keep)
@@ -71,14 +71,14 @@ def test_after_every_save_exactly_the_last_checkpoints_lie_there_by_their_steps(
 
 
 def test_a_step_that_is_saved_twice_is_kept_once(tmp_path):
-    run = Run.create(tmp_path)
+    run = RunDirectory.create(tmp_path)
     for step in (3, 6, 6):
         run.save("last", {"step": step}, keep=3)
     assert kept(run) == {"last.pt": 6, "step-00000003.pt": 3}
 
 
 def test_fewer_are_kept_from_the_next_save_on(tmp_path):
-    run = Run.create(tmp_path)
+    run = RunDirectory.create(tmp_path)
     for step in (1, 2, 3, 4):
         run.save("last", {"step": step}, keep=4)
     run.save("last", {"step": 5}, keep=2)
@@ -88,7 +88,7 @@ def test_fewer_are_kept_from_the_next_save_on(tmp_path):
 
 
 def test_the_best_is_one_whatever_is_kept_of_the_last(tmp_path):
-    run = Run.create(tmp_path)
+    run = RunDirectory.create(tmp_path)
     for step in (1, 2):
         run.save("best", {"step": step}, keep=3)
     assert kept(run) == {"best.pt": 2}
@@ -102,29 +102,29 @@ def ruined(file: Path) -> bytes:
 
 
 def test_the_newest_whole_checkpoint_is_found_and_what_is_wrong_with_newer_ones(tmp_path):
-    run = Run.create(tmp_path)
-    assert run.newest() is None
+    run = RunDirectory.create(tmp_path)
+    assert run.latest_checkpoint() is None
     for step in (1, 2, 3):
         run.save("last", {"step": step, "w": torch.ones(99)}, keep=3)
     last, second, third = run.checkpoint("last"), run.checkpoint_after(2), run.checkpoint_after(1)
-    assert (run.newest().file, run.newest().damaged) == (last, {})
+    assert (run.latest_checkpoint().file, run.latest_checkpoint().damage) == (last, {})
     for damaged, then in ([last], second), ([last, second], third):
         ruined(damaged[-1])
-        found = run.newest()
+        found = run.latest_checkpoint()
         assert found.file == then
-        assert list(found.damaged) == damaged
-        assert all(said.startswith(f"{file.name} is damaged (") for file, said in found.damaged.items())
+        assert list(found.damage) == damaged
+        assert all(said.startswith(f"{file.name} is damaged (") for file, said in found.damage.items())
     ruined(third)
     with pytest.raises(ValueError, match=r"last\.pt is damaged .*; step-00000002\.pt is damaged .*; step-00000001"):
-        run.newest()
+        run.latest_checkpoint()
 
 
 def test_what_an_interrupted_write_left_is_no_checkpoint(tmp_path):
-    run = Run.create(tmp_path)
+    run = RunDirectory.create(tmp_path)
     run.save("last", {"step": 1}, keep=2)
     os.replace(run.checkpoint("last"), run.checkpoint_after(1))  # between the two steps of a replacement
-    atomic.beside(run.checkpoint("last")).write_bytes(b"torn")
-    assert run.newest().file == run.checkpoint_after(1)
+    atomic.temp_path(run.checkpoint("last")).write_bytes(b"torn")
+    assert run.latest_checkpoint().file == run.checkpoint_after(1)
 
 
 # ------------------------------------------------------------------------------------------- the way back
@@ -143,16 +143,16 @@ def row(step: int) -> dict[str, float]:
     )
 
 
-def broken_off(folder: Path) -> Run:
+def broken_off(folder: Path) -> RunDirectory:
     """A run of rows after each of seven steps, with checkpoints after 2, 4 and 6, that failed."""
-    run = Run.create(folder)
+    run = RunDirectory.create(folder)
     for step in range(1, 8):
         run.log(row(step))
         if step % 2 == 0:
             history = [row(s) for s in range(2, step + 1, 2)]
-            run.save("last", {"step": step, "logged": run.logged(), "history": lines(history)}, keep=3)
+            run.save("last", {"step": step, "logged": run.flush(), "history": lines(history)}, keep=3)
     run.finish("failed")
-    return Run(folder)
+    return RunDirectory(folder)
 
 
 def test_rows_after_the_step_are_dropped_and_those_before_stay_byte_for_byte(tmp_path):
@@ -161,7 +161,7 @@ def test_rows_after_the_step_are_dropped_and_those_before_stay_byte_for_byte(tmp
     before = run.metrics_file.read_bytes().splitlines(keepends=True)
     inode = run.metrics_file.stat().st_ino
     for _ in range(2):
-        assert run.go_back(run.newest())
+        assert run.rollback(run.latest_checkpoint())
         assert run.metrics_file.read_bytes() == b"".join(before[:6])
     assert run.metrics_file.stat().st_ino == inode, "it is cut, not written anew"
     assert not list(tmp_path.rglob("*damaged*"))
@@ -171,16 +171,16 @@ def test_the_way_back_leads_to_any_checkpoint_and_what_is_logged_then_counts_fro
     run = broken_off(tmp_path)
     ruined(run.checkpoint("last"))
     ruined(run.checkpoint_after(4))
-    assert run.go_back(run.newest())
+    assert run.rollback(run.latest_checkpoint())
     assert [row["step"] for row in run.rows()] == [1, 2]
     assert {"last.pt", "last.damaged.pt", "step-00000004.damaged.pt"} == {
         file.name for file in run.checkpoint("last").parent.iterdir()
     }
-    run.lock.take()
-    run.go_on(2)
+    run.lock.acquire()
+    run.resume(2)
     run.log(row(3))
     content = run.metrics_file.read_bytes()
-    assert run.logged() == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    assert run.flush() == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     run.save("last", {"step": 3}, keep=3)
     run.finish("done")
     assert list(run.older_checkpoints()) == [2]
@@ -190,16 +190,16 @@ def test_damaged_checkpoints_are_put_aside_each_under_a_name_of_its_own(tmp_path
     """However often that happens: nothing is written over."""
     run = broken_off(tmp_path)
     contents = [ruined(run.checkpoint("last"))]
-    checkpoint = run.newest()
-    run.go_back(checkpoint)
-    run.lock.take()
+    checkpoint = run.latest_checkpoint()
+    run.rollback(checkpoint)
+    run.lock.acquire()
     for step in (5, 6):
         run.save("last", checkpoint.content | {"step": step}, keep=3)
         contents.append(ruined(run.checkpoint("last")))
-        run.go_back(run.newest())
+        run.rollback(run.latest_checkpoint())
     aside = ("last.damaged.pt", "last.damaged1.pt", "last.damaged2.pt")
     assert [run.checkpoint("last").with_name(name).read_bytes() for name in aside] == contents
-    assert run.newest().content["step"] == 4
+    assert run.latest_checkpoint().content["step"] == 4
 
 
 def flipped(content: bytes) -> bytes:
@@ -229,15 +229,15 @@ def test_damaged_rows_are_put_aside_and_those_of_evaluations_come_from_the_check
     change, left = DAMAGES[damage]
     seen = change(run.metrics_file.read_bytes())
     run.metrics_file.write_bytes(seen)
-    checkpoint = run.newest()
-    assert not run.go_back(checkpoint)
+    checkpoint = run.latest_checkpoint()
+    assert not run.rollback(checkpoint)
     rows = run.rows()
     assert [row["step"] for row in rows] == sorted(left)
     assert all(found == row(found["step"]) for found in rows if found["step"] != 3)
     assert (tmp_path / "metrics.damaged.jsonl").read_bytes() == seen
 
     run.metrics_file.write_bytes(b"once more")
-    assert not run.go_back(checkpoint)
+    assert not run.rollback(checkpoint)
     assert [row["step"] for row in run.rows()] == [2, 4, 6]
     assert (tmp_path / "metrics.damaged.jsonl").read_bytes() == seen
     assert (tmp_path / "metrics.damaged1.jsonl").read_bytes() == b"once more"
@@ -246,12 +246,12 @@ def test_damaged_rows_are_put_aside_and_those_of_evaluations_come_from_the_check
 def test_what_is_logged_after_damage_counts_from_the_rows_that_are_left(tmp_path):
     run = broken_off(tmp_path)
     run.metrics_file.write_bytes(b"")
-    run.go_back(run.newest())
-    run.lock.take()
-    run.go_on(6)
+    run.rollback(run.latest_checkpoint())
+    run.lock.acquire()
+    run.resume(6)
     run.log(row(7))
     content = run.metrics_file.read_bytes()
-    assert run.logged() == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    assert run.flush() == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     run.finish("done")
     assert [found["step"] for found in run.rows()] == [2, 4, 6, 7]
 
@@ -259,7 +259,7 @@ def test_what_is_logged_after_damage_counts_from_the_rows_that_are_left(tmp_path
 def test_rows_that_are_gone_come_from_the_checkpoint_too(tmp_path):
     run = broken_off(tmp_path)
     run.metrics_file.unlink()
-    assert not run.go_back(run.newest())
+    assert not run.rollback(run.latest_checkpoint())
     assert run.rows() == [row(2), row(4), row(6)]
     assert not list(tmp_path.glob("*damaged*"))
 
@@ -268,20 +268,20 @@ def test_damage_after_the_step_is_dropped_with_the_rows_there(tmp_path):
     run = broken_off(tmp_path)
     lines = run.metrics_file.read_bytes().splitlines(keepends=True)
     run.metrics_file.write_bytes(b"".join(lines[:6]) + b"\0" * 300)
-    assert run.go_back(run.newest())
+    assert run.rollback(run.latest_checkpoint())
     assert run.metrics_file.read_bytes() == b"".join(lines[:6])
 
 
 def test_a_run_that_had_logged_nothing_goes_back_to_nothing(tmp_path):
-    run = Run.create(tmp_path)
-    run.save("last", {"step": 1, "logged": run.logged(), "history": lines([])})
+    run = RunDirectory.create(tmp_path)
+    run.save("last", {"step": 1, "logged": run.flush(), "history": lines([])})
     run.log(row(2))
     run.finish("failed")
-    run = Run(tmp_path)
-    assert run.go_back(run.newest())
+    run = RunDirectory(tmp_path)
+    assert run.rollback(run.latest_checkpoint())
     assert run.metrics_file.read_bytes() == b""
     run.metrics_file.unlink()
-    assert run.go_back(run.newest())
+    assert run.rollback(run.latest_checkpoint())
     assert run.rows() == []
 
 
@@ -291,7 +291,7 @@ def test_beginning_anew_drops_what_was_made_and_keeps_what_was_given(tmp_path):
     run.config_file.write_text("seed: 0\n")
     run.log_file.write_text("a line\n")
     run.summary_file.write_text("{}")
-    run.lock.take()
+    run.lock.acquire()
     run.save("best", {"step": 1})
     run.clear()
     assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".patch"} == {
@@ -302,21 +302,21 @@ def test_beginning_anew_drops_what_was_made_and_keeps_what_was_given(tmp_path):
 # ------------------------------------------------------------------------------------------- processes
 
 
-def gone_on(folder: Path, *arguments, **more) -> Run:
-    run = Run(folder)
-    run.lock.take()
-    return run.go_on(*arguments, **more)
+def gone_on(folder: Path, *arguments, **more) -> RunDirectory:
+    run = RunDirectory(folder)
+    run.lock.acquire()
+    return run.resume(*arguments, **more)
 
 
 def test_a_status_keeps_what_each_process_was(tmp_path):
-    first = Run.create(tmp_path, {"lr": 0.1})
+    first = RunDirectory.create(tmp_path, {"lr": 0.1})
     first.finish("interrupted", message="one")
     began = first.status["started"]
     gone_on(tmp_path, 4, {"lr": 0.2}, ["lr 0.1 -> 0.2"]).finish("failed", message="two")
     status = gone_on(tmp_path, 6).status
     assert status["status"] == "running"
     assert status["started"] == began
-    told = [(p.get("step"), p.get("changes"), p["status"], p["message"]) for p in processes(status)]
+    told = [(p.get("step"), p.get("changes"), p["status"], p["message"]) for p in list_processes(status)]
     assert told == [
         (6, [], "running", ""), (4, ["lr 0.1 -> 0.2"], "failed", "two"), (None, None, "interrupted", "one"),
     ]  # fmt: skip
@@ -328,59 +328,59 @@ def test_a_status_keeps_what_each_process_was(tmp_path):
     "content", [None, b"", b"{", b"[]", b'{"before": 3, "started": "x"}', b'{"before": [1, null]}']
 )
 def test_a_status_that_is_damaged_is_written_anew(content, tmp_path):
-    Run.create(tmp_path).finish("interrupted")
+    RunDirectory.create(tmp_path).finish("interrupted")
     (tmp_path / "status.json").unlink() if content is None else (tmp_path / "status.json").write_bytes(content)
     run = gone_on(tmp_path, 4, {"lr": 0.2})
     assert run.status["settings"] == {"lr": 0.2}
     assert run.status["status"] == "running"
     assert isinstance(run.status["started"], float)
-    assert all(isinstance(process, dict) for process in processes(run.status))
+    assert all(isinstance(process, dict) for process in list_processes(run.status))
 
 
 def test_what_dead_processes_left_half_written_is_removed(tmp_path):
-    Run.create(tmp_path).finish("interrupted")
+    RunDirectory.create(tmp_path).finish("interrupted")
     for place in ("status.json", "checkpoints/last.pt"):
-        atomic.beside(tmp_path / place).write_bytes(b"torn")
+        atomic.temp_path(tmp_path / place).write_bytes(b"torn")
     gone_on(tmp_path)
     assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_status_tells_of_a_configuration_before_that_is_changed(tmp_path, monkeypatch):
     """A process that dies between the two leaves a checkpoint, a status and a configuration that know of each other."""
-    run = Run.create(tmp_path)
+    run = RunDirectory.create(tmp_path)
     run.finish("interrupted")
     run.config_file.parent.mkdir()
     run.config_file.write_bytes(b"old")
     told = []
-    replace = atomic.replace
+    replace = atomic.atomic_write_bytes
 
     def seen(file, content, **how):
         replace(file, content, **how)
-        told.append((file.name, Run(tmp_path).status.get("config"), run.config_file.read_bytes()))
+        told.append((file.name, RunDirectory(tmp_path).status.get("config"), run.config_file.read_bytes()))
 
-    monkeypatch.setattr(atomic, "replace", seen)
+    monkeypatch.setattr(atomic, "atomic_write_bytes", seen)
     gone_on(tmp_path, 4, None, ["x"], [], b"new")
     digest = hashlib.sha256(b"new").hexdigest()
     assert told[-2:] == [("status.json", digest, b"old"), ("config.yaml", digest, b"new")]
 
 
 def test_a_run_whose_directory_was_taken_over_writes_no_more(tmp_path):
-    run = Run.create(tmp_path)
+    run = RunDirectory.create(tmp_path)
     run.lock.file.write_bytes(run.lock.file.read_bytes().replace(b'"token": "', b'"token": "x'))
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     for act in (lambda: run.log(row(2)), lambda: run.save("last", {"step": 2}), lambda: run.finish("done", {"x": 1.0})):
-        with pytest.raises(Lost, match="was taken over by process"):
+        with pytest.raises(LockLostError, match="was taken over by process"):
             act()
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
 def test_a_run_is_dead_when_it_says_that_it_runs_and_nobody_is_at_it(tmp_path):
-    run = Run.create(tmp_path)
-    assert not Run(tmp_path).dead
+    run = RunDirectory.create(tmp_path)
+    assert not RunDirectory(tmp_path).is_stale
     run.lock.release()
-    assert Run(tmp_path).dead
+    assert RunDirectory(tmp_path).is_stale
     gone_on(tmp_path).finish("interrupted")
-    assert not Run(tmp_path).dead
+    assert not RunDirectory(tmp_path).is_stale
 
 
 # ------------------------------------------------------------------------------------------- rows
@@ -412,10 +412,10 @@ NO_ROWS = {
 
 @pytest.mark.parametrize("kind", NO_ROWS)
 def test_a_line_that_is_no_row_is_told_and_left_out(kind, tmp_path):
-    run = Run(tmp_path)
+    run = RunDirectory(tmp_path)
     after = GOOD.replace(b"1,", b"2,", 1)
     run.metrics_file.write_bytes(b"\n".join([GOOD, NO_ROWS[kind], after, b""]))
-    assert [None if line is None else line["step"] for line in run.lines()] == [1, None, 2]
+    assert [None if line is None else line["step"] for line in run.iter_rows()] == [1, None, 2]
     assert [row["step"] for row in run.rows()] == [1, 2]
     run.metrics_file.write_bytes(b"\n".join([GOOD, NO_ROWS[kind], b""]))
     assert run.last_row() == (None if len(NO_ROWS[kind]) > LONGEST_ROW else json.loads(GOOD))
@@ -423,16 +423,16 @@ def test_a_line_that_is_no_row_is_told_and_left_out(kind, tmp_path):
 
 def test_empty_lines_say_nothing(tmp_path):
     """However many there are: each would take as long to be refused as a row to be read."""
-    run = Run(tmp_path)
+    run = RunDirectory(tmp_path)
     run.metrics_file.write_bytes(b"\n" * 500_000 + GOOD + b"\n" + b"\n" * 5)
-    assert [line["step"] for line in run.lines()] == [1]
+    assert [line["step"] for line in run.iter_rows()] == [1]
     assert run.last_row() == json.loads(GOOD)
 
 
 def test_a_last_line_without_an_end_is_not_there_yet(tmp_path):
-    run = Run(tmp_path)
+    run = RunDirectory(tmp_path)
     run.metrics_file.write_bytes(GOOD + b"\n" + GOOD.replace(b"1,", b"2,", 1))
-    assert [row["step"] for row in run.lines()] == [1]
+    assert [row["step"] for row in run.iter_rows()] == [1]
     assert run.last_row() == json.loads(GOOD)
     run.metrics_file.write_bytes(GOOD)
     assert run.rows() == []
@@ -440,21 +440,21 @@ def test_a_last_line_without_an_end_is_not_there_yet(tmp_path):
 
 
 def test_no_rows_are_an_empty_list(tmp_path):
-    assert Run(tmp_path).rows() == []
-    assert Run(tmp_path).last_row() is None
-    Run(tmp_path).metrics_file.touch()
-    assert Run(tmp_path).rows() == []
-    assert Run(tmp_path).last_row() is None
+    assert RunDirectory(tmp_path).rows() == []
+    assert RunDirectory(tmp_path).last_row() is None
+    RunDirectory(tmp_path).metrics_file.touch()
+    assert RunDirectory(tmp_path).rows() == []
+    assert RunDirectory(tmp_path).last_row() is None
 
 
 def test_values_that_are_null_belong_to_a_row(tmp_path):
-    run = Run(tmp_path)
+    run = RunDirectory(tmp_path)
     run.metrics_file.write_bytes(GOOD.replace(b"}", b', "val/loss": null}') + b"\n")
     assert run.rows() == [run.last_row()] == [json.loads(GOOD) | {"val/loss": None}]
 
 
 def test_the_last_row_is_found_behind_many(tmp_path):
-    run = Run(tmp_path)
+    run = RunDirectory(tmp_path)
     line = json.dumps({"step": 7, "epoch": 0.5, "seconds": 0.1, "x" * 500: 0.0}).encode() + b"\n"
     run.metrics_file.write_bytes(line * (2 * LONGEST_ROW // len(line)) + GOOD + b"\n")
     assert run.last_row() == run.rows()[-1] == json.loads(GOOD)

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from bits import differences, final
-from faults import KINDS, Died, Disk, faults
-from helpers import blobs, resumed
+from bits import find_differences, read_final_state
+from faults import KINDS, FaultyDisk, ProcessDied, inject_fault
+from helpers import build_blobs, resume_run
 
-from dlopt.rundir.directory import Run
-from dlopt.rundir.find import runs
+from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.find import list_runs
 from dlopt.training.experiment import Experiment
 from dlopt.training.loop import train
 
@@ -30,47 +30,47 @@ LAST = ("replace", "checkpoints/last.pt")
 
 @pytest.fixture(scope="module")
 def experiment() -> Experiment:
-    return blobs(*RUN)
+    return build_blobs(*RUN)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(experiment, tmp_path_factory) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """The final state of a run without a fault, and its operations."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    with faults(folder, None) as disk:
+    with inject_fault(folder, None) as disk:
         state = trained(experiment, folder / "run")
-    assert not disk.met
-    return state, disk.done
+    assert not disk.fault_occurred
+    return state, disk.operations
 
 
 def trained(experiment: Experiment, folder: Path) -> dict[str, Any]:
     """Begin a run, or go on with the one that is there, as a new process does; its final state."""
     if (folder / "status.json").exists():
-        summary, run = resumed(folder, experiment)
+        summary, run = resume_run(folder, experiment)
     else:
-        run = Run.create(folder)
+        run = RunDirectory.create(folder)
         (summary,) = train([experiment], [run])
     assert summary["status"] == "done"
-    return final(run)
+    return read_final_state(run)
 
 
-def disturbed(experiment: Experiment, folder: Path, number: int, kind: Any) -> Disk:
+def disturbed(experiment: Experiment, folder: Path, number: int, kind: Any) -> FaultyDisk:
     """The same, with a fault; what lies on the disk after it is looked at."""
-    run = Run(folder)
+    run = RunDirectory(folder)
     had = run.checkpoint("last").exists()
-    with faults(folder.parent, number, kind) as disk:
+    with inject_fault(folder.parent, number, kind) as disk:
         try:
             trained(experiment, folder)
-        except (Exception, Died):
-            if not disk.met:
+        except (Exception, ProcessDied):
+            if not disk.fault_occurred:
                 raise
     if run.status_file.exists():
         assert run.status["status"] in ("running", "failed", "done", "interrupted")
-        assert runs(folder.parent) == [folder]
+        assert list_runs(folder.parent) == [folder]
     for file in folder.glob("checkpoints/*.pt"):
         assert torch.load(file, weights_only=True)["step"] > 0, "what has a checkpoint's name is a whole one"
-    if had or LAST in ((name, path.partition(os.sep)[2]) for name, path in disk.done):
-        assert run.newest() is not None, (
+    if had or LAST in ((name, path.partition(os.sep)[2]) for name, path in disk.operations):
+        assert run.latest_checkpoint() is not None, (
             "a checkpoint that was there stays, under its step, until the next has its place"
         )
     return disk
@@ -83,8 +83,8 @@ def test_a_run_goes_on_after_a_fault_in_any_operation(kind, experiment, undistur
         folder = tmp_path / str(number) / "run"
         folder.parent.mkdir()
         disk = disturbed(experiment, folder, number, kind)
-        assert differences(trained(experiment, folder), state) == [], (number, operations[number - 1])
-        if not disk.met:
+        assert find_differences(trained(experiment, folder), state) == [], (number, operations[number - 1])
+        if not disk.fault_occurred:
             break
     assert number == len(operations) + 1, "each operation has failed once"
 
@@ -96,7 +96,7 @@ def begun(experiment, undisturbed, tmp_path_factory) -> Path:
     at = [i for i, (name, path) in enumerate(operations) if (name, path.partition(os.sep)[2]) == LAST]
     folder = tmp_path_factory.mktemp("begun") / "run"
     disturbed(experiment, folder, at[2] - 2, "dies")
-    run = Run(folder)
+    run = RunDirectory(folder)
     assert run.load("last")["step"] == 8
     assert run.status["status"] == "running"
     return folder
@@ -110,8 +110,8 @@ def test_a_resumed_run_goes_on_after_a_fault_in_any_operation(kind, experiment, 
         folder = tmp_path / str(number) / "run"
         shutil.copytree(begun, folder)
         disk = disturbed(experiment, folder, number, kind)
-        assert differences(trained(experiment, folder), state) == [], (number, disk.done[-3:])
-        if not disk.met:
+        assert find_differences(trained(experiment, folder), state) == [], (number, disk.operations[-3:])
+        if not disk.fault_occurred:
             break
     assert number > 10
 
@@ -145,11 +145,11 @@ def test_every_operation_below_the_folder_is_counted_and_none_elsewhere(tmp_path
     (tmp_path / "seen").mkdir()
     (tmp_path / "elsewhere").mkdir()
     before = io.open, builtins.open, os.open, os.write, os.replace, os.unlink, os.mkdir, os.fsync
-    with faults(tmp_path / "seen", None) as disk:
+    with inject_fault(tmp_path / "seen", None) as disk:
         written(tmp_path / "elsewhere")
         written(tmp_path / "seen")
         assert (tmp_path / "seen/a").read_text() == "one two"
-    assert [operation for operation in disk.done if operation != ("fsync", ".")] == OPERATIONS
+    assert [operation for operation in disk.operations if operation != ("fsync", ".")] == OPERATIONS
     assert before == (io.open, builtins.open, os.open, os.write, os.replace, os.unlink, os.mkdir, os.fsync)
 
 
@@ -159,13 +159,13 @@ def test_what_lies_on_the_disk_is_what_was_done_before_the_fault(number, tmp_pat
     for kind in ("dies", "dies halfway"):
         folder = tmp_path / kind
         folder.mkdir()
-        with pytest.raises(Died), faults(folder, number, kind) as disk:
+        with pytest.raises(ProcessDied), inject_fault(folder, number, kind) as disk:
             try:
                 written(folder)
             finally:
-                with pytest.raises(Died):
+                with pytest.raises(ProcessDied):
                     (folder / "late").write_text("late")
-        assert disk.done == OPERATIONS[: number - 1]
+        assert disk.operations == OPERATIONS[: number - 1]
         half = kind == "dies halfway"
         a = {1: None, 2: None, 3: "on" if half else "", 4: "one t" if half else "one "}.get(number, "one two")
         b = {8: "thr" if half else "", 9: "three "}.get(number)
@@ -175,7 +175,7 @@ def test_what_lies_on_the_disk_is_what_was_done_before_the_fault(number, tmp_pat
 
 @pytest.mark.parametrize(("kind", "said"), [("full", errno.ENOSPC), ("broken", errno.EIO)])
 def test_an_error_is_that_of_the_system_and_comes_once(kind, said, tmp_path):
-    with faults(tmp_path, 2, kind):
+    with inject_fault(tmp_path, 2, kind):
         with pytest.raises(OSError, match="one") as found:
             (tmp_path / "one").write_bytes(b"1234")
         assert found.value.errno == said
@@ -186,7 +186,7 @@ def test_an_error_is_that_of_the_system_and_comes_once(kind, said, tmp_path):
 
 def test_a_disk_that_is_full_takes_a_part_and_then_nothing(tmp_path):
     """As the system does it: the part is no error, the rest is; names can still be changed."""
-    with faults(tmp_path, 2, "half"):
+    with inject_fault(tmp_path, 2, "half"):
         with pytest.raises(OSError, match="one") as found:
             (tmp_path / "one").write_bytes(b"1234")
         assert found.value.errno == errno.ENOSPC
@@ -197,7 +197,7 @@ def test_a_disk_that_is_full_takes_a_part_and_then_nothing(tmp_path):
 
 
 def test_what_was_left_open_is_closed_and_its_buffer_lost(tmp_path):
-    with faults(tmp_path, None):
+    with inject_fault(tmp_path, None):
         file = (tmp_path / "open").open("w")
         file.write("in the buffer")
         descriptor = os.open(tmp_path / "other", os.O_WRONLY | os.O_CREAT)

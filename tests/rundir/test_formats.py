@@ -8,12 +8,12 @@ import json
 
 import pytest
 import torch
-from helpers import blobs, composed, trained
+from helpers import build_blobs, compose_config, train_runs
 
 from dlopt import prng
-from dlopt.rundir.directory import Run
+from dlopt.rundir.directory import RunDirectory
 from dlopt.training import checkpointing
-from dlopt.training.state import Training
+from dlopt.training.state import TrainState
 
 # ------------------------------------------------------------------------------------------- numbers
 
@@ -52,12 +52,12 @@ def test_the_numbers_of_an_address(path):
 
 def test_the_order_of_an_epoch():
     """Of the numbers of a seed, by the address order/EPOCH; each example once."""
-    training = Training([blobs("seed=1", "batch_size=6", "+data.count=15")])
+    training = TrainState([build_blobs("seed=1", "batch_size=6", "+data.count=15")])
     assert training.per_epoch == 2
     inputs = training.examples.all()[0]
     orders = []
     for training.step in range(4):
-        batch = training.draw()[0]
+        batch = training.next_batch()[0]
         orders += [int((inputs == one).all(-1).nonzero()) for one in batch]
     wanted = []
     for epoch in range(2):
@@ -71,11 +71,11 @@ ORDER = [7, 2, 1, 5, 8, 0, 10, 9, 6, 3, 11, 4, 8, 3, 6, 11, 1, 10, 2, 9, 0, 7, 4
 
 def test_a_run_with_random_numbers_of_every_kind(tmp_path):
     """Their addresses, that is: what the seed 3 means for initial weights, splits, noise, orders and masks."""
-    _, (run,) = trained(tmp_path, blobs("seed=3", "data.label_noise=0.2", "data.train_size=50", "precision=float64",
+    _, (run,) = train_runs(tmp_path, build_blobs("seed=3", "data.label_noise=0.2", "data.train_size=50", "precision=float64",
                                         "regularization=[dropout,l2]"))  # fmt: skip
     assert [row["train/loss"] for row in run.rows()] == pytest.approx(LOSSES, rel=1e-6)
     mixed = ("seed=3", "+data.shape=[1,6,6]", "augmentation=[flip_horizontal,cowmix]", "precision=float64", "steps=1")
-    _, (run,) = trained(tmp_path / "mixed", blobs(*mixed))
+    _, (run,) = train_runs(tmp_path / "mixed", build_blobs(*mixed))
     assert run.rows()[0]["train/loss"] == pytest.approx(MIXED, rel=1e-6)
 
 
@@ -108,8 +108,8 @@ ROW = {
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Run:
-    return trained(tmp_path_factory.mktemp("run"), blobs("normalization=batch"))[1][0]
+def run(tmp_path_factory) -> RunDirectory:
+    return train_runs(tmp_path_factory.mktemp("run"), build_blobs("normalization=batch"))[1][0]
 
 
 def kinds(content, place=""):
@@ -159,7 +159,7 @@ def test_the_files_of_a_run(run):
 
 def test_the_keys_of_a_configuration():
     """A run that is gone on with has been given these, and no others."""
-    config = composed()
+    config = compose_config()
     assert {k for k in config if not isinstance(config[k], type(config))} == {
         "epochs", "steps", "batch_size", "seed", "device", "precision", "compile", "deterministic", "threads",
         "log_every", "eval_every", "objective", "name", "resume",

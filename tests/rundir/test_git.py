@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dlopt.rundir import git as module
-from dlopt.rundir.git import fitting, repository
+from dlopt.rundir.git import find_repository, truncate_patch
 
 WHO = ("-c", "user.name=A", "-c", "user.email=a@b.c", "-c", "init.defaultBranch=main", "-c", "commit.gpgsign=false")
 
@@ -60,7 +60,7 @@ def files(folder: Path) -> dict[str, tuple[bytes, bool]]:
 
 def restored(folder: Path, elsewhere: Path) -> dict[str, tuple[bytes, bool]]:
     """The files of a clean checkout of the commit to which the patch is applied."""
-    found = repository(folder)
+    found = find_repository(folder)
     assert found is not None
     assert not found.unknown
     if found.commit:
@@ -130,7 +130,7 @@ def test_a_repository_without_a_commit_is_restored_from_nothing(tmp_path, format
     write(folder / "staged.bin", b"\0\1")
     git(folder, "add", "staged.bin")
     write(folder / "mine.py", b"x = 1\n")
-    found = repository(folder)
+    found = find_repository(folder)
     assert found is not None
     assert (found.commit, found.branch) == (None, None)
     assert restored(folder, tmp_path / "again") == files(folder)
@@ -153,17 +153,17 @@ def test_a_change_within_the_same_second_and_of_the_same_size_is_seen(tmp_path):
 
 def test_a_clean_repository_has_no_patch(tmp_path):
     folder = made(tmp_path / "it", START)
-    found = repository(folder / "a folder")
+    found = find_repository(folder / "a folder")
     assert found is not None
     assert found.folder == folder
     assert found.commit == git(folder, "rev-parse", "HEAD")
     assert (found.branch, found.patch, found.unknown) == ("main", b"", "")
-    assert found.described("git.patch") == {
+    assert found.describe("git.patch") == {
         "folder": str(folder), "commit": found.commit, "branch": "main",
         "patch": None, "patch_sha256": None, "unknown": None,
     }  # fmt: skip
     git(folder, "checkout", "--detach")
-    detached = repository(folder)
+    detached = find_repository(folder)
     assert detached is not None
     assert (detached.commit, detached.branch) == (found.commit, None)
 
@@ -180,11 +180,11 @@ def test_only_source_that_is_not_ignored_is_added(tmp_path):
     git(folder, "config", "core.excludesFile", str(tmp_path / "ignore"))
     made(folder / "another", {"own.py": b"1\n"})
     write(folder / "another/inner.py", b"1\n")
-    found = repository(folder)
+    found = find_repository(folder)
     assert found is not None
     assert found.patch == b"# left out: 1 untracked file\n"
     write(folder / "large.py", b"x" * 100_000)
-    found = repository(folder)
+    found = find_repository(folder)
     assert found is not None
     assert found.patch.count(b"diff --git") == 1
     assert b"b/large.py" in found.patch
@@ -196,7 +196,7 @@ def test_what_is_large_is_left_out_and_said(tmp_path, monkeypatch):
     write(folder / "a.py", b"2\n")
     write(folder / "deep/b.py", b"".join(b"%d\n" % i for i in range(400)))
     monkeypatch.setattr(module, "LARGEST_PATCH", 1000)
-    found = repository(folder)
+    found = find_repository(folder)
     assert found is not None
     head = found.patch.decode().split("diff --git")[0]
     assert head == "# left out: big.bin\n# left out: deep/b.py\n"
@@ -218,10 +218,10 @@ def test_as_many_files_fit_as_possible():
     piece = "diff --git a/{0} b/{0}\n{1}\n".format
     parts = [piece("a", "x" * 50), piece("b c", "y" * 90), piece("d", "z" * 10)]
     whole = "".join(parts).encode()
-    assert fitting(whole, 1000) == (whole, [])
-    assert fitting(whole, len(parts[0] + parts[2])) == ((parts[0] + parts[2]).encode(), ["b c"])
-    assert fitting(whole, len(parts[0] + parts[2]) - 1) == (parts[2].encode(), ["a", "b c"])
-    assert fitting(b"", 10) == (b"", [])
+    assert truncate_patch(whole, 1000) == (whole, [])
+    assert truncate_patch(whole, len(parts[0] + parts[2])) == ((parts[0] + parts[2]).encode(), ["b c"])
+    assert truncate_patch(whole, len(parts[0] + parts[2]) - 1) == (parts[2].encode(), ["a", "b c"])
+    assert truncate_patch(b"", 10) == (b"", [])
 
 
 def all_of(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -235,7 +235,7 @@ def test_the_repository_is_not_changed(tmp_path):
     (folder / "link.py").unlink()
     os.utime(folder / "net.py", (5, 5))  # git status would write a fresh index
     before = all_of(folder)
-    assert repository(folder) is not None
+    assert find_repository(folder) is not None
     assert all_of(folder) == before
 
 
@@ -268,7 +268,7 @@ def test_nothing_in_a_repository_is_executed(tmp_path, monkeypatch):
     write(folder / "mine.py", b"new\n")
     write(folder / "module/i.py", b"changed\n")
     os.utime(folder / "image.bin", (5, 5))
-    found = repository(folder)
+    found = find_repository(folder)
     assert found is not None
     assert not found.unknown
     assert b"+changed" in found.patch
@@ -283,11 +283,11 @@ def test_a_submodule_is_told_by_its_commit(tmp_path):
     git(folder, "-c", "protocol.file.allow=always", "submodule", "add", str(inner), "module")
     git(folder, "commit", "-m", "second")
     write(folder / "module/i.py", b"2\n")
-    found = repository(folder)
+    found = find_repository(folder)
     assert found is not None
     assert found.patch == b""
     git(folder / "module", "commit", "-am", "another")
-    found = repository(folder)
+    found = find_repository(folder)
     assert found is not None
     assert b"+Subproject commit " + git(folder / "module", "rev-parse", "HEAD").encode() in found.patch
 
@@ -300,7 +300,7 @@ def test_the_files_of_a_submodule_are_read_from_inside_it(tmp_path, worktree_con
     if worktree_config:  # then git keeps in another file where the files lie
         git(folder / "module", "sparse-checkout", "set", "--no-cone", "/*")
     change_all(folder / "module")
-    found = repository(folder / "module/a folder")
+    found = find_repository(folder / "module/a folder")
     assert found is not None
     assert found.folder == folder / "module"
     assert restored(folder / "module", tmp_path / "again") == files(folder / "module")
@@ -312,13 +312,13 @@ def test_a_worktree_and_a_split_index_are_read(tmp_path):
     git(tmp_path / "tree", "update-index", "--split-index")
     write(tmp_path / "tree/net.py", b"2\n")
     write(tmp_path / "tree/mine.py", b"2\n")
-    found = repository(tmp_path / "tree")
+    found = find_repository(tmp_path / "tree")
     assert found is not None
     assert (found.folder, found.branch) == (tmp_path / "tree", "other")
     assert restored(tmp_path / "tree", tmp_path / "again") == files(tmp_path / "tree")
     content = Path(git(tmp_path / "tree", "rev-parse", "--git-path", "gitdir"))
     content.write_text(f"{os.path.relpath(tmp_path / 'tree/.git', content.parent)}\n")  # newer git can write it so
-    found = repository(tmp_path / "tree")
+    found = find_repository(tmp_path / "tree")
     assert found is not None
     assert b"mine.py" in found.patch
 
@@ -329,7 +329,7 @@ def test_switches_of_the_configuration_count(tmp_path):
     git(folder, "config", "core.autocrlf", "true")
     (folder / "run.sh").chmod(0o755)
     write(folder / "a.txt", b"1\r\n2\r\n")
-    found = repository(folder)
+    found = find_repository(folder)
     assert found is not None
     assert found.patch == b""
 
@@ -352,7 +352,7 @@ def test_the_repository_of_a_hook_is_not_taken_for_that_of_the_folder(tmp_path, 
     other = made(tmp_path / "other", {"b.py": b"1\n"})
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git/index"))
-    found = repository(folder)
+    found = find_repository(folder)
     assert found is not None
     assert (found.folder, found.patch) == (folder, b"")
 
@@ -360,14 +360,14 @@ def test_the_repository_of_a_hook_is_not_taken_for_that_of_the_folder(tmp_path, 
 def test_where_there_is_no_repository_there_is_none(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     (tmp_path / "plain").mkdir()
-    assert repository(tmp_path / "plain") is None
+    assert find_repository(tmp_path / "plain") is None
     git(tmp_path, "init", "--bare", "bare")
-    assert repository(tmp_path / "bare") is None
+    assert find_repository(tmp_path / "bare") is None
     folder = made(tmp_path / "it", START)
-    assert repository(folder / ".git") is None
-    assert repository(tmp_path / "nowhere") is None
+    assert find_repository(folder / ".git") is None
+    assert find_repository(tmp_path / "nowhere") is None
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert repository(folder) is None
+    assert find_repository(folder) is None
 
 
 @pytest.mark.parametrize("broken", ["HEAD", "config"])
@@ -375,7 +375,7 @@ def test_a_damaged_repository_is_none(tmp_path, monkeypatch, broken):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     folder = made(tmp_path / "it", START)
     write(folder / ".git" / broken, b"\0[[[")
-    assert repository(folder) is None
+    assert find_repository(folder) is None
 
 
 def test_of_a_repository_with_damaged_objects_the_commit_is_told(tmp_path):
@@ -384,16 +384,16 @@ def test_of_a_repository_with_damaged_objects_the_commit_is_told(tmp_path):
     shutil.rmtree(folder / ".git/objects")
     (folder / ".git/objects").mkdir()
     write(folder / "net.py", b"2\n")
-    found = repository(folder)
+    found = find_repository(folder)
     assert found is not None
     assert (found.commit, found.patch, found.unknown) == (commit, b"", "git failed")
-    assert found.described("git.patch")["unknown"] == "git failed"
+    assert found.describe("git.patch")["unknown"] == "git failed"
 
 
 def test_a_damaged_index_leaves_the_changes_unknown(tmp_path):
     folder = made(tmp_path / "it", START)
     write(folder / ".git/index", b"DIRC nonsense")
-    found = repository(folder)
+    found = find_repository(folder)
     assert found is not None
     assert (found.patch, found.unknown) == (b"", "git failed")
 
@@ -408,12 +408,12 @@ def test_git_that_takes_too_long_is_not_waited_for(tmp_path, monkeypatch):
         return real(self, *arguments, **options)
 
     monkeypatch.setattr(module._Git, "__call__", slow)
-    found = repository(folder)
+    found = find_repository(folder)
     assert found is not None
     assert found.commit == git(folder, "rev-parse", "HEAD")
     assert found.unknown == "git took more than 5 s"
     monkeypatch.setattr(module, "SECONDS", 0.0)
-    assert repository(folder) is None
+    assert find_repository(folder) is None
 
 
 # ------------------------------------------------------------------------------------------------ private files
@@ -505,15 +505,15 @@ def test_a_repository_shows_nothing_that_lies_outside_of_it(tmp_path, monkeypatc
     made(home / "private", {"secret.py": SECRET})
     folder = made(home / "downloads/it", {".ssh/id_rsa": b"another\n", "sub/a.py": b"1\n"})
     lead_out(home, folder)
-    found = repository(folder / at)
+    found = find_repository(folder / at)
     if found is not None:
         assert found.folder == folder
         assert found.unknown
         assert found.patch == b""
         assert found.commit != git(home / "private", "rev-parse", "HEAD") or lead_out is _alternates
-    monkeypatch.setattr(module, "_way_out", lambda *given: "")
+    monkeypatch.setattr(module, "_find_escape", lambda *given: "")
     monkeypatch.setattr(module, "_leads_out", lambda name: False)
-    believed = repository(folder / at)
+    believed = find_repository(folder / at)
     harmless = lead_out is _inner_worktree  # git goes out of its own folder only where it is called inside
     assert harmless or (believed is not None and b"a key of nobody else" in believed.patch), "this leads nowhere"
 
@@ -527,9 +527,9 @@ def test_a_name_that_leads_out_is_known(name):
 def test_the_repository_of_a_run_directory_is_not_looked_at(tmp_path):
     folder = made(tmp_path / "run", START)
     inner = made(tmp_path / "run/a/b", START)
-    assert repository(inner) is not None
+    assert find_repository(inner) is not None
     write(folder / "status.json", b"{}")
-    assert repository(folder) is not None, "projects may have such a file"
+    assert find_repository(folder) is not None, "projects may have such a file"
     (folder / ".hydra").mkdir()
     for place in (folder, folder / "a folder", inner):
-        assert repository(place) is None
+        assert find_repository(place) is None

@@ -53,7 +53,7 @@ def said(house, *argv):
 
 
 def test_there_is_a_twin_for_every_group():
-    assert set(TWINS) == set(groups.groups()) - {"experiment"}
+    assert set(TWINS) == set(groups.list_groups()) - {"experiment"}
 
 
 def test_it_is_listed_documented_and_offered(house):

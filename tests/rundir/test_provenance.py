@@ -14,21 +14,21 @@ from test_repository import WHO, made, write
 
 from dlopt import __version__
 from dlopt.rundir import provenance
-from dlopt.rundir.directory import Run
-from dlopt.rundir.find import find
-from dlopt.rundir.provenance import differences
+from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.find import find_run
+from dlopt.rundir.provenance import describe_differences
 
 
 @pytest.fixture(autouse=True)
 def _anew(monkeypatch):
     """Repositories are looked at once in a process; here, once in a test."""
-    provenance._asking.cache_clear()
+    provenance._start_query.cache_clear()
     yield
-    provenance._asking.cache_clear()
+    provenance._start_query.cache_clear()
 
 
 def test_versions_are_those_of_what_is_installed():
-    found = provenance.versions()
+    found = provenance.get_versions()
     assert found["dlopt"] == __version__
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
     assert found["torch"] == torch.__version__
@@ -38,11 +38,11 @@ def test_versions_are_those_of_what_is_installed():
 
 def test_what_is_not_installed_has_no_version(monkeypatch):
     monkeypatch.setattr(provenance, "PACKAGES", ("numpy", "nobody-wrote-this"))
-    provenance._installed.cache_clear()
+    provenance._installed_versions.cache_clear()
     try:
-        assert set(provenance.versions()) == {"dlopt", "python", "torch", "numpy"}
+        assert set(provenance.get_versions()) == {"dlopt", "python", "torch", "numpy"}
     finally:
-        provenance._installed.cache_clear()
+        provenance._installed_versions.cache_clear()
 
 
 def test_versions_are_told_without_importing_what_they_are_of():
@@ -51,17 +51,17 @@ def test_versions_are_told_without_importing_what_they_are_of():
         "assert {'torch', 'numpy', 'mnist1d'} <= set(found), found;"
         "assert not {'torch', 'numpy', 'hydra', 'tensorboard', 'sklearn', 'mnist1d'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(provenance.__file__).parents[1])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(provenance.__file__).parents[2])
 
 
 def test_the_machine_is_told():
-    found = provenance.machine("cpu", 3)
+    found = provenance.describe_machine("cpu", 3)
     assert found["capability"] == torch.backends.cpu.get_cpu_capability()
     assert (found["device"], found["threads"]) == ("cpu", 3)
     assert found["cpu"]
     assert found["cores"] >= 1
     assert "accelerator" not in found
-    assert provenance.machine()["threads"] == torch.get_num_threads()
+    assert provenance.describe_machine()["threads"] == torch.get_num_threads()
     json.dumps(found)
 
 
@@ -76,18 +76,18 @@ def test_the_machine_is_told():
 )
 def test_the_command_is_what_was_typed(words, typed, monkeypatch):
     monkeypatch.setattr(sys, "orig_argv", words)
-    assert provenance.command() == typed
+    assert provenance.get_command() == typed
 
 
 def test_a_run_keeps_what_made_it(tmp_path, monkeypatch):
     folder = made(tmp_path / "thesis", {"net.py": b"1\n"})
     write(folder / "net.py", b"2\n")
     monkeypatch.chdir(folder)
-    run = Run.create(tmp_path / "run", device="cpu", threads=2)
+    run = RunDirectory.create(tmp_path / "run", device="cpu", threads=2)
     status = run.status
-    assert status["versions"] == provenance.versions()
-    assert status["machine"] == provenance.machine("cpu", 2)
-    assert status["command"] == provenance.command()
+    assert status["versions"] == provenance.get_versions()
+    assert status["machine"] == provenance.describe_machine("cpu", 2)
+    assert status["command"] == provenance.get_command()
     here = status["git"][0]
     assert (here["folder"], here["branch"], here["patch"]) == (
         str(folder),
@@ -96,12 +96,14 @@ def test_a_run_keeps_what_made_it(tmp_path, monkeypatch):
     )
     assert b"-1\n+2\n" in (run.path / here["patch"]).read_bytes()
     subprocess.run(["git", *WHO, "commit", "-qam", "second"], cwd=folder, check=True)
-    assert not differences(status, Run.create(tmp_path / "another", threads=2).status), "one process runs one code"
-    provenance._asking.cache_clear()
-    again = run.go_on(threads=2)
+    assert not describe_differences(status, RunDirectory.create(tmp_path / "another", threads=2).status), (
+        "one process runs one code"
+    )
+    provenance._start_query.cache_clear()
+    again = run.resume(threads=2)
     assert (run.path / here["patch"]).exists(), "what made the first part is kept"
     assert again.status["git"][0]["patch"] is None
-    (line,) = differences(status, again.status)
+    (line,) = describe_differences(status, again.status)
     first, second = here["commit"][:7], again.status["git"][0]["commit"][:7]
     assert line == f"code of thesis: {first} with changes {here['patch_sha256'][:7]} then, {second} now"
 
@@ -109,10 +111,10 @@ def test_a_run_keeps_what_made_it(tmp_path, monkeypatch):
 def test_the_code_is_that_of_the_start(tmp_path, monkeypatch):
     folder = made(tmp_path / "thesis", {"net.py": b"1\n"})
     monkeypatch.chdir(folder)
-    provenance.begin()
-    provenance.repositories()
+    provenance.start_git_query()
+    provenance.get_repositories()
     write(folder / "net.py", b"2\n")
-    assert provenance.repositories()["git"].patch == b""
+    assert provenance.get_repositories()["git"].patch == b""
 
 
 @pytest.mark.parametrize("where", ["elsewhere", "inside"])
@@ -122,7 +124,7 @@ def test_the_own_repository_is_told_once(where, tmp_path, monkeypatch):
     other = made(tmp_path / "other", {"a.py": b"1\n"})
     monkeypatch.setattr(provenance, "__file__", str(own / "dlopt/rundir/provenance.py"))
     monkeypatch.chdir(other if where == "elsewhere" else own / "dlopt")
-    found = {name: repository.folder for name, repository in provenance.repositories().items()}
+    found = {name: repository.folder for name, repository in provenance.get_repositories().items()}
     assert found == ({"git": other, "dlopt": own} if where == "elsewhere" else {"git": own})
 
 
@@ -133,14 +135,14 @@ def test_a_package_that_is_installed_inside_a_repository_is_no_checkout(tmp_path
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
-    assert provenance.repositories() == {}
+    assert provenance.get_repositories() == {}
 
 
 def test_a_run_from_the_command_line_keeps_device_and_threads(here):
     from dlopt.cli import main
 
     assert main(["train", *BLOBS, "epochs=1", "threads=2", "-q"]) == 0
-    machine = find().status["machine"]
+    machine = find_run().status["machine"]
     assert machine["device"] == torch.device(machine["device"]).type != "auto"
     assert machine["threads"] == 2
 
@@ -152,7 +154,7 @@ def test_show_says_what_made_a_run(here, capsys, monkeypatch):
     write(folder / "net.py", b"2\n")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("COLUMNS", "300")
-    status = Run.create("outputs/2026-01-01/one", {"seed": 0}, threads=1).status
+    status = RunDirectory.create("outputs/2026-01-01/one", {"seed": 0}, threads=1).status
     assert main(["show"]) == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("by "))
     assert line.startswith(
@@ -163,9 +165,12 @@ def test_show_says_what_made_a_run(here, capsys, monkeypatch):
 
 
 def test_show_says_what_an_older_run_tells():
-    from dlopt.cli.show import made_by
+    from dlopt.cli.show import describe_origin
 
-    assert made_by({"versions": {"dlopt": "0.1.0", "python": "3.11.7"}, "git": None}) == "by dlopt 0.1.0, python 3.11.7"
+    assert (
+        describe_origin({"versions": {"dlopt": "0.1.0", "python": "3.11.7"}, "git": None})
+        == "by dlopt 0.1.0, python 3.11.7"
+    )
 
 
 @pytest.mark.parametrize(
@@ -177,9 +182,9 @@ def test_show_says_what_an_older_run_tells():
     ],
 )
 def test_show_marks_what_was_not_committed(told, said):
-    from dlopt.cli.show import commit
+    from dlopt.cli.show import describe_commit
 
-    assert commit(state("/home/thesis", **told)) == said
+    assert describe_commit(state("/home/thesis", **told)) == said
 
 
 # ------------------------------------------------------------------------------------------------ differences
@@ -202,7 +207,7 @@ THEN = {
 
 
 def test_a_thing_does_not_differ_from_itself():
-    assert differences(THEN, THEN) == []
+    assert describe_differences(THEN, THEN) == []
 
 
 def test_what_changes_numbers_is_said_and_nothing_else():
@@ -212,7 +217,11 @@ def test_what_changes_numbers_is_said_and_nothing_else():
         | {"host": "two", "release": "6.2", "cores": 8, "cpu": "B", "device": "cuda", "accelerator": "H200"},
         "git": [state("/elsewhere/thesis")],
     }
-    assert differences(THEN, now) == ["torch 2.12.0 then, 2.13.0 now", "CPU A then, B now", "device cpu then, cuda now"]
+    assert describe_differences(THEN, now) == [
+        "torch 2.12.0 then, 2.13.0 now",
+        "CPU A then, B now",
+        "device cpu then, cuda now",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -230,17 +239,17 @@ def test_what_changes_numbers_is_said_and_nothing_else():
     ],
 )
 def test_other_code_is_said(now, lines):
-    assert differences(THEN, THEN | {"git": now}) == lines
+    assert describe_differences(THEN, THEN | {"git": now}) == lines
 
 
 @pytest.mark.parametrize("git", [None, "a" * 40])
 def test_a_run_that_tells_less_is_compared_in_what_it_tells(git):
     then = {"versions": {"torch": "2.12.0"}, "git": git}
-    assert differences(then, {"versions": {"torch": "2.13.0"}}) == ["torch 2.12.0 then, 2.13.0 now"]
-    assert provenance.code(then) == []
+    assert describe_differences(then, {"versions": {"torch": "2.13.0"}}) == ["torch 2.12.0 then, 2.13.0 now"]
+    assert provenance.list_repositories(then) == []
 
 
 def test_the_command_can_be_typed_again(monkeypatch):
     words = ["dlopt", "train", "name=it's", "data.path=a b.csv"]
     monkeypatch.setattr(sys, "orig_argv", ["python", *words])
-    assert shlex.split(provenance.command()) == words
+    assert shlex.split(provenance.get_command()) == words

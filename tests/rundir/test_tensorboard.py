@@ -1,28 +1,28 @@
 """Event files, read back with TensorBoard's own reader."""
 
 import pytest
-from helpers import BLOBS, trained
+from helpers import BLOBS, train_runs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
 from dlopt.cli import main
-from dlopt.rundir.directory import Run
-from dlopt.rundir.find import find
-from dlopt.rundir.tensorboard import Events
+from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.find import find_run
+from dlopt.rundir.tensorboard import EventFileWriter
 
 NOT_TAGS = ("step", "epoch", "seconds")
 
 
-def read(run: Run) -> EventAccumulator:
+def read(run: RunDirectory) -> EventAccumulator:
     reader = EventAccumulator(str(run.path), size_guidance={"scalars": 0, "tensors": 0})
     reader.Reload()
     return reader
 
 
 def test_every_number_of_the_rows_is_a_scalar_of_the_same_name_and_step(tmp_path):
-    from helpers import blobs
+    from helpers import build_blobs
 
-    _, (run,) = trained(tmp_path, blobs("diagnostic=gradients", "log_every=2"))
+    _, (run,) = train_runs(tmp_path, build_blobs("diagnostic=gradients", "log_every=2"))
     reader = read(run)
     wanted = {(tag, row["step"], value) for row in run.rows() for tag, value in row.items() if tag not in NOT_TAGS}
     tags = reader.Tags()["scalars"]
@@ -40,9 +40,9 @@ def test_every_file_begins_with_a_start_after_its_step(after, tmp_path):
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
     from tensorboard.compat.proto.event_pb2 import SessionLog
 
-    events = Events(tmp_path, after)
-    events.scalars(9, {"x": 1.0})
-    events.end(True)
+    events = EventFileWriter(tmp_path, after)
+    events.add_scalars(9, {"x": 1.0})
+    events.end_session(True)
     (file,) = tmp_path.iterdir()
     version, start, scalar, *_ = EventFileLoader(str(file)).Load()
     assert version.file_version == "brain.Event:2"
@@ -53,11 +53,11 @@ def test_every_file_begins_with_a_start_after_its_step(after, tmp_path):
 def test_points_after_the_step_from_which_a_run_goes_on_are_dropped_for_each_process(tmp_path):
     """Those up to it stay."""
     for after, steps in ((None, (1, 2, 3)), (1, (2, 3, 4)), (3, (4, 5))):
-        events = Events(tmp_path, after)
+        events = EventFileWriter(tmp_path, after)
         for step in steps:
-            events.scalars(step, {"x": 10.0 * step + (after or 0)})
-        events.end(True)
-    assert [(e.step, e.value) for e in read(Run(tmp_path)).Scalars("x")] == [
+            events.add_scalars(step, {"x": 10.0 * step + (after or 0)})
+        events.end_session(True)
+    assert [(e.step, e.value) for e in read(RunDirectory(tmp_path)).Scalars("x")] == [
         (1, 10.0),
         (2, 21.0),
         (3, 31.0),
@@ -68,12 +68,12 @@ def test_points_after_the_step_from_which_a_run_goes_on_are_dropped_for_each_pro
 
 def test_hyperparameters_and_configuration_lie_in_the_runs_own_directory(here, capsys):
     assert main(["train", *BLOBS, "optimizer.lr=0.03"]) == 0
-    run = find()
+    run = find_run()
     reader = read(run)
     assert [p for p in run.path.rglob("events.*") if p.parent != run.path] == []
     content = reader.PluginTagToContent(hparams_metadata.PLUGIN_NAME)
     start = hparams_metadata.parse_session_start_info_plugin_data(content[hparams_metadata.SESSION_START_INFO_TAG])
-    values = dict(start.hparams)
+    values = dict(start.add_hparams)
     assert values["optimizer"].string_value == "adam"
     assert values["optimizer.lr"].number_value == 0.03
     assert values["seed"].number_value == 0
@@ -116,4 +116,4 @@ def test_tensorboard_itself_lists_the_run_with_its_metrics(here, capsys):
     asked.col_params.add(metric=api_pb2.MetricName(tag="val/accuracy"))
     handler = list_session_groups.Handler(request, context, "x", asked)
     groups = handler.run().session_groups
-    assert sorted(g.hparams["optimizer.lr"].number_value for g in groups) == [0.01, 0.1]
+    assert sorted(g.add_hparams["optimizer.lr"].number_value for g in groups) == [0.01, 0.1]

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bits import differences, final
-from forked import Ended, Forks, Job
+from bits import find_differences, read_final_state
+from forked import ForkedProcess, Forks, ProcessResult
 
-from dlopt.rundir.directory import Run
+from dlopt.rundir.directory import RunDirectory
 
 TINY = (
     "train", "-q", "data=digits", "data.train_size=200", "batch_size=30", "steps=600",
@@ -79,10 +79,10 @@ def reference(name: str, forks: Forks, folder: Path) -> Reference:
     ended = forks.run(argv(name), folder)
     wall = time.monotonic() - begun
     assert ended.code == 0, ended.err
-    run = Run(folder / "run")
+    run = RunDirectory(folder / "run")
     status = run.status
     share = (status["ended"] - status["started"]) / wall
-    return Reference(final(run), ended.seconds, ended.seconds * share)
+    return Reference(read_final_state(run), ended.seconds, ended.seconds * share)
 
 
 @pytest.fixture(scope="module")
@@ -104,22 +104,22 @@ class Chain:
         self.folder.mkdir(parents=True)
 
     @property
-    def run(self) -> Run:
-        return Run(self.folder / "run")
+    def run(self) -> RunDirectory:
+        return RunDirectory(self.folder / "run")
 
-    def start(self) -> Job:
+    def start(self) -> ForkedProcess:
         """The next process: the run is begun, or gone on with where there is one."""
         exists = self.run.status_file.exists()
         self._former = self._beside()
         return self.forks.start(["train", "-q", "resume=run"] if exists else argv(self.name), self.folder)
 
-    def ends(self, job: Job) -> Ended:
+    def ends(self, job: ForkedProcess) -> ProcessResult:
         ended = job.wait()
         self.errors += ended.err
         assert "Traceback" not in ended.err, ended.err
         return ended
 
-    def trains(self, job: Job) -> bool:
+    def trains(self, job: ForkedProcess) -> bool:
         """Whether this very process has taken over the run."""
         return self.run.status_file.exists() and self.run.status["pid"] == job.pid
 
@@ -127,7 +127,7 @@ class Chain:
         """Whether a checkpoint is begun and not in its place."""
         return bool(self._beside() - self._former)
 
-    def landing(self, job: Job, ended: Ended) -> str:
+    def landing(self, job: ForkedProcess, ended: ProcessResult) -> str:
         """Where a process was when it was killed, by what it left."""
         if ended.code == 0:
             return "after the end"
@@ -146,7 +146,7 @@ class Chain:
         while not self.run.status_file.exists() or self.run.status["status"] != "done":
             ended = self.ends(self.start())
             assert ended.code == 0, ended.err
-        return final(self.run)
+        return read_final_state(self.run)
 
     def _beside(self) -> set[tuple[str, int]]:
         """What lies among the checkpoints and is none, and since when."""
@@ -179,10 +179,10 @@ def kill(chain: Chain, aim: str, draw: random.Random, whole: Reference) -> None:
     elif aim == "starting":
         time.sleep(draw.uniform(0, whole.process - whole.training))
     elif aim != "at once":
-        while not job.ended and not chain.trains(job):
+        while not job.has_ended and not chain.trains(job):
             time.sleep(0.001)
         time.sleep(draw.uniform(0, whole.training / (4 if aim != "first" else 100)))
-        while aim == "writing" and not job.ended and not chain.writes():
+        while aim == "writing" and not job.has_ended and not chain.writes():
             pass
     job.kill()
     chain.landed.append(chain.landing(job, chain.ends(job)))
@@ -201,7 +201,7 @@ def killed(forks: Forks, name: str, aims: Iterable[str], whole: Reference, folde
         if chains[-1].landed[-1] == "after the end":
             chains.append(Chain(forks, name, folder / str(len(chains))))
     for chain in chains:
-        assert differences(chain.finish(), whole.state) == [], (chain.folder, chain.landed, chain.errors)
+        assert find_differences(chain.finish(), whole.state) == [], (chain.folder, chain.landed, chain.errors)
 
 
 def test_a_run_killed_five_times_ends_in_the_same_bits(forks, undisturbed, tmp_path):
@@ -239,10 +239,10 @@ def test_kills_land_in_every_place(forks, undisturbed, tmp_path):
 # ------------------------------------------------------------------------------------------- signals that ask
 
 
-def asked_to_stop(chain: Chain, wait: float, *numbers: int) -> Ended:
+def asked_to_stop(chain: Chain, wait: float, *numbers: int) -> ProcessResult:
     """Start the next process and send it signals, so many seconds after it has begun to train."""
     job = chain.start()
-    while not job.ended and not chain.trains(job):
+    while not job.has_ended and not chain.trains(job):
         time.sleep(0.001)
     for number in numbers:
         time.sleep(wait)
@@ -265,7 +265,7 @@ def test_a_run_asked_to_stop_finishes_its_step_and_goes_on_to_the_same_bits(numb
         assert all(row["step"] <= steps[-1] for row in chain.run.rows())
     assert steps == sorted(steps)
     assert steps[-1] > 0
-    assert differences(chain.finish(), whole.state) == []
+    assert find_differences(chain.finish(), whole.state) == []
 
 
 @pytest.mark.long
@@ -291,7 +291,7 @@ def test_a_signal_at_any_instant_stops_or_kills(seed, number, forks, undisturbed
         assert ended.code in codes[status], (status, ended)
         if status == "running":
             assert not any(str(job.pid) in file.name for file in chain.run.path.glob("events.*")), "no row is written"
-    assert differences(chain.finish(), whole.state) == []
+    assert find_differences(chain.finish(), whole.state) == []
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.001, 0.004])
@@ -301,7 +301,7 @@ def test_a_second_interrupt_ends_at_once_and_harms_nothing(pause, forks, undistu
     chain = Chain(forks, "adam", tmp_path / "chain")
     for wait in (0.1, 0.2, 0.15):
         job = chain.start()
-        while not job.ended and not chain.trains(job):
+        while not job.has_ended and not chain.trains(job):
             time.sleep(0.001)
         time.sleep(wait * whole.training)
         job.kill(signal.SIGINT)
@@ -309,7 +309,7 @@ def test_a_second_interrupt_ends_at_once_and_harms_nothing(pause, forks, undistu
         job.kill(signal.SIGINT)
         assert chain.ends(job).code == 130
         assert chain.run.status["status"] in ("interrupted", "running")
-    assert differences(chain.finish(), whole.state) == []
+    assert find_differences(chain.finish(), whole.state) == []
 
 
 # ------------------------------------------------------------------------------------------- curves in TensorBoard
@@ -319,7 +319,7 @@ Curves = dict[str, list[tuple[int, float]]]
 """A tag -> its points, as step and value."""
 
 
-def as_logged(run: Run) -> Curves:
+def as_logged(run: RunDirectory) -> Curves:
     """The curves of metrics.jsonl in TensorBoard's precision."""
     import struct
 
@@ -331,7 +331,7 @@ def as_logged(run: Run) -> Curves:
     return found
 
 
-def as_accumulated(run: Run) -> Curves:
+def as_accumulated(run: RunDirectory) -> Curves:
     """The curves as TensorBoard's own reader in Python has them, every point of them."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -340,7 +340,7 @@ def as_accumulated(run: Run) -> Curves:
     return {tag: [(e.step, e.value) for e in reader.Scalars(tag)] for tag in reader.Tags()["scalars"]}
 
 
-def torn(source: Run, target: Path, draw: random.Random) -> Run:
+def torn(source: RunDirectory, target: Path, draw: random.Random) -> RunDirectory:
     """A copy of a run whose event files, but for the last, end in a part of one more record, like their last one."""
     shutil.copytree(source.path, target)
     *earlier, _ = sorted(target.glob("events.out.tfevents.*"))
@@ -349,11 +349,11 @@ def torn(source: Run, target: Path, draw: random.Random) -> Run:
         while at < len(content):  # a record: its length in eight bytes, a checksum, its content, a checksum
             last, at = at, at + 8 + 4 + int.from_bytes(content[at : at + 8], "little") + 4
         file.write_bytes(content + content[last : draw.randrange(last + 1, len(content))])
-    return Run(target)
+    return RunDirectory(target)
 
 
 @pytest.fixture(scope="module")
-def killed_runs(forks, undisturbed, tmp_path_factory) -> list[Run]:
+def killed_runs(forks, undisturbed, tmp_path_factory) -> list[RunDirectory]:
     """A run that was killed five times while it trained, and two copies with torn event files."""
     folder = tmp_path_factory.mktemp("curves")
     whole = undisturbed("adam")
@@ -361,7 +361,7 @@ def killed_runs(forks, undisturbed, tmp_path_factory) -> list[Run]:
     chain = Chain(forks, "adam", folder / "runs" / "killed")
     for _ in range(5):
         kill(chain, "training", draw, whole)
-    assert differences(chain.finish(), whole.state) == []
+    assert find_differences(chain.finish(), whole.state) == []
     assert len(list(chain.run.path.glob("events.out.tfevents.*"))) > 2
     return [chain.run, *(torn(chain.run, folder / "runs" / f"torn-{i}" / "run", draw) for i in range(2))]
 
@@ -385,7 +385,7 @@ def tensorboard(forks: Forks, folder: Path, *arguments: str) -> Iterator[Callabl
     job = forks.start(["tensorboard", str(folder), "--port", str(port), *arguments], folder)
 
     def ask(path: str) -> Any:
-        assert not job.ended, job.wait()
+        assert not job.has_ended, job.wait()
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/data/plugin/scalars/{path}", timeout=30) as answer:
                 return json.load(answer)

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 from joblib.externals.loky import cpu_count
-from performed import Act, perform, until
+from performed import Act, perform, wait_until
 
 from dlopt.runner import process_pool as module
-from dlopt.runner.process_pool import Pool
-from dlopt.runner.workers import InProcess, Lost
+from dlopt.runner.process_pool import WorkerPool
+from dlopt.runner.workers import InProcess, WorkerLostError
 
 
 @pytest.fixture
 def pool():
     """Two workers; none is left at the end."""
-    made = Pool(2, perform)
+    made = WorkerPool(2, perform)
     yield made
     made.close()
 
@@ -51,8 +51,8 @@ def session(leader: int) -> list[int]:
 
 def worker(act: Act) -> int:
     """The number of the process that performs a job, once it does."""
-    until(act.begun.exists)
-    return int(act.begun.read_text())
+    wait_until(act.pid_file.exists)
+    return int(act.pid_file.read_text())
 
 
 def said(pool, count: int) -> list[tuple[Act, BaseException | None]]:
@@ -79,8 +79,8 @@ def test_workers_are_kept_from_job_to_job(pool, tmp_path):
 
 def test_no_worker_is_there_before_it_is_needed(tmp_path):
     before = session(os.getsid(0))
-    Pool(2, perform).close()
-    assert Pool(2, perform).wait() == []
+    WorkerPool(2, perform).close()
+    assert WorkerPool(2, perform).wait() == []
     assert session(os.getsid(0)) == before
 
 
@@ -106,7 +106,7 @@ def test_each_worker_has_its_share_of_the_cores(count, own, tmp_path, monkeypatc
         monkeypatch.delenv(name, raising=False)
         if own:
             monkeypatch.setenv(name, str(own))
-    pool = Pool(count, perform)
+    pool = WorkerPool(count, perform)
     act = Act("threads", "it", tmp_path)
     pool.submit(act)
     assert pool.wait() == [(act, None)]
@@ -118,7 +118,7 @@ def test_a_worker_is_where_its_parent_is_and_finds_modules_there(tmp_path, monke
     tmp_path.joinpath("found_here.py").write_text("ANSWER = 42\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    pool = Pool(1, perform)
+    pool = WorkerPool(1, perform)
     act = Act("here", "it", tmp_path)
     pool.submit(act)
     assert pool.wait() == [(act, None)]
@@ -127,7 +127,7 @@ def test_a_worker_is_where_its_parent_is_and_finds_modules_there(tmp_path, monke
 
 
 def test_what_a_worker_prints_is_not_seen(tmp_path, capfd):
-    pool = Pool(1, perform)
+    pool = WorkerPool(1, perform)
     act = Act("talk", "it", tmp_path)
     pool.submit(act)
     assert pool.wait() == [(act, None)]
@@ -139,7 +139,7 @@ def test_what_a_worker_prints_is_not_seen(tmp_path, capfd):
 
 
 def test_what_a_job_raises_is_handed_on_and_the_worker_goes_on(tmp_path):
-    pool = Pool(1, perform)
+    pool = WorkerPool(1, perform)
     cases = [
         ("refuse", ValueError, "not this one"),
         ("odd", RuntimeError, "Odd: this and that"),
@@ -177,7 +177,7 @@ def test_the_job_of_a_lost_worker_is_lost_and_no_other(what, words, pool, tmp_pa
     pool.submit(guilty)
     ((act, error),) = pool.wait()
     assert act == guilty
-    assert isinstance(error, Lost)
+    assert isinstance(error, WorkerLostError)
     assert words in str(error)
     pool.submit(after)
     assert pool.wait() == [(after, None)]
@@ -187,16 +187,16 @@ def test_the_job_of_a_lost_worker_is_lost_and_no_other(what, words, pool, tmp_pa
 
 
 def test_a_worker_that_is_killed_while_idle_is_replaced(tmp_path):
-    pool = Pool(1, perform)
+    pool = WorkerPool(1, perform)
     first, second = Act("nothing", "first", tmp_path), Act("nothing", "second", tmp_path)
     pool.submit(first)
     pool.wait()
     os.kill(worker(first), signal.SIGKILL)
-    until(lambda: not state(worker(first)))  # its end was asked for
+    wait_until(lambda: not state(worker(first)))  # its end was asked for
     pool.submit(second)
     ((act, error),) = pool.wait()
     if error is not None:  # and was not yet made known when the job was submitted
-        assert isinstance(error, Lost)
+        assert isinstance(error, WorkerLostError)
         pool.submit(second)
         ((act, error),) = pool.wait()
     pool.close()
@@ -209,7 +209,7 @@ def test_a_worker_that_is_killed_while_idle_is_replaced(tmp_path):
 def test_nothing_is_left_running_when_it_is_closed(monkeypatch, tmp_path):
     """Not a worker that hears nothing, nor what a worker has started, nor one that is idle."""
     monkeypatch.setattr(module, "GRACE", 0.1)
-    pool = Pool(3, perform)
+    pool = WorkerPool(3, perform)
     idle, deaf, family = (
         Act("nothing", "idle", tmp_path),
         Act("stubborn", "deaf", tmp_path),
@@ -219,8 +219,8 @@ def test_nothing_is_left_running_when_it_is_closed(monkeypatch, tmp_path):
     pool.wait()
     pool.submit(deaf)
     pool.submit(family)
-    until(tmp_path.joinpath("deaf.ready").exists)
-    until(tmp_path.joinpath("family.child").exists)
+    wait_until(tmp_path.joinpath("deaf.ready").exists)
+    wait_until(tmp_path.joinpath("family.child").exists)
     pids = [*map(worker, (idle, deaf, family)), int(tmp_path.joinpath("family.child").read_text())]
     pool.close()
     assert ended(*pids)
@@ -232,7 +232,7 @@ def test_jobs_under_way_save_before_the_end(pool, tmp_path):
     for act in acts:
         pool.submit(act)
     for act in acts:
-        until(tmp_path.joinpath(f"{act.name}.ready").exists)
+        wait_until(tmp_path.joinpath(f"{act.name}.ready").exists)
     pool.close()
     assert [act.file.read_text() for act in acts] == ["saved", "saved"]
     assert ended(*map(worker, acts))
@@ -242,7 +242,7 @@ def test_a_job_whose_worker_is_still_starting_is_not_begun(pool, tmp_path):
     act = Act("stubborn", "it", tmp_path)
     pool.submit(act)
     pool.close()
-    assert not act.begun.exists()
+    assert not act.pid_file.exists()
 
 
 SWEEPING = """
@@ -307,23 +307,23 @@ def test_a_killed_parent_leaves_nothing_running(sweeping, tmp_path):
     assert set(pids) < set(session(parent.pid))
     assert semaphores(parent.pid)
     parent.kill()
-    until(lambda: not session(parent.pid))
-    until(lambda: not semaphores(parent.pid))
+    wait_until(lambda: not session(parent.pid))
+    wait_until(lambda: not semaphores(parent.pid))
 
 
 def test_the_end_of_a_parent_while_its_workers_start_ends_them(sweeping):
     parent = sweeping("stubborn", "computing")
     assert parent.stdout.readline() == "once\n"
-    until(lambda: len(session(parent.pid)) > 3)
+    wait_until(lambda: len(session(parent.pid)) > 3)
     parent.kill()
-    until(lambda: not session(parent.pid))
+    wait_until(lambda: not session(parent.pid))
 
 
 def test_a_parent_asked_to_stop_while_its_workers_start_says_nothing_of_it(sweeping):
     """They are told by the terminal, too, before they can handle it."""
     parent = sweeping("stubborn", "computing")
     assert parent.stdout.readline() == "once\n"
-    until(lambda: len(session(parent.pid)) > 4)
+    wait_until(lambda: len(session(parent.pid)) > 4)
     os.killpg(parent.pid, signal.SIGINT)
     out, err = parent.communicate(timeout=60)
     assert (parent.returncode, out, err) == (0, "asked\nclosed\n", "")
@@ -334,25 +334,25 @@ def test_a_parent_asked_to_stop_while_its_workers_start_says_nothing_of_it(sweep
 def test_a_parent_asked_to_stop_lets_its_workers_save(number, to_all, sweeping, tmp_path):
     """Whether the terminal tells all of its group, or a cluster the parent alone."""
     parent = sweeping("saving", "held")
-    until(tmp_path.joinpath("saving.ready").exists)
+    wait_until(tmp_path.joinpath("saving.ready").exists)
     worker(Act("held", "held", tmp_path))
     (os.killpg if to_all else os.kill)(parent.pid, number)
     out, err = parent.communicate(timeout=60)
     assert (parent.returncode, out, err) == (0, "once\nasked\nclosed\n", "")
     assert tmp_path.joinpath("saving").read_text() == "saved"
-    until(lambda: not session(parent.pid))
+    wait_until(lambda: not session(parent.pid))
     assert not semaphores(parent.pid)
 
 
 def test_asked_twice_it_ends_at_once(sweeping, tmp_path):
     parent = sweeping("stubborn", "nothing")
-    until(tmp_path.joinpath("stubborn.ready").exists)
+    wait_until(tmp_path.joinpath("stubborn.ready").exists)
     os.killpg(parent.pid, signal.SIGINT)
-    until(tmp_path.joinpath("stubborn.heard").exists)
+    wait_until(tmp_path.joinpath("stubborn.heard").exists)
     os.killpg(parent.pid, signal.SIGINT)
     out, err = parent.communicate(timeout=60)
     assert (parent.returncode, out, err) == (0, "once\nasked\nclosed\n", "")
-    until(lambda: not session(parent.pid))
+    wait_until(lambda: not session(parent.pid))
 
 
 # ------------------------------------------------------------------------------------------- in this process
@@ -362,7 +362,7 @@ def test_in_process_a_job_is_performed_by_wait(tmp_path):
     workers = InProcess(perform)
     act, bad = Act("nothing", "act", tmp_path), Act("refuse", "bad", tmp_path)
     workers.submit(act)
-    assert not act.begun.exists()
+    assert not act.pid_file.exists()
     assert workers.wait() == [(act, None)]
     assert worker(act) == os.getpid()
     workers.submit(bad)

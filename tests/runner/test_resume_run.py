@@ -7,12 +7,12 @@ import shutil
 
 import pytest
 import yaml
-from bits import differences, final
+from bits import find_differences, read_final_state
 from helpers import BLOBS
 
 from dlopt.cli import main
-from dlopt.rundir.directory import Run, processes
-from dlopt.rundir.find import find
+from dlopt.rundir.directory import RunDirectory, list_processes
+from dlopt.rundir.find import find_run
 from dlopt.storage import atomic
 
 RESUME = ("train", "resume=last", "--trust")
@@ -22,10 +22,10 @@ def test_resuming_a_finished_run_does_nothing_or_makes_it_longer(here, capsys):
     assert main(["train", *BLOBS]) == 0
     assert main(["train", "resume=last", "--trust"]) == 0
     assert "nothing to go on with" in capsys.readouterr().out
-    assert find().summary["step"] == 9
+    assert find_run().summary["step"] == 9
     assert main(["train", "resume=last", "--trust", "epochs=5"]) == 0
-    assert find().summary["step"] == 15
-    assert [row["step"] for row in find().rows()] == [3, 6, 9, 12, 15]
+    assert find_run().summary["step"] == 15
+    assert [row["step"] for row in find_run().rows()] == [3, 6, 9, 12, 15]
     assert main(["train", "resume=last", "--trust", "epoch=5"]) == 2
 
 
@@ -50,29 +50,29 @@ REFUSED = {
 @pytest.mark.parametrize("change", REFUSED)
 def test_what_cannot_change_in_a_run_that_goes_on(change, here, capsys):
     assert main(["train", *BLOBS, "schedule=warmup", "schedule.length=1"]) == 0
-    before = {p: p.read_bytes() for p in find().path.rglob("*") if p.is_file()}
+    before = {p: p.read_bytes() for p in find_run().path.rglob("*") if p.is_file()}
     capsys.readouterr()
     assert main(["train", "resume=last", "--trust", change]) == 2
     assert REFUSED[change] in capsys.readouterr().err
-    assert {p: p.read_bytes() for p in find().path.rglob("*") if p.is_file()} == before
+    assert {p: p.read_bytes() for p in find_run().path.rglob("*") if p.is_file()} == before
 
 
 def test_the_state_of_another_rule_is_refused(here, capsys):
     assert main(["train", *BLOBS, "optimizer=torch_optim"]) == 0
-    before = {p: p.read_bytes() for p in find().path.rglob("*") if p.is_file()}
+    before = {p: p.read_bytes() for p in find_run().path.rglob("*") if p.is_file()}
     assert main(["train", "resume=last", "--trust", "epochs=5", "optimizer.name=SGD"]) == 2
     assert "AdamW, not of torch.optim.sgd.SGD" in capsys.readouterr().err
-    assert {p: p.read_bytes() for p in find().path.rglob("*") if p.is_file()} == before
+    assert {p: p.read_bytes() for p in find_run().path.rglob("*") if p.is_file()} == before
     assert main(["train", "resume=last", "--trust", "epochs=5", "optimizer.lr=0.1"]) == 0
-    assert find().rows()[-1]["lr"] == 0.1
+    assert find_run().rows()[-1]["lr"] == 0.1
 
 
 def test_a_rule_that_needs_another_state_is_refused_and_nothing_changes(here, capsys):
     assert main(["train", *BLOBS, "optimizer=rmsprop"]) == 0
-    before = find().config_file.read_text()
+    before = find_run().config_file.read_text()
     assert main(["train", "resume=last", "--trust", "epochs=5", "optimizer.momentum=0.9"]) == 2
     assert "cannot go on from its checkpoint" in capsys.readouterr().err
-    assert find().config_file.read_text() == before
+    assert find_run().config_file.read_text() == before
     assert main(["train", "resume=last", "--trust", "epochs=5"]) == 0
 
 
@@ -80,40 +80,40 @@ def test_a_run_cannot_go_on_to_less_than_it_has_done(here, capsys):
     assert main(["train", "-q", *BLOBS]) == 0
     assert main(["train", "resume=last", "--trust", "epochs=2"]) == 2
     assert "epochs  makes 6 steps, and 9 are done already" in capsys.readouterr().err
-    for file in (find().checkpoint("last"), find().checkpoint("best")):
+    for file in (find_run().checkpoint("last"), find_run().checkpoint("best")):
         file.unlink()
-    rows = find().rows()
+    rows = find_run().rows()
     assert main(["train", "resume=last", "--trust", "epochs=5"]) == 2
     assert "its checkpoint is gone" in capsys.readouterr().err
-    assert find().rows() == rows
+    assert find_run().rows() == rows
 
 
 def test_a_run_is_not_made_so_short_that_its_average_would_have_begun_before_where_it_stands(here, capsys):
     assert main(["train", "-q", *BLOBS, "averaging=polyak", "regularization=early_stopping", "epochs=99",
                  "regularization.early_stopping.cumulative=1", "optimizer=sgd", "optimizer.lr=3"]) == 0  # fmt: skip
-    done = find().summary["step"]
-    before = find().config_file.read_text()
+    done = find_run().summary["step"]
+    before = find_run().config_file.read_text()
     assert main(["train", "resume=last", "--trust", f"steps={done + 1}"]) == 2
     assert f"{done} are done without it: make more of them" in capsys.readouterr().err
-    assert find().config_file.read_text() == before
+    assert find_run().config_file.read_text() == before
 
 
 def test_what_was_set_anew_is_kept_with_the_run(here, capsys):
     assert main(["train", *BLOBS]) == 0
     assert main(["train", "resume=last", "--trust", "epochs=5", "optimizer.lr=0.05"]) == 0
-    assert find().config()["epochs"] == 5
-    assert find().config()["optimizer"]["lr"] == 0.05
-    assert find().config()["resume"] is None
+    assert find_run().config()["epochs"] == 5
+    assert find_run().config()["optimizer"]["lr"] == 0.05
+    assert find_run().config()["resume"] is None
     assert main(["train", "resume='last'", "--trust"]) == 0
     assert "nothing to go on with" in capsys.readouterr().out
 
 
 def test_a_run_that_is_still_running_is_left_alone(here, capsys):
     assert main(["train", *BLOBS]) == 0
-    run = find()
+    run = find_run()
     run.status_file.write_text(json.dumps(run.status | {"status": "running"}))
     before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
-    run.lock.take()
+    run.lock.acquire()
     assert main(["train", "resume=last", "--trust", "epochs=9"]) == 2
     assert f"being written by process {os.getpid()} on " in capsys.readouterr().err
     run.lock.release()
@@ -127,10 +127,10 @@ def test_curves_of_a_resumed_run_have_no_point_twice(here, capsys):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     assert main(["train", *BLOBS, "checkpoint.every=4", "steps=4"]) == 0
-    run = find()
-    late = Run(run.path)
-    late.lock.take()
-    late.go_on(4)
+    run = find_run()
+    late = RunDirectory(run.path)
+    late.lock.acquire()
+    late.resume(4)
     late.log({"step": 6, "epoch": 2.0, "seconds": 1.0, "train/loss": 99.0})
     late.finish("failed")
     assert main(["train", "resume=last", "--trust", "steps=9"]) == 0
@@ -147,7 +147,7 @@ def test_curves_of_a_resumed_run_have_no_point_twice(here, capsys):
 def unfinished(*overrides, steps=4):
     """A run of nine steps that was killed after so many, with a checkpoint there: its status says that it runs."""
     assert main(["train", "-q", *BLOBS, "checkpoint.every=2", *overrides, f"steps={steps}"]) == 0
-    run = find()
+    run = find_run()
     text = run.config_file.read_text().replace(f"steps: {steps}", "steps: 9")
     run.config_file.write_text(text)
     digest = hashlib.sha256(text.encode()).hexdigest()
@@ -159,8 +159,8 @@ def test_each_change_is_written_down_with_the_process_that_made_it(here, capsys)
     assert main(["train", "-q", *BLOBS]) == 0
     assert main([*RESUME, "-q", "epochs=5", "checkpoint.every=2"]) == 0
     assert main([*RESUME, "-q", "epochs=6", "optimizer.lr=0.05"]) == 0
-    status = find().status
-    told = [(p.get("step"), p.get("changes") and sorted(p["changes"])) for p in processes(status)]
+    status = find_run().status
+    told = [(p.get("step"), p.get("changes") and sorted(p["changes"])) for p in list_processes(status)]
     assert told == [
         (15, ["epochs 5 -> 6", "optimizer.lr 0.001 -> 0.05"]), (9, ["checkpoint.every null -> 2", "epochs 3 -> 5"]),
         (None, None),
@@ -168,7 +168,7 @@ def test_each_change_is_written_down_with_the_process_that_made_it(here, capsys)
     assert {k: status["settings"][k] for k in ("epochs", "checkpoint.every", "optimizer.lr", "optimizer")} == {
         "epochs": 6, "checkpoint.every": 2, "optimizer.lr": 0.05, "optimizer": "adam",
     }  # fmt: skip
-    assert status["config"] == find().config_digest()
+    assert status["config"] == find_run().config_digest()
 
 
 def test_what_makes_it_another_run_is_said_and_what_does_not_is_not(here, capsys):
@@ -182,14 +182,14 @@ def test_what_makes_it_another_run_is_said_and_what_does_not_is_not(here, capsys
         assert main([*RESUME, argument]) == 0
         err = capsys.readouterr().err
         assert (said in err) and ("this is another run than an uninterrupted one would be" in err) == bool(said)
-        assert said in find().log_file.read_text()
+        assert said in find_run().log_file.read_text()
 
 
 def test_a_process_that_died_between_status_and_configuration_leaves_a_run_that_goes_on(here, capsys, monkeypatch):
     """With the settings that it had: the configuration has not been written."""
     run = unfinished()
     before = run.config_file.read_bytes()
-    replace = atomic.replace
+    replace = atomic.atomic_write_bytes
 
     def dies(file, content, **how):
         if file == run.config_file:
@@ -197,7 +197,7 @@ def test_a_process_that_died_between_status_and_configuration_leaves_a_run_that_
         replace(file, content, **how)
 
     with monkeypatch.context() as patch:
-        patch.setattr(atomic, "replace", dies)
+        patch.setattr(atomic, "atomic_write_bytes", dies)
         try:
             code = main([*RESUME, "-q", "optimizer.lr=0.05"])
         except KeyboardInterrupt:
@@ -232,7 +232,7 @@ def test_settings_that_were_set_anew_stay_told_where_the_process_died_before_its
 @pytest.mark.parametrize("content", [b"{", b"", b"[]", None])
 def test_a_damaged_status_is_written_anew_with_the_settings_of_the_checkpoint(content, here, capsys):
     assert main(["train", "-q", *BLOBS, "optimizer.lr=0.05"]) == 0
-    run = find()
+    run = find_run()
     settings = run.status["settings"]
     run.status_file.unlink() if content is None else run.status_file.write_bytes(content)
     code = main(["train", f"resume={run.path}", "--trust", "epochs=5"])
@@ -249,7 +249,7 @@ def test_a_damaged_status_is_written_anew_with_the_settings_of_the_checkpoint(co
 
 def test_a_configuration_that_was_edited_is_refused_by_its_file(here, capsys):
     assert main(["train", "-q", *BLOBS]) == 0
-    run = find()
+    run = find_run()
     content = yaml.safe_load(run.config_file.read_text())
     run.config_file.write_text(yaml.safe_dump(content | {"seed": 1}))
     before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
@@ -273,10 +273,10 @@ def test_a_checkpoint_of_another_format_is_refused_by_both_numbers(here, capsys,
                                       "schedule.then.x=1"])  # fmt: skip
 def test_a_value_that_is_none_is_refused_and_nothing_changes(argument, here, capsys):
     assert main(["train", "-q", *BLOBS]) == 0
-    before = {p: p.read_bytes() for p in find().path.rglob("*") if p.is_file()}
+    before = {p: p.read_bytes() for p in find_run().path.rglob("*") if p.is_file()}
     assert main([*RESUME, argument]) == 2
     assert argument.partition(".")[0].partition("=")[0] in capsys.readouterr().err
-    assert {p: p.read_bytes() for p in find().path.rglob("*") if p.is_file()} == before
+    assert {p: p.read_bytes() for p in find_run().path.rglob("*") if p.is_file()} == before
 
 
 # ------------------------------------------------------------------------------------------- checkpoints
@@ -285,15 +285,15 @@ def test_a_value_that_is_none_is_refused_and_nothing_changes(argument, here, cap
 @pytest.mark.parametrize("keep", [1, 3])
 def test_fewer_checkpoints_are_kept_when_that_is_set_anew(keep, here, capsys):
     assert main(["train", "-q", *BLOBS, "checkpoint.every=1", "checkpoint.keep=5"]) == 0
-    assert list(find().older_checkpoints()) == [8, 7, 6, 5]
+    assert list(find_run().older_checkpoints()) == [8, 7, 6, 5]
     assert main([*RESUME, "-q", "epochs=4", f"checkpoint.keep={keep}"]) == 0
-    assert list(find().older_checkpoints()) == [11, 10][: keep - 1]
+    assert list(find_run().older_checkpoints()) == [11, 10][: keep - 1]
 
 
 def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_leads_to_the_same_bits(here, capsys):
     assert main(["train", "-q", *BLOBS, "checkpoint.every=2"]) == 0
-    run = find()
-    whole = final(run)
+    run = find_run()
+    whole = read_final_state(run)
     content = run.checkpoint("last").read_bytes()[:-100]
     run.checkpoint("last").write_bytes(content)
     run.status_file.write_text(json.dumps(run.status | {"status": "running"}))
@@ -303,12 +303,12 @@ def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_leads_to_the_same_
     assert "it is put aside, and the run goes on from the checkpoint after step 8" in err
     assert "goes on after step 8" in out
     assert run.checkpoint("last").with_name("last.damaged.pt").read_bytes() == content
-    assert differences(final(run), whole) == []
+    assert find_differences(read_final_state(run), whole) == []
 
 
 def test_where_no_checkpoint_is_whole_nothing_is_touched(here, capsys):
     assert main(["train", "-q", *BLOBS, "checkpoint.every=2"]) == 0
-    run = find()
+    run = find_run()
     for file in run.path.glob("checkpoints/[ls]*.pt"):
         file.write_bytes(b"x")
     before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
@@ -321,7 +321,7 @@ def test_where_no_checkpoint_is_whole_nothing_is_touched(here, capsys):
     run.status_file.write_text(json.dumps(run.status | {"status": "running"}))
     assert main(RESUME) == 0
     assert "it has no checkpoint yet, so it begins anew" in capsys.readouterr().err
-    assert Run(run.path).status["status"] == "done"
+    assert RunDirectory(run.path).status["status"] == "done"
     assert [row["step"] for row in run.rows()] == [3, 6, 9]
 
 
@@ -333,19 +333,19 @@ STOPS = ("regularization=early_stopping", "regularization.early_stopping.patienc
 
 def test_a_run_that_stopped_early_and_was_killed_before_it_said_so_stops_there_again(here, capsys):
     assert main(["train", "-q", *BLOBS, *STOPS]) == 0
-    run = find()
-    whole = final(run)
+    run = find_run()
+    whole = read_final_state(run)
     assert run.summary["step"] < 27
     run.summary_file.unlink()
     run.status_file.write_text(json.dumps(run.status | {"status": "running"}))
     assert main([*RESUME, "-q"]) == 0
-    assert differences(final(run), whole) == []
+    assert find_differences(read_final_state(run), whole) == []
 
 
 def test_a_run_that_stopped_early_is_not_made_longer_but_by_more_patience(here, capsys):
     """As an uninterrupted run of that length would have stopped."""
     assert main(["train", "-q", *BLOBS, *STOPS]) == 0
-    run = find()
+    run = find_run()
     step = run.summary["step"]
     assert main([*RESUME, "-q", "epochs=10"]) == 0
     assert (run.summary["step"], run.summary["status"]) == (step, "done")

@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from helpers import blobs, curves, resumed, stopped, trained, weights
+from helpers import build_blobs, interrupt_run, load_weights, read_rows, resume_run, train_runs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dlopt.config.problems import ConfigError
-from dlopt.parts import Time
+from dlopt.parts import TrainingTime
 from dlopt.schedule.plateau import Plateau
 
 PLATEAU = ("schedule=plateau", "schedule.patience=0", "schedule.factor=0.5", "schedule.min_change=0.05",
@@ -55,7 +55,7 @@ def test_it_begins_at_one_and_is_the_same_whatever_was_asked_before():
     rule = Plateau("val/loss", 0.5, 0, 0.0, 0, 0.0)
     wanted = [1.0, 1.0, 0.5, 0.25, 0.125, 0.0625]
     for n in (0, 5, 2, 2, 0, 5, 1, 3, 4):
-        assert rule(Time(15, 20, 3, history[:n])) == wanted[n]
+        assert rule(TrainingTime(15, 20, 3, history[:n])) == wanted[n]
 
 
 def test_between_evaluations_it_looks_at_no_row():
@@ -71,7 +71,7 @@ def test_between_evaluations_it_looks_at_no_row():
     history = tuple(Row(step=n, **{"val/loss": 1.0}) for n in range(1000))
     rule = Plateau("val/loss", 0.5, 10, 0.0, 0, 0.0)
     for step in range(50):
-        rule(Time(1000 + step, 2000, 1, history).after(3))
+        rule(TrainingTime(1000 + step, 2000, 1, history).after(3))
     assert Row.seen == 1000
 
 
@@ -83,7 +83,7 @@ def wanted(rows, keys):
 
 
 def test_the_rate_of_a_run_falls_after_its_evaluations(tmp_path):
-    _, (run,) = trained(tmp_path, blobs(*PLATEAU, "optimizer.lr=0.1"))
+    _, (run,) = train_runs(tmp_path, build_blobs(*PLATEAU, "optimizer.lr=0.1"))
     rates = wanted(run.rows(), {"factor": 0.5, "patience": 0, "threshold": 0.05})
     assert len(set(rates)) > 3, "else the test says nothing"
     assert [row["lr"] for row in run.rows()] == pytest.approx([0.1 * rate for rate in rates])
@@ -91,11 +91,11 @@ def test_the_rate_of_a_run_falls_after_its_evaluations(tmp_path):
 
 @pytest.mark.parametrize("stop", [2, 9, 13])
 def test_a_run_goes_on_with_the_rate_that_it_had(stop, tmp_path):
-    _, (straight,) = trained(tmp_path / "straight", blobs(*PLATEAU))
-    run = stopped(tmp_path / "run", stop, blobs(*PLATEAU))
-    _, run = resumed(run.path, blobs(*PLATEAU))
-    assert torch.equal(weights(run), weights(straight))
-    assert curves(run) == curves(straight)
+    _, (straight,) = train_runs(tmp_path / "straight", build_blobs(*PLATEAU))
+    run = interrupt_run(tmp_path / "run", stop, build_blobs(*PLATEAU))
+    _, run = resume_run(run.path, build_blobs(*PLATEAU))
+    assert torch.equal(load_weights(run), load_weights(straight))
+    assert read_rows(run) == read_rows(straight)
 
 
 def test_each_lane_falls_by_its_own_metric_when_others_have_left_too(tmp_path):
@@ -103,11 +103,11 @@ def test_each_lane_falls_by_its_own_metric_when_others_have_left_too(tmp_path):
     variants = [("optimizer.lr=1e300",), ("seed=1",), ("seed=2", "schedule.factor=0.1"), ("seed=3", "schedule=cosine")]
     common = [[*PLATEAU, "optimizer=sgd", *v] for v in variants]
     common[3] = [o for o in common[3] if not o.startswith("schedule") or o == "schedule=cosine"]
-    summaries, lanes = trained(tmp_path / "lanes", *(blobs(*overrides) for overrides in common))
+    summaries, lanes = train_runs(tmp_path / "lanes", *(build_blobs(*overrides) for overrides in common))
     assert summaries[0]["status"] == "diverged"
     for i in (1, 2, 3):
-        _, (alone,) = trained(tmp_path / str(i), blobs(*common[i]))
-        torch.testing.assert_close(weights(lanes[i]), weights(alone), rtol=1e-9, atol=1e-9)
+        _, (alone,) = train_runs(tmp_path / str(i), build_blobs(*common[i]))
+        torch.testing.assert_close(load_weights(lanes[i]), load_weights(alone), rtol=1e-9, atol=1e-9)
         assert [r["lr"] for r in lanes[i].rows()] == pytest.approx([r["lr"] for r in alone.rows()])
     rates = [{row["lr"] for row in run.rows()} for run in lanes]
     assert len(rates[1]) > 1
@@ -116,7 +116,7 @@ def test_each_lane_falls_by_its_own_metric_when_others_have_left_too(tmp_path):
 def test_behind_a_warmup_it_goes_on_from_the_whole_rate(tmp_path):
     warm = ("schedule=warmup", "schedule.length=1", "schedule@schedule.then=plateau", "schedule.then.patience=0",
             "schedule.then.min_change=100", "log_every=1", "optimizer.lr=1.0")  # fmt: skip
-    _, (run,) = trained(tmp_path, blobs(*warm))
+    _, (run,) = train_runs(tmp_path, build_blobs(*warm))
     lowest = 0.1  # the second evaluation is no better by a hundred than the first
     assert [row["lr"] for row in run.rows()] == pytest.approx([1 / 3, 2 / 3, 1, 1, 1, 1, *[lowest] * 3])
 
@@ -130,5 +130,5 @@ def test_behind_a_warmup_it_goes_on_from_the_whole_rate(tmp_path):
 ])  # fmt: skip
 def test_what_cannot_be_followed_is_refused(overrides, key, said):
     with pytest.raises(ConfigError, match=said) as found:
-        blobs("schedule=plateau", *overrides)
+        build_blobs("schedule=plateau", *overrides)
     assert [k for k, _ in found.value.problems] == [key]

@@ -7,7 +7,7 @@ from pathlib import Path
 import mine
 import pytest
 import torch
-from helpers import BLOBS, blobs, composed, curves, resumed, stopped, trained, weights
+from helpers import BLOBS, build_blobs, compose_config, interrupt_run, load_weights, read_rows, resume_run, train_runs
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -15,15 +15,15 @@ from dlopt.cli import main
 from dlopt.config.build import build
 from dlopt.config.compose import groups
 from dlopt.config.problems import ConfigError
-from dlopt.config.schema.targets import make
-from dlopt.parts import Time
-from dlopt.schedule.constant import Constant
+from dlopt.config.schema.targets import instantiate
+from dlopt.parts import TrainingTime
+from dlopt.schedule.constant import ConstantSchedule
 from dlopt.schedule.cosine import Cosine
 from dlopt.schedule.exponential import Exponential
 from dlopt.schedule.harmonic import Harmonic
 from dlopt.schedule.inverse_sqrt import InverseSqrt
 from dlopt.schedule.inverse_time import InverseTime
-from dlopt.schedule.linear import Linear
+from dlopt.schedule.linear import LinearDecay
 from dlopt.schedule.one_cycle import OneCycle
 from dlopt.schedule.plateau import Plateau
 from dlopt.schedule.polynomial import Polynomial
@@ -33,8 +33,8 @@ from dlopt.schedule.warm_restarts import WarmRestarts
 from dlopt.schedule.warmup import Warmup
 
 relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a slow machine is no failure
-NAMES = [name for name in groups.options("schedule") if name != "custom"]
-SCHEDULES = {name: make(composed(f"schedule={name}").schedule) for name in NAMES}
+NAMES = [name for name in groups.list_option_names("schedule") if name != "custom"]
+SCHEDULES = {name: instantiate(compose_config(f"schedule={name}").schedule) for name in NAMES}
 schedules = pytest.mark.parametrize("name", SCHEDULES)
 units = st.sampled_from(["steps", "epochs"])
 finals = st.floats(0, 1)
@@ -47,12 +47,12 @@ taus = st.none() | st.floats(0.1, 10**4)
 @st.composite
 def times(draw, steps=lengths):
     length = draw(steps)
-    return Time(draw(st.integers(0, length - 1)), length, draw(st.integers(1, 1000)))
+    return TrainingTime(draw(st.integers(0, length - 1)), length, draw(st.integers(1, 1000)))
 
 
 def course(schedule, steps, per_epoch=1):
     """The factors of a whole run."""
-    return [schedule(Time(step, steps, per_epoch)) for step in range(steps)]
+    return [schedule(TrainingTime(step, steps, per_epoch)) for step in range(steps)]
 
 
 def later(time, by=1):
@@ -60,14 +60,14 @@ def later(time, by=1):
 
 
 decays = st.one_of(
-    st.builds(Constant),
+    st.builds(ConstantSchedule),
     st.builds(Cosine, finals),
     st.builds(Exponential, rates, units),
     st.builds(InverseTime, rates, units),
     st.builds(StepDecay, st.floats(0, 1, exclude_min=True), st.integers(1, 100), units),
     st.builds(InverseSqrt, offsets, units),
     st.builds(Harmonic, offsets, units),
-    st.builds(Linear, finals, taus, units),
+    st.builds(LinearDecay, finals, taus, units),
     st.builds(Polynomial, st.floats(0.1, 5), finals, taus, units),
     st.builds(Ramp, st.just(1.0), st.floats(0.01, 1), st.sampled_from(["linear", "geometric"]), taus, units),
 )
@@ -91,7 +91,7 @@ def test_the_factor_is_finite_and_not_negative(name, time):
 def test_a_run_of_any_length_has_a_first_step_that_moves(name, steps):
     if name == "warmup" and steps < 5:
         pytest.skip("a run shorter than its warm-up is refused")
-    assert 0 < SCHEDULES[name](Time(0, steps, 1)) < math.inf
+    assert 0 < SCHEDULES[name](TrainingTime(0, steps, 1)) < math.inf
 
 
 @relaxed
@@ -120,7 +120,7 @@ def test_epochs_of_one_step_are_steps(time, k, gamma, every):
         (StepDecay(gamma, every, "steps"), StepDecay(gamma, every, "epochs")),
         (InverseSqrt(every, "steps"), InverseSqrt(every, "epochs")),
         (Harmonic(every, "steps"), Harmonic(every, "epochs")),
-        (Linear(gamma, every, "steps"), Linear(gamma, every, "epochs")),
+        (LinearDecay(gamma, every, "steps"), LinearDecay(gamma, every, "epochs")),
         (Polynomial(k + 0.1, gamma, every, "steps"), Polynomial(k + 0.1, gamma, every, "epochs")),
         (WarmRestarts(every, 2, gamma, "steps"), WarmRestarts(every, 2, gamma, "epochs")),
         (Ramp(gamma, k, "linear", every, "steps"), Ramp(gamma, k, "linear", every, "epochs")),
@@ -134,12 +134,12 @@ def test_epochs_of_one_step_are_steps(time, k, gamma, every):
 @relaxed
 @given(time=times())
 def test_the_constant_schedule_is_one(time):
-    assert Constant()(time) == 1.0
+    assert ConstantSchedule()(time) == 1.0
 
 
 @pytest.mark.parametrize("final", [0.0, 0.1, 1.0])
 def test_cosine_goes_from_one_through_the_middle_to_its_end(final):
-    f = [Cosine(final)(Time(step, 100, 7)) for step in range(101)]
+    f = [Cosine(final)(TrainingTime(step, 100, 7)) for step in range(101)]
     assert f[0] == 1.0
     assert f[50] == pytest.approx((1 + final) / 2)
     assert f[100] == pytest.approx(final)
@@ -163,7 +163,7 @@ def test_cosine_is_antisymmetric_about_its_middle(time, final):
 @relaxed
 @given(time=times(), final=finals, longer=st.integers(1, 100))
 def test_cosine_depends_on_the_share_of_the_run_alone(time, final, longer):
-    stretched = Time(longer * time.step, longer * time.steps, time.per_epoch)
+    stretched = TrainingTime(longer * time.step, longer * time.steps, time.per_epoch)
     assert Cosine(final)(stretched) == pytest.approx(Cosine(final)(time), abs=1e-12)
 
 
@@ -175,7 +175,7 @@ def test_exponential_decay_loses_the_same_share_in_every_unit_of_time(time, k):
         f = Exponential(k, unit)
         assume(f(time) > 1e-200)
         assert f(later(time, whole)) / f(time) == pytest.approx(math.exp(-k))
-    assert Exponential(math.log(2) / 8, "epochs")(Time(24 * 13, 10**6, 13)) == pytest.approx(1 / 8)
+    assert Exponential(math.log(2) / 8, "epochs")(TrainingTime(24 * 13, 10**6, 13)) == pytest.approx(1 / 8)
 
 
 @relaxed
@@ -184,7 +184,7 @@ def test_the_inverse_of_the_inverse_time_decay_is_a_straight_line(time, k):
     for unit, whole in (("steps", 1), ("epochs", time.per_epoch)):
         f = InverseTime(k, unit)
         assert 1 / f(later(time, whole)) - 1 / f(time) == pytest.approx(k, rel=1e-6)
-    assert InverseTime(0.25, "epochs")(Time(4 * 7, 10**6, 7)) == 0.5
+    assert InverseTime(0.25, "epochs")(TrainingTime(4 * 7, 10**6, 7)) == 0.5
 
 
 @relaxed
@@ -217,7 +217,7 @@ def test_decay_by_the_root_of_time_and_by_time_itself(time, offset):
         assert fast(time) == pytest.approx(InverseTime(1 / offset, unit)(time))
     assert course(InverseSqrt(1, "steps"), 4) == pytest.approx([1, 1 / math.sqrt(2), 1 / math.sqrt(3), 1 / 2])
     assert course(Harmonic(1, "steps"), 4) == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4])
-    assert Harmonic(5, "epochs")(Time(15 * 7, 1000, 7)) == 1 / 4
+    assert Harmonic(5, "epochs")(TrainingTime(15 * 7, 1000, 7)) == 1 / 4
 
 
 @pytest.mark.parametrize("unit", ["steps", "epochs"])
@@ -225,19 +225,19 @@ def test_decay_by_the_root_of_time_and_by_time_itself(time, offset):
 def test_a_line_reaches_its_end_after_its_length_and_stays(unit, steps):
     """Goodfellow et al., equation 8.14, at the first, a middle and the last step of the line, and behind it."""
     tau = 40 if unit == "steps" else 8
-    f = Linear(0.01, tau, unit)
-    at = {t: f(Time(t, steps, 5)) for t in (0, 10, 39, 40, 41, steps)}
+    f = LinearDecay(0.01, tau, unit)
+    at = {t: f(TrainingTime(t, steps, 5)) for t in (0, 10, 39, 40, 41, steps)}
     assert at[0] == 1.0
     assert at[10] == pytest.approx(0.75 + 0.25 * 0.01)
     assert at[39] == pytest.approx(1 / 40 + 39 / 40 * 0.01)
-    assert at[40] == at[41] == f(Time(10**6, 10**7, 5)) == 0.01
-    assert f.span(Time(0, steps, 5)) == 40
+    assert at[40] == at[41] == f(TrainingTime(10**6, 10**7, 5)) == 0.01
+    assert f.span(TrainingTime(0, steps, 5)) == 40
 
 
 @relaxed
 @given(time=times(), final=finals, tau=taus, unit=units)
 def test_a_polynomial_of_power_one_is_a_line_and_so_is_a_ramp(time, final, tau, unit):
-    line = Linear(final, tau, unit)
+    line = LinearDecay(final, tau, unit)
     assert Polynomial(1.0, final, tau, unit)(time) == pytest.approx(line(time), abs=1e-12)
     assert Ramp(1.0, final, "linear", tau, unit)(time) == pytest.approx(line(time), abs=1e-12)
 
@@ -245,11 +245,11 @@ def test_a_polynomial_of_power_one_is_a_line_and_so_is_a_ramp(time, final, tau, 
 def test_a_polynomial_at_its_ends_and_halfway():
     for length, steps in ((None, 100), (100, 400)):
         f = Polynomial(2.0, 0.2, length, "steps")
-        assert f(Time(0, steps, 7)) == 1.0
-        assert f(Time(50, steps, 7)) == pytest.approx(0.2 + 0.8 * 0.25)
-        assert f(Time(99, steps, 7)) == pytest.approx(0.2 + 0.8 * 1e-4)
-        assert f(Time(100, steps, 7)) == 0.2
-    assert f(Time(399, 400, 7)) == 0.2
+        assert f(TrainingTime(0, steps, 7)) == 1.0
+        assert f(TrainingTime(50, steps, 7)) == pytest.approx(0.2 + 0.8 * 0.25)
+        assert f(TrainingTime(99, steps, 7)) == pytest.approx(0.2 + 0.8 * 1e-4)
+        assert f(TrainingTime(100, steps, 7)) == 0.2
+    assert f(TrainingTime(399, 400, 7)) == 0.2
 
 
 @relaxed
@@ -268,9 +268,9 @@ def test_a_ramp_goes_by_equal_steps_or_by_equal_shares(time, start, end, length,
 def test_a_geometric_ramp_has_no_end_at_zero():
     for key in ("start", "end"):
         with pytest.raises(ConfigError, match="must be > 0 where the shape is geometric") as found:
-            blobs("schedule=ramp", "schedule.shape=geometric", f"schedule.{key}=0")
+            build_blobs("schedule=ramp", "schedule.shape=geometric", f"schedule.{key}=0")
         assert [k for k, _ in found.value.problems] == [f"schedule.{key}"]
-    assert Ramp(0.0, 1.0, "linear", 4, "steps")(Time(1, 9, 1)) == 0.25
+    assert Ramp(0.0, 1.0, "linear", 4, "steps")(TrainingTime(1, 9, 1)) == 0.25
 
 
 @relaxed
@@ -296,7 +296,7 @@ def test_a_first_period_that_is_not_whole_is_rounded_so_that_restarts_are():
 def test_the_end_of_warm_restarts_is_that_of_the_period_under_way():
     f = WarmRestarts(10, 2, 0.0, "epochs")
     for epochs, span in ((1, 10), (10, 10), (11, 30), (30, 30), (69, 70), (71, 150)):
-        assert f.span(Time(0, epochs * 7, 7)) == span * 7
+        assert f.span(TrainingTime(0, epochs * 7, 7)) == span * 7
 
 
 @relaxed
@@ -348,7 +348,7 @@ def test_warmup_of_no_length_is_what_follows(time, start, then, unit):
 @given(time=times(), n=st.integers(1, 100), then=decays)
 def test_warmup_from_one_onto_a_constant_is_constant(time, n, then):
     assume(n <= time.steps)
-    assert Warmup(n, "steps", 1.0, Constant())(time) == 1.0
+    assert Warmup(n, "steps", 1.0, ConstantSchedule())(time) == 1.0
 
 
 @relaxed
@@ -362,17 +362,28 @@ def test_warmup_in_epochs_is_warmup_in_as_many_steps(per_epoch, length, then):
 
 
 def test_a_part_of_an_epoch_is_rounded_to_whole_steps():
-    assert course(Warmup(0.5, "epochs", 0.0, Constant()), 8, per_epoch=8) == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0]
-    assert course(Warmup(0.1, "epochs", 0.0, Constant()), 30, per_epoch=30)[:3] == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert course(Warmup(0.5, "epochs", 0.0, ConstantSchedule()), 8, per_epoch=8) == [
+        0.25,
+        0.5,
+        0.75,
+        1.0,
+        1.0,
+        1.0,
+        1.0,
+        1.0,
+    ]
+    assert course(Warmup(0.1, "epochs", 0.0, ConstantSchedule()), 30, per_epoch=30)[:3] == pytest.approx(
+        [1 / 3, 2 / 3, 1.0]
+    )
 
 
 def test_a_run_may_be_all_warmup_but_not_shorter():
-    assert course(Warmup(4, "steps", 0.0, Constant()), 4) == [0.25, 0.5, 0.75, 1.0]
+    assert course(Warmup(4, "steps", 0.0, ConstantSchedule()), 4) == [0.25, 0.5, 0.75, 1.0]
     with pytest.raises(ValueError, match="a warm-up of 10 steps is longer than the run, 9"):
-        Warmup(2, "epochs", 0.0, Constant())(Time(0, 9, 5))
+        Warmup(2, "epochs", 0.0, ConstantSchedule())(TrainingTime(0, 9, 5))
     for length in (1e300, 1e308):
         with pytest.raises(ValueError, match=r"a warm-up of (5e\+300|inf) steps is longer than the run, 9; make"):
-            Warmup(length, "epochs", 0.0, Constant())(Time(0, 9, 5))
+            Warmup(length, "epochs", 0.0, ConstantSchedule())(TrainingTime(0, 9, 5))
 
 
 def test_warmups_follow_one_another():
@@ -389,7 +400,7 @@ FOLLOW = ("schedule=custom", "schedule._target_=mine.Follow", "log_every=1", "pr
 
 def test_a_schedule_is_shown_every_evaluation_so_far(tmp_path):
     """After each of three epochs of three steps; rows between are none."""
-    _, (run,) = trained(tmp_path, blobs(*FOLLOW, "+schedule.monitor=val/accuracy", "optimizer.lr=1.0"))
+    _, (run,) = train_runs(tmp_path, build_blobs(*FOLLOW, "+schedule.monitor=val/accuracy", "optimizer.lr=1.0"))
     rows = run.rows()
     found = [row["val/accuracy"] for row in rows if "val/accuracy" in row]
     assert len(found) == 3
@@ -399,28 +410,28 @@ def test_a_schedule_is_shown_every_evaluation_so_far(tmp_path):
 
 def test_time_after_some_steps_has_the_same_history():
     history = ({"step": 3, "val/loss": 1.0},)
-    assert Time(5, 9, 3, history).after(2) == Time(3, 7, 3, history)
-    assert Time(5, 9, 3, history).after(2).history is history
+    assert TrainingTime(5, 9, 3, history).after(2) == TrainingTime(3, 7, 3, history)
+    assert TrainingTime(5, 9, 3, history).after(2).history is history
 
 
 @pytest.mark.parametrize("stop", [2, 3, 4, 7])
 def test_a_run_that_goes_on_is_shown_the_same(stop, tmp_path):
     overrides = (*FOLLOW, "+schedule.monitor=val/loss")
-    _, (straight,) = trained(tmp_path / "straight", blobs(*overrides))
-    run = stopped(tmp_path / "run", stop, blobs(*overrides))
-    _, run = resumed(run.path, blobs(*overrides))
-    assert torch.equal(weights(run), weights(straight))
-    assert curves(run) == curves(straight)
+    _, (straight,) = train_runs(tmp_path / "straight", build_blobs(*overrides))
+    run = interrupt_run(tmp_path / "run", stop, build_blobs(*overrides))
+    _, run = resume_run(run.path, build_blobs(*overrides))
+    assert torch.equal(load_weights(run), load_weights(straight))
+    assert read_rows(run) == read_rows(straight)
 
 
 def test_each_lane_is_shown_its_own_when_others_have_left_too(tmp_path):
     """The first diverges at its first row."""
     variants = ("optimizer.lr=1e300", "seed=1", "seed=2")
     overrides = (*FOLLOW, "+schedule.monitor=val/loss", "optimizer=sgd")
-    summaries, lanes = trained(tmp_path / "lanes", *(blobs(*overrides, v) for v in variants))
+    summaries, lanes = train_runs(tmp_path / "lanes", *(build_blobs(*overrides, v) for v in variants))
     assert [s["status"] for s in summaries] == ["diverged", "done", "done"]
     for run, v in zip(lanes[1:], variants[1:], strict=True):
-        _, (alone,) = trained(tmp_path / v, blobs(*overrides, v))
+        _, (alone,) = train_runs(tmp_path / v, build_blobs(*overrides, v))
         assert [r["lr"] for r in run.rows()] == pytest.approx([r["lr"] for r in alone.rows()], rel=1e-9)
 
 
@@ -435,13 +446,13 @@ def test_the_metric_that_a_schedule_follows_is_checked_inside_another_too():
         ):  # fmt: skip
             fraction = "validation.fraction=0" if metric == "val/loss" else "validation.fraction=0.2"
             with pytest.raises(ConfigError, match=said) as found:
-                blobs(*overrides, f"+{at}.monitor={metric}", fraction)
+                build_blobs(*overrides, f"+{at}.monitor={metric}", fraction)
             assert [key for key, _ in found.value.problems] == [f"{at}.monitor"]
 
 
 def test_a_rule_without_a_rate_cannot_follow_a_metric():
     with pytest.raises(ConfigError, match="Unit has no rate lr to change"):
-        blobs("optimizer=custom", "optimizer._target_=mine.Unit", "schedule=custom",
+        build_blobs("optimizer=custom", "optimizer._target_=mine.Unit", "schedule=custom",
               "schedule._target_=mine.Waiting", "+schedule.monitor=val/loss")  # fmt: skip
 
 
@@ -451,7 +462,7 @@ def test_a_rule_without_a_rate_cannot_follow_a_metric():
 def told(*overrides):
     """What is said of a schedule's length before a run of nine steps, three an epoch, begins."""
     given = (*BLOBS, *overrides)
-    return [notice for notice in build(composed(*given), given)[1] if notice.startswith("schedule: ")]
+    return [notice for notice in build(compose_config(*given), given)[1] if notice.startswith("schedule: ")]
 
 
 @schedules
@@ -491,11 +502,11 @@ def test_a_run_that_is_longer_or_shorter_than_its_schedule_is_told(overrides):
 
 
 def test_a_warmup_adds_its_length_to_what_follows():
-    assert Warmup(2, "epochs", 0.0, Cosine(0.1)).span(Time(0, 9, 3)) == 9
-    assert Warmup(2, "epochs", 0.0, Exponential(0.1, "steps")).span(Time(0, 9, 3)) is None
-    assert Warmup(3, "epochs", 0.0, StepDecay(0.1, 1, "steps")).span(Time(0, 9, 3)) is None, "nothing follows"
-    assert Warmup(2, "epochs", 0.0, StepDecay(0.1, 5, "epochs")).span(Time(0, 9, 3)) == 6 + 16
-    assert Warmup(2, "epochs", 0.0, mine.Sawtooth()).span(Time(0, 9, 3)) is None, "one's own need not say"
+    assert Warmup(2, "epochs", 0.0, Cosine(0.1)).span(TrainingTime(0, 9, 3)) == 9
+    assert Warmup(2, "epochs", 0.0, Exponential(0.1, "steps")).span(TrainingTime(0, 9, 3)) is None
+    assert Warmup(3, "epochs", 0.0, StepDecay(0.1, 1, "steps")).span(TrainingTime(0, 9, 3)) is None, "nothing follows"
+    assert Warmup(2, "epochs", 0.0, StepDecay(0.1, 5, "epochs")).span(TrainingTime(0, 9, 3)) == 6 + 16
+    assert Warmup(2, "epochs", 0.0, mine.Sawtooth()).span(TrainingTime(0, 9, 3)) is None, "one's own need not say"
 
 
 def test_a_schedule_of_ones_own_may_say_how_long_it_is():
@@ -536,10 +547,10 @@ PARITY = {
     "exponential": (Exponential(0.05, "steps"), lambda rule, s: s.ExponentialLR(rule, math.exp(-0.05))),
     "inverse_time": (InverseTime(0.2, "steps"), lambda rule, s: s.LambdaLR(rule, lambda t: 1 / (1 + 0.2 * t))),
     "cosine": (Cosine(0.1), lambda rule, s: s.CosineAnnealingLR(rule, 50, eta_min=0.1)),
-    "constant": (Constant(), lambda rule, s: s.ConstantLR(rule, 1.0, 1)),
+    "constant": (ConstantSchedule(), lambda rule, s: s.ConstantLR(rule, 1.0, 1)),
     "inverse_sqrt": (InverseSqrt(3, "steps"), lambda rule, s: s.LambdaLR(rule, lambda t: (3 / (3 + t)) ** 0.5)),
     "harmonic": (Harmonic(3, "steps"), lambda rule, s: s.LambdaLR(rule, lambda t: 3 / (3 + t))),
-    "linear": (Linear(0.1, 30, "steps"), lambda rule, s: s.LinearLR(rule, 1.0, 0.1, 30)),
+    "linear": (LinearDecay(0.1, 30, "steps"), lambda rule, s: s.LinearLR(rule, 1.0, 0.1, 30)),
     "polynomial": (Polynomial(0.9, 0.0, None, "steps"), lambda rule, s: s.PolynomialLR(rule, 50, 0.9)),
     "ramp": (Ramp(0.2, 1.0, "linear", 40, "steps"), lambda rule, s: s.LinearLR(rule, 0.2, 1.0, 40)),
     "warm_restarts": (
@@ -580,19 +591,19 @@ WARM = (
 
 def test_the_logged_rates_follow_the_formula(tmp_path):
     """Three steps an epoch: a climb of round(4.5) = 4, then a decay in epochs that begins at its end."""
-    _, (run,) = trained(tmp_path, blobs(*WARM, "log_every=1", "optimizer.lr=0.02"))
+    _, (run,) = train_runs(tmp_path, build_blobs(*WARM, "log_every=1", "optimizer.lr=0.02"))
     wanted = [0.2 + 0.8 * (t + 1) / 4 for t in range(4)] + [math.exp(-0.4 * t / 3) for t in range(5)]
     assert [row["lr"] for row in run.rows()] == pytest.approx([0.02 * f for f in wanted])
 
 
 @pytest.mark.parametrize("stop", [2, 4, 6])
 def test_a_run_stopped_within_its_warmup_or_after_it_goes_on_bit_by_bit(stop, tmp_path):
-    _, (straight,) = trained(tmp_path / "straight", blobs(*WARM, "log_every=1"))
+    _, (straight,) = train_runs(tmp_path / "straight", build_blobs(*WARM, "log_every=1"))
 
-    run = stopped(tmp_path / "run", stop, blobs(*WARM, "log_every=1"))
-    _, run = resumed(run.path, blobs(*WARM, "log_every=1"))
-    assert torch.equal(weights(run), weights(straight))
-    assert curves(run) == curves(straight)
+    run = interrupt_run(tmp_path / "run", stop, build_blobs(*WARM, "log_every=1"))
+    _, run = resume_run(run.path, build_blobs(*WARM, "log_every=1"))
+    assert torch.equal(load_weights(run), load_weights(straight))
+    assert read_rows(run) == read_rows(straight)
 
 
 def test_lanes_may_each_follow_a_schedule_of_their_own(tmp_path):
@@ -604,8 +615,8 @@ def test_lanes_may_each_follow_a_schedule_of_their_own(tmp_path):
         ("schedule=custom", "schedule._target_=mine.Sawtooth"),
     ]
     common = ("precision=float64", "log_every=1")
-    _, lanes = trained(tmp_path / "lanes", *(blobs(*common, *v) for v in variants))
+    _, lanes = train_runs(tmp_path / "lanes", *(build_blobs(*common, *v) for v in variants))
     for i, v in enumerate(variants):
-        _, (alone,) = trained(tmp_path / f"solo{i}", blobs(*common, *v))
-        torch.testing.assert_close(weights(lanes[i]), weights(alone), rtol=1e-9, atol=1e-9)
+        _, (alone,) = train_runs(tmp_path / f"solo{i}", build_blobs(*common, *v))
+        torch.testing.assert_close(load_weights(lanes[i]), load_weights(alone), rtol=1e-9, atol=1e-9)
         assert [r["lr"] for r in lanes[i].rows()] == pytest.approx([r["lr"] for r in alone.rows()])

@@ -14,16 +14,16 @@ def names(folder):
 
 def test_a_file_is_replaced_whole(tmp_path):
     file = tmp_path / "x.json"
-    atomic.replace(file, b"one")
-    atomic.replace(file, b"two")
+    atomic.atomic_write_bytes(file, b"one")
+    atomic.atomic_write_bytes(file, b"two")
     assert file.read_bytes() == b"two"
     assert names(tmp_path) == ["x.json"]
 
 
 def test_until_the_end_the_former_content_stands(tmp_path):
     file = tmp_path / "x"
-    atomic.replace(file, b"one")
-    with atomic.replacing(file) as stream:
+    atomic.atomic_write_bytes(file, b"one")
+    with atomic.atomic_write(file) as stream:
         stream.write(b"two")
         stream.flush()
         assert file.read_bytes() == b"one"
@@ -33,14 +33,14 @@ def test_until_the_end_the_former_content_stands(tmp_path):
 @pytest.mark.parametrize("operation", ["fsync", "replace"])
 def test_what_fails_leaves_the_former_content_and_nothing_beside(operation, tmp_path, monkeypatch):
     file = tmp_path / "x"
-    atomic.replace(file, b"one")
+    atomic.atomic_write_bytes(file, b"one")
 
     def fail(*args):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, operation, fail)
     with pytest.raises(OSError, match="No space"):
-        atomic.replace(file, b"two")
+        atomic.atomic_write_bytes(file, b"two")
     assert file.read_bytes() == b"one"
     assert names(tmp_path) == ["x"]
 
@@ -60,19 +60,19 @@ def test_the_content_reaches_the_disk_before_it_takes_the_place(tmp_path, monkey
 
     monkeypatch.setattr(os, "fsync", seen)
     monkeypatch.setattr(os, "replace", moved)
-    atomic.replace(tmp_path / "x", b"one")
+    atomic.atomic_write_bytes(tmp_path / "x", b"one")
     assert done == ["file reached", "replaced", "folder reached"]
     done.clear()
-    atomic.replace(tmp_path / "x", b"two", lasting=False)
+    atomic.atomic_write_bytes(tmp_path / "x", b"two", lasting=False)
     assert done == ["file reached", "replaced"]
 
 
 def test_the_former_content_can_be_kept_under_another_name(tmp_path):
     file, former = tmp_path / "x", tmp_path / "before"
-    with atomic.replacing(file, former) as stream:
+    with atomic.atomic_write(file, former) as stream:
         stream.write(b"one")
     assert names(tmp_path) == ["x"]
-    with atomic.replacing(file, former) as stream:
+    with atomic.atomic_write(file, former) as stream:
         stream.write(b"two")
     assert (file.read_bytes(), former.read_bytes()) == (b"two", b"one")
 
@@ -81,6 +81,6 @@ def test_a_link_that_lies_beside_is_not_followed(tmp_path):
     other = tmp_path / "other"
     other.write_text("mine")
     (tmp_path / "x.tmp").symlink_to(other)
-    atomic.replace(tmp_path / "x", b"one")
+    atomic.atomic_write_bytes(tmp_path / "x", b"one")
     assert other.read_text() == "mine"
     assert (tmp_path / "x").read_bytes() == b"one"

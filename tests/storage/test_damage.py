@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 import torch
-from bits import differences, final
-from forked import Ended, Forks
+from bits import find_differences, read_final_state
+from forked import Forks, ProcessResult
 
-from dlopt.rundir.directory import Run
+from dlopt.rundir.directory import RunDirectory
 
 ARGV = (
     "train", "-q", "data=digits", "data.train_size=200", "arch=mlp", "arch.widths=[16]", "batch_size=30", "steps=396",
@@ -74,23 +74,23 @@ class Original:
     folder: Path
     resume: tuple[str, ...]
     state: dict[str, Any]
-    evaluated: str
+    record_evaluation: str
 
-    def lost(self, run: Run) -> list[str]:
+    def lost(self, run: RunDirectory) -> list[str]:
         """In what a run differs from the one that was never damaged, but for rows without an evaluation."""
 
         def matters(name: str) -> bool:
             row = re.match(r"row \d+: ", name)
             return name != "rows" and (row is None or f"{row[0]}/val/loss" in self.state)
 
-        return [name for name in differences(final(run), self.state) if matters(name)]
+        return [name for name in find_differences(read_final_state(run), self.state) if matters(name)]
 
 
 @pytest.fixture(scope="module")
 def originals(forks, tmp_path_factory) -> dict[str, Original]:
     folder = {state: tmp_path_factory.mktemp(state) for state in (*STATES, "longer")}
 
-    def ran(argv: list[str] | tuple[str, ...], state: str) -> Ended:
+    def ran(argv: list[str] | tuple[str, ...], state: str) -> ProcessResult:
         ended = forks.run(argv, folder[state])
         assert ended.code == 0, ended.err
         return ended
@@ -101,21 +101,25 @@ def originals(forks, tmp_path_factory) -> dict[str, Original]:
     ran(more, "longer")
 
     job = forks.start(ARGV, folder["interrupted"])
-    under_way = Run(folder["interrupted"] / "run")
+    under_way = RunDirectory(folder["interrupted"] / "run")
     while ((under_way.last_row() or {}).get("step", 0)) <= 30:
         assert not job.ended, job.wait()
     job.kill(signal.SIGTERM)
     assert job.wait().code == 130
-    stopped = Run(folder["interrupted"] / "run")
+    stopped = RunDirectory(folder["interrupted"] / "run")
     assert 24 < stopped.summary["step"] < 396
     evaluated = {state: ran(["evaluate", "run"], state).out for state in STATES}
     return {
-        "done": Original(folder["done"] / "run", more, final(Run(folder["longer"] / "run")), evaluated["done"]),
-        "interrupted": Original(stopped.path, more[:-1], final(Run(folder["done"] / "run")), evaluated["interrupted"]),
+        "done": Original(
+            folder["done"] / "run", more, read_final_state(RunDirectory(folder["longer"] / "run")), evaluated["done"]
+        ),
+        "interrupted": Original(
+            stopped.path, more[:-1], read_final_state(RunDirectory(folder["done"] / "run")), evaluated["interrupted"]
+        ),
     }
 
 
-def harmless(forks: Forks, argv: tuple[str, ...] | list[str], folder: Path) -> Ended:
+def harmless(forks: Forks, argv: tuple[str, ...] | list[str], folder: Path) -> ProcessResult:
     """A command that ends by itself, with a code that it should have, and without a traceback."""
     ended = forks.run(argv, folder)
     assert ended.code in (0, 1, 2), (argv, ended)
@@ -124,7 +128,7 @@ def harmless(forks: Forks, argv: tuple[str, ...] | list[str], folder: Path) -> E
     return ended
 
 
-def damaged(original: Original, folder: Path, file: str, damage: str, draw: random.Random) -> Run:
+def damaged(original: Original, folder: Path, file: str, damage: str, draw: random.Random) -> RunDirectory:
     """A copy with one file of this name damaged."""
     shutil.copytree(original.folder, folder / "run")
     place = draw.choice(sorted((folder / "run").glob(file)))
@@ -133,7 +137,7 @@ def damaged(original: Original, folder: Path, file: str, damage: str, draw: rand
         place.unlink()
     else:
         place.write_bytes(change(place.read_bytes(), draw))
-    return Run(folder / "run")
+    return RunDirectory(folder / "run")
 
 
 def check(forks: Forks, original: Original, folder: Path, file: str, damage: str, seed: str) -> None:
@@ -143,7 +147,7 @@ def check(forks: Forks, original: Original, folder: Path, file: str, damage: str
         harmless(forks, argv, folder)
     evaluated = harmless(forks, ["evaluate", "run"], folder)
     if file.startswith("checkpoints/") and damage != "removed" and evaluated.code == 0:
-        assert evaluated.out == original.evaluated, "no figures of damaged weights"
+        assert evaluated.out == original.record_evaluation, "no figures of damaged weights"
     resumed = harmless(forks, original.resume, folder)
     if resumed.code == 0:
         assert original.lost(run) == [], resumed.err
@@ -175,14 +179,14 @@ def test_a_number_of_the_configuration_that_has_changed_makes_no_other_run(key, 
     """A digit, as one flipped bit changes it: the run is refused, with the file's name, or not affected."""
     original = originals["interrupted"]
     shutil.copytree(original.folder, tmp_path / "run")
-    run = Run(tmp_path / "run")
+    run = RunDirectory(tmp_path / "run")
     text = run.config_file.read_text()
     changed = re.sub(rf"^( *{key}:) .*$", rf"\1 {value}", text, count=1, flags=re.MULTILINE)
     assert changed != text
     run.config_file.write_text(changed)
     resumed = harmless(forks, original.resume, tmp_path)
     if resumed.code == 0:
-        assert differences(final(run), original.state) == []
+        assert find_differences(read_final_state(run), original.state) == []
     else:
         assert "config" in resumed.err
 
@@ -192,7 +196,7 @@ def test_a_flipped_bit_among_the_weights_of_a_checkpoint_is_noticed(name, forks,
     """In the numbers themselves, where nothing but a checksum can see it."""
     original = originals["interrupted"]
     shutil.copytree(original.folder, tmp_path / "run")
-    run = Run(tmp_path / "run")
+    run = RunDirectory(tmp_path / "run")
     weights = next(iter(run.load(name)["model"].values()))
     raw = weights.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
     file = run.checkpoint(name)
@@ -210,7 +214,7 @@ def test_lines_that_cannot_be_read_are_left_out_told_and_kept_beside(forks, orig
     """Rows of evaluations come back from the checkpoint; nothing that lay in the file is thrown away."""
     original = originals["interrupted"]
     shutil.copytree(original.folder, tmp_path / "run")
-    run = Run(tmp_path / "run")
+    run = RunDirectory(tmp_path / "run")
     lines = run.metrics_file.read_text().splitlines()
     evaluation = next(i for i, line in enumerate(lines) if "val/loss" in json.loads(line))
     between = next(i for i, line in enumerate(lines) if "val/loss" not in json.loads(line))

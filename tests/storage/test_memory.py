@@ -48,26 +48,26 @@ def test_groups_bound_what_is_free_and_files_kept_in_memory_do_not_count(tmp_pat
         (group / f"memory.{limit}").write_text(f"{most}\n")
         (group / f"memory.{usage}").write_text("400\n")
         (group / "memory.stat").write_text(f"anon 7\n{kept} 50\n")
-    assert list(memory._left_by_groups(tmp_path, mine)) == [650, 350, 4650]
+    assert list(memory._iter_cgroup_free(tmp_path, mine)) == [650, 350, 4650]
     (inner / f"memory.{limit}").unlink()
-    assert list(memory._left_by_groups(tmp_path, mine)) == [350, 4650]
+    assert list(memory._iter_cgroup_free(tmp_path, mine)) == [350, 4650]
 
 
 def test_groups_without_a_limit_or_that_are_not_there_bound_nothing(tmp_path):
     mine = tmp_path / "cgroup"
-    assert list(memory._left_by_groups(tmp_path, mine)) == []
+    assert list(memory._iter_cgroup_free(tmp_path, mine)) == []
     mine.write_text(SECOND["file"])
-    assert list(memory._left_by_groups(tmp_path, mine)) == []
+    assert list(memory._iter_cgroup_free(tmp_path, mine)) == []
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("5\n")
     (tmp_path / "memory.stat").write_text("inactive_file 1\n")
-    assert list(memory._left_by_groups(tmp_path, mine)) == []
+    assert list(memory._iter_cgroup_free(tmp_path, mine)) == []
 
 
 def test_what_needs_more_than_is_free_is_refused_with_both(monkeypatch):
     monkeypatch.setattr(memory, "available", lambda: 5_000_000)
     memory.check(5_000_000)
-    with pytest.raises(memory.NotEnough, match="x needs 7,001 MB of memory, and 5 MB are free"):
+    with pytest.raises(memory.NotEnoughMemoryError, match="x needs 7,001 MB of memory, and 5 MB are free"):
         memory.check(7_001_000_000, "x")
     monkeypatch.setattr(memory, "available", lambda: None)
     memory.check(10**18)
@@ -112,11 +112,11 @@ print(count)
 @LINUX
 def test_the_former_bound_comes_back():
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    with memory.bounded():
+    with memory.limit_memory():
         bound = resource.getrlimit(resource.RLIMIT_DATA)
         assert bound[0] > 0
         assert bound[1] == before[1]
-        with pytest.raises(KeyError), memory.bounded():
+        with pytest.raises(KeyError), memory.limit_memory():
             assert resource.getrlimit(resource.RLIMIT_DATA)[0] <= bound[0]
             raise KeyError
         assert resource.getrlimit(resource.RLIMIT_DATA) == bound

@@ -12,13 +12,13 @@ from omegaconf import OmegaConf
 from dlopt.storage.safe_read import (
     DEEPEST,
     LARGEST,
-    Unreadable,
-    content,
-    json_object,
-    lines,
-    opened,
-    printable,
-    yaml_mapping,
+    UnreadableFile,
+    iter_lines,
+    open_regular,
+    read_bytes,
+    read_json,
+    read_yaml,
+    to_printable,
 )
 
 LIMIT = 1 << 16
@@ -31,7 +31,7 @@ def written(folder, text):
 
 
 def is_unreadable(act, *said):
-    with pytest.raises(Unreadable) as found:
+    with pytest.raises(UnreadableFile) as found:
         act()
     message = str(found.value)
     assert len(message.splitlines()) == 1
@@ -55,8 +55,8 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
 
         def look():
             for name in ("pipe", "folder", "link", "other", "loop", "socket"):
-                is_unreadable(lambda name=name: opened(tmp_path / name), name)
-            is_unreadable(lambda: next(lines(tmp_path / "pipe", 9)), "pipe", "regular")
+                is_unreadable(lambda name=name: open_regular(tmp_path / name), name)
+            is_unreadable(lambda: next(iter_lines(tmp_path / "pipe", 9)), "pipe", "regular")
             done.set()
 
         looking = threading.Thread(target=look, daemon=True)
@@ -67,10 +67,10 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
 
 def test_a_file_that_is_not_there_is_another_matter(tmp_path):
     for act in (
-        lambda f: content(f, 9),
-        lambda f: json_object(f, 9),
-        lambda f: yaml_mapping(f, 9),
-        lambda f: next(lines(f, 9)),
+        lambda f: read_bytes(f, 9),
+        lambda f: read_json(f, 9),
+        lambda f: read_yaml(f, 9),
+        lambda f: next(iter_lines(f, 9)),
     ):
         with pytest.raises(FileNotFoundError):
             act(tmp_path / "nothing")
@@ -80,16 +80,16 @@ def test_a_linked_folder_is_followed(tmp_path):
     (tmp_path / "there").mkdir()
     written(tmp_path / "there", "x")
     (tmp_path / "here").symlink_to("there")
-    assert content(tmp_path / "here" / "file", 1) == b"x"
+    assert read_bytes(tmp_path / "here" / "file", 1) == b"x"
 
 
 def test_no_file_is_larger_than_its_limit(tmp_path):
-    assert content(written(tmp_path, "12345"), 5) == b"12345"
-    is_unreadable(lambda: content(tmp_path / "file", 4), "file", "larger than 4 bytes")
+    assert read_bytes(written(tmp_path, "12345"), 5) == b"12345"
+    is_unreadable(lambda: read_bytes(tmp_path / "file", 4), "file", "larger than 4 bytes")
     os.truncate(tmp_path / "file", 1 << 40)
-    for read in (json_object, yaml_mapping):
+    for read in (read_json, read_yaml):
         is_unreadable(lambda read=read: read(tmp_path / "file", LIMIT), "larger than")
-    is_unreadable(lambda: next(lines(tmp_path / "file", 9, LIMIT)), "larger than")
+    is_unreadable(lambda: next(iter_lines(tmp_path / "file", 9, LIMIT)), "larger than")
 
 
 # ------------------------------------------------------------------------------------------------ JSON and YAML
@@ -98,8 +98,8 @@ PLAIN = {"a": None, "b": [True, 1, -2.5, "text", {"c": {}}], "ü": "1e-5", "n": 
 
 
 def test_plain_values_are_read(tmp_path):
-    assert json_object(written(tmp_path, json.dumps(PLAIN)), LIMIT) == PLAIN
-    assert yaml_mapping(written(tmp_path, OmegaConf.to_yaml(PLAIN)), LIMIT) == PLAIN
+    assert read_json(written(tmp_path, json.dumps(PLAIN)), LIMIT) == PLAIN
+    assert read_yaml(written(tmp_path, OmegaConf.to_yaml(PLAIN)), LIMIT) == PLAIN
 
 
 BAD_JSON = {
@@ -119,7 +119,7 @@ BAD_JSON = {
 
 @pytest.mark.parametrize("name", BAD_JSON)
 def test_json_that_cannot_be_read(name, tmp_path):
-    is_unreadable(lambda: json_object(written(tmp_path, BAD_JSON[name]), LIMIT), "file")
+    is_unreadable(lambda: read_json(written(tmp_path, BAD_JSON[name]), LIMIT), "file")
 
 
 BAD_YAML = {
@@ -154,18 +154,18 @@ BAD_YAML = {
 
 @pytest.mark.parametrize("name", BAD_YAML)
 def test_yaml_that_cannot_be_read(name, tmp_path):
-    is_unreadable(lambda: yaml_mapping(written(tmp_path, BAD_YAML[name]), LIMIT), "file")
+    is_unreadable(lambda: read_yaml(written(tmp_path, BAD_YAML[name]), LIMIT), "file")
 
 
 def test_yaml_is_refused_before_anything_is_made_of_its_depth(tmp_path):
     """A loader that follows it would come to the end of its stack."""
     for text in ("a: " + "[" * 100_000 + "]" * 100_000, "a:\n" + "".join(" " * i + "-\n" for i in range(1, 400))):
-        is_unreadable(lambda text=text: yaml_mapping(written(tmp_path, text), 1 << 18), "levels deep")
+        is_unreadable(lambda text=text: read_yaml(written(tmp_path, text), 1 << 18), "levels deep")
 
 
 def test_as_deep_as_may_be(tmp_path):
     deep = '{"a": ' + "[" * (DEEPEST - 1) + "]" * (DEEPEST - 1) + "}"
-    assert json_object(written(tmp_path, deep), LIMIT) == yaml_mapping(tmp_path / "file", LIMIT)
+    assert read_json(written(tmp_path, deep), LIMIT) == read_yaml(tmp_path / "file", LIMIT)
 
 
 @pytest.mark.parametrize(
@@ -193,14 +193,14 @@ def test_as_deep_as_may_be(tmp_path):
 )
 def test_yaml_is_read_as_omegaconf_reads_it(text, tmp_path):
     file = written(tmp_path, f"a: {text}\n")
-    mine, theirs = yaml_mapping(file, LIMIT)["a"], OmegaConf.to_container(OmegaConf.load(file))["a"]
+    mine, theirs = read_yaml(file, LIMIT)["a"], OmegaConf.to_container(OmegaConf.load(file))["a"]
     assert (mine, type(mine)) == (theirs, type(theirs))
 
 
 @pytest.mark.parametrize("text", ["1:30", "-1:30", "+1_0:30", "1:30.5", "0:1", "1" + 50_000 * ":1"])
 def test_numbers_to_the_base_60_are_text(text, tmp_path):
     """Of long ones the time would be the square of the length."""
-    assert yaml_mapping(written(tmp_path, f"a: {text}\nb: {{c: [{text}]}}\n"), 1 << 18) == {
+    assert read_yaml(written(tmp_path, f"a: {text}\nb: {{c: [{text}]}}\n"), 1 << 18) == {
         "a": text,
         "b": {"c": [text]},
     }
@@ -216,7 +216,7 @@ def test_numbers_to_the_base_60_are_text(text, tmp_path):
 def test_lines_are_those_of_a_split(text, longest, tmp_path):
     *whole, _ = text.split(b"\n")
     expected = [line if len(line) <= longest else None for line in whole]
-    assert list(lines(written(tmp_path, text), longest)) == expected
+    assert list(iter_lines(written(tmp_path, text), longest)) == expected
 
 
 def test_a_line_without_end_takes_no_memory(tmp_path):
@@ -228,7 +228,7 @@ def test_a_line_without_end_takes_no_memory(tmp_path):
         stream.write(b"\nlast\n")
     tracemalloc.start()
     try:
-        assert list(lines(file, 1000)) == [b"first", None, b"last"]
+        assert list(iter_lines(file, 1000)) == [b"first", None, b"last"]
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
@@ -238,10 +238,10 @@ def test_a_line_without_end_takes_no_memory(tmp_path):
 
 
 def test_text_holds_nothing_that_a_terminal_would_obey():
-    assert printable("loss 0.1 für 猫 ±") == "loss 0.1 für 猫 ±"
+    assert to_printable("loss 0.1 für 猫 ±") == "loss 0.1 für 猫 ±"
     for code in (*range(32), 0x7F, *range(0x80, 0xA0), 0x202E, 0x2066, 0xD800, 0x2028, 0xFEFF):
-        shown = printable(f"a{chr(code)}b")
+        shown = to_printable(f"a{chr(code)}b")
         assert len(shown) == 3
         assert shown.isprintable()
         shown.encode()
-    assert printable("two\nlines") == "two lines"
+    assert to_printable("two\nlines") == "two lines"

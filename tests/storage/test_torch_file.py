@@ -6,12 +6,12 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from helpers import blobs, trained
-from hostile_files import PAYLOADS, TENSORS, X, dictionary, of_pickle, payload
+from helpers import build_blobs, train_runs
+from hostile_files import PAYLOADS, TENSORS, X, encode_dict, make_payload, pickle_writer
 from torch import nn
 
 from dlopt.storage import memory, torch_file
-from dlopt.storage.torch_file import Unreadable
+from dlopt.storage.torch_file import UnreadableTensorFile
 
 
 def same(a, b):
@@ -81,7 +81,7 @@ def test_what_torch_saves_is_read_as_torch_reads_it(name, file):
 @pytest.mark.parametrize("rule", ["AdamW", "SGD", "LBFGS", "Rprop"])
 def test_checkpoints_with_any_state_are_read(tmp_path, rule):
     keys = ("optimizer=torch_optim", f"optimizer.name={rule}", "epochs=1", "normalization=batch")
-    _, (run,) = trained(tmp_path, blobs(*keys))
+    _, (run,) = train_runs(tmp_path, build_blobs(*keys))
     for which in ("last", "best"):
         assert same(run.load(which), torch.load(run.checkpoint(which), weights_only=True))
 
@@ -90,7 +90,7 @@ def test_checkpoints_with_any_state_are_read(tmp_path, rule):
 
 
 def test_the_form_in_which_harm_is_written_is_torchs(file):
-    of_pickle(X)(file)
+    pickle_writer(X)(file)
     expected = {"x": torch.arange(4.0).reshape(2, 2)}
     assert same(torch_file.load(file), expected)
     assert same(torch.load(file, weights_only=True), expected)
@@ -101,7 +101,7 @@ def test_hostile_files_are_refused_before_torch_sees_them(name, file, monkeypatc
     write, said = TENSORS[name]
     write(file)
     monkeypatch.setattr(torch, "load", None)
-    with pytest.raises(Unreadable) as found:
+    with pytest.raises(UnreadableTensorFile) as found:
         torch_file.load(file)
     assert said in str(found.value)
     assert len(str(found.value).splitlines()) == 1
@@ -111,10 +111,10 @@ def test_hostile_files_are_refused_before_torch_sees_them(name, file, monkeypatc
 @pytest.mark.parametrize("place", ["alone", "in a dictionary", "as a key", "in the old format"])
 def test_nothing_in_a_file_is_called(name, place, file, tmp_path):
     canary = tmp_path / "canary"
-    harm = payload(name, canary)
+    harm = make_payload(name, canary)
     content = {"alone": harm, "as a key": {harm: WHOLE}}.get(place, {"x": WHOLE, "y": harm})
     torch.save(content, file, _use_new_zipfile_serialization=place != "in the old format")
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableTensorFile):
         torch_file.load(file)
     assert not canary.exists()
     torch.load(file, weights_only=False)
@@ -124,7 +124,7 @@ def test_nothing_in_a_file_is_called(name, place, file, tmp_path):
 def test_what_does_not_fit_into_the_memory_is_refused(file, monkeypatch):
     torch.save(torch.zeros(1_000_000), file)
     monkeypatch.setattr(memory, "available", lambda: 3_000_000)
-    with pytest.raises(Unreadable, match="needs 4 MB of memory, and 3 MB are free"):
+    with pytest.raises(UnreadableTensorFile, match="needs 4 MB of memory, and 3 MB are free"):
         torch_file.load(file)
 
 
@@ -133,7 +133,7 @@ def test_what_does_not_fit_into_the_memory_is_refused(file, monkeypatch):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    _, (run,) = trained(tmp_path_factory.mktemp("run"), blobs("epochs=1", "optimizer=adam"))
+    _, (run,) = train_runs(tmp_path_factory.mktemp("run"), build_blobs("epochs=1", "optimizer=adam"))
     return run.checkpoint("last").read_bytes(), run.load("last")
 
 
@@ -148,7 +148,7 @@ def outcome(file, content):
 def test_a_file_cut_off_anywhere_is_refused(checkpoint, file):
     whole, _ = checkpoint
     for size in random.Random(0).sample(range(len(whole)), 400):
-        with pytest.raises(Unreadable):
+        with pytest.raises(UnreadableTensorFile):
             outcome(file, whole[:size])
 
 
@@ -159,7 +159,7 @@ def test_a_part_that_is_marked_as_a_folder_is_refused(tmp_path):
     content = bytearray(file.read_bytes())
     content[content.rindex(b"PK\x01\x02") + 38] |= 0x10
     file.write_bytes(content)
-    with pytest.raises(Unreadable, match="marked as a folder"):
+    with pytest.raises(UnreadableTensorFile, match="marked as a folder"):
         torch_file.load(file)
 
 
@@ -170,13 +170,13 @@ def test_a_flipped_bit_anywhere_is_noticed_or_does_not_matter(checkpoint, file):
         at, bit = draw.randrange(len(whole)), draw.randrange(8)
         try:
             assert same(outcome(file, whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :]), content)
-        except Unreadable:
+        except UnreadableTensorFile:
             refused += 1
     assert refused > 100
 
 
 def test_a_file_with_anything_behind_it_is_refused(checkpoint, file):
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableTensorFile):
         outcome(file, checkpoint[0] + b"\0")
 
 
@@ -189,14 +189,14 @@ def test_torch_itself_passes_over_checksums(file):
 
 def test_a_pickle_of_random_instructions_is_refused_or_makes_what_torch_makes(file):
     draw = random.Random(2)
-    good = dictionary(X, X)
+    good = encode_dict(X, X)
     for _ in range(400):
         pickled = bytearray(good)
         for _ in range(draw.randint(1, 4)):
             pickled[draw.randrange(2, len(good))] = draw.randrange(256)
-        of_pickle(whole=bytes(pickled))(file)
+        pickle_writer(whole=bytes(pickled))(file)
         try:
             found = torch_file.load(file)
-        except Unreadable:
+        except UnreadableTensorFile:
             continue
         assert same(found, torch.load(file, map_location="cpu", weights_only=True))

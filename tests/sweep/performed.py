@@ -23,7 +23,7 @@ class Act:
         return self.folder / self.name
 
     @property
-    def begun(self) -> Path:
+    def pid_file(self) -> Path:
         """Holds the number of the process that performs it."""
         return self.folder / f"{self.name}.begun"
 
@@ -40,7 +40,7 @@ def write(file: Path, text: str) -> None:
     beside.rename(file)
 
 
-def until(happens: Callable[[], Any], seconds: float = 60.0) -> Any:
+def wait_until(happens: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Wait for something; TimeoutError after so long."""
     deadline = time.monotonic() + seconds
     while not (found := happens()):
@@ -55,17 +55,17 @@ def nothing(act: Act) -> None:
 
 
 def threads(act: Act) -> None:
-    from dlopt.config.checks.forward_probe import AVAILABLE
+    from dlopt.config.checks.forward_probe import AVAILABLE_THREADS
 
-    write(act.file, str(AVAILABLE))
+    write(act.file, str(AVAILABLE_THREADS))
 
 
-def held(act: Act) -> None:
+def wait_for_go(act: Act) -> None:
     """Goes on until the file NAME.go appears."""
-    until(act.folder.joinpath(f"{act.name}.go").exists)
+    wait_until(act.folder.joinpath(f"{act.name}.go").exists)
 
 
-def saving(act: Act) -> None:
+def save_on_signal(act: Act) -> None:
     """As training does: a signal lets the step under way be the last, a second ends at once; then it saves."""
     asked = []
 
@@ -76,7 +76,7 @@ def saving(act: Act) -> None:
 
     former = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     write(act.folder / f"{act.name}.ready", "")
-    until(lambda: asked)
+    wait_until(lambda: asked)
     time.sleep(0.05)  # its step is not over at once; a second signal would end it here
     write(act.file, "saved")
     for number, handler in former.items():
@@ -92,7 +92,7 @@ def stubborn(act: Act) -> None:
         pass
 
 
-def computing(act: Act) -> None:
+def compute(act: Act) -> None:
     """Long products of matrices in torch, which hold no lock of Python's."""
     import torch
 
@@ -115,7 +115,7 @@ def refuse(act: Act) -> None:
     raise ValueError("not this one")
 
 
-class Odd(Exception):
+class UnpicklableError(Exception):
     """One that cannot be made again from what it says."""
 
     def __init__(self, first: str, second: str) -> None:
@@ -123,7 +123,7 @@ class Odd(Exception):
 
 
 def odd(act: Act) -> None:
-    raise Odd("this", "that")
+    raise UnpicklableError("this", "that")
 
 
 def leave(act: Act) -> None:
@@ -155,5 +155,20 @@ def here(act: Act) -> None:
 
 ACTS = {
     f.__name__: f
-    for f in (nothing, threads, held, saving, stubborn, computing, fork, refuse, odd, leave, vanish, kill, talk, here)
+    for f in (
+        nothing,
+        threads,
+        wait_for_go,
+        save_on_signal,
+        stubborn,
+        compute,
+        fork,
+        refuse,
+        odd,
+        leave,
+        vanish,
+        kill,
+        talk,
+        here,
+    )
 }

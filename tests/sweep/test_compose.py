@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers import options
+from helpers import list_options
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathElement
@@ -18,8 +18,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from dlopt.config.compose import groups as compose_groups
-from dlopt.config.compose.nested_options import in_full
-from dlopt.sweep.compose import Composer, Job, _parsed
+from dlopt.config.compose.nested_options import to_hydra
+from dlopt.sweep.compose import Composer, Job, _parse_value
 
 SECRET = "postgresql+psycopg://me:hush@host/db"
 OWN = ("hydra.sweep.dir=here", "hydra/sweeper=random", "hydra.sweeper.trials=7", f"hydra.sweeper.storage='{SECRET}'")
@@ -68,8 +68,8 @@ def check(common: tuple[ConfigLoaderImpl, DictConfig], *several: list[str], only
     composer = Composer(*common)
     jobs = []
     for number, typed in enumerate(several):
-        overrides = [in_full(word) for word in typed]
-        job = composer.job(Path("here") / str(number), overrides, number)
+        overrides = [to_hydra(word) for word in typed]
+        job = composer.compose_job(Path("here") / str(number), overrides, number)
         if number < only:
             continue
         wanted, hydra = by_hydra(common, overrides, number, job.path)
@@ -89,7 +89,7 @@ def check(common: tuple[ConfigLoaderImpl, DictConfig], *several: list[str], only
 
 def test_every_option_of_every_group(common):
     """The first of each group together, the second of each, ..., with a value that varies, which is set in a copy."""
-    groups = {group: options(group) for group in sorted(compose_groups.groups())}
+    groups = {group: list_options(group) for group in sorted(compose_groups.list_groups())}
     for k in range(max(map(len, groups.values()))):
         chosen = {group: names[k % len(names)] for group, names in groups.items()}
         typed = [f"{g}=[{name}]" if g in MANY and k % 2 else f"{g}={name}" for g, name in chosen.items()]
@@ -106,7 +106,7 @@ VALUES = (
 @pytest.mark.parametrize("value", VALUES)
 def test_a_value_is_read_as_hydra_reads_it(value):
     wanted = OverridesParser.create().parse_override(f"x={value}").value()
-    found = _parsed(value)
+    found = _parse_value(value)
     assert (repr(found), type(found)) == (repr(wanted), type(wanted))
 
 
@@ -159,7 +159,7 @@ def test_options_of_ones_own(tmp_path):
 def test_runs_share_nothing_that_can_change(common):
     composer = Composer(*common)
     overrides = ["arch=mlp", "arch.widths=[1,2]", "regularization=[l2]", "+list={a:[1]}"]
-    first = composer.job(Path("0"), overrides, 0)
+    first = composer.compose_job(Path("0"), overrides, 0)
     kept = copy.deepcopy(first.config)
 
     def spoil(node: Any) -> None:
@@ -169,7 +169,7 @@ def test_runs_share_nothing_that_can_change(common):
         node.clear()
 
     spoil(first.config)
-    assert composer.job(Path("1"), overrides, 1).config == kept
+    assert composer.compose_job(Path("1"), overrides, 1).config == kept
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_runs_share_nothing_that_can_change(common):
 )
 def test_hydras_file_names_directories_and_values_whatever_they_are_called(name, tmp_path, common):
     quoted = "'" + name.replace("'", r"\'") + "'"
-    job = Composer(*common).job(tmp_path / name / "3", [f"name={quoted}"], 3)
+    job = Composer(*common).compose_job(tmp_path / name / "3", [f"name={quoted}"], 3)
     hydra = yaml.safe_load(job.hydra)["hydra"]
     assert hydra["runtime"]["output_dir"] == str(tmp_path / name / "3")
     assert hydra["overrides"]["task"] == [f"name={quoted}"]
@@ -185,7 +185,7 @@ def test_hydras_file_names_directories_and_values_whatever_they_are_called(name,
 
 
 def test_hydras_file_holds_no_address_of_a_storage(common):
-    job = Composer(*common).job(Path("0"), ["seed=1"], 0)
+    job = Composer(*common).compose_job(Path("0"), ["seed=1"], 0)
     assert "hush" not in job.hydra
     hydra = yaml.safe_load(job.hydra)["hydra"]
     assert hydra["sweeper"]["storage"] is None
@@ -195,5 +195,5 @@ def test_hydras_file_holds_no_address_of_a_storage(common):
 
 def test_hydra_is_left_as_it_was(common):
     HydraConfig.instance().cfg = None
-    Composer(*common).job(Path("0"), ["name='${hydra:job.num}'"], 0)
+    Composer(*common).compose_job(Path("0"), ["name='${hydra:job.num}'"], 0)
     assert HydraConfig.instance().cfg is None

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import composed
+from helpers import compose_config
 from omegaconf import OmegaConf
 
-from dlopt.sweep.cost_forecast import MOST, forecast, is_heavy, telling
+from dlopt.sweep.cost_forecast import MAX_REHEARSALS, forecast_cost, is_heavy, select_informative
 from dlopt.sweep.space import Choice, Interval, Space
-from dlopt.training.cost import Cost, Figures, Rehearsal
+from dlopt.training.cost import Cost, CostEstimate, CostModel
 
 ARCH = Choice("arch", ("linear", "mlp", "cnn"))
 OPTIMIZER = Choice("optimizer", ("sgd", "adam", "soap"))
@@ -22,7 +22,7 @@ FACTOR = {"linear": 1, "mlp": 3, "cnn": 20, "sgd": 1, "adam": 2, "soap": 9}
 
 @pytest.fixture(scope="module")
 def plain():
-    return OmegaConf.to_container(composed(), resolve=True)
+    return OmegaConf.to_container(compose_config(), resolve=True)
 
 
 def searched(space, points, plain, runs=None, step=None, fails=(), clock=lambda: 0.0):
@@ -39,26 +39,26 @@ def searched(space, points, plain, runs=None, step=None, fails=(), clock=lambda:
             seen.append(tuple(job.own.values()))
         if set(fails) & set(job.own.values()):
             raise RuntimeError("no")
-        return Rehearsal(figures(seconds_of(job.own)), 200, False)
+        return CostEstimate(figures(seconds_of(job.own)), 200, False)
 
     def seconds_of(own):
         return math.prod(float(FACTOR.get(value, 1)) for value in own.values())
 
-    found = forecast(space, points, job, runs or len(points), rehearse, clock)
+    found = forecast_cost(space, points, job, runs or len(points), rehearse, clock)
     return found, seen
 
 
 def figures(seconds):
     nothing = Cost(0.0, 0.0)
-    return Figures(nothing, Cost(seconds, 0.0), nothing, {}, nothing, 0.0)
+    return CostModel(nothing, Cost(seconds, 0.0), nothing, {}, nothing, 0.0)
 
 
 def test_a_product_is_told_from_a_few(plain):
     """27 kinds of runs, of which eight or fewer are measured: the total is exact."""
     space = Space((ARCH, OPTIMIZER, BATCH, RATE), ())
-    points = list(itertools.product(*(axis.values for axis in space.axes)))
+    points = list(itertools.product(*(axis.suggest_values for axis in space.axes)))
     found, seen = searched(space, points, plain)
-    assert found.rehearsed == len(seen) == MOST
+    assert found.n_rehearsed == len(seen) == MAX_REHEARSALS
     assert found.kinds == 27
     each = [FACTOR[a] * FACTOR[o] * 10 * (200 / int(b)) for a, o, b, _ in points]
     assert found.total.seconds == pytest.approx(sum(each))
@@ -67,15 +67,15 @@ def test_a_product_is_told_from_a_few(plain):
 
 def test_every_value_that_matters_is_rehearsed(plain):
     space = Space((ARCH, OPTIMIZER, RATE), ())
-    points = list(itertools.product(*(axis.values for axis in space.axes)))
+    points = list(itertools.product(*(axis.suggest_values for axis in space.axes)))
     _, seen = searched(space, points, plain)
     assert {value for point in seen for value in point} >= {*ARCH.values, *OPTIMIZER.values}
-    assert len({point[:2] for point in seen}) == len(seen) == MOST  # none twice
+    assert len({point[:2] for point in seen}) == len(seen) == MAX_REHEARSALS  # none twice
 
 
 def test_runs_that_differ_in_numbers_of_the_rule_are_one_kind(plain):
     found, seen = searched(Space((RATE,), ()), [("0.1",), ("0.01",)], plain)
-    assert (found.rehearsed, found.kinds, len(seen)) == (1, 1, 1)
+    assert (found.n_rehearsed, found.kinds, len(seen)) == (1, 1, 1)
 
 
 def test_time_follows_the_epochs_and_the_number_of_runs(plain):
@@ -90,16 +90,16 @@ def test_what_fails_is_said_and_left_out(plain):
     points = [("linear",), ("mlp",), ("cnn",)]
     found, _ = searched(Space((ARCH,), ()), points, plain, fails=["mlp"])
     assert list(found.failed) == ["mlp"]
-    assert found.rehearsed == 2
+    assert found.n_rehearsed == 2
     found, _ = searched(Space((ARCH,), ()), points, plain, fails=ARCH.values)
-    assert found.rehearsed == 0
+    assert found.n_rehearsed == 0
     assert list(found.failed) == ["linear", "mlp", "cnn"]
 
 
 def test_no_rehearsal_begins_after_its_time(plain):
     seconds = itertools.count(step=6.0)
     found, seen = searched(Space((ARCH,), ()), [(v,) for v in ARCH.values], plain, clock=lambda: next(seconds))
-    assert len(seen) == found.rehearsed == 2
+    assert len(seen) == found.n_rehearsed == 2
 
 
 @pytest.mark.parametrize(
@@ -129,6 +129,6 @@ def test_the_first_rows_span_what_all_do():
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(12, 5))
     rows[3] = 3 * rows[7]
-    chosen = telling(rows, 5)
+    chosen = select_informative(rows, 5)
     assert np.linalg.matrix_rank(rows[chosen]) == 5
     assert not {3, 7} <= set(chosen)

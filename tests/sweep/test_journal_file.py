@@ -10,10 +10,10 @@ from pathlib import Path
 
 import optuna
 import pytest
-from performed import until
+from performed import wait_until
 
 from dlopt.sweep import journal_file
-from dlopt.sweep.journal_file import Records, journal
+from dlopt.sweep.journal_file import FlockJournalBackend, open_journal
 
 WRITE = """
 import sys
@@ -40,12 +40,12 @@ def quiet():
 
 
 def begun(file: Path) -> optuna.Study:
-    return optuna.create_study(study_name="it", storage=journal(file))
+    return optuna.create_study(study_name="it", storage=open_journal(file))
 
 
 def known(file: Path) -> list[tuple[int, float | None]]:
     """Number and value of each trial, as a process that has not seen the file before reads them."""
-    return [(t.number, t.value) for t in optuna.load_study(study_name="it", storage=journal(file)).trials]
+    return [(t.number, t.value) for t in optuna.load_study(study_name="it", storage=open_journal(file)).trials]
 
 
 def add(study: optuna.Study, value: float) -> int:
@@ -99,7 +99,7 @@ def test_a_study_cut_anywhere_in_its_last_records_goes_on(tmp_path):
         if end == len(content):
             before[2] = (2, 2.0)
         assert known(file) == before, "a reader passes over the torn record"
-        study = optuna.load_study(study_name="it", storage=journal(file))
+        study = optuna.load_study(study_name="it", storage=open_journal(file))
         assert [add(study, 7.0), add(study, 8.0)] == [len(before), len(before) + 1]
         assert known(file) == [*before, (len(before), 7.0), (len(before) + 1, 8.0)]
         assert [(t.number, t.value) for t in study.trials] == known(file)
@@ -108,7 +108,7 @@ def test_a_study_cut_anywhere_in_its_last_records_goes_on(tmp_path):
 def test_a_process_that_has_the_study_open_goes_on_after_a_torn_record(tmp_path):
     """Its own position in the file stays right when what it passed over is removed by another."""
     file = tmp_path / "study.log"
-    mine, other = begun(file), optuna.load_study(study_name="it", storage=journal(file))
+    mine, other = begun(file), optuna.load_study(study_name="it", storage=open_journal(file))
     add(mine, 1.0)
     for torn in (b"{", b'{"op_code":4,"worker_id":', b"x" * 3 * journal_file._BLOCK):
         with file.open("ab") as stream:
@@ -128,7 +128,7 @@ def test_a_reader_in_the_middle_of_a_repair_sees_whole_records_alone(tmp_path, m
     for torn in (b'{"n": 3, "te', b'{"n": 3, "text": "' + b"x" * 20000):
         for text in ("", "x" * 30000):
             file.unlink(missing_ok=True)
-            writer, reader = Records(file), Records(file)
+            writer, reader = FlockJournalBackend(file), FlockJournalBackend(file)
             writer.append_logs(records)
             with file.open("ab") as stream:
                 stream.write(torn)
@@ -146,7 +146,7 @@ def test_a_reader_in_the_middle_of_a_repair_sees_whole_records_alone(tmp_path, m
 def test_a_torn_record_of_any_length_is_removed_and_no_more(size, before, tmp_path):
     file = tmp_path / "it.log"
     file.write_bytes(before + b"x" * size)
-    Records(file).append_logs([{"n": 1}])
+    FlockJournalBackend(file).append_logs([{"n": 1}])
     assert file.read_bytes() == before + b'{"n":1}\n'
 
 
@@ -166,7 +166,7 @@ def test_two_processes_lose_nothing(tmp_path):
 
 
 def test_threads_of_one_process_lose_nothing(tmp_path):
-    records = Records(tmp_path / "it.log")
+    records = FlockJournalBackend(tmp_path / "it.log")
     threads = [
         threading.Thread(target=lambda me=me: [records.append_logs([{"by": me, "n": n}]) for n in range(50)])
         for me in range(4)
@@ -175,7 +175,7 @@ def test_threads_of_one_process_lose_nothing(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    found = list(Records(tmp_path / "it.log").read_logs(0))
+    found = list(FlockJournalBackend(tmp_path / "it.log").read_logs(0))
     assert len(found) == 200
     assert all([each["n"] for each in found if each["by"] == me] == list(range(50)) for me in range(4))
 
@@ -221,7 +221,7 @@ def killed_often(file: Path, times: int) -> None:
         victim.go()
         told.append(victim.first())
         pause = time.monotonic() + draw.uniform(0, 0.02)
-        until(lambda pause=pause: time.monotonic() > pause)
+        wait_until(lambda pause=pause: time.monotonic() > pause)
         victim.kill()
         told += victim.said()
     told += steady.said()
@@ -229,7 +229,7 @@ def killed_often(file: Path, times: int) -> None:
     found = dict(known(file))
     assert sorted(found) == list(range(len(found)))
     assert all(found[number] == 0.5 for number in told)
-    assert add(optuna.load_study(study_name="it", storage=journal(file)), 1.0) == len(found)
+    assert add(optuna.load_study(study_name="it", storage=open_journal(file)), 1.0) == len(found)
 
 
 def test_writers_that_are_killed_take_nothing_along(tmp_path):

@@ -15,14 +15,14 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
-from forked import Ended, Forks, Job
-from performed import until
+from forked import ForkedProcess, Forks, ProcessResult
+from performed import wait_until
 from test_pool import session
 
-from dlopt.rundir.directory import Run
-from dlopt.rundir.lock import holder
+from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.lock import find_holder
 from dlopt.sweep import manifest
-from dlopt.sweep.journal_file import journal
+from dlopt.sweep.journal_file import open_journal
 
 TINY = (
     "train", "-q", "-m", "data=digits", "data.train_size=100", "batch_size=20", "steps=60", "arch=mlp",
@@ -66,7 +66,7 @@ def trials(folder: Path):
     """Every trial, as Optuna itself reads them."""
     import optuna
 
-    return optuna.load_study(study_name="dlopt", storage=journal(folder / "study.log")).get_trials(deepcopy=False)
+    return optuna.load_study(study_name="dlopt", storage=open_journal(folder / "study.log")).get_trials(deepcopy=False)
 
 
 def whole(folder: Path) -> Found:
@@ -81,12 +81,12 @@ def whole(folder: Path) -> Found:
         new += "instead_of" not in attributes
         ordinals[trial.number] = ordinal
         assert trial.state.name in ("COMPLETE", "PRUNED", "FAIL"), trial
-        runs = [Run(place) for place in _places(folder / str(trial.number))]
+        runs = [RunDirectory(place) for place in _places(folder / str(trial.number))]
         if "outcome" not in attributes:
             assert trial.state.name == "FAIL"
             for run in runs:
                 assert run.status["status"] in ("running", "interrupted")
-                assert holder(run.path) is None
+                assert find_holder(run.path) is None
             continue
         assert ordinal not in found, f"the point {ordinal} has two outcomes"
         found[ordinal] = (attributes["outcome"], trial.params, trial.value)
@@ -108,7 +108,7 @@ def _places(trial: Path) -> list[Path]:
     return [place for place in beneath or [trial] if (place / "status.json").exists()]
 
 
-def _ending(run: Run, objective: str) -> tuple[str, float]:
+def _ending(run: RunDirectory, objective: str) -> tuple[str, float]:
     assert run.status["status"] in ("done", "pruned")
     assert run.load("last")["step"] == run.summary["step"]
     assert [row["step"] for row in run.rows()] == sorted({row["step"] for row in run.rows()})
@@ -144,17 +144,17 @@ def undisturbed(forks, tmp_path_factory) -> Callable[[str], Reference]:
     return lambda name: found(TWINS.get(name, name))
 
 
-def works(job: Job, sweep: Path) -> bool:
+def works(job: ForkedProcess, sweep: Path) -> bool:
     """Whether this very process, or one of its workers, has a run under way."""
-    statuses = [Run(place).status_or_none() for place in (*sweep.glob("[0-9]*"), *sweep.glob("[0-9]*/*-*"))]
+    statuses = [RunDirectory(place).status_or_none() for place in (*sweep.glob("[0-9]*"), *sweep.glob("[0-9]*/*-*"))]
     return any(s["pid"] == job.pid or s["pid"] in session(job.pid) for s in statuses if s and s["status"] == "running")
 
 
-def ends(job: Job) -> Ended:
+def ends(job: ForkedProcess) -> ProcessResult:
     """How it ended; nothing that it has started is left a little later."""
     ended = job.wait()
     assert "Traceback" not in ended.err, ended.err
-    until(lambda: not session(job.pid), 10)
+    wait_until(lambda: not session(job.pid), 10)
     return ended
 
 
@@ -168,7 +168,7 @@ def killed(
     if draw.random() < 0.3:
         time.sleep(draw.uniform(0, known.starting))
     else:
-        until(lambda: job.ended or works(job, sweep))
+        wait_until(lambda: job.has_ended or works(job, sweep))
         time.sleep(draw.uniform(0, 3 * known.run))
     for number in numbers:
         job.kill(number)
@@ -247,13 +247,13 @@ def test_a_search_asked_to_stop_saves_what_is_under_way_and_says_how_to_go_on(la
     for turn in range(turns):
         job = forks.start(command, tmp_path)
         begun = [sweep / str(turn * count + i) for i in range(count)]
-        until(lambda begun=begun, job=job: job.ended or all((place / "metrics.jsonl").exists() for place in begun))
+        wait_until(lambda begun=begun, job=job: job.ended or all((place / "metrics.jsonl").exists() for place in begun))
         job.kill(number)
         ended = ends(job)
         assert ended.code == 130, ended
         assert "dlopt train resume=sweep\n      goes on where it stopped" in ended.out
-        assert [Run(place).status["status"] for place in begun] == ["interrupted"] * count
-        assert [Run(place).load("last")["step"] > 0 for place in begun] == [True] * count
+        assert [RunDirectory(place).status["status"] for place in begun] == ["interrupted"] * count
+        assert [RunDirectory(place).load("last")["step"] > 0 for place in begun] == [True] * count
     states = [(trial.state.name, trial.user_attrs.get("instead_of")) for trial in trials(sweep)]
     assert [state for state, _ in states] == ["FAIL"] * turns * count
     assert sorted(again for _, again in states[count:]) == list(range((turns - 1) * count))
@@ -265,14 +265,14 @@ def test_asked_twice_it_ends_at_once_and_goes_on_as_if_killed(launcher, forks, t
     sweep = tmp_path / "sweep"
     for turn in range(3):
         job = forks.start(argv("random", *ENDLESS, *launcher), tmp_path)
-        until(lambda job=job: job.ended or works(job, sweep))
+        wait_until(lambda job=job: job.ended or works(job, sweep))
         time.sleep(draw.uniform(0, 0.1))
         job.kill(signal.SIGINT)
         time.sleep(0.001 * turn)
         job.kill(signal.SIGINT)
         assert ends(job).code == 130
     job = forks.start(argv("random", *ENDLESS, *launcher), tmp_path)
-    until(lambda: job.ended or works(job, sweep))
+    wait_until(lambda: job.ended or works(job, sweep))
     assert not job.ended
     job.kill()
     ends(job)
@@ -301,9 +301,9 @@ def one_of_two_is_killed(name: str, forks: Forks, known: Reference, folder: Path
     jobs = [forks.start(argv(name), folder) for _ in range(2)]
     killed = jobs[draw.randrange(2)]
     (other,) = [job for job in jobs if job is not killed]
-    until(lambda: killed.ended or works(killed, folder / "sweep"))
+    wait_until(lambda: killed.has_ended or works(killed, folder / "sweep"))
     time.sleep(draw.uniform(0, 2 * known.run))
-    alone = not other.ended
+    alone = not other.has_ended
     killed.kill()
     ends(killed)
     ended = ends(other)

@@ -9,18 +9,18 @@ import optuna
 import postgres
 import pytest
 from optuna.storages import RDBStorage
-from performed import until
+from performed import wait_until
 from sqlalchemy import text
 from test_killed_searches import argv, ends, works
 
 from dlopt.config.problems import Problems
-from dlopt.rundir.directory import Run
+from dlopt.rundir.directory import RunDirectory
 from dlopt.sweep import storage as module
 from dlopt.sweep import study as studies
 from dlopt.sweep.pruning import Pruner
 from dlopt.sweep.samplers import Sampler
 from dlopt.sweep.space import Interval, Space
-from dlopt.sweep.study import Outcome, Study, begun
+from dlopt.sweep.study import Outcome, Study, load_or_create_study
 
 ASK = """
 import sys
@@ -97,7 +97,9 @@ def found(storage: RDBStorage, total: int, *folders: Path) -> list[optuna.trial.
     assert len(places) == len(set(places))
     assert {trial.number for trial in ends} <= set(places)
     for trial in ends:
-        (run,) = [Run(folder / str(trial.number)) for folder in folders if (folder / str(trial.number)).exists()]
+        (run,) = [
+            RunDirectory(folder / str(trial.number)) for folder in folders if (folder / str(trial.number)).exists()
+        ]
         assert (run.status["status"], run.summary["val/loss"]) == ("done", trial.value)
     waiting = [trial for trial in trials if trial.state.name == "WAITING"]
     assert all(ordinals[trial.number] >= total for trial in waiting)
@@ -128,7 +130,7 @@ def test_two_searches_with_folders_of_their_own_do_each_point_once(name, forks, 
 def test_when_one_is_killed_the_other_does_what_it_left(forks, postgresql, storage, tmp_path):
     """On one machine its death is seen at once, by the folder in which it worked."""
     jobs = {folder: forks.start(shared("random", postgresql, folder), tmp_path) for folder in ("one", "two")}
-    until(lambda: jobs["two"].ended or works(jobs["two"], tmp_path / "two"))
+    wait_until(lambda: jobs["two"].ended or works(jobs["two"], tmp_path / "two"))
     assert not jobs["one"].ended
     jobs["two"].kill()
     assert ends(jobs["two"]).code == -signal.SIGKILL
@@ -139,32 +141,32 @@ def test_when_one_is_killed_the_other_does_what_it_left(forks, postgresql, stora
 
 def test_a_server_that_stops_ends_a_search_with_a_message_and_loses_nothing(forks, tmp_path):
     """The run that was under way is done by then; the same command knows it once the server is back."""
-    with postgres.made() as folder:
-        with postgres.running(folder, KEPT) as plain:
-            address = postgres.guarded(plain, SECRET)
+    with postgres.create_cluster() as folder:
+        with postgres.run_cluster(folder, KEPT) as plain:
+            address = postgres.add_password_role(plain, SECRET)
             command = shared("random", address, "sweep", *LONGER)
             job = forks.start(command, tmp_path)
-            until(lambda: job.ended or works(job, tmp_path / "sweep"))
+            wait_until(lambda: job.ended or works(job, tmp_path / "sweep"))
         ended = ends(job)
         assert ended.code == 1, ended
         said = ended.err.splitlines()
         assert said[0].startswith("stopped: hydra.sweeper.storage  postgresql+psycopg://guarded:***@/postgres?host=")
         assert (len(said), SECRET in ended.err) == (2, False)
-        done = Run(tmp_path / "sweep" / "0").status
+        done = RunDirectory(tmp_path / "sweep" / "0").status
         assert done["status"] == "done"
-        with postgres.running(folder, KEPT):
+        with postgres.run_cluster(folder, KEPT):
             again = forks.run(command, tmp_path)
             assert (again.code, again.err) == (0, "")
             storage = RDBStorage(plain)
             assert found(storage, 2, tmp_path / "sweep") == []
             closed(storage)
-    assert Run(tmp_path / "sweep" / "0").status == done
+    assert RunDirectory(tmp_path / "sweep" / "0").status == done
     assert not (tmp_path / "sweep" / "2").exists()
 
 
 @pytest.mark.parametrize("launcher", ["local", pytest.param("basic", marks=pytest.mark.long)])
 def test_a_password_is_in_no_file_and_on_no_screen(launcher, forks, postgresql, tmp_path):
-    address = postgres.guarded(postgresql, SECRET)
+    address = postgres.add_password_role(postgresql, SECRET)
     more = ("hydra.sweeper.trials=2", "hydra.sweeper.pruner=median", f"hydra/launcher={launcher}")
     command = [word for word in shared("random", address, "sweep", *more) if word != "-q"]
     ended = forks.run(command, tmp_path)
@@ -197,12 +199,12 @@ class Elsewhere:
 
     def study(self, name: str, total: int = 2) -> Study:
         problems = Problems()
-        storage = module.opened(self.address, self.folder, problems)
-        problems.raise_any()
+        storage = module.open_storage(self.address, self.folder, problems)
+        problems.raise_if_any()
         self.opened.append(storage)
         space = Space((Interval("x", 0.0, 1.0, log=False, step=None, whole=False),), ())
         content = {"made": "here"}
-        study, _ = begun(storage, "shared", "minimize", Pruner("none", 0, 0, 1, 2).made(), content)
+        study, _ = load_or_create_study(storage, "shared", "minimize", Pruner("none", 0, 0, 1, 2).to_optuna(), content)
         return Study(storage, study, space, Sampler("random", 0, 10, 24, False), total, self.folder / name)
 
     def at(self, name: str) -> None:
@@ -242,11 +244,11 @@ def test_a_trial_of_a_machine_that_is_silent_is_tried_again(elsewhere):
             other = far.claim(nothing)
             assert (trial.ordinal, other.ordinal) == (0, 1)
             assert far.claim(nothing) is None
-            elsewhere.silence(module.SILENT - 10)
+            elsewhere.silence(module.GRACE_PERIOD - 10)
             assert far.claim(nothing) is None
             near.beat([trial])
             far.beat([other])
-            elsewhere.silence(module.SILENT - 10)
+            elsewhere.silence(module.GRACE_PERIOD - 10)
             assert far.claim(nothing) is None
             far.beat([other])
             elsewhere.silence(20)
@@ -264,7 +266,7 @@ def test_a_trial_killed_as_soon_as_it_was_taken_has_given_a_sign_of_life(elsewhe
     elsewhere.at("near")
     with elsewhere.study("near", 1) as near:
         near.claim(nothing)
-        elsewhere.silence(module.SILENT + 10)
+        elsewhere.silence(module.GRACE_PERIOD + 10)
         elsewhere.at("far")
         with elsewhere.study("far", 1) as far:
             assert far.claim(nothing).instead_of == 0
@@ -276,7 +278,7 @@ def test_what_ended_before_a_long_silence_is_not_done_again(elsewhere):
     elsewhere.at("near")
     with elsewhere.study("near", 1) as near:
         assert near.claim(nothing).number == 0
-    elsewhere.silence(10 * module.SILENT)
+    elsewhere.silence(10 * module.GRACE_PERIOD)
     with elsewhere.study("near", 1) as near:
         assert near.claim(lambda number: Outcome("done", float(number))) is None
         assert near.counts().ended == {"done": 1}

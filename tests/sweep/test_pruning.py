@@ -10,11 +10,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from dlopt.analysis.aggregate import middle, objectives
+from dlopt.analysis.aggregate import aggregate_values, collect_objectives
 from dlopt.config.problems import Problems
 from dlopt.sweep import pruning, storage
-from dlopt.sweep.pruning import Pruner, Reporter, Ticket
-from dlopt.sweep.study import begun
+from dlopt.sweep.pruning import Pruner, PruningReporter, PruningTicket
+from dlopt.sweep.study import load_or_create_study
 
 MEDIAN = Pruner("median", startup=2, warmup=1, least=1, reduction=2)
 
@@ -26,21 +26,21 @@ def _each_process_its_study():
 
 def opened(folder: Path, pruner: Pruner, direction: Any = "minimize") -> optuna.Study:
     problems = Problems()
-    found = storage.opened(None, folder, problems)
+    found = storage.open_storage(None, folder, problems)
     assert found is not None
-    return begun(found, "it", direction, pruner.made(), {"axes": []})[0]
+    return load_or_create_study(found, "it", direction, pruner.to_optuna(), {"axes": []})[0]
 
 
-def ticket(folder: Path, trial: int, pruner: Pruner, **more: Any) -> Ticket:
-    return Ticket(None, folder, "it", trial, pruner, "val/loss", "mean", **more)
+def ticket(folder: Path, trial: int, pruner: Pruner, **more: Any) -> PruningTicket:
+    return PruningTicket(None, folder, "it", trial, pruner, "val/loss", "mean", **more)
 
 
 def told(study: optuna.Study, folder: Path, pruner: Pruner, values: list[float]) -> int | None:
     """A trial that reports these values; the number of evaluations after which it is pruned, None if it is not."""
     trial = study._storage.create_new_trial(study._study_id)
-    reporter = Reporter(ticket(folder, trial, pruner))
+    reporter = PruningReporter(ticket(folder, trial, pruner))
     for done, value in enumerate(values, 1):
-        if reporter.prunes({"step": done, "val/loss": value}):
+        if reporter.should_prune({"step": done, "val/loss": value}):
             study._storage.set_trial_state_values(trial, TrialState.PRUNED)
             return done
     study._storage.set_trial_state_values(trial, TrialState.COMPLETE, [values[-1]])
@@ -98,10 +98,10 @@ def test_a_trial_of_several_runs_reports_what_they_come_to_by_then(statistic, tm
     wanted = []
     for curve in CURVES[:3]:
         told = {"before": tuple(before), "evaluations": len(wanted)}
-        reporter = Reporter(Ticket(None, tmp_path, "it", trial, MEDIAN, "val/loss", statistic, **told))
+        reporter = PruningReporter(PruningTicket(None, tmp_path, "it", trial, MEDIAN, "val/loss", statistic, **told))
         for value in curve:
-            reporter.prunes({"val/loss": value})
-            wanted.append(middle([*before, value], statistic))
+            reporter.should_prune({"val/loss": value})
+            wanted.append(aggregate_values([*before, value], statistic))
         before.append(curve[-1])
     found = study._storage.get_trial(trial).intermediate_values
     assert found == dict(enumerate(wanted, 1)), "evaluations are counted through all runs"
@@ -110,9 +110,9 @@ def test_a_trial_of_several_runs_reports_what_they_come_to_by_then(statistic, tm
 def test_a_row_without_the_objective_is_no_evaluation(tmp_path):
     study = opened(tmp_path, MEDIAN)
     trial = study._storage.create_new_trial(study._study_id)
-    reporter = Reporter(ticket(tmp_path, trial, MEDIAN))
+    reporter = PruningReporter(ticket(tmp_path, trial, MEDIAN))
     for row in ({"step": 1}, {"val/loss": math.nan}, {"val/loss": math.inf}, {"val/loss": 2.0}):
-        assert not reporter.prunes(row)
+        assert not reporter.should_prune(row)
     assert study._storage.get_trial(trial).intermediate_values == {1: 2.0}
 
 
@@ -122,20 +122,20 @@ def test_a_run_goes_on_whose_trial_was_given_up_for_lost(pruner, tmp_path):
     study = opened(tmp_path, pruner)
     assert told(study, tmp_path, pruner, CURVES[0]) is None
     trial = study._storage.create_new_trial(study._study_id)
-    reporter = Reporter(ticket(tmp_path, trial, pruner))
+    reporter = PruningReporter(ticket(tmp_path, trial, pruner))
     study._storage.set_trial_state_values(trial, TrialState.FAIL)
-    assert not any(reporter.prunes({"val/loss": value}) for value in CURVES[1])
+    assert not any(reporter.should_prune({"val/loss": value}) for value in CURVES[1])
 
 
 def test_a_ticket_comes_through_text_as_it_is():
     for before in ((), (0.1, 1e-300, math.inf)):
-        made = Ticket("sqlite:///a b.db", Path("x/y"), "it", 3, MEDIAN, "val/loss", "median", before, 7)
-        assert Ticket.of(json.loads(json.dumps(made.content()))) == made
-    assert Ticket.of(ticket(Path("x"), 1, MEDIAN).content()) == ticket(Path("x"), 1, MEDIAN)
+        made = PruningTicket("sqlite:///a b.db", Path("x/y"), "it", 3, MEDIAN, "val/loss", "median", before, 7)
+        assert PruningTicket.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+    assert PruningTicket.from_dict(ticket(Path("x"), 1, MEDIAN).to_dict()) == ticket(Path("x"), 1, MEDIAN)
 
 
 @pytest.mark.parametrize(("objective", "worst"), [("val/loss", math.inf), ("val/accuracy", -math.inf)])
 def test_runs_that_diverged_are_the_worst_in_what_the_next_ones_report(objective, worst):
     """As they are in what the trial comes to."""
     endings = [("done", {objective: 0.5}), ("diverged", {objective: math.nan}), ("diverged", {})]
-    assert objectives(endings, objective) == (0.5, worst, worst)
+    assert collect_objectives(endings, objective) == (0.5, worst, worst)

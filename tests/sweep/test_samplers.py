@@ -14,9 +14,9 @@ from scipy import stats
 from dlopt.config.problems import Problems
 from dlopt.sweep import storage
 from dlopt.sweep.pruning import Pruner
-from dlopt.sweep.samplers import Sampler, drawn, quasi, tpe, uniform
+from dlopt.sweep.samplers import Sampler, make_tpe_sampler, sample, sample_sobol, sample_uniform
 from dlopt.sweep.space import Choice, Interval, Space
-from dlopt.sweep.study import Outcome, Study, begun
+from dlopt.sweep.study import Outcome, Study, load_or_create_study
 
 SPACE = Space(
     (
@@ -32,7 +32,7 @@ def sampler(name: str, seed: int = 0) -> Sampler:
     return Sampler(name, seed, startup=10, candidates=24, multivariate=True)
 
 
-@pytest.mark.parametrize("shares", [uniform, quasi])
+@pytest.mark.parametrize("shares", [sample_uniform, sample_sobol])
 def test_a_point_does_not_depend_on_the_others_that_were_asked_for(shares):
     order = [7, 0, 3, 3, 100, 1, 2, 99, 0, 63, 64, 7]
     wanted = {ordinal: shares(3, 5, ordinal) for ordinal in sorted(set(order))}
@@ -43,7 +43,7 @@ def test_a_point_does_not_depend_on_the_others_that_were_asked_for(shares):
     assert all(0 <= x < 1 for point in wanted.values() for x in point)
 
 
-@pytest.mark.parametrize("shares", [uniform, quasi])
+@pytest.mark.parametrize("shares", [sample_uniform, sample_sobol])
 def test_other_seeds_have_other_points(shares):
     found = {tuple(shares(4, seed, ordinal)) for seed in range(20) for ordinal in range(20)}
     assert len(found) == 400
@@ -54,26 +54,26 @@ def test_other_seeds_have_other_points(shares):
 def test_sobols_first_points_have_one_in_each_part_of_every_axis(dimensions, seed):
     """Of 2^k points, one in each of 2^k equal parts: scrambling keeps a net a net (Owen 1995)."""
     for k in range(8):
-        found = np.array([quasi(dimensions, seed, ordinal) for ordinal in range(2**k)])
+        found = np.array([sample_sobol(dimensions, seed, ordinal) for ordinal in range(2**k)])
         parts = np.sort(np.floor(found * 2**k), axis=0)
         assert (parts == np.arange(2**k)[:, None]).all()
 
 
 @pytest.mark.parametrize("name", ["random", "qmc", "grid"])
 def test_a_space_without_axes_has_one_point(name):
-    assert drawn(Space((), ()), sampler(name), 0) == ()
+    assert sample(Space((), ()), sampler(name), 0) == ()
 
 
 def test_uniform_numbers_are_uniform_over_ordinals_and_seeds():
     for found in (
-        [x for ordinal in range(700) for x in uniform(3, 1, ordinal)],
-        [x for seed in range(700) for x in uniform(3, seed, 1)],
+        [x for ordinal in range(700) for x in sample_uniform(3, 1, ordinal)],
+        [x for seed in range(700) for x in sample_uniform(3, seed, 1)],
     ):
         assert stats.kstest(found, "uniform").pvalue > 1e-3
 
 
 def test_what_tpe_proposes_is_not_known_before():
-    assert drawn(SPACE, sampler("tpe"), 0) is None
+    assert sample(SPACE, sampler("tpe"), 0) is None
 
 
 # ------------------------------------------------------------------------------------------------ tuning
@@ -90,9 +90,9 @@ def searched(
 ) -> list[tuple[tuple[Any, ...], float]]:
     """The points of a search, each with its loss."""
     problems = Problems()
-    opened = storage.opened(None, folder, problems)
+    opened = storage.open_storage(None, folder, problems)
     assert opened is not None
-    study, _ = begun(opened, "it", "minimize", Pruner("none", 0, 0, 1, 2).made(), space.content())
+    study, _ = load_or_create_study(opened, "it", "minimize", Pruner("none", 0, 0, 1, 2).to_optuna(), space.to_dict())
     found = []
     with Study(opened, study, space, by, trials, folder) as mine:
         while (trial := mine.claim(lambda number: None)) is not None:
@@ -127,7 +127,7 @@ def test_tpe_looks_where_results_were_good(tmp_path):
 def test_tpe_proposes_the_numbers_of_a_range_as_they_are_typed(tmp_path):
     axis = Interval("x", 0.1, 1.7, log=False, step=0.1, whole=False)
     found = searched(Space((axis,), ()), sampler("tpe"), 15, tmp_path, lambda point: float(point[0]))
-    assert {axis.typed(point[0]) for point, _ in found} <= {f"x={k / 10}" for k in range(1, 18)}
+    assert {axis.to_override(point[0]) for point, _ in found} <= {f"x={k / 10}" for k in range(1, 18)}
 
 
 @pytest.mark.long
@@ -147,7 +147,9 @@ def test_tpe_looks_at_the_points_that_others_are_at():
     x = {"x": optuna.distributions.FloatDistribution(0.0, 1.0)}
 
     def proposed(running: float) -> float:
-        study = optuna.create_study(sampler=tpe(Sampler("tpe", 0, startup=4, candidates=24, multivariate=True), 9))
+        study = optuna.create_study(
+            sampler=make_tpe_sampler(Sampler("tpe", 0, startup=4, candidates=24, multivariate=True), 9)
+        )
         for k in range(9):
             study.add_trial(optuna.trial.create_trial(params={"x": k / 8}, distributions=x, value=(k / 8 - 0.5) ** 2))
         state = optuna.trial.TrialState.RUNNING

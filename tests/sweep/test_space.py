@@ -15,30 +15,30 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from dlopt.config.compose import groups
-from dlopt.config.compose.nested_options import in_full
+from dlopt.config.compose.nested_options import to_hydra
 from dlopt.config.problems import Problems
 from dlopt.sweep import samplers
-from dlopt.sweep.space import Choice, Interval, Space, agree, space_of
+from dlopt.sweep.space import Choice, Interval, Space, find_disagreements, parse_space
 
 PARSER = OverridesParser.create(ConfigLoaderImpl(create_config_search_path(str(groups.CONF))))
 
 
 def parsed(*typed: str) -> list[Any]:
-    return PARSER.parse_overrides([in_full(word) for word in typed])
+    return PARSER.parse_overrides([to_hydra(word) for word in typed])
 
 
 def space(*typed: str, grid: bool = False) -> Space:
     problems = Problems()
-    found = space_of(parsed(*typed), grid=grid, problems=problems)
-    problems.raise_any()
+    found = parse_space(parsed(*typed), grid=grid, problems=problems)
+    problems.raise_if_any()
     return found
 
 
 def said(typed: str, *, grid: bool = False) -> tuple[str, str]:
     """The only problem with an override: its key, and what is said."""
     problems = Problems()
-    space_of(parsed(typed), grid=grid, problems=problems)
-    (found,) = problems.found
+    parse_space(parsed(typed), grid=grid, problems=problems)
+    (found,) = problems.errors
     return found
 
 
@@ -82,7 +82,7 @@ def test_a_grid_is_that_of_hydras_own_sweeper(typed):
     (theirs,) = BasicSweeper.split_arguments(parsed(*typed), None)
     assert ours.size == len(theirs)
     for number, wanted in enumerate(theirs):
-        found = ours.overrides(ours.grid(number))
+        found = ours.overrides(ours.grid_point(number))
         assert sorted(found) == sorted(word.removesuffix("=") if word.startswith("~") else word for word in wanted)
 
 
@@ -97,7 +97,7 @@ def test_shuffled_values_are_the_same_in_some_order():
 def test_a_grid_is_the_product_of_its_axes_the_last_of_which_varies_fastest(sizes):
     found = Space(tuple(Choice(f"k{i}", tuple(map(str, range(n)))) for i, n in enumerate(sizes)), ())
     assert found.size == math.prod(sizes)
-    every = [tuple(map(int, found.grid(number))) for number in range(int(found.size))]
+    every = [tuple(map(int, found.grid_point(number))) for number in range(int(found.size))]
     assert every == [tuple(map(int, index)) for index in np.ndindex(*sizes)]
 
 
@@ -105,7 +105,7 @@ def test_a_grid_of_many_axes_has_the_exact_size():
     """Of 53 axes with three values each: beyond what a float holds."""
     found = Space(tuple(Choice(f"k{i}", ("a", "b", "c")) for i in range(53)), ())
     assert found.size == 3**53
-    assert found.grid(3**53 - 1) == ("c",) * 53
+    assert found.grid_point(3**53 - 1) == ("c",) * 53
 
 
 # ------------------------------------------------------------------------------------------------ axes
@@ -130,7 +130,7 @@ def test_a_grid_of_many_axes_has_the_exact_size():
 )
 def test_intervals(typed, low, high, log, step, whole):
     assert axis(typed) == Interval("x", low, high, log, step, whole)
-    assert axis(typed).content() == {
+    assert axis(typed).to_dict() == {
         "key": "x", "kind": "int" if whole else "float", "low": low, "high": high, "log": log, "step": step
     }  # fmt: skip
 
@@ -144,7 +144,7 @@ def test_a_range_has_the_numbers_of_a_grid_in_a_search_too(typed):
     wanted = sorted(map(float, override.sweep_string_iterator()))
     found = axis(f"x={typed}")
     assert found.size == len(wanted)
-    numbers = [found.at((k + 0.5) / len(wanted)) for k in range(len(wanted))]
+    numbers = [found.value_at((k + 0.5) / len(wanted)) for k in range(len(wanted))]
     assert numbers == pytest.approx(wanted, abs=1e-12)
     assert max(len(found.typed(x)) for x in numbers) <= len("x=-0.1")
     assert all(found.distribution()._contains(x) for x in numbers)
@@ -198,7 +198,7 @@ def reread(typed: str) -> Any:
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_a_float_is_typed_so_that_hydra_reads_its_very_bits(x):
-    typed = Interval("x", -1.0, 1.0, log=False, step=None, whole=False).typed(x)
+    typed = Interval("x", -1.0, 1.0, log=False, step=None, whole=False).to_override(x)
     assert struct.pack("d", reread(typed)) == struct.pack("d", x)
 
 
@@ -206,7 +206,7 @@ def test_a_float_is_typed_so_that_hydra_reads_its_very_bits(x):
 def test_a_whole_number_is_typed_as_one(n):
     whole = Interval("x", 0, 1, log=False, step=1, whole=True)
     for value in (n, float(n)):  # as storages may give it back
-        found = reread(whole.typed(value))
+        found = reread(whole.to_override(value))
         assert found == n
         assert isinstance(found, int)
 
@@ -217,7 +217,7 @@ def test_a_whole_number_is_typed_as_one(n):
 def test_a_choice_is_typed_as_it_was(value):
     found = axis(f"x={value},other")
     assert found.values[1] == "other"
-    assert reread(found.typed(found.values[0])) == reread(f"x={value}")
+    assert reread(found.to_override(found.values[0])) == reread(f"x={value}")
 
 
 # ------------------------------------------------------------------------------------------------ points by shares
@@ -228,7 +228,7 @@ DRAWS = 2_000
 def drawn(typed: str) -> list[Any]:
     """Points of random search in a space of this axis alone."""
     found = axis(typed)
-    return [found.at(*samplers.uniform(1, 12, ordinal)) for ordinal in range(DRAWS)]
+    return [found.value_at(*samplers.sample_uniform(1, 12, ordinal)) for ordinal in range(DRAWS)]
 
 
 def test_real_numbers_are_uniform_in_their_scale():
@@ -269,7 +269,7 @@ def test_single_values_have_their_probabilities(typed, wanted):
 )  # fmt: skip
 def test_the_ends_of_an_axis_are_reached_and_never_passed(typed):
     found = axis(typed)
-    first, last = found.at(0.0), found.at(math.nextafter(1.0, 0.0))
+    first, last = found.value_at(0.0), found.value_at(math.nextafter(1.0, 0.0))
     assert first == pytest.approx(found.low, rel=1e-12)
     assert last == pytest.approx(found.high, rel=1e-12)
     shares = [0.0, 1e-300, 1e-12, *np.linspace(0, 1, 999, endpoint=False)[1:], 1 - 1e-12, math.nextafter(1.0, 0.0)]
@@ -281,7 +281,9 @@ def test_the_ends_of_an_axis_are_reached_and_never_passed(typed):
 
 def test_the_parts_of_a_choice_are_equal_and_in_order():
     found = axis("x=a,b,c,d")
-    assert [found.at(share) for share in (0, 0.2499, 0.25, 0.4999, 0.5, 0.75, math.nextafter(1, 0))] == list("aabbcdd")
+    assert [found.value_at(share) for share in (0, 0.2499, 0.25, 0.4999, 0.5, 0.75, math.nextafter(1, 0))] == list(
+        "aabbcdd"
+    )
 
 
 def test_corners_are_every_combination_or_each_value_once():
@@ -295,7 +297,7 @@ def test_corners_are_every_combination_or_each_value_once():
 
 
 def content(*typed: str, **more: Any) -> dict[str, Any]:
-    return {**space(*typed).content(), "seed": 0, **more}
+    return {**space(*typed).to_dict(), "seed": 0, **more}
 
 
 BASE = ("optimizer.lr=tag(log,interval(1e-4,1e-1))", "optimizer=sgd,adam", "epochs=5")
@@ -320,23 +322,23 @@ BASE = ("optimizer.lr=tag(log,interval(1e-4,1e-1))", "optimizer=sgd,adam", "epoc
     ],
 )  # fmt: skip
 def test_each_difference_is_named(typed, more, key, former, present):
-    ((at, message),) = agree(content(*BASE), content(*typed, **more))
+    ((at, message),) = find_disagreements(content(*BASE), content(*typed, **more))
     assert at == key
     assert message == f"was {former} in this study, and is {present} now"
 
 
 def test_what_changes_no_result_may_differ():
     base = content(*BASE, "device=cpu")
-    assert agree(base, base) == []
-    assert agree(base, content(*BASE, "threads=1", "name=x", "device=cuda")) == []
-    assert agree(base, content(*BASE, "device.kind=cuda")) == []
-    assert agree(content("x=1,2,3"), content("x=shuffle(3,1,2)")) == []
-    assert agree(content(*BASE), content(*reversed(BASE))) == []
+    assert find_disagreements(base, base) == []
+    assert find_disagreements(base, content(*BASE, "threads=1", "name=x", "device=cuda")) == []
+    assert find_disagreements(base, content(*BASE, "device.kind=cuda")) == []
+    assert find_disagreements(content("x=1,2,3"), content("x=shuffle(3,1,2)")) == []
+    assert find_disagreements(content(*BASE), content(*reversed(BASE))) == []
 
 
 def test_a_space_that_agrees_takes_on_the_former_order():
     """A study's ordinals count in the order of its first command: axes may be typed, and shuffled, in another."""
     former = space("schedules.momentum=ramp,cosine", "y=a,b,c", "z=interval(0,1)")
     present = space("z=interval(0,1)", "y=c,a,b", "schedules.momentum=cosine,ramp")
-    assert agree(former.content(), present.content()) == []
-    assert present.ordered_as(former.content()) == former
+    assert find_disagreements(former.to_dict(), present.to_dict()) == []
+    assert present.with_order_of(former.to_dict()) == former

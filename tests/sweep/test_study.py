@@ -15,9 +15,9 @@ from dlopt.rundir.lock import Lock
 from dlopt.sweep import storage as storages
 from dlopt.sweep import study as module
 from dlopt.sweep.pruning import Pruner
-from dlopt.sweep.samplers import Sampler, drawn
+from dlopt.sweep.samplers import Sampler, sample
 from dlopt.sweep.space import Choice, Interval, Space
-from dlopt.sweep.study import TRIES, Outcome, Study, Trial, begun
+from dlopt.sweep.study import MAX_TRIES, Outcome, Study, Trial, load_or_create_study
 
 SPACE = Space(
     (
@@ -29,7 +29,7 @@ SPACE = Space(
 )
 RANDOM = Sampler("random", 3, startup=2, candidates=4, multivariate=False)
 TPE = Sampler("tpe", 3, startup=2, candidates=4, multivariate=False)
-NONE = Pruner("none", 0, 0, 1, 2).made()
+NONE = Pruner("none", 0, 0, 1, 2).to_optuna()
 
 
 def value(point: tuple[Any, ...]) -> float:
@@ -50,15 +50,15 @@ class Place:
 
     def __init__(self, url: str | None, folder: Path) -> None:
         problems = Problems()
-        found = storages.opened(url, folder, problems)
-        problems.raise_any()
+        found = storages.open_storage(url, folder, problems)
+        problems.raise_if_any()
         assert found is not None
         self.storage, self.folder = found, folder
         self.step = 1 if url is None else 4  # a database on disk takes ten times as long
 
     def study(self, total: int, name: str = "it", sampler: Sampler = RANDOM, wrap: Any = None, at: str = "a") -> Study:
         """This process's part in a study; `at` is the directory from which it works."""
-        made, _ = begun(self.storage, name, "minimize", NONE, SPACE.content())
+        made, _ = load_or_create_study(self.storage, name, "minimize", NONE, SPACE.to_dict())
         storage = self.storage if wrap is None else wrap(self.storage)
         made._storage = storage
         return Study(storage, made, SPACE, sampler, total, self.folder / at)
@@ -103,10 +103,10 @@ def complete(study: Study, disk: Disk, total: int) -> None:
         (trial,) = trials
         point = tuple(trial.params[axis.key] for axis in SPACE.axes)
         if study.sampler is RANDOM:
-            assert point == drawn(SPACE, RANDOM, ordinal), "to the last bit"
+            assert point == sample(SPACE, RANDOM, ordinal), "to the last bit"
         assert trial.value == disk[trial.number].value == value(point)
     assert len(disk) == total, "nothing that was made was made again"
-    assert study.counts().ended == {"done": total}
+    assert study.counts().by_verdict == {"done": total}
     assert study.counts().running == 0
     assert study.claim(disk.get) is None
 
@@ -121,7 +121,7 @@ def test_points_come_in_order_each_once(place):
         assert [(trial.number, trial.ordinal, trial.tries, trial.instead_of) for trial in made] == [
             (n, n, 1, None) for n in range(6)
         ]
-        assert [trial.point for trial in made] == [drawn(SPACE, RANDOM, n) for n in range(6)]
+        assert [trial.point for trial in made] == [sample(SPACE, RANDOM, n) for n in range(6)]
         complete(study, disk, 6)
         assert study.best().number == min(disk, key=lambda number: disk[number].value)
 
@@ -132,7 +132,7 @@ def test_a_longer_study_goes_on_and_a_shorter_one_is_over(place):
         work(study, disk)
     with place.study(2) as study:
         assert study.claim(disk.get) is None
-        assert study.counts().ended == {"done": 2}
+        assert study.counts().by_verdict == {"done": 2}
     with place.study(7) as study:
         assert [trial.ordinal for trial in work(study, disk)] == [3, 4, 5, 6]
         complete(study, disk, 7)
@@ -228,7 +228,7 @@ def test_an_outcome_that_only_the_directories_know_is_gathered(place):
     with place.study(3) as study:
         trial = study.claim(disk.get)
         assert (trial.number, trial.ordinal, trial.instead_of) == (3, 2, 2)
-        assert study.counts().ended == {"done": 1, "diverged": 1}
+        assert study.counts().by_verdict == {"done": 1, "diverged": 1}
         assert study.trials()[1].user_attrs["message"] == "1 of 2 runs diverged"
 
 
@@ -279,14 +279,14 @@ def test_a_point_whose_process_is_lost_fails_in_the_end(place):
         while (trial := study.claim(lambda number: None)) is not None:
             seen.append((trial.number, trial.ordinal, trial.tries, trial.point))
             study.interrupt(trial, lost=True)
-        assert seen == [(n, 0, n + 1, drawn(SPACE, RANDOM, 0)) for n in range(TRIES)]
-        assert study.counts().ended == {"failed": 1}
-        assert study.trials()[-1].user_attrs["message"] == f"its process was lost {TRIES} times"
+        assert seen == [(n, 0, n + 1, sample(SPACE, RANDOM, 0)) for n in range(MAX_TRIES)]
+        assert study.counts().by_verdict == {"failed": 1}
+        assert study.trials()[-1].user_attrs["message"] == f"its process was lost {MAX_TRIES} times"
 
 
 def test_stopping_is_no_loss(place):
     with place.study(1) as study:
-        for _ in range(2 * TRIES):
+        for _ in range(2 * MAX_TRIES):
             trial = study.claim(lambda number: None)
             assert trial.tries == 1
             study.interrupt(trial)
@@ -303,14 +303,14 @@ def test_failed_trials_are_tried_again_where_that_is_asked_for(place):
         work(study, disk, 1)
         failing(study.claim(disk.get))
         work(study, disk)
-        assert study.counts().ended == {"done": 2, "failed": 1}
+        assert study.counts().by_verdict == {"done": 2, "failed": 1}
     with place.study(3) as study:
         assert study.claim(disk.get) is None
         assert study.over() == {0, 1, 2}
         study.try_failed_again()
         assert (study.counts().ended, study.counts().over, study.over()) == ({"done": 2}, 2, {0, 2})  # it is to do
         again = study.claim(disk.get)
-        assert (again.ordinal, again.instead_of, again.point) == (1, 1, drawn(SPACE, RANDOM, 1))
+        assert (again.ordinal, again.instead_of, again.point) == (1, 1, sample(SPACE, RANDOM, 1))
         failing(again)
         assert study.counts().ended == {"done": 2, "failed": 1}
     with place.study(3) as study:
@@ -329,7 +329,7 @@ def test_of_two_that_try_the_same_point_again_one_does(place):
         before = other.trials()
         again = study.claim(disk.get)
         assert (again.ordinal, again.instead_of) == (0, lost.number)
-        assert other._left(before) is None
+        assert other._claim_remaining(before) is None
         assert study.tell(again, disk.make(again))
         assert [trial.ordinal for trial in work(study, disk)] == [1]
         complete(study, disk, 2)
@@ -349,7 +349,7 @@ def test_several_processes_never_have_one_point(seed, tmp_path):
         i = draw.randrange(len(studies))
         act = draw.choice(["claim", "claim", "tell", "tell", "stop", "lost"])
         if act == "claim" and len(under_way[i]) < 3:
-            studies[i]._looked = float("-inf") if draw.random() < 0.3 else studies[i]._looked
+            studies[i]._last_reap = float("-inf") if draw.random() < 0.3 else studies[i]._last_reap
             trial = studies[i].claim(disk.get)
             if trial is not None:
                 under_way[i].append(trial)
@@ -369,7 +369,7 @@ def test_several_processes_never_have_one_point(seed, tmp_path):
         for trial in trials:
             study.tell(trial, disk.make(trial))
     for study in studies:
-        study._looked = float("-inf")
+        study._last_reap = float("-inf")
         work(study, disk)
     complete(studies[0], disk, total)
     for study in studies:
@@ -432,7 +432,7 @@ def test_one_too_many_is_put_back_for_a_longer_search(place):
     with place.study(2) as one, place.study(2, at="b") as two:
         before = one.trials()
         work(two, disk)
-        assert one._new(before) is None, "the other was faster"
+        assert one._claim_new(before) is None, "the other was faster"
         assert len(one.trials()) == 3
         complete(one, disk, 2)
     with place.study(3) as longer:
@@ -445,14 +445,14 @@ def test_one_too_many_is_put_back_for_a_longer_search(place):
 
 
 def test_a_study_keeps_the_content_that_it_was_made_with(place):
-    assert begun(place.storage, "mine", "minimize", NONE, {"axes": [1]})[1] == {"axes": [1]}
-    assert begun(place.storage, "mine", "minimize", NONE, {"axes": [2]})[1] == {"axes": [1]}
+    assert load_or_create_study(place.storage, "mine", "minimize", NONE, {"axes": [1]})[1] == {"axes": [1]}
+    assert load_or_create_study(place.storage, "mine", "minimize", NONE, {"axes": [2]})[1] == {"axes": [1]}
 
 
 def test_a_study_of_another_program_is_none_of_ours(place):
     other = optuna.create_study(storage=place.storage, study_name="theirs")
     other.add_trial(optuna.create_trial(state=TrialState.COMPLETE, value=1.0))
-    assert begun(place.storage, "theirs", "minimize", NONE, {"axes": []})[1] == {}
+    assert load_or_create_study(place.storage, "theirs", "minimize", NONE, {"axes": []})[1] == {}
 
 
 def test_a_dead_processs_folder_is_removed(tmp_path):

@@ -5,19 +5,19 @@ import math
 import mine
 import pytest
 import torch
-from helpers import BLOBS, blobs, composed, curves, resumed, stopped, trained, weights
+from helpers import BLOBS, build_blobs, compose_config, interrupt_run, load_weights, read_rows, resume_run, train_runs
 from omegaconf import OmegaConf
 from torch.nn import functional as F
 
 from dlopt.cli import main
 from dlopt.config.build import build
 from dlopt.config.problems import ConfigError
-from dlopt.config.reopen.resume_checks import breaking, changes
+from dlopt.config.reopen.resume_checks import diff_configs, list_breaking_changes
 from dlopt.objective.problem import Problem
-from dlopt.rundir.directory import Run
-from dlopt.training.control import Watch
-from dlopt.training.evaluation import recomputed_statistics
-from dlopt.training.state import Training
+from dlopt.rundir.directory import RunDirectory
+from dlopt.training.control import TrainingControl
+from dlopt.training.evaluation import recompute_statistics
+from dlopt.training.state import TrainState
 
 LATE = ("averaging=custom", "averaging._target_=mine.Late", "precision=float64")
 """The last half of the iterates: of nine steps, those numbered 4 to 8."""
@@ -26,42 +26,42 @@ LATE = ("averaging=custom", "averaging._target_=mine.Late", "precision=float64")
 @pytest.fixture
 def iterates(monkeypatch):
     """The iterate after each step."""
-    found, take = [], Training.take
+    found, take = [], TrainState.apply_step
 
     def taken(training, *arguments):
         take(training, *arguments)
         found.append(training.w.clone())
 
-    monkeypatch.setattr(Training, "take", taken)
+    monkeypatch.setattr(TrainState, "apply_step", taken)
     return found
 
 
 def test_there_is_an_average_once_something_was_taken_in(tmp_path, iterates):
     """The evaluations are after the steps 3, 6 and 9; the fifth step's result is the first to be taken in."""
-    _, (run,) = trained(tmp_path, blobs(*LATE))
+    _, (run,) = train_runs(tmp_path, build_blobs(*LATE))
     assert [row["step"] for row in run.rows() if "average/val/loss" in row] == [6, 9]
     torch.testing.assert_close(run.load("last")["average"][0], torch.stack(iterates[4:]).mean(0))
 
 
 @pytest.mark.parametrize(("begin", "evaluated"), [(2, [3, 6, 9]), (3, [6, 9]), (8, [9])])
 def test_the_first_to_be_taken_in_is_the_result_of_the_step_of_that_number(begin, evaluated, tmp_path):
-    _, (run,) = trained(tmp_path, blobs(*LATE, f"+averaging.begin={begin}"))
+    _, (run,) = train_runs(tmp_path, build_blobs(*LATE, f"+averaging.begin={begin}"))
     assert [row["step"] for row in run.rows() if "average/val/loss" in row] == evaluated
 
 
 def test_the_test_split_is_evaluated_at_the_average_with_statistics_of_its_own(tmp_path, iterates):
     """By a network of torch's own; the statistics are those of the whole training split at the averaged weights."""
-    experiment = blobs(*LATE, "normalization=batch", "optimizer.lr=0.05")
-    (summary,), (run,) = trained(tmp_path, experiment)
+    experiment = build_blobs(*LATE, "normalization=batch", "optimizer.lr=0.05")
+    (summary,), (run,) = train_runs(tmp_path, experiment)
     net = torch.nn.Sequential(
         torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8, momentum=None), torch.nn.ReLU(), torch.nn.Linear(8, 3)
     ).double()
     torch.nn.utils.vector_to_parameters(torch.stack(iterates[4:]).mean(0), net.parameters())
     with torch.no_grad():
-        net(experiment.train.gathered()[0].double())
+        net(experiment.train.gather()[0].double())
         net.eval()
         for name, split in (("test", experiment.test), ("val", experiment.validation)):
-            inputs, targets = split.gathered()
+            inputs, targets = split.gather()
             outputs = net(inputs.double())
             assert summary[f"average/{name}/loss"] == pytest.approx(F.cross_entropy(outputs, targets).item())
             assert summary[f"average/{name}/accuracy"] == (outputs.argmax(1) == targets).double().mean().item()
@@ -79,37 +79,37 @@ def test_without_batch_norm_nothing_is_recomputed(tmp_path, monkeypatch):
         raise AssertionError
 
     monkeypatch.setattr(Problem, "statistics", asked)
-    (summary,), _ = trained(tmp_path / "a", blobs(*LATE, "normalization=layer"))
+    (summary,), _ = train_runs(tmp_path / "a", build_blobs(*LATE, "normalization=layer"))
     assert math.isfinite(summary["average/test/loss"])
     with pytest.raises(AssertionError):
-        trained(tmp_path / "b", blobs(*LATE, "normalization=batch"))
+        train_runs(tmp_path / "b", build_blobs(*LATE, "normalization=batch"))
 
 
 def test_statistics_of_several_chunks_weigh_each_example_alike(monkeypatch):
     """The mean does not depend on how the split is cut, the last piece being smaller."""
-    training = Training([blobs("normalization=batch", "precision=float64")])
+    training = TrainState([build_blobs("normalization=batch", "precision=float64")])
     found = []
     for size in (1000, 7):
         monkeypatch.setattr("dlopt.training.evaluation.CHUNK", size)
-        found.append(recomputed_statistics(training.problem, training.w, training.examples)["hidden.1.running_mean"])
+        found.append(recompute_statistics(training.problem, training.w, training.examples)["hidden.1.running_mean"])
     torch.testing.assert_close(*found)
 
 
 def test_the_summary_holds_the_one_average_beside_the_best_and_the_last(tmp_path):
-    (summary,), (run,) = trained(tmp_path, blobs(*LATE, "optimizer=sgd", "optimizer.lr=30"))
+    (summary,), (run,) = train_runs(tmp_path, build_blobs(*LATE, "optimizer=sgd", "optimizer.lr=30"))
     assert summary["best/step"] < 9, "else the test says nothing"
     assert summary["average/val/loss"] == run.rows()[-1]["average/val/loss"]
     assert not any(key.startswith("last/average") for key in summary)
 
 
 def test_without_averaging_there_is_none(tmp_path):
-    (summary,), (run,) = trained(tmp_path, blobs())
+    (summary,), (run,) = train_runs(tmp_path, build_blobs())
     assert not any("average" in key for key in summary)
     assert not run.checkpoint("average").exists()
 
 
 def test_an_average_without_a_validation_split_is_tested_too(tmp_path):
-    (summary,), _ = trained(tmp_path, blobs(*LATE, "validation.fraction=0"))
+    (summary,), _ = train_runs(tmp_path, build_blobs(*LATE, "validation.fraction=0"))
     assert math.isfinite(summary["average/test/loss"])
     assert "average/val/loss" not in summary
 
@@ -122,13 +122,15 @@ def test_each_lane_has_its_own_also_when_others_have_left(tmp_path):
     early = ("regularization=early_stopping", "regularization.early_stopping.patience=1", "normalization=batch")
     variants = (("optimizer.lr=1e300",), ("seed=1",), ("seed=2", "optimizer.lr=1e-3"))
     common = (*LATE, *early, "optimizer=sgd", "optimizer.lr=0.5", "regularization.early_stopping.min_change=0.02")
-    summaries, lanes = trained(tmp_path / "lanes", *(blobs(*common, *v) for v in variants))
+    summaries, lanes = train_runs(tmp_path / "lanes", *(build_blobs(*common, *v) for v in variants))
     assert summaries[0]["status"] == "diverged"
     assert not lanes[0].checkpoint("average").exists()
     assert {s["step"] for s in summaries[1:]} == {6, 9}
     for i in (1, 2):
-        (summary,), (alone,) = trained(tmp_path / f"solo{i}", blobs(*common, *variants[i]))
-        torch.testing.assert_close(weights(lanes[i], "average"), weights(alone, "average"), rtol=1e-9, atol=1e-12)
+        (summary,), (alone,) = train_runs(tmp_path / f"solo{i}", build_blobs(*common, *variants[i]))
+        torch.testing.assert_close(
+            load_weights(lanes[i], "average"), load_weights(alone, "average"), rtol=1e-9, atol=1e-12
+        )
         for key in ("average/test/loss", "average/val/loss"):
             assert summaries[i][key] == pytest.approx(summary[key], rel=1e-9)
 
@@ -136,30 +138,33 @@ def test_each_lane_has_its_own_also_when_others_have_left(tmp_path):
 @pytest.mark.parametrize("stop", [2, 4, 7])
 def test_an_average_goes_on_bit_by_bit(stop, tmp_path):
     common = (*LATE, "normalization=batch")
-    _, (straight,) = trained(tmp_path / "straight", blobs(*common))
-    run = stopped(tmp_path / "run", stop, blobs(*common))
+    _, (straight,) = train_runs(tmp_path / "straight", build_blobs(*common))
+    run = interrupt_run(tmp_path / "run", stop, build_blobs(*common))
     assert not run.checkpoint("average").exists()
-    _, run = resumed(run.path, blobs(*common))
-    assert curves(run) == curves(straight)
-    assert torch.equal(weights(run, "average"), weights(straight, "average"))
+    _, run = resume_run(run.path, build_blobs(*common))
+    assert read_rows(run) == read_rows(straight)
+    assert torch.equal(load_weights(run, "average"), load_weights(straight, "average"))
 
 
 def test_the_average_of_an_earlier_end_is_gone_once_a_run_goes_on(tmp_path):
-    _, (run,) = trained(tmp_path, blobs(*LATE))
+    _, (run,) = train_runs(tmp_path, build_blobs(*LATE))
     assert run.load("average")["step"] == 9
-    summary, run = resumed(run.path, blobs(*LATE, "epochs=4"), Watch(until=10))
+    summary, run = resume_run(run.path, build_blobs(*LATE, "epochs=4"), TrainingControl(until=10))
     assert summary["status"] == "interrupted"
     assert not run.checkpoint("average").exists()
-    _, run = resumed(run.path, blobs(*LATE, "epochs=4"))
+    _, run = resume_run(run.path, build_blobs(*LATE, "epochs=4"))
     assert run.load("average")["step"] == 12
 
 
 def told(before, after, step):
     """What is said of an average in a run that goes on with another length."""
     configs = [
-        OmegaConf.create(OmegaConf.to_container(composed(*BLOBS, *LATE, o), resolve=True)) for o in (before, after)
+        OmegaConf.create(OmegaConf.to_container(compose_config(*BLOBS, *LATE, o), resolve=True))
+        for o in (before, after)
     ]
-    found = breaking(changes(*configs), OmegaConf.to_container(configs[0]), build(configs[1])[0], step)
+    found = list_breaking_changes(
+        diff_configs(*configs), OmegaConf.to_container(configs[0]), build(configs[1])[0], step
+    )
     return [said for said in found if "average" in said]
 
 
@@ -179,18 +184,18 @@ def test_an_average_that_would_begin_after_the_end_is_refused():
     with pytest.raises(
         ConfigError, match="would take in its first iterate after step 21; the run ends after 9"
     ) as found:
-        blobs("averaging=custom", "averaging._target_=mine.Late", "+averaging.begin=20")
+        build_blobs("averaging=custom", "averaging._target_=mine.Late", "+averaging.begin=20")
     assert [key for key, _ in found.value.problems] == ["averaging"]
 
 
 def test_an_average_that_cannot_say_where_it_begins_is_refused():
     with pytest.raises(ConfigError, match="averaging  fails: ZeroDivisionError"):
-        blobs("averaging=custom", "averaging._target_=mine.Lost")
+        build_blobs("averaging=custom", "averaging._target_=mine.Lost")
 
 
 def test_an_averaging_is_a_subclass_of_its_contract():
     with pytest.raises(ConfigError, match="Sawtooth must be a subclass"):
-        blobs("averaging=custom", "averaging._target_=mine.Sawtooth")
+        build_blobs("averaging=custom", "averaging._target_=mine.Sawtooth")
 
 
 def test_the_commands_know_the_average(tmp_path, capsys, monkeypatch):
@@ -199,7 +204,7 @@ def test_the_commands_know_the_average(tmp_path, capsys, monkeypatch):
     own = ("device=cpu", "normalization=batch")
     assert main(["train", "-q", *BLOBS, *own, *LATE, "hydra.run.dir=outputs/averaged"]) == 0
     assert main(["train", "-q", *BLOBS, *own, "hydra.run.dir=outputs/plain"]) == 0
-    run = Run(tmp_path / "outputs/averaged")
+    run = RunDirectory(tmp_path / "outputs/averaged")
     capsys.readouterr()
 
     assert main(["evaluate", "averaged", "--checkpoint", "average", "--trust", "-q"]) == 0
@@ -220,4 +225,6 @@ def test_the_commands_know_the_average(tmp_path, capsys, monkeypatch):
     assert "average/test/loss" in capsys.readouterr().out
     assert main(["runs", "--across", "averaging", "--markdown"]) == 0
     table = capsys.readouterr().out
-    assert f"{Run(tmp_path / 'outputs/plain').summary['test/accuracy']:.4f}" in table, "the metric that all runs have"
+    assert f"{RunDirectory(tmp_path / 'outputs/plain').summary['test/accuracy']:.4f}" in table, (
+        "the metric that all runs have"
+    )

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dlopt import prng
 from dlopt.parts import Split
-from dlopt.training.batches import Batches, Examples, Place
+from dlopt.training.batches import Batches, DataPlacement, Examples
 
 relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a slow machine is no failure
 KEYS = [prng.key(seed, "order") for seed in range(3)]
@@ -21,7 +21,7 @@ def split(n, rows=None):
 
 def batches(data, size, keys=KEYS[:1], drop_last=False):
     several = isinstance(data, list)
-    examples = Examples(data if several else [data], Place(*PLACE), lanes=several)
+    examples = Examples(data if several else [data], DataPlacement(*PLACE), lanes=several)
     return Batches(examples, size, keys, drop_last=drop_last)
 
 
@@ -131,7 +131,7 @@ def test_lanes_that_are_left_draw_on_as_before(shared, size, done):
     for step in range(done):
         left(step)
     stay = torch.tensor([0, 2])
-    left.keep(stay)
+    left.select_lanes(stay)
     for step in range(done, done + 8):
         for mine, theirs in zip(left(step), whole(step), strict=True):
             assert torch.equal(mine, theirs[stay])
@@ -140,8 +140,8 @@ def test_lanes_that_are_left_draw_on_as_before(shared, size, done):
 @pytest.mark.parametrize("rows", [None, [4, 9, 1, 7, 0]])
 def test_all_and_chunks_are_the_split_in_its_order(rows):
     data = split(10, None if rows is None else torch.tensor(rows))
-    examples = Examples([data], Place(*PLACE), lanes=False)
-    x, y = data.gathered()
+    examples = Examples([data], DataPlacement(*PLACE), lanes=False)
+    x, y = data.gather()
     assert torch.equal(examples.all()[0], x)
     assert torch.equal(examples.all()[1], y)
     for size in (1, 3, 100):
@@ -154,17 +154,17 @@ def test_all_and_chunks_are_the_split_in_its_order(rows):
 @pytest.mark.parametrize("shared", [True, False])
 def test_all_and_chunks_of_lanes_are_those_of_each(shared):
     data = lanes_of(shared)
-    examples = Examples(data, Place(*PLACE), lanes=True)
+    examples = Examples(data, DataPlacement(*PLACE), lanes=True)
     chunks = [torch.cat(column, dim=1) for column in zip(*examples.chunks(4), strict=True)]
     for i, one in enumerate(data):
-        for found, expected in zip(examples.all(), one.gathered(), strict=True):
+        for found, expected in zip(examples.all(), one.gather(), strict=True):
             assert torch.equal(found[i], expected)
         for found, expected in zip(chunks, one.gathered(), strict=True):
             assert torch.equal(found[i], expected)
 
 
 def test_a_tensor_is_placed_once_and_only_numbers_change_their_type():
-    place = Place(torch.device("cpu"), torch.float64)
+    place = DataPlacement(torch.device("cpu"), torch.float64)
     x, y = torch.ones(3), torch.ones(3, dtype=torch.int64)
     assert place(x) is place(x)
     assert place(x).dtype == torch.float64
@@ -176,12 +176,12 @@ def test_data_that_stays_on_the_host_are_drawn_alike(lanes):
     """Where examples lie does not change what is drawn; `meta` stands for a device whose memory is not the host's."""
     rows = [torch.arange(0, 20, 2), torch.arange(1, 21, 2)]
     data = [split(20, r) for r in rows] if lanes else [split(20, rows[0])]
-    here, there = (Examples(data, Place(*PLACE, resident=r), lanes=lanes) for r in (True, False))
+    here, there = (Examples(data, DataPlacement(*PLACE, resident=r), lanes=lanes) for r in (True, False))
     keys = KEYS[: len(data)]
     one, two = (Batches(examples, 4, keys, drop_last=False) for examples in (here, there))
     for step in range(7):
         assert all(torch.equal(a, b) for a, b in zip(one(step), two(step), strict=True))
-    far = Examples(data, Place(torch.device("meta"), torch.float32, resident=False), lanes=lanes)
+    far = Examples(data, DataPlacement(torch.device("meta"), torch.float32, resident=False), lanes=lanes)
     x, y = Batches(far, 4, keys, drop_last=False)(0)
     assert (x.device.type, y.device.type) == ("meta", "meta")
     assert far._inputs.device.type == "cpu"

@@ -9,16 +9,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from bits import differences, final
-from helpers import blobs, resumed, stopped, trained
+from bits import find_differences, read_final_state
+from helpers import build_blobs, interrupt_run, resume_run, train_runs
 
-from dlopt.rundir.directory import Run, evaluations
+from dlopt.rundir.directory import RunDirectory, decode_evaluations
 from dlopt.training import best as training_best
 from dlopt.training import recorder
-from dlopt.training.best import Lane, Saving
-from dlopt.training.control import Watch
+from dlopt.training.best import CheckpointSaver, Lane
+from dlopt.training.control import TrainingControl
 from dlopt.training.loop import train
-from dlopt.training.state import Training
+from dlopt.training.state import TrainState
 
 HARD = ("optimizer=momentum", "normalization=batch", "regularization=[dropout,early_stopping]", "schedule=cosine",
         "log_every=2", "batch_size=13", "diagnostic=gradients", "checkpoint.every=2")  # fmt: skip
@@ -37,8 +37,8 @@ def clock(monkeypatch):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The final state of a run that nothing disturbs and that saves at its end alone."""
-    _, (run,) = trained(tmp_path_factory.mktemp("whole"), blobs(*HARD, "checkpoint.every=null"))
-    return final(run)
+    _, (run,) = train_runs(tmp_path_factory.mktemp("whole"), build_blobs(*HARD, "checkpoint.every=null"))
+    return read_final_state(run)
 
 
 # ------------------------------------------------------------------------------------------- when
@@ -46,12 +46,12 @@ def whole(tmp_path_factory):
 
 def due(clock, seconds, *overrides):
     """At which of so many seconds after the last time a checkpoint is due, after a step that no number divides."""
-    kept = Saving(Training([blobs(*overrides)]))
+    kept = CheckpointSaver(TrainState([build_blobs(*overrides)]))
     begun = clock.seconds
     found = []
     for passed in seconds:
         clock.seconds = begun + passed
-        found.append(kept.due(1))
+        found.append(kept.is_due(1))
     return found
 
 
@@ -66,7 +66,7 @@ def test_a_checkpoint_is_due_when_the_minutes_have_passed(clock):
 def test_the_minutes_count_from_the_last_checkpoint_whatever_it_was_due_to(clock, tmp_path, monkeypatch):
     """A step takes ten seconds of this clock."""
     saved = []
-    take, save = Training.take, Saving.save
+    take, save = TrainState.apply_step, CheckpointSaver.save
 
     def taken(training, *arguments):
         clock.seconds += 10
@@ -76,8 +76,8 @@ def test_the_minutes_count_from_the_last_checkpoint_whatever_it_was_due_to(clock
         saved.append(kept.training.step)
         save(kept, *arguments)
 
-    monkeypatch.setattr(Training, "take", taken)
-    monkeypatch.setattr(Saving, "save", seen)
+    monkeypatch.setattr(TrainState, "apply_step", taken)
+    monkeypatch.setattr(CheckpointSaver, "save", seen)
     wanted = {
         ("checkpoint.minutes=0.5",): [3, 6, 9],
         ("checkpoint.minutes=0.45",): [3, 6, 9],
@@ -88,14 +88,14 @@ def test_the_minutes_count_from_the_last_checkpoint_whatever_it_was_due_to(clock
     }
     for i, (overrides, steps) in enumerate(wanted.items()):
         saved.clear()
-        trained(tmp_path / str(i), blobs(*overrides))
+        train_runs(tmp_path / str(i), build_blobs(*overrides))
         assert saved == steps, overrides
 
 
 def test_the_end_is_saved_by_itself(clock):
-    kept = Saving(Training([blobs("checkpoint.every=1", "checkpoint.minutes=1")]))
+    kept = CheckpointSaver(TrainState([build_blobs("checkpoint.every=1", "checkpoint.minutes=1")]))
     clock.seconds += 100
-    assert [kept.due(step) for step in (7, 8, 9, 10)] == [True, True, False, False]
+    assert [kept.is_due(step) for step in (7, 8, 9, 10)] == [True, True, False, False]
 
 
 # ------------------------------------------------------------------------------------------- what
@@ -104,21 +104,21 @@ def test_the_end_is_saved_by_itself(clock):
 @pytest.mark.parametrize("keep", [1, 2, 3])
 def test_a_run_goes_on_from_any_checkpoint_that_is_kept_to_the_same_bits(keep, whole, tmp_path):
     """The newer ones being removed or damaged, in a run that is done and in one that is not."""
-    experiment = blobs(*HARD, f"checkpoint.keep={keep}")
-    _, (run,) = trained(tmp_path, experiment)
-    assert differences(final(run), whole) == []
+    experiment = build_blobs(*HARD, f"checkpoint.keep={keep}")
+    _, (run,) = train_runs(tmp_path, experiment)
+    assert find_differences(read_final_state(run), whole) == []
     newest = [run.checkpoint("last"), *run.older_checkpoints().values()]
     steps = [torch.load(file, weights_only=True)["step"] for file in newest]
     assert steps == STEPS[::-1][:keep]
     for age, step in enumerate(steps):
         for way in ("removed", "damaged"):
-            copy = Run(shutil.copytree(run.path, tmp_path / f"{way} {age}"))
+            copy = RunDirectory(shutil.copytree(run.path, tmp_path / f"{way} {age}"))
             for file in newest[:age]:
                 place = copy.path / file.relative_to(run.path)
                 place.unlink() if way == "removed" else place.write_bytes(file.read_bytes()[:-100])
-            assert copy.newest().content["step"] == step
-            _, copy = resumed(copy.path, experiment)
-            assert differences(final(copy), whole) == [], (way, step)
+            assert copy.latest_checkpoint().content["step"] == step
+            _, copy = resume_run(copy.path, experiment)
+            assert find_differences(read_final_state(copy), whole) == [], (way, step)
             assert len(list(copy.path.glob("checkpoints/*damaged*"))) == (age if way == "damaged" else 0)
             assert len(copy.older_checkpoints()) == keep - 1 or step == 12
 
@@ -131,13 +131,13 @@ def test_when_it_is_saved_and_how_much_is_kept_cannot_be_told_from_the_end(whole
             ("checkpoint.every=null", "checkpoint.minutes=1e-9"),
         )
     ):
-        _, (run,) = trained(tmp_path / str(i), blobs(*HARD, *overrides))
-        assert differences(final(run), whole) == [], overrides
+        _, (run,) = train_runs(tmp_path / str(i), build_blobs(*HARD, *overrides))
+        assert find_differences(read_final_state(run), whole) == [], overrides
 
 
 def test_an_interrupt_before_a_checkpoint_is_begun_leaves_the_former_and_the_process(tmp_path, monkeypatch):
     """Torch's writer is made by then; it ends its archive when it is deleted, after the file was closed."""
-    made = Run.create(tmp_path, {})
+    made = RunDirectory.create(tmp_path, {})
     made.save("last", {"step": 1, "w": torch.zeros(3)})
     begun = torch.serialization._open_zipfile_writer
 
@@ -157,7 +157,9 @@ def test_an_interrupt_before_a_checkpoint_is_begun_leaves_the_former_and_the_pro
 
 
 def test_each_run_of_several_in_lanes_keeps_its_own(tmp_path):
-    _, runs = trained(tmp_path, *(blobs("checkpoint.every=2", "checkpoint.keep=3", f"seed={i}") for i in range(2)))
+    _, runs = train_runs(
+        tmp_path, *(build_blobs("checkpoint.every=2", "checkpoint.keep=3", f"seed={i}") for i in range(2))
+    )
     for run in runs:
         assert list(run.older_checkpoints()) == [8, 6]
     first, second = (torch.load(run.checkpoint_after(6), weights_only=True)["model"] for run in runs)
@@ -166,18 +168,18 @@ def test_each_run_of_several_in_lanes_keeps_its_own(tmp_path):
 
 def test_a_lane_is_restored_from_what_it_holds(tmp_path):
     """Every bit of its numbers, and which row was the best; NaN too."""
-    experiment = blobs()
+    experiment = build_blobs()
     rows = [{"step": s, "epoch": s / 3, "val/loss": loss} for s, loss in ((3, math.pi), (6, 0.1 + 0.2), (9, math.nan))]
-    lane = Lane(experiment, Run(tmp_path), 0)
+    lane = Lane(experiment, RunDirectory(tmp_path), 0)
     for lane.row in rows:
-        lane.evaluated()
+        lane.record_evaluation()
     lane.best = rows[1]
-    again = Lane(experiment, Run(tmp_path), 0)
+    again = Lane(experiment, RunDirectory(tmp_path), 0)
     again.restore(lane.content(), rows)
-    assert repr((again.row, again.encoded, again.best)) == repr((lane.row, lane.encoded, lane.best))
-    assert repr(evaluations(again.content())) == repr(rows)
-    again.restore(Lane(experiment, Run(tmp_path), 0).content(), [])
-    assert (again.row, again.encoded, again.best) == ({}, bytearray(), None)
+    assert repr((again.row, again.encoded_rows, again.best)) == repr((lane.row, lane.encoded_rows, lane.best))
+    assert repr(decode_evaluations(again.content())) == repr(rows)
+    again.restore(Lane(experiment, RunDirectory(tmp_path), 0).content(), [])
+    assert (again.row, again.encoded_rows, again.best) == ({}, bytearray(), None)
 
 
 @pytest.mark.parametrize(("objective", "values", "best"), [
@@ -185,11 +187,11 @@ def test_a_lane_is_restored_from_what_it_holds(tmp_path):
     ("val/accuracy", [None, 0.5, 0.4, 0.5, math.nan, 0.6, math.inf], [1, 5]),
 ])  # fmt: skip
 def test_a_row_is_the_best_when_it_is_better_than_all_before(objective, values, best, tmp_path):
-    lane = Lane(blobs(f"objective={objective}"), Run(tmp_path), 0)
+    lane = Lane(build_blobs(f"objective={objective}"), RunDirectory(tmp_path), 0)
     found = []
     for i, value in enumerate(values):
         lane.row = {"step": i, objective: value}
-        if lane.improves():
+        if lane.is_best():
             lane.best = lane.row
             found.append(i)
     assert found == best
@@ -197,26 +199,26 @@ def test_a_row_is_the_best_when_it_is_better_than_all_before(objective, values, 
 
 def test_the_best_of_a_run_that_goes_back_behind_it_is_found_again(tmp_path):
     """The file of the best weights is of a step that has not been made, as far as the older checkpoint knows."""
-    experiment = blobs("checkpoint.every=2", "checkpoint.keep=4", "optimizer.lr=0.05")
-    _, (run,) = trained(tmp_path, experiment)
-    state = final(run)
+    experiment = build_blobs("checkpoint.every=2", "checkpoint.keep=4", "optimizer.lr=0.05")
+    _, (run,) = train_runs(tmp_path, experiment)
+    state = read_final_state(run)
     assert run.load("best")["step"] == 9
     for gone in ([run.checkpoint("last")], run.checkpoint("last").parent.glob("[ls]*.pt")):
         for checkpoint in gone:
             checkpoint.unlink()
         assert run.load("best")["step"] == 9
-        _, run = resumed(run.path, experiment)
-        assert differences(final(run), state) == []
+        _, run = resume_run(run.path, experiment)
+        assert find_differences(read_final_state(run), state) == []
 
 
 def test_a_run_that_goes_back_before_its_first_evaluation_has_no_best_weights(tmp_path):
-    experiment = blobs("checkpoint.every=2", "checkpoint.keep=4")
-    _, (run,) = trained(tmp_path, experiment)
-    stopped(tmp_path / "early", 2, experiment)
+    experiment = build_blobs("checkpoint.every=2", "checkpoint.keep=4")
+    _, (run,) = train_runs(tmp_path, experiment)
+    interrupt_run(tmp_path / "early", 2, experiment)
     run.checkpoint("best").rename(tmp_path / "early/checkpoints/best.pt")
-    _, run = resumed(tmp_path / "early", experiment, Watch(2))
+    _, run = resume_run(tmp_path / "early", experiment, TrainingControl(2))
     assert not run.checkpoint("best").exists()
-    _, run = resumed(run.path, experiment)
+    _, run = resume_run(run.path, experiment)
     assert run.load("best")["step"] == run.summary["best/step"]
 
 
@@ -240,8 +242,10 @@ def test_every_name_reaches_the_disk_and_before_a_run_is_said_to_be_over(end, tm
         replace(new, file)
         opened.add(file)
 
-    experiment = blobs("checkpoint.every=4", *(["optimizer=sgd", "optimizer.lr=1e30"] if end == "diverged" else []))
-    run = Run.create(tmp_path / "run")
+    experiment = build_blobs(
+        "checkpoint.every=4", *(["optimizer=sgd", "optimizer.lr=1e30"] if end == "diverged" else [])
+    )
+    run = RunDirectory.create(tmp_path / "run")
     monkeypatch.setattr(os, "fsync", reached)
     monkeypatch.setattr(os, "replace", moved)
     (summary,) = train([experiment], [run])
@@ -264,7 +268,7 @@ def test_the_test_split_is_evaluated_once_where_the_last_weights_are_the_best(tm
     monkeypatch.setattr(recorder, "evaluate", counted)
     for rate, times in (("0.001", 1), ("10.0", 2)):
         asked.clear()
-        (summary,), _ = trained(tmp_path / rate, blobs("optimizer=sgd", f"optimizer.lr={rate}"))
+        (summary,), _ = train_runs(tmp_path / rate, build_blobs("optimizer=sgd", f"optimizer.lr={rate}"))
         assert len(asked) == 3 + times, "one of the validation split for each epoch"
         same = {key: value for key, value in summary.items() if key.startswith("test/")}
         assert (same == {k: summary[f"last/{k}"] for k in same}) == (times == 1)

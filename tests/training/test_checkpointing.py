@@ -5,9 +5,9 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from helpers import blobs, trained
+from helpers import build_blobs, train_runs
 
-from dlopt.training.checkpointing import STATE, differing
+from dlopt.training.checkpointing import STATE_KEYS, find_differences
 
 ONE = {
     "step": 3,
@@ -35,13 +35,13 @@ def changed(x, place=None, value=None):
 
 
 def test_what_is_equal_has_no_difference():
-    assert list(differing(ONE, changed(ONE))) == []
-    assert list(differing(OrderedDict(a=1), {"a": 1})) == []
-    assert list(differing([1, 2], (1, 2))) == [], "what is loaded may be either"
+    assert list(find_differences(ONE, changed(ONE))) == []
+    assert list(find_differences(OrderedDict(a=1), {"a": 1})) == []
+    assert list(find_differences([1, 2], (1, 2))) == [], "what is loaded may be either"
     for value in (torch.tensor(math.nan), torch.tensor([1e-45]), torch.zeros(3, 0), torch.tensor(True)):
-        assert list(differing(value, value.clone())) == []
+        assert list(find_differences(value, value.clone())) == []
     strided = torch.arange(12.0).view(3, 4).T
-    assert list(differing(strided, strided.contiguous())) == []
+    assert list(find_differences(strided, strided.contiguous())) == []
 
 
 @pytest.mark.parametrize(("place", "value"), [
@@ -64,12 +64,12 @@ def test_what_is_equal_has_no_difference():
 ])  # fmt: skip
 def test_each_difference_is_named_by_its_place(place, value):
     wanted = ["".join(f"/{key}" for key in place)]
-    assert list(differing(ONE, changed(ONE, place, value))) == wanted
-    assert list(differing(changed(ONE, place, value), ONE)) == wanted
+    assert list(find_differences(ONE, changed(ONE, place, value))) == wanted
+    assert list(find_differences(changed(ONE, place, value), ONE)) == wanted
 
 
 def test_all_that_decides_how_a_run_goes_on_is_compared(tmp_path):
     """Beside the clock, what comes from the configuration, and rows, which are compared on their own."""
-    _, (run,) = trained(tmp_path, blobs())
-    left = run.load("last").keys() - set(STATE)
+    _, (run,) = train_runs(tmp_path, build_blobs())
+    left = run.load("last").keys() - set(STATE_KEYS)
     assert left == {"format", "config", "settings", "preprocessing", "encoding", "logged", "row", "history", "seconds"}

@@ -5,12 +5,14 @@ import math
 import pytest
 import torch
 import yaml
-from helpers import DEVICE, built, files_for, resumed, stopped, trained, weights
+from helpers import DEVICE, build_experiment, interrupt_run, load_weights, resume_run, train_runs, write_data_files
 from hydra.utils import get_object
 
 from dlopt.config.compose import groups
 
-OPTIONS = [(g, o) for g in groups.groups() if g != "experiment" for o in groups.options(g) if o != "custom"]
+OPTIONS = [
+    (g, o) for g in groups.list_groups() if g != "experiment" for o in groups.list_option_names(g) if o != "custom"
+]
 
 CUSTOM = {
     "activation": ("mine.Square",),
@@ -72,14 +74,14 @@ def dims(group: str, option: str) -> tuple[int, ...]:
 
 
 def several(group: str) -> bool:
-    return group not in groups.SINGLE
+    return group not in groups.SINGLE_OPTION_GROUPS
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_an_option_trains_saves_and_resumes(group, option, tmp_path):
-    brought = files_for(option, tmp_path) if group == "data" else []
+    brought = write_data_files(option, tmp_path) if group == "data" else []
     if option == "pretrained":
-        _, (source,) = trained(tmp_path / "source", built(*problem(group, option), "epochs=1"))
+        _, (source,) = train_runs(tmp_path / "source", build_experiment(*problem(group, option), "epochs=1"))
         brought = [f"init.run={source.path}"]
     check([f"{group}={option}", *problem(group, option), *brought], tmp_path)
 
@@ -93,24 +95,24 @@ def test_a_part_of_ones_own_trains_saves_and_resumes(group, tmp_path):
 
 
 def test_every_group_has_a_part_of_ones_own_here():
-    assert set(CUSTOM) == set(groups.groups()) - {"experiment"}
+    assert set(CUSTOM) == set(groups.list_groups()) - {"experiment"}
 
 
 def check(overrides: list[str], folder) -> None:
-    (summary,), (run,) = trained(folder / "whole", built(*overrides))
+    (summary,), (run,) = train_runs(folder / "whole", build_experiment(*overrides))
     assert summary["status"] == "done"
     assert all(math.isfinite(row.get("train/loss", 0.0)) for row in run.rows())
-    assert torch.isfinite(weights(run)).all()
+    assert torch.isfinite(load_weights(run)).all()
     assert math.isfinite(summary["test/loss"])
 
-    half = stopped(folder / "half", summary["step"] // 2, built(*overrides))
-    _, half = resumed(half.path, built(*overrides))
-    assert torch.equal(weights(half), weights(run))
+    half = interrupt_run(folder / "half", summary["step"] // 2, build_experiment(*overrides))
+    _, half = resume_run(half.path, build_experiment(*overrides))
+    assert torch.equal(load_weights(half), load_weights(run))
 
-    one, two = built(*overrides), built(*overrides, "seed=1")
+    one, two = build_experiment(*overrides), build_experiment(*overrides, "seed=1")
     if not one.optimizer.lanes:
         with pytest.raises(ValueError, match="cannot train runs in lanes"):
-            trained(folder / "lanes", one, two)
+            train_runs(folder / "lanes", one, two)
         return
-    _, lanes = trained(folder / "lanes", one, two)
-    torch.testing.assert_close(weights(lanes[0]), weights(run), rtol=1e-9, atol=1e-9)
+    _, lanes = train_runs(folder / "lanes", one, two)
+    torch.testing.assert_close(load_weights(lanes[0]), load_weights(run), rtol=1e-9, atol=1e-9)

@@ -5,24 +5,24 @@ import tempfile
 
 import pytest
 import torch
-from helpers import blobs
+from helpers import build_blobs
 
-from dlopt.rundir.directory import Run
+from dlopt.rundir.directory import RunDirectory
 from dlopt.training import cost
-from dlopt.training.control import Watch
-from dlopt.training.cost import Cost, Figures, Length, rehearsed, size
+from dlopt.training.control import TrainingControl
+from dlopt.training.cost import Cost, CostModel, RunLength, estimate_cost, folder_size
 from dlopt.training.loop import train
 
 
 def beginning(experiment):
-    return lambda folder: (experiment, Run.create(folder))
+    return lambda folder: (experiment, RunDirectory.create(folder))
 
 
 def length(experiment):
-    return Length.of(experiment.settings, len(experiment.train), drop_last=experiment.drop_last)
+    return RunLength.of(experiment.settings, len(experiment.train), drop_last=experiment.drop_last)
 
 
-FIGURES = Figures(
+FIGURES = CostModel(
     once=Cost(5.0, 1000.0),
     step=Cost(0.5, 1.0),
     evaluation=Cost(2.0, 30.0),
@@ -33,18 +33,18 @@ FIGURES = Figures(
 
 
 def test_the_cost_is_the_sum_of_what_is_done():
-    found = FIGURES.cost(Length(20, 10, 2, None, None, 2))
+    found = FIGURES.cost(RunLength(20, 10, 2, None, None, 2))
     assert found == Cost(5 + 10 + 4 + 5 * 0.25, 1000 + 20 + 60 + 35 + 2 * 3)
-    with_checkpoints = FIGURES.cost(Length(20, 10, 2, 6, None, 3))  # after 6, 12 and 18, of which two are kept
+    with_checkpoints = FIGURES.cost(RunLength(20, 10, 2, 6, None, 3))  # after 6, 12 and 18, of which two are kept
     assert with_checkpoints == found + Cost(3.0, 2 * 200 + 2 * 2 * 3)
 
 
 def test_a_checkpoint_at_the_last_step_is_the_one_at_the_end():
-    assert FIGURES.cost(Length(20, 10, 2, 20, None, 2)) == FIGURES.cost(Length(20, 10, 2, None, None, 2))
+    assert FIGURES.cost(RunLength(20, 10, 2, 20, None, 2)) == FIGURES.cost(RunLength(20, 10, 2, None, None, 2))
 
 
 def test_checkpoints_by_time_follow_from_the_time():
-    plain = Length(240, 120, 2, None, None, 9)
+    plain = RunLength(240, 120, 2, None, None, 9)
     seconds = FIGURES.cost(plain).seconds
     assert 120 < seconds < 180
     assert FIGURES.cost(dataclasses.replace(plain, minutes=1.0)).seconds == seconds + 2 * FIGURES.checkpoint.seconds
@@ -54,9 +54,9 @@ def test_checkpoints_by_time_follow_from_the_time():
     "keys", [["epochs=4"], ["epochs=5", "eval_every=2"], ["steps=7"], ["batch_size=full", "epochs=4"], ["steps=2"]]
 )
 def test_the_length_is_that_of_the_run(keys, tmp_path):
-    experiment = blobs(*keys)
-    run = Run.create(tmp_path / "run")
-    (summary,) = train([experiment], [run], Watch())
+    experiment = build_blobs(*keys)
+    run = RunDirectory.create(tmp_path / "run")
+    (summary,) = train([experiment], [run], TrainingControl())
     said = length(experiment)
     assert (said.steps, said.evaluations) == (summary["step"], len(run.rows()))
     assert said.steps / said.epoch == summary["epoch"]
@@ -65,7 +65,7 @@ def test_the_length_is_that_of_the_run(keys, tmp_path):
 def test_seconds_by_the_clock(monkeypatch):
     """On a clock that stands still but for what is told here, every figure is exact."""
     now = [0.0]
-    true_step, true_evaluated = cost.step, cost._Journal._evaluated
+    true_step, true_evaluated = cost.step, cost._ProbeRecorder._evaluate
 
     def step(*args):
         now[0] += 0.25
@@ -76,15 +76,15 @@ def test_seconds_by_the_clock(monkeypatch):
         return true_evaluated(journal)
 
     monkeypatch.setattr(cost, "step", step)
-    monkeypatch.setattr(cost._Journal, "_evaluated", evaluated)
-    experiment = blobs("epochs=30", "log_every=2")
+    monkeypatch.setattr(cost._ProbeRecorder, "_evaluated", evaluated)
+    experiment = build_blobs("epochs=30", "log_every=2")
 
     def begin(folder):
         now[0] += 7.0
         return beginning(experiment)(folder)
 
-    found = rehearsed(begin, 20.0, clock=lambda: now[0])
-    figures = found.figures
+    found = estimate_cost(begin, 20.0, clock=lambda: now[0])
+    figures = found.cost_model
     assert figures.step.seconds == 0.25
     assert figures.evaluation.seconds == 2.0
     assert figures.rows[2].seconds == 0.0
@@ -104,11 +104,11 @@ def test_seconds_by_the_clock(monkeypatch):
     ids=lambda keys: "-".join(keys[-1:]),
 )
 def test_bytes_are_those_of_a_real_run(keys, tmp_path):
-    experiment = blobs(*keys)
-    told = rehearsed(beginning(experiment), 0.05).cost(experiment.settings)
-    run = Run.create(tmp_path / "run")
-    train([experiment], [run], Watch())
-    assert told.bytes == pytest.approx(size(run.path), rel=0.2)
+    experiment = build_blobs(*keys)
+    told = estimate_cost(beginning(experiment), 0.05).cost(experiment.settings)
+    run = RunDirectory.create(tmp_path / "run")
+    train([experiment], [run], TrainingControl())
+    assert told.bytes == pytest.approx(folder_size(run.path), rel=0.2)
     assert told.seconds > 0
 
 
@@ -116,23 +116,23 @@ def test_bytes_are_those_of_a_real_run(keys, tmp_path):
     "keys", [["optimizer=sgd", "optimizer.lr=1e30"], ["regularization=early_stopping"], ["steps=1"]]
 )
 def test_a_run_that_would_end_early_is_told_to_its_end(keys):
-    experiment = blobs("epochs=200", *keys)
-    found = rehearsed(beginning(experiment), 0.02)
-    assert found.figures.step.seconds > 0
-    assert found.figures.evaluation.bytes > 100
+    experiment = build_blobs("epochs=200", *keys)
+    found = estimate_cost(beginning(experiment), 0.02)
+    assert found.cost_model.step.seconds > 0
+    assert found.cost_model.evaluation.bytes > 100
 
 
 def test_nothing_is_left(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    experiment = blobs()
+    experiment = build_blobs()
     before = experiment.w.clone()
-    rehearsed(beginning(experiment), 0.01)
+    estimate_cost(beginning(experiment), 0.01)
     assert torch.equal(experiment.w, before)
 
     def fails(folder):
-        Run.create(folder)
+        RunDirectory.create(folder)
         raise ValueError("no data")
 
     with pytest.raises(ValueError, match="no data"):
-        rehearsed(fails, 0.01)
+        estimate_cost(fails, 0.01)
     assert not list(tmp_path.iterdir())

@@ -7,17 +7,17 @@ the host wait for another device: those that read a value from it, and those tha
 import contextlib
 import dataclasses
 
-import dlopt.window
 import mine
 import pytest
 import torch
-from helpers import DEVICE, built, trained
+from helpers import DEVICE, build_experiment, train_runs
 from test_conformance import CUSTOM, OPTIONS, problem, several
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlopt.parts import Step
-from dlopt.training.recorder import Journal
+from dlopt.training import running_metrics
+from dlopt.training.recorder import Recorder
 
 GROUPS = ("activation", "augmentation", "averaging", "loss", "normalization", "optimizer", "regularization", "schedule")
 ATEN = torch.ops.aten
@@ -76,7 +76,7 @@ def listening(found):
 def waits(monkeypatch):
     """What made the host wait in the steps of runs, but for the first, in which constants go to the device once."""
     found, listener = [], contextlib.ExitStack()
-    goes_on, is_due = Journal.goes_on, Journal.is_due
+    goes_on, is_due = Recorder.should_continue, Recorder.anything_due
 
     def begins(journal):
         answer = goes_on(journal)
@@ -89,8 +89,8 @@ def waits(monkeypatch):
         listener.close()
         return answer
 
-    monkeypatch.setattr(Journal, "goes_on", begins)
-    monkeypatch.setattr(Journal, "is_due", ends)
+    monkeypatch.setattr(Recorder, "should_continue", begins)
+    monkeypatch.setattr(Recorder, "anything_due", ends)
     with listener:
         yield found
 
@@ -110,13 +110,13 @@ OF_STEPS = [(g, o) for g, o in OPTIONS if g in GROUPS] + [(g, "custom") for g in
 
 def alone_and_in_lanes(folder, experiment):
     other = dataclasses.replace(experiment, settings=dataclasses.replace(experiment.settings, seed=1))
-    trained(folder / "alone", experiment)
-    trained(folder / "lanes", experiment, other)
+    train_runs(folder / "alone", experiment)
+    train_runs(folder / "lanes", experiment, other)
 
 
 @pytest.mark.parametrize(("group", "option"), OF_STEPS)
 def test_a_step_does_not_wait_for_the_device(group, option, tmp_path, waits):
-    experiment = built(*chosen(group, option))
+    experiment = build_experiment(*chosen(group, option))
     if not experiment.optimizer.lanes:
         pytest.skip("a rule that decides on the host says lanes = False")
     alone_and_in_lanes(tmp_path, experiment)
@@ -126,17 +126,17 @@ def test_a_step_does_not_wait_for_the_device(group, option, tmp_path, waits):
 @pytest.mark.parametrize("option", ["gradients", "activations", "histograms"])
 def test_neither_does_a_measurement_before_its_row(option, tmp_path, waits):
     often = ("normalization=batch", "regularization=dropout", "schedule=cosine", f"diagnostic.{option}.every=1")
-    alone_and_in_lanes(tmp_path, built(*problem("diagnostic", option), f"diagnostic={option}", *often))
+    alone_and_in_lanes(tmp_path, build_experiment(*problem("diagnostic", option), f"diagnostic={option}", *often))
     assert waits == []
 
 
 def test_nor_do_outputs_that_are_too_many_to_be_kept(tmp_path, waits, monkeypatch):
     """Their metrics are computed at once, here of two whole batches and a smaller one."""
-    monkeypatch.setattr(dlopt.window, "KEPT", 3 * 45)
-    experiment = built(*problem("optimizer", "sgd"), "batch_size=20", "eval_every=2")
+    monkeypatch.setattr(running_metrics, "MAX_BUFFERED", 3 * 45)
+    experiment = build_experiment(*problem("optimizer", "sgd"), "batch_size=20", "eval_every=2")
     folded = []
-    fold = dlopt.window.Window._fold
-    monkeypatch.setattr(dlopt.window.Window, "_fold", lambda window: folded.append(fold(window)))
+    fold = running_metrics.RunningMetrics._fold
+    monkeypatch.setattr(running_metrics.RunningMetrics, "_fold", lambda window: folded.append(fold(window)))
     alone_and_in_lanes(tmp_path, experiment)
     assert folded
     assert waits == []
@@ -177,5 +177,5 @@ def test_a_rule_that_looks_at_its_loss_is_heard_at_every_step_but_the_first(tmp_
         return Step(w - rule.lr * g.sign() if loss > 0 else w, state, loss, g)
 
     monkeypatch.setattr(mine.Sign, "step", step)
-    trained(tmp_path, built(*chosen("optimizer", "custom")))
+    train_runs(tmp_path, build_experiment(*chosen("optimizer", "custom")))
     assert len(waits) == 5

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from dlopt import parts, prng
-from dlopt.config.problems import Problems, named
-from dlopt.errors import Mistake, nearest
+from dlopt.config.problems import Problems, format_error
+from dlopt.errors import OptionError, did_you_mean
 from dlopt.normalization.batch import BatchNorm
-from dlopt.training.batches import mixable
+from dlopt.training.batches import to_probabilities
 from dlopt.training.experiment import Settings
 
-AVAILABLE = torch.get_num_threads()
+AVAILABLE_THREADS = torch.get_num_threads()
 """Threads that torch would take by itself, before anything here has changed their number."""
 WORK_PER_THREAD = 4e7
 """Multiply-adds of a step that are worth a further thread: below, waiting for each other costs more than is gained.
@@ -39,21 +39,23 @@ def probe(
 
     The names of the loss's metrics, or None with a problem noted.
     """
-    x, y = _two(train, dtype)
+    x, y = _take_two(train, dtype)
     mixing = [at for at, part in changes.items() if part.mixes]
-    x, _ = _changed(x, mixable(y, outputs, dtype) if mixing else y, changes, problems)
-    made = _sent(model.to(dtype), x, outputs, problems)
+    x, _ = _apply_transforms(x, to_probabilities(y, outputs, dtype) if mixing else y, changes, problems)
+    made = _forward(model.to(dtype), x, outputs, problems)
     if made is None:
         return None
     try:
         loss.check(made)
     except ValueError as error:
-        problems.add(f"loss.{error.key}" if isinstance(error, Mistake) else "loss", str(error))
+        problems.add(f"loss.{error.key}" if isinstance(error, OptionError) else "loss", str(error))
         return None
     try:
-        found = _measured(loss, made, y)
+        found = _measure(loss, made, y)
     except Exception as error:
-        problems.add("loss", f"fails on outputs {tuple(made.shape)} and targets {tuple(y.shape)}: {named(error)}")
+        problems.add(
+            "loss", f"fails on outputs {tuple(made.shape)} and targets {tuple(y.shape)}: {format_error(error)}"
+        )
         return None
     value = found.pop("loss")
     if not isinstance(value, Tensor) or value.shape != ():
@@ -67,7 +69,7 @@ def probe(
     return list(found)
 
 
-def _measured(loss: parts.Loss, made: Tensor, y: Tensor) -> dict[str, Tensor]:
+def _measure(loss: parts.Loss, made: Tensor, y: Tensor) -> dict[str, Tensor]:
     """The loss and its metrics."""
     with torch.no_grad():
         return {"loss": loss(made, y)} | loss.measure(made, y)
@@ -75,12 +77,12 @@ def _measured(loss: parts.Loss, made: Tensor, y: Tensor) -> dict[str, Tensor]:
 
 def _check_probabilities(loss: parts.Loss, made: Tensor, y: Tensor, mixing: str, problems: Problems) -> None:
     """A loss takes probabilities if it makes of sure ones what it makes of classes."""
-    soft = mixable(y, made.shape[-1], made.dtype)
+    soft = to_probabilities(y, made.shape[-1], made.dtype)
     try:
-        found, wanted = _measured(loss, made, soft), _measured(loss, made, y)
+        found, wanted = _measure(loss, made, soft), _measure(loss, made, y)
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5, equal_nan=True)
     except Exception as error:
-        wrong = "not the same of them as of classes" if isinstance(error, AssertionError) else named(error)
+        wrong = "not the same of them as of classes" if isinstance(error, AssertionError) else format_error(error)
         problems.add(
             "loss",
             f"{mixing} mixes targets into probabilities (batch, outputs), which {type(loss).__name__} does not take "
@@ -88,26 +90,26 @@ def _check_probabilities(loss: parts.Loss, made: Tensor, y: Tensor, mixing: str,
         )
 
 
-def _changed(
+def _apply_transforms(
     x: Tensor, y: Tensor, changes: Mapping[str, parts.Augmentation | parts.Regularization], problems: Problems
 ) -> tuple[Tensor, Tensor]:
     """Both as a step gets them; as they were where a part fails, with a problem noted."""
     for at, part in changes.items():
-        if not problems.clear_of(at):
+        if not problems.has_no_problem(at):
             continue
         before, given = torch.get_rng_state(), (x.clone(), y.clone())
         try:
-            made: Any = _changed_by(part, *given, prng.key(0, at))
-        except Mistake as error:
+            made: Any = _apply_transform(part, *given, prng.key(0, at))
+        except OptionError as error:
             problems.add(f"{at}.{error.key}", str(error))
             continue
         except Exception as error:
-            problems.add(at, f"fails on inputs {tuple(x.shape)} and targets {tuple(y.shape)}: {named(error)}")
+            problems.add(at, f"fails on inputs {tuple(x.shape)} and targets {tuple(y.shape)}: {format_error(error)}")
             continue
         finally:
             drawn = not torch.equal(before, torch.get_rng_state())
             torch.set_rng_state(before)
-        wanted, found = _kinds((x, y)), _kinds(made)
+        wanted, found = _describe_tensors((x, y)), _describe_tensors(made)
         if found != wanted:
             problems.add(at, f"must make inputs and targets as it is given them, {wanted}; it makes {found}")
             continue
@@ -123,35 +125,35 @@ def _changed(
     return x, y
 
 
-def _changed_by(part: parts.Augmentation | parts.Regularization, x: Tensor, y: Tensor, key: prng.Key) -> Any:
+def _apply_transform(part: parts.Augmentation | parts.Regularization, x: Tensor, y: Tensor, key: prng.Key) -> Any:
     if isinstance(part, parts.Regularization):
         return part.inputs(x, key), part.targets(y)
     return part(x, y, key)
 
 
-def _kinds(made: Any) -> str:
+def _describe_tensors(made: Any) -> str:
     """Shapes and types in words."""
     if isinstance(made, tuple):
-        return " and ".join(_kinds(one) for one in made)
+        return " and ".join(_describe_tensors(one) for one in made)
     if isinstance(made, Tensor):
         return f"{tuple(made.shape)} {str(made.dtype).removeprefix('torch.')}"
     return f"a {type(made).__name__}"
 
 
-def _two(train: parts.Split, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _take_two(train: parts.Split, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Two examples, as training will see them."""
     rows = torch.arange(min(2, len(train))) if train.rows is None else train.rows[:2]
     x, y = train.inputs[rows], train.targets[rows]
     return (x.to(dtype) if x.is_floating_point() else x), (y.to(dtype) if y.is_floating_point() else y)
 
 
-def _sent(model: nn.Module, x: Tensor, outputs: int, problems: Problems) -> Tensor | None:
+def _forward(model: nn.Module, x: Tensor, outputs: int, problems: Problems) -> Tensor | None:
     model.eval()
     try:
         with torch.no_grad():
             made = model(x)
     except Exception as error:
-        problems.add("arch", f"fails on a batch of shape {tuple(x.shape)} and type {x.dtype}: {named(error)}")
+        problems.add("arch", f"fails on a batch of shape {tuple(x.shape)} and type {x.dtype}: {format_error(error)}")
         return None
     finally:
         model.train()
@@ -179,8 +181,8 @@ def _check_purity(model: nn.Module, x: Tensor, problems: Problems) -> None:
         drawn = not torch.equal(before, torch.get_rng_state())
         torch.set_rng_state(before)
         for module in model.modules():
-            if isinstance(module, parts.Running):
-                module.seen = {}
+            if isinstance(module, parts.BatchStatisticsModule):
+                module.batch_stats = {}
     if drawn:
         problems.add(
             "arch",
@@ -190,16 +192,17 @@ def _check_purity(model: nn.Module, x: Tensor, problems: Problems) -> None:
     changed = [name for name, b in model.named_buffers() if not torch.equal(b, buffers[name])]
     if changed:
         problems.add(
-            "arch", f"changes its buffer {changed[0]} in training; derive such a module from dlopt.parts.Running"
+            "arch",
+            f"changes its buffer {changed[0]} in training; derive such a module from dlopt.parts.BatchStatisticsModule",
         )
 
 
-def check_smallest(
+def check_smallest_batch(
     model: nn.Module, train: parts.Split, settings: Settings, drop_last: bool, problems: Problems
 ) -> None:
     """The smallest mini-batch against the batch normalizations: what is one number for a feature becomes zero."""
     count = len(train)
-    size = min(settings.batch(count), count)
+    size = min(settings.resolve_batch_size(count), count)
     rest = 0 if drop_last else count % size
     if (rest or size) > 1:
         return
@@ -213,7 +216,7 @@ def check_smallest(
     ]
     model.eval()
     with torch.no_grad():
-        model(_two(train, settings.dtype)[0][:1])
+        model(_take_two(train, settings.dtype)[0][:1])
     model.train()
     for handle in handles:
         handle.remove()
@@ -239,20 +242,20 @@ def check_metrics(
     possible = [f"{split}/{name}" for split in ("val", "train") for name in names]
     written = possible if validates else [f"train/{name}" for name in names]
     if settings.objective not in possible:
-        problems.add("objective", f"no run writes '{settings.objective}'{nearest(settings.objective, written)}")
+        problems.add("objective", f"no run writes '{settings.objective}'{did_you_mean(settings.objective, written)}")
     elif settings.objective not in written and settings.objective != "val/loss":  # in whose place train/loss is taken
         instead = settings.objective.replace("val/", "train/")
         problems.add("objective", f"needs a validation split; set validation.fraction above 0, or objective={instead}")
-    for key, monitor in (found for group, part in made.items() for found in monitored(group, part)):
+    for key, monitor in (found for group, part in made.items() for found in iter_monitors(group, part)):
         if monitor not in written:
             if monitor in possible:
                 why = "needs a validation split; set validation.fraction above 0"
             else:
-                why = f"no run writes '{monitor}'{nearest(monitor, written)}"
+                why = f"no run writes '{monitor}'{did_you_mean(monitor, written)}"
             problems.add(key, why)
 
 
-def monitored(key: str, part: Any) -> Iterator[tuple[str, str]]:
+def iter_monitors(key: str, part: Any) -> Iterator[tuple[str, str]]:
     """The metrics that a part, or parts by their names, and those inside them follow: the keys and what they name."""
     monitor = getattr(part, "monitor", None)
     if monitor is not None:
@@ -261,14 +264,14 @@ def monitored(key: str, part: Any) -> Iterator[tuple[str, str]]:
     if dataclasses.is_dataclass(part):
         inside = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
     for name, one in inside.items():
-        yield from monitored(f"{key}.{name}", one)
+        yield from iter_monitors(f"{key}.{name}", one)
 
 
-def threads(settings: Settings, model: nn.Module, train: parts.Split) -> int:
+def choose_threads(settings: Settings, model: nn.Module, train: parts.Split) -> int:
     """Threads by the multiply-adds of a step, counted on two examples; never more than AVAILABLE."""
     if settings.threads != "auto":
         return settings.threads
-    x, _ = _two(train, settings.dtype)
+    x, _ = _take_two(train, settings.dtype)
     done = 0
 
     def count(module: nn.Module, args: Any, output: Any) -> None:
@@ -284,5 +287,5 @@ def threads(settings: Settings, model: nn.Module, train: parts.Split) -> int:
     model.train()
     for hook in hooks:
         hook.remove()
-    step = 3 * settings.batch(len(train)) * done / len(x)  # forward, and twice as much backward
-    return max(1, min(AVAILABLE, round(step / WORK_PER_THREAD)))
+    step = 3 * settings.resolve_batch_size(len(train)) * done / len(x)  # forward, and twice as much backward
+    return max(1, min(AVAILABLE_THREADS, round(step / WORK_PER_THREAD)))

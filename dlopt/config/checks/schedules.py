@@ -12,43 +12,43 @@ from typing import Any
 
 from dlopt import parts
 from dlopt.base import dotted_fields
-from dlopt.config.checks.forward_probe import monitored
+from dlopt.config.checks.forward_probe import iter_monitors
 from dlopt.config.compose.nested_options import SCHEDULES
-from dlopt.config.problems import Problems, named
-from dlopt.config.schema.signature import describe, mismatch, signature
-from dlopt.errors import nearest
-from dlopt.training.experiment import Number
+from dlopt.config.problems import Problems, format_error
+from dlopt.config.schema.signature import describe, describe_mismatch, read_signature
+from dlopt.errors import did_you_mean
+from dlopt.training.experiment import HyperparameterRef
 
 
-def nodes(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+def iter_schedules(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     """Each name below `schedules`, with what stands there."""
     for key, node in tree.items():
         inner = isinstance(node, dict) and "_target_" not in node and any(isinstance(n, dict) for n in node.values())
         if inner:
-            yield from nodes(node, f"{above}{key}.")
+            yield from iter_schedules(node, f"{above}{key}.")
         else:
             yield f"{above}{key}", node
 
 
-def moved(
+def bind_schedules(
     schedules: Mapping[str, parts.Schedule],
     made: Mapping[str, Any],
     regularization: Mapping[str, parts.Regularization],
     problems: Problems,
-) -> dict[Number, parts.Schedule]:
+) -> dict[HyperparameterRef, parts.Schedule]:
     """The schedules by the numbers that their names stand for."""
-    found: dict[Number, parts.Schedule] = {}
+    found: dict[HyperparameterRef, parts.Schedule] = {}
     for name, schedule in schedules.items():
-        if "optimizer" in made and problems.clear_of(f"regularization.{name.partition('.')[0]}"):
-            number = _number(name, made["optimizer"], regularization, problems)
+        if "optimizer" in made and problems.has_no_problem(f"regularization.{name.partition('.')[0]}"):
+            number = _find_hyperparameter(name, made["optimizer"], regularization, problems)
             if number is not None:
                 found[number] = schedule
     return found
 
 
-def _number(
+def _find_hyperparameter(
     name: str, optimizer: parts.Optimizer, regularization: Mapping[str, parts.Regularization], problems: Problems
-) -> Number | None:
+) -> HyperparameterRef | None:
     """What a name stands for, or None with a problem noted."""
     if name == "lr":
         problems.add(f"{SCHEDULES}.lr", "the rate has a group of its own: schedule=NAME")
@@ -56,33 +56,33 @@ def _number(
     option, _, field = name.partition(".")
     if option in regularization:
         part: Any = regularization[option]
-        if _stops(part):
+        if _can_stop_run(part):
             problems.add(
                 f"{SCHEDULES}.{name}", f"no step has to do with {option}, which looks at evaluations: leave it out"
             )
             return None
-        path = dotted_fields.place(part, field or "strength")
+        path = dotted_fields.find_field(part, field or "strength")
         where, at = option, f"regularization.{option}"
     else:
-        part, path = optimizer, dotted_fields.place(optimizer, name)
+        part, path = optimizer, dotted_fields.find_field(optimizer, name)
         where, at = "optimizer", "optimizer"
-    if path is not None and _is_number(part, path):
-        return Number(name, where, path)
-    known = sorted(_numbers(part) - {"lr"})
+    if path is not None and _is_hyperparameter(part, path):
+        return HyperparameterRef(name, where, path)
+    known = sorted(_list_hyperparameters(part) - {"lr"})
     if option in regularization:
         known = [f"{option}.{k}" for k in known]
-        problems.add(f"{SCHEDULES}.{name}", f"{at} has no such number{nearest(name, known) or '; it has none'}")
+        problems.add(f"{SCHEDULES}.{name}", f"{at} has no such number{did_you_mean(name, known) or '; it has none'}")
     else:
-        others = (_named(name, one) for name, one in regularization.items() if not _stops(one))
+        others = (_list_schedulable_names(name, one) for name, one in regularization.items() if not _can_stop_run(one))
         names = [*known, *(name for some in others for name in some)]
         said = f"{type(optimizer).__name__} has no such number, and no such regularization is chosen"
-        problems.add(f"{SCHEDULES}.{name}", said + nearest(name, names))
+        problems.add(f"{SCHEDULES}.{name}", said + did_you_mean(name, names))
     return None
 
 
 def check(
     made: Mapping[str, Any],
-    schedules: Mapping[Number, parts.Schedule],
+    schedules: Mapping[HyperparameterRef, parts.Schedule],
     regularization: Mapping[str, parts.Regularization],
     steps: int,
     per_epoch: int,
@@ -90,10 +90,10 @@ def check(
 ) -> None:
     """Every schedule over a run of so many steps, and whether an average begins in it."""
     if "schedule" in made:
-        _check_rate(made["schedule"], made.get("optimizer"), steps, per_epoch, problems)
+        _check_lr_schedule(made["schedule"], made.get("optimizer"), steps, per_epoch, problems)
     for number, schedule in schedules.items():
         part = made["optimizer"] if number.part == "optimizer" else regularization[number.part]
-        _check_number(number, schedule, part, steps, per_epoch, problems)
+        _check_hyperparameter(number, schedule, part, steps, per_epoch, problems)
     if made.get("averaging") is not None:
         _check_averaging(made["averaging"], steps, per_epoch, problems)
 
@@ -101,63 +101,65 @@ def check(
 def _check_averaging(averaging: parts.Averaging, steps: int, per_epoch: int, problems: Problems) -> None:
     """An average against the end of the run, before which it must begin."""
     try:
-        first = averaging.first(parts.Time(0, steps, per_epoch))
+        first = averaging.first(parts.TrainingTime(0, steps, per_epoch))
     except Exception as error:
-        problems.add("averaging", str(error) if isinstance(error, ValueError) else f"fails: {named(error)}")
+        problems.add("averaging", str(error) if isinstance(error, ValueError) else f"fails: {format_error(error)}")
         return
     if first >= steps:
         late = f"would take in its first iterate after step {first + 1}; the run ends after {steps}"
         problems.add("averaging", f"{late}: let it begin sooner")
 
 
-def _check_rate(
+def _check_lr_schedule(
     schedule: parts.Schedule, optimizer: parts.Optimizer | None, steps: int, per_epoch: int, problems: Problems
 ) -> None:
     """The schedule of the rate, which the rule must have."""
-    factors = _factors("schedule", schedule, steps, per_epoch, problems)
-    moves = any(factor != 1.0 for factor in factors.values()) or any(monitored("schedule", schedule))
-    if moves and optimizer is not None and dotted_fields.place(optimizer, "lr") is None:
+    factors = _compute_factors("schedule", schedule, steps, per_epoch, problems)
+    moves = any(factor != 1.0 for factor in factors.values()) or any(iter_monitors("schedule", schedule))
+    if moves and optimizer is not None and dotted_fields.find_field(optimizer, "lr") is None:
         problems.add("schedule", f"{type(optimizer).__name__} has no rate lr to change; use schedule=constant")
 
 
-def _check_number(
-    number: Number, schedule: parts.Schedule, part: Any, steps: int, per_epoch: int, problems: Problems
+def _check_hyperparameter(
+    number: HyperparameterRef, schedule: parts.Schedule, part: Any, steps: int, per_epoch: int, problems: Problems
 ) -> None:
     """The schedule of another number, which must stay within what the number may be."""
     path = f"{SCHEDULES}.{number.name}"
-    value, hint = dotted_fields.value(part, number.field), _hint(part, number.field)
-    for step, factor in _factors(path, schedule, steps, per_epoch, problems).items():
-        wrong = mismatch(value * factor, hint)
+    value, hint = dotted_fields.get_field(part, number.field), _hint(part, number.field)
+    for step, factor in _compute_factors(path, schedule, steps, per_epoch, problems).items():
+        wrong = describe_mismatch(value * factor, hint)
         if wrong:
             problems.add(path, f"at step {step} the factor {factor:.4g} makes {value:.10g} a number that {wrong}")
             return
 
 
-def _factors(path: str, schedule: parts.Schedule, steps: int, per_epoch: int, problems: Problems) -> dict[int, float]:
+def _compute_factors(
+    path: str, schedule: parts.Schedule, steps: int, per_epoch: int, problems: Problems
+) -> dict[int, float]:
     """The factors by their steps over the run's course, a thousand at most; none where one is wrong."""
     some = (*range(0, steps, 1 + steps // 999), steps - 1)
     try:
-        factors = {t: schedule(parts.Time(t, steps, per_epoch)) for t in some}
+        factors = {t: schedule(parts.TrainingTime(t, steps, per_epoch)) for t in some}
     except Exception as error:
-        problems.add(path, str(error) if isinstance(error, ValueError) else f"fails: {named(error)}")
+        problems.add(path, str(error) if isinstance(error, ValueError) else f"fails: {format_error(error)}")
         return {}
     for factor in factors.values():
         if not (isinstance(factor, (int, float)) and 0 <= factor < math.inf):
             problems.add(path, f"must make finite numbers >= 0, it makes {factor}")
             return {}
-    length = _other_length(schedule, steps, per_epoch)
+    length = _describe_length_mismatch(schedule, steps, per_epoch)
     if length:
         problems.notices.append(f"{path}: {length}")
     return factors
 
 
-def _other_length(schedule: parts.Schedule, steps: int, per_epoch: int) -> str | None:
+def _describe_length_mismatch(schedule: parts.Schedule, steps: int, per_epoch: int) -> str | None:
     """What becomes of a schedule in a run that is longer or shorter than what its formula describes."""
-    span = parts.span(schedule, parts.Time(0, steps, per_epoch))
+    span = parts.span(schedule, parts.TrainingTime(0, steps, per_epoch))
     if span is None or abs(span - steps) < 0.5:
         return None
     name = type(schedule).__module__.rpartition(".")[2]
-    before, last = (schedule(parts.Time(t, steps, per_epoch)) for t in (max(steps - 2, 0), steps - 1))
+    before, last = (schedule(parts.TrainingTime(t, steps, per_epoch)) for t in (max(steps - 2, 0), steps - 1))
     if span < steps:
         return f"{name} ends after {span:.10g} of the run's {steps} steps and stays at {last:.4g}"
     end = (
@@ -168,24 +170,24 @@ def _other_length(schedule: parts.Schedule, steps: int, per_epoch: int) -> str |
     return f"the run makes {steps} of the {span:.10g} steps of {name}, {end}"
 
 
-def _numbers(part: Any) -> set[str]:
+def _list_hyperparameters(part: Any) -> set[str]:
     """The numbers of a part and of those inside it, by the names that stand for them."""
-    found = {name for name in dotted_fields.names(part) if _is_number(part, name)}
-    return found.union(*(_numbers(getattr(part, name)) for name in dotted_fields.names(part)))
+    found = {name for name in dotted_fields.list_fields(part) if _is_hyperparameter(part, name)}
+    return found.union(*(_list_hyperparameters(getattr(part, name)) for name in dotted_fields.list_fields(part)))
 
 
-def _named(option: str, part: parts.Regularization) -> list[str]:
+def _list_schedulable_names(option: str, part: parts.Regularization) -> list[str]:
     """The names of a regularization's numbers: its own where its strength is meant."""
-    return [option if n == "strength" else f"{option}.{n}" for n in sorted(_numbers(part))]
+    return [option if n == "strength" else f"{option}.{n}" for n in sorted(_list_hyperparameters(part))]
 
 
-def _stops(part: parts.Regularization) -> bool:
+def _can_stop_run(part: parts.Regularization) -> bool:
     """Whether it decides when a run ends; its numbers are in no step."""
     return parts.overrides(part, "stop", parts.Regularization)
 
 
-def _is_number(part: Any, path: str) -> bool:
-    value = dotted_fields.value(part, path)
+def _is_hyperparameter(part: Any, path: str) -> bool:
+    value = dotted_fields.get_field(part, path)
     return (
         isinstance(value, (int, float))
         and not isinstance(value, bool)
@@ -195,5 +197,5 @@ def _is_number(part: Any, path: str) -> bool:
 
 def _hint(part: Any, path: str) -> Any:
     owner, _, field = path.rpartition(".")
-    holder = dotted_fields.value(part, owner) if owner else part
-    return signature(type(holder)).parameters[field].hint
+    holder = dotted_fields.get_field(part, owner) if owner else part
+    return read_signature(type(holder)).parameters[field].hint

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from dlopt import parts, prng
 from dlopt.base import splits
-from dlopt.config.problems import ConfigError, Problems, named
-from dlopt.training.experiment import Settings, Validation
+from dlopt.config.problems import ConfigError, Problems, format_error
+from dlopt.training.experiment import Settings, ValidationSettings
 
 
-class Fitted(NamedTuple):
+class FittedDataState(NamedTuple):
     """What a run that is over knows of its data: the preprocessing's statistics, and the encoding of people's files.
 
     elsewhere: the data to be loaded are other ones than it was trained on. They are not cut: training and validation
@@ -25,14 +25,14 @@ class Fitted(NamedTuple):
 
     statistics: Mapping[str, Mapping[str, Tensor]]
     encoding: Mapping[str, Any]
-    elsewhere: bool
+    is_other_data: bool
 
 
-def cut(
+def split_dataset(
     dataset: parts.Dataset, data: parts.Data, settings: Settings, problems: Problems
 ) -> tuple[parts.Split | None, parts.Split | None]:
     """The training and validation splits, the labels of the first made noisy if asked; nothing with a problem noted."""
-    if not problems.clear_of("validation"):
+    if not problems.has_no_problem("validation"):
         return None, None
     train, count = dataset.train, len(dataset.train)
     seed = prng.key(settings.seed)
@@ -41,8 +41,8 @@ def cut(
             beside = f"the examples there are beside the {len(dataset.test)} of the test split"
             problems.add("data.train_size", f"must be at most {count}, {beside}, got {data.train_size}")
             return None, None
-        train = splits.subset(train, data.train_size, prng.fold(seed, "train_size"))
-    both = _held_out(train, settings.validation, prng.fold(seed, "split"), problems)
+        train = splits.sample_subset(train, data.train_size, prng.fold_in(seed, "train_size"))
+    both = _hold_out(train, settings.validation, prng.fold_in(seed, "split"), problems)
     if both is None:
         return None, None
     train, validation = both
@@ -50,11 +50,11 @@ def cut(
         if dataset.kind != "classes" or dataset.outputs < 2:
             problems.add("data.label_noise", "needs classes; the targets of this data are numbers")
             return None, None
-        train = splits.with_label_noise(train, data.label_noise, dataset.outputs, prng.fold(seed, "label_noise"))
+        train = splits.add_label_noise(train, data.label_noise, dataset.outputs, prng.fold_in(seed, "label_noise"))
     return train, validation
 
 
-def check_validation(validation: Validation, typed: Collection[str], problems: Problems) -> None:
+def check_validation(validation: ValidationSettings, typed: Collection[str], problems: Problems) -> None:
     """The keys of one scheme against those of the other; typed are the keys that were typed."""
     k, index = validation.k, validation.fold
     if validation.scheme == "holdout":
@@ -72,8 +72,8 @@ def check_validation(validation: Validation, typed: Collection[str], problems: P
         problems.add("validation.fold", f"must be 0 to {k - 1}, one of validation.k={k} folds, got {index}")
 
 
-def _held_out(
-    train: parts.Split, validation: Validation, key: prng.Key, problems: Problems
+def _hold_out(
+    train: parts.Split, validation: ValidationSettings, key: prng.Key, problems: Problems
 ) -> tuple[parts.Split, parts.Split | None] | None:
     """What is left to train on, and what is held out, if anything; None with a problem noted."""
     count, share = len(train), validation.fraction
@@ -82,7 +82,7 @@ def _held_out(
         problems.add("data", "has no examples: there is nothing to train on")
     elif validation.fold is not None:
         if validation.k <= count:
-            return splits.fold(train, validation.k, validation.fold, key)
+            return splits.split_k_fold(train, validation.k, validation.fold, key)
         said = f"{validation.k} folds of {count} training examples: some would be empty"
         problems.add("validation.k", f"{said}; make fewer of them, or take more data")
     elif held == count:
@@ -95,13 +95,13 @@ def _held_out(
     return None
 
 
-def preprocessed(
+def apply_preprocessing(
     train: parts.Split,
     validation: parts.Split | None,
     test: parts.Split,
     preprocess: Mapping[str, parts.Preprocess],
     problems: Problems,
-    fitted: Fitted | None = None,
+    fitted: FittedDataState | None = None,
 ) -> tuple[parts.Split, parts.Split | None, parts.Split, dict[str, dict[str, Tensor]]]:
     """Fit each on the training rows alone, in order, and apply it to everything.
 
@@ -113,32 +113,32 @@ def preprocessed(
         before = train.inputs
         same = test.inputs is before  # one file for both, of a run that is over
         try:
-            statistics[name] = part.fit(train.gathered()[0]) if fitted is None else dict(fitted.statistics[name])
+            statistics[name] = part.fit(train.gather()[0]) if fitted is None else dict(fitted.statistics[name])
             inputs = part.apply(before, statistics[name])
             tested = inputs if same else part.apply(test.inputs, statistics[name])
         except Exception as error:
-            said = str(error) if isinstance(error, ValueError) else f"fails: {named(error)}"
+            said = str(error) if isinstance(error, ValueError) else f"fails: {format_error(error)}"
             problems.add(f"preprocess.{name}", said)
-            raise ConfigError(problems.found) from error
+            raise ConfigError(problems.errors) from error
         train = dataclasses.replace(train, inputs=inputs)
         validation = None if validation is None else dataclasses.replace(validation, inputs=inputs)
         test = dataclasses.replace(test, inputs=tested)
     return train, validation, test, statistics
 
 
-_in_order: weakref.WeakValueDictionary[int, parts.Dataset] = weakref.WeakValueDictionary()
+_valid_datasets: weakref.WeakValueDictionary[int, parts.Dataset] = weakref.WeakValueDictionary()
 """Data sets that were looked at and found in order, by their ids: to look through a large one takes a second."""
 
 
 def check_dataset(dataset: parts.Dataset, problems: Problems) -> bool:
     """Whether what a data option has loaded is what dlopt.parts.Dataset promises; one that runs share is seen once."""
-    if _in_order.get(id(dataset)) is not dataset and _is_in_order(dataset, problems):
-        _in_order[id(dataset)] = dataset
-    return _in_order.get(id(dataset)) is dataset
+    if _valid_datasets.get(id(dataset)) is not dataset and _is_in_order(dataset, problems):
+        _valid_datasets[id(dataset)] = dataset
+    return _valid_datasets.get(id(dataset)) is dataset
 
 
 def _is_in_order(dataset: parts.Dataset, problems: Problems) -> bool:
-    before = len(problems.found)
+    before = len(problems.errors)
     for name, split in (("train", dataset.train), ("test", dataset.test)):
         x, y = split.inputs, split.targets
         if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
@@ -159,22 +159,22 @@ def _is_in_order(dataset: parts.Dataset, problems: Problems) -> bool:
             )
         elif x.is_floating_point() and x.numel() and not all(torch.isfinite(bound) for bound in x.aminmax()):
             problems.add("data", f"{name}: the inputs hold numbers that are not finite")
-    if len(problems.found) == before and dataset.test.inputs.shape[1:] != dataset.train.inputs.shape[1:]:
+    if len(problems.errors) == before and dataset.test.inputs.shape[1:] != dataset.train.inputs.shape[1:]:
         problems.add(
             "data", f"test examples have shape {tuple(dataset.test.inputs.shape[1:])}, training ones {dataset.shape}"
         )
-    if len(problems.found) == before and len(dataset.test) == 0 and len(dataset.train) > 0:
+    if len(problems.errors) == before and len(dataset.test) == 0 and len(dataset.train) > 0:
         problems.add("data", "the test split is empty")
-    return len(problems.found) == before
+    return len(problems.errors) == before
 
 
 def check_batch(settings: Settings, train: parts.Split, problems: Problems) -> None:
     if settings.batch_size != "full" and settings.batch_size > len(train):
-        left = f"{len(train)} training examples{_left_by(settings.validation)}"
+        left = f"{len(train)} training examples{_describe_holdout(settings.validation)}"
         problems.add("batch_size", f"{settings.batch_size} is more than the {left}; use fewer, or full")
 
 
-def _left_by(validation: Validation) -> str:
+def _describe_holdout(validation: ValidationSettings) -> str:
     """In words what holds examples out, if anything does."""
     if validation.scheme == "kfold":
         return f" left by a fold of validation.k={validation.k}"

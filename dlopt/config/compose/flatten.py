@@ -7,12 +7,12 @@ from functools import cache
 from typing import Any
 
 from dlopt.config.compose import groups as compose_groups
-from dlopt.config.compose.static_config import Outline, flat
-from dlopt.formatting import written
+from dlopt.config.compose.static_config import StaticConfig, flatten
+from dlopt.formatting import format_override
 from dlopt.storage.safe_read import LARGEST
 
 
-def settings_of(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+def flatten_settings(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
     """The choices and keys of a run. A group that takes several options stands for their names: none, l2, [l2,dropout].
 
     config is the composed configuration as plain dictionaries, chosen the option of each group. A class of one's own is
@@ -21,24 +21,24 @@ def settings_of(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[st
     order = ["experiment", "data", *_defaults()]
     known = sorted(chosen, key=lambda group: order.index(group) if group in order else len(order))
     found: dict[str, Any] = {group: chosen[group] for group in known if isinstance(chosen[group], str)}
-    for group in compose_groups.groups():
-        if group not in (*compose_groups.SINGLE, "experiment"):
+    for group in compose_groups.list_groups():
+        if group not in (*compose_groups.SINGLE_OPTION_GROUPS, "experiment"):
             names = [str(name) for name in config.get(group) or {}]
             found[group] = "none" if not names else names[0] if len(names) == 1 else f"[{','.join(names)}]"
-    for key, value in flat({k: v for k, v in config.items() if k not in ("hydra", "resume")}):
+    for key, value in flatten({k: v for k, v in config.items() if k not in ("hydra", "resume")}):
         name = key.rpartition(".")[2]
         if not name.startswith("_") or (name == "_target_" and not str(value).startswith("dlopt.")):
-            found[key] = written(value) if isinstance(value, list) else value
+            found[key] = format_override(value) if isinstance(value, list) else value
     return found
 
 
 @cache
 def _defaults() -> Mapping[str, str]:
     """The option of each group that nobody chose: a sweep asks for every run."""
-    return Outline({}).defaults()
+    return StaticConfig({}).default_options()
 
 
-def told(settings: Any) -> dict[str, Any]:
+def filter_plain_settings(settings: Any) -> dict[str, Any]:
     """Of what a run says its settings are, the names with plain values, which are all that it can have written."""
     pairs = settings.items() if isinstance(settings, Mapping) else ()
     return {name: value for name, value in pairs if isinstance(name, str) and _is_plain(value)}
@@ -50,28 +50,28 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (str, float))
 
 
-def differing(settings: Mapping[str, Any]) -> dict[str, Any]:
+def find_non_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The pairs of a run that are not the defaults: of the groups, and of the keys of the option that was chosen."""
-    groups = Outline({}).defaults()
-    outline = Outline({key: written(value) for key, value in settings.items() if value is not None})
+    groups = StaticConfig({}).default_options()
+    outline = StaticConfig({key: format_override(value) for key, value in settings.items() if value is not None})
     known = outline.keys() | {
-        k: v for group in groups for k, v in (outline.keys(group) | outline.inside(group)).items()
+        k: v for group in groups for k, v in (outline.keys(group) | outline.nested_keys(group)).items()
     }
     found: dict[str, Any] = {}
     for group, option in groups.items():
         if group in settings and settings[group] != option:
             found[group] = settings[group]
         mine = {k: v for k, v in settings.items() if k.startswith(group + ".")}
-        found |= {k: v for k, v in mine.items() if k not in known or not _same(v, known[k])}
+        found |= {k: v for k, v in mine.items() if k not in known or not _is_same_value(v, known[k])}
     for key, value in settings.items():
-        if key.partition(".")[0] not in groups and (key not in known or not _same(value, known[key])):
+        if key.partition(".")[0] not in groups and (key not in known or not _is_same_value(value, known[key])):
             found[key] = value
     return found
 
 
-def _same(a: Any, b: Any) -> bool:
+def _is_same_value(a: Any, b: Any) -> bool:
     """Equal as they are typed, or as numbers: YAML leaves 1e-5 a text."""
-    if written(a) == written(b):
+    if format_override(a) == format_override(b):
         return True
     try:
         return not isinstance(a, bool) and not isinstance(b, bool) and float(a) == float(b)

@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from dlopt.rundir.lock import Lock
     from dlopt.training.experiment import Experiment
 
-ready: list[tuple[Experiment, list[str]]] = []
+ready_experiments: list[tuple[Experiment, list[str]]] = []
 """The experiment of a single run, built by the check and taken up by the task."""
-held: list[Lock] = []
+held_locks: list[Lock] = []
 """The directory of a single run, held from here on: two processes may be given the same."""
 dry_run = False
 """Whether a single run is only to be checked: Hydra, which would make its directory next, is stopped."""
-planned: list[DictConfig] = []
+planned_configs: list[DictConfig] = []
 """The configuration of such a run."""
-astray: list[str] = []
+misplaced_keys: list[str] = []
 """What was typed for a single run that says how to search."""
 full_errors = False
 """Whether HYDRA_FULL_ERROR=1 was set by whoever started this, and not by us."""
 
 
-class Check(Callback):
+class CheckCallback(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with _Ends():
+        with _ExitOnError():
             from dlopt.config.build import build
             from dlopt.config.problems import ConfigError, Problems
 
@@ -48,23 +48,23 @@ class Check(Callback):
                     "hydra.output_subdir",
                     "must stay .hydra: a run cannot be shown or resumed without its configuration",
                 )
-            if astray:
-                first, *others = dict.fromkeys(astray)
+            if misplaced_keys:
+                first, *others = dict.fromkeys(misplaced_keys)
                 more = f", like {' and '.join(others)}" if others else ""
                 problems.add(first, f"is for a search{more}: add -m")
             try:
-                ready[:] = [build(config, config.hydra.overrides.task)]
+                ready_experiments[:] = [build(config, config.hydra.overrides.task)]
             except ConfigError as error:
-                problems.found += error.problems
-            problems.raise_any()
+                problems.errors += error.problems
+            problems.raise_if_any()
             if dry_run:
-                planned[:] = [config]
+                planned_configs[:] = [config]
                 raise SystemExit(0)
-            hold(Path(config.hydra.run.dir), "hydra.run.dir", problems)
-            problems.raise_any()
+            lock_directory(Path(config.hydra.run.dir), "hydra.run.dir", problems)
+            problems.raise_if_any()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with _Ends():
+        with _ExitOnError():
             from omegaconf import OmegaConf
 
             from dlopt.config.problems import ConfigError
@@ -78,13 +78,13 @@ class Check(Callback):
 
 def check_directory(path: Path, key: str, problems: Any) -> None:
     """Whether a run can be made here: nothing holds the place already, and the directory can be made."""
-    from dlopt.rundir.directory import Run
-    from dlopt.rundir.lock import Held, holder
+    from dlopt.rundir.directory import RunDirectory
+    from dlopt.rundir.lock import LockedError, find_holder
 
-    if Run(path).status_file.exists():
-        writer = None if held else holder(path)
+    if RunDirectory(path).status_file.exists():
+        writer = None if held_locks else find_holder(path)
         said = f"{path} already holds a run; choose another directory, or go on with it: resume={path}"
-        problems.add(key, f"{Held(path, writer)}; choose another directory" if writer else said)
+        problems.add(key, f"{LockedError(path, writer)}; choose another directory" if writer else said)
         return
     above = path
     while not above.exists() and above != above.parent:
@@ -95,16 +95,16 @@ def check_directory(path: Path, key: str, problems: Any) -> None:
         problems.add(key, f"{path} cannot be made: {above} cannot be written to")
 
 
-def hold(path: Path, key: str, problems: Any) -> None:
+def lock_directory(path: Path, key: str, problems: Any) -> None:
     """Make a directory and keep other processes out of it."""
-    from dlopt.rundir.lock import Held, Lock
+    from dlopt.rundir.lock import Lock, LockedError
 
     new = [folder for folder in (path, *path.parents) if not folder.exists()]
     lock = Lock(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        held[:] = [lock.take()]
-    except Held as error:
+        held_locks[:] = [lock.acquire()]
+    except LockedError as error:
         problems.add(key, f"{error}; choose another directory")
     except OSError as error:
         problems.add(key, f"{path} cannot be made: {error.strerror or error}")
@@ -117,7 +117,7 @@ def hold(path: Path, key: str, problems: Any) -> None:
         check_directory(path, key, problems)  # another may have begun and ended there since
 
 
-class _Ends:
+class _ExitOnError:
     """Says what went wrong and ends the process with code 2."""
 
     def __enter__(self) -> None: ...
@@ -130,9 +130,9 @@ class _Ends:
         if isinstance(error, ConfigError):
             print(error.text(), file=sys.stderr)
         else:
-            from dlopt.config.compose.hydra_errors import said
+            from dlopt.config.compose.hydra_errors import format_hydra_error
 
             if full_errors:
                 traceback.print_exception(error)
-            print(said(error), file=sys.stderr)
+            print(format_hydra_error(error), file=sys.stderr)
         raise SystemExit(2)

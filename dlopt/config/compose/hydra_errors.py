@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from dlopt.config.compose import groups, nested_options
-from dlopt.config.compose.static_config import dotted
+from dlopt.config.compose.static_config import to_key_prefix
 from dlopt.config.problems import ConfigError
-from dlopt.errors import nearest
+from dlopt.errors import did_you_mean
 
-Problem = tuple[str, str]
+ConfigProblem = tuple[str, str]
 
 
-def explain(argv: Sequence[str], error: Exception) -> list[Problem]:
+def explain(argv: Sequence[str], error: Exception) -> list[ConfigProblem]:
     """Every problem of a command line that Hydra refused to compose.
 
     Hydra stops at the first. So the overrides are composed again one by one, groups before keys; those that fail are
@@ -25,35 +25,35 @@ def explain(argv: Sequence[str], error: Exception) -> list[Problem]:
     from hydra.core.global_hydra import GlobalHydra
 
     flags, _ = get_args_parser().parse_known_args(list(argv))
-    accepted = [f"hydra.searchpath=[file://{folder}]" for folder in own_folder(argv)]
-    problems: list[Problem] = []
+    accepted = [f"hydra.searchpath=[file://{folder}]" for folder in find_config_folders(argv)]
+    problems: list[ConfigProblem] = []
     failed: set[str] = set()
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(groups.CONF)):
             for override in sorted(flags.overrides, key=_rank):
-                if _below(_key(override), failed):
+                if _is_at_or_below(_key(override), failed):
                     continue
                 try:
-                    one = _first(override) if flags.multirun else override
+                    one = _take_first_value(override) if flags.multirun else override
                     compose("config", [*accepted, one])
                     accepted.append(one)
                 except Exception as found:
                     failed.add(_key(override))
-                    problems.append(_one(override, found))
+                    problems.append(_explain_override(override, found))
             if problems:
                 from dlopt.config.build import build
 
                 try:
                     build(compose("config", accepted), accepted)
                 except ConfigError as more:
-                    problems += [p for p in more.problems if not _below(p[0], failed)]
+                    problems += [p for p in more.problems if not _is_at_or_below(p[0], failed)]
     except Exception as further:  # what cannot even be composed again is said as it came
-        problems = problems or [("", said(further))]
-    return problems or [("", said(error))]
+        problems = problems or [("", format_hydra_error(further))]
+    return problems or [("", format_hydra_error(error))]
 
 
-def _first(override: str) -> str:
+def _take_first_value(override: str) -> str:
     """The override with the first of its values, where it has several and a search may: what Hydra composes alone."""
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -72,7 +72,7 @@ def _first(override: str) -> str:
     return f"{override.partition('=')[0]}={first}"
 
 
-def own_folder(argv: Sequence[str]) -> list[Path]:
+def find_config_folders(argv: Sequence[str]) -> list[Path]:
     """The folder of options of one's own that --config-dir names, if it does."""
     from hydra._internal.utils import get_args_parser
 
@@ -80,7 +80,7 @@ def own_folder(argv: Sequence[str]) -> list[Path]:
     return [Path(flags.config_dir).absolute()] if flags.config_dir else []
 
 
-def said(error: BaseException) -> str:
+def format_hydra_error(error: BaseException) -> str:
     """An error's own message and that of its cause, without Hydra's advice to set variables."""
     lines = [line for line in str(error).splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line]
     text = " ".join(line.strip() for line in lines[:3]) or type(error).__name__
@@ -91,10 +91,10 @@ def said(error: BaseException) -> str:
 
 
 def _key(override: str) -> str:
-    return nested_options.in_short(override.lstrip("+~")).partition("=")[0]
+    return nested_options.from_hydra(override.lstrip("+~")).partition("=")[0]
 
 
-def _chooses(override: str) -> bool:
+def _is_nested_choice(override: str) -> bool:
     """Whether it chooses an option inside an option, as schedule@schedule.then=cosine."""
     return "@" in override.partition("=")[0]
 
@@ -102,21 +102,21 @@ def _chooses(override: str) -> bool:
 def _choices(override: str) -> list[str]:
     """The options among which it chooses."""
     group = override.lstrip("+~").partition("=")[0].partition("@")[0]
-    return groups.options(group) if group in groups.listed() else []
+    return groups.list_option_names(group) if group in groups.list_all_groups() else []
 
 
 def _rank(override: str) -> tuple[int, int]:
     """Groups come before options inside options, outer ones first, and these before keys."""
     key = _key(override)
-    return (0, 0) if key in groups.listed() else (1, key.count(".")) if _chooses(override) else (2, 0)
+    return (0, 0) if key in groups.list_all_groups() else (1, key.count(".")) if _is_nested_choice(override) else (2, 0)
 
 
-def _below(key: str, others: Iterable[str]) -> bool:
+def _is_at_or_below(key: str, others: Iterable[str]) -> bool:
     """Whether a key is one of these or lies below one."""
     return any(key == other or key.startswith(f"{other}.") for other in others)
 
 
-def _one(override: str, error: Exception) -> Problem:
+def _explain_override(override: str, error: Exception) -> ConfigProblem:
     """One refused override, explained."""
     from hydra.errors import MissingConfigException, OverrideParseException
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError
@@ -130,10 +130,12 @@ def _one(override: str, error: Exception) -> Problem:
         return key, f"cannot be read: {override} (a list is [a,b]; quote what has spaces, commas or brackets)"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
-        known = error.options or (groups.options(group) if group in groups.groups() else [])
-        return key if _chooses(override) else group, f"there is no option '{option}'{nearest(option, known)}"
+        known = error.options or (groups.list_option_names(group) if group in groups.list_groups() else [])
+        return key if _is_nested_choice(
+            override
+        ) else group, f"there is no option '{option}'{did_you_mean(option, known)}"
     if "must be a string or a list" in text:
-        return key, f"needs the name of an option{nearest('', _choices(override))}"
+        return key, f"needs the name of an option{did_you_mean('', _choices(override))}"
     if text.startswith("Multiple values for"):
         return key, "is chosen more than once; leave one in"
     if ("multirun" in text or "Ambiguous value" in text) and key.startswith(("hydra.", "hydra/")):
@@ -144,11 +146,11 @@ def _one(override: str, error: Exception) -> Problem:
         inside = str(getattr(cause, "full_key", None) or "")  # below KEY in KEY={inside: value}, or above it
         top = key.partition(".")[0]
         key = inside if inside.startswith(f"{key}.") or (inside and top in ("hydra", inside)) else key
-        return key, _unknown(key, cause)
-    return key, said(error)
+        return key, _explain_unknown_key(key, cause)
+    return key, format_hydra_error(error)
 
 
-def _unknown(key: str, cause: Any) -> str:
+def _explain_unknown_key(key: str, cause: Any) -> str:
     """What is wrong with a key that is nowhere in the configuration."""
     parent, _, last = key.rpartition(".")
     node = getattr(cause, "parent_node", None)
@@ -158,33 +160,35 @@ def _unknown(key: str, cause: Any) -> str:
         names = []
     group, _, option = key.partition(".")
     option = option.partition(".")[0]
-    if group in groups.groups() and group not in groups.SINGLE and option in groups.options(group):
+    if (
+        group in groups.list_groups()
+        and group not in groups.SINGLE_OPTION_GROUPS
+        and option in groups.list_option_names(group)
+    ):
         return f"{group}={option} is not chosen: add {group}={option}, or '{group}=[...,{option}]'"
     if group == nested_options.SCHEDULES and option:
         return f"{group}.{option} has no schedule yet: choose it, {group}.{option}=cosine"
     if "/" in key:
-        return f"there is no such group{nearest(key, groups.SEARCH)}"
+        return f"there is no such group{did_you_mean(key, groups.SWEEP_GROUPS)}"
     if not parent:
-        names = [n for n in (names or groups.groups()) if n != "hydra"]
-        return (
-            f"there is no such group or key{nearest(last, names) if _close(last, names) else '; dlopt list shows them'}"
-        )
+        names = [n for n in (names or groups.list_groups()) if n != "hydra"]
+        return f"there is no such group or key{did_you_mean(last, names) if _has_suggestion(last, names) else '; dlopt list shows them'}"
     held = {name: node.get(name) for name in names} if node is not None else {}
     inner = [f"{parent}.{name}.{last}" for name, keys in held.items() if isinstance(keys, Mapping) and last in keys]
     if inner:
         return f"there is no such key here; there is {' and '.join(inner)}"
-    group = next((g for g in (*groups.SINGLE, *groups.SEARCH) if dotted(g) == parent), "")
-    if group and not _close(last, names):
-        files = ((option, groups.CONF / group / f"{option}.yaml") for option in groups.options(group))
-        takers = [f"{group}={option}" for option, file in files if last in nested_options.keys(file)]
+    group = next((g for g in (*groups.SINGLE_OPTION_GROUPS, *groups.SWEEP_GROUPS) if to_key_prefix(g) == parent), "")
+    if group and not _has_suggestion(last, names):
+        files = ((option, groups.CONF / group / f"{option}.yaml") for option in groups.list_option_names(group))
+        takers = [f"{group}={option}" for option, file in files if last in nested_options.read_keys(file)]
         if takers:
             *others, last_taker = takers
             either = f"{', '.join(others)} or {last_taker}" if others else last_taker
             return f"there is no such key here; {either} would have it"
     if node is not None and len(node) == 0:
         return f"there is no such key yet; add it with a plus: +{key}=..."
-    return f"there is no such key{nearest(last, names)}"
+    return f"there is no such key{did_you_mean(last, names)}"
 
 
-def _close(name: str, names: Sequence[str]) -> bool:
-    return "did you mean" in nearest(name, names)
+def _has_suggestion(name: str, names: Sequence[str]) -> bool:
+    return "did you mean" in did_you_mean(name, names)

@@ -17,17 +17,17 @@ SCHEDULES = "schedules"
 """The key below which each name is a number with a schedule of its own."""
 
 
-def held(file: Path) -> dict[str, tuple[str, str]]:
+def load_nested_defaults(file: Path) -> dict[str, tuple[str, str]]:
     """The keys of an option's file that hold an option of a group, each with the group and the option by default."""
     text = file.read_text()
     if "defaults:" not in text:  # most have none, and reading YAML takes a millisecond
         return {}
     import yaml
 
-    return holds(yaml.safe_load(text) or {})
+    return parse_nested_defaults(yaml.safe_load(text) or {})
 
 
-def holds(content: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+def parse_nested_defaults(content: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """The same of what an option's file says."""
     found = {}
     for entry in content.get("defaults") or ():
@@ -38,36 +38,38 @@ def holds(content: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     return found
 
 
-def keys(file: Path) -> set[str]:
+def read_keys(file: Path) -> set[str]:
     """All keys of an option's file."""
     import yaml
 
-    return {k for k in yaml.safe_load(file.read_text()) or {} if k not in ("_target_", "defaults")} | held(file).keys()
+    return {
+        k for k in yaml.safe_load(file.read_text()) or {} if k not in ("_target_", "defaults")
+    } | load_nested_defaults(file).keys()
 
 
-def in_full(argument: str, folders: Iterable[Path] = (groups.CONF,)) -> str:
+def to_hydra(argument: str, folders: Iterable[Path] = (groups.CONF,)) -> str:
     """An override as Hydra wants it: schedule.then=cosine becomes schedule@schedule.then=cosine."""
     key, equals, value = argument.partition("=")
     group, _, path = key.partition(".")
     if not (equals and path) or value.startswith("{"):
         return argument
-    inner = _group_at(group, path, list(folders))
+    inner = _find_group(group, path, list(folders))
     if inner is None and group == SCHEDULES:
         above, _, last = path.rpartition(".")
-        if above and _group_at("schedule", last, list(folders)):
+        if above and _find_group("schedule", last, list(folders)):
             return f"schedule@{argument}"
-        if not above or last not in _keys("schedule", folders) or _is_own(above, last, folders):
+        if not above or last not in _keys("schedule", folders) or _is_regularization_key(above, last, folders):
             return f"+schedule@{argument}"
     return f"{inner}@{argument}" if inner else argument
 
 
-def in_short(argument: str) -> str:
+def from_hydra(argument: str) -> str:
     """The inverse: schedule@schedule.then=cosine becomes schedule.then=cosine."""
     key, equals, value = argument.partition("=")
     return key.rpartition("@")[2] + equals + value
 
 
-def _is_own(option: str, key: str, folders: Iterable[Path]) -> bool:
+def _is_regularization_key(option: str, key: str, folders: Iterable[Path]) -> bool:
     """Whether a schedule's key is a regularization's own as well, of one whose name alone stands for no number."""
     import yaml
 
@@ -80,15 +82,17 @@ def _is_own(option: str, key: str, folders: Iterable[Path]) -> bool:
 
 def _keys(group: str, folders: Iterable[Path]) -> set[str]:
     """What the options of a group have as keys."""
-    return {key for folder in folders for file in (folder / group).glob("*.yaml") for key in (*keys(file), "_target_")}
+    return {
+        key for folder in folders for file in (folder / group).glob("*.yaml") for key in (*read_keys(file), "_target_")
+    }
 
 
-def _group_at(group: str, path: str, folders: Sequence[Path]) -> str | None:
+def _find_group(group: str, path: str, folders: Sequence[Path]) -> str | None:
     """The group whose options the key GROUP.PATH can hold, if any."""
     for file in (file for folder in folders for file in sorted((folder / group).glob("*.yaml"))):
-        for key, (inner, _) in held(file).items():
+        for key, (inner, _) in load_nested_defaults(file).items():
             if path == key:
                 return inner
-            if path.startswith(f"{key}.") and (deeper := _group_at(inner, path.removeprefix(f"{key}."), folders)):
+            if path.startswith(f"{key}.") and (deeper := _find_group(inner, path.removeprefix(f"{key}."), folders)):
                 return deeper
     return None

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from dlopt.config.compose import groups as compose_groups
-from dlopt.config.compose.nested_options import SCHEDULES, holds
-from dlopt.formatting import written
+from dlopt.config.compose.nested_options import SCHEDULES, parse_nested_defaults
+from dlopt.formatting import format_override
 from dlopt.storage import regular_file, safe_read
 
-SETTINGS = "dlopt.training.experiment.Settings"
+SETTINGS_TARGET = "dlopt.training.experiment.Settings"
 """What says of the settings that belong to no group what they may be."""
 
 
-class Outline:
+class StaticConfig:
     """The files of one command line.
 
     typed    key -> value of every override on it
@@ -28,64 +28,66 @@ class Outline:
     """
 
     def __init__(self, typed: Mapping[str, str], folders: Sequence[Path] = ()) -> None:
-        self.typed = typed
+        self.overrides = typed
         self.folders = [compose_groups.CONF, *filter(Path.is_dir, folders)]
-        self._read: dict[tuple[str, str], dict[str, Any]] = {}
+        self._content_cache: dict[tuple[str, str], dict[str, Any]] = {}
 
     @cached_property
     def primary(self) -> dict[str, Any]:
         """What config.yaml holds."""
-        return read(compose_groups.CONF / "config.yaml")
+        return read_yaml_or_empty(compose_groups.CONF / "config.yaml")
 
-    def groups(self) -> list[str]:
+    def list_groups(self) -> list[str]:
         """Those of a run, then those of a search."""
         return [
-            *sorted({group for folder in self.folders for group in compose_groups.groups(folder)}),
-            *compose_groups.SEARCH,
+            *sorted({group for folder in self.folders for group in compose_groups.list_groups(folder)}),
+            *compose_groups.SWEEP_GROUPS,
         ]
 
-    def options(self, group: str) -> list[str]:
+    def list_options(self, group: str) -> list[str]:
         return list(
-            dict.fromkeys(option for folder in self.folders for option in compose_groups.options(group, folder))
+            dict.fromkeys(
+                option for folder in self.folders for option in compose_groups.list_option_names(group, folder)
+            )
         )
 
-    def defaults(self) -> dict[str, str]:
+    def default_options(self) -> dict[str, str]:
         """The option of each group that nobody chose; a list as it would be typed."""
         entries = [e for e in self.primary.get("defaults", ()) if isinstance(e, dict)]
         own = [(name.removeprefix("override "), option) for entry in entries for name, option in entry.items()]
-        return {group: written(option) for group, option in own}
+        return {group: format_override(option) for group, option in own}
 
     @cached_property
-    def chosen(self) -> dict[str, str]:
+    def choices(self) -> dict[str, str]:
         """The option of each group, as typed: on the line, by an experiment, by another option, by default.
 
         A group that stands behind another in config.yaml is asked before it, as Hydra does: its choice wins.
         """
-        defaults = self.defaults()
-        found = {group: option for group, option in self.typed.items() if "." not in group}
+        defaults = self.default_options()
+        found = {group: option for group, option in self.overrides.items() if "." not in group}
         for group in reversed(defaults):
-            several = alternatives(found.get(group, defaults[group]))
+            several = split_alternatives(found.get(group, defaults[group]))
             if len(several) == 1:  # what the runs of a sweep choose is not one thing
                 for option in several[0]:
-                    for other, its in overridden(self.content(group, option)):
+                    for other, its in parse_group_overrides(self.read_option(group, option)):
                         found.setdefault(other, its)
         return defaults | found
 
-    def content(self, group: str, option: str) -> dict[str, Any]:
+    def read_option(self, group: str, option: str) -> dict[str, Any]:
         """What an option's file holds, after the options of its group that it builds on."""
-        if (group, option) not in self._read:
-            self._read[group, option] = self._content(group, option)
-        return self._read[group, option]
+        if (group, option) not in self._content_cache:
+            self._content_cache[group, option] = self._read_option(group, option)
+        return self._content_cache[group, option]
 
-    def _content(self, group: str, option: str) -> dict[str, Any]:
+    def _read_option(self, group: str, option: str) -> dict[str, Any]:
         if "/" in option:  # it would be a file of another folder
             return {}
         for file in [folder / group / f"{option}.yaml" for folder in self.folders]:
             if file.is_file():
-                own = read(file)
+                own = read_yaml_or_empty(file)
                 builds_on = [e for e in own.get("defaults", ()) if isinstance(e, str) and e not in ("_self_", option)]
                 for name in builds_on:
-                    own = read(file.with_name(f"{name}.yaml")) | own
+                    own = read_yaml_or_empty(file.with_name(f"{name}.yaml")) | own
                 return own
         return {}
 
@@ -95,28 +97,30 @@ class Outline:
         Of the options of a sweep only what all of them have, since a key is set in every run.
         """
         if top == "hydra":
-            return dict(flat({top: self.primary.get(top, {})})) | self._of_search()
+            return dict(flatten({top: self.primary.get(top, {})})) | self._sweep_keys()
         if top == SCHEDULES:
-            return self._of_schedules()
-        if top not in self.groups():
-            found = dict(flat({k: v for k, v in self.primary.items() if k not in ("defaults", "hydra")}))
+            return self._schedule_keys()
+        if top not in self.list_groups():
+            found = dict(flatten({k: v for k, v in self.primary.items() if k not in ("defaults", "hydra")}))
         else:
             several = [
-                dict(pair for option in one for pair in self._of_option(top, option))
-                for one in alternatives(self.chosen.get(top, ""))
+                dict(pair for option in one for pair in self._option_keys(top, option))
+                for one in split_alternatives(self.choices.get(top, ""))
             ]
             found = {key: value for key, value in several[0].items() if all(key in one for one in several)}
-        experiment = self.typed.get("experiment", "")
-        return found | {k: v for k, v in flat(self.content("experiment", experiment)) if k in found}
+        experiment = self.overrides.get("experiment", "")
+        return found | {k: v for k, v in flatten(self.read_option("experiment", experiment)) if k in found}
 
-    def _of_search(self) -> dict[str, Any]:
+    def _sweep_keys(self) -> dict[str, Any]:
         """The keys of the sweeper and of the launcher that are chosen."""
         found: dict[str, Any] = {}
-        for group in compose_groups.SEARCH:
-            found |= flat(_plain(self.content(group, self.chosen.get(group, ""))), f"{dotted(group)}.")
+        for group in compose_groups.SWEEP_GROUPS:
+            found |= flatten(
+                _without_defaults(self.read_option(group, self.choices.get(group, ""))), f"{to_key_prefix(group)}."
+            )
         return found
 
-    def _of_schedules(self) -> dict[str, Any]:
+    def _schedule_keys(self) -> dict[str, Any]:
         """The numbers that a schedule can move, and the keys of those schedules that are typed."""
         of_rule = {key.rpartition(".")[2]: value for key, value in self.keys("optimizer").items()}
         changing = self.keys("regularization")
@@ -125,114 +129,117 @@ class Outline:
             for key, value in changing.items()
             if f"{key.rpartition('.')[0]}.monitor" not in changing  # what follows a metric is in no step
         }
-        numbers = [k for k, v in (of_rule | of_others).items() if _is_number(v) and k != "lr"]
+        numbers = [k for k, v in (of_rule | of_others).items() if _is_float(v) and k != "lr"]
         found: dict[str, Any] = {f"{SCHEDULES}.{name}": None for name in numbers}
-        for key, option in self.typed.items():
-            if key.startswith(f"{SCHEDULES}.") and self.content("schedule", option):
+        for key, option in self.overrides.items():
+            if key.startswith(f"{SCHEDULES}.") and self.read_option("schedule", option):
                 found[key] = option
-                found |= flat({key: _plain(self.content("schedule", option))})
-                found |= {f"{key}.{inner}": default for inner, (_, default) in self._held("schedule", option).items()}
+                found |= flatten({key: _without_defaults(self.read_option("schedule", option))})
+                found |= {
+                    f"{key}.{inner}": default
+                    for inner, (_, default) in self._nested_options("schedule", option).items()
+                }
         return found
 
-    def _of_option(self, top: str, option: str) -> Iterator[tuple[str, Any]]:
+    def _option_keys(self, top: str, option: str) -> Iterator[tuple[str, Any]]:
         """The keys of an option, and of those that stand inside it."""
-        yield from flat({top: _plain(self.content(top, option))})
-        for key, (group, default) in self._held(top, option).items():
-            inner = self.typed.get(f"{top}.{key}", default)
+        yield from flatten({top: _without_defaults(self.read_option(top, option))})
+        for key, (group, default) in self._nested_options(top, option).items():
+            inner = self.overrides.get(f"{top}.{key}", default)
             yield f"{top}.{key}", inner
-            if len(alternatives(inner)) == 1:
-                yield from flat({f"{top}.{key}": _plain(self.content(group, inner))})
+            if len(split_alternatives(inner)) == 1:
+                yield from flatten({f"{top}.{key}": _without_defaults(self.read_option(group, inner))})
 
-    def _held(self, top: str, option: str) -> dict[str, tuple[str, str]]:
+    def _nested_options(self, top: str, option: str) -> dict[str, tuple[str, str]]:
         """The keys of an option that hold a further option, with its group and the default."""
-        return holds(self.content(top, option))
+        return parse_nested_defaults(self.read_option(top, option))
 
-    def inside(self, top: str) -> dict[str, str]:
+    def nested_keys(self, top: str) -> dict[str, str]:
         """The keys at which a group's chosen options hold further ones, with those that stand there by default."""
-        chosen = [option for one in alternatives(self.chosen.get(top, "")) for option in one]
-        return {f"{top}.{key}": default for o in chosen for key, (_, default) in self._held(top, o).items()}
+        chosen = [option for one in split_alternatives(self.choices.get(top, "")) for option in one]
+        return {f"{top}.{key}": default for o in chosen for key, (_, default) in self._nested_options(top, o).items()}
 
-    def group_at(self, key: str) -> str | None:
+    def find_group(self, key: str) -> str | None:
         """The group whose options a key takes: the key itself, or that of an option inside an option."""
-        if key in self.groups():
+        if key in self.list_groups():
             return key
         top, _, name = key.partition(".")
         if top == SCHEDULES and name:
             above, _, last = key.rpartition(".")
-            at = self.typed.get(above)
-            return "schedule" if at is None or last in self._held("schedule", at) else None
-        for one in alternatives(self.chosen.get(top, "")):
+            at = self.overrides.get(above)
+            return "schedule" if at is None or last in self._nested_options("schedule", at) else None
+        for one in split_alternatives(self.choices.get(top, "")):
             for option in one:
-                if name in (inside := self._held(top, option)):
+                if name in (inside := self._nested_options(top, option)):
                     return inside[name][0]
         return None
 
-    def addable(self, top: str) -> list[str]:
+    def list_addable_keys(self, top: str) -> list[str]:
         """What the classes of a group take beyond the keys that its options have: that can be added by a plus."""
-        from dlopt.config.compose.groups import SUPPLIED
-        from dlopt.config.schema.static_hints import fields
+        from dlopt.config.compose.groups import SUPPLIED_ARGUMENTS
+        from dlopt.config.schema.static_hints import read_fields
 
         keys = self.keys(top)
         nodes = [key.removesuffix("._target_") for key in keys if key.endswith("._target_")]
         return [
             f"{node}.{name}"
             for node in nodes
-            for name in fields(self.target(f"{node}._", keys)[0])
+            for name in read_fields(self.find_target(f"{node}._", keys)[0])
             if not any(key == f"{node}.{name}" or key.startswith(f"{node}.{name}.") for key in keys)
-            and name not in SUPPLIED.get(node, ())
+            and name not in SUPPLIED_ARGUMENTS.get(node, ())
         ]
 
-    def target(self, key: str, keys: Mapping[str, Any]) -> tuple[str, list[str]]:
+    def find_target(self, key: str, keys: Mapping[str, Any]) -> tuple[str, list[str]]:
         """The class or function that takes a key, and the names that lead from it to the key."""
-        for group, common in compose_groups.SEARCH.items():
-            if key.startswith(f"{dotted(group)}."):
-                return common, key.removeprefix(f"{dotted(group)}.").split(".")
+        for group, common in compose_groups.SWEEP_GROUPS.items():
+            if key.startswith(f"{to_key_prefix(group)}."):
+                return common, key.removeprefix(f"{to_key_prefix(group)}.").split(".")
         node, _, name = key.rpartition(".")
         names = [name]
         while node:
-            target = self.typed.get(f"{node}._target_", keys.get(f"{node}._target_"))
+            target = self.overrides.get(f"{node}._target_", keys.get(f"{node}._target_"))
             if target:
                 return str(target), names
             node, _, name = node.rpartition(".")
             names.insert(0, name)
-        return SETTINGS, names
+        return SETTINGS_TARGET, names
 
-    def values(self, key: str) -> list[str]:
+    def suggest_values(self, key: str) -> list[str]:
         """What may be typed after `key=`: the words that its type allows, the value that it has."""
-        from dlopt.config.schema.static_hints import words
+        from dlopt.config.schema.static_hints import list_allowed_values
 
         keys = self.keys(key.partition(".")[0])
-        allowed = words(*self.target(key, keys))
-        now = [written(keys[key])] if key in keys else []
+        allowed = list_allowed_values(*self.find_target(key, keys))
+        now = [format_override(keys[key])] if key in keys else []
         # A value with ~ would have to be quoted twice, for the shell and for Hydra, and is not offered.
         return list(dict.fromkeys(w for w in (*now, *allowed) if w and "${" not in w and "~" not in w and w != "???"))
 
 
-def dotted(group: str) -> str:
+def to_key_prefix(group: str) -> str:
     """What the keys of a group begin with: hydra.sweeper of hydra/sweeper."""
     return group.replace("/", ".")
 
 
-def read(file: Path) -> dict[str, Any]:
+def read_yaml_or_empty(file: Path) -> dict[str, Any]:
     """A YAML file's content; nothing where there is none, or none that can be read in a moment."""
     try:
-        with regular_file.opened(file) as stream:
+        with regular_file.open_regular_file(file) as stream:
             content = stream.read(safe_read.SMALL + 1)
-        return safe_read.parsed_yaml(content, file, exponents=False) if len(content) <= safe_read.SMALL else {}
-    except (OSError, safe_read.Unreadable):
+        return safe_read.parse_yaml(content, file, exponents=False) if len(content) <= safe_read.SMALL else {}
+    except (OSError, safe_read.UnreadableFile):
         return {}
 
 
-def flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every value with its dotted key."""
     for name, value in node.items():
         if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{name}.")
+            yield from flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 
 
-def alternatives(typed: str) -> list[list[str]]:
+def split_alternatives(typed: str) -> list[list[str]]:
     """The options of a group in each run of a sweep: `none,[l2,dropout]` is [[none], [l2, dropout]]."""
     found, depth = [""], 0
     for c in typed:
@@ -244,20 +251,20 @@ def alternatives(typed: str) -> list[list[str]]:
     return [[option.strip() for option in one.strip("[]").split(",")] for one in found]
 
 
-def _is_number(value: Any) -> bool:
+def _is_float(value: Any) -> bool:
     """Whether a value is a number and not whole; YAML takes 1e-4 for text."""
     return isinstance(value, float) or (
         isinstance(value, str) and re.fullmatch(r"\d+(\.\d*)?e-?\d+", value) is not None
     )
 
 
-def _plain(content: Mapping[str, Any]) -> dict[str, Any]:
+def _without_defaults(content: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in content.items() if k != "defaults"}
 
 
-def overridden(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def parse_group_overrides(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The choices of other groups that an option makes: `override /loss@_global_.loss: mse`."""
     for entry in content.get("defaults", ()):
         for key, option in entry.items() if isinstance(entry, dict) else ():
             if str(key).startswith("override "):
-                yield str(key).removeprefix("override ").strip(" /").partition("@")[0], written(option)
+                yield str(key).removeprefix("override ").strip(" /").partition("@")[0], format_override(option)

@@ -10,14 +10,14 @@ from typing import Any
 from dlopt.storage.safe_read import NUMERALS
 
 
-def yaml_text(tree: Mapping[str, Any] | list[Any]) -> str:
+def dump_yaml(tree: Mapping[str, Any] | list[Any]) -> str:
     """Plain mappings, lists and values in YAML, in their order; what is text is read as text again, `1e-5` too."""
     import yaml
 
     return yaml.dump(tree, Dumper=_dumper(), sort_keys=False, default_flow_style=False, allow_unicode=True)
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     """Text as Hydra reads it behind `key=`, whatever is in it: 1e5 would be a number, and null nothing."""
     # In its quotes a backslash stands for itself, but in front of a quote.
     return "'" + re.sub(r"(\\*)('|\Z)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"

@@ -15,17 +15,17 @@ from dlopt.base.data import Data
 from dlopt.config.problems import ConfigError, Problems
 from dlopt.config.reopen import trusted_targets as trust_rule
 from dlopt.data import _files
-from dlopt.rundir.directory import Run
-from dlopt.storage.safe_read import SMALL, Unreadable, yaml_mapping
-from dlopt.training.checkpointing import FORMAT, mismatch
+from dlopt.rundir.directory import RunDirectory
+from dlopt.storage.safe_read import SMALL, UnreadableFile, read_yaml
+from dlopt.training.checkpointing import FORMAT, find_mismatch
 from dlopt.training.experiment import Experiment
 
-LATER: dict[str, dict[str, Any]] = {"validation": {"scheme": "holdout", "k": 5, "fold": None}}
+NEW_KEY_DEFAULTS: dict[str, dict[str, Any]] = {"validation": {"scheme": "holdout", "k": 5, "fold": None}}
 """The keys that runs of earlier versions lack, each with the value that says what they did."""
 
 
-def configuration(
-    run: Run,
+def load_config(
+    run: RunDirectory,
     exchanged: Callable[[dict[str, Any]], dict[str, Any]] = lambda content: content,
     *,
     trust: bool = False,
@@ -46,54 +46,54 @@ def configuration(
     if not trust:
         _check_links(run)
     content = exchanged(run.config())
-    for name, later in LATER.items():
+    for name, later in NEW_KEY_DEFAULTS.items():
         node = content.get(name)
         if isinstance(node, dict):
             content[name] = node | {key: value for key, value in later.items() if key not in node}
     data = content.get("data")
     if isinstance(data, dict) and isinstance(data.get("path"), str):
-        data["path"] = _found(data["path"], run)
+        data["path"] = _locate_data(data["path"], run)
     if trust:
         if os.getcwd() not in sys.path:
             sys.path.insert(0, os.getcwd())
         return OmegaConf.create(content)
     problems = Problems()
     trust_rule.check(content, problems)
-    problems.raise_any()
+    problems.raise_if_any()
     if isinstance(data, dict):
         _check_files(data, run, folders)
-    _check_start(content.get("init"), run)
+    _check_init_run(content.get("init"), run)
     if isinstance(data, dict) and "url" in data and data.get("path") is not None:
         data["url"] = None  # a run's own folder is read, and nothing is brought there
     return OmegaConf.create(content)
 
 
-def _found(path: str, run: Run) -> str:
+def _locate_data(path: str, run: RunDirectory) -> str:
     """A path of data where it exists: as it stands, or from where the run was started; else unchanged."""
     try:
         if Path(path).expanduser().exists():
             return path
-        began = yaml_mapping(run.hydra_file, SMALL)["hydra"]["runtime"]["cwd"]
+        began = read_yaml(run.hydra_file, SMALL)["hydra"]["runtime"]["cwd"]
         there = Path(began) / Path(path).expanduser()
         return str(there) if there.exists() else path
-    except (OSError, Unreadable, KeyError, TypeError, RuntimeError):  # the file is of use for this alone
+    except (OSError, UnreadableFile, KeyError, TypeError, RuntimeError):  # the file is of use for this alone
         return path
 
 
-def _check_links(run: Run) -> None:
+def _check_links(run: RunDirectory) -> None:
     """ConfigError where a file or a folder of a run is a symbolic link, which shows what lies elsewhere as its own."""
     problems = Problems()
     checkpoints = (*run.checkpoints(), *run.older_checkpoints().values())
     files = (run.status_file, run.metrics_file, run.config_file, *checkpoints)
     for path in dict.fromkeys([*(file.parent for file in files if file.parent != run.path), *files]):
         if path.is_symlink():
-            problems.add("run", f"{path} is a symbolic link; {trust_rule.ADD}")
-    problems.raise_any()
+            problems.add("run", f"{path} is a symbolic link; {trust_rule.TRUST_ADVICE}")
+    problems.raise_if_any()
 
 
-def _check_files(data: Mapping[str, Any], run: Run, folders: Sequence[Path]) -> None:
+def _check_files(data: Mapping[str, Any], run: RunDirectory, folders: Sequence[Path]) -> None:
     """ConfigError where data, whose class is one of ours, would read a file that the run may know nothing of."""
-    made = trust_rule.part(data.get("_target_"))
+    made = trust_rule.find_class(data.get("_target_"))
     if made is None or not issubclass(made, Data):
         return
     try:
@@ -103,32 +103,32 @@ def _check_files(data: Mapping[str, Any], run: Run, folders: Sequence[Path]) -> 
     places = [folder.resolve() for folder in (Path.cwd(), run.path, *folders)]
     outside = [file for file in files if not any(file.resolve().is_relative_to(place) for place in places)]
     if outside and ((known := _digest(run)) is None or known != _files.digest(files)):
-        said = f"names a file of yours, {outside[0]}, which is not the one that the run has read; {trust_rule.ADD}"
+        said = f"names a file of yours, {outside[0]}, which is not the one that the run has read; {trust_rule.TRUST_ADVICE}"
         raise ConfigError([("data.path", f"{said}, or evaluate another one with --data FILE")])
 
 
-def _check_start(init: Any, run: Run) -> None:
+def _check_init_run(init: Any, run: RunDirectory) -> None:
     """ConfigError where a run would begin with the weights of one that lies elsewhere."""
     there = init.get("run") if isinstance(init, dict) else None
     if isinstance(there, str) and os.path.lexists(there):
         found = Path(there).resolve()
         if not any(found.is_relative_to(place.resolve()) for place in (Path.cwd(), run.path)):
-            raise ConfigError([("init.run", f"names weights that lie elsewhere, {there}; {trust_rule.ADD}")])
+            raise ConfigError([("init.run", f"names weights that lie elsewhere, {there}; {trust_rule.TRUST_ADVICE}")])
 
 
-def _digest(run: Run) -> str | None:
+def _digest(run: RunDirectory) -> str | None:
     """The SHA-256 of the files of people's own that a run has read, as its newest checkpoint tells."""
-    newest = run.newest()
+    newest = run.latest_checkpoint()
     content = newest.content if newest is not None else run.load("best") if run.checkpoint("best").exists() else {}
     digest: str | None = content.get("encoding", {}).get("sha256")
     return digest
 
 
-def writable(run: Run) -> None:
+def check_writable(run: RunDirectory) -> None:
     """ConfigError where a run's directory holds a link, a pipe or the like: to write there would change other files."""
     problems = Problems()
     shared = []
-    for path in _foreign(run.path):
+    for path in _find_foreign_entries(run.path):
         if path.is_file() and not path.is_symlink():
             shared.append(path)
             continue
@@ -141,10 +141,10 @@ def writable(run: Run) -> None:
             f"{shared[0]} has another name elsewhere (a hard link){more}, where its content would change as well; copy "
             f"the directory first, and go on with the copy: cp -r {run.path} {run.path}-copy",
         )
-    problems.raise_any()
+    problems.raise_if_any()
 
 
-def _foreign(folder: Path) -> Iterator[Path]:
+def _find_foreign_entries(folder: Path) -> Iterator[Path]:
     """Whatever lies below a folder besides folders, and files that have no other name elsewhere."""
     left = [str(folder)]
     while left:
@@ -165,7 +165,7 @@ def check(content: Mapping[str, Any], experiment: Experiment, key: str, *, same_
         raise ConfigError([(key, said)])
     if type(content["step"]) is not int or content["step"] < 0:
         raise ConfigError([(key, f"the checkpoint is damaged: {content['step']!r} is no number of steps")])
-    wrong = mismatch(content, experiment.model)
+    wrong = find_mismatch(content, experiment.model)
     if wrong and not same_data:
         shape = tuple(experiment.train.inputs.shape[1:])
         wrong = f"examples of shape {shape} do not fit the run's network: {wrong}"

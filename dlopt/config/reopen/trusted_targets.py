@@ -21,30 +21,30 @@ from torch import nn
 from dlopt.base.data import Data
 from dlopt.base.wrapper import Wrapper
 from dlopt.config.compose import groups
-from dlopt.config.compose.static_config import read
+from dlopt.config.compose.static_config import read_yaml_or_empty
 from dlopt.config.problems import Problems
-from dlopt.config.schema.signature import shown
-from dlopt.storage.safe_read import printable
+from dlopt.config.schema.signature import format_value
+from dlopt.storage.safe_read import to_printable
 
-ADD = "add --trust if you trust it"
-REMEDY = f"opening a run executes no code of its own; {ADD}"
-MOST = 10**6
+TRUST_ADVICE = "add --trust if you trust it"
+REMEDY = f"opening a run executes no code of its own; {TRUST_ADVICE}"
+MAX_COUNT = 10**6
 """Of layers, iterations, features and the like of a class of torch's: more would take for ever, or all memory."""
 
 
 def check(config: Mapping[str, Any], problems: Problems) -> None:
     """Note what a configuration in plain dictionaries, lists and values names besides parts of dlopt and of torch."""
-    for path, node in _within("", config):
+    for path, node in _iter_tree("", config):
         if isinstance(node, str):
             if "${" in node:
                 problems.add(
-                    path, f"refers to another value, {_said(node)}, which could be of the environment; {REMEDY}"
+                    path, f"refers to another value, {_quote_short(node)}, which could be of the environment; {REMEDY}"
                 )
         else:
             _check_node(path, node, problems)
 
 
-def part(name: Any) -> type | None:
+def find_class(name: Any) -> type | None:
     """The class that a name stands for: one of a config group's module, of torch.nn or of torch.optim; else None."""
     if not isinstance(name, str):
         return None
@@ -63,9 +63,9 @@ def part(name: Any) -> type | None:
 
 def _group_module(place: list[str]) -> ModuleType | None:
     """dlopt.<group>.<module>, where such a file of dlopt's own exists."""
-    if len(place) != 3 or place[0] != "dlopt" or place[1] not in groups.groups():
+    if len(place) != 3 or place[0] != "dlopt" or place[1] not in groups.list_groups():
         return None
-    modules = {file.stem for file in (Path(__file__).parent.parent / place[1]).glob("*.py")}
+    modules = {file.stem for file in (Path(__file__).parents[2] / place[1]).glob("*.py")}
     return import_module(".".join(place)) if place[2] in modules else None
 
 
@@ -82,17 +82,17 @@ def _torch_module(place: list[str]) -> ModuleType | None:
     return found
 
 
-def _within(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+def _iter_tree(path: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Every mapping, every text and every key of a tree, with its dotted path."""
     if isinstance(value, Mapping):
         yield path, value
         for key, inner in value.items():
             at = f"{path}.{key}" if path else str(key)
             yield at, str(key)
-            yield from _within(at, inner)
+            yield from _iter_tree(at, inner)
     elif isinstance(value, list):
         for i, inner in enumerate(value):
-            yield from _within(f"{path}.{i}", inner)
+            yield from _iter_tree(f"{path}.{i}", inner)
     elif isinstance(value, str):
         yield path, value
 
@@ -108,18 +108,18 @@ def _check_node(path: str, node: Mapping[str, Any], problems: Problems) -> None:
             problems.add(at(key), f"changes how a part is made; {REMEDY}")
     if "_target_" not in node or node["_target_"] == "???":
         return
-    made = part(node["_target_"])
+    made = find_class(node["_target_"])
     if made is None:
         problems.add(
             at("_target_"),
-            f"names {_said(node['_target_'])}, which is no part of dlopt, torch.nn or torch.optim; {REMEDY}",
+            f"names {_quote_short(node['_target_'])}, which is no part of dlopt, torch.nn or torch.optim; {REMEDY}",
         )
     elif issubclass(made, (nn.Module, torch.optim.Optimizer)):
         _check_counts(path, node, problems)
     elif issubclass(made, Wrapper):
         _check_counts(at("options"), node.get("options"), problems)
-        if node.get("name") not in made.names() and part(node.get("name")) is None:
-            problems.add(at("name"), f"names {_said(node.get('name'))}, which is no part of torch; {REMEDY}")
+        if node.get("name") not in made.names() and find_class(node.get("name")) is None:
+            problems.add(at("name"), f"names {_quote_short(node.get('name'))}, which is no part of torch; {REMEDY}")
     elif issubclass(made, Data):
         _check_data(at, made, node, problems)
 
@@ -132,21 +132,21 @@ def _check_counts(path: str, value: Any, problems: Problems) -> None:
     elif isinstance(value, list):
         for i, inner in enumerate(value):
             _check_counts(f"{path}.{i}", inner, problems)
-    elif isinstance(value, int) and abs(value) > MOST:
-        problems.add(path, f"must be at most {MOST:,} in a run that is not trusted, got {value:,}; add --trust")
+    elif isinstance(value, int) and abs(value) > MAX_COUNT:
+        problems.add(path, f"must be at most {MAX_COUNT:,} in a run that is not trusted, got {value:,}; add --trust")
 
 
 def _check_data(at: Any, made: type[Data], node: Mapping[str, Any], problems: Problems) -> None:
     """Data that would be written to a place that the run names, or brought from one."""
     if made.keeps_copy and node.get("path") is not None:
-        problems.add(at("path"), f"names a place to write to, {_said(node['path'])}; {REMEDY}")
+        problems.add(at("path"), f"names a place to write to, {_quote_short(node['path'])}; {REMEDY}")
     option = made.__module__.rpartition(".")[2]
-    own = read(groups.CONF / "data" / f"{option}.yaml").get("url")
+    own = read_yaml_or_empty(groups.CONF / "data" / f"{option}.yaml").get("url")
     if node.get("url") not in (None, own):
-        problems.add(at("url"), f"names an address to download from, {_said(node['url'])}, not {own}; {REMEDY}")
+        problems.add(at("url"), f"names an address to download from, {_quote_short(node['url'])}, not {own}; {REMEDY}")
 
 
-def _said(value: Any) -> str:
+def _quote_short(value: Any) -> str:
     """A value in quotes, cut to what fits a line."""
-    text = printable(shown(value))
+    text = to_printable(format_value(value))
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from dlopt.config.compose import groups
-from dlopt.config.compose.nested_options import holds
-from dlopt.config.compose.static_config import Outline, dotted, overridden
-from dlopt.config.schema.signature import describe, shown, signature
+from dlopt.config.compose.nested_options import parse_nested_defaults
+from dlopt.config.compose.static_config import StaticConfig, parse_group_overrides, to_key_prefix
+from dlopt.config.schema.signature import describe, format_value, read_signature
 
 
 @dataclass(frozen=True)
-class Key:
+class OptionKey:
     """A key as it is typed, its default, what it may be, and what it means."""
 
     name: str
@@ -37,11 +37,11 @@ class Option:
 
     group: str
     name: str
-    what: str
+    summary: str
     source: str
     paragraphs: tuple[str, ...]
-    keys: tuple[Key, ...]
-    chosen: tuple[str, ...]
+    keys: tuple[OptionKey, ...]
+    companions: tuple[str, ...]
 
     @property
     def text(self) -> list[str]:
@@ -49,41 +49,41 @@ class Option:
 
     @property
     def slips(self) -> list[str]:
-        return self._after("Slip: ")
+        return self._find_paragraphs("Slip: ")
 
     @property
     def sources(self) -> list[str]:
-        return self._after("Source: ")
+        return self._find_paragraphs("Source: ")
 
-    def _after(self, word: str) -> list[str]:
+    def _find_paragraphs(self, word: str) -> list[str]:
         return [" ".join(p.removeprefix(word).split()) for p in self.paragraphs if p.startswith(word)]
 
 
-def options(group: str) -> Iterator[Option]:
+def load_options(group: str) -> Iterator[Option]:
     """All of a group, in the order in which they are listed."""
-    return (option(group, name) for name in groups.options(group))
+    return (load_option(group, name) for name in groups.list_option_names(group))
 
 
-def common(group: str) -> tuple[str, ...]:
+def load_common_paragraphs(group: str) -> tuple[str, ...]:
     """The paragraphs about all options of a group of a search; none for a group of a run."""
     from hydra.utils import get_object
 
-    return _paragraphs(get_object(groups.SEARCH[group])) if group in groups.SEARCH else ()
+    return _paragraphs(get_object(groups.SWEEP_GROUPS[group])) if group in groups.SWEEP_GROUPS else ()
 
 
-def option(group: str, name: str) -> Option:
+def load_option(group: str, name: str) -> Option:
     """One of them; what it names is imported."""
     import yaml
 
     file = groups.CONF / group / f"{name}.yaml"
-    what, source = head(file)
-    if group in groups.SEARCH:
-        return _of_search(group, name, what, source)
+    what, source = read_header_comments(file)
+    if group in groups.SWEEP_GROUPS:
+        return _load_sweep_option(group, name, what, source)
     content: dict[str, Any] = yaml.safe_load(file.read_text()) or {}
     if group == "experiment":
         return Option(group, name, what, source, (), (), ())
-    chosen = tuple(f"{other}={its}" for other, its in overridden(content))
-    inside = holds({"defaults": content.pop("defaults", ())})
+    chosen = tuple(f"{other}={its}" for other, its in parse_group_overrides(content))
+    inside = parse_nested_defaults({"defaults": content.pop("defaults", ())})
     node, prefix = content, group
     if "_target_" not in content and len(content) == 1:
         (key,) = content
@@ -95,50 +95,52 @@ def option(group: str, name: str) -> Option:
     from hydra.utils import get_object
 
     found = get_object(target)
-    keys = list(_keys(found, {k: v for k, v in node.items() if k not in groups.SUPPLIED.get(group, ())}, prefix))
-    meanings = _meanings(found)
+    keys = list(
+        _iter_keys(found, {k: v for k, v in node.items() if k not in groups.SUPPLIED_ARGUMENTS.get(group, ())}, prefix)
+    )
+    meanings = _read_meanings(found)
     keys += [
-        Key(f"{prefix}.{key}", default, f"an option of {other}", meanings.get(key, ""))
+        OptionKey(f"{prefix}.{key}", default, f"an option of {other}", meanings.get(key, ""))
         for key, (other, default) in inside.items()
     ]
     return Option(group, name, what, source, _paragraphs(found), tuple(keys), chosen)
 
 
-def _of_search(group: str, name: str, what: str, source: str) -> Option:
+def _load_sweep_option(group: str, name: str, what: str, source: str) -> Option:
     """An option of a search, which a class of its name speaks for: what it names is a plugin, which takes any key."""
     from hydra.utils import get_object
 
-    found = get_object(f"{groups.SEARCH[group].rpartition('.')[0]}.{name.capitalize()}")
-    keys = _keys(found, Outline({}).content(group, name), dotted(group))
+    found = get_object(f"{groups.SWEEP_GROUPS[group].rpartition('.')[0]}.{name.capitalize()}")
+    keys = _iter_keys(found, StaticConfig({}).read_option(group, name), to_key_prefix(group))
     return Option(group, name, what, source, _paragraphs(found), tuple(keys), ())
 
 
-def _keys(target: Any, node: Mapping[str, Any], prefix: str) -> Iterator[Key]:
+def _iter_keys(target: Any, node: Mapping[str, Any], prefix: str) -> Iterator[OptionKey]:
     """The keys of a node that a target takes, and those of the dataclasses that it holds."""
-    hints, meanings = signature(target).parameters, _meanings(target)
+    hints, meanings = read_signature(target).parameters, _read_meanings(target)
     for key, value in node.items():
         hint = hints[key].hint if key in hints else None
         if key in ("_target_", "defaults"):
             continue
         if dataclasses.is_dataclass(hint):
-            yield from _keys(hint, value, f"{prefix}.{key}")
+            yield from _iter_keys(hint, value, f"{prefix}.{key}")
             continue
-        default = value if isinstance(value, str) else shown(value)
-        yield Key(f"{prefix}.{key}", default, describe(hint) if key in hints else "", meanings.get(key, ""))
+        default = value if isinstance(value, str) else format_value(value)
+        yield OptionKey(f"{prefix}.{key}", default, describe(hint) if key in hints else "", meanings.get(key, ""))
 
 
 def _paragraphs(target: Any) -> tuple[str, ...]:
     return tuple((inspect.getdoc(target) or "").split("\n\n"))
 
 
-def head(file: Path) -> tuple[str, str]:
+def read_header_comments(file: Path) -> tuple[str, str]:
     """The first two comments of an option's file: what it is, and its source."""
     comments = [line[1:].strip() for line in file.read_text().splitlines() if line.startswith("#")]
     comments = [c for c in comments if not c.startswith("@package")]
     return comments[0], comments[1]
 
 
-def entry(line: str) -> tuple[str, str] | None:
+def parse_key_line(line: str) -> tuple[str, str] | None:
     """A key and the beginning of its meaning, where a line of a docstring begins one."""
     found = re.match(r"(\w+(?:, \w+)*) {2,}(\S.*)", line)
     return (found[1], found[2]) if found else None
@@ -147,23 +149,23 @@ def entry(line: str) -> tuple[str, str] | None:
 def is_table(paragraph: str) -> bool:
     """Whether a paragraph of a docstring says what keys mean, one to a line."""
     lines = paragraph.splitlines()
-    return entry(lines[0]) is not None and all(entry(line) or line.startswith("  ") for line in lines)
+    return parse_key_line(lines[0]) is not None and all(parse_key_line(line) or line.startswith("  ") for line in lines)
 
 
-def _meanings(target: Any) -> Mapping[str, str]:
+def _read_meanings(target: Any) -> Mapping[str, str]:
     """What the tables in the docstrings of a target, and of what it inherits from, say of each key."""
     found: dict[str, str] = {}
     for base in reversed(inspect.getmro(target) if inspect.isclass(target) else (target,)):
         for paragraph in filter(is_table, (inspect.cleandoc(base.__doc__ or "")).split("\n\n")):
-            found |= _read(paragraph.splitlines())
+            found |= _parse_table(paragraph.splitlines())
     return found
 
 
-def _read(lines: Sequence[str]) -> dict[str, str]:
+def _parse_table(lines: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     names: list[str] = []
     for line in lines:
-        if (begun := entry(line)) is not None:
+        if (begun := parse_key_line(line)) is not None:
             names = begun[0].split(", ")
             found |= dict.fromkeys(names, begun[1])
         else:

@@ -13,17 +13,17 @@ from typing import Any
 import torch
 
 from dlopt.config.problems import Problems
-from dlopt.config.schema.signature import mismatch
-from dlopt.errors import nearest
+from dlopt.config.schema.signature import describe_mismatch
+from dlopt.errors import did_you_mean
 from dlopt.training.experiment import Settings
 
 
-def settings(tree: dict[str, Any], problems: Problems) -> Settings | None:
-    before = len(problems.found)
+def build_settings(tree: dict[str, Any], problems: Problems) -> Settings | None:
+    before = len(problems.errors)
     _check_fields(Settings, tree, "", problems)
-    if not any(key == "device" for key, _ in problems.found[before:]) and "device" in tree:
-        tree["device"] = _device(str(tree["device"]), tree.get("precision"), problems)
-    if tree.get("compile") is True and tree.get("device") == "cpu" and not _compiler():
+    if not any(key == "device" for key, _ in problems.errors[before:]) and "device" in tree:
+        tree["device"] = _resolve_device(str(tree["device"]), tree.get("precision"), problems)
+    if tree.get("compile") is True and tree.get("device") == "cpu" and not _find_compiler():
         problems.add("compile", "needs a C++ compiler on a CPU, and finds none; install g++, or leave it false")
     threads, cores = tree.get("threads"), os.cpu_count() or 1
     if isinstance(threads, int) and not isinstance(threads, bool) and threads > 4 * cores:
@@ -31,14 +31,14 @@ def settings(tree: dict[str, Any], problems: Problems) -> Settings | None:
     name = tree.get("name")
     if isinstance(name, str) and (not name or "/" in name or name.startswith(".")):
         problems.add("name", f"is a part of a directory's name; '{name}' is none")
-    return None if len(problems.found) > before else _filled(Settings, tree)
+    return None if len(problems.errors) > before else _fill_dataclass(Settings, tree)
 
 
-def checked(cls: type, tree: Mapping[str, Any], prefix: str, problems: Problems) -> Any:
+def build_dataclass(cls: type, tree: Mapping[str, Any], prefix: str, problems: Problems) -> Any:
     """The dataclass with these keys, whose names begin with prefix; None where one is wrong, and noted."""
-    before = len(problems.found)
+    before = len(problems.errors)
     _check_fields(cls, tree, prefix, problems)
-    return None if len(problems.found) > before else _filled(cls, tree)
+    return None if len(problems.errors) > before else _fill_dataclass(cls, tree)
 
 
 def _check_fields(cls: type, tree: Mapping[str, Any], prefix: str, problems: Problems) -> None:
@@ -46,23 +46,25 @@ def _check_fields(cls: type, tree: Mapping[str, Any], prefix: str, problems: Pro
     for key, value in tree.items():
         at = prefix + key
         if key not in hints:
-            problems.add(at, f"there is no such key{nearest(key, hints)}")
+            problems.add(at, f"there is no such key{did_you_mean(key, hints)}")
         elif dataclasses.is_dataclass(hints[key]):
             if isinstance(value, dict):
                 _check_fields(typing.cast(type, hints[key]), value, at + ".", problems)
             else:
                 problems.add(at, f"holds keys: {', '.join(at + '.' + f.name for f in dataclasses.fields(hints[key]))}")
         else:
-            wrong = mismatch(value, hints[key])
+            wrong = describe_mismatch(value, hints[key])
             if wrong:
                 problems.add(at, wrong)
     for key in hints.keys() - tree.keys():
         problems.add(prefix + key, "is missing")
 
 
-def _filled(cls: type, tree: Mapping[str, Any]) -> Any:
+def _fill_dataclass(cls: type, tree: Mapping[str, Any]) -> Any:
     hints = _hints(cls)
-    return cls(**{k: _filled(hints[k], v) if dataclasses.is_dataclass(hints[k]) else v for k, v in tree.items()})
+    return cls(
+        **{k: _fill_dataclass(hints[k], v) if dataclasses.is_dataclass(hints[k]) else v for k, v in tree.items()}
+    )
 
 
 @cache
@@ -70,12 +72,12 @@ def _hints(cls: type) -> Mapping[str, Any]:
     return typing.get_type_hints(cls, include_extras=True)
 
 
-def _compiler() -> str | None:
+def _find_compiler() -> str | None:
     """What torch.compile would call for a CPU."""
     return next((c for c in (os.environ.get("CXX"), "g++", "clang++") if c and shutil.which(c)), None)
 
 
-def _device(name: str, precision: Any, problems: Problems) -> str:
+def _resolve_device(name: str, precision: Any, problems: Problems) -> str:
     if name == "auto":
         mps = torch.backends.mps.is_available() and precision != "float64"  # which has no float64
         return "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"

@@ -14,12 +14,12 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Union
 
-from dlopt.formatting import written
+from dlopt.formatting import format_override
 from dlopt.ranges import Range
 
 
 @dataclasses.dataclass(frozen=True)
-class Parameter:
+class TargetParameter:
     """One parameter: its type hint (Any where there is none), and its default where it is not required."""
 
     name: str
@@ -30,20 +30,20 @@ class Parameter:
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    parameters: Mapping[str, Parameter]
-    open: bool
+    parameters: Mapping[str, TargetParameter]
+    takes_any_keyword: bool
     """Whether it takes any other keyword too."""
 
 
-def signature(target: Any) -> Signature:
+def read_signature(target: Any) -> Signature:
     """The parameters that can be given by name. TypeError when it is not callable."""
     if inspect.isclass(target):
-        return _of_class(target)  # type: ignore[arg-type]  # mypy doubts that a class can be a key
+        return _read_class(target)  # type: ignore[arg-type]  # mypy doubts that a class can be a key
     return _read(target)
 
 
 @functools.lru_cache(maxsize=256)
-def _of_class(target: type) -> Signature:
+def _read_class(target: type) -> Signature:
     """Read once: every run asks for those of all its parts, several times."""
     return _read(target)
 
@@ -56,7 +56,7 @@ def _read(target: Any) -> Signature:
             takes_any = True
         elif p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
             required = p.default is p.empty
-            found[p.name] = Parameter(p.name, hints.get(p.name, Any), required, None if required else p.default)
+            found[p.name] = TargetParameter(p.name, hints.get(p.name, Any), required, None if required else p.default)
     return Signature(found, takes_any)
 
 
@@ -68,29 +68,29 @@ def _hints(target: Any) -> dict[str, Any]:
         return {}
 
 
-def mismatch(value: Any, hint: Any) -> str | None:
+def describe_mismatch(value: Any, hint: Any) -> str | None:
     """What is wrong with a value for a type hint, or None. Hints that say nothing of plain values allow all."""
     if isinstance(value, str) and value == "???":
         return f"needs a value: {describe(hint)}" if hint is not Any else "needs a value"
     if _fits(value, hint):
         return None
-    kind, limits = _peeled(hint)
+    kind, limits = _unwrap_annotated(hint)
     if isinstance(value, float) and not math.isfinite(value):
         return f"must be {describe(hint)}, and finite; got {value}"
     if kind in (int, float) and _fits(value, kind):
-        return f"must be {limits or describe(hint)}, got {shown(value)}"
-    return f"must be {describe(hint)}, got {shown(value)}"
+        return f"must be {limits or describe(hint)}, got {format_value(value)}"
+    return f"must be {describe(hint)}, got {format_value(value)}"
 
 
 def describe(hint: Any) -> str:
     """A hint in words: `number > 0`, `whole number >= 1 or null`, `one of wrap, edge, zero`."""
-    kind, limits = _peeled(hint)
+    kind, limits = _unwrap_annotated(hint)
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (Union, types.UnionType):
         return " or ".join(describe(h) for h in inner)
     if origin is Literal:
         return str(inner[0]) if len(inner) == 1 else "one of " + ", ".join(map(str, inner))
-    if _fixed(kind):
+    if _is_fixed_tuple(kind):
         return f"a list [{', '.join(describe(h) for h in inner)}]"
     if origin in (list, tuple, Sequence) or kind in (list, tuple):
         inside = [h for h in inner if h is not Ellipsis]
@@ -108,7 +108,7 @@ def describe(hint: Any) -> str:
     return words.get(kind, getattr(kind, "__name__", str(kind))) + (f" {limits}" if limits else "")
 
 
-def _peeled(hint: Any) -> tuple[Any, str]:
+def _unwrap_annotated(hint: Any) -> tuple[Any, str]:
     """The hint without Annotated, and its range in words."""
     if typing.get_origin(hint) is Annotated:
         return hint.__origin__, " and ".join(str(m) for m in hint.__metadata__ if isinstance(m, Range))
@@ -126,7 +126,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(_fits(value, h) for h in plain or inner)
     if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in inner)
-    if _fixed(hint):
+    if _is_fixed_tuple(hint):
         same = isinstance(value, (list, tuple)) and len(value) == len(inner)
         return same and all(_fits(v, h) for v, h in zip(value, inner, strict=True))
     if origin in (dict, Mapping) or hint is dict:
@@ -146,7 +146,7 @@ def _fits(value: Any, hint: Any) -> bool:
     return True
 
 
-def _fixed(hint: Any) -> bool:
+def _is_fixed_tuple(hint: Any) -> bool:
     """Whether a hint is of a tuple of a certain length."""
     inner = typing.get_args(hint)
     return typing.get_origin(hint) is tuple and Ellipsis not in inner and inner != ((),)
@@ -154,10 +154,10 @@ def _fixed(hint: Any) -> bool:
 
 def _is_plain(hint: Any) -> bool:
     """Whether a hint speaks of text, truth or numbers: beside one that does, a class such as Tensor allows none."""
-    kind, _ = _peeled(hint)
+    kind, _ = _unwrap_annotated(hint)
     return kind in (str, int, float, bool) or typing.get_origin(kind) is Literal
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as people write it in YAML; text in quotes."""
-    return repr(value) if isinstance(value, str) else written(value)
+    return repr(value) if isinstance(value, str) else format_override(value)

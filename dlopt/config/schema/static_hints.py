@@ -11,24 +11,24 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from dlopt.formatting import written
+from dlopt.formatting import format_override
 
-PACKAGE = Path(__file__).resolve().parent.parent
+PACKAGE = Path(__file__).resolve().parents[2]
 
 Hint = tuple[ast.expr | None, str]
 """A type hint, and the module in whose words it is written."""
 
 
-def words(target: str, names: Sequence[str]) -> list[str]:
+def list_allowed_values(target: str, names: Sequence[str]) -> list[str]:
     """The words that a target's hint allows for a key: `true` and `false` of a bool, the choices of a Literal."""
-    hint, module = fields(target).get(names[0], (None, ""))
+    hint, module = read_fields(target).get(names[0], (None, ""))
     if len(names) == 1:
         return _words(hint, module)
     # a node without a target of its own is a dataclass that a field holds
-    return words(f"{module}.{hint.id}", names[1:]) if isinstance(hint, ast.Name) else []
+    return list_allowed_values(f"{module}.{hint.id}", names[1:]) if isinstance(hint, ast.Name) else []
 
 
-def fields(target: str) -> dict[str, Hint]:
+def read_fields(target: str) -> dict[str, Hint]:
     """Of a class its fields, inherited ones too, or what its __init__ takes; of a function what it takes."""
     node, module = _find(*_split(target))
     if isinstance(node, ast.FunctionDef):
@@ -38,7 +38,7 @@ def fields(target: str) -> dict[str, Hint]:
     found: dict[str, Hint] = {}
     for base in reversed(node.bases):
         if isinstance(base, ast.Name) and base.id != node.name:
-            found |= fields(f"{module}.{base.id}")
+            found |= read_fields(f"{module}.{base.id}")
     for inner in node.body:
         match inner:
             case ast.FunctionDef(name="__init__"):
@@ -63,7 +63,7 @@ def _words(hint: ast.expr | None, module: str) -> list[str]:
             return _words(left, module) + _words(right, module)
         case ast.Subscript(value=ast.Name(id="Literal"), slice=inner):
             choices = inner.elts if isinstance(inner, ast.Tuple) else [inner]
-            return [written(choice.value) for choice in choices if isinstance(choice, ast.Constant)]
+            return [format_override(choice.value) for choice in choices if isinstance(choice, ast.Constant)]
         case ast.Subscript(value=ast.Name(id="Annotated"), slice=ast.Tuple(elts=[inner, *_])):
             return _words(inner, module)
         case ast.Constant(value=None):
@@ -78,7 +78,7 @@ def _words(hint: ast.expr | None, module: str) -> list[str]:
 
 def _find(module: str, name: str) -> tuple[ast.AST | None, str]:
     """What a name of a module stands for, and the module that says so; None for what is not there to be read."""
-    for node in _parsed(module):
+    for node in _parse_module(module):
         match node:
             case ast.ClassDef(name=found) | ast.FunctionDef(name=found) if found == name:
                 return node, module
@@ -92,7 +92,7 @@ def _find(module: str, name: str) -> tuple[ast.AST | None, str]:
 
 
 @cache
-def _parsed(module: str) -> Sequence[ast.stmt]:
+def _parse_module(module: str) -> Sequence[ast.stmt]:
     first, *rest = module.split(".")
     file = (PACKAGE if first == "dlopt" else Path(first)).joinpath(*rest)
     for place in (file.with_name(f"{file.name}.py"), file / "__init__.py"):

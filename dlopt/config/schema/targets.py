@@ -11,20 +11,20 @@ from typing import Any
 from dlopt.base.wrapper import Wrapper
 from dlopt.config.compose import groups
 from dlopt.config.problems import Problems
-from dlopt.config.schema.signature import mismatch, signature
-from dlopt.errors import nearest
+from dlopt.config.schema.signature import describe_mismatch, read_signature
+from dlopt.errors import did_you_mean
 
 Node = dict[str, Any]
 
 
-def nodes(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Node]]:
+def iter_nodes(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Node]]:
     """Every node with a `_target_`, outer ones first, with its dotted path."""
     for name, value in config.items():
         if isinstance(value, dict):
             at = f"{path}{name}"
             if "_target_" in value:
                 yield at, value
-            yield from nodes(value, at + ".")
+            yield from iter_nodes(value, at + ".")
 
 
 def resolve(path: str, node: Node, problems: Problems) -> Any:
@@ -33,7 +33,7 @@ def resolve(path: str, node: Node, problems: Problems) -> Any:
     if target == "???":
         problems.add(f"{path}._target_", f"name your class: {path}._target_=my_module.MyClass (custom has none)")
         return None
-    own = _own(target)
+    own = _dlopt_class(target)
     if own is not None:
         return own
     from hydra.utils import get_object
@@ -61,8 +61,12 @@ def check(path: str, node: Node, given: Sequence[str], problems: Problems) -> No
     target = resolve(path, node, problems)
     if target is None:
         return
-    _check_arguments(path, target, node, groups.SUPPLIED.get(path, ()), given, problems)
-    if inspect.isclass(target) and issubclass(target, Wrapper) and problems.clear_of(f"{path}.name", f"{path}.options"):
+    _check_arguments(path, target, node, groups.SUPPLIED_ARGUMENTS.get(path, ()), given, problems)
+    if (
+        inspect.isclass(target)
+        and issubclass(target, Wrapper)
+        and problems.has_no_problem(f"{path}.name", f"{path}.options")
+    ):
         _check_wrapped(path, target, node, problems)
 
 
@@ -70,13 +74,13 @@ def _check_wrapped(path: str, part: type[Wrapper], node: Node, problems: Problem
     """What the node of a wrapper names, and the arguments for that."""
     name = node["name"]
     try:
-        inner = part.wrapped(name)
+        inner = part.resolve(name)
     except LookupError as error:
-        problems.add(f"{path}.name", f"{error}{nearest(name, part.names())}")
+        problems.add(f"{path}.name", f"{error}{did_you_mean(name, part.names())}")
     except Exception as error:  # a module of the user's may fail in any way as it is imported
         problems.add(f"{path}.name", _import_problem(name, error))
     else:
-        _check_arguments(f"{path}.options", inner, node["options"], part.passed, (), problems)
+        _check_arguments(f"{path}.options", inner, node["options"], part.reserved_arguments, (), problems)
 
 
 def _check_arguments(
@@ -84,23 +88,23 @@ def _check_arguments(
 ) -> None:
     """A node's keys and values against what a target takes; own are the arguments that it gets without them."""
     try:
-        takes = signature(target)
+        takes = read_signature(target)
     except (TypeError, ValueError):
         return  # a builtin without a signature
     known = [name for name in takes.parameters if name not in own]
     name = getattr(target, "__name__", str(target))
     for key in [k for k in node if not (k.startswith("_") and k.endswith("_"))]:
         at = f"{path}.{key}"
-        if key not in takes.parameters and not takes.open:
+        if key not in takes.parameters and not takes.takes_any_keyword:
             if f"{path}._target_" in given and at not in given:
                 problems.notices.append(f"{at} is left out: {name} does not take it")
                 del node[key]
             else:
-                problems.add(at, f"{name} takes no such key{nearest(key, known)}")
+                problems.add(at, f"{name} takes no such key{did_you_mean(key, known)}")
         elif key in own:
             problems.add(at, "is passed by dlopt itself; leave it out")
         elif key in takes.parameters:
-            wrong = mismatch(node[key], takes.parameters[key].hint)
+            wrong = describe_mismatch(node[key], takes.parameters[key].hint)
             if wrong:
                 problems.add(at, wrong)
     for key in known:
@@ -108,30 +112,30 @@ def _check_arguments(
             problems.add(f"{path}.{key}", f"{name} needs it: add +{path}.{key}=...")
 
 
-def make(node: Node, **supplied: Any) -> Any:
+def instantiate(node: Node, **supplied: Any) -> Any:
     """Call a node's target with its keys and what is supplied; nodes inside are made first.
 
     Hydra makes what is not dlopt's own, and looks first at what it is; this takes a millisecond or two.
     """
-    if _is_own(node):
-        return _made(node, **supplied)
+    if _is_dlopt_tree(node):
+        return _instantiate_own(node, **supplied)
     from hydra.utils import instantiate
 
     return instantiate({**node, "_partial_": True, "_convert_": "all"})(**supplied)
 
 
-def _is_own(value: Any) -> bool:
+def _is_dlopt_tree(value: Any) -> bool:
     """Whether all that a tree names are classes of dlopt, and nothing in it says how they are made."""
     if isinstance(value, dict):
         plain = all(key == "_target_" or not key.startswith("_") for key in value)
-        known = "_target_" not in value or _own(value["_target_"]) is not None
-        return plain and known and all(map(_is_own, value.values()))
+        known = "_target_" not in value or _dlopt_class(value["_target_"]) is not None
+        return plain and known and all(map(_is_dlopt_tree, value.values()))
     if isinstance(value, list):
-        return all(map(_is_own, value))
+        return all(map(_is_dlopt_tree, value))
     return value is None or isinstance(value, str | int | float)
 
 
-def _own(name: Any) -> type | None:
+def _dlopt_class(name: Any) -> type | None:
     """The class of dlopt that a name stands for, if it is the name of one; its module has been imported."""
     place, _, last = str(name).rpartition(".")
     module = sys.modules.get(place) if place.startswith("dlopt.") else None
@@ -139,14 +143,14 @@ def _own(name: Any) -> type | None:
     return found if inspect.isclass(found) and found.__module__ == place else None
 
 
-def _made(value: Any, **supplied: Any) -> Any:
+def _instantiate_own(value: Any, **supplied: Any) -> Any:
     """What a tree of dlopt's own makes; lists and mappings are new ones, which the tree does not share."""
     if isinstance(value, list):
-        return [_made(inner) for inner in value]
+        return [_instantiate_own(inner) for inner in value]
     if not isinstance(value, dict):
         return value
-    inside = {key: _made(inner) for key, inner in value.items() if key != "_target_"}
-    target = _own(value.get("_target_"))
+    inside = {key: _instantiate_own(inner) for key, inner in value.items() if key != "_target_"}
+    target = _dlopt_class(value.get("_target_"))
     return inside if target is None else target(**inside, **supplied)
 
 

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from helpers import DEVICE, blobs, curves, resumed, stopped, trained, weights
+from helpers import DEVICE, build_blobs, interrupt_run, load_weights, read_rows, resume_run, train_runs
 
-from dlopt.config.compose.nested_options import in_full, in_short
+from dlopt.config.compose.nested_options import from_hydra, to_hydra
 from dlopt.config.problems import ConfigError
 
 MOMENTUM = ("optimizer=momentum", "+schedule@schedules.momentum=cosine", "schedules.momentum.final=0.2")
@@ -25,9 +25,9 @@ EVERY = "log_every=1"
     ],
 )
 def test_the_short_form_of_a_choice(typed, full):
-    assert in_full(typed) == full
-    assert in_full(full) == full
-    assert in_short(full) == typed
+    assert to_hydra(typed) == full
+    assert to_hydra(full) == full
+    assert from_hydra(full) == typed
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_the_short_form_of_a_choice(typed, full):
      "schedules.l2.gamma=0.5", "schedules={}", "+schedule@schedules.momentum=cosine"],
 )  # fmt: skip
 def test_a_value_is_left_as_it_is(typed):
-    assert in_full(typed) == typed
+    assert to_hydra(typed) == typed
 
 
 @pytest.mark.parametrize(
@@ -54,14 +54,14 @@ def test_a_value_is_left_as_it_is(typed):
 )  # fmt: skip
 def test_what_cannot_be_moved_is_refused(overrides, key, said):
     with pytest.raises(ConfigError) as found:
-        blobs("optimizer=momentum", *overrides)
+        build_blobs("optimizer=momentum", *overrides)
     assert [k for k, _ in found.value.problems] == [key]
     assert said in found.value.problems[0][1]
 
 
 def test_the_momentum_of_each_step_is_the_scheduled_one(tmp_path):
     """Against the rule by hand, with the same gradients: w_t+1 = w_t - lr v, v = b_t v + g."""
-    (run,) = trained(tmp_path, blobs(*MOMENTUM, EVERY, "steps=9", "optimizer.momentum=0.8"))[1]
+    (run,) = train_runs(tmp_path, build_blobs(*MOMENTUM, EVERY, "steps=9", "optimizer.momentum=0.8"))[1]
     wanted = [0.8 * (0.2 + 0.8 * 0.5 * (1 + math.cos(math.pi * t / 9))) for t in range(9)]
     assert [row["schedules/momentum"] for row in run.rows()] == pytest.approx(wanted)
     assert all(row["lr"] == 0.01 for row in run.rows())
@@ -69,13 +69,13 @@ def test_the_momentum_of_each_step_is_the_scheduled_one(tmp_path):
 
 def test_a_scheduled_penalty_is_that_penalty_at_each_step(tmp_path):
     """A penalty that is constant at half its strength, and one whose schedule is the factor 1/2 throughout."""
-    half = blobs("regularization=l2", "regularization.l2.strength=0.05", "precision=float64")
-    moved = blobs(
+    half = build_blobs("regularization=l2", "regularization.l2.strength=0.05", "precision=float64")
+    moved = build_blobs(
         "regularization=l2", "regularization.l2.strength=0.1", "precision=float64",
         "+schedule@schedules.l2=custom", "schedules.l2._target_=mine.Half",
     )  # fmt: skip
-    (one,), (other,) = trained(tmp_path / "a", half)[1], trained(tmp_path / "b", moved)[1]
-    torch.testing.assert_close(weights(one), weights(other), rtol=1e-12, atol=1e-12)
+    (one,), (other,) = train_runs(tmp_path / "a", half)[1], train_runs(tmp_path / "b", moved)[1]
+    torch.testing.assert_close(load_weights(one), load_weights(other), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -85,13 +85,13 @@ def test_what_works_after_a_step_or_inside_the_network_is_moved_too(option, name
     field = name.partition(".")[2] or "strength"
     more = ("regularization.l1.proximal=true",) if option == "l1" else ()
     common = ("arch=mlp", "arch.widths=[8]", "precision=float64", f"regularization={option}", *more)
-    half = blobs(*common, f"regularization.{option}.{field}=0.2")
-    moved = blobs(
+    half = build_blobs(*common, f"regularization.{option}.{field}=0.2")
+    moved = build_blobs(
         *common, f"regularization.{option}.{field}=0.4", f"+schedule@schedules.{name}=custom",
         f"schedules.{name}._target_=mine.Half",
     )  # fmt: skip
-    (one,), (other,) = trained(tmp_path / "a", half)[1], trained(tmp_path / "b", moved)[1]
-    torch.testing.assert_close(weights(one), weights(other), rtol=1e-12, atol=1e-12)
+    (one,), (other,) = train_runs(tmp_path / "a", half)[1], train_runs(tmp_path / "b", moved)[1]
+    torch.testing.assert_close(load_weights(one), load_weights(other), rtol=1e-12, atol=1e-12)
 
 
 ALL = (
@@ -103,10 +103,10 @@ ALL = (
 
 def test_lanes_move_their_numbers_as_runs_alone_do(tmp_path):
     variants = [(), ("optimizer.momentum=0.5", "schedules.l2.k=0.5"), ("regularization.dropout.p=0.2", "seed=3")]
-    _, lanes = trained(tmp_path / "lanes", *(blobs(*ALL, *v) for v in variants))
+    _, lanes = train_runs(tmp_path / "lanes", *(build_blobs(*ALL, *v) for v in variants))
     for lane, v in zip(lanes, variants, strict=True):
-        _, (alone,) = trained(tmp_path / f"alone{variants.index(v)}", blobs(*ALL, *v))
-        torch.testing.assert_close(weights(lane), weights(alone), rtol=1e-9, atol=1e-9)
+        _, (alone,) = train_runs(tmp_path / f"alone{variants.index(v)}", build_blobs(*ALL, *v))
+        torch.testing.assert_close(load_weights(lane), load_weights(alone), rtol=1e-9, atol=1e-9)
         for row, other in zip(lane.rows(), alone.rows(), strict=True):
             assert {k: row[k] for k in row if k.startswith("schedules/")} == pytest.approx(
                 {k: other[k] for k in other if k.startswith("schedules/")}
@@ -115,13 +115,13 @@ def test_lanes_move_their_numbers_as_runs_alone_do(tmp_path):
 
 def test_lanes_must_move_the_same_numbers(tmp_path):
     with pytest.raises(ValueError, match="must agree in schedules"):
-        trained(tmp_path, blobs(*MOMENTUM), blobs("optimizer=momentum"))
+        train_runs(tmp_path, build_blobs(*MOMENTUM), build_blobs("optimizer=momentum"))
 
 
 @pytest.mark.parametrize("stop", [1, 4])
 def test_a_run_that_goes_on_ends_in_the_same_bits(stop, tmp_path):
-    _, (straight,) = trained(tmp_path / "straight", blobs(*ALL))
-    run = stopped(tmp_path / "run", stop, blobs(*ALL))
-    _, run = resumed(run.path, blobs(*ALL))
-    assert torch.equal(weights(run), weights(straight))
-    assert curves(run) == curves(straight)
+    _, (straight,) = train_runs(tmp_path / "straight", build_blobs(*ALL))
+    run = interrupt_run(tmp_path / "run", stop, build_blobs(*ALL))
+    _, run = resume_run(run.path, build_blobs(*ALL))
+    assert torch.equal(load_weights(run), load_weights(straight))
+    assert read_rows(run) == read_rows(straight)

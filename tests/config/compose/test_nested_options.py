@@ -3,7 +3,7 @@
 import pytest
 
 from dlopt.config.compose import groups
-from dlopt.config.compose.nested_options import held, in_full, in_short, keys
+from dlopt.config.compose.nested_options import from_hydra, load_nested_defaults, read_keys, to_hydra
 
 SPELLED = {
     "schedule.then=cosine": "schedule@schedule.then=cosine",
@@ -30,19 +30,19 @@ LEFT = [
 
 @pytest.mark.parametrize("typed", SPELLED)
 def test_a_choice_inside_an_option_is_spelled_out_and_back(typed):
-    assert in_full(typed) == SPELLED[typed]
-    assert in_short(SPELLED[typed]) == typed
-    assert in_full(in_full(typed)) == in_full(typed)
+    assert to_hydra(typed) == SPELLED[typed]
+    assert from_hydra(SPELLED[typed]) == typed
+    assert to_hydra(to_hydra(typed)) == to_hydra(typed)
 
 
 @pytest.mark.parametrize("typed", LEFT)
 def test_all_else_is_left_as_it_is(typed):
-    assert in_full(typed) == typed
+    assert to_hydra(typed) == typed
 
 
 def test_the_short_form_leaves_values_alone():
-    assert in_short("name=a@b.c") == "name=a@b.c"
-    assert in_short("optimizer.lr=0.1") == "optimizer.lr=0.1"
+    assert from_hydra("name=a@b.c") == "name=a@b.c"
+    assert from_hydra("optimizer.lr=0.1") == "optimizer.lr=0.1"
 
 
 def test_what_a_file_holds(tmp_path):
@@ -51,9 +51,9 @@ def test_what_a_file_holds(tmp_path):
         "defaults:\n  - _self_\n  - override /loss@_global_.loss: mse\n  - /schedule@then: constant\n"
         "  - /init@inner.deep: he\n_target_: a.B\nlength: 3\n"
     )
-    assert held(file) == {"then": ("schedule", "constant"), "inner.deep": ("init", "he")}
-    assert keys(file) == {"length", "then", "inner.deep"}
-    assert held(groups.CONF / "schedule" / "cosine.yaml") == {}
+    assert load_nested_defaults(file) == {"then": ("schedule", "constant"), "inner.deep": ("init", "he")}
+    assert read_keys(file) == {"length", "then", "inner.deep"}
+    assert load_nested_defaults(groups.CONF / "schedule" / "cosine.yaml") == {}
 
 
 def test_groups_that_hold_groups_of_ones_own(tmp_path):
@@ -61,6 +61,6 @@ def test_groups_that_hold_groups_of_ones_own(tmp_path):
         (tmp_path / group).mkdir()
         (tmp_path / group / "a.yaml").write_text(text)
     folders = (groups.CONF, tmp_path)
-    assert in_full("optimizer.warm.rate=cosine", folders) == "schedule@optimizer.warm.rate=cosine"
-    assert in_full("optimizer.warm.rate.then=cosine", folders) == "schedule@optimizer.warm.rate.then=cosine"
-    assert in_full("optimizer.warm.rate=cosine") == "optimizer.warm.rate=cosine"
+    assert to_hydra("optimizer.warm.rate=cosine", folders) == "schedule@optimizer.warm.rate=cosine"
+    assert to_hydra("optimizer.warm.rate.then=cosine", folders) == "schedule@optimizer.warm.rate.then=cosine"
+    assert to_hydra("optimizer.warm.rate=cosine") == "optimizer.warm.rate=cosine"

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from helpers import composed
+from helpers import compose_config
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from dlopt.config.compose.yaml_dump import quoted, yaml_text
+from dlopt.config.compose.yaml_dump import dump_yaml, quote
 from dlopt.storage import safe_read
 
 AWKWARD = ("1e-5", "-.5e3", "1_000", "1:30", "true", "no", "null", "~", "???", "2020-01-01", "0x1f", "a: b", "- a", "#",
@@ -27,26 +27,26 @@ TREES = st.dictionaries(
 
 
 def read(text: str) -> dict:
-    return safe_read.parsed_yaml(text.encode(), Path("config.yaml"))
+    return safe_read.parse_yaml(text.encode(), Path("config.yaml"))
 
 
 @given(TREES)
 def test_what_is_written_is_read_as_it_was_with_its_order_and_types(tree):
-    assert repr(read(yaml_text(tree))) == repr(tree)
+    assert repr(read(dump_yaml(tree))) == repr(tree)
 
 
 def test_omega_conf_reads_the_same_and_would_have_written_the_same():
-    config = OmegaConf.to_container(composed("arch=mlp", "regularization=[l2,dropout]", "optimizer.lr=1e-12"))
-    text = yaml_text(config)
+    config = OmegaConf.to_container(compose_config("arch=mlp", "regularization=[l2,dropout]", "optimizer.lr=1e-12"))
+    text = dump_yaml(config)
     assert OmegaConf.to_container(OmegaConf.create(text)) == config == read(text)
     assert text == OmegaConf.to_yaml(OmegaConf.create(config))
     awkward = {"values": list(AWKWARD), **{f"key{i}": value for i, value in enumerate(AWKWARD)}}
-    assert OmegaConf.to_container(OmegaConf.create(yaml_text(awkward))) == awkward
+    assert OmegaConf.to_container(OmegaConf.create(dump_yaml(awkward))) == awkward
 
 
 def test_a_list_that_stands_in_two_places_is_written_twice():
     widths = [3, 4]
-    text = yaml_text({"one": widths, "other": widths})
+    text = dump_yaml({"one": widths, "other": widths})
     assert "*" not in text
     assert read(text) == {"one": [3, 4], "other": [3, 4]}
 
@@ -58,4 +58,4 @@ PARSER = OverridesParser.create()
     st.sampled_from(("1e5", "it's", "\\", "a\\", "\\'", "a\\b", "null", "a b,c")) | st.text("a'\"\\ ,=[1e5", max_size=8)
 )
 def test_hydra_reads_what_is_quoted_as_it_was(text):
-    assert PARSER.parse_override(f"key={quoted(text)}").value() == text
+    assert PARSER.parse_override(f"key={quote(text)}").value() == text

@@ -1,13 +1,19 @@
 """Settings that change where a run goes on: what may be set, and what is told of it is true."""
 
 import pytest
-from bits import differences, final
-from helpers import BLOBS, composed, resumed, stopped, trained
+from bits import find_differences, read_final_state
+from helpers import BLOBS, compose_config, interrupt_run, resume_run, train_runs
 from omegaconf import OmegaConf
 
 from dlopt.config.build import build
 from dlopt.config.problems import ConfigError
-from dlopt.config.reopen.resume_checks import MAY_CHANGE, breaking, changes, check, merged
+from dlopt.config.reopen.resume_checks import (
+    CHANGEABLE_KEYS,
+    check,
+    diff_configs,
+    list_breaking_changes,
+    merge_overrides,
+)
 
 PARTS = ("optimizer=momentum", "normalization=batch", "regularization=[dropout,l2]", "diagnostic=gradients",
          "log_every=2", "device=cpu", "threads=1", "optimizer.lr=0.05")  # fmt: skip
@@ -15,12 +21,12 @@ PARTS = ("optimizer=momentum", "normalization=batch", "regularization=[dropout,l
 
 
 def configuration(*overrides):
-    return OmegaConf.create(OmegaConf.to_container(composed(*BLOBS, *PARTS, *overrides), resolve=True))
+    return OmegaConf.create(OmegaConf.to_container(compose_config(*BLOBS, *PARTS, *overrides), resolve=True))
 
 
 def told(before, after, step, kind=""):
     """What is said of these changes."""
-    found = breaking(changes(before, after), OmegaConf.to_container(before), build(after)[0], step)
+    found = list_breaking_changes(diff_configs(before, after), OmegaConf.to_container(before), build(after)[0], step)
     return [said for said in found if kind in said]
 
 
@@ -36,10 +42,10 @@ def matters(name):
 
 def as_uninterrupted(folder, before, after, step):
     """In what a run that goes on with other settings after a step differs from one that always had them."""
-    _, (whole,) = trained(folder / "whole", build(after)[0])
-    run = stopped(folder / "run", step, build(before)[0])
-    _, run = resumed(run.path, build(after)[0])
-    names = differences(final(run), final(whole))
+    _, (whole,) = train_runs(folder / "whole", build(after)[0])
+    run = interrupt_run(folder / "run", step, build(before)[0])
+    _, run = resume_run(run.path, build(after)[0])
+    names = find_differences(read_final_state(run), read_final_state(whole))
     evaluated = [[row["step"] for row in r.rows() if "val/loss" in row] for r in (whole, run)]
     return [name for name in names if matters(name)] + (["evaluations"] if evaluated[0] != evaluated[1] else [])
 
@@ -63,7 +69,7 @@ HARMLESS = {
 @pytest.mark.parametrize("name", HARMLESS)
 def test_what_is_not_told_leaves_an_uninterrupted_run(name, tmp_path):
     before, after = (configuration(*overrides) for overrides in HARMLESS[name])
-    assert changes(before, after)
+    assert diff_configs(before, after)
     assert told(before, after, step=4) == []
     assert as_uninterrupted(tmp_path, before, after, step=4) == []
 
@@ -124,7 +130,7 @@ def test_a_run_is_not_made_so_short_that_its_average_would_have_begun(
 ):
     """The average would have zeros for what it has missed."""
     before, after = (configuration(f"averaging={averaging}", length) for length in (former, present))
-    content = stopped(tmp_path, step, build(before)[0]).load("last")
+    content = interrupt_run(tmp_path, step, build(before)[0]).load("last")
     experiment = build(after)[0]
     if refused:
         key = present.partition("=")[0]
@@ -146,7 +152,7 @@ def test_a_run_is_not_made_so_short_that_its_average_would_have_begun(
 ])  # fmt: skip
 def test_an_evaluation_at_the_former_end_is_told_where_a_longer_run_makes_none(former, present, extra, tmp_path):
     before, after = configuration(*former), configuration(*present)
-    (_, (short,)), (_, (long,)) = (trained(tmp_path / str(i), build(c)[0]) for i, c in enumerate((before, after)))
+    (_, (short,)), (_, (long,)) = (train_runs(tmp_path / str(i), build(c)[0]) for i, c in enumerate((before, after)))
     end = short.rows()[-1]["step"]
     assert extra == (end not in [row["step"] for row in long.rows() if "val/loss" in row])
     said = told(before, after, end, f"the evaluation after step {end}, which was the end, is one more")
@@ -175,18 +181,20 @@ def test_all_that_is_wrong_is_told():
 
 def test_changes_are_the_keys_with_both_values_as_they_are_typed():
     before = configuration()
-    after = merged(before, ["epochs=5", "optimizer.lr=1e-3", "checkpoint.every=7", "log_every=null", "steps=null"])
-    assert changes(before, after) == {
+    after = merge_overrides(
+        before, ["epochs=5", "optimizer.lr=1e-3", "checkpoint.every=7", "log_every=null", "steps=null"]
+    )
+    assert diff_configs(before, after) == {
         "epochs": ("3", "5"), "optimizer.lr": ("0.05", "0.001"), "checkpoint.every": ("null", "7"),
         "log_every": ("2", "null"),
     }  # fmt: skip
-    assert changes(before, before) == {}
+    assert diff_configs(before, before) == {}
     assert before == configuration(), "the former is left as it was"
 
 
-@pytest.mark.parametrize("key", MAY_CHANGE)
+@pytest.mark.parametrize("key", CHANGEABLE_KEYS)
 def test_what_may_change_is_there(key):
-    assert key in composed()
+    assert key in compose_config()
 
 
 @pytest.mark.parametrize("argument", [
@@ -195,7 +203,7 @@ def test_what_may_change_is_there(key):
 ])  # fmt: skip
 def test_what_would_make_it_another_run_is_refused_by_its_key(argument):
     with pytest.raises(ConfigError) as found:
-        merged(configuration(), [argument])
+        merge_overrides(configuration(), [argument])
     ((key, said),) = found.value.problems
     assert argument.startswith(f"{key}=")
     assert "start a new one" in said
@@ -209,10 +217,10 @@ def test_what_would_make_it_another_run_is_refused_by_its_key(argument):
 ])  # fmt: skip
 def test_what_cannot_be_set_is_refused(argument, said):
     with pytest.raises(ConfigError, match=said):
-        merged(configuration(), [argument])
+        merge_overrides(configuration(), [argument])
 
 
 def test_all_that_cannot_be_set_is_named_at_once():
     with pytest.raises(ConfigError) as found:
-        merged(configuration(), ["seed=1", "epochs=5", "lr=3", "+x=1"])
+        merge_overrides(configuration(), ["seed=1", "epochs=5", "lr=3", "+x=1"])
     assert [key for key, _ in found.value.problems] == ["seed", "lr", "+x"]

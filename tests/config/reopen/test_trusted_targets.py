@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 import yaml
-from helpers import composed, options
+from helpers import compose_config, list_options
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 from torch import nn
@@ -19,13 +19,17 @@ from dlopt.config.reopen import trusted_targets
 def problems(config):
     found = Problems()
     trusted_targets.check(config, found)
-    return dict(found.found)
+    return dict(found.errors)
 
 
-@pytest.mark.parametrize("group", [g for g in groups.groups() if g != "experiment"])
+@pytest.mark.parametrize("group", [g for g in groups.list_groups() if g != "experiment"])
 def test_every_option_of_ours_may_be_opened(group):
-    for option in options(group):
-        config = composed(f"{group}={option}") if group in groups.SINGLE else composed(f"{group}=[{option}]")
+    for option in list_options(group):
+        config = (
+            compose_config(f"{group}={option}")
+            if group in groups.SINGLE_OPTION_GROUPS
+            else compose_config(f"{group}=[{option}]")
+        )
         assert problems(OmegaConf.to_container(config, resolve=False)) == {}
 
 
@@ -36,9 +40,9 @@ def test_the_classes_of_torch_may_be_named(module):
     assert len(classes) > 10
     for name, found in classes.items():
         expected = found if f"{found.__module__}.".startswith(("torch.nn.modules.", "torch.optim.")) else None
-        assert trusted_targets.part(f"{module.__name__}.{name}") is expected
+        assert trusted_targets.find_class(f"{module.__name__}.{name}") is expected
         if expected:
-            assert trusted_targets.part(f"{found.__module__}.{found.__qualname__}") is found
+            assert trusted_targets.find_class(f"{found.__module__}.{found.__qualname__}") is found
 
 
 def names():
@@ -55,12 +59,12 @@ def test_a_name_stands_for_what_hydra_would_make_of_it():
     """Of all names near to them, those that are taken are classes of parts, and Hydra finds the same."""
     taken = 0
     for name in names():
-        found = trusted_targets.part(name)
+        found = trusted_targets.find_class(name)
         if found is not None:
             taken += 1
             assert get_object(name) is found
             assert inspect.isclass(found)
-            of_ours = found.__module__.startswith(tuple(f"dlopt.{g}." for g in groups.groups()))
+            of_ours = found.__module__.startswith(tuple(f"dlopt.{g}." for g in groups.list_groups()))
             assert of_ours or issubclass(found, (nn.Module, torch.optim.Optimizer))
     assert taken > 300
 
@@ -68,12 +72,12 @@ def test_a_name_stands_for_what_hydra_would_make_of_it():
 @pytest.mark.parametrize(
     "name",
     ["", ".", "torch", "torch.nn", "dlopt.arch", "dlopt.arch.cnn", "dlopt.arch.cnn.", "dlopt.arch.cnn.nn", "dlopt.arch.cnn.CNN.forward",
-     "dlopt.arch.__init__.CNN", "dlopt.rundir.directory.Run", "dlopt.parts.Data", "dlopt.optimizer.adam.Optimizer", "torch.Tensor", "torch.nn.Parameter",
+     "dlopt.arch.__init__.CNN", "dlopt.rundir.directory.RunDirectory", "dlopt.parts.Data", "dlopt.optimizer.adam.Optimizer", "torch.Tensor", "torch.nn.Parameter",
      "torch.nn.modules.module.torch.nn.Linear", "torch.optim.lr_scheduler.LambdaLR", "torch.optim.swa_utils.AveragedModel", "numpy.load",
      None, 3, ["os.system"], {"a": 1}],
 )  # fmt: skip
 def test_other_names_are_none(name):
-    assert trusted_targets.part(name) is None
+    assert trusted_targets.find_class(name) is None
 
 
 def test_finding_out_imports_nothing(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from torch import nn
 
-from dlopt.config.schema.signature import describe, mismatch, signature
+from dlopt.config.schema.signature import describe, describe_mismatch, read_signature
 from dlopt.ranges import Count, Fraction, Positive, Range
 
 FITS = [
@@ -25,12 +25,12 @@ FAILS = [
 
 @pytest.mark.parametrize(("value", "hint"), FITS)
 def test_a_value_that_fits(value, hint):
-    assert mismatch(value, hint) is None
+    assert describe_mismatch(value, hint) is None
 
 
 @pytest.mark.parametrize(("value", "hint"), FAILS)
 def test_a_value_that_does_not(value, hint):
-    assert mismatch(value, hint)
+    assert describe_mismatch(value, hint)
 
 
 @pytest.mark.parametrize(
@@ -58,13 +58,13 @@ def test_the_parameters_of_functions_classes_and_dataclasses():
 
     from dlopt.optimizer.adam import Adam
 
-    assert list(signature(Adam).parameters) == ["lr", "beta1", "beta2", "eps"]
-    assert signature(Adam).parameters["lr"].required
+    assert list(read_signature(Adam).parameters) == ["lr", "beta1", "beta2", "eps"]
+    assert read_signature(Adam).parameters["lr"].required
 
-    linear = signature(torch.nn.Linear).parameters
+    linear = read_signature(torch.nn.Linear).parameters
     assert linear["in_features"].hint is int
     assert not linear["bias"].required
 
     def anything(x: int, **more: Any) -> None: ...
 
-    assert signature(anything).open
+    assert read_signature(anything).takes_any_keyword

@@ -5,21 +5,24 @@ from typing import Any
 
 import hydra.utils
 import pytest
-from helpers import composed, options
+from helpers import compose_config, list_options
 from omegaconf import OmegaConf
 
 from dlopt.config.compose import groups
 from dlopt.config.schema import targets
 
 OPTIONS = [
-    (group, option) for group in groups.groups() if group not in ("arch", "experiment") for option in options(group)
+    (group, option)
+    for group in groups.list_groups()
+    if group not in ("arch", "experiment")
+    for option in list_options(group)
 ]
 
 
 def nodes(group: str, option: str) -> list[dict[str, Any]]:
     """What an option's file chooses, with the options inside it."""
-    chosen = OmegaConf.to_container(composed(f"{group}={option}")[group])
-    return [chosen] if group in groups.SINGLE else list(chosen.values())
+    chosen = OmegaConf.to_container(compose_config(f"{group}={option}")[group])
+    return [chosen] if group in groups.SINGLE_OPTION_GROUPS else list(chosen.suggest_values())
 
 
 @pytest.fixture
@@ -35,15 +38,15 @@ def test_each_option_is_made_as_hydra_makes_it(group, option, request):
     chosen = [node for node in nodes(group, option) if node]  # averaging=none is an empty one
     expected = [repr(hydra.utils.instantiate({**node, "_convert_": "all"})) for node in chosen]
     request.getfixturevalue("without_hydra")
-    assert [repr(targets.make(node)) for node in chosen] == expected
+    assert [repr(targets.instantiate(node)) for node in chosen] == expected
 
 
 def test_a_part_shares_no_list_with_the_configuration_that_it_is_made_of(without_hydra):
-    node = {"_target_": "dlopt.data.table.Table", "drop": ["a"], "categorical": [], "path": None, "target": None,
+    node = {"_target_": "dlopt.data.table.TableData", "drop": ["a"], "categorical": [], "path": None, "target": None,
             "missing": "fill", "delimiter": "auto", "test_fraction": 0.2, "kind": "auto", "standardize_target": True,
             "train_size": None, "label_noise": 0.0, "drop_last": False}  # fmt: skip
     before = copy.deepcopy(node)
-    part = targets.make(node)
+    part = targets.instantiate(node)
     part.drop.append("b")
     assert node == before
 
@@ -55,10 +58,10 @@ def test_a_part_shares_no_list_with_the_configuration_that_it_is_made_of(without
     {"_target_": "dlopt.init.he.He", "_partial_": False},
     {"_target_": "dlopt.init.he.He", "inner": {"_target_": "torch.nn.Identity"}},
     {"_target_": "dlopt.init.he.He", "inner": [{"deep": {"_target_": "torch.nn.Identity"}}]},
-    {"_target_": "dlopt.config.schema.targets.make"},
+    {"_target_": "dlopt.config.schema.targets.instantiate"},
     {"_target_": "dlopt"},
     {"_target_": 3},
 ])  # fmt: skip
 def test_what_is_not_altogether_of_dlopt_is_left_to_hydra(node, without_hydra):
     with pytest.raises(AssertionError, match="Hydra is asked"):
-        targets.make(node)
+        targets.instantiate(node)
