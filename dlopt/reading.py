@@ -117,6 +117,8 @@ def parsed_yaml(text: bytes, file: Path, *, exponents: bool = True) -> dict[str,
     except Unreadable:
         raise
     except (yaml.YAMLError, ValueError) as error:  # the latter of numbers that are none
+        if _open_brackets(text, error) > DEEPEST:  # PyYAML 6.0.4 has a limit of its own, and reads ahead of its events
+            raise Unreadable(file, _too_deep()) from error
         raise Unreadable(file, f"is no YAML: {error}") from error
     return _mapping(file, found)
 
@@ -159,6 +161,13 @@ def _mapping(file: Path, found: Any) -> dict[str, Any]:
         elif not isinstance(value, (str, int, float, type(None))):
             raise Unreadable(file, f"holds a {type(value).__name__}, which is no plain value")
     return found
+
+
+def _open_brackets(text: bytes, error: Exception) -> int:
+    """Count the brackets and braces that are open where a parser stopped; those inside quotes count too."""
+    mark = getattr(error, "problem_mark", None)
+    before = text[: mark.index] if mark else b""
+    return sum(before.count(c) for c in (b"[", b"{")) - sum(before.count(c) for c in (b"]", b"}"))
 
 
 def _too_deep() -> str:
