@@ -69,7 +69,7 @@ def serving() -> Iterator[Server]:
             self.wfile.write(sent[: len(sent) // 2])
             self.wfile.flush()
             server.halfway.set()
-            server.gate.wait(60)
+            server.gate.wait(300)
             self.wfile.write(sent[len(sent) // 2 :])
             self.close_connection = True
 

@@ -154,7 +154,7 @@ def ends(job: Job) -> Ended:
     """How it ended; nothing that it has started is left a little later."""
     ended = job.wait()
     assert "Traceback" not in ended.err, ended.err
-    until(lambda: not session(job.pid), 10)
+    until(lambda: not session(job.pid))
     return ended
 
 
@@ -217,10 +217,9 @@ def test_a_search_killed_as_soon_as_a_file_is_there_goes_on(name, forks, undistu
     """In the first second most of all, while the study itself is made: each time by the same command."""
     command = argv("random", "hydra.sweeper.trials=2")
     job = forks.start(command, tmp_path)
-    while not (tmp_path / "sweep" / name).exists():
-        assert not job.ended, job.wait()
+    until(lambda: job.ended or (tmp_path / "sweep" / name).exists())
     job.kill()
-    assert ends(job).code == -signal.SIGKILL
+    assert ends(job).code in (-signal.SIGKILL, 0)  # 0: on a busy machine it was done before the file was seen
     assert finished(forks, command, tmp_path) == {i: undisturbed("random").found[i] for i in range(2)}
 
 
@@ -297,15 +296,19 @@ def test_a_search_asked_to_stop_at_any_instant_finds_the_same(name, forks, undis
 
 
 def one_of_two_is_killed(name: str, forks: Forks, known: Reference, folder: Path, draw: random.Random) -> Found:
-    """The killed one has a run under way; the other ends with nothing left to do."""
+    """The killed one has a run under way; the other ends with nothing left to do.
+
+    If all points were taken at that instant, the other may have ended without them: then a third process goes on.
+    """
     jobs = [forks.start(argv(name), folder) for _ in range(2)]
     killed = jobs[draw.randrange(2)]
     (other,) = [job for job in jobs if job is not killed]
     until(lambda: killed.ended or works(killed, folder / "sweep"))
     time.sleep(draw.uniform(0, 2 * known.run))
-    alone = not other.ended
     killed.kill()
     ends(killed)
+    taken = [entry for entry in (folder / "sweep").iterdir() if entry.name.isdecimal()]
+    alone = not other.ended and len(taken) < len(known.found)
     ended = ends(other)
     assert (ended.code, ended.err) == (0, "")
     return whole(folder / "sweep") if alone else finished(forks, argv(name), folder)
