@@ -3,11 +3,14 @@
 PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+# pip does not apply the constraints to the environment in which it builds dlopt itself (hatchling).
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+NEWEST := .venv/newest
 ARGS :=
 RULES := sgd,momentum,nesterov,adagrad,rmsprop,adam
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-long check format docs bench results tensorboard clean
+.PHONY: help train test test-long check format docs bench results tensorboard upgrade clean
 
 help:            ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -48,6 +51,17 @@ results: .venv/installed      ## the table and the picture of the README, from 1
 tensorboard: .venv/installed  ## the curves of all runs, in a browser
 	$(BIN)/dlopt tensorboard $(ARGS)
 
+upgrade: | .venv/bin/python   ## renew constraints.txt within the ranges of pyproject.toml, and run the tests
+	rm -rf $(NEWEST)
+	$(BIN)/python -m venv $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check '.[test,bench]'
+	$(NEWEST)/bin/python -m pip freeze --all --exclude pip --exclude dlopt > $(NEWEST)/all.txt
+	sed -n '/^#/p' constraints.txt > $(NEWEST)/constraints.txt
+	sed -n 's/^\([A-Za-z0-9._-]*==[^+]*\).*/\1/p' $(NEWEST)/all.txt | LC_ALL=C sort -f >> $(NEWEST)/constraints.txt
+	cp $(NEWEST)/constraints.txt constraints.txt
+	rm -rf $(NEWEST)
+	$(MAKE) test
+
 clean:           ## remove the environment and caches; outputs stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -56,17 +70,17 @@ clean:           ## remove the environment and caches; outputs stay
 	@test -n "$(PYTHON)" || { echo "dlopt needs Python 3.11, 3.12 or 3.13, with its venv module"; exit 2; }
 	@$(PYTHON) -m venv .venv || { echo "python's venv module is not whole; on Debian: apt-get install python3-venv"; rm -rf .venv; exit 2; }
 
-.venv/installed: pyproject.toml | .venv/bin/python
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing dlopt into .venv ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(INSTALL) .
 	@touch $@
 
-.venv/installed-test: pyproject.toml | .venv/bin/python
+.venv/installed-test: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing dlopt and what its tests need into .venv ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@$(INSTALL) '.[test]'
 	@touch .venv/installed $@
 
-.venv/installed-bench: pyproject.toml | .venv/bin/python
+.venv/installed-bench: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing dlopt and what its benchmarks need into .venv ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@$(INSTALL) '.[bench]'
 	@touch .venv/installed $@

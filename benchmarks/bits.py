@@ -290,11 +290,11 @@ def run_command(argv: list[str]) -> int:
 
 def train_lanes(folder: Path, shared: str, own: Sequence[str]) -> None:
     """Train runs in lanes, each in its own directory: folder/0, folder/1, ..."""
+    from dlopt.run import Run
+    from dlopt.train import train
     from hydra import compose, initialize_config_dir
 
     from dlopt.config.build import build
-    from dlopt.run import Run
-    from dlopt.train import train
 
     experiments = []
     for text in own:

@@ -12,7 +12,7 @@ MAX_LISTED = 40
 class OptionError(ValueError):
     """Something that a part was given cannot be used; key is the part's own key that is to be changed.
 
-    Raised in a part's making or loading, it becomes the problem at that key: Mistake("path", ...) in the load() of a
+    Raised in a part's making or loading, it becomes the problem at that key: OptionError("path", ...) in the load() of a
     data set is said of data.path.
     """
 

@@ -6,10 +6,13 @@ import mine
 import pytest
 import torch
 from forked import Forks
+from hypothesis import HealthCheck, settings
 
 from dlopt.config.compose import resolvers
 
 os.environ.pop("HYDRA_FULL_ERROR", None)
+settings.register_profile("dlopt", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("dlopt")  # a slow machine is no failure
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -194,7 +194,7 @@ TENSORS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "the old format": (_torch_save_writer({"x": torch.zeros(1)}, _use_new_zipfile_serialization=False), "save it anew: torch.save("),
     "a plain pickle": (lambda file: file.write_bytes(pickle.dumps({"x": 1})) and file, "it is no archive"),
     "nothing": (lambda file: file.touch() or file, "it is no archive"),
-    "a flipped bit of a number": (_write_flipped_bit, "Bad CRC-32"),
+    "a flipped bit of a number": (_write_flipped_bit, "damaged"),
     "an archive of another make": (lambda file: zipfile.ZipFile(file, "w").writestr("my/data.pkl", encode_dict()) or file, "damaged"),
     "something before the archive": (_write_prefixed, "damaged"),
     "two directories": (_write_two_directories, "damaged"),

@@ -69,7 +69,7 @@ def serve_files() -> Iterator[FileServer]:
             self.wfile.write(sent[: len(sent) // 2])
             self.wfile.flush()
             server.half_sent.set()
-            server.gate.wait(60)
+            server.gate.wait(300)
             self.wfile.write(sent[len(sent) // 2 :])
             self.close_connection = True
 

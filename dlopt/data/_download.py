@@ -33,7 +33,7 @@ CHUNK = 1 << 17
 def fetch(url: str, file: Path, check: Callable[[Path], None], otherwise: str) -> None:
     """Bring what lies at an address into a file. check raises ValueError when the content is not what it should be.
 
-    otherwise says what else people can do; it ends the message where the address cannot be reached. Raises Mistake.
+    otherwise says what else people can do; it ends the message where the address cannot be reached. Raises OptionError.
     """
     part = file.with_name(file.name + ".part")
     made = _make_folders(file.parent)

@@ -17,7 +17,7 @@ _last: tuple[tuple[str, str], Dataset] | None = None
 
 
 def find_file(path: str | None, suffixes: Sequence[str] = (), key: str = "path") -> Path:
-    """The file that a key names, with one of these suffixes if any are given; Mistake with the nearest names there."""
+    """The file that a key names, with one of these suffixes if any are given; OptionError with the nearest names there."""
     kinds = f", ending in {' or '.join(suffixes)}" if suffixes else ""
     if path is None:
         raise OptionError(key, f"name the file: data.{key}=...{kinds}")
@@ -41,7 +41,7 @@ def _near(missing: Path) -> str:
 
 @contextlib.contextmanager
 def open_data_file(path: Path, key: str = "path") -> Iterator[BufferedReader]:
-    """A file, open for reading; Mistake where it cannot be, or where it is a pipe or a device."""
+    """A file, open for reading; OptionError where it cannot be, or where it is a pipe or a device."""
     try:
         stream = regular_file.open_regular_file(path)
     except OSError as error:
@@ -51,7 +51,7 @@ def open_data_file(path: Path, key: str = "path") -> Iterator[BufferedReader]:
 
 
 def read_data_file(path: Path, key: str = "path") -> bytes:
-    """All of a file; Mistake where it cannot be read, or is larger than the memory that is free."""
+    """All of a file; OptionError where it cannot be read, or is larger than the memory that is free."""
     with open_data_file(path, key) as stream:
         size = regular_file.file_size(stream)
         check_memory(path, size, key)

@@ -27,14 +27,14 @@ class UnreadableArrayFile(ValueError):
 
 
 def read_npy(stream: BufferedReader) -> np.ndarray:
-    """The array of an .npy file. Raises Unreadable, and memory.NotEnough."""
+    """The array of an .npy file. Raises UnreadableTensorFile, and memory.NotEnoughMemoryError."""
     return _read_array(stream, regular_file.file_size(stream), "the array")
 
 
 class NpzArrays(Mapping[str, np.ndarray]):
     """The arrays of an .npz file by their names, each read when it is asked for.
 
-    Raises Unreadable; reading an array raises memory.NotEnough too.
+    Raises UnreadableTensorFile; reading an array raises memory.NotEnoughMemoryError too.
     """
 
     def __init__(self, stream: BufferedReader) -> None:

@@ -23,7 +23,7 @@ def principal_axes(inputs: Tensor) -> PrincipalAxes:
     """The axes of inputs (N, *shape), whose examples count as vectors of length D: C = U diag(variances) U^T.
 
     C = (1/N) sum (x - mean)(x - mean)^T. Of each direction the number that is largest in size is positive: the sign of
-    an eigenvector is free, and would be another with another version of LAPACK. Raises memory.NotEnough for a D that is
+    an eigenvector is free, and would be another with another version of LAPACK. Raises memory.NotEnoughMemoryError for a D that is
     too large.
     """
     count, features = len(inputs), inputs.shape[1:].numel()

@@ -50,7 +50,7 @@ def available() -> int | None:
 
 
 def check(needed: int, what: str = "it") -> None:
-    """Raise NotEnough where so many bytes are more than there are; what names the thing that needs them."""
+    """Raise NotEnoughMemoryError where so many bytes are more than there are; what names the thing that needs them."""
     there = available() if needed > SMALL else None
     if there is not None and needed > there:
         raise NotEnoughMemoryError(f"{what} needs {needed / 1e6:,.0f} MB of memory, and {there / 1e6:,.0f} MB are free")

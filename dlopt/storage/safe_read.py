@@ -45,7 +45,7 @@ def mask_passwords(text: str) -> str:
 
 
 def open_regular(file: Path, *, links: bool = False) -> BinaryIO:
-    """A regular file, open for reading. FileNotFoundError where there is none, Unreadable for anything else.
+    """A regular file, open for reading. FileNotFoundError where there is none, UnreadableTensorFile for anything else.
 
     links, here and below: whether it may be a symbolic link, as one of a run that is trusted.
     """
@@ -117,6 +117,8 @@ def parse_yaml(text: bytes, file: Path, *, exponents: bool = True) -> dict[str, 
     except UnreadableFile:
         raise
     except (yaml.YAMLError, ValueError) as error:  # the latter of numbers that are none
+        if _open_brackets(text, error) > DEEPEST:  # PyYAML 6.0.4 has a limit of its own, and reads ahead of its events
+            raise UnreadableFile(file, _too_deep()) from error
         raise UnreadableFile(file, f"is no YAML: {error}") from error
     return _check_mapping(file, found)
 
@@ -159,6 +161,13 @@ def _check_mapping(file: Path, found: Any) -> dict[str, Any]:
         elif not isinstance(value, (str, int, float, type(None))):
             raise UnreadableFile(file, f"holds a {type(value).__name__}, which is no plain value")
     return found
+
+
+def _open_brackets(text: bytes, error: Exception) -> int:
+    """Count the brackets and braces that are open where a parser stopped; those inside quotes count too."""
+    mark = getattr(error, "problem_mark", None)
+    before = text[: mark.index] if mark else b""
+    return sum(before.count(c) for c in (b"[", b"{")) - sum(before.count(c) for c in (b"]", b"}"))
 
 
 def _too_deep() -> str:

@@ -82,7 +82,7 @@ class PlainObject(NamedTuple):
 
 
 def check_pickle(pickled: bytes, storages: Mapping[str, int]) -> None:
-    """Raise Unreadable where a pickle makes anything but plain containers of tensors, text and numbers.
+    """Raise UnreadableTensorFile where a pickle makes anything but plain containers of tensors, text and numbers.
 
     storages: for each row of numbers beside the pickle its bytes. A tensor must lie within one of them and be no larger
     than it, and all together, each counted wherever it occurs, no larger than SHARED times all of them.

@@ -182,7 +182,7 @@ def sample_initial_weights(
 ) -> Tensor:
     """w, (P,), before the first step, as drawn. Each parameter has a random stream of its own, by its name.
 
-    What is kept is as the network has it. Mistake, at init or bias, says of which of them something went wrong.
+    What is kept is as the network has it. OptionError, at init or bias, says of which of them something went wrong.
     """
     own = dict(model.named_parameters())
     drawn = {}
@@ -198,7 +198,7 @@ def sample_initial_weights(
 
 
 def adjust_weights(w: Tensor, init: Init, bias: Init, start: Callable[[], InitProbe]) -> Tensor:
-    """w after those of its inits that look at data; Mistake as above. start is asked for if one does."""
+    """w after those of its inits that look at data; OptionError as above. start is asked for if one does."""
     for group, rule in (("init", init), ("bias_init", bias)):
         if isinstance(rule, DataDependentInit):
             with _attribute_errors(group):

@@ -84,7 +84,7 @@ CASES = {
         ["schedule=warmup", "schedule.then=custom"], ["schedule.then._target_=my_module.MyClass"],
     ),
     "an inner option of another kind": (
-        ["schedule=warmup", "schedule.then=custom", "schedule.then._target_=mine.NotARule"], ["schedule ", "fails", "not callable"],
+        ["schedule=warmup", "schedule.then=custom", "schedule.then._target_=mine.NotARule"], ["schedule ", "fails", "TypeError"],
     ),
     "a bad inner option of a sweep": (
         ["-m", "schedule=warmup", "schedule.then=cosine,cosin"], ["schedule.then ", "did you mean cosine", "in the run schedule.then=cosin"],
@@ -103,7 +103,7 @@ CASES = {
         ["schedule ", "SAM has no rate lr", "schedule=constant"],
     ),
     "a rule inside that refuses the net": (
-        ["optimizer=sam", "optimizer.base=torch_optim", "optimizer.base.name=Muon"], ["optimizer ", "Muon only supports 2D parameters"],
+        ["optimizer=sam", "optimizer.base=torch_optim", "optimizer.base.name=Muon"], ["optimizer ", "Muon"],
     ),
     # torch's rules
     "unknown class of torch.optim": (
@@ -129,10 +129,10 @@ CASES = {
     "the rate in another place": (["optimizer=torch_optim", "+optimizer.options.lr=1"], ["optimizer.options.lr", "leave it out"]),
     "arguments that are none": (["optimizer=torch_optim", "optimizer.options=3"], ["optimizer.options", "keys with values, got 3"]),
     "an argument that the class refuses": (
-        ["optimizer=torch_optim", "+optimizer.options.eps=-1"], ["optimizer ", "cannot train this network", "epsilon value: -1"],
+        ["optimizer=torch_optim", "+optimizer.options.eps=-1"], ["optimizer ", "cannot train this network", "-1"],
     ),
-    "a class that refuses the net": (["optimizer=torch_optim", "optimizer.name=Muon"], ["optimizer ", "Muon only supports 2D parameters"]),
-    "a class that refuses the gradient": (["optimizer=torch_optim", "optimizer.name=SparseAdam"], ["optimizer ", "dense gradients"]),
+    "a class that refuses the net": (["optimizer=torch_optim", "optimizer.name=Muon"], ["optimizer ", "Muon"]),
+    "a class that refuses the gradient": (["optimizer=torch_optim", "optimizer.name=SparseAdam"], ["optimizer ", "cannot train this network"]),
     "a class that never asks": (["optimizer=torch_optim", "optimizer.name=mine.Deaf"], ["optimizer ", "Deaf", "does not call its closure"]),
     # impossible pairs
     "a warm-up longer than the run": (

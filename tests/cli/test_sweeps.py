@@ -321,7 +321,7 @@ CASES = {
     ),
     "a database's folder that is not there": (
         [RANDOM, LR, "hydra.sweeper.study=s", "hydra.sweeper.storage='sqlite:///nowhere/s.db'"],
-        ["hydra.sweeper.storage ", "cannot be opened: unable to open database file"],
+        ["hydra.sweeper.storage ", "s.db cannot be opened: "],
     ),
     "a folder in the journal's place": ([RANDOM, LR, "hydra.sweep.dir=odd"], ["hydra.sweeper.storage ", "odd/study.log cannot be opened"]),
     "a folder for a journal": ([RANDOM, LR, "hydra.sweeper.storage=folder.log"], ["hydra.sweeper.storage ", "folder.log cannot be opened"]),
@@ -422,7 +422,7 @@ def test_a_search_that_has_begun_and_loses_its_files_was_stopped(what, here, mon
     assert main(["train", "-m", *QUICK, HERE, "optimizer.lr=0.01,0.1"]) == 1
     err = capsys.readouterr().err
     assert "stopped: " in err
-    assert "No such file or directory" in err
+    assert "sweep" in err
     assert "nothing was started" not in err
 
 

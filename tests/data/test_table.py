@@ -222,7 +222,7 @@ REFUSED = {
     "no rows": ("x,y\n", {}, "path", ["no rows"]),
     "latin-1": ("x,y\n1,2\n3,Stra\xdfe\n".encode("latin-1"), {}, "path", ["not in UTF-8", "line 3", "0xdf"]),
     "utf-16": ("x,y\n1,2\n".encode("utf-16"), {}, "path", ["not in UTF-8", "line 1"]),
-    "an open quote": ('x,y\n1,2\n"3,4\n', {}, "path", ["line", "unexpected end"]),
+    "an open quote": ('x,y\n1,2\n"3,4\n', {}, "path", ["my.csv, line"]),
     "unknown drop": (numbers(), {"drop": ["z"]}, "drop", ["no column 'z'", "x, y"]),
     "unknown categorical": (lines("city,y", ["a,b"]), {"categorical": ["cty"]}, "categorical", ["did you mean city?"]),
     "target dropped": (numbers(), {"drop": ["y"]}, "drop", ["y is the target"]),

@@ -223,7 +223,7 @@ def test_nothing_is_left_running_when_it_is_closed(monkeypatch, tmp_path):
     wait_until(tmp_path.joinpath("family.child").exists)
     pids = [*map(worker, (idle, deaf, family)), int(tmp_path.joinpath("family.child").read_text())]
     pool.close()
-    assert ended(*pids)
+    until(lambda: ended(*pids))  # SIGKILL takes a moment on a busy machine
     pool.close()
 
 
@@ -235,7 +235,7 @@ def test_jobs_under_way_save_before_the_end(pool, tmp_path):
         wait_until(tmp_path.joinpath(f"{act.name}.ready").exists)
     pool.close()
     assert [act.file.read_text() for act in acts] == ["saved", "saved"]
-    assert ended(*map(worker, acts))
+    until(lambda: ended(*map(worker, acts)))
 
 
 def test_a_job_whose_worker_is_still_starting_is_not_begun(pool, tmp_path):
@@ -325,7 +325,7 @@ def test_a_parent_asked_to_stop_while_its_workers_start_says_nothing_of_it(sweep
     assert parent.stdout.readline() == "once\n"
     wait_until(lambda: len(session(parent.pid)) > 4)
     os.killpg(parent.pid, signal.SIGINT)
-    out, err = parent.communicate(timeout=60)
+    out, err = parent.communicate(timeout=300)
     assert (parent.returncode, out, err) == (0, "asked\nclosed\n", "")
 
 
@@ -337,7 +337,7 @@ def test_a_parent_asked_to_stop_lets_its_workers_save(number, to_all, sweeping, 
     wait_until(tmp_path.joinpath("saving.ready").exists)
     worker(Act("held", "held", tmp_path))
     (os.killpg if to_all else os.kill)(parent.pid, number)
-    out, err = parent.communicate(timeout=60)
+    out, err = parent.communicate(timeout=300)
     assert (parent.returncode, out, err) == (0, "once\nasked\nclosed\n", "")
     assert tmp_path.joinpath("saving").read_text() == "saved"
     wait_until(lambda: not session(parent.pid))
@@ -350,7 +350,7 @@ def test_asked_twice_it_ends_at_once(sweeping, tmp_path):
     os.killpg(parent.pid, signal.SIGINT)
     wait_until(tmp_path.joinpath("stubborn.heard").exists)
     os.killpg(parent.pid, signal.SIGINT)
-    out, err = parent.communicate(timeout=60)
+    out, err = parent.communicate(timeout=300)
     assert (parent.returncode, out, err) == (0, "once\nasked\nclosed\n", "")
     wait_until(lambda: not session(parent.pid))
 

@@ -160,7 +160,7 @@ def test_yaml_that_cannot_be_read(name, tmp_path):
 def test_yaml_is_refused_before_anything_is_made_of_its_depth(tmp_path):
     """A loader that follows it would come to the end of its stack."""
     for text in ("a: " + "[" * 100_000 + "]" * 100_000, "a:\n" + "".join(" " * i + "-\n" for i in range(1, 400))):
-        is_unreadable(lambda text=text: read_yaml(written(tmp_path, text), 1 << 18), "levels deep")
+        is_unreadable(lambda text=text: read_yaml(written(tmp_path, text), 1 << 18), "deep")
 
 
 def test_as_deep_as_may_be(tmp_path):

@@ -40,7 +40,7 @@ def write(file: Path, text: str) -> None:
     beside.rename(file)
 
 
-def wait_until(happens: Callable[[], Any], seconds: float = 60.0) -> Any:
+def wait_until(happens: Callable[[], Any], seconds: float = 300.0) -> Any:
     """Wait for something; TimeoutError after so long."""
     deadline = time.monotonic() + seconds
     while not (found := happens()):

@@ -154,7 +154,7 @@ def ends(job: ForkedProcess) -> ProcessResult:
     """How it ended; nothing that it has started is left a little later."""
     ended = job.wait()
     assert "Traceback" not in ended.err, ended.err
-    wait_until(lambda: not session(job.pid), 10)
+    wait_until(lambda: not session(job.pid))
     return ended
 
 
@@ -217,10 +217,9 @@ def test_a_search_killed_as_soon_as_a_file_is_there_goes_on(name, forks, undistu
     """In the first second most of all, while the study itself is made: each time by the same command."""
     command = argv("random", "hydra.sweeper.trials=2")
     job = forks.start(command, tmp_path)
-    while not (tmp_path / "sweep" / name).exists():
-        assert not job.ended, job.wait()
+    wait_until(lambda: job.has_ended or (tmp_path / "sweep" / name).exists())
     job.kill()
-    assert ends(job).code == -signal.SIGKILL
+    assert ends(job).code in (-signal.SIGKILL, 0)  # 0: on a busy machine it was done before the file was seen
     assert finished(forks, command, tmp_path) == {i: undisturbed("random").found[i] for i in range(2)}
 
 
@@ -247,7 +246,9 @@ def test_a_search_asked_to_stop_saves_what_is_under_way_and_says_how_to_go_on(la
     for turn in range(turns):
         job = forks.start(command, tmp_path)
         begun = [sweep / str(turn * count + i) for i in range(count)]
-        wait_until(lambda begun=begun, job=job: job.ended or all((place / "metrics.jsonl").exists() for place in begun))
+        wait_until(
+            lambda begun=begun, job=job: job.has_ended or all((place / "metrics.jsonl").exists() for place in begun)
+        )
         job.kill(number)
         ended = ends(job)
         assert ended.code == 130, ended
@@ -265,15 +266,15 @@ def test_asked_twice_it_ends_at_once_and_goes_on_as_if_killed(launcher, forks, t
     sweep = tmp_path / "sweep"
     for turn in range(3):
         job = forks.start(argv("random", *ENDLESS, *launcher), tmp_path)
-        wait_until(lambda job=job: job.ended or works(job, sweep))
+        wait_until(lambda job=job: job.has_ended or works(job, sweep))
         time.sleep(draw.uniform(0, 0.1))
         job.kill(signal.SIGINT)
         time.sleep(0.001 * turn)
         job.kill(signal.SIGINT)
         assert ends(job).code == 130
     job = forks.start(argv("random", *ENDLESS, *launcher), tmp_path)
-    wait_until(lambda: job.ended or works(job, sweep))
-    assert not job.ended
+    wait_until(lambda: job.has_ended or works(job, sweep))
+    assert not job.has_ended
     job.kill()
     ends(job)
 
@@ -297,15 +298,19 @@ def test_a_search_asked_to_stop_at_any_instant_finds_the_same(name, forks, undis
 
 
 def one_of_two_is_killed(name: str, forks: Forks, known: Reference, folder: Path, draw: random.Random) -> Found:
-    """The killed one has a run under way; the other ends with nothing left to do."""
+    """The killed one has a run under way; the other ends with nothing left to do.
+
+    If all points were taken at that instant, the other may have ended without them: then a third process goes on.
+    """
     jobs = [forks.start(argv(name), folder) for _ in range(2)]
     killed = jobs[draw.randrange(2)]
     (other,) = [job for job in jobs if job is not killed]
     wait_until(lambda: killed.has_ended or works(killed, folder / "sweep"))
     time.sleep(draw.uniform(0, 2 * known.run))
-    alone = not other.has_ended
     killed.kill()
     ends(killed)
+    taken = [entry for entry in (folder / "sweep").iterdir() if entry.name.isdecimal()]
+    alone = not other.has_ended and len(taken) < len(known.found)
     ended = ends(other)
     assert (ended.code, ended.err) == (0, "")
     return whole(folder / "sweep") if alone else finished(forks, argv(name), folder)

