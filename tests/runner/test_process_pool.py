@@ -223,7 +223,7 @@ def test_nothing_is_left_running_when_it_is_closed(monkeypatch, tmp_path):
     wait_until(tmp_path.joinpath("family.child").exists)
     pids = [*map(worker, (idle, deaf, family)), int(tmp_path.joinpath("family.child").read_text())]
     pool.close()
-    until(lambda: ended(*pids))  # SIGKILL takes a moment on a busy machine
+    wait_until(lambda: ended(*pids))  # SIGKILL takes a moment on a busy machine
     pool.close()
 
 
@@ -235,7 +235,7 @@ def test_jobs_under_way_save_before_the_end(pool, tmp_path):
         wait_until(tmp_path.joinpath(f"{act.name}.ready").exists)
     pool.close()
     assert [act.file.read_text() for act in acts] == ["saved", "saved"]
-    until(lambda: ended(*map(worker, acts)))
+    wait_until(lambda: ended(*map(worker, acts)))
 
 
 def test_a_job_whose_worker_is_still_starting_is_not_begun(pool, tmp_path):
