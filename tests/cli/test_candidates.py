@@ -345,8 +345,11 @@ def test_an_option_inside_an_option_is_offered():
     assert offered("train schedule=cosine schedule.th") == []
     line = "train optimizer=sam optimizer."
     known = [option for option in groups.list_option_names("optimizer") if option.startswith("ada")]
-    assert offered(f"{line}base=ada") == [f"optimizer.base={option}" for option in known]
-    assert offered(f"{line}base=adam optimizer.base.b") == ["optimizer.base.beta1=", "optimizer.base.beta2="]
+    assert offered(f"{line}base_optimizer=ada") == [f"optimizer.base_optimizer={option}" for option in known]
+    assert offered(f"{line}base_optimizer=adam optimizer.base_optimizer.b") == [
+        "optimizer.base_optimizer.beta1=",
+        "optimizer.base_optimizer.beta2=",
+    ]
 
 
 @pytest.mark.parametrize("line", ["experiment=mnist1d_paper", "data=digits", "experiment=mnist1d_paper optimizer=sgd"])
