@@ -13,10 +13,10 @@ def notices(*overrides: str) -> list[str]:
 @pytest.mark.parametrize(
     ("chosen", "said"),
     [
-        (["arch=linear", "activation=tanh"], ["activation: Linear has no place for it"]),
-        (["arch=linear", "activation=elu", "activation.alpha=2"], ["activation: Linear has no place for it"]),
-        (["arch=linear", "normalization=layer"], ["normalization: Linear has no place for it"]),
-        (["arch=linear", "regularization=[l2,dropout]"], ["regularization.dropout: Linear has no place for it"]),
+        (["arch=linear", "activation=tanh"], ["activation: LinearModel has no place for it"]),
+        (["arch=linear", "activation=elu", "activation.alpha=2"], ["activation: LinearModel has no place for it"]),
+        (["arch=linear", "normalization=layer"], ["normalization: LinearModel has no place for it"]),
+        (["arch=linear", "regularization=[l2,dropout]"], ["regularization.dropout: LinearModel has no place for it"]),
         (["arch=maxout", "activation=tanh", "regularization=dropout"], ["activation: Maxout has no place for it"]),
         (["arch=linear", "normalization=none", "regularization=none"], []),
         (["arch=linear"], []),
