@@ -29,5 +29,5 @@ def test_what_a_network_has_no_place_for_is_said(chosen, said):
 
 
 def test_epochs_beside_steps_are_said():
-    assert notices("arch=linear", "epochs=3", "steps=7") == ["epochs: steps=7 stands in its place"]
+    assert notices("arch=linear", "epochs=3", "steps=7") == ["epochs: steps=7 takes its place"]
     assert notices("arch=linear", "epochs=3", "steps=null") == []
