@@ -1,1 +1,1 @@
-"""Compose a configuration: the groups and options on disk, Hydra's composition, overrides, and errors in plain words."""
+"""Compose a configuration: groups and options on disk, overrides, Hydra, and errors in plain words."""
