@@ -20,7 +20,6 @@ from dlopt.cli import COMMANDS
 from dlopt.cli.candidates import KINDS, USAGES, find_candidates
 from dlopt.cli.completion import split
 from dlopt.config.compose import groups
-from dlopt.config.compose.groups import SUPPLIED_ARGUMENTS
 from dlopt.config.compose.nested_options import load_nested_defaults
 from dlopt.config.compose.static_config import flatten
 from dlopt.config.schema import static_hints
@@ -400,7 +399,7 @@ def test_hints_are_read_as_they_would_be_imported(group, option):
         takes = read_signature(get_object(node["_target_"])).parameters
         assert list(static_hints.read_fields(node["_target_"])) == list(takes), path
         for name, parameter in takes.items():
-            if name not in SUPPLIED_ARGUMENTS.get(group, ()):
+            if name not in groups.supplied_arguments(group):
                 assert static_hints.list_allowed_values(node["_target_"], [name]) == literals(parameter.hint), (
                     f"{path}.{name}"
                 )
