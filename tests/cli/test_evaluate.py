@@ -196,7 +196,7 @@ def damaged(run):
 
 
 def another(run):
-    run.lock.take()
+    run.lock.acquire()
     other = run.load("best")
     other["model"] = {"hidden.0.weight": torch.zeros(8, 5)}
     run.save("best", other)
