@@ -262,7 +262,7 @@ def test_every_command_says_what_it_takes():
 @pytest.mark.parametrize("command", ["runs", "show", "evaluate"])
 def test_every_flag_of_a_command_is_offered(command):
     """As its own parser has them, with the values that it allows."""
-    taken = import_module(f"dlopt.cli.{command}").parser()
+    taken = import_module(f"dlopt.cli.{command}").build_parser()
     flags = {flag: action for action in taken._actions for flag in action.option_strings if flag != "-h"}
     assert set(offered(f"{command} -")) == {flag for flag in flags if flag.startswith("--")} | {"-q"} & set(flags)
     for flag, action in flags.items():
