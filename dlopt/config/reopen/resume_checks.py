@@ -92,7 +92,7 @@ def check(content: Mapping[str, Any], experiment: Experiment, before: Mapping[st
 
     before is the former configuration, where it was another.
     """
-    load_run.check(content, experiment, "resume", same_data=True)
+    load_run.check(content, experiment.model, experiment, "resume", same_data=True)
     state = experiment.optimizer.init(experiment.w.clone(), Layout.of(experiment.model))
     try:
         from_plain(state, content["state"], torch.device("cpu"))
