@@ -132,7 +132,9 @@ def _explain_override(override: str, error: Exception) -> ConfigProblem:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
         known = error.options or (groups.list_option_names(group) if group in groups.list_groups() else [])
-        message = describe_renamed_option(group, option) or f"there is no option '{option}'{did_you_mean(option, known)}"
+        message = (
+            describe_renamed_option(group, option) or f"there is no option '{option}'{did_you_mean(option, known)}"
+        )
         return key if _is_nested_choice(override) else group, message
     if "must be a string or a list" in text:
         return key, f"needs the name of an option{did_you_mean('', _choices(override))}"
