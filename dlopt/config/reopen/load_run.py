@@ -15,6 +15,7 @@ from torch import nn
 from dlopt.base.data import Data, Dataset
 from dlopt.config.problems import ConfigError, Problems
 from dlopt.config.reopen import trusted_targets as trust_rule
+from dlopt.config.schema.renamed_keys import RENAMED_GROUPS
 from dlopt.data import _files
 from dlopt.rundir.directory import RunDirectory
 from dlopt.storage.safe_read import SMALL, UnreadableFile, read_yaml
@@ -46,7 +47,11 @@ def load_config(
     """
     if not trust:
         _check_links(run)
-    content = exchanged(run.config())
+    former = run.config()
+    for old in RENAMED_GROUPS.keys() & former.keys():
+        message = f"{run.path} was written by an earlier version of dlopt, whose names differ ({old} is now"
+        raise ConfigError([("run", f"{message} {RENAMED_GROUPS[old]}): train it again with this one")])
+    content = exchanged(former)
     for name, later in NEW_KEY_DEFAULTS.items():
         node = content.get(name)
         if isinstance(node, dict):
