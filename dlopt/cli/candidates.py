@@ -32,7 +32,6 @@ USAGES = {
 """What stands behind each command, in order, then its flags, each followed by what it takes if it takes anything.
 Capitals are a function of KINDS, small letters are themselves, `|` is or, `...` any number of them."""
 
-SINGLE_CHOICE_GROUPS = (*compose_groups.SINGLE_OPTION_GROUPS, *compose_groups.SWEEP_GROUPS)
 """The groups of which one option is chosen."""
 
 MAX_RUNS = 200
@@ -232,7 +231,15 @@ def _complete_names(sign: str, word: str, line: CompletionLine) -> list[str]:
             else [g for g in outline.list_groups() if g not in outline.default_options()]
         )
     else:
-        found = [] if dot else [g for g in outline.list_groups() if sign != "~" or g not in SINGLE_CHOICE_GROUPS]
+        found = (
+            []
+            if dot
+            else [
+                g
+                for g in outline.list_groups()
+                if sign != "~" or compose_groups.takes_several(g) or g == compose_groups.PRESETS
+            ]
+        )
         known = outline.keys(top if dot else "") if dot or sign != "~" else {}
         private = "._" in word  # such as optimizer._target_, which has to be typed where it is ??? alone
         found += [key for key, value in known.items() if private or value == "???" or "._" not in key]
@@ -254,9 +261,7 @@ def _complete_values(name: str, value: str, line: CompletionLine) -> list[str]:
     outline = _load_static_config(line)
     group = outline.find_group(name)
     if group is not None:
-        return _complete_option_list(
-            outline.list_options(group), value, several=group not in (*SINGLE_CHOICE_GROUPS, "experiment")
-        )
+        return _complete_option_list(outline.list_options(group), value, several=compose_groups.takes_several(group))
     head, last, inside = _split_last(value)
     used = [] if inside else head.split(",")
     return [] if inside else [head + w for w in _filter_prefix(last, outline.suggest_values(name)) if w not in used]

@@ -78,7 +78,7 @@ def _row(group: str, options: Sequence[Option]) -> str:
 def render_page(group: str, options: Sequence[Option]) -> list[str]:
     """A group: a table of its options, then each of them."""
     default = StaticConfig({}).default_options().get(group, "")
-    if group in compose_groups.SINGLE_OPTION_GROUPS:
+    if compose_groups.is_single(group):
         use = f"`dlopt train {group}=NAME` takes one; `{default}` unless you say otherwise."
     elif group in compose_groups.SWEEP_GROUPS:
         use = f"`dlopt train -m {group}=NAME` takes one; `{default}` unless you say otherwise."

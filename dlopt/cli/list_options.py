@@ -139,7 +139,7 @@ def _print_group(console: Console, group: str) -> None:
     console.print(table)
     if text := "\n\n".join(p for p in option_docs.load_common_paragraphs(group) if not option_docs.is_table(p)):
         console.print("\n" + wrap_docstring(text, console.width), highlight=False, markup=False)
-    several = group not in (*compose_groups.SINGLE_OPTION_GROUPS, *compose_groups.SWEEP_GROUPS, "experiment")
+    several = compose_groups.takes_several(group)
     many = "-m " * (group in compose_groups.SWEEP_GROUPS)
     how = f"several at once: '{group}=[a,b]'" if several else f"use: dlopt train {many}{group}=OPTION"
     console.print(f"\n{how}", highlight=False, markup=False)  # else [a,b] is taken for a style

@@ -154,7 +154,7 @@ def test_a_hyperparameter_that_some_trials_lack_is_left_out_and_named():
 
 
 def test_many_trials_are_thinned_out(monkeypatch):
-    monkeypatch.setattr(compute_importance, "MOST", 30)
+    monkeypatch.setattr(importance, "MAX_TRIALS", 30)
     shares, said = compute_importance(mixed(100, lambda p: p["arch.depth"]))
     assert next(iter(shares)) == "arch.depth"
     assert "30 trials" in said

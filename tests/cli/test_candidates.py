@@ -20,7 +20,6 @@ from dlopt.cli import COMMANDS
 from dlopt.cli.candidates import KINDS, USAGES, find_candidates
 from dlopt.cli.completion import split
 from dlopt.config.compose import groups
-from dlopt.config.compose.groups import SUPPLIED_ARGUMENTS
 from dlopt.config.compose.nested_options import load_nested_defaults
 from dlopt.config.compose.static_config import flatten
 from dlopt.config.schema import static_hints
@@ -263,7 +262,7 @@ def test_every_command_says_what_it_takes():
 @pytest.mark.parametrize("command", ["runs", "show", "evaluate"])
 def test_every_flag_of_a_command_is_offered(command):
     """As its own parser has them, with the values that it allows."""
-    taken = import_module(f"dlopt.cli.{command}").parser()
+    taken = import_module(f"dlopt.cli.{command}").build_parser()
     flags = {flag: action for action in taken._actions for flag in action.option_strings if flag != "-h"}
     assert set(offered(f"{command} -")) == {flag for flag in flags if flag.startswith("--")} | {"-q"} & set(flags)
     for flag, action in flags.items():
@@ -345,8 +344,11 @@ def test_an_option_inside_an_option_is_offered():
     assert offered("train schedule=cosine schedule.th") == []
     line = "train optimizer=sam optimizer."
     known = [option for option in groups.list_option_names("optimizer") if option.startswith("ada")]
-    assert offered(f"{line}base=ada") == [f"optimizer.base={option}" for option in known]
-    assert offered(f"{line}base=adam optimizer.base.b") == ["optimizer.base.beta1=", "optimizer.base.beta2="]
+    assert offered(f"{line}base_optimizer=ada") == [f"optimizer.base_optimizer={option}" for option in known]
+    assert offered(f"{line}base_optimizer=adam optimizer.base_optimizer.b") == [
+        "optimizer.base_optimizer.beta1=",
+        "optimizer.base_optimizer.beta2=",
+    ]
 
 
 @pytest.mark.parametrize("line", ["experiment=mnist1d_paper", "data=digits", "experiment=mnist1d_paper optimizer=sgd"])
@@ -397,7 +399,7 @@ def test_hints_are_read_as_they_would_be_imported(group, option):
         takes = read_signature(get_object(node["_target_"])).parameters
         assert list(static_hints.read_fields(node["_target_"])) == list(takes), path
         for name, parameter in takes.items():
-            if name not in SUPPLIED_ARGUMENTS.get(group, ()):
+            if name not in groups.supplied_arguments(group):
                 assert static_hints.list_allowed_values(node["_target_"], [name]) == literals(parameter.hint), (
                     f"{path}.{name}"
                 )
