@@ -35,8 +35,8 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from dlopt.config.problems import ConfigError
 from dlopt.config.schema.signature import describe_mismatch
 from dlopt.ranges import Count
+from dlopt.runner.signals import STOP_SIGNALS, handle_signals
 from dlopt.runner.workers import JobT, WorkerLostError
-from dlopt.training.control import STOP_SIGNALS, handle_signals
 
 GRACE = 20.0
 """Seconds that jobs under way have to finish their step and to save, once they are asked to stop."""

@@ -68,6 +68,10 @@ class PruningTicket:
     before: tuple[float, ...] = ()
     evaluations: int = 0
 
+    def open_reporter(self) -> PruningReporter:
+        """Open the study of the trial."""
+        return PruningReporter(self)
+
     def to_dict(self) -> dict[str, Any]:
         """The same as plain numbers and text."""
         return asdict(self) | {"folder": str(self.folder)}

@@ -49,7 +49,7 @@ def test_a_sweep_is_listed_and_nothing_is_made(here, capsys):
     ]
     assert "12 runs: 4 points x 3 (seed=0, seed=1, seed=2)" in said
     assert re.search(r"time +about .* \(2 of 2 kinds of runs measured\)", said)
-    assert re.search(r"disk +about \d+ kB", said)
+    assert re.search(r"disk +about [\d.]+ [kM]B", said)
 
 
 @pytest.mark.parametrize(("count", "shown"), [(40, 40), (41, 24)])
@@ -192,7 +192,7 @@ def test_of_a_run_that_exists_there_is_no_plan(here, capsys):
     assert main(["train", "-q", *BLOBS, "hydra.run.dir=one"]) == 0
     before = contents(here)
     assert main(["train", "--dry-run", "resume=one", "epochs=9"]) == 2
-    assert "--dry-run: one is no sweep" in capsys.readouterr().err
+    assert "--dry-run: one is not a sweep" in capsys.readouterr().err
     assert contents(here) == before
 
 
