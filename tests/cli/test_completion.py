@@ -43,7 +43,7 @@ def test_a_shell_that_is_not_known(capsys):
     assert main(["completion", "zhs"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == "dlopt completion: 'zhs' is not known; did you mean zsh?\n"
+    assert err == "dlopt completion: there is no shell 'zhs'; did you mean zsh?\n"
 
 
 @pytest.mark.parametrize("line", ["", "dlopt", "dlopt train 'a\"", "dlopt \x00", "dlopt train optimizer=é[["])
