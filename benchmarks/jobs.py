@@ -24,7 +24,7 @@ from dlopt.config.compose.flatten import flatten_settings
 from dlopt.rundir.directory import RunDirectory
 from dlopt.runner.run_one import run_one
 from dlopt.storage import atomic
-from dlopt.training.best import CheckpointSaver
+from dlopt.training.checkpoint_saver import CheckpointSaver
 from dlopt.training.recorder import Recorder
 from dlopt.training.state import TrainState
 

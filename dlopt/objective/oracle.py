@@ -89,19 +89,19 @@ class MiniBatchObjective:
         """Return the Hessian-vector product H(w) v, (..., P), by reverse mode over reverse mode."""
         hv, evaluation = self._map(self._product, w, v)
         self._count(evaluation)
-        return hv  # type: ignore[no-any-return]
+        return hv
 
     def hessian(self, w: Tensor) -> Tensor:
         """Return the Hessian H(w), (..., P, P), one product per column."""
 
-        def columns(w: Tensor, *rest: Any) -> tuple[Tensor, Evaluation]:
+        def columns(w: Tensor, x: Tensor, y: Tensor, key: Key, varying: dict[Any, Tensor]) -> tuple[Tensor, Evaluation]:
             eye = torch.eye(w.shape[-1], dtype=w.dtype, device=w.device)
-            h, (loss, outputs, statistics) = vmap(lambda v: self._product(w, *rest, v))(eye)
+            h, (loss, outputs, statistics) = vmap(lambda v: self._product(w, x, y, key, varying, v))(eye)
             return h, Evaluation(loss[0], outputs[0], {name: s[0] for name, s in statistics.items()})
 
         h, evaluation = self._map(columns, w)
         self._count(evaluation)
-        return h  # type: ignore[no-any-return]
+        return h
 
     def activations(self, w: Tensor) -> dict[str, Tensor]:
         """Return the outputs of each activation of the network at w, in training: name -> (..., B, features, ...).
@@ -118,7 +118,7 @@ class MiniBatchObjective:
         with torch.no_grad():
             recorded, evaluation = self._map(call, w)
         self._count(evaluation)
-        return recorded  # type: ignore[no-any-return]
+        return recorded
 
     def _bound_gradient(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """Differentiate by the network's own parameters, and penalties by w."""
@@ -148,7 +148,7 @@ class MiniBatchObjective:
             g, evaluation = grad(self.problem.total, has_aux=True)(w, x, y, key, varying)
             return g @ v, evaluation
 
-        return grad(directional, has_aux=True)(w)  # type: ignore[no-any-return]
+        return grad(directional, has_aux=True)(w)
 
     def _map(self, function: Any, w: Tensor, *more: Tensor) -> Any:
         """Call a function of one lane, (w, inputs, targets, key, varying, *more), for all lanes."""

@@ -147,7 +147,7 @@ class Problem:
                 g = rule.gradient(g, prng.fold_in(key, GRADIENT_KEYS + i), step, self.layout)
             return g
 
-        return self.map_lanes(call)(changed, key, self.varying)  # type: ignore[no-any-return]
+        return self.map_lanes(call)(changed, key, self.varying)
 
     # ------------------------------------------------------------------------------------------- the network
 
@@ -220,15 +220,15 @@ class Problem:
             return self.functional.pop_batch_stats()
 
         with torch.no_grad():
-            return self.map_lanes(call)(w, inputs, self.varying)  # type: ignore[no-any-return]
+            return self.map_lanes(call)(w, inputs, self.varying)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss, without penalties, of outputs of `predict`; shape () or (E,)."""
 
         def call(outputs: Tensor, targets: Tensor, varying: dict[Any, Tensor]) -> Tensor:
-            return self._with_lane_values(varying)[0](outputs, targets)  # type: ignore[no-any-return]
+            return self._with_lane_values(varying)[0](outputs, targets)
 
-        return self.map_lanes(call)(outputs, targets, self.varying)  # type: ignore[no-any-return]
+        return self.map_lanes(call)(outputs, targets, self.varying)
 
     # ------------------------------------------------------------------------------------------- lanes
 

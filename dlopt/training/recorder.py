@@ -22,15 +22,16 @@ from dlopt.base.schedule import TrainingTime
 from dlopt.objective.oracle import MiniBatchObjective
 from dlopt.rundir.directory import Row, RunDirectory, Status
 from dlopt.rundir.lock import LockLostError
-from dlopt.storage.memory import peak_memory
 from dlopt.training import checkpointing
 from dlopt.training.batches import Examples
-from dlopt.training.best import AveragedWeights, CheckpointSaver, Lane
+from dlopt.training.best import Lane
+from dlopt.training.checkpoint_saver import AveragedWeights, CheckpointSaver
 from dlopt.training.control import TrainingControl
 from dlopt.training.due import DueRules, Intervals
 from dlopt.training.evaluation import evaluate, recompute_statistics
 from dlopt.training.experiment import Experiment
 from dlopt.training.lanes import tree_map
+from dlopt.training.result import summarize
 from dlopt.training.running_metrics import RunningMetrics
 from dlopt.training.state import TrainState
 
@@ -297,7 +298,15 @@ class Recorder:
                 self.save([i])
             if status == "done" and averaged is not None:
                 self.saver.save_average(lane, i, averaged)
-            summary = self._summarize(lane, test[i], status)
+            summary = summarize(
+                self.training,
+                lane,
+                test[i],
+                status,
+                validated=self.validation is not None,
+                seconds=self.seconds,
+                steps_per_second=self._steps_per_second(),
+            )
             said = f"the loss is not finite, seen after step {self.training.step}" if status == "diverged" else ""
             lane.run.finish(status, summary, said)
             self.summaries[lane.index] = summary
@@ -318,35 +327,6 @@ class Recorder:
         best = last if same else evaluate(t.problem, self.saver.best_w, examples, self.saver.best_running)
         found = {f"test/{k}": v for k, v in best.items()} | {f"last/test/{k}": v for k, v in last.items()}
         return t.to_host(found | self._evaluate_average("test", examples, averaged))
-
-    def _summarize(self, lane: Lane, test: dict[str, float], status: Status) -> dict[str, Any]:
-        def metrics(row: Row) -> Row:
-            return {k: v for k, v in row.items() if k.startswith(("train/", "val/"))}
-
-        t = self.training
-        chosen = lane.row if lane.best is None or self.validation is None else lane.best
-        last = {k: v for k, v in test.items() if k.startswith("last/")}
-        average = {k: v for k, v in (lane.row | test).items() if k.startswith("average/")}  # there is none but the last
-        best = {k: v for k, v in test.items() if k not in last and k not in average}
-        if lane.best is None:  # it diverged before it was evaluated
-            best = {k.removeprefix("last/"): v for k, v in last.items()}
-        return {
-            "status": status,
-            **metrics(chosen),
-            **best,
-            **{f"last/{k}": v for k, v in metrics(lane.row).items()},
-            "last/step": lane.row.get("step"),  # that of the last row, after which a run may have been interrupted
-            **last,
-            **average,
-            "best/step": chosen.get("step"),
-            "step": t.step,
-            "epoch": t.step / t.per_epoch,
-            "parameters": t.layout.size,
-            "evaluations": t.problem.evaluations,
-            "seconds": self.seconds,
-            "steps_per_second": self._steps_per_second(),
-            "peak_memory": peak_memory(t.device),
-        }
 
     def _select_lanes(self, stay: Tensor) -> None:
         """Leave only these lanes, given by their indices."""
