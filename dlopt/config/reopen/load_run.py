@@ -16,8 +16,8 @@ from dlopt.base.data import Data, Dataset
 from dlopt.config.problems import ConfigError, Problems
 from dlopt.config.reopen import trusted_targets as trust_rule
 from dlopt.config.schema.renamed_keys import RENAMED_GROUPS
-from dlopt.data import _files
 from dlopt.rundir.directory import RunDirectory
+from dlopt.storage.fingerprint import digest_files
 from dlopt.storage.safe_read import SMALL, UnreadableFile, read_yaml
 from dlopt.training.checkpointing import FORMAT, find_mismatch
 from dlopt.training.experiment import Experiment
@@ -108,7 +108,7 @@ def _check_files(data: Mapping[str, Any], run: RunDirectory, folders: Sequence[P
         return
     places = [folder.resolve() for folder in (Path.cwd(), run.path, *folders)]
     outside = [file for file in files if not any(file.resolve().is_relative_to(place) for place in places)]
-    if outside and ((known := _digest(run)) is None or known != _files.digest(files)):
+    if outside and ((known := _digest(run)) is None or known != digest_files(files)):
         message = f"names a file of yours, {outside[0]}, which is not the one that the run has read"
         raise ConfigError(
             [("data.path", f"{message}; {trust_rule.TRUST_ADVICE}, or evaluate another one with --data FILE")]
