@@ -28,7 +28,7 @@ def test_every_new_name_exists_and_no_old_name_does():
         assert not set(options) & set(list_options(group))
     for group, renamed in RENAMED_KEYS.items():
         known = all_keys({"hydra": "hydra/sweeper", "schedules": "schedule"}.get(group, group))
-        assert set(renamed.values()) <= known or group == "hydra", group
+        assert set(renamed.values()) <= known, group
 
 
 @pytest.mark.parametrize(
