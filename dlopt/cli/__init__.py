@@ -52,7 +52,7 @@ Exit codes: 0 done, 1 a run failed or came out differently, 2 usage or configura
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The `dlopt` command; returns the exit code."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    argv = [*(sys.argv[1:] if argv is None else argv)]  # `list` is a module of this package
     command = argv[0] if argv else "--help"
     if command in ("--help", "-h", "help"):
         print(HELP, end="")

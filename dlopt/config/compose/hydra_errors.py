@@ -165,7 +165,8 @@ def _explain_unknown_key(key: str, cause: Any) -> str:
         return f"there is no such group{did_you_mean(key, groups.SWEEP_GROUPS)}"
     if not parent:
         names = [n for n in (names or groups.list_groups()) if n != "hydra"]
-        return f"there is no such group or key{did_you_mean(last, names) if _has_suggestion(last, names) else '; dlopt list shows them'}"
+        suggestion = did_you_mean(last, names) if _has_suggestion(last, names) else "; dlopt list shows them"
+        return f"there is no such group or key{suggestion}"
     held = {name: node.get(name) for name in names} if node is not None else {}
     inner = [f"{parent}.{name}.{last}" for name, keys in held.items() if isinstance(keys, Mapping) and last in keys]
     if inner:
