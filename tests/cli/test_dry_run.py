@@ -79,7 +79,7 @@ def test_a_sweep_that_exists_says_what_is_left(here, capsys):
     before = contents(here)
     assert main(["train", "--dry-run", "resume=s", "hydra.sweeper.trials=5", "--trust"]) == 0
     said = capsys.readouterr().out
-    assert "s: 2 of 5 points are over" in said
+    assert "s: 2 of 5 points are finished" in said
     assert [number for number, _ in listed(said)] == ["2", "3", "4"]
     assert "3 runs" in said
     assert main([*DRY, *search, "hydra.sweep.dir=s"]) == 0
@@ -137,8 +137,8 @@ def test_what_follows_from_results_is_not_listed(here, capsys):
     assert main([*DRY, "-m", "hydra/sweeper=tpe", "optimizer.lr=interval(0.01,0.1)"]) == 0
     said = capsys.readouterr().out
     assert not listed(said)
-    assert "20 points, which tpe chooses as results come in" in said
-    assert "2 points, in which each choice and both ends of each interval occur" in " ".join(said.split())
+    assert "20 points, which tpe chooses" in said
+    assert "2 points, with each choice and both ends" in " ".join(said.split())
 
 
 def test_runs_at_once_divide_the_time(here, capsys, monkeypatch):
@@ -172,7 +172,7 @@ def test_of_a_million_runs_a_few_are_made_up(here, capsys, monkeypatch):
     said = capsys.readouterr().out
     assert "1,000,000 runs" in said
     assert [number for number, _ in listed(said)][-2:] == ["999,998", "999,999"]
-    assert "1,108 points, in which each choice" in said
+    assert "1,108 points, with each choice" in said
     assert len(made) < 3_000
 
 

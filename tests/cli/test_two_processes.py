@@ -84,7 +84,7 @@ def test_a_run_that_another_process_of_the_sweep_makes_is_left_alone(forks, tmp_
         assert not first.has_ended, first.wait()
     ended = forks.run([word for word in argv if word != "-q"], tmp_path, MINE)
     assert ended.code == 0
-    assert "1 is under way in other processes" in ended.out
+    assert "1 is running in other processes" in ended.out
     assert RunDirectory(tmp_path / "run" / "0").status["pid"] == first.pid
     first.kill()
     first.wait()
