@@ -39,7 +39,7 @@ class Step(NamedTuple):
     info: Mapping[str, Tensor] = {}
 
 
-@Group("optimizer", must_subclass=True, changeable_on_resume=True, stand_in="sgd", lanes="class")
+@Group("optimizer", must_subclass=True, changeable_on_resume=True, lanes="class")
 class Optimizer:
     """An update rule: a frozen dataclass of hyperparameters with two methods.
 

@@ -140,7 +140,7 @@ def _over(keys: SweeperOptions, plan: Plan, total: int, problems: Problems) -> s
 
 
 def _sampler(keys: SweeperOptions) -> Sampler:
-    return Sampler(keys.sampler, keys.seed, keys.tpe.startup, keys.tpe.candidates, keys.tpe.multivariate)
+    return Sampler(keys.sampler, keys.seed, keys.tpe.n_startup_trials, keys.tpe.n_ei_candidates, keys.tpe.multivariate)
 
 
 def _search(
@@ -230,7 +230,7 @@ def _check_total(study: Study, problems: Problems) -> None:
     over = max(study.finished_ordinals(), default=-1) + 1
     if over > study.total:
         said = f"must be at least {over}: so many points were looked at; got {study.total}"
-        problems.add("hydra.sweeper.trials", said)
+        problems.add("hydra.sweeper.n_trials", said)
     problems.raise_if_any()
 
 

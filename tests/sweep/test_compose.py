@@ -23,7 +23,7 @@ from dlopt.runner.job import Job
 from dlopt.sweep.compose import Composer, _parse_value
 
 SECRET = "postgresql+psycopg://me:hush@host/db"
-OWN = ("hydra.sweep.dir=here", "hydra/sweeper=random", "hydra.sweeper.trials=7", f"hydra.sweeper.storage='{SECRET}'")
+OWN = ("hydra.sweep.dir=here", "hydra/sweeper=random", "hydra.sweeper.n_trials=7", f"hydra.sweeper.storage='{SECRET}'")
 """What the command line says of the sweep itself."""
 MANY = ("regularization", "augmentation", "preprocess", "diagnostic")
 

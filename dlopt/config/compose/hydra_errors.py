@@ -9,6 +9,7 @@ from dlopt.config.compose import groups, nested_options
 from dlopt.config.compose.hydra_app import find_config_folders, parse_flags
 from dlopt.config.compose.static_config import to_key_prefix
 from dlopt.config.problems import ConfigError
+from dlopt.config.schema.renamed_keys import describe_renamed_key, describe_renamed_option
 from dlopt.errors import did_you_mean
 
 ConfigProblem = tuple[str, str]
@@ -124,9 +125,10 @@ def _explain_override(override: str, error: Exception) -> ConfigProblem:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
         known = error.options or (groups.list_option_names(group) if group in groups.list_groups() else [])
-        return key if _is_nested_choice(
-            override
-        ) else group, f"there is no option '{option}'{did_you_mean(option, known)}"
+        message = (
+            describe_renamed_option(group, option) or f"there is no option '{option}'{did_you_mean(option, known)}"
+        )
+        return key if _is_nested_choice(override) else group, message
     if "must be a string or a list" in text:
         return key, f"needs the name of an option{did_you_mean('', _choices(override))}"
     if text.startswith("Multiple values for"):
@@ -151,6 +153,8 @@ def _explain_unknown_key(key: str, cause: Any) -> str:
         names = [str(k) for k in node if not str(k).startswith("_")] if node is not None else []
     except Exception:
         names = []
+    if renamed := describe_renamed_key(key, names):
+        return renamed
     group, _, option = key.partition(".")
     option = option.partition(".")[0]
     if groups.takes_several(group) and option in groups.list_option_names(group):
