@@ -36,8 +36,6 @@ They are written here, not read from the parsers: building a parser imports the 
 may. A test compares them with the parsers.
 """
 
-SINGLE_CHOICE_GROUPS = (*compose_groups.SINGLE_OPTION_GROUPS, *compose_groups.SWEEP_GROUPS)
-"""The groups that take one option."""
 
 MAX_RUNS = 200
 """Runs offered at most, the newest first: a screen holds no more."""
@@ -233,7 +231,8 @@ def _complete_names(sign: str, word: str, line: CompletionLine) -> list[str]:
         new_groups = [g for g in config.list_groups() if g not in config.default_options()]
         names = config.list_addable_keys(top) if dot else new_groups
     else:
-        names = [] if dot else [g for g in config.list_groups() if sign != "~" or g not in SINGLE_CHOICE_GROUPS]
+        removable = [g for g in config.list_groups() if compose_groups.takes_several(g) or g == compose_groups.PRESETS]
+        names = [] if dot else removable if sign == "~" else config.list_groups()
         known = config.keys(top if dot else "") if dot or sign != "~" else {}
         private = "._" in word  # such as optimizer._target_, which is offered unasked only if it must be set
         names += [key for key, value in known.items() if private or value == "???" or "._" not in key]
@@ -255,7 +254,7 @@ def _complete_values(name: str, value: str, line: CompletionLine) -> list[str]:
     config = _load_static_config(line)
     group = config.find_group(name)
     if group is not None:
-        is_list = group not in (*SINGLE_CHOICE_GROUPS, "experiment")
+        is_list = compose_groups.takes_several(group)
         return _complete_option_list(config.list_options(group), value, is_list=is_list)
     head, last, inside = _split_last(value)
     if inside:

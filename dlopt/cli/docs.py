@@ -77,7 +77,7 @@ def _row(group: str, options: Sequence[Option]) -> str:
 def render_page(group: str, options: Sequence[Option]) -> list[str]:
     """Render a group: a table of its options, then a section for each."""
     default = StaticConfig({}).default_options().get(group, "")
-    if group in compose_groups.SINGLE_OPTION_GROUPS:
+    if compose_groups.is_single(group):
         use = f"`dlopt train {group}=NAME` selects one; the default is `{default}`."
     elif group in compose_groups.SWEEP_GROUPS:
         use = f"`dlopt train -m {group}=NAME` selects one; the default is `{default}`."

@@ -40,7 +40,7 @@ class ScheduleFree(Optimizer):
     beta    place of y between z (0) and x (1)
     beta2   of adam: decay of the average of squared gradients
     eps     of adam: keeps the division finite where gradients vanish
-    decay   decoupled weight decay, of weights alone
+    weight_decay   decoupled weight decay, of weights alone
 
     Source: Defazio, Yang, Mehta, Mishchenko, Khaled and Cutkosky 2024, algorithm 1, and for sgd equations 3 to 5
     with the c of the algorithm.
@@ -51,7 +51,7 @@ class ScheduleFree(Optimizer):
     beta: Annotated[float, Range(ge=0, le=1)]
     beta2: Fraction
     eps: Positive
-    decay: NonNegative
+    weight_decay: NonNegative
 
     def init(self, w: Tensor, layout: Layout) -> ScheduleFreeState:
         v = torch.zeros_like(w) if self.form == "adam" else w.new_zeros(*w.shape[:-1], 0)
@@ -62,8 +62,8 @@ class ScheduleFree(Optimizer):
         x = w.clone()
         y = w.lerp_(z, 1 - self.beta)  # in the place of w, where a gradient costs no copy of the network
         loss, g = objective.gradient(y)
-        if isinstance(self.decay, Tensor) or self.decay > 0.0:
-            axpy_(z, -self.lr * self.decay, objective.layout.weight_mask(y) * y)
+        if isinstance(self.weight_decay, Tensor) or self.weight_decay > 0.0:
+            axpy_(z, -self.lr * self.weight_decay, objective.layout.weight_mask(y) * y)
         if self.form == "sgd":
             axpy_(z, -self.lr, g)
         else:

@@ -54,8 +54,8 @@ CASES = {
     "a schedule for no number": (["schedules=cosine"], ["schedules ", "schedules.momentum=ramp", "schedule=NAME"]),
     "a list of schedules for one number": (["schedules.eps=[ramp,cosine]"], ["1 problem", "schedules.eps ", "takes one option"]),
     "a schedule of what stops a run": (
-        ["regularization=early_stopping", "schedules.early_stopping.min_change=ramp"],
-        ["1 problem", "schedules.early_stopping.min_change ", "no step has to do with early_stopping"],
+        ["regularization=early_stopping", "schedules.early_stopping.min_delta=ramp"],
+        ["1 problem", "schedules.early_stopping.min_delta ", "no step has to do with early_stopping"],
     ),
     "numbers that may have a schedule": (
         ["regularization=[early_stopping,l2,dropout]", "schedules.momentum=ramp"], ["there is beta1, beta2, eps, l2, dropout.input, dropout.p\n"],
@@ -89,21 +89,21 @@ CASES = {
     "a bad inner option of a sweep": (
         ["-m", "schedule=warmup", "schedule.then=cosine,cosin"], ["schedule.then ", "did you mean cosine", "in the run schedule.then=cosin"],
     ),
-    "an unknown rule inside a rule": (["optimizer=sam", "optimizer.base=adm"], ["optimizer.base ", "no option 'adm'", "did you mean adam"]),
-    "a key of the rule inside": (["optimizer=sam", "optimizer.lr=0.1"], ["optimizer.lr", "there is optimizer.base.lr"]),
+    "an unknown rule inside a rule": (["optimizer=sam", "optimizer.base_optimizer=adm"], ["optimizer.base_optimizer ", "no option 'adm'", "did you mean adam"]),
+    "a key of the rule inside": (["optimizer=sam", "optimizer.lr=0.1"], ["optimizer.lr", "there is optimizer.base_optimizer.lr"]),
     "a schedule as the rule inside": (
-        ["optimizer=sam", "optimizer.base._target_=dlopt.schedule.constant.ConstantSchedule"],
-        ["optimizer.base._target_", "Constant must be a subclass of dlopt.parts.Optimizer"],
+        ["optimizer=sam", "optimizer.base_optimizer._target_=dlopt.schedule.constant.ConstantSchedule"],
+        ["optimizer.base_optimizer._target_", "Constant must be a subclass of dlopt.parts.Optimizer"],
     ),
     "a rule inside that is no dataclass": (
-        ["optimizer=sam", "optimizer.base=custom", "optimizer.base._target_=mine.Plainest"], ["optimizer.base._target_", "must be a dataclass"],
+        ["optimizer=sam", "optimizer.base_optimizer=custom", "optimizer.base_optimizer._target_=mine.Plainest"], ["optimizer.base_optimizer._target_", "must be a dataclass"],
     ),
     "a schedule for a rule inside without a rate": (
-        [*MINE, "epochs=4", "optimizer=sam", "optimizer.base=custom", "optimizer.base._target_=mine.Unit", "schedule=step", "schedule.every=3"],
+        [*MINE, "epochs=4", "optimizer=sam", "optimizer.base_optimizer=custom", "optimizer.base_optimizer._target_=mine.Unit", "schedule=step", "schedule.every=3"],
         ["schedule ", "SAM has no rate lr", "schedule=constant"],
     ),
     "a rule inside that refuses the net": (
-        ["optimizer=sam", "optimizer.base=torch_optim", "optimizer.base.name=Muon"], ["optimizer ", "Muon"],
+        ["optimizer=sam", "optimizer.base_optimizer=torch_optim", "optimizer.base_optimizer.name=Muon"], ["optimizer ", "Muon"],
     ),
     # torch's rules
     "unknown class of torch.optim": (

@@ -20,7 +20,6 @@ from dlopt.cli import COMMANDS
 from dlopt.cli.candidates import KINDS, USAGES, find_candidates
 from dlopt.cli.completion import split
 from dlopt.config.compose import groups
-from dlopt.config.compose.groups import SUPPLIED_ARGUMENTS
 from dlopt.config.compose.nested_options import load_nested_defaults
 from dlopt.config.compose.static_config import flatten
 from dlopt.config.schema import static_hints
@@ -348,8 +347,11 @@ def test_nested_options_are_offered():
     assert offered("train schedule=cosine schedule.th") == []
     line = "train optimizer=sam optimizer."
     known = [option for option in groups.list_option_names("optimizer") if option.startswith("ada")]
-    assert offered(f"{line}base=ada") == [f"optimizer.base={option}" for option in known]
-    assert offered(f"{line}base=adam optimizer.base.b") == ["optimizer.base.beta1=", "optimizer.base.beta2="]
+    assert offered(f"{line}base_optimizer=ada") == [f"optimizer.base_optimizer={option}" for option in known]
+    assert offered(f"{line}base_optimizer=adam optimizer.base_optimizer.b") == [
+        "optimizer.base_optimizer.beta1=",
+        "optimizer.base_optimizer.beta2=",
+    ]
 
 
 @pytest.mark.parametrize("line", ["experiment=mnist1d_paper", "data=digits", "experiment=mnist1d_paper optimizer=sgd"])
@@ -403,7 +405,7 @@ def test_static_hints_equal_those_of_imported_classes():
                 wrong.append(f"{group}={option}: {path}")
             wrong += [
                 f"{group}={option}: {path}.{name}"
-                for name in parameters.keys() - set(SUPPLIED_ARGUMENTS.get(group, ()))
+                for name in parameters.keys() - set(groups.supplied_arguments(group))
                 if static_hints.list_allowed_values(target, [name]) != literals(parameters[name].hint)
             ]
     assert wrong == []

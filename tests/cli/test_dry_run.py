@@ -167,7 +167,7 @@ def test_a_very_large_grid_is_started_with_yes_alone(runs, starts, here, capsys,
 def test_of_a_million_runs_a_few_are_made_up(here, capsys, monkeypatch):
     made = []
     true = sweeper.Composer.compose_job
-    monkeypatch.setattr(sweeper.Composer, "job", lambda *args: made.append(args) or true(*args))
+    monkeypatch.setattr(sweeper.Composer, "compose_job", lambda *args: made.append(args) or true(*args))
     assert main([*DRY, "-m", "seed=range(1000)", "optimizer.lr=range(1,101)", "epochs=range(1,11)"]) == 0
     said = capsys.readouterr().out
     assert "1,000,000 runs" in said

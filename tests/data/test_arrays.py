@@ -40,7 +40,7 @@ def load(tmp_path):
 def every(data):
     """All examples, sorted, with their targets."""
     x = torch.cat([data.train.gather()[0], data.test.gather()[0]])
-    y = torch.cat([data.train.gathered()[1], data.test.gathered()[1]])
+    y = torch.cat([data.train.gather()[1], data.test.gather()[1]])
     order = x.flatten(1)[:, 0].argsort()
     return x[order], y[order]
 

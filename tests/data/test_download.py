@@ -66,7 +66,7 @@ def test_a_transfer_that_breaks_off_goes_on_where_it_was(server, tmp_path, sized
 def test_a_server_without_ranges_sends_all_of_it_again(server, tmp_path):
     server.cut_after = 100_000
     refused(server, tmp_path / "a.bin", "broke off")
-    server.cut_after, server.ranges = None, False
+    server.cut_after, server.supports_ranges = None, False
     bring(server, tmp_path / "a.bin")
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
 

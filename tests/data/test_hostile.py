@@ -219,13 +219,13 @@ def test_what_grows_beyond_the_memory_is_refused_before_it_does(name, tmp_path):
 
 CHILD = """
 import json, sys
-from dlopt import memory
+from dlopt.storage import memory
 free = memory.available
 memory.available = lambda: min(100_000_000, free())
 from dlopt.cli import main
 for words in json.loads(sys.argv[1]):
     code = main(["train", "arch=linear", "device=cpu", "threads=1", *words])
-    print(code, memory._status("VmHWM"))
+    print(code, memory._read_status("VmHWM"))
 """
 
 

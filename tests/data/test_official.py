@@ -347,7 +347,7 @@ def test_the_same_command_goes_on_with_a_download_and_then_trains(server, here, 
     server.cut_after = None
     assert main(command) == 0
     assert sorted(p.name for p in (here / "place").iterdir()) == sorted(server.content)
-    assert "bytes=1000-" in [asked for _, asked in server.asked]
+    assert "bytes=1000-" in [asked for _, asked in server.requests]
 
 
 def test_an_address_must_be_one():

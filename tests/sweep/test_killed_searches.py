@@ -16,8 +16,7 @@ from statistics import fmean
 
 import pytest
 from forked import ForkedProcess, Forks, ProcessResult
-from performed import wait_until
-from test_pool import session
+from processes import list_session, wait_until
 
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.lock import find_holder
@@ -147,14 +146,16 @@ def undisturbed(forks, tmp_path_factory) -> Callable[[str], Reference]:
 def works(job: ForkedProcess, sweep: Path) -> bool:
     """Whether this very process, or one of its workers, has a run under way."""
     statuses = [RunDirectory(place).status_or_none() for place in (*sweep.glob("[0-9]*"), *sweep.glob("[0-9]*/*-*"))]
-    return any(s["pid"] == job.pid or s["pid"] in session(job.pid) for s in statuses if s and s["status"] == "running")
+    return any(
+        s["pid"] == job.pid or s["pid"] in list_session(job.pid) for s in statuses if s and s["status"] == "running"
+    )
 
 
 def ends(job: ForkedProcess) -> ProcessResult:
     """How it ended; nothing that it has started is left a little later."""
     ended = job.wait()
     assert "Traceback" not in ended.err, ended.err
-    wait_until(lambda: not session(job.pid))
+    wait_until(lambda: not list_session(job.pid))
     return ended
 
 

@@ -160,11 +160,7 @@ def _explain_unknown_key(key: str, cause: Any) -> str:
         names = []
     group, _, option = key.partition(".")
     option = option.partition(".")[0]
-    if (
-        group in groups.list_groups()
-        and group not in groups.SINGLE_OPTION_GROUPS
-        and option in groups.list_option_names(group)
-    ):
+    if groups.takes_several(group) and option in groups.list_option_names(group):
         return f"{group}={option} is not chosen: add {group}={option}, or '{group}=[...,{option}]'"
     if group == nested_options.SCHEDULES and option:
         return f"{group}.{option} has no schedule yet: choose it, {group}.{option}=cosine"
@@ -177,8 +173,8 @@ def _explain_unknown_key(key: str, cause: Any) -> str:
     inner = [f"{parent}.{name}.{last}" for name, keys in held.items() if isinstance(keys, Mapping) and last in keys]
     if inner:
         return f"there is no such key here; there is {' and '.join(inner)}"
-    group = next((g for g in (*groups.SINGLE_OPTION_GROUPS, *groups.SWEEP_GROUPS) if to_key_prefix(g) == parent), "")
-    if group and not _has_suggestion(last, names):
+    group = next((g for g in groups.list_all_groups() if to_key_prefix(g) == parent), "")
+    if group and not groups.takes_several(group) and not _has_suggestion(last, names):
         files = ((option, groups.CONF / group / f"{option}.yaml") for option in groups.list_option_names(group))
         takers = [f"{group}={option}" for option, file in files if last in nested_options.read_keys(file)]
         if takers:

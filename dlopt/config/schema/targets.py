@@ -61,7 +61,7 @@ def check(path: str, node: Node, given: Sequence[str], problems: Problems) -> No
     target = resolve(path, node, problems)
     if target is None:
         return
-    _check_arguments(path, target, node, groups.SUPPLIED_ARGUMENTS.get(path, ()), given, problems)
+    _check_arguments(path, target, node, groups.supplied_arguments(path), given, problems)
     if (
         inspect.isclass(target)
         and issubclass(target, Wrapper)
