@@ -46,11 +46,6 @@ FLOORS: list[set[str]] = [
 
 UPWARD: set[tuple[str, str]] = {
     ("analysis.row_diff", "report.text_table"),
-    ("runner.execute", "cli.progress"),
-    ("runner.run_one", "cli.progress"),
-    ("runner.execute", "sweep.compose"),
-    ("runner.execute", "sweep.pruning"),
-    ("runner.run_one", "sweep.pruning"),
 }
 """Imports that still point up. None may be added."""
 

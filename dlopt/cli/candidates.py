@@ -254,8 +254,7 @@ def _complete_values(name: str, value: str, line: CompletionLine) -> list[str]:
     config = _load_static_config(line)
     group = config.find_group(name)
     if group is not None:
-        is_list = compose_groups.takes_several(group)
-        return _complete_option_list(config.list_options(group), value, is_list=is_list)
+        return _complete_option_list(config.list_options(group), value, is_list=compose_groups.takes_several(group))
     head, last, inside = _split_last(value)
     if inside:
         return []

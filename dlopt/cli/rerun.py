@@ -54,12 +54,13 @@ def rerun(argv: Sequence[str]) -> int:
 def _rerun_run(run: RunDirectory, args: Any) -> int:
     from omegaconf import OmegaConf
 
+    from dlopt.cli.progress import Progress
     from dlopt.config.build import build
     from dlopt.config.compose.flatten import filter_plain_settings, flatten_settings
     from dlopt.config.reopen import load_run, resume_checks
     from dlopt.rundir.directory import RunDirectory
     from dlopt.rundir.find import ROOT
-    from dlopt.runner.run_one import DONE, log_to_run, run_one
+    from dlopt.runner.execute import DONE, log_to_run, run_one
     from dlopt.storage import atomic
 
     config = load_run.load_config(run, trust=args.trust)
@@ -76,7 +77,7 @@ def _rerun_run(run: RunDirectory, args: Any) -> int:
     other = RunDirectory.create(path, settings, device=experiment.settings.device, threads=experiment.threads)
     with log_to_run(other) as log:
         log.info("rerun of %s", run.path)
-        code, _ = run_one(experiment, other, notices)
+        code, _ = run_one(experiment, other, Progress(), notices)
     return code if code != DONE else _compare_runs(run, other, quiet=args.quiet)
 
 
@@ -84,7 +85,7 @@ def _compare_runs(run: RunDirectory, other: RunDirectory, *, quiet: bool) -> int
     """Print how the two runs differ, if they do, and return the exit code."""
     from dlopt.analysis.row_diff import compare
     from dlopt.rundir import provenance
-    from dlopt.runner.run_one import DONE, FAILED
+    from dlopt.runner.execute import DONE, FAILED
     from dlopt.training import replay
 
     comparison = compare(run.rows(), other.rows())

@@ -64,7 +64,8 @@ def _verify_run(run: RunDirectory, args: Any) -> int:
     from dlopt.config.build import build
     from dlopt.config.reopen import load_run, resume_checks
     from dlopt.rundir import provenance
-    from dlopt.runner.run_one import DONE, FAILED, INTERRUPTED, stop_on_signals
+    from dlopt.runner.execute import DONE, FAILED, INTERRUPTED
+    from dlopt.runner.signals import stop_on_signals
     from dlopt.training import replay
 
     config = load_run.load_config(run, trust=args.trust)

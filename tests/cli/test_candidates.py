@@ -53,7 +53,7 @@ def files(here):
         "own/arch/wide.yaml": "# wide\n# me\ndefaults:\n  - mlp\n  - _self_\nfactor: 2\n",
         "own/arch/mlp.yaml": "# for wide\n# me\nwidths: [9]\n",
         "own/mood/good.yaml": "# a group of one's own\n# me\nvalue: 1\n",
-        "own/hydra/sweeper/mine.yaml": "# mine\n# me\ndefaults:\n  - grid\n  - _self_\ntrials: 7\n",
+        "own/hydra/sweeper/mine.yaml": "# mine\n# me\ndefaults:\n  - grid\n  - _self_\nn_trials: 7\n",
         "my_rule.py": "from typing import Literal\nfrom dlopt.parts import Optimizer\n\n\nclass Base(Optimizer):\n    lr: float\n\n\n"
         "class Sign(Base):\n    mode: Literal['hard', 'soft']\n    nesterov: bool\n\n\n"
         "def net(inputs, depth: Literal[2, 3], *, bias: bool = True): ...\n",
@@ -130,10 +130,10 @@ CASES = {
     "train hydra/sweeper=[t": [],
     "train hydra/launcher=p": ["hydra/launcher=pool"],
     "train hydra/sweeper=tpe hydra/sw": [],
-    "train hydra.sweeper.tri": ["hydra.sweeper.trials="],
-    "train hydra.sweeper.trials=": ["hydra.sweeper.trials=null"],
-    "train hydra/sweeper=tpe hydra.sweeper.trials=": ["hydra.sweeper.trials=20", "hydra.sweeper.trials=null"],
-    "train hydra.sweeper.med": ["hydra.sweeper.median.startup=", "hydra.sweeper.median.warmup="],
+    "train hydra.sweeper.n_tri": ["hydra.sweeper.n_trials="],
+    "train hydra.sweeper.n_trials=": ["hydra.sweeper.n_trials=null"],
+    "train hydra/sweeper=tpe hydra.sweeper.n_trials=": ["hydra.sweeper.n_trials=20", "hydra.sweeper.n_trials=null"],
+    "train hydra.sweeper.med": ["hydra.sweeper.median.n_startup_trials=", "hydra.sweeper.median.n_warmup_steps="],
     "train hydra.sweeper.pruner=": [f"hydra.sweeper.pruner={w}" for w in ("none", "median", "hyperband")],
     "train hydra.sweeper.pruner=m": ["hydra.sweeper.pruner=median"],
     "train hydra.sweeper.statistic=med": ["hydra.sweeper.statistic=median"],
@@ -147,7 +147,7 @@ CASES = {
     "train hydra/sweeper=grid,tpe hydra.sweeper.": [],
     "train hydra/sweeper=nothing hydra.sweeper.": [],
     f"{OWN} hydra/sweeper=mi": ["hydra/sweeper=mine"],
-    f"{OWN} hydra/sweeper=mine hydra.sweeper.trials=": ["hydra.sweeper.trials=7", "hydra.sweeper.trials=null"],
+    f"{OWN} hydra/sweeper=mine hydra.sweeper.n_trials=": ["hydra.sweeper.n_trials=7", "hydra.sweeper.n_trials=null"],
     "train h": ["hydra/sweeper=", "hydra/launcher="],
     # values
     "train precision=": ["precision=float32", "precision=bfloat16", "precision=float64"],
@@ -398,7 +398,7 @@ def literals(hint: object) -> list[str]:
 def test_static_hints_equal_those_of_imported_classes():
     wrong = []
     for group, option in OPTIONS:
-        tree = OmegaConf.to_container(composed(f"{group}={option}"))
+        tree = OmegaConf.to_container(compose_config(f"{group}={option}"))
         for path, node in targets({group: tree.get(group) or {}}):
             target, parameters = node["_target_"], read_signature(get_object(node["_target_"])).parameters
             if list(static_hints.read_fields(target)) != list(parameters):

@@ -281,10 +281,10 @@ def test_lanes_equal_runs_alone(arch, batch_norm):
     assert g.shape == hv.shape == w.shape
     for i, (problem, solo) in enumerate(pairs):
         torch.testing.assert_close(value[i], solo.value(problem.bound_w))
-        torch.testing.assert_close(loss[i], solo.gradient(problem.home)[0])
-        torch.testing.assert_close(g[i], solo.gradient(problem.home)[1])
-        torch.testing.assert_close(hv[i], solo.hvp(problem.home, v[i]))
-        torch.testing.assert_close(h[i], solo.hessian(problem.home))
+        torch.testing.assert_close(loss[i], solo.gradient(problem.bound_w)[0])
+        torch.testing.assert_close(g[i], solo.gradient(problem.bound_w)[1])
+        torch.testing.assert_close(hv[i], solo.hvp(problem.bound_w, v[i]))
+        torch.testing.assert_close(h[i], solo.hessian(problem.bound_w))
         torch.testing.assert_close(objective.first.loss[i], solo.first.loss)
         torch.testing.assert_close(objective.first.outputs[i], solo.first.outputs)
         for name, seen in solo.first.statistics.items():
@@ -304,7 +304,7 @@ def test_lanes_keep_the_running_statistics_and_predictions_of_runs_alone(arch, b
         problem.update_running_stats(solo.first.statistics)
         for name, kept in problem.running.items():
             torch.testing.assert_close(lanes.running[name][i], kept)
-        torch.testing.assert_close(outputs[i], problem.predict(problem.home, x[i]))
+        torch.testing.assert_close(outputs[i], problem.predict(problem.bound_w, x[i]))
 
 
 def test_masks_in_lanes_are_those_of_runs_alone():

@@ -76,7 +76,7 @@ def test_seconds_by_the_clock(monkeypatch):
         return true_evaluated(journal)
 
     monkeypatch.setattr(cost, "step", step)
-    monkeypatch.setattr(cost._ProbeRecorder, "_evaluated", evaluated)
+    monkeypatch.setattr(cost._ProbeRecorder, "_evaluate", evaluated)
     experiment = build_blobs("epochs=30", "log_every=2")
 
     def begin(folder):

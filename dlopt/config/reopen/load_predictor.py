@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 
 from dlopt.base.data import Dataset, Split
-from dlopt.base.group import declared_groups
-from dlopt.config.checks import compatibility
+from dlopt.config.build import to_plain
+from dlopt.config.checks.compatibility import check_data_compatibility, check_nodes
 from dlopt.config.checks.forward_probe import choose_threads, probe
 from dlopt.config.checks.splits import FittedDataState, apply_preprocessing, split_dataset
+from dlopt.config.compose import groups as compose_groups
 from dlopt.config.compose.nested_options import SCHEDULES
-from dlopt.config.make_parts import build_components, build_network, load_data
+from dlopt.config.make_parts import Components, build_components, build_network, load_data
 from dlopt.config.problems import Problems
 from dlopt.config.reopen import load_run
 from dlopt.config.reopen.load_checkpoint import load_checkpoint
@@ -54,48 +54,43 @@ def load_predictor(
     fitted = FittedDataState(content["preprocessing"], content["encoding"], is_other_data=bool(data))
 
     problems = Problems()
-    tree: Any = OmegaConf.to_container(config, resolve=True)
-    groups = {
-        name: tree.pop(name, None) or {} for name, group in declared_groups().items() if group.needed_for_inference
-    }
-    groups["augmentation"] = {}
+    tree = to_plain(config)
+    groups = {name: tree.pop(name, None) or {} for name in compose_groups.select_groups("needed_for_inference")}
     settings = problems.attempt(lambda: build_settings(tree, problems))
-    compatibility.check_nodes(groups, (), problems)
+    check_nodes(groups, (), problems)
     loaded = problems.attempt(lambda: load_data(groups["data"], fitted, problems))
     components = build_components(groups, problems)
-    problems.attempt(lambda: compatibility.check_data_compatibility(loaded.value.dataset, components, problems))
-    cut = problems.attempt(lambda: split_dataset(*loaded.value, settings.value, fitted, problems))
-    network = problems.attempt(
-        lambda: build_network(groups["arch"], loaded.value.dataset, components, settings.value, None, (), problems)
-    )
+    problems.attempt(lambda: _check_data(loaded.value.dataset, components, problems))
     problems.raise_if_any()
 
-    model, dataset, dtype, loss = (
-        network.value.model,
-        loaded.value.dataset,
-        settings.value.dtype,
-        components.require("loss"),
+    dataset, several = loaded.value.dataset, components.several
+    cut = problems.attempt(lambda: split_dataset(*loaded.value, settings.value, fitted, problems))
+    network = problems.attempt(
+        lambda: build_network(groups["arch"], dataset, components, settings.value, None, (), problems)
     )
+    problems.raise_if_any()
+    (train, validation), model, loss = cut.value, network.value.model, components.require("loss")
     load_run.check(content, model, dataset, "--data" if data else "run", same_data=not data)
-    model.to(dtype).load_state_dict(content["model"])
-    preprocess, regularization = components.several["preprocess"], components.several["regularization"]
-    train, validation = cut.value
-    few = Split(train.inputs[:2], train.targets[:2])
-    prepared = problems.attempt(lambda: apply_preprocessing(few, None, few, preprocess, problems, fitted))
-    problems.attempt(lambda: probe(model, prepared.value.train, loss, {}, dataset.outputs, dtype, problems))
+    model.to(settings.value.dtype).load_state_dict(content["model"])
+
+    few = Split(dataset.test.inputs[:2], dataset.test.targets[:2])
+    prepared = problems.attempt(lambda: apply_preprocessing(few, None, few, several["preprocess"], problems, fitted))
+    problems.attempt(
+        lambda: probe(model, prepared.value.train, loss, {}, dataset.outputs, settings.value.dtype, problems)
+    )
     problems.raise_if_any()
     predictor = Predictor(
         model,
         loss,
-        regularization=tuple(regularization.values()),
-        preprocessing=[(part, fitted.statistics[name]) for name, part in preprocess.items()],
-        splits=_name_splits(dataset, None if data else train, None if data else validation),
+        regularization=tuple(several["regularization"].values()),
+        preprocessing=[(part, fitted.statistics[name]) for name, part in several["preprocess"].items()],
+        splits=_name_splits(dataset, *((None, None) if data else (train, validation))),
         names=dataset.names,
         encoding=dataset.encoding,
         checkpoint=kind,
         step=content["step"],
         device=settings.value.device,
-        dtype=dtype,
+        dtype=settings.value.dtype,
         autocast=torch.bfloat16 if settings.value.precision == "bfloat16" else None,
         threads=choose_threads(settings.value, model, train),
         deterministic=settings.value.deterministic,
@@ -103,15 +98,20 @@ def load_predictor(
     return predictor, warnings
 
 
-def _select_config(saved: Mapping[str, Any], data: Sequence[str], device: str) -> dict[str, Any]:
-    """Return a run's configuration without the groups that only training uses, with other data if they are given.
+def _check_data(dataset: Dataset, components: Components, problems: Problems) -> None:
+    """Check that the data have examples, and that loss and regularization suit them."""
+    check_data_compatibility(dataset, components, problems)
+    if not len(dataset.test):
+        problems.add("data", "has no examples")
 
-    Custom classes of those groups need not be trusted, nor exist.
+
+def _select_config(saved: Mapping[str, Any], data: Sequence[str], device: str) -> dict[str, Any]:
+    """Return a run's configuration without what only training uses, with other data if they are given.
+
+    Custom classes among what is left out need not be trusted, nor exist.
     """
-    unused = {
-        SCHEDULES,
-        "hydra",
-        *(name for name, group in declared_groups().items() if not group.needed_for_inference),
+    unused = {SCHEDULES, *compose_groups.list_component_groups()} - {
+        *compose_groups.select_groups("needed_for_inference")
     }
     config = {key: value for key, value in saved.items() if key not in unused}
     config |= {"resume": None, "device": device, "batch_size": "full", "threads": "auto", "compile": False}

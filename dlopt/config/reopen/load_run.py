@@ -15,8 +15,9 @@ from torch import nn
 from dlopt.base.data import Data, Dataset
 from dlopt.config.problems import ConfigError, Problems
 from dlopt.config.reopen import trusted_targets as trust_rule
-from dlopt.data import _files
+from dlopt.config.schema.renamed_keys import RENAMED_GROUPS
 from dlopt.rundir.directory import RunDirectory
+from dlopt.storage.fingerprint import digest_files
 from dlopt.storage.safe_read import SMALL, UnreadableFile, read_yaml
 from dlopt.training.checkpointing import FORMAT, find_mismatch
 from dlopt.training.experiment import Experiment
@@ -46,7 +47,11 @@ def load_config(
     """
     if not trust:
         _check_links(run)
-    content = exchanged(run.config())
+    former = run.config()
+    for old in RENAMED_GROUPS.keys() & former.keys():
+        message = f"{run.path} was written by an earlier version of dlopt, whose names differ ({old} is now"
+        raise ConfigError([("run", f"{message} {RENAMED_GROUPS[old]}): train it again with this one")])
+    content = exchanged(former)
     for name, later in NEW_KEY_DEFAULTS.items():
         node = content.get(name)
         if isinstance(node, dict):
@@ -103,7 +108,7 @@ def _check_files(data: Mapping[str, Any], run: RunDirectory, folders: Sequence[P
         return
     places = [folder.resolve() for folder in (Path.cwd(), run.path, *folders)]
     outside = [file for file in files if not any(file.resolve().is_relative_to(place) for place in places)]
-    if outside and ((known := _digest(run)) is None or known != _files.digest(files)):
+    if outside and ((known := _digest(run)) is None or known != digest_files(files)):
         said = f"names a file of yours, {outside[0]}, which is not the one that the run has read; {trust_rule.TRUST_ADVICE}"
         raise ConfigError([("data.path", f"{said}, or evaluate another one with --data FILE")])
 

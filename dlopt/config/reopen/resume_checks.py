@@ -17,6 +17,7 @@ from dlopt.config.compose.nested_options import SCHEDULES, from_hydra
 from dlopt.config.compose.static_config import flatten
 from dlopt.config.problems import ConfigError, Problems, format_error
 from dlopt.config.reopen import load_run
+from dlopt.config.schema.renamed_keys import describe_renamed_key
 from dlopt.errors import did_you_mean
 from dlopt.formatting import format_override
 from dlopt.rundir.directory import RunDirectory, list_processes
@@ -59,7 +60,8 @@ def merge_overrides(config: DictConfig, arguments: Sequence[str]) -> DictConfig:
         elif OmegaConf.select(config, key, default="???", throw_on_missing=False) == "???":
             above = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
             names = [str(k) for k in above if not str(k).startswith("_")] if OmegaConf.is_dict(above) else []
-            problems.add(key, f"there is no such key{did_you_mean(key.rpartition('.')[2], names)}")
+            unknown = f"there is no such key{did_you_mean(key.rpartition('.')[2], names)}"
+            problems.add(key, describe_renamed_key(key, names) or unknown)
         else:
             try:
                 config = OmegaConf.merge(config, OmegaConf.from_dotlist([argument]))  # type: ignore[assignment]

@@ -146,7 +146,7 @@ def parse_key_line(line: str) -> tuple[str, str] | None:
 
 def is_table(paragraph: str) -> bool:
     """Whether a paragraph of a docstring says what keys mean, one to a line."""
-    lines = paragraph.splitlines()
+    lines = paragraph.splitlines() or [""]
     return parse_key_line(lines[0]) is not None and all(parse_key_line(line) or line.startswith("  ") for line in lines)
 
 
