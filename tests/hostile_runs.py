@@ -156,7 +156,7 @@ def _target(name: Any, /, **keys: Any) -> Spoil:
 
 
 CODE_CASES: dict[str, Spoil] = {
-    **{f"a module beside the run as {group}": set_config(**{group: {"_target_": "evil.Part"}}) for group in groups.SINGLE_OPTION_GROUPS},
+    **{f"a module beside the run as {group}": set_config(**{group: {"_target_": "evil.Part"}}) for group in groups.list_component_groups() if groups.is_single(group)},
     **{
         f"a module beside the run among {group}": set_config(**{group: {"x": {"_target_": "evil.Part"}}})
         for group in ("regularization", "augmentation", "preprocess", "diagnostic")

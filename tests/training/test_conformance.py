@@ -19,7 +19,7 @@ CUSTOM = {
     "arch": ("mine.Net",),
     "augmentation": ("mine.Jitter", "size=0.1"),
     "averaging": ("mine.Mean",),
-    "bias": ("mine.Fixed",),
+    "bias_init": ("mine.Fixed",),
     "data": ("mine.Blobs",),
     "diagnostic": ("mine.Distance", "every=2"),
     "init": ("mine.Fixed",),
@@ -74,7 +74,7 @@ def dims(group: str, option: str) -> tuple[int, ...]:
 
 
 def several(group: str) -> bool:
-    return group not in groups.SINGLE_OPTION_GROUPS
+    return groups.takes_several(group)
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)

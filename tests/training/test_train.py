@@ -22,6 +22,7 @@ from helpers import (
 )
 
 from dlopt import prng
+from dlopt.objective.oracle import MiniBatchObjective
 from dlopt.objective.problem import Problem
 from dlopt.parts import Augmentation, Regularization
 from dlopt.rundir.directory import RunDirectory
@@ -79,7 +80,7 @@ def test_a_lane_that_leaves_does_not_disturb_the_others(tmp_path):
              "optimizer=momentum", "normalization=batch")  # fmt: skip
     variants = [
         (*early, "optimizer.lr=1e200"),
-        (*early, "seed=2", "regularization.early_stopping.min_change=10"),
+        (*early, "seed=2", "regularization.early_stopping.min_delta=10"),
         (*early, "seed=3", "regularization.early_stopping.patience=100"),
     ]
     summaries, runs = train_runs(tmp_path / "lanes", *(build_blobs(*v) for v in variants))
@@ -275,7 +276,7 @@ def test_a_regularization_that_mixes_targets_gets_probabilities_in_training_alon
     (summary,), (run,) = train_runs(tmp_path, one_step)
     problem = Problem(one_step.model.double(), one_step.loss)
     x, y = one_step.train.gather()
-    first = problem.objective(x.double(), y, prng.key(0))
+    first = MiniBatchObjective(problem, x.double(), y, prng.key(0))
     first.gradient(one_step.w)
     soft = 0.9 * torch.eye(3, dtype=torch.float64)[y] + 0.1 / 3
     expected = -(soft * first.first.outputs.log_softmax(1)).sum(1).mean()
