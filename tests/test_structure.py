@@ -44,9 +44,7 @@ FLOORS: list[set[str]] = [
 ]
 """Packages from the bottom up. A module imports from its own package or from lower floors; no group imports another."""
 
-UPWARD: set[tuple[str, str]] = {
-    ("analysis.row_diff", "report.text_table"),
-}
+UPWARD: set[tuple[str, str]] = {("analysis.row_diff", "report.text_table")}
 """Imports that still point up. None may be added."""
 
 MAX_LINES, MAX_MODULES, MAX_LOOSE = 350, 20, 6

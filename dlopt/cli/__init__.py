@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "train": "dlopt.cli.train:train",
-    "list": "dlopt.cli.list:list_options",
+    "list": "dlopt.cli.list_options:list_options",
     "runs": "dlopt.cli.runs:runs",
     "show": "dlopt.cli.show:show",
     "evaluate": "dlopt.cli.evaluate:evaluate",
@@ -52,7 +52,7 @@ Exit codes: 0 done or diverged, 1 a run failed or is not the same, 2 wrong usage
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the `dlopt` command. Return the exit code."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    argv = [*(sys.argv[1:] if argv is None else argv)]  # `list` is a module of this package
     command = argv[0] if argv else "--help"
     if command in ("--help", "-h", "help"):
         print(HELP, end="")

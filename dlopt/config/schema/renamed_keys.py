@@ -17,6 +17,7 @@ RENAMED_KEYS: Mapping[str, Mapping[str, str]] = {
         "least": "min_resource",
         "reduction": "reduction_factor",
         "startup": "n_startup_trials",
+        "candidates": "n_ei_candidates",
         "warmup": "n_warmup_steps",
     },
     "init": {"rest": "default"},

@@ -1,4 +1,4 @@
-"""The settings that belong to no group: checked against their dataclass, the device found."""
+"""Check the settings that belong to no group against their dataclass, and choose the device."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from dlopt.training.experiment import Settings
 
 
 def build_settings(tree: dict[str, Any], problems: Problems) -> Settings | None:
+    """Return the settings of a configuration without its groups; None with a problem added."""
     before = len(problems.errors)
     _check_fields(Settings, tree, "", problems)
     if not any(key == "device" for key, _ in problems.errors[before:]) and "device" in tree:
@@ -36,7 +37,7 @@ def build_settings(tree: dict[str, Any], problems: Problems) -> Settings | None:
 
 
 def build_dataclass(cls: type, tree: Mapping[str, Any], prefix: str, problems: Problems) -> Any:
-    """The dataclass with these keys, whose names begin with prefix; None where one is wrong, and noted."""
+    """Return the dataclass with these keys; None with a problem added at prefix + key."""
     before = len(problems.errors)
     _check_fields(cls, tree, prefix, problems)
     return None if len(problems.errors) > before else _fill_dataclass(cls, tree)
@@ -74,7 +75,7 @@ def _hints(cls: type) -> Mapping[str, Any]:
 
 
 def _find_compiler() -> str | None:
-    """What torch.compile would call for a CPU."""
+    """Return the compiler that torch.compile would call for a CPU, if there is one."""
     return next((c for c in (os.environ.get("CXX"), "g++", "clang++") if c and shutil.which(c)), None)
 
 
