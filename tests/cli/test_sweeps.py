@@ -461,10 +461,10 @@ def test_what_is_said_to_go_on_with_a_search_goes_on_with_it(here, monkeypatch, 
 def test_what_is_said_to_try_again_what_failed_tries_it_again(here, monkeypatch, capsys):
     made = execute.perform
 
-    def failing(given, **more):
-        if given.path.name == "1":
+    def failing(job, *given, **more):
+        if job.path.name == "1":
             raise RuntimeError("broken")
-        return made(given, **more)
+        return made(job, *given, **more)
 
     monkeypatch.setattr(execute, "perform", failing)
     assert main(["train", "-m", *QUICK, HERE, "optimizer.lr=0.01,0.1"]) == 1
