@@ -6,14 +6,14 @@ import difflib
 from collections.abc import Iterable
 
 MAX_LISTED = 40
-"""Names in a list of what there is; of more, the first are shown."""
+"""Number of names that a list in a message shows at most."""
 
 
 class OptionError(ValueError):
-    """Something that a part was given cannot be used; key is the part's own key that is to be changed.
+    """A value given to a component cannot be used; `key` is the key of the component to change.
 
-    Raised in a part's making or loading, it becomes the problem at that key: OptionError("path", ...) in the load() of a
-    data set is said of data.path.
+    An error raised while a component is built or loaded is reported at that key. OptionError("path", ...) raised in the
+    load() of a data set is reported as a problem of data.path.
     """
 
     def __init__(self, key: str, message: str) -> None:
@@ -22,7 +22,7 @@ class OptionError(ValueError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean X?` for a close name, else a list of what there is."""
+    """Return `; did you mean X?` for a close name, else a list of the known names."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if close:

@@ -23,8 +23,8 @@ class StochasticWeightAveraging(Averaging):
     apart: use a rate that stays large from there on, or that restarts, with every the length of its period. A schedule
     that ends near zero leaves iterates that are all alike, and their mean is one of them.
 
-    start_fraction   the share of the run before the first iterate that is taken in
-    every   c of the paper, in epochs: between two iterates that are taken in
+    start_fraction   fraction of the run before the first averaged iterate
+    every            epochs between two averaged iterates (c of the paper)
 
     Source: Izmailov et al. 2018, algorithm 1, whose first model is that at the start; statistics of batch normalization
     are computed anew for the mean, as there.

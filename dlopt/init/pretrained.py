@@ -19,22 +19,22 @@ from dlopt.storage import torch_file
 
 @dataclass(frozen=True)
 class Pretrained:
-    """w of layers 1, ..., k <- w of the same layers of another run; those of layers k + 1, ... are drawn by `rest`.
+    """Copy w of layers 1, ..., k from the same layers of another run; `default` draws those of layers k + 1, ...
 
-    A layer is a module with weights, and what follows up to the next one: all of its parameters, those of a
-    normalization behind it and its running statistics are taken over, at the other run's best checkpoint, or at its
-    newest where none is best. Names and shapes must be the same. Biases of the other layers are those of group bias_init.
+    A layer is a module with weights and everything up to the next one. Its parameters, those of a normalization after
+    it and its running statistics are copied from the best checkpoint of the other run, or from its newest if it has no
+    best one. Names and shapes must match. The group bias_init sets the biases of the other layers.
 
-    frozen=false goes on training all of them; frozen=true trains the layers behind alone. Running statistics of a
+    frozen=false trains all layers; frozen=true trains only the layers after the copied ones. Running statistics of a
     frozen normalization still follow the data.
 
-    What is taken over is in the run's own checkpoints: to go on with it, or to evaluate it, the other run need not be
-    there any more. To begin it anew it must.
+    The checkpoints of a run contain the copied weights. The other run is needed to start the run, not to resume or
+    evaluate it.
 
-    run      a run's directory, a part of its name that no other has, or the file of a checkpoint
-    layers   k; null: all
-    frozen   whether they keep their values
-    default     the init of the other layers: init.default=he
+    run       a run directory, a unique part of its name, or a checkpoint file
+    layers    k; null: all
+    frozen    whether the copied weights stay fixed
+    default   the init of the other layers: init.default=he
 
     Source: Yosinski, Clune, Bengio and Lipson 2014, section 2: transfer of the first k layers, frozen or fine-tuned.
     """

@@ -20,11 +20,11 @@ class PrincipalAxes(NamedTuple):
 
 
 def principal_axes(inputs: Tensor) -> PrincipalAxes:
-    """The axes of inputs (N, *shape), whose examples count as vectors of length D: C = U diag(variances) U^T.
+    """Return the principal axes of inputs (N, *shape), taken as vectors of length D: C = U diag(variances) U^T.
 
-    C = (1/N) sum (x - mean)(x - mean)^T. Of each direction the number that is largest in size is positive: the sign of
-    an eigenvector is free, and would be another with another version of LAPACK. Raises memory.NotEnoughMemoryError for a D that is
-    too large.
+    C = (1/N) sum (x - mean)(x - mean)^T. The entry of each direction that is largest in size is positive, because the
+    sign of an eigenvector is arbitrary and depends on the version of LAPACK. Raises NotEnoughMemoryError if D is too
+    large.
     """
     count, features = len(inputs), inputs.shape[1:].numel()
     memory.check(8 * (2 * count * features + 6 * features**2), f"the covariance of {features} features")

@@ -38,18 +38,18 @@ class Muon(Optimizer):
     and with hidden_only the first and the last weight matrix, as the source has it, move by Adam. Beside it
     regularization=weight_decay shrinks all weights by lr, also those that Adam moves by lr adam_lr_scale.
 
-    lr            learning rate of the matrices: the spectral norm of a step is about lr c
-    momentum      share of the momentum that a step keeps
-    nesterov      whether the gradient is added once more
-    ns_steps         of the iteration
-    bfloat16      whether it is computed in bfloat16
-    scaling       original: c = sqrt(max(1, out / in)); match_rms_adamw: c = 0.2 sqrt(max(out, in)), by which the
-                  step of a weight is on average that of an Adam with this rate
-    hidden_only   whether the first and the last weight matrix are left to Adam
-    adam_lr_scale     Adam's learning rate as a multiple of lr: schedules move both
-    beta1         of Adam: decay of the average of gradients
-    beta2         of Adam: decay of the average of their squares
-    eps           of Adam: keeps the division finite where gradients vanish
+    lr              learning rate of the matrices: the spectral norm of a step is about lr c
+    momentum        share of the momentum that a step keeps
+    nesterov        whether the gradient is added once more
+    ns_steps        Newton-Schulz iterations
+    bfloat16        whether it is computed in bfloat16
+    scaling         original: c = sqrt(max(1, out / in)); match_rms_adamw: c = 0.2 sqrt(max(out, in)), by which the
+                    step of a weight is on average that of an Adam with this rate
+    hidden_only     whether the first and the last weight matrix are left to Adam
+    adam_lr_scale   Adam's learning rate as a multiple of lr: schedules move both
+    beta1           of Adam: decay of the average of gradients
+    beta2           of Adam: decay of the average of their squares
+    eps             of Adam: keeps the division finite where gradients vanish
 
     Source: Jordan, Jin, Boza, You, Cesista, Newhouse and Bernstein 2024, "Muon: an optimizer for hidden layers in
     neural networks"; match_rms_adamw: Liu et al. 2025, "Muon is scalable for LLM training", equation 4.

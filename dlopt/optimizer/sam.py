@@ -15,17 +15,16 @@ from dlopt.ranges import Positive
 
 @dataclass(frozen=True)
 class SAM(Optimizer):
-    """e = rho g(w) / |g(w)|,  then a step of `base` from w by the gradient g(w + e).
+    """e = rho g(w) / |g(w)|,  then a step of `base_optimizer` from w by the gradient g(w + e).
 
-    It minimizes the largest loss within rho of w, which e finds to first order: minima whose surroundings are low too
-    are preferred to sharp ones. Both gradients are of one mini-batch, penalties included, so a step costs two; loss,
-    gradient and statistics of the batch that are reported are those at w. The norm is that of all weights together.
-    Where the gradient is zero, e is.
+    It minimizes the largest loss within rho of w, to first order in e, and so prefers flat minima to sharp ones. Both
+    gradients are of one mini-batch, penalties included, so a step costs two gradients. Reported loss, gradient and
+    batch statistics are those at w. The norm is over all weights together. If the gradient is zero, e is zero.
 
-    rho    radius of the neighbourhood, in the units of w
-    base_optimizer   the rule that steps, with keys of its own: optimizer.base_optimizer=adam optimizer.base_optimizer.lr=0.01
+    rho              radius of the neighbourhood, in the units of w
+    base_optimizer   the inner optimizer, with keys of its own: optimizer.base_optimizer=adam
 
-    Schedules and weight decay go by the rate of base. Whatever base asks, it is answered at a distance e.
+    Schedules and weight decay use the learning rate of the inner optimizer, which sees the objective shifted by e.
 
     Source: Foret, Kleiner, Mobahi and Neyshabur 2021, equations 2 (p = 2) and 3, algorithm 1.
     """

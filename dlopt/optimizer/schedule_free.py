@@ -36,11 +36,11 @@ class ScheduleFree(Optimizer):
     statistics that a batch normalization sees, are those at y, not at w. Use decay in place of
     regularization=weight_decay, which would shrink x and not z.
 
-    form    of the steps that are averaged: adam or sgd
-    lr      learning rate
-    beta    place of y between z (0) and x (1)
-    beta2   of adam: decay of the average of squared gradients
-    eps     of adam: keeps the division finite where gradients vanish
+    form           of the steps that are averaged: adam or sgd
+    lr             learning rate
+    beta           place of y between z (0) and x (1)
+    beta2          of adam: decay of the average of squared gradients
+    eps            of adam: keeps the division finite where gradients vanish
     weight_decay   decoupled weight decay, of weights alone
 
     Source: Defazio, Yang, Mehta, Mishchenko, Khaled and Cutkosky 2024, algorithm 1, and for sgd equations 3 to 5

@@ -53,12 +53,12 @@ class SOAP(Optimizer):
     of L and R, as they are decomposed, a millionth of their mean is added, and a little more to each entry than to the
     one before: else axes that no gradient has reached yet would be a matter of rounding. Where L is not finite Ql is I.
 
-    lr         learning rate: a bound on each turned weight's step, nearly
-    beta1      decay of the average of gradients
-    beta2      decay of the averages of squares and of products
-    eps        keeps the division finite where gradients vanish
-    precondition_frequency      steps from one turn of the bases to the next
-    max_size   a matrix with more rows than this has Ql = I, one with more columns Qr = I
+    lr                       learning rate: a bound on each turned weight's step, nearly
+    beta1                    decay of the average of gradients
+    beta2                    decay of the moving averages of squares and of products
+    eps                      keeps the division finite where gradients vanish
+    precondition_frequency   steps between two updates of the bases
+    max_size                 a matrix with more rows than this has Ql = I, one with more columns Qr = I
 
     A step costs eight products of each matrix with its bases: it pays where a gradient is dear, with large batches.
 

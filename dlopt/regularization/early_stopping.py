@@ -13,23 +13,22 @@ from dlopt.ranges import Count, NonNegative, Range
 class EarlyStopping(Regularization):
     """Ends the run when a validation metric has not improved for a while; the results are those of the best weights.
 
-    After the evaluations to warmup_evaluations it looks at every `check_every`-th one. With v_1, ..., v_t the metric at the looks so
-    far (its negative for accuracy, top5, AUC and R^2, so that less is better), the run stops when either holds:
+    After `warmup_evaluations` evaluations it checks every `check_every`-th one. With v_1, ..., v_t the metric at the
+    checks so far (negated for accuracy, top5, AUC and R^2, so that lower is better), the run stops if either holds:
 
-        patience     none of the last `patience` looks lay more than
+        patience     none of the last `patience` checks was more than
                      min_delta below the best before it
         cumulative   the last n one-step differences v_s - v_(s-1) have
-                     a sum above zero: it is worse than n looks ago
+                     a sum above zero: v_t is worse than n checks ago
 
-    The sum telescopes: it is v_t - v_(t-n), whatever lay between. Two looks decide, and where n is small a single bad
-    one ends the run.
+    The sum telescopes to v_t - v_(t-n). Only two checks decide, so with a small n one bad check ends the run.
 
-    monitor      the metric, as it is logged: val/loss, val/accuracy, ...
-    patience     looks without an improvement that are borne; null: any number
-    cumulative   n, the differences that are summed; null: none. One of the two must be a number
-    warmup_evaluations       first evaluations that are not looked at (one evaluation each eval_every epochs)
-    check_every     evaluations from one look to the next
-    min_delta   for patience: an improvement by less than this is none
+    monitor              the metric as it is logged: val/loss, val/accuracy, ...
+    patience             checks without improvement before the run ends; null: no limit
+    cumulative           n, the number of differences; null: off. One of the two must be a number
+    warmup_evaluations   evaluations ignored at the start (there is one every eval_every epochs)
+    check_every          evaluations between two checks
+    min_delta            for patience: smallest decrease that counts as an improvement
 
     Slip: the KTH lecture stops by the test error, and chooses the strength of a penalty by it; right is validation, for
     what the test error has chosen it can no longer judge.

@@ -262,8 +262,8 @@ def _choices(axes: Any, search: SearchRecord, axis: SearchAxis, edge: float) -> 
     boxes = [level for level in found if level.quartiles is not None]
     if boxes:
         axes.boxplot(
-            [level.values for level in boxes], positions=[level.position for level in boxes], widths=0.5, showfliers=False,
-            manage_ticks=False, medianprops={"color": COLOURS[1], "linewidth": 1.8},
+            [level.values for level in boxes], positions=[level.position for level in boxes], widths=0.5,
+            showfliers=False, manage_ticks=False, medianprops={"color": COLOURS[1], "linewidth": 1.8},
             boxprops={"color": "#666666"}, whiskerprops={"color": "#666666"}, capprops={"color": "#666666"},
         )  # fmt: skip
     places = [(level.position + _beside(i), t) for level in found for i, t in enumerate(level.trials)]

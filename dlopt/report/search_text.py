@@ -181,8 +181,8 @@ def format_effects(search: SearchRecord, order: Sequence[str], width: int, *, ev
             for level in cut
         ]
         if rows:
-            lines += ["", *format_table(header, rows, [axis.is_numeric and not axis.is_binned, *[True] * (len(header) - 1)],
-                                   width=width, remedy="they need a wider terminal")]  # fmt: skip
+            right = [axis.is_numeric and not axis.is_binned, *[True] * (len(header) - 1)]
+            lines += ["", *format_table(header, rows, right, width=width, remedy="they need a wider terminal")]
             if len(cut) < len(found):
                 lines.append(apply_style(f"({len(found) - len(cut)} values with a worse median left out; --all)", DIM))
     if len(shown) < len(known):

@@ -20,11 +20,11 @@ class Plateau(Schedule):
     lanes may each have another.
 
     monitor      the metric, as it is logged: val/loss, val/accuracy, ...
-    factor       of each fall
-    patience     evaluations without an improvement that are borne (one evaluation each eval_every epochs)
-    threshold   an improvement by less than this is none
-    cooldown     evaluations after a fall that are not counted
-    min_factor        the smallest factor
+    factor       factor of each reduction
+    patience     evaluations without improvement before a reduction (one every eval_every epochs)
+    threshold    smallest change that counts as an improvement
+    cooldown     evaluations ignored after a reduction
+    min_factor   the smallest factor
 
     Source: Krizhevsky, Sutskever and Hinton 2012, section 5, where it was done by hand; the rules are those of torch's
     ReduceLROnPlateau with threshold_mode="abs" and eps=0.

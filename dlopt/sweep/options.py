@@ -153,9 +153,9 @@ class Tpe(SweeperOptions):
     """x = argmax l(x) / g(x)  over `tpe.n_ei_candidates` draws from l
 
     l and g are densities, sums of a kernel at each point: l of the good points, the best min(ceil(n / 10), 25) of the n
-    so far, g of all others. Their quotient grows with the expected improvement. The first `tpe.n_startup_trials` points are
-    drawn at random. Points under way and diverged ones count as bad: so several workers keep out of each other's way.
-    What is proposed depends on the results so far, and with several workers on which are there first.
+    so far, g of all others. Their quotient grows with the expected improvement. The first `tpe.n_startup_trials` points
+    are drawn at random. Running and diverged trials count as bad, so that several workers explore different regions.
+    Proposals depend on the results so far, and with several workers on which of them finish first.
 
     Source: Bergstra et al. 2011, Algorithms for hyper-parameter optimization, NIPS, equations 2 and 3.
     """
