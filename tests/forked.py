@@ -34,7 +34,7 @@ WARM_UP = (
     "diagnostic=[gradients,activations,histograms]",
 )  # fmt: skip
 """A run whose modules are those that the server imports; it needs no file but that of the digits."""
-SEARCH = (*WARM_UP, "-m", "hydra/sweeper=random", "hydra.sweeper.trials=1", "optimizer.lr=interval(1e-3,1e-2)")
+SEARCH = (*WARM_UP, "-m", "hydra/sweeper=random", "hydra.sweeper.n_trials=1", "optimizer.lr=interval(1e-3,1e-2)")
 """A sweep, whose modules it imports too."""
 TIMEOUT = 300.0
 """Seconds after which a process that should have answered is taken to hang."""

@@ -22,7 +22,7 @@ ENDLESS = ("train", "-q", *BLOBS, "threads=1", "epochs=1000000", "eval_every=100
 def begun(job, folder):
     """Wait until a job trains; it must not have ended."""
     while not (folder / "run/checkpoints/last.pt").exists():
-        assert not job.ended, job.wait()
+        assert not job.has_ended, job.wait()
 
 
 def gone(pid):
@@ -174,7 +174,7 @@ from forked import Forks
 with Forks() as server:
     job = server.start({list(ENDLESS)!r}, Path({str(tmp_path)!r}), {{"PYTHONPATH": {TESTS!r}}})
     while not Path({str(tmp_path / "run/checkpoints/last.pt")!r}).exists():
-        assert not job.ended, job.wait()
+        assert not job.has_ended, job.wait()
     print(server._folder, job.pid, flush=True)
     os.kill(os.getpid(), 9)
 """

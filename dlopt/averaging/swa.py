@@ -23,19 +23,19 @@ class StochasticWeightAveraging(Averaging):
     apart: use a rate that stays large from there on, or that restarts, with every the length of its period. A schedule
     that ends near zero leaves iterates that are all alike, and their mean is one of them.
 
-    start   the share of the run before the first iterate that is taken in
+    start_fraction   the share of the run before the first iterate that is taken in
     every   c of the paper, in epochs: between two iterates that are taken in
 
     Source: Izmailov et al. 2018, algorithm 1, whose first model is that at the start; statistics of batch normalization
     are computed anew for the mean, as there.
     """
 
-    start: Fraction
+    start_fraction: Fraction
     every: Count
 
     def first(self, time: TrainingTime) -> int:
         each = self.every * time.per_epoch
-        begun = round(self.start * time.steps / each, 9)  # so that no rounding makes it one more
+        begun = round(self.start_fraction * time.steps / each, 9)  # so that no rounding makes it one more
         return max(math.ceil(begun), 1) * each - 1
 
     def init(self, w: Tensor) -> SWAState:

@@ -6,7 +6,10 @@ from typing import Protocol
 
 from torch import nn
 
+from dlopt.base.group import Group
 
+
+@Group("activation", needed_for_inference=True, lanes="value")
 class Activation(Protocol):
     """Makes an activation module. gain is the factor by which an init makes up for what it does to the variance.
 

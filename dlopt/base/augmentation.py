@@ -6,9 +6,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from dlopt.base.group import Group
 from dlopt.prng import Key
 
 
+@Group("augmentation", multiple=True, must_subclass=True, changeable_on_resume=True, lanes="value")
 class Augmentation:
     """Changes a mini-batch, in training only: a pure function of the batch and a key.
 

@@ -6,9 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
+from dlopt.base.group import Group
 from dlopt.base.schedule import TrainingTime
 
 
+@Group("averaging", optional=True, must_subclass=True, lanes="value")
 class Averaging:
     """A running average of the iterates, evaluated beside them."""
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from dlopt.base.group import Group
 from dlopt.ranges import Count, Fraction
 
 TargetKind = Literal["classes", "numbers"]
@@ -59,6 +60,7 @@ class Dataset:
         return tuple(self.train.inputs.shape[1:])
 
 
+@Group("data", must_subclass=True, needed_for_inference=True, sets_cost=True)
 @dataclass(frozen=True)
 class Data:
     """A data set.

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dlopt.base.group import Group
 from dlopt.base.histogram import Histogram
 from dlopt.base.layout import Layout
 from dlopt.base.optimizer import ObjectiveOracle
@@ -35,6 +36,9 @@ class StepRecord:
     info: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+@Group(
+    "diagnostic", multiple=True, must_subclass=True, changeable_on_resume=True, affects_training=False, lanes="value"
+)
 @dataclass(frozen=True)
 class Diagnostic:
     """An instrument: it watches, and cannot disturb training.

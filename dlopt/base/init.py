@@ -8,9 +8,12 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from dlopt.base.group import Group
 from dlopt.base.layout import Layout, Parameter
 
 
+@Group("init")
+@Group("bias_init")
 class Init(Protocol):
     """Draws the initial values of one parameter: of every weight (group init) or of every bias (group bias_init)."""
 

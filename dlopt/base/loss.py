@@ -7,8 +7,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from dlopt.base.data import TargetKind
+from dlopt.base.group import Group
 
 
+@Group("loss", must_subclass=True, needed_for_inference=True, lanes="class")
 class Loss:
     """The mean loss of a mini-batch, and what is measured beside it.
 

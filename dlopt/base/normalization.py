@@ -6,7 +6,10 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 
+from dlopt.base.group import Group
 
+
+@Group("normalization", needed_for_inference=True, lanes="value")
 class Normalization(Protocol):
     """Makes a normalization for inputs (batch, features, *dims), or None for none at all."""
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from torch import Tensor
 
+from dlopt.base.group import Group
 from dlopt.base.layout import Layout
 from dlopt.prng import Key
 
@@ -38,6 +39,7 @@ class Step(NamedTuple):
     info: Mapping[str, Tensor] = {}
 
 
+@Group("optimizer", must_subclass=True, changeable_on_resume=True, lanes="class")
 class Optimizer:
     """An update rule: a frozen dataclass of hyperparameters with two methods.
 

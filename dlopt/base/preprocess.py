@@ -7,7 +7,10 @@ from typing import Protocol
 
 from torch import Tensor
 
+from dlopt.base.group import Group
 
+
+@Group("preprocess", multiple=True, needed_for_inference=True)
 class Preprocess(Protocol):
     """Fitted on the training split alone, then applied to all of the data."""
 

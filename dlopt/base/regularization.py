@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from dlopt.base.data import TargetKind
+from dlopt.base.group import Group
 from dlopt.base.layout import Layout
 from dlopt.prng import Key, fold_in
 
@@ -35,6 +36,14 @@ class StochasticSite(nn.Module):
         return fold_in(self._key, self._calls)
 
 
+@Group(
+    "regularization",
+    multiple=True,
+    must_subclass=True,
+    changeable_on_resume=True,
+    needed_for_inference=True,
+    lanes="class",
+)
 class Regularization:
     """Anything that works against over-fitting, at whichever of these places it works; each default does nothing.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
+from dlopt.base.group import Group
+
 Unit = Literal["steps", "epochs"]
 
 
@@ -33,6 +35,7 @@ class TrainingTime(NamedTuple):
         return self._replace(step=self.step - n, steps=self.steps - n)
 
 
+@Group("schedule", changeable_on_resume=True)
 class Schedule:
     """A factor over time. Whatever is called with a Time serves as one; it need not derive from this class.
 

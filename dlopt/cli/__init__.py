@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "train": "dlopt.cli.train:train",
-    "list": "dlopt.cli.list_options:list_options",
+    "list": "dlopt.cli.list:list_options",
     "runs": "dlopt.cli.runs:runs",
     "show": "dlopt.cli.show:show",
     "evaluate": "dlopt.cli.evaluate:evaluate",

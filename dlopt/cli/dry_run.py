@@ -16,13 +16,13 @@ from rich.console import Console
 from dlopt import console
 from dlopt.config.problems import format_error
 from dlopt.rundir.display import display_path
-from dlopt.runner.run_one import DONE, FAILED, INTERRUPTED
+from dlopt.runner.execute import DONE, FAILED, INTERRUPTED
+from dlopt.runner.signals import handle_signals
 from dlopt.storage.safe_read import to_printable
 from dlopt.sweep.repeats import Repeat
-from dlopt.training.control import handle_signals
 
 if TYPE_CHECKING:
-    from dlopt.sweep.compose import Job
+    from dlopt.runner.job import Job
     from dlopt.sweep.cost_forecast import CostForecast, DryRunPlan
     from dlopt.training.experiment import Experiment
 

@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -18,10 +18,7 @@ from dlopt.metrics.names import select_headline
 from dlopt.report.summary import make_summary_table
 from dlopt.rundir.directory import Row, RunDirectory
 from dlopt.rundir.display import display_path
-from dlopt.training.control import TrainingControl
-
-if TYPE_CHECKING:
-    from dlopt.sweep.pruning import PruningReporter
+from dlopt.runner.observer import Observer
 
 TRUST_SUFFIX = " --trust"
 WIDE_TERMINAL = 110
@@ -37,12 +34,15 @@ class SweepConsole(Protocol):
         """A run with a bar of its own is under way."""
 
 
-class Progress(TrainingControl):
-    """A bar in a terminal, lines now and then elsewhere. The loop only leaves numbers here; another thread draws."""
+class Progress(Observer):
+    """Shows one run: a bar in a terminal, a line now and then elsewhere, and the results at the end.
 
-    def __init__(self, title: str, sweep: SweepConsole | None = None, reporter: PruningReporter | None = None) -> None:
+    Another thread draws the bar from the numbers that the loop leaves here. title and sweep are those of a run of a
+    sweep: the sweep's screen shows its bar and its results.
+    """
+
+    def __init__(self, title: str = "", sweep: SweepConsole | None = None) -> None:
         super().__init__()
-        self.reporter = reporter
         self.title = title
         self.sweep = sweep
         self.console = sweep.console if sweep else Console()
@@ -74,8 +74,7 @@ class Progress(TrainingControl):
         self._start = (step, time.monotonic())
 
     def on_row(self, run: RunDirectory, row: Row) -> None:
-        if self.reporter is not None and self.step < self.steps and self.reporter.should_prune(row):
-            self.stop = self.is_pruned = True
+        super().on_row(run, row)
         names = select_headline(row) if self.console.width >= WIDE_TERMINAL else select_headline(row)[-2:]
         self.metrics = "  ".join(f"{name} {format_metric(row[name])}" for name in names)
         if (
@@ -88,17 +87,25 @@ class Progress(TrainingControl):
             left = f"  {format_duration((self.steps - self.step) / rate)} left" if rate else ""
             print(f"step {self.step}/{self.steps}  {rate:,.0f}/s{left}  {self.metrics}", flush=True)
 
-    def report(self, run: RunDirectory, summary: dict[str, Any], path: str) -> None:
-        """The results, where they lie, and what to type next."""
+    def on_notice(self, notice: str) -> None:
+        if not dlopt_console.quiet:
+            print(f"note: {notice}", file=sys.stderr)
+
+    def on_failure(self, run: RunDirectory, error: Exception) -> None:
+        if not self.sweep:  # whose screen prints a line, as it does for runs in other processes
+            super().on_failure(run, error)
+
+    def on_end(self, run: RunDirectory, summary: dict[str, Any]) -> None:
+        """Print the results, where they are, and what to type next."""
         if self.sweep:
             return
         if not dlopt_console.quiet:
-            self._report(run, summary, path)
+            self._report(run, summary)
         elif summary["status"] != "done":
-            print(f"{path}: {summary['status']}", file=sys.stderr)
+            print(f"{display_path(run.path)}: {summary['status']}", file=sys.stderr)
 
-    def _report(self, run: RunDirectory, summary: dict[str, Any], path: str) -> None:
-        status = summary["status"]
+    def _report(self, run: RunDirectory, summary: dict[str, Any]) -> None:
+        path, status = display_path(run.path), summary["status"]
         self.console.print(make_summary_table(summary))
         early = f" of {self.steps}, stopped early," if summary["step"] < self.steps else ""
         said = {

@@ -11,7 +11,7 @@ from dlopt.rundir.find import SWEEP_FILE, find_sweep
 from dlopt.storage.safe_read import to_printable
 
 CHANGEABLE_SWEEP_KEYS = (
-    "hydra.sweeper.trials",
+    "hydra.sweeper.n_trials",
     "hydra.sweeper.retry",
     "hydra.sweeper.storage",
     "hydra.launcher",

@@ -30,7 +30,7 @@ from dlopt.sweep.repeats import Repeat
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from dlopt.sweep.compose import Job
+    from dlopt.runner.job import Job
     from dlopt.sweep.cost_forecast import DryRunPlan
     from dlopt.sweep.search import Plan
     from dlopt.sweep.study import Counts, Outcome, Study, Trial

@@ -1,0 +1,1 @@
+"""Turn a command line into a checked Experiment: compose, check, build, and reopen."""

@@ -18,42 +18,43 @@ from dlopt.training.experiment import Settings, adjust_weights, prepare_network,
 
 
 def apply_in_place_init(
-    made: Mapping[str, Any],
+    components: Mapping[str, Any],
     model: nn.Module,
     settings: Settings,
     saved: Mapping[str, Tensor] | None,
     problems: Problems,
 ) -> Collection[str]:
-    """The parameters that the init has given values already, in the network itself."""
-    if "init" not in made:
+    """Let the init give values to parameters in the network itself; return their names."""
+    if "init" not in components:
         return ()
     try:
-        return prepare_network(model.to(settings.dtype), made["init"], saved)
+        return prepare_network(model.to(settings.dtype), components["init"], saved)
     except OptionError as error:
         problems.add(error.key, str(error))
         return ()
 
 
 def build_initial_weights(
-    made: Mapping[str, Any],
+    components: Mapping[str, Any],
     model: nn.Module,
     train: Split,
     settings: Settings,
     given: Collection[str],
     *,
-    goes_on: bool,
+    resumes: bool,
 ) -> Tensor:
-    """w, (P,), by the parts of groups init and bias among those that are made; given is what they need not draw.
+    """Return the initial weights w, (P,), by the components of the groups init and bias_init.
 
-    A run that goes on will take it from its checkpoint: then nobody looks at data.
+    given are the parameters that already have their values. A run that resumes will load w from its checkpoint, so no
+    init evaluates data then.
     """
-    init, bias, gain = made["init"], made["bias_init"], getattr(made["activation"], "gain", 1.0)
+    init, bias, gain = components["init"], components["bias_init"], getattr(components["activation"], "gain", 1.0)
     key = prng.key(settings.seed, "init")
     start = partial(
-        MiniBatchInitProbe, model, made["loss"], train, settings.dtype, prng.key(settings.seed, "first_batch")
+        MiniBatchInitProbe, model, components["loss"], train, settings.dtype, prng.key(settings.seed, "first_batch")
     )
     try:
         w = sample_initial_weights(model, Layout.of(model), init, bias, gain, key, settings.dtype, given)
-        return w if goes_on else adjust_weights(w, init, bias, start)
+        return w if resumes else adjust_weights(w, init, bias, start)
     except OptionError as error:
         raise ConfigError([(error.key, str(error))]) from error

@@ -1,20 +1,27 @@
-"""What is wrong with a configuration: collected, then said at once."""
+"""Configuration problems: collected by the checks, reported together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
 
 from dlopt.storage.safe_read import to_printable
 
+T = TypeVar("T")
+
 
 class ConfigError(Exception):
-    """A configuration that cannot be run. problems: pairs of a key, and what is wrong there and what would be right."""
+    """A configuration that cannot be run.
+
+    problems holds pairs: a key, and a message that says what is wrong there and what would be right.
+    """
 
     def __init__(self, problems: Iterable[tuple[str, str]]) -> None:
         self.problems = list(dict.fromkeys(problems))
         super().__init__(self.text())
 
     def text(self, outcome: str = "nothing was started") -> str:
+        """Return all problems, one to a line, below their number and the outcome."""
         count = len(self.problems)
         width = min(max((len(key) for key, _ in self.problems), default=0), 34)
         head = "1 problem" if count == 1 else f"{count} problems"
@@ -22,25 +29,63 @@ class ConfigError(Exception):
         return "\n".join([f"{head}, {outcome}:", *(to_printable(x) for line in lines for x in line.splitlines())])
 
 
+class Attempt(Generic[T]):
+    """The outcome of a stage of `build`: a value, or the problems that prevented it."""
+
+    def __init__(self, value: T | None, problems: Problems) -> None:
+        self._value = value
+        self._problems = problems
+
+    @property
+    def value(self) -> T:
+        """The value. Raises ConfigError with all problems so far if there is none."""
+        if self._value is None:
+            raise ConfigError(self._problems.errors)
+        return self._value
+
+    @property
+    def value_or_none(self) -> T | None:
+        """The value, if there is one."""
+        return self._value
+
+
 class Problems:
-    """A list to which checks add."""
+    """The problems that checks have found so far, and notices about choices that have no effect."""
 
     def __init__(self) -> None:
         self.errors: list[tuple[str, str]] = []
         self.notices: list[str] = []
 
     def add(self, key: str, message: str) -> None:
+        """Add a problem at a key."""
         self.errors.append((key, message))
 
     def has_no_problem(self, *keys: str) -> bool:
         """Whether nothing is wrong at these keys or below them."""
-        return not any(found == key or found.startswith(key + ".") for found, _ in self.errors for key in keys)
+        return not any(at == key or at.startswith(key + ".") for at, _ in self.errors for key in keys)
 
     def raise_if_any(self) -> None:
+        """Raise ConfigError with all problems, if there are any."""
         if self.errors:
             raise ConfigError(self.errors)
 
+    def attempt(self, stage: Callable[[], T | None]) -> Attempt[T]:
+        """Run a stage that returns a value, or None after it has added a problem, or raises ConfigError.
+
+        A stage that reads the `value` of a failed one is skipped: its own problems would only follow from those.
+        """
+        try:
+            return Attempt(stage(), self)
+        except ConfigError as error:
+            self.errors += [problem for problem in error.problems if problem not in self.errors]
+            return Attempt(None, self)
+
 
 def format_error(error: BaseException) -> str:
-    """An error's class and the first line of its message."""
+    """Return an error's class and the first line of its message."""
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+
+
+def describe_failure(error: BaseException) -> str:
+    """Return the message of a ValueError, which is meant for people; of any other error also its class."""
+    return str(error) if isinstance(error, ValueError) else f"fails: {format_error(error)}"

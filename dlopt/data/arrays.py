@@ -19,6 +19,7 @@ from dlopt.data._targets import TargetKindOption, TestFraction
 from dlopt.errors import OptionError, did_you_mean
 from dlopt.parts import Data, Dataset, Split
 from dlopt.storage import memory, torch_file
+from dlopt.storage.fingerprint import digest_files
 
 EXACT = 2**24
 """The whole numbers up to here are all different in float32."""
@@ -56,7 +57,7 @@ class ArrayData(Data):
 
     def load(self) -> Dataset:
         files = self.files()
-        return _files.cached_dataset(self, files, lambda: self._dataset(files))
+        return _files.cache.load(self, files, lambda: self._dataset(files))
 
     def load_like(self, encoding: Mapping[str, Any]) -> Dataset:
         return self._dataset(self.files(), encoding)
@@ -96,7 +97,7 @@ class ArrayData(Data):
         if known is not None and known.get("uint8", scaled) != scaled:
             was = "uint8, scaled to 0..1" if known["uint8"] else "not uint8, and not scaled"
             raise OptionError("inputs", f"{self.inputs} is {found[self.inputs].dtype}; in training it was {was}")
-        encoding = {"classes": list(names), "uint8": scaled, "sha256": _files.digest(files)}
+        encoding = {"classes": list(names), "uint8": scaled, "sha256": digest_files(files)}
         x = torch.from_numpy(xs[0])
         if len(xs) == 2:
             y, y_test = targets.split([len(ys[0]), len(ys[1])])

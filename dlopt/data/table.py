@@ -20,6 +20,7 @@ from dlopt.data import _targets as data_targets
 from dlopt.data._targets import TargetKindOption, TestFraction
 from dlopt.errors import OptionError, did_you_mean, join_truncated
 from dlopt.parts import Data, Dataset, Split
+from dlopt.storage.fingerprint import digest_files
 
 MISSING = frozenset({"", "na", "nan", "null", "?"})
 """How tables write that there is no value, in small letters."""
@@ -85,7 +86,7 @@ class TableData(Data):
 
     def load(self) -> Dataset:
         (file,) = self.files()
-        return _files.cached_dataset(self, [file], lambda: self._dataset(file))
+        return _files.cache.load(self, [file], lambda: self._dataset(file))
 
     def load_like(self, encoding: Mapping[str, Any]) -> Dataset:
         (file,) = self.files()
@@ -122,7 +123,7 @@ class TableData(Data):
             "names": list(names),
             "classes": [] if goal.is_floating_point() else list(names),
             "text": not all(map(_is_number, table.columns[target])),
-            "sha256": _files.digest([file]),
+            "sha256": digest_files([file]),
             "middle": middle,
             "scale": scale,
             "columns": {name: self._encoding(name, table, train.numpy()) for name in inputs},

@@ -34,7 +34,7 @@ class Pretrained:
     run      a run's directory, a part of its name that no other has, or the file of a checkpoint
     layers   k; null: all
     frozen   whether they keep their values
-    rest     the init of the other layers: init.rest=he
+    default     the init of the other layers: init.default=he
 
     Source: Yosinski, Clune, Bengio and Lipson 2014, section 2: transfer of the first k layers, frozen or fine-tuned.
     """
@@ -42,16 +42,16 @@ class Pretrained:
     run: str | None
     layers: Count | None
     frozen: bool
-    rest: Init
+    default: Init
 
     def __post_init__(self) -> None:
-        if isinstance(self.rest, (DataDependentInit, InPlaceInit)):
+        if isinstance(self.default, (DataDependentInit, InPlaceInit)):
             raise OptionError(
-                "rest", f"{type(self.rest).__name__} is for a whole network; take one that draws, such as he"
+                "default", f"{type(self.default).__name__} is for a whole network; take one that draws, such as he"
             )
 
     def __call__(self, parameter: Parameter, gain: float, generator: torch.Generator) -> Tensor | None:
-        return self.rest(parameter, gain, generator)
+        return self.default(parameter, gain, generator)
 
     def prepare(self, model: nn.Module, saved: Mapping[str, Tensor] | None) -> Collection[str]:
         taken = list_first_layers(model, self.layers)

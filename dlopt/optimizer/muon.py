@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dlopt.base.layout import Layout
 from dlopt.linalg.inplace import axpy_, fused_available
+from dlopt.optimizer._adam import fused_adam_step_
 from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Count, Fraction, Positive
 
@@ -35,17 +36,17 @@ class Muon(Optimizer):
 
     Matrices are the weights of kind `weight`, a convolution's kernels flattened to out x (in * field). Biases, norms,
     and with hidden_only the first and the last weight matrix, as the source has it, move by Adam. Beside it
-    regularization=weight_decay shrinks all weights by lr, also those that Adam moves by lr adam_rate.
+    regularization=weight_decay shrinks all weights by lr, also those that Adam moves by lr adam_lr_scale.
 
     lr            learning rate of the matrices: the spectral norm of a step is about lr c
     momentum      share of the momentum that a step keeps
     nesterov      whether the gradient is added once more
-    steps         of the iteration
+    ns_steps         of the iteration
     bfloat16      whether it is computed in bfloat16
     scaling       original: c = sqrt(max(1, out / in)); match_rms_adamw: c = 0.2 sqrt(max(out, in)), by which the
                   step of a weight is on average that of an Adam with this rate
     hidden_only   whether the first and the last weight matrix are left to Adam
-    adam_rate     Adam's learning rate as a multiple of lr: schedules move both
+    adam_lr_scale     Adam's learning rate as a multiple of lr: schedules move both
     beta1         of Adam: decay of the average of gradients
     beta2         of Adam: decay of the average of their squares
     eps           of Adam: keeps the division finite where gradients vanish
@@ -57,11 +58,11 @@ class Muon(Optimizer):
     lr: Positive
     momentum: Fraction
     nesterov: bool
-    steps: Count
+    ns_steps: Count
     bfloat16: bool
     scaling: Literal["original", "match_rms_adamw"]
     hidden_only: bool
-    adam_rate: Positive
+    adam_lr_scale: Positive
     beta1: Fraction
     beta2: Fraction
     eps: Positive
@@ -81,7 +82,9 @@ class Muon(Optimizer):
         for shape, slices in matrices.items():
             directions = [self._direction(state.m[..., s], g[..., s]).unflatten(-1, shape) for s in slices]
             stacked = torch.stack(directions, dim=-3)
-            steps = orthogonalize(stacked.bfloat16() if self.bfloat16 else stacked, self.steps).to(w.dtype).flatten(-2)
+            steps = (
+                orthogonalize(stacked.bfloat16() if self.bfloat16 else stacked, self.ns_steps).to(w.dtype).flatten(-2)
+            )
             for i, s in enumerate(slices):
                 axpy_(w[..., s], -self.lr * self._scale(shape), steps[..., i, :])
         if rest:
@@ -121,16 +124,15 @@ class Muon(Optimizer):
         for s, v in zip(rest, squares, strict=True):
             m_hat = state.m[..., s].lerp_(g[..., s], 1 - self.beta1) / (1 - self.beta1**t)
             v_hat = v.lerp_(g[..., s].square(), 1 - self.beta2) / (1 - self.beta2**t)
-            w[..., s] -= self.lr * self.adam_rate * m_hat / (v_hat.sqrt_() + self.eps)
+            w[..., s] -= self.lr * self.adam_lr_scale * m_hat / (v_hat.sqrt_() + self.eps)
 
     def _fused_adam(self, w: Tensor, state: MuonState, g: Tensor, rest: list[slice]) -> None:
         """The same in torch's fused kernel, for a single run."""
         m, v, t = state
         sizes = [s.stop - s.start for s in rest]
-        torch._fused_adam_(
-            [w[s] for s in rest], [g[s] for s in rest], [m[s] for s in rest], list(v.split(sizes)), [],
-            [t.add_(1)] * len(rest), lr=self.lr * self.adam_rate, beta1=self.beta1, beta2=self.beta2, eps=self.eps,
-            weight_decay=0.0, amsgrad=False, maximize=False,
+        fused_adam_step_(
+            [w[s] for s in rest], [g[s] for s in rest], [m[s] for s in rest], v.split(sizes), [t.add_(1)] * len(rest),
+            lr=self.lr * self.adam_lr_scale, beta1=self.beta1, beta2=self.beta2, eps=self.eps,
         )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ class SAM(Optimizer):
     Where the gradient is zero, e is.
 
     rho    radius of the neighbourhood, in the units of w
-    base   the rule that steps, with keys of its own: optimizer.base=adam optimizer.base.lr=0.01
+    base_optimizer   the rule that steps, with keys of its own: optimizer.base_optimizer=adam optimizer.base_optimizer.lr=0.01
 
     Schedules and weight decay go by the rate of base. Whatever base asks, it is answered at a distance e.
 
@@ -31,23 +31,23 @@ class SAM(Optimizer):
     """
 
     rho: Positive
-    base: Optimizer
+    base_optimizer: Optimizer
 
     @property
     def lanes(self) -> bool:  # type: ignore[override]
-        return self.base.lanes
+        return self.base_optimizer.lanes
 
     def init(self, w: Tensor, layout: Layout) -> Any:
-        return self.base.init(w, layout)
+        return self.base_optimizer.init(w, layout)
 
     def check(self, w: Tensor, layout: Layout) -> None:
-        self.base.check(w, layout)
+        self.base_optimizer.check(w, layout)
 
     def step(self, w: Tensor, state: Any, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
         norm = g.norm(dim=-1, keepdim=True)
         uphill = PerturbedObjective(objective, g, torch.where(norm > 0, self.rho / norm, 0.0))
-        return self.base.step(w, state, uphill)._replace(loss=loss, gradient=g)
+        return self.base_optimizer.step(w, state, uphill)._replace(loss=loss, gradient=g)
 
 
 class PerturbedObjective:

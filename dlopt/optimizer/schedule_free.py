@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dlopt.base.layout import Layout
 from dlopt.linalg.inplace import axpy_, fused_available
+from dlopt.optimizer._adam import fused_adam_step_
 from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Fraction, NonNegative, Positive, Range
 
@@ -40,7 +41,7 @@ class ScheduleFree(Optimizer):
     beta    place of y between z (0) and x (1)
     beta2   of adam: decay of the average of squared gradients
     eps     of adam: keeps the division finite where gradients vanish
-    decay   decoupled weight decay, of weights alone
+    weight_decay   decoupled weight decay, of weights alone
 
     Source: Defazio, Yang, Mehta, Mishchenko, Khaled and Cutkosky 2024, algorithm 1, and for sgd equations 3 to 5
     with the c of the algorithm.
@@ -51,7 +52,7 @@ class ScheduleFree(Optimizer):
     beta: Annotated[float, Range(ge=0, le=1)]
     beta2: Fraction
     eps: Positive
-    decay: NonNegative
+    weight_decay: NonNegative
 
     def init(self, w: Tensor, layout: Layout) -> ScheduleFreeState:
         v = torch.zeros_like(w) if self.form == "adam" else w.new_zeros(*w.shape[:-1], 0)
@@ -62,8 +63,8 @@ class ScheduleFree(Optimizer):
         x = w.clone()
         y = w.lerp_(z, 1 - self.beta)  # in the place of w, where a gradient costs no copy of the network
         loss, g = objective.gradient(y)
-        if isinstance(self.decay, Tensor) or self.decay > 0.0:
-            axpy_(z, -self.lr * self.decay, objective.layout.weight_mask(y) * y)
+        if isinstance(self.weight_decay, Tensor) or self.weight_decay > 0.0:
+            axpy_(z, -self.lr * self.weight_decay, objective.layout.weight_mask(y) * y)
         if self.form == "sgd":
             axpy_(z, -self.lr, g)
         else:
@@ -85,8 +86,6 @@ class ScheduleFree(Optimizer):
 
         Its average of gradients is then g, which stands in for it and is written back unchanged.
         """
-        torch._fused_adam_(
-            [z], [g], [g], [state.v], [], [state.t.add_(1)], lr=self.lr, beta1=0.0, beta2=self.beta2, eps=self.eps,
-            weight_decay=0.0, amsgrad=False, maximize=False,
-        )  # fmt: skip
+        t = state.t.add_(1)
+        fused_adam_step_([z], [g], [g], [state.v], [t], lr=self.lr, beta1=0.0, beta2=self.beta2, eps=self.eps)
         return z, state

@@ -57,7 +57,7 @@ class SOAP(Optimizer):
     beta1      decay of the average of gradients
     beta2      decay of the averages of squares and of products
     eps        keeps the division finite where gradients vanish
-    every      steps from one turn of the bases to the next
+    precondition_frequency      steps from one turn of the bases to the next
     max_size   a matrix with more rows than this has Ql = I, one with more columns Qr = I
 
     A step costs eight products of each matrix with its bases: it pays where a gradient is dear, with large batches.
@@ -70,7 +70,7 @@ class SOAP(Optimizer):
     beta1: Fraction
     beta2: Fraction
     eps: Positive
-    every: Count
+    precondition_frequency: Count
     max_size: Count
 
     def init(self, w: Tensor, layout: Layout) -> SOAPState:
@@ -93,7 +93,7 @@ class SOAP(Optimizer):
             for side, product in ((matrix.left, x @ x.mT), (matrix.right, x.mT @ x)):
                 if side:
                     products[..., side].lerp_(product.flatten(-2), 1 - self.beta2)
-        if t == 1 or t % self.every == 0:
+        if t == 1 or t % self.precondition_frequency == 0:
             for side in (side for matrix in matrices for side in (matrix.left, matrix.right) if side):
                 product, basis = square(products, side), square(bases, side)
                 basis.copy_(eigenvectors(product) if t == 1 else power_iterate(product, basis))

@@ -13,11 +13,11 @@ from dlopt.ranges import Count, NonNegative, Range
 class EarlyStopping(Regularization):
     """Ends the run when a validation metric has not improved for a while; the results are those of the best weights.
 
-    After the evaluations to ignore it looks at every `interval`-th one. With v_1, ..., v_t the metric at the looks so
+    After the evaluations to warmup_evaluations it looks at every `check_every`-th one. With v_1, ..., v_t the metric at the looks so
     far (its negative for accuracy, top5, AUC and R^2, so that less is better), the run stops when either holds:
 
         patience     none of the last `patience` looks lay more than
-                     min_change below the best before it
+                     min_delta below the best before it
         cumulative   the last n one-step differences v_s - v_(s-1) have
                      a sum above zero: it is worse than n looks ago
 
@@ -27,9 +27,9 @@ class EarlyStopping(Regularization):
     monitor      the metric, as it is logged: val/loss, val/accuracy, ...
     patience     looks without an improvement that are borne; null: any number
     cumulative   n, the differences that are summed; null: none. One of the two must be a number
-    ignore       first evaluations that are not looked at (one evaluation each eval_every epochs)
-    interval     evaluations from one look to the next
-    min_change   for patience: an improvement by less than this is none
+    warmup_evaluations       first evaluations that are not looked at (one evaluation each eval_every epochs)
+    check_every     evaluations from one look to the next
+    min_delta   for patience: an improvement by less than this is none
 
     Slip: the KTH lecture stops by the test error, and chooses the strength of a penalty by it; right is validation, for
     what the test error has chosen it can no longer judge.
@@ -43,9 +43,9 @@ class EarlyStopping(Regularization):
     monitor: str
     patience: Count | None
     cumulative: Count | None
-    ignore: Annotated[int, Range(ge=0)]
-    interval: Count
-    min_change: NonNegative
+    warmup_evaluations: Annotated[int, Range(ge=0)]
+    check_every: Count
+    min_delta: NonNegative
 
     def __post_init__(self) -> None:
         if self.patience is None and self.cumulative is None:
@@ -53,13 +53,16 @@ class EarlyStopping(Regularization):
 
     def stop(self, history: Sequence[Mapping[str, float]]) -> bool:
         sign = -1.0 if higher_is_better(self.monitor) else 1.0
-        looks = [sign * metrics[self.monitor] for metrics in history[self.ignore :][self.interval - 1 :: self.interval]]
+        looks = [
+            sign * metrics[self.monitor]
+            for metrics in history[self.warmup_evaluations :][self.check_every - 1 :: self.check_every]
+        ]
         return self._is_out_of_patience(looks) or self._has_grown(looks)
 
     def _is_out_of_patience(self, looks: Sequence[float]) -> bool:
         best, since = float("inf"), 0
         for value in looks:
-            if value < best - self.min_change:
+            if value < best - self.min_delta:
                 best, since = value, 0
             else:
                 since += 1

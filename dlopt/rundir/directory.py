@@ -137,12 +137,14 @@ class RunDirectory:
         *,
         device: str = "cpu",
         threads: int | None = None,
+        command: str | None = None,
     ) -> RunDirectory:
         """Begin a run here. A directory that holds one already is refused.
 
         settings: group -> option and key -> value, flat, for tables of runs and TensorBoard's HPARAMS dashboard.
         lock: the directory's, where it is held already.
         device and threads are those that it uses (None: as many as torch takes).
+        command: the command line that is recorded; None: that of this process.
         Raises FileExistsError, and Held where another process is at it.
         """
         run = cls(path)
@@ -151,7 +153,7 @@ class RunDirectory:
         if run.status_file.exists():
             run.lock.release()
             raise FileExistsError(f"{run.path} already holds a run; choose another directory")
-        run._record_start(settings or {}, device, threads, {"started": time.time(), "before": []})
+        run._record_start(settings or {}, device, threads, {"started": time.time(), "before": []}, command)
         return run
 
     def resume(
@@ -194,7 +196,12 @@ class RunDirectory:
         return self
 
     def _record_start(
-        self, settings: Mapping[str, Any], device: str, threads: int | None, started: Mapping[str, Any]
+        self,
+        settings: Mapping[str, Any],
+        device: str,
+        threads: int | None,
+        started: Mapping[str, Any],
+        command: str | None = None,
     ) -> None:
         from dlopt.rundir import provenance  # those who only read runs do without it
 
@@ -214,7 +221,7 @@ class RunDirectory:
             "since": time.time(),
             "ended": None,
             "message": "",
-            "command": provenance.get_command(),
+            "command": command or provenance.get_command(),
             "versions": provenance.get_versions(),
             "machine": provenance.describe_machine(device, threads),
             "git": code,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlopt.rundir.display import display_path
-from dlopt.runner.run_one import USAGE_ERROR
+from dlopt.runner.execute import USAGE_ERROR
 
 if TYPE_CHECKING:
     from dlopt.rundir.directory import RunDirectory

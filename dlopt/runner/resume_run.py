@@ -15,16 +15,17 @@ from dlopt.storage.safe_read import to_printable
 if TYPE_CHECKING:
     from dlopt.rundir.directory import Checkpoint, RunDirectory
     from dlopt.rundir.lock import Holder
+    from dlopt.runner.observer import Observer
 
 
-def resume(name: str, arguments: Sequence[str], *, trust: bool) -> int:
-    """The command; returns the exit code."""
+def resume(name: str, arguments: Sequence[str], observer: Observer, *, trust: bool) -> int:
+    """Resume the run of this name with changed settings. Return the exit code."""
     from dlopt.runner.open_run import open_run
 
-    return open_run("resume", name, lambda run: _resume_run(run, arguments, trust), trust=trust)
+    return open_run("resume", name, lambda run: _resume_run(run, arguments, observer, trust), trust=trust)
 
 
-def _resume_run(run: RunDirectory, arguments: Sequence[str], trust: bool) -> int:
+def _resume_run(run: RunDirectory, arguments: Sequence[str], observer: Observer, trust: bool) -> int:
     from omegaconf import OmegaConf
 
     from dlopt import console
@@ -32,7 +33,7 @@ def _resume_run(run: RunDirectory, arguments: Sequence[str], trust: bool) -> int
     from dlopt.config.problems import ConfigError
     from dlopt.config.reopen import load_run, resume_checks
     from dlopt.rundir import provenance
-    from dlopt.runner.run_one import DONE, log_to_run, run_one
+    from dlopt.runner.execute import DONE, log_to_run, run_one
 
     load_run.check_writable(run)
     former = load_run.load_config(run, trust=trust)
@@ -80,7 +81,7 @@ def _resume_run(run: RunDirectory, arguments: Sequence[str], trust: bool) -> int
             log.info("resume %s", " ".join(arguments))
             for warning in warnings:
                 log.warning(warning)
-            return run_one(experiment, run, notices, state=state)[0]
+            return run_one(experiment, run, observer, notices, state=state)[0]
     finally:
         run.lock.release()
 

@@ -12,9 +12,9 @@ from dlopt.ranges import NonNegative, Range
 
 @dataclass(frozen=True)
 class Plateau(Schedule):
-    """max(factor^n, floor) after n falls; one comes when more than `patience` evaluations in a row were no better.
+    """max(factor^n, min_factor) after n falls; one comes when more than `patience` evaluations in a row were no better.
 
-    An evaluation is better when it lies more than min_change below (for accuracy and R^2: above) the best before it. A
+    An evaluation is better when it lies more than threshold below (for accuracy and R^2: above) the best before it. A
     fall takes effect at the step after the evaluation, and the count begins anew; for `cooldown` evaluations it then
     stays at zero. Behind a warm-up, the evaluations made in it count. The rate depends on what was measured, so runs in
     lanes may each have another.
@@ -22,9 +22,9 @@ class Plateau(Schedule):
     monitor      the metric, as it is logged: val/loss, val/accuracy, ...
     factor       of each fall
     patience     evaluations without an improvement that are borne (one evaluation each eval_every epochs)
-    min_change   an improvement by less than this is none
+    threshold   an improvement by less than this is none
     cooldown     evaluations after a fall that are not counted
-    floor        the smallest factor
+    min_factor        the smallest factor
 
     Source: Krizhevsky, Sutskever and Hinton 2012, section 5, where it was done by hand; the rules are those of torch's
     ReduceLROnPlateau with threshold_mode="abs" and eps=0.
@@ -33,9 +33,9 @@ class Plateau(Schedule):
     monitor: str
     factor: Annotated[float, Range(gt=0, lt=1)]
     patience: Annotated[int, Range(ge=0)]
-    min_change: NonNegative
+    threshold: NonNegative
     cooldown: Annotated[int, Range(ge=0)]
-    floor: Annotated[float, Range(ge=0, le=1)]
+    min_factor: Annotated[float, Range(ge=0, le=1)]
     _latest: list[tuple[Sequence[Mapping[str, float]], float]] = field(
         default_factory=list, init=False, repr=False, compare=False
     )
@@ -51,12 +51,12 @@ class Plateau(Schedule):
         sign = -1.0 if higher_is_better(self.monitor) else 1.0
         best, worse, cooling, found = math.inf, 0, 0, 1.0
         for value in values:
-            if sign * value < best - self.min_change:
+            if sign * value < best - self.threshold:
                 best, worse = sign * value, 0
             else:
                 worse += 1
             if cooling > 0:
                 cooling, worse = cooling - 1, 0
             if worse > self.patience:
-                found, cooling, worse = max(found * self.factor, self.floor), self.cooldown, 0
+                found, cooling, worse = max(found * self.factor, self.min_factor), self.cooldown, 0
         return found

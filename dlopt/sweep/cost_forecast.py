@@ -24,7 +24,7 @@ from dlopt.config.compose.flatten import flatten_settings
 from dlopt.config.problems import Problems
 from dlopt.config.schema.settings import build_settings
 from dlopt.rundir.directory import RunDirectory
-from dlopt.sweep.compose import Job, prepare_run
+from dlopt.runner.job import Job, prepare_run
 from dlopt.sweep.search import Plan
 from dlopt.sweep.space import Axis, Choice, Interval, Space
 from dlopt.training.cost import Cost, CostEstimate, CostModel, estimate_cost
@@ -38,7 +38,9 @@ MAX_SAMPLE_POINTS = 1_000
 """Points that stand for all, at most; spread evenly over the search."""
 COST_NEUTRAL_KEYS = {"seed", "epochs", "steps", "eval_every", "checkpoint", "objective", "name"}
 """Keys that change nothing of how long a step takes; how many steps there are is known without a rehearsal."""
-COST_KEYS = {"arch", "data", "validation", "batch_size", "precision", "threads", "device", "compile"}
+COST_KEYS = {"validation", "batch_size", "precision", "threads", "device", "compile"} | set(
+    groups.select_groups("sets_cost")
+)
 """Keys whose numbers change how long a step takes; of other parts, such as optimizers, only options do."""
 MAX_CATEGORIES = 4
 """Values up to which numbers are told apart one by one; more of them lie on a curve."""

@@ -147,7 +147,7 @@ def estimate_cost(
     with _folder() as folder:
         began = clock()
         experiment, run = begin(folder)
-        with set_torch_switches(experiment):
+        with set_torch_switches(experiment.threads, deterministic=experiment.settings.deterministic):
             figures = _CostProbe(experiment, run, clock, began).measure(seconds)
         return CostEstimate(figures, len(experiment.train), experiment.drop_last)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
@@ -132,7 +132,7 @@ class Experiment:
 
     outputs is the number of classes, or of numbers to predict; names, if there are any, what each is called; encoding
     is that of the data set. network holds the configuration of arch, activation and normalization: what the model was
-    made of.
+    made of. others holds the components of groups that have no field here, by the group's name.
     """
 
     settings: Settings
@@ -156,6 +156,11 @@ class Experiment:
     names: tuple[str, ...]
     encoding: Mapping[str, Any]
     threads: int
+    others: Mapping[str, Any] = field(default_factory=dict)
+
+    def get_component(self, group: str) -> Any:
+        """Return the component of a group, or components by their keys; None if the run has none."""
+        return getattr(self, group) if group in self.__dataclass_fields__ else self.others.get(group)
 
     @property
     def objective(self) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dlopt.base import dotted_fields
+from dlopt.base.group import declared_groups
 from dlopt.base.layout import Layout, map_tied_names
 from dlopt.training.experiment import Experiment, Settings
 
@@ -26,13 +27,11 @@ def check_compatible(experiments: Sequence[Experiment]) -> None:
                 for e in (first, other)
             ),
             "schedules": (list(first.schedules), list(other.schedules)),
-            "averaging": (first.averaging, other.averaging),
-            "augmentation": (dict(first.augmentation), dict(other.augmentation)),
-            "diagnostic": (dict(first.diagnostic), dict(other.diagnostic)),
-            "regularization": (_kinds(first.regularization), _kinds(other.regularization)),
         }
-        for name in ("optimizer", "loss"):
-            pairs[name] = (type(getattr(first, name)), type(getattr(other, name)))
+        for name, group in declared_groups().items():
+            if group.lanes is not None and name not in first.network:
+                a, b = (_comparable_component(e.get_component(name), group.lanes) for e in (first, other))
+                pairs[name] = (a, b)
         for name, (a, b) in pairs.items():
             if a != b:
                 raise ValueError(f"runs in lanes must agree in {name}: {a} and {b}")
@@ -48,8 +47,11 @@ def _comparable_settings(settings: Settings) -> Settings:
     return dataclasses.replace(settings, seed=0, name=None, validation=validation)
 
 
-def _kinds(parts: Mapping[str, Any]) -> list[tuple[str, type]]:
-    return [(name, type(part)) for name, part in parts.items()]
+def _comparable_component(component: Any, by: str) -> Any:
+    """Return a component, or components by their keys, or instead the class of each."""
+    if isinstance(component, Mapping):
+        return [(name, _comparable_component(one, by)) for name, one in component.items()]
+    return type(component) if by == "class" else component
 
 
 def _agree_in_counts(one: Any, other: Any) -> None:

@@ -33,7 +33,7 @@ def train(
     A run that stops or diverges is finished at once and leaves the others.
     """
     check_compatible(experiments)
-    with set_torch_switches(experiments[0]):
+    with set_torch_switches(experiments[0].threads, deterministic=experiments[0].settings.deterministic):
         training = TrainState(experiments)
         recorder = Recorder(training, experiments, runs, watch or TrainingControl(), state)
         try:
@@ -72,18 +72,17 @@ def record(training: TrainState, recorder: Recorder) -> None:
 
 
 @contextmanager
-def set_torch_switches(experiment: Experiment) -> Iterator[None]:
-    """Set torch's global switches for this run, and restore them afterwards."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(experiment.threads)
-    wanted = experiment.settings.deterministic
-    if wanted:
+def set_torch_switches(threads: int, *, deterministic: bool) -> Iterator[None]:
+    """Set the number of threads and torch's deterministic mode, and restore both afterwards."""
+    threads_before, deterministic_before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(threads)
+    if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses
-    if wanted != deterministic:
-        torch.use_deterministic_algorithms(wanted)  # a second of imports: only on a change
+    if deterministic != deterministic_before:
+        torch.use_deterministic_algorithms(deterministic)  # a second of imports: only on a change
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
-        if wanted != deterministic:
-            torch.use_deterministic_algorithms(deterministic)
+        torch.set_num_threads(threads_before)
+        if deterministic != deterministic_before:
+            torch.use_deterministic_algorithms(deterministic_before)

@@ -7,7 +7,8 @@ import pytest
 
 from dlopt.analysis import importance
 from dlopt.analysis.importance import compute_importance, find_borders, find_divergence, group_by_level
-from dlopt.analysis.search_record import SearchAxis, SearchRecord, TrialRecord, make_choice_axis
+from dlopt.analysis.search_axis import SearchAxis, make_choice_axis
+from dlopt.analysis.search_record import SearchRecord, TrialRecord
 
 RATE = SearchAxis("optimizer.lr", (), 1e-4, 10.0, log=True)
 RULE = SearchAxis("optimizer", ("sgd", "adam"))
@@ -154,7 +155,7 @@ def test_a_hyperparameter_that_some_trials_lack_is_left_out_and_named():
 
 
 def test_many_trials_are_thinned_out(monkeypatch):
-    monkeypatch.setattr(compute_importance, "MOST", 30)
+    monkeypatch.setattr(importance, "MAX_TRIALS", 30)
     shares, said = compute_importance(mixed(100, lambda p: p["arch.depth"]))
     assert next(iter(shares)) == "arch.depth"
     assert "30 trials" in said

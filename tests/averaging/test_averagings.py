@@ -101,7 +101,7 @@ def test_a_share_of_the_run_is_not_moved_by_rounding(share, epochs, per_epoch):
 
 RUNS = {
     "polyak": (("averaging.start=0.5",), [4, 5, 6, 7, 8]),
-    "swa": (("averaging.start=0.5",), [5, 8]),
+    "swa": (("averaging.start_fraction=0.5",), [5, 8]),
     "ema": (("averaging.decay=0.9",), list(range(9))),
 }
 """Nine steps, three an epoch: which of their results are taken in."""

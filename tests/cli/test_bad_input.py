@@ -54,8 +54,8 @@ CASES = {
     "a schedule for no number": (["schedules=cosine"], ["schedules ", "schedules.momentum=ramp", "schedule=NAME"]),
     "a list of schedules for one number": (["schedules.eps=[ramp,cosine]"], ["1 problem", "schedules.eps ", "takes one option"]),
     "a schedule of what stops a run": (
-        ["regularization=early_stopping", "schedules.early_stopping.min_change=ramp"],
-        ["1 problem", "schedules.early_stopping.min_change ", "no step has to do with early_stopping"],
+        ["regularization=early_stopping", "schedules.early_stopping.min_delta=ramp"],
+        ["1 problem", "schedules.early_stopping.min_delta ", "no step has to do with early_stopping"],
     ),
     "numbers that may have a schedule": (
         ["regularization=[early_stopping,l2,dropout]", "schedules.momentum=ramp"], ["there is beta1, beta2, eps, l2, dropout.input, dropout.p\n"],
@@ -89,21 +89,21 @@ CASES = {
     "a bad inner option of a sweep": (
         ["-m", "schedule=warmup", "schedule.then=cosine,cosin"], ["schedule.then ", "did you mean cosine", "in the run schedule.then=cosin"],
     ),
-    "an unknown rule inside a rule": (["optimizer=sam", "optimizer.base=adm"], ["optimizer.base ", "no option 'adm'", "did you mean adam"]),
-    "a key of the rule inside": (["optimizer=sam", "optimizer.lr=0.1"], ["optimizer.lr", "there is optimizer.base.lr"]),
+    "an unknown rule inside a rule": (["optimizer=sam", "optimizer.base_optimizer=adm"], ["optimizer.base_optimizer ", "no option 'adm'", "did you mean adam"]),
+    "a key of the rule inside": (["optimizer=sam", "optimizer.lr=0.1"], ["optimizer.lr", "there is optimizer.base_optimizer.lr"]),
     "a schedule as the rule inside": (
-        ["optimizer=sam", "optimizer.base._target_=dlopt.schedule.constant.ConstantSchedule"],
-        ["optimizer.base._target_", "Constant must be a subclass of dlopt.parts.Optimizer"],
+        ["optimizer=sam", "optimizer.base_optimizer._target_=dlopt.schedule.constant.ConstantSchedule"],
+        ["optimizer.base_optimizer._target_", "Constant must be a subclass of dlopt.parts.Optimizer"],
     ),
     "a rule inside that is no dataclass": (
-        ["optimizer=sam", "optimizer.base=custom", "optimizer.base._target_=mine.Plainest"], ["optimizer.base._target_", "must be a dataclass"],
+        ["optimizer=sam", "optimizer.base_optimizer=custom", "optimizer.base_optimizer._target_=mine.Plainest"], ["optimizer.base_optimizer._target_", "must be a dataclass"],
     ),
     "a schedule for a rule inside without a rate": (
-        [*MINE, "epochs=4", "optimizer=sam", "optimizer.base=custom", "optimizer.base._target_=mine.Unit", "schedule=step", "schedule.every=3"],
+        [*MINE, "epochs=4", "optimizer=sam", "optimizer.base_optimizer=custom", "optimizer.base_optimizer._target_=mine.Unit", "schedule=step", "schedule.every=3"],
         ["schedule ", "SAM has no rate lr", "schedule=constant"],
     ),
     "a rule inside that refuses the net": (
-        ["optimizer=sam", "optimizer.base=torch_optim", "optimizer.base.name=Muon"], ["optimizer ", "Muon"],
+        ["optimizer=sam", "optimizer.base_optimizer=torch_optim", "optimizer.base_optimizer.name=Muon"], ["optimizer ", "Muon"],
     ),
     # torch's rules
     "unknown class of torch.optim": (
@@ -370,14 +370,14 @@ CASES = {
     "unknown part of Hydra": (["-m", "hydra.sweper.trials=4", "seed=0,1"], ["1 problem", "hydra.sweper ", "did you mean sweeper?"]),
     "a key of an unknown group": (["optimzer.lr=1"], ["1 problem", "optimzer ", "did you mean optimizer?"]),
     "unknown key of a search": (["-m", "hydra.sweeper.trails=5", "seed=0,1"], ["1 problem", "hydra.sweeper.trails ", "did you mean trials?"]),
-    "unknown key of a sampler": (["-m", "hydra.sweeper.tpe.strtup=5", "seed=0,1"], ["1 problem", "hydra.sweeper.tpe.strtup ", "did you mean startup?"]),
+    "unknown key of a sampler": (["-m", "hydra.sweeper.tpe.n_startup_trals=5", "seed=0,1"], ["1 problem", "hydra.sweeper.tpe.n_startup_trals ", "did you mean n_startup_trials?"]),
     "unknown key of a launcher": (["-m", "hydra/launcher=pool", "hydra.launcher.wokers=2", "seed=0,1"], ["1 problem", "did you mean workers?"]),
     "a key of another launcher": (["-m", "hydra.launcher.workers=2", "seed=0,1"], ["1 problem", "hydra.launcher.workers ", "hydra/launcher=pool would have it"]),
     "text for the workers": (["-m", "hydra/launcher=pool", "hydra.launcher.workers=abc", "seed=0,1"], ["hydra.launcher.workers ", "whole number >= 1", "auto"]),
-    "text for the trials": (["-m", "hydra.sweeper.trials=abc", "seed=0,1"], ["1 problem", "hydra.sweeper.trials ", "whole number >= 1 or null, got 'abc'"]),
-    "several numbers of trials": (["-m", "hydra.sweeper.trials=3,4", "seed=0,1"], ["1 problem", "hydra.sweeper.trials ", "3,4; a search takes one"]),
+    "text for the trials": (["-m", "hydra.sweeper.n_trials=abc", "seed=0,1"], ["1 problem", "hydra.sweeper.n_trials ", "whole number >= 1 or null, got 'abc'"]),
+    "several numbers of trials": (["-m", "hydra.sweeper.n_trials=3,4", "seed=0,1"], ["1 problem", "hydra.sweeper.n_trials ", "3,4; a search takes one"]),
     "unknown pruner": (["-m", "hydra.sweeper.pruner=medain", "seed=0,1"], ["1 problem", "hydra.sweeper.pruner ", "none, median, hyperband, got 'medain'"]),
-    "a negative startup": (["-m", "hydra.sweeper.tpe.startup=-1", "seed=0,1"], ["1 problem", "hydra.sweeper.tpe.startup ", "must be >= 0, got -1"]),
+    "a negative startup": (["-m", "hydra.sweeper.tpe.n_startup_trials=-1", "seed=0,1"], ["1 problem", "hydra.sweeper.tpe.n_startup_trials ", "must be >= 0, got -1"]),
     "a key of the first option that is searched": (
         ["-m", "hydra/sweeper=tp", "optimizer=momentum,nesterov", "optimizer.momentum=0.8"], ["1 problem", "did you mean tpe?"],
     ),
@@ -386,15 +386,15 @@ CASES = {
         ["1 problem", "did you mean tpe?"],
     ),
     "beside another problem": (["-m", "hydra/sweeper=tp", "optimizer=sgd,adam", "epocs=3"], ["2 problems", "did you mean tpe?", "did you mean epochs?"]),
-    "another word for -m": (["hydra.mode=MULTIRUN", "hydra.sweeper.trials=abc", "seed=0,1"], ["1 problem", "hydra.sweeper.trials "]),
-    "trials of a single run": (["hydra.sweeper.trials=5"], ["1 problem", "hydra.sweeper.trials ", "is for a search: add -m"]),
+    "another word for -m": (["hydra.mode=MULTIRUN", "hydra.sweeper.n_trials=abc", "seed=0,1"], ["1 problem", "hydra.sweeper.n_trials "]),
+    "trials of a single run": (["hydra.sweeper.n_trials=5"], ["1 problem", "hydra.sweeper.n_trials ", "is for a search: add -m"]),
     "a launcher with a dot": (["-m", "hydra.launcher=pool", "seed=0,1"], ["1 problem", "hydra.launcher ", "hydra/launcher=pool"]),
     "a launcher of a single run": (["hydra/launcher=pool"], ["1 problem", "hydra/launcher ", "add -m"]),
     "a sweep's directory of a single run": (["hydra.sweep.dir=x"], ["1 problem", "hydra.sweep.dir ", "add -m"]),
     "yes to a single run": (["--yes"], ["1 problem", "--yes ", "is for a search: add -m"]),
     "a search of a single run": (
-        ["hydra/sweeper=tpe", "hydra.sweeper.trials=5", "--yes", "epochs=0"],
-        ["2 problems", "is for a search, like hydra.sweeper.trials and --yes: add -m", "epochs "],
+        ["hydra/sweeper=tpe", "hydra.sweeper.n_trials=5", "--yes", "epochs=0"],
+        ["2 problems", "is for a search, like hydra.sweeper.n_trials and --yes: add -m", "epochs "],
     ),
     # several at once
     "five problems": (

@@ -62,9 +62,7 @@ def test_list_describes_every_option_of_a_group(group, capsys):
     assert main(["list", group]) == 0
     out = capsys.readouterr().out
     assert all(option in out for option in groups.list_option_names(group))
-    assert (f"'{group}=[a,b]'" in out) is (
-        group not in (*groups.SINGLE_OPTION_GROUPS, *groups.SWEEP_GROUPS, "experiment")
-    )
+    assert (f"'{group}=[a,b]'" in out) is (groups.takes_several(group))
 
 
 def test_list_shows_the_keys_defaults_ranges_and_formula_of_an_option(capsys):
@@ -222,7 +220,7 @@ def test_an_option_inside_an_option_may_be_ones_own(here, capsys):
 def test_a_docstring_fits_a_narrow_screen_and_loses_no_word(group, option, columns):
     import inspect
 
-    from dlopt.cli.list_options import wrap_docstring
+    from dlopt.cli.list import wrap_docstring
 
     content = yaml.safe_load((groups.CONF / group / f"{option}.yaml").read_text()) or {}
     for node in [content, *(n for n in content.values() if isinstance(n, dict))]:
@@ -237,7 +235,7 @@ def test_a_docstring_fits_a_narrow_screen_and_loses_no_word(group, option, colum
 
 
 def test_a_long_formula_is_broken_between_its_clauses():
-    from dlopt.cli.list_options import wrap_docstring
+    from dlopt.cli.list import wrap_docstring
 
     assert wrap_docstring("    y <- a y + b x,  z <- z - y,   with  x = 1", 30).splitlines() == [
         "    y <- a y + b x,",
@@ -496,7 +494,7 @@ def test_only_torchs_own_rules_import_what_they_need(here):
 
 def test_epochs_typed_where_steps_count_are_not_passed_over(here, capsys):
     assert main(["train", "experiment=mnist1d_paper", "epochs=1"]) == 2
-    assert "steps=6000 stands in its place" in capsys.readouterr().err
+    assert "steps=6000 takes its place" in capsys.readouterr().err
 
 
 def test_a_damaged_run_is_said_to_be_so(here, capsys):

@@ -49,7 +49,7 @@ def test_a_sweep_is_listed_and_nothing_is_made(here, capsys):
     ]
     assert "12 runs: 4 points x 3 (seed=0, seed=1, seed=2)" in said
     assert re.search(r"time +about .* \(2 of 2 kinds of runs measured\)", said)
-    assert re.search(r"disk +about \d+ kB", said)
+    assert re.search(r"disk +about [\d.]+ [kM]B", said)
 
 
 @pytest.mark.parametrize(("count", "shown"), [(40, 40), (41, 24)])
@@ -65,7 +65,7 @@ def test_long_lists_are_cut(count, shown, here, capsys):
 @pytest.mark.parametrize("sampler", ["random", "qmc"])
 def test_the_points_listed_are_those_that_are_made(sampler, here, capsys):
     axes = ["optimizer.lr=tag(log,interval(1e-3,1e-1))", "arch.widths=[4],[8]"]
-    search = ["-m", f"hydra/sweeper={sampler}", "hydra.sweeper.trials=4", "hydra.sweep.dir=s", *axes]
+    search = ["-m", f"hydra/sweeper={sampler}", "hydra.sweeper.n_trials=4", "hydra.sweep.dir=s", *axes]
     assert main([*DRY, *search]) == 0
     listing = [title for _, title in listed(capsys.readouterr().out)]
     assert main(["train", *BLOBS, *search]) == 0
@@ -74,10 +74,10 @@ def test_the_points_listed_are_those_that_are_made(sampler, here, capsys):
 
 
 def test_a_sweep_that_exists_says_what_is_left(here, capsys):
-    search = ["-m", "hydra/sweeper=random", "hydra.sweeper.trials=2", "optimizer.lr=interval(0.01,0.1)"]
+    search = ["-m", "hydra/sweeper=random", "hydra.sweeper.n_trials=2", "optimizer.lr=interval(0.01,0.1)"]
     assert main(["train", "-q", *BLOBS, *search, "hydra.sweep.dir=s"]) == 0
     before = contents(here)
-    assert main(["train", "--dry-run", "resume=s", "hydra.sweeper.trials=5", "--trust"]) == 0
+    assert main(["train", "--dry-run", "resume=s", "hydra.sweeper.n_trials=5", "--trust"]) == 0
     said = capsys.readouterr().out
     assert "s: 2 of 5 points are over" in said
     assert [number for number, _ in listed(said)] == ["2", "3", "4"]
@@ -167,7 +167,7 @@ def test_a_very_large_grid_is_started_with_yes_alone(runs, starts, here, capsys,
 def test_of_a_million_runs_a_few_are_made_up(here, capsys, monkeypatch):
     made = []
     true = sweeper.Composer.compose_job
-    monkeypatch.setattr(sweeper.Composer, "job", lambda *args: made.append(args) or true(*args))
+    monkeypatch.setattr(sweeper.Composer, "compose_job", lambda *args: made.append(args) or true(*args))
     assert main([*DRY, "-m", "seed=range(1000)", "optimizer.lr=range(1,101)", "epochs=range(1,11)"]) == 0
     said = capsys.readouterr().out
     assert "1,000,000 runs" in said
@@ -192,7 +192,7 @@ def test_of_a_run_that_exists_there_is_no_plan(here, capsys):
     assert main(["train", "-q", *BLOBS, "hydra.run.dir=one"]) == 0
     before = contents(here)
     assert main(["train", "--dry-run", "resume=one", "epochs=9"]) == 2
-    assert "--dry-run: one is no sweep" in capsys.readouterr().err
+    assert "--dry-run: one is not a sweep" in capsys.readouterr().err
     assert contents(here) == before
 
 

@@ -196,7 +196,7 @@ def damaged(run):
 
 
 def another(run):
-    run.lock.take()
+    run.lock.acquire()
     other = run.load("best")
     other["model"] = {"hidden.0.weight": torch.zeros(8, 5)}
     run.save("best", other)
@@ -285,7 +285,7 @@ def test_keys_of_training_do_not_go_with_other_data(key, here, capsys):
     assert main([*TRAIN]) == 0
     np.savez(here / "mine.npz", x=np.zeros((3, 4), np.float32), y=np.arange(3))
     assert main(["evaluate", "--trust", "--data", "arrays", "--data", "path=mine.npz", "--data", key]) == 2
-    assert "is of training" in capsys.readouterr().err
+    assert f"data.{key.removeprefix('data.').partition('=')[0]} is used in training" in capsys.readouterr().err
 
 
 OF_TRAINING_ALONE = (

@@ -49,7 +49,7 @@ def test_the_second_is_told_which_process_holds_the_directory(running, forks, tm
     assert f"process {running.pid} on " in ended.err
     assert "Traceback" not in ended.err
     assert files(tmp_path / "run") == before
-    assert not running.ended
+    assert not running.has_ended
     running.kill(signal.SIGINT)
     assert running.wait().code == 130
     ended = forks.run(ENDLESS, tmp_path, MINE)
@@ -81,7 +81,7 @@ def test_a_run_that_another_process_of_the_sweep_makes_is_left_alone(forks, tmp_
     argv = [word for word in ENDLESS if not word.startswith("hydra")] + ["-m", "seed=0", "hydra.sweep.dir=run"]
     first = forks.start(argv, tmp_path, MINE)
     while not (tmp_path / "run/0/checkpoints/last.pt").exists():
-        assert not first.ended, first.wait()
+        assert not first.has_ended, first.wait()
     ended = forks.run([word for word in argv if word != "-q"], tmp_path, MINE)
     assert ended.code == 0
     assert "1 is under way in other processes" in ended.out

@@ -46,7 +46,7 @@ def test_preprocessing_is_fitted_to_the_training_rows_of_each_fold():
         )
         for split in (experiment.train, experiment.validation):
             torch.testing.assert_close(
-                split.gathered()[0], ((raw[split.rows] - mu) / sigma).float(), atol=1e-5, rtol=1e-5
+                split.gather()[0], ((raw[split.rows] - mu) / sigma).float(), atol=1e-5, rtol=1e-5
             )
     means = [experiment.preprocessing["standardize"]["mu"] for experiment in experiments]
     assert not any(torch.equal(means[0], other) for other in means[1:])
@@ -58,7 +58,7 @@ def test_label_noise_is_in_the_training_rows_alone():
         wrong = experiment.train.targets != clean
         assert wrong.sum() == round(0.25 * len(experiment.train))
         assert wrong[experiment.train.rows].sum() == wrong.sum()
-        assert torch.equal(experiment.validation.gathered()[1], clean[experiment.validation.rows])
+        assert torch.equal(experiment.validation.gather()[1], clean[experiment.validation.rows])
 
 
 def test_folds_are_made_of_the_examples_that_are_kept():

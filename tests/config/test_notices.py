@@ -13,10 +13,10 @@ def notices(*overrides: str) -> list[str]:
 @pytest.mark.parametrize(
     ("chosen", "said"),
     [
-        (["arch=linear", "activation=tanh"], ["activation: Linear has no place for it"]),
-        (["arch=linear", "activation=elu", "activation.alpha=2"], ["activation: Linear has no place for it"]),
-        (["arch=linear", "normalization=layer"], ["normalization: Linear has no place for it"]),
-        (["arch=linear", "regularization=[l2,dropout]"], ["regularization.dropout: Linear has no place for it"]),
+        (["arch=linear", "activation=tanh"], ["activation: LinearModel has no place for it"]),
+        (["arch=linear", "activation=elu", "activation.alpha=2"], ["activation: LinearModel has no place for it"]),
+        (["arch=linear", "normalization=layer"], ["normalization: LinearModel has no place for it"]),
+        (["arch=linear", "regularization=[l2,dropout]"], ["regularization.dropout: LinearModel has no place for it"]),
         (["arch=maxout", "activation=tanh", "regularization=dropout"], ["activation: Maxout has no place for it"]),
         (["arch=linear", "normalization=none", "regularization=none"], []),
         (["arch=linear"], []),
@@ -29,5 +29,5 @@ def test_what_a_network_has_no_place_for_is_said(chosen, said):
 
 
 def test_epochs_beside_steps_are_said():
-    assert notices("arch=linear", "epochs=3", "steps=7") == ["epochs: steps=7 stands in its place"]
+    assert notices("arch=linear", "epochs=3", "steps=7") == ["epochs: steps=7 takes its place"]
     assert notices("arch=linear", "epochs=3", "steps=null") == []

@@ -26,7 +26,7 @@ def forget():
     """What a new process would not know."""
     digits_module._load.cache_clear()
     mnist1d_module._load.cache_clear()
-    _files.clear_cache()
+    _files.cache.clear()
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def dataset(request, folder):
 
 def test_every_data_set_is_of_numbers_that_fit_together(dataset):
     for split in (dataset.train, dataset.test):
-        x, y = split.gathered()
+        x, y = split.gather()
         assert len(x) == len(y) == len(split) > 0
         assert tuple(x.shape[1:]) == dataset.shape
         assert x.dtype == torch.float32
@@ -58,8 +58,8 @@ def test_every_data_set_is_of_numbers_that_fit_together(dataset):
 
 
 def test_no_test_example_is_a_training_example(dataset):
-    train = {x.numpy().tobytes() for x in dataset.train.gathered()[0]}
-    assert not any(x.numpy().tobytes() in train for x in dataset.test.gathered()[0])
+    train = {x.numpy().tobytes() for x in dataset.train.gather()[0]}
+    assert not any(x.numpy().tobytes() in train for x in dataset.test.gather()[0])
 
 
 def test_mnist1d_has_4000_and_1000_series_of_40_samples(folder):

@@ -50,7 +50,7 @@ LITTLE = 100_000_000
 def _little_memory(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(memory, "available", lambda: LITTLE)
-    _files.clear_cache()
+    _files.cache.clear()
 
 
 def official(option, folder):
@@ -162,8 +162,8 @@ def test_a_cached_file_that_is_too_large_is_made_anew(tmp_path, monkeypatch):
     with np.load(kept) as stored:
         made_of = stored["made_of"]
     write_npz(kept, made_of=encode_npy(made_of), x=make_npy_header(f"({BOMB_BYTES},)", "|u1") + bytes(BOMB_BYTES))
-    _files.clear_cache()
-    with pytest.warns(UserWarning, match="made anew"):
+    _files.cache.clear()
+    with pytest.warns(UserWarning, match="damaged"):
         assert torch.equal(option.load().train.inputs, expected.train.inputs)
 
 
@@ -219,13 +219,13 @@ def test_what_grows_beyond_the_memory_is_refused_before_it_does(name, tmp_path):
 
 CHILD = """
 import json, sys
-from dlopt import memory
+from dlopt.storage import memory
 free = memory.available
 memory.available = lambda: min(100_000_000, free())
 from dlopt.cli import main
 for words in json.loads(sys.argv[1]):
     code = main(["train", "arch=linear", "device=cpu", "threads=1", *words])
-    print(code, memory._status("VmHWM"))
+    print(code, memory._read_status("VmHWM"))
 """
 
 

@@ -27,7 +27,7 @@ def load(tmp_path):
     def load(text, **keys):
         file = tmp_path / "my.csv"
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
-        _files.clear_cache()
+        _files.cache.clear()
         return replace(PLAIN, path=str(file), **keys).load()
 
     return load

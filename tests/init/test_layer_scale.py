@@ -82,7 +82,7 @@ def test_a_net_so_deep_that_nothing_arrives_becomes_level_piece_by_piece():
     model = stack(nn.ReLU, 60).float()
     start, before, w = begun(model, LayerScale("activations", 0.5, 0.1, 200, 0.01), dtype=torch.float32)
     assert list(start.layer_outputs(before).values())[-1].count_nonzero() == 0
-    assert all(0.45 <= h.std() <= 0.55 for h in start.activations(w).values())
+    assert all(0.45 <= h.std() <= 0.55 for h in start.layer_outputs(w).values())
 
 
 def test_gradients_that_silent_units_stop_are_told_so_and_a_larger_std_lets_them_through():

@@ -59,7 +59,7 @@ def test_the_first_layer_with_its_normalization_is_taken_over_and_the_rest_is_as
 
 
 def test_the_rest_is_drawn_as_it_is_said(source):
-    rest = ("init.layers=2", "init@init.rest=xavier", "init.rest.gain=2.0")
+    rest = ("init.layers=2", "init@init.default=xavier", "init.default.gain=2.0")
     found, plain = (
         build_experiment(*taking(source, *rest)),
         build_experiment(*NET, *DATA, "init=xavier", "init.gain=2.0"),
@@ -118,7 +118,7 @@ WRONG = {
     "everything frozen": (["init.frozen=true"], "init.frozen", "nothing to train"),
     "another width": (["arch.widths=[7,5]"], "init.run", "hidden.3.weight, of shape (5, 7), has shape (6, 7) there; take the same network, or fewer"),
     "another depth": (["arch.widths=[7,6,6]"], "init.run", "hidden.6.weight, of shape (6, 6), lacks it"),
-    "a rest that looks at data": (["init@init.rest=lsuv"], "init.rest", "such as he"),
+    "a rest that looks at data": (["init@init.default=lsuv"], "init.default", "such as he"),
 }  # fmt: skip
 
 
@@ -140,4 +140,4 @@ def test_another_width_behind_the_layers_that_are_taken_over_does_not_matter(sou
 def test_a_rest_draws_alone():
     Pretrained("x", None, False, He())
     Pretrained("x", None, False, KeepModuleInit())
-    assert_refused(lambda: Pretrained("x", None, False, Lsuv(0.1, 1)), "rest", "Lsuv")
+    assert_refused(lambda: Pretrained("x", None, False, Lsuv(0.1, 1)), "default", "Lsuv")

@@ -163,7 +163,7 @@ def test_metrics_that_are_asked_for_are_in_every_row_and_the_summary(tmp_path):
 
 def test_early_stopping_on_auc_takes_a_rise_for_better(tmp_path):
     stop = ("regularization=early_stopping", "regularization.early_stopping.monitor=val/auc",
-            "regularization.early_stopping.patience=2", "regularization.early_stopping.ignore=0")  # fmt: skip
+            "regularization.early_stopping.patience=2", "regularization.early_stopping.warmup_evaluations=0")  # fmt: skip
     (summary,), (run,) = train_runs(
         tmp_path, build_blobs("loss.metrics=[auc]", "epochs=60", "optimizer.lr=0.05", *stop)
     )

@@ -19,7 +19,7 @@ from dlopt.objective.oracle import MiniBatchObjective
 from dlopt.objective.problem import Problem
 from dlopt.optimizer.muon import SMALL, A, B, C, orthogonalize
 
-KEYS = {"lr": 0.02, "momentum": 0.9, "scaling": "match_rms_adamw", "adam_rate": 0.3, "beta2": 0.99}
+KEYS = {"lr": 0.02, "momentum": 0.9, "scaling": "match_rms_adamw", "adam_lr_scale": 0.3, "beta2": 0.99}
 
 
 def made(**keys):
@@ -55,9 +55,9 @@ def torchs(rule, twin, x, y):
     rest = [p for p in twin.parameters() if all(p is not q for q in matrices)]
     both = [
         torch.optim.Muon(
-            matrices, rule.lr, 0.0, rule.momentum, rule.nesterov, ns_steps=rule.steps, adjust_lr_fn=rule.scaling
+            matrices, rule.lr, 0.0, rule.momentum, rule.nesterov, ns_steps=rule.ns_steps, adjust_lr_fn=rule.scaling
         ),
-        torch.optim.Adam(rest, rule.lr * rule.adam_rate, (rule.beta1, rule.beta2), rule.eps),
+        torch.optim.Adam(rest, rule.lr * rule.adam_lr_scale, (rule.beta1, rule.beta2), rule.eps),
     ]
     found = []
     for step in range(len(x)):
@@ -70,7 +70,7 @@ def torchs(rule, twin, x, y):
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
-@pytest.mark.parametrize("keys", [{}, {"hidden_only": False, "steps": 3}, KEYS])
+@pytest.mark.parametrize("keys", [{}, {"hidden_only": False, "ns_steps": 3}, KEYS])
 def test_fifty_steps_are_those_of_torch_without_its_rounding(nesterov, keys, monkeypatch):
     """torch's iteration is in bfloat16; here that conversion is left out of it."""
     rule = made(nesterov=nesterov, **keys)
@@ -136,7 +136,7 @@ def test_lanes_with_numbers_of_their_own_equal_runs_alone(hidden_only, tmp_path)
     variants = [
         (),
         ("optimizer.lr=0.1", "schedule=cosine"),
-        ("optimizer.momentum=0.5", "optimizer.adam_rate=0.2", "seed=1"),
+        ("optimizer.momentum=0.5", "optimizer.adam_lr_scale=0.2", "seed=1"),
     ]
     _, lanes = train_runs(tmp_path / "lanes", *(build_blobs(*common, *v) for v in variants))
     for i, v in enumerate(variants):
@@ -146,8 +146,8 @@ def test_lanes_with_numbers_of_their_own_equal_runs_alone(hidden_only, tmp_path)
 
 def test_lanes_agree_in_the_number_of_steps(tmp_path):
     common = ("optimizer=muon", "arch.widths=[8,8]")
-    with pytest.raises(ValueError, match="must agree in steps: 5 and 3"):
-        train_runs(tmp_path, build_blobs(*common), build_blobs(*common, "optimizer.steps=3"))
+    with pytest.raises(ValueError, match="must agree in ns_steps: 5 and 3"):
+        train_runs(tmp_path, build_blobs(*common), build_blobs(*common, "optimizer.ns_steps=3"))
 
 
 def test_kernels_are_matrices_and_all_else_is_adams():
@@ -157,7 +157,7 @@ def test_kernels_are_matrices_and_all_else_is_adams():
     problem = Problem(model, CrossEntropy([]))
     w = problem.layout.flatten(dict(model.named_parameters())).detach()
     objective = MiniBatchObjective(problem, torch.randn(6, 2, 9, dtype=torch.float64), torch.arange(6) % 3, prng.key(0))
-    rule = made(adam_rate=1e-300, lr=0.1, momentum=0.0)
+    rule = made(adam_lr_scale=1e-300, lr=0.1, momentum=0.0)
     moment = rule.step(w.clone(), rule.init(w, problem.layout), objective)
     steps, g = (problem.layout.views(x) for x in (moment.w - w, moment.gradient))
     names = [p.name for p in problem.layout if p.kind == "weight"][1:-1]

@@ -101,7 +101,8 @@ def test_a_step_asks_twice_and_reports_what_is_at_w(tmp_path):
     """The first row of a run is that of its base: loss, accuracy and gradient are those at the initial weights."""
     common = ("log_every=1", "normalization=batch", "diagnostic=gradients", "schedule=cosine")
     (summary,), (one,) = train_runs(
-        tmp_path / "sam", build_blobs("optimizer=sam", "optimizer@optimizer.base=sgd", "optimizer.rho=2", *common)
+        tmp_path / "sam",
+        build_blobs("optimizer=sam", "optimizer@optimizer.base_optimizer=sgd", "optimizer.rho=2", *common),
     )
     _, (other,) = train_runs(tmp_path / "base", build_blobs("optimizer=sgd", *common))
     first, expected = one.rows()[0], other.rows()[0]
@@ -114,7 +115,7 @@ def test_a_step_asks_twice_and_reports_what_is_at_w(tmp_path):
 
 @pytest.mark.parametrize("base", ["adam", "torch_optim", "sam"])
 def test_a_run_goes_on_with_the_state_of_the_rule_inside(base, tmp_path):
-    chosen = ("optimizer=sam", f"optimizer@optimizer.base={base}", "precision=float64")
+    chosen = ("optimizer=sam", f"optimizer@optimizer.base_optimizer={base}", "precision=float64")
     _, (whole,) = train_runs(tmp_path / "whole", build_blobs(*chosen))
     half = interrupt_run(tmp_path / "half", 4, build_blobs(*chosen))
     _, half = resume_run(half.path, build_blobs(*chosen))

@@ -46,7 +46,7 @@ def papers(one, w, rates=RATES):
         if one.form == "adam":
             v = sum((1 - one.beta2) * one.beta2 ** (t - i) * s for i, s in enumerate(squares, start=1))
             g = g / ((v / (1 - one.beta2**t)).sqrt() + one.eps)
-        z = z - lr * g - lr * one.decay * y
+        z = z - lr * g - lr * one.weight_decay * y
         c = lr**2 / sum(r**2 for r in rates[:t])
         x = (1 - c) * x + c * z
         found.append(x)
@@ -55,7 +55,7 @@ def papers(one, w, rates=RATES):
 
 @pytest.mark.parametrize("form", ["adam", "sgd"])
 @pytest.mark.parametrize(
-    "keys", [{}, {"beta": 0.0, "decay": 0.3}, {"beta": 1.0, "beta2": 0.9}, {"beta": 0.5, "eps": 0.1}]
+    "keys", [{}, {"beta": 0.0, "weight_decay": 0.3}, {"beta": 1.0, "beta2": 0.9}, {"beta": 0.5, "eps": 0.1}]
 )
 def test_fifty_steps_are_those_of_the_paper(form, keys):
     one = rule(form=form, **keys)
@@ -91,9 +91,9 @@ def test_averaging_takes_noise_away():
 @pytest.mark.parametrize("form", ["adam", "sgd"])
 def test_lanes_with_numbers_of_their_own_equal_runs_alone(form):
     column = torch.tensor([[0.0], [0.5], [1.0]], dtype=torch.float64)
-    together, _ = ours(replace_fields(rule(form=form), {"beta": column, "decay": column / 2}), started((3,)))
+    together, _ = ours(replace_fields(rule(form=form), {"beta": column, "weight_decay": column / 2}), started((3,)))
     for i, b in enumerate([0.0, 0.5, 1.0]):
-        alone, _ = ours(rule(form=form, beta=b, decay=b / 2), started((3,))[i])
+        alone, _ = ours(rule(form=form, beta=b, weight_decay=b / 2), started((3,))[i])
         torch.testing.assert_close(together[:, i], alone, rtol=1e-9, atol=1e-11)
 
 
@@ -121,7 +121,7 @@ def test_decay_is_of_weights_alone(form):
         def gradient(self, w):
             return w.sum(-1) * 0, torch.zeros_like(w)
 
-    one, w = rule(form=form, lr=0.1, decay=0.5), started()
+    one, w = rule(form=form, lr=0.1, weight_decay=0.5), started()
     after, *_ = one.step(w.clone(), one.init(w, Flat.layout), Flat())
     torch.testing.assert_close(after[:-1], w[:-1] * (1 - 0.1 * 0.5))
     assert after[-1] == w[-1]
@@ -136,7 +136,7 @@ def test_a_run_goes_on_and_lanes_equal_runs_alone(form, tmp_path):
         "schedule.length=1",
         "precision=float64",
     )
-    variants = [(), ("optimizer.beta=0.5", "seed=1"), ("optimizer.decay=0.1", "optimizer.lr=0.1")]
+    variants = [(), ("optimizer.beta=0.5", "seed=1"), ("optimizer.weight_decay=0.1", "optimizer.lr=0.1")]
     _, lanes = train_runs(tmp_path / "lanes", *(build_blobs(*common, *v) for v in variants))
     for i, v in enumerate(variants):
         _, (whole,) = train_runs(tmp_path / f"solo{i}", build_blobs(*common, *v))

@@ -76,14 +76,20 @@ def papers(rule):
                     continue
                 if t == 1:
                     bases[i][k] = torch.linalg.eigh(tilted(products[i][k]))[1].flip(1)
-                elif t % rule.every == 0:
+                elif t % rule.precondition_frequency == 0:
                     bases[i][k] = torch.linalg.qr(tilted(products[i][k]) @ bases[i][k])[0]
         found.append(nn.utils.parameters_to_vector(own).detach())
     return torch.stack(found)
 
 
 @pytest.mark.parametrize(
-    "keys", [{}, {"every": 1, "beta1": 0.8}, {"every": 7, "max_size": 5, "beta2": 0.9}, {"eps": 0.1}]
+    "keys",
+    [
+        {},
+        {"precondition_frequency": 1, "beta1": 0.8},
+        {"precondition_frequency": 7, "max_size": 5, "beta2": 0.9},
+        {"eps": 0.1},
+    ],
 )
 def test_fifty_steps_are_those_of_the_paper(keys):
     rule = made(lr=0.02, **keys)
@@ -97,7 +103,7 @@ def test_without_bases_it_is_adam():
 
 
 def test_bases_stay_orthogonal_and_come_to_diagonalize_the_products():
-    _, state, _ = trajectory(made(every=1, beta2=0.99))
+    _, state, _ = trajectory(made(precondition_frequency=1, beta2=0.99))
     for n, start in ((4, 0), (6, 16)):
         q, product = (x[start : start + n * n].view(n, n) for x in (state.bases, state.products))
         torch.testing.assert_close(q.T @ q, torch.eye(n).double())
@@ -136,7 +142,7 @@ def test_a_lane_that_is_lost_does_not_disturb_the_others(function, bad):
 
 
 def test_a_gradient_of_zero_moves_nothing_and_bases_are_finite():
-    rule, w = made(every=1), torch.zeros_like(started())
+    rule, w = made(precondition_frequency=1), torch.zeros_like(started())
     state = rule.init(w, Quadratic.layout)
     for _ in range(3):
         w, state, *_ = rule.step(w, state, Quadratic())
@@ -159,7 +165,7 @@ def test_the_number_of_steps_is_one_of_the_host():
 @pytest.mark.parametrize("every", [1, 4])
 def test_a_run_goes_on_and_lanes_equal_runs_alone(every, tmp_path):
     """A lane that is lost at once and is left behind is among them."""
-    common = ("optimizer=soap", f"optimizer.every={every}", "precision=float64")
+    common = ("optimizer=soap", f"optimizer.precondition_frequency={every}", "precision=float64")
     variants = [
         (),
         ("optimizer.beta2=0.8", "schedule=cosine"),

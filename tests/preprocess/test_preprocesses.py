@@ -94,7 +94,7 @@ def test_a_run_fits_on_its_training_rows_alone(name, file):
     np.savez(path, x=x, y=y)
     one = experiment(path, name)
     raw = experiment(path, "none")
-    training = raw.train.gathered()[0].unique(dim=0)
+    training = raw.train.gather()[0].unique(dim=0)
     seen = [bool((torch.from_numpy(row) == training).all(1).any()) for row in x]
     assert 0 < sum(seen) < len(x)
     other = np.where(np.array(seen)[:, None], x, -7 * x[::-1] + 1000)
@@ -103,9 +103,9 @@ def test_a_run_fits_on_its_training_rows_alone(name, file):
     assert one.preprocessing[name].keys() == two.preprocessing[name].keys()
     for key, value in one.preprocessing[name].items():
         assert torch.equal(two.preprocessing[name][key], value), key
-    assert torch.equal(one.train.gathered()[0], two.train.gathered()[0])
-    assert not torch.equal(one.validation.gathered()[0], two.validation.gathered()[0])
-    assert not torch.equal(one.test.gathered()[0], two.test.gathered()[0])
+    assert torch.equal(one.train.gather()[0], two.train.gather()[0])
+    assert not torch.equal(one.validation.gather()[0], two.validation.gather()[0])
+    assert not torch.equal(one.test.gather()[0], two.test.gather()[0])
 
 
 @names
@@ -129,7 +129,7 @@ def test_other_data_are_transformed_by_what_the_run_knows_and_not_fitted_to(name
     np.savez(path, x=3 * x[:40] - 20, y=y[:40])
     part, other = made_of(name), experiment(path, name, elsewhere).test
     expected = part.apply(torch.from_numpy(3 * x[:40] - 20), made.preprocessing[name])
-    assert torch.equal(other.gathered()[0], expected)
+    assert torch.equal(other.gather()[0], expected)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ TWINS = {
     "arch": "mlp",
     "augmentation": "translate",
     "averaging": "ema",
-    "bias": "constant",
+    "bias_init": "constant",
     "data": "digits",
     "diagnostic": "gradients",
     "init": "he",
@@ -65,8 +65,9 @@ def test_it_is_listed_documented_and_offered(house):
         (new,) = re.findall(r"^## newcomer\n(.*?)(?=^## |^\[All)", page, re.MULTILINE | re.DOTALL)
         (old,) = re.findall(rf"^## {option}\n(.*?)(?=^## |^\[All)", page, re.MULTILINE | re.DOTALL)
         assert new == old.replace(f"{group}.{option}.", f"{group}.newcomer.")
-    code = f"import sys; sys.path.insert(0, {str(house)!r}); from dlopt.cli.candidates import candidates\n" + "\n".join(
-        f"assert candidates(['train', '{g}=newc']) == ['{g}=newcomer'], '{g}'" for g in TWINS
+    code = (
+        f"import sys; sys.path.insert(0, {str(house)!r}); from dlopt.cli.candidates import find_candidates as candidates\n"
+        + "\n".join(f"assert candidates(['train', '{g}=newc']) == ['{g}=newcomer'], '{g}'" for g in TWINS)
     )
     subprocess.run([sys.executable, "-c", code], cwd=house, check=True)
 

@@ -17,7 +17,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from dlopt.rundir.lock import Lock
-lock = Lock(Path(sys.argv[1])).take()
+lock = Lock(Path(sys.argv[1])).acquire()
 print("held", flush=True)
 time.sleep(600)
 """
@@ -146,7 +146,9 @@ def quick(monkeypatch):
 
 
 def test_another_machine_that_gives_signs_of_life_keeps_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(lock, "SILENT", 5.0)  # seconds in which the thread below runs once, however busy the machine
+    monkeypatch.setattr(
+        lock, "STALE_SECONDS", 5.0
+    )  # seconds in which the thread below runs once, however busy the machine
     elsewhere(tmp_path)
     assert str(find_holder(tmp_path)).startswith("process 1 on node7, since ")
     asked, ended = [], threading.Event()

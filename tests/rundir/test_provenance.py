@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import BLOBS
-from test_repository import WHO, made, write
+from test_git import WHO, made, write
 
 from dlopt import __version__
 from dlopt.rundir import provenance
@@ -47,7 +47,7 @@ def test_what_is_not_installed_has_no_version(monkeypatch):
 
 def test_versions_are_told_without_importing_what_they_are_of():
     code = (
-        "import sys; from dlopt import provenance as p; found = p.versions(); p.machine();"
+        "import sys; from dlopt.rundir import provenance as p; found = p.get_versions(); p.describe_machine();"
         "assert {'torch', 'numpy', 'mnist1d'} <= set(found), found;"
         "assert not {'torch', 'numpy', 'hydra', 'tensorboard', 'sklearn', 'mnist1d'} & set(sys.modules)"
     )

@@ -73,7 +73,7 @@ def test_hyperparameters_and_configuration_lie_in_the_runs_own_directory(here, c
     assert [p for p in run.path.rglob("events.*") if p.parent != run.path] == []
     content = reader.PluginTagToContent(hparams_metadata.PLUGIN_NAME)
     start = hparams_metadata.parse_session_start_info_plugin_data(content[hparams_metadata.SESSION_START_INFO_TAG])
-    values = dict(start.add_hparams)
+    values = dict(start.hparams)
     assert values["optimizer"].string_value == "adam"
     assert values["optimizer.lr"].number_value == 0.03
     assert values["seed"].number_value == 0
@@ -116,4 +116,4 @@ def test_tensorboard_itself_lists_the_run_with_its_metrics(here, capsys):
     asked.col_params.add(metric=api_pb2.MetricName(tag="val/accuracy"))
     handler = list_session_groups.Handler(request, context, "x", asked)
     groups = handler.run().session_groups
-    assert sorted(g.add_hparams["optimizer.lr"].number_value for g in groups) == [0.01, 0.1]
+    assert sorted(g.hparams["optimizer.lr"].number_value for g in groups) == [0.01, 0.1]

@@ -12,7 +12,7 @@ from dlopt.config.problems import ConfigError
 from dlopt.parts import TrainingTime
 from dlopt.schedule.plateau import Plateau
 
-PLATEAU = ("schedule=plateau", "schedule.patience=0", "schedule.factor=0.5", "schedule.min_change=0.05",
+PLATEAU = ("schedule=plateau", "schedule.patience=0", "schedule.factor=0.5", "schedule.threshold=0.05",
            "precision=float64", "log_every=1", "epochs=8")  # fmt: skip
 """Often enough it falls: an evaluation that is not much better is one too many."""
 
@@ -37,15 +37,15 @@ curve = st.lists(st.sampled_from([0.0, 0.1, 0.3, 0.35, 0.5, 0.9, math.nan]) | st
     metric=st.sampled_from(["val/loss", "val/accuracy", "train/r2"]),
     factor=st.floats(0.05, 0.95),
     patience=st.integers(0, 4),
-    min_change=st.sampled_from([0.0, 0.1]),
+    threshold=st.sampled_from([0.0, 0.1]),
     cooldown=st.integers(0, 4),
-    floor=st.sampled_from([0.0, 0.2]),
+    min_factor=st.sampled_from([0.0, 0.2]),
 )
-def test_it_falls_where_torchs_scheduler_does(values, metric, factor, patience, min_change, cooldown, floor):
-    rule = Plateau(metric, factor, patience, min_change, cooldown, floor)
+def test_it_falls_where_torchs_scheduler_does(values, metric, factor, patience, threshold, cooldown, min_factor):
+    rule = Plateau(metric, factor, patience, threshold, cooldown, min_factor)
     mode = "min" if metric == "val/loss" else "max"
     wanted = theirs(
-        values, mode, factor=factor, patience=patience, threshold=min_change, cooldown=cooldown, min_lr=floor
+        values, mode, factor=factor, patience=patience, threshold=threshold, cooldown=cooldown, min_lr=min_factor
     )
     assert [rule.after(values[: n + 1]) for n in range(len(values))] == wanted
 
@@ -115,7 +115,7 @@ def test_each_lane_falls_by_its_own_metric_when_others_have_left_too(tmp_path):
 
 def test_behind_a_warmup_it_goes_on_from_the_whole_rate(tmp_path):
     warm = ("schedule=warmup", "schedule.length=1", "schedule@schedule.then=plateau", "schedule.then.patience=0",
-            "schedule.then.min_change=100", "log_every=1", "optimizer.lr=1.0")  # fmt: skip
+            "schedule.then.threshold=100", "log_every=1", "optimizer.lr=1.0")  # fmt: skip
     _, (run,) = train_runs(tmp_path, build_blobs(*warm))
     lowest = 0.1  # the second evaluation is no better by a hundred than the first
     assert [row["lr"] for row in run.rows()] == pytest.approx([1 / 3, 2 / 3, 1, 1, 1, 1, *[lowest] * 3])

@@ -103,7 +103,7 @@ def originals(forks, tmp_path_factory) -> dict[str, Original]:
     job = forks.start(ARGV, folder["interrupted"])
     under_way = RunDirectory(folder["interrupted"] / "run")
     while ((under_way.last_row() or {}).get("step", 0)) <= 30:
-        assert not job.ended, job.wait()
+        assert not job.has_ended, job.wait()
     job.kill(signal.SIGTERM)
     assert job.wait().code == 130
     stopped = RunDirectory(folder["interrupted"] / "run")

@@ -83,7 +83,12 @@ def test_what_needs_more_than_is_free_is_refused_with_both(monkeypatch):
 )
 def test_what_goes_beyond_the_bound_fails_in_its_process_alone(setup, make, error):
     """Twice what is free: Linux gives it without a bound, and kills when it is used."""
-    lines = (setup, "from dlopt import memory", "with memory.bounded():", f"    {make}(2 * memory.available())")
+    lines = (
+        setup,
+        "from dlopt.storage import memory",
+        "with memory.limit_memory():",
+        f"    {make}(2 * memory.available())",
+    )
     ended = end("\n".join(lines))
     assert ended.returncode == 1
     assert error in ended.stderr
@@ -92,9 +97,9 @@ def test_what_goes_beyond_the_bound_fails_in_its_process_alone(setup, make, erro
 @LINUX
 def test_little_by_little_the_bound_is_reached_too():
     program = """
-from dlopt import memory
+from dlopt.storage import memory
 memory.available = lambda: 200_000_000
-with memory.bounded():
+with memory.limit_memory():
     kept = []
     try:
         while len(kept) < 400:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from performed import wait_until
+from processes import wait_until
 
 from dlopt.sweep import journal_file
 from dlopt.sweep.journal_file import FlockJournalBackend, open_journal
@@ -19,8 +19,8 @@ WRITE = """
 import sys
 from pathlib import Path
 import optuna
-from dlopt.sweep.journal_file import journal
-study = optuna.load_study(study_name="it", storage=journal(Path(sys.argv[1])))
+from dlopt.sweep.journal_file import open_journal
+study = optuna.load_study(study_name="it", storage=open_journal(Path(sys.argv[1])))
 print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(int(sys.argv[2])):

@@ -16,8 +16,7 @@ from statistics import fmean
 
 import pytest
 from forked import ForkedProcess, Forks, ProcessResult
-from performed import wait_until
-from test_pool import session
+from processes import list_session, wait_until
 
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.lock import find_holder
@@ -30,18 +29,18 @@ TINY = (
     "hydra.sweep.dir=sweep",
 )  # fmt: skip
 RATES = "optimizer.lr=tag(log,interval(1e-3,1e-1))"
-RANDOM = ("optimizer=sgd,adam", RATES, "hydra/sweeper=random", "hydra.sweeper.trials=10")
+RANDOM = ("optimizer=sgd,adam", RATES, "hydra/sweeper=random", "hydra.sweeper.n_trials=10")
 POOL = ("hydra/launcher=pool", "hydra.launcher.workers=2")
 STUDIES = {
     "random": RANDOM,
     "grid": ("optimizer=sgd,adam", "optimizer.lr=0.1,0.01", "seed=range(0,2)"),
-    "seeds": ("optimizer=sgd,adam", RATES, "hydra/sweeper=random", "hydra.sweeper.trials=5", "hydra.sweeper.seeds=2"),
+    "seeds": ("optimizer=sgd,adam", RATES, "hydra/sweeper=random", "hydra.sweeper.n_trials=5", "hydra.sweeper.seeds=2"),
     "median of folds": ("optimizer.lr=0.1,0.01", "validation.scheme=kfold", "validation.k=3", "hydra.sweeper.statistic=median"),
-    "pruned": (*RANDOM, "hydra.sweeper.pruner=median", "hydra.sweeper.median.startup=2"),
-    "tpe": (*RANDOM, "hydra/sweeper=tpe", "hydra.sweeper.tpe.startup=4"),
+    "pruned": (*RANDOM, "hydra.sweeper.pruner=median", "hydra.sweeper.median.n_startup_trials=2"),
+    "tpe": (*RANDOM, "hydra/sweeper=tpe", "hydra.sweeper.tpe.n_startup_trials=4"),
     "qmc": (*RANDOM, "hydra/sweeper=qmc"),
     "pool": (*RANDOM, *POOL),
-    "seeds in a pool": (*RANDOM, *POOL, "hydra.sweeper.trials=5", "hydra.sweeper.seeds=[0,1]"),
+    "seeds in a pool": (*RANDOM, *POOL, "hydra.sweeper.n_trials=5", "hydra.sweeper.seeds=[0,1]"),
 }  # fmt: skip
 
 
@@ -147,14 +146,16 @@ def undisturbed(forks, tmp_path_factory) -> Callable[[str], Reference]:
 def works(job: ForkedProcess, sweep: Path) -> bool:
     """Whether this very process, or one of its workers, has a run under way."""
     statuses = [RunDirectory(place).status_or_none() for place in (*sweep.glob("[0-9]*"), *sweep.glob("[0-9]*/*-*"))]
-    return any(s["pid"] == job.pid or s["pid"] in session(job.pid) for s in statuses if s and s["status"] == "running")
+    return any(
+        s["pid"] == job.pid or s["pid"] in list_session(job.pid) for s in statuses if s and s["status"] == "running"
+    )
 
 
 def ends(job: ForkedProcess) -> ProcessResult:
     """How it ended; nothing that it has started is left a little later."""
     ended = job.wait()
     assert "Traceback" not in ended.err, ended.err
-    wait_until(lambda: not session(job.pid))
+    wait_until(lambda: not list_session(job.pid))
     return ended
 
 
@@ -215,7 +216,7 @@ LATER = [
 @pytest.mark.parametrize("name", ["", "study.log", "sweep.json", "0", *LATER])
 def test_a_search_killed_as_soon_as_a_file_is_there_goes_on(name, forks, undisturbed, tmp_path):
     """In the first second most of all, while the study itself is made: each time by the same command."""
-    command = argv("random", "hydra.sweeper.trials=2")
+    command = argv("random", "hydra.sweeper.n_trials=2")
     job = forks.start(command, tmp_path)
     wait_until(lambda: job.has_ended or (tmp_path / "sweep" / name).exists())
     job.kill()

@@ -9,7 +9,7 @@ import optuna
 import postgres
 import pytest
 from optuna.storages import RDBStorage
-from performed import wait_until
+from processes import wait_until
 from sqlalchemy import text
 from test_killed_searches import argv, ends, works
 
@@ -72,7 +72,7 @@ def test_it_is_reached_by_a_socket_of_its_own(postgresql):
 # ------------------------------------------------------------------------------------------- searches that share it
 
 
-LONGER = ("steps=4000", "eval_every=500", "checkpoint.every=1000", "hydra.sweeper.trials=2")
+LONGER = ("steps=4000", "eval_every=500", "checkpoint.every=1000", "hydra.sweeper.n_trials=2")
 KEPT = "synchronous_commit=on"
 """The server's end loses nothing that it has said to be done."""
 SECRET = "-".join(("vEry", "5ecret"))  # not as it stands here: runs keep what is not committed
@@ -122,7 +122,7 @@ def test_two_searches_with_folders_of_their_own_do_each_point_once(name, forks, 
     if name == "grid":
         return
     more = total + max(1, len(waiting))
-    ended = forks.run(shared(name, postgresql, "one", f"hydra.sweeper.trials={more}"), tmp_path)
+    ended = forks.run(shared(name, postgresql, "one", f"hydra.sweeper.n_trials={more}"), tmp_path)
     assert (ended.code, ended.err) == (0, "")
     assert found(storage, more, *folders) == []
 
@@ -170,7 +170,7 @@ def test_a_server_that_stops_ends_a_search_with_a_message_and_loses_nothing(fork
 @pytest.mark.parametrize("launcher", ["local", pytest.param("basic", marks=pytest.mark.long)])
 def test_a_password_is_in_no_file_and_on_no_screen(launcher, forks, postgresql, tmp_path):
     address = postgres.add_password_role(postgresql, SECRET)
-    more = ("hydra.sweeper.trials=2", "hydra.sweeper.pruner=median", f"hydra/launcher={launcher}")
+    more = ("hydra.sweeper.n_trials=2", "hydra.sweeper.pruner=median", f"hydra/launcher={launcher}")
     command = [word for word in shared("random", address, "sweep", *more) if word != "-q"]
     ended = forks.run(command, tmp_path)
     assert (ended.code, ended.err) == (0, "")
@@ -211,7 +211,7 @@ class Elsewhere:
 
     def at(self, name: str) -> None:
         """From now on this is that machine, which sees no folder of the other."""
-        self.monkeypatch.setattr(studies, "machine", lambda: name)
+        self.monkeypatch.setattr(studies, "get_machine_id", lambda: name)
         for other in self.folder.iterdir():
             other.rename(
                 other.with_name(f"{other.name.partition('.')[0]}{'' if other.name.startswith(name) else '.away'}")
@@ -248,17 +248,17 @@ def test_a_trial_of_a_machine_that_is_silent_is_tried_again(elsewhere):
             assert far.claim(nothing) is None
             elsewhere.silence(module.GRACE_PERIOD - 10)
             assert far.claim(nothing) is None
-            near.beat([trial])
-            far.beat([other])
+            near.send_heartbeats([trial])
+            far.send_heartbeats([other])
             elsewhere.silence(module.GRACE_PERIOD - 10)
             assert far.claim(nothing) is None
-            far.beat([other])
+            far.send_heartbeats([other])
             elsewhere.silence(20)
             again = far.claim(nothing)
             assert (again.instead_of, again.ordinal, again.point) == (trial.number, 0, trial.point)
             assert far.tell(again, Outcome("done", 1.0))
             assert far.tell(other, Outcome("done", 2.0))
-            assert far.counts().ended == {"done": 2}
+            assert far.counts().by_verdict == {"done": 2}
         elsewhere.at("near")
         assert not near.tell(trial, Outcome("done", 0.0))
         assert near.claim(nothing) is None
@@ -283,7 +283,7 @@ def test_what_ended_before_a_long_silence_is_not_done_again(elsewhere):
     elsewhere.silence(10 * module.GRACE_PERIOD)
     with elsewhere.study("near", 1) as near:
         assert near.claim(lambda number: Outcome("done", float(number))) is None
-        assert near.counts().ended == {"done": 1}
+        assert near.counts().by_verdict == {"done": 1}
 
 
 def test_who_gets_one_too_many_puts_it_back_for_a_longer_search(elsewhere):
@@ -292,7 +292,7 @@ def test_who_gets_one_too_many_puts_it_back_for_a_longer_search(elsewhere):
         assert near.claim(nothing).ordinal == 0
         before = other.trials()
         assert near.claim(nothing).ordinal == 1
-        assert other._new(before) is None
+        assert other._claim_new(before) is None
         assert [trial.state.name for trial in near.trials()] == ["RUNNING", "RUNNING", "WAITING"]
         assert near.claim(nothing) is None
         with elsewhere.study("near", 3) as longer:
@@ -307,11 +307,11 @@ def test_of_two_that_try_the_same_point_again_one_does(elsewhere):
         near.interrupt(near.claim(nothing))
         before = other.trials()
         again = near.claim(nothing)
-        assert other._left(before) is None
+        assert other._claim_remaining(before) is None
         assert near.tell(again, Outcome("done", 1.0))
         assert near.claim(nothing) is None
         assert [t.state.name for t in near.trials()] == ["FAIL", "COMPLETE", "FAIL"]
-        assert near.counts().ended == {"done": 1}
+        assert near.counts().by_verdict == {"done": 1}
 
 
 # ------------------------------------------------------------------------------------------- refused

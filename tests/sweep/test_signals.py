@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
+from dlopt.runner.signals import STOP_SIGNALS, handle_signals
 from dlopt.sweep.signals import StopHandler
-from dlopt.training.control import STOP_SIGNALS, handle_signals
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_one_waits_until_it_may_be_heard(stopping):
         pass
     signal.raise_signal(signal.SIGINT)
     waits = False
-    with pytest.raises(KeyboardInterrupt), stopping.heard():
+    with pytest.raises(KeyboardInterrupt), stopping.interruptible():
         waits = True
     assert not waits
 
@@ -46,7 +46,7 @@ def test_none_disturbs_what_ends_because_of_another(stopping):
         signal.raise_signal(signal.SIGINT)
     signal.raise_signal(signal.SIGINT)
     assert stopping.is_forced
-    stopping.listen()
+    stopping.rearm()
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
 

@@ -146,7 +146,7 @@ def test_a_range_has_the_numbers_of_a_grid_in_a_search_too(typed):
     assert found.size == len(wanted)
     numbers = [found.value_at((k + 0.5) / len(wanted)) for k in range(len(wanted))]
     assert numbers == pytest.approx(wanted, abs=1e-12)
-    assert max(len(found.typed(x)) for x in numbers) <= len("x=-0.1")
+    assert max(len(found.to_override(x)) for x in numbers) <= len("x=-0.1")
     assert all(found.distribution()._contains(x) for x in numbers)
 
 
@@ -273,7 +273,7 @@ def test_the_ends_of_an_axis_are_reached_and_never_passed(typed):
     assert first == pytest.approx(found.low, rel=1e-12)
     assert last == pytest.approx(found.high, rel=1e-12)
     shares = [0.0, 1e-300, 1e-12, *np.linspace(0, 1, 999, endpoint=False)[1:], 1 - 1e-12, math.nextafter(1.0, 0.0)]
-    values = [found.at(share) for share in shares]
+    values = [found.value_at(share) for share in shares]
     assert values == sorted(values)
     assert all(found.low <= value <= found.high for value in values)
     assert all(found.distribution()._contains(value) for value in values)

@@ -27,8 +27,8 @@ SPACE = Space(
     ),
     (),
 )
-RANDOM = Sampler("random", 3, startup=2, candidates=4, multivariate=False)
-TPE = Sampler("tpe", 3, startup=2, candidates=4, multivariate=False)
+RANDOM = Sampler("random", 3, n_startup_trials=2, n_ei_candidates=4, multivariate=False)
+TPE = Sampler("tpe", 3, n_startup_trials=2, n_ei_candidates=4, multivariate=False)
 NONE = Pruner("none", 0, 0, 1, 2).to_optuna()
 
 
@@ -249,7 +249,7 @@ def test_trials_of_processes_that_are_there_are_left_alone(place):
     with place.study(4) as one, place.study(4) as two:
         mine = one.claim(disk.get)
         assert [trial.ordinal for trial in work(two, disk)] == [1, 2, 3]
-        two._looked = float("-inf")
+        two._last_reap = float("-inf")
         assert two.claim(disk.get) is None
         assert two.counts().running == 1
         one.tell(mine, disk.make(mine))
@@ -306,18 +306,22 @@ def test_failed_trials_are_tried_again_where_that_is_asked_for(place):
         assert study.counts().by_verdict == {"done": 2, "failed": 1}
     with place.study(3) as study:
         assert study.claim(disk.get) is None
-        assert study.over() == {0, 1, 2}
+        assert study.finished_ordinals() == {0, 1, 2}
         study.try_failed_again()
-        assert (study.counts().ended, study.counts().over, study.over()) == ({"done": 2}, 2, {0, 2})  # it is to do
+        assert (study.counts().by_verdict, study.counts().n_ended, study.finished_ordinals()) == (
+            {"done": 2},
+            2,
+            {0, 2},
+        )  # it is to do
         again = study.claim(disk.get)
         assert (again.ordinal, again.instead_of, again.point) == (1, 1, sample(SPACE, RANDOM, 1))
         failing(again)
-        assert study.counts().ended == {"done": 2, "failed": 1}
+        assert study.counts().by_verdict == {"done": 2, "failed": 1}
     with place.study(3) as study:
         study.try_failed_again()
         (last,) = work(study, disk)
         assert (last.ordinal, last.instead_of) == (1, again.number)
-        assert (study.counts().ended, study.over()) == ({"done": 3}, {0, 1, 2})
+        assert (study.counts().by_verdict, study.finished_ordinals()) == ({"done": 3}, {0, 1, 2})
 
 
 def test_of_two_that_try_the_same_point_again_one_does(place):

@@ -121,7 +121,7 @@ def test_each_lane_has_its_own_also_when_others_have_left(tmp_path):
     """The first diverges, the second stops early."""
     early = ("regularization=early_stopping", "regularization.early_stopping.patience=1", "normalization=batch")
     variants = (("optimizer.lr=1e300",), ("seed=1",), ("seed=2", "optimizer.lr=1e-3"))
-    common = (*LATE, *early, "optimizer=sgd", "optimizer.lr=0.5", "regularization.early_stopping.min_change=0.02")
+    common = (*LATE, *early, "optimizer=sgd", "optimizer.lr=0.5", "regularization.early_stopping.min_delta=0.02")
     summaries, lanes = train_runs(tmp_path / "lanes", *(build_blobs(*common, *v) for v in variants))
     assert summaries[0]["status"] == "diverged"
     assert not lanes[0].checkpoint("average").exists()

@@ -74,7 +74,7 @@ def dims(group: str, option: str) -> tuple[int, ...]:
 
 
 def several(group: str) -> bool:
-    return group not in groups.SINGLE_OPTION_GROUPS
+    return groups.takes_several(group)
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)

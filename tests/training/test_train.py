@@ -80,7 +80,7 @@ def test_a_lane_that_leaves_does_not_disturb_the_others(tmp_path):
              "optimizer=momentum", "normalization=batch")  # fmt: skip
     variants = [
         (*early, "optimizer.lr=1e200"),
-        (*early, "seed=2", "regularization.early_stopping.min_change=10"),
+        (*early, "seed=2", "regularization.early_stopping.min_delta=10"),
         (*early, "seed=3", "regularization.early_stopping.patience=100"),
     ]
     summaries, runs = train_runs(tmp_path / "lanes", *(build_blobs(*v) for v in variants))

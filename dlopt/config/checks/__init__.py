@@ -1,0 +1,1 @@
+"""Check a composed configuration before a run: compatibility of choices, splits, schedules, and a forward probe."""

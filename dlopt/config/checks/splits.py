@@ -1,4 +1,4 @@
-"""The splits of a run: cut, preprocessed, and held against the settings."""
+"""Split the data of a run, preprocess the splits, and check them against the settings."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from torch import Tensor
 
 from dlopt import parts, prng
 from dlopt.base import splits
-from dlopt.config.problems import ConfigError, Problems, format_error
+from dlopt.config.problems import Problems, describe_failure
 from dlopt.training.experiment import Settings, ValidationSettings
 
 
 class FittedDataState(NamedTuple):
-    """What a run that is over knows of its data: the preprocessing's statistics, and the encoding of people's files.
+    """What a finished run knows of its data.
 
-    elsewhere: the data to be loaded are other ones than it was trained on. They are not cut: training and validation
-    splits of theirs have no meaning.
+    statistics      the statistics of each preprocessing
+    encoding        how the user's own files became tensors
+    is_other_data   the data to load are not those of training; they are not split into training and validation
     """
 
     statistics: Mapping[str, Mapping[str, Tensor]]
@@ -28,34 +29,49 @@ class FittedDataState(NamedTuple):
     is_other_data: bool
 
 
+class PreparedData(NamedTuple):
+    """The preprocessed splits, and the statistics of each preprocessing."""
+
+    train: parts.Split
+    validation: parts.Split | None
+    test: parts.Split
+    statistics: dict[str, dict[str, Tensor]]
+
+
 def split_dataset(
-    dataset: parts.Dataset, data: parts.Data, settings: Settings, problems: Problems
-) -> tuple[parts.Split | None, parts.Split | None]:
-    """The training and validation splits, the labels of the first made noisy if asked; nothing with a problem noted."""
+    data: parts.Data,
+    dataset: parts.Dataset,
+    settings: Settings,
+    fitted: FittedDataState | None,
+    problems: Problems,
+) -> tuple[parts.Split, parts.Split | None] | None:
+    """Return the training split, with label noise if chosen, and the validation split; None with a problem added."""
+    if fitted is not None and fitted.is_other_data:
+        return dataset.train, dataset.test
     if not problems.has_no_problem("validation"):
-        return None, None
+        return None
     train, count = dataset.train, len(dataset.train)
     seed = prng.key(settings.seed)
     if data.train_size is not None:
         if data.train_size > count:
-            beside = f"the examples there are beside the {len(dataset.test)} of the test split"
-            problems.add("data.train_size", f"must be at most {count}, {beside}, got {data.train_size}")
-            return None, None
+            origin = f"the examples without the {len(dataset.test)} of the test split"
+            problems.add("data.train_size", f"must be at most {count} ({origin}), got {data.train_size}")
+            return None
         train = splits.sample_subset(train, data.train_size, prng.fold_in(seed, "train_size"))
     both = _hold_out(train, settings.validation, prng.fold_in(seed, "split"), problems)
     if both is None:
-        return None, None
+        return None
     train, validation = both
     if data.label_noise > 0:
         if dataset.kind != "classes" or dataset.outputs < 2:
             problems.add("data.label_noise", "needs classes; the targets of this data are numbers")
-            return None, None
+            return None
         train = splits.add_label_noise(train, data.label_noise, dataset.outputs, prng.fold_in(seed, "label_noise"))
     return train, validation
 
 
 def check_validation(validation: ValidationSettings, typed: Collection[str], problems: Problems) -> None:
-    """The keys of one scheme against those of the other; typed are the keys that were typed."""
+    """Check that no key of the other validation scheme was typed, and that the fold exists."""
     k, index = validation.k, validation.fold
     if validation.scheme == "holdout":
         for key, given in (("k", "validation.k" in typed), ("fold", index is not None)):
@@ -75,7 +91,7 @@ def check_validation(validation: ValidationSettings, typed: Collection[str], pro
 def _hold_out(
     train: parts.Split, validation: ValidationSettings, key: prng.Key, problems: Problems
 ) -> tuple[parts.Split, parts.Split | None] | None:
-    """What is left to train on, and what is held out, if anything; None with a problem noted."""
+    """Return the training split and the validation split, if any; None with a problem added."""
     count, share = len(train), validation.fraction
     held = round(share * count)
     if count == 0:
@@ -102,11 +118,10 @@ def apply_preprocessing(
     preprocess: Mapping[str, parts.Preprocess],
     problems: Problems,
     fitted: FittedDataState | None = None,
-) -> tuple[parts.Split, parts.Split | None, parts.Split, dict[str, dict[str, Tensor]]]:
-    """Fit each on the training rows alone, in order, and apply it to everything.
+) -> PreparedData | None:
+    """Fit each preprocessing on the training rows only, then apply it to all splits; None with a problem added.
 
-    The statistics of a run that is over are applied as they are. Raises ConfigError where one cannot be: what follows
-    would be told of inputs that no run sees.
+    The statistics of a finished run are applied unchanged.
     """
     statistics: dict[str, dict[str, Tensor]] = {}
     for name, part in preprocess.items():
@@ -117,13 +132,12 @@ def apply_preprocessing(
             inputs = part.apply(before, statistics[name])
             tested = inputs if same else part.apply(test.inputs, statistics[name])
         except Exception as error:
-            said = str(error) if isinstance(error, ValueError) else f"fails: {format_error(error)}"
-            problems.add(f"preprocess.{name}", said)
-            raise ConfigError(problems.errors) from error
+            problems.add(f"preprocess.{name}", describe_failure(error))
+            return None
         train = dataclasses.replace(train, inputs=inputs)
         validation = None if validation is None else dataclasses.replace(validation, inputs=inputs)
         test = dataclasses.replace(test, inputs=tested)
-    return train, validation, test, statistics
+    return PreparedData(train, validation, test, statistics)
 
 
 _valid_datasets: weakref.WeakValueDictionary[int, parts.Dataset] = weakref.WeakValueDictionary()

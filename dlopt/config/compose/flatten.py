@@ -18,13 +18,12 @@ def flatten_settings(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> di
     config is the composed configuration as plain dictionaries, chosen the option of each group. A class of one's own is
     a setting; one of ours goes with its option.
     """
-    order = ["experiment", "data", *_defaults()]
+    order = [compose_groups.PRESETS, "data", *_defaults()]
     known = sorted(chosen, key=lambda group: order.index(group) if group in order else len(order))
     found: dict[str, Any] = {group: chosen[group] for group in known if isinstance(chosen[group], str)}
-    for group in compose_groups.list_groups():
-        if group not in (*compose_groups.SINGLE_OPTION_GROUPS, "experiment"):
-            names = [str(name) for name in config.get(group) or {}]
-            found[group] = "none" if not names else names[0] if len(names) == 1 else f"[{','.join(names)}]"
+    for group in compose_groups.select_groups("multiple"):
+        names = [str(name) for name in config.get(group) or {}]
+        found[group] = "none" if not names else names[0] if len(names) == 1 else f"[{','.join(names)}]"
     for key, value in flatten({k: v for k, v in config.items() if k not in ("hydra", "resume")}):
         name = key.rpartition(".")[2]
         if not name.startswith("_") or (name == "_target_" and not str(value).startswith("dlopt.")):

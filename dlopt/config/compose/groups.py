@@ -1,46 +1,70 @@
-"""Where the configuration lies: beside the package in a checkout, inside it when installed from a wheel."""
+"""The config groups and their options, read from the folders; each group's facts, read from its base class.
+
+The configuration lies next to the package in a checkout, and inside the package if it was installed from a wheel.
+"""
 
 from pathlib import Path
 
-_HERE = Path(__file__).resolve().parents[2]
-CONF = next((p for p in (_HERE / "conf", _HERE.parent / "conf") if (p / "config.yaml").is_file()), _HERE / "conf")
+from dlopt.base.group import declared_groups
 
-SINGLE_OPTION_GROUPS = (
-    "data",
-    "arch",
-    "activation",
-    "normalization",
-    "init",
-    "bias_init",
-    "loss",
-    "optimizer",
-    "schedule",
-    "averaging",
+_PACKAGE_PARENT = Path(__file__).resolve().parents[2]
+CONF = next(
+    (p for p in (_PACKAGE_PARENT / "conf", _PACKAGE_PARENT.parent / "conf") if (p / "config.yaml").is_file()),
+    _PACKAGE_PARENT / "conf",
 )
-"""The groups of which a run has one option; in every other group it may have several, each under its own key."""
+
+PRESETS = "experiment"
+"""The group whose options set keys of the others; it has no components."""
 
 SWEEP_GROUPS = {
     "hydra/sweeper": "dlopt.sweep.options.SweeperOptions",
     "hydra/launcher": "dlopt.sweep.options.LauncherOptions",
 }
-"""The groups of a search, which are no part of a run, each with what its options have in common; an option is a class
-beside that, of its own name."""
+"""The groups of a sweep, each with the class of the keys that its options share.
 
-SUPPLIED_ARGUMENTS = {"arch": ("inputs", "outputs", "activation", "normalization", "dropout")}
-"""What `build` passes to a group's target, of what its signature names."""
+Each option has a class of its own name in the same module.
+"""
 
 
 def list_groups(folder: Path = CONF) -> list[str]:
-    """The config groups of a run, as the folders lie."""
+    """Return the config groups of a run: the folders."""
     return sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name != "hydra")
 
 
+def list_component_groups() -> list[str]:
+    """Return the config groups whose options are components: all but the presets."""
+    return [name for name in list_groups() if name != PRESETS]
+
+
 def list_all_groups() -> list[str]:
-    """The groups that people choose from: those of a run, then those of a search."""
+    """Return the groups that people choose from: those of a run, then those of a sweep."""
     return [*list_groups(), *SWEEP_GROUPS]
 
 
 def list_option_names(group: str, folder: Path = CONF) -> list[str]:
-    """The options of a group, as the files lie; `none` first and `custom` last."""
+    """Return the options of a group: its files. `none` is first and `custom` last."""
     names = sorted(p.stem for p in (folder / group).glob("*.yaml"))
     return sorted(names, key=lambda n: {"none": 0, "custom": 2}.get(n, 1))
+
+
+def takes_several(group: str) -> bool:
+    """Whether a run may have several options of a group, each under its own key."""
+    declared = declared_groups().get(group)
+    return declared is not None and declared.multiple
+
+
+def is_single(group: str) -> bool:
+    """Whether a run has one component of a group, at the group's own key."""
+    declared = declared_groups().get(group)
+    return declared is not None and not declared.multiple
+
+
+def supplied_arguments(group: str) -> tuple[str, ...]:
+    """Return the arguments that `build` passes to a group's component."""
+    declared = declared_groups().get(group)
+    return () if declared is None else declared.supplied
+
+
+def select_groups(fact: str) -> list[str]:
+    """Return the groups for which a fact of their declaration, such as changeable_on_resume, is true."""
+    return [name for name, group in declared_groups().items() if getattr(group, fact)]

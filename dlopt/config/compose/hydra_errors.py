@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from dlopt.config.compose import groups, nested_options
+from dlopt.config.compose.hydra_app import find_config_folders, parse_flags
 from dlopt.config.compose.static_config import to_key_prefix
 from dlopt.config.problems import ConfigError
+from dlopt.config.schema.renamed_keys import describe_renamed_key, describe_renamed_option
 from dlopt.errors import did_you_mean
 
 ConfigProblem = tuple[str, str]
@@ -21,17 +22,18 @@ def explain(argv: Sequence[str], error: Exception) -> list[ConfigProblem]:
     explained and left out, and what remains is checked as it would be before a run.
     """
     from hydra import compose, initialize_config_dir
-    from hydra._internal.utils import get_args_parser
     from hydra.core.global_hydra import GlobalHydra
 
-    flags, _ = get_args_parser().parse_known_args(list(argv))
-    accepted = [f"hydra.searchpath=[file://{folder}]" for folder in find_config_folders(argv)]
+    flags = parse_flags(argv)
+    folders = find_config_folders(argv)
+    overrides = [nested_options.to_hydra(o, [groups.CONF, *folders]) for o in flags.overrides]
+    accepted = [f"hydra.searchpath=[file://{folder}]" for folder in folders]
     problems: list[ConfigProblem] = []
     failed: set[str] = set()
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(groups.CONF)):
-            for override in sorted(flags.overrides, key=_rank):
+            for override in sorted(overrides, key=_rank):
                 if _is_at_or_below(_key(override), failed):
                     continue
                 try:
@@ -70,14 +72,6 @@ def _take_first_value(override: str) -> str:
     except (HydraException, StopIteration):  # which is told when it is composed
         return override
     return f"{override.partition('=')[0]}={first}"
-
-
-def find_config_folders(argv: Sequence[str]) -> list[Path]:
-    """The folder of options of one's own that --config-dir names, if it does."""
-    from hydra._internal.utils import get_args_parser
-
-    flags, _ = get_args_parser().parse_known_args(list(argv))
-    return [Path(flags.config_dir).absolute()] if flags.config_dir else []
 
 
 def format_hydra_error(error: BaseException) -> str:
@@ -131,9 +125,10 @@ def _explain_override(override: str, error: Exception) -> ConfigProblem:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
         known = error.options or (groups.list_option_names(group) if group in groups.list_groups() else [])
-        return key if _is_nested_choice(
-            override
-        ) else group, f"there is no option '{option}'{did_you_mean(option, known)}"
+        message = (
+            describe_renamed_option(group, option) or f"there is no option '{option}'{did_you_mean(option, known)}"
+        )
+        return key if _is_nested_choice(override) else group, message
     if "must be a string or a list" in text:
         return key, f"needs the name of an option{did_you_mean('', _choices(override))}"
     if text.startswith("Multiple values for"):
@@ -158,13 +153,11 @@ def _explain_unknown_key(key: str, cause: Any) -> str:
         names = [str(k) for k in node if not str(k).startswith("_")] if node is not None else []
     except Exception:
         names = []
+    if renamed := describe_renamed_key(key, names):
+        return renamed
     group, _, option = key.partition(".")
     option = option.partition(".")[0]
-    if (
-        group in groups.list_groups()
-        and group not in groups.SINGLE_OPTION_GROUPS
-        and option in groups.list_option_names(group)
-    ):
+    if groups.takes_several(group) and option in groups.list_option_names(group):
         return f"{group}={option} is not chosen: add {group}={option}, or '{group}=[...,{option}]'"
     if group == nested_options.SCHEDULES and option:
         return f"{group}.{option} has no schedule yet: choose it, {group}.{option}=cosine"
@@ -177,8 +170,8 @@ def _explain_unknown_key(key: str, cause: Any) -> str:
     inner = [f"{parent}.{name}.{last}" for name, keys in held.items() if isinstance(keys, Mapping) and last in keys]
     if inner:
         return f"there is no such key here; there is {' and '.join(inner)}"
-    group = next((g for g in (*groups.SINGLE_OPTION_GROUPS, *groups.SWEEP_GROUPS) if to_key_prefix(g) == parent), "")
-    if group and not _has_suggestion(last, names):
+    group = next((g for g in groups.list_all_groups() if to_key_prefix(g) == parent), "")
+    if group and not groups.takes_several(group) and not _has_suggestion(last, names):
         files = ((option, groups.CONF / group / f"{option}.yaml") for option in groups.list_option_names(group))
         takers = [f"{group}={option}" for option, file in files if last in nested_options.read_keys(file)]
         if takers:

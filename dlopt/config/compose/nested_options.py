@@ -7,7 +7,9 @@ number than the rate: schedules.momentum=ramp becomes +schedule@schedules.moment
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,8 @@ def to_hydra(argument: str, folders: Iterable[Path] = (groups.CONF,)) -> str:
     """An override as Hydra wants it: schedule.then=cosine becomes schedule@schedule.then=cosine."""
     key, equals, value = argument.partition("=")
     group, _, path = key.partition(".")
+    if equals and not path and _needs_plus(group, folders):
+        return f"+{argument}"
     if not (equals and path) or value.startswith("{"):
         return argument
     inner = _find_group(group, path, list(folders))
@@ -61,6 +65,18 @@ def to_hydra(argument: str, folders: Iterable[Path] = (groups.CONF,)) -> str:
         if not above or last not in _keys("schedule", folders) or _is_regularization_key(above, last, folders):
             return f"+schedule@{argument}"
     return f"{inner}@{argument}" if inner else argument
+
+
+def _needs_plus(key: str, folders: Iterable[Path]) -> bool:
+    """Whether a key is a group without a default in config.yaml: Hydra takes a choice of it only with a plus."""
+    return key.isidentifier() and any((folder / key).is_dir() for folder in folders) and key not in _default_groups()
+
+
+@cache
+def _default_groups() -> frozenset[str]:
+    """The groups that have a default in config.yaml; read without a YAML parser, which would take milliseconds."""
+    text = (groups.CONF / "config.yaml").read_text()
+    return frozenset(re.findall(r"^  - (\w+):", text, re.MULTILINE))
 
 
 def from_hydra(argument: str) -> str:

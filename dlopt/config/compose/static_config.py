@@ -108,8 +108,8 @@ class StaticConfig:
                 for one in split_alternatives(self.choices.get(top, ""))
             ]
             found = {key: value for key, value in several[0].items() if all(key in one for one in several)}
-        experiment = self.overrides.get("experiment", "")
-        return found | {k: v for k, v in flatten(self.read_option("experiment", experiment)) if k in found}
+        experiment = self.overrides.get(compose_groups.PRESETS, "")
+        return found | {k: v for k, v in flatten(self.read_option(compose_groups.PRESETS, experiment)) if k in found}
 
     def _sweep_keys(self) -> dict[str, Any]:
         """The keys of the sweeper and of the launcher that are chosen."""
@@ -176,7 +176,6 @@ class StaticConfig:
 
     def list_addable_keys(self, top: str) -> list[str]:
         """What the classes of a group take beyond the keys that its options have: that can be added by a plus."""
-        from dlopt.config.compose.groups import SUPPLIED_ARGUMENTS
         from dlopt.config.schema.static_hints import read_fields
 
         keys = self.keys(top)
@@ -186,7 +185,7 @@ class StaticConfig:
             for node in nodes
             for name in read_fields(self.find_target(f"{node}._", keys)[0])
             if not any(key == f"{node}.{name}" or key.startswith(f"{node}.{name}.") for key in keys)
-            and name not in SUPPLIED_ARGUMENTS.get(node, ())
+            and name not in compose_groups.supplied_arguments(node)
         ]
 
     def find_target(self, key: str, keys: Mapping[str, Any]) -> tuple[str, list[str]]:

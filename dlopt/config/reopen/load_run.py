@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
-from dlopt.base.data import Data
+from dlopt.base.data import Data, Dataset
 from dlopt.config.problems import ConfigError, Problems
 from dlopt.config.reopen import trusted_targets as trust_rule
-from dlopt.data import _files
+from dlopt.config.schema.renamed_keys import RENAMED_GROUPS
 from dlopt.rundir.directory import RunDirectory
+from dlopt.storage.fingerprint import digest_files
 from dlopt.storage.safe_read import SMALL, UnreadableFile, read_yaml
 from dlopt.training.checkpointing import FORMAT, find_mismatch
 from dlopt.training.experiment import Experiment
@@ -45,7 +47,11 @@ def load_config(
     """
     if not trust:
         _check_links(run)
-    content = exchanged(run.config())
+    former = run.config()
+    for old in RENAMED_GROUPS.keys() & former.keys():
+        message = f"{run.path} was written by an earlier version of dlopt, whose names differ ({old} is now"
+        raise ConfigError([("run", f"{message} {RENAMED_GROUPS[old]}): train it again with this one")])
+    content = exchanged(former)
     for name, later in NEW_KEY_DEFAULTS.items():
         node = content.get(name)
         if isinstance(node, dict):
@@ -102,7 +108,7 @@ def _check_files(data: Mapping[str, Any], run: RunDirectory, folders: Sequence[P
         return
     places = [folder.resolve() for folder in (Path.cwd(), run.path, *folders)]
     outside = [file for file in files if not any(file.resolve().is_relative_to(place) for place in places)]
-    if outside and ((known := _digest(run)) is None or known != _files.digest(files)):
+    if outside and ((known := _digest(run)) is None or known != digest_files(files)):
         said = f"names a file of yours, {outside[0]}, which is not the one that the run has read; {trust_rule.TRUST_ADVICE}"
         raise ConfigError([("data.path", f"{said}, or evaluate another one with --data FILE")])
 
@@ -157,21 +163,26 @@ def _find_foreign_entries(folder: Path) -> Iterator[Path]:
                     yield Path(entry.path)
 
 
-def check(content: Mapping[str, Any], experiment: Experiment, key: str, *, same_data: bool) -> None:
-    """ConfigError where a checkpoint is of another network, or where people's own file has changed since."""
-    found = content.get("format")
-    if found != FORMAT:
-        said = f"the checkpoint is of format {found}, this version of dlopt reads and writes {FORMAT}"
-        raise ConfigError([(key, said)])
+def check(
+    content: Mapping[str, Any], model: nn.Module, data: Dataset | Experiment, key: str, *, same_data: bool
+) -> None:
+    """Raise ConfigError if a checkpoint is of another network, or if a file of the user's has changed since.
+
+    data gives the shape of an example and the encoding that the data have now.
+    """
+    number = content.get("format")
+    if number != FORMAT:
+        message = f"the checkpoint is of format {number}, this version of dlopt reads and writes {FORMAT}"
+        raise ConfigError([(key, message)])
     if type(content["step"]) is not int or content["step"] < 0:
-        raise ConfigError([(key, f"the checkpoint is damaged: {content['step']!r} is no number of steps")])
-    wrong = find_mismatch(content, experiment.model)
+        raise ConfigError([(key, f"the checkpoint is damaged: {content['step']!r} is not a number of steps")])
+    wrong = find_mismatch(content, model)
     if wrong and not same_data:
-        shape = tuple(experiment.train.inputs.shape[1:])
+        shape = tuple(data.train.inputs.shape[1:])
         wrong = f"examples of shape {shape} do not fit the run's network: {wrong}"
     if wrong:
         raise ConfigError([(key, wrong)])
-    before, now = (e.get("sha256") for e in (content["encoding"], experiment.encoding))
+    before, now = (encoding.get("sha256") for encoding in (content["encoding"], data.encoding))
     if same_data and before != now:
-        said = "the file has changed since the run read it, so its splits are others; "
-        raise ConfigError([("data.path", said + "evaluate it as it is now with --data FILE, or train anew")])
+        message = "the file has changed since the run read it, so its splits are others; "
+        raise ConfigError([("data.path", message + "evaluate it as it is now with --data FILE, or train anew")])

@@ -9,13 +9,15 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from dlopt.base.averaging import Averaging
+from dlopt.base.group import declared_groups
 from dlopt.base.layout import Layout
 from dlopt.base.schedule import Schedule, TrainingTime
 from dlopt.config.compose import groups
-from dlopt.config.compose.nested_options import from_hydra
+from dlopt.config.compose.nested_options import SCHEDULES, from_hydra
 from dlopt.config.compose.static_config import flatten
 from dlopt.config.problems import ConfigError, Problems, format_error
 from dlopt.config.reopen import load_run
+from dlopt.config.schema.renamed_keys import describe_renamed_key
 from dlopt.errors import did_you_mean
 from dlopt.formatting import format_override
 from dlopt.rundir.directory import RunDirectory, list_processes
@@ -24,14 +26,19 @@ from dlopt.training.checkpointing import from_plain
 from dlopt.training.experiment import Experiment, Settings
 
 CHANGEABLE_KEYS = (
-    "epochs", "steps", "device", "threads", "deterministic", "log_every", "eval_every", "checkpoint",
-    "clip", "optimizer", "schedule", "schedules", "regularization", "augmentation", "diagnostic",
+    "epochs", "steps", "device", "threads", "deterministic", "log_every", "eval_every", "checkpoint", "clip", SCHEDULES,
+    *groups.select_groups("changeable_on_resume"),
 )  # fmt: skip
-"""What can be set anew. Anything else (the data, the net, the seed, the batches) would make it another run."""
-BIT_PRESERVING_KEYS = ("epochs", "steps", "log_every", "checkpoint", "diagnostic", "device", "threads", "deterministic")
-"""What leaves the numbers of each step as they are, as far as a setting can. Lengths, the rhythm of rows and
-determinism are looked at on their own; what a device or a number of threads does to rounding is told by what the
-processes say of themselves."""
+"""What may change when a run resumes. Anything else (data, network, seed, batch size) would make it another run."""
+BIT_PRESERVING_KEYS = (
+    "epochs", "steps", "log_every", "checkpoint", "device", "threads", "deterministic",
+    *(name for name, group in declared_groups().items() if not group.affects_training),
+)  # fmt: skip
+"""Keys that leave the numbers of each step unchanged, as far as a setting can.
+
+Run length, logging interval and determinism have checks of their own. The effect of the device and of the number of
+threads on rounding is judged by what each process has recorded.
+"""
 
 
 def merge_overrides(config: DictConfig, arguments: Sequence[str]) -> DictConfig:
@@ -53,7 +60,8 @@ def merge_overrides(config: DictConfig, arguments: Sequence[str]) -> DictConfig:
         elif OmegaConf.select(config, key, default="???", throw_on_missing=False) == "???":
             above = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
             names = [str(k) for k in above if not str(k).startswith("_")] if OmegaConf.is_dict(above) else []
-            problems.add(key, f"there is no such key{did_you_mean(key.rpartition('.')[2], names)}")
+            unknown = f"there is no such key{did_you_mean(key.rpartition('.')[2], names)}"
+            problems.add(key, describe_renamed_key(key, names) or unknown)
         else:
             try:
                 config = OmegaConf.merge(config, OmegaConf.from_dotlist([argument]))  # type: ignore[assignment]
@@ -84,7 +92,7 @@ def check(content: Mapping[str, Any], experiment: Experiment, before: Mapping[st
 
     before is the former configuration, where it was another.
     """
-    load_run.check(content, experiment, "resume", same_data=True)
+    load_run.check(content, experiment.model, experiment, "resume", same_data=True)
     state = experiment.optimizer.init(experiment.w.clone(), Layout.of(experiment.model))
     try:
         from_plain(state, content["state"], torch.device("cpu"))

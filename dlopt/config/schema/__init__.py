@@ -1,0 +1,1 @@
+"""Say what a target, an option or a setting may be: signatures, value checks, documentation, static type hints."""

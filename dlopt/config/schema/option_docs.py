@@ -80,7 +80,7 @@ def load_option(group: str, name: str) -> Option:
     if group in groups.SWEEP_GROUPS:
         return _load_sweep_option(group, name, what, source)
     content: dict[str, Any] = yaml.safe_load(file.read_text()) or {}
-    if group == "experiment":
+    if group == groups.PRESETS:
         return Option(group, name, what, source, (), (), ())
     chosen = tuple(f"{other}={its}" for other, its in parse_group_overrides(content))
     inside = parse_nested_defaults({"defaults": content.pop("defaults", ())})
@@ -95,9 +95,7 @@ def load_option(group: str, name: str) -> Option:
     from hydra.utils import get_object
 
     found = get_object(target)
-    keys = list(
-        _iter_keys(found, {k: v for k, v in node.items() if k not in groups.SUPPLIED_ARGUMENTS.get(group, ())}, prefix)
-    )
+    keys = list(_iter_keys(found, {k: v for k, v in node.items() if k not in groups.supplied_arguments(group)}, prefix))
     meanings = _read_meanings(found)
     keys += [
         OptionKey(f"{prefix}.{key}", default, f"an option of {other}", meanings.get(key, ""))
@@ -148,7 +146,7 @@ def parse_key_line(line: str) -> tuple[str, str] | None:
 
 def is_table(paragraph: str) -> bool:
     """Whether a paragraph of a docstring says what keys mean, one to a line."""
-    lines = paragraph.splitlines()
+    lines = paragraph.splitlines() or [""]
     return parse_key_line(lines[0]) is not None and all(parse_key_line(line) or line.startswith("  ") for line in lines)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from dlopt.config.problems import Problems
+from dlopt.config.schema.renamed_keys import describe_renamed_key
 from dlopt.config.schema.signature import describe_mismatch
 from dlopt.errors import did_you_mean
 from dlopt.training.experiment import Settings
@@ -46,7 +47,7 @@ def _check_fields(cls: type, tree: Mapping[str, Any], prefix: str, problems: Pro
     for key, value in tree.items():
         at = prefix + key
         if key not in hints:
-            problems.add(at, f"there is no such key{did_you_mean(key, hints)}")
+            problems.add(at, describe_renamed_key(at, hints) or f"there is no such key{did_you_mean(key, hints)}")
         elif dataclasses.is_dataclass(hints[key]):
             if isinstance(value, dict):
                 _check_fields(typing.cast(type, hints[key]), value, at + ".", problems)

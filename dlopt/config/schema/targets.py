@@ -11,6 +11,7 @@ from typing import Any
 from dlopt.base.wrapper import Wrapper
 from dlopt.config.compose import groups
 from dlopt.config.problems import Problems
+from dlopt.config.schema.renamed_keys import describe_renamed_key
 from dlopt.config.schema.signature import describe_mismatch, read_signature
 from dlopt.errors import did_you_mean
 
@@ -61,7 +62,7 @@ def check(path: str, node: Node, given: Sequence[str], problems: Problems) -> No
     target = resolve(path, node, problems)
     if target is None:
         return
-    _check_arguments(path, target, node, groups.SUPPLIED_ARGUMENTS.get(path, ()), given, problems)
+    _check_arguments(path, target, node, groups.supplied_arguments(path), given, problems)
     if (
         inspect.isclass(target)
         and issubclass(target, Wrapper)
@@ -100,7 +101,8 @@ def _check_arguments(
                 problems.notices.append(f"{at} is left out: {name} does not take it")
                 del node[key]
             else:
-                problems.add(at, f"{name} takes no such key{did_you_mean(key, known)}")
+                renamed = describe_renamed_key(at, known)
+                problems.add(at, renamed or f"{name} takes no such key{did_you_mean(key, known)}")
         elif key in own:
             problems.add(at, "is passed by dlopt itself; leave it out")
         elif key in takes.parameters:

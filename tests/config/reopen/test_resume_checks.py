@@ -110,7 +110,7 @@ def test_what_makes_another_run_is_told_by_its_key(name, tmp_path):
     ("schedule=warmup", "schedule.length=1", "schedule@schedule.then=cosine"),
     ("schedule=warmup", "schedule.length=2", "schedule@schedule.then=cosine"),
     ("schedule=linear",), ("schedule=linear", "schedule.tau=2"), ("schedule=warm_restarts", "schedule.first=1"),
-    ("schedule=one_cycle",), ("schedule=plateau", "schedule.patience=0", "schedule.min_change=1"),
+    ("schedule=one_cycle",), ("schedule=plateau", "schedule.patience=0", "schedule.threshold=1"),
 ])  # fmt: skip
 def test_a_schedule_that_follows_the_length_is_told_where_another_length_makes_another_run(schedule, length, tmp_path):
     before, after = configuration(*schedule), configuration(*schedule, length)

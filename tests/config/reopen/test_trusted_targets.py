@@ -26,9 +26,7 @@ def problems(config):
 def test_every_option_of_ours_may_be_opened(group):
     for option in list_options(group):
         config = (
-            compose_config(f"{group}={option}")
-            if group in groups.SINGLE_OPTION_GROUPS
-            else compose_config(f"{group}=[{option}]")
+            compose_config(f"{group}={option}") if groups.is_single(group) else compose_config(f"{group}=[{option}]")
         )
         assert problems(OmegaConf.to_container(config, resolve=False)) == {}
 

@@ -22,7 +22,7 @@ OPTIONS = [
 def nodes(group: str, option: str) -> list[dict[str, Any]]:
     """What an option's file chooses, with the options inside it."""
     chosen = OmegaConf.to_container(compose_config(f"{group}={option}")[group])
-    return [chosen] if group in groups.SINGLE_OPTION_GROUPS else list(chosen.suggest_values())
+    return [chosen] if groups.is_single(group) else list(chosen.values())
 
 
 @pytest.fixture

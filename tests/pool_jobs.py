@@ -4,10 +4,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from processes import wait_until
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Act:
 
 
 def perform(act: Act) -> None:
-    write(act.begun, str(os.getpid()))
+    write(act.pid_file, str(os.getpid()))
     ACTS[act.what](act)
 
 
@@ -38,16 +39,6 @@ def write(file: Path, text: str) -> None:
     beside = file.with_name(file.name + ".tmp")
     beside.write_text(text)
     beside.rename(file)
-
-
-def wait_until(happens: Callable[[], Any], seconds: float = 300.0) -> Any:
-    """Wait for something; TimeoutError after so long."""
-    deadline = time.monotonic() + seconds
-    while not (found := happens()):
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        time.sleep(0.002)
-    return found
 
 
 def nothing(act: Act) -> None:
@@ -115,7 +106,7 @@ def refuse(act: Act) -> None:
     raise ValueError("not this one")
 
 
-class UnpicklableError(Exception):
+class OddError(Exception):
     """One that cannot be made again from what it says."""
 
     def __init__(self, first: str, second: str) -> None:
@@ -123,7 +114,7 @@ class UnpicklableError(Exception):
 
 
 def odd(act: Act) -> None:
-    raise UnpicklableError("this", "that")
+    raise OddError("this", "that")
 
 
 def leave(act: Act) -> None:

@@ -1,0 +1,102 @@
+"""Checks of choices against each other: overrides, groups, data, loss, regularization and optimizer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from dlopt import parts
+from dlopt.base import dotted_fields
+from dlopt.base.group import declared_groups
+from dlopt.base.layout import Layout
+from dlopt.config.checks.splits import check_dims, check_validation
+from dlopt.config.compose import groups as compose_groups
+from dlopt.config.make_parts import Components, Override
+from dlopt.config.problems import Problems, format_error
+from dlopt.config.schema import targets
+from dlopt.objective.clipping import Clip
+from dlopt.training.experiment import Settings
+
+
+def check_nodes(groups: Mapping[str, dict[str, Any]], typed: Sequence[Override], problems: Problems) -> None:
+    """Check every node against its target's signature, and every group against how many options it takes."""
+    for override in typed:
+        group, _, path = override.key.partition("@")
+        if compose_groups.is_single(group) and override.value.startswith("["):
+            message = f"takes one option, not a list, got {override.value}; add -m and commas for a run of each"
+            problems.add(path or group, message)
+    for path, node in targets.iter_nodes(groups):
+        if problems.has_no_problem(path):
+            targets.check(path, node, [override.key for override in typed], problems)
+    for name, node in groups.items():
+        declared = declared_groups().get(name)
+        if declared is None or declared.multiple:
+            for key, inner in node.items():
+                if not (isinstance(inner, dict) and "_target_" in inner):
+                    problems.add(f"{name}.{key}", "is not an option: it has no _target_")
+        elif not declared.optional and "_target_" not in node:
+            problems.add(name, f"choose one of {', '.join(compose_groups.list_option_names(name))}")
+
+
+def check_typed(settings: Settings, typed: Sequence[Override], problems: Problems) -> None:
+    """Check for typed settings without effect: of another validation scheme, or epochs if steps is set."""
+    keys = {override.key for override in typed}
+    check_validation(settings.validation, keys, problems)
+    if settings.steps is None or "epochs" not in keys:
+        return
+    message = f"steps={settings.steps} takes its place"
+    if "steps" in keys:
+        problems.notices.append(f"epochs: {message}")
+    else:
+        problems.add("epochs", f"{message}; add steps=null, or leave epochs out")
+
+
+def check_data_compatibility(dataset: parts.Dataset, components: Components, problems: Problems) -> None:
+    """Check loss, regularizations and augmentations against the kind and shape of the data."""
+    loss = components.single.get("loss")
+    kind = getattr(loss, "targets", dataset.kind)
+    if kind != dataset.kind:
+        right = {"classes": "loss=cross_entropy", "numbers": "loss=mse"}[dataset.kind]
+        problems.add(
+            "loss", f"{type(loss).__name__} is for {kind}; the targets of this data are {dataset.kind}: use {right}"
+        )
+    for name, part in components.several["regularization"].items():
+        if dataset.kind not in part.kinds:
+            problems.add(
+                f"regularization.{name}",
+                f"is for {' or '.join(part.kinds)}; the targets of this data are {dataset.kind}: leave it out",
+            )
+    check_dims(components.several["augmentation"], dataset, problems)
+
+
+def check_optimizer_requirements(components: Components, settings: Settings | None, problems: Problems) -> None:
+    """Check what acts next to an optimizer that has no learning rate, or that needs the true gradient."""
+    optimizer = components.single.get("optimizer")
+    if optimizer is None:
+        return
+    name = optimizer.name if isinstance(optimizer, parts.Wrapper) else type(optimizer).__name__
+    changing = [f"clip.{f.name}" for f in dataclasses.fields(Clip) if settings and getattr(settings.clip, f.name)]
+    for key, part in components.several["regularization"].items():
+        if part.needs_lr and dotted_fields.find_field(optimizer, "lr") is None:
+            problems.add(
+                f"regularization.{key}",
+                f"shrinks weights in proportion to the learning rate, and {name} has none; use a penalty, such as l2",
+            )
+        if parts.overrides(part, "gradient", parts.Regularization):
+            changing.append(f"regularization.{key}")
+    for key in changing if optimizer.needs_true_gradient else ():
+        problems.add(key, f"changes gradients, and {name} needs them as they are: leave one of the two out")
+
+
+def check_optimizer(optimizer: parts.Optimizer, w: Tensor, layout: Layout, device: str, problems: Problems) -> None:
+    """Let an optimizer check the weights that it is to train, if it has a check of its own."""
+    if not parts.overrides(optimizer, "check", parts.Optimizer):
+        return
+    try:
+        optimizer.check(w.to(device), layout)
+    except Exception as error:
+        message = str(error) if isinstance(error, ValueError) else format_error(error)
+        problems.add("optimizer", f"cannot train this network: {message}")

@@ -1,0 +1,221 @@
+"""Build the components of a run from their nodes of the configuration. The only caller of `targets.instantiate`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dlopt import parts, prng
+from dlopt.base.group import declared_groups
+from dlopt.config.checks.splits import FittedDataState, check_dataset
+from dlopt.config.initial_weights import apply_in_place_init
+from dlopt.config.problems import ConfigError, Problems
+from dlopt.config.schema import targets
+from dlopt.config.stateless_modules import replace_stateful_modules
+from dlopt.errors import OptionError
+from dlopt.objective.activation_hooks import MarkedActivationFactory
+from dlopt.training.experiment import Settings
+
+
+class Override(NamedTuple):
+    """An override as typed, without + or ~."""
+
+    key: str
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> Override:
+        """Split KEY=VALUE."""
+        key, _, value = text.lstrip("+~").partition("=")
+        return cls(key, value)
+
+
+@dataclass(frozen=True)
+class Components:
+    """The components that could be built: one by its group, or several by their group and keys."""
+
+    single: Mapping[str, Any]
+    several: Mapping[str, Mapping[str, Any]]
+    problems: Problems
+
+    def require(self, group: str) -> Any:
+        """Return the component of a group. Raises ConfigError if it could not be built."""
+        if group not in self.single:
+            raise ConfigError(self.problems.errors)
+        return self.single[group]
+
+    @property
+    def batch_transforms(self) -> dict[str, Any]:
+        """What may change a mini-batch, by path, in the order of a training step."""
+        return {
+            f"{g}.{name}": part for g in ("augmentation", "regularization") for name, part in self.several[g].items()
+        }
+
+
+class LoadedData(NamedTuple):
+    """A data option and the data set that it has loaded."""
+
+    option: parts.Data
+    dataset: parts.Dataset
+
+
+class Network(NamedTuple):
+    """A network, and the names of the parameters to which the init has already given values."""
+
+    model: nn.Module
+    initialized: Collection[str]
+
+
+def load_data(node: targets.Node, fitted: FittedDataState | None, problems: Problems) -> LoadedData | None:
+    """Build the data option and load its data set; None with a problem added."""
+    option = _build_component("data", "data", node, problems)
+    if option is None:
+        return None
+    encoding = fitted.encoding if fitted is not None and fitted.is_other_data else None
+    dataset = _call("data", lambda: option.load() if encoding is None else option.load_like(encoding), problems)
+    if dataset is None:
+        return None
+    if not isinstance(dataset, parts.Dataset):
+        problems.add("data", f"load() must return a dlopt.parts.Dataset, got a {type(dataset).__name__}")
+        return None
+    return LoadedData(option, dataset) if check_dataset(dataset, problems) else None
+
+
+def build_components(groups: Mapping[str, targets.Node], problems: Problems) -> Components:
+    """Build every component whose keys are valid, except data and network. Adds a problem for each that fails."""
+    single: dict[str, Any] = {}
+    several: dict[str, dict[str, Any]] = {name: {} for name, group in declared_groups().items() if group.multiple}
+    for group, node in groups.items():
+        declared = declared_groups().get(group)
+        if declared is None or declared.multiple:
+            built = {key: _build_component(f"{group}.{key}", group, inner, problems) for key, inner in node.items()}
+            several[group] = {key: component for key, component in built.items() if component is not None}
+        elif group not in ("data", "arch"):
+            component = _build_component(group, group, node, problems)
+            if component is not None:
+                single[group] = component
+    return Components(single, several, problems)
+
+
+def build_network(
+    node: targets.Node,
+    dataset: parts.Dataset,
+    components: Components,
+    settings: Settings,
+    saved: Mapping[str, Tensor] | None,
+    typed: Sequence[Override],
+    problems: Problems,
+) -> Network | None:
+    """Build the network and let the init prepare it; None with a problem added.
+
+    It gets what its signature names of the supplied arguments. torch's own modules that keep state or draw random
+    numbers are replaced by ours.
+    """
+    if not problems.has_no_problem("arch", "activation", "normalization"):
+        return None
+    regularization = components.several["regularization"]
+    called: set[str] = set()
+
+    def track(name: str, factory: Callable[..., Any]) -> Callable[..., Any]:
+        def tracked(*inputs: Any) -> Any:
+            called.add(name)
+            return factory(*inputs)
+
+        return tracked
+
+    supplied = {
+        "inputs": dataset.shape,
+        "outputs": dataset.outputs,
+        "activation": MarkedActivationFactory(components.require("activation")),
+        "normalization": track("normalization", components.require("normalization")),
+        "dropout": track("dropout", _build_dropout_factory(regularization)),
+    }
+    takes = targets.read_signature(targets.resolve("arch", node, problems)).parameters
+    arguments = {name: value for name, value in supplied.items() if name in takes}
+
+    def make() -> nn.Module:
+        with torch.random.fork_rng(devices=[]):  # modules draw from the global generator when they are built
+            _seed(prng.generator(prng.key(settings.seed, "arch")).initial_seed())
+            return replace_stateful_modules(targets.instantiate(node, **arguments))
+
+    model = _call("arch", make, problems)
+    if model is None:
+        return None
+    if not isinstance(model, nn.Module):
+        problems.add("arch._target_", f"{node['_target_']} made a {type(model).__name__}, not a torch.nn.Module")
+        return None
+    if any("activates" in vars(module) for module in model.modules()):  # the factory's mark, not that of a class
+        called.add("activation")
+    unused = [group for group in ("activation", "normalization") if group not in called]
+    if "dropout" not in called:
+        unused += [f"regularization.{name}" for name, part in regularization.items() if part.module(0) is not None]
+    chosen = {override.key.partition(".")[0] for override in typed if override.value != "none"}
+    for key in unused:
+        if key.partition(".")[0] in chosen:
+            problems.notices.append(f"{key}: {type(model).__name__} has no place for it")
+    return Network(model, apply_in_place_init(components.single, model, settings, saved, problems))
+
+
+def _build_component(path: str, group: str, node: targets.Node, problems: Problems) -> Any:
+    """Build one component; None if it has no target or its keys are wrong, or with a problem added."""
+    if not (isinstance(node, dict) and "_target_" in node and problems.has_no_problem(path)):
+        return None
+    component = _call(path, partial(targets.instantiate, node), problems)
+    if component is None:
+        return None
+    declared = declared_groups().get(group)
+    base = declared.load_base() if declared is not None and declared.must_subclass else None
+    wrong = _find_class_error(path, component, base)
+    if wrong:
+        problems.add(*wrong)
+        return None
+    return component
+
+
+def _call(path: str, make: Callable[[], Any], problems: Problems) -> Any:
+    """Return what a call returns; None with a problem added if it raises, whatever a custom component may raise."""
+    try:
+        return make()
+    except Exception as error:
+        cause = error if isinstance(error, OptionError) else error.__cause__ or error
+        message = str(cause) if isinstance(cause, ValueError) else f"{type(cause).__name__}: {cause}"
+        key = f"{path}.{cause.key}" if isinstance(cause, OptionError) else path
+        problems.add(key, message.splitlines()[0] if message else type(cause).__name__)
+        return None
+
+
+def _find_class_error(path: str, component: Any, base: type | None) -> tuple[str, str] | None:
+    """Return what is wrong with the class of a component, or of an optimizer inside one, and the key that names it."""
+    if base is not None and not isinstance(component, base):
+        return f"{path}._target_", f"{type(component).__name__} must be a subclass of dlopt.parts.{base.__name__}"
+    if base is not parts.Optimizer:
+        return None
+    if not dataclasses.is_dataclass(component):
+        return f"{path}._target_", f"{type(component).__name__} must be a dataclass: its fields are the hyperparameters"
+    inner = [k for k, p in targets.read_signature(type(component)).parameters.items() if p.hint is parts.Optimizer]
+    errors = (_find_class_error(f"{path}.{k}", getattr(component, k), base) for k in inner)
+    return next((error for error in errors if error), None)
+
+
+def _build_dropout_factory(regularization: Mapping[str, parts.Regularization]) -> Callable[[int], nn.Module | None]:
+    """Return what a network calls after each hidden layer: it makes the modules that regularizations put there."""
+
+    def dropout(site: int) -> nn.Module | None:
+        modules = [m for r in regularization.values() if (m := r.module(site)) is not None]
+        return None if not modules else modules[0] if len(modules) == 1 else nn.Sequential(*modules)
+
+    return dropout
+
+
+def _seed(seed: int) -> None:
+    """Seed torch's global generators; those of devices only if there is a device, since each would record the call."""
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)

@@ -1,0 +1,144 @@
+"""Inference with a trained network: outputs, probabilities and metrics, preprocessed as in training.
+
+predictor, notices = load_predictor(find_run("last"))      # dlopt.config.reopen.load_predictor
+predictor.predict(inputs)                                  # outputs (N, outputs) of raw inputs (N, *shape)
+predictor.evaluate("test")                                 # {"loss": 0.31, "accuracy": 0.94}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlopt.base.data import Split
+from dlopt.base.loss import Loss
+from dlopt.base.preprocess import Preprocess
+from dlopt.base.regularization import Regularization
+from dlopt.objective.problem import Problem
+from dlopt.training.batches import DataPlacement, Examples
+from dlopt.training.evaluation import CHUNK, compute_metrics, predict_split
+from dlopt.training.loop import set_torch_switches
+
+
+class Predictor:
+    """A trained network with the preprocessing, encodings and class names of its run.
+
+    Nothing in it is random: dropout is off, and normalizations use their running statistics. Results are tensors on
+    `device` without gradients.
+
+    Attributes:
+        model          the network at the loaded weights, on `device`
+        w              its trainable weights as one vector, (P,), and the memory of the model's parameters
+        problem        model, loss and regularization as training evaluates them; takes any other weight vector
+        loss           the run's loss, which also gives the metrics
+        preprocessing  the fitted steps in order: (part, statistics of the training split)
+        splits         raw examples by name: train, val, test and all, as far as the run has them. Each is a tuple of
+                       splits, which are evaluated as one
+        names          what each class, or each predicted number, is called; may be empty
+        encoding       how the data's file became tensors, in plain values; `scale` and `middle` of standardized targets
+        checkpoint     which checkpoint the weights are from: best, last, average or kept
+        step           the number of training steps at that checkpoint
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        *,
+        regularization: Sequence[Regularization] = (),
+        preprocessing: Sequence[tuple[Preprocess, Mapping[str, Tensor]]] = (),
+        splits: Mapping[str, tuple[Split, ...]] | None = None,
+        names: Sequence[str] = (),
+        encoding: Mapping[str, Any] | None = None,
+        checkpoint: str = "",
+        step: int = 0,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        autocast: torch.dtype | None = None,
+        threads: int | None = None,
+        deterministic: bool = False,
+    ) -> None:
+        """Take over the model, which is moved to device and dtype and must not be used elsewhere.
+
+        autocast is the type of torch.autocast, or None for none; threads are CPU threads (None: torch's own number).
+        """
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.model = model.to(self.device, dtype)
+        self.loss = loss
+        self.problem = Problem(self.model, loss, regularization, precision=autocast)
+        parameters = {name: p.detach() for name, p in self.model.named_parameters()}
+        self.w = self.problem.bind(self.problem.layout.flatten(parameters))
+        self.preprocessing = tuple(preprocessing)
+        self.splits = dict(splits or {})
+        self.names = tuple(names)
+        self.encoding = dict(encoding or {})
+        self.checkpoint = checkpoint
+        self.step = step
+        self._threads = threads or torch.get_num_threads()
+        self._deterministic = deterministic
+
+    # ------------------------------------------------------------------------------------------- new inputs
+
+    def preprocess(self, inputs: Tensor) -> Tensor:
+        """Transform raw inputs, (N, *shape), with the statistics of the training split; same shape."""
+        for part, statistics in self.preprocessing:
+            inputs = part.apply(inputs, statistics)
+        return inputs
+
+    def predict(self, inputs: Tensor, batch_size: int = CHUNK) -> Tensor:
+        """Return the outputs, (N, outputs), of raw inputs, (N, *shape), computed batch_size examples at a time.
+
+        Raises ValueError if there are no inputs. Errors of the network, such as one about a wrong shape, are passed on.
+        """
+        if not len(inputs):
+            raise ValueError(f"inputs: must hold at least one example, got shape {tuple(inputs.shape)}")
+        with set_torch_switches(self._threads, deterministic=self._deterministic):
+            x = self.preprocess(inputs)
+            x = x.to(self.dtype) if x.is_floating_point() else x
+            chunks = [self.problem.predict(self.w, chunk.to(self.device)) for chunk in x.split(batch_size)]
+        return torch.cat(chunks)
+
+    def probabilities(self, inputs: Tensor, batch_size: int = CHUNK) -> Tensor:
+        """Return class probabilities, (N, classes), of raw inputs, (N, *shape): the softmax of the outputs.
+
+        For loss=nll, whose outputs are log-probabilities, the softmax gives the probabilities themselves. For
+        loss=hinge the outputs are margins and the probabilities are not calibrated.
+        Raises ValueError if the network predicts numbers.
+        """
+        if getattr(self.loss, "targets", "classes") != "classes":
+            raise ValueError(f"loss: {type(self.loss).__name__} is for numbers, which have no class probabilities")
+        return self.predict(inputs, batch_size).softmax(-1)
+
+    # ------------------------------------------------------------------------------------------- the run's splits
+
+    def examples(self, split: str) -> Examples:
+        """Return a split's examples, preprocessed and on `device`. Raises ValueError if there is no such split."""
+        if split not in self.splits:
+            raise ValueError(f"there is no {split} split; there is {', '.join(self.splits) or 'none'}")
+        pieces = [Split(self.preprocess(piece.inputs), piece.targets, piece.rows) for piece in self.splits[split]]
+        if len(pieces) > 1:
+            columns = zip(*(piece.gather() for piece in pieces), strict=True)
+            pieces = [Split(*(torch.cat(column) for column in columns))]
+        return Examples(pieces, DataPlacement.of(self.device, self.dtype, pieces), lanes=False)
+
+    def predict_split(self, split: str, advance: Callable[[int], None] | None = None) -> tuple[Tensor, Tensor]:
+        """Return the outputs, (N, outputs), and the targets, (N,) or (N, outputs), of a split.
+
+        advance, if given, is called with the number of examples of each batch that is done.
+        """
+        with set_torch_switches(self._threads, deterministic=self._deterministic):
+            return predict_split(self.problem, self.w, self.examples(split), advance=advance)
+
+    def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        """Return the mean loss, without penalties, and the loss's metrics of outputs that were predicted."""
+        with set_torch_switches(self._threads, deterministic=self._deterministic):
+            metrics = compute_metrics(self.problem, outputs, targets)
+        return {name: value.to(self.dtype).item() for name, value in metrics.items()}
+
+    def evaluate(self, split: str = "test") -> dict[str, float]:
+        """Return loss and metrics on a split: the numbers that training wrote for the same weights."""
+        return self.measure(*self.predict_split(split))
