@@ -25,7 +25,7 @@ from dlopt.rundir.directory import RunDirectory
 from dlopt.runner.execute import run_one
 from dlopt.runner.observer import Observer
 from dlopt.storage import atomic
-from dlopt.training.best import CheckpointSaver
+from dlopt.training.checkpoint_saver import CheckpointSaver
 from dlopt.training.recorder import Recorder
 from dlopt.training.state import TrainState
 

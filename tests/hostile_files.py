@@ -264,7 +264,7 @@ def _idx(content: bytes, zeros: int = 0) -> Callable[[Path], Path]:
 
 
 IMAGES: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "zeros behind the images": (_idx(encode_idx(np.zeros((2, 3, 4))), BOMB_BYTES), "goes on after the 40 bytes"),
+    "zeros behind the images": (_idx(encode_idx(np.zeros((2, 3, 4))), BOMB_BYTES), "40 bytes"),
     "zeros as images": (
         _idx(bytes([0, 0, 8, 3]) + struct.pack(">III", BOMB_BYTES // 100, 10, 10), BOMB_BYTES),
         "of memory",

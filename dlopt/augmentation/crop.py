@@ -14,17 +14,16 @@ from dlopt.ranges import Range
 
 @dataclass(frozen=True)
 class Crop(Augmentation):
-    """Pads each image on all sides, then cuts a window of the original size from it, at any place with equal chance.
+    """Pads each image on all sides, then crops a window of the original size at a uniformly random position.
 
-    A window that lies d pixels from the middle of the padded image shows the image moved by -d, and the padding where
-    it is moved away: the image is moved by -padding, ..., padding pixels in each direction, and nothing is padded.
+    This equals a shift of the image by -padding, ..., padding pixels in each direction, which is how it is computed.
 
-    padding   pixels on each side; fewer than height and width, so that every window shows some of the image
-              (ValueError)
-    fill      the padding: zero, edge (the last pixel), reflect (the image mirrored in its last pixel), or wrap (the
-              opposite side)
+    padding   pixels on each side; less than height and width, so that each window shows part of the image; else
+              ValueError
+    fill      content of the padding: zero, edge (the last pixel), reflect (the reflection in the last pixel), or wrap
+              (the opposite side)
 
-    Source: He, Zhang, Ren and Sun 2016, section 4.2: on CIFAR 4 pixels of zeros, and a flip.
+    Source: He, Zhang, Ren and Sun 2016, section 4.2: 4 pixels of zeros on CIFAR, and a flip.
     """
 
     dims: ClassVar[tuple[int, ...]] = (2,)
@@ -35,7 +34,7 @@ class Crop(Augmentation):
         if self.padding >= min(inputs.shape[-2:]):
             raise OptionError(
                 "padding",
-                f"must be less than height and width, {inputs.shape[-2]} and {inputs.shape[-1]}, or a window may show "
-                f"nothing of the image; got {self.padding}",
+                f"must be less than height and width, {inputs.shape[-2]} and {inputs.shape[-1]}, so that each window "
+                f"shows part of the image; got {self.padding}",
             )
         return shift_by(inputs, random_offsets(key, (self.padding, self.padding), inputs), self.fill), targets

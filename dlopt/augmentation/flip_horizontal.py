@@ -1,4 +1,4 @@
-"""Random mirror images."""
+"""Random horizontal flips."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -14,7 +14,7 @@ from dlopt.ranges import Range
 
 @dataclass(frozen=True)
 class FlipHorizontal(Augmentation):
-    """Exchanges left and right in each image with probability p: x'[i, j] = x[i, width - 1 - j].
+    """Mirrors each image left to right with probability p: x'[i, j] = x[i, width - 1 - j].
 
     p   probability of a flip
 

@@ -18,15 +18,15 @@ RotateFillMode = Literal["zero", "edge", "reflect"]
 
 @dataclass(frozen=True)
 class Rotate(Augmentation):
-    """Rotates each image about its middle by an angle t, uniform between -degrees and degrees, counter-clockwise.
+    """Rotates each image about its centre, counter-clockwise, by an angle t uniform in [-degrees, degrees].
 
-        x'(z) = x(z e^(it)),   z = (j - (width - 1)/2) + i (row - (height - 1)/2), the place of a pixel in the plane
+        x'(z) = x(z e^(it)),   z = (column - (width - 1)/2) + i (row - (height - 1)/2), the position of a pixel
 
-    Rows run downwards, so that a factor e^(it) turns clockwise, from a place to the one its value comes from. Between
-    pixels x is interpolated bilinearly.
+    Rows run downwards, so a factor e^(it) rotates clockwise, from a position to its source. Between pixels, x is
+    interpolated bilinearly.
 
-    degrees   the largest angle to either side
-    fill      what enters at the corners: zero, edge (the nearest pixel), or reflect (the image mirrored in its last
+    degrees   maximum angle in either direction
+    fill      values that enter at the corners: zero, edge (the nearest pixel), or reflect (the reflection in the last
               pixels)
 
     Source: Simard, Steinkraus and Platt 2003, section 2.
@@ -42,10 +42,10 @@ class Rotate(Augmentation):
 
 
 def rotate_images(inputs: Tensor, angles: Tensor, fill: RotateFillMode) -> Tensor:
-    """Each of the images (B, channels, height, width) rotated counter-clockwise by its own angle (B,), in radians."""
+    """Rotate each of the images (B, channels, height, width) counter-clockwise by its angle (B,), in radians."""
     height, width = inputs.shape[-2:]
     across, down = _pixel_centers(width, inputs), _pixel_centers(height, inputs)
-    # grid_sample counts places from -1, the first pixel, to 1, the last; one pixel alone is both
+    # grid_sample counts positions from -1, the first pixel, to 1, the last; a single pixel is both
     reach, reach_down = max(width - 1, 1) / 2, max(height - 1, 1) / 2
     z = torch.complex(across.expand(height, width), down.unsqueeze(-1).expand(height, width)) / reach
     source = torch.complex(angles.cos(), angles.sin())[:, None, None] * z
@@ -57,9 +57,9 @@ def rotate_images(inputs: Tensor, angles: Tensor, fill: RotateFillMode) -> Tenso
 
 
 _PADDING = {"zero": "zeros", "edge": "border", "reflect": "reflection"}
-"""The fills as torch calls them."""
+"""The names of the fills in torch."""
 
 
 def _pixel_centers(length: int, like: Tensor) -> Tensor:
-    """The pixels of an axis, counted from its middle."""
+    """Return the positions of the pixels of an axis, counted from its centre."""
     return torch.arange(length, dtype=like.dtype, device=like.device) - (length - 1) / 2

@@ -13,11 +13,11 @@ from dlopt.ranges import Range
 
 @dataclass(frozen=True)
 class Shift(Augmentation):
-    """Moves each series along its axis by a whole number of positions, uniform in -most, ..., most.
+    """Shifts each series by an integer number of positions, uniform in -most, ..., most.
 
-    most   the largest shift, in positions
-    fill   what enters: zero, edge (the last value), reflect (the series mirrored in its last value), or wrap (what
-           has left at the other end)
+    most   maximum shift, in positions
+    fill   values that enter: zero, edge (the last value), reflect (the reflection in the last value), or wrap (the
+           values that leave at the other end)
     """
 
     dims: ClassVar[tuple[int, ...]] = (1,)

@@ -13,14 +13,14 @@ from dlopt.ranges import Fraction
 
 @dataclass(frozen=True)
 class Translate(Augmentation):
-    """Moves each image by a whole number of pixels down and, independently, across, each uniform in -m, ..., m.
+    """Shifts each image by an integer number of pixels down and, independently, across, each uniform in -m, ..., m.
 
-    m is the share `most` of the height for the one and of the width for the other, rounded down to whole pixels: some
-    of the image is always in view. Whole pixels need no interpolation, which would blur.
+    m is the fraction `most` of the height or of the width, rounded down to whole pixels, so that part of the image is
+    always visible. Whole pixels need no interpolation, which would blur the image.
 
-    most   the largest move, as a share of height and width
-    fill   what enters: zero, edge (the last pixel), reflect (the image mirrored in its last pixel), or wrap (what has
-           left at the other side)
+    most   maximum shift, as a fraction of height and width
+    fill   values that enter: zero, edge (the last pixel), reflect (the reflection in the last pixel), or wrap (the
+           pixels that leave at the other side)
 
     Source: Simard, Steinkraus and Platt 2003, section 2, there by interpolation.
     """

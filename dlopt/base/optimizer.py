@@ -13,7 +13,7 @@ from dlopt.prng import Key
 
 
 class ObjectiveOracle(Protocol):
-    """What a rule may ask of the mini-batch loss plus penalties, at any w: see dlopt.objective.problem.MiniBatchObjective."""
+    """What an optimizer may ask of the objective, at any w: see dlopt.objective.oracle.MiniBatchObjective."""
 
     layout: Layout
     bounds: Mapping[str, tuple[float, float]]

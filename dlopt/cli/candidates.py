@@ -231,15 +231,8 @@ def _complete_names(sign: str, word: str, line: CompletionLine) -> list[str]:
         new_groups = [g for g in config.list_groups() if g not in config.default_options()]
         names = config.list_addable_keys(top) if dot else new_groups
     else:
-        names = (
-            []
-            if dot
-            else [
-                g
-                for g in config.list_groups()
-                if sign != "~" or compose_groups.takes_several(g) or g == compose_groups.PRESETS
-            ]
-        )
+        removable = [g for g in config.list_groups() if compose_groups.takes_several(g) or g == compose_groups.PRESETS]
+        names = [] if dot else removable if sign == "~" else config.list_groups()
         known = config.keys(top if dot else "") if dot or sign != "~" else {}
         private = "._" in word  # such as optimizer._target_, which is offered unasked only if it must be set
         names += [key for key, value in known.items() if private or value == "???" or "._" not in key]

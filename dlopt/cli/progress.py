@@ -1,4 +1,4 @@
-"""What is seen while runs go on, and when they are over."""
+"""Progress of a run on the screen, and its results."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from dlopt.runner.observer import Observer
 
 TRUST_SUFFIX = " --trust"
 WIDE_TERMINAL = 110
-"""Columns of a terminal from which on training metrics stand beside those of validation."""
+"""Show training metrics next to validation metrics from this terminal width on."""
 
 
 class SweepConsole(Protocol):
-    """The screen of a sweep, on which its runs have their turns."""
+    """The screen of a sweep, as its runs see it."""
 
     console: Console
 
     def follow(self, title: str, follower: Follower) -> None:
-        """A run with a bar of its own is under way."""
+        """Show the bar of the current run."""
 
 
 class Progress(Observer):
@@ -108,36 +108,36 @@ class Progress(Observer):
         path, status = display_path(run.path), summary["status"]
         self.console.print(make_summary_table(summary))
         early = f" of {self.steps}, stopped early," if summary["step"] < self.steps else ""
-        said = {
+        headline = {
             "done": f"done: {summary['step']} steps{early} in {summary['seconds']:.1f} s of training",
-            "diverged": f"diverged: the loss is not finite, seen after step {summary['step']}; try a smaller rate",
-            "pruned": f"ended early by its search after step {summary['step']}",
-            "interrupted": f"interrupted after step {summary['step']}; it is saved",
+            "diverged": f"diverged: the loss is not finite after step {summary['step']}; try a smaller learning rate",
+            "pruned": f"pruned by its search after step {summary['step']}",
+            "interrupted": f"interrupted after step {summary['step']}; the state is saved",
         }[status]
         rate = summary.get("steps_per_second")
-        print(said + (f" ({rate:,.0f} steps per second)" if rate and status == "done" else ""))
+        print(headline + (f" ({rate:,.0f} steps per second)" if rate and status == "done" else ""))
         inside = path.startswith("outputs/")
         lines = {
             f"dlopt show{'' if inside else ' ' + path}": "the settings, curves and results again",
-            f"dlopt tensorboard{'' if inside else ' ' + path}": "its curves in a browser, beside those of other runs",
-            "dlopt list": "what else there is to try",
+            f"dlopt tensorboard{'' if inside else ' ' + path}": "its curves in a browser, next to other runs",
+            "dlopt list": "the options to try next",
         }
         if status == "interrupted":
             lines = {
-                f"dlopt train resume={path}{TRUST_SUFFIX if uses_custom_code(run) else ''}": "goes on where it stopped"
+                f"dlopt train resume={path}{TRUST_SUFFIX if uses_custom_code(run) else ''}": "resumes where it stopped"
             } | lines
         print(f"\nthe run is in {path}")
         suggest(lines)
 
 
 def uses_custom_code(run: RunDirectory) -> bool:
-    """Whether a run names classes of people's own, which opening it executes only when it is trusted."""
-    rule = run.settings.get("optimizer.name")
-    return any(key.endswith("._target_") for key in run.settings) or (isinstance(rule, str) and "." in rule)
+    """Return whether a run names user-defined classes, which resuming it executes only with --trust."""
+    name = run.settings.get("optimizer.name")
+    return any(key.endswith("._target_") for key in run.settings) or (isinstance(name, str) and "." in name)
 
 
 def suggest(lines: dict[str, str]) -> None:
-    """Lines to type next, each with what it does."""
+    """Print commands to type next, each with what it does."""
     at = "" if shutil.which("dlopt") else f"{display_path(Path(sys.executable).parent)}/"  # no environment is active
     width = max(map(len, lines)) + len(at)
     narrow = 5 + width + max(map(len, lines.values())) > shutil.get_terminal_size().columns
@@ -146,10 +146,10 @@ def suggest(lines: dict[str, str]) -> None:
 
 
 class Follower(Bars):
-    """Bars that look at the loop's counters themselves, four times a second."""
+    """A bar that reads the loop's counters four times a second."""
 
-    def __init__(self, watch: Progress, console: Console) -> None:
-        self._follows = False  # looked at by super().__init__
+    def __init__(self, progress: Progress, console: Console) -> None:
+        self._follows = False  # super().__init__ asks for renderables
         super().__init__(
             BarColumn(bar_width=24 if console.width >= WIDE_TERMINAL else 10),
             MofNCompleteColumn(),
@@ -160,15 +160,15 @@ class Follower(Bars):
             refresh_per_second=4,
             transient=True,
         )
-        self._watch = watch
+        self._progress = progress
         self._task = self.add_task("steps", total=None, rate="", metrics="")
         self._follows = True
 
     def get_renderables(self) -> Any:
         if self._follows:
-            w = self._watch
+            p = self._progress
             self._follows = False  # update asks for renderables again
-            rate = f"{w.rate:,.0f}/s"
-            self.update(self._task, total=w.steps or None, completed=w.step, rate=rate, metrics=w.metrics)
+            rate = f"{p.rate:,.0f}/s"
+            self.update(self._task, total=p.steps or None, completed=p.step, rate=rate, metrics=p.metrics)
             self._follows = True
         yield from super().get_renderables()

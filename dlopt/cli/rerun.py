@@ -83,7 +83,7 @@ def _rerun_run(run: RunDirectory, args: Any) -> int:
 
 def _compare_runs(run: RunDirectory, other: RunDirectory, *, quiet: bool) -> int:
     """Print how the two runs differ, if they do, and return the exit code."""
-    from dlopt.analysis.row_diff import compare
+    from dlopt.report.row_diff import compare
     from dlopt.rundir import provenance
     from dlopt.runner.execute import DONE, FAILED
     from dlopt.training import replay

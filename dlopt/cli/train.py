@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlopt.runner.execute import DONE, FAILED, INTERRUPTED, USAGE_ERROR, perform
+from dlopt.runner import execute
+from dlopt.runner.execute import DONE, FAILED, INTERRUPTED, USAGE_ERROR
 from dlopt.runner.invocation import Invocation
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def _run(app: HydraApp, keys: Sequence[str], invocation: Invocation) -> int:
         hydra = HydraConfig.get()
         tree: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
         job = Job.from_hydra(tree, hydra, Path(hydra.runtime.output_dir))
-        code, _ = perform(job, Progress(), lock=lock, built=built)
+        code, _ = execute.perform(job, Progress(), lock=lock, built=built)
         if code == INTERRUPTED:
             raise KeyboardInterrupt
         return code
@@ -206,7 +207,6 @@ def _prepare_sweep(argv: Sequence[str], invocation: Invocation) -> SweepInvocati
     """Add to an invocation what a sweep needs: its screen, and how its runs are made."""
     from dlopt.cli.sweep_screen import SweepScreen
     from dlopt.rundir import provenance
-    from dlopt.runner.execute import perform_in_worker
     from dlopt.sweep.context import SweepInvocation
 
     screen = SweepScreen()
@@ -214,7 +214,7 @@ def _prepare_sweep(argv: Sequence[str], invocation: Invocation) -> SweepInvocati
         **vars(invocation),
         overrides=[a for a in argv if _is_override(a)],
         perform=partial(_perform_on_screen, screen),
-        perform_elsewhere=partial(perform_in_worker, command=provenance.get_command()),
+        perform_elsewhere=partial(execute.perform_in_worker, command=provenance.get_command()),
         display=screen,
     )
 
@@ -223,7 +223,7 @@ def _perform_on_screen(screen: SweepConsole, job: Job) -> None:
     """Make a run of a sweep in this process. Raise KeyboardInterrupt if it was interrupted."""
     from dlopt.cli.progress import Progress
 
-    code, _ = perform(job, Progress(job.title, screen))
+    code, _ = execute.perform(job, Progress(job.title, screen))
     if code == INTERRUPTED:
         raise KeyboardInterrupt
 

@@ -59,10 +59,10 @@ def verify(argv: Sequence[str]) -> int:
 
 
 def _verify_run(run: RunDirectory, args: Any) -> int:
-    from dlopt.analysis.row_diff import compare
     from dlopt.cli.progress import Progress
     from dlopt.config.build import build
     from dlopt.config.reopen import load_run, resume_checks
+    from dlopt.report.row_diff import compare
     from dlopt.rundir import provenance
     from dlopt.runner.execute import DONE, FAILED, INTERRUPTED
     from dlopt.runner.signals import stop_on_signals

@@ -1,7 +1,8 @@
 """The files of numpy: .npy, one array, and .npz, an archive of named arrays.
 
-numpy.load would do, but for three things: it does not compare the size of an array with the available memory, ignores
-what follows an array, and with it the checksum of an array whose header was damaged, and raises a dozen kinds of errors.
+They are read with numpy.lib.format. numpy.load lacks three checks: it does not compare the size of an array with the
+available memory, it ignores bytes after an array and thus the checksum of one whose header was damaged, and it raises a
+dozen kinds of errors.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class NpzArrays(Mapping[str, np.ndarray]):
 
 
 def _read_array(stream: IO[bytes], size: int, name: str) -> np.ndarray:
-    """Read an array from a stream of `size` bytes. A header that promises more makes numpy reserve more, not fill it."""
+    """Read an array from a stream of `size` bytes. Of a header that claims more, numpy only reserves it."""
     memory.check(size, name)
     try:
         array = np.lib.format.read_array(stream, allow_pickle=False)

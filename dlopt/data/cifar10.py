@@ -30,8 +30,8 @@ CHUNK = 1 << 20
 class CIFAR10(DownloadedDataset):
     """Small photographs in ten classes: 50,000 colour images for training and 10,000 for the test.
 
-    MLPs reach about 55%, small convolutional nets 70 to 80%, residual nets 93% and more. Inputs are in 0..1, of shape
-    (3, 32, 32).
+    MLPs reach about 55%, small convolutional networks 70 to 80%, residual networks 93% and more. Inputs are in 0..1,
+    of shape (3, 32, 32).
 
     The file is cifar-10-binary.tar.gz (170 MB), or the folder cifar-10-batches-bin unpacked from it. The archive is
     checked by its published checksum; the unpacked files, which have none, by their sizes and class counts.

@@ -16,10 +16,10 @@ from dlopt.parts import Data, Dataset, Split
 class Digits(Data):
     """Real handwriting: 1797 digits of 8x8 pixels in 0..1; the first 1437 for training, the last 360 for the test.
 
-    Neighbours in the file are often by one hand, so this test is harder than a random split of the same data.
+    Consecutive digits are often by one writer, so this test split is harder than a random one.
     Inputs have shape (1, 8, 8).
 
-    path   folder for the file that is read faster the next time; null is dlopt's cache
+    path   folder for a copy that loads faster; null: dlopt's cache
 
     Source: the test set of the UCI Optical Recognition of Handwritten Digits (Alpaydin and Kaynak 1998), as it ships
     with scikit-learn.

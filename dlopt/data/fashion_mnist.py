@@ -10,8 +10,8 @@ from dlopt.data._downloaded import IdxDataset
 class FashionMNIST(IdxDataset):
     """Photographs of clothes in ten classes: 60,000 grey images for training and 10,000 for the test.
 
-    Made to take MNIST's place with the same sizes and a harder task: linear models reach about 84%, convolutional nets
-    91 to 95%. Inputs are in 0..1, of shape (1, 28, 28).
+    A harder replacement of MNIST with the same sizes: linear models reach about 84%, convolutional networks 91 to 95%.
+    Inputs are in 0..1, of shape (1, 28, 28).
 
     The files are {train,t10k}-{images-idx3,labels-idx1}-ubyte, compressed (.gz) or not.
 

@@ -10,8 +10,8 @@ from dlopt.data._downloaded import IdxDataset
 class MNIST(IdxDataset):
     """Handwritten digits: 60,000 grey images for training and 10,000 for the test.
 
-    Linear models reach about 92%, MLPs 98%, convolutional nets more than 99%: little is left to tell methods apart,
-    for which fashion_mnist and mnist1d are better. Inputs are in 0..1, of shape (1, 28, 28).
+    Linear models reach about 92%, MLPs 98%, convolutional networks more than 99%. To compare methods, fashion_mnist and
+    mnist1d are better. Inputs are in 0..1, of shape (1, 28, 28).
 
     The files are {train,t10k}-{images-idx3,labels-idx1}-ubyte, compressed (.gz) or not.
 

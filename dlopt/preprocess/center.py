@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Center:
-    """x <- x - mu for each feature, mu the mean over the training split alone; scales stay as they are.
+    """x <- x - mu for each feature, with the mean mu over the training split; scales do not change.
 
     Source: LeCun, Bottou, Orr and Mueller 1998, "Efficient BackProp", section 4.3.
     """

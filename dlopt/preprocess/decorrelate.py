@@ -12,12 +12,12 @@ from dlopt.linalg.pca import principal_axes, transform
 class Decorrelate:
     """y = U^T (x - mu),  with the covariance  C = U diag(lambda) U^T:  a rotation to the principal axes, no scaling.
 
-    mu and C (divided by N) are those of the training split alone, computed in float64, each example as a vector of D
-    numbers that comes back in its own shape. On it the covariance of y is diag(lambda), the largest variance first;
-    distances between examples stay as they are. The axes of the loss surface of a linear layer then lie along the
-    weights, which a rate for each weight can make use of; preprocess=whiten makes their curvatures equal, too.
+    Each example is a vector of D numbers and keeps its shape. mu and C (divided by N) are those of the training split,
+    computed in float64. On this split, the covariance of y is diag(lambda), the largest variance first; distances
+    between examples do not change. The axes of a linear layer's loss surface then align with its weights, which
+    helps optimizers with a learning rate per weight; preprocess=whiten also equalizes the curvatures.
 
-    Cost: D^2 numbers that are kept with the run and each checkpoint, of the order of N D^2 + D^3 operations.
+    Cost: O(N D^2 + D^3) operations, and D^2 numbers in the run and each checkpoint.
 
     Source: LeCun, Bottou, Orr and Mueller 1998, "Efficient BackProp", section 4.3.
     """

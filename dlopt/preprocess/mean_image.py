@@ -8,11 +8,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class MeanImage:
-    """x <- x - m,  m the mean image of the training split: one number for each channel and pixel.
+    """x <- x - m,  with the mean image m of the training split: one number per channel and pixel.
 
-    On images it is what preprocess=center does, whose features are the pixels, under the name that people know.
-    preprocess=per_channel has one mean for all pixels of a channel, and divides by a deviation too. With augmentations
-    that move the picture, such as crop, the mean image no longer lies on it: then take per_channel.
+    On images this equals preprocess=center, under its usual name. preprocess=per_channel uses one mean for all pixels
+    of a channel and also divides by the standard deviation. Augmentations that move the image, such as crop, misalign
+    it with the mean image: use per_channel with them.
 
     Source: Krizhevsky, Sutskever and Hinton 2012, section 2.
     """

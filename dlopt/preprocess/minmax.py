@@ -8,10 +8,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class MinMax:
-    """x <- (x - min) / (max - min) for each feature, min and max over the training split alone.
+    """x <- (x - min) / (max - min) for each feature, with min and max over the training split.
 
-    Training inputs fill 0..1 exactly; those of other splits may lie outside. One outlier squeezes all else together.
-    A feature that is constant in training becomes 0: there the division is by 1.
+    Training inputs fill 0..1 exactly; those of other splits may lie outside. One outlier compresses all other values.
+    A feature that is constant in training becomes 0, because the division is then by 1.
     """
 
     def fit(self, inputs: Tensor) -> dict[str, Tensor]:

@@ -10,13 +10,13 @@ from dlopt.preprocess._feature_stats import mean_and_std
 
 @dataclass(frozen=True)
 class PerChannel:
-    """x <- (x - mu) / sigma, mu and sigma (divided by N) of each channel over examples and positions alike.
+    """x <- (x - mu) / sigma, with mu and sigma (divided by N) of each channel over training examples and positions.
 
-    The training split alone decides; mu and sigma have shape (channels, 1, ...). Unlike preprocess=standardize it
-    leaves the pattern across positions as it is. In data of shape (features,) each feature is a channel, and both are
-    the same. A channel that is constant in training is only centred.
+    mu and sigma have shape (channels, 1, ...). Unlike preprocess=standardize, this keeps the pattern across positions.
+    In data of shape (features,) each feature is a channel, and both options are equal. A channel that is constant in
+    training is only centred.
 
-    Source: Simonyan and Zisserman 2015, section 2.1, subtract the channel's mean; the division is customary.
+    Source: Simonyan and Zisserman 2015, section 2.1, who only subtract the mean; the division is customary.
     """
 
     def fit(self, inputs: Tensor) -> dict[str, Tensor]:

@@ -10,12 +10,12 @@ from dlopt.preprocess._feature_stats import mean_and_std
 
 @dataclass(frozen=True)
 class Standardize:
-    """x <- (x - mu) / sigma for each feature, mu and sigma (divided by N) over the training split alone.
+    """x <- (x - mu) / sigma for each feature, with mu and sigma (divided by N) over the training split.
 
     A feature that is constant in training is only centred.
 
-    Slip: The Georgia Tech lecture says that this makes a standard normal distribution; it makes mean zero and variance
-    one, and leaves the distribution its shape.
+    Slip: the Georgia Tech lecture says that this yields a standard normal distribution. It yields zero mean and unit
+    variance; the shape of the distribution does not change.
 
     Source: LeCun, Bottou, Orr and Mueller 1998, "Efficient BackProp", section 4.3.
     """

@@ -13,21 +13,21 @@ from dlopt.ranges import NonNegative
 class Whiten:
     """y = diag(lambda + eps lambda_1)^(-1/2) U^T (x - mu),  with the covariance  C = U diag(lambda) U^T.
 
-    Each example counts as a vector of D numbers and comes back in its own shape; mu and C = E[(x - mu)(x - mu)^T]
-    (divided by N) are those of the training split alone, computed in float64. On it the features of y are uncorrelated,
-    with variances lambda_i / (lambda_i + eps lambda_1): one, but for what eps takes. They are principal components, the
-    one of the largest variance lambda_1 first, and no pixels: for convolutions preprocess=zca keeps the picture.
+    Each example is a vector of D numbers and keeps its shape. mu and C = E[(x - mu)(x - mu)^T] (divided by N) are those
+    of the training split, computed in float64. On this split, the features of y are uncorrelated with variances
+    lambda_i / (lambda_i + eps lambda_1), which is 1 for eps = 0. They are principal components, the largest variance
+    lambda_1 first, and not pixels: for convolutions, use preprocess=zca, which keeps the image.
 
-    A direction in which the training split does not vary, as there always is one when N <= D, becomes 0: its share of
-    other examples would be multiplied by any number. Small variances are multiplied by 1 / (sqrt(eps) sigma_1) at most,
-    sigma_1 the largest deviation. Where features have different units: preprocess=[standardize,whiten].
+    A direction without variance in training becomes 0, since its scale would be arbitrary in other examples; there is
+    one whenever N <= D. Directions of small variance are multiplied by at most 1 / (sqrt(eps) sigma_1), with the
+    largest standard deviation sigma_1. For features with different units: preprocess=[standardize,whiten].
 
-    eps   added to each variance, as a share of the largest: so the units do not matter
+    eps   added to each variance, relative to the largest one: so it does not depend on units
 
-    Cost: D^2 numbers that are kept with the run and each checkpoint, of the order of N D^2 + D^3 operations.
+    Cost: O(N D^2 + D^3) operations, and D^2 numbers in the run and each checkpoint.
 
-    Slip: The NYU lecture says that whitening and decorrelation are not applied to images; of small ones whole data sets
-    were whitened, as in the source. What forbids it for large ones is D^2.
+    Slip: the NYU lecture says that whitening and decorrelation are not applied to images. Data sets of small images
+    have been whitened, as in the source; for large images D^2 is prohibitive.
 
     Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images", appendix A; Kessy, Lewin and
     Strimmer 2018, where it is PCA whitening.

@@ -13,17 +13,18 @@ from dlopt.ranges import NonNegative
 class ZCA:
     """y = U diag(lambda + eps lambda_1)^(-1/2) U^T (x - mu),  with the covariance  C = U diag(lambda) U^T.
 
-    It is preprocess=whiten turned back by U: the whitening whose matrix is symmetric, C^(-1/2), and of all whitenings
-    the one whose result lies nearest to x - mu, in mean square. So feature i remains about feature i, and an image an
-    image, with its edges sharpened: convolutions still see neighbours.
+    This is preprocess=whiten rotated back by U: the whitening with the symmetric matrix C^(-1/2), and of all whitenings
+    the one with the smallest mean squared distance to x - mu. Feature i stays close to feature i, and an image remains
+    an image with sharper edges, so that convolutions still see neighbours.
 
-    mu and C (divided by N) are those of the training split alone, computed in float64, each example as a vector of D
-    numbers. Directions in which it does not vary become 0, a constant feature too. eps matters for images, whose
-    smallest variances are noise: they are multiplied by 1 / (sqrt(eps) sigma_1) at most, sigma_1 the largest deviation.
+    Each example is a vector of D numbers. mu and C (divided by N) are those of the training split, computed in float64.
+    Directions without variance in training, and constant features, become 0. eps matters for images, whose smallest
+    variances are noise: they are multiplied by at most 1 / (sqrt(eps) sigma_1), with the largest standard deviation
+    sigma_1.
 
-    eps   added to each variance, as a share of the largest: so the units do not matter
+    eps   added to each variance, relative to the largest one: so it does not depend on units
 
-    Cost: D^2 numbers that are kept with the run and each checkpoint, of the order of N D^2 + D^3 operations.
+    Cost: O(N D^2 + D^3) operations, and D^2 numbers in the run and each checkpoint.
 
     Source: Bell and Sejnowski 1997; Krizhevsky 2009, appendix A; nearest: Kessy, Lewin and Strimmer
     2018.

@@ -220,7 +220,7 @@ def test_an_option_inside_an_option_may_be_ones_own(here, capsys):
 def test_a_docstring_fits_a_narrow_screen_and_loses_no_word(group, option, columns):
     import inspect
 
-    from dlopt.cli.list import wrap_docstring
+    from dlopt.cli.list_options import wrap_docstring
 
     content = yaml.safe_load((groups.CONF / group / f"{option}.yaml").read_text()) or {}
     for node in [content, *(n for n in content.values() if isinstance(n, dict))]:
@@ -235,7 +235,7 @@ def test_a_docstring_fits_a_narrow_screen_and_loses_no_word(group, option, colum
 
 
 def test_a_long_formula_is_broken_between_its_clauses():
-    from dlopt.cli.list import wrap_docstring
+    from dlopt.cli.list_options import wrap_docstring
 
     assert wrap_docstring("    y <- a y + b x,  z <- z - y,   with  x = 1", 30).splitlines() == [
         "    y <- a y + b x,",

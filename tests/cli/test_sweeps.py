@@ -77,7 +77,7 @@ def test_a_search_looks_at_as_many_points_as_are_asked_for(sampler, here, capsys
     assert main(["train", "-m", *command]) == 0
     assert "nothing is left to do" in capsys.readouterr().out
     assert main(["train", "resume=sweep", "hydra.sweeper.n_trials=6", "--trust"]) == 0
-    assert "sweep: 4 of 6 runs are over, 2 left" in capsys.readouterr().out
+    assert "sweep: 4 of 6 runs are finished, 2 left" in capsys.readouterr().out
     assert list(runs()) == ["0", "1", "2", "3", "4", "5"]
     assert {name: run.status_file.stat().st_mtime_ns for name, run in list(runs().items())[:4]} == before
     assert record()["trials"] == 6
@@ -219,7 +219,7 @@ def test_another_launcher_goes_on_without_the_keys_of_the_former(begun, capsys):
     "word", ["epochs=2", "hydra.sweeper.seed=3", "hydra/sweeper=tpe", "+optimizer.lr=1", "hydra.sweep.dir=b"]
 )
 def test_what_is_searched_cannot_change(word, begun, capsys):
-    refused(["resume=sweep", word], capsys, word.partition("=")[0], "cannot change in a search that goes on")
+    refused(["resume=sweep", word], capsys, word.partition("=")[0], "cannot change")
 
 
 @pytest.mark.parametrize(
@@ -238,14 +238,14 @@ def test_a_damaged_record_is_said_to_be_so(content, begun, capsys):
 def test_a_sweep_of_somebody_else_names_no_code_unless_it_is_trusted(word, begun, capsys):
     plain = [w for w in record()["command"] if "_target_" not in w]
     (begun / "sweep.json").write_text(json.dumps({**record(), "command": [*plain, word]}))
-    refused(["resume=sweep"], capsys, "resume ", "names code of its own", "--trust")
+    refused(["resume=sweep"], capsys, "resume ", "names user-defined code", "--trust")
 
 
 def test_a_sweep_with_code_of_ones_own_goes_on_where_it_is_trusted(begun, capsys):
     refused(
         ["resume=sweep", "hydra.sweeper.n_trials=2"],
         capsys,
-        "sweep names code of its own, data._target_=mine.Blobs",
+        "sweep names user-defined code, data._target_=mine.Blobs",
         "--trust",
     )
     assert main(["train", "resume=sweep", "hydra.sweeper.n_trials=2", "--trust"]) == 0
@@ -461,10 +461,10 @@ def test_what_is_said_to_go_on_with_a_search_goes_on_with_it(here, monkeypatch, 
 def test_what_is_said_to_try_again_what_failed_tries_it_again(here, monkeypatch, capsys):
     made = execute.perform
 
-    def failing(given, **more):
-        if given.path.name == "1":
+    def failing(job, *given, **more):
+        if job.path.name == "1":
             raise RuntimeError("broken")
-        return made(given, **more)
+        return made(job, *given, **more)
 
     monkeypatch.setattr(execute, "perform", failing)
     assert main(["train", "-m", *QUICK, HERE, "optimizer.lr=0.01,0.1"]) == 1

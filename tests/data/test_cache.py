@@ -1,4 +1,4 @@
-"""The cache of arrays: what comes back is what was made, whatever happens to the file."""
+"""The cache of arrays: it returns what was made, whatever happens to the file."""
 
 import warnings
 
@@ -21,12 +21,12 @@ class Maker:
         return arrays()
 
 
-def assert_right(found):
+def assert_right(loaded):
     expected = arrays()
-    assert found.keys() == expected.keys()
+    assert loaded.keys() == expected.keys()
     for name, array in expected.items():
-        assert found[name].dtype == array.dtype
-        np.testing.assert_array_equal(found[name], array)
+        assert loaded[name].dtype == array.dtype
+        np.testing.assert_array_equal(loaded[name], array)
 
 
 def test_arrays_are_made_once(tmp_path):
@@ -37,7 +37,7 @@ def test_arrays_are_made_once(tmp_path):
     assert [p.name for p in file.parent.iterdir()] == ["a.npz"]
 
 
-def test_arrays_made_of_something_else_take_the_place_of_the_old_ones(tmp_path):
+def test_arrays_of_another_source_replace_the_old_ones(tmp_path):
     make, file = Maker(), tmp_path / "a.npz"
     for made_of, times in (("a 1", 1), ("a 1", 1), ("a 2", 2), ("a 2", 2), ("", 3), ("a 2", 4)):
         assert_right(load_or_make(file, make, made_of))
@@ -45,7 +45,7 @@ def test_arrays_made_of_something_else_take_the_place_of_the_old_ones(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
 
 
-def test_what_arrays_are_made_of_cannot_be_rewritten(tmp_path):
+def test_the_source_is_part_of_the_checksum(tmp_path):
     make, file = Maker(), tmp_path / "a.npz"
     load_or_make(file, make, "a 1")
     with np.load(file) as stored:
@@ -56,7 +56,7 @@ def test_what_arrays_are_made_of_cannot_be_rewritten(tmp_path):
     assert make.times == 2
 
 
-def test_a_flipped_byte_of_the_contents_is_seen_and_the_file_rewritten(tmp_path):
+def test_a_flipped_byte_is_noticed_and_the_file_rewritten(tmp_path):
     make, file = Maker(), tmp_path / "a.npz"
     load_or_make(file, make)
     good = file.read_bytes()
@@ -69,7 +69,7 @@ def test_a_flipped_byte_of_the_contents_is_seen_and_the_file_rewritten(tmp_path)
     assert make.times == 2
 
 
-def test_an_array_that_was_exchanged_is_seen(tmp_path):
+def test_an_exchanged_array_is_noticed(tmp_path):
     make, file = Maker(), tmp_path / "a.npz"
     load_or_make(file, make)
     with np.load(file) as stored:
@@ -99,7 +99,7 @@ def test_a_truncated_file_is_rewritten(tmp_path):
             assert_right(load_or_make(file, make))
 
 
-def test_a_plain_array_in_the_files_place_is_rewritten(tmp_path):
+def test_an_npy_file_in_its_place_is_rewritten(tmp_path):
     file = tmp_path / "a.npz"
     with file.open("wb") as out:
         np.save(out, np.ones(3))
@@ -115,11 +115,11 @@ def test_no_flipped_byte_anywhere_gives_wrong_arrays_or_an_error(tmp_path, flip)
     for at in range(len(good)):
         file.write_bytes(good[:at] + bytes([good[at] ^ flip]) + good[at + 1 :])
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # whether a byte matters is the archive's affair
+            warnings.simplefilter("ignore")  # not every byte matters
             assert_right(load_or_make(file, arrays))
 
 
-def test_where_nothing_can_be_written_the_arrays_are_made_anew(tmp_path):
+def test_without_write_access_the_arrays_are_made_each_time(tmp_path):
     (tmp_path / "file").write_text("in the folder's place")
     make = Maker()
     for _ in range(2):
@@ -129,7 +129,7 @@ def test_where_nothing_can_be_written_the_arrays_are_made_anew(tmp_path):
     assert make.times == 2
 
 
-def test_nothing_is_left_behind_where_the_file_cannot_take_its_place(tmp_path):
+def test_a_failed_write_leaves_nothing_behind(tmp_path):
     (tmp_path / "a.npz").mkdir()
     assert_right(load_or_make(tmp_path / "a.npz", arrays))
     assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]

@@ -1,4 +1,4 @@
-"""Data sets: shapes, ranges and counts that their sources state, and the file that keeps them."""
+"""Data sets: shapes, ranges and counts stated by their sources, and the cached file."""
 
 import random
 
@@ -22,8 +22,8 @@ def load(name, folder):
     return instantiate(compose_config(f"data={name}", *brought).data).load()
 
 
-def forget():
-    """What a new process would not know."""
+def clear_caches():
+    """Start as a new process would."""
     digits_module._load.cache_clear()
     mnist1d_module._load.cache_clear()
     _files.cache.clear()
@@ -32,9 +32,9 @@ def forget():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A cache that is empty at first."""
-    forget()
+    clear_caches()
     yield tmp_path_factory.mktemp("cache")
-    forget()
+    clear_caches()
 
 
 @pytest.fixture(params=NAMES)
@@ -42,7 +42,7 @@ def dataset(request, folder):
     return load(request.param, folder)
 
 
-def test_every_data_set_is_of_numbers_that_fit_together(dataset):
+def test_inputs_and_targets_are_consistent(dataset):
     for split in (dataset.train, dataset.test):
         x, y = split.gather()
         assert len(x) == len(y) == len(split) > 0
@@ -85,8 +85,8 @@ def test_digits_have_1437_and_360_images_in_zero_to_one(folder):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_making_a_data_set_leaves_the_global_generators_alone(name, tmp_path):
-    forget()
+def test_loading_preserves_the_global_generators(name, tmp_path):
+    clear_caches()
     random.seed(123)
     np.random.seed(456)  # noqa: NPY002
     torch.manual_seed(789)
@@ -103,7 +103,7 @@ def test_making_a_data_set_leaves_the_global_generators_alone(name, tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_data_do_not_depend_on_the_global_generators(name, tmp_path, folder):
     one = load(name, folder)
-    forget()
+    clear_caches()
     random.seed(1)
     np.random.seed(2)  # noqa: NPY002
     torch.manual_seed(3)
@@ -113,35 +113,35 @@ def test_the_data_do_not_depend_on_the_global_generators(name, tmp_path, folder)
 
 
 @pytest.mark.parametrize(("module", "maker"), [(mnist1d_module, "_generate"), (digits_module, "_read")])
-def test_a_kept_file_is_used_until_a_byte_of_it_is_flipped(module, maker, tmp_path, monkeypatch):
+def test_a_cached_file_is_used_until_a_byte_is_flipped(module, maker, tmp_path, monkeypatch):
     name = module.__name__.rpartition(".")[2]
-    make, made = getattr(module, maker), []
-    monkeypatch.setattr(module, maker, lambda: made.append(name) or make())
-    forget()
+    make, calls = getattr(module, maker), []
+    monkeypatch.setattr(module, maker, lambda: calls.append(name) or make())
+    clear_caches()
     first = load(name, tmp_path)
     (file,) = tmp_path.iterdir()
-    forget()
+    clear_caches()
     second = load(name, tmp_path)
-    assert len(made) == 1
+    assert len(calls) == 1
     assert torch.equal(first.train.inputs, second.train.inputs)
 
     whole = file.read_bytes()
     middle = len(whole) // 2
     file.write_bytes(whole[:middle] + bytes([whole[middle] ^ 0x10]) + whole[middle + 1 :])
-    forget()
+    clear_caches()
     with pytest.warns(UserWarning, match="damaged"):
         third = load(name, tmp_path)
-    assert len(made) == 2
+    assert len(calls) == 2
     assert torch.equal(third.train.inputs, first.train.inputs)
-    forget()
+    clear_caches()
     load(name, tmp_path)
-    assert len(made) == 2
-    forget()
+    assert len(calls) == 2
+    clear_caches()
 
 
 def test_a_tilde_in_the_path_is_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    forget()
+    clear_caches()
     instantiate(compose_config("data=digits", "data.path='~/kept'").data).load()
     assert (tmp_path / "kept" / "digits.npz").is_file()
-    forget()
+    clear_caches()

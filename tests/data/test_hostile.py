@@ -1,4 +1,4 @@
-"""Data that somebody else made: nothing in it is run or written, and no more memory is taken than there is."""
+"""Hostile data files: nothing in them is executed or written, and they take no more memory than is available."""
 
 import gzip
 import hashlib
@@ -88,7 +88,7 @@ def test_hostile_archives_of_photographs_are_refused(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", HARMLESS)
-def test_what_is_no_batch_is_neither_read_nor_written(name, tmp_path):
+def test_other_files_in_an_archive_are_neither_read_nor_written(name, tmp_path):
     HARMLESS[name](tmp_path)
     before = {p for p in tmp_path.parent.rglob("*") if "cache" not in p.parts}
     assert len(official("cifar10", tmp_path).load().train) == 100
@@ -97,7 +97,7 @@ def test_what_is_no_batch_is_neither_read_nor_written(name, tmp_path):
 
 @pytest.mark.parametrize("name", PAYLOADS)
 @pytest.mark.parametrize("form", [".npz", ".npy", ".pt"])
-def test_nothing_in_data_is_called(name, form, tmp_path):
+def test_no_code_in_data_is_executed(name, form, tmp_path):
     canary, file = tmp_path / "canary", tmp_path / f"my{form}"
     objects = np.array([make_payload(name, canary)] * 4, object)
     if form == ".pt":
@@ -110,7 +110,7 @@ def test_nothing_in_data_is_called(name, form, tmp_path):
     assert not canary.exists()
 
 
-def test_a_table_of_a_gigabyte_is_refused_where_less_is_free(tmp_path):
+def test_a_table_of_a_gigabyte_is_refused_if_less_is_available(tmp_path):
     file = tmp_path / "my.csv"
     file.touch()
     os.truncate(file, GIGABYTE)
@@ -119,7 +119,7 @@ def test_a_table_of_a_gigabyte_is_refused_where_less_is_free(tmp_path):
     assert_refused(replace(TABLE, path=str(file)).load, "path", "my.csv needs 120 MB of memory")
 
 
-def test_a_table_of_many_small_cells_is_refused_where_less_is_free(tmp_path):
+def test_a_table_of_many_small_cells_is_refused_if_less_is_available(tmp_path):
     file = tmp_path / "my.csv"
     file.write_text("x,y\n" + "1,2\n" * 450_000)
     assert_refused(replace(TABLE, path=str(file)).load, "path", "my.csv needs 117 MB of memory")
@@ -132,7 +132,7 @@ def test_a_long_cell_is_refused(tmp_path):
 
 @pytest.mark.parametrize("kind", ["a pipe", "zeros without end"])
 @pytest.mark.parametrize("option", sorted(DATA_WRITERS))
-def test_what_is_no_file_is_not_waited_for(option, kind, tmp_path):
+def test_pipes_and_devices_are_refused(option, kind, tmp_path):
     write_data_files(option, tmp_path)
     (first,) = tmp_path.glob({"arrays": "my.npz", "table": "my.csv", "cifar10": "cifar*"}.get(option, "train-labels*"))
     first.unlink()
@@ -142,7 +142,7 @@ def test_what_is_no_file_is_not_waited_for(option, kind, tmp_path):
     assert_refused(data.load, "path", first.name)
 
 
-def test_a_pipe_among_unpacked_batches_is_not_waited_for(tmp_path):
+def test_a_pipe_among_unpacked_batches_is_refused(tmp_path):
     place = tmp_path / "cifar-10-batches-bin"
     place.mkdir()
     os.mkfifo(place / "data_batch_1.bin")
@@ -151,7 +151,7 @@ def test_a_pipe_among_unpacked_batches_is_not_waited_for(tmp_path):
     )
 
 
-def test_a_cached_file_that_is_too_large_is_made_anew(tmp_path, monkeypatch):
+def test_a_cached_file_that_is_too_large_is_made_again(tmp_path, monkeypatch):
     write_data_files("mnist", tmp_path)
     files = {file.name.removesuffix(".gz"): file for file in tmp_path.glob("*ubyte.gz")}
     content = {name: gzip.decompress(file.read_bytes()) for name, file in files.items()}
@@ -204,11 +204,11 @@ GROWING: dict[str, tuple[Callable[[Path], Data], str]] = {
     "categories in many columns": (lambda folder: _categories(folder, 1000, 40), "needs 240 MB"),
     "images": (_images, "needs 100 MB"),
 }  # fmt: skip
-"""Data sets whose files are small and fit into the memory that is free, and what is made of them does not."""
+"""Data sets with small files whose arrays exceed the available memory."""
 
 
 @pytest.mark.parametrize("name", GROWING)
-def test_what_grows_beyond_the_memory_is_refused_before_it_does(name, tmp_path):
+def test_data_that_would_exceed_the_memory_are_refused(name, tmp_path):
     make, said = GROWING[name]
     data = make(tmp_path)
     assert sum(file.stat().st_size for file in tmp_path.iterdir() if file.is_file()) < 1_000_000
@@ -229,8 +229,8 @@ for words in json.loads(sys.argv[1]):
 """
 
 
-def test_bombs_take_no_memory_and_are_said_in_one_line(tmp_path):
-    """Beside data that the same process refuses for a wrong name."""
+def test_bombs_take_no_memory_and_are_reported_in_one_line(tmp_path):
+    """The peak memory is compared with data that the same process refuses for a wrong name."""
     (tmp_path / "my.csv").write_text("x,y\n1,2\n")
     commands = [["data=table", f"data.path={tmp_path / 'my.csv'}", "data.target=z"]]
     for name, table in (

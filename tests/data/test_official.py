@@ -1,4 +1,4 @@
-"""Official files: found, downloaded, checked, read, and read faster the next time."""
+"""Official files: found, downloaded, checked, read, and cached."""
 
 import gzip
 import hashlib
@@ -104,7 +104,7 @@ def test_fashion_mnist_is_the_official_one(offline, monkeypatch):
 
 
 @pytest.mark.parametrize("compress", [True, False])
-def test_images_come_as_they_are_in_the_files(tmp_path, offline, compress):
+def test_images_equal_those_in_the_files(tmp_path, offline, compress):
     write_idx_files(tmp_path, compress=compress)
     data = option(path=tmp_path).load()
     for split, count in ((data.train, 80), (data.test, 40)):
@@ -129,7 +129,7 @@ def test_the_number_of_classes_is_that_of_the_labels(folder):
     assert option(path=folder).load().outputs == 26
 
 
-def test_the_second_reading_is_from_the_cache(folder, cache, monkeypatch):
+def test_the_second_load_uses_the_cache(folder, cache, monkeypatch):
     claim(monkeypatch, folder)
     first = option(path=folder, verify=True).load()
     (kept,) = cache.iterdir()
@@ -140,7 +140,7 @@ def test_the_second_reading_is_from_the_cache(folder, cache, monkeypatch):
     assert torch.equal(option(path=folder, verify=True).load().train.inputs, first.train.inputs)
 
 
-def test_runs_that_keep_fewer_examples_share_the_data(folder):
+def test_runs_of_other_train_sizes_share_the_data(folder):
     from dataclasses import replace
 
     one = option(path=folder)
@@ -148,7 +148,7 @@ def test_runs_that_keep_fewer_examples_share_the_data(folder):
 
 
 @pytest.mark.parametrize("where", ["content", "time alone"])
-def test_a_file_that_was_exchanged_is_read_anew(folder, cache, monkeypatch, where):
+def test_an_exchanged_file_is_read_again(folder, cache, monkeypatch, where):
     claim(monkeypatch, folder)
     option(path=folder, verify=True).load()
     file = folder / f"{NAMES[1]}.gz"
@@ -165,7 +165,7 @@ def test_a_file_that_was_exchanged_is_read_anew(folder, cache, monkeypatch, wher
     assert len(list(cache.iterdir())) == 1
 
 
-def test_another_folder_has_its_own(folder, cache, tmp_path, monkeypatch):
+def test_each_folder_has_its_own_cached_file(folder, cache, tmp_path, monkeypatch):
     other = tmp_path / "other"
     other.mkdir()
     write_idx_files(other, train=50)
@@ -175,7 +175,7 @@ def test_another_folder_has_its_own(folder, cache, tmp_path, monkeypatch):
     assert len(list(cache.iterdir())) == 2
 
 
-def test_files_of_any_content_are_not_kept(folder, cache, monkeypatch):
+def test_unverified_files_are_not_cached(folder, cache, monkeypatch):
     assert not option(path=folder).load().names
     assert not cache.exists()
     refused(option(path=folder, verify=True), "not the official file")
@@ -184,7 +184,7 @@ def test_files_of_any_content_are_not_kept(folder, cache, monkeypatch):
     assert not option(path=folder).load().names
 
 
-def test_a_damaged_file_is_seen_though_the_cache_is_good(folder, monkeypatch):
+def test_a_damaged_file_is_noticed_despite_a_good_cache(folder, monkeypatch):
     claim(monkeypatch, folder)
     option(path=folder, verify=True).load()
     file = folder / f"{NAMES[0]}.gz"
@@ -195,7 +195,7 @@ def test_a_damaged_file_is_seen_though_the_cache_is_good(folder, monkeypatch):
 
 @pytest.mark.parametrize("compress", [True, False])
 @pytest.mark.parametrize("which", NAMES)
-def test_one_flipped_byte_is_seen_and_said_with_what_was_expected(tmp_path, monkeypatch, which, compress, cache):
+def test_a_flipped_byte_is_reported_with_both_checksums(tmp_path, monkeypatch, which, compress, cache):
     write_idx_files(tmp_path)
     claim(monkeypatch, tmp_path)
     content = _idx.decompress((tmp_path / f"{which}.gz").read_bytes())
@@ -215,7 +215,7 @@ def test_one_flipped_byte_is_seen_and_said_with_what_was_expected(tmp_path, monk
     assert not cache.exists()
 
 
-def test_a_flipped_byte_of_the_compressed_form_is_seen(folder):
+def test_a_flipped_byte_of_the_compressed_file_is_noticed(folder):
     file = folder / f"{NAMES[0]}.gz"
     whole = file.read_bytes()
     file.write_bytes(whole[:500] + bytes([whole[500] ^ 4]) + whole[501:])
@@ -261,7 +261,7 @@ def test_without_a_path_every_place_is_named(cache, tmp_path, monkeypatch, offli
     assert not cache.exists()
 
 
-def test_a_file_in_the_folders_place_is_refused(folder):
+def test_a_file_in_place_of_the_folder_is_refused(folder):
     (folder / "file").touch()
     refused(option(path=folder / "file"), "is a file; name the folder")
 
@@ -318,7 +318,7 @@ def test_a_page_in_place_of_a_file_is_removed(server, tmp_path):
     assert not (tmp_path / "place").exists()
 
 
-def test_no_network_is_said_with_address_folder_and_package(server, tmp_path, monkeypatch, cache):
+def test_a_failed_download_names_address_folder_and_package(server, tmp_path, monkeypatch, cache):
     monkeypatch.setattr(FashionMNIST, "debian", ("dataset-fashion-mnist", str(tmp_path / "debian")))
     server.status = 503
     said = [
@@ -347,7 +347,7 @@ def test_a_command_whose_download_failed_can_be_repeated(server, here, capsys):
     assert sorted(p.name for p in (here / "place").iterdir()) == sorted(server.content)
 
 
-def test_an_address_must_be_one():
+def test_a_url_must_be_of_http():
     refused(option(url="ftp://example.org"), "http://", "ftp://example.org", key="url")
 
 
@@ -387,7 +387,7 @@ def test_cifar10_is_read_from_the_archive_or_its_folder(tmp_path, archive, offli
     ]  # fmt: skip
 
 
-def test_the_official_archive_is_known_by_its_checksum(tmp_path, archive, monkeypatch):
+def test_the_official_archive_is_checked_by_its_checksum(tmp_path, archive, monkeypatch):
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     refused(option(CIFAR10, tmp_path, verify=True), archive, "not the official archive", found, CIFAR10.sha256)
     monkeypatch.setattr(CIFAR10, "sha256", found)
@@ -397,7 +397,7 @@ def test_the_official_archive_is_known_by_its_checksum(tmp_path, archive, monkey
     refused(option(CIFAR10, tmp_path, verify=True), "not the official archive")
 
 
-def test_unpacked_official_files_are_known_by_sizes_and_counts(tmp_path):
+def test_unpacked_official_files_are_checked_by_sizes_and_counts(tmp_path):
     records = np.zeros((10000, 3073), np.uint8)
     records[:, 0] = np.arange(10000) % 10
     whole = records.tobytes()

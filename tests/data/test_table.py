@@ -1,4 +1,4 @@
-"""People's own tables: what columns become, and what is refused, with its line."""
+"""Your own tables: how columns are encoded, and what is refused, with its line."""
 
 import csv
 import math
@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlopt.data import _files
-from dlopt.data.table import TableCells, TableData, read_csv
+from dlopt.data._csv import TableCells, read_csv
+from dlopt.data.table import TableData
 
 PLAIN = TableData(
     path=None, train_size=None, label_noise=0.0, drop_last=False,
@@ -42,7 +43,7 @@ def numbers(count=40):
     return lines("x,y", [f"{i},{i * 1.5 + 0.25}" for i in range(count)])
 
 
-def both(data):
+def join_splits(data):
     """Inputs and targets of all examples, by the first input."""
     x = torch.cat([data.train.inputs, data.test.inputs])
     y = torch.cat([data.train.targets, data.test.targets])
@@ -56,7 +57,7 @@ def both(data):
 def test_numbers_are_inputs_and_text_is_one_hot_in_sorted_order(load):
     rows = [f"{i},{('red', 'Blue', 'green')[i % 3]},{-i / 4},{('no', 'yes')[i % 2]}" for i in range(30)]
     data = load(lines("i,colour,z,y", rows))
-    x, y = both(data)
+    x, y = join_splits(data)
     one = {"Blue": [1, 0, 0], "green": [0, 1, 0], "red": [0, 0, 1]}
     assert x.tolist() == [[i, *one[("red", "Blue", "green")[i % 3]], -i / 4] for i in range(30)]
     assert y.tolist() == [i % 2 for i in range(30)]
@@ -65,13 +66,13 @@ def test_numbers_are_inputs_and_text_is_one_hot_in_sorted_order(load):
     assert x.dtype == torch.float32
 
 
-def test_a_column_of_numbers_may_be_taken_as_categories(load):
+def test_numbers_can_be_encoded_as_categories(load):
     data = load(lines("i,code,y", [f"{i},{(10, 9, 2)[i % 3]},{'ab'[i % 2]}" for i in range(30)]), categorical=["code"])
     assert data.shape == (4,)
-    assert both(data)[0][:3, 1:].tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0]]  # sorted as text: 10, 2, 9
+    assert join_splits(data)[0][:3, 1:].tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0]]  # sorted as text: 10, 2, 9
 
 
-def test_columns_can_be_left_out_with_all_that_is_wrong_in_them(load):
+def test_dropped_columns_are_not_checked(load):
     text = lines("id,x,y", [f"{'' if i else 'a'},{i},{i + 0.5}" for i in range(20)])
     assert load(text, drop=["id"]).shape == (1,)
 
@@ -111,7 +112,7 @@ def test_numbers_are_standardized_by_the_training_rows(load):
         (["1", "2"], "numbers", ("y",)),
     ],
 )
-def test_what_a_target_is(load, values, kind, names):
+def test_the_kind_of_a_target(load, values, kind, names):
     assert load(lines("x,y", [f"{i},{values[i % 2]}" for i in range(20)]), kind=kind).names == names
 
 
@@ -120,7 +121,7 @@ def test_whole_numbers_are_classes_up_to_twenty(load):
     assert load(lines("x,y", [f"{i},{i % 21}" for i in range(60)])).kind == "numbers"
 
 
-def test_classes_are_in_proportion_in_a_test_split_that_is_the_same_each_time(load):
+def test_the_test_split_is_stratified_and_the_same_each_time(load):
     text = lines("x,y", [f"{i},{'a' if i % 4 else 'b'}" for i in range(80)])
     one, two = load(text, test_fraction=0.25), load(text, test_fraction=0.25)
     assert one.test.targets.bincount().tolist() == [15, 5]
@@ -134,11 +135,11 @@ HOLES = lines("x,t,y", [f"{'' if i in (4, 9) else i},{'NA' if i == 7 else 'uv'[i
 
 def test_rows_with_missing_values_can_be_left_out(load):
     data = load(HOLES, missing="drop")
-    assert both(data)[0][:, 0].tolist() == [i for i in range(20) if i not in (4, 7, 9)]
-    assert both(data)[0].shape[1] == 3
+    assert join_splits(data)[0][:, 0].tolist() == [i for i in range(20) if i not in (4, 7, 9)]
+    assert join_splits(data)[0].shape[1] == 3
 
 
-def test_missing_numbers_are_the_mean_of_the_training_rows_and_missing_text_a_category(load):
+def test_missing_numbers_become_the_training_mean_and_missing_text_a_category(load):
     data = load(HOLES, missing="fill", standardize_target=False)
     x, y = torch.cat([data.train.inputs, data.test.inputs]), torch.cat([data.train.targets, data.test.targets])
     row = {round(value - 0.5): i for i, value in enumerate(y[:, 0].tolist())}
@@ -150,7 +151,7 @@ def test_missing_numbers_are_the_mean_of_the_training_rows_and_missing_text_a_ca
 
 
 @pytest.mark.parametrize("way", ["", "NA", "na", "NaN", "nan", "null", "NULL", "?", "  "])
-def test_every_way_to_write_that_a_value_is_missing(load, way):
+def test_every_spelling_of_a_missing_value(load, way):
     text = lines("x,z,y", [f"{i},{way if i == 3 else i},{i + 0.5}" for i in range(20)])
     assert_refused(
         lambda: load(text),
@@ -174,10 +175,10 @@ def test_delimiters(load, delimiter, given):
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_marks_of_bytes_ends_of_lines_empty_lines_spaces_and_quotes(load, end):
+def test_byte_order_marks_line_ends_empty_lines_spaces_and_quotes(load, end):
     rows = ["", ' x , "t, or ""u""",y', *(f'{i} , "a, b", {i + 0.5}' for i in range(20)), "", "   "]
     data = load(b"\xef\xbb\xbf" + end.join(rows).encode())
-    assert both(data)[0].tolist() == [[i, 1] for i in range(20)]
+    assert join_splits(data)[0].tolist() == [[i, 1] for i in range(20)]
 
 
 cells = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=6).map(str.strip).filter(
@@ -197,7 +198,7 @@ def test_what_the_csv_module_writes_is_read(tmp_path_factory, rows, delimiter):
     )
 
 
-def test_lines_are_those_of_the_file_where_cells_have_several(load):
+def test_line_numbers_count_the_lines_inside_cells(load):
     text = 'x,t,y\n1,"a\nb\nc",1.5\n\n2,,2.5\n'
     assert_refused(lambda: load(text), "missing", "the first in line 6")
 
@@ -215,7 +216,7 @@ REFUSED = {
     "a first line of values": (lines("5.1,3.5,setosa", ["5.0,3.0,b"] * 9), {}, "target", ["no column 'y'", "first line must hold"]),
     "no first line": (lines("1,2", ["3,4"] * 9), {}, "path", ["begins with numbers", "names"]),
     "a column without a name": (lines(",x,y", ["0,1,2"] * 9), {}, "path", ["column 1 has no name"]),
-    "two columns of one name": (lines("x,x,y", ["0,1,2"] * 9), {}, "path", ["more than one column called x"]),
+    "two columns of one name": (lines("x,x,y", ["0,1,2"] * 9), {}, "path", ["more than one column", "x"]),
     "fields": (lines("x,y", ["1,2", "1,2,3", "1,2", "4"]), {}, "path", ["line 3 has 3 cells for 2 columns", "1 other line"]),
     "empty": ("", {}, "path", ["is empty"]),
     "blank": ("\n \n", {}, "path", ["is empty"]),
@@ -227,10 +228,10 @@ REFUSED = {
     "unknown categorical": (lines("city,y", ["a,b"]), {"categorical": ["cty"]}, "categorical", ["did you mean city?"]),
     "target dropped": (numbers(), {"drop": ["y"]}, "drop", ["y is the target"]),
     "target as category": (numbers(), {"categorical": ["y"]}, "categorical", ["data.kind=classes"]),
-    "nothing left": (numbers(), {"drop": ["x"]}, "drop", ["no column to learn from"]),
+    "nothing left": (numbers(), {"drop": ["x"]}, "drop", ["no input column"]),
     "delimiter": (numbers(), {"delimiter": ",,"}, "delimiter", ["one character", "',,'"]),
     "text among numbers": (
-        MIXED, {}, "categorical", ["size has numbers, and 'big' in line 5 is none, nor are 1 more", "mend", "[size]", "data.drop=[size]"],
+        MIXED, {}, "categorical", ["size", "'big' in line 5", "1 more", "[size]", "data.drop=[size]"],
     ),
     "text among numbers of the target": (MIXED, {"target": "size"}, "target", ["'big' in line 5", "data.kind=classes"]),
     "infinity": (lines("x,y", [f"{'inf' if i == 2 else i},{i + 0.5}" for i in range(9)]), {}, "categorical", ["'inf' in line 4"]),
@@ -254,7 +255,7 @@ def test_refused(name, load):
     assert_refused(lambda: load(text, **keys), key, *said)
 
 
-def test_the_ways_out_lead_out(load):
+def test_the_suggested_remedies_work(load):
     assert load(MIXED, categorical=["size"]).shape == (1 + 19,)
     assert load(MIXED, drop=["size"]).shape == (1,)
     assert load(TEXT, categorical=["name"]).shape == (61,)

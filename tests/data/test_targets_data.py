@@ -1,4 +1,4 @@
-"""Targets of people's own data, and the test split that is cut from them."""
+"""Targets of your own data, and the test split."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from dlopt.errors import OptionError
 
 
 def test_the_test_rows_are_the_same_everywhere_and_always():
-    """Results on them would not be comparable else; so these are numbers that may never change."""
+    """These numbers may never change: results would not be comparable."""
     train, test = _targets.split_test(torch.arange(10) % 2, 0.4)
     assert test.tolist() == [1, 6, 7, 8]
     assert sorted(train.tolist() + test.tolist()) == list(range(10))
@@ -30,12 +30,12 @@ def test_classes_are_counted_from_zero_in_sorted_order():
     assert names == ("-2", "7", "10")
 
 
-def test_numbers_have_a_dimension_for_outputs():
+def test_numbers_have_an_output_dimension():
     assert _targets.encode_numbers(np.array([1, 2, 3])).tolist() == [[1], [2], [3]]
     assert _targets.encode_numbers(np.ones((3, 2))).shape == (3, 2)
     assert _targets.encode_numbers(np.ones(3)).dtype == torch.float32
 
 
-def test_numbers_cannot_be_made_of_text():
+def test_text_cannot_be_numbers():
     with pytest.raises(OptionError, match="'a'"):
         _targets.infer_kind(np.array(["a", "1"]), "numbers")

@@ -253,7 +253,7 @@ def test_a_search_asked_to_stop_saves_what_is_under_way_and_says_how_to_go_on(la
         job.kill(number)
         ended = ends(job)
         assert ended.code == 130, ended
-        assert "dlopt train resume=sweep\n      goes on where it stopped" in ended.out
+        assert "dlopt train resume=sweep\n      resumes where it stopped" in ended.out
         assert [RunDirectory(place).status["status"] for place in begun] == ["interrupted"] * count
         assert [RunDirectory(place).load("last")["step"] > 0 for place in begun] == [True] * count
     states = [(trial.state.name, trial.user_attrs.get("instead_of")) for trial in trials(sweep)]

@@ -13,9 +13,9 @@ from bits import find_differences, read_final_state
 from helpers import build_blobs, interrupt_run, resume_run, train_runs
 
 from dlopt.rundir.directory import RunDirectory, decode_evaluations
-from dlopt.training import best as training_best
-from dlopt.training import recorder
-from dlopt.training.best import CheckpointSaver, Lane
+from dlopt.training import checkpoint_saver, recorder
+from dlopt.training.best import Lane
+from dlopt.training.checkpoint_saver import CheckpointSaver
 from dlopt.training.control import TrainingControl
 from dlopt.training.loop import train
 from dlopt.training.state import TrainState
@@ -30,7 +30,9 @@ STEPS = [2, 4, 6, 8, 10, 12]
 def clock(monkeypatch):
     """A clock that stands still until it is moved: seconds."""
     now = SimpleNamespace(seconds=1e6)
-    monkeypatch.setattr(training_best, "time", SimpleNamespace(monotonic=lambda: now.seconds, perf_counter=lambda: 0.0))
+    monkeypatch.setattr(
+        checkpoint_saver, "time", SimpleNamespace(monotonic=lambda: now.seconds, perf_counter=lambda: 0.0)
+    )
     return now
 
 

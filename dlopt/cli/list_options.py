@@ -135,8 +135,8 @@ def _print_group(console: Console, group: str) -> None:
     console.print(table)
     if text := "\n\n".join(p for p in option_docs.load_common_paragraphs(group) if not option_docs.is_table(p)):
         console.print("\n" + wrap_docstring(text, console.width), highlight=False, markup=False)
-    is_list = compose_groups.takes_several(group)
     multirun = "-m " * (group in compose_groups.SWEEP_GROUPS)
+    is_list = compose_groups.takes_several(group)
     usage = f"several at once: '{group}=[a,b]'" if is_list else f"use: dlopt train {multirun}{group}=OPTION"
     console.print(f"\n{usage}", highlight=False, markup=False)  # with markup, [a,b] would be a style
 
