@@ -93,7 +93,7 @@ CASES = {
     "a key of the rule inside": (["optimizer=sam", "optimizer.lr=0.1"], ["optimizer.lr", "there is optimizer.base_optimizer.lr"]),
     "a schedule as the rule inside": (
         ["optimizer=sam", "optimizer.base_optimizer._target_=dlopt.schedule.constant.ConstantSchedule"],
-        ["optimizer.base_optimizer._target_", "Constant must be a subclass of dlopt.parts.Optimizer"],
+        ["optimizer.base_optimizer._target_", "ConstantSchedule must be a subclass of dlopt.parts.Optimizer"],
     ),
     "a rule inside that is no dataclass": (
         ["optimizer=sam", "optimizer.base_optimizer=custom", "optimizer.base_optimizer._target_=mine.Plainest"], ["optimizer.base_optimizer._target_", "must be a dataclass"],
