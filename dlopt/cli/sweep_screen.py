@@ -30,10 +30,11 @@ from dlopt.sweep.repeats import Repeat
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
+    from dlopt.sweep.claims import Counts, Outcome, Trial
     from dlopt.sweep.compose import Job
     from dlopt.sweep.cost_forecast import DryRunPlan
     from dlopt.sweep.search import Plan
-    from dlopt.sweep.study import Counts, Outcome, Study, Trial
+    from dlopt.sweep.study import Study
 
 MAX_LATEST_RUNS = 8
 """Finished runs that are shown while the sweep goes on."""

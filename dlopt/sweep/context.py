@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from dlopt.sweep.claims import Counts
 from dlopt.sweep.compose import Job
-from dlopt.sweep.study import Counts
 
 if TYPE_CHECKING:
     from dlopt.sweep.cost_forecast import DryRunPlan

@@ -16,13 +16,14 @@ from dlopt.metrics.names import Statistic
 from dlopt.report import tensorboard_bands
 from dlopt.rundir.directory import RunDirectory
 from dlopt.runner.workers import WorkerLostError, Workers
+from dlopt.sweep.claims import Counts, Outcome, Trial
 from dlopt.sweep.compose import Composer, Job
 from dlopt.sweep.pruning import Pruner, PruningTicket
 from dlopt.sweep.repeats import Repeat, summarize_outcome
 from dlopt.sweep.signals import StopHandler
 from dlopt.sweep.space import Space
 from dlopt.sweep.storage import HEARTBEAT_INTERVAL
-from dlopt.sweep.study import Counts, Outcome, Study, Trial
+from dlopt.sweep.study import Study
 from dlopt.training.control import handle_signals
 
 FINAL_STATES = ("done", "diverged", "failed", "pruned")

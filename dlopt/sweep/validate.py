@@ -33,7 +33,9 @@ def count_points(keys: SweeperOptions, space: Space, problems: Problems) -> int:
     """The points of the search in all."""
     if keys.sampler != "grid":
         if keys.n_trials is None:
-            problems.add("hydra.sweeper.n_trials", f"says how many points {keys.sampler} looks at, and must be a number")
+            problems.add(
+                "hydra.sweeper.n_trials", f"says how many points {keys.sampler} looks at, and must be a number"
+            )
         if not space.axes and not problems.errors:
             problems.add("", "there is nothing to search: give a key several values, or an interval")
         return keys.n_trials or 0
@@ -68,7 +70,11 @@ def make_plan(
     objective = _build_all(space, points, over, composer, config, problems)
     problems.raise_if_any()
     pruner = Pruner(
-        keys.pruner, keys.median.n_startup_trials, keys.median.n_warmup_steps, keys.hyperband.min_resource, keys.hyperband.reduction_factor
+        keys.pruner,
+        keys.median.n_startup_trials,
+        keys.median.n_warmup_steps,
+        keys.hyperband.min_resource,
+        keys.hyperband.reduction_factor,
     )
     return Plan(folder, space, over, objective, keys.statistic, pruner, keys.storage, keys.study or "dlopt")
 

@@ -14,7 +14,7 @@ from dlopt.analysis.aggregate import aggregate_values, collect_objectives
 from dlopt.config.problems import Problems
 from dlopt.sweep import pruning, storage
 from dlopt.sweep.pruning import Pruner, PruningReporter, PruningTicket
-from dlopt.sweep.study import load_or_create_study
+from dlopt.sweep.storage import load_or_create_study
 
 MEDIAN = Pruner("median", n_startup_trials=2, n_warmup_steps=1, min_resource=1, reduction_factor=2)
 
@@ -116,7 +116,9 @@ def test_a_row_without_the_objective_is_no_evaluation(tmp_path):
     assert study._storage.get_trial(trial).intermediate_values == {1: 2.0}
 
 
-@pytest.mark.parametrize("pruner", [MEDIAN, Pruner("hyperband", 0, 0, min_resource=1, reduction_factor=2)], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "pruner", [MEDIAN, Pruner("hyperband", 0, 0, min_resource=1, reduction_factor=2)], ids=lambda p: p.name
+)
 def test_a_run_goes_on_whose_trial_was_given_up_for_lost(pruner, tmp_path):
     """Another machine, which had no sign of life of it, has ended the trial."""
     study = opened(tmp_path, pruner)
