@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from dlopt.runner.job import Job
+    from dlopt.sweep.claims import Counts, Outcome, Trial
     from dlopt.sweep.cost_forecast import DryRunPlan
     from dlopt.sweep.search import Plan
-    from dlopt.sweep.study import Counts, Outcome, Study, Trial
+    from dlopt.sweep.study import Study
 
 MAX_LATEST_RUNS = 8
 """Finished runs that the live screen shows."""

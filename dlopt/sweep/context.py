@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from dlopt.runner.invocation import Invocation
 from dlopt.runner.job import Job
+from dlopt.sweep.claims import Counts
 
 if TYPE_CHECKING:
     from dlopt.sweep.cost_forecast import DryRunPlan

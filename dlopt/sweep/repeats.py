@@ -9,7 +9,7 @@ from typing import Any
 
 from dlopt.analysis.aggregate import aggregate_values, collect_objectives
 from dlopt.metrics.names import Statistic
-from dlopt.sweep.study import Outcome
+from dlopt.sweep.claims import Outcome
 
 
 @dataclass(frozen=True)

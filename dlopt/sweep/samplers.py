@@ -51,7 +51,7 @@ def sample_uniform(dimensions: int, seed: int, ordinal: int) -> Sequence[float]:
 
 
 def sample_sobol(dimensions: int, seed: int, ordinal: int) -> Sequence[float]:
-    """Return a point of a scrambled Sobol sequence in [0, 1)^d, whose first 2^k points fill the cube (Owen 1998)."""
+    """Return a point of a scrambled Sobol sequence, whose first 2^k points fill [0, 1)^d evenly (Owen 1998)."""
     if dimensions == 0:
         return []
     engine = _sequence(dimensions, seed)

@@ -18,13 +18,14 @@ from dlopt.rundir.directory import RunDirectory
 from dlopt.runner.job import Job
 from dlopt.runner.signals import handle_signals
 from dlopt.runner.workers import WorkerLostError, Workers
+from dlopt.sweep.claims import Counts, Outcome, Trial
 from dlopt.sweep.compose import Composer
 from dlopt.sweep.pruning import Pruner, PruningTicket
 from dlopt.sweep.repeats import Repeat, summarize_outcome
 from dlopt.sweep.signals import StopHandler
 from dlopt.sweep.space import Space
 from dlopt.sweep.storage import HEARTBEAT_INTERVAL
-from dlopt.sweep.study import Counts, Outcome, Study, Trial
+from dlopt.sweep.study import Study
 
 FINAL_STATES = ("done", "diverged", "failed", "pruned")
 """What a run can have come to; any other status is one on the way."""

@@ -20,6 +20,7 @@ from dlopt.formatting import format_override
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from optuna.distributions import BaseDistribution
+    from optuna.trial import Trial as OptunaTrial
 
 MAX_CATEGORIES = 50
 """Values of a choice up to which a study knows them by name."""
@@ -63,6 +64,12 @@ class Choice:
         return (
             CategoricalDistribution(self.values) if self.size <= MAX_CATEGORIES else IntDistribution(0, self.size - 1)
         )
+
+    def suggest(self, trial: OptunaTrial, name: str) -> Any:
+        """Return the parameter that the sampler of a trial proposes."""
+        if self.size <= MAX_CATEGORIES:
+            return trial.suggest_categorical(name, self.values)
+        return trial.suggest_int(name, 0, self.size - 1)
 
     def parameter(self, value: str) -> Any:
         """The parameter of a value."""
@@ -136,6 +143,12 @@ class Interval:
         if self.whole:
             return IntDistribution(round(self.low), round(self.high), log=self.log, step=round(self.step or 1))
         return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+
+    def suggest(self, trial: OptunaTrial, name: str) -> float:
+        """Return the parameter that the sampler of a trial proposes."""
+        if self.whole:
+            return trial.suggest_int(name, round(self.low), round(self.high), log=self.log, step=round(self.step or 1))
+        return trial.suggest_float(name, self.low, self.high, log=self.log, step=self.step)
 
     def parameter(self, value: float) -> float:
         """The parameter of a value in the study."""

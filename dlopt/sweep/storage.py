@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from dlopt.config.problems import Problems
 from dlopt.storage import safe_read
 from dlopt.sweep.signals import StorageUnavailable
 
 if TYPE_CHECKING:
+    from optuna import Study as OptunaStudy
+    from optuna.pruners import BasePruner
     from optuna.storages import BaseStorage
     from sqlalchemy.engine import URL
+
+Direction = Literal["minimize", "maximize"]
 
 JOURNAL = "study.log"
 """The journal's name in the directory of a sweep."""
@@ -65,6 +69,44 @@ def open_existing_storage(url: str | None, folder: Path, problems: Problems) -> 
         return open_storage(url, folder, problems) if _has_studies(url) else None
     except Exception as error:  # as above
         problems.add("hydra.sweeper.storage", f"{hide_password(url)} cannot be opened: {_why(error)}")
+        return None
+
+
+def load_or_create_study(
+    storage: BaseStorage, name: str, direction: Direction, pruner: BasePruner, content: Mapping[str, Any]
+) -> tuple[OptunaStudy, Mapping[str, Any]]:
+    """Return the study of this name and the content that it was created with; a new study gets the given content."""
+    import optuna
+
+    for _ in range(50):
+        study = load_study(storage, name, pruner)  # loading writes nothing, creating again would
+        if study is None:
+            sampler = optuna.samplers.RandomSampler()
+            study = optuna.create_study(
+                storage=storage,
+                study_name=name,
+                direction=direction,
+                pruner=pruner,
+                sampler=sampler,
+                load_if_exists=True,
+            )
+        former = study.user_attrs.get("dlopt")
+        if former is not None:
+            return study, former
+        if study.get_trials(deepcopy=False):
+            return study, {}  # made by another program
+        study.set_user_attr("dlopt", dict(content))
+    raise AssertionError("a study does not keep what it is told")
+
+
+def load_study(storage: BaseStorage, name: str, pruner: BasePruner | None = None) -> OptunaStudy | None:
+    """Return the study of this name, or None."""
+    import optuna
+
+    try:
+        sampler = optuna.samplers.RandomSampler()
+        return optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=pruner)
+    except KeyError:
         return None
 
 

@@ -22,6 +22,7 @@ from dlopt.runner.job import Job
 from dlopt.runner.workers import Workers
 from dlopt.storage import atomic
 from dlopt.sweep import hydra_launcher, manifest, storage
+from dlopt.sweep.claims import exclusive
 from dlopt.sweep.compose import Composer, leave_out_address
 from dlopt.sweep.context import SweepInvocation
 from dlopt.sweep.cost_forecast import MAX_SAMPLE_POINTS, CostForecast, DryRunPlan, forecast_cost
@@ -31,7 +32,8 @@ from dlopt.sweep.repeats import Repeat
 from dlopt.sweep.samplers import Sampler, sample
 from dlopt.sweep.search import Plan, SearchRunner
 from dlopt.sweep.space import find_disagreements, parse_space
-from dlopt.sweep.study import Direction, Study, exclusive, load_or_create_study, load_study
+from dlopt.sweep.storage import Direction, load_or_create_study, load_study
+from dlopt.sweep.study import Study
 from dlopt.sweep.validate import config_dir_flag, count_points, make_plan, select_checked_points
 
 

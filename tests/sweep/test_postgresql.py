@@ -15,12 +15,15 @@ from test_killed_searches import argv, ends, works
 
 from dlopt.config.problems import Problems
 from dlopt.rundir.directory import RunDirectory
+from dlopt.sweep import claims
 from dlopt.sweep import storage as module
 from dlopt.sweep import study as studies
+from dlopt.sweep.claims import Outcome
 from dlopt.sweep.pruning import Pruner
 from dlopt.sweep.samplers import Sampler
 from dlopt.sweep.space import Interval, Space
-from dlopt.sweep.study import Outcome, Study, load_or_create_study
+from dlopt.sweep.storage import load_or_create_study
+from dlopt.sweep.study import Study
 
 ASK = """
 import sys
@@ -211,7 +214,8 @@ class Elsewhere:
 
     def at(self, name: str) -> None:
         """From now on this is that machine, which sees no folder of the other."""
-        self.monkeypatch.setattr(studies, "get_machine_id", lambda: name)
+        for part in (claims, studies):
+            self.monkeypatch.setattr(part, "get_machine_id", lambda: name)
         for other in self.folder.iterdir():
             other.rename(
                 other.with_name(f"{other.name.partition('.')[0]}{'' if other.name.startswith(name) else '.away'}")

@@ -14,7 +14,7 @@ from dlopt.analysis.aggregate import aggregate_values, collect_objectives
 from dlopt.config.problems import Problems
 from dlopt.sweep import pruning, storage
 from dlopt.sweep.pruning import Pruner, PruningReporter, PruningTicket
-from dlopt.sweep.study import load_or_create_study
+from dlopt.sweep.storage import load_or_create_study
 
 MEDIAN = Pruner("median", n_startup_trials=2, n_warmup_steps=1, min_resource=1, reduction_factor=2)
 

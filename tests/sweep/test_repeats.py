@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dlopt.sweep.claims import Outcome
 from dlopt.sweep.repeats import Repeat, make_repeats, summarize_outcome
-from dlopt.sweep.study import Outcome
 
 VALUES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=7)
 

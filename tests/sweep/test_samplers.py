@@ -13,10 +13,12 @@ from scipy import stats
 
 from dlopt.config.problems import Problems
 from dlopt.sweep import storage
+from dlopt.sweep.claims import Outcome
 from dlopt.sweep.pruning import Pruner
 from dlopt.sweep.samplers import Sampler, make_tpe_sampler, sample, sample_sobol, sample_uniform
 from dlopt.sweep.space import Choice, Interval, Space
-from dlopt.sweep.study import Outcome, Study, load_or_create_study
+from dlopt.sweep.storage import load_or_create_study
+from dlopt.sweep.study import Study
 
 SPACE = Space(
     (

@@ -13,11 +13,12 @@ from optuna.trial import TrialState
 from dlopt.config.problems import Problems
 from dlopt.rundir.lock import Lock
 from dlopt.sweep import storage as storages
-from dlopt.sweep import study as module
+from dlopt.sweep.claims import Outcome, Trial, assign_ordinals, get_verdict
 from dlopt.sweep.pruning import Pruner
 from dlopt.sweep.samplers import Sampler, sample
 from dlopt.sweep.space import Choice, Interval, Space
-from dlopt.sweep.study import MAX_TRIES, Outcome, Study, Trial, load_or_create_study
+from dlopt.sweep.storage import load_or_create_study
+from dlopt.sweep.study import MAX_TRIES, Study
 
 SPACE = Space(
     (
@@ -87,10 +88,10 @@ def work(study: Study, disk: Disk, most: int = 1_000) -> list[Trial]:
 def ended(study: Study) -> dict[int, list[Any]]:
     """The trials with an outcome, by ordinal."""
     trials = study.trials()
-    ordinals = module._ordinals(trials)
+    ordinals = assign_ordinals(trials)
     found: dict[int, list[Any]] = {}
     for trial in trials:
-        if module._verdict(trial) is not None:
+        if get_verdict(trial) is not None:
             found.setdefault(ordinals[trial.number], []).append(trial)
     return found
 
