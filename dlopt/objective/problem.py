@@ -119,7 +119,7 @@ class Problem:
         if self.penalizes:
             terms = (rule.penalty(w, self.layout) for rule in rules)
             value = value + sum((t for t in terms if t is not None), start=0.0)
-        return value.to(w.dtype), evaluation
+        return (value if value.dtype == w.dtype else value.to(w.dtype)), evaluation
 
     def _outputs(
         self, network: FunctionalNetwork, rules: Sequence[Regularization], w: Tensor, x: Tensor, key: Key, own: bool
