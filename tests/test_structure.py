@@ -47,10 +47,7 @@ FLOORS: list[set[str]] = [
 MAX_LINES, MAX_MODULES, MAX_LOOSE = 350, 20, 6
 """Lines of a module, modules of a folder of machinery, modules outside of the packages."""
 
-LONG: set[str] = {
-    "analysis/search_record", "data/table", "objective/problem", "report/search_figures", "rundir/directory",
-    "sweep/study", "training/recorder",
-}  # fmt: skip
+LONG: set[str] = {"report/search_figures", "rundir/directory", "sweep/study"}
 """Modules that are still longer. None may be added."""
 
 
