@@ -16,8 +16,10 @@ from dlopt import console as dlopt_console
 from dlopt.formatting import format_duration, format_metric
 from dlopt.metrics.names import select_headline
 from dlopt.report.summary import make_summary_table
-from dlopt.rundir.directory import Row, RunDirectory
+from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.display import display_path
+from dlopt.rundir.metrics_log import Row
+from dlopt.rundir.writer import RunWriter
 from dlopt.training.control import TrainingControl
 
 if TYPE_CHECKING:
@@ -88,7 +90,7 @@ class Progress(TrainingControl):
             left = f"  {format_duration((self.steps - self.step) / rate)} left" if rate else ""
             print(f"step {self.step}/{self.steps}  {rate:,.0f}/s{left}  {self.metrics}", flush=True)
 
-    def report(self, run: RunDirectory, summary: dict[str, Any], path: str) -> None:
+    def report(self, run: RunWriter, summary: dict[str, Any], path: str) -> None:
         """The results, where they lie, and what to type next."""
         if self.sweep:
             return
@@ -97,7 +99,7 @@ class Progress(TrainingControl):
         elif summary["status"] != "done":
             print(f"{path}: {summary['status']}", file=sys.stderr)
 
-    def _report(self, run: RunDirectory, summary: dict[str, Any], path: str) -> None:
+    def _report(self, run: RunWriter, summary: dict[str, Any], path: str) -> None:
         status = summary["status"]
         self.console.print(make_summary_table(summary))
         early = f" of {self.steps}, stopped early," if summary["step"] < self.steps else ""
@@ -123,7 +125,7 @@ class Progress(TrainingControl):
         suggest(lines)
 
 
-def uses_custom_code(run: RunDirectory) -> bool:
+def uses_custom_code(run: RunWriter) -> bool:
     """Whether a run names classes of people's own, which opening it executes only when it is trusted."""
     rule = run.settings.get("optimizer.name")
     return any(key.endswith("._target_") for key in run.settings) or (isinstance(rule, str) and "." in rule)

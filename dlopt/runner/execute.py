@@ -29,7 +29,7 @@ def perform(
     from dlopt.config.build import build
     from dlopt.config.compose.flatten import flatten_settings
     from dlopt.config.problems import ConfigError
-    from dlopt.rundir.directory import RunDirectory
+    from dlopt.rundir.writer import RunWriter
     from dlopt.sweep.compose import prepare_run
 
     settings = flatten_settings(job.config, job.choices)
@@ -37,10 +37,10 @@ def perform(
     try:
         experiment, notices = built or build(job.config, job.overrides)
     except ConfigError as error:
-        run = RunDirectory.create(job.path, settings, lock)
+        run = RunWriter.create(job.path, settings, lock)
         run.finish("failed", message="; ".join(f"{key}: {said}" for key, said in error.problems))
         return FAILED, {}
-    run = RunDirectory.create(job.path, settings, lock, device=experiment.settings.device, threads=experiment.threads)
+    run = RunWriter.create(job.path, settings, lock, device=experiment.settings.device, threads=experiment.threads)
     reporter = None
     if job.ticket is not None:
         from dlopt.sweep.pruning import PruningReporter

@@ -15,16 +15,21 @@ from dlopt.storage.safe_read import to_printable
 if TYPE_CHECKING:
     from dlopt.rundir.directory import Checkpoint, RunDirectory
     from dlopt.rundir.lock import Holder
+    from dlopt.rundir.writer import RunWriter
 
 
 def resume(name: str, arguments: Sequence[str], *, trust: bool) -> int:
     """The command; returns the exit code."""
+    from dlopt.rundir.writer import RunWriter
     from dlopt.runner.open_run import open_run
 
-    return open_run("resume", name, lambda run: _resume_run(run, arguments, trust), trust=trust)
+    def act(run: RunDirectory) -> int:
+        return _resume_run(RunWriter(run.path, follow_links=run.follow_links), arguments, trust)
+
+    return open_run("resume", name, act, trust=trust)
 
 
-def _resume_run(run: RunDirectory, arguments: Sequence[str], trust: bool) -> int:
+def _resume_run(run: RunWriter, arguments: Sequence[str], trust: bool) -> int:
     from omegaconf import OmegaConf
 
     from dlopt import console
@@ -123,7 +128,7 @@ def _settings(status: Mapping[str, Any] | None, state: Mapping[str, Any] | None,
     return chosen | flatten_settings(OmegaConf.to_container(config), {})  # type: ignore[arg-type]
 
 
-def _roll_back(run: RunDirectory, checkpoint: Checkpoint | None) -> list[str]:
+def _roll_back(run: RunWriter, checkpoint: Checkpoint | None) -> list[str]:
     """Bring the directory back to a checkpoint, or to its beginning; returns what was damaged in it."""
     if checkpoint is None:
         run.clear()

@@ -17,7 +17,7 @@ from dlopt.training.control import handle_signals
 
 if TYPE_CHECKING:
     from dlopt.cli.progress import SweepConsole
-    from dlopt.rundir.directory import RunDirectory
+    from dlopt.rundir.writer import RunWriter
     from dlopt.sweep.pruning import PruningReporter
     from dlopt.training.control import TrainingControl
     from dlopt.training.experiment import Experiment
@@ -27,7 +27,7 @@ DONE, FAILED, USAGE_ERROR, INTERRUPTED = 0, 1, 2, 130
 
 def run_one(
     experiment: Experiment,
-    run: RunDirectory,
+    run: RunWriter,
     notices: Sequence[str] = (),
     *,
     title: str = "",
@@ -90,7 +90,7 @@ def stop_on_signals(watch: TrainingControl) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def log_to_run(run: RunDirectory) -> Iterator[logging.Logger]:
+def log_to_run(run: RunWriter) -> Iterator[logging.Logger]:
     """Log to the run's own file, as Hydra would have it."""
     handler = logging.FileHandler(run.log_file)
     handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from dlopt.metrics.names import higher_is_better
-from dlopt.rundir.directory import Row, RunDirectory, decode_evaluations
+from dlopt.rundir.metrics_log import Row, decode_evaluations
+from dlopt.rundir.writer import RunWriter
 from dlopt.training import checkpointing
 from dlopt.training.experiment import Experiment
 from dlopt.training.lanes import tree_map
@@ -31,7 +32,7 @@ class Lane:
     """
 
     experiment: Experiment
-    run: RunDirectory
+    run: RunWriter
     index: int
     row: Row = field(default_factory=dict)
     encoded_rows: bytearray = field(default_factory=bytearray)

@@ -5,7 +5,8 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from dlopt.rundir.directory import Row, RunDirectory
+from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.metrics_log import Row
 
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """Ctrl-C, a cluster's preemption, a terminal that was closed."""

@@ -82,7 +82,13 @@ def papers(rule):
 
 
 @pytest.mark.parametrize(
-    "keys", [{}, {"precondition_frequency": 1, "beta1": 0.8}, {"precondition_frequency": 7, "max_size": 5, "beta2": 0.9}, {"eps": 0.1}]
+    "keys",
+    [
+        {},
+        {"precondition_frequency": 1, "beta1": 0.8},
+        {"precondition_frequency": 7, "max_size": 5, "beta2": 0.9},
+        {"eps": 0.1},
+    ],
 )
 def test_fifty_steps_are_those_of_the_paper(keys):
     rule = made(lr=0.02, **keys)

@@ -11,8 +11,9 @@ from bits import find_differences, read_final_state
 from helpers import BLOBS
 
 from dlopt.cli import main
-from dlopt.rundir.directory import RunDirectory, list_processes
+from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.find import find_run
+from dlopt.rundir.status import list_processes
 from dlopt.storage import atomic
 
 RESUME = ("train", "resume=last", "--trust")
@@ -299,22 +300,22 @@ def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_leads_to_the_same_
     run.status_file.write_text(json.dumps(run.status | {"status": "running"}))
     assert main(RESUME) == 0
     out, err = capsys.readouterr()
-    assert "warning: last.pt is damaged (" in err
+    assert "warning: last.safetensors is damaged (" in err
     assert "it is put aside, and the run goes on from the checkpoint after step 8" in err
     assert "goes on after step 8" in out
-    assert run.checkpoint("last").with_name("last.damaged.pt").read_bytes() == content
+    assert run.checkpoint("last").with_name("last.damaged.safetensors").read_bytes() == content
     assert find_differences(read_final_state(run), whole) == []
 
 
 def test_where_no_checkpoint_is_whole_nothing_is_touched(here, capsys):
     assert main(["train", "-q", *BLOBS, "checkpoint.every=2"]) == 0
     run = find_run()
-    for file in run.path.glob("checkpoints/[ls]*.pt"):
+    for file in run.path.glob("checkpoints/[ls]*.safetensors"):
         file.write_bytes(b"x")
     before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
     assert main([*RESUME, "epochs=5"]) == 2
     err = capsys.readouterr().err
-    assert "no checkpoint is whole (last.pt is damaged" in err
+    assert "no checkpoint is whole (last.safetensors is damaged" in err
     assert f"to begin anew, remove {run.path}/checkpoints" in err
     assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()} == before
     shutil.rmtree(run.path / "checkpoints")

@@ -11,11 +11,12 @@ from dlopt.config.problems import ConfigError
 from dlopt.config.reopen.load_run import check_writable, load_config
 from dlopt.data import _files
 from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.writer import RunWriter
 
 
 @pytest.fixture
 def run(tmp_path):
-    run = RunDirectory.create(tmp_path / "run")
+    run = RunWriter.create(tmp_path / "run")
     (run.path / ".hydra").mkdir()
     return run
 
