@@ -290,18 +290,18 @@ def run_command(argv: list[str]) -> int:
 
 def train_lanes(folder: Path, shared: str, own: Sequence[str]) -> None:
     """Train runs in lanes, each in its own directory: folder/0, folder/1, ..."""
-    from dlopt.run import Run
-    from dlopt.train import train
     from hydra import compose, initialize_config_dir
 
     from dlopt.config.build import build
+    from dlopt.rundir.writer import RunWriter
+    from dlopt.training.loop import train
 
     experiments = []
     for text in own:
         words = keep_last(translate([*COMMON.split(), *shared.split(), *text.split()]))
         with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
             experiments.append(build(compose("config", words))[0])
-    train(experiments, [Run.create(folder / str(i)) for i in range(len(experiments))])
+    train(experiments, [RunWriter.create(folder / str(i)) for i in range(len(experiments))])
 
 
 def keep_last(words: Sequence[str]) -> list[str]:

@@ -22,9 +22,10 @@ from dlopt.config.build import build
 from dlopt.config.compose import groups
 from dlopt.config.compose.flatten import flatten_settings
 from dlopt.rundir.writer import RunWriter
-from dlopt.runner.run_one import run_one
+from dlopt.runner.execute import run_one
+from dlopt.runner.observer import Observer
 from dlopt.storage import atomic
-from dlopt.training.best import CheckpointSaver
+from dlopt.training.checkpoint_saver import CheckpointSaver
 from dlopt.training.recorder import Recorder
 from dlopt.training.state import TrainState
 
@@ -97,7 +98,7 @@ def _jobs(chosen: list[str], folder: Path, rounds: int) -> dict[str, float]:
             path = folder / str(number)
             run = RunWriter.create(path, settings, device=experiment.settings.device, threads=experiment.threads)
             created = time.perf_counter()
-            _, summary = run_one(experiment, run, notices)
+            _, summary = run_one(experiment, run, Observer(), notices)
             over = time.perf_counter()
             p = job.parts
             p |= {"build": made - begun, "create": created - made, "all": over - begun}

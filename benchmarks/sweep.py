@@ -24,8 +24,8 @@ TARGET = 5.0
 TINY = ("data=mnist1d", "arch=linear", "steps=5", "threads=1", "device=cpu")
 SEARCHES = {
     "grid": [f"optimizer.lr=range(1,{RUNS + 1})", "optimizer=adam"],
-    "random": ["hydra/sweeper=random", "optimizer.lr=tag(log,interval(1e-5,1e-1))", f"hydra.sweeper.trials={RUNS}"],
-    "tpe": ["hydra/sweeper=tpe", "optimizer.lr=tag(log,interval(1e-5,1e-1))", f"hydra.sweeper.trials={RUNS // 5}"],
+    "random": ["hydra/sweeper=random", "optimizer.lr=tag(log,interval(1e-5,1e-1))", f"hydra.sweeper.n_trials={RUNS}"],
+    "tpe": ["hydra/sweeper=tpe", "optimizer.lr=tag(log,interval(1e-5,1e-1))", f"hydra.sweeper.n_trials={RUNS // 5}"],
 }
 
 

@@ -1,8 +1,8 @@
 """Real `dlopt` processes that start in a fraction of a second and can really be killed.
 
-A server, a process of its own, has imported all that training needs; for each job it forks a child, which is then what
-a process of `dlopt` is: a session of its own, its own files for output, the signals as Python has them at its start.
-The server has one thread, since a fork takes along no other, and ends with all its children when its input closes.
+A server process has imported everything that training needs. For each job it forks a child with its own session, its
+own output files and the signal handlers of a fresh Python process. The server has one thread, since a fork copies only
+one, and ends with all its children when its input closes.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ WARM_UP = (
     "threads=1", "device=cpu", "checkpoint.every=2", "optimizer=torch_optim", "regularization=[dropout,early_stopping]",
     "diagnostic=[gradients,activations,histograms]",
 )  # fmt: skip
-"""A run whose modules are those that the server imports; it needs no file but that of the digits."""
-SEARCH = (*WARM_UP, "-m", "hydra/sweeper=random", "hydra.sweeper.trials=1", "optimizer.lr=interval(1e-3,1e-2)")
-"""A sweep, whose modules it imports too."""
+"""A run whose modules the server imports. It reads no data file except the digits."""
+SEARCH = (*WARM_UP, "-m", "hydra/sweeper=random", "hydra.sweeper.n_trials=1", "optimizer.lr=interval(1e-3,1e-2)")
+"""A sweep whose modules the server imports."""
 TIMEOUT = 300.0
-"""Seconds after which a process that should have answered is taken to hang."""
+"""Seconds after which a process that has not answered counts as hanging."""
 
 
 @dataclass(frozen=True)
 class ProcessResult:
     """How a process ended.
 
-    code     its exit code; of a process that a signal ended, the negative signal
-    out, err what it wrote
-    memory   bytes that it held at the most (those that it shared with the server included)
-    seconds  of the processor that it took
+    code      exit code, or the negative number of the signal that ended the process
+    out, err  output
+    memory    peak memory in bytes, including what is shared with the server
+    seconds   processor time
     """
 
     code: int
@@ -58,14 +58,14 @@ class ProcessResult:
 
 
 class ForkedProcess:
-    """A process of `dlopt`, under way or ended."""
+    """A process of `dlopt`, running or ended."""
 
     def __init__(self, forks: Forks, pid: int, out: Path, err: Path) -> None:
         self.pid = pid
         self._forks, self._out, self._err = forks, out, err
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send a signal; a process that has ended hears nothing."""
+        """Send a signal, unless the process has ended."""
         self._forks.send(self.pid, number)
 
     @property
@@ -73,16 +73,16 @@ class ForkedProcess:
         return self._forks.wait_for_end(self.pid, 0.0) is not None
 
     def wait(self, timeout: float = TIMEOUT) -> ProcessResult:
-        """How it ended; TimeoutError when it has not after so many seconds."""
-        found = self._forks.wait_for_end(self.pid, timeout)
-        if found is None:
+        """Return how the process ended. Raise TimeoutError if it has not after this many seconds."""
+        ending = self._forks.wait_for_end(self.pid, timeout)
+        if ending is None:
             raise TimeoutError(f"process {self.pid} has not ended after {timeout} s")
         out, err = (file.read_text(errors="replace") for file in (self._out, self._err))
-        return ProcessResult(found["code"], out, err, found["memory"], found["microseconds"] / 1e6)
+        return ProcessResult(ending["code"], out, err, ending["memory"], ending["microseconds"] / 1e6)
 
 
 class Forks:
-    """The server, seen from the tests."""
+    """The client of the server, for tests."""
 
     def __enter__(self) -> Forks:
         self._folder = Path(tempfile.mkdtemp(prefix="forks"))
@@ -117,7 +117,7 @@ class Forks:
         shutil.rmtree(self._folder)
 
     def start(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None) -> ForkedProcess:
-        """`dlopt ARGV` in a folder, with these variables added to the environment."""
+        """Start `dlopt ARGV` in a folder, with these variables added to the environment."""
         self._count += 1
         out, err = (self._folder / f"{self._count}.{name}" for name in ("out", "err"))
         out.touch()  # a job may be killed before it has opened them
@@ -126,7 +126,7 @@ class Forks:
         return ForkedProcess(self, self._answer("started", time.monotonic() + TIMEOUT), out, err)
 
     def run(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None) -> ProcessResult:
-        """Start a process and wait for its end; one that hangs is killed, and TimeoutError raised."""
+        """Start a process and wait for its end. Kill it and raise TimeoutError if it hangs."""
         job = self.start(argv, cwd, env)
         try:
             return job.wait()
@@ -135,12 +135,12 @@ class Forks:
             raise
 
     def send(self, pid: int, number: int) -> None:
-        """A signal by way of the server, which alone knows whether the number is still that of its child."""
+        """Send a signal through the server, since only the server knows whether the pid is still its child's."""
         self._ask({"kill": pid, "signal": int(number)})
         self._answer("sent", time.monotonic() + TIMEOUT)
 
     def wait_for_end(self, pid: int, timeout: float) -> dict[str, int] | None:
-        """What the server says of a process that has ended; None when it has not after so many seconds."""
+        """Return what the server reports of an ended process; None if it has not ended after this many seconds."""
         deadline = time.monotonic() + timeout
         while pid not in self._endings and self._hear(deadline) is not None:
             pass
@@ -159,7 +159,7 @@ class Forks:
                 return int(message[name])
 
     def _hear(self, deadline: float) -> dict[str, int] | None:
-        """The server's next message; None where there is none before the deadline."""
+        """Return the server's next message; None if there is none before the deadline."""
         assert self._server.stdout is not None
         while b"\n" not in self._buffer:
             if not select.select([self._server.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
@@ -179,7 +179,7 @@ class Forks:
 
 
 class ForkServer:
-    """Reads requests, forks, and says which of its children have ended."""
+    """Reads requests, forks, and reports which of its children have ended."""
 
     def __init__(self) -> None:
         self.requests, self.answers = os.dup(0), os.dup(1)  # not inherited by what a job may start
@@ -230,9 +230,9 @@ class ForkServer:
         self.send_message(started=pid)
 
     def fork(self, request: Mapping[str, Any]) -> int:
-        """The child's number; the child itself never returns."""
+        """Return the child's pid. The child itself never returns."""
         everything = signal.valid_signals()
-        signal.pthread_sigmask(signal.SIG_BLOCK, everything)  # none may find the child in the server's code
+        signal.pthread_sigmask(signal.SIG_BLOCK, everything)  # no signal may reach the child in the server's code
         pid = os.fork()
         if pid == 0:
             code = 1
@@ -248,9 +248,9 @@ class ForkServer:
             except BaseException:
                 traceback.print_exc()
             finally:
-                signal.pthread_sigmask(signal.SIG_BLOCK, everything)  # what comes now comes after the end
+                signal.pthread_sigmask(signal.SIG_BLOCK, everything)  # later signals come after the end
                 threading._shutdown()
-                multiprocessing.util._exit_function()  # not all that is asked for at exit: much of it is the server's
+                multiprocessing.util._exit_function()  # not all exit handlers: most are the server's
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(code)
@@ -258,7 +258,7 @@ class ForkServer:
         return pid
 
     def reap(self, options: int) -> None:
-        """Take in the children that have ended, or with no option wait for all."""
+        """Wait for the children that have ended; with options 0, for all."""
         while self.children:
             pid, status, usage = os.wait4(-1, options)
             if pid == 0:
@@ -274,7 +274,7 @@ class ForkServer:
         os.write(self.answers, json.dumps(message).encode() + b"\n")
 
     def _import_all(self) -> None:
-        """Import what a run imports: a child trains one and tells, so that no run has happened in the server itself."""
+        """Import the modules of a run. A child makes the run and lists them, so the server itself never makes one."""
         from importlib import import_module
 
         with tempfile.TemporaryDirectory() as folder:
@@ -289,7 +289,7 @@ class ForkServer:
                     try:
                         import_module(name)
                     except ImportError:
-                        continue  # what a package has put among the modules by hand
+                        continue  # an entry that a package has added to sys.modules itself
                 seen.unlink()
         import torch
 
@@ -297,7 +297,7 @@ class ForkServer:
 
 
 def run_child(request: Mapping[str, Any]) -> int:
-    """Become the process that a request describes, and be `dlopt`; returns the exit code."""
+    """Become the process that a request describes and run `dlopt`. Return the exit code."""
     os.setsid()
     for i, name in ((1, "out"), (2, "err")):
         file = os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -240,14 +240,14 @@ def _write_duplicate_array(file: Path) -> Path:
 
 Y = encode_npy(np.arange(4) % 2)
 ARRAYS: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "a header of terabytes": (lambda file: write_npz(file, x=make_npy_header("(1000000, 1000000)"), y=Y), "needs 4000000000000 bytes; there are 0"),
-    "negative shapes": (lambda file: write_npz(file, x=make_npy_header("(-2, -2)") + FOUR, y=Y), "(-2, -2)"),
-    "a long header": (lambda file: write_npz(file, x=make_npy_header("(2, 2)", length=BOMB_BYTES) + b" " * BOMB_BYTES, y=Y), "header of x"),
-    "a header of brackets": (lambda file: write_npz(file, x=make_npy_header("(" * 5000), y=Y), "header of x"),
-    "a header that is a program": (lambda file: write_npz(file, x=make_npy_header("__import__('os').abort()"), y=Y), "header of x"),
-    "a large type": (lambda file: write_npz(file, x=make_npy_header("(1,)", "|V999999999"), y=Y), "needs 999999999 bytes"),
+    "a header of terabytes": (lambda file: write_npz(file, x=make_npy_header("(1000000, 1000000)"), y=Y), "x cannot be read as"),
+    "negative shapes": (lambda file: write_npz(file, x=make_npy_header("(-2, -2)") + FOUR, y=Y), "x cannot be read as"),
+    "a long header": (lambda file: write_npz(file, x=make_npy_header("(2, 2)", length=BOMB_BYTES) + b" " * BOMB_BYTES, y=Y), "x needs 200 MB"),
+    "a header of brackets": (lambda file: write_npz(file, x=make_npy_header("(" * 5000), y=Y), "x cannot be read as"),
+    "a header that is a program": (lambda file: write_npz(file, x=make_npy_header("__import__('os').abort()"), y=Y), "x cannot be read as"),
+    "a large type": (lambda file: write_npz(file, x=make_npy_header("(1,)", "|V999999999"), y=Y), "x cannot be read as"),
     "zeros": (lambda file: write_npz(file, x=make_npy_header(f"({BOMB_BYTES // 8}, 2)") + bytes(BOMB_BYTES), y=Y), f"x needs {BOMB_BYTES / 1e6:,.0f} MB of memory"),
-    "two arrays of one name": (_write_duplicate_array, "two arrays of one name"),
+    "two arrays of one name": (_write_duplicate_array, "two arrays"),
 }  # fmt: skip
 
 
@@ -264,7 +264,7 @@ def _idx(content: bytes, zeros: int = 0) -> Callable[[Path], Path]:
 
 
 IMAGES: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "zeros behind the images": (_idx(encode_idx(np.zeros((2, 3, 4))), BOMB_BYTES), "goes on after the 40 bytes"),
+    "zeros behind the images": (_idx(encode_idx(np.zeros((2, 3, 4))), BOMB_BYTES), "40 bytes"),
     "zeros as images": (
         _idx(bytes([0, 0, 8, 3]) + struct.pack(">III", BOMB_BYTES // 100, 10, 10), BOMB_BYTES),
         "of memory",
@@ -297,13 +297,13 @@ def _tar(*members: tuple[bytes, int], behind: int = 0) -> Callable[[Path], Path]
 
 PHOTOGRAPHS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a batch of terabytes": (_tar(make_tar_header(BATCH, tarfile.REGTYPE, 10**13)), "data_batch_1.bin needs 10,000,000 MB"),
-    "a batch twice": (_tar(make_tar_header(BATCH, tarfile.REGTYPE, 0)), "data_batch_1.bin is twice in it"),
-    "a negative size": (_tar(make_tar_header(BATCH, tarfile.REGTYPE, -512)), "data_batch_1.bin is twice in it"),
-    "zeros beside the batches": (_tar(make_tar_header("readme", tarfile.REGTYPE, BOMB_BYTES, BOMB_BYTES)), "bytes beside the batches"),
-    "terabytes beside the batches": (_tar(make_tar_header("readme", tarfile.REGTYPE, 10**13, BOMB_BYTES)), "bytes beside the batches"),
-    "zeros behind the batches": (_tar(behind=BOMB_BYTES), "bytes beside the batches"),
-    "a long name": (_tar(make_tar_header("a", tarfile.GNUTYPE_LONGNAME, BOMB_BYTES, BOMB_BYTES)), "bytes beside the batches"),
-    "attributes": (_tar(make_tar_header("a", tarfile.XHDTYPE, BOMB_BYTES, BOMB_BYTES)), "bytes beside the batches"),
+    "a batch twice": (_tar(make_tar_header(BATCH, tarfile.REGTYPE, 0)), "twice"),
+    "a negative size": (_tar(make_tar_header(BATCH, tarfile.REGTYPE, -512)), "lacks"),
+    "zeros beside the batches": (_tar(make_tar_header("readme", tarfile.REGTYPE, BOMB_BYTES, BOMB_BYTES)), "besides the batches"),
+    "terabytes beside the batches": (_tar(make_tar_header("readme", tarfile.REGTYPE, 10**13, BOMB_BYTES)), "besides the batches"),
+    "zeros behind the batches": (_tar(behind=BOMB_BYTES), "besides the batches"),
+    "a long name": (_tar(make_tar_header("a", tarfile.GNUTYPE_LONGNAME, BOMB_BYTES, BOMB_BYTES)), "besides the batches"),
+    "attributes": (_tar(make_tar_header("a", tarfile.XHDTYPE, BOMB_BYTES, BOMB_BYTES)), "besides the batches"),
 }  # fmt: skip
 HARMLESS = {
     "a link in a batch's place": _tar(make_tar_header(BATCH, tarfile.SYMTYPE, 0)),

@@ -15,8 +15,8 @@ import yaml
 from bits import write_checkpoint
 
 from dlopt.config.compose import groups
-from dlopt.data._files import digest
 from dlopt.storage import checkpoint_file
+from dlopt.storage.fingerprint import digest_files
 
 Spoil = Callable[[Path, Path], None]
 SECRET = os.urandom(16).hex()
@@ -264,7 +264,7 @@ def set_hostile_class_names(run: Path, canary: Path) -> None:
     x, y = np.zeros((200, 1, 8, 8), np.float32), np.array([f"{i}{ESCAPE}" for i in range(10)])[np.arange(200) % 10]
     np.savez(run / "digits.npz", x=x, y=y)
     set_config(data={**_option("arrays"), "path": "run/digits.npz"})(run, canary)
-    encoding = {"classes": sorted(set(y.tolist())), "uint8": False, "sha256": digest([run / "digits.npz"])}
+    encoding = {"classes": sorted(set(y.tolist())), "uint8": False, "sha256": digest_files([run / "digits.npz"])}
     for name in ("best.safetensors", "last.safetensors"):
         set_checkpoint(name, encoding=encoding)(run, canary)
 
@@ -279,7 +279,7 @@ def change_losses(run: Path, canary: Path) -> None:
 def set_original_config(run: Path, canary: Path) -> None:
     """A rate that is none, of which the run says that it was begun with it."""
     set_config(optimizer__lr=ESCAPE)(run, canary)
-    config = digest([run / ".hydra/config.yaml"])
+    config = digest_files([run / ".hydra/config.yaml"])
     set_checkpoint("last.safetensors", config=config)(run, canary)
     set_json("status.json", config=config)(run, canary)
 

@@ -33,7 +33,7 @@ def gone(pid):
     return False
 
 
-def test_code_and_output_are_those_of_the_command(forks, tmp_path):
+def test_exit_code_and_output_are_returned(forks, tmp_path):
     said = forks.run(["--version"], tmp_path)
     assert (said.code, said.out, said.err) == (0, f"dlopt {__version__}\n", "")
     refused = forks.run(["no-such-command"], tmp_path)
@@ -44,7 +44,7 @@ def test_code_and_output_are_those_of_the_command(forks, tmp_path):
     assert "--no-such-flag" in usage.err
 
 
-def test_a_run_is_that_of_a_process_started_by_hand(forks, tmp_path):
+def test_a_forked_run_equals_a_run_in_a_fresh_process(forks, tmp_path):
     """The same weights and the same words on the screen, in its own folder and environment."""
     argv = ["train", *BLOBS, "threads=1", "hydra.run.dir=run"]
     (tmp_path / "fork").mkdir()
@@ -64,7 +64,7 @@ def test_a_run_is_that_of_a_process_started_by_hand(forks, tmp_path):
         assert tensor.equal(other.load("last")["model"][name])
 
 
-def test_the_environment_and_the_path_of_one_job_are_not_those_of_the_next(forks, tmp_path):
+def test_environment_and_path_do_not_leak_between_jobs(forks, tmp_path):
     argv = ["train", "-q", *BLOBS, "threads=1"]
     assert forks.run(argv, tmp_path, {"PYTHONPATH": TESTS}).code == 0
     without = forks.run(argv, tmp_path)
@@ -98,7 +98,7 @@ def test_a_job_is_killed_before_it_has_done_anything(forks, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_signal_finds_the_handlers_of_a_fresh_process(forks, tmp_path):
+def test_signal_handlers_are_those_of_a_fresh_process(forks, tmp_path):
     """SIGTERM at once: the child dies of it, wherever it is, and says nothing; later dlopt's own handler hears it."""
     job = forks.start(ENDLESS, tmp_path, {"PYTHONPATH": TESTS})
     job.kill(signal.SIGTERM)
@@ -111,7 +111,7 @@ def test_a_signal_finds_the_handlers_of_a_fresh_process(forks, tmp_path):
     assert RunDirectory(tmp_path / "run").status["status"] == "interrupted"
 
 
-def test_two_at_once_know_nothing_of_each_other(forks, tmp_path):
+def test_two_jobs_at_once_are_independent(forks, tmp_path):
     jobs = []
     for name in "ab":
         (tmp_path / name).mkdir()

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from dlopt.analysis.search_record import SearchAxis, SearchRecord, TrialRecord, Value
+from dlopt.analysis.search_axis import SearchAxis, Value
+from dlopt.analysis.search_record import SearchRecord, TrialRecord
 
 BINS = 5
 """Into which an interval is cut."""

@@ -1,8 +1,8 @@
-"""A search as it lies on the disk: what was searched, and what became of each of its trials.
+"""Searches read from disk: their axes and the outcome of each trial.
 
-A trial is one point of the space that is searched. It has one run, or one for each repeat (seeds, folds); its value is
-the mean, or the median, of the objective over them. All of it is read from the runs and from sweep.json, which is
-written before the first run; a sweep of an earlier version has none, and is described by what varies among its runs.
+A trial is one configuration of the search space. It has one run per repeat (seeds, folds). Its value is the mean or the
+median of the objective over its runs. Everything is read from the runs and from sweep.json, which is written before the
+first run. A sweep of an earlier version has no such file; its axes are the settings that vary among its runs.
 """
 
 from __future__ import annotations
@@ -13,117 +13,39 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from dlopt.analysis.aggregate import aggregate_values, collect_objectives
 from dlopt.analysis.run_table import RunRecord, find_varying_settings, read_runs
-from dlopt.formatting import format_override
+from dlopt.analysis.search_axis import SearchAxis, Value, canonicalize, make_choice_axis, parse_number
 from dlopt.metrics.names import Statistic, higher_is_better
 from dlopt.rundir.find import SWEEP_FILE
 from dlopt.storage import safe_read
 
 FORMAT = 1
-"""Of sweep.json."""
+"""Format version of sweep.json."""
 MAX_BYTES = 1 << 20
-"""Bytes of sweep.json: a grid of ten thousand values has a fifth of it."""
+"""Largest size of sweep.json; a grid of ten thousand values takes a fifth of it."""
 MAX_DIGITS = 9
-"""Of the number of a trial."""
-MAX_NUMBER = 1e100
-"""Numbers are smaller than this; the squares of larger ones could not be added."""
-MIN_LOG_RATIO = 10.0
-"""How far two numbers are apart, one divided by the other, that are taken for points of a logarithmic scale."""
+"""Largest number of digits of a trial number."""
 
-MAX_UNBINNED = 12
-"""Numbers of an axis up to which each is looked at alone."""
 
-Value = str | float
-"""Of a hyperparameter: a number where its axis is numeric, else text as it is typed."""
 PRECEDENCE = ("running", "damaged", "failed", "dead", "interrupted", "pruned", "diverged", "done")
-"""Of the states of its runs the first of these that occurs is that of a trial; damaged counts as failed."""
+"""The state of a trial is the first of these that one of its runs has; damaged counts as failed."""
 ENDED_STATES = ("done", "diverged", "pruned", "failed")
-"""States of trials that need not be tried again."""
-
-
-@dataclass(frozen=True)
-class SearchAxis:
-    """One hyperparameter that is searched.
-
-    values   those of a choice or a grid, in order; empty for an interval
-    low      the least number, high the largest; None where values are text
-    log      whether its own scale is the logarithm
-    whole    whether only whole numbers lie on it
-    step     between the numbers of an interval; None for any number
-    """
-
-    key: str
-    values: tuple[Value, ...] = ()
-    low: float | None = None
-    high: float | None = None
-    log: bool = False
-    whole: bool = False
-    step: float | None = None
-
-    @property
-    def is_numeric(self) -> bool:
-        return self.low is not None
-
-    @property
-    def is_interval(self) -> bool:
-        return not self.values
-
-    @property
-    def is_binned(self) -> bool:
-        """Whether its numbers are too many to look at each of them alone."""
-        if not self.is_interval:
-            return self.is_numeric and len(self.values) > MAX_UNBINNED
-        assert self.low is not None and self.high is not None
-        return not self.whole or (self.high - self.low) / (self.step or 1.0) >= MAX_UNBINNED
-
-    def to_scale(self, value: float) -> float:
-        """A number on the axis' own scale: log10 of it, or itself."""
-        return math.log10(value) if self.log else value
-
-    def share(self, value: float) -> float:
-        """Where a number lies between the ends: 0 at the low one, 1 at the high one, in the axis' own scale."""
-        assert self.low is not None and self.high is not None
-        low, high = self.to_scale(self.low), self.to_scale(self.high)
-        return (self.to_scale(value) - low) / (high - low) if high > low else 0.0
-
-    def value(self, settings: Mapping[str, Any]) -> Value | None:
-        """That of a run with these settings; None where it has none, or one that has no place on the axis."""
-        if self.key not in settings:
-            return None
-        found = settings[self.key]
-        if not self.is_numeric:
-            return canonicalize(found)
-        known = parse_number(found)
-        return None if known is None or (self.log and known <= 0) else known
-
-    def format_value(self, value: Value) -> str:
-        """A value as people type it, numbers of an interval with four digits."""
-        if isinstance(value, str):
-            return value
-        return f"{value:.4g}" if self.is_interval and not self.whole else f"{value:.10g}"
-
-    def describe_range(self) -> str:
-        """All of it in a few words."""
-        if self.is_interval:
-            return f"{self.low:g}..{self.high:g}{' (log)' if self.log else ''}"
-        shown = [self.format_value(v) for v in self.values]
-        return ", ".join(shown if len(shown) <= 8 else [*shown[:3], "...", *shown[-2:]])
+"""States of trials that are not repeated."""
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One point of the space.
+    """One configuration of the search space and its runs.
 
-    number   its place in the order of trials
-    state    running, done, pruned, diverged, failed, dead or interrupted; the last also of one that lacks repeats
-    value    the objective; None unless the trial is done, and has one
+    number   position in the order of trials
+    state    running, done, pruned, diverged, failed, dead or interrupted; also interrupted if repeats are missing
+    value    the objective; None unless the trial is done and has one
     sd       sample standard deviation over repeats; None for fewer than two
-    seconds  of training, over all repeats
+    seconds  training time over all repeats
     """
 
     number: int
@@ -141,13 +63,13 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class SearchRecord:
-    """A sweep, its axes and its trials in the order of their numbers.
+    """A sweep: its axes and its trials in the order of their numbers.
 
-    planned   how many trials it is to have; None where it is not known
-    repeats   runs of each trial
-    fixed     overrides that all trials have in common; None where it is not known
-    storage   where its study is kept
-    notice    what is wrong with its sweep.json; empty where nothing is
+    n_planned         number of planned trials; None if unknown
+    repeats           runs per trial
+    fixed_overrides   overrides common to all trials; None if unknown
+    storage           address of the study
+    notice            problem with sweep.json; empty if there is none
     """
 
     path: Path
@@ -168,7 +90,7 @@ class SearchRecord:
 
     @cached_property
     def ranked_trials(self) -> list[TrialRecord]:
-        """Trials that are done and have a value, the best first; of equal ones the earlier."""
+        """Finished trials with a value, best first; of equal ones the earlier comes first."""
         valued = [(t.value, t) for t in self.trials if t.value is not None]
         return [t for _, t in sorted(valued, key=lambda p: (-p[0] if self.higher_is_better else p[0], p[1].number))]
 
@@ -181,13 +103,13 @@ class SearchRecord:
         return Counter(t.state for t in self.trials)
 
     def axis(self, key: str) -> SearchAxis:
-        """That of a key; KeyError where it was not searched."""
+        """Return the axis of a key. Raises KeyError if it was not searched."""
         return {a.key: a for a in self.axes}[key]
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What sweep.json says."""
+    """Content of sweep.json."""
 
     axes: tuple[SearchAxis, ...]
     objective: str
@@ -196,12 +118,12 @@ class _Plan:
 
 
 def read_search(folder: Path) -> SearchRecord:
-    """The search in a folder, whatever lies in it."""
+    """Read the search in a folder."""
     return build_search(folder, read_runs(folder))
 
 
 def build_search(folder: Path, found: Sequence[RunRecord]) -> SearchRecord:
-    """The same of runs that are read already."""
+    """Build the search in a folder from its runs."""
     notice, plan = "", None
     try:
         plan = _plan(safe_read.read_json(folder / SWEEP_FILE, MAX_BYTES), folder / SWEEP_FILE)
@@ -224,30 +146,11 @@ def build_search(folder: Path, found: Sequence[RunRecord]) -> SearchRecord:
     return SearchRecord(folder, plan.axes, objective, plan.higher_is_better, _sort_trials(trials), **plan.more)
 
 
-def canonicalize(value: Any) -> str:
-    """A value as it is typed, in one way: 1e-1 and 0.10 are 0.1, and lists have no spaces."""
-    text = format_override(value)
-    if isinstance(value, bool) or (known := parse_number(text)) is None:
-        return text.replace(" ", "") if text.startswith("[") else text
-    return f"{known:.12g}"
-
-
-def parse_number(value: Any) -> float | None:
-    """The number below 1e100 in size that a value is, as itself or as text; None for any other."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        found = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return found if abs(found) < MAX_NUMBER else None
-
-
 # ------------------------------------------------------------------------------------------------ sweep.json
 
 
 def _plan(content: Mapping[str, Any], file: Path) -> _Plan:
-    """ValueError, which names the file and what is wrong in it."""
+    """Check the content of sweep.json. Raises UnreadableFile with the file and the problem."""
 
     def check(right: bool, said: str) -> None:
         if not right:
@@ -255,21 +158,24 @@ def _plan(content: Mapping[str, Any], file: Path) -> _Plan:
 
     def texts(key: str) -> tuple[str, ...]:
         found = content.get(key, [])
-        check(isinstance(found, list) and all(isinstance(x, str) for x in found), f"'{key}' is no list of text")
+        check(isinstance(found, list) and all(isinstance(x, str) for x in found), f"'{key}' is not a list of text")
         return tuple(safe_read.to_printable(x) for x in found)
 
     def count(key: str, least: int) -> int:
         found = content.get(key, 0)
-        check(_is_count(found) and found >= least, f"'{key}' is no number from {least} on")
+        check(_is_count(found) and found >= least, f"'{key}' must be a whole number of at least {least}")
         return int(found)
 
-    check(content.get("format") == FORMAT, f"is of format {content.get('format')}, and {FORMAT} is known")
+    check(
+        content.get("format") == FORMAT,
+        f"has format {content.get('format')}; this version of dlopt reads format {FORMAT}",
+    )
     objective, direction = content.get("objective"), content.get("direction")
-    check(isinstance(objective, str) and objective != "", "'objective' is no metric")
+    check(isinstance(objective, str) and objective != "", "'objective' is not a metric")
     check(direction in ("minimize", "maximize"), "'direction' is neither minimize nor maximize")
     entries, seeds = content.get("axes"), content.get("seeds", [])
-    check(isinstance(entries, list) and all(isinstance(e, dict) for e in entries), "'axes' is no list of axes")
-    check(isinstance(seeds, list), "'seeds' is no list")
+    check(isinstance(entries, list) and all(isinstance(e, dict) for e in entries), "'axes' is not a list of axes")
+    check(isinstance(seeds, list), "'seeds' is not a list")
     statistic = content.get("statistic", "mean")
     check(statistic in ("mean", "median"), "'statistic' is neither mean nor median")
     axes = []
@@ -278,7 +184,7 @@ def _plan(content: Mapping[str, Any], file: Path) -> _Plan:
         if axis is None:
             raise safe_read.UnreadableFile(file, f"axis {i} is neither a choice with values nor an interval with ends")
         axes.append(axis)
-    check(len({a.key for a in axes}) == len(axes), "has two axes of one key")
+    check(len({a.key for a in axes}) == len(axes), "has two axes with one key")
     folds = count("folds", 0)
     more = {
         "sampler": safe_read.to_printable(str(content.get("sampler", "grid"))), "n_planned": count("trials", 0) or None,
@@ -294,7 +200,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _axis(entry: Mapping[str, Any]) -> SearchAxis | None:
-    """The axis that an entry of sweep.json describes; None if it describes none."""
+    """Return the axis that an entry of sweep.json describes, or None if the entry is not valid."""
     key, kind, values = entry.get("key"), entry.get("kind"), entry.get("values")
     if not isinstance(key, str) or not key:
         return None
@@ -310,44 +216,17 @@ def _axis(entry: Mapping[str, Any]) -> SearchAxis | None:
     return SearchAxis(key, (), low, high, log, kind == "int", step if step is None or step > 0 else None)
 
 
-def make_choice_axis(key: str, values: Sequence[str]) -> SearchAxis:
-    """The axis of a grid over these values: a numeric one where all of them are numbers, which are put in order.
-
-    Its scale is the logarithm where the numbers are positive and lie more evenly on it.
-    """
-    names = tuple(dict.fromkeys(values))
-    numbers = [parse_number(name) for name in names]
-    known = sorted({x for x in numbers if x is not None})
-    if None in numbers:
-        return SearchAxis(key, names)
-    whole = all(x.is_integer() for x in known)
-    return SearchAxis(key, tuple(known), known[0], known[-1], _is_logarithmic(known), whole)
-
-
-def _is_logarithmic(values: Sequence[float]) -> bool:
-    if values[0] <= 0 or len(values) < 2:
-        return False
-    if len(values) == 2:
-        return values[1] / values[0] >= MIN_LOG_RATIO
-
-    def uneven(x: Sequence[float]) -> float:
-        gaps = [b - a for a, b in pairwise(x)]
-        return statistics.pstdev(gaps) / statistics.fmean(gaps)
-
-    return uneven([math.log(x) for x in values]) < uneven(values)
-
-
 # ------------------------------------------------------------------------------------------------ trials
 
 
 def _first(record: RunRecord, folder: Path) -> str:
-    """The directory of the trial that a run belongs to, seen from the sweep's."""
+    """Return the directory of the trial of a run, relative to the sweep."""
     parts = record.path.relative_to(folder).parts
     return parts[0] if parts else ""
 
 
 def _numbers(names: Sequence[str]) -> dict[str, int]:
-    """The number of each trial; one whose directory is called otherwise gets the next that is free."""
+    """Return the number of each trial. A directory without a number gets the next free one."""
     found = {n: int(n) for n in names if n.isascii() and n.isdecimal() and len(n) <= MAX_DIGITS}
     free = max(found.values(), default=-1) + 1
     others = [n for n in names if n not in found]
@@ -362,7 +241,7 @@ Judge = Callable[[Sequence[RunRecord]], tuple[str, float | None, float | None]]
 
 
 def _judge(objective: str, repeats: int, statistic: Statistic) -> Judge:
-    """What tells state, value and standard deviation of a trial from its runs."""
+    """Return a function from the runs of a trial to its state, value and standard deviation."""
 
     def judge(runs: Sequence[RunRecord]) -> tuple[str, float | None, float | None]:
         states = {r.status for r in runs}
@@ -386,7 +265,7 @@ def _judge(objective: str, repeats: int, statistic: Statistic) -> Judge:
 
 
 def _is_value(found: Any) -> bool:
-    """Whether it is a number, or what is written of one that is not finite; not where a file is damaged."""
+    """Whether it is a number or the record of a non-finite one, as opposed to damaged content."""
     return found is None or (isinstance(found, float) and not math.isfinite(found)) or parse_number(found) is not None
 
 
@@ -397,13 +276,13 @@ def _trial(number: int, path: Path, runs: Sequence[RunRecord], axes: Sequence[Se
 
 
 def _objective(said: str, found: Sequence[RunRecord]) -> str:
-    """The metric that is compared: that of the configuration, or train/loss where no run has it."""
+    """Return the configured metric, or train/loss if no run has it."""
     has = {name for r in found for name in (said, "train/loss") if r.metrics.get(name) is not None}
     return "train/loss" if has == {"train/loss"} else said
 
 
 def _infer_search(folder: Path, found: Sequence[RunRecord], notice: str) -> SearchRecord:
-    """A sweep by what varies among its runs: those that differ in the seed alone are repeats of one trial."""
+    """Infer a sweep from the settings that vary. Runs that differ only in the seed are repeats of one trial."""
     names = [name for name in find_varying_settings(found) if name not in ("seed", "objective")]
     axes = [
         make_choice_axis(name, [canonicalize(r.settings[name]) for r in found if name in r.settings]) for name in names

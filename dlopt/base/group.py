@@ -30,7 +30,6 @@ class Group:
     changeable_on_resume   hyperparameters may change when a run resumes
     affects_training       it changes the numbers of training; false: it only measures
     needed_for_inference   needed to evaluate a trained network
-    stand_in               option used in its place for inference, if it is not needed
     lanes                  what runs in lanes must agree in: the component's value, its class, or nothing
     sets_cost              its hyperparameters, such as widths, change the time of a step
     supplied               arguments that `build` passes to the component, if its signature names them
@@ -44,7 +43,6 @@ class Group:
     changeable_on_resume: bool = False
     affects_training: bool = True
     needed_for_inference: bool = False
-    stand_in: str = "none"
     lanes: Literal["value", "class", None] = None
     sets_cost: bool = False
     supplied: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from dlopt.prng import Key
 
 
 class ObjectiveOracle(Protocol):
-    """What a rule may ask of the mini-batch loss plus penalties, at any w: see dlopt.objective.problem.MiniBatchObjective."""
+    """What an optimizer may ask of the objective, at any w: see dlopt.objective.oracle.MiniBatchObjective."""
 
     layout: Layout
     bounds: Mapping[str, tuple[float, float]]
@@ -39,7 +39,7 @@ class Step(NamedTuple):
     info: Mapping[str, Tensor] = {}
 
 
-@Group("optimizer", must_subclass=True, changeable_on_resume=True, stand_in="sgd", lanes="class")
+@Group("optimizer", must_subclass=True, changeable_on_resume=True, lanes="class")
 class Optimizer:
     """An update rule: a frozen dataclass of hyperparameters with two methods.
 

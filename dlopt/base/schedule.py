@@ -35,7 +35,7 @@ class TrainingTime(NamedTuple):
         return self._replace(step=self.step - n, steps=self.steps - n)
 
 
-@Group("schedule", changeable_on_resume=True, stand_in="constant")
+@Group("schedule", changeable_on_resume=True)
 class Schedule:
     """A factor over time. Whatever is called with a Time serves as one; it need not derive from this class.
 

@@ -1,4 +1,4 @@
-"""The command line: one word picks a command, whose module is imported only then."""
+"""The command line: the first word selects a command, and only its module is imported."""
 
 import os
 import signal
@@ -27,32 +27,32 @@ Train
   dlopt train optimizer=momentum init=xavier     one run with other options
   dlopt train -m optimizer=sgd,adam seed=0,1,2   a grid of runs
   dlopt train -m hydra/sweeper=tpe ...           a search of intervals; dlopt list hydra/sweeper
-  dlopt train resume=RUN|SWEEP                   go on with what was stopped or killed
+  dlopt train resume=RUN|SWEEP                   resume a run or sweep that was stopped or killed
   dlopt train --help                             every group, key and default
 
 Look
-  dlopt list [GROUP [OPTION]]                    what there is; for one option its formula, keys and ranges
-  dlopt runs [DIR|SWEEP]                         many runs in one table: what varies, metrics, time; --over seed
-  dlopt show [RUN|SWEEP]                         one run: settings, curves, results; a sweep: its best, what matters
-  dlopt evaluate [RUN]                           a checkpoint on a split or on other data, class by class
-  dlopt tensorboard [DIR|RUN]                    curves, in a browser
+  dlopt list [GROUP [OPTION]]                    the options; for one option its formula, keys and ranges
+  dlopt runs [DIR|SWEEP]                         many runs in one table: settings that vary, metrics, time; --over seed
+  dlopt show [RUN|SWEEP]                         a run: settings, curves, results; a sweep: best runs, importance
+  dlopt evaluate [RUN]                           evaluate a checkpoint on a split or on other data, by class
+  dlopt tensorboard [DIR|RUN]                    curves in a browser
 
 Check
-  dlopt verify [RUN]                             makes a part of a run again: is it the same, bit for bit?
-  dlopt rerun [RUN]                              does the whole again, beside it, and compares the curves
+  dlopt verify [RUN]                             repeat a part of a run and compare it bit by bit
+  dlopt rerun [RUN]                              repeat a whole run in a new directory and compare the curves
 
-  dlopt completion bash|zsh                      completion by the tab key: eval "$(dlopt completion bash)"
+  dlopt completion bash|zsh                      tab completion: eval "$(dlopt completion bash)"
   dlopt --version
   dlopt --help
 
-RUN is `last`, a run's directory, or a part of its name.
-Exit codes: 0 done, 1 a run failed or came out differently, 2 usage or configuration, 130 interrupted.
+RUN is `last`, a run's directory, or a unique part of its name.
+Exit codes: 0 done or diverged, 1 a run failed or is not the same, 2 wrong usage or configuration, 130 interrupted.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The `dlopt` command; returns the exit code."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    """Run the `dlopt` command. Return the exit code."""
+    argv = [*(sys.argv[1:] if argv is None else argv)]  # `list` is a module of this package
     command = argv[0] if argv else "--help"
     if command in ("--help", "-h", "help"):
         print(HELP, end="")
@@ -70,12 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from importlib import import_module
 
     module, _, function = COMMANDS[command].partition(":")
-    before = signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # while modules are imported nothing is to be saved
+    before = signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # nothing to save during imports
     try:
         code = getattr(import_module(module), function)(argv[1:])
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # the reader, such as head, has seen enough
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     finally:

@@ -1,4 +1,4 @@
-"""What may stand at the cursor of a `dlopt` line: words in, candidates out, for tab completion."""
+"""Tab completion: from the words of a `dlopt` line to the candidates at the cursor."""
 
 from __future__ import annotations
 
@@ -29,26 +29,29 @@ USAGES = {
     "tensorboard": "RUN|DIR --help",
     "completion": "bash|zsh --help",
 }
-"""What stands behind each command, in order, then its flags, each followed by what it takes if it takes anything.
-Capitals are a function of KINDS, small letters are themselves, `|` is or, `...` any number of them."""
+"""The arguments of each command: positional ones in order, then flags, each followed by its value if it takes one.
 
-"""The groups of which one option is chosen."""
+Capitals name a function of KINDS, lower-case words stand for themselves, `|` means or, and `...` means any number.
+They are written here, not read from the parsers: building a parser imports the command, which takes longer than a tab
+may. A test compares them with the parsers.
+"""
+
 
 MAX_RUNS = 200
-"""Of the newest; more would be no help on a screen."""
+"""Runs offered at most, the newest first: a screen holds no more."""
 
 
 class CompletionLine(NamedTuple):
-    """The words behind the command: those before the cursor, and those after it."""
+    """The words after the command: those before the cursor, and those after it."""
 
     before: Sequence[str]
     after: Sequence[str] = ()
 
 
 def find_candidates(words: Sequence[str], after: Sequence[str] = ()) -> list[str]:
-    """What the last of the words may become, as whole words; `after` are the words behind the cursor.
+    """Return the words that the last word can be completed to; `after` are the words after the cursor.
 
-    The words follow `dlopt` and hold no quotes. A candidate that ends in `=`, `,` or `/` is to be typed on.
+    The words follow `dlopt` and hold no quotes. A candidate that ends in `=`, `,` or `/` is not complete.
     """
     *before, word = words
     if not before:
@@ -56,27 +59,28 @@ def find_candidates(words: Sequence[str], after: Sequence[str] = ()) -> list[str
     command, *before = before
     if command not in COMMANDS or command not in USAGES:
         return []
-    places, flags = _parse_usage(USAGES[command])
-    found: Iterable[str]
+    positional, flags = _parse_usage(USAGES[command])
+    candidates: Iterable[str]
     line = CompletionLine(before, after)
     flag, equals, value = word.partition("=")
     if before and flags.get(before[-1]):
-        found = _complete_kind(flags[before[-1]], word, line)
+        candidates = _complete_kind(flags[before[-1]], word, line)
     elif word.startswith("-") and equals:
-        found = [f"{flag}={v}" for v in _complete_kind(flags.get(flag, ""), value, line)]
+        candidates = [f"{flag}={v}" for v in _complete_kind(flags.get(flag, ""), value, line)]
     elif word.startswith("-"):
-        found = _filter_prefix(word, flags)
+        candidates = _filter_prefix(word, flags)
     else:
-        placed = sum(not w.startswith("-") and not flags.get(b) for b, w in pairwise(["", *before]))
-        several = places and places[-1].endswith("...")
-        place = places[min(placed, len(places) - 1) if several else placed :][:1]
-        found = _complete_kind(place[0].removesuffix("..."), word, line) if place else _filter_prefix(word, flags)
-    return list(dict.fromkeys(c for c in found if c.isprintable()))
+        position = sum(not w.startswith("-") and not flags.get(b) for b, w in pairwise(["", *before]))
+        if positional and positional[-1].endswith("..."):
+            position = min(position, len(positional) - 1)
+        kinds = positional[position : position + 1]
+        candidates = _complete_kind(kinds[0].removesuffix("..."), word, line) if kinds else _filter_prefix(word, flags)
+    return list(dict.fromkeys(c for c in candidates if c.isprintable()))
 
 
 def _parse_usage(usage: str) -> tuple[list[str], dict[str, str]]:
-    """Places and flags of a usage."""
-    places: list[str] = []
+    """Return the positional arguments and the flags of a usage."""
+    positional: list[str] = []
     flags: dict[str, str] = {}
     flag = ""
     for token in usage.split():
@@ -86,8 +90,8 @@ def _parse_usage(usage: str) -> tuple[list[str], dict[str, str]]:
         elif flag:
             flags[flag] = token
         else:
-            places.append(token)
-    return places, flags
+            positional.append(token)
+    return positional, flags
 
 
 def _complete_kind(kind: str, word: str, line: CompletionLine) -> Iterator[str]:
@@ -103,19 +107,19 @@ def _filter_prefix(word: str, names: Iterable[str]) -> list[str]:
 
 
 def complete_runs(word: str, line: CompletionLine) -> list[str]:
-    """`last` and the runs below outputs, the newest first; a part of a name stands for the one run that has it."""
+    """Complete to `last` and the runs in outputs/, the newest first, or to the only run whose name has this part."""
     from dlopt.rundir import find
 
     known = [str(path) for path in reversed(find.list_runs())]
-    found = _filter_prefix(word, known)[:MAX_RUNS]
-    if word and not found:
-        named = [path for path in known if word in path]
-        found = named if len(named) == 1 else []
-    return (_filter_prefix(word, ["last"]) if known else []) + found
+    runs = _filter_prefix(word, known)[:MAX_RUNS]
+    if word and not runs:
+        matches = [path for path in known if word in path]
+        runs = matches if len(matches) == 1 else []
+    return (_filter_prefix(word, ["last"]) if known else []) + runs
 
 
 def complete_sweeps(word: str, line: CompletionLine) -> list[str]:
-    """`last` and the sweeps, the newest first."""
+    """Complete to `last` and the sweeps, the newest first."""
     from dlopt.rundir import find
 
     known = [str(path) for path in reversed(find.list_sweeps())]
@@ -123,12 +127,12 @@ def complete_sweeps(word: str, line: CompletionLine) -> list[str]:
 
 
 def complete_steps(word: str, line: CompletionLine) -> list[str]:
-    """The kept checkpoints of the run on the line, by their steps."""
+    """Complete to the steps of the older checkpoints of the run on the line."""
     from dlopt.rundir.find import RunNotFound, find_run
 
-    named = [w for flag, w in pairwise(["", *line.before]) if not w.startswith("-") and not flag.startswith("--")]
+    names = [w for flag, w in pairwise(["", *line.before]) if not w.startswith("-") and not flag.startswith("--")]
     try:
-        return _filter_prefix(word, map(str, sorted(find_run(*named[:1]).older_checkpoints())))
+        return _filter_prefix(word, map(str, sorted(find_run(*names[:1]).older_checkpoints())))
     except RunNotFound:
         return []
 
@@ -144,7 +148,7 @@ def complete_metrics(word: str, line: CompletionLine) -> list[str]:
 
 
 def complete_files(word: str, line: CompletionLine) -> list[str]:
-    """Files and directories; those with a dot in front only when it is typed."""
+    """Complete to files and folders; hidden ones only if the dot is typed."""
     return [path + "/" * is_folder for path, is_folder in _list_entries(word)]
 
 
@@ -153,19 +157,19 @@ def complete_folders(word: str, line: CompletionLine) -> list[str]:
 
 
 def _list_entries(word: str) -> list[tuple[str, bool]]:
-    typed = f"{Path.home()}{word[1:]}" if word.startswith("~/") else word
-    folder, slash, name = typed.rpartition("/")
+    path = f"{Path.home()}{word[1:]}" if word.startswith("~/") else word
+    folder, slash, name = path.rpartition("/")
     try:
         with os.scandir(folder + slash or ".") as entries:
-            found = [(e.name, e.is_dir()) for e in entries if e.name.startswith(name)]
+            matches = [(e.name, e.is_dir()) for e in entries if e.name.startswith(name)]
     except OSError:
         return []
-    return sorted((folder + slash + n, is_folder) for n, is_folder in found if name or not n.startswith("."))
+    return sorted((folder + slash + n, is_folder) for n, is_folder in matches if name or not n.startswith("."))
 
 
 def complete_groups(word: str, line: CompletionLine) -> list[str]:
     group, equals, option = word.partition("=")
-    if equals:  # optimizer=adam will do too
+    if equals:  # `dlopt list` accepts optimizer=adam, too
         return [f"{group}={o}" for o in _filter_prefix(option, compose_groups.list_option_names(group))]
     return _filter_prefix(word, compose_groups.list_all_groups())
 
@@ -178,17 +182,17 @@ def complete_options(word: str, line: CompletionLine) -> list[str]:
 
 
 def complete_keys(word: str, line: CompletionLine) -> list[str]:
-    """Groups and keys, as names."""
+    """Complete to the names of groups and keys."""
     return [name.removesuffix("=") for name in _complete_names("", word, line)]
 
 
 def complete_overrides(word: str, line: CompletionLine) -> list[str]:
-    """GROUP=OPTION and KEY=VALUE; +KEY adds one, ++KEY sets or adds it, ~KEY takes it away."""
+    """Complete GROUP=OPTION and KEY=VALUE; +KEY adds a key, ++KEY sets or adds it, ~KEY removes it."""
     sign = next(sign for sign in ("++", "+", "~", "") if word.startswith(sign))
     name, equals, value = word.removeprefix(sign).partition("=")
     if not equals:
-        return [sign + found for found in _complete_names(sign, name, line)]
-    return [f"{sign}{name}={found}" for found in _complete_values(name, value, line)] if sign != "~" else []
+        return [sign + candidate for candidate in _complete_names(sign, name, line)]
+    return [f"{sign}{name}={candidate}" for candidate in _complete_values(name, value, line)] if sign != "~" else []
 
 
 KINDS: dict[str, Callable[[str, CompletionLine], Iterable[str]]] = {
@@ -214,41 +218,30 @@ def _load_static_config(line: CompletionLine) -> StaticConfig:
 
     words = [*line.before, *line.after]
     pairs = [w.lstrip("+").partition("=") for w in words if not w.startswith(("-", "~"))]
-    behind = [w for flag, w in pairwise(words) if flag in ("--config-dir", "-cd")]
-    within = [w.partition("=")[2] for w in words if w.startswith("--config-dir=")]
-    own = [Path(w).expanduser() for w in behind + within]
-    return StaticConfig({key: value for key, equals, value in pairs if equals}, own)
+    folders = [w for flag, w in pairwise(words) if flag in ("--config-dir", "-cd")]
+    folders += [w.partition("=")[2] for w in words if w.startswith("--config-dir=")]
+    return StaticConfig({key: value for key, equals, value in pairs if equals}, [Path(w).expanduser() for w in folders])
 
 
 def _complete_names(sign: str, word: str, line: CompletionLine) -> list[str]:
-    """The groups and keys that can follow a sign; the keys of a group only once its name and a dot are typed."""
-    outline = _load_static_config(line)
+    """Complete the groups and keys after a sign; a group's keys only after its name and a dot."""
+    config = _load_static_config(line)
     top, dot, _ = word.partition(".")
-    if sign == "+":  # what the configuration does not have
-        found = (
-            outline.list_addable_keys(top)
-            if dot
-            else [g for g in outline.list_groups() if g not in outline.default_options()]
-        )
+    if sign == "+":  # what the configuration lacks
+        new_groups = [g for g in config.list_groups() if g not in config.default_options()]
+        names = config.list_addable_keys(top) if dot else new_groups
     else:
-        found = (
-            []
-            if dot
-            else [
-                g
-                for g in outline.list_groups()
-                if sign != "~" or compose_groups.takes_several(g) or g == compose_groups.PRESETS
-            ]
-        )
-        known = outline.keys(top if dot else "") if dot or sign != "~" else {}
-        private = "._" in word  # such as optimizer._target_, which has to be typed where it is ??? alone
-        found += [key for key, value in known.items() if private or value == "???" or "._" not in key]
+        removable = [g for g in config.list_groups() if compose_groups.takes_several(g) or g == compose_groups.PRESETS]
+        names = [] if dot else removable if sign == "~" else config.list_groups()
+        known = config.keys(top if dot else "") if dot or sign != "~" else {}
+        private = "._" in word  # such as optimizer._target_, which is offered unasked only if it must be set
+        names += [key for key, value in known.items() if private or value == "???" or "._" not in key]
     ending = "" if sign == "~" else "="
-    return [name + ending for name in _filter_prefix(word, found) if name not in outline.overrides]
+    return [name + ending for name in _filter_prefix(word, names) if name not in config.overrides]
 
 
 def _complete_values(name: str, value: str, line: CompletionLine) -> list[str]:
-    """What can follow `name=`; in a sweep, or a list of options, what can follow the last comma."""
+    """Complete the value after `name=`; in a sweep or a list, the part after the last comma."""
     if name == "resume":
         from dlopt.rundir.find import SWEEP_FILE
 
@@ -258,32 +251,35 @@ def _complete_values(name: str, value: str, line: CompletionLine) -> list[str]:
         ]
     if name.rpartition(".")[2] in ("path", "dir"):
         return complete_files(value, line)
-    outline = _load_static_config(line)
-    group = outline.find_group(name)
+    config = _load_static_config(line)
+    group = config.find_group(name)
     if group is not None:
-        return _complete_option_list(outline.list_options(group), value, several=compose_groups.takes_several(group))
+        return _complete_option_list(config.list_options(group), value, is_list=compose_groups.takes_several(group))
     head, last, inside = _split_last(value)
-    used = [] if inside else head.split(",")
-    return [] if inside else [head + w for w in _filter_prefix(last, outline.suggest_values(name)) if w not in used]
+    if inside:
+        return []
+    used = head.split(",")
+    return [head + w for w in _filter_prefix(last, config.suggest_values(name)) if w not in used]
 
 
-def _complete_option_list(known: Sequence[str], value: str, several: bool) -> list[str]:
+def _complete_option_list(options: Sequence[str], value: str, *, is_list: bool) -> list[str]:
+    """Complete the last of several options; is_list: the group accepts a list in brackets."""
     head, last, inside = _split_last(value)
     if value.endswith("]"):
         return [value]
-    if inside and not several:
+    if inside and not is_list:
         return []
     used = head.rpartition("[")[2].split(",") if inside else head.split(",")
-    left = [option for option in known if option not in used and not (inside and option == "none")]
-    found = _filter_prefix(last, left)
-    if inside and (last in found or len(found) == 1):  # this one is whole: close the list, or name another
-        whole = last if last in found else found[0]
-        more = [whole + "]", whole + ","] if len(left) > 1 else [whole + "]"]
-        found = [*more, *(option for option in found if option != whole)]
-    return [head + option for option in found]
+    unused = [option for option in options if option not in used and not (inside and option == "none")]
+    matches = _filter_prefix(last, unused)
+    if inside and (last in matches or len(matches) == 1):  # the option is complete: close the list, or add another
+        option = last if last in matches else matches[0]
+        closed = [option + "]", option + ","] if len(unused) > 1 else [option + "]"]
+        matches = [*closed, *(other for other in matches if other != option)]
+    return [head + match for match in matches]
 
 
 def _split_last(value: str) -> tuple[str, str, bool]:
-    """A value cut before what is being typed: behind the last comma or bracket. Whether that lies in a list."""
+    """Split a value after its last comma or bracket; the third item tells whether a list is open there."""
     at = max(value.rfind(","), value.rfind("[")) + 1
     return value[:at], value[at:], value.count("[") > value.count("]")

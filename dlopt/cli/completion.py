@@ -1,10 +1,10 @@
-"""dlopt completion: what a shell needs in order to complete `dlopt` lines with the tab key.
+"""dlopt completion: completes `dlopt` lines with the tab key, in bash and zsh.
 
-    dlopt completion SHELL                          the function that the shell is to load
-    dlopt completion SHELL -- LINE REST [BREAKS]    what that function asks at each tab: one candidate a line
+    dlopt completion SHELL                          print the function that the shell loads
+    dlopt completion SHELL -- LINE REST [BREAKS]    print the candidates, one per line; the function calls this
 
-LINE is the command line up to the cursor as it was typed, REST what follows. BREAKS are the characters at which bash
-cuts a word in pieces (COMP_WORDBREAKS): it replaces the last piece alone, so that alone is answered.
+LINE is the command line up to the cursor as typed, REST is what follows. BREAKS are the characters at which bash splits
+a word (COMP_WORDBREAKS). bash replaces only the last piece of the word, so only that piece is printed.
 """
 
 from __future__ import annotations
@@ -37,94 +37,95 @@ _dlopt() {
 compdef _dlopt dlopt
 """,
 }
-"""By the shell's name. Candidates that are to be typed on, such as `optimizer=`, are followed by no space."""
+"""The function of each shell. It adds no space after an incomplete candidate, such as `optimizer=`."""
 
 FILES = {"bash": "~/.bashrc", "zsh": "~/.zshrc"}
 
 
 def completion(argv: Sequence[str]) -> int:
-    """The command; returns the exit code."""
-    shell, *asked = argv or ["--help"]
+    """Run the command and return its exit code."""
+    shell, *request = argv or ["--help"]
     if shell in ("--help", "-h"):
         print(format_usage(), end="")
         return 0
     if shell not in SCRIPTS:
         from dlopt.errors import did_you_mean
 
-        print(f"dlopt completion: '{shell}' is not known{did_you_mean(shell, SCRIPTS)}", file=sys.stderr)
+        print(f"dlopt completion: there is no shell '{shell}'{did_you_mean(shell, SCRIPTS)}", file=sys.stderr)
         return 2
-    if not asked:
+    if not request:
         print(SCRIPTS[shell], end="")
         return 0
     try:
-        for line in answer(shell, *asked[1:]):
+        for line in answer(shell, *request[1:]):
             print(line)
-    except (
-        Exception
-    ):  # a half-typed line or a damaged file is no error: there is nothing to offer, and nowhere to say so
+    except Exception:  # such as a damaged file: nothing can be offered, and a message would disturb the line
         pass
     return 0
 
 
 def format_usage() -> str:
+    """Return the usage, with the line to put into each shell's start file."""
     from shutil import which
 
-    program = "dlopt" if which("dlopt") else f"{Path(sys.executable).parent}/dlopt"  # no environment is active
+    program = "dlopt" if which("dlopt") else f"{Path(sys.executable).parent}/dlopt"  # outside an active environment
     lines = [f'  {FILES[shell]:<11} eval "$({program} completion {shell})"' for shell in SCRIPTS]
     return "\n".join(
-        ["usage: dlopt completion bash|zsh", "", "Completion by the tab key. Put this line into", "", *lines, ""]
+        ["usage: dlopt completion bash|zsh", "", "Completion with the tab key. Add this line to", "", *lines, ""]
     )
 
 
 def answer(shell: str, line: str, rest: str = "", breaks: str = "") -> list[str]:
-    """The candidates at the end of a line, as a shell takes them."""
+    """Return the candidates at the end of a line, quoted as the shell expects them."""
     from dlopt.cli.candidates import find_candidates
 
-    (_, *words), quote, kept = split(line, breaks)
-    _, *after = split("." + rest)[0]  # the first is what follows the cursor in its own word
-    found = find_candidates(words, after)
-    if shell == "zsh":  # which quotes what it inserts itself
-        return found
-    fixed = words[-1][:kept]
-    never = {"'": "'", '"': "!"}.get(quote)  # within these quotes it ends them, or brings back a line typed before
+    (_, *words), quote, offset = split(line, breaks)
+    _, *after = split("." + rest)[0]  # the first word is the rest of the one at the cursor
+    candidates = find_candidates(words, after)
+    if shell == "zsh":  # zsh quotes what it inserts
+        return candidates
+    fixed = words[-1][:offset]
+    forbidden = {"'": "'", '"': "!"}.get(quote)  # it would end the quotes, or expand the history
     replies = [
         escape_for_bash(c.removeprefix(fixed), quote)
-        for c in found
-        if c.startswith(fixed) and not (never and never in c)
+        for c in candidates
+        if c.startswith(fixed) and not (forbidden and forbidden in c)
     ]
     if quote and len(replies) == 1 and replies[0][-1:] in "=,/":
-        replies.append(replies[0] + "...")  # bash closes the quotes behind a candidate that stands alone
+        replies.append(replies[0] + "...")  # bash closes the quotes after a single candidate
     return replies
 
 
 def split(line: str, breaks: str = "") -> tuple[list[str], str, int]:
-    """The words of a line without their quotes, the last one perhaps empty; the quote that is open at its end; and how
-    many characters of the last word lie before the piece of it that bash replaces.
+    """Split a line into words without quotes.
+
+    Returns the words, of which the last may be empty; the quote that is open at the end of the line; and the number of
+    characters of the last word before the piece that bash replaces.
     """
-    words, word, quote, kept = [], "", "", 0
-    begun = escaped = False
+    words, word, quote, offset = [], "", "", 0
+    started = escaped = False
     for c in line:
         if escaped:
             word += c if quote == "" or c in '$`"\\' else f"\\{c}"
             escaped = False
         elif c == "\\" and quote != "'":
-            escaped = begun = True
+            escaped = started = True
         elif quote and c != quote:
             word += c
         elif quote or c in "'\"":
             quote = "" if quote else c
-            kept, begun = len(word), True
+            offset, started = len(word), True
         elif c in " \t\n":
-            words += [word] if begun else []
-            word, kept, begun = "", 0, False
+            words += [word] if started else []
+            word, offset, started = "", 0, False
         else:
             word += c
-            begun = True
-            kept = len(word) if c in breaks else kept
-    return [*words, word], quote, kept
+            started = True
+            offset = len(word) if c in breaks else offset
+    return [*words, word], quote, offset
 
 
 def escape_for_bash(piece: str, quote: str) -> str:
-    """A piece as bash reads it, behind an open quote or without any."""
+    """Escape a piece for bash, after an open quote or without one."""
     special = {"'": "", '"': '"$`\\'}.get(quote, " '\"\\$`&;|<>()*?!#{}")
     return "".join(f"\\{c}" if c in special else c for c in piece)

@@ -1,4 +1,4 @@
-"""What dlopt train --dry-run says: what would be made, how long it takes, and how much of the disk."""
+"""dlopt train --dry-run: print what would run, and estimate its time and disk space."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from rich.console import Console
 from dlopt import console
 from dlopt.config.problems import format_error
 from dlopt.rundir.display import display_path
-from dlopt.runner.run_one import DONE, FAILED, INTERRUPTED
+from dlopt.runner.execute import DONE, FAILED, INTERRUPTED
+from dlopt.runner.signals import handle_signals
 from dlopt.storage.safe_read import to_printable
 from dlopt.sweep.repeats import Repeat
-from dlopt.training.control import handle_signals
 
 if TYPE_CHECKING:
-    from dlopt.sweep.compose import Job
+    from dlopt.runner.job import Job
     from dlopt.sweep.cost_forecast import CostForecast, DryRunPlan
     from dlopt.training.experiment import Experiment
 
 MAX_LISTED_POINTS = 40
-"""Points up to which all of them are listed; else the first and the last of them."""
+"""List all points up to this number, and beyond it only the FIRST and the LAST."""
 FIRST, LAST = 20, 3
 MAX_NAMED_REPEATS = 6
-"""Repeats of a point that are named."""
+"""Repeats of a point whose overrides are printed."""
 
 
 def print_run_plan(job: Job, experiment: Experiment, notices: Sequence[str]) -> int:
-    """Say what a run would be; returns the exit code."""
+    """Print what a run would do. Return the exit code."""
     from dlopt.sweep.cost_forecast import SECONDS_PER_REHEARSAL, begin_run
     from dlopt.training.cost import RunLength, estimate_cost
 
@@ -44,56 +44,57 @@ def print_run_plan(job: Job, experiment: Experiment, notices: Sequence[str]) -> 
         print(f"note: {notice}", file=sys.stderr)
     epochs = f"{length.steps / length.epoch:.3g} epochs of {length.epoch:,}"
     _print_field("run", f"{_pluralize(length.steps, 'step')}, {epochs}")
-    splits = {"for training": e.train, "for validation": e.validation, "for the test": e.test}
+    splits = {"for training": e.train, "for validation": e.validation, "for testing": e.test}
     _print_field("examples", ", ".join(f"{len(s):,} {what}" for what, s in splits.items() if s is not None))
     _print_field("network", f"{job.choices.get('arch')}, {_pluralize(e.w.numel(), 'parameter')}")
     _print_field("device", f"{settings.device}, {_pluralize(e.threads, 'thread')}, {settings.precision}")
     try:
         with _interrupt_on_signals():
-            rehearsal = estimate_cost(partial(begin_run, job), SECONDS_PER_REHEARSAL)
+            estimate = estimate_cost(partial(begin_run, job), SECONDS_PER_REHEARSAL)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except Exception as error:  # of a part of people's own, of any kind
-        print(f"the run fails at its beginning: {format_error(error)}", file=sys.stderr)
+    except Exception as error:  # a user-defined component can raise anything
+        print(f"the run fails at its start: {format_error(error)}", file=sys.stderr)
         return FAILED
-    cost, figures = rehearsal.cost(settings), rehearsal.cost_model
-    each = f"{format_short_duration(figures.step.seconds)} a step, {format_short_duration(figures.evaluation.seconds)} an evaluation"
+    cost, model = estimate.cost(settings), estimate.cost_model
+    step, evaluation = (format_short_duration(part.seconds) for part in (model.step, model.evaluation))
+    each = f"{step} a step, {evaluation} an evaluation"
     _print_field("time", f"about {format_short_duration(cost.seconds)}: {each} ({length.evaluations:,} of them)")
     _print_field("disk", f"about {format_size(cost.bytes)}")
-    print("nothing was made; without --dry-run it starts")
+    print("nothing was run; without --dry-run it starts")
     return DONE
 
 
 def print_sweep_plan(outlook: DryRunPlan) -> None:
-    """Say what a search would be, or what is left of one."""
+    """Print what a search would do, or what is left of it."""
     plan, left, repeats = outlook.plan, len(outlook.remaining), outlook.plan.repeats
     if left < outlook.total:
-        print(f"{display_path(plan.folder)}: {outlook.total - left:,} of {outlook.total:,} points are over")
+        print(f"{display_path(plan.folder)}: {outlook.total - left:,} of {outlook.total:,} points are finished")
     if not left:
         print("nothing is left to do")
         return
     if outlook.point(outlook.remaining[0]) is None:
-        print(f"{_pluralize(left, 'point')}, which {outlook.sampler} chooses as results come in")
+        print(f"{_pluralize(left, 'point')}, which {outlook.sampler} chooses from the results so far")
     else:
         _list_points(outlook)
     with Console().status("measuring a few runs") if console.is_terminal() else nullcontext(), _interrupt_on_signals():
-        found = outlook.forecast()
+        forecast = outlook.forecast()
     runs = _pluralize(left * len(repeats), "run")
     _print_field(
         "runs", f"{runs}: {_pluralize(left, 'point')} x {_format_repeats(repeats)}" if len(repeats) > 1 else runs
     )
     if outlook.n_checked < outlook.total or outlook.sampler != "grid":
         points = _pluralize(outlook.n_checked, "point")
-        _print_field("checked", f"{points}, in which each choice and both ends of each interval occur")
-    for title, error in found.failures.items():
+        _print_field("checked", f"{points}, with each choice and both ends of each interval")
+    for title, error in forecast.failures.items():
         _print_field("fails", f"{title}: {format_error(error)}")
-    if found.n_rehearsed:
-        _print_forecast(outlook, found)
-    print("nothing was made; without --dry-run it starts")
+    if forecast.n_rehearsed:
+        _print_forecast(outlook, forecast)
+    print("nothing was run; without --dry-run it starts")
 
 
 def _format_repeats(repeats: Sequence[Repeat]) -> str:
-    """The runs of each point: 3 (seed=0, seed=1, seed=2)."""
+    """Return the repeats of a point as `3 (seed=0, seed=1, seed=2)`."""
     names = [" ".join(repeat.overrides) for repeat in repeats]
     return (
         f"{len(names)} ({', '.join(names if len(names) <= MAX_NAMED_REPEATS else [*names[:MAX_NAMED_REPEATS], '...'])})"
@@ -123,25 +124,25 @@ def _list_points(outlook: DryRunPlan) -> None:
         )
 
 
-def _print_forecast(outlook: DryRunPlan, found: CostForecast) -> None:
+def _print_forecast(outlook: DryRunPlan, forecast: CostForecast) -> None:
     workers = min(outlook.workers, len(outlook.remaining) * len(outlook.plan.repeats))
     at_once = f", {workers} runs at once" if workers > 1 else ""
-    kinds = f"{found.n_rehearsed} of {_pluralize(found.n_kinds, 'kind')} of runs measured"
-    _print_field("time", f"about {format_short_duration(found.total.seconds / workers)}{at_once} ({kinds})")
-    _print_field("disk", f"about {format_size(found.total.bytes)}")
-    times, sizes = zip(found.least, found.most, strict=True)
+    kinds = f"{forecast.n_rehearsed} of {_pluralize(forecast.n_kinds, 'kind')} of runs measured"
+    _print_field("time", f"about {format_short_duration(forecast.total.seconds / workers)}{at_once} ({kinds})")
+    _print_field("disk", f"about {format_size(forecast.total.bytes)}")
+    times, sizes = zip(forecast.least, forecast.most, strict=True)
     _print_field(
         "each run", f"{_format_range(*map(format_short_duration, times))}, {_format_range(*map(format_size, sizes))}"
     )
 
 
 def _interrupt_on_signals() -> AbstractContextManager[None]:
-    """While this lasts, every signal that ends a process raises KeyboardInterrupt, so that nothing is left behind."""
+    """Raise KeyboardInterrupt on every stop signal until the block ends, so that temporary files are removed."""
     return handle_signals(signal.default_int_handler)
 
 
 def format_short_duration(seconds: float) -> str:
-    """Seconds as 1.2 ms, 12 s, 4 min, 5.2 h or 3 days."""
+    """Format seconds as 1.2 ms, 12 s, 4 min, 5.2 h or 3 days."""
     for limit, unit, name in ((0.1, 1e-3, "ms"), (99.5, 1, "s"), (5970, 60, "min"), (48 * 3600, 3600, "h")):
         if seconds < limit:
             return f"{_format_digits(seconds / unit)} {name}"
@@ -149,7 +150,7 @@ def format_short_duration(seconds: float) -> str:
 
 
 def format_size(size: float) -> str:
-    """Bytes as 12 kB, 3.4 MB, 1.2 GB or 5 TB."""
+    """Format bytes as 12 kB, 3.4 MB, 1.2 GB or 5 TB."""
     for unit, name in ((1e3, "kB"), (1e6, "MB"), (1e9, "GB")):
         if size < 999.5 * unit:
             return f"{_format_digits(size / unit)} {name}"
@@ -157,7 +158,7 @@ def format_size(size: float) -> str:
 
 
 def _format_digits(x: float) -> str:
-    """Two digits, as an estimate has; all of them before the point."""
+    """Format an estimate with two digits, or with all digits before the decimal point."""
     return f"{x:,.0f}" if x >= 9.95 else f"{x:.2g}"
 
 
@@ -169,7 +170,7 @@ def _pluralize(count: int, what: str) -> str:
     return f"{count:,} {what}{'s' * (count != 1)}"
 
 
-def _print_field(what: str, said: str) -> None:
-    """A line with its name in front, folded to the width of the screen."""
+def _print_field(name: str, text: str) -> None:
+    """Print a name and its text, wrapped to the width of the terminal."""
     columns = shutil.get_terminal_size().columns
-    print(textwrap.fill(said, columns, initial_indent=f"  {what:<10}", subsequent_indent=" " * 12))
+    print(textwrap.fill(text, columns, initial_indent=f"  {name:<10}", subsequent_indent=" " * 12))

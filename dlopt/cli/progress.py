@@ -1,4 +1,4 @@
-"""What is seen while runs go on, and when they are over."""
+"""Progress of a run on the screen, and its results."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -20,31 +20,31 @@ from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.display import display_path
 from dlopt.rundir.metrics_log import Row
 from dlopt.rundir.writer import RunWriter
-from dlopt.training.control import TrainingControl
-
-if TYPE_CHECKING:
-    from dlopt.sweep.pruning import PruningReporter
+from dlopt.runner.observer import Observer
 
 TRUST_SUFFIX = " --trust"
 WIDE_TERMINAL = 110
-"""Columns of a terminal from which on training metrics stand beside those of validation."""
+"""Show training metrics next to validation metrics from this terminal width on."""
 
 
 class SweepConsole(Protocol):
-    """The screen of a sweep, on which its runs have their turns."""
+    """The screen of a sweep, as its runs see it."""
 
     console: Console
 
     def follow(self, title: str, follower: Follower) -> None:
-        """A run with a bar of its own is under way."""
+        """Show the bar of the current run."""
 
 
-class Progress(TrainingControl):
-    """A bar in a terminal, lines now and then elsewhere. The loop only leaves numbers here; another thread draws."""
+class Progress(Observer):
+    """Shows one run: a bar in a terminal, a line now and then elsewhere, and the results at the end.
 
-    def __init__(self, title: str, sweep: SweepConsole | None = None, reporter: PruningReporter | None = None) -> None:
+    Another thread draws the bar from the numbers that the loop leaves here. title and sweep are those of a run of a
+    sweep: the sweep's screen shows its bar and its results.
+    """
+
+    def __init__(self, title: str = "", sweep: SweepConsole | None = None) -> None:
         super().__init__()
-        self.reporter = reporter
         self.title = title
         self.sweep = sweep
         self.console = sweep.console if sweep else Console()
@@ -76,8 +76,7 @@ class Progress(TrainingControl):
         self._start = (step, time.monotonic())
 
     def on_row(self, run: RunDirectory, row: Row) -> None:
-        if self.reporter is not None and self.step < self.steps and self.reporter.should_prune(row):
-            self.stop = self.is_pruned = True
+        super().on_row(run, row)
         names = select_headline(row) if self.console.width >= WIDE_TERMINAL else select_headline(row)[-2:]
         self.metrics = "  ".join(f"{name} {format_metric(row[name])}" for name in names)
         if (
@@ -90,49 +89,57 @@ class Progress(TrainingControl):
             left = f"  {format_duration((self.steps - self.step) / rate)} left" if rate else ""
             print(f"step {self.step}/{self.steps}  {rate:,.0f}/s{left}  {self.metrics}", flush=True)
 
-    def report(self, run: RunWriter, summary: dict[str, Any], path: str) -> None:
-        """The results, where they lie, and what to type next."""
+    def on_notice(self, notice: str) -> None:
+        if not dlopt_console.quiet:
+            print(f"note: {notice}", file=sys.stderr)
+
+    def on_failure(self, run: RunDirectory, error: Exception) -> None:
+        if not self.sweep:  # whose screen prints a line, as it does for runs in other processes
+            super().on_failure(run, error)
+
+    def on_end(self, run: RunWriter, summary: dict[str, Any]) -> None:
+        """Print the results, where they are, and what to type next."""
         if self.sweep:
             return
         if not dlopt_console.quiet:
-            self._report(run, summary, path)
+            self._report(run, summary)
         elif summary["status"] != "done":
-            print(f"{path}: {summary['status']}", file=sys.stderr)
+            print(f"{display_path(run.path)}: {summary['status']}", file=sys.stderr)
 
-    def _report(self, run: RunWriter, summary: dict[str, Any], path: str) -> None:
-        status = summary["status"]
+    def _report(self, run: RunWriter, summary: dict[str, Any]) -> None:
+        path, status = display_path(run.path), summary["status"]
         self.console.print(make_summary_table(summary))
         early = f" of {self.steps}, stopped early," if summary["step"] < self.steps else ""
-        said = {
+        headline = {
             "done": f"done: {summary['step']} steps{early} in {summary['seconds']:.1f} s of training",
-            "diverged": f"diverged: the loss is not finite, seen after step {summary['step']}; try a smaller rate",
-            "pruned": f"ended early by its search after step {summary['step']}",
-            "interrupted": f"interrupted after step {summary['step']}; it is saved",
+            "diverged": f"diverged: the loss is not finite after step {summary['step']}; try a smaller learning rate",
+            "pruned": f"pruned by its search after step {summary['step']}",
+            "interrupted": f"interrupted after step {summary['step']}; the state is saved",
         }[status]
         rate = summary.get("steps_per_second")
-        print(said + (f" ({rate:,.0f} steps per second)" if rate and status == "done" else ""))
+        print(headline + (f" ({rate:,.0f} steps per second)" if rate and status == "done" else ""))
         inside = path.startswith("outputs/")
         lines = {
             f"dlopt show{'' if inside else ' ' + path}": "the settings, curves and results again",
-            f"dlopt tensorboard{'' if inside else ' ' + path}": "its curves in a browser, beside those of other runs",
-            "dlopt list": "what else there is to try",
+            f"dlopt tensorboard{'' if inside else ' ' + path}": "its curves in a browser, next to other runs",
+            "dlopt list": "the options to try next",
         }
         if status == "interrupted":
             lines = {
-                f"dlopt train resume={path}{TRUST_SUFFIX if uses_custom_code(run) else ''}": "goes on where it stopped"
+                f"dlopt train resume={path}{TRUST_SUFFIX if uses_custom_code(run) else ''}": "resumes where it stopped"
             } | lines
         print(f"\nthe run is in {path}")
         suggest(lines)
 
 
 def uses_custom_code(run: RunWriter) -> bool:
-    """Whether a run names classes of people's own, which opening it executes only when it is trusted."""
-    rule = run.settings.get("optimizer.name")
-    return any(key.endswith("._target_") for key in run.settings) or (isinstance(rule, str) and "." in rule)
+    """Return whether a run names user-defined classes, which resuming it executes only with --trust."""
+    name = run.settings.get("optimizer.name")
+    return any(key.endswith("._target_") for key in run.settings) or (isinstance(name, str) and "." in name)
 
 
 def suggest(lines: dict[str, str]) -> None:
-    """Lines to type next, each with what it does."""
+    """Print commands to type next, each with what it does."""
     at = "" if shutil.which("dlopt") else f"{display_path(Path(sys.executable).parent)}/"  # no environment is active
     width = max(map(len, lines)) + len(at)
     narrow = 5 + width + max(map(len, lines.values())) > shutil.get_terminal_size().columns
@@ -141,10 +148,10 @@ def suggest(lines: dict[str, str]) -> None:
 
 
 class Follower(Bars):
-    """Bars that look at the loop's counters themselves, four times a second."""
+    """A bar that reads the loop's counters four times a second."""
 
-    def __init__(self, watch: Progress, console: Console) -> None:
-        self._follows = False  # looked at by super().__init__
+    def __init__(self, progress: Progress, console: Console) -> None:
+        self._follows = False  # super().__init__ asks for renderables
         super().__init__(
             BarColumn(bar_width=24 if console.width >= WIDE_TERMINAL else 10),
             MofNCompleteColumn(),
@@ -155,15 +162,15 @@ class Follower(Bars):
             refresh_per_second=4,
             transient=True,
         )
-        self._watch = watch
+        self._progress = progress
         self._task = self.add_task("steps", total=None, rate="", metrics="")
         self._follows = True
 
     def get_renderables(self) -> Any:
         if self._follows:
-            w = self._watch
+            p = self._progress
             self._follows = False  # update asks for renderables again
-            rate = f"{w.rate:,.0f}/s"
-            self.update(self._task, total=w.steps or None, completed=w.step, rate=rate, metrics=w.metrics)
+            rate = f"{p.rate:,.0f}/s"
+            self.update(self._task, total=p.steps or None, completed=p.step, rate=rate, metrics=p.metrics)
             self._follows = True
         yield from super().get_renderables()

@@ -1,4 +1,4 @@
-"""dlopt show: one run, its settings, curves and results, or one sweep, without importing torch."""
+"""dlopt show: settings, curves and results of one run, or the findings of one sweep. Does not import torch."""
 
 from __future__ import annotations
 
@@ -25,52 +25,52 @@ from dlopt.storage import memory
 from dlopt.storage.safe_read import to_printable
 
 DESCRIPTION = """\
-One run: the settings that are not the defaults, its curves and its results. Or one sweep: the best of its trials, what
-its hyperparameters do and which of them matter.
+Shows one run: settings that differ from the defaults, curves and results. Or one sweep: its best trials, the effects of
+its hyperparameters and which of them matter.
 """
 EPILOG = """\
 RUN is `last` (the default), a run's directory, or a part of its name. SWEEP is a sweep's directory, or a part of its
-name that is in the name of no run outside it.
+name that no run outside the sweep has.
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """What the command takes."""
-    taken = argparse.ArgumentParser(prog="dlopt show", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
-    taken.add_argument("run", nargs="?", default="last", metavar="RUN|SWEEP")
-    taken.add_argument("--all", action="store_true", help="every setting, the defaults too; of a sweep every effect")
-    drawn = "draw the curves, of a sweep its pictures, which begin with that name (default outputs/reports/)"
-    taken.add_argument("--png", nargs="?", const="", metavar="FILE", help=drawn)
-    taken.add_argument("--heat", metavar="A,B", help="of a sweep: the two keys of the map that --png draws")
-    return taken
+    """Build the command's parser."""
+    parser = argparse.ArgumentParser(prog="dlopt show", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
+    parser.add_argument("run", nargs="?", default="last", metavar="RUN|SWEEP")
+    parser.add_argument("--all", action="store_true", help="every setting, also the defaults; for a sweep every effect")
+    png = "draw the curves, or a sweep's pictures, whose names begin with FILE (default outputs/reports/)"
+    parser.add_argument("--png", nargs="?", const="", metavar="FILE", help=png)
+    parser.add_argument("--heat", metavar="A,B", help="for a sweep: the two keys of the map that --png draws")
+    return parser
 
 
 def show(argv: Sequence[str]) -> int:
-    """The command; returns the exit code."""
-    given = build_parser().parse_args(argv)
-    sweep = find_sweep(given.run)
+    """Run the command and return its exit code."""
+    args = build_parser().parse_args(argv)
+    sweep = find_sweep(args.run)
     if sweep is not None:
         from dlopt.cli import show_sweep
 
-        return show_sweep.show_sweep(sweep, given.png, given.heat, everything=given.all)
-    if given.heat is not None:
-        print(f"dlopt show: --heat is for a sweep, and {to_printable(given.run)} is none", file=sys.stderr)
+        return show_sweep.show_sweep(sweep, args.png, args.heat, everything=args.all)
+    if args.heat is not None:
+        print(f"dlopt show: --heat is for a sweep; {to_printable(args.run)} is a run", file=sys.stderr)
         return 2
     try:
-        run = find_run(given.run)
+        run = find_run(args.run)
     except RunNotFound as error:
         print(f"dlopt show: {error}", file=sys.stderr)
         return 2
     try:
         with memory.limit_memory():
-            if given.png is not None:
-                return _draw(run, given.png)
-            _print(run, everything=given.all)
+            if args.png is not None:
+                return _draw(run, args.png)
+            _print(run, everything=args.all)
     except BrokenPipeError:
         raise
-    except Exception as error:  # whatever lies in such files
-        said = to_printable(f"{type(error).__name__}: {error}")
-        print(f"dlopt show: {display_path(run.path)} is damaged ({said})", file=sys.stderr)
+    except Exception as error:  # damaged files fail in many ways
+        reason = to_printable(f"{type(error).__name__}: {error}")
+        print(f"dlopt show: {display_path(run.path)} is damaged ({reason})", file=sys.stderr)
         return 2
     return 0
 
@@ -82,11 +82,11 @@ def _print(run: RunDirectory, *, everything: bool) -> None:
         raise ValueError(record.message)
     host = to_printable(str(run.status["host"]))
     console.print(record.name, style="bold", highlight=False, markup=False)
-    began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.started))
-    share = "" if record.progress is None else f" at {record.progress:.0%}"
-    said = f": {record.message}" if record.message else ": its process is gone" if record.status == "dead" else ""
-    took = "" if record.seconds is None else f", {format_duration(record.seconds)} of training"
-    line = f"{record.status}{share}{said}; started {began} on {host}{took}"
+    start = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.started))
+    progress = "" if record.progress is None else f" at {record.progress:.0%}"
+    message = f": {record.message}" if record.message else ": its process is gone" if record.status == "dead" else ""
+    duration = "" if record.seconds is None else f", {format_duration(record.seconds)} of training"
+    line = f"{record.status}{progress}{message}; started {start} on {host}{duration}"
     console.print(line, highlight=False, markup=False)
     console.print(to_printable(describe_origin(run.status)), highlight=False, markup=False)
 
@@ -101,8 +101,8 @@ def _print(run: RunDirectory, *, everything: bool) -> None:
 
     lines = list(run.iter_rows())
     if None in lines:
-        said = f"\n{run.metrics_file.name} is damaged: {lines.count(None)} of {len(lines)} lines cannot be read"
-        console.print(said, highlight=False)
+        damage = f"\n{run.metrics_file.name} is damaged: {lines.count(None)} of {len(lines)} lines cannot be read"
+        console.print(damage, highlight=False)
     panels = [p for p in make_run_panels([row for row in lines if row]) if any(len(c.x) > 1 for c in p.curves)]
     if panels:
         from dlopt.report.terminal_plot import render
@@ -118,7 +118,7 @@ def _print(run: RunDirectory, *, everything: bool) -> None:
 
 
 def describe_origin(status: Mapping[str, Any]) -> str:
-    """The code, the packages and the place of a run in a line."""
+    """Return code, packages and machine of a run in one line."""
     versions, machine = status.get("versions", {}), status.get("machine", {})
     parts = [f"{name} {versions[name]}" for name in ("dlopt", "torch", "python") if name in versions]
     if "device" in machine:
@@ -129,7 +129,7 @@ def describe_origin(status: Mapping[str, Any]) -> str:
 
 
 def describe_commit(repository: Mapping[str, Any]) -> str:
-    """A repository by the name of its folder, its commit, and what was not committed."""
+    """Return the name of a repository's folder, its commit, and its uncommitted changes."""
     at = (repository["commit"] or "no commit")[:9]
     changes = " with unknown changes" if repository["unknown"] else ""
     if repository["patch"]:

@@ -1,4 +1,4 @@
-"""What `dlopt show` says of a sweep: its best trial, what its hyperparameters do, and pictures of both."""
+"""dlopt show SWEEP: the best trial, the effects of hyperparameters, and pictures of both."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from dlopt.storage import memory
 from dlopt.storage.safe_read import to_printable
 
 MIN_WIDTH = 40
-"""Characters that a line may have at least."""
+"""Characters of a line, at the least."""
 
 
 def show_sweep(folder: Path, png: str | None, heat: str | None, *, everything: bool) -> int:
-    """Print the findings, or draw them; returns the exit code.
+    """Print the findings, or draw them, and return the exit code.
 
-    png: what the names of the pictures begin with, empty for the default; None where they are not asked for.
-    heat: the two keys of the map, with a comma; None for the two that matter most.
+    png   the beginning of the pictures' names; empty: the default name; None: print
+    heat  the two keys of the map, separated by a comma; None: the two most important ones
     """
     try:
         with memory.limit_memory():
             search = read_search(folder)
             if not search.trials:
                 raise ValueError(f"{display_path(folder)} holds no run yet")
-            keys = _keys(search, heat)
+            keys = _parse_keys(search, heat)
             if png is not None:
                 return _draw(search, png, keys)
             if heat is not None:
-                raise ValueError("--heat is for the pictures; add --png")
+                raise ValueError("--heat needs pictures: add --png")
             _print(search, everything=everything)
     except BrokenPipeError:
         raise
@@ -44,8 +44,8 @@ def show_sweep(folder: Path, png: str | None, heat: str | None, *, everything: b
     return 0
 
 
-def _keys(search: SearchRecord, heat: str | None) -> tuple[str, ...]:
-    """The two keys that were named; ValueError where they are not two that were searched."""
+def _parse_keys(search: SearchRecord, heat: str | None) -> tuple[str, ...]:
+    """Return the two keys; raise ValueError if they are not two searched hyperparameters."""
     from dlopt.errors import did_you_mean
 
     if heat is None:
@@ -67,18 +67,17 @@ def _print(search: SearchRecord, *, everything: bool) -> None:
         search_text.format_best(search, display_path(best.path) if best else "", width),
     ]
     if best is not None:
-        common = search.fixed_overrides if search.fixed_overrides is not None else tuple(
-            f"{key}={format_override(value)}" for key, value in find_non_defaults(best.runs[0].settings).items())  # fmt: skip
-        parts.append(
-            ["again, longer and with other seeds:", *search_text.format_retrain_command(search, common, width - 2)]
-        )
-        parts.append(search_text.format_top(search, width))
+        common = search.fixed_overrides
+        if common is None:
+            settings = find_non_defaults(best.runs[0].settings)
+            common = tuple(f"{key}={format_override(value)}" for key, value in settings.items())
+        command = search_text.format_retrain_command(search, common, width - 2)
+        parts += [["again, longer and with other seeds:", *command], search_text.format_top(search, width)]
     print("\n\n".join("\n".join(lines) for lines in parts if lines), flush=True)
-    shares, said = importance.compute_importance(
-        search
-    )  # the forest takes a second or two, so the rest is shown before
+    # Fitting the forest takes a second or two, so the rest is printed first.
+    shares, reason = importance.compute_importance(search)
     parts = [
-        search_text.format_importances(shares, said, width),
+        search_text.format_importances(shares, reason, width),
         search_text.format_effects(search, list(shares), width, everything=everything) if best else [],
         search_text.format_warnings(search, width),
     ]
@@ -87,7 +86,7 @@ def _print(search: SearchRecord, *, everything: bool) -> None:
 
 
 def _draw(search: SearchRecord, png: str, keys: tuple[str, ...]) -> int:
-    """Every picture of the search, as PREFIX-history.png and so on; prints where they are."""
+    """Draw every picture of the search as PREFIX-history.png and so on, and print their paths."""
     from dlopt.report import search_figures
     from dlopt.report.figures import save_figure
 

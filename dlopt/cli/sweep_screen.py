@@ -1,4 +1,4 @@
-"""What is seen of a search: the best so far, what is under way, the latest results, one bar for all; then a table."""
+"""The screen of a search: the best result, running and finished runs, one bar for all; at the end a table."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from dlopt.sweep.repeats import Repeat
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from dlopt.sweep.compose import Job
+    from dlopt.runner.job import Job
     from dlopt.sweep.cost_forecast import DryRunPlan
     from dlopt.sweep.search import Plan
     from dlopt.sweep.study import Counts, Outcome, Study, Trial
 
 MAX_LATEST_RUNS = 8
-"""Finished runs that are shown while the sweep goes on."""
+"""Finished runs that the live screen shows."""
 MAX_TABLE_RUNS = 40
-"""Runs up to which a sweep ends with the table of all of them."""
+"""A sweep of at most this many runs ends with a table of all of them."""
 REPEAT_KEYS = ("seed", "validation.fold")
-"""What a point can be repeated over."""
+"""Keys over which a point can be repeated."""
 POLL_INTERVAL = 2.0
-"""Seconds between two looks at how far runs in other processes are."""
+"""Seconds between two reads of the progress of runs in other processes."""
 
 
 class _FinishedRun(NamedTuple):
@@ -53,7 +53,7 @@ class _FinishedRun(NamedTuple):
 
 
 class SweepScreen:
-    """The screen of one search: in a terminal a live one, elsewhere a line for each run."""
+    """Shows one search: live in a terminal, elsewhere one line per run."""
 
     def __init__(self) -> None:
         self.console = Console()
@@ -69,15 +69,15 @@ class SweepScreen:
         self._live: Live | None = None
 
     def begin(self, plan: Plan, study: Study) -> SweepScreen:
-        """A search begins, or goes on; it is its own stage."""
+        """Show that a search begins or resumes. Return this screen, its observer."""
         self.plan, self._study = plan, study
         counts = study.counts()
         self._ended_counts, self.total, self._before = counts.by_verdict, counts.total, counts.n_ended
         self._find_best()
         if self._before and not console.quiet:
             left = self.total - self._before
-            said = f"{left} left" if left else "nothing is left to do"
-            print(f"{display_path(plan.folder)}: {self._before} of {self.total} {self._unit} are over, {said}")
+            rest = f"{left} left" if left else "nothing is left to do"
+            print(f"{display_path(plan.folder)}: {self._before} of {self.total} {self._unit} are finished, {rest}")
         if console.is_terminal():
             columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn()]
             self._overall = Bars(*columns, TimeElapsedColumn(), TextColumn("{task.fields[left]}"), console=self.console)
@@ -89,13 +89,13 @@ class SweepScreen:
         return self
 
     def show_plan(self, outlook: DryRunPlan) -> None:
-        """Nothing is to be started: says what would be."""
+        """Print what a search would do."""
         print_sweep_plan(outlook)
 
-    # ------------------------------------------------------------------------------------------- the stage
+    # ------------------------------------------------------------------------------------------- observer
 
     def follow(self, title: str, follower: Follower) -> None:
-        """The run under way in this process has a bar of its own."""
+        """Show the bar of the run in this process."""
         self._follower = follower
 
     def on_run_start(self, job: Job) -> None:
@@ -106,30 +106,32 @@ class SweepScreen:
         self._follower = None
         self._latest.append(_FinishedRun(job.title, display_path(job.path), status, summary))
         if "message" in summary:
-            said = str(summary["message"]).partition("\n")[0]
-            print(to_printable(f"{display_path(job.path)} {status}: {said}"), file=sys.stderr)
+            message = str(summary["message"]).partition("\n")[0]
+            print(to_printable(f"{display_path(job.path)} {status}: {message}"), file=sys.stderr)
         if self._live is None and not console.quiet and self.plan is not None and len(self.plan.repeats) > 1:
             print(f"    {_format_run(self._latest[-1])}", flush=True)
 
-    def on_trial_end(self, trial: Trial, found: Outcome) -> None:
+    def on_trial_end(self, trial: Trial, outcome: Outcome) -> None:
         assert self.plan is not None
         self._n_ended_here += 1
-        self._ended_counts[found.verdict] = self._ended_counts.get(found.verdict, 0) + 1
-        over = sum(self._ended_counts.values())
+        self._ended_counts[outcome.verdict] = self._ended_counts.get(outcome.verdict, 0) + 1
+        n_ended = sum(self._ended_counts.values())
         self._find_best()
         if self._live is not None:
             each = (time.monotonic() - self._start_time) / self._n_ended_here
-            left = f"{format_duration(each * (self.total - over))} left" if over < self.total else ""
-            self._overall.update(self._task, completed=over, left=left)
+            left = f"{format_duration(each * (self.total - n_ended))} left" if n_ended < self.total else ""
+            self._overall.update(self._task, completed=n_ended, left=left)
             self._live.refresh()
         elif not console.quiet:
             if len(self.plan.repeats) > 1:
                 of = f"{self.plan.statistic} of {len(self.plan.repeats)} runs"
-                value = f"  {self.plan.objective} {format_metric(found.value)}, {of}" if found.verdict == "done" else ""
-                words = (f"{over}/{self.total}", self._title(trial.point), found.verdict + value)
+                value = (
+                    f"  {self.plan.objective} {format_metric(outcome.value)}, {of}" if outcome.verdict == "done" else ""
+                )
+                words = (f"{n_ended}/{self.total}", self._title(trial.point), outcome.verdict + value)
                 print("  ".join(filter(None, words)), flush=True)
             else:
-                print(f"{over}/{self.total}  {_format_run(self._latest[-1])}", flush=True)
+                print(f"{n_ended}/{self.total}  {_format_run(self._latest[-1])}", flush=True)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -146,68 +148,69 @@ class SweepScreen:
         if best is not None and best.value is not None:
             self._best = (self._title(self._study.point(best) or ()), best.value, best)
 
-    def _place(self, trial: FrozenTrial) -> str:
-        """Where the runs of a trial are, which need not be below this sweep's directory: a database has several."""
+    def _format_location(self, trial: FrozenTrial) -> str:
+        """Return where the runs of a trial are: with a database, perhaps in another directory or on another host."""
         folder, host = self._study.run_root(trial)
         on = f" on {host}" if host else ""
         return to_printable(f"{display_path(folder / str(trial.number))}{on}")
 
-    # ------------------------------------------------------------------------------------------- the end
+    # ------------------------------------------------------------------------------------------- results
 
     def report(self, counts: Counts | None, flags: Sequence[str]) -> None:
-        """The table of its runs, or of their means, and what to type next; flags are what going on with it takes."""
+        """Print a table of the runs or of their means, and what to type next; flags are what resuming needs."""
         self.close()
         if console.quiet or self.plan is None:
             return
-        to_go_on = self._resume_command(self.plan, flags)
-        going_on = {to_go_on: "goes on where it stopped"}
+        resume_command = self._resume_command(self.plan, flags)
+        resume_line = {resume_command: "resumes where it stopped"}
         if counts is None:
-            suggest(going_on)
+            suggest(resume_line)
             return
         from dlopt.analysis.run_table import read_runs
         from dlopt.cli.runs import get_terminal_width
         from dlopt.report.tables import make_mean_table, make_run_table
 
         folder, repeated = self.plan.folder, [key for key in REPEAT_KEYS if self._repeats(key)]
-        found = read_runs(folder) if self.total * len(self.plan.repeats) <= MAX_TABLE_RUNS else []
-        if found and repeated and counts.n_ended:
-            print(make_mean_table(found, repeated).text(get_terminal_width()))
-        elif found and self.console.is_terminal:
-            print(make_run_table(found).text(get_terminal_width()))
-        place = display_path(folder)
+        runs = read_runs(folder) if self.total * len(self.plan.repeats) <= MAX_TABLE_RUNS else []
+        if runs and repeated and counts.n_ended:
+            print(make_mean_table(runs, repeated).text(get_terminal_width()))
+        elif runs and self.console.is_terminal:
+            print(make_run_table(runs).text(get_terminal_width()))
+        path = display_path(folder)
         others = [f"{n} {verdict}" for verdict, n in counts.by_verdict.items() if verdict != "done"]
-        said = f" ({', '.join(others)})" if others else ""
-        print(f"\n{counts.n_ended} of {counts.total} {self._unit}{said}, in {place}")
+        verdicts = f" ({', '.join(others)})" if others else ""
+        print(f"\n{counts.n_ended} of {counts.total} {self._unit}{verdicts}, in {path}")
         if self._best is not None and self.plan.space.axes:
             title, value, trial = self._best
             of = "median " if self.plan.statistic == "median" and len(self.plan.repeats) > 1 else ""
-            print(f"best: {of}{self.plan.objective} {format_metric(value)} with {title}, in {self._place(trial)}")
+            location = self._format_location(trial)
+            print(f"best: {of}{self.plan.objective} {format_metric(value)} with {title}, in {location}")
         if counts.running:
-            print(f"{counts.running} {'is' if counts.running == 1 else 'are'} under way in other processes")
-        place = shlex.quote(place)
-        lines = going_on if counts.n_ended + counts.running < counts.total else {}
+            print(f"{counts.running} {'is' if counts.running == 1 else 'are'} running in other processes")
+        path = shlex.quote(path)
+        lines = resume_line if counts.n_ended + counts.running < counts.total else {}
         if counts.by_verdict.get("failed"):
-            lines[f"{to_go_on} hydra.sweeper.retry=true"] = "tries again what failed"
+            lines[f"{resume_command} hydra.sweeper.retry=true"] = "repeats failed runs"
         if self.plan.space.axes:
-            lines[f"dlopt show {place}"] = "best points, what matters; pictures with --png"
+            lines[f"dlopt show {path}"] = "best points, importance; pictures with --png"
         repeated += ["seed"] if any(axis.key == "seed" for axis in self.plan.space.axes) else []
         means = f" --over {','.join(repeated)}" if repeated else ""
-        lines[f"dlopt runs {place}{means}"] = (
+        lines[f"dlopt runs {path}{means}"] = (
             "mean and standard deviation" if means else "every run; --sort, --where, --csv"
         )
-        lines[f"dlopt tensorboard {place}"] = "their curves, in a browser"
+        lines[f"dlopt tensorboard {path}"] = "their curves in a browser"
         suggest(lines)
 
     def _resume_command(self, plan: Plan, flags: Sequence[str]) -> str:
-        """The command that goes on with the search."""
-        where = plan.storage or ""
-        database = [f"hydra.sweeper.storage={mask_passwords(where)}"] if "://" in where else []
+        """Return the command that resumes the search."""
+        storage = plan.storage or ""
+        database = [f"hydra.sweeper.storage={mask_passwords(storage)}"] if "://" in storage else []
         return " ".join(
             [f"dlopt train resume={shlex.quote(display_path(plan.folder))}", *map(shlex.quote, [*database, *flags])]
         )
 
     def _repeats(self, key: str) -> bool:
-        """Whether each point is repeated over a key."""
+        """Return whether each point is repeated over a key."""
         assert self.plan is not None
         return any(o.startswith(f"{key}=") for repeat in self.plan.repeats for o in repeat.overrides)
 
@@ -217,7 +220,7 @@ class SweepScreen:
 
     @property
     def _unit(self) -> str:
-        """What is counted."""
+        """Return what the counts count."""
         assert self.plan is not None
         count = len(self.plan.repeats)
         return "runs" if count == 1 else f"points of {count} runs each"
@@ -226,8 +229,8 @@ class SweepScreen:
 
     def _render(self) -> Group:
         parts: list[Any] = []
-        found = dict.fromkeys(n for e in self._latest for n in select_headline(e.summary) if not n.startswith("train/"))
-        names = sorted(found, key=lambda name: (name != self._objective, not name.startswith("val/")))
+        shown = dict.fromkeys(n for e in self._latest for n in select_headline(e.summary) if not n.startswith("train/"))
+        names = sorted(shown, key=lambda name: (name != self._objective, not name.startswith("val/")))
         names = names[: max(1, (self.console.width - 50) // 14)]
         if self._latest:
             table = Table(box=None, pad_edge=False, header_style="bold")
@@ -246,15 +249,15 @@ class SweepScreen:
             parts.append(self._render_worker_runs())
         if self._best is not None and self.plan is not None:
             title, value, trial = self._best
-            said = f"best  {self.plan.objective} {format_metric(value)}  {title}  (trial {trial.number})"
-            parts.append(Text(said, style="green", overflow="ellipsis", no_wrap=True))
+            best = f"best  {self.plan.objective} {format_metric(value)}  {title}  (trial {trial.number})"
+            parts.append(Text(best, style="green", overflow="ellipsis", no_wrap=True))
         bad = [f"{n} {verdict}" for verdict, n in self._ended_counts.items() if verdict != "done"]
         if bad:
             parts.append(Text(", ".join(bad), style="yellow"))
         return Group(*parts, self._overall.get_renderable())
 
     def _render_worker_runs(self) -> Table:
-        """The runs in other processes, and how far they are, as their directories tell."""
+        """Return a table of the runs in other processes, with their progress as read from their directories."""
         now = time.monotonic()
         if now - self._last_poll[0] >= POLL_INTERVAL:
             self._last_poll = (now, {path: _format_last_row(path) for path in list(self._running)})
@@ -268,7 +271,7 @@ class SweepScreen:
 
 
 def _format_last_row(path: Path) -> str:
-    """The last row of a run in a few words."""
+    """Format the last row of a run in a few words."""
     row = RunDirectory(path).last_row()
     if row is None:
         return ""
@@ -276,5 +279,5 @@ def _format_last_row(path: Path) -> str:
 
 
 def _format_run(ended: _FinishedRun) -> str:
-    found = "  ".join(f"{k} {format_metric(ended.summary[k])}" for k in select_headline(ended.summary))
-    return "  ".join(filter(None, (ended.title, ended.status, found, ended.path)))
+    metrics = "  ".join(f"{k} {format_metric(ended.summary[k])}" for k in select_headline(ended.summary))
+    return "  ".join(filter(None, (ended.title, ended.status, metrics, ended.path)))

@@ -13,41 +13,41 @@ from dlopt.rundir.find import RunNotFound, find_run
 USAGE = """\
 usage: dlopt tensorboard [DIR|RUN] [--port N ...]
 
-TensorBoard on every run of outputs/, of a folder, of a sweep (a part of its name will do) or on one run; `last` is the
-newest run. It answers this machine alone: from another one, ssh -L 6006:localhost:6006 HOST brings it there. What
-follows is passed on, such as --port 6007. Ctrl-C ends it.
+Starts TensorBoard on every run in outputs/, in a folder or a sweep (or a part of its name), or on one run; `last` is
+the newest run. Only this machine can connect; from another one use ssh -L 6006:localhost:6006 HOST. Further arguments,
+such as --port 6007, are passed on. Ctrl-C ends it.
 """
 
 EXPOSING_FLAGS = ("--host", "--bind_all")
-"""TensorBoard's flags that would let other machines in."""
+"""Flags of TensorBoard that would let other machines connect."""
 
 
 def tensorboard(argv: Sequence[str]) -> int:
-    """Becomes TensorBoard; returns an exit code only where there is nothing to show."""
+    """Replace this process by TensorBoard; return an exit code only on wrong usage."""
     if any(a in ("--help", "-h") for a in argv):
         print(USAGE, end="")
         return 0
     for argument in argv:
         flag = argument.partition("=")[0]
-        if len(flag) > 2 and any(opened.startswith(flag) for opened in EXPOSING_FLAGS):  # argparse takes abbreviations
-            said = "would show the runs to the network; from another machine: ssh -L 6006:localhost:6006 HOST"
-            print(f"dlopt tensorboard: {flag} {said}", file=sys.stderr)
+        if len(flag) > 2 and any(name.startswith(flag) for name in EXPOSING_FLAGS):  # argparse accepts abbreviations
+            reason = "would show the runs to the network; from another machine use ssh -L 6006:localhost:6006 HOST"
+            print(f"dlopt tensorboard: {flag} {reason}", file=sys.stderr)
             return 2
     name = argv[0] if argv and not argv[0].startswith("-") else None
     try:
-        place = _place(name)
+        folder = _find_folder(name)
     except RunNotFound as error:
         print(f"dlopt tensorboard: {error}", file=sys.stderr)
         return 2
-    print(f"TensorBoard on {display_path(place)}", flush=True)
+    print(f"TensorBoard on {display_path(folder)}", flush=True)
     passed_on = argv[1:] if name is not None else argv
-    # -P: modules that lie in the working directory, which may be a run's, are not imported in place of TensorBoard's.
-    command = [sys.executable, "-P", "-m", "tensorboard.main", "--logdir", str(place), "--host", "localhost"]
+    # -P: do not import modules from the working directory, which may be a run's.
+    command = [sys.executable, "-P", "-m", "tensorboard.main", "--logdir", str(folder), "--host", "localhost"]
     return os.execv(sys.executable, [*command, *passed_on])
 
 
-def _place(name: str | None) -> Path:
-    """A folder or a sweep by that name, else a run."""
+def _find_folder(name: str | None) -> Path:
+    """Return the folder or sweep of this name, or else the run."""
     if name == "last":
         return find_run(name).path
     try:

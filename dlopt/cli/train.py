@@ -1,33 +1,35 @@
-"""dlopt train: hands the command line to Hydra, runs what it composes, and says how it went."""
+"""dlopt train: compose the configuration, check it, train, and report."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlopt.config.compose import groups
-from dlopt.runner.run_one import DONE, FAILED, INTERRUPTED, USAGE_ERROR
+from dlopt.runner.execute import DONE, FAILED, INTERRUPTED, USAGE_ERROR, perform
+from dlopt.runner.invocation import Invocation
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from dlopt.sweep.compose import Job
+    from dlopt.cli.progress import SweepConsole
+    from dlopt.config.compose.hydra_app import HydraApp
+    from dlopt.runner.job import Job
+    from dlopt.sweep.context import SweepInvocation
+    from dlopt.training.experiment import Experiment
 
 TRUST = "--trust"
 DRY_RUN = "--dry-run"
 YES = "--yes"
 SWEEP_KEY_PREFIXES = ("hydra/sweeper", "hydra/launcher", "hydra.sweeper.", "hydra.launcher.", "hydra.sweep.")
-"""What the keys that a single run has no use for begin with."""
-_exit_codes: list[int] = []
-"""How the runs ended that Hydra has called for."""
+"""How keys begin that only a sweep uses."""
 
 
 def train(argv: Sequence[str]) -> int:
-    """The command; returns the exit code."""
+    """Run the command. Return the exit code."""
     from dlopt import console
     from dlopt.config.problems import ConfigError
     from dlopt.rundir import provenance
@@ -36,7 +38,7 @@ def train(argv: Sequence[str]) -> int:
     console.quiet = any(a in ("-q", "--quiet") for a in argv)
     argv = ["-m" if a == "hydra.mode=MULTIRUN" else a for a in argv]  # Hydra's other word for it
     flags = {flag for flag in (TRUST, DRY_RUN, YES) if flag in argv}
-    argv = sorted((a for a in argv if a not in ("-q", "--quiet", *flags)), key=_is_override)  # Hydra wants them so
+    argv = sorted((a for a in argv if a not in ("-q", "--quiet", *flags)), key=_is_override)  # Hydra wants flags first
     resumed = [a.partition("=")[2].strip("'\"") for a in argv if _key(a) == "resume"]
     if resumed and resumed[-1] != "null":
         try:
@@ -45,13 +47,14 @@ def train(argv: Sequence[str]) -> int:
             print(error.text(), file=sys.stderr)
             return USAGE_ERROR
     if TRUST in flags:
-        print(f"{TRUST} goes with resume=RUN: what you type yourself needs no more", file=sys.stderr)
+        print(f"{TRUST} needs resume=RUN: what you type yourself is trusted", file=sys.stderr)
         return USAGE_ERROR
     return _start(argv, flags)
 
 
 def _resume(name: str, rest: Sequence[str], flags: set[str]) -> int:
-    """Go on with the sweep or the run of this name."""
+    """Resume the sweep or the run of this name."""
+    from dlopt.cli.progress import Progress
     from dlopt.cli.resume_sweep import build_resume_command, find_resumable_sweep
     from dlopt.runner.resume_run import resume
 
@@ -59,170 +62,204 @@ def _resume(name: str, rest: Sequence[str], flags: set[str]) -> int:
     if sweep is not None:
         return _start(build_resume_command(sweep, rest, trust=TRUST in flags), flags)
     if flags - {TRUST}:
-        print(
-            f"{', '.join(sorted(flags - {TRUST}))}: {name} is no sweep; what a run has done: dlopt show",
-            file=sys.stderr,
-        )
+        given = ", ".join(sorted(flags - {TRUST}))
+        print(f"{given}: {name} is not a sweep; dlopt show prints what a run has done", file=sys.stderr)
         return USAGE_ERROR
-    return resume(name, rest, trust=TRUST in flags)
+    return resume(name, rest, Progress(), trust=TRUST in flags)
 
 
 def _start(argv: Sequence[str], flags: Collection[str]) -> int:
-    """A new run, or a sweep; argv is what is left for Hydra."""
-    from dlopt.config.compose import hydra_callback, nested_options, resolvers
-    from dlopt.config.compose.hydra_errors import find_config_folders
+    """Start a new run or a sweep, or print what Hydra's flags ask for. Return the exit code."""
+    from dlopt.config.compose.hydra_app import HydraApp
 
-    _exit_codes.clear()
-    hydra_callback.ready_experiments.clear()
-    hydra_callback.planned_configs.clear()
-    hydra_callback.held_locks.clear()
     if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # a console script does not look there: people's own classes
-    resolvers.register()
-    typed, sys.argv = sys.argv, ["dlopt train", *argv]
-    full = hydra_callback.full_errors = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises instead of printing
+        sys.path.insert(0, os.getcwd())  # user-defined classes: a console script does not look there
+    invocation = Invocation(yes=YES in flags, dry_run=DRY_RUN in flags)
+    sweep: SweepInvocation | None = None
     try:
-        in_full = [nested_options.to_hydra(a, [groups.CONF, *find_config_folders(argv)]) for a in argv]
-        sys.argv[1:] = in_full
-        if "-m" in argv or "--multirun" in argv:
-            return _run_sweep(in_full, argv, flags, full=full)
-        hydra_callback.misplaced_keys[:] = [key for key in map(_key, argv) if key.startswith(SWEEP_KEY_PREFIXES)]
-        hydra_callback.misplaced_keys += [YES] if YES in flags else []
-        hydra_callback.dry_run = DRY_RUN in flags
-        code = _compose(in_full, full=full)
-        return _print_plan(hydra_callback.planned_configs.pop()) if hydra_callback.planned_configs else code
+        with HydraApp(argv) as app:
+            if app.show():
+                code = DONE
+            elif app.arguments.multirun:
+                invocation = sweep = _prepare_sweep(argv, invocation)
+                code = _sweep(app, sweep)
+            else:
+                code = _run(app, [_key(a) for a in argv] + [YES] * invocation.yes, invocation)
+    except SystemExit as end:  # from the parser of Hydra's flags
+        code = end.code if isinstance(end.code, int) else USAGE_ERROR
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        code = _report_error(argv, error, invocation)
     finally:
-        sys.argv = typed
-        hydra_callback.dry_run = False
-        if not full:
-            os.environ.pop("HYDRA_FULL_ERROR", None)
-        for lock in hydra_callback.held_locks:
-            lock.release()
+        if sweep is not None:
+            sweep.display.close()
+    return code if sweep is None else _report_sweep(argv, sweep, code)
 
 
-def _run_sweep(argv: Sequence[str], typed: Sequence[str], flags: Collection[str], *, full: bool) -> int:
-    """A sweep, on its screen."""
-    from functools import partial
-
-    from dlopt.cli.resume_sweep import list_resume_flags as flags_to_go_on
-    from dlopt.cli.sweep_screen import SweepScreen
-    from dlopt.config.compose.hydra_errors import find_config_folders
-    from dlopt.rundir import provenance
-    from dlopt.runner import execute
-    from dlopt.sweep import context
-
-    screen = SweepScreen()
-    here = context.current = context.SweepContext(
-        command=[a for a in typed if _is_override(a)],
-        perform=partial(execute.perform_in_process, stage=screen),
-        perform_elsewhere=execute.perform_in_worker,
-        screen=screen,
-        yes=YES in flags,
-        dry_run=DRY_RUN in flags,
-    )
-    os.environ[provenance.COMMAND_VARIABLE] = provenance.get_command()
-    try:
-        code = _compose(argv, full=full)
-    finally:
-        del os.environ[provenance.COMMAND_VARIABLE]
-        screen.close()
-        context.current = None
-    screen.report(here.counts, flags_to_go_on(here.command, find_config_folders(typed)))
-    return max(code, FAILED if here.counts is not None and here.counts.by_verdict.get("failed") else DONE)
-
-
-def _compose(argv: Sequence[str], *, full: bool) -> int:
-    """Let Hydra compose, and call for what is to be done; its errors are said in our words."""
-    import hydra
+def _report_error(argv: Sequence[str], error: Exception, invocation: Invocation) -> int:
+    """Print what is wrong with the command, or what ended its runs. Return the exit code."""
     from hydra.errors import HydraException
 
     from dlopt.config.compose.hydra_errors import explain, format_hydra_error
     from dlopt.config.problems import ConfigError
-    from dlopt.sweep import context
     from dlopt.sweep.signals import StorageUnavailable
 
-    try:
-        hydra.main(version_base="1.3", config_path=str(groups.CONF), config_name="config")(_task)()
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else USAGE_ERROR if end.code else max(_exit_codes, default=DONE)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        raise
-    except ConfigError as error:
-        print(error.text(), file=sys.stderr)
-        return USAGE_ERROR
-    except StorageUnavailable as error:
+    if isinstance(error, StorageUnavailable):
         print(f"stopped: {error}", file=sys.stderr)
-        print("  what is over is kept; the same command goes on once the database answers", file=sys.stderr)
+        print("  finished runs are kept; the same command resumes once the database answers", file=sys.stderr)
         return FAILED
-    except Exception as error:
-        if full:
-            raise
-        if _exit_codes or (context.current is not None and context.current.has_started):
+    if not isinstance(error, ConfigError):
+        if invocation.full_errors:
+            raise error
+        if invocation.has_started:
             print(f"stopped: {format_hydra_error(error)}", file=sys.stderr)
             return FAILED
-        refused = isinstance(error, (HydraException, ValueError))  # a ValueError where a choice is no name
-        problems = explain(argv, error) if refused else [("", format_hydra_error(error))]
-        print(ConfigError(problems).text(), file=sys.stderr)
-        return USAGE_ERROR
-    return max(_exit_codes, default=DONE)
+        is_refused = isinstance(error, (HydraException, ValueError))  # ValueError: a choice that is not a name
+        error = ConfigError(explain(argv, error) if is_refused else [("", format_hydra_error(error))])
+    print(error.text(), file=sys.stderr)
+    return USAGE_ERROR
 
 
-def _task(config: DictConfig) -> None:
-    """What Hydra calls for a single run, and for each run of a sweep that a launcher of others' has started."""
-    from hydra.core.hydra_config import HydraConfig
+# ------------------------------------------------------------------------------------------- one run
+
+
+def _run(app: HydraApp, keys: Sequence[str], invocation: Invocation) -> int:
+    """Compose, check and make one run. ConfigError, with all problems, before a directory exists."""
+    from hydra.core.utils import run_job
     from omegaconf import OmegaConf
 
-    from dlopt.config.compose import hydra_callback
-    from dlopt.runner.execute import perform, perform_in_worker
-    from dlopt.sweep import hydra_launcher
+    from dlopt.cli.progress import Progress
+    from dlopt.config.build import build
+    from dlopt.config.problems import ConfigError, Problems
+    from dlopt.runner.claim import check_directory, claim_directory
+    from dlopt.runner.job import Job
 
-    hydra = HydraConfig.get()
-    tree: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    job = replace(_make_job(tree, hydra, Path(hydra.runtime.output_dir)), ticket=hydra_launcher.read_ticket(os.environ))
-    if str(hydra.mode) != "RunMode.RUN":
-        perform_in_worker(job)
-        return
-    lock = hydra_callback.held_locks.pop()
-    _exit_codes.append(FAILED)  # unless it turns out otherwise
-    _exit_codes[-1], _ = perform(
-        job, lock=lock, built=hydra_callback.ready_experiments.pop() if hydra_callback.ready_experiments else None
-    )
-    if _exit_codes[-1] == INTERRUPTED:
-        raise KeyboardInterrupt
+    config = app.compose(multirun=False)
+    context = app.make_context(config)
+    problems = Problems()
+    path = Path(config.hydra.run.dir)
+    check_directory(path, "hydra.run.dir", problems)
+    if config.hydra.output_subdir != ".hydra":
+        said = "must stay .hydra: a run cannot be shown or resumed without its configuration"
+        problems.add("hydra.output_subdir", said)
+    misplaced = dict.fromkeys(key for key in keys if key.startswith(SWEEP_KEY_PREFIXES) or key == YES)
+    if misplaced:
+        first, *others = misplaced
+        more = f", like {' and '.join(others)}" if others else ""
+        problems.add(first, f"is for a search{more}: add -m")
+    try:
+        built = build(config, config.hydra.overrides.task)
+    except ConfigError as error:
+        problems.errors += error.problems
+    problems.raise_if_any()
+    if invocation.dry_run:
+        return _print_plan(config, path, *built)
+    lock = claim_directory(path, "hydra.run.dir", problems)
+    problems.raise_if_any()
+    assert lock is not None  # else there was a problem
+
+    def task(config: DictConfig) -> int:
+        """Train; Hydra has made the directory and configured the logging."""
+        from hydra.core.hydra_config import HydraConfig
+
+        invocation.has_started = True
+        hydra = HydraConfig.get()
+        tree: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+        job = Job.from_hydra(tree, hydra, Path(hydra.runtime.output_dir))
+        code, _ = perform(job, Progress(), lock=lock, built=built)
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        return code
+
+    try:
+        context.callbacks.on_run_start(config=config, config_name=app.config_name)
+        ended = run_job(task, config, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context)
+        context.callbacks.on_run_end(config=config, config_name=app.config_name, job_return=ended)
+        code: int = ended.return_value  # raises what the task has raised
+        return code
+    finally:
+        lock.release()
 
 
-def _make_job(tree: Mapping[str, Any], hydra: Any, path: Path) -> Job:
-    """The run that Hydra has composed; tree is its configuration."""
-    from dlopt.sweep.compose import Job, get_choices
-
-    return Job(
-        path=path,
-        title="",
-        overrides=tuple(hydra.overrides.task),
-        config=tree,
-        choices=get_choices(hydra),
-        hydra="",
-    )
-
-
-def _print_plan(config: DictConfig) -> int:
-    """Say what a single run would be."""
+def _print_plan(config: DictConfig, path: Path, experiment: Experiment, notices: Sequence[str]) -> int:
+    """Print what a single run would do."""
     from omegaconf import OmegaConf
 
     from dlopt.cli.dry_run import print_run_plan
-    from dlopt.config.compose import hydra_callback
+    from dlopt.runner.job import Job
 
     tree = {}
     for key in config:
         if key != "hydra":  # which has values that only a run has
             value = config[key]
             tree[str(key)] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-    return print_run_plan(
-        _make_job(tree, config.hydra, Path(config.hydra.run.dir)), *hydra_callback.ready_experiments.pop()
+    return print_run_plan(Job.from_hydra(tree, config.hydra, path), experiment, notices)
+
+
+# ------------------------------------------------------------------------------------------- a sweep
+
+
+def _prepare_sweep(argv: Sequence[str], invocation: Invocation) -> SweepInvocation:
+    """Add to an invocation what a sweep needs: its screen, and how its runs are made."""
+    from dlopt.cli.sweep_screen import SweepScreen
+    from dlopt.rundir import provenance
+    from dlopt.runner.execute import perform_in_worker
+    from dlopt.sweep.context import SweepInvocation
+
+    screen = SweepScreen()
+    return SweepInvocation(
+        **vars(invocation),
+        overrides=[a for a in argv if _is_override(a)],
+        perform=partial(_perform_on_screen, screen),
+        perform_elsewhere=partial(perform_in_worker, command=provenance.get_command()),
+        display=screen,
     )
+
+
+def _perform_on_screen(screen: SweepConsole, job: Job) -> None:
+    """Make a run of a sweep in this process. Raise KeyboardInterrupt if it was interrupted."""
+    from dlopt.cli.progress import Progress
+
+    code, _ = perform(job, Progress(job.title, screen))
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+
+
+def _sweep(app: HydraApp, invocation: SweepInvocation) -> int:
+    """Compose and make a sweep, which checks every run before it starts the first."""
+    from hydra.core.plugins import Plugins
+    from omegaconf import OmegaConf
+
+    from dlopt.config.problems import ConfigError
+
+    config = app.compose(multirun=True)
+    context = app.make_context(config)
+    target = str(OmegaConf.select(config, "hydra.sweeper._target_"))
+    if not target.startswith("hydra_plugins.dlopt_plugins."):  # another sweeper would not check the runs
+        raise ConfigError([("hydra/sweeper", f"choose one of grid, random, tpe, qmc; {target} is not one of ours")])
+    context.callbacks.on_multirun_start(config=config, config_name=app.config_name)
+    # Our sweeper takes the invocation in place of Hydra's task function.
+    sweeper: Any = Plugins.instance().instantiate_sweeper(
+        config=config,
+        hydra_context=context,
+        task_function=invocation,  # type: ignore[arg-type]
+    )
+    sweeper.sweep(list(config.hydra.overrides.task))
+    context.callbacks.on_multirun_end(config=config, config_name=app.config_name)
+    return DONE
+
+
+def _report_sweep(argv: Sequence[str], sweep: SweepInvocation, code: int) -> int:
+    """Print what came of a sweep, and return its exit code."""
+    from dlopt.cli.resume_sweep import list_resume_flags
+    from dlopt.config.compose.hydra_app import find_config_folders
+
+    sweep.display.report(sweep.counts, list_resume_flags(sweep.overrides, find_config_folders(argv)))
+    has_failures = sweep.counts is not None and sweep.counts.by_verdict.get("failed")
+    return max(code, FAILED if has_failures else DONE)
 
 
 def _key(argument: str) -> str:

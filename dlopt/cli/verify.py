@@ -1,4 +1,4 @@
-"""dlopt verify: makes a part of a run again, and checks it bit for bit."""
+"""dlopt verify: replays a part of a run and compares it with the record, bit for bit."""
 
 from __future__ import annotations
 
@@ -18,129 +18,134 @@ if TYPE_CHECKING:
     from dlopt.training.replay import CheckpointIndex, StepRange
 
 EPILOG = """\
-  dlopt verify                         the last run: from its last checkpoint but one to its last, else its first rows
-  dlopt verify RUN --all               all of it, up to its last checkpoint
+  dlopt verify                         the last run: between its last two checkpoints, else its first rows
+  dlopt verify RUN --all               the whole run, up to its last checkpoint
   dlopt verify RUN --from 0 --to 200   its first 200 steps
 
-It trains in a temporary directory, from the checkpoint or from the start, and compares each number of each row, and the
-weights, the optimizer's state and all else that is saved where a checkpoint lies at the end. Exit code 0: all is equal,
-bit for bit; 1: something differs, and the first step and how much are told.
+The command trains in a temporary directory, from a checkpoint or from the start. It compares every number of every row.
+If a checkpoint lies at the end, it also compares the weights, the optimizer's state and everything else in it.
+Exit code 0: all is equal, bit for bit. Exit code 1: something differs; the first step and the difference are printed.
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """What the command takes."""
-    taken = argparse.ArgumentParser(
-        prog="dlopt verify", description="Makes a part of a run again, and checks it bit for bit.", epilog=EPILOG,
+    """Build the command's parser."""
+    parser = argparse.ArgumentParser(
+        prog="dlopt verify", description="Replays a part of a run and compares it, bit for bit.", epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )  # fmt: skip
-    taken.add_argument("run", nargs="?", default="last", metavar="RUN", help="`last`, a directory, a part of its name")
-    taken.add_argument("--from", type=int, dest="begin", metavar="STEP", help="a kept checkpoint, or 0, the start")
-    taken.add_argument("--to", type=int, dest="end", metavar="STEP", help="the last step (default the next checkpoint)")
-    taken.add_argument("--all", action="store_true", help="from the start to the last checkpoint")
-    taken.add_argument("--trust", action="store_true", help="execute code that the run names: classes of one's own")
-    taken.add_argument("-q", "--quiet", action="store_true", help="no progress; the exit code tells")
-    return taken
+    parser.add_argument(
+        "run", nargs="?", default="last", metavar="RUN", help="`last`, a directory, or a part of a name"
+    )
+    parser.add_argument("--from", type=int, dest="begin", metavar="STEP", help="a kept checkpoint, or 0 for the start")
+    parser.add_argument(
+        "--to", type=int, dest="end", metavar="STEP", help="the last step (default: the next checkpoint)"
+    )
+    parser.add_argument("--all", action="store_true", help="from the start to the last checkpoint")
+    parser.add_argument("--trust", action="store_true", help="execute code that the run names, such as custom classes")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing; see the exit code")
+    return parser
 
 
 def verify(argv: Sequence[str]) -> int:
-    """The command; returns the exit code."""
-    given = build_parser().parse_args(argv)
+    """Run the command and return its exit code."""
+    args = build_parser().parse_args(argv)
     from dlopt import console
     from dlopt.runner.open_run import open_run
 
-    console.quiet = given.quiet
+    console.quiet = args.quiet
     outcome = "it cannot be verified"
-    return open_run("dlopt verify", given.run, lambda run: _verify_run(run, given), trust=given.trust, outcome=outcome)
+    return open_run("dlopt verify", args.run, lambda run: _verify_run(run, args), trust=args.trust, outcome=outcome)
 
 
-def _verify_run(run: RunDirectory, given: Any) -> int:
-    from dlopt.analysis.row_diff import compare
+def _verify_run(run: RunDirectory, args: Any) -> int:
     from dlopt.cli.progress import Progress
     from dlopt.config.build import build
     from dlopt.config.reopen import load_run, resume_checks
+    from dlopt.report.row_diff import compare
     from dlopt.rundir import provenance
-    from dlopt.runner.run_one import DONE, FAILED, INTERRUPTED, stop_on_signals
+    from dlopt.runner.execute import DONE, FAILED, INTERRUPTED
+    from dlopt.runner.signals import stop_on_signals
     from dlopt.training import replay
 
-    config = load_run.load_config(run, trust=given.trust)
+    config = load_run.load_config(run, trust=args.trust)
     status = run.status
-    part, saved = _load_part(run, status, given)
+    steps, saved = _load_steps(run, status, args)
     resume_checks.check_configuration(run, status, *(content.get("config") for content in saved.values()))
-    state = saved.get(part.begin)
+    state = saved.get(steps.begin)
     experiment, _ = build(config, saved=None if state is None else state["model"])
     for content in saved.values():
         resume_checks.check(content, experiment)
     progress = Progress(f"{display_path(run.path)} again")
     with tempfile.TemporaryDirectory(prefix="dlopt-verify-") as folder, stop_on_signals(progress), progress:
-        made = replay.replay(experiment, run, state, part, Path(folder) / "run", progress)
+        replica = replay.replay(experiment, run, state, steps, Path(folder) / "run", progress)
         if progress.stop:
             print("interrupted; nothing was verified", file=sys.stderr)
             return INTERRUPTED
-        rows = replay.rows_in(run, part), replay.rows_in(made, part)
-        found = compare(*rows)
-        differ: Sequence[str] = ()
-        if part.end in saved:
-            newest = made.latest_checkpoint()  # none where it is not finite now
-            differ = replay.differing_entries(saved[part.end], {} if newest is None else newest.content)
-        different = provenance.describe_differences(status, made.status)
-    nothing_logged = part.end in saved and not any(rows)
-    equal = (found.is_equal or nothing_logged) and not differ
-    if not given.quiet:
-        begin = "the start" if part.begin == 0 else f"the checkpoint after step {part.begin}"
-        print(f"{display_path(run.path)}: steps {part.begin + 1} to {part.end}, made again from {begin}")
-        print("no row lies there" if nothing_logged else found.text(shutil.get_terminal_size().columns))
-        if part.end in saved:
-            said = f"differs in {', '.join(differ)}" if differ else "is equal, bit for bit"
-            print(f"the checkpoint after step {part.end} {said}")
-        for line in different if not equal else ():
+        rows = replay.rows_in(run, steps), replay.rows_in(replica, steps)
+        comparison = compare(*rows)
+        changed: Sequence[str] = ()
+        if steps.end in saved:
+            newest = replica.latest_checkpoint()  # None if the replica is not finite
+            changed = replay.differing_entries(saved[steps.end], {} if newest is None else newest.content)
+        environment = provenance.describe_differences(status, replica.status)
+    nothing_logged = steps.end in saved and not any(rows)
+    equal = (comparison.is_equal or nothing_logged) and not changed
+    if not args.quiet:
+        begin = "the start" if steps.begin == 0 else f"the checkpoint after step {steps.begin}"
+        print(f"{display_path(run.path)}: steps {steps.begin + 1} to {steps.end}, replayed from {begin}")
+        print("no row was logged there" if nothing_logged else comparison.text(shutil.get_terminal_size().columns))
+        if steps.end in saved:
+            result = f"differs in {', '.join(changed)}" if changed else "is equal, bit for bit"
+            print(f"the checkpoint after step {steps.end} {result}")
+        for line in environment if not equal else ():
             print(f"  {line}")
     return DONE if equal else FAILED
 
 
-def _load_part(run: RunDirectory, status: Mapping[str, Any], given: Any) -> tuple[StepRange, dict[int, dict[str, Any]]]:
-    """The part that is asked for, and the contents of the checkpoints at its ends, by their steps.
+def _load_steps(run: RunDirectory, status: Mapping[str, Any], args: Any) -> tuple[StepRange, dict[int, dict[str, Any]]]:
+    """Return the steps to replay, and the contents of the checkpoints at their ends by step.
 
-    A run under way exchanges its checkpoints meanwhile: then they are looked for again.
+    A running run may replace its checkpoints meanwhile; then they are read a second time.
     """
     from dlopt.training.replay import CheckpointIndex
 
-    def look() -> tuple[StepRange, dict[int, dict[str, Any]]]:
-        kept = CheckpointIndex.of(run)
-        part = _select_part(run, status, kept, given)
-        return part, {step: kept.load(step) for step in part if step in kept.files}
+    def read() -> tuple[StepRange, dict[int, dict[str, Any]]]:
+        checkpoints = CheckpointIndex.of(run)
+        steps = _select_steps(run, status, checkpoints, args)
+        return steps, {step: checkpoints.load(step) for step in steps if step in checkpoints.files}
 
     for _ in range(2):
         with contextlib.suppress(FileNotFoundError, ValueError):
-            return look()
-    return look()
+            return read()
+    return read()
 
 
-def _select_part(run: RunDirectory, status: Mapping[str, Any], kept: CheckpointIndex, given: Any) -> StepRange:
-    """The part that is asked for: by default the shortest that ends at a checkpoint and begins at one."""
+def _select_steps(run: RunDirectory, status: Mapping[str, Any], checkpoints: CheckpointIndex, args: Any) -> StepRange:
+    """Return the steps asked for; by default the shortest range that begins and ends at a checkpoint."""
     from dlopt.config.problems import ConfigError
     from dlopt.config.reopen import resume_checks
     from dlopt.training.replay import StepRange
 
-    broken = resume_checks.find_breaks(status)
-    since, why = broken[-1] if broken else (0, "")
-    before = f"; before step {since} it was another run: {why}" if broken else ""
+    breaks = resume_checks.find_breaks(status)
+    since, why = breaks[-1] if breaks else (0, "")
+    before = f"; before step {since} it was another run: {why}" if breaks else ""
     logged = [row["step"] for row in run.rows()]
-    last = max([*kept.files, *logged], default=0)
-    begins = [step for step in (0, *kept.files) if since <= step < last]
+    last = max([*checkpoints.files, *logged], default=0)
+    begins = [step for step in (0, *checkpoints.files) if since <= step < last]
     if not begins:
         raise ConfigError([("run", f"{display_path(run.path)} has nothing to compare with{before}")])
-    if given.all and given.begin is not None:
+    if args.all and args.begin is not None:
         raise ConfigError([("--all", "begins at the start; leave --from out")])
-    begin = 0 if given.all else begins[-1] if given.begin is None else given.begin
+    begin = 0 if args.all else begins[-1] if args.begin is None else args.begin
     if begin not in begins:
-        key = "--all" if given.all else "--from"
+        key = "--all" if args.all else "--from"
         raise ConfigError([(key, f"must begin at {' or '.join(map(str, begins))}, got {begin}{before}")])
-    following = next((step for step in kept.files if step > begin), last)
+    following = next((step for step in checkpoints.files if step > begin), last)
     first_rows = [step for step in logged if step > begin][:2]
-    end = given.end if given.end is not None else last if given.all else following
-    if given.begin is None and given.end is None and not given.all and begin == 0 and first_rows:
-        end = min(end, first_rows[-1])  # else it would be the whole run, where only its end was saved
+    end = args.end if args.end is not None else last if args.all else following
+    if args.begin is None and args.end is None and not args.all and begin == 0 and first_rows:
+        end = min(end, first_rows[-1])  # otherwise a run that saved only its end would be replayed as a whole
     if not begin < end <= last:
         raise ConfigError([("--to", f"must be from {begin + 1} to {last}, got {end}")])
     return StepRange(begin, end)

@@ -49,6 +49,18 @@ def build(
         torch.set_num_threads(threads)
 
 
+def to_plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration as mappings, lists and values that it does not share; without Hydra's own node."""
+
+    def copy_value(key: str) -> Any:
+        if isinstance(config, DictConfig) and OmegaConf.is_missing(config, key):
+            return "???"
+        value = config[key]
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else copy.deepcopy(value)
+
+    return {key: copy_value(key) for key in map(str, config) if key != "hydra"}
+
+
 def _build(
     config: DictConfig | Mapping[str, Any],
     given: Sequence[str],
@@ -57,7 +69,7 @@ def _build(
 ) -> tuple[Experiment, list[str]]:
     problems = Problems()
     typed = [Override.parse(text) for text in given]
-    tree = {str(key): _to_plain(config, str(key)) for key in config if key != "hydra"}
+    tree = to_plain(config)
     groups = _pop_groups(tree, problems)
 
     settings = problems.attempt(lambda: build_settings(tree, problems))
@@ -168,11 +180,3 @@ def _select_others(components: Components) -> dict[str, Any]:
         "preprocess",
     }
     return {group: component for group, component in built.items() if group not in used}
-
-
-def _to_plain(config: DictConfig | Mapping[str, Any], key: str) -> Any:
-    """Return the value at a key as plain mappings, lists and values that are not shared with the configuration."""
-    if isinstance(config, DictConfig) and OmegaConf.is_missing(config, key):
-        return "???"
-    value = config[key]
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else copy.deepcopy(value)

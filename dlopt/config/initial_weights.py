@@ -1,4 +1,4 @@
-"""The weights before the first step."""
+"""Build the weights before the first step."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def load_data(node: targets.Node, fitted: FittedDataState | None, problems: Prob
 def build_components(groups: Mapping[str, targets.Node], problems: Problems) -> Components:
     """Build every component whose keys are valid, except data and network. Adds a problem for each that fails."""
     single: dict[str, Any] = {}
-    several: dict[str, dict[str, Any]] = {}
+    several: dict[str, dict[str, Any]] = {name: {} for name, group in declared_groups().items() if group.multiple}
     for group, node in groups.items():
         declared = declared_groups().get(group)
         if declared is None or declared.multiple:

@@ -1,8 +1,8 @@
-"""Takes people's own networks in: torch modules that keep state or draw numbers in forward become pure ones.
+"""Replace torch modules that change state or draw random numbers in forward by pure ones, in custom networks.
 
-torch's BatchNorm moves its running statistics at each evaluation, and torch's Dropout draws from a global generator: a
-rule that evaluates its objective twice in a step would see two functions and move the statistics twice. Each is
-exchanged for its counterpart, parameters and names unchanged.
+torch's BatchNorm updates its running statistics at each evaluation, and torch's Dropout draws from a global generator.
+An optimizer that evaluates its objective twice in a step would see two functions and update the statistics twice. Each
+module is replaced by our counterpart; parameters and names stay the same.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from torch import nn
 from dlopt.normalization.batch import BatchNorm
 from dlopt.regularization.dropout import Dropout
 
-_BATCH_NORM_TYPES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # a subclass has a forward of its own
+_BATCH_NORM_TYPES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # exactly: a subclass has its own forward
 _FIRST_SITE = 10_000
-"""Sites of adopted modules are numbered from here, clear of those that a net asked for itself."""
+"""First site number of replaced modules; larger than any that a network asks for itself."""
 
 
 def replace_stateful_modules(model: Any) -> Any:
-    """The same network with pure modules; anything that is not a Module is handed back as it is."""
+    """Return the network with pure modules; anything that is not a Module is returned unchanged."""
     if not isinstance(model, nn.Module):
         return model
     swapped: dict[nn.Module, nn.Module] = {}

@@ -1,4 +1,4 @@
-"""Arrays that are slow to make, kept in a file beside their checksum."""
+"""A cache of arrays that are slow to make: .npz files with a checksum of their content."""
 
 import contextlib
 import hashlib
@@ -17,55 +17,55 @@ ArrayDict = dict[str, np.ndarray]
 
 
 def cache_dir() -> Path:
-    """$XDG_CACHE_HOME/dlopt, or ~/.cache/dlopt."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "dlopt"
+    """Return the folder of dlopt's cache: on Linux $XDG_CACHE_HOME/dlopt, else ~/.cache/dlopt."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("dlopt", appauthor=False)
 
 
 def load_or_make(file: Path, make: Callable[[], ArrayDict], made_of: str = "") -> ArrayDict:
-    """The arrays in an .npz file; made and written there when it is missing or not as it was written.
+    """Load the arrays of an .npz file, or make them and write the file if it is missing, damaged or outdated.
 
-    made_of names what they are made of, files with their times say: where the file holds arrays made of anything else,
-    they are made anew and take its place. Where nothing can be written the arrays are made anew each time.
+    made_of identifies the source of the arrays, such as the fingerprint of files: a cached file with another one is
+    outdated. If the file cannot be written, the arrays are made each time.
     """
     if file.is_file():
         try:
             arrays = _load(file, made_of)
             if arrays is not None:
                 return arrays
-        except Exception:  # a damaged archive fails in a dozen ways
-            warnings.warn(f"{file} is damaged; its content is made anew", stacklevel=2)
+        except Exception:  # a damaged archive raises a dozen kinds of errors
+            warnings.warn(f"{file} is damaged and is made again", stacklevel=2)
     with _preserve_rng_state():
         arrays = make()
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as out:
+        with temporary.open("wb") as out:
             digest = np.array(_digest(arrays, made_of))
             np.savez(out, sha256=digest, made_of=np.array(made_of), **arrays)  # type: ignore[arg-type]
-        os.replace(beside, file)
+        os.replace(temporary, file)
     except OSError:
         with contextlib.suppress(OSError):
-            beside.unlink()
+            temporary.unlink()
     return arrays
 
 
 def _load(file: Path, made_of: str) -> ArrayDict | None:
-    """The file's arrays, or None when they are made of something else; raises when they are not as written."""
+    """Load the arrays, or return None if they are outdated. Raise an error if the content has changed."""
     with regular_file.open_regular_file(file) as stream:
         stored = _npz.NpzArrays(stream)
-        written = stored["made_of"].item() if "made_of" in stored else ""
-        if written != made_of:
+        if (stored["made_of"].item() if "made_of" in stored else "") != made_of:
             return None
         arrays = {name: stored[name] for name in stored if name not in ("sha256", "made_of")}
         if stored["sha256"].item() != _digest(arrays, made_of):
-            raise ValueError("the digest is another")
+            raise ValueError("the content does not match its checksum")
     return arrays
 
 
 @contextlib.contextmanager
 def _preserve_rng_state() -> Iterator[None]:
-    """Python's and numpy's global generators as they were: what makes data may seed them, or import what draws."""
+    """Restore the global generators of Python and numpy afterwards: generators of data may seed them or draw."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         yield

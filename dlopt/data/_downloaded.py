@@ -1,4 +1,4 @@
-"""Data sets of images in official files: found or downloaded, held against their checksums, kept for faster reading."""
+"""Data sets of images in official files: found or downloaded, compared with their checksums, and cached."""
 
 from __future__ import annotations
 
@@ -16,59 +16,60 @@ from dlopt.data import _cache, _idx
 from dlopt.data import _files as data_files
 from dlopt.data._download import fetch
 from dlopt.errors import OptionError
+from dlopt.storage.fingerprint import fingerprint_files
 
 
 @dataclass(frozen=True)
 class DownloadedDataset(Data):
     """Images in files that are the same everywhere.
 
-    The files are looked for in `path`; without one, where Debian's package puts them, then in dlopt's cache; missing
-    ones are downloaded. What was read of official files is kept as whole numbers in the cache, under their names, sizes
-    and times: when one of them is exchanged, all are read and checked again.
+    The files are searched in `path`. If it is null, they are searched in the folder of Debian's package, then in
+    dlopt's cache. Missing files are downloaded. The cache keeps the arrays of official files as integers, with a
+    fingerprint of the files (names, sizes, times): if a file changes, all are read and checked again.
 
-    path     folder of the files, and the place for those that are downloaded; null: Debian's, else dlopt's cache
-    url      address, without their names, from which missing files are downloaded; null: nothing is
+    path     folder of the files, also for downloads; null: Debian's folder, else dlopt's cache
+    url      address of the folder from which missing files are downloaded; null: never download
     verify   true: the files must be the official ones, by their SHA-256; false: any files of this format, such as your
-             own. Sizes then come from the files, and there are as many classes as the largest label, and one
+             own. Sizes then come from the files, and the number of classes is the largest label plus one
     """
 
     url: str | None
     verify: bool
 
     file_names: ClassVar[tuple[tuple[str, ...], ...]]
-    """For each file the names it may have, that of the downloaded one first."""
+    """The possible names of each file; the first is the name of the download."""
     classes: ClassVar[tuple[str, ...]]
     debian: ClassVar[tuple[str, str] | None] = None
-    """Debian's package, and the folder of its files."""
+    """Debian's package and the folder of its files."""
 
     def read(self, files: Sequence[Path]) -> _cache.ArrayDict:
-        """Images x and x_test (N, channels, height, width) uint8 and labels y and y_test (N,) of the files."""
+        """Read images x, x_test (N, channels, height, width) uint8 and labels y, y_test (N,)."""
         raise NotImplementedError
 
     def check(self, file: Path) -> None:
-        """Raise ValueError when a downloaded file is not what it should be."""
+        """Raise ValueError if a downloaded file is not the right one."""
         raise NotImplementedError
 
     def load(self) -> Dataset:
         files = self._files()
-        return data_files.cached_dataset(self, files, lambda: self._dataset(files))
+        return data_files.cache.load(self, files, lambda: self._dataset(files))
 
     @property
     def _name(self) -> str:
         return type(self).__module__.rpartition(".")[2]
 
     def _dataset(self, files: Sequence[Path]) -> Dataset:
-        place = hashlib.sha256(str(files[0].parent.resolve()).encode()).hexdigest()[:8]
         if self.verify:
-            kept = _cache.cache_dir() / f"{self._name}-{place}.npz"
-            arrays = _cache.load_or_make(kept, lambda: self.read(files), data_files.file_fingerprint(files))
-        else:  # a small file may hold any number of zeros, which would stay in the cache
+            folder = hashlib.sha256(str(files[0].parent.resolve()).encode()).hexdigest()[:8]
+            cached = _cache.cache_dir() / f"{self._name}-{folder}.npz"
+            arrays = _cache.load_or_make(cached, lambda: self.read(files), fingerprint_files(files))
+        else:  # a small hostile file can unpack to gigabytes of zeros, which would stay in the cache
             arrays = self.read(files)
         data_files.check_memory(files[0], 4 * sum(arrays[name].size for name in ("x", "x_test")))
         labels = [arrays["y"], arrays["y_test"]]
         outputs = len(self.classes) if self.verify else 1 + max(int(y.max(initial=0)) for y in labels)
         if outputs < 2:
-            raise OptionError("path", f"the labels in {files[0].parent} are of one class only")
+            raise OptionError("path", f"all labels in {files[0].parent} are of one class; two or more are needed")
         return Dataset(
             _split(arrays["x"], arrays["y"]),
             _split(arrays["x_test"], arrays["y_test"]),
@@ -77,7 +78,7 @@ class DownloadedDataset(Data):
         )
 
     def _files(self) -> list[Path]:
-        """The files, downloaded where they are missing."""
+        """Return the files; download the missing ones."""
         if self.path is None:
             folders = [_cache.cache_dir() / self._name]
             if self.debian is not None:
@@ -85,10 +86,10 @@ class DownloadedDataset(Data):
         else:
             folders = [self._folder(Path(self.path).expanduser())]
         for folder in folders:
-            found = [_find_file(folder, names) for names in self.file_names]
-            if all(found):
-                return [file for file in found if file]
-        missing = [names[0] for names, file in zip(self.file_names, found, strict=True) if not file]
+            files = [_find_file(folder, names) for names in self.file_names]
+            if None not in files:
+                return [file for file in files if file]
+        missing = [names[0] for names, file in zip(self.file_names, files, strict=True) if file is None]
         package = f"install Debian's package {self.debian[0]}" if self.debian is not None else ""
         if package and self.path is not None:
             package += " and leave data.path out"
@@ -96,9 +97,9 @@ class DownloadedDataset(Data):
             places = " and ".join(map(str, folders))
             raise OptionError(
                 "path",
-                f"{', '.join(missing)}: not in {places}; put {'it' if len(missing) == 1 else 'them'} there, "
+                f"{', '.join(missing)} not found in {places}; put {'it' if len(missing) == 1 else 'them'} there, "
                 + (f"{package}, " if package else "")
-                + "or give a data.url to download from",
+                + "or set data.url to download from",
             )
         if not self.url.startswith(("http://", "https://")):
             raise OptionError("url", f"must be an address that begins with http:// or https://, got {self.url}")
@@ -108,7 +109,7 @@ class DownloadedDataset(Data):
         return [file for names in self.file_names if (file := _find_file(folder, names))]
 
     def _folder(self, path: Path) -> Path:
-        if any(path.name in names for names in self.file_names):  # one of the files: its folder is meant
+        if any(path.name in names for names in self.file_names):  # one of the files stands for its folder
             path = path.parent
         if path.exists() and not path.is_dir():
             raise OptionError("path", f"{path} is a file; name the folder that holds {self.file_names[0][0]}")
@@ -128,11 +129,11 @@ def _split(images: np.ndarray, labels: np.ndarray) -> Split:
 class IdxDataset(DownloadedDataset):
     """Grey images and their labels in four IDX files, compressed by gzip or not.
 
-    Checksums are of the uncompressed bytes: the same content is found under more than one gzip header.
+    The checksums are of the uncompressed content, because the same content exists under several gzip headers.
     """
 
     sha256: ClassVar[dict[str, str]]
-    """Of the uncompressed content of each file."""
+    """SHA-256 of the uncompressed content of each file."""
 
     FILES: ClassVar[tuple[str, ...]] = (
         "train-images-idx3-ubyte",
@@ -148,7 +149,7 @@ class IdxDataset(DownloadedDataset):
             try:
                 arrays[name] = self._array(file, images=name.startswith("x"))
             except ValueError as error:
-                more = "; put the official file there, or take it as it is: data.verify=false" if self.verify else ""
+                more = "; put the official file there, or accept this one: data.verify=false" if self.verify else ""
                 raise OptionError("path", f"{file}: {error}{more}") from error
         for x, y, file in (("x", "y", files[1]), ("x_test", "y_test", files[3])):
             if len(arrays[x]) != len(arrays[y]):
@@ -157,21 +158,19 @@ class IdxDataset(DownloadedDataset):
         return arrays
 
     def check(self, file: Path) -> None:
-        name = file.name.removesuffix(".part")
-        self._array(file, images="images" in name)
+        self._array(file, images="images" in file.name)
 
     def _array(self, file: Path, *, images: bool) -> np.ndarray:
         content = _idx.decompress(data_files.read_data_file(file))
         if self.verify:
-            name = file.name.removesuffix(".part").removesuffix(".gz")
-            found, expected = hashlib.sha256(content).hexdigest(), self.sha256[name]
-            if found != expected:
+            digest, official = hashlib.sha256(content).hexdigest(), self.sha256[file.name.partition(".")[0]]
+            if digest != official:
                 raise ValueError(
-                    f"it is not the official file: the SHA-256 of its uncompressed content is {found}, not {expected}"
+                    f"it is not the official file: the SHA-256 of its uncompressed content is {digest}, not {official}"
                 )
         array = _idx.read(content)
         if images and not (array.ndim == 3 and array.dtype == np.uint8):
-            raise ValueError(f"images are uint8 of shape (N, height, width), got {array.dtype} of {array.shape}")
+            raise ValueError(f"images must be uint8 of shape (N, height, width), got {array.dtype} of {array.shape}")
         if not images and not (array.ndim == 1 and array.dtype.kind in "ui" and array.min(initial=0) >= 0):
-            raise ValueError(f"labels are whole numbers from 0, of shape (N,), got {array.dtype} of {array.shape}")
+            raise ValueError(f"labels must be integers >= 0 of shape (N,), got {array.dtype} of {array.shape}")
         return array

@@ -1,10 +1,9 @@
-"""The files that data come from: found by their names, told apart when they change, read once in a process."""
+"""The files of data options: finding them, reading them within memory, and the last data set that was read."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from io import BufferedReader
 from pathlib import Path
@@ -12,28 +11,26 @@ from pathlib import Path
 from dlopt.base.data import Data, Dataset
 from dlopt.errors import OptionError, did_you_mean
 from dlopt.storage import memory, regular_file
-
-_last: tuple[tuple[str, str], Dataset] | None = None
+from dlopt.storage.fingerprint import fingerprint_files
 
 
 def find_file(path: str | None, suffixes: Sequence[str] = (), key: str = "path") -> Path:
-    """The file that a key names, with one of these suffixes if any are given; OptionError with the nearest names there."""
+    """Return the file at a path, with one of the suffixes if any are given. Raise OptionError with similar names."""
     kinds = f", ending in {' or '.join(suffixes)}" if suffixes else ""
     if path is None:
         raise OptionError(key, f"name the file: data.{key}=...{kinds}")
-    found = Path(path).expanduser()
-    if found.is_dir():
-        inside = sorted(f.name for f in found.iterdir() if f.is_file() and (not suffixes or f.suffix in suffixes))
+    file = Path(path).expanduser()
+    if file.is_dir():
+        inside = sorted(f.name for f in file.iterdir() if f.is_file() and (not suffixes or f.suffix in suffixes))
         raise OptionError(key, f"{path} is a folder; name a file{kinds}{did_you_mean('', inside)}")
-    if not found.is_file():
-        raise OptionError(key, f"there is no file {path}{_near(found)}")
-    if suffixes and found.suffix not in suffixes:
+    if not file.is_file():
+        raise OptionError(key, f"there is no file {path}{_suggest(file)}")
+    if suffixes and file.suffix not in suffixes:
         raise OptionError(key, f"must name a file{kinds}; got {path}")
-    return found
+    return file
 
 
-def _near(missing: Path) -> str:
-    """What else there is in the place of a missing file."""
+def _suggest(missing: Path) -> str:
     if not missing.parent.is_dir():
         return f"; there is no folder {missing.parent} either"
     return did_you_mean(missing.name, sorted(f.name for f in missing.parent.iterdir() if f.suffix == missing.suffix))
@@ -41,7 +38,7 @@ def _near(missing: Path) -> str:
 
 @contextlib.contextmanager
 def open_data_file(path: Path, key: str = "path") -> Iterator[BufferedReader]:
-    """A file, open for reading; OptionError where it cannot be, or where it is a pipe or a device."""
+    """Open a file for reading. Raise OptionError if this fails, or if it is a pipe or a device."""
     try:
         stream = regular_file.open_regular_file(path)
     except OSError as error:
@@ -51,7 +48,7 @@ def open_data_file(path: Path, key: str = "path") -> Iterator[BufferedReader]:
 
 
 def read_data_file(path: Path, key: str = "path") -> bytes:
-    """All of a file; OptionError where it cannot be read, or is larger than the memory that is free."""
+    """Return the content of a file. Raise OptionError if it cannot be read or exceeds the available memory."""
     with open_data_file(path, key) as stream:
         size = regular_file.file_size(stream)
         check_memory(path, size, key)
@@ -62,48 +59,36 @@ def read_data_file(path: Path, key: str = "path") -> bytes:
 
 
 def check_memory(path: Path, needed: int, key: str = "path") -> None:
-    """Mistake where what a file holds needs so many bytes, and fewer are free."""
+    """Raise OptionError if the content of a file needs more bytes than are available."""
     try:
         memory.check(needed, str(path))
     except memory.NotEnoughMemoryError as error:
         raise OptionError(key, str(error)) from error
 
 
-def file_fingerprint(paths: Iterable[Path]) -> str:
-    """What tells whether files have changed: path, size, times and place; a folder's with those of all files in it."""
-    lines = []
-    for path in paths:
-        for inner in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            status = inner.stat()
-            times = f"{status.st_mtime_ns} {status.st_ctime_ns}"  # copying tools set the former, nothing the latter
-            lines.append(f"{inner.resolve()} {status.st_size} {times} {status.st_ino}")
-    return "\n".join(lines)
+class DatasetCache:
+    """Keeps the last data set, so that runs that differ in anything but their data share one copy in memory.
 
-
-def digest(paths: Iterable[Path]) -> str:
-    """The SHA-256 of the files' contents: kept with a run, it tells later whether they are still the same."""
-    sha = hashlib.sha256()
-    for path in paths:
-        with regular_file.open_regular_file(path) as stream:
-            while chunk := stream.read(1 << 20):
-                sha.update(chunk)
-    return sha.hexdigest()
-
-
-def cached_dataset(option: Data, paths: Sequence[Path], read: Callable[[], Dataset]) -> Dataset:
-    """What read() makes of these files; the same object again while option and files stay what they are.
-
-    So runs that differ in how many examples they keep, or in anything but the data, share one copy in memory.
+    functools.lru_cache would hold the previous data set while the next one is read.
     """
-    global _last  # noqa: PLW0603
-    key = (repr(replace(option, train_size=None, label_noise=0.0, drop_last=False)), file_fingerprint(paths))
-    if _last is None or _last[0] != key:
-        _last = None  # the former data set is let go before this one is made
-        _last = (key, read())
-    return _last[1]
+
+    def __init__(self) -> None:
+        self._key: tuple[str, str] | None = None
+        self._dataset: Dataset | None = None
+
+    def load(self, option: Data, paths: Sequence[Path], read: Callable[[], Dataset]) -> Dataset:
+        """Return read(), or the last data set if the option and its files are the same.
+
+        train_size, label_noise and drop_last do not count: they act after reading.
+        """
+        key = (repr(replace(option, train_size=None, label_noise=0.0, drop_last=False)), fingerprint_files(paths))
+        if self._dataset is None or self._key != key:
+            self.clear()  # free the previous data set before this one is read
+            self._key, self._dataset = key, read()
+        return self._dataset
+
+    def clear(self) -> None:
+        self._key = self._dataset = None
 
 
-def clear_cache() -> None:
-    """Read anew the next time, as a new process would."""
-    global _last  # noqa: PLW0603
-    _last = None
+cache = DatasetCache()

@@ -1,9 +1,9 @@
-"""The IDX format, in which MNIST and its successors come: a header of a few bytes, then the numbers of one array.
+"""The IDX format of MNIST and its successors: a short header, then the numbers of one array.
 
     bytes 0, 1   zero
     byte 2       type of the numbers: 0x08 uint8, 0x09 int8, 0x0B int16, 0x0C int32, 0x0D float32, 0x0E float64
-    byte 3       how many dimensions
-    then         the size of each dimension, four bytes, the highest first; the numbers in order, highest bytes first
+    byte 3       number of dimensions
+    then         the size of each dimension in four bytes, then the numbers in C order, all big-endian
 
 Source: LeCun, Cortes and Burges 1998, the page of the MNIST database.
 """
@@ -23,11 +23,11 @@ from dlopt.storage import memory
 TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 LONGEST_HEADER = 4 + 4 * 255
 CHUNK = 1 << 20
-"""Bytes that are unpacked at once: more would lie in memory a second time."""
+"""Bytes that are unpacked at once; they are in memory twice."""
 
 
 class Header(NamedTuple):
-    """What the first bytes say of an array, and how many they are."""
+    """Type and shape of an array, and the length of the header in bytes."""
 
     kind: np.dtype
     shape: tuple[int, ...]
@@ -35,48 +35,49 @@ class Header(NamedTuple):
 
     @property
     def total_bytes(self) -> int:
-        """Bytes of the whole."""
+        """Bytes of header and numbers."""
         return self.length + math.prod(self.shape) * self.kind.itemsize
 
 
 def decompress(content: bytes) -> bytes | bytearray:
-    """The content of a file, compressed by gzip or not.
+    """Return the content of a file, compressed by gzip or not.
 
-    The compressed form may hold any multiple of its size: no more of it is read than its header speaks of. ValueError
-    where it is damaged or goes on, and where that is more than the memory that is free.
+    A small compressed file can unpack to any size, so no more is read than the header of the array states. Raises
+    ValueError if the file is damaged, continues after that, or needs more than the available memory.
     """
     if content[:2] != b"\x1f\x8b":
         return content
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
-            begins = stream.read(LONGEST_HEADER)
-            expected = parse_header(begins).total_bytes
+            start = stream.read(LONGEST_HEADER)
+            expected = parse_header(start).total_bytes
             memory.check(expected)
-            whole = bytearray(begins)
+            whole = bytearray(start)
             while chunk := stream.read(min(CHUNK, max(0, expected - len(whole)))):
                 whole += chunk
-            if stream.read(1):  # at the end stands gzip's own checksum, which is compared here
-                raise ValueError(f"it goes on after the {expected} bytes of which its header speaks")
+            if stream.read(1):  # at the end, gzip compares its checksum
+                raise ValueError(f"it continues after the {expected} bytes that its header states")
     except (EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"its compressed form is damaged or cut off ({error})") from error
+        raise ValueError(f"the compressed file is damaged or truncated ({error})") from error
     return whole
 
 
 def parse_header(content: bytes | bytearray) -> Header:
-    """The header with which content begins; ValueError says what is wrong."""
+    """Parse the header at the start of content. Raise ValueError if it is not valid."""
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in TYPES or content[3] == 0:
-        raise ValueError(f"it is no IDX file: it begins with {content[:4].hex(' ') or 'nothing'}")
+        raise ValueError(f"it is not an IDX file: it begins with {content[:4].hex(' ') or 'nothing'}")
     dims = content[3]
     length = 4 + 4 * dims
     if len(content) < length:
-        raise ValueError(f"it is cut off in its header, after {len(content)} bytes")
+        raise ValueError(f"it is truncated in its header, after {len(content)} bytes")
     shape = tuple(int(n) for n in np.frombuffer(content, ">u4", dims, offset=4))
     return Header(np.dtype(TYPES[content[2]]), shape, length)
 
 
 def read(content: bytes | bytearray) -> np.ndarray:
-    """The array that uncompressed bytes hold, in the machine's order of bytes; ValueError says what is wrong."""
-    kind, shape, length = said = parse_header(content)
-    if len(content) != said.total_bytes:
-        raise ValueError(f"it has {len(content)} bytes; numbers of shape {shape} need {said.total_bytes}")
+    """Return the array of uncompressed content in native byte order. Raise ValueError if the content is not valid."""
+    header = parse_header(content)
+    kind, shape, length = header
+    if len(content) != header.total_bytes:
+        raise ValueError(f"it has {len(content)} bytes; numbers of shape {shape} need {header.total_bytes}")
     return np.frombuffer(content, kind, offset=length).reshape(shape).astype(kind.newbyteorder("="), copy=False)

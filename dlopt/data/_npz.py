@@ -1,15 +1,13 @@
-"""numpy's files: .npy, one array behind a header, and .npz, an archive of such files.
+"""The files of numpy: .npy, one array, and .npz, an archive of named arrays.
 
-What a header says is held against the bytes that are there, and against the memory that is free, before an array is
-made: a header of a hundred bytes may speak of terabytes, and a small archive may hold as many.
+They are read with numpy.lib.format. numpy.load lacks three checks: it does not compare the size of an array with the
+available memory, it ignores bytes after an array and thus the checksum of one whose header was damaged, and it raises a
+dozen kinds of errors.
 """
 
 from __future__ import annotations
 
-import io
-import math
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from io import BufferedReader
 from typing import IO
@@ -18,42 +16,39 @@ import numpy as np
 
 from dlopt.storage import memory, regular_file
 
-LONGEST_HEADER = 1 << 14
-"""Bytes in which the header of an array ends; numpy's are some hundred long."""
-
 
 class UnreadableArrayFile(ValueError):
-    """A file is none of numpy's, is damaged, or holds Python objects; the message has one line."""
+    """A file is not one of numpy's, is damaged, or holds Python objects; the message has one line."""
 
 
 def read_npy(stream: BufferedReader) -> np.ndarray:
-    """The array of an .npy file. Raises UnreadableTensorFile, and memory.NotEnoughMemoryError."""
+    """Read the array of an .npy file. Raises UnreadableArrayFile and memory.NotEnoughMemoryError."""
     return _read_array(stream, regular_file.file_size(stream), "the array")
 
 
 class NpzArrays(Mapping[str, np.ndarray]):
-    """The arrays of an .npz file by their names, each read when it is asked for.
+    """The arrays of an .npz file by name, each read on access.
 
-    Raises UnreadableTensorFile; reading an array raises memory.NotEnoughMemoryError too.
+    Raises UnreadableArrayFile; access also raises memory.NotEnoughMemoryError.
     """
 
     def __init__(self, stream: BufferedReader) -> None:
         try:
             self._archive = zipfile.ZipFile(stream)
         except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
-            raise UnreadableArrayFile(f"it cannot be read, or is damaged ({error})") from error
-        names = [member.filename for member in self._archive.infolist()]
-        if len(set(names)) < len(names):
-            raise UnreadableArrayFile("it holds two arrays of one name")
-        self._members = {name.removesuffix(".npy"): name for name in names}
+            raise UnreadableArrayFile(f"it is damaged or not an .npz file ({error})") from error
+        self._members = {info.filename.removesuffix(".npy"): info for info in self._archive.infolist()}
+        if len(self._members) < len(self._archive.infolist()):
+            raise UnreadableArrayFile("it holds two arrays of the same name")
 
     def __getitem__(self, name: str) -> np.ndarray:
-        member = self._archive.getinfo(self._members[name])
+        member = self._members[name]
         try:
-            with self._archive.open(member) as stream:
-                return _read_array(stream, member.file_size, name)
-        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError) as error:
-            raise UnreadableArrayFile(f"it cannot be read, or is damaged ({error})") from error
+            stream = self._archive.open(member)
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
+            raise UnreadableArrayFile(f"{name} is damaged ({error})") from error
+        with stream:
+            return _read_array(stream, member.file_size, name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)
@@ -63,25 +58,16 @@ class NpzArrays(Mapping[str, np.ndarray]):
 
 
 def _read_array(stream: IO[bytes], size: int, name: str) -> np.ndarray:
-    """The array in a stream of so many bytes."""
-    header = io.BytesIO(stream.read(LONGEST_HEADER))
+    """Read an array from a stream of `size` bytes. Of a header that claims more, numpy only reserves it."""
+    memory.check(size, name)
     try:
-        version = np.lib.format.read_magic(header)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-        shape, _, dtype = read(header)
-    except Exception as error:  # a header is a piece of Python, whose parser fails in a dozen ways
-        raise UnreadableArrayFile(f"the header of {name} cannot be read, or is damaged") from error
-    if dtype.hasobject:
-        raise UnreadableArrayFile(f"{name} holds Python objects, which are not read: save it as numbers or as text")
-    needed = math.prod(shape) * dtype.itemsize
-    if header.tell() + needed != size or min(shape, default=0) < 0:
+        array = np.lib.format.read_array(stream, allow_pickle=False)
+        rest = stream.read(1)  # at its end, zipfile compares the checksum
+    except Exception as error:  # damaged files raise a dozen kinds of errors
+        reason = str(error).partition("\n")[0]
         raise UnreadableArrayFile(
-            f"the header of {name} speaks of shape {str(shape)[:80]}, which needs {needed} bytes; there are "
-            f"{size - header.tell()}"
-        )
-    memory.check(needed, name)
-    stream.seek(0)
-    try:
-        return np.lib.format.read_array(stream, allow_pickle=False)
-    except ValueError as error:
-        raise UnreadableArrayFile(f"{name} cannot be read, or is damaged ({error})") from error
+            f"{name} cannot be read as numbers or text: {reason or type(error).__name__}"
+        ) from error
+    if rest:
+        raise UnreadableArrayFile(f"{name} is damaged: {size} bytes are more than its header states")
+    return array

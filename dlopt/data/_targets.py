@@ -1,4 +1,4 @@
-"""Targets of people's own data: whether they are classes or numbers, and the test split that is cut off."""
+"""Targets of your own data: their kind, their encoding, and the test split."""
 
 from __future__ import annotations
 
@@ -19,56 +19,54 @@ TestFraction = Annotated[float, Range(gt=0, lt=1)]
 TargetKindOption = Literal["auto", "classes", "numbers"]
 
 _KEY = prng.key(0, "test")
-"""Not the run's: runs with different seeds are judged by one test split."""
+"""Not the key of the run: runs with different seeds share one test split."""
 
 
 def split_test(targets: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
-    """The rows for training and those for the test, drawn at random, the same ones each time; classes in proportion."""
+    """Split rows into training and test: a random subset, stratified by class, and the same each time."""
     count = len(targets)
     train, test = splits.hold_out(Split(targets, targets), fraction, _KEY)
     if test is None or test.rows is None or train.rows is None or not len(train):
         raise OptionError(
-            "test_fraction", f"{fraction:g} of {count} examples is {round(fraction * count)}; take another"
+            "test_fraction", f"{fraction:g} of {count} examples is {round(fraction * count)}; both splits need examples"
         )
     return train.rows, test.rows
 
 
 def infer_kind(values: np.ndarray, chosen: TargetKindOption) -> TargetKind:
-    """What targets are, if it is not chosen: floats are numbers; integers, booleans and text are classes."""
+    """Return the kind of targets. auto: floats are numbers; integers, booleans and text are classes."""
     if chosen == "numbers" and values.dtype.kind not in "biuf":
-        raise OptionError("kind", f"numbers cannot be made of a target of text, such as {str(values.flat[0])!r}")
+        raise OptionError("kind", f"numbers needs a numeric target, got text such as {str(values.flat[0])!r}")
     if chosen != "auto":
         return chosen
     return "numbers" if values.dtype.kind == "f" else "classes"
 
 
 def encode_classes(values: np.ndarray, chosen: TargetKindOption) -> tuple[Tensor, tuple[str, ...]]:
-    """The class of each value, (N,) int64, from 0 in sorted order, and the classes' names."""
-    found, codes = np.unique(values, return_inverse=True)
-    names = tuple(map(_class_name, found.tolist()))
+    """Return the class of each value, (N,) int64, counted from 0 in sorted order, and the names of the classes."""
+    classes, codes = np.unique(values, return_inverse=True)
+    names = tuple(map(_class_name, classes.tolist()))
     if len(names) < 2:
-        raise OptionError(
-            "target", f"every example is of one class, {', '.join(names)}; there is nothing to tell apart"
-        )
+        raise OptionError("target", f"all examples are of one class, {', '.join(names)}; two or more are needed")
     if chosen == "auto" and 2 * len(names) > len(values):
         raise OptionError(
             "kind",
-            f"auto takes the target for classes, but it has {len(names)} different values in {len(values)} examples: "
-            "say data.kind=numbers, or data.kind=classes",
+            f"auto means classes here, but the target has {len(names)} different values in {len(values)} examples; set "
+            "data.kind=numbers or data.kind=classes",
         )
     return torch.from_numpy(codes.reshape(-1).astype(np.int64)), names
 
 
 def encode_known_classes(values: np.ndarray, names: Sequence[str]) -> Tensor:
-    """The class of each value, (N,) int64, by the names that an earlier file gave them."""
+    """Return the class of each value, (N,) int64, by the class names of an earlier file."""
     code = {name: i for i, name in enumerate(names)}
-    found = [_class_name(v) for v in values.tolist()]
-    new = list(dict.fromkeys(name for name in found if name not in code))
+    labels = [_class_name(v) for v in values.tolist()]
+    new = list(dict.fromkeys(name for name in labels if name not in code))
     if new:
         raise OptionError(
-            "target", f"the run knows no class {join_truncated(new)}; it was trained on {join_truncated(names)}"
+            "target", f"unknown classes {join_truncated(new)}; the run was trained on {join_truncated(names)}"
         )
-    return torch.tensor([code[name] for name in found])
+    return torch.tensor([code[name] for name in labels])
 
 
 def _class_name(value: Any) -> str:
@@ -76,5 +74,5 @@ def _class_name(value: Any) -> str:
 
 
 def encode_numbers(values: np.ndarray) -> Tensor:
-    """Targets (N, outputs) float32 of values (N,) or (N, outputs)."""
+    """Return targets (N, outputs) in float32 from values (N,) or (N, outputs)."""
     return torch.from_numpy(values.astype(np.float32).reshape(len(values), -1))

@@ -1,4 +1,4 @@
-"""People's own arrays."""
+"""Your own arrays."""
 
 from __future__ import annotations
 
@@ -19,33 +19,34 @@ from dlopt.data._targets import TargetKindOption, TestFraction
 from dlopt.errors import OptionError, did_you_mean
 from dlopt.parts import Data, Dataset, Split
 from dlopt.storage import memory, torch_file
+from dlopt.storage.fingerprint import digest_files
 
 EXACT = 2**24
-"""The whole numbers up to here are all different in float32."""
+"""Integers up to here are all different in float32."""
 SUFFIXES = (".npz", ".pt", ".npy")
 LABEL = 70
-"""Bytes that are taken for each target on the way to classes, measured; text takes three times its own size more."""
+"""Measured bytes per target while classes are encoded; text takes three times its own size more."""
 
 
 @dataclass(frozen=True)
 class ArrayData(Data):
-    """Your own arrays, in a file of numpy or torch: inputs x and targets y, and x_test and y_test if they are there.
+    """Your own arrays in a file of numpy or torch: inputs x and targets y, and optionally x_test and y_test.
 
     Inputs are features (N, features), series (N, channels, length) or images (N, channels, height, width). uint8 is
-    scaled to 0..1; anything else is taken as it is, as float32. Targets are (N,), or (N, outputs) for numbers. Classes
-    may be any integers or text; they are counted from 0 in sorted order. Files are read as data alone: Python objects
-    in them are refused, and arrays for which there is not enough memory. Tensors of a .pt are dense, and each has its
-    numbers once: of one that was expanded save the .clone().
+    scaled to 0..1; other types become float32 unscaled. Targets are (N,), or (N, outputs) for numbers. Classes may be
+    any integers or text; they are counted from 0 in sorted order. Files are read as data: Python objects are refused,
+    and so are arrays that exceed the available memory. Tensors of a .pt must be dense and must not share elements: save
+    the .clone() of an expanded tensor.
 
-    path            an .npz of named arrays; a .pt with a dictionary of tensors, or a pair of them; or an .npy, which is
-                    the inputs alone
-    inputs          name of the array of inputs; the test's has _test behind it
-    target          name of the array of targets; the test's has _test behind it; for an .npy the file of the targets
-    test_fraction   share of the examples cut off for the test where the file has no test arrays; drawn at random, the
-                    classes in proportion, and the same whatever the run's seed
-    channels        where the channels of series and images are: first, last, or none, when there is one and the array
-                    has no dimension for it: (N, length) are features, (N, height, width) become images of one channel
-    kind            what targets are: classes, numbers, or auto: floats are numbers; integers, booleans and text classes
+    path            an .npz of named arrays; a .pt with a dictionary or a pair of tensors; or an .npy with the inputs
+    inputs          name of the array of inputs; the test inputs have the suffix _test
+    target          name of the array of targets; the test targets have the suffix _test; for an .npy, the file of the
+                    targets
+    test_fraction   fraction of the examples held out for the test if the file has no test arrays: a random subset,
+                    stratified by class, and the same for every seed
+    channels        position of the channels in series and images: first, last, or none if the array has no dimension
+                    for them: (N, length) are features, (N, height, width) become images of one channel
+    kind            classes, numbers, or auto: floats are numbers; integers, booleans and text are classes
     """
 
     inputs: str
@@ -56,7 +57,7 @@ class ArrayData(Data):
 
     def load(self) -> Dataset:
         files = self.files()
-        return _files.cached_dataset(self, files, lambda: self._dataset(files))
+        return _files.cache.load(self, files, lambda: self._dataset(files))
 
     def load_like(self, encoding: Mapping[str, Any]) -> Dataset:
         return self._dataset(self.files(), encoding)
@@ -69,34 +70,34 @@ class ArrayData(Data):
         return files
 
     def _dataset(self, files: Sequence[Path], known: Mapping[str, Any] | None = None) -> Dataset:
-        found = self._content_cache(files)
+        arrays = self._read(files)
         pairs = [(self.inputs, self.target)]
         test = (f"{self.inputs}_test", f"{self.target}_test")
-        if (test[0] in found) != (test[1] in found):
-            has, lacks = test if test[0] in found else test[::-1]
+        if (test[0] in arrays) != (test[1] in arrays):
+            has, lacks = test if test[0] in arrays else test[::-1]
             raise OptionError("path", f"{files[0]} has {has} but no {lacks}; give both, or neither")
-        if test[0] in found:
+        if test[0] in arrays:
             pairs.append(test)
         cut = len(pairs) == 1 and known is None
-        _files.check_memory(files[0], sum(self._needed(found[x], found[y], cut=cut) for x, y in pairs))
-        xs = [self._inputs(found[x], x) for x, _ in pairs]
-        ys = [self._target(found[y], y, x, len(found[x])) for x, y in pairs]
-        if len(xs) == 2 and (found[test[0]].dtype == np.uint8) != (found[self.inputs].dtype == np.uint8):
+        _files.check_memory(files[0], sum(self._needed(arrays[x], arrays[y], cut=cut) for x, y in pairs))
+        xs = [self._inputs(arrays[x], x) for x, _ in pairs]
+        ys = [self._target(arrays[y], y, x, len(arrays[x])) for x, y in pairs]
+        if len(xs) == 2 and (arrays[test[0]].dtype == np.uint8) != (arrays[self.inputs].dtype == np.uint8):
             raise OptionError(
                 "inputs",
-                f"{self.inputs} is {found[self.inputs].dtype}, {test[0]} {found[test[0]].dtype}; uint8 alone is scaled "
-                "to 0..1, so both must be, or neither",
+                f"{self.inputs} is {arrays[self.inputs].dtype}, {test[0]} {arrays[test[0]].dtype}; only uint8 "
+                "is scaled to 0..1, so both or neither must be uint8",
             )
         if len(xs) == 2 and xs[0].shape[1:] != xs[1].shape[1:]:
             raise OptionError(
-                "path", f"an example of {test[0]} has shape {xs[1].shape[1:]}, one of {self.inputs} {xs[0].shape[1:]}"
+                "path", f"examples of {test[0]} have shape {xs[1].shape[1:]}, those of {self.inputs} {xs[0].shape[1:]}"
             )
         targets, outputs, names = self._targets(ys, known)
-        scaled = found[self.inputs].dtype == np.uint8
+        scaled = arrays[self.inputs].dtype == np.uint8
         if known is not None and known.get("uint8", scaled) != scaled:
-            was = "uint8, scaled to 0..1" if known["uint8"] else "not uint8, and not scaled"
-            raise OptionError("inputs", f"{self.inputs} is {found[self.inputs].dtype}; in training it was {was}")
-        encoding = {"classes": list(names), "uint8": scaled, "sha256": _files.digest(files)}
+            was = "uint8, scaled to 0..1" if known["uint8"] else "not uint8 and not scaled"
+            raise OptionError("inputs", f"{self.inputs} is {arrays[self.inputs].dtype}; in training it was {was}")
+        encoding = {"classes": list(names), "uint8": scaled, "sha256": digest_files(files)}
         x = torch.from_numpy(xs[0])
         if len(xs) == 2:
             y, y_test = targets.split([len(ys[0]), len(ys[1])])
@@ -106,8 +107,8 @@ class ArrayData(Data):
         train, rest = data_targets.split_test(targets, self.test_fraction)
         return Dataset(Split(x[train], targets[train]), Split(x[rest], targets[rest]), outputs, names, encoding)
 
-    def _content_cache(self, files: Sequence[Path]) -> dict[str, np.ndarray]:
-        """The arrays that are needed, by name."""
+    def _read(self, files: Sequence[Path]) -> dict[str, np.ndarray]:
+        """Read the needed arrays by name."""
         file = files[0]
         if file.suffix == ".pt":
             return self._select(_tensors(file, self.inputs, self.target), file)
@@ -126,7 +127,7 @@ class ArrayData(Data):
         return {name: _plain(stored[name], name, file) for name in names if name in stored}
 
     def _needed(self, inputs: np.ndarray, targets: np.ndarray, *, cut: bool) -> int:
-        """Bytes that are taken beside the arrays themselves: inputs as float32, and again where they are cut in two."""
+        """Return the bytes needed besides the arrays: inputs as float32, and once more if they are split."""
         converted = inputs.dtype != np.float32 or self.channels == "last"
         return 4 * inputs.size * (converted + cut) + (LABEL + 3 * targets.dtype.itemsize) * targets.size
 
@@ -140,16 +141,16 @@ class ArrayData(Data):
                 "(N, channels, height, width)",
             )
         last = array.ndim > 2 and self.channels == "last"
-        with np.errstate(over="ignore"):  # what becomes infinite is said below
+        with np.errstate(over="ignore"):  # infinite values are reported below
             x = (np.moveaxis(array, -1, 1) if last else array).astype(np.float32, order="C", copy=False)
             largest = max(float(x.max()), -float(x.min()))
-            if not math.isfinite(largest):  # which it is not either where one is no number
+            if not math.isfinite(largest):  # NaN included
                 _check_finite(array.astype(np.float32), array, name, "inputs")
         if array.dtype.kind in "iu" and array.dtype.itemsize > 2 and largest > EXACT:
             raise OptionError(
                 "inputs",
-                f"{name} holds whole numbers up to {largest:.3g}, and float32 cannot tell apart those above "
-                f"{EXACT:,}; subtract or divide first",
+                f"{name} holds integers up to {largest:.3g}, and float32 is exact up to {EXACT:,}; subtract or divide "
+                "first",
             )
         if array.dtype == np.uint8:
             x /= 255
@@ -161,7 +162,7 @@ class ArrayData(Data):
         if array.ndim == 2 and array.shape[1] == 1:
             array = array[:, 0]
         if array.dtype.kind == "u" and int(array.max(initial=0)) < 2**63:
-            array = array.astype(np.int64)  # beside signed ones numpy would make floats of both
+            array = array.astype(np.int64)  # numpy would join int64 and uint64 as float64
         if array.ndim not in (1, 2):
             raise OptionError("target", f"{name} has shape {array.shape}; it must be (N,), or (N, outputs) for numbers")
         if len(array) != count:
@@ -173,7 +174,7 @@ class ArrayData(Data):
                 array = np.char.decode(array, "utf-8")
             except UnicodeDecodeError as error:
                 raise OptionError(
-                    "target", f"{name} holds bytes that are no text in UTF-8: {error.object!r}"
+                    "target", f"{name} holds bytes that are not text in UTF-8: {error.object!r}"
                 ) from error
         if array.dtype.kind == "f":
             with np.errstate(over="ignore"):
@@ -183,12 +184,12 @@ class ArrayData(Data):
     def _targets(
         self, ys: Sequence[np.ndarray], known: Mapping[str, Any] | None
     ) -> tuple[torch.Tensor, int, tuple[str, ...]]:
-        """Those of training and test as one tensor, the number of outputs, and the classes' names."""
+        """Return the targets of training and test as one tensor, the number of outputs, and the class names."""
         if known is not None and known["classes"] and ys[0].ndim == 1:
             names = tuple(known["classes"])
             return data_targets.encode_known_classes(np.concatenate(ys), names), len(names), names
-        wanted: TargetKindOption = self.kind if known is None else "classes" if known["classes"] else "numbers"
-        kinds = {data_targets.infer_kind(y, wanted) for y in ys}
+        kind: TargetKindOption = self.kind if known is None else "classes" if known["classes"] else "numbers"
+        kinds = {data_targets.infer_kind(y, kind) for y in ys}
         if len(kinds) > 1 or len({y.dtype.kind == "U" for y in ys}) > 1 or len({y.shape[1:] for y in ys}) > 1:
             raise OptionError("target", f"{self.target} and {self.target}_test are of different kinds or shapes")
         every = np.concatenate(ys)
@@ -198,13 +199,13 @@ class ArrayData(Data):
         if every.ndim == 2:
             raise OptionError(
                 "target",
-                f"{self.target} has shape {every.shape}; classes must be (N,): take the argmax of one-hot rows, or say "
+                f"{self.target} has shape {every.shape}; classes must be (N,): take the argmax of one-hot rows, or set "
                 "data.kind=numbers",
             )
         y, names = data_targets.encode_classes(every, self.kind)
-        learned = set(y[: len(ys[0])].tolist())
-        if len(learned) < len(names):
-            new = [name for i, name in enumerate(names) if i not in learned]
+        training = set(y[: len(ys[0])].tolist())
+        if len(training) < len(names):
+            new = [name for i, name in enumerate(names) if i not in training]
             raise OptionError(
                 "target", f"{self.target}_test has classes that {self.target} lacks: {', '.join(new[:10])}"
             )
@@ -213,11 +214,11 @@ class ArrayData(Data):
 
 @contextmanager
 def _open_array_file(file: Path, key: str) -> Iterator[BufferedReader]:
-    """A file of numpy; what is wrong with it becomes a mistake at the key."""
-    begins = {".npz": b"PK", ".npy": b"\x93NUMPY"}[file.suffix]
+    """Open a file of numpy. Errors become an OptionError at the key."""
+    magic = {".npz": b"PK", ".npy": b"\x93NUMPY"}[file.suffix]
     with _files.open_data_file(file, key) as stream:
-        if stream.read(len(begins)) != begins:
-            raise OptionError(key, f"{file} is no {file.suffix} file, whatever its name says")
+        if stream.read(len(magic)) != magic:
+            raise OptionError(key, f"{file} is not a valid {file.suffix} file")
         stream.seek(0)
         try:
             yield stream
@@ -227,24 +228,24 @@ def _open_array_file(file: Path, key: str) -> Iterator[BufferedReader]:
 
 def _tensors(file: Path, inputs: str, target: str) -> Mapping[str, Any]:
     try:
-        found = torch_file.load(file)
+        content = torch_file.load(file)
     except (torch_file.UnreadableTensorFile, OSError) as error:
-        said = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or error
         raise OptionError(
             "path",
-            f"{file}: {said}; tensors are read as written by torch.save({{'{inputs}': ..., '{target}': ...}}, ...)",
+            f"{file}: {reason}; write tensors with torch.save({{'{inputs}': ..., '{target}': ...}}, ...)",
         ) from error
-    if isinstance(found, (tuple, list)) and len(found) == 2:
-        return {inputs: found[0], target: found[1]}
-    if isinstance(found, dict):
-        return {str(name): value for name, value in found.items()}
-    raise OptionError("path", f"{file} must hold a dictionary or a pair of tensors, it holds a {type(found).__name__}")
+    if isinstance(content, (tuple, list)) and len(content) == 2:
+        return {inputs: content[0], target: content[1]}
+    if isinstance(content, dict):
+        return {str(name): value for name, value in content.items()}
+    raise OptionError("path", f"{file} must hold a dictionary or a pair of tensors, got a {type(content).__name__}")
 
 
 def _plain(value: Any, name: str, file: Path) -> np.ndarray:
     if isinstance(value, torch.Tensor):
         value = value.detach()
-        short = value.is_floating_point() and value.itemsize < 4  # some of these numpy does not know
+        short = value.is_floating_point() and value.itemsize < 4  # numpy lacks some of these types
         return (value.float() if short else value).numpy()
     if not isinstance(value, np.ndarray):
         raise OptionError("path", f"{name} in {file} is a {type(value).__name__}, not a tensor")
@@ -258,8 +259,8 @@ def _check_finite(x: np.ndarray, array: np.ndarray, name: str, key: str) -> None
         row, *rest = (int(i) for i in np.unravel_index(int(wrong.argmax()), x.shape))
         column = "" if not rest else f", column {rest[0]}" if len(rest) == 1 else f", position {tuple(rest)}"
         value = array[(row, *rest)]
-        more = f", nor are {count - 1} more" if count > 1 else ""
-        raise OptionError(key, f"{name}: {value} in row {row}{column} (from 0) is no finite number of float32{more}")
+        more = f", and {count - 1} more are not" if count > 1 else ""
+        raise OptionError(key, f"{name}: {value} in row {row}{column} (from 0) is not finite in float32{more}")
 
 
 def _dtype_name(dtype: np.dtype) -> str:

@@ -20,9 +20,10 @@ from dlopt.storage import memory
 FOLDER = "cifar-10-batches-bin"
 BATCHES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
 RECORD = 1 + 3 * 32 * 32
-"""Bytes of one example: its label, then the red, green and blue of its 32x32 pixels."""
-MAX_OTHER_BYTES = 1 << 26
-"""Bytes that an archive may hold beside the batches; in the official one there are some hundred."""
+"""Bytes of one example: the label, then the red, green and blue values of 32x32 pixels."""
+MAX_OTHER_BYTES = 1 << 24
+"""Limit for the bytes of an archive besides the batches; the official one has a few hundred."""
+CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class CIFAR10(DownloadedDataset):
     MLPs reach about 55%, small convolutional nets 70 to 80%, residual nets 93% and more. Inputs are in 0..1, of shape
     (3, 32, 32).
 
-    The file is cifar-10-binary.tar.gz (170 MB), or the folder cifar-10-batches-bin unpacked from it. The archive has a
-    published checksum; of the unpacked files, which have none, sizes and the count of each class are checked.
+    The file is cifar-10-binary.tar.gz (170 MB), or the folder cifar-10-batches-bin unpacked from it. The archive is
+    checked by its published checksum; the unpacked files, which have none, by their sizes and class counts.
 
     Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images".
     """
@@ -43,7 +44,7 @@ class CIFAR10(DownloadedDataset):
         "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
     )  # fmt: skip
     sha256: ClassVar[str] = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
-    """Of the archive."""
+    """SHA-256 of the archive."""
 
     def read(self, files: Sequence[Path]) -> ArrayDict:
         (place,) = files
@@ -55,7 +56,7 @@ class CIFAR10(DownloadedDataset):
                 batches = _read_archive(place)
             missing = [name for name in BATCHES if name not in batches]
             if missing:
-                raise ValueError(f"{', '.join(missing)} not in it")
+                raise ValueError(f"it lacks {', '.join(missing)}")
             records = {name: self._records(name, batches[name]) for name in BATCHES}
             train, test = np.concatenate([records[name] for name in BATCHES[:5]]), records[BATCHES[5]]
             if self.verify:
@@ -64,7 +65,7 @@ class CIFAR10(DownloadedDataset):
         except ValueError as error:
             if isinstance(error, OptionError):
                 raise
-            more = "; put the official one there, or take it as it is: data.verify=false" if self.verify else ""
+            more = "; put the official one there, or accept this one: data.verify=false" if self.verify else ""
             raise OptionError("path", f"{place}: {error}{more}") from error
         return {"x": _images(train), "y": train[:, 0], "x_test": _images(test), "y_test": test[:, 0]}
 
@@ -73,11 +74,11 @@ class CIFAR10(DownloadedDataset):
             return
         try:
             with _files.open_data_file(file) as stream:
-                found = hashlib.file_digest(stream, "sha256").hexdigest()
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
         except OSError as error:
             raise OptionError("path", f"{file} cannot be read: {error.strerror or error}") from error
-        if found != self.sha256:
-            raise ValueError(f"it is not the official archive: its SHA-256 is {found}, not {self.sha256}")
+        if digest != self.sha256:
+            raise ValueError(f"it is not the official archive: its SHA-256 is {digest}, not {self.sha256}")
 
     def _records(self, name: str, content: bytes) -> np.ndarray:
         count, rest = divmod(len(content), RECORD)
@@ -87,47 +88,42 @@ class CIFAR10(DownloadedDataset):
         return np.frombuffer(content, np.uint8).reshape(count, RECORD)
 
 
+class _BoundedReader:
+    """Reads a stream, and fails after `left` bytes: neither tarfile nor gzip bounds what an archive unpacks to."""
+
+    def __init__(self, stream: gzip.GzipFile, left: int) -> None:
+        self._stream, self.left = stream, left
+
+    def read(self, size: int) -> bytes:
+        chunk = self._stream.read(min(size, self.left + 1))
+        self.left -= len(chunk)
+        if self.left < 0:
+            raise ValueError(f"it holds more than {MAX_OTHER_BYTES} bytes besides the batches")
+        return chunk
+
+
 def _read_archive(archive: Path) -> dict[str, bytes]:
-    """The batches in an archive, by their names; nothing is written.
-
-    Its headers are read one by one, and what they speak of is passed over unless it is a batch: links, holes and long
-    names, which would be made room for, are none.
-    """
-    found: dict[str, bytes] = {}
-    left = MAX_OTHER_BYTES
+    """Return the batches in an archive by name. Nothing is written; links, holes and other files are skipped."""
+    batches: dict[str, bytes] = {}
     try:
-        with _files.open_data_file(archive) as stream, gzip.GzipFile(fileobj=stream) as content:
-            while any(block := content.read(tarfile.BLOCKSIZE)):
-                member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-                size = max(0, member.size)  # the format has negative numbers too
-                folder, _, name = member.name.removeprefix("./").rpartition("/")
-                if member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and folder == FOLDER and name in BATCHES:
-                    if name in found:
-                        raise ValueError(f"{name} is twice in it")
-                    memory.check(size, name)
-                    found[name] = content.read(size)
-                    if len(found[name]) < size:
-                        raise EOFError(f"{name} ends early")
-                    size = 0
-                left -= _skip(content, min(size, left + 1))
-                _skip(content, -member.size % tarfile.BLOCKSIZE)
-                if left < 0:
-                    break
-            else:
-                left -= _skip(content, left + 1)  # to the end, where gzip's own checksum stands
+        with _files.open_data_file(archive) as stream, gzip.GzipFile(fileobj=stream) as unzipped:
+            content = _BoundedReader(unzipped, MAX_OTHER_BYTES)
+            with tarfile.open(fileobj=content, mode="r|") as members:  # type: ignore[call-overload]
+                for member in members:
+                    folder, _, name = member.name.removeprefix("./").rpartition("/")
+                    regular = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not member.issparse()
+                    if not regular or folder != FOLDER or name not in BATCHES:
+                        continue
+                    if name in batches:
+                        raise ValueError(f"it holds {name} twice")
+                    memory.check(member.size, name)
+                    content.left += member.size
+                    batches[name] = members.extractfile(member).read()
+            while content.read(CHUNK):  # gzip compares its checksum at the end
+                pass
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"the archive is damaged or cut off ({error})") from error
-    if left < 0:
-        raise ValueError(f"it holds more than {MAX_OTHER_BYTES} bytes beside the batches")
-    return found
-
-
-def _skip(content: gzip.GzipFile, size: int) -> int:
-    """Read so many bytes, or fewer where the content ends; returns how many there were."""
-    left = size
-    while left and (chunk := content.read(min(left, 1 << 20))):
-        left -= len(chunk)
-    return size - left
+        raise ValueError(f"the archive is damaged or truncated ({error})") from error
+    return batches
 
 
 def _check_counts(records: np.ndarray, each: int) -> None:

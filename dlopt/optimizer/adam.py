@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import addcdiv_scaled_, cache_chunks, fused_available
+from dlopt.linalg.inplace import fused_available
+from dlopt.optimizer._adam import adam_step_, fused_adam_step_
 from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Fraction, Positive
 
@@ -52,22 +53,13 @@ class Adam(Optimizer):
         return Step(*update(w, state, g), loss, g)
 
     def update_textbook(self, w: Tensor, state: AdamState, g: Tensor) -> tuple[Tensor, AdamState]:
-        """The formula as it stands above, in place, for any leading dimensions."""
-        t = state.t.add_(1).to(w.dtype)
-        for w_, m, v, g_ in cache_chunks(w, state.m, state.v, g):
-            m_hat = m.lerp_(g_, 1 - self.beta1) / (1 - self.beta1**t)
-            v_hat = v.lerp_(g_ * g_, 1 - self.beta2) / (1 - self.beta2**t)
-            addcdiv_scaled_(w_, -self.lr, m_hat, v_hat.sqrt_().add_(self.eps))
+        """Apply the formula above in place, for any leading dimensions."""
+        m, v, t = state
+        adam_step_(w, g, m, v, t, lr=self.lr, beta1=self.beta1, beta2=self.beta2, eps=self.eps)
         return w, state
 
     def update_fused(self, w: Tensor, state: AdamState, g: Tensor) -> tuple[Tensor, AdamState]:
-        """The same in torch's fused kernel: one pass over memory, for a single run.
-
-        Called as torch.optim does; its public functions take 6 microseconds more, 2% of a step of a small net.
-        """
+        """Apply the same step in one pass over memory, for a single run."""
         m, v, t = state
-        torch._fused_adam_(
-            [w], [g], [m], [v], [], [t.add_(1)], lr=self.lr, beta1=self.beta1, beta2=self.beta2, eps=self.eps,
-            weight_decay=0.0, amsgrad=False, maximize=False,
-        )  # fmt: skip
+        fused_adam_step_([w], [g], [m], [v], [t.add_(1)], lr=self.lr, beta1=self.beta1, beta2=self.beta2, eps=self.eps)
         return w, state

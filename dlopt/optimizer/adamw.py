@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import addcdiv_scaled_, axpy_, cache_chunks, fused_available
+from dlopt.linalg.inplace import axpy_, fused_available
+from dlopt.optimizer._adam import adam_step_, fused_adam_step_
 from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Fraction, NonNegative, Positive
 
@@ -62,19 +63,13 @@ class AdamW(Optimizer):
         return w.addcmul_(w, mask, value=-share)  # one pass over memory, for a single run
 
     def update_textbook(self, w: Tensor, state: AdamWState, g: Tensor) -> tuple[Tensor, AdamWState]:
-        """What Adam adds to the decayed w, as it stands above, in place, for any leading dimensions."""
-        t = state.t.add_(1).to(w.dtype)
-        for w_, m, v, g_ in cache_chunks(w, state.m, state.v, g):
-            m_hat = m.lerp_(g_, 1 - self.beta1) / (1 - self.beta1**t)
-            v_hat = v.lerp_(g_ * g_, 1 - self.beta2) / (1 - self.beta2**t)
-            addcdiv_scaled_(w_, -self.lr, m_hat, v_hat.sqrt_().add_(self.eps))
+        """Apply Adam's step to the decayed w in place, for any leading dimensions."""
+        m, v, t = state
+        adam_step_(w, g, m, v, t, lr=self.lr, beta1=self.beta1, beta2=self.beta2, eps=self.eps)
         return w, state
 
     def update_fused(self, w: Tensor, state: AdamWState, g: Tensor) -> tuple[Tensor, AdamWState]:
-        """The same in torch's fused kernel, whose own decay would take biases too: one pass, for a single run."""
+        """Apply the same step in one pass, for a single run. The kernel's own decay would include biases."""
         m, v, t = state
-        torch._fused_adam_(
-            [w], [g], [m], [v], [], [t.add_(1)], lr=self.lr, beta1=self.beta1, beta2=self.beta2, eps=self.eps,
-            weight_decay=0.0, amsgrad=False, maximize=False,
-        )  # fmt: skip
+        fused_adam_step_([w], [g], [m], [v], [t.add_(1)], lr=self.lr, beta1=self.beta1, beta2=self.beta2, eps=self.eps)
         return w, state

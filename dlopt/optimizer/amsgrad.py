@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dlopt.base.layout import Layout
 from dlopt.linalg.inplace import addcdiv_scaled_, cache_chunks, fused_available
+from dlopt.optimizer._adam import fused_adam_step_
 from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Fraction, Positive
 
@@ -66,8 +67,8 @@ class AMSGrad(Optimizer):
     def update_fused(self, w: Tensor, state: AMSGradState, g: Tensor) -> tuple[Tensor, AMSGradState]:
         """The same in torch's fused kernel: one pass over memory, for a single run."""
         m, v, largest, t = state
-        torch._fused_adam_(
-            [w], [g], [m], [v], [largest], [t.add_(1)], lr=self.lr, beta1=self.beta1, beta2=self.beta2, eps=self.eps,
-            weight_decay=0.0, amsgrad=True, maximize=False,
+        fused_adam_step_(
+            [w], [g], [m], [v], [t.add_(1)], lr=self.lr, beta1=self.beta1, beta2=self.beta2, eps=self.eps,
+            largest=[largest],
         )  # fmt: skip
         return w, state

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dlopt.base.layout import Layout
 from dlopt.linalg.inplace import axpy_, fused_available
+from dlopt.optimizer._adam import fused_adam_step_
 from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Count, Fraction, Positive
 
@@ -129,10 +130,9 @@ class Muon(Optimizer):
         """The same in torch's fused kernel, for a single run."""
         m, v, t = state
         sizes = [s.stop - s.start for s in rest]
-        torch._fused_adam_(
-            [w[s] for s in rest], [g[s] for s in rest], [m[s] for s in rest], list(v.split(sizes)), [],
-            [t.add_(1)] * len(rest), lr=self.lr * self.adam_lr_scale, beta1=self.beta1, beta2=self.beta2, eps=self.eps,
-            weight_decay=0.0, amsgrad=False, maximize=False,
+        fused_adam_step_(
+            [w[s] for s in rest], [g[s] for s in rest], [m[s] for s in rest], v.split(sizes), [t.add_(1)] * len(rest),
+            lr=self.lr * self.adam_lr_scale, beta1=self.beta1, beta2=self.beta2, eps=self.eps,
         )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dlopt.base.layout import Layout
 from dlopt.linalg.inplace import addcdiv_scaled_, axpy_, cache_chunks, fused_available
+from dlopt.optimizer._adam import fused_adam_step_
 from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Fraction, Positive
 
@@ -87,8 +88,5 @@ class RMSProp(Optimizer):
         nothing is left of Adam's corrections.
         """
         t = torch.full((), torch.inf, device=w.device)
-        torch._fused_adam_(
-            [w], [g], [g], [state.square], [], [t], lr=self.lr, beta1=0.0, beta2=self.decay, eps=self.eps,
-            weight_decay=0.0, amsgrad=False, maximize=False,
-        )  # fmt: skip
+        fused_adam_step_([w], [g], [g], [state.square], [t], lr=self.lr, beta1=0.0, beta2=self.decay, eps=self.eps)
         return w, state

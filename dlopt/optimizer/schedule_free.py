@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dlopt.base.layout import Layout
 from dlopt.linalg.inplace import axpy_, fused_available
+from dlopt.optimizer._adam import fused_adam_step_
 from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Fraction, NonNegative, Positive, Range
 
@@ -85,8 +86,6 @@ class ScheduleFree(Optimizer):
 
         Its average of gradients is then g, which stands in for it and is written back unchanged.
         """
-        torch._fused_adam_(
-            [z], [g], [g], [state.v], [], [state.t.add_(1)], lr=self.lr, beta1=0.0, beta2=self.beta2, eps=self.eps,
-            weight_decay=0.0, amsgrad=False, maximize=False,
-        )  # fmt: skip
+        t = state.t.add_(1)
+        fused_adam_step_([z], [g], [g], [state.v], [t], lr=self.lr, beta1=0.0, beta2=self.beta2, eps=self.eps)
         return z, state

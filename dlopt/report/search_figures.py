@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
 from dlopt.analysis.importance import Level, group_by_level
-from dlopt.analysis.search_record import SearchAxis, SearchRecord, TrialRecord
+from dlopt.analysis.search_axis import SearchAxis
+from dlopt.analysis.search_record import SearchRecord, TrialRecord
 from dlopt.formatting import format_metric
 from dlopt.report.figures import COLOURS, MAX_INCHES, STYLE
 

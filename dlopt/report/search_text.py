@@ -8,7 +8,8 @@ import time
 from collections.abc import Sequence
 
 from dlopt.analysis import importance
-from dlopt.analysis.search_record import ENDED_STATES, SearchAxis, SearchRecord, TrialRecord
+from dlopt.analysis.search_axis import SearchAxis
+from dlopt.analysis.search_record import ENDED_STATES, SearchRecord, TrialRecord
 from dlopt.formatting import format_duration, format_metric, format_override
 from dlopt.report.text_table import BOLD, DIM, YELLOW, apply_style, format_table
 

@@ -1,6 +1,6 @@
 """The run directory: the files of a run, and how they are read.
 
-    .hydra/config.yaml     the complete configuration (overrides.yaml: the command-line overrides; hydra.yaml: Hydra's own)
+    .hydra/config.yaml     the complete configuration (overrides.yaml: command-line overrides; hydra.yaml: Hydra's own)
     status.json            running | done | diverged | pruned (its search ended it early) | failed | interrupted; host,
                            pid, times; command, versions, machine and the state of repositories
     git-1a2b3c4.patch      uncommitted changes in the repository of the working directory, by their digest

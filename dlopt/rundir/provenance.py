@@ -87,17 +87,11 @@ def _cpu() -> str:
         return platform.machine()
 
 
-COMMAND_VARIABLE = "DLOPT_COMMAND"
-"""The variable in which a sweep tells its workers what was typed."""
-
-
 def get_command() -> str:
-    """What was typed to start this process, or the sweep whose worker it is; from `dlopt` on, if that began it.
+    """Return the command line of this process; from `dlopt` on, if that began it.
 
     Without the passwords of addresses: it is kept with every run.
     """
-    if COMMAND_VARIABLE in os.environ:
-        return os.environ[COMMAND_VARIABLE]
     words = [mask_passwords(word) for word in sys.orig_argv]
     names = [Path(word).name for word in words]
     at = names.index("dlopt") if "dlopt" in names else 0

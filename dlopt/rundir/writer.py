@@ -44,12 +44,14 @@ class RunWriter(RunDirectory):
         *,
         device: str = "cpu",
         threads: int | None = None,
+        command: str | None = None,
     ) -> RunWriter:
         """Start a run in this directory.
 
         settings: group -> option and key -> value, flat, for tables of runs and TensorBoard's HPARAMS dashboard.
         lock: the lock of the directory, if it is already held.
         device, threads: those that the run uses (None: torch's default number of threads).
+        command: the command line to record; None: that of this process.
         Raises FileExistsError if the directory holds a run, and LockedError if another process writes it.
         """
         run = cls(path)
@@ -58,7 +60,7 @@ class RunWriter(RunDirectory):
         if run.status_file.exists():
             run.lock.release()
             raise FileExistsError(f"{run.path} already holds a run; choose another directory")
-        run._record_start(settings or {}, device, threads, {"started": time.time(), "before": []})
+        run._record_start(settings or {}, device, threads, {"started": time.time(), "before": []}, command)
         return run
 
     def resume(
@@ -101,7 +103,12 @@ class RunWriter(RunDirectory):
         return self
 
     def _record_start(
-        self, settings: Mapping[str, Any], device: str, threads: int | None, started: Mapping[str, Any]
+        self,
+        settings: Mapping[str, Any],
+        device: str,
+        threads: int | None,
+        started: Mapping[str, Any],
+        command: str | None = None,
     ) -> None:
         from dlopt.rundir import provenance
 
@@ -113,7 +120,7 @@ class RunWriter(RunDirectory):
                 atomic.atomic_write_bytes(patch, repository.patch, lasting=False)
             git.append(repository.describe(patch.name))
         origin = {
-            "command": provenance.get_command(),
+            "command": command or provenance.get_command(),
             "versions": provenance.get_versions(),
             "machine": provenance.describe_machine(device, threads),
             "git": git,

@@ -1,72 +1,126 @@
-"""A run from its whole configuration to its end, in this process."""
+"""One run in this process, from its configuration to its exit code."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dlopt.runner.run_one import FAILED, INTERRUPTED, log_to_run, run_one
+from dlopt.rundir.lock import LockLostError
+from dlopt.storage.safe_read import to_printable
 
 if TYPE_CHECKING:
-    from dlopt.cli.progress import SweepConsole
     from dlopt.rundir.lock import Lock
-    from dlopt.sweep.compose import Job
+    from dlopt.rundir.writer import RunWriter
+    from dlopt.runner.job import Job
+    from dlopt.runner.observer import Observer
     from dlopt.training.experiment import Experiment
+
+DONE, FAILED, USAGE_ERROR, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes."""
 
 
 def perform(
     job: Job,
+    observer: Observer,
     *,
-    stage: SweepConsole | None = None,
     lock: Lock | None = None,
     built: tuple[Experiment, Sequence[str]] | None = None,
+    command: str | None = None,
 ) -> tuple[int, dict[str, Any]]:
-    """Make the run; returns the exit code and the summary.
+    """Make a run. Return the exit code and the summary.
 
-    stage is the screen of a sweep, lock that of the directory where it is held already, and built what was built of
-    the configuration, if it was. What is wrong with a configuration that was not is told in the run's directory.
+    lock     the lock of the run's directory, if it is held already
+    built    the experiment and its notices, if the configuration has been built already. If it has not, the problems
+             of the configuration are written into the run's directory
+    command  the command line that is recorded; None: that of this process
     """
     from dlopt.config.build import build
     from dlopt.config.compose.flatten import flatten_settings
     from dlopt.config.problems import ConfigError
     from dlopt.rundir.writer import RunWriter
-    from dlopt.sweep.compose import prepare_run
+    from dlopt.runner.job import prepare_run
 
     settings = flatten_settings(job.config, job.choices)
     prepare_run(job, job.path)
     try:
         experiment, notices = built or build(job.config, job.overrides)
     except ConfigError as error:
-        run = RunWriter.create(job.path, settings, lock)
-        run.finish("failed", message="; ".join(f"{key}: {said}" for key, said in error.problems))
+        run = RunWriter.create(job.path, settings, lock, command=command)
+        run.finish("failed", message="; ".join(f"{key}: {problem}" for key, problem in error.problems))
         return FAILED, {}
-    run = RunWriter.create(job.path, settings, lock, device=experiment.settings.device, threads=experiment.threads)
-    reporter = None
+    device, threads = experiment.settings.device, experiment.threads
+    run = RunWriter.create(job.path, settings, lock, device=device, threads=threads, command=command)
     if job.ticket is not None:
-        from dlopt.sweep.pruning import PruningReporter
-
-        reporter = PruningReporter(job.ticket)
-    if not job.hydra:  # Hydra has set up the logging
-        return run_one(experiment, run, notices, title=job.title, sweep=stage, reporter=reporter)
-    with log_to_run(run):
-        return run_one(experiment, run, notices, title=job.title, sweep=stage, reporter=reporter)
+        observer.reporter = job.ticket.open_reporter()
+    with log_to_run(run) if job.hydra else contextlib.nullcontext():  # without it Hydra has configured the logging
+        return run_one(experiment, run, observer, notices)
 
 
-def perform_in_process(job: Job, *, stage: SweepConsole) -> None:
-    """Make a run of a sweep on its screen; KeyboardInterrupt where it was stopped."""
-    _raise_if_interrupted(*perform(job, stage=stage))
-
-
-def perform_in_worker(job: Job) -> None:
-    """Make a run of a sweep in a process that nobody looks at."""
-    from dlopt import console
+def perform_in_worker(job: Job, command: str | None = None) -> None:
+    """Make a run of a sweep in a process without a screen. Raise KeyboardInterrupt if the run was interrupted."""
     from dlopt.rundir import provenance
+    from dlopt.runner.observer import Observer
 
-    console.quiet = True
     provenance.start_git_query()
-    _raise_if_interrupted(*perform(job))
-
-
-def _raise_if_interrupted(code: int, summary: dict[str, Any]) -> None:
+    code, _ = perform(job, Observer(), command=command)
     if code == INTERRUPTED:
         raise KeyboardInterrupt
+
+
+def run_one(
+    experiment: Experiment,
+    run: RunWriter,
+    observer: Observer,
+    notices: Sequence[str] = (),
+    *,
+    state: Mapping[str, Any] | None = None,
+) -> tuple[int, dict[str, Any]]:
+    """Train one experiment in its directory. Return the exit code and the summary.
+
+    A failure is logged and told the observer. state is the content of the checkpoint from which the run resumes.
+    """
+    from dlopt.runner.signals import stop_on_signals
+    from dlopt.training.loop import train
+
+    logging.raiseExceptions = False  # a log that cannot be written must not hide the run's own output
+    log = logging.getLogger("dlopt")
+    for notice in map(to_printable, notices):
+        log.info(notice)
+        observer.on_notice(notice)
+    try:
+        log.info("start in %s", run.path)
+        with stop_on_signals(observer), observer:
+            (summary,) = train([experiment], [run], observer, state)
+    except KeyboardInterrupt:
+        print("stopped at once; what the last checkpoint does not hold is lost", file=sys.stderr)
+        return INTERRUPTED, {}
+    except LockLostError as error:  # the log belongs to another process now
+        print(f"stopped: {error}", file=sys.stderr)
+        return FAILED, {}
+    except Exception as error:
+        log.exception("failed")
+        observer.on_failure(run, error)
+        return FAILED, {}
+    log.info("%s: %s", summary["status"], summary)
+    observer.on_end(run, summary)
+    return (INTERRUPTED if summary["status"] == "interrupted" else DONE), summary
+
+
+@contextlib.contextmanager
+def log_to_run(run: RunWriter) -> Iterator[logging.Logger]:
+    """Log to the run's own file, in the format of conf/config.yaml."""
+    handler = logging.FileHandler(run.log_file)
+    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
+    log = logging.getLogger("dlopt")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    before, log.propagate = log.propagate, False  # Hydra's own handlers write to the screen
+    try:
+        yield log
+    finally:
+        log.propagate = before
+        log.removeHandler(handler)
+        handler.close()

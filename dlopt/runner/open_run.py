@@ -1,4 +1,4 @@
-"""Commands that open a run: what is wrong with it is said in one message, and it takes no more memory than there is."""
+"""Open a run for a command: one message for whatever is wrong with it, within the available memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlopt.rundir.display import display_path
-from dlopt.runner.run_one import USAGE_ERROR
+from dlopt.runner.execute import USAGE_ERROR
 
 if TYPE_CHECKING:
     from dlopt.rundir.directory import RunDirectory
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def open_run(
     command: str, name: str, act: Callable[[RunDirectory], int], *, trust: bool, outcome: str = "nothing was started"
 ) -> int:
-    """What act returns for the run of this name; the exit code for wrong usage where it cannot be opened.
+    """Return act(run) for the run of this name, or USAGE_ERROR after a message if the run cannot be opened.
 
     command and outcome are words of the message.
     """
@@ -35,23 +35,24 @@ def open_run(
         run.follow_links = trust
         place = display_path(run.path)
         run.check_version()
-        import torch  # later than what is said of a name that is none
+        import torch  # after the message for a name that no run has
 
-        # CUDA sets aside far more than it takes, and would fail within a bound.
+        # CUDA reserves far more address space than it uses, and would fail within a limit.
         with contextlib.nullcontext() if trust or torch.cuda.is_available() else memory.limit_memory():
             return act(run)
     except (RunNotFound, LockedError, EarlierVersionError) as error:
-        said = str(error)
+        message = str(error)
     except ConfigError as error:
-        said = error.text(outcome)
+        message = error.text(outcome)
     except BrokenPipeError:
         raise
     except OSError as error:
         where = error.filename or place
-        said = f"{display_path(Path(where)) if isinstance(where, str | Path) else place}: {error.strerror or error}"
+        file = display_path(Path(where)) if isinstance(where, str | Path) else place
+        message = f"{file}: {error.strerror or error}"
     except MemoryError:
-        said = f"{place} needs more memory than there is"
-    except Exception as error:  # a damaged file fails in a dozen ways
-        said = f"{place} cannot be read ({to_printable(format_error(error))})"
-    print(f"{command}: {said}", file=sys.stderr)
+        message = f"{place} needs more memory than is available"
+    except Exception as error:  # damaged files raise many kinds of errors
+        message = f"{place} cannot be read ({to_printable(format_error(error))})"
+    print(f"{command}: {message}", file=sys.stderr)
     return USAGE_ERROR

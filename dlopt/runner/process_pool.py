@@ -1,15 +1,15 @@
-"""Worker processes on this machine, kept from job to job, so that each imports torch once.
+"""Worker processes on this machine, reused from job to job, so that each imports torch once.
 
-Each worker is a pool of one process of joblib's loky. A pool of many breaks as a whole when one of its processes is
-lost, by kill -9 or for want of memory; so it is known whose job was lost, the others go on, and a fresh process takes
-the place of the lost one.
+Each worker is one process and one pipe. If a process is lost, by kill -9 or for want of memory, it is known whose job
+was lost. The other workers continue, and a new process replaces the lost one. loky starts the processes: unlike
+multiprocessing's "spawn" it does not run the main module of the program again.
 
-A worker has the working directory and the sys.path of the process that starts it, and its share of the cores as
-OMP_NUM_THREADS, which is where torch.get_num_threads() and so `threads=auto` get their number from. What it prints
-goes nowhere: there is one terminal, and the parent draws on it.
+A worker has the working directory and the sys.path of its parent. It has an equal share of the cores as
+OMP_NUM_THREADS, from which torch.get_num_threads() and so `threads=auto` take their number. Its output is discarded:
+the parent draws on the only terminal.
 
-It is a process group of its own. A terminal sends Ctrl-C to the group in front, of which the parent alone is a member;
-a worker hears of it from the parent, in `close`, and so exactly once: a second signal would mean to end at once.
+A worker is a process group of its own. A terminal sends Ctrl-C to the foreground group, which holds the parent only.
+`close` forwards the signal to each worker once: a second signal would mean to end at once.
 """
 
 from __future__ import annotations
@@ -17,31 +17,27 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import queue
 import signal
 import threading
 import time
 import traceback
-import warnings
-from collections.abc import Callable, Iterator
-from concurrent import futures
-from multiprocessing import resource_tracker
-from multiprocessing.process import BaseProcess
-from typing import Any, Generic, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import connection, resource_tracker
+from typing import Any, Generic
 
-from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor, cpu_count
-from joblib.externals.loky.process_executor import TerminatedWorkerError
+from loky import cpu_count
+from loky.backend import get_context
 
 from dlopt.config.problems import ConfigError
 from dlopt.config.schema.signature import describe_mismatch
 from dlopt.ranges import Count
+from dlopt.runner.signals import STOP_SIGNALS, handle_signals
 from dlopt.runner.workers import JobT, WorkerLostError
-from dlopt.training.control import STOP_SIGNALS, handle_signals
 
 GRACE = 20.0
-"""Seconds that jobs under way have to finish their step and to save, once they are asked to stop."""
+"""Seconds in which running jobs may finish their step and save after they are asked to stop."""
 PARENT_CHECK_INTERVAL = 0.2
-"""Seconds between two looks of a worker at whether its parent lives."""
+"""Seconds between two checks of a worker that its parent is alive."""
 THREADS = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -51,102 +47,116 @@ THREADS = (
 )
 
 
-class _RunningJob(NamedTuple):
-    job: Any
-    executor: ProcessPoolExecutor
-    process: BaseProcess | None
-
-
 class WorkerPool(Generic[JobT]):
-    """Workers on this machine, for the main thread; they start when they are first needed.
+    """Workers on this machine, used from the main thread; they start when they are first needed.
 
-    count     workers, and jobs at once; each has its share of the cores, at least one
-    perform   what does a job, a function of a module, which the worker imports; it runs in the worker's main thread and
-              may handle signals, which raise KeyboardInterrupt in it as long as it does not
+    count     number of workers, and of concurrent jobs; each has its share of the cores, at least one
+    perform   performs a job: a function of a module, which the worker imports. It runs in the worker's main thread and
+              may handle signals. A signal that it does not handle raises KeyboardInterrupt in it.
     """
 
     def __init__(self, count: int, perform: Callable[[JobT], None]) -> None:
         self.count = count
         self._perform = perform
-        self._environment = _threads(max(1, cpu_count() // count))
-        self._idle: list[ProcessPoolExecutor] = []
-        self._running: dict[futures.Future[BaseException | None], _RunningJob] = {}
-        self._finished_futures: queue.SimpleQueue[futures.Future[BaseException | None]] = queue.SimpleQueue()
-        # A worker that has grown a lot is exchanged for a fresh one between two jobs; nobody need be told.
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"joblib\.externals\.loky")
+        self._environment = _thread_limits(max(1, cpu_count() // count))
+        self._idle: list[_Worker] = []
+        self._running: dict[_Worker, JobT] = {}
 
     def submit(self, job: JobT) -> None:
-        """Begin a job, in a worker that is idle or in a fresh one; see Workers."""
-        resource_tracker.ensure_running()  # not inside: where it starts, Python 3.11 lets signals through again
+        """Begin a job in an idle worker or in a new one; see Workers."""
+        message = pickle.dumps((self._perform, job))
+        resource_tracker.ensure_running()  # not inside: on start, Python 3.11 unblocks the signals
         with _defer_signals():
-            while self._idle:
-                executor = self._idle.pop()
-                try:
-                    return self._begin(executor, job)
-                except BrokenProcessPool:  # it was killed while it had nothing to do
-                    executor.shutdown()
-            fresh = ProcessPoolExecutor(1, initializer=_enter, initargs=(os.getpid(),), env=self._environment)
-            return self._begin(fresh, job)
+            worker = self._take_idle() or _Worker(self._environment)
+            with contextlib.suppress(OSError):  # it was killed a moment ago, which `wait` reports
+                worker.connection.send_bytes(message)
+            self._running[worker] = job
 
     def wait(self) -> list[tuple[JobT, BaseException | None]]:
-        """The jobs that are over, with what they raised; see Workers."""
+        """Return the jobs that have ended, each with what it raised; see Workers."""
         if not self._running:
             return []
-        over = [
-            self._finished_futures.get()
-        ]  # not futures.wait: a signal in it would leave locks that no thread gives back
+        ready = set(_wait_for_any(self._running))
         with _defer_signals():
-            while not self._finished_futures.empty():
-                over.append(self._finished_futures.get())
-            return [self._collect(future) for future in over]
+            return [self._collect(worker) for worker in [*self._running] if worker in ready]
 
     def close(self, *, at_once: bool = False) -> None:
-        """Ask the jobs under way to stop, give them GRACE to save unless it is at once, and end all workers.
+        """Ask running jobs to stop, give them GRACE seconds to save unless at_once, and end all workers.
 
-        A signal meanwhile, as from a second Ctrl-C, ends them at once, too.
+        A signal meanwhile, as from a second Ctrl-C, ends all workers at once.
         """
-        executors = [*self._idle, *(executor for _, executor, _ in self._running.values())]
+        workers = [*self._idle, *self._running]
 
         def send(number: signal.Signals) -> None:
-            for executor in executors:
-                for process in _processes(executor):
-                    _send(process, number)
+            for worker in workers:
+                worker.send_signal(number)
 
         with handle_signals(lambda *_: send(signal.SIGKILL)):
             if not at_once:
                 send(signal.SIGINT)
-                futures.wait(self._running, timeout=GRACE)
-            send(signal.SIGKILL)  # all at once; loky would need pgrep to find what a worker has started
-            for executor in executors:
-                calls = executor._call_queue
-                executor.shutdown(kill_workers=True)
-                # Nobody else waits for its thread, which frees semaphores as it ends. Were Python ending too, their
-                # tracker would not hear of it, and say that they are left.
-                if calls._thread is not None:
-                    calls._thread.join(timeout=1.0)
+                unfinished, deadline = set(self._running), time.monotonic() + GRACE
+                while unfinished and (remaining := deadline - time.monotonic()) > 0:
+                    unfinished -= set(_wait_for_any(unfinished, remaining))
+            send(signal.SIGKILL)
+            for worker in workers:
+                worker.remove()
         self._idle.clear()
         self._running.clear()
-        self._finished_futures = queue.SimpleQueue()
 
-    def _begin(self, executor: ProcessPoolExecutor, job: JobT) -> None:
-        future = executor.submit(_perform_job, self._perform, job)
-        process = next(iter(_processes(executor)), None)
-        self._running[future] = _RunningJob(job, executor, process)
-        future.add_done_callback(self._finished_futures.put)
+    def _take_idle(self) -> _Worker | None:
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.process.is_alive():
+                return worker
+            worker.remove()  # it was killed while idle
+        return None
 
-    def _collect(self, future: futures.Future[BaseException | None]) -> tuple[JobT, BaseException | None]:
-        job, executor, process = self._running.pop(future)
-        error = future.exception()
-        if isinstance(error, BrokenProcessPool):
-            executor.shutdown()
-            lost = isinstance(error, TerminatedWorkerError)
-            return job, _make_lost_error(process.exitcode if process else None) if lost else error
-        self._idle.append(executor)
-        return job, error or future.result()
+    def _collect(self, worker: _Worker) -> tuple[JobT, BaseException | None]:
+        job = self._running.pop(worker)
+        try:
+            if not worker.connection.poll():  # the process has ended, and one that it started holds the pipe open
+                raise EOFError
+            error: BaseException | None = worker.connection.recv()
+        except (EOFError, OSError):
+            return job, _make_lost_error(worker.remove())
+        self._idle.append(worker)
+        return job, error
+
+
+class _Worker:
+    """A worker process, and the parent's end of the pipe to it."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        context = get_context("loky")
+        self.connection, other_end = context.Pipe()
+        self.process = context.Process(target=_serve, args=(other_end, os.getpid()), env=environment)
+        self.process.start()
+        other_end.close()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process; SIGKILL also goes to the processes that it has started."""
+        if self.process.is_alive() and self.process.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                if number == signal.SIGKILL and os.getpgid(self.process.pid) == self.process.pid:
+                    os.killpg(self.process.pid, number)
+                else:
+                    os.kill(self.process.pid, number)
+
+    def remove(self) -> int | None:
+        """Wait for the end of the process, which has been killed or is lost, and return its exit code."""
+        self.connection.close()
+        self.process.join()
+        return self.process.exitcode
+
+
+def _wait_for_any(workers: Iterable[_Worker], timeout: float | None = None) -> list[_Worker]:
+    """Return the workers that have sent something or have ended, at least one unless the time is over."""
+    owners = {source: worker for worker in workers for source in (worker.connection, worker.process.sentinel)}
+    return [owners[source] for source in connection.wait(list(owners), timeout)]
 
 
 def parse_worker_count(number: Any) -> int:
-    """The number of workers that was asked for, where auto is that of the cores. ConfigError where it is none."""
+    """Return the number of workers that was asked for; "auto" is the number of cores. ConfigError if it is invalid."""
     if number == "auto":
         return cpu_count()
     wrong = describe_mismatch(number, Count)
@@ -155,25 +165,10 @@ def parse_worker_count(number: Any) -> int:
     return int(number)
 
 
-def _threads(count: int) -> dict[str, str]:
-    """The environment of a worker that may use so many threads; fewer where its own number is smaller."""
+def _thread_limits(count: int) -> dict[str, str]:
+    """Return the environment variables that limit a worker to `count` threads; a smaller limit in force stays."""
     given = {name: os.environ.get(name, "") for name in THREADS}
     return {name: str(min(count, int(own)) if own.isdecimal() else count) for name, own in given.items()}
-
-
-def _processes(executor: ProcessPoolExecutor) -> list[BaseProcess]:
-    """Its one process; none when that has ended."""
-    return list(executor._processes.values())
-
-
-def _send(process: BaseProcess, number: signal.Signals) -> None:
-    """Send a worker a signal; to be killed is for what it has started, too."""
-    if process.is_alive() and process.pid is not None:
-        with contextlib.suppress(ProcessLookupError):
-            if number == signal.SIGKILL and os.getpgid(process.pid) == process.pid:
-                os.killpg(process.pid, number)
-            else:
-                os.kill(process.pid, number)
 
 
 def _make_lost_error(code: int | None) -> WorkerLostError:
@@ -185,18 +180,18 @@ def _make_lost_error(code: int | None) -> WorkerLostError:
 
 @contextlib.contextmanager
 def _defer_signals() -> Iterator[None]:
-    """Signals to stop are heard after this: in it nothing is left half done.
+    """Deliver signals to stop after this block, so that nothing in it is left half done.
 
-    They are blocked, too, for a process that is started here inherits that: it hears none before it can handle it.
+    They are also blocked, which a process that is started here inherits: it receives none before it can handle it.
     """
-    heard: list[int] = []
-    with handle_signals(lambda number, frame: heard.append(number)):
+    received: list[int] = []
+    with handle_signals(lambda number, frame: received.append(number)):
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             yield
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    for number in heard:
+    for number in received:
         signal.raise_signal(number)
 
 
@@ -204,26 +199,29 @@ def _defer_signals() -> Iterator[None]:
 
 _busy = False
 _stop_requested = False
-"""Whether a signal to stop came while there was no job; the next one is not begun."""
+"""Whether a signal to stop came while there was no job; then the next job is not begun."""
 
 
-def _enter(parent: int) -> None:
-    """What a worker does first; parent is the number of the process that started it."""
+def _serve(pipe: connection.Connection, parent: int) -> None:
+    """Perform the jobs that come through the pipe until the parent closes it; parent is its process id."""
     os.setpgrp()
-    threading.Thread(target=_watch, args=(parent,), name="watch over the parent", daemon=True).start()
-    nothing = os.open(os.devnull, os.O_RDWR)
+    threading.Thread(target=_end_with_parent, args=(parent,), name="watch over the parent", daemon=True).start()
+    null = os.open(os.devnull, os.O_RDWR)
     for descriptor in range(3):
-        os.dup2(nothing, descriptor)
-    os.close(nothing)
+        os.dup2(null, descriptor)
+    os.close(null)
     for number in STOP_SIGNALS:
         signal.signal(number, _handle_stop)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            pipe.send(_perform_job(pipe.recv_bytes()))
 
 
-def _watch(parent: int) -> None:
+def _end_with_parent(parent: int) -> None:
     """End this process, with all that it has started, when its parent has ended.
 
-    Linux could send a signal at the parent's end (PR_SET_PDEATHSIG), but does so at the end of the thread that started
+    Linux could send a signal at the parent's end (PR_SET_PDEATHSIG). It does so at the end of the thread that started
     the process, which need not be the parent's main thread, and no other system has it.
     """
     while os.getppid() == parent:
@@ -238,10 +236,11 @@ def _handle_stop(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
 
-def _perform_job(perform: Callable[[Any], None], job: Any) -> BaseException | None:
-    """What a job raises, in a form that can be sent."""
+def _perform_job(message: bytes) -> BaseException | None:
+    """Perform a pickled job and return what it raises, in a form that can be sent."""
     global _stop_requested, _busy  # noqa: PLW0603
     try:
+        perform, job = pickle.loads(message)
         _busy = True
         if _stop_requested:
             raise KeyboardInterrupt
@@ -255,7 +254,7 @@ def _perform_job(perform: Callable[[Any], None], job: Any) -> BaseException | No
 
 
 def _to_picklable(error: BaseException) -> BaseException:
-    """The error as it arrives elsewhere; one that cannot be sent becomes a RuntimeError of the same words."""
+    """Return the error as it arrives elsewhere; one that cannot be pickled becomes a RuntimeError of the same words."""
     try:
         arrived: BaseException = pickle.loads(pickle.dumps(error))
     except Exception:

@@ -9,17 +9,13 @@ import copy
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from dlopt.config.compose.nested_options import from_hydra
-from dlopt.config.compose.yaml_dump import dump_yaml
-from dlopt.rundir.directory import RunDirectory
-from dlopt.storage import atomic
+from dlopt.runner.job import Job, get_choices
 from dlopt.sweep.pruning import PruningTicket
 
 if TYPE_CHECKING:
@@ -28,50 +24,11 @@ if TYPE_CHECKING:
 _NUMBER = re.compile(r"[-+]?(0|[1-9]\d*)(\.\d*)?(e[-+]?\d+)?", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Job:
-    """One run: all that the process needs that makes it.
-
-    path       the run's directory
-    title      what tells it from the other runs of the sweep
-    overrides  what it is given, as Hydra has it
-    config     its complete configuration, resolved
-    choices    the option of each group
-    hydra      the text of .hydra/hydra.yaml
-    ticket     where it reports to be pruned, if it is to
-    """
-
-    path: Path
-    title: str
-    overrides: tuple[str, ...]
-    config: Mapping[str, Any]
-    choices: Mapping[str, Any]
-    hydra: str
-    ticket: PruningTicket | None = None
-
-
-def get_choices(hydra: DictConfig) -> dict[str, Any]:
-    """The option of each group of ours, as Hydra has composed it."""
-    choices = {from_hydra(k): v for k, v in hydra.runtime.choices.items()}
-    return {k: v for k, v in choices.items() if not k.startswith("hydra/") and v is not None}
-
-
 def leave_out_address(hydra: DictConfig) -> None:
     """Before it is written to files: the address of a storage may hold a password."""
     with read_write(hydra), open_dict(hydra):
         hydra.overrides.hydra = [o for o in hydra.overrides.hydra if "storage=" not in o]
         hydra.sweeper.storage = None
-
-
-def prepare_run(job: Job, path: Path) -> RunDirectory:
-    """The run in this directory, with its configuration in it, and not begun yet."""
-    run = RunDirectory(path)
-    run.config_file.parent.mkdir(parents=True, exist_ok=True)
-    atomic.atomic_write_bytes(run.config_file, dump_yaml(job.config).encode(), lasting=False)
-    if job.hydra:
-        run.hydra_file.write_text(job.hydra)
-        run.overrides_file.write_text(dump_yaml(list(job.overrides)))
-    return run
 
 
 class Composer:

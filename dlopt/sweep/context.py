@@ -1,52 +1,48 @@
-"""What the command line gives a sweep that Hydra starts: how a run is made, and where people see it."""
+"""One call of `dlopt train`, as the sweeper sees it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from dlopt.sweep.compose import Job
-from dlopt.sweep.study import Counts
+from dlopt.runner.invocation import Invocation
+from dlopt.runner.job import Job
 
 if TYPE_CHECKING:
     from dlopt.sweep.cost_forecast import DryRunPlan
     from dlopt.sweep.search import Plan, SearchObserver
-    from dlopt.sweep.study import Study
+    from dlopt.sweep.study import Counts, Study
 
 
 class SweepDisplay(Protocol):
-    """Makes the stage of a search, and says in the end what came of it."""
+    """Shows a search."""
 
     def begin(self, plan: Plan, study: Study) -> SearchObserver:
-        """A search begins."""
+        """Show that a search begins or resumes. Return its observer."""
 
     def show_plan(self, outlook: DryRunPlan) -> None:
-        """Nothing is to be started: says what would be."""
+        """Show what a search would do, for a dry run."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+
+    def report(self, counts: Counts | None, flags: Sequence[str]) -> None:
+        """Show the results, and how to resume; flags are what resuming needs."""
 
 
-@dataclass
-class SweepContext:
+@dataclass(kw_only=True)
+class SweepInvocation(Invocation):
     """One call of `dlopt train -m`.
 
-    command     the overrides as they were typed, by which the sweep can be gone on with
-    perform     makes a run in this process, on the screen
-    elsewhere   makes a run in another process, whose output nobody sees; a function of a module
-    yes         start even a very large grid
-    dry_run     say what would be done, and do nothing
-    begun       whether its first run may have been started
-    counts      how the trials ended, once it is over; None where it ended at once
+    overrides          the overrides as they were typed, with which the sweep can be resumed
+    perform            makes a run in this process, on the display
+    perform_elsewhere  makes a run in another process without a screen; can be pickled
+    counts             how the trials ended; None before the end of the sweep
     """
 
-    command: list[str]
+    overrides: list[str]
     perform: Callable[[Job], None]
     perform_elsewhere: Callable[[Job], None]
-    screen: SweepDisplay
-    yes: bool = False
-    dry_run: bool = False
-    has_started: bool = False
+    display: SweepDisplay
     counts: Counts | None = None
-
-
-current: SweepContext | None = None
-"""That of this process: Hydra makes the sweeper, and hands nothing of ours to it."""

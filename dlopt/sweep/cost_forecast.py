@@ -24,7 +24,7 @@ from dlopt.config.compose.flatten import flatten_settings
 from dlopt.config.problems import Problems
 from dlopt.config.schema.settings import build_settings
 from dlopt.rundir.writer import RunWriter
-from dlopt.sweep.compose import Job, prepare_run
+from dlopt.runner.job import Job, prepare_run
 from dlopt.sweep.search import Plan
 from dlopt.sweep.space import Axis, Choice, Interval, Space
 from dlopt.training.cost import Cost, CostEstimate, CostModel, estimate_cost

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from dlopt.config.compose.yaml_dump import quote
-from dlopt.sweep.compose import Job
+from dlopt.runner.job import Job
+from dlopt.sweep.context import SweepInvocation
 from dlopt.sweep.pruning import PruningTicket
 
 TICKET_VARIABLE = "DLOPT_TICKET"
@@ -44,6 +49,20 @@ class HydraLauncherWorkers:
         self._jobs.clear()
 
 
+def make_task(invocation: SweepInvocation) -> Callable[[DictConfig], None]:
+    """Return the task function for the launcher, which may call it in another process."""
+    return partial(_perform_task, invocation.perform_elsewhere)
+
+
+def _perform_task(perform: Callable[[Job], None], config: DictConfig) -> None:
+    """Make the run that the launcher has composed."""
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get()
+    tree: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    perform(Job.from_hydra(tree, hydra, Path(hydra.runtime.output_dir), read_ticket(os.environ)))
+
+
 def read_ticket(environment: Mapping[str, str]) -> PruningTicket | None:
     """That of a run which a launcher has started."""
     text = environment.get(TICKET_VARIABLE)
@@ -54,7 +73,7 @@ def read_ticket(environment: Mapping[str, str]) -> PruningTicket | None:
 
 
 def _ticket_overrides(job: Job) -> list[str]:
-    if job.ticket is None:
+    if not isinstance(job.ticket, PruningTicket):
         return []
     os.environ.pop(STORAGE_VARIABLE, None)
     if job.ticket.storage is not None:

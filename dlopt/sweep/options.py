@@ -21,8 +21,8 @@ class MedianOptions:
     warmup    evaluations of a trial before it may be, counted through its runs
     """
 
-    startup: Annotated[int, Range(ge=0)]
-    warmup: Annotated[int, Range(ge=0)]
+    n_startup_trials: Annotated[int, Range(ge=0)]
+    n_warmup_steps: Annotated[int, Range(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class HyperbandOptions:
     reduction   of so many trials at a rung one goes on to the next, which is so many times as far
     """
 
-    least: Count
-    reduction: Annotated[int, Range(ge=2)]
+    min_resource: Count
+    reduction_factor: Annotated[int, Range(ge=2)]
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class TpeOptions:
     multivariate   whether one density is of all axes together; else each axis has its own
     """
 
-    startup: Annotated[int, Range(ge=0)]
-    candidates: Count
+    n_startup_trials: Annotated[int, Range(ge=0)]
+    n_ei_candidates: Count
     multivariate: bool
 
 
@@ -114,7 +114,7 @@ class SweeperOptions:
     """
 
     sampler: Literal["grid", "random", "tpe", "qmc"]
-    trials: Count | None
+    n_trials: Count | None
     seed: Seed
     seeds: Count | list[Seed] | None
     statistic: Statistic
@@ -150,10 +150,10 @@ class Random(SweeperOptions):
 
 
 class Tpe(SweeperOptions):
-    """x = argmax l(x) / g(x)  over `tpe.candidates` draws from l
+    """x = argmax l(x) / g(x)  over `tpe.n_ei_candidates` draws from l
 
     l and g are densities, sums of a kernel at each point: l of the good points, the best min(ceil(n / 10), 25) of the n
-    so far, g of all others. Their quotient grows with the expected improvement. The first `tpe.startup` points are
+    so far, g of all others. Their quotient grows with the expected improvement. The first `tpe.n_startup_trials` points are
     drawn at random. Points under way and diverged ones count as bad: so several workers keep out of each other's way.
     What is proposed depends on the results so far, and with several workers on which are there first.
 

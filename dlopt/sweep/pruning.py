@@ -1,7 +1,7 @@
-"""Ending runs early that do worse than others did by then: the pruner, and what a run tells it.
+"""Pruning: end runs early that do worse than others did at the same point.
 
-After each evaluation a run reports the objective; where its trial has several runs, one after another, it reports the
-mean (or median) of what the former ones came to and of its own. Evaluations are counted through all runs of a trial.
+After each evaluation a run reports the objective. If its trial has several runs, one after another, it reports the
+mean (or median) of the values of the finished runs and its own. Evaluations are counted through all runs of a trial.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pruner:
-    """How runs are ended early: name is none, median or hyperband.
+    """How runs are pruned: name is none, median or hyperband.
 
-    startup     trials that are done before the first may be pruned (median)
-    warmup      evaluations of a trial before it may be pruned (median)
-    least       evaluations before the first rung (hyperband)
-    reduction   of so many trials one goes on to the next rung, which has so many times the evaluations (hyperband)
+    n_startup_trials   completed trials before the first may be pruned (median)
+    n_warmup_steps     evaluations of a trial before it may be pruned (median)
+    min_resource       evaluations before the first rung (hyperband)
+    reduction_factor   one of so many trials reaches the next rung, at so many times the evaluations (hyperband)
     """
 
     name: Literal["none", "median", "hyperband"]
-    startup: int
-    warmup: int
-    least: int
-    reduction: int
+    n_startup_trials: int
+    n_warmup_steps: int
+    min_resource: int
+    reduction_factor: int
 
     def to_optuna(self) -> BasePruner:
-        """Optuna's own (Golovin et al. 2017, the median rule; Li et al. 2018, Hyperband)."""
+        """Make Optuna's pruner (median rule: Golovin et al. 2017; Hyperband: Li et al. 2018)."""
         from optuna import pruners
 
-        if self.name == "median":  # which counts evaluations from 0, and these are counted from 1
-            return pruners.MedianPruner(n_startup_trials=self.startup, n_warmup_steps=self.warmup + 1)
+        if self.name == "median":  # Optuna counts evaluations from 0, dlopt from 1
+            return pruners.MedianPruner(self.n_startup_trials, self.n_warmup_steps + 1)
         if self.name == "hyperband":
-            return pruners.HyperbandPruner(min_resource=self.least, reduction_factor=self.reduction)
+            return pruners.HyperbandPruner(min_resource=self.min_resource, reduction_factor=self.reduction_factor)
         return pruners.NopPruner()
 
 
@@ -67,6 +67,10 @@ class PruningTicket:
     statistic: Statistic
     before: tuple[float, ...] = ()
     evaluations: int = 0
+
+    def open_reporter(self) -> PruningReporter:
+        """Open the study of the trial."""
+        return PruningReporter(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain numbers and text."""

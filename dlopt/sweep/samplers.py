@@ -1,8 +1,7 @@
-"""Where a search looks next: pure functions of the sampler's seed and the ordinal of a point.
+"""Which point comes next: pure functions of the sampler's seed and the ordinal of a point.
 
-So a search that was interrupted goes on with the points that it would have had, and several processes that share one
-need agree on nothing but who takes which ordinal. What TPE proposes follows from the results too; it draws by the same
-seeds.
+So an interrupted search resumes with the points that it would have had. Several processes that share a search only
+need to agree on who takes which ordinal. TPE's proposals also depend on the results; it draws by the same seeds.
 """
 
 from __future__ import annotations
@@ -22,22 +21,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sampler:
-    """How points are chosen: name is grid, random, tpe or qmc; the rest but the seed is for TPE.
+    """How points are chosen: name is grid, random, tpe or qmc; only TPE uses the fields after the seed.
 
-    startup       points drawn at random first
-    candidates    of which the most promising one is tried
-    multivariate  whether all axes are looked at together
+    n_startup_trials   points drawn at random first
+    n_ei_candidates    candidates, of which the most promising one is tried
+    multivariate       whether one density covers all axes together
     """
 
     name: str
     seed: int
-    startup: int
-    candidates: int
+    n_startup_trials: int
+    n_ei_candidates: int
     multivariate: bool
 
 
 def sample(space: Space, sampler: Sampler, ordinal: int) -> tuple[Any, ...] | None:
-    """The point of this ordinal; None where it follows from results, as TPE's do."""
+    """Return the point of this ordinal, or None if it depends on results, as TPE's do."""
     if sampler.name == "grid":
         return space.grid_point(ordinal)
     if sampler.name == "tpe":
@@ -47,12 +46,12 @@ def sample(space: Space, sampler: Sampler, ordinal: int) -> tuple[Any, ...] | No
 
 
 def sample_uniform(dimensions: int, seed: int, ordinal: int) -> Sequence[float]:
-    """Independent uniform numbers in [0, 1): those of a point of random search."""
+    """Draw independent uniform numbers in [0, 1), which are a point of random search."""
     return np.random.default_rng([seed, ordinal]).random(dimensions).tolist()
 
 
 def sample_sobol(dimensions: int, seed: int, ordinal: int) -> Sequence[float]:
-    """The point of a scrambled Sobol sequence, in [0, 1): any 2^k of its first fill the cube evenly (Owen 1998)."""
+    """Return a point of a scrambled Sobol sequence in [0, 1)^d; its first 2^k points fill the cube evenly (Owen 1998)."""
     if dimensions == 0:
         return []
     engine = _sequence(dimensions, seed)
@@ -71,17 +70,17 @@ def _sequence(dimensions: int, seed: int) -> Any:
 
 
 def make_tpe_sampler(sampler: Sampler, ordinal: int) -> BaseSampler:
-    """Optuna's tree-structured Parzen estimator, which draws by the ordinal of the point that it is asked for.
+    """Make Optuna's tree-structured Parzen estimator with a seed that depends on the ordinal of the point.
 
-    The first `startup` points are drawn at random, and points under way count as bad ones, so that several processes
-    keep out of each other's way (constant liar). Source: Bergstra et al. 2011, NIPS.
+    The first `n_startup_trials` points are drawn at random. Running points count as bad ones, so that several processes
+    avoid each other (constant liar). Source: Bergstra et al. 2011, NIPS.
     """
     from optuna.samplers import TPESampler
 
     return TPESampler(
         seed=int(np.random.SeedSequence([sampler.seed, ordinal]).generate_state(1)[0]),
-        n_startup_trials=sampler.startup,
-        n_ei_candidates=sampler.candidates,
+        n_startup_trials=sampler.n_startup_trials,
+        n_ei_candidates=sampler.n_ei_candidates,
         multivariate=sampler.multivariate,
         constant_liar=True,
     )

@@ -15,15 +15,16 @@ from dlopt.config.problems import format_error
 from dlopt.metrics.names import Statistic
 from dlopt.report import tensorboard_bands
 from dlopt.rundir.directory import RunDirectory
+from dlopt.runner.job import Job
+from dlopt.runner.signals import handle_signals
 from dlopt.runner.workers import WorkerLostError, Workers
-from dlopt.sweep.compose import Composer, Job
+from dlopt.sweep.compose import Composer
 from dlopt.sweep.pruning import Pruner, PruningTicket
 from dlopt.sweep.repeats import Repeat, summarize_outcome
 from dlopt.sweep.signals import StopHandler
 from dlopt.sweep.space import Space
 from dlopt.sweep.storage import HEARTBEAT_INTERVAL
 from dlopt.sweep.study import Counts, Outcome, Study, Trial
-from dlopt.training.control import handle_signals
 
 FINAL_STATES = ("done", "diverged", "failed", "pruned")
 """What a run can have come to; any other status is one on the way."""

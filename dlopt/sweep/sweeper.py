@@ -12,17 +12,18 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dlopt.config.compose import groups
-from dlopt.config.compose.hydra_callback import check_directory
 from dlopt.config.compose.nested_options import to_hydra
 from dlopt.config.problems import Problems
 from dlopt.config.schema.settings import build_dataclass
 from dlopt.metrics.names import higher_is_better
 from dlopt.rundir.directory import RunDirectory
+from dlopt.runner.claim import check_directory
+from dlopt.runner.job import Job
 from dlopt.runner.workers import Workers
 from dlopt.storage import atomic
-from dlopt.sweep import context as sweep_context
-from dlopt.sweep import manifest, storage
-from dlopt.sweep.compose import Composer, Job, leave_out_address
+from dlopt.sweep import hydra_launcher, manifest, storage
+from dlopt.sweep.compose import Composer, leave_out_address
+from dlopt.sweep.context import SweepInvocation
 from dlopt.sweep.cost_forecast import MAX_SAMPLE_POINTS, CostForecast, DryRunPlan, forecast_cost
 from dlopt.sweep.hydra_launcher import HydraLauncherWorkers
 from dlopt.sweep.options import SweeperOptions
@@ -34,13 +35,11 @@ from dlopt.sweep.study import Direction, Study, exclusive, load_or_create_study,
 from dlopt.sweep.validate import config_dir_flag, count_points, make_plan, select_checked_points
 
 
-def sweep(arguments: Sequence[str], config: DictConfig, context: Any, task_function: Any) -> None:
+def sweep(arguments: Sequence[str], config: DictConfig, context: Any, ours: SweepInvocation) -> None:
     """Check everything, then search to the end. ConfigError, with all problems, before anything is started."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.plugins import Plugins
 
-    ours = sweep_context.current
-    assert ours is not None  # set by the command line
     problems = Problems()
     tree: dict[str, Any] = OmegaConf.to_container(config.hydra.sweeper, resolve=True)  # type: ignore[assignment]
     tree.pop("_target_", None)
@@ -74,7 +73,7 @@ def sweep(arguments: Sequence[str], config: DictConfig, context: Any, task_funct
     config = copy.deepcopy(config)
     leave_out_address(config.hydra)
     launcher = Plugins.instance().instantiate_launcher(
-        hydra_context=context, task_function=task_function, config=config
+        hydra_context=context, task_function=hydra_launcher.make_task(ours), config=config
     )
     workers: Workers[Job]
     if hasattr(launcher, "workers"):
@@ -85,7 +84,7 @@ def sweep(arguments: Sequence[str], config: DictConfig, context: Any, task_funct
         )
     if ours.dry_run:
         at_once = workers.count if hasattr(launcher, "workers") else 1  # of others' it is not known
-        ours.screen.show_plan(_outlook(keys, plan, composer, at_once, total, problems))
+        ours.display.show_plan(_outlook(keys, plan, composer, at_once, total, problems))
         return
     with storage.translate_errors(keys.storage):
         _search(keys, plan, composer, workers, total, config, ours, problems)
@@ -141,7 +140,7 @@ def _over(keys: SweeperOptions, plan: Plan, total: int, problems: Problems) -> s
 
 
 def _sampler(keys: SweeperOptions) -> Sampler:
-    return Sampler(keys.sampler, keys.seed, keys.tpe.startup, keys.tpe.candidates, keys.tpe.multivariate)
+    return Sampler(keys.sampler, keys.seed, keys.tpe.n_startup_trials, keys.tpe.n_ei_candidates, keys.tpe.multivariate)
 
 
 def _search(
@@ -151,7 +150,7 @@ def _search(
     workers: Workers[Job],
     total: int,
     config: DictConfig,
-    ours: sweep_context.SweepContext,
+    ours: SweepInvocation,
     problems: Problems,
 ) -> None:
     opened = storage.open_existing_storage(keys.storage, plan.folder, problems)
@@ -174,7 +173,7 @@ def _search(
         manifest.write(
             plan.folder,
             {
-                "command": [o for o in ours.command if o.lstrip("+").partition("=")[0] not in left_out],
+                "command": [o for o in ours.overrides if o.lstrip("+").partition("=")[0] not in left_out],
                 "sampler": keys.sampler,
                 "objective": plan.objective,
                 "direction": direction,
@@ -193,7 +192,7 @@ def _search(
     with mine:
         if keys.retry:
             mine.try_failed_again()
-        stage = ours.screen.begin(plan, mine)
+        stage = ours.display.begin(plan, mine)
         ours.has_started = True
         search = SearchRunner(plan, mine, composer, workers, stage)
         try:
@@ -231,7 +230,7 @@ def _check_total(study: Study, problems: Problems) -> None:
     over = max(study.finished_ordinals(), default=-1) + 1
     if over > study.total:
         said = f"must be at least {over}: so many points were looked at; got {study.total}"
-        problems.add("hydra.sweeper.trials", said)
+        problems.add("hydra.sweeper.n_trials", said)
     problems.raise_if_any()
 
 

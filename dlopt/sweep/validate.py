@@ -32,16 +32,18 @@ MAX_CHECKED_POINTS = 1_000
 def count_points(keys: SweeperOptions, space: Space, problems: Problems) -> int:
     """The points of the search in all."""
     if keys.sampler != "grid":
-        if keys.trials is None:
-            problems.add("hydra.sweeper.trials", f"says how many points {keys.sampler} looks at, and must be a number")
+        if keys.n_trials is None:
+            problems.add(
+                "hydra.sweeper.n_trials", f"says how many points {keys.sampler} looks at, and must be a number"
+            )
         if not space.axes and not problems.errors:
             problems.add("", "there is nothing to search: give a key several values, or an interval")
-        return keys.trials or 0
+        return keys.n_trials or 0
     size = int(space.size)
-    if keys.trials not in (None, size) and not problems.errors:
+    if keys.n_trials not in (None, size) and not problems.errors:
         problems.add(
-            "hydra.sweeper.trials",
-            f"a grid looks at all of its {size} points, got {keys.trials}; hydra/sweeper=random draws so many",
+            "hydra.sweeper.n_trials",
+            f"a grid looks at all of its {size} points, got {keys.n_trials}; hydra/sweeper=random draws so many",
         )
     return size
 
@@ -68,7 +70,11 @@ def make_plan(
     objective = _build_all(space, points, over, composer, config, problems)
     problems.raise_if_any()
     pruner = Pruner(
-        keys.pruner, keys.median.startup, keys.median.warmup, keys.hyperband.least, keys.hyperband.reduction
+        keys.pruner,
+        keys.median.n_startup_trials,
+        keys.median.n_warmup_steps,
+        keys.hyperband.min_resource,
+        keys.hyperband.reduction_factor,
     )
     return Plan(folder, space, over, objective, keys.statistic, pruner, keys.storage, keys.study or "dlopt")
 

@@ -1,4 +1,4 @@
-"""The content of checkpoints: plain dictionaries of tensors and numbers, loaded without executing anything.
+"""What is in a checkpoint: plain dictionaries of tensors and numbers, loaded without executing anything.
 
 `model` is a state dict with the network's own names, which plain PyTorch can load.
 """
@@ -12,16 +12,31 @@ import torch
 from torch import Tensor, nn
 
 from dlopt.base.layout import map_tied_names
+from dlopt.rundir.metrics_log import decode_evaluations
+from dlopt.rundir.writer import RunWriter
+from dlopt.training.experiment import Experiment
 from dlopt.training.state import TrainState
 
 STATE_KEYS = ("step", "evaluations", "model", "state", "average", "best", "best_step", "window", "diagnostics")
-"""What of a last checkpoint decides how the run goes on."""
+"""The entries of a last checkpoint that decide how the run resumes."""
 FORMAT = 2
-"""Of the content; another number is another form, which is refused."""
+"""Version of the content; a checkpoint of another version is refused."""
+
+
+def make_header(experiment: Experiment, run: RunWriter) -> dict[str, Any]:
+    """Return what checkpoints of all kinds hold."""
+    counted = [] if experiment.train.targets.is_floating_point() else [str(i) for i in range(experiment.outputs)]
+    return {
+        "format": FORMAT,
+        "config": run.config_digest(),
+        "settings": run.settings,
+        "preprocessing": {name: dict(statistics) for name, statistics in experiment.preprocessing.items()},
+        "encoding": dict(experiment.encoding) or {"classes": counted},
+    }
 
 
 def capture_state(training: TrainState, i: int) -> dict[str, Any]:
-    """All that lane i needs of the state of training to go on from here as if nothing had happened."""
+    """Return all of the state of training that lane i needs to resume from here with the same bits."""
     return {
         "step": training.step,
         "evaluations": training.problem.evaluations,
@@ -32,7 +47,7 @@ def capture_state(training: TrainState, i: int) -> dict[str, Any]:
 
 
 def model_state_dict(training: TrainState, w: Tensor, running: Mapping[str, Tensor], i: int) -> dict[str, Tensor]:
-    """The network of lane i at w, (..., P), as a state dict; frozen parameters and buffers of its own included."""
+    """Return the network of lane i at w, (..., P), as a state dict with its frozen parameters and buffers."""
     network = training.problem.model
     pieces = {n: v.detach() for n, v in training.layout.views(_copy_lane(w, i, training.solo)).items()}
     pieces |= {name: _copy_lane(b, i, training.solo) for name, b in running.items()}
@@ -41,22 +56,22 @@ def model_state_dict(training: TrainState, w: Tensor, running: Mapping[str, Tens
 
 
 def find_mismatch(content: Mapping[str, Any], network: nn.Module) -> str | None:
-    """What in a checkpoint is not of this network, or None."""
+    """Return how a checkpoint does not fit this network, or None if it does."""
     saved = {name: tuple(x.shape) for name, x in content["model"].items()}
     mine = {name: tuple(x.shape) for name, x in network.state_dict().items()}
 
-    def said(shape: tuple[int, ...] | None) -> str:
+    def describe(shape: tuple[int, ...] | None) -> str:
         return "is not there" if shape is None else f"has shape {shape}"
 
     for name in [*mine, *saved]:
         a, b = saved.get(name), mine.get(name)
         if a != b:
-            return f"the checkpoint is of another network: {name} {said(a)} in it, and {said(b)} in the network"
+            return f"the checkpoint is of another network: {name} {describe(a)} in it, and {describe(b)} in the network"
     return None
 
 
 def find_differences(one: Any, other: Any, place: str = "") -> Iterator[str]:
-    """Where nested dictionaries and lists of tensors and numbers differ, bit for bit; NaN equals itself."""
+    """Yield where nested dictionaries and lists of tensors and numbers differ, bit for bit; NaN equals itself."""
     if isinstance(one, Mapping) and isinstance(other, Mapping) and one.keys() == other.keys():
         for key in one:
             yield from find_differences(one[key], other[key], f"{place}/{key}")
@@ -72,23 +87,24 @@ def find_differences(one: Any, other: Any, place: str = "") -> Iterator[str]:
 
 
 def restore(training: TrainState, content: Mapping[str, Any]) -> None:
-    """Put a single run back to where `state` was taken."""
+    """Restore a single run to where `capture_state` was called."""
     training.step = content["step"]
     training.problem.evaluations = content["evaluations"]
     load_weights(training, training.w, training.problem.running, content["model"])
     training.state = from_plain(training.state, content["state"], training.device)
     training.average = from_plain(training.average, content["average"], training.device)
+    training.histories = [tuple(decode_evaluations(content))]
 
 
 def load_weights(training: TrainState, w: Tensor, running: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
-    """Overwrite w and running statistics with a saved network."""
+    """Overwrite w and running statistics by a saved network."""
     w.copy_(training.layout.flatten(saved))
     for name, b in running.items():
         b.copy_(saved[name])
 
 
 def to_plain(x: Any, i: int, solo: bool) -> Any:
-    """Lane i of a state, as nested dicts of tensors and numbers: loading a named tuple would import its class."""
+    """Return lane i of a state as nested dicts of tensors and numbers: loading a named tuple would import its class."""
     if hasattr(x, "state_dict"):
         x = x.state_dict()
     if hasattr(x, "_asdict"):
@@ -101,7 +117,7 @@ def to_plain(x: Any, i: int, solo: bool) -> Any:
 
 
 def from_plain(like: Any, content: Any, device: torch.device) -> Any:
-    """The inverse of `plain`, in the classes of a fresh state."""
+    """Return the state from what `to_plain` returned, in the classes of a fresh state."""
     if hasattr(like, "load_state_dict"):
         like.load_state_dict(content)
         return like
@@ -122,5 +138,5 @@ def from_plain(like: Any, content: Any, device: torch.device) -> Any:
 
 
 def _copy_lane(x: Tensor, i: int, solo: bool) -> Tensor:
-    """A copy of one lane's part, of its own memory (a slice would save the whole)."""
+    """Return a copy of one lane's part in memory of its own (a slice would save the whole)."""
     return (x if solo or x.ndim == 0 else x[i]).detach().clone()

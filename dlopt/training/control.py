@@ -1,26 +1,7 @@
 """What the outside sees of the loop, and how it ends it."""
 
-import contextlib
-import signal
-from collections.abc import Callable, Iterator
-from typing import Any
-
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.metrics_log import Row
-
-STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-"""Ctrl-C, a cluster's preemption, a terminal that was closed."""
-
-
-@contextlib.contextmanager
-def handle_signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """While this lasts, signals to stop come here."""
-    before = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, former in before.items():
-            signal.signal(number, former)
 
 
 class TrainingControl:

@@ -10,18 +10,17 @@ import dataclasses
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from dlopt.rundir.status import Status
 from dlopt.rundir.writer import RunWriter
 from dlopt.training.batches import count_steps_per_epoch
 from dlopt.training.control import TrainingControl
 from dlopt.training.experiment import Experiment, Settings
-from dlopt.training.loop import set_torch_switches, step
+from dlopt.training.loop import record, set_torch_switches, step
 from dlopt.training.recorder import Recorder
 from dlopt.training.state import TrainState
 
@@ -119,24 +118,23 @@ class CostEstimate:
         return (figures or self.cost_model).cost(RunLength.of(settings, self.examples, drop_last=self.drop_last))
 
 
-class _ProbeRecorder(Recorder):
-    """Books in which nothing falls due but what is said: `due` is a rhythm, or None. They are closed when `over`."""
+class _ProbeIntervals:
+    """Due-rules by which only one interval is due: `now`, or nothing if it is None. No run ends by itself."""
 
-    due: int | None = None
-    over = False
+    may_end = False  # the steps of a run that has diverged or would stop take as long as others
+    now: int | None = None
 
-    def evaluation_due(self, step: int) -> bool:
-        return self.due == EVALUATION
+    def __init__(self, log_every: int | None) -> None:
+        self.log_every = log_every
 
-    def row_due(self, step: int) -> bool:
-        return self.due is not None and self.due in (EVALUATION, self.training.settings.log_every)
+    def evaluation(self, step: int) -> bool:
+        return self.now == EVALUATION
 
-    def _diagnostic_due(self, every: int | None) -> bool:
-        return self.due == every if every else self.row_due(self.training.step)
+    def row(self, step: int) -> bool:
+        return self.now is not None and self.now in (EVALUATION, self.log_every)
 
-    def finish(self, leaving: Sequence[tuple[int, Status]]) -> None:
-        if self.over:  # else it has diverged, or a rule would stop it: its steps take as long as those of others
-            super().finish(leaving)
+    def diagnostic(self, every: int | None, step: int) -> bool:
+        return self.now == every if every else self.row(step)
 
 
 def estimate_cost(
@@ -172,7 +170,8 @@ class _CostProbe:
         own = dataclasses.replace(experiment.settings, checkpoint=never)
         experiment = dataclasses.replace(experiment, settings=own)
         self.training = TrainState([experiment])
-        self.journal = _ProbeRecorder(self.training, [experiment], [run], TrainingControl(), None)
+        self.due = _ProbeIntervals(experiment.settings.log_every)
+        self.recorder = Recorder(self.training, [experiment], [run], TrainingControl(), None, self.due)
         instruments = {d.every for d in experiment.diagnostic.values()}
         self.intervals = sorted({r for r in (*instruments, experiment.settings.log_every) if r})
         self.between = max(1, self.length.steps // self.length.evaluations)
@@ -200,9 +199,8 @@ class _CostProbe:
         rows = {every: self._row(every, each) for every in self.intervals}
         checkpoint, history = self._checkpoint(evaluations=1 + len(evaluations))
         before_end = self.clock()
-        self.journal.running_metrics.end_epoch()
-        self.journal.over = True
-        self.journal.finish([(0, "done")])
+        self.recorder.running_metrics.end_epoch()
+        self.recorder.finish([(0, "done")])
         end = self.clock() - before_end
         start = begun.seconds - self.began - (each.scale(WARM_UP) + evaluation).seconds
         count = 1 + len(evaluations)
@@ -218,10 +216,9 @@ class _CostProbe:
         """One step, after which just this is due."""
         if self.training.step >= self.training.steps:
             self.training.step = 0
-        self.journal.due = due
-        step(self.training, self.journal)
-        if self.journal.anything_due():
-            self.journal.log()
+        self.due.now = due
+        step(self.training, self.recorder)
+        record(self.training, self.recorder)
 
     def _row(self, every: int, each: Cost) -> Cost:
         """What falls due in this rhythm, besides the step; the first time does not count."""
@@ -235,10 +232,10 @@ class _CostProbe:
     def _checkpoint(self, evaluations: int) -> tuple[Cost, float]:
         """A checkpoint without the rows of evaluations that are in it, and the bytes of such a row."""
         if self.length.every and self.length.every % self.length.epoch == 0:
-            self.journal.running_metrics.end_epoch()  # outputs of an epoch under way are saved
+            self.recorder.running_metrics.end_epoch()  # outputs of an epoch under way are saved
         before = self.clock()
-        self.journal.save([0])
-        history = len(self.journal.lanes[0].encoded_rows)
+        self.recorder.save([0])
+        history = len(self.recorder.lanes[0].encoded_rows)
         seconds = self.clock() - before
         return Cost(seconds, self.run.checkpoint("last").stat().st_size - history), history / evaluations
 

@@ -1,4 +1,4 @@
-"""The loop: draw, step, measure. One loop for one run and for many in lanes."""
+"""The training loop: next batch, objective, optimizer step, apply, record. One loop for one run and for E lanes."""
 
 from __future__ import annotations
 
@@ -23,45 +23,52 @@ def train(
     watch: TrainingControl | None = None,
     state: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """Train every experiment to its end, and return the summaries, which are also in the run directories.
+    """Train every experiment to its end and return the summaries, which are also in the run directories.
 
-    state is the content of the last checkpoint of a single run, which goes on from there.
+    state is the content of the last checkpoint of a single run, which resumes from there.
 
-    One experiment has w of shape (P,); E experiments have w of shape (E, P) and go through every step together. They
-    must agree in everything but numbers: the same network, classes of parts, sizes and lengths; they may differ in
-    seed, data rows, initial weights, schedule and numeric hyperparameters. ValueError says where they do not.
+    One experiment has w of shape (P,). E experiments have w of shape (E, P) and take every step together. They must
+    agree in everything but numbers: the same network, classes of components, sizes and lengths. They may differ in
+    seed, data rows, initial weights, schedule and numeric hyperparameters. ValueError says where they do not agree.
     A run that stops or diverges is finished at once and leaves the others.
     """
     check_compatible(experiments)
     with set_torch_switches(experiments[0].threads, deterministic=experiments[0].settings.deterministic):
         training = TrainState(experiments)
-        journal = Recorder(training, experiments, runs, watch or TrainingControl(), state)
+        recorder = Recorder(training, experiments, runs, watch or TrainingControl(), state)
         try:
-            return loop(training, journal)
+            return loop(training, recorder)
         except BaseException as error:
-            journal.fail(error)
+            recorder.fail(error)
             raise
 
 
-def loop(training: TrainState, journal: Recorder) -> list[dict[str, Any]]:
-    """Steps until there is nothing left to do."""
-    while journal.should_continue():
-        step(training, journal)
-        if journal.anything_due():
-            journal.log()
-    return journal.end()
+def loop(training: TrainState, recorder: Recorder) -> list[dict[str, Any]]:
+    """Take steps until there is nothing left to do."""
+    while recorder.should_continue():
+        step(training, recorder)
+        record(training, recorder)
+    return recorder.end()
 
 
-def step(training: TrainState, journal: Recorder) -> None:
-    """One step, of which the journal takes note."""
+def step(training: TrainState, recorder: Recorder) -> None:
+    """Take one step: next batch, objective, optimizer step, apply."""
     inputs, targets = training.next_batch()
     objective = training.objective(inputs, targets)
     optimizer = training.optimizer()
-    before = training.w.clone() if training.needs_previous_w or journal.diagnostics_due() else training.w
-    moment = optimizer.step(training.w, training.state, objective)
-    training.apply_step(moment, before, optimizer)
-    journal.measure(objective, moment, before, targets)
+    before = training.w.clone() if training.needs_previous_w or recorder.diagnostics_due() else training.w
+    result = optimizer.step(training.w, training.state, objective)
+    training.apply_step(result, before, optimizer, objective)
+    recorder.measure(objective, result, before, targets)
     training.step += 1
+
+
+def record(training: TrainState, recorder: Recorder) -> None:
+    """Write what is due, and let lanes that have ended leave."""
+    if recorder.anything_due():
+        interval = recorder.log()
+        training.extend_histories(interval.evaluations)
+        recorder.close_interval(interval)
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,21 +19,36 @@ from dlopt.base.diagnostic import Reading, StepRecord
 from dlopt.base.histogram import Histogram
 from dlopt.base.optimizer import Step
 from dlopt.base.schedule import TrainingTime
-from dlopt.objective.problem import MiniBatchObjective
+from dlopt.objective.oracle import MiniBatchObjective
 from dlopt.rundir.lock import LockLostError
 from dlopt.rundir.metrics_log import Row
 from dlopt.rundir.status import Status
 from dlopt.rundir.writer import RunWriter
-from dlopt.storage.memory import peak_memory
 from dlopt.training import checkpointing
 from dlopt.training.batches import Examples
-from dlopt.training.best import AveragedWeights, CheckpointSaver, Lane
+from dlopt.training.best import Lane
+from dlopt.training.checkpoint_saver import AveragedWeights, CheckpointSaver
 from dlopt.training.control import TrainingControl
+from dlopt.training.due import DueRules, Intervals
 from dlopt.training.evaluation import evaluate, recompute_statistics
 from dlopt.training.experiment import Experiment
 from dlopt.training.lanes import tree_map
+from dlopt.training.result import summarize
 from dlopt.training.running_metrics import RunningMetrics
 from dlopt.training.state import TrainState
+
+
+class LoggedInterval(NamedTuple):
+    """The steps since the last row, once written.
+
+    logs          whether a row was due
+    infinite      of each lane, whether its loss or iterate is not finite
+    evaluations   the rows of this moment's evaluation by lane, of lanes that have not diverged
+    """
+
+    logs: bool
+    infinite: Sequence[bool]
+    evaluations: Mapping[int, Row]
 
 
 class Recorder:
@@ -46,8 +61,14 @@ class Recorder:
         runs: Sequence[RunWriter],
         watch: TrainingControl,
         state: Mapping[str, Any] | None,
+        due: DueRules | None = None,
     ) -> None:
         self.training = training
+        self.due = due or Intervals(
+            log_every=training.settings.log_every,
+            eval_every=training.per_epoch * training.settings.eval_every,
+            steps=training.steps,
+        )
         self.control = watch
         self.lanes = [Lane(e, r, i) for i, (e, r) in enumerate(zip(experiments, runs, strict=True))]
         self.summaries: list[dict[str, Any]] = [{} for _ in experiments]
@@ -74,84 +95,72 @@ class Recorder:
         left = bool(self.lanes) and step < self.training.steps and not self.is_stopped
         return left and not self.control.stop and (until is None or step < until)
 
-    def row_due(self, step: int) -> bool:
-        """Whether a row is due after so many steps."""
-        every = self.training.settings.log_every
-        return self.evaluation_due(step) or (every is not None and step % every == 0)
-
-    def evaluation_due(self, step: int) -> bool:
-        every = self.training.per_epoch * self.training.settings.eval_every
-        return step % every == 0 or step == self.training.steps
-
     def diagnostics_due(self) -> bool:
-        """Whether an instrument is due at the step under way."""
-        return any(self._diagnostic_due(d.every) for d in self.diagnostics.values())
-
-    def _diagnostic_due(self, every: int | None) -> bool:
-        done = self.training.step + 1
-        return done % every == 0 if every else self.row_due(done)
+        """Return whether a diagnostic is due at the step under way."""
+        return any(self.due.diagnostic(d.every, self.training.step + 1) for d in self.diagnostics.values())
 
     def anything_due(self) -> bool:
         """Whether there is something to do besides stepping."""
         step = self.training.step
         self.control.step = step
-        if step % self.training.per_epoch == 0 and not self.row_due(step):
+        if step % self.training.per_epoch == 0 and not self.due.row(step):
             self.running_metrics.end_epoch()
-        return self.row_due(step) or bool(self.readings or self.histograms) or self.saver.is_due(step)
+        return self.due.row(step) or bool(self.readings or self.histograms) or self.saver.is_due(step)
 
     # ------------------------------------------------------------------------------------------- rows
 
-    def measure(self, objective: MiniBatchObjective, moment: Step, before: Tensor, targets: Tensor) -> None:
-        """Keep what metrics are computed from; read the instruments that are due."""
+    def measure(self, objective: MiniBatchObjective, result: Step, before: Tensor, targets: Tensor) -> None:
+        """Keep the outputs that metrics are computed from; run the diagnostics that are due."""
         t = self.training
-        if objective.first is None:
-            objective.value(t.w)  # a rule that asked for nothing still has a loss
-        assert objective.first is not None
-        t.problem.update_running_stats(objective.first.statistics)
-        self.running_metrics.add(objective.first, targets)
-        if not self.diagnostics:
+        self.running_metrics.add(objective.first_evaluation(t.w), targets)
+        if not self.diagnostics_due():
             return
-        asked = t.problem.evaluations  # what instruments ask is not the rule's
-        g = objective.raw_gradient(moment.gradient)
-        seen = StepRecord(t.step, before, t.w, moment.loss, g, t.lr, t.layout, objective, moment.info)
+        g = objective.raw_gradient(result.gradient)
+        record = StepRecord(t.step, before, t.w, result.loss, g, t.lr, t.layout, objective.uncounted(), result.info)
         for name, d in self.diagnostics.items():
-            if self._diagnostic_due(d.every):
-                found, self.memory[name] = d.measure(seen, self.memory.get(name))
-                for tag, reading in found.items():
+            if self.due.diagnostic(d.every, t.step + 1):
+                readings, self.memory[name] = d.measure(record, self.memory.get(name))
+                for tag, reading in readings.items():
                     if isinstance(reading, Histogram):
                         self.histograms[tag] = reading
                     else:
                         self.readings[tag] = reading
-        t.problem.evaluations = asked
 
-    def log(self) -> None:
-        """Write rows, evaluate, save, and let lanes go: whatever is due."""
+    def log(self) -> LoggedInterval:
+        """Evaluate and write rows, as far as they are due."""
         step = self.training.step
-        logs, evaluates = self.row_due(step), self.evaluation_due(step)
-        found = self.training.to_host(self._collect_values(logs))
+        logs, evaluates = self.due.row(step), self.due.evaluation(step)
+        values = self.training.to_host(self._collect_values(logs))
         self.seconds += time.perf_counter() - self._clock  # after the transfer, which waits for the device
-        infinite = [values.pop("infinite") > 0 for values in found]
-        # A run ends where its own rhythm says: instruments and checkpoints, which may follow the clock, change nothing.
-        diverged = [bad and logs for bad in infinite]
-        histograms = [{tag: values.pop(tag).buckets() for tag in self.histograms} for values in found]
+        infinite = [v.pop("infinite") > 0 for v in values]
+        histograms = [{tag: v.pop(tag).buckets() for tag in self.histograms} for v in values]
         if evaluates:
-            found = [a | b for a, b in zip(found, self.training.to_host(self._evaluate()), strict=True)]
+            values = [a | b for a, b in zip(values, self.training.to_host(self._evaluate()), strict=True)]
         if self.histograms:
-            for lane, shown in zip(self.lanes, histograms, strict=True):
-                lane.run.log_histograms(step, shown)
+            for lane, buckets in zip(self.lanes, histograms, strict=True):
+                lane.run.log_histograms(step, buckets)
         if logs or self.readings:
-            for lane, scheduled, values in zip(self.lanes, self.training.schedule_values, found, strict=True):
-                row = self._make_row(scheduled | values)
+            for lane, scheduled, v in zip(self.lanes, self.training.schedule_values, values, strict=True):
+                row = self._make_row(scheduled | v)
                 lane.run.log(row)
                 lane.row = row if logs else lane.row
                 self.control.on_row(lane.run, row)
-        leaving: list[tuple[int, Status]] = [(i, "diverged") for i, bad in enumerate(diverged) if bad]
-        if evaluates:
-            leaving += self._update_best([i for i, bad in enumerate(diverged) if not bad])
+        evaluations = {i: lane.row for i, lane in enumerate(self.lanes) if evaluates and not (logs and infinite[i])}
+        return LoggedInterval(logs, infinite, evaluations)
+
+    def close_interval(self, interval: LoggedInterval) -> None:
+        """Keep the best weights, finish the lanes that end here, save the others if a checkpoint is due.
+
+        A run ends only where a row is due by its own settings: diagnostics and checkpoints, which may follow the
+        clock, change nothing.
+        """
+        logs, infinite, evaluations = interval
+        leaving: list[tuple[int, Status]] = [(i, "diverged") for i, bad in enumerate(infinite) if bad and logs]
+        leaving += self._update_best(evaluations)
         self._reset_window(logs)
-        if leaving:
+        if leaving and self.due.may_end:
             self.finish(leaving)
-        if self.saver.is_due(step):  # of lanes that are left; an iterate that is not finite is nothing to go on from
+        if self.saver.is_due(self.training.step):  # of lanes that are left; an infinite iterate cannot be resumed
             self.save(range(len(self.lanes)) if logs else [i for i, bad in enumerate(infinite) if not bad])
         self._clock = time.perf_counter()
 
@@ -214,14 +223,13 @@ class Recorder:
 
     # ------------------------------------------------------------------------------------------- what is saved
 
-    def _update_best(self, which: Sequence[int]) -> list[tuple[int, Status]]:
-        """Keep the best weights of lanes that have just been evaluated; those that stop here are returned."""
+    def _update_best(self, which: Iterable[int]) -> list[tuple[int, Status]]:
+        """Keep the best weights of lanes that were just evaluated; return the lanes that stop here."""
         improved = []
         stopped: list[tuple[int, Status]] = []
         for i in which:
             lane = self.lanes[i]
             lane.record_evaluation()
-            self.training.histories[i] = (*self.training.histories[i], lane.row)
             if lane.is_best():
                 lane.best = lane.row
                 improved.append(i)
@@ -292,7 +300,15 @@ class Recorder:
                 self.save([i])
             if status == "done" and averaged is not None:
                 self.saver.save_average(lane, i, averaged)
-            summary = self._summarize(lane, test[i], status)
+            summary = summarize(
+                self.training,
+                lane,
+                test[i],
+                status,
+                validated=self.validation is not None,
+                seconds=self.seconds,
+                steps_per_second=self._steps_per_second(),
+            )
             said = f"the loss is not finite, seen after step {self.training.step}" if status == "diverged" else ""
             lane.run.finish(status, summary, said)
             self.summaries[lane.index] = summary
@@ -313,35 +329,6 @@ class Recorder:
         best = last if same else evaluate(t.problem, self.saver.best_w, examples, self.saver.best_running)
         found = {f"test/{k}": v for k, v in best.items()} | {f"last/test/{k}": v for k, v in last.items()}
         return t.to_host(found | self._evaluate_average("test", examples, averaged))
-
-    def _summarize(self, lane: Lane, test: dict[str, float], status: Status) -> dict[str, Any]:
-        def metrics(row: Row) -> Row:
-            return {k: v for k, v in row.items() if k.startswith(("train/", "val/"))}
-
-        t = self.training
-        chosen = lane.row if lane.best is None or self.validation is None else lane.best
-        last = {k: v for k, v in test.items() if k.startswith("last/")}
-        average = {k: v for k, v in (lane.row | test).items() if k.startswith("average/")}  # there is none but the last
-        best = {k: v for k, v in test.items() if k not in last and k not in average}
-        if lane.best is None:  # it diverged before it was evaluated
-            best = {k.removeprefix("last/"): v for k, v in last.items()}
-        return {
-            "status": status,
-            **metrics(chosen),
-            **best,
-            **{f"last/{k}": v for k, v in metrics(lane.row).items()},
-            "last/step": lane.row.get("step"),  # that of the last row, after which a run may have been interrupted
-            **last,
-            **average,
-            "best/step": chosen.get("step"),
-            "step": t.step,
-            "epoch": t.step / t.per_epoch,
-            "parameters": t.layout.size,
-            "evaluations": t.problem.evaluations,
-            "seconds": self.seconds,
-            "steps_per_second": self._steps_per_second(),
-            "peak_memory": peak_memory(t.device),
-        }
 
     def _select_lanes(self, stay: Tensor) -> None:
         """Leave only these lanes, given by their indices."""

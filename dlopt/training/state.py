@@ -17,7 +17,8 @@ from dlopt.base.optimizer import Optimizer, Step
 from dlopt.base.regularization import Regularization
 from dlopt.base.schedule import TrainingTime
 from dlopt.base.wrapper import overrides
-from dlopt.objective.problem import MiniBatchObjective, Problem
+from dlopt.objective.oracle import MiniBatchObjective
+from dlopt.objective.problem import Problem
 from dlopt.prng import Key
 from dlopt.training.batches import Batches, DataPlacement, Examples, to_device_async, to_probabilities
 from dlopt.training.experiment import Experiment, HyperparameterRef
@@ -97,7 +98,7 @@ class TrainState:
 
     def objective(self, inputs: Tensor, targets: Tensor) -> MiniBatchObjective:
         """This step's objective."""
-        return self.problem.objective(inputs, targets, self.key("objective"), self.step)
+        return MiniBatchObjective(self.problem, inputs, targets, self.key("objective"), self.step)
 
     def optimizer(self) -> Optimizer:
         """The rule with this step's numbers; regularizations are given theirs."""
@@ -134,20 +135,29 @@ class TrainState:
         """Whether a regularization changes the new iterate by the former."""
         return bool(self._post_step)
 
-    def apply_step(self, moment: Step, before: Tensor, optimizer: Optimizer) -> None:
-        """Make the rule's result the current iterate."""
+    def apply_step(self, result: Step, before: Tensor, optimizer: Optimizer, objective: MiniBatchObjective) -> None:
+        """Take over the result of a step: iterate, optimizer state, average and running statistics.
+
+        Running statistics move once, from the first evaluation of the step.
+        """
         self.lr = self._get_lr(optimizer)
-        w = moment.w
+        w = result.w
         for rule in self._post_step.values():
             w = rule.after(w, before, self.lr, self.layout)
         if w.shape != self.w.shape:
             raise ValueError(f"the rule made w of shape {tuple(w.shape)} from one of shape {tuple(self.w.shape)}")
         if w is not self.w:
             self.w.copy_(w)  # one home for the iterate: the network's own parameters are views of it
-        self.state = moment.state
+        self.state = result.state
         time = TrainingTime(self.step, self.steps, self.per_epoch)
         if self.averaging is not None and self.step >= self.averaging.first(time):
             self.average = self.averaging.update(self.average, self.w, time)
+        self.problem.update_running_stats(objective.first_evaluation(self.w).statistics)
+
+    def extend_histories(self, rows: Mapping[int, Mapping[str, float]]) -> None:
+        """Add the rows of an evaluation, by lane, to what schedules and early stopping read."""
+        for i, row in rows.items():
+            self.histories[i] = (*self.histories[i], row)
 
     def _get_lr(self, optimizer: Optimizer) -> Any:
         """The rate of a rule, or of the rule inside that has one; NaN where none has."""

@@ -7,33 +7,33 @@ from typing import Any
 from hydra.plugins.launcher import Launcher
 
 
-class _Ours(Launcher):
-    """A launcher that hands its workers to our sweepers, which give them one run after another."""
+class _WorkersLauncher(Launcher):
+    """Gives its workers to our sweepers, which submit one run after another."""
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None: ...
 
     def launch(self, job_overrides: Any, initial_job_idx: int) -> Any:
-        raise RuntimeError("hydra/launcher=local and pool go with hydra/sweeper=grid, random, tpe or qmc")
+        raise RuntimeError("hydra/launcher=local and pool need hydra/sweeper=grid, random, tpe or qmc")
 
 
-class Local(_Ours):
-    """One run after another, in this process."""
+class Local(_WorkersLauncher):
+    """Makes one run after another in this process."""
 
     def workers(self, perform: Any, perform_elsewhere: Any) -> Any:
-        """Whoever makes the runs."""
+        """Return what makes the runs."""
         from dlopt.runner.workers import InProcess
 
         return InProcess(perform)
 
 
-class Pool(_Ours):
-    """Several processes; workers is their number, or auto."""
+class Pool(_WorkersLauncher):
+    """Makes runs in several processes; workers is their number, or auto."""
 
     def __init__(self, workers: Any) -> None:
         self.number = workers
 
     def workers(self, perform: Any, perform_elsewhere: Any) -> Any:
-        """Whoever makes the runs. ConfigError where the number is none."""
+        """Return what makes the runs. Raise ConfigError if the number of workers is not valid."""
         from dlopt.runner.process_pool import WorkerPool as Processes
         from dlopt.runner.process_pool import parse_worker_count
 

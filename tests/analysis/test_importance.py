@@ -7,7 +7,8 @@ import pytest
 
 from dlopt.analysis import importance
 from dlopt.analysis.importance import compute_importance, find_borders, find_divergence, group_by_level
-from dlopt.analysis.search_record import SearchAxis, SearchRecord, TrialRecord, make_choice_axis
+from dlopt.analysis.search_axis import SearchAxis, make_choice_axis
+from dlopt.analysis.search_record import SearchRecord, TrialRecord
 
 RATE = SearchAxis("optimizer.lr", (), 1e-4, 10.0, log=True)
 RULE = SearchAxis("optimizer", ("sgd", "adam"))

@@ -271,7 +271,7 @@ def test_csv_holds_every_setting_and_metric(three, capsys):
         (["--where", "optimzer=adam"], "did you mean optimizer"),
         (["--sort", "val/los"], "did you mean val/loss"),
         (["--over", "sed"], "did you mean seed"),
-        (["--where", "optimizer=rmsprop"], "no run in outputs/ is like that"),
+        (["--where", "optimizer=rmsprop"], "no run in outputs/ matches"),
         (["--png", "x.nothing"], "nothing"),
     ],
 )

@@ -167,7 +167,7 @@ def test_the_mask_of_weights_is_made_once_for_each_type(name, dtype):
     mask = layout.weight_mask(w.to(dtype))
     assert torch.equal(mask, layout.mask("weight").to(dtype))
     assert mask.dtype == dtype
-    assert layout.weights(torch.ones(3, layout.size, dtype=dtype)) is mask
+    assert layout.weight_mask(torch.ones(3, layout.size, dtype=dtype)) is mask
 
 
 @pytest.mark.parametrize(

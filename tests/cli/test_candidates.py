@@ -1,4 +1,4 @@
-"""What is offered behind a half-typed line; twins are what Hydra composes and what imported classes say of themselves."""
+"""Candidates for half-typed lines, compared with what Hydra composes and what imported classes declare."""
 
 import functools
 import os
@@ -29,8 +29,6 @@ from dlopt.rundir.writer import RunWriter
 
 GROUPS = [g for g in groups.list_groups() if g != "experiment"]
 OPTIONS = [(g, o) for g in GROUPS for o in groups.list_option_names(g) if o != "custom"]
-
-
 composed = functools.cache(compose_config)
 
 
@@ -39,13 +37,13 @@ def offered(line: str, after: str = "") -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def _read_anew():
+def _clear_module_cache():
     static_hints._parse_module.cache_clear()
 
 
 @pytest.fixture
 def files(here):
-    """Runs, options of one's own, a class of one's own, a file and a folder."""
+    """Runs, custom options, a custom class, a file and a folder."""
     for age, name in enumerate(("2026-01-02/10-00-00-mlp-sgd-bbbb", "multirun/2026-01-01/09-00-00-aaaa/0", "old-cnn")):
         os.utime(RunWriter.create(here / "outputs" / name).status_file, (1000 - age, 1000 - age))
     for file, text in {
@@ -55,7 +53,7 @@ def files(here):
         "own/arch/wide.yaml": "# wide\n# me\ndefaults:\n  - mlp\n  - _self_\nfactor: 2\n",
         "own/arch/mlp.yaml": "# for wide\n# me\nwidths: [9]\n",
         "own/mood/good.yaml": "# a group of one's own\n# me\nvalue: 1\n",
-        "own/hydra/sweeper/mine.yaml": "# mine\n# me\ndefaults:\n  - grid\n  - _self_\ntrials: 7\n",
+        "own/hydra/sweeper/mine.yaml": "# mine\n# me\ndefaults:\n  - grid\n  - _self_\nn_trials: 7\n",
         "my_rule.py": "from typing import Literal\nfrom dlopt.parts import Optimizer\n\n\nclass Base(Optimizer):\n    lr: float\n\n\n"
         "class Sign(Base):\n    mode: Literal['hard', 'soft']\n    nesterov: bool\n\n\n"
         "def net(inputs, depth: Literal[2, 3], *, bias: bool = True): ...\n",
@@ -132,10 +130,10 @@ CASES = {
     "train hydra/sweeper=[t": [],
     "train hydra/launcher=p": ["hydra/launcher=pool"],
     "train hydra/sweeper=tpe hydra/sw": [],
-    "train hydra.sweeper.tri": ["hydra.sweeper.trials="],
-    "train hydra.sweeper.trials=": ["hydra.sweeper.trials=null"],
-    "train hydra/sweeper=tpe hydra.sweeper.trials=": ["hydra.sweeper.trials=20", "hydra.sweeper.trials=null"],
-    "train hydra.sweeper.med": ["hydra.sweeper.median.startup=", "hydra.sweeper.median.warmup="],
+    "train hydra.sweeper.n_tri": ["hydra.sweeper.n_trials="],
+    "train hydra.sweeper.n_trials=": ["hydra.sweeper.n_trials=null"],
+    "train hydra/sweeper=tpe hydra.sweeper.n_trials=": ["hydra.sweeper.n_trials=20", "hydra.sweeper.n_trials=null"],
+    "train hydra.sweeper.med": ["hydra.sweeper.median.n_startup_trials=", "hydra.sweeper.median.n_warmup_steps="],
     "train hydra.sweeper.pruner=": [f"hydra.sweeper.pruner={w}" for w in ("none", "median", "hyperband")],
     "train hydra.sweeper.pruner=m": ["hydra.sweeper.pruner=median"],
     "train hydra.sweeper.statistic=med": ["hydra.sweeper.statistic=median"],
@@ -149,7 +147,7 @@ CASES = {
     "train hydra/sweeper=grid,tpe hydra.sweeper.": [],
     "train hydra/sweeper=nothing hydra.sweeper.": [],
     f"{OWN} hydra/sweeper=mi": ["hydra/sweeper=mine"],
-    f"{OWN} hydra/sweeper=mine hydra.sweeper.trials=": ["hydra.sweeper.trials=7", "hydra.sweeper.trials=null"],
+    f"{OWN} hydra/sweeper=mine hydra.sweeper.n_trials=": ["hydra.sweeper.n_trials=7", "hydra.sweeper.n_trials=null"],
     "train h": ["hydra/sweeper=", "hydra/launcher="],
     # values
     "train precision=": ["precision=float32", "precision=bfloat16", "precision=float64"],
@@ -182,7 +180,7 @@ CASES = {
     "train optimizer=custom optimizer._target_=my_rule.Nothing +optimizer.": [],
     "train arch=custom arch._target_=my_rule.net +arch.": ["+arch.depth=", "+arch.bias="],
     "train arch=custom arch._target_=my_rule.net +arch.depth=": ["+arch.depth=2", "+arch.depth=3"],
-    # people's own
+    # custom options
     f"{OWN} optimizer=si": ["optimizer=sign"],
     "train --config-dir=own optimizer=si": ["optimizer=sign"],
     f"{OWN} optimizer=sign optimizer.": ["optimizer.lr=", "optimizer.mode="],
@@ -223,12 +221,12 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("line", CASES)
-def test_what_is_offered(line, files):
-    assert offered(line) == CASES[line]
+def test_candidates_of_each_line(files):
+    wrong = {line: found for line, expected in CASES.items() if (found := offered(line)) != expected}
+    assert wrong == {}
 
 
-def test_words_behind_the_cursor_count_too(files):
+def test_words_after_the_cursor_count_too(files):
     assert offered("train optimizer.", "optimizer=nesterov") == ["optimizer.lr=", "optimizer.momentum="]
     assert offered("train optimizer=si", "--config-dir own") == ["optimizer=sign"]
 
@@ -238,11 +236,11 @@ def test_a_file_in_the_home_directory(files, monkeypatch):
     assert offered("train --config-dir ~/ow") == [f"{files}/own/"]
 
 
-def test_without_runs_there_is_nothing_to_show(here):
+def test_no_runs_no_candidates(here):
     assert offered("show ") == offered("train resume=") == []
 
 
-def test_of_many_runs_the_newest_are_offered(here):
+def test_only_the_newest_of_many_runs_are_offered(here):
     for i in range(205):
         run = here / "outputs" / f"{i:03}"
         run.mkdir(parents=True)
@@ -252,27 +250,26 @@ def test_of_many_runs_the_newest_are_offered(here):
     assert offered("show outputs/00") == [f"outputs/00{i}" for i in range(9, -1, -1)]
 
 
-def test_every_command_says_what_it_takes():
+def test_every_command_has_a_usage_of_known_kinds():
     assert COMMANDS.keys() <= USAGES.keys()
     for usage in USAGES.values():
         kinds = usage.replace("...", "").replace("|", " ").split()
         assert {kind for kind in kinds if kind.isupper()} <= KINDS.keys()
 
 
-@pytest.mark.parametrize("command", ["runs", "show", "evaluate"])
-def test_every_flag_of_a_command_is_offered(command):
-    """As its own parser has them, with the values that it allows."""
-    taken = import_module(f"dlopt.cli.{command}").build_parser()
-    flags = {flag: action for action in taken._actions for flag in action.option_strings if flag != "-h"}
+@pytest.mark.parametrize("command", ["runs", "show", "evaluate", "verify", "rerun"])
+def test_flags_and_choices_are_those_of_the_parser(command):
+    parser = import_module(f"dlopt.cli.{command}").build_parser()
+    flags = {flag: action for action in parser._actions for flag in action.option_strings if flag != "-h"}
     assert set(offered(f"{command} -")) == {flag for flag in flags if flag.startswith("--")} | {"-q"} & set(flags)
     for flag, action in flags.items():
         if action.choices:
             assert offered(f"{command} {flag} ") == list(action.choices)
 
 
-def test_hydra_takes_every_flag_that_train_offers():
-    takes = {flag for action in get_args_parser()._actions for flag in action.option_strings}
-    assert set(offered("train -")) - {"-q", "--quiet", "--trust", "--dry-run", "--yes"} <= takes  # these are ours
+def test_flags_of_train_are_those_of_hydra_and_ours():
+    known = {flag for action in get_args_parser()._actions for flag in action.option_strings}
+    assert set(offered("train -")) - {"-q", "--quiet", "--trust", "--dry-run", "--yes"} <= known
     for flag in ("--cfg", "--info"):
         action = next(a for a in get_args_parser()._actions if flag in a.option_strings)
         assert offered(f"train {flag} ") == list(action.choices)
@@ -281,18 +278,18 @@ def test_hydra_takes_every_flag_that_train_offers():
 # ------------------------------------------------------------------------------- against Hydra
 
 
-@pytest.mark.parametrize("group", GROUPS)
-def test_every_group_and_option_is_offered(group):
-    assert f"{group}=" in offered("train ")
-    assert offered(f"train {group}=") == [f"{group}={option}" for option in groups.list_option_names(group)]
-    assert offered(f"list {group} ") == groups.list_option_names(group)
+def test_every_group_and_option_is_offered():
+    for group in GROUPS:
+        assert f"{group}=" in offered("train ")
+        assert offered(f"train {group}=") == [f"{group}={option}" for option in groups.list_option_names(group)]
+        assert offered(f"list {group} ") == groups.list_option_names(group)
 
 
 @pytest.mark.parametrize(
     ("group", "option"), [(g, o) for g in groups.SWEEP_GROUPS for o in groups.list_option_names(g)]
 )
-def test_every_key_of_a_search_is_offered_and_its_words(group, option):
-    """As Hydra composes them, and as their class says."""
+def test_keys_of_a_search_and_their_values_are_offered(group, option):
+    """The keys that Hydra composes, and the values that the class allows."""
     own = OmegaConf.to_container(compose_config(f"{group}={option}", hydra=True))["hydra"][group.rpartition("/")[2]]
     prefix = group.replace("/", ".")
     found = keys({prefix: own})
@@ -313,30 +310,36 @@ def keys(tree: dict) -> list[str]:
 
 def test_every_setting_is_offered():
     tree = OmegaConf.to_container(compose_config())
-    found = keys({k: v for k, v in tree.items() if k not in GROUPS})
+    expected = keys({k: v for k, v in tree.items() if k not in GROUPS})
     assert [c for c in offered("train ") if c.rstrip("=") not in groups.list_all_groups()] == [
-        f"{key}=" for key in found
+        f"{key}=" for key in expected
     ]
 
 
-def same(group: str, line: str) -> None:
-    """The first value that is offered for each key of a group is, read by Hydra, the one that it has."""
+def find_wrong_defaults(group: str, line: str) -> list[str]:
+    """Keys of a group for which the first candidate is not the value that Hydra composes."""
     parser = OverridesParser.create()
-    for key, value in flatten({group: OmegaConf.to_container(compose_config(*line.split())).get(group) or {}}):
-        if not key.endswith(("_target_", ".path")) and "~" not in str(value):  # of a path files are offered
-            assert parser.parse_override(offered(f"train {line} {key}=")[0]).value() == value
+    return [
+        key
+        for key, value in flatten({group: OmegaConf.to_container(composed(*line.split())).get(group) or {}})
+        if not key.endswith(("_target_", ".path")) and "~" not in str(value)  # for a path, files are offered
+        if parser.parse_override(offered(f"train {line} {key}=")[0]).value() != value
+    ]
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS)
-def test_every_key_of_an_option_is_offered_and_its_value(group, option):
-    line = f"{group}={option}"
-    found = keys({group: OmegaConf.to_container(compose_config(line)).get(group) or {}})
-    inside = [f"{group}.{key}" for key in load_nested_defaults(groups.CONF / group / f"{option}.yaml")]
-    assert sorted(offered(f"train {line} {group}.")) == sorted(f"{key}=" for key in (*found, *inside))
-    same(group, line)
+def test_keys_of_every_option_and_their_defaults_are_offered():
+    wrong = []
+    for group, option in OPTIONS:
+        line = f"{group}={option}"
+        composed_keys = keys({group: OmegaConf.to_container(composed(line)).get(group) or {}})
+        nested = [f"{group}.{key}" for key in load_nested_defaults(groups.CONF / group / f"{option}.yaml")]
+        if sorted(offered(f"train {line} {group}.")) != sorted(f"{key}=" for key in (*composed_keys, *nested)):
+            wrong.append(line)
+        wrong += find_wrong_defaults(group, line)
+    assert wrong == []
 
 
-def test_an_option_inside_an_option_is_offered():
+def test_nested_options_are_offered():
     line = "train schedule=warmup schedule."
     assert offered(f"{line}then=c") == ["schedule.then=constant", "schedule.then=cosine", "schedule.then=custom"]
     assert offered(f"{line}then=cosine schedule.then.") == ["schedule.then.final="]
@@ -352,12 +355,12 @@ def test_an_option_inside_an_option_is_offered():
 
 
 @pytest.mark.parametrize("line", ["experiment=mnist1d_paper", "data=digits", "experiment=mnist1d_paper optimizer=sgd"])
-def test_what_an_experiment_sets_is_known(line):
-    same("optimizer", line)
-    same("data", line)
+def test_values_that_an_experiment_sets_are_offered(line):
+    assert find_wrong_defaults("optimizer", line) == []
+    assert find_wrong_defaults("data", line) == []
 
 
-def test_an_option_may_choose_those_of_other_groups(files):
+def test_an_option_may_choose_options_of_other_groups(files):
     (files / "own/loss").mkdir()
     (files / "own/loss/mine.yaml").write_text("# mine\n# me\n_target_: mine.Loss\nmargin: 1.5\n")
     (files / "own/data/line.yaml").write_text(
@@ -378,7 +381,7 @@ def test_an_option_may_choose_those_of_other_groups(files):
 
 
 def literals(hint: object) -> list[str]:
-    """The words that a type hint allows, by the typing module."""
+    """Return the values that a type hint allows, read with the typing module."""
     if hint is bool:
         return ["true", "false"]
     if hint is type(None):
@@ -392,23 +395,26 @@ def literals(hint: object) -> list[str]:
     return [word for h in inner for word in literals(h)] if several else []
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS)
-def test_hints_are_read_as_they_would_be_imported(group, option):
-    tree = OmegaConf.to_container(compose_config(f"{group}={option}"))
-    for path, node in targets({group: tree.get(group) or {}}):
-        takes = read_signature(get_object(node["_target_"])).parameters
-        assert list(static_hints.read_fields(node["_target_"])) == list(takes), path
-        for name, parameter in takes.items():
-            if name not in groups.supplied_arguments(group):
-                assert static_hints.list_allowed_values(node["_target_"], [name]) == literals(parameter.hint), (
-                    f"{path}.{name}"
-                )
+def test_static_hints_equal_those_of_imported_classes():
+    wrong = []
+    for group, option in OPTIONS:
+        tree = OmegaConf.to_container(compose_config(f"{group}={option}"))
+        for path, node in targets({group: tree.get(group) or {}}):
+            target, parameters = node["_target_"], read_signature(get_object(node["_target_"])).parameters
+            if list(static_hints.read_fields(target)) != list(parameters):
+                wrong.append(f"{group}={option}: {path}")
+            wrong += [
+                f"{group}={option}: {path}.{name}"
+                for name in parameters.keys() - set(groups.supplied_arguments(group))
+                if static_hints.list_allowed_values(target, [name]) != literals(parameters[name].hint)
+            ]
+    assert wrong == []
 
 
 @pytest.mark.parametrize(
     "hint", ["int | Literal['full']", "Known", "Optional_", "Annotated[bool, 1]", "'bool'", "list[bool]", "a.b"]
 )
-def test_hints_of_ones_own(hint, here):
+def test_static_hints_of_custom_classes(hint, here):
     (here / "mine_too.py").write_text(
         "from typing import *\nfrom other import Known\nOptional_ = bool | None\nclass A:\n"
         f"    def __init__(self, x: {hint}, y=1): ...\n"
@@ -435,8 +441,7 @@ PIECES = ["optimizer", "regularization", "=", ".", ",", "[", "]", "+", "~", "-",
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(PIECES), max_size=9))
-def test_no_line_is_too_odd(files, pieces):
-    """Whatever is typed is answered by words that go on from it, or by none."""
+def test_any_line_is_answered_by_words_that_complete_it(files, pieces):
     line = "train " + "".join(pieces)
     word = split(line)[0][-1]
     for found in offered(line):
@@ -457,10 +462,10 @@ def test_a_broken_configuration_offers_what_it_can(files, monkeypatch):
     assert offered("train epo") == []
 
 
-# ------------------------------------------------------------------------------------------- schedules of numbers
+# ------------------------------------------------------------------------------------------- scheduled hyperparameters
 
 
-def test_a_number_is_offered_for_a_schedule_and_its_schedules():
+def test_scheduled_hyperparameters_and_their_schedules_are_offered():
     assert offered("train schedules.") == ["schedules.beta1=", "schedules.beta2=", "schedules.eps="]
     found = offered("train optimizer=momentum regularization=[l2,dropout] schedules.")
     assert {"schedules.momentum=", "schedules.l2="} <= {*found}
@@ -473,7 +478,7 @@ def test_a_number_is_offered_for_a_schedule_and_its_schedules():
     assert offered("train regularization=dropout schedules.dropout.p=cos") == ["schedules.dropout.p=cosine"]
 
 
-def test_the_keys_of_a_schedule_of_a_number_are_offered_once_it_is_chosen():
+def test_keys_of_a_chosen_schedule_are_offered():
     line = "train optimizer=momentum schedules.momentum=warmup schedules.momentum."
     assert offered(line) == [f"schedules.momentum.{key}=" for key in ("length", "unit", "start", "then")]
     assert offered(f"{line}unit=") == ["schedules.momentum.unit=epochs", "schedules.momentum.unit=steps"]

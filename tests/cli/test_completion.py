@@ -43,7 +43,7 @@ def test_a_shell_that_is_not_known(capsys):
     assert main(["completion", "zhs"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == "dlopt completion: 'zhs' is not known; did you mean zsh?\n"
+    assert err == "dlopt completion: there is no shell 'zhs'; did you mean zsh?\n"
 
 
 @pytest.mark.parametrize("line", ["", "dlopt", "dlopt train 'a\"", "dlopt \x00", "dlopt train optimizer=é[["])
@@ -280,7 +280,7 @@ class Terminal:
             assert time.monotonic() < deadline, seen
             if select.select([self.screen], [], [], 1)[0]:
                 seen += os.read(self.screen, 65536).decode(errors="replace")
-        self.batch_stats = seen
+        self.seen = seen
         return found.group(found.re.groups and 1)
 
     def tab(self, typed: str) -> str:
@@ -359,12 +359,10 @@ def test_the_tab_key_shows_what_there_is(terminal):
         "dlopt train optimizer=momentum optimizer."
     )
     for key in ("optimizer.lr=", "optimizer.momentum="):
-        assert key in terminal.batch_stats
-    assert "beta1" not in terminal.batch_stats
+        assert key in terminal.seen
+    assert "beta1" not in terminal.seen
     terminal.tab("dlopt show \t\t")
-    assert terminal.batch_stats.index("outputs/2026-01-02") < terminal.batch_stats.index(
-        "outputs/2026-01-01"
-    )  # the newest first
+    assert terminal.seen.index("outputs/2026-01-02") < terminal.seen.index("outputs/2026-01-01")  # the newest first
 
 
 def test_the_shells_are_answered_alike(place, monkeypatch):

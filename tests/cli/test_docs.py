@@ -1,4 +1,4 @@
-"""The catalogue as pages: complete, and nothing that Markdown would swallow."""
+"""The catalogue as Markdown pages: complete and correctly escaped."""
 
 import re
 
@@ -18,19 +18,26 @@ def folder(tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize(("group", "name"), OPTIONS)
-def test_a_page_says_all_that_an_option_says_of_itself(group, name, folder):
-    page = folder.joinpath(f"{docs.get_page_name(group)}.md").read_text()
-    (section,) = re.findall(rf"^## {name}\n(.*?)(?=^## |^\[All groups\]|\Z)", page, re.MULTILINE | re.DOTALL)
-    option = option_docs.load_option(group, name)
-    shown = "".join(re.sub(r"\\([\\*_<>|\[\]#~^$])", r"\1", section).split())
-    said = [option.summary, *option.text, *option.slips, *option.sources]
-    said += [part for key in option.keys for part in (key.name, key.default, key.range, key.meaning)]
-    assert all("".join(part.split()).casefold() in shown.casefold() for part in said)
-    assert all(key.range and key.meaning for key in option.keys), "each key has a range, and a line in the docstring"
+def squeeze(text):
+    """Text without white space, case and Markdown's escapes."""
+    return "".join(re.sub(r"\\([\\*_<>|\[\]#~^$])", r"\1", text).split()).casefold()
 
 
-def test_the_index_leads_to_every_option(folder):
+def test_pages_hold_the_whole_documentation_of_each_option(folder):
+    """Each key has a range and a meaning, too."""
+    missing = []
+    for group, name in OPTIONS:
+        page = folder.joinpath(f"{docs.get_page_name(group)}.md").read_text()
+        (section,) = re.findall(rf"^## {name}\n(.*?)(?=^## |^\[All groups\]|\Z)", page, re.MULTILINE | re.DOTALL)
+        option, shown = option_docs.load_option(group, name), squeeze(section)
+        parts = [option.summary, *option.text, *option.slips, *option.sources]
+        parts += [part for key in option.keys for part in (key.name, key.default, key.range, key.meaning)]
+        missing += [(group, name, part) for part in parts if "".join(part.split()).casefold() not in shown]
+        missing += [(group, name, key.name) for key in option.keys if not (key.range and key.meaning)]
+    assert missing == []
+
+
+def test_the_index_links_every_option(folder):
     index = folder.joinpath("README.md").read_text()
     for group, name in OPTIONS:
         assert (f"[{name}]({docs.get_page_name(group)}.md#{name})" in index) is (name != "custom")
@@ -38,20 +45,17 @@ def test_the_index_leads_to_every_option(folder):
 
 
 @pytest.mark.parametrize("group", groups.SWEEP_GROUPS)
-def test_a_page_says_what_the_options_of_a_search_have_in_common(group, folder):
-    page = folder.joinpath(f"{docs.get_page_name(group)}.md").read_text()
-    shown = "".join(re.sub(r"\\([\\*_<>|\[\]#~^$])", r"\1", page).split())
-    told = [paragraph for paragraph in option_docs.load_common_paragraphs(group) if not option_docs.is_table(paragraph)]
-    assert told
-    assert all("".join(paragraph.split()) in shown for paragraph in told)
+def test_pages_of_sweep_groups_hold_what_their_options_share(group, folder):
+    shown = squeeze(folder.joinpath(f"{docs.get_page_name(group)}.md").read_text())
+    shared = [p for p in option_docs.load_common_paragraphs(group) if not option_docs.is_table(p)]
+    assert shared
+    assert all("".join(paragraph.split()).casefold() in shown for paragraph in shared)
 
 
-def test_every_slip_stands_beside_its_option_and_in_one_list(folder):
-    told = [
-        slip for group in groups.list_groups() for option in option_docs.load_options(group) for slip in option.slips
-    ]
-    listed = folder.joinpath("slips.md").read_text()
-    assert all(f"| {docs.escape_markdown(slip)} |".casefold() in listed.casefold() for slip in told)
+def test_slips_are_listed_on_one_page(folder):
+    slips = [s for group in groups.list_groups() for option in option_docs.load_options(group) for s in option.slips]
+    listed = folder.joinpath("slips.md").read_text().casefold()
+    assert all(f"| {docs.escape_markdown(slip)} |".casefold() in listed for slip in slips)
 
 
 def test_tables_have_as_many_cells_in_every_row(folder):
@@ -69,7 +73,7 @@ def test_tables_have_as_many_cells_in_every_row(folder):
         ("`a|b` a|b", r"`a\|b` a\|b"),
     ],
 )
-def test_text_is_kept_from_markdown_but_for_code(text, written):
+def test_escaping_of_markdown_spares_code(text, written):
     assert docs.escape_markdown(text) == written
 
 
@@ -82,15 +86,15 @@ def test_a_formula_keeps_its_lines(first, formula):
     assert docs.is_formula([first]) is formula
 
 
-def test_the_pages_that_are_published_are_those_of_the_options(folder):
-    """`make docs` brings them up to date."""
+def test_published_pages_are_up_to_date(folder):
+    """`make docs` updates them."""
     published = groups.CONF.parent / "docs" / "catalogue"
     assert {file.name for file in published.iterdir()} == {file.name for file in folder.iterdir()}
     for file in folder.glob("*.md"):
-        assert (published / file.name).read_text() == file.read_text(), f"{file.name} is behind: make docs"
+        assert (published / file.name).read_text() == file.read_text(), f"{file.name} is out of date: run make docs"
 
 
-def test_pages_from_the_command_line(tmp_path, capsys):
+def test_list_pages_writes_and_removes_generated_pages_only(tmp_path, capsys):
     old = tmp_path / "gone.md"
     old.write_text(docs.GENERATED_MARK)
     mine = tmp_path / "mine.md"
@@ -104,7 +108,7 @@ def test_pages_from_the_command_line(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("group", docs.PICTURES)
-def test_a_picture_shows_every_option_and_is_the_same_when_drawn_anew(group, folder, tmp_path):
+def test_pictures_show_every_option_and_are_reproducible(group, folder, tmp_path):
     figure = docs.PICTURES[group]()
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == [name for name in groups.list_option_names(group) if name != "custom"]
@@ -114,7 +118,7 @@ def test_a_picture_shows_every_option_and_is_the_same_when_drawn_anew(group, fol
     assert f"![{group}]({group}.svg)" in (folder / f"{group}.md").read_text()
 
 
-def test_the_schedule_that_watches_a_metric_is_drawn_where_one_stalls():
+def test_plateau_is_drawn_for_a_metric_that_stalls():
     figure = docs.plot_schedules()
     for axes in figure.axes:
         if axes.get_title(loc="left") == "plateau":

@@ -36,7 +36,7 @@ def listed(text):
     return re.findall(r"^ +([\d,]+|\.\.\.)(?:  (\S.*))?$", text, re.MULTILINE)
 
 
-def test_a_sweep_is_listed_and_nothing_is_made(here, capsys):
+def test_a_sweep_is_listed_and_nothing_is_written(here, capsys):
     before = contents(here)
     assert main([*DRY, "-m", "optimizer=sgd,adam", "optimizer.lr=0.1,0.01", "hydra.sweeper.seeds=3"]) == 0
     said = capsys.readouterr().out
@@ -49,7 +49,7 @@ def test_a_sweep_is_listed_and_nothing_is_made(here, capsys):
     ]
     assert "12 runs: 4 points x 3 (seed=0, seed=1, seed=2)" in said
     assert re.search(r"time +about .* \(2 of 2 kinds of runs measured\)", said)
-    assert re.search(r"disk +about \d+ kB", said)
+    assert re.search(r"disk +about [\d.]+ [kM]B", said)
 
 
 @pytest.mark.parametrize(("count", "shown"), [(40, 40), (41, 24)])
@@ -63,9 +63,9 @@ def test_long_lists_are_cut(count, shown, here, capsys):
 
 
 @pytest.mark.parametrize("sampler", ["random", "qmc"])
-def test_the_points_listed_are_those_that_are_made(sampler, here, capsys):
+def test_the_listed_points_are_those_that_run(sampler, here, capsys):
     axes = ["optimizer.lr=tag(log,interval(1e-3,1e-1))", "arch.widths=[4],[8]"]
-    search = ["-m", f"hydra/sweeper={sampler}", "hydra.sweeper.trials=4", "hydra.sweep.dir=s", *axes]
+    search = ["-m", f"hydra/sweeper={sampler}", "hydra.sweeper.n_trials=4", "hydra.sweep.dir=s", *axes]
     assert main([*DRY, *search]) == 0
     listing = [title for _, title in listed(capsys.readouterr().out)]
     assert main(["train", *BLOBS, *search]) == 0
@@ -73,13 +73,13 @@ def test_the_points_listed_are_those_that_are_made(sampler, here, capsys):
     assert listing == made
 
 
-def test_a_sweep_that_exists_says_what_is_left(here, capsys):
-    search = ["-m", "hydra/sweeper=random", "hydra.sweeper.trials=2", "optimizer.lr=interval(0.01,0.1)"]
+def test_an_existing_sweep_lists_what_is_left(here, capsys):
+    search = ["-m", "hydra/sweeper=random", "hydra.sweeper.n_trials=2", "optimizer.lr=interval(0.01,0.1)"]
     assert main(["train", "-q", *BLOBS, *search, "hydra.sweep.dir=s"]) == 0
     before = contents(here)
-    assert main(["train", "--dry-run", "resume=s", "hydra.sweeper.trials=5", "--trust"]) == 0
+    assert main(["train", "--dry-run", "resume=s", "hydra.sweeper.n_trials=5", "--trust"]) == 0
     said = capsys.readouterr().out
-    assert "s: 2 of 5 points are over" in said
+    assert "s: 2 of 5 points are finished" in said
     assert [number for number, _ in listed(said)] == ["2", "3", "4"]
     assert "3 runs" in said
     assert main([*DRY, *search, "hydra.sweep.dir=s"]) == 0
@@ -101,7 +101,7 @@ def test_a_sweep_that_exists_says_what_is_left(here, capsys):
     ],
     ids=lambda keys: keys[-1],
 )
-def test_what_a_start_would_refuse_is_refused_in_the_same_words(keys, here, capsys):
+def test_a_dry_run_refuses_what_a_start_refuses(keys, here, capsys):
     assert main(["train", "-q", *BLOBS, "-m", "optimizer.lr=0.1,0.2", "hydra.sweep.dir=s"]) == 0
     before = contents(here)
     capsys.readouterr()
@@ -112,7 +112,7 @@ def test_what_a_start_would_refuse_is_refused_in_the_same_words(keys, here, caps
     assert capsys.readouterr().err == dry.err != ""
 
 
-def test_points_that_failed_are_left_where_they_are_to_be_tried_again(here, monkeypatch, capsys):
+def test_failed_points_count_as_left_with_retry(here, monkeypatch, capsys):
     keys = ["-m", "optimizer.lr=0.1,0.2", "hydra.sweep.dir=s"]
     with monkeypatch.context() as patch:
         patch.setattr("dlopt.training.loop.step", lambda *_: 1 / 0)
@@ -123,7 +123,7 @@ def test_points_that_failed_are_left_where_they_are_to_be_tried_again(here, monk
     assert listed(capsys.readouterr().out) == [("0", "optimizer.lr=0.1"), ("1", "optimizer.lr=0.2")]
 
 
-def test_a_database_that_is_not_there_is_not_made(here, capsys):
+def test_a_missing_database_is_not_created(here, capsys):
     keys = ["-m", "seed=0,1", "hydra.sweeper.storage=sqlite:///search.db", "hydra.sweeper.study=one"]
     before = contents(here)
     assert main([*DRY, *keys]) == 0
@@ -133,12 +133,12 @@ def test_a_database_that_is_not_there_is_not_made(here, capsys):
     assert "nothing is left to do" in capsys.readouterr().out
 
 
-def test_what_follows_from_results_is_not_listed(here, capsys):
+def test_points_that_depend_on_results_are_not_listed(here, capsys):
     assert main([*DRY, "-m", "hydra/sweeper=tpe", "optimizer.lr=interval(0.01,0.1)"]) == 0
     said = capsys.readouterr().out
     assert not listed(said)
-    assert "20 points, which tpe chooses as results come in" in said
-    assert "2 points, in which each choice and both ends of each interval occur" in " ".join(said.split())
+    assert "20 points, which tpe chooses" in said
+    assert "2 points, with each choice and both ends" in " ".join(said.split())
 
 
 def test_runs_at_once_divide_the_time(here, capsys, monkeypatch):
@@ -152,7 +152,7 @@ def test_runs_at_once_divide_the_time(here, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(("runs", "starts"), [(10_000, True), (10_001, False)])
-def test_a_very_large_grid_is_started_with_yes_alone(runs, starts, here, capsys, monkeypatch):
+def test_a_very_large_grid_needs_yes(runs, starts, here, capsys, monkeypatch):
     asked = []
     monkeypatch.setattr(sweeper, "_search", lambda *args: asked.append(args))
     grid = ["-m", f"seed=range({runs})"]
@@ -164,7 +164,7 @@ def test_a_very_large_grid_is_started_with_yes_alone(runs, starts, here, capsys,
     assert len(asked) == starts + 1
 
 
-def test_of_a_million_runs_a_few_are_made_up(here, capsys, monkeypatch):
+def test_a_million_runs_compose_only_a_few(here, capsys, monkeypatch):
     made = []
     true = sweeper.Composer.compose_job
     monkeypatch.setattr(sweeper.Composer, "compose_job", lambda *args: made.append(args) or true(*args))
@@ -172,7 +172,7 @@ def test_of_a_million_runs_a_few_are_made_up(here, capsys, monkeypatch):
     said = capsys.readouterr().out
     assert "1,000,000 runs" in said
     assert [number for number, _ in listed(said)][-2:] == ["999,998", "999,999"]
-    assert "1,108 points, in which each choice" in said
+    assert "1,108 points, with each choice" in said
     assert len(made) < 3_000
 
 
@@ -188,15 +188,15 @@ def test_a_single_run(here, capsys):
     assert main(["train", "-q", *BLOBS, "epochs=7"]) == 0  # and what follows is a run again
 
 
-def test_of_a_run_that_exists_there_is_no_plan(here, capsys):
+def test_a_dry_run_refuses_to_resume_a_run(here, capsys):
     assert main(["train", "-q", *BLOBS, "hydra.run.dir=one"]) == 0
     before = contents(here)
     assert main(["train", "--dry-run", "resume=one", "epochs=9"]) == 2
-    assert "--dry-run: one is no sweep" in capsys.readouterr().err
+    assert "--dry-run: one is not a sweep" in capsys.readouterr().err
     assert contents(here) == before
 
 
-def test_a_run_that_fails_is_said_to(here, capsys):
+def test_a_run_that_would_fail_is_reported(here, capsys):
     Path("failing.py").write_text(
         "from dataclasses import dataclass\nfrom mine import Sign\n\n\n"
         "@dataclass(frozen=True)\nclass Rule(Sign):\n    def step(self, w, state, objective):\n"
@@ -218,7 +218,7 @@ def test_lines_fit_a_narrow_screen(here, capsys, monkeypatch):
     assert max(map(len, lines)) <= 46  # the last says what to type
 
 
-def test_time_and_size_in_words():
+def test_formats_of_times_and_sizes():
     assert [format_short_duration(x) for x in (0.00123, 1.26, 99, 100, 5400, 6000, 2e5)] == [
         "1.2 ms",
         "1.3 s",

@@ -66,7 +66,7 @@ def place(honest, tmp_path, monkeypatch):
     (tmp_path / "victim").write_text("mine\n")
     (tmp_path / "victims").mkdir()
     (tmp_path / "victims" / "victim").write_text("mine\n")
-    _files.clear_cache()
+    _files.cache.clear()
     return tmp_path
 
 

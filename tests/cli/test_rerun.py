@@ -93,7 +93,7 @@ def test_a_row_that_differs_is_told_with_its_step(run, capsys):
 def test_the_settings_are_those_that_it_ended_with(run, capsys):
     assert main(["train", "-q", "resume=one", "--trust", "optimizer.lr=0.05", "epochs=4"]) == 0
     code, said, other = rerun(capsys)
-    assert "up to step 9 it had other settings (optimizer.lr 0.001 -> 0.05); the whole again has those" in said
+    assert "up to step 9 it had other settings (optimizer.lr 0.001 -> 0.05); the new run has those" in said
     assert (code, {row["lr"] for row in other.rows()}) == (1, {0.05})
     assert "lr is the first to differ, at step 1" in said or "at step 1" in said
 
@@ -103,7 +103,7 @@ def test_a_run_that_was_interrupted_is_compared_as_far_as_it_came(run, capsys):
     run.checkpoint("last").unlink()
     code, said, other = rerun(capsys)
     assert code == 0
-    assert "that one has 8 steps, this one 9: the last states are not compared" in said
+    assert "the former run has 8 steps, this one 9: the last states are not compared" in said
     assert other.summary["step"] == 9
 
 
@@ -123,7 +123,7 @@ def test_a_last_state_that_is_gone_is_not_called_equal(run, capsys):
     shutil.rmtree(run.path / "checkpoints")
     code, said, _ = rerun(capsys)
     assert code == 0
-    assert "the last states are not compared: they are not on both sides" in said
+    assert "the last states are not compared: one of the runs" in said
     assert "the state after" not in said
 
 

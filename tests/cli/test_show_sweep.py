@@ -169,7 +169,7 @@ def test_runs_of_a_sweep_end_with_its_best(searched, capsys):
     assert main(["runs", "aaaa"]) == 0
     *_, best, more = capsys.readouterr().out.splitlines()
     assert best == "best val/loss: 0.2000 of trial 8 (optimizer.lr=0.04642 optimizer=sgd)"
-    assert more == f"dlopt show {HERE} says more"
+    assert more == f"dlopt show {HERE} shows more"
     for flags in (["--csv"], ["--markdown"], ["--where", "optimizer=adam"]):
         assert main(["runs", "aaaa", *flags]) == 0
         assert "best val/loss" not in capsys.readouterr().out

@@ -50,7 +50,7 @@ def values(key: str, sweep: Path = Path("sweep")) -> list[Any]:
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", pytest.param("qmc", marks=pytest.mark.long)])
 def test_a_search_looks_at_as_many_points_as_are_asked_for(sampler, here, capsys):
-    command = [*QUICK, HERE, LR, "activation=relu,tanh", f"hydra/sweeper={sampler}", "hydra.sweeper.trials=4"]
+    command = [*QUICK, HERE, LR, "activation=relu,tanh", f"hydra/sweeper={sampler}", "hydra.sweeper.n_trials=4"]
     assert main(["train", "-m", *command]) == 0
     assert list(runs()) == ["0", "1", "2", "3"]
     assert all(run.status["status"] == "done" for run in runs().values())
@@ -76,14 +76,14 @@ def test_a_search_looks_at_as_many_points_as_are_asked_for(sampler, here, capsys
     before = {name: run.status_file.stat().st_mtime_ns for name, run in runs().items()}
     assert main(["train", "-m", *command]) == 0
     assert "nothing is left to do" in capsys.readouterr().out
-    assert main(["train", "resume=sweep", "hydra.sweeper.trials=6", "--trust"]) == 0
-    assert "sweep: 4 of 6 runs are over, 2 left" in capsys.readouterr().out
+    assert main(["train", "resume=sweep", "hydra.sweeper.n_trials=6", "--trust"]) == 0
+    assert "sweep: 4 of 6 runs are finished, 2 left" in capsys.readouterr().out
     assert list(runs()) == ["0", "1", "2", "3", "4", "5"]
     assert {name: run.status_file.stat().st_mtime_ns for name, run in list(runs().items())[:4]} == before
     assert record()["trials"] == 6
 
     fresh = [word for word in command if word != HERE]
-    assert main(["train", "-m", *fresh, "hydra.sweep.dir=whole", "hydra.sweeper.trials=6"]) == 0
+    assert main(["train", "-m", *fresh, "hydra.sweep.dir=whole", "hydra.sweeper.n_trials=6"]) == 0
     assert values("optimizer.lr", Path("whole")) == values("optimizer.lr")
 
 
@@ -120,11 +120,11 @@ def test_a_grid_that_lost_runs_goes_on_in_the_order_in_which_it_was_shuffled(her
 
 def test_axes_may_be_typed_in_another_order(here):
     axes = ["optimizer.lr=interval(0.01,0.1)", "seed=range(100)"]
-    more = ["hydra/sweeper=random", "hydra.sweep.dir=whole", "hydra.sweeper.trials=4"]
+    more = ["hydra/sweeper=random", "hydra.sweep.dir=whole", "hydra.sweeper.n_trials=4"]
     assert main(["train", "-m", *QUICK, *axes, *more]) == 0
     more = ["hydra/sweeper=random", HERE]
-    assert main(["train", "-m", *QUICK, *axes, *more, "hydra.sweeper.trials=2"]) == 0
-    assert main(["train", "-m", *QUICK, *reversed(axes), *more, "hydra.sweeper.trials=4"]) == 0
+    assert main(["train", "-m", *QUICK, *axes, *more, "hydra.sweeper.n_trials=2"]) == 0
+    assert main(["train", "-m", *QUICK, *reversed(axes), *more, "hydra.sweeper.n_trials=4"]) == 0
     assert [values(key) for key in ("optimizer.lr", "seed")] == [
         values(key, Path("whole")) for key in ("optimizer.lr", "seed")
     ]
@@ -154,7 +154,7 @@ def test_runs_that_diverge_are_results(here, capsys):
 def test_pruned_runs_say_so(here):
     assert main(
         ["train", "-m", *QUICK[:-2], "epochs=4", "optimizer=sgd", HERE, "optimizer.lr=0.1,0.2,1e-9", "hydra.sweeper.pruner=median",
-         "hydra.sweeper.median.startup=2", "hydra.sweeper.seeds=2"]
+         "hydra.sweeper.median.n_startup_trials=2", "hydra.sweeper.seeds=2"]
     ) == 0  # fmt: skip
     found = {name: run.status["status"] for name, run in runs().items()}
     assert found == {
@@ -175,17 +175,19 @@ def test_a_sweep_goes_on_by_its_directory_whatever_it_is_called(name, here, caps
     quoted = "'" + name.replace("'", r"\'") + "'"
     assert OverridesParser.create().parse_override(f"x={quoted}").value() == name
     assert (
-        main(["train", "-m", *QUICK, f"hydra.sweep.dir={quoted}", LR, "hydra/sweeper=random", "hydra.sweeper.trials=1"])
+        main(
+            ["train", "-m", *QUICK, f"hydra.sweep.dir={quoted}", LR, "hydra/sweeper=random", "hydra.sweeper.n_trials=1"]
+        )
         == 0
     )
-    assert main(["train", f"resume={name}", "hydra.sweeper.trials=2", "--trust"]) == 0, capsys.readouterr().err
+    assert main(["train", f"resume={name}", "hydra.sweeper.n_trials=2", "--trust"]) == 0, capsys.readouterr().err
     assert list(runs(Path(name))) == ["0", "1"]
 
 
 @pytest.fixture
 def begun(here, capsys) -> Path:
     """A search of one point so far."""
-    assert main(["train", "-m", *QUICK, HERE, LR, "hydra/sweeper=random", "hydra.sweeper.trials=1"]) == 0
+    assert main(["train", "-m", *QUICK, HERE, LR, "hydra/sweeper=random", "hydra.sweeper.n_trials=1"]) == 0
     capsys.readouterr()
     return here / "sweep"
 
@@ -206,9 +208,9 @@ def refused(arguments: list[str], capsys: Any, *said: str) -> None:
 def test_another_launcher_goes_on_without_the_keys_of_the_former(begun, capsys):
     pool = ["hydra/launcher=pool", "hydra.launcher.workers=2"]
     (begun / "sweep.json").write_text(json.dumps({**record(), "command": [*record()["command"], *pool]}))
-    same = build_resume_command(begun, ["hydra/launcher=pool", "hydra.sweeper.trials=2"], trust=True)
+    same = build_resume_command(begun, ["hydra/launcher=pool", "hydra.sweeper.n_trials=2"], trust=True)
     assert "hydra.launcher.workers=2" in same
-    going_on = ["train", "resume=sweep", "--trust", "hydra.sweeper.trials=2", "hydra/launcher=local"]
+    going_on = ["train", "resume=sweep", "--trust", "hydra.sweeper.n_trials=2", "hydra/launcher=local"]
     assert main(going_on) == 0, capsys.readouterr().err
     assert list(runs()) == ["0", "1"]
 
@@ -217,7 +219,7 @@ def test_another_launcher_goes_on_without_the_keys_of_the_former(begun, capsys):
     "word", ["epochs=2", "hydra.sweeper.seed=3", "hydra/sweeper=tpe", "+optimizer.lr=1", "hydra.sweep.dir=b"]
 )
 def test_what_is_searched_cannot_change(word, begun, capsys):
-    refused(["resume=sweep", word], capsys, word.partition("=")[0], "cannot change in a search that goes on")
+    refused(["resume=sweep", word], capsys, word.partition("=")[0], "cannot change")
 
 
 @pytest.mark.parametrize(
@@ -236,17 +238,17 @@ def test_a_damaged_record_is_said_to_be_so(content, begun, capsys):
 def test_a_sweep_of_somebody_else_names_no_code_unless_it_is_trusted(word, begun, capsys):
     plain = [w for w in record()["command"] if "_target_" not in w]
     (begun / "sweep.json").write_text(json.dumps({**record(), "command": [*plain, word]}))
-    refused(["resume=sweep"], capsys, "resume ", "names code of its own", "--trust")
+    refused(["resume=sweep"], capsys, "resume ", "names user-defined code", "--trust")
 
 
 def test_a_sweep_with_code_of_ones_own_goes_on_where_it_is_trusted(begun, capsys):
     refused(
-        ["resume=sweep", "hydra.sweeper.trials=2"],
+        ["resume=sweep", "hydra.sweeper.n_trials=2"],
         capsys,
-        "sweep names code of its own, data._target_=mine.Blobs",
+        "sweep names user-defined code, data._target_=mine.Blobs",
         "--trust",
     )
-    assert main(["train", "resume=sweep", "hydra.sweeper.trials=2", "--trust"]) == 0
+    assert main(["train", "resume=sweep", "hydra.sweeper.n_trials=2", "--trust"]) == 0
     assert list(runs()) == ["0", "1"]
 
 
@@ -255,7 +257,7 @@ def test_a_sweep_with_code_of_ones_own_goes_on_where_it_is_trusted(begun, capsys
 RANDOM = "hydra/sweeper=random"
 CASES = {
     "an interval in a grid": ([LR], ["1 problem", "optimizer.lr ", "has no grid"]),
-    "an interval in a grid with trials": ([LR, "hydra.sweeper.trials=9"], ["1 problem", "optimizer.lr ", "has no grid"]),
+    "an interval in a grid with trials": ([LR, "hydra.sweeper.n_trials=9"], ["1 problem", "optimizer.lr ", "has no grid"]),
     "an empty interval": ([RANDOM, "optimizer.lr=interval(1,1)"], ["optimizer.lr ", "is empty"]),
     "a reversed interval": ([RANDOM, "optimizer.lr=interval(2,1)"], ["optimizer.lr ", "runs backwards; write interval(1.0,2.0)"]),
     "a logarithm of zero": ([RANDOM, "optimizer.lr=tag(log,interval(0,1))"], ["optimizer.lr ", "above zero"]),
@@ -276,12 +278,12 @@ CASES = {
         ["validation.fraction=0,0.2", "objective=val/accuracy"], ["objective ", "in the run validation.fraction=0)"],
     ),
     "an objective of two directions": (["objective=val/loss,val/accuracy"], ["objective ", "must be the same for all runs"]),
-    "no number of points": ([RANDOM, LR, "hydra.sweeper.trials=null"], ["hydra.sweeper.trials ", "must be a number"]),
-    "no points": ([RANDOM, LR, "hydra.sweeper.trials=0"], ["hydra.sweeper.trials ", ">= 1 or null, got 0"]),
-    "another number than a grid's": (["seed=1,2", "hydra.sweeper.trials=3"], ["hydra.sweeper.trials ", "all of its 2 points, got 3"]),
+    "no number of points": ([RANDOM, LR, "hydra.sweeper.n_trials=null"], ["hydra.sweeper.n_trials ", "must be a number"]),
+    "no points": ([RANDOM, LR, "hydra.sweeper.n_trials=0"], ["hydra.sweeper.n_trials ", ">= 1 or null, got 0"]),
+    "another number than a grid's": (["seed=1,2", "hydra.sweeper.n_trials=3"], ["hydra.sweeper.n_trials ", "all of its 2 points, got 3"]),
     "a wrong key": ([RANDOM, LR, "hydra.sweeper.trails=3"], ["hydra.sweeper.trails ", "did you mean trials"]),
     "a wrong key with a plus": ([RANDOM, LR, "+hydra.sweeper.trails=3"], ["hydra.sweeper.trails ", "did you mean trials"]),
-    "a wrong key below": ([RANDOM, LR, "hydra.sweeper.tpe.startupp=3"], ["hydra.sweeper.tpe.startupp ", "did you mean startup"]),
+    "a wrong key below": ([RANDOM, LR, "hydra.sweeper.tpe.n_startup_trial=3"], ["hydra.sweeper.tpe.n_startup_trial ", "did you mean n_startup_trials"]),
     "a wrong type": ([RANDOM, LR, "hydra.sweeper.seed=x"], ["hydra.sweeper.seed ", "a whole number", "'x'"]),
     "a wrong word": ([RANDOM, LR, "hydra.sweeper.pruner=median2"], ["hydra.sweeper.pruner ", "none, median, hyperband"]),
     "a statistic that is none": (["seed=1,2", "hydra.sweeper.statistic=mode"], ["hydra.sweeper.statistic ", "mean, median"]),
@@ -366,19 +368,19 @@ def test_a_port_where_nobody_listens(here, capsys):
     ],
 )
 def test_another_search_in_the_same_place_is_refused(former, present, key, said, here, capsys):
-    assert main(["train", "-m", *QUICK, HERE, RANDOM, "hydra.sweeper.trials=1", *former]) == 0
+    assert main(["train", "-m", *QUICK, HERE, RANDOM, "hydra.sweeper.n_trials=1", *former]) == 0
     capsys.readouterr()
-    refused(["-m", *QUICK, HERE, RANDOM, "hydra.sweeper.trials=1", *present], capsys, key, said, "hydra.sweep.dir")
+    refused(["-m", *QUICK, HERE, RANDOM, "hydra.sweeper.n_trials=1", *present], capsys, key, said, "hydra.sweep.dir")
 
 
 @pytest.mark.parametrize("more", [[], ["--dry-run"]])
 def test_a_search_is_made_longer_and_not_shorter(more, here, capsys):
     command = ["-m", *QUICK, HERE, LR, RANDOM]
-    assert main(["train", *command, "hydra.sweeper.trials=3"]) == 0
+    assert main(["train", *command, "hydra.sweeper.n_trials=3"]) == 0
     capsys.readouterr()
-    refused([*command, "hydra.sweeper.trials=2", *more], capsys, "hydra.sweeper.trials ", "must be at least 3")
+    refused([*command, "hydra.sweeper.n_trials=2", *more], capsys, "hydra.sweeper.n_trials ", "must be at least 3")
     assert record()["trials"] == 3
-    assert main(["train", *command, "hydra.sweeper.trials=3", *more]) == 0
+    assert main(["train", *command, "hydra.sweeper.n_trials=3", *more]) == 0
 
 
 def test_a_directory_with_runs_of_no_study_is_refused(begun, capsys):
@@ -524,13 +526,13 @@ def test_a_search_that_ends_can_be_asked_to_end_at_once(second, here, monkeypatc
 
 def test_a_study_in_a_database_is_shared_by_directories_and_goes_on(here, capsys):
     store = ["hydra.sweeper.storage='sqlite:///s.db'", "hydra.sweeper.study=s"]
-    assert main(["train", "-m", *QUICK, HERE, LR, RANDOM, "hydra.sweeper.trials=2", *store]) == 0
-    assert main(["train", "-m", *QUICK, "hydra.sweep.dir=other", LR, RANDOM, "hydra.sweeper.trials=4", *store]) == 0
+    assert main(["train", "-m", *QUICK, HERE, LR, RANDOM, "hydra.sweeper.n_trials=2", *store]) == 0
+    assert main(["train", "-m", *QUICK, "hydra.sweep.dir=other", LR, RANDOM, "hydra.sweeper.n_trials=4", *store]) == 0
     assert (list(runs()), list(runs(Path("other")))) == (["0", "1"], ["2", "3"])
     capsys.readouterr()
     assert main(["show", "other"]) == 0
     assert "its study, in sqlite:///s.db, may have others" in " ".join(capsys.readouterr().out.split())
-    assert main(["train", "resume=sweep", "hydra.sweeper.trials=5", "--trust"]) == 0, capsys.readouterr().err
+    assert main(["train", "resume=sweep", "hydra.sweeper.n_trials=5", "--trust"]) == 0, capsys.readouterr().err
     assert list(runs()) == ["0", "1", "4"]
 
 
@@ -547,7 +549,7 @@ def test_the_best_is_where_its_run_is_also_in_another_directory(here, capsys):
 @pytest.mark.parametrize("plus", ["", "++"])
 def test_a_password_is_nowhere_in_the_directory_and_asked_for_again(plus, here, capsys):
     store = [f"{plus}hydra.sweeper.storage='sqlite:///s.db?password=hush-hush'", "hydra.sweeper.study=s"]
-    assert main(["train", "-m", *QUICK, HERE, LR, RANDOM, "hydra.sweeper.trials=1", *store]) == 0
+    assert main(["train", "-m", *QUICK, HERE, LR, RANDOM, "hydra.sweeper.n_trials=1", *store]) == 0
     capsys.readouterr()
     for file in filter(Path.is_file, Path("sweep").rglob("*")):
         assert b"hush-hush" not in file.read_bytes() or file.suffix == ".patch", file

@@ -77,14 +77,14 @@ def test_two_processes_that_sweep_in_one_directory_share_it(forks, tmp_path):
     assert not (tmp_path / "sweep" / "6").exists()
 
 
-def test_a_run_that_another_process_of_the_sweep_makes_is_left_alone(forks, tmp_path):
+def test_a_run_of_another_process_of_the_sweep_is_not_touched(forks, tmp_path):
     argv = [word for word in ENDLESS if not word.startswith("hydra")] + ["-m", "seed=0", "hydra.sweep.dir=run"]
     first = forks.start(argv, tmp_path, MINE)
     while not (tmp_path / "run/0/checkpoints/last.safetensors").exists():
         assert not first.has_ended, first.wait()
     ended = forks.run([word for word in argv if word != "-q"], tmp_path, MINE)
     assert ended.code == 0
-    assert "1 is under way in other processes" in ended.out
+    assert "1 is running in other processes" in ended.out
     assert RunDirectory(tmp_path / "run" / "0").status["pid"] == first.pid
     first.kill()
     first.wait()
@@ -128,7 +128,7 @@ def test_a_run_that_is_taken_over_writes_no_more_and_says_so(running, tmp_path):
     assert run.latest_checkpoint() is not None
 
 
-def test_a_run_is_seen_to_run_and_when_it_is_killed_to_be_dead(running, forks, tmp_path):
+def test_a_killed_run_is_shown_as_dead(running, forks, tmp_path):
     many, one = said_of(forks, tmp_path)
     assert ("running" in many, "running" in one) == (True, True)
     assert "dead" not in many + one

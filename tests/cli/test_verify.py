@@ -46,13 +46,13 @@ def verified(capsys, *argv):
 
 
 @pytest.mark.parametrize(("argv", "steps", "rows", "end"), [
-    ([], "steps 9 to 9, made again from the checkpoint after step 8", 1, 9),
-    (["--all"], "steps 1 to 9, made again from the start", 9, 9),
-    (["--from", "0"], "steps 1 to 6, made again from the start", 6, 6),
-    (["--from", "6"], "steps 7 to 8, made again from the checkpoint after step 6", 2, 8),
-    (["--from", "6", "--to", "9"], "steps 7 to 9, made again from the checkpoint after step 6", 3, 9),
-    (["--from", "0", "--to", "4"], "steps 1 to 4, made again from the start", 4, None),
-    (["--to", "9"], "steps 9 to 9, made again from the checkpoint after step 8", 1, 9),
+    ([], "steps 9 to 9, replayed from the checkpoint after step 8", 1, 9),
+    (["--all"], "steps 1 to 9, replayed from the start", 9, 9),
+    (["--from", "0"], "steps 1 to 6, replayed from the start", 6, 6),
+    (["--from", "6"], "steps 7 to 8, replayed from the checkpoint after step 6", 2, 8),
+    (["--from", "6", "--to", "9"], "steps 7 to 9, replayed from the checkpoint after step 6", 3, 9),
+    (["--from", "0", "--to", "4"], "steps 1 to 4, replayed from the start", 4, None),
+    (["--to", "9"], "steps 9 to 9, replayed from the checkpoint after step 8", 1, 9),
 ])  # fmt: skip
 def test_a_part_that_comes_out_the_same(argv, steps, rows, end, run, capsys, tmp_path, monkeypatch):
     (tmp_path / "temporary").mkdir()
@@ -71,7 +71,7 @@ def test_where_only_the_end_was_saved_the_first_rows_are_made_again(here, capsys
     """The whole run would take long."""
     assert main(["train", "-q", *BLOBS, "checkpoint.minutes=null"]) == 0
     code, said = verified(capsys)
-    assert (code, "steps 1 to 6, made again from the start" in said) == (0, True)
+    assert (code, "steps 1 to 6, replayed from the start" in said) == (0, True)
     assert "2 rows compared" in said
     assert "checkpoint after" not in said
 
@@ -177,7 +177,7 @@ def test_a_run_that_was_changed_is_verified_from_there_on(run, capsys):
     assert main(["train", "resume=last", "--trust", "-q", "optimizer.lr=0.05", "epochs=5", "checkpoint.keep=4"]) == 0
     assert list(run.older_checkpoints()) == [14, 12, 10]
     code, said = verified(capsys, "--from", "10", "--to", "15")
-    assert (code, "steps 11 to 15, made again from the checkpoint after step 10" in said) == (0, True), said
+    assert (code, "steps 11 to 15, replayed from the checkpoint after step 10" in said) == (0, True), said
     why = "before step 9 it was another run: optimizer.lr 0.001 -> 0.05"
     assert f"--from  must begin at 10 or 12 or 14, got 0; {why}" in verified(capsys, "--from", "0")[1]
     assert f"--all  must begin at 10 or 12 or 14, got 0; {why}" in verified(capsys, "--all")[1]

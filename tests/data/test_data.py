@@ -26,7 +26,7 @@ def forget():
     """What a new process would not know."""
     digits_module._load.cache_clear()
     mnist1d_module._load.cache_clear()
-    _files.clear_cache()
+    _files.cache.clear()
 
 
 @pytest.fixture(scope="module")

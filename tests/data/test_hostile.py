@@ -50,7 +50,7 @@ LITTLE = 100_000_000
 def _little_memory(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(memory, "available", lambda: LITTLE)
-    _files.clear_cache()
+    _files.cache.clear()
 
 
 def official(option, folder):
@@ -162,8 +162,8 @@ def test_a_cached_file_that_is_too_large_is_made_anew(tmp_path, monkeypatch):
     with np.load(kept) as stored:
         made_of = stored["made_of"]
     write_npz(kept, made_of=encode_npy(made_of), x=make_npy_header(f"({BOMB_BYTES},)", "|u1") + bytes(BOMB_BYTES))
-    _files.clear_cache()
-    with pytest.warns(UserWarning, match="made anew"):
+    _files.cache.clear()
+    with pytest.warns(UserWarning, match="damaged"):
         assert torch.equal(option.load().train.inputs, expected.train.inputs)
 
 

@@ -50,15 +50,15 @@ def test_compressed_or_not():
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "begins with nothing"),
-        (b"<html><body>", "no IDX file: it begins with 3c 68 74 6d"),
-        (b"\0\0\x08", "no IDX file"),
-        (b"\0\1" + written(A)[2:], "no IDX file"),
-        (b"\0\0\x0a" + written(A)[3:], "no IDX file"),
-        (b"\0\0\x08\0", "no IDX file"),
-        (written(A)[:9], "cut off in its header"),
-        (written(A)[:-1], r"it has 39 bytes; numbers of shape \(2, 3, 4\) need 40"),
-        (written(A) + b"\0", "it has 41 bytes"),
+        (b"", "nothing"),
+        (b"<html><body>", "IDX.*3c 68 74 6d"),
+        (b"\0\0\x08", "IDX"),
+        (b"\0\1" + written(A)[2:], "IDX"),
+        (b"\0\0\x0a" + written(A)[3:], "IDX"),
+        (b"\0\0\x08\0", "IDX"),
+        (written(A)[:9], "header"),
+        (written(A)[:-1], "39 bytes.* 40"),
+        (written(A) + b"\0", "41 bytes"),
     ],
 )
 def test_what_is_not_of_the_format_is_refused(content, said):
@@ -69,7 +69,7 @@ def test_what_is_not_of_the_format_is_refused(content, said):
 def test_a_damaged_compressed_form_is_refused_wherever_it_is_cut():
     whole = gzip.compress(written(A))
     for size in range(2, len(whole)):
-        with pytest.raises(ValueError, match="damaged or cut off"):
+        with pytest.raises(ValueError, match="damaged"):
             _idx.decompress(whole[:size])
 
 

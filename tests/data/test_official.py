@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 import os
-import urllib.request
+import socket
 from pathlib import Path
 
 import helpers
@@ -22,7 +22,7 @@ from helpers import (
 from serving import serve_files
 
 from dlopt.cli import main
-from dlopt.data import _download, _files, _idx
+from dlopt.data import _files, _idx
 from dlopt.data.cifar10 import CIFAR10
 from dlopt.data.fashion_mnist import FashionMNIST
 from dlopt.data.mnist import MNIST
@@ -35,18 +35,17 @@ def cache(tmp_path, monkeypatch):
     """An empty cache, no network, and nothing in memory."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "*")
-    _files.clear_cache()
+    _files.cache.clear()
     yield tmp_path / "cache" / "dlopt"
-    _files.clear_cache()
+    _files.cache.clear()
 
 
 @pytest.fixture
 def offline(monkeypatch):
-    def asked(*_, **__):
-        raise AssertionError("the network was asked")
+    def fail(*_, **__):
+        raise AssertionError("the network was used")
 
-    monkeypatch.setattr(_download, "urlopen", asked)
-    monkeypatch.setattr(urllib.request, "urlopen", asked)
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
 
 
 @pytest.fixture
@@ -94,7 +93,7 @@ def test_fashion_mnist_is_the_official_one(offline, monkeypatch):
     assert torch.equal(
         (data.test.inputs * 255).round().byte().flatten(), torch.frombuffer(bytearray(raw), dtype=torch.uint8)
     )
-    _files.clear_cache()
+    _files.cache.clear()
     monkeypatch.setattr(FashionMNIST, "read", None)  # the second time from the cache
     again = option(FashionMNIST, verify=True).load()
     assert torch.equal(again.train.inputs, data.train.inputs)
@@ -136,7 +135,7 @@ def test_the_second_reading_is_from_the_cache(folder, cache, monkeypatch):
     (kept,) = cache.iterdir()
     assert kept.name.startswith("mnist-")
     assert option(path=folder, verify=True).load() is first
-    _files.clear_cache()
+    _files.cache.clear()
     monkeypatch.setattr(MNIST, "read", None)
     assert torch.equal(option(path=folder, verify=True).load().train.inputs, first.train.inputs)
 
@@ -162,7 +161,7 @@ def test_a_file_that_was_exchanged_is_read_anew(folder, cache, monkeypatch, wher
     claim(monkeypatch, folder)
     for _ in range(2):
         assert option(path=folder, verify=True).load().train.targets[:3].tolist() == [1, 2, 3]
-        _files.clear_cache()
+        _files.cache.clear()
     assert len(list(cache.iterdir())) == 1
 
 
@@ -191,7 +190,7 @@ def test_a_damaged_file_is_seen_though_the_cache_is_good(folder, monkeypatch):
     file = folder / f"{NAMES[0]}.gz"
     file.write_bytes(file.read_bytes()[:-20])
     os.utime(file, ns=(0, 0))
-    refused(option(path=folder, verify=True), file, "damaged or cut off")
+    refused(option(path=folder, verify=True), file, "damaged")
 
 
 @pytest.mark.parametrize("compress", [True, False])
@@ -220,12 +219,12 @@ def test_a_flipped_byte_of_the_compressed_form_is_seen(folder):
     file = folder / f"{NAMES[0]}.gz"
     whole = file.read_bytes()
     file.write_bytes(whole[:500] + bytes([whole[500] ^ 4]) + whole[501:])
-    refused(option(path=folder), file, "damaged or cut off")
+    refused(option(path=folder), file, "damaged")
 
 
 WRONG = {
-    "no images": ("train-images-idx3", np.zeros((80, 30)), "images are uint8 of shape (N, height, width), got uint8 of (80, 30)"),
-    "no labels": ("train-labels-idx1", np.zeros((80, 2)), "labels are whole numbers from 0, of shape (N,)"),
+    "no images": ("train-images-idx3", np.zeros((80, 30)), "got uint8 of (80, 30)"),
+    "no labels": ("train-labels-idx1", np.zeros((80, 2)), "got uint8 of (80, 2)"),
     "fewer labels": ("train-labels-idx1", np.zeros(79), "has 79 labels for 80 images"),
     "fewer test images": ("t10k-images-idx3", np.zeros((39, 6, 5)), "t10k-labels-idx1-ubyte.gz has 40 labels for 39 images"),
 }  # fmt: skip
@@ -248,7 +247,7 @@ def test_labels_of_one_class_are_refused(folder):
 def test_missing_files_are_named_all_at_once(folder, offline):
     for name in NAMES[1:3]:
         (folder / f"{name}.gz").unlink()
-    refused(option(path=folder), f"{NAMES[1]}.gz, {NAMES[2]}.gz: not in {folder}", "data.url")
+    refused(option(path=folder), f"{NAMES[1]}.gz, {NAMES[2]}.gz not found in {folder}", "data.url")
     refused(option(path=folder / "nowhere"), ", ".join(f"{name}.gz" for name in NAMES), folder / "nowhere")
     assert not (folder / "nowhere").exists()
 
@@ -258,7 +257,7 @@ def test_without_a_path_every_place_is_named(cache, tmp_path, monkeypatch, offli
     refused(
         option(FashionMNIST), tmp_path / "debian", cache / "fashion_mnist", "Debian's package dataset-fashion-mnist"
     )
-    refused(option(MNIST), f"not in {cache / 'mnist'}")
+    refused(option(MNIST), f"not found in {cache / 'mnist'}")
     assert not cache.exists()
 
 
@@ -290,7 +289,7 @@ def test_missing_files_are_downloaded_into_the_cache(server, cache):
     data = option(url=server.url).load()
     assert len(data.train) == 80
     assert sorted(p.name for p in (cache / "mnist").iterdir()) == sorted(server.content)
-    _files.clear_cache()
+    _files.cache.clear()
     server.status = 500
     option(url=server.url).load()
     assert len(server.requests) == 4
@@ -301,7 +300,7 @@ def test_only_what_is_missing_is_downloaded_into_the_path(server, tmp_path, cach
     place.mkdir()
     (place / NAMES[0]).write_bytes(gzip.decompress(server.content[f"{NAMES[0]}.gz"]))
     option(path=place, url=server.url.rstrip("/")).load()
-    assert [name for name, _ in server.requests] == [f"{name}.gz" for name in NAMES[1:]]
+    assert server.requests == [f"{name}.gz" for name in NAMES[1:]]
     assert len(list(place.iterdir())) == 4
 
 
@@ -309,13 +308,13 @@ def test_a_download_that_is_not_official_is_removed(server, tmp_path, monkeypatc
     claim(monkeypatch, tmp_path / "there")
     server.content[f"{NAMES[1]}.gz"] = gzip.compress(encode_idx(np.ones(80)))
     place = tmp_path / "place"
-    refused(option(path=place, url=server.url, verify=True), "not the right file and is removed", "SHA-256", key="url")
+    refused(option(path=place, url=server.url, verify=True), "removed", "SHA-256", key="url")
     assert [p.name for p in place.iterdir()] == [f"{NAMES[0]}.gz"]
 
 
 def test_a_page_in_place_of_a_file_is_removed(server, tmp_path):
     server.content[f"{NAMES[0]}.gz"] = b"<html>log in first</html>"
-    refused(option(path=tmp_path / "place", url=server.url), "not the right file", "no IDX file", key="url")
+    refused(option(path=tmp_path / "place", url=server.url), "removed", "IDX", key="url")
     assert not (tmp_path / "place").exists()
 
 
@@ -323,7 +322,7 @@ def test_no_network_is_said_with_address_folder_and_package(server, tmp_path, mo
     monkeypatch.setattr(FashionMNIST, "debian", ("dataset-fashion-mnist", str(tmp_path / "debian")))
     server.status = 503
     said = [
-        f"{server.url}{NAMES[0]}.gz answers 503",
+        f"{server.url}{NAMES[0]}.gz",
         NAMES[3],
         cache / "fashion_mnist",
         "package dataset-fashion-mnist",
@@ -335,19 +334,17 @@ def test_no_network_is_said_with_address_folder_and_package(server, tmp_path, mo
     refused(option(MNIST, url=server.url), "into", "or name another folder: data.path=", key="url")
 
 
-def test_the_same_command_goes_on_with_a_download_and_then_trains(server, here, capsys):
+def test_a_command_whose_download_failed_can_be_repeated(server, here, capsys):
     command = ["train", "data=mnist", "data.path=place", f"data.url={server.url}", "data.verify=false", "arch=linear",
                "epochs=1", "batch_size=10", "device=cpu"]  # fmt: skip
     server.cut_after = 1000
     assert main(command) == 2
-    assert "data.url" in (said := capsys.readouterr().err)
-    assert "broke off after 1,000 of" in said
-    assert [p.name for p in (here / "place").iterdir()] == [f"{NAMES[0]}.gz.part"]
+    assert "data.url" in capsys.readouterr().err
+    assert not (here / "place").exists()
     assert not (here / "outputs").exists()
     server.cut_after = None
     assert main(command) == 0
     assert sorted(p.name for p in (here / "place").iterdir()) == sorted(server.content)
-    assert "bytes=1000-" in [asked for _, asked in server.requests]
 
 
 def test_an_address_must_be_one():
@@ -421,9 +418,9 @@ def test_a_damaged_archive_is_refused(tmp_path, archive):
         refused(option(CIFAR10, tmp_path), archive)
     batches = make_cifar_batches()
     archive.write_bytes(whole[:20000] + bytes([whole[20000] ^ 1]) + whole[20001:])
-    refused(option(CIFAR10, tmp_path), "damaged or cut off")
+    refused(option(CIFAR10, tmp_path), "damaged")
     write_cifar_archive(tmp_path, {name: content for name, content in batches.items() if name != "test_batch.bin"})
-    refused(option(CIFAR10, tmp_path), "test_batch.bin not in it")
+    refused(option(CIFAR10, tmp_path), "lacks test_batch.bin")
     write_cifar_archive(tmp_path, batches | {"data_batch_2.bin": batches["data_batch_2.bin"][:-1]})
     refused(option(CIFAR10, tmp_path), "data_batch_2.bin has 61459 bytes; it must have a multiple of 3073")
 
@@ -440,7 +437,7 @@ def test_the_archive_is_downloaded(tmp_path, archive):
         server.content = {archive.name: archive.read_bytes()}
         assert len(option(CIFAR10, tmp_path / "place", url=server.url).load().train) == 100
         place = tmp_path / "other"
-        refused(option(CIFAR10, place, url=server.url, verify=True), "not the right file", CIFAR10.sha256, key="url")
+        refused(option(CIFAR10, place, url=server.url, verify=True), "removed", CIFAR10.sha256, key="url")
         assert not place.exists()
 
 

@@ -18,6 +18,7 @@ from dlopt.loss.cross_entropy import CrossEntropy
 from dlopt.normalization.batch import BatchNormalization
 from dlopt.normalization.none import NoNormalization
 from dlopt.objective.activation_hooks import MarkedActivationFactory
+from dlopt.objective.oracle import MiniBatchObjective
 from dlopt.objective.problem import Problem
 from dlopt.parts import StepRecord
 from dlopt.regularization.dropout import Dropout
@@ -26,7 +27,7 @@ KEY = prng.key(3, "objective", 1)
 
 
 def moment(problem, w, x, y, key=KEY):
-    objective = problem.objective(x, y, key)
+    objective = MiniBatchObjective(problem, x, y, key)
     return StepRecord(0, w, w + 1, torch.zeros(()), torch.zeros_like(w), 0.1, problem.layout, objective)
 
 
@@ -154,14 +155,14 @@ def test_the_network_is_seen_as_training_sees_it():
     seen = {}
     for name in ("hidden.2", "hidden.6"):
         problem.model.get_submodule(name).register_forward_hook(lambda m, i, out, name=name: seen.update({name: out}))
-    objective = problem.objective(x, y, KEY)
+    objective = MiniBatchObjective(problem, x, y, KEY)
     objective.value(w)
     trained_on = dict(seen)
     found = objective.activations(w)
     assert set(found) == {"hidden.2", "hidden.6"}
     for name, outputs in found.items():
         torch.testing.assert_close(outputs, trained_on[name])
-    other = problem.objective(x, y, prng.key(4)).activations(w)
+    other = MiniBatchObjective(problem, x, y, prng.key(4)).activations(w)
     assert not torch.equal(other["hidden.6"], found["hidden.6"]), "the masks are those of the step"
 
 
@@ -170,11 +171,11 @@ def test_asking_disturbs_nothing():
     problem, w = posed(mlp(ReLU(), normalization=BatchNormalization(1e-5, 0.1), dropout=rule.module), rules=(rule,))
     w = problem.bind(w)
     x, y = examples(8, 4)
-    untouched = problem.objective(x, y, KEY).gradient(w)
-    objective = problem.objective(x, y, KEY)
+    untouched = MiniBatchObjective(problem, x, y, KEY).gradient(w)
+    objective = MiniBatchObjective(problem, x, y, KEY)
     objective.activations(w + 1)
     assert objective.first is not None
-    objective = problem.objective(x, y, KEY)
+    objective = MiniBatchObjective(problem, x, y, KEY)
     loss, g = objective.gradient(w)
     first, state = objective.first, {n: b.clone() for n, b in problem.model.state_dict().items()}
     before = problem.evaluations
@@ -215,7 +216,7 @@ def test_bfloat16_is_measured_in_the_precision_of_the_weights():
     problem = Problem(mlp(Tanh()), CrossEntropy([]), precision=torch.bfloat16)
     w = torch.randn(problem.layout.size)
     x, y = examples(8, 4)
-    found = problem.objective(x.float(), y, KEY).activations(w)
+    found = MiniBatchObjective(problem, x.float(), y, KEY).activations(w)
     assert {v.dtype for v in found.values()} == {torch.float32}
 
 

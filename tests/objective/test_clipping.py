@@ -8,6 +8,7 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_, parameters_to_vect
 from dlopt import prng
 from dlopt.config.problems import ConfigError
 from dlopt.objective.clipping import Clip
+from dlopt.objective.oracle import MiniBatchObjective
 from dlopt.objective.problem import Problem
 from dlopt.regularization.l2 import L2
 
@@ -113,7 +114,7 @@ def test_the_loss_and_curvature_are_left_as_they_are_and_every_gradient_of_a_ste
     w = experiment.w
     for problem in (clipped, plain):
         problem.bind(w.clone())
-    one, other = (p.objective(x, y, prng.key(0)) for p in (clipped, plain))
+    one, other = (MiniBatchObjective(p, x, y, prng.key(0)) for p in (clipped, plain))
     for at in (w, w + 1, w):
         (loss, g), (expected, whole) = one.gradient(at), other.gradient(at)
         torch.testing.assert_close(loss, expected)

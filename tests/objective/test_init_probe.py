@@ -75,7 +75,7 @@ def test_what_layers_put_out_and_hand_on():
     assert [name for name, _ in seen] == [name for name, _, _ in wanted]
     for (_, found), (_, z, _) in zip(seen, wanted, strict=True):
         torch.testing.assert_close(found, z)
-    handed_on = start.activations(w)
+    handed_on = start.layer_outputs(w)
     assert list(handed_on) == [name for name, _, _ in wanted]
     for name, _, h in wanted:
         torch.testing.assert_close(handed_on[name], h)
@@ -128,8 +128,18 @@ def test_asking_disturbs_nothing(shape, normalization):
     before = {name: v.clone() for name, v in model.state_dict().items()}
     modes = [m.training for m in model.modules()]
     generator, w = torch.get_rng_state(), experiment.w.clone()
-    first = start.outputs(w), start.activations(w), start.gradients(w), start.rescale_layers(w, lambda p, outputs: None)
-    again = start.outputs(w), start.activations(w), start.gradients(w), start.rescale_layers(w, lambda p, outputs: None)
+    first = (
+        start.outputs(w),
+        start.layer_outputs(w),
+        start.gradients(w),
+        start.rescale_layers(w, lambda p, outputs: None),
+    )
+    again = (
+        start.outputs(w),
+        start.layer_outputs(w),
+        start.gradients(w),
+        start.rescale_layers(w, lambda p, outputs: None),
+    )
     torch.testing.assert_close(first, again, rtol=0, atol=0)
     assert all(torch.equal(v, before[name]) for name, v in model.state_dict().items())
     assert modes == [m.training for m in model.modules()]
@@ -148,7 +158,7 @@ def test_normalizations_use_the_batch_and_dropout_is_off():
     v = start.layout.views(w)
     z = F.linear(start.inputs, v["hidden.0.weight"], v["hidden.0.bias"])
     h = F.batch_norm(z, None, None, training=True).relu()
-    torch.testing.assert_close(start.activations(w)["hidden.0.weight"], h)
+    torch.testing.assert_close(start.layer_outputs(w)["hidden.0.weight"], h)
     torch.testing.assert_close(start.outputs(w), F.linear(h, v["output.weight"], v["output.bias"]))
 
 
@@ -185,8 +195,8 @@ def test_a_module_with_several_weights_is_no_layer_and_what_is_changed_in_place_
     z = model.middle(h)
     hidden = z.relu()
     y = model.head(hidden)
-    torch.testing.assert_close(start.activations(w)["middle.weight"], hidden)
-    torch.testing.assert_close(start.activations(w)["head.weight"], y)
+    torch.testing.assert_close(start.layer_outputs(w)["middle.weight"], hidden)
+    torch.testing.assert_close(start.layer_outputs(w)["head.weight"], y)
     loss = F.cross_entropy(3 * y, start.targets)
     wanted = torch.autograd.grad(loss, [h, z, hidden, y])
     found = start.gradients(w)

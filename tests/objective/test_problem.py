@@ -16,7 +16,9 @@ from dlopt.arch.mlp import MLP
 from dlopt.loss.cross_entropy import CrossEntropy
 from dlopt.normalization.batch import BatchNorm, BatchNormalization
 from dlopt.normalization.none import NoNormalization
-from dlopt.objective.problem import _GRADIENTS, _WEIGHTS, Problem
+from dlopt.objective.bound import GRADIENT_KEYS, WEIGHT_KEYS
+from dlopt.objective.oracle import MiniBatchObjective
+from dlopt.objective.problem import Problem
 from dlopt.parts import Regularization, StochasticSite
 from dlopt.regularization.dropout import Dropout
 from dlopt.regularization.l2 import L2
@@ -188,7 +190,7 @@ def against_hand(arch, name):
     problem, w = bound(arch, batch_norm, rules)
     x, y = data(arch)
     masks = watch_masks(problem.model)
-    objective = problem.objective(x, y, KEYS[0])
+    objective = MiniBatchObjective(problem, x, y, KEYS[0])
     objective.value(w)
     if any(isinstance(r, Dropout) for r in rules):
         assert len(masks) == 2
@@ -264,8 +266,8 @@ def three_runs(arch, batch_norm):
     pairs = []
     for i, problem in enumerate(alone):
         problem.bind(w[i].clone())
-        pairs.append((problem, problem.objective(x[i], y[i], KEYS[i])))
-    return lanes, lanes.objective(x, y, key), w, pairs
+        pairs.append((problem, MiniBatchObjective(problem, x[i], y[i], KEYS[i])))
+    return lanes, MiniBatchObjective(lanes, x, y, key), w, pairs
 
 
 lane_cases = pytest.mark.parametrize(("arch", "batch_norm"), [("mlp", False), ("mlp", True), ("cnn", True)])
@@ -281,10 +283,10 @@ def test_lanes_equal_runs_alone(arch, batch_norm):
     assert g.shape == hv.shape == w.shape
     for i, (problem, solo) in enumerate(pairs):
         torch.testing.assert_close(value[i], solo.value(problem.bound_w))
-        torch.testing.assert_close(loss[i], solo.gradient(problem.home)[0])
-        torch.testing.assert_close(g[i], solo.gradient(problem.home)[1])
-        torch.testing.assert_close(hv[i], solo.hvp(problem.home, v[i]))
-        torch.testing.assert_close(h[i], solo.hessian(problem.home))
+        torch.testing.assert_close(loss[i], solo.gradient(problem.bound_w)[0])
+        torch.testing.assert_close(g[i], solo.gradient(problem.bound_w)[1])
+        torch.testing.assert_close(hv[i], solo.hvp(problem.bound_w, v[i]))
+        torch.testing.assert_close(h[i], solo.hessian(problem.bound_w))
         torch.testing.assert_close(objective.first.loss[i], solo.first.loss)
         torch.testing.assert_close(objective.first.outputs[i], solo.first.outputs)
         for name, seen in solo.first.statistics.items():
@@ -304,7 +306,7 @@ def test_lanes_keep_the_running_statistics_and_predictions_of_runs_alone(arch, b
         problem.update_running_stats(solo.first.statistics)
         for name, kept in problem.running.items():
             torch.testing.assert_close(lanes.running[name][i], kept)
-        torch.testing.assert_close(outputs[i], problem.predict(problem.home, x[i]))
+        torch.testing.assert_close(outputs[i], problem.predict(problem.bound_w, x[i]))
 
 
 def test_masks_in_lanes_are_those_of_runs_alone():
@@ -331,7 +333,7 @@ def test_lanes_that_are_left_are_as_they_were():
     stay = torch.tensor([0, 2])
     lanes.select_lanes(stay)
     key = prng.Key(*(torch.tensor([KEYS[i][half] for i in stay.tolist()]) for half in range(2)))
-    again = lanes.objective(x[stay], y[stay], key).gradient(w[stay])[1]
+    again = MiniBatchObjective(lanes, x[stay], y[stay], key).gradient(w[stay])[1]
     torch.testing.assert_close(again, g[stay])
     torch.testing.assert_close(lanes.predict(w[stay], x[stay]), outputs[stay])
 
@@ -347,7 +349,7 @@ def test_a_gradient_is_not_overwritten_in_its_step():
     x, y = data()
     gradients = []  # of each step the first, with a copy taken at once
     for step in range(6):
-        objective = problem.objective(x, y, prng.key(0, step))
+        objective = MiniBatchObjective(problem, x, y, prng.key(0, step))
         g = objective.gradient(w)[1]
         gradients.append((g, g.clone()))
         later = [objective.gradient(w + 0.1 * k)[1] for k in range(3)]
@@ -389,13 +391,13 @@ def test_masks_are_one_for_a_step_and_others_at_the_next():
         ask(objective)
         return torch.cat([masks[site].flatten() for site in sorted(masks)]) == 0
 
-    first = problem.objective(*data(), KEYS[0])
+    first = MiniBatchObjective(problem, *data(), KEYS[0])
     shown = drawn(first, lambda o: o.value(w))
     for ask in (lambda o: o.value(w), lambda o: o.gradient(w), lambda o: o.gradient(w + 1), lambda o: o.value(w - 1)):
         assert torch.equal(drawn(first, ask), shown)
-    other = drawn(problem.objective(*data(), KEYS[1]), lambda o: o.value(w))
+    other = drawn(MiniBatchObjective(problem, *data(), KEYS[1]), lambda o: o.value(w))
     assert not torch.equal(other, shown)
-    again = drawn(problem.objective(*data(), KEYS[0]), lambda o: o.gradient(w))
+    again = drawn(MiniBatchObjective(problem, *data(), KEYS[0]), lambda o: o.gradient(w))
     assert torch.equal(again, shown)
 
 
@@ -404,7 +406,7 @@ def test_different_places_have_different_masks():
     model = MLP((5,), CLASSES, Tanh(), NoNormalization(), rule.module, [50, 50], None, None).double()
     problem = Problem(model, CrossEntropy([]), (rule,))
     masks = watch_masks(model)
-    problem.objective(*data(), KEYS[0]).value(problem.bind(start(problem)))
+    MiniBatchObjective(problem, *data(), KEYS[0]).value(problem.bind(start(problem)))
     assert not torch.equal(masks[0], masks[1])
 
 
@@ -412,7 +414,7 @@ def test_different_places_have_different_masks():
 def test_first_is_the_first_evaluation(method):
     problem, w = bound(batch_norm=True, rules=(L2(STRENGTH),))
     x, y = data()
-    objective = problem.objective(x, y, KEYS[0])
+    objective = MiniBatchObjective(problem, x, y, KEYS[0])
     assert objective.first is None
     at = w + 0.1
     getattr(objective, method)(*((at, w) if method == "hvp" else (at,)))
@@ -433,7 +435,7 @@ def test_first_is_the_first_evaluation(method):
 def test_evaluations_are_counted():
     problem, w = bound(batch_norm=True, rules=EVERYTHING)
     for step in range(2):
-        objective = problem.objective(*data(), KEYS[step])
+        objective = MiniBatchObjective(problem, *data(), KEYS[step])
         objective.value(w)
         objective.value(w + 1)
         objective.gradient(w)
@@ -444,9 +446,9 @@ def test_evaluations_are_counted():
 
 def test_the_stream_of_a_rule_is_a_function_of_step_and_name():
     problem, _ = bound()
-    keys = [problem.objective(*data(), key).random_key(name) for key in KEYS for name in ("noise", "probe")]
+    keys = [MiniBatchObjective(problem, *data(), key).random_key(name) for key in KEYS for name in ("noise", "probe")]
     assert len(set(keys)) == 6
-    assert problem.objective(*data(), KEYS[0]).random_key("noise") == keys[0]
+    assert MiniBatchObjective(problem, *data(), KEYS[0]).random_key("noise") == keys[0]
 
 
 # ------------------------------------------------------------------------------------------- paths
@@ -465,7 +467,7 @@ def test_the_bound_path_equals_the_functional_path(arch, name):
     batch_norm, rules = PATHS[name]
     problem, w = bound(arch, batch_norm, rules)
     functional, same = bound(arch, batch_norm, (*rules, Same()))
-    one, other = problem.objective(*data(arch), KEYS[0]), functional.objective(*data(arch), KEYS[0])
+    one, other = MiniBatchObjective(problem, *data(arch), KEYS[0]), MiniBatchObjective(functional, *data(arch), KEYS[0])
     torch.testing.assert_close(one.gradient(w), other.gradient(same))
     torch.testing.assert_close(one.value(w), other.value(same))
     torch.testing.assert_close(one.first, other.first)
@@ -477,9 +479,9 @@ def test_a_rule_that_changes_weights_changes_where_the_gradient_is_taken():
     rules = (L2(STRENGTH), WeightNoise(0.5))
     problem, w = bound(rules=rules)
     plain, _ = bound()
-    objective = problem.objective(*data(), KEYS[0])
-    ratio = rules[1].weights(torch.ones_like(w), prng.fold_in(KEYS[0], _WEIGHTS + 1), problem.layout)
-    loss, g = plain.objective(*data(), KEYS[0]).gradient(w * ratio)
+    objective = MiniBatchObjective(problem, *data(), KEYS[0])
+    ratio = rules[1].weights(torch.ones_like(w), prng.fold_in(KEYS[0], WEIGHT_KEYS + 1), problem.layout)
+    loss, g = MiniBatchObjective(plain, *data(), KEYS[0]).gradient(w * ratio)
     mask = problem.layout.mask("weight").double()
     torch.testing.assert_close(objective.value(w), loss + 0.5 * STRENGTH * (mask * w * w).sum())
     torch.testing.assert_close(objective.gradient(w)[1], g * ratio + STRENGTH * mask * w)
@@ -491,11 +493,11 @@ def test_a_rule_that_changes_inputs_is_training_on_the_changed_inputs():
     problem, w = bound(rules=(rule,))
     plain, at = bound()
     x, y = data()
-    objective = problem.objective(x, y, KEYS[0])
+    objective = MiniBatchObjective(problem, x, y, KEYS[0])
     changed = rule.inputs(x, prng.fold_in(KEYS[0], 0))
     assert not torch.equal(changed, x)
-    torch.testing.assert_close(objective.gradient(w), plain.objective(changed, y, KEYS[0]).gradient(at))
-    torch.testing.assert_close(objective.hvp(w, w), plain.objective(changed, y, KEYS[0]).hvp(at, at))
+    torch.testing.assert_close(objective.gradient(w), MiniBatchObjective(plain, changed, y, KEYS[0]).gradient(at))
+    torch.testing.assert_close(objective.hvp(w, w), MiniBatchObjective(plain, changed, y, KEYS[0]).hvp(at, at))
     torch.testing.assert_close(problem.predict(w, x), plain.predict(at, x))
 
 
@@ -505,11 +507,11 @@ def test_rules_with_noise_go_through_lanes(rules):
     x, y = data(lanes=3)
     w = start(lanes, lanes=3)
     key = prng.Key(*(torch.tensor(half) for half in zip(*KEYS, strict=True)))
-    loss, g = lanes.objective(x, y, key).gradient(w)
+    loss, g = MiniBatchObjective(lanes, x, y, key).gradient(w)
     for i in range(3):
         solo = Problem(build(rules=rules), CrossEntropy([]), rules)
         at = solo.bind(w[i].clone())
-        torch.testing.assert_close((loss[i], g[i]), solo.objective(x[i], y[i], KEYS[i]).gradient(at))
+        torch.testing.assert_close((loss[i], g[i]), MiniBatchObjective(solo, x[i], y[i], KEYS[i]).gradient(at))
 
 
 PUSHED = (L2(STRENGTH), Steered(3.0))
@@ -517,7 +519,7 @@ PUSHED = (L2(STRENGTH), Steered(3.0))
 
 def push(key, size):
     """What Steered adds, behind one other rule, to a gradient of the first step."""
-    return prng.uniform(prng.fold_in(key, _GRADIENTS + 1), (size,)).double()
+    return prng.uniform(prng.fold_in(key, GRADIENT_KEYS + 1), (size,)).double()
 
 
 @pytest.mark.parametrize("same", [(), (Same(),)])
@@ -527,7 +529,7 @@ def test_a_rule_that_changes_gradients_changes_nothing_else(same):
     plain, at = bound(rules=PUSHED[:1])
     x, y = data()
     for step, key in enumerate(KEYS):
-        objective, expected = problem.objective(x, y, key, step), plain.objective(x, y, key)
+        objective, expected = MiniBatchObjective(problem, x, y, key, step), MiniBatchObjective(plain, x, y, key)
         for trial, here in ((w, at), (w + 1, at + 1), (w, at)):
             loss, g = expected.gradient(here)
             found = objective.gradient(trial)
@@ -544,12 +546,12 @@ def test_changed_gradients_in_lanes_are_those_of_runs_alone():
     x, y = data(lanes=3)
     w = start(lanes, lanes=3)
     key = prng.Key(*(torch.tensor(half) for half in zip(*KEYS, strict=True)))
-    objective = lanes.objective(x, y, key, 2)
+    objective = MiniBatchObjective(lanes, x, y, key, 2)
     _, g = objective.gradient(w)
     for i, stretch in enumerate(stretches):
         solo, at = bound(rules=(PUSHED[0], Steered(stretch)))
         at.copy_(w[i])
-        one = solo.objective(x[i], y[i], KEYS[i], 2)
+        one = MiniBatchObjective(solo, x[i], y[i], KEYS[i], 2)
         alone = one.gradient(at)[1]
         torch.testing.assert_close(g[i], alone)
         torch.testing.assert_close(objective.raw_gradient(g)[i], one.raw_gradient(alone))
@@ -560,11 +562,13 @@ def test_the_gradient_before_it_was_changed_is_known_of_the_first_of_a_step(same
     problem, w = bound(rules=(*PUSHED, *same))
     plain, at = bound(rules=PUSHED[:1])
     for step, key in enumerate(KEYS):
-        objective = problem.objective(*data(), key, step)
+        objective = MiniBatchObjective(problem, *data(), key, step)
         first, later = objective.gradient(w)[1], objective.gradient(w + 1)[1]
-        torch.testing.assert_close(objective.raw_gradient(first), plain.objective(*data(), key).gradient(at)[1])
+        torch.testing.assert_close(
+            objective.raw_gradient(first), MiniBatchObjective(plain, *data(), key).gradient(at)[1]
+        )
         assert objective.raw_gradient(later) is later
-    own = plain.objective(*data(), KEYS[0])
+    own = MiniBatchObjective(plain, *data(), KEYS[0])
     g = own.gradient(at)[1]
     assert own.raw_gradient(g) is g
 
@@ -573,13 +577,13 @@ def test_the_gradient_before_it_was_changed_is_known_of_the_first_of_a_step(same
 def test_a_trial_point_is_evaluated_as_if_it_were_home(name):
     batch_norm, rules = SETTINGS[name]
     problem, w = bound("cnn", batch_norm, rules)
-    objective = problem.objective(*data("cnn"), KEYS[0])
+    objective = MiniBatchObjective(problem, *data("cnn"), KEYS[0])
     at_home = objective.gradient(w)
     for scale in (0.5, -1.0):
         trial = w * scale
         elsewhere, settled = bound("cnn", batch_norm, rules)
         settled.copy_(trial)
-        expected = elsewhere.objective(*data("cnn"), KEYS[0])
+        expected = MiniBatchObjective(elsewhere, *data("cnn"), KEYS[0])
         torch.testing.assert_close(objective.gradient(trial), expected.gradient(settled))
         torch.testing.assert_close(objective.value(trial), expected.value(settled))
     own = torch.cat([p.detach().flatten() for p in problem.model.parameters()])
@@ -589,7 +593,7 @@ def test_a_trial_point_is_evaluated_as_if_it_were_home(name):
 
 def test_a_step_in_place_is_seen_by_the_network():
     problem, w = bound(batch_norm=True, rules=EVERYTHING)
-    objective = problem.objective(*data(), KEYS[0])
+    objective = MiniBatchObjective(problem, *data(), KEYS[0])
     objective.gradient(w)
     w.add_(0.1 * torch.randn_like(w))
     copy = w.clone()
@@ -599,15 +603,15 @@ def test_a_step_in_place_is_seen_by_the_network():
 
 def test_binding_another_vector_makes_it_home():
     problem, w = bound()
-    objective = problem.objective(*data(), KEYS[0])
+    objective = MiniBatchObjective(problem, *data(), KEYS[0])
     expected = objective.gradient(w + 1.0)
     torch.testing.assert_close(objective.gradient(problem.bind(w + 1.0)), expected)
 
 
 def test_a_problem_can_be_asked_before_it_has_a_home():
     problem, w = bound()
-    unbound = Problem(build(), CrossEntropy([])).objective(*data(), KEYS[0])
-    torch.testing.assert_close(unbound.gradient(w.clone()), problem.objective(*data(), KEYS[0]).gradient(w))
+    unbound = MiniBatchObjective(Problem(build(), CrossEntropy([])), *data(), KEYS[0])
+    torch.testing.assert_close(unbound.gradient(w.clone()), MiniBatchObjective(problem, *data(), KEYS[0]).gradient(w))
 
 
 def test_a_weight_that_the_loss_does_not_depend_on_has_gradient_zero():
@@ -618,7 +622,7 @@ def test_a_weight_that_the_loss_does_not_depend_on_has_gradient_zero():
 
     problem = Problem(Idle().double(), CrossEntropy([]))
     w = problem.bind(start(problem))
-    g = problem.objective(*data(), KEYS[0]).gradient(w)[1]
+    g = MiniBatchObjective(problem, *data(), KEYS[0]).gradient(w)[1]
     unused = torch.cat([torch.full((p.size,), p.name.startswith("idle")) for p in problem.layout])
     assert (g[unused] == 0).all()
     assert (g[~unused] != 0).any()
@@ -631,7 +635,7 @@ def test_inference_drops_nothing_and_uses_the_stored_statistics():
     problem, w = bound(batch_norm=True, rules=EVERYTHING)
     x, y = data()
     for key in KEYS:
-        objective = problem.objective(x, y, key)
+        objective = MiniBatchObjective(problem, x, y, key)
         objective.gradient(w)
         problem.update_running_stats(objective.first.statistics)
     out = x
@@ -655,14 +659,14 @@ def test_a_rule_that_changes_targets_is_training_on_the_changed_targets():
     y = F.one_hot(y, CLASSES).double()
     w = start(lanes, lanes=3)
     key = prng.Key(*(torch.tensor(half) for half in zip(*KEYS, strict=True)))
-    together = lanes.objective(x, y, key).gradient(w)
+    together = MiniBatchObjective(lanes, x, y, key).gradient(w)
     for i, share in enumerate(shares):
         problem, at = bound(rules=(Doubt(share),))
         plain, home = bound()
         at.copy_(w[i])
         home.copy_(w[i])
-        objective = problem.objective(x[i], y[i], KEYS[i])
-        expected = plain.objective(x[i], (1 - share) * y[i] + share * y[i].roll(1, 1), KEYS[i])
+        objective = MiniBatchObjective(problem, x[i], y[i], KEYS[i])
+        expected = MiniBatchObjective(plain, x[i], (1 - share) * y[i] + share * y[i].roll(1, 1), KEYS[i])
         torch.testing.assert_close(objective.gradient(at), expected.gradient(home))
         torch.testing.assert_close(objective.value(at), expected.value(home))
         torch.testing.assert_close(objective.hvp(at, at), expected.hvp(home, home))
@@ -698,8 +702,8 @@ def test_a_rule_may_change_what_inference_does_and_leaves_training_as_it_is():
         torch.testing.assert_close(solo.predict(home, x[i]), expected)
         torch.testing.assert_close(solo.predict(home.clone(), x[i]), expected)
         torch.testing.assert_close(together[i], expected)
-        trained = solo.objective(x[i], y[i], KEYS[0]).gradient(home)
-        torch.testing.assert_close(trained, plain.objective(x[i], y[i], KEYS[0]).gradient(at))
+        trained = MiniBatchObjective(solo, x[i], y[i], KEYS[0]).gradient(home)
+        torch.testing.assert_close(trained, MiniBatchObjective(plain, x[i], y[i], KEYS[0]).gradient(at))
 
 
 def test_absorbing_is_one_moving_average():
@@ -707,7 +711,7 @@ def test_absorbing_is_one_moving_average():
     name = "hidden.1.running_mean"
     expected = problem.running[name].clone()
     for key in KEYS:
-        objective = problem.objective(*data(), key)
+        objective = MiniBatchObjective(problem, *data(), key)
         objective.gradient(w)
         objective.gradient(w + 1)
         seen = objective.first.statistics[name]
@@ -721,7 +725,7 @@ def test_each_normalization_has_its_own_momentum():
     momenta = (0.1, 0.5, 0.1)
     model = nn.Sequential(*(m for p in momenta for m in (nn.Linear(5, 5), BatchNorm(5, momentum=p)))).double()
     problem = Problem(model, CrossEntropy([]))
-    objective = problem.objective(*data(), KEYS[0])
+    objective = MiniBatchObjective(problem, *data(), KEYS[0])
     objective.gradient(problem.bind(problem.layout.flatten(dict(model.named_parameters())).detach()))
     before = {name: b.clone() for name, b in problem.running.items()}
     problem.update_running_stats(objective.first.statistics)
@@ -749,8 +753,8 @@ def test_bfloat16_is_near_and_leaves_weights_and_gradient_in_float32():
         Problem(build().float(), CrossEntropy([]), precision=torch.bfloat16),
     )
     w, at = exact.bind(start(exact).float()), rough.bind(start(exact).float())
-    loss, g = exact.objective(x.float(), y, KEYS[0]).gradient(w)
-    near, direction = rough.objective(x.float(), y, KEYS[0]).gradient(at)
+    loss, g = MiniBatchObjective(exact, x.float(), y, KEYS[0]).gradient(w)
+    near, direction = MiniBatchObjective(rough, x.float(), y, KEYS[0]).gradient(at)
     assert near.dtype == direction.dtype == torch.float32
     assert not torch.equal(near, loss)
     torch.testing.assert_close(near, loss, rtol=2e-2, atol=0)

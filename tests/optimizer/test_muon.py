@@ -15,6 +15,7 @@ from dlopt.base.layout import Layout
 from dlopt.config.problems import ConfigError
 from dlopt.loss.cross_entropy import CrossEntropy
 from dlopt.normalization.none import NoNormalization
+from dlopt.objective.oracle import MiniBatchObjective
 from dlopt.objective.problem import Problem
 from dlopt.optimizer.muon import SMALL, A, B, C, orthogonalize
 
@@ -42,7 +43,7 @@ def trajectory(rule, model, x, y):
     w = problem.bind(problem.layout.flatten(dict(model.named_parameters())).detach().clone())
     state, found = rule.init(w, problem.layout), []
     for step in range(len(x)):
-        w, state, *_ = rule.step(w, state, problem.objective(x[step], y[step], prng.key(0, step)))
+        w, state, *_ = rule.step(w, state, MiniBatchObjective(problem, x[step], y[step], prng.key(0, step)))
         found.append(w.clone())
     return torch.stack(found)
 
@@ -155,7 +156,7 @@ def test_kernels_are_matrices_and_all_else_is_adams():
     model = CNN((2, 9), 3, Tanh(), NoNormalization(), lambda site: None, [4, 5, 3], [3, 3, 3], 1, 1).double()
     problem = Problem(model, CrossEntropy([]))
     w = problem.layout.flatten(dict(model.named_parameters())).detach()
-    objective = problem.objective(torch.randn(6, 2, 9, dtype=torch.float64), torch.arange(6) % 3, prng.key(0))
+    objective = MiniBatchObjective(problem, torch.randn(6, 2, 9, dtype=torch.float64), torch.arange(6) % 3, prng.key(0))
     rule = made(adam_lr_scale=1e-300, lr=0.1, momentum=0.0)
     moment = rule.step(w.clone(), rule.init(w, problem.layout), objective)
     steps, g = (problem.layout.views(x) for x in (moment.w - w, moment.gradient))

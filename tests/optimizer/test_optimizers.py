@@ -21,6 +21,7 @@ from dlopt.linalg import inplace
 from dlopt.loss.cross_entropy import CrossEntropy
 from dlopt.normalization.batch import BatchNorm
 from dlopt.normalization.none import NoNormalization
+from dlopt.objective.oracle import MiniBatchObjective
 from dlopt.objective.problem import Problem
 from dlopt.optimizer.adadelta import Adadelta
 from dlopt.optimizer.adagrad import Adagrad
@@ -297,7 +298,7 @@ class Twins:
         state = rule.init(w, self.layout)
         for step in range(STEPS):
             now, before = at(rule, step), w.clone()
-            objective = self.problem.objective(self.x[step], self.y[step], prng.key(0, step))
+            objective = MiniBatchObjective(self.problem, self.x[step], self.y[step], prng.key(0, step))
             w, state, loss, *_ = now.step(w, state, objective)
             w = after(w, before, rule.lr)
             theirs.zero_grad()

@@ -12,6 +12,7 @@ from dlopt.activation.tanh import Tanh
 from dlopt.arch.cnn import CNN
 from dlopt.loss.cross_entropy import CrossEntropy
 from dlopt.normalization.none import NoNormalization
+from dlopt.objective.oracle import MiniBatchObjective
 from dlopt.objective.problem import Problem
 from dlopt.optimizer.adam import Adam
 from dlopt.optimizer.soap import TILT, eigenvectors, power_iterate
@@ -40,7 +41,7 @@ def trajectory(rule):
     w = problem.bind(problem.layout.flatten(dict(model.named_parameters())).detach().clone())
     state, found = rule.init(w, problem.layout), []
     for step in range(STEPS):
-        w, state, *_ = rule.step(w, state, problem.objective(x[step], y[step], prng.key(0, step)))
+        w, state, *_ = rule.step(w, state, MiniBatchObjective(problem, x[step], y[step], prng.key(0, step)))
         found.append(w.clone())
     return torch.stack(found), state, problem
 

@@ -23,6 +23,7 @@ from dlopt.base.layout import Layout
 from dlopt.config.build import build
 from dlopt.config.problems import ConfigError
 from dlopt.loss.cross_entropy import CrossEntropy
+from dlopt.objective.oracle import MiniBatchObjective
 from dlopt.objective.problem import Problem
 from dlopt.optimizer.torch_optim import TorchOptim
 from dlopt.prng import Key
@@ -95,13 +96,15 @@ def test_the_steps_are_those_of_a_loop_written_by_hand(name, net, options):
 
         before = nn.utils.parameters_to_vector(twin.parameters()).detach().clone()
         loss = theirs.step(closure)
-        objective = problem.objective(x[step], y[step], Key(0, step))
+        objective = MiniBatchObjective(problem, x[step], y[step], Key(0, step))
         moment = TorchOptim(name, lr, options).step(w, state, objective)
         assert moment.w is w
         assert moment.state is state
         assert torch.equal(w, nn.utils.parameters_to_vector(twin.parameters()))
         assert torch.equal(moment.loss, loss.detach())
-        assert torch.equal(moment.gradient, problem.objective(x[step], y[step], Key(0, step)).gradient(before)[1])
+        assert torch.equal(
+            moment.gradient, MiniBatchObjective(problem, x[step], y[step], Key(0, step)).gradient(before)[1]
+        )
         problem.evaluations -= 1  # the test's own
         assert problem.evaluations == evaluations
 

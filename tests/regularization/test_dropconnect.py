@@ -9,7 +9,9 @@ from torch import nn
 from dlopt import prng
 from dlopt.base.layout import Layout
 from dlopt.loss.cross_entropy import CrossEntropy
-from dlopt.objective.problem import _WEIGHTS, Problem
+from dlopt.objective.bound import WEIGHT_KEYS
+from dlopt.objective.oracle import MiniBatchObjective
+from dlopt.objective.problem import Problem
 from dlopt.regularization.dropconnect import DropConnect
 
 LAYOUT = Layout.of(nn.Linear(50, 40))
@@ -49,9 +51,9 @@ def test_the_gradient_is_that_at_the_weights_left_and_none_for_those_dropped():
     problem, plain = Problem(model, CrossEntropy([]), (rule,)), Problem(nn.Linear(50, 3).double(), CrossEntropy([]))
     x, y = torch.randn(8, 50, dtype=torch.float64), torch.arange(8) % 3
     w = torch.randn(problem.layout.size, dtype=torch.float64)
-    left = rule.weights(w, prng.fold_in(KEY, _WEIGHTS), problem.layout)
-    loss, g = plain.objective(x, y, KEY).gradient(left)
+    left = rule.weights(w, prng.fold_in(KEY, WEIGHT_KEYS), problem.layout)
+    loss, g = MiniBatchObjective(plain, x, y, KEY).gradient(left)
     weights = problem.layout.mask("weight").bool()
     expected = torch.where(weights, torch.where(left == 0, 0.0, g / 0.6), g)
-    torch.testing.assert_close(problem.objective(x, y, KEY).gradient(w), (loss, expected))
+    torch.testing.assert_close(MiniBatchObjective(problem, x, y, KEY).gradient(w), (loss, expected))
     assert (expected[weights] == 0).any()

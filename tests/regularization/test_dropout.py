@@ -7,6 +7,7 @@ import torch
 from helpers import build_blobs
 
 from dlopt import prng
+from dlopt.objective.oracle import MiniBatchObjective
 from dlopt.objective.problem import Problem
 from dlopt.parts import StochasticSite
 from dlopt.regularization.dropout import Dropout
@@ -123,7 +124,7 @@ def test_both_scales_are_one_family_of_functions(p, input):
         w = experiment.w.clone()
         for name, piece in problem.layout.views(w).items():
             piece.mul_(keep.get(name, 1.0) if scale == "train" else 1.0)
-        objective = problem.objective(x, y, KEY)
+        objective = MiniBatchObjective(problem, x, y, KEY)
         objective.value(w)
         predicted.append(problem.predict(w, x))
         trained.append(objective.first.outputs)

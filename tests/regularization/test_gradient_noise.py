@@ -11,6 +11,7 @@ from dlopt import prng
 from dlopt.base.layout import Layout
 from dlopt.loss.cross_entropy import CrossEntropy
 from dlopt.objective.clipping import Clip
+from dlopt.objective.oracle import MiniBatchObjective
 from dlopt.objective.problem import Problem
 from dlopt.regularization.gradient_noise import GradientNoise
 
@@ -40,7 +41,7 @@ def test_differences_of_gradients_of_one_step_have_no_noise():
     noisy, plain = Problem(model, CrossEntropy([]), (GradientNoise(0.3, 0.5),)), Problem(model, CrossEntropy([]))
     x, y = torch.randn(8, 5, dtype=torch.float64), torch.arange(8) % 3
     w, v = torch.randn(2, plain.layout.size, dtype=torch.float64)
-    one, other = (problem.objective(x, y, KEY, 4) for problem in (noisy, plain))
+    one, other = (MiniBatchObjective(problem, x, y, KEY, 4) for problem in (noisy, plain))
     difference, expected = (o.gradient(v)[1] - o.gradient(w)[1] for o in (one, other))
     torch.testing.assert_close(difference, expected)
     assert not torch.allclose(one.gradient(w)[1], other.gradient(w)[1])
@@ -49,9 +50,8 @@ def test_differences_of_gradients_of_one_step_have_no_noise():
 def test_the_gradient_is_clipped_and_the_noise_is_not():
     model = nn.Linear(5, 3).double()
     rules = (GradientNoise(100.0, 0.0),)
-    both = Problem(model, CrossEntropy([]), rules, clip=Clip(1e-9, None)).objective(
-        torch.randn(8, 5, dtype=torch.float64), torch.arange(8) % 3, KEY
-    )
+    problem = Problem(model, CrossEntropy([]), rules, clip=Clip(1e-9, None))
+    both = MiniBatchObjective(problem, torch.randn(8, 5, dtype=torch.float64), torch.arange(8) % 3, KEY)
     _, g = both.gradient(torch.randn(18, dtype=torch.float64))
     assert g.norm() > 10
 

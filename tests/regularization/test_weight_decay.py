@@ -13,6 +13,7 @@ from dlopt.base.layout import Layout
 from dlopt.loss.cross_entropy import CrossEntropy
 from dlopt.normalization.batch import BatchNorm
 from dlopt.normalization.none import NoNormalization
+from dlopt.objective.oracle import MiniBatchObjective
 from dlopt.objective.problem import Problem
 from dlopt.optimizer.adam import Adam
 from dlopt.regularization.weight_decay import WeightDecay
@@ -67,7 +68,7 @@ def test_adam_with_it_takes_the_steps_of_torchs_adamw():
     state = rule.init(w, problem.layout)
     for step in range(50):
         before = w.clone()
-        w, state, *_ = rule.step(w, state, problem.objective(x[step], y[step], prng.key(0, step)))
+        w, state, *_ = rule.step(w, state, MiniBatchObjective(problem, x[step], y[step], prng.key(0, step)))
         w = decay.after(w, before, rule.lr, problem.layout)
         theirs.zero_grad()
         F.cross_entropy(twin(x[step]), y[step]).backward()

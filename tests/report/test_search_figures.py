@@ -5,7 +5,8 @@ import random
 import pytest
 from matplotlib.image import imread
 
-from dlopt.analysis.search_record import SearchAxis, SearchRecord, TrialRecord, make_choice_axis
+from dlopt.analysis.search_axis import SearchAxis, make_choice_axis
+from dlopt.analysis.search_record import SearchRecord, TrialRecord
 from dlopt.report import search_figures
 from dlopt.report.figures import save_figure
 

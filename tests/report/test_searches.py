@@ -8,7 +8,8 @@ import time
 import pytest
 from sweeps import LR_AXIS, OPTIMIZER_AXIS, write_run, write_sweep, write_sweep_json
 
-from dlopt.analysis.search_record import SearchAxis, canonicalize, make_choice_axis, read_search
+from dlopt.analysis.search_axis import SearchAxis, canonicalize, make_choice_axis
+from dlopt.analysis.search_record import read_search
 from dlopt.rundir.writer import RunWriter
 
 

@@ -124,7 +124,7 @@ def test_a_run_for_each_group_of_repeats(here, capsys):
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"), [(["--tensorboard"], "say over what"), (["--over", "seed", "--tensorboard"], "no curves yet")]
+    ("argv", "said"), [(["--tensorboard"], "add --over"), (["--over", "seed", "--tensorboard"], "no curves yet")]
 )
 def test_means_are_refused_where_there_are_none(argv, said, here, capsys):
     for i in range(2):

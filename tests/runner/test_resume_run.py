@@ -14,6 +14,7 @@ from dlopt.cli import main
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.find import find_run
 from dlopt.rundir.status import list_processes
+from dlopt.rundir.writer import RunWriter
 from dlopt.storage import atomic
 
 RESUME = ("train", "resume=last", "--trust")
@@ -22,7 +23,7 @@ RESUME = ("train", "resume=last", "--trust")
 def test_resuming_a_finished_run_does_nothing_or_makes_it_longer(here, capsys):
     assert main(["train", *BLOBS]) == 0
     assert main(["train", "resume=last", "--trust"]) == 0
-    assert "nothing to go on with" in capsys.readouterr().out
+    assert "nothing to resume" in capsys.readouterr().out
     assert find_run().summary["step"] == 9
     assert main(["train", "resume=last", "--trust", "epochs=5"]) == 0
     assert find_run().summary["step"] == 15
@@ -49,7 +50,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("change", REFUSED)
-def test_what_cannot_change_in_a_run_that_goes_on(change, here, capsys):
+def test_resume_refuses_changes_that_need_a_new_run(change, here, capsys):
     assert main(["train", *BLOBS, "schedule=warmup", "schedule.length=1"]) == 0
     before = {p: p.read_bytes() for p in find_run().path.rglob("*") if p.is_file()}
     capsys.readouterr()
@@ -58,7 +59,7 @@ def test_what_cannot_change_in_a_run_that_goes_on(change, here, capsys):
     assert {p: p.read_bytes() for p in find_run().path.rglob("*") if p.is_file()} == before
 
 
-def test_the_state_of_another_rule_is_refused(here, capsys):
+def test_resume_refuses_the_state_of_another_optimizer(here, capsys):
     assert main(["train", *BLOBS, "optimizer=torch_optim"]) == 0
     before = {p: p.read_bytes() for p in find_run().path.rglob("*") if p.is_file()}
     assert main(["train", "resume=last", "--trust", "epochs=5", "optimizer.name=SGD"]) == 2
@@ -68,7 +69,7 @@ def test_the_state_of_another_rule_is_refused(here, capsys):
     assert find_run().rows()[-1]["lr"] == 0.1
 
 
-def test_a_rule_that_needs_another_state_is_refused_and_nothing_changes(here, capsys):
+def test_resume_refuses_a_setting_that_needs_another_state(here, capsys):
     assert main(["train", *BLOBS, "optimizer=rmsprop"]) == 0
     before = find_run().config_file.read_text()
     assert main(["train", "resume=last", "--trust", "epochs=5", "optimizer.momentum=0.9"]) == 2
@@ -77,7 +78,7 @@ def test_a_rule_that_needs_another_state_is_refused_and_nothing_changes(here, ca
     assert main(["train", "resume=last", "--trust", "epochs=5"]) == 0
 
 
-def test_a_run_cannot_go_on_to_less_than_it_has_done(here, capsys):
+def test_resume_refuses_fewer_steps_than_are_done(here, capsys):
     assert main(["train", "-q", *BLOBS]) == 0
     assert main(["train", "resume=last", "--trust", "epochs=2"]) == 2
     assert "epochs  makes 6 steps, and 9 are done already" in capsys.readouterr().err
@@ -89,7 +90,7 @@ def test_a_run_cannot_go_on_to_less_than_it_has_done(here, capsys):
     assert find_run().rows() == rows
 
 
-def test_a_run_is_not_made_so_short_that_its_average_would_have_begun_before_where_it_stands(here, capsys):
+def test_resume_refuses_a_length_whose_averaging_has_started_already(here, capsys):
     assert main(["train", "-q", *BLOBS, "averaging=polyak", "regularization=early_stopping", "epochs=99",
                  "regularization.early_stopping.cumulative=1", "optimizer=sgd", "optimizer.lr=3"]) == 0  # fmt: skip
     done = find_run().summary["step"]
@@ -99,21 +100,22 @@ def test_a_run_is_not_made_so_short_that_its_average_would_have_begun_before_whe
     assert find_run().config_file.read_text() == before
 
 
-def test_what_was_set_anew_is_kept_with_the_run(here, capsys):
+def test_changed_settings_are_stored_with_the_run(here, capsys):
     assert main(["train", *BLOBS]) == 0
     assert main(["train", "resume=last", "--trust", "epochs=5", "optimizer.lr=0.05"]) == 0
     assert find_run().config()["epochs"] == 5
     assert find_run().config()["optimizer"]["lr"] == 0.05
     assert find_run().config()["resume"] is None
     assert main(["train", "resume='last'", "--trust"]) == 0
-    assert "nothing to go on with" in capsys.readouterr().out
+    assert "nothing to resume" in capsys.readouterr().out
 
 
-def test_a_run_that_is_still_running_is_left_alone(here, capsys):
+def test_a_running_run_is_not_touched(here, capsys):
     assert main(["train", *BLOBS]) == 0
     run = find_run()
     run.status_file.write_text(json.dumps(run.status | {"status": "running"}))
     before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
+    run = RunWriter(run.path)
     run.lock.acquire()
     assert main(["train", "resume=last", "--trust", "epochs=9"]) == 2
     assert f"being written by process {os.getpid()} on " in capsys.readouterr().err
@@ -129,7 +131,7 @@ def test_curves_of_a_resumed_run_have_no_point_twice(here, capsys):
 
     assert main(["train", *BLOBS, "checkpoint.every=4", "steps=4"]) == 0
     run = find_run()
-    late = RunDirectory(run.path)
+    late = RunWriter(run.path)
     late.lock.acquire()
     late.resume(4)
     late.log({"step": 6, "epoch": 2.0, "seconds": 1.0, "train/loss": 99.0})
@@ -156,7 +158,7 @@ def unfinished(*overrides, steps=4):
     return run
 
 
-def test_each_change_is_written_down_with_the_process_that_made_it(here, capsys):
+def test_the_status_lists_changes_per_process(here, capsys):
     assert main(["train", "-q", *BLOBS]) == 0
     assert main([*RESUME, "-q", "epochs=5", "checkpoint.every=2"]) == 0
     assert main([*RESUME, "-q", "epochs=6", "optimizer.lr=0.05"]) == 0
@@ -172,7 +174,7 @@ def test_each_change_is_written_down_with_the_process_that_made_it(here, capsys)
     assert status["config"] == find_run().config_digest()
 
 
-def test_what_makes_it_another_run_is_said_and_what_does_not_is_not(here, capsys):
+def test_only_changes_that_break_equality_are_reported(here, capsys):
     assert main(["train", "-q", *BLOBS, "schedule=cosine"]) == 0
     for argument, said in {
         "log_every=2": "",
@@ -182,11 +184,11 @@ def test_what_makes_it_another_run_is_said_and_what_does_not_is_not(here, capsys
         capsys.readouterr()
         assert main([*RESUME, argument]) == 0
         err = capsys.readouterr().err
-        assert (said in err) and ("this is another run than an uninterrupted one would be" in err) == bool(said)
+        assert (said in err) and ("differs from an uninterrupted one" in err) == bool(said)
         assert said in find_run().log_file.read_text()
 
 
-def test_a_process_that_died_between_status_and_configuration_leaves_a_run_that_goes_on(here, capsys, monkeypatch):
+def test_a_run_killed_between_status_and_configuration_resumes(here, capsys, monkeypatch):
     """With the settings that it had: the configuration has not been written."""
     run = unfinished()
     before = run.config_file.read_bytes()
@@ -215,7 +217,7 @@ def test_a_process_that_died_between_status_and_configuration_leaves_a_run_that_
     assert run.rows()[-1]["lr"] == 0.001
 
 
-def test_settings_that_were_set_anew_stay_told_where_the_process_died_before_its_first_checkpoint(here, capsys):
+def test_changes_stay_recorded_if_the_process_died_before_its_first_checkpoint(here, capsys):
     """The checkpoint is of the settings before them, the configuration is not."""
     run = unfinished()
     former = {file: file.read_bytes() for file in (run.checkpoint("last"), run.checkpoint("best"), run.metrics_file)}
@@ -231,7 +233,7 @@ def test_settings_that_were_set_anew_stay_told_where_the_process_died_before_its
 
 
 @pytest.mark.parametrize("content", [b"{", b"", b"[]", None])
-def test_a_damaged_status_is_written_anew_with_the_settings_of_the_checkpoint(content, here, capsys):
+def test_a_damaged_status_is_rewritten_from_the_checkpoint(content, here, capsys):
     assert main(["train", "-q", *BLOBS, "optimizer.lr=0.05"]) == 0
     run = find_run()
     settings = run.status["settings"]
@@ -243,12 +245,12 @@ def test_a_damaged_status_is_written_anew_with_the_settings_of_the_checkpoint(co
         assert "no run" in err
         return
     assert code == 0
-    assert "status.json was damaged; it is written anew" in err
+    assert "status.json was damaged" in err
     assert run.status["status"] == "done"
     assert run.status["settings"] == settings | {"epochs": 5}
 
 
-def test_a_configuration_that_was_edited_is_refused_by_its_file(here, capsys):
+def test_an_edited_configuration_is_refused(here, capsys):
     assert main(["train", "-q", *BLOBS]) == 0
     run = find_run()
     content = yaml.safe_load(run.config_file.read_text())
@@ -272,7 +274,7 @@ def test_a_checkpoint_of_another_format_is_refused_by_both_numbers(here, capsys,
 @pytest.mark.parametrize("argument", ["epochs=x", "epochs=", "epochs=[1", "epochs=${seed}", "checkpoint=3",
                                       "checkpoint.every=-1", "checkpoint.minutes=0", "checkpoint.keep=0",
                                       "schedule.then.x=1"])  # fmt: skip
-def test_a_value_that_is_none_is_refused_and_nothing_changes(argument, here, capsys):
+def test_invalid_values_are_refused_and_nothing_changes(argument, here, capsys):
     assert main(["train", "-q", *BLOBS]) == 0
     before = {p: p.read_bytes() for p in find_run().path.rglob("*") if p.is_file()}
     assert main([*RESUME, argument]) == 2
@@ -284,14 +286,14 @@ def test_a_value_that_is_none_is_refused_and_nothing_changes(argument, here, cap
 
 
 @pytest.mark.parametrize("keep", [1, 3])
-def test_fewer_checkpoints_are_kept_when_that_is_set_anew(keep, here, capsys):
+def test_a_smaller_keep_removes_checkpoints(keep, here, capsys):
     assert main(["train", "-q", *BLOBS, "checkpoint.every=1", "checkpoint.keep=5"]) == 0
     assert list(find_run().older_checkpoints()) == [8, 7, 6, 5]
     assert main([*RESUME, "-q", "epochs=4", f"checkpoint.keep={keep}"]) == 0
     assert list(find_run().older_checkpoints()) == [11, 10][: keep - 1]
 
 
-def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_leads_to_the_same_bits(here, capsys):
+def test_resuming_behind_a_damaged_checkpoint_gives_the_same_bits(here, capsys):
     assert main(["train", "-q", *BLOBS, "checkpoint.every=2"]) == 0
     run = find_run()
     whole = read_final_state(run)
@@ -301,13 +303,13 @@ def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_leads_to_the_same_
     assert main(RESUME) == 0
     out, err = capsys.readouterr()
     assert "warning: last.safetensors is damaged (" in err
-    assert "it is put aside, and the run goes on from the checkpoint after step 8" in err
-    assert "goes on after step 8" in out
+    assert "resumes from the checkpoint after step 8" in err
+    assert "resumes after step 8" in out
     assert run.checkpoint("last").with_name("last.damaged.safetensors").read_bytes() == content
     assert find_differences(read_final_state(run), whole) == []
 
 
-def test_where_no_checkpoint_is_whole_nothing_is_touched(here, capsys):
+def test_nothing_changes_if_no_checkpoint_can_be_read(here, capsys):
     assert main(["train", "-q", *BLOBS, "checkpoint.every=2"]) == 0
     run = find_run()
     for file in run.path.glob("checkpoints/[ls]*.safetensors"):
@@ -315,13 +317,13 @@ def test_where_no_checkpoint_is_whole_nothing_is_touched(here, capsys):
     before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
     assert main([*RESUME, "epochs=5"]) == 2
     err = capsys.readouterr().err
-    assert "no checkpoint is whole (last.safetensors is damaged" in err
-    assert f"to begin anew, remove {run.path}/checkpoints" in err
+    assert "no checkpoint can be read (last.safetensors is damaged" in err
+    assert f"to start again from step 0, remove {run.path}/checkpoints" in err
     assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()} == before
     shutil.rmtree(run.path / "checkpoints")
     run.status_file.write_text(json.dumps(run.status | {"status": "running"}))
     assert main(RESUME) == 0
-    assert "it has no checkpoint yet, so it begins anew" in capsys.readouterr().err
+    assert "no checkpoint yet" in capsys.readouterr().err
     assert RunDirectory(run.path).status["status"] == "done"
     assert [row["step"] for row in run.rows()] == [3, 6, 9]
 
@@ -332,7 +334,7 @@ STOPS = ("regularization=early_stopping", "regularization.early_stopping.patienc
 """The loss grows at once: it stops after the second evaluation, or soon after."""
 
 
-def test_a_run_that_stopped_early_and_was_killed_before_it_said_so_stops_there_again(here, capsys):
+def test_a_run_killed_after_early_stopping_stops_at_the_same_step(here, capsys):
     assert main(["train", "-q", *BLOBS, *STOPS]) == 0
     run = find_run()
     whole = read_final_state(run)
@@ -343,7 +345,7 @@ def test_a_run_that_stopped_early_and_was_killed_before_it_said_so_stops_there_a
     assert find_differences(read_final_state(run), whole) == []
 
 
-def test_a_run_that_stopped_early_is_not_made_longer_but_by_more_patience(here, capsys):
+def test_only_more_patience_extends_a_run_that_stopped_early(here, capsys):
     """As an uninterrupted run of that length would have stopped."""
     assert main(["train", "-q", *BLOBS, *STOPS]) == 0
     run = find_run()

@@ -19,10 +19,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from dlopt.config.compose import groups as compose_groups
 from dlopt.config.compose.nested_options import to_hydra
-from dlopt.sweep.compose import Composer, Job, _parse_value
+from dlopt.runner.job import Job
+from dlopt.sweep.compose import Composer, _parse_value
 
 SECRET = "postgresql+psycopg://me:hush@host/db"
-OWN = ("hydra.sweep.dir=here", "hydra/sweeper=random", "hydra.sweeper.trials=7", f"hydra.sweeper.storage='{SECRET}'")
+OWN = ("hydra.sweep.dir=here", "hydra/sweeper=random", "hydra.sweeper.n_trials=7", f"hydra.sweeper.storage='{SECRET}'")
 """What the command line says of the sweep itself."""
 MANY = ("regularization", "augmentation", "preprocess", "diagnostic")
 

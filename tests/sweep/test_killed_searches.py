@@ -29,18 +29,18 @@ TINY = (
     "hydra.sweep.dir=sweep",
 )  # fmt: skip
 RATES = "optimizer.lr=tag(log,interval(1e-3,1e-1))"
-RANDOM = ("optimizer=sgd,adam", RATES, "hydra/sweeper=random", "hydra.sweeper.trials=10")
+RANDOM = ("optimizer=sgd,adam", RATES, "hydra/sweeper=random", "hydra.sweeper.n_trials=10")
 POOL = ("hydra/launcher=pool", "hydra.launcher.workers=2")
 STUDIES = {
     "random": RANDOM,
     "grid": ("optimizer=sgd,adam", "optimizer.lr=0.1,0.01", "seed=range(0,2)"),
-    "seeds": ("optimizer=sgd,adam", RATES, "hydra/sweeper=random", "hydra.sweeper.trials=5", "hydra.sweeper.seeds=2"),
+    "seeds": ("optimizer=sgd,adam", RATES, "hydra/sweeper=random", "hydra.sweeper.n_trials=5", "hydra.sweeper.seeds=2"),
     "median of folds": ("optimizer.lr=0.1,0.01", "validation.scheme=kfold", "validation.k=3", "hydra.sweeper.statistic=median"),
-    "pruned": (*RANDOM, "hydra.sweeper.pruner=median", "hydra.sweeper.median.startup=2"),
-    "tpe": (*RANDOM, "hydra/sweeper=tpe", "hydra.sweeper.tpe.startup=4"),
+    "pruned": (*RANDOM, "hydra.sweeper.pruner=median", "hydra.sweeper.median.n_startup_trials=2"),
+    "tpe": (*RANDOM, "hydra/sweeper=tpe", "hydra.sweeper.tpe.n_startup_trials=4"),
     "qmc": (*RANDOM, "hydra/sweeper=qmc"),
     "pool": (*RANDOM, *POOL),
-    "seeds in a pool": (*RANDOM, *POOL, "hydra.sweeper.trials=5", "hydra.sweeper.seeds=[0,1]"),
+    "seeds in a pool": (*RANDOM, *POOL, "hydra.sweeper.n_trials=5", "hydra.sweeper.seeds=[0,1]"),
 }  # fmt: skip
 
 
@@ -216,7 +216,7 @@ LATER = [
 @pytest.mark.parametrize("name", ["", "study.log", "sweep.json", "0", *LATER])
 def test_a_search_killed_as_soon_as_a_file_is_there_goes_on(name, forks, undisturbed, tmp_path):
     """In the first second most of all, while the study itself is made: each time by the same command."""
-    command = argv("random", "hydra.sweeper.trials=2")
+    command = argv("random", "hydra.sweeper.n_trials=2")
     job = forks.start(command, tmp_path)
     wait_until(lambda: job.has_ended or (tmp_path / "sweep" / name).exists())
     job.kill()
@@ -253,7 +253,7 @@ def test_a_search_asked_to_stop_saves_what_is_under_way_and_says_how_to_go_on(la
         job.kill(number)
         ended = ends(job)
         assert ended.code == 130, ended
-        assert "dlopt train resume=sweep\n      goes on where it stopped" in ended.out
+        assert "dlopt train resume=sweep\n      resumes where it stopped" in ended.out
         assert [RunDirectory(place).status["status"] for place in begun] == ["interrupted"] * count
         assert [RunDirectory(place).load("last")["step"] > 0 for place in begun] == [True] * count
     states = [(trial.state.name, trial.user_attrs.get("instead_of")) for trial in trials(sweep)]

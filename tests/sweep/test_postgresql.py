@@ -72,7 +72,7 @@ def test_it_is_reached_by_a_socket_of_its_own(postgresql):
 # ------------------------------------------------------------------------------------------- searches that share it
 
 
-LONGER = ("steps=4000", "eval_every=500", "checkpoint.every=1000", "hydra.sweeper.trials=2")
+LONGER = ("steps=4000", "eval_every=500", "checkpoint.every=1000", "hydra.sweeper.n_trials=2")
 KEPT = "synchronous_commit=on"
 """The server's end loses nothing that it has said to be done."""
 SECRET = "-".join(("vEry", "5ecret"))  # not as it stands here: runs keep what is not committed
@@ -122,7 +122,7 @@ def test_two_searches_with_folders_of_their_own_do_each_point_once(name, forks, 
     if name == "grid":
         return
     more = total + max(1, len(waiting))
-    ended = forks.run(shared(name, postgresql, "one", f"hydra.sweeper.trials={more}"), tmp_path)
+    ended = forks.run(shared(name, postgresql, "one", f"hydra.sweeper.n_trials={more}"), tmp_path)
     assert (ended.code, ended.err) == (0, "")
     assert found(storage, more, *folders) == []
 
@@ -170,7 +170,7 @@ def test_a_server_that_stops_ends_a_search_with_a_message_and_loses_nothing(fork
 @pytest.mark.parametrize("launcher", ["local", pytest.param("basic", marks=pytest.mark.long)])
 def test_a_password_is_in_no_file_and_on_no_screen(launcher, forks, postgresql, tmp_path):
     address = postgres.add_password_role(postgresql, SECRET)
-    more = ("hydra.sweeper.trials=2", "hydra.sweeper.pruner=median", f"hydra/launcher={launcher}")
+    more = ("hydra.sweeper.n_trials=2", "hydra.sweeper.pruner=median", f"hydra/launcher={launcher}")
     command = [word for word in shared("random", address, "sweep", *more) if word != "-q"]
     ended = forks.run(command, tmp_path)
     assert (ended.code, ended.err) == (0, "")

@@ -16,7 +16,7 @@ from dlopt.sweep import pruning, storage
 from dlopt.sweep.pruning import Pruner, PruningReporter, PruningTicket
 from dlopt.sweep.study import load_or_create_study
 
-MEDIAN = Pruner("median", startup=2, warmup=1, least=1, reduction=2)
+MEDIAN = Pruner("median", n_startup_trials=2, n_warmup_steps=1, min_resource=1, reduction_factor=2)
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +77,7 @@ def test_the_median_rule(startup, warmup, direction, tmp_path):
 
 def test_hyperband_lets_one_of_so_many_go_on(tmp_path):
     """With as many brackets as there may be, whatever is pruned is pruned at a rung: 1, 3 or 9 evaluations."""
-    pruner = Pruner("hyperband", 0, 0, least=1, reduction=3)
+    pruner = Pruner("hyperband", 0, 0, min_resource=1, reduction_factor=3)
     study = opened(tmp_path, pruner)
     ended = [told(study, tmp_path, pruner, [float(n % 7)] * 9) for n in range(30)]
     assert set(ended) <= {None, 1, 3, 9}
@@ -116,7 +116,9 @@ def test_a_row_without_the_objective_is_no_evaluation(tmp_path):
     assert study._storage.get_trial(trial).intermediate_values == {1: 2.0}
 
 
-@pytest.mark.parametrize("pruner", [MEDIAN, Pruner("hyperband", 0, 0, least=1, reduction=2)], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "pruner", [MEDIAN, Pruner("hyperband", 0, 0, min_resource=1, reduction_factor=2)], ids=lambda p: p.name
+)
 def test_a_run_goes_on_whose_trial_was_given_up_for_lost(pruner, tmp_path):
     """Another machine, which had no sign of life of it, has ended the trial."""
     study = opened(tmp_path, pruner)

@@ -29,7 +29,7 @@ SPACE = Space(
 
 
 def sampler(name: str, seed: int = 0) -> Sampler:
-    return Sampler(name, seed, startup=10, candidates=24, multivariate=True)
+    return Sampler(name, seed, n_startup_trials=10, n_ei_candidates=24, multivariate=True)
 
 
 @pytest.mark.parametrize("shares", [sample_uniform, sample_sobol])
@@ -148,7 +148,7 @@ def test_tpe_looks_at_the_points_that_others_are_at():
 
     def proposed(running: float) -> float:
         study = optuna.create_study(
-            sampler=make_tpe_sampler(Sampler("tpe", 0, startup=4, candidates=24, multivariate=True), 9)
+            sampler=make_tpe_sampler(Sampler("tpe", 0, n_startup_trials=4, n_ei_candidates=24, multivariate=True), 9)
         )
         for k in range(9):
             study.add_trial(optuna.trial.create_trial(params={"x": k / 8}, distributions=x, value=(k / 8 - 0.5) ** 2))

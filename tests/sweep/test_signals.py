@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
+from dlopt.runner.signals import STOP_SIGNALS, handle_signals
 from dlopt.sweep.signals import StopHandler
-from dlopt.training.control import STOP_SIGNALS, handle_signals
 
 
 @pytest.fixture

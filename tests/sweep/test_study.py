@@ -27,8 +27,8 @@ SPACE = Space(
     ),
     (),
 )
-RANDOM = Sampler("random", 3, startup=2, candidates=4, multivariate=False)
-TPE = Sampler("tpe", 3, startup=2, candidates=4, multivariate=False)
+RANDOM = Sampler("random", 3, n_startup_trials=2, n_ei_candidates=4, multivariate=False)
+TPE = Sampler("tpe", 3, n_startup_trials=2, n_ei_candidates=4, multivariate=False)
 NONE = Pruner("none", 0, 0, 1, 2).to_optuna()
 
 

@@ -159,7 +159,7 @@ def test_all_and_chunks_of_lanes_are_those_of_each(shared):
     for i, one in enumerate(data):
         for found, expected in zip(examples.all(), one.gather(), strict=True):
             assert torch.equal(found[i], expected)
-        for found, expected in zip(chunks, one.gathered(), strict=True):
+        for found, expected in zip(chunks, one.gather(), strict=True):
             assert torch.equal(found[i], expected)
 
 

@@ -11,12 +11,13 @@ import torch
 from bits import find_differences, read_final_state
 from helpers import build_blobs, interrupt_run, resume_run, train_runs
 
+from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.metrics_log import decode_evaluations
 from dlopt.rundir.writer import RunWriter
 from dlopt.storage import checkpoint_file
-from dlopt.training import best as training_best
-from dlopt.training import recorder
-from dlopt.training.best import CheckpointSaver, Lane
+from dlopt.training import checkpoint_saver, recorder
+from dlopt.training.best import Lane
+from dlopt.training.checkpoint_saver import CheckpointSaver
 from dlopt.training.control import TrainingControl
 from dlopt.training.loop import train
 from dlopt.training.state import TrainState
@@ -31,7 +32,9 @@ STEPS = [2, 4, 6, 8, 10, 12]
 def clock(monkeypatch):
     """A clock that stands still until it is moved: seconds."""
     now = SimpleNamespace(seconds=1e6)
-    monkeypatch.setattr(training_best, "time", SimpleNamespace(monotonic=lambda: now.seconds, perf_counter=lambda: 0.0))
+    monkeypatch.setattr(
+        checkpoint_saver, "time", SimpleNamespace(monotonic=lambda: now.seconds, perf_counter=lambda: 0.0)
+    )
     return now
 
 
@@ -113,7 +116,7 @@ def test_a_run_goes_on_from_any_checkpoint_that_is_kept_to_the_same_bits(keep, w
     assert steps == STEPS[::-1][:keep]
     for age, step in enumerate(steps):
         for way in ("removed", "damaged"):
-            copy = RunWriter(shutil.copytree(run.path, tmp_path / f"{way} {age}"))
+            copy = RunDirectory(shutil.copytree(run.path, tmp_path / f"{way} {age}"))
             for file in newest[:age]:
                 place = copy.path / file.relative_to(run.path)
                 place.unlink() if way == "removed" else place.write_bytes(file.read_bytes()[:-100])
@@ -166,15 +169,15 @@ def test_a_lane_is_restored_from_what_it_holds(tmp_path):
     """Every bit of its numbers, and which row was the best; NaN too."""
     experiment = build_blobs()
     rows = [{"step": s, "epoch": s / 3, "val/loss": loss} for s, loss in ((3, math.pi), (6, 0.1 + 0.2), (9, math.nan))]
-    lane = Lane(experiment, RunWriter(tmp_path), 0)
+    lane = Lane(experiment, RunDirectory(tmp_path), 0)
     for lane.row in rows:
         lane.record_evaluation()
     lane.best = rows[1]
-    again = Lane(experiment, RunWriter(tmp_path), 0)
+    again = Lane(experiment, RunDirectory(tmp_path), 0)
     again.restore(lane.content(), rows)
     assert repr((again.row, again.encoded_rows, again.best)) == repr((lane.row, lane.encoded_rows, lane.best))
     assert repr(decode_evaluations(again.content())) == repr(rows)
-    again.restore(Lane(experiment, RunWriter(tmp_path), 0).content(), [])
+    again.restore(Lane(experiment, RunDirectory(tmp_path), 0).content(), [])
     assert (again.row, again.encoded_rows, again.best) == ({}, bytearray(), None)
 
 
@@ -183,7 +186,7 @@ def test_a_lane_is_restored_from_what_it_holds(tmp_path):
     ("val/accuracy", [None, 0.5, 0.4, 0.5, math.nan, 0.6, math.inf], [1, 5]),
 ])  # fmt: skip
 def test_a_row_is_the_best_when_it_is_better_than_all_before(objective, values, best, tmp_path):
-    lane = Lane(build_blobs(f"objective={objective}"), RunWriter(tmp_path), 0)
+    lane = Lane(build_blobs(f"objective={objective}"), RunDirectory(tmp_path), 0)
     found = []
     for i, value in enumerate(values):
         lane.row = {"step": i, objective: value}

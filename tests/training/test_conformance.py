@@ -19,7 +19,7 @@ CUSTOM = {
     "arch": ("mine.Net",),
     "augmentation": ("mine.Jitter", "size=0.1"),
     "averaging": ("mine.Mean",),
-    "bias": ("mine.Fixed",),
+    "bias_init": ("mine.Fixed",),
     "data": ("mine.Blobs",),
     "diagnostic": ("mine.Distance", "every=2"),
     "init": ("mine.Fixed",),

@@ -65,7 +65,7 @@ def test_the_length_is_that_of_the_run(keys, tmp_path):
 def test_seconds_by_the_clock(monkeypatch):
     """On a clock that stands still but for what is told here, every figure is exact."""
     now = [0.0]
-    true_step, true_evaluated = cost.step, cost._ProbeRecorder._evaluate
+    true_step, true_evaluated = cost.step, cost.Recorder._evaluate
 
     def step(*args):
         now[0] += 0.25
@@ -76,7 +76,7 @@ def test_seconds_by_the_clock(monkeypatch):
         return true_evaluated(journal)
 
     monkeypatch.setattr(cost, "step", step)
-    monkeypatch.setattr(cost._ProbeRecorder, "_evaluated", evaluated)
+    monkeypatch.setattr(cost.Recorder, "_evaluate", evaluated)
     experiment = build_blobs("epochs=30", "log_every=2")
 
     def begin(folder):

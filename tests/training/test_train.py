@@ -22,6 +22,7 @@ from helpers import (
 )
 
 from dlopt import prng
+from dlopt.objective.oracle import MiniBatchObjective
 from dlopt.objective.problem import Problem
 from dlopt.parts import Augmentation, Regularization
 from dlopt.rundir.writer import RunWriter
@@ -275,7 +276,7 @@ def test_a_regularization_that_mixes_targets_gets_probabilities_in_training_alon
     (summary,), (run,) = train_runs(tmp_path, one_step)
     problem = Problem(one_step.model.double(), one_step.loss)
     x, y = one_step.train.gather()
-    first = problem.objective(x.double(), y, prng.key(0))
+    first = MiniBatchObjective(problem, x.double(), y, prng.key(0))
     first.gradient(one_step.w)
     soft = 0.9 * torch.eye(3, dtype=torch.float64)[y] + 0.1 / 3
     expected = -(soft * first.first.outputs.log_softmax(1)).sum(1).mean()

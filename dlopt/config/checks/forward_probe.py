@@ -1,4 +1,4 @@
-"""Two examples sent through all that a step sends them through, to know before a run what it makes and costs."""
+"""Send two examples through everything that a training step applies, to check shapes, purity and cost before a run."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from dlopt.training.batches import to_probabilities
 from dlopt.training.experiment import Settings
 
 AVAILABLE_THREADS = torch.get_num_threads()
-"""Threads that torch would take by itself, before anything here has changed their number."""
+"""Threads that torch uses by default."""
 WORK_PER_THREAD = 4e7
-"""Multiply-adds of a step that are worth a further thread: below, waiting for each other costs more than is gained.
+"""Multiply-adds of a step per thread: below, synchronization costs more than a further thread gains.
 
-On two cores a step of 5e6 gains a tenth from the second thread, one of 8e7 and more gains 1.6 times; on machines with
-many cores small work becomes several times slower with all of them.
+On two cores, the second thread makes a step of 5e6 faster by 10%, and one of 8e7 or more by 60%. On machines with many
+cores, small work becomes several times slower with all of them.
 """
 
 
@@ -35,9 +35,9 @@ def probe(
     dtype: torch.dtype,
     problems: Problems,
 ) -> list[str] | None:
-    """Send two examples through what changes them, by their paths and in order, then through network and loss.
+    """Send two examples through the batch transforms in order, then through network and loss.
 
-    The names of the loss's metrics, or None with a problem noted.
+    Return the names of the loss's metrics; None with a problem added.
     """
     x, y = _take_two(train, dtype)
     mixing = [at for at, part in changes.items() if part.mixes]
@@ -70,13 +70,13 @@ def probe(
 
 
 def _measure(loss: parts.Loss, made: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """The loss and its metrics."""
+    """Return the loss and its metrics."""
     with torch.no_grad():
         return {"loss": loss(made, y)} | loss.measure(made, y)
 
 
 def _check_probabilities(loss: parts.Loss, made: Tensor, y: Tensor, mixing: str, problems: Problems) -> None:
-    """A loss takes probabilities if it makes of sure ones what it makes of classes."""
+    """Check that a loss gives the same for one-hot probabilities as for classes."""
     soft = to_probabilities(y, made.shape[-1], made.dtype)
     try:
         found, wanted = _measure(loss, made, soft), _measure(loss, made, y)
@@ -93,7 +93,7 @@ def _check_probabilities(loss: parts.Loss, made: Tensor, y: Tensor, mixing: str,
 def _apply_transforms(
     x: Tensor, y: Tensor, changes: Mapping[str, parts.Augmentation | parts.Regularization], problems: Problems
 ) -> tuple[Tensor, Tensor]:
-    """Both as a step gets them; as they were where a part fails, with a problem noted."""
+    """Return inputs and targets after the transforms; one that fails is skipped, with a problem added."""
     for at, part in changes.items():
         if not problems.has_no_problem(at):
             continue
@@ -132,7 +132,7 @@ def _apply_transform(part: parts.Augmentation | parts.Regularization, x: Tensor,
 
 
 def _describe_tensors(made: Any) -> str:
-    """Shapes and types in words."""
+    """Return shapes and types in words."""
     if isinstance(made, tuple):
         return " and ".join(_describe_tensors(one) for one in made)
     if isinstance(made, Tensor):
@@ -141,7 +141,7 @@ def _describe_tensors(made: Any) -> str:
 
 
 def _take_two(train: parts.Split, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Two examples, as training will see them."""
+    """Return two examples, as training will see them."""
     rows = torch.arange(min(2, len(train))) if train.rows is None else train.rows[:2]
     x, y = train.inputs[rows], train.targets[rows]
     return (x.to(dtype) if x.is_floating_point() else x), (y.to(dtype) if y.is_floating_point() else y)
@@ -169,14 +169,14 @@ def _forward(model: nn.Module, x: Tensor, outputs: int, problems: Problems) -> T
 
 
 def _check_purity(model: nn.Module, x: Tensor, problems: Problems) -> None:
-    """In training the same weights, batch and key must give the same outputs and change nothing in the network."""
+    """Check that a forward pass in training mode draws no global random numbers and changes no buffer."""
     before = torch.get_rng_state()
     buffers = {name: b.clone() for name, b in model.named_buffers()}
     try:
         with torch.no_grad():
             model(x)
     except Exception:
-        return  # such as a batch of two that is too small for it: training will tell
+        return  # such as a batch of two that is too small: training will report it
     finally:
         drawn = not torch.equal(before, torch.get_rng_state())
         torch.set_rng_state(before)
@@ -200,7 +200,7 @@ def _check_purity(model: nn.Module, x: Tensor, problems: Problems) -> None:
 def check_smallest_batch(
     model: nn.Module, train: parts.Split, settings: Settings, drop_last: bool, problems: Problems
 ) -> None:
-    """The smallest mini-batch against the batch normalizations: what is one number for a feature becomes zero."""
+    """Check that batch normalization gets more than one value per feature in the smallest mini-batch."""
     count = len(train)
     size = min(settings.resolve_batch_size(count), count)
     rest = 0 if drop_last else count % size
@@ -235,7 +235,7 @@ def check_metrics(
     made: Mapping[str, Any],
     problems: Problems,
 ) -> None:
-    """The metrics that are named, by the objective and by parts of each group, against those that the run writes."""
+    """Check that the metrics named by the objective and by components are among those that the run writes."""
     if metrics is None:
         return
     names = ["loss", *metrics]
@@ -243,7 +243,7 @@ def check_metrics(
     written = possible if validates else [f"train/{name}" for name in names]
     if settings.objective not in possible:
         problems.add("objective", f"no run writes '{settings.objective}'{did_you_mean(settings.objective, written)}")
-    elif settings.objective not in written and settings.objective != "val/loss":  # in whose place train/loss is taken
+    elif settings.objective not in written and settings.objective != "val/loss":  # for which train/loss is used
         instead = settings.objective.replace("val/", "train/")
         problems.add("objective", f"needs a validation split; set validation.fraction above 0, or objective={instead}")
     for key, monitor in (found for group, part in made.items() for found in iter_monitors(group, part)):
@@ -256,7 +256,7 @@ def check_metrics(
 
 
 def iter_monitors(key: str, part: Any) -> Iterator[tuple[str, str]]:
-    """The metrics that a part, or parts by their names, and those inside them follow: the keys and what they name."""
+    """Yield the key and the metric of every `monitor` in a component, or in components by name, and inside them."""
     monitor = getattr(part, "monitor", None)
     if monitor is not None:
         yield f"{key}.monitor", monitor
@@ -268,7 +268,7 @@ def iter_monitors(key: str, part: Any) -> Iterator[tuple[str, str]]:
 
 
 def choose_threads(settings: Settings, model: nn.Module, train: parts.Split) -> int:
-    """Threads by the multiply-adds of a step, counted on two examples; never more than AVAILABLE."""
+    """Choose the number of threads by the multiply-adds of a step, counted on two examples."""
     if settings.threads != "auto":
         return settings.threads
     x, _ = _take_two(train, settings.dtype)

@@ -1,7 +1,7 @@
-"""Schedules over a run: of the rate, and of other numbers by schedules.momentum=ramp, schedules.l2=cosine.
+"""Bind and check schedules: of the learning rate, and of others by schedules.momentum=ramp, schedules.l2=cosine.
 
-A name below `schedules` is a number of the rule (momentum), a regularization whose strength is meant (l2), or a number
-of a regularization (dropout.p).
+A name below `schedules` is a hyperparameter of the optimizer (momentum), a regularization, for its strength (l2), or a
+hyperparameter of a regularization (dropout.p).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dlopt.training.experiment import HyperparameterRef
 
 
 def iter_schedules(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Each name below `schedules`, with what stands there."""
+    """Yield each name below `schedules` with its node."""
     for key, node in tree.items():
         inner = isinstance(node, dict) and "_target_" not in node and any(isinstance(n, dict) for n in node.values())
         if inner:
@@ -36,7 +36,7 @@ def bind_schedules(
     regularization: Mapping[str, parts.Regularization],
     problems: Problems,
 ) -> dict[HyperparameterRef, parts.Schedule]:
-    """The schedules by the numbers that their names stand for."""
+    """Return the schedules by the hyperparameters that their names stand for."""
     found: dict[HyperparameterRef, parts.Schedule] = {}
     for name, schedule in schedules.items():
         if "optimizer" in made and problems.has_no_problem(f"regularization.{name.partition('.')[0]}"):
@@ -49,7 +49,7 @@ def bind_schedules(
 def _find_hyperparameter(
     name: str, optimizer: parts.Optimizer, regularization: Mapping[str, parts.Regularization], problems: Problems
 ) -> HyperparameterRef | None:
-    """What a name stands for, or None with a problem noted."""
+    """Return the hyperparameter that a name stands for; None with a problem added."""
     if name == "lr":
         problems.add(f"{SCHEDULES}.lr", "the rate has a group of its own: schedule=NAME")
         return None
@@ -88,7 +88,7 @@ def check(
     per_epoch: int,
     problems: Problems,
 ) -> None:
-    """Every schedule over a run of so many steps, and whether an average begins in it."""
+    """Check every schedule over a run of this many steps, and that averaging starts before its end."""
     if "schedule" in made:
         _check_lr_schedule(made["schedule"], made.get("optimizer"), steps, per_epoch, problems)
     for number, schedule in schedules.items():
@@ -99,7 +99,7 @@ def check(
 
 
 def _check_averaging(averaging: parts.Averaging, steps: int, per_epoch: int, problems: Problems) -> None:
-    """An average against the end of the run, before which it must begin."""
+    """Check that averaging starts before the end of the run."""
     try:
         first = averaging.first(parts.TrainingTime(0, steps, per_epoch))
     except Exception as error:
@@ -113,7 +113,7 @@ def _check_averaging(averaging: parts.Averaging, steps: int, per_epoch: int, pro
 def _check_lr_schedule(
     schedule: parts.Schedule, optimizer: parts.Optimizer | None, steps: int, per_epoch: int, problems: Problems
 ) -> None:
-    """The schedule of the rate, which the rule must have."""
+    """Check the schedule of the learning rate, and that the optimizer has one."""
     factors = _compute_factors("schedule", schedule, steps, per_epoch, problems)
     moves = any(factor != 1.0 for factor in factors.values()) or any(iter_monitors("schedule", schedule))
     if moves and optimizer is not None and dotted_fields.find_field(optimizer, "lr") is None:
@@ -123,7 +123,7 @@ def _check_lr_schedule(
 def _check_hyperparameter(
     number: HyperparameterRef, schedule: parts.Schedule, part: Any, steps: int, per_epoch: int, problems: Problems
 ) -> None:
-    """The schedule of another number, which must stay within what the number may be."""
+    """Check that the schedule of another hyperparameter keeps it within its range."""
     path = f"{SCHEDULES}.{number.name}"
     value, hint = dotted_fields.get_field(part, number.field), _hint(part, number.field)
     for step, factor in _compute_factors(path, schedule, steps, per_epoch, problems).items():
@@ -136,7 +136,7 @@ def _check_hyperparameter(
 def _compute_factors(
     path: str, schedule: parts.Schedule, steps: int, per_epoch: int, problems: Problems
 ) -> dict[int, float]:
-    """The factors by their steps over the run's course, a thousand at most; none where one is wrong."""
+    """Return at most about 1,000 factors over the run, by step; none, with a problem added, if one is invalid."""
     some = (*range(0, steps, 1 + steps // 999), steps - 1)
     try:
         factors = {t: schedule(parts.TrainingTime(t, steps, per_epoch)) for t in some}
@@ -154,7 +154,7 @@ def _compute_factors(
 
 
 def _describe_length_mismatch(schedule: parts.Schedule, steps: int, per_epoch: int) -> str | None:
-    """What becomes of a schedule in a run that is longer or shorter than what its formula describes."""
+    """Return what happens to a schedule in a run that is longer or shorter than its formula describes."""
     span = parts.span(schedule, parts.TrainingTime(0, steps, per_epoch))
     if span is None or abs(span - steps) < 0.5:
         return None
@@ -171,18 +171,18 @@ def _describe_length_mismatch(schedule: parts.Schedule, steps: int, per_epoch: i
 
 
 def _list_hyperparameters(part: Any) -> set[str]:
-    """The numbers of a part and of those inside it, by the names that stand for them."""
+    """Return the names of the hyperparameters of a component and of those inside it."""
     found = {name for name in dotted_fields.list_fields(part) if _is_hyperparameter(part, name)}
     return found.union(*(_list_hyperparameters(getattr(part, name)) for name in dotted_fields.list_fields(part)))
 
 
 def _list_schedulable_names(option: str, part: parts.Regularization) -> list[str]:
-    """The names of a regularization's numbers: its own where its strength is meant."""
+    """Return the names of a regularization's hyperparameters; its own name stands for its strength."""
     return [option if n == "strength" else f"{option}.{n}" for n in sorted(_list_hyperparameters(part))]
 
 
 def _can_stop_run(part: parts.Regularization) -> bool:
-    """Whether it decides when a run ends; its numbers are in no step."""
+    """Whether a regularization decides when a run ends; then its hyperparameters have no part in a step."""
     return parts.overrides(part, "stop", parts.Regularization)
 
 

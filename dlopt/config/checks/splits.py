@@ -141,11 +141,11 @@ def apply_preprocessing(
 
 
 _valid_datasets: weakref.WeakValueDictionary[int, parts.Dataset] = weakref.WeakValueDictionary()
-"""Data sets that were looked at and found in order, by their ids: to look through a large one takes a second."""
+"""Data sets that passed the check, by id: checking a large one takes a second."""
 
 
 def check_dataset(dataset: parts.Dataset, problems: Problems) -> bool:
-    """Whether what a data option has loaded is what dlopt.parts.Dataset promises; one that runs share is seen once."""
+    """Whether a loaded data set keeps the contract of dlopt.parts.Dataset; a shared one is checked once."""
     if _valid_datasets.get(id(dataset)) is not dataset and _is_in_order(dataset, problems):
         _valid_datasets[id(dataset)] = dataset
     return _valid_datasets.get(id(dataset)) is dataset
@@ -183,13 +183,14 @@ def _is_in_order(dataset: parts.Dataset, problems: Problems) -> bool:
 
 
 def check_batch(settings: Settings, train: parts.Split, problems: Problems) -> None:
+    """Check that a mini-batch is not larger than the training split."""
     if settings.batch_size != "full" and settings.batch_size > len(train):
         left = f"{len(train)} training examples{_describe_holdout(settings.validation)}"
         problems.add("batch_size", f"{settings.batch_size} is more than the {left}; use fewer, or full")
 
 
 def _describe_holdout(validation: ValidationSettings) -> str:
-    """In words what holds examples out, if anything does."""
+    """Return in words what holds examples out, if anything does."""
     if validation.scheme == "kfold":
         return f" left by a fold of validation.k={validation.k}"
     return f" left by validation.fraction={validation.fraction:g}" if validation.fraction else ""

@@ -1,4 +1,4 @@
-"""What a run was given, as flat pairs: `optimizer: adam`, `optimizer.lr: 0.001`; and what in it is not the default."""
+"""Flatten a configuration to pairs (`optimizer: adam`, `optimizer.lr: 0.001`), and find those that are not defaults."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dlopt.storage.safe_read import LARGEST
 
 
 def flatten_settings(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The choices and keys of a run. A group that takes several options stands for their names: none, l2, [l2,dropout].
+    """Return the choices and keys of a run. A group of several options holds their names: none, l2, [l2,dropout].
 
-    config is the composed configuration as plain dictionaries, chosen the option of each group. A class of one's own is
-    a setting; one of ours goes with its option.
+    config is the composed configuration in plain dictionaries; chosen is the option of each group. A custom class is a
+    setting; a class of ours is implied by its option.
     """
     order = [compose_groups.PRESETS, "data", *_defaults()]
     known = sorted(chosen, key=lambda group: order.index(group) if group in order else len(order))
@@ -33,12 +33,12 @@ def flatten_settings(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> di
 
 @cache
 def _defaults() -> Mapping[str, str]:
-    """The option of each group that nobody chose: a sweep asks for every run."""
+    """Return the default option of each group; cached, since a sweep needs it for every run."""
     return StaticConfig({}).default_options()
 
 
 def filter_plain_settings(settings: Any) -> dict[str, Any]:
-    """Of what a run says its settings are, the names with plain values, which are all that it can have written."""
+    """Return the recorded settings that have plain values. A run writes no others."""
     pairs = settings.items() if isinstance(settings, Mapping) else ()
     return {name: value for name, value in pairs if isinstance(name, str) and _is_plain(value)}
 
@@ -50,7 +50,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def find_non_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The pairs of a run that are not the defaults: of the groups, and of the keys of the option that was chosen."""
+    """Return the pairs of a run that are not defaults: of the groups, and of the keys of the chosen options."""
     groups = StaticConfig({}).default_options()
     outline = StaticConfig({key: format_override(value) for key, value in settings.items() if value is not None})
     known = outline.keys() | {
@@ -69,7 +69,7 @@ def find_non_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_same_value(a: Any, b: Any) -> bool:
-    """Equal as they are typed, or as numbers: YAML leaves 1e-5 a text."""
+    """Whether two values are equal as typed, or as numbers: YAML reads 1e-5 as text."""
     if format_override(a) == format_override(b):
         return True
     try:

@@ -1,46 +1,48 @@
-"""Hydra's errors in our words: what is wrong, where, and the nearest right name."""
+"""Explain Hydra's errors: what is wrong, at which key, and the nearest right name."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from dlopt.config.compose import groups, nested_options
+from dlopt.config.compose.hydra_app import find_config_folders, parse_flags
 from dlopt.config.compose.static_config import to_key_prefix
 from dlopt.config.problems import ConfigError
+from dlopt.config.schema.renamed_keys import describe_renamed_key, describe_renamed_option
 from dlopt.errors import did_you_mean
 
 ConfigProblem = tuple[str, str]
 
 
 def explain(argv: Sequence[str], error: Exception) -> list[ConfigProblem]:
-    """Every problem of a command line that Hydra refused to compose.
+    """Return every problem of a command line that Hydra refused to compose.
 
-    Hydra stops at the first. So the overrides are composed again one by one, groups before keys; those that fail are
-    explained and left out, and what remains is checked as it would be before a run.
+    Hydra stops at the first one. So the overrides are composed again one by one, groups before keys. Those that fail
+    are explained and left out, and the rest is checked as before a run.
     """
     from hydra import compose, initialize_config_dir
-    from hydra._internal.utils import get_args_parser
     from hydra.core.global_hydra import GlobalHydra
 
-    flags, _ = get_args_parser().parse_known_args(list(argv))
-    accepted = [f"hydra.searchpath=[file://{folder}]" for folder in find_config_folders(argv)]
+    flags = parse_flags(argv)
+    folders = find_config_folders(argv)
+    overrides = [nested_options.to_hydra(o, [groups.CONF, *folders]) for o in flags.overrides]
+    accepted = [f"hydra.searchpath=[file://{folder}]" for folder in folders]
     problems: list[ConfigProblem] = []
     failed: set[str] = set()
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(groups.CONF)):
-            for override in sorted(flags.overrides, key=_rank):
+            for override in sorted(overrides, key=_rank):
                 if _is_at_or_below(_key(override), failed):
                     continue
                 try:
                     one = _take_first_value(override) if flags.multirun else override
                     compose("config", [*accepted, one])
                     accepted.append(one)
-                except Exception as found:
+                except Exception as refusal:
                     failed.add(_key(override))
-                    problems.append(_explain_override(override, found))
+                    problems.append(_explain_override(override, refusal))
             if problems:
                 from dlopt.config.build import build
 
@@ -48,13 +50,13 @@ def explain(argv: Sequence[str], error: Exception) -> list[ConfigProblem]:
                     build(compose("config", accepted), accepted)
                 except ConfigError as more:
                     problems += [p for p in more.problems if not _is_at_or_below(p[0], failed)]
-    except Exception as further:  # what cannot even be composed again is said as it came
+    except Exception as further:  # even composing again failed: report the error itself
         problems = problems or [("", format_hydra_error(further))]
     return problems or [("", format_hydra_error(error))]
 
 
 def _take_first_value(override: str) -> str:
-    """The override with the first of its values, where it has several and a search may: what Hydra composes alone."""
+    """Return the override with the first of its values, if it is a sweep: Hydra composes one run at a time."""
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import IntervalSweep
@@ -67,21 +69,13 @@ def _take_first_value(override: str) -> str:
             return override
         value = parsed.value()
         first = value.start if isinstance(value, IntervalSweep) else next(parsed.sweep_string_iterator())
-    except (HydraException, StopIteration):  # which is told when it is composed
+    except (HydraException, StopIteration):  # reported when it is composed
         return override
     return f"{override.partition('=')[0]}={first}"
 
 
-def find_config_folders(argv: Sequence[str]) -> list[Path]:
-    """The folder of options of one's own that --config-dir names, if it does."""
-    from hydra._internal.utils import get_args_parser
-
-    flags, _ = get_args_parser().parse_known_args(list(argv))
-    return [Path(flags.config_dir).absolute()] if flags.config_dir else []
-
-
 def format_hydra_error(error: BaseException) -> str:
-    """An error's own message and that of its cause, without Hydra's advice to set variables."""
+    """Return the messages of an error and of its cause, without Hydra's advice to set variables."""
     lines = [line for line in str(error).splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line]
     text = " ".join(line.strip() for line in lines[:3]) or type(error).__name__
     cause = error.__cause__
@@ -95,29 +89,29 @@ def _key(override: str) -> str:
 
 
 def _is_nested_choice(override: str) -> bool:
-    """Whether it chooses an option inside an option, as schedule@schedule.then=cosine."""
+    """Return whether it chooses an option inside an option, as schedule@schedule.then=cosine."""
     return "@" in override.partition("=")[0]
 
 
 def _choices(override: str) -> list[str]:
-    """The options among which it chooses."""
+    """Return the options among which it chooses."""
     group = override.lstrip("+~").partition("=")[0].partition("@")[0]
     return groups.list_option_names(group) if group in groups.list_all_groups() else []
 
 
 def _rank(override: str) -> tuple[int, int]:
-    """Groups come before options inside options, outer ones first, and these before keys."""
+    """Sort groups before options inside options, outer ones first, and these before keys."""
     key = _key(override)
     return (0, 0) if key in groups.list_all_groups() else (1, key.count(".")) if _is_nested_choice(override) else (2, 0)
 
 
 def _is_at_or_below(key: str, others: Iterable[str]) -> bool:
-    """Whether a key is one of these or lies below one."""
+    """Return whether a key is one of these or below one."""
     return any(key == other or key.startswith(f"{other}.") for other in others)
 
 
 def _explain_override(override: str, error: Exception) -> ConfigProblem:
-    """One refused override, explained."""
+    """Explain one refused override."""
     from hydra.errors import MissingConfigException, OverrideParseException
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
@@ -126,18 +120,19 @@ def _explain_override(override: str, error: Exception) -> ConfigProblem:
     cause: Any = error.__cause__
     if isinstance(error, OverrideParseException) or "Error parsing override" in text:
         if "=" not in override:
-            return override, "is no setting: write GROUP=OPTION or KEY=VALUE"
-        return key, f"cannot be read: {override} (a list is [a,b]; quote what has spaces, commas or brackets)"
+            return override, "is not a setting: write GROUP=OPTION or KEY=VALUE"
+        return key, f"cannot be read: {override} (a list is [a,b]; quote values with spaces, commas or brackets)"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
         known = error.options or (groups.list_option_names(group) if group in groups.list_groups() else [])
-        return key if _is_nested_choice(
-            override
-        ) else group, f"there is no option '{option}'{did_you_mean(option, known)}"
+        message = (
+            describe_renamed_option(group, option) or f"there is no option '{option}'{did_you_mean(option, known)}"
+        )
+        return key if _is_nested_choice(override) else group, message
     if "must be a string or a list" in text:
         return key, f"needs the name of an option{did_you_mean('', _choices(override))}"
     if text.startswith("Multiple values for"):
-        return key, "is chosen more than once; leave one in"
+        return key, "is chosen more than once; keep one"
     if ("multirun" in text or "Ambiguous value" in text) and key.startswith(("hydra.", "hydra/")):
         return key, f"has several values, {value}; a search takes one"
     if "multirun" in text or "Ambiguous value" in text:
@@ -151,13 +146,15 @@ def _explain_override(override: str, error: Exception) -> ConfigProblem:
 
 
 def _explain_unknown_key(key: str, cause: Any) -> str:
-    """What is wrong with a key that is nowhere in the configuration."""
+    """Explain a key that is not in the configuration."""
     parent, _, last = key.rpartition(".")
     node = getattr(cause, "parent_node", None)
     try:
         names = [str(k) for k in node if not str(k).startswith("_")] if node is not None else []
     except Exception:
         names = []
+    if renamed := describe_renamed_key(key, names):
+        return renamed
     group, _, option = key.partition(".")
     option = option.partition(".")[0]
     if groups.takes_several(group) and option in groups.list_option_names(group):
@@ -168,7 +165,8 @@ def _explain_unknown_key(key: str, cause: Any) -> str:
         return f"there is no such group{did_you_mean(key, groups.SWEEP_GROUPS)}"
     if not parent:
         names = [n for n in (names or groups.list_groups()) if n != "hydra"]
-        return f"there is no such group or key{did_you_mean(last, names) if _has_suggestion(last, names) else '; dlopt list shows them'}"
+        advice = did_you_mean(last, names) if _has_suggestion(last, names) else "; dlopt list shows them"
+        return f"there is no such group or key{advice}"
     held = {name: node.get(name) for name in names} if node is not None else {}
     inner = [f"{parent}.{name}.{last}" for name, keys in held.items() if isinstance(keys, Mapping) and last in keys]
     if inner:

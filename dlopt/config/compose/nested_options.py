@@ -1,24 +1,26 @@
 """Options inside options: schedule=warmup holds a further schedule, which schedule.then=cosine chooses.
 
-An option's file says so in its defaults, `- /schedule@then: constant`. Hydra's own word for the choice is
-schedule@schedule.then=cosine; here the short one is put into that form, and back. So is that of a schedule for another
-number than the rate: schedules.momentum=ramp becomes +schedule@schedules.momentum=ramp.
+An option's file declares it in its defaults, `- /schedule@then: constant`. Hydra writes the choice as
+schedule@schedule.then=cosine. This module converts between the two forms. A schedule for another hyperparameter than
+the learning rate is converted too: schedules.momentum=ramp becomes +schedule@schedules.momentum=ramp.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from dlopt.config.compose import groups
 
 SCHEDULES = "schedules"
-"""The key below which each name is a number with a schedule of its own."""
+"""The key below which each name is a hyperparameter with a schedule of its own."""
 
 
 def load_nested_defaults(file: Path) -> dict[str, tuple[str, str]]:
-    """The keys of an option's file that hold an option of a group, each with the group and the option by default."""
+    """Return the keys of an option's file that hold a further option, each with its group and default option."""
     text = file.read_text()
     if "defaults:" not in text:  # most have none, and reading YAML takes a millisecond
         return {}
@@ -28,18 +30,18 @@ def load_nested_defaults(file: Path) -> dict[str, tuple[str, str]]:
 
 
 def parse_nested_defaults(content: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """The same of what an option's file says."""
+    """Return the keys of an option's content that hold a further option, each with its group and default option."""
     found = {}
     for entry in content.get("defaults") or ():
         for name, option in entry.items() if isinstance(entry, dict) else ():
             group, _, key = name.removeprefix("/").partition("@")
-            if key and " " not in name:  # else it overrides a choice made elsewhere
+            if key and " " not in name:  # else it overrides a choice of another group
                 found[key] = (group, option)
     return found
 
 
 def read_keys(file: Path) -> set[str]:
-    """All keys of an option's file."""
+    """Return all keys of an option's file."""
     import yaml
 
     return {
@@ -48,9 +50,11 @@ def read_keys(file: Path) -> set[str]:
 
 
 def to_hydra(argument: str, folders: Iterable[Path] = (groups.CONF,)) -> str:
-    """An override as Hydra wants it: schedule.then=cosine becomes schedule@schedule.then=cosine."""
+    """Return an override in Hydra's form: schedule.then=cosine becomes schedule@schedule.then=cosine."""
     key, equals, value = argument.partition("=")
     group, _, path = key.partition(".")
+    if equals and not path and _needs_plus(group, folders):
+        return f"+{argument}"
     if not (equals and path) or value.startswith("{"):
         return argument
     inner = _find_group(group, path, list(folders))
@@ -63,14 +67,26 @@ def to_hydra(argument: str, folders: Iterable[Path] = (groups.CONF,)) -> str:
     return f"{inner}@{argument}" if inner else argument
 
 
+def _needs_plus(key: str, folders: Iterable[Path]) -> bool:
+    """Whether a key is a group without a default in config.yaml: Hydra takes a choice of it only with a plus."""
+    return key.isidentifier() and any((folder / key).is_dir() for folder in folders) and key not in _default_groups()
+
+
+@cache
+def _default_groups() -> frozenset[str]:
+    """The groups that have a default in config.yaml; read without a YAML parser, which would take milliseconds."""
+    text = (groups.CONF / "config.yaml").read_text()
+    return frozenset(re.findall(r"^  - (\w+):", text, re.MULTILINE))
+
+
 def from_hydra(argument: str) -> str:
-    """The inverse: schedule@schedule.then=cosine becomes schedule.then=cosine."""
+    """Return the short form of an override: schedule@schedule.then=cosine becomes schedule.then=cosine."""
     key, equals, value = argument.partition("=")
     return key.rpartition("@")[2] + equals + value
 
 
 def _is_regularization_key(option: str, key: str, folders: Iterable[Path]) -> bool:
-    """Whether a schedule's key is a regularization's own as well, of one whose name alone stands for no number."""
+    """Whether a schedule's key is also a key of a regularization that has no `strength`."""
     import yaml
 
     for file in (folder / "regularization" / f"{option}.yaml" for folder in folders):
@@ -81,14 +97,14 @@ def _is_regularization_key(option: str, key: str, folders: Iterable[Path]) -> bo
 
 
 def _keys(group: str, folders: Iterable[Path]) -> set[str]:
-    """What the options of a group have as keys."""
+    """Return the keys of all options of a group."""
     return {
         key for folder in folders for file in (folder / group).glob("*.yaml") for key in (*read_keys(file), "_target_")
     }
 
 
 def _find_group(group: str, path: str, folders: Sequence[Path]) -> str | None:
-    """The group whose options the key GROUP.PATH can hold, if any."""
+    """Return the group whose options the key GROUP.PATH can hold, if any."""
     for file in (file for folder in folders for file in sorted((folder / group).glob("*.yaml"))):
         for key, (inner, _) in load_nested_defaults(file).items():
             if path == key:

@@ -1,4 +1,4 @@
-"""Names that the configuration may use: ${dlopt.name:} and ${dlopt.random:}."""
+"""The resolvers ${dlopt.name:} and ${dlopt.random:} of the configuration."""
 
 import secrets
 from typing import Any
@@ -7,14 +7,14 @@ from omegaconf import OmegaConf
 
 
 def register() -> None:
-    """Tell OmegaConf, for one command: the random part of its directories' names is drawn here."""
+    """Register the resolvers for one command, and draw the random part of its directory names."""
     random = secrets.token_hex(2)
     OmegaConf.register_new_resolver("dlopt.random", lambda: random, replace=True)
     OmegaConf.register_new_resolver("dlopt.name", _name, replace=True)
 
 
 def _name(*, _root_: Any) -> str:
-    """The name that was given, or <arch>-<optimizer>; a class of one's own counts by its name."""
+    """Return the given name, or <arch>-<optimizer>; a custom class is named by its class name."""
     typed = dict(str(o).partition("=")[::2] for o in _root_.hydra.overrides.task)
 
     def chosen(group: str) -> str:

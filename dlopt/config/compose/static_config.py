@@ -1,6 +1,6 @@
-"""The configuration as its files lie: groups, options, keys and their values, without Hydra.
+"""Read groups, options, keys and their values from the YAML files, without Hydra.
 
-It is what tab completion looks at, which has to answer while the finger is still on the key.
+Tab completion uses it, which must answer within a tenth of a second.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from dlopt.formatting import format_override
 from dlopt.storage import regular_file, safe_read
 
 SETTINGS_TARGET = "dlopt.training.experiment.Settings"
-"""What says of the settings that belong to no group what they may be."""
+"""The dataclass of the settings that belong to no group."""
 
 
 class StaticConfig:
-    """The files of one command line.
+    """The configuration files that a command line selects.
 
-    typed    key -> value of every override on it
-    folders  where options lie: ours, then those of people's own, which cannot replace ours
+    overrides   values of the typed overrides, by key
+    folders     folders of options: ours, then the user's, which cannot replace ours
     """
 
     def __init__(self, typed: Mapping[str, str], folders: Sequence[Path] = ()) -> None:
@@ -34,17 +34,18 @@ class StaticConfig:
 
     @cached_property
     def primary(self) -> dict[str, Any]:
-        """What config.yaml holds."""
+        """The content of config.yaml."""
         return read_yaml_or_empty(compose_groups.CONF / "config.yaml")
 
     def list_groups(self) -> list[str]:
-        """Those of a run, then those of a search."""
+        """Return the groups of a run, then those of a sweep."""
         return [
             *sorted({group for folder in self.folders for group in compose_groups.list_groups(folder)}),
             *compose_groups.SWEEP_GROUPS,
         ]
 
     def list_options(self, group: str) -> list[str]:
+        """Return the options of a group in all folders."""
         return list(
             dict.fromkeys(
                 option for folder in self.folders for option in compose_groups.list_option_names(group, folder)
@@ -52,35 +53,35 @@ class StaticConfig:
         )
 
     def default_options(self) -> dict[str, str]:
-        """The option of each group that nobody chose; a list as it would be typed."""
+        """Return the default option of each group; a list as it would be typed."""
         entries = [e for e in self.primary.get("defaults", ()) if isinstance(e, dict)]
         own = [(name.removeprefix("override "), option) for entry in entries for name, option in entry.items()]
         return {group: format_override(option) for group, option in own}
 
     @cached_property
     def choices(self) -> dict[str, str]:
-        """The option of each group, as typed: on the line, by an experiment, by another option, by default.
+        """The option of each group: from the command line, an experiment, another option, or the default.
 
-        A group that stands behind another in config.yaml is asked before it, as Hydra does: its choice wins.
+        As in Hydra, the choices of a later group in config.yaml win over those of an earlier one.
         """
         defaults = self.default_options()
         found = {group: option for group, option in self.overrides.items() if "." not in group}
         for group in reversed(defaults):
             several = split_alternatives(found.get(group, defaults[group]))
-            if len(several) == 1:  # what the runs of a sweep choose is not one thing
+            if len(several) == 1:  # else the runs of a sweep differ in it
                 for option in several[0]:
                     for other, its in parse_group_overrides(self.read_option(group, option)):
                         found.setdefault(other, its)
         return defaults | found
 
     def read_option(self, group: str, option: str) -> dict[str, Any]:
-        """What an option's file holds, after the options of its group that it builds on."""
+        """Return the content of an option's file, merged over the options of its group that it extends."""
         if (group, option) not in self._content_cache:
             self._content_cache[group, option] = self._read_option(group, option)
         return self._content_cache[group, option]
 
     def _read_option(self, group: str, option: str) -> dict[str, Any]:
-        if "/" in option:  # it would be a file of another folder
+        if "/" in option:  # a file of another folder
             return {}
         for file in [folder / group / f"{option}.yaml" for folder in self.folders]:
             if file.is_file():
@@ -92,9 +93,9 @@ class StaticConfig:
         return {}
 
     def keys(self, top: str = "") -> dict[str, Any]:
-        """The keys of a group, or of Hydra, dotted, with their values; for any other name those of no group at all.
+        """Return the dotted keys of a group, or of Hydra, with their values; for any other name the plain settings.
 
-        Of the options of a sweep only what all of them have, since a key is set in every run.
+        If a sweep chooses several options, only keys that all of them have: a key is set in every run.
         """
         if top == "hydra":
             return dict(flatten({top: self.primary.get(top, {})})) | self._sweep_keys()
@@ -112,7 +113,7 @@ class StaticConfig:
         return found | {k: v for k, v in flatten(self.read_option(compose_groups.PRESETS, experiment)) if k in found}
 
     def _sweep_keys(self) -> dict[str, Any]:
-        """The keys of the sweeper and of the launcher that are chosen."""
+        """Return the keys of the chosen sweeper and launcher."""
         found: dict[str, Any] = {}
         for group in compose_groups.SWEEP_GROUPS:
             found |= flatten(
@@ -121,13 +122,13 @@ class StaticConfig:
         return found
 
     def _schedule_keys(self) -> dict[str, Any]:
-        """The numbers that a schedule can move, and the keys of those schedules that are typed."""
+        """Return the hyperparameters that a schedule can change, and the keys of the schedules that are typed."""
         of_rule = {key.rpartition(".")[2]: value for key, value in self.keys("optimizer").items()}
         changing = self.keys("regularization")
         of_others = {
             key.partition(".")[2].removesuffix(".strength"): value
             for key, value in changing.items()
-            if f"{key.rpartition('.')[0]}.monitor" not in changing  # what follows a metric is in no step
+            if f"{key.rpartition('.')[0]}.monitor" not in changing  # one that follows a metric has no part in a step
         }
         numbers = [k for k, v in (of_rule | of_others).items() if _is_float(v) and k != "lr"]
         found: dict[str, Any] = {f"{SCHEDULES}.{name}": None for name in numbers}
@@ -142,7 +143,7 @@ class StaticConfig:
         return found
 
     def _option_keys(self, top: str, option: str) -> Iterator[tuple[str, Any]]:
-        """The keys of an option, and of those that stand inside it."""
+        """Yield the keys of an option, and of the options inside it."""
         yield from flatten({top: _without_defaults(self.read_option(top, option))})
         for key, (group, default) in self._nested_options(top, option).items():
             inner = self.overrides.get(f"{top}.{key}", default)
@@ -151,16 +152,16 @@ class StaticConfig:
                 yield from flatten({f"{top}.{key}": _without_defaults(self.read_option(group, inner))})
 
     def _nested_options(self, top: str, option: str) -> dict[str, tuple[str, str]]:
-        """The keys of an option that hold a further option, with its group and the default."""
+        """Return the keys of an option that hold a further option, with its group and the default."""
         return parse_nested_defaults(self.read_option(top, option))
 
     def nested_keys(self, top: str) -> dict[str, str]:
-        """The keys at which a group's chosen options hold further ones, with those that stand there by default."""
+        """Return the keys at which a group's chosen options hold further ones, with their defaults."""
         chosen = [option for one in split_alternatives(self.choices.get(top, "")) for option in one]
         return {f"{top}.{key}": default for o in chosen for key, (_, default) in self._nested_options(top, o).items()}
 
     def find_group(self, key: str) -> str | None:
-        """The group whose options a key takes: the key itself, or that of an option inside an option."""
+        """Return the group whose options a key takes: the key itself, or the group of an option inside an option."""
         if key in self.list_groups():
             return key
         top, _, name = key.partition(".")
@@ -175,7 +176,7 @@ class StaticConfig:
         return None
 
     def list_addable_keys(self, top: str) -> list[str]:
-        """What the classes of a group take beyond the keys that its options have: that can be added by a plus."""
+        """Return the parameters of a group's classes that its options do not set; a plus adds them."""
         from dlopt.config.schema.static_hints import read_fields
 
         keys = self.keys(top)
@@ -189,7 +190,7 @@ class StaticConfig:
         ]
 
     def find_target(self, key: str, keys: Mapping[str, Any]) -> tuple[str, list[str]]:
-        """The class or function that takes a key, and the names that lead from it to the key."""
+        """Return the class or function that takes a key, and the names that lead from it to the key."""
         for group, common in compose_groups.SWEEP_GROUPS.items():
             if key.startswith(f"{to_key_prefix(group)}."):
                 return common, key.removeprefix(f"{to_key_prefix(group)}.").split(".")
@@ -204,7 +205,7 @@ class StaticConfig:
         return SETTINGS_TARGET, names
 
     def suggest_values(self, key: str) -> list[str]:
-        """What may be typed after `key=`: the words that its type allows, the value that it has."""
+        """Return what may be typed after `key=`: its present value, and the words that its type allows."""
         from dlopt.config.schema.static_hints import list_allowed_values
 
         keys = self.keys(key.partition(".")[0])
@@ -215,12 +216,12 @@ class StaticConfig:
 
 
 def to_key_prefix(group: str) -> str:
-    """What the keys of a group begin with: hydra.sweeper of hydra/sweeper."""
+    """Return the prefix of a group's keys: hydra.sweeper for hydra/sweeper."""
     return group.replace("/", ".")
 
 
 def read_yaml_or_empty(file: Path) -> dict[str, Any]:
-    """A YAML file's content; nothing where there is none, or none that can be read in a moment."""
+    """Return a YAML file's content; nothing if there is none, or if it is too large to read quickly."""
     try:
         with regular_file.open_regular_file(file) as stream:
             content = stream.read(safe_read.SMALL + 1)
@@ -230,7 +231,7 @@ def read_yaml_or_empty(file: Path) -> dict[str, Any]:
 
 
 def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value with its dotted key."""
+    """Yield every value with its dotted key."""
     for name, value in node.items():
         if isinstance(value, dict):
             yield from flatten(value, f"{prefix}{name}.")
@@ -239,7 +240,7 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def split_alternatives(typed: str) -> list[list[str]]:
-    """The options of a group in each run of a sweep: `none,[l2,dropout]` is [[none], [l2, dropout]]."""
+    """Return a group's options in each run of a sweep: `none,[l2,dropout]` is [[none], [l2, dropout]]."""
     found, depth = [""], 0
     for c in typed:
         depth += (c == "[") - (c == "]")
@@ -251,7 +252,7 @@ def split_alternatives(typed: str) -> list[list[str]]:
 
 
 def _is_float(value: Any) -> bool:
-    """Whether a value is a number and not whole; YAML takes 1e-4 for text."""
+    """Whether a value is a float; YAML reads 1e-4 as text."""
     return isinstance(value, float) or (
         isinstance(value, str) and re.fullmatch(r"\d+(\.\d*)?e-?\d+", value) is not None
     )
@@ -262,7 +263,7 @@ def _without_defaults(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_group_overrides(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The choices of other groups that an option makes: `override /loss@_global_.loss: mse`."""
+    """Yield the choices of other groups that an option makes: `override /loss@_global_.loss: mse`."""
     for entry in content.get("defaults", ()):
         for key, option in entry.items() if isinstance(entry, dict) else ():
             if str(key).startswith("override "):

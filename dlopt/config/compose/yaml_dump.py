@@ -1,4 +1,4 @@
-"""A configuration as text: the YAML that OmegaConf would write, in a fortieth of its time."""
+"""Write a configuration as YAML, as OmegaConf would, 40 times faster."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from dlopt.storage.safe_read import NUMERALS
 
 
 def dump_yaml(tree: Mapping[str, Any] | list[Any]) -> str:
-    """Plain mappings, lists and values in YAML, in their order; what is text is read as text again, `1e-5` too."""
+    """Return plain mappings, lists and values as YAML, in order. Text is read back as text, `1e-5` too."""
     import yaml
 
     return yaml.dump(tree, Dumper=_dumper(), sort_keys=False, default_flow_style=False, allow_unicode=True)
 
 
 def quote(text: str) -> str:
-    """Text as Hydra reads it behind `key=`, whatever is in it: 1e5 would be a number, and null nothing."""
-    # In its quotes a backslash stands for itself, but in front of a quote.
+    """Return text quoted for Hydra, to be typed after `key=`; unquoted, 1e5 would be a number and null no value."""
+    # Inside quotes a backslash is literal, except before a quote.
     return "'" + re.sub(r"(\\*)('|\Z)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
 
 
 @cache
 def _dumper() -> Any:
-    """PyYAML's safe dumper, the fast one where it is there, which puts into quotes what OmegaConf takes for numbers."""
+    """Return PyYAML's safe dumper, the C one if available, that quotes what OmegaConf would read as a number."""
     import yaml
 
     class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
         def ignore_aliases(self, data: Any) -> bool:
-            """A list that stands in two places is written twice: no reader of ours takes aliases."""
+            """Write a shared list twice: our readers accept no aliases."""
             return True
 
     with_exponent = re.compile(r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)[eE][-+]?[0-9]+$")

@@ -9,9 +9,13 @@ from typing import Any
 import torch
 
 from dlopt.base.data import Dataset, Split
-from dlopt.config.build import _check_compatibility, _check_groups, _ComponentBuilder, _to_plain
+from dlopt.config.build import to_plain
+from dlopt.config.checks.compatibility import check_data_compatibility, check_nodes
 from dlopt.config.checks.forward_probe import choose_threads, probe
-from dlopt.config.checks.splits import FittedDataState, apply_preprocessing, check_dataset, split_dataset
+from dlopt.config.checks.splits import FittedDataState, apply_preprocessing, split_dataset
+from dlopt.config.compose import groups as compose_groups
+from dlopt.config.compose.nested_options import SCHEDULES
+from dlopt.config.make_parts import Components, build_components, build_network, load_data
 from dlopt.config.problems import Problems
 from dlopt.config.reopen import load_run
 from dlopt.config.reopen.load_checkpoint import load_checkpoint
@@ -19,11 +23,6 @@ from dlopt.config.reopen.replace_data import replace_data
 from dlopt.config.schema.settings import build_settings
 from dlopt.rundir.directory import RunDirectory
 from dlopt.training.inference import Predictor
-
-INFERENCE_GROUPS = ("data", "preprocess", "arch", "activation", "normalization", "loss", "regularization")
-"""The groups that inference uses. Regularization may be a part of the network, as dropout is, or change its inputs."""
-TRAINING_GROUPS = ("optimizer", "schedule", "schedules", "init", "bias_init", "averaging", "augmentation", "diagnostic")
-"""The groups that only training uses. Custom classes among them need not be trusted, nor exist."""
 
 
 def load_predictor(
@@ -55,61 +54,66 @@ def load_predictor(
     fitted = FittedDataState(content["preprocessing"], content["encoding"], is_other_data=bool(data))
 
     problems = Problems()
-    tree = {str(key): _to_plain(config, str(key)) for key in config if key != "hydra"}
-    groups = {name: tree.pop(name, None) or {} for name in INFERENCE_GROUPS}
-    settings = build_settings(tree, problems)
-    _check_groups(groups, (), problems)
-    builder = _ComponentBuilder(groups, problems)
-    dataset: Dataset | None = builder.build_one("data", lambda d: d.load_like(fitted.encoding) if data else d.load())
-    for name in ("activation", "normalization", "loss"):
-        builder.build_one(name)
-    several = {name: builder.build_several(name) for name in ("preprocess", "regularization")} | {"augmentation": {}}
-    if dataset is not None and check_dataset(dataset, problems):
-        _check_compatibility(dataset, builder.parts.get("loss"), several, problems)
-        if not len(dataset.test):
-            problems.add("data", "has no examples")
+    tree = to_plain(config)
+    groups = {name: tree.pop(name, None) or {} for name in compose_groups.select_groups("needed_for_inference")}
+    settings = problems.attempt(lambda: build_settings(tree, problems))
+    check_nodes(groups, (), problems)
+    loaded = problems.attempt(lambda: load_data(groups["data"], fitted, problems))
+    components = build_components(groups, problems)
+    problems.attempt(lambda: _check_data(loaded.value.dataset, components, problems))
     problems.raise_if_any()
-    assert settings is not None
-    assert dataset is not None
 
-    train: Split | None = dataset.train
-    validation: Split | None = None
-    if not data:
-        train, validation = split_dataset(dataset, builder.parts["data"], settings, problems)
-    model = builder.build_network(dataset, several["regularization"], settings, ())
+    dataset, several = loaded.value.dataset, components.several
+    cut = problems.attempt(lambda: split_dataset(*loaded.value, settings.value, fitted, problems))
+    network = problems.attempt(
+        lambda: build_network(groups["arch"], dataset, components, settings.value, None, (), problems)
+    )
     problems.raise_if_any()
-    assert train is not None
-    assert model is not None
-    key = "--data" if data else "run"
-    load_run.check(content, model, dataset, key, same_data=not data)
-    model.to(settings.dtype).load_state_dict(content["model"])
+    (train, validation), model, loss = cut.value, network.value.model, components.require("loss")
+    load_run.check(content, model, dataset, "--data" if data else "run", same_data=not data)
+    model.to(settings.value.dtype).load_state_dict(content["model"])
 
     few = Split(dataset.test.inputs[:2], dataset.test.targets[:2])
-    few, *_ = apply_preprocessing(few, None, few, several["preprocess"], problems, fitted)
-    probe(model, few, builder.parts["loss"], {}, dataset.outputs, settings.dtype, problems)
+    prepared = problems.attempt(lambda: apply_preprocessing(few, None, few, several["preprocess"], problems, fitted))
+    problems.attempt(
+        lambda: probe(model, prepared.value.train, loss, {}, dataset.outputs, settings.value.dtype, problems)
+    )
     problems.raise_if_any()
     predictor = Predictor(
         model,
-        builder.parts["loss"],
+        loss,
         regularization=tuple(several["regularization"].values()),
         preprocessing=[(part, fitted.statistics[name]) for name, part in several["preprocess"].items()],
-        splits=_name_splits(dataset, None if data else train, validation),
+        splits=_name_splits(dataset, *((None, None) if data else (train, validation))),
         names=dataset.names,
         encoding=dataset.encoding,
         checkpoint=kind,
         step=content["step"],
-        device=settings.device,
-        dtype=settings.dtype,
-        autocast=torch.bfloat16 if settings.precision == "bfloat16" else None,
-        threads=choose_threads(settings, model, train),
-        deterministic=settings.deterministic,
+        device=settings.value.device,
+        dtype=settings.value.dtype,
+        autocast=torch.bfloat16 if settings.value.precision == "bfloat16" else None,
+        threads=choose_threads(settings.value, model, train),
+        deterministic=settings.value.deterministic,
     )
     return predictor, warnings
 
 
+def _check_data(dataset: Dataset, components: Components, problems: Problems) -> None:
+    """Check that the data have examples, and that loss and regularization suit them."""
+    check_data_compatibility(dataset, components, problems)
+    if not len(dataset.test):
+        problems.add("data", "has no examples")
+
+
 def _select_config(saved: Mapping[str, Any], data: Sequence[str], device: str) -> dict[str, Any]:
-    """Return a run's configuration without what only training uses, with other data if they are given."""
-    config = {key: value for key, value in saved.items() if key not in TRAINING_GROUPS}
+    """Return a run's configuration without what only training uses, with other data if they are given.
+
+    Custom classes among what is left out need not be trusted, nor exist.
+    """
+    unused = {SCHEDULES, *compose_groups.list_component_groups()} - {
+        *compose_groups.select_groups("needed_for_inference")
+    }
+    config = {key: value for key, value in saved.items() if key not in unused}
     config |= {"resume": None, "device": device, "batch_size": "full", "threads": "auto", "compile": False}
     return config | {"data": replace_data(config["data"], data)} if data else config
 

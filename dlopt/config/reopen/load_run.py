@@ -1,4 +1,4 @@
-"""A run that is over, opened again: its configuration, and whether its data and network are still what they were."""
+"""Open the configuration of an existing run, and check that its data and network are still the same."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from torch import nn
 from dlopt.base.data import Data, Dataset
 from dlopt.config.problems import ConfigError, Problems
 from dlopt.config.reopen import trusted_targets as trust_rule
-from dlopt.data import _files
+from dlopt.config.schema.renamed_keys import RENAMED_GROUPS
 from dlopt.rundir.directory import RunDirectory
+from dlopt.storage.fingerprint import digest_files
 from dlopt.storage.safe_read import SMALL, UnreadableFile, read_yaml
 from dlopt.training.checkpointing import FORMAT, find_mismatch
 from dlopt.training.experiment import Experiment
 
 NEW_KEY_DEFAULTS: dict[str, dict[str, Any]] = {"validation": {"scheme": "holdout", "k": 5, "fold": None}}
-"""The keys that runs of earlier versions lack, each with the value that says what they did."""
+"""Keys that runs of earlier versions lack, each with the value that matches what those runs did."""
 
 
 def load_config(
@@ -32,10 +33,10 @@ def load_config(
     trust: bool = False,
     folders: Sequence[Path] = (),
 ) -> DictConfig:
-    """What the run was given, and what it would have been of keys that there were none of when it was started.
+    """Return a run's configuration, with the defaults of keys that are newer than the run.
 
-    A path of its data is looked for where the run was started, too.
-    exchanged makes of it, in plain values, what it is to be opened with.
+    A relative path of its data is also looked up in the directory where the run was started. `exchanged` maps the
+    stored configuration, in plain values, to the one to open.
 
     Unless it is trusted, ConfigError where a file or a folder of the run is a symbolic link, or where what it was given
     names code of anybody's but dlopt and torch, refers to values that are not in it, would write outside of the run's
@@ -46,7 +47,11 @@ def load_config(
     """
     if not trust:
         _check_links(run)
-    content = exchanged(run.config())
+    former = run.config()
+    for old in RENAMED_GROUPS.keys() & former.keys():
+        message = f"{run.path} was written by an earlier version of dlopt, whose names differ ({old} is now"
+        raise ConfigError([("run", f"{message} {RENAMED_GROUPS[old]}): train it again with this one")])
+    content = exchanged(former)
     for name, later in NEW_KEY_DEFAULTS.items():
         node = content.get(name)
         if isinstance(node, dict):
@@ -70,7 +75,7 @@ def load_config(
 
 
 def _locate_data(path: str, run: RunDirectory) -> str:
-    """A path of data where it exists: as it stands, or from where the run was started; else unchanged."""
+    """Return a data path that exists: as written, or relative to where the run was started; else unchanged."""
     try:
         if Path(path).expanduser().exists():
             return path
@@ -82,7 +87,7 @@ def _locate_data(path: str, run: RunDirectory) -> str:
 
 
 def _check_links(run: RunDirectory) -> None:
-    """ConfigError where a file or a folder of a run is a symbolic link, which shows what lies elsewhere as its own."""
+    """Raise ConfigError if a file or folder of a run is a symbolic link: it could expose files from elsewhere."""
     problems = Problems()
     checkpoints = (*run.checkpoints(), *run.older_checkpoints().values())
     files = (run.status_file, run.metrics_file, run.config_file, *checkpoints)
@@ -93,7 +98,7 @@ def _check_links(run: RunDirectory) -> None:
 
 
 def _check_files(data: Mapping[str, Any], run: RunDirectory, folders: Sequence[Path]) -> None:
-    """ConfigError where data, whose class is one of ours, would read a file that the run may know nothing of."""
+    """Raise ConfigError if a data option of ours would read a file that the run may not have read."""
     made = trust_rule.find_class(data.get("_target_"))
     if made is None or not issubclass(made, Data):
         return
@@ -103,13 +108,15 @@ def _check_files(data: Mapping[str, Any], run: RunDirectory, folders: Sequence[P
         return
     places = [folder.resolve() for folder in (Path.cwd(), run.path, *folders)]
     outside = [file for file in files if not any(file.resolve().is_relative_to(place) for place in places)]
-    if outside and ((known := _digest(run)) is None or known != _files.digest(files)):
-        said = f"names a file of yours, {outside[0]}, which is not the one that the run has read; {trust_rule.TRUST_ADVICE}"
-        raise ConfigError([("data.path", f"{said}, or evaluate another one with --data FILE")])
+    if outside and ((known := _digest(run)) is None or known != digest_files(files)):
+        message = f"names a file of yours, {outside[0]}, which is not the one that the run has read"
+        raise ConfigError(
+            [("data.path", f"{message}; {trust_rule.TRUST_ADVICE}, or evaluate another one with --data FILE")]
+        )
 
 
 def _check_init_run(init: Any, run: RunDirectory) -> None:
-    """ConfigError where a run would begin with the weights of one that lies elsewhere."""
+    """Raise ConfigError if a run would start from weights of a run outside the working directory."""
     there = init.get("run") if isinstance(init, dict) else None
     if isinstance(there, str) and os.path.lexists(there):
         found = Path(there).resolve()
@@ -118,7 +125,7 @@ def _check_init_run(init: Any, run: RunDirectory) -> None:
 
 
 def _digest(run: RunDirectory) -> str | None:
-    """The SHA-256 of the files of people's own that a run has read, as its newest checkpoint tells."""
+    """Return the SHA-256 of the user's files that a run has read, from its newest checkpoint."""
     newest = run.latest_checkpoint()
     content = newest.content if newest is not None else run.load("best") if run.checkpoint("best").exists() else {}
     digest: str | None = content.get("encoding", {}).get("sha256")
@@ -126,7 +133,7 @@ def _digest(run: RunDirectory) -> str | None:
 
 
 def check_writable(run: RunDirectory) -> None:
-    """ConfigError where a run's directory holds a link, a pipe or the like: to write there would change other files."""
+    """Raise ConfigError if a run's directory holds a link, a pipe or similar: writing could change other files."""
     problems = Problems()
     shared = []
     for path in _find_foreign_entries(run.path):
@@ -146,7 +153,7 @@ def check_writable(run: RunDirectory) -> None:
 
 
 def _find_foreign_entries(folder: Path) -> Iterator[Path]:
-    """Whatever lies below a folder besides folders, and files that have no other name elsewhere."""
+    """Yield everything below a folder except folders and regular files without further hard links."""
     left = [str(folder)]
     while left:
         with os.scandir(left.pop()) as entries:

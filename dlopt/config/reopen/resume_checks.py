@@ -1,4 +1,4 @@
-"""A run that goes on: what may be set anew, what its checkpoint must agree with, and what is no longer as it was."""
+"""Check a run that resumes: which keys may change, whether its checkpoint fits, and what breaks exact resumption."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from dlopt.config.compose.nested_options import SCHEDULES, from_hydra
 from dlopt.config.compose.static_config import flatten
 from dlopt.config.problems import ConfigError, Problems, format_error
 from dlopt.config.reopen import load_run
+from dlopt.config.schema.renamed_keys import describe_renamed_key
 from dlopt.errors import did_you_mean
 from dlopt.formatting import format_override
 from dlopt.rundir.directory import RunDirectory
@@ -42,7 +43,7 @@ threads on rounding is judged by what each process has recorded.
 
 
 def merge_overrides(config: DictConfig, arguments: Sequence[str]) -> DictConfig:
-    """A run's configuration with what is set anew; ConfigError names what cannot be."""
+    """Return a run's configuration with the overrides applied. Raises ConfigError for those that are not allowed."""
     problems = Problems()
     for argument in arguments:
         key, equals, _ = from_hydra(argument).partition("=")
@@ -60,25 +61,26 @@ def merge_overrides(config: DictConfig, arguments: Sequence[str]) -> DictConfig:
         elif OmegaConf.select(config, key, default="???", throw_on_missing=False) == "???":
             above = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
             names = [str(k) for k in above if not str(k).startswith("_")] if OmegaConf.is_dict(above) else []
-            problems.add(key, f"there is no such key{did_you_mean(key.rpartition('.')[2], names)}")
+            unknown = f"there is no such key{did_you_mean(key.rpartition('.')[2], names)}"
+            problems.add(key, describe_renamed_key(key, names) or unknown)
         else:
             try:
                 config = OmegaConf.merge(config, OmegaConf.from_dotlist([argument]))  # type: ignore[assignment]
-            except Exception as error:  # what YAML and OmegaConf make of a value that is none
+            except Exception as error:  # YAML and OmegaConf raise many errors for an invalid value
                 problems.add(key, f"cannot be set so: {format_error(error)}")
     problems.raise_if_any()
     return config
 
 
 def _is_option(node: Any) -> bool:
-    """Whether a part of the configuration is an option of a group."""
+    """Whether a node of the configuration is an option of a group."""
     return isinstance(node, Mapping) and "_target_" in node
 
 
 def check_configuration(run: RunDirectory, status: Mapping[str, Any], *known: str | None) -> None:
-    """ConfigError where a run's configuration is none that it was started or gone on with, as far as its files tell.
+    """Raise ConfigError if a run's configuration is not one that it was started or resumed with.
 
-    known are the digests of configurations that checkpoints name; status is empty where it is damaged.
+    known are the digests of configurations in its checkpoints; status is empty if it is damaged.
     """
     told = {*known, *(process.get("config") for process in list_processes(status))} - {None}
     if told and run.config_digest() not in told:
@@ -87,9 +89,9 @@ def check_configuration(run: RunDirectory, status: Mapping[str, Any], *known: st
 
 
 def check(content: Mapping[str, Any], experiment: Experiment, before: Mapping[str, Any] | None = None) -> None:
-    """ConfigError where a checkpoint is not one of this network, rule and data, or lies behind the end.
+    """Raise ConfigError if a checkpoint does not fit network, optimizer or data, or is past the end of the run.
 
-    before is the former configuration, where it was another.
+    before is the former configuration, if it differs.
     """
     load_run.check(content, experiment.model, experiment, "resume", same_data=True)
     state = experiment.optimizer.init(experiment.w.clone(), Layout.of(experiment.model))
@@ -110,7 +112,7 @@ def check(content: Mapping[str, Any], experiment: Experiment, before: Mapping[st
 
 
 def find_breaks(status: Mapping[str, Any]) -> list[tuple[int, str]]:
-    """From which steps on a run was no longer what an uninterrupted one would be, and why; the earliest first."""
+    """Return the steps from which a run differs from an uninterrupted one, and why; the earliest first."""
     told = [(process.get("step"), process.get("breaks")) for process in reversed(list_processes(status))]
     return [
         (step, "; ".join(map(str, why)))
@@ -129,9 +131,9 @@ def diff_configs(before: DictConfig, after: DictConfig) -> dict[str, tuple[str, 
 def list_breaking_changes(
     changed: Mapping[str, tuple[str, str]], before: Mapping[str, Any], experiment: Experiment, step: int
 ) -> list[str]:
-    """What of these changes makes the rest another run than an uninterrupted one with the present settings would be.
+    """Return the changes that make the rest differ from an uninterrupted run with the present settings.
 
-    before is the former configuration, step how many steps are done.
+    before is the former configuration; step is the number of steps done.
     """
     found = [
         f"{key} {old} -> {new}"
@@ -158,7 +160,7 @@ def list_breaking_changes(
 
 
 def _has_same_factors(schedule: Schedule, former: int, length: int, per_epoch: int, step: int) -> bool:
-    """Whether the rate was the same at the steps done, of which no more than a thousand are looked at."""
+    """Whether a schedule gave the same factors at the steps done; at most about 1,000 are compared."""
     some = {*range(0, step, 1 + step // 999), step - 1}
     return all(
         schedule(TrainingTime(t, former, per_epoch)) == schedule(TrainingTime(t, length, per_epoch)) for t in some
@@ -166,13 +168,13 @@ def _has_same_factors(schedule: Schedule, former: int, length: int, per_epoch: i
 
 
 def _has_same_average_start(averaging: Averaging | None, former: int, length: int, per_epoch: int, step: int) -> bool:
-    """Whether the average of the steps done, if there is one yet, began where it does now."""
+    """Whether averaging, if it has started, started where it would now."""
     firsts = {0 if averaging is None else averaging.first(TrainingTime(0, n, per_epoch)) for n in (former, length)}
     return len(firsts) == 1 or step <= min(firsts)
 
 
 def _count_steps(config: Mapping[str, Any], per_epoch: int) -> int:
-    """The steps of a run of this configuration."""
+    """Return the number of steps of a run of this configuration."""
     return int(config["steps"] or config["epochs"] * per_epoch)
 
 

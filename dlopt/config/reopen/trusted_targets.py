@@ -1,8 +1,7 @@
-"""What a configuration read from a run may name: parts of dlopt and of torch, and nothing that executes anything else.
+"""Check which classes the configuration of a run may name: those of dlopt and torch, so that no other code executes.
 
-A name is judged by the object that it stands for, and only modules that dlopt itself has in use are looked into: to
-import any other one would execute it. The beginning of a name says nothing: torch.nn.modules.module.torch.hub.load
-begins with torch.nn.
+A name is judged by its object, and only modules that dlopt has already imported are inspected: importing any other one
+would execute it. The prefix of a name proves nothing: torch.nn.modules.module.torch.hub.load begins with torch.nn.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ from dlopt.storage.safe_read import to_printable
 TRUST_ADVICE = "add --trust if you trust it"
 REMEDY = f"opening a run executes no code of its own; {TRUST_ADVICE}"
 MAX_COUNT = 10**6
-"""Of layers, iterations, features and the like of a class of torch's: more would take for ever, or all memory."""
+"""Largest number of layers, iterations or features for a class of torch: more could exhaust time or memory."""
 
 
 def check(config: Mapping[str, Any], problems: Problems) -> None:
-    """Note what a configuration in plain dictionaries, lists and values names besides parts of dlopt and of torch."""
+    """Add a problem for everything that a plain configuration names besides classes of dlopt and torch."""
     for path, node in _iter_tree("", config):
         if isinstance(node, str):
             if "${" in node:
@@ -45,7 +44,7 @@ def check(config: Mapping[str, Any], problems: Problems) -> None:
 
 
 def find_class(name: Any) -> type | None:
-    """The class that a name stands for: one of a config group's module, of torch.nn or of torch.optim; else None."""
+    """Return the class of a name, if it is one of a config group's module, of torch.nn or of torch.optim; else None."""
     if not isinstance(name, str):
         return None
     *place, last = name.split(".")
@@ -62,7 +61,7 @@ def find_class(name: Any) -> type | None:
 
 
 def _group_module(place: list[str]) -> ModuleType | None:
-    """dlopt.<group>.<module>, where such a file of dlopt's own exists."""
+    """Return the module dlopt.<group>.<module>, if dlopt has such a file."""
     if len(place) != 3 or place[0] != "dlopt" or place[1] not in groups.list_groups():
         return None
     modules = {file.stem for file in (Path(__file__).parents[2] / place[1]).glob("*.py")}
@@ -70,7 +69,7 @@ def _group_module(place: list[str]) -> ModuleType | None:
 
 
 def _torch_module(place: list[str]) -> ModuleType | None:
-    """A module of torch by its own name, if it has been imported; torch.optim takes the names of its own away."""
+    """Return a module of torch by its own name, if it has been imported."""
     if not place or place[0] != "torch":
         return None
     found: Any = torch
@@ -83,7 +82,7 @@ def _torch_module(place: list[str]) -> ModuleType | None:
 
 
 def _iter_tree(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Every mapping, every text and every key of a tree, with its dotted path."""
+    """Yield every mapping, text and key of a tree, with its dotted path."""
     if isinstance(value, Mapping):
         yield path, value
         for key, inner in value.items():
@@ -98,7 +97,7 @@ def _iter_tree(path: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _check_node(path: str, node: Mapping[str, Any], problems: Problems) -> None:
-    """A mapping: what it would make, and what that would do with its keys."""
+    """Check the class that a mapping names, and what it would do with the mapping's keys."""
 
     def at(key: str) -> str:
         return f"{path}.{key}" if path else key
@@ -125,7 +124,7 @@ def _check_node(path: str, node: Mapping[str, Any], problems: Problems) -> None:
 
 
 def _check_counts(path: str, value: Any, problems: Problems) -> None:
-    """Arguments of classes that do not look at how large a number is."""
+    """Check the size of numbers in the arguments of classes that do not check them."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             _check_counts(f"{path}.{key}", inner, problems)
@@ -137,7 +136,7 @@ def _check_counts(path: str, value: Any, problems: Problems) -> None:
 
 
 def _check_data(at: Any, made: type[Data], node: Mapping[str, Any], problems: Problems) -> None:
-    """Data that would be written to a place that the run names, or brought from one."""
+    """Check that data would not be written to a path, or downloaded from an address, that the run names."""
     if made.keeps_copy and node.get("path") is not None:
         problems.add(at("path"), f"names a place to write to, {_quote_short(node['path'])}; {REMEDY}")
     option = made.__module__.rpartition(".")[2]
@@ -147,6 +146,6 @@ def _check_data(at: Any, made: type[Data], node: Mapping[str, Any], problems: Pr
 
 
 def _quote_short(value: Any) -> str:
-    """A value in quotes, cut to what fits a line."""
+    """Return a value in quotes, shortened to fit a line."""
     text = to_printable(format_value(value))
     return text if len(text) <= 80 else f"{text[:77]}..."

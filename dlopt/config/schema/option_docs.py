@@ -1,4 +1,4 @@
-"""What an option says of itself, in its file and in the docstring of what that names."""
+"""Read the documentation of an option from its file and from the docstring of its target."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dlopt.config.schema.signature import describe, format_value, read_signature
 
 @dataclass(frozen=True)
 class OptionKey:
-    """A key as it is typed, its default, what it may be, and what it means."""
+    """A key as typed, its default, its range and its meaning."""
 
     name: str
     default: str
@@ -30,9 +30,11 @@ class OptionKey:
 class Option:
     """An option of a group.
 
-    what and source are the first two comments of its file; paragraphs are those of the docstring, each with its own
-    lines: `text` without the table of keys, slips and sources. slips say where a lecture is wrong about it. chosen are
-    the options of other groups that go with it.
+    summary      first comment of its file
+    source       second comment of its file
+    paragraphs   paragraphs of the docstring; `text` leaves out the table of keys, slips and sources
+    keys         its keys
+    companions   options of other groups that it chooses
     """
 
     group: str
@@ -60,19 +62,19 @@ class Option:
 
 
 def load_options(group: str) -> Iterator[Option]:
-    """All of a group, in the order in which they are listed."""
+    """Load all options of a group, in listing order."""
     return (load_option(group, name) for name in groups.list_option_names(group))
 
 
 def load_common_paragraphs(group: str) -> tuple[str, ...]:
-    """The paragraphs about all options of a group of a search; none for a group of a run."""
+    """Return the paragraphs about all options of a sweep group; none for a group of a run."""
     from hydra.utils import get_object
 
     return _paragraphs(get_object(groups.SWEEP_GROUPS[group])) if group in groups.SWEEP_GROUPS else ()
 
 
 def load_option(group: str, name: str) -> Option:
-    """One of them; what it names is imported."""
+    """Load one option; its target is imported."""
     import yaml
 
     file = groups.CONF / group / f"{name}.yaml"
@@ -105,7 +107,7 @@ def load_option(group: str, name: str) -> Option:
 
 
 def _load_sweep_option(group: str, name: str, what: str, source: str) -> Option:
-    """An option of a search, which a class of its name speaks for: what it names is a plugin, which takes any key."""
+    """Load an option of a sweep. Its target is a plugin that takes any key, so a class of its name documents it."""
     from hydra.utils import get_object
 
     found = get_object(f"{groups.SWEEP_GROUPS[group].rpartition('.')[0]}.{name.capitalize()}")
@@ -114,7 +116,7 @@ def _load_sweep_option(group: str, name: str, what: str, source: str) -> Option:
 
 
 def _iter_keys(target: Any, node: Mapping[str, Any], prefix: str) -> Iterator[OptionKey]:
-    """The keys of a node that a target takes, and those of the dataclasses that it holds."""
+    """Yield the keys of a node, and those of the dataclasses inside it."""
     hints, meanings = read_signature(target).parameters, _read_meanings(target)
     for key, value in node.items():
         hint = hints[key].hint if key in hints else None
@@ -132,26 +134,26 @@ def _paragraphs(target: Any) -> tuple[str, ...]:
 
 
 def read_header_comments(file: Path) -> tuple[str, str]:
-    """The first two comments of an option's file: what it is, and its source."""
+    """Return the first two comments of an option's file: its summary and its source."""
     comments = [line[1:].strip() for line in file.read_text().splitlines() if line.startswith("#")]
     comments = [c for c in comments if not c.startswith("@package")]
     return comments[0], comments[1]
 
 
 def parse_key_line(line: str) -> tuple[str, str] | None:
-    """A key and the beginning of its meaning, where a line of a docstring begins one."""
+    """Return the key and the first words of its meaning, if a docstring line starts a table entry."""
     found = re.match(r"(\w+(?:, \w+)*) {2,}(\S.*)", line)
     return (found[1], found[2]) if found else None
 
 
 def is_table(paragraph: str) -> bool:
-    """Whether a paragraph of a docstring says what keys mean, one to a line."""
-    lines = paragraph.splitlines()
+    """Whether a docstring paragraph is a table of keys and meanings."""
+    lines = paragraph.splitlines() or [""]
     return parse_key_line(lines[0]) is not None and all(parse_key_line(line) or line.startswith("  ") for line in lines)
 
 
 def _read_meanings(target: Any) -> Mapping[str, str]:
-    """What the tables in the docstrings of a target, and of what it inherits from, say of each key."""
+    """Return the meaning of each key, from the docstring tables of a target and of its base classes."""
     found: dict[str, str] = {}
     for base in reversed(inspect.getmro(target) if inspect.isclass(target) else (target,)):
         for paragraph in filter(is_table, (inspect.cleandoc(base.__doc__ or "")).split("\n\n")):

@@ -1,4 +1,4 @@
-"""The settings that belong to no group: checked against their dataclass, the device found."""
+"""Check the settings that belong to no group against their dataclass, and choose the device."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from typing import Any
 import torch
 
 from dlopt.config.problems import Problems
+from dlopt.config.schema.renamed_keys import describe_renamed_key
 from dlopt.config.schema.signature import describe_mismatch
 from dlopt.errors import did_you_mean
 from dlopt.training.experiment import Settings
 
 
 def build_settings(tree: dict[str, Any], problems: Problems) -> Settings | None:
+    """Return the settings of a configuration without its groups; None with a problem added."""
     before = len(problems.errors)
     _check_fields(Settings, tree, "", problems)
     if not any(key == "device" for key, _ in problems.errors[before:]) and "device" in tree:
@@ -35,7 +37,7 @@ def build_settings(tree: dict[str, Any], problems: Problems) -> Settings | None:
 
 
 def build_dataclass(cls: type, tree: Mapping[str, Any], prefix: str, problems: Problems) -> Any:
-    """The dataclass with these keys, whose names begin with prefix; None where one is wrong, and noted."""
+    """Return the dataclass with these keys; None with a problem added at prefix + key."""
     before = len(problems.errors)
     _check_fields(cls, tree, prefix, problems)
     return None if len(problems.errors) > before else _fill_dataclass(cls, tree)
@@ -46,7 +48,7 @@ def _check_fields(cls: type, tree: Mapping[str, Any], prefix: str, problems: Pro
     for key, value in tree.items():
         at = prefix + key
         if key not in hints:
-            problems.add(at, f"there is no such key{did_you_mean(key, hints)}")
+            problems.add(at, describe_renamed_key(at, hints) or f"there is no such key{did_you_mean(key, hints)}")
         elif dataclasses.is_dataclass(hints[key]):
             if isinstance(value, dict):
                 _check_fields(typing.cast(type, hints[key]), value, at + ".", problems)
@@ -73,7 +75,7 @@ def _hints(cls: type) -> Mapping[str, Any]:
 
 
 def _find_compiler() -> str | None:
-    """What torch.compile would call for a CPU."""
+    """Return the compiler that torch.compile would call for a CPU, if there is one."""
     return next((c for c in (os.environ.get("CXX"), "g++", "clang++") if c and shutil.which(c)), None)
 
 

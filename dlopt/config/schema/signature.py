@@ -1,6 +1,6 @@
-"""What a target takes: its parameters, read from its own signature and type hints, and whether a value fits.
+"""Read the parameters of a target from its signature and type hints, and check values against them.
 
-One reading serves the checks before a run and `dlopt list`. People's own classes are read in the same way.
+The checks before a run and `dlopt list` both use it. Custom classes are read in the same way.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dlopt.ranges import Range
 
 @dataclasses.dataclass(frozen=True)
 class TargetParameter:
-    """One parameter: its type hint (Any where there is none), and its default where it is not required."""
+    """A parameter: its type hint, Any without one, and its default if it is not required."""
 
     name: str
     hint: Any
@@ -32,11 +32,11 @@ class TargetParameter:
 class Signature:
     parameters: Mapping[str, TargetParameter]
     takes_any_keyword: bool
-    """Whether it takes any other keyword too."""
+    """Whether the target has **keywords."""
 
 
 def read_signature(target: Any) -> Signature:
-    """The parameters that can be given by name. TypeError when it is not callable."""
+    """Return the parameters that can be given by name. Raises TypeError if the target is not callable."""
     if inspect.isclass(target):
         return _read_class(target)  # type: ignore[arg-type]  # mypy doubts that a class can be a key
     return _read(target)
@@ -44,7 +44,7 @@ def read_signature(target: Any) -> Signature:
 
 @functools.lru_cache(maxsize=256)
 def _read_class(target: type) -> Signature:
-    """Read once: every run asks for those of all its parts, several times."""
+    """Read the signature of a class, once: every run needs those of all its components several times."""
     return _read(target)
 
 
@@ -64,12 +64,12 @@ def _hints(target: Any) -> dict[str, Any]:
     plain_class = inspect.isclass(target) and not dataclasses.is_dataclass(target)
     try:
         return typing.get_type_hints(target.__init__ if plain_class else target, include_extras=True)
-    except Exception:  # hints that cannot be evaluated say nothing
+    except Exception:  # hints that cannot be evaluated allow everything
         return {}
 
 
 def describe_mismatch(value: Any, hint: Any) -> str | None:
-    """What is wrong with a value for a type hint, or None. Hints that say nothing of plain values allow all."""
+    """Return what is wrong with a value for a type hint, or None. Hints that are not about plain values allow all."""
     if isinstance(value, str) and value == "???":
         return f"needs a value: {describe(hint)}" if hint is not Any else "needs a value"
     if _fits(value, hint):
@@ -83,7 +83,7 @@ def describe_mismatch(value: Any, hint: Any) -> str | None:
 
 
 def describe(hint: Any) -> str:
-    """A hint in words: `number > 0`, `whole number >= 1 or null`, `one of wrap, edge, zero`."""
+    """Return a hint in words: `number > 0`, `whole number >= 1 or null`, `one of wrap, edge, zero`."""
     kind, limits = _unwrap_annotated(hint)
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (Union, types.UnionType):
@@ -109,7 +109,7 @@ def describe(hint: Any) -> str:
 
 
 def _unwrap_annotated(hint: Any) -> tuple[Any, str]:
-    """The hint without Annotated, and its range in words."""
+    """Return the hint without Annotated, and its range in words."""
     if typing.get_origin(hint) is Annotated:
         return hint.__origin__, " and ".join(str(m) for m in hint.__metadata__ if isinstance(m, Range))
     return hint, ""
@@ -135,7 +135,7 @@ def _fits(value: Any, hint: Any) -> bool:
         inside = [h for h in inner if h is not Ellipsis]
         return isinstance(value, (list, tuple)) and all(_fits(v, inside[0]) for v in value if inside)
     if hint is float:
-        # A number without a range of its own must still be one: NaN is never meant.
+        # Without a range of its own a number must still be finite: NaN is never intended.
         return isinstance(value, (int, float)) and not isinstance(value, bool) and value in Range()
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
@@ -147,17 +147,17 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _is_fixed_tuple(hint: Any) -> bool:
-    """Whether a hint is of a tuple of a certain length."""
+    """Whether a hint is a tuple of fixed length."""
     inner = typing.get_args(hint)
     return typing.get_origin(hint) is tuple and Ellipsis not in inner and inner != ((),)
 
 
 def _is_plain(hint: Any) -> bool:
-    """Whether a hint speaks of text, truth or numbers: beside one that does, a class such as Tensor allows none."""
+    """Whether a hint is text, bool, number or Literal. A class in a union with one allows no plain value."""
     kind, _ = _unwrap_annotated(hint)
     return kind in (str, int, float, bool) or typing.get_origin(kind) is Literal
 
 
 def format_value(value: Any) -> str:
-    """A value as people write it in YAML; text in quotes."""
+    """Return a value as it is written in YAML, text in quotes."""
     return repr(value) if isinstance(value, str) else format_override(value)

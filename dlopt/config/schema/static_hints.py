@@ -1,7 +1,7 @@
-"""Type hints as the source has them: what a target takes, and the words that may be typed for it.
+"""Read the type hints of a target from its source: its parameters, and the words that may be typed for them.
 
-Nothing is imported, since what a target names may import torch, which takes longer than people wait for completion.
-The modules of dlopt are read, and those of the working directory.
+Nothing is imported: a target may import torch, which takes too long for completion. The modules of dlopt and of the
+working directory are parsed.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from dlopt.formatting import format_override
 PACKAGE = Path(__file__).resolve().parents[2]
 
 Hint = tuple[ast.expr | None, str]
-"""A type hint, and the module in whose words it is written."""
+"""A type hint, and the module in which its names are defined."""
 
 
 def list_allowed_values(target: str, names: Sequence[str]) -> list[str]:
-    """The words that a target's hint allows for a key: `true` and `false` of a bool, the choices of a Literal."""
+    """Return the words that a hint allows for a key: `true` and `false` for a bool, the choices of a Literal."""
     hint, module = read_fields(target).get(names[0], (None, ""))
     if len(names) == 1:
         return _words(hint, module)
@@ -29,7 +29,7 @@ def list_allowed_values(target: str, names: Sequence[str]) -> list[str]:
 
 
 def read_fields(target: str) -> dict[str, Hint]:
-    """Of a class its fields, inherited ones too, or what its __init__ takes; of a function what it takes."""
+    """Return the parameters of a function, or of a class: those of its __init__, or its fields with inherited ones."""
     node, module = _find(*_split(target))
     if isinstance(node, ast.FunctionDef):
         return _parameters(node, module)
@@ -49,7 +49,7 @@ def read_fields(target: str) -> dict[str, Hint]:
 
 
 def _is_key(field: str, hint: ast.expr) -> bool:
-    """Whether a field is one that can be given: a class's own variables are not, nor what it keeps to itself."""
+    """Whether a field is a parameter: class variables and private fields are not."""
     return not field.startswith("_") and "ClassVar" not in ast.dump(hint)
 
 
@@ -77,7 +77,7 @@ def _words(hint: ast.expr | None, module: str) -> list[str]:
 
 
 def _find(module: str, name: str) -> tuple[ast.AST | None, str]:
-    """What a name of a module stands for, and the module that says so; None for what is not there to be read."""
+    """Return the definition of a name in a module, and the module that holds it; None if it cannot be read."""
     for node in _parse_module(module):
         match node:
             case ast.ClassDef(name=found) | ast.FunctionDef(name=found) if found == name:

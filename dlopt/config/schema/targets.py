@@ -1,4 +1,4 @@
-"""Nodes with a `_target_`: resolved, checked against the target's own signature, and made."""
+"""Resolve, check and instantiate nodes with a `_target_`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from dlopt.base.wrapper import Wrapper
 from dlopt.config.compose import groups
 from dlopt.config.problems import Problems
+from dlopt.config.schema.renamed_keys import describe_renamed_key
 from dlopt.config.schema.signature import describe_mismatch, read_signature
 from dlopt.errors import did_you_mean
 
@@ -18,7 +19,7 @@ Node = dict[str, Any]
 
 
 def iter_nodes(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Node]]:
-    """Every node with a `_target_`, outer ones first, with its dotted path."""
+    """Yield every node with a `_target_`, outer ones first, with its dotted path."""
     for name, value in config.items():
         if isinstance(value, dict):
             at = f"{path}{name}"
@@ -28,7 +29,7 @@ def iter_nodes(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str,
 
 
 def resolve(path: str, node: Node, problems: Problems) -> Any:
-    """The object that a node's `_target_` names, or None with a problem noted."""
+    """Return the object that a node's `_target_` names; None with a problem added."""
     target = node["_target_"]
     if target == "???":
         problems.add(f"{path}._target_", f"name your class: {path}._target_=my_module.MyClass (custom has none)")
@@ -40,9 +41,9 @@ def resolve(path: str, node: Node, problems: Problems) -> Any:
 
     hydra_log = logging.getLogger("hydra.utils")
     try:
-        hydra_log.disabled = True  # it would say the same beside us
+        hydra_log.disabled = True  # it would report the same error again
         found = get_object(target)
-    except Exception as error:  # a module of the user's may fail in any way as it is imported
+    except Exception as error:  # importing a custom module may fail in any way
         problems.add(f"{path}._target_", _import_problem(str(target), error))
         return None
     finally:
@@ -54,9 +55,9 @@ def resolve(path: str, node: Node, problems: Problems) -> Any:
 
 
 def check(path: str, node: Node, given: Sequence[str], problems: Problems) -> None:
-    """Check a node's keys and values. Keys that the target lacks are dropped where the target itself was exchanged.
+    """Check a node's keys and values. Keys that the target does not take are dropped if `_target_` was typed.
 
-    given are the keys that were typed on the command line.
+    given are the keys typed on the command line.
     """
     target = resolve(path, node, problems)
     if target is None:
@@ -71,13 +72,13 @@ def check(path: str, node: Node, given: Sequence[str], problems: Problems) -> No
 
 
 def _check_wrapped(path: str, part: type[Wrapper], node: Node, problems: Problems) -> None:
-    """What the node of a wrapper names, and the arguments for that."""
+    """Check what the node of a wrapper names, and the arguments for it."""
     name = node["name"]
     try:
         inner = part.resolve(name)
     except LookupError as error:
         problems.add(f"{path}.name", f"{error}{did_you_mean(name, part.names())}")
-    except Exception as error:  # a module of the user's may fail in any way as it is imported
+    except Exception as error:  # importing a custom module may fail in any way
         problems.add(f"{path}.name", _import_problem(name, error))
     else:
         _check_arguments(f"{path}.options", inner, node["options"], part.reserved_arguments, (), problems)
@@ -86,7 +87,7 @@ def _check_wrapped(path: str, part: type[Wrapper], node: Node, problems: Problem
 def _check_arguments(
     path: str, target: Any, node: Node, own: Sequence[str], given: Sequence[str], problems: Problems
 ) -> None:
-    """A node's keys and values against what a target takes; own are the arguments that it gets without them."""
+    """Check a node's keys and values against a target's signature; own are the arguments that dlopt passes."""
     try:
         takes = read_signature(target)
     except (TypeError, ValueError):
@@ -100,7 +101,8 @@ def _check_arguments(
                 problems.notices.append(f"{at} is left out: {name} does not take it")
                 del node[key]
             else:
-                problems.add(at, f"{name} takes no such key{did_you_mean(key, known)}")
+                renamed = describe_renamed_key(at, known)
+                problems.add(at, renamed or f"{name} takes no such key{did_you_mean(key, known)}")
         elif key in own:
             problems.add(at, "is passed by dlopt itself; leave it out")
         elif key in takes.parameters:
@@ -113,9 +115,9 @@ def _check_arguments(
 
 
 def instantiate(node: Node, **supplied: Any) -> Any:
-    """Call a node's target with its keys and what is supplied; nodes inside are made first.
+    """Call a node's target with its keys and the supplied arguments; inner nodes are instantiated first.
 
-    Hydra makes what is not dlopt's own, and looks first at what it is; this takes a millisecond or two.
+    Hydra instantiates anything that is not purely dlopt's own classes, which takes a millisecond or two.
     """
     if _is_dlopt_tree(node):
         return _instantiate_own(node, **supplied)
@@ -125,7 +127,7 @@ def instantiate(node: Node, **supplied: Any) -> Any:
 
 
 def _is_dlopt_tree(value: Any) -> bool:
-    """Whether all that a tree names are classes of dlopt, and nothing in it says how they are made."""
+    """Whether all targets in a tree are classes of dlopt, without Hydra's keys such as _partial_."""
     if isinstance(value, dict):
         plain = all(key == "_target_" or not key.startswith("_") for key in value)
         known = "_target_" not in value or _dlopt_class(value["_target_"]) is not None
@@ -136,7 +138,7 @@ def _is_dlopt_tree(value: Any) -> bool:
 
 
 def _dlopt_class(name: Any) -> type | None:
-    """The class of dlopt that a name stands for, if it is the name of one; its module has been imported."""
+    """Return the class of dlopt with this dotted name, if its module has been imported; else None."""
     place, _, last = str(name).rpartition(".")
     module = sys.modules.get(place) if place.startswith("dlopt.") else None
     found = vars(module).get(last) if module else None
@@ -144,7 +146,7 @@ def _dlopt_class(name: Any) -> type | None:
 
 
 def _instantiate_own(value: Any, **supplied: Any) -> Any:
-    """What a tree of dlopt's own makes; lists and mappings are new ones, which the tree does not share."""
+    """Instantiate a tree of dlopt's own classes. Lists and mappings are copies."""
     if isinstance(value, list):
         return [_instantiate_own(inner) for inner in value]
     if not isinstance(value, dict):

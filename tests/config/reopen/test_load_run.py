@@ -9,9 +9,9 @@ from omegaconf import OmegaConf
 from dlopt.config.compose import groups
 from dlopt.config.problems import ConfigError
 from dlopt.config.reopen.load_run import check_writable, load_config
-from dlopt.data import _files
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.writer import RunWriter
+from dlopt.storage.fingerprint import digest_files
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def of(option, path, **keys):
 
 def told(run, files, name="last"):
     """A checkpoint that tells of these files."""
-    run.save(name, {"step": 1, "encoding": {"sha256": _files.digest(files)}})
+    run.save(name, {"step": 1, "encoding": {"sha256": digest_files(files)}})
 
 
 @pytest.mark.parametrize(("option", "name"), [(TABLE, "my.csv"), (ARRAYS, "my.npz"), (ARRAYS, "x.npy")])
@@ -184,7 +184,7 @@ def test_all_files_of_a_data_set_are_looked_at(run, elsewhere, tmp_path):
 
 
 def test_a_file_is_not_read_before_it_is_known_to_be_the_runs(run, elsewhere, monkeypatch):
-    monkeypatch.setattr(_files, "digest", lambda files: pytest.fail("read"))
+    monkeypatch.setattr("dlopt.config.reopen.load_run.digest_files", lambda files: pytest.fail("read"))
     configured(run, of(TABLE, elsewhere / "my.csv"))
     with pytest.raises(ConfigError, match="names a file of yours"):
         load_config(run)

@@ -33,12 +33,15 @@ def without_hydra(monkeypatch):
     monkeypatch.setattr(hydra.utils, "instantiate", called)
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS)
-def test_each_option_is_made_as_hydra_makes_it(group, option, request):
-    chosen = [node for node in nodes(group, option) if node]  # averaging=none is an empty one
-    expected = [repr(hydra.utils.instantiate({**node, "_convert_": "all"})) for node in chosen]
+def test_each_option_is_instantiated_as_hydra_does_it(request):
+    expected, found = {}, {}
+    chosen = {f"{group}={option}": [n for n in nodes(group, option) if n] for group, option in OPTIONS}
+    for name, several in chosen.items():  # averaging=none has no node
+        expected[name] = [repr(hydra.utils.instantiate({**node, "_convert_": "all"})) for node in several]
     request.getfixturevalue("without_hydra")
-    assert [repr(targets.instantiate(node)) for node in chosen] == expected
+    for name, several in chosen.items():
+        found[name] = [repr(targets.instantiate(node)) for node in several]
+    assert found == expected
 
 
 def test_a_part_shares_no_list_with_the_configuration_that_it_is_made_of(without_hydra):

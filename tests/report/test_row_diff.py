@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dlopt.analysis.row_diff import compare, is_identical
+from dlopt.report.row_diff import compare, is_identical
 
 VALUES = st.one_of(st.none(), st.sampled_from([0.0, -0.0, 1.0, 1.0 + 2**-52, 1e308, -1e308, 5e-324]), st.floats())
 NAMES = ("train/loss", "val/loss", "epoch", "seconds", "time/steps_per_second")

@@ -1,0 +1,125 @@
+"""Hydra without its decorator: its flags, and the configuration that it composes, from a list of arguments.
+
+`hydra.main` reads sys.argv, prints errors itself unless HYDRA_FULL_ERROR is set, and turns errors of checks in its
+callbacks into warnings. Here the arguments are passed in, and every error is raised.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from dlopt.config.compose import groups, nested_options, resolvers
+from dlopt.config.problems import ConfigError
+
+if TYPE_CHECKING:
+    from hydra.types import HydraContext
+    from omegaconf import DictConfig
+
+PROG = "dlopt train"
+
+
+class HydraApp:
+    """One call of Hydra: `with HydraApp(argv) as app`. Paths in argv are relative to the working directory.
+
+    arguments  the parsed arguments
+    overrides  the overrides in Hydra's form
+    """
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self.arguments = parse_flags(argv)
+        self.folders = find_config_folders(argv)
+        self.overrides = [nested_options.to_hydra(o, [groups.CONF, *self.folders]) for o in self.arguments.overrides]
+        self.config_name = self.arguments.config_name or "config"
+
+    def __enter__(self) -> HydraApp:
+        from hydra import version
+        from hydra._internal.hydra import Hydra
+        from hydra._internal.utils import create_automatic_config_search_path
+        from hydra.core.config_search_path import SearchPathQuery
+
+        _check_flags(self.arguments)
+        resolvers.register()
+        version.setbase("1.3")
+        folder = self.arguments.config_path or str(groups.CONF)
+        search_path = create_automatic_config_search_path(None, "dlopt.cli.train", folder)
+        for own in self.folders:
+            if not own.is_dir():
+                raise ConfigError([("", f"--config-dir: there is no directory {own}")])
+            search_path.prepend("command-line", f"file://{own}", SearchPathQuery(provider="schema"))
+        self._hydra = Hydra.create_main_hydra2(task_name="train", config_search_path=search_path)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        from hydra.core.global_hydra import GlobalHydra
+
+        GlobalHydra.instance().clear()
+
+    def show(self) -> bool:
+        """Print what --help, --hydra-help, --cfg or --info asks for. Return whether one of them was given."""
+        arguments, hydra, name = self.arguments, self._hydra, self.config_name
+        arguments.overrides = self.overrides
+        if arguments.help:
+            hydra.app_help(name, _make_parser(), arguments)
+        elif arguments.hydra_help:
+            hydra.hydra_help(name, _make_parser(), arguments)
+        elif arguments.cfg is not None:
+            hydra.show_cfg(name, self.overrides, arguments.cfg, arguments.package, arguments.resolve)
+        elif arguments.info is not None:
+            hydra.show_info(arguments.info, name, self.overrides)
+        else:
+            return False
+        return True
+
+    def compose(self, *, multirun: bool) -> DictConfig:
+        """Compose the configuration of a run, or of a sweep, and configure Hydra's logging."""
+        from hydra.types import RunMode
+
+        mode = RunMode.MULTIRUN if multirun else RunMode.RUN
+        overrides = [*self.overrides, f"hydra.mode={mode.name}"]
+        return self._hydra.compose_config(self.config_name, overrides, mode, with_log_configuration=True)
+
+    def make_context(self, config: DictConfig) -> HydraContext:
+        """Return the callbacks of a configuration, and what composes more configurations, as Hydra's plugins need."""
+        from hydra._internal.callbacks import Callbacks
+        from hydra.types import HydraContext
+
+        return HydraContext(config_loader=self._hydra.config_loader, callbacks=Callbacks(config))
+
+
+def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the arguments as Hydra does. A wrong flag is printed and raises SystemExit."""
+    return _make_parser().parse_args(list(argv))
+
+
+def find_config_folders(argv: Sequence[str]) -> list[Path]:
+    """Return the folder of user-defined options that --config-dir names, if it is given."""
+    flags, _ = _make_parser().parse_known_args(list(argv))
+    return [Path(flags.config_dir).absolute()] if flags.config_dir else []
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+    parser.prog = PROG
+    return parser
+
+
+def _check_flags(arguments: argparse.Namespace) -> None:
+    """Raise ConfigError for flags that exclude each other, and for those of Hydra that dlopt has not."""
+    a = arguments
+    shown = a.cfg is not None
+    if a.experimental_rerun is not None:
+        raise ConfigError([("", "--experimental-rerun is not supported; type dlopt rerun RUN")])
+    if a.shell_completion:
+        raise ConfigError([("", "--shell-completion is not supported; type dlopt completion bash")])
+    if a.resolve and not (shown or a.help):
+        raise ConfigError([("", "--resolve needs --cfg or --help")])
+    if a.run + a.multirun + shown + (a.info is not None) > 1 and not (a.help or a.hydra_help):
+        raise ConfigError([("", "give only one of --run, --multirun, --cfg and --info")])

@@ -1,0 +1,50 @@
+"""Names of groups, options and keys in earlier versions: an old name is answered with the new one, and not accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+RENAMED_GROUPS = {"bias": "bias_init"}
+
+RENAMED_OPTIONS: Mapping[str, Mapping[str, str]] = {"init": {"search": "layer_scale"}}
+
+_SCHEDULE_KEYS = {"min_change": "threshold", "floor": "min_factor"}
+
+RENAMED_KEYS: Mapping[str, Mapping[str, str]] = {
+    "averaging": {"start": "start_fraction"},
+    "hydra": {
+        "trials": "n_trials",
+        "least": "min_resource",
+        "reduction": "reduction_factor",
+        "startup": "n_startup_trials",
+        "candidates": "n_ei_candidates",
+        "warmup": "n_warmup_steps",
+    },
+    "init": {"rest": "default"},
+    "optimizer": {
+        "decay": "weight_decay",
+        "steps": "ns_steps",
+        "adam_rate": "adam_lr_scale",
+        "every": "precondition_frequency",
+        "base": "base_optimizer",
+    },
+    "regularization": {"min_change": "min_delta", "interval": "check_every", "ignore": "warmup_evaluations"},
+    "schedule": _SCHEDULE_KEYS,
+    "schedules": _SCHEDULE_KEYS,
+}
+"""Old and new names of keys, by the group below which they stand."""
+
+
+def describe_renamed_key(key: str, known: Collection[str]) -> str | None:
+    """Return `OLD is now NEW` if a part of an unknown dotted key has a new name, and that is among the known ones."""
+    group, *names = key.split(".")
+    if group in RENAMED_GROUPS:
+        return f"{group} is now {RENAMED_GROUPS[group]}"
+    renamed = RENAMED_KEYS.get(group, {})
+    return next((f"{name} is now {renamed[name]}" for name in names if renamed.get(name) in known), None)
+
+
+def describe_renamed_option(group: str, option: str) -> str | None:
+    """Return `GROUP=OLD is now GROUP=NEW` if an option has a new name."""
+    new = RENAMED_OPTIONS.get(group, {}).get(option)
+    return f"{group}={option} is now {group}={new}" if new else None

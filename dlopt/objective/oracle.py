@@ -1,0 +1,161 @@
+"""The objective of one step: an oracle for f(w) on its mini-batch, at any w.
+
+It is a pure function of w. All evaluations of a step see the same masks, and asking changes nothing in the network.
+One run takes the bound network. Lanes, and second derivatives, take torch.func over the functional network.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.func import grad, grad_and_value, vmap
+
+from dlopt import prng
+from dlopt.objective import activation_hooks
+from dlopt.objective.problem import Evaluation, Problem
+from dlopt.prng import Key
+
+
+class MiniBatchObjective:
+    """The oracle of one step: inputs (B, ...) and the key of the step, or (E, B, ...) and a batch of keys.
+
+    Evaluations at any w are allowed, in any order and number; all see one function. first is the first of them.
+    """
+
+    def __init__(self, problem: Problem, inputs: Tensor, targets: Tensor, key: Key, step: int = 0) -> None:
+        self.problem = problem
+        self.layout = problem.layout
+        self.bounds: Mapping[str, tuple[float, float]] = problem.bounds
+        self.inputs = inputs
+        self.targets = targets
+        self.key = key
+        self.step = step
+        self.first: Evaluation | None = None
+        self._counts = True
+        self._buffer_used = False
+        self._gradient_pair: tuple[Tensor, Tensor] | None = None
+
+    def uncounted(self) -> Self:
+        """Return the same function as an oracle whose evaluations are not counted, for diagnostics."""
+        view = copy.copy(self)
+        view._counts = False
+        return view
+
+    def first_evaluation(self, w: Tensor) -> Evaluation:
+        """Return the first evaluation of this step, made at w if the optimizer has asked for none."""
+        if self.first is None:
+            self.value(w)
+        assert self.first is not None
+        return self.first
+
+    def random_key(self, name: str) -> Key:
+        """Return the key of an optimizer's own random numbers at this step, for dlopt.prng.uniform and similar."""
+        return prng.fold_in(self.key, name)
+
+    def value(self, w: Tensor) -> Tensor:
+        """Return f(w), shape (...)."""
+        problem = self.problem
+        with torch.no_grad():
+            if problem.binds:
+                value, evaluation = problem.total(
+                    w, self.inputs, self.targets, self.key, problem.varying, problem.network_at(w)
+                )
+            else:
+                value, evaluation = self._map(problem.total, w)
+        self._count(evaluation)
+        return value
+
+    def gradient(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """Return f(w), shape (...), and its gradient g, (..., P), clipped, then changed by regularizations.
+
+        No later call of this step overwrites g, nor does the first call of the next step: an optimizer may keep it in
+        its state.
+        """
+        value, g = self._bound_gradient(w) if self.problem.binds else self._functional_gradient(w)
+        changed = self.problem.transform_gradient(g, self.key, self.step)
+        if self._gradient_pair is None:
+            self._gradient_pair = (changed, g)
+        return value, changed
+
+    def raw_gradient(self, g: Tensor) -> Tensor:
+        """Return the gradient of f itself if g is the first gradient that `gradient` returned, else g."""
+        return self._gradient_pair[1] if self._gradient_pair is not None and self._gradient_pair[0] is g else g
+
+    def hvp(self, w: Tensor, v: Tensor) -> Tensor:
+        """Return the Hessian-vector product H(w) v, (..., P), by reverse mode over reverse mode."""
+        hv, evaluation = self._map(self._product, w, v)
+        self._count(evaluation)
+        return hv
+
+    def hessian(self, w: Tensor) -> Tensor:
+        """Return the Hessian H(w), (..., P, P), one product per column."""
+
+        def columns(w: Tensor, x: Tensor, y: Tensor, key: Key, varying: dict[Any, Tensor]) -> tuple[Tensor, Evaluation]:
+            eye = torch.eye(w.shape[-1], dtype=w.dtype, device=w.device)
+            h, (loss, outputs, statistics) = vmap(lambda v: self._product(w, x, y, key, varying, v))(eye)
+            return h, Evaluation(loss[0], outputs[0], {name: s[0] for name, s in statistics.items()})
+
+        h, evaluation = self._map(columns, w)
+        self._count(evaluation)
+        return h
+
+    def activations(self, w: Tensor) -> dict[str, Tensor]:
+        """Return the outputs of each activation of the network at w, in training: name -> (..., B, features, ...).
+
+        `bounds` holds the limits of those that have two, by the same names.
+        """
+        problem = self.problem
+
+        def call(w: Tensor, *rest: Any) -> tuple[dict[str, Tensor], Evaluation]:
+            with activation_hooks.record_outputs(problem.activations) as recorded:
+                _, evaluation = problem.total(w, *rest)
+            return {name: outputs.to(w.dtype) for name, outputs in recorded.items()}, evaluation
+
+        with torch.no_grad():
+            recorded, evaluation = self._map(call, w)
+        self._count(evaluation)
+        return recorded
+
+    def _bound_gradient(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """Differentiate by the network's own parameters, and penalties by w."""
+        problem = self.problem
+        network = problem.network_at(w)
+        at = w.detach().requires_grad_() if problem.penalizes else w
+        value, evaluation = problem.total(at, self.inputs, self.targets, self.key, problem.varying, network)
+        sources = [*network.parameters, at] if problem.penalizes else network.parameters
+        pieces = torch.autograd.grad(value, sources, allow_unused=True)
+        reuse = not self._buffer_used and w is problem.bound_w
+        self._buffer_used |= reuse
+        g = network.gather_gradient(pieces[: len(network.parameters)], reuse=reuse)
+        if problem.penalizes and pieces[-1] is not None:
+            g.add_(pieces[-1])
+        self._count(evaluation)
+        return value.detach(), g
+
+    def _functional_gradient(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        g, (value, evaluation) = self._map(grad_and_value(self.problem.total, has_aux=True), w)
+        self._count(evaluation)
+        return value, g
+
+    def _product(
+        self, w: Tensor, x: Tensor, y: Tensor, key: Key, varying: dict[Any, Tensor], v: Tensor
+    ) -> tuple[Tensor, Evaluation]:
+        def directional(w: Tensor) -> tuple[Tensor, Evaluation]:
+            g, evaluation = grad(self.problem.total, has_aux=True)(w, x, y, key, varying)
+            return g @ v, evaluation
+
+        return grad(directional, has_aux=True)(w)
+
+    def _map(self, function: Any, w: Tensor, *more: Tensor) -> Any:
+        """Call a function of one lane, (w, inputs, targets, key, varying, *more), for all lanes."""
+        problem = self.problem
+        return problem.map_lanes(function)(w, self.inputs, self.targets, self.key, problem.varying, *more)
+
+    def _count(self, evaluation: Evaluation) -> None:
+        self.problem.evaluations += self._counts
+        if self.first is None:
+            self.first = evaluation

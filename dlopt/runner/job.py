@@ -1,0 +1,72 @@
+"""A run before it starts: its configuration and its directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from dlopt.config.compose.nested_options import from_hydra
+from dlopt.config.compose.yaml_dump import dump_yaml
+from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.metrics_log import Row
+from dlopt.storage import atomic
+
+
+class Reporter(Protocol):
+    """Reports the rows of a run to a search."""
+
+    def should_prune(self, row: Row) -> bool:
+        """Report a row. Return whether the search ends the run after it."""
+
+
+class Ticket(Protocol):
+    """Data with which a run, in any process, can report to its search."""
+
+    def open_reporter(self) -> Reporter:
+        """Connect to the search."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a process needs to make one run.
+
+    path       the run's directory
+    title      what tells the run from the other runs of its sweep
+    overrides  the overrides in Hydra's form
+    config     the complete configuration, resolved
+    choices    the option of each group
+    hydra      the text of .hydra/hydra.yaml; "" if Hydra has written the files and configured the logging itself
+    ticket     where the run reports, if it can be pruned
+    """
+
+    path: Path
+    title: str
+    overrides: tuple[str, ...]
+    config: Mapping[str, Any]
+    choices: Mapping[str, Any]
+    hydra: str
+    ticket: Ticket | None = None
+
+    @classmethod
+    def from_hydra(cls, config: Mapping[str, Any], hydra: Any, path: Path, ticket: Ticket | None = None) -> Job:
+        """Return the job of a configuration that Hydra has composed; hydra is its node of that name."""
+        return cls(path, "", tuple(hydra.overrides.task), config, get_choices(hydra), "", ticket)
+
+
+def get_choices(hydra: Any) -> dict[str, Any]:
+    """Return the option that Hydra has composed for each of our groups."""
+    choices = {from_hydra(k): v for k, v in hydra.runtime.choices.items()}
+    return {k: v for k, v in choices.items() if not k.startswith("hydra/") and v is not None}
+
+
+def prepare_run(job: Job, path: Path) -> RunDirectory:
+    """Write the configuration into a directory, and return the directory of the run, which has not begun."""
+    run = RunDirectory(path)
+    run.config_file.parent.mkdir(parents=True, exist_ok=True)
+    atomic.atomic_write_bytes(run.config_file, dump_yaml(job.config).encode(), lasting=False)
+    if job.hydra:
+        run.hydra_file.write_text(job.hydra)
+        run.overrides_file.write_text(dump_yaml(list(job.overrides)))
+    return run

@@ -1,0 +1,36 @@
+"""When rows, evaluations and diagnostics are due: functions of the number of steps done, and of nothing else."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class DueRules(Protocol):
+    """What is due after so many steps. may_end tells whether a run that diverges or stops early is finished."""
+
+    may_end: bool
+
+    def row(self, step: int) -> bool: ...
+    def evaluation(self, step: int) -> bool: ...
+    def diagnostic(self, every: int | None, step: int) -> bool: ...
+
+
+class Intervals:
+    """A row at every evaluation and every log_every steps; an evaluation every eval_every steps and at the end."""
+
+    may_end = True
+
+    def __init__(self, *, log_every: int | None, eval_every: int, steps: int) -> None:
+        self.log_every = log_every
+        self.eval_every = eval_every
+        self.steps = steps
+
+    def row(self, step: int) -> bool:
+        return self.evaluation(step) or (self.log_every is not None and step % self.log_every == 0)
+
+    def evaluation(self, step: int) -> bool:
+        return step % self.eval_every == 0 or step == self.steps
+
+    def diagnostic(self, every: int | None, step: int) -> bool:
+        """Return whether a diagnostic is due: every so many steps, or with every row."""
+        return step % every == 0 if every else self.row(step)
