@@ -293,7 +293,7 @@ def train_lanes(folder: Path, shared: str, own: Sequence[str]) -> None:
     from hydra import compose, initialize_config_dir
 
     from dlopt.config.build import build
-    from dlopt.rundir.directory import RunDirectory
+    from dlopt.rundir.writer import RunWriter
     from dlopt.training.loop import train
 
     experiments = []
@@ -301,7 +301,7 @@ def train_lanes(folder: Path, shared: str, own: Sequence[str]) -> None:
         words = keep_last(translate([*COMMON.split(), *shared.split(), *text.split()]))
         with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
             experiments.append(build(compose("config", words))[0])
-    train(experiments, [RunDirectory.create(folder / str(i)) for i in range(len(experiments))])
+    train(experiments, [RunWriter.create(folder / str(i)) for i in range(len(experiments))])
 
 
 def keep_last(words: Sequence[str]) -> list[str]:

@@ -16,7 +16,7 @@ from benchmarks.processes import run
 from benchmarks.screen import screen
 from dlopt.config.build import build
 from dlopt.config.compose import groups
-from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.writer import RunWriter
 from dlopt.training.checkpoint_saver import CheckpointSaver
 from dlopt.training.loop import train
 
@@ -74,7 +74,7 @@ def _saves(case: Case, folder: Path) -> list[float]:
 
     CheckpointSaver.save = timed  # type: ignore[method-assign,assignment]
     try:
-        train([experiment], [RunDirectory.create(folder)])
+        train([experiment], [RunWriter.create(folder)])
     finally:
         CheckpointSaver.save = save  # type: ignore[method-assign]
     return took

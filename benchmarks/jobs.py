@@ -21,7 +21,7 @@ from dlopt import console as dlopt_console
 from dlopt.config.build import build
 from dlopt.config.compose import groups
 from dlopt.config.compose.flatten import flatten_settings
-from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.writer import RunWriter
 from dlopt.runner.execute import run_one
 from dlopt.runner.observer import Observer
 from dlopt.storage import atomic
@@ -96,7 +96,7 @@ def _jobs(chosen: list[str], folder: Path, rounds: int) -> dict[str, float]:
             experiment, notices = build(config, typed)
             made = time.perf_counter()
             path = folder / str(number)
-            run = RunDirectory.create(path, settings, device=experiment.settings.device, threads=experiment.threads)
+            run = RunWriter.create(path, settings, device=experiment.settings.device, threads=experiment.threads)
             created = time.perf_counter()
             _, summary = run_one(experiment, run, Observer(), notices)
             over = time.perf_counter()

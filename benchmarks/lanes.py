@@ -14,7 +14,7 @@ from rich.table import Table
 from benchmarks.screen import screen
 from dlopt.config.build import build
 from dlopt.config.compose import groups
-from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.writer import RunWriter
 from dlopt.training.experiment import Experiment
 from dlopt.training.loop import train
 
@@ -50,7 +50,7 @@ def _rate(overrides: list[str], lanes: int, steps: int, device: str) -> float:
     """Steps per second of all lanes together, of a whole run without its building."""
     made = [_experiment([*overrides, f"steps={steps}", f"device={device}"], i) for i in range(lanes)]
     with tempfile.TemporaryDirectory() as folder:
-        runs = [RunDirectory.create(Path(folder) / str(i)) for i in range(lanes)]
+        runs = [RunWriter.create(Path(folder) / str(i)) for i in range(lanes)]
         began = time.perf_counter()
         train(made, runs)
         return lanes * steps / (time.perf_counter() - began)

@@ -30,6 +30,7 @@ from benchmarks.screen import screen
 from dlopt.config.build import build
 from dlopt.config.compose import groups
 from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.writer import RunWriter
 from dlopt.training.experiment import Experiment
 from dlopt.training.loop import train
 
@@ -102,7 +103,7 @@ def turn(side: str, case: Case, x: Tensor, y: Tensor, steps: int) -> Turn:
         experiment = built(case, steps)
         net: nn.Module = experiment.model
         if side == DLOPT:
-            go: Callable[[], object] = partial(train, [experiment], [RunDirectory.create(folder / "run")])
+            go: Callable[[], object] = partial(train, [experiment], [RunWriter.create(folder / "run")])
         else:
             net = handwritten.network(x[0], case.net)
             vector_to_parameters(experiment.w, net.parameters())

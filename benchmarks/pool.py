@@ -18,7 +18,7 @@ from rich.table import Table
 from benchmarks.screen import screen
 from dlopt.config.build import build
 from dlopt.config.compose import groups
-from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.writer import RunWriter
 from dlopt.runner.process_pool import WorkerPool
 from dlopt.runner.workers import InProcess, Workers
 from dlopt.training.loop import train
@@ -41,7 +41,7 @@ def perform(job: Job) -> None:
         overrides = ["arch=cnn", f"steps={job.steps}", "threads=1", "device=cpu"]
         with initialize_config_dir(version_base="1.3", config_dir=str(groups.CONF)):
             experiment, _ = build(compose("config", overrides), overrides)
-        train([experiment], [RunDirectory.create(job.folder)])
+        train([experiment], [RunWriter.create(job.folder)])
 
 
 def main(rounds: int) -> None:

@@ -2,11 +2,21 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from dlopt.rundir.directory import RunDirectory, decode_evaluations
+from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.metrics_log import decode_evaluations
+from dlopt.storage import checkpoint_file
+
+
+def write_checkpoint(file: Path, content: Mapping[str, Any]) -> None:
+    """Write a checkpoint with another content in place of a file."""
+    with file.open("wb") as stream:
+        checkpoint_file.write(stream, content)
+
 
 CLOCK = ("seconds", "steps_per_second", "peak_memory", "logged")
 """What differs between two runs that are the same, as does every key below time/; logged is a digest of such rows."""
@@ -21,8 +31,8 @@ def read_final_state(run: RunDirectory) -> dict[str, Any]:
     assert steps == sorted(set(steps)), "no row is there twice"
     found = {"status": run.status["status"], "rows": len(rows)}
     for name, content in {
-        "last.pt": run.load("last"),
-        "best.pt": run.load("best"),
+        "last.safetensors": run.load("last"),
+        "best.safetensors": run.load("best"),
         "summary": json.loads(run.summary_file.read_text()),
         **{f"row {row['step']}": row for row in rows},
     }.items():

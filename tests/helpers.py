@@ -25,6 +25,7 @@ from dlopt.config.problems import ConfigError
 from dlopt.errors import OptionError
 from dlopt.normalization.none import NoNormalization
 from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.writer import RunWriter
 from dlopt.training.control import TrainingControl
 from dlopt.training.experiment import Experiment
 from dlopt.training.loop import train
@@ -101,15 +102,15 @@ def build_blobs(*overrides: str) -> Experiment:
 
 def train_runs(
     folder: Path, *experiments: Experiment, watch: TrainingControl | None = None
-) -> tuple[list[dict[str, Any]], list[RunDirectory]]:
+) -> tuple[list[dict[str, Any]], list[RunWriter]]:
     """Train in lanes (or one alone), in run directories folder/0, folder/1, ..."""
-    runs = [RunDirectory.create(folder / str(i)) for i in range(len(experiments))]
+    runs = [RunWriter.create(folder / str(i)) for i in range(len(experiments))]
     return train(experiments, runs, watch), runs
 
 
-def interrupt_run(folder: Path, last: int, experiment: Experiment) -> RunDirectory:
+def interrupt_run(folder: Path, last: int, experiment: Experiment) -> RunWriter:
     """A run that was interrupted after so many steps."""
-    run = RunDirectory.create(folder)
+    run = RunWriter.create(folder)
     (summary,) = train([experiment], [run], TrainingControl(until=last))
     assert summary["status"] == run.status["status"] == "interrupted"
     assert summary["step"] == last
@@ -118,9 +119,9 @@ def interrupt_run(folder: Path, last: int, experiment: Experiment) -> RunDirecto
 
 def resume_run(
     folder: Path, experiment: Experiment, watch: TrainingControl | None = None
-) -> tuple[dict[str, Any], RunDirectory]:
+) -> tuple[dict[str, Any], RunWriter]:
     """Go on with a run from its newest whole checkpoint, as a new process would, or from the start without one."""
-    run = RunDirectory(folder)
+    run = RunWriter(folder)
     run.lock.acquire()
     checkpoint = run.latest_checkpoint()
     if checkpoint is None:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
+from bits import write_checkpoint
 
 from dlopt.config.compose import groups
+from dlopt.storage import checkpoint_file
 from dlopt.storage.fingerprint import digest_files
 
 Spoil = Callable[[Path, Path], None]
@@ -22,7 +23,7 @@ SECRET = os.urandom(16).hex()
 """What is nowhere else, neither in this file nor in what git tells of changes to it."""
 ESCAPE = "\x1b]0;taken\x07\x1b[2J\u202e[bold red]\r\n"
 FILES = ("status.json", "summary.json", "metrics.jsonl", ".hydra/config.yaml", ".hydra/hydra.yaml",
-         "checkpoints/best.pt", "checkpoints/last.pt", "train.log")  # fmt: skip
+         "checkpoints/best.safetensors", "checkpoints/last.safetensors", "train.log")  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------ ways
@@ -81,9 +82,9 @@ def set_checkpoint(name: str, /, **pairs: Any) -> Spoil:
     """Values of a checkpoint, by keys alike."""
 
     def spoil(run: Path, canary: Path) -> None:
-        content = torch.load(run / "checkpoints" / name, weights_only=True)
+        content = checkpoint_file.load(run / "checkpoints" / name)
         _set(content, pairs)
-        torch.save(content, run / "checkpoints" / name)
+        write_checkpoint(run / "checkpoints" / name, content)
 
     return spoil
 
@@ -264,7 +265,7 @@ def set_hostile_class_names(run: Path, canary: Path) -> None:
     np.savez(run / "digits.npz", x=x, y=y)
     set_config(data={**_option("arrays"), "path": "run/digits.npz"})(run, canary)
     encoding = {"classes": sorted(set(y.tolist())), "uint8": False, "sha256": digest_files([run / "digits.npz"])}
-    for name in ("best.pt", "last.pt"):
+    for name in ("best.safetensors", "last.safetensors"):
         set_checkpoint(name, encoding=encoding)(run, canary)
 
 
@@ -279,7 +280,7 @@ def set_original_config(run: Path, canary: Path) -> None:
     """A rate that is none, of which the run says that it was begun with it."""
     set_config(optimizer__lr=ESCAPE)(run, canary)
     config = digest_files([run / ".hydra/config.yaml"])
-    set_checkpoint("last.pt", config=config)(run, canary)
+    set_checkpoint("last.safetensors", config=config)(run, canary)
     set_json("status.json", config=config)(run, canary)
 
 
@@ -287,9 +288,9 @@ HOLDER = {"host": ESCAPE, "machine": "another", "pid": 1, "since": 1.0, "token":
 REPOSITORY = {"folder": ESCAPE, "commit": ESCAPE, "patch": ESCAPE, "patch_sha256": ESCAPE, "unknown": False}
 
 TEXT_CASES: dict[str, Spoil] = {
-    **{f"the step of {name}": set_checkpoint(name, step=ESCAPE) for name in ("best.pt", "last.pt")},
-    "the step of best weights": combine(set_checkpoint("last.pt", best_step=ESCAPE), lambda run, _: (run / "checkpoints/best.pt").unlink()),
-    "settings of a checkpoint": set_checkpoint("last.pt", settings={ESCAPE: ESCAPE}),
+    **{f"the step of {name}": set_checkpoint(name, step=ESCAPE) for name in ("best.safetensors", "last.safetensors")},
+    "the step of best weights": combine(set_checkpoint("last.safetensors", best_step=ESCAPE), lambda run, _: (run / "checkpoints/best.safetensors").unlink()),
+    "settings of a checkpoint": set_checkpoint("last.safetensors", settings={ESCAPE: ESCAPE}),
     "classes": set_hostile_class_names,
     "versions": set_json("status.json", versions={"torch": ESCAPE}),
     "a machine": set_json("status.json", machine={"cpu": ESCAPE, "device": ESCAPE, "threads": ESCAPE}),
@@ -312,7 +313,7 @@ def _read_outside(option: str, name: str, **keys: Any) -> Spoil:
         outside = {k: str(run.parent.parent / v) for k, v in keys.items() if k != "path"}
         path = name if "/" in name else str(run.parent.parent / name)
         set_config(data={**node, "path": path, **outside})(run, canary)
-        for file in ("best.pt", "last.pt"):
+        for file in ("best.safetensors", "last.safetensors"):
             set_checkpoint(file, encoding={"classes": [], "sha256": "0" * 64})(run, canary)
 
     return spoil

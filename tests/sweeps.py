@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.writer import RunWriter
 
 LR_AXIS = {"key": "optimizer.lr", "kind": "float", "low": 1e-4, "high": 1.0, "log": True, "step": None}
 OPTIMIZER_AXIS = {"key": "optimizer", "kind": "choice", "values": ["sgd", "adam"]}
@@ -11,7 +11,7 @@ OPTIMIZER_AXIS = {"key": "optimizer", "kind": "choice", "values": ["sgd", "adam"
 
 def write_run(folder, settings, value=None, status="done", rows=(), metric="val/loss"):
     """A run that ended; rows are values of the metric, one for each ten steps."""
-    made = RunDirectory.create(folder, {"epochs": 10, "steps": None, "seed": 0, "objective": "val/loss"} | settings)
+    made = RunWriter.create(folder, {"epochs": 10, "steps": None, "seed": 0, "objective": "val/loss"} | settings)
     for epoch, v in enumerate(rows, 1):
         made.log({"step": 10 * epoch, "epoch": float(epoch), "seconds": 0.5 * epoch, metric: v})
     if status != "running":

@@ -21,7 +21,7 @@ ENDLESS = ("train", "-q", *BLOBS, "threads=1", "epochs=1000000", "eval_every=100
 
 def begun(job, folder):
     """Wait until a job trains; it must not have ended."""
-    while not (folder / "run/checkpoints/last.pt").exists():
+    while not (folder / "run/checkpoints/last.safetensors").exists():
         assert not job.has_ended, job.wait()
 
 
@@ -173,7 +173,7 @@ from pathlib import Path
 from forked import Forks
 with Forks() as server:
     job = server.start({list(ENDLESS)!r}, Path({str(tmp_path)!r}), {{"PYTHONPATH": {TESTS!r}}})
-    while not Path({str(tmp_path / "run/checkpoints/last.pt")!r}).exists():
+    while not Path({str(tmp_path / "run/checkpoints/last.safetensors")!r}).exists():
         assert not job.has_ended, job.wait()
     print(server._folder, job.pid, flush=True)
     os.kill(os.getpid(), 9)

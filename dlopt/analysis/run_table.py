@@ -14,8 +14,9 @@ from typing import Any, get_args
 
 from dlopt.formatting import format_override
 from dlopt.metrics.names import higher_is_better
-from dlopt.rundir.directory import RunDirectory, Status
+from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.find import list_runs
+from dlopt.rundir.status import Status
 from dlopt.storage.safe_read import to_printable
 
 IGNORED_SETTINGS = ("name", "resume", "device", "threads")

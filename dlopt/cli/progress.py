@@ -16,8 +16,10 @@ from dlopt import console as dlopt_console
 from dlopt.formatting import format_duration, format_metric
 from dlopt.metrics.names import select_headline
 from dlopt.report.summary import make_summary_table
-from dlopt.rundir.directory import Row, RunDirectory
+from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.display import display_path
+from dlopt.rundir.metrics_log import Row
+from dlopt.rundir.writer import RunWriter
 from dlopt.runner.observer import Observer
 
 TRUST_SUFFIX = " --trust"
@@ -95,7 +97,7 @@ class Progress(Observer):
         if not self.sweep:  # whose screen prints a line, as it does for runs in other processes
             super().on_failure(run, error)
 
-    def on_end(self, run: RunDirectory, summary: dict[str, Any]) -> None:
+    def on_end(self, run: RunWriter, summary: dict[str, Any]) -> None:
         """Print the results, where they are, and what to type next."""
         if self.sweep:
             return
@@ -104,7 +106,7 @@ class Progress(Observer):
         elif summary["status"] != "done":
             print(f"{display_path(run.path)}: {summary['status']}", file=sys.stderr)
 
-    def _report(self, run: RunDirectory, summary: dict[str, Any]) -> None:
+    def _report(self, run: RunWriter, summary: dict[str, Any]) -> None:
         path, status = display_path(run.path), summary["status"]
         self.console.print(make_summary_table(summary))
         early = f" of {self.steps}, stopped early," if summary["step"] < self.steps else ""
@@ -130,7 +132,7 @@ class Progress(Observer):
         suggest(lines)
 
 
-def uses_custom_code(run: RunDirectory) -> bool:
+def uses_custom_code(run: RunWriter) -> bool:
     """Return whether a run names user-defined classes, which resuming it executes only with --trust."""
     name = run.settings.get("optimizer.name")
     return any(key.endswith("._target_") for key in run.settings) or (isinstance(name, str) and "." in name)

@@ -58,8 +58,8 @@ def _rerun_run(run: RunDirectory, args: Any) -> int:
     from dlopt.config.build import build
     from dlopt.config.compose.flatten import filter_plain_settings, flatten_settings
     from dlopt.config.reopen import load_run, resume_checks
-    from dlopt.rundir.directory import RunDirectory
     from dlopt.rundir.find import ROOT
+    from dlopt.rundir.writer import RunWriter
     from dlopt.runner.execute import DONE, log_to_run, run_one
     from dlopt.storage import atomic
 
@@ -70,11 +70,11 @@ def _rerun_run(run: RunDirectory, args: Any) -> int:
     for step, why in resume_checks.find_breaks(status):
         notices.append(f"up to step {step} it had other settings ({why}); the new run has those that it ended with")
     path = ROOT / time.strftime("%Y-%m-%d") / f"{time.strftime('%H-%M-%S')}-rerun-{os.urandom(2).hex()}"
-    other = RunDirectory(path)
+    other = RunWriter(path)
     other.config_file.parent.mkdir(parents=True)
     atomic.atomic_write_bytes(other.config_file, OmegaConf.to_yaml(config).encode())
     settings = filter_plain_settings(status.get("settings")) or flatten_settings(OmegaConf.to_container(config), {})  # type: ignore[arg-type]
-    other = RunDirectory.create(path, settings, device=experiment.settings.device, threads=experiment.threads)
+    other = RunWriter.create(path, settings, device=experiment.settings.device, threads=experiment.threads)
     with log_to_run(other) as log:
         log.info("rerun of %s", run.path)
         code, _ = run_one(experiment, other, Progress(), notices)

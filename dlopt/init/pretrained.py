@@ -14,7 +14,7 @@ from dlopt.parts import DataDependentInit, Init, InPlaceInit
 from dlopt.ranges import Count
 from dlopt.rundir import find
 from dlopt.rundir.directory import RunDirectory
-from dlopt.storage import torch_file
+from dlopt.storage import checkpoint_file, torch_file
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,9 @@ class Pretrained:
             raise OptionError("run", "last is another run tomorrow; name it by its directory, or a part of its name")
         try:
             content = (
-                torch_file.load(Path(self.run))
+                (checkpoint_file if Path(self.run).suffix == checkpoint_file.SUFFIX else torch_file).load(
+                    Path(self.run)
+                )
                 if Path(self.run).is_file()
                 else _load_checkpoint(find.find_run(self.run))
             )

@@ -10,7 +10,8 @@ from typing import Any, TypeGuard
 
 from dlopt.analysis.run_table import RunGroup
 from dlopt.formatting import format_override, metric_label
-from dlopt.rundir.directory import Row, RunDirectory
+from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.metrics_log import Row
 
 METRICS = ("loss", "accuracy", "r2")
 

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dlopt.rundir.directory import Row, RunDirectory
+from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.metrics_log import Row
 from dlopt.rundir.tensorboard import EventFileWriter
 
 CLOCK = ("step", "epoch", "seconds")

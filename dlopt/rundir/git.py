@@ -3,6 +3,8 @@
 Nothing that lies in the repository is executed, and nothing in it is changed. Its configuration may name programs
 (filters, diff drivers, monitors, hooks, ways to fetch), and may be somebody else's. So git works in a directory of our
 own, which takes over the commit, the objects, the index and what is ignored, and of the configuration plain switches.
+Flags are not enough (measured with git 2.39): with core.fsmonitor, core.hooksPath and core.attributesFile overridden,
+--no-ext-diff and --no-textconv, `git diff` still runs a filter.*.clean that .gitattributes names.
 
 Nor is it believed where it says that its files or its history lie outside of it: what a patch shows may be somebody's
 private files, or another repository. Git's own ways to lie in two places, linked worktrees and submodules, are known

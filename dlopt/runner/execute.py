@@ -12,8 +12,8 @@ from dlopt.rundir.lock import LockLostError
 from dlopt.storage.safe_read import to_printable
 
 if TYPE_CHECKING:
-    from dlopt.rundir.directory import RunDirectory
     from dlopt.rundir.lock import Lock
+    from dlopt.rundir.writer import RunWriter
     from dlopt.runner.job import Job
     from dlopt.runner.observer import Observer
     from dlopt.training.experiment import Experiment
@@ -40,7 +40,7 @@ def perform(
     from dlopt.config.build import build
     from dlopt.config.compose.flatten import flatten_settings
     from dlopt.config.problems import ConfigError
-    from dlopt.rundir.directory import RunDirectory
+    from dlopt.rundir.writer import RunWriter
     from dlopt.runner.job import prepare_run
 
     settings = flatten_settings(job.config, job.choices)
@@ -48,11 +48,11 @@ def perform(
     try:
         experiment, notices = built or build(job.config, job.overrides)
     except ConfigError as error:
-        run = RunDirectory.create(job.path, settings, lock, command=command)
+        run = RunWriter.create(job.path, settings, lock, command=command)
         run.finish("failed", message="; ".join(f"{key}: {problem}" for key, problem in error.problems))
         return FAILED, {}
     device, threads = experiment.settings.device, experiment.threads
-    run = RunDirectory.create(job.path, settings, lock, device=device, threads=threads, command=command)
+    run = RunWriter.create(job.path, settings, lock, device=device, threads=threads, command=command)
     if job.ticket is not None:
         observer.reporter = job.ticket.open_reporter()
     with log_to_run(run) if job.hydra else contextlib.nullcontext():  # without it Hydra has configured the logging
@@ -72,7 +72,7 @@ def perform_in_worker(job: Job, command: str | None = None) -> None:
 
 def run_one(
     experiment: Experiment,
-    run: RunDirectory,
+    run: RunWriter,
     observer: Observer,
     notices: Sequence[str] = (),
     *,
@@ -110,7 +110,7 @@ def run_one(
 
 
 @contextlib.contextmanager
-def log_to_run(run: RunDirectory) -> Iterator[logging.Logger]:
+def log_to_run(run: RunWriter) -> Iterator[logging.Logger]:
     """Log to the run's own file, in the format of conf/config.yaml."""
     handler = logging.FileHandler(run.log_file)
     handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))

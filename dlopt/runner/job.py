@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 from dlopt.config.compose.nested_options import from_hydra
 from dlopt.config.compose.yaml_dump import dump_yaml
-from dlopt.rundir.directory import Row, RunDirectory
+from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.metrics_log import Row
 from dlopt.storage import atomic
 
 

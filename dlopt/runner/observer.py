@@ -7,8 +7,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from dlopt.config.problems import format_error
-from dlopt.rundir.directory import Row, RunDirectory
+from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.display import display_path
+from dlopt.rundir.metrics_log import Row
+from dlopt.rundir.writer import RunWriter
 from dlopt.training.control import TrainingControl
 
 if TYPE_CHECKING:
@@ -52,5 +54,5 @@ class Observer(TrainingControl):
             print(f"the run failed: {format_error(error)}", file=sys.stderr)
             print(f"  the traceback is in {display_path(run.log_file)}", file=sys.stderr)
 
-    def on_end(self, run: RunDirectory, summary: dict[str, Any]) -> None:
+    def on_end(self, run: RunWriter, summary: dict[str, Any]) -> None:
         """Show the results of a run that did not fail."""

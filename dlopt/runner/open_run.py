@@ -23,6 +23,7 @@ def open_run(
     command and outcome are words of the message.
     """
     from dlopt.config.problems import ConfigError, format_error
+    from dlopt.rundir.directory import EarlierVersionError
     from dlopt.rundir.find import RunNotFound, find_run
     from dlopt.rundir.lock import LockedError
     from dlopt.storage import memory
@@ -33,12 +34,13 @@ def open_run(
         run = find_run(name)
         run.follow_links = trust
         place = display_path(run.path)
+        run.check_version()
         import torch  # after the message for a name that no run has
 
         # CUDA reserves far more address space than it uses, and would fail within a limit.
         with contextlib.nullcontext() if trust or torch.cuda.is_available() else memory.limit_memory():
             return act(run)
-    except (RunNotFound, LockedError) as error:
+    except (RunNotFound, LockedError, EarlierVersionError) as error:
         message = str(error)
     except ConfigError as error:
         message = error.text(outcome)

@@ -17,17 +17,22 @@ if TYPE_CHECKING:
 
     from dlopt.rundir.directory import Checkpoint, RunDirectory
     from dlopt.rundir.lock import Holder
+    from dlopt.rundir.writer import RunWriter
     from dlopt.runner.observer import Observer
 
 
 def resume(name: str, arguments: Sequence[str], observer: Observer, *, trust: bool) -> int:
     """Resume the run of this name with changed settings. Return the exit code."""
+    from dlopt.rundir.writer import RunWriter
     from dlopt.runner.open_run import open_run
 
-    return open_run("resume", name, lambda run: _resume_run(run, arguments, observer, trust), trust=trust)
+    def act(run: RunDirectory) -> int:
+        return _resume_run(RunWriter(run.path, follow_links=run.follow_links), arguments, observer, trust)
+
+    return open_run("resume", name, act, trust=trust)
 
 
-def _resume_run(run: RunDirectory, arguments: Sequence[str], observer: Observer, trust: bool) -> int:
+def _resume_run(run: RunWriter, arguments: Sequence[str], observer: Observer, trust: bool) -> int:
     from dlopt.config.reopen import load_run, resume_checks
     from dlopt.runner.execute import DONE
 
@@ -49,7 +54,7 @@ def _resume_run(run: RunDirectory, arguments: Sequence[str], observer: Observer,
 
 
 def _resume_locked(
-    run: RunDirectory,
+    run: RunWriter,
     arguments: Sequence[str],
     observer: Observer,
     status: Mapping[str, Any] | None,
@@ -145,7 +150,7 @@ def _settings(status: Mapping[str, Any] | None, state: Mapping[str, Any] | None,
     return chosen | flatten_settings(OmegaConf.to_container(config), {})  # type: ignore[arg-type]
 
 
-def _roll_back(run: RunDirectory, checkpoint: Checkpoint | None) -> list[str]:
+def _roll_back(run: RunWriter, checkpoint: Checkpoint | None) -> list[str]:
     """Bring the directory back to a checkpoint, or to its start. Return a warning for each damaged file."""
     if checkpoint is None:
         run.clear()

@@ -45,7 +45,7 @@ def mask_passwords(text: str) -> str:
 
 
 def open_regular(file: Path, *, links: bool = False) -> BinaryIO:
-    """A regular file, open for reading. FileNotFoundError where there is none, UnreadableTensorFile for anything else.
+    """A regular file, open for reading. FileNotFoundError where there is none, UnreadableFile for anything else.
 
     links, here and below: whether it may be a symbolic link, as one of a run that is trusted.
     """

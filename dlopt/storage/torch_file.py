@@ -44,8 +44,8 @@ def load(file: Path, *, links: bool = True) -> Any:
 
     Nothing in the file is executed. Every byte is held against its checksum, so that a file that was cut off or damaged
     is noticed. Tensors take no more memory than the file has bytes; those that share their numbers count each, and
-    may have `tensor_pickle.SHARED` times as many in all. Raises UnreadableTensorFile; OSError if there is no
-    such file.
+    may have `tensor_pickle.SHARED` times as many in all. Raises UnreadableTensorFile, which says why, and OSError if
+    there is no such file.
     """
     import torch
 

@@ -23,7 +23,7 @@ from dlopt.config.compose import groups
 from dlopt.config.compose.flatten import flatten_settings
 from dlopt.config.problems import Problems
 from dlopt.config.schema.settings import build_settings
-from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.writer import RunWriter
 from dlopt.runner.job import Job, prepare_run
 from dlopt.sweep.search import Plan
 from dlopt.sweep.space import Axis, Choice, Interval, Space
@@ -90,12 +90,12 @@ class CostForecast:
     failures: Mapping[str, Exception]
 
 
-def begin_run(job: Job, folder: Path) -> tuple[Experiment, RunDirectory]:
+def begin_run(job: Job, folder: Path) -> tuple[Experiment, RunWriter]:
     """A run as its process would begin it, in another folder."""
     prepare_run(job, folder)
     experiment = build(job.config, job.overrides)[0]
     given = flatten_settings(job.config, job.choices)
-    return experiment, RunDirectory.create(folder, given, device=experiment.settings.device, threads=experiment.threads)
+    return experiment, RunWriter.create(folder, given, device=experiment.settings.device, threads=experiment.threads)
 
 
 def forecast_cost(

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from dlopt.metrics.names import higher_is_better
-from dlopt.rundir.directory import Row, RunDirectory
+from dlopt.rundir.metrics_log import Row
+from dlopt.rundir.writer import RunWriter
 from dlopt.training.experiment import Experiment
 
 
@@ -29,7 +30,7 @@ class Lane:
     """
 
     experiment: Experiment
-    run: RunDirectory
+    run: RunWriter
     index: int
     row: Row = field(default_factory=dict)
     encoded_rows: bytearray = field(default_factory=bytearray)

@@ -55,7 +55,7 @@ class CheckpointSaver:
         self.save_best(lanes, [i for i in which if time.perf_counter() - lanes[i].best_saved_at >= BEST_EVERY])
 
     def save_best(self, lanes: Sequence[Lane], which: Sequence[int], *, lasting: bool = True) -> None:
-        """Write the best checkpoint of these lanes, unless it is written already; lasting as in RunDirectory.save."""
+        """Write the best checkpoint of these lanes, unless it is written already; lasting as in RunWriter.save."""
         for i in which:
             lane = lanes[i]
             if lane.has_unsaved_best:

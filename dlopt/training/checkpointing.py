@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from dlopt.base.layout import map_tied_names
-from dlopt.rundir.directory import RunDirectory, decode_evaluations
+from dlopt.rundir.metrics_log import decode_evaluations
+from dlopt.rundir.writer import RunWriter
 from dlopt.training.experiment import Experiment
 from dlopt.training.state import TrainState
 
@@ -22,7 +23,7 @@ FORMAT = 2
 """Version of the content; a checkpoint of another version is refused."""
 
 
-def make_header(experiment: Experiment, run: RunDirectory) -> dict[str, Any]:
+def make_header(experiment: Experiment, run: RunWriter) -> dict[str, Any]:
     """Return what checkpoints of all kinds hold."""
     counted = [] if experiment.train.targets.is_floating_point() else [str(i) for i in range(experiment.outputs)]
     return {

@@ -1,6 +1,7 @@
 """What the outside sees of the loop, and how it ends it."""
 
-from dlopt.rundir.directory import Row, RunDirectory
+from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.metrics_log import Row
 
 
 class TrainingControl:

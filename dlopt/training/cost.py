@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.writer import RunWriter
 from dlopt.training.batches import count_steps_per_epoch
 from dlopt.training.control import TrainingControl
 from dlopt.training.experiment import Experiment, Settings
@@ -138,7 +138,7 @@ class _ProbeIntervals:
 
 
 def estimate_cost(
-    begin: Callable[[Path], tuple[Experiment, RunDirectory]], seconds: float, clock: Clock = time.perf_counter
+    begin: Callable[[Path], tuple[Experiment, RunWriter]], seconds: float, clock: Clock = time.perf_counter
 ) -> CostEstimate:
     """Make a run's beginning, steps for so many seconds, and its end; nothing of it is left.
 
@@ -161,7 +161,7 @@ def _folder() -> Iterator[Path]:
 class _CostProbe:
     """One rehearsal, step by step."""
 
-    def __init__(self, experiment: Experiment, run: RunDirectory, clock: Clock, began: float) -> None:
+    def __init__(self, experiment: Experiment, run: RunWriter, clock: Clock, began: float) -> None:
         self.run = run
         self.clock = clock
         self.began = began

@@ -52,7 +52,7 @@ class ValidationSettings:
 
 @dataclass(frozen=True)
 class CheckpointSettings:
-    """When the state of training is written to checkpoints/last.pt, besides at the end and when interrupted.
+    """When the state of training is written to checkpoints/last.safetensors, besides at the end and when interrupted.
 
     every     after every so many steps; null: not by steps
     minutes   when so many have passed since the last time; null: not by time

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.writer import RunWriter
 from dlopt.training.control import TrainingControl
 from dlopt.training.experiment import Experiment
 from dlopt.training.lanes import check_compatible
@@ -19,7 +19,7 @@ from dlopt.training.state import TrainState
 
 def train(
     experiments: Sequence[Experiment],
-    runs: Sequence[RunDirectory],
+    runs: Sequence[RunWriter],
     watch: TrainingControl | None = None,
     state: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:

@@ -20,8 +20,10 @@ from dlopt.base.histogram import Histogram
 from dlopt.base.optimizer import Step
 from dlopt.base.schedule import TrainingTime
 from dlopt.objective.oracle import MiniBatchObjective
-from dlopt.rundir.directory import Row, RunDirectory, Status
 from dlopt.rundir.lock import LockLostError
+from dlopt.rundir.metrics_log import Row
+from dlopt.rundir.status import Status
+from dlopt.rundir.writer import RunWriter
 from dlopt.training import checkpointing
 from dlopt.training.batches import Examples
 from dlopt.training.best import Lane
@@ -56,7 +58,7 @@ class Recorder:
         self,
         training: TrainState,
         experiments: Sequence[Experiment],
-        runs: Sequence[RunDirectory],
+        runs: Sequence[RunWriter],
         watch: TrainingControl,
         state: Mapping[str, Any] | None,
         due: DueRules | None = None,

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dlopt.rundir.directory import Checkpoint, Row, RunDirectory
-from dlopt.storage import torch_file
+from dlopt.rundir.directory import Checkpoint, RunDirectory
+from dlopt.rundir.metrics_log import Row
+from dlopt.rundir.writer import RunWriter
+from dlopt.storage import checkpoint_file
 from dlopt.training.checkpointing import STATE_KEYS, find_differences
 from dlopt.training.control import TrainingControl
 from dlopt.training.experiment import Experiment
@@ -39,7 +41,7 @@ class CheckpointIndex(NamedTuple):
 
     def load(self, step: int) -> dict[str, Any]:
         """ValueError where the file is damaged, or holds another step by now: the run may be under way."""
-        found: dict[str, Any] = torch_file.load(self.files[step], links=self.follow_links)
+        found: dict[str, Any] = checkpoint_file.load(self.files[step], links=self.follow_links)
         if found["step"] != step:
             raise ValueError(f"{self.files[step].name} was after step {step}, and is after step {found['step']} now")
         return found
@@ -52,12 +54,12 @@ def replay(
     part: StepRange,
     folder: Path,
     watch: TrainingControl,
-) -> RunDirectory:
+) -> RunWriter:
     """Make a part of a run again, in a run directory of its own in this folder, which is returned.
 
     state is the content of the checkpoint at its beginning, None for the start of the run.
     """
-    copy = RunDirectory(folder)
+    copy = RunWriter(folder)
     copy.checkpoint("last").parent.mkdir(parents=True)
     copy.lock.acquire()
     watch.until = part.end

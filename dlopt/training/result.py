@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dlopt.rundir.directory import Status
+from dlopt.rundir.status import Status
 from dlopt.storage.memory import peak_memory
 from dlopt.training.best import Lane
 from dlopt.training.state import TrainState

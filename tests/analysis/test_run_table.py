@@ -14,13 +14,13 @@ import pytest
 from dlopt.analysis.run_table import Condition, RunRecord, find_varying_settings, group_runs, read_runs, sort_runs
 from dlopt.cli import main
 from dlopt.report.curves import make_run_panels
-from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.lock import Lock
+from dlopt.rundir.writer import RunWriter
 
 
 def run(folder, name, settings=None, *, status="done", rows=(), summary=None, started=0.0):
     """A run directory, written by the very class that writes them."""
-    made = RunDirectory.create(folder / name, {"epochs": 10, "steps": None} | (settings or {}))
+    made = RunWriter.create(folder / name, {"epochs": 10, "steps": None} | (settings or {}))
     for row in rows:
         made.log(row)
     made.finish(status, summary)

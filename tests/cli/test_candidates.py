@@ -25,7 +25,7 @@ from dlopt.config.compose.static_config import flatten
 from dlopt.config.schema import static_hints
 from dlopt.config.schema.signature import read_signature
 from dlopt.config.schema.targets import iter_nodes as targets
-from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.writer import RunWriter
 
 GROUPS = [g for g in groups.list_groups() if g != "experiment"]
 OPTIONS = [(g, o) for g in GROUPS for o in groups.list_option_names(g) if o != "custom"]
@@ -45,7 +45,7 @@ def _clear_module_cache():
 def files(here):
     """Runs, custom options, a custom class, a file and a folder."""
     for age, name in enumerate(("2026-01-02/10-00-00-mlp-sgd-bbbb", "multirun/2026-01-01/09-00-00-aaaa/0", "old-cnn")):
-        os.utime(RunDirectory.create(here / "outputs" / name).status_file, (1000 - age, 1000 - age))
+        os.utime(RunWriter.create(here / "outputs" / name).status_file, (1000 - age, 1000 - age))
     for file, text in {
         "own/optimizer/sign.yaml": "# signs\n# me\n_target_: my_rule.Sign\nlr: 0.02\nmode: hard\n",
         "own/data/line.yaml": "# a line\n# me\ndefaults:\n  - override /loss@_global_.loss: mse\n  - _self_\n_target_: mine.Line\n",

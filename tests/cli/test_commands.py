@@ -119,7 +119,7 @@ def test_a_run_from_the_command_line(here, capsys):
     for part in ("validation", "accuracy", str(run.path), "dlopt show", "dlopt tensorboard"):
         assert part in out
     kept = {p.relative_to(run.path).as_posix() for p in run.path.rglob("*") if p.is_file()}
-    assert {"status.json", "metrics.jsonl", "summary.json", "train.log", "checkpoints/last.pt", "checkpoints/best.pt",
+    assert {"status.json", "metrics.jsonl", "summary.json", "train.log", "checkpoints/last.safetensors", "checkpoints/best.safetensors",
             ".hydra/config.yaml", ".hydra/overrides.yaml", ".hydra/hydra.yaml"} <= kept  # fmt: skip
     assert not [name for name in kept if name.endswith(".tmp")]
     assert run.status["status"] == "done"
@@ -505,7 +505,7 @@ def test_a_damaged_run_is_said_to_be_so(here, capsys):
     assert [row["step"] for row in run.rows()] == [3, 6, 9]
     run.checkpoint("last").write_bytes(run.checkpoint("last").read_bytes()[:100])
     assert main(["train", "resume=last", "--trust", "epochs=5"]) == 2
-    assert "last.pt" in capsys.readouterr().err
+    assert "last.safetensors" in capsys.readouterr().err
     run.status_file.write_text("{")
     assert main(["show"]) == 2
     assert "Traceback" not in capsys.readouterr().err

@@ -19,7 +19,7 @@ import pytest
 from dlopt.cli import main
 from dlopt.cli.completion import SCRIPTS, answer, escape_for_bash, split
 from dlopt.config.compose import groups
-from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.writer import RunWriter
 
 BREAKS = " \t\n\"'><=;|&(:"
 """Where bash cuts words, as it comes."""
@@ -68,7 +68,7 @@ def test_a_failure_is_answered_by_silence(here, capsys):
 
 
 def test_no_tab_imports_what_takes_long(here):
-    RunDirectory.create(here / "outputs" / "one")
+    RunWriter.create(here / "outputs" / "one")
     for line in (
         "dlopt ",
         "dlopt train ",
@@ -129,7 +129,7 @@ def test_nothing_is_offered_that_a_shell_would_take_for_a_former_line(tmp_path, 
     """Within double quotes neither of ! and \\! is the character alone."""
     monkeypatch.chdir(tmp_path)
     for name in ("a!echo", "a-b"):
-        RunDirectory.create(tmp_path / "outputs" / name).finish("done")
+        RunWriter.create(tmp_path / "outputs" / name).finish("done")
     for quote, expected in (('"', ["a-b"]), ("'", ["a!echo", "a-b"]), ("", ["a\\!echo", "a-b"])):
         offered = answer("bash", f"dlopt show {quote}outputs/a", "", BREAKS)
         assert set(offered) == {f"outputs/{name}" for name in expected}
@@ -158,7 +158,7 @@ def place(tmp_path_factory):
     other.write_text("#!/bin/sh\necho xenophile\n")
     other.chmod(0o755)
     for age, name in enumerate(("2026-01-02/10-00-00-mlp-sgd-bbbb", "2026-01-01/09-00-00-cnn-adam-aaaa")):
-        os.utime(RunDirectory.create(folder / "outputs" / name).status_file, (1000 - age, 1000 - age))
+        os.utime(RunWriter.create(folder / "outputs" / name).status_file, (1000 - age, 1000 - age))
     (folder / "my data").mkdir()
     (folder / "my data" / "set.pt").touch()
     (folder / "own" / "optimizer").mkdir(parents=True)

@@ -327,7 +327,7 @@ def test_the_best_weights_of_a_damaged_file_come_from_the_last_checkpoint(how, h
     assert main(["evaluate", "--trust"]) == 0
     out, err = capsys.readouterr()
     assert out == whole
-    assert err.startswith("warning: best.pt is damaged")
+    assert err.startswith("warning: best.safetensors is damaged")
 
 
 def test_older_checkpoints_are_evaluated_by_their_steps(here, capsys):

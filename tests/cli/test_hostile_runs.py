@@ -205,7 +205,13 @@ def test_linked_folders_are_read_where_the_run_is_trusted(folder, place, capsys)
     assert f"run/{folder} is a symbolic link" in capsys.readouterr().err
 
 
-LINKED = ("checkpoints/best.pt", "checkpoints/last.pt", ".hydra/config.yaml", "metrics.jsonl", "status.json")
+LINKED = (
+    "checkpoints/best.safetensors",
+    "checkpoints/last.safetensors",
+    ".hydra/config.yaml",
+    "metrics.jsonl",
+    "status.json",
+)
 
 
 @pytest.mark.parametrize("name", LINKED)
@@ -223,7 +229,7 @@ def test_linked_files_are_read_where_the_run_is_trusted(name, place, capsys):
 @pytest.mark.parametrize("step", [1, 2])
 def test_no_linked_older_checkpoint_is_read(step, place, capsys):
     """Not even one of the run itself."""
-    (place / f"run/checkpoints/step-{step:08d}.pt").symlink_to("best.pt")
+    (place / f"run/checkpoints/step-{step:08d}.safetensors").symlink_to("best.safetensors")
     assert main(["evaluate", "run", "--checkpoint", f"{step}"]) == 2
     assert "is a symbolic link" in capsys.readouterr().err
     assert main(["evaluate", "run", "--checkpoint", f"{step}", "--trust"]) == 0
@@ -231,7 +237,7 @@ def test_no_linked_older_checkpoint_is_read(step, place, capsys):
 
 @pytest.mark.parametrize("settings", [{"steps": [1]}, {"a": {"b": 1}}, {"a": 2**70}, {1: 2}, [1], ESCAPE], ids=str)
 def test_settings_are_names_with_plain_values_when_a_run_goes_on(settings, place, capsys):
-    set_checkpoint("last.pt", settings=settings)(place / "run", place / "canary")
+    set_checkpoint("last.safetensors", settings=settings)(place / "run", place / "canary")
     assert opened(place, capsys, "resume") == (0, "")
     assert opened(place, capsys, "show")[0] == 0
     assert RunDirectory("run").status["settings"]["arch.widths"] == "[4]"

@@ -80,7 +80,7 @@ def test_two_processes_that_sweep_in_one_directory_share_it(forks, tmp_path):
 def test_a_run_of_another_process_of_the_sweep_is_not_touched(forks, tmp_path):
     argv = [word for word in ENDLESS if not word.startswith("hydra")] + ["-m", "seed=0", "hydra.sweep.dir=run"]
     first = forks.start(argv, tmp_path, MINE)
-    while not (tmp_path / "run/0/checkpoints/last.pt").exists():
+    while not (tmp_path / "run/0/checkpoints/last.safetensors").exists():
         assert not first.has_ended, first.wait()
     ended = forks.run([word for word in argv if word != "-q"], tmp_path, MINE)
     assert ended.code == 0

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from bits import write_checkpoint
 from helpers import BLOBS
 from test_forked import ENDLESS, TESTS, begun
 
 from dlopt.cli import main
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.find import find_run
+from dlopt.storage import checkpoint_file
 
 TRAIN = ("train", "-q", *BLOBS, "checkpoint.every=2", "checkpoint.keep=3", "log_every=1", "regularization=dropout")
 """Nine steps, with checkpoints after 6, 8 and 9."""
@@ -78,8 +80,8 @@ def test_a_part_without_a_row_is_equal_where_its_end_is(here, capsys):
     assert main(["train", "-q", *BLOBS, "checkpoint.every=1", "checkpoint.keep=3"]) == 0
     code, said = verified(capsys, "--from", "7", "--to", "8")
     assert (code, "the checkpoint after step 8 is equal, bit for bit" in said) == (0, True), said
-    content = torch.load(find_run().checkpoint_after(8), weights_only=True)
-    torch.save(content | {"evaluations": 9}, find_run().checkpoint_after(8))
+    content = checkpoint_file.load(find_run().checkpoint_after(8))
+    write_checkpoint(find_run().checkpoint_after(8), content | {"evaluations": 9})
     assert verified(capsys, "--from", "7", "--to", "8")[0] == 1
 
 
@@ -97,7 +99,7 @@ def test_quiet_leaves_the_exit_code(run, capsys):
 @pytest.mark.parametrize("key", ["model", "state", "best", "evaluations"])
 def test_a_change_in_a_kept_checkpoint_is_told_by_what_it_is(key, run, capsys):
     """In the end of a part, or in its beginning, from which other numbers come."""
-    content = torch.load(run.checkpoint_after(8), weights_only=True)
+    content = checkpoint_file.load(run.checkpoint_after(8))
 
     def changed(x):
         if isinstance(x, dict):
@@ -105,7 +107,7 @@ def test_a_change_in_a_kept_checkpoint_is_told_by_what_it_is(key, run, capsys):
             return x | {first: changed(x[first])}
         return x + 1 if isinstance(x, int) else torch.nextafter(x, x + 1)
 
-    torch.save(content | {key: changed(content[key])}, run.checkpoint_after(8))
+    write_checkpoint(run.checkpoint_after(8), content | {key: changed(content[key])})
     code, said = verified(capsys, "--from", "6")
     assert code == 1
     assert f"the checkpoint after step 8 differs in {key}\n" in said
@@ -233,7 +235,7 @@ def made_by(job):
 
 
 def test_one_that_is_interrupted_says_so_and_leaves_nothing(under_way, forks, tmp_path):
-    while not (tmp_path / "run/checkpoints/step-00020000.pt").exists():
+    while not (tmp_path / "run/checkpoints/step-00020000.safetensors").exists():
         assert not under_way.ended, under_way.wait()
     job = forks.start(["verify", "run", "--trust", "--from", "0"], tmp_path, {"PYTHONPATH": TESTS})
     while (place := made_by(job)) is None:
@@ -246,7 +248,7 @@ def test_one_that_is_interrupted_says_so_and_leaves_nothing(under_way, forks, tm
 
 def test_a_run_that_is_under_way_is_verified_and_not_disturbed(under_way, forks, tmp_path):
     """Whatever it saves meanwhile: where a file was replaced as it was read, that is said."""
-    while not (tmp_path / "run/checkpoints/step-00002000.pt").exists():
+    while not (tmp_path / "run/checkpoints/step-00002000.safetensors").exists():
         assert not under_way.ended, under_way.wait()
     for _ in range(3):
         ended = forks.run(["verify", "run", "--trust"], tmp_path, {"PYTHONPATH": TESTS})

@@ -10,7 +10,7 @@ from sweeps import LR_AXIS, OPTIMIZER_AXIS, write_run, write_sweep, write_sweep_
 
 from dlopt.analysis.search_axis import SearchAxis, canonicalize, make_choice_axis
 from dlopt.analysis.search_record import read_search
-from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.writer import RunWriter
 
 
 def test_a_sweep_of_one_run_each(tmp_path):
@@ -98,7 +98,7 @@ def test_a_trial_that_lacks_repeats_is_interrupted(tmp_path):
 
 def test_a_running_trial_is_running(tmp_path):
     write_sweep_json(tmp_path, [LR_AXIS])
-    made = RunDirectory.create(tmp_path / "0", {"optimizer.lr": 0.1})
+    made = RunWriter.create(tmp_path / "0", {"optimizer.lr": 0.1})
     assert [t.state for t in read_search(tmp_path).trials] == ["running"]
     made.finish("done", {"val/loss": 1.0})
     assert [t.state for t in read_search(tmp_path).trials] == ["done"]

@@ -11,7 +11,7 @@ from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 
 from dlopt.cli import main
 from dlopt.report import tensorboard_bands
-from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.writer import RunWriter
 
 
 def accumulated(folder):
@@ -42,7 +42,7 @@ def test_mean_and_band_at_the_steps_that_all_have(tmp_path):
 
 def test_the_layout_has_a_margin_chart_for_each_tag(tmp_path):
     write_run(tmp_path / "a", {}, rows=[1.0], metric="val/loss")
-    made = RunDirectory.create(tmp_path / "b")
+    made = RunWriter.create(tmp_path / "b")
     made.log(
         {"step": 1, "epoch": 1.0, "seconds": 1.0, "val/loss": 1.0, "train/loss": 2.0, "val/accuracy": 0.5, "lr": 0.1}
     )

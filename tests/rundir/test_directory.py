@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from dlopt.rundir.directory import LONGEST_ROW, RunDirectory, list_processes
+from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.lock import Lock, LockedError, LockLostError
-from dlopt.storage import atomic
+from dlopt.rundir.metrics_log import LONGEST_ROW
+from dlopt.rundir.status import list_processes
+from dlopt.rundir.writer import RunWriter
+from dlopt.storage import atomic, checkpoint_file
 
 
 def test_a_run_is_written_and_read_back(tmp_path):
-    run = RunDirectory.create(tmp_path / "one", {"optimizer": "adam", "lr": 0.1})
+    run = RunWriter.create(tmp_path / "one", {"optimizer": "adam", "lr": 0.1})
     assert run.status["status"] == "running"
     assert run.status["pid"] == os.getpid()
     run.log({"step": 1, "epoch": 1.0, "seconds": 0.1, "train/loss": 2.0, "val/loss": float("nan")})
@@ -28,10 +31,10 @@ def test_a_run_is_written_and_read_back(tmp_path):
 
 
 def test_a_directory_that_holds_a_run_is_refused(tmp_path):
-    RunDirectory.create(tmp_path)
+    RunWriter.create(tmp_path)
     before = (tmp_path / "status.json").read_text()
     with pytest.raises(FileExistsError, match="already holds a run"):
-        RunDirectory.create(tmp_path)
+        RunWriter.create(tmp_path)
     assert (tmp_path / "status.json").read_text() == before
 
 
@@ -39,12 +42,12 @@ def test_a_directory_that_another_holds_is_refused_and_left_as_it_is(tmp_path):
     other = Lock(tmp_path).acquire()
     before = other.file.read_bytes()
     with pytest.raises(LockedError, match=f"being written by process {os.getpid()} "):
-        RunDirectory.create(tmp_path)
+        RunWriter.create(tmp_path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"lock.json": before}
 
 
 def test_status_is_json_at_every_moment(tmp_path):
-    run = RunDirectory.create(tmp_path)
+    run = RunWriter.create(tmp_path)
     json.loads(run.status_file.read_text())
     run.finish("failed", message='a "quoted"\nmessage')
     assert run.status["message"] == 'a "quoted"\nmessage'
@@ -56,42 +59,42 @@ def test_status_is_json_at_every_moment(tmp_path):
 def kept(run: RunDirectory) -> dict[str, int]:
     """The files among the checkpoints, and the steps that plain torch reads in them."""
     files = sorted(run.checkpoint("last").parent.iterdir())
-    return {file.name: torch.load(file, weights_only=True)["step"] for file in files}
+    return {file.name: checkpoint_file.load(file)["step"] for file in files}
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3, 5])
 def test_after_every_save_exactly_the_last_checkpoints_lie_there_by_their_steps(keep, tmp_path):
-    run = RunDirectory.create(tmp_path)
+    run = RunWriter.create(tmp_path)
     steps = [3, 4, 8, 99_999_999, 100_000_000, 100_000_001]
     for count, step in enumerate(steps, 1):
         run.save("last", {"step": step, "w": torch.ones(2)}, keep)
         *older, last = steps[max(0, count - keep) : count]
-        assert kept(run) == {"last.pt": last} | {f"step-{s:08d}.pt": s for s in older}
+        assert kept(run) == {"last.safetensors": last} | {f"step-{s:08d}.safetensors": s for s in older}
         assert list(run.older_checkpoints()) == older[::-1]
 
 
 def test_a_step_that_is_saved_twice_is_kept_once(tmp_path):
-    run = RunDirectory.create(tmp_path)
+    run = RunWriter.create(tmp_path)
     for step in (3, 6, 6):
         run.save("last", {"step": step}, keep=3)
-    assert kept(run) == {"last.pt": 6, "step-00000003.pt": 3}
+    assert kept(run) == {"last.safetensors": 6, "step-00000003.safetensors": 3}
 
 
 def test_fewer_are_kept_from_the_next_save_on(tmp_path):
-    run = RunDirectory.create(tmp_path)
+    run = RunWriter.create(tmp_path)
     for step in (1, 2, 3, 4):
         run.save("last", {"step": step}, keep=4)
     run.save("last", {"step": 5}, keep=2)
-    assert kept(run) == {"last.pt": 5, "step-00000004.pt": 4}
+    assert kept(run) == {"last.safetensors": 5, "step-00000004.safetensors": 4}
     run.save("last", {"step": 6}, keep=1)
-    assert kept(run) == {"last.pt": 6}
+    assert kept(run) == {"last.safetensors": 6}
 
 
 def test_the_best_is_one_whatever_is_kept_of_the_last(tmp_path):
-    run = RunDirectory.create(tmp_path)
+    run = RunWriter.create(tmp_path)
     for step in (1, 2):
         run.save("best", {"step": step}, keep=3)
-    assert kept(run) == {"best.pt": 2}
+    assert kept(run) == {"best.safetensors": 2}
 
 
 def ruined(file: Path) -> bytes:
@@ -102,7 +105,7 @@ def ruined(file: Path) -> bytes:
 
 
 def test_the_newest_whole_checkpoint_is_found_and_what_is_wrong_with_newer_ones(tmp_path):
-    run = RunDirectory.create(tmp_path)
+    run = RunWriter.create(tmp_path)
     assert run.latest_checkpoint() is None
     for step in (1, 2, 3):
         run.save("last", {"step": step, "w": torch.ones(99)}, keep=3)
@@ -115,12 +118,14 @@ def test_the_newest_whole_checkpoint_is_found_and_what_is_wrong_with_newer_ones(
         assert list(found.damage) == damaged
         assert all(said.startswith(f"{file.name} is damaged (") for file, said in found.damage.items())
     ruined(third)
-    with pytest.raises(ValueError, match=r"last\.pt is damaged .*; step-00000002\.pt is damaged .*; step-00000001"):
+    with pytest.raises(
+        ValueError, match=r"last\.safetensors is damaged .*; step-00000002\.safetensors is damaged .*; step-00000001"
+    ):
         run.latest_checkpoint()
 
 
 def test_what_an_interrupted_write_left_is_no_checkpoint(tmp_path):
-    run = RunDirectory.create(tmp_path)
+    run = RunWriter.create(tmp_path)
     run.save("last", {"step": 1}, keep=2)
     os.replace(run.checkpoint("last"), run.checkpoint_after(1))  # between the two steps of a replacement
     atomic.temp_path(run.checkpoint("last")).write_bytes(b"torn")
@@ -143,16 +148,16 @@ def row(step: int) -> dict[str, float]:
     )
 
 
-def broken_off(folder: Path) -> RunDirectory:
+def broken_off(folder: Path) -> RunWriter:
     """A run of rows after each of seven steps, with checkpoints after 2, 4 and 6, that failed."""
-    run = RunDirectory.create(folder)
+    run = RunWriter.create(folder)
     for step in range(1, 8):
         run.log(row(step))
         if step % 2 == 0:
             history = [row(s) for s in range(2, step + 1, 2)]
             run.save("last", {"step": step, "logged": run.flush(), "history": lines(history)}, keep=3)
     run.finish("failed")
-    return RunDirectory(folder)
+    return RunWriter(folder)
 
 
 def test_rows_after_the_step_are_dropped_and_those_before_stay_byte_for_byte(tmp_path):
@@ -173,7 +178,7 @@ def test_the_way_back_leads_to_any_checkpoint_and_what_is_logged_then_counts_fro
     ruined(run.checkpoint_after(4))
     assert run.rollback(run.latest_checkpoint())
     assert [row["step"] for row in run.rows()] == [1, 2]
-    assert {"last.pt", "last.damaged.pt", "step-00000004.damaged.pt"} == {
+    assert {"last.safetensors", "last.damaged.safetensors", "step-00000004.damaged.safetensors"} == {
         file.name for file in run.checkpoint("last").parent.iterdir()
     }
     run.lock.acquire()
@@ -197,7 +202,7 @@ def test_damaged_checkpoints_are_put_aside_each_under_a_name_of_its_own(tmp_path
         run.save("last", checkpoint.content | {"step": step}, keep=3)
         contents.append(ruined(run.checkpoint("last")))
         run.rollback(run.latest_checkpoint())
-    aside = ("last.damaged.pt", "last.damaged1.pt", "last.damaged2.pt")
+    aside = ("last.damaged.safetensors", "last.damaged1.safetensors", "last.damaged2.safetensors")
     assert [run.checkpoint("last").with_name(name).read_bytes() for name in aside] == contents
     assert run.latest_checkpoint().content["step"] == 4
 
@@ -273,11 +278,11 @@ def test_damage_after_the_step_is_dropped_with_the_rows_there(tmp_path):
 
 
 def test_a_run_that_had_logged_nothing_goes_back_to_nothing(tmp_path):
-    run = RunDirectory.create(tmp_path)
+    run = RunWriter.create(tmp_path)
     run.save("last", {"step": 1, "logged": run.flush(), "history": lines([])})
     run.log(row(2))
     run.finish("failed")
-    run = RunDirectory(tmp_path)
+    run = RunWriter(tmp_path)
     assert run.rollback(run.latest_checkpoint())
     assert run.metrics_file.read_bytes() == b""
     run.metrics_file.unlink()
@@ -302,14 +307,14 @@ def test_beginning_anew_drops_what_was_made_and_keeps_what_was_given(tmp_path):
 # ------------------------------------------------------------------------------------------- processes
 
 
-def gone_on(folder: Path, *arguments, **more) -> RunDirectory:
-    run = RunDirectory(folder)
+def gone_on(folder: Path, *arguments, **more) -> RunWriter:
+    run = RunWriter(folder)
     run.lock.acquire()
     return run.resume(*arguments, **more)
 
 
 def test_a_status_keeps_what_each_process_was(tmp_path):
-    first = RunDirectory.create(tmp_path, {"lr": 0.1})
+    first = RunWriter.create(tmp_path, {"lr": 0.1})
     first.finish("interrupted", message="one")
     began = first.status["started"]
     gone_on(tmp_path, 4, {"lr": 0.2}, ["lr 0.1 -> 0.2"]).finish("failed", message="two")
@@ -328,7 +333,7 @@ def test_a_status_keeps_what_each_process_was(tmp_path):
     "content", [None, b"", b"{", b"[]", b'{"before": 3, "started": "x"}', b'{"before": [1, null]}']
 )
 def test_a_status_that_is_damaged_is_written_anew(content, tmp_path):
-    RunDirectory.create(tmp_path).finish("interrupted")
+    RunWriter.create(tmp_path).finish("interrupted")
     (tmp_path / "status.json").unlink() if content is None else (tmp_path / "status.json").write_bytes(content)
     run = gone_on(tmp_path, 4, {"lr": 0.2})
     assert run.status["settings"] == {"lr": 0.2}
@@ -338,8 +343,8 @@ def test_a_status_that_is_damaged_is_written_anew(content, tmp_path):
 
 
 def test_what_dead_processes_left_half_written_is_removed(tmp_path):
-    RunDirectory.create(tmp_path).finish("interrupted")
-    for place in ("status.json", "checkpoints/last.pt"):
+    RunWriter.create(tmp_path).finish("interrupted")
+    for place in ("status.json", "checkpoints/last.safetensors"):
         atomic.temp_path(tmp_path / place).write_bytes(b"torn")
     gone_on(tmp_path)
     assert not list(tmp_path.rglob("*.tmp"))
@@ -347,7 +352,7 @@ def test_what_dead_processes_left_half_written_is_removed(tmp_path):
 
 def test_status_tells_of_a_configuration_before_that_is_changed(tmp_path, monkeypatch):
     """A process that dies between the two leaves a checkpoint, a status and a configuration that know of each other."""
-    run = RunDirectory.create(tmp_path)
+    run = RunWriter.create(tmp_path)
     run.finish("interrupted")
     run.config_file.parent.mkdir()
     run.config_file.write_bytes(b"old")
@@ -365,7 +370,7 @@ def test_status_tells_of_a_configuration_before_that_is_changed(tmp_path, monkey
 
 
 def test_a_run_whose_directory_was_taken_over_writes_no_more(tmp_path):
-    run = RunDirectory.create(tmp_path)
+    run = RunWriter.create(tmp_path)
     run.lock.file.write_bytes(run.lock.file.read_bytes().replace(b'"token": "', b'"token": "x'))
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     for act in (lambda: run.log(row(2)), lambda: run.save("last", {"step": 2}), lambda: run.finish("done", {"x": 1.0})):
@@ -375,7 +380,7 @@ def test_a_run_whose_directory_was_taken_over_writes_no_more(tmp_path):
 
 
 def test_a_run_is_dead_when_it_says_that_it_runs_and_nobody_is_at_it(tmp_path):
-    run = RunDirectory.create(tmp_path)
+    run = RunWriter.create(tmp_path)
     assert not RunDirectory(tmp_path).is_stale
     run.lock.release()
     assert RunDirectory(tmp_path).is_stale
@@ -412,7 +417,7 @@ NO_ROWS = {
 
 @pytest.mark.parametrize("kind", NO_ROWS)
 def test_a_line_that_is_no_row_is_told_and_left_out(kind, tmp_path):
-    run = RunDirectory(tmp_path)
+    run = RunWriter(tmp_path)
     after = GOOD.replace(b"1,", b"2,", 1)
     run.metrics_file.write_bytes(b"\n".join([GOOD, NO_ROWS[kind], after, b""]))
     assert [None if line is None else line["step"] for line in run.iter_rows()] == [1, None, 2]
@@ -423,14 +428,14 @@ def test_a_line_that_is_no_row_is_told_and_left_out(kind, tmp_path):
 
 def test_empty_lines_say_nothing(tmp_path):
     """However many there are: each would take as long to be refused as a row to be read."""
-    run = RunDirectory(tmp_path)
+    run = RunWriter(tmp_path)
     run.metrics_file.write_bytes(b"\n" * 500_000 + GOOD + b"\n" + b"\n" * 5)
     assert [line["step"] for line in run.iter_rows()] == [1]
     assert run.last_row() == json.loads(GOOD)
 
 
 def test_a_last_line_without_an_end_is_not_there_yet(tmp_path):
-    run = RunDirectory(tmp_path)
+    run = RunWriter(tmp_path)
     run.metrics_file.write_bytes(GOOD + b"\n" + GOOD.replace(b"1,", b"2,", 1))
     assert [row["step"] for row in run.iter_rows()] == [1]
     assert run.last_row() == json.loads(GOOD)
@@ -448,13 +453,13 @@ def test_no_rows_are_an_empty_list(tmp_path):
 
 
 def test_values_that_are_null_belong_to_a_row(tmp_path):
-    run = RunDirectory(tmp_path)
+    run = RunWriter(tmp_path)
     run.metrics_file.write_bytes(GOOD.replace(b"}", b', "val/loss": null}') + b"\n")
     assert run.rows() == [run.last_row()] == [json.loads(GOOD) | {"val/loss": None}]
 
 
 def test_the_last_row_is_found_behind_many(tmp_path):
-    run = RunDirectory(tmp_path)
+    run = RunWriter(tmp_path)
     line = json.dumps({"step": 7, "epoch": 0.5, "seconds": 0.1, "x" * 500: 0.0}).encode() + b"\n"
     run.metrics_file.write_bytes(line * (2 * LONGEST_ROW // len(line)) + GOOD + b"\n")
     assert run.last_row() == run.rows()[-1] == json.loads(GOOD)

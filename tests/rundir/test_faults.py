@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from bits import find_differences, read_final_state
 from faults import KINDS, FaultyDisk, ProcessDied, inject_fault
 from helpers import build_blobs, resume_run
 
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.find import list_runs
+from dlopt.rundir.writer import RunWriter
+from dlopt.storage import checkpoint_file
 from dlopt.training.experiment import Experiment
 from dlopt.training.loop import train
 
@@ -25,7 +26,7 @@ RUN = (
     "log_every=2", "diagnostic=histograms", "diagnostic.histograms.every=5", "diagnostic.histograms.bins=3", "threads=1",
 )  # fmt: skip
 """Nine steps in three epochs; two checkpoints before the last, and rows, histograms and the best weights between them."""
-LAST = ("replace", "checkpoints/last.pt")
+LAST = ("replace", "checkpoints/last.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def trained(experiment: Experiment, folder: Path) -> dict[str, Any]:
     if (folder / "status.json").exists():
         summary, run = resume_run(folder, experiment)
     else:
-        run = RunDirectory.create(folder)
+        run = RunWriter.create(folder)
         (summary,) = train([experiment], [run])
     assert summary["status"] == "done"
     return read_final_state(run)
@@ -67,8 +68,8 @@ def disturbed(experiment: Experiment, folder: Path, number: int, kind: Any) -> F
     if run.status_file.exists():
         assert run.status["status"] in ("running", "failed", "done", "interrupted")
         assert list_runs(folder.parent) == [folder]
-    for file in folder.glob("checkpoints/*.pt"):
-        assert torch.load(file, weights_only=True)["step"] > 0, "what has a checkpoint's name is a whole one"
+    for file in folder.glob("checkpoints/*.safetensors"):
+        assert checkpoint_file.load(file)["step"] > 0, "what has a checkpoint's name is a whole one"
     if had or LAST in ((name, path.partition(os.sep)[2]) for name, path in disk.operations):
         assert run.latest_checkpoint() is not None, (
             "a checkpoint that was there stays, under its step, until the next has its place"

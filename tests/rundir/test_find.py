@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.find import ROOT, RunNotFound, find_run, find_sweep, list_runs, list_sweeps
+from dlopt.rundir.writer import RunWriter
 
 
 def test_runs_are_found_by_path_by_part_and_as_the_last(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for i, name in enumerate(("2026-01-01/10-00-00-cnn-adam-aaaa", "2026-01-01/11-00-00-mlp-sgd-bbbb", "multirun/x/0")):
-        status = RunDirectory.create(tmp_path / "outputs" / name).status_file
+        status = RunWriter.create(tmp_path / "outputs" / name).status_file
         os.utime(status, (1000 + i, 1000 + i))
     os.utime(tmp_path / "outputs/2026-01-01/11-00-00-mlp-sgd-bbbb/status.json", (2000, 2000))
     assert find_run("last").path.name == "11-00-00-mlp-sgd-bbbb"
@@ -31,7 +31,7 @@ def test_runs_are_found_by_path_by_part_and_as_the_last(tmp_path, monkeypatch):
 
 def test_runs_are_listed_by_age_and_hold_no_other_run(tmp_path):
     for age, name in enumerate(("b", "a/0", "a/1", "b/inner")):
-        os.utime(RunDirectory.create(tmp_path / name).status_file, (1000 - age, 1000 - age))
+        os.utime(RunWriter.create(tmp_path / name).status_file, (1000 - age, 1000 - age))
     (tmp_path / "c").mkdir()
     assert list_runs(tmp_path) == [tmp_path / "a/1", tmp_path / "a/0", tmp_path / "b"]
     assert list_runs(tmp_path / "b") == [tmp_path / "b"]
@@ -40,7 +40,7 @@ def test_runs_are_listed_by_age_and_hold_no_other_run(tmp_path):
 
 def test_folders_inside_folders_have_no_end_that_matters(tmp_path, monkeypatch):
     """As many levels as a path can have."""
-    RunDirectory.create(tmp_path / "a")
+    RunWriter.create(tmp_path / "a")
     monkeypatch.chdir(tmp_path)
     for _ in range(1800):
         Path("d").mkdir()
@@ -56,7 +56,7 @@ def test_folders_inside_folders_have_no_end_that_matters(tmp_path, monkeypatch):
 def test_an_empty_name_is_that_of_no_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in "ab":
-        RunDirectory.create(tmp_path / "outputs" / name)
+        RunWriter.create(tmp_path / "outputs" / name)
     with pytest.raises(RunNotFound, match="name a run: last, a directory, or a part of its name"):
         find_run("")
 
@@ -66,7 +66,7 @@ def test_a_folder_without_a_run_is_said_to_be_one(there_are_runs, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     if there_are_runs:
-        RunDirectory.create(tmp_path / "outputs" / "a")
+        RunWriter.create(tmp_path / "outputs" / "a")
     with pytest.raises(RunNotFound, match=r"folder holds no run \(it has no status.json\)"):
         find_run("folder")
 
@@ -74,7 +74,7 @@ def test_a_folder_without_a_run_is_said_to_be_one(there_are_runs, tmp_path, monk
 def test_messages_hold_nothing_that_a_terminal_obeys(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("a", "b"):
-        RunDirectory.create(tmp_path / "outputs" / f"{name}\x1b[2J")
+        RunWriter.create(tmp_path / "outputs" / f"{name}\x1b[2J")
     (tmp_path / "\x1b").mkdir()
     for name in ("\x1b[2J", "none", "none\x1b", "\x1b"):
         with pytest.raises(RunNotFound) as found:
@@ -92,9 +92,9 @@ def test_a_name_means_a_sweep_where_it_is_in_no_other_run(here):
     first, second = (here / "outputs/multirun/2026-01-01" / name for name in ("10-00-00-aaaa", "10-00-01-bbbb"))
     for sweep, file in ((first, "sweep.json"), (second, "multirun.yaml")):
         for i in range(2):
-            RunDirectory.create(sweep / str(i)).finish("done")
+            RunWriter.create(sweep / str(i)).finish("done")
         (sweep / file).touch()
-    RunDirectory.create("outputs/2026-01-02/bbbb-adam").finish("done")
+    RunWriter.create("outputs/2026-01-02/bbbb-adam").finish("done")
     relative = first.relative_to(here)
     assert list_sweeps(ROOT) == [relative, second.relative_to(here)]
     assert find_sweep("aaaa") == relative

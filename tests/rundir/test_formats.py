@@ -152,9 +152,9 @@ def test_rows(run):
 def test_the_files_of_a_run(run):
     found = {str(p.relative_to(run.path)).partition(".tfevents.")[0] for p in run.path.rglob("*") if p.is_file()}
     assert {name for name in found if not name.endswith(".patch")} == {
-        "status.json", "metrics.jsonl", "summary.json", "events.out", "checkpoints/last.pt", "checkpoints/best.pt",
+        "status.json", "metrics.jsonl", "summary.json", "events.out", "checkpoints/last.safetensors", "checkpoints/best.safetensors",
     }  # fmt: skip
-    assert run.checkpoint_after(300).name == "step-00000300.pt"
+    assert run.checkpoint_after(300).name == "step-00000300.safetensors"
 
 
 def test_the_keys_of_a_configuration():

@@ -14,9 +14,9 @@ from test_git import WHO, made, write
 
 from dlopt import __version__
 from dlopt.rundir import provenance
-from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.find import find_run
 from dlopt.rundir.provenance import describe_differences
+from dlopt.rundir.writer import RunWriter
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +83,7 @@ def test_a_run_keeps_what_made_it(tmp_path, monkeypatch):
     folder = made(tmp_path / "thesis", {"net.py": b"1\n"})
     write(folder / "net.py", b"2\n")
     monkeypatch.chdir(folder)
-    run = RunDirectory.create(tmp_path / "run", device="cpu", threads=2)
+    run = RunWriter.create(tmp_path / "run", device="cpu", threads=2)
     status = run.status
     assert status["versions"] == provenance.get_versions()
     assert status["machine"] == provenance.describe_machine("cpu", 2)
@@ -96,7 +96,7 @@ def test_a_run_keeps_what_made_it(tmp_path, monkeypatch):
     )
     assert b"-1\n+2\n" in (run.path / here["patch"]).read_bytes()
     subprocess.run(["git", *WHO, "commit", "-qam", "second"], cwd=folder, check=True)
-    assert not describe_differences(status, RunDirectory.create(tmp_path / "another", threads=2).status), (
+    assert not describe_differences(status, RunWriter.create(tmp_path / "another", threads=2).status), (
         "one process runs one code"
     )
     provenance._start_query.cache_clear()
@@ -154,7 +154,7 @@ def test_show_says_what_made_a_run(here, capsys, monkeypatch):
     write(folder / "net.py", b"2\n")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("COLUMNS", "300")
-    status = RunDirectory.create("outputs/2026-01-01/one", {"seed": 0}, threads=1).status
+    status = RunWriter.create("outputs/2026-01-01/one", {"seed": 0}, threads=1).status
     assert main(["show"]) == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("by "))
     assert line.startswith(

@@ -152,7 +152,7 @@ class Chain:
         """What lies among the checkpoints and is none, and since when."""
         found = set()
         for file in self.run.checkpoint("last").parent.glob("*"):
-            if file.suffix != ".pt":
+            if file.suffix != ".safetensors":
                 try:
                     found.add((file.name, file.stat().st_mtime_ns))
                 except FileNotFoundError:

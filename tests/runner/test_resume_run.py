@@ -11,8 +11,10 @@ from bits import find_differences, read_final_state
 from helpers import BLOBS
 
 from dlopt.cli import main
-from dlopt.rundir.directory import RunDirectory, list_processes
+from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.find import find_run
+from dlopt.rundir.status import list_processes
+from dlopt.rundir.writer import RunWriter
 from dlopt.storage import atomic
 
 RESUME = ("train", "resume=last", "--trust")
@@ -113,6 +115,7 @@ def test_a_running_run_is_not_touched(here, capsys):
     run = find_run()
     run.status_file.write_text(json.dumps(run.status | {"status": "running"}))
     before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
+    run = RunWriter(run.path)
     run.lock.acquire()
     assert main(["train", "resume=last", "--trust", "epochs=9"]) == 2
     assert f"being written by process {os.getpid()} on " in capsys.readouterr().err
@@ -128,7 +131,7 @@ def test_curves_of_a_resumed_run_have_no_point_twice(here, capsys):
 
     assert main(["train", *BLOBS, "checkpoint.every=4", "steps=4"]) == 0
     run = find_run()
-    late = RunDirectory(run.path)
+    late = RunWriter(run.path)
     late.lock.acquire()
     late.resume(4)
     late.log({"step": 6, "epoch": 2.0, "seconds": 1.0, "train/loss": 99.0})
@@ -299,22 +302,22 @@ def test_resuming_behind_a_damaged_checkpoint_gives_the_same_bits(here, capsys):
     run.status_file.write_text(json.dumps(run.status | {"status": "running"}))
     assert main(RESUME) == 0
     out, err = capsys.readouterr()
-    assert "warning: last.pt is damaged (" in err
+    assert "warning: last.safetensors is damaged (" in err
     assert "resumes from the checkpoint after step 8" in err
     assert "resumes after step 8" in out
-    assert run.checkpoint("last").with_name("last.damaged.pt").read_bytes() == content
+    assert run.checkpoint("last").with_name("last.damaged.safetensors").read_bytes() == content
     assert find_differences(read_final_state(run), whole) == []
 
 
 def test_nothing_changes_if_no_checkpoint_can_be_read(here, capsys):
     assert main(["train", "-q", *BLOBS, "checkpoint.every=2"]) == 0
     run = find_run()
-    for file in run.path.glob("checkpoints/[ls]*.pt"):
+    for file in run.path.glob("checkpoints/[ls]*.safetensors"):
         file.write_bytes(b"x")
     before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
     assert main([*RESUME, "epochs=5"]) == 2
     err = capsys.readouterr().err
-    assert "no checkpoint can be read (last.pt is damaged" in err
+    assert "no checkpoint can be read (last.safetensors is damaged" in err
     assert f"to start again from step 0, remove {run.path}/checkpoints" in err
     assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()} == before
     shutil.rmtree(run.path / "checkpoints")

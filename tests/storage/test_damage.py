@@ -30,7 +30,7 @@ LONGER = 432
 """Steps to which a run that is done is made longer."""
 FILES = (
     "status.json", "metrics.jsonl", "summary.json", "train.log", "events.out.tfevents.*", ".hydra/config.yaml",
-    ".hydra/hydra.yaml", ".hydra/overrides.yaml", "checkpoints/last.pt", "checkpoints/best.pt",
+    ".hydra/hydra.yaml", ".hydra/overrides.yaml", "checkpoints/last.safetensors", "checkpoints/best.safetensors",
 )  # fmt: skip
 STATES = ("done", "interrupted")
 
@@ -205,7 +205,7 @@ def test_a_flipped_bit_among_the_weights_of_a_checkpoint_is_noticed(name, forks,
     content[content.index(raw) + 4 * 7 + 3] ^= 1  # of the exponent of one weight
     file.write_bytes(content)
     evaluated = harmless(forks, ["evaluate", "run", "--checkpoint", name], tmp_path)
-    assert evaluated.code == 2 or evaluated.out == before.out or f"{name}.pt is damaged" in evaluated.err
+    assert evaluated.code == 2 or evaluated.out == before.out or f"{name}.safetensors is damaged" in evaluated.err
     resumed = harmless(forks, original.resume, tmp_path)
     assert resumed.code == 2 or original.lost(run) == []
 

@@ -78,14 +78,6 @@ def test_what_torch_saves_is_read_as_torch_reads_it(name, file):
     assert same(found, CONTENTS[name])
 
 
-@pytest.mark.parametrize("rule", ["AdamW", "SGD", "LBFGS", "Rprop"])
-def test_checkpoints_with_any_state_are_read(tmp_path, rule):
-    keys = ("optimizer=torch_optim", f"optimizer.name={rule}", "epochs=1", "normalization=batch")
-    _, (run,) = train_runs(tmp_path, build_blobs(*keys))
-    for which in ("last", "best"):
-        assert same(run.load(which), torch.load(run.checkpoint(which), weights_only=True))
-
-
 # ------------------------------------------------------------------------------------------------ what is refused
 
 

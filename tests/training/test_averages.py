@@ -217,7 +217,7 @@ def test_the_commands_know_the_average(tmp_path, capsys, monkeypatch):
     assert "it has best, last, average" in capsys.readouterr().err
     run.checkpoint("average").write_bytes(b"no checkpoint")
     assert main(["evaluate", "averaged", "--checkpoint", "average", "--trust"]) == 2
-    assert "average.pt is damaged" in capsys.readouterr().err
+    assert "average.safetensors is damaged" in capsys.readouterr().err
 
     assert main(["show", "averaged"]) == 0
     assert "average (step 9)" in capsys.readouterr().out

@@ -1,6 +1,5 @@
 """When a run is saved, what it can go on from, and that neither can be told from the end."""
 
-import gc
 import math
 import os
 import shutil
@@ -12,7 +11,10 @@ import torch
 from bits import find_differences, read_final_state
 from helpers import build_blobs, interrupt_run, resume_run, train_runs
 
-from dlopt.rundir.directory import RunDirectory, decode_evaluations
+from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.metrics_log import decode_evaluations
+from dlopt.rundir.writer import RunWriter
+from dlopt.storage import checkpoint_file
 from dlopt.training import checkpoint_saver, recorder
 from dlopt.training.best import Lane
 from dlopt.training.checkpoint_saver import CheckpointSaver
@@ -110,7 +112,7 @@ def test_a_run_goes_on_from_any_checkpoint_that_is_kept_to_the_same_bits(keep, w
     _, (run,) = train_runs(tmp_path, experiment)
     assert find_differences(read_final_state(run), whole) == []
     newest = [run.checkpoint("last"), *run.older_checkpoints().values()]
-    steps = [torch.load(file, weights_only=True)["step"] for file in newest]
+    steps = [checkpoint_file.load(file)["step"] for file in newest]
     assert steps == STEPS[::-1][:keep]
     for age, step in enumerate(steps):
         for way in ("removed", "damaged"):
@@ -137,25 +139,20 @@ def test_when_it_is_saved_and_how_much_is_kept_cannot_be_told_from_the_end(whole
         assert find_differences(read_final_state(run), whole) == [], overrides
 
 
-def test_an_interrupt_before_a_checkpoint_is_begun_leaves_the_former_and_the_process(tmp_path, monkeypatch):
-    """Torch's writer is made by then; it ends its archive when it is deleted, after the file was closed."""
-    made = RunDirectory.create(tmp_path, {})
-    made.save("last", {"step": 1, "w": torch.zeros(3)})
-    begun = torch.serialization._open_zipfile_writer
+def test_an_interrupt_while_a_checkpoint_is_written_leaves_the_former(tmp_path, monkeypatch):
+    run = RunWriter.create(tmp_path, {})
+    run.save("last", {"step": 1, "w": torch.zeros(3)})
 
-    def interrupted(stream):
-        writer = begun(stream)  # kept by the traceback until it is looked at no more
-        assert writer is not None
+    def interrupt(stream, content):
+        stream.write(b"a part")
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched:
-        patched.setattr(torch.serialization, "_open_zipfile_writer", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            made.save("last", {"step": 2, "w": torch.ones(3)})
-    gc.collect()
-    assert made.load("last")["step"] == 1
-    assert [file.name for file in made.checkpoint("last").parent.iterdir()] == ["last.pt"]
-    made.finish("done", {})
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(checkpoint_file, "write", interrupt)
+        run.save("last", {"step": 2, "w": torch.ones(3)})
+    assert run.load("last")["step"] == 1
+    assert [file.name for file in run.checkpoint("last").parent.iterdir()] == ["last.safetensors"]
+    run.finish("done", {})
 
 
 def test_each_run_of_several_in_lanes_keeps_its_own(tmp_path):
@@ -164,7 +161,7 @@ def test_each_run_of_several_in_lanes_keeps_its_own(tmp_path):
     )
     for run in runs:
         assert list(run.older_checkpoints()) == [8, 6]
-    first, second = (torch.load(run.checkpoint_after(6), weights_only=True)["model"] for run in runs)
+    first, second = (checkpoint_file.load(run.checkpoint_after(6))["model"] for run in runs)
     assert not any(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -205,7 +202,7 @@ def test_the_best_of_a_run_that_goes_back_behind_it_is_found_again(tmp_path):
     _, (run,) = train_runs(tmp_path, experiment)
     state = read_final_state(run)
     assert run.load("best")["step"] == 9
-    for gone in ([run.checkpoint("last")], run.checkpoint("last").parent.glob("[ls]*.pt")):
+    for gone in ([run.checkpoint("last")], run.checkpoint("last").parent.glob("[ls]*.safetensors")):
         for checkpoint in gone:
             checkpoint.unlink()
         assert run.load("best")["step"] == 9
@@ -217,7 +214,7 @@ def test_a_run_that_goes_back_before_its_first_evaluation_has_no_best_weights(tm
     experiment = build_blobs("checkpoint.every=2", "checkpoint.keep=4")
     _, (run,) = train_runs(tmp_path, experiment)
     interrupt_run(tmp_path / "early", 2, experiment)
-    run.checkpoint("best").rename(tmp_path / "early/checkpoints/best.pt")
+    run.checkpoint("best").rename(tmp_path / "early/checkpoints/best.safetensors")
     _, run = resume_run(tmp_path / "early", experiment, TrainingControl(2))
     assert not run.checkpoint("best").exists()
     _, run = resume_run(run.path, experiment)
@@ -239,7 +236,7 @@ def test_every_name_reaches_the_disk_and_before_a_run_is_said_to_be_over(end, tm
             opened.difference_update([p for p in opened if os.path.samestat(os.fstat(descriptor), p.parent.stat())])
 
     def moved(new, file):
-        if file.name in ("status.json", "last.pt"):
+        if file.name in ("status.json", "last.safetensors"):
             folders.setdefault(file.name, []).append({p.name for p in opened})
         replace(new, file)
         opened.add(file)
@@ -247,15 +244,15 @@ def test_every_name_reaches_the_disk_and_before_a_run_is_said_to_be_over(end, tm
     experiment = build_blobs(
         "checkpoint.every=4", *(["optimizer=sgd", "optimizer.lr=1e30"] if end == "diverged" else [])
     )
-    run = RunDirectory.create(tmp_path / "run")
+    run = RunWriter.create(tmp_path / "run")
     monkeypatch.setattr(os, "fsync", reached)
     monkeypatch.setattr(os, "replace", moved)
     (summary,) = train([experiment], [run])
     assert summary["status"] == end
     assert opened == set()
     assert folders["status.json"] == [set()]
-    others = [name for names in folders.get("last.pt", []) for name in names if not name.startswith("step-")]
-    assert set(others) <= {"best.pt"}, "and the former last one, which has just been given its name"
+    others = [name for names in folders.get("last.safetensors", []) for name in names if not name.startswith("step-")]
+    assert set(others) <= {"best.safetensors"}, "and the former last one, which has just been given its name"
 
 
 def test_the_test_split_is_evaluated_once_where_the_last_weights_are_the_best(tmp_path, monkeypatch):

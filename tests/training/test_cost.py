@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import build_blobs
 
-from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.writer import RunWriter
 from dlopt.training import cost
 from dlopt.training.control import TrainingControl
 from dlopt.training.cost import Cost, CostModel, RunLength, estimate_cost, folder_size
@@ -15,7 +15,7 @@ from dlopt.training.loop import train
 
 
 def beginning(experiment):
-    return lambda folder: (experiment, RunDirectory.create(folder))
+    return lambda folder: (experiment, RunWriter.create(folder))
 
 
 def length(experiment):
@@ -55,7 +55,7 @@ def test_checkpoints_by_time_follow_from_the_time():
 )
 def test_the_length_is_that_of_the_run(keys, tmp_path):
     experiment = build_blobs(*keys)
-    run = RunDirectory.create(tmp_path / "run")
+    run = RunWriter.create(tmp_path / "run")
     (summary,) = train([experiment], [run], TrainingControl())
     said = length(experiment)
     assert (said.steps, said.evaluations) == (summary["step"], len(run.rows()))
@@ -106,7 +106,7 @@ def test_seconds_by_the_clock(monkeypatch):
 def test_bytes_are_those_of_a_real_run(keys, tmp_path):
     experiment = build_blobs(*keys)
     told = estimate_cost(beginning(experiment), 0.05).cost(experiment.settings)
-    run = RunDirectory.create(tmp_path / "run")
+    run = RunWriter.create(tmp_path / "run")
     train([experiment], [run], TrainingControl())
     assert told.bytes == pytest.approx(folder_size(run.path), rel=0.2)
     assert told.seconds > 0
@@ -130,7 +130,7 @@ def test_nothing_is_left(tmp_path, monkeypatch):
     assert torch.equal(experiment.w, before)
 
     def fails(folder):
-        RunDirectory.create(folder)
+        RunWriter.create(folder)
         raise ValueError("no data")
 
     with pytest.raises(ValueError, match="no data"):

@@ -5,6 +5,7 @@ import torch
 from helpers import build_blobs, interrupt_run, read_rows, train_runs
 
 from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.writer import RunWriter
 from dlopt.training import replay
 from dlopt.training.checkpointing import STATE_KEYS
 from dlopt.training.control import TrainingControl
@@ -33,7 +34,7 @@ def test_the_kept_checkpoints_by_their_steps_oldest_first(run):
 
 
 def test_a_file_that_holds_another_step_by_now_is_not_taken_for_the_former(run):
-    with pytest.raises(ValueError, match=r"last\.pt was after step 7, and is after step 9 now"):
+    with pytest.raises(ValueError, match=r"last\.safetensors was after step 7, and is after step 9 now"):
         CheckpointIndex({7: run.checkpoint("last")}).load(7)
 
 
@@ -76,7 +77,7 @@ def test_what_differs_in_two_checkpoints_is_told_by_its_part(name, run):
 @pytest.mark.parametrize("until", [1, 3, 8, 9, 20, None])
 def test_a_loop_ends_after_so_many_steps_and_not_later_than_at_its_end(until, experiment, tmp_path):
     watch = TrainingControl(until)
-    run = RunDirectory.create(tmp_path)
+    run = RunWriter.create(tmp_path)
     (summary,) = train([experiment], [run], watch)
     assert summary["step"] == watch.step == min(until or 9, 9)
     assert watch.steps == 9

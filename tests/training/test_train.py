@@ -25,7 +25,7 @@ from dlopt import prng
 from dlopt.objective.oracle import MiniBatchObjective
 from dlopt.objective.problem import Problem
 from dlopt.parts import Augmentation, Regularization
-from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.writer import RunWriter
 from dlopt.storage import atomic
 
 LANES = (
@@ -562,7 +562,7 @@ def test_resuming_restores_averages_instruments_and_the_best_weights(stop, tmp_p
 
 def test_a_run_without_a_checkpoint_begins_anew(tmp_path):
     (_,), (straight,) = train_runs(tmp_path / "straight", build_blobs())
-    run = RunDirectory.create(tmp_path / "run")
+    run = RunWriter.create(tmp_path / "run")
     run.log({"step": 3, "epoch": 1.0, "seconds": 1.0, "train/loss": 9.0})
     run.finish("failed")
     _, again = resume_run(run.path, build_blobs())
@@ -701,7 +701,7 @@ def test_a_full_disk_is_told_as_one_though_torch_says_something_else(tmp_path):
     import resource
     import signal
 
-    run = RunDirectory.create(tmp_path / "run")
+    run = RunWriter.create(tmp_path / "run")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
@@ -716,7 +716,7 @@ def test_a_full_disk_is_told_as_one_though_torch_says_something_else(tmp_path):
 
 
 def test_an_interrupt_while_a_checkpoint_is_written_is_one_though_torch_says_something_else(tmp_path, monkeypatch):
-    run = RunDirectory.create(tmp_path / "run")
+    run = RunWriter.create(tmp_path / "run")
     run.save("last", {"step": 1, "model": torch.zeros(3)})
 
     class Stream(io.BytesIO):

@@ -8,7 +8,6 @@ from dlopt.config.problems import ConfigError
 from dlopt.errors import join_truncated
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.display import display_path
-from dlopt.storage import torch_file
 
 
 class LoadedCheckpoint(NamedTuple):
@@ -27,7 +26,7 @@ def load_checkpoint(run: RunDirectory, wanted: str = "best") -> LoadedCheckpoint
     """
     kept = {str(step): file for step, file in run.older_checkpoints().items()}
     if wanted in kept:
-        return LoadedCheckpoint(torch_file.load(kept[wanted], links=run.follow_links), "kept", [])
+        return LoadedCheckpoint(run.load_file(kept[wanted]), "kept", [])
     if wanted == "average":
         return LoadedCheckpoint(_load_average(run), wanted, [])
     if wanted not in ("best", "last"):

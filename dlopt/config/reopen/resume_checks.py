@@ -20,7 +20,8 @@ from dlopt.config.reopen import load_run
 from dlopt.config.schema.renamed_keys import describe_renamed_key
 from dlopt.errors import did_you_mean
 from dlopt.formatting import format_override
-from dlopt.rundir.directory import RunDirectory, list_processes
+from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.status import list_processes
 from dlopt.training.batches import count_steps_per_epoch
 from dlopt.training.checkpointing import from_plain
 from dlopt.training.experiment import Experiment, Settings

@@ -10,12 +10,13 @@ from dlopt.config.compose import groups
 from dlopt.config.problems import ConfigError
 from dlopt.config.reopen.load_run import check_writable, load_config
 from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.writer import RunWriter
 from dlopt.storage.fingerprint import digest_files
 
 
 @pytest.fixture
 def run(tmp_path):
-    run = RunDirectory.create(tmp_path / "run")
+    run = RunWriter.create(tmp_path / "run")
     (run.path / ".hydra").mkdir()
     return run
 

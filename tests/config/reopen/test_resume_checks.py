@@ -36,7 +36,7 @@ def matters(name):
     Which rows there are between evaluations, over which steps they take means, and to which reading an instrument
     compares its own, is what log_every sets.
     """
-    between = ("rows", "row ", "last.pt: /window", "last.pt: /row", "last.pt: /diagnostics")
+    between = ("rows", "row ", "last.safetensors: /window", "last.safetensors: /row", "last.safetensors: /diagnostics")
     return not name.startswith(between) and "/gradient/" not in name
 
 
