@@ -100,9 +100,10 @@ def step(shape: tuple[int, ...]) -> float:
     for i in range(STEPS + 1):
         if i == 1:  # after the first, which warms up
             began = time.process_time()
-        inputs, targets = training.draw()
+        inputs, targets = training.next_batch()
         optimizer = training.optimizer()
-        moment = optimizer.step(training.w, training.state, training.objective(inputs, targets))
-        training.take(moment, training.w, optimizer)
+        objective = training.objective(inputs, targets)
+        result = optimizer.step(training.w, training.state, objective)
+        training.apply_step(result, training.w, optimizer, objective)
         training.step += 1
     return (time.process_time() - began) / STEPS

@@ -11,20 +11,20 @@ import time
 
 from benchmarks.processes import STARTED
 from dlopt.cli import main
-from dlopt.training.loop import Training
+from dlopt.training.state import TrainState
 
-_draw = Training.draw
+_next_batch = TrainState.next_batch
 
 
-def first(self: Training) -> object:
-    """The first draw; later ones are dlopt's own."""
+def first(self: TrainState) -> object:
+    """Report the first batch; later ones are dlopt's own."""
     print(f"first step {time.time() - float(os.environ[STARTED])}", flush=True)
     if sys.argv[1] == "stop":
         os._exit(0)
-    Training.draw = _draw
-    return _draw(self)
+    TrainState.next_batch = _next_batch
+    return _next_batch(self)
 
 
 arguments = sys.argv[2:]
-Training.draw = first
+TrainState.next_batch = first
 sys.exit(main(["train", *arguments]))

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from benchmarks.screen import screen
 from dlopt.cli import main as dlopt
+from dlopt.cli import train
 from dlopt.rundir.directory import RunDirectory
-from dlopt.runner import execute
 from dlopt.sweep.search import SearchRunner
 
 RUNS = 1000
@@ -39,11 +39,11 @@ class Measured:
         self.loop = 0.0
 
     def __enter__(self) -> Measured:
-        self._n_ended_here, self._run = execute.perform_in_process, SearchRunner.run
+        self._perform, self._run = train._perform_on_screen, SearchRunner.run
 
-        def here(one: Any, *, stage: Any) -> None:
+        def here(screen: Any, job: Any) -> None:
             began = time.perf_counter()
-            self._n_ended_here(one, stage=stage)
+            self._perform(screen, job)
             self.ends.append(time.perf_counter())
             self.inside.append(self.ends[-1] - began)
             self.memory.append(resident())
@@ -53,11 +53,11 @@ class Measured:
             self._run(search)
             self.loop = time.perf_counter() - began
 
-        execute.perform_in_process, SearchRunner.run = here, run  # type: ignore[method-assign]
+        train._perform_on_screen, SearchRunner.run = here, run  # type: ignore[method-assign]
         return self
 
     def __exit__(self, *_: object) -> None:
-        execute.perform_in_process, SearchRunner.run = self._n_ended_here, self._run  # type: ignore[method-assign]
+        train._perform_on_screen, SearchRunner.run = self._perform, self._run  # type: ignore[method-assign]
 
 
 def main(rounds: int) -> None:
