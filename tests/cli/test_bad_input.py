@@ -258,7 +258,7 @@ CASES = {
     "an empty training split": ([*MINE, "data._target_=mine.Empty"], ["data", "nothing to train on"]),
     # people's files
     "official files that are not there": (
-        ["data=fashion_mnist", "data.path=empty", "data.url=null"], ["data.path", "train-images-idx3-ubyte.gz", "not in empty", "data.url"],
+        ["data=fashion_mnist", "data.path=empty", "data.url=null"], ["data.path", "train-images-idx3-ubyte.gz", "empty", "data.url"],
     ),
     "an address that is none": (["data=mnist", "data.path=empty", "data.url=here"], ["data.url", "http://", "got here"]),
     "a file in the folder's place": (["data=mnist", "data.path=file", "data.url=null"], ["data.path", "file is a file"]),
@@ -369,7 +369,7 @@ CASES = {
     "unknown group of Hydra's": (["-m", "hydra/swepeer=tpe", "seed=0,1"], ["1 problem", "hydra/swepeer ", "did you mean hydra/sweeper?"]),
     "unknown part of Hydra": (["-m", "hydra.sweper.trials=4", "seed=0,1"], ["1 problem", "hydra.sweper ", "did you mean sweeper?"]),
     "a key of an unknown group": (["optimzer.lr=1"], ["1 problem", "optimzer ", "did you mean optimizer?"]),
-    "unknown key of a search": (["-m", "hydra.sweeper.trails=5", "seed=0,1"], ["1 problem", "hydra.sweeper.trails ", "did you mean trials?"]),
+    "unknown key of a search": (["-m", "hydra.sweeper.trails=5", "seed=0,1"], ["1 problem", "hydra.sweeper.trails ", "did you mean n_trials?"]),
     "unknown key of a sampler": (["-m", "hydra.sweeper.tpe.n_startup_trals=5", "seed=0,1"], ["1 problem", "hydra.sweeper.tpe.n_startup_trals ", "did you mean n_startup_trials?"]),
     "unknown key of a launcher": (["-m", "hydra/launcher=pool", "hydra.launcher.wokers=2", "seed=0,1"], ["1 problem", "did you mean workers?"]),
     "a key of another launcher": (["-m", "hydra.launcher.workers=2", "seed=0,1"], ["1 problem", "hydra.launcher.workers ", "hydra/launcher=pool would have it"]),
