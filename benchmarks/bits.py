@@ -441,13 +441,9 @@ def load_checkpoint(folder: Path, name: str) -> dict[str, Any] | None:
 
         return torch.load(files[0], map_location="cpu", weights_only=True)
     if files[0].suffix == ".safetensors":
-        from safetensors.torch import load_file
+        from dlopt.storage import checkpoint_file
 
-        content: dict[str, Any] = {"model": {}, "best": {}, "state": {}, "average": {}, "preprocessing": {}}
-        for place, tensor in load_file(files[0]).items():
-            group, inner = re.split(r"[./]", place, maxsplit=1)
-            content.setdefault(group, {})[inner] = tensor
-        return content
+        return checkpoint_file.load(files[0])
     raise ValueError(f"{files[0]} is in a format that is not known here")
 
 
