@@ -7,8 +7,8 @@ Machines that share a file system do not always see each other's flock. So a hol
 seconds, and a process of another machine believes it to be gone when nothing has stirred for a minute. Should it
 return from a long sleep, it finds another's name in the file, and writes nothing more.
 
-Why not filelock.SoftFileLease (tried with filelock 4.3): a stopped process (SIGSTOP, a suspended laptop) on the same
-machine loses its lease when that expires (3.0 s of a lease of 3 s), where it keeps a flock; an empty file that a crash
+Why not filelock.SoftFileLease (tried with filelock 4.3): a stopped process (SIGSTOP) on the same machine
+loses its lease when that expires (3.0 s of a lease of 3 s), where it keeps a flock; an empty file that a crash
 left blocks everyone (no take-over in 8 s); and there is no public way to ask who holds a lease, as `find_holder` does.
 """
 

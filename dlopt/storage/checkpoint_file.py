@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dlopt.storage import memory, regular_file
-from dlopt.storage.safe_read import LARGEST
 
 SUFFIX = ".safetensors"
 LONGEST_HEADER = 1 << 26
-"""Bytes. The header of a network of ten thousand tensors, with the state of its optimizer, has about 7 MB."""
+"""Bytes. The header of a network of ten thousand tensors, saved twice (last and best weights), has 3.4 MB."""
 DEEPEST = 100
 """Levels of containers inside containers."""
 KEY = b'"sha256":"'
@@ -44,8 +43,8 @@ class UnreadableCheckpoint(ValueError):
 def write(stream: BinaryIO, content: Mapping[str, Any]) -> None:
     """Write nested dictionaries, lists and tuples of tensors, text and numbers.
 
-    The layout is written here and not by safetensors.torch.save, which copies all tensors twice: 120 MB take 0.3 s
-    instead of 0.7 s.
+    The layout is written here and not by safetensors.torch.save, which copies all tensors: on one busy core 120 MB took
+    0.5 s here and 0.9 s there. torch.save without a digest takes 0.12 s on a free core, and this 0.16 s.
     """
     tensors: dict[str, Any] = {}
     text = json.dumps(_encode(content, "", tensors))
@@ -149,8 +148,6 @@ def _decode(node: Any, tensors: Mapping[str, Any], depth: int) -> Any:
         raise UnreadableCheckpoint(f"it is nested more than {DEEPEST} levels deep")
     if isinstance(node, list):
         return [_decode(inner, tensors, depth + 1) for inner in node]
-    if isinstance(node, int) and abs(node) >= LARGEST:
-        raise UnreadableCheckpoint("it holds a whole number of more than 64 bits")
     if not isinstance(node, dict):
         return node
     ((kind, inner),) = node.items()

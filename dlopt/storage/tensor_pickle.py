@@ -6,8 +6,8 @@ nothing that a file names is imported or called, and a few bytes that stand for 
 be visited, are refused before torch reads them. So is whatever it does not know.
 
 Why torch.load(weights_only=True) is not enough (measured with torch 2.13 on the files of tests/hostile_files.py): a
-dictionary key of tuples doubled sixty times keeps it busy for ever (15 s of CPU time, then ended); a tensor of shape
-(10**6, 10**6) in 16 bytes, a list of 50,000 aliases, and a flipped bit among the weights are loaded without a word.
+dictionary key of tuples doubled sixty times did not end within 15 s of CPU time; a tensor of shape
+(10**6, 10**6) in 16 bytes, a list of 50,000 aliases, and a flipped bit among the weights are loaded without an error.
 """
 
 from __future__ import annotations

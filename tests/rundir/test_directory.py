@@ -132,6 +132,15 @@ def test_what_an_interrupted_write_left_is_no_checkpoint(tmp_path):
     assert run.latest_checkpoint().file == run.checkpoint_after(1)
 
 
+def test_checkpoints_of_an_earlier_version_are_refused_in_one_sentence(tmp_path):
+    run = RunWriter.create(tmp_path)
+    run.checkpoint("last").with_suffix(".pt").touch()
+    with pytest.raises(ValueError, match=r"earlier version.*does not read"):
+        run.latest_checkpoint()
+    run.save("last", {"step": 1})
+    run.check_version()
+
+
 # ------------------------------------------------------------------------------------------- the way back
 
 
