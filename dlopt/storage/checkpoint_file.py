@@ -3,7 +3,8 @@
 Tensors lie under their path (`model/hidden.0.weight`), so that `safetensors.torch.load_file` reads them without dlopt.
 The metadata of the header holds the rest:
 
-    content   JSON of the whole structure; {"tensor": NAME} stands for a tensor
+    content   JSON of the whole structure; {"tensor": NAME} stands for a tensor, with "order" for one whose dimensions
+              lie in another order in memory
     sha256    the SHA-256 of the file, computed with 64 zeros in the place of this digest
 
 Loading executes nothing. The file is not larger than the available memory, safetensors checks that the tensors fill it
@@ -122,7 +123,12 @@ def _encode(value: Any, path: str, tensors: dict[str, Any]) -> Any:
 
     if isinstance(value, Tensor):
         name = f"{path}#{len(tensors)}" if path in tensors else path
-        tensors[name] = value.detach().cpu().contiguous()
+        tensor = value.detach().cpu()
+        tensors[name] = tensor.contiguous()
+        # Kernels round differently on another memory layout, such as that of a transposed matrix.
+        order = sorted(range(tensor.ndim), key=lambda i: -tensor.stride(i))
+        if not tensor.is_contiguous() and tensor.permute(order).is_contiguous():
+            return {"tensor": name, "order": order}
         return {"tensor": name}
     if isinstance(value, Mapping):
         return {"dict": [[key, encode(inner, key)] for key, inner in value.items()]}
@@ -150,14 +156,23 @@ def _decode(node: Any, tensors: Mapping[str, Any], depth: int) -> Any:
         return [_decode(inner, tensors, depth + 1) for inner in node]
     if not isinstance(node, dict):
         return node
+    if "tensor" in node:
+        return _restore_layout(tensors[node["tensor"]], node.get("order"))
     ((kind, inner),) = node.items()
-    if kind == "tensor":
-        return tensors[inner]
     if kind == "tuple":
         return tuple(_decode(inner, tensors, depth))
     if kind == "dict":
         return {key: _decode(value, tensors, depth + 1) for key, value in inner}
     raise UnreadableCheckpoint(f"it holds an unknown kind of value, {kind[:80]!r}")
+
+
+def _restore_layout(tensor: Any, order: Any) -> Any:
+    """Return the tensor with its dimensions laid out in memory in this order, the slowest first."""
+    if order is None:
+        return tensor
+    if not isinstance(order, list) or sorted(order) != list(range(tensor.ndim)):
+        raise UnreadableCheckpoint(f"it holds a tensor of {tensor.ndim} dimensions in the order {str(order)[:80]}")
+    return tensor.permute(order).contiguous().permute([order.index(i) for i in range(tensor.ndim)])
 
 
 def _first_line(error: Exception) -> str:

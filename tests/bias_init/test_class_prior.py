@@ -22,14 +22,14 @@ PRIOR = ("bias_init=class_prior", "precision=float64")
 
 def loss_on_train(experiment):
     """The loss on the whole training split before the first step."""
-    x, y = experiment.train.gathered()
+    x, y = experiment.train.gather()
     torch.nn.utils.vector_to_parameters(experiment.w, experiment.model.parameters())
     with torch.no_grad():
         return F.cross_entropy(experiment.model.eval()(x.double()), y)
 
 
 def entropy(experiment):
-    c = experiment.train.gathered()[1].bincount().double()
+    c = experiment.train.gather()[1].bincount().double()
     c = c / c.sum()
     return -(c * c.log()).sum()
 

@@ -10,6 +10,7 @@ from helpers import BLOBS
 
 from dlopt.cli import main
 from dlopt.rundir.find import find_run
+from dlopt.rundir.writer import RunWriter
 
 TRAIN = ("train", "-q", *BLOBS)
 
@@ -85,7 +86,7 @@ def test_another_file_is_read_as_the_runs_own_was(here, capsys):
 
     np.savez(here / "third.npz", x=x, y=np.repeat(["cow", "dog"], 20))
     assert main(["evaluate", "--trust", "--data", "third.npz"]) == 2
-    assert "no class dog" in capsys.readouterr().err
+    assert "unknown classes dog" in capsys.readouterr().err
 
 
 TABLE = "size,colour,price\n" + "".join(f"{i},{'red' if i % 2 else 'blue'},{3 * i + 7}\n" for i in range(1, 81))
@@ -114,7 +115,7 @@ def test_another_table_is_read_as_the_runs_own_was(here, capsys):
     assert float(found[3].split()[1]) * 3 == pytest.approx(several["three"], abs=0.001)
 
     for content, said in (
-        ("size,price\n1,2\n", "lacks colour"),
+        ("size,price\n1,2\n", "colour"),
         ("size,colour,price\n1,green,2\n", "'green' in line 2"),
         ("size,colour,price\nbig,red,2\n", "'big' in line 2"),
         ("size,colour,price\n1,red,dear\n", "'dear' in line 2"),
@@ -132,7 +133,7 @@ def test_a_file_for_a_run_that_was_trained_on_none(here, capsys):
     np.savez(here / "mine.npz", x=x, y=np.arange(12) % 3)
     assert main(["evaluate", "--trust", "--data", "mine.npz"]) == 0
     assert "12 examples" in capsys.readouterr().out
-    for y, said in ((np.arange(12) % 4, "no class 3"), (np.eye(3)[np.arange(12) % 3], "classes must be (N,)")):
+    for y, said in ((np.arange(12) % 4, "unknown classes 3"), (np.eye(3)[np.arange(12) % 3], "classes must be (N,)")):
         np.savez(here / "bad.npz", x=x, y=y)
         assert main(["evaluate", "--trust", "--data", "bad.npz"]) == 2
         assert said in capsys.readouterr().err
@@ -196,6 +197,7 @@ def damaged(run):
 
 
 def another(run):
+    run = RunWriter(run.path)
     run.lock.acquire()
     other = run.load("best")
     other["model"] = {"hidden.0.weight": torch.zeros(8, 5)}

@@ -9,6 +9,7 @@ from helpers import BLOBS
 from test_forked import ENDLESS, TESTS, begun
 
 from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.writer import RunWriter
 from dlopt.storage import atomic
 
 MINE = {"PYTHONPATH": TESTS}
@@ -116,7 +117,7 @@ def test_of_two_that_resume_at_once_one_goes_on(running, forks, tmp_path):
 
 def test_a_run_that_is_taken_over_writes_no_more_and_says_so(running, tmp_path):
     """As a process that slept finds it, whose directory another machine has taken meanwhile."""
-    run = RunDirectory(tmp_path / "run")
+    run = RunWriter(tmp_path / "run")
     other = json.loads(run.lock.file.read_text()) | {"host": "elsewhere", "pid": 1, "token": "another"}
     atomic.atomic_write_bytes(run.lock.file, json.dumps(other).encode())
     ended = running.wait()

@@ -236,10 +236,10 @@ def made_by(job):
 
 def test_one_that_is_interrupted_says_so_and_leaves_nothing(under_way, forks, tmp_path):
     while not (tmp_path / "run/checkpoints/step-00020000.safetensors").exists():
-        assert not under_way.ended, under_way.wait()
+        assert not under_way.has_ended, under_way.wait()
     job = forks.start(["verify", "run", "--trust", "--from", "0"], tmp_path, {"PYTHONPATH": TESTS})
     while (place := made_by(job)) is None:
-        assert not job.ended, job.wait()
+        assert not job.has_ended, job.wait()
     job.kill(signal.SIGINT)
     ended = job.wait()
     assert (ended.code, ended.out, ended.err) == (130, "", "interrupted; nothing was verified\n")
@@ -249,9 +249,9 @@ def test_one_that_is_interrupted_says_so_and_leaves_nothing(under_way, forks, tm
 def test_a_run_that_is_under_way_is_verified_and_not_disturbed(under_way, forks, tmp_path):
     """Whatever it saves meanwhile: where a file was replaced as it was read, that is said."""
     while not (tmp_path / "run/checkpoints/step-00002000.safetensors").exists():
-        assert not under_way.ended, under_way.wait()
+        assert not under_way.has_ended, under_way.wait()
     for _ in range(3):
         ended = forks.run(["verify", "run", "--trust"], tmp_path, {"PYTHONPATH": TESTS})
         assert ended.code == 0 or (ended.code == 2 and re.search("was after step|No such file", ended.err)), ended
-    assert not under_way.ended
+    assert not under_way.has_ended
     assert RunDirectory(tmp_path / "run").status["status"] == "running"

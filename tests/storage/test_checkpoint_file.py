@@ -41,6 +41,31 @@ def test_every_value_comes_back_with_its_bits(file):
     assert [type(x) for x in content["pairs"]] == [tuple, list, dict, tuple]
 
 
+def test_the_order_of_dimensions_in_memory_comes_back(file):
+    """A product with a transposed matrix rounds differently than one with its copy."""
+    tensors = {
+        "transposed": torch.randn(5, 7).T,
+        "permuted": torch.randn(2, 3, 4).permute(2, 0, 1),
+        "plain": torch.randn(3, 4),
+        "one": torch.randn(1, 4).T,
+        "strided": torch.randn(8)[::2],
+    }
+    write_checkpoint(file, tensors)
+    content = checkpoint_file.load(file)
+    for name, tensor in tensors.items():
+        assert torch.equal(content[name], tensor)
+        if name != "strided":  # it is not dense in memory
+            assert content[name].stride() == tensor.stride() or content[name].is_contiguous() == tensor.is_contiguous()
+    assert content["transposed"].stride() == (1, 7)
+    assert load_file(file)["transposed"].shape == (7, 5)
+
+
+@pytest.mark.parametrize("order", [[0], [0, 0], [0, 2], [-1, 0], "ab", {"0": 1}, [True, False, 1]])
+def test_an_order_that_is_no_permutation_is_refused(order):
+    with pytest.raises(UnreadableCheckpoint, match="order"):
+        checkpoint_file._restore_layout(torch.zeros(2, 3), order)
+
+
 def test_tensors_are_read_by_safetensors_under_their_path(file):
     write_checkpoint(file, CONTENT)
     tensors = load_file(file)

@@ -71,7 +71,6 @@ def load_predictor(
     problems.raise_if_any()
     (train, validation), model, loss = cut.value, network.value.model, components.require("loss")
     load_run.check(content, model, dataset, "--data" if data else "run", same_data=not data)
-    model.to(settings.value.dtype).load_state_dict(content["model"])
 
     few = Split(dataset.test.inputs[:2], dataset.test.targets[:2])
     prepared = problems.attempt(lambda: apply_preprocessing(few, None, few, several["preprocess"], problems, fitted))
@@ -79,6 +78,7 @@ def load_predictor(
         lambda: probe(model, prepared.value.train, loss, {}, dataset.outputs, settings.value.dtype, problems)
     )
     problems.raise_if_any()
+    model.to(settings.value.dtype).load_state_dict(content["model"])  # the probe leaves a model in its own precision
     predictor = Predictor(
         model,
         loss,
