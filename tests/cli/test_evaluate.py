@@ -141,7 +141,7 @@ def test_a_file_for_a_run_that_was_trained_on_none(here, capsys):
     for data in (["table", "data.path=mine.csv"], ["mine.csv"]):
         assert main(["evaluate", "--trust", *(word for d in data for word in ("--data", d))]) == 2
     err = capsys.readouterr().err
-    assert "a table can be read for a run that was trained on one alone" in err
+    assert "a table needs a run" in err
     assert ".npz or .pt or .npy" in err
 
 
