@@ -126,7 +126,8 @@ def _encode(value: Any, path: str, tensors: dict[str, Any]) -> Any:
         tensor = value.detach().cpu()
         tensors[name] = tensor.contiguous()
         # Kernels round differently on another memory layout, such as that of a transposed matrix.
-        order = sorted(range(tensor.ndim), key=lambda i: -tensor.stride(i))
+        strides = tensor.stride()
+        order = sorted(range(tensor.ndim), key=lambda i: -strides[i])
         if not tensor.is_contiguous() and tensor.permute(order).is_contiguous():
             return {"tensor": name, "order": order}
         return {"tensor": name}
