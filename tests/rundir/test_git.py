@@ -294,49 +294,63 @@ def test_the_repository_is_not_changed(tmp_path):
     assert {name: content for name, (content, _) in read_all(folder).items()} == {k: v for k, (v, _) in before.items()}
 
 
-@pytest.mark.parametrize("missing", [False, True])
-def test_nothing_in_a_repository_is_executed(missing, tmp_path):
-    """Filters, drivers, monitors, hooks, pagers, aliases, transports: each would leave a file behind.
-
-    missing: an object is missing, which git would fetch.
-    """
-    folder = make_repository(tmp_path / "it", {**START, "sub/x": b"1"})
+def write_trap(tmp_path: Path, end: str) -> tuple[str, Path]:
+    """Write a program that leaves a file behind."""
     trap, canary = tmp_path / "trap.sh", tmp_path / "canary"
-    write(trap, b'#!/bin/sh\necho "$0 $@" >> ' + bytes(canary) + (b"\nexit 1\n" if missing else b"\ncat\n"))
+    write(trap, f'#!/bin/sh\necho "$0 $@" >> {canary}\n{end}\n'.encode())
     trap.chmod(0o755)
-    inner = make_repository(tmp_path / "inner", {"i.py": b"1\n"})
-    git(folder, "submodule", "add", str(inner), "module")
+    return str(trap), canary
+
+
+def test_nothing_in_a_repository_is_executed(tmp_path):
+    """Filters, drivers, monitors, hooks, pagers, aliases."""
+    folder = make_repository(tmp_path / "it", {**START, "sub/x": b"1"})
+    trap, canary = write_trap(tmp_path, "cat")
+    git(folder, "submodule", "add", str(make_repository(tmp_path / "inner", {"i.py": b"1\n"})), "module")
     write(folder / ".gitattributes", b"* filter=evil diff=evil\nimage.bin filter=a=b\n")
     git(folder, "commit", "-am", "second")
     for key in (
         "filter.evil.clean", "filter.evil.smudge", "filter.evil.process", "filter.a=b.clean", "diff.evil.command",
         "diff.evil.textconv", "diff.external", "core.fsmonitor", "core.pager", "pager.diff", "alias.diff", "core.editor",
-        "core.sshCommand", "remote.origin.uploadpack", "credential.helper", "hook.evil.command",
+        "core.sshCommand", "credential.helper", "hook.evil.command",
     ):  # fmt: skip
         for place in (folder, folder / "module"):
-            git(place, "config", key, str(trap))
-    for key, value in {
-        "filter.evil.required": "true", "hook.evil.event": "post-index-change", "remote.origin.url": str(inner),
-        "core.repositoryFormatVersion": "1", "extensions.partialClone": "origin", "remote.origin.promisor": "true",
-    }.items():  # fmt: skip
-        git(folder, "config", key, value)
+            git(place, "config", key, trap)
+    git(folder, "config", "filter.evil.required", "true")
+    git(folder, "config", "hook.evil.event", "post-index-change")
     for hooks in (folder / ".git/hooks", folder / ".git/modules/module/hooks"):
         for hook in ("post-index-change", "pre-commit", "fsmonitor-watchman", "post-checkout"):
             shutil.copy(trap, hooks / hook)
-    blob = git(folder, "rev-parse", "HEAD:net.py")
     write(folder / "net.py", b"changed\n")
     write(folder / "mine.py", b"new\n")
     write(folder / "module/i.py", b"changed\n")
     os.utime(folder / "image.bin", (5, 5))
-    if missing:
-        (folder / f".git/objects/{blob[:2]}/{blob[2:]}").unlink()
     repository = find_repository(folder)
     assert not canary.exists(), canary.read_text()
-    assert repository.unknown == ("git failed" if missing else "")
-    assert missing or b"+changed" in repository.patch
-    traps = ["-c", f"core.hooksPath={os.devnull}", "-c", "core.fsmonitor=false"] if missing else []
-    git(folder, *traps, "diff", "--no-ext-diff", "--no-textconv", "HEAD", "--", "net.py" if missing else "image.bin", check=False)  # fmt: skip
-    assert canary.exists(), "the traps are not set"
+    assert repository.unknown == ""
+    assert b"+changed" in repository.patch
+    for options in ((), ("--no-ext-diff", "--no-textconv", "HEAD", "--", "image.bin")):
+        git(folder, "diff", *options, check=False)
+        assert canary.exists(), "the traps are not set"
+        canary.unlink()
+
+
+def test_missing_objects_are_not_fetched(tmp_path):
+    """In a partial clone, git would run the program that the configuration names."""
+    folder = make_repository(tmp_path / "it", {"net.py": b"1\n"})
+    trap, canary = write_trap(tmp_path, "exit 1")
+    for key, value in {
+        "core.repositoryFormatVersion": "1", "extensions.partialClone": "origin", "remote.origin.promisor": "true",
+        "remote.origin.url": str(make_repository(tmp_path / "inner", {"i.py": b"1\n"})), "remote.origin.uploadpack": trap,
+    }.items():  # fmt: skip
+        git(folder, "config", key, value)
+    blob = git(folder, "rev-parse", "HEAD:net.py")
+    (folder / f".git/objects/{blob[:2]}/{blob[2:]}").unlink()
+    write(folder / "net.py", b"changed\n")
+    assert find_repository(folder).unknown == "git failed"
+    assert not canary.exists()
+    git(folder, "diff", "HEAD", check=False)
+    assert canary.exists(), "the trap is not set"
 
 
 def test_the_repository_of_a_hook_is_not_taken_for_that_of_the_folder(tmp_path, monkeypatch):
