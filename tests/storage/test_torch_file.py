@@ -115,7 +115,7 @@ def test_nothing_in_a_file_is_called(name, place, file, tmp_path):
 
 def test_what_does_not_fit_into_the_memory_is_refused(file, monkeypatch):
     torch.save(torch.zeros(1_000_000), file)
-    monkeypatch.setattr(memory, "available", lambda: 3_000_000)
+    monkeypatch.setattr(memory, "get_available", lambda: 3_000_000)
     with pytest.raises(UnreadableTensorFile, match="needs 4 MB of memory, and 3 MB are free"):
         torch_file.load(file)
 
