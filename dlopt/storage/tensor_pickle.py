@@ -127,6 +127,7 @@ def _run(pickled: bytes, storages: Mapping[str, int]) -> list[Any]:  # noqa: PLR
     below: list[list[Any]] = []
     memo: dict[int, Any] = {}
     attributes: list[Any] = []
+    argument: Any
 
     def pop(name: str) -> list[Any]:
         """Take the values of an instruction: those since the last mark (TUPLE, APPENDS), or as many as it names."""
@@ -155,8 +156,8 @@ def _run(pickled: bytes, storages: Mapping[str, int]) -> list[Any]:  # noqa: PLR
             case "BINGET" | "LONG_BINGET":
                 stack.append(memo[argument])
             case "TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3" as name:
-                values = tuple(pop(name))
-                stack.append(values)
+                values = pop(name)  # which replaces the stack
+                stack.append(tuple(values))
             case "APPEND" | "APPENDS" as name:
                 values = pop("1" if name == "APPEND" else name)
                 _expect(stack[-1], list).extend(values)
