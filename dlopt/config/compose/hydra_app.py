@@ -7,12 +7,13 @@ callbacks into warnings. Here the arguments are passed in, and every error is ra
 from __future__ import annotations
 
 import argparse
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from dlopt.config.compose import groups, nested_options, resolvers
+from dlopt.config.compose import groups, nested_options
 from dlopt.config.problems import ConfigError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class HydraApp:
         from hydra.core.config_search_path import SearchPathQuery
 
         _check_flags(self.arguments)
-        resolvers.register()
+        register_resolvers()
         version.setbase("1.3")
         folder = self.arguments.config_path or str(groups.CONF)
         search_path = create_automatic_config_search_path(None, "dlopt.cli.train", folder)
@@ -90,6 +91,26 @@ class HydraApp:
         from hydra.types import HydraContext
 
         return HydraContext(config_loader=self._hydra.config_loader, callbacks=Callbacks(config))
+
+
+def register_resolvers() -> None:
+    """Register ${dlopt.name:} and ${dlopt.random:} for one command; both are parts of a directory's name."""
+    from omegaconf import OmegaConf
+
+    random = secrets.token_hex(2)
+    OmegaConf.register_new_resolver("dlopt.random", lambda: random, replace=True)
+    OmegaConf.register_new_resolver("dlopt.name", _name_run, replace=True)
+
+
+def _name_run(*, _root_: Any) -> str:
+    """Return the typed name, or <arch>-<optimizer>; a custom class is named by its class name."""
+    typed = dict(str(o).partition("=")[::2] for o in _root_.hydra.overrides.task)
+
+    def name_choice(group: str) -> str:
+        target = typed.get(f"{group}._target_", "")
+        return target.rpartition(".")[2] or str(_root_.hydra.runtime.choices.get(group))
+
+    return str(_root_.get("name") or f"{name_choice('arch')}-{name_choice('optimizer')}")
 
 
 def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
