@@ -20,8 +20,14 @@ from dlopt.config.checks import compatibility, schedules, splits
 from dlopt.config.checks.forward_probe import check_metrics, check_smallest_batch, choose_threads, probe
 from dlopt.config.compose import groups as compose_groups
 from dlopt.config.compose.nested_options import SCHEDULES
-from dlopt.config.initial_weights import build_initial_weights
-from dlopt.config.make_parts import Components, Override, build_components, build_network, load_data
+from dlopt.config.make_parts import (
+    Components,
+    Override,
+    build_components,
+    build_initial_weights,
+    build_network,
+    load_data,
+)
 from dlopt.config.problems import Problems
 from dlopt.config.schema.settings import build_settings
 from dlopt.training.batches import count_steps_per_epoch
@@ -38,7 +44,7 @@ def build(
 
     config   the composed configuration; plain mappings, lists and values without interpolations are faster
     given    the overrides as typed
-    fitted   what a finished run knows of its data, used instead of fitting to them
+    fitted   the state of a finished run's data, used instead of fitting to the data
     saved    the network's state dict in the checkpoint of a run that resumes
     """
     threads = torch.get_num_threads()
@@ -50,7 +56,7 @@ def build(
 
 
 def to_plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration as mappings, lists and values that it does not share; without Hydra's own node."""
+    """Return a configuration as mappings, lists and values that are copies, without Hydra's own node."""
 
     def copy_value(key: str) -> Any:
         if isinstance(config, DictConfig) and OmegaConf.is_missing(config, key):
@@ -82,13 +88,13 @@ def _build(
     bound = schedules.bind_schedules(components.several[SCHEDULES], components.single, regularization, problems)
     problems.attempt(lambda: compatibility.check_data_compatibility(data.value.dataset, components, problems))
 
-    cut = problems.attempt(lambda: splits.split_dataset(*data.value, settings.value, fitted, problems))
+    split = problems.attempt(lambda: splits.split_dataset(*data.value, settings.value, fitted, problems))
     network = problems.attempt(
         lambda: build_network(groups["arch"], data.value.dataset, components, settings.value, saved, typed, problems)
     )
     prepared = problems.attempt(
         lambda: splits.apply_preprocessing(
-            *cut.value, data.value.dataset.test, components.several["preprocess"], problems, fitted
+            *split.value, data.value.dataset.test, components.several["preprocess"], problems, fitted
         )
     )
 
@@ -117,9 +123,7 @@ def _build(
     problems.raise_if_any()
 
     model, train, optimizer = network.value.model, prepared.value.train, components.require("optimizer")
-    w = build_initial_weights(
-        components.single, model, train, settings.value, network.value.initialized, resumes=saved is not None
-    )
+    w = build_initial_weights(components.single, network.value, train, settings.value, resumes=saved is not None)
     compatibility.check_optimizer(optimizer, w, Layout.of(model), settings.value.device, problems)
     problems.raise_if_any()
     dataset = data.value.dataset
@@ -155,7 +159,7 @@ def _pop_groups(tree: dict[str, Any], problems: Problems) -> dict[str, dict[str,
     groups = {name: tree.pop(name, None) or {} for name in compose_groups.list_component_groups()}
     node = tree.pop(SCHEDULES, None) or {}
     if not isinstance(node, dict):
-        message = f"holds a schedule for each hyperparameter: {SCHEDULES}.momentum=ramp; that of lr is schedule=NAME"
+        message = f"holds a schedule for each hyperparameter: {SCHEDULES}.momentum=ramp; for lr, type schedule=NAME"
         problems.add(SCHEDULES, message)
         node = {}
     groups[SCHEDULES] = dict(schedules.iter_schedules(node))
@@ -163,20 +167,13 @@ def _pop_groups(tree: dict[str, Any], problems: Problems) -> dict[str, dict[str,
 
 
 def _select_network(groups: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the nodes of what a network is made of: the arch, and the groups that are supplied to it."""
+    """Return the nodes of the arch, and of the groups that are supplied to it."""
     return {name: groups[name] for name in ("arch", *declared_groups()["arch"].supplied) if name in groups}
 
 
 def _select_others(components: Components) -> dict[str, Any]:
     """Return the components of groups that have no field of their own in Experiment."""
+    consumed = {SCHEDULES, "activation", "normalization", "init", "bias_init", "preprocess"}
+    used = consumed | {*Experiment.__dataclass_fields__}
     built = {**components.single, **components.several}
-    used = {
-        *Experiment.__dataclass_fields__,
-        SCHEDULES,
-        "activation",
-        "normalization",
-        "init",
-        "bias_init",
-        "preprocess",
-    }
     return {group: component for group, component in built.items() if group not in used}
