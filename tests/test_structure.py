@@ -64,7 +64,7 @@ def module_of(file: Path) -> str:
 
 
 def read_imports() -> dict[str, set[str]]:
-    """The modules of dlopt that each module imports, inside functions and for type checking too."""
+    """Return the modules of dlopt that each module imports, also inside functions and for type checking."""
     known = {module_of(file) for file in files()}
     found: dict[str, set[str]] = {}
     for file in files():
@@ -221,8 +221,8 @@ def test_every_option_of_a_sweep_states_every_key():
             assert inspect.getdoc(own)
 
 
-def test_the_project_speaks_of_itself_alone():
-    """No path of anybody's machine in what is committed: none that begins at the root, but for what every Unix has."""
+def test_no_file_names_a_path_of_a_machine():
+    """Committed files hold no absolute paths, except those that every Unix has."""
     texts = [*files(), *groups.CONF.rglob("*.yaml"), ROOT / "README.md", ROOT / "Makefile", ROOT / ".ci/run"]
     for file in texts:
         text = file.read_text()

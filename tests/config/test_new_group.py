@@ -75,10 +75,10 @@ json.dump([codes, plain, twice, thrice, wrong], open("results.json", "w"))
 """
 
 
-def test_a_new_group_trains_and_nothing_else_is_touched(tmp_path):
+def test_a_new_group_needs_no_change_outside_its_own_files(tmp_path):
     package = groups.CONF.parent / "dlopt"
     shutil.copytree(groups.CONF, tmp_path / "conf")
-    shutil.copytree(package, tmp_path / "dlopt", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(package, tmp_path / "dlopt")
     files = {
         "dlopt/base/scaling.py": BASE,
         "dlopt/scaling/__init__.py": "",

@@ -1,4 +1,4 @@
-"""Options inside options, as people type them and as Hydra does."""
+"""Options inside options: the short form and Hydra's form."""
 
 import pytest
 
@@ -29,23 +29,23 @@ LEFT = [
 
 
 @pytest.mark.parametrize("typed", SPELLED)
-def test_a_choice_inside_an_option_is_spelled_out_and_back(typed):
+def test_a_nested_choice_is_converted_to_hydra_and_back(typed):
     assert to_hydra(typed) == SPELLED[typed]
     assert from_hydra(SPELLED[typed]) == typed
     assert to_hydra(to_hydra(typed)) == to_hydra(typed)
 
 
 @pytest.mark.parametrize("typed", LEFT)
-def test_all_else_is_left_as_it_is(typed):
+def test_other_arguments_are_unchanged(typed):
     assert to_hydra(typed) == typed
 
 
-def test_the_short_form_leaves_values_alone():
+def test_from_hydra_does_not_change_values():
     assert from_hydra("name=a@b.c") == "name=a@b.c"
     assert from_hydra("optimizer.lr=0.1") == "optimizer.lr=0.1"
 
 
-def test_what_a_file_holds(tmp_path):
+def test_nested_defaults_and_keys_of_a_file(tmp_path):
     file = tmp_path / "x.yaml"
     file.write_text(
         "defaults:\n  - _self_\n  - override /loss@_global_.loss: mse\n  - /schedule@then: constant\n"
@@ -56,7 +56,7 @@ def test_what_a_file_holds(tmp_path):
     assert load_nested_defaults(groups.CONF / "schedule" / "cosine.yaml") == {}
 
 
-def test_groups_that_hold_groups_of_ones_own(tmp_path):
+def test_nested_options_of_user_defined_folders(tmp_path):
     for group, text in {"optimizer": "defaults:\n- /schedule@warm.rate: constant\n", "schedule": ""}.items():
         (tmp_path / group).mkdir()
         (tmp_path / group / "a.yaml").write_text(text)
