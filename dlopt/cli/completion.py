@@ -102,7 +102,7 @@ def answer(shell: str, line: str, rest: str = "", breaks: str = "") -> list[str]
 def split(line: str, breaks: str = "") -> tuple[list[str], str, int]:
     """Split a line into words without quotes.
 
-    Returns the words, of which the last may be empty; the quote that is open at the end of the line; and the number of
+    Returns the words (the last may be empty); the quote that is open at the end of the line; and the number of
     characters of the last word before the piece that bash replaces.
     """
     words, word, quote, offset = [], "", "", 0

@@ -20,14 +20,7 @@ from dlopt.config.checks import compatibility, schedules, splits
 from dlopt.config.checks.forward_probe import check_metrics, check_smallest_batch, choose_threads, probe
 from dlopt.config.compose import groups as compose_groups
 from dlopt.config.compose.nested_options import SCHEDULES
-from dlopt.config.make_parts import (
-    Components,
-    Override,
-    build_components,
-    build_initial_weights,
-    build_network,
-    load_data,
-)
+from dlopt.config.make_parts import Override, build_components, build_initial_weights, build_network, load_data
 from dlopt.config.problems import Problems
 from dlopt.config.schema.settings import build_settings
 from dlopt.training.batches import count_steps_per_epoch
@@ -36,21 +29,21 @@ from dlopt.training.experiment import Experiment
 
 def build(
     config: DictConfig | Mapping[str, Any],
-    given: Sequence[str] = (),
+    overrides: Sequence[str] = (),
     fitted: splits.FittedDataState | None = None,
     saved: Mapping[str, Tensor] | None = None,
 ) -> tuple[Experiment, list[str]]:
     """Check a configuration and build its experiment; return it with notices. Raises ConfigError with all problems.
 
-    config   the composed configuration; plain mappings, lists and values without interpolations are faster
-    given    the overrides as typed
-    fitted   the state of a finished run's data, used instead of fitting to the data
-    saved    the network's state dict in the checkpoint of a run that resumes
+    config      the composed configuration; plain mappings, lists and values without interpolations are faster
+    overrides   as typed
+    fitted      the state of a finished run's data, used instead of fitting to the data
+    saved       the network's state dict in the checkpoint of a run that resumes
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # waking up the other threads takes longer than all of this
     try:
-        return _build(config, given, fitted, saved)
+        return _build(config, overrides, fitted, saved)
     finally:
         torch.set_num_threads(threads)
 
@@ -69,12 +62,12 @@ def to_plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
 
 def _build(
     config: DictConfig | Mapping[str, Any],
-    given: Sequence[str],
+    overrides: Sequence[str],
     fitted: splits.FittedDataState | None,
     saved: Mapping[str, Tensor] | None,
 ) -> tuple[Experiment, list[str]]:
     problems = Problems()
-    typed = [Override.parse(text) for text in given]
+    typed = [Override.parse(text) for text in overrides]
     tree = to_plain(config)
     groups = _pop_groups(tree, problems)
 
@@ -92,10 +85,9 @@ def _build(
     network = problems.attempt(
         lambda: build_network(groups["arch"], data.value.dataset, components, settings.value, saved, typed, problems)
     )
+    preprocess = components.several["preprocess"]
     prepared = problems.attempt(
-        lambda: splits.apply_preprocessing(
-            *split.value, data.value.dataset.test, components.several["preprocess"], problems, fitted
-        )
+        lambda: splits.apply_preprocessing(*split.value, data.value.dataset.test, preprocess, problems, fitted)
     )
 
     def check_length() -> None:
@@ -127,6 +119,9 @@ def _build(
     compatibility.check_optimizer(optimizer, w, Layout.of(model), settings.value.device, problems)
     problems.raise_if_any()
     dataset = data.value.dataset
+    used_here = {*Experiment.__dataclass_fields__, SCHEDULES}
+    used_here |= {"activation", "normalization", "init", "bias_init", "preprocess"}
+    built = {**components.single, **components.several}
     experiment = Experiment(
         settings=settings.value,
         train=train,
@@ -145,11 +140,11 @@ def _build(
         augmentation=components.several["augmentation"],
         diagnostic=components.several["diagnostic"],
         preprocessing=prepared.value.statistics,
-        network=_select_network(groups),
+        network={name: groups[name] for name in ("arch", *declared_groups()["arch"].supplied) if name in groups},
         names=dataset.names,
         encoding=dataset.encoding,
         threads=choose_threads(settings.value, model, train),
-        others=_select_others(components),
+        others={group: component for group, component in built.items() if group not in used_here},
     )
     return experiment, problems.notices
 
@@ -164,16 +159,3 @@ def _pop_groups(tree: dict[str, Any], problems: Problems) -> dict[str, dict[str,
         node = {}
     groups[SCHEDULES] = dict(schedules.iter_schedules(node))
     return groups
-
-
-def _select_network(groups: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the nodes of the arch, and of the groups that are supplied to it."""
-    return {name: groups[name] for name in ("arch", *declared_groups()["arch"].supplied) if name in groups}
-
-
-def _select_others(components: Components) -> dict[str, Any]:
-    """Return the components of groups that have no field of their own in Experiment."""
-    consumed = {SCHEDULES, "activation", "normalization", "init", "bias_init", "preprocess"}
-    used = consumed | {*Experiment.__dataclass_fields__}
-    built = {**components.single, **components.several}
-    return {group: component for group, component in built.items() if group not in used}

@@ -165,7 +165,7 @@ def build_network(
     if not isinstance(model, nn.Module):
         problems.add("arch._target_", f"{node['_target_']} made a {type(model).__name__}, not a torch.nn.Module")
         return None
-    if any("activates" in vars(module) for module in model.modules()):  # the factory's mark, not that of a class
+    if any("activates" in vars(module) for module in model.modules()):  # marked by the factory, not by its class
         called.add("activation")
     unused = [group for group in ("activation", "normalization") if group not in called]
     if "dropout" not in called:

@@ -72,7 +72,7 @@ CASES = {
         ["2 problems", "schedule.then  … no option 'cosin'; did you mean cosine", "schedule.length"],
     ),
     "unknown option as Hydra spells it": (["schedule=warmup", "schedule@schedule.then=cosin"], ["schedule.then  … did you mean cosine"]),
-    "an inner option where none is held": (["schedule.then=cosine"], ["schedule.then  … schedule=warmup would have it"]),
+    "an inner option where no option is nested": (["schedule.then=cosine"], ["schedule.then  … schedule=warmup would have it"]),
     "a key of another option": (["schedule.final=0.1"], ["schedule.final … here; schedule=cosine, … or schedule=warm_restarts would have it"]),
     "inner classes": (
         ["schedule=warmup", "schedule.then=custom", "optimizer=sam", "optimizer.base_optimizer._target_=dlopt.schedule.constant.ConstantSchedule"],
@@ -94,9 +94,9 @@ CASES = {
     "a rule inside that refuses the net": (["optimizer=sam", "optimizer.base_optimizer=torch_optim", "optimizer.base_optimizer.name=Muon"], ["optimizer  … Muon"]),
     # torch's rules
     "unknown class of torch.optim": (["optimizer=torch_optim", "optimizer.name=AdmW"], ["optimizer.name … no AdmW in torch.optim … did you mean AdamW"]),
-    "a class of torch.optim that is none": (["optimizer=torch_optim", "optimizer.name=Optimizer"], ["optimizer.name … no Optimizer"]),
-    "a class of one's own that is not there": (["optimizer=torch_optim", "optimizer.name=mine.Lyon"], ["optimizer.name … cannot import mine.Lyon"]),
-    "a module of one's own that fails": (["optimizer=torch_optim", "optimizer.name=broken.X"], ["optimizer.name … ZeroDivisionError"]),
+    "a class that is not in torch.optim": (["optimizer=torch_optim", "optimizer.name=Optimizer"], ["optimizer.name … no Optimizer"]),
+    "a custom class that does not exist": (["optimizer=torch_optim", "optimizer.name=mine.Lyon"], ["optimizer.name … cannot import mine.Lyon"]),
+    "a custom module that fails": (["optimizer=torch_optim", "optimizer.name=broken.X"], ["optimizer.name … ZeroDivisionError"]),
     "arguments": (
         ["optimizer=torch_optim", "+optimizer.options.weight_decy=1", "+optimizer.options.betas=[0.9]", "+optimizer.options.lr=1", "+optimizer.options.weight_decay=abc"],
         ["4 problems", "optimizer.options.weight_decy … AdamW … did you mean weight_decay", "optimizer.options.betas … a list [a number",
@@ -104,7 +104,7 @@ CASES = {
     ),
     "an argument without a plus": (["optimizer=torch_optim", "optimizer.options.eps=1"], ["optimizer.options.eps … +optimizer.options.eps=..."]),
     "an argument without a plus in braces": (["optimizer=torch_optim", "optimizer.options={eps: 1}"], ["optimizer.options.eps … +optimizer.options.eps=..."]),
-    "arguments that are none": (["optimizer=torch_optim", "optimizer.options=3"], ["optimizer.options … keys with values, got 3"]),
+    "arguments that are not a mapping": (["optimizer=torch_optim", "optimizer.options=3"], ["optimizer.options … keys with values, got 3"]),
     "an argument that the class refuses": (["optimizer=torch_optim", "+optimizer.options.eps=-1"], ["optimizer  … cannot train this network … -1"]),
     "a class that refuses the gradient": (["optimizer=torch_optim", "optimizer.name=SparseAdam"], ["optimizer  … cannot train this network"]),
     "a class that never asks": (["optimizer=torch_optim", "optimizer.name=mine.Deaf"], ["optimizer  … Deaf … does not call its closure"]),
@@ -173,12 +173,12 @@ CASES = {
     ),
     "nothing left to train on": (["data.train_size=1", "validation.fraction=0.9"], ["validation.fraction … nothing to train on"]),
     "an empty training split": ([*MINE, "data._target_=mine.Empty"], ["data … nothing to train on"]),
-    "too little held out": (["validation.fraction=0.0001"], ["validation.fraction … is none"]),
-    # people's files
+    "too little held out": (["validation.fraction=0.0001"], ["validation.fraction … rounds to zero"]),
+    # files of the user
     "official files that are not there": (
         ["data=fashion_mnist", "data.path=empty", "data.url=null"], ["data.path … train-images-idx3-ubyte.gz … empty … data.url"],
     ),
-    "an address that is none": (["data=mnist", "data.path=empty", "data.url=here"], ["data.url … http:// … got here"]),
+    "an invalid address": (["data=mnist", "data.path=empty", "data.url=here"], ["data.url … http:// … got here"]),
     "a file in the folder's place": (["data=mnist", "data.path=file", "data.url=null"], ["data.path … file is a file"]),
     "no official archive": (["data=cifar10", "data.path=empty", "data.url=null"], ["data.path … cifar-10-binary.tar.gz"]),
     "no file of arrays": (["data=arrays"], ["data.path … name the file … .npz"]),
@@ -188,7 +188,7 @@ CASES = {
         ["data=table", "data.path=my.csv", "data.target=price", "data.drop=[size]"], ["loss … for classes … are numbers … loss=mse"],
     ),
     "a device that is not there": (["device=cuda:97"], ["device … cuda:97 is not there … device=auto"]),
-    # people's own
+    # custom components
     "modules and classes": (
         ["optimizer._target_=nowhere.Rule", "schedule._target_=broken.Rule", "init._target_=mine.Rule", "arch=custom", "diagnostic=custom",
          "augmentation=custom", "augmentation.custom._target_=mine.NotARule"],
@@ -263,11 +263,11 @@ CASES = {
     "a key of the first option that is searched": (
         ["-m", "hydra/sweeper=tp", "optimizer=momentum,nesterov", "optimizer.momentum=0.8"], ["1 problem", "did you mean tpe?"],
     ),
-    "beside a pattern and an interval": (
+    "with a pattern and an interval": (
         ["-m", "hydra/sweeper=tp", "optimizer=glob(ada*)", "epochs=int(interval(1,3))", "optimizer.lr=tag(log,interval(1e-3,1))"],
         ["1 problem", "did you mean tpe?"],
     ),
-    "beside another problem": (["-m", "hydra/sweeper=tp", "optimizer=sgd,adam", "epocs=3"], ["2 problems", "did you mean tpe?", "did you mean epochs?"]),
+    "with another problem": (["-m", "hydra/sweeper=tp", "optimizer=sgd,adam", "epocs=3"], ["2 problems", "did you mean tpe?", "did you mean epochs?"]),
     "another word for -m": (["hydra.mode=MULTIRUN", "hydra.sweeper.n_trials=abc", "seed=0,1"], ["1 problem", "hydra.sweeper.n_trials "]),
     "a launcher with a dot": (["-m", "hydra.launcher=pool", "seed=0,1"], ["1 problem", "hydra.launcher  … hydra/launcher=pool"]),
     "a launcher of a single run": (["hydra/launcher=pool"], ["1 problem", "hydra/launcher  … add -m"]),

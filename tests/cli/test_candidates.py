@@ -49,7 +49,7 @@ def files(here):
         "own/optimizer/broken.yaml": "lr: [1\n  - {",
         "own/arch/wide.yaml": "# wide\n# me\ndefaults:\n  - mlp\n  - _self_\nfactor: 2\n",
         "own/arch/mlp.yaml": "# for wide\n# me\nwidths: [9]\n",
-        "own/mood/good.yaml": "# a group of one's own\n# me\nvalue: 1\n",
+        "own/mood/good.yaml": "# a user-defined group\n# me\nvalue: 1\n",
         "own/hydra/sweeper/mine.yaml": "# mine\n# me\ndefaults:\n  - grid\n  - _self_\nn_trials: 7\n",
         "my_rule.py": "from typing import Literal\nfrom dlopt.parts import Optimizer\n\n\nclass Base(Optimizer):\n    lr: float\n\n\n"
         "class Sign(Base):\n    mode: Literal['hard', 'soft']\n    nesterov: bool\n\n\n"
@@ -63,13 +63,16 @@ def files(here):
     os.mkfifo(here / "own/optimizer/pipe.yaml")
     (here / SWEEP / "sweep.json").touch()
     (here / "outputs/multirun/2025-01-01/09-00-00-bbbb").mkdir(parents=True)
-    (here / "outputs/multirun/2025-01-01/09-00-00-bbbb/multirun.yaml").touch()  # of an earlier version: it cannot go on
+    (
+        here / "outputs/multirun/2025-01-01/09-00-00-bbbb/multirun.yaml"
+    ).touch()  # of an earlier version: cannot be resumed
     return here
 
 
 RUNS = ["outputs/2026-01-02/10-00-00-mlp-sgd-bbbb", "outputs/multirun/2026-01-01/09-00-00-aaaa/0", "outputs/old-cnn"]
 SWEEP = "outputs/multirun/2026-01-01/09-00-00-aaaa"
 OWN = "train --config-dir own"
+SCHEDULED = "optimizer=momentum schedules.momentum=warmup"
 
 CASES = {
     # commands and flags
@@ -146,6 +149,25 @@ CASES = {
     "train optimizer=custom optimizer._target_=my_rule.Nothing +optimizer.": [],
     "train arch=custom arch._target_=my_rule.net +arch.": ["+arch.depth=", "+arch.bias="],
     "train arch=custom arch._target_=my_rule.net +arch.depth=": ["+arch.depth=2", "+arch.depth=3"],
+    # nested options
+    "train schedule=warmup schedule.then=c": [f"schedule.then={o}" for o in ("constant", "cosine", "custom")],
+    "train schedule=warmup schedule.then=cosine schedule.then.": ["schedule.then.final="],
+    "train schedule=warmup schedule.then.": [],
+    "train schedule=cosine schedule.th": [],
+    "train optimizer=sam optimizer.base_optimizer=ada": [f"optimizer.base_optimizer={o}" for o in ("adadelta", "adagrad", "adam", "adamw")],
+    "train optimizer=sam optimizer.base_optimizer=adam optimizer.base_optimizer.b": [f"optimizer.base_optimizer.beta{i}=" for i in (1, 2)],
+    # schedules of other hyperparameters
+    "train schedules.": [f"schedules.{n}=" for n in ("beta1", "beta2", "eps")],
+    "train optimizer=sam schedules.": [f"schedules.{n}=" for n in ("rho", "momentum", "dampening")],
+    "train optimizer=momentum regularization=[l2,dropout] schedules.": [
+        f"schedules.{n}=" for n in ("momentum", "dampening", "l2", "dropout.p", "dropout.input")
+    ],
+    "train regularization=early_stopping schedules.ea": [],
+    "train optimizer=momentum schedules.momentum=": [f"schedules.momentum={o}" for o in groups.list_option_names("schedule")],
+    "train regularization=dropout schedules.dropout.p=cos": ["schedules.dropout.p=cosine"],
+    f"train {SCHEDULED} schedules.momentum.": [f"schedules.momentum.{key}=" for key in ("length", "unit", "start", "then")],
+    f"train {SCHEDULED} schedules.momentum.unit=": ["schedules.momentum.unit=epochs", "schedules.momentum.unit=steps"],
+    f"train {SCHEDULED} schedules.momentum.then=cos": ["schedules.momentum.then=cosine"],
     # custom options
     f"{OWN} optimizer=si": ["optimizer=sign"],
     "train --config-dir=own optimizer=si": ["optimizer=sign"],
@@ -296,21 +318,6 @@ def test_keys_of_every_option_and_their_defaults_are_offered():
     assert wrong == []
 
 
-def test_nested_options_are_offered():
-    line = "train schedule=warmup schedule."
-    assert offered(f"{line}then=c") == ["schedule.then=constant", "schedule.then=cosine", "schedule.then=custom"]
-    assert offered(f"{line}then=cosine schedule.then.") == ["schedule.then.final="]
-    assert offered(f"{line}then.") == []
-    assert offered("train schedule=cosine schedule.th") == []
-    line = "train optimizer=sam optimizer."
-    known = [option for option in groups.list_option_names("optimizer") if option.startswith("ada")]
-    assert offered(f"{line}base_optimizer=ada") == [f"optimizer.base_optimizer={option}" for option in known]
-    assert offered(f"{line}base_optimizer=adam optimizer.base_optimizer.b") == [
-        "optimizer.base_optimizer.beta1=",
-        "optimizer.base_optimizer.beta2=",
-    ]
-
-
 def test_values_that_an_experiment_sets_are_offered():
     line = "experiment=mnist1d_paper optimizer=sgd"
     tree = OmegaConf.to_container(compose_config(*line.split()))
@@ -334,7 +341,7 @@ def test_an_option_may_choose_options_of_other_groups(files):
     assert offered(f"{OWN} experiment=paper seed=") == ["seed=7"]
 
 
-# ------------------------------------------------------------------------------- against what is imported
+# ------------------------------------------------------------------------------- against imported classes
 
 
 def literals(hint: object) -> list[str]:
@@ -412,26 +419,3 @@ def test_a_broken_configuration_offers_what_it_can(files, monkeypatch):
     assert offered("train hydra.sweeper.") == []
     (conf / "config.yaml").write_text("- a\n- b\n")
     assert offered("train epo") == []
-
-
-# ------------------------------------------------------------------------------------------- scheduled hyperparameters
-
-
-def test_scheduled_hyperparameters_and_their_schedules_are_offered():
-    assert offered("train schedules.") == ["schedules.beta1=", "schedules.beta2=", "schedules.eps="]
-    found = offered("train optimizer=momentum regularization=[l2,dropout] schedules.")
-    assert {"schedules.momentum=", "schedules.l2="} <= {*found}
-    assert "schedules.lr=" not in found
-    assert {"schedules.dropout.p=", "schedules.dropout.input="} <= {*found}
-    assert offered("train optimizer=sam schedules.") == [f"schedules.{n}=" for n in ("rho", "momentum", "dampening")]
-    assert offered("train regularization=early_stopping schedules.ea") == []
-    known = [f"schedules.momentum={option}" for option in groups.list_option_names("schedule")]
-    assert offered("train optimizer=momentum schedules.momentum=") == known
-    assert offered("train regularization=dropout schedules.dropout.p=cos") == ["schedules.dropout.p=cosine"]
-
-
-def test_keys_of_a_chosen_schedule_are_offered():
-    line = "train optimizer=momentum schedules.momentum=warmup schedules.momentum."
-    assert offered(line) == [f"schedules.momentum.{key}=" for key in ("length", "unit", "start", "then")]
-    assert offered(f"{line}unit=") == ["schedules.momentum.unit=epochs", "schedules.momentum.unit=steps"]
-    assert offered(f"{line}then=cos") == ["schedules.momentum.then=cosine"]

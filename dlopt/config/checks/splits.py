@@ -105,7 +105,7 @@ def _hold_out(
         wrong = f"leaves nothing to train on of {count} examples; hold out less or take more data"
         problems.add("validation.fraction", wrong)
     elif fraction > 0 and held_out == 0:
-        problems.add("validation.fraction", f"{fraction:g} of {count} examples is none; hold out more, or 0")
+        problems.add("validation.fraction", f"{fraction:g} of {count} examples rounds to zero; hold out more, or 0")
     else:
         return splits.hold_out(train, fraction, key)
     return None

@@ -37,7 +37,7 @@ def list_component_groups() -> list[str]:
 
 
 def list_all_groups() -> list[str]:
-    """Return the groups that people choose from: those of a run, then those of a sweep."""
+    """Return all groups: those of a run, then those of a sweep."""
     return [*list_groups(), *SWEEP_GROUPS]
 
 

@@ -31,7 +31,7 @@ class HydraApp:
     """
 
     def __init__(self, argv: Sequence[str]) -> None:
-        self.arguments = parse_flags(argv)
+        self.arguments = _make_parser().parse_args(list(argv))  # prints a wrong flag and raises SystemExit
         self.folders = find_config_folders(argv)
         self.overrides = [nested_options.to_hydra(o, [groups.CONF, *self.folders]) for o in self.arguments.overrides]
         self.config_name = self.arguments.config_name or "config"
@@ -113,11 +113,6 @@ def _name_run(*, _root_: Any) -> str:
     return str(_root_.get("name") or f"{name_choice('arch')}-{name_choice('optimizer')}")
 
 
-def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse the arguments as Hydra does. A wrong flag is printed and raises SystemExit."""
-    return _make_parser().parse_args(list(argv))
-
-
 def find_config_folders(argv: Sequence[str]) -> list[Path]:
     """Return the folder of user-defined options that --config-dir names, if it is given."""
     flags, _ = _make_parser().parse_known_args(list(argv))
@@ -133,14 +128,14 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _check_flags(arguments: argparse.Namespace) -> None:
-    """Raise ConfigError for flags that exclude each other, and for those of Hydra that dlopt has not."""
+    """Raise ConfigError for flags that exclude each other, and for flags of Hydra that dlopt does not support."""
     a = arguments
-    shown = a.cfg is not None
+    shows = a.cfg is not None
     if a.experimental_rerun is not None:
         raise ConfigError([("", "--experimental-rerun is not supported; type dlopt rerun RUN")])
     if a.shell_completion:
         raise ConfigError([("", "--shell-completion is not supported; type dlopt completion bash")])
-    if a.resolve and not (shown or a.help):
+    if a.resolve and not (shows or a.help):
         raise ConfigError([("", "--resolve needs --cfg or --help")])
-    if a.run + a.multirun + shown + (a.info is not None) > 1 and not (a.help or a.hydra_help):
+    if a.run + a.multirun + shows + (a.info is not None) > 1 and not (a.help or a.hydra_help):
         raise ConfigError([("", "give only one of --run, --multirun, --cfg and --info")])

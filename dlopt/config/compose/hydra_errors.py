@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dlopt.config.compose import groups, nested_options
-from dlopt.config.compose.hydra_app import find_config_folders, parse_flags
+from dlopt.config.compose.hydra_app import HydraApp
 from dlopt.config.compose.static_config import to_key_prefix
 from dlopt.config.problems import ConfigError
 from dlopt.config.schema.renamed_keys import describe_renamed_key, describe_renamed_option
@@ -18,26 +18,24 @@ ConfigProblem = tuple[str, str]
 def explain(argv: Sequence[str], error: Exception) -> list[ConfigProblem]:
     """Return every problem of a command line that Hydra refused to compose.
 
-    Hydra stops at the first one. So the overrides are composed again one by one, groups before keys. Those that fail
-    are explained and left out, and the rest is checked as before a run.
+    Hydra stops at the first problem. So the overrides are composed again one by one, groups before keys. Those that
+    fail are explained and omitted, and the others are checked as before a run.
     """
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    flags = parse_flags(argv)
-    folders = find_config_folders(argv)
-    overrides = [nested_options.to_hydra(o, [groups.CONF, *folders]) for o in flags.overrides]
-    accepted = [f"hydra.searchpath=[file://{folder}]" for folder in folders]
+    app = HydraApp(argv)
+    accepted = [f"hydra.searchpath=[file://{folder}]" for folder in app.folders]
     problems: list[ConfigProblem] = []
     failed: set[str] = set()
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(groups.CONF)):
-            for override in sorted(overrides, key=_rank):
+            for override in sorted(app.overrides, key=_rank):
                 if _is_at_or_below(_key(override), failed):
                     continue
                 try:
-                    single = _take_first_value(override) if flags.multirun else override
+                    single = _take_first_value(override) if app.arguments.multirun else override
                     compose("config", [*accepted, single])
                     accepted.append(single)
                 except Exception as refusal:

@@ -6,37 +6,10 @@ import pytest
 import torch
 from helpers import DEVICE, build_blobs, interrupt_run, load_weights, read_rows, resume_run, train_runs
 
-from dlopt.config.compose.nested_options import from_hydra, to_hydra
 from dlopt.config.problems import ConfigError
 
 MOMENTUM = ("optimizer=momentum", "+schedule@schedules.momentum=cosine", "schedules.momentum.final=0.2")
 EVERY = "log_every=1"
-
-
-@pytest.mark.parametrize(
-    ("typed", "full"),
-    [
-        ("schedules.momentum=cosine", "+schedule@schedules.momentum=cosine"),
-        ("schedules.momentum=cosine,step", "+schedule@schedules.momentum=cosine,step"),
-        ("schedules.momentum=nothing", "+schedule@schedules.momentum=nothing"),
-        ("schedules.dropout.p=cosine", "+schedule@schedules.dropout.p=cosine"),
-        ("schedules.gradient_noise.gamma=cosine", "+schedule@schedules.gradient_noise.gamma=cosine"),
-        ("schedules.momentum.then=cosine", "schedule@schedules.momentum.then=cosine"),
-    ],
-)
-def test_the_short_form_of_a_choice(typed, full):
-    assert to_hydra(typed) == full
-    assert to_hydra(full) == full
-    assert from_hydra(full) == typed
-
-
-@pytest.mark.parametrize(
-    "typed",
-    ["schedules.momentum.final=0.2", "schedules.momentum.unit=steps", "schedules.momentum._target_=mine.Sawtooth",
-     "schedules.l2.gamma=0.5", "schedules={}", "+schedule@schedules.momentum=cosine"],
-)  # fmt: skip
-def test_other_overrides_are_unchanged(typed):
-    assert to_hydra(typed) == typed
 
 
 @pytest.mark.parametrize(
