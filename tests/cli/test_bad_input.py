@@ -10,10 +10,10 @@ import pytest
 from dlopt.cli import main
 
 MINE = ("data=custom", "data._target_=mine.Blobs", "arch=mlp", "batch_size=16", "epochs=1")
-LINE = ("data=custom", "data._target_=mine.Line", "arch=mlp", "batch_size=16", "epochs=1", "loss=mse")
-UNIT = ("optimizer=custom", "optimizer._target_=mine.Unit")
-FAULTY = (*MINE, "augmentation=custom", "augmentation.custom._target_=mine.Faulty")
-UNFIT = (*MINE, "data._target_=mine.Unfit")
+LINE = ("data=custom", "data._target_=mine.Regression", "arch=mlp", "batch_size=16", "epochs=1", "loss=mse")
+UNIT = ("optimizer=custom", "optimizer._target_=mine.NormalizedDescent")
+FAULTY = (*MINE, "augmentation=custom", "augmentation.custom._target_=mine.FaultyAugmentation")
+UNFIT = (*MINE, "data._target_=mine.FaultyData")
 KFOLD = "validation.scheme=kfold"
 
 CASES = {
@@ -79,8 +79,8 @@ CASES = {
         ["2 problems", "schedule.then._target_=my_module.MyClass", "optimizer.base_optimizer._target_ … ConstantSchedule must be a subclass of dlopt.parts.Optimizer"],
     ),
     "inner classes of other kinds": (
-        ["schedule=warmup", "schedule.then=custom", "schedule.then._target_=mine.NotARule",
-         "optimizer=sam", "optimizer.base_optimizer=custom", "optimizer.base_optimizer._target_=mine.Plainest"],
+        ["schedule=warmup", "schedule.then=custom", "schedule.then._target_=mine.NotAComponent",
+         "optimizer=sam", "optimizer.base_optimizer=custom", "optimizer.base_optimizer._target_=mine.FieldlessDescent"],
         ["2 problems", "schedule  … fails … TypeError", "optimizer.base_optimizer._target_ … must be a dataclass"],
     ),
     "a bad inner option of a sweep": (
@@ -88,7 +88,7 @@ CASES = {
     ),
     "a key of the rule inside": (["optimizer=sam", "optimizer.lr=0.1"], ["optimizer.lr … there is optimizer.base_optimizer.lr"]),
     "a schedule for a rule inside without a rate": (
-        [*MINE, "epochs=4", "optimizer=sam", "optimizer.base_optimizer=custom", "optimizer.base_optimizer._target_=mine.Unit", "schedule=step", "schedule.every=3"],
+        [*MINE, "epochs=4", "optimizer=sam", "optimizer.base_optimizer=custom", "optimizer.base_optimizer._target_=mine.NormalizedDescent", "schedule=step", "schedule.every=3"],
         ["schedule  … SAM has no rate lr … schedule=constant"],
     ),
     "a rule inside that refuses the net": (["optimizer=sam", "optimizer.base_optimizer=torch_optim", "optimizer.base_optimizer.name=Muon"], ["optimizer  … Muon"]),
@@ -107,10 +107,10 @@ CASES = {
     "arguments that are not a mapping": (["optimizer=torch_optim", "optimizer.options=3"], ["optimizer.options … keys with values, got 3"]),
     "an argument that the class refuses": (["optimizer=torch_optim", "+optimizer.options.eps=-1"], ["optimizer  … cannot train this network … -1"]),
     "a class that refuses the gradient": (["optimizer=torch_optim", "optimizer.name=SparseAdam"], ["optimizer  … cannot train this network"]),
-    "a class that never asks": (["optimizer=torch_optim", "optimizer.name=mine.Deaf"], ["optimizer  … Deaf … does not call its closure"]),
+    "a class that never asks": (["optimizer=torch_optim", "optimizer.name=mine.IgnoresClosure"], ["optimizer  … IgnoresClosure … does not call its closure"]),
     # impossible pairs
     "a warm-up longer than the run": (["schedule=warmup", "epochs=3"], ["schedule  … 160 steps is longer than the run, 96"]),
-    "a schedule that makes no factors": (["schedule=custom", "schedule._target_=mine.Endless"], ["schedule  … finite numbers >= 0 … inf"]),
+    "a schedule that makes no factors": (["schedule=custom", "schedule._target_=mine.InfiniteFactor"], ["schedule  … finite numbers >= 0 … inf"]),
     "1-D augmentation on images": (["data=digits", "augmentation=shift"], ["augmentation.shift … 1-D … 2-D"]),
     "2-D augmentation on series": (["augmentation=rotate"], ["augmentation.rotate … images (2-D) … 1-D"]),
     "batch statistics of one example": (
@@ -121,20 +121,20 @@ CASES = {
         ["2 problems", "augmentation.crop.padding  … must be less than height and width, 8 and 8 … got 8", "augmentation.cowmix … p_low must be at most p_high … 0.9"],
     ),
     "mixed targets for a loss that fails on them": (
-        [*MINE, "regularization=custom", "regularization.custom._target_=mine.Doubt", "loss=custom", "loss._target_=mine.Hinge"],
+        [*MINE, "regularization=custom", "regularization.custom._target_=mine.SoftTargets", "loss=custom", "loss._target_=mine.Hinge"],
         ["1 problem", "loss  … regularization.custom mixes … Hinge does not take … loss=cross_entropy"],
     ),
     "mixed targets for a loss that misreads them": (
-        ["data=digits", "arch=mlp", "augmentation=cowmix", "loss=custom", "loss._target_=mine.Careless"],
-        ["1 problem", "loss  … augmentation.cowmix mixes … Careless does not take … not the same of them as of classes"],
+        ["data=digits", "arch=mlp", "augmentation=cowmix", "loss=custom", "loss._target_=mine.SumLoss"],
+        ["1 problem", "loss  … augmentation.cowmix mixes … SumLoss does not take … not the same of them as of classes"],
     ),
     "regularization and label noise of classes on numbers": (
-        [*LINE, "regularization=[label_smoothing,custom]", "regularization.custom._target_=mine.Doubt", "data.label_noise=0.1"],
+        [*LINE, "regularization=[label_smoothing,custom]", "regularization.custom._target_=mine.SoftTargets", "data.label_noise=0.1"],
         ["3 problems", "regularization.label_smoothing … is for classes; the targets of this data are numbers", "regularization.custom  … is for classes", "data.label_noise … classes"],
     ),
     "noise on inputs of whole numbers": (
-        [*MINE, "data._target_=mine.Whole", "arch=custom", "arch._target_=mine.Tokens", "regularization=[input_noise,custom]",
-         "regularization.custom._target_=mine.Blurred"],
+        [*MINE, "data._target_=mine.IntegerBlobs", "arch=custom", "arch._target_=mine.EmbeddingNet", "regularization=[input_noise,custom]",
+         "regularization.custom._target_=mine.InputNoise"],
         ["2 problems", "regularization.custom  … (2, 4) int64 … it makes (2, 4) float32", "regularization.input_noise  … (2, 4) int64"],
     ),
     "convolutions on features": ([*MINE, "arch=cnn"], ["arch … shape (4,) … arch=mlp"]),
@@ -150,10 +150,10 @@ CASES = {
     "a rule without a rate": (
         [*MINE, "epochs=4", *UNIT, "regularization=[weight_decay,l1,elastic_net]", "regularization.l1.proximal=true", "regularization.elastic_net.proximal=true",
          "schedule=step", "schedule.every=3"],
-        ["4 problems", "regularization.weight_decay … Unit … l2", "regularization.l1 … Unit … l2", "regularization.elastic_net … Unit … l2", "schedule  … Unit has no rate lr … schedule=constant"],
+        ["4 problems", "regularization.weight_decay … NormalizedDescent … l2", "regularization.l1 … NormalizedDescent … l2", "regularization.elastic_net … NormalizedDescent … l2", "schedule  … NormalizedDescent has no rate lr … schedule=constant"],
     ),
     "changed gradients for a rule that needs them true": (
-        ["optimizer=torch_optim", "optimizer.name=LBFGS", "clip.norm=1", "clip.value=1", "regularization=[gradient_noise,custom]", "regularization.custom._target_=mine.Halved"],
+        ["optimizer=torch_optim", "optimizer.name=LBFGS", "clip.norm=1", "clip.value=1", "regularization=[gradient_noise,custom]", "regularization.custom._target_=mine.HalfGradient"],
         ["4 problems", "clip.norm … changes gradients … LBFGS needs them as they are", "clip.value", "regularization.custom … changes gradients",
          "regularization.gradient_noise … LBFGS needs them as they are"],
     ),
@@ -172,7 +172,7 @@ CASES = {
         ["1 problem", "batch_size … 80 training examples left by validation.fraction=0.2 … in the run data.train_size=100"],
     ),
     "nothing left to train on": (["data.train_size=1", "validation.fraction=0.9"], ["validation.fraction … nothing to train on"]),
-    "an empty training split": ([*MINE, "data._target_=mine.Empty"], ["data … nothing to train on"]),
+    "an empty training split": ([*MINE, "data._target_=mine.FaultyData", "+data.how=empty"], ["data … nothing to train on"]),
     "too little held out": (["validation.fraction=0.0001"], ["validation.fraction … rounds to zero"]),
     # files of the user
     "official files that are not there": (
@@ -191,11 +191,11 @@ CASES = {
     # custom components
     "modules and classes": (
         ["optimizer._target_=nowhere.Rule", "schedule._target_=broken.Rule", "init._target_=mine.Rule", "arch=custom", "diagnostic=custom",
-         "augmentation=custom", "augmentation.custom._target_=mine.NotARule"],
+         "augmentation=custom", "augmentation.custom._target_=mine.NotAComponent"],
         ["6 problems", "optimizer._target_ … nowhere", "schedule._target_ … broken.Rule … ZeroDivisionError", "init._target_ … mine.Rule",
          "arch._target_ … arch._target_=my_module.MyClass", "diagnostic.custom._target_"],
     ),
-    "a class of another kind": (["optimizer._target_=mine.NotARule"], ["optimizer._target_ … dlopt.parts.Optimizer"]),
+    "a class of another kind": (["optimizer._target_=mine.NotAComponent"], ["optimizer._target_ … dlopt.parts.Optimizer"]),
     "a key that the class needs": (["optimizer=custom", "optimizer._target_=mine.Sign"], ["optimizer.lr … +optimizer.lr"]),
     **{
         f"an augmentation: {how}": ([*FAULTY, f"+augmentation.custom.how={how}"], ["1 problem", f"augmentation.custom … {said}"])
@@ -204,8 +204,8 @@ CASES = {
             "one": "it makes (2, 4) float32\n", "random": "global generator … dlopt.prng", "in_place": "changes the batch",
         }.items()
     },
-    "no network": (["arch=custom", "arch._target_=mine.Fixed"], ["arch … torch.nn.Module"]),
-    "a network of the wrong shape": (["arch=custom", "arch._target_=mine.Wrong"], ["arch … (2, 11) … (2, 10)"]),
+    "no network": (["arch=custom", "arch._target_=mine.ConstantInit"], ["arch … torch.nn.Module"]),
+    "a network of the wrong shape": (["arch=custom", "arch._target_=mine.WrongShapeNet"], ["arch … (2, 11) … (2, 10)"]),
     "a network that is not repeatable": (["arch=custom", "arch._target_=mine.Impure"], ["arch … global generator … nn.Dropout"]),
     "a network that changes itself": (
         ["arch=custom", "arch._target_=mine.Impure", "+arch.how=buffer"], ["arch … buffer count … dlopt.parts.BatchStatisticsModule"],
@@ -226,7 +226,7 @@ CASES = {
     ),
     "a fold before the first": ([KFOLD, "validation.k=1", "validation.fold=-1"], ["2 problems", "validation.fold  … >= 0 or null", "validation.k  … >= 2, got 1"]),
     "more folds than examples": ([*MINE, KFOLD, "validation.fold=0", "data.train_size=4"], ["1 problem", "validation.k  … 5 folds of 4 training examples … empty; make fewer"]),
-    "folds of no examples": ([*MINE, "data._target_=mine.Empty", KFOLD, "validation.fold=0"], ["data … no examples"]),
+    "folds of no examples": ([*MINE, "data._target_=mine.FaultyData", "+data.how=empty", KFOLD, "validation.fold=0"], ["data … no examples"]),
     "batch larger than what a fold leaves": (
         [KFOLD, "validation.k=2", "validation.fold=1", "batch_size=2001"], ["1 problem", "batch_size … 2000 training examples left by a fold of validation.k=2 … full"],
     ),

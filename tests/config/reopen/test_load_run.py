@@ -200,8 +200,8 @@ def test_the_transformed_configuration_is_checked(run):
         load_config(run)
     sgd = {"_target_": "dlopt.optimizer.sgd.SGD", "lr": 1.0}
     assert load_config(run, lambda stored: stored | {"optimizer": sgd}) == {"optimizer": sgd, "name": "x"}
-    with pytest.raises(ConfigError, match=r"mine\.Net"):
-        load_config(run, lambda stored: {"arch": {"_target_": "mine.Net"}})
+    with pytest.raises(ConfigError, match=r"mine\.NormDropoutNet"):
+        load_config(run, lambda stored: {"arch": {"_target_": "mine.NormDropoutNet"}})
 
 
 @pytest.mark.parametrize("name", ["my.npz", "."])
