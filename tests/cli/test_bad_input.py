@@ -91,7 +91,7 @@ CASES = {
         [*MINE, "epochs=4", "optimizer=sam", "optimizer.base_optimizer=custom", "optimizer.base_optimizer._target_=mine.NormalizedDescent", "schedule=step", "schedule.every=3"],
         ["schedule  … SAM has no rate lr … schedule=constant"],
     ),
-    "a rule inside that refuses the net": (["optimizer=sam", "optimizer.base_optimizer=torch_optim", "optimizer.base_optimizer.name=Muon"], ["optimizer  … Muon"]),
+    "a rule inside that refuses the net": ([*MINE, "optimizer=sam", "optimizer.base_optimizer=torch_optim", "optimizer.base_optimizer.name=Muon"], ["optimizer  … Muon"]),
     # torch's rules
     "unknown class of torch.optim": (["optimizer=torch_optim", "optimizer.name=AdmW"], ["optimizer.name … no AdmW in torch.optim … did you mean AdamW"]),
     "a class that is not in torch.optim": (["optimizer=torch_optim", "optimizer.name=Optimizer"], ["optimizer.name … no Optimizer"]),
@@ -105,9 +105,9 @@ CASES = {
     "an argument without a plus": (["optimizer=torch_optim", "optimizer.options.eps=1"], ["optimizer.options.eps … +optimizer.options.eps=..."]),
     "an argument without a plus in braces": (["optimizer=torch_optim", "optimizer.options={eps: 1}"], ["optimizer.options.eps … +optimizer.options.eps=..."]),
     "arguments that are not a mapping": (["optimizer=torch_optim", "optimizer.options=3"], ["optimizer.options … keys with values, got 3"]),
-    "an argument that the class refuses": (["optimizer=torch_optim", "+optimizer.options.eps=-1"], ["optimizer  … cannot train this network … -1"]),
-    "a class that refuses the gradient": (["optimizer=torch_optim", "optimizer.name=SparseAdam"], ["optimizer  … cannot train this network"]),
-    "a class that never asks": (["optimizer=torch_optim", "optimizer.name=mine.IgnoresClosure"], ["optimizer  … IgnoresClosure … does not call its closure"]),
+    "an argument that the class refuses": ([*MINE, "optimizer=torch_optim", "+optimizer.options.eps=-1"], ["optimizer  … cannot train this network … -1"]),
+    "a class that refuses the gradient": ([*MINE, "optimizer=torch_optim", "optimizer.name=SparseAdam"], ["optimizer  … cannot train this network"]),
+    "a class that never asks": ([*MINE, "optimizer=torch_optim", "optimizer.name=mine.IgnoresClosure"], ["optimizer  … IgnoresClosure … does not call its closure"]),
     # impossible pairs
     "a warm-up longer than the run": (["schedule=warmup", "epochs=3"], ["schedule  … 160 steps is longer than the run, 96"]),
     "a schedule that makes no factors": (["schedule=custom", "schedule._target_=mine.InfiniteFactor"], ["schedule  … finite numbers >= 0 … inf"]),

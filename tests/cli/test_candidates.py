@@ -1,5 +1,6 @@
 """Candidates for half-typed lines, compared with what Hydra composes and what imported classes declare."""
 
+import functools
 import os
 import types
 import typing
@@ -18,7 +19,7 @@ from omegaconf import OmegaConf
 from dlopt.cli import COMMANDS
 from dlopt.cli.candidates import KINDS, USAGES, find_candidates
 from dlopt.cli.completion import split
-from dlopt.config.compose import groups
+from dlopt.config.compose import groups, static_config
 from dlopt.config.compose.nested_options import load_nested_defaults
 from dlopt.config.compose.static_config import flatten
 from dlopt.config.schema import static_hints
@@ -307,7 +308,8 @@ def find_wrong_defaults(tree: dict, line: str) -> list[str]:
     ]
 
 
-def test_keys_of_every_option_and_their_defaults_are_offered():
+def test_keys_of_every_option_and_their_defaults_are_offered(monkeypatch):
+    monkeypatch.setattr(static_config, "read_yaml_or_empty", functools.cache(static_config.read_yaml_or_empty))
     wrong = []
     for (group, option), tree in compose_every_option().items():
         line = f"{group}={option}"

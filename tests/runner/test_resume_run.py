@@ -43,7 +43,7 @@ REFUSED = {
     "optimizer.lrr=1": "did you mean lr",
     "epoch=3": "did you mean epochs",
     "epochs=0": "epochs",
-    "+x=1": "nothing can be added",
+    "+x=1": "cannot be added",
     "--help": "does not go with resume",
     "-m": "does not go with resume",
 }
