@@ -4,11 +4,13 @@ import math
 import os
 import shutil
 import stat
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from bits import find_differences, read_final_state
+from faults import inject_fault
 from helpers import build_blobs, interrupt_run, resume_run, train_runs
 
 from dlopt.rundir.directory import RunDirectory
@@ -222,6 +224,25 @@ def test_a_run_that_goes_back_before_its_first_evaluation_has_no_best_weights(tm
 
 
 # ------------------------------------------------------------------------------------------- on the disk
+
+
+def test_rows_reach_the_disk_before_a_checkpoint_that_counts_them(tmp_path):
+    """Rows and events that were written are synchronized before the checkpoint gets its name."""
+    with inject_fault(tmp_path, None) as disk:
+        train_runs(tmp_path, build_blobs("log_every=1", "checkpoint.every=2", "diagnostic=histograms"))
+    written, pending, checkpoints = set(), set(), 0
+    for operation, path in disk.operations:
+        name = Path(path).name.partition(".")[0]
+        if operation == "write" and name in ("metrics", "events"):
+            pending.add(path)
+            written.add(name)
+        elif operation == "fsync":
+            pending.discard(path)
+        elif operation == "replace" and name == "last":
+            assert not pending
+            checkpoints += 1
+    assert written == {"metrics", "events"}
+    assert checkpoints == 5
 
 
 @pytest.mark.parametrize("end", ["done", "diverged"])
