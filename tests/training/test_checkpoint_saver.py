@@ -17,9 +17,9 @@ from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.metrics_log import decode_evaluations
 from dlopt.rundir.writer import RunWriter
 from dlopt.storage import checkpoint_file
-from dlopt.training import checkpoint_saver, recorder
+from dlopt.training import checkpointing, recorder
 from dlopt.training.best import Lane
-from dlopt.training.checkpoint_saver import CheckpointSaver
+from dlopt.training.checkpointing import CheckpointSaver
 from dlopt.training.control import TrainingControl
 from dlopt.training.loop import train
 from dlopt.training.state import TrainState
@@ -34,9 +34,7 @@ STEPS = [2, 4, 6, 8, 10, 12]
 def clock(monkeypatch):
     """A clock that stands still until it is moved: seconds."""
     now = SimpleNamespace(seconds=1e6)
-    monkeypatch.setattr(
-        checkpoint_saver, "time", SimpleNamespace(monotonic=lambda: now.seconds, perf_counter=lambda: 0.0)
-    )
+    monkeypatch.setattr(checkpointing, "time", SimpleNamespace(monotonic=lambda: now.seconds, perf_counter=lambda: 0.0))
     return now
 
 
