@@ -123,7 +123,7 @@ def test_a_sweep_of_an_earlier_version(here, capsys):
 def test_a_damaged_description_is_said_with_what_varies(searched, capsys):
     (searched / "sweep.json").write_text("{")
     text = shown(capsys, "aaaa")
-    assert "sweep.json: is no JSON" in " ".join(text.split())
+    assert "sweep.json: is not valid JSON" in " ".join(text.split())
     assert "best: trial 8" in text
 
 
