@@ -226,12 +226,12 @@ class Terminal:
     def until(self, pattern: str) -> str:
         """Read the screen up to a pattern and return the first group of the pattern."""
         deadline, seen = time.monotonic() + 120, ""
-        while not (found := re.search(pattern, seen, re.DOTALL)):
+        while not (match := re.search(pattern, seen, re.DOTALL)):
             assert time.monotonic() < deadline, seen
             if select.select([self.screen], [], [], 1)[0]:
                 seen += os.read(self.screen, 65536).decode(errors="replace")
         self.seen = seen
-        return found.group(found.re.groups and 1)
+        return match.group(match.re.groups and 1)
 
     def tab(self, typed: str) -> str:
         """Type keys and return the resulting line."""
@@ -246,9 +246,9 @@ class Terminal:
 @pytest.fixture(scope="module", params=["bash", "zsh"])
 def terminal(request, place):
     require(request.param)
-    found = Terminal(request.param, place)
-    yield found
-    found.close()
+    shell = Terminal(request.param, place)
+    yield shell
+    shell.close()
 
 
 LEFT = "\x1b[D"
