@@ -22,7 +22,6 @@ from dlopt.rundir.metrics_log import Row
 from dlopt.rundir.writer import RunWriter
 from dlopt.runner.observer import Observer
 
-TRUST_SUFFIX = " --trust"
 WIDE_TERMINAL = 110
 """Show training metrics next to validation metrics from this terminal width on."""
 
@@ -79,12 +78,9 @@ class Progress(Observer):
         super().on_row(run, row)
         names = select_headline(row) if self.console.width >= WIDE_TERMINAL else select_headline(row)[-2:]
         self.metrics = "  ".join(f"{name} {format_metric(row[name])}" for name in names)
-        if (
-            self._bars is None
-            and not dlopt_console.quiet
-            and time.monotonic() - self._last_print >= dlopt_console.PLAIN_EVERY
-        ):
-            self._last_print = time.monotonic()
+        now = time.monotonic()
+        if self._bars is None and not dlopt_console.quiet and now - self._last_print >= dlopt_console.PLAIN_EVERY:
+            self._last_print = now
             rate = self.rate
             left = f"  {format_duration((self.steps - self.step) / rate)} left" if rate else ""
             print(f"step {self.step}/{self.steps}  {rate:,.0f}/s{left}  {self.metrics}", flush=True)
@@ -118,16 +114,15 @@ class Progress(Observer):
         }[status]
         rate = summary.get("steps_per_second")
         print(headline + (f" ({rate:,.0f} steps per second)" if rate and status == "done" else ""))
-        inside = path.startswith("outputs/")
-        lines = {
-            f"dlopt show{'' if inside else ' ' + path}": "the settings, curves and results again",
-            f"dlopt tensorboard{'' if inside else ' ' + path}": "its curves in a browser, next to other runs",
+        lines = {}
+        if status == "interrupted":
+            lines[f"dlopt train resume={path}{' --trust' * uses_custom_code(run)}"] = "resumes where it stopped"
+        place = "" if path.startswith("outputs/") else f" {path}"
+        lines |= {
+            f"dlopt show{place}": "the settings, curves and results again",
+            f"dlopt tensorboard{place}": "its curves in a browser, next to other runs",
             "dlopt list": "the options to try next",
         }
-        if status == "interrupted":
-            lines = {
-                f"dlopt train resume={path}{TRUST_SUFFIX if uses_custom_code(run) else ''}": "resumes where it stopped"
-            } | lines
         print(f"\nthe run is in {path}")
         suggest(lines)
 
@@ -140,11 +135,11 @@ def uses_custom_code(run: RunWriter) -> bool:
 
 def suggest(lines: dict[str, str]) -> None:
     """Print commands to type next, each with what it does."""
-    at = "" if shutil.which("dlopt") else f"{display_path(Path(sys.executable).parent)}/"  # no environment is active
-    width = max(map(len, lines)) + len(at)
-    narrow = 5 + width + max(map(len, lines.values())) > shutil.get_terminal_size().columns
-    for command, what in lines.items():
-        print(f"  {at + command}\n      {what}" if narrow else f"  {at + command:<{width}}   {what}")
+    folder = "" if shutil.which("dlopt") else f"{display_path(Path(sys.executable).parent)}/"  # no active environment
+    width = max(map(len, lines)) + len(folder)
+    is_narrow = 5 + width + max(map(len, lines.values())) > shutil.get_terminal_size().columns
+    for command, effect in lines.items():
+        print(f"  {folder}{command}\n      {effect}" if is_narrow else f"  {folder + command:<{width}}   {effect}")
 
 
 class Follower(Bars):

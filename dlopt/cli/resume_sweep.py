@@ -18,6 +18,8 @@ CHANGEABLE_SWEEP_KEYS = (
     "hydra/launcher",
 )
 """Keys that may change when a sweep resumes: how long and where it runs, not what it searches."""
+SWEEP_KEY_PREFIXES = ("hydra/sweeper", "hydra/launcher", "hydra.sweeper.", "hydra.launcher.", "hydra.sweep.")
+"""How keys begin that only a sweep uses."""
 
 
 def find_resumable_sweep(name: str) -> Path | None:
@@ -35,56 +37,51 @@ def build_resume_command(folder: Path, arguments: Sequence[str], *, trust: bool)
     from dlopt.sweep import manifest
 
     problems = Problems()
+    path = display_path(folder)
     command: list[str] = []
-    stored = None
+    storage = None
     try:
         content = manifest.read(folder)
-        words, stored = content.get("command"), content.get("storage")
+        words, storage = content.get("command"), content.get("storage")
         if not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
             raise ValueError("it has no command")
         command = words
     except (ValueError, OSError) as error:
-        problems.add("resume", f"{display_path(folder)}/{SWEEP_FILE} is damaged: {error}")
-    arguments = [a for a in arguments if a not in ("-m", "--multirun")]
-    for argument in arguments:
-        key = argument.partition("=")[0]
-        if _is_override(argument) and not key.startswith(CHANGEABLE_SWEEP_KEYS):
+        problems.add("resume", f"{path}/{SWEEP_FILE} is damaged: {error}")
+    flags = [a for a in arguments if not is_override(a) and a not in ("-m", "--multirun")]
+    overrides = [a for a in arguments if is_override(a)]
+    changed = {override.partition("=")[0]: override for override in overrides}
+    for key in changed:
+        if not key.startswith(CHANGEABLE_SWEEP_KEYS):
             problems.add(key, f"cannot change when a search resumes (may change: {', '.join(CHANGEABLE_SWEEP_KEYS)})")
-    for word in command if not trust else ():
-        if _names_code(word):
-            problems.add(
-                "resume", f"{display_path(folder)} names user-defined code, {word}; add --trust if you trust it"
-            )
-    is_given = any(word.lstrip("+").startswith("hydra.sweeper.storage=") for word in (*command, *arguments))
-    if isinstance(stored, str) and "://" in stored and not is_given:
-        problems.add(
-            "hydra.sweeper.storage", f"must be given again, as {to_printable(stored)}: passwords are not stored"
-        )
+    for word in filter(_names_code, command if not trust else ()):
+        problems.add("resume", f"{path} names user-defined code, {word}; add --trust if you trust it")
+    is_given = any(word.lstrip("+").startswith("hydra.sweeper.storage=") for word in (*command, *overrides))
+    if isinstance(storage, str) and "://" in storage and not is_given:
+        message = f"must be given again, as {to_printable(storage)}: passwords are not stored"
+        problems.add("hydra.sweeper.storage", message)
     problems.raise_if_any()
-    changed = {argument.partition("=")[0] for argument in arguments} | {"hydra.sweep.dir"}
-    former = [word for word in command if word.partition("=")[0] not in changed]
-    if "hydra/launcher" in changed and not {*command} & {a for a in arguments if a.startswith("hydra/launcher=")}:
-        former = [
-            word for word in former if not word.lstrip("+~").startswith("hydra.launcher.")
-        ]  # the other one's keys
-    flags, overrides = ([a for a in arguments if _is_override(a) == expected] for expected in (False, True))
+    former = [word for word in command if word.partition("=")[0] not in (*changed, "hydra.sweep.dir")]
+    if "hydra/launcher" in changed and changed["hydra/launcher"] not in command:  # its keys are not the former's
+        former = [word for word in former if not word.lstrip("+~").startswith("hydra.launcher.")]
     return [*flags, "-m", *former, f"hydra.sweep.dir={quote(str(folder))}", *overrides]
 
 
 def list_resume_flags(command: Sequence[str], folders: Sequence[Path]) -> list[str]:
     """Return the flags that resuming a search needs, given its command and its folders of user-defined options."""
-    own = [word for folder in folders for word in ("--config-dir", display_path(folder))]
-    return [*own, *(["--trust"] if any(map(_names_code, command)) else [])]
+    folder_flags = [word for folder in folders for word in ("--config-dir", display_path(folder))]
+    return [*folder_flags, *(["--trust"] if any(map(_names_code, command)) else [])]
 
 
-def _is_override(argument: str) -> bool:
+def is_override(argument: str) -> bool:
+    """Return whether an argument is an override, not a flag."""
     return "=" in argument and not argument.startswith("-")
 
 
 def _names_code(word: str) -> bool:
     """Return whether an override may execute code that is not ours."""
     key, _, value = word.partition("=")
-    if key.startswith(("hydra.sweeper.", "hydra.sweep.", "hydra/sweeper", "hydra/launcher", "hydra.launcher.")):
+    if key.startswith(SWEEP_KEY_PREFIXES):
         return "_target_" in word or "${" in value
     dotted = key in ("optimizer.name", "schedule.name") and "." in value
     return key.lstrip("+~").startswith("hydra") or "_target_" in word or dotted

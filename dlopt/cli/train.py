@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlopt.cli import resume_sweep
+from dlopt.cli.resume_sweep import SWEEP_KEY_PREFIXES, is_override
 from dlopt.runner import execute
 from dlopt.runner.execute import DONE, FAILED, INTERRUPTED, USAGE_ERROR
 from dlopt.runner.invocation import Invocation
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
 TRUST = "--trust"
 DRY_RUN = "--dry-run"
 YES = "--yes"
-SWEEP_KEY_PREFIXES = ("hydra/sweeper", "hydra/launcher", "hydra.sweeper.", "hydra.launcher.", "hydra.sweep.")
-"""How keys begin that only a sweep uses."""
 
 
 def train(argv: Sequence[str]) -> int:
@@ -39,7 +39,7 @@ def train(argv: Sequence[str]) -> int:
     console.quiet = any(a in ("-q", "--quiet") for a in argv)
     argv = ["-m" if a == "hydra.mode=MULTIRUN" else a for a in argv]  # Hydra's other word for it
     flags = {flag for flag in (TRUST, DRY_RUN, YES) if flag in argv}
-    argv = sorted((a for a in argv if a not in ("-q", "--quiet", *flags)), key=_is_override)  # Hydra wants flags first
+    argv = sorted((a for a in argv if a not in ("-q", "--quiet", *flags)), key=is_override)  # Hydra wants flags first
     resumed = [a.partition("=")[2].strip("'\"") for a in argv if _key(a) == "resume"]
     if resumed and resumed[-1] != "null":
         try:
@@ -56,17 +56,17 @@ def train(argv: Sequence[str]) -> int:
 def _resume(name: str, rest: Sequence[str], flags: set[str]) -> int:
     """Resume the sweep or the run of this name."""
     from dlopt.cli.progress import Progress
-    from dlopt.cli.resume_sweep import build_resume_command, find_resumable_sweep
     from dlopt.runner.resume_run import resume
 
-    sweep = find_resumable_sweep(name)
+    trust = TRUST in flags
+    sweep = resume_sweep.find_resumable_sweep(name)
     if sweep is not None:
-        return _start(build_resume_command(sweep, rest, trust=TRUST in flags), flags)
-    if flags - {TRUST}:
-        given = ", ".join(sorted(flags - {TRUST}))
-        print(f"{given}: {name} is not a sweep; dlopt show prints what a run has done", file=sys.stderr)
+        return _start(resume_sweep.build_resume_command(sweep, rest, trust=trust), flags)
+    misplaced = ", ".join(sorted(flags - {TRUST}))
+    if misplaced:
+        print(f"{misplaced}: {name} is not a sweep; dlopt show prints what a run has done", file=sys.stderr)
         return USAGE_ERROR
-    return resume(name, rest, Progress(), trust=TRUST in flags)
+    return resume(name, rest, Progress(), trust=trust)
 
 
 def _start(argv: Sequence[str], flags: Collection[str]) -> int:
@@ -85,7 +85,7 @@ def _start(argv: Sequence[str], flags: Collection[str]) -> int:
                 invocation = sweep = _prepare_sweep(argv, invocation)
                 code = _sweep(app, sweep)
             else:
-                code = _run(app, [_key(a) for a in argv] + [YES] * invocation.yes, invocation)
+                code = _run(app, [*map(_key, argv), *[YES] * invocation.yes], invocation)
     except SystemExit as end:  # from the parser of Hydra's flags
         code = end.code if isinstance(end.code, int) else USAGE_ERROR
     except KeyboardInterrupt:
@@ -97,7 +97,13 @@ def _start(argv: Sequence[str], flags: Collection[str]) -> int:
     finally:
         if sweep is not None:
             sweep.display.close()
-    return code if sweep is None else _report_sweep(argv, sweep, code)
+    if sweep is None:
+        return code
+    from dlopt.config.compose.hydra_app import find_config_folders
+
+    sweep.display.report(sweep.counts, resume_sweep.list_resume_flags(sweep.overrides, find_config_folders(argv)))
+    has_failures = sweep.counts is not None and sweep.counts.by_verdict.get("failed")
+    return max(code, FAILED if has_failures else DONE)
 
 
 def _report_error(argv: Sequence[str], error: Exception, invocation: Invocation) -> int:
@@ -144,8 +150,8 @@ def _run(app: HydraApp, keys: Sequence[str], invocation: Invocation) -> int:
     path = Path(config.hydra.run.dir)
     check_directory(path, "hydra.run.dir", problems)
     if config.hydra.output_subdir != ".hydra":
-        said = "must stay .hydra: a run cannot be shown or resumed without its configuration"
-        problems.add("hydra.output_subdir", said)
+        message = "must stay .hydra: a run cannot be shown or resumed without its configuration"
+        problems.add("hydra.output_subdir", message)
     misplaced = dict.fromkeys(key for key in keys if key.startswith(SWEEP_KEY_PREFIXES) or key == YES)
     if misplaced:
         first, *others = misplaced
@@ -177,9 +183,9 @@ def _run(app: HydraApp, keys: Sequence[str], invocation: Invocation) -> int:
 
     try:
         context.callbacks.on_run_start(config=config, config_name=app.config_name)
-        ended = run_job(task, config, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context)
-        context.callbacks.on_run_end(config=config, config_name=app.config_name, job_return=ended)
-        code: int = ended.return_value  # raises what the task has raised
+        result = run_job(task, config, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context)
+        context.callbacks.on_run_end(config=config, config_name=app.config_name, job_return=result)
+        code: int = result.return_value  # raises what the task has raised
         return code
     finally:
         lock.release()
@@ -192,11 +198,8 @@ def _print_plan(config: DictConfig, path: Path, experiment: Experiment, notices:
     from dlopt.cli.dry_run import print_run_plan
     from dlopt.runner.job import Job
 
-    tree = {}
-    for key in config:
-        if key != "hydra":  # which has values that only a run has
-            value = config[key]
-            tree[str(key)] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    values = {str(key): config[key] for key in config if key != "hydra"}  # hydra needs values of a real run
+    tree = {key: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for key, v in values.items()}
     return print_run_plan(Job.from_hydra(tree, config.hydra, path), experiment, notices)
 
 
@@ -212,7 +215,7 @@ def _prepare_sweep(argv: Sequence[str], invocation: Invocation) -> SweepInvocati
     screen = SweepScreen()
     return SweepInvocation(
         **vars(invocation),
-        overrides=[a for a in argv if _is_override(a)],
+        overrides=[a for a in argv if is_override(a)],
         perform=partial(_perform_on_screen, screen),
         perform_elsewhere=partial(execute.perform_in_worker, command=provenance.get_command()),
         display=screen,
@@ -252,19 +255,5 @@ def _sweep(app: HydraApp, invocation: SweepInvocation) -> int:
     return DONE
 
 
-def _report_sweep(argv: Sequence[str], sweep: SweepInvocation, code: int) -> int:
-    """Print what came of a sweep, and return its exit code."""
-    from dlopt.cli.resume_sweep import list_resume_flags
-    from dlopt.config.compose.hydra_app import find_config_folders
-
-    sweep.display.report(sweep.counts, list_resume_flags(sweep.overrides, find_config_folders(argv)))
-    has_failures = sweep.counts is not None and sweep.counts.by_verdict.get("failed")
-    return max(code, FAILED if has_failures else DONE)
-
-
 def _key(argument: str) -> str:
     return argument.lstrip("+~").partition("=")[0]
-
-
-def _is_override(argument: str) -> bool:
-    return "=" in argument and not argument.startswith("-")
