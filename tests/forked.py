@@ -116,13 +116,19 @@ class Forks:
         self._server.stdout.close()
         shutil.rmtree(self._folder)
 
-    def start(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None) -> ForkedProcess:
-        """Start `dlopt ARGV` in a folder, with these variables added to the environment."""
+    def start(
+        self, argv: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None, terminal: str | None = None
+    ) -> ForkedProcess:
+        """Start `dlopt ARGV` in a folder, with these variables added to the environment.
+
+        The output goes to a terminal if its device is given; the result of the process has none then.
+        """
         self._count += 1
         out, err = (self._folder / f"{self._count}.{name}" for name in ("out", "err"))
         out.touch()  # a job may be killed before it has opened them
         err.touch()
-        self._ask({"argv": list(argv), "cwd": str(cwd), "env": dict(env or {}), "out": str(out), "err": str(err)})
+        places = {"out": terminal or str(out), "err": terminal or str(err)}
+        self._ask({"argv": list(argv), "cwd": str(cwd), "env": dict(env or {}), **places})
         return ForkedProcess(self, self._answer("started", time.monotonic() + TIMEOUT), out, err)
 
     def run(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None) -> ProcessResult:
