@@ -149,7 +149,7 @@ def test_a_file_for_a_run_that_was_not_trained_on_a_file(here, capsys):
 def test_pictures_of_classes_and_of_numbers(train_once, here, capsys):
     train_once(*TRAIN)
     files = [evaluate(capsys, "--png")[-1]]
-    assert main([*TRAIN, "data._target_=mine.Line", "loss=mse"]) == 0
+    assert main([*TRAIN, "data._target_=mine.Regression", "loss=mse"]) == 0
     files.append(evaluate(capsys, "--png", "fit.png", "--split", "train")[-1])
     assert files[1] == "fit.png"
     assert all((here / file).read_bytes().startswith(b"\x89PNG") for file in files)
@@ -236,8 +236,8 @@ def test_classes_of_text_that_look_like_numbers_stay_text(here, capsys):
 TRAINING_ONLY = (
     ["optimizer._target_=mine.Sign", "optimizer.lr=0.1"],
     ["optimizer=torch_optim", "optimizer.name=mine.Lion"],
-    ["init=custom", "init._target_=mine.Fixed", "+init.value=0.1"],
-    ["diagnostic=custom", "diagnostic.custom._target_=mine.Distance", "+diagnostic.custom.every=1"],
+    ["init=custom", "init._target_=mine.ConstantInit", "+init.value=0.1"],
+    ["diagnostic=custom", "diagnostic.custom._target_=mine.StepLength", "+diagnostic.custom.every=1"],
     ["regularization=[dropout,early_stopping,weight_decay,l1]"],
 )
 """Components that an evaluation does not need."""
