@@ -38,8 +38,8 @@ class SweepConsole(Protocol):
 class Progress(Observer):
     """Shows one run: a bar in a terminal, a line now and then elsewhere, and the results at the end.
 
-    Another thread draws the bar from the numbers that the loop leaves here. title and sweep are those of a run of a
-    sweep: the sweep's screen shows its bar and its results.
+    Another thread draws the bar from the counters that the loop updates. A run of a sweep has a title, and the
+    screen of the sweep shows its bar and results.
     """
 
     def __init__(self, title: str = "", sweep: SweepConsole | None = None) -> None:
@@ -146,26 +146,15 @@ class Follower(Bars):
     """A bar that reads the loop's counters four times a second."""
 
     def __init__(self, progress: Progress, console: Console) -> None:
-        self._follows = False  # super().__init__ asks for renderables
-        super().__init__(
-            BarColumn(bar_width=24 if console.width >= WIDE_TERMINAL else 10),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[metrics]}"),
-            console=console,
-            refresh_per_second=4,
-            transient=True,
-        )
         self._progress = progress
-        self._task = self.add_task("steps", total=None, rate="", metrics="")
-        self._follows = True
+        bar = BarColumn(bar_width=24 if console.width >= WIDE_TERMINAL else 10)
+        rate, metrics = TextColumn("{task.fields[rate]}"), TextColumn("{task.fields[metrics]}")
+        columns = bar, MofNCompleteColumn(), rate, TimeRemainingColumn(), metrics
+        super().__init__(*columns, console=console, refresh_per_second=4, transient=True)
+        self.add_task("steps", total=None, rate="", metrics="")
 
     def get_renderables(self) -> Any:
-        if self._follows:
-            p = self._progress
-            self._follows = False  # update asks for renderables again
-            rate = f"{p.rate:,.0f}/s"
-            self.update(self._task, total=p.steps or None, completed=p.step, rate=rate, metrics=p.metrics)
-            self._follows = True
+        p = self._progress
+        for task in self.task_ids:
+            self.update(task, total=p.steps or None, completed=p.step, rate=f"{p.rate:,.0f}/s", metrics=p.metrics)
         yield from super().get_renderables()

@@ -125,12 +125,14 @@ class SweepScreen:
             self._overall.update(self._task, completed=n_ended, left=left)
             self._live.refresh()
         elif not console.quiet:
-            line = _format_run(self._latest[-1])
-            if len(self.plan.repeats) > 1:
-                words = [self._title(trial.point), outcome.verdict]
-                if outcome.verdict == "done":
-                    statistic = f"{self.plan.statistic} of {len(self.plan.repeats)} runs"
-                    words.append(f"{self.plan.objective} {format_metric(outcome.value)}, {statistic}")
+            n_repeats = len(self.plan.repeats)
+            if n_repeats == 1:
+                line = _format_run(self._latest[-1])
+            else:
+                value = (
+                    f"{self.plan.objective} {format_metric(outcome.value)}, {self.plan.statistic} of {n_repeats} runs"
+                )
+                words = self._title(trial.point), outcome.verdict, value if outcome.verdict == "done" else ""
                 line = "  ".join(filter(None, words))
             print(f"{n_ended}/{self.total}  {line}", flush=True)
 

@@ -9,11 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlopt.cli import resume_sweep
-from dlopt.cli.resume_sweep import SWEEP_KEY_PREFIXES, is_override
+from dlopt.config.compose.yaml_dump import quote
+from dlopt.rundir.display import display_path
+from dlopt.rundir.find import SWEEP_FILE, find_sweep
 from dlopt.runner import execute
 from dlopt.runner.execute import DONE, FAILED, INTERRUPTED, USAGE_ERROR
 from dlopt.runner.invocation import Invocation
+from dlopt.storage.safe_read import to_printable
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -27,6 +29,16 @@ if TYPE_CHECKING:
 TRUST = "--trust"
 DRY_RUN = "--dry-run"
 YES = "--yes"
+CHANGEABLE_SWEEP_KEYS = (
+    "hydra.sweeper.n_trials",
+    "hydra.sweeper.retry",
+    "hydra.sweeper.storage",
+    "hydra.launcher",
+    "hydra/launcher",
+)
+"""Keys that may change when a sweep resumes: how long and where it runs, not what it searches."""
+SWEEP_KEY_PREFIXES = ("hydra/sweeper", "hydra/launcher", "hydra.sweeper.", "hydra.launcher.", "hydra.sweep.")
+"""How keys begin that only a sweep uses."""
 
 
 def train(argv: Sequence[str]) -> int:
@@ -39,7 +51,7 @@ def train(argv: Sequence[str]) -> int:
     console.quiet = any(a in ("-q", "--quiet") for a in argv)
     argv = ["-m" if a == "hydra.mode=MULTIRUN" else a for a in argv]  # Hydra's other word for it
     flags = {flag for flag in (TRUST, DRY_RUN, YES) if flag in argv}
-    argv = sorted((a for a in argv if a not in ("-q", "--quiet", *flags)), key=is_override)  # Hydra wants flags first
+    argv = sorted((a for a in argv if a not in ("-q", "--quiet", *flags)), key=_is_override)  # Hydra wants flags first
     resumed = [a.partition("=")[2].strip("'\"") for a in argv if _key(a) == "resume"]
     if resumed and resumed[-1] != "null":
         try:
@@ -59,9 +71,9 @@ def _resume(name: str, rest: Sequence[str], flags: set[str]) -> int:
     from dlopt.runner.resume_run import resume
 
     trust = TRUST in flags
-    sweep = resume_sweep.find_resumable_sweep(name)
-    if sweep is not None:
-        return _start(resume_sweep.build_resume_command(sweep, rest, trust=trust), flags)
+    sweep = find_sweep(name)
+    if sweep is not None and (sweep / SWEEP_FILE).is_file():
+        return _start(build_resume_command(sweep, rest, trust=trust), flags)
     misplaced = ", ".join(sorted(flags - {TRUST}))
     if misplaced:
         print(f"{misplaced}: {name} is not a sweep; dlopt show prints what a run has done", file=sys.stderr)
@@ -101,7 +113,7 @@ def _start(argv: Sequence[str], flags: Collection[str]) -> int:
         return code
     from dlopt.config.compose.hydra_app import find_config_folders
 
-    sweep.display.report(sweep.counts, resume_sweep.list_resume_flags(sweep.overrides, find_config_folders(argv)))
+    sweep.display.report(sweep.counts, list_resume_flags(sweep.overrides, find_config_folders(argv)))
     has_failures = sweep.counts is not None and sweep.counts.by_verdict.get("failed")
     return max(code, FAILED if has_failures else DONE)
 
@@ -134,7 +146,7 @@ def _report_error(argv: Sequence[str], error: Exception, invocation: Invocation)
 
 
 def _run(app: HydraApp, keys: Sequence[str], invocation: Invocation) -> int:
-    """Compose, check and make one run. ConfigError, with all problems, before a directory exists."""
+    """Compose, check and execute one run. Raise ConfigError with all problems before a directory exists."""
     from hydra.core.utils import run_job
     from omegaconf import OmegaConf
 
@@ -169,7 +181,7 @@ def _run(app: HydraApp, keys: Sequence[str], invocation: Invocation) -> int:
     assert lock is not None  # else there was a problem
 
     def task(config: DictConfig) -> int:
-        """Train; Hydra has made the directory and configured the logging."""
+        """Train, after Hydra has created the directory and configured the logging."""
         from hydra.core.hydra_config import HydraConfig
 
         invocation.has_started = True
@@ -207,7 +219,7 @@ def _print_plan(config: DictConfig, path: Path, experiment: Experiment, notices:
 
 
 def _prepare_sweep(argv: Sequence[str], invocation: Invocation) -> SweepInvocation:
-    """Add to an invocation what a sweep needs: its screen, and how its runs are made."""
+    """Return the invocation of a sweep: with its screen, and the functions that execute its runs."""
     from dlopt.cli.sweep_screen import SweepScreen
     from dlopt.rundir import provenance
     from dlopt.sweep.context import SweepInvocation
@@ -215,7 +227,7 @@ def _prepare_sweep(argv: Sequence[str], invocation: Invocation) -> SweepInvocati
     screen = SweepScreen()
     return SweepInvocation(
         **vars(invocation),
-        overrides=[a for a in argv if is_override(a)],
+        overrides=[a for a in argv if _is_override(a)],
         perform=partial(_perform_on_screen, screen),
         perform_elsewhere=partial(execute.perform_in_worker, command=provenance.get_command()),
         display=screen,
@@ -223,7 +235,7 @@ def _prepare_sweep(argv: Sequence[str], invocation: Invocation) -> SweepInvocati
 
 
 def _perform_on_screen(screen: SweepConsole, job: Job) -> None:
-    """Make a run of a sweep in this process. Raise KeyboardInterrupt if it was interrupted."""
+    """Execute a run of a sweep in this process. Raise KeyboardInterrupt if it was interrupted."""
     from dlopt.cli.progress import Progress
 
     code, _ = execute.perform(job, Progress(job.title, screen))
@@ -232,7 +244,7 @@ def _perform_on_screen(screen: SweepConsole, job: Job) -> None:
 
 
 def _sweep(app: HydraApp, invocation: SweepInvocation) -> int:
-    """Compose and make a sweep, which checks every run before it starts the first."""
+    """Compose and execute a sweep, which checks every run before it starts the first."""
     from hydra.core.plugins import Plugins
     from omegaconf import OmegaConf
 
@@ -253,6 +265,68 @@ def _sweep(app: HydraApp, invocation: SweepInvocation) -> int:
     sweeper.sweep(list(config.hydra.overrides.task))
     context.callbacks.on_multirun_end(config=config, config_name=app.config_name)
     return DONE
+
+
+# ------------------------------------------------------------------------------------------- resuming a sweep
+
+
+def build_resume_command(folder: Path, arguments: Sequence[str], *, trust: bool) -> list[str]:
+    """Return the command line that resumes a sweep. Raise ConfigError if it is refused.
+
+    Code that the sweep's directory names is executed only with trust.
+    """
+    from dlopt.config.problems import Problems
+    from dlopt.sweep import manifest
+
+    problems = Problems()
+    path = display_path(folder)
+    command: list[str] = []
+    storage = None
+    try:
+        content = manifest.read(folder)
+        words, storage = content.get("command"), content.get("storage")
+        if not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
+            raise ValueError("it has no command")
+        command = words
+    except (ValueError, OSError) as error:
+        problems.add("resume", f"{path}/{SWEEP_FILE} is damaged: {error}")
+    flags = [a for a in arguments if not _is_override(a) and a not in ("-m", "--multirun")]
+    overrides = [a for a in arguments if _is_override(a)]
+    changed = {override.partition("=")[0]: override for override in overrides}
+    for key in changed:
+        if not key.startswith(CHANGEABLE_SWEEP_KEYS):
+            problems.add(key, f"cannot change when a search resumes (may change: {', '.join(CHANGEABLE_SWEEP_KEYS)})")
+    for word in filter(_names_code, command if not trust else ()):
+        problems.add("resume", f"{path} names user-defined code, {word}; add --trust if you trust it")
+    is_given = any(word.lstrip("+").startswith("hydra.sweeper.storage=") for word in (*command, *overrides))
+    if isinstance(storage, str) and "://" in storage and not is_given:
+        message = f"must be given again, as {to_printable(storage)}: passwords are not stored"
+        problems.add("hydra.sweeper.storage", message)
+    problems.raise_if_any()
+    former = [word for word in command if word.partition("=")[0] not in (*changed, "hydra.sweep.dir")]
+    if "hydra/launcher" in changed and changed["hydra/launcher"] not in command:  # its keys are not the former's
+        former = [word for word in former if not word.lstrip("+~").startswith("hydra.launcher.")]
+    return [*flags, "-m", *former, f"hydra.sweep.dir={quote(str(folder))}", *overrides]
+
+
+def list_resume_flags(command: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """Return the flags that resuming a search needs, given its command and its folders of user-defined options."""
+    folder_flags = [word for folder in folders for word in ("--config-dir", display_path(folder))]
+    return [*folder_flags, *(["--trust"] if any(map(_names_code, command)) else [])]
+
+
+def _is_override(argument: str) -> bool:
+    """Return whether an argument is an override, not a flag."""
+    return "=" in argument and not argument.startswith("-")
+
+
+def _names_code(word: str) -> bool:
+    """Return whether an override may execute code that is not ours."""
+    key, _, value = word.partition("=")
+    if key.startswith(SWEEP_KEY_PREFIXES):
+        return "_target_" in word or "${" in value
+    dotted = key in ("optimizer.name", "schedule.name") and "." in value
+    return key.lstrip("+~").startswith("hydra") or "_target_" in word or dotted
 
 
 def _key(argument: str) -> str:

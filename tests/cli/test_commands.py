@@ -42,18 +42,12 @@ def start_python(here, *argv):
     )
 
 
-def test_help_is_ours_and_names_every_command(capsys):
+def test_help_names_every_command(capsys):
     assert main(["--help"]) == main([]) == 0
     out = capsys.readouterr().out
     assert all(f"dlopt {command}" in out for command in COMMANDS)
-
-
-def test_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"dlopt {__version__}\n"
-
-
-def test_an_unknown_command_is_answered_with_the_nearest(capsys):
     assert main(["tarin"]) == 2
     assert "did you mean train" in capsys.readouterr().err
 
@@ -102,13 +96,6 @@ def test_list_shows_each_key_of_a_search_with_its_default_range_and_meaning(caps
             for key in option_docs.load_option(group, option).keys:
                 assert f"{key.name} = {key.default}  {key.range}\n" in out
                 assert " ".join(key.meaning.split()) in " ".join(out.split())
-
-
-def test_list_says_how_a_search_is_typed(capsys):
-    assert main(["list", "hydra/sweeper"]) == 0
-    out = capsys.readouterr().out
-    for part in ("tag(log,interval(1e-4,1))", "int(interval(5,50))", "[l2,dropout]", "pruner=hyperband", "diverges"):
-        assert part in out
 
 
 def test_list_refuses_unknown_names(capsys):
@@ -164,22 +151,16 @@ def test_a_run_from_the_command_line(here, capsys):
     assert run.path.name.split("-")[3] == "first"
     for part in ("validation", "accuracy", str(run.path), "dlopt show", "dlopt tensorboard"):
         assert part in out
-    kept = {p.relative_to(run.path).as_posix() for p in run.path.rglob("*") if p.is_file()}
+    files = {p.relative_to(run.path).as_posix() for p in run.path.rglob("*") if p.is_file()}
     assert {"status.json", "metrics.jsonl", "summary.json", "train.log", "checkpoints/last.safetensors", "checkpoints/best.safetensors",
-            ".hydra/config.yaml", ".hydra/overrides.yaml", ".hydra/hydra.yaml"} <= kept  # fmt: skip
-    assert not [name for name in kept if name.endswith(".tmp")]
+            ".hydra/config.yaml", ".hydra/overrides.yaml", ".hydra/hydra.yaml"} <= files  # fmt: skip
+    assert not [name for name in files if name.endswith(".tmp")]
     assert run.status["status"] == "done"
 
     assert main(["show"]) == 0
     out = capsys.readouterr().out
-    for part in (
-        str(run.path),
-        "done",
-        "data._target_=mine.Blobs",
-        "arch.widths=[8]",
-        "validation",
-        f"{run.summary['test/accuracy']:.4f}",
-    ):
+    settings = "data._target_=mine.Blobs", "arch.widths=[8]"
+    for part in (str(run.path), "done", *settings, "validation", f"{run.summary['test/accuracy']:.4f}"):
         assert part in out
     assert main(["show", "first"]) == 0
     assert main(["show", "nothing"]) == 2
@@ -278,9 +259,9 @@ def test_custom_components(here, capsys):
 def test_the_command_line_overrides_an_experiment(here, capsys):
     assert main(["train", "experiment=mnist1d_paper", "steps=2", "--cfg", "job"]) == 0
     out = capsys.readouterr().out
-    assert "lr: 0.01" in out
-    assert "steps: 2" in out
-    assert "fraction: 0.0" in out
+    assert all(part in out for part in ("lr: 0.01", "steps: 2", "fraction: 0.0"))
+    assert main(["train", "experiment=mnist1d_paper", "epochs=1"]) == 2
+    assert "steps=6000 takes its place" in capsys.readouterr().err
 
 
 def test_a_failing_run_reports_its_error(here, capsys):
@@ -462,25 +443,6 @@ def test_only_optimizers_of_torch_import_torch_dynamo(here):
     code += f"[print(main(argv), 'torch._dynamo' in sys.modules, sep='\\n') for argv in {commands}]"
     out, _ = start_python(here, "-c", code).communicate()
     assert [line for line in out.splitlines() if line in ("True", "False")] == ["False", "True"]
-
-
-def test_epochs_are_refused_if_the_experiment_sets_steps(here, capsys):
-    assert main(["train", "experiment=mnist1d_paper", "epochs=1"]) == 2
-    assert "steps=6000 takes its place" in capsys.readouterr().err
-
-
-def test_damaged_files_of_a_run_are_reported(train_once, capsys):
-    train_once("train", *BLOBS)
-    run = find_run()
-    with run.metrics_file.open("a") as file:
-        file.write('{"step": 12, "epo')  # a truncated line is left out
-    assert [row["step"] for row in run.rows()] == [3, 6, 9]
-    run.checkpoint("last").write_bytes(run.checkpoint("last").read_bytes()[:100])
-    assert main(["train", "resume=last", "--trust", "epochs=5"]) == 2
-    assert "last.safetensors" in capsys.readouterr().err
-    run.status_file.write_text("{")
-    assert main(["show"]) == 2
-    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_ctrl_c_during_start_up_ends_at_once(here):
