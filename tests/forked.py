@@ -36,6 +36,8 @@ WARM_UP = (
 """A run whose modules the server imports. It reads no data file except the digits."""
 SEARCH = (*WARM_UP, "-m", "hydra/sweeper=random", "hydra.sweeper.n_trials=1", "optimizer.lr=interval(1e-3,1e-2)")
 """A sweep whose modules the server imports."""
+LARGE_MODULES = ("torch._dynamo", "sklearn.datasets", "optuna", "hydra.core.plugins", "dlopt.sweep.sweeper")
+"""Modules that the server imports first, so that the warm-up does not import them a second time."""
 TIMEOUT = 300.0
 """Seconds after which a process that has not answered counts as hanging."""
 
@@ -283,6 +285,8 @@ class ForkServer:
         """Import the modules of a run. A child makes the run and lists them, so the server itself never makes one."""
         from importlib import import_module
 
+        for name in LARGE_MODULES:
+            import_module(name)
         with tempfile.TemporaryDirectory() as folder:
             for argv in (WARM_UP, SEARCH):
                 seen = Path(folder, "seen")
