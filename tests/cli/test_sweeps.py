@@ -163,7 +163,7 @@ def test_pruned_runs_have_their_own_status(here):
 # ------------------------------------------------------------------------------------------------ going on
 
 
-@pytest.mark.parametrize("name", ["a sweep, of mine", "it's=1", "1e5", "a\\b"])
+@pytest.mark.parametrize("name", ["a sweep, it's=1", "1e5", "a\\b"])
 def test_a_sweep_directory_may_have_any_name(name, here, capsys):
     """Hydra is told its name by launchers that are not ours, and on resume."""
     assert OverridesParser.create().parse_override(f"x={quote(name)}").value() == name
