@@ -1,4 +1,4 @@
-"""Text in columns, for thousands of rows at once: plain, bold and dim where a terminal shows it."""
+"""Tables as text for thousands of rows, styled if the terminal supports it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BOLD, DIM, RED, GREEN, YELLOW = "1", "2", "31", "32", "33"
 
 
 def apply_style(text: str, style: str) -> str:
-    """The text in an ANSI style, where standard output is a terminal that wants colours."""
+    """Return the text in an ANSI style if standard output is a terminal that accepts colours."""
     colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return f"\x1b[{style}m{text}\x1b[0m" if colours and style else text
 
@@ -25,10 +25,12 @@ def format_table(
     first: Sequence[str] = (),
     remedy: str = "--columns A,B chooses, --csv has all",
 ) -> list[str]:
-    """Lines of a table, each column as wide as its widest cell; right-aligned where `right` says so.
+    """Return the lines of a table, each column as wide as its widest cell.
 
-    width: of columns that do not fit a line of this many characters the last ones are left out, but those named in
-    `first` come before all others; the last line tells which are missing, and the remedy.
+    right    whether each column is right-aligned
+    width    largest number of characters of a line: the last columns that do not fit are omitted, and a line names them
+    first    columns that are omitted only after all others
+    remedy   advice in that line
     """
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     order = sorted(range(len(header)), key=lambda i: first.index(header[i]) if header[i] in first else len(first))
@@ -52,12 +54,12 @@ def format_table(
     lines += [line(row, styles[i] if styles else plain) for i, row in enumerate(rows)]
     missing = [name for i, name in enumerate(header) if i not in shown]
     if missing:
-        said = f"(left out: {', '.join(missing)}; {remedy})"
-        lines += [apply_style(x, DIM) for x in textwrap.wrap(said, width or 120)]
+        notice = f"(left out: {', '.join(missing)}; {remedy})"
+        lines += [apply_style(x, DIM) for x in textwrap.wrap(notice, width or 120)]
     return lines
 
 
 def format_markdown(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
-    """The lines of a table in Markdown."""
+    """Return the lines of a table in Markdown."""
     rule = ["---:" if r else "---" for r in right]
     return ["| " + " | ".join(cells) + " |" for cells in (header, rule, *rows)]

@@ -130,7 +130,7 @@ def test_conditions(text, holds):
 
 @pytest.mark.parametrize("text", ["adam", "=adam", "", "optimizer"])
 def test_what_is_no_condition_is_refused(text):
-    with pytest.raises(ValueError, match="is no condition"):
+    with pytest.raises(ValueError, match="is not a condition"):
         Condition.parse(text)
 
 
@@ -267,7 +267,7 @@ def test_csv_holds_every_setting_and_metric(three, capsys):
     ("argv", "said"),
     [
         (["nowhere"], "no folder 'nowhere'"),
-        (["--where", "adam"], "is no condition"),
+        (["--where", "adam"], "is not a condition"),
         (["--where", "optimzer=adam"], "did you mean optimizer"),
         (["--sort", "val/los"], "did you mean val/loss"),
         (["--over", "sed"], "did you mean seed"),

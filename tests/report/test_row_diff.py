@@ -110,7 +110,7 @@ def test_the_text_of_equal_runs_is_a_line():
     rows = [{"step": s, "train/loss": 1 / s} for s in (1, 2)]
     assert compare(rows, rows).text(80) == "2 rows compared; every number is equal, bit for bit"
     assert compare(rows[:1], rows).text(80) == "1 row compared; every number is equal, bit for bit"
-    assert compare(rows, []).text(80) == "there is no step of which both runs have a row"
+    assert compare(rows, []).text(80) == "there is no step for which both runs have a row"
 
 
 def test_the_text_of_others_is_a_table():
