@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 @dataclass(kw_only=True)
 class Invocation:
-    """What was asked for besides the configuration, and whether a run has started.
+    """Options of the command besides the configuration, and whether a run has started.
 
     yes          start even a very large grid
-    dry_run      show what would be done, and do nothing
+    dry_run      show the plan without running it
     full_errors  raise unexpected errors with their traceback
     has_started  whether a run may have started: from then on an error is a failed run, not a wrong command
     """

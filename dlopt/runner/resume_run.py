@@ -61,7 +61,7 @@ def _resume_locked(
     former: DictConfig,
     config: DictConfig,
 ) -> int:
-    """Resume a run whose directory this process holds, with the configuration `config` in place of `former`."""
+    """Resume a run whose lock this process holds, with the configuration `config` in place of `former`."""
     from omegaconf import OmegaConf
 
     from dlopt import console
@@ -72,7 +72,9 @@ def _resume_locked(
     from dlopt.runner.execute import log_to_run, run_one
 
     if run.status_or_none() != status:
-        raise ConfigError([("resume", "another process has just changed this run; look at it, then type it again")])
+        raise ConfigError(
+            [("resume", "another process has just changed this run; look at it, then run the command again")]
+        )
     changed = resume_checks.diff_configs(former, config)
     checkpoint = _find_checkpoint(run, status)
     state = None if checkpoint is None else checkpoint.content
@@ -90,11 +92,11 @@ def _resume_locked(
     content = OmegaConf.to_yaml(config).encode() if changed else None  # for the next resume
     changes = [f"{key} {old} -> {new}" for key, (old, new) in changed.items()]
 
-    warnings = _roll_back(run, checkpoint)  # from here on the directory is changed
+    warnings = _roll_back(run, checkpoint)  # from here on the directory changes
     device, threads = experiment.settings.device, experiment.threads
     run.resume(step, settings, changes, breaks, content, device=device, threads=threads)
     if status is None:
-        warnings.append(f"{run.status_file.name} was damaged; it is written again")
+        warnings.append(f"{run.status_file.name} was damaged; it is rewritten")
     elif state is not None:
         different = provenance.describe_differences(status, run.status)
         notices += [f"the same bits are not promised: {'; '.join(different)}"] if different else []
@@ -136,7 +138,7 @@ def _find_checkpoint(run: RunDirectory, status: Mapping[str, Any] | None) -> Che
 
 
 def _settings(status: Mapping[str, Any] | None, state: Mapping[str, Any] | None, config: Any) -> dict[str, Any]:
-    """Return the settings from now on: the options as they were chosen, and each key as it is configured now.
+    """Return the settings from now on: the chosen options, and each key as it is configured now.
 
     The options come from the checkpoint, which has a checksum, or else from the status.
     """
@@ -151,7 +153,7 @@ def _settings(status: Mapping[str, Any] | None, state: Mapping[str, Any] | None,
 
 
 def _roll_back(run: RunWriter, checkpoint: Checkpoint | None) -> list[str]:
-    """Bring the directory back to a checkpoint, or to its start. Return a warning for each damaged file."""
+    """Roll the directory back to a checkpoint, or to its start. Return a warning for each damaged file."""
     if checkpoint is None:
         run.clear()
         return []
