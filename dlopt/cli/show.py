@@ -105,7 +105,7 @@ def _print(run: RunDirectory, *, everything: bool) -> None:
         console.print(damage, highlight=False)
     panels = [p for p in make_run_panels([row for row in lines if row]) if any(len(c.x) > 1 for c in p.curves)]
     if panels:
-        from dlopt.report.terminal_plot import render
+        from dlopt.report.curves import render
 
         width = shutil.get_terminal_size().columns
         print("\n" + render(panels, width, coloured=console.is_terminal and not console.no_color))

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlopt.runner import execute
-from dlopt.runner.execute import DONE, FAILED, INTERRUPTED, USAGE_ERROR
-from dlopt.runner.invocation import Invocation
+from dlopt.runner.execute import DONE, FAILED, INTERRUPTED, USAGE_ERROR, Invocation
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -11,8 +11,7 @@ from dlopt.analysis import importance
 from dlopt.analysis.search_axis import SearchAxis
 from dlopt.analysis.search_record import ENDED_STATES, SearchRecord, TrialRecord
 from dlopt.formatting import format_duration, format_metric, format_override
-from dlopt.report.tables import format_uncertain
-from dlopt.report.text_table import BOLD, DIM, YELLOW, apply_style, format_table
+from dlopt.report.tables import BOLD, DIM, YELLOW, apply_style, format_table, format_uncertain
 
 MAX_TRIALS_SHOWN = 10
 """Number of trials in the table of the best."""

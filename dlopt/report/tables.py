@@ -1,8 +1,11 @@
-"""Tables of many runs: a row for each run, for each group of repeats, or a column for each value of a setting."""
+"""Tables as text, and tables of runs: a row for each run or group of repeats, a column for each value of a setting."""
 
 from __future__ import annotations
 
 import csv
+import os
+import sys
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -11,8 +14,8 @@ from typing import Any, NamedTuple, TextIO
 from dlopt.analysis.run_table import RECORD_FIELDS, RunGroup, RunRecord, find_varying_settings, group_runs
 from dlopt.formatting import format_duration, format_metric, format_override
 from dlopt.metrics.names import AVERAGE_HEADLINE, HEADLINE
-from dlopt.report.text_table import DIM, GREEN, RED, YELLOW, apply_style, format_markdown, format_table
 
+BOLD, DIM, RED, GREEN, YELLOW = "1", "2", "31", "32", "33"
 STATUS_STYLES = {
     "done": GREEN, "dead": RED, "failed": RED, "damaged": RED, "diverged": YELLOW, "interrupted": YELLOW, "pruned": DIM,
 }  # fmt: skip
@@ -168,3 +171,61 @@ def _format_setting(value: Any) -> str:
 def _is_numeric(runs: Sequence[RunRecord], name: str) -> bool:
     values = [v for r in runs if (v := r.value(name)) is not None]
     return all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
+
+
+# ------------------------------------------------------------------------------------------------ text
+
+
+def apply_style(text: str, style: str) -> str:
+    """Return the text in an ANSI style if standard output is a terminal that accepts colours."""
+    colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return f"\x1b[{style}m{text}\x1b[0m" if colours and style else text
+
+
+def format_table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    right: Sequence[bool],
+    styles: Sequence[Sequence[str]] | None = None,
+    width: int | None = None,
+    first: Sequence[str] = (),
+    remedy: str = "--columns A,B chooses, --csv has all",
+) -> list[str]:
+    """Return the lines of a table, each column as wide as its widest cell.
+
+    right    whether each column is right-aligned
+    width    largest number of characters of a line: the last columns that do not fit are omitted, and a line names them
+    first    columns that are omitted only after all others
+    remedy   advice in that line
+    """
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    order = sorted(range(len(header)), key=lambda i: first.index(header[i]) if header[i] in first else len(first))
+    shown: list[int] = []
+    used = 0
+    for i in order:
+        if width is not None and shown and used + widths[i] > width:
+            break
+        shown.append(i)
+        used += widths[i] + 2
+    shown.sort()
+
+    def line(cells: Sequence[str], style: Sequence[str]) -> str:
+        padded = [
+            apply_style(cells[i].rjust(widths[i]) if right[i] else cells[i].ljust(widths[i]), style[i]) for i in shown
+        ]
+        return "  ".join(padded).rstrip()
+
+    plain = [""] * len(header)
+    lines = [line(header, [BOLD] * len(header))]
+    lines += [line(row, styles[i] if styles else plain) for i, row in enumerate(rows)]
+    missing = [name for i, name in enumerate(header) if i not in shown]
+    if missing:
+        notice = f"(left out: {', '.join(missing)}; {remedy})"
+        lines += [apply_style(x, DIM) for x in textwrap.wrap(notice, width or 120)]
+    return lines
+
+
+def format_markdown(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
+    """Return the lines of a table in Markdown."""
+    rule = ["---:" if r else "---" for r in right]
+    return ["| " + " | ".join(cells) + " |" for cells in (header, rule, *rows)]

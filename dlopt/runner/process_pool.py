@@ -240,7 +240,7 @@ def _perform_job(message: bytes) -> BaseException | None:
     except BaseException as error:
         error.add_note(traceback.format_exc())
         try:
-            return pickle.loads(pickle.dumps(error))  # type: ignore[no-any-return]
+            return pickle.loads(pickle.dumps(error))
         except Exception:
             return RuntimeError(f"{type(error).__name__}: {error}")
     finally:
