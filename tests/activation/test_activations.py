@@ -1,4 +1,4 @@
-"""Activations: what holds for every option of the group, values and slopes by formula, gains by quadrature."""
+"""Activations: properties of every option, values and slopes by formula, gains by quadrature."""
 
 import math
 
@@ -21,13 +21,13 @@ ACTIVATIONS = {name: (name, {}) for name in list_options("activation")} | {
 activations = pytest.mark.parametrize("name", ACTIVATIONS)
 
 
-def made(name):
+def make(name):
     option, keys = ACTIVATIONS[name]
     return make_option("activation", option, **keys)
 
 
 def phi(x):
-    """The distribution function of N(0, 1)."""
+    """Return the distribution function of N(0, 1)."""
     return math.erfc(-x / math.sqrt(2)) / 2
 
 
@@ -49,25 +49,32 @@ FORMULAS = {
         lambda x: (1 - math.exp(-2 * x)) / (1 + math.exp(-2 * x)),
         lambda x: 1 - ((1 - math.exp(-2 * x)) / (1 + math.exp(-2 * x))) ** 2,
     ),
-    "leaky_relu": (lambda x: x if x > 0 else 0.01 * x, lambda x: 1.0 if x > 0 else 0.01),
-    "leaky_relu, alpha 0.2": (lambda x: x if x > 0 else 0.2 * x, lambda x: 1.0 if x > 0 else 0.2),
+    **{
+        name: (lambda x, a=slope: x if x > 0 else a * x, lambda x, a=slope: 1.0 if x > 0 else a)
+        for name, slope in (
+            ("leaky_relu", 0.01),
+            ("leaky_relu, alpha 0.2", 0.2),
+            ("prelu", 0.25),
+            ("prelu, start -0.5", -0.5),
+        )
+    },
     "gelu": (lambda x: x * phi(x), lambda x: phi(x) + x * density(x)),
-    "elu": (lambda x: x if x > 0 else math.exp(x) - 1, lambda x: 1.0 if x > 0 else math.exp(x)),
-    "elu, alpha 0.3": (
-        lambda x: x if x > 0 else 0.3 * (math.exp(x) - 1),
-        lambda x: 1.0 if x > 0 else 0.3 * math.exp(x),
-    ),
-    "elu, alpha 2": (lambda x: x if x > 0 else 2 * (math.exp(x) - 1), lambda x: 1.0 if x > 0 else 2 * math.exp(x)),
+    **{
+        name: (
+            lambda x, a=alpha: x if x > 0 else a * (math.exp(x) - 1),
+            lambda x, a=alpha: 1.0 if x > 0 else a * math.exp(x),
+        )
+        for name, alpha in (("elu", 1.0), ("elu, alpha 0.3", 0.3), ("elu, alpha 2", 2.0))
+    },
     "selu": (
         lambda x: LAMBDA * (x if x > 0 else ALPHA * (math.exp(x) - 1)),
         lambda x: LAMBDA * (1.0 if x > 0 else ALPHA * math.exp(x)),
     ),
     "silu": (lambda x: x * logistic(x), lambda x: logistic(x) + x * logistic(x) * (1 - logistic(x))),
-    "softplus": (lambda x: math.log1p(math.exp(x)), logistic),
-    "softplus, beta 7": (lambda x: math.log1p(math.exp(7 * x)) / 7, lambda x: logistic(7 * x)),
-    "softplus, beta 0.2": (lambda x: math.log1p(math.exp(0.2 * x)) / 0.2, lambda x: logistic(0.2 * x)),
-    "prelu": (lambda x: x if x > 0 else 0.25 * x, lambda x: 1.0 if x > 0 else 0.25),
-    "prelu, start -0.5": (lambda x: x if x > 0 else -0.5 * x, lambda x: 1.0 if x > 0 else -0.5),
+    **{
+        name: (lambda x, b=beta: math.log1p(math.exp(b * x)) / b, lambda x, b=beta: logistic(b * x))
+        for name, beta in (("softplus", 1.0), ("softplus, beta 7", 7.0), ("softplus, beta 0.2", 0.2))
+    },
 }
 """f and its derivative, for single numbers."""
 
@@ -79,44 +86,42 @@ POINTS = (-20.0, -3.0, -1.0, -0.75, -0.1, -1e-3, 1e-3, 0.1, 1.0, 3.0, 20.0)
 def test_values_and_slopes_are_those_of_the_formula(name):
     f, slope = FORMULAS[name]
     x = torch.tensor(POINTS, dtype=torch.float64, requires_grad=True)
-    y = made(name)().to(x.dtype)(x)
+    y = make(name)().to(x.dtype)(x)
     torch.testing.assert_close(y, torch.tensor([f(v) for v in x.tolist()], dtype=x.dtype), rtol=1e-12, atol=1e-15)
     (g,) = torch.autograd.grad(y.sum(), x)
     torch.testing.assert_close(g, torch.tensor([slope(v) for v in x.tolist()], dtype=x.dtype), rtol=1e-12, atol=1e-15)
 
 
 @activations
-@pytest.mark.parametrize("shape", [(7,), (3, 4), (2, 3, 5), (2, 3, 4, 5)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_it_works_number_by_number_on_any_shape(name, shape, dtype):
-    f, x = made(name)().to(dtype), torch.randn(shape, dtype=dtype)
-    before = x.clone()
-    y = f(x)
-    assert y.shape == shape
-    assert y.dtype == dtype
-    torch.testing.assert_close(y.flatten(), torch.cat([f(v.view(1)) for v in x.flatten()]))
-    assert torch.equal(x, before)
+def test_it_is_elementwise_on_any_shape_and_leaves_its_input_unchanged(name):
+    for shape, dtype in (((7,), torch.float32), ((2, 3), torch.float64), ((2, 3, 2, 3), torch.float32)):
+        f, x = make(name)().to(dtype), torch.randn(shape, dtype=dtype)
+        before = x.clone()
+        y = f(x)
+        assert (y.shape, y.dtype) == (shape, dtype)
+        torch.testing.assert_close(y.flatten(), torch.cat([f(v.view(1)) for v in x.flatten()]))
+        assert torch.equal(x, before)
 
 
 @activations
 def test_first_and_second_derivatives_pass_a_numerical_check(name):
     x = torch.tensor([-2.0, -0.7, -0.1, 0.2, 0.8, 2.5], dtype=torch.float64, requires_grad=True)
-    f = made(name)().to(x.dtype)
+    f = make(name)().to(x.dtype)
     assert torch.autograd.gradcheck(f, (x,))
     assert torch.autograd.gradgradcheck(f, (x,))
 
 
 @activations
 def test_a_module_has_nothing_to_penalize_and_is_the_same_in_inference(name):
-    f, x = made(name)(), torch.randn(20)
+    f, x = make(name)(), torch.randn(20)
     assert isinstance(f, nn.Module)
     assert {p.kind for p in Layout.of(f)} == ({"norm"} if name.startswith("prelu") else set()), "no penalty, no init"
     assert torch.equal(f(x), f.eval()(x))
-    assert made(name)() is not made(name)()
+    assert make(name)() is not make(name)()
 
 
 def mean_square(f):
-    """E[f(z)^2] for z ~ N(0, 1), by Gauss-Legendre quadrature on each side of the kink."""
+    """Return E[f(z)^2] for z ~ N(0, 1), by Gauss-Legendre quadrature on each side of the kink."""
     nodes, weights = np.polynomial.legendre.leggauss(100)
     total = 0.0
     for left in (-12.0, 0.0):
@@ -130,13 +135,13 @@ LEVEL = [name for name in ACTIVATIONS if ACTIVATIONS[name][0] not in ("linear", 
 
 @pytest.mark.parametrize("name", LEVEL)
 def test_the_gain_keeps_the_mean_square_of_a_normal_input(name):
-    activation = made(name)
+    activation = make(name)
     assert math.isclose(activation.gain**2 * mean_square(activation().double()), 1.0, rel_tol=2e-12)
 
 
 @pytest.mark.parametrize("name", ["linear", "sigmoid", "tanh"])
-def test_the_gain_of_what_saturates_or_changes_nothing_is_one(name):
-    assert made(name).gain == 1.0
+def test_the_gain_of_saturating_and_identity_activations_is_one(name):
+    assert make(name).gain == 1.0
 
 
 @pytest.mark.parametrize("name", ["leaky_relu", "elu"])
@@ -163,7 +168,7 @@ def test_softplus_lies_above_relu_by_log_2_over_beta_at_most():
     x = torch.linspace(-50, 50, 2001, dtype=torch.float64)
     for beta in (0.1, 1.0, 10.0):
         above = make_option("activation", "softplus", beta=beta)()(x) - x.clamp(min=0.0)
-        assert (above > -1e-13).all(), "but for rounding"
+        assert (above > -1e-13).all(), "except for rounding"
         assert math.isclose(above.max(), math.log(2.0) / beta, rel_tol=1e-12)
         assert above.argmax() == 1000
 
@@ -196,5 +201,5 @@ def test_the_slopes_of_prelu_are_learned_one_for_each_layer_and_not_shrunk(penal
 
 
 @pytest.mark.parametrize(("name", "key"), [("elu", "alpha"), ("leaky_relu", "alpha"), ("prelu", "start")])
-def test_a_slope_whose_square_is_too_large_a_number_has_a_gain(name, key):
+def test_a_slope_whose_square_overflows_has_a_gain(name, key):
     assert 0.0 < make_option("activation", name, **{key: 1e200}).gain < 1e-199
