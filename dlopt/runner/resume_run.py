@@ -27,7 +27,7 @@ def resume(name: str, arguments: Sequence[str], observer: Observer, *, trust: bo
     from dlopt.runner.open_run import open_run
 
     def act(run: RunDirectory) -> int:
-        return _resume_run(RunWriter(run.path, follow_links=run.follow_links), arguments, observer, trust)
+        return _resume_run(RunWriter(run.path, follow_links=trust), arguments, observer, trust)
 
     return open_run("resume", name, act, trust=trust)
 
@@ -40,13 +40,15 @@ def _resume_run(run: RunWriter, arguments: Sequence[str], observer: Observer, tr
     former = load_run.load_config(run, trust=trust)
     config = resume_checks.merge_overrides(former, arguments)
     status = run.status_or_none()
-    changed = resume_checks.diff_configs(former, config)
-    if status is not None and status["status"] == "done" and not changed:
-        print(
-            f"{display_path(run.path)} is done; there is nothing to resume{_explain_how_to_extend(run.summary, config)}"
-        )
+    if status is not None and status["status"] == "done" and not resume_checks.diff_configs(former, config):
+        advice = _explain_how_to_extend(run.summary, config)
+        print(f"{display_path(run.path)} is done; there is nothing to resume{advice}")
         return DONE
-    run.lock.acquire(_print_waiting)
+
+    def notify(holder: Holder) -> None:
+        print(f"waiting a minute for a heartbeat of {holder}, which wrote this run last ...", file=sys.stderr)
+
+    run.lock.acquire(notify)
     try:
         return _resume_locked(run, arguments, observer, status, former, config)
     finally:
@@ -146,10 +148,8 @@ def _settings(status: Mapping[str, Any] | None, state: Mapping[str, Any] | None,
 
     from dlopt.config.compose.flatten import filter_plain_settings, flatten_settings
 
-    chosen = filter_plain_settings((state or {}).get("settings")) or filter_plain_settings(
-        (status or {}).get("settings")
-    )
-    return chosen | flatten_settings(OmegaConf.to_container(config), {})  # type: ignore[arg-type]
+    sources = [filter_plain_settings((source or {}).get("settings")) for source in (state, status)]
+    return (sources[0] or sources[1]) | flatten_settings(OmegaConf.to_container(config), {})  # type: ignore[arg-type]
 
 
 def _roll_back(run: RunWriter, checkpoint: Checkpoint | None) -> list[str]:
@@ -167,7 +167,3 @@ def _roll_back(run: RunWriter, checkpoint: Checkpoint | None) -> list[str]:
             "readable rows are kept, and rows of evaluations come from the checkpoint"
         )
     return warnings
-
-
-def _print_waiting(holder: Holder) -> None:
-    print(f"waiting a minute for a heartbeat of {holder}, which wrote this run last ...", file=sys.stderr)
