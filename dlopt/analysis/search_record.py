@@ -98,14 +98,6 @@ class SearchRecord:
     def best(self) -> TrialRecord | None:
         return self.ranked_trials[0] if self.ranked_trials else None
 
-    @property
-    def states(self) -> Counter[str]:
-        return Counter(t.state for t in self.trials)
-
-    def axis(self, key: str) -> SearchAxis:
-        """Return the axis of a key. Raises KeyError if it was not searched."""
-        return {a.key: a for a in self.axes}[key]
-
 
 def read_search(folder: Path) -> SearchRecord:
     """Read the search in a folder."""
@@ -129,7 +121,7 @@ def build_search(folder: Path, runs: Sequence[RunRecord]) -> SearchRecord:
     numbers = _number_trials(list(groups))
     rule = [fields[key] for key in ("axes", "objective", "repeats", "statistic")]
     trials = [_make_trial(numbers[name], folder / name, group, *rule) for name, group in groups.items()]
-    return SearchRecord(folder, trials=_sort_trials(trials), **fields)
+    return SearchRecord(folder, trials=tuple(sorted(trials, key=lambda t: t.number)), **fields)
 
 
 # ------------------------------------------------------------------------------------------------ sweep.json
@@ -197,10 +189,6 @@ def _number_trials(names: Sequence[str]) -> dict[str, int]:
     return numbers | {name: free + i for i, name in enumerate(n for n in names if n not in numbers)}
 
 
-def _sort_trials(trials: Sequence[TrialRecord]) -> tuple[TrialRecord, ...]:
-    return tuple(sorted(trials, key=lambda t: t.number))
-
-
 def _make_trial(
     number: int,
     path: Path,
@@ -262,6 +250,6 @@ def _infer_search(folder: Path, runs: Sequence[RunRecord], notice: str) -> Searc
         for path, group in zip(firsts, groups.values(), strict=True)
     ]
     return SearchRecord(
-        folder, tuple(axes), objective, higher_is_better(objective), _sort_trials(trials),
+        folder, tuple(axes), objective, higher_is_better(objective), tuple(sorted(trials, key=lambda t: t.number)),
         repeats=repeats, seeds=repeats if repeats > 1 else 0, notice=notice,
     )  # fmt: skip

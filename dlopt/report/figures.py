@@ -45,6 +45,16 @@ def add_heading(figure: Figure, heading: str) -> Figure:
     return figure
 
 
+def add_legend(figure: Figure) -> None:
+    """Add one legend for all panels, below them."""
+    handles: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if handles:
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(4, len(handles)))
+
+
 def compute_limits(values: Sequence[float], higher: bool) -> tuple[float, float]:
     """Return the range from the best value to the worst, or to the fence beyond which values are outliers."""
     if not values:

@@ -19,7 +19,7 @@ from dlopt.analysis.importance import Level, group_by_level
 from dlopt.analysis.search_axis import SearchAxis
 from dlopt.analysis.search_record import SearchRecord, TrialRecord
 from dlopt.formatting import format_metric
-from dlopt.report.figures import COLOURS, MAX_INCHES, STYLE, add_heading, compute_limits
+from dlopt.report.figures import COLOURS, MAX_INCHES, STYLE, add_heading, add_legend, compute_limits
 
 MAX_AXES = 12
 """Number of hyperparameters in the figure of effects: the most important ones."""
@@ -49,12 +49,15 @@ def plot_search(
     order   keys of hyperparameters, most important first
     heat    the two keys of the map; by default the first two of the order, or of the search
     """
-    axes = sorted(search.axes, key=lambda a: order.index(a.key) if a.key in order else len(order))
+
+    def rank(keys: Sequence[str]) -> list[SearchAxis]:
+        return sorted(search.axes, key=lambda a: keys.index(a.key) if a.key in keys else len(keys))
+
     figures = {"history": plot_history(search, heading)}
-    if axes:
-        figures["effects"] = plot_effects(search, axes[:MAX_AXES], heading)
-    if len(axes) > 1:
-        across, up = (search.axis(key) for key in heat) if heat else axes[:2]
+    if search.axes:
+        figures["effects"] = plot_effects(search, rank(order)[:MAX_AXES], heading)
+    if len(search.axes) > 1:
+        across, up, *_ = rank(heat or order)
         figures["map"] = plot_heat_map(search, across, up, heading)
     return figures
 
@@ -78,7 +81,7 @@ def plot_history(search: SearchRecord, heading: str) -> Figure:
         axes.set_xlim(numbers[0] - margin, numbers[-1] + margin)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=TICK_STEPS, min_n_ticks=1))
         axes.set_xlabel("trial")
-        _add_legend(figure)
+        add_legend(figure)
         return add_heading(figure, heading)
 
 
@@ -101,7 +104,7 @@ def plot_effects(search: SearchRecord, shown: Sequence[SearchAxis], heading: str
             else:
                 _plot_choice(axes, search, axis, edge)
             axes.set_xlabel(axis.key)
-        _add_legend(figure)
+        add_legend(figure)
         return add_heading(figure, heading)
 
 
@@ -180,16 +183,6 @@ def _plot_marks(axes: Any, places: Places, edge: float) -> None:
         y = edge + (worse - edge) * lane / (1 + len(MARKS))
         if x:
             axes.scatter(x, [y] * len(x), s=24, marker=marker, color=colour, alpha=0.7, linewidths=1.2, label=state)
-
-
-def _add_legend(figure: Figure) -> None:
-    """Add one legend for all panels, below them."""
-    handles: dict[str, Any] = {}
-    for axes in figure.axes:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    if handles:
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(4, len(handles)))
 
 
 # ------------------------------------------------------------------------------------------------ effects
@@ -308,7 +301,7 @@ def _plot_scatter(axes: Any, search: SearchRecord, across: SearchAxis, up: Searc
     if search.best in valued:
         best = place([search.best])
         axes.scatter(*best, s=130, facecolors="none", edgecolors=COLOURS[1], linewidths=1.8, label="best")
-    _add_legend(axes.figure)
+    add_legend(axes.figure)
     return picture
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import textwrap
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 from dlopt.analysis import importance
@@ -43,7 +44,7 @@ def format_head(search: SearchRecord, place: str, width: int) -> list[str]:
 
 def format_progress(search: SearchRecord) -> str:
     """Return a line with the number of trials by state, and their training time."""
-    states = search.states
+    states = Counter(t.state for t in search.trials)
     ended = sum(states[s] for s in ENDED_STATES)
     order = ("done", "pruned", "diverged", "failed", "running", "interrupted", "dead")
     shares = {s: f" ({states[s] / ended:.0%})" if s in ENDED_STATES[1:] and ended else "" for s in order}
