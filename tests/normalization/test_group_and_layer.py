@@ -100,7 +100,12 @@ def test_a_run_with_an_impossible_number_of_groups_is_refused_and_the_default_su
         build_experiment(*BLOBS, "normalization=group")
     for arch in ("cnn", "mlp"):
         build_experiment(
-            "data=custom", "data._target_=mine.Blobs", "+data.shape=[1,40]", "normalization=group", f"arch={arch}"
+            "data=custom",
+            "data._target_=mine.Blobs",
+            "+data.shape=[1,40]",
+            "batch_size=16",
+            "normalization=group",
+            f"arch={arch}",
         )
 
 

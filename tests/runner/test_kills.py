@@ -28,7 +28,7 @@ from forked import ForkedProcess, Forks, ProcessResult
 from dlopt.rundir.directory import RunDirectory
 
 TINY = (
-    "train", "-q", "data=digits", "data.train_size=200", "batch_size=30", "steps=600",
+    "train", "-q", "data=digits", "data.train_size=200", "batch_size=30", "steps=300",
     "eval_every=2", "log_every=5", "checkpoint.every=7", "threads=1", "device=cpu", "hydra.run.dir=run",
 )  # fmt: skip
 """160 training examples, six steps an epoch, the last one smaller: checkpoints fall on every part of an epoch."""
