@@ -10,20 +10,17 @@ from torch import nn
 
 from dlopt.base.layout import Layout
 
-ACTIVATIONS = {name: (name, {}) for name in list_options("activation")} | {
-    "leaky_relu, alpha 0.2": ("leaky_relu", {"alpha": 0.2}),
-    "elu, alpha 0.3": ("elu", {"alpha": 0.3}),
-    "elu, alpha 2": ("elu", {"alpha": 2.0}),
-    "softplus, beta 7": ("softplus", {"beta": 7.0}),
-    "softplus, beta 0.2": ("softplus", {"beta": 0.2}),
-    "prelu, start -0.5": ("prelu", {"start": -0.5}),
-}
-activations = pytest.mark.parametrize("name", ACTIVATIONS)
+KEYS = {"leaky_relu": ("alpha", 0.01), "elu": ("alpha", 1.0), "softplus": ("beta", 1.0), "prelu": ("start", 0.25)}
+"""The hyperparameter of an activation and its default."""
+ACTIVATIONS = [
+    *((option, KEYS.get(option, ("", 0.0))[1]) for option in list_options("activation")),
+    *(("leaky_relu", 0.2), ("elu", 0.3), ("elu", 2.0), ("softplus", 7.0), ("softplus", 0.2), ("prelu", -0.5)),
+]
+activations = pytest.mark.parametrize(("option", "a"), ACTIVATIONS)
 
 
-def make(name):
-    option, keys = ACTIVATIONS[name]
-    return make_option("activation", option, **keys)
+def make(option, a):
+    return make_option("activation", option, **({KEYS[option][0]: a} if option in KEYS else {}))
 
 
 def phi(x):
@@ -39,63 +36,44 @@ def logistic(x):
     return 1 / (1 + math.exp(-x))
 
 
+def tanh(x):
+    return (1 - math.exp(-2 * x)) / (1 + math.exp(-2 * x))
+
+
 ALPHA, LAMBDA = 1.6732632423543772, 1.0507009873554805
 """Klambauer, Unterthiner, Mayr and Hochreiter 2017, equation 14, to all digits of float64."""
 FORMULAS = {
-    "linear": (lambda x: x, lambda x: 1.0),
-    "relu": (lambda x: max(0.0, x), lambda x: float(x > 0)),
-    "sigmoid": (logistic, lambda x: logistic(x) * (1 - logistic(x))),
-    "tanh": (
-        lambda x: (1 - math.exp(-2 * x)) / (1 + math.exp(-2 * x)),
-        lambda x: 1 - ((1 - math.exp(-2 * x)) / (1 + math.exp(-2 * x))) ** 2,
-    ),
-    **{
-        name: (lambda x, a=slope: x if x > 0 else a * x, lambda x, a=slope: 1.0 if x > 0 else a)
-        for name, slope in (
-            ("leaky_relu", 0.01),
-            ("leaky_relu, alpha 0.2", 0.2),
-            ("prelu", 0.25),
-            ("prelu, start -0.5", -0.5),
-        )
-    },
-    "gelu": (lambda x: x * phi(x), lambda x: phi(x) + x * density(x)),
-    **{
-        name: (
-            lambda x, a=alpha: x if x > 0 else a * (math.exp(x) - 1),
-            lambda x, a=alpha: 1.0 if x > 0 else a * math.exp(x),
-        )
-        for name, alpha in (("elu", 1.0), ("elu, alpha 0.3", 0.3), ("elu, alpha 2", 2.0))
-    },
-    "selu": (
-        lambda x: LAMBDA * (x if x > 0 else ALPHA * (math.exp(x) - 1)),
-        lambda x: LAMBDA * (1.0 if x > 0 else ALPHA * math.exp(x)),
-    ),
-    "silu": (lambda x: x * logistic(x), lambda x: logistic(x) + x * logistic(x) * (1 - logistic(x))),
-    **{
-        name: (lambda x, b=beta: math.log1p(math.exp(b * x)) / b, lambda x, b=beta: logistic(b * x))
-        for name, beta in (("softplus", 1.0), ("softplus, beta 7", 7.0), ("softplus, beta 0.2", 0.2))
-    },
-}
-"""f and its derivative, for single numbers."""
-
-
+    "linear": (lambda x, a: x, lambda x, a: 1.0),
+    "relu": (lambda x, a: max(0.0, x), lambda x, a: float(x > 0)),
+    "sigmoid": (lambda x, a: logistic(x), lambda x, a: logistic(x) * (1 - logistic(x))),
+    "tanh": (lambda x, a: tanh(x), lambda x, a: 1 - tanh(x) ** 2),
+    "leaky_relu": (lambda x, a: x if x > 0 else a * x, lambda x, a: 1.0 if x > 0 else a),
+    "prelu": (lambda x, a: x if x > 0 else a * x, lambda x, a: 1.0 if x > 0 else a),
+    "gelu": (lambda x, a: x * phi(x), lambda x, a: phi(x) + x * density(x)),
+    "elu": (lambda x, a: x if x > 0 else a * math.expm1(x), lambda x, a: 1.0 if x > 0 else a * math.exp(x)),
+    "selu": (lambda x, a: LAMBDA * (x if x > 0 else ALPHA * math.expm1(x)),
+             lambda x, a: LAMBDA * (1.0 if x > 0 else ALPHA * math.exp(x))),
+    "silu": (lambda x, a: x * logistic(x), lambda x, a: logistic(x) + x * logistic(x) * (1 - logistic(x))),
+    "softplus": (lambda x, a: math.log1p(math.exp(a * x)) / a, lambda x, a: logistic(a * x)),
+}  # fmt: skip
+"""f and its derivative, for a number x and the hyperparameter a."""
 POINTS = (-20.0, -3.0, -1.0, -0.75, -0.1, -1e-3, 1e-3, 0.1, 1.0, 3.0, 20.0)
 
 
-@pytest.mark.parametrize("name", FORMULAS)
-def test_values_and_slopes_are_those_of_the_formula(name):
-    f, slope = FORMULAS[name]
+@activations
+def test_values_and_slopes_are_those_of_the_formula(option, a):
     x = torch.tensor(POINTS, dtype=torch.float64, requires_grad=True)
-    y = make(name)().to(x.dtype)(x)
-    torch.testing.assert_close(y, torch.tensor([f(v) for v in x.tolist()], dtype=x.dtype), rtol=1e-12, atol=1e-15)
+    y = make(option, a)().to(x.dtype)(x)
     (g,) = torch.autograd.grad(y.sum(), x)
-    torch.testing.assert_close(g, torch.tensor([slope(v) for v in x.tolist()], dtype=x.dtype), rtol=1e-12, atol=1e-15)
+    for actual, formula in zip((y, g), FORMULAS[option], strict=True):
+        expected = torch.tensor([formula(v, a) for v in POINTS], dtype=x.dtype)
+        torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-15)
 
 
 @activations
-def test_it_is_elementwise_on_any_shape_and_leaves_its_input_unchanged(name):
+def test_it_is_elementwise_on_any_shape_and_leaves_its_input_unchanged(option, a):
     for shape, dtype in (((7,), torch.float32), ((2, 3), torch.float64), ((2, 3, 2, 3), torch.float32)):
-        f, x = make(name)().to(dtype), torch.randn(shape, dtype=dtype)
+        f, x = make(option, a)().to(dtype), torch.randn(shape, dtype=dtype)
         before = x.clone()
         y = f(x)
         assert (y.shape, y.dtype) == (shape, dtype)
@@ -104,20 +82,20 @@ def test_it_is_elementwise_on_any_shape_and_leaves_its_input_unchanged(name):
 
 
 @activations
-def test_first_and_second_derivatives_pass_a_numerical_check(name):
+def test_first_and_second_derivatives_pass_a_numerical_check(option, a):
     x = torch.tensor([-2.0, -0.7, -0.1, 0.2, 0.8, 2.5], dtype=torch.float64, requires_grad=True)
-    f = make(name)().to(x.dtype)
+    f = make(option, a)().to(x.dtype)
     assert torch.autograd.gradcheck(f, (x,))
     assert torch.autograd.gradgradcheck(f, (x,))
 
 
 @activations
-def test_a_module_has_nothing_to_penalize_and_is_the_same_in_inference(name):
-    f, x = make(name)(), torch.randn(20)
+def test_a_module_has_nothing_to_penalize_and_is_the_same_in_inference(option, a):
+    f, x = make(option, a)(), torch.randn(20)
     assert isinstance(f, nn.Module)
-    assert {p.kind for p in Layout.of(f)} == ({"norm"} if name.startswith("prelu") else set()), "no penalty, no init"
+    assert {p.kind for p in Layout.of(f)} == ({"norm"} if option == "prelu" else set()), "no penalty, no init"
     assert torch.equal(f(x), f.eval()(x))
-    assert make(name)() is not make(name)()
+    assert make(option, a)() is not make(option, a)()
 
 
 def mean_square(f):
@@ -130,18 +108,13 @@ def mean_square(f):
     return total / math.sqrt(2 * math.pi)
 
 
-LEVEL = [name for name in ACTIVATIONS if ACTIVATIONS[name][0] not in ("linear", "sigmoid", "tanh")]
-
-
-@pytest.mark.parametrize("name", LEVEL)
-def test_the_gain_keeps_the_mean_square_of_a_normal_input(name):
-    activation = make(name)
-    assert math.isclose(activation.gain**2 * mean_square(activation().double()), 1.0, rel_tol=2e-12)
-
-
-@pytest.mark.parametrize("name", ["linear", "sigmoid", "tanh"])
-def test_the_gain_of_saturating_and_identity_activations_is_one(name):
-    assert make(name).gain == 1.0
+@activations
+def test_the_gain_keeps_the_mean_square_of_a_normal_input_and_is_one_for_saturating_activations(option, a):
+    activation = make(option, a)
+    if option in ("linear", "sigmoid", "tanh"):
+        assert activation.gain == 1.0
+    else:
+        assert math.isclose(activation.gain**2 * mean_square(activation().double()), 1.0, rel_tol=2e-12)
 
 
 @pytest.mark.parametrize("name", ["leaky_relu", "elu"])
