@@ -3,7 +3,7 @@
 import pytest
 import torch
 from helpers import build_blobs, interrupt_run, list_options, load_weights, make_option, resume_run, train_runs
-from test_optimizers import STEPS, Quadratic, run, started
+from test_optimizers import STEPS, Quadratic, draw_start, run
 
 from dlopt.optimizer.momentum import HeavyBall
 from dlopt.optimizer.sam import SAM
@@ -19,13 +19,13 @@ class Valley(Quadratic):
         return super().value(w) + (w**4).sum(-1) / 4
 
     def gradient(self, w):
-        self.asked.append(w.clone())
+        self.queries.append(w.clone())
         return self.value(w), w @ self.a + w**3
 
 
 def test_fifty_steps_are_those_of_the_paper():
     """Foret, Kleiner, Mobahi and Neyshabur 2021, algorithm 1, the gradients by differentiation."""
-    objective, w, v = Valley(), started(), torch.zeros_like(started())
+    objective, w, v = Valley(), draw_start(), torch.zeros_like(draw_start())
 
     def g(w):
         leaf = w.clone().requires_grad_()
@@ -35,15 +35,15 @@ def test_fifty_steps_are_those_of_the_paper():
         e = 0.3 * g(w) / g(w).square().sum().sqrt()  # equation 2, p = 2
         v = 0.9 * v + g(w + e)  # equation 3
         w = w - 0.02 * v
-    last, _ = run(SAM(0.3, HeavyBall(0.02, 0.9, 0.0)), objective, started())
+    last, _ = run(SAM(0.3, HeavyBall(0.02, 0.9, 0.0)), objective, draw_start())
     torch.testing.assert_close(last, w, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", BASES)
 def test_with_a_vanishing_radius_it_is_the_rule_inside(name):
     base = make_option("optimizer", name)
-    last, _ = run(SAM(1e-11, base), Valley(), started(), 20)
-    expected, _ = run(base, Valley(), started(), 20)
+    last, _ = run(SAM(1e-11, base), Valley(), draw_start(), 20)
+    expected, _ = run(base, Valley(), draw_start(), 20)
     torch.testing.assert_close(last, expected, rtol=1e-7, atol=1e-7)
 
 
@@ -54,7 +54,7 @@ def test_lanes_with_radii_of_their_own_equal_runs_alone_around_every_rule(name):
     assert rule.lanes == base.lanes
     if not rule.lanes:
         return
-    w = started((3,))
+    w = draw_start((3,))
     last, _ = run(rule, Valley(), w, 20)
     for i, rho in enumerate([0.01, 0.1, 1.0]):
         alone, _ = run(SAM(rho, base), Valley(), w[i], 20)
@@ -86,13 +86,13 @@ def test_a_gradient_of_any_size_makes_a_step_that_is_finite(scale):
 
     class Flat(Quadratic):
         def gradient(self, w):
-            self.asked.append(w.clone())
+            self.queries.append(w.clone())
             return w.sum(-1) * 0, torch.full_like(w, scale) * torch.tensor([[1.0], [0.0]])
 
-    objective, w = Flat(), started((2,)).float()
+    objective, w = Flat(), draw_start((2,)).float()
     after, *_ = SAM(0.5, SGD(0.1)).step(w.clone(), (), objective)
     assert after.isfinite().all()
-    far = (objective.asked[1] - objective.asked[0]).norm(dim=-1)
+    far = (objective.queries[1] - objective.queries[0]).norm(dim=-1)
     expected = 0.5 if scale > 1e-20 else 0.0
     torch.testing.assert_close(far, torch.tensor([expected, 0.0]), rtol=1e-4, atol=1e-4)
 

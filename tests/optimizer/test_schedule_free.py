@@ -3,7 +3,7 @@
 import pytest
 import torch
 from helpers import build_blobs, interrupt_run, load_weights, make_option, resume_run, train_runs
-from test_optimizers import STEPS, P, Quadratic, started
+from test_optimizers import STEPS, P, Quadratic, draw_start
 from torch import nn
 
 from dlopt.base.dotted_fields import replace_fields
@@ -18,7 +18,7 @@ class Noisy(Quadratic):
     """A gradient with noise of its own at each step, the same for whoever asks."""
 
     def gradient(self, w):
-        noise = torch.randn(P, dtype=torch.float64, generator=torch.Generator().manual_seed(len(self.asked)))
+        noise = torch.randn(P, dtype=torch.float64, generator=torch.Generator().manual_seed(len(self.queries)))
         value, g = super().gradient(w)
         return value, g + 0.3 * noise
 
@@ -33,7 +33,7 @@ def ours(one, w, rates=RATES):
     for lr in rates:
         w, state, *_ = replace_fields(one, {"lr": lr}).step(w, state, objective)
         found.append(w.clone())
-    return torch.stack(found), torch.stack(objective.asked)
+    return torch.stack(found), torch.stack(objective.queries)
 
 
 def papers(one, w, rates=RATES):
@@ -50,7 +50,7 @@ def papers(one, w, rates=RATES):
         c = lr**2 / sum(r**2 for r in rates[:t])
         x = (1 - c) * x + c * z
         found.append(x)
-    return torch.stack(found), torch.stack(objective.asked)
+    return torch.stack(found), torch.stack(objective.queries)
 
 
 @pytest.mark.parametrize("form", ["adam", "sgd"])
@@ -59,29 +59,29 @@ def papers(one, w, rates=RATES):
 )
 def test_fifty_steps_are_those_of_the_paper(form, keys):
     one = rule(form=form, **keys)
-    for mine, theirs in zip(ours(one, started()), papers(one, started()), strict=True):
+    for mine, theirs in zip(ours(one, draw_start()), papers(one, draw_start()), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-10)
 
 
 def test_with_beta_zero_it_is_the_average_of_the_iterates_of_gradient_descent():
     """Polyak 1990, Ruppert 1988: the gradients are those along plain gradient descent, whose mean is w."""
-    x, asked = ours(rule(form="sgd", beta=0.0), started(), [0.05] * STEPS)
-    objective, z, means = Noisy(), started(), []
+    x, asked = ours(rule(form="sgd", beta=0.0), draw_start(), [0.05] * STEPS)
+    objective, z, means = Noisy(), draw_start(), []
     for t in range(1, STEPS + 1):
         z = z - 0.05 * objective.gradient(z)[1]
         means.append(z if t == 1 else means[-1] + (z - means[-1]) / t)
-    torch.testing.assert_close(asked, torch.stack(objective.asked))
+    torch.testing.assert_close(asked, torch.stack(objective.queries))
     torch.testing.assert_close(x, torch.stack(means))
 
 
 def test_with_beta_one_the_gradient_is_taken_at_the_average():
-    x, asked = ours(rule(form="sgd", beta=1.0), started())
+    x, asked = ours(rule(form="sgd", beta=1.0), draw_start())
     torch.testing.assert_close(asked[1:], x[:-1])
 
 
 def test_averaging_takes_noise_away():
     """After many steps at a constant rate x is nearer to the minimum than z, the iterate of plain steps."""
-    one, objective, w = rule(form="sgd", lr=0.3), Noisy(), started()
+    one, objective, w = rule(form="sgd", lr=0.3), Noisy(), draw_start()
     state = one.init(w, objective.layout)
     for _ in range(2000):
         w, state, *_ = one.step(w, state, objective)
@@ -91,19 +91,19 @@ def test_averaging_takes_noise_away():
 @pytest.mark.parametrize("form", ["adam", "sgd"])
 def test_lanes_with_numbers_of_their_own_equal_runs_alone(form):
     column = torch.tensor([[0.0], [0.5], [1.0]], dtype=torch.float64)
-    together, _ = ours(replace_fields(rule(form=form), {"beta": column, "weight_decay": column / 2}), started((3,)))
+    together, _ = ours(replace_fields(rule(form=form), {"beta": column, "weight_decay": column / 2}), draw_start((3,)))
     for i, b in enumerate([0.0, 0.5, 1.0]):
-        alone, _ = ours(rule(form=form, beta=b, weight_decay=b / 2), started((3,))[i])
+        alone, _ = ours(rule(form=form, beta=b, weight_decay=b / 2), draw_start((3,))[i])
         torch.testing.assert_close(together[:, i], alone, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("lead", [(), (2,)])
 def test_a_rate_that_begins_at_zero_moves_nothing(lead):
-    x, _ = ours(rule(), started(lead), [0.0, 0.0, 0.1])
-    torch.testing.assert_close(x[0], started(lead))
-    torch.testing.assert_close(x[1], started(lead))
+    x, _ = ours(rule(), draw_start(lead), [0.0, 0.0, 0.1])
+    torch.testing.assert_close(x[0], draw_start(lead))
+    torch.testing.assert_close(x[1], draw_start(lead))
     assert x[2].isfinite().all()
-    assert not torch.equal(x[2], started(lead))
+    assert not torch.equal(x[2], draw_start(lead))
 
 
 def test_a_rate_whose_square_is_too_large_a_number_diverges(tmp_path):
@@ -121,7 +121,7 @@ def test_decay_is_of_weights_alone(form):
         def gradient(self, w):
             return w.sum(-1) * 0, torch.zeros_like(w)
 
-    one, w = rule(form=form, lr=0.1, weight_decay=0.5), started()
+    one, w = rule(form=form, lr=0.1, weight_decay=0.5), draw_start()
     after, *_ = one.step(w.clone(), one.init(w, Flat.layout), Flat())
     torch.testing.assert_close(after[:-1], w[:-1] * (1 - 0.1 * 0.5))
     assert after[-1] == w[-1]

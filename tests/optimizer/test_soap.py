@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import build_blobs, interrupt_run, load_weights, make_option, resume_run, train_runs
-from test_optimizers import STEPS, Quadratic, started
+from test_optimizers import STEPS, Quadratic, draw_start
 from torch import nn
 
 from dlopt import prng
@@ -142,7 +142,7 @@ def test_a_lane_that_is_lost_does_not_disturb_the_others(function, bad):
 
 
 def test_a_gradient_of_zero_moves_nothing_and_bases_are_finite():
-    rule, w = made(precondition_frequency=1), torch.zeros_like(started())
+    rule, w = made(precondition_frequency=1), torch.zeros_like(draw_start())
     state = rule.init(w, Quadratic.layout)
     for _ in range(3):
         w, state, *_ = rule.step(w, state, Quadratic())
@@ -152,7 +152,7 @@ def test_a_gradient_of_zero_moves_nothing_and_bases_are_finite():
 
 def test_the_number_of_steps_is_one_of_the_host():
     """A run that goes on finds it as it was, and takes nothing else for it."""
-    rule, w = made(), started()
+    rule, w = made(), draw_start()
     state = rule.init(w, Quadratic.layout)
     _, state, *_ = rule.step(w, state, Quadratic())
     saved = to_plain(state, 0, solo=True)
