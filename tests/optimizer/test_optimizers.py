@@ -251,18 +251,26 @@ PARITY = {
 }
 
 
+def trace(rule, model, x, y, *penalties):
+    """Return w after each step on these mini-batches, the last state, and the problem."""
+    problem = Problem(model, CrossEntropy([]), penalties)
+    w = problem.bind(problem.layout.flatten(dict(model.named_parameters())).detach().clone())
+    state, iterates = rule.init(w, problem.layout), []
+    for step in range(len(x)):
+        w, state, *_ = rule.step(w, state, MiniBatchObjective(problem, x[step], y[step], prng.key(0, step)))
+        iterates.append(w.clone())
+    return torch.stack(iterates), state, problem
+
+
 class Twins:
     """A small network for dlopt and its copy for torch, on the same mini-batches."""
 
     def __init__(self, *penalties):
-        torch.manual_seed(0)
         self.model = MLP((6,), 3, Tanh(), NoNormalization(), lambda site: None, [5, 4], None, None).double()
         self.twin = copy.deepcopy(self.model)
-        self.x = torch.randn(STEPS, 10, 6, dtype=torch.float64)
-        self.y = torch.randint(3, (STEPS, 10))
+        self.x, self.y = torch.randn(STEPS, 10, 6, dtype=torch.float64), torch.randint(3, (STEPS, 10))
         self.problem = Problem(self.model, CrossEntropy([]), penalties)
         self.layout = self.problem.layout
-        self.start = self.problem.layout.flatten(dict(self.model.named_parameters())).detach().clone()
 
     def split_parameters(self, **of_weights):
         """Return the parameter groups of weights, with these options, and of all other parameters."""
@@ -272,7 +280,7 @@ class Twins:
 
     def compare(self, rule, theirs, penalize=lambda: 0.0, after=lambda w, before, lr: w, at=lambda rule, step: rule):
         """Compare weights and losses after each step."""
-        w = self.problem.bind(self.start)
+        w = self.problem.bind(self.layout.flatten(dict(self.model.named_parameters())).detach().clone())
         state = rule.init(w, self.layout)
         for step in range(STEPS):
             now, before = at(rule, step), w.clone()

@@ -1,4 +1,4 @@
-"""SAM around other rules."""
+"""SAM around other optimizers."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ class Valley(Quadratic):
         return self.value(w), w @ self.a + w**3
 
 
-def test_fifty_steps_are_those_of_the_paper():
+def test_steps_are_those_of_the_paper():
     """Foret, Kleiner, Mobahi and Neyshabur 2021, algorithm 1, the gradients by differentiation."""
     objective, w, v = Valley(), draw_start(), torch.zeros_like(draw_start())
 
@@ -40,24 +40,23 @@ def test_fifty_steps_are_those_of_the_paper():
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_with_a_vanishing_radius_it_is_the_rule_inside(name):
+def test_with_a_vanishing_radius_it_is_the_base_optimizer(name):
     base = make_option("optimizer", name)
-    last, _ = run(SAM(1e-11, base), Valley(), draw_start(), 20)
-    expected, _ = run(base, Valley(), draw_start(), 20)
+    last, _ = run(SAM(1e-11, base), Valley(), draw_start(), 8)
+    expected, _ = run(base, Valley(), draw_start(), 8)
     torch.testing.assert_close(last, expected, rtol=1e-7, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_lanes_with_radii_of_their_own_equal_runs_alone_around_every_rule(name):
+def test_lanes_with_radii_of_their_own_equal_runs_alone_around_every_optimizer(name):
     base = make_option("optimizer", name)
-    rule = SAM(torch.tensor([[0.01], [0.1], [1.0]], dtype=torch.float64), base)
+    radii = [0.01, 1.0]
+    rule = SAM(torch.tensor(radii, dtype=torch.float64).unsqueeze(-1), base)
     assert rule.lanes == base.lanes
-    if not rule.lanes:
-        return
-    w = draw_start((3,))
-    last, _ = run(rule, Valley(), w, 20)
-    for i, rho in enumerate([0.01, 0.1, 1.0]):
-        alone, _ = run(SAM(rho, base), Valley(), w[i], 20)
+    w = draw_start((2,))
+    last, _ = run(rule, Valley(), w, 8) if rule.lanes else (None, None)
+    for i, rho in enumerate(radii if rule.lanes else []):
+        alone, _ = run(SAM(rho, base), Valley(), w[i], 8)
         torch.testing.assert_close(last[i], alone, rtol=1e-9, atol=1e-10)
 
 
@@ -73,7 +72,7 @@ def test_on_a_parabola_it_ends_by_bouncing_across_the_minimum(a):
 
     w, rule = torch.tensor([1.0], dtype=torch.float64), SAM(rho, SGD(lr))
     signs = []
-    for _ in range(400):
+    for _ in range(200):
         w, *_ = rule.step(w, (), Parabola())
         signs.append(w.sign().item())
     assert w.abs().item() == pytest.approx(lr * a * rho / (2 - lr * a))
@@ -97,7 +96,7 @@ def test_a_gradient_of_any_size_makes_a_step_that_is_finite(scale):
     torch.testing.assert_close(far, torch.tensor([expected, 0.0]), rtol=1e-4, atol=1e-4)
 
 
-def test_a_step_asks_twice_and_reports_what_is_at_w(tmp_path):
+def test_a_step_evaluates_twice_and_reports_the_values_at_w(tmp_path):
     """The first row of a run is that of its base: loss, accuracy and gradient are those at the initial weights."""
     common = ("log_every=1", "normalization=batch", "diagnostic=gradients", "schedule=cosine")
     (summary,), (one,) = train_runs(
@@ -113,10 +112,10 @@ def test_a_step_asks_twice_and_reports_what_is_at_w(tmp_path):
     assert one.rows()[1]["train/loss"] != pytest.approx(expected["train/loss"])
 
 
-@pytest.mark.parametrize("base", ["adam", "torch_optim", "sam"])
-def test_a_run_goes_on_with_the_state_of_the_rule_inside(base, tmp_path):
-    chosen = ("optimizer=sam", f"optimizer@optimizer.base_optimizer={base}", "precision=float64")
+@pytest.mark.parametrize("base", ["torch_optim", "sam"])
+def test_a_run_resumes_with_the_state_of_its_base_optimizer(base, tmp_path):
+    chosen = ("optimizer=sam", f"optimizer@optimizer.base_optimizer={base}", "precision=float64", "epochs=2")
     _, (whole,) = train_runs(tmp_path / "whole", build_blobs(*chosen))
-    half = interrupt_run(tmp_path / "half", 4, build_blobs(*chosen))
+    half = interrupt_run(tmp_path / "half", 3, build_blobs(*chosen))
     _, half = resume_run(half.path, build_blobs(*chosen))
     assert torch.equal(load_weights(half), load_weights(whole))
