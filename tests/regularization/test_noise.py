@@ -154,7 +154,7 @@ def test_the_gradient_is_clipped_and_the_noise_is_not():
 def test_gradient_noise_falls_during_a_run(tmp_path):
     """With a huge eta, the size of a step of sgd is that of the noise."""
     quiet = ("arch.widths=[200]", "optimizer=sgd", "optimizer.lr=1e-6", "diagnostic=custom", "steps=9",
-             "diagnostic.custom._target_=mine.Distance", "+diagnostic.custom.every=1")  # fmt: skip
+             "diagnostic.custom._target_=mine.StepLength", "+diagnostic.custom.every=1")  # fmt: skip
     prefix = "regularization.gradient_noise"
     noise = ("regularization=gradient_noise", f"{prefix}.eta=1e6", f"{prefix}.gamma=2")
     experiment = build_blobs(*quiet, *noise, "precision=float64")

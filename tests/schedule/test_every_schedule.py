@@ -361,7 +361,7 @@ def test_warmups_follow_one_another():
 # ------------------------------------------------------------------------------------------- history
 
 
-FOLLOW = ("schedule=custom", "schedule._target_=mine.Follow", "log_every=1", "precision=float64")
+FOLLOW = ("schedule=custom", "schedule._target_=mine.FollowMetric", "log_every=1", "precision=float64")
 
 
 def test_a_schedule_gets_every_evaluation_so_far(tmp_path):
@@ -388,14 +388,14 @@ def test_time_after_some_steps_has_the_same_history():
 def test_the_monitored_metric_is_checked_inside_another_schedule_too(at, metric, fraction, words):
     inside = ("schedule=warmup", "schedule.length=1", "schedule@schedule.then=custom")
     overrides = inside if at == "schedule.then" else ("schedule=custom",)
-    monitor = (f"{at}._target_=mine.Follow", f"+{at}.monitor={metric}", f"validation.fraction={fraction}")
+    monitor = (f"{at}._target_=mine.FollowMetric", f"+{at}.monitor={metric}", f"validation.fraction={fraction}")
     assert_build_refused(lambda: build_blobs(*overrides, *monitor), f"{at}.monitor", words)
 
 
 def test_an_optimizer_without_a_rate_cannot_follow_a_metric():
     with pytest.raises(ConfigError, match="has no rate lr"):
-        build_blobs("optimizer=custom", "optimizer._target_=mine.Unit", "schedule=custom",
-              "schedule._target_=mine.Waiting", "+schedule.monitor=val/loss")  # fmt: skip
+        build_blobs("optimizer=custom", "optimizer._target_=mine.NormalizedDescent", "schedule=custom",
+              "schedule._target_=mine.FollowMetric", "+schedule.monitor=val/loss")  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------- another length
@@ -419,7 +419,7 @@ NOTICES = {
     ("warm_restarts", "first=2"): "9 of the 18 steps of warm_restarts, down to the factor 0.933",
     ("warmup", "length=1"): "",
     ("warmup", "length=1", "then=linear", "then.tau=1"): "warmup ends after 6 of the run's 9 steps and stays at 0.01",
-    ("custom", "_target_=mine.Brief"): "mine ends after 4 of the run's 9 steps and stays at 0.5",
+    ("custom", "_target_=mine.FourSteps"): "mine ends after 4 of the run's 9 steps and stays at 0.5",
     ("custom", "_target_=mine.Sawtooth"): "",
     ("cosine",): "",
     ("exponential",): "",
@@ -448,7 +448,7 @@ def test_a_warmup_adds_its_length_to_what_follows():
 
 def test_a_run_resumed_for_longer_than_its_schedule_is_reported(tmp_path, capsys, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(mine.__file__).parent))
-    own = ("schedule=custom", "schedule._target_=mine.Brief", "device=cpu", "hydra.run.dir=run")
+    own = ("schedule=custom", "schedule._target_=mine.FourSteps", "device=cpu", "hydra.run.dir=run")
     monkeypatch.chdir(tmp_path)
     assert main(["train", *BLOBS, *own, "steps=4"]) == 0
     assert "note: schedule" not in capsys.readouterr().err
