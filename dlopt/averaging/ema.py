@@ -1,21 +1,16 @@
 """Exponential moving average of the iterates."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from dlopt.parts import Averaging, TrainingTime
+from dlopt.averaging._mean import MeanState, RunningMean
+from dlopt.parts import TrainingTime
 from dlopt.ranges import Fraction
 
 
-class EMAState(NamedTuple):
-    w: Tensor  # (..., P)
-
-
 @dataclass(frozen=True)
-class ExponentialMovingAverage(Averaging):
+class ExponentialMovingAverage(RunningMean):
     """Exponential moving average of the iterates, with bias correction.
 
         w_mean = u_n / (1 - decay^n)  with  u_n = decay u_(n-1) + (1 - decay) w_n,  u_0 = 0
@@ -32,12 +27,6 @@ class ExponentialMovingAverage(Averaging):
 
     decay: Fraction
 
-    def init(self, w: Tensor) -> EMAState:
-        return EMAState(torch.zeros_like(w))
-
-    def update(self, state: EMAState, w: Tensor, time: TrainingTime) -> EMAState:
+    def update(self, state: MeanState, w: Tensor, time: TrainingTime) -> MeanState:
         n = time.step + 1
-        return EMAState(state.w.lerp_(w, (1.0 - self.decay) / (1.0 - self.decay**n)))
-
-    def value(self, state: EMAState) -> Tensor:
-        return state.w
+        return MeanState(state.w.lerp_(w, (1.0 - self.decay) / (1.0 - self.decay**n)))

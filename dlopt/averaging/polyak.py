@@ -1,21 +1,17 @@
 """Polyak averaging."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
-import torch
 from torch import Tensor
 
-from dlopt.parts import Averaging, TrainingTime
+from dlopt.averaging._mean import MeanState, RunningMean
+from dlopt.parts import TrainingTime
 from dlopt.ranges import NonNegative
 
 
-class PolyakState(NamedTuple):
-    w: Tensor  # (..., P)
-
-
 @dataclass(frozen=True)
-class Polyak(Averaging):
+class Polyak(RunningMean):
     """Polyak averaging: the mean of all iterates from a start step on.
 
         w_mean <- w_mean + (w - w_mean) / n,  n = 1, 2, ... from `start` on
@@ -37,12 +33,6 @@ class Polyak(Averaging):
         start = self.start * {"steps": 1, "epochs": time.per_epoch, "run": time.steps}[self.unit]
         return round(min(start, time.steps))
 
-    def init(self, w: Tensor) -> PolyakState:
-        return PolyakState(torch.zeros_like(w))
-
-    def update(self, state: PolyakState, w: Tensor, time: TrainingTime) -> PolyakState:
+    def update(self, state: MeanState, w: Tensor, time: TrainingTime) -> MeanState:
         n = time.step - self.first(time) + 1
-        return PolyakState(state.w.lerp_(w, 1.0 / n))
-
-    def value(self, state: PolyakState) -> Tensor:
-        return state.w
+        return MeanState(state.w.lerp_(w, 1.0 / n))

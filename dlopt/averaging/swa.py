@@ -2,21 +2,16 @@
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from dlopt.parts import Averaging, TrainingTime
+from dlopt.averaging._mean import MeanState, RunningMean
+from dlopt.parts import TrainingTime
 from dlopt.ranges import Count, Fraction
 
 
-class SWAState(NamedTuple):
-    w: Tensor  # (..., P)
-
-
 @dataclass(frozen=True)
-class StochasticWeightAveraging(Averaging):
+class StochasticWeightAveraging(RunningMean):
     """Stochastic weight averaging: the mean of the iterates at the ends of epochs, late in the run.
 
         w_swa <- (n w_swa + w) / (n + 1),  every `every` epochs, with n iterates averaged before
@@ -39,12 +34,6 @@ class StochasticWeightAveraging(Averaging):
         start = round(self.start_fraction * time.steps / period, 9)  # so that rounding does not add a period
         return max(math.ceil(start), 1) * period - 1
 
-    def init(self, w: Tensor) -> SWAState:
-        return SWAState(torch.zeros_like(w))
-
-    def update(self, state: SWAState, w: Tensor, time: TrainingTime) -> SWAState:
+    def update(self, state: MeanState, w: Tensor, time: TrainingTime) -> MeanState:
         n, within = divmod(time.step - self.first(time), self.every * time.per_epoch)
-        return state if within else SWAState(state.w.lerp_(w, 1.0 / (n + 1)))
-
-    def value(self, state: SWAState) -> Tensor:
-        return state.w
+        return state if within else MeanState(state.w.lerp_(w, 1.0 / (n + 1)))

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import functools
 import math
 from typing import ClassVar
 
@@ -77,6 +76,17 @@ class Quadratic:
 
     def random_key(self, name):
         return prng.key(0, name)
+
+
+class Quartic(Quadratic):
+    """w'Aw / 2 + sum of w^4 / 4, with another curvature at each point."""
+
+    def value(self, w):
+        return super().value(w) + (w**4).sum(-1) / 4
+
+    def gradient(self, w):
+        self.queries.append(w.clone())
+        return self.value(w), w @ self.a + w**3
 
 
 def draw_start(lead=()):
@@ -203,52 +213,35 @@ def test_a_stationary_point_is_not_left(name):
 # ------------------------------------------------------------------------------------------- against torch
 
 
-def rmsprop(p, lr, decay, eps, momentum, centered):
-    return torch.optim.RMSprop(p, lr, alpha=decay, eps=eps, momentum=momentum, centered=centered)
-
-
-def rprop(p, lr, eta_minus, eta_plus, step_min, step_max):
-    return torch.optim.Rprop(p, lr, etas=(eta_minus, eta_plus), step_sizes=(lr * step_min, lr * step_max))
-
-
+BETAS = {"betas": (0.5, 0.9), "eps": 1e-3}
 PARITY = {
-    "sgd": (SGD(0.1), lambda p: torch.optim.SGD(p, lr=0.1)),
-    "momentum": (HeavyBall(0.05, 0.9, 0.0), lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9)),
-    "momentum, dampening": (
-        HeavyBall(0.3, 0.9, 0.8),
-        lambda p: torch.optim.SGD(p, lr=0.3, momentum=0.9, dampening=0.8),
+    "sgd": (SGD(0.1), "SGD", {"lr": 0.1}),
+    "momentum": (HeavyBall(0.05, 0.9, 0.0), "SGD", {"lr": 0.05, "momentum": 0.9}),
+    "momentum, dampening": (HeavyBall(0.3, 0.9, 0.8), "SGD", {"lr": 0.3, "momentum": 0.9, "dampening": 0.8}),
+    "nesterov": (Nesterov(0.05, 0.9), "SGD", {"lr": 0.05, "momentum": 0.9, "nesterov": True}),
+    "adagrad": (Adagrad(0.2, 1e-2, 0.5), "Adagrad", {"lr": 0.2, "eps": 1e-2, "initial_accumulator_value": 0.5}),
+    "adam": (Adam(0.01, 0.9, 0.999, 1e-8), "Adam", {"lr": 0.01}),
+    "adam, other numbers": (Adam(0.1, 0.5, 0.9, 1e-3), "Adam", {"lr": 0.1, **BETAS}),
+    "amsgrad": (AMSGrad(0.1, 0.5, 0.9, 1e-3), "Adam", {"lr": 0.1, **BETAS, "amsgrad": True}),
+    "nadam": (NAdam(0.1, 0.5, 0.9, 1e-3, 2.0), "NAdam", {"lr": 0.1, **BETAS, "momentum_decay": 2.0}),
+    "adadelta": (Adadelta(1.0, 0.9, 1e-6), "Adadelta", {}),
+    "adadelta, other numbers": (Adadelta(0.7, 0.5, 1e-2), "Adadelta", {"lr": 0.7, "rho": 0.5, "eps": 1e-2}),
+    "rprop": (Rprop(0.01, 0.5, 1.2, 1e-4, 5e3), "Rprop", {"lr": 0.01}),
+    "rprop, bounds": (
+        Rprop(0.02, 0.3, 1.7, 0.2, 3.0),
+        "Rprop",
+        {"lr": 0.02, "etas": (0.3, 1.7), "step_sizes": (0.004, 0.06)},
     ),
-    "nesterov": (Nesterov(0.05, 0.9), lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True)),
-    "nesterov, other numbers": (Nesterov(0.3, 0.2), lambda p: torch.optim.SGD(p, lr=0.3, momentum=0.2, nesterov=True)),
-    "adagrad": (Adagrad(0.01, 1e-10, 0.0), lambda p: torch.optim.Adagrad(p, lr=0.01)),
-    "adagrad, other numbers": (
-        Adagrad(0.2, 1e-2, 0.5),
-        lambda p: torch.optim.Adagrad(p, lr=0.2, eps=1e-2, initial_accumulator_value=0.5),
-    ),
-    "adam": (Adam(0.01, 0.9, 0.999, 1e-8), lambda p: torch.optim.Adam(p, lr=0.01, betas=(0.9, 0.999), eps=1e-8)),
-    "adam, other numbers": (Adam(0.1, 0.5, 0.9, 1e-3), lambda p: torch.optim.Adam(p, 0.1, (0.5, 0.9), 1e-3)),
-    "amsgrad": (AMSGrad(0.01, 0.9, 0.999, 1e-8), lambda p: torch.optim.Adam(p, lr=0.01, amsgrad=True)),
-    "amsgrad, other numbers": (
-        AMSGrad(0.1, 0.5, 0.6, 1e-3),
-        lambda p: torch.optim.Adam(p, 0.1, (0.5, 0.6), 1e-3, amsgrad=True),
-    ),
-    "nadam": (NAdam(0.01, 0.9, 0.999, 1e-8, 0.004), lambda p: torch.optim.NAdam(p, lr=0.01)),
-    "nadam, other numbers": (
-        NAdam(0.1, 0.5, 0.9, 1e-3, 2.0),
-        lambda p: torch.optim.NAdam(p, 0.1, (0.5, 0.9), 1e-3, momentum_decay=2.0),
-    ),
-    "adadelta": (Adadelta(1.0, 0.9, 1e-6), torch.optim.Adadelta),
-    "adadelta, other numbers": (Adadelta(0.7, 0.5, 1e-2), lambda p: torch.optim.Adadelta(p, 0.7, 0.5, 1e-2)),
-    "rprop": (Rprop(0.01, 0.5, 1.2, 1e-4, 5e3), lambda p: torch.optim.Rprop(p, lr=0.01)),
-    "rprop at its bounds": (Rprop(0.02, 0.3, 1.7, 0.2, 3.0), lambda p: rprop(p, 0.02, 0.3, 1.7, 0.2, 3.0)),
 } | {
     f"rmsprop {momentum, centered}": (
         RMSProp(0.003, 0.9, 1e-6, momentum, centered),
-        functools.partial(rmsprop, lr=0.003, decay=0.9, eps=1e-6, momentum=momentum, centered=centered),
+        "RMSprop",
+        {"lr": 0.003, "alpha": 0.9, "eps": 1e-6, "momentum": momentum, "centered": centered},
     )
     for momentum in (0.0, 0.7)
     for centered in (False, True)
 }
+"""An optimizer, its class in torch.optim, and the arguments of that class."""
 
 
 def trace(rule, model, x, y, *penalties):
@@ -310,7 +303,7 @@ def exact_scalars():
 @pytest.mark.parametrize("strength", [0.0, 0.1])
 def test_steps_on_a_small_network_are_those_of_torch_with_an_l2_penalty_or_without(name, strength):
     """On weights only, which are a group of their own in torch. torch's Rprop takes the penalty in its loss."""
-    rule, make = PARITY[name]
+    rule, cls, arguments = PARITY[name]
     twins = Twins(L2(strength))
     in_loss = name.startswith("rprop")
     weights, others = twins.split_parameters(**{} if in_loss else {"weight_decay": strength})
@@ -319,36 +312,28 @@ def test_steps_on_a_small_network_are_those_of_torch_with_an_l2_penalty_or_witho
         value = strength / 2 * sum(p.square().sum() for p in weights["params"])
         return value if in_loss else value.detach()
 
-    twins.compare(rule, make([weights, others]), penalize)
+    twins.compare(rule, getattr(torch.optim, cls)([weights, others], **arguments), penalize)
 
 
 DECOUPLED = {
-    "adamw": (AdamW(0.01, 0.9, 0.999, 1e-8, 0.4), lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.0)),
-    "adamw, other numbers": (
-        AdamW(0.1, 0.5, 0.9, 1e-3, 0.4),
-        lambda p: torch.optim.AdamW(p, 0.1, (0.5, 0.9), 1e-3, 0.0),
-    ),
-    "adam": (Adam(0.01, 0.9, 0.999, 1e-8), lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.0)),
-    "amsgrad": (
-        AMSGrad(0.01, 0.9, 0.999, 1e-8),
-        lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.0, amsgrad=True),
-    ),
-    "nadam": (
-        NAdam(0.01, 0.9, 0.999, 1e-8, 0.004),
-        lambda p: torch.optim.NAdam(p, lr=0.01, decoupled_weight_decay=True),
-    ),
+    "adamw": (AdamW(0.1, 0.5, 0.9, 1e-3, 0.4), "AdamW", {"lr": 0.1, **BETAS}),
+    "adam": (Adam(0.01, 0.9, 0.999, 1e-8), "AdamW", {"lr": 0.01}),
+    "amsgrad": (AMSGrad(0.1, 0.5, 0.9, 1e-3), "AdamW", {"lr": 0.1, **BETAS, "amsgrad": True}),
+    "nadam": (NAdam(0.01, 0.9, 0.999, 1e-8, 0.004), "NAdam", {"lr": 0.01, "decoupled_weight_decay": True}),
 }
 
 
 @pytest.mark.usefixtures("exact_scalars")
 @pytest.mark.parametrize("name", DECOUPLED)
 def test_steps_with_decoupled_decay_are_those_of_torch(name):
-    rule, make = DECOUPLED[name]
+    rule, cls, arguments = DECOUPLED[name]
     twins = Twins()
     decay = WeightDecay(0.0 if isinstance(rule, AdamW) else 0.4)
+    others = twins.split_parameters(weight_decay=0.4)
+    others[1]["weight_decay"] = 0.0
     twins.compare(
         rule,
-        make(twins.split_parameters(weight_decay=0.4)),
+        getattr(torch.optim, cls)(others, **arguments),
         after=lambda w, before, lr: decay.after(w, before, lr, twins.layout),
     )
 
@@ -536,14 +521,6 @@ def test_a_variance_that_rounding_makes_negative_is_zero():
 def test_rmsprop_stores_no_more_than_it_uses(momentum, centered, sizes):
     state = RMSProp(0.1, 0.9, 1e-8, momentum, centered).init(draw_start((3,)), Quadratic.layout)
     assert [x.shape[-1] for x in state] == sizes
-
-
-class Quartic(Quadratic):
-    """Curvature that changes from place to place."""
-
-    def gradient(self, w):
-        self.queries.append(w.clone())
-        return self.value(w), w @ self.a + w**3
 
 
 def test_nesterov_is_the_textbooks_form_seen_from_its_look_ahead_points():

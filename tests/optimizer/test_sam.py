@@ -3,7 +3,7 @@
 import pytest
 import torch
 from helpers import build_blobs, interrupt_run, list_options, load_weights, make_option, resume_run, train_runs
-from test_optimizers import STEPS, Quadratic, draw_start, run
+from test_optimizers import STEPS, Quadratic, Quartic, draw_start, run
 
 from dlopt.optimizer.momentum import HeavyBall
 from dlopt.optimizer.sam import SAM
@@ -12,20 +12,9 @@ from dlopt.optimizer.sgd import SGD
 BASES = [name for name in list_options("optimizer") if name != "sam"]
 
 
-class Valley(Quadratic):
-    """w'Aw / 2 + sum of w^4 / 4: the curvature is another at each point."""
-
-    def value(self, w):
-        return super().value(w) + (w**4).sum(-1) / 4
-
-    def gradient(self, w):
-        self.queries.append(w.clone())
-        return self.value(w), w @ self.a + w**3
-
-
 def test_steps_are_those_of_the_paper():
     """Foret, Kleiner, Mobahi and Neyshabur 2021, algorithm 1, the gradients by differentiation."""
-    objective, w, v = Valley(), draw_start(), torch.zeros_like(draw_start())
+    objective, w, v = Quartic(), draw_start(), torch.zeros_like(draw_start())
 
     def g(w):
         leaf = w.clone().requires_grad_()
@@ -42,8 +31,8 @@ def test_steps_are_those_of_the_paper():
 @pytest.mark.parametrize("name", BASES)
 def test_with_a_vanishing_radius_it_is_the_base_optimizer(name):
     base = make_option("optimizer", name)
-    last, _ = run(SAM(1e-11, base), Valley(), draw_start(), 8)
-    expected, _ = run(base, Valley(), draw_start(), 8)
+    last, _ = run(SAM(1e-11, base), Quartic(), draw_start(), 8)
+    expected, _ = run(base, Quartic(), draw_start(), 8)
     torch.testing.assert_close(last, expected, rtol=1e-7, atol=1e-7)
 
 
@@ -54,9 +43,9 @@ def test_lanes_with_radii_of_their_own_equal_runs_alone_around_every_optimizer(n
     rule = SAM(torch.tensor(radii, dtype=torch.float64).unsqueeze(-1), base)
     assert rule.lanes == base.lanes
     w = draw_start((2,))
-    last, _ = run(rule, Valley(), w, 8) if rule.lanes else (None, None)
+    last, _ = run(rule, Quartic(), w, 8) if rule.lanes else (None, None)
     for i, rho in enumerate(radii if rule.lanes else []):
-        alone, _ = run(SAM(rho, base), Valley(), w[i], 8)
+        alone, _ = run(SAM(rho, base), Quartic(), w[i], 8)
         torch.testing.assert_close(last[i], alone, rtol=1e-9, atol=1e-10)
 
 
