@@ -84,7 +84,7 @@ def test_rows_and_summary_contain_no_histograms(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:html5lib")
 def test_tensorboards_dashboard_finds_them(tmp_path):
-    """The plugin's own backend, behind the reader that the server uses."""
+    """The plugin's own backend, with the reader of the server."""
     from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
     from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
     from tensorboard.context import RequestContext

@@ -59,11 +59,11 @@ def test_a_loss_is_the_mean_over_the_examples(name):
 def test_metrics_of_many_lanes_are_those_of_each(name, lead):
     loss = LOSSES[name]
     outputs, targets = draw_batch(loss.targets, lead)
-    together = loss.meacertain(outputs, targets)
+    together = loss.measure(outputs, targets)
     flat, flat_targets = outputs.flatten(0, -3), targets.flatten(0, len(lead) - 1)
     for metric, values in together.items():
         assert values.shape == lead
-        alone = [loss.meacertain(o, t)[metric] for o, t in zip(flat, flat_targets, strict=True)]
+        alone = [loss.measure(o, t)[metric] for o, t in zip(flat, flat_targets, strict=True)]
         torch.testing.assert_close(values.flatten(), torch.stack(alone))
 
 
@@ -98,7 +98,7 @@ def test_accuracy_counts_the_right_ones_and_error_the_wrong_ones(kind):
     targets = draw_probabilities() if kind == "probabilities" else targets
     classes = targets.argmax(-1) if kind == "probabilities" else targets
     right = sum(row.index(max(row)) == y for row, y in zip(outputs.tolist(), classes.tolist(), strict=True))
-    metrics = CROSS_ENTROPY.meacertain(outputs, targets)
+    metrics = CROSS_ENTROPY.measure(outputs, targets)
     assert 0 < right < N
     assert metrics["accuracy"].item() == pytest.approx(right / N)
     assert metrics["error"].item() == pytest.approx(1 - right / N)
@@ -114,7 +114,7 @@ def test_probabilities_of_one_are_classes(lead):
     certain = F.one_hot(targets, C).double()
     mapped = torch.vmap(CROSS_ENTROPY) if lead else CROSS_ENTROPY
     torch.testing.assert_close(mapped(outputs, certain), mapped(outputs, targets))
-    torch.testing.assert_close(CROSS_ENTROPY.meacertain(outputs, certain), CROSS_ENTROPY.meacertain(outputs, targets))
+    torch.testing.assert_close(CROSS_ENTROPY.measure(outputs, certain), CROSS_ENTROPY.measure(outputs, targets))
 
 
 def test_mean_squared_error_is_the_mean_of_squares_over_examples_and_outputs():
@@ -127,14 +127,14 @@ def test_mean_squared_error_is_the_mean_of_squares_over_examples_and_outputs():
 @pytest.mark.parametrize("error", [0.0, 0.5])
 def test_r2_of_constant_targets_is_nan(error):
     targets = torch.full((6, 2), 0.25, dtype=torch.float64)
-    assert SQUARED.meacertain(targets + error, targets)["r2"].isnan()
+    assert SQUARED.measure(targets + error, targets)["r2"].isnan()
 
 
 def test_r2_is_the_explained_fraction_of_the_variance():
     outputs, targets = draw_batch("numbers")
-    found = SQUARED.meacertain(outputs, targets)["r2"]
+    r2 = SQUARED.measure(outputs, targets)["r2"]
     variance = targets.var(0, correction=0).mean()
-    torch.testing.assert_close(found, 1 - SQUARED(outputs, targets) / variance)
+    torch.testing.assert_close(r2, 1 - SQUARED(outputs, targets) / variance)
 
 
 # ------------------------------------------------------------------------------------------- hinge

@@ -180,8 +180,8 @@ def test_torchs_sgd_on_a_schedule_is_ours(tmp_path):
 def test_the_evaluations_of_a_line_search_are_counted(tmp_path):
     experiment = build_matrices("LBFGS", "+optimizer.options.line_search_fn=strong_wolfe", "optimizer.lr=1.0")
     (summary,), (run,) = train_runs(tmp_path, experiment)
-    asked = run.load("last")["state"]["state"][0]["func_evals"]
-    assert summary["evaluations"] == asked > 2 * summary["step"]
+    count = run.load("last")["state"]["state"][0]["func_evals"]
+    assert summary["evaluations"] == count > 2 * summary["step"]
 
 
 def test_changed_arguments_count_on_resume_and_progress_is_kept(tmp_path):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from dlopt.regularization.early_stopping import EarlyStopping
 
-relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a slow machine is no failure
+relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def find_end(curve, metric="val/loss", patience=3, cumulative=None, warmup_evaluations=0, check_every=1, min_delta=0.0):

@@ -521,8 +521,8 @@ WARM = (
 def test_the_logged_rates_follow_the_formula(tmp_path):
     """Three steps an epoch: a warm-up of round(4.5) = 4, then a decay in epochs from its end."""
     _, (run,) = train_runs(tmp_path, build_blobs(*WARM, "log_every=1", "optimizer.lr=0.02"))
-    wanted = [0.2 + 0.8 * (t + 1) / 4 for t in range(4)] + [math.exp(-0.4 * t / 3) for t in range(5)]
-    assert [row["lr"] for row in run.rows()] == pytest.approx([0.02 * f for f in wanted])
+    expected = [0.2 + 0.8 * (t + 1) / 4 for t in range(4)] + [math.exp(-0.4 * t / 3) for t in range(5)]
+    assert [row["lr"] for row in run.rows()] == pytest.approx([0.02 * f for f in expected])
 
 
 @pytest.mark.parametrize("stop", [2, 6])

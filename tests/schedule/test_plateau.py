@@ -115,7 +115,7 @@ def test_after_a_warmup_it_starts_from_the_whole_rate(tmp_path):
     warm = ("schedule=warmup", "schedule.length=1", "schedule@schedule.then=plateau", "schedule.then.patience=0",
             "schedule.then.threshold=100", "log_every=1", "optimizer.lr=1.0")  # fmt: skip
     _, (run,) = train_runs(tmp_path, build_blobs(*warm))
-    lowest = 0.1  # the second evaluation is no better by a hundred than the first
+    lowest = 0.1  # the second evaluation is not better by 100 than the first
     assert [row["lr"] for row in run.rows()] == pytest.approx([1 / 3, 2 / 3, 1, 1, 1, 1, *[lowest] * 3])
 
 
