@@ -133,7 +133,7 @@ HIDDEN = [(MLP, (9,), nn.Linear), (CNN, (1, 40), nn.Conv1d), (CNN, (3, 20, 20), 
 def test_each_hidden_layer_is_linear_then_normalization_activation_and_dropout(kind, shape, layer):
     rule = Dropout(0.5, 0.0, "train")
     name = kind.__name__.lower()
-    full = make_arch(name, shape, normalization=BatchNormalization(1e-5, 0.1), rule=rule)
+    full = make_arch(name, shape, normalization=BatchNormalization(1e-5, 0.1), regularization=rule)
     count = len(full.hidden) // 4
     assert [type(m) for m in full.hidden] == [layer, BatchNorm, nn.ReLU, DropoutSite] * count
     assert [m.index for m in full.hidden if isinstance(m, DropoutSite)] == list(range(count))
