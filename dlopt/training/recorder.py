@@ -75,8 +75,7 @@ class Recorder:
         self.validation = training.make_examples(splits) if splits else None
         self.diagnostics = training.first.diagnostic
         self.memory: dict[str, Any] = {}
-        self.readings: dict[str, Tensor] = {}
-        self.histograms: dict[str, Histogram] = {}
+        self.readings: dict[str, Reading] = {}
         self.running_metrics = RunningMetrics(training.problem)
         self.saver = CheckpointSaver(training)
         self.seconds = 0.0
@@ -104,7 +103,7 @@ class Recorder:
         self.control.step = step
         if step % self.training.per_epoch == 0 and not self.due.row(step):
             self.running_metrics.end_epoch()
-        return self.due.row(step) or bool(self.readings or self.histograms) or self.saver.is_due(step)
+        return self.due.row(step) or bool(self.readings) or self.saver.is_due(step)
 
     # ------------------------------------------------------------------------------------------- rows
 
@@ -119,8 +118,7 @@ class Recorder:
         for name, d in self.diagnostics.items():
             if self.due.diagnostic(d.every, t.step + 1):
                 readings, self.memory[name] = d.measure(record, self.memory.get(name))
-                self.histograms |= {tag: x for tag, x in readings.items() if isinstance(x, Histogram)}
-                self.readings |= {tag: x for tag, x in readings.items() if not isinstance(x, Histogram)}
+                self.readings |= readings
 
     def log(self) -> LoggedInterval:
         """Evaluate and write rows if they are due."""
@@ -129,13 +127,14 @@ class Recorder:
         values = self.training.to_host(self._collect_values(logs))
         self.seconds += time.perf_counter() - self._clock  # after the transfer, which waits for the device
         infinite = [v.pop("infinite") > 0 for v in values]
-        histograms = [{tag: v.pop(tag).buckets() for tag in self.histograms} for v in values]
+        tags = [tag for tag, reading in self.readings.items() if isinstance(reading, Histogram)]
+        histograms = [{tag: v.pop(tag).buckets() for tag in tags} for v in values]
         if evaluates:
             values = [a | b for a, b in zip(values, self.training.to_host(self._evaluate()), strict=True)]
-        if self.histograms:
+        if tags:
             for lane, buckets in zip(self.lanes, histograms, strict=True):
                 lane.run.log_histograms(step, buckets)
-        if logs or self.readings:
+        if logs or len(self.readings) > len(tags):
             for lane, scheduled, v in zip(self.lanes, self.training.schedule_values, values, strict=True):
                 row = self._make_row(scheduled | v)
                 lane.run.log(row)
@@ -171,7 +170,7 @@ class Recorder:
         if isinstance(t.lr, Tensor):
             values["lr"] = t.lr.squeeze(-1)
         infinite = self._has_diverged() if logs else ~torch.isfinite(t.w).all(-1)
-        return values | self.readings | self.histograms | {"infinite": infinite}
+        return values | self.readings | {"infinite": infinite}
 
     def _has_diverged(self) -> Tensor:
         """Return whether a loss or the iterate is not finite: losses are of the weights before a step."""
@@ -215,7 +214,7 @@ class Recorder:
         t = self.training
         if self.rate_origin[0] == 0 and t.step < t.steps:
             self.rate_origin = (t.step, self.seconds)
-        self.readings, self.histograms = {}, {}
+        self.readings = {}
         if logged:
             self.running_metrics.end_row()
         if t.step % t.per_epoch == 0:

@@ -29,7 +29,7 @@ PAIRS = [(name, shape) for name in ARCHS for shape in SHAPES if not (shape == "f
 @pytest.mark.parametrize(("name", "shape"), PAIRS)
 @pytest.mark.parametrize("full", [False, True], ids=["bare", "normalized, dropout"])
 def test_a_batch_of_any_data_it_is_for_becomes_a_batch_of_outputs(name, shape, full):
-    extra = {"normalization": BatchNormalization(1e-5, 0.1), "rule": Dropout(0.3, 0.0, "train")} if full else {}
+    extra = {"normalization": BatchNormalization(1e-5, 0.1), "regularization": Dropout(0.3, 0.0, "train")} if full else {}
     net = make_arch(name, SHAPES[shape], outputs=7, **extra)
     x = torch.randn(5, *SHAPES[shape])
     for training in (True, False):

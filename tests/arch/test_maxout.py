@@ -72,7 +72,7 @@ def test_each_hidden_layer_is_linear_then_normalization_maximum_and_dropout():
         "maxout",
         (9,),
         normalization=BatchNormalization(1e-5, 0.1),
-        rule=Dropout(0.5, 0.0, "train"),
+        regularization=Dropout(0.5, 0.0, "train"),
         widths=[8, 6],
         pieces=3,
     )
