@@ -10,7 +10,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,19 +35,6 @@ from dlopt.training.experiment import Experiment
 from dlopt.training.lanes import select_lanes
 from dlopt.training.running_metrics import RunningMetrics
 from dlopt.training.state import TrainState
-
-
-class LoggedInterval(NamedTuple):
-    """The result of `Recorder.log`.
-
-    logs          whether a row was due
-    infinite      for each lane, whether its loss or iterate is not finite
-    evaluations   the rows of this step's evaluation by lane, of lanes that have not diverged
-    """
-
-    logs: bool
-    infinite: Sequence[bool]
-    evaluations: Mapping[int, Row]
 
 
 class Recorder:
@@ -120,8 +107,12 @@ class Recorder:
                 readings, self.memory[name] = d.measure(record, self.memory.get(name))
                 self.readings |= readings
 
-    def log(self) -> LoggedInterval:
-        """Evaluate and write rows if they are due."""
+    def log(self) -> tuple[bool, Sequence[bool], Mapping[int, Row]]:
+        """Evaluate and write rows if they are due.
+
+        Return whether a row was due, for each lane whether its loss or iterate is not finite, and the rows of this
+        step's evaluation by lane, of lanes that have not diverged.
+        """
         step = self.training.step
         logs, evaluates = self.due.row(step), self.due.evaluation(step)
         values = self.training.to_host(self._collect_values(logs))
@@ -141,15 +132,14 @@ class Recorder:
                 lane.row = row if logs else lane.row
                 self.control.on_row(lane.run, row)
         evaluations = {i: lane.row for i, lane in enumerate(self.lanes) if evaluates and not (logs and infinite[i])}
-        return LoggedInterval(logs, infinite, evaluations)
+        return logs, infinite, evaluations
 
-    def close_interval(self, interval: LoggedInterval) -> None:
+    def close_interval(self, logs: bool, infinite: Sequence[bool], evaluations: Mapping[int, Row]) -> None:
         """Update the best weights, finish the lanes that end here, and save the others if a checkpoint is due.
 
         A run ends only where its settings require a row. Diagnostics and checkpoints, which may follow the clock, do
         not change where it ends.
         """
-        logs, infinite, evaluations = interval
         leaving: list[tuple[int, Status]] = [(i, "diverged") for i, bad in enumerate(infinite) if bad and logs]
         leaving += self._update_best(evaluations)
         self._reset_window(logs)
