@@ -59,7 +59,7 @@ def step(training: TrainState, recorder: Recorder) -> None:
 
 
 def record(training: TrainState, recorder: Recorder) -> None:
-    """Write what is due, and let lanes that have ended leave."""
+    """Write rows and checkpoints if they are due, and let lanes that have ended leave."""
     if recorder.anything_due():
         logs, infinite, evaluations = recorder.log()
         training.extend_histories(evaluations)

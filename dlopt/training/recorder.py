@@ -73,7 +73,7 @@ class Recorder:
         watch.on_begin(training.step, training.steps)
         self._clock = time.perf_counter()
 
-    # ------------------------------------------------------------------------------------------- what is due
+    # ------------------------------------------------------------------------------------------- due
 
     def should_continue(self) -> bool:
         step, until = self.training.step, self.control.until
@@ -210,7 +210,7 @@ class Recorder:
         if t.step % t.per_epoch == 0:
             self.running_metrics.end_epoch()
 
-    # ------------------------------------------------------------------------------------------- what is saved
+    # ------------------------------------------------------------------------------------------- saving
 
     def _update_best(self, which: Iterable[int]) -> list[tuple[int, Status]]:
         """Update the best weights of lanes that were just evaluated; return the lanes that stop early."""
