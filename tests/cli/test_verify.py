@@ -215,7 +215,7 @@ def find_temporary_folder(job):
 
 
 def test_an_interrupted_verification_leaves_nothing(here, forks):
-    assert main(["train", "-q", *BLOBS, "steps=9000", "eval_every=3000", "hydra.run.dir=run"]) == 0
+    assert main(["train", "-q", *BLOBS, "steps=6000", "eval_every=3000", "hydra.run.dir=run"]) == 0
     job = forks.start(["verify", "run", "--trust", "--all"], here, {"PYTHONPATH": TESTS})
     folder = wait_until(lambda: find_temporary_folder(job) or job.has_ended)
     assert folder is not True, job.wait()
