@@ -1,9 +1,8 @@
-"""Faults of the operating system below a folder, each at a chosen operation, in this process.
+"""Inject a fault of the operating system into a chosen operation below a folder, in this process.
 
-Counted are the operations by which a program changes what lies on a disk: names (replace, rename, unlink, link, mkdir,
-rmdir), a file opened for writing (which may make or empty it), bytes written, truncation and fsync. Files that Python
-opens are counted where their buffers are handed to the operating system, so that what never left a buffer is not there.
-What a library writes by itself, without Python, is not seen.
+The operations are those that change a disk: names (replace, rename, unlink, link, mkdir, rmdir), opening a file for
+writing, writing, truncation and fsync. Writes of Python's files are counted where their buffers reach the operating
+system. What a library writes without Python is not counted.
 """
 
 import builtins
@@ -17,8 +16,8 @@ from typing import Any, Literal
 from unittest.mock import patch
 
 FaultKind = Literal["full", "broken", "half", "dies", "dies halfway"]
-"""full: no space left, once. broken: an input/output error, once. half: the system writes a part, as it says, and from
-then on there is no space. dies, dies halfway: the process ends before the operation, or in the middle of a write; nothing later happens."""
+"""full: no space left, once. broken: an input/output error, once. half: the system writes a part, and from then on there
+is no space. dies, dies halfway: the process ends before the operation, or in the middle of a write."""
 KINDS: tuple[FaultKind, ...] = ("full", "broken", "half", "dies", "dies halfway")
 NAMES = ("replace", "rename", "unlink", "remove", "link", "symlink", "mkdir", "rmdir", "truncate")
 """Operations of os whose first argument is a path, the last of them on open files too."""
@@ -28,14 +27,14 @@ WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 class ProcessDied(BaseException):
-    """In place of the end of a process: nothing that it catches, and nothing that it still does, reaches the disk."""
+    """The process ends: nothing that it does later reaches the disk."""
 
 
 class FaultyDisk:
-    """What happens below a folder.
+    """A folder with a fault.
 
-    done   the operations before the fault, as (name, path), in order
-    met    whether the fault has happened
+    operations      the operations before the fault, as (name, path), in order
+    fault_occurred  whether the fault has happened
     """
 
     def __init__(self, folder: Path, number: int | None, kind: FaultKind) -> None:
@@ -47,19 +46,19 @@ class FaultyDisk:
         self.descriptors: dict[int, str] = {}
 
     def contains(self, path: Any) -> bool:
-        """Whether a path, or what an open descriptor writes to, is the folder or lies in it."""
+        """Return whether a path or an open descriptor is the folder or lies in it."""
         if isinstance(path, int):
             return path in self.descriptors
         place = os.path.realpath(os.fspath(path))
         return place == self.folder or place.startswith(self.folder + os.sep)
 
     def path_of(self, descriptor: int) -> str:
-        """The path of an open file; one that was opened for reading alone is a folder."""
+        """Return the path of an open file; one that was opened only for reading is a folder."""
         opened = {raw.fileno(): raw.path for _, raw in self.files if not raw.closed} | self.descriptors
         return opened.get(descriptor, self.folder)
 
     def act(self, name: str, path: str, act: Callable[[], Any], half: Callable[[], Any] | None = None) -> Any:
-        """Do an operation, or what the fault makes of it; half is what it does in part."""
+        """Do an operation, or fail; `half` does a part of it."""
         if self.fault_occurred and self.kind.startswith("dies"):
             raise ProcessDied(f"{name} {path}")
         if self.fault_occurred and self.kind == "half" and name in SPACE_OPERATIONS:
@@ -79,7 +78,7 @@ class FaultyDisk:
         raise OSError(number, os.strerror(number), path)
 
     def close(self) -> None:
-        """Close what was left open, as the end of a process does: what is in buffers is lost, locks are free."""
+        """Close open files, as the end of a process does: buffers are lost, locks are released."""
         for _, raw in self.files:
             raw.close()
         for descriptor in self.descriptors:
@@ -89,7 +88,7 @@ class FaultyDisk:
 
 
 class FaultyFile(io.FileIO):
-    """A file below the folder, at the point where bytes leave Python."""
+    """A file below the folder, where bytes leave Python."""
 
     def __init__(self, disk: FaultyDisk, path: str, mode: str, opener: Any = None) -> None:
         self.disk, self.path = disk, path
@@ -114,9 +113,9 @@ OPEN, OS_OPEN, OS_WRITE, CLOSE, FSYNC = io.open, os.open, os.write, os.close, os
 
 @contextmanager
 def inject_fault(folder: Path, number: int | None, kind: FaultKind = "dies") -> Iterator[FaultyDisk]:
-    """Let the operation of this number (from 1; None: none) below a folder go wrong. At the end all files are closed.
+    """Let the operation of this number (from 1; None: none) below a folder fail. At the end all files are closed.
 
-    The OSError or Died comes out of the block, unless the program under test has an answer to it.
+    The block raises OSError or ProcessDied, unless the program under test handles it.
     """
     disk = FaultyDisk(folder, number, kind)
 
@@ -128,14 +127,14 @@ def inject_fault(folder: Path, number: int | None, kind: FaultKind = "dies") -> 
         if not writes or isinstance(file, int) or not disk.contains(file):
             return OPEN(file, mode, buffering, encoding, errors, newline, closefd, opener)
         raw = FaultyFile(disk, os.fspath(file), mode.replace("b", "").replace("t", ""), opener)
-        made: Any = raw
+        file_object: Any = raw
         if buffering != 0:
             size = io.DEFAULT_BUFFER_SIZE if buffering in (-1, 1) else buffering
-            made = io.BufferedRandom(raw, size) if "+" in mode else io.BufferedWriter(raw, size)
+            file_object = io.BufferedRandom(raw, size) if "+" in mode else io.BufferedWriter(raw, size)
         if "b" not in mode:
-            made = io.TextIOWrapper(made, encoding, errors, newline, line_buffering=buffering == 1)
-        disk.files.append((made, raw))
-        return made
+            file_object = io.TextIOWrapper(file_object, encoding, errors, newline, line_buffering=buffering == 1)
+        disk.files.append((file_object, raw))
+        return file_object
 
     def open_descriptor(path: Any, flags: int, *rest: Any, **named: Any) -> int:
         if not flags & WRITE_FLAGS or not disk.contains(path):
@@ -161,11 +160,11 @@ def inject_fault(folder: Path, number: int | None, kind: FaultKind = "dies") -> 
         disk.descriptors.pop(descriptor, None)
         CLOSE(descriptor)
 
-    def synced(descriptor: Any) -> None:
+    def fsync(descriptor: Any) -> None:
         number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
         disk.act("fsync", disk.path_of(number), lambda: FSYNC(number))
 
-    def named(name: str) -> Callable[..., Any]:
+    def wrap(name: str) -> Callable[..., Any]:
         original = getattr(os, name)
 
         def operation(path: Any, *rest: Any, **options: Any) -> Any:
@@ -177,10 +176,10 @@ def inject_fault(folder: Path, number: int | None, kind: FaultKind = "dies") -> 
 
         return operation
 
-    seams: dict[str, Any] = {"open": open_descriptor, "write": write, "close": close, "fsync": synced}
-    seams |= {name: named(name) for name in NAMES}
+    seams: dict[str, Any] = {"open": open_descriptor, "write": write, "close": close, "fsync": fsync}
+    seams |= {name: wrap(name) for name in NAMES}
     if hasattr(os, "fdatasync"):
-        seams["fdatasync"] = synced
+        seams["fdatasync"] = fsync
     with patch.multiple(os, **seams), patch.object(io, "open", open_file), patch.object(builtins, "open", open_file):
         try:
             yield disk

@@ -174,7 +174,7 @@ class RunDirectory:
 
     @property
     def is_stale(self) -> bool:
-        """Whether the status is running but no process writes the run."""
+        """Return whether the status is running but no process writes the run."""
         return self.status["status"] == "running" and find_holder(self.path) is None
 
     def config(self) -> dict[str, Any]:

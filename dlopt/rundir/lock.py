@@ -57,7 +57,7 @@ class Holder(NamedTuple):
 
     @property
     def is_dead(self) -> bool:
-        """Whether it was a process of this machine that has ended."""
+        """Return whether it was a process of this machine that has ended."""
         import psutil
 
         return self.is_local and not psutil.pid_exists(self.pid)

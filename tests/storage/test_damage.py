@@ -1,4 +1,4 @@
-"""A run directory whose files are damaged: every command says so or can do without, and no other run is made of it.
+"""Damaged files of a run: every command reports them or can do without, and the run does not become another one.
 
 Files are cut, emptied, removed, overwritten and have a bit flipped, at places drawn from a seed. Commands are processes
 of their own, so that what hangs, or takes all memory, is no more than a failure.
@@ -39,18 +39,18 @@ def cut(content: bytes, draw: random.Random) -> bytes:
     return content[: draw.randrange(1, len(content))]
 
 
-def overwritten(content: bytes, draw: random.Random) -> bytes:
+def overwrite(content: bytes, draw: random.Random) -> bytes:
     return draw.randbytes(len(content))
 
 
-def patched(content: bytes, draw: random.Random) -> bytes:
+def overwrite_sector(content: bytes, draw: random.Random) -> bytes:
     """A part of it overwritten, as by a lost sector."""
     begin = draw.randrange(len(content))
     part = content[begin : begin + 512]
     return content[:begin] + draw.randbytes(len(part)) + content[begin + len(part) :]
 
 
-def flipped(content: bytes, draw: random.Random) -> bytes:
+def flip_bit(content: bytes, draw: random.Random) -> bytes:
     """One bit of it."""
     at = draw.randrange(len(content))
     return content[:at] + bytes([content[at] ^ (1 << draw.randrange(8))]) + content[at + 1 :]
@@ -60,9 +60,9 @@ DAMAGES: dict[str, Callable[[bytes, random.Random], bytes] | None] = {
     "cut": cut,
     "emptied": lambda content, draw: b"",
     "removed": None,
-    "overwritten": overwritten,
-    "patched": patched,
-    "flipped": flipped,
+    "overwritten": overwrite,
+    "patched": overwrite_sector,
+    "flipped": flip_bit,
 }
 STATE_FILES = ("status.json", "metrics.jsonl", ".hydra/config.yaml", *FILES[-2:])
 """Files from which a run resumes."""
@@ -80,8 +80,8 @@ class Original:
     state: dict[str, Any]
     record_evaluation: str
 
-    def lost(self, run: RunDirectory) -> list[str]:
-        """In what a run differs from the one that was never damaged, but for rows without an evaluation."""
+    def find_losses(self, run: RunDirectory) -> list[str]:
+        """Return what differs from the run that was never damaged, except rows without an evaluation."""
 
         def matters(name: str) -> bool:
             row = re.match(r"row \d+: ", name)
@@ -123,8 +123,8 @@ def originals(forks, tmp_path_factory) -> dict[str, Original]:
     }
 
 
-def harmless(forks: Forks, argv: tuple[str, ...] | list[str], folder: Path) -> ProcessResult:
-    """A command that ends by itself, with a code that it should have, and without a traceback."""
+def run_command(forks: Forks, argv: tuple[str, ...] | list[str], folder: Path) -> ProcessResult:
+    """Run a command that must end with an expected code and without a traceback."""
     ended = forks.run(argv, folder)
     assert ended.code in (0, 1, 2), (argv, ended)
     assert "Traceback" not in ended.out + ended.err, (argv, ended)
@@ -132,7 +132,7 @@ def harmless(forks: Forks, argv: tuple[str, ...] | list[str], folder: Path) -> P
     return ended
 
 
-def damaged(original: Original, folder: Path, file: str, damage: str, draw: random.Random) -> RunDirectory:
+def copy_damaged(original: Original, folder: Path, file: str, damage: str, draw: random.Random) -> RunDirectory:
     """A copy with one file of this name damaged."""
     shutil.copytree(original.folder, folder / "run")
     place = draw.choice(sorted((folder / "run").glob(file)))
@@ -145,16 +145,16 @@ def damaged(original: Original, folder: Path, file: str, damage: str, draw: rand
 
 
 def check(forks: Forks, original: Original, folder: Path, file: str, damage: str, seed: str) -> None:
-    """What holds of every command on such a copy."""
-    run = damaged(original, folder, file, damage, random.Random(f"{file} {damage} {seed}"))
+    """Check every command on a damaged copy."""
+    run = copy_damaged(original, folder, file, damage, random.Random(f"{file} {damage} {seed}"))
     for argv in (["runs", "."], ["show", "run"]):
-        harmless(forks, argv, folder)
-    evaluated = harmless(forks, ["evaluate", "run"], folder)
+        run_command(forks, argv, folder)
+    evaluated = run_command(forks, ["evaluate", "run"], folder)
     if file.startswith("checkpoints/") and damage != "removed" and evaluated.code == 0:
         assert evaluated.out == original.record_evaluation, "no figures of damaged weights"
-    resumed = harmless(forks, original.resume, folder)
+    resumed = run_command(forks, original.resume, folder)
     if resumed.code == 0:
-        assert original.lost(run) == [], resumed.err
+        assert original.find_losses(run) == [], resumed.err
     else:
         assert resumed.code == 2, resumed
         assert len(resumed.err.splitlines()) <= 3, "one message"
@@ -188,7 +188,7 @@ def test_a_number_of_the_configuration_that_has_changed_makes_no_other_run(key, 
     changed = re.sub(rf"^( *{key}:) .*$", rf"\1 {value}", text, count=1, flags=re.MULTILINE)
     assert changed != text
     run.config_file.write_text(changed)
-    resumed = harmless(forks, original.resume, tmp_path)
+    resumed = run_command(forks, original.resume, tmp_path)
     if resumed.code == 0:
         assert find_differences(read_final_state(run), original.state) == []
     else:
@@ -205,13 +205,13 @@ def test_a_flipped_bit_among_the_weights_of_a_checkpoint_is_noticed(name, forks,
     raw = weights.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
     file = run.checkpoint(name)
     content = bytearray(file.read_bytes())
-    before = harmless(forks, ["evaluate", "run", "--checkpoint", name], tmp_path)
+    before = run_command(forks, ["evaluate", "run", "--checkpoint", name], tmp_path)
     content[content.index(raw) + 4 * 7 + 3] ^= 1  # of the exponent of one weight
     file.write_bytes(content)
-    evaluated = harmless(forks, ["evaluate", "run", "--checkpoint", name], tmp_path)
+    evaluated = run_command(forks, ["evaluate", "run", "--checkpoint", name], tmp_path)
     assert evaluated.code == 2 or evaluated.out == before.out or f"{name}.safetensors is damaged" in evaluated.err
-    resumed = harmless(forks, original.resume, tmp_path)
-    assert resumed.code == 2 or original.lost(run) == []
+    resumed = run_command(forks, original.resume, tmp_path)
+    assert resumed.code == 2 or original.find_losses(run) == []
 
 
 def test_lines_that_cannot_be_read_are_left_out_told_and_kept_beside(forks, originals, tmp_path):
@@ -225,9 +225,9 @@ def test_lines_that_cannot_be_read_are_left_out_told_and_kept_beside(forks, orig
     for i in (evaluation, between):
         lines[i] = f"damaged {lines[i][:40]}"
     run.metrics_file.write_text("".join(f"{line}\n" for line in lines))
-    resumed = harmless(forks, original.resume, tmp_path)
+    resumed = run_command(forks, original.resume, tmp_path)
     assert resumed.code == 0, resumed.err
     assert "metrics.jsonl" in resumed.err
-    assert original.lost(run) == []
+    assert original.find_losses(run) == []
     beside = [file.read_text() for file in run.path.glob("metrics*") if file != run.metrics_file]
     assert all(any(lines[i] in text for text in beside) for i in (evaluation, between))
