@@ -8,7 +8,7 @@ from pathlib import Path
 from dlopt.config.compose.yaml_dump import quote
 from dlopt.rundir.display import display_path
 from dlopt.rundir.find import SWEEP_FILE, find_sweep
-from dlopt.storage.safe_read import to_printable
+from dlopt.storage.safe_read import SMALL, read_json, to_printable
 
 CHANGEABLE_SWEEP_KEYS = (
     "hydra.sweeper.n_trials",
@@ -32,13 +32,12 @@ def build_resume_command(folder: Path, arguments: Sequence[str], *, trust: bool)
     Code that the sweep's directory names is executed only with trust.
     """
     from dlopt.config.problems import Problems
-    from dlopt.sweep import manifest
 
     problems = Problems()
     command: list[str] = []
     stored = None
     try:
-        content = manifest.read(folder)
+        content = read_json(folder / SWEEP_FILE, SMALL)
         words, stored = content.get("command"), content.get("storage")
         if not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
             raise ValueError("it has no command")

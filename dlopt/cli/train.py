@@ -106,7 +106,7 @@ def _report_error(argv: Sequence[str], error: Exception, invocation: Invocation)
 
     from dlopt.config.compose.hydra_errors import explain, format_hydra_error
     from dlopt.config.problems import ConfigError
-    from dlopt.sweep.signals import StorageUnavailable
+    from dlopt.sweep.storage import StorageUnavailable
 
     if isinstance(error, StorageUnavailable):
         print(f"stopped: {error}", file=sys.stderr)
