@@ -163,7 +163,7 @@ def test_normalizations_use_the_batch_and_dropout_is_off():
 
 
 def test_a_weight_that_two_layers_share_is_met_once():
-    start, w = of_net(mine.Frozen((4,), 2))
+    start, w = of_net(mine.FrozenNet((4,), 2))
     met = []
     start.rescale_layers(w, lambda p, outputs: met.append(p.name))
     assert met == ["one.weight", "head.weight"], "and a frozen one not at all"
@@ -232,7 +232,11 @@ def test_which_of_two_weights_of_a_module_puts_out_what_nobody_can_say():
 def test_whole_numbers_have_no_gradient():
     start = start_of(
         build_experiment(
-            "data=custom", "data._target_=mine.Whole", "arch=custom", "arch._target_=mine.Tokens", "batch_size=16"
+            "data=custom",
+            "data._target_=mine.IntegerBlobs",
+            "arch=custom",
+            "arch._target_=mine.EmbeddingNet",
+            "batch_size=16",
         )
     )
     found = start.gradients(torch.ones(start.layout.size))
@@ -265,13 +269,13 @@ def test_weights_are_adjusted_first_and_only_by_inits_that_look():
     w = torch.zeros(3)
     first, second = Looking(lambda w, start: w + 1), Looking(lambda w, start: w * 2)
     assert adjust_weights(w, first, second, lambda: None).tolist() == [2.0, 2.0, 2.0]
-    assert adjust_weights(w, mine.Fixed(), mine.Fixed(), lambda: pytest.fail("nobody looks")) is w
+    assert adjust_weights(w, mine.ConstantInit(), mine.ConstantInit(), lambda: pytest.fail("nobody looks")) is w
 
 
 @pytest.mark.parametrize("group", ["init", "bias_init"])
 def test_what_fails_is_said_of_its_group(group):
     def act(change):
-        rules = {"init": mine.Fixed(), "bias_init": mine.Fixed()} | {group: Looking(change)}
+        rules = {"init": mine.ConstantInit(), "bias_init": mine.ConstantInit()} | {group: Looking(change)}
         return lambda: adjust_weights(torch.zeros(3), rules["init"], rules["bias_init"], lambda: None)
 
     assert_refused(act(raising(ValueError("no such layer"))), group, "no such layer")
@@ -283,7 +287,7 @@ def test_what_fails_is_said_of_its_group(group):
 @pytest.mark.parametrize("group", ["init", "bias_init"])
 def test_a_part_of_ones_own_that_makes_the_wrong_shape_is_named(group):
     with pytest.raises(ConfigError) as found:
-        build_blobs(f"{group}=custom", f"{group}._target_=mine.Flat")
+        build_blobs(f"{group}=custom", f"{group}._target_=mine.ConstantInit", f"+{group}.extra=1")
     ((key, said),) = found.value.problems
     assert key == group
     assert "needs values of shape" in said
