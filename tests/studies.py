@@ -39,5 +39,5 @@ def open_study(
     pruner: Pruner | None = None,
     direction: Direction = "minimize",
 ) -> optuna.Study:
-    made = (pruner or make_pruner()).to_optuna()
-    return load_or_create_study(storage, name, direction, made, content or {"axes": []})[0]
+    pruner = pruner or make_pruner()
+    return load_or_create_study(storage, name, direction, pruner.to_optuna(), content or {"axes": []})[0]

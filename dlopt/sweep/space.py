@@ -43,7 +43,7 @@ class Choice:
         return len(self.values)
 
     def value_at(self, share: float) -> str:
-        """Return the value at a share in [0, 1) of the axis, of which each value has an equal part."""
+        """Return the value at a share in [0, 1) of the axis; each value has an equal part."""
         return self.values[min(int(share * self.size), self.size - 1)]
 
     def to_override(self, value: Any) -> str:
@@ -221,7 +221,7 @@ class Space:
 
 
 def parse_space(overrides: Iterable[Override], *, grid: bool, problems: Problems) -> Space:
-    """Return the space of parsed overrides, and add to the problems what is wrong with an axis."""
+    """Return the space of parsed overrides, and add the problems of its axes."""
     axes: dict[str, Axis] = {}
     fixed: dict[str, str] = {}
     for override in overrides:
@@ -269,7 +269,7 @@ def _parse_axis(key: str, override: Override, grid: bool, problems: Problems) ->
 
 
 def _check_interval(low: float, high: float, log: bool, grid: bool) -> str | None:
-    """Return what is wrong with an interval, or None."""
+    """Return the problem of an interval, or None."""
     start, end = format_override(low), format_override(high)
     typed = f"interval({start},{end})"
     if grid:

@@ -9,8 +9,8 @@ Several processes may work on one study. The storage assigns each number once an
 is the number of first attempts before it. A process that creates one too many puts it back, for a longer search later.
 
 Trials are created by the storage's methods, not by `Study.ask` or `enqueue_trial`: those create a trial first and let
-the caller sign it afterwards. A process killed between the two would leave a trial of which no one can tell whether it
-is running. A search of n points also needs no queue of n trials in advance, whose parameters TPE cannot know.
+the caller sign it afterwards. A process killed between the two would leave a trial that may or may not be
+running. A search of n points also needs no queue of n trials in advance, whose parameters TPE cannot know.
 RetryHeartbeatStaleTrialCallback covers databases with heartbeats only, while a journal has none.
 """
 
@@ -152,7 +152,7 @@ class Study:
     ) -> tuple[int, int, Sequence[FrozenTrial]]:
         """Create a running trial with these attributes and its worker, in one operation.
 
-        Returns its id, its number, and the trials before it, given those of a moment ago.
+        Returns its id, its number, and the trials before it; trials are those of a moment ago.
         """
         worker = describe_worker(self.lock.folder)
         template = optuna.create_trial(state=TrialState.RUNNING, user_attrs={"worker": worker, **attributes})
@@ -163,10 +163,10 @@ class Study:
     def _get_trial_id(self, number: int) -> int:
         return self.storage.get_trial_id_from_study_id_trial_number(self._id, number)
 
-    def _write_point(self, trial_id: int, ordinal: int, known: Sequence[Any] | None) -> tuple[Any, ...]:
-        """Write the point of an ordinal to the storage and return it; known is the point of an earlier attempt."""
+    def _write_point(self, trial_id: int, ordinal: int, former: Sequence[Any] | None) -> tuple[Any, ...]:
+        """Write the point of an ordinal to the storage and return it; former is the point of an earlier attempt."""
         self._send_heartbeat(trial_id)  # without a first heartbeat, other machines would wait for it forever
-        point = samplers.sample(self.space, self.sampler, ordinal) if known is None else tuple(known)
+        point = samplers.sample(self.space, self.sampler, ordinal) if former is None else tuple(former)
         if point is None:
             return self._propose_point(trial_id, ordinal)
         for (axis, name, distribution), value in zip(self._axes, point, strict=True):

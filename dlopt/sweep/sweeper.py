@@ -69,7 +69,7 @@ def sweep(arguments: Sequence[str], config: DictConfig, context: Any, invocation
     remove_storage_address(config.hydra)
     batch_size = keys.max_batch_size or (10 if keys.sampler == "tpe" else min(total, 1_000_000))
     workers = _make_workers(config, context, invocation, batch_size)
-    checked = _CheckedSweep(keys, plan, total, problems)
+    checked = CheckedSweep(keys, plan, total, problems)
     if invocation.dry_run:
         is_external = isinstance(workers, hydra_launcher.HydraLauncherWorkers)  # which may run fewer at once
         invocation.display.show_plan(checked.plan_dry_run(composer, 1 if is_external else workers.count))
@@ -108,8 +108,8 @@ def _make_workers(config: DictConfig, context: Any, invocation: SweepInvocation,
 
 
 @dataclass
-class _CheckedSweep:
-    """A sweep after all checks but those of its study."""
+class CheckedSweep:
+    """A sweep whose command line was checked. Its study was not."""
 
     keys: SweeperOptions
     plan: Plan
@@ -167,7 +167,7 @@ class _CheckedSweep:
         """Write sweep.json: what the sweep searches, for its readers and for the command that resumes it."""
         keys, plan = self.keys, self.plan
         storage = mask_passwords(keys.storage) if keys.storage else JOURNAL
-        omitted = {"hydra.sweeper.retry"}  # given again each time
+        omitted = {"hydra.sweeper.retry"}  # typed again each time
         if keys.storage not in (None, storage):
             omitted.add("hydra.sweeper.storage")
         seeds, folds = (

@@ -154,7 +154,7 @@ def test_runs_at_once_divide_the_time(here, capsys, monkeypatch):
 @pytest.mark.parametrize(("runs", "starts"), [(10_000, True), (10_001, False)])
 def test_a_very_large_grid_needs_yes(runs, starts, here, capsys, monkeypatch):
     asked = []
-    monkeypatch.setattr(sweeper, "_search", lambda *args: asked.append(args))
+    monkeypatch.setattr(sweeper.CheckedSweep, "search", lambda *args: asked.append(args))
     grid = ["-m", f"seed=range({runs})"]
     assert main(["train", *BLOBS, *grid]) == (0 if starts else 2)
     assert len(asked) == starts
