@@ -49,7 +49,7 @@ LITTLE = 100_000_000
 @pytest.fixture(autouse=True)
 def _little_memory(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(memory, "available", lambda: LITTLE)
+    monkeypatch.setattr(memory, "get_available", lambda: LITTLE)
     _files.cache.clear()
 
 
@@ -219,13 +219,14 @@ def test_data_that_would_exceed_the_memory_are_refused(name, tmp_path):
 
 CHILD = """
 import json, sys
+import torch
 from dlopt.storage import memory
-free = memory.available
-memory.available = lambda: min(100_000_000, free())
+free = memory.get_available
+memory.get_available = lambda: min(100_000_000, free())
 from dlopt.cli import main
 for words in json.loads(sys.argv[1]):
     code = main(["train", "arch=linear", "device=cpu", "threads=1", *words])
-    print(code, memory._read_status("VmHWM"))
+    print(code, memory.peak_memory(torch.device("cpu")))
 """
 
 
@@ -266,7 +267,7 @@ def test_bombs_take_no_memory_and_are_reported_in_one_line(tmp_path):
 
 def test_large_honest_files_are_read(tmp_path, monkeypatch):
     """Compressed a thousand to one, and as large as a tenth of what is free."""
-    monkeypatch.setattr(memory, "available", lambda: BOMB_BYTES)
+    monkeypatch.setattr(memory, "get_available", lambda: BOMB_BYTES)
     x = np.zeros((1_000_000, 8), np.float32)
     np.savez_compressed(tmp_path / "my.npz", x=x, y=np.arange(len(x)) % 2)
     assert replace(PLAIN, path=str(tmp_path / "my.npz")).load().shape == (8,)
