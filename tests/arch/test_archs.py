@@ -29,7 +29,9 @@ PAIRS = [(name, shape) for name in ARCHS for shape in SHAPES if not (shape == "f
 @pytest.mark.parametrize(("name", "shape"), PAIRS)
 @pytest.mark.parametrize("full", [False, True], ids=["bare", "normalized, dropout"])
 def test_a_batch_of_any_suitable_data_becomes_a_batch_of_outputs(name, shape, full):
-    extra = {"normalization": BatchNormalization(1e-5, 0.1), "rule": Dropout(0.3, 0.0, "train")} if full else {}
+    extra = (
+        {"normalization": BatchNormalization(1e-5, 0.1), "regularization": Dropout(0.3, 0.0, "train")} if full else {}
+    )
     net = make_arch(name, SHAPES[shape], outputs=7, **extra)
     x = torch.randn(5, *SHAPES[shape])
     for training in (True, False):
@@ -123,7 +125,7 @@ HIDDEN = [(MLP, (9,), nn.Linear), (CNN, (1, 40), nn.Conv1d), (CNN, (3, 20, 20), 
 def test_each_hidden_layer_is_linear_then_normalization_activation_and_dropout(kind, shape, layer):
     rule = Dropout(0.5, 0.0, "train")
     name = kind.__name__.lower()
-    full = make_arch(name, shape, normalization=BatchNormalization(1e-5, 0.1), rule=rule)
+    full = make_arch(name, shape, normalization=BatchNormalization(1e-5, 0.1), regularization=rule)
     count = len(full.hidden) // 4
     assert [type(m) for m in full.hidden] == [layer, BatchNorm, nn.ReLU, DropoutSite] * count
     assert [m.index for m in full.hidden if isinstance(m, DropoutSite)] == list(range(count))

@@ -68,7 +68,7 @@ def test_one_piece_is_an_affine_map():
 
 
 def test_each_hidden_layer_is_linear_then_normalization_maximum_and_dropout():
-    options = {"normalization": BatchNormalization(1e-5, 0.1), "rule": Dropout(0.5, 0.0, "train")}
+    options = {"normalization": BatchNormalization(1e-5, 0.1), "regularization": Dropout(0.5, 0.0, "train")}
     net = make_arch("maxout", (9,), widths=[8, 6], pieces=3, **options)
     assert [type(m) for m in net.hidden] == [nn.Linear, BatchNorm, MaxoutUnits, DropoutSite] * 2
     assert [(m.in_features, m.out_features) for m in net.hidden if isinstance(m, nn.Linear)] == [(9, 24), (8, 18)]

@@ -142,7 +142,7 @@ def test_with_batch_normalization_gradients_grow_exponentially_only_in_the_plain
 
 def test_dropout_is_inside_the_branches():
     rule = Dropout(0.5, 0.0, "train")
-    net = make_arch("resnet", (1, 40), normalization=BATCH, rule=rule, channels=[4, 6], blocks=2)
+    net = make_arch("resnet", (1, 40), normalization=BATCH, regularization=rule, channels=[4, 6], blocks=2)
     kinds = [nn.Conv1d, BatchNorm, nn.ReLU, DropoutSite, nn.Conv1d, BatchNorm]
     assert [[type(m) for m in block.branch] for block in net.blocks] == [kinds] * 4
     assert [m.index for m in net.modules() if isinstance(m, DropoutSite)] == [0, 1, 2, 3]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.augmentation import options
+from benchmarks.augmentation import iterate_options
 from dlopt import prng
 from dlopt.training.batches import to_probabilities
 
@@ -15,7 +15,7 @@ augmentations = pytest.mark.parametrize(
     ("option", "dims"),
     [
         pytest.param(option, dims, id=f"{name.replace(' ', '-')}-{dims}")
-        for name, option in options()
+        for name, option in iterate_options()
         for dims in option.dims
     ],
 )
