@@ -259,16 +259,16 @@ def test_figures_are_written(three, capsys):
     assert all(f.read_bytes().startswith(b"\x89PNG") and f.stat().st_size > 10_000 for f in files)
 
 
-def test_tables_and_curves_need_neither_torch_nor_matplotlib(tmp_path):
+def test_tables_curves_and_bands_need_neither_torch_nor_matplotlib(tmp_path):
     """Imports determine how long the commands take."""
     run(tmp_path / "outputs", "a", rows=[row(10, train_loss=1.0), row(20, train_loss=0.5)], summary={"val/loss": 1.0})
-    commands = [["runs"], ["show"], ["runs", "--over", "epochs"]]
+    commands = [["runs"], ["show"], ["runs", "--over", "epochs"], ["runs", "--over", "epochs", "--tensorboard", "mean"]]
     code = f"""
 import sys
 from dlopt.cli import main
 for argv in {commands}:
     assert main(argv) == 0
-print(sorted({{'torch', 'matplotlib', 'hydra'}} & set(sys.modules)))
+print(sorted({{'torch', 'matplotlib', 'hydra', 'tensorflow'}} & set(sys.modules)))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert result.stdout.splitlines()[-1] == "[]"

@@ -1,8 +1,5 @@
 """Mean and band over repeats, as TensorBoard reads them."""
 
-import subprocess
-import sys
-
 import pytest
 from sweeps import write_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -89,16 +86,6 @@ def test_a_folder_of_means_is_not_a_run(tmp_path):
     runs = repeats(tmp_path, [1.0])
     tensorboard_bands.write(runs, tmp_path / "mean")
     assert list_runs(tmp_path) == runs
-
-
-def test_torch_is_not_needed(tmp_path):
-    repeats(tmp_path, [1.0])
-    code = (
-        "import sys; from pathlib import Path; from dlopt.report.tensorboard_bands import write;"
-        "write([Path('seed-0')], Path('mean')); print('torch' in sys.modules, 'tensorflow' in sys.modules)"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert result.stdout.split() == ["False", "False"]
 
 
 # ------------------------------------------------------------------------------------------------ the command
