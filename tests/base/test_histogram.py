@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dlopt.base.histogram import Histogram
+from dlopt.base.diagnostic import Histogram
 
 
 def on_host(histogram, *lane):

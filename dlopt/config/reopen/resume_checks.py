@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from dlopt.base.averaging import Averaging
 from dlopt.base.group import declared_groups
 from dlopt.base.layout import Layout
+from dlopt.base.optimizer import Averaging
 from dlopt.base.schedule import Schedule, TrainingTime
 from dlopt.config.compose import groups
 from dlopt.config.compose.nested_options import SCHEDULES, from_hydra
