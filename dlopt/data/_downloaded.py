@@ -90,22 +90,18 @@ class DownloadedDataset(Data):
             if None not in files:
                 return [file for file in files if file]
         missing = [names[0] for names, file in zip(self.file_names, files, strict=True) if file is None]
+        listed = ", ".join(missing)
         package = f"install Debian's package {self.debian[0]}" if self.debian is not None else ""
         if package and self.path is not None:
             package += " and leave data.path out"
         if self.url is None:
-            places = " and ".join(map(str, folders))
-            raise OptionError(
-                "path",
-                f"{', '.join(missing)} not found in {places}; put {'it' if len(missing) == 1 else 'them'} there, "
-                + (f"{package}, " if package else "")
-                + "or set data.url to download from",
-            )
+            remedy = f"put the files there, {package + ', ' if package else ''}or set data.url to download from"
+            raise OptionError("path", f"{listed} not found in {' and '.join(map(str, folders))}; {remedy}")
         if not self.url.startswith(("http://", "https://")):
             raise OptionError("url", f"must be an address that begins with http:// or https://, got {self.url}")
-        here = f"put {', '.join(missing)} into {folder} yourself, or {package or 'name another folder: data.path=...'}"
+        remedy = f"put {listed} into {folder} yourself, or {package or 'name another folder: data.path=...'}"
         for name in missing:
-            fetch(f"{self.url.rstrip('/')}/{name}", folder / name, self.check, here)
+            fetch(f"{self.url.rstrip('/')}/{name}", folder / name, self.check, remedy)
         return [file for names in self.file_names if (file := _find_file(folder, names))]
 
     def _folder(self, path: Path) -> Path:
@@ -162,12 +158,9 @@ class IdxDataset(DownloadedDataset):
 
     def _array(self, file: Path, *, images: bool) -> np.ndarray:
         content = _idx.decompress(data_files.read_data_file(file))
-        if self.verify:
-            digest, official = hashlib.sha256(content).hexdigest(), self.sha256[file.name.partition(".")[0]]
-            if digest != official:
-                raise ValueError(
-                    f"it is not the official file: the SHA-256 of its uncompressed content is {digest}, not {official}"
-                )
+        digest, official = hashlib.sha256(content).hexdigest(), self.sha256[file.name.partition(".")[0]]
+        if self.verify and digest != official:
+            raise ValueError(f"it is not the official file: the SHA-256 of its content is {digest}, not {official}")
         array = _idx.read(content)
         if images and not (array.ndim == 3 and array.dtype == np.uint8):
             raise ValueError(f"images must be uint8 of shape (N, height, width), got {array.dtype} of {array.shape}")
