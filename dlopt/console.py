@@ -36,19 +36,11 @@ def show_progress(
 
 
 def _draw_bar(title: str, total: int | None, unit: str, done: int) -> Iterator[Callable[[int], None]]:
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    import rich.progress as bar
 
-    counts = [DownloadColumn(), TransferSpeedColumn()] if unit == "bytes" else [MofNCompleteColumn()]
-    columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), *counts, TimeRemainingColumn()]
-    with Progress(*columns, transient=True) as bars:
+    counts = [bar.DownloadColumn(), bar.TransferSpeedColumn()] if unit == "bytes" else [bar.MofNCompleteColumn()]
+    columns = ("{task.description}", bar.BarColumn(bar_width=24), *counts, bar.TimeRemainingColumn())
+    with bar.Progress(*columns, transient=True) as bars:
         task = bars.add_task(title, total=total, completed=done)
         yield lambda amount: bars.advance(task, amount)
 

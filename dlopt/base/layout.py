@@ -7,10 +7,10 @@ sees single parameters. A tensor of shape (E, P) holds E networks, and every met
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -87,25 +87,22 @@ class Layout:
 
     def weight_mask(self, like: Tensor) -> Tensor:
         """Return the mask of weights, (P,), cached for device and type of `like`; it must not be modified."""
-        place = like.device, like.dtype
-        if place not in self._weight_masks:
-            with torch._C._DisableFuncTorch():  # else the tensor could not outlive a transformation
-                self._weight_masks[place] = self.mask("weight").to(*place)
-        return self._weight_masks[place]
-
-    @cached_property
-    def _weight_masks(self) -> dict[tuple[torch.device, torch.dtype], Tensor]:
-        return {}
+        return self._cache((like.device, like.dtype), lambda: self.mask("weight").to(like.device, like.dtype))
 
     def layer_edges(self, like: Tensor) -> Tensor:
         """Return the start of each layer in w, then P: (layers + 1,) int64, cached for the device of `like`."""
-        if like.device not in self._layer_edges:
-            ends = [pieces[-1].stop for pieces in self.layers().values()]
-            self._layer_edges[like.device] = torch.tensor([0, *ends], device=like.device)
-        return self._layer_edges[like.device]
+        return self._cache(
+            like.device, lambda: torch.tensor([0, *(s[-1].stop for s in self.layers().values())], device=like.device)
+        )
+
+    def _cache(self, key: Any, make: Callable[[], Tensor]) -> Tensor:
+        if key not in self._tensors:
+            with torch._C._DisableFuncTorch():  # else the tensor could not outlive a transformation
+                self._tensors[key] = make()
+        return self._tensors[key]
 
     @cached_property
-    def _layer_edges(self) -> dict[torch.device, Tensor]:
+    def _tensors(self) -> dict[Any, Tensor]:
         return {}
 
     def layers(self) -> dict[str, list[slice]]:

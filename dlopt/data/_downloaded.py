@@ -1,4 +1,4 @@
-"""Data sets of images in official files: found or downloaded, compared with their checksums, and cached."""
+"""Data sets of images in official files: search, download, checksums and cache."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dlopt.storage.fingerprint import fingerprint_files
 
 @dataclass(frozen=True)
 class DownloadedDataset(Data):
-    """Images in files that are the same everywhere.
+    """Images in official files.
 
     The files are searched in `path`. If it is null, they are searched in the folder of Debian's package, then in
     dlopt's cache. Missing files are downloaded. The cache keeps the arrays of official files as integers, with a
@@ -86,10 +86,9 @@ class DownloadedDataset(Data):
         else:
             folders = [self._folder(Path(self.path).expanduser())]
         for folder in folders:
-            files = [_find_file(folder, names) for names in self.file_names]
-            if None not in files:
-                return [file for file in files if file]
-        missing = [names[0] for names, file in zip(self.file_names, files, strict=True) if file is None]
+            if len(files := self._find_files(folder)) == len(self.file_names):
+                return list(files.values())
+        missing = [names[0] for names in self.file_names if names not in files]
         listed = ", ".join(missing)
         package = f"install Debian's package {self.debian[0]}" if self.debian is not None else ""
         if package and self.path is not None:
@@ -102,7 +101,12 @@ class DownloadedDataset(Data):
         remedy = f"put {listed} into {folder} yourself, or {package or 'name another folder: data.path=...'}"
         for name in missing:
             fetch(f"{self.url.rstrip('/')}/{name}", folder / name, self.check, remedy)
-        return [file for names in self.file_names if (file := _find_file(folder, names))]
+        return list(self._find_files(folder).values())
+
+    def _find_files(self, folder: Path) -> dict[tuple[str, ...], Path]:
+        """Return the existing files in a folder by their possible names."""
+        paths = {names: [folder / name for name in names if (folder / name).exists()] for names in self.file_names}
+        return {names: files[0] for names, files in paths.items() if files}
 
     def _folder(self, path: Path) -> Path:
         if any(path.name in names for names in self.file_names):  # one of the files stands for its folder
@@ -110,10 +114,6 @@ class DownloadedDataset(Data):
         if path.exists() and not path.is_dir():
             raise OptionError("path", f"{path} is a file; name the folder that holds {self.file_names[0][0]}")
         return path
-
-
-def _find_file(folder: Path, names: Sequence[str]) -> Path | None:
-    return next((folder / name for name in names if (folder / name).exists()), None)
 
 
 def _split(images: np.ndarray, labels: np.ndarray) -> Split:
