@@ -1,5 +1,6 @@
 """Short ways to what many tests need."""
 
+import copy
 import gzip
 import inspect
 import io
@@ -7,6 +8,7 @@ import os
 import re
 import tarfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -86,7 +91,29 @@ def make_arch(
 
 
 def compose_config(*overrides: str, hydra: bool = False) -> DictConfig:
-    """hydra: with its own part."""
+    """Compose a configuration; with Hydra's own node if asked for.
+
+    Composing takes 0.12 s and a copy 0.005 s, so each choice of options is composed once per session. Overrides of
+    single keys are then applied to a copy, by the code that Hydra uses itself.
+    """
+    if hydra:
+        return copy.deepcopy(_compose(overrides, hydra=True))
+    choices, keys = [], []
+    for override in map(_parse_override, overrides):
+        is_choice = (groups.CONF / override.key_or_group).is_dir() and not isinstance(override.value(), dict)
+        (choices if is_choice else keys).append(override)
+    config = copy.deepcopy(_compose(tuple(str(o.input_line) for o in choices), hydra=False))
+    ConfigLoaderImpl._apply_overrides_to_config(keys, config)
+    return config
+
+
+@cache
+def _parse_override(override: str) -> Override:
+    return OverridesParser.create().parse_override(override)
+
+
+@cache
+def _compose(overrides: tuple[str, ...], *, hydra: bool) -> DictConfig:
     with initialize_config_dir(version_base="1.3", config_dir=str(groups.CONF)):
         return compose("config", list(overrides), return_hydra_config=hydra)
 

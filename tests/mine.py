@@ -1,5 +1,6 @@
-"""What people bring: small parts of their own, used by the tests in the way that people would use theirs."""
+"""Custom components, as a user would write them."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -29,55 +30,84 @@ from dlopt.parts import (
 from dlopt.prng import Key
 from dlopt.ranges import Positive
 
+# ------------------------------------------------------------------------------------------- data
 
-def _examples(count: int, seed: int, shape: tuple[int, ...] = (4,)) -> tuple[Tensor, Tensor]:
-    """Three classes of noisy points around three centres."""
-    draw = torch.Generator().manual_seed(seed)
+
+def _sample_blobs(count: int, seed: int, shape: tuple[int, ...] = (4,)) -> tuple[Tensor, Tensor]:
+    """Sample three classes of noisy points around three centers."""
+    generator = torch.Generator().manual_seed(seed)
     y = torch.arange(count) % 3
-    centres = torch.randn(3, *shape, generator=torch.Generator().manual_seed(7)) * 2
-    return centres[y] + torch.randn(count, *shape, generator=draw), y
+    centers = torch.randn(3, *shape, generator=torch.Generator().manual_seed(7)) * 2
+    return centers[y] + torch.randn(count, *shape, generator=generator), y
 
 
 @dataclass(frozen=True)
 class Blobs(Data):
-    """Classes: features, series or images, by `shape`."""
+    """Three classes of features, series or images, by `shape`."""
 
     shape: tuple[int, ...] = (4,)
     count: int = 60
 
     def load(self) -> Dataset:
-        return Dataset(
-            Split(*_examples(self.count, 1, tuple(self.shape))), Split(*_examples(30, 2, tuple(self.shape))), outputs=3
-        )
+        shape = tuple(self.shape)
+        return Dataset(Split(*_sample_blobs(self.count, 1, shape)), Split(*_sample_blobs(30, 2, shape)), outputs=3)
 
 
 @dataclass(frozen=True)
-class Line(Data):
-    """Numbers: y = sum of x, and noise."""
+class Regression(Data):
+    """y = sum of x, and noise."""
 
     def load(self) -> Dataset:
-        def part(count: int, seed: int) -> Split:
-            x, _ = _examples(count, seed)
-            return Split(
-                x, x.sum(1, keepdim=True) + 0.1 * torch.randn(count, 1, generator=torch.Generator().manual_seed(seed))
-            )
+        def sample(count: int, seed: int) -> Split:
+            x, _ = _sample_blobs(count, seed)
+            noise = torch.randn(count, 1, generator=torch.Generator().manual_seed(seed))
+            return Split(x, x.sum(1, keepdim=True) + 0.1 * noise)
 
-        return Dataset(part(60, 1), part(30, 2), outputs=1)
+        return Dataset(sample(60, 1), sample(30, 2), outputs=1)
 
 
 @dataclass(frozen=True)
-class Empty(Data):
+class IntegerBlobs(Data):
+    """Integer inputs 0 to 4, as of tokens."""
+
     def load(self) -> Dataset:
-        none = Split(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
-        return Dataset(none, none, outputs=2)
+        x, y = _sample_blobs(60, 1)
+        x = (x * 2).long() % 5
+        return Dataset(Split(x, y), Split(x[:30], y[:30]), 3)
 
 
-class Net(nn.Module):
-    """A net that names only what it needs, built of torch's own modules, stateful and stochastic ones too."""
+@dataclass(frozen=True)
+class FaultyData(Data):
+    """Data with the fault `how`."""
+
+    how: str = ""
+
+    def load(self) -> Any:
+        x, y = _sample_blobs(60, 1)
+        test = Split(*_sample_blobs(30, 2))
+        empty = Split(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+        faults: dict[str, Any] = {
+            "empty": lambda: Dataset(empty, empty, 2),
+            "numpy": lambda: Dataset(Split(x.numpy(), y), test, 3),  # type: ignore[arg-type]
+            "lengths": lambda: Dataset(Split(x, y[:50]), test, 3),
+            "labels": lambda: Dataset(Split(x, y), test, 2),
+            "types": lambda: Dataset(Split(x, y.int()), test, 3),
+            "infinite": lambda: Dataset(Split(x / 0, y), test, 3),
+            "shapes": lambda: Dataset(Split(x, y), Split(x[:, :2], y), 3),
+            "tuple": lambda: (x, y),
+        }
+        return faults[self.how]()
+
+
+# ------------------------------------------------------------------------------------------- models
+
+
+class NormDropoutNet(nn.Module):
+    """A model of torch's own modules, with running statistics and dropout."""
 
     def __init__(self, inputs: tuple[int, ...], outputs: int, width: int = 8) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Flatten(), nn.Linear(_size(inputs), width))
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(inputs), width))
         self.norm = nn.BatchNorm1d(width)
         self.drop = nn.Dropout(0.25)
         self.head = nn.Linear(width, outputs)
@@ -86,32 +116,41 @@ class Net(nn.Module):
         return self.head(self.drop(self.norm(self.body(x)).relu()))
 
 
-class Ready(nn.Module):
-    """A net of torch's own modules, activations among them, with nothing asked of dlopt but the sizes."""
+class SigmoidNet(nn.Sequential):
+    """An MLP with two of torch's activations."""
 
     def __init__(self, inputs: tuple[int, ...], outputs: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Linear(_size(inputs), 6), nn.Sigmoid(), nn.Linear(6, 6), nn.GELU())
-        self.head = nn.Linear(6, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.body(x.flatten(1)))
+        size = math.prod(inputs)
+        super().__init__(
+            nn.Flatten(), nn.Linear(size, 6), nn.Sigmoid(), nn.Linear(6, 6), nn.GELU(), nn.Linear(6, outputs)
+        )
 
 
-class Matrices(nn.Module):
-    """Matrices alone, as Muon wants them, and no biases."""
+class BiasFreeNet(nn.Sequential):
+    """An MLP whose parameters are all matrices, as Muon requires."""
 
     def __init__(self, inputs: tuple[int, ...], outputs: int) -> None:
-        super().__init__()
-        self.one = nn.Linear(_size(inputs), 6, bias=False)
-        self.two = nn.Linear(6, outputs, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.two(self.one(x.flatten(1)).tanh())
+        first, last = nn.Linear(math.prod(inputs), 6, bias=False), nn.Linear(6, outputs, bias=False)
+        super().__init__(nn.Flatten(), first, nn.Tanh(), last)
 
 
-class Cell(nn.LSTMCell):
-    """torch's cell, written out: its own kernel has no form for lanes."""
+class LogProbabilities(nn.Sequential):
+    """An MLP whose outputs are log-probabilities."""
+
+    def __init__(self, inputs: tuple[int, ...], outputs: int) -> None:
+        first, last = nn.Linear(math.prod(inputs), 6), nn.Linear(6, outputs)
+        super().__init__(nn.Flatten(), first, nn.Tanh(), last, nn.LogSoftmax(-1))
+
+
+class WrongShapeNet(nn.Sequential):
+    """A model with one output too many."""
+
+    def __init__(self, inputs: tuple[int, ...], outputs: int) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(math.prod(inputs), outputs + 1))
+
+
+class LSTMCell(nn.LSTMCell):
+    """torch's cell, written out because its own kernel does not support vmap."""
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         h, c = state
@@ -121,12 +160,12 @@ class Cell(nn.LSTMCell):
         return o.sigmoid() * c.tanh(), c
 
 
-class Recurrent(nn.Module):
+class LSTMNet(nn.Module):
     """Reads an example as a sequence of numbers."""
 
     def __init__(self, inputs: tuple[int, ...], outputs: int) -> None:
         super().__init__()
-        self.cell = Cell(1, 5)
+        self.cell = LSTMCell(1, 5)
         self.head = nn.Linear(5, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -136,36 +175,125 @@ class Recurrent(nn.Module):
         return self.head(h)
 
 
-class LogProbabilities(nn.Module):
-    """A net whose outputs are log-probabilities."""
+class EmbeddingNet(nn.Module):
+    """A model of integer inputs 0 to 4."""
 
     def __init__(self, inputs: tuple[int, ...], outputs: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Flatten(), nn.Linear(_size(inputs), 6), nn.Tanh(), nn.Linear(6, outputs))
-        self.head = nn.LogSoftmax(-1)
+        self.table = nn.Embedding(5, 4)
+        self.head = nn.Linear(4 * math.prod(inputs), outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.body(x))
+        return self.head(self.table(x).flatten(1))
 
 
-class Wrong(nn.Module):
-    """Makes outputs of the wrong shape."""
+class FrozenNet(nn.Module):
+    """A frozen layer, scaled by a number, below trained layers, two of which share a weight."""
 
-    def __init__(self, inputs: tuple[int, ...], outputs: int) -> None:
+    def __init__(self, inputs: tuple[int, ...], outputs: int, scale: float = 1.0) -> None:
         super().__init__()
-        self.layer = nn.Linear(_size(inputs), outputs + 1)
+        self.features = nn.Linear(math.prod(inputs), 6)
+        self.features.requires_grad_(False)
+        self.one = nn.Linear(6, 6, bias=False)
+        self.two = nn.Linear(6, 6, bias=False)
+        self.two.weight = self.one.weight
+        self.head = nn.Linear(6, outputs)
+        self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x.flatten(1))
+        return self.head(self.two(self.one(self.scale * self.features(x.flatten(1))).tanh()))
 
 
-def _size(shape: tuple[int, ...]) -> int:
-    return int(torch.tensor(shape).prod())
+class Impure(nn.Module):
+    """Draws from the global generator in training, or changes a buffer."""
+
+    def __init__(self, inputs: tuple[int, ...], outputs: int, how: str = "random") -> None:
+        super().__init__()
+        self.layer = nn.Linear(math.prod(inputs), outputs)
+        self.drop = nn.Dropout1d(0.5) if how == "random" else nn.Identity()
+        self.how = how
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.how == "buffer":
+            self.count += 1
+        return self.drop(self.layer(x.flatten(1)).unsqueeze(1)).squeeze(1)
+
+
+@dataclass(frozen=True)
+class Square:
+    """An activation: x min(|x|, 1)."""
+
+    gain: ClassVar[float] = 1.0
+
+    def __call__(self) -> nn.Module:
+        return _Square()
+
+
+class _Square(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x.abs().clamp(max=1.0)
+
+
+@dataclass(frozen=True)
+class ZeroActivation:
+    """An activation whose output is always zero."""
+
+    gain: ClassVar[float] = 1.0
+
+    def __call__(self) -> nn.Module:
+        return nn.Threshold(float("inf"), 0.0)
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    def __call__(self, features: int, dims: int) -> nn.Module:
+        return nn.GroupNorm(1, features)
+
+
+@dataclass(frozen=True)
+class ConstantInit:
+    """Every value the same; `extra` of them too many."""
+
+    value: float = 0.1
+    extra: int = 0
+
+    def __call__(self, parameter: Any, gain: float, generator: torch.Generator) -> Tensor:
+        shape = (parameter.size + self.extra,) if self.extra else parameter.shape
+        return torch.full(shape, self.value)
+
+
+# ------------------------------------------------------------------------------------------- losses
+
+
+@dataclass(frozen=True)
+class Hinge(Loss):
+    targets: ClassVar[TargetKind] = "classes"
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        right = outputs.gather(-1, targets.unsqueeze(-1))
+        return (1.0 + outputs - right).clamp(min=0.0).mean()
+
+    def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        return {"accuracy": (outputs.argmax(-1) == targets).to(outputs.dtype).mean(-1)}
+
+
+@dataclass(frozen=True)
+class SumLoss(Loss):
+    """Accepts probabilities, but gives another value for them than for the classes: they always sum to one."""
+
+    targets: ClassVar[TargetKind] = "classes"
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs.mean() - targets.sum()).square()
+
+
+# ------------------------------------------------------------------------------------------- optimizers
 
 
 @dataclass(frozen=True)
 class Sign(Optimizer):
-    """w <- w - lr sign(g), out of place, as a first draft of one's own rule would be."""
+    """w <- w - lr sign(g), out of place."""
 
     lr: Positive
 
@@ -175,8 +303,8 @@ class Sign(Optimizer):
 
 
 @dataclass(frozen=True)
-class LookTwice(Optimizer):
-    """Plain gradient descent that first looks elsewhere, several times, before it steps."""
+class ExtraEvaluations(Optimizer):
+    """Gradient descent that evaluates the objective at other points too before it steps."""
 
     lr: Positive
 
@@ -189,27 +317,16 @@ class LookTwice(Optimizer):
 
 
 @dataclass(frozen=True)
-class Bold(Optimizer):
-    """Ever larger steps: it diverges."""
-
-    lr: Positive
-
-    def step(self, w: Tensor, state: Any, objective: ObjectiveOracle) -> Step:
-        loss, g = objective.gradient(w)
-        return Step(w + self.lr * 1e20 * g, state, loss, g)
-
-
-@dataclass(frozen=True)
-class Unit(Optimizer):
-    """Steps of length one hundredth along the gradient: a rule without a rate."""
+class NormalizedDescent(Optimizer):
+    """Steps of length 0.01 along the gradient: an optimizer without a learning rate."""
 
     def step(self, w: Tensor, state: Any, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
         return Step(w - 0.01 * g / (g.norm(dim=-1, keepdim=True) + 1e-12), state, loss, g)
 
 
-class Plainest(Optimizer):
-    """A rule that says nothing of its hyperparameters."""
+class FieldlessDescent(Optimizer):
+    """An optimizer that is not a dataclass."""
 
     def step(self, w: Tensor, state: Any, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
@@ -217,8 +334,8 @@ class Plainest(Optimizer):
 
 
 @dataclass(frozen=True)
-class Slowed(Optimizer):
-    """A rule inside: of its step, a share is taken."""
+class ScaledStep(Optimizer):
+    """Takes a share of each step of another optimizer."""
 
     share: float
     base: Optimizer
@@ -228,12 +345,12 @@ class Slowed(Optimizer):
 
     def step(self, w: Tensor, state: Any, objective: ObjectiveOracle) -> Step:
         before = w.clone()
-        moment = self.base.step(w, state, objective)
-        return moment._replace(w=before + self.share * (moment.w - before))
+        step = self.base.step(w, state, objective)
+        return step._replace(w=before + self.share * (step.w - before))
 
 
 class Lion(torch.optim.Optimizer):
-    """Chen et al. 2023, as a torch optimizer of one's own; it counts its steps in its group."""
+    """Chen et al. 2023, with steps that shrink as 1/k; counts its steps in its parameter group."""
 
     def __init__(self, params: Any, lr: float = 1e-4, betas: tuple[float, float] = (0.9, 0.99)) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "k": 0})
@@ -251,8 +368,8 @@ class Lion(torch.optim.Optimizer):
         return loss
 
 
-class Plain(torch.optim.Optimizer):
-    """w <- w - lr (g + w), the gradients changed in place; its step takes no closure, as some do."""
+class WeightDecaySGD(torch.optim.Optimizer):
+    """w <- w - lr (g + w). Changes the gradients in place; its step takes no closure."""
 
     def __init__(self, params: Any, lr: float) -> None:
         super().__init__(params, {"lr": lr})
@@ -263,171 +380,18 @@ class Plain(torch.optim.Optimizer):
             p.add_(p.grad.add_(p), alpha=-self.param_groups[0]["lr"])
 
 
-class Deaf(torch.optim.Optimizer):
-    """Takes a closure and never calls it."""
-
+class IgnoresClosure(torch.optim.Optimizer):
     def __init__(self, params: Any, lr: float) -> None:
         super().__init__(params, {"lr": lr})
 
     def step(self, closure: Any = None) -> None: ...
 
 
-class NotARule:
+class NotAComponent:
     pass
 
 
-@dataclass(frozen=True)
-class Pull(Regularization):
-    """Decoupled: pulls each iterate towards the one before it."""
-
-    share: float
-
-    def after(self, w: Tensor, before: Tensor, lr: float | Tensor, layout: Layout) -> Tensor:
-        return torch.lerp(w, before, self.share) if isinstance(self.share, float) else w + self.share * (before - w)
-
-
-@dataclass(frozen=True)
-class Jitter(Augmentation):
-    """Adds noise to the inputs, of any shape."""
-
-    dims: ClassVar[tuple[int, ...]] = (0, 1, 2)
-    size: float
-
-    def __call__(self, inputs: Tensor, targets: Tensor, key: Key) -> tuple[Tensor, Tensor]:
-        noise = prng.uniform(key, tuple(inputs.shape), inputs.device).to(inputs.dtype)
-        return inputs + self.size * (noise - 0.5), targets
-
-
-@dataclass(frozen=True)
-class Images(Augmentation):
-    dims: ClassVar[tuple[int, ...]] = (2,)
-
-    def __call__(self, inputs: Tensor, targets: Tensor, key: Key) -> tuple[Tensor, Tensor]:
-        return inputs, targets
-
-
-@dataclass(frozen=True)
-class Distance(Diagnostic):
-    """How far this step went, and asks the objective for more, which must disturb nothing."""
-
-    def measure(self, moment: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:
-        moment.objective.gradient(moment.after)
-        moved = torch.linalg.vector_norm(moment.after - moment.before, dim=-1)
-        return {"mine/moved": moved, "mine/count": torch.as_tensor(float(memory or 1.0))}, (memory or 1.0) + 1.0
-
-
-@dataclass(frozen=True)
-class Mean(Averaging):
-    """The running mean of all iterates."""
-
-    def init(self, w: Tensor) -> tuple[Tensor]:
-        return (torch.zeros_like(w),)
-
-    def update(self, state: tuple[Tensor], w: Tensor, time: TrainingTime) -> tuple[Tensor]:
-        return (state[0].lerp_(w, 1.0 / (time.step + 1)),)
-
-    def value(self, state: tuple[Tensor]) -> Tensor:
-        return state[0]
-
-
-@dataclass(frozen=True)
-class Late(Averaging):
-    """The mean of the iterates of the last half, or from a step on."""
-
-    begin: int | None = None
-
-    def first(self, time: TrainingTime) -> int:
-        return time.steps // 2 if self.begin is None else self.begin
-
-    def init(self, w: Tensor) -> tuple[Tensor]:
-        return (torch.zeros_like(w),)
-
-    def update(self, state: tuple[Tensor], w: Tensor, time: TrainingTime) -> tuple[Tensor]:
-        return (state[0].lerp_(w, 1.0 / (time.step - self.first(time) + 1)),)
-
-    def value(self, state: tuple[Tensor]) -> Tensor:
-        return state[0]
-
-
-@dataclass(frozen=True)
-class Lost(Late):
-    def first(self, time: TrainingTime) -> int:
-        return 1 // time.step
-
-
-@dataclass(frozen=True)
-class Rotate:
-    """Preprocessing: x <- -x."""
-
-    def fit(self, inputs: Tensor) -> dict[str, Tensor]:
-        return {}
-
-    def apply(self, inputs: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
-        return -inputs
-
-
-@dataclass(frozen=True)
-class Fixed:
-    """Init: every value the same."""
-
-    value: float = 0.1
-
-    def __call__(self, parameter: Any, gain: float, generator: torch.Generator) -> Tensor:
-        return torch.full(parameter.shape, self.value)
-
-
-@dataclass(frozen=True)
-class Flat:
-    """Init: values of the wrong shape."""
-
-    def __call__(self, parameter: Any, gain: float, generator: torch.Generator) -> Tensor:
-        return torch.zeros(parameter.size + 1)
-
-
-@dataclass(frozen=True)
-class Square:
-    gain: ClassVar[float] = 1.0
-
-    def __call__(self) -> nn.Module:
-        return _Square()
-
-
-class _Square(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x * x.abs().clamp(max=1.0)
-
-
-@dataclass(frozen=True)
-class Silence:
-    """An activation that lets nothing through."""
-
-    gain: ClassVar[float] = 1.0
-
-    def __call__(self) -> nn.Module:
-        return _Silence()
-
-
-class _Silence(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return 0.0 * x
-
-
-@dataclass(frozen=True)
-class LayerNorm:
-    def __call__(self, features: int, dims: int) -> nn.Module:
-        return nn.GroupNorm(1, features)
-
-
-@dataclass(frozen=True)
-class Hinge(Loss):
-    targets: ClassVar[TargetKind] = "classes"
-
-    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        right = outputs.gather(-1, targets.unsqueeze(-1))
-        return (1.0 + outputs - right).clamp(min=0.0).mean()
-
-    def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        return {"accuracy": (outputs.argmax(-1) == targets).to(outputs.dtype).mean(-1)}
+# ------------------------------------------------------------------------------------------- schedules
 
 
 @dataclass(frozen=True)
@@ -436,30 +400,37 @@ class Sawtooth:
         return 1.0 - (time.step % 5) / 10
 
 
-class Half:
-    def __call__(self, time: TrainingTime) -> float:
-        return 0.5
+@dataclass(frozen=True)
+class Factor(Schedule):
+    """A constant factor from step `begin` on, and 1 before it."""
 
+    value: float
+    begin: int = 0
 
-class Twice:
     def __call__(self, time: TrainingTime) -> float:
-        return 2.0
+        return self.value if time.step >= self.begin else 1.0
 
 
 @dataclass(frozen=True)
-class Brief(Schedule):
-    """One for two steps, then a half; it ends after four."""
+class InfiniteFactor(Factor):
+    value: float = math.inf
+    begin: int = 1
 
-    def __call__(self, time: TrainingTime) -> float:
-        return 1.0 if time.step < 2 else 0.5
+
+@dataclass(frozen=True)
+class FourSteps(Factor):
+    """1 for two steps, then 0.5; ends after four steps."""
+
+    value: float = 0.5
+    begin: int = 2
 
     def span(self, time: TrainingTime) -> float:
         return 4
 
 
 @dataclass(frozen=True)
-class Follow:
-    """A schedule that tells what it is shown of a metric: 1 / (2 + evaluations + the last value)."""
+class FollowMetric:
+    """1 / (2 + number of evaluations + last value of the metric)."""
 
     monitor: str
 
@@ -470,17 +441,7 @@ class Follow:
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """One as long as nothing was evaluated, then a half."""
-
-    monitor: str
-
-    def __call__(self, time: TrainingTime) -> float:
-        return 0.5 if time.history else 1.0
-
-
-@dataclass(frozen=True)
-class Slow:
+class ScaledSchedule:
     """A share of another schedule."""
 
     share: float
@@ -490,90 +451,29 @@ class Slow:
         return self.share * self.rest(time)
 
 
-@dataclass(frozen=True)
-class Endless:
-    """A schedule that is finite at the first step alone."""
-
-    def __call__(self, time: TrainingTime) -> float:
-        return float("inf") if time.step else 1.0
-
-
-class Impure(nn.Module):
-    """Draws from the global generator, or changes a buffer, in training."""
-
-    def __init__(self, inputs: tuple[int, ...], outputs: int, how: str = "random") -> None:
-        super().__init__()
-        self.layer = nn.Linear(_size(inputs), outputs)
-        self.drop = nn.Dropout1d(0.5) if how == "random" else nn.Identity()
-        self.how = how
-        self.register_buffer("count", torch.zeros(()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training and self.how == "buffer":
-            self.count += 1
-        return self.drop(self.layer(x.flatten(1)).unsqueeze(1)).squeeze(1)
-
-
-class Frozen(nn.Module):
-    """A frozen layer, drawn from the seed or scaled by a number, below a trained one, and a weight that is used twice."""
-
-    def __init__(self, inputs: tuple[int, ...], outputs: int, scale: float = 1.0) -> None:
-        super().__init__()
-        self.features = nn.Linear(_size(inputs), 6)
-        self.features.requires_grad_(False)
-        self.one = nn.Linear(6, 6, bias=False)
-        self.two = nn.Linear(6, 6, bias=False)
-        self.two.weight = self.one.weight
-        self.head = nn.Linear(6, outputs)
-        self.scale = scale
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.two(self.one(self.scale * self.features(x.flatten(1))).tanh()))
+# ------------------------------------------------------------------------------------------- other components
 
 
 @dataclass(frozen=True)
-class Unfit(Data):
-    """Data with something wrong."""
+class Jitter(Augmentation):
+    """Adds uniform noise to the inputs."""
 
-    how: str = ""
+    dims: ClassVar[tuple[int, ...]] = (0, 1, 2)
+    size: float = 0.2
 
-    def load(self) -> Any:
-        x, y = _examples(60, 1)
-        test = Split(*_examples(30, 2))
-        made: dict[str, Any] = {
-            "numpy": lambda: Dataset(Split(x.numpy(), y), test, 3),  # type: ignore[arg-type]
-            "lengths": lambda: Dataset(Split(x, y[:50]), test, 3),
-            "labels": lambda: Dataset(Split(x, y), test, 2),
-            "types": lambda: Dataset(Split(x, y.int()), test, 3),
-            "infinite": lambda: Dataset(Split(x / 0, y), test, 3),
-            "shapes": lambda: Dataset(Split(x, y), Split(x[:, :2], y), 3),
-            "tuple": lambda: (x, y),
-        }
-        return made[self.how]()
+    def __call__(self, inputs: Tensor, targets: Tensor, key: Key) -> tuple[Tensor, Tensor]:
+        noise = prng.uniform(key, tuple(inputs.shape), inputs.device).to(inputs.dtype)
+        return inputs + self.size * (noise - 0.5), targets
 
 
 @dataclass(frozen=True)
-class Whole(Data):
-    """Inputs of whole numbers, as of tokens."""
-
-    def load(self) -> Dataset:
-        x, y = _examples(60, 1)
-        return Dataset(Split((x * 2).long() % 5, y), Split((x[:30] * 2).long() % 5, y[:30]), 3)
-
-
-class Tokens(nn.Module):
-    def __init__(self, inputs: tuple[int, ...], outputs: int) -> None:
-        super().__init__()
-        self.table = nn.Embedding(5, 4)
-        self.head = nn.Linear(4 * _size(inputs), outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.table(x).flatten(1))
+class ImagesOnly(Jitter):
+    dims: ClassVar[tuple[int, ...]] = (2,)
 
 
 @dataclass(frozen=True)
-class Halves(Augmentation):
-    """Means of each example and its opposite in the mini-batch, targets too."""
+class MixOpposites(Augmentation):
+    """Means of each example and its opposite in the mini-batch, of inputs and targets."""
 
     mixes: ClassVar[bool] = True  # type: ignore[misc]
 
@@ -582,8 +482,8 @@ class Halves(Augmentation):
 
 
 @dataclass(frozen=True)
-class Faulty(Augmentation):
-    """An augmentation with something wrong."""
+class FaultyAugmentation(Augmentation):
+    """An augmentation with the fault `how`."""
 
     how: str
 
@@ -601,8 +501,8 @@ class Faulty(Augmentation):
 
 
 @dataclass(frozen=True)
-class Doubt(Regularization):
-    """Every target is a little uncertain; for classes alone, of which it wants probabilities."""
+class SoftTargets(Regularization):
+    """Label smoothing."""
 
     kinds: ClassVar[tuple[TargetKind, ...]] = ("classes",)
     mixes: ClassVar[bool] = True  # type: ignore[misc]
@@ -612,26 +512,72 @@ class Doubt(Regularization):
 
 
 @dataclass(frozen=True)
-class Blurred(Regularization):
-    """Adds noise to inputs of numbers; of tokens it makes what no embedding takes."""
+class InputNoise(Regularization):
+    """Adds noise to the inputs, after which integers are not valid for an embedding."""
 
     def inputs(self, inputs: Tensor, key: Key) -> Tensor:
         return inputs + 0.1 * prng.uniform(key, tuple(inputs.shape), inputs.device)
 
 
 @dataclass(frozen=True)
-class Halved(Regularization):
-    """The rule sees half of each gradient."""
+class HalfGradient(Regularization):
+    """The optimizer receives half of each gradient."""
 
     def gradient(self, g: Tensor, key: Key, step: int, layout: Layout) -> Tensor:
         return 0.5 * g
 
 
 @dataclass(frozen=True)
-class Careless(Loss):
-    """Takes probabilities without complaint, and for something else: their sum over the classes is always one."""
+class PullBack(Regularization):
+    """Pulls each iterate towards the one before it."""
 
-    targets: ClassVar[TargetKind] = "classes"
+    share: float
 
-    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return (outputs.mean() - targets.sum()).square()
+    def after(self, w: Tensor, before: Tensor, lr: float | Tensor, layout: Layout) -> Tensor:
+        return torch.lerp(w, before, self.share) if isinstance(self.share, float) else w + self.share * (before - w)
+
+
+@dataclass(frozen=True)
+class StepLength(Diagnostic):
+    """Length of the step. Asks the objective for one more gradient, which must change nothing."""
+
+    def measure(self, record: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:
+        record.objective.gradient(record.after)
+        length = torch.linalg.vector_norm(record.after - record.before, dim=-1)
+        return {"mine/moved": length, "mine/count": torch.as_tensor(float(memory or 1.0))}, (memory or 1.0) + 1.0
+
+
+@dataclass(frozen=True)
+class RunningMean(Averaging):
+    """The mean of the iterates from step `begin` on; None: of the last half."""
+
+    begin: int | None = 0
+
+    def first(self, time: TrainingTime) -> int:
+        return time.steps // 2 if self.begin is None else self.begin
+
+    def init(self, w: Tensor) -> tuple[Tensor]:
+        return (torch.zeros_like(w),)
+
+    def update(self, state: tuple[Tensor], w: Tensor, time: TrainingTime) -> tuple[Tensor]:
+        return (state[0].lerp_(w, 1.0 / (time.step - self.first(time) + 1)),)
+
+    def value(self, state: tuple[Tensor]) -> Tensor:
+        return state[0]
+
+
+@dataclass(frozen=True)
+class FaultyMean(RunningMean):
+    def first(self, time: TrainingTime) -> int:
+        return 1 // time.step
+
+
+@dataclass(frozen=True)
+class Negation:
+    """Preprocessing: x <- -x."""
+
+    def fit(self, inputs: Tensor) -> dict[str, Tensor]:
+        return {}
+
+    def apply(self, inputs: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
+        return -inputs

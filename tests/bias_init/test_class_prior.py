@@ -64,7 +64,9 @@ def start_of(model, targets, inputs=(4,)):
 def adjusted(model, targets, inputs=(4,)):
     """The biases of a net of one's own by name, all parameters one before."""
     start = start_of(model, targets, inputs)
-    w = adjust_weights(torch.ones(start.layout.size, dtype=torch.float64), mine.Fixed(), ClassPrior(), lambda: start)
+    w = adjust_weights(
+        torch.ones(start.layout.size, dtype=torch.float64), mine.ConstantInit(), ClassPrior(), lambda: start
+    )
     return {n: v for n, v in start.layout.views(w).items() if not (v == 1).all()}
 
 
@@ -89,9 +91,9 @@ class TwoHeads(nn.Module):
 
 def test_the_output_bias_is_found_by_what_it_does():
     assert list(adjusted(TwoHeads(), torch.arange(9) % 3)) == ["output.bias"]
-    assert list(adjusted(replace_stateful_modules(mine.Net((4,), 8)), torch.arange(16) % 8)) == ["head.bias"], (
-        "not that of as many hidden units"
-    )
+    assert list(adjusted(replace_stateful_modules(mine.NormDropoutNet((4,), 8)), torch.arange(16) % 8)) == [
+        "head.bias"
+    ], "not that of as many hidden units"
     assert list(adjusted(nn.Sequential(nn.Linear(4, 3), nn.Identity()), torch.arange(9) % 3)) == ["0.bias"]
 
 
@@ -116,7 +118,7 @@ def test_large_outputs_do_not_hide_the_bias():
 
 
 def test_numbers_have_no_classes():
-    line = ("data=custom", "data._target_=mine.Line", "loss=mse", "arch=mlp", "arch.widths=[3]", "batch_size=16")
+    line = ("data=custom", "data._target_=mine.Regression", "loss=mse", "arch=mlp", "arch.widths=[3]", "batch_size=16")
     with pytest.raises(ConfigError) as found:
         build_experiment(*line, "bias_init=class_prior")
     ((key, said),) = found.value.problems

@@ -9,8 +9,8 @@ import pytest
 from dlopt.cli import main
 
 MINE = ("data=custom", "data._target_=mine.Blobs", "arch=mlp", "batch_size=16", "epochs=1")
-LINE = ("data=custom", "data._target_=mine.Line", "arch=mlp", "batch_size=16", "epochs=1")
-FAULTY = (*MINE, "augmentation=custom", "augmentation.custom._target_=mine.Faulty")
+LINE = ("data=custom", "data._target_=mine.Regression", "arch=mlp", "batch_size=16", "epochs=1")
+FAULTY = (*MINE, "augmentation=custom", "augmentation.custom._target_=mine.FaultyAugmentation")
 
 CASES = {
     # names
@@ -84,7 +84,7 @@ CASES = {
         ["schedule=warmup", "schedule.then=custom"], ["schedule.then._target_=my_module.MyClass"],
     ),
     "an inner option of another kind": (
-        ["schedule=warmup", "schedule.then=custom", "schedule.then._target_=mine.NotARule"], ["schedule ", "fails", "TypeError"],
+        ["schedule=warmup", "schedule.then=custom", "schedule.then._target_=mine.NotAComponent"], ["schedule ", "fails", "TypeError"],
     ),
     "a bad inner option of a sweep": (
         ["-m", "schedule=warmup", "schedule.then=cosine,cosin"], ["schedule.then ", "did you mean cosine", "in the run schedule.then=cosin"],
@@ -96,10 +96,10 @@ CASES = {
         ["optimizer.base_optimizer._target_", "ConstantSchedule must be a subclass of dlopt.parts.Optimizer"],
     ),
     "a rule inside that is no dataclass": (
-        ["optimizer=sam", "optimizer.base_optimizer=custom", "optimizer.base_optimizer._target_=mine.Plainest"], ["optimizer.base_optimizer._target_", "must be a dataclass"],
+        ["optimizer=sam", "optimizer.base_optimizer=custom", "optimizer.base_optimizer._target_=mine.FieldlessDescent"], ["optimizer.base_optimizer._target_", "must be a dataclass"],
     ),
     "a schedule for a rule inside without a rate": (
-        [*MINE, "epochs=4", "optimizer=sam", "optimizer.base_optimizer=custom", "optimizer.base_optimizer._target_=mine.Unit", "schedule=step", "schedule.every=3"],
+        [*MINE, "epochs=4", "optimizer=sam", "optimizer.base_optimizer=custom", "optimizer.base_optimizer._target_=mine.NormalizedDescent", "schedule=step", "schedule.every=3"],
         ["schedule ", "SAM has no rate lr", "schedule=constant"],
     ),
     "a rule inside that refuses the net": (
@@ -133,21 +133,21 @@ CASES = {
     ),
     "a class that refuses the net": (["optimizer=torch_optim", "optimizer.name=Muon"], ["optimizer ", "Muon"]),
     "a class that refuses the gradient": (["optimizer=torch_optim", "optimizer.name=SparseAdam"], ["optimizer ", "cannot train this network"]),
-    "a class that never asks": (["optimizer=torch_optim", "optimizer.name=mine.Deaf"], ["optimizer ", "Deaf", "does not call its closure"]),
+    "a class that never asks": (["optimizer=torch_optim", "optimizer.name=mine.IgnoresClosure"], ["optimizer ", "IgnoresClosure", "does not call its closure"]),
     # impossible pairs
     "a warm-up longer than the run": (
         ["schedule=warmup", "epochs=3"], ["schedule ", "160 steps is longer than the run, 96"],
     ),
     "a schedule that makes no factors": (
-        ["schedule=custom", "schedule._target_=mine.Endless"], ["schedule ", "finite numbers >= 0", "inf"],
+        ["schedule=custom", "schedule._target_=mine.InfiniteFactor"], ["schedule ", "finite numbers >= 0", "inf"],
     ),
     "a schedule for a rule without a rate": (
-        [*MINE, "epochs=4", "optimizer=custom", "optimizer._target_=mine.Unit", "schedule=step", "schedule.every=3"],
-        ["schedule ", "Unit has no rate lr", "schedule=constant"],
+        [*MINE, "epochs=4", "optimizer=custom", "optimizer._target_=mine.NormalizedDescent", "schedule=step", "schedule.every=3"],
+        ["schedule ", "NormalizedDescent has no rate lr", "schedule=constant"],
     ),
     "1-D augmentation on images": (["data=digits", "augmentation=shift"], ["augmentation.shift", "1-D", "2-D"]),
     "2-D augmentation on series": (
-        ["augmentation=custom", "augmentation.custom._target_=mine.Images"], ["augmentation.custom", "images (2-D)", "1-D"],
+        ["augmentation=custom", "augmentation.custom._target_=mine.ImagesOnly"], ["augmentation.custom", "images (2-D)", "1-D"],
     ),
     "rotations of series": (["augmentation=rotate"], ["augmentation.rotate", "images (2-D)", "1-D"]),
     "batch statistics of one example": (
@@ -166,20 +166,20 @@ CASES = {
         ["1 problem", "loss ", "augmentation.cowmix mixes", "Hinge does not take", "loss=cross_entropy"],
     ),
     "mixed targets for a loss that misreads them": (
-        ["data=digits", "arch=mlp", "augmentation=cowmix", "loss=custom", "loss._target_=mine.Careless"],
-        ["1 problem", "loss ", "augmentation.cowmix mixes", "Careless does not take", "not the same of them as of classes"],
+        ["data=digits", "arch=mlp", "augmentation=cowmix", "loss=custom", "loss._target_=mine.SumLoss"],
+        ["1 problem", "loss ", "augmentation.cowmix mixes", "SumLoss does not take", "not the same of them as of classes"],
     ),
     "a regularization that mixes targets for a loss that fails on them": (
-        [*MINE, "regularization=custom", "regularization.custom._target_=mine.Doubt", "loss=custom", "loss._target_=mine.Hinge"],
+        [*MINE, "regularization=custom", "regularization.custom._target_=mine.SoftTargets", "loss=custom", "loss._target_=mine.Hinge"],
         ["1 problem", "loss ", "regularization.custom mixes", "Hinge does not take", "loss=cross_entropy"],
     ),
     "a regularization of classes on numbers": (
-        [*LINE, "loss=mse", "regularization=custom", "regularization.custom._target_=mine.Doubt"],
+        [*LINE, "loss=mse", "regularization=custom", "regularization.custom._target_=mine.SoftTargets"],
         ["1 problem", "regularization.custom ", "is for classes; the targets of this data are numbers"],
     ),
     "noise on inputs of whole numbers": (
-        [*MINE, "data._target_=mine.Whole", "arch=custom", "arch._target_=mine.Tokens", "regularization=custom",
-         "regularization.custom._target_=mine.Blurred"],
+        [*MINE, "data._target_=mine.IntegerBlobs", "arch=custom", "arch._target_=mine.EmbeddingNet", "regularization=custom",
+         "regularization.custom._target_=mine.InputNoise"],
         ["1 problem", "regularization.custom ", "(2, 4) int64", "it makes (2, 4) float32"],
     ),
     "convolutions on features": ([*MINE, "arch=cnn"], ["arch", "shape (4,)", "arch=mlp"]),
@@ -194,15 +194,15 @@ CASES = {
         ["regularization=early_stopping", "validation.fraction=0"], ["regularization.early_stopping.monitor", "validation"],
     ),
     "decay by the rate of a rule without one": (
-        ["optimizer=custom", "optimizer._target_=mine.Unit", "regularization=weight_decay"],
-        ["regularization.weight_decay", "Unit", "l2"],
+        ["optimizer=custom", "optimizer._target_=mine.NormalizedDescent", "regularization=weight_decay"],
+        ["regularization.weight_decay", "NormalizedDescent", "l2"],
     ),
     "shrinking by the rate of a rule without one": (
-        ["optimizer=custom", "optimizer._target_=mine.Unit", "regularization=l1", "regularization.l1.proximal=true"],
-        ["regularization.l1", "Unit", "l2"],
+        ["optimizer=custom", "optimizer._target_=mine.NormalizedDescent", "regularization=l1", "regularization.l1.proximal=true"],
+        ["regularization.l1", "NormalizedDescent", "l2"],
     ),
     "changed gradients for a rule that needs them true": (
-        ["optimizer=torch_optim", "optimizer.name=LBFGS", "regularization=custom", "regularization.custom._target_=mine.Halved"],
+        ["optimizer=torch_optim", "optimizer.name=LBFGS", "regularization=custom", "regularization.custom._target_=mine.HalfGradient"],
         ["1 problem", "regularization.custom", "changes gradients", "LBFGS needs them as they are"],
     ),
     "clipped gradients for a rule that needs them true": (
@@ -224,11 +224,11 @@ CASES = {
         ["1 problem", "loss ", "regularization.label_smoothing mixes", "Hinge does not take"],
     ),
     "shrinking twice by the rate of a rule without one": (
-        ["optimizer=custom", "optimizer._target_=mine.Unit", "regularization=elastic_net", "regularization.elastic_net.proximal=true"],
-        ["1 problem", "regularization.elastic_net", "Unit", "l2"],
+        ["optimizer=custom", "optimizer._target_=mine.NormalizedDescent", "regularization=elastic_net", "regularization.elastic_net.proximal=true"],
+        ["1 problem", "regularization.elastic_net", "NormalizedDescent", "l2"],
     ),
     "input noise on tokens": (
-        [*MINE, "data._target_=mine.Whole", "arch=custom", "arch._target_=mine.Tokens", "regularization=input_noise"],
+        [*MINE, "data._target_=mine.IntegerBlobs", "arch=custom", "arch._target_=mine.EmbeddingNet", "regularization=input_noise"],
         ["1 problem", "regularization.input_noise ", "(2, 4) int64", "it makes (2, 4) float32"],
     ),
     "early stopping that never stops": (
@@ -255,7 +255,7 @@ CASES = {
         ["1 problem", "batch_size", "80 training examples left by validation.fraction=0.2", "in the run data.train_size=100"],
     ),
     "nothing left to train on": (["data.train_size=1", "validation.fraction=0.9"], ["validation.fraction", "nothing to train on"]),
-    "an empty training split": ([*MINE, "data._target_=mine.Empty"], ["data", "nothing to train on"]),
+    "an empty training split": ([*MINE, "data._target_=mine.FaultyData", "+data.how=empty"], ["data", "nothing to train on"]),
     # people's files
     "official files that are not there": (
         ["data=fashion_mnist", "data.path=empty", "data.url=null"], ["data.path", "train-images-idx3-ubyte.gz", "empty", "data.url"],
@@ -281,7 +281,7 @@ CASES = {
     "a module that is not there": (["optimizer._target_=nowhere.Rule"], ["optimizer._target_", "nowhere"]),
     "a module that fails": (["optimizer._target_=broken.Rule"], ["optimizer._target_", "broken.Rule", "ZeroDivisionError"]),
     "a class that is not there": (["optimizer._target_=mine.Rule"], ["optimizer._target_", "mine.Rule"]),
-    "a class of another kind": (["optimizer._target_=mine.NotARule"], ["optimizer._target_", "dlopt.parts.Optimizer"]),
+    "a class of another kind": (["optimizer._target_=mine.NotAComponent"], ["optimizer._target_", "dlopt.parts.Optimizer"]),
     "custom without a class": (["arch=custom"], ["arch._target_", "arch._target_=my_module.MyClass"]),
     "custom of a list without a class": (["diagnostic=custom"], ["diagnostic.custom._target_"]),
     "a key that the class needs": (["optimizer=custom", "optimizer._target_=mine.Sign"], ["optimizer.lr", "+optimizer.lr"]),
@@ -299,19 +299,19 @@ CASES = {
     "an augmentation in place": (
         [*FAULTY, "+augmentation.custom.how=in_place"], ["1 problem", "augmentation.custom", "changes the batch"],
     ),
-    "no network": (["arch=custom", "arch._target_=mine.Fixed"], ["arch", "torch.nn.Module"]),
-    "a network of the wrong shape": (["arch=custom", "arch._target_=mine.Wrong"], ["arch", "(2, 11)", "(2, 10)"]),
+    "no network": (["arch=custom", "arch._target_=mine.ConstantInit"], ["arch", "torch.nn.Module"]),
+    "a network of the wrong shape": (["arch=custom", "arch._target_=mine.WrongShapeNet"], ["arch", "(2, 11)", "(2, 10)"]),
     "a network that is not repeatable": (["arch=custom", "arch._target_=mine.Impure"], ["arch", "global generator", "nn.Dropout"]),
     "a network that changes itself": (
         ["arch=custom", "arch._target_=mine.Impure", "+arch.how=buffer"], ["arch", "buffer count", "dlopt.parts.BatchStatisticsModule"],
     ),
-    "data of numpy": ([*MINE, "data._target_=mine.Unfit", "+data.how=numpy"], ["data", "must be tensors"]),
-    "data of two lengths": ([*MINE, "data._target_=mine.Unfit", "+data.how=lengths"], ["data", "60 inputs and 50 targets"]),
-    "labels beyond the outputs": ([*MINE, "data._target_=mine.Unfit", "+data.how=labels"], ["data", "labels must be 0 to 1"]),
-    "labels of a wrong type": ([*MINE, "data._target_=mine.Unfit", "+data.how=types"], ["data", "int64", "int32"]),
-    "inputs that are not finite": ([*MINE, "data._target_=mine.Unfit", "+data.how=infinite"], ["data", "not finite"]),
-    "test examples of another shape": ([*MINE, "data._target_=mine.Unfit", "+data.how=shapes"], ["data", "test examples"]),
-    "no data set": ([*MINE, "data._target_=mine.Unfit", "+data.how=tuple"], ["data", "dlopt.parts.Dataset", "tuple"]),
+    "data of numpy": ([*MINE, "data._target_=mine.FaultyData", "+data.how=numpy"], ["data", "must be tensors"]),
+    "data of two lengths": ([*MINE, "data._target_=mine.FaultyData", "+data.how=lengths"], ["data", "60 inputs and 50 targets"]),
+    "labels beyond the outputs": ([*MINE, "data._target_=mine.FaultyData", "+data.how=labels"], ["data", "labels must be 0 to 1"]),
+    "labels of a wrong type": ([*MINE, "data._target_=mine.FaultyData", "+data.how=types"], ["data", "int64", "int32"]),
+    "inputs that are not finite": ([*MINE, "data._target_=mine.FaultyData", "+data.how=infinite"], ["data", "not finite"]),
+    "test examples of another shape": ([*MINE, "data._target_=mine.FaultyData", "+data.how=shapes"], ["data", "test examples"]),
+    "no data set": ([*MINE, "data._target_=mine.FaultyData", "+data.how=tuple"], ["data", "dlopt.parts.Dataset", "tuple"]),
     # folds
     "another scheme": (["validation.scheme=kfolds"], ["1 problem", "validation.scheme", "one of holdout, kfold"]),
     "no fold chosen": (
@@ -339,7 +339,7 @@ CASES = {
     "more folds than examples are kept": (
         [*MINE, "validation.scheme=kfold", "validation.fold=0", "data.train_size=4"], ["1 problem", "validation.k ", "5 folds of 4"],
     ),
-    "folds of no examples": ([*MINE, "data._target_=mine.Empty", "validation.scheme=kfold", "validation.fold=0"], ["data", "no examples"]),
+    "folds of no examples": ([*MINE, "data._target_=mine.FaultyData", "+data.how=empty", "validation.scheme=kfold", "validation.fold=0"], ["data", "no examples"]),
     "batch larger than what a fold leaves": (
         ["validation.scheme=kfold", "validation.k=2", "validation.fold=1", "batch_size=2001"],
         ["1 problem", "batch_size", "2000 training examples left by a fold of validation.k=2", "full"],

@@ -48,7 +48,7 @@ def files(here):
         os.utime(RunWriter.create(here / "outputs" / name).status_file, (1000 - age, 1000 - age))
     for file, text in {
         "own/optimizer/sign.yaml": "# signs\n# me\n_target_: my_rule.Sign\nlr: 0.02\nmode: hard\n",
-        "own/data/line.yaml": "# a line\n# me\ndefaults:\n  - override /loss@_global_.loss: mse\n  - _self_\n_target_: mine.Line\n",
+        "own/data/line.yaml": "# a line\n# me\ndefaults:\n  - override /loss@_global_.loss: mse\n  - _self_\n_target_: mine.Regression\n",
         "own/optimizer/broken.yaml": "lr: [1\n  - {",
         "own/arch/wide.yaml": "# wide\n# me\ndefaults:\n  - mlp\n  - _self_\nfactor: 2\n",
         "own/arch/mlp.yaml": "# for wide\n# me\nwidths: [9]\n",
@@ -364,7 +364,7 @@ def test_an_option_may_choose_options_of_other_groups(files):
     (files / "own/loss").mkdir()
     (files / "own/loss/mine.yaml").write_text("# mine\n# me\n_target_: mine.Loss\nmargin: 1.5\n")
     (files / "own/data/line.yaml").write_text(
-        "defaults:\n  - override /loss@_global_.loss: mine\n_target_: mine.Line\n"
+        "defaults:\n  - override /loss@_global_.loss: mine\n_target_: mine.Regression\n"
     )
     assert offered(f"{OWN} data=line loss.") == ["loss.margin="]
     assert offered(f"{OWN} data=line loss=mse loss.") == ["loss.metrics="]

@@ -203,7 +203,7 @@ def test_an_option_inside_an_option_may_be_ones_own(here, capsys):
     folder.mkdir(parents=True)
     (folder / "saw.yaml").write_text("# teeth\n# me\n_target_: mine.Sawtooth\n")
     (folder / "slow.yaml").write_text(
-        "# climbs\n# me\ndefaults:\n  - /schedule@rest: saw\n_target_: mine.Slow\nshare: 0.5\n"
+        "# climbs\n# me\ndefaults:\n  - /schedule@rest: saw\n_target_: mine.ScaledSchedule\nshare: 0.5\n"
     )
     own = ("--config-dir", "options", "schedule=slow")
     for more, chosen in ((), "saw"), (("schedule.rest=cosine",), "cosine"):

@@ -154,7 +154,7 @@ def test_pictures_of_classes_and_of_numbers(here, capsys):
                 "train",
                 "-q",
                 "data=custom",
-                "data._target_=mine.Line",
+                "data._target_=mine.Regression",
                 "arch=mlp",
                 "loss=mse",
                 "batch_size=16",
@@ -293,8 +293,8 @@ def test_keys_of_training_do_not_go_with_other_data(key, here, capsys):
 OF_TRAINING_ALONE = (
     ["optimizer._target_=mine.Sign", "optimizer.lr=0.1"],
     ["optimizer=torch_optim", "optimizer.name=mine.Lion"],
-    ["init=custom", "init._target_=mine.Fixed", "+init.value=0.1"],
-    ["diagnostic=custom", "diagnostic.custom._target_=mine.Distance", "+diagnostic.custom.every=1"],
+    ["init=custom", "init._target_=mine.ConstantInit", "+init.value=0.1"],
+    ["diagnostic=custom", "diagnostic.custom._target_=mine.StepLength", "+diagnostic.custom.every=1"],
     ["regularization=[dropout,early_stopping,weight_decay,l1]"],
 )
 """What an evaluation is the same without."""

@@ -7,7 +7,7 @@ from dlopt.config.compose import groups
 from dlopt.config.compose.static_config import StaticConfig
 
 OWN = {
-    "arch/deep": "defaults:\n  - override /normalization@_global_.normalization: batch\n_target_: mine.Net\n",
+    "arch/deep": "defaults:\n  - override /normalization@_global_.normalization: batch\n_target_: mine.NormDropoutNet\n",
     "data/long": "defaults:\n  - override /arch@_global_.arch: deep\n_target_: mine.Blobs\n",
     "data/odd": "defaults:\n  - override /normalization@_global_.normalization: layer\n_target_: mine.Blobs\n",
     "data/both": "defaults:\n  - override /normalization@_global_.normalization: layer\n"

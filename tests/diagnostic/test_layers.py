@@ -245,8 +245,8 @@ def test_a_run_measures_at_the_iterate_before_the_step(tmp_path):
 
 def test_what_people_bring_is_measured_too(tmp_path):
     """The net's own torch modules, found by their class."""
-    own = build_experiment("data=custom", "data._target_=mine.Blobs", "arch=custom", "arch._target_=mine.Ready", "epochs=1",
+    own = build_experiment("data=custom", "data._target_=mine.Blobs", "arch=custom", "arch._target_=mine.SigmoidNet", "epochs=1",
                 "batch_size=16", f"device={DEVICE}", "diagnostic=activations")  # fmt: skip
     _, (run,) = train_runs(tmp_path, own)
     tags = {name for name in run.rows()[0] if name.startswith("activation/saturated")}
-    assert tags == {"activation/saturated/body.1"}
+    assert tags == {"activation/saturated/2"}

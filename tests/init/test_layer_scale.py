@@ -119,7 +119,13 @@ def test_series_and_images():
 
 
 def test_whole_numbers_as_inputs_have_no_gradient_to_be_made_level():
-    tokens = ("data=custom", "data._target_=mine.Whole", "arch=custom", "arch._target_=mine.Tokens", "batch_size=16")
+    tokens = (
+        "data=custom",
+        "data._target_=mine.IntegerBlobs",
+        "arch=custom",
+        "arch._target_=mine.EmbeddingNet",
+        "batch_size=16",
+    )
     w = build_experiment(*tokens, "init=layer_scale", "init.of=gradients", "precision=float64").w
     assert 0.005 < w[:20].std() < 0.02, "the table keeps the std that the search begins with"
 
@@ -127,7 +133,7 @@ def test_whole_numbers_as_inputs_have_no_gradient_to_be_made_level():
 REFUSED = {
     "a normalization": ("normalization=batch", "init.target=2"),
     "units that are bounded": ("activation=tanh", "init.target=1.5"),
-    "units that are silent": ("activation=custom", "activation._target_=mine.Silence"),
+    "units that are silent": ("activation=custom", "activation._target_=mine.ZeroActivation"),
     "gradients through a normalization": ("normalization=batch", "init.of=gradients", "init.target=20"),
 }
 

@@ -118,7 +118,7 @@ def test_it_is_the_same_whatever_the_size_of_the_runs_batches():
 
 def test_a_layer_that_puts_out_nothing_is_named():
     with pytest.raises(ConfigError) as found:
-        build_blobs("init=lsuv", "activation=custom", "activation._target_=mine.Silence")
+        build_blobs("init=lsuv", "activation=custom", "activation._target_=mine.ZeroActivation")
     ((key, said),) = found.value.problems
     assert key == "init"
     assert "output.weight" in said

@@ -72,5 +72,5 @@ def test_other_powers_and_margins_are_refused(override, key):
 
 
 def test_mixed_targets_are_refused():
-    mixing = ("augmentation=custom", "augmentation.custom._target_=mine.Halves")
+    mixing = ("augmentation=custom", "augmentation.custom._target_=mine.MixOpposites")
     assert_build_refused(lambda: build_blobs("loss=hinge", *mixing), "loss", "Hinge does not take")

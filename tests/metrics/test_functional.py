@@ -175,7 +175,11 @@ def test_early_stopping_maximizes_auc(tmp_path):
         (("loss.metrics=[acuracy]",), "loss.metrics", "one of accuracy, error, top5, auc"),
         (("loss.metrics=auc",), "loss.metrics", "a list"),
         (("objective=val/auc",), "objective", "no run writes 'val/auc'"),
-        (("data._target_=mine.Line", "loss=mse", "loss.metrics=[auc]"), "loss.metrics", "must be a list [...] of r2"),
+        (
+            ("data._target_=mine.Regression", "loss=mse", "loss.metrics=[auc]"),
+            "loss.metrics",
+            "must be a list [...] of r2",
+        ),
     ],
 )
 def test_invalid_metrics_are_refused(overrides, key, words):

@@ -123,7 +123,7 @@ NET = ("data=custom", "data._target_=mine.Blobs", "normalization=batch")
 @pytest.mark.parametrize(("overrides", "said"), [
     (["arch=mlp", "batch_size=1"], "a mini-batch of one example, in which hidden.1 has one number of each feature"),
     (["arch=mlp", "batch_size=47"], "the last of an epoch of one example.* or data.drop_last=true"),
-    (["arch=custom", "arch._target_=mine.Net", "batch_size=1"], "in which norm has one number"),
+    (["arch=custom", "arch._target_=mine.NormDropoutNet", "batch_size=1"], "in which norm has one number"),
 ])  # fmt: skip
 def test_a_mini_batch_in_which_every_feature_is_one_number_is_refused(overrides, said):
     with pytest.raises(ConfigError, match=said) as found:

@@ -149,7 +149,7 @@ def test_normalizations_use_the_batch_and_dropout_is_off():
 
 
 def test_a_shared_weight_is_visited_once_and_a_frozen_one_is_not():
-    start, w = probe_net(mine.Frozen((4,), 2))
+    start, w = probe_net(mine.FrozenNet((4,), 2))
     met = []
     start.rescale_layers(w, lambda p, outputs: met.append(p.name))
     assert met == ["one.weight", "head.weight"]
@@ -214,7 +214,7 @@ def test_a_module_with_two_weights_is_not_a_layer():
 
 
 def test_integer_inputs_have_no_gradient():
-    custom = ("data=custom", "data._target_=mine.Whole", "arch=custom", "arch._target_=mine.Tokens")
+    custom = ("data=custom", "data._target_=mine.IntegerBlobs", "arch=custom", "arch._target_=mine.EmbeddingNet")
     start = make_probe(build_experiment(*custom, "batch_size=16"))
     found = start.gradients(torch.ones(start.layout.size))
     assert found["table.weight"].inputs is None
@@ -243,13 +243,13 @@ def test_weights_are_adjusted_first_and_only_by_data_dependent_inits():
     w = torch.zeros(3)
     first, second = AdjustingInit(lambda w, start: w + 1), AdjustingInit(lambda w, start: w * 2)
     assert adjust_weights(w, first, second, lambda: None).tolist() == [2.0, 2.0, 2.0]
-    assert adjust_weights(w, mine.Fixed(), mine.Fixed(), lambda: pytest.fail("no init needs data")) is w
+    assert adjust_weights(w, mine.ConstantInit(), mine.ConstantInit(), lambda: pytest.fail("no init needs data")) is w
 
 
 @pytest.mark.parametrize("group", ["init", "bias_init"])
 def test_a_failure_is_reported_for_its_group(group):
     def act(change):
-        rules = {"init": mine.Fixed(), "bias_init": mine.Fixed()} | {group: AdjustingInit(change)}
+        rules = {"init": mine.ConstantInit(), "bias_init": mine.ConstantInit()} | {group: AdjustingInit(change)}
         return lambda: adjust_weights(torch.zeros(3), rules["init"], rules["bias_init"], lambda: None)
 
     assert_refused(act(lambda w, start: fail(ValueError("no such layer"))), group, "no such layer")
@@ -260,5 +260,5 @@ def test_a_failure_is_reported_for_its_group(group):
 
 @pytest.mark.parametrize("group", ["init", "bias_init"])
 def test_a_custom_init_of_the_wrong_shape_is_reported(group):
-    keys = (f"{group}=custom", f"{group}._target_=mine.Flat")
+    keys = (f"{group}=custom", f"{group}._target_=mine.ConstantInit", f"+{group}.extra=1")
     assert_build_refused(lambda: build_blobs(*keys), group, "needs values of shape")

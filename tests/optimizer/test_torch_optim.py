@@ -114,7 +114,7 @@ def test_the_steps_are_those_of_a_loop_written_by_hand(name, net, options):
 
 def run_of(name: str, *overrides: str):
     return build_experiment(
-        "data=custom", "data._target_=mine.Blobs", "arch=custom", "arch._target_=mine.Matrices", "batch_size=16", "epochs=3",
+        "data=custom", "data._target_=mine.Blobs", "arch=custom", "arch._target_=mine.BiasFreeNet", "batch_size=16", "epochs=3",
         f"device={DEVICE}", "optimizer=torch_optim", f"optimizer.name={name}", "log_every=1", *overrides,
     )  # fmt: skip
 
@@ -209,7 +209,7 @@ def test_a_class_without_a_closure_and_one_that_spoils_its_gradients():
     """w <- w - lr (g + w) = (1 - 2 lr) w; the gradient of the step is the objective's."""
     bowl, w = Bowl(nn.Linear(3, 2)), torch.linspace(-1, 1, 8)
     before = w.clone()
-    rule = TorchOptim("mine.Plain", 0.1, {})
+    rule = TorchOptim("mine.WeightDecaySGD", 0.1, {})
     moment = rule.step(w, rule.init(w, bowl.layout), bowl)
     torch.testing.assert_close(moment.w, 0.8 * before)
     assert torch.equal(moment.gradient, before)

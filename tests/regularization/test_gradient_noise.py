@@ -59,7 +59,7 @@ def test_the_gradient_is_clipped_and_the_noise_is_not():
 def test_it_falls_as_the_run_goes_on(tmp_path):
     """With nothing but noise to follow, the size of a step of sgd is that of the noise."""
     quiet = ("arch.widths=[200]", "optimizer=sgd", "optimizer.lr=1e-6", "diagnostic=custom", "steps=9",
-             "diagnostic.custom._target_=mine.Distance", "+diagnostic.custom.every=1")  # fmt: skip
+             "diagnostic.custom._target_=mine.StepLength", "+diagnostic.custom.every=1")  # fmt: skip
     noise = (
         "regularization=gradient_noise",
         "regularization.gradient_noise.eta=1e6",

@@ -126,7 +126,7 @@ def test_behind_a_warmup_it_goes_on_from_the_whole_rate(tmp_path):
     (["validation.fraction=0"], "schedule.monitor", "needs a validation split"),
     (["schedule.factor=1"], "schedule.factor", "> 0 and < 1"),
     (["schedule.patience=-1"], "schedule.patience", ">= 0"),
-    (["optimizer=custom", "optimizer._target_=mine.Unit"], "schedule", "has no rate lr"),
+    (["optimizer=custom", "optimizer._target_=mine.NormalizedDescent"], "schedule", "has no rate lr"),
 ])  # fmt: skip
 def test_what_cannot_be_followed_is_refused(overrides, key, said):
     with pytest.raises(ConfigError, match=said) as found:

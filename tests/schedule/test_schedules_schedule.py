@@ -395,7 +395,7 @@ def test_warmups_follow_one_another():
 # ------------------------------------------------------------------------------------------- what it is shown
 
 
-FOLLOW = ("schedule=custom", "schedule._target_=mine.Follow", "log_every=1", "precision=float64")
+FOLLOW = ("schedule=custom", "schedule._target_=mine.FollowMetric", "log_every=1", "precision=float64")
 
 
 def test_a_schedule_is_shown_every_evaluation_so_far(tmp_path):
@@ -438,8 +438,8 @@ def test_each_lane_is_shown_its_own_when_others_have_left_too(tmp_path):
 def test_the_metric_that_a_schedule_follows_is_checked_inside_another_too():
     inside = ("schedule=warmup", "schedule.length=1", "schedule@schedule.then=custom")
     for at, overrides in {
-        "schedule": ("schedule=custom", "schedule._target_=mine.Follow"),
-        "schedule.then": (*inside, "schedule.then._target_=mine.Follow"),
+        "schedule": ("schedule=custom", "schedule._target_=mine.FollowMetric"),
+        "schedule.then": (*inside, "schedule.then._target_=mine.FollowMetric"),
     }.items():
         for metric, said in (
             ("val/acuracy", "did you mean val/accuracy"), ("val/loss", "needs a validation split"),
@@ -451,9 +451,9 @@ def test_the_metric_that_a_schedule_follows_is_checked_inside_another_too():
 
 
 def test_a_rule_without_a_rate_cannot_follow_a_metric():
-    with pytest.raises(ConfigError, match="Unit has no rate lr to change"):
-        build_blobs("optimizer=custom", "optimizer._target_=mine.Unit", "schedule=custom",
-              "schedule._target_=mine.Waiting", "+schedule.monitor=val/loss")  # fmt: skip
+    with pytest.raises(ConfigError, match="NormalizedDescent has no rate lr to change"):
+        build_blobs("optimizer=custom", "optimizer._target_=mine.NormalizedDescent", "schedule=custom",
+              "schedule._target_=mine.FollowMetric", "+schedule.monitor=val/loss")  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------- another length
@@ -510,7 +510,7 @@ def test_a_warmup_adds_its_length_to_what_follows():
 
 
 def test_a_schedule_of_ones_own_may_say_how_long_it_is():
-    own = ("schedule=custom", "schedule._target_=mine.Brief")
+    own = ("schedule=custom", "schedule._target_=mine.FourSteps")
     assert told(*own) == ["schedule: mine ends after 4 of the run's 9 steps and stays at 0.5"]
     assert told(*own, "steps=4") == []
     assert told(*own, "steps=2") == ["schedule: the run makes 2 of the 4 steps of mine, where it is still 1"]
@@ -519,7 +519,7 @@ def test_a_schedule_of_ones_own_may_say_how_long_it_is():
 
 def test_a_run_that_goes_on_for_longer_than_its_schedule_is_told(tmp_path, capsys, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(mine.__file__).parent))
-    own = ("schedule=custom", "schedule._target_=mine.Brief", "device=cpu", "hydra.run.dir=run")
+    own = ("schedule=custom", "schedule._target_=mine.FourSteps", "device=cpu", "hydra.run.dir=run")
     monkeypatch.chdir(tmp_path)
     assert main(["train", *BLOBS, *own, "steps=4"]) == 0
     assert "note: schedule" not in capsys.readouterr().err

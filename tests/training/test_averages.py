@@ -19,7 +19,7 @@ from dlopt.training.control import TrainingControl
 from dlopt.training.evaluation import recompute_statistics
 from dlopt.training.state import TrainState
 
-LATE = ("averaging=custom", "averaging._target_=mine.Late", "precision=float64")
+LATE = ("averaging=custom", "averaging._target_=mine.RunningMean", "+averaging.begin=null", "precision=float64")
 """The last half of the iterates: of nine steps, those numbered 4 to 8."""
 
 
@@ -45,7 +45,7 @@ def test_there_is_an_average_once_something_was_taken_in(tmp_path, iterates):
 
 @pytest.mark.parametrize(("begin", "evaluated"), [(2, [3, 6, 9]), (3, [6, 9]), (8, [9])])
 def test_the_first_to_be_taken_in_is_the_result_of_the_step_of_that_number(begin, evaluated, tmp_path):
-    _, (run,) = train_runs(tmp_path, build_blobs(*LATE, f"+averaging.begin={begin}"))
+    _, (run,) = train_runs(tmp_path, build_blobs(*LATE, f"averaging.begin={begin}"))
     assert [row["step"] for row in run.rows() if "average/val/loss" in row] == evaluated
 
 
@@ -184,13 +184,13 @@ def test_an_average_that_would_begin_after_the_end_is_refused():
     with pytest.raises(
         ConfigError, match="would take in its first iterate after step 21; the run ends after 9"
     ) as found:
-        build_blobs("averaging=custom", "averaging._target_=mine.Late", "+averaging.begin=20")
+        build_blobs("averaging=custom", "averaging._target_=mine.RunningMean", "+averaging.begin=20")
     assert [key for key, _ in found.value.problems] == ["averaging"]
 
 
 def test_an_average_that_cannot_say_where_it_begins_is_refused():
     with pytest.raises(ConfigError, match="averaging  fails: ZeroDivisionError"):
-        build_blobs("averaging=custom", "averaging._target_=mine.Lost")
+        build_blobs("averaging=custom", "averaging._target_=mine.FaultyMean")
 
 
 def test_an_averaging_is_a_subclass_of_its_contract():

@@ -16,18 +16,18 @@ OPTIONS = [
 
 CUSTOM = {
     "activation": ("mine.Square",),
-    "arch": ("mine.Net",),
+    "arch": ("mine.NormDropoutNet",),
     "augmentation": ("mine.Jitter", "size=0.1"),
-    "averaging": ("mine.Mean",),
-    "bias_init": ("mine.Fixed",),
+    "averaging": ("mine.RunningMean",),
+    "bias_init": ("mine.ConstantInit",),
     "data": ("mine.Blobs",),
-    "diagnostic": ("mine.Distance", "every=2"),
-    "init": ("mine.Fixed",),
+    "diagnostic": ("mine.StepLength", "every=2"),
+    "init": ("mine.ConstantInit",),
     "loss": ("mine.Hinge",),
     "normalization": ("mine.LayerNorm",),
     "optimizer": ("mine.Sign", "lr=0.01"),
-    "preprocess": ("mine.Rotate",),
-    "regularization": ("mine.Pull", "share=0.5"),
+    "preprocess": ("mine.Negation",),
+    "regularization": ("mine.PullBack", "share=0.5"),
     "schedule": ("mine.Sawtooth",),
 }
 
@@ -46,7 +46,7 @@ def problem(group: str, option: str) -> list[str]:
     else:
         common += ["data.train_size=60"]
     if (group, option) == ("loss", "mse"):
-        common = [c for c in common if "data" not in c] + ["data=custom", "data._target_=mine.Line"]
+        common = [c for c in common if "data" not in c] + ["data=custom", "data._target_=mine.Regression"]
     if option == "muon":
         common += ["arch.widths=[6,6]"]
     if (group, option) == ("loss", "nll"):
@@ -56,7 +56,7 @@ def problem(group: str, option: str) -> list[str]:
     if (group, option) == ("normalization", "group"):
         common += ["normalization.groups=2"]
     if option == "forget_gate":
-        common = [c for c in common if "arch" not in c] + ["arch=custom", "arch._target_=mine.Recurrent"]
+        common = [c for c in common if "arch" not in c] + ["arch=custom", "arch._target_=mine.LSTMNet"]
     if option == "cnn":
         common += ["arch.channels=[3,3]", "arch.kernels=[3,2]"]
     if option == "resnet":

@@ -47,7 +47,7 @@ def test_a_value_is_left_as_it_is(typed):
         (["+schedule@schedules.lr=cosine"], "schedules.lr", "schedule=NAME"),
         (["regularization=dropout", "+schedule@schedules.dropout=cosine"], "schedules.dropout", "did you mean dropout.p"),
         (["+schedules.momentum.x=1"], "schedules.momentum", "has no _target_"),
-        (["+schedule@schedules.momentum=custom", "schedules.momentum._target_=mine.Twice"], "schedules.momentum",
+        (["+schedule@schedules.momentum=custom", "schedules.momentum._target_=mine.Factor", "+schedules.momentum.value=2"], "schedules.momentum",
          "at step 0 the factor 2 makes 0.9 a number that must be >= 0 and < 1, got 1.8"),
         (["+schedule@schedules.momentum=cosine", "schedules.momentum.final=2"], "schedules.momentum.final", "<= 1"),
     ],
@@ -72,7 +72,7 @@ def test_a_scheduled_penalty_is_that_penalty_at_each_step(tmp_path):
     half = build_blobs("regularization=l2", "regularization.l2.strength=0.05", "precision=float64")
     moved = build_blobs(
         "regularization=l2", "regularization.l2.strength=0.1", "precision=float64",
-        "+schedule@schedules.l2=custom", "schedules.l2._target_=mine.Half",
+        "+schedule@schedules.l2=custom", "schedules.l2._target_=mine.Factor", "+schedules.l2.value=0.5",
     )  # fmt: skip
     (one,), (other,) = train_runs(tmp_path / "a", half)[1], train_runs(tmp_path / "b", moved)[1]
     torch.testing.assert_close(load_weights(one), load_weights(other), rtol=1e-12, atol=1e-12)
@@ -88,7 +88,7 @@ def test_what_works_after_a_step_or_inside_the_network_is_moved_too(option, name
     half = build_blobs(*common, f"regularization.{option}.{field}=0.2")
     moved = build_blobs(
         *common, f"regularization.{option}.{field}=0.4", f"+schedule@schedules.{name}=custom",
-        f"schedules.{name}._target_=mine.Half",
+        f"schedules.{name}._target_=mine.Factor", f"+schedules.{name}.value=0.5",
     )  # fmt: skip
     (one,), (other,) = train_runs(tmp_path / "a", half)[1], train_runs(tmp_path / "b", moved)[1]
     torch.testing.assert_close(load_weights(one), load_weights(other), rtol=1e-12, atol=1e-12)

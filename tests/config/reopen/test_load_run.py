@@ -207,8 +207,8 @@ def test_what_is_exchanged_is_what_must_be_trusted(run):
         load_config(run)
     sgd = {"_target_": "dlopt.optimizer.sgd.SGD", "lr": 1.0}
     assert load_config(run, lambda former: former | {"optimizer": sgd}) == {"optimizer": sgd, "name": "x"}
-    with pytest.raises(ConfigError, match=r"mine\.Net"):
-        load_config(run, lambda former: {"arch": {"_target_": "mine.Net"}})
+    with pytest.raises(ConfigError, match=r"mine\.NormDropoutNet"):
+        load_config(run, lambda former: {"arch": {"_target_": "mine.NormDropoutNet"}})
 
 
 @pytest.mark.parametrize("name", ["my.npz", "."])
