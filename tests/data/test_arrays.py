@@ -79,7 +79,7 @@ def test_a_given_test_split_is_used_and_arrays_may_have_other_names(load):
 
 
 @pytest.mark.parametrize("form", ["dictionary", "pair", "npy"])
-def test_other_files_hold_the_same(load, tmp_path, form):
+def test_other_formats_give_the_same_data(load, tmp_path, form):
     expected = load({"x": X, "y": Y})
     x, y = torch.from_numpy(X), torch.from_numpy(Y)
     if form == "npy":
@@ -89,12 +89,12 @@ def test_other_files_hold_the_same(load, tmp_path, form):
     else:
         torch.save({"x": x, "y": y} if form == "dictionary" else (x, y), tmp_path / "my.pt")
         option = replace(PLAIN, path=str(tmp_path / "my.pt"))
-    found = option.load()
-    assert torch.equal(found.train.inputs, expected.train.inputs)
-    assert torch.equal(found.test.targets, expected.test.targets)
+    data = option.load()
+    assert torch.equal(data.train.inputs, expected.train.inputs)
+    assert torch.equal(data.test.targets, expected.test.targets)
 
 
-def test_tensors_of_any_kind_of_number(tmp_path):
+def test_tensors_of_other_types(tmp_path):
     x = torch.arange(120.0).reshape(60, 2).to(torch.bfloat16).requires_grad_()
     torch.save({"x": x, "y": torch.from_numpy(Y) > 0}, tmp_path / "my.pt")
     data = replace(PLAIN, path=str(tmp_path / "my.pt")).load()
@@ -120,9 +120,9 @@ def test_uint8_is_scaled_and_other_types_are_not(load):
     x = np.arange(240).reshape(60, 4)
     assert torch.equal(sort_examples(load({"x": x.astype(np.uint8), "y": Y}))[0], torch.from_numpy(x).float() / 255)
     for kind in (np.int16, np.int64, np.float16, np.float64):
-        found = sort_examples(load({"x": x.astype(kind), "y": Y}))[0]
-        assert found.dtype == torch.float32
-        assert torch.equal(found, torch.from_numpy(x).float())
+        inputs = sort_examples(load({"x": x.astype(kind), "y": Y}))[0]
+        assert inputs.dtype == torch.float32
+        assert torch.equal(inputs, torch.from_numpy(x).float())
 
 
 @pytest.mark.parametrize(
@@ -158,8 +158,8 @@ def test_classes_may_be_any_integers_or_text_in_sorted_order(load, values):
     assert len(x) == 60
 
 
-def test_integers_of_both_signs_keep_apart(load):
-    """numpy would join int64 and uint64 as float64, in which these are equal."""
+def test_int64_and_uint64_targets_are_compared_exactly(load):
+    """numpy would convert both to float64, in which these integers are equal."""
     big = np.array([2**60 + 1, 2**60 + 2])[np.arange(60) % 2]
     data = load({"x": X, "y": big, "x_test": X, "y_test": big.astype(np.uint64)})
     assert data.names == (str(2**60 + 1), str(2**60 + 2))
@@ -189,7 +189,7 @@ HUGE[4, 2] = 1e300
 
 REFUSED = {
     "no inputs": ({"X": X, "y": Y}, {}, "inputs", ["no array 'x' in", "there is X, y"]),
-    "a name nearly right": ({"x": X, "label": Y}, {"target": "labels"}, "target", ["no array 'labels'", "did you mean label?"]),
+    "a similar name": ({"x": X, "label": Y}, {"target": "labels"}, "target", ["no array 'labels'", "did you mean label?"]),
     "lengths": ({"x": X, "y": Y[:50]}, {}, "target", ["y has 50 entries, x 60"]),
     "test lengths": ({"x": X, "y": Y, "x_test": X[:5], "y_test": Y[:6]}, {}, "target", ["y_test has 6 entries, x_test 5"]),
     "half a test split": ({"x": X, "y": Y, "x_test": X}, {}, "path", ["has x_test but no y_test"]),
@@ -216,8 +216,8 @@ REFUSED = {
     "text and numbers": ({"x": X, "y": Y, "x_test": X, "y_test": Y.astype(str)}, {}, "target", ["different kinds"]),
     "five dimensions": ({"x": X.reshape(60, 1, 2, 2, 1), "y": Y}, {}, "inputs", ["(60, 1, 2, 2, 1)", "(N, channels, height, width)"]),
     "one half of bytes": ({"x": X.astype(np.uint8), "y": Y, "x_test": X, "y_test": Y}, {}, "inputs", ["x is uint8, x_test float"]),
-    "bytes that are no text": ({"x": X, "y": np.array([b"caf\xe9", b"tea"] * 30)}, {}, "target", ["UTF-8"]),
-    "whole numbers beyond float32": ({"x": np.arange(240).reshape(60, 4) + 2**40, "y": Y}, {}, "inputs", ["float32", "16,777,216"]),
+    "bytes that are not text": ({"x": X, "y": np.array([b"caf\xe9", b"tea"] * 30)}, {}, "target", ["UTF-8"]),
+    "integers beyond float32": ({"x": np.arange(240).reshape(60, 4) + 2**40, "y": Y}, {}, "inputs", ["float32", "16,777,216"]),
     "nothing to test": ({"x": X, "y": Y}, {"test_fraction": 0.001}, "test_fraction", ["0.001 of 60 examples is 0"]),
     "nothing to train": ({"x": X, "y": Y}, {"test_fraction": 0.999}, "test_fraction", ["0.999 of 60 examples is 60"]),
 }  # fmt: skip
@@ -225,21 +225,21 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(name, load):
-    arrays, keys, key, said = REFUSED[name]
-    assert_refused(lambda: load(arrays, **keys), key, *said)
+    arrays, keys, key, words = REFUSED[name]
+    assert_refused(lambda: load(arrays, **keys), key, *words)
 
 
 def test_paths_that_are_not_files(tmp_path):
     (tmp_path / "data.npz").touch()
     (tmp_path / "my.csv").touch()
-    for path, said in {
+    for path, words in {
         None: ["name the file: data.path=...", ".npz or .pt or .npy"],
         str(tmp_path / "dat.npz"): ["no file", "did you mean data.npz?"],
         str(tmp_path / "x" / "dat.npz"): ["no file", "no folder", "either"],
         str(tmp_path): ["is a folder", "data.npz"],
         str(tmp_path / "my.csv"): [".npz or .pt or .npy", "my.csv"],
     }.items():
-        assert_refused(replace(PLAIN, path=path).load, "path", *said)
+        assert_refused(replace(PLAIN, path=path).load, "path", *words)
 
 
 def test_targets_of_an_npy_are_another_file(tmp_path):

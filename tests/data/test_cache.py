@@ -1,4 +1,4 @@
-"""The cache of arrays: it returns what was made, whatever happens to the file."""
+"""The cache of arrays: it returns the right arrays whatever happens to the file."""
 
 import io
 import warnings
@@ -123,7 +123,7 @@ def test_no_flipped_byte_anywhere_gives_wrong_arrays_or_an_error(tmp_path, every
     for at in range(0, len(good), every):
         file.write_bytes(good[:at] + bytes([good[at] ^ 1 << at % 8]) + good[at + 1 :])
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # not every byte matters
+            warnings.simplefilter("ignore")  # some bytes do not matter
             assert_right(load_or_make(file, arrays))
 
 
@@ -143,7 +143,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
 
 
-def test_the_folder_is_where_caches_belong(monkeypatch, tmp_path):
+def test_the_folder_follows_the_conventions_of_the_system(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_dir() == tmp_path / "dlopt"
     monkeypatch.delenv("XDG_CACHE_HOME")

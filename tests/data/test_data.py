@@ -16,13 +16,12 @@ from dlopt.data import mnist1d as mnist1d_module
 NAMES = [name for name in groups.list_option_names("data") if name != "custom"]
 
 
-def load(name, folder):
-    """Load a data set as a new process would."""
+def load(name, folder, place=None):
+    """Load a data set as a new process would: user's files from a folder, generated data from a place or the cache."""
     for module in (digits_module, mnist1d_module):
         module._load.cache_clear()
     _files.cache.clear()
-    folder.mkdir(exist_ok=True)
-    overrides = write_data_files(name, folder) or [f"data.path={folder}"]
+    overrides = write_data_files(name, folder) or ([] if place is None else [f"data.path={place}"])
     return instantiate(compose_config(f"data={name}", *overrides).data).load()
 
 
@@ -62,7 +61,7 @@ def test_loading_neither_uses_nor_changes_the_global_generators(name, dataset, t
     np.random.seed(2)  # noqa: NPY002
     torch.manual_seed(3)
     before = read_generators()
-    other = load(name, tmp_path)
+    other = load(name, tmp_path, tmp_path)
     for one, two in zip(before, read_generators(), strict=True):
         np.testing.assert_equal(one, two)
     assert torch.equal(dataset.train.inputs, other.train.inputs)
@@ -91,17 +90,17 @@ def test_a_cached_file_is_used_until_a_byte_is_flipped(module, maker, tmp_path, 
     name = module.__name__.rpartition(".")[2]
     make, calls = getattr(module, maker), []
     monkeypatch.setattr(module, maker, lambda: calls.append(name) or make())
-    first = load(name, tmp_path)
+    first = load(name, tmp_path, tmp_path)
     (file,) = tmp_path.iterdir()
-    assert torch.equal(load(name, tmp_path).train.inputs, first.train.inputs)
+    assert torch.equal(load(name, tmp_path, tmp_path).train.inputs, first.train.inputs)
     assert len(calls) == 1
 
     whole = file.read_bytes()
     middle = len(whole) // 2
     file.write_bytes(whole[:middle] + bytes([whole[middle] ^ 0x10]) + whole[middle + 1 :])
     with pytest.warns(UserWarning, match="damaged"):
-        assert torch.equal(load(name, tmp_path).train.inputs, first.train.inputs)
-    load(name, tmp_path)
+        assert torch.equal(load(name, tmp_path, tmp_path).train.inputs, first.train.inputs)
+    load(name, tmp_path, tmp_path)
     assert len(calls) == 2
 
 

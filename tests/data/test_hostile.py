@@ -1,11 +1,11 @@
 """Hostile data files: nothing in them is executed or written, and they take no more memory than is available."""
 
+import contextlib
 import gzip
-import json
+import io
 import math
+import multiprocessing
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from hostile_files import (
     write_npz,
 )
 
+from dlopt.cli import main
 from dlopt.data import _files
 from dlopt.parts import Data
 from dlopt.storage import memory
@@ -178,51 +179,46 @@ GROWING: dict[str, tuple[Callable[[Path], Data], str]] = {
 
 @pytest.mark.parametrize("name", GROWING)
 def test_data_that_would_exceed_the_memory_are_refused(name, tmp_path):
-    make, said = GROWING[name]
+    make, words = GROWING[name]
     data = make(tmp_path)
     assert sum(file.stat().st_size for file in tmp_path.iterdir() if file.is_file()) < 1_000_000
-    assert_refused(data.load, "path", said)
+    assert_refused(data.load, "path", words)
 
 
 # ------------------------------------------------------------------------------------------------ the process
 
-CHILD = """
-import json, sys
-from dlopt.storage import memory
-free = memory.available
-memory.available = lambda: min(25_000_000, free())
-from dlopt.cli import main
-for words in json.loads(sys.argv[1]):
-    code = main(["train", "arch=linear", "device=cpu", "threads=1", *words])
-    print(code, memory._read_status("VmHWM"))
-"""
+
+def refuse_in_fork(commands, pipe):
+    """Run commands in a forked process; send their exit codes, peak memories and messages."""
+    with contextlib.redirect_stderr(io.StringIO()) as err:
+        results = [(main(words), memory._read_status("VmHWM")) for words in commands]
+    pipe.send((results, err.getvalue()))
 
 
-def test_bombs_take_no_memory_and_are_reported_in_one_line(tmp_path):
+def test_bombs_take_no_memory_and_are_reported_in_one_line(here):
     """The peak memory is compared with data that the same process refuses for a wrong name."""
-    (tmp_path / "my.csv").write_text("x,y\n1,2\n")
-    commands = [["data=table", f"data.path={tmp_path / 'my.csv'}", "data.target=z"]]
-    for name, table in (("zeros", ARRAYS), ("compressed zeros", TENSORS)):
-        file = tmp_path / f"{name.replace(' ', '_')}{'.npz' if table is ARRAYS else '.pt'}"
-        table[name][0](file)
-        commands.append(["data=arrays", f"data.path={file}"])
-    for name, option, table in (
-        ("zeros behind the images", "mnist", IMAGES),
-        ("a long name", "cifar10", PHOTOGRAPHS),
-    ):
-        folder = tmp_path / name.replace(" ", "_")
-        folder.mkdir()
-        table[name][0](folder)
-        commands.append([f"data={option}", f"data.path={folder}", "data.verify=false", "data.url=null"])
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, json.dumps(commands)], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    codes, peaks = zip(*(map(int, line.split()) for line in done.stdout.splitlines()), strict=True)
+    (here / "my.csv").write_text("x,y\n1,2\n")
+    sources = [["data=table", "data.path=my.csv", "data.target=z"]]
+    for name, cases, file in (("zeros", ARRAYS, "my.npz"), ("compressed zeros", TENSORS, "my.pt")):
+        cases[name][0](here / file)
+        sources.append(["data=arrays", f"data.path={file}"])
+    for name, cases, option in (("zeros behind the images", IMAGES, "mnist"), ("a long name", PHOTOGRAPHS, "cifar10")):
+        (here / option).mkdir()
+        cases[name][0](here / option)
+        sources.append([f"data={option}", f"data.path={option}", "data.verify=false", "data.url=null"])
+    commands = [["train", "arch=linear", "device=cpu", "threads=1", *source] for source in sources]
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=refuse_in_fork, args=(commands, sender))
+    process.start()
+    results, err = receiver.recv() if receiver.poll(300) else ([], "")
+    process.join()
+    codes, peaks = zip(*results, strict=True)
     assert codes == (2,) * len(commands)
     assert max(peaks) < peaks[0] + BOMB_BYTES / 2
-    assert done.stderr.count("data.path") == len(commands) - 1
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "outputs").exists()
+    assert err.count("data.path") == len(commands) - 1
+    assert "Traceback" not in err
+    assert not (here / "outputs").exists()
 
 
 # ------------------------------------------------------------------------------------------------ honest

@@ -231,9 +231,9 @@ def server(tmp_path):
     there = tmp_path / "there"
     there.mkdir()
     write_idx_files(there)
-    with serve_files() as found:
-        found.content = {file.name: file.read_bytes() for file in there.iterdir()}
-        yield found
+    with serve_files() as server:
+        server.content = {file.name: file.read_bytes() for file in there.iterdir()}
+        yield server
 
 
 def test_missing_files_are_downloaded_into_the_cache(server, cache):
@@ -331,9 +331,9 @@ def test_cifar10_is_read_from_the_archive_or_its_folder(tmp_path, archive, offli
 
 
 def test_the_official_archive_is_checked_by_its_checksum(tmp_path, archive, monkeypatch):
-    found = hashlib.sha256(archive.read_bytes()).hexdigest()
-    refused(option(CIFAR10, tmp_path, verify=True), archive, "not the official archive", found, CIFAR10.sha256)
-    monkeypatch.setattr(CIFAR10, "sha256", found)
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    refused(option(CIFAR10, tmp_path, verify=True), archive, "not the official archive", digest, CIFAR10.sha256)
+    monkeypatch.setattr(CIFAR10, "sha256", digest)
     refused(option(CIFAR10, tmp_path, verify=True), "61460 bytes; it must have 30730000")
     whole = archive.read_bytes()
     archive.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
@@ -345,9 +345,9 @@ def test_unpacked_official_files_are_checked_by_sizes_and_counts(tmp_path):
     records[:, 0] = np.arange(10000) % 10
     whole = records.tobytes()
     place = unpacked(tmp_path, dict.fromkeys(make_cifar_batches(), whole))
-    found = option(CIFAR10, place, verify=True).read([place])
-    assert found["x"].shape == (50000, 3, 32, 32)
-    assert found["x_test"].shape == (10000, 3, 32, 32)
+    images = option(CIFAR10, place, verify=True).read([place])
+    assert images["x"].shape == (50000, 3, 32, 32)
+    assert images["x_test"].shape == (10000, 3, 32, 32)
     (place / "test_batch.bin").write_bytes(b"\x01" + whole[1:])
     refused(option(CIFAR10, place, verify=True), place, "999, 1001, 1000", "not 1000 each")
     (place / "test_batch.bin").write_bytes(whole[:-1])

@@ -1,4 +1,4 @@
-"""Your own tables: how columns are encoded, and what is refused, with its line."""
+"""Your own tables: encodings of columns, and errors with their lines."""
 
 import csv
 import math
@@ -123,7 +123,7 @@ def test_the_test_split_is_stratified_and_the_same_each_time(load):
 HOLES = lines("x,t,y", [f"{'' if i in (4, 9) else i},{'NA' if i == 7 else 'uv'[i % 2]},{i + 0.5}" for i in range(20)])
 
 
-def test_rows_with_missing_values_can_be_left_out(load):
+def test_rows_with_missing_values_can_be_dropped(load):
     data = load(HOLES, missing="drop")
     assert join_splits(data)[0][:, 0].tolist() == [i for i in range(20) if i not in (4, 7, 9)]
     assert join_splits(data)[0].shape[1] == 3
@@ -133,9 +133,9 @@ def test_missing_numbers_become_the_training_mean_and_missing_text_a_category(lo
     data = load(HOLES, missing="fill", standardize_target=False)
     x, y = torch.cat([data.train.inputs, data.test.inputs]), torch.cat([data.train.targets, data.test.targets])
     row = {round(value - 0.5): i for i, value in enumerate(y[:, 0].tolist())}
-    known = [round(v - 0.5) for v in data.train.targets[:, 0].tolist() if round(v - 0.5) not in (4, 9)]
+    present = [round(v - 0.5) for v in data.train.targets[:, 0].tolist() if round(v - 0.5) not in (4, 9)]
     for i in range(20):
-        expected = np.mean(known) if i in (4, 9) else i
+        expected = np.mean(present) if i in (4, 9) else i
         assert math.isclose(x[row[i], 0], expected, rel_tol=1e-6)
         assert x[row[i], 1:].tolist() == [float(i != 7 and i % 2 == 0), float(i != 7 and i % 2 == 1), float(i == 7)]
 
@@ -151,12 +151,12 @@ def test_every_spelling_of_a_missing_value(load, way):
 
 
 @pytest.mark.parametrize(
-    ("delimiter", "given"),
+    ("delimiter", "option"),
     [(",", "auto"), (";", "auto"), ("\t", "auto"), ("|", "auto"), (":", ":"), ("\t", "tab"), (";", "semicolon")],
 )
-def test_delimiters(load, delimiter, given):
+def test_delimiters(load, delimiter, option):
     text = lines("x,t,y", [f"{i},a b,{i + 0.5}" for i in range(20)]).replace(",", delimiter)
-    assert load(text, delimiter=given).shape == (2,)
+    assert load(text, delimiter=option).shape == (2,)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
@@ -192,10 +192,10 @@ MIXED = lines("x,size,y", [f"{i},{'big' if i in (3, 8) else i},{i + 0.5}" for i 
 TEXT = lines("x,name,y", [f"{i},n{i},{i + 0.5}" for i in range(60)])
 
 REFUSED = {
-    "different in the file alone": (lines("t,y", [f"{10**12 + i},{i}.5" for i in range(40)]), {}, "drop", ["t has 40", "1 in float32"]),
+    "different only in float64": (lines("t,y", [f"{10**12 + i},{i}.5" for i in range(40)]), {}, "drop", ["t has 40", "1 in float32"]),
     "thousands": (lines("x,y", [f'"{i + 1},305",{i}.5' for i in range(40)]), {}, "categorical", ["with a comma", "1500 for 1,500"]),
     "no target": (numbers(), {"target": None}, "target", ["name the column", "data.target=", "x, y"]),
-    "target not there": (lines("price,x", ["1,2"] * 9), {"target": "prize"}, "target", ["no column 'prize'", "did you mean price?"]),
+    "unknown target": (lines("price,x", ["1,2"] * 9), {"target": "prize"}, "target", ["no column 'prize'", "did you mean price?"]),
     "a first line of values": (lines("5.1,3.5,setosa", ["5.0,3.0,b"] * 9), {}, "target", ["no column 'y'", "first line must hold"]),
     "no first line": (lines("1,2", ["3,4"] * 9), {}, "path", ["begins with numbers", "names"]),
     "a column without a name": (lines(",x,y", ["0,1,2"] * 9), {}, "path", ["column 1 has no name"]),
@@ -226,7 +226,7 @@ REFUSED = {
     "an empty column": (lines("x,z,y", [f"{i},,{i}.5" for i in range(9)]), {"missing": "fill"}, "missing", ["z has no value", "[z]"]),
     "one class": (lines("x,y", [f"{i},yes" for i in range(9)]), {}, "target", ["one class, yes"]),
     "one number": (lines("x,y", [f"{i},0.1" for i in range(9)]), {}, "target", ["y is 0.1 in every training row"]),
-    "hardly two of a class": (lines("x,y", [f"{i},n{i}" for i in range(9)]), {}, "kind", ["9 different values in 9"]),
+    "too many classes": (lines("x,y", [f"{i},n{i}" for i in range(9)]), {}, "kind", ["9 different values in 9"]),
     "numbers of text": (lines("x,y", [f"{i},{'ab'[i % 2]}" for i in range(9)]), {"kind": "numbers"}, "kind", ["'a'"]),
     "no test rows": (numbers(3), {"test_fraction": 0.1}, "test_fraction", ["0.1 of 3 examples is 0"]),
 }  # fmt: skip
@@ -234,8 +234,8 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(name, load):
-    text, keys, key, said = REFUSED[name]
-    assert_refused(lambda: load(text, **keys), key, *said)
+    text, keys, key, words = REFUSED[name]
+    assert_refused(lambda: load(text, **keys), key, *words)
 
 
 def test_the_suggested_remedies_work(load):
@@ -245,14 +245,14 @@ def test_the_suggested_remedies_work(load):
     assert load(TEXT, drop=["name"]).shape == (1,)
 
 
-def test_a_column_that_only_test_rows_know_cannot_be_filled(load):
+def test_a_column_without_training_values_cannot_be_filled(load):
     whole = load(lines("x,y", [f"{i},{i + 0.5}" for i in range(20)]))
     tested = {round(v) for v in whole.test.inputs[:, 0].tolist()}
     text = lines("x,z,y", [f"{i},{i if i in tested else ''},{i + 0.5}" for i in range(20)])
     assert_refused(lambda: load(text, missing="fill"), "missing", "z has no value in any training row")
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file_is_reported_with_similar_names(tmp_path):
     (tmp_path / "houses.csv").write_text("x,y\n")
     assert_refused(replace(PLAIN, path=str(tmp_path / "house.csv")).load, "path", "did you mean houses.csv?")
     assert_refused(replace(PLAIN, path=str(tmp_path)).load, "path", "is a folder", "houses.csv")

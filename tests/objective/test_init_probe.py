@@ -33,12 +33,12 @@ def by_hand(start, w):
     """Return name, outputs and activation of each layer of the MLP 4-7-6-3 with tanh."""
     v = start.layout.views(w)
     x = start.inputs
-    seen = []
+    calls = []
     for name in ("hidden.0", "hidden.2", "output"):
         z = F.linear(x, v[f"{name}.weight"], v[f"{name}.bias"])
         x = z.tanh() if name != "output" else z
-        seen.append((f"{name}.weight", z, x))
-    return seen
+        calls.append((f"{name}.weight", z, x))
+    return calls
 
 
 def test_the_mini_batch_depends_on_training_split_and_seed_only():
@@ -66,10 +66,10 @@ def test_outputs_of_layers_and_of_their_activations():
     experiment = build_blobs(*DEEP)
     start, w = make_probe(experiment), experiment.w
     expected = by_hand(start, w)
-    seen = []
-    start.rescale_layers(w, lambda p, outputs: seen.append((p.name, outputs)))
-    assert [name for name, _ in seen] == [name for name, _, _ in expected]
-    for (_, outputs), (_, z, _) in zip(seen, expected, strict=True):
+    calls = []
+    start.rescale_layers(w, lambda p, outputs: calls.append((p.name, outputs)))
+    assert [name for name, _ in calls] == [name for name, _, _ in expected]
+    for (_, outputs), (_, z, _) in zip(calls, expected, strict=True):
         torch.testing.assert_close(outputs, z)
     handed_on = start.layer_outputs(w)
     assert list(handed_on) == [name for name, _, _ in expected]
@@ -85,9 +85,9 @@ def test_gradients_at_both_ends_of_each_layer():
     (_, z1, h1), (_, z2, h2), (_, z3, _) = by_hand(start, w)
     expected = torch.autograd.grad(F.cross_entropy(z3, start.targets), [start.inputs, z1, h1, z2, h2, z3])
     start.inputs.requires_grad_(False)
-    found = start.gradients(w)
-    assert list(found) == ["hidden.0.weight", "hidden.2.weight", "output.weight"]
-    for g, g_by_hand in zip([end for pair in found.values() for end in pair], expected, strict=True):
+    gradients = start.gradients(w)
+    assert list(gradients) == ["hidden.0.weight", "hidden.2.weight", "output.weight"]
+    for g, g_by_hand in zip([end for pair in gradients.values() for end in pair], expected, strict=True):
         torch.testing.assert_close(g, g_by_hand)
 
 
@@ -96,18 +96,18 @@ def test_layers_are_rescaled_in_turn():
     experiment = build_blobs(*DEEP)
     start, w = make_probe(experiment), experiment.w
     before = w.clone()
-    seen = []
+    calls = []
 
     def factor(p, outputs):
-        seen.append((p.name, outputs))
-        return 0.5 if sum(name == p.name for name, _ in seen) <= 2 else None
+        calls.append((p.name, outputs))
+        return 0.5 if sum(name == p.name for name, _ in calls) <= 2 else None
 
     scaled = start.rescale_layers(w, factor)
     assert torch.equal(w, before)
     for p in start.layout:
         torch.testing.assert_close(scaled[p.slice], w[p.slice] * (0.25 if p.kind == "weight" else 1.0))
-    assert [name for name, _ in seen] == [name for name, _, _ in by_hand(start, w) for _ in range(3)]
-    for (_, outputs), (_, z, _) in zip(seen[2::3], by_hand(start, scaled), strict=True):
+    assert [name for name, _ in calls] == [name for name, _, _ in by_hand(start, w) for _ in range(3)]
+    for (_, outputs), (_, z, _) in zip(calls[2::3], by_hand(start, scaled), strict=True):
         torch.testing.assert_close(outputs, z)
 
 
@@ -150,9 +150,9 @@ def test_normalizations_use_the_batch_and_dropout_is_off():
 
 def test_a_shared_weight_is_visited_once_and_a_frozen_one_is_not():
     start, w = probe_net(mine.FrozenNet((4,), 2))
-    met = []
-    start.rescale_layers(w, lambda p, outputs: met.append(p.name))
-    assert met == ["one.weight", "head.weight"]
+    visited = []
+    start.rescale_layers(w, lambda p, outputs: visited.append(p.name))
+    assert visited == ["one.weight", "head.weight"]
     assert list(start.layer_outputs(w)) == list(start.gradients(w)) == ["one.weight", "head.weight"]
 
 
@@ -185,18 +185,18 @@ def test_a_module_with_several_weights_is_not_a_layer_and_outputs_are_those_befo
     torch.testing.assert_close(start.layer_outputs(w)["head.weight"], y)
     loss = F.cross_entropy(3 * y, start.targets)
     expected = torch.autograd.grad(loss, [h, z, hidden, y])
-    found = start.gradients(w)
-    for g, g_by_hand in zip([*found["middle.weight"], *found["head.weight"]], expected, strict=True):
+    gradients = start.gradients(w)
+    for g, g_by_hand in zip([*gradients["middle.weight"], *gradients["head.weight"]], expected, strict=True):
         torch.testing.assert_close(g, g_by_hand)
 
 
 def test_an_activation_belongs_to_the_layer_before_it():
     model = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 5), nn.Tanh(), nn.Sigmoid(), nn.Linear(5, 2))
     start, w = probe_net(model)
-    found = start.layer_outputs(w)
+    outputs = start.layer_outputs(w)
     z = model[0](start.inputs)
-    torch.testing.assert_close(found["0.weight"], z)
-    torch.testing.assert_close(found["1.weight"], model[1](z).tanh())
+    torch.testing.assert_close(outputs["0.weight"], z)
+    torch.testing.assert_close(outputs["1.weight"], model[1](z).tanh())
 
 
 class TwoWeights(nn.Module):
@@ -216,10 +216,10 @@ def test_a_module_with_two_weights_is_not_a_layer():
 def test_integer_inputs_have_no_gradient():
     custom = ("data=custom", "data._target_=mine.IntegerBlobs", "arch=custom", "arch._target_=mine.EmbeddingNet")
     start = make_probe(build_experiment(*custom, "batch_size=16"))
-    found = start.gradients(torch.ones(start.layout.size))
-    assert found["table.weight"].inputs is None
-    assert found["table.weight"].outputs is not None
-    assert found["head.weight"].inputs is not None
+    gradients = start.gradients(torch.ones(start.layout.size))
+    assert gradients["table.weight"].inputs is None
+    assert gradients["table.weight"].outputs is not None
+    assert gradients["head.weight"].inputs is not None
 
 
 class AdjustingInit:
