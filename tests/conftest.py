@@ -23,6 +23,17 @@ def _isolate_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _skip_fsync() -> Iterator[None]:
+    """Do not wait for the disk in this process: only a power failure would tell, and each call takes about 5 ms.
+
+    Tests that watch or fail fsync put their own function in its place.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _reset_globals() -> Iterator[None]:
     """Every test starts with one thread, a fixed global seed and no Hydra, whatever the one before it left behind."""
