@@ -66,8 +66,3 @@ def encode_known_classes(values: np.ndarray, names: Sequence[str]) -> Tensor:
 
 def _class_name(value: Any) -> str:
     return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
-
-
-def encode_numbers(values: np.ndarray) -> Tensor:
-    """Return targets (N, outputs) in float32 from values (N,) or (N, outputs)."""
-    return torch.from_numpy(values.astype(np.float32).reshape(len(values), -1))

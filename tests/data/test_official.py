@@ -299,7 +299,7 @@ def archive(tmp_path):
     return write_cifar_archive(tmp_path, make_cifar_batches())
 
 
-def unpacked(folder, batches):
+def write_batches(folder, batches):
     place = folder / "cifar-10-batches-bin"
     place.mkdir()
     for name, content in batches.items():
@@ -313,7 +313,7 @@ def test_cifar10_is_read_from_the_archive_or_its_folder(tmp_path, archive, offli
     assert set(tmp_path.iterdir()) == before
     assert not cache.exists()
     archive.unlink()
-    place = unpacked(tmp_path, make_cifar_batches())
+    place = write_batches(tmp_path, make_cifar_batches())
     for path in (tmp_path, place):
         from_folder = option(CIFAR10, path).load()
         for name in ("train", "test"):
@@ -344,7 +344,7 @@ def test_unpacked_official_files_are_checked_by_sizes_and_counts(tmp_path):
     records = np.zeros((10000, 3073), np.uint8)
     records[:, 0] = np.arange(10000) % 10
     whole = records.tobytes()
-    place = unpacked(tmp_path, dict.fromkeys(make_cifar_batches(), whole))
+    place = write_batches(tmp_path, dict.fromkeys(make_cifar_batches(), whole))
     images = option(CIFAR10, place, verify=True).read([place])
     assert images["x"].shape == (50000, 3, 32, 32)
     assert images["x_test"].shape == (10000, 3, 32, 32)

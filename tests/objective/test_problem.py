@@ -34,10 +34,6 @@ from dlopt.regularization.dropout import Dropout
 from dlopt.regularization.l2 import L2
 
 
-def column(values):
-    return torch.tensor(values).double()
-
-
 def ask(problem, x, y, key, *at, step=0):
     return MiniBatchObjective(problem, x, y, key, step).gradient(*at)
 
@@ -45,56 +41,74 @@ def ask(problem, x, y, key, *at, step=0):
 # ------------------------------------------------------------------------------------------- lanes
 
 
-def make_lanes(arch, batch_norm):
+DROPOUT = (lambda p: Dropout(p, 0.0, "train"), "p", [0.0, 0.3, 0.7])
+PENALTY = (L2, "strength", [0.0, 0.1, 2.0])
+LANES = {
+    "mlp": ("mlp", False, (DROPOUT, PENALTY)),
+    "batch norm": ("mlp", True, (DROPOUT, PENALTY)),
+    "cnn": ("cnn", True, (DROPOUT, PENALTY)),
+    "noise": ("mlp", False, ((InputNoise, "size", [0.0, 0.3, 0.5]), (WeightNoise, "size", [0.5, 0.0, 0.3]))),
+    "gradients": ("mlp", False, (PENALTY, (StretchedGradient, "stretch", [0.0, 1.0, 5.0]))),
+    "targets": ("mlp", False, ((ShiftedTargets, "fraction", [0.0, 0.25, 0.5]),)),
+    "inference": ("mlp", False, ((ScaledInference, "factor", [0.5, 1.0, 3.0]),)),
+}
+"""Networks and regularizations: their classes, and a field with its value in each of three lanes."""
+
+
+def make_lanes(arch, batch_norm, parts):
     """Return a problem of three lanes that differ in weights, data, keys and hyperparameters; and three single runs."""
-    ps, strengths = [0.0, 0.3, 0.7], [0.0, 0.1, 2.0]
-    rules = (Dropout(0.5, 0.0, "train"), L2(1.0))
-    varying = {(1, "p"): column(ps), (2, "strength"): column(strengths)}
-    lanes, w = make_problem(arch, batch_norm, rules, lanes=3, varying=varying)
+    rules = [tuple(make(values[i]) for make, _, values in parts) for i in range(3)]
+    varying = {(i, field): torch.tensor(values, dtype=torch.float64) for i, (_, field, values) in enumerate(parts, 1)}
+    lanes, w = make_problem(arch, batch_norm, rules[1], lanes=3, varying=varying)
     x, y = draw_data(arch, lanes=3)
-    pairs = []
-    for i, (p, strength) in enumerate(zip(ps, strengths, strict=True)):
-        own = (Dropout(float(torch.tensor(p).double()), 0.0, "train"), L2(strength))
-        problem, _ = make_problem(arch, batch_norm, own, w=w[i])
-        pairs.append((problem, MiniBatchObjective(problem, x[i], y[i], KEYS[i])))
-    return lanes, MiniBatchObjective(lanes, x, y, LANE_KEY), w, pairs
+    if parts[0][0] is ShiftedTargets:
+        y = F.one_hot(y, CLASSES).double()
+    singles = []
+    for i in range(3):
+        problem, _ = make_problem(arch, batch_norm, rules[i], w=w[i])
+        singles.append(MiniBatchObjective(problem, x[i], y[i], KEYS[i], 2))
+    return MiniBatchObjective(lanes, x, y, LANE_KEY, 2), w, singles
 
 
-@pytest.mark.parametrize(("arch", "batch_norm"), [("mlp", False), ("mlp", True), ("cnn", True)])
-def test_lanes_equal_single_runs(arch, batch_norm):
-    lanes, objective, w, pairs = make_lanes(arch, batch_norm)
+@pytest.mark.parametrize("name", LANES)
+def test_lanes_equal_single_runs(name):
+    objective, w, singles = make_lanes(*LANES[name])
+    lanes, rules = objective.problem, objective.problem.regularization
     v = torch.randn_like(w)
     value, (loss, g) = objective.value(w), objective.gradient(w)
-    hv, h = objective.hvp(w, v), objective.hessian(w)
+    hv, h, raw = objective.hvp(w, v), objective.hessian(w), objective.raw_gradient(g)
     lanes.update_running_stats(objective.first.statistics)
     outputs = lanes.predict(w, objective.inputs)
-    assert value.shape == loss.shape == (3,)
+    losses = lanes.losses(outputs, objective.targets)
+    assert value.shape == loss.shape == losses.shape == (3,)
     assert g.shape == hv.shape == w.shape
-    assert bool(lanes.running) is batch_norm
-    for i, (problem, single) in enumerate(pairs):
-        at = problem.bound_w
-        torch.testing.assert_close(value[i], single.value(at))
-        torch.testing.assert_close((loss[i], g[i]), single.gradient(at))
-        torch.testing.assert_close(hv[i], single.hvp(at, v[i]))
-        torch.testing.assert_close(h[i], single.hessian(at))
-        torch.testing.assert_close(objective.first.loss[i], single.first.loss)
-        torch.testing.assert_close(objective.first.outputs[i], single.first.outputs)
-        for name, statistic in single.first.statistics.items():
-            torch.testing.assert_close(objective.first.statistics[name][i], statistic)
+    assert bool(lanes.running) is LANES[name][1]
+    close = torch.testing.assert_close
+    for i, single in enumerate(singles):
+        problem, at = single.problem, single.problem.bound_w
+        close(value[i], single.value(at))
+        alone = single.gradient(at)
+        close((loss[i], g[i], raw[i]), (*alone, single.raw_gradient(alone[1])))
+        close(hv[i], single.hvp(at, v[i]))
+        close(h[i], single.hessian(at))
+        close(objective.first.loss[i], single.first.loss)
+        close(objective.first.outputs[i], single.first.outputs)
+        for key, statistic in single.first.statistics.items():
+            close(objective.first.statistics[key][i], statistic)
         problem.update_running_stats(single.first.statistics)
-        for name, buffer in problem.running.items():
-            torch.testing.assert_close(lanes.running[name][i], buffer)
-        torch.testing.assert_close(outputs[i], problem.predict(at, objective.inputs[i]))
-    common = Dropout(0.5, 0.0, "train")
-    assert lanes.regularization == (common, L2(1.0))
-    assert all(m.regularization == common for m in lanes.model.modules() if isinstance(m, StochasticSite))
+        for key, buffer in problem.running.items():
+            close(lanes.running[key][i], buffer)
+        close(outputs[i], problem.predict(at, single.inputs))
+        close(losses[i], problem.losses(outputs[i], single.targets))
+    assert lanes.regularization is rules
+    assert all(m.regularization is rules[0] for m in lanes.model.modules() if isinstance(m, StochasticSite))
 
 
 def test_selected_lanes_do_not_change():
-    lanes, objective, w, _ = make_lanes("mlp", True)
+    objective, w, _ = make_lanes(*LANES["batch norm"])
+    lanes, x, y = objective.problem, objective.inputs, objective.targets
     g = objective.gradient(w)[1]
     lanes.update_running_stats(objective.first.statistics)
-    x, y = objective.inputs, objective.targets
     outputs = lanes.predict(w, x)
     stay = torch.tensor([0, 2])
     lanes.select_lanes(stay)
@@ -132,16 +146,6 @@ def test_noise_on_inputs_is_training_on_the_changed_inputs():
     torch.testing.assert_close(problem.predict(w, x), plain.predict(at, x))
 
 
-@pytest.mark.parametrize("rules", [(WeightNoise(0.5),), (InputNoise(0.5),), (InputNoise(0.3), WeightNoise(0.5))])
-def test_noise_in_lanes_equals_noise_in_single_runs(rules):
-    lanes, w = make_problem(rules=rules, lanes=3)
-    x, y = draw_data(lanes=3)
-    loss, g = ask(lanes, x, y, LANE_KEY, w)
-    for i in range(3):
-        single, at = make_problem(rules=rules, w=w[i])
-        torch.testing.assert_close((loss[i], g[i]), ask(single, x[i], y[i], KEYS[i], at))
-
-
 STRETCHED = (L2(STRENGTH), StretchedGradient(3.0))
 
 
@@ -166,62 +170,32 @@ def test_a_changed_gradient_changes_nothing_else(more):
     assert expected.raw_gradient(g) is g
 
 
-def test_changed_gradients_in_lanes_equal_single_runs():
-    stretches = [0.0, 1.0, 5.0]
-    lanes, w = make_problem(rules=STRETCHED, lanes=3, varying={(2, "stretch"): column(stretches)})
-    x, y = draw_data(lanes=3)
-    objective = MiniBatchObjective(lanes, x, y, LANE_KEY, 2)
-    _, g = objective.gradient(w)
-    for i, stretch in enumerate(stretches):
-        single, at = make_problem(rules=(STRETCHED[0], StretchedGradient(stretch)), w=w[i])
-        one = MiniBatchObjective(single, x[i], y[i], KEYS[i], 2)
-        expected = one.gradient(at)[1]
-        torch.testing.assert_close(g[i], expected)
-        torch.testing.assert_close(objective.raw_gradient(g)[i], one.raw_gradient(expected))
-
-
 def test_changed_targets_are_the_targets_of_training():
-    fractions = [0.0, 0.25, 0.5]
-    varying = {(1, "fraction"): column(fractions)}
-    lanes, w = make_problem(rules=(ShiftedTargets(1.0),), lanes=3, varying=varying)
-    x, y = draw_data(lanes=3)
-    y = F.one_hot(y, CLASSES).double()
-    loss, g = ask(lanes, x, y, LANE_KEY, w)
-    for i, fraction in enumerate(fractions):
-        problem, at = make_problem(rules=(ShiftedTargets(fraction),), w=w[i])
-        plain, same = make_problem(w=w[i])
-        objective = MiniBatchObjective(problem, x[i], y[i], KEYS[i])
-        shifted = (1 - fraction) * y[i] + fraction * y[i].roll(1, 1)
-        expected = MiniBatchObjective(plain, x[i], shifted, KEYS[i])
-        torch.testing.assert_close(objective.gradient(at), expected.gradient(same))
-        torch.testing.assert_close(objective.value(at), expected.value(same))
-        torch.testing.assert_close(objective.hvp(at, at), expected.hvp(same, same))
-        torch.testing.assert_close((loss[i], g[i]), expected.gradient(same))
-        by_hand = evaluate_by_hand(plain.model, same, x[i], y[i].argmax(1))
-        torch.testing.assert_close(problem.losses(problem.predict(at, x[i]), y[i]), by_hand)
+    problem, w = make_problem(rules=(ShiftedTargets(0.25),))
+    plain, at = make_problem()
+    x, y = draw_data()
+    soft = F.one_hot(y, CLASSES).double()
+    objective = MiniBatchObjective(problem, x, soft, KEYS[0])
+    expected = MiniBatchObjective(plain, x, 0.75 * soft + 0.25 * soft.roll(1, 1), KEYS[0])
+    torch.testing.assert_close(objective.gradient(w), expected.gradient(at))
+    torch.testing.assert_close(objective.hvp(w, w), expected.hvp(at, at))
+    losses = problem.losses(problem.predict(w, x), soft)
+    torch.testing.assert_close(losses, evaluate_by_hand(plain.model, at, x, y))
 
 
 # ------------------------------------------------------------------------------------------- inference
 
 
 def test_a_regularization_may_change_inference_only():
-    factors = [0.5, 1.0, 3.0]
-    rule = ScaledInference(2.0)
-    lanes, w = make_problem(rules=(rule,), lanes=3, varying={(1, "factor"): column(factors)})
-    x, y = draw_data(lanes=3)
-    together = lanes.predict(w, x)
-    assert all(site.regularization is rule for site in lanes.model.modules() if isinstance(site, StochasticSite))
-    for i, factor in enumerate(factors):
-        plain, at = make_problem(w=w[i])
-        first, second, output = (m for m in plain.model.modules() if isinstance(m, nn.Linear))
-        with torch.no_grad():
-            out = factor * first(factor * x[i]).tanh()
-            expected = output(factor * second(out).tanh())
-        single, same = make_problem(rules=(ScaledInference(factor),), w=w[i])
-        torch.testing.assert_close(single.predict(same, x[i]), expected)
-        torch.testing.assert_close(single.predict(same.clone(), x[i]), expected)
-        torch.testing.assert_close(together[i], expected)
-        torch.testing.assert_close(ask(single, x[i], y[i], KEYS[0], same), ask(plain, x[i], y[i], KEYS[0], at))
+    plain, at = make_problem()
+    first, second, output = (m for m in plain.model.modules() if isinstance(m, nn.Linear))
+    x, _ = draw_data()
+    with torch.no_grad():
+        expected = output(3.0 * second(3.0 * first(3.0 * x).tanh()).tanh())
+    problem, w = make_problem(rules=(ScaledInference(3.0),))
+    torch.testing.assert_close(problem.predict(w, x), expected)
+    torch.testing.assert_close(problem.predict(w.clone(), x), expected)
+    torch.testing.assert_close(make_objective(problem).gradient(w), make_objective(plain).gradient(at))
 
 
 def test_inference_drops_nothing_and_uses_the_running_statistics():
@@ -264,10 +238,6 @@ def test_losses_of_predictions_have_no_penalty():
     problem, w = make_problem(rules=(L2(STRENGTH),))
     x, y = draw_data()
     torch.testing.assert_close(problem.losses(problem.predict(w, x), y), evaluate_by_hand(problem.model, w, x, y))
-    lanes, w = make_problem(rules=(L2(1.0),), lanes=3)
-    x, y = draw_data(lanes=3)
-    outputs = lanes.predict(w, x)
-    torch.testing.assert_close(lanes.losses(outputs, y), torch.stack(list(map(F.cross_entropy, outputs, y))))
 
 
 def test_bfloat16_is_near_and_leaves_weights_and_gradient_in_float32():
