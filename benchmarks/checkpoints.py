@@ -17,7 +17,7 @@ from benchmarks.screen import screen
 from dlopt.config.build import build
 from dlopt.config.compose import groups
 from dlopt.rundir.writer import RunWriter
-from dlopt.training.checkpoint_saver import CheckpointSaver
+from dlopt.training.checkpointing import CheckpointSaver
 from dlopt.training.loop import train
 
 EVERY = 30.0

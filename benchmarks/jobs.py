@@ -25,7 +25,7 @@ from dlopt.rundir.writer import RunWriter
 from dlopt.runner.execute import run_one
 from dlopt.runner.observer import Observer
 from dlopt.storage import atomic
-from dlopt.training.checkpoint_saver import CheckpointSaver
+from dlopt.training.checkpointing import CheckpointSaver
 from dlopt.training.recorder import Recorder
 from dlopt.training.state import TrainState
 

@@ -8,7 +8,7 @@ import torch
 from forked import Forks
 from hypothesis import HealthCheck, settings
 
-from dlopt.config.compose import resolvers
+from dlopt.config.compose.hydra_app import register_resolvers
 
 os.environ.pop("HYDRA_FULL_ERROR", None)
 settings.register_profile("dlopt", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -41,7 +41,7 @@ def _reset_globals() -> Iterator[None]:
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    resolvers.register()
+    register_resolvers()
     GlobalHydra.instance().clear()
     yield
     GlobalHydra.instance().clear()

@@ -118,6 +118,18 @@ def _compose(overrides: tuple[str, ...], *, hydra: bool) -> DictConfig:
         return compose("config", list(overrides), return_hydra_config=hydra)
 
 
+@cache
+def compose_every_option() -> dict[tuple[str, str], dict[str, Any]]:
+    """Return what Hydra composes below each group's key for every option, by group and option; not to be changed."""
+    options = {group: list_options(group) for group in groups.list_component_groups()}
+    trees: dict[tuple[str, str], dict[str, Any]] = {}
+    for i in range(max(map(len, options.values()))):  # each option once, in as few configurations as possible
+        chosen = {group: names[i % len(names)] for group, names in options.items()}
+        config: Any = OmegaConf.to_container(compose_config(*(f"{g}={o}" for g, o in chosen.items())))
+        trees |= {choice: config.get(choice[0]) or {} for choice in chosen.items()}
+    return trees
+
+
 def build_experiment(*overrides: str, saved: Any = None) -> Experiment:
     """saved: the network of a run that goes on."""
     return build(compose_config(*overrides), overrides, saved=saved)[0]

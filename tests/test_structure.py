@@ -1,6 +1,7 @@
 """The structure of the code: imports point down, conf/ and dlopt/ mirror each other, every option is documented."""
 
 import ast
+import graphlib
 import inspect
 import re
 import tempfile
@@ -20,28 +21,9 @@ ROOT = groups.CONF.parent
 PACKAGE = ROOT / "dlopt"
 GROUPS = groups.list_component_groups()
 
-FLOORS: list[set[str]] = [
-    {"errors"},
-    {"formatting"},
-    {"ranges"},
-    {"prng"},
-    {"console"},
-    {"storage"},
-    {"linalg"},
-    {"metrics"},
-    {"rundir"},
-    {"base"},
-    {"parts"},
-    set(GROUPS),
-    {"objective"},
-    {"training"},
-    {"config"},
-    {"analysis"},
-    {"report"},
-    {"runner"},
-    {"sweep"},
-    {"cli"},
-]
+LOWER = ["errors", "formatting", "ranges", "prng", "console", "storage", "linalg", "metrics", "rundir", "base", "parts"]
+UPPER = ["objective", "training", "config", "analysis", "report", "runner", "sweep", "cli"]
+FLOORS = [*({name} for name in LOWER), set(GROUPS), *({name} for name in UPPER)]
 """Packages from the bottom up. A module imports from its own package or from lower floors; no group imports another."""
 
 MAX_LINES, MAX_MODULES, MAX_LOOSE = 350, 20, 6
@@ -64,32 +46,27 @@ def module_of(file: Path) -> str:
 
 
 def read_imports() -> dict[str, set[str]]:
-    """The modules of dlopt that each module imports, inside functions and for type checking too."""
+    """Return the modules of dlopt that each module imports, also inside functions and for type checking."""
     known = {module_of(file) for file in files()}
-    found: dict[str, set[str]] = {}
+    imports: dict[str, set[str]] = {}
     for file in files():
-        names = found[module_of(file)] = set()
+        names: set[str] = set()
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Import):
                 names |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 inner = {f"{node.module}.{alias.name}" for alias in node.names} & known
                 names |= inner or {node.module}
-        found[module_of(file)] &= known
-    return found
+        imports[module_of(file)] = names & known
+    return imports
 
 
 def test_imports_point_down():
     floor = {name: i for i, names in enumerate(FLOORS) for name in names}
-    offenders = []
-    for module, imported in read_imports().items():
-        mine = package_of(module)
-        for other in imported if mine not in ("", "__main__") else ():
-            theirs = package_of(other)
-            arrow = (module.removeprefix("dlopt."), other.removeprefix("dlopt."))
-            if theirs not in ("", mine) and floor[theirs] >= floor[mine]:
-                offenders.append(arrow)
-    assert not offenders
+    arrows = [(module, other) for module, imported in read_imports().items() for other in imported]
+    pairs = {(module, other): (package_of(module), package_of(other)) for module, other in arrows}
+    across = {arrow: (a, b) for arrow, (a, b) in pairs.items() if a not in ("", "__main__", b) and b}
+    assert not [arrow for arrow, (a, b) in across.items() if floor[b] >= floor[a]]
 
 
 def test_every_package_has_a_floor():
@@ -98,18 +75,7 @@ def test_every_package_has_a_floor():
 
 
 def test_there_is_no_cycle_of_imports():
-    graph = read_imports()
-    done: set[str] = set()
-
-    def visit(name: str, path: tuple[str, ...]) -> None:
-        assert name not in path, " -> ".join([*path, name])
-        if name not in done:
-            for other in graph[name]:
-                visit(other, (*path, name))
-            done.add(name)
-
-    for name in graph:
-        visit(name, ())
+    graphlib.TopologicalSorter(read_imports()).prepare()  # raises CycleError
 
 
 def test_modules_and_packages_are_small():
@@ -123,10 +89,8 @@ def test_modules_and_packages_are_small():
 
 
 def test_omegaconf_appears_above_the_training_loop_only():
-    found = {
-        package_of(module_of(f)) for f in files() if re.search(r"(from|import) omegaconf|DictConfig", f.read_text())
-    }
-    assert found <= {"config", "runner", "sweep", "cli"}
+    users = [f for f in files() if re.search(r"(from|import) omegaconf|DictConfig", f.read_text())]
+    assert {package_of(module_of(f)) for f in users} <= {"config", "runner", "sweep", "cli"}
 
 
 def test_every_group_is_declared_on_its_base_class_and_is_a_folder_in_both_trees():
@@ -187,22 +151,22 @@ def hyperparameter_problems(group: str, option: str, node: dict) -> list[str]:
     docs = [inspect.getdoc(base) or "" for base in inspect.getmro(target)]
     takes = {k: p for k, p in read_signature(target).parameters.items() if k not in groups.supplied_arguments(group)}
     inner = load_nested_defaults(groups.CONF / group / f"{option}.yaml")
-    found = []
+    wrong = []
     if not docs[0] or ("\n" not in docs[0] and len(docs[0]) > 120):
-        found.append("no docstring, or a long line")
+        wrong.append("no docstring, or a long line")
     if (set(node) - {"_target_", "defaults"}) | set(inner) != set(takes):
-        found.append("its keys are not those of the signature")
-    found += [
+        wrong.append("its keys are not those of the signature")
+    wrong += [
         f"{default} is not an option" for o, default in inner.values() if default not in groups.list_option_names(o)
     ]
     for key, parameter in takes.items():
         if not parameter.required:
-            found.append(f"{key} has a hidden default")
+            wrong.append(f"{key} has a hidden default")
         if describe(parameter.hint) == "anything":
-            found.append(f"{key} has no type")
+            wrong.append(f"{key} has no type")
         if not re.search(rf"^\s*{key}\b", "\n".join(docs), re.MULTILINE):
-            found.append(f"{key} is not documented")
-    return found
+            wrong.append(f"{key} is not documented")
+    return wrong
 
 
 def test_every_option_of_a_sweep_states_every_key():
@@ -221,8 +185,8 @@ def test_every_option_of_a_sweep_states_every_key():
             assert inspect.getdoc(own)
 
 
-def test_the_project_speaks_of_itself_alone():
-    """No path of anybody's machine in what is committed: none that begins at the root, but for what every Unix has."""
+def test_no_file_names_a_path_of_a_machine():
+    """Committed files hold no absolute paths, except those that every Unix has."""
     texts = [*files(), *groups.CONF.rglob("*.yaml"), ROOT / "README.md", ROOT / "Makefile", ROOT / ".ci/run"]
     for file in texts:
         text = file.read_text()

@@ -5,6 +5,9 @@
 
 LINE is the command line up to the cursor as typed, REST is what follows. BREAKS are the characters at which bash splits
 a word (COMP_WORDBREAKS). bash replaces only the last piece of the word, so only that piece is printed.
+
+argcomplete would replace only `split` and `escape_for_bash`: it ignores the words after the cursor and needs argparse
+parsers for the rest, and its import would add 0.02 s to the 0.07 s of a completion.
 """
 
 from __future__ import annotations
@@ -59,7 +62,7 @@ def completion(argv: Sequence[str]) -> int:
     try:
         for line in answer(shell, *request[1:]):
             print(line)
-    except Exception:  # such as a damaged file: nothing can be offered, and a message would disturb the line
+    except Exception:  # such as a damaged file: a message would spoil the line, so nothing is offered
         pass
     return 0
 
@@ -99,7 +102,7 @@ def answer(shell: str, line: str, rest: str = "", breaks: str = "") -> list[str]
 def split(line: str, breaks: str = "") -> tuple[list[str], str, int]:
     """Split a line into words without quotes.
 
-    Returns the words, of which the last may be empty; the quote that is open at the end of the line; and the number of
+    Returns the words (the last may be empty); the quote that is open at the end of the line; and the number of
     characters of the last word before the piece that bash replaces.
     """
     words, word, quote, offset = [], "", "", 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ PLATEAU_ROWS = [{"step": float(t), "val/loss": max(0.3, 1.0 - t / 80)} for t in 
 
 def write(folder: Path) -> list[Path]:
     """Write all pages, remove generated pages of groups that no longer exist, and return the pages' files."""
-    groups = {group: list(option_docs.load_options(group)) for group in compose_groups.list_all_groups()}
+    names = {group: compose_groups.list_option_names(group) for group in compose_groups.list_all_groups()}
+    groups = {group: [option_docs.load_option(group, name) for name in names[group]] for group in names}
     pages = {get_page_name(group): render_page(group, options) for group, options in groups.items()}
     for group in PICTURES:
         pages[group].insert(4, f"![{group}]({group}.svg)\n")
@@ -53,18 +55,20 @@ def render_index(groups: dict[str, list[Option]]) -> list[str]:
     """Render the index: every group with its options."""
     of_runs = {group: options for group, options in groups.items() if group not in compose_groups.SWEEP_GROUPS}
     count = sum(option.name not in ("none", "custom") for options in of_runs.values() for option in options)
+    header = ["| group | options |", "| --- | --- |"]
     lines = [
         "# The catalogue",
         "",
         f"{count} options in {len(of_runs)} groups. `dlopt list GROUP OPTION` shows the same text in a terminal.",
         "[Where the lectures slip](slips.md) lists the formulas that differ from a lecture's.",
         "",
-        "| group | options |",
-        "| --- | --- |",
+        *header,
+        *map(_row, of_runs, of_runs.values()),
+        "",
+        "A search, `dlopt train -m`, has two more groups. [sweeper](sweeper.md) shows how to write one.",
+        "",
+        *header,
     ]
-    lines += map(_row, of_runs, of_runs.values())
-    lines += ["", "A search, `dlopt train -m`, has two more groups. [sweeper](sweeper.md) shows how to write one.", ""]
-    lines += ["| group | options |", "| --- | --- |"]
     return lines + [_row(group, groups[group]) for group in compose_groups.SWEEP_GROUPS]
 
 
@@ -109,12 +113,10 @@ def render_section(option: Option) -> list[str]:
             columns = f"`{key.name}`", f"`{_escape_cell(key.default)}`", *map(escape_markdown, (key.range, key.meaning))
             lines.append(f"| {' | '.join(columns)} |")
     if option.companions:
-        lines += [
-            "",
-            f"Also selects {', '.join(f'`{one}`' for one in option.companions)}, unless you choose otherwise.",
-        ]
+        companions = ", ".join(f"`{companion}`" for companion in option.companions)
+        lines += ["", f"Also selects {companions}, unless you choose otherwise."]
     for slip in option.slips:
-        lines += ["", f"> **A slip of the lectures.** {escape_markdown(_capitalize(slip))}"]
+        lines += ["", f"> **A slip of the lectures.** {escape_markdown(slip)}"]
     sources = option.sources or ([option.source] if option.source not in ("-", "yours") else [])
     for source in sources:
         lines += ["", f"*Source:* {escape_markdown(source)}"]
@@ -127,20 +129,13 @@ def render_slips(groups: dict[str, list[Option]]) -> list[str]:
         "# Where the lectures slip",
         "",
         "Formulas follow the papers. If a lecture differs, the option documents it:",
-        "",
-        "| option | the lecture's formula and the right one |",
-        "| --- | --- |",
     ]
+    lines += ["", "| option | the lecture's formula and the right one |", "| --- | --- |"]
     for group, options in groups.items():
         for option in options:
             link = f"[{group}={option.name}]({get_page_name(group)}.md#{option.name})"
-            lines += [f"| {link} | {escape_markdown(_capitalize(slip))} |" for slip in option.slips]
+            lines += [f"| {link} | {escape_markdown(slip)} |" for slip in option.slips]
     return [*lines, "", "[All groups](README.md)"]
-
-
-def _capitalize(text: str) -> str:
-    """Capitalize the first letter of a text."""
-    return text[0].upper() + text[1:]
 
 
 def escape_markdown(text: str) -> str:
@@ -164,7 +159,7 @@ def _render_paragraph(paragraph: str) -> list[str]:
     """Render a paragraph: formulas keep their lines and spacing, prose flows."""
     lines = paragraph.splitlines()
     if is_formula(lines):
-        return ["```text", *_dedent(lines), "```"]
+        return ["```text", *textwrap.dedent(paragraph).splitlines(), "```"]
     return [escape_markdown(" ".join(paragraph.split()))]
 
 
@@ -173,11 +168,6 @@ def is_formula(lines: Iterable[str]) -> bool:
     lines = list(lines)
     equation = re.match(r"[\w^']+(\([\w, ]*\))? (=|<-|~) ", lines[0])
     return all(line.startswith("  ") for line in lines) or equation is not None
-
-
-def _dedent(lines: Sequence[str]) -> list[str]:
-    indent = min(len(line) - len(line.lstrip()) for line in lines)
-    return [line[indent:] for line in lines]
 
 
 # ------------------------------------------------------------------------------------------- pictures

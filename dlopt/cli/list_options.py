@@ -79,21 +79,13 @@ def _wrap_block(lines: list[str], width: int) -> list[str]:
         return lines
     if all(line == line.lstrip() and "  " not in line for line in lines):
         return textwrap.wrap(" ".join(lines), width, break_on_hyphens=False)
-    entries: list[str] = []
     key = option_docs.parse_key_line(lines[0])
     if key is None:
         return [part for line in lines for part in _break_formula(line, width)]
     indent = " " * lines[0].index(key[1], len(key[0]))  # where the meaning of the first key begins
-    for line in lines:
-        if line.startswith(indent):
-            entries[-1] += " " + line.strip()
-        else:
-            entries.append(line)
-    return [
-        part
-        for entry in entries
-        for part in textwrap.wrap(entry, width, subsequent_indent=indent, break_on_hyphens=False)
-    ]
+    entries = "\n".join(lines).replace(f"\n{indent}", " ").splitlines()
+    wrapped = (textwrap.wrap(entry, width, subsequent_indent=indent, break_on_hyphens=False) for entry in entries)
+    return [part for parts in wrapped for part in parts]
 
 
 def _break_formula(line: str, width: int) -> list[str]:

@@ -20,8 +20,7 @@ from dlopt.config.checks import compatibility, schedules, splits
 from dlopt.config.checks.forward_probe import check_metrics, check_smallest_batch, choose_threads, probe
 from dlopt.config.compose import groups as compose_groups
 from dlopt.config.compose.nested_options import SCHEDULES
-from dlopt.config.initial_weights import build_initial_weights
-from dlopt.config.make_parts import Components, Override, build_components, build_network, load_data
+from dlopt.config.make_parts import Override, build_components, build_initial_weights, build_network, load_data
 from dlopt.config.problems import Problems
 from dlopt.config.schema.settings import build_settings
 from dlopt.training.batches import count_steps_per_epoch
@@ -30,27 +29,27 @@ from dlopt.training.experiment import Experiment
 
 def build(
     config: DictConfig | Mapping[str, Any],
-    given: Sequence[str] = (),
+    overrides: Sequence[str] = (),
     fitted: splits.FittedDataState | None = None,
     saved: Mapping[str, Tensor] | None = None,
 ) -> tuple[Experiment, list[str]]:
     """Check a configuration and build its experiment; return it with notices. Raises ConfigError with all problems.
 
-    config   the composed configuration; plain mappings, lists and values without interpolations are faster
-    given    the overrides as typed
-    fitted   what a finished run knows of its data, used instead of fitting to them
-    saved    the network's state dict in the checkpoint of a run that resumes
+    config      the composed configuration; plain mappings, lists and values without interpolations are faster
+    overrides   as typed
+    fitted      the state of a finished run's data, used instead of fitting to the data
+    saved       the network's state dict in the checkpoint of a run that resumes
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # waking up the other threads takes longer than all of this
     try:
-        return _build(config, given, fitted, saved)
+        return _build(config, overrides, fitted, saved)
     finally:
         torch.set_num_threads(threads)
 
 
 def to_plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration as mappings, lists and values that it does not share; without Hydra's own node."""
+    """Return a configuration as mappings, lists and values that are copies, without Hydra's own node."""
 
     def copy_value(key: str) -> Any:
         if isinstance(config, DictConfig) and OmegaConf.is_missing(config, key):
@@ -63,12 +62,12 @@ def to_plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
 
 def _build(
     config: DictConfig | Mapping[str, Any],
-    given: Sequence[str],
+    overrides: Sequence[str],
     fitted: splits.FittedDataState | None,
     saved: Mapping[str, Tensor] | None,
 ) -> tuple[Experiment, list[str]]:
     problems = Problems()
-    typed = [Override.parse(text) for text in given]
+    typed = [Override.parse(text) for text in overrides]
     tree = to_plain(config)
     groups = _pop_groups(tree, problems)
 
@@ -82,14 +81,13 @@ def _build(
     bound = schedules.bind_schedules(components.several[SCHEDULES], components.single, regularization, problems)
     problems.attempt(lambda: compatibility.check_data_compatibility(data.value.dataset, components, problems))
 
-    cut = problems.attempt(lambda: splits.split_dataset(*data.value, settings.value, fitted, problems))
+    split = problems.attempt(lambda: splits.split_dataset(*data.value, settings.value, fitted, problems))
     network = problems.attempt(
         lambda: build_network(groups["arch"], data.value.dataset, components, settings.value, saved, typed, problems)
     )
+    preprocess = components.several["preprocess"]
     prepared = problems.attempt(
-        lambda: splits.apply_preprocessing(
-            *cut.value, data.value.dataset.test, components.several["preprocess"], problems, fitted
-        )
+        lambda: splits.apply_preprocessing(*split.value, data.value.dataset.test, preprocess, problems, fitted)
     )
 
     def check_length() -> None:
@@ -117,12 +115,13 @@ def _build(
     problems.raise_if_any()
 
     model, train, optimizer = network.value.model, prepared.value.train, components.require("optimizer")
-    w = build_initial_weights(
-        components.single, model, train, settings.value, network.value.initialized, resumes=saved is not None
-    )
+    w = build_initial_weights(components.single, network.value, train, settings.value, resumes=saved is not None)
     compatibility.check_optimizer(optimizer, w, Layout.of(model), settings.value.device, problems)
     problems.raise_if_any()
     dataset = data.value.dataset
+    used_here = {*Experiment.__dataclass_fields__, SCHEDULES}
+    used_here |= {"activation", "normalization", "init", "bias_init", "preprocess"}
+    built = {**components.single, **components.several}
     experiment = Experiment(
         settings=settings.value,
         train=train,
@@ -141,11 +140,11 @@ def _build(
         augmentation=components.several["augmentation"],
         diagnostic=components.several["diagnostic"],
         preprocessing=prepared.value.statistics,
-        network=_select_network(groups),
+        network={name: groups[name] for name in ("arch", *declared_groups()["arch"].supplied) if name in groups},
         names=dataset.names,
         encoding=dataset.encoding,
         threads=choose_threads(settings.value, model, train),
-        others=_select_others(components),
+        others={group: component for group, component in built.items() if group not in used_here},
     )
     return experiment, problems.notices
 
@@ -155,28 +154,8 @@ def _pop_groups(tree: dict[str, Any], problems: Problems) -> dict[str, dict[str,
     groups = {name: tree.pop(name, None) or {} for name in compose_groups.list_component_groups()}
     node = tree.pop(SCHEDULES, None) or {}
     if not isinstance(node, dict):
-        message = f"holds a schedule for each hyperparameter: {SCHEDULES}.momentum=ramp; that of lr is schedule=NAME"
+        message = f"holds a schedule for each hyperparameter: {SCHEDULES}.momentum=ramp; for lr, type schedule=NAME"
         problems.add(SCHEDULES, message)
         node = {}
     groups[SCHEDULES] = dict(schedules.iter_schedules(node))
     return groups
-
-
-def _select_network(groups: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the nodes of what a network is made of: the arch, and the groups that are supplied to it."""
-    return {name: groups[name] for name in ("arch", *declared_groups()["arch"].supplied) if name in groups}
-
-
-def _select_others(components: Components) -> dict[str, Any]:
-    """Return the components of groups that have no field of their own in Experiment."""
-    built = {**components.single, **components.several}
-    used = {
-        *Experiment.__dataclass_fields__,
-        SCHEDULES,
-        "activation",
-        "normalization",
-        "init",
-        "bias_init",
-        "preprocess",
-    }
-    return {group: component for group, component in built.items() if group not in used}

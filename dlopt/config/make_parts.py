@@ -1,4 +1,9 @@
-"""Build the components of a run from their nodes of the configuration. The only caller of `targets.instantiate`."""
+"""Build components, network and initial weights from the nodes of a configuration.
+
+In custom networks, torch's BatchNorm and Dropout are replaced by the modules of dlopt, with the same parameters and
+names. torch's BatchNorm updates its running statistics at each evaluation, and torch's Dropout draws from a global
+generator: an optimizer that evaluates its objective twice in a step would see two functions.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +18,20 @@ from torch import Tensor, nn
 
 from dlopt import parts, prng
 from dlopt.base.group import declared_groups
+from dlopt.base.layout import Layout
 from dlopt.config.checks.splits import FittedDataState, check_dataset
-from dlopt.config.initial_weights import apply_in_place_init
 from dlopt.config.problems import ConfigError, Problems
 from dlopt.config.schema import targets
-from dlopt.config.stateless_modules import replace_stateful_modules
 from dlopt.errors import OptionError
+from dlopt.normalization.batch import BatchNorm
 from dlopt.objective.activation_hooks import MarkedActivationFactory
-from dlopt.training.experiment import Settings
+from dlopt.objective.init_probe import MiniBatchInitProbe
+from dlopt.regularization.dropout import Dropout
+from dlopt.training.experiment import Settings, adjust_weights, prepare_network, sample_initial_weights
+
+_BATCH_NORM_TYPES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # exactly: a subclass has its own forward
+_FIRST_SITE = 10_000
+"""First site number of replaced Dropout modules; larger than any that a network asks for itself."""
 
 
 class Override(NamedTuple):
@@ -52,10 +63,9 @@ class Components:
 
     @property
     def batch_transforms(self) -> dict[str, Any]:
-        """What may change a mini-batch, by path, in the order of a training step."""
-        return {
-            f"{g}.{name}": part for g in ("augmentation", "regularization") for name, part in self.several[g].items()
-        }
+        """The components that may change a mini-batch, by path, in the order of a training step."""
+        groups = ("augmentation", "regularization")
+        return {f"{group}.{key}": part for group in groups for key, part in self.several[group].items()}
 
 
 class LoadedData(NamedTuple):
@@ -114,8 +124,7 @@ def build_network(
 ) -> Network | None:
     """Build the network and let the init prepare it; None with a problem added.
 
-    It gets what its signature names of the supplied arguments. torch's own modules that keep state or draw random
-    numbers are replaced by ours.
+    The network gets the supplied arguments that its signature names.
     """
     if not problems.has_no_problem("arch", "activation", "normalization"):
         return None
@@ -123,25 +132,31 @@ def build_network(
     called: set[str] = set()
 
     def track(name: str, factory: Callable[..., Any]) -> Callable[..., Any]:
-        def tracked(*inputs: Any) -> Any:
+        def call(*inputs: Any) -> Any:
             called.add(name)
             return factory(*inputs)
 
-        return tracked
+        return call
+
+    def build_dropout(site: int) -> nn.Module | None:
+        modules = [m for r in regularization.values() if (m := r.module(site)) is not None]
+        return None if not modules else modules[0] if len(modules) == 1 else nn.Sequential(*modules)
 
     supplied = {
         "inputs": dataset.shape,
         "outputs": dataset.outputs,
         "activation": MarkedActivationFactory(components.require("activation")),
         "normalization": track("normalization", components.require("normalization")),
-        "dropout": track("dropout", _build_dropout_factory(regularization)),
+        "dropout": track("dropout", build_dropout),
     }
     takes = targets.read_signature(targets.resolve("arch", node, problems)).parameters
     arguments = {name: value for name, value in supplied.items() if name in takes}
 
     def make() -> nn.Module:
         with torch.random.fork_rng(devices=[]):  # modules draw from the global generator when they are built
-            _seed(prng.generator(prng.key(settings.seed, "arch")).initial_seed())
+            # Without a device, torch.manual_seed would record the call for each kind of device.
+            seed = torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed
+            seed(prng.generator(prng.key(settings.seed, "arch")).initial_seed())
             return replace_stateful_modules(targets.instantiate(node, **arguments))
 
     model = _call("arch", make, problems)
@@ -150,7 +165,7 @@ def build_network(
     if not isinstance(model, nn.Module):
         problems.add("arch._target_", f"{node['_target_']} made a {type(model).__name__}, not a torch.nn.Module")
         return None
-    if any("activates" in vars(module) for module in model.modules()):  # the factory's mark, not that of a class
+    if any("activates" in vars(module) for module in model.modules()):  # marked by the factory, not by its class
         called.add("activation")
     unused = [group for group in ("activation", "normalization") if group not in called]
     if "dropout" not in called:
@@ -159,7 +174,75 @@ def build_network(
     for key in unused:
         if key.partition(".")[0] in chosen:
             problems.notices.append(f"{key}: {type(model).__name__} has no place for it")
-    return Network(model, apply_in_place_init(components.single, model, settings, saved, problems))
+    return Network(model, _apply_in_place_init(components.single, model, settings, saved, problems))
+
+
+def replace_stateful_modules(model: Any) -> Any:
+    """Return the network with pure modules; anything that is not a Module is returned unchanged."""
+    if not isinstance(model, nn.Module):
+        return model
+    replacements: dict[nn.Module, nn.Module] = {}
+    site = _FIRST_SITE
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) in _BATCH_NORM_TYPES:
+            replacements[module] = _convert_batch_norm(module)
+        elif type(module) is nn.Dropout:
+            if module.p == 1:
+                raise ValueError("Dropout(1.0) drops everything; p must be below 1")
+            replacements[module] = Dropout(module.p, 0.0, "train").module(site)
+            site += 1
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):
+            if child in replacements:
+                setattr(parent, name, replacements[child])
+    return replacements.get(model, model)
+
+
+def _convert_batch_norm(module: nn.modules.batchnorm._BatchNorm) -> nn.Module:
+    if not module.affine or module.running_mean is None or module.running_var is None or module.momentum is None:
+        raise ValueError("BatchNorm in a net must be affine, track running statistics and have a momentum")
+    converted = BatchNorm(module.num_features, module.eps, module.momentum)
+    converted.weight, converted.bias = module.weight, module.bias
+    converted.running_mean.copy_(module.running_mean)
+    converted.running_var.copy_(module.running_var)
+    return converted
+
+
+def _apply_in_place_init(
+    components: Mapping[str, Any],
+    model: nn.Module,
+    settings: Settings,
+    saved: Mapping[str, Tensor] | None,
+    problems: Problems,
+) -> Collection[str]:
+    """Let the init give values to parameters in the network itself; return their names."""
+    if "init" not in components:
+        return ()
+    try:
+        return prepare_network(model.to(settings.dtype), components["init"], saved)
+    except OptionError as error:
+        problems.add(error.key, str(error))
+        return ()
+
+
+def build_initial_weights(
+    components: Mapping[str, Any], network: Network, train: parts.Split, settings: Settings, *, resumes: bool
+) -> Tensor:
+    """Return the initial weights w, (P,), by the components of the groups init and bias_init.
+
+    A run that resumes will load w from its checkpoint, so no init evaluates data then.
+    """
+    init, bias, gain = components["init"], components["bias_init"], getattr(components["activation"], "gain", 1.0)
+    model, dtype, key = network.model, settings.dtype, prng.key(settings.seed, "init")
+    first_batch = prng.key(settings.seed, "first_batch")
+    try:
+        w = sample_initial_weights(model, Layout.of(model), init, bias, gain, key, dtype, network.initialized)
+        if resumes:
+            return w
+        start = partial(MiniBatchInitProbe, model, components["loss"], train, dtype, first_batch)
+        return adjust_weights(w, init, bias, start)
+    except OptionError as error:
+        raise ConfigError([(error.key, str(error))]) from error
 
 
 def _build_component(path: str, group: str, node: targets.Node, problems: Problems) -> Any:
@@ -179,7 +262,7 @@ def _build_component(path: str, group: str, node: targets.Node, problems: Proble
 
 
 def _call(path: str, make: Callable[[], Any], problems: Problems) -> Any:
-    """Return what a call returns; None with a problem added if it raises, whatever a custom component may raise."""
+    """Return the result of a call; None with a problem added if it raises any exception, as custom code may."""
     try:
         return make()
     except Exception as error:
@@ -191,7 +274,7 @@ def _call(path: str, make: Callable[[], Any], problems: Problems) -> Any:
 
 
 def _find_class_error(path: str, component: Any, base: type | None) -> tuple[str, str] | None:
-    """Return what is wrong with the class of a component, or of an optimizer inside one, and the key that names it."""
+    """Return the key and message of a wrong class of a component, or of an optimizer inside one, if there is one."""
     if base is not None and not isinstance(component, base):
         return f"{path}._target_", f"{type(component).__name__} must be a subclass of dlopt.parts.{base.__name__}"
     if base is not parts.Optimizer:
@@ -201,21 +284,3 @@ def _find_class_error(path: str, component: Any, base: type | None) -> tuple[str
     inner = [k for k, p in targets.read_signature(type(component)).parameters.items() if p.hint is parts.Optimizer]
     errors = (_find_class_error(f"{path}.{k}", getattr(component, k), base) for k in inner)
     return next((error for error in errors if error), None)
-
-
-def _build_dropout_factory(regularization: Mapping[str, parts.Regularization]) -> Callable[[int], nn.Module | None]:
-    """Return what a network calls after each hidden layer: it makes the modules that regularizations put there."""
-
-    def dropout(site: int) -> nn.Module | None:
-        modules = [m for r in regularization.values() if (m := r.module(site)) is not None]
-        return None if not modules else modules[0] if len(modules) == 1 else nn.Sequential(*modules)
-
-    return dropout
-
-
-def _seed(seed: int) -> None:
-    """Seed torch's global generators; those of devices only if there is a device, since each would record the call."""
-    if torch.accelerator.is_available():
-        torch.manual_seed(seed)
-    else:
-        torch.default_generator.manual_seed(seed)

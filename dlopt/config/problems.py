@@ -61,7 +61,7 @@ class Problems:
         self.errors.append((key, message))
 
     def has_no_problem(self, *keys: str) -> bool:
-        """Whether nothing is wrong at these keys or below them."""
+        """Return whether nothing is wrong at these keys or below them."""
         return not any(at == key or at.startswith(key + ".") for at, _ in self.errors for key in keys)
 
     def raise_if_any(self) -> None:
@@ -87,5 +87,5 @@ def format_error(error: BaseException) -> str:
 
 
 def describe_failure(error: BaseException) -> str:
-    """Return the message of a ValueError, which is meant for people; of any other error also its class."""
+    """Return the message of a ValueError, which is written for users; of any other error also its class."""
     return str(error) if isinstance(error, ValueError) else f"fails: {format_error(error)}"

@@ -1,4 +1,4 @@
-"""Examples on the device, and the mini-batches drawn from them: for one run, or for E lanes in step."""
+"""Examples on the device, and the mini-batches sampled from them, for one run or E lanes."""
 
 from __future__ import annotations
 
@@ -13,20 +13,17 @@ from dlopt.prng import Key
 
 
 def to_device_async(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host, on its way to a device: the host does not wait for what the device still has to do.
-
-    From pinned memory, without which a GPU's copy waits.
-    """
+    """Copy a tensor of the host to a device without waiting for the device; a GPU needs pinned memory for that."""
     if tensor.device.type == device.type:
         return tensor
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 class DataPlacement:
-    """Where examples lie: on the device, or on the host where they would fill more than half of the device's memory.
+    """The storage of examples: the device, or the host if they would fill more than half of the device's memory.
 
     Each tensor is moved once: runs that share one on the host share it on the device. device is where batches are
-    handed over, home where the examples lie.
+    used, storage_device where the examples are.
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype, *, resident: bool = True) -> None:
@@ -37,7 +34,7 @@ class DataPlacement:
 
     @classmethod
     def of(cls, device: torch.device, dtype: torch.dtype, splits: Iterable[Split]) -> DataPlacement:
-        """The place that suits the size of these splits."""
+        """Choose the storage by the size of these splits."""
         if device.type != "cuda":
             return cls(device, dtype)
         width = torch.empty((), dtype=dtype).element_size()
@@ -46,46 +43,43 @@ class DataPlacement:
 
     def __call__(self, tensor: Tensor) -> Tensor:
         if id(tensor) not in self._placements:
-            there = (
-                tensor.to(self.storage_device, self.dtype)
-                if tensor.is_floating_point()
-                else tensor.to(self.storage_device)
-            )
-            self._placements[id(tensor)] = (tensor, there)  # the original is kept, so that its id stays its own
+            dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
+            # holding the original keeps its id from being reused
+            self._placements[id(tensor)] = (tensor, tensor.to(self.storage_device, dtype))
         return self._placements[id(tensor)][1]
 
 
 class Examples:
-    """A split of one run, or the splits of E lanes (all of one size), on the device."""
+    """A split of one run, or splits of E lanes with the same size, on the device."""
 
-    def __init__(self, splits: Sequence[Split], place: DataPlacement, *, lanes: bool) -> None:
+    def __init__(self, splits: Sequence[Split], placement: DataPlacement, *, lanes: bool) -> None:
         self.size = len(splits[0])
         self.lanes = len(splits) if lanes else None
-        self.placement = place
+        self.placement = placement
         inputs, targets = [s.inputs for s in splits], [s.targets for s in splits]
         self._shared = all(x is inputs[0] and y is targets[0] for x, y in zip(inputs, targets, strict=True))
-        self._inputs = place(inputs[0]) if self._shared else torch.stack([place(x) for x in inputs])
-        self._targets = place(targets[0]) if self._shared else torch.stack([place(y) for y in targets])
+        self._inputs = placement(inputs[0]) if self._shared else torch.stack([placement(x) for x in inputs])
+        self._targets = placement(targets[0]) if self._shared else torch.stack([placement(y) for y in targets])
         rows = [torch.arange(self.size) if s.rows is None else s.rows for s in splits]
         self._whole = all(s.rows is None for s in splits)
-        self._rows = torch.stack(rows).to(place.storage_device) if lanes else rows[0].to(place.storage_device)
+        self._rows = (torch.stack(rows) if lanes else rows[0]).to(placement.storage_device)
 
     def select(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs and targets at these rows of the underlying tensors, on the device."""
+        """Return inputs and targets at these rows of the underlying tensors, on the device."""
         return self._to_device(self._gather(self._inputs, rows)), self._to_device(self._gather(self._targets, rows))
 
     def rows(self, order: Tensor) -> Tensor:
-        """The rows of the underlying tensors in the given order of positions."""
+        """Return the rows of the underlying tensors in the given order of positions."""
         return self._rows.gather(-1, order)
 
     def all(self) -> tuple[Tensor, Tensor]:
-        """All of the split, in order; without a copy where it is the whole of its tensors."""
+        """Return the whole split in order; without a copy if it is all of its tensors."""
         if self._whole and self.lanes is None:
             return self._to_device(self._inputs), self._to_device(self._targets)
         return self.select(self._rows)
 
     def chunks(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The split in order, some examples at a time."""
+        """Yield the split in order, `size` examples at a time."""
         for rows in self._rows.split(size, dim=-1):
             yield self.select(rows)
 
@@ -105,24 +99,24 @@ class Examples:
 
 
 def to_probabilities(targets: Tensor, outputs: int, dtype: torch.dtype) -> Tensor:
-    """Targets of which means can be taken: classes (...) as probabilities (..., outputs), numbers as they are."""
+    """Return targets that can be averaged: classes (...) as probabilities (..., outputs), numbers unchanged."""
     if targets.is_floating_point():
         return targets
-    # one_hot would look whether the classes are in range, and wait for the answer
+    # one_hot checks the range of the classes, and waits for the device
     return (targets.unsqueeze(-1) == torch.arange(outputs, device=targets.device)).to(dtype)
 
 
 def count_steps_per_epoch(examples: int, size: int, *, drop_last: bool) -> int:
-    """How many mini-batches make a pass over so many examples."""
-    whole, rest = divmod(examples, min(size, examples))
-    return whole + (rest > 0 and not drop_last)
+    """Return the number of mini-batches in one pass over the examples."""
+    full, rest = divmod(examples, min(size, examples))
+    return full + (rest > 0 and not drop_last)
 
 
 class Batches:
-    """Mini-batches without replacement: each epoch is a new order of the examples, drawn from (key, epoch).
+    """Mini-batches without replacement: each epoch is a new order of the examples, sampled from (key, epoch).
 
-    The last batch of an epoch is smaller when the size does not divide the examples, or left out with drop_last.
-    A batch of the whole split is handed over in the order of the data.
+    If the size does not divide the number of examples, the last batch of an epoch is smaller, or omitted with
+    drop_last. A batch of the whole split is in the order of the data.
     """
 
     def __init__(self, examples: Examples, size: int, keys: Sequence[Key], *, drop_last: bool) -> None:
@@ -132,11 +126,11 @@ class Batches:
         self.per_epoch = count_steps_per_epoch(examples.size, size, drop_last=drop_last)
         self._epoch = -1
         self._chunks: Sequence[Tensor] = ()
-        # A copy: what a part does to a batch in place must not reach the data, which other runs may share.
+        # A copy: in-place changes to a batch must not reach the data, which other runs may share.
         self._all = tuple(x.clone() for x in examples.all()) if self.size == examples.size else None
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of the step numbered 0, 1, ...: (B, ...) or (E, B, ...)."""
+        """Return inputs and targets of step 0, 1, ...: (B, ...) or (E, B, ...)."""
         if self._all is not None:
             return self._all[0], self._all[1]
         epoch, i = divmod(step, self.per_epoch)

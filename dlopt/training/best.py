@@ -1,4 +1,4 @@
-"""The books of one run: its last row, its evaluations, and which of them is the best."""
+"""The record of one run: its last row, its evaluations, which of them is the best, and its summary."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ import torch
 
 from dlopt.metrics.names import higher_is_better
 from dlopt.rundir.metrics_log import Row
+from dlopt.rundir.status import Status
 from dlopt.rundir.writer import RunWriter
+from dlopt.storage.memory import peak_memory
 from dlopt.training.experiment import Experiment
+from dlopt.training.state import TrainState
 
 
 @dataclass
 class Lane:
-    """What the host keeps of one run.
+    """The record of one run on the host.
 
     index               its position among the experiments
     row                 the last row
-    encoded_rows        the rows of its evaluations, as they are saved
+    encoded_rows        the rows of its evaluations, as lines of JSON
     best                the row of the best evaluation
     best_saved_at       when the best weights were last written
-    has_unsaved_best    whether the best weights are newer than that
+    has_unsaved_best    whether the best weights are newer than their file
     """
 
     experiment: Experiment
@@ -57,9 +60,9 @@ class Lane:
         return bool(history) and any(r.stop(history) for r in self.experiment.regularization.values())
 
     def content(self) -> dict[str, Any]:
-        """Return the rows as a checkpoint holds them: JSON, which keeps every bit of a number.
+        """Return the rows for a checkpoint, as JSON, which keeps every bit of a number.
 
-        Those of evaluations are lines in a tensor of bytes: there may be more of them than a pickle should hold.
+        Evaluations may be many: their rows are lines in a tensor of bytes.
         """
         history = bytearray(self.encoded_rows)
         return {
@@ -73,3 +76,47 @@ class Lane:
         self.row = json.loads(content["row"])
         self.encoded_rows = bytearray(content["history"].numpy().tobytes())
         self.best = next((row for row in history if row["step"] == content["best_step"]), None)
+
+
+def summarize(
+    training: TrainState,
+    lane: Lane,
+    test: Mapping[str, float],
+    status: Status,
+    *,
+    validated: bool,
+    seconds: float,
+    steps_per_second: float | None,
+) -> dict[str, Any]:
+    """Return the summary of a run that has ended.
+
+    Metrics without a prefix are of the best weights, or of the last if there is no validation split. `last/step` is the
+    step of the last row; an interrupted run may have taken steps after it.
+    """
+    chosen = lane.row if lane.best is None or not validated else lane.best
+    last = {k: v for k, v in test.items() if k.startswith("last/")}
+    average = {k: v for k, v in {**lane.row, **test}.items() if k.startswith("average/")}
+    best = {k: v for k, v in test.items() if k not in last and k not in average}
+    if lane.best is None:  # it diverged before its first evaluation
+        best = {k.removeprefix("last/"): v for k, v in last.items()}
+    return {
+        "status": status,
+        **_select_metrics(chosen),
+        **best,
+        **{f"last/{k}": v for k, v in _select_metrics(lane.row).items()},
+        "last/step": lane.row.get("step"),
+        **last,
+        **average,
+        "best/step": chosen.get("step"),
+        "step": training.step,
+        "epoch": training.step / training.per_epoch,
+        "parameters": training.layout.size,
+        "evaluations": training.problem.evaluations,
+        "seconds": seconds,
+        "steps_per_second": steps_per_second,
+        "peak_memory": peak_memory(training.device),
+    }
+
+
+def _select_metrics(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in row.items() if k.startswith(("train/", "val/"))}

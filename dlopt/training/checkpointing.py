@@ -1,12 +1,14 @@
-"""What is in a checkpoint: plain dictionaries of tensors and numbers, loaded without executing anything.
+"""Checkpoints: their content, and when the last, the best and the averaged weights are written.
 
-`model` is a state dict with the network's own names, which plain PyTorch can load.
+The content is plain dictionaries of tensors and numbers, loaded without executing code. `model` is a state dict with
+the network's own names, which plain PyTorch can load.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +16,20 @@ from torch import Tensor, nn
 from dlopt.base.layout import map_tied_names
 from dlopt.rundir.metrics_log import decode_evaluations
 from dlopt.rundir.writer import RunWriter
+from dlopt.training.best import Lane
 from dlopt.training.experiment import Experiment
+from dlopt.training.lanes import select_lanes
 from dlopt.training.state import TrainState
 
 STATE_KEYS = ("step", "evaluations", "model", "state", "average", "best", "best_step", "window", "diagnostics")
 """The entries of a last checkpoint that decide how the run resumes."""
 FORMAT = 2
 """Version of the content; a checkpoint of another version is refused."""
+BEST_EVERY = 10.0
+"""Minimum number of seconds between two writes of the best checkpoint; the best weights stay on the device."""
+
+
+# ------------------------------------------------------------------------------------------- content
 
 
 def make_header(experiment: Experiment, run: RunWriter) -> dict[str, Any]:
@@ -58,13 +67,13 @@ def model_state_dict(training: TrainState, w: Tensor, running: Mapping[str, Tens
 def find_mismatch(content: Mapping[str, Any], network: nn.Module) -> str | None:
     """Return how a checkpoint does not fit this network, or None if it does."""
     saved = {name: tuple(x.shape) for name, x in content["model"].items()}
-    mine = {name: tuple(x.shape) for name, x in network.state_dict().items()}
+    expected = {name: tuple(x.shape) for name, x in network.state_dict().items()}
 
     def describe(shape: tuple[int, ...] | None) -> str:
         return "is not there" if shape is None else f"has shape {shape}"
 
-    for name in [*mine, *saved]:
-        a, b = saved.get(name), mine.get(name)
+    for name in [*expected, *saved]:
+        a, b = saved.get(name), expected.get(name)
         if a != b:
             return f"the checkpoint is of another network: {name} {describe(a)} in it, and {describe(b)} in the network"
     return None
@@ -124,13 +133,13 @@ def from_plain(like: Any, content: Any, device: torch.device) -> Any:
     if hasattr(like, "_fields"):
         return type(like)(*(from_plain(v, content[k], device) for k, v in like._asdict().items()))
     if isinstance(content, Mapping):
-        of = like if isinstance(like, Mapping) else {}
-        return {k: from_plain(of.get(k), v, device) for k, v in content.items()}
+        known = like if isinstance(like, Mapping) else {}
+        return {k: from_plain(known.get(k), v, device) for k, v in content.items()}
     if isinstance(content, (tuple, list)):
-        each = like if isinstance(like, (tuple, list)) else [None] * len(content)
-        return type(content)(from_plain(a, b, device) for a, b in zip(each, content, strict=True))
+        items = like if isinstance(like, (tuple, list)) else [None] * len(content)
+        return type(content)(from_plain(a, b, device) for a, b in zip(items, content, strict=True))
     both = isinstance(like, Tensor) and isinstance(content, Tensor)
-    if both and like.numel() and like.shape != content.shape:  # what a rule would leave empty may be full
+    if both and like.numel() and like.shape != content.shape:  # a state that starts empty may have any shape
         raise ValueError(f"it holds a tensor of shape {tuple(content.shape)} for one of {tuple(like.shape)}")
     if isinstance(like, int) and type(content) is not type(like):
         raise ValueError(f"it holds {content!r} for a whole number")
@@ -140,3 +149,95 @@ def from_plain(like: Any, content: Any, device: torch.device) -> Any:
 def _copy_lane(x: Tensor, i: int, solo: bool) -> Tensor:
     """Return a copy of one lane's part in memory of its own (a slice would save the whole)."""
     return (x if solo or x.ndim == 0 else x[i]).detach().clone()
+
+
+# ------------------------------------------------------------------------------------------- saving
+
+
+class AveragedWeights(NamedTuple):
+    """Averaged weights, (..., P), and the running statistics that belong to them."""
+
+    w: Tensor
+    running: Mapping[str, Tensor]
+
+
+class CheckpointSaver:
+    """Writes the checkpoints of one run or of E lanes, and holds their best weights on the device."""
+
+    def __init__(self, training: TrainState) -> None:
+        self.training = training
+        self.best_w = training.w.clone()
+        self.best_running = {name: b.clone() for name, b in training.problem.running.items()}
+        self._last = time.monotonic()
+
+    def is_due(self, step: int) -> bool:
+        """Return whether the last checkpoint is due after so many steps; the end of a run writes it anyway."""
+        settings = self.training.settings.checkpoint
+        if step >= self.training.steps:
+            return False
+        if settings.every is not None and step % settings.every == 0:
+            return True
+        return settings.minutes is not None and time.monotonic() - self._last >= 60 * settings.minutes
+
+    def update_best(self, lanes: Sequence[Lane], which: Sequence[int]) -> None:
+        """Take the current iterates of these lanes as their best so far."""
+        t = self.training
+        at = slice(None) if t.solo else torch.tensor(which, device=t.device)
+        self.best_w[at] = t.w[at]
+        for name, b in t.problem.running.items():
+            self.best_running[name][at] = b[at]
+        for i in which:
+            lanes[i].has_unsaved_best = True
+        self.save_best(lanes, [i for i in which if time.perf_counter() - lanes[i].best_saved_at >= BEST_EVERY])
+
+    def save_best(self, lanes: Sequence[Lane], which: Sequence[int], *, lasting: bool = True) -> None:
+        """Write the best checkpoint of these lanes if it has changed; lasting as in RunWriter.save."""
+        for i in which:
+            lane = lanes[i]
+            if lane.has_unsaved_best:
+                assert lane.best is not None
+                content = {"step": lane.best["step"], "model": self._best(i)}
+                lane.run.save("best", make_header(lane.experiment, lane.run) | content, lasting=lasting)
+                lane.best_saved_at = time.perf_counter()
+                lane.has_unsaved_best = False
+
+    def save_average(self, lane: Lane, i: int, averaged: AveragedWeights) -> None:
+        """Write the averaged weights of lane i at its end."""
+        model = model_state_dict(self.training, averaged.w, averaged.running, i)
+        content = make_header(lane.experiment, lane.run) | {"step": self.training.step, "model": model}
+        lane.run.save("average", content)
+
+    def save(self, lanes: Sequence[Lane], which: Sequence[int], records: Sequence[Mapping[str, Any]]) -> None:
+        """Write the last checkpoint of these lanes, each with its record from the recorder, and their best.
+
+        Logged rows reach the disk before a checkpoint that counts them.
+        """
+        self.save_best(lanes, which, lasting=False)
+        for i, record in zip(which, records, strict=True):
+            lane = lanes[i]
+            state = capture_state(self.training, i) | {"best": self._best(i), **lane.content(), **record}
+            content = make_header(lane.experiment, lane.run) | {"logged": lane.run.flush()} | state
+            lane.run.save("last", content, keep=self.training.settings.checkpoint.keep)
+        self._last = time.monotonic()
+
+    def restore(self, lane: Lane, content: Mapping[str, Any]) -> None:
+        """Restore the evaluations and the best weights of a single run whose training state is restored already.
+
+        Files of best and averaged weights may be of later steps than the checkpoint: they are replaced or removed.
+        """
+        lane.restore(content, self.training.histories[0])
+        lane.run.checkpoint("average").unlink(missing_ok=True)
+        if lane.best is None:
+            lane.run.checkpoint("best").unlink(missing_ok=True)
+            return
+        load_weights(self.training, self.best_w, self.best_running, content["best"])
+        lane.has_unsaved_best = True
+        self.save_best([lane], [0])
+
+    def select_lanes(self, stay: Tensor) -> None:
+        """Keep only these lanes, given by their indices."""
+        count = self.training.count
+        self.best_w, self.best_running = select_lanes((self.best_w, self.best_running), stay, count)
+
+    def _best(self, i: int) -> dict[str, Tensor]:
+        return model_state_dict(self.training, self.best_w, self.best_running, i)

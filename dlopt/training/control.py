@@ -1,17 +1,17 @@
-"""What the outside sees of the loop, and how it ends it."""
+"""The connection between the training loop and its caller: progress, and a request to stop."""
 
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.metrics_log import Row
 
 
 class TrainingControl:
-    """Numbers that the loop leaves here, for a progress bar, and some that it looks at.
+    """Progress that the loop reports, for a progress bar, and attributes that it reads.
 
-    step    steps done
-    steps   steps to do
-    stop    set it, and the step under way is the last
-    pruned  set with it, where a search has no use for the rest
-    until   steps after which it stops before its end; None: it goes to its end
+    step        steps done
+    steps       steps to do
+    stop        set it to end training after the current step
+    is_pruned   set it together with `stop` if a search prunes the run
+    until       step after which training stops early; None: at its end
     """
 
     def __init__(self, until: int | None = None) -> None:
@@ -22,8 +22,8 @@ class TrainingControl:
         self.until = until
 
     def on_begin(self, step: int, steps: int) -> None:
-        """The first step, which is not 0 in a run that goes on, is about to be made."""
+        """Called before the first step, which is not step 0 in a resumed run."""
         self.step, self.steps = step, steps
 
     def on_row(self, run: RunDirectory, row: Row) -> None:
-        """A row was logged."""
+        """Called after a row was logged."""

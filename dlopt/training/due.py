@@ -1,22 +1,11 @@
 """When rows, evaluations and diagnostics are due: functions of the number of steps done, and of nothing else."""
 
-from __future__ import annotations
-
-from typing import Protocol
-
-
-class DueRules(Protocol):
-    """What is due after so many steps. may_end tells whether a run that diverges or stops early is finished."""
-
-    may_end: bool
-
-    def row(self, step: int) -> bool: ...
-    def evaluation(self, step: int) -> bool: ...
-    def diagnostic(self, every: int | None, step: int) -> bool: ...
-
 
 class Intervals:
-    """A row at every evaluation and every log_every steps; an evaluation every eval_every steps and at the end."""
+    """A row at every evaluation and every log_every steps; an evaluation every eval_every steps and at the end.
+
+    may_end tells whether a run that diverges or stops early is finished.
+    """
 
     may_end = True
 

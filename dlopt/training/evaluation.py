@@ -21,7 +21,7 @@ def predict_split(
     running: Mapping[str, Tensor] | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The network's outputs on a whole split, (..., N, outputs), and its targets; nothing is random.
+    """Return the network's outputs on a whole split, (..., N, outputs), and its targets, without randomness.
 
     advance, if given, is called with the number of examples of each chunk that is done.
     """
@@ -38,28 +38,28 @@ def predict_split(
 def evaluate(
     problem: Problem, w: Tensor, examples: Examples, running: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """loss and the loss's metrics at w, without penalties; each of shape () or (E,).
+    """Return the loss and its metrics at w, without penalties; each of shape () or (E,).
 
-    Outputs of the whole split are kept, so that a metric may depend on all of them at once.
+    They are computed from the outputs of the whole split, because a metric may depend on all of them at once.
     """
     return compute_metrics(problem, *predict_split(problem, w, examples, running))
 
 
 def compute_metrics(problem: Problem, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """loss and the loss's metrics of what `predictions` returned."""
+    """Return the loss and its metrics from the result of `predict_split`."""
     with torch.no_grad():
         return {"loss": problem.losses(outputs, targets)} | problem.loss.measure(outputs, targets)
 
 
 def recompute_statistics(problem: Problem, w: Tensor, examples: Examples) -> dict[str, Tensor]:
-    """Running statistics that belong to w, such as averaged weights: the means over one pass of the training split."""
+    """Return running statistics for w, such as averaged weights: their means over the training split."""
     if not problem.running:
         return {}
     total: dict[str, Tensor] = {}
     count = 0
     for x, _ in examples.chunks(CHUNK):
-        seen = problem.statistics(w, x)
-        for name, value in seen.items():
-            total[name] = total.get(name, 0.0) + value * x.shape[0 if problem.lanes is None else 1]
-        count += x.shape[0 if problem.lanes is None else 1]
+        size = x.shape[0 if problem.lanes is None else 1]
+        for name, value in problem.statistics(w, x).items():
+            total[name] = total.get(name, 0.0) + value * size
+        count += size
     return {name: value / count for name, value in total.items()}

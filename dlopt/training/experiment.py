@@ -35,13 +35,13 @@ Seed = Annotated[int, Range(ge=0, lt=2**32)]
 
 @dataclass(frozen=True)
 class ValidationSettings:
-    """Which of the training examples are held out to validate on; drawn from the seed, the classes in proportion.
+    """The training examples that are held out for validation: sampled with the seed, stratified by class.
 
-    scheme     holdout: a random share; kfold: one of k folds, which part the examples among themselves
-    fraction   of holdout, the share; 0: none
-    k          of kfold, how many folds; the sizes of two differ by one at most
-    fold       of kfold, which one this run validates on, 0 to k - 1, training on the others; all runs of one seed have
-               the same folds
+    scheme     holdout: a random share; kfold: one of k disjoint folds
+    fraction   the share of holdout; 0: no validation split
+    k          number of folds of kfold; their sizes differ by at most one
+    fold       the fold that this run validates on, 0 to k - 1; it trains on the others. Runs of one seed have the same
+               folds
     """
 
     scheme: Literal["holdout", "kfold"]
@@ -52,11 +52,11 @@ class ValidationSettings:
 
 @dataclass(frozen=True)
 class CheckpointSettings:
-    """When the state of training is written to checkpoints/last.safetensors, besides at the end and when interrupted.
+    """When checkpoints/last.safetensors is written, besides at the end and at an interrupt.
 
-    every     after every so many steps; null: not by steps
-    minutes   when so many have passed since the last time; null: not by time
-    keep      how many are kept: the last, and before it older ones by their steps
+    every     steps between two checkpoints; null: not by steps
+    minutes   minutes between two checkpoints; null: not by time
+    keep      number of checkpoints on disk: the last, and older ones named by their steps
     """
 
     every: Count | None
@@ -66,22 +66,22 @@ class CheckpointSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a run that belong to no group.
+    """The settings of a run that are not components.
 
     epochs          passes over the training split
-    steps           steps, in place of epochs; null: epochs counts
-    batch_size      examples of a mini-batch, or full: all of them at once
-    seed            of every random number of the run
+    steps           optimizer steps, instead of epochs; null: use epochs
+    batch_size      examples of a mini-batch, or full: the whole training split
+    seed            seed of all random numbers of the run
     device          auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps
     precision       float32, bfloat16 (autocast; weights stay float32) or float64
-    compile         have torch.compile make one program of the network (a single run; the first steps take long)
-    deterministic   refuse operations that have no reproducible form (on a GPU; a CPU is reproducible as it is)
-    threads         CPU threads, or auto: one for small work, which more would slow down
-    log_every       log a row at every so many steps besides those of evaluations; null: at evaluations alone
-    eval_every      evaluate at every so many epochs
-    objective       the metric that chooses the best weights; val/loss is train/loss where no validation split is
+    compile         compile the network with torch.compile (single runs only; the first steps are slow)
+    deterministic   refuse operations that are not reproducible (on a GPU; a CPU is always reproducible)
+    threads         CPU threads, or auto: one for small networks, which more threads would slow down
+    log_every       steps between two rows, besides the rows of evaluations; null: only at evaluations
+    eval_every      epochs between two evaluations
+    objective       the metric that selects the best weights; val/loss means train/loss without a validation split
     name            name of the run's directory; null: <arch>-<optimizer>
-    resume          a run to go on with; null: a new one
+    resume          a run to resume; null: start a new one
     """
 
     epochs: Count
@@ -103,21 +103,21 @@ class Settings:
     clip: Clip
 
     def resolve_batch_size(self, examples: int) -> int:
-        """Examples of a mini-batch of a split with so many."""
+        """Return the number of examples in a mini-batch of a split with this many examples."""
         return examples if self.batch_size == "full" else self.batch_size
 
     def count_steps(self, per_epoch: int) -> int:
-        """Steps of the run, where so many make an epoch."""
+        """Return the number of steps of the run."""
         return self.steps or self.epochs * per_epoch
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of weights and data."""
+        """Return the type of weights and data."""
         return torch.float64 if self.precision == "float64" else torch.float32
 
 
 class HyperparameterRef(NamedTuple):
-    """A number that a schedule moves: its name, the part (`optimizer`, or a regularization's key), the field's path."""
+    """A scheduled hyperparameter: its name, its component (`optimizer` or a regularization's key), its field's path."""
 
     name: str
     part: str
@@ -126,13 +126,16 @@ class HyperparameterRef(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """One run's parts. Data are preprocessed and lie on the CPU; w, (P,), holds the initial weights.
+    """The components of one run. Data are preprocessed and on the CPU.
 
-    schedule is that of the rate, schedules are those of other numbers.
-
-    outputs is the number of classes, or of numbers to predict; names, if there are any, what each is called; encoding
-    is that of the data set. network holds the configuration of arch, activation and normalization: what the model was
-    made of. others holds the components of groups that have no field here, by the group's name.
+    outputs     number of classes, or of numbers to predict
+    w           initial weights, (P,)
+    schedule    of the learning rate
+    schedules   of other hyperparameters
+    names       names of the classes or predicted numbers; may be empty
+    encoding    encoding of the data set
+    network     configuration of the model: arch, activation and normalization
+    others      components of groups without a field here, by group
     """
 
     settings: Settings
@@ -164,13 +167,13 @@ class Experiment:
 
     @property
     def objective(self) -> str:
-        """The metric that chooses the best weights."""
-        named = self.settings.objective
-        return "train/loss" if named == "val/loss" and self.validation is None else named
+        """Return the metric that selects the best weights."""
+        metric = self.settings.objective
+        return "train/loss" if metric == "val/loss" and self.validation is None else metric
 
 
 def prepare_network(model: nn.Module, init: Init, saved: Mapping[str, Tensor] | None) -> Collection[str]:
-    """The parameters that need not be drawn, after an init has prepared the network; saved as dlopt.parts has it."""
+    """Let an init prepare the network; return the parameters that need no sampling. For `saved` see dlopt.parts."""
     with _attribute_errors("init"):
         return init.prepare(model, saved) if isinstance(init, InPlaceInit) else ()
 
@@ -185,38 +188,40 @@ def sample_initial_weights(
     dtype: torch.dtype,
     kept: Collection[str] = (),
 ) -> Tensor:
-    """w, (P,), before the first step, as drawn. Each parameter has a random stream of its own, by its name.
+    """Sample the initial weights, (P,). Each parameter has its own random stream, by its name.
 
-    What is kept is as the network has it. OptionError, at init or bias, says of which of them something went wrong.
+    Parameters in `kept` stay as they are in the network. An OptionError names init or bias_init as the cause.
     """
-    own = dict(model.named_parameters())
-    drawn = {}
+    parameters = dict(model.named_parameters())
+    weights = {}
     for p in layout:
-        group, rule = {"weight": ("init", init), "bias": ("bias_init", bias), "norm": ("", None)}[p.kind]
-        rule = None if p.name in kept else rule
+        group, component = {"weight": ("init", init), "bias": ("bias_init", bias), "norm": ("", None)}[p.kind]
         with _attribute_errors(group):
-            values = rule(p, gain, prng.generator(prng.fold_in(key, p.name))) if rule else None
-            drawn[p.name] = own[p.name].detach() if values is None else values
-            if tuple(drawn[p.name].shape) != p.shape:
-                raise ValueError(f"{p.name} needs values of shape {p.shape}, got {tuple(drawn[p.name].shape)}")
-    return layout.flatten(drawn).to(dtype)
+            values = parameters[p.name].detach()
+            if component is not None and p.name not in kept:
+                sample = component(p, gain, prng.generator(prng.fold_in(key, p.name)))
+                values = values if sample is None else sample
+            if tuple(values.shape) != p.shape:
+                raise ValueError(f"{p.name} needs values of shape {p.shape}, got {tuple(values.shape)}")
+            weights[p.name] = values
+    return layout.flatten(weights).to(dtype)
 
 
 def adjust_weights(w: Tensor, init: Init, bias: Init, start: Callable[[], InitProbe]) -> Tensor:
-    """w after those of its inits that look at data; OptionError as above. start is asked for if one does."""
-    for group, rule in (("init", init), ("bias_init", bias)):
-        if isinstance(rule, DataDependentInit):
+    """Adjust w by the inits that depend on data, for which `start` is called. Raises OptionError as above."""
+    for group, component in (("init", init), ("bias_init", bias)):
+        if isinstance(component, DataDependentInit):
             with _attribute_errors(group):
-                made = rule.adjust(w, start())
-                if made.shape != w.shape or not made.isfinite().all():
-                    raise ValueError(f"adjusted() must make finite numbers of shape {tuple(w.shape)}")
-                w = made.to(w.dtype)
+                adjusted = component.adjust(w, start())
+                if adjusted.shape != w.shape or not adjusted.isfinite().all():
+                    raise ValueError(f"adjust() must return finite numbers of shape {tuple(w.shape)}")
+                w = adjusted.to(w.dtype)
     return w
 
 
 @contextmanager
 def _attribute_errors(group: str) -> Iterator[None]:
-    """What goes wrong is said of this group."""
+    """Raise errors as OptionErrors of this group."""
     try:
         yield
     except OptionError as error:

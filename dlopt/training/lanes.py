@@ -1,9 +1,9 @@
-"""Runs in lanes: which may share their arithmetic, and what is one lane's part of a shared tensor."""
+"""Runs in lanes: which runs can share their arithmetic, and the parts of lanes in shared tensors."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args, get_type_hints
 
 import torch
@@ -16,7 +16,7 @@ from dlopt.training.experiment import Experiment, Settings
 
 
 def check_compatible(experiments: Sequence[Experiment]) -> None:
-    """Raise ValueError where experiments cannot share their arithmetic."""
+    """Raise ValueError if experiments cannot share their arithmetic."""
     first = experiments[0]
     for other in experiments[1:]:
         pairs: dict[str, tuple[Any, Any]] = {
@@ -42,20 +42,20 @@ def check_compatible(experiments: Sequence[Experiment]) -> None:
 
 
 def _comparable_settings(settings: Settings) -> Settings:
-    """The settings without those that may differ: which examples, of as many, and which random numbers."""
+    """Return the settings without those that may differ: seed, name and fold."""
     validation = dataclasses.replace(settings.validation, fold=None)
     return dataclasses.replace(settings, seed=0, name=None, validation=validation)
 
 
 def _comparable_component(component: Any, by: str) -> Any:
-    """Return a component, or components by their keys, or instead the class of each."""
+    """Return a component, or components by their keys, or the class of each if only classes must agree."""
     if isinstance(component, Mapping):
         return [(name, _comparable_component(one, by)) for name, one in component.items()]
     return type(component) if by == "class" else component
 
 
 def _agree_in_counts(one: Any, other: Any) -> None:
-    """Lanes go through one sequence of operations: what a rule declares to be a whole number cannot be a column."""
+    """Raise ValueError if integers differ: they determine which operations are done, so they cannot be columns."""
     hints = get_type_hints(type(one)) if dotted_fields.list_fields(one) else {}
     for name in dotted_fields.list_fields(one):
         a, b = getattr(one, name), getattr(other, name)
@@ -66,7 +66,7 @@ def _agree_in_counts(one: Any, other: Any) -> None:
 
 
 def _agree_in_constants(first: Experiment, other: Experiment) -> None:
-    """Lanes share the module itself: what in it is not trained must be the same, and so must running statistics be."""
+    """Raise ValueError if frozen parameters or buffers differ: lanes share the module itself."""
     if Layout.of(first.model) != Layout.of(other.model):
         raise ValueError("runs in lanes must agree in network: other parameters are trained")
     own = dict(first.model.named_parameters())
@@ -77,37 +77,36 @@ def _agree_in_constants(first: Experiment, other: Experiment) -> None:
             raise ValueError(f"runs in lanes must agree in network: {name} is not trained, and differs")
 
 
-def find_differing_fields(parts: Sequence[Any]) -> dict[str, list[float]]:
-    """The fields in which parts of one class differ, those of parts inside too (base.lr), with each part's value."""
-    found: dict[str, list[float]] = {}
-    for name in dotted_fields.list_fields(parts[0]):
-        values = [getattr(part, name) for part in parts]
+def find_differing_fields(components: Sequence[Any]) -> dict[str, list[float]]:
+    """Return the fields, nested ones too (base.lr), in which components of one class differ, with all their values."""
+    differing: dict[str, list[float]] = {}
+    for name in dotted_fields.list_fields(components[0]):
+        values = [getattr(component, name) for component in components]
         if dotted_fields.list_fields(values[0]) and len({type(v) for v in values}) == 1:
-            found |= {f"{name}.{inner}": column for inner, column in find_differing_fields(values).items()}
+            differing |= {f"{name}.{inner}": column for inner, column in find_differing_fields(values).items()}
         elif any(v != values[0] for v in values):
             if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
                 raise ValueError(f"runs in lanes must agree in {name}: {values}")
-            found[name] = values
-    return found
+            differing[name] = values
+    return differing
 
 
-def select_columns(part: Any, stay: Tensor) -> Any:
-    """A part with its columns for these lanes alone."""
-    return dotted_fields.replace_fields(part, {path: column[stay] for path, column in _columns(part).items()})
+def select_columns(component: Any, stay: Tensor) -> Any:
+    """Return a component with only these lanes in its columns."""
+    columns: dict[str, Any] = {}
+    for name in dotted_fields.list_fields(component):
+        value = getattr(component, name)
+        selected = value[stay] if isinstance(value, Tensor) else select_columns(value, stay)
+        if selected is not value:
+            columns[name] = selected
+    return dotted_fields.replace_fields(component, columns)
 
 
-def _columns(part: Any) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    for name in dotted_fields.list_fields(part):
-        v = getattr(part, name)
-        found |= {name: v} if isinstance(v, Tensor) else {f"{name}.{k}": column for k, column in _columns(v).items()}
-    return found
-
-
-def tree_map(f: Callable[[Any], Any], x: Any) -> Any:
-    """f on every leaf of nested tuples and dicts."""
-    if isinstance(x, tuple):
-        return type(x)(*(tree_map(f, v) for v in x)) if hasattr(x, "_fields") else tuple(tree_map(f, v) for v in x)
+def select_lanes(x: Any, stay: Tensor, count: int) -> Any:
+    """Return nested tuples, lists and dicts with only these of `count` lanes in tensors of shape (count, ...)."""
     if isinstance(x, dict):
-        return {k: tree_map(f, v) for k, v in x.items()}
-    return f(x)
+        return {k: select_lanes(v, stay, count) for k, v in x.items()}
+    if isinstance(x, (tuple, list)):
+        items = (select_lanes(v, stay, count) for v in x)
+        return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
+    return x[stay] if isinstance(x, Tensor) and x.ndim > 0 and x.shape[0] == count else x

@@ -1,7 +1,7 @@
-"""What is kept of training, and written: rows, the summary, and when the rest is due.
+"""The recorder of training: rows, evaluations, checkpoints and the summary, each when it is due.
 
-Metrics stay on the device and reach the host only when something is due, all in one transfer. The clock counts
-training alone: it stands still while a row is written, weights are evaluated or a file is saved.
+Metrics stay on the device and reach the host only when something is due, all in one transfer. The clock counts only
+training: it stops while a row is written, weights are evaluated or a file is saved.
 """
 
 from __future__ import annotations
@@ -25,24 +25,23 @@ from dlopt.rundir.status import Status
 from dlopt.rundir.writer import RunWriter
 from dlopt.training import checkpointing
 from dlopt.training.batches import Examples
-from dlopt.training.best import Lane
-from dlopt.training.checkpoint_saver import AveragedWeights, CheckpointSaver
+from dlopt.training.best import Lane, summarize
+from dlopt.training.checkpointing import AveragedWeights, CheckpointSaver
 from dlopt.training.control import TrainingControl
-from dlopt.training.due import DueRules, Intervals
+from dlopt.training.due import Intervals
 from dlopt.training.evaluation import evaluate, recompute_statistics
 from dlopt.training.experiment import Experiment
-from dlopt.training.lanes import tree_map
-from dlopt.training.result import summarize
+from dlopt.training.lanes import select_lanes
 from dlopt.training.running_metrics import RunningMetrics
 from dlopt.training.state import TrainState
 
 
 class LoggedInterval(NamedTuple):
-    """The steps since the last row, once written.
+    """The result of `Recorder.log`.
 
     logs          whether a row was due
-    infinite      of each lane, whether its loss or iterate is not finite
-    evaluations   the rows of this moment's evaluation by lane, of lanes that have not diverged
+    infinite      for each lane, whether its loss or iterate is not finite
+    evaluations   the rows of this step's evaluation by lane, of lanes that have not diverged
     """
 
     logs: bool
@@ -51,7 +50,7 @@ class LoggedInterval(NamedTuple):
 
 
 class Recorder:
-    """The books of one run or of E lanes."""
+    """Records one run or E lanes."""
 
     def __init__(
         self,
@@ -60,7 +59,7 @@ class Recorder:
         runs: Sequence[RunWriter],
         watch: TrainingControl,
         state: Mapping[str, Any] | None,
-        due: DueRules | None = None,
+        due: Intervals | None = None,
     ) -> None:
         self.training = training
         self.due = due or Intervals(
@@ -71,8 +70,8 @@ class Recorder:
         self.control = watch
         self.lanes = [Lane(e, r, i) for i, (e, r) in enumerate(zip(experiments, runs, strict=True))]
         self.summaries: list[dict[str, Any]] = [{} for _ in experiments]
-        held_out = [e.validation for e in experiments if e.validation is not None]
-        self.validation = training.make_examples(held_out) if held_out else None
+        splits = [e.validation for e in experiments if e.validation is not None]
+        self.validation = training.make_examples(splits) if splits else None
         self.diagnostics = training.first.diagnostic
         self.memory: dict[str, Any] = {}
         self.readings: dict[str, Tensor] = {}
@@ -80,8 +79,8 @@ class Recorder:
         self.running_metrics = RunningMetrics(training.problem)
         self.saver = CheckpointSaver(training)
         self.seconds = 0.0
-        self.is_stopped = False  # by a rule, at the very step from which it would go on
-        self.rate_origin = (0, 0.0)  # the first logged interval, with its warm-up, does not count for the rate
+        self.is_stopped = False  # by early stopping, at the step of the checkpoint it resumes from
+        self.rate_origin = (0, 0.0)  # steps per second do not count the first interval, which includes the warm-up
         if state is not None:
             self._restore(state)
         watch.on_begin(training.step, training.steps)
@@ -91,15 +90,15 @@ class Recorder:
 
     def should_continue(self) -> bool:
         step, until = self.training.step, self.control.until
-        left = bool(self.lanes) and step < self.training.steps and not self.is_stopped
-        return left and not self.control.stop and (until is None or step < until)
+        unfinished = bool(self.lanes) and step < self.training.steps and not self.is_stopped
+        return unfinished and not self.control.stop and (until is None or step < until)
 
     def diagnostics_due(self) -> bool:
-        """Return whether a diagnostic is due at the step under way."""
+        """Return whether a diagnostic is due at the current step."""
         return any(self.due.diagnostic(d.every, self.training.step + 1) for d in self.diagnostics.values())
 
     def anything_due(self) -> bool:
-        """Whether there is something to do besides stepping."""
+        """Return whether there is something to do before the next step."""
         step = self.training.step
         self.control.step = step
         if step % self.training.per_epoch == 0 and not self.due.row(step):
@@ -109,7 +108,7 @@ class Recorder:
     # ------------------------------------------------------------------------------------------- rows
 
     def measure(self, objective: MiniBatchObjective, result: Step, before: Tensor, targets: Tensor) -> None:
-        """Keep the outputs that metrics are computed from; run the diagnostics that are due."""
+        """Buffer the outputs for the metrics, and run the diagnostics that are due."""
         t = self.training
         self.running_metrics.add(objective.first_evaluation(t.w), targets)
         if not self.diagnostics_due():
@@ -120,14 +119,11 @@ class Recorder:
             if self.due.diagnostic(d.every, t.step + 1):
                 with objective.pause_counting():
                     readings, self.memory[name] = d.measure(record, self.memory.get(name))
-                for tag, reading in readings.items():
-                    if isinstance(reading, Histogram):
-                        self.histograms[tag] = reading
-                    else:
-                        self.readings[tag] = reading
+                self.histograms |= {tag: x for tag, x in readings.items() if isinstance(x, Histogram)}
+                self.readings |= {tag: x for tag, x in readings.items() if not isinstance(x, Histogram)}
 
     def log(self) -> LoggedInterval:
-        """Evaluate and write rows, as far as they are due."""
+        """Evaluate and write rows if they are due."""
         step = self.training.step
         logs, evaluates = self.due.row(step), self.due.evaluation(step)
         values = self.training.to_host(self._collect_values(logs))
@@ -149,10 +145,10 @@ class Recorder:
         return LoggedInterval(logs, infinite, evaluations)
 
     def close_interval(self, interval: LoggedInterval) -> None:
-        """Keep the best weights, finish the lanes that end here, save the others if a checkpoint is due.
+        """Update the best weights, finish the lanes that end here, and save the others if a checkpoint is due.
 
-        A run ends only where a row is due by its own settings: diagnostics and checkpoints, which may follow the
-        clock, change nothing.
+        A run ends only where its settings require a row. Diagnostics and checkpoints, which may follow the clock, do
+        not change where it ends.
         """
         logs, infinite, evaluations = interval
         leaving: list[tuple[int, Status]] = [(i, "diverged") for i, bad in enumerate(infinite) if bad and logs]
@@ -160,12 +156,14 @@ class Recorder:
         self._reset_window(logs)
         if leaving and self.due.may_end:
             self.finish(leaving)
-        if self.saver.is_due(self.training.step):  # of lanes that are left; an infinite iterate cannot be resumed
+        if self.saver.is_due(
+            self.training.step
+        ):  # of the remaining lanes; a run cannot resume from an infinite iterate
             self.save(range(len(self.lanes)) if logs else [i for i, bad in enumerate(infinite) if not bad])
         self._clock = time.perf_counter()
 
     def _collect_values(self, logs: bool) -> dict[str, Reading]:
-        """What a row holds, and histograms, still on the device."""
+        """Return the values of a row, and histograms, on the device."""
         t = self.training
         values: dict[str, Reading] = {}
         if logs:
@@ -176,19 +174,19 @@ class Recorder:
         return values | self.readings | self.histograms | {"infinite": infinite}
 
     def _has_diverged(self) -> Tensor:
-        """Whether a loss was, or the iterate is, not finite; the last step's loss says nothing of its own result."""
+        """Return whether a loss or the iterate is not finite: losses are of the weights before a step."""
         return self.running_metrics.has_diverged().to(self.training.device) | ~torch.isfinite(self.training.w).all(-1)
 
     def _evaluate(self) -> dict[str, Tensor]:
-        """Validation metrics, at the iterate and at the averaged weights where there are any."""
+        """Return validation metrics at the iterate, and at the averaged weights if there are any."""
         t = self.training
         if self.validation is None:
             return {}
-        found = {f"val/{k}": v for k, v in evaluate(t.problem, t.w, self.validation).items()}
-        return found | self._evaluate_average("val", self.validation, self._average_weights())
+        metrics = {f"val/{k}": v for k, v in evaluate(t.problem, t.w, self.validation).items()}
+        return metrics | self._evaluate_average("val", self.validation, self._average_weights())
 
     def _average_weights(self) -> AveragedWeights | None:
-        """The averaged weights, once there are any, with running statistics of their own."""
+        """Return the averaged weights with their own running statistics; None before the first iterate is averaged."""
         t = self.training
         if t.averaging is None or t.step <= t.averaging.first(TrainingTime(t.step, t.steps, t.per_epoch)):
             return None
@@ -196,16 +194,18 @@ class Recorder:
         return AveragedWeights(w, recompute_statistics(t.problem, w, t.examples))
 
     def _evaluate_average(self, split: str, examples: Examples, averaged: AveragedWeights | None) -> dict[str, Tensor]:
-        """Metrics of a split at the averaged weights, if there are any."""
-        found = {} if averaged is None else evaluate(self.training.problem, averaged.w, examples, averaged.running)
-        return {f"average/{split}/{k}": v for k, v in found.items()}
+        """Return metrics of a split at the averaged weights, if there are any."""
+        if averaged is None:
+            return {}
+        metrics = evaluate(self.training.problem, averaged.w, examples, averaged.running)
+        return {f"average/{split}/{k}": v for k, v in metrics.items()}
 
-    def _make_row(self, found: dict[str, float]) -> Row:
+    def _make_row(self, values: dict[str, float]) -> Row:
         t = self.training
         head: Row = {"step": t.step, "epoch": t.step / t.per_epoch, "seconds": self.seconds}
         lr = {} if isinstance(t.lr, Tensor) or math.isnan(t.lr) else {"lr": t.lr}
         rate = self._steps_per_second()
-        return head | lr | found | ({} if rate is None else {"time/steps_per_second": rate})
+        return head | lr | values | ({} if rate is None else {"time/steps_per_second": rate})
 
     def _steps_per_second(self) -> float | None:
         steps, seconds = self.training.step - self.rate_origin[0], self.seconds - self.rate_origin[1]
@@ -224,7 +224,7 @@ class Recorder:
     # ------------------------------------------------------------------------------------------- what is saved
 
     def _update_best(self, which: Iterable[int]) -> list[tuple[int, Status]]:
-        """Keep the best weights of lanes that were just evaluated; return the lanes that stop here."""
+        """Update the best weights of lanes that were just evaluated; return the lanes that stop early."""
         improved = []
         stopped: list[tuple[int, Status]] = []
         for i in which:
@@ -241,22 +241,15 @@ class Recorder:
 
     def save(self, which: Sequence[int]) -> None:
         """Write the checkpoints of these lanes."""
-        solo = self.training.solo
-        self.saver.save(
-            self.lanes,
-            which,
-            [
-                {
-                    "seconds": self.seconds,
-                    "window": self.running_metrics.content(i),
-                    "diagnostics": checkpointing.to_plain(self.memory, i, solo),
-                }
-                for i in which
-            ],
-        )
+
+        def make_record(i: int) -> dict[str, Any]:
+            diagnostics = checkpointing.to_plain(self.memory, i, self.training.solo)
+            return {"seconds": self.seconds, "window": self.running_metrics.content(i), "diagnostics": diagnostics}
+
+        self.saver.save(self.lanes, which, [make_record(i) for i in which])
 
     def _restore(self, content: Mapping[str, Any]) -> None:
-        """Go on with a single run from the content of its last checkpoint."""
+        """Restore a single run from the content of its last checkpoint."""
         t, (lane,) = self.training, self.lanes
         checkpointing.restore(t, content)
         self.running_metrics.restore(content["window"], t.device)
@@ -269,24 +262,24 @@ class Recorder:
     # ------------------------------------------------------------------------------------------- the end
 
     def end(self) -> list[dict[str, Any]]:
-        """Finish the lanes that are left."""
+        """Finish the remaining lanes and return the summaries of all."""
         if self.lanes:
             self.seconds += time.perf_counter() - self._clock
-            bad = self.training.to_host({"diverged": self._has_diverged()})
-            over = self.is_stopped or self.training.step >= self.training.steps
-            status: Status = "done" if over else "pruned" if self.control.is_pruned else "interrupted"
-            self.finish([(i, "diverged" if values["diverged"] else status) for i, values in enumerate(bad)])
+            rows = self.training.to_host({"diverged": self._has_diverged()})
+            is_done = self.is_stopped or self.training.step >= self.training.steps
+            status: Status = "done" if is_done else "pruned" if self.control.is_pruned else "interrupted"
+            self.finish([(i, "diverged" if row["diverged"] else status) for i, row in enumerate(rows)])
         return self.summaries
 
     def fail(self, error: BaseException) -> None:
-        """An exception ends the lanes that are left: interrupted at once, or failed."""
+        """Record that an exception ended the remaining lanes: interrupted (KeyboardInterrupt) or failed."""
         status: Status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         for lane in self.lanes:
-            with contextlib.suppress(OSError, LockLostError):  # a full disk, or another process, may be the very reason
+            with contextlib.suppress(OSError, LockLostError):  # a full disk or another process may be the cause
                 lane.run.finish(status, message=f"{type(error).__name__}: {error}")
 
     def finish(self, leaving: Sequence[tuple[int, Status]]) -> None:
-        """Save, test and close these lanes; the others go on without them."""
+        """Save, test and close these lanes; the others continue."""
         test: list[dict[str, float]] = [{} for _ in self.lanes]
         averaged = None
         if any(status not in ("interrupted", "pruned") for _, status in leaving):
@@ -309,37 +302,36 @@ class Recorder:
                 seconds=self.seconds,
                 steps_per_second=self._steps_per_second(),
             )
-            said = f"the loss is not finite, seen after step {self.training.step}" if status == "diverged" else ""
-            lane.run.finish(status, summary, said)
+            is_infinite = f"the loss is not finite, seen after step {self.training.step}"
+            lane.run.finish(status, summary, is_infinite if status == "diverged" else "")
             self.summaries[lane.index] = summary
-        gone = {i for i, _ in leaving}
-        stay = [i for i in range(len(self.lanes)) if i not in gone]
+        stay = sorted(set(range(len(self.lanes))) - {i for i, _ in leaving})
         self.lanes = [self.lanes[i] for i in stay]
         if self.lanes:
             self._select_lanes(torch.tensor(stay, device=self.training.device))
 
     def _test(self, averaged: AveragedWeights | None) -> list[dict[str, float]]:
-        """The test split, read this once: at the best weights (without validation, the last), at the last, and at the
-        averaged ones."""
+        """Return metrics of the test split, which is used only here.
+
+        They are of the best weights (without a validation split, the last), the last, and the averaged weights.
+        """
         t = self.training
         examples = t.make_examples([lane.experiment.test for lane in self.lanes])
         last = evaluate(t.problem, t.w, examples)
-        newest = all(lane.best is not None and lane.best["step"] == t.step for lane in self.lanes)
-        same = newest or self.validation is None
-        best = last if same else evaluate(t.problem, self.saver.best_w, examples, self.saver.best_running)
-        found = {f"test/{k}": v for k, v in best.items()} | {f"last/test/{k}": v for k, v in last.items()}
-        return t.to_host(found | self._evaluate_average("test", examples, averaged))
+        is_last_best = all(lane.best is not None and lane.best["step"] == t.step for lane in self.lanes)
+        if is_last_best or self.validation is None:
+            best = last
+        else:
+            best = evaluate(t.problem, self.saver.best_w, examples, self.saver.best_running)
+        metrics = {f"test/{k}": v for k, v in best.items()} | {f"last/test/{k}": v for k, v in last.items()}
+        return t.to_host(metrics | self._evaluate_average("test", examples, averaged))
 
     def _select_lanes(self, stay: Tensor) -> None:
-        """Leave only these lanes, given by their indices."""
+        """Keep only these lanes, given by their indices; training, which counts them, comes last."""
         count = self.training.count
-
-        def kept(x: Any) -> Any:
-            return x[stay] if isinstance(x, Tensor) and x.ndim > 0 and x.shape[0] == count else x
-
         self.saver.select_lanes(stay)
-        self.memory = tree_map(kept, self.memory)
-        self.running_metrics.select_lanes(stay)
+        self.memory = select_lanes(self.memory, stay, count)
+        self.running_metrics.select_lanes(stay, count)
         if self.validation is not None:
             self.validation.select_lanes(stay)
         self.training.select_lanes(stay)

@@ -1,4 +1,4 @@
-"""A part of a run made once more, beside it: whether its numbers come out the same, bit for bit."""
+"""Replay a part of a run in another directory, to check that its numbers are reproduced bit for bit."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from dlopt.training.loop import train
 
 
 class StepRange(NamedTuple):
-    """The steps after `begin` up to and with `end`; 0 is the start of the run."""
+    """The steps after `begin` up to and including `end`; 0 is the start of the run."""
 
     begin: int
     end: int
 
 
 class CheckpointIndex(NamedTuple):
-    """The whole checkpoints of a run, by their steps; oldest first. links: whether they may be symbolic links."""
+    """The undamaged checkpoints of a run by their steps, oldest first; follow_links: they may be symbolic links."""
 
     files: dict[int, Path]
     follow_links: bool = False
 
     @classmethod
     def of(cls, run: RunDirectory) -> CheckpointIndex:
-        """Damaged ones are passed over."""
+        """Return the index of a run's checkpoints without damaged ones."""
         files = dict(sorted(run.older_checkpoints().items()))
         newest = run.latest_checkpoint() if run.checkpoint("last").exists() else None
         if newest is not None and newest.file == run.checkpoint("last"):
@@ -40,11 +40,11 @@ class CheckpointIndex(NamedTuple):
         return cls(files, run.follow_links)
 
     def load(self, step: int) -> dict[str, Any]:
-        """ValueError where the file is damaged, or holds another step by now: the run may be under way."""
-        found: dict[str, Any] = checkpoint_file.load(self.files[step], links=self.follow_links)
-        if found["step"] != step:
-            raise ValueError(f"{self.files[step].name} was after step {step}, and is after step {found['step']} now")
-        return found
+        """Load a checkpoint. Raises ValueError if it is damaged, or was replaced by a run that is still running."""
+        content: dict[str, Any] = checkpoint_file.load(self.files[step], links=self.follow_links)
+        if content["step"] != step:
+            raise ValueError(f"{self.files[step].name} was after step {step}, and is after step {content['step']} now")
+        return content
 
 
 def replay(
@@ -55,9 +55,9 @@ def replay(
     folder: Path,
     watch: TrainingControl,
 ) -> RunWriter:
-    """Make a part of a run again, in a run directory of its own in this folder, which is returned.
+    """Train a part of a run again in a new run directory, and return it.
 
-    state is the content of the checkpoint at its beginning, None for the start of the run.
+    state is the content of the checkpoint at the beginning of the part; None: the start of the run.
     """
     copy = RunWriter(folder)
     copy.checkpoint("last").parent.mkdir(parents=True)
@@ -73,10 +73,10 @@ def replay(
 
 
 def rows_in(run: RunDirectory, part: StepRange) -> list[Row]:
-    """Those that lie in a part."""
+    """Return the rows of these steps."""
     return [row for row in run.rows() if part.begin < row["step"] <= part.end]
 
 
 def differing_entries(one: dict[str, Any], other: dict[str, Any]) -> Sequence[str]:
-    """What differs, bit for bit, in two last checkpoints of one step."""
+    """Return the names of entries that differ, bit for bit, in two last checkpoints of one step."""
     return [name for name in STATE_KEYS if next(find_differences(one.get(name), other.get(name)), None) is not None]

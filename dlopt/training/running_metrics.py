@@ -1,7 +1,7 @@
-"""Training metrics, from outputs that the steps have made anyway.
+"""Training metrics from the outputs of the steps themselves.
 
-Outputs and targets of an epoch are kept on the device; nothing is computed from them, and the host does not wait,
-until a row is due. A row in the middle of an epoch covers the steps since the row before, one at its end all of it.
+Outputs and targets of an epoch stay on the device. Nothing is computed from them, and the host does not wait, until a
+row is due. A row within an epoch covers the steps since the row before; a row at its end covers the whole epoch.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from torch import Tensor
 
 from dlopt.objective.problem import Evaluation, Problem
 from dlopt.training.batches import to_device_async
+from dlopt.training.lanes import select_lanes
 
 MAX_BUFFERED = 2**24
-"""Numbers of outputs that are kept, at most. Beyond, an epoch's metrics are means of those of its parts, weighted by
-examples: the same for accuracy and loss, nearly so for R^2."""
+"""Maximum number of buffered output values. If an epoch has more, its metrics are means over chunks, weighted by
+examples: the same for accuracy and loss, approximate for R^2."""
 
 
 class StepOutputs(NamedTuple):
-    """What one step leaves: the mean loss (...), outputs (..., B, outputs) and targets (..., B[, outputs])."""
+    """The mean loss (...), outputs (..., B, outputs) and targets (..., B[, outputs]) of one step."""
 
     loss: Tensor
     outputs: Tensor
@@ -29,7 +30,7 @@ class StepOutputs(NamedTuple):
 
 
 class RunningMetrics:
-    """The steps of the epoch under way, and which of them came after the last row."""
+    """The steps of the current epoch, and which of them came after the last row."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -45,19 +46,19 @@ class RunningMetrics:
             self._fold()
 
     def compute_means(self, over: str) -> dict[str, Tensor]:
-        """train/loss and the loss's metrics over the "row" or the "epoch", each of shape (...)."""
+        """Return train/loss and the loss's metrics over the "row" or the "epoch", each of shape (...)."""
         parts = self.parts[self.row_start :] if over == "row" else self.parts
         pieces = self.chunk_metrics[over] + ([self._metrics(parts)] if parts else [])
         if len(pieces) == 1:
             return pieces[0][1]
         total = sum(count for count, _ in pieces)
         names = pieces[0][1] if pieces else {}
-        return {name: torch.stack([found[name] * (count / total) for count, found in pieces]).sum(0) for name in names}
+        return {name: torch.stack([means[name] * (count / total) for count, means in pieces]).sum(0) for name in names}
 
     def has_diverged(self) -> Tensor:
-        """Whether a loss since the last row was not finite, (...); of folded parts too."""
+        """Return whether a loss since the last row was not finite, (...)."""
         losses = [part.loss for part in self.parts[self.row_start :]]
-        losses += [found["train/loss"] for _, found in self.chunk_metrics["row"]]
+        losses += [means["train/loss"] for _, means in self.chunk_metrics["row"]]
         if not losses:
             return torch.zeros(() if self.problem.lanes is None else (self.problem.lanes,), dtype=torch.bool)
         return (~torch.isfinite(torch.stack(losses))).any(0)
@@ -70,44 +71,41 @@ class RunningMetrics:
         self.parts, self.row_start, self.numbers = [], 0, 0
         self.chunk_metrics = {"row": [], "epoch": []}
 
-    def select_lanes(self, stay: Tensor) -> None:
-        """Leave only these lanes, given by their indices."""
-        self.parts = [StepOutputs(*(x[stay] for x in part)) for part in self.parts]
-        self.chunk_metrics = {
-            over: [(count, {name: x[stay] for name, x in found.items()}) for count, found in pieces]
-            for over, pieces in self.chunk_metrics.items()
-        }
+    def select_lanes(self, stay: Tensor, count: int) -> None:
+        """Keep only these of `count` lanes, given by their indices."""
+        self.parts, self.chunk_metrics = select_lanes((self.parts, self.chunk_metrics), stay, count)
 
     def content(self, i: int) -> dict[str, Any]:
-        """All of it for one lane, as plain tensors and numbers."""
+        """Return the buffers of one lane as plain tensors and numbers."""
         lane = (lambda x: x) if self.problem.lanes is None else (lambda x: x[i].clone())
         return {
             "parts": [[lane(x) for x in part] for part in self.parts],
             "row_begins": self.row_start,
             "folded": {
-                over: [[count, {name: lane(x) for name, x in found.items()}] for count, found in pieces]
+                over: [[count, {name: lane(x) for name, x in means.items()}] for count, means in pieces]
                 for over, pieces in self.chunk_metrics.items()
             },
         }
 
     def restore(self, content: dict[str, Any], device: torch.device) -> None:
-        """The inverse of `content`, for a single run."""
+        """Restore what `content` returned, for a single run."""
         self.parts = [StepOutputs(*(x.to(device) for x in part)) for part in content["parts"]]
         self.row_start = content["row_begins"]
         self.numbers = sum(part.outputs.numel() for part in self.parts)
         self.chunk_metrics = {
-            over: [(count, {name: x.to(device) for name, x in found.items()}) for count, found in pieces]
+            over: [(count, {name: x.to(device) for name, x in means.items()}) for count, means in pieces]
             for over, pieces in content["folded"].items()
         }
 
     def _fold(self) -> None:
-        """Replace the kept outputs by their metrics."""
+        """Replace the buffered outputs by their metrics."""
         self.chunk_metrics["epoch"].append(self._metrics(self.parts))
         if self.parts[self.row_start :]:
             self.chunk_metrics["row"].append(self._metrics(self.parts[self.row_start :]))
         self.parts, self.row_start, self.numbers = [], 0, 0
 
     def _metrics(self, parts: Sequence[StepOutputs]) -> tuple[int, dict[str, Tensor]]:
+        """Return the number of examples of these steps, and their metrics."""
         dim = 0 if self.problem.lanes is None else 1
         losses = torch.stack([part.loss for part in parts], dim=-1)
         outputs, targets = (torch.cat([getattr(p, x) for p in parts], dim=dim) for x in ("outputs", "targets"))

@@ -13,13 +13,13 @@ OPTIONS = [(group, name) for group in groups.list_all_groups() for name in group
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    made = tmp_path_factory.mktemp("docs") / "catalogue"
-    docs.write(made)
-    return made
+    path = tmp_path_factory.mktemp("docs") / "catalogue"
+    docs.write(path)
+    return path
 
 
 def squeeze(text):
-    """Text without white space, case and Markdown's escapes."""
+    """Return text without white space, case and Markdown's escapes."""
     return "".join(re.sub(r"\\([\\*_<>|\[\]#~^$])", r"\1", text).split()).casefold()
 
 
@@ -53,7 +53,7 @@ def test_pages_of_sweep_groups_hold_what_their_options_share(group, folder):
 
 
 def test_slips_are_listed_on_one_page(folder):
-    slips = [s for group in groups.list_groups() for option in option_docs.load_options(group) for s in option.slips]
+    slips = [s for group, name in OPTIONS for s in option_docs.load_option(group, name).slips]
     listed = folder.joinpath("slips.md").read_text().casefold()
     assert all(f"| {docs.escape_markdown(slip)} |".casefold() in listed for slip in slips)
 
@@ -73,7 +73,7 @@ def test_tables_have_as_many_cells_in_every_row(folder):
         ("`a|b` a|b", r"`a\|b` a\|b"),
     ],
 )
-def test_escaping_of_markdown_spares_code(text, written):
+def test_markdown_is_escaped_outside_of_code(text, written):
     assert docs.escape_markdown(text) == written
 
 

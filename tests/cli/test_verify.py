@@ -141,7 +141,7 @@ def test_another_seed_in_its_configuration_is_refused_by_the_digest(argv, run, c
     run.config_file.write_text(yaml.safe_dump(content | {"seed": 1}))
     code, said = verified(capsys, *argv)
     assert code == 2
-    assert "config.yaml is not what the run was started with" in said
+    assert "config.yaml differs from the configuration that the run was started with" in said
     assert verified(capsys, "--from", "0", "--to", "4")[0] == 2, "from the start to no checkpoint, too"
 
 

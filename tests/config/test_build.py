@@ -1,4 +1,4 @@
-"""From a configuration to an experiment."""
+"""Build an experiment from a configuration."""
 
 import copy
 import dataclasses
@@ -16,19 +16,19 @@ from dlopt.config.problems import ConfigError, Problems
 from dlopt.parts import Dataset, Split
 
 
-def test_preprocessing_is_fitted_on_the_training_rows_alone():
+def test_preprocessing_is_fitted_on_the_training_rows_only():
     """A statistic of any other example would be a leak."""
     experiment = build_experiment("data=digits", "arch=linear", "preprocess=standardize", "validation.fraction=0.3")
     raw = build_experiment("data=digits", "arch=linear", "validation.fraction=0.3").train.gather()[0].double()
-    found = experiment.preprocessing["standardize"]
-    torch.testing.assert_close(found["mu"], raw.mean(0).float())
+    statistics = experiment.preprocessing["standardize"]
+    torch.testing.assert_close(statistics["mu"], raw.mean(0).float())
     torch.testing.assert_close(experiment.train.gather()[0].mean(0), torch.zeros(1, 8, 8), atol=1e-5, rtol=0)
     assert experiment.validation.gather()[0].mean(0).abs().max() > 1e-3
     assert torch.isfinite(experiment.test.inputs).all()
 
 
 @pytest.mark.parametrize(
-    ("held_out", "named", "found"),
+    ("fraction", "named", "expected"),
     [
         ("0.2", "val/loss", "val/loss"),
         ("0.2", "train/loss", "train/loss"),
@@ -36,12 +36,12 @@ def test_preprocessing_is_fitted_on_the_training_rows_alone():
         ("0", "train/accuracy", "train/accuracy"),
     ],
 )
-def test_the_objective_is_the_named_one_unless_nothing_is_held_out_for_its_loss(held_out, named, found):
-    made = build_experiment("data=digits", "arch=linear", f"validation.fraction={held_out}", f"objective={named}")
-    assert made.objective == found
+def test_the_objective_falls_back_to_train_loss_without_a_validation_split(fraction, named, expected):
+    experiment = build_experiment("data=digits", "arch=linear", f"validation.fraction={fraction}", f"objective={named}")
+    assert experiment.objective == expected
 
 
-def test_training_and_validation_rows_share_nothing():
+def test_training_and_validation_rows_are_disjoint():
     experiment = build_experiment("data.train_size=1000", "data.label_noise=0.2")
     train, validation = set(experiment.train.rows.tolist()), set(experiment.validation.rows.tolist())
     assert len(train) == 800
@@ -51,7 +51,7 @@ def test_training_and_validation_rows_share_nothing():
     assert torch.equal(clean.gather()[1], experiment.validation.gather()[1]), "noise reached the validation labels"
 
 
-def test_the_seed_decides_split_and_weights_and_nothing_else():
+def test_the_seed_sets_split_and_weights_and_not_the_data():
     one, same, other = build_experiment("seed=1"), build_experiment("seed=1"), build_experiment("seed=2")
     assert torch.equal(one.w, same.w)
     assert torch.equal(one.validation.rows, same.validation.rows)
@@ -60,8 +60,8 @@ def test_the_seed_decides_split_and_weights_and_nothing_else():
     assert one.train.inputs is other.train.inputs, "runs share their data"
 
 
-def test_threads_are_chosen_by_the_work(monkeypatch):
-    """One for a small net, as many as are worth it for a large one, never more than there are."""
+def test_the_number_of_threads_follows_the_work_of_a_step(monkeypatch):
+    """One thread for a small network; more for a large one, at most as many as there are."""
     monkeypatch.setattr(forward_probe, "AVAILABLE_THREADS", 8)
     assert build_experiment("arch=mlp").threads == 1
     assert build_experiment("arch=mlp", "arch.widths=[2000,2000]").threads == 8
@@ -71,7 +71,7 @@ def test_threads_are_chosen_by_the_work(monkeypatch):
     assert build_experiment("arch=mlp", "arch.widths=[2000,2000]", "threads=3").threads == 3
 
 
-def test_seconds_are_those_of_training(tmp_path):
+def test_seconds_grow_and_stay_below_the_wall_time(tmp_path):
     import time
 
     experiment = build_blobs("epochs=30")
@@ -84,20 +84,20 @@ def test_seconds_are_those_of_training(tmp_path):
     assert seconds[-1] <= summary["seconds"] < wall
 
 
-def test_a_mistake_becomes_the_problem_at_its_own_key(tmp_path):
-    with pytest.raises(ConfigError) as found:
+def test_an_option_error_is_reported_at_its_own_key(tmp_path):
+    with pytest.raises(ConfigError) as error:
         build_experiment("data=arrays", f"data.path={tmp_path / 'no.npz'}", "optimizer.lr=-1")
-    assert [key for key, _ in found.value.problems] == ["optimizer.lr", "data.path"]
+    assert [key for key, _ in error.value.problems] == ["optimizer.lr", "data.path"]
 
 
-def test_a_table_brings_the_net_that_suits_it_and_the_command_line_wins(tmp_path):
+def test_a_data_set_chooses_an_arch_and_the_command_line_overrides_it(tmp_path):
     table = ["data=table", "batch_size=16", *write_data_files("table", tmp_path)]
     assert type(build_experiment(*table).model).__name__ == "MLP"
     assert type(build_experiment(*table, "arch=linear").model).__name__ == "LinearModel"
     assert type(build_experiment("arch=linear", *table).model).__name__ == "LinearModel"
 
 
-def test_plain_mappings_are_built_as_what_they_were_resolved_from_and_left_as_they_were():
+def test_plain_mappings_build_the_same_experiment_and_are_not_changed():
     typed = ["arch=mlp", "optimizer=momentum", "schedules.momentum=ramp", "regularization=[l2,dropout]"]
     config = compose_config(*map(to_hydra, typed), "arch.widths=[7]", "regularization.l2.strength=${optimizer.lr}")
     tree = OmegaConf.to_container(config, resolve=True)
@@ -111,13 +111,13 @@ def test_plain_mappings_are_built_as_what_they_were_resolved_from_and_left_as_th
         assert getattr(one[0], field) == getattr(other[0], field), field
 
 
-def test_a_setting_that_is_left_open_is_a_problem_of_its_own():
-    with pytest.raises(ConfigError) as found:
+def test_a_missing_value_of_a_setting_is_reported():
+    with pytest.raises(ConfigError) as error:
         build_experiment("seed=???", "precision=float64")
-    assert [key for key, _ in found.value.problems] == ["seed"]
+    assert [key for key, _ in error.value.problems] == ["seed"]
 
 
-def test_a_data_set_that_runs_share_is_looked_through_once_and_another_one_anew(monkeypatch):
+def test_a_shared_data_set_is_checked_once(monkeypatch):
     seen = []
     look = splits._is_in_order
     monkeypatch.setattr(
@@ -134,10 +134,10 @@ def test_a_data_set_that_runs_share_is_looked_through_once_and_another_one_anew(
     seen.clear()
     gone = weakref.ref(good)
     del good, bad
-    assert gone() is None, "what was looked at is not kept"
+    assert gone() is None, "the cache keeps no data set alive"
 
 
-def test_runs_that_share_their_data_leave_them_as_they_were(tmp_path):
+def test_training_does_not_change_shared_data(tmp_path):
     typed = ("data=digits", "arch=mlp", "batch_size=full", "augmentation=translate", "preprocess=standardize",
              "regularization=[input_noise,dropout]", "optimizer=sam", "steps=3", f"device={DEVICE}")  # fmt: skip
     shared = [
@@ -152,7 +152,7 @@ def test_runs_that_share_their_data_leave_them_as_they_were(tmp_path):
     assert all(torch.equal(x, y) for x, y in zip(shared, before, strict=True))
 
 
-def test_a_network_draws_the_same_whatever_was_drawn_before_and_disturbs_nobody():
+def test_building_a_network_neither_depends_on_nor_changes_the_global_generator():
     torch.manual_seed(5)
     state = torch.get_rng_state()
     one = build_experiment("arch=mlp", "init=none").w
@@ -162,7 +162,7 @@ def test_a_network_draws_the_same_whatever_was_drawn_before_and_disturbs_nobody(
     assert not torch.equal(build_experiment("arch=mlp", "init=none", "seed=1").w, one)
 
 
-def test_keys_that_an_exchanged_class_does_not_take_stay_in_the_mappings_of_the_caller():
+def test_dropping_keys_of_another_class_leaves_the_mappings_of_the_caller():
     typed = ["optimizer=adam", "optimizer._target_=dlopt.optimizer.sgd.SGD"]
     tree = OmegaConf.to_container(compose_config(*typed), resolve=True)
     before = copy.deepcopy(tree)

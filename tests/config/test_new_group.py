@@ -69,16 +69,16 @@ def train(name, *overrides):
 
 import pathlib
 codes = [main(["list", "scaling"]), main(["list", "scaling", "multiply"])]
-plain, twice, thrice = train("a"), train("b", "scaling=multiply"), train("c", "scaling=multiply", "scaling.factor=3")
+plain, scaled = train("a"), train("b", "scaling=multiply", "scaling.factor=3")
 wrong = train("d", "scaling=multiply", "scaling.factor=-1")
-json.dump([codes, plain, twice, thrice, wrong], open("results.json", "w"))
+json.dump([codes, plain, scaled, wrong], open("results.json", "w"))
 """
 
 
-def test_a_new_group_trains_and_nothing_else_is_touched(tmp_path):
+def test_a_new_group_needs_no_change_outside_its_own_files(tmp_path):
     package = groups.CONF.parent / "dlopt"
     shutil.copytree(groups.CONF, tmp_path / "conf")
-    shutil.copytree(package, tmp_path / "dlopt", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(package, tmp_path / "dlopt")
     files = {
         "dlopt/base/scaling.py": BASE,
         "dlopt/scaling/__init__.py": "",
@@ -98,9 +98,8 @@ def test_a_new_group_trains_and_nothing_else_is_touched(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "multiply" in done.stdout
-    codes, plain, twice, thrice, wrong = json.loads((tmp_path / "results.json").read_text())
+    codes, plain, scaled, wrong = json.loads((tmp_path / "results.json").read_text())
     assert codes == [0, 0]
-    for factor, scaled in ((2, twice), (3, thrice)):
-        torch.testing.assert_close(torch.tensor(scaled), factor * torch.tensor(plain))
+    torch.testing.assert_close(torch.tensor(scaled), 3 * torch.tensor(plain))
     assert wrong == 2
     assert "scaling.factor" in done.stderr

@@ -59,16 +59,13 @@ def check_data_compatibility(dataset: parts.Dataset, components: Components, pro
     loss = components.single.get("loss")
     kind = getattr(loss, "targets", dataset.kind)
     if kind != dataset.kind:
-        right = {"classes": "loss=cross_entropy", "numbers": "loss=mse"}[dataset.kind]
-        problems.add(
-            "loss", f"{type(loss).__name__} is for {kind}; the targets of this data are {dataset.kind}: use {right}"
-        )
+        remedy = {"classes": "loss=cross_entropy", "numbers": "loss=mse"}[dataset.kind]
+        wrong = f"{type(loss).__name__} is for {kind}; the targets of this data are {dataset.kind}"
+        problems.add("loss", f"{wrong}: use {remedy}")
     for name, part in components.several["regularization"].items():
         if dataset.kind not in part.kinds:
-            problems.add(
-                f"regularization.{name}",
-                f"is for {' or '.join(part.kinds)}; the targets of this data are {dataset.kind}: leave it out",
-            )
+            wrong = f"is for {' or '.join(part.kinds)}; the targets of this data are {dataset.kind}"
+            problems.add(f"regularization.{name}", f"{wrong}: leave it out")
     check_dims(components.several["augmentation"], dataset, problems)
 
 
@@ -81,10 +78,8 @@ def check_optimizer_requirements(components: Components, settings: Settings | No
     changing = [f"clip.{f.name}" for f in dataclasses.fields(Clip) if settings and getattr(settings.clip, f.name)]
     for key, part in components.several["regularization"].items():
         if part.needs_lr and dotted_fields.find_field(optimizer, "lr") is None:
-            problems.add(
-                f"regularization.{key}",
-                f"shrinks weights in proportion to the learning rate, and {name} has none; use a penalty, such as l2",
-            )
+            wrong = f"shrinks weights in proportion to the learning rate, and {name} has none"
+            problems.add(f"regularization.{key}", f"{wrong}; use a penalty, such as l2")
         if parts.overrides(part, "gradient", parts.Regularization):
             changing.append(f"regularization.{key}")
     for key in changing if optimizer.needs_true_gradient else ():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,6 @@ from torch import Tensor, nn
 from dlopt import parts, prng
 from dlopt.config.problems import Problems, format_error
 from dlopt.errors import OptionError, did_you_mean
-from dlopt.normalization.batch import BatchNorm
 from dlopt.training.batches import to_probabilities
 from dlopt.training.experiment import Settings
 
@@ -42,45 +42,44 @@ def probe(
     x, y = _take_two(train, dtype)
     mixing = [at for at, part in changes.items() if part.mixes]
     x, _ = _apply_transforms(x, to_probabilities(y, outputs, dtype) if mixing else y, changes, problems)
-    made = _forward(model.to(dtype), x, outputs, problems)
-    if made is None:
+    predictions = _forward(model.to(dtype), x, outputs, problems)
+    if predictions is None:
         return None
     try:
-        loss.check(made)
+        loss.check(predictions)
     except ValueError as error:
         problems.add(f"loss.{error.key}" if isinstance(error, OptionError) else "loss", str(error))
         return None
     try:
-        found = _measure(loss, made, y)
+        metrics = _measure(loss, predictions, y)
     except Exception as error:
-        problems.add(
-            "loss", f"fails on outputs {tuple(made.shape)} and targets {tuple(y.shape)}: {format_error(error)}"
-        )
+        shapes = f"outputs {tuple(predictions.shape)} and targets {tuple(y.shape)}"
+        problems.add("loss", f"fails on {shapes}: {format_error(error)}")
         return None
-    value = found.pop("loss")
+    value = metrics["loss"]
     if not isinstance(value, Tensor) or value.shape != ():
         shape = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         problems.add("loss", f"must make a tensor of shape (), the mean over a batch; it makes one {shape}")
     elif mixing:
-        _check_probabilities(loss, made, y, mixing[0], problems)
+        _check_probabilities(loss, predictions, y, mixing[0], problems)
     if not any(p.requires_grad for p in model.parameters()):
         problems.add("arch", "has no weights to train")
     _check_purity(model, x, problems)
-    return list(found)
+    return [name for name in metrics if name != "loss"]
 
 
-def _measure(loss: parts.Loss, made: Tensor, y: Tensor) -> dict[str, Tensor]:
+def _measure(loss: parts.Loss, predictions: Tensor, y: Tensor) -> dict[str, Tensor]:
     """Return the loss and its metrics."""
     with torch.no_grad():
-        return {"loss": loss(made, y)} | loss.measure(made, y)
+        return {"loss": loss(predictions, y)} | loss.measure(predictions, y)
 
 
-def _check_probabilities(loss: parts.Loss, made: Tensor, y: Tensor, mixing: str, problems: Problems) -> None:
+def _check_probabilities(loss: parts.Loss, predictions: Tensor, y: Tensor, mixing: str, problems: Problems) -> None:
     """Check that a loss gives the same for one-hot probabilities as for classes."""
-    soft = to_probabilities(y, made.shape[-1], made.dtype)
+    probabilities = to_probabilities(y, predictions.shape[-1], predictions.dtype)
     try:
-        found, wanted = _measure(loss, made, soft), _measure(loss, made, y)
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5, equal_nan=True)
+        actual, expected = (_measure(loss, predictions, targets) for targets in (probabilities, y))
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
     except Exception as error:
         wrong = "not the same of them as of classes" if isinstance(error, AssertionError) else format_error(error)
         problems.add(
@@ -97,9 +96,12 @@ def _apply_transforms(
     for at, part in changes.items():
         if not problems.has_no_problem(at):
             continue
-        before, given = torch.get_rng_state(), (x.clone(), y.clone())
+        before, copies, key = torch.get_rng_state(), (x.clone(), y.clone()), prng.key(0, at)
         try:
-            made: Any = _apply_transform(part, *given, prng.key(0, at))
+            if isinstance(part, parts.Regularization):
+                batch: Any = part.inputs(copies[0], key), part.targets(copies[1])
+            else:
+                batch = part(*copies, key)
         except OptionError as error:
             problems.add(f"{at}.{error.key}", str(error))
             continue
@@ -107,37 +109,31 @@ def _apply_transforms(
             problems.add(at, f"fails on inputs {tuple(x.shape)} and targets {tuple(y.shape)}: {format_error(error)}")
             continue
         finally:
-            drawn = not torch.equal(before, torch.get_rng_state())
+            uses_global_generator = not torch.equal(before, torch.get_rng_state())
             torch.set_rng_state(before)
-        wanted, found = _describe_tensors((x, y)), _describe_tensors(made)
-        if found != wanted:
-            problems.add(at, f"must make inputs and targets as it is given them, {wanted}; it makes {found}")
+        expected, actual = _describe_tensors((x, y)), _describe_tensors(batch)
+        if actual != expected:
+            problems.add(at, f"must make inputs and targets as it is given them, {expected}; it makes {actual}")
             continue
-        if drawn:
+        if uses_global_generator:
             problems.add(
                 at,
                 "draws from torch's global generator, so no run of it could be repeated; draw from the key, by "
                 "dlopt.prng.uniform and its like",
             )
-        if not all(torch.equal(old, now) for old, now in zip((x, y), given, strict=True)):
+        if not all(torch.equal(old, new) for old, new in zip((x, y), copies, strict=True)):
             problems.add(at, "changes the batch that it is given, which may be handed out again; make a new tensor")
-        x, y = made
+        x, y = batch
     return x, y
 
 
-def _apply_transform(part: parts.Augmentation | parts.Regularization, x: Tensor, y: Tensor, key: prng.Key) -> Any:
-    if isinstance(part, parts.Regularization):
-        return part.inputs(x, key), part.targets(y)
-    return part(x, y, key)
-
-
-def _describe_tensors(made: Any) -> str:
+def _describe_tensors(value: Any) -> str:
     """Return shapes and types in words."""
-    if isinstance(made, tuple):
-        return " and ".join(_describe_tensors(one) for one in made)
-    if isinstance(made, Tensor):
-        return f"{tuple(made.shape)} {str(made.dtype).removeprefix('torch.')}"
-    return f"a {type(made).__name__}"
+    if isinstance(value, tuple):
+        return " and ".join(map(_describe_tensors, value))
+    if isinstance(value, Tensor):
+        return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    return f"a {type(value).__name__}"
 
 
 def _take_two(train: parts.Split, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -147,25 +143,35 @@ def _take_two(train: parts.Split, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return (x.to(dtype) if x.is_floating_point() else x), (y.to(dtype) if y.is_floating_point() else y)
 
 
-def _forward(model: nn.Module, x: Tensor, outputs: int, problems: Problems) -> Tensor | None:
+def _infer(model: nn.Module, x: Tensor, hook: Callable[[str, nn.Module, Any, Any], None] | None = None) -> Any:
+    """Return the outputs in inference mode. The hook gets the name of each module, itself, its arguments and output."""
+    modules = model.named_modules()
+    handles = [module.register_forward_hook(partial(hook, name)) for name, module in modules] if hook else []
     model.eval()
     try:
         with torch.no_grad():
-            made = model(x)
+            return model(x)
+    finally:
+        model.train()
+        for handle in handles:
+            handle.remove()
+
+
+def _forward(model: nn.Module, x: Tensor, outputs: int, problems: Problems) -> Tensor | None:
+    """Return the outputs of the network, (examples, outputs); None with a problem added."""
+    try:
+        predictions = _infer(model, x)
     except Exception as error:
         problems.add("arch", f"fails on a batch of shape {tuple(x.shape)} and type {x.dtype}: {format_error(error)}")
         return None
-    finally:
-        model.train()
-    if not isinstance(made, Tensor):
-        problems.add("arch", f"must make one tensor of outputs; it makes a {type(made).__name__}")
+    if not isinstance(predictions, Tensor):
+        problems.add("arch", f"must make one tensor of outputs; it makes a {type(predictions).__name__}")
         return None
-    if tuple(made.shape) != (len(x), outputs):
-        problems.add(
-            "arch", f"makes outputs of shape {tuple(made.shape)} from {len(x)} examples, must be {(len(x), outputs)}"
-        )
+    if tuple(predictions.shape) != (len(x), outputs):
+        shape = tuple(predictions.shape)
+        problems.add("arch", f"makes outputs of shape {shape} from {len(x)} examples, must be {(len(x), outputs)}")
         return None
-    return made
+    return predictions
 
 
 def _check_purity(model: nn.Module, x: Tensor, problems: Problems) -> None:
@@ -178,12 +184,12 @@ def _check_purity(model: nn.Module, x: Tensor, problems: Problems) -> None:
     except Exception:
         return  # such as a batch of two that is too small: training will report it
     finally:
-        drawn = not torch.equal(before, torch.get_rng_state())
+        uses_global_generator = not torch.equal(before, torch.get_rng_state())
         torch.set_rng_state(before)
         for module in model.modules():
             if isinstance(module, parts.BatchStatisticsModule):
                 module.batch_stats = {}
-    if drawn:
+    if uses_global_generator:
         problems.add(
             "arch",
             "draws from torch's global generator in training, so no run of it could be repeated; take nn.Dropout, "
@@ -207,32 +213,24 @@ def check_smallest_batch(
     if (rest or size) > 1:
         return
     single: list[str] = []
-    handles = [
-        module.register_forward_pre_hook(
-            lambda _, args, name=name: single.append(name) if args[0].numel() == args[0].shape[1] else None
-        )
-        for name, module in model.named_modules()
-        if isinstance(module, BatchNorm)
-    ]
-    model.eval()
-    with torch.no_grad():
-        model(_take_two(train, settings.dtype)[0][:1])
-    model.train()
-    for handle in handles:
-        handle.remove()
+
+    def find_single(name: str, module: nn.Module, inputs: Any, _: Any) -> None:
+        if isinstance(module, parts.BatchStatisticsModule) and inputs[0].numel() == inputs[0].shape[1:2].numel():
+            single.append(name)
+
+    _infer(model, _take_two(train, settings.dtype)[0][:1], find_single)
     if single:
-        said = (
-            f"makes {'the last of an epoch' if rest else 'a mini-batch'} of one example, in which {single[0]} has one "
-        )
+        batch = "the last of an epoch" if rest else "a mini-batch"
         remedy = "data.drop_last=true" if rest else "normalization=layer"
-        problems.add("batch_size", f"{said}number of each feature to normalize; use another, or {remedy}")
+        cause = f"makes {batch} of one example, in which {single[0]} has one number of each feature to normalize"
+        problems.add("batch_size", f"{cause}; use another, or {remedy}")
 
 
 def check_metrics(
     metrics: Sequence[str] | None,
     validates: bool,
     settings: Settings,
-    made: Mapping[str, Any],
+    components: Mapping[str, Any],
     problems: Problems,
 ) -> None:
     """Check that the metrics named by the objective and by components are among those that the run writes."""
@@ -246,13 +244,11 @@ def check_metrics(
     elif settings.objective not in written and settings.objective != "val/loss":  # for which train/loss is used
         instead = settings.objective.replace("val/", "train/")
         problems.add("objective", f"needs a validation split; set validation.fraction above 0, or objective={instead}")
-    for key, monitor in (found for group, part in made.items() for found in iter_monitors(group, part)):
-        if monitor not in written:
-            if monitor in possible:
-                why = "needs a validation split; set validation.fraction above 0"
-            else:
-                why = f"no run writes '{monitor}'{did_you_mean(monitor, written)}"
-            problems.add(key, why)
+    for key, monitor in iter_monitors("", components):
+        if monitor in possible and monitor not in written:
+            problems.add(key, "needs a validation split; set validation.fraction above 0")
+        elif monitor not in written:
+            problems.add(key, f"no run writes '{monitor}'{did_you_mean(monitor, written)}")
 
 
 def iter_monitors(key: str, part: Any) -> Iterator[tuple[str, str]]:
@@ -260,11 +256,11 @@ def iter_monitors(key: str, part: Any) -> Iterator[tuple[str, str]]:
     monitor = getattr(part, "monitor", None)
     if monitor is not None:
         yield f"{key}.monitor", monitor
-    inside = part if isinstance(part, Mapping) else {}
+    inner = part if isinstance(part, Mapping) else {}
     if dataclasses.is_dataclass(part):
-        inside = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
-    for name, one in inside.items():
-        yield from iter_monitors(f"{key}.{name}", one)
+        inner = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
+    for name, value in inner.items():
+        yield from iter_monitors(f"{key}.{name}" if key else name, value)
 
 
 def choose_threads(settings: Settings, model: nn.Module, train: parts.Split) -> int:
@@ -272,20 +268,14 @@ def choose_threads(settings: Settings, model: nn.Module, train: parts.Split) -> 
     if settings.threads != "auto":
         return settings.threads
     x, _ = _take_two(train, settings.dtype)
-    done = 0
+    work = 0
 
-    def count(module: nn.Module, args: Any, output: Any) -> None:
-        nonlocal done
+    def count(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        nonlocal work
         weight = getattr(module, "weight", None)
         if isinstance(weight, Tensor) and weight.ndim > 1 and isinstance(output, Tensor):
-            done += output.numel() * weight[0].numel()
+            work += output.numel() * weight[0].numel()
 
-    hooks = [module.register_forward_hook(count) for module in model.modules()]
-    model.eval()
-    with torch.no_grad():
-        model(x)
-    model.train()
-    for hook in hooks:
-        hook.remove()
-    step = 3 * settings.resolve_batch_size(len(train)) * done / len(x)  # forward, and twice as much backward
+    _infer(model, x, count)
+    step = 3 * settings.resolve_batch_size(len(train)) * work / len(x)  # forward, and twice as much backward
     return max(1, min(AVAILABLE_THREADS, round(step / WORK_PER_THREAD)))

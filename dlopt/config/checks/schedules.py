@@ -14,7 +14,7 @@ from dlopt import parts
 from dlopt.base import dotted_fields
 from dlopt.config.checks.forward_probe import iter_monitors
 from dlopt.config.compose.nested_options import SCHEDULES
-from dlopt.config.problems import Problems, format_error
+from dlopt.config.problems import Problems, describe_failure
 from dlopt.config.schema.signature import describe, describe_mismatch, read_signature
 from dlopt.errors import did_you_mean
 from dlopt.training.experiment import HyperparameterRef
@@ -23,8 +23,7 @@ from dlopt.training.experiment import HyperparameterRef
 def iter_schedules(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     """Yield each name below `schedules` with its node."""
     for key, node in tree.items():
-        inner = isinstance(node, dict) and "_target_" not in node and any(isinstance(n, dict) for n in node.values())
-        if inner:
+        if isinstance(node, dict) and "_target_" not in node and any(isinstance(n, dict) for n in node.values()):
             yield from iter_schedules(node, f"{above}{key}.")
         else:
             yield f"{above}{key}", node
@@ -32,18 +31,18 @@ def iter_schedules(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[s
 
 def bind_schedules(
     schedules: Mapping[str, parts.Schedule],
-    made: Mapping[str, Any],
+    components: Mapping[str, Any],
     regularization: Mapping[str, parts.Regularization],
     problems: Problems,
 ) -> dict[HyperparameterRef, parts.Schedule]:
     """Return the schedules by the hyperparameters that their names stand for."""
-    found: dict[HyperparameterRef, parts.Schedule] = {}
+    bound: dict[HyperparameterRef, parts.Schedule] = {}
     for name, schedule in schedules.items():
-        if "optimizer" in made and problems.has_no_problem(f"regularization.{name.partition('.')[0]}"):
-            number = _find_hyperparameter(name, made["optimizer"], regularization, problems)
+        if "optimizer" in components and problems.has_no_problem(f"regularization.{name.partition('.')[0]}"):
+            number = _find_hyperparameter(name, components["optimizer"], regularization, problems)
             if number is not None:
-                found[number] = schedule
-    return found
+                bound[number] = schedule
+    return bound
 
 
 def _find_hyperparameter(
@@ -54,34 +53,30 @@ def _find_hyperparameter(
         problems.add(f"{SCHEDULES}.lr", "the rate has a group of its own: schedule=NAME")
         return None
     option, _, field = name.partition(".")
-    if option in regularization:
-        part: Any = regularization[option]
-        if _can_stop_run(part):
-            problems.add(
-                f"{SCHEDULES}.{name}", f"no step has to do with {option}, which looks at evaluations: leave it out"
-            )
-            return None
-        path = dotted_fields.find_field(part, field or "strength")
-        where, at = option, f"regularization.{option}"
-    else:
-        part, path = optimizer, dotted_fields.find_field(optimizer, name)
-        where, at = "optimizer", "optimizer"
+    part: Any = regularization.get(option, optimizer)
+    if option in regularization and _can_stop_run(part):
+        message = f"no step has to do with {option}, which looks at evaluations: leave it out"
+        problems.add(f"{SCHEDULES}.{name}", message)
+        return None
+    path = dotted_fields.find_field(part, name if part is optimizer else field or "strength")
     if path is not None and _is_hyperparameter(part, path):
-        return HyperparameterRef(name, where, path)
+        return HyperparameterRef(name, "optimizer" if part is optimizer else option, path)
     known = sorted(_list_hyperparameters(part) - {"lr"})
     if option in regularization:
-        known = [f"{option}.{k}" for k in known]
-        problems.add(f"{SCHEDULES}.{name}", f"{at} has no such number{did_you_mean(name, known) or '; it has none'}")
+        advice = did_you_mean(name, [f"{option}.{k}" for k in known]) or "; it has none"
+        problems.add(f"{SCHEDULES}.{name}", f"regularization.{option} has no such number{advice}")
     else:
-        others = (_list_schedulable_names(name, one) for name, one in regularization.items() if not _can_stop_run(one))
-        names = [*known, *(name for some in others for name in some)]
-        said = f"{type(optimizer).__name__} has no such number, and no such regularization is chosen"
-        problems.add(f"{SCHEDULES}.{name}", said + did_you_mean(name, names))
+        for other, regularizer in regularization.items():
+            if not _can_stop_run(regularizer):  # the name of a regularization stands for its strength
+                fields = sorted(_list_hyperparameters(regularizer))
+                known += [other if f == "strength" else f"{other}.{f}" for f in fields]
+        message = f"{type(optimizer).__name__} has no such number, and no such regularization is chosen"
+        problems.add(f"{SCHEDULES}.{name}", message + did_you_mean(name, known))
     return None
 
 
 def check(
-    made: Mapping[str, Any],
+    components: Mapping[str, Any],
     schedules: Mapping[HyperparameterRef, parts.Schedule],
     regularization: Mapping[str, parts.Regularization],
     steps: int,
@@ -89,21 +84,18 @@ def check(
     problems: Problems,
 ) -> None:
     """Check every schedule over a run of this many steps, and that averaging starts before its end."""
-    if "schedule" in made:
-        _check_lr_schedule(made["schedule"], made.get("optimizer"), steps, per_epoch, problems)
+    if "schedule" in components:
+        _check_lr_schedule(components["schedule"], components.get("optimizer"), steps, per_epoch, problems)
     for number, schedule in schedules.items():
-        part = made["optimizer"] if number.part == "optimizer" else regularization[number.part]
+        part = components["optimizer"] if number.part == "optimizer" else regularization[number.part]
         _check_hyperparameter(number, schedule, part, steps, per_epoch, problems)
-    if made.get("averaging") is not None:
-        _check_averaging(made["averaging"], steps, per_epoch, problems)
-
-
-def _check_averaging(averaging: parts.Averaging, steps: int, per_epoch: int, problems: Problems) -> None:
-    """Check that averaging starts before the end of the run."""
+    averaging = components.get("averaging")
+    if averaging is None:
+        return
     try:
         first = averaging.first(parts.TrainingTime(0, steps, per_epoch))
     except Exception as error:
-        problems.add("averaging", str(error) if isinstance(error, ValueError) else f"fails: {format_error(error)}")
+        problems.add("averaging", describe_failure(error))
         return
     if first >= steps:
         late = f"would take in its first iterate after step {first + 1}; the run ends after {steps}"
@@ -137,11 +129,11 @@ def _compute_factors(
     path: str, schedule: parts.Schedule, steps: int, per_epoch: int, problems: Problems
 ) -> dict[int, float]:
     """Return at most about 1,000 factors over the run, by step; none, with a problem added, if one is invalid."""
-    some = (*range(0, steps, 1 + steps // 999), steps - 1)
+    sampled = (*range(0, steps, 1 + steps // 999), steps - 1)
     try:
-        factors = {t: schedule(parts.TrainingTime(t, steps, per_epoch)) for t in some}
+        factors = {t: schedule(parts.TrainingTime(t, steps, per_epoch)) for t in sampled}
     except Exception as error:
-        problems.add(path, str(error) if isinstance(error, ValueError) else f"fails: {format_error(error)}")
+        problems.add(path, describe_failure(error))
         return {}
     for factor in factors.values():
         if not (isinstance(factor, (int, float)) and 0 <= factor < math.inf):
@@ -162,27 +154,20 @@ def _describe_length_mismatch(schedule: parts.Schedule, steps: int, per_epoch: i
     before, last = (schedule(parts.TrainingTime(t, steps, per_epoch)) for t in (max(steps - 2, 0), steps - 1))
     if span < steps:
         return f"{name} ends after {span:.10g} of the run's {steps} steps and stays at {last:.4g}"
-    end = (
-        f"where it is still {last:.4g}"
-        if last == before
-        else f"{'down' if last < before else 'up'} to the factor {last:.4g}"
-    )
+    direction = f"{'down' if last < before else 'up'} to the factor {last:.4g}"
+    end = f"where it is still {last:.4g}" if last == before else direction
     return f"the run makes {steps} of the {span:.10g} steps of {name}, {end}"
 
 
 def _list_hyperparameters(part: Any) -> set[str]:
     """Return the names of the hyperparameters of a component and of those inside it."""
-    found = {name for name in dotted_fields.list_fields(part) if _is_hyperparameter(part, name)}
-    return found.union(*(_list_hyperparameters(getattr(part, name)) for name in dotted_fields.list_fields(part)))
-
-
-def _list_schedulable_names(option: str, part: parts.Regularization) -> list[str]:
-    """Return the names of a regularization's hyperparameters; its own name stands for its strength."""
-    return [option if n == "strength" else f"{option}.{n}" for n in sorted(_list_hyperparameters(part))]
+    fields = dotted_fields.list_fields(part)
+    inner = (_list_hyperparameters(getattr(part, name)) for name in fields)
+    return {name for name in fields if _is_hyperparameter(part, name)}.union(*inner)
 
 
 def _can_stop_run(part: parts.Regularization) -> bool:
-    """Whether a regularization decides when a run ends; then its hyperparameters have no part in a step."""
+    """Return whether a regularization decides when a run ends; then its hyperparameters have no part in a step."""
     return parts.overrides(part, "stop", parts.Regularization)
 
 

@@ -17,11 +17,11 @@ from dlopt.training.experiment import Settings, ValidationSettings
 
 
 class FittedDataState(NamedTuple):
-    """What a finished run knows of its data.
+    """The state of a finished run's data.
 
     statistics      the statistics of each preprocessing
     encoding        how the user's own files became tensors
-    is_other_data   the data to load are not those of training; they are not split into training and validation
+    is_other_data   other data than in training are loaded; they are not split into training and validation
     """
 
     statistics: Mapping[str, Mapping[str, Tensor]]
@@ -54,14 +54,14 @@ def split_dataset(
     seed = prng.key(settings.seed)
     if data.train_size is not None:
         if data.train_size > count:
-            origin = f"the examples without the {len(dataset.test)} of the test split"
-            problems.add("data.train_size", f"must be at most {count} ({origin}), got {data.train_size}")
+            limit = f"{count} (the examples without the {len(dataset.test)} of the test split)"
+            problems.add("data.train_size", f"must be at most {limit}, got {data.train_size}")
             return None
         train = splits.sample_subset(train, data.train_size, prng.fold_in(seed, "train_size"))
-    both = _hold_out(train, settings.validation, prng.fold_in(seed, "split"), problems)
-    if both is None:
+    pair = _hold_out(train, settings.validation, prng.fold_in(seed, "split"), problems)
+    if pair is None:
         return None
-    train, validation = both
+    train, validation = pair
     if data.label_noise > 0:
         if dataset.kind != "classes" or dataset.outputs < 2:
             problems.add("data.label_noise", "needs classes; the targets of this data are numbers")
@@ -74,16 +74,16 @@ def check_validation(validation: ValidationSettings, typed: Collection[str], pro
     """Check that no key of the other validation scheme was typed, and that the fold exists."""
     k, index = validation.k, validation.fold
     if validation.scheme == "holdout":
-        for key, given in (("k", "validation.k" in typed), ("fold", index is not None)):
-            if given:
+        for key, is_set in (("k", "validation.k" in typed), ("fold", index is not None)):
+            if is_set:
                 problems.add(f"validation.{key}", "is for validation.scheme=kfold: add that, or leave it out")
         return
     if "validation.fraction" in typed:
-        said = f"is for validation.scheme=holdout, and a fold is one of validation.k={k} parts"
-        problems.add("validation.fraction", f"{said}: leave it out")
+        wrong = f"is for validation.scheme=holdout, and a fold is one of validation.k={k} parts"
+        problems.add("validation.fraction", f"{wrong}: leave it out")
     if index is None:
-        said = f"a run holds out one of the {k} folds: add -m for a run of each"
-        problems.add("validation.fold", f"{said}, or choose one: validation.fold=0")
+        wrong = f"a run holds out one of the {k} folds: add -m for a run of each"
+        problems.add("validation.fold", f"{wrong}, or choose one: validation.fold=0")
     elif index >= k:
         problems.add("validation.fold", f"must be 0 to {k - 1}, one of validation.k={k} folds, got {index}")
 
@@ -92,22 +92,22 @@ def _hold_out(
     train: parts.Split, validation: ValidationSettings, key: prng.Key, problems: Problems
 ) -> tuple[parts.Split, parts.Split | None] | None:
     """Return the training split and the validation split, if any; None with a problem added."""
-    count, share = len(train), validation.fraction
-    held = round(share * count)
+    count, fraction = len(train), validation.fraction
+    held_out = round(fraction * count)
     if count == 0:
         problems.add("data", "has no examples: there is nothing to train on")
     elif validation.fold is not None:
         if validation.k <= count:
             return splits.split_k_fold(train, validation.k, validation.fold, key)
-        said = f"{validation.k} folds of {count} training examples: some would be empty"
-        problems.add("validation.k", f"{said}; make fewer of them, or take more data")
-    elif held == count:
-        said = f"leaves nothing to train on of {count} examples; hold out less or take more data"
-        problems.add("validation.fraction", said)
-    elif share > 0 and held == 0:
-        problems.add("validation.fraction", f"{share:g} of {count} examples is none; hold out more, or 0")
+        wrong = f"{validation.k} folds of {count} training examples: some would be empty"
+        problems.add("validation.k", f"{wrong}; make fewer of them, or take more data")
+    elif held_out == count:
+        wrong = f"leaves nothing to train on of {count} examples; hold out less or take more data"
+        problems.add("validation.fraction", wrong)
+    elif fraction > 0 and held_out == 0:
+        problems.add("validation.fraction", f"{fraction:g} of {count} examples rounds to zero; hold out more, or 0")
     else:
-        return splits.hold_out(train, share, key)
+        return splits.hold_out(train, fraction, key)
     return None
 
 
@@ -125,18 +125,17 @@ def apply_preprocessing(
     """
     statistics: dict[str, dict[str, Tensor]] = {}
     for name, part in preprocess.items():
-        before = train.inputs
-        same = test.inputs is before  # one file for both, of a run that is over
+        is_shared = test.inputs is train.inputs  # one file for both, of a finished run
         try:
             statistics[name] = part.fit(train.gather()[0]) if fitted is None else dict(fitted.statistics[name])
-            inputs = part.apply(before, statistics[name])
-            tested = inputs if same else part.apply(test.inputs, statistics[name])
+            inputs = part.apply(train.inputs, statistics[name])
+            test_inputs = inputs if is_shared else part.apply(test.inputs, statistics[name])
         except Exception as error:
             problems.add(f"preprocess.{name}", describe_failure(error))
             return None
         train = dataclasses.replace(train, inputs=inputs)
         validation = None if validation is None else dataclasses.replace(validation, inputs=inputs)
-        test = dataclasses.replace(test, inputs=tested)
+        test = dataclasses.replace(test, inputs=test_inputs)
     return PreparedData(train, validation, test, statistics)
 
 
@@ -145,58 +144,55 @@ _valid_datasets: weakref.WeakValueDictionary[int, parts.Dataset] = weakref.WeakV
 
 
 def check_dataset(dataset: parts.Dataset, problems: Problems) -> bool:
-    """Whether a loaded data set keeps the contract of dlopt.parts.Dataset; a shared one is checked once."""
+    """Return whether a loaded data set keeps the contract of dlopt.parts.Dataset; a shared one is checked once."""
     if _valid_datasets.get(id(dataset)) is not dataset and _is_in_order(dataset, problems):
         _valid_datasets[id(dataset)] = dataset
     return _valid_datasets.get(id(dataset)) is dataset
 
 
 def _is_in_order(dataset: parts.Dataset, problems: Problems) -> bool:
-    before = len(problems.errors)
-    for name, split in (("train", dataset.train), ("test", dataset.test)):
-        x, y = split.inputs, split.targets
-        if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
-            problems.add(
-                "data", f"{name}: inputs and targets must be tensors, got {type(x).__name__}, {type(y).__name__}"
-            )
-        elif len(x) != len(y):
-            problems.add("data", f"{name}: {len(x)} inputs and {len(y)} targets; there must be as many of each")
-        elif not y.is_floating_point() and (y.dtype != torch.int64 or y.ndim != 1):
-            problems.add(
-                "data", f"{name}: classes must be int64 of shape (N,), got {y.dtype} of shape {tuple(y.shape)}"
-            )
-        elif y.is_floating_point() and tuple(y.shape[1:]) != (dataset.outputs,):
-            problems.add("data", f"{name}: numbers must have shape (N, {dataset.outputs}), got {tuple(y.shape)}")
-        elif not y.is_floating_point() and len(y) and not (int(y.min()) >= 0 and int(y.max()) < dataset.outputs):
-            problems.add(
-                "data", f"{name}: labels must be 0 to {dataset.outputs - 1}, got {int(y.min())} to {int(y.max())}"
-            )
-        elif x.is_floating_point() and x.numel() and not all(torch.isfinite(bound) for bound in x.aminmax()):
-            problems.add("data", f"{name}: the inputs hold numbers that are not finite")
-    if len(problems.errors) == before and dataset.test.inputs.shape[1:] != dataset.train.inputs.shape[1:]:
-        problems.add(
-            "data", f"test examples have shape {tuple(dataset.test.inputs.shape[1:])}, training ones {dataset.shape}"
-        )
-    if len(problems.errors) == before and len(dataset.test) == 0 and len(dataset.train) > 0:
-        problems.add("data", "the test split is empty")
-    return len(problems.errors) == before
+    named = {"train": dataset.train, "test": dataset.test}
+    wrong = [f"{name}: {error}" for name, split in named.items() if (error := _find_split_error(split, dataset))]
+    if not wrong and dataset.test.inputs.shape[1:] != dataset.train.inputs.shape[1:]:
+        wrong = [f"test examples have shape {tuple(dataset.test.inputs.shape[1:])}, training ones {dataset.shape}"]
+    elif not wrong and len(dataset.test) == 0 and len(dataset.train) > 0:
+        wrong = ["the test split is empty"]
+    for message in wrong:
+        problems.add("data", message)
+    return not wrong
+
+
+def _find_split_error(split: parts.Split, dataset: parts.Dataset) -> str | None:
+    """Return what is wrong with the inputs or targets of a split, if anything is."""
+    x, y = split.inputs, split.targets
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+        return f"inputs and targets must be tensors, got {type(x).__name__}, {type(y).__name__}"
+    if len(x) != len(y):
+        return f"{len(x)} inputs and {len(y)} targets; there must be as many of each"
+    if y.is_floating_point() and tuple(y.shape[1:]) != (dataset.outputs,):
+        return f"numbers must have shape (N, {dataset.outputs}), got {tuple(y.shape)}"
+    if not y.is_floating_point() and (y.dtype != torch.int64 or y.ndim != 1):
+        return f"classes must be int64 of shape (N,), got {y.dtype} of shape {tuple(y.shape)}"
+    if not y.is_floating_point() and len(y) and not (int(y.min()) >= 0 and int(y.max()) < dataset.outputs):
+        return f"labels must be 0 to {dataset.outputs - 1}, got {int(y.min())} to {int(y.max())}"
+    if x.is_floating_point() and x.numel() and not all(torch.isfinite(bound) for bound in x.aminmax()):
+        return "the inputs hold numbers that are not finite"
+    return None
 
 
 def check_batch(settings: Settings, train: parts.Split, problems: Problems) -> None:
     """Check that a mini-batch is not larger than the training split."""
     if settings.batch_size != "full" and settings.batch_size > len(train):
-        left = f"{len(train)} training examples{_describe_holdout(settings.validation)}"
-        problems.add("batch_size", f"{settings.batch_size} is more than the {left}; use fewer, or full")
-
-
-def _describe_holdout(validation: ValidationSettings) -> str:
-    """Return in words what holds examples out, if anything does."""
-    if validation.scheme == "kfold":
-        return f" left by a fold of validation.k={validation.k}"
-    return f" left by validation.fraction={validation.fraction:g}" if validation.fraction else ""
+        validation = settings.validation
+        cause = f" left by validation.fraction={validation.fraction:g}" if validation.fraction else ""
+        if validation.scheme == "kfold":
+            cause = f" left by a fold of validation.k={validation.k}"
+        limit = f"{len(train)} training examples{cause}"
+        problems.add("batch_size", f"{settings.batch_size} is more than the {limit}; use fewer, or full")
 
 
 def check_dims(augmentation: Mapping[str, parts.Augmentation], dataset: parts.Dataset, problems: Problems) -> None:
+    """Check that augmentations are made for the number of dimensions of the data."""
     dims = len(dataset.shape) - 1
     words = {0: "features", 1: "series (1-D)", 2: "images (2-D)"}
     for name, part in augmentation.items():

@@ -16,19 +16,19 @@ def flatten_settings(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> di
     """Return the choices and keys of a run. A group of several options holds their names: none, l2, [l2,dropout].
 
     config is the composed configuration in plain dictionaries; chosen is the option of each group. A custom class is a
-    setting; a class of ours is implied by its option.
+    setting; a class of dlopt is implied by its option.
     """
     order = [compose_groups.PRESETS, "data", *_defaults()]
     known = sorted(chosen, key=lambda group: order.index(group) if group in order else len(order))
-    found: dict[str, Any] = {group: chosen[group] for group in known if isinstance(chosen[group], str)}
+    settings: dict[str, Any] = {group: chosen[group] for group in known if isinstance(chosen[group], str)}
     for group in compose_groups.select_groups("multiple"):
         names = [str(name) for name in config.get(group) or {}]
-        found[group] = "none" if not names else names[0] if len(names) == 1 else f"[{','.join(names)}]"
+        settings[group] = "none" if not names else names[0] if len(names) == 1 else f"[{','.join(names)}]"
     for key, value in flatten({k: v for k, v in config.items() if k not in ("hydra", "resume")}):
         name = key.rpartition(".")[2]
         if not name.startswith("_") or (name == "_target_" and not str(value).startswith("dlopt.")):
-            found[key] = format_override(value) if isinstance(value, list) else value
-    return found
+            settings[key] = format_override(value) if isinstance(value, list) else value
+    return settings
 
 
 @cache
@@ -51,25 +51,25 @@ def _is_plain(value: Any) -> bool:
 
 def find_non_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the pairs of a run that are not defaults: of the groups, and of the keys of the chosen options."""
-    groups = StaticConfig({}).default_options()
-    outline = StaticConfig({key: format_override(value) for key, value in settings.items() if value is not None})
-    known = outline.keys() | {
-        k: v for group in groups for k, v in (outline.keys(group) | outline.nested_keys(group)).items()
-    }
-    found: dict[str, Any] = {}
+    groups = _defaults()
+    chosen = StaticConfig({key: format_override(value) for key, value in settings.items() if value is not None})
+    defaults = chosen.keys()
+    for group in groups:
+        defaults |= chosen.keys(group) | chosen.nested_keys(group)
+
+    def is_default(key: str, value: Any) -> bool:
+        return key in defaults and _is_same_value(value, defaults[key])
+
+    changed: dict[str, Any] = {}
     for group, option in groups.items():
         if group in settings and settings[group] != option:
-            found[group] = settings[group]
-        mine = {k: v for k, v in settings.items() if k.startswith(group + ".")}
-        found |= {k: v for k, v in mine.items() if k not in known or not _is_same_value(v, known[k])}
-    for key, value in settings.items():
-        if key.partition(".")[0] not in groups and (key not in known or not _is_same_value(value, known[key])):
-            found[key] = value
-    return found
+            changed[group] = settings[group]
+        changed |= {k: v for k, v in settings.items() if k.startswith(f"{group}.") and not is_default(k, v)}
+    return changed | {k: v for k, v in settings.items() if k.partition(".")[0] not in groups and not is_default(k, v)}
 
 
 def _is_same_value(a: Any, b: Any) -> bool:
-    """Whether two values are equal as typed, or as numbers: YAML reads 1e-5 as text."""
+    """Return whether two values are equal as typed, or as numbers: YAML reads 1e-5 as text."""
     if format_override(a) == format_override(b):
         return True
     try:

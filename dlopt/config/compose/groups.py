@@ -37,7 +37,7 @@ def list_component_groups() -> list[str]:
 
 
 def list_all_groups() -> list[str]:
-    """Return the groups that people choose from: those of a run, then those of a sweep."""
+    """Return all groups: those of a run, then those of a sweep."""
     return [*list_groups(), *SWEEP_GROUPS]
 
 
@@ -48,15 +48,13 @@ def list_option_names(group: str, folder: Path = CONF) -> list[str]:
 
 
 def takes_several(group: str) -> bool:
-    """Whether a run may have several options of a group, each under its own key."""
-    declared = declared_groups().get(group)
-    return declared is not None and declared.multiple
+    """Return whether a run may have several options of a group, each under its own key."""
+    return group in select_groups("multiple")
 
 
 def is_single(group: str) -> bool:
-    """Whether a run has one component of a group, at the group's own key."""
-    declared = declared_groups().get(group)
-    return declared is not None and not declared.multiple
+    """Return whether a run has one component of a group, at the group's own key."""
+    return group in declared_groups() and not takes_several(group)
 
 
 def supplied_arguments(group: str) -> tuple[str, ...]:

@@ -7,12 +7,13 @@ callbacks into warnings. Here the arguments are passed in, and every error is ra
 from __future__ import annotations
 
 import argparse
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from dlopt.config.compose import groups, nested_options, resolvers
+from dlopt.config.compose import groups, nested_options
 from dlopt.config.problems import ConfigError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class HydraApp:
     """
 
     def __init__(self, argv: Sequence[str]) -> None:
-        self.arguments = parse_flags(argv)
+        self.arguments = _make_parser().parse_args(list(argv))  # prints a wrong flag and raises SystemExit
         self.folders = find_config_folders(argv)
         self.overrides = [nested_options.to_hydra(o, [groups.CONF, *self.folders]) for o in self.arguments.overrides]
         self.config_name = self.arguments.config_name or "config"
@@ -42,7 +43,7 @@ class HydraApp:
         from hydra.core.config_search_path import SearchPathQuery
 
         _check_flags(self.arguments)
-        resolvers.register()
+        register_resolvers()
         version.setbase("1.3")
         folder = self.arguments.config_path or str(groups.CONF)
         search_path = create_automatic_config_search_path(None, "dlopt.cli.train", folder)
@@ -92,9 +93,24 @@ class HydraApp:
         return HydraContext(config_loader=self._hydra.config_loader, callbacks=Callbacks(config))
 
 
-def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse the arguments as Hydra does. A wrong flag is printed and raises SystemExit."""
-    return _make_parser().parse_args(list(argv))
+def register_resolvers() -> None:
+    """Register ${dlopt.name:} and ${dlopt.random:} for one command; both are parts of a directory's name."""
+    from omegaconf import OmegaConf
+
+    random = secrets.token_hex(2)
+    OmegaConf.register_new_resolver("dlopt.random", lambda: random, replace=True)
+    OmegaConf.register_new_resolver("dlopt.name", _name_run, replace=True)
+
+
+def _name_run(*, _root_: Any) -> str:
+    """Return the typed name, or <arch>-<optimizer>; a custom class is named by its class name."""
+    typed = dict(str(o).partition("=")[::2] for o in _root_.hydra.overrides.task)
+
+    def name_choice(group: str) -> str:
+        target = typed.get(f"{group}._target_", "")
+        return target.rpartition(".")[2] or str(_root_.hydra.runtime.choices.get(group))
+
+    return str(_root_.get("name") or f"{name_choice('arch')}-{name_choice('optimizer')}")
 
 
 def find_config_folders(argv: Sequence[str]) -> list[Path]:
@@ -112,14 +128,14 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _check_flags(arguments: argparse.Namespace) -> None:
-    """Raise ConfigError for flags that exclude each other, and for those of Hydra that dlopt has not."""
+    """Raise ConfigError for flags that exclude each other, and for flags of Hydra that dlopt does not support."""
     a = arguments
-    shown = a.cfg is not None
+    shows = a.cfg is not None
     if a.experimental_rerun is not None:
         raise ConfigError([("", "--experimental-rerun is not supported; type dlopt rerun RUN")])
     if a.shell_completion:
         raise ConfigError([("", "--shell-completion is not supported; type dlopt completion bash")])
-    if a.resolve and not (shown or a.help):
+    if a.resolve and not (shows or a.help):
         raise ConfigError([("", "--resolve needs --cfg or --help")])
-    if a.run + a.multirun + shown + (a.info is not None) > 1 and not (a.help or a.hydra_help):
+    if a.run + a.multirun + shows + (a.info is not None) > 1 and not (a.help or a.hydra_help):
         raise ConfigError([("", "give only one of --run, --multirun, --cfg and --info")])

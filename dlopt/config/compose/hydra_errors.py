@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dlopt.config.compose import groups, nested_options
-from dlopt.config.compose.hydra_app import find_config_folders, parse_flags
+from dlopt.config.compose.hydra_app import HydraApp
 from dlopt.config.compose.static_config import to_key_prefix
 from dlopt.config.problems import ConfigError
 from dlopt.config.schema.renamed_keys import describe_renamed_key, describe_renamed_option
@@ -18,28 +18,26 @@ ConfigProblem = tuple[str, str]
 def explain(argv: Sequence[str], error: Exception) -> list[ConfigProblem]:
     """Return every problem of a command line that Hydra refused to compose.
 
-    Hydra stops at the first one. So the overrides are composed again one by one, groups before keys. Those that fail
-    are explained and left out, and the rest is checked as before a run.
+    Hydra stops at the first problem. So the overrides are composed again one by one, groups before keys. Those that
+    fail are explained and omitted, and the others are checked as before a run.
     """
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    flags = parse_flags(argv)
-    folders = find_config_folders(argv)
-    overrides = [nested_options.to_hydra(o, [groups.CONF, *folders]) for o in flags.overrides]
-    accepted = [f"hydra.searchpath=[file://{folder}]" for folder in folders]
+    app = HydraApp(argv)
+    accepted = [f"hydra.searchpath=[file://{folder}]" for folder in app.folders]
     problems: list[ConfigProblem] = []
     failed: set[str] = set()
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(groups.CONF)):
-            for override in sorted(overrides, key=_rank):
+            for override in sorted(app.overrides, key=_rank):
                 if _is_at_or_below(_key(override), failed):
                     continue
                 try:
-                    one = _take_first_value(override) if flags.multirun else override
-                    compose("config", [*accepted, one])
-                    accepted.append(one)
+                    single = _take_first_value(override) if app.arguments.multirun else override
+                    compose("config", [*accepted, single])
+                    accepted.append(single)
                 except Exception as refusal:
                     failed.add(_key(override))
                     problems.append(_explain_override(override, refusal))
@@ -89,14 +87,8 @@ def _key(override: str) -> str:
 
 
 def _is_nested_choice(override: str) -> bool:
-    """Return whether it chooses an option inside an option, as schedule@schedule.then=cosine."""
+    """Return whether an override chooses an option inside an option, as schedule@schedule.then=cosine does."""
     return "@" in override.partition("=")[0]
-
-
-def _choices(override: str) -> list[str]:
-    """Return the options among which it chooses."""
-    group = override.lstrip("+~").partition("=")[0].partition("@")[0]
-    return groups.list_option_names(group) if group in groups.list_all_groups() else []
 
 
 def _rank(override: str) -> tuple[int, int]:
@@ -106,7 +98,7 @@ def _rank(override: str) -> tuple[int, int]:
 
 
 def _is_at_or_below(key: str, others: Iterable[str]) -> bool:
-    """Return whether a key is one of these or below one."""
+    """Return whether a key is one of the others or below one."""
     return any(key == other or key.startswith(f"{other}.") for other in others)
 
 
@@ -125,18 +117,18 @@ def _explain_override(override: str, error: Exception) -> ConfigProblem:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
         known = error.options or (groups.list_option_names(group) if group in groups.list_groups() else [])
-        message = (
-            describe_renamed_option(group, option) or f"there is no option '{option}'{did_you_mean(option, known)}"
-        )
-        return key if _is_nested_choice(override) else group, message
+        unknown = f"there is no option '{option}'{did_you_mean(option, known)}"
+        return key if _is_nested_choice(override) else group, describe_renamed_option(group, option) or unknown
     if "must be a string or a list" in text:
-        return key, f"needs the name of an option{did_you_mean('', _choices(override))}"
+        group = override.lstrip("+~").partition("=")[0].partition("@")[0]
+        options = groups.list_option_names(group) if group in groups.list_all_groups() else []
+        return key, f"needs the name of an option{did_you_mean('', options)}"
     if text.startswith("Multiple values for"):
         return key, "is chosen more than once; keep one"
-    if ("multirun" in text or "Ambiguous value" in text) and key.startswith(("hydra.", "hydra/")):
-        return key, f"has several values, {value}; a search takes one"
     if "multirun" in text or "Ambiguous value" in text:
-        return key, f"has several values, {value}: add -m for a run of each (a list is written [a,b])"
+        of_search = key.startswith(("hydra.", "hydra/"))
+        remedy = "; a search takes one" if of_search else ": add -m for a run of each (a list is written [a,b])"
+        return key, f"has several values, {value}{remedy}"
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) or "Could not override" in text:
         inside = str(getattr(cause, "full_key", None) or "")  # below KEY in KEY={inside: value}, or above it
         top = key.partition(".")[0]
@@ -165,24 +157,21 @@ def _explain_unknown_key(key: str, cause: Any) -> str:
         return f"there is no such group{did_you_mean(key, groups.SWEEP_GROUPS)}"
     if not parent:
         names = [n for n in (names or groups.list_groups()) if n != "hydra"]
-        advice = did_you_mean(last, names) if _has_suggestion(last, names) else "; dlopt list shows them"
-        return f"there is no such group or key{advice}"
-    held = {name: node.get(name) for name in names} if node is not None else {}
-    inner = [f"{parent}.{name}.{last}" for name, keys in held.items() if isinstance(keys, Mapping) and last in keys]
+    advice = did_you_mean(last, names)
+    has_close_name = "did you mean" in advice
+    if not parent:
+        return f"there is no such group or key{advice if has_close_name else '; dlopt list shows them'}"
+    children = {name: node.get(name) for name in names} if node is not None else {}
+    inner = [f"{parent}.{name}.{last}" for name, keys in children.items() if isinstance(keys, Mapping) and last in keys]
     if inner:
         return f"there is no such key here; there is {' and '.join(inner)}"
     group = next((g for g in groups.list_all_groups() if to_key_prefix(g) == parent), "")
-    if group and not groups.takes_several(group) and not _has_suggestion(last, names):
+    if group and not groups.takes_several(group) and not has_close_name:
         files = ((option, groups.CONF / group / f"{option}.yaml") for option in groups.list_option_names(group))
         takers = [f"{group}={option}" for option, file in files if last in nested_options.read_keys(file)]
         if takers:
-            *others, last_taker = takers
-            either = f"{', '.join(others)} or {last_taker}" if others else last_taker
+            either = " or ".join([", ".join(takers[:-1]), takers[-1]] if takers[1:] else takers)
             return f"there is no such key here; {either} would have it"
     if node is not None and len(node) == 0:
         return f"there is no such key yet; add it with a plus: +{key}=..."
-    return f"there is no such key{did_you_mean(last, names)}"
-
-
-def _has_suggestion(name: str, names: Sequence[str]) -> bool:
-    return "did you mean" in did_you_mean(name, names)
+    return f"there is no such key{advice}"

@@ -31,22 +31,21 @@ def load_nested_defaults(file: Path) -> dict[str, tuple[str, str]]:
 
 def parse_nested_defaults(content: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Return the keys of an option's content that hold a further option, each with its group and default option."""
-    found = {}
+    nested = {}
     for entry in content.get("defaults") or ():
         for name, option in entry.items() if isinstance(entry, dict) else ():
             group, _, key = name.removeprefix("/").partition("@")
             if key and " " not in name:  # else it overrides a choice of another group
-                found[key] = (group, option)
-    return found
+                nested[key] = (group, option)
+    return nested
 
 
 def read_keys(file: Path) -> set[str]:
     """Return all keys of an option's file."""
     import yaml
 
-    return {
-        k for k in yaml.safe_load(file.read_text()) or {} if k not in ("_target_", "defaults")
-    } | load_nested_defaults(file).keys()
+    content = yaml.safe_load(file.read_text()) or {}
+    return (content.keys() - {"_target_", "defaults"}) | parse_nested_defaults(content).keys()
 
 
 def to_hydra(argument: str, folders: Iterable[Path] = (groups.CONF,)) -> str:
@@ -68,13 +67,13 @@ def to_hydra(argument: str, folders: Iterable[Path] = (groups.CONF,)) -> str:
 
 
 def _needs_plus(key: str, folders: Iterable[Path]) -> bool:
-    """Whether a key is a group without a default in config.yaml: Hydra takes a choice of it only with a plus."""
+    """Return whether a key is a group without a default in config.yaml: Hydra takes a choice of it only with a plus."""
     return key.isidentifier() and any((folder / key).is_dir() for folder in folders) and key not in _default_groups()
 
 
 @cache
 def _default_groups() -> frozenset[str]:
-    """The groups that have a default in config.yaml; read without a YAML parser, which would take milliseconds."""
+    """Return the groups that have a default in config.yaml; read by a pattern: YAML takes milliseconds."""
     text = (groups.CONF / "config.yaml").read_text()
     return frozenset(re.findall(r"^  - (\w+):", text, re.MULTILINE))
 
@@ -86,12 +85,12 @@ def from_hydra(argument: str) -> str:
 
 
 def _is_regularization_key(option: str, key: str, folders: Iterable[Path]) -> bool:
-    """Whether a schedule's key is also a key of a regularization that has no `strength`."""
+    """Return whether a schedule's key is also a key of a regularization that has no `strength`."""
     import yaml
 
     for file in (folder / "regularization" / f"{option}.yaml" for folder in folders):
-        own = (yaml.safe_load(file.read_text()) or {}).get(option, {}) if file.is_file() else {}
-        if key in own and "strength" not in own:
+        keys = (yaml.safe_load(file.read_text()) or {}).get(option, {}) if file.is_file() else {}
+        if key in keys and "strength" not in keys:
             return True
     return False
 

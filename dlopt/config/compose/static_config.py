@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,15 @@ SETTINGS_TARGET = "dlopt.training.experiment.Settings"
 class StaticConfig:
     """The configuration files that a command line selects.
 
-    overrides   values of the typed overrides, by key
-    folders     folders of options: ours, then the user's, which cannot replace ours
+    overrides     values of the typed overrides, by key
+    folders       folders of options: those of dlopt, then the user's, which cannot replace them
+    read_option   returns the content of an option's file, merged over the options of its group that it extends
     """
 
     def __init__(self, typed: Mapping[str, str], folders: Sequence[Path] = ()) -> None:
         self.overrides = typed
         self.folders = [compose_groups.CONF, *filter(Path.is_dir, folders)]
-        self._content_cache: dict[tuple[str, str], dict[str, Any]] = {}
+        self.read_option = cache(self._read_option)
 
     @cached_property
     def primary(self) -> dict[str, Any]:
@@ -46,17 +47,14 @@ class StaticConfig:
 
     def list_options(self, group: str) -> list[str]:
         """Return the options of a group in all folders."""
-        return list(
-            dict.fromkeys(
-                option for folder in self.folders for option in compose_groups.list_option_names(group, folder)
-            )
-        )
+        names = (name for folder in self.folders for name in compose_groups.list_option_names(group, folder))
+        return list(dict.fromkeys(names))
 
     def default_options(self) -> dict[str, str]:
         """Return the default option of each group; a list as it would be typed."""
         entries = [e for e in self.primary.get("defaults", ()) if isinstance(e, dict)]
-        own = [(name.removeprefix("override "), option) for entry in entries for name, option in entry.items()]
-        return {group: format_override(option) for group, option in own}
+        pairs = [pair for entry in entries for pair in entry.items()]
+        return {name.removeprefix("override "): format_override(option) for name, option in pairs}
 
     @cached_property
     def choices(self) -> dict[str, str]:
@@ -65,32 +63,25 @@ class StaticConfig:
         As in Hydra, the choices of a later group in config.yaml win over those of an earlier one.
         """
         defaults = self.default_options()
-        found = {group: option for group, option in self.overrides.items() if "." not in group}
+        chosen = {group: option for group, option in self.overrides.items() if "." not in group}
         for group in reversed(defaults):
-            several = split_alternatives(found.get(group, defaults[group]))
-            if len(several) == 1:  # else the runs of a sweep differ in it
-                for option in several[0]:
-                    for other, its in parse_group_overrides(self.read_option(group, option)):
-                        found.setdefault(other, its)
-        return defaults | found
-
-    def read_option(self, group: str, option: str) -> dict[str, Any]:
-        """Return the content of an option's file, merged over the options of its group that it extends."""
-        if (group, option) not in self._content_cache:
-            self._content_cache[group, option] = self._read_option(group, option)
-        return self._content_cache[group, option]
+            alternatives = split_alternatives(chosen.get(group, defaults[group]))
+            if len(alternatives) == 1:  # else the runs of a sweep differ in it
+                for option in alternatives[0]:
+                    for other_group, other_option in parse_group_overrides(self.read_option(group, option)):
+                        chosen.setdefault(other_group, other_option)
+        return defaults | chosen
 
     def _read_option(self, group: str, option: str) -> dict[str, Any]:
         if "/" in option:  # a file of another folder
             return {}
-        for file in [folder / group / f"{option}.yaml" for folder in self.folders]:
-            if file.is_file():
-                own = read_yaml_or_empty(file)
-                builds_on = [e for e in own.get("defaults", ()) if isinstance(e, str) and e not in ("_self_", option)]
-                for name in builds_on:
-                    own = read_yaml_or_empty(file.with_name(f"{name}.yaml")) | own
-                return own
-        return {}
+        files = (folder / group / f"{option}.yaml" for folder in self.folders)
+        file = next(filter(Path.is_file, files), None)
+        content = read_yaml_or_empty(file) if file else {}
+        for entry in content.get("defaults", ()):
+            if file and isinstance(entry, str) and entry not in ("_self_", option):
+                content = read_yaml_or_empty(file.with_name(f"{entry}.yaml")) | content
+        return content
 
     def keys(self, top: str = "") -> dict[str, Any]:
         """Return the dotted keys of a group, or of Hydra, with their values; for any other name the plain settings.
@@ -102,54 +93,52 @@ class StaticConfig:
         if top == SCHEDULES:
             return self._schedule_keys()
         if top not in self.list_groups():
-            found = dict(flatten({k: v for k, v in self.primary.items() if k not in ("defaults", "hydra")}))
+            keys = dict(flatten({k: v for k, v in self.primary.items() if k not in ("defaults", "hydra")}))
         else:
-            several = [
-                dict(pair for option in one for pair in self._option_keys(top, option))
-                for one in split_alternatives(self.choices.get(top, ""))
+            first, *others = [
+                dict(pair for option in options for pair in self._option_keys(top, option))
+                for options in split_alternatives(self.choices.get(top, ""))
             ]
-            found = {key: value for key, value in several[0].items() if all(key in one for one in several)}
-        experiment = self.overrides.get(compose_groups.PRESETS, "")
-        return found | {k: v for k, v in flatten(self.read_option(compose_groups.PRESETS, experiment)) if k in found}
+            keys = {key: value for key, value in first.items() if all(key in other for other in others)}
+        experiment = self.read_option(compose_groups.PRESETS, self.overrides.get(compose_groups.PRESETS, ""))
+        return keys | {k: v for k, v in flatten(experiment) if k in keys}
 
     def _sweep_keys(self) -> dict[str, Any]:
         """Return the keys of the chosen sweeper and launcher."""
-        found: dict[str, Any] = {}
+        keys: dict[str, Any] = {}
         for group in compose_groups.SWEEP_GROUPS:
-            found |= flatten(
-                _without_defaults(self.read_option(group, self.choices.get(group, ""))), f"{to_key_prefix(group)}."
-            )
-        return found
+            keys |= self._flatten_option(to_key_prefix(group), group, self.choices.get(group, ""))
+        return keys
+
+    def _flatten_option(self, prefix: str, group: str, option: str) -> dict[str, Any]:
+        """Return the keys of an option's file with their values, as they stand below a prefix."""
+        content = self.read_option(group, option)
+        return dict(flatten({k: v for k, v in content.items() if k != "defaults"}, f"{prefix}."))
 
     def _schedule_keys(self) -> dict[str, Any]:
-        """Return the hyperparameters that a schedule can change, and the keys of the schedules that are typed."""
-        of_rule = {key.rpartition(".")[2]: value for key, value in self.keys("optimizer").items()}
-        changing = self.keys("regularization")
-        of_others = {
-            key.partition(".")[2].removesuffix(".strength"): value
-            for key, value in changing.items()
-            if f"{key.rpartition('.')[0]}.monitor" not in changing  # one that follows a metric has no part in a step
-        }
-        numbers = [k for k, v in (of_rule | of_others).items() if _is_float(v) and k != "lr"]
-        found: dict[str, Any] = {f"{SCHEDULES}.{name}": None for name in numbers}
+        """Return the hyperparameters that a schedule can change, and the keys of the typed schedules."""
+        hyperparameters = {key.rpartition(".")[2]: value for key, value in self.keys("optimizer").items()}
+        regularization = self.keys("regularization")
+        for key, value in regularization.items():
+            if f"{key.rpartition('.')[0]}.monitor" not in regularization:  # one that monitors a metric acts on no step
+                hyperparameters[key.partition(".")[2].removesuffix(".strength")] = value
+        numbers = [name for name, value in hyperparameters.items() if _is_float(value) and name != "lr"]
+        keys: dict[str, Any] = {f"{SCHEDULES}.{name}": None for name in numbers}
         for key, option in self.overrides.items():
             if key.startswith(f"{SCHEDULES}.") and self.read_option("schedule", option):
-                found[key] = option
-                found |= flatten({key: _without_defaults(self.read_option("schedule", option))})
-                found |= {
-                    f"{key}.{inner}": default
-                    for inner, (_, default) in self._nested_options("schedule", option).items()
-                }
-        return found
+                keys |= {key: option, **self._flatten_option(key, "schedule", option)}
+                nested = self._nested_options("schedule", option)
+                keys |= {f"{key}.{name}": default for name, (_, default) in nested.items()}
+        return keys
 
     def _option_keys(self, top: str, option: str) -> Iterator[tuple[str, Any]]:
         """Yield the keys of an option, and of the options inside it."""
-        yield from flatten({top: _without_defaults(self.read_option(top, option))})
+        yield from self._flatten_option(top, top, option).items()
         for key, (group, default) in self._nested_options(top, option).items():
             inner = self.overrides.get(f"{top}.{key}", default)
             yield f"{top}.{key}", inner
             if len(split_alternatives(inner)) == 1:
-                yield from flatten({f"{top}.{key}": _without_defaults(self.read_option(group, inner))})
+                yield from self._flatten_option(f"{top}.{key}", group, inner).items()
 
     def _nested_options(self, top: str, option: str) -> dict[str, tuple[str, str]]:
         """Return the keys of an option that hold a further option, with its group and the default."""
@@ -157,8 +146,12 @@ class StaticConfig:
 
     def nested_keys(self, top: str) -> dict[str, str]:
         """Return the keys at which a group's chosen options hold further ones, with their defaults."""
-        chosen = [option for one in split_alternatives(self.choices.get(top, "")) for option in one]
-        return {f"{top}.{key}": default for o in chosen for key, (_, default) in self._nested_options(top, o).items()}
+        nested = [self._nested_options(top, option) for option in self._list_chosen(top)]
+        return {f"{top}.{key}": default for options in nested for key, (_, default) in options.items()}
+
+    def _list_chosen(self, group: str) -> list[str]:
+        """Return every option of a group that a run, or any run of a sweep, has."""
+        return [option for options in split_alternatives(self.choices.get(group, "")) for option in options]
 
     def find_group(self, key: str) -> str | None:
         """Return the group whose options a key takes: the key itself, or the group of an option inside an option."""
@@ -167,13 +160,10 @@ class StaticConfig:
         top, _, name = key.partition(".")
         if top == SCHEDULES and name:
             above, _, last = key.rpartition(".")
-            at = self.overrides.get(above)
-            return "schedule" if at is None or last in self._nested_options("schedule", at) else None
-        for one in split_alternatives(self.choices.get(top, "")):
-            for option in one:
-                if name in (inside := self._nested_options(top, option)):
-                    return inside[name][0]
-        return None
+            option = self.overrides.get(above)
+            return "schedule" if option is None or last in self._nested_options("schedule", option) else None
+        nested = (self._nested_options(top, option) for option in self._list_chosen(top))
+        return next((options[name][0] for options in nested if name in options), None)
 
     def list_addable_keys(self, top: str) -> list[str]:
         """Return the parameters of a group's classes that its options do not set; a plus adds them."""
@@ -210,9 +200,10 @@ class StaticConfig:
 
         keys = self.keys(key.partition(".")[0])
         allowed = list_allowed_values(*self.find_target(key, keys))
-        now = [format_override(keys[key])] if key in keys else []
+        present = [format_override(keys[key])] if key in keys else []
         # A value with ~ would have to be quoted twice, for the shell and for Hydra, and is not offered.
-        return list(dict.fromkeys(w for w in (*now, *allowed) if w and "${" not in w and "~" not in w and w != "???"))
+        words = (w for w in (*present, *allowed) if w and "${" not in w and "~" not in w and w != "???")
+        return list(dict.fromkeys(words))
 
 
 def to_key_prefix(group: str) -> str:
@@ -221,7 +212,7 @@ def to_key_prefix(group: str) -> str:
 
 
 def read_yaml_or_empty(file: Path) -> dict[str, Any]:
-    """Return a YAML file's content; nothing if there is none, or if it is too large to read quickly."""
+    """Return a YAML file's content; empty if it cannot be read, or is too large to be read quickly."""
     try:
         with regular_file.open_regular_file(file) as stream:
             content = stream.read(safe_read.SMALL + 1)
@@ -241,29 +232,17 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def split_alternatives(typed: str) -> list[list[str]]:
     """Return a group's options in each run of a sweep: `none,[l2,dropout]` is [[none], [l2, dropout]]."""
-    found, depth = [""], 0
-    for c in typed:
-        depth += (c == "[") - (c == "]")
-        if c == "," and depth == 0:
-            found.append("")
-        else:
-            found[-1] += c
-    return [[option.strip() for option in one.strip("[]").split(",")] for one in found]
+    alternatives = re.split(r",(?![^\[]*\])", typed)  # at commas outside of brackets
+    return [[option.strip() for option in one.strip("[]").split(",")] for one in alternatives]
 
 
 def _is_float(value: Any) -> bool:
-    """Whether a value is a float; YAML reads 1e-4 as text."""
-    return isinstance(value, float) or (
-        isinstance(value, str) and re.fullmatch(r"\d+(\.\d*)?e-?\d+", value) is not None
-    )
-
-
-def _without_defaults(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in content.items() if k != "defaults"}
+    """Return whether a value is a float; YAML reads 1e-4 as text."""
+    return isinstance(value, float) or re.fullmatch(r"\d+(\.\d*)?e-?\d+", str(value)) is not None
 
 
 def parse_group_overrides(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the choices of other groups that an option makes: `override /loss@_global_.loss: mse`."""
+    """Yield the options of other groups that an option chooses: `override /loss@_global_.loss: mse`."""
     for entry in content.get("defaults", ()):
         for key, option in entry.items() if isinstance(entry, dict) else ():
             if str(key).startswith("override "):

@@ -1,12 +1,13 @@
-"""Builds a Predictor from a run directory: only what inference needs, without the parts that only training uses."""
+"""Build a Predictor from a run directory: only what inference needs, without the components that only training uses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from omegaconf import OmegaConf
 
 from dlopt.base.data import Dataset, Split
 from dlopt.config.build import to_plain
@@ -15,14 +16,17 @@ from dlopt.config.checks.forward_probe import choose_threads, probe
 from dlopt.config.checks.splits import FittedDataState, apply_preprocessing, split_dataset
 from dlopt.config.compose import groups as compose_groups
 from dlopt.config.compose.nested_options import SCHEDULES
-from dlopt.config.make_parts import Components, build_components, build_network, load_data
-from dlopt.config.problems import Problems
+from dlopt.config.make_parts import build_components, build_network, load_data
+from dlopt.config.problems import ConfigError, Problems
 from dlopt.config.reopen import load_run
-from dlopt.config.reopen.load_checkpoint import load_checkpoint
-from dlopt.config.reopen.replace_data import replace_data
 from dlopt.config.schema.settings import build_settings
+from dlopt.errors import did_you_mean, join_truncated
 from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.display import display_path
 from dlopt.training.inference import Predictor
+
+TRAINING_KEYS = ("train_size", "label_noise", "drop_last", "test_fraction")
+"""Data keys that only training uses; all examples of other data are evaluated."""
 
 
 def load_predictor(
@@ -37,7 +41,7 @@ def load_predictor(
 
     run         a run directory
     checkpoint  best, last, average, or a number of steps
-    data        other data in place of the run's own, as `dlopt evaluate --data` takes them; they have the splits test
+    data        other data in place of the run's own, as `dlopt evaluate --data` takes them; their splits are test
                 and all
     device      auto, cpu, cuda, ...
     trust       execute code that the run names, such as custom classes
@@ -60,16 +64,18 @@ def load_predictor(
     check_nodes(groups, (), problems)
     loaded = problems.attempt(lambda: load_data(groups["data"], fitted, problems))
     components = build_components(groups, problems)
-    problems.attempt(lambda: _check_data(loaded.value.dataset, components, problems))
+    problems.attempt(lambda: check_data_compatibility(loaded.value.dataset, components, problems))
+    if loaded.value_or_none is not None and not len(loaded.value.dataset.test):
+        problems.add("data", "has no examples")
     problems.raise_if_any()
 
     dataset, several = loaded.value.dataset, components.several
-    cut = problems.attempt(lambda: split_dataset(*loaded.value, settings.value, fitted, problems))
+    split = problems.attempt(lambda: split_dataset(*loaded.value, settings.value, fitted, problems))
     network = problems.attempt(
         lambda: build_network(groups["arch"], dataset, components, settings.value, None, (), problems)
     )
     problems.raise_if_any()
-    (train, validation), model, loss = cut.value, network.value.model, components.require("loss")
+    (train, validation), model, loss = split.value, network.value.model, components.require("loss")
     load_run.check(content, model, dataset, "--data" if data else "run", same_data=not data)
 
     few = Split(dataset.test.inputs[:2], dataset.test.targets[:2])
@@ -98,32 +104,118 @@ def load_predictor(
     return predictor, warnings
 
 
-def _check_data(dataset: Dataset, components: Components, problems: Problems) -> None:
-    """Check that the data have examples, and that loss and regularization suit them."""
-    check_data_compatibility(dataset, components, problems)
-    if not len(dataset.test):
-        problems.add("data", "has no examples")
-
-
 def _select_config(saved: Mapping[str, Any], data: Sequence[str], device: str) -> dict[str, Any]:
-    """Return a run's configuration without what only training uses, with other data if they are given.
+    """Return a run's configuration without the groups that only training uses, with other data if they are given.
 
-    Custom classes among what is left out need not be trusted, nor exist.
+    Custom classes of the omitted groups need not be trusted, nor exist.
     """
-    unused = {SCHEDULES, *compose_groups.list_component_groups()} - {
-        *compose_groups.select_groups("needed_for_inference")
-    }
+    needed = compose_groups.select_groups("needed_for_inference")
+    unused = {SCHEDULES, *compose_groups.list_component_groups()} - {*needed}
     config = {key: value for key, value in saved.items() if key not in unused}
     config |= {"resume": None, "device": device, "batch_size": "full", "threads": "auto", "compile": False}
-    return config | {"data": replace_data(config["data"], data)} if data else config
+    return config | {"data": _replace_data(config["data"], data)} if data else config
 
 
 def _name_splits(dataset: Dataset, train: Split | None, validation: Split | None) -> dict[str, tuple[Split, ...]]:
-    """Return the splits by name; `all` is every example of the data with its own label, whatever training used."""
+    """Return the splits by name; `all` is every example of the data with its own label."""
     test = dataset.test
     everything: tuple[Split, ...] = (test,)
     if test.inputs is not dataset.train.inputs:  # else the file has no test split of its own: both are all of it
         everything = (Split(dataset.train.inputs, dataset.train.targets), Split(test.inputs, test.targets))
     named = {"train": train, "val": validation, "test": test}
-    splits: dict[str, tuple[Split, ...]] = {name: (split,) for name, split in named.items() if split is not None}
-    return splits | {"all": everything}
+    return {name: (split,) for name, split in named.items() if split is not None} | {"all": everything}
+
+
+# ------------------------------------------------------------------------------------------- checkpoints
+
+
+class LoadedCheckpoint(NamedTuple):
+    """A checkpoint's content, its kind (best, last, average or kept), and warnings about damaged files."""
+
+    content: dict[str, Any]
+    kind: str
+    warnings: list[str]
+
+
+def load_checkpoint(run: RunDirectory, wanted: str = "best") -> LoadedCheckpoint:
+    """Load a checkpoint: wanted is best, last, average, or a number of steps.
+
+    The last checkpoint holds the best weights too, and replaces a best one that is damaged. A run without an evaluation
+    has no best weights: its last ones are loaded. Raises ConfigError if there is no such checkpoint.
+    """
+    older = {str(step): file for step, file in run.older_checkpoints().items()}
+    place, best, average = display_path(run.path), run.checkpoint("best"), run.checkpoint("average")
+    if wanted in older:
+        return LoadedCheckpoint(run.load_file(older[wanted]), "kept", [])
+    if wanted == "average":
+        if not average.exists():
+            message = f"{place} has no averaged weights: it has no averaging, or was not trained to its end"
+            raise ConfigError([("--checkpoint", message)])
+        try:
+            return LoadedCheckpoint(run.load("average"), wanted, [])
+        except ValueError as error:
+            raise ConfigError([("--checkpoint", f"{average.name} is damaged ({error})")]) from error
+    if wanted not in ("best", "last"):
+        names = ["best", "last", *(["average"] if average.exists() else []), *older]
+        message = f"{place} has none after step {wanted}; it has {join_truncated(names)}"
+        raise ConfigError([("--checkpoint", message)])
+    damage: list[str] = []
+    if wanted == "best" and best.exists():
+        try:
+            return LoadedCheckpoint(run.load("best"), wanted, [])
+        except ValueError as error:
+            damage = [f"{best.name} is damaged ({error})"]
+    newest = run.latest_checkpoint()
+    if newest is None and best.exists():
+        remedy = f"; {damage[0]}" if damage else "; use best"
+        raise ConfigError([("--checkpoint", f"{place} has no last checkpoint{remedy}")])
+    if newest is None:
+        raise ConfigError([("run", f"{place} has no checkpoint yet: it was not trained to its end")])
+    warnings = [f"{message}; the newest whole one is taken" for message in (*damage, *newest.damage.values())]
+    content = newest.content
+    if wanted == "best" and content["best_step"] is not None:
+        content = content | {"model": content["best"], "step": content["best_step"]}
+        return LoadedCheckpoint(content, "best", warnings)
+    return LoadedCheckpoint(content, "last", warnings)
+
+
+# ------------------------------------------------------------------------------------------- other data
+
+
+def _replace_data(data: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
+    """Return a run's data configuration with each argument of `--data` applied in order.
+
+    An argument is a data set, a file, or KEY=VALUE of the data group. A file is read as the run's own was; if the run
+    was trained on a known data set, the file is read as arrays. Raises ConfigError for any other argument.
+    """
+    node = {**data, "train_size": None, "label_noise": 0.0}
+    options = compose_groups.list_option_names("data")
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if equals:
+            key = key.removeprefix("data.")
+            if key not in node:
+                known = [f"data.{name}" for name in node if not name.startswith("_")]
+                raise ConfigError([("--data", f"there is no key data.{key}{did_you_mean(f'data.{key}', known)}")])
+            if key in TRAINING_KEYS:
+                message = f"data.{key} is used in training only; all examples of other data are evaluated"
+                raise ConfigError([("--data", message)])
+            typed: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"x={value}"]), resolve=True)
+            node[key] = typed["x"]
+        elif argument in options:
+            node = _load_data_option(argument)
+        elif Path(argument).exists():
+            if "verify" not in node and "target" not in node:  # a known data set, which reads no files of the user
+                node = _load_data_option("arrays")
+            node["path"] = argument
+        else:
+            advice = did_you_mean(argument, [name for name in options if name != "custom"])
+            raise ConfigError([("--data", f"there is no file and no data set '{argument}'{advice}")])
+    return node
+
+
+def _load_data_option(name: str) -> dict[str, Any]:
+    """Load the keys and defaults of a data option."""
+    node: Any = OmegaConf.to_container(OmegaConf.load(compose_groups.CONF / "data" / f"{name}.yaml"))
+    node.pop("defaults", None)
+    return node

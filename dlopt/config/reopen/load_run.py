@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,40 +22,36 @@ from dlopt.storage.safe_read import SMALL, UnreadableFile, read_yaml
 from dlopt.training.checkpointing import FORMAT, find_mismatch
 from dlopt.training.experiment import Experiment
 
-NEW_KEY_DEFAULTS: dict[str, dict[str, Any]] = {"validation": {"scheme": "holdout", "k": 5, "fold": None}}
-"""Keys that runs of earlier versions lack, each with the value that matches what those runs did."""
-
 
 def load_config(
     run: RunDirectory,
-    exchanged: Callable[[dict[str, Any]], dict[str, Any]] = lambda content: content,
+    transform: Callable[[dict[str, Any]], dict[str, Any]] = lambda content: content,
     *,
     trust: bool = False,
     folders: Sequence[Path] = (),
 ) -> DictConfig:
-    """Return a run's configuration, with the defaults of keys that are newer than the run.
+    """Return a run's configuration.
 
-    A relative path of its data is also looked up in the directory where the run was started. `exchanged` maps the
-    stored configuration, in plain values, to the one to open.
+    transform   maps the stored configuration, in plain values, to the one to open
+    trust       allow all that is listed below, and import custom classes from the working directory
+    folders     further folders from which data may be read
 
-    Unless it is trusted, ConfigError where a file or a folder of the run is a symbolic link, or where what it was given
-    names code of anybody's but dlopt and torch, refers to values that are not in it, would write outside of the run's
-    directory, or would read a file of people's own: one that lies neither in the working directory, nor in the run's,
-    nor in one of these folders, and is not the one that the run has read; or weights to begin with that lie outside of
-    the first two. People's own classes are looked for in the
-    working directory of a trusted run alone.
+    A relative data path is also looked up in the directory where the run was started. Raises ConfigError if an earlier
+    version of dlopt wrote the run, and unless it is trusted, if
+
+    - a file or folder of the run is a symbolic link,
+    - the configuration names code of neither dlopt nor torch, or refers to values outside of itself,
+    - data would be written outside of the run's directory, or downloaded from an address that is not the option's,
+    - a data file lies outside the working directory, the run and `folders`, and is not the file that the run has read,
+    - the initial weights lie outside the working directory and the run.
     """
     if not trust:
         _check_links(run)
-    former = run.config()
-    for old in RENAMED_GROUPS.keys() & former.keys():
+    stored = run.config()
+    for old in RENAMED_GROUPS.keys() & stored.keys():
         message = f"{run.path} was written by an earlier version of dlopt, whose names differ ({old} is now"
         raise ConfigError([("run", f"{message} {RENAMED_GROUPS[old]}): train it again with this one")])
-    content = exchanged(former)
-    for name, later in NEW_KEY_DEFAULTS.items():
-        node = content.get(name)
-        if isinstance(node, dict):
-            content[name] = node | {key: value for key, value in later.items() if key not in node}
+    content = transform(stored)
     data = content.get("data")
     if isinstance(data, dict) and isinstance(data.get("path"), str):
         data["path"] = _locate_data(data["path"], run)
@@ -70,7 +66,7 @@ def load_config(
         _check_files(data, run, folders)
     _check_init_run(content.get("init"), run)
     if isinstance(data, dict) and "url" in data and data.get("path") is not None:
-        data["url"] = None  # a run's own folder is read, and nothing is brought there
+        data["url"] = None  # the given folder is only read: nothing is downloaded into it
     return OmegaConf.create(content)
 
 
@@ -79,10 +75,10 @@ def _locate_data(path: str, run: RunDirectory) -> str:
     try:
         if Path(path).expanduser().exists():
             return path
-        began = read_yaml(run.hydra_file, SMALL)["hydra"]["runtime"]["cwd"]
-        there = Path(began) / Path(path).expanduser()
-        return str(there) if there.exists() else path
-    except (OSError, UnreadableFile, KeyError, TypeError, RuntimeError):  # the file is of use for this alone
+        started_in = read_yaml(run.hydra_file, SMALL)["hydra"]["runtime"]["cwd"]
+        file = Path(started_in) / Path(path).expanduser()
+        return str(file) if file.exists() else path
+    except (OSError, UnreadableFile, KeyError, TypeError, RuntimeError):  # hydra_file is used only here
         return path
 
 
@@ -98,30 +94,31 @@ def _check_links(run: RunDirectory) -> None:
 
 
 def _check_files(data: Mapping[str, Any], run: RunDirectory, folders: Sequence[Path]) -> None:
-    """Raise ConfigError if a data option of ours would read a file that the run may not have read."""
-    made = trust_rule.find_class(data.get("_target_"))
-    if made is None or not issubclass(made, Data):
+    """Raise ConfigError if an option of dlopt would read a file outside the folders that the run may not have read."""
+    option = trust_rule.find_class(data.get("_target_"))
+    if option is None or not issubclass(option, Data):
         return
     try:
-        files = made(**{key: value for key, value in data.items() if key != "_target_"}).files()
-    except Exception:  # so do its making and loading, and say what is wrong
+        files = option(**{key: value for key, value in data.items() if key != "_target_"}).files()
+    except Exception:  # building and loading the data will fail too, and report the error
         return
-    places = [folder.resolve() for folder in (Path.cwd(), run.path, *folders)]
-    outside = [file for file in files if not any(file.resolve().is_relative_to(place) for place in places)]
+    outside = [file for file in files if not _is_inside(file, (Path.cwd(), run.path, *folders))]
     if outside and ((known := _digest(run)) is None or known != digest_files(files)):
-        message = f"names a file of yours, {outside[0]}, which is not the one that the run has read"
-        raise ConfigError(
-            [("data.path", f"{message}; {trust_rule.TRUST_ADVICE}, or evaluate another one with --data FILE")]
-        )
+        wrong = f"names a file of yours, {outside[0]}, which is not the one that the run has read"
+        remedy = f"{trust_rule.TRUST_ADVICE}, or evaluate another one with --data FILE"
+        raise ConfigError([("data.path", f"{wrong}; {remedy}")])
 
 
 def _check_init_run(init: Any, run: RunDirectory) -> None:
-    """Raise ConfigError if a run would start from weights of a run outside the working directory."""
-    there = init.get("run") if isinstance(init, dict) else None
-    if isinstance(there, str) and os.path.lexists(there):
-        found = Path(there).resolve()
-        if not any(found.is_relative_to(place.resolve()) for place in (Path.cwd(), run.path)):
-            raise ConfigError([("init.run", f"names weights that lie elsewhere, {there}; {trust_rule.TRUST_ADVICE}")])
+    """Raise ConfigError if a run would start from weights outside the working directory and the run."""
+    source = init.get("run") if isinstance(init, dict) else None
+    if isinstance(source, str) and os.path.lexists(source) and not _is_inside(Path(source), (Path.cwd(), run.path)):
+        raise ConfigError([("init.run", f"names weights that lie elsewhere, {source}; {trust_rule.TRUST_ADVICE}")])
+
+
+def _is_inside(path: Path, folders: Iterable[Path]) -> bool:
+    """Return whether a path, with its links resolved, lies in one of the folders."""
+    return any(path.resolve().is_relative_to(folder.resolve()) for folder in folders)
 
 
 def _digest(run: RunDirectory) -> str | None:
@@ -140,27 +137,25 @@ def check_writable(run: RunDirectory) -> None:
         if path.is_file() and not path.is_symlink():
             shared.append(path)
             continue
-        said = "is a symbolic link" if path.is_symlink() else "is neither a file nor a directory"
-        problems.add("resume", f"{path} {said}; a run that goes on writes into its own directory alone: remove it")
+        wrong = "is a symbolic link" if path.is_symlink() else "is neither a file nor a directory"
+        problems.add("resume", f"{path} {wrong}; a resumed run writes only into its own directory: remove it")
     if shared:
         more = f", and so has {len(shared) - 1} more" if len(shared) > 1 else ""
-        problems.add(
-            "resume",
-            f"{shared[0]} has another name elsewhere (a hard link){more}, where its content would change as well; copy "
-            f"the directory first, and go on with the copy: cp -r {run.path} {run.path}-copy",
-        )
+        wrong = f"{shared[0]} has another name elsewhere (a hard link){more}, where its content would change too"
+        remedy = f"copy the directory, and resume the copy: cp -r {run.path} {run.path}-copy"
+        problems.add("resume", f"{wrong}; {remedy}")
     problems.raise_if_any()
 
 
 def _find_foreign_entries(folder: Path) -> Iterator[Path]:
     """Yield everything below a folder except folders and regular files without further hard links."""
-    left = [str(folder)]
-    while left:
-        with os.scandir(left.pop()) as entries:
+    remaining = [str(folder)]
+    while remaining:
+        with os.scandir(remaining.pop()) as entries:
             for entry in entries:
                 status = entry.stat(follow_symlinks=False)
                 if stat.S_ISDIR(status.st_mode):
-                    left.append(entry.path)
+                    remaining.append(entry.path)
                 elif not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
                     yield Path(entry.path)
 
@@ -168,9 +163,9 @@ def _find_foreign_entries(folder: Path) -> Iterator[Path]:
 def check(
     content: Mapping[str, Any], model: nn.Module, data: Dataset | Experiment, key: str, *, same_data: bool
 ) -> None:
-    """Raise ConfigError if a checkpoint is of another network, or if a file of the user's has changed since.
+    """Raise ConfigError if a checkpoint is of another network, or if a data file of the user has changed since.
 
-    data gives the shape of an example and the encoding that the data have now.
+    data gives the shape of an example and the present encoding of the data.
     """
     number = content.get("format")
     if number != FORMAT:
@@ -186,5 +181,5 @@ def check(
         raise ConfigError([(key, wrong)])
     before, now = (encoding.get("sha256") for encoding in (content["encoding"], data.encoding))
     if same_data and before != now:
-        message = "the file has changed since the run read it, so its splits are others; "
-        raise ConfigError([("data.path", message + "evaluate it as it is now with --data FILE, or train anew")])
+        message = "the file has changed since the run read it, so its splits differ"
+        raise ConfigError([("data.path", f"{message}; evaluate the present file with --data FILE, or train again")])

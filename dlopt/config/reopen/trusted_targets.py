@@ -1,7 +1,7 @@
-"""Check which classes the configuration of a run may name: those of dlopt and torch, so that no other code executes.
+"""Check that the configuration of a run names only classes of dlopt and torch, so that no other code executes.
 
-A name is judged by its object, and only modules that dlopt has already imported are inspected: importing any other one
-would execute it. The prefix of a name proves nothing: torch.nn.modules.module.torch.hub.load begins with torch.nn.
+A name is judged by the object that it leads to, in modules that are already imported: importing another module would
+execute it. The prefix of a name proves nothing: torch.nn.modules.module.torch.hub.load begins with torch.nn.
 """
 
 from __future__ import annotations
@@ -32,32 +32,29 @@ MAX_COUNT = 10**6
 
 
 def check(config: Mapping[str, Any], problems: Problems) -> None:
-    """Add a problem for everything that a plain configuration names besides classes of dlopt and torch."""
+    """Add a problem for each name in a plain configuration that is not a class of dlopt or torch."""
     for path, node in _iter_tree("", config):
-        if isinstance(node, str):
-            if "${" in node:
-                problems.add(
-                    path, f"refers to another value, {_quote_short(node)}, which could be of the environment; {REMEDY}"
-                )
-        else:
+        if not isinstance(node, str):
             _check_node(path, node, problems)
+        elif "${" in node:
+            wrong = f"refers to another value, {_quote_short(node)}, which could be of the environment"
+            problems.add(path, f"{wrong}; {REMEDY}")
 
 
 def find_class(name: Any) -> type | None:
-    """Return the class of a name, if it is one of a config group's module, of torch.nn or of torch.optim; else None."""
+    """Return the class with this name, if it is one of a config group's module, of torch.nn or of torch.optim."""
     if not isinstance(name, str):
         return None
     *place, last = name.split(".")
-    found = vars(module).get(last) if (module := _group_module(place) or _torch_module(place)) else None
-    if not inspect.isclass(found):
+    cls = vars(module).get(last) if (module := _group_module(place) or _torch_module(place)) else None
+    if not inspect.isclass(cls):
         return None
     if place[0] == "dlopt":
-        return found if found.__module__ == ".".join(place) else None
-    home = f"{found.__module__}."
-    of_torch = (issubclass(found, nn.Module) and home.startswith("torch.nn.modules.")) or (
-        issubclass(found, torch.optim.Optimizer) and home.startswith("torch.optim.")
-    )
-    return found if of_torch else None
+        return cls if cls.__module__ == ".".join(place) else None
+    home = f"{cls.__module__}."
+    is_module = issubclass(cls, nn.Module) and home.startswith("torch.nn.modules.")
+    is_optimizer = issubclass(cls, torch.optim.Optimizer) and home.startswith("torch.optim.")
+    return cls if is_module or is_optimizer else None
 
 
 def _group_module(place: list[str]) -> ModuleType | None:
@@ -72,13 +69,13 @@ def _torch_module(place: list[str]) -> ModuleType | None:
     """Return a module of torch by its own name, if it has been imported."""
     if not place or place[0] != "torch":
         return None
-    found: Any = torch
+    module: Any = torch
     for i, name in enumerate(place[1:], start=2):
         path = ".".join(place[:i])
-        found = vars(found).get(name, sys.modules.get(path))
-        if not (isinstance(found, ModuleType) and found.__name__ == path):
+        module = vars(module).get(name, sys.modules.get(path))
+        if not (isinstance(module, ModuleType) and module.__name__ == path):
             return None
-    return found
+    return module
 
 
 def _iter_tree(path: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -86,9 +83,8 @@ def _iter_tree(path: str, value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         yield path, value
         for key, inner in value.items():
-            at = f"{path}.{key}" if path else str(key)
-            yield at, str(key)
-            yield from _iter_tree(at, inner)
+            yield _join(path, key), str(key)
+            yield from _iter_tree(_join(path, key), inner)
     elif isinstance(value, list):
         for i, inner in enumerate(value):
             yield from _iter_tree(f"{path}.{i}", inner)
@@ -96,31 +92,30 @@ def _iter_tree(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
+def _join(path: str, key: Any) -> str:
+    return f"{path}.{key}" if path else str(key)
+
+
 def _check_node(path: str, node: Mapping[str, Any], problems: Problems) -> None:
-    """Check the class that a mapping names, and what it would do with the mapping's keys."""
-
-    def at(key: str) -> str:
-        return f"{path}.{key}" if path else key
-
+    """Check the class that a mapping names, and the keys that it would get."""
     for key in node:
         if key.startswith("_") and key.endswith("_") and key != "_target_":
-            problems.add(at(key), f"changes how a part is made; {REMEDY}")
+            problems.add(_join(path, key), f"changes how a component is built; {REMEDY}")
     if "_target_" not in node or node["_target_"] == "???":
         return
-    made = find_class(node["_target_"])
-    if made is None:
-        problems.add(
-            at("_target_"),
-            f"names {_quote_short(node['_target_'])}, which is no part of dlopt, torch.nn or torch.optim; {REMEDY}",
-        )
-    elif issubclass(made, (nn.Module, torch.optim.Optimizer)):
+    cls = find_class(node["_target_"])
+    if cls is None:
+        wrong = f"names {_quote_short(node['_target_'])}, which is not a class of dlopt, torch.nn or torch.optim"
+        problems.add(_join(path, "_target_"), f"{wrong}; {REMEDY}")
+    elif issubclass(cls, (nn.Module, torch.optim.Optimizer)):
         _check_counts(path, node, problems)
-    elif issubclass(made, Wrapper):
-        _check_counts(at("options"), node.get("options"), problems)
-        if node.get("name") not in made.names() and find_class(node.get("name")) is None:
-            problems.add(at("name"), f"names {_quote_short(node.get('name'))}, which is no part of torch; {REMEDY}")
-    elif issubclass(made, Data):
-        _check_data(at, made, node, problems)
+    elif issubclass(cls, Wrapper):
+        _check_counts(_join(path, "options"), node.get("options"), problems)
+        name = node.get("name")
+        if name not in cls.names() and find_class(name) is None:
+            problems.add(_join(path, "name"), f"names {_quote_short(name)}, which is not a class of torch; {REMEDY}")
+    elif issubclass(cls, Data):
+        _check_data(path, cls, node, problems)
 
 
 def _check_counts(path: str, value: Any, problems: Problems) -> None:
@@ -135,14 +130,15 @@ def _check_counts(path: str, value: Any, problems: Problems) -> None:
         problems.add(path, f"must be at most {MAX_COUNT:,} in a run that is not trusted, got {value:,}; add --trust")
 
 
-def _check_data(at: Any, made: type[Data], node: Mapping[str, Any], problems: Problems) -> None:
+def _check_data(path: str, cls: type[Data], node: Mapping[str, Any], problems: Problems) -> None:
     """Check that data would not be written to a path, or downloaded from an address, that the run names."""
-    if made.keeps_copy and node.get("path") is not None:
-        problems.add(at("path"), f"names a place to write to, {_quote_short(node['path'])}; {REMEDY}")
-    option = made.__module__.rpartition(".")[2]
-    own = read_yaml_or_empty(groups.CONF / "data" / f"{option}.yaml").get("url")
-    if node.get("url") not in (None, own):
-        problems.add(at("url"), f"names an address to download from, {_quote_short(node['url'])}, not {own}; {REMEDY}")
+    if cls.keeps_copy and node.get("path") is not None:
+        problems.add(_join(path, "path"), f"names a place to write to, {_quote_short(node['path'])}; {REMEDY}")
+    option = cls.__module__.rpartition(".")[2]
+    url = read_yaml_or_empty(groups.CONF / "data" / f"{option}.yaml").get("url")
+    if node.get("url") not in (None, url):
+        wrong = f"names an address to download from, {_quote_short(node['url'])}, not {url}"
+        problems.add(_join(path, "url"), f"{wrong}; {REMEDY}")
 
 
 def _quote_short(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class Option:
 
     @property
     def slips(self) -> list[str]:
-        return self._find_paragraphs("Slip: ")
+        return [slip[0].upper() + slip[1:] for slip in self._find_paragraphs("Slip: ")]
 
     @property
     def sources(self) -> list[str]:
@@ -59,11 +59,6 @@ class Option:
 
     def _find_paragraphs(self, word: str) -> list[str]:
         return [" ".join(p.removeprefix(word).split()) for p in self.paragraphs if p.startswith(word)]
-
-
-def load_options(group: str) -> Iterator[Option]:
-    """Load all options of a group, in listing order."""
-    return (load_option(group, name) for name in groups.list_option_names(group))
 
 
 def load_common_paragraphs(group: str) -> tuple[str, ...]:
@@ -76,43 +71,32 @@ def load_common_paragraphs(group: str) -> tuple[str, ...]:
 def load_option(group: str, name: str) -> Option:
     """Load one option; its target is imported."""
     import yaml
+    from hydra.utils import get_object
 
     file = groups.CONF / group / f"{name}.yaml"
-    what, source = read_header_comments(file)
-    if group in groups.SWEEP_GROUPS:
-        return _load_sweep_option(group, name, what, source)
+    summary, source = read_header_comments(file)
+    if group in groups.SWEEP_GROUPS:  # the target is a plugin that takes any key: a class of this name documents it
+        cls = get_object(f"{groups.SWEEP_GROUPS[group].rpartition('.')[0]}.{name.capitalize()}")
+        sweep_keys = _iter_keys(cls, StaticConfig({}).read_option(group, name), to_key_prefix(group))
+        return Option(group, name, summary, source, _paragraphs(cls), tuple(sweep_keys), ())
     content: dict[str, Any] = yaml.safe_load(file.read_text()) or {}
     if group == groups.PRESETS:
-        return Option(group, name, what, source, (), (), ())
-    chosen = tuple(f"{other}={its}" for other, its in parse_group_overrides(content))
-    inside = parse_nested_defaults({"defaults": content.pop("defaults", ())})
+        return Option(group, name, summary, source, (), (), ())
+    companions = tuple(f"{other}={option}" for other, option in parse_group_overrides(content))
+    nested = parse_nested_defaults({"defaults": content.pop("defaults", ())})
     node, prefix = content, group
     if "_target_" not in content and len(content) == 1:
         (key,) = content
         node, prefix = content[key], f"{group}.{key}"
     target = node.get("_target_", "???")
     if target == "???":
-        return Option(group, name, what, source, (), (), chosen)
-
-    from hydra.utils import get_object
-
-    found = get_object(target)
-    keys = list(_iter_keys(found, {k: v for k, v in node.items() if k not in groups.supplied_arguments(group)}, prefix))
-    meanings = _read_meanings(found)
-    keys += [
-        OptionKey(f"{prefix}.{key}", default, f"an option of {other}", meanings.get(key, ""))
-        for key, (other, default) in inside.items()
-    ]
-    return Option(group, name, what, source, _paragraphs(found), tuple(keys), chosen)
-
-
-def _load_sweep_option(group: str, name: str, what: str, source: str) -> Option:
-    """Load an option of a sweep. Its target is a plugin that takes any key, so a class of its name documents it."""
-    from hydra.utils import get_object
-
-    found = get_object(f"{groups.SWEEP_GROUPS[group].rpartition('.')[0]}.{name.capitalize()}")
-    keys = _iter_keys(found, StaticConfig({}).read_option(group, name), to_key_prefix(group))
-    return Option(group, name, what, source, _paragraphs(found), tuple(keys), ())
+        return Option(group, name, summary, source, (), (), companions)
+    cls = get_object(target)
+    meanings, supplied = _read_meanings(cls), groups.supplied_arguments(group)
+    keys = list(_iter_keys(cls, {k: v for k, v in node.items() if k not in supplied}, prefix))
+    for key, (other, default) in nested.items():
+        keys.append(OptionKey(f"{prefix}.{key}", default, f"an option of {other}", meanings.get(key, "")))
+    return Option(group, name, summary, source, _paragraphs(cls), tuple(keys), companions)
 
 
 def _iter_keys(target: Any, node: Mapping[str, Any], prefix: str) -> Iterator[OptionKey]:
@@ -142,32 +126,26 @@ def read_header_comments(file: Path) -> tuple[str, str]:
 
 def parse_key_line(line: str) -> tuple[str, str] | None:
     """Return the key and the first words of its meaning, if a docstring line starts a table entry."""
-    found = re.match(r"(\w+(?:, \w+)*) {2,}(\S.*)", line)
-    return (found[1], found[2]) if found else None
+    match = re.match(r"(\w+(?:, \w+)*) {2,}(\S.*)", line)
+    return (match[1], match[2]) if match else None
 
 
 def is_table(paragraph: str) -> bool:
-    """Whether a docstring paragraph is a table of keys and meanings."""
+    """Return whether a docstring paragraph is a table of keys and meanings."""
     lines = paragraph.splitlines() or [""]
     return parse_key_line(lines[0]) is not None and all(parse_key_line(line) or line.startswith("  ") for line in lines)
 
 
 def _read_meanings(target: Any) -> Mapping[str, str]:
     """Return the meaning of each key, from the docstring tables of a target and of its base classes."""
-    found: dict[str, str] = {}
-    for base in reversed(inspect.getmro(target) if inspect.isclass(target) else (target,)):
-        for paragraph in filter(is_table, (inspect.cleandoc(base.__doc__ or "")).split("\n\n")):
-            found |= _parse_table(paragraph.splitlines())
-    return found
-
-
-def _parse_table(lines: Sequence[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    meanings: dict[str, str] = {}
     names: list[str] = []
-    for line in lines:
-        if (begun := parse_key_line(line)) is not None:
-            names = begun[0].split(", ")
-            found |= dict.fromkeys(names, begun[1])
-        else:
-            found |= {name: f"{found[name]} {line.strip()}" for name in names}
-    return found
+    for base in reversed(inspect.getmro(target) if inspect.isclass(target) else (target,)):
+        tables = filter(is_table, (inspect.cleandoc(base.__doc__ or "")).split("\n\n"))
+        for line in "\n".join(tables).splitlines():
+            if (entry := parse_key_line(line)) is not None:
+                names = entry[0].split(", ")
+                meanings |= dict.fromkeys(names, entry[1])
+            else:
+                meanings |= {name: f"{meanings[name]} {line.strip()}" for name in names}
+    return meanings

@@ -1,4 +1,4 @@
-"""Names of groups, options and keys in earlier versions: an old name is answered with the new one, and not accepted."""
+"""Names of groups, options and keys in earlier versions: an old name is refused, and the new one is suggested."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RENAMED_KEYS: Mapping[str, Mapping[str, str]] = {
 
 
 def describe_renamed_key(key: str, known: Collection[str]) -> str | None:
-    """Return `OLD is now NEW` if a part of an unknown dotted key has a new name, and that is among the known ones."""
+    """Return `OLD is now NEW` if a part of an unknown dotted key has a new name that is among the known ones."""
     group, *names = key.split(".")
     if group in RENAMED_GROUPS:
         return f"{group} is now {RENAMED_GROUPS[group]}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import sys
 import typing
 from collections.abc import Mapping
 from functools import cache
@@ -26,13 +27,13 @@ def build_settings(tree: dict[str, Any], problems: Problems) -> Settings | None:
     if not any(key == "device" for key, _ in problems.errors[before:]) and "device" in tree:
         tree["device"] = _resolve_device(str(tree["device"]), tree.get("precision"), problems)
     if tree.get("compile") is True and tree.get("device") == "cpu" and not _find_compiler():
-        problems.add("compile", "needs a C++ compiler on a CPU, and finds none; install g++, or leave it false")
+        problems.add("compile", "needs a C++ compiler on a CPU, and there is none; install g++, or leave it false")
     threads, cores = tree.get("threads"), os.cpu_count() or 1
     if isinstance(threads, int) and not isinstance(threads, bool) and threads > 4 * cores:
         problems.add("threads", f"{threads} is far more than the {cores} cores of this machine")
     name = tree.get("name")
     if isinstance(name, str) and (not name or "/" in name or name.startswith(".")):
-        problems.add("name", f"is a part of a directory's name; '{name}' is none")
+        problems.add("name", f"must be valid in a directory's name: no slash, no leading dot; got '{name}'")
     return None if len(problems.errors) > before else _fill_dataclass(Settings, tree)
 
 
@@ -54,19 +55,16 @@ def _check_fields(cls: type, tree: Mapping[str, Any], prefix: str, problems: Pro
                 _check_fields(typing.cast(type, hints[key]), value, at + ".", problems)
             else:
                 problems.add(at, f"holds keys: {', '.join(at + '.' + f.name for f in dataclasses.fields(hints[key]))}")
-        else:
-            wrong = describe_mismatch(value, hints[key])
-            if wrong:
-                problems.add(at, wrong)
+        elif wrong := describe_mismatch(value, hints[key]):
+            problems.add(at, wrong)
     for key in hints.keys() - tree.keys():
         problems.add(prefix + key, "is missing")
 
 
 def _fill_dataclass(cls: type, tree: Mapping[str, Any]) -> Any:
     hints = _hints(cls)
-    return cls(
-        **{k: _fill_dataclass(hints[k], v) if dataclasses.is_dataclass(hints[k]) else v for k, v in tree.items()}
-    )
+    nested = {k: _fill_dataclass(hints[k], v) for k, v in tree.items() if dataclasses.is_dataclass(hints[k])}
+    return cls(**{**tree, **nested})
 
 
 @cache
@@ -81,22 +79,18 @@ def _find_compiler() -> str | None:
 
 def _resolve_device(name: str, precision: Any, problems: Problems) -> str:
     if name == "auto":
-        mps = torch.backends.mps.is_available() and precision != "float64"  # which has no float64
+        mps = torch.backends.mps.is_available() and precision != "float64"  # mps has no float64
         return "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    counts = {"cpu": sys.maxsize, "cuda": cuda, "mps": int(torch.backends.mps.is_available())}
     try:
         device = torch.device(name)
-    except RuntimeError:
+        count = counts[device.type]
+    except (RuntimeError, KeyError):
         problems.add("device", f"must be auto, cpu, cuda, cuda:<number> or mps, got '{name}'")
         return "cpu"
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
-            problems.add("device", f"{name} is not there ({count} cuda devices); use device=auto or device=cpu")
-    elif device.type == "mps":
-        if not torch.backends.mps.is_available():
-            problems.add("device", "mps is not there; use device=auto or device=cpu")
-        elif precision == "float64":
-            problems.add("precision", "mps has no float64; use device=cpu")
-    elif device.type != "cpu":
-        problems.add("device", f"must be auto, cpu, cuda, cuda:<number> or mps, got '{name}'")
+    if (device.index or 0) >= count:
+        problems.add("device", f"{name} is not there ({count} {device.type} devices); use device=auto or device=cpu")
+    elif device.type == "mps" and precision == "float64":
+        problems.add("precision", "mps has no float64; use device=cpu")
     return name

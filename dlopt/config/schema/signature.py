@@ -32,40 +32,32 @@ class TargetParameter:
 class Signature:
     parameters: Mapping[str, TargetParameter]
     takes_any_keyword: bool
-    """Whether the target has **keywords."""
+    """The target has **keywords."""
 
 
 def read_signature(target: Any) -> Signature:
     """Return the parameters that can be given by name. Raises TypeError if the target is not callable."""
-    if inspect.isclass(target):
-        return _read_class(target)  # type: ignore[arg-type]  # mypy doubts that a class can be a key
-    return _read(target)
-
-
-@functools.lru_cache(maxsize=256)
-def _read_class(target: type) -> Signature:
-    """Read the signature of a class, once: every run needs those of all its components several times."""
-    return _read(target)
+    read = _read_cached if inspect.isclass(target) else _read
+    return read(target)
 
 
 def _read(target: Any) -> Signature:
-    found, takes_any = {}, False
-    hints = _hints(target)
+    is_plain_class = inspect.isclass(target) and not dataclasses.is_dataclass(target)
+    try:
+        hints = typing.get_type_hints(target.__init__ if is_plain_class else target, include_extras=True)
+    except Exception:  # hints that cannot be evaluated allow everything
+        hints = {}
+    parameters, takes_any = {}, False
     for p in inspect.signature(target).parameters.values():
         if p.kind is p.VAR_KEYWORD:
             takes_any = True
         elif p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
-            required = p.default is p.empty
-            found[p.name] = TargetParameter(p.name, hints.get(p.name, Any), required, None if required else p.default)
-    return Signature(found, takes_any)
+            required, default = p.default is p.empty, None if p.default is p.empty else p.default
+            parameters[p.name] = TargetParameter(p.name, hints.get(p.name, Any), required, default)
+    return Signature(parameters, takes_any)
 
 
-def _hints(target: Any) -> dict[str, Any]:
-    plain_class = inspect.isclass(target) and not dataclasses.is_dataclass(target)
-    try:
-        return typing.get_type_hints(target.__init__ if plain_class else target, include_extras=True)
-    except Exception:  # hints that cannot be evaluated allow everything
-        return {}
+_read_cached = functools.lru_cache(maxsize=256)(_read)  # a run needs the signatures of its classes several times
 
 
 def describe_mismatch(value: Any, hint: Any) -> str | None:
@@ -93,8 +85,7 @@ def describe(hint: Any) -> str:
     if _is_fixed_tuple(kind):
         return f"a list [{', '.join(describe(h) for h in inner)}]"
     if origin in (list, tuple, Sequence) or kind in (list, tuple):
-        inside = [h for h in inner if h is not Ellipsis]
-        return f"a list [...] of {describe(inside[0])}" if inside else "a list"
+        return f"a list [...] of {describe(inner[0])}" if inner else "a list"
     if origin in (dict, Mapping) or kind is dict:
         return "keys with values"
     words = {
@@ -132,8 +123,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin in (dict, Mapping) or hint is dict:
         return isinstance(value, dict)
     if origin in (list, tuple, Sequence) or hint in (list, tuple):
-        inside = [h for h in inner if h is not Ellipsis]
-        return isinstance(value, (list, tuple)) and all(_fits(v, inside[0]) for v in value if inside)
+        return isinstance(value, (list, tuple)) and all(_fits(v, inner[0]) for v in value if inner)
     if hint is float:
         # Without a range of its own a number must still be finite: NaN is never intended.
         return isinstance(value, (int, float)) and not isinstance(value, bool) and value in Range()
@@ -147,13 +137,13 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _is_fixed_tuple(hint: Any) -> bool:
-    """Whether a hint is a tuple of fixed length."""
+    """Return whether a hint is a tuple of fixed length."""
     inner = typing.get_args(hint)
     return typing.get_origin(hint) is tuple and Ellipsis not in inner and inner != ((),)
 
 
 def _is_plain(hint: Any) -> bool:
-    """Whether a hint is text, bool, number or Literal. A class in a union with one allows no plain value."""
+    """Return whether a hint is text, bool, number or Literal. A class in a union with one allows no plain value."""
     kind, _ = _unwrap_annotated(hint)
     return kind in (str, int, float, bool) or typing.get_origin(kind) is Literal
 

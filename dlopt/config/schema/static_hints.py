@@ -30,27 +30,24 @@ def list_allowed_values(target: str, names: Sequence[str]) -> list[str]:
 
 def read_fields(target: str) -> dict[str, Hint]:
     """Return the parameters of a function, or of a class: those of its __init__, or its fields with inherited ones."""
-    node, module = _find(*_split(target))
+    module, _, name = target.rpartition(".")
+    node, module = _find(module, name)
     if isinstance(node, ast.FunctionDef):
         return _parameters(node, module)
     if not isinstance(node, ast.ClassDef):
         return {}
-    found: dict[str, Hint] = {}
+    fields: dict[str, Hint] = {}
     for base in reversed(node.bases):
         if isinstance(base, ast.Name) and base.id != node.name:
-            found |= read_fields(f"{module}.{base.id}")
+            fields |= read_fields(f"{module}.{base.id}")
     for inner in node.body:
         match inner:
             case ast.FunctionDef(name="__init__"):
                 return _parameters(inner, module)
-            case ast.AnnAssign(target=ast.Name(id=field), annotation=hint) if _is_key(field, hint):
-                found[field] = hint, module
-    return found
-
-
-def _is_key(field: str, hint: ast.expr) -> bool:
-    """Whether a field is a parameter: class variables and private fields are not."""
-    return not field.startswith("_") and "ClassVar" not in ast.dump(hint)
+            case ast.AnnAssign(target=ast.Name(id=field), annotation=hint):
+                if not field.startswith("_") and "ClassVar" not in ast.dump(hint):
+                    fields[field] = hint, module
+    return fields
 
 
 def _parameters(node: ast.FunctionDef, module: str) -> dict[str, Hint]:
@@ -80,9 +77,9 @@ def _find(module: str, name: str) -> tuple[ast.AST | None, str]:
     """Return the definition of a name in a module, and the module that holds it; None if it cannot be read."""
     for node in _parse_module(module):
         match node:
-            case ast.ClassDef(name=found) | ast.FunctionDef(name=found) if found == name:
+            case ast.ClassDef(name=defined) | ast.FunctionDef(name=defined) if defined == name:
                 return node, module
-            case ast.Assign(targets=[ast.Name(id=found)], value=value) if found == name:
+            case ast.Assign(targets=[ast.Name(id=defined)], value=value) if defined == name:
                 return value, module
             case ast.ImportFrom(module=str(source), level=0, names=names):
                 for alias in names:
@@ -95,15 +92,10 @@ def _find(module: str, name: str) -> tuple[ast.AST | None, str]:
 def _parse_module(module: str) -> Sequence[ast.stmt]:
     first, *rest = module.split(".")
     file = (PACKAGE if first == "dlopt" else Path(first)).joinpath(*rest)
-    for place in (file.with_name(f"{file.name}.py"), file / "__init__.py"):
-        if place.is_file():
+    for source in (file.with_name(f"{file.name}.py"), file / "__init__.py"):
+        if source.is_file():
             try:
-                return ast.parse(place.read_bytes()).body
+                return ast.parse(source.read_bytes()).body
             except (OSError, SyntaxError, ValueError):
                 return []
     return []
-
-
-def _split(target: str) -> tuple[str, str]:
-    module, _, name = target.rpartition(".")
-    return module, name

@@ -34,90 +34,82 @@ def resolve(path: str, node: Node, problems: Problems) -> Any:
     if target == "???":
         problems.add(f"{path}._target_", f"name your class: {path}._target_=my_module.MyClass (custom has none)")
         return None
-    own = _dlopt_class(target)
-    if own is not None:
-        return own
+    cls = _dlopt_class(target)
+    if cls is not None:
+        return cls
     from hydra.utils import get_object
 
     hydra_log = logging.getLogger("hydra.utils")
     try:
         hydra_log.disabled = True  # it would report the same error again
-        found = get_object(target)
+        resolved = get_object(target)
     except Exception as error:  # importing a custom module may fail in any way
         problems.add(f"{path}._target_", _import_problem(str(target), error))
         return None
     finally:
         hydra_log.disabled = False
-    if not callable(found):
+    if not callable(resolved):
         problems.add(f"{path}._target_", f"{target} cannot be called; name a class or a function")
         return None
-    return found
+    return resolved
 
 
-def check(path: str, node: Node, given: Sequence[str], problems: Problems) -> None:
+def check(path: str, node: Node, typed: Sequence[str], problems: Problems) -> None:
     """Check a node's keys and values. Keys that the target does not take are dropped if `_target_` was typed.
 
-    given are the keys typed on the command line.
+    typed are the keys on the command line.
     """
     target = resolve(path, node, problems)
     if target is None:
         return
-    _check_arguments(path, target, node, groups.supplied_arguments(path), given, problems)
-    if (
-        inspect.isclass(target)
-        and issubclass(target, Wrapper)
-        and problems.has_no_problem(f"{path}.name", f"{path}.options")
-    ):
-        _check_wrapped(path, target, node, problems)
-
-
-def _check_wrapped(path: str, part: type[Wrapper], node: Node, problems: Problems) -> None:
-    """Check what the node of a wrapper names, and the arguments for it."""
+    _check_arguments(path, target, node, groups.supplied_arguments(path), typed, problems)
+    is_wrapper = inspect.isclass(target) and issubclass(target, Wrapper)
+    if not (is_wrapper and problems.has_no_problem(f"{path}.name", f"{path}.options")):
+        return
     name = node["name"]
     try:
-        inner = part.resolve(name)
+        wrapped = target.resolve(name)
     except LookupError as error:
-        problems.add(f"{path}.name", f"{error}{did_you_mean(name, part.names())}")
+        problems.add(f"{path}.name", f"{error}{did_you_mean(name, target.names())}")
     except Exception as error:  # importing a custom module may fail in any way
         problems.add(f"{path}.name", _import_problem(name, error))
     else:
-        _check_arguments(f"{path}.options", inner, node["options"], part.reserved_arguments, (), problems)
+        _check_arguments(f"{path}.options", wrapped, node["options"], target.reserved_arguments, (), problems)
 
 
 def _check_arguments(
-    path: str, target: Any, node: Node, own: Sequence[str], given: Sequence[str], problems: Problems
+    path: str, target: Any, node: Node, supplied: Sequence[str], typed: Sequence[str], problems: Problems
 ) -> None:
-    """Check a node's keys and values against a target's signature; own are the arguments that dlopt passes."""
+    """Check a node's keys and values against a target's signature; supplied are the arguments that dlopt passes."""
     try:
-        takes = read_signature(target)
+        signature = read_signature(target)
     except (TypeError, ValueError):
         return  # a builtin without a signature
-    known = [name for name in takes.parameters if name not in own]
+    parameters = signature.parameters
+    known = [name for name in parameters if name not in supplied]
     name = getattr(target, "__name__", str(target))
     for key in [k for k in node if not (k.startswith("_") and k.endswith("_"))]:
         at = f"{path}.{key}"
-        if key not in takes.parameters and not takes.takes_any_keyword:
-            if f"{path}._target_" in given and at not in given:
+        if key not in parameters and not signature.takes_any_keyword:
+            if f"{path}._target_" in typed and at not in typed:
                 problems.notices.append(f"{at} is left out: {name} does not take it")
                 del node[key]
             else:
-                renamed = describe_renamed_key(at, known)
-                problems.add(at, renamed or f"{name} takes no such key{did_you_mean(key, known)}")
-        elif key in own:
+                unknown = f"{name} takes no such key{did_you_mean(key, known)}"
+                problems.add(at, describe_renamed_key(at, known) or unknown)
+        elif key in supplied:
             problems.add(at, "is passed by dlopt itself; leave it out")
-        elif key in takes.parameters:
-            wrong = describe_mismatch(node[key], takes.parameters[key].hint)
-            if wrong:
-                problems.add(at, wrong)
+        elif key in parameters and (wrong := describe_mismatch(node[key], parameters[key].hint)):
+            problems.add(at, wrong)
     for key in known:
-        if takes.parameters[key].required and key not in node:
+        if parameters[key].required and key not in node:
             problems.add(f"{path}.{key}", f"{name} needs it: add +{path}.{key}=...")
 
 
 def instantiate(node: Node, **supplied: Any) -> Any:
     """Call a node's target with its keys and the supplied arguments; inner nodes are instantiated first.
 
-    Hydra instantiates anything that is not purely dlopt's own classes, which takes a millisecond or two.
+    Hydra instantiates trees with classes that are not of dlopt, which takes a millisecond or two.
     """
     if _is_dlopt_tree(node):
         return _instantiate_own(node, **supplied)
@@ -127,11 +119,11 @@ def instantiate(node: Node, **supplied: Any) -> Any:
 
 
 def _is_dlopt_tree(value: Any) -> bool:
-    """Whether all targets in a tree are classes of dlopt, without Hydra's keys such as _partial_."""
+    """Return whether all targets in a tree are classes of dlopt, without Hydra's keys such as _partial_."""
     if isinstance(value, dict):
-        plain = all(key == "_target_" or not key.startswith("_") for key in value)
-        known = "_target_" not in value or _dlopt_class(value["_target_"]) is not None
-        return plain and known and all(map(_is_dlopt_tree, value.values()))
+        is_plain = all(key == "_target_" or not key.startswith("_") for key in value)
+        is_known = "_target_" not in value or _dlopt_class(value["_target_"]) is not None
+        return is_plain and is_known and all(map(_is_dlopt_tree, value.values()))
     if isinstance(value, list):
         return all(map(_is_dlopt_tree, value))
     return value is None or isinstance(value, str | int | float)
@@ -141,8 +133,8 @@ def _dlopt_class(name: Any) -> type | None:
     """Return the class of dlopt with this dotted name, if its module has been imported; else None."""
     place, _, last = str(name).rpartition(".")
     module = sys.modules.get(place) if place.startswith("dlopt.") else None
-    found = vars(module).get(last) if module else None
-    return found if inspect.isclass(found) and found.__module__ == place else None
+    cls = vars(module).get(last) if module else None
+    return cls if inspect.isclass(cls) and cls.__module__ == place else None
 
 
 def _instantiate_own(value: Any, **supplied: Any) -> Any:
@@ -151,9 +143,9 @@ def _instantiate_own(value: Any, **supplied: Any) -> Any:
         return [_instantiate_own(inner) for inner in value]
     if not isinstance(value, dict):
         return value
-    inside = {key: _instantiate_own(inner) for key, inner in value.items() if key != "_target_"}
+    arguments = {key: _instantiate_own(inner) for key, inner in value.items() if key != "_target_"}
     target = _dlopt_class(value.get("_target_"))
-    return inside if target is None else target(**inside, **supplied)
+    return arguments if target is None else target(**arguments, **supplied)
 
 
 def _import_problem(target: str, error: Exception) -> str:

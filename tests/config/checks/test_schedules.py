@@ -1,4 +1,4 @@
-"""Schedules of other numbers than the rate: what a name stands for, and that a run moves it as a loop by hand would."""
+"""Schedules of hyperparameters other than the learning rate: names, errors and the scheduled values."""
 
 import math
 
@@ -6,37 +6,10 @@ import pytest
 import torch
 from helpers import DEVICE, build_blobs, interrupt_run, load_weights, read_rows, resume_run, train_runs
 
-from dlopt.config.compose.nested_options import from_hydra, to_hydra
 from dlopt.config.problems import ConfigError
 
 MOMENTUM = ("optimizer=momentum", "+schedule@schedules.momentum=cosine", "schedules.momentum.final=0.2")
 EVERY = "log_every=1"
-
-
-@pytest.mark.parametrize(
-    ("typed", "full"),
-    [
-        ("schedules.momentum=cosine", "+schedule@schedules.momentum=cosine"),
-        ("schedules.momentum=cosine,step", "+schedule@schedules.momentum=cosine,step"),
-        ("schedules.momentum=nothing", "+schedule@schedules.momentum=nothing"),
-        ("schedules.dropout.p=cosine", "+schedule@schedules.dropout.p=cosine"),
-        ("schedules.gradient_noise.gamma=cosine", "+schedule@schedules.gradient_noise.gamma=cosine"),
-        ("schedules.momentum.then=cosine", "schedule@schedules.momentum.then=cosine"),
-    ],
-)
-def test_the_short_form_of_a_choice(typed, full):
-    assert to_hydra(typed) == full
-    assert to_hydra(full) == full
-    assert from_hydra(full) == typed
-
-
-@pytest.mark.parametrize(
-    "typed",
-    ["schedules.momentum.final=0.2", "schedules.momentum.unit=steps", "schedules.momentum._target_=mine.Sawtooth",
-     "schedules.l2.gamma=0.5", "schedules={}", "+schedule@schedules.momentum=cosine"],
-)  # fmt: skip
-def test_a_value_is_left_as_it_is(typed):
-    assert to_hydra(typed) == typed
 
 
 @pytest.mark.parametrize(
@@ -52,23 +25,23 @@ def test_a_value_is_left_as_it_is(typed):
         (["+schedule@schedules.momentum=cosine", "schedules.momentum.final=2"], "schedules.momentum.final", "<= 1"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_moved_is_refused(overrides, key, said):
-    with pytest.raises(ConfigError) as found:
+def test_a_schedule_of_an_unknown_hyperparameter_is_refused(overrides, key, said):
+    with pytest.raises(ConfigError) as error:
         build_blobs("optimizer=momentum", *overrides)
-    assert [k for k, _ in found.value.problems] == [key]
-    assert said in found.value.problems[0][1]
+    assert [k for k, _ in error.value.problems] == [key]
+    assert said in error.value.problems[0][1]
 
 
 def test_the_momentum_of_each_step_is_the_scheduled_one(tmp_path):
-    """Against the rule by hand, with the same gradients: w_t+1 = w_t - lr v, v = b_t v + g."""
+    """Compare the logged momentum with the cosine formula."""
     (run,) = train_runs(tmp_path, build_blobs(*MOMENTUM, EVERY, "steps=9", "optimizer.momentum=0.8"))[1]
     wanted = [0.8 * (0.2 + 0.8 * 0.5 * (1 + math.cos(math.pi * t / 9))) for t in range(9)]
     assert [row["schedules/momentum"] for row in run.rows()] == pytest.approx(wanted)
     assert all(row["lr"] == 0.01 for row in run.rows())
 
 
-def test_a_scheduled_penalty_is_that_penalty_at_each_step(tmp_path):
-    """A penalty that is constant at half its strength, and one whose schedule is the factor 1/2 throughout."""
+def test_a_penalty_scheduled_by_one_half_equals_half_the_penalty(tmp_path):
+    """A schedule with the constant factor 1/2 equals half the strength."""
     half = build_blobs("regularization=l2", "regularization.l2.strength=0.05", "precision=float64")
     moved = build_blobs(
         "regularization=l2", "regularization.l2.strength=0.1", "precision=float64",
@@ -81,7 +54,7 @@ def test_a_scheduled_penalty_is_that_penalty_at_each_step(tmp_path):
 @pytest.mark.parametrize(
     ("option", "name"), [("weight_decay", "weight_decay"), ("l1", "l1"), ("dropout", "dropout.p")]
 )  # fmt: skip
-def test_what_works_after_a_step_or_inside_the_network_is_moved_too(option, name, tmp_path):
+def test_proximal_steps_and_dropout_are_scheduled_too(option, name, tmp_path):
     field = name.partition(".")[2] or "strength"
     more = ("regularization.l1.proximal=true",) if option == "l1" else ()
     common = ("arch=mlp", "arch.widths=[8]", "precision=float64", f"regularization={option}", *more)
@@ -101,7 +74,7 @@ ALL = (
 )  # fmt: skip
 
 
-def test_lanes_move_their_numbers_as_runs_alone_do(tmp_path):
+def test_scheduled_lanes_equal_single_runs(tmp_path):
     variants = [(), ("optimizer.momentum=0.5", "schedules.l2.k=0.5"), ("regularization.dropout.p=0.2", "seed=3")]
     _, lanes = train_runs(tmp_path / "lanes", *(build_blobs(*ALL, *v) for v in variants))
     for lane, v in zip(lanes, variants, strict=True):
@@ -113,13 +86,12 @@ def test_lanes_move_their_numbers_as_runs_alone_do(tmp_path):
             )
 
 
-def test_lanes_must_move_the_same_numbers(tmp_path):
+def test_lanes_must_schedule_the_same_hyperparameters(tmp_path):
     with pytest.raises(ValueError, match="must agree in schedules"):
         train_runs(tmp_path, build_blobs(*MOMENTUM), build_blobs("optimizer=momentum"))
 
 
-@pytest.mark.parametrize("stop", [1, 4])
-def test_a_run_that_goes_on_ends_in_the_same_bits(stop, tmp_path):
+def test_a_resumed_run_ends_in_the_same_bits(tmp_path, stop=4):
     _, (straight,) = train_runs(tmp_path / "straight", build_blobs(*ALL))
     run = interrupt_run(tmp_path / "run", stop, build_blobs(*ALL))
     _, run = resume_run(run.path, build_blobs(*ALL))

@@ -1,4 +1,4 @@
-"""Options inside options, as people type them and as Hydra does."""
+"""Options inside options: the short form and Hydra's form."""
 
 import pytest
 
@@ -10,6 +10,11 @@ SPELLED = {
     "schedule.then=cosine,step": "schedule@schedule.then=cosine,step",
     "schedule.then=null": "schedule@schedule.then=null",
     "schedule.then.then=cosine": "schedule@schedule.then.then=cosine",
+    "schedules.momentum=cosine": "+schedule@schedules.momentum=cosine",
+    "schedules.momentum=nothing": "+schedule@schedules.momentum=nothing",
+    "schedules.dropout.p=cosine,step": "+schedule@schedules.dropout.p=cosine,step",
+    "schedules.gradient_noise.gamma=cosine": "+schedule@schedules.gradient_noise.gamma=cosine",
+    "schedules.momentum.then=cosine": "schedule@schedules.momentum.then=cosine",
 }
 LEFT = [
     "schedule=warmup",
@@ -19,6 +24,12 @@ LEFT = [
     "schedule.thenceforth=cosine",
     "schedule@schedule.then=cosine",
     "schedule.then={_target_: mine.Sawtooth}",
+    "schedules.momentum.final=0.2",
+    "schedules.momentum.unit=steps",
+    "schedules.momentum._target_=mine.Sawtooth",
+    "schedules.l2.gamma=0.5",
+    "schedules={}",
+    "+schedule@schedules.momentum=cosine",
     "optimizer.lr=0.1",
     "epochs=3",
     "hydra.run.dir=a.b",
@@ -29,23 +40,23 @@ LEFT = [
 
 
 @pytest.mark.parametrize("typed", SPELLED)
-def test_a_choice_inside_an_option_is_spelled_out_and_back(typed):
+def test_a_nested_choice_is_converted_to_hydra_and_back(typed):
     assert to_hydra(typed) == SPELLED[typed]
     assert from_hydra(SPELLED[typed]) == typed
     assert to_hydra(to_hydra(typed)) == to_hydra(typed)
 
 
 @pytest.mark.parametrize("typed", LEFT)
-def test_all_else_is_left_as_it_is(typed):
+def test_other_arguments_are_unchanged(typed):
     assert to_hydra(typed) == typed
 
 
-def test_the_short_form_leaves_values_alone():
+def test_from_hydra_does_not_change_values():
     assert from_hydra("name=a@b.c") == "name=a@b.c"
     assert from_hydra("optimizer.lr=0.1") == "optimizer.lr=0.1"
 
 
-def test_what_a_file_holds(tmp_path):
+def test_nested_defaults_and_keys_of_a_file(tmp_path):
     file = tmp_path / "x.yaml"
     file.write_text(
         "defaults:\n  - _self_\n  - override /loss@_global_.loss: mse\n  - /schedule@then: constant\n"
@@ -56,7 +67,7 @@ def test_what_a_file_holds(tmp_path):
     assert load_nested_defaults(groups.CONF / "schedule" / "cosine.yaml") == {}
 
 
-def test_groups_that_hold_groups_of_ones_own(tmp_path):
+def test_nested_options_of_user_defined_folders(tmp_path):
     for group, text in {"optimizer": "defaults:\n- /schedule@warm.rate: constant\n", "schedule": ""}.items():
         (tmp_path / group).mkdir()
         (tmp_path / group / "a.yaml").write_text(text)

@@ -1,4 +1,4 @@
-"""The configuration as its files lie."""
+"""Read the configuration files without Hydra."""
 
 import os
 
@@ -20,7 +20,7 @@ HEAVY = {
 
 
 @pytest.mark.parametrize("name", HEAVY)
-def test_a_file_that_would_take_long_is_taken_for_none(name, tmp_path):
+def test_a_heavy_or_invalid_file_has_no_keys(name, tmp_path):
     (tmp_path / "optimizer").mkdir()
     text = HEAVY[name]
     (tmp_path / "optimizer/mine.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -29,7 +29,7 @@ def test_a_file_that_would_take_long_is_taken_for_none(name, tmp_path):
     assert outline.keys("optimizer") == {}
 
 
-def test_a_pipe_in_a_files_place_is_not_waited_for(tmp_path):
+def test_a_pipe_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "mine.yaml")
     assert read_yaml_or_empty(tmp_path / "mine.yaml") == {}
 
@@ -40,7 +40,7 @@ def test_a_link_to_a_file_is_read(tmp_path):
     assert read_yaml_or_empty(tmp_path / "mine.yaml") == {"a": 1}
 
 
-def test_an_option_is_a_file_of_its_groups_folder_alone():
+def test_an_option_outside_the_folder_of_its_group_is_not_read():
     outline = StaticConfig({})
     assert outline.read_option("loss", "mse")
     for option in ("../loss/mse", "../../conf/loss/mse", "./mse"):

@@ -1,4 +1,4 @@
-"""A configuration is read from its text as it was, by dlopt and by OmegaConf."""
+"""Dumped configurations are read back unchanged by dlopt and by OmegaConf."""
 
 from pathlib import Path
 
@@ -31,11 +31,11 @@ def read(text: str) -> dict:
 
 
 @given(TREES)
-def test_what_is_written_is_read_as_it_was_with_its_order_and_types(tree):
+def test_a_dumped_tree_is_read_back_with_its_order_and_types(tree):
     assert repr(read(dump_yaml(tree))) == repr(tree)
 
 
-def test_omega_conf_reads_the_same_and_would_have_written_the_same():
+def test_omegaconf_reads_and_writes_the_same():
     config = OmegaConf.to_container(compose_config("arch=mlp", "regularization=[l2,dropout]", "optimizer.lr=1e-12"))
     text = dump_yaml(config)
     assert OmegaConf.to_container(OmegaConf.create(text)) == config == read(text)
@@ -44,7 +44,7 @@ def test_omega_conf_reads_the_same_and_would_have_written_the_same():
     assert OmegaConf.to_container(OmegaConf.create(dump_yaml(awkward))) == awkward
 
 
-def test_a_list_that_stands_in_two_places_is_written_twice():
+def test_a_shared_list_is_written_twice():
     widths = [3, 4]
     text = dump_yaml({"one": widths, "other": widths})
     assert "*" not in text
@@ -57,5 +57,5 @@ PARSER = OverridesParser.create()
 @given(
     st.sampled_from(("1e5", "it's", "\\", "a\\", "\\'", "a\\b", "null", "a b,c")) | st.text("a'\"\\ ,=[1e5", max_size=8)
 )
-def test_hydra_reads_what_is_quoted_as_it_was(text):
+def test_hydra_reads_quoted_text_unchanged(text):
     assert PARSER.parse_override(f"key={quote(text)}").value() == text

@@ -1,4 +1,4 @@
-"""Runs that are opened again: their configuration as it was, and a directory that can be written to."""
+"""Open the configuration of a run: unchanged, without foreign files and code; and check that its directory is writable."""
 
 import os
 import shutil
@@ -21,33 +21,26 @@ def run(tmp_path):
     return run
 
 
-def configured(run, content):
+def write_config(run, content):
     run.config_file.write_text(OmegaConf.to_yaml(content))
 
 
-def test_it_is_what_was_written(run):
+def test_the_configuration_is_read_as_it_was_written(run):
     content = {
         "optimizer": {"_target_": "dlopt.optimizer.sgd.SGD", "lr": 1e-5},
         "name": "2026-01-01",
         "arch": {"widths": [1, 2]},
     }
-    configured(run, content)
+    write_config(run, content)
     assert load_config(run) == load_config(run, trust=True) == content
+    assert OmegaConf.to_yaml(load_config(run)) == run.config_file.read_text(), "the order is kept"
 
 
-def test_of_keys_that_came_later_a_run_has_the_values_that_say_what_it_did(run):
-    configured(run, {"validation": {"fraction": 0.3}})
-    assert load_config(run).validation == {"fraction": 0.3, "scheme": "holdout", "k": 5, "fold": None}
-    folded = {"validation": {"scheme": "kfold", "fraction": 0.2, "k": 4, "fold": 3}}
-    configured(run, folded)
-    assert OmegaConf.to_yaml(load_config(run)) == run.config_file.read_text(), "as it was, in its order"
-
-
-def test_data_are_looked_for_where_the_run_was_started(run, tmp_path, monkeypatch):
+def test_a_relative_data_path_is_looked_up_where_the_run_was_started(run, tmp_path, monkeypatch):
     (tmp_path / "began").mkdir()
     (tmp_path / "began" / "my.csv").touch()
     monkeypatch.chdir(run.path)
-    configured(run, {"data": {"path": "my.csv"}})
+    write_config(run, {"data": {"path": "my.csv"}})
     assert load_config(run).data.path == "my.csv"
     for damaged in ("- 1", "hydra: 3", "hydra: {runtime: {cwd: [1]}}", "a: [", "\x00"):
         run.hydra_file.write_text(damaged)
@@ -55,26 +48,26 @@ def test_data_are_looked_for_where_the_run_was_started(run, tmp_path, monkeypatc
     run.hydra_file.write_text(f"hydra: {{runtime: {{cwd: '{tmp_path}/began'}}}}")
     assert load_config(run).data.path == str(tmp_path / "began" / "my.csv")
     for path in (3, None, ["x"], "~nobody-of-this-name/x", "a\0b"):
-        configured(run, {"data": {"path": path}})
+        write_config(run, {"data": {"path": path}})
         assert load_config(run).data.path == path
 
 
-def test_nothing_is_brought_to_a_folder_that_a_run_names(run):
+def test_nothing_is_downloaded_to_a_folder_that_a_run_names(run):
     own = "https://ossci-datasets.s3.amazonaws.com/mnist/"
     for path, url in ((None, own), ("folder", None)):
-        configured(run, {"data": {"_target_": "dlopt.data.mnist.MNIST", "path": path, "url": own}})
+        write_config(run, {"data": {"_target_": "dlopt.data.mnist.MNIST", "path": path, "url": own}})
         assert load_config(run).data.url == url
         assert load_config(run, trust=True).data.url == own
 
 
 def test_a_trusted_run_may_refer_to_other_values(run):
-    configured(run, {"name": "${seed}", "seed": 3})
+    write_config(run, {"name": "${seed}", "seed": 3})
     with pytest.raises(ConfigError, match="--trust"):
         load_config(run)
     assert load_config(run, trust=True).name == 3
 
 
-def test_a_directory_of_files_and_folders_is_writable_and_may_itself_be_linked(run, tmp_path):
+def test_a_directory_of_files_and_folders_is_writable(run, tmp_path):
     (run.path / "a" / "b").mkdir(parents=True)
     (run.path / "a" / "b" / "c").touch()
     check_writable(run)
@@ -83,16 +76,16 @@ def test_a_directory_of_files_and_folders_is_writable_and_may_itself_be_linked(r
 
 
 @pytest.mark.parametrize("at", ["x", "a/x", "a/b/x"])
-def test_a_directory_with_anything_else_is_not(at, run, tmp_path):
+def test_a_directory_with_links_or_pipes_is_not_writable(at, run, tmp_path):
     (run.path / "a" / "b").mkdir(parents=True)
     (tmp_path / "other").touch()
-    made = {
+    makers = {
         "link": lambda path: path.symlink_to(tmp_path / "other"),
         "folder": lambda path: path.symlink_to(tmp_path),
         "nowhere": lambda path: path.symlink_to("nowhere"),
         "pipe": os.mkfifo,
     }
-    for make in made.values():
+    for make in makers.values():
         make(run.path / at)
         with pytest.raises(ConfigError, match=f"{at} is .*remove it"):
             check_writable(run)
@@ -100,13 +93,13 @@ def test_a_directory_with_anything_else_is_not(at, run, tmp_path):
     check_writable(run)
 
 
-def test_a_backup_of_hard_links_is_not_to_be_removed(run, tmp_path):
-    """To remove what has two names would remove the run, or the backup of it."""
+def test_hard_links_are_refused_without_advice_to_remove_them(run, tmp_path):
+    """Removing them would remove the run, or its backup."""
     run.lock.release()
     shutil.copytree(run.path, tmp_path / "backup", copy_function=os.link)
-    with pytest.raises(ConfigError, match=rf"hard link.*cp -r {run.path} {run.path}-copy") as found:
+    with pytest.raises(ConfigError, match=rf"hard link.*cp -r {run.path} {run.path}-copy") as error:
         check_writable(run)
-    assert "remove" not in str(found.value)
+    assert "remove" not in str(error.value)
     shutil.copytree(run.path, tmp_path / "run-copy")
     check_writable(RunDirectory(tmp_path / "run-copy"))
 
@@ -119,7 +112,7 @@ ARRAYS = OmegaConf.to_container(OmegaConf.load(groups.CONF / "data" / "arrays.ya
 
 @pytest.fixture
 def elsewhere(run, tmp_path, monkeypatch):
-    """A folder that is neither the working directory nor the run's, with somebody's files."""
+    """Return a folder outside the working directory and the run, with files in it."""
     for name in ("here", "elsewhere"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -128,71 +121,71 @@ def elsewhere(run, tmp_path, monkeypatch):
     return tmp_path / "elsewhere"
 
 
-def of(option, path, **keys):
+def make_data(option, path, **keys):
     return {"data": {k: v for k, v in option.items() if k != "defaults"} | {"path": str(path), **keys}}
 
 
-def told(run, files, name="last"):
-    """A checkpoint that tells of these files."""
+def record_files(run, files, name="last"):
+    """Save a checkpoint that records these files."""
     run.save(name, {"step": 1, "encoding": {"sha256": digest_files(files)}})
 
 
 @pytest.mark.parametrize(("option", "name"), [(TABLE, "my.csv"), (ARRAYS, "my.npz"), (ARRAYS, "x.npy")])
-def test_a_file_of_ones_own_elsewhere_needs_trust(option, name, run, elsewhere):
+def test_a_data_file_elsewhere_needs_trust(option, name, run, elsewhere):
     more = {"target": "y.npy"} if name == "x.npy" else {}
-    configured(run, of(option, elsewhere / name, **more))
+    write_config(run, make_data(option, elsewhere / name, **more))
     with pytest.raises(ConfigError, match=f"data.path .*names a file of yours, {elsewhere / name}, .*--trust.*--data"):
         load_config(run)
     for trusted in ({"trust": True}, {"folders": [elsewhere]}):
         assert load_config(run, **trusted).data.path == str(elsewhere / name)
-    configured(run, of(option, elsewhere / "gone" / name, **more))
-    load_config(run)  # that it is not there is said when it is to be read
+    write_config(run, make_data(option, elsewhere / "gone" / name, **more))
+    load_config(run)  # loading reports that it does not exist
 
 
 @pytest.mark.parametrize("place", ["here", "run"])
-def test_a_file_in_the_working_directory_or_the_runs_needs_none(place, run, elsewhere, tmp_path):
+def test_a_data_file_in_the_working_directory_or_the_run_needs_no_trust(place, run, elsewhere, tmp_path):
     file = tmp_path / place / "inner" / "my.csv"
     file.parent.mkdir()
     file.touch()
-    configured(run, of(TABLE, file))
+    write_config(run, make_data(TABLE, file))
     assert load_config(run).data.path == str(file)
     (file.parent / "link.csv").symlink_to(elsewhere / "my.csv")
     for out in (file.parent / "link.csv", file.parent / ".." / ".." / "elsewhere" / "my.csv"):
-        configured(run, of(TABLE, out))
+        write_config(run, make_data(TABLE, out))
         with pytest.raises(ConfigError, match="names a file of yours"):
             load_config(run)
 
 
 @pytest.mark.parametrize("name", ["last", "best"])
-def test_a_file_elsewhere_that_is_still_the_one_that_the_run_has_read_needs_none(name, run, elsewhere):
-    told(run, [elsewhere / "my.csv"], name)
-    configured(run, of(TABLE, elsewhere / "my.csv"))
+def test_the_unchanged_data_file_of_a_run_needs_no_trust(name, run, elsewhere):
+    record_files(run, [elsewhere / "my.csv"], name)
+    write_config(run, make_data(TABLE, elsewhere / "my.csv"))
     assert load_config(run).data.path == str(elsewhere / "my.csv")
     (elsewhere / "my.csv").write_text("another")
     with pytest.raises(ConfigError, match="names a file of yours"):
         load_config(run)
 
 
-def test_all_files_of_a_data_set_are_looked_at(run, elsewhere, tmp_path):
-    """Of inputs here and targets elsewhere, the latter."""
+def test_every_file_of_a_data_set_is_checked(run, elsewhere, tmp_path):
+    """The inputs lie here and the targets elsewhere."""
     (tmp_path / "here" / "x.npy").write_text("x.npy")
-    configured(run, of(ARRAYS, "x.npy", target=str(elsewhere / "y.npy")))
+    write_config(run, make_data(ARRAYS, "x.npy", target=str(elsewhere / "y.npy")))
     with pytest.raises(ConfigError, match=f"names a file of yours, {elsewhere / 'y.npy'}"):
         load_config(run)
-    told(run, [tmp_path / "here" / "x.npy", elsewhere / "y.npy"])
+    record_files(run, [tmp_path / "here" / "x.npy", elsewhere / "y.npy"])
     load_config(run)
 
 
-def test_a_file_is_not_read_before_it_is_known_to_be_the_runs(run, elsewhere, monkeypatch):
+def test_a_file_that_no_checkpoint_records_is_not_read(run, elsewhere, monkeypatch):
     monkeypatch.setattr("dlopt.config.reopen.load_run.digest_files", lambda files: pytest.fail("read"))
-    configured(run, of(TABLE, elsewhere / "my.csv"))
+    write_config(run, make_data(TABLE, elsewhere / "my.csv"))
     with pytest.raises(ConfigError, match="names a file of yours"):
         load_config(run)
 
 
 @pytest.mark.parametrize("name", [".hydra", "checkpoints"])
 def test_a_linked_folder_needs_trust(name, run, tmp_path):
-    configured(run, {"name": "x"})
+    write_config(run, {"name": "x"})
     run.checkpoint("last").parent.mkdir(exist_ok=True)
     (run.path / name).rename(tmp_path / "scratch")
     (run.path / name).symlink_to(tmp_path / "scratch")
@@ -201,24 +194,24 @@ def test_a_linked_folder_needs_trust(name, run, tmp_path):
     assert load_config(run, trust=True).name == "x"
 
 
-def test_what_is_exchanged_is_what_must_be_trusted(run):
-    configured(run, {"optimizer": {"_target_": "mine.Lion"}, "name": "x"})
+def test_the_transformed_configuration_is_checked(run):
+    write_config(run, {"optimizer": {"_target_": "mine.Lion"}, "name": "x"})
     with pytest.raises(ConfigError, match=r"mine\.Lion"):
         load_config(run)
     sgd = {"_target_": "dlopt.optimizer.sgd.SGD", "lr": 1.0}
-    assert load_config(run, lambda former: former | {"optimizer": sgd}) == {"optimizer": sgd, "name": "x"}
+    assert load_config(run, lambda stored: stored | {"optimizer": sgd}) == {"optimizer": sgd, "name": "x"}
     with pytest.raises(ConfigError, match=r"mine\.NormDropoutNet"):
-        load_config(run, lambda former: {"arch": {"_target_": "mine.NormDropoutNet"}})
+        load_config(run, lambda stored: {"arch": {"_target_": "mine.NormDropoutNet"}})
 
 
 @pytest.mark.parametrize("name", ["my.npz", "."])
-def test_weights_to_begin_with_that_lie_elsewhere_need_trust(name, run, elsewhere, tmp_path):
+def test_initial_weights_elsewhere_need_trust(name, run, elsewhere, tmp_path):
     init = {"_target_": "dlopt.init.pretrained.Pretrained", "run": str(elsewhere / name)}
-    configured(run, {"init": init})
+    write_config(run, {"init": init})
     with pytest.raises(ConfigError, match=r"init.run .*names weights that lie elsewhere.*--trust"):
         load_config(run)
     assert load_config(run, trust=True).init.run == str(elsewhere / name)
     for fine in ("outputs/other", "other", str(elsewhere / "gone"), str(tmp_path / "here" / "other")):
         (tmp_path / "here" / "other").mkdir(exist_ok=True)
-        configured(run, {"init": init | {"run": fine}})
+        write_config(run, {"init": init | {"run": fine}})
         assert load_config(run).init.run == fine

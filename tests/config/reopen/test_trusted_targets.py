@@ -1,4 +1,4 @@
-"""What a configuration of a run may name: everything of dlopt's own options and of torch, and nothing else."""
+"""A configuration may name the options of dlopt and the classes of torch, and nothing else."""
 
 import inspect
 import sys
@@ -6,9 +6,8 @@ import sys
 import pytest
 import torch
 import yaml
-from helpers import compose_config, list_options
+from helpers import compose_every_option
 from hydra.utils import get_object
-from omegaconf import OmegaConf
 from torch import nn
 
 from dlopt.config.compose import groups
@@ -17,18 +16,14 @@ from dlopt.config.reopen import trusted_targets
 
 
 def problems(config):
-    found = Problems()
-    trusted_targets.check(config, found)
-    return dict(found.errors)
+    collected = Problems()
+    trusted_targets.check(config, collected)
+    return dict(collected.errors)
 
 
-@pytest.mark.parametrize("group", [g for g in groups.list_groups() if g != "experiment"])
-def test_every_option_of_ours_may_be_opened(group):
-    for option in list_options(group):
-        config = (
-            compose_config(f"{group}={option}") if groups.is_single(group) else compose_config(f"{group}=[{option}]")
-        )
-        assert problems(OmegaConf.to_container(config, resolve=False)) == {}
+def test_every_option_of_dlopt_may_be_opened():
+    wrong = {(g, o): found for (g, o), tree in compose_every_option().items() if (found := problems({g: tree}))}
+    assert wrong == {}
 
 
 @pytest.mark.parametrize("module", [nn, nn.modules, torch.optim], ids=lambda m: m.__name__)
@@ -43,8 +38,8 @@ def test_the_classes_of_torch_may_be_named(module):
             assert trusted_targets.find_class(f"{found.__module__}.{found.__qualname__}") is found
 
 
-def names():
-    """Every dotted name that leads from dlopt's groups, torch.nn and torch.optim two attributes further."""
+def iter_names():
+    """Yield every dotted name up to two attributes below the modules of dlopt, torch.nn and torch.optim."""
     places = [m for n, m in sorted(sys.modules.items()) if n.startswith(("torch.nn", "torch.optim", "dlopt.")) and m]
     for module in places:
         for name, value in list(vars(module).items()):
@@ -53,18 +48,17 @@ def names():
                 yield from (f"{module.__name__}.{name}.{inner}" for inner in list(vars(value)))
 
 
-def test_a_name_stands_for_what_hydra_would_make_of_it():
-    """Of all names near to them, those that are taken are classes of parts, and Hydra finds the same."""
-    taken = 0
-    for name in names():
+def test_accepted_names_are_component_classes_and_hydra_finds_the_same():
+    accepted = 0
+    for name in iter_names():
         found = trusted_targets.find_class(name)
         if found is not None:
-            taken += 1
+            accepted += 1
             assert get_object(name) is found
             assert inspect.isclass(found)
             of_ours = found.__module__.startswith(tuple(f"dlopt.{g}." for g in groups.list_groups()))
             assert of_ours or issubclass(found, (nn.Module, torch.optim.Optimizer))
-    assert taken > 300
+    assert accepted > 300
 
 
 @pytest.mark.parametrize(
@@ -74,11 +68,11 @@ def test_a_name_stands_for_what_hydra_would_make_of_it():
      "torch.nn.modules.module.torch.nn.Linear", "torch.optim.lr_scheduler.LambdaLR", "torch.optim.swa_utils.AveragedModel", "numpy.load",
      None, 3, ["os.system"], {"a": 1}],
 )  # fmt: skip
-def test_other_names_are_none(name):
+def test_other_names_are_refused(name):
     assert trusted_targets.find_class(name) is None
 
 
-def test_finding_out_imports_nothing(tmp_path, monkeypatch):
+def test_checking_imports_nothing(tmp_path, monkeypatch):
     (tmp_path / "outsider.py").write_text("raise AssertionError\n")
     monkeypatch.syspath_prepend(tmp_path)
     before = set(sys.modules)
@@ -96,12 +90,12 @@ def test_the_problem_names_the_key_and_the_remedy():
 
 
 @pytest.mark.parametrize("key", ["_args_", "_partial_", "_recursive_", "_convert_"])
-def test_how_a_part_is_made_is_not_the_runs_to_say(key):
+def test_keys_of_hydra_are_refused(key):
     for node in ({"_target_": "torch.nn.Identity", key: []}, {key: []}):
         assert problems({"arch": node}).keys() == {f"arch.{key}"}
 
 
-def test_a_rule_of_torch_is_named_by_its_name_or_its_path():
+def test_an_optimizer_of_torch_is_named_by_name_or_path():
     node = {"_target_": "dlopt.optimizer.torch_optim.TorchOptim", "lr": 0.1, "options": {}}
     for name in ("AdamW", "torch.optim.SGD", "torch.optim.adam.Adam"):
         assert problems({"optimizer": {**node, "name": name}}) == {}
@@ -109,7 +103,7 @@ def test_a_rule_of_torch_is_named_by_its_name_or_its_path():
         assert problems({"optimizer": {**node, "name": name}}).keys() == {"optimizer.name"}
 
 
-def test_no_class_of_torch_is_handed_a_number_that_it_would_not_come_to_an_end_with():
+def test_huge_numbers_for_classes_of_torch_are_refused():
     for node in (
         {"_target_": "torch.nn.LSTM", "num_layers": 10**9},
         {"_target_": "torch.nn.Fold", "output_size": [2, [10**9]]},
@@ -124,7 +118,7 @@ def test_no_class_of_torch_is_handed_a_number_that_it_would_not_come_to_an_end_w
     assert problems({"optimizer": {**node, "options": {"max_iter": 10**6}}, "seed": 2**32 - 1}) == {}
 
 
-def test_data_come_from_the_options_own_address_alone():
+def test_data_are_downloaded_from_the_address_of_the_option_only():
     for option in ("mnist", "fashion_mnist", "cifar10"):
         node = yaml.safe_load((groups.CONF / "data" / f"{option}.yaml").read_text())
         assert problems({"data": node}) == problems({"data": {**node, "url": None}}) == {}

@@ -1,4 +1,4 @@
-"""An old name of a group, an option or a key is answered with the new one."""
+"""Errors for old names of groups, options and keys suggest the new ones."""
 
 import pytest
 from helpers import list_options
@@ -9,14 +9,14 @@ from dlopt.config.compose.static_config import StaticConfig
 from dlopt.config.schema.renamed_keys import RENAMED_GROUPS, RENAMED_KEYS, RENAMED_OPTIONS, describe_renamed_key
 
 
-def all_keys(group: str) -> set[str]:
-    """The last names of the keys that the options of a group have."""
-    found: set[str] = set()
+def list_keys(group: str) -> set[str]:
+    """Return the last names of the keys of a group's options."""
+    names: set[str] = set()
     for option in groups.list_option_names(group):
         outline = StaticConfig({group: option})
         keys = outline.keys("hydra") if "/" in group else outline.keys(group) | outline.nested_keys(group)
-        found |= {name for key in keys for name in key.split(".")[1:]}
-    return found
+        names |= {name for key in keys for name in key.split(".")[1:]}
+    return names
 
 
 def test_every_new_name_exists_and_no_old_name_does():
@@ -27,7 +27,7 @@ def test_every_new_name_exists_and_no_old_name_does():
         assert set(options.values()) <= set(list_options(group))
         assert not set(options) & set(list_options(group))
     for group, renamed in RENAMED_KEYS.items():
-        known = all_keys({"hydra": "hydra/sweeper", "schedules": "schedule"}.get(group, group))
+        known = list_keys({"hydra": "hydra/sweeper", "schedules": "schedule"}.get(group, group))
         assert set(renamed.values()) <= known, group
 
 
@@ -44,13 +44,13 @@ def test_every_new_name_exists_and_no_old_name_does():
         (["bias=zeros"], "bias is now bias_init"),
     ],
 )
-def test_an_old_name_on_the_command_line_is_answered(typed, answer):
+def test_an_old_name_on_the_command_line(typed, answer):
     ((key, message),) = explain(typed, ValueError())
     assert message == answer
     assert key in (typed[-1].partition("=")[0], "init")
 
 
-def test_an_old_key_is_answered_only_where_the_new_one_is_known():
+def test_the_new_name_is_suggested_only_if_it_is_known():
     assert describe_renamed_key("optimizer.decay", ["lr", "weight_decay"]) == "decay is now weight_decay"
     assert describe_renamed_key("optimizer.decay", ["lr"]) is None
     assert describe_renamed_key("optimizer.base.lr", ["base_optimizer"]) == "base is now base_optimizer"

@@ -4,20 +4,22 @@ import math
 import os
 import shutil
 import stat
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from bits import find_differences, read_final_state
+from faults import inject_fault
 from helpers import build_blobs, interrupt_run, resume_run, train_runs
 
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.metrics_log import decode_evaluations
 from dlopt.rundir.writer import RunWriter
 from dlopt.storage import checkpoint_file
-from dlopt.training import checkpoint_saver, recorder
+from dlopt.training import checkpointing, recorder
 from dlopt.training.best import Lane
-from dlopt.training.checkpoint_saver import CheckpointSaver
+from dlopt.training.checkpointing import CheckpointSaver
 from dlopt.training.control import TrainingControl
 from dlopt.training.loop import train
 from dlopt.training.state import TrainState
@@ -32,9 +34,7 @@ STEPS = [2, 4, 6, 8, 10, 12]
 def clock(monkeypatch):
     """A clock that stands still until it is moved: seconds."""
     now = SimpleNamespace(seconds=1e6)
-    monkeypatch.setattr(
-        checkpoint_saver, "time", SimpleNamespace(monotonic=lambda: now.seconds, perf_counter=lambda: 0.0)
-    )
+    monkeypatch.setattr(checkpointing, "time", SimpleNamespace(monotonic=lambda: now.seconds, perf_counter=lambda: 0.0))
     return now
 
 
@@ -222,6 +222,25 @@ def test_a_run_that_goes_back_before_its_first_evaluation_has_no_best_weights(tm
 
 
 # ------------------------------------------------------------------------------------------- on the disk
+
+
+def test_rows_reach_the_disk_before_a_checkpoint_that_counts_them(tmp_path):
+    """Rows and events that were written are synchronized before the checkpoint gets its name."""
+    with inject_fault(tmp_path, None) as disk:
+        train_runs(tmp_path, build_blobs("log_every=1", "checkpoint.every=2", "diagnostic=histograms"))
+    written, pending, checkpoints = set(), set(), 0
+    for operation, path in disk.operations:
+        name = Path(path).name.partition(".")[0]
+        if operation == "write" and name in ("metrics", "events"):
+            pending.add(path)
+            written.add(name)
+        elif operation == "fsync":
+            pending.discard(path)
+        elif operation == "replace" and name == "last":
+            assert not pending
+            checkpoints += 1
+    assert written == {"metrics", "events"}
+    assert checkpoints == 5
 
 
 @pytest.mark.parametrize("end", ["done", "diverged"])
