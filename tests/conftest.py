@@ -1,5 +1,6 @@
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mine
@@ -8,6 +9,7 @@ import torch
 from forked import Forks
 from hypothesis import HealthCheck, settings
 
+from dlopt.cli import main
 from dlopt.config.compose.hydra_app import register_resolvers
 
 os.environ.pop("HYDRA_FULL_ERROR", None)
@@ -77,3 +79,25 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(Path(mine.__file__).parent)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def _trained_folders() -> dict[tuple[str, ...], Path]:
+    return {}
+
+
+@pytest.fixture
+def train_once(here, monkeypatch, capsys, tmp_path_factory, _trained_folders) -> Callable[..., None]:
+    """Return a function that puts what a command line makes into the working directory; it is executed once."""
+
+    def train_once(*argv: str) -> None:
+        if argv not in _trained_folders:
+            folder = tmp_path_factory.mktemp("trained")
+            with monkeypatch.context() as patch:
+                patch.chdir(folder)
+                assert main(argv) == 0
+            _trained_folders[argv] = folder
+        shutil.copytree(_trained_folders[argv], here, dirs_exist_ok=True)
+        capsys.readouterr()
+
+    return train_once

@@ -36,6 +36,8 @@ WARM_UP = (
 """A run whose modules the server imports. It reads no data file except the digits."""
 SEARCH = (*WARM_UP, "-m", "hydra/sweeper=random", "hydra.sweeper.n_trials=1", "optimizer.lr=interval(1e-3,1e-2)")
 """A sweep whose modules the server imports."""
+LARGE_MODULES = ("torch._dynamo", "sklearn.datasets", "optuna", "hydra.core.plugins", "dlopt.sweep.sweeper")
+"""Modules that the server imports first, so that the warm-up does not import them a second time."""
 TIMEOUT = 300.0
 """Seconds after which a process that has not answered counts as hanging."""
 
@@ -116,13 +118,19 @@ class Forks:
         self._server.stdout.close()
         shutil.rmtree(self._folder)
 
-    def start(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None) -> ForkedProcess:
-        """Start `dlopt ARGV` in a folder, with these variables added to the environment."""
+    def start(
+        self, argv: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None, terminal: str | None = None
+    ) -> ForkedProcess:
+        """Start `dlopt ARGV` in a folder, with these variables added to the environment.
+
+        The output goes to a terminal if its device is given; the result of the process has none then.
+        """
         self._count += 1
         out, err = (self._folder / f"{self._count}.{name}" for name in ("out", "err"))
         out.touch()  # a job may be killed before it has opened them
         err.touch()
-        self._ask({"argv": list(argv), "cwd": str(cwd), "env": dict(env or {}), "out": str(out), "err": str(err)})
+        places = {"out": terminal or str(out), "err": terminal or str(err)}
+        self._ask({"argv": list(argv), "cwd": str(cwd), "env": dict(env or {}), **places})
         return ForkedProcess(self, self._answer("started", time.monotonic() + TIMEOUT), out, err)
 
     def run(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None) -> ProcessResult:
@@ -277,6 +285,8 @@ class ForkServer:
         """Import the modules of a run. A child makes the run and lists them, so the server itself never makes one."""
         from importlib import import_module
 
+        for name in LARGE_MODULES:
+            import_module(name)
         with tempfile.TemporaryDirectory() as folder:
             for argv in (WARM_UP, SEARCH):
                 seen = Path(folder, "seen")

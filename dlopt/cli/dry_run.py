@@ -38,16 +38,17 @@ def print_run_plan(job: Job, experiment: Experiment, notices: Sequence[str]) -> 
     from dlopt.sweep.cost_forecast import SECONDS_PER_REHEARSAL, begin_run
     from dlopt.training.cost import RunLength, estimate_cost
 
-    e, settings = experiment, experiment.settings
-    length = RunLength.of(settings, len(e.train), drop_last=e.drop_last)
+    settings = experiment.settings
+    length = RunLength.of(settings, len(experiment.train), drop_last=experiment.drop_last)
     for notice in map(to_printable, notices):
         print(f"note: {notice}", file=sys.stderr)
     epochs = f"{length.steps / length.epoch:.3g} epochs of {length.epoch:,}"
     _print_field("run", f"{_pluralize(length.steps, 'step')}, {epochs}")
-    splits = {"for training": e.train, "for validation": e.validation, "for testing": e.test}
-    _print_field("examples", ", ".join(f"{len(s):,} {what}" for what, s in splits.items() if s is not None))
-    _print_field("network", f"{job.choices.get('arch')}, {_pluralize(e.w.numel(), 'parameter')}")
-    _print_field("device", f"{settings.device}, {_pluralize(e.threads, 'thread')}, {settings.precision}")
+    splits = {"training": experiment.train, "validation": experiment.validation, "testing": experiment.test}
+    counts = [f"{len(split):,} for {name}" for name, split in splits.items() if split is not None]
+    _print_field("examples", ", ".join(counts))
+    _print_field("network", f"{job.choices.get('arch')}, {_pluralize(experiment.w.numel(), 'parameter')}")
+    _print_field("device", f"{settings.device}, {_pluralize(experiment.threads, 'thread')}, {settings.precision}")
     try:
         with _interrupt_on_signals():
             estimate = estimate_cost(partial(begin_run, job), SECONDS_PER_REHEARSAL)
@@ -57,9 +58,9 @@ def print_run_plan(job: Job, experiment: Experiment, notices: Sequence[str]) -> 
         print(f"the run fails at its start: {format_error(error)}", file=sys.stderr)
         return FAILED
     cost, model = estimate.cost(settings), estimate.cost_model
-    step, evaluation = (format_short_duration(part.seconds) for part in (model.step, model.evaluation))
-    each = f"{step} a step, {evaluation} an evaluation"
-    _print_field("time", f"about {format_short_duration(cost.seconds)}: {each} ({length.evaluations:,} of them)")
+    times = [format_short_duration(part.seconds) for part in (cost, model.step, model.evaluation)]
+    evaluations = f"{times[2]} an evaluation ({length.evaluations:,} of them)"
+    _print_field("time", f"about {times[0]}: {times[1]} a step, {evaluations}")
     _print_field("disk", f"about {format_size(cost.bytes)}")
     print("nothing was run; without --dry-run it starts")
     return DONE
@@ -80,9 +81,11 @@ def print_sweep_plan(outlook: DryRunPlan) -> None:
     with Console().status("measuring a few runs") if console.is_terminal() else nullcontext(), _interrupt_on_signals():
         forecast = outlook.forecast()
     runs = _pluralize(left * len(repeats), "run")
-    _print_field(
-        "runs", f"{runs}: {_pluralize(left, 'point')} x {_format_repeats(repeats)}" if len(repeats) > 1 else runs
-    )
+    if len(repeats) > 1:
+        names = [" ".join(repeat.overrides) for repeat in repeats]
+        names[MAX_NAMED_REPEATS:] = ["..."] * (len(names) > MAX_NAMED_REPEATS)
+        runs += f": {_pluralize(left, 'point')} x {len(repeats)} ({', '.join(names)})"
+    _print_field("runs", runs)
     if outlook.n_checked < outlook.total or outlook.sampler != "grid":
         points = _pluralize(outlook.n_checked, "point")
         _print_field("checked", f"{points}, with each choice and both ends of each interval")
@@ -93,14 +96,6 @@ def print_sweep_plan(outlook: DryRunPlan) -> None:
     print("nothing was run; without --dry-run it starts")
 
 
-def _format_repeats(repeats: Sequence[Repeat]) -> str:
-    """Return the repeats of a point as `3 (seed=0, seed=1, seed=2)`."""
-    names = [" ".join(repeat.overrides) for repeat in repeats]
-    return (
-        f"{len(names)} ({', '.join(names if len(names) <= MAX_NAMED_REPEATS else [*names[:MAX_NAMED_REPEATS], '...'])})"
-    )
-
-
 def _list_points(outlook: DryRunPlan) -> None:
     left = outlook.remaining
     width = len(f"{left[-1]:,}")
@@ -108,20 +103,9 @@ def _list_points(outlook: DryRunPlan) -> None:
     for ordinal in shown:
         if ordinal is None:
             print(f"  {'...':>{width}}")
-            continue
-        title = outlook.plan.title(outlook.point(ordinal) or (), Repeat("", ()))
-        head = f"  {ordinal:>{width},}  "
-        columns = shutil.get_terminal_size().columns
-        print(
-            textwrap.fill(
-                to_printable(title) or "(one run)",
-                columns,
-                initial_indent=head,
-                subsequent_indent=" " * len(head),
-                break_on_hyphens=False,
-                break_long_words=False,
-            )
-        )
+        else:
+            title = outlook.plan.title(outlook.point(ordinal) or (), Repeat("", ()))
+            _print_wrapped(f"  {ordinal:>{width},}  ", to_printable(title) or "(one run)")
 
 
 def _print_forecast(outlook: DryRunPlan, forecast: CostForecast) -> None:
@@ -131,9 +115,8 @@ def _print_forecast(outlook: DryRunPlan, forecast: CostForecast) -> None:
     _print_field("time", f"about {format_short_duration(forecast.total.seconds / workers)}{at_once} ({kinds})")
     _print_field("disk", f"about {format_size(forecast.total.bytes)}")
     times, sizes = zip(forecast.least, forecast.most, strict=True)
-    _print_field(
-        "each run", f"{_format_range(*map(format_short_duration, times))}, {_format_range(*map(format_size, sizes))}"
-    )
+    ranges = dict.fromkeys(map(format_short_duration, times)), dict.fromkeys(map(format_size, sizes))
+    _print_field("each run", ", ".join(map(" to ".join, ranges)))
 
 
 def _interrupt_on_signals() -> AbstractContextManager[None]:
@@ -162,15 +145,18 @@ def _format_digits(x: float) -> str:
     return f"{x:,.0f}" if x >= 9.95 else f"{x:.2g}"
 
 
-def _format_range(least: str, most: str) -> str:
-    return least if least == most else f"{least} to {most}"
-
-
 def _pluralize(count: int, what: str) -> str:
     return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def _print_field(name: str, text: str) -> None:
-    """Print a name and its text, wrapped to the width of the terminal."""
-    columns = shutil.get_terminal_size().columns
-    print(textwrap.fill(text, columns, initial_indent=f"  {name:<10}", subsequent_indent=" " * 12))
+    _print_wrapped(f"  {name:<10}", text)
+
+
+def _print_wrapped(head: str, text: str) -> None:
+    """Print a text after its head, wrapped to the width of the terminal."""
+    wrapper = textwrap.TextWrapper(
+        shutil.get_terminal_size().columns, initial_indent=head, subsequent_indent=" " * len(head),
+        break_on_hyphens=False, break_long_words=False,
+    )  # fmt: skip
+    print(wrapper.fill(text))

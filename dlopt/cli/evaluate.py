@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlopt.cli import build_run_parser
 from dlopt.rundir.display import display_path, make_report_path
 from dlopt.storage.safe_read import to_printable
 
@@ -31,23 +32,16 @@ The preprocessing is the run's own, with the statistics of its training split.
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> ArgumentParser:
     """Build the command's parser."""
-    parser = argparse.ArgumentParser(
-        prog="dlopt evaluate", description="Metrics of a run's checkpoint, for classes also per class.", epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-    )  # fmt: skip
-    parser.add_argument(
-        "run", nargs="?", default="last", metavar="RUN", help="`last`, a directory, or a part of a name"
-    )
+    description = "Metrics of a run's checkpoint, for classes also per class."
+    parser = build_run_parser("evaluate", description, EPILOG, quiet="no progress")
     parser.add_argument("--split", choices=SPLITS, default="test", help="default test; all: every example there is")
     parser.add_argument("--checkpoint", default="best", metavar="best|last|average|STEP", help="default best")
-    parser.add_argument("--data", action="append", default=[], metavar="OPTION|FILE|KEY=VALUE",
-                        help="other data: a data set, another file, or keys such as data.path=...")  # fmt: skip
+    data = "other data: a data set, another file, or keys such as data.path=..."
+    parser.add_argument("--data", action="append", default=[], metavar="OPTION|FILE|KEY=VALUE", help=data)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     parser.add_argument("--png", nargs="?", const="", metavar="FILE", help="draw a picture (default outputs/reports/)")
-    parser.add_argument("--trust", action="store_true", help="execute code that the run names, such as custom classes")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
     return parser
 
 
@@ -87,13 +81,9 @@ def _evaluate_run(run: RunDirectory, args: Any) -> int:
     source = f" of --data {' '.join(args.data)}" if args.data else ""
     print(f"{title}\n{examples}{source}, {count:,} examples\n")
     print("  ".join(f"{name} {format_metric(value)}" for name, value in metrics.items()))
-    file = None if args.png is None else args.png or make_report_path(run.path, f"{args.split}-{_picture(targets)}")
+    picture = "fit" if targets.is_floating_point() else "confusion"
+    file = None if args.png is None else args.png or make_report_path(run.path, f"{args.split}-{picture}")
     return _print_details(predictor, outputs.cpu(), targets.cpu(), file, f"{title}, {examples}")
-
-
-def _picture(targets: Tensor) -> str:
-    """Return what the picture of a split shows."""
-    return "fit" if targets.is_floating_point() else "confusion"
 
 
 def _print_details(predictor: Predictor, outputs: Tensor, targets: Tensor, file: Path | str | None, title: str) -> int:

@@ -22,7 +22,6 @@ from dlopt.rundir.metrics_log import Row
 from dlopt.rundir.writer import RunWriter
 from dlopt.runner.observer import Observer
 
-TRUST_SUFFIX = " --trust"
 WIDE_TERMINAL = 110
 """Show training metrics next to validation metrics from this terminal width on."""
 
@@ -39,8 +38,8 @@ class SweepConsole(Protocol):
 class Progress(Observer):
     """Shows one run: a bar in a terminal, a line now and then elsewhere, and the results at the end.
 
-    Another thread draws the bar from the numbers that the loop leaves here. title and sweep are those of a run of a
-    sweep: the sweep's screen shows its bar and its results.
+    Another thread draws the bar from the counters that the loop updates. A run of a sweep has a title, and the
+    screen of the sweep shows its bar and results.
     """
 
     def __init__(self, title: str = "", sweep: SweepConsole | None = None) -> None:
@@ -79,12 +78,9 @@ class Progress(Observer):
         super().on_row(run, row)
         names = select_headline(row) if self.console.width >= WIDE_TERMINAL else select_headline(row)[-2:]
         self.metrics = "  ".join(f"{name} {format_metric(row[name])}" for name in names)
-        if (
-            self._bars is None
-            and not dlopt_console.quiet
-            and time.monotonic() - self._last_print >= dlopt_console.PLAIN_EVERY
-        ):
-            self._last_print = time.monotonic()
+        now = time.monotonic()
+        if self._bars is None and not dlopt_console.quiet and now - self._last_print >= dlopt_console.PLAIN_EVERY:
+            self._last_print = now
             rate = self.rate
             left = f"  {format_duration((self.steps - self.step) / rate)} left" if rate else ""
             print(f"step {self.step}/{self.steps}  {rate:,.0f}/s{left}  {self.metrics}", flush=True)
@@ -118,16 +114,15 @@ class Progress(Observer):
         }[status]
         rate = summary.get("steps_per_second")
         print(headline + (f" ({rate:,.0f} steps per second)" if rate and status == "done" else ""))
-        inside = path.startswith("outputs/")
-        lines = {
-            f"dlopt show{'' if inside else ' ' + path}": "the settings, curves and results again",
-            f"dlopt tensorboard{'' if inside else ' ' + path}": "its curves in a browser, next to other runs",
+        lines = {}
+        if status == "interrupted":
+            lines[f"dlopt train resume={path}{' --trust' * uses_custom_code(run)}"] = "resumes where it stopped"
+        place = "" if path.startswith("outputs/") else f" {path}"
+        lines |= {
+            f"dlopt show{place}": "the settings, curves and results again",
+            f"dlopt tensorboard{place}": "its curves in a browser, next to other runs",
             "dlopt list": "the options to try next",
         }
-        if status == "interrupted":
-            lines = {
-                f"dlopt train resume={path}{TRUST_SUFFIX if uses_custom_code(run) else ''}": "resumes where it stopped"
-            } | lines
         print(f"\nthe run is in {path}")
         suggest(lines)
 
@@ -140,37 +135,26 @@ def uses_custom_code(run: RunWriter) -> bool:
 
 def suggest(lines: dict[str, str]) -> None:
     """Print commands to type next, each with what it does."""
-    at = "" if shutil.which("dlopt") else f"{display_path(Path(sys.executable).parent)}/"  # no environment is active
-    width = max(map(len, lines)) + len(at)
-    narrow = 5 + width + max(map(len, lines.values())) > shutil.get_terminal_size().columns
-    for command, what in lines.items():
-        print(f"  {at + command}\n      {what}" if narrow else f"  {at + command:<{width}}   {what}")
+    folder = "" if shutil.which("dlopt") else f"{display_path(Path(sys.executable).parent)}/"  # no active environment
+    width = max(map(len, lines)) + len(folder)
+    is_narrow = 5 + width + max(map(len, lines.values())) > shutil.get_terminal_size().columns
+    for command, effect in lines.items():
+        print(f"  {folder}{command}\n      {effect}" if is_narrow else f"  {folder + command:<{width}}   {effect}")
 
 
 class Follower(Bars):
     """A bar that reads the loop's counters four times a second."""
 
     def __init__(self, progress: Progress, console: Console) -> None:
-        self._follows = False  # super().__init__ asks for renderables
-        super().__init__(
-            BarColumn(bar_width=24 if console.width >= WIDE_TERMINAL else 10),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[metrics]}"),
-            console=console,
-            refresh_per_second=4,
-            transient=True,
-        )
         self._progress = progress
-        self._task = self.add_task("steps", total=None, rate="", metrics="")
-        self._follows = True
+        bar = BarColumn(bar_width=24 if console.width >= WIDE_TERMINAL else 10)
+        rate, metrics = TextColumn("{task.fields[rate]}"), TextColumn("{task.fields[metrics]}")
+        columns = bar, MofNCompleteColumn(), rate, TimeRemainingColumn(), metrics
+        super().__init__(*columns, console=console, refresh_per_second=4, transient=True)
+        self.add_task("steps", total=None, rate="", metrics="")
 
     def get_renderables(self) -> Any:
-        if self._follows:
-            p = self._progress
-            self._follows = False  # update asks for renderables again
-            rate = f"{p.rate:,.0f}/s"
-            self.update(self._task, total=p.steps or None, completed=p.step, rate=rate, metrics=p.metrics)
-            self._follows = True
+        p = self._progress
+        for task in self.task_ids:
+            self.update(task, total=p.steps or None, completed=p.step, rate=f"{p.rate:,.0f}/s", metrics=p.metrics)
         yield from super().get_renderables()

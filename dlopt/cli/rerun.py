@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import time
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from dlopt.cli import build_run_parser
 from dlopt.rundir.display import display_path
 from dlopt.storage.safe_read import to_printable
 
@@ -25,18 +26,10 @@ first step and the difference are printed.
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> ArgumentParser:
     """Build the command's parser."""
-    parser = argparse.ArgumentParser(
-        prog="dlopt rerun", description="Repeats a run and compares the two, number by number.", epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-    )  # fmt: skip
-    parser.add_argument(
-        "run", nargs="?", default="last", metavar="RUN", help="`last`, a directory, or a part of a name"
-    )
-    parser.add_argument("--trust", action="store_true", help="execute code that the run names, such as custom classes")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing; see the exit code")
-    return parser
+    description = "Repeats a run and compares the two, number by number."
+    return build_run_parser("rerun", description, EPILOG, quiet="print nothing; see the exit code")
 
 
 def rerun(argv: Sequence[str]) -> int:
@@ -83,30 +76,24 @@ def _rerun_run(run: RunDirectory, args: Any) -> int:
 
 def _compare_runs(run: RunDirectory, other: RunDirectory, *, quiet: bool) -> int:
     """Print how the two runs differ, if they do, and return the exit code."""
+    from dlopt.cli.verify import describe_state, print_comparison
     from dlopt.report.row_diff import compare
-    from dlopt.rundir import provenance
-    from dlopt.runner.execute import DONE, FAILED
     from dlopt.training import replay
 
     comparison = compare(run.rows(), other.rows())
-    states = [run.latest_checkpoint(), other.latest_checkpoint()]
+    checkpoints = run.latest_checkpoint(), other.latest_checkpoint()
+    states = [checkpoint.content for checkpoint in checkpoints if checkpoint is not None]
+    steps = [state["step"] for state in states]
     changed: Sequence[str] = ()
-    ends = [state.content["step"] for state in states if state is not None]
-    if len(ends) == 2 and ends[0] == ends[1]:
-        changed = replay.differing_entries(*(state.content for state in states if state is not None))
-    equal = comparison.is_equal and not changed
-    if quiet:
-        return DONE if equal else FAILED
-    print(f"\ncompared with {display_path(run.path)}:")
-    print(comparison.text(shutil.get_terminal_size().columns))
-    if len(ends) < 2:
-        print("the last states are not compared: one of the runs has none")
-    elif ends[0] != ends[1]:
-        former = to_printable(str(ends[0]))
-        print(f"the former run has {former} steps, this one {ends[1]}: the last states are not compared")
+    if len(steps) < 2:
+        line = "the last states are not compared: one of the runs has none"
+    elif steps[0] != steps[1]:
+        former = to_printable(str(steps[0]))
+        line = f"the former run has {former} steps, this one {steps[1]}: the last states are not compared"
     else:
-        result = f"differs in {', '.join(changed)}" if changed else "is equal, bit for bit"
-        print(f"the state after step {ends[-1]} {result}")
-    for line in provenance.describe_differences(run.status, other.status) if not equal else ():
-        print(f"  {line}")
-    return DONE if equal else FAILED
+        changed = replay.differing_entries(*states)
+        line = describe_state(f"the state after step {steps[1]}", changed)
+    rows = comparison.text(shutil.get_terminal_size().columns)
+    lines = [f"\ncompared with {display_path(run.path)}:", rows, line]
+    equal = comparison.is_equal and not changed
+    return print_comparison(lines, run.status, other.status, equal=equal, quiet=quiet)

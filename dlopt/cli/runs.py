@@ -47,21 +47,14 @@ def build_parser() -> argparse.ArgumentParser:
         prog="dlopt runs", description="Many runs in one table.", epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )  # fmt: skip
-    parser.add_argument(
-        "folder", nargs="?", help="a folder of runs, `last` for the newest sweep, or a part of its name"
-    )
-    parser.add_argument(
-        "--where", action="append", default=[], metavar="KEY=VALUE", help="only runs with this value; also != < >"
-    )
+    folder = "a folder of runs, `last` for the newest sweep, or a part of its name"
+    parser.add_argument("folder", nargs="?", help=folder)
+    where = "only runs with this value; also != < >"
+    parser.add_argument("--where", action="append", default=[], metavar="KEY=VALUE", help=where)
     parser.add_argument("--sort", metavar="KEY", help="sort by a setting or metric, the best first (default: by time)")
     parser.add_argument("--reverse", action="store_true", help="reverse the order")
-    parser.add_argument(
-        "--over",
-        type=_split_names,
-        default=[],
-        metavar="KEY",
-        help="mean and sd over runs that differ in KEY, such as seed",
-    )
+    over = "mean and sd over runs that differ in KEY, such as seed"
+    parser.add_argument("--over", type=_split_names, default=[], metavar="KEY", help=over)
     parser.add_argument("--across", metavar="KEY", help="one metric, with a column for each value of KEY")
     parser.add_argument("--columns", type=_split_names, default=[], metavar="A,B", help="settings and metrics to show")
     parser.add_argument("--all", action="store_true", help=f"all runs; a terminal shows the latest {MAX_SHOWN}")

@@ -8,12 +8,13 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from dlopt.analysis.run_table import read_run
 from dlopt.config.compose.flatten import find_non_defaults
+from dlopt.errors import did_you_mean
 from dlopt.formatting import format_duration, format_override
 from dlopt.report.curves import make_run_panels
 from dlopt.report.summary import make_summary_table
@@ -24,6 +25,11 @@ from dlopt.rundir.provenance import list_repositories
 from dlopt.storage import memory
 from dlopt.storage.safe_read import to_printable
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from dlopt.analysis.search_record import SearchRecord
+
 DESCRIPTION = """\
 Shows one run: settings that differ from the defaults, curves and results. Or one sweep: its best trials, the effects of
 its hyperparameters and which of them matter.
@@ -32,6 +38,8 @@ EPILOG = """\
 RUN is `last` (the default), a run's directory, or a part of its name. SWEEP is a sweep's directory, or a part of its
 name that no run outside the sweep has.
 """
+MIN_WIDTH = 40
+"""Smallest width of the text about a sweep, in characters."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,61 +56,82 @@ def build_parser() -> argparse.ArgumentParser:
 def show(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     args = build_parser().parse_args(argv)
-    sweep = find_sweep(args.run)
-    if sweep is not None:
-        from dlopt.cli import show_sweep
-
-        return show_sweep.show_sweep(sweep, args.png, args.heat, everything=args.all)
-    if args.heat is not None:
-        print(f"dlopt show: --heat is for a sweep; {to_printable(args.run)} is a run", file=sys.stderr)
-        return 2
-    try:
-        run = find_run(args.run)
-    except RunNotFound as error:
-        print(f"dlopt show: {error}", file=sys.stderr)
-        return 2
     try:
         with memory.limit_memory():
-            if args.png is not None:
-                return _draw(run, args.png)
-            _print(run, everything=args.all)
+            sweep = find_sweep(args.run)
+            if sweep is not None:
+                _show_sweep(sweep, args)
+            elif args.heat is not None:
+                raise ValueError(f"--heat is for a sweep; {args.run} is a run")
+            else:
+                _show_run(find_run(args.run), args)
+        return 0
+    except BrokenPipeError:
+        raise
+    except RunNotFound as error:
+        message = str(error)
+    except (ValueError, OSError) as error:
+        message = to_printable(str(error))
+    print(f"dlopt show: {message}", file=sys.stderr)
+    return 2
+
+
+def _save_figure(figure: Figure, file: Path) -> None:
+    """Write a picture and print its path."""
+    from dlopt.report.figures import save_figure
+
+    try:
+        save_figure(figure, file)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--png {file}: {error}") from error
+    print(display_path(file))
+
+
+# ------------------------------------------------------------------------------------------- a run
+
+
+def _show_run(run: RunDirectory, args: Any) -> None:
+    """Print a run or draw its curves. Raise ValueError if it cannot be shown."""
+    path = display_path(run.path)
+    try:
+        if args.png is None:
+            _print_run(run, everything=args.all)
+            return
+        panels = make_run_panels(run.rows())
     except BrokenPipeError:
         raise
     except Exception as error:  # damaged files fail in many ways
-        reason = to_printable(f"{type(error).__name__}: {error}")
-        print(f"dlopt show: {display_path(run.path)} is damaged ({reason})", file=sys.stderr)
-        return 2
-    return 0
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error})") from error
+    if not panels:
+        raise ValueError(f"{path} has no curves yet")
+    from dlopt.report.figures import plot_curves
+
+    _save_figure(plot_curves(panels, path), Path(args.png) if args.png else make_report_path(run.path, "curves"))
 
 
-def _print(run: RunDirectory, *, everything: bool) -> None:
-    console = Console()
+def _print_run(run: RunDirectory, *, everything: bool) -> None:
+    console = Console(highlight=False, markup=False)
     record = read_run(run.path, display_path(run.path))
     if record.status == "damaged":
         raise ValueError(record.message)
+    console.print(record.name, style="bold")
     host = to_printable(str(run.status["host"]))
-    console.print(record.name, style="bold", highlight=False, markup=False)
     start = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.started))
     progress = "" if record.progress is None else f" at {record.progress:.0%}"
     message = f": {record.message}" if record.message else ": its process is gone" if record.status == "dead" else ""
     duration = "" if record.seconds is None else f", {format_duration(record.seconds)} of training"
-    line = f"{record.status}{progress}{message}; started {start} on {host}{duration}"
-    console.print(line, highlight=False, markup=False)
-    console.print(to_printable(describe_origin(run.status)), highlight=False, markup=False)
+    console.print(f"{record.status}{progress}{message}; started {start} on {host}{duration}")
+    console.print(to_printable(describe_origin(run.status)))
 
     settings = record.settings if everything else find_non_defaults(record.settings)
-    pairs = [f"{key}={format_override(value)}" for key, value in settings.items()]
-    if everything:
-        console.print("\nsettings:", "  ".join(pairs), highlight=False, markup=False)
-    elif pairs:
-        console.print("\nnot the defaults:", "  ".join(pairs), highlight=False, markup=False)
-    else:
-        console.print("\nevery setting is the default", highlight=False)
+    title = "settings:" if everything else "not the defaults:" if settings else "every setting is the default"
+    pairs = "  ".join(f"{key}={format_override(value)}" for key, value in settings.items())
+    console.print(f"\n{title} {pairs}".rstrip())
 
     lines = list(run.iter_rows())
     if None in lines:
-        damage = f"\n{run.metrics_file.name} is damaged: {lines.count(None)} of {len(lines)} lines cannot be read"
-        console.print(damage, highlight=False)
+        damage = f"{lines.count(None)} of {len(lines)} lines cannot be read"
+        console.print(f"\n{run.metrics_file.name} is damaged: {damage}")
     panels = [p for p in make_run_panels([row for row in lines if row]) if any(len(c.x) > 1 for c in p.curves)]
     if panels:
         from dlopt.report.terminal_plot import render
@@ -113,8 +142,8 @@ def _print(run: RunDirectory, *, everything: bool) -> None:
     if run.summary and record.status not in ("running", "dead"):
         console.print(make_summary_table(record.metrics))
     elif record.metrics:
-        shown = {k: v for k, v in record.metrics.items() if isinstance(v, (int, float))}
-        console.print("last row:", "  ".join(f"{k}={v:.6g}" for k, v in shown.items()), highlight=False, markup=False)
+        numbers = (f"{k}={v:.6g}" for k, v in record.metrics.items() if isinstance(v, (int, float)))
+        console.print("last row:", "  ".join(numbers))
 
 
 def describe_origin(status: Mapping[str, Any]) -> str:
@@ -130,25 +159,73 @@ def describe_origin(status: Mapping[str, Any]) -> str:
 
 def describe_commit(repository: Mapping[str, Any]) -> str:
     """Return the name of a repository's folder, its commit, and its uncommitted changes."""
-    at = (repository["commit"] or "no commit")[:9]
+    commit = (repository["commit"] or "no commit")[:9]
     changes = " with unknown changes" if repository["unknown"] else ""
     if repository["patch"]:
         changes = f" with {repository['patch']}"
-    return f"{Path(repository['folder']).name} at {at}{changes}"
+    return f"{Path(repository['folder']).name} at {commit}{changes}"
 
 
-def _draw(run: RunDirectory, file: Any) -> int:
-    from dlopt.report.figures import plot_curves, save_figure
+# ------------------------------------------------------------------------------------------- a sweep
 
-    panels = make_run_panels(run.rows())
-    if not panels:
-        print(f"dlopt show: {display_path(run.path)} has no curves yet", file=sys.stderr)
-        return 2
-    target = Path(file) if file else make_report_path(run.path, "curves")
-    try:
-        save_figure(plot_curves(panels, display_path(run.path)), target)
-    except (OSError, ValueError) as error:
-        print(f"dlopt show: --png {target}: {error}", file=sys.stderr)
-        return 2
-    print(display_path(target))
-    return 0
+
+def _show_sweep(folder: Path, args: Any) -> None:
+    """Print the findings of a sweep or draw them. Raise ValueError if it cannot be shown."""
+    from dlopt.analysis.importance import compute_importance
+    from dlopt.analysis.search_record import read_search
+
+    search = read_search(folder)
+    if not search.trials:
+        raise ValueError(f"{display_path(folder)} holds no run yet")
+    keys = [] if args.heat is None else _parse_keys(args.heat, [axis.key for axis in search.axes])
+    if args.png is not None:
+        from dlopt.report.search_figures import plot_search
+
+        order = [] if keys else list(compute_importance(search)[0])
+        for name, figure in plot_search(search, display_path(folder), order, tuple(keys)).items():
+            prefix = args.png.removesuffix(".png")
+            _save_figure(figure, Path(f"{prefix}-{name}.png") if prefix else make_report_path(folder, name))
+    elif keys:
+        raise ValueError("--heat needs pictures: add --png")
+    else:
+        _print_sweep(search, everything=args.all)
+
+
+def _parse_keys(heat: str, known: Sequence[str]) -> list[str]:
+    """Return the two keys of --heat; raise ValueError if they are not two searched hyperparameters."""
+    names = heat.split(",")
+    if len(set(names)) != 2:
+        raise ValueError(f"--heat {heat}: name two keys, such as optimizer.lr,optimizer")
+    for name in names:
+        if name not in known:
+            raise ValueError(f"--heat {heat}: '{name}' was not searched{did_you_mean(name, known)}")
+    return names
+
+
+def _print_sweep(search: SearchRecord, *, everything: bool) -> None:
+    from dlopt.analysis.importance import compute_importance
+    from dlopt.report import search_text
+
+    width = max(shutil.get_terminal_size().columns, MIN_WIDTH)
+    best = search.best
+    parts = [
+        search_text.format_head(search, display_path(search.path), width),
+        search_text.format_best(search, display_path(best.path) if best else "", width),
+    ]
+    if best is not None:
+        common = search.fixed_overrides
+        if common is None:
+            settings = find_non_defaults(best.runs[0].settings)
+            common = tuple(f"{key}={format_override(value)}" for key, value in settings.items())
+        command = search_text.format_retrain_command(search, common, width - 2)
+        parts += [["again, longer and with other seeds:", *command], search_text.format_top(search, width)]
+    print("\n\n".join("\n".join(lines) for lines in parts if lines), flush=True)
+    # Fitting the forest takes a second or two, so the rest is printed first.
+    shares, reason = compute_importance(search)
+    parts = [
+        search_text.format_importances(shares, reason, width),
+        search_text.format_effects(search, list(shares), width, everything=everything) if best else [],
+        search_text.format_warnings(search, width),
+    ]
+    for lines in filter(None, parts):
+        print("\n" + "\n".join(lines))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -56,14 +56,16 @@ class _FinishedRun(NamedTuple):
 class SweepScreen:
     """Shows one search: live in a terminal, elsewhere one line per run."""
 
+    plan: Plan
+    total: int
+
     def __init__(self) -> None:
         self.console = Console()
-        self.plan: Plan | None = None
+        self._has_begun = False
         self._latest: deque[_FinishedRun] = deque(maxlen=MAX_LATEST_RUNS)
         self._running: dict[Path, tuple[str, float]] = {}
         self._follower: Follower | None = None
-        self._last_poll = (0.0, {})  # type: tuple[float, dict[Path, str]]
-        self._ended_counts: dict[str, int] = {}
+        self._last_poll: tuple[float, dict[Path, str]] = (0.0, {})
         self._best: tuple[str, float, FrozenTrial] | None = None
         self._start_time = time.monotonic()
         self._n_ended_here = 0
@@ -71,20 +73,20 @@ class SweepScreen:
 
     def begin(self, plan: Plan, study: Study) -> SweepScreen:
         """Show that a search begins or resumes. Return this screen, its observer."""
+        self._has_begun = True
         self.plan, self._study = plan, study
         counts = study.counts()
-        self._ended_counts, self.total, self._before = counts.by_verdict, counts.total, counts.n_ended
+        self._ended_counts, self.total = Counter(counts.by_verdict), counts.total
         self._find_best()
-        if self._before and not console.quiet:
-            left = self.total - self._before
+        if counts.n_ended and not console.quiet:
+            left = self.total - counts.n_ended
             rest = f"{left} left" if left else "nothing is left to do"
-            print(f"{display_path(plan.folder)}: {self._before} of {self.total} {self._unit} are finished, {rest}")
+            print(f"{display_path(plan.folder)}: {counts.n_ended} of {self.total} {self._unit} are finished, {rest}")
         if console.is_terminal():
             columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn()]
             self._overall = Bars(*columns, TimeElapsedColumn(), TextColumn("{task.fields[left]}"), console=self.console)
-            self._task = self._overall.add_task(
-                "[bold]" + self._unit.split()[0], total=self.total, completed=self._before, left=""
-            )
+            name = f"[bold]{self._unit.split()[0]}"
+            self._task = self._overall.add_task(name, total=self.total, completed=counts.n_ended, left="")
             self._live = Live(get_renderable=self._render, console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
         return self
@@ -109,14 +111,13 @@ class SweepScreen:
         if "message" in summary:
             message = str(summary["message"]).partition("\n")[0]
             print(to_printable(f"{display_path(job.path)} {status}: {message}"), file=sys.stderr)
-        if self._live is None and not console.quiet and self.plan is not None and len(self.plan.repeats) > 1:
+        if self._live is None and not console.quiet and len(self.plan.repeats) > 1:
             print(f"    {_format_run(self._latest[-1])}", flush=True)
 
     def on_trial_end(self, trial: Trial, outcome: Outcome) -> None:
-        assert self.plan is not None
         self._n_ended_here += 1
-        self._ended_counts[outcome.verdict] = self._ended_counts.get(outcome.verdict, 0) + 1
-        n_ended = sum(self._ended_counts.values())
+        self._ended_counts[outcome.verdict] += 1
+        n_ended = self._ended_counts.total()
         self._find_best()
         if self._live is not None:
             each = (time.monotonic() - self._start_time) / self._n_ended_here
@@ -124,15 +125,16 @@ class SweepScreen:
             self._overall.update(self._task, completed=n_ended, left=left)
             self._live.refresh()
         elif not console.quiet:
-            if len(self.plan.repeats) > 1:
-                of = f"{self.plan.statistic} of {len(self.plan.repeats)} runs"
-                value = (
-                    f"  {self.plan.objective} {format_metric(outcome.value)}, {of}" if outcome.verdict == "done" else ""
-                )
-                words = (f"{n_ended}/{self.total}", self._title(trial.point), outcome.verdict + value)
-                print("  ".join(filter(None, words)), flush=True)
+            n_repeats = len(self.plan.repeats)
+            if n_repeats == 1:
+                line = _format_run(self._latest[-1])
             else:
-                print(f"{n_ended}/{self.total}  {_format_run(self._latest[-1])}", flush=True)
+                value = (
+                    f"{self.plan.objective} {format_metric(outcome.value)}, {self.plan.statistic} of {n_repeats} runs"
+                )
+                words = self._title(trial.point), outcome.verdict, value if outcome.verdict == "done" else ""
+                line = "  ".join(filter(None, words))
+            print(f"{n_ended}/{self.total}  {line}", flush=True)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -141,7 +143,6 @@ class SweepScreen:
             self._live = None
 
     def _title(self, point: Any) -> str:
-        assert self.plan is not None
         return self.plan.title(point, Repeat("", ()))
 
     def _find_best(self) -> None:
@@ -160,69 +161,64 @@ class SweepScreen:
     def report(self, counts: Counts | None, flags: Sequence[str]) -> None:
         """Print a table of the runs or of their means, and what to type next; flags are what resuming needs."""
         self.close()
-        if console.quiet or self.plan is None:
+        if console.quiet or not self._has_begun:
             return
-        resume_command = self._resume_command(self.plan, flags)
-        resume_line = {resume_command: "resumes where it stopped"}
+        plan, path = self.plan, display_path(self.plan.folder)
+        address = plan.storage or ""
+        database = [f"hydra.sweeper.storage={mask_passwords(address)}"] if "://" in address else []
+        resume_command = f"dlopt train resume={shlex.quote(path)} {shlex.join([*database, *flags])}".rstrip()
         if counts is None:
-            suggest(resume_line)
+            suggest({resume_command: "resumes where it stopped"})
             return
+        repeated = [key for key in REPEAT_KEYS if self._repeats(key)]
+        self._print_table(counts, repeated)
+        others = [f"{n} {verdict}" for verdict, n in counts.by_verdict.items() if verdict != "done"]
+        verdicts = f" ({', '.join(others)})" if others else ""
+        print(f"\n{counts.n_ended} of {counts.total} {self._unit}{verdicts}, in {path}")
+        if self._best is not None and plan.space.axes:
+            title, value, trial = self._best
+            of = "median " if plan.statistic == "median" and len(plan.repeats) > 1 else ""
+            location = self._format_location(trial)
+            print(f"best: {of}{plan.objective} {format_metric(value)} with {title}, in {location}")
+        if counts.running:
+            print(f"{counts.running} {'is' if counts.running == 1 else 'are'} running in other processes")
+        path = shlex.quote(path)
+        lines = {}
+        if counts.n_ended + counts.running < counts.total:
+            lines[resume_command] = "resumes where it stopped"
+        if counts.by_verdict.get("failed"):
+            lines[f"{resume_command} hydra.sweeper.retry=true"] = "repeats failed runs"
+        if plan.space.axes:
+            lines[f"dlopt show {path}"] = "best points, importance; pictures with --png"
+        repeated += ["seed"] if any(axis.key == "seed" for axis in plan.space.axes) else []
+        if repeated:
+            lines[f"dlopt runs {path} --over {','.join(repeated)}"] = "mean and standard deviation"
+        else:
+            lines[f"dlopt runs {path}"] = "every run; --sort, --where, --csv"
+        lines[f"dlopt tensorboard {path}"] = "their curves in a browser"
+        suggest(lines)
+
+    def _print_table(self, counts: Counts, repeated: Sequence[str]) -> None:
+        """Print the means of a small search with repeats, or in a terminal its runs."""
         from dlopt.analysis.run_table import read_runs
         from dlopt.cli.runs import get_terminal_width
         from dlopt.report.tables import make_mean_table, make_run_table
 
-        folder, repeated = self.plan.folder, [key for key in REPEAT_KEYS if self._repeats(key)]
-        runs = read_runs(folder) if self.total * len(self.plan.repeats) <= MAX_TABLE_RUNS else []
-        if runs and repeated and counts.n_ended:
-            print(make_mean_table(runs, repeated).text(get_terminal_width()))
-        elif runs and self.console.is_terminal:
-            print(make_run_table(runs).text(get_terminal_width()))
-        path = display_path(folder)
-        others = [f"{n} {verdict}" for verdict, n in counts.by_verdict.items() if verdict != "done"]
-        verdicts = f" ({', '.join(others)})" if others else ""
-        print(f"\n{counts.n_ended} of {counts.total} {self._unit}{verdicts}, in {path}")
-        if self._best is not None and self.plan.space.axes:
-            title, value, trial = self._best
-            of = "median " if self.plan.statistic == "median" and len(self.plan.repeats) > 1 else ""
-            location = self._format_location(trial)
-            print(f"best: {of}{self.plan.objective} {format_metric(value)} with {title}, in {location}")
-        if counts.running:
-            print(f"{counts.running} {'is' if counts.running == 1 else 'are'} running in other processes")
-        path = shlex.quote(path)
-        lines = resume_line if counts.n_ended + counts.running < counts.total else {}
-        if counts.by_verdict.get("failed"):
-            lines[f"{resume_command} hydra.sweeper.retry=true"] = "repeats failed runs"
-        if self.plan.space.axes:
-            lines[f"dlopt show {path}"] = "best points, importance; pictures with --png"
-        repeated += ["seed"] if any(axis.key == "seed" for axis in self.plan.space.axes) else []
-        means = f" --over {','.join(repeated)}" if repeated else ""
-        lines[f"dlopt runs {path}{means}"] = (
-            "mean and standard deviation" if means else "every run; --sort, --where, --csv"
-        )
-        lines[f"dlopt tensorboard {path}"] = "their curves in a browser"
-        suggest(lines)
-
-    def _resume_command(self, plan: Plan, flags: Sequence[str]) -> str:
-        """Return the command that resumes the search."""
-        storage = plan.storage or ""
-        database = [f"hydra.sweeper.storage={mask_passwords(storage)}"] if "://" in storage else []
-        return " ".join(
-            [f"dlopt train resume={shlex.quote(display_path(plan.folder))}", *map(shlex.quote, [*database, *flags])]
-        )
+        has_means = bool(repeated and counts.n_ended)
+        if self.total * len(self.plan.repeats) > MAX_TABLE_RUNS or not (has_means or self.console.is_terminal):
+            return
+        runs = read_runs(self.plan.folder)
+        if runs:
+            table = make_mean_table(runs, repeated) if has_means else make_run_table(runs)
+            print(table.text(get_terminal_width()))
 
     def _repeats(self, key: str) -> bool:
         """Return whether each point is repeated over a key."""
-        assert self.plan is not None
         return any(o.startswith(f"{key}=") for repeat in self.plan.repeats for o in repeat.overrides)
 
     @property
-    def _objective(self) -> str:
-        return self.plan.objective if self.plan is not None else ""
-
-    @property
     def _unit(self) -> str:
-        """Return what the counts count."""
-        assert self.plan is not None
+        """What the counts count."""
         count = len(self.plan.repeats)
         return "runs" if count == 1 else f"points of {count} runs each"
 
@@ -230,8 +226,9 @@ class SweepScreen:
 
     def _render(self) -> Group:
         parts: list[Any] = []
-        shown = dict.fromkeys(n for e in self._latest for n in select_headline(e.summary) if not n.startswith("train/"))
-        names = sorted(shown, key=lambda name: (name != self._objective, not name.startswith("val/")))
+        headline = (name for run in self._latest for name in select_headline(run.summary))
+        shown = dict.fromkeys(name for name in headline if not name.startswith("train/"))
+        names = sorted(shown, key=lambda name: (name != self.plan.objective, not name.startswith("val/")))
         names = names[: max(1, (self.console.width - 50) // 14)]
         if self._latest:
             table = Table(box=None, pad_edge=False, header_style="bold")
@@ -239,16 +236,16 @@ class SweepScreen:
             table.add_column("")
             for name in names:
                 table.add_column(name, justify="right")
-            for ended in self._latest:
-                status = "" if ended.status == "done" else ended.status
-                table.add_row(Text(ended.title), status, *(format_metric(ended.summary.get(n)) for n in names))
+            for run in self._latest:
+                status = "" if run.status == "done" else run.status
+                table.add_row(Text(run.title), status, *(format_metric(run.summary.get(n)) for n in names))
             parts.append(table)
         if self._follower is not None:
             title = next((title for title, _ in self._running.values()), "")
             parts += [Text(title, style="bold", overflow="ellipsis", no_wrap=True), self._follower.get_renderable()]
         elif self._running:
             parts.append(self._render_worker_runs())
-        if self._best is not None and self.plan is not None:
+        if self._best is not None:
             title, value, trial = self._best
             best = f"best  {self.plan.objective} {format_metric(value)}  {title}  (trial {trial.number})"
             parts.append(Text(best, style="green", overflow="ellipsis", no_wrap=True))
@@ -279,6 +276,6 @@ def _format_last_row(path: Path) -> str:
     return f"epoch {row['epoch']:g}  " + "  ".join(f"{n} {format_metric(row[n])}" for n in select_headline(row)[-2:])
 
 
-def _format_run(ended: _FinishedRun) -> str:
-    metrics = "  ".join(f"{k} {format_metric(ended.summary[k])}" for k in select_headline(ended.summary))
-    return "  ".join(filter(None, (ended.title, ended.status, metrics, ended.path)))
+def _format_run(run: _FinishedRun) -> str:
+    metrics = "  ".join(f"{name} {format_metric(run.summary[name])}" for name in select_headline(run.summary))
+    return "  ".join(filter(None, (run.title, run.status, metrics, run.path)))

@@ -9,9 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlopt.config.compose.yaml_dump import quote
+from dlopt.rundir.display import display_path
+from dlopt.rundir.find import SWEEP_FILE, find_sweep
 from dlopt.runner import execute
 from dlopt.runner.execute import DONE, FAILED, INTERRUPTED, USAGE_ERROR
 from dlopt.runner.invocation import Invocation
+from dlopt.storage.safe_read import to_printable
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -25,6 +29,14 @@ if TYPE_CHECKING:
 TRUST = "--trust"
 DRY_RUN = "--dry-run"
 YES = "--yes"
+CHANGEABLE_SWEEP_KEYS = (
+    "hydra.sweeper.n_trials",
+    "hydra.sweeper.retry",
+    "hydra.sweeper.storage",
+    "hydra.launcher",
+    "hydra/launcher",
+)
+"""Keys that may change when a sweep resumes: how long and where it runs, not what it searches."""
 SWEEP_KEY_PREFIXES = ("hydra/sweeper", "hydra/launcher", "hydra.sweeper.", "hydra.launcher.", "hydra.sweep.")
 """How keys begin that only a sweep uses."""
 
@@ -56,17 +68,17 @@ def train(argv: Sequence[str]) -> int:
 def _resume(name: str, rest: Sequence[str], flags: set[str]) -> int:
     """Resume the sweep or the run of this name."""
     from dlopt.cli.progress import Progress
-    from dlopt.cli.resume_sweep import build_resume_command, find_resumable_sweep
     from dlopt.runner.resume_run import resume
 
-    sweep = find_resumable_sweep(name)
-    if sweep is not None:
-        return _start(build_resume_command(sweep, rest, trust=TRUST in flags), flags)
-    if flags - {TRUST}:
-        given = ", ".join(sorted(flags - {TRUST}))
-        print(f"{given}: {name} is not a sweep; dlopt show prints what a run has done", file=sys.stderr)
+    trust = TRUST in flags
+    sweep = find_sweep(name)
+    if sweep is not None and (sweep / SWEEP_FILE).is_file():
+        return _start(build_resume_command(sweep, rest, trust=trust), flags)
+    misplaced = ", ".join(sorted(flags - {TRUST}))
+    if misplaced:
+        print(f"{misplaced}: {name} is not a sweep; dlopt show prints what a run has done", file=sys.stderr)
         return USAGE_ERROR
-    return resume(name, rest, Progress(), trust=TRUST in flags)
+    return resume(name, rest, Progress(), trust=trust)
 
 
 def _start(argv: Sequence[str], flags: Collection[str]) -> int:
@@ -85,7 +97,7 @@ def _start(argv: Sequence[str], flags: Collection[str]) -> int:
                 invocation = sweep = _prepare_sweep(argv, invocation)
                 code = _sweep(app, sweep)
             else:
-                code = _run(app, [_key(a) for a in argv] + [YES] * invocation.yes, invocation)
+                code = _run(app, [*map(_key, argv), *[YES] * invocation.yes], invocation)
     except SystemExit as end:  # from the parser of Hydra's flags
         code = end.code if isinstance(end.code, int) else USAGE_ERROR
     except KeyboardInterrupt:
@@ -97,7 +109,13 @@ def _start(argv: Sequence[str], flags: Collection[str]) -> int:
     finally:
         if sweep is not None:
             sweep.display.close()
-    return code if sweep is None else _report_sweep(argv, sweep, code)
+    if sweep is None:
+        return code
+    from dlopt.config.compose.hydra_app import find_config_folders
+
+    sweep.display.report(sweep.counts, list_resume_flags(sweep.overrides, find_config_folders(argv)))
+    has_failures = sweep.counts is not None and sweep.counts.by_verdict.get("failed")
+    return max(code, FAILED if has_failures else DONE)
 
 
 def _report_error(argv: Sequence[str], error: Exception, invocation: Invocation) -> int:
@@ -128,7 +146,7 @@ def _report_error(argv: Sequence[str], error: Exception, invocation: Invocation)
 
 
 def _run(app: HydraApp, keys: Sequence[str], invocation: Invocation) -> int:
-    """Compose, check and make one run. ConfigError, with all problems, before a directory exists."""
+    """Compose, check and execute one run. Raise ConfigError with all problems before a directory exists."""
     from hydra.core.utils import run_job
     from omegaconf import OmegaConf
 
@@ -144,8 +162,8 @@ def _run(app: HydraApp, keys: Sequence[str], invocation: Invocation) -> int:
     path = Path(config.hydra.run.dir)
     check_directory(path, "hydra.run.dir", problems)
     if config.hydra.output_subdir != ".hydra":
-        said = "must stay .hydra: a run cannot be shown or resumed without its configuration"
-        problems.add("hydra.output_subdir", said)
+        message = "must stay .hydra: a run cannot be shown or resumed without its configuration"
+        problems.add("hydra.output_subdir", message)
     misplaced = dict.fromkeys(key for key in keys if key.startswith(SWEEP_KEY_PREFIXES) or key == YES)
     if misplaced:
         first, *others = misplaced
@@ -163,7 +181,7 @@ def _run(app: HydraApp, keys: Sequence[str], invocation: Invocation) -> int:
     assert lock is not None  # else there was a problem
 
     def task(config: DictConfig) -> int:
-        """Train; Hydra has made the directory and configured the logging."""
+        """Train, after Hydra has created the directory and configured the logging."""
         from hydra.core.hydra_config import HydraConfig
 
         invocation.has_started = True
@@ -177,9 +195,9 @@ def _run(app: HydraApp, keys: Sequence[str], invocation: Invocation) -> int:
 
     try:
         context.callbacks.on_run_start(config=config, config_name=app.config_name)
-        ended = run_job(task, config, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context)
-        context.callbacks.on_run_end(config=config, config_name=app.config_name, job_return=ended)
-        code: int = ended.return_value  # raises what the task has raised
+        result = run_job(task, config, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context)
+        context.callbacks.on_run_end(config=config, config_name=app.config_name, job_return=result)
+        code: int = result.return_value  # raises what the task has raised
         return code
     finally:
         lock.release()
@@ -192,11 +210,8 @@ def _print_plan(config: DictConfig, path: Path, experiment: Experiment, notices:
     from dlopt.cli.dry_run import print_run_plan
     from dlopt.runner.job import Job
 
-    tree = {}
-    for key in config:
-        if key != "hydra":  # which has values that only a run has
-            value = config[key]
-            tree[str(key)] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    values = {str(key): config[key] for key in config if key != "hydra"}  # hydra needs values of a real run
+    tree = {key: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for key, v in values.items()}
     return print_run_plan(Job.from_hydra(tree, config.hydra, path), experiment, notices)
 
 
@@ -204,7 +219,7 @@ def _print_plan(config: DictConfig, path: Path, experiment: Experiment, notices:
 
 
 def _prepare_sweep(argv: Sequence[str], invocation: Invocation) -> SweepInvocation:
-    """Add to an invocation what a sweep needs: its screen, and how its runs are made."""
+    """Return the invocation of a sweep: with its screen, and the functions that execute its runs."""
     from dlopt.cli.sweep_screen import SweepScreen
     from dlopt.rundir import provenance
     from dlopt.sweep.context import SweepInvocation
@@ -220,7 +235,7 @@ def _prepare_sweep(argv: Sequence[str], invocation: Invocation) -> SweepInvocati
 
 
 def _perform_on_screen(screen: SweepConsole, job: Job) -> None:
-    """Make a run of a sweep in this process. Raise KeyboardInterrupt if it was interrupted."""
+    """Execute a run of a sweep in this process. Raise KeyboardInterrupt if it was interrupted."""
     from dlopt.cli.progress import Progress
 
     code, _ = execute.perform(job, Progress(job.title, screen))
@@ -229,7 +244,7 @@ def _perform_on_screen(screen: SweepConsole, job: Job) -> None:
 
 
 def _sweep(app: HydraApp, invocation: SweepInvocation) -> int:
-    """Compose and make a sweep, which checks every run before it starts the first."""
+    """Compose and execute a sweep, which checks every run before it starts the first."""
     from hydra.core.plugins import Plugins
     from omegaconf import OmegaConf
 
@@ -252,19 +267,67 @@ def _sweep(app: HydraApp, invocation: SweepInvocation) -> int:
     return DONE
 
 
-def _report_sweep(argv: Sequence[str], sweep: SweepInvocation, code: int) -> int:
-    """Print what came of a sweep, and return its exit code."""
-    from dlopt.cli.resume_sweep import list_resume_flags
-    from dlopt.config.compose.hydra_app import find_config_folders
+# ------------------------------------------------------------------------------------------- resuming a sweep
 
-    sweep.display.report(sweep.counts, list_resume_flags(sweep.overrides, find_config_folders(argv)))
-    has_failures = sweep.counts is not None and sweep.counts.by_verdict.get("failed")
-    return max(code, FAILED if has_failures else DONE)
+
+def build_resume_command(folder: Path, arguments: Sequence[str], *, trust: bool) -> list[str]:
+    """Return the command line that resumes a sweep. Raise ConfigError if it is refused.
+
+    Code that the sweep's directory names is executed only with trust.
+    """
+    from dlopt.config.problems import Problems
+    from dlopt.sweep import manifest
+
+    problems = Problems()
+    path = display_path(folder)
+    command: list[str] = []
+    storage = None
+    try:
+        content = manifest.read(folder)
+        words, storage = content.get("command"), content.get("storage")
+        if not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
+            raise ValueError("it has no command")
+        command = words
+    except (ValueError, OSError) as error:
+        problems.add("resume", f"{path}/{SWEEP_FILE} is damaged: {error}")
+    flags = [a for a in arguments if not _is_override(a) and a not in ("-m", "--multirun")]
+    overrides = [a for a in arguments if _is_override(a)]
+    changed = {override.partition("=")[0]: override for override in overrides}
+    for key in changed:
+        if not key.startswith(CHANGEABLE_SWEEP_KEYS):
+            problems.add(key, f"cannot change when a search resumes (may change: {', '.join(CHANGEABLE_SWEEP_KEYS)})")
+    for word in filter(_names_code, command if not trust else ()):
+        problems.add("resume", f"{path} names user-defined code, {word}; add --trust if you trust it")
+    is_given = any(word.lstrip("+").startswith("hydra.sweeper.storage=") for word in (*command, *overrides))
+    if isinstance(storage, str) and "://" in storage and not is_given:
+        message = f"must be given again, as {to_printable(storage)}: passwords are not stored"
+        problems.add("hydra.sweeper.storage", message)
+    problems.raise_if_any()
+    former = [word for word in command if word.partition("=")[0] not in (*changed, "hydra.sweep.dir")]
+    if "hydra/launcher" in changed and changed["hydra/launcher"] not in command:  # its keys are not the former's
+        former = [word for word in former if not word.lstrip("+~").startswith("hydra.launcher.")]
+    return [*flags, "-m", *former, f"hydra.sweep.dir={quote(str(folder))}", *overrides]
+
+
+def list_resume_flags(command: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """Return the flags that resuming a search needs, given its command and its folders of user-defined options."""
+    folder_flags = [word for folder in folders for word in ("--config-dir", display_path(folder))]
+    return [*folder_flags, *(["--trust"] if any(map(_names_code, command)) else [])]
+
+
+def _is_override(argument: str) -> bool:
+    """Return whether an argument is an override, not a flag."""
+    return "=" in argument and not argument.startswith("-")
+
+
+def _names_code(word: str) -> bool:
+    """Return whether an override may execute code that is not ours."""
+    key, _, value = word.partition("=")
+    if key.startswith(SWEEP_KEY_PREFIXES):
+        return "_target_" in word or "${" in value
+    dotted = key in ("optimizer.name", "schedule.name") and "." in value
+    return key.lstrip("+~").startswith("hydra") or "_target_" in word or dotted
 
 
 def _key(argument: str) -> str:
     return argument.lstrip("+~").partition("=")[0]
-
-
-def _is_override(argument: str) -> bool:
-    return "=" in argument and not argument.startswith("-")

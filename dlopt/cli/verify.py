@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from argparse import ArgumentParser
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlopt.cli import build_run_parser
 from dlopt.rundir.display import display_path
 
 if TYPE_CHECKING:
@@ -28,22 +29,14 @@ Exit code 0: all is equal, bit for bit. Exit code 1: something differs; the firs
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> ArgumentParser:
     """Build the command's parser."""
-    parser = argparse.ArgumentParser(
-        prog="dlopt verify", description="Replays a part of a run and compares it, bit for bit.", epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-    )  # fmt: skip
-    parser.add_argument(
-        "run", nargs="?", default="last", metavar="RUN", help="`last`, a directory, or a part of a name"
-    )
+    description = "Replays a part of a run and compares it, bit for bit."
+    parser = build_run_parser("verify", description, EPILOG, quiet="print nothing; see the exit code")
     parser.add_argument("--from", type=int, dest="begin", metavar="STEP", help="a kept checkpoint, or 0 for the start")
-    parser.add_argument(
-        "--to", type=int, dest="end", metavar="STEP", help="the last step (default: the next checkpoint)"
-    )
+    end = "the last step (default: the next checkpoint)"
+    parser.add_argument("--to", type=int, dest="end", metavar="STEP", help=end)
     parser.add_argument("--all", action="store_true", help="from the start to the last checkpoint")
-    parser.add_argument("--trust", action="store_true", help="execute code that the run names, such as custom classes")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing; see the exit code")
     return parser
 
 
@@ -63,8 +56,7 @@ def _verify_run(run: RunDirectory, args: Any) -> int:
     from dlopt.config.build import build
     from dlopt.config.reopen import load_run, resume_checks
     from dlopt.report.row_diff import compare
-    from dlopt.rundir import provenance
-    from dlopt.runner.execute import DONE, FAILED, INTERRUPTED
+    from dlopt.runner.execute import INTERRUPTED
     from dlopt.runner.signals import stop_on_signals
     from dlopt.training import replay
 
@@ -88,18 +80,37 @@ def _verify_run(run: RunDirectory, args: Any) -> int:
         if steps.end in saved:
             newest = replica.latest_checkpoint()  # None if the replica is not finite
             changed = replay.differing_entries(saved[steps.end], {} if newest is None else newest.content)
-        environment = provenance.describe_differences(status, replica.status)
+        statuses = status, replica.status
     nothing_logged = steps.end in saved and not any(rows)
+    begin = "the start" if steps.begin == 0 else f"the checkpoint after step {steps.begin}"
+    lines = [
+        f"{display_path(run.path)}: steps {steps.begin + 1} to {steps.end}, replayed from {begin}",
+        "no row was logged there" if nothing_logged else comparison.text(shutil.get_terminal_size().columns),
+    ]
+    if steps.end in saved:
+        lines.append(describe_state(f"the checkpoint after step {steps.end}", changed))
     equal = (comparison.is_equal or nothing_logged) and not changed
-    if not args.quiet:
-        begin = "the start" if steps.begin == 0 else f"the checkpoint after step {steps.begin}"
-        print(f"{display_path(run.path)}: steps {steps.begin + 1} to {steps.end}, replayed from {begin}")
-        print("no row was logged there" if nothing_logged else comparison.text(shutil.get_terminal_size().columns))
-        if steps.end in saved:
-            result = f"differs in {', '.join(changed)}" if changed else "is equal, bit for bit"
-            print(f"the checkpoint after step {steps.end} {result}")
-        for line in environment if not equal else ():
-            print(f"  {line}")
+    return print_comparison(lines, *statuses, equal=equal, quiet=args.quiet)
+
+
+def describe_state(title: str, changed: Sequence[str]) -> str:
+    """Say whether two states are equal, given the names of the entries that differ."""
+    return f"{title} differs in {', '.join(changed)}" if changed else f"{title} is equal, bit for bit"
+
+
+def print_comparison(
+    lines: Iterable[str], former: Mapping[str, Any], present: Mapping[str, Any], *, equal: bool, quiet: bool
+) -> int:
+    """Print the result of a comparison and return the exit code.
+
+    former and present are the statuses of the two runs. If the runs differ, so does perhaps what they ran on.
+    """
+    from dlopt.rundir import provenance
+    from dlopt.runner.execute import DONE, FAILED
+
+    if not quiet:
+        environment = [] if equal else [f"  {line}" for line in provenance.describe_differences(former, present)]
+        print("\n".join([*lines, *environment]))
     return DONE if equal else FAILED
 
 

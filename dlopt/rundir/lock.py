@@ -1,20 +1,21 @@
-"""One process at a time writes a directory.
+"""Only one process at a time writes a directory.
 
-The file lock.json in it names the process: host, pid, and since when. The process holds it by flock, which the
-operating system ends with the process, however that ends; a file that nobody holds is one that a dead process left.
+The file lock.json names the process: host, pid, and since when. The process holds it by flock, which the operating
+system releases when the process ends, in any way. A file that no process holds was left by a dead process.
 
-Machines that share a file system do not always see each other's flock. So a holder also touches the file every ten
-seconds, and a process of another machine believes it to be gone when nothing has stirred for a minute. Should it
-return from a long sleep, it finds another's name in the file, and writes nothing more.
+Machines that share a file system do not always see each other's flock. So the holder also touches the file every ten
+seconds, and a process of another machine takes the directory over after a minute without a touch. If the former holder
+continues after a long sleep, it finds another name in the file and writes nothing more.
 
-Why not filelock.SoftFileLease (tried with filelock 4.3): a stopped process (SIGSTOP) on the same machine
-loses its lease when that expires (3.0 s of a lease of 3 s), where it keeps a flock; an empty file that a crash
-left blocks everyone (no take-over in 8 s); and there is no public way to ask who holds a lease, as `find_holder` does.
+Why not filelock.SoftFileLease (measured with filelock 4.3): a stopped process (SIGSTOP) loses its lease on the same
+machine when it expires, after 3.0 s of 3 s, but keeps a flock. An empty file, left by a crash, is not taken over within
+8 s. There is no public way to ask who holds a lease, as `find_holder` does.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import math
 import os
@@ -24,25 +25,21 @@ import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dlopt.storage.safe_read import to_printable
 
-try:
-    import fcntl
-except ImportError:  # pragma: no cover
-    fcntl = None  # type: ignore[assignment]
-
 LOCK_FILE = "lock.json"
 HEARTBEAT_SECONDS = 10.0
-"""Seconds between two signs of life."""
+"""Seconds between two touches."""
 STALE_SECONDS = 60.0
-"""Seconds without a sign of life after which a process of another machine counts as gone."""
-_LONGEST = 4096
+"""Seconds without a touch after which a process of another machine counts as gone."""
+LONGEST = 4096
+"""Bytes of the file that are read."""
 
 
 class Holder(NamedTuple):
-    """A process that holds a directory, or did. machine tells apart machines, and starts of one machine."""
+    """A process that holds or held a directory. `machine` changes with every start of a machine."""
 
     host: str
     machine: str
@@ -54,6 +51,17 @@ class Holder(NamedTuple):
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.since))
         return f"process {self.pid} on {to_printable(self.host)}, since {since}"
 
+    @property
+    def is_local(self) -> bool:
+        return self.machine == get_machine_id()
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it was a process of this machine that has ended."""
+        import psutil
+
+        return self.is_local and not psutil.pid_exists(self.pid)
+
 
 class LockedError(Exception):
     """Another process writes this directory."""
@@ -64,17 +72,17 @@ class LockedError(Exception):
 
 
 class LockLostError(Exception):
-    """Another process has taken over a directory that this one held."""
+    """Another process has taken over a directory that this process held."""
 
 
 class Lock:
-    """A directory held by this process, from `take` to `release`; a lock that is forgotten is released."""
+    """A directory that this process holds from `acquire` to `release`, or until the lock is garbage-collected."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.file = folder / LOCK_FILE
         self._descriptor: int | None = None
-        self._read_option = b""
+        self._content = b""
         self._checked = -math.inf
 
     @property
@@ -82,69 +90,68 @@ class Lock:
         return self._descriptor is not None
 
     def acquire(self, waiting: Callable[[Holder], None] = lambda holder: None) -> Lock:
-        """Hold the directory; Held says who does so already.
+        """Hold the directory. Raises LockedError if another process does.
 
-        waiting is called before a minute's wait for a sign of life of a process of another machine.
+        waiting: called before up to a minute is spent waiting for a touch by a process of another machine.
         """
-        while True:
+        while self._descriptor is None:
             descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
             try:
-                before = _parse_holder(os.pread(descriptor, _LONGEST, 0))
-                if not _try_lock(descriptor, before):
-                    raise LockedError(self.folder, _read_live_holder(os.pread(descriptor, _LONGEST, 0)))
-                if not _is_at(descriptor, self.file):  # its holder was just about to remove it
+                if not _try_flock(descriptor, fcntl.LOCK_EX):
+                    holder = _read_holder(descriptor)
+                    # A process locks the file before it writes its name: a dead process is not the holder.
+                    raise LockedError(self.folder, None if holder is None or holder.is_dead else holder)
+                try:
+                    is_removed = not os.path.samestat(os.fstat(descriptor), self.file.lstat())
+                except FileNotFoundError:
+                    is_removed = True
+                if is_removed:  # its former holder has just released it
                     os.close(descriptor)
                     continue
-                before = _parse_holder(os.pread(descriptor, _LONGEST, 0))
-                if (
-                    before is not None
-                    and before.machine != get_machine_id()
-                    and _heartbeat_seen(descriptor, before, waiting)
-                ):
-                    raise LockedError(self.folder, before)
-                mine = Holder(socket.gethostname(), get_machine_id(), os.getpid(), time.time(), os.urandom(8).hex())
-                self._read_option = json.dumps(mine._asdict()).encode() + b"\n"
+                former = _read_holder(descriptor)
+                if former is not None and not former.is_local and _is_touched(descriptor, former, waiting):
+                    raise LockedError(self.folder, former)
+                own = Holder(socket.gethostname(), get_machine_id(), os.getpid(), time.time(), os.urandom(8).hex())
+                self._content = json.dumps(own._asdict()).encode() + b"\n"
                 os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, self._read_option, 0)
+                os.pwrite(descriptor, self._content, 0)
             except BaseException:
                 os.close(descriptor)
                 raise
             self._descriptor = descriptor
-            _start_heartbeat(self)
-            return self
+        _start_heartbeat(self)
+        return self
 
     def check(self, lately: float = 0.0) -> None:
-        """Raise Lost where another process has put its name in the file, or the file is gone.
+        """Raise LockLostError if another process has written its name into the file, or the file is gone.
 
-        lately: seconds in which it is enough to have looked once; on a network's disk a look may take milliseconds.
+        lately: do nothing if the last check is at most this many seconds ago; on a network disk it takes milliseconds.
         """
         if time.monotonic() - self._checked < lately:
             return
         try:
-            found = self.file.read_bytes()
+            content = self.file.read_bytes()
         except FileNotFoundError as error:
-            raise LockLostError(
-                f"{self.file} is gone: the directory was removed or renamed; nothing more is written"
-            ) from error
+            message = f"{self.file} is gone: the directory was removed or renamed; nothing more is written"
+            raise LockLostError(message) from error
         self._checked = time.monotonic()
-        if self._descriptor is None or found != self._read_option:
-            raise LockLostError(
-                f"{self.folder} was taken over by {_parse_holder(found) or 'another process'}; nothing more is written"
-            )
+        if self._descriptor is None or content != self._content:
+            holder = _parse_holder(content) or "another process"
+            raise LockLostError(f"{self.folder} was taken over by {holder}; nothing more is written")
 
     def release(self) -> None:
-        """Leave the directory to others."""
+        """Remove the file and its lock."""
         if self._descriptor is None:
             return
         with contextlib.suppress(LockLostError, OSError):
             self.check()
             self.file.unlink()
-        with _heartbeat_lock:  # else a sign of life might go to whatever has got the number of the descriptor by then
+        with _heartbeat_lock:  # the number of the descriptor may be reused: another file must not be touched
             os.close(self._descriptor)
             self._descriptor = None
 
     def touch(self) -> None:
-        """A sign of life."""
+        """Show other machines that this process is alive."""
         with _heartbeat_lock, contextlib.suppress(OSError):
             if self._descriptor is not None:
                 os.utime(self._descriptor)
@@ -156,18 +163,18 @@ class Lock:
 
 
 def find_holder(folder: Path) -> Holder | None:
-    """Who writes a directory now; None where nobody does, as far as can be seen from here."""
+    """Return the process that writes a directory now, or None if none does, as far as this machine can tell."""
     try:
         descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     try:
-        found = _parse_holder(os.pread(descriptor, _LONGEST, 0))
-        if found is None:
+        holder = _read_holder(descriptor)
+        if holder is None:
             return None
-        if found.machine != get_machine_id():
-            return found if time.time() - os.fstat(descriptor).st_mtime < 2 * STALE_SECONDS else None
-        return None if _try_lock(descriptor, found, shared=True) else found
+        if not holder.is_local:
+            return holder if time.time() - os.fstat(descriptor).st_mtime < 2 * STALE_SECONDS else None
+        return None if _try_flock(descriptor, fcntl.LOCK_SH) else holder
     except OSError:
         return None
     finally:
@@ -175,76 +182,51 @@ def find_holder(folder: Path) -> Holder | None:
 
 
 def get_machine_id() -> str:
-    """A name of this machine as it was started last: two machines may be called alike."""
+    """Return an id of this machine since its last start; host names are not unique."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return socket.gethostname()
 
 
-def _try_lock(descriptor: int, named: Holder | None, *, shared: bool = False) -> bool:
-    """Whether the file could be had; where the system has no flock, whether the process it names is gone."""
-    if fcntl is not None:
-        for _ in range(5):  # a reader holds it for an instant, to see whether it can
-            try:
-                fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-                return True
-            except BlockingIOError:
-                time.sleep(0.002)
-            except OSError:  # a file system without it
-                break
-        else:
-            return False
-    return named is None or named.machine != get_machine_id() or not _pid_alive(named.pid)
+def _try_flock(descriptor: int, kind: int) -> bool:
+    """Lock an open file and return True, or return False if a living process has locked it."""
+    for _ in range(5):  # find_holder locks it for an instant
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(0.002)
+        except OSError:  # a file system without flock
+            holder = _read_holder(descriptor)
+            return holder is None or not holder.is_local or holder.is_dead
+    return False
 
 
-def _read_live_holder(content: bytes) -> Holder | None:
-    """Who has taken the file; None where it has not put its name there yet: that of a dead process stands in it."""
-    found = _parse_holder(content)
-    return None if found is not None and found.machine == get_machine_id() and not _pid_alive(found.pid) else found
-
-
-def _heartbeat_seen(descriptor: int, named: Holder, waiting: Callable[[Holder], None]) -> bool:
-    """Whether a process of another machine gives a sign of life, waited for as long as it may take."""
+def _is_touched(descriptor: int, holder: Holder, waiting: Callable[[Holder], None]) -> bool:
+    """Return whether a process of another machine touches the file within the time after which it counts as gone."""
     last = os.fstat(descriptor).st_mtime_ns
-    if (
-        not -STALE_SECONDS < time.time() - last / 1e9 < 10 * STALE_SECONDS
-    ):  # long ago, or never, whatever the clocks say
+    if not -STALE_SECONDS < time.time() - last / 1e9 < 10 * STALE_SECONDS:  # too long ago, even if clocks differ
         return False
-    waiting(named)
-    until = time.monotonic() + STALE_SECONDS
-    while time.monotonic() < until:
+    waiting(holder)
+    deadline = time.monotonic() + STALE_SECONDS
+    while time.monotonic() < deadline:
         time.sleep(min(1.0, STALE_SECONDS / 10))
         if os.fstat(descriptor).st_mtime_ns != last:
             return True
     return False
 
 
-def _is_at(descriptor: int, file: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), file.lstat())
-    except FileNotFoundError:
-        return False
-
-
-def _pid_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+def _read_holder(descriptor: int) -> Holder | None:
+    return _parse_holder(os.pread(descriptor, LONGEST, 0))
 
 
 def _parse_holder(content: bytes) -> Holder | None:
-    """Who is named in a lock's content; None where it names nobody, being empty or torn."""
+    """Return the process that a file names, or None if it is empty or damaged."""
     try:
-        found: dict[str, Any] = json.loads(content)
-        return Holder(
-            str(found["host"]), str(found["machine"]), int(found["pid"]), float(found["since"]), str(found["token"])
-        )
-    except (ValueError, TypeError, KeyError, RecursionError):
+        host, machine, pid, since, token = (json.loads(content)[name] for name in Holder._fields)
+        return Holder(str(host), str(machine), int(pid), float(since), str(token))
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
 
 
@@ -254,12 +236,12 @@ _heartbeat_thread: threading.Thread | None = None
 
 
 def _start_heartbeat(lock: Lock) -> None:
-    """Have one thread touch all locks of this process."""
+    """Let one thread touch all locks of this process."""
     global _heartbeat_thread  # noqa: PLW0603
     with _heartbeat_lock:
         _held_locks.add(lock)
     if _heartbeat_thread is None or not _heartbeat_thread.is_alive():
-        _heartbeat_thread = threading.Thread(target=_run_heartbeat, name="signs of life", daemon=True)
+        _heartbeat_thread = threading.Thread(target=_run_heartbeat, name="heartbeat", daemon=True)
         _heartbeat_thread.start()
 
 
@@ -267,6 +249,6 @@ def _run_heartbeat() -> None:
     while True:
         time.sleep(HEARTBEAT_SECONDS)
         with _heartbeat_lock:
-            held = list(_held_locks)
-        for lock in held:
+            locks = list(_held_locks)
+        for lock in locks:
             lock.touch()

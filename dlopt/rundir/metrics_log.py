@@ -1,4 +1,8 @@
-"""metrics.jsonl: one JSON object per logged step, appended and read line by line."""
+"""metrics.jsonl: one JSON object per logged step, appended and read line by line.
+
+Why not msgspec (measured with 0.22): its decoder reads a row of 24 numbers in 2 microseconds, this one in 15. But it
+shortens nothing, since types are only a part of what is checked, and importing it adds 7.5 ms to every command.
+"""
 
 from __future__ import annotations
 
@@ -118,12 +122,16 @@ def encode_row(row: Row) -> bytes:
 def parse_row(line: bytes) -> Row | None:
     """Return the row of a line, or None unless it maps names to numbers, with a step, an epoch and seconds."""
     try:
-        row = safe_read.parse_json(line, Path("metrics.jsonl"))
-    except safe_read.UnreadableFile:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
         return None
-    numbers = all(v is None or (isinstance(v, (int, float)) and not isinstance(v, bool)) for v in row.values())
-    known = isinstance(row.get("step"), int) and all(isinstance(row.get(k), (int, float)) for k in ("epoch", "seconds"))
-    return row if numbers and known else None
+    if not isinstance(row, dict) or not all(v is None or _is_number(v) for v in row.values()):
+        return None
+    return row if type(row.get("step")) is int and all(_is_number(row.get(k)) for k in ("epoch", "seconds")) else None
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < safe_read.LARGEST)
 
 
 def decode_evaluations(content: Mapping[str, Any]) -> list[Row]:

@@ -1,9 +1,12 @@
-"""How much memory a run has taken, how much there is, and a bound on what may be taken."""
+"""Available memory, the peak memory of a run, and a limit for commands that read files of others.
+
+psutil reports what the operating system has. The limits of control groups (version 2), which containers and clusters
+set, are read here: psutil does not know them.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
 import sys
 from collections.abc import Iterator
@@ -14,110 +17,76 @@ if TYPE_CHECKING:
     import torch
 
 ALLOWED_FRACTION = 0.9
-"""Of what is available, the part that `bounded` leaves to the process."""
+"""Fraction of available memory that `limit_memory` allows."""
 SMALL = 1 << 20
-"""Bytes for which nobody has to be asked."""
+"""Bytes that `check` allows without a look at the available memory."""
 
 
 class NotEnoughMemoryError(ValueError):
-    """More memory is needed than there is; the message says how much of both."""
+    """More memory is needed than available; the message gives both."""
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes, at the most so far: of the device on a GPU, of the process on a CPU."""
+    """Return the peak memory in bytes: of the device on a GPU, of the process on a CPU."""
     if device.type == "cuda":
         import torch
 
         return torch.cuda.max_memory_allocated(device)
-    if Path("/proc/self/status").exists():  # on Linux getrusage begins with the peak of the starting process
-        return _read_status("VmHWM")
+    status = Path("/proc/self/status")
+    if status.exists():  # on Linux getrusage starts at the peak of the parent process
+        (line,) = (x for x in status.read_text().splitlines() if x.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def available() -> int | None:
-    """Bytes that can still be taken before something else has to go, None where the system does not tell.
+def get_available() -> int:
+    """Return the memory in bytes that can be taken without swapping, by the system and the control groups.
 
-    On Linux what the kernel takes for available, and what the process's control groups leave it if that is less; files
-    that the kernel keeps in memory for faster reading, and lets go when asked, do not count as taken.
+    Files that the kernel caches in memory count as available.
     """
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return _free_pages()
-    (free,) = (int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    return max(0, min([free, *_iter_cgroup_free()]))
+    import psutil
+
+    return max(0, min([psutil.virtual_memory().available, *_iter_cgroup_free()]))
 
 
 def check(needed: int, what: str = "it") -> None:
-    """Raise NotEnoughMemoryError where so many bytes are more than there are; what names the thing that needs them."""
-    there = available() if needed > SMALL else None
-    if there is not None and needed > there:
-        raise NotEnoughMemoryError(f"{what} needs {needed / 1e6:,.0f} MB of memory, and {there / 1e6:,.0f} MB are free")
+    """Raise NotEnoughMemoryError if this many bytes are not available; `what` names the thing that needs them."""
+    if needed > SMALL and needed > (free := get_available()):
+        raise NotEnoughMemoryError(f"{what} needs {needed / 1e6:,.0f} MB of memory, and {free / 1e6:,.0f} MB are free")
 
 
 @contextlib.contextmanager
 def limit_memory() -> Iterator[None]:
-    """While this lasts, what goes beyond the memory that is available now fails, and the machine lives on.
+    """Let allocations beyond the memory that is available now fail, inside this context.
 
-    For commands that open what others may have written: Python raises MemoryError, torch RuntimeError, where otherwise
-    the kernel would end this process or another one. It bounds the process's data (RLIMIT_DATA) on Linux, and does
-    nothing elsewhere; the former bound comes back at the end.
+    Then Python raises MemoryError and torch RuntimeError. Otherwise the kernel would kill this process or another one.
+    The limit is RLIMIT_DATA on Linux; on other systems there is none. Threads and processes that start inside are
+    limited too.
 
-    Not to be used around work on a GPU: CUDA sets aside address space by the size of all devices, far beyond what it
-    takes of memory, and would fail. Threads and processes that begin inside are bounded too.
+    Do not use it around work on a GPU: CUDA reserves address space for the size of all devices, and would fail.
     """
-    there = available() if sys.platform == "linux" else None
-    if there is None:
+    if sys.platform != "linux":
         yield
         return
+    import psutil
+
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = _read_status("VmData") + int(ALLOWED_FRACTION * there)
-    resource.setrlimit(resource.RLIMIT_DATA, (min([wanted, *(x for x in before if x >= 0)]), before[1]))
+    limit = psutil.Process().memory_info().data + int(ALLOWED_FRACTION * get_available())
+    resource.setrlimit(resource.RLIMIT_DATA, (min([limit, *(x for x in before if x >= 0)]), before[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
-def _read_status(field: str) -> int:
-    """A line of the kernel's account of this process, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (line,) = (x for x in lines if x.startswith(f"{field}:"))
-    return int(line.split()[1]) * 1024
-
-
-def _iter_cgroup_free(root: Path = Path("/sys/fs/cgroup"), mine: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
-    """What each control group of this process, and those around it, may still take, in bytes."""
-    try:
-        groups = mine.read_text().splitlines()
-    except OSError:
-        return
-    for line in groups:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "memory":
-            yield from _cgroup_free(root / "memory", path, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
-        elif not controllers:  # the one hierarchy of the second version
-            yield from _cgroup_free(root, path, "memory.max", "memory.current", "")
-
-
-def _cgroup_free(root: Path, path: str, limit: str, usage: str, prefix: str) -> Iterator[int]:
-    folder = root / path.lstrip("/")
-    for group in (folder, *folder.parents):
-        if not group.is_relative_to(root):
-            return
-        try:
-            most, taken = (group / limit).read_text().strip(), int((group / usage).read_text())
-            lines = (group / "memory.stat").read_text().splitlines()
-        except OSError:  # the root has no limit, and in a container the path may be one of the host's
-            continue
-        if most != "max":
-            kept = dict(line.split() for line in lines).get(f"{prefix}inactive_file", "0")
-            yield int(most) - taken + int(kept)
-
-
-def _free_pages() -> int | None:
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        return None
+def _iter_cgroup_free(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
+    """Yield the bytes that the control group of this process, and each one around it, may still take."""
+    lines = own.read_text().splitlines() if own.exists() else []
+    for path in (line.removeprefix("0::/") for line in lines if line.startswith("0::/")):
+        for group in (root / path, *(root / path).parents):
+            with contextlib.suppress(OSError):  # the root has no limit; in a container the path may be the host's
+                limit, usage = ((group / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+                cached = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+                if limit != "max":
+                    yield int(limit) - int(usage) + int(cached.get("inactive_file", 0))

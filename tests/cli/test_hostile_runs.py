@@ -259,6 +259,15 @@ def test_whatever_lies_in_a_run_is_shown_or_said_to_be_damaged(name, place, caps
         opened(place, capsys, command)
 
 
+def test_show_tells_how_many_rows_are_damaged(place, capsys):
+    assert main(["show", "run"]) == 0
+    assert "damaged" not in capsys.readouterr().out
+    lines = (place / "run/metrics.jsonl").read_text().splitlines(keepends=True)
+    (place / "run/metrics.jsonl").write_text("".join([lines[0][9:], *lines[1:], "torn\n"]))
+    assert main(["show", "run"]) == 0
+    assert f"metrics.jsonl is damaged: 2 of {len(lines) + 1} lines" in capsys.readouterr().out
+
+
 def test_what_is_trusted_is_executed(place, capsys, monkeypatch):
     """Else the canary above would prove nothing."""
     arch, rule = "a module beside the run as arch", "a rule's name"

@@ -1,7 +1,6 @@
-"""dlopt rerun: the whole again, as a run of its own, and what came out the same."""
+"""dlopt rerun: repeats a run as a new one and compares the two."""
 
 import json
-import logging
 import re
 import shutil
 
@@ -25,13 +24,9 @@ TRAIN = (
 
 
 @pytest.fixture
-def run(here, capsys):
-    assert main(TRAIN) == 0
-    for handler in logging.getLogger().handlers[:]:  # a process has one run: Hydra leaves its log open
-        if isinstance(handler, logging.FileHandler):
-            logging.getLogger().removeHandler(handler)
-            handler.close()
-    return RunDirectory(here / "outputs" / "one")
+def run(train_once):
+    train_once(*TRAIN)
+    return RunDirectory("outputs/one")
 
 
 def files(run):
@@ -39,7 +34,7 @@ def files(run):
 
 
 def rerun(capsys, *argv):
-    """The exit code, what was said, and the new run."""
+    """Return the exit code, the output and the new run."""
     capsys.readouterr()
     code = main(["rerun", "one", "--trust", *argv])
     out, err = capsys.readouterr()
@@ -47,20 +42,20 @@ def rerun(capsys, *argv):
     return code, out + err, find_run()
 
 
-def test_a_run_that_comes_out_the_same(run, capsys):
+def test_an_equal_run_is_reported_as_equal(run, capsys):
     before = files(run)
-    code, said, other = rerun(capsys)
+    code, output, other = rerun(capsys)
     assert code == 0
-    assert "9 rows compared; every number is equal, bit for bit" in said
-    assert "the state after step 9 is equal, bit for bit" in said
-    assert files(run) == before, "the former is left as it is"
+    assert "9 rows compared; every number is equal, bit for bit" in output
+    assert "the state after step 9 is equal, bit for bit" in output
+    assert files(run) == before
     assert re.search(r"-rerun-[0-9a-f]{4}$", other.path.name)
     assert find_differences(read_final_state(other), read_final_state(run)) == []
     assert other.status["settings"] == run.status["settings"]
-    assert f"rerun of {run.path.relative_to(run.path.parents[1])}" in other.log_file.read_text()
+    assert f"rerun of {run.path}" in other.log_file.read_text()
 
 
-def test_the_new_one_is_a_run_like_any(run, capsys):
+def test_the_new_run_is_an_ordinary_run(run, capsys):
     _, _, other = rerun(capsys)
     assert other.config() == run.config()
     for argv in (["show"], ["evaluate", "--trust"], ["verify", "--trust"], ["runs"]):
@@ -70,64 +65,59 @@ def test_the_new_one_is_a_run_like_any(run, capsys):
     assert main(["train", "-q", "resume=last", "--trust", "epochs=4"]) == 0
     assert other.summary["step"] == 12
     assert main(["train", "-q", f"resume={run.path}", "--trust", "epochs=4"]) == 0
-    assert (
-        find_differences(
-            {k: v for k, v in read_final_state(other).items() if "config" not in k},
-            {k: v for k, v in read_final_state(run).items() if "config" not in k},
-        )
-        == []
-    )
+    states = [{k: v for k, v in read_final_state(r).items() if "config" not in k} for r in (other, run)]
+    assert find_differences(*states) == []
 
 
-def test_a_row_that_differs_is_told_with_its_step(run, capsys):
+def test_a_row_that_differs_is_reported_with_its_step(run, capsys):
     lines = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
     lines[3]["train/loss"] *= 1 + 2**-50
     run.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    code, said, _ = rerun(capsys)
+    code, output, _ = rerun(capsys)
     assert code == 1
-    assert "9 rows compared; train/loss is the first to differ, at step 4" in said
-    assert "the state after step 9 is equal, bit for bit" in said
+    assert "9 rows compared; train/loss is the first to differ, at step 4" in output
+    assert "the state after step 9 is equal, bit for bit" in output
     assert rerun(capsys, "-q")[:2] == (1, "")
 
 
-def test_the_settings_are_those_that_it_ended_with(run, capsys):
+def test_the_new_run_has_the_last_settings(run, capsys):
     assert main(["train", "-q", "resume=one", "--trust", "optimizer.lr=0.05", "epochs=4"]) == 0
-    code, said, other = rerun(capsys)
-    assert "up to step 9 it had other settings (optimizer.lr 0.001 -> 0.05); the new run has those" in said
+    code, output, other = rerun(capsys)
+    assert "up to step 9 it had other settings (optimizer.lr 0.001 -> 0.05); the new run has those" in output
     assert (code, {row["lr"] for row in other.rows()}) == (1, {0.05})
-    assert "lr is the first to differ, at step 1" in said or "at step 1" in said
+    assert "at step 1" in output
 
 
-def test_a_run_that_was_interrupted_is_compared_as_far_as_it_came(run, capsys):
-    """Its last checkpoint being that after step 8."""
+def test_an_interrupted_run_is_compared_by_its_rows(run, capsys):
+    """Its last checkpoint is after step 8."""
     run.checkpoint("last").unlink()
-    code, said, other = rerun(capsys)
+    code, output, other = rerun(capsys)
     assert code == 0
-    assert "the former run has 8 steps, this one 9: the last states are not compared" in said
+    assert "the former run has 8 steps, this one 9: the last states are not compared" in output
     assert other.summary["step"] == 9
 
 
-def test_runs_that_diverged_are_compared_by_their_rows(here, capsys):
+def test_diverged_runs_are_compared_by_their_rows(train_once, capsys):
     """They have no last checkpoint."""
-    assert main([*TRAIN, "optimizer=sgd", "optimizer.lr=1e30", "checkpoint.every=null"]) == 0
-    run = RunDirectory(here / "outputs" / "one")
+    train_once(*TRAIN, "optimizer=sgd", "optimizer.lr=1e30", "checkpoint.every=null")
+    run = RunDirectory("outputs/one")
     assert run.status["status"] == "diverged"
-    code, said, other = rerun(capsys)
+    code, output, other = rerun(capsys)
     assert other.status["status"] == "diverged"
-    assert "the last states are not compared" in said
-    assert "is equal, bit for bit" in said
+    assert "the last states are not compared" in output
+    assert "is equal, bit for bit" in output
     assert code == 0
 
 
-def test_a_last_state_that_is_gone_is_not_called_equal(run, capsys):
+def test_a_missing_last_state_is_not_called_equal(run, capsys):
     shutil.rmtree(run.path / "checkpoints")
-    code, said, _ = rerun(capsys)
+    code, output, _ = rerun(capsys)
     assert code == 0
-    assert "the last states are not compared: one of the runs" in said
-    assert "the state after" not in said
+    assert "the last states are not compared: one of the runs" in output
+    assert "the state after" not in output
 
 
-def test_code_of_ones_own_is_executed_for_those_who_trust_it(run, capsys):
+def test_custom_code_needs_trust(run, capsys):
     before = set(run.path.parent.iterdir())
     assert main(["rerun", "one"]) == 2
     assert "--trust" in capsys.readouterr().err

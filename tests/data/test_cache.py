@@ -80,7 +80,7 @@ def test_another_file_is_rewritten(tmp_path, content):
 def test_a_file_that_exceeds_the_memory_is_rewritten(tmp_path, monkeypatch):
     file = tmp_path / "a.npz"
     np.savez_compressed(file, made_of=np.array(""), sha256=np.array(""), x=np.zeros(10_000_000))
-    monkeypatch.setattr(memory, "available", lambda: 1_000_000)
+    monkeypatch.setattr(memory, "get_available", lambda: 1_000_000)
     with pytest.warns(UserWarning, match="damaged"):
         assert_right(load_or_make(file, arrays))
 

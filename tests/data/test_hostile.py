@@ -43,7 +43,7 @@ LITTLE = 25_000_000
 @pytest.fixture(autouse=True)
 def _little_memory(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(memory, "available", lambda: LITTLE)
+    monkeypatch.setattr(memory, "get_available", lambda: LITTLE)
     _files.cache.clear()
 
 
@@ -191,7 +191,7 @@ def test_data_that_would_exceed_the_memory_are_refused(name, tmp_path):
 def refuse_in_fork(commands, pipe):
     """Run commands in a forked process; send their exit codes, peak memories and messages."""
     with contextlib.redirect_stderr(io.StringIO()) as err:
-        results = [(main(words), memory._read_status("VmHWM")) for words in commands]
+        results = [(main(words), memory.peak_memory(torch.device("cpu"))) for words in commands]
     pipe.send((results, err.getvalue()))
 
 
@@ -226,7 +226,7 @@ def test_bombs_take_no_memory_and_are_reported_in_one_line(here):
 
 def test_large_honest_files_are_read(tmp_path, monkeypatch):
     """They are compressed a thousand to one and need a third of the available memory."""
-    monkeypatch.setattr(memory, "available", lambda: BOMB_BYTES)
+    monkeypatch.setattr(memory, "get_available", lambda: BOMB_BYTES)
     x = np.zeros((250_000, 8), np.float32)
     np.savez_compressed(tmp_path / "my.npz", x=x, y=np.arange(len(x)) % 2)
     assert replace(PLAIN, path=str(tmp_path / "my.npz")).load().shape == (8,)

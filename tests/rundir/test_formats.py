@@ -8,9 +8,11 @@ import json
 
 import pytest
 import torch
-from helpers import build_blobs, compose_config, train_runs
+import yaml
+from helpers import BLOBS, build_blobs, compose_config, train_runs
 
 from dlopt import prng
+from dlopt.cli import main
 from dlopt.rundir.directory import RunDirectory
 from dlopt.training import checkpointing
 from dlopt.training.state import TrainState
@@ -166,3 +168,41 @@ def test_the_keys_of_a_configuration():
     }  # fmt: skip
     assert set(config.checkpoint) == {"every", "minutes", "keep"}
     assert set(config.validation) == {"scheme", "fraction", "k", "fold"}
+
+
+# ------------------------------------------------------------------------------------------- earlier versions
+
+
+def test_a_run_of_an_earlier_version_is_refused_in_one_sentence_and_still_shown(here, capsys):
+    """Its group `bias` is now `bias_init`, and its checkpoints are .pt files."""
+    assert main(["train", "-q", *BLOBS, "epochs=1", "hydra.run.dir=run"]) == 0
+    run = RunDirectory("run")
+    config = yaml.safe_load(run.config_file.read_text())
+    config["bias"] = config.pop("bias_init")
+    run.config_file.write_text(yaml.safe_dump(config))
+    for file in (here / "run/checkpoints").iterdir():
+        file.rename(file.with_suffix(".pt"))
+    capsys.readouterr()
+    for argv in (["evaluate", "run"], ["verify", "run"], ["rerun", "run"], ["train", "resume=run", "epochs=2"]):
+        assert main(argv) == 2, argv
+        (line,) = (line for line in capsys.readouterr().err.splitlines() if "earlier version" in line)
+        assert line.count("run") >= 1
+    for argv in (["show", "run"], ["runs", "."]):
+        assert main(argv) == 0
+    assert "val/accuracy" in capsys.readouterr().out
+
+
+def test_a_sweep_of_an_earlier_version_is_shown_and_its_old_keys_are_answered_with_the_new_ones(here, capsys):
+    assert main(["train", "-q", "-m", *BLOBS, "epochs=1", "hydra.sweep.dir=sweep", "hydra/sweeper=random",
+                 "hydra.sweeper.n_trials=2", "optimizer.lr=interval(0.01,0.1)", "bias_init=zeros"]) == 0  # fmt: skip
+    file = here / "sweep/sweep.json"
+    text = file.read_text().replace("hydra.sweeper.n_trials", "hydra.sweeper.trials").replace("bias_init=", "bias=")
+    assert text != file.read_text()
+    file.write_text(text)
+    capsys.readouterr()
+    assert main(["show", "sweep"]) == 0
+    assert "optimizer.lr" in capsys.readouterr().out
+    assert main(["train", "-q", "resume=sweep", "--trust"]) == 2
+    err = capsys.readouterr().err
+    assert "trials is now n_trials" in err
+    assert "bias is now bias_init" in err

@@ -1,4 +1,4 @@
-"""What is told of a git repository: a patch that restores the files, and nothing executed or changed on the way."""
+"""Git repositories: a patch restores the files, and nothing is executed, changed or read from elsewhere."""
 
 import hashlib
 import os
@@ -11,35 +11,29 @@ import pytest
 from dlopt.rundir import git as module
 from dlopt.rundir.git import find_repository, truncate_patch
 
-WHO = ("-c", "user.name=A", "-c", "user.email=a@b.c", "-c", "init.defaultBranch=main", "-c", "commit.gpgsign=false")
+WHO = ("-c", "user.name=A", "-c", "user.email=a@b.c", "-c", "init.defaultBranch=main", "-c", "commit.gpgsign=false", "-c", "protocol.file.allow=always")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
-def _own_settings(monkeypatch):
-    """Nobody's own configuration of git has a say."""
+def _git_settings(monkeypatch, tmp_path):
+    """A user whose settings change what git prints."""
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    settings = "[diff]\ncontext = 0\norderFile = /nowhere\nnoprefix = true\nexternal = false\n[color]\nui = always\n"
+    write(tmp_path / "gitconfig", settings.encode())
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
 
 
-def git(folder: Path, *arguments: str, **options) -> str:
+def git(folder: Path, *arguments: str, check: bool = True, **options) -> str:
+    environment = os.environ | {"GIT_CONFIG_GLOBAL": os.devnull}
     words = ["git", *WHO, *arguments]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False, **options)
-    assert done.returncode == 0, done.stderr
-    assert "error:" not in done.stderr  # a patch that is cut off is applied in part, and called a success
-    return done.stdout.strip()
-
-
-def made(folder: Path, files: dict[str, bytes], *flags: str) -> Path:
-    """A repository with one commit."""
-    folder.mkdir(parents=True)
-    git(folder, "init", *flags)
-    for name, content in files.items():
-        write(folder / name, content)
-    git(folder, "add", "-A")
-    git(folder, "commit", "-m", "first")
-    return folder
+    process = subprocess.run(
+        words, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=30, **options
+    )
+    assert not check or process.returncode == 0, process.stderr
+    assert "error:" not in process.stderr or not check  # a truncated patch is applied in part, with exit code 0
+    return process.stdout.strip()
 
 
 def write(file: Path, content: bytes) -> None:
@@ -47,32 +41,43 @@ def write(file: Path, content: bytes) -> None:
     file.write_bytes(content)
 
 
-def files(folder: Path) -> dict[str, tuple[bytes, bool]]:
-    """Every file but git's own: content (of a link: where it leads) and whether it can be executed."""
-    found = {}
+def make_repository(folder: Path, files: dict[str, bytes], *flags: str, commit: bool = True) -> Path:
+    folder.mkdir(parents=True)
+    git(folder, "init", *flags)
+    for name, content in files.items():
+        write(folder / name, content)
+    git(folder, "add", "-A")
+    if commit:
+        git(folder, "commit", "-m", "first")
+    return folder
+
+
+def read_files(folder: Path) -> dict[str, tuple[bytes, bool]]:
+    """Return every file except git's: the content (of a link: the target) and whether it is executable."""
+    files = {}
     for path in sorted(folder.rglob("*")):
         if ".git" not in path.relative_to(folder).parts and (path.is_symlink() or path.is_file()):
             link = path.is_symlink()
             content = os.fsencode(path.readlink()) if link else path.read_bytes()
-            found[path.relative_to(folder).as_posix()] = (content, not link and os.access(path, os.X_OK))
-    return found
+            files[path.relative_to(folder).as_posix()] = (content, not link and os.access(path, os.X_OK))
+    return files
 
 
-def restored(folder: Path, elsewhere: Path) -> dict[str, tuple[bytes, bool]]:
-    """The files of a clean checkout of the commit to which the patch is applied."""
-    found = find_repository(folder)
-    assert found is not None
-    assert not found.unknown
-    if found.commit:
-        git(elsewhere.parent, "clone", str(folder), str(elsewhere))
-        git(elsewhere, "checkout", found.commit)
+def restore(folder: Path, copy: Path) -> dict[str, tuple[bytes, bool]]:
+    """Return the files of a clean checkout of the recorded commit, with the patch applied."""
+    repository = find_repository(folder)
+    assert repository is not None
+    assert (repository.folder, repository.unknown) == (folder, "")
+    if repository.commit:
+        git(copy.parent, "clone", str(folder), str(copy))
+        git(copy, "checkout", repository.commit)
     else:
-        elsewhere.mkdir()
-        git(elsewhere, "init", f"--object-format={git(folder, 'rev-parse', '--show-object-format')}")
-    if found.patch:
-        write(elsewhere.parent / "a.patch", found.patch)
-        git(elsewhere, "apply", str(elsewhere.parent / "a.patch"))
-    return files(elsewhere)
+        copy.mkdir()
+        git(copy, "init", f"--object-format={git(folder, 'rev-parse', '--show-object-format')}")
+    if repository.patch:
+        write(copy.parent / "a.patch", repository.patch)
+        git(copy, "apply", str(copy.parent / "a.patch"))
+    return read_files(copy)
 
 
 START = {
@@ -91,8 +96,8 @@ START = {
 }
 
 
-def change_all(folder: Path) -> None:
-    """Every kind of change that there is."""
+def change_everything(folder: Path) -> Path:
+    """Make every kind of change."""
     write(folder / "net.py", b"zero\n" + START["net.py"].replace(b"two", b"2", 1))
     (folder / "gone.py").unlink()
     (folder / "moved.py").rename(folder / "elsewhere.py")
@@ -114,62 +119,118 @@ def change_all(folder: Path) -> None:
     write(folder / "opened.py/inner.py", b"z = 1\n")
     shutil.rmtree(folder / "closed.py")
     write(folder / "closed.py", b"z = 2\n")
+    return folder
 
 
-def test_a_patch_restores_the_files(tmp_path):
-    folder = made(tmp_path / "it", START)
-    change_all(folder)
-    assert restored(folder, tmp_path / "again") == files(folder)
+def _plain(tmp_path: Path) -> Path:
+    return change_everything(make_repository(tmp_path / "it", START))
 
 
-@pytest.mark.parametrize("format", ["sha1", "sha256"])
-def test_a_repository_without_a_commit_is_restored_from_nothing(tmp_path, format):
-    folder = tmp_path / "it"
-    folder.mkdir()
-    git(folder, "init", f"--object-format={format}")
-    write(folder / "staged.bin", b"\0\1")
-    git(folder, "add", "staged.bin")
+def _without_commit(tmp_path: Path, *flags: str) -> Path:
+    folder = make_repository(tmp_path / "it", {"staged.bin": b"\0\1"}, *flags, commit=False)
     write(folder / "mine.py", b"x = 1\n")
-    found = find_repository(folder)
-    assert found is not None
-    assert (found.commit, found.branch) == (None, None)
-    assert restored(folder, tmp_path / "again") == files(folder)
-    git(folder, "commit", "-m", "first")
-    git(folder, "add", "mine.py")
-    git(folder, "commit", "-m", "second")
-    write(folder / "mine.py", b"x = 2\n")
-    assert restored(folder, tmp_path / "later") == files(folder)
+    return folder
 
 
-def test_a_change_within_the_same_second_and_of_the_same_size_is_seen(tmp_path):
-    folder = made(tmp_path / "it", {"a.py": b"1\n"})
+def _sha256(tmp_path: Path) -> Path:
+    return change_everything(make_repository(tmp_path / "it", START, "--object-format=sha256"))
+
+
+def _submodule(tmp_path: Path) -> Path:
+    inner, folder = make_repository(tmp_path / "inner", START), make_repository(tmp_path / "it", {"a.py": b"1\n"})
+    git(folder, "submodule", "add", str(inner), "module")
+    return change_everything(folder / "module")
+
+
+def _sparse_submodule(tmp_path: Path) -> Path:
+    """Git then keeps in another file where the files lie."""
+    folder = _submodule(tmp_path)
+    git(folder, "sparse-checkout", "set", "--no-cone", "/*")
+    return folder
+
+
+def _worktree(tmp_path: Path) -> Path:
+    folder, tree = make_repository(tmp_path / "it", START), tmp_path / "tree"
+    git(folder, "worktree", "add", "-b", "other", str(tree))
+    git(tree, "update-index", "--split-index")
+    return change_everything(tree)
+
+
+def _relative_worktree(tmp_path: Path) -> Path:
+    """Newer versions of git can write it like this."""
+    tree = _worktree(tmp_path)
+    file = Path(git(tree, "rev-parse", "--git-path", "gitdir"))
+    file.write_text(f"{os.path.relpath(tree / '.git', file.parent)}\n")
+    return tree
+
+
+def _conflict(tmp_path: Path) -> Path:
+    folder = make_repository(tmp_path / "it", {"a.py": b"1\n", "b.py": b"1\n"})
+    for branch, content in (("side", b"2\n"), ("main", b"3\n")):
+        git(folder, "checkout", *(["-b"] if branch == "side" else []), branch)
+        write(folder / "a.py", content)
+        git(folder, "commit", "-am", branch)
+    git(folder, "merge", "side", check=False)
+    write(folder / "b.py", b"2\n")
+    return folder
+
+
+def _replaced_commit(tmp_path: Path) -> Path:
+    folder = make_repository(tmp_path / "it", {"a.py": b"1\n"})
+    write(folder / "a.py", b"2\n")
+    git(folder, "commit", "-am", "second")
+    git(folder, "replace", "HEAD", "HEAD~1")
+    write(folder / "a.py", b"3\n")
+    return folder
+
+
+def _same_second(tmp_path: Path) -> Path:
+    """A change within the second of the index, of the same size."""
+    folder = make_repository(tmp_path / "it", {"a.py": b"1\n"})
     os.utime(folder / "a.py", (1000, 1000))
     git(folder, "add", "a.py")
     os.utime(folder / ".git/index", (1000, 1000))
     write(folder / "a.py", b"2\n")
     os.utime(folder / "a.py", (1000, 1000))
-    assert restored(folder, tmp_path / "again") == files(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "make",
+    [_plain, _without_commit, lambda p: _without_commit(p, "--object-format=sha256"), _sha256, _submodule, _sparse_submodule,
+     _worktree, _relative_worktree, _conflict, _replaced_commit, _same_second],
+)  # fmt: skip
+def test_a_patch_restores_the_files(make, tmp_path):
+    folder = make(tmp_path)
+    assert restore(folder, tmp_path / "again") == read_files(folder)
 
 
 def test_a_clean_repository_has_no_patch(tmp_path):
-    folder = made(tmp_path / "it", START)
-    found = find_repository(folder / "a folder")
-    assert found is not None
-    assert found.folder == folder
-    assert found.commit == git(folder, "rev-parse", "HEAD")
-    assert (found.branch, found.patch, found.unknown) == ("main", b"", "")
-    assert found.describe("git.patch") == {
-        "folder": str(folder), "commit": found.commit, "branch": "main",
+    folder = make_repository(tmp_path / "it", START)
+    repository = find_repository(folder / "a folder")
+    assert repository.describe("git.patch") == {
+        "folder": str(folder), "commit": git(folder, "rev-parse", "HEAD"), "branch": "main",
         "patch": None, "patch_sha256": None, "unknown": None,
     }  # fmt: skip
     git(folder, "checkout", "--detach")
-    detached = find_repository(folder)
-    assert detached is not None
-    assert (detached.commit, detached.branch) == (found.commit, None)
+    assert find_repository(folder).branch is None
+    git(folder, "config", "core.fileMode", "false")
+    git(folder, "config", "core.autocrlf", "true")
+    (folder / "run.sh").chmod(0o755)
+    write(folder / "gone.py", b"old\r\n")
+    assert find_repository(folder).patch == b"", "the switches of the configuration count"
+
+
+def test_a_submodule_is_recorded_by_its_commit(tmp_path):
+    module = _submodule(tmp_path)
+    git(module.parent, "commit", "-m", "second")
+    assert find_repository(module.parent).patch == b""
+    git(module, "commit", "-am", "another")
+    assert f"+Subproject commit {git(module, 'rev-parse', 'HEAD')}".encode() in find_repository(module.parent).patch
 
 
 def test_only_source_that_is_not_ignored_is_added(tmp_path):
-    folder = made(tmp_path / "it", START)
+    folder = make_repository(tmp_path / "it", START)
     for name in (
         "notes.txt", "ignored.py", "build/x.py", "excluded.py", "everywhere.py", "large.py", "weights.pt",
         "outputs/1/.hydra/config.yaml", "outputs/multirun.yaml", "env/lib/site-packages/a/b.py",
@@ -178,40 +239,30 @@ def test_only_source_that_is_not_ignored_is_added(tmp_path):
     write(folder / ".git/info/exclude", b"excluded.py\n")
     write(tmp_path / "ignore", b"everywhere.py\n")
     git(folder, "config", "core.excludesFile", str(tmp_path / "ignore"))
-    made(folder / "another", {"own.py": b"1\n"})
-    write(folder / "another/inner.py", b"1\n")
-    found = find_repository(folder)
-    assert found is not None
-    assert found.patch == b"# left out: 1 untracked file\n"
+    make_repository(folder / "another", {"own.py": b"1\n"})
+    assert find_repository(folder).patch == b"# left out: 1 untracked file\n"
     write(folder / "large.py", b"x" * 100_000)
-    found = find_repository(folder)
-    assert found is not None
-    assert found.patch.count(b"diff --git") == 1
-    assert b"b/large.py" in found.patch
+    patch = find_repository(folder).patch
+    assert patch.count(b"diff --git") == 1
+    assert b"b/large.py" in patch
 
 
-def test_what_is_large_is_left_out_and_said(tmp_path, monkeypatch):
-    folder = made(tmp_path / "it", {"big.bin": b"1", "a.py": b"1\n", "deep/b.py": b"1\n"})
+def test_a_patch_has_a_limit_and_names_what_is_left_out(tmp_path, monkeypatch):
+    files = {"big.bin": b"1", "a.py": b"1\n", "deep/b.py": b"1\n"}
+    folder, copy = make_repository(tmp_path / "it", files), make_repository(tmp_path / "again", files)
     write(folder / "big.bin", os.urandom(3000))
     write(folder / "a.py", b"2\n")
     write(folder / "deep/b.py", b"".join(b"%d\n" % i for i in range(400)))
+    write(folder / "a/very/deep/one.py", b"x" * 600)
+    write(folder / "zoo.py", b"y" * 600)
     monkeypatch.setattr(module, "LARGEST_PATCH", 1000)
-    found = find_repository(folder)
-    assert found is not None
-    head = found.patch.decode().split("diff --git")[0]
-    assert head == "# left out: big.bin\n# left out: deep/b.py\n"
-    assert len(found.patch) <= 1000 + len(head)
-    again = made(tmp_path / "again", {"big.bin": b"1", "a.py": b"1\n", "deep/b.py": b"1\n"})
-    git(again, "apply", "-", input=found.patch.decode())
-    assert (again / "a.py").read_bytes() == b"2\n"
-
-
-def test_untracked_files_near_the_root_come_first(tmp_path, monkeypatch):
-    folder = made(tmp_path / "it", {"a.py": b"1\n"})
-    write(folder / "a/very/deep/one.py", b"x" * 60)
-    write(folder / "zoo.py", b"y" * 60)
-    monkeypatch.setattr(module, "LARGEST_PATCH", 100)
-    assert module._sources(module._Git(folder, os.environ)) == (["zoo.py"], ["1 untracked file"])
+    patch = find_repository(folder).patch.decode()
+    head = patch.split("diff --git")[0]
+    assert head == "# left out: 1 untracked file\n# left out: big.bin\n# left out: deep/b.py\n"
+    assert len(patch) <= 1000 + len(head)
+    git(copy, "apply", "-", input=patch)
+    assert (copy / "a.py").read_bytes() == b"2\n"
+    assert (copy / "zoo.py").exists(), "files near the root come first"
 
 
 def test_as_many_files_fit_as_possible():
@@ -224,43 +275,49 @@ def test_as_many_files_fit_as_possible():
     assert truncate_patch(b"", 10) == (b"", [])
 
 
-def all_of(folder: Path) -> dict[str, tuple[bytes, int]]:
-    return {str(p): (p.read_bytes(), p.stat().st_mtime_ns) for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
 def test_the_repository_is_not_changed(tmp_path):
-    folder = made(tmp_path / "it", START)
-    change_all(folder)
+    def read_all(folder: Path) -> dict[str, tuple[bytes, int]]:
+        return {str(p): (p.read_bytes(), p.stat().st_mtime_ns) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+    folder = _plain(tmp_path)
     (folder / "turned.py").unlink()
     (folder / "link.py").unlink()
-    os.utime(folder / "net.py", (5, 5))  # git status would write a fresh index
-    before = all_of(folder)
-    assert find_repository(folder) is not None
-    assert all_of(folder) == before
+    os.utime(folder / "net.py", (5, 5))  # git status would write a new index
+    before = read_all(folder)
+    assert find_repository(folder).patch
+    assert read_all(folder) == before
+    git(folder, "sparse-checkout", "set", "--cone", "--sparse-index", "a folder")
+    write(folder / "staged.py", b"3\n")
+    git(folder, "add", "staged.py")
+    before = read_all(folder)
+    assert b"staged.py" in find_repository(folder).patch
+    assert {name: content for name, (content, _) in read_all(folder).items()} == {k: v for k, (v, _) in before.items()}
 
 
-def test_nothing_in_a_repository_is_executed(tmp_path, monkeypatch):
-    """Filters, diff drivers, monitors, hooks, pagers, aliases: each would leave a file behind."""
-    folder = made(tmp_path / "it", {**START, "sub/x": b"1"})
-    trap = tmp_path / "trap.sh"
-    write(trap, b'#!/bin/sh\necho "$0 $@" >> ' + bytes(tmp_path / "sprung") + b"\ncat\n")
+def write_trap(tmp_path: Path, end: str) -> tuple[str, Path]:
+    """Write a program that leaves a file behind."""
+    trap, canary = tmp_path / "trap.sh", tmp_path / "canary"
+    write(trap, f'#!/bin/sh\necho "$0 $@" >> {canary}\n{end}\n'.encode())
     trap.chmod(0o755)
-    inner = made(tmp_path / "inner", {"i.py": b"1\n"})
-    git(folder, "-c", "protocol.file.allow=always", "submodule", "add", str(inner), "module")
-    git(folder, "commit", "-m", "second")
-    write(folder / ".gitattributes", b"* filter=evil diff=evil\n")
-    for name in (
-        "filter.evil.clean", "filter.evil.smudge", "filter.evil.process", "diff.evil.command", "diff.evil.textconv",
-        "diff.external", "core.fsmonitor", "core.pager", "pager.diff", "alias.diff", "core.sshCommand", "core.editor",
-        "remote.origin.uploadpack", "credential.helper",
+    return str(trap), canary
+
+
+def test_nothing_in_a_repository_is_executed(tmp_path):
+    """Filters, drivers, monitors, hooks, pagers, aliases."""
+    folder = make_repository(tmp_path / "it", {**START, "sub/x": b"1"})
+    trap, canary = write_trap(tmp_path, "cat")
+    git(folder, "submodule", "add", str(make_repository(tmp_path / "inner", {"i.py": b"1\n"})), "module")
+    write(folder / ".gitattributes", b"* filter=evil diff=evil\nimage.bin filter=a=b\n")
+    git(folder, "commit", "-am", "second")
+    for key in (
+        "filter.evil.clean", "filter.evil.smudge", "filter.evil.process", "filter.a=b.clean", "diff.evil.command",
+        "diff.evil.textconv", "diff.external", "core.fsmonitor", "core.pager", "pager.diff", "alias.diff", "core.editor",
+        "core.sshCommand", "credential.helper", "hook.evil.command",
     ):  # fmt: skip
         for place in (folder, folder / "module"):
-            git(place, "config", name, str(trap))
+            git(place, "config", key, trap)
     git(folder, "config", "filter.evil.required", "true")
-    git(folder, "config", "remote.origin.url", str(inner))
-    git(folder, "config", "core.repositoryFormatVersion", "1")
-    git(folder, "config", "extensions.partialClone", "origin")
-    git(folder, "config", "remote.origin.promisor", "true")
+    git(folder, "config", "hook.evil.event", "post-index-change")
     for hooks in (folder / ".git/hooks", folder / ".git/modules/module/hooks"):
         for hook in ("post-index-change", "pre-commit", "fsmonitor-watchman", "post-checkout"):
             shutil.copy(trap, hooks / hook)
@@ -268,160 +325,94 @@ def test_nothing_in_a_repository_is_executed(tmp_path, monkeypatch):
     write(folder / "mine.py", b"new\n")
     write(folder / "module/i.py", b"changed\n")
     os.utime(folder / "image.bin", (5, 5))
-    found = find_repository(folder)
-    assert found is not None
-    assert not found.unknown
-    assert b"+changed" in found.patch
-    assert not (tmp_path / "sprung").exists()
-    subprocess.run(["git", "diff", "HEAD"], cwd=folder, capture_output=True, check=False)
-    assert (tmp_path / "sprung").exists(), "the traps are none"
+    repository = find_repository(folder)
+    assert not canary.exists(), canary.read_text()
+    assert repository.unknown == ""
+    assert b"+changed" in repository.patch
+    for options in ((), ("--no-ext-diff", "--no-textconv", "HEAD", "--", "image.bin")):
+        git(folder, "diff", *options, check=False)
+        assert canary.exists(), "the traps are not set"
+        canary.unlink()
 
 
-def test_a_submodule_is_told_by_its_commit(tmp_path):
-    inner = made(tmp_path / "inner", {"i.py": b"1\n"})
-    folder = made(tmp_path / "it", {"a.py": b"1\n"})
-    git(folder, "-c", "protocol.file.allow=always", "submodule", "add", str(inner), "module")
-    git(folder, "commit", "-m", "second")
-    write(folder / "module/i.py", b"2\n")
-    found = find_repository(folder)
-    assert found is not None
-    assert found.patch == b""
-    git(folder / "module", "commit", "-am", "another")
-    found = find_repository(folder)
-    assert found is not None
-    assert b"+Subproject commit " + git(folder / "module", "rev-parse", "HEAD").encode() in found.patch
-
-
-@pytest.mark.parametrize("worktree_config", [False, True])
-def test_the_files_of_a_submodule_are_read_from_inside_it(tmp_path, worktree_config):
-    inner = made(tmp_path / "inner", START)
-    folder = made(tmp_path / "it", {"a.py": b"1\n"})
-    git(folder, "-c", "protocol.file.allow=always", "submodule", "add", str(inner), "module")
-    if worktree_config:  # then git keeps in another file where the files lie
-        git(folder / "module", "sparse-checkout", "set", "--no-cone", "/*")
-    change_all(folder / "module")
-    found = find_repository(folder / "module/a folder")
-    assert found is not None
-    assert found.folder == folder / "module"
-    assert restored(folder / "module", tmp_path / "again") == files(folder / "module")
-
-
-def test_a_worktree_and_a_split_index_are_read(tmp_path):
-    folder = made(tmp_path / "it", START)
-    git(folder, "worktree", "add", "-b", "other", str(tmp_path / "tree"))
-    git(tmp_path / "tree", "update-index", "--split-index")
-    write(tmp_path / "tree/net.py", b"2\n")
-    write(tmp_path / "tree/mine.py", b"2\n")
-    found = find_repository(tmp_path / "tree")
-    assert found is not None
-    assert (found.folder, found.branch) == (tmp_path / "tree", "other")
-    assert restored(tmp_path / "tree", tmp_path / "again") == files(tmp_path / "tree")
-    content = Path(git(tmp_path / "tree", "rev-parse", "--git-path", "gitdir"))
-    content.write_text(f"{os.path.relpath(tmp_path / 'tree/.git', content.parent)}\n")  # newer git can write it so
-    found = find_repository(tmp_path / "tree")
-    assert found is not None
-    assert b"mine.py" in found.patch
-
-
-def test_switches_of_the_configuration_count(tmp_path):
-    folder = made(tmp_path / "it", {"run.sh": b"#!/bin/sh\n", "a.txt": b"1\n2\n"})
-    git(folder, "config", "core.fileMode", "false")
-    git(folder, "config", "core.autocrlf", "true")
-    (folder / "run.sh").chmod(0o755)
-    write(folder / "a.txt", b"1\r\n2\r\n")
-    found = find_repository(folder)
-    assert found is not None
-    assert found.patch == b""
-
-
-def test_files_in_conflict_are_restored(tmp_path):
-    folder = made(tmp_path / "it", {"a.py": b"1\n", "b.py": b"1\n"})
-    git(folder, "checkout", "-b", "side")
-    write(folder / "a.py", b"2\n")
-    git(folder, "commit", "-am", "side")
-    git(folder, "checkout", "main")
-    write(folder / "a.py", b"3\n")
-    git(folder, "commit", "-am", "main")
-    subprocess.run(["git", *WHO, "merge", "side"], cwd=folder, capture_output=True, check=False)
-    write(folder / "b.py", b"2\n")
-    assert restored(folder, tmp_path / "again") == files(folder)
+def test_missing_objects_are_not_fetched(tmp_path):
+    """In a partial clone, git would run the program that the configuration names."""
+    folder = make_repository(tmp_path / "it", {"net.py": b"1\n"})
+    trap, canary = write_trap(tmp_path, "exit 1")
+    for key, value in {
+        "core.repositoryFormatVersion": "1", "extensions.partialClone": "origin", "remote.origin.promisor": "true",
+        "remote.origin.url": str(make_repository(tmp_path / "inner", {"i.py": b"1\n"})), "remote.origin.uploadpack": trap,
+    }.items():  # fmt: skip
+        git(folder, "config", key, value)
+    blob = git(folder, "rev-parse", "HEAD:net.py")
+    (folder / f".git/objects/{blob[:2]}/{blob[2:]}").unlink()
+    write(folder / "net.py", b"changed\n")
+    assert find_repository(folder).unknown == "git failed"
+    assert not canary.exists()
+    git(folder, "diff", "HEAD", check=False)
+    assert canary.exists(), "the trap is not set"
 
 
 def test_the_repository_of_a_hook_is_not_taken_for_that_of_the_folder(tmp_path, monkeypatch):
-    folder = made(tmp_path / "it", {"a.py": b"1\n"})
-    other = made(tmp_path / "other", {"b.py": b"1\n"})
+    folder = make_repository(tmp_path / "it", {"a.py": b"1\n"})
+    other = make_repository(tmp_path / "other", {"b.py": b"1\n"})
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git/index"))
-    found = find_repository(folder)
-    assert found is not None
-    assert (found.folder, found.patch) == (folder, b"")
+    repository = find_repository(folder)
+    assert (repository.folder, repository.patch) == (folder, b"")
 
 
-def test_where_there_is_no_repository_there_is_none(tmp_path, monkeypatch):
+def test_where_there_is_no_repository_none_is_found(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     (tmp_path / "plain").mkdir()
-    assert find_repository(tmp_path / "plain") is None
     git(tmp_path, "init", "--bare", "bare")
-    assert find_repository(tmp_path / "bare") is None
-    folder = made(tmp_path / "it", START)
-    assert find_repository(folder / ".git") is None
-    assert find_repository(tmp_path / "nowhere") is None
+    folder = make_repository(tmp_path / "it", START)
+    for broken in ("HEAD", "config"):
+        shutil.copytree(folder, tmp_path / broken)
+        write(tmp_path / broken / ".git" / broken, b"\0[[[")
+    for place in ("plain", "bare", "it/.git", "nowhere", "HEAD", "config"):
+        assert find_repository(tmp_path / place) is None
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_repository(folder) is None
 
 
-@pytest.mark.parametrize("broken", ["HEAD", "config"])
-def test_a_damaged_repository_is_none(tmp_path, monkeypatch, broken):
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    folder = made(tmp_path / "it", START)
-    write(folder / ".git" / broken, b"\0[[[")
-    assert find_repository(folder) is None
-
-
-def test_of_a_repository_with_damaged_objects_the_commit_is_told(tmp_path):
-    folder = made(tmp_path / "it", START)
+def test_of_a_damaged_repository_the_commit_is_recorded(tmp_path):
+    folder = make_repository(tmp_path / "it", START)
     commit = git(folder, "rev-parse", "HEAD")
-    shutil.rmtree(folder / ".git/objects")
-    (folder / ".git/objects").mkdir()
     write(folder / "net.py", b"2\n")
-    found = find_repository(folder)
-    assert found is not None
-    assert (found.commit, found.patch, found.unknown) == (commit, b"", "git failed")
-    assert found.describe("git.patch")["unknown"] == "git failed"
-
-
-def test_a_damaged_index_leaves_the_changes_unknown(tmp_path):
-    folder = made(tmp_path / "it", START)
+    (folder / ".git/objects").rename(folder / ".git/away")
+    (folder / ".git/objects").mkdir()
+    repository = find_repository(folder)
+    assert (repository.commit, repository.patch, repository.unknown) == (commit, b"", "git failed")
+    assert repository.describe("git.patch")["unknown"] == "git failed"
+    (folder / ".git/objects").rmdir()
+    (folder / ".git/away").rename(folder / ".git/objects")
     write(folder / ".git/index", b"DIRC nonsense")
-    found = find_repository(folder)
-    assert found is not None
-    assert (found.patch, found.unknown) == (b"", "git failed")
+    assert find_repository(folder) == repository
 
 
 def test_git_that_takes_too_long_is_not_waited_for(tmp_path, monkeypatch):
-    folder = made(tmp_path / "it", START)
-    real = module._Git.__call__
+    folder = make_repository(tmp_path / "it", START)
+    call = module._Git.__call__
 
-    def slow(self, *arguments, **options):
+    def call_slowly(self, *arguments, **options):
         if arguments[0] == "ls-files":
-            self.until = 0.0
-        return real(self, *arguments, **options)
+            self.deadline = 0.0
+        return call(self, *arguments, **options)
 
-    monkeypatch.setattr(module._Git, "__call__", slow)
-    found = find_repository(folder)
-    assert found is not None
-    assert found.commit == git(folder, "rev-parse", "HEAD")
-    assert found.unknown == "git took more than 5 s"
+    monkeypatch.setattr(module._Git, "__call__", call_slowly)
+    repository = find_repository(folder)
+    assert (repository.commit, repository.unknown) == (git(folder, "rev-parse", "HEAD"), "git took more than 5 s")
     monkeypatch.setattr(module, "SECONDS", 0.0)
     assert find_repository(folder) is None
 
 
 # ------------------------------------------------------------------------------------------------ private files
 
-SECRET = b"a key of nobody else\n"
+SECRET = b"a key of someone else\n"
 
 
-def _worktree(home: Path, folder: Path) -> None:
+def _other_worktree(home: Path, folder: Path) -> None:
     git(folder, "config", "core.worktree", "../../..")
 
 
@@ -477,7 +468,7 @@ def _common(home: Path, folder: Path) -> None:
 
 
 def _alternates(home: Path, folder: Path) -> None:
-    """The name of a commit is told to whoever is given a run."""
+    """The commit is one of the other repository."""
     commit = git(home / "private", "rev-parse", "HEAD")
     write(folder / ".git/objects/info/alternates", f"{home / 'private/.git/objects'}\n".encode())
     write(folder / ".git/refs/heads/main", f"{commit}\n".encode())
@@ -493,40 +484,38 @@ def _index(home: Path, folder: Path) -> None:
 @pytest.mark.parametrize(
     "lead_out",
     [
-        _worktree, _inner_worktree, _file, _file_of_a_worktree, _made_up_worktree, _link, _links_inside,
+        _other_worktree, _inner_worktree, _file, _file_of_a_worktree, _made_up_worktree, _link, _links_inside,
         _link_to_a_branch, _common, _alternates, _index,
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("at", ["", "sub"])
-def test_a_repository_shows_nothing_that_lies_outside_of_it(tmp_path, monkeypatch, lead_out, at):
+def test_a_repository_shows_nothing_that_lies_outside_of_it(lead_out, tmp_path, monkeypatch):
     home = tmp_path / "home"
     write(home / ".ssh/id_rsa", SECRET)
     write(home / "secret.yaml", SECRET)
-    made(home / "private", {"secret.py": SECRET})
-    folder = made(home / "downloads/it", {".ssh/id_rsa": b"another\n", "sub/a.py": b"1\n"})
+    make_repository(home / "private", {"secret.py": SECRET})
+    folder = make_repository(home / "downloads/it", {".ssh/id_rsa": b"another\n", "sub/a.py": b"1\n"})
     lead_out(home, folder)
-    found = find_repository(folder / at)
-    if found is not None:
-        assert found.folder == folder
-        assert found.unknown
-        assert found.patch == b""
-        assert found.commit != git(home / "private", "rev-parse", "HEAD") or lead_out is _alternates
+    for place in (folder, folder / "sub"):
+        repository = find_repository(place)
+        if repository is not None:
+            assert (repository.folder, repository.patch) == (folder, b"")
+            assert repository.unknown
+            assert repository.commit != git(home / "private", "rev-parse", "HEAD") or lead_out is _alternates
     monkeypatch.setattr(module, "_find_escape", lambda *given: "")
     monkeypatch.setattr(module, "_leads_out", lambda name: False)
-    believed = find_repository(folder / at)
-    harmless = lead_out is _inner_worktree  # git goes out of its own folder only where it is called inside
-    assert harmless or (believed is not None and b"a key of nobody else" in believed.patch), "this leads nowhere"
+    believed = find_repository(folder)
+    harmless = lead_out in (_other_worktree, _inner_worktree)  # in the root, git compares only what lies below it
+    assert harmless or (believed is not None and b"a key of someone else" in believed.patch), "this leads nowhere"
 
 
-@pytest.mark.parametrize("name", ["/a", "../a", "a/../b", "a/..", ".git/config", "a/.GIT/b"])
-def test_a_name_that_leads_out_is_known(name):
-    assert module._leads_out(name)
+def test_names_that_lead_out_are_recognized():
+    assert all(map(module._leads_out, ("/a", "../a", "a/../b", "a/..", ".git/config", "a/.GIT/b")))
     assert not any(map(module._leads_out, ("a", "a/b", "..a/b", "a/...", ".gitignore", "a/.github/b")))
 
 
-def test_the_repository_of_a_run_directory_is_not_looked_at(tmp_path):
-    folder = made(tmp_path / "run", START)
-    inner = made(tmp_path / "run/a/b", START)
+def test_the_repository_of_a_run_directory_is_ignored(tmp_path):
+    folder = make_repository(tmp_path / "run", START)
+    inner = make_repository(tmp_path / "run/a/b", START)
     assert find_repository(inner) is not None
     write(folder / "status.json", b"{}")
     assert find_repository(folder) is not None, "projects may have such a file"

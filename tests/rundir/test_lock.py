@@ -114,7 +114,17 @@ def test_of_many_at_once_one_has_it(tmp_path):
     assert not failed
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"host": 1}', b"[" * 4000, bytes(range(256))])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b'{"host": 1}',
+        b"[" * 4000,
+        bytes(range(256)),
+        b'{"host": "", "machine": "", "pid": 1e400, "since": 1, "token": ""}',
+    ],
+)
 def test_a_file_that_nobody_holds_is_no_lock_whatever_it_says(content, tmp_path):
     (tmp_path / lock.LOCK_FILE).write_bytes(content)
     assert find_holder(tmp_path) is None
@@ -171,8 +181,8 @@ def test_another_machine_that_gives_signs_of_life_keeps_it(tmp_path, monkeypatch
 def test_another_machine_that_is_silent_is_gone_and_when_it_returns_it_finds_out(tmp_path, quick):
     theirs = Lock(tmp_path).acquire()
     told = json.loads((tmp_path / lock.LOCK_FILE).read_text()) | {"machine": "another"}
-    theirs._read_option = json.dumps(told).encode()
-    (tmp_path / lock.LOCK_FILE).write_bytes(theirs._read_option)
+    theirs._content = json.dumps(told).encode()
+    (tmp_path / lock.LOCK_FILE).write_bytes(theirs._content)
     theirs.check()
     os.close(theirs._descriptor)  # its flock is not seen here
     theirs._descriptor = os.open(tmp_path / lock.LOCK_FILE, os.O_RDWR)
@@ -199,5 +209,22 @@ def test_a_holder_gives_signs_of_life(tmp_path, monkeypatch):
     os.utime(mine.file, (0, 0))
     mine.touch()
     assert time.time() - mine.file.stat().st_mtime < 60
-    assert any(thread.name == "signs of life" and thread.daemon for thread in threading.enumerate())
+    assert any(thread.name == "heartbeat" and thread.daemon for thread in threading.enumerate())
     mine.release()
+
+
+def test_on_a_file_system_without_flock_the_process_id_counts(tmp_path, monkeypatch):
+    def refuse(descriptor, kind):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+    Lock(tmp_path).acquire()
+    with pytest.raises(LockedError, match=f"process {os.getpid()} "):
+        Lock(tmp_path).acquire()
+    assert find_holder(tmp_path).pid == os.getpid()
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    file = tmp_path / lock.LOCK_FILE
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"pid": dead.pid}))
+    assert find_holder(tmp_path) is None
+    Lock(tmp_path).acquire().release()

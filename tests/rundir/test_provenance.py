@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import BLOBS
-from test_git import WHO, made, write
+from test_git import WHO, make_repository, write
 
 from dlopt import __version__
 from dlopt.rundir import provenance
@@ -80,7 +80,7 @@ def test_the_command_is_what_was_typed(words, typed, monkeypatch):
 
 
 def test_a_run_keeps_what_made_it(tmp_path, monkeypatch):
-    folder = made(tmp_path / "thesis", {"net.py": b"1\n"})
+    folder = make_repository(tmp_path / "thesis", {"net.py": b"1\n"})
     write(folder / "net.py", b"2\n")
     monkeypatch.chdir(folder)
     run = RunWriter.create(tmp_path / "run", device="cpu", threads=2)
@@ -109,7 +109,7 @@ def test_a_run_keeps_what_made_it(tmp_path, monkeypatch):
 
 
 def test_the_code_is_that_of_the_start(tmp_path, monkeypatch):
-    folder = made(tmp_path / "thesis", {"net.py": b"1\n"})
+    folder = make_repository(tmp_path / "thesis", {"net.py": b"1\n"})
     monkeypatch.chdir(folder)
     provenance.start_git_query()
     provenance.get_repositories()
@@ -120,8 +120,8 @@ def test_the_code_is_that_of_the_start(tmp_path, monkeypatch):
 @pytest.mark.parametrize("where", ["elsewhere", "inside"])
 def test_the_own_repository_is_told_once(where, tmp_path, monkeypatch):
     """dlopt's checkout is told beside that of the working directory, unless it is the same."""
-    own = made(tmp_path / "own", {"dlopt/rundir/provenance.py": b"1\n"})
-    other = made(tmp_path / "other", {"a.py": b"1\n"})
+    own = make_repository(tmp_path / "own", {"dlopt/rundir/provenance.py": b"1\n"})
+    other = make_repository(tmp_path / "other", {"a.py": b"1\n"})
     monkeypatch.setattr(provenance, "__file__", str(own / "dlopt/rundir/provenance.py"))
     monkeypatch.chdir(other if where == "elsewhere" else own / "dlopt")
     found = {name: repository.folder for name, repository in provenance.get_repositories().items()}
@@ -129,7 +129,7 @@ def test_the_own_repository_is_told_once(where, tmp_path, monkeypatch):
 
 
 def test_a_package_that_is_installed_inside_a_repository_is_no_checkout(tmp_path, monkeypatch):
-    folder = made(tmp_path / "thesis", {"a.py": b"1\n"})
+    folder = make_repository(tmp_path / "thesis", {"a.py": b"1\n"})
     write(folder / "env/site-packages/dlopt/rundir/provenance.py", b"1\n")
     monkeypatch.setattr(provenance, "__file__", str(folder / "env/site-packages/dlopt/rundir/provenance.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
@@ -150,7 +150,7 @@ def test_a_run_from_the_command_line_keeps_device_and_threads(here):
 def test_show_says_what_made_a_run(here, capsys, monkeypatch):
     from dlopt.cli import main
 
-    folder = made(here / "thesis", {"net.py": b"1\n"})
+    folder = make_repository(here / "thesis", {"net.py": b"1\n"})
     write(folder / "net.py", b"2\n")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("COLUMNS", "300")
