@@ -175,11 +175,11 @@ def test_every_option_of_a_sweep_states_every_key():
         for option in groups.list_option_names(group):
             content = StaticConfig({}).read_option(group, option)
             own_keys = {k: v for k, v in content.items() if k not in ("_target_", "defaults")}
-            found = [key for key, _ in flatten(own_keys, f"{to_key_prefix(group)}.")]
+            names = [key for key, _ in flatten(own_keys, f"{to_key_prefix(group)}.")]
             own = get_object(f"{common.rpartition('.')[0]}.{option.capitalize()}")
             assert set(own_keys) == set(read_signature(own).parameters), option
             listed = option_docs.load_option(group, option).keys
-            assert [key.name for key in listed] == found
+            assert [key.name for key in listed] == names
             assert all(key.range not in ("", "anything") and key.meaning for key in listed), option
             assert issubclass(own, get_object(common))
             assert inspect.getdoc(own)
@@ -190,7 +190,7 @@ def test_no_file_names_a_path_of_a_machine():
     texts = [*files(), *groups.CONF.rglob("*.yaml"), ROOT / "README.md", ROOT / "Makefile", ROOT / ".ci/run"]
     for file in texts:
         text = file.read_text()
-        found = re.search(r"(?<![\w.~$}>)*<-])/(?!usr/|dev/|proc/|sys/)\w+/|/home/\w", text)
-        assert not found, f"{file}: {found}"
+        path = re.search(r"(?<![\w.~$}>)*<-])/(?!usr/|dev/|proc/|sys/)\w+/|/home/\w", text)
+        assert not path, f"{file}: {path}"
         for place in {ROOT, Path.home(), Path(tempfile.gettempdir())} - {Path("/")}:
             assert f"{place}/" not in text, f"{file}: {place}"

@@ -198,8 +198,8 @@ CASES = {
     "a class of another kind": (["optimizer._target_=mine.NotAComponent"], ["optimizer._target_ … dlopt.parts.Optimizer"]),
     "a key that the class needs": (["optimizer=custom", "optimizer._target_=mine.Sign"], ["optimizer.lr … +optimizer.lr"]),
     **{
-        f"an augmentation: {how}": ([*FAULTY, f"+augmentation.custom.how={how}"], ["1 problem", f"augmentation.custom … {said}"])
-        for how, said in {
+        f"an augmentation: {how}": ([*FAULTY, f"+augmentation.custom.how={how}"], ["1 problem", f"augmentation.custom … {words}"])
+        for how, words in {
             "error": "fails … IndexError", "shape": "must make inputs and targets … it makes (2, 3) float32", "type": "must make … (2,) int64 … (2,) float32",
             "one": "it makes (2, 4) float32\n", "random": "global generator … dlopt.prng", "in_place": "changes the batch",
         }.items()
@@ -211,8 +211,8 @@ CASES = {
         ["arch=custom", "arch._target_=mine.Impure", "+arch.how=buffer"], ["arch … buffer count … dlopt.parts.BatchStatisticsModule"],
     ),
     **{
-        f"data: {how}": ([*UNFIT, f"+data.how={how}"], [f"data … {said}"])
-        for how, said in {
+        f"data: {how}": ([*UNFIT, f"+data.how={how}"], [f"data … {words}"])
+        for how, words in {
             "numpy": "must be tensors", "lengths": "60 inputs and 50 targets", "labels": "labels must be 0 to 1", "types": "int64 … int32",
             "infinite": "not finite", "shapes": "test examples", "tuple": "dlopt.parts.Dataset … tuple",
         }.items()
@@ -294,10 +294,10 @@ def test_bad_input(name, here, capsys):
     (here / "my.csv").write_text("size,rooms,price\n1,3,2.5\nbig,4,3.5\n" + "3,5,4.5\n" * 9)
     np.savez(here / "my.npz", x=np.array([[1.0, 2.0], [3.0, 4.0], [5.0, np.nan]]), y=np.array([0, 1, 0]))
     before = files(here)
-    overrides, said = CASES[name]
+    overrides, words = CASES[name]
     assert main(["train", *overrides]) == 2
     out, err = capsys.readouterr()
-    for part in said:
+    for part in words:
         assert re.search(".*".join(map(re.escape, part.split(" … "))), err), part
     assert "Traceback" not in out + err
     assert "HYDRA_FULL_ERROR" not in out + err

@@ -206,7 +206,7 @@ CASES = {
 
 
 def test_candidates_of_each_line(files):
-    wrong = {line: found for line, expected in CASES.items() if (found := offered(line)) != expected}
+    wrong = {line: candidates for line, expected in CASES.items() if (candidates := offered(line)) != expected}
     assert wrong == {}
 
 
@@ -405,9 +405,9 @@ PIECES = ["optimizer", "regularization", "=", ".", ",", "[", "]", "+", "~", "-",
 def test_any_line_is_answered_by_words_that_complete_it(files, pieces):
     line = "train " + "".join(pieces)
     word = split(line)[0][-1]
-    for found in offered(line):
-        assert found.startswith(word) or "outputs/" in found
-        assert "\n" not in found
+    for candidate in offered(line):
+        assert candidate.startswith(word) or "outputs/" in candidate
+        assert "\n" not in candidate
 
 
 def test_a_broken_configuration_offers_what_it_can(files, monkeypatch):

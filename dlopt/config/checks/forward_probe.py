@@ -82,11 +82,9 @@ def _check_probabilities(loss: parts.Loss, predictions: Tensor, y: Tensor, mixin
         torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
     except Exception as error:
         wrong = "not the same of them as of classes" if isinstance(error, AssertionError) else format_error(error)
-        problems.add(
-            "loss",
-            f"{mixing} mixes targets into probabilities (batch, outputs), which {type(loss).__name__} does not take "
-            f"({wrong}); use loss=cross_entropy, or leave {mixing} out",
-        )
+        effect = f"{mixing} mixes targets into probabilities (batch, outputs)"
+        refusal = f"which {type(loss).__name__} does not take ({wrong})"
+        problems.add("loss", f"{effect}, {refusal}; use loss=cross_entropy, or leave {mixing} out")
 
 
 def _apply_transforms(
@@ -113,14 +111,11 @@ def _apply_transforms(
             torch.set_rng_state(before)
         expected, actual = _describe_tensors((x, y)), _describe_tensors(batch)
         if actual != expected:
-            problems.add(at, f"must make inputs and targets as it is given them, {expected}; it makes {actual}")
+            problems.add(at, f"must make inputs and targets like the given ones, {expected}; it makes {actual}")
             continue
         if uses_global_generator:
-            problems.add(
-                at,
-                "draws from torch's global generator, so no run of it could be repeated; draw from the key, by "
-                "dlopt.prng.uniform and its like",
-            )
+            wrong = "draws from torch's global generator, so no run of it could be repeated"
+            problems.add(at, f"{wrong}; draw from the key, with dlopt.prng.uniform or another function of dlopt.prng")
         if not all(torch.equal(old, new) for old, new in zip((x, y), copies, strict=True)):
             problems.add(at, "changes the batch that it is given, which may be handed out again; make a new tensor")
         x, y = batch
@@ -190,17 +185,14 @@ def _check_purity(model: nn.Module, x: Tensor, problems: Problems) -> None:
             if isinstance(module, parts.BatchStatisticsModule):
                 module.batch_stats = {}
     if uses_global_generator:
+        wrong = "draws from torch's global generator in training, so no run of it could be repeated"
         problems.add(
-            "arch",
-            "draws from torch's global generator in training, so no run of it could be repeated; take nn.Dropout, "
-            "or the dropout(site) that dlopt passes, in place of other random modules",
+            "arch", f"{wrong}; use nn.Dropout, or the dropout(site) that dlopt passes, and no other randomness"
         )
     changed = [name for name, b in model.named_buffers() if not torch.equal(b, buffers[name])]
     if changed:
-        problems.add(
-            "arch",
-            f"changes its buffer {changed[0]} in training; derive such a module from dlopt.parts.BatchStatisticsModule",
-        )
+        wrong = f"changes its buffer {changed[0]} in training"
+        problems.add("arch", f"{wrong}; derive such a module from dlopt.parts.BatchStatisticsModule")
 
 
 def check_smallest_batch(

@@ -197,8 +197,5 @@ def check_dims(augmentation: Mapping[str, parts.Augmentation], dataset: parts.Da
     words = {0: "features", 1: "series (1-D)", 2: "images (2-D)"}
     for name, part in augmentation.items():
         if dims not in part.dims:
-            made_for = " or ".join(words[d] for d in part.dims)
-            problems.add(
-                f"augmentation.{name}",
-                f"works on {made_for}; this data is {words.get(dims, f'{dims}-D')}, each of shape {dataset.shape}",
-            )
+            suited, present = " or ".join(words[d] for d in part.dims), words.get(dims, f"{dims}-D")
+            problems.add(f"augmentation.{name}", f"works on {suited}; this data is {present} of shape {dataset.shape}")

@@ -26,7 +26,8 @@ def build_settings(tree: dict[str, Any], problems: Problems) -> Settings | None:
     _check_fields(Settings, tree, "", problems)
     if not any(key == "device" for key, _ in problems.errors[before:]) and "device" in tree:
         tree["device"] = _resolve_device(str(tree["device"]), tree.get("precision"), problems)
-    if tree.get("compile") is True and tree.get("device") == "cpu" and not _find_compiler():
+    compilers = filter(None, (os.environ.get("CXX"), "g++", "clang++"))  # that torch.compile would call
+    if tree.get("compile") is True and tree.get("device") == "cpu" and not any(map(shutil.which, compilers)):
         problems.add("compile", "needs a C++ compiler on a CPU, and there is none; install g++, or leave it false")
     threads, cores = tree.get("threads"), os.cpu_count() or 1
     if isinstance(threads, int) and not isinstance(threads, bool) and threads > 4 * cores:
@@ -70,11 +71,6 @@ def _fill_dataclass(cls: type, tree: Mapping[str, Any]) -> Any:
 @cache
 def _hints(cls: type) -> Mapping[str, Any]:
     return typing.get_type_hints(cls, include_extras=True)
-
-
-def _find_compiler() -> str | None:
-    """Return the compiler that torch.compile would call for a CPU, if there is one."""
-    return next((c for c in (os.environ.get("CXX"), "g++", "clang++") if c and shutil.which(c)), None)
 
 
 def _resolve_device(name: str, precision: Any, problems: Problems) -> str:

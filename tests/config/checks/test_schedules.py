@@ -13,7 +13,7 @@ EVERY = "log_every=1"
 
 
 @pytest.mark.parametrize(
-    ("overrides", "key", "said"),
+    ("overrides", "key", "words"),
     [
         (["+schedule@schedules.momntum=cosine"], "schedules.momntum", "did you mean momentum"),
         (["+schedule@schedules.l2=cosine"], "schedules.l2", "no such regularization is chosen"),
@@ -25,11 +25,11 @@ EVERY = "log_every=1"
         (["+schedule@schedules.momentum=cosine", "schedules.momentum.final=2"], "schedules.momentum.final", "<= 1"),
     ],
 )  # fmt: skip
-def test_a_schedule_of_an_unknown_hyperparameter_is_refused(overrides, key, said):
+def test_a_schedule_of_an_unknown_hyperparameter_is_refused(overrides, key, words):
     with pytest.raises(ConfigError) as error:
         build_blobs("optimizer=momentum", *overrides)
     assert [k for k, _ in error.value.problems] == [key]
-    assert said in error.value.problems[0][1]
+    assert words in error.value.problems[0][1]
 
 
 def test_the_momentum_of_each_step_is_the_scheduled_one(tmp_path):

@@ -96,10 +96,10 @@ BREAKING = {
 
 @pytest.mark.parametrize("name", BREAKING)
 def test_breaking_changes_are_reported_by_their_keys(name, tmp_path):
-    overrides, said = BREAKING[name]
+    overrides, message = BREAKING[name]
     before, after = configuration(), configuration(*overrides)
     (text,) = list_breaks(before, after, step=4)
-    assert text.startswith(said)
+    assert text.startswith(message)
     assert find_differences_to_uninterrupted(tmp_path, before, after, step=4) != []
 
 
@@ -113,8 +113,8 @@ def test_breaking_changes_are_reported_by_their_keys(name, tmp_path):
 ])  # fmt: skip
 def test_a_schedule_is_reported_if_another_length_changes_training(schedule, length, tmp_path):
     before, after = configuration(*schedule), configuration(*schedule, length)
-    said = list_breaks(before, after, 4, "the schedule follows the length of the run, which was 9 steps and is ")
-    assert bool(said) == (find_differences_to_uninterrupted(tmp_path, before, after, step=4) != [])
+    message = list_breaks(before, after, 4, "the schedule follows the length of the run, which was 9 steps and is ")
+    assert bool(message) == (find_differences_to_uninterrupted(tmp_path, before, after, step=4) != [])
 
 
 @pytest.mark.parametrize(("averaging", "former", "present", "step", "refused"), [
@@ -154,8 +154,8 @@ def test_an_extra_evaluation_at_the_previous_end_is_reported(former, present, ex
     (_, (short,)), (_, (long,)) = (train_runs(tmp_path / str(i), build(c)[0]) for i, c in enumerate((before, after)))
     end = short.rows()[-1]["step"]
     assert extra == (end not in [row["step"] for row in long.rows() if "val/loss" in row])
-    said = list_breaks(before, after, end, f"the evaluation after step {end}, which was the end, is one more")
-    assert bool(said) is extra
+    message = list_breaks(before, after, end, f"the evaluation after step {end}, which was the end, is one more")
+    assert bool(message) is extra
 
 
 def test_an_interrupted_run_has_no_extra_evaluation():
@@ -203,19 +203,19 @@ def test_changeable_keys_exist(key):
 def test_keys_that_may_not_change_are_refused(argument):
     with pytest.raises(ConfigError) as error:
         merge_overrides(configuration(), [argument])
-    ((key, said),) = error.value.problems
+    ((key, message),) = error.value.problems
     assert argument.startswith(f"{key}=")
-    assert "start a new one" in said
+    assert "start a new one" in message
 
 
-@pytest.mark.parametrize(("argument", "said"), [
+@pytest.mark.parametrize(("argument", "message"), [
     ("epochs", "KEY=VALUE"), ("--epochs=3", "KEY=VALUE"), ("", "KEY=VALUE"), ("+epochs=3", "cannot be added"),
     ("~optimizer.lr=1", "cannot be added"), ("checkpoint.evry=1", "did you mean every"),
     ("checkpoint.every.x=1", "there is no such key"), ("optimizer.lr.x=1", "there is no such key"),
     ("regularization.dropout=1", "another option"), ("optimizer._target_=mine.Sign", "another option"),
 ])  # fmt: skip
-def test_invalid_overrides_are_refused(argument, said):
-    with pytest.raises(ConfigError, match=said):
+def test_invalid_overrides_are_refused(argument, message):
+    with pytest.raises(ConfigError, match=message):
         merge_overrides(configuration(), [argument])
 
 

@@ -22,8 +22,8 @@ def problems(config):
 
 
 def test_every_option_of_dlopt_may_be_opened():
-    wrong = {(g, o): found for (g, o), tree in compose_every_option().items() if (found := problems({g: tree}))}
-    assert wrong == {}
+    refused = {(g, o): wrong for (g, o), tree in compose_every_option().items() if (wrong := problems({g: tree}))}
+    assert refused == {}
 
 
 @pytest.mark.parametrize("module", [nn, nn.modules, torch.optim], ids=lambda m: m.__name__)
@@ -31,11 +31,11 @@ def test_the_classes_of_torch_may_be_named(module):
     kinds = (nn.Module, torch.optim.Optimizer)
     classes = {n: c for n, c in vars(module).items() if inspect.isclass(c) and issubclass(c, kinds)}
     assert len(classes) > 10
-    for name, found in classes.items():
-        expected = found if f"{found.__module__}.".startswith(("torch.nn.modules.", "torch.optim.")) else None
+    for name, cls in classes.items():
+        expected = cls if f"{cls.__module__}.".startswith(("torch.nn.modules.", "torch.optim.")) else None
         assert trusted_targets.find_class(f"{module.__name__}.{name}") is expected
         if expected:
-            assert trusted_targets.find_class(f"{found.__module__}.{found.__qualname__}") is found
+            assert trusted_targets.find_class(f"{cls.__module__}.{cls.__qualname__}") is cls
 
 
 def iter_names():
@@ -51,13 +51,13 @@ def iter_names():
 def test_accepted_names_are_component_classes_and_hydra_finds_the_same():
     accepted = 0
     for name in iter_names():
-        found = trusted_targets.find_class(name)
-        if found is not None:
+        cls = trusted_targets.find_class(name)
+        if cls is not None:
             accepted += 1
-            assert get_object(name) is found
-            assert inspect.isclass(found)
-            of_ours = found.__module__.startswith(tuple(f"dlopt.{g}." for g in groups.list_groups()))
-            assert of_ours or issubclass(found, (nn.Module, torch.optim.Optimizer))
+            assert get_object(name) is cls
+            assert inspect.isclass(cls)
+            of_ours = cls.__module__.startswith(tuple(f"dlopt.{g}." for g in groups.list_groups()))
+            assert of_ours or issubclass(cls, (nn.Module, torch.optim.Optimizer))
     assert accepted > 300
 
 
@@ -109,10 +109,10 @@ def test_huge_numbers_for_classes_of_torch_are_refused():
         {"_target_": "torch.nn.Fold", "output_size": [2, [10**9]]},
         {"_target_": "torch.nn.Sequential", "inner": {"more": 10**9}},
     ):
-        (found,) = problems({"arch": node}).items()
-        assert found[0].startswith("arch.")
-        assert "at most 1,000,000" in found[1]
-        assert "--trust" in found[1]
+        (problem,) = problems({"arch": node}).items()
+        assert problem[0].startswith("arch.")
+        assert "at most 1,000,000" in problem[1]
+        assert "--trust" in problem[1]
     node = {"_target_": "dlopt.optimizer.torch_optim.TorchOptim", "name": "LBFGS", "lr": 0.1}
     assert problems({"optimizer": {**node, "options": {"max_iter": 10**12}}}).keys() == {"optimizer.options.max_iter"}
     assert problems({"optimizer": {**node, "options": {"max_iter": 10**6}}, "seed": 2**32 - 1}) == {}
