@@ -203,10 +203,12 @@ def main(words: Sequence[str], only: str = "") -> int:
         return 2
     match words:
         case ["record", file]:
-            found = record(only)
-            Path(file).write_text(json.dumps(found, indent=1) + "\n")
-            failed = [name for name, case in found["cases"].items() if "failed" in case]
-            print(f"{len(found['cases'])} cases, {count_runs(found)} runs; failed: {', '.join(failed) or 'none'}")
+            recording = record(only)
+            Path(file).write_text(json.dumps(recording, indent=1) + "\n")
+            failed = [name for name, case in recording["cases"].items() if "failed" in case]
+            print(
+                f"{len(recording['cases'])} cases, {count_runs(recording)} runs; failed: {', '.join(failed) or 'none'}"
+            )
             return 1 if failed else 0
         case ["compare", file, *other] if len(other) <= 1:
             former = json.loads(Path(file).read_text())
@@ -222,7 +224,7 @@ def record(only: str) -> dict[str, Any]:
         os.environ[f"{library}_NUM_THREADS"] = "1"
     cases: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
-        os.environ["XDG_CACHE_HOME"] = place  # data sets that are generated are generated anew
+        os.environ["XDG_CACHE_HOME"] = place  # generated data sets are generated again
         for number, (name, case) in enumerate({**CASES, **LANES}.items()):
             if only in name:
                 folder = Path(place) / f"case-{number}"
@@ -252,16 +254,16 @@ def record_case(name: str, case: Any, folder: Path) -> dict[str, Any]:
         if not runs:
             raise RuntimeError("there is no run")
     except Exception as error:
-        said = [*screen.getvalue().splitlines(), *traceback.format_exc().splitlines()]
-        print(f"failed: {error}", *said[-20:], sep="\n    ", file=sys.stderr)
+        output = [*screen.getvalue().splitlines(), *traceback.format_exc().splitlines()]
+        print(f"failed: {error}", *output[-20:], sep="\n    ", file=sys.stderr)
         return {"failed": f"{type(error).__name__}: {error}"}
     print(f"({len(runs)})", file=sys.stderr)
     return {"runs": runs}
 
 
-def count_runs(found: Mapping[str, Any]) -> int:
+def count_runs(recording: Mapping[str, Any]) -> int:
     """Return the number of runs in a recording."""
-    return sum(len(case.get("runs", ())) for case in found["cases"].values())
+    return sum(len(case.get("runs", ())) for case in recording["cases"].values())
 
 
 # ---------------------------------------------------------------------------------------------------- running cases
@@ -275,10 +277,10 @@ def run_commands(folder: Path, commands: Sequence[str]) -> None:
         if not text.startswith("resume="):
             place = "hydra.sweep.dir" if "-m" in words else "hydra.run.dir"
             words = [*COMMON.split(), *words, f"{place}={folder}/{i}"]
-        wanted = INTERRUPTED if STOP.split(maxsplit=1)[0] in words else 0
+        expected = INTERRUPTED if STOP.split(maxsplit=1)[0] in words else 0
         code = run_command(["train", "-q", *keep_last(words)])
-        if code != wanted:
-            raise RuntimeError(f"exit code {code}, not {wanted}")
+        if code != expected:
+            raise RuntimeError(f"exit code {code}, not {expected}")
 
 
 def run_command(argv: list[str]) -> int:
@@ -362,17 +364,17 @@ def translate_word(word: str, words: Sequence[str]) -> str:
 
 
 def is_within(key: str, other: str) -> bool:
-    """Whether a dotted key is another one or below it."""
+    """Return whether a dotted key is another one or below it."""
     return key == other or key.startswith(f"{other}.")
 
 
 def chooses(words: Sequence[str], group: str, option: str) -> bool:
-    """Whether overrides choose an option of a group."""
+    """Return whether overrides choose an option of a group."""
     return any(re.search(rf"\b{option}\b", w.partition("=")[2]) for w in words if w.startswith(f"{group}="))
 
 
 def has_key(file: str, key: str) -> bool:
-    """Whether the YAML file of an option has a dotted key, with a value or with a nested option."""
+    """Return whether the YAML file of an option has a dotted key, with a value or with a nested option."""
     import yaml
 
     node = yaml.safe_load((CONF / f"{file}.yaml").read_text())

@@ -1,13 +1,20 @@
-"""The cases: a data set, a network and a number of steps, said once for every side."""
+"""The cases: a data set, a network and a number of steps, the same for every side."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dlopt.training.experiment import Experiment
 
 BATCH = 100
 
 
 @dataclass(frozen=True)
 class MLP:
-    """Fully connected layers; more than a few of them start orthogonal, which alone carries a signal through."""
+    """Fully connected layers; a deep network starts orthogonal, because other inits lose the signal."""
 
     widths: tuple[int, ...]
     activation: str = "relu"
@@ -48,9 +55,9 @@ class Case:
     data      mnist1d, fashion_mnist, or synthetic
     net       the network
     steps     steps of a run
-    target    the smallest ratio of steps per second, dlopt over the hand-written loop, that is good enough
+    target    the smallest acceptable ratio of steps per second, dlopt over the hand-written loop
     threads   that torch may use, on both sides
-    lr        the rate
+    lr        the learning rate
     """
 
     name: str
@@ -63,7 +70,7 @@ class Case:
 
     @property
     def overrides(self) -> list[str]:
-        """The case as one types it to dlopt."""
+        """Return the overrides of the case for dlopt."""
         own = ["data=custom", "data._target_=benchmarks.data.Synthetic"]
         data = own if self.data == "synthetic" else [f"data={self.data}"]
         fixed = [f"batch_size={BATCH}", f"optimizer.lr={self.lr}", "validation.fraction=0", f"threads={self.threads}"]
@@ -78,3 +85,14 @@ CASES = (
     Case("tanh MLP of 1000 layers", "mnist1d", MLP((32,) * 1000, "tanh"), steps=200, target=0.90, lr=0.0001),
     Case("residual CNN", "mnist1d", ResNet((16, 32, 64), blocks=3), steps=600, target=0.97),
 )
+
+
+def build_experiment(overrides: Sequence[str]) -> Experiment:
+    """Build an experiment of dlopt. The imports are here because the hand-written side must not have them."""
+    from hydra import compose, initialize_config_dir
+
+    from dlopt.config.build import build
+    from dlopt.config.compose import groups
+
+    with initialize_config_dir(version_base="1.3", config_dir=str(groups.CONF)):
+        return build(compose("config", list(overrides)), overrides)[0]

@@ -24,13 +24,13 @@ class Synthetic(Data):
         return Dataset(Split(x[:6000], y[:6000]), Split(x[6000:], y[6000:]), outputs=10)
 
 
-def examples(name: str) -> tuple[Tensor, Tensor]:
-    """The training inputs and targets of a case's data."""
-    usual: dict[str, Any] = {"path": None, "train_size": None, "label_noise": 0.0, "drop_last": False}
+def load_examples(name: str) -> tuple[Tensor, Tensor]:
+    """Return the training inputs and targets of a case."""
+    fields: dict[str, Any] = {"path": None, "train_size": None, "label_noise": 0.0, "drop_last": False}
     data: Data
     if name == "fashion_mnist":
-        data = FashionMNIST(**usual, url=None, verify=True)
+        data = FashionMNIST(**fields, url=None, verify=True)
     else:
-        data = (MNIST1D if name == "mnist1d" else Synthetic)(**usual)
+        data = (MNIST1D if name == "mnist1d" else Synthetic)(**fields)
     train = data.load().train
     return train.inputs, train.targets

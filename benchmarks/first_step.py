@@ -1,8 +1,8 @@
-"""`dlopt train` as a process of its own that prints, at its first step, the seconds since it was started.
+"""Run `dlopt train`, and print at its first step the seconds since the process was started.
 
-    python -m benchmarks.first_step stop|go [what dlopt train takes]
+    python -m benchmarks.first_step stop|go [arguments of dlopt train]
 
-With stop it ends there; with go it trains on.
+With stop the process ends there; with go it continues.
 """
 
 import os
@@ -16,8 +16,8 @@ from dlopt.training.state import TrainState
 _next_batch = TrainState.next_batch
 
 
-def first(self: TrainState) -> object:
-    """Report the first batch; later ones are dlopt's own."""
+def report_first_batch(self: TrainState) -> object:
+    """Report the first batch, and restore the original method."""
     print(f"first step {time.time() - float(os.environ[STARTED])}", flush=True)
     if sys.argv[1] == "stop":
         os._exit(0)
@@ -26,5 +26,5 @@ def first(self: TrainState) -> object:
 
 
 arguments = sys.argv[2:]
-TrainState.next_batch = first
+TrainState.next_batch = report_first_batch
 sys.exit(main(["train", *arguments]))

@@ -1,4 +1,4 @@
-"""The loops that one writes by hand: plain torch.nn, torch.optim, no logging. This module needs torch alone."""
+"""Training loops written by hand: plain torch.nn and torch.optim, no logging. This module imports only torch."""
 
 import torch
 from torch import Tensor, nn
@@ -8,14 +8,14 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks.cases import BATCH, CNN, MLP, ResNet
 
 
-def network(example: Tensor, net: MLP | CNN | ResNet) -> nn.Sequential:
-    """A network for such examples, with its parameters in the order of dlopt's."""
+def build_network(example: Tensor, net: MLP | CNN | ResNet) -> nn.Sequential:
+    """Build a network for such examples, with its parameters in the order of dlopt's."""
     if isinstance(net, MLP):
-        return perceptron(example.numel(), net)
-    return residual(example, net) if isinstance(net, ResNet) else convolutional(example)
+        return build_mlp(example.numel(), net)
+    return build_resnet(example, net) if isinstance(net, ResNet) else build_cnn(example)
 
 
-def perceptron(inputs: int, net: MLP) -> nn.Sequential:
+def build_mlp(inputs: int, net: MLP) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Flatten()]
     for width in net.widths:
         layers += [nn.Linear(inputs, width), nn.Tanh() if net.activation == "tanh" else nn.ReLU()]
@@ -23,7 +23,7 @@ def perceptron(inputs: int, net: MLP) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(inputs, 10))
 
 
-def convolutional(example: Tensor) -> nn.Sequential:
+def build_cnn(example: Tensor) -> nn.Sequential:
     series = example.ndim == 2
     convolution = nn.Conv1d if series else nn.Conv2d
     return nn.Sequential(
@@ -34,8 +34,8 @@ def convolutional(example: Tensor) -> nn.Sequential:
     )
 
 
-def residual(example: Tensor, net: ResNet) -> nn.Sequential:
-    """For series."""
+def build_resnet(example: Tensor, net: ResNet) -> nn.Sequential:
+    """Build a residual network for series."""
     before = net.channels[0]
     layers: list[nn.Module] = [nn.Conv1d(len(example), before, 3, padding=1, bias=False), nn.BatchNorm1d(before)]
     layers += [nn.ReLU()]
@@ -47,7 +47,7 @@ def residual(example: Tensor, net: ResNet) -> nn.Sequential:
 
 
 class Block(nn.Module):
-    """Two convolutions beside an identity, of half the positions where the channels become more."""
+    """Two convolutions and an identity; where the number of channels grows, the number of positions halves."""
 
     def __init__(self, before: int, features: int) -> None:
         super().__init__()
@@ -65,12 +65,12 @@ class Block(nn.Module):
         return relu(y + x)
 
 
-def adam(net: nn.Module, lr: float) -> torch.optim.Optimizer:
+def build_adam(net: nn.Module, lr: float) -> torch.optim.Optimizer:
     return torch.optim.Adam(net.parameters(), lr=lr, fused=True)
 
 
-def straight(net: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, steps: int) -> None:
-    """The shortest loop: an order of the examples per epoch, and batches gathered by index."""
+def train_by_index(net: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, steps: int) -> None:
+    """Train with the shortest loop: a permutation of the examples per epoch, and batches gathered by index."""
     step = 0
     while True:
         for rows in torch.randperm(len(x)).split(BATCH):
@@ -83,8 +83,8 @@ def straight(net: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Ten
                 return
 
 
-def loaded(net: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, steps: int) -> None:
-    """The loop of the tutorials: the same on a DataLoader."""
+def train_by_loader(net: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, steps: int) -> None:
+    """Train with the loop of the tutorials, on a DataLoader."""
     loader = DataLoader(TensorDataset(x, y), batch_size=BATCH, shuffle=True, num_workers=0)
     step = 0
     while True:

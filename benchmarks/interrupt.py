@@ -19,7 +19,7 @@ class Interrupt(Diagnostic):
 
     marker: str
 
-    def measure(self, moment: Any, memory: Any) -> tuple[Mapping[str, Any], Any]:
+    def measure(self, record: Any, memory: Any) -> tuple[Mapping[str, Any], Any]:
         """Return no values."""
         if not Path(self.marker).exists():
             Path(self.marker).touch()

@@ -1,4 +1,4 @@
-"""Runs in lanes against runs one after another: steps per second of all runs together, by the number of lanes."""
+"""Runs in lanes compared with single runs: steps per second of all runs together, by the number of lanes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from hydra import compose, initialize_config_dir
 from rich.table import Table
 
-from benchmarks.screen import screen
-from dlopt.config.build import build
-from dlopt.config.compose import groups
+from benchmarks.cases import build_experiment
+from benchmarks.screen import make_console
 from dlopt.rundir.writer import RunWriter
-from dlopt.training.experiment import Experiment
 from dlopt.training.loop import train
 
 NETS = {
@@ -27,37 +24,33 @@ LANES = (1, 4, 16) if not torch.cuda.is_available() else (1, 10, 100)
 
 
 def main(rounds: int) -> None:
-    """Measure every net and number of lanes and print one table; on the GPU where there is one."""
+    """Measure every network and number of lanes and print one table; on the GPU if there is one."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    console = screen()
+    console = make_console()
     table = Table(title=f"Lanes on {device}, {min(rounds, 3)} rounds")
     for column in ("net", "lanes", "steps/s of all", "against one run"):
         table.add_column(column, justify="left" if column == "net" else "right")
     for name, overrides in NETS.items():
         rates: dict[int, list[float]] = {lanes: [] for lanes in LANES}
         with console.status(name):
-            _rate(overrides, 2, 20, device)  # warm-up
+            _measure_rate(overrides, 2, 20, device)  # warm-up
             for _ in range(min(rounds, 3)):
                 for lanes in LANES:
-                    rates[lanes].append(_rate(overrides, lanes, 500 if device == "cuda" else 1600 // lanes, device))
+                    rates[lanes].append(
+                        _measure_rate(overrides, lanes, 500 if device == "cuda" else 1600 // lanes, device)
+                    )
         for lanes in LANES:
             ratio = median(a / b for a, b in zip(rates[lanes], rates[1], strict=True))
             table.add_row(name, str(lanes), f"{median(rates[lanes]):,.0f}", f"{ratio:.2f}")
     console.print(table)
 
 
-def _rate(overrides: list[str], lanes: int, steps: int, device: str) -> float:
-    """Steps per second of all lanes together, of a whole run without its building."""
-    made = [_experiment([*overrides, f"steps={steps}", f"device={device}"], i) for i in range(lanes)]
+def _measure_rate(overrides: list[str], lanes: int, steps: int, device: str) -> float:
+    """Return steps per second of all lanes together, for whole runs without building them."""
+    common = [*overrides, f"steps={steps}", f"device={device}", "eval_every=1000000", "threads=1"]
+    experiments = [build_experiment([*common, f"seed={i}", f"optimizer.lr={1e-3 * 1.01**i}"]) for i in range(lanes)]
     with tempfile.TemporaryDirectory() as folder:
         runs = [RunWriter.create(Path(folder) / str(i)) for i in range(lanes)]
-        began = time.perf_counter()
-        train(made, runs)
-        return lanes * steps / (time.perf_counter() - began)
-
-
-def _experiment(overrides: list[str], i: int) -> Experiment:
-    """Runs differ in seed and rate."""
-    own = [f"seed={i}", f"optimizer.lr={1e-3 * 1.01**i}", "eval_every=1000000", "threads=1"]
-    with initialize_config_dir(version_base="1.3", config_dir=str(groups.CONF)):
-        return build(compose("config", [*overrides, *own]))[0]
+        start = time.perf_counter()
+        train(experiments, runs)
+        return lanes * steps / (time.perf_counter() - start)

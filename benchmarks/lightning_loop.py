@@ -12,10 +12,10 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.cases import BATCH
-from benchmarks.handwritten import adam
+from benchmarks.handwritten import build_adam
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-warnings.filterwarnings("ignore", module="lightning")  # its advice on workers: the data lie in memory
+warnings.filterwarnings("ignore", module="lightning")  # its advice on workers does not apply: the data are in memory
 
 
 class Classifier(lightning.LightningModule):
@@ -35,11 +35,11 @@ class Classifier(lightning.LightningModule):
         return loss
 
     def configure_optimizers(self) -> Optimizer:
-        return adam(self.net, self.lr)
+        return build_adam(self.net, self.lr)
 
 
 class Fit:
-    """One run, prepared; calling it trains."""
+    """One run; calling it trains."""
 
     def __init__(self, net: nn.Module, lr: float, x: Tensor, y: Tensor, steps: int, folder: Path) -> None:
         self.module = Classifier(net, lr)

@@ -1,7 +1,7 @@
 """Steps per second of whole dlopt runs against loops without logging, and against PyTorch Lightning.
 
-The sides train the same network from the same weights on the same data, in turn, in one process and one thread. A
-ratio is that of two neighbouring turns, so that a slow minute of the machine slows down both.
+The sides train the same network from the same weights on the same data, taking turns in one process and one thread. A
+ratio is of two neighboring turns, so that a slow minute of the machine affects both.
 """
 
 from __future__ import annotations
@@ -17,25 +17,21 @@ from statistics import median
 from typing import NamedTuple
 
 import torch
-from hydra import compose, initialize_config_dir
 from rich.table import Table
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import vector_to_parameters
 
 from benchmarks import handwritten
-from benchmarks.cases import CASES, Case
-from benchmarks.data import examples
-from benchmarks.screen import screen
-from dlopt.config.build import build
-from dlopt.config.compose import groups
+from benchmarks.cases import CASES, Case, build_experiment
+from benchmarks.data import load_examples
+from benchmarks.screen import make_console
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.writer import RunWriter
-from dlopt.training.experiment import Experiment
 from dlopt.training.loop import train
 
 FEW = 3
-"""Rounds of the sides that are far slower than the others."""
+"""Rounds of the slow sides."""
 
 DLOPT, STRAIGHT, LOADER, LIGHTNING = "dlopt", "hand-written loop", "DataLoader loop", "Lightning"
 
@@ -50,27 +46,27 @@ class Turn(NamedTuple):
 
 def main(rounds: int) -> None:
     """Measure every case and print one table."""
-    console = screen()
+    console = make_console()
     table = Table(title=f"Whole runs, {rounds} rounds ({min(rounds, FEW)} of the slow sides)")
     table.add_column("side")
     for column in ("steps/s", "train loss", "dlopt / side", "min", "max", "CPU time", "target"):
         table.add_column(column, justify="right")
     for case in CASES:
         with console.status(case.name):
-            turns = measured(case, rounds)
+            turns = take_turns(case, rounds)
         table.add_row(f"[bold]{case.name}, {case.steps} steps, {case.threads} threads")
         for side in turns:
-            table.add_row(*row(case, side, turns[DLOPT], turns[side]))
+            table.add_row(*format_row(case, side, turns[DLOPT], turns[side]))
         table.add_section()
     console.print(table)
     if not find_spec("lightning"):
         console.print("Lightning is not installed, and was left out: pip install -e '.[bench]'")
 
 
-def row(case: Case, side: str, ours: list[Turn], others: list[Turn]) -> list[str]:
-    """A side's speed and final loss, and dlopt's speed over its own: median, least and greatest ratio of two turns.
+def format_row(case: Case, side: str, ours: list[Turn], others: list[Turn]) -> list[str]:
+    """Return a side's speed and final loss, and dlopt's speed relative to it: median, minimum and maximum ratio.
 
-    The ratio by processor time counts neither waiting for the disk nor what else the machine was busy with.
+    The ratio of processor times excludes waiting for the disk and other work of the machine.
     """
     own = [f"{case.steps / median(t.wall for t in others):,.0f}", f"{median(t.loss for t in others):.4f}"]
     if side == DLOPT:
@@ -81,51 +77,45 @@ def row(case: Case, side: str, ours: list[Turn], others: list[Turn]) -> list[str
     return [side, *own, *(f"{x:.3f}" for x in ratios), f"{case.target:.2f}" if side == STRAIGHT else ""]
 
 
-def measured(case: Case, rounds: int) -> dict[str, list[Turn]]:
-    """The turns of every side; each round goes through the sides the other way round."""
+def take_turns(case: Case, rounds: int) -> dict[str, list[Turn]]:
+    """Return the turns of every side; the order of the sides is reversed in every other round."""
     torch.set_num_threads(case.threads)
-    x, y = examples(case.data)
+    x, y = load_examples(case.data)
     sides = [STRAIGHT, LOADER] + ([LIGHTNING] if find_spec("lightning") else [])
     turns: dict[str, list[Turn]] = {name: [] for name in (DLOPT, *sides)}
     for side in turns:
-        turn(side, case, x, y, min(case.steps, 200))
+        take_turn(side, case, x, y, min(case.steps, 200))
     for i in range(rounds):
         names = list(turns) if i < FEW else [DLOPT, STRAIGHT]
         for side in names if i % 2 == 0 else reversed(names):
-            turns[side].append(turn(side, case, x, y, case.steps))
+            turns[side].append(take_turn(side, case, x, y, case.steps))
     return turns
 
 
-def turn(side: str, case: Case, x: Tensor, y: Tensor, steps: int) -> Turn:
-    """Build a side, train it, and look at its loss. Building is not counted: a network and its weights are used up."""
+def take_turn(side: str, case: Case, x: Tensor, y: Tensor, steps: int) -> Turn:
+    """Build a side, train it, and evaluate its loss. Building, which each turn needs, is not counted."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        experiment = built(case, steps)
+        experiment = build_experiment([*case.overrides, f"steps={steps}"])
         net: nn.Module = experiment.model
         if side == DLOPT:
-            go: Callable[[], object] = partial(train, [experiment], [RunWriter.create(folder / "run")])
+            train_side: Callable[[], object] = partial(train, [experiment], [RunWriter.create(folder / "run")])
         else:
-            net = handwritten.network(x[0], case.net)
+            net = handwritten.build_network(x[0], case.net)
             vector_to_parameters(experiment.w, net.parameters())
             if side == LIGHTNING:
                 from benchmarks.lightning_loop import Fit
 
-                go = Fit(net, case.lr, x, y, steps, folder)
+                train_side = Fit(net, case.lr, x, y, steps, folder)
             else:
-                loop = handwritten.straight if side == STRAIGHT else handwritten.loaded
-                go = partial(loop, net, handwritten.adam(net, case.lr), x, y, steps)
+                loop = handwritten.train_by_index if side == STRAIGHT else handwritten.train_by_loader
+                train_side = partial(loop, net, handwritten.build_adam(net, case.lr), x, y, steps)
         gc.collect()
         wall, cpu = time.perf_counter(), time.process_time()
-        go()
+        train_side()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         if side == DLOPT:
             net.load_state_dict(RunDirectory(folder / "run").load("last")["model"])
         net.eval()
         with torch.no_grad():
             return Turn(wall, cpu, cross_entropy(net(x), y).item())
-
-
-def built(case: Case, steps: int) -> Experiment:
-    """The case as an experiment of dlopt."""
-    with initialize_config_dir(version_base="1.3", config_dir=str(groups.CONF)):
-        return build(compose("config", [*case.overrides, f"steps={steps}"]))[0]

@@ -1,4 +1,4 @@
-"""One training as a process of its own that prints the most memory it has held.
+"""Train in a process of its own, and print its peak memory.
 
 python -m benchmarks.peak dlopt|handwritten NAME FOLDER
 """
@@ -10,30 +10,27 @@ from pathlib import Path
 from benchmarks.cases import CASES, Case
 
 
-def dlopt(case: Case, folder: str) -> None:
+def train_dlopt(case: Case, folder: str) -> None:
     from dlopt.cli import main
 
     if main(["train", *case.overrides, f"hydra.run.dir={folder}"]):
         raise SystemExit("the run failed")
 
 
-def handwritten(case: Case, folder: str) -> None:
+def train_by_hand(case: Case, folder: str) -> None:
     import torch
 
-    from benchmarks.data import examples
-    from benchmarks.handwritten import adam, network, straight
+    from benchmarks.data import load_examples
+    from benchmarks.handwritten import build_adam, build_network, train_by_index
 
     torch.set_num_threads(1)
-    x, y = examples(case.data)
-    net = network(x[0], case.net)
-    straight(net, adam(net, case.lr), x, y, case.steps)
+    x, y = load_examples(case.data)
+    net = build_network(x[0], case.net)
+    train_by_index(net, build_adam(net, case.lr), x, y, case.steps)
 
 
-def peak() -> float:
-    """The peak of this process, in MiB.
-
-    Linux's own getrusage would not do: it hands the peak of the process that started this one down to it.
-    """
+def measure_peak() -> float:
+    """Return the peak memory of this process in MiB. On Linux getrusage also counts the peak of the parent process."""
     status = Path("/proc/self/status")
     if status.exists():
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
@@ -42,5 +39,5 @@ def peak() -> float:
 
 if __name__ == "__main__":
     side, name, folder = sys.argv[1:]
-    {"dlopt": dlopt, "handwritten": handwritten}[side](next(c for c in CASES if c.name == name), folder)
-    print(f"peak {peak()}")
+    {"dlopt": train_dlopt, "handwritten": train_by_hand}[side](next(c for c in CASES if c.name == name), folder)
+    print(f"peak {measure_peak()}")

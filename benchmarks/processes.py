@@ -1,4 +1,4 @@
-"""Whole processes and their wall time."""
+"""Processes and their wall time."""
 
 import os
 import subprocess
@@ -9,13 +9,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 DLOPT = str(Path(sys.executable).with_name("dlopt"))
 STARTED = "BENCHMARK_STARTED"
-"""Environment variable that tells a process when it was started, in seconds since the epoch."""
+"""Environment variable with the start time of a process, in seconds since the epoch."""
 
 
 def run(command: list[str]) -> tuple[float, str]:
-    """Seconds until the process is over, and what it printed."""
+    """Run a process; return its seconds and its output."""
     started = time.time()
-    done = subprocess.run(
+    process = subprocess.run(
         command, cwd=ROOT, env=os.environ | {STARTED: repr(started)}, stdout=subprocess.PIPE, text=True, check=True
     )
-    return time.time() - started, done.stdout
+    return time.time() - started, process.stdout

@@ -1,4 +1,4 @@
-"""What a sweep adds to its runs: milliseconds a run, memory, and whether every directory is whole."""
+"""The cost that a sweep adds to its runs: milliseconds per run, memory, and a check of every directory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.screen import screen
+from benchmarks.screen import make_console
 from dlopt.cli import main as dlopt
 from dlopt.cli import train
 from dlopt.rundir.directory import RunDirectory
@@ -29,8 +29,8 @@ SEARCHES = {
 }
 
 
-class Measured:
-    """Seconds inside the runs of a sweep, of its loop, and the memory of the process after each run."""
+class RunTimes:
+    """Seconds of the runs of a sweep and of its loop, and the memory of the process after each run."""
 
     def __init__(self) -> None:
         self.inside: list[float] = []
@@ -38,22 +38,22 @@ class Measured:
         self.memory: list[float] = []
         self.loop = 0.0
 
-    def __enter__(self) -> Measured:
+    def __enter__(self) -> RunTimes:
         self._perform, self._run = train._perform_on_screen, SearchRunner.run
 
-        def here(screen: Any, job: Any) -> None:
-            began = time.perf_counter()
+        def perform(screen: Any, job: Any) -> None:
+            start = time.perf_counter()
             self._perform(screen, job)
             self.ends.append(time.perf_counter())
-            self.inside.append(self.ends[-1] - began)
-            self.memory.append(resident())
+            self.inside.append(self.ends[-1] - start)
+            self.memory.append(measure_memory())
 
         def run(search: SearchRunner) -> None:
-            began = time.perf_counter()
+            start = time.perf_counter()
             self._run(search)
-            self.loop = time.perf_counter() - began
+            self.loop = time.perf_counter() - start
 
-        train._perform_on_screen, SearchRunner.run = here, run  # type: ignore[method-assign]
+        train._perform_on_screen, SearchRunner.run = perform, run  # type: ignore[method-assign]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -61,48 +61,50 @@ class Measured:
 
 
 def main(rounds: int) -> None:
-    """One sweep of each kind; rounds are the runs themselves."""
-    console = screen()
+    """Run one sweep of each kind; rounds are the runs themselves."""
+    console = make_console()
     table = Table(title=f"A run of 5 steps in a sweep of {RUNS} in one process ({RUNS // 5} for tpe), ms")
     for column in ("search", "all", "training", "besides", "of it the search", "target", "MB at 10%", "at the end"):
         table.add_column(column, justify="left" if column == "search" else "right")
-    whole = {}
+    training_times = {}
     with tempfile.TemporaryDirectory() as folder, console.status("sweep"):
         for name, words in SEARCHES.items():
             place = Path(folder) / name
-            with Measured() as found:
+            with RunTimes() as times:
                 code = dlopt(["train", "-q", "-m", *TINY, *words, f"hydra.sweep.dir={place}"])
             assert code == 0
-            whole[name] = checked(place)
-            training = median(whole[name])
-            gaps = [b - a for a, b in zip(found.ends, found.ends[1:], strict=False)]
-            each, inside = median(gaps), median(found.inside)
+            training_times[name] = check_runs(place)
+            training = median(training_times[name])
+            gaps = [b - a for a, b in zip(times.ends, times.ends[1:], strict=False)]
+            each, inside = median(gaps), median(times.inside)
             table.add_row(
                 name,
                 *(f"{1e3 * s:.2f}" for s in (each, training, each - training, each - inside)),
                 f"{TARGET:.0f}",
-                f"{found.memory[len(found.memory) // 10]:.0f}",
-                f"{found.memory[-1]:.0f}",
+                f"{times.memory[len(times.memory) // 10]:.0f}",
+                f"{times.memory[-1]:.0f}",
             )
     console.print(table)
-    console.print(", ".join(f"{len(found)} directories of {name} are whole" for name, found in whole.items()))
+    console.print(
+        ", ".join(f"{len(times)} directories of {name} are complete" for name, times in training_times.items())
+    )
 
 
-def checked(folder: Path) -> list[float]:
-    """The seconds of training of each run; AssertionError where a directory is not that of a finished run."""
-    found = []
+def check_runs(folder: Path) -> list[float]:
+    """Return the seconds of training of each run. Raises AssertionError if a directory is not of a finished run."""
+    seconds = []
     for path in (entry for entry in folder.iterdir() if entry.name.isdecimal()):
         run = RunDirectory(path)
         assert run.status["status"] == "done"
         assert run.last_row() is not None
         assert run.latest_checkpoint() is not None
         assert run.config()["seed"] == 0
-        found.append(run.summary["seconds"])
-    assert len(found) == json.loads((folder / "sweep.json").read_text())["trials"]
-    return found
+        seconds.append(run.summary["seconds"])
+    assert len(seconds) == json.loads((folder / "sweep.json").read_text())["trials"]
+    return seconds
 
 
-def resident() -> float:
-    """Megabytes that this process holds."""
+def measure_memory() -> float:
+    """Return the megabytes of memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6

@@ -14,12 +14,12 @@ from dlopt.config.compose.hydra_app import register_resolvers
 
 os.environ.pop("HYDRA_FULL_ERROR", None)
 settings.register_profile("dlopt", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("dlopt")  # a slow machine is no failure
+settings.load_profile("dlopt")  # a slow machine must not fail a test
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _isolate_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The tests neither fill nor read the cache of whoever runs them."""
+    """Keep the tests away from the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -38,7 +38,7 @@ def _skip_fsync() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _reset_globals() -> Iterator[None]:
-    """Every test starts with one thread, a fixed global seed and no Hydra, whatever the one before it left behind."""
+    """Start every test with one thread, a fixed global seed and no Hydra, independently of the test before."""
     from hydra.core.global_hydra import GlobalHydra
 
     torch.set_num_threads(1)
@@ -51,7 +51,7 @@ def _reset_globals() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def forks(_isolate_cache: None) -> Iterator[Forks]:
-    """Real processes of dlopt, each in a fraction of a second; all of them end with the session."""
+    """Return a server that starts real processes of dlopt in a fraction of a second, and ends them with the session."""
     with Forks() as server:
         yield server
 
@@ -66,7 +66,7 @@ def _postgresql_server() -> Iterator[str]:
 
 @pytest.fixture
 def postgresql(_postgresql_server: str) -> Iterator[str]:
-    """SQLAlchemy's address of an empty database on a real PostgreSQL server."""
+    """Return the SQLAlchemy URL of an empty database on a real PostgreSQL server."""
     import postgres
 
     with postgres.create_database(_postgresql_server, "test") as address:
@@ -75,7 +75,7 @@ def postgresql(_postgresql_server: str) -> Iterator[str]:
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """An empty working directory, in which people's own module `mine` can be imported."""
+    """Return an empty working directory from which the custom components of `mine` can be imported."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(Path(mine.__file__).parent)
     return tmp_path

@@ -1,4 +1,4 @@
-"""Short ways to what many tests need."""
+"""Helpers of many tests: configurations, runs, and files of data."""
 
 import copy
 import gzip
@@ -36,7 +36,7 @@ from dlopt.training.experiment import Experiment
 from dlopt.training.loop import train
 
 DEVICE = os.environ.get("DLOPT_TEST_DEVICE", "cpu")
-"""The same tests run on another device: DLOPT_TEST_DEVICE=cuda make test"""
+"""Device of the tests; DLOPT_TEST_DEVICE=cuda make test runs them on a GPU."""
 BLOBS = (
     "data=custom",
     "data._target_=mine.Blobs",
@@ -46,24 +46,24 @@ BLOBS = (
     "epochs=3",
     f"device={DEVICE}",
 )
-"""A tiny problem: 48 examples for training, 12 for validation, three steps an epoch, 67 weights."""
+"""A tiny problem: 48 examples for training, 12 for validation, three steps per epoch, 67 weights."""
 
 
 def list_options(group: str) -> list[str]:
-    """The options of a group, but for people's own."""
+    """Return the options of a group without `custom`."""
     return [name for name in groups.list_option_names(group) if name != "custom"]
 
 
 def make_option(group: str, option: str, **keys: Any) -> Any:
-    """The part that an option of a group with one option makes, with some of its keys changed."""
-    return instantiate(_node(group, option) | keys)
+    """Build the component of an option, with some of its keys changed."""
+    return instantiate(_read_option(group, option) | keys)
 
 
-def _node(group: str, option: str) -> dict[str, Any]:
-    """An option's file, with the files of the options that it holds."""
+def _read_option(group: str, option: str) -> dict[str, Any]:
+    """Return the content of an option's file, with the options nested in it."""
     file = groups.CONF / group / f"{option}.yaml"
     own = {key: value for key, value in OmegaConf.load(file).items() if key != "defaults"}
-    return own | {key: _node(*inner) for key, inner in load_nested_defaults(file).items()}
+    return own | {key: _read_option(*inner) for key, inner in load_nested_defaults(file).items()}
 
 
 def make_arch(
@@ -72,22 +72,22 @@ def make_arch(
     outputs: int = 10,
     activation: Any = None,
     normalization: Any = None,
-    rule: Any = None,
+    regularization: Any = None,
     **own: Any,
 ) -> Any:
-    """A net with the keys of its YAML file, and of the common parts what its signature names."""
+    """Build a model from the keys of its YAML file and the common components that its signature names."""
     keys = OmegaConf.to_container(OmegaConf.load(groups.CONF / "arch" / f"{name}.yaml"))
     target = get_class(keys.pop("_target_"))
     keys.pop("defaults", None)
-    offered = {
+    components = {
         "inputs": shape,
         "outputs": outputs,
         "activation": activation or ReLU(),
         "normalization": normalization or NoNormalization(),
-        "dropout": rule.module if rule else lambda site: None,
+        "dropout": regularization.module if regularization else lambda site: None,
     }
-    named = inspect.signature(target).parameters
-    return target(**{k: v for k, v in offered.items() if k in named}, **keys | own)
+    names = inspect.signature(target).parameters
+    return target(**{k: v for k, v in components.items() if k in names}, **keys | own)
 
 
 def compose_config(*overrides: str, hydra: bool = False) -> DictConfig:
@@ -131,24 +131,25 @@ def compose_every_option() -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def build_experiment(*overrides: str, saved: Any = None) -> Experiment:
-    """saved: the network of a run that goes on."""
+    """Build an experiment; `saved` is the network of a run that resumes."""
     return build(compose_config(*overrides), overrides, saved=saved)[0]
 
 
 def build_blobs(*overrides: str) -> Experiment:
+    """Build an experiment on BLOBS."""
     return build_experiment(*BLOBS, *overrides)
 
 
 def train_runs(
-    folder: Path, *experiments: Experiment, watch: TrainingControl | None = None
+    folder: Path, *experiments: Experiment, control: TrainingControl | None = None
 ) -> tuple[list[dict[str, Any]], list[RunWriter]]:
-    """Train in lanes (or one alone), in run directories folder/0, folder/1, ..."""
+    """Train one run, or several in lanes, in the run directories folder/0, folder/1, ..."""
     runs = [RunWriter.create(folder / str(i)) for i in range(len(experiments))]
-    return train(experiments, runs, watch), runs
+    return train(experiments, runs, control), runs
 
 
 def interrupt_run(folder: Path, last: int, experiment: Experiment) -> RunWriter:
-    """A run that was interrupted after so many steps."""
+    """Train a run that is interrupted after `last` steps."""
     run = RunWriter.create(folder)
     (summary,) = train([experiment], [run], TrainingControl(until=last))
     assert summary["status"] == run.status["status"] == "interrupted"
@@ -157,33 +158,33 @@ def interrupt_run(folder: Path, last: int, experiment: Experiment) -> RunWriter:
 
 
 def resume_run(
-    folder: Path, experiment: Experiment, watch: TrainingControl | None = None
+    folder: Path, experiment: Experiment, control: TrainingControl | None = None
 ) -> tuple[dict[str, Any], RunWriter]:
-    """Go on with a run from its newest whole checkpoint, as a new process would, or from the start without one."""
+    """Resume a run from its newest undamaged checkpoint, or from the start without one, as a new process would."""
     run = RunWriter(folder)
     run.lock.acquire()
     checkpoint = run.latest_checkpoint()
     if checkpoint is None:
         run.clear()
         run.resume()
-        return train([experiment], [run], watch)[0], run
+        return train([experiment], [run], control)[0], run
     run.rollback(checkpoint)
     run.resume(checkpoint.content["step"])
-    return train([experiment], [run], watch, checkpoint.content)[0], run
+    return train([experiment], [run], control, checkpoint.content)[0], run
 
 
 def load_weights(run: RunDirectory, which: Any = "last") -> torch.Tensor:
-    """All numbers of a checkpoint's network, buffers too, as one vector."""
+    """Return parameters and buffers of a checkpoint's network as one vector."""
     return torch.cat([v.double().flatten() for v in run.load(which)["model"].values()])
 
 
 def read_rows(run: RunDirectory) -> list[dict[str, Any]]:
-    """The logged rows without the clock."""
+    """Return the logged rows without the clock."""
     return [{k: v for k, v in row.items() if k not in ("seconds", "time/steps_per_second")} for row in run.rows()]
 
 
 def read_histograms(run: RunDirectory) -> dict[tuple[str, int], list[list[float]]]:
-    """The histograms of a run's event files, by tag and step, as TensorBoard's reader has them."""
+    """Return the histograms of a run's event files by tag and step, read by TensorBoard."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
 
@@ -193,46 +194,46 @@ def read_histograms(run: RunDirectory) -> dict[tuple[str, int], list[list[float]
     return {(tag, e.step): make_ndarray(e.tensor_proto).tolist() for tag in tags for e in reader.Tensors(tag)}
 
 
-def assert_refused(act: Callable[[], Any], key: str, *said: object) -> None:
-    """That something is refused as a mistake at this key, in one line with these parts in order."""
-    with pytest.raises(OptionError, match=".*".join(re.escape(str(part)) for part in said)) as found:
+def assert_refused(act: Callable[[], Any], key: str, *words: object) -> None:
+    """Assert that an OptionError has this key and, in one line, these words in order."""
+    with pytest.raises(OptionError, match=".*".join(re.escape(str(word)) for word in words)) as refusal:
         act()
-    assert found.value.key == key
-    assert len(str(found.value).splitlines()) == 1
+    assert refusal.value.key == key
+    assert len(str(refusal.value).splitlines()) == 1
 
 
-def assert_build_refused(build: Callable[[], Any], key: str, said: str) -> None:
-    """That an experiment is refused for one problem, at this key and with these words."""
-    with pytest.raises(ConfigError) as found:
+def assert_build_refused(build: Callable[[], Any], key: str, words: str) -> None:
+    """Assert that an experiment is refused for one problem, with this key and these words."""
+    with pytest.raises(ConfigError) as refusal:
         build()
-    ((at, message),) = found.value.problems
-    assert at == key
-    assert said in message
+    ((name, message),) = refusal.value.problems
+    assert name == key
+    assert words in message
 
 
 # ------------------------------------------------------------------------------------------------ files of data
 
 
 def require_package(folder: str, package: str) -> None:
-    """Skip a test where Debian's package is not installed; where CI is set the test fails instead."""
+    """Skip a test if a Debian package is not installed; with CI set, fail."""
     if not Path(folder).is_dir():
-        missing = pytest.fail if os.environ.get("CI") else pytest.skip
-        missing(f"needs {folder}: apt-get install {package}")
+        report = pytest.fail if os.environ.get("CI") else pytest.skip
+        report(f"needs {folder}: apt-get install {package}")
 
 
 def encode_idx(array: np.ndarray) -> bytes:
-    """An array of uint8 in the IDX format."""
+    """Return an array of uint8 in the IDX format."""
     return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
 
 
 def make_images(count: int, shape: tuple[int, ...], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Random images of uint8 and their labels, ten classes in turn."""
-    draw = np.random.default_rng(seed)
-    return draw.integers(0, 256, (count, *shape), np.uint8), (np.arange(count) % 10).astype(np.uint8)
+    """Return random images of uint8 and their labels, ten classes in turn."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (count, *shape), np.uint8), (np.arange(count) % 10).astype(np.uint8)
 
 
 def write_idx_files(folder: Path, train: int = 80, test: int = 40, *, compress: bool = True) -> None:
-    """Small files in the form of MNIST's."""
+    """Write small files in the format of MNIST."""
     for name, count in (("train", train), ("t10k", test)):
         x, y = make_images(count, (6, 5), seed=count)
         for kind, array in (("images-idx3", x), ("labels-idx1", y)):
@@ -244,7 +245,7 @@ def write_idx_files(folder: Path, train: int = 80, test: int = 40, *, compress: 
 
 
 def make_cifar_batches(each: int = 20) -> dict[str, bytes]:
-    """The contents of CIFAR-10's files, with few records."""
+    """Return the contents of CIFAR-10's files, with few records."""
     batches = {}
     for i, name in enumerate([*(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin"]):
         x, y = make_images(each, (3072,), seed=i)
@@ -262,34 +263,34 @@ def write_cifar_archive(folder: Path, batches: dict[str, bytes]) -> Path:
     return file
 
 
-def _official(folder: Path) -> list[str]:
+def _write_downloads(folder: Path) -> list[str]:
     write_idx_files(folder)
     write_cifar_archive(folder, make_cifar_batches())
     return [f"data.path={folder}", "data.verify=false", "data.url=null"]
 
 
-def _arrays(folder: Path) -> list[str]:
-    draw = np.random.default_rng(0)
-    np.savez(folder / "my.npz", x=draw.normal(size=(120, 4)), y=np.arange(120) % 3)
+def _write_arrays(folder: Path) -> list[str]:
+    rng = np.random.default_rng(0)
+    np.savez(folder / "my.npz", x=rng.normal(size=(120, 4)), y=np.arange(120) % 3)
     return [f"data.path={folder / 'my.npz'}"]
 
 
-def _table(folder: Path) -> list[str]:
-    draw = np.random.default_rng(0)
-    rows = [f"{draw.normal():.4f},{'red' if i % 3 else 'blue'},{'yes' if i % 2 else 'no'}" for i in range(120)]
+def _write_table(folder: Path) -> list[str]:
+    rng = np.random.default_rng(0)
+    rows = [f"{rng.normal():.4f},{'red' if i % 3 else 'blue'},{'yes' if i % 2 else 'no'}" for i in range(120)]
     (folder / "my.csv").write_text("\n".join(["size,colour,answer", *rows]))
     return [f"data.path={folder / 'my.csv'}", "data.target=answer"]
 
 
 DATA_WRITERS: dict[str, Callable[[Path], list[str]]] = {
-    "fashion_mnist": _official,
-    "mnist": _official,
-    "cifar10": _official,
-    "arrays": _arrays,
-    "table": _table,
+    "fashion_mnist": _write_downloads,
+    "mnist": _write_downloads,
+    "cifar10": _write_downloads,
+    "arrays": _write_arrays,
+    "table": _write_table,
 }
 
 
 def write_data_files(option: str, folder: Path) -> list[str]:
-    """Write small files that a data option can read; the overrides that name them. Without such files, none."""
+    """Write small files that a data option can read, and return the overrides that name them."""
     return DATA_WRITERS[option](folder) if option in DATA_WRITERS else []

@@ -10,10 +10,10 @@ _STEP = 0.1
 
 
 def mean_square(f: Callable[[Tensor], Tensor]) -> float:
-    """E[f(z)^2] for z ~ N(0, 1), to twelve digits, where f of float64 tensors is smooth but for a kink at 0.
+    """Return E[f(z)^2] for z ~ N(0, 1) to twelve digits, for f of float64 tensors, smooth except at 0.
 
-    The trapezoidal rule on each side of 0 in s = log |z|: it converges exponentially there, for functions that change
-    within a millionth just as for those that change slowly.
+    The trapezoidal rule on each side of 0 in s = log |z| converges exponentially, for functions that change within a
+    millionth and for functions that change slowly.
     """
     z = torch.arange(-40.0, 3.5, _STEP, dtype=torch.float64).exp()
     density = torch.exp(-z * z / 2) / math.sqrt(2 * math.pi)

@@ -10,15 +10,15 @@ from dlopt.ranges import NonNegative
 
 @dataclass(frozen=True)
 class ELU:
-    """f(x) = x for x > 0, alpha (e^x - 1) for x <= 0; its derivative is continuous at 0 for alpha = 1 alone.
+    """f(x) = x for x > 0, alpha (e^x - 1) for x <= 0; its derivative is continuous at 0 only for alpha = 1.
 
-    It saturates at -alpha, and its outputs lie nearer to mean zero than ReLU's. With z ~ N(0, 1)
+    It saturates at -alpha, and its outputs have a mean closer to zero than ReLU's. With z ~ N(0, 1)
 
         E[f(z)^2] = 1/2 + alpha^2 (e^2 Phi(-2) - 2 sqrt(e) Phi(-1) + 1/2),   Phi the distribution function,
 
     and the gain is one over its root: 1.25 for alpha = 1.
 
-    alpha   minus the limit towards minus infinity: 0 is ReLU
+    alpha   minus the limit at minus infinity; 0 is ReLU
 
     Source: Clevert, Unterthiner and Hochreiter 2016.
     """
@@ -35,5 +35,5 @@ class ELU:
 
 
 def _phi(x: float) -> float:
-    """The distribution function of N(0, 1)."""
+    """Return the distribution function of N(0, 1)."""
     return 0.5 * math.erfc(-x / math.sqrt(2.0))

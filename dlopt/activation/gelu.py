@@ -11,7 +11,7 @@ from torch import nn
 class GELU:
     """f(x) = x Phi(x), with Phi the distribution function of N(0, 1); exact, not the paper's approximation by tanh.
 
-    It is smooth, and not monotone: its least value is -0.17, at x = -0.75.
+    It is smooth and not monotone: its minimum is -0.17, at x = -0.75.
     With z ~ N(0, 1) E[f(z)^2] = 1/3 + 1 / (2 pi sqrt(3)), hence the gain 1.53, one over its root.
 
     Source: Hendrycks and Gimpel 2016.

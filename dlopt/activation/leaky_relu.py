@@ -10,13 +10,13 @@ from dlopt.ranges import NonNegative
 
 @dataclass(frozen=True)
 class LeakyReLU:
-    """f(x) = max(0, x) + alpha min(0, x). A unit that is negative on all of the data still learns, at alpha the pace.
+    """f(x) = max(0, x) + alpha min(0, x). A unit that is negative on all data still learns, by gradients times alpha.
 
     With z ~ N(0, 1) E[f(z)^2] = (1 + alpha^2) / 2, hence the gain sqrt(2 / (1 + alpha^2)).
 
     alpha   slope below zero: 0 is ReLU, 1 the identity
 
-    Slip: The NYU lecture writes max(alpha x, x), which is the same only for alpha up to 1.
+    Slip: The NYU lecture writes max(alpha x, x), which is equal only for alpha up to 1.
 
     Source: Maas, Hannun and Ng 2013; the gain: He, Zhang, Ren and Sun 2015, equation 15.
     """

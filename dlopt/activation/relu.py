@@ -11,10 +11,10 @@ from torch import nn
 class ReLU:
     """f(x) = max(0, x). It halves the mean square of a symmetric input, hence the gain sqrt(2).
 
-    A unit is dead when it is zero on all of the data: no gradient reaches its weights any more.
+    A unit is dead if it is zero on all data: no gradient reaches its weights.
 
-    Slip: The NYU lecture calls a ReLU completely dead whenever its input is below zero; for one example that is what it
-    is made for, and dead is a unit that is zero on all of the data.
+    Slip: The NYU lecture calls a ReLU completely dead whenever its input is below zero; a dead unit is zero on all
+    data, not on one example.
 
     Source: Nair and Hinton 2010.
     """

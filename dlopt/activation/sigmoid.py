@@ -12,8 +12,8 @@ class Sigmoid:
 
     Its outputs are all positive, so all gradients into the weights of one unit share a sign for one example.
 
-    Slip: The NYU lecture says that saturation kills the neuron; right: its gradient is small, never zero, and only for
-    the examples on which it saturates.
+    Slip: The NYU lecture says that saturation kills the neuron; in fact its gradient is small, never zero, and only
+    for the examples on which it saturates.
 
     Source: Goodfellow, Bengio and Courville 2016, section 6.3.2.
     """

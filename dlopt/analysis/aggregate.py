@@ -1,7 +1,7 @@
-"""What runs that repeat one point, over seeds or folds, come to together.
+"""One value for several runs that repeat one configuration, over seeds or folds.
 
-A run that diverged is the worst there can be. So a median stands as long as fewer than half of the runs do, and a mean
-with one of them is not finite.
+A run that diverged has the worst possible value. A median is finite if fewer than half of the runs diverged; a mean is
+finite only if none did.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from dlopt.metrics.names import Statistic, higher_is_better
 
 
 def aggregate_values(values: Sequence[float], statistic: Statistic) -> float:
-    """The mean or median."""
+    """Return the mean or the median."""
     return statistics.fmean(values) if statistic == "mean" else statistics.median(values)
 
 
 def collect_objectives(endings: Sequence[tuple[str, Mapping[str, Any]]], objective: str) -> tuple[float, ...]:
-    """The objective of each run that is over: the worst there can be of one that diverged."""
+    """Return the objective of each run from its status and summary; the worst possible value if it diverged.
+
+    A loss is read from train/loss if the run has no validation split.
+    """
     worst = -math.inf if higher_is_better(objective) else math.inf
-    return tuple(worst if status == "diverged" else _value(summary, objective, worst) for status, summary in endings)
-
-
-def _value(summary: Mapping[str, Any], objective: str, worst: float) -> float:
-    """The objective of a run; for a loss train/loss where it had no validation split."""
-    found = summary.get(objective, None if higher_is_better(objective) else summary.get("train/loss"))
-    return float(found) if isinstance(found, (int, float)) and math.isfinite(found) else worst
+    values = []
+    for status, summary in endings:
+        value = summary.get(objective, None if higher_is_better(objective) else summary.get("train/loss"))
+        is_finite = status != "diverged" and isinstance(value, (int, float)) and math.isfinite(value)
+        values.append(float(value) if is_finite else worst)
+    return tuple(values)

@@ -1,14 +1,10 @@
-"""What a search says of its hyperparameters: their effects, their importance, where the best lies, where runs diverge.
-
-Of trial i let x_i be the point and y_i the value. Trials that are done count; what becomes of others is said with each
-function.
-"""
+"""Effects and importance of searched hyperparameters, borders at the best trial, and where trials diverge."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,17 +13,17 @@ from dlopt.analysis.search_axis import SearchAxis, Value
 from dlopt.analysis.search_record import SearchRecord, TrialRecord
 
 BINS = 5
-"""Into which an interval is cut."""
+"""Number of bins of an interval."""
 BORDER = 0.05
-"""Share of an interval at each end within which the best is said to lie on the border."""
+"""Fraction of an interval at each end that counts as its border."""
 MIN_GRID_VALUES = 3
-"""Values that a grid has at least where its ends are borders: of two, the best is always one."""
+"""Smallest grid that has borders: of two values the best is always at an end."""
 MIN_TRIALS = 10
-"""Trials that importance is told from at least."""
+"""Smallest number of trials for importances."""
 MIN_TRIALS_PER_AXIS = 4
-"""Trials for each hyperparameter that it is told from at least."""
+"""Smallest number of trials per hyperparameter for importances."""
 MAX_TRIALS = 300
-"""Trials that it is told from at most: a forest of them takes 1.5 s, and one of a thousand 8 s."""
+"""Subsample above this many trials: fitting a forest takes 1.5 s for 300 and 8 s for 1,000."""
 TREES = 64
 SEED = 0
 
@@ -37,11 +33,11 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Level:
-    """The trials with one value of a hyperparameter, or with one in [low, high); the last bin has its end too.
+    """The trials with one value of a hyperparameter, or with values in a bin.
 
-    name   as it is shown
-    at     where it is drawn: the number, the middle of the bin, or the place of a choice among the others: 0, 1, ...
-    low, high   the ends of a bin; None of a single value
+    name       label
+    position   place on the axis: the number, the middle of the bin, or the index of a choice
+    low, high  ends of the bin [low, high), the last bin includes its end; None for a single value
     """
 
     name: str
@@ -52,7 +48,7 @@ class Level:
 
     @cached_property
     def values(self) -> list[float]:
-        """Those of trials that are done."""
+        """Values of the trials that have one."""
         return [t.value for t in self.trials if t.value is not None]
 
     @property
@@ -65,18 +61,10 @@ class Level:
 
     @property
     def sd(self) -> float | None:
-        """Sample standard deviation over trials; of one trial that over its repeats; None where there is none."""
+        """Sample standard deviation over trials; for one trial, over its repeats."""
         if len(self.values) > 1:
             return statistics.stdev(self.values)
         return next((t.sd for t in self.trials if t.value is not None), None)
-
-    @property
-    def quartiles(self) -> tuple[float, float] | None:
-        """Of the values v_0 <= ... <= v_(n-1) those at (n-1)/4 and 3(n-1)/4, linear in between."""
-        if len(self.values) < 2:
-            return None
-        lower, _, upper = statistics.quantiles(self.values, n=4, method="inclusive")
-        return lower, upper
 
     def best(self, higher: bool) -> float | None:
         return (max if higher else min)(self.values, default=None)
@@ -87,115 +75,112 @@ class Level:
 
     @property
     def n_ended(self) -> int:
-        """Trials that are done or have diverged."""
+        """Number of trials that are done or have diverged."""
         return sum(t.state in ("done", "diverged") for t in self.trials)
 
 
 def group_by_level(axis: SearchAxis, trials: Sequence[TrialRecord]) -> list[Level]:
-    """The trials by the values of one hyperparameter, or by bins of equal width in its own scale.
+    """Group trials by the values of one hyperparameter, or by bins of equal width on the scale of its axis.
 
-    An interval [a, b] has bins k = 0, ..., 4, each with the x for which floor(5 (s(x) - s(a)) / (s(b) - s(a))) is k,
-    where s is the identity or the logarithm; so has a grid of more than 12 numbers, and an interval of at most 12 whole
-    ones has none. Levels without a trial are left out, as are trials that have no such hyperparameter.
+    An interval [a, b] has bins k = 0, ..., 4: bin k holds the x with floor(5 (s(x) - s(a)) / (s(b) - s(a))) = k, where
+    s is the identity or the logarithm. A grid of more than 12 numbers is binned too; an interval of at most 12 whole
+    numbers is not. Levels without trials, and trials without this hyperparameter, are omitted.
     """
-    having = [(t.point[axis.key], t) for t in trials if axis.key in t.point]
+    groups: defaultdict[Value, list[TrialRecord]] = defaultdict(list)
+    for trial in trials:
+        if axis.key in trial.point:
+            value = trial.point[axis.key]
+            groups[_find_bin(axis, float(value)) if axis.is_binned else value].append(trial)
     if axis.is_binned:
-        return _bins(axis, having)
-    found: dict[Value, list[TrialRecord]] = {}
-    for value, trial in having:
-        found.setdefault(value, []).append(trial)
+        return [_make_bin(axis, int(k), groups[k]) for k in sorted(groups)]
     if axis.is_numeric:
-        return [Level(axis.format_value(v), float(v), tuple(found[v])) for v in sorted(found)]
-    order = [*(v for v in axis.values if v in found), *(v for v in found if v not in axis.values)]
-    return [Level(str(v), float(i), tuple(found[v])) for i, v in enumerate(order)]
+        return [Level(axis.format_value(v), float(v), tuple(groups[v])) for v in sorted(groups)]
+    order = [v for v in dict.fromkeys((*axis.values, *groups)) if v in groups]
+    return [Level(str(v), float(i), tuple(groups[v])) for i, v in enumerate(order)]
 
 
-def _bins(axis: SearchAxis, having: Sequence[tuple[Value, TrialRecord]]) -> list[Level]:
+def _find_bin(axis: SearchAxis, value: float) -> int:
+    return min(math.floor(BINS * min(max(axis.share(value), 0.0), 1.0)), BINS - 1)
+
+
+def _make_bin(axis: SearchAxis, k: int, trials: Sequence[TrialRecord]) -> Level:
     assert axis.low is not None and axis.high is not None
     low, high = axis.to_scale(axis.low), axis.to_scale(axis.high)
-    found: dict[int, list[TrialRecord]] = {}
-    for value, trial in having:
-        share = axis.share(float(value))
-        found.setdefault(min(max(math.floor(BINS * min(max(share, 0.0), 1.0)), 0), BINS - 1), []).append(trial)
-
-    def plain(scaled: float) -> float:
-        return 10.0**scaled if axis.log else scaled
-
-    made = []
-    for k, inside in sorted(found.items()):
-        a, middle, b = (plain(low + (high - low) * (k + part) / BINS) for part in (0.0, 0.5, 1.0))
-        ends = (math.ceil(a), math.floor(b) if k == BINS - 1 else math.ceil(b) - 1) if axis.whole else (a, b)
-        made.append(Level("..".join(f"{float(f'{end:.3g}'):g}" for end in ends), middle, tuple(inside), a, b))
-    return made
+    scaled = [low + (high - low) * (k + part) / BINS for part in (0.0, 0.5, 1.0)]
+    a, middle, b = (10.0**x if axis.log else x for x in scaled)
+    ends = (math.ceil(a), math.floor(b) if k == BINS - 1 else math.ceil(b) - 1) if axis.whole else (a, b)
+    return Level("..".join(f"{float(f'{end:.3g}'):g}" for end in ends), middle, tuple(trials), a, b)
 
 
 # ------------------------------------------------------------------------------------------------ importance
 
 
 def compute_importance(search: SearchRecord) -> tuple[dict[str, float], str]:
-    """The share of each hyperparameter in how good a trial is, the largest first, with a line of how it was found.
+    """Return the importance of each hyperparameter, largest first, and a line that says how it was computed.
 
-    Functional analysis of variance (Hutter, Hoos and Leyton-Brown, ICML 2014) of a random forest fitted
-    to the ranks of the trials: of f with f(x_i) = rank of y_i let f_j be the mean over all hyperparameters but j; the
-    share of j is Var f_j over the sum of these variances. Ranks make it the same for a loss and its logarithm. A trial
-    that diverged has the worst rank; pruned, failed and unfinished ones do not count.
+    Functional analysis of variance (Hutter, Hoos and Leyton-Brown, ICML 2014) of a random forest f fitted to the ranks
+    of the trials, f(x_i) = rank of y_i. Let f_j be the mean of f over all hyperparameters but j; the importance of j is
+    Var f_j over the sum of these variances. Ranks give a loss and its logarithm the same importances. A trial that
+    diverged has the worst rank; pruned, failed and unfinished trials do not count.
 
-    Of more than 300 trials as many are taken, evenly from all. There are no shares where there are fewer trials than
-    10, or than 4 for each hyperparameter; the line says so.
+    Of more than 300 trials an evenly spaced subset is used. There are no importances for fewer than 10 trials, or
+    fewer than 4 per hyperparameter; the line says so.
     """
-    counted = [t for t in search.trials if t.value is not None or t.state == "diverged"]
-    varied = [a for a in search.axes if len({t.point.get(a.key) for t in counted}) > 1]
-    axes = [a for a in varied if all(a.key in t.point for t in counted)]
-    fewest = max(MIN_TRIALS, MIN_TRIALS_PER_AXIS * len(axes))
+    trials = [t for t in search.trials if t.value is not None or t.state == "diverged"]
+    varied = [a for a in search.axes if len({t.point.get(a.key) for t in trials}) > 1]
+    axes = [a for a in varied if all(a.key in t.point for t in trials)]
     if len(axes) < 2:
         return {}, ""
-    if len(counted) < fewest:
-        return {}, f"importance is told from {fewest} trials on that are done or diverged; there are {len(counted)}"
-    counted = (
-        [counted[i * len(counted) // MAX_TRIALS] for i in range(MAX_TRIALS)] if len(counted) > MAX_TRIALS else counted
-    )
-    ranks = _ranks([t.value for t in counted], search.higher_is_better)
+    least = max(MIN_TRIALS, MIN_TRIALS_PER_AXIS * len(axes))
+    if len(trials) < least:
+        return {}, f"importance needs at least {least} trials that are done or diverged, there are {len(trials)}"
+    count = min(len(trials), MAX_TRIALS)
+    trials = [trials[i * len(trials) // count] for i in range(count)]
+    ranks = _rank([t.value for t in trials], search.higher_is_better)
     if len(set(ranks)) == 1:
-        return {}, f"importance cannot be told: every trial has the same {search.objective}"
-    found = _fanova(axes, counted, ranks)
-    said = f"fANOVA of a random forest on the ranks of {len(counted)} trials"
-    said += ", diverged ones as the worst" if any(t.value is None for t in counted) else ""
-    without = [a.key for a in varied if a not in axes]
-    said += f", without {', '.join(without)}, which some of them lack" if without else ""
-    return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))), said
+        return {}, f"there is no importance: every trial has the same {search.objective}"
+    shares = _compute_fanova(axes, trials, ranks)
+    method = f"fANOVA of a random forest on the ranks of {len(trials)} trials"
+    method += ", diverged ones as the worst" if any(t.value is None for t in trials) else ""
+    missing = [a.key for a in varied if a not in axes]
+    method += f", without {', '.join(missing)}, which some of them lack" if missing else ""
+    return dict(sorted(shares.items(), key=lambda pair: (-pair[1], pair[0]))), method
 
 
-def _ranks(values: Sequence[float | None], higher: bool) -> list[float]:
-    """0 for the best, the mean of their places for equal ones; None is worse than any."""
-    keys = [math.inf if v is None else -v if higher else v for v in values]
-    places: dict[float, list[int]] = {}
-    for place, key in enumerate(sorted(keys)):
-        places.setdefault(key, []).append(place)
-    mean = {key: statistics.fmean(found) for key, found in places.items()}
-    return [mean[key] for key in keys]
+def _rank(values: Sequence[float | None], higher: bool) -> list[float]:
+    """Return ranks from 0 for the best; equal values share their mean rank, and None is the worst."""
+    from scipy.stats import rankdata
+
+    ranks: list[float] = (rankdata([math.inf if v is None else -v if higher else v for v in values]) - 1.0).tolist()
+    return ranks
 
 
-def _fanova(axes: Sequence[SearchAxis], trials: Sequence[TrialRecord], ranks: Sequence[float]) -> dict[str, float]:
+def _compute_fanova(
+    axes: Sequence[SearchAxis], trials: Sequence[TrialRecord], ranks: Sequence[float]
+) -> dict[str, float]:
     import optuna
     from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    kinds: dict[str, BaseDistribution] = {}
+    distributions: dict[str, BaseDistribution] = {}
     for axis in axes:
         values = [t.point[axis.key] for t in trials]
         if axis.is_numeric:
-            ends = [float(v) for v in values if v is not None]
-            kinds[axis.key] = FloatDistribution(min(ends), max(ends), log=axis.log)
+            numbers = [float(v) for v in values]
+            distributions[axis.key] = FloatDistribution(min(numbers), max(numbers), log=axis.log)
         else:
-            kinds[axis.key] = CategoricalDistribution(sorted({str(v) for v in values}))
+            distributions[axis.key] = CategoricalDistribution(sorted({str(v) for v in values}))
     study = optuna.create_study()
     points = [{axis.key: t.point[axis.key] for axis in axes} for t in trials]
     study.add_trials(
-        [optuna.create_trial(params=p, distributions=kinds, value=r) for p, r in zip(points, ranks, strict=True)]
+        [
+            optuna.create_trial(params=p, distributions=distributions, value=r)
+            for p, r in zip(points, ranks, strict=True)
+        ]
     )
     evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=SEED)
-    found = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return {key: float(share) for key, share in found.items()}
+    shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return {key: float(share) for key, share in shares.items()}
 
 
 # ------------------------------------------------------------------------------------------------ warnings
@@ -203,7 +188,7 @@ def _fanova(axes: Sequence[SearchAxis], trials: Sequence[TrialRecord], ranks: Se
 
 @dataclass(frozen=True)
 class Border:
-    """The best trial lies on the border of a numeric axis: at its larger end, or at its smaller one."""
+    """A numeric axis with the best trial on its border; upper: at the larger end."""
 
     axis: SearchAxis
     value: float
@@ -211,15 +196,16 @@ class Border:
 
 
 def find_borders(search: SearchRecord) -> list[Border]:
-    """Where the best trial lies on the border, beyond which there may be better ones.
+    """Return the axes with the best trial on their border: there may be better trials beyond it.
 
-    On a grid of at least three numbers the border is its first and its last; of an interval it is the 5 % at each end,
-    in the axis' own scale. Below 0 nothing is proposed, which few hyperparameters may be, nor more data: data.* is what
-    is learned, and not how.
+    The border of a grid of at least three numbers is its first and its last number. The border of an interval is the
+    5 % at each end, on the scale of the axis. The lower border at 0 is omitted, since few hyperparameters can be
+    negative. So are keys of data.*, which select what is learned.
     """
-    best, found = search.best, []
-    for axis in search.axes if best is not None else ():
-        value = best.point.get(axis.key) if best is not None else None
+    borders: list[Border] = []
+    point = search.best.point if search.best is not None else {}
+    for axis in search.axes:
+        value = point.get(axis.key)
         if not isinstance(value, float) or axis.key.startswith("data.") or axis.low == axis.high:
             continue
         if not axis.is_interval and len(axis.values) < MIN_GRID_VALUES:
@@ -227,17 +213,17 @@ def find_borders(search: SearchRecord) -> list[Border]:
         margin = BORDER if axis.is_interval else 0.0
         share = axis.share(value)
         if share >= 1.0 - margin:
-            found.append(Border(axis, value, True))
+            borders.append(Border(axis, value, True))
         elif share <= margin and axis.low != 0.0:
-            found.append(Border(axis, value, False))
-    return found
+            borders.append(Border(axis, value, False))
+    return borders
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """Where trials diverge: with neighbouring levels of one axis, `first` to `last`.
+    """The neighbouring levels of one axis, `first` to `last`, at which trials diverge.
 
-    diverged   such trials there, of `ended` that are done or diverged
+    n_diverged   number of diverged trials there, out of n_ended that are done or diverged
     """
 
     axis: SearchAxis
@@ -248,34 +234,34 @@ class Divergence:
 
 
 def find_divergence(search: SearchRecord) -> Divergence | None:
-    """The range of one hyperparameter in which divergence concentrates, if it does.
+    """Return the range of one hyperparameter in which divergence concentrates, or None.
 
-    Of every axis the level, or the run of neighbouring levels from one end on of a numeric axis, that best tells
-    diverged trials from those that are done: the largest difference of the share of all diverged trials that lie
-    there and the share of all done trials that do (Youden's J). It is said from J = 0.5 and three diverged trials on.
+    Candidates are the single levels of a choice, and the ranges of levels from either end of a numeric axis. The range
+    with the largest Youden's J wins: the share of all diverged trials that lie in it minus the share of all finished
+    trials that do. It must have J >= 0.5, and the search at least three diverged trials.
     """
     trials = [t for t in search.trials if t.state in ("done", "diverged")]
     bad = sum(t.state == "diverged" for t in trials)
     good = len(trials) - bad
-    found: tuple[float, Divergence] | None = None
     if bad < 3 or not good:
         return None
+    best, divergence = 0.0, None
     for axis in search.axes:
-        known = group_by_level(axis, trials)
-        spans = [(i, i) for i in range(len(known))]
+        levels = group_by_level(axis, trials)
+        spans = [(i, i) for i in range(len(levels))]
         if axis.is_numeric:
-            spans = [(0, i) for i in range(len(known))] + [(i, len(known) - 1) for i in range(1, len(known))]
+            spans = [(0, i) for i in range(len(levels))] + [(i, len(levels) - 1) for i in range(1, len(levels))]
         for first, last in spans:
-            inside = Counter(t.state for level in known[first : last + 1] for t in level.trials)
-            parted = inside["diverged"] / bad - inside["done"] / good
-            if parted >= 0.5 and (found is None or parted > found[0]):
-                at = Divergence(axis, known[first], known[last], inside["diverged"], inside.total())
-                found = parted, at
-    return found[1] if found else None
+            states = Counter(t.state for level in levels[first : last + 1] for t in level.trials)
+            youden = states["diverged"] / bad - states["done"] / good
+            if youden >= 0.5 and youden > best:
+                best = youden
+                divergence = Divergence(axis, levels[first], levels[last], states["diverged"], states.total())
+    return divergence
 
 
 def count_level_with_best(search: SearchRecord) -> int:
-    """How many trials, the best among them, lie within one standard deviation over repeats of the best."""
+    """Count the trials within one standard deviation (over repeats) of the best, the best included."""
     best = search.best
     if best is None or best.value is None or best.sd is None:
         return 0

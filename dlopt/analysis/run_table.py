@@ -1,4 +1,4 @@
-"""Many runs at a glance: what their directories say, which of their settings vary, and the mean over repetitions."""
+"""Records of many runs: read them, filter and sort them, find the settings that vary, and average over repeats."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from dlopt.rundir.status import Status
 from dlopt.storage.safe_read import to_printable
 
 IGNORED_SETTINGS = ("name", "resume", "device", "threads")
-"""Settings that say nothing of what was learned."""
+"""Settings that do not affect what is learned."""
 ABSENT = object()
 STATES = get_args(Status)
 UNFINISHED = ("running", "dead", "interrupted", "failed", "pruned")
-"""States of runs that have not come to the end of their steps, or to a loss that is not finite."""
+"""States of runs that ended neither after all of their steps nor with a loss that is not finite."""
 
 
 @dataclass(frozen=True)
 class RunRecord:
     """One run.
 
-    name       its directory, seen from the folder that was looked at
-    status     that of the run; dead: it says that it is running, and its process is gone; damaged: it cannot be read
-    progress   share of the steps that are done; None where it is not known
+    name       its directory, relative to the folder that was read
+    status     status of the run; dead: it claims to run, but its process is gone; damaged: it cannot be read
+    progress   fraction of the steps that are done; None if unknown
     settings   group -> option and key -> value, flat
-    metrics    the summary of a finished run, else the last row
-    seconds    of training so far
-    started    seconds since the epoch
+    metrics    summary of a finished run, else its last row
+    seconds    training time so far
+    started    start time in seconds since the epoch
     """
 
     path: Path
@@ -51,28 +51,30 @@ class RunRecord:
     message: str = ""
 
     def value(self, key: str) -> Any:
-        """A setting, a metric, or one of run, status, progress, time, started; None where there is none."""
+        """Return a setting, a metric, or one of RECORD_FIELDS; None if the run has no such key."""
         if key in self.settings:
             return self.settings[key]
         return getattr(self, RECORD_FIELDS[key]) if key in RECORD_FIELDS else self.metrics.get(key)
 
 
 RECORD_FIELDS = {"run": "name", "status": "status", "progress": "progress", "time": "seconds", "started": "started"}
-"""What a record holds besides settings and metrics, by the names in tables."""
+"""Column names of a record's own fields."""
 
 
 def read_runs(folder: Path) -> list[RunRecord]:
-    """Every run below a folder, the oldest first."""
-    found = [read_run(path, _name(path, folder)) for path in list_runs(folder)]
-    return sorted(found, key=lambda r: (r.started, r.name))
+    """Read every run below a folder, oldest first."""
+    runs = [
+        read_run(path, path.name if path == folder else str(path.relative_to(folder))) for path in list_runs(folder)
+    ]
+    return sorted(runs, key=lambda r: (r.started, r.name))
 
 
 def read_run(path: Path, name: str) -> RunRecord:
-    """One run, whatever its state. Its text holds nothing that a terminal would obey."""
+    """Read one run in any state. Its texts are printable: they contain no control sequences."""
     name = to_printable(name)
     try:
         return _read(path, name)
-    except Exception as error:  # whatever lies in such files, the other runs are shown
+    except Exception as error:  # a damaged run must not hide the others
         return RunRecord(path, name, "damaged", message=to_printable(f"{type(error).__name__}: {error}"))
 
 
@@ -81,68 +83,56 @@ def _read(path: Path, name: str) -> RunRecord:
     status = run.status
     state, started = str(status["status"]), float(status["started"])
     if state not in STATES:
-        raise ValueError(f"{run.status_file}: {state} is no status")
-    settings = _plain(status.get("settings") or {})
-    goes_on = state == "running"  # then a summary is of an earlier end
-    metrics = {} if goes_on else run.summary
-    metrics = _plain(metrics or run.last_row() or {})
-    if goes_on and run.is_stale:
+        raise ValueError(f"{run.status_file}: {state} is not a status")
+    settings = _to_plain(status.get("settings") or {})
+    is_running = state == "running"
+    metrics = _to_plain((not is_running and run.summary) or run.last_row() or {})  # an old summary of a resumed run
+    if is_running and run.is_stale:
         state = "dead"
-    seconds = metrics.get("seconds")
-    seconds = None if seconds is None else float(seconds)
-    time.localtime(started)  # a time that there is
+    time.localtime(started)  # raises if there is no such time
+    seconds = None if metrics.get("seconds") is None else float(metrics["seconds"])
     if seconds is not None and not math.isfinite(seconds):
         raise ValueError(f"{run.summary_file}: {seconds} seconds")
     if state == "running":
         seconds = time.time() - float(status.get("since", started))
-    progress = _progress(settings, metrics) if state in UNFINISHED else None
+    progress = None
+    if state in UNFINISHED:
+        key, total = ("step", settings["steps"]) if settings.get("steps") else ("epoch", settings.get("epochs"))
+        progress = (metrics.get(key) or 0.0) / total if total else None
     message = to_printable(str(status.get("message") or ""))
     return RunRecord(path, name, state, progress, settings, metrics, seconds, started, message)
 
 
-def _plain(found: Any) -> dict[str, Any]:
-    """Names with numbers and text that may be printed; anything else as the text that it would be typed as."""
+def _to_plain(mapping: Any) -> dict[str, Any]:
+    """Return printable names with numbers and printable text; other values are formatted as overrides."""
     return {
         to_printable(name): value
         if value is None or isinstance(value, (int, float))
         else to_printable(format_override(value))
-        for name, value in dict(found).items()
+        for name, value in dict(mapping).items()
     }
 
 
-def _name(path: Path, folder: Path) -> str:
-    try:
-        return str(path.relative_to(folder)) if path != folder else path.name
-    except ValueError:
-        return str(path)
+# ------------------------------------------------------------------------------------------------ selection
 
 
-def _progress(settings: dict[str, Any], row: dict[str, Any]) -> float | None:
-    done, whole = (row.get("step"), settings.get("steps")) if settings.get("steps") else (
-        row.get("epoch"), settings.get("epochs"))  # fmt: skip
-    return (done or 0.0) / whole if whole else None
+def find_varying_settings(runs: Sequence[RunRecord]) -> list[str]:
+    """Return the settings in which runs differ; a key of an option only if runs with the same option differ in it.
 
-
-# ------------------------------------------------------------------------------------------------ choosing
-
-
-def find_varying_settings(found: Sequence[RunRecord]) -> list[str]:
-    """Settings in which runs differ; a key of an option only where runs with the same option differ in it.
-
-    So a grid over sgd and adam with one rate each varies the optimizer alone, not every key that one of them lacks.
+    A grid over sgd and adam, each with one learning rate, therefore varies the optimizer only.
     """
-    names = [n for n in dict.fromkeys(k for r in found for k in r.settings) if n not in IGNORED_SETTINGS]
-    chosen: list[str] = []
+    names = [n for n in dict.fromkeys(k for r in runs for k in r.settings) if n not in IGNORED_SETTINGS]
+    varying: list[str] = []
     for name in names:
         group = name.partition(".")[0]
         values: dict[Any, set[Any]] = {}
-        for r in found:
-            if r.settings:  # a run that lacks the key differs from one with the same option that has it
+        for r in runs:
+            if r.settings:  # a run without the key differs from one with the same option that has it
                 option = r.settings.get(group) if group != name else None
                 values.setdefault(option, set()).add(r.settings.get(name, ABSENT))
-        if any(len(seen) > 1 for seen in values.values()):
-            chosen.append(name)
-    return chosen
+        if any(len(distinct) > 1 for distinct in values.values()):
+            varying.append(name)
+    return varying
 
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
@@ -152,7 +142,7 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
 
 @dataclass(frozen=True)
 class Condition:
-    """KEY=VALUE, or another comparison: != < <= > >=. A list of options holds each of its members."""
+    """A filter KEY=VALUE, or with != < <= > >=. A list of options equals each of its members."""
 
     key: str
     sign: str
@@ -160,58 +150,58 @@ class Condition:
 
     @classmethod
     def parse(cls, text: str) -> Condition:
-        """ValueError where it is no condition."""
+        """Parse a condition. Raises ValueError if the text is not one."""
         parts = re.fullmatch(r"\s*([^=<>!\s]+)\s*(!=|<=|>=|==?|<|>)\s*(.*?)\s*", text)
         if not parts:
-            raise ValueError(f"'{text}' is no condition; write KEY=VALUE, or KEY<NUMBER")
+            raise ValueError(f"'{text}' is not a condition; write KEY=VALUE, or KEY<NUMBER")
         return cls(parts[1], "=" if parts[2] == "==" else parts[2], parts[3].strip("'\""))
 
     def holds(self, record: RunRecord) -> bool:
-        """Whether it is true of a run; false where the run has no such key."""
-        mine = record.value(self.key)
-        if mine is None:
-            return self.sign in ("=", "!=") and (self.value in ("null", "none", "")) == (self.sign == "=")
-        wanted: Any = self.value
-        if isinstance(mine, (int, float)) and not isinstance(mine, bool):
+        """Return whether the condition is true for a run; a run without the key has the value null."""
+        value, operand = record.value(self.key), self.value
+        is_equality = self.sign in ("=", "!=")
+        if value is None:
+            return is_equality and (operand in ("null", "none", "")) == (self.sign == "=")
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
             try:
-                wanted = float(wanted)
+                return _COMPARE[self.sign](value, float(operand))
             except ValueError:
                 return self.sign == "!="
-        elif self.sign in ("=", "!="):
-            mine = format_override(mine)
-            if mine.startswith("[") and not wanted.startswith("["):
-                return (wanted in mine[1:-1].split(",")) == (self.sign == "=")
-        else:
-            mine = format_override(mine)
-        return _COMPARE[self.sign](mine, wanted)
+        text = format_override(value)
+        if is_equality and text.startswith("[") and not operand.startswith("["):
+            return (operand in text[1:-1].split(",")) == (self.sign == "=")
+        return _COMPARE[self.sign](text, operand)
 
 
-def sort_runs(key: str, found: Iterable[RunRecord]) -> list[RunRecord]:
-    """Sorted by a setting or a metric; metrics with the best first, runs without a value last."""
+def sort_runs(key: str, runs: Iterable[RunRecord]) -> list[RunRecord]:
+    """Sort runs by a setting or a metric, best metric first; runs without a value come last."""
 
-    def place(r: RunRecord) -> tuple[int, float, str]:
+    def rank(r: RunRecord) -> tuple[int, float, str]:
         value = r.value(key)
-        if isinstance(value, bool) or value is None or (isinstance(value, float) and math.isnan(value)):
-            return (2, 0.0, "") if value is None or isinstance(value, float) else (0, float(value), "")
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return 2, 0.0, ""
         if isinstance(value, (int, float)):
-            return (0, -value if higher_is_better(key) else value, "")
-        return (1, 0.0, str(value))
+            return 0, -value if higher_is_better(key) else value, ""
+        return 1, 0.0, str(value)
 
-    return sorted(found, key=place)
+    return sorted(runs, key=rank)
 
 
-# ------------------------------------------------------------------------------------------------ repetitions
+# ------------------------------------------------------------------------------------------------ repeats
 
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Runs that differ in nothing but what they are repeated over."""
+    """Runs that differ only in the keys they are repeated over."""
 
     settings: dict[str, Any]
     runs: list[RunRecord]
 
     def mean(self, metric: str) -> tuple[float, float | None, int] | None:
-        """Mean, sample standard deviation (None of one run) and number of the runs that ended with a finite value."""
+        """Return mean, sample standard deviation and number of the finished runs with a finite value, None without any.
+
+        The standard deviation of one run is None.
+        """
         ended = [r.metrics.get(metric) for r in self.runs if r.status == "done"]
         values = [v for v in ended if isinstance(v, (int, float)) and math.isfinite(v)]
         if not values:
@@ -219,15 +209,15 @@ class RunGroup:
         return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values)
 
 
-def group_runs(found: Sequence[RunRecord], over: Sequence[str]) -> list[RunGroup]:
-    """Runs brought together that agree in every varying setting but those of `over`.
+def group_runs(runs: Sequence[RunRecord], over: Sequence[str]) -> list[RunGroup]:
+    """Group runs that agree in every varying setting except those of `over`.
 
-    Of several runs with the same settings, which say the same, the last counts.
+    Of several runs with the same settings, which have the same results, the last counts.
     """
     if over:
-        found = list({tuple(r.settings.items()) or r.name: r for r in found}.values())
-    names = [name for name in find_varying_settings(found) if name not in over]
+        runs = list({tuple(r.settings.items()) or r.name: r for r in runs}.values())
+    names = [name for name in find_varying_settings(runs) if name not in over]
     groups: dict[tuple[Any, ...], list[RunRecord]] = {}
-    for record in found:
+    for record in runs:
         groups.setdefault(tuple(record.settings.get(name) for name in names), []).append(record)
-    return [RunGroup(dict(zip(names, values, strict=True)), runs) for values, runs in groups.items()]
+    return [RunGroup(dict(zip(names, values, strict=True)), group) for values, group in groups.items()]

@@ -13,13 +13,10 @@ from dlopt.formatting import format_override
 
 MAX_NUMBER = 1e100
 """Upper bound of the size of a number: sums of squares of larger ones would overflow."""
-
 MIN_LOG_RATIO = 10.0
 """Ratio above which two numbers are taken for points of a logarithmic scale."""
-
 MAX_UNBINNED = 12
 """Largest number of values that are shown one by one; more are binned."""
-
 Value = str | float
 """Value of a hyperparameter: a number if its axis is numeric, else text as it is typed."""
 
@@ -53,7 +50,7 @@ class SearchAxis:
 
     @property
     def is_binned(self) -> bool:
-        """Whether it has too many numbers to show each of them."""
+        """Return whether it has too many numbers to show each of them."""
         if not self.is_interval:
             return self.is_numeric and len(self.values) > MAX_UNBINNED
         assert self.low is not None and self.high is not None
@@ -73,11 +70,10 @@ class SearchAxis:
         """Return the value of a run with these settings, or None if it has none on this axis."""
         if self.key not in settings:
             return None
-        found = settings[self.key]
         if not self.is_numeric:
-            return canonicalize(found)
-        known = parse_number(found)
-        return None if known is None or (self.log and known <= 0) else known
+            return canonicalize(settings[self.key])
+        number = parse_number(settings[self.key])
+        return None if number is None or (self.log and number <= 0) else number
 
     def format_value(self, value: Value) -> str:
         """Format a value as it is typed; numbers of an interval get four digits."""
@@ -89,8 +85,8 @@ class SearchAxis:
         """Describe the range in a few words."""
         if self.is_interval:
             return f"{self.low:g}..{self.high:g}{' (log)' if self.log else ''}"
-        shown = [self.format_value(v) for v in self.values]
-        return ", ".join(shown if len(shown) <= 8 else [*shown[:3], "...", *shown[-2:]])
+        texts = [self.format_value(v) for v in self.values]
+        return ", ".join(texts if len(texts) <= 8 else [*texts[:3], "...", *texts[-2:]])
 
 
 def make_choice_axis(key: str, values: Sequence[str]) -> SearchAxis:
@@ -99,12 +95,11 @@ def make_choice_axis(key: str, values: Sequence[str]) -> SearchAxis:
     Its scale is logarithmic if the numbers are positive and spaced more evenly on that scale.
     """
     names = tuple(dict.fromkeys(values))
-    numbers = [parse_number(name) for name in names]
-    known = sorted({x for x in numbers if x is not None})
-    if None in numbers:
+    numbers = sorted({x for name in names if (x := parse_number(name)) is not None})
+    if any(parse_number(name) is None for name in names):
         return SearchAxis(key, names)
-    whole = all(x.is_integer() for x in known)
-    return SearchAxis(key, tuple(known), known[0], known[-1], _is_logarithmic(known), whole)
+    whole = all(x.is_integer() for x in numbers)
+    return SearchAxis(key, tuple(numbers), numbers[0], numbers[-1], _is_logarithmic(numbers), whole)
 
 
 def _is_logarithmic(values: Sequence[float]) -> bool:
@@ -123,9 +118,9 @@ def _is_logarithmic(values: Sequence[float]) -> bool:
 def canonicalize(value: Any) -> str:
     """Format a value in one canonical way: 1e-1 and 0.10 become 0.1, lists have no spaces."""
     text = format_override(value)
-    if isinstance(value, bool) or (known := parse_number(text)) is None:
+    if isinstance(value, bool) or (number := parse_number(text)) is None:
         return text.replace(" ", "") if text.startswith("[") else text
-    return f"{known:.12g}"
+    return f"{number:.12g}"
 
 
 def parse_number(value: Any) -> float | None:
@@ -133,7 +128,7 @@ def parse_number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
-        found = float(value)
+        number = float(value)
     except (ValueError, OverflowError):
         return None
-    return found if abs(found) < MAX_NUMBER else None
+    return number if abs(number) < MAX_NUMBER else None

@@ -1,4 +1,4 @@
-"""A convolutional network, for series or images by the shape of the data."""
+"""A convolutional network for series or images."""
 
 import math
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from dlopt.ranges import Count, Range
 class CNN(nn.Module):
     """Strided convolutions, then a linear layer; a hidden layer is convolution, normalization, activation, dropout.
 
-    A layer maps a length n to floor((n + 2 padding - kernel) / stride) + 1. The defaults are, on series of length 40,
-    the net of the MNIST-1D paper (5210 weights and biases).
+    A layer maps a length n to floor((n + 2 padding - kernel) / stride) + 1. On series of length 40 the defaults are the
+    network of the MNIST-1D paper (5210 weights and biases).
 
     channels   output channels of each convolution
-    kernels    kernel size of each
+    kernels    kernel size of each convolution
     stride     of each convolution, in positions
-    padding    zeros on either side
+    padding    zeros on each side
 
     Source: Greydanus and Kobak 2024, "Scaling down deep learning with MNIST-1D".
     """

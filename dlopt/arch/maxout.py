@@ -15,21 +15,21 @@ class Maxout(nn.Module):
         h_i(x) = max over j of z_ij,  z_ij = x^T W_..ij + b_ij,  j = 1, ..., pieces
 
     A unit is convex and piecewise linear, and learns its own activation: two pieces can be a ReLU or an absolute value,
-    more of them come near to any convex function. One piece is a linear layer. There is no other activation, so
-    `activation` has no effect, but for its gain where an init asks for one. A hidden layer is linear, normalization (of
-    every z), maximum, dropout; the last layer is linear.
+    more pieces approximate any convex function, and one piece is a linear layer. `activation` has no effect except for
+    its gain, if an init uses it. A hidden layer is linear, normalization (of every z), maximum, dropout; the last layer
+    is linear.
 
-    The affine functions of a layer are the rows of one matrix W, (units pieces, inputs), those of a unit next to each
-    other. An init sees in fan_in the inputs of a unit, and in fan_out units times pieces, though a gradient comes back
-    through one piece of each unit alone: a rule that uses fan_out counts too many. init=orthogonal makes all rows of
-    a layer orthogonal, or, where they are more than the inputs, its columns.
+    The affine functions of a layer are the rows of one matrix W, (units pieces, inputs); the rows of a unit are
+    adjacent. For an init, fan_in is the number of inputs, and fan_out is units times pieces, which is too large: a
+    gradient flows through only one piece of each unit. init=orthogonal gives a layer orthogonal rows, or orthogonal
+    columns if it has more rows than inputs.
 
-    He et al. derive no gain for a maximum. Of two independent centred z of one variance s^2 the maximum has the mean
-    square s^2, where a ReLU halves it: with two pieces and equal widths init=lecun_normal keeps activations and
-    gradients level, and init=he doubles their squares in each layer, which a few layers bear and a deep net does not.
-    Of more pieces it is larger: 1.28 s^2 for three, 1.55 s^2 for four, and a deep net grows even with lecun_normal.
+    He et al. derive no gain for a maximum. The maximum of two independent centred z of variance s^2 has the mean square
+    s^2; a ReLU halves it. So with two pieces and equal widths init=lecun_normal keeps activations and gradients level,
+    and init=he doubles their squares in each layer, which only a shallow network tolerates. The mean square is 1.28 s^2
+    for three pieces and 1.55 s^2 for four, so a deep network grows even with lecun_normal.
 
-    widths   units of each hidden layer; [] leaves one linear layer
+    widths   units of each hidden layer; [] gives one linear layer
     pieces   affine functions of each unit
 
     Source: Goodfellow, Warde-Farley, Mirza, Courville and Bengio 2013, section 3, the two equations of h_i and z_ij.
@@ -59,7 +59,7 @@ class Maxout(nn.Module):
 
 
 class MaxoutUnits(nn.Module):
-    """The largest of every so many features that lie next to each other: (batch, units pieces) to (batch, units)."""
+    """The maximum over groups of adjacent features: (batch, units pieces) to (batch, units)."""
 
     activates = True
 

@@ -13,12 +13,12 @@ from dlopt.ranges import Count
 class MLP(nn.Module):
     """Fully connected layers on the flattened input; each hidden one is linear, normalization, activation, dropout.
 
-    Many equal layers are said by their number and their width. A thousand layers of tanh carry signal and gradient
-    with init=orthogonal; the narrower they are, the sooner Gaussian weights lose both.
+    A thousand tanh layers preserve signal and gradient with init=orthogonal. Gaussian weights lose both, the sooner the
+    narrower the layers are.
 
-    widths   units of each hidden layer; [] leaves one linear layer
-    depth    hidden layers, of width units each, in place of widths
-    width    units of each of them
+    widths   units of each hidden layer; [] gives one linear layer
+    depth    number of hidden layers with `width` units each, in place of widths
+    width    units of each hidden layer
 
     Source: Goodfellow, Bengio and Courville 2016, sections 6.1 and 6.3.
     """

@@ -1,4 +1,4 @@
-"""Output biases by the class shares."""
+"""Output biases from class frequencies."""
 
 from dataclasses import dataclass
 
@@ -13,11 +13,11 @@ from dlopt.parts import InitProbe
 class ClassPrior:
     """softmax(b) = c,  so  b_k = log c_k,  c_k the share of class k in the training split; all other biases are zero.
 
-    The net begins by predicting how frequent classes are, with the entropy of the shares as its loss where outputs are
-    otherwise near zero, and need not learn that first. A class without examples counts as half of one.
+    The network starts by predicting class frequencies, so it need not learn them first. If outputs are otherwise near
+    zero, its loss is the entropy of the shares. A class without examples counts as half an example.
 
-    The output bias is found by what it does: shifted by v, it moves all outputs of the network by exactly v. Nets
-    without such a bias, and numbers as targets, are refused.
+    The output bias is identified by its effect: shifted by v, it moves all outputs of the network by exactly v.
+    Networks without such a bias, and regression targets, are refused.
 
     Source: Goodfellow, Bengio and Courville 2016, section 8.4, on biases of output units.
     """
@@ -28,15 +28,15 @@ class ClassPrior:
     def adjust(self, w: Tensor, start: InitProbe) -> Tensor:
         if start.all_targets.is_floating_point():
             raise ValueError("class_prior is for classes; the targets of this data are numbers: use bias_init=zeros")
-        at = find_output_bias(w, start)
-        counts = start.all_targets.bincount(minlength=at.size).to(w.dtype).clamp(min=0.5)
+        bias = find_output_bias(w, start)
+        counts = start.all_targets.bincount(minlength=bias.size).to(w.dtype).clamp(min=0.5)
         w = w.clone()
-        w[at.slice] = (counts / counts.sum()).log()
+        w[bias.slice] = (counts / counts.sum()).log()
         return w
 
 
 def find_output_bias(w: Tensor, start: InitProbe) -> Parameter:
-    """The bias by whose shift the outputs are shifted."""
+    """Return the bias whose shift moves the outputs by the same amount. Raises ValueError if there is none."""
     outputs = start.outputs(w)
     shift = torch.linspace(1.0, 2.0, outputs.shape[1], dtype=w.dtype)
     for p in start.layout:

@@ -1,4 +1,4 @@
-"""All biases the same."""
+"""Equal biases."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,11 @@ from dlopt.base.layout import Parameter
 
 @dataclass(frozen=True)
 class ConstantBias:
-    """b_i = value. A small positive one lets ReLU units begin active, with a gradient, on most of the examples.
+    """b_i = value. With a small positive value ReLU units start active, with a gradient, on most examples.
 
-    It is for every bias, the output layer's too. Behind a normalization it has no effect: the mean is subtracted again.
+    It applies to every bias, also in the output layer. Before a normalization it has no effect: the mean is subtracted.
 
-    value   of every bias
+    value   value of every bias
 
     Source: Goodfellow, Bengio and Courville 2016, section 8.4.
     """

@@ -11,12 +11,12 @@ from dlopt.parts import InitProbe
 
 @dataclass(frozen=True)
 class ForgetGate:
-    """b_f = value in every LSTM of the net; all other biases are zero.
+    """b_f = value in every LSTM of the network; all other biases are zero.
 
-    A cell keeps the share f = sigmoid(W x + U h + b_f) of its memory at each time step. With b_f = 0 that is about a
-    half: what happened n steps ago counts 2^-n, and so does its gradient. With b_f = 1 it is 0.73.
+    A cell keeps the fraction f = sigmoid(W x + U h + b_f) of its memory at each time step. With b_f = 0 it is about a
+    half: an input n steps ago has weight 2^-n, and so has its gradient. With b_f = 1 it is 0.73.
 
-    torch.nn.LSTM adds two biases; b_f is their sum, of which the second is zero. A net without an LSTM is refused.
+    torch.nn.LSTM adds two biases; b_f is their sum, and the second one is zero. A network without an LSTM is refused.
 
     value   b_f
 

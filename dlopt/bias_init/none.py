@@ -9,7 +9,7 @@ from dlopt.base.layout import Parameter
 
 @dataclass(frozen=True)
 class KeepModuleBias:
-    """Keeps the values that each module drew as it was made (torch's defaults, or your own net's), from the seed."""
+    """Keeps the values with which each module was constructed: torch's defaults, or a custom network's; seeded."""
 
     def __call__(self, parameter: Parameter, gain: float, generator: torch.Generator) -> None:
         return None

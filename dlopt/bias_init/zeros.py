@@ -1,4 +1,4 @@
-"""All biases zero."""
+"""Zero biases."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from dlopt.base.layout import Parameter
 
 @dataclass(frozen=True)
 class ZerosBias:
-    """b = 0: the usual start; the weights alone break symmetry."""
+    """b = 0, the usual choice; the weights break the symmetry."""
 
     def __call__(self, parameter: Parameter, gain: float, generator: torch.Generator) -> Tensor:
         return torch.zeros(parameter.shape)

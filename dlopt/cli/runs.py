@@ -16,7 +16,7 @@ from dlopt.analysis.search_record import build_search
 from dlopt.errors import did_you_mean
 from dlopt.report import tables
 from dlopt.report.search_text import format_best_line
-from dlopt.report.text_table import DIM, apply_style
+from dlopt.report.tables import DIM, apply_style
 from dlopt.rundir.display import display_path, find_folder
 from dlopt.rundir.find import SWEEP_FILE, RunNotFound
 from dlopt.storage import memory

@@ -134,7 +134,7 @@ def _print_run(run: RunDirectory, *, everything: bool) -> None:
         console.print(f"\n{run.metrics_file.name} is damaged: {damage}")
     panels = [p for p in make_run_panels([row for row in lines if row]) if any(len(c.x) > 1 for c in p.curves)]
     if panels:
-        from dlopt.report.terminal_plot import render
+        from dlopt.report.curves import render
 
         width = shutil.get_terminal_size().columns
         print("\n" + render(panels, width, coloured=console.is_terminal and not console.no_color))

@@ -13,8 +13,7 @@ from dlopt.config.compose.yaml_dump import quote
 from dlopt.rundir.display import display_path
 from dlopt.rundir.find import SWEEP_FILE, find_sweep
 from dlopt.runner import execute
-from dlopt.runner.execute import DONE, FAILED, INTERRUPTED, USAGE_ERROR
-from dlopt.runner.invocation import Invocation
+from dlopt.runner.execute import DONE, FAILED, INTERRUPTED, USAGE_ERROR, Invocation
 from dlopt.storage.safe_read import to_printable
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""All weights the same."""
+"""Equal weights."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ from dlopt.base.layout import Parameter
 
 @dataclass(frozen=True)
 class ConstantInit:
-    """W_ij = value. A demonstration, not a start.
+    """W_ij = value. For demonstration only.
 
-    Units of a layer that have the same weights, in and out, compute the same and get the same gradient: they move
-    together, and the layer stays as good as one unit.
+    Units of a layer with equal weights, in and out, compute the same value and get the same gradient: the layer stays
+    equivalent to one unit.
 
-    value   of every weight
+    value   value of every weight
 
     Source: Goodfellow, Bengio and Courville 2016, section 8.4, on breaking symmetry.
     """

@@ -1,4 +1,4 @@
-"""The uniform heuristic by the number of inputs."""
+"""The uniform heuristic from the number of inputs."""
 
 import math
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from dlopt.base.layout import Parameter
 class FanInUniform:
     """W ~ U(-1/sqrt(m), 1/sqrt(m)) for units of m = fan_in inputs, so Var W = 1 / (3 m).
 
-    Each linear layer divides the variance by three: deep nets start faint. torch's Linear and Conv layers draw their
-    weights from it by default.
+    Each linear layer divides the variance by three, so signals vanish in deep networks. It is the default of torch's
+    Linear and Conv layers.
 
     Slip: the Ren lecture has U(-1/sqrt(m), 1/sqrt(n)), with the number of outputs n in the upper bound; both are m.
 

@@ -11,7 +11,7 @@ from dlopt.base.layout import Parameter
 
 @dataclass(frozen=True)
 class He:
-    """W ~ N(0, 2 / fan_in): level forward variance under ReLU, which halves the mean square at each layer.
+    """W ~ N(0, 2 / fan_in): keeps the forward variance level under ReLU, which halves the mean square in each layer.
 
     Source: He, Zhang, Ren and Sun 2015, equation 10.
     """

@@ -11,7 +11,7 @@ from dlopt.base.layout import Parameter
 
 @dataclass(frozen=True)
 class HeUniform:
-    """W ~ U(-b, b) with b = sqrt(6 / fan_in): the variance 2 / fan_in of init=he, uniform where that is normal.
+    """W ~ U(-b, b) with b = sqrt(6 / fan_in): the variance 2 / fan_in of init=he with a uniform distribution.
 
     Source: He, Zhang, Ren and Sun 2015, equation 10, for its variance.
     """

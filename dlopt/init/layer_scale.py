@@ -1,7 +1,6 @@
 """A search for the scale of each layer."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -15,28 +14,28 @@ from dlopt.ranges import Count, Positive, Range
 
 @dataclass(frozen=True)
 class LayerScale:
-    """W ~ N(0, std^2). Then the scales of all layers are changed together, until those of a mini-batch are level:
+    """W ~ N(0, std^2). Then the scales of all layers change together until the signals of a mini-batch are level:
 
         while a layer has |s_i / target - 1| > tolerance:   W_i <- W_i s_(i-1) / s_i  for all i,  with s_0 = target
 
-        of=activations   s_i is the standard deviation of what layer i hands on: the outputs of the activation behind
-                         it, or its own where none follows. Layers are counted from the inputs.
-        of=gradients     s_i is that of the gradient of the loss by what goes into layer i, divided by that of the
-                         gradient by the network's outputs. Layers are counted from the outputs.
+        of=activations   s_i is the standard deviation of the outputs of the activation after layer i, or of the layer
+                         itself if none follows. Layers are counted from the inputs.
+        of=gradients     s_i is the standard deviation of the gradient of the loss by the inputs of layer i, divided by
+                         the one by the outputs of the network. Layers are counted from the outputs.
 
-    s_i / s_(i-1) is by how much layer i multiplies. Standard deviations are over all numbers: examples, units and
-    positions. A chain of ReLU layers with biases zero is level after one change; others take some more.
+    s_i / s_(i-1) is the factor of layer i. Standard deviations are over examples, units and positions. A chain of ReLU
+    layers with zero biases is level after one change; others need more.
 
-    Bounded units have a limit, 1 for tanh and 0.5 for sigmoid, near which they saturate: take a target well below it.
-    Before a normalization the scale of a layer has no effect. Where a layer does not become level the run is refused.
-    Gradients do not come through units that are silent: so many layers of a small std that nothing arrives at the
-    outputs leave them nothing to be made level by, where activations become level piece by piece.
+    Bounded units saturate near their limit, 1 for tanh and 0.5 for sigmoid: set target well below it. Before a
+    normalization the scale of a layer has no effect. If a layer does not become level, the run is refused. Gradients do
+    not pass dead units: if a small std in many layers gives zero outputs, gradients cannot be levelled; activations
+    become level piece by piece.
 
-    of          what is made level: activations or gradients
-    target      their standard deviation; of gradients, as a multiple of that at the network's outputs
-    tolerance   the relative error that may be left
-    tries       at most so many changes
-    std         standard deviation that the search begins with
+    of          what becomes level: activations or gradients
+    target      their standard deviation; for gradients, as a multiple of the one at the outputs of the network
+    tolerance   largest relative error
+    tries       largest number of changes
+    std         standard deviation at the start
 
     Source: Goodfellow, Bengio and Courville 2016, section 8.4, where it is done by hand, layer by layer.
     """
@@ -53,49 +52,47 @@ class LayerScale:
     def adjust(self, w: Tensor, start: InitProbe) -> Tensor:
         w = w.clone()
         slices = {p.name: p.slice for p in start.layout}
-        measured = activation_stds if self.of == "activations" else gradient_stds
-        found = measured(w, start)
-        for _ in range(self.tries):
-            uneven = self._find_uneven(found)
-            if not uneven:
-                return w
-            if found[uneven[0]] == 0.0:
+        measure = activation_stds if self.of == "activations" else gradient_stds
+        for changes in range(self.tries + 1):
+            stds = measure(w, start)
+            uneven = next((n for n, s in stds.items() if not abs(s / self.target - 1.0) <= self.tolerance), None)
+            if uneven is None:
+                break
+            if changes == self.tries:
                 raise ValueError(
-                    f"the {self.of} of {uneven[0]} do not become level: they are zero where all before them are level, "
-                    "which no scale changes. Begin with a larger std, or use another init"
+                    f"the {self.of} of {uneven} do not become level: {stds[uneven]:.3g} after {self.tries} tries, "
+                    f"the target is {self.target:g}. Before a normalization scale has no effect, and bounded units "
+                    "have a limit: change target, or use another init"
+                )
+            if stds[uneven] == 0.0:
+                raise ValueError(
+                    f"the {self.of} of {uneven} do not become level: they are zero, which no scale changes, and all "
+                    "before them are level. Use a larger std, or another init"
                 )
             before = self.target
-            for name, s in found.items():
-                if not 0.0 < s < math.inf:  # so deep that nothing arrives: it will when those before are level
+            for name, s in stds.items():
+                if not 0.0 < s < math.inf:  # too deep for a signal, until the layers before it are level
                     break
                 w[slices[name]] *= before / s
                 before = s
-            found = measured(w, start)
-        uneven = self._find_uneven(found)
-        if uneven:
-            raise ValueError(
-                f"the {self.of} of {uneven[0]} do not become level: {found[uneven[0]]:.3g} after {self.tries} tries, "
-                f"the target is {self.target:g}. Before a normalization scale has no effect, and bounded units have a "
-                "limit: change target, or use another init"
-            )
         return w
-
-    def _find_uneven(self, found: Mapping[str, float]) -> list[str]:
-        return [name for name, s in found.items() if not abs(s / self.target - 1.0) <= self.tolerance]
 
 
 def activation_stds(w: Tensor, start: InitProbe) -> dict[str, float]:
-    """The standard deviation of what each layer hands on, from the inputs on."""
+    """Return the standard deviation of the activations of each layer, from the inputs on."""
     return {name: _std(outputs) for name, outputs in start.layer_outputs(w).items()}
 
 
 def gradient_stds(w: Tensor, start: InitProbe) -> dict[str, float]:
-    """That of the gradient by what goes into each layer, in units of that by the network's outputs, from there on."""
-    found = start.gradients(w)
-    *_, last = found.values()
+    """Return the standard deviation of the gradient by the inputs of each layer, from the outputs on.
+
+    The unit is the standard deviation of the gradient by the outputs of the network.
+    """
+    gradients = start.gradients(w)
+    *_, last = gradients.values()
     assert last.outputs is not None  # the loss depends on them
     unit = _std(last.outputs)
-    return {name: _std(g.inputs) / unit for name, g in reversed(found.items()) if g.inputs is not None}
+    return {name: _std(g.inputs) / unit for name, g in reversed(gradients.items()) if g.inputs is not None}
 
 
 def _std(x: Tensor) -> float:

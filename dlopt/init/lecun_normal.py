@@ -13,10 +13,10 @@ from dlopt.base.layout import Parameter
 class LecunNormal:
     """W ~ N(0, 1 / fan_in): with linear units a sum over fan_in inputs has their variance.
 
-    Under ReLU, which halves the mean square, it fades by sqrt(2) a layer: init=he makes up for that.
+    Under ReLU, which halves the mean square, signals shrink by sqrt(2) per layer; init=he compensates for that.
 
-    Slip: the NYU lecture calls this variance Xavier's; Glorot and Bengio's is 2 / (fan_in + fan_out), which is the same
-    for square layers alone.
+    Slip: the NYU lecture calls this variance Xavier's; Glorot and Bengio's is 2 / (fan_in + fan_out), which is equal
+    only for square layers.
 
     Source: LeCun, Bottou, Orr and Mueller 1998, "Efficient BackProp", equation 16.
     """

@@ -15,18 +15,18 @@ from dlopt.ranges import Count, Positive
 
 @dataclass(frozen=True)
 class Lsuv:
-    """W begins orthonormal. Then, layer by layer in the order of execution, with z what the layer puts out:
+    """W starts orthonormal. Then, layer by layer in the order of execution, with the outputs z of the layer:
 
         while |Var z - 1| > tolerance, at most `tries` times:   W <- W / sqrt(Var z)
 
-    Var is over all numbers that the layer puts out on one mini-batch: examples, units and positions. z is taken before
-    a normalization or an activation, so the variance is one at every depth, whatever the activation. One walk through
-    the network does it. Where biases are alike a single division is exact.
+    Var is over all outputs of the layer on one mini-batch: examples, units and positions. z is taken before a
+    normalization or an activation, so the variance is one at every depth, for any activation. One pass through the
+    network suffices. With equal biases a single division is exact.
 
-    A layer is a module with one weight. Others, such as a recurrent one, keep their orthonormal matrices.
+    A layer is a module with one weight. Others, such as recurrent ones, keep their orthonormal matrices.
 
-    tolerance   how far from one a variance may be
-    tries       at most so many divisions for each layer
+    tolerance   largest deviation of a variance from one
+    tries       largest number of divisions per layer
 
     Source: Mishkin and Matas 2016, algorithm 1.
     """
@@ -39,15 +39,15 @@ class Lsuv:
         return sample_orthogonal(rows, parameter.size // rows, generator).reshape(parameter.shape)
 
     def adjust(self, w: Tensor, start: InitProbe) -> Tensor:
-        tried: Counter[str] = Counter()
+        divisions: Counter[str] = Counter()
 
-        def factor(parameter: Parameter, outputs: Tensor) -> float | None:
+        def compute_factor(parameter: Parameter, outputs: Tensor) -> float | None:
             variance = float(outputs.var(correction=0))
             if not 0.0 < variance < math.inf:
-                raise ValueError(f"what the layer of {parameter.name} puts out has variance {variance:g}, not one")
-            if abs(variance - 1.0) <= self.tolerance or tried[parameter.name] == self.tries:
+                raise ValueError(f"the outputs of the layer of {parameter.name} have variance {variance:g}, not one")
+            if abs(variance - 1.0) <= self.tolerance or divisions[parameter.name] == self.tries:
                 return None
-            tried[parameter.name] += 1
+            divisions[parameter.name] += 1
             return 1.0 / math.sqrt(variance)
 
-        return start.rescale_layers(w, factor)
+        return start.rescale_layers(w, compute_factor)

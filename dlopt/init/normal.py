@@ -1,4 +1,4 @@
-"""A normal distribution of a given width."""
+"""A normal distribution."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,10 @@ from dlopt.ranges import NonNegative
 
 @dataclass(frozen=True)
 class Normal:
-    """W ~ N(0, std^2), whatever the layer's size: activations vanish or saturate with depth unless std fits.
+    """W ~ N(0, std^2), for any layer size: activations vanish or saturate with depth unless std fits.
 
     Slip: the NYU lecture warns of a large std because "you want to be near the non-linear part" of the activation;
-    right is near its linear part: far from it units saturate, and hardly any gradient comes through.
+    it should be near the linear part: far from it units saturate and gradients nearly vanish.
 
     std   standard deviation
 

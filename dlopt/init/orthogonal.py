@@ -13,13 +13,13 @@ from dlopt.ranges import Positive
 
 @dataclass(frozen=True)
 class Orthogonal:
-    """W = gain Q, with Q drawn from the uniform (Haar) distribution on the (semi-)orthogonal matrices.
+    """W = gain Q, Q from the uniform (Haar) distribution on the (semi-)orthogonal matrices.
 
     W is out x in; a convolution's kernel is flattened to out x (in k). With out <= in the rows are orthogonal,
     W W^T = gain^2 I, else the columns, W^T W = gain^2 I. All singular values are gain: with gain 1 square linear layers
-    change no length, at any depth, where products of Gaussian matrices lose one direction after another.
+    preserve lengths at any depth, while products of Gaussian matrices lose one direction after another.
 
-    gain   a factor, or auto: the activation's own (1 for tanh, sqrt(2) for ReLU)
+    gain   a factor, or auto: the gain of the activation (1 for tanh, sqrt(2) for ReLU)
 
     Source: Saxe, McClelland and Ganguli 2014; the signs: Mezzadri 2007.
     """

@@ -54,69 +54,63 @@ class Pretrained:
         return self.default(parameter, gain, generator)
 
     def prepare(self, model: nn.Module, saved: Mapping[str, Tensor] | None) -> Collection[str]:
-        taken = list_first_layers(model, self.layers)
-        if self.frozen and {p.name for p in Layout.of(model)} <= set(taken):
+        names = list_first_layers(model, self.layers)
+        if self.frozen and {p.name for p in Layout.of(model)} <= set(names):
             raise OptionError("frozen", "leaves nothing to train; set init.layers, or frozen=false")
         source = self._network() if saved is None else saved
         own = model.state_dict()
-        for name in taken:
-            there = source.get(name)
-            if there is None or there.shape != own[name].shape:
-                said = "lacks it" if there is None else f"has shape {tuple(there.shape)} there"
-                raise OptionError(
-                    "run", f"{name}, of shape {tuple(own[name].shape)}, {said}; {self._advice(taken, name)}"
-                )
-            own[name].copy_(there)
+        for name in names:
+            other = source.get(name)
+            if other is None or other.shape != own[name].shape:
+                problem = "lacks it" if other is None else f"has shape {tuple(other.shape)} there"
+                advice = "take the same network" + ("" if name == names[0] else ", or fewer layers")
+                raise OptionError("run", f"{name}, of shape {tuple(own[name].shape)}, {problem}; {advice}")
+            own[name].copy_(other)
         if self.frozen:
             for name, parameter in model.named_parameters():
-                parameter.requires_grad_(parameter.requires_grad and name not in taken)
-        return taken
-
-    def _advice(self, taken: list[str], wrong: str) -> str:
-        return "take the same network" if taken[0] == wrong else "take the same network, or fewer layers"
+                parameter.requires_grad_(parameter.requires_grad and name not in names)
+        return names
 
     def _network(self) -> Mapping[str, Tensor]:
-        """The state dict of the other run."""
+        """Return the state dict of the other run."""
         if self.run is None:
-            raise OptionError("run", "name a run: its directory, or a part of its name that no other has")
+            raise OptionError("run", "name a run: its directory, or a unique part of its name")
         if self.run == "last":
             raise OptionError("run", "last is another run tomorrow; name it by its directory, or a part of its name")
+        file = Path(self.run)
         try:
-            content = (
-                (checkpoint_file if Path(self.run).suffix == checkpoint_file.SUFFIX else torch_file).load(
-                    Path(self.run)
-                )
-                if Path(self.run).is_file()
-                else _load_checkpoint(find.find_run(self.run))
-            )
+            if file.is_file():
+                content = (checkpoint_file if file.suffix == checkpoint_file.SUFFIX else torch_file).load(file)
+            else:
+                content = _load_checkpoint(find.find_run(self.run))
         except find.RunNotFound as error:
             raise OptionError("run", str(error)) from error
         except (OSError, ValueError) as error:
             raise OptionError("run", f"{self.run} cannot be read ({error})") from error
         network = content.get("model") if isinstance(content, dict) else None
         if not isinstance(network, dict):
-            raise OptionError("run", f"{self.run} is no checkpoint of a run")
+            raise OptionError("run", f"{self.run} is not a checkpoint of a run")
         return network
 
 
 def list_first_layers(model: nn.Module, layers: int | None) -> list[str]:
-    """The names of parameters and buffers of the first layers, in the network's order; null: of all."""
+    """Return the names of parameters and buffers of the first layers in the network's order; None: of all."""
     weights = {p.name.rpartition(".")[0] for p in Layout.of(model) if p.kind == "weight"}
     if layers is not None and layers > len(weights):
         raise OptionError("layers", f"must be at most {len(weights)}, the layers of this network, got {layers}")
-    met: dict[str, None] = {}
-    found = []
+    modules: set[str] = set()
+    names = []
     for name in model.state_dict():
         module = name.rpartition(".")[0]
         if module in weights:
-            met[module] = None
-        if layers is None or len(met) <= layers:
-            found.append(name)
-    return found
+            modules.add(module)
+        if layers is None or len(modules) <= layers:
+            names.append(name)
+    return names
 
 
 def _load_checkpoint(run: RunDirectory) -> Any:
-    """The content of the best checkpoint, or of the newest."""
+    """Return the content of the best checkpoint, or of the newest."""
     if run.checkpoint("best").exists():
         return run.load("best")
     newest = run.latest_checkpoint()

@@ -12,18 +12,18 @@ from dlopt.base.layout import Parameter
 
 @dataclass(frozen=True)
 class RandomWalk:
-    """W ~ N(0, g^2 / N), N = fan_in, with the g at which the logarithm of a back-propagated gradient has no drift.
+    """W ~ N(0, g^2 / N), N = fan_in, with the g for which the logarithm of a back-propagated gradient has no drift.
 
         units=linear   g = exp(1 / (2 N))
         units=relu     g = sqrt(2) exp(1.2 / (max(N, 6) - 2.4))
 
-    At each layer the squared length of the gradient is multiplied by a random number. He's variance (g = sqrt(2)) makes
-    the mean of that number one; the mean of its logarithm is then below zero, by about 2.5 / N, and through many layers
-    the logarithms add up: almost every net of depth D loses a factor exp(2.5 D / N). With the g above the logarithm is
-    a random walk without drift. It differs from He's by a hundredth at N = 100: a matter for nets that are deeper
-    than wide. The second formula is the paper's fit to simulations; its drift is below 0.001 a layer from N = 100 on.
+    Each layer multiplies the squared length of the gradient by a random number. He's variance (g = sqrt(2)) gives this
+    number the mean one, but its logarithm the mean -2.5 / N approximately, and logarithms add up: almost every network
+    of depth D loses a factor exp(2.5 D / N). With the g above the logarithm is a random walk without drift. It differs
+    from He's by a hundredth at N = 100, so it matters for networks that are deeper than wide. The second formula is the
+    paper's fit to simulations; its drift is below 0.001 per layer from N = 100 on.
 
-    units   of the net's hidden layers: relu or linear. For others the paper finds g by simulation; tanh near zero is
+    units   units of the hidden layers: relu or linear. For others the paper finds g by simulation; tanh near zero is
             linear
 
     Source: Sussillo and Abbott 2014, the optimal g of linear and of ReLU nets; N is the width there, of all layers.

@@ -11,13 +11,13 @@ from dlopt.ranges import Count, Positive
 
 @dataclass(frozen=True)
 class Sparse:
-    """Of the weights that lead into a unit, k = min(nonzero, fan_in) at random are N(0, std^2), and all others zero.
+    """k = min(nonzero, fan_in) random weights of each unit are N(0, std^2), and all others are zero.
 
-    So the input of a unit has the variance k std^2 E[x^2], whatever the size of the layer, while the weights that are
-    there stay large and units differ much from each other. A unit of a convolution is one of its output channels, with
-    fan_in weights, receptive field included.
+    So the input of a unit has the variance k std^2 E[x^2] for any layer size, while the nonzero weights stay large and
+    units differ from each other. A unit of a convolution is one of its output channels, with fan_in weights, which
+    include the receptive field.
 
-    nonzero   weights of each unit that are not zero; all of them where it has no more
+    nonzero   number of nonzero weights of each unit, or all if it has fewer
     std       standard deviation of those weights
 
     Source: Martens 2010, section 5: 15 weights with std 1, biases 0, or 0.5 for tanh.

@@ -1,4 +1,4 @@
-"""A uniform distribution of a given width."""
+"""A uniform distribution."""
 
 from dataclasses import dataclass
 
@@ -11,13 +11,13 @@ from dlopt.errors import OptionError
 
 @dataclass(frozen=True)
 class Uniform:
-    """W ~ U(low, high), whatever the layer's size; its variance is (high - low)^2 / 12.
+    """W ~ U(low, high), for any layer size; its variance is (high - low)^2 / 12.
 
-    From -1 to 1 each layer of n units multiplies the mean square by n / 3: units saturate, or blow up with depth.
-    init=fan_in_uniform and init=xavier take their bounds from the size of the layer.
+    From -1 to 1 each layer of n units multiplies the mean square by n / 3: units saturate or explode with depth.
+    init=fan_in_uniform and init=xavier derive their bounds from the size of the layer.
 
-    low    the least that a weight can be
-    high   the most
+    low    smallest weight
+    high   largest weight
 
     Source: Goodfellow, Bengio and Courville 2016, section 8.4.
     """

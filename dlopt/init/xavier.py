@@ -16,12 +16,12 @@ class Xavier:
     """W ~ U(-b, b) with b = gain sqrt(6 / (fan_in + fan_out)), so Var W = gain^2 2 / (fan_in + fan_out).
 
     With linear units the variance of activations, and of gradients on the way back, stays level at equal widths.
-    The gain of tanh is 1: with torch's 5/3 the units of a deep net saturate.
+    The gain of tanh is 1: with torch's 5/3 the units of a deep network saturate.
 
-    Slip: the KTH lecture, which dates it 2015, has b = 6 / sqrt(fan_in fan_out); right is sqrt(6) / sqrt(fan_in +
+    Slip: the KTH lecture, which dates it 2015, has b = 6 / sqrt(fan_in fan_out); it should be sqrt(6) / sqrt(fan_in +
     fan_out), of 2010. The NYU lecture's variance 1 / fan_in is LeCun's: init=lecun_normal.
 
-    gain   a factor, or auto: the activation's own (1 for tanh, sqrt(2) for ReLU)
+    gain   a factor, or auto: the gain of the activation (1 for tanh, sqrt(2) for ReLU)
 
     Source: Glorot and Bengio 2010, equation 16.
     """

@@ -13,9 +13,9 @@ from dlopt.ranges import Positive
 
 @dataclass(frozen=True)
 class XavierNormal:
-    """W ~ N(0, gain^2 2 / (fan_in + fan_out)): the variance of init=xavier, normal where that is uniform.
+    """W ~ N(0, gain^2 2 / (fan_in + fan_out)): the variance of init=xavier with a normal distribution.
 
-    gain   a factor, or auto: the activation's own (1 for tanh, sqrt(2) for ReLU)
+    gain   a factor, or auto: the gain of the activation (1 for tanh, sqrt(2) for ReLU)
 
     Source: Glorot and Bengio 2010, equation 12, for its variance.
     """

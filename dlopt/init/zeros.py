@@ -1,4 +1,4 @@
-"""All weights zero."""
+"""Zero weights."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from dlopt.base.layout import Parameter
 
 @dataclass(frozen=True)
 class ZerosInit:
-    """W = 0. Hidden weights of tanh and ReLU nets then get no gradient: a demonstration, not a start."""
+    """W = 0. Hidden weights of tanh and ReLU networks then get no gradient: for demonstration only."""
 
     def __call__(self, parameter: Parameter, gain: float, generator: torch.Generator) -> Tensor:
         return torch.zeros(parameter.shape)

@@ -18,14 +18,14 @@ class BatchNormalization:
 
     mean and var (the biased one) are over the batch and, for convolutions, over positions; gamma and beta are learned.
     Inference uses moving averages of the mean and of the unbiased variance:
-    stored <- (1 - momentum) stored + momentum seen, once per step (torch's convention for momentum).
-    Where there are no positions, a mini-batch of one example would make y = beta whatever x is, and is refused.
+    stored <- (1 - momentum) stored + momentum batch, once per step (torch's convention for momentum).
+    Without positions, a mini-batch of one example would give y = beta for any x, and is refused.
 
     eps         added to the variance, so that a constant feature does not divide by zero
     momentum    weight of the newest batch in the stored statistics
 
-    Slip: The KTH lecture calls Sigma the batch's standard deviation where its formula gives the variance; the root
-    that it takes afterwards is of the variance, with eps inside.
+    Slip: The KTH lecture calls Sigma the standard deviation of the batch, but its formula gives the variance; it then
+    takes the root of the variance plus eps.
 
     Source: Ioffe and Szegedy 2015, algorithms 1 and 2.
     """
@@ -38,7 +38,7 @@ class BatchNormalization:
 
 
 class BatchNorm(BatchStatisticsModule):
-    """The module: inputs (batch, features, ...); its names are those of torch.nn.BatchNorm1d, 2d and 3d."""
+    """The module, for inputs (batch, features, ...), with the parameter names of torch.nn.BatchNorm1d, 2d and 3d."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -58,10 +58,10 @@ class BatchNorm(BatchStatisticsModule):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        x = x.to(self.weight.dtype)  # statistics are not for bfloat16
-        # The kernel that returns the statistics it used: one pass, where computing them beside it would take two.
+        x = x.to(self.weight.dtype)  # bfloat16 is too coarse for statistics
+        # This kernel also returns the statistics: one pass over the data in place of two.
         y, mean, inverse = torch.native_batch_norm(x, self.weight, self.bias, None, None, True, 0.0, self.eps)
         count = x.numel() // x.shape[1]
-        var = inverse.detach().pow(-2).sub_(self.eps).clamp(min=0.0)  # rounding can leave a tiny negative number
+        var = inverse.detach().pow(-2).sub_(self.eps).clamp(min=0.0)  # rounding can give a tiny negative number
         self.batch_stats.update(running_mean=mean.detach(), running_var=var.mul_(count / max(count - 1, 1)))
         return y

@@ -14,13 +14,13 @@ class GroupNormalization:
 
         y = gamma (x - mean) / sqrt(var + eps) + beta
 
-    The C features are cut, in order, into groups of C / groups; mean and var (the biased one) are over the features of
-    a group and, for convolutions, over positions. gamma and beta are learned, one of each for a feature. One group is
-    normalization=layer, a group for each feature of a convolution instance normalization. As there, training and
-    inference are the same, for any batch.
+    The C features are split, in order, into groups of C / groups; mean and var (the biased one) are over the features
+    of a group and, for convolutions, over positions. gamma and beta are learned, one of each per feature. One group is
+    normalization=layer; one group per feature of a convolution is instance normalization. Training and inference are
+    the same, for any batch.
 
-    groups   how many; it must divide the features of each layer, and leave more than one number in a group: on layers
-             without positions at most half of the features
+    groups   number of groups; it must divide the features of each layer, and a group must hold more than one number: on
+             layers without positions at most half of the features
     eps      added to the variance, so that a group of equal numbers does not divide by zero
 
     Source: Wu and He 2018, equations 1 to 7.

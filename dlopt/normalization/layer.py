@@ -13,12 +13,12 @@ class LayerNormalization:
 
         y = gamma (x - mean) / sqrt(var + eps) + beta
 
-    mean and var (the biased one) are over features and, for convolutions, over positions too; gamma and beta are
-    learned, one of each for a feature. It is torch's LayerNorm for vectors, and GroupNorm with one group for
-    convolutions. It knows neither batch nor running statistics: training and inference are the same, for any batch.
+    mean and var (the biased one) are over features and, for convolutions, over positions; gamma and beta are learned,
+    one of each per feature. It is torch's LayerNorm for vectors, and GroupNorm with one group for convolutions. It has
+    no running statistics: training and inference are the same, for any batch.
 
-    eps   added to the variance, so that an example with equal features does not divide by zero; a layer of a single
-          feature makes nothing but beta
+    eps   added to the variance, so that an example with equal features does not divide by zero; a layer with a single
+          feature gives only beta
 
     Source: Ba, Kiros and Hinton 2016, equations 3 and 4.
     """

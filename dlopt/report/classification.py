@@ -1,52 +1,51 @@
-"""What a classifier does with each class: the confusion matrix, and accuracy by class."""
+"""Results of a classifier by class: accuracy, most frequent errors, and the confusion matrix."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
-from dlopt.report.text_table import format_table
+from dlopt.report.tables import format_table
 from dlopt.storage.safe_read import to_printable
 
 MAX_TEXT_CLASSES = 20
-"""Classes up to which the whole matrix is printed."""
+"""Largest number of classes for which the whole matrix is printed."""
 MAX_PLOT_CLASSES = 250
-"""Classes up to which it is drawn: the names of more could not be read beside each other."""
+"""Largest number of classes for which it is drawn: the names of more would not be legible."""
 
 
-def format_by_class(targets: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> list[str]:
-    """Lines: examples of each class, the share that was recognized, and what the others were taken for most often."""
+def format_by_class(targets: np.ndarray, predictions: np.ndarray, names: Sequence[str]) -> list[str]:
+    """Return lines with the examples of each class, its accuracy, and the two classes it is most often taken for."""
     names = [to_printable(name) for name in names]
-    count = len(names)
-    right = targets == predicted
-    totals, recognized = (np.bincount(x, minlength=count).tolist() for x in (targets, targets[right]))
-    # Only what occurs: of all pairs of ten thousand classes a table would have 800 MB.
-    pairs, frequencies = np.unique(targets[~right] * count + predicted[~right], return_counts=True)
-    wrong: dict[int, list[tuple[int, int]]] = {}
-    for pair, n in zip(pairs.tolist(), frequencies.tolist(), strict=True):
-        wrong.setdefault(pair // count, []).append((n, pair % count))
+    # Only pairs that occur: a full table of ten thousand classes would take 800 MB.
+    wrong: dict[int, Counter[int]] = {}
+    for (target, prediction), n in Counter(zip(targets.tolist(), predictions.tolist(), strict=True)).items():
+        wrong.setdefault(target, Counter())[prediction] = n
     rows = []
-    for i, (name, total) in enumerate(zip(names, totals, strict=True)):
-        most = sorted(wrong.get(i, ()), key=lambda x: -x[0])[:2]
-        taken = ", ".join(f"{names[j]} ({n})" for n, j in most)
-        rows.append([name, str(total), f"{recognized[i] / total:.4f}" if total else "-", taken])
+    for i, name in enumerate(names):
+        counts = wrong.get(i, Counter())
+        total, right = counts.total(), counts.pop(i, 0)
+        most = sorted(counts.items(), key=lambda x: (-x[1], x[0]))[:2]
+        taken = ", ".join(f"{names[j]} ({n})" for j, n in most)
+        rows.append([name, str(total), f"{right / total:.4f}" if total else "-", taken])
     return format_table(["class", "examples", "accuracy", "taken for, most often"], rows, [False, True, True, False])
 
 
-def confusion_matrix(targets: np.ndarray, predicted: np.ndarray, count: int) -> np.ndarray:
-    """The confusion matrix (count, count): a row for each true class, a column for each that was predicted."""
-    return np.bincount(targets * count + predicted, minlength=count * count).reshape(count, count)
+def confusion_matrix(targets: np.ndarray, predictions: np.ndarray, count: int) -> np.ndarray:
+    """Return the confusion matrix (count, count): one row per true class, one column per predicted class."""
+    return np.bincount(targets * count + predictions, minlength=count * count).reshape(count, count)
 
 
-def format_confusion_matrix(targets: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> list[str]:
-    """Lines of the confusion matrix: a row for each true class, a column for each that was predicted."""
+def format_confusion_matrix(targets: np.ndarray, predictions: np.ndarray, names: Sequence[str]) -> list[str]:
+    """Return the lines of the confusion matrix: one row per true class, one column per predicted class."""
     names = [to_printable(name) for name in names]
     if len(names) > MAX_TEXT_CLASSES:
-        drawn = "; --png draws it" if len(names) <= MAX_PLOT_CLASSES else ""
-        return [f"(the matrix of {len(names)} classes is too wide for text{drawn})"]
+        remedy = "; --png draws it" if len(names) <= MAX_PLOT_CLASSES else ""
+        return [f"(the matrix of {len(names)} classes is too wide for text{remedy})"]
     short = [str(i) for i in range(len(names))] if max(map(len, names)) > 6 else list(names)
-    counts = confusion_matrix(targets, predicted, len(names)).tolist()
+    counts = confusion_matrix(targets, predictions, len(names)).tolist()
     rows = [
         [name if name == s else f"{s} {name}", *(str(n) if n else "." for n in row)]
         for name, s, row in zip(names, short, counts, strict=True)

@@ -1,4 +1,4 @@
-"""Curves from the rows of runs: what is drawn, in a terminal or a picture, before anything draws it."""
+"""Curves from the rows of runs, for figures, and drawn with characters for a terminal."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.metrics_log import Row
 
 METRICS = ("loss", "accuracy", "r2")
+SIDE_BY_SIDE = 96
+"""Smallest width for two panels side by side."""
+COLOURS = ("blue", "orange", "green", "magenta", "cyan", "red")
 
 
 @dataclass
 class Curve:
-    """A line: y over epochs. spread is the standard deviation over repetitions, where there are some."""
+    """A line y over epochs x; spread: the standard deviation over repeats, if there are any."""
 
     label: str
     x: list[float]
@@ -38,63 +41,59 @@ class Panel:
 
 
 def make_run_panels(rows: Sequence[Row]) -> list[Panel]:
-    """A panel for loss and one for accuracy (or R^2) of one run, each with training and validation.
-
-    And with validation at the averaged weights, where there are any.
-    """
+    """Return a panel for loss and one for accuracy or R^2 of one run: training, validation, and averaged weights."""
     panels = []
     for metric in METRICS:
         curves = []
         splits = {"train": "training", "val": "validation", "average/val": "averaged weights"}
         for i, (split, label) in enumerate(splits.items()):
-            points = _points(rows, f"{split}/{metric}")
+            points = _find_points(rows, f"{split}/{metric}")
             if points:
-                curves.append(Curve(label, *_columns(points), colour=i, is_dashed=split == "train"))
+                x, y = map(list, zip(*points, strict=True))
+                curves.append(Curve(label, x, y, colour=i, is_dashed=split == "train"))
         if curves:
             panels.append(Panel(metric_label(metric), metric, curves))
     return panels
 
 
 def make_group_panels(groups: Sequence[RunGroup]) -> list[Panel]:
-    """The same metrics of several runs or repetitions, by validation where there is one, else by training."""
+    """Return panels with the mean of each metric over each group: of validation if any run has it, else of training."""
     rows = [[RunDirectory(r.path).rows() for r in group.runs] for group in groups]
     panels = []
     for metric in METRICS:
-        split = "val" if any(_points(one, f"val/{metric}") for each in rows for one in each) else "train"
+        has_validation = any(_find_points(run, f"val/{metric}") for repeats in rows for run in repeats)
+        split, title = ("val", "validation") if has_validation else ("train", "training")
         curves = []
-        for i, (group, each) in enumerate(zip(groups, rows, strict=True)):
-            found = compute_mean_curve(f"{split}/{metric}", each)
-            if found is not None:
-                found.label, found.colour = format_label(group.settings), i
-                curves.append(found)
+        for i, (group, repeats) in enumerate(zip(groups, rows, strict=True)):
+            curve = compute_mean_curve(f"{split}/{metric}", repeats)
+            if curve is not None:
+                curve.label, curve.colour = format_label(group.settings), i
+                curves.append(curve)
         if curves:
-            said = {"val": "validation", "train": "training"}[split]
-            panels.append(Panel(f"{said} {metric_label(metric)}", f"{split}/{metric}", curves))
+            panels.append(Panel(f"{title} {metric_label(metric)}", f"{split}/{metric}", curves))
     return panels
 
 
-def compute_mean_curve(metric: str, repetitions: Sequence[Sequence[Row]]) -> Curve | None:
-    """Mean and standard deviation over repetitions, at each epoch over those that have a finite value there."""
-    at: dict[float, list[float]] = {}
-    for rows in repetitions:
-        for x, y in _points(rows, metric):
-            at.setdefault(x, []).append(y)
-    if not at:
+def compute_mean_curve(metric: str, repeats: Sequence[Sequence[Row]]) -> Curve | None:
+    """Return mean and standard deviation at each epoch, over the repeats with a finite value there, or None."""
+    values: dict[float, list[float]] = {}
+    for rows in repeats:
+        for x, y in _find_points(rows, metric):
+            values.setdefault(x, []).append(y)
+    if not values:
         return None
-    # One that was stopped early has fewer epochs: beyond its end the mean is over the others.
-    xs = sorted(at)
-    several = len(repetitions) > 1
-    spread = [statistics.stdev(at[x]) if len(at[x]) > 1 else 0.0 for x in xs] if several else None
-    return Curve("", xs, [statistics.fmean(at[x]) for x in xs], spread)
+    xs = sorted(values)
+    spread = [statistics.stdev(v) if len(v := values[x]) > 1 else 0.0 for x in xs] if len(repeats) > 1 else None
+    return Curve("", xs, [statistics.fmean(values[x]) for x in xs], spread)
 
 
 def format_label(settings: Mapping[str, Any]) -> str:
-    """What tells a line from the others: options alone, keys with their names."""
+    """Return the label of a line: options without, other settings with their keys."""
     return "  ".join(str(v) if "." not in k and isinstance(v, str) else f"{k}={format_override(v)}"
                      for k, v in settings.items() if v is not None) or "all runs"  # fmt: skip
 
 
-def _points(rows: Sequence[Row], metric: str) -> list[tuple[float, float]]:
+def _find_points(rows: Sequence[Row], metric: str) -> list[tuple[float, float]]:
     pairs = ((row.get("epoch"), row.get(metric)) for row in rows)
     return [(x, y) for x, y in pairs if _is_finite(x) and _is_finite(y)]
 
@@ -103,5 +102,35 @@ def _is_finite(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    return [x for x, _ in points], [y for _, y in points]
+def render(panels: Sequence[Panel], width: int, height: int = 15, *, coloured: bool = True) -> str:
+    """Return the first two panels as text of at most `width` columns."""
+    import plotext
+
+    panels = [p for p in panels if p.curves][:2]
+    per_row = len(panels) if width >= SIDE_BY_SIDE else 1
+    width = min(width, 70 * per_row)
+    plotext.main()  # an earlier plot may have left a panel active, and only that one would be cleared
+    plotext.clear_figure()
+    plotext.limit_size(False, False)
+    rows = -(-len(panels) // per_row)
+    plotext.subplots(rows, per_row)
+    plotext.plotsize(width, height * rows)
+    for i, panel in enumerate(panels):
+        plotext.subplot(i // per_row + 1, i % per_row + 1)
+        plotext.theme("clear")
+        for curve in panel.curves:
+            colour = COLOURS[curve.colour % len(COLOURS)]
+            marker = "dot" if curve.is_dashed else "braille"  # distinct without colours too
+            plotext.plot(curve.x, curve.y, marker=marker, label=curve.label, color=colour)
+        plotext.xticks(_choose_ticks(max(x for curve in panel.curves for x in curve.x)))
+        plotext.title(panel.title)
+        plotext.xlabel("epoch")
+    lines = [line.rstrip() for line in plotext.build().splitlines()]
+    return "\n".join(lines if coloured else map(plotext.uncolorize, lines))
+
+
+def _choose_ticks(end: float) -> list[float]:
+    """Return about five round numbers from 0 to the end."""
+    step = 10.0 ** math.floor(math.log10(max(end, 1e-9) / 5))
+    step *= next(m for m in (1, 2, 5, 10) if end / (m * step) <= 6)
+    return [i * step if step < 1 else int(i * step) for i in range(int(end / step) + 1)]

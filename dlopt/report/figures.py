@@ -1,10 +1,10 @@
-"""Pictures of runs, drawn with matplotlib: axes with names and units, bands where there are repetitions."""
+"""Figures of runs, drawn with matplotlib: named axes with units, bands over repeats."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -17,40 +17,70 @@ from dlopt.report import classification
 from dlopt.report.curves import Panel
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666", "#A03030")
-"""Told apart by people who do not see red and green alike (Okabe and Ito 2008), on white and in print."""
+"""Distinct for colour-blind readers (Okabe and Ito 2008), on white and in print."""
 STYLE: dict[Any, Any] = {
     "font.size": 10.0, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
     "axes.titlelocation": "left", "axes.titleweight": "bold", "legend.frameon": False, "figure.dpi": 150,
-    "text.parse_math": False,  # a $ in a name is one
+    "text.parse_math": False,  # a $ in a name is a dollar sign
 }  # fmt: skip
 MAX_INCHES = 40.0
-"""Inches of a confusion matrix: 250 names can be read there, and the picture takes 150 MB of memory to draw."""
+"""Largest side in inches: 250 class names are legible, and drawing takes 150 MB of memory."""
+FENCE = 3.0
+"""Values worse than the worse quartile by this many interquartile ranges are drawn at the edge."""
+COLUMNS = 4
+"""Panels in a row of small multiples."""
 UNITS = {"accuracy": "accuracy (share)", "error": "error (share)"}
 
 
 def save_figure(figure: Figure, file: Path) -> None:
-    """Write a PNG (or what the file's ending says). ValueError for an ending that is no picture's."""
+    """Write a figure in the format of the file's ending. Raises ValueError if the ending is not a figure format."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
         figure.savefig(file, bbox_inches="tight")
 
 
+def add_heading(figure: Figure, heading: str) -> Figure:
+    """Add a heading at the upper left, and return the figure."""
+    figure.suptitle(heading, x=0.01, ha="left", fontsize=11)
+    return figure
+
+
+def add_legend(figure: Figure) -> None:
+    """Add one legend for all panels, below them."""
+    handles: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if handles:
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(4, len(handles)))
+
+
+def compute_limits(values: Sequence[float], higher: bool) -> tuple[float, float]:
+    """Return the range from the best value to the worst, or to the fence beyond which values are outliers."""
+    if not values:
+        return 0.0, 1.0
+    lower, upper = (float(q) for q in np.quantile(values, (0.25, 0.75)))
+    fence = FENCE * (upper - lower)
+    low, high = min(values), max(values)
+    low, high = (max(low, lower - fence), high) if higher else (low, min(high, upper + fence))
+    room = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
+    return low - room, high + room
+
+
 def plot_curves(panels: Sequence[Panel], heading: str) -> Figure:
-    """One panel for each metric, beside each other: training dashed, validation solid, shared colours by line."""
+    """Plot one panel for each metric, side by side, with one legend: training is dashed, validation is solid."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.0 * len(panels), 3.6), layout="constrained")
-        many = max((len(p.curves) for p in panels), default=0)
         for i, panel in enumerate(panels):
-            axes = figure.add_subplot(1, len(panels), i + 1)
-            _panel(axes, panel)
-        if many > 1:
+            _plot_panel(figure.add_subplot(1, len(panels), i + 1), panel)
+        count = max((len(p.curves) for p in panels), default=0)
+        if count > 1:
             handles, labels = figure.axes[0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside lower center", ncols=min(4, many))
-        figure.suptitle(heading, x=0.01, ha="left", fontsize=11)
-        return figure
+            figure.legend(handles, labels, loc="outside lower center", ncols=min(4, count))
+        return add_heading(figure, heading)
 
 
-def _panel(axes: Axes, panel: Panel) -> None:
+def _plot_panel(axes: Axes, panel: Panel) -> None:
     for curve in panel.curves:
         colour = COLOURS[curve.colour % len(COLOURS)]
         style = "--" if curve.is_dashed else ("-", "-.", ":")[curve.colour // len(COLOURS) % 3]
@@ -65,47 +95,83 @@ def _panel(axes: Axes, panel: Panel) -> None:
     axes.set_ylabel(UNITS.get(name, metric_label(name)))
 
 
-def plot_confusion(targets: np.ndarray, predicted: np.ndarray, names: Sequence[str], heading: str) -> Figure:
-    """A confusion matrix: rows are the true classes, columns what the network said; shades are shares of a row.
+def plot_confusion(targets: np.ndarray, predictions: np.ndarray, names: Sequence[str], heading: str) -> Figure:
+    """Plot a confusion matrix: rows are true classes, columns are predicted ones; shades are fractions of a row.
 
-    ValueError for more classes than can be drawn.
+    Raises ValueError for more classes than can be drawn.
     """
     if len(names) > classification.MAX_PLOT_CLASSES:
         raise ValueError(
             f"a matrix of {len(names)} classes is too large to draw; {classification.MAX_PLOT_CLASSES} can be"
         )
-    table = classification.confusion_matrix(targets, predicted, len(names))
-    shares = table / np.maximum(table.sum(1, keepdims=True), 1)
+    counts = classification.confusion_matrix(targets, predictions, len(names))
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     size = max(4.0, min(0.55 * len(names), MAX_INCHES) + 1.5)
     with mpl.rc_context(STYLE | {"axes.grid": False}):
         figure = Figure(figsize=(size + 1.0, size), layout="constrained")
         axes = figure.add_subplot()
         picture = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
-        rotated = max(map(len, names)) > 3
-        axes.set_xticks(range(len(names)), names, rotation=90 if rotated else 0)
+        axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 3 else 0)
         axes.set_yticks(range(len(names)), names)
         axes.set_xlabel("predicted class")
         axes.set_ylabel("true class")
-        if len(names) <= 20:
-            for (i, j), n in np.ndenumerate(table):
+        if len(names) <= classification.MAX_TEXT_CLASSES:
+            for (i, j), n in np.ndenumerate(counts):
                 if n:
                     axes.text(j, i, str(n), ha="center", va="center", fontsize=8,
                               color="white" if shares[i, j] > 0.5 else "#333333")  # fmt: skip
         figure.colorbar(picture, ax=axes, label="share of the true class", shrink=0.8)
-        figure.suptitle(heading, x=0.01, ha="left", fontsize=11)
-        return figure
+        return add_heading(figure, heading)
 
 
-def plot_predictions(truth: Mapping[str, Sequence[float]], said: Mapping[str, Sequence[float]], heading: str) -> Figure:
-    """What a network said against what is true, a panel for each number that is predicted."""
+def plot_predictions(
+    truth: Mapping[str, Sequence[float]], predictions: Mapping[str, Sequence[float]], heading: str
+) -> Figure:
+    """Plot predictions against true values, one panel for each target."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.2 * len(truth), 4.0), layout="constrained")
         for i, (name, y) in enumerate(truth.items()):
             axes: Any = figure.add_subplot(1, len(truth), i + 1)
-            axes.plot(y, said[name], ".", color=COLOURS[0], alpha=0.5, markersize=4)
-            ends = [min(*y, *said[name]), max(*y, *said[name])]
+            axes.plot(y, predictions[name], ".", color=COLOURS[0], alpha=0.5, markersize=4)
+            ends = [min(*y, *predictions[name]), max(*y, *predictions[name])]
             axes.plot(ends, ends, color="#666666", linewidth=1.0)
             axes.set_xlabel(f"true {name}")
             axes.set_ylabel(f"predicted {name}")
-        figure.suptitle(heading, x=0.01, ha="left", fontsize=11)
+        return add_heading(figure, heading)
+
+
+class LabeledLine(NamedTuple):
+    """One function: its arguments, its values, and its label in the legend."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    label: str
+
+
+def plot_small_multiples(
+    lines: Mapping[str, Sequence[LabeledLine]], across: str, limits: tuple[float, float], up: str = ""
+) -> Figure:
+    """Plot a small panel for each name, all on the same axes.
+
+    across, up   labels of the axes
+    limits       ends of the vertical axis
+    """
+    rows = -(-len(lines) // COLUMNS)
+    with mpl.rc_context(STYLE | {"font.size": 9.0}):
+        figure = Figure(figsize=(2.6 * COLUMNS, 1.9 * rows + 0.5), layout="constrained")
+        panels = list(figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False).flat)
+        for axes, (name, curves) in zip(panels, lines.items(), strict=False):
+            for line, colour, style in zip(curves, COLOURS, ("-", "--"), strict=False):
+                axes.plot(line.x, line.y, style, color=colour, label=line.label, linewidth=1.6)
+            axes.set_title(name)
+            axes.set_ylim(*limits)
+        for axes in panels[len(lines) :]:
+            axes.remove()
+        for axes in panels[max(len(lines) - COLUMNS, 0) : len(lines)]:
+            axes.tick_params(labelbottom=True)  # also those above an empty place
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        if len(labels) > 1:
+            figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
+        figure.supxlabel(across, fontsize=9)
+        figure.supylabel(up, fontsize=9)
         return figure

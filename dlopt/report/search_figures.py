@@ -1,9 +1,10 @@
-"""Pictures of a search: the best so far, the effect of each hyperparameter, and a map of two of them."""
+"""Figures of a search: the best so far, the effect of each hyperparameter, and a map of two of them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -11,278 +12,237 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
 from dlopt.analysis.importance import Level, group_by_level
 from dlopt.analysis.search_axis import SearchAxis
 from dlopt.analysis.search_record import SearchRecord, TrialRecord
 from dlopt.formatting import format_metric
-from dlopt.report.figures import COLOURS, MAX_INCHES, STYLE
+from dlopt.report.figures import COLOURS, MAX_INCHES, STYLE, add_heading, add_legend, compute_limits
 
 MAX_AXES = 12
-"""Hyperparameters that are drawn: those that matter most."""
+"""Number of hyperparameters in the figure of effects: the most important ones."""
 COLUMNS = 3
 MAX_LINES = 6
-"""Values of a second hyperparameter up to which the first has a line for each."""
+"""Largest number of values of a second hyperparameter for which the first has one line per value."""
 MAX_TICKS = 10
-"""Values of a grid up to which each has its name below the axis."""
+"""Largest grid with a tick for each value."""
 MAX_LABELED_CELLS = 15
-"""Values on a side of a map up to which its cells are labelled."""
-FENCE = 3.0
-"""Quartile distances behind the worse quartile beyond which values are drawn at the edge."""
+"""Largest number of values on a side of a map with labels in its cells."""
 MARKS = {"diverged": ("x", COLOURS[1]), "failed": ("+", COLOURS[7]), "pruned": ("|", COLOURS[6])}
-"""Of trials without a value, which are drawn at the worse edge, each state on a line of its own."""
+"""Marker and colour of trials without a value, which are drawn at the worse edge, one line for each state."""
 LANE = 0.045
-"""Height of such a line, as a share of the axis."""
+"""Height of such a line, as a fraction of the axis."""
 TICK_STEPS = (1, 2, 5, 10)
-"""First digits of the numbers below an axis of whole numbers."""
-EMPTY_COLOUR = "#e4e4e4"
-NO_VALUE_TEXT = "no trial has a value"
+"""First digits of the ticks of an axis of whole numbers."""
+
+Places = Sequence[tuple[float, TrialRecord]]
+"""Trials with their horizontal positions."""
 
 
 def plot_search(
     search: SearchRecord, heading: str, order: Sequence[str] = (), heat: Sequence[str] = ()
 ) -> dict[str, Figure]:
-    """Every picture that there is of a search, by its name.
+    """Return all figures of a search by name.
 
-    order: the keys of hyperparameters, the most important first.
-    heat: the two of the map; else the first two of the order, or of the search.
+    order   keys of hyperparameters, most important first
+    heat    the two keys of the map; by default the first two of the order, or of the search
     """
-    axes = sorted(search.axes, key=lambda a: order.index(a.key) if a.key in order else len(order))
-    found = {"history": plot_history(search, heading)}
-    if axes:
-        found["effects"] = plot_effects(search, axes[:MAX_AXES], heading)
-    if len(axes) > 1:
-        first, second = (search.axis(key) for key in heat) if heat else axes[:2]
-        found["map"] = plot_heat_map(search, first, second, heading)
-    return found
+
+    def rank(keys: Sequence[str]) -> list[SearchAxis]:
+        return sorted(search.axes, key=lambda a: keys.index(a.key) if a.key in keys else len(keys))
+
+    figures = {"history": plot_history(search, heading)}
+    if search.axes:
+        figures["effects"] = plot_effects(search, rank(order)[:MAX_AXES], heading)
+    if len(search.axes) > 1:
+        across, up, *_ = rank(heat or order)
+        figures["map"] = plot_heat_map(search, across, up, heading)
+    return figures
 
 
 def plot_history(search: SearchRecord, heading: str) -> Figure:
-    """The value of each trial, and the best so far; those without a value are marked at the worse edge."""
+    """Plot the value of each trial and the best so far; mark trials without a value at the worse edge."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.5, 4.0), layout="constrained")
         axes: Any = figure.add_subplot()
-        valued = [t for t in search.trials if t.value is not None]
-        edge = _up(axes, search, valued)
-        _dots(axes, search, [(float(t.number), t) for t in valued], "a trial", size=18, edge=edge)
-        better = max if search.higher_is_better else min
-        best = list(accumulate((t.value for t in valued if t.value is not None), better))
+        edge = _set_value_axis(axes, search)
+        places = [(float(t.number), t) for t in search.trials]
+        _plot_trials(axes, search, places, size=18, edge=edge)
+        values = [t.value for t in search.trials if t.value is not None]
+        best = list(accumulate(values, max if search.higher_is_better else min))
         if best:
-            at = [*(t.number for t in valued), search.trials[-1].number]
-            axes.step(at, [*best, best[-1]], where="post", color=COLOURS[2], linewidth=1.8, label="best so far")
-        _marks(axes, [(float(t.number), t) for t in search.trials], edge)
+            x = [*(t.number for t in search.trials if t.value is not None), search.trials[-1].number]
+            axes.step(x, [*best, best[-1]], where="post", color=COLOURS[2], linewidth=1.8, label="best so far")
+        _plot_marks(axes, places, edge)
         numbers = [t.number for t in search.trials] or [0]
         margin = max(0.5, 0.02 * (numbers[-1] - numbers[0]))
         axes.set_xlim(numbers[0] - margin, numbers[-1] + margin)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=TICK_STEPS, min_n_ticks=1))
         axes.set_xlabel("trial")
-        _legend(figure)
-        figure.suptitle(heading, x=0.01, ha="left", fontsize=11)
-        return figure
+        add_legend(figure)
+        return add_heading(figure, heading)
 
 
-def plot_effects(search: SearchRecord, chosen: Sequence[SearchAxis], heading: str) -> Figure:
-    """The objective against each hyperparameter: every trial, and the mean with its standard deviation.
+def plot_effects(search: SearchRecord, shown: Sequence[SearchAxis], heading: str) -> Figure:
+    """Plot the objective against each hyperparameter: every trial, and the mean with its standard deviation.
 
-    Values of a choice have a box from the first to the third quartile, with the median. Where two hyperparameters were
-    searched and the other has few values, numbers have a line for each of those.
+    Each value of a choice has a box from the first to the third quartile, with the median. If two hyperparameters were
+    searched and the other one has few values, a numeric one has one line for each of them.
     """
-    columns = min(COLUMNS, len(chosen))
-    rows = -(-len(chosen) // columns)
+    columns = min(COLUMNS, len(shown))
+    rows = -(-len(shown) // columns)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(max(4.2 * columns, 6.0), 3.4 * rows + 0.5), layout="constrained")
-        valued = [t for t in search.trials if t.value is not None]
-        for i, axis in enumerate(chosen):
+        for i, axis in enumerate(shown):
             axes: Any = figure.add_subplot(rows, columns, i + 1)
-            edge = _up(axes, search, valued, named=i % columns == 0)
+            edge = _set_value_axis(axes, search, has_label=i % columns == 0)
             other = next((a for a in search.axes if a.key != axis.key), None) if len(search.axes) == 2 else None
             if axis.is_numeric:
-                _numbers(axes, search, axis, other, edge)
+                _plot_numeric(axes, search, axis, other, edge)
             else:
-                _choices(axes, search, axis, edge)
+                _plot_choice(axes, search, axis, edge)
             axes.set_xlabel(axis.key)
-        _legend(figure)
-        figure.suptitle(heading, x=0.01, ha="left", fontsize=11)
-        return figure
+        add_legend(figure)
+        return add_heading(figure, heading)
 
 
 def plot_heat_map(search: SearchRecord, across: SearchAxis, up: SearchAxis, heading: str) -> Figure:
-    """The objective over two hyperparameters, darker where it is better, the best with a frame.
+    """Plot the objective over two hyperparameters, darker for better values, with a frame around the best.
 
-    Two intervals, or fine grids: a point for each trial, a cross for one that diverged. Else cells with the mean of
-    their trials and, where there are several, their number; an interval is cut into bins, and a cell without a value
-    is grey.
+    Two intervals, or fine grids: a point for each trial, a cross for one that diverged. Otherwise cells with the mean
+    of their trials and, for several, their number; intervals are binned, and a cell without a value is grey.
     """
-    points = across.is_binned and up.is_binned
-    with mpl.rc_context(STYLE | {"axes.grid": points}):
+    is_scatter = across.is_binned and up.is_binned
+    with mpl.rc_context(STYLE | {"axes.grid": is_scatter}):
         figure = Figure(figsize=(6.4, 4.8), layout="constrained")
         axes: Any = figure.add_subplot()
-        shades = "Blues" if search.higher_is_better else "Blues_r"
-        drawn = _plot_scatter if points else _cells
-        picture = drawn(axes, search, across, up, shades)
+        picture = (_plot_scatter if is_scatter else _plot_cells)(axes, search, across, up)
         axes.set_xlabel(across.key)
         axes.set_ylabel(up.key)
-        if not points:
+        if not is_scatter:
             width, height = (0.75 * n + 2.6 for n in (axes.get_xlim()[1], axes.get_ylim()[1]))
             figure.set_size_inches(min(max(width, 5.0), MAX_INCHES), min(max(height, 3.6), MAX_INCHES))
-        figure.colorbar(picture, ax=axes, label=f"{'' if points else 'mean '}{_objective(search)}", shrink=0.9)
-        figure.suptitle(heading, x=0.01, ha="left", fontsize=11)
-        return figure
+        figure.colorbar(
+            picture, ax=axes, label=f"{'' if is_scatter else 'mean '}{_label_objective(search)}", shrink=0.9
+        )
+        return add_heading(figure, heading)
 
 
 # ------------------------------------------------------------------------------------------------ values
 
 
-def _objective(search: SearchRecord) -> str:
+def _label_objective(search: SearchRecord) -> str:
     return f"{search.objective} ({'more is better ↑' if search.higher_is_better else 'less is better ↓'})"
 
 
-def compute_limits(values: Sequence[float], higher: bool) -> tuple[float, float]:
-    """From the best value to the worst, or to where the worse ones begin that would leave no room for the others."""
-    if not values:
-        return 0.0, 1.0
-    lower, upper = (float(q) for q in np.quantile(values, (0.25, 0.75)))
-    fence = FENCE * (upper - lower)
-    low, high = min(values), max(values)
-    low, high = (max(low, lower - fence), high) if higher else (low, min(high, upper + fence))
-    room = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
-    return low - room, high + room
-
-
-def _up(axes: Any, search: SearchRecord, valued: Sequence[TrialRecord], *, named: bool = True) -> float:
-    """Set the vertical axis, that of the objective; returns where its values end: beyond lie the lines of marks."""
-    values = [t.value for t in valued if t.value is not None]
+def _set_value_axis(axes: Any, search: SearchRecord, *, has_label: bool = True) -> float:
+    """Set up the vertical axis of the objective. Return the end of its values: the marks are beyond it."""
+    pairs = [(t.value, t.sd) for t in search.trials if t.value is not None]
+    values = [value for value, _ in pairs]
     low, high = compute_limits(values, search.higher_is_better)
-    ends = [
-        v + side * t.sd for t, v in zip(valued, values, strict=True) if t.sd for side in (-1, 1) if low <= v <= high
-    ]
-    room = 0.02 * (max([high, *ends]) - min([low, *ends]))  # so that the ends of bars are seen to be ends
+    ends = [v + side * sd for v, sd in pairs if sd for side in (-1, 1) if low <= v <= high]
+    room = 0.02 * (max([high, *ends]) - min([low, *ends]))  # shows that error bars end inside the frame
     low, high = min([low, *(end - room for end in ends)]), max([high, *(end + room for end in ends)])
-    needed = any(t.state in MARKS for t in search.trials) or any(not low <= v <= high for v in values)
-    strip = (1 + len(MARKS)) * LANE * (high - low) if needed else 0.0
+    needs_marks = any(t.state in MARKS for t in search.trials) or any(not low <= v <= high for v in values)
+    strip = (1 + len(MARKS)) * LANE * (high - low) if needs_marks else 0.0
     low, high = (low - strip, high) if search.higher_is_better else (low, high + strip)
     axes.set_ylim(low, high)
-    if named:
-        axes.set_ylabel(_objective(search))
-    if not valued:
+    if has_label:
+        axes.set_ylabel(_label_objective(search))
+    if not values:
         axes.set_yticks([])
-        axes.text(0.5, 0.5, NO_VALUE_TEXT, ha="center", va="center", transform=axes.transAxes, color="#666666")
+        axes.text(0.5, 0.5, "no trial has a value", ha="center", va="center", transform=axes.transAxes, color="#666666")
     return low + strip if search.higher_is_better else high - strip
 
 
-def _dots(
-    axes: Any,
-    search: SearchRecord,
-    places: Sequence[tuple[float, TrialRecord]],
-    label: str,
-    *,
-    size: float,
-    edge: float,
-) -> None:
-    """A point for each trial with a value; a triangle at the edge for one that is worse than the axis reaches."""
-    inside: list[tuple[float, TrialRecord]] = []
-    beyond: list[tuple[float, TrialRecord]] = []
-    for x, trial in places:
-        if trial.value is not None:
-            worse = trial.value < edge if search.higher_is_better else trial.value > edge
-            (beyond if worse else inside).append((x, trial))
+def _plot_trials(axes: Any, search: SearchRecord, places: Places, *, size: float, edge: float) -> None:
+    """Plot a point for each trial with a value, and a triangle at the edge for a value beyond it."""
+    higher = search.higher_is_better
+    points = [(x, t.value, t.sd) for x, t in places if t.value is not None]
+    inside = [p for p in points if (p[1] >= edge if higher else p[1] <= edge)]
+    outside = [p[0] for p in points if (p[1] < edge if higher else p[1] > edge)]
+    style = {"color": COLOURS[0], "linewidths": 0}
     if inside:
-        axes.scatter(
-            [x for x, _ in inside], [t.value for _, t in inside], s=size, color=COLOURS[0], alpha=0.55, linewidths=0,
-            label=label, zorder=2,
-        )  # fmt: skip
-    spread = [(x, t.value, t.sd) for x, t in inside if t.sd is not None]
-    if spread:
-        at, y, sd = zip(*spread, strict=True)
-        axes.errorbar(at, y, sd, fmt="none", ecolor=COLOURS[0], alpha=0.4, linewidth=1.0, zorder=1)
-    if beyond:
-        axes.scatter(
-            [x for x, _ in beyond], [edge] * len(beyond), s=size * 1.4, marker="v" if search.higher_is_better else "^",
-            color=COLOURS[0], linewidths=0, label="worse than shown",
-        )  # fmt: skip
+        x, y, _ = zip(*inside, strict=True)
+        axes.scatter(x, y, s=size, alpha=0.55, label="a trial", zorder=2, **style)
+    repeated = [p for p in inside if p[2] is not None]
+    if repeated:
+        axes.errorbar(*zip(*repeated, strict=True), fmt="none", ecolor=COLOURS[0], alpha=0.4, linewidth=1.0, zorder=1)
+    if outside:
+        marker = "v" if higher else "^"
+        axes.scatter(outside, [edge] * len(outside), s=size * 1.4, marker=marker, label="worse than shown", **style)
 
 
-def _marks(axes: Any, places: Sequence[tuple[float, TrialRecord]], edge: float) -> None:
-    low, high = axes.get_ylim()
-    worse = low if abs(edge - low) < abs(edge - high) else high
+def _plot_marks(axes: Any, places: Places, edge: float) -> None:
+    """Mark the trials without a value."""
+    worse = min(axes.get_ylim(), key=lambda end: abs(edge - end))
     for lane, (state, (marker, colour)) in enumerate(MARKS.items(), 1):
-        at = [x for x, t in places if t.state == state]
+        x = [x for x, t in places if t.state == state]
         y = edge + (worse - edge) * lane / (1 + len(MARKS))
-        if at:
-            axes.scatter(at, [y] * len(at), s=24, marker=marker, color=colour, alpha=0.7, linewidths=1.2, label=state)
-
-
-def _legend(figure: Figure) -> None:
-    """One for all panels, below them."""
-    found: dict[str, Any] = {}
-    for axes in figure.axes:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    if found:
-        figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=min(4, len(found)))
+        if x:
+            axes.scatter(x, [y] * len(x), s=24, marker=marker, color=colour, alpha=0.7, linewidths=1.2, label=state)
 
 
 # ------------------------------------------------------------------------------------------------ effects
 
 
-def _numbers(axes: Any, search: SearchRecord, axis: SearchAxis, other: SearchAxis | None, edge: float) -> None:
-    """A panel of a numeric hyperparameter."""
-    _scale(axes.xaxis, axis)
+def _plot_numeric(axes: Any, search: SearchRecord, axis: SearchAxis, other: SearchAxis | None, edge: float) -> None:
+    """Plot the panel of a numeric hyperparameter."""
+    _set_scale(axes.xaxis, axis)
     places = [(float(t.point[axis.key]), t) for t in search.trials if axis.key in t.point]
+    levels = group_by_level(axis, search.trials)
     lines = group_by_level(other, search.trials) if other is not None else []
     if other is not None and not other.is_binned and 1 < len(lines) <= MAX_LINES:
-        for i, line in enumerate(lines):
-            _line(axes, group_by_level(axis, line.trials), f"{other.key}={line.name}", COLOURS[i], bars=True)
-    elif not axis.is_binned and all(level.n_ended <= 1 for level in group_by_level(axis, search.trials)):
+        for line, colour in zip(lines, COLOURS, strict=False):
+            _plot_means(axes, group_by_level(axis, line.trials), f"{other.key}={line.name}", colour, has_bars=True)
+    elif not axis.is_binned and all(level.n_ended <= 1 for level in levels):
         label = "mean ± sd over repeats" if search.repeats > 1 else "a trial"
-        _line(axes, group_by_level(axis, search.trials), label, COLOURS[0], bars=True)
+        _plot_means(axes, levels, label, COLOURS[0], has_bars=True)
     else:
-        _dots(axes, search, places, "a trial", size=14, edge=edge)
-        _line(axes, group_by_level(axis, search.trials), "mean ± sd", COLOURS[1], bars=False)
-    _marks(axes, places, edge)
+        _plot_trials(axes, search, places, size=14, edge=edge)
+        _plot_means(axes, levels, "mean ± sd", COLOURS[1], has_bars=False)
+    _plot_marks(axes, places, edge)
 
 
-def _line(axes: Any, found: Sequence[Level], label: str, colour: str, *, bars: bool) -> None:
-    known = [(level.position, level.mean, level.sd) for level in found if level.mean is not None]
-    if not known:
+def _plot_means(axes: Any, levels: Sequence[Level], label: str, colour: str, *, has_bars: bool) -> None:
+    points = [(level.position, level.mean, level.sd) for level in levels if level.mean is not None]
+    if not points:
         return
-    x, y = [at for at, _, _ in known], np.array([mean for _, mean, _ in known], float)
-    sd = np.array([math.nan if s is None else s for _, _, s in known])
-    if bars:
-        axes.errorbar(x, y, sd, fmt="o-", color=colour, markersize=4, linewidth=1.6, capsize=2.5, label=label)
+    x, y, sd = np.array(points, float).T  # None becomes NaN
+    style = {"color": colour, "markersize": 4, "linewidth": 1.6, "label": label}
+    if has_bars:
+        axes.errorbar(x, y, sd, fmt="o-", capsize=2.5, **style)
         return
-    axes.plot(x, y, "o-", color=colour, markersize=4, linewidth=1.6, label=label, zorder=3)
+    axes.plot(x, y, "o-", zorder=3, **style)
     axes.fill_between(x, y - sd, y + sd, color=colour, alpha=0.15, linewidth=0)
 
 
-def _choices(axes: Any, search: SearchRecord, axis: SearchAxis, edge: float) -> None:
-    """A panel of a choice: a box for each value, and its trials beside each other."""
-    found = group_by_level(axis, search.trials)
-    boxes = [level for level in found if level.quartiles is not None]
+def _plot_choice(axes: Any, search: SearchRecord, axis: SearchAxis, edge: float) -> None:
+    """Plot the panel of a choice: a box for each value, and its trials next to each other."""
+    levels = group_by_level(axis, search.trials)
+    boxes = [level for level in levels if len(level.values) > 1]
     if boxes:
+        grey = {"color": "#666666"}
         axes.boxplot(
             [level.values for level in boxes], positions=[level.position for level in boxes], widths=0.5,
             showfliers=False, manage_ticks=False, medianprops={"color": COLOURS[1], "linewidth": 1.8},
-            boxprops={"color": "#666666"}, whiskerprops={"color": "#666666"}, capprops={"color": "#666666"},
+            boxprops=grey, whiskerprops=grey, capprops=grey,
         )  # fmt: skip
-    places = [(level.position + _beside(i), t) for level in found for i, t in enumerate(level.trials)]
-    _dots(axes, search, places, "a trial", size=14, edge=edge)
-    means = [(level.position, level.mean) for level in found if level.mean is not None]
+    # Steps of the golden ratio spread the points over 0.32 and keep neighbours apart.
+    places = [(v.position + 0.32 * ((i * 0.618034) % 1.0 - 0.5), t) for v in levels for i, t in enumerate(v.trials)]
+    _plot_trials(axes, search, places, size=14, edge=edge)
+    means = [(level.position, level.mean) for level in levels if level.mean is not None]
     if means:
         axes.plot(*zip(*means, strict=True), "D", color=COLOURS[1], markersize=5, label="mean", zorder=3)
-    _marks(axes, places, edge)
-    _name_ticks(axes.xaxis, found)
-    axes.set_xlim(-0.6, max(len(found), 1) - 0.4)
+    _plot_marks(axes, places, edge)
+    _set_level_ticks(axes.xaxis, levels)
+    axes.set_xlim(-0.6, max(len(levels), 1) - 0.4)
 
 
-def _beside(i: int) -> float:
-    """How far the i-th point stands beside the middle: within 0.16, and no two of neighbours near each other."""
-    return 0.32 * ((i * 0.618034) % 1.0 - 0.5)
-
-
-def _scale(side: Any, axis: SearchAxis) -> None:
-    """Ends, scale and ticks of a numeric hyperparameter."""
+def _set_scale(side: Any, axis: SearchAxis) -> None:
+    """Set the ends, the scale and the ticks of a numeric hyperparameter."""
     assert axis.low is not None and axis.high is not None
     low, high = axis.to_scale(axis.low), axis.to_scale(axis.high)
     room = 0.05 * (high - low) or 0.5
@@ -298,96 +258,85 @@ def _scale(side: Any, axis: SearchAxis) -> None:
         side.set_major_locator(FixedLocator(values))
         side.set_minor_locator(NullLocator())
         names = [axis.format_value(v) for v in values]
-        side.set_ticklabels(names, rotation=_rotation(side, names))
+        side.set_ticklabels(names, rotation=_choose_rotation(side, names))
     elif axis.whole and not axis.log:
         side.set_major_locator(MaxNLocator(integer=True, steps=TICK_STEPS, min_n_ticks=1))
 
 
-def _rotation(side: Any, names: Sequence[str]) -> float:
+def _choose_rotation(side: Any, names: Sequence[str]) -> float:
     return 30 if side.axis_name == "x" and sum(map(len, names)) > 32 else 0
 
 
-def _name_ticks(side: Any, found: Sequence[Level]) -> None:
-    """A tick for each level, which stand at 0, 1, ..., with its name; of very many only some."""
-    every = max(1, math.ceil(len(found) / 40))
-    shown = list(range(0, len(found), every))
-    names = [shorten(found[i].name) for i in shown]
-    side.set_ticks(shown, names, rotation=_rotation(side, names))
-
-
-def shorten(name: str) -> str:
-    """A name that fits below an axis."""
-    return name if len(name) <= 24 else f"{name[:12]}…{name[-11:]}"
+def _set_level_ticks(side: Any, levels: Sequence[Level]) -> None:
+    """Set a named tick for each of the levels at 0, 1, ..., or for about 40 of them."""
+    ticks = range(0, len(levels), max(1, math.ceil(len(levels) / 40)))
+    names = [n if len(n := levels[i].name) <= 24 else f"{n[:12]}…{n[-11:]}" for i in ticks]
+    side.set_ticks(ticks, names, rotation=_choose_rotation(side, names))
 
 
 # ------------------------------------------------------------------------------------------------ maps
 
 
-def _shades(search: SearchRecord, values: Sequence[float]) -> Normalize:
-    return Normalize(*compute_limits(values, search.higher_is_better))
+def _make_shades(search: SearchRecord, values: Sequence[float]) -> dict[str, Any]:
+    norm = Normalize(*compute_limits(values, search.higher_is_better))
+    return {"cmap": "Blues" if search.higher_is_better else "Blues_r", "norm": norm}
 
 
-def _plot_scatter(axes: Any, search: SearchRecord, across: SearchAxis, up: SearchAxis, shades: str) -> Any:
+def _plot_scatter(axes: Any, search: SearchRecord, across: SearchAxis, up: SearchAxis) -> Any:
     trials = [t for t in search.trials if across.key in t.point and up.key in t.point]
-    _scale(axes.xaxis, across)
-    _scale(axes.yaxis, up)
+    _set_scale(axes.xaxis, across)
+    _set_scale(axes.yaxis, up)
+
+    def place(group: Sequence[TrialRecord]) -> tuple[list[Any], list[Any]]:
+        return [t.point[across.key] for t in group], [t.point[up.key] for t in group]
+
     valued = [t for t in trials if t.value is not None]
-
-    def place(found: Sequence[TrialRecord]) -> tuple[list[Any], list[Any]]:
-        return [t.point[across.key] for t in found], [t.point[up.key] for t in found]
-
     values = [t.value for t in valued if t.value is not None]
-    picture = axes.scatter(
-        *place(valued), c=values, s=36, cmap=shades, norm=_shades(search, values), edgecolors="#888888", linewidths=0.4
-    )
+    shades = _make_shades(search, values)
+    picture = axes.scatter(*place(valued), c=values, s=36, edgecolors="#888888", linewidths=0.4, **shades)
     for state, (marker, colour) in MARKS.items():
-        found = [t for t in trials if t.state == state]
-        if found:
-            axes.scatter(*place(found), s=26, marker=marker, color=colour, linewidths=1.2, label=state)
+        group = [t for t in trials if t.state == state]
+        if group:
+            axes.scatter(*place(group), s=26, marker=marker, color=colour, linewidths=1.2, label=state)
     if search.best in valued:
         best = place([search.best])
         axes.scatter(*best, s=130, facecolors="none", edgecolors=COLOURS[1], linewidths=1.8, label="best")
-    _legend(axes.figure)
+    add_legend(axes.figure)
     return picture
 
 
-def _cells(axes: Any, search: SearchRecord, across: SearchAxis, up: SearchAxis, shades: str) -> Any:
+def _plot_cells(axes: Any, search: SearchRecord, across: SearchAxis, up: SearchAxis) -> Any:
     columns, rows = group_by_level(across, search.trials), group_by_level(up, search.trials)
     column = {t.number: j for j, level in enumerate(columns) for t in level.trials}
     row = {t.number: i for i, level in enumerate(rows) for t in level.trials}
-    inside: dict[tuple[int, int], list[TrialRecord]] = {}
+    cells: dict[tuple[int, int], list[TrialRecord]] = {}
     for t in search.trials:
         if t.number in column and t.number in row:
-            inside.setdefault((row[t.number], column[t.number]), []).append(t)
+            cells.setdefault((row[t.number], column[t.number]), []).append(t)
     table = np.full((max(len(rows), 1), max(len(columns), 1)), math.nan)
-    for (i, j), found in inside.items():
-        mean = Level("", 0.0, tuple(found)).mean
-        table[i, j] = math.nan if mean is None else mean
-    axes.set_facecolor(EMPTY_COLOUR)
-    finite = table[np.isfinite(table)]
-    norm = _shades(search, finite.tolist())
-    picture = axes.imshow(np.ma.masked_invalid(table), cmap=shades, norm=norm, origin="lower", aspect="auto")
+    for cell, trials in cells.items():
+        table[cell] = Level("", 0.0, tuple(trials)).mean  # None becomes NaN
+    axes.set_facecolor("#e4e4e4")
+    shades = _make_shades(search, table[np.isfinite(table)].tolist())
+    picture = axes.imshow(np.ma.masked_invalid(table), origin="lower", aspect="auto", **shades)
     if max(table.shape) <= MAX_LABELED_CELLS:
-        for (i, j), found in inside.items():
-            strong = np.isfinite(table[i, j]) and (norm(table[i, j]) > 0.55) == search.higher_is_better
-            axes.text(j, i, _label(table[i, j], found), ha="center", va="center", fontsize=8,
-                      color="white" if strong else "#333333")  # fmt: skip
+        for (i, j), trials in cells.items():
+            is_dark = np.isfinite(table[i, j]) and (shades["norm"](table[i, j]) > 0.55) == search.higher_is_better
+            axes.text(j, i, _label_cell(table[i, j], trials), ha="center", va="center", fontsize=8,
+                      color="white" if is_dark else "#333333")  # fmt: skip
     best = search.best
     if best is not None and best.number in column and best.number in row:
         corner = (column[best.number] - 0.5, row[best.number] - 0.5)
-        axes.add_patch(
-            mpl.patches.Rectangle(corner, 1, 1, fill=False, edgecolor=COLOURS[1], linewidth=2.2, clip_on=False)
-        )
-    _name_ticks(axes.xaxis, columns)
-    _name_ticks(axes.yaxis, rows)
+        axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=COLOURS[1], linewidth=2.2, clip_on=False))
+    _set_level_ticks(axes.xaxis, columns)
+    _set_level_ticks(axes.yaxis, rows)
     return picture
 
 
-def _label(mean: float, found: Sequence[TrialRecord]) -> str:
-    """What stands in a cell: the mean and the number of its trials, and how many diverged."""
-    states: Mapping[str, int] = {s: sum(t.state == s for t in found) for s in MARKS}
+def _label_cell(mean: float, trials: Sequence[TrialRecord]) -> str:
+    """Return the label of a cell: the mean, the number of its trials, and how many have no value."""
+    states = Counter(t.state for t in trials)
+    count = sum(t.value is not None for t in trials)
     lines = [format_metric(mean)] if math.isfinite(mean) else []
-    count = sum(t.value is not None for t in found)
     lines += [f"of {count}"] if count > 1 else []
-    lines += [f"{n} {state}" for state, n in states.items() if n]
-    return "\n".join(lines)
+    return "\n".join(lines + [f"{states[state]} {state}" for state in MARKS if states[state]])

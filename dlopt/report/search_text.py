@@ -1,35 +1,36 @@
-"""A search in words and tables: what was searched, the best of it, what matters, and what to do next."""
+"""Text about a search: its space and progress, the best trial, importances, effects, warnings, and the next command."""
 
 from __future__ import annotations
 
 import shlex
 import textwrap
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 from dlopt.analysis import importance
 from dlopt.analysis.search_axis import SearchAxis
 from dlopt.analysis.search_record import ENDED_STATES, SearchRecord, TrialRecord
 from dlopt.formatting import format_duration, format_metric, format_override
-from dlopt.report.text_table import BOLD, DIM, YELLOW, apply_style, format_table
+from dlopt.report.tables import BOLD, DIM, YELLOW, apply_style, format_table, format_uncertain
 
 MAX_TRIALS_SHOWN = 10
-"""Trials in the table of the best."""
+"""Number of trials in the table of the best."""
 MAX_AXES_SHOWN = 4
-"""Hyperparameters whose effects are shown unless all are asked for."""
+"""Number of hyperparameters whose effects are shown without --all."""
 MAX_LEVELS_SHOWN = 12
-"""Values of a hyperparameter that are shown unless all are asked for."""
+"""Number of values of a hyperparameter that are shown without --all."""
 BAR_WIDTH = 30
 EPOCHS_FACTOR = 4
-"""Times as many epochs are proposed for training the best again."""
+"""Factor on the epochs in the command that trains the best configuration again."""
 N_RETRAIN_SEEDS = 3
 
 
 def format_head(search: SearchRecord, place: str, width: int) -> list[str]:
-    """The sweep's directory, what was searched and how, and how far it has come."""
+    """Return lines with the sweep's directory, its search space and sampler, and its progress."""
     least = "largest" if search.higher_is_better else "smallest"
-    of = [f"{n} {what}" for n, what in ((search.seeds, "seeds"), (search.folds, "folds")) if n]
-    repeated = f", {search.statistic} over {' and '.join(of)}" if of else ""
+    counts = [f"{n} {what}" for n, what in ((search.seeds, "seeds"), (search.folds, "folds")) if n]
+    repeated = f", {search.statistic} over {' and '.join(counts)}" if counts else ""
     by = f"{search.sampler}, for" if search.sampler else "for"
     searched = [f"{axis.key} {axis.describe_range()}" for axis in search.axes] or ["nothing that varies"]
     lines = [apply_style(place, BOLD)]
@@ -42,65 +43,63 @@ def format_head(search: SearchRecord, place: str, width: int) -> list[str]:
 
 
 def format_progress(search: SearchRecord) -> str:
-    """How many trials have ended, in which states, and the time that they took."""
-    states, total = search.states, len(search.trials)
+    """Return a line with the number of trials by state, and their training time."""
+    states = Counter(t.state for t in search.trials)
     ended = sum(states[s] for s in ENDED_STATES)
     order = ("done", "pruned", "diverged", "failed", "running", "interrupted", "dead")
     shares = {s: f" ({states[s] / ended:.0%})" if s in ENDED_STATES[1:] and ended else "" for s in order}
-    told, others = (
-        ", ".join(f"{states[s]} {s}{shares[s]}" for s in order if states[s] and (s in ENDED_STATES) is among)
-        for among in (True, False)
-    )
-    told = (f": {told}" if told else "") + (f"; {others}" if others else "")
-    # more have ended where failed ones were tried again
-    of = f" of {search.n_planned}" if search.n_planned and ended <= search.n_planned else ""
-    began = min((r.started for t in search.trials for r in t.runs if r.started), default=None)
-    since = "" if began is None else f"; started {time.strftime('%Y-%m-%d %H:%M', time.localtime(began))}"
-    trained = format_duration(sum(t.seconds for t in search.trials))
-    return f"{ended}{of} trials have ended{told}{since}; {trained} of training" if total else (
-        f"none{of} trials has begun")  # fmt: skip
+    # Failed trials that were repeated can bring the number above the planned one.
+    planned = f" of {search.n_planned}" if search.n_planned and ended <= search.n_planned else ""
+    if not search.trials:
+        return f"none{planned} trials has begun"
+    line = f"{ended}{planned} trials have ended"
+    for separator, is_ended in ((": ", True), ("; ", False)):
+        counts = [f"{states[s]} {s}{shares[s]}" for s in order if states[s] and (s in ENDED_STATES) is is_ended]
+        line += separator + ", ".join(counts) if counts else ""
+    started = min((r.started for t in search.trials for r in t.runs if r.started), default=None)
+    line += f"; started {time.strftime('%Y-%m-%d %H:%M', time.localtime(started))}" if started else ""
+    return f"{line}; {format_duration(sum(t.seconds for t in search.trials))} of training"
 
 
 def format_best(search: SearchRecord, place: str, width: int) -> list[str]:
-    """The best trial: its value, its point, its directory; and how many are as good."""
-    found = search.best
-    if found is None:
+    """Return lines with the value, configuration and directory of the best trial, and the number of ties."""
+    best = search.best
+    if best is None:
         return [f"no trial has a {search.objective} yet"]
-    point = "  ".join(f"{a.key}={a.format_value(found.point[a.key])}" for a in search.axes if a.key in found.point)
-    lines = [apply_style(f"best: trial {found.number}, {search.objective} {format_result(found)}", BOLD)]
+    point = "  ".join(_format_point(search, best))
+    lines = [
+        apply_style(f"best: trial {best.number}, {search.objective} {format_uncertain(best.value, best.sd)}", BOLD)
+    ]
     lines += textwrap.wrap(point, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
     lines.append(f"  {place}")
-    same = importance.count_level_with_best(search) - 1
-    if same > 0:
-        lines.append(f"  {same} more {'is' if same == 1 else 'are'} within its standard deviation over repeats")
+    ties = importance.count_level_with_best(search) - 1
+    if ties > 0:
+        lines.append(f"  {ties} more {'is' if ties == 1 else 'are'} within its standard deviation over repeats")
     return lines
 
 
-def format_result(trial: TrialRecord) -> str:
-    """The value of a trial, with its standard deviation over repeats."""
-    if trial.sd is None or trial.value is None:
-        return format_metric(trial.value)
-    return f"{format_metric(trial.value)} ± {trial.sd:.4f}" if 1e-3 <= abs(trial.value) < 1e4 else (
-        f"{format_metric(trial.value)} ± {format_metric(trial.sd)}")  # fmt: skip
+def _format_point(search: SearchRecord, trial: TrialRecord) -> list[str]:
+    return [f"{a.key}={a.format_value(trial.point[a.key])}" for a in search.axes if a.key in trial.point]
 
 
 def format_retrain_command(search: SearchRecord, common: Sequence[str], width: int) -> list[str]:
-    """The command line that trains the best once more: with four times as many epochs, and with seeds not yet tried.
+    """Return the command that trains the best configuration again, with four times the epochs and untried seeds.
 
-    common: the overrides of all trials, without what was searched.
+    common: the overrides common to all trials.
     """
-    found = search.best
-    if found is None:
+    if search.best is None:
         return []
-    settings = found.runs[0].settings
+    settings = search.best.runs[0].settings
     length = "steps" if isinstance(settings.get("steps"), int) else "epochs"
     keys = {length, "seed", "name", "resume", *(a.key for a in search.axes)}
     words = [word for word in common if word.partition("=")[0] not in keys and not word.startswith("hydra")]
-    words += [f"{_typed_key(search, a)}={format_override(settings[a.key])}" for a in search.axes if a.key in settings]
+    words += [
+        f"{_find_typed_key(search, a)}={format_override(settings[a.key])}" for a in search.axes if a.key in settings
+    ]
     if isinstance(settings.get(length), (int, float)) and length not in {a.key for a in search.axes}:
         words.append(f"{length}={settings[length] * EPOCHS_FACTOR}")
-    tried = [s for t in search.trials for r in t.runs if isinstance(s := r.settings.get("seed"), int)]
-    first = max(tried, default=-1) + 1
+    seeds = [s for t in search.trials for r in t.runs if isinstance(s := r.settings.get("seed"), int)]
+    first = max(seeds, default=-1) + 1
     words.append(f"seed={','.join(str(first + i) for i in range(N_RETRAIN_SEEDS))}")
     lines = ["dlopt train -m"]
     for word in map(shlex.quote, words):
@@ -111,133 +110,130 @@ def format_retrain_command(search: SearchRecord, common: Sequence[str], width: i
     return [f"  {line}" for line in lines]
 
 
-def _typed_key(search: SearchRecord, axis: SearchAxis) -> str:
-    """A key as it was typed: with a plus, where the configuration lacks it."""
+def _find_typed_key(search: SearchRecord, axis: SearchAxis) -> str:
+    """Return the key as it was typed, with a plus if the configuration lacks it."""
     names = (word.partition("=")[0] for word in search.command)
     return next((n for n in names if n.lstrip("+").rpartition("@")[2] == axis.key), axis.key)
 
 
-def format_top(search: SearchRecord, width: int, count: int = MAX_TRIALS_SHOWN) -> list[str]:
-    """The table of the best trials."""
-    shown = search.ranked_trials[:count]
-    if not shown:
+def format_top(search: SearchRecord, width: int) -> list[str]:
+    """Return the table of the best trials."""
+    if search.best is None:
         return []
-    names = shorten_keys([a.key for a in search.axes])
-    header = ["trial", search.objective, *names, "time"]
+    header = ["trial", search.objective, *shorten_keys([a.key for a in search.axes]), "time"]
     rows = [
         [
             str(t.number),
-            format_result(t),
+            format_uncertain(t.value, t.sd),
             *(a.format_value(t.point[a.key]) if a.key in t.point else "-" for a in search.axes),
             format_duration(t.seconds),
         ]
-        for t in shown
+        for t in search.ranked_trials[:MAX_TRIALS_SHOWN]
     ]
     right = [True, True, *(a.is_numeric for a in search.axes), True]
     return format_table(header, rows, right, width=width, remedy="dlopt runs SWEEP --columns A,B shows them")
 
 
 def shorten_keys(keys: Sequence[str]) -> list[str]:
-    """Each key without what stands before its last dot, where no other ends in the same name."""
+    """Return the last part of each key, or the whole key if another one ends in the same part."""
     ends = [key.rpartition(".")[2] for key in keys]
     return [end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)]
 
 
-def format_importances(shares: dict[str, float], said: str, width: int) -> list[str]:
-    """A bar for each hyperparameter, and how the shares were found."""
-    if not said:
+def format_importances(shares: dict[str, float], method: str, width: int) -> list[str]:
+    """Return a bar for each hyperparameter, and how the importances were computed."""
+    if not method:
         return []
-    wide = max(map(len, shares), default=0)
+    longest = max(map(len, shares), default=0)
     lines = [apply_style("importance", BOLD)] if shares else []
-    lines += [f"  {key:<{wide}}  {share:4.0%}  {format_bar(share)}".rstrip() for key, share in shares.items()]
-    return lines + [apply_style(x, DIM) for x in textwrap.wrap(f"({said})", width, break_on_hyphens=False)]
+    lines += [f"  {key:<{longest}}  {share:4.0%}  {format_bar(share)}".rstrip() for key, share in shares.items()]
+    return lines + [apply_style(x, DIM) for x in textwrap.wrap(f"({method})", width, break_on_hyphens=False)]
 
 
 def format_bar(share: float) -> str:
-    """A bar as long as a share, to an eighth of a character."""
+    """Return a bar as long as a share, to an eighth of a character."""
     eighths = round(share * BAR_WIDTH * 8)
     return "█" * (eighths // 8) + ("", *"▏▎▍▌▋▊▉")[eighths % 8]
 
 
 def format_effects(search: SearchRecord, order: Sequence[str], width: int, *, everything: bool = False) -> list[str]:
-    """What the value of each hyperparameter does, over all others: a table for each, in this order of keys."""
-    known = sorted(search.axes, key=lambda a: order.index(a.key) if a.key in order else len(order))
+    """Return a table of effects for each hyperparameter, in this order of keys."""
+    axes = sorted(search.axes, key=lambda a: order.index(a.key) if a.key in order else len(order))
     lines: list[str] = []
-    shown = known if everything else known[:MAX_AXES_SHOWN]
+    shown = axes if everything else axes[:MAX_AXES_SHOWN]
+
+    def rank(level: importance.Level) -> float:
+        if level.median is None:
+            return float("inf")
+        return -level.median if search.higher_is_better else level.median
+
     for axis in shown:
-        found = [level for level in importance.group_by_level(axis, search.trials) if level.values or level.n_diverged]
-        worst = sorted(found, key=lambda level: _place(level, search))[len(found) if everything else MAX_LEVELS_SHOWN :]
-        names = {level.name for level in worst}
-        cut = [level for level in found if level.name not in names]
-        diverged = any(level.n_diverged for level in cut)
-        header = [axis.key, "trials", *(["diverged"] if diverged else []), "best", "median", "mean", "sd"]
+        levels = [level for level in importance.group_by_level(axis, search.trials) if level.values or level.n_diverged]
+        omitted = {v.name for v in sorted(levels, key=rank)[len(levels) if everything else MAX_LEVELS_SHOWN :]}
+        has_diverged = any(level.n_diverged for level in levels if level.name not in omitted)
+        header = [axis.key, "trials", *(["diverged"] if has_diverged else []), "best", "median", "mean", "sd"]
         rows = [
             [
                 level.name,
                 str(level.n_ended),
-                *([str(level.n_diverged or "")] if diverged else []),
+                *([str(level.n_diverged or "")] if has_diverged else []),
                 *(format_metric(x) for x in (level.best(search.higher_is_better), level.median, level.mean, level.sd)),
             ]
-            for level in cut
+            for level in levels
+            if level.name not in omitted
         ]
         if rows:
             right = [axis.is_numeric and not axis.is_binned, *[True] * (len(header) - 1)]
             lines += ["", *format_table(header, rows, right, width=width, remedy="they need a wider terminal")]
-            if len(cut) < len(found):
-                lines.append(apply_style(f"({len(found) - len(cut)} values with a worse median left out; --all)", DIM))
-    if len(shown) < len(known):
-        said = f"(left out: {', '.join(a.key for a in known[MAX_AXES_SHOWN:])}; --all)"
-        lines += ["", *(apply_style(x, DIM) for x in textwrap.wrap(said, width, break_on_hyphens=False))]
+            if len(rows) < len(levels):
+                notice = f"({len(levels) - len(rows)} values with a worse median left out; --all)"
+                lines.append(apply_style(notice, DIM))
+    if len(shown) < len(axes):
+        notice = f"(left out: {', '.join(a.key for a in axes[MAX_AXES_SHOWN:])}; --all)"
+        lines += ["", *(apply_style(x, DIM) for x in textwrap.wrap(notice, width, break_on_hyphens=False))]
     return lines[1:]
 
 
-def _place(level: importance.Level, search: SearchRecord) -> float:
-    if level.median is None:
-        return float("inf")
-    return -level.median if search.higher_is_better else level.median
-
-
 def format_warnings(search: SearchRecord, width: int) -> list[str]:
-    """What should be looked at: a best trial on the border, where runs diverge, what cannot be read."""
-    said = []
+    """Return warnings about a best trial on the border, regions that diverge, and files that cannot be read."""
+    texts = []
     for border in importance.find_borders(search):
         axis = border.axis
         end = "largest" if border.upper else "smallest"
         value = axis.format_value(border.value)
-        tried = f"is the {end} tried"
+        position = f"is the {end} tried"
         if axis.is_interval and border.value not in (axis.low, axis.high):
-            tried = f"is at the {'upper' if border.upper else 'lower'} end of {axis.describe_range()}"
-        said.append(f"{axis.key}: the best, {value}, {tried}; widen it {'upwards' if border.upper else 'downwards'}")
-    found = importance.find_divergence(search)
-    if found is not None:
-        ended = f"{found.n_diverged} of {found.n_ended} trials diverged"
-        said.append(f"{found.axis.key}: with {_span(found)} {ended}")
+            position = f"is at the {'upper' if border.upper else 'lower'} end of {axis.describe_range()}"
+        texts.append(
+            f"{axis.key}: the best, {value}, {position}; widen it {'upwards' if border.upper else 'downwards'}"
+        )
+    region = importance.find_divergence(search)
+    if region is not None:
+        first, last = region.first, region.last
+        span = first.name
+        if first is not last:
+            low = first.name.partition("..")[0] if first.low is not None else first.name
+            high = last.name.rpartition("..")[2] if last.low is not None else last.name
+            span = f"{low} to {high}"
+        texts.append(f"{region.axis.key}: with {span} {region.n_diverged} of {region.n_ended} trials diverged")
     without = sum(t.state == "done" and t.value is None for t in search.trials)
     if without:
-        said.append(f"{without} trials that are done have no {search.objective}")
+        texts.append(f"{without} trials that are done have no {search.objective}")
     if search.notice:
-        said.append(f"{search.notice}; shown is what varies among the runs")
-    lines = []
-    for text in said:
+        texts.append(f"{search.notice}; shown is what varies among the runs")
+    lines: list[str] = []
+    for text in texts:
         wrapped = textwrap.wrap(text, width - 9, break_on_hyphens=False)
         lines += [apply_style(("warning: " if i == 0 else " " * 9) + x, YELLOW) for i, x in enumerate(wrapped)]
     return lines
 
 
-def _span(found: importance.Divergence) -> str:
-    first, last = found.first, found.last
-    if first is last:
-        return first.name
-    low = first.name.partition("..")[0] if first.low is not None else first.name
-    high = last.name.rpartition("..")[2] if last.low is not None else last.name
-    return f"{low} to {high}"
-
-
 def format_best_line(search: SearchRecord) -> str:
-    """The best in a line, for below a table of runs; empty where there is none."""
-    found = search.best
-    if found is None:
+    """Return a line with the best trial, for below a table of runs; empty if there is none."""
+    best = search.best
+    if best is None:
         return ""
-    point = " ".join(f"{a.key}={a.format_value(found.point[a.key])}" for a in search.axes if a.key in found.point)
-    of = "median " if search.statistic == "median" and len(found.runs) > 1 else ""  # the table above has means
-    return f"best {of}{search.objective}: {format_result(found)} of trial {found.number} ({point})"
+    statistic = "median " if search.statistic == "median" and len(best.runs) > 1 else ""  # the table above has means
+    value = format_uncertain(best.value, best.sd)
+    point = " ".join(_format_point(search, best))
+    return f"best {statistic}{search.objective}: {value} of trial {best.number} ({point})"

@@ -1,4 +1,4 @@
-"""The table of a run's results, for its end and for `dlopt show`."""
+"""The table of a run's results, printed at its end and by `dlopt show`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dlopt.formatting import format_metric
 
 
 def make_summary_table(summary: dict[str, Any]) -> Table:
-    """Loss and metrics by split, at the best weights, at the last, and at the averaged ones."""
+    """Return a table of loss and metrics by split, at the best, the last and the averaged weights."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     splits = [s for s in ("train", "val", "test") if any(k.startswith(s + "/") for k in summary)]
     names = list(dict.fromkeys(k.partition("/")[2] for k in summary if k.partition("/")[0] in splits))
@@ -21,8 +21,8 @@ def make_summary_table(summary: dict[str, Any]) -> Table:
     best, last = summary.get("best/step"), summary.get("last/step") or summary.get("step")
     title = f"best (step {best})" if "val" in splits else f"last (step {last})"
     same = best == last or "val" not in splits
-    lines = [(title, ""), *([] if same else [(f"last (step {last})", "last/")])]
-    for label, prefix in (*lines, (f"average (step {last})", "average/")):
+    lines = [(title, ""), *([] if same else [(f"last (step {last})", "last/")]), (f"average (step {last})", "average/")]
+    for label, prefix in lines:
         for name in names:
             values = [summary.get(f"{prefix}{split}/{name}") for split in splits]
             if any(v is not None for v in values):

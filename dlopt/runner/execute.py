@@ -1,11 +1,13 @@
-"""One run in this process, from its configuration to its exit code."""
+"""Perform one run in this process, from its configuration to its exit code."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dlopt.rundir.lock import LockLostError
@@ -22,6 +24,22 @@ DONE, FAILED, USAGE_ERROR, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
 
 
+@dataclass(kw_only=True)
+class Invocation:
+    """Options of the command besides the configuration, and whether a run has started.
+
+    yes          start even a very large grid
+    dry_run      show the plan without running it
+    full_errors  raise unexpected errors with their traceback
+    has_started  whether a run may have started: from then on an error is a failed run, not a wrong command
+    """
+
+    yes: bool = False
+    dry_run: bool = False
+    full_errors: bool = field(default_factory=lambda: os.environ.get("HYDRA_FULL_ERROR") == "1")
+    has_started: bool = False
+
+
 def perform(
     job: Job,
     observer: Observer,
@@ -30,12 +48,12 @@ def perform(
     built: tuple[Experiment, Sequence[str]] | None = None,
     command: str | None = None,
 ) -> tuple[int, dict[str, Any]]:
-    """Make a run. Return the exit code and the summary.
+    """Perform a run. Return the exit code and the summary.
 
-    lock     the lock of the run's directory, if it is held already
-    built    the experiment and its notices, if the configuration has been built already. If it has not, the problems
-             of the configuration are written into the run's directory
-    command  the command line that is recorded; None: that of this process
+    lock     lock of the run's directory, if this process holds it already
+    built    experiment and notices, if they are built already; else problems of the configuration are written into the
+             run's directory
+    command  recorded command line; None: the command line of this process
     """
     from dlopt.config.build import build
     from dlopt.config.compose.flatten import flatten_settings
@@ -55,12 +73,12 @@ def perform(
     run = RunWriter.create(job.path, settings, lock, device=device, threads=threads, command=command)
     if job.ticket is not None:
         observer.reporter = job.ticket.open_reporter()
-    with log_to_run(run) if job.hydra else contextlib.nullcontext():  # without it Hydra has configured the logging
+    with log_to_run(run) if job.hydra else contextlib.nullcontext():  # otherwise Hydra has configured the logging
         return run_one(experiment, run, observer, notices)
 
 
 def perform_in_worker(job: Job, command: str | None = None) -> None:
-    """Make a run of a sweep in a process without a screen. Raise KeyboardInterrupt if the run was interrupted."""
+    """Perform a run of a sweep in a worker process. Raises KeyboardInterrupt if the run was interrupted."""
     from dlopt.rundir import provenance
     from dlopt.runner.observer import Observer
 
@@ -80,12 +98,12 @@ def run_one(
 ) -> tuple[int, dict[str, Any]]:
     """Train one experiment in its directory. Return the exit code and the summary.
 
-    A failure is logged and told the observer. state is the content of the checkpoint from which the run resumes.
+    A failure is logged and reported to the observer. state: content of the checkpoint from which the run resumes.
     """
     from dlopt.runner.signals import stop_on_signals
     from dlopt.training.loop import train
 
-    logging.raiseExceptions = False  # a log that cannot be written must not hide the run's own output
+    logging.raiseExceptions = False  # a log that cannot be written must not hide the output of the run
     log = logging.getLogger("dlopt")
     for notice in map(to_printable, notices):
         log.info(notice)
@@ -95,9 +113,9 @@ def run_one(
         with stop_on_signals(observer), observer:
             (summary,) = train([experiment], [run], observer, state)
     except KeyboardInterrupt:
-        print("stopped at once; what the last checkpoint does not hold is lost", file=sys.stderr)
+        print("stopped at once; progress since the last checkpoint is lost", file=sys.stderr)
         return INTERRUPTED, {}
-    except LockLostError as error:  # the log belongs to another process now
+    except LockLostError as error:  # another process writes the log now
         print(f"stopped: {error}", file=sys.stderr)
         return FAILED, {}
     except Exception as error:

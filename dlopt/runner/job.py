@@ -30,15 +30,15 @@ class Ticket(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """All that a process needs to make one run.
+    """All that a process needs to perform one run.
 
     path       the run's directory
-    title      what tells the run from the other runs of its sweep
+    title      label that distinguishes the run from the others of its sweep
     overrides  the overrides in Hydra's form
     config     the complete configuration, resolved
     choices    the option of each group
-    hydra      the text of .hydra/hydra.yaml; "" if Hydra has written the files and configured the logging itself
-    ticket     where the run reports, if it can be pruned
+    hydra      the text of .hydra/hydra.yaml; "" if Hydra writes the files and configures the logging itself
+    ticket     connection to the search, if the run can be pruned
     """
 
     path: Path
@@ -51,18 +51,18 @@ class Job:
 
     @classmethod
     def from_hydra(cls, config: Mapping[str, Any], hydra: Any, path: Path, ticket: Ticket | None = None) -> Job:
-        """Return the job of a configuration that Hydra has composed; hydra is its node of that name."""
+        """Return the job of a configuration that Hydra has composed. hydra: its node of that name."""
         return cls(path, "", tuple(hydra.overrides.task), config, get_choices(hydra), "", ticket)
 
 
 def get_choices(hydra: Any) -> dict[str, Any]:
-    """Return the option that Hydra has composed for each of our groups."""
+    """Return the chosen option of each group of dlopt."""
     choices = {from_hydra(k): v for k, v in hydra.runtime.choices.items()}
     return {k: v for k, v in choices.items() if not k.startswith("hydra/") and v is not None}
 
 
 def prepare_run(job: Job, path: Path) -> RunDirectory:
-    """Write the configuration into a directory, and return the directory of the run, which has not begun."""
+    """Write the configuration into a directory. Return the run directory."""
     run = RunDirectory(path)
     run.config_file.parent.mkdir(parents=True, exist_ok=True)
     atomic.atomic_write_bytes(run.config_file, dump_yaml(job.config).encode(), lasting=False)

@@ -1,4 +1,4 @@
-"""How a run tells its surroundings how it goes."""
+"""Control of a run that reports to its surroundings."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class Observer(TrainingControl):
-    """Control of one run that shows nothing but failures: enough for a process without a screen.
+    """Control of one run that prints only failures, for a worker process. It is entered while the run trains.
 
-    It is entered while the run trains. reporter ends a run that its search has given up.
+    reporter: reports rows to a search, which can prune the run.
     """
 
     def __init__(self) -> None:
@@ -42,13 +42,13 @@ class Observer(TrainingControl):
             self.stop = self.is_pruned = True
 
     def on_notice(self, notice: str) -> None:
-        """Show a notice about the configuration; the log has it in any case."""
+        """Show a notice about the configuration; it is also logged."""
 
     def on_failure(self, run: RunDirectory, error: Exception) -> None:
         """Print why the run failed; the traceback is in the log."""
         path = display_path(run.path)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            print("the run failed: there is no space left on the disk; what it had saved is whole", file=sys.stderr)
+            print("the run failed: there is no space left on the disk; its checkpoints are intact", file=sys.stderr)
             print(f"  make room, then: dlopt train resume={path}", file=sys.stderr)
         else:
             print(f"the run failed: {format_error(error)}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Open a run for a command: one message for whatever is wrong with it, within the available memory."""
+"""Open a run for a command within the available memory, with one message for any problem."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def open_run(
         run.follow_links = trust
         place = display_path(run.path)
         run.check_version()
-        import torch  # after the message for a name that no run has
+        import torch  # after the message for an unknown name
 
         # CUDA reserves far more address space than it uses, and would fail within a limit.
         with contextlib.nullcontext() if trust or torch.cuda.is_available() else memory.limit_memory():

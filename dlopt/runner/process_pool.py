@@ -1,8 +1,8 @@
 """Worker processes on this machine, reused from job to job, so that each imports torch once.
 
-Each worker is one process and one pipe. If a process is lost, by kill -9 or for want of memory, it is known whose job
-was lost. The other workers continue, and a new process replaces the lost one. loky starts the processes: unlike
-multiprocessing's "spawn" it does not run the main module of the program again.
+Each worker is one process and one pipe. If a process is lost, by kill -9 or because memory runs out, only its job is
+lost. The other workers continue, and a new process replaces it. A loky executor would fail all of its jobs, and shows
+no process to signal. loky starts the processes: unlike multiprocessing's "spawn" it does not run the main module again.
 
 A worker has the working directory and the sys.path of its parent. It has an equal share of the cores as
 OMP_NUM_THREADS, from which torch.get_num_threads() and so `threads=auto` take their number. Its output is discarded:
@@ -38,13 +38,8 @@ GRACE = 20.0
 """Seconds in which running jobs may finish their step and save after they are asked to stop."""
 PARENT_CHECK_INTERVAL = 0.2
 """Seconds between two checks of a worker that its parent is alive."""
-THREADS = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
+THREADS = tuple(f"{name}_THREADS" for name in ("OMP_NUM", "MKL_NUM", "OPENBLAS_NUM", "NUMEXPR_NUM", "VECLIB_MAXIMUM"))
+"""Environment variables that limit the threads of a process."""
 
 
 class WorkerPool(Generic[JobT]):
@@ -65,10 +60,10 @@ class WorkerPool(Generic[JobT]):
     def submit(self, job: JobT) -> None:
         """Begin a job in an idle worker or in a new one; see Workers."""
         message = pickle.dumps((self._perform, job))
-        resource_tracker.ensure_running()  # not inside: on start, Python 3.11 unblocks the signals
+        resource_tracker.ensure_running()  # not inside: its start in Python 3.11 unblocks the signals
         with _defer_signals():
             worker = self._take_idle() or _Worker(self._environment)
-            with contextlib.suppress(OSError):  # it was killed a moment ago, which `wait` reports
+            with contextlib.suppress(OSError):  # it was just killed, which `wait` reports
                 worker.connection.send_bytes(message)
             self._running[worker] = job
 
@@ -118,7 +113,12 @@ class WorkerPool(Generic[JobT]):
                 raise EOFError
             error: BaseException | None = worker.connection.recv()
         except (EOFError, OSError):
-            return job, _make_lost_error(worker.remove())
+            code = worker.remove()
+            reason = f"its process ended before it with exit code {code}"
+            if code is not None and code < 0:
+                reason = f"its process was ended by {signal.Signals(-code).name}"
+                reason += ", as when memory runs out" if code == -signal.SIGKILL else ""
+            return job, WorkerLostError(reason)
         self._idle.append(worker)
         return job, error
 
@@ -143,7 +143,7 @@ class _Worker:
                     os.kill(self.process.pid, number)
 
     def remove(self) -> int | None:
-        """Wait for the end of the process, which has been killed or is lost, and return its exit code."""
+        """Wait for the end of the process, which was killed or is lost, and return its exit code."""
         self.connection.close()
         self.process.join()
         return self.process.exitcode
@@ -151,31 +151,23 @@ class _Worker:
 
 def _wait_for_any(workers: Iterable[_Worker], timeout: float | None = None) -> list[_Worker]:
     """Return the workers that have sent something or have ended, at least one unless the time is over."""
-    owners = {source: worker for worker in workers for source in (worker.connection, worker.process.sentinel)}
+    owners = {source: w for w in workers for source in (w.connection, w.process.sentinel)}
     return [owners[source] for source in connection.wait(list(owners), timeout)]
 
 
 def parse_worker_count(number: Any) -> int:
-    """Return the number of workers that was asked for; "auto" is the number of cores. ConfigError if it is invalid."""
+    """Return the number of workers; "auto" is the number of cores. Raises ConfigError if it is invalid."""
     if number == "auto":
         return cpu_count()
-    wrong = describe_mismatch(number, Count)
-    if wrong:
-        raise ConfigError([("hydra.launcher.workers", f"{wrong}, or auto: as many as there are cores")])
+    if mismatch := describe_mismatch(number, Count):
+        raise ConfigError([("hydra.launcher.workers", f"{mismatch}, or auto: the number of cores")])
     return int(number)
 
 
 def _thread_limits(count: int) -> dict[str, str]:
     """Return the environment variables that limit a worker to `count` threads; a smaller limit in force stays."""
-    given = {name: os.environ.get(name, "") for name in THREADS}
-    return {name: str(min(count, int(own)) if own.isdecimal() else count) for name, own in given.items()}
-
-
-def _make_lost_error(code: int | None) -> WorkerLostError:
-    if code is not None and code < 0:
-        memory = ", as when memory runs out" if code == -signal.SIGKILL else ""
-        return WorkerLostError(f"its process was ended by {signal.Signals(-code).name}{memory}")
-    return WorkerLostError("its process ended before it" + (f", with exit code {code}" if code is not None else ""))
+    limits = {name: os.environ.get(name, "") for name in THREADS}
+    return {name: str(min(count, int(own)) if own.isdecimal() else count) for name, own in limits.items()}
 
 
 @contextlib.contextmanager
@@ -199,13 +191,13 @@ def _defer_signals() -> Iterator[None]:
 
 _busy = False
 _stop_requested = False
-"""Whether a signal to stop came while there was no job; then the next job is not begun."""
+"""Whether a stop signal came while there was no job; then the next job does not begin."""
 
 
 def _serve(pipe: connection.Connection, parent: int) -> None:
     """Perform the jobs that come through the pipe until the parent closes it; parent is its process id."""
     os.setpgrp()
-    threading.Thread(target=_end_with_parent, args=(parent,), name="watch over the parent", daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(parent,), name="parent watch", daemon=True).start()
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in range(3):
         os.dup2(null, descriptor)
@@ -237,7 +229,7 @@ def _handle_stop(number: int, frame: Any) -> None:
 
 
 def _perform_job(message: bytes) -> BaseException | None:
-    """Perform a pickled job and return what it raises, in a form that can be sent."""
+    """Perform a pickled job. Return the exception that it raises, as a RuntimeError if it cannot be pickled."""
     global _stop_requested, _busy  # noqa: PLW0603
     try:
         perform, job = pickle.loads(message)
@@ -247,16 +239,10 @@ def _perform_job(message: bytes) -> BaseException | None:
         perform(job)
     except BaseException as error:
         error.add_note(traceback.format_exc())
-        return _to_picklable(error)
+        try:
+            return pickle.loads(pickle.dumps(error))
+        except Exception:
+            return RuntimeError(f"{type(error).__name__}: {error}")
     finally:
         _busy = _stop_requested = False
     return None
-
-
-def _to_picklable(error: BaseException) -> BaseException:
-    """Return the error as it arrives elsewhere; one that cannot be pickled becomes a RuntimeError of the same words."""
-    try:
-        arrived: BaseException = pickle.loads(pickle.dumps(error))
-    except Exception:
-        arrived = RuntimeError(f"{type(error).__name__}: {error}")
-    return arrived

@@ -27,7 +27,7 @@ def resume(name: str, arguments: Sequence[str], observer: Observer, *, trust: bo
     from dlopt.runner.open_run import open_run
 
     def act(run: RunDirectory) -> int:
-        return _resume_run(RunWriter(run.path, follow_links=run.follow_links), arguments, observer, trust)
+        return _resume_run(RunWriter(run.path, follow_links=trust), arguments, observer, trust)
 
     return open_run("resume", name, act, trust=trust)
 
@@ -40,13 +40,15 @@ def _resume_run(run: RunWriter, arguments: Sequence[str], observer: Observer, tr
     former = load_run.load_config(run, trust=trust)
     config = resume_checks.merge_overrides(former, arguments)
     status = run.status_or_none()
-    changed = resume_checks.diff_configs(former, config)
-    if status is not None and status["status"] == "done" and not changed:
-        print(
-            f"{display_path(run.path)} is done; there is nothing to resume{_explain_how_to_extend(run.summary, config)}"
-        )
+    if status is not None and status["status"] == "done" and not resume_checks.diff_configs(former, config):
+        advice = _explain_how_to_extend(run.summary, config)
+        print(f"{display_path(run.path)} is done; there is nothing to resume{advice}")
         return DONE
-    run.lock.acquire(_print_waiting)
+
+    def notify(holder: Holder) -> None:
+        print(f"waiting a minute for a heartbeat of {holder}, which wrote this run last ...", file=sys.stderr)
+
+    run.lock.acquire(notify)
     try:
         return _resume_locked(run, arguments, observer, status, former, config)
     finally:
@@ -61,7 +63,7 @@ def _resume_locked(
     former: DictConfig,
     config: DictConfig,
 ) -> int:
-    """Resume a run whose directory this process holds, with the configuration `config` in place of `former`."""
+    """Resume a run whose lock this process holds, with the configuration `config` in place of `former`."""
     from omegaconf import OmegaConf
 
     from dlopt import console
@@ -72,7 +74,9 @@ def _resume_locked(
     from dlopt.runner.execute import log_to_run, run_one
 
     if run.status_or_none() != status:
-        raise ConfigError([("resume", "another process has just changed this run; look at it, then type it again")])
+        raise ConfigError(
+            [("resume", "another process has just changed this run; look at it, then run the command again")]
+        )
     changed = resume_checks.diff_configs(former, config)
     checkpoint = _find_checkpoint(run, status)
     state = None if checkpoint is None else checkpoint.content
@@ -90,11 +94,11 @@ def _resume_locked(
     content = OmegaConf.to_yaml(config).encode() if changed else None  # for the next resume
     changes = [f"{key} {old} -> {new}" for key, (old, new) in changed.items()]
 
-    warnings = _roll_back(run, checkpoint)  # from here on the directory is changed
+    warnings = _roll_back(run, checkpoint)  # from here on the directory changes
     device, threads = experiment.settings.device, experiment.threads
     run.resume(step, settings, changes, breaks, content, device=device, threads=threads)
     if status is None:
-        warnings.append(f"{run.status_file.name} was damaged; it is written again")
+        warnings.append(f"{run.status_file.name} was damaged; it is rewritten")
     elif state is not None:
         different = provenance.describe_differences(status, run.status)
         notices += [f"the same bits are not promised: {'; '.join(different)}"] if different else []
@@ -136,7 +140,7 @@ def _find_checkpoint(run: RunDirectory, status: Mapping[str, Any] | None) -> Che
 
 
 def _settings(status: Mapping[str, Any] | None, state: Mapping[str, Any] | None, config: Any) -> dict[str, Any]:
-    """Return the settings from now on: the options as they were chosen, and each key as it is configured now.
+    """Return the settings from now on: the chosen options, and each key as it is configured now.
 
     The options come from the checkpoint, which has a checksum, or else from the status.
     """
@@ -144,14 +148,12 @@ def _settings(status: Mapping[str, Any] | None, state: Mapping[str, Any] | None,
 
     from dlopt.config.compose.flatten import filter_plain_settings, flatten_settings
 
-    chosen = filter_plain_settings((state or {}).get("settings")) or filter_plain_settings(
-        (status or {}).get("settings")
-    )
-    return chosen | flatten_settings(OmegaConf.to_container(config), {})  # type: ignore[arg-type]
+    sources = [filter_plain_settings((source or {}).get("settings")) for source in (state, status)]
+    return (sources[0] or sources[1]) | flatten_settings(OmegaConf.to_container(config), {})  # type: ignore[arg-type]
 
 
 def _roll_back(run: RunWriter, checkpoint: Checkpoint | None) -> list[str]:
-    """Bring the directory back to a checkpoint, or to its start. Return a warning for each damaged file."""
+    """Roll the directory back to a checkpoint, or to its start. Return a warning for each damaged file."""
     if checkpoint is None:
         run.clear()
         return []
@@ -165,7 +167,3 @@ def _roll_back(run: RunWriter, checkpoint: Checkpoint | None) -> list[str]:
             "readable rows are kept, and rows of evaluations come from the checkpoint"
         )
     return warnings
-
-
-def _print_waiting(holder: Holder) -> None:
-    print(f"waiting a minute for a heartbeat of {holder}, which wrote this run last ...", file=sys.stderr)

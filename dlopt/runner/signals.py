@@ -1,4 +1,4 @@
-"""Signals that ask a process to stop: Ctrl-C, a cluster's preemption, a closed terminal."""
+"""Signals that ask a process to stop: Ctrl-C, preemption by a cluster, a closed terminal."""
 
 from __future__ import annotations
 

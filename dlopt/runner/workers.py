@@ -1,4 +1,4 @@
-"""Who performs the jobs of a sweep: this process, or others that it has started."""
+"""The interface of workers, which perform the jobs of a sweep, and workers inside this process."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ JobT = TypeVar("JobT")
 
 
 class WorkerLostError(Exception):
-    """The process that performed a job ended before the job did; nothing is known against the job itself."""
+    """The process of a job ended before the job did; the job itself may be fine."""
 
 
 class Workers(Protocol[JobT]):
-    """They take jobs, as many at once as they can perform, and say which are over.
+    """Perform jobs concurrently and return those that have ended.
 
-    count   jobs that can be under way at once
+    count   largest number of concurrent jobs
     """
 
     count: int
 
     def submit(self, job: JobT) -> None:
-        """Begin a job; there must be a free worker: fewer than `count` jobs are under way."""
+        """Begin a job. Fewer than `count` jobs may be running."""
 
     def wait(self) -> list[tuple[JobT, BaseException | None]]:
-        """The jobs that are over, at least one if any is under way, each once.
+        """Return the jobs that have ended since, at least one if any is running.
 
-        With each comes what it raised, Lost where its process ended before it did, None where it went well.
-        KeyboardInterrupt is raised where this process is asked to stop: then `close`.
+        Each comes with the exception that it raised, WorkerLostError if its process ended before it did, or None.
+        Raises KeyboardInterrupt if this process is asked to stop: then call `close`.
         """
         ...
 
     def close(self, *, at_once: bool = False) -> None:
-        """End what is under way, which may save before unless it is at once; then nothing is left running."""
+        """End all running jobs; unless at_once, they may save first. No process is left running."""
 
 
 class InProcess(Generic[JobT]):
-    """One job at a time, performed by this process inside `wait`."""
+    """Perform one job at a time in this process, inside `wait`."""
 
     count = 1
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from dlopt.runner.invocation import Invocation
+from dlopt.runner.execute import Invocation
 from dlopt.runner.job import Job
 from dlopt.sweep.claims import Counts
 

@@ -93,7 +93,7 @@ def summarize(
     Metrics without a prefix are of the best weights, or of the last if there is no validation split. `last/step` is the
     step of the last row; an interrupted run may have taken steps after it.
     """
-    chosen = lane.row if lane.best is None or not validated else lane.best
+    reported = lane.row if lane.best is None or not validated else lane.best
     last = {k: v for k, v in test.items() if k.startswith("last/")}
     average = {k: v for k, v in {**lane.row, **test}.items() if k.startswith("average/")}
     best = {k: v for k, v in test.items() if k not in last and k not in average}
@@ -101,13 +101,13 @@ def summarize(
         best = {k.removeprefix("last/"): v for k, v in last.items()}
     return {
         "status": status,
-        **_select_metrics(chosen),
+        **_select_metrics(reported),
         **best,
         **{f"last/{k}": v for k, v in _select_metrics(lane.row).items()},
         "last/step": lane.row.get("step"),
         **last,
         **average,
-        "best/step": chosen.get("step"),
+        "best/step": reported.get("step"),
         "step": training.step,
         "epoch": training.step / training.per_epoch,
         "parameters": training.layout.size,

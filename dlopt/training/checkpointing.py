@@ -171,7 +171,7 @@ class CheckpointSaver:
         self._last = time.monotonic()
 
     def is_due(self, step: int) -> bool:
-        """Return whether the last checkpoint is due after so many steps; the end of a run writes it anyway."""
+        """Return whether the last checkpoint is due after this step; it is always written at the end of a run."""
         settings = self.training.settings.checkpoint
         if step >= self.training.steps:
             return False

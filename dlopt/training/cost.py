@@ -211,7 +211,7 @@ class _CostProbe:
         record(self.training, self.recorder)
 
     def _measure_row(self, every: int, step: Cost) -> Cost:
-        """Return the cost of what is due at this interval, without the step; the first time does not count."""
+        """Return the cost of rows and diagnostics at this interval, without the step; the first time does not count."""
         self._step(every)
         self._wait()
         before = self._snapshot()

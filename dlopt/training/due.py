@@ -21,5 +21,5 @@ class Intervals:
         return step % self.eval_every == 0 or step == self.steps
 
     def diagnostic(self, every: int | None, step: int) -> bool:
-        """Return whether a diagnostic is due: every so many steps, or with every row."""
+        """Return whether a diagnostic is due: at its interval of steps, or with every row."""
         return step % every == 0 if every else self.row(step)

@@ -186,11 +186,11 @@ def sample_initial_weights(
     gain: float,
     key: prng.Key,
     dtype: torch.dtype,
-    kept: Collection[str] = (),
+    fixed: Collection[str] = (),
 ) -> Tensor:
     """Sample the initial weights, (P,). Each parameter has its own random stream, by its name.
 
-    Parameters in `kept` stay as they are in the network. An OptionError names init or bias_init as the cause.
+    Parameters in `fixed` stay as they are in the network. An OptionError names init or bias_init as the cause.
     """
     parameters = dict(model.named_parameters())
     weights = {}
@@ -198,7 +198,7 @@ def sample_initial_weights(
         group, component = {"weight": ("init", init), "bias": ("bias_init", bias), "norm": ("", None)}[p.kind]
         with _attribute_errors(group):
             values = parameters[p.name].detach()
-            if component is not None and p.name not in kept:
+            if component is not None and p.name not in fixed:
                 sample = component(p, gain, prng.generator(prng.fold_in(key, p.name)))
                 values = values if sample is None else sample
             if tuple(values.shape) != p.shape:

@@ -37,18 +37,13 @@ def train(
         training = TrainState(experiments)
         recorder = Recorder(training, experiments, runs, watch or TrainingControl(), state)
         try:
-            return loop(training, recorder)
+            while recorder.should_continue():
+                step(training, recorder)
+                record(training, recorder)
+            return recorder.end()
         except BaseException as error:
             recorder.fail(error)
             raise
-
-
-def loop(training: TrainState, recorder: Recorder) -> list[dict[str, Any]]:
-    """Take steps until there is nothing left to do."""
-    while recorder.should_continue():
-        step(training, recorder)
-        record(training, recorder)
-    return recorder.end()
 
 
 def step(training: TrainState, recorder: Recorder) -> None:
@@ -64,11 +59,11 @@ def step(training: TrainState, recorder: Recorder) -> None:
 
 
 def record(training: TrainState, recorder: Recorder) -> None:
-    """Write what is due, and let lanes that have ended leave."""
+    """Write rows and checkpoints if they are due, and let lanes that have ended leave."""
     if recorder.anything_due():
-        interval = recorder.log()
-        training.extend_histories(interval.evaluations)
-        recorder.close_interval(interval)
+        logs, infinite, evaluations = recorder.log()
+        training.extend_histories(evaluations)
+        recorder.close_interval(logs, infinite, evaluations)
 
 
 @contextmanager

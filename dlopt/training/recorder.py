@@ -10,7 +10,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,19 +34,6 @@ from dlopt.training.experiment import Experiment
 from dlopt.training.lanes import select_lanes
 from dlopt.training.running_metrics import RunningMetrics
 from dlopt.training.state import TrainState
-
-
-class LoggedInterval(NamedTuple):
-    """The result of `Recorder.log`.
-
-    logs          whether a row was due
-    infinite      for each lane, whether its loss or iterate is not finite
-    evaluations   the rows of this step's evaluation by lane, of lanes that have not diverged
-    """
-
-    logs: bool
-    infinite: Sequence[bool]
-    evaluations: Mapping[int, Row]
 
 
 class Recorder:
@@ -74,8 +61,7 @@ class Recorder:
         self.validation = training.make_examples(splits) if splits else None
         self.diagnostics = training.first.diagnostic
         self.memory: dict[str, Any] = {}
-        self.readings: dict[str, Tensor] = {}
-        self.histograms: dict[str, Histogram] = {}
+        self.readings: dict[str, Reading] = {}
         self.running_metrics = RunningMetrics(training.problem)
         self.saver = CheckpointSaver(training)
         self.seconds = 0.0
@@ -86,7 +72,7 @@ class Recorder:
         watch.on_begin(training.step, training.steps)
         self._clock = time.perf_counter()
 
-    # ------------------------------------------------------------------------------------------- what is due
+    # ------------------------------------------------------------------------------------------- due
 
     def should_continue(self) -> bool:
         step, until = self.training.step, self.control.until
@@ -103,7 +89,7 @@ class Recorder:
         self.control.step = step
         if step % self.training.per_epoch == 0 and not self.due.row(step):
             self.running_metrics.end_epoch()
-        return self.due.row(step) or bool(self.readings or self.histograms) or self.saver.is_due(step)
+        return self.due.row(step) or bool(self.readings) or self.saver.is_due(step)
 
     # ------------------------------------------------------------------------------------------- rows
 
@@ -119,38 +105,41 @@ class Recorder:
             if self.due.diagnostic(d.every, t.step + 1):
                 with objective.pause_counting():
                     readings, self.memory[name] = d.measure(record, self.memory.get(name))
-                self.histograms |= {tag: x for tag, x in readings.items() if isinstance(x, Histogram)}
-                self.readings |= {tag: x for tag, x in readings.items() if not isinstance(x, Histogram)}
+                self.readings |= readings
 
-    def log(self) -> LoggedInterval:
-        """Evaluate and write rows if they are due."""
+    def log(self) -> tuple[bool, Sequence[bool], Mapping[int, Row]]:
+        """Evaluate and write rows if they are due.
+
+        Return whether a row was due, for each lane whether its loss or iterate is not finite, and the rows of this
+        step's evaluation by lane, of lanes that have not diverged.
+        """
         step = self.training.step
         logs, evaluates = self.due.row(step), self.due.evaluation(step)
         values = self.training.to_host(self._collect_values(logs))
         self.seconds += time.perf_counter() - self._clock  # after the transfer, which waits for the device
         infinite = [v.pop("infinite") > 0 for v in values]
-        histograms = [{tag: v.pop(tag).buckets() for tag in self.histograms} for v in values]
+        tags = [tag for tag, reading in self.readings.items() if isinstance(reading, Histogram)]
+        histograms = [{tag: v.pop(tag).buckets() for tag in tags} for v in values]
         if evaluates:
             values = [a | b for a, b in zip(values, self.training.to_host(self._evaluate()), strict=True)]
-        if self.histograms:
+        if tags:
             for lane, buckets in zip(self.lanes, histograms, strict=True):
                 lane.run.log_histograms(step, buckets)
-        if logs or self.readings:
+        if logs or len(self.readings) > len(tags):
             for lane, scheduled, v in zip(self.lanes, self.training.schedule_values, values, strict=True):
                 row = self._make_row(scheduled | v)
                 lane.run.log(row)
                 lane.row = row if logs else lane.row
                 self.control.on_row(lane.run, row)
         evaluations = {i: lane.row for i, lane in enumerate(self.lanes) if evaluates and not (logs and infinite[i])}
-        return LoggedInterval(logs, infinite, evaluations)
+        return logs, infinite, evaluations
 
-    def close_interval(self, interval: LoggedInterval) -> None:
+    def close_interval(self, logs: bool, infinite: Sequence[bool], evaluations: Mapping[int, Row]) -> None:
         """Update the best weights, finish the lanes that end here, and save the others if a checkpoint is due.
 
         A run ends only where its settings require a row. Diagnostics and checkpoints, which may follow the clock, do
         not change where it ends.
         """
-        logs, infinite, evaluations = interval
         leaving: list[tuple[int, Status]] = [(i, "diverged") for i, bad in enumerate(infinite) if bad and logs]
         leaving += self._update_best(evaluations)
         self._reset_window(logs)
@@ -171,7 +160,7 @@ class Recorder:
         if isinstance(t.lr, Tensor):
             values["lr"] = t.lr.squeeze(-1)
         infinite = self._has_diverged() if logs else ~torch.isfinite(t.w).all(-1)
-        return values | self.readings | self.histograms | {"infinite": infinite}
+        return values | self.readings | {"infinite": infinite}
 
     def _has_diverged(self) -> Tensor:
         """Return whether a loss or the iterate is not finite: losses are of the weights before a step."""
@@ -215,13 +204,13 @@ class Recorder:
         t = self.training
         if self.rate_origin[0] == 0 and t.step < t.steps:
             self.rate_origin = (t.step, self.seconds)
-        self.readings, self.histograms = {}, {}
+        self.readings = {}
         if logged:
             self.running_metrics.end_row()
         if t.step % t.per_epoch == 0:
             self.running_metrics.end_epoch()
 
-    # ------------------------------------------------------------------------------------------- what is saved
+    # ------------------------------------------------------------------------------------------- saving
 
     def _update_best(self, which: Iterable[int]) -> list[tuple[int, Status]]:
         """Update the best weights of lanes that were just evaluated; return the lanes that stop early."""

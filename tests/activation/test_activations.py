@@ -1,4 +1,4 @@
-"""Activations: what holds for every option of the group, values and slopes by formula, gains by quadrature."""
+"""Activations: properties of every option, values and slopes by formula, gains by quadrature."""
 
 import math
 
@@ -10,24 +10,21 @@ from torch import nn
 
 from dlopt.base.layout import Layout
 
-ACTIVATIONS = {name: (name, {}) for name in list_options("activation")} | {
-    "leaky_relu, alpha 0.2": ("leaky_relu", {"alpha": 0.2}),
-    "elu, alpha 0.3": ("elu", {"alpha": 0.3}),
-    "elu, alpha 2": ("elu", {"alpha": 2.0}),
-    "softplus, beta 7": ("softplus", {"beta": 7.0}),
-    "softplus, beta 0.2": ("softplus", {"beta": 0.2}),
-    "prelu, start -0.5": ("prelu", {"start": -0.5}),
-}
-activations = pytest.mark.parametrize("name", ACTIVATIONS)
+KEYS = {"leaky_relu": ("alpha", 0.01), "elu": ("alpha", 1.0), "softplus": ("beta", 1.0), "prelu": ("start", 0.25)}
+"""The hyperparameter of an activation and its default."""
+ACTIVATIONS = [
+    *((option, KEYS.get(option, ("", 0.0))[1]) for option in list_options("activation")),
+    *(("leaky_relu", 0.2), ("elu", 0.3), ("elu", 2.0), ("softplus", 7.0), ("softplus", 0.2), ("prelu", -0.5)),
+]
+activations = pytest.mark.parametrize(("option", "a"), ACTIVATIONS)
 
 
-def made(name):
-    option, keys = ACTIVATIONS[name]
-    return make_option("activation", option, **keys)
+def make(option, a):
+    return make_option("activation", option, **({KEYS[option][0]: a} if option in KEYS else {}))
 
 
 def phi(x):
-    """The distribution function of N(0, 1)."""
+    """Return the distribution function of N(0, 1)."""
     return math.erfc(-x / math.sqrt(2)) / 2
 
 
@@ -39,84 +36,70 @@ def logistic(x):
     return 1 / (1 + math.exp(-x))
 
 
+def tanh(x):
+    return (1 - math.exp(-2 * x)) / (1 + math.exp(-2 * x))
+
+
 ALPHA, LAMBDA = 1.6732632423543772, 1.0507009873554805
 """Klambauer, Unterthiner, Mayr and Hochreiter 2017, equation 14, to all digits of float64."""
 FORMULAS = {
-    "linear": (lambda x: x, lambda x: 1.0),
-    "relu": (lambda x: max(0.0, x), lambda x: float(x > 0)),
-    "sigmoid": (logistic, lambda x: logistic(x) * (1 - logistic(x))),
-    "tanh": (
-        lambda x: (1 - math.exp(-2 * x)) / (1 + math.exp(-2 * x)),
-        lambda x: 1 - ((1 - math.exp(-2 * x)) / (1 + math.exp(-2 * x))) ** 2,
-    ),
-    "leaky_relu": (lambda x: x if x > 0 else 0.01 * x, lambda x: 1.0 if x > 0 else 0.01),
-    "leaky_relu, alpha 0.2": (lambda x: x if x > 0 else 0.2 * x, lambda x: 1.0 if x > 0 else 0.2),
-    "gelu": (lambda x: x * phi(x), lambda x: phi(x) + x * density(x)),
-    "elu": (lambda x: x if x > 0 else math.exp(x) - 1, lambda x: 1.0 if x > 0 else math.exp(x)),
-    "elu, alpha 0.3": (
-        lambda x: x if x > 0 else 0.3 * (math.exp(x) - 1),
-        lambda x: 1.0 if x > 0 else 0.3 * math.exp(x),
-    ),
-    "elu, alpha 2": (lambda x: x if x > 0 else 2 * (math.exp(x) - 1), lambda x: 1.0 if x > 0 else 2 * math.exp(x)),
-    "selu": (
-        lambda x: LAMBDA * (x if x > 0 else ALPHA * (math.exp(x) - 1)),
-        lambda x: LAMBDA * (1.0 if x > 0 else ALPHA * math.exp(x)),
-    ),
-    "silu": (lambda x: x * logistic(x), lambda x: logistic(x) + x * logistic(x) * (1 - logistic(x))),
-    "softplus": (lambda x: math.log1p(math.exp(x)), logistic),
-    "softplus, beta 7": (lambda x: math.log1p(math.exp(7 * x)) / 7, lambda x: logistic(7 * x)),
-    "softplus, beta 0.2": (lambda x: math.log1p(math.exp(0.2 * x)) / 0.2, lambda x: logistic(0.2 * x)),
-    "prelu": (lambda x: x if x > 0 else 0.25 * x, lambda x: 1.0 if x > 0 else 0.25),
-    "prelu, start -0.5": (lambda x: x if x > 0 else -0.5 * x, lambda x: 1.0 if x > 0 else -0.5),
-}
-"""f and its derivative, for single numbers."""
-
-
+    "linear": (lambda x, a: x, lambda x, a: 1.0),
+    "relu": (lambda x, a: max(0.0, x), lambda x, a: float(x > 0)),
+    "sigmoid": (lambda x, a: logistic(x), lambda x, a: logistic(x) * (1 - logistic(x))),
+    "tanh": (lambda x, a: tanh(x), lambda x, a: 1 - tanh(x) ** 2),
+    "leaky_relu": (lambda x, a: x if x > 0 else a * x, lambda x, a: 1.0 if x > 0 else a),
+    "prelu": (lambda x, a: x if x > 0 else a * x, lambda x, a: 1.0 if x > 0 else a),
+    "gelu": (lambda x, a: x * phi(x), lambda x, a: phi(x) + x * density(x)),
+    "elu": (lambda x, a: x if x > 0 else a * math.expm1(x), lambda x, a: 1.0 if x > 0 else a * math.exp(x)),
+    "selu": (lambda x, a: LAMBDA * (x if x > 0 else ALPHA * math.expm1(x)),
+             lambda x, a: LAMBDA * (1.0 if x > 0 else ALPHA * math.exp(x))),
+    "silu": (lambda x, a: x * logistic(x), lambda x, a: logistic(x) + x * logistic(x) * (1 - logistic(x))),
+    "softplus": (lambda x, a: math.log1p(math.exp(a * x)) / a, lambda x, a: logistic(a * x)),
+}  # fmt: skip
+"""f and its derivative, for a number x and the hyperparameter a."""
 POINTS = (-20.0, -3.0, -1.0, -0.75, -0.1, -1e-3, 1e-3, 0.1, 1.0, 3.0, 20.0)
 
 
-@pytest.mark.parametrize("name", FORMULAS)
-def test_values_and_slopes_are_those_of_the_formula(name):
-    f, slope = FORMULAS[name]
+@activations
+def test_values_and_slopes_are_those_of_the_formula(option, a):
     x = torch.tensor(POINTS, dtype=torch.float64, requires_grad=True)
-    y = made(name)().to(x.dtype)(x)
-    torch.testing.assert_close(y, torch.tensor([f(v) for v in x.tolist()], dtype=x.dtype), rtol=1e-12, atol=1e-15)
+    y = make(option, a)().to(x.dtype)(x)
     (g,) = torch.autograd.grad(y.sum(), x)
-    torch.testing.assert_close(g, torch.tensor([slope(v) for v in x.tolist()], dtype=x.dtype), rtol=1e-12, atol=1e-15)
+    for actual, formula in zip((y, g), FORMULAS[option], strict=True):
+        expected = torch.tensor([formula(v, a) for v in POINTS], dtype=x.dtype)
+        torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-15)
 
 
 @activations
-@pytest.mark.parametrize("shape", [(7,), (3, 4), (2, 3, 5), (2, 3, 4, 5)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_it_works_number_by_number_on_any_shape(name, shape, dtype):
-    f, x = made(name)().to(dtype), torch.randn(shape, dtype=dtype)
-    before = x.clone()
-    y = f(x)
-    assert y.shape == shape
-    assert y.dtype == dtype
-    torch.testing.assert_close(y.flatten(), torch.cat([f(v.view(1)) for v in x.flatten()]))
-    assert torch.equal(x, before)
+def test_it_is_elementwise_on_any_shape_and_leaves_its_input_unchanged(option, a):
+    for shape, dtype in (((7,), torch.float32), ((2, 3), torch.float64), ((2, 3, 2, 3), torch.float32)):
+        f, x = make(option, a)().to(dtype), torch.randn(shape, dtype=dtype)
+        before = x.clone()
+        y = f(x)
+        assert (y.shape, y.dtype) == (shape, dtype)
+        torch.testing.assert_close(y.flatten(), torch.cat([f(v.view(1)) for v in x.flatten()]))
+        assert torch.equal(x, before)
 
 
 @activations
-def test_first_and_second_derivatives_pass_a_numerical_check(name):
+def test_first_and_second_derivatives_pass_a_numerical_check(option, a):
     x = torch.tensor([-2.0, -0.7, -0.1, 0.2, 0.8, 2.5], dtype=torch.float64, requires_grad=True)
-    f = made(name)().to(x.dtype)
+    f = make(option, a)().to(x.dtype)
     assert torch.autograd.gradcheck(f, (x,))
     assert torch.autograd.gradgradcheck(f, (x,))
 
 
 @activations
-def test_a_module_has_nothing_to_penalize_and_is_the_same_in_inference(name):
-    f, x = made(name)(), torch.randn(20)
+def test_a_module_has_nothing_to_penalize_and_is_the_same_in_inference(option, a):
+    f, x = make(option, a)(), torch.randn(20)
     assert isinstance(f, nn.Module)
-    assert {p.kind for p in Layout.of(f)} == ({"norm"} if name.startswith("prelu") else set()), "no penalty, no init"
+    assert {p.kind for p in Layout.of(f)} == ({"norm"} if option == "prelu" else set()), "no penalty, no init"
     assert torch.equal(f(x), f.eval()(x))
-    assert made(name)() is not made(name)()
+    assert make(option, a)() is not make(option, a)()
 
 
 def mean_square(f):
-    """E[f(z)^2] for z ~ N(0, 1), by Gauss-Legendre quadrature on each side of the kink."""
+    """Return E[f(z)^2] for z ~ N(0, 1), by Gauss-Legendre quadrature on each side of the kink."""
     nodes, weights = np.polynomial.legendre.leggauss(100)
     total = 0.0
     for left in (-12.0, 0.0):
@@ -125,18 +108,13 @@ def mean_square(f):
     return total / math.sqrt(2 * math.pi)
 
 
-LEVEL = [name for name in ACTIVATIONS if ACTIVATIONS[name][0] not in ("linear", "sigmoid", "tanh")]
-
-
-@pytest.mark.parametrize("name", LEVEL)
-def test_the_gain_keeps_the_mean_square_of_a_normal_input(name):
-    activation = made(name)
-    assert math.isclose(activation.gain**2 * mean_square(activation().double()), 1.0, rel_tol=2e-12)
-
-
-@pytest.mark.parametrize("name", ["linear", "sigmoid", "tanh"])
-def test_the_gain_of_what_saturates_or_changes_nothing_is_one(name):
-    assert made(name).gain == 1.0
+@activations
+def test_the_gain_keeps_the_mean_square_of_a_normal_input_and_is_one_for_saturating_activations(option, a):
+    activation = make(option, a)
+    if option in ("linear", "sigmoid", "tanh"):
+        assert activation.gain == 1.0
+    else:
+        assert math.isclose(activation.gain**2 * mean_square(activation().double()), 1.0, rel_tol=2e-12)
 
 
 @pytest.mark.parametrize("name", ["leaky_relu", "elu"])
@@ -163,7 +141,7 @@ def test_softplus_lies_above_relu_by_log_2_over_beta_at_most():
     x = torch.linspace(-50, 50, 2001, dtype=torch.float64)
     for beta in (0.1, 1.0, 10.0):
         above = make_option("activation", "softplus", beta=beta)()(x) - x.clamp(min=0.0)
-        assert (above > -1e-13).all(), "but for rounding"
+        assert (above > -1e-13).all(), "except for rounding"
         assert math.isclose(above.max(), math.log(2.0) / beta, rel_tol=1e-12)
         assert above.argmax() == 1000
 
@@ -196,5 +174,5 @@ def test_the_slopes_of_prelu_are_learned_one_for_each_layer_and_not_shrunk(penal
 
 
 @pytest.mark.parametrize(("name", "key"), [("elu", "alpha"), ("leaky_relu", "alpha"), ("prelu", "start")])
-def test_a_slope_whose_square_is_too_large_a_number_has_a_gain(name, key):
+def test_a_slope_whose_square_overflows_has_a_gain(name, key):
     assert 0.0 < make_option("activation", name, **{key: 1e200}).gain < 1e-199

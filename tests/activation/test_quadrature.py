@@ -32,14 +32,14 @@ def test_mean_squares_are_those_of_the_closed_forms(name):
 
 
 @pytest.mark.parametrize("a", [0.01, 0.1, 1.0, 3.0])
-def test_what_falls_fast_or_slowly_is_met_alike(a):
+def test_fast_and_slow_decay_are_equally_exact(a):
     """E[e^(-2 a |z|)] = 2 e^(2 a^2) Phi(-2 a)."""
-    found = mean_square(lambda z: torch.exp(-a * z.abs()))
-    assert math.isclose(found, 2 * math.exp(2 * a * a) * phi(-2 * a), rel_tol=1e-11)
+    value = mean_square(lambda z: torch.exp(-a * z.abs()))
+    assert math.isclose(value, 2 * math.exp(2 * a * a) * phi(-2 * a), rel_tol=1e-11)
 
 
 @pytest.mark.parametrize("width", [1e-3, 1e-6])
-def test_a_bend_of_any_width_is_seen(width):
+def test_a_kink_of_any_width_is_resolved(width):
     """E[e^(-|z| / h)] tends to 2 h / sqrt(2 pi) (1 - h^2 + 3 h^4 - ...) as h vanishes: the Mills ratio."""
-    found = mean_square(lambda z: torch.exp(-z.abs() / (2 * width)))
-    assert math.isclose(found, 2 * width / math.sqrt(2 * math.pi) * (1 - width**2 + 3 * width**4), rel_tol=1e-11)
+    value = mean_square(lambda z: torch.exp(-z.abs() / (2 * width)))
+    assert math.isclose(value, 2 * width / math.sqrt(2 * math.pi) * (1 - width**2 + 3 * width**4), rel_tol=1e-11)

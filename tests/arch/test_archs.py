@@ -1,4 +1,4 @@
-"""Networks: shapes for all shapes of data, the sizes that the papers state, and the order of the layers."""
+"""Networks: shapes for all shapes of data, sizes from the papers, and the order of the layers."""
 
 import math
 from itertools import pairwise
@@ -28,8 +28,10 @@ PAIRS = [(name, shape) for name in ARCHS for shape in SHAPES if not (shape == "f
 
 @pytest.mark.parametrize(("name", "shape"), PAIRS)
 @pytest.mark.parametrize("full", [False, True], ids=["bare", "normalized, dropout"])
-def test_a_batch_of_any_data_it_is_for_becomes_a_batch_of_outputs(name, shape, full):
-    extra = {"normalization": BatchNormalization(1e-5, 0.1), "rule": Dropout(0.3, 0.0, "train")} if full else {}
+def test_a_batch_of_any_suitable_data_becomes_a_batch_of_outputs(name, shape, full):
+    extra = (
+        {"normalization": BatchNormalization(1e-5, 0.1), "regularization": Dropout(0.3, 0.0, "train")} if full else {}
+    )
     net = make_arch(name, SHAPES[shape], outputs=7, **extra)
     x = torch.randn(5, *SHAPES[shape])
     for training in (True, False):
@@ -50,23 +52,13 @@ def test_every_parameter_has_a_gradient(name):
     assert all(p.grad is not None for p in net.parameters())
 
 
-def test_the_cnn_has_the_size_that_the_mnist1d_paper_states():
-    assert sum(p.numel() for p in make_arch("cnn", (1, 40)).parameters()) == 5210
-
-
 def test_the_cnn_is_the_net_of_the_mnist1d_paper():
     """Three convolutions of 25 channels, kernels 5, 3, 3, stride 2 and padding 1, then a linear layer of 125."""
     net = make_arch("cnn", (1, 40)).double()
-    theirs = nn.Sequential(
-        nn.Conv1d(1, 25, 5, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Conv1d(25, 25, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Conv1d(25, 25, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(125, 10),
-    ).double()
+    assert sum(p.numel() for p in net.parameters()) == 5210
+    convolutions = [nn.Conv1d(a, 25, k, stride=2, padding=1) for a, k in ((1, 5), (25, 3), (25, 3))]
+    layers = [layer for convolution in convolutions for layer in (convolution, nn.ReLU())]
+    theirs = nn.Sequential(*layers, nn.Flatten(), nn.Linear(125, 10)).double()
     nn.utils.vector_to_parameters(nn.utils.parameters_to_vector(net.parameters()).detach(), theirs.parameters())
     x = torch.randn(6, 1, 40, dtype=torch.float64)
     torch.testing.assert_close(net(x), theirs(x))
@@ -79,27 +71,27 @@ def test_the_mlp_has_a_matrix_and_a_bias_for_each_layer(widths):
     assert sum(p.numel() for p in net.parameters()) == sum(a * b + b for a, b in pairwise(sizes))
 
 
-def test_depth_layers_of_one_width_stand_in_place_of_widths():
+def test_depth_and_width_replace_widths():
     one, other = make_arch("mlp", (2, 6), widths=[9, 8], depth=3, width=5), make_arch("mlp", (2, 6), widths=[5, 5, 5])
     other.load_state_dict(one.state_dict())
     x = torch.randn(5, 2, 6)
     assert torch.equal(one(x), other(x))
 
 
-@pytest.mark.parametrize(("given", "missing"), [("depth", "width"), ("width", "depth")])
-def test_a_depth_needs_a_width_and_a_width_a_depth(given, missing):
-    assert_refused(lambda: make_arch("mlp", (2, 6), **{given: 4}), missing, "4", f"add arch.{missing}=")
+@pytest.mark.parametrize(("key", "missing"), [("depth", "width"), ("width", "depth")])
+def test_a_depth_needs_a_width_and_a_width_a_depth(key, missing):
+    assert_refused(lambda: make_arch("mlp", (2, 6), **{key: 4}), missing, "4", f"add arch.{missing}=")
 
 
 def test_a_thousand_tanh_layers_carry_signal_and_gradient_with_orthogonal_weights_and_lose_both_with_gaussian():
     """Pennington, Schoenholz and Ganguli 2017, section 3: orthogonal weights of gain 1 keep both near level."""
-    for orthogonal, gaussian in zip(carried("orthogonal"), carried("xavier_normal"), strict=True):
+    for orthogonal, gaussian in zip(measure_gains("orthogonal"), measure_gains("xavier_normal"), strict=True):
         assert orthogonal > 0.01
         assert gaussian < 1e-6
 
 
-def carried(init):
-    """What is left of an input after a thousand tanh layers, and of the gradient on the way back, as ratios of norms."""
+def measure_gains(init):
+    """Return the ratios of norms of signal and gradient through a thousand tanh layers."""
     net = make_arch("mlp", (16,), activation=Tanh(), depth=1000, width=16).double()
     w = sample_initial_weights(
         net, Layout.of(net), make_option("init", init), ZerosBias(), Tanh.gain, prng.key(0), torch.float64
@@ -133,7 +125,7 @@ HIDDEN = [(MLP, (9,), nn.Linear), (CNN, (1, 40), nn.Conv1d), (CNN, (3, 20, 20), 
 def test_each_hidden_layer_is_linear_then_normalization_activation_and_dropout(kind, shape, layer):
     rule = Dropout(0.5, 0.0, "train")
     name = kind.__name__.lower()
-    full = make_arch(name, shape, normalization=BatchNormalization(1e-5, 0.1), rule=rule)
+    full = make_arch(name, shape, normalization=BatchNormalization(1e-5, 0.1), regularization=rule)
     count = len(full.hidden) // 4
     assert [type(m) for m in full.hidden] == [layer, BatchNorm, nn.ReLU, DropoutSite] * count
     assert [m.index for m in full.hidden if isinstance(m, DropoutSite)] == list(range(count))
@@ -144,31 +136,22 @@ def test_each_hidden_layer_is_linear_then_normalization_activation_and_dropout(k
 
 @pytest.mark.parametrize("shape", [(1, 40), (2, 33), (1, 17, 23)])
 @pytest.mark.parametrize(("stride", "padding"), [(1, 0), (2, 1), (3, 2)])
-def test_the_cnns_last_layer_fits_what_the_convolutions_leave(shape, stride, padding):
+def test_the_last_layer_of_the_cnn_fits_the_outputs_of_the_convolutions(shape, stride, padding):
     net = make_arch("cnn", shape, channels=[4, 6], kernels=[3, 5], stride=stride, padding=padding)
-    left = net.hidden(torch.randn(2, *shape))
-    assert net.output.in_features == math.prod(left.shape[1:])
+    assert net.output.in_features == math.prod(net.hidden(torch.randn(2, *shape)).shape[1:])
 
 
-def test_the_cnn_refuses_features_and_says_what_to_take():
-    with pytest.raises(ValueError, match="arch=mlp"):
-        make_arch("cnn", (13,))
-
-
-@pytest.mark.parametrize("shape", [(1, 2), (3, 2, 40), (1, 40, 2)])
-def test_the_cnn_refuses_inputs_of_which_nothing_is_left(shape):
-    with pytest.raises(ValueError, match="nothing is left"):
-        make_arch("cnn", shape, kernels=[5, 5, 5])
-
-
-def test_the_smallest_inputs_that_the_cnn_takes_still_give_an_output():
+def test_the_smallest_inputs_of_the_cnn_still_give_an_output():
     """A convolution of kernel 5, stride 2 and padding 1 needs 3 positions, and leaves 3 of 7 and 7 of 15."""
     assert make_arch("cnn", (1, 15), kernels=[5, 5, 5])(torch.randn(2, 1, 15)).shape == (2, 10)
     assert make_arch("cnn", (1, 7), channels=[25] * 2, kernels=[5, 5])(torch.randn(2, 1, 7)).shape == (2, 10)
-    with pytest.raises(ValueError, match="after 3 convolutions"):
-        make_arch("cnn", (1, 14), kernels=[5, 5, 5])
 
 
-def test_the_cnn_refuses_kernels_that_do_not_match_its_channels():
-    with pytest.raises(ValueError, match="kernels"):
-        make_arch("cnn", (1, 40), kernels=[3, 3])
+@pytest.mark.parametrize(
+    ("shape", "kernels", "words"),
+    [((13,), [5, 3, 3], "arch=mlp"), ((1, 40), [3, 3], "kernels"), ((1, 14), [5, 5, 5], "after 3 convolutions"),
+     *((shape, [5, 5, 5], "nothing is left") for shape in ((1, 2), (3, 2, 40), (1, 40, 2)))],
+)  # fmt: skip
+def test_the_cnn_refuses_inputs_and_kernels_that_do_not_fit(shape, kernels, words):
+    with pytest.raises(ValueError, match=words):
+        make_arch("cnn", shape, kernels=kernels)

@@ -1,4 +1,4 @@
-"""Residual networks: sizes that are published, a forward by hand, and what the additions are for."""
+"""Residual networks: published sizes, a forward pass by hand, and the effect of the additions."""
 
 import pytest
 import torch
@@ -18,21 +18,21 @@ BATCH = BatchNormalization(1e-5, 0.1)
 CIFAR = (3, 32, 32)
 
 
-def size(net):
+def count(net):
     return sum(p.numel() for p in net.parameters())
 
 
 @pytest.mark.parametrize(("blocks", "millions"), [(3, 0.27), (5, 0.46), (7, 0.66), (9, 0.85), (18, 1.7)])
 def test_the_nets_of_the_paper_have_the_sizes_of_its_table_6(blocks, millions):
     net = make_arch("resnet", CIFAR, normalization=BATCH, blocks=blocks)
-    assert round(size(net) / 1e6, 2 if millions < 1 else 1) == millions
+    assert round(count(net) / 1e6, 2 if millions < 1 else 1) == millions
     layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     assert len(layers) == 6 * blocks + 2
 
 
 @pytest.mark.parametrize(("shortcut", "parameters"), [("identity", 269_722), ("projection", 272_474)])
-def test_resnet_20_has_the_weights_that_others_count(shortcut, parameters):
-    assert size(make_arch("resnet", CIFAR, normalization=BATCH, shortcut=shortcut)) == parameters
+def test_resnet_20_has_the_published_number_of_weights(shortcut, parameters):
+    assert count(make_arch("resnet", CIFAR, normalization=BATCH, shortcut=shortcut)) == parameters
 
 
 def by_hand(own, x, *, channels, blocks, skip, shortcut):
@@ -102,7 +102,7 @@ def test_a_block_whose_branch_is_zero_is_the_identity():
     assert torch.equal(net.blocks(x), x)
 
 
-def test_an_identity_shortcut_takes_every_second_position_and_adds_channels_of_zeros():
+def test_an_identity_shortcut_has_every_second_position_and_channels_of_zeros():
     net = make_arch("resnet", (1, 9), normalization=BATCH, channels=[2, 5], blocks=1).double()
     with torch.no_grad():
         net.blocks[1].branch[-1].weight.zero_()
@@ -112,8 +112,8 @@ def test_an_identity_shortcut_takes_every_second_position_and_adds_channels_of_z
     assert not y[:, 2:].any()
 
 
-def levels(depth, init, normalization, *, skip):
-    """The gradient behind the first convolution over that behind the last block, as a ratio of norms."""
+def measure_gradient_ratio(depth, init, normalization, *, skip):
+    """Return the norm of the gradient after the first convolution over the norm after the last block."""
     net = make_arch("resnet", (1, 40), normalization=normalization, channels=[8], blocks=depth, skip=skip).double()
     w = sample_initial_weights(
         net, Layout.of(net), make_option("init", init), ZerosBias(), 1.0, prng.key(0), torch.float64
@@ -127,34 +127,34 @@ def levels(depth, init, normalization, *, skip):
     return (first.norm() / last.norm()).item()
 
 
-def test_where_each_layer_of_the_plain_twin_loses_gradient_the_additions_keep_it():
-    """ReLU halves the mean square of what comes back, and lecun_normal makes up for nothing: 2^-12 after 24 layers."""
-    assert 0.1 < levels(12, "lecun_normal", NoNormalization(), skip=True) < 10
-    assert levels(12, "lecun_normal", NoNormalization(), skip=False) < 2**-12
+def test_the_additions_keep_the_gradient_that_the_plain_twin_loses():
+    """ReLU halves the mean square of the gradient, and lecun_normal does not compensate: 2^-12 after 24 layers."""
+    assert 0.1 < measure_gradient_ratio(12, "lecun_normal", NoNormalization(), skip=True) < 10
+    assert measure_gradient_ratio(12, "lecun_normal", NoNormalization(), skip=False) < 2**-12
 
 
-def test_with_batch_normalization_gradients_grow_with_depth_like_a_power_in_the_plain_twin_alone():
+def test_with_batch_normalization_gradients_grow_exponentially_only_in_the_plain_twin():
     """Yang et al. 2019 and Balduzzi et al. 2017: the plain one's grow exponentially, the residual one's do not."""
-    plain, residual = ([levels(n, "he", BATCH, skip=skip) for n in (10, 20)] for skip in (False, True))
+    plain, residual = ([measure_gradient_ratio(n, "he", BATCH, skip=skip) for n in (10, 20)] for skip in (False, True))
     assert plain[1] > plain[0] ** 1.5 > 100
     assert residual[1] < 3 * residual[0] < 60
 
 
-def test_dropout_stands_within_the_branches():
+def test_dropout_is_inside_the_branches():
     rule = Dropout(0.5, 0.0, "train")
-    net = make_arch("resnet", (1, 40), normalization=BATCH, rule=rule, channels=[4, 6], blocks=2)
+    net = make_arch("resnet", (1, 40), normalization=BATCH, regularization=rule, channels=[4, 6], blocks=2)
     kinds = [nn.Conv1d, BatchNorm, nn.ReLU, DropoutSite, nn.Conv1d, BatchNorm]
     assert [[type(m) for m in block.branch] for block in net.blocks] == [kinds] * 4
     assert [m.index for m in net.modules() if isinstance(m, DropoutSite)] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(("normalization", "biases"), [(BATCH, 0), (NoNormalization(), 13)])
-def test_convolutions_have_biases_where_no_normalization_shifts(normalization, biases):
+def test_convolutions_have_biases_only_without_normalization(normalization, biases):
     net = make_arch("resnet", (1, 40), normalization=normalization, blocks=2)
     assert sum(m.bias is not None for m in net.modules() if isinstance(m, nn.Conv1d)) == biases
 
 
-def test_it_refuses_what_it_cannot_be_and_says_what_to_take():
+def test_shapes_and_hyperparameters_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="arch=mlp"):
         make_arch("resnet", (13,))
     assert_refused(lambda: make_arch("resnet", (1, 40), kernel=4), "kernel", "odd", 4)

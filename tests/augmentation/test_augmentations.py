@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.augmentation import options
+from benchmarks.augmentation import iterate_options
 from dlopt import prng
 from dlopt.training.batches import to_probabilities
 
@@ -14,7 +14,7 @@ BATCH, CLASSES = 20, 3
 
 def variants():
     """Each part as its YAML has it, and with each combination of its choices, for each of its dims."""
-    for name, part in options():
+    for name, part in iterate_options():
         yield from (pytest.param(part, dims, id=f"{name.replace(' ', '-')}-{dims}") for dims in part.dims)
 
 

@@ -1,4 +1,4 @@
-"""Output biases that are the logarithms of class shares, in float64."""
+"""Output biases from class frequencies, in float64."""
 
 import math
 
@@ -20,8 +20,8 @@ from dlopt.training.experiment import adjust_weights
 PRIOR = ("bias_init=class_prior", "precision=float64")
 
 
-def loss_on_train(experiment):
-    """The loss on the whole training split before the first step."""
+def compute_loss(experiment):
+    """Return the loss on the training split before the first step."""
     x, y = experiment.train.gather()
     torch.nn.utils.vector_to_parameters(experiment.w, experiment.model.parameters())
     with torch.no_grad():
@@ -35,15 +35,15 @@ def entropy(experiment):
 
 
 @pytest.mark.parametrize("count", [60, 70, 101])
-def test_the_first_loss_is_the_entropy_of_the_classes_where_outputs_are_zero(count):
+def test_the_first_loss_is_the_entropy_of_the_classes_if_outputs_are_zero(count):
     experiment = build_blobs(*PRIOR, f"+data.count={count}", "init=zeros")
-    torch.testing.assert_close(loss_on_train(experiment), entropy(experiment))
+    torch.testing.assert_close(compute_loss(experiment), entropy(experiment))
 
 
-def test_and_nearly_that_where_they_are_small():
-    """The loss is smooth in the outputs: those of size 0.01 change it by less than that."""
+def test_the_first_loss_is_close_to_the_entropy_if_outputs_are_small():
+    """Outputs of size 0.01 change the loss by less than 0.01."""
     experiment = build_blobs(*PRIOR, "+data.count=100", "init=normal", "init.std=0.01", "data.label_noise=0.3")
-    assert abs(loss_on_train(experiment) - entropy(experiment)) < 0.01
+    assert abs(compute_loss(experiment) - entropy(experiment)) < 0.01
 
 
 def test_the_softmax_of_the_biases_is_the_share_of_each_class_in_the_training_split():
@@ -51,7 +51,7 @@ def test_the_softmax_of_the_biases_is_the_share_of_each_class_in_the_training_sp
     bias = experiment.w[-3:]
     y = experiment.train.gather()[1]
     torch.testing.assert_close(bias.softmax(0), torch.stack([(y == k).double().mean() for k in range(3)]))
-    assert not experiment.w[32:40].any(), "the hidden ones are zero"
+    assert not experiment.w[32:40].any(), "hidden biases are zero"
     torch.testing.assert_close(experiment.w[40:-3], build_blobs("precision=float64", "+data.count=101").w[40:-3])
 
 
@@ -61,8 +61,8 @@ def start_of(model, targets, inputs=(4,)):
     return MiniBatchInitProbe(model.double(), F.cross_entropy, Split(x, targets), torch.float64, prng.key(0))
 
 
-def adjusted(model, targets, inputs=(4,)):
-    """The biases of a net of one's own by name, all parameters one before."""
+def adjust(model, targets, inputs=(4,)):
+    """Return the adjusted parameters of a network by name; all others are one."""
     start = start_of(model, targets, inputs)
     w = adjust_weights(
         torch.ones(start.layout.size, dtype=torch.float64), mine.ConstantInit(), ClassPrior(), lambda: start
@@ -70,13 +70,13 @@ def adjusted(model, targets, inputs=(4,)):
     return {n: v for n, v in start.layout.views(w).items() if not (v == 1).all()}
 
 
-def test_a_class_without_examples_is_half_of_one():
-    (bias,) = adjusted(nn.Linear(4, 3), torch.tensor([0, 0, 2, 2, 2, 2])).values()
+def test_a_class_without_examples_counts_as_half_an_example():
+    (bias,) = adjust(nn.Linear(4, 3), torch.tensor([0, 0, 2, 2, 2, 2])).values()
     torch.testing.assert_close(bias.softmax(0), torch.tensor([2, 0.5, 4], dtype=torch.float64) / 6.5)
 
 
 class TwoHeads(nn.Module):
-    """Of two biases of the right size, the second is added to the outputs."""
+    """Two biases have the right size; the second one is added to the outputs."""
 
     def __init__(self):
         super().__init__()
@@ -89,22 +89,22 @@ class TwoHeads(nn.Module):
         return self.output(self.norm(self.offset(x)).unsqueeze(-1).expand(-1, 3, 4)).squeeze(-1)
 
 
-def test_the_output_bias_is_found_by_what_it_does():
-    assert list(adjusted(TwoHeads(), torch.arange(9) % 3)) == ["output.bias"]
-    assert list(adjusted(replace_stateful_modules(mine.NormDropoutNet((4,), 8)), torch.arange(16) % 8)) == [
+def test_the_output_bias_is_identified_by_its_effect():
+    assert list(adjust(TwoHeads(), torch.arange(9) % 3)) == ["output.bias"]
+    assert list(adjust(replace_stateful_modules(mine.NormDropoutNet((4,), 8)), torch.arange(16) % 8)) == [
         "head.bias"
-    ], "not that of as many hidden units"
-    assert list(adjusted(nn.Sequential(nn.Linear(4, 3), nn.Identity()), torch.arange(9) % 3)) == ["0.bias"]
+    ], "not the bias of as many hidden units"
+    assert list(adjust(nn.Sequential(nn.Linear(4, 3), nn.Identity()), torch.arange(9) % 3)) == ["0.bias"]
 
 
 @pytest.mark.parametrize(
     "model",
     [nn.Linear(4, 3, bias=False), nn.Sequential(nn.Linear(4, 3), nn.Tanh()), nn.Sequential(nn.Linear(4, 3), mine.LayerNorm()(3, 0))],
-    ids=["none", "behind a tanh", "behind a normalization"],
+    ids=["none", "before a tanh", "before a normalization"],
 )  # fmt: skip
-def test_a_net_without_an_output_bias_is_refused(model):
+def test_a_network_without_an_output_bias_is_refused(model):
     with pytest.raises(ValueError, match="needs a bias that is added to the network's outputs"):
-        adjusted(model, torch.arange(9) % 3)
+        adjust(model, torch.arange(9) % 3)
 
 
 def test_large_outputs_do_not_hide_the_bias():
@@ -113,14 +113,14 @@ def test_large_outputs_do_not_hide_the_bias():
     start = start_of(model, torch.arange(9) % 3)
     for dtype in (torch.float64, torch.float32):
         start.inputs = start.inputs.to(dtype)
-        made = ClassPrior().adjust(torch.full((15,), 1e4, dtype=dtype), start)
-        torch.testing.assert_close(made[-3:], torch.full((3,), -math.log(3), dtype=dtype))
+        w = ClassPrior().adjust(torch.full((15,), 1e4, dtype=dtype), start)
+        torch.testing.assert_close(w[-3:], torch.full((3,), -math.log(3), dtype=dtype))
 
 
-def test_numbers_have_no_classes():
+def test_regression_targets_are_refused():
     line = ("data=custom", "data._target_=mine.Regression", "loss=mse", "arch=mlp", "arch.widths=[3]", "batch_size=16")
-    with pytest.raises(ConfigError) as found:
+    with pytest.raises(ConfigError) as error:
         build_experiment(*line, "bias_init=class_prior")
-    ((key, said),) = found.value.problems
+    ((key, message),) = error.value.problems
     assert key == "bias_init"
-    assert "numbers" in said
+    assert "numbers" in message

@@ -1,17 +1,17 @@
-"""Initial weights: the distribution that the formula names, and a stream for each parameter."""
+"""Initial weights: the distribution of the formula, and one random stream per parameter."""
 
 import math
 
 import pytest
 import torch
-from helpers import assert_refused, build_experiment, list_options, make_option
+from helpers import assert_refused, build_blobs, list_options, make_option
 from torch import nn
 
 from dlopt import prng
 from dlopt.base.layout import Layout, Parameter
 from dlopt.bias_init.constant import ConstantBias
-from dlopt.bias_init.none import KeepModuleBias as OwnBias
-from dlopt.bias_init.zeros import ZerosBias as ZeroBias
+from dlopt.bias_init.none import KeepModuleBias
+from dlopt.bias_init.zeros import ZerosBias
 from dlopt.init.constant import ConstantInit
 from dlopt.init.fan_in_uniform import FanInUniform
 from dlopt.init.he import He
@@ -37,32 +37,26 @@ LAYERS = {
 }
 
 
-def drawn(model, init, bias=None, gain=1.0, key=KEY):
-    """The initial values by parameter name."""
+def sample(model, init, bias=None, gain=1.0, key=KEY):
+    """Return initial values by parameter name."""
     layout = Layout.of(model)
-    return layout.views(sample_initial_weights(model, layout, init, bias or ZeroBias(), gain, key, torch.float64))
+    return layout.views(sample_initial_weights(model, layout, init, bias or ZerosBias(), gain, key, torch.float64))
 
 
-def variance_by_formula(init, layer, gain=1.0):
+def compute_variance(init, layer, gain=1.0):
     field = math.prod(layer.weight.shape[2:])
-    fan_out, fan_in = layer.weight.shape[0] * field, layer.weight.shape[1] * field
-    if isinstance(init, (He, HeUniform)):
-        return 2 / fan_in
-    if isinstance(init, FanInUniform):
-        return 1 / (3 * fan_in)
-    if isinstance(init, Uniform):
-        return (init.high - init.low) ** 2 / 12
-    if isinstance(init, RandomWalk):
-        return math.exp(1 / fan_in) / fan_in if init.units == "linear" else 2 * math.exp(2.4 / (fan_in - 2.4)) / fan_in
-    if isinstance(init, LecunNormal):
-        return 1 / fan_in
-    if isinstance(init, (Xavier, XavierNormal)):
-        return (gain if init.gain == "auto" else init.gain) ** 2 * 2 / (fan_in + fan_out)
-    return init.std**2
+    m, n = layer.weight.shape[1] * field, layer.weight.shape[0] * field
+    gain = init.gain if getattr(init, "gain", "auto") != "auto" else gain
+    return {
+        He: lambda: 2 / m, HeUniform: lambda: 2 / m, FanInUniform: lambda: 1 / (3 * m), LecunNormal: lambda: 1 / m,
+        Xavier: lambda: gain**2 * 2 / (m + n), XavierNormal: lambda: gain**2 * 2 / (m + n),
+        Uniform: lambda: (init.high - init.low) ** 2 / 12, Normal: lambda: init.std**2,
+        RandomWalk: lambda: math.exp(1 / m) / m if init.units == "linear" else 2 * math.exp(2.4 / (m - 2.4)) / m,
+    }[type(init)]()  # fmt: skip
 
 
-FLAT = (Xavier, HeUniform, FanInUniform, Uniform)
-DRAWN = [
+UNIFORM = (Xavier, HeUniform, FanInUniform, Uniform)
+INITS = [
     *(He(), LecunNormal(), Normal(0.01), Normal(2.0), RandomWalk("relu"), RandomWalk("linear")),
     *(HeUniform(), FanInUniform(), Uniform(-1.0, 1.0), Uniform(-0.3, 0.3)),
     *(make(gain) for make in (Xavier, XavierNormal) for gain in (1.0, 3.0, "auto")),
@@ -70,41 +64,29 @@ DRAWN = [
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("init", DRAWN, ids=str)
+@pytest.mark.parametrize("init", INITS, ids=str)
 def test_mean_and_variance_are_those_of_the_formula(init, layer):
     model = LAYERS[layer]
-    w = drawn(nn.Sequential(model), init, gain=1.7)["0.weight"]
-    n, variance = w.numel(), variance_by_formula(init, model, 1.7)
+    w = sample(nn.Sequential(model), init, gain=1.7)["0.weight"]
+    n, variance = w.numel(), compute_variance(init, model, 1.7)
     assert abs(w.mean()) < 4 * math.sqrt(variance / n)
     assert abs(w.var() / variance - 1) < 4 * math.sqrt(2 / n)
     kurtosis = (w**4).mean() / w.var() ** 2
-    assert abs(kurtosis - (9 / 5 if isinstance(init, FLAT) else 3)) < 4 * math.sqrt(96 / n)
-
-
-@pytest.mark.parametrize("activation", list_options("activation"))
-@pytest.mark.parametrize("layer", LAYERS)
-def test_xavier_fills_its_bounds_with_the_activations_gain(layer, activation):
-    gain = make_option("activation", activation).gain
-    model = LAYERS[layer]
-    w = drawn(nn.Sequential(model), Xavier("auto"), gain=gain)["0.weight"]
-    bound = math.sqrt(3 * variance_by_formula(Xavier("auto"), model, gain))
-    assert w.abs().max() <= bound * (1 + 1e-6)
-    assert w.min() < -0.999 * bound
-    assert w.max() > 0.999 * bound
+    assert abs(kurtosis - (9 / 5 if isinstance(init, UNIFORM) else 3)) < 4 * math.sqrt(96 / n)
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("init", [HeUniform(), FanInUniform(), Uniform(-1.0, 1.0)], ids=str)
+@pytest.mark.parametrize("init", [HeUniform(), FanInUniform(), Uniform(-1.0, 1.0), Xavier("auto")], ids=str)
 def test_a_uniform_init_fills_its_bounds(init, layer):
     model = LAYERS[layer]
-    w = drawn(nn.Sequential(model), init)["0.weight"]
-    bound = math.sqrt(3 * variance_by_formula(init, model))
+    w = sample(nn.Sequential(model), init, gain=1.7)["0.weight"]
+    bound = math.sqrt(3 * compute_variance(init, model, 1.7))
     assert 0.999 * bound < w.max() <= bound * (1 + 1e-6)
     assert 0.999 * bound < -w.min() <= bound * (1 + 1e-6)
 
 
 def test_a_uniform_init_takes_any_two_numbers_in_order():
-    w = drawn(nn.Linear(50, 40), Uniform(2.0, 2.5))["weight"]
+    w = sample(nn.Linear(50, 40), Uniform(2.0, 2.5))["weight"]
     assert 2.0 <= w.min() < 2.01
     assert 2.49 < w.max() <= 2.5
     assert_refused(lambda: Uniform(1.0, 0.5), "low", "at most high", "1 and 0.5")
@@ -114,25 +96,24 @@ def test_a_uniform_init_takes_any_two_numbers_in_order():
 def test_the_bound_by_fan_in_is_that_of_torchs_own_layers(layer):
     """torch draws kaiming_uniform with a = sqrt(5), which is U(-1/sqrt(m), 1/sqrt(m))."""
     bound = 1 / math.sqrt(nn.init._calculate_fan_in_and_fan_out(layer.weight)[0])
-    for w in (drawn(layer, init)["weight"] for init in (FanInUniform(), KeepModuleInit())):
+    for w in (sample(layer, init)["weight"] for init in (FanInUniform(), KeepModuleInit())):
         assert 0.9 * bound < w.abs().max() <= bound
 
 
 @pytest.mark.parametrize("make", [Xavier, XavierNormal, Orthogonal])
-def test_a_given_gain_stands_before_the_activations(make):
-    weights = [drawn(nn.Linear(5, 4), make(2.0), gain=gain)["weight"] for gain in (1.0, 5.0)]
+def test_an_explicit_gain_replaces_that_of_the_activation(make):
+    weights = [sample(nn.Linear(5, 4), make(2.0), gain=gain)["weight"] for gain in (1.0, 5.0)]
     assert torch.equal(*weights)
 
 
-@pytest.mark.parametrize("make", [Xavier, XavierNormal, Orthogonal])
-@pytest.mark.parametrize("activation", ["tanh", "relu", "leaky_relu", "elu"])
-def test_auto_is_the_gain_of_the_activation_that_the_run_has(make, activation):
-    option = {Xavier: "xavier", XavierNormal: "xavier_normal", Orthogonal: "orthogonal"}[make]
-    run = ("arch=mlp", "arch.widths=[20]", f"activation={activation}", f"init={option}")
+@pytest.mark.parametrize(
+    ("init", "activation"), [("xavier", "relu"), ("xavier_normal", "elu"), ("orthogonal", "leaky_relu")]
+)
+def test_auto_is_the_gain_of_the_activation_of_the_run(init, activation):
+    overrides = (f"activation={activation}", f"init={init}")
     gain = make_option("activation", activation).gain
-    torch.testing.assert_close(
-        build_experiment(*run, "init.gain=auto").w, build_experiment(*run, f"init.gain={gain}").w
-    )
+    auto, explicit = (build_blobs(*overrides, f"init.gain={value}").w for value in ("auto", gain))
+    torch.testing.assert_close(auto, explicit)
 
 
 def test_he_keeps_the_mean_square_level_through_thirty_relu_layers():
@@ -140,36 +121,36 @@ def test_he_keeps_the_mean_square_level_through_thirty_relu_layers():
     x = torch.randn(200, 400, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     model = nn.Sequential(*(nn.Linear(400, 400, bias=False) for _ in range(30)))
     first = x.square().mean()
-    for w in drawn(model, He()).values():
+    for w in sample(model, He()).values():
         x = (x @ w.T).relu()
     assert 1 / 4 < 2 * x.square().mean() / first < 8
 
 
 @pytest.mark.parametrize("name", list_options("init"))
-def test_every_init_gives_finite_values_that_depend_on_the_key_alone(name):
+def test_every_init_gives_finite_values_that_depend_only_on_the_key(name):
     model = nn.Sequential(nn.Conv1d(3, 4, 3), nn.Flatten(), nn.Linear(8, 5))
     init = make_option("init", name)
-    one, again, other = drawn(model, init), drawn(model, init), drawn(model, init, key=prng.key(1, "init"))
+    one, same, other = sample(model, init), sample(model, init), sample(model, init, key=prng.key(1, "init"))
     own = dict(model.named_parameters())
     for n, w in one.items():
         assert w.shape == own[n].shape
         assert w.isfinite().all()
-        assert torch.equal(w, again[n])
+        assert torch.equal(w, same[n])
         if n.endswith("weight"):
             assert torch.equal(w, other[n]) is (name in ("none", "zeros", "constant"))
 
 
 @pytest.mark.parametrize("name", list_options("init"))
-def test_a_further_layer_leaves_the_draws_of_those_before_it(name):
+def test_another_layer_does_not_change_the_values_of_the_layers_before_it(name):
     init = make_option("init", name)
     short = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4))
     long = nn.Sequential(short[0], short[1], nn.Linear(4, 3), nn.Linear(3, 2))
-    few, many = drawn(short, init), drawn(long, init)
+    few, many = sample(short, init), sample(long, init)
     assert all(torch.equal(many[n], few[n]) for n in few)
 
 
-def test_two_layers_of_one_shape_have_draws_of_their_own():
-    w = drawn(nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5)), He())
+def test_two_layers_of_one_shape_have_different_values():
+    w = sample(nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5)), He())
     assert not torch.equal(w["0.weight"], w["1.weight"])
 
 
@@ -195,7 +176,7 @@ def test_an_orthogonal_stack_changes_no_length_at_any_depth():
     """Saxe, McClelland and Ganguli 2014, section 3; Gaussian matrices of the same scale lose the smallest directions."""
     deep = nn.Sequential(*(nn.Linear(20, 20, bias=False) for _ in range(100)))
     orthogonal, gaussian = (
-        torch.linalg.multi_dot(list(drawn(deep, i).values())) for i in (Orthogonal(1.0), LecunNormal())
+        torch.linalg.multi_dot(list(sample(deep, i).values())) for i in (Orthogonal(1.0), LecunNormal())
     )
     torch.testing.assert_close(torch.linalg.svdvals(orthogonal), torch.ones(20, dtype=torch.float64))
     assert torch.linalg.svdvals(gaussian)[-1] < 1e-6
@@ -221,9 +202,9 @@ def test_orthogonal_matrices_are_uniform(shape):
 
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize(("nonzero", "std"), [(1, 1.0), (15, 1.0), (15, 0.2)])
-def test_each_unit_has_exactly_so_many_weights(layer, nonzero, std):
+def test_each_unit_has_exactly_this_many_weights(layer, nonzero, std):
     model = LAYERS[layer]
-    w = drawn(nn.Sequential(model), Sparse(nonzero, std))["0.weight"]
+    w = sample(nn.Sequential(model), Sparse(nonzero, std))["0.weight"]
     rows = w.flatten(1)
     assert (rows.count_nonzero(1) == nonzero).all()
     values = rows[rows != 0]
@@ -233,14 +214,14 @@ def test_each_unit_has_exactly_so_many_weights(layer, nonzero, std):
 
 
 def test_a_unit_with_fewer_inputs_has_all_of_them():
-    w = drawn(nn.Sequential(nn.Linear(7, 5), nn.Conv1d(2, 3, 2)), Sparse(15, 1.0))
+    w = sample(nn.Sequential(nn.Linear(7, 5), nn.Conv1d(2, 3, 2)), Sparse(15, 1.0))
     assert w["0.weight"].all()
     assert w["1.weight"].all()
 
 
 def test_the_inputs_of_a_unit_are_chosen_evenly():
     """Each of 20 inputs is among the 5 of a unit with probability 1/4, and two of them together with 1/4 * 4/19."""
-    chosen = (drawn(nn.Linear(20, 20_000), Sparse(5, 1.0))["weight"] != 0).double()
+    chosen = (sample(nn.Linear(20, 20_000), Sparse(5, 1.0))["weight"] != 0).double()
     together = chosen.T @ chosen / len(chosen)
     wanted = torch.full((20, 20), 1 / 19).fill_diagonal_(1 / 4).double()
     assert ((together - wanted).abs() < 4.5 * (wanted * (1 - wanted) / len(chosen)).sqrt()).all()
@@ -249,8 +230,8 @@ def test_the_inputs_of_a_unit_are_chosen_evenly():
 # ------------------------------------------------------------------------------------------- random walk
 
 
-def drift(init, width, units, depth=150, nets=60):
-    """Mean change of log |gradient|^2 at a layer, and its standard error; a unit's slope is a coin's toss in a ReLU net.
+def measure_drift(init, width, units, depth=150, nets=60):
+    """Return the mean change of log |gradient|^2 per layer and its standard error; slopes of a ReLU net are random.
 
     Sussillo and Abbott 2014: the vector goes back through D f'(z) and W, and the walk is the logarithm of its length.
     """
@@ -272,11 +253,11 @@ def drift(init, width, units, depth=150, nets=60):
 def test_the_logarithm_of_a_gradient_walks_without_drift(units):
     """Through one matrix it is log(g^2 / N) + log chi^2 of the active units; He's and LeCun's variances let it sink."""
     width = 30
-    mean, error = drift(RandomWalk(units), width, units)
+    mean, error = measure_drift(RandomWalk(units), width, units)
     assert abs(mean) < 4 * error + 0.0015  # how far the paper's fit is off at this width
-    falls, error = drift(He() if units == "relu" else LecunNormal(), width, units)
-    assert falls < -10 * error
-    assert abs(falls + (2.5 if units == "relu" else 1) / width) < 4 * error + 0.006
+    other, error = measure_drift(He() if units == "relu" else LecunNormal(), width, units)
+    assert other < -10 * error
+    assert abs(other + (2.5 if units == "relu" else 1) / width) < 4 * error + 0.006
 
 
 @pytest.mark.parametrize("n", [10, 30, 100, 1000])
@@ -298,54 +279,45 @@ def test_the_gains_of_a_random_walk_are_those_that_cancel_the_mean_logarithm(n):
 @pytest.mark.parametrize("make", [ConstantInit, ConstantBias])
 def test_a_constant_is_everywhere(make):
     model = nn.Sequential(nn.Conv1d(3, 4, 3), nn.Linear(8, 5))
-    w = drawn(model, make(0.25), make(-0.5))
+    w = sample(model, make(0.25), make(-0.5))
     assert all((v == (0.25 if n.endswith("weight") else -0.5)).all() for n, v in w.items())
 
 
-def test_units_that_begin_alike_stay_alike():
-    """All the weights of a layer the same: so are its units' gradients, and the net is as good as one of width one."""
+def test_units_with_equal_weights_keep_them():
+    """The gradients of its units are equal too, so the network is equivalent to one of width one."""
     x = torch.randn(9, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     model = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 2)).double()
-    model.load_state_dict(drawn(model, ConstantInit(0.3)))
+    model.load_state_dict(sample(model, ConstantInit(0.3)))
     model(x).square().mean().backward()
     torch.testing.assert_close(model[0].weight.grad, model[0].weight.grad[:1].expand(6, 5))
     assert model[0].weight.grad.all()
 
 
-def test_zeros_are_zero():
-    w = drawn(nn.Linear(5, 4), ZerosInit())
-    assert not w["weight"].any()
-    assert not w["bias"].any()
-
-
-def test_none_keeps_what_the_modules_drew():
+def test_weights_and_biases_are_sampled_separately():
     model = nn.Sequential(nn.Conv1d(3, 4, 3), nn.Linear(8, 5))
-    w = drawn(model, KeepModuleInit(), OwnBias())
-    for n, p in model.named_parameters():
-        torch.testing.assert_close(w[n], p.detach().double(), rtol=0, atol=0)
-
-
-def test_weights_and_biases_are_drawn_apart():
-    model = nn.Linear(5, 4)
-    w = drawn(model, Normal(1.0), OwnBias())
-    assert torch.equal(w["bias"], model.bias.detach().double())
-    assert not torch.equal(w["weight"], model.weight.detach().double())
-    w = drawn(model, KeepModuleInit(), ZeroBias())
-    assert not w["bias"].any()
-    assert torch.equal(w["weight"], model.weight.detach().double())
+    own = {n: p.detach().double() for n, p in model.named_parameters()}
+    assert not any(v.any() for v in sample(model, ZerosInit()).values())
+    for init, bias in (
+        (KeepModuleInit(), KeepModuleBias()),
+        (Normal(1.0), KeepModuleBias()),
+        (KeepModuleInit(), ZerosBias()),
+    ):
+        for n, v in sample(model, init, bias).items():
+            keeps = isinstance(init, KeepModuleInit) if n.endswith("weight") else isinstance(bias, KeepModuleBias)
+            assert torch.equal(v, own[n]) is keeps
 
 
 def test_normalization_parameters_keep_their_own_start():
     model = nn.Sequential(nn.Linear(5, 4), BatchNorm(4), nn.LayerNorm(4))
-    w = drawn(model, Normal(1.0))
+    w = sample(model, Normal(1.0))
     for layer in ("1", "2"):
         assert (w[f"{layer}.weight"] == 1).all()
         assert (w[f"{layer}.bias"] == 0).all()
 
 
-def test_initial_weights_leave_the_global_generator_alone():
+def test_initial_weights_do_not_use_the_global_generator():
     model = nn.Linear(5, 4)
     before = torch.get_rng_state()
     for name in list_options("init"):
-        drawn(model, make_option("init", name))
+        sample(model, make_option("init", name))
     assert torch.equal(torch.get_rng_state(), before)

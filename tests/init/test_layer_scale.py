@@ -1,4 +1,4 @@
-"""The scale of each layer by what it does on one mini-batch, in float64."""
+"""The scale of each layer from its effect on one mini-batch, in float64."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def stack(make, depth, width=30):
     return nn.Sequential(*layers, nn.Linear(width, 3)).double()
 
 
-def begun(model, init, bias=None, dtype=torch.float64):
+def start_probe(model, init, bias=None, dtype=torch.float64):
     x = torch.randn(100, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     start = MiniBatchInitProbe(model, nn.functional.cross_entropy, Split(x, torch.arange(100) % 3), dtype, prng.key(0))
     bias = bias or Normal(0.0)
@@ -32,14 +32,14 @@ def begun(model, init, bias=None, dtype=torch.float64):
 
 
 def forward(start, w):
-    """By hand: inputs, and what each layer hands on (the last its own outputs)."""
+    """Return the inputs and the activations of each layer (the outputs of the last one)."""
     nn.utils.vector_to_parameters(w, start._model.parameters())
-    x, found = start.inputs.clone().requires_grad_(), []
-    found.append(x)
+    x = start.inputs.clone().requires_grad_()
+    values = [x]
     for linear, act in zip(start._model[::2], [*start._model[1::2], nn.Identity()], strict=True):
         x = act(linear(x))
-        found.append(x)
-    return found
+        values.append(x)
+    return values
 
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "none": nn.Identity}
@@ -49,7 +49,7 @@ ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "none": nn.Identity}
 @pytest.mark.parametrize("std", [0.01, 3.0])
 @pytest.mark.parametrize("make", ACTIVATIONS.values(), ids=ACTIVATIONS)
 def test_activations_are_level(make, std, depth):
-    start, before, w = begun(stack(make, depth), LayerScale("activations", 0.5, 0.1, 200, std))
+    start, before, w = start_probe(stack(make, depth), LayerScale("activations", 0.5, 0.1, 200, std))
     levels = [float(h.detach().std(correction=0)) for h in forward(start, w)[1:]]
     assert len(levels) == depth
     assert all(0.45 <= s <= 0.55 for s in levels)
@@ -59,8 +59,8 @@ def test_activations_are_level(make, std, depth):
 @pytest.mark.parametrize("depth", [2, 12])
 @pytest.mark.parametrize("std", [0.01, 0.3])
 @pytest.mark.parametrize("make", ACTIVATIONS.values(), ids=ACTIVATIONS)
-def test_gradients_are_level_with_that_at_the_outputs(make, std, depth):
-    start, _, w = begun(stack(make, depth), LayerScale("gradients", 1.0, 0.1, 200, std))
+def test_gradients_are_level_with_the_gradient_at_the_outputs(make, std, depth):
+    start, _, w = start_probe(stack(make, depth), LayerScale("gradients", 1.0, 0.1, 200, std))
     ends = forward(start, w)
     gradients = torch.autograd.grad(nn.functional.cross_entropy(ends[-1], start.targets), ends)
     levels = [float(g.std(correction=0) / gradients[-1].std(correction=0)) for g in gradients[:-1]]
@@ -70,7 +70,7 @@ def test_gradients_are_level_with_that_at_the_outputs(make, std, depth):
 
 @pytest.mark.parametrize("of", ["activations", "gradients"])
 def test_weights_change_by_a_factor_for_each_layer_and_biases_not_at_all(of):
-    start, before, w = begun(stack(nn.ReLU, 5), LayerScale(of, 0.5, 0.01, 200, 0.01), ConstantInit(0.1))
+    start, before, w = start_probe(stack(nn.ReLU, 5), LayerScale(of, 0.5, 0.01, 200, 0.01), ConstantInit(0.1))
     old, new = start.layout.views(before), start.layout.views(w)
     for name in old:
         ratio = float(new[name].norm() / old[name].norm())
@@ -78,26 +78,26 @@ def test_weights_change_by_a_factor_for_each_layer_and_biases_not_at_all(of):
         assert (ratio == pytest.approx(1.0)) is name.endswith("bias")
 
 
-def test_a_net_so_deep_that_nothing_arrives_becomes_level_piece_by_piece():
+def test_a_net_so_deep_that_its_signal_underflows_becomes_level_piece_by_piece():
     model = stack(nn.ReLU, 60).float()
-    start, before, w = begun(model, LayerScale("activations", 0.5, 0.1, 200, 0.01), dtype=torch.float32)
+    start, before, w = start_probe(model, LayerScale("activations", 0.5, 0.1, 200, 0.01), dtype=torch.float32)
     assert list(start.layer_outputs(before).values())[-1].count_nonzero() == 0
     assert all(0.45 <= h.std() <= 0.55 for h in start.layer_outputs(w).values())
 
 
-def test_gradients_that_silent_units_stop_are_told_so_and_a_larger_std_lets_them_through():
+def test_gradients_that_dead_units_stop_are_refused_and_a_larger_std_lets_them_through():
     model = stack(nn.ReLU, 60).float()
-    with pytest.raises(ValueError, match=r"they are zero where all before them are level.* larger std"):
-        begun(model, LayerScale("gradients", 0.5, 0.1, 200, 0.01), dtype=torch.float32)
-    start, _, w = begun(model, LayerScale("gradients", 0.5, 0.1, 200, 0.2), dtype=torch.float32)
-    *_, last = found = list(start.gradients(w).values())
-    assert all(0.45 <= g.inputs.std(correction=0) / last.outputs.std(correction=0) <= 0.55 for g in found)
+    with pytest.raises(ValueError, match=r"they are zero.* larger std"):
+        start_probe(model, LayerScale("gradients", 0.5, 0.1, 200, 0.01), dtype=torch.float32)
+    start, _, w = start_probe(model, LayerScale("gradients", 0.5, 0.1, 200, 0.2), dtype=torch.float32)
+    *_, last = gradients = list(start.gradients(w).values())
+    assert all(0.45 <= g.inputs.std(correction=0) / last.outputs.std(correction=0) <= 0.55 for g in gradients)
 
 
 @pytest.mark.parametrize("make", [nn.Identity, nn.ReLU])
 def test_one_change_finds_all_scales_of_a_chain_that_is_linear_in_them(make):
-    """And what is within the tolerance already is left alone."""
-    start, _, w = begun(stack(make, 6), LayerScale("activations", 0.5, 1e-6, 1, 0.01))
+    """Scales that are within the tolerance do not change."""
+    start, _, w = start_probe(stack(make, 6), LayerScale("activations", 0.5, 1e-6, 1, 0.01))
     assert [float(h.detach().std(correction=0)) for h in forward(start, w)[1:]] == pytest.approx([0.5] * 6)
     rule = LayerScale("activations", 0.5, 0.1, 1, 0.01)
     assert torch.equal(rule.adjust(w, start), w)
@@ -110,15 +110,14 @@ def test_series_and_images():
         experiment = build_experiment(*net, *data, "init=layer_scale", f"init.of={of}", "precision=float64")
         key = prng.key(0, "first_batch")
         start = MiniBatchInitProbe(experiment.model, experiment.loss, experiment.train, torch.float64, key)
-        seen = start.layer_outputs(experiment.w) if of == "activations" else start.gradients(experiment.w)
-        values = list(seen.values())
+        values = list((start.layer_outputs if of == "activations" else start.gradients)(experiment.w).values())
         if of == "gradients":
             values = [g.inputs / values[-1].outputs.std() for g in values]
         assert len(values) == 3
         assert all(0.44 <= v.std() <= 0.56 for v in values)
 
 
-def test_whole_numbers_as_inputs_have_no_gradient_to_be_made_level():
+def test_integer_inputs_have_no_gradient_to_level():
     tokens = (
         "data=custom",
         "data._target_=mine.IntegerBlobs",
@@ -139,10 +138,10 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("keys", REFUSED.values(), ids=REFUSED)
-def test_what_cannot_become_level_is_refused(keys):
-    with pytest.raises(ConfigError) as found:
+def test_a_layer_that_cannot_become_level_is_refused(keys):
+    with pytest.raises(ConfigError) as error:
         build_blobs("init=layer_scale", *keys)
-    ((key, said),) = found.value.problems
+    ((key, message),) = error.value.problems
     assert key == "init"
-    assert "do not become level" in said
-    assert ".weight" in said
+    assert "do not become level" in message
+    assert ".weight" in message

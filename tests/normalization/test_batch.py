@@ -1,4 +1,4 @@
-"""Our batch normalization against torch's, in float64."""
+"""Batch normalization against torch's, in float64."""
 
 import pytest
 import torch
@@ -17,20 +17,14 @@ shapes = pytest.mark.parametrize("name", SHAPES)
 
 
 def pair(name, eps=1e-5, momentum=0.1):
-    """Ours and torch's, with the same gamma and beta, and inputs of some other mean and scale."""
+    """Return our module and torch's with the same gamma and beta, and a function that draws inputs."""
     shape, theirs = SHAPES[name]
-    torch.manual_seed(0)
     ours, theirs = BatchNormalization(eps, momentum)(5, len(shape) - 2).double(), theirs(5, eps, momentum).double()
     with torch.no_grad():
         ours.weight.normal_()
         ours.bias.normal_()
     theirs.load_state_dict(ours.state_dict(), strict=False)
     return ours, theirs, lambda: 3.0 * torch.randn(shape, dtype=torch.float64) + 2.0
-
-
-def absorb(module):
-    for name, seen in module.batch_stats.items():
-        getattr(module, name).lerp_(seen, module.momentum)
 
 
 @shapes
@@ -42,9 +36,8 @@ def test_outputs_and_gradients_are_torchs(name, eps):
     a, b = ours(mine), theirs(other)
     torch.testing.assert_close(a, b)
     direction = torch.randn_like(a)
-    found = torch.autograd.grad(a, [mine, ours.weight, ours.bias], direction)
-    expected = torch.autograd.grad(b, [other, theirs.weight, theirs.bias], direction)
-    torch.testing.assert_close(found, expected)
+    gradients = torch.autograd.grad(a, [mine, ours.weight, ours.bias], direction)
+    torch.testing.assert_close(gradients, torch.autograd.grad(b, [other, theirs.weight, theirs.bias], direction))
 
 
 @shapes
@@ -62,7 +55,8 @@ def test_running_statistics_after_steps_and_inference_are_torchs(name, momentum)
         x = draw()
         ours(x)
         theirs(x)
-        absorb(ours)
+        for buffer, value in ours.batch_stats.items():
+            getattr(ours, buffer).lerp_(value, momentum)
     torch.testing.assert_close(ours.running_mean, theirs.running_mean)
     torch.testing.assert_close(ours.running_var, theirs.running_var)
     x = draw()
@@ -77,15 +71,7 @@ def test_a_forward_pass_leaves_the_buffers_alone(name):
     ours.eval()(draw())
     assert all(torch.equal(b, before[n]) for n, b in ours.named_buffers())
     assert ours.batch_stats.keys() == before.keys()
-    assert not any(seen.requires_grad for seen in ours.batch_stats.values())
-
-
-@shapes
-def test_outputs_have_mean_beta_and_deviation_gamma(name):
-    ours, _, draw = pair(name, eps=1e-12)
-    y = ours(draw()).transpose(0, 1).flatten(1)
-    torch.testing.assert_close(y.mean(1), ours.bias.detach())
-    torch.testing.assert_close(y.std(1, correction=0), ours.weight.detach().abs())
+    assert not any(value.requires_grad for value in ours.batch_stats.values())
 
 
 @pytest.mark.parametrize("shape", [(1, 3), (1, 3, 1), (1, 3, 1, 1)])
@@ -120,15 +106,15 @@ def test_the_names_are_torchs_so_that_a_state_dict_fits():
 NET = ("data=custom", "data._target_=mine.Blobs", "normalization=batch")
 
 
-@pytest.mark.parametrize(("overrides", "said"), [
+@pytest.mark.parametrize(("overrides", "words"), [
     (["arch=mlp", "batch_size=1"], "a mini-batch of one example, in which hidden.1 has one number of each feature"),
     (["arch=mlp", "batch_size=47"], "the last of an epoch of one example.* or data.drop_last=true"),
     (["arch=custom", "arch._target_=mine.NormDropoutNet", "batch_size=1"], "in which norm has one number"),
 ])  # fmt: skip
-def test_a_mini_batch_in_which_every_feature_is_one_number_is_refused(overrides, said):
-    with pytest.raises(ConfigError, match=said) as found:
+def test_a_mini_batch_in_which_every_feature_is_one_number_is_refused(overrides, words):
+    with pytest.raises(ConfigError, match=words) as error:
         build_experiment(*NET, *overrides)
-    assert [key for key, _ in found.value.problems] == ["batch_size"]
+    assert [key for key, _ in error.value.problems] == ["batch_size"]
 
 
 @pytest.mark.parametrize("overrides", [
@@ -136,5 +122,5 @@ def test_a_mini_batch_in_which_every_feature_is_one_number_is_refused(overrides,
     ["arch=mlp", "batch_size=1", "normalization=layer"],
     ["arch=cnn", "batch_size=1", "+data.shape=[2,6]", "arch.channels=[3]", "arch.kernels=[3]"],
 ])  # fmt: skip
-def test_where_there_is_something_to_normalize_over_it_is_not(overrides):
+def test_a_mini_batch_with_something_to_normalize_over_is_accepted(overrides):
     assert build_experiment(*NET, *overrides)

@@ -1,4 +1,4 @@
-"""What is said of each class, held against counting one by one."""
+"""Results by class, against counting one by one."""
 
 import tracemalloc
 from collections import Counter
@@ -32,10 +32,10 @@ def test_by_class_and_the_matrix():
     ]
 
 
-@pytest.mark.parametrize("count", [2, 7, MAX_TEXT_CLASSES])
+@pytest.mark.parametrize("count", [2, MAX_TEXT_CLASSES])
 def test_every_pair_is_counted(count):
-    draw = np.random.default_rng(count)
-    targets, predicted = draw.integers(0, count, (2, 300))
+    rng = np.random.default_rng(count)
+    targets, predicted = rng.integers(0, count, (2, 300))
     pairs = Counter(zip(targets.tolist(), predicted.tolist(), strict=True))
     assert confusion_matrix(targets, predicted, count).tolist() == [
         [pairs[i, j] for j in range(count)] for i in range(count)
@@ -43,20 +43,20 @@ def test_every_pair_is_counted(count):
     for i, line in enumerate(format_by_class(targets, predicted, [f"n{i}" for i in range(count)])[1:]):
         total = sum(pairs[i, j] for j in range(count))
         wrong = sorted((j for j in range(count) if j != i and pairs[i, j]), key=lambda j: -pairs[i, j])[:2]
-        said = ", ".join(f"n{j} ({pairs[i, j]})" for j in wrong)
-        assert line.split(maxsplit=3) == [f"n{i}", str(total), f"{pairs[i, i] / total:.4f}", said][: 3 + bool(said)]
+        taken = ", ".join(f"n{j} ({pairs[i, j]})" for j in wrong)
+        assert line.split(maxsplit=3) == [f"n{i}", str(total), f"{pairs[i, i] / total:.4f}", taken][: 3 + bool(taken)]
 
 
-def test_of_many_classes_only_what_occurs_is_counted():
+def test_memory_does_not_grow_with_pairs_that_do_not_occur():
     names = [str(i) for i in range(10_000)]
     targets, predicted = np.arange(10_000), np.arange(10_000)[::-1]
     tracemalloc.start()
     lines = format_by_class(targets, predicted, names)
-    said = format_confusion_matrix(targets, predicted, names)
+    matrix = format_confusion_matrix(targets, predicted, names)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 20_000_000
     assert len(lines) == 10_001
     assert "9999 (1)" in lines[1]
-    assert said == ["(the matrix of 10000 classes is too wide for text)"]
+    assert matrix == ["(the matrix of 10000 classes is too wide for text)"]
     assert "--png" in format_confusion_matrix(TARGETS, PREDICTED, names[:MAX_PLOT_CLASSES])[0]

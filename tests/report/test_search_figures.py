@@ -1,14 +1,15 @@
-"""Pictures of a search: drawn whatever became of its trials, and without a warning."""
+"""Figures of a search: drawn without warnings for trials in any state."""
 
 import random
 
+import matplotlib as mpl
 import pytest
 from matplotlib.image import imread
 
 from dlopt.analysis.search_axis import SearchAxis, make_choice_axis
 from dlopt.analysis.search_record import SearchRecord, TrialRecord
 from dlopt.report import search_figures
-from dlopt.report.figures import save_figure
+from dlopt.report.figures import STYLE, save_figure
 
 RATE = SearchAxis("optimizer.lr", (), 1e-4, 1.0, log=True)
 RATES = make_choice_axis("optimizer.lr", ["0.001", "0.01", "0.1"])
@@ -19,20 +20,22 @@ SIZE = make_choice_axis("data.train_size", ["100", "200", "500", "1000"])
 
 
 def search(axes, count, states=("done",), *, higher=False, sd=None, spread=1.0):
-    """Random trials, their states in turn."""
+    """Return random trials, with these states in turn."""
     rng = random.Random(0)
 
-    def point(axis):
-        if axis.values:
-            return rng.choice(axis.values)
-        return axis.low + rng.random() * (axis.high - axis.low)
+    def sample(axis):
+        return rng.choice(axis.values) if axis.values else axis.low + rng.random() * (axis.high - axis.low)
 
     trials = []
     for i in range(count):
         state = states[i % len(states)]
         value = 1.0 + rng.random() * spread if state == "done" else None
-        trials.append(TrialRecord(i, None, (), {a.key: point(a) for a in axes}, state, value, sd))
+        trials.append(TrialRecord(i, None, (), {a.key: sample(a) for a in axes}, state, value, sd))
     return SearchRecord(None, tuple(axes), "val/loss", higher, tuple(trials), repeats=1 if sd is None else 3)
+
+
+def make_trials(values):
+    return tuple(TrialRecord(i, None, (), {}, "done", v) for i, v in enumerate(values))
 
 
 EVERY = ("done", "diverged", "failed", "pruned", "running", "dead", "interrupted")
@@ -50,29 +53,32 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_pictures_are_drawn(name, tmp_path):
-    found = search_figures.plot_search(CASES[name], name)
-    several = len(CASES[name].axes)
-    assert list(found) == ["history", "effects", "map"][: 1 + min(several, 2)]
-    for picture, figure in found.items():
-        save_figure(figure, tmp_path / f"{picture}.png")
-        height, width = imread(tmp_path / f"{picture}.png").shape[:2]
+def test_figures_are_drawn(name):
+    figures = search_figures.plot_search(CASES[name], name)
+    assert list(figures) == ["history", "effects", "map"][: 1 + min(len(CASES[name].axes), 2)]
+    for figure in figures.values():
+        with mpl.rc_context(STYLE):
+            figure.draw_without_rendering()  # lays out and formats all texts
+        assert all(2 < inches < 47 for inches in figure.get_size_inches())
+
+
+def test_figures_are_saved(tmp_path):
+    for name, figure in search_figures.plot_search(CASES["only choices"], r"a $\frac{ dollar$").items():
+        save_figure(figure, tmp_path / f"{name}.png")
+        height, width = imread(tmp_path / f"{name}.png").shape[:2]
         assert 300 < height < 7000
         assert 300 < width < 7000
 
 
-def drawn(figure, label):
-    """The places of the points with this label in the first panel."""
-    (found,) = [c for c in figure.axes[0].collections if c.get_label() == label]
-    return found.get_offsets().tolist()
+def get_offsets(figure, label):
+    """Return the points with this label in the first panel."""
+    (points,) = [c for c in figure.axes[0].collections if c.get_label() == label]
+    return points.get_offsets().tolist()
 
 
 def test_the_best_so_far_only_improves():
     values = [3.0, 4.0, 1.0, 2.0, 0.5]
-    trials = (
-        *(TrialRecord(i, None, (), {}, "done", v) for i, v in enumerate(values)),
-        TrialRecord(5, None, (), {}, "pruned", None),
-    )
+    trials = (*make_trials(values), TrialRecord(5, None, (), {}, "pruned", None))
     for higher, best in ((False, [3.0, 3.0, 1.0, 1.0, 0.5, 0.5]), (True, [3.0, 4.0, 4.0, 4.0, 4.0, 4.0])):
         figure = search_figures.plot_history(SearchRecord(None, (), "val/accuracy", higher, trials), "")
         (line,) = [x for x in figure.axes[0].lines if x.get_label() == "best so far"]
@@ -83,16 +89,16 @@ def test_the_best_so_far_only_improves():
 
 @pytest.mark.parametrize("higher", [False, True])
 def test_trials_without_a_value_are_marked_at_the_worse_edge(higher):
-    found = search([RATE], 20, EVERY, higher=higher)
-    figure = search_figures.plot_history(found, "")
+    record = search([RATE], 20, EVERY, higher=higher)
+    figure = search_figures.plot_history(record, "")
     low, high = figure.axes[0].get_ylim()
-    worst = search_figures.compute_limits([t.value for t in found.ranked_trials], higher)[0 if higher else 1]
-    marks = {state: {y for _, y in drawn(figure, state)} for state in search_figures.MARKS}
+    worst = search_figures.compute_limits([t.value for t in record.ranked_trials], higher)[0 if higher else 1]
+    marks = {state: {y for _, y in get_offsets(figure, state)} for state in search_figures.MARKS}
     assert all(len(heights) == 1 for heights in marks.values())
     assert len(set.union(*marks.values())) == 3
     for (y,) in marks.values():
         assert (low < y < worst) if higher else (worst < y < high)
-    assert [x for x, _ in drawn(figure, "diverged")] == [1.0, 8.0, 15.0]
+    assert [x for x, _ in get_offsets(figure, "diverged")] == [1.0, 8.0, 15.0]
 
 
 def test_one_far_value_leaves_room_for_the_others():
@@ -102,32 +108,30 @@ def test_one_far_value_leaves_room_for_the_others():
     assert 1.4 < high < 3.0
     low, high = search_figures.compute_limits([-v for v in values], higher=True)
     assert -3.0 < low < -1.4
-    trials = tuple(TrialRecord(i, None, (), {}, "done", v) for i, v in enumerate(values))
+    trials = make_trials(values)
     figure = search_figures.plot_history(SearchRecord(None, (), "val/loss", False, trials), "")
-    assert [x for x, _ in drawn(figure, "worse than shown")] == [5.0]
+    assert [x for x, _ in get_offsets(figure, "worse than shown")] == [5.0]
 
 
-def test_the_map_has_the_keys_that_are_named_or_the_most_important_ones():
-    found = search([RATES, RULE, MOMENTUM], 30)
+def test_the_map_has_the_named_keys_or_the_most_important_ones():
+    record = search([RATES, RULE, MOMENTUM], 30)
+    for options, keys in (
+        ({}, ("optimizer.lr", "optimizer")),
+        ({"order": ["optimizer.momentum", "optimizer.lr"]}, ("optimizer.momentum", "optimizer.lr")),
+        ({"heat": ["optimizer", "optimizer.momentum"]}, ("optimizer", "optimizer.momentum")),
+    ):
+        axes = search_figures.plot_search(record, "", **options)["map"].axes[0]
+        assert (axes.get_xlabel(), axes.get_ylabel()) == keys
 
-    def named(**given):
-        axes = search_figures.plot_search(found, "", **given)["map"].axes[0]
-        return axes.get_xlabel(), axes.get_ylabel()
 
-    assert named() == ("optimizer.lr", "optimizer")
-    assert named(order=["optimizer.momentum", "optimizer.lr"]) == ("optimizer.momentum", "optimizer.lr")
-    assert named(heat=["optimizer", "optimizer.momentum"]) == ("optimizer", "optimizer.momentum")
-
-
-def test_cells_say_mean_and_number_and_what_diverged():
+def test_cells_show_the_mean_the_number_of_trials_and_those_that_diverged():
     points = [("sgd", 0.01, 1.0), ("sgd", 0.01, 3.0), ("adam", 0.01, 0.5), ("adam", 0.1, None)]
     trials = tuple(
         TrialRecord(i, None, (), {"optimizer": o, "optimizer.lr": lr}, "diverged" if v is None else "done", v)
         for i, (o, lr, v) in enumerate(points)
     )
-    axes = search_figures.plot_heat_map(
-        SearchRecord(None, (RATES, RULE), "val/loss", False, trials), RATES, RULE, ""
-    ).axes[0]
+    record = SearchRecord(None, (RATES, RULE), "val/loss", False, trials)
+    axes = search_figures.plot_heat_map(record, RATES, RULE, "").axes[0]
     assert {text.get_position(): text.get_text() for text in axes.texts} == {
         (0, 0): "2.0000\nof 2", (0, 1): "0.5000", (1, 1): "1 diverged",
     }  # fmt: skip
@@ -135,7 +139,7 @@ def test_cells_say_mean_and_number_and_what_diverged():
     assert frame.get_xy() == (-0.5, 0.5)
 
 
-def test_two_hyperparameters_of_a_grid_have_a_line_for_each_value_of_the_other():
+def test_a_grid_of_two_hyperparameters_has_a_line_for_each_value_of_the_other():
     figure = search_figures.plot_effects(search([SIZE, RULE], 60, sd=0.1), [SIZE, RULE], "")
     labels = figure.axes[0].get_legend_handles_labels()[1]
     assert labels == ["optimizer=sgd", "optimizer=adam", "optimizer=lion"]
@@ -145,9 +149,9 @@ def test_two_hyperparameters_of_a_grid_have_a_line_for_each_value_of_the_other()
 
 @pytest.mark.parametrize("name", ["learning curve", "a grid of two"])
 def test_the_ends_of_bars_are_inside_the_frame(name):
-    found = CASES[name]
-    low, high = search_figures.plot_effects(found, found.axes, "").axes[0].get_ylim()
-    values = [trial.value for trial in found.trials if trial.value is not None]
-    sd = found.trials[0].sd
+    record = CASES[name]
+    low, high = search_figures.plot_effects(record, record.axes, "").axes[0].get_ylim()
+    values = [trial.value for trial in record.trials if trial.value is not None]
+    sd = record.trials[0].sd
     assert low < min(values) - sd
     assert max(values) + sd < high

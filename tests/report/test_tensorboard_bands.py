@@ -11,55 +11,54 @@ from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 
 from dlopt.cli import main
 from dlopt.report import tensorboard_bands
+from dlopt.rundir.find import list_runs
 from dlopt.rundir.writer import RunWriter
 
 
-def accumulated(folder):
-    found = EventAccumulator(str(folder))
-    found.Reload()
-    return found
+def read_events(folder):
+    reader = EventAccumulator(str(folder))
+    reader.Reload()
+    return reader
 
 
-def points(found, tag):
-    return [(event.step, event.value) for event in found.Scalars(tag)]
+def points(reader, tag):
+    return [(event.step, event.value) for event in reader.Scalars(tag)]
 
 
 def repeats(folder, *values):
-    """Runs with these values of val/loss, one for each ten steps."""
+    """Write runs with these values of val/loss, ten steps apart."""
     return [write_run(folder / f"seed-{i}", {"seed": i}, rows=v).path for i, v in enumerate(values)]
 
 
 def test_mean_and_band_at_the_steps_that_all_have(tmp_path):
     runs = repeats(tmp_path, [1.0, 2.0, 5.0], [3.0, 2.0])
     assert tensorboard_bands.write(runs, tmp_path / "mean") == 1
-    found = accumulated(tmp_path / "mean")
-    assert points(found, "val/loss") == [(10, 2.0), (20, 2.0)]
-    assert points(found, "sd/val/loss") == [(10, pytest.approx(2**0.5)), (20, 0.0)]
-    assert points(found, "lower/val/loss") == [(10, pytest.approx(2 - 2**0.5)), (20, 2.0)]
-    assert points(found, "upper/val/loss") == [(10, pytest.approx(2 + 2**0.5)), (20, 2.0)]
-    assert set(found.Tags()["scalars"]) == {"val/loss", "sd/val/loss", "lower/val/loss", "upper/val/loss"}
+    reader = read_events(tmp_path / "mean")
+    assert points(reader, "val/loss") == [(10, 2.0), (20, 2.0)]
+    assert points(reader, "sd/val/loss") == [(10, pytest.approx(2**0.5)), (20, 0.0)]
+    assert points(reader, "lower/val/loss") == [(10, pytest.approx(2 - 2**0.5)), (20, 2.0)]
+    assert points(reader, "upper/val/loss") == [(10, pytest.approx(2 + 2**0.5)), (20, 2.0)]
+    assert set(reader.Tags()["scalars"]) == {"val/loss", "sd/val/loss", "lower/val/loss", "upper/val/loss"}
 
 
 def test_the_layout_has_a_margin_chart_for_each_tag(tmp_path):
-    write_run(tmp_path / "a", {}, rows=[1.0], metric="val/loss")
-    made = RunWriter.create(tmp_path / "b")
-    made.log(
-        {"step": 1, "epoch": 1.0, "seconds": 1.0, "val/loss": 1.0, "train/loss": 2.0, "val/accuracy": 0.5, "lr": 0.1}
-    )
-    made.finish("done")
+    run = RunWriter.create(tmp_path / "b")
+    metrics = {"val/loss": 1.0, "train/loss": 2.0, "val/accuracy": 0.5, "lr": 0.1}
+    run.log({"step": 1, "epoch": 1.0, "seconds": 1.0, **metrics})
+    run.finish("done")
     tensorboard_bands.write([tmp_path / "b"], tmp_path / "mean")
-    (event,) = accumulated(tmp_path / "mean").Tensors(CONFIG_SUMMARY_TAG)
+    (event,) = read_events(tmp_path / "mean").Tensors(CONFIG_SUMMARY_TAG)
     layout = Layout.FromString(event.tensor_proto.string_val[0])
     charts = {c.title: (c.margin.series[0].value, c.margin.series[0].lower, c.margin.series[0].upper)
               for category in layout.category for c in category.chart}  # fmt: skip
-    assert charts == {t: (t, f"lower/{t}", f"upper/{t}") for t in ("val/loss", "train/loss", "val/accuracy", "lr")}
+    assert charts == {t: (t, f"lower/{t}", f"upper/{t}") for t in metrics}
     assert {c.title for c in layout.category} == {"val", "train", ""}
 
 
-def test_writing_again_replaces_what_was_there(tmp_path):
+def test_writing_again_replaces_earlier_files(tmp_path):
     tensorboard_bands.write(repeats(tmp_path / "a", [1.0, 2.0]), tmp_path / "mean")
     tensorboard_bands.write(repeats(tmp_path / "b", [7.0]), tmp_path / "mean")
-    assert points(accumulated(tmp_path / "mean"), "val/loss") == [(10, 7.0)]
+    assert points(read_events(tmp_path / "mean"), "val/loss") == [(10, 7.0)]
     assert len(list((tmp_path / "mean").iterdir())) == 1
     assert tensorboard_bands.write(repeats(tmp_path / "c", []), tmp_path / "mean") == 0
     assert list((tmp_path / "mean").iterdir()) == []
@@ -77,7 +76,7 @@ def test_values_that_are_not_finite_and_damaged_lines_leave_steps_out(tmp_path):
         file.write('{"step": 50, "epoch"\n[]\n{"step": 60, "epoch": 1, "seconds": 1, "val/loss": "x"}\n')
     (tmp_path / "gone").mkdir()
     tensorboard_bands.write(runs, tmp_path / "mean")
-    assert points(accumulated(tmp_path / "mean"), "val/loss") == [(10, 1.0), (30, 4.0)]
+    assert points(read_events(tmp_path / "mean"), "val/loss") == [(10, 1.0), (30, 4.0)]
     assert tensorboard_bands.write([*runs, tmp_path / "gone"], tmp_path / "mean") == 0
 
 
@@ -86,12 +85,10 @@ def test_the_last_of_several_rows_of_a_step_counts():
     assert tensorboard_bands.compute_bands([rows]) == {1: {"val/loss": (2.0, 0.0)}}
 
 
-def test_a_folder_of_means_is_no_run(tmp_path):
-    from dlopt.rundir.find import list_runs
-
-    found = repeats(tmp_path, [1.0])
-    tensorboard_bands.write(found, tmp_path / "mean")
-    assert list_runs(tmp_path) == found
+def test_a_folder_of_means_is_not_a_run(tmp_path):
+    runs = repeats(tmp_path, [1.0])
+    tensorboard_bands.write(runs, tmp_path / "mean")
+    assert list_runs(tmp_path) == runs
 
 
 def test_torch_is_not_needed(tmp_path):
@@ -100,8 +97,8 @@ def test_torch_is_not_needed(tmp_path):
         "import sys; from pathlib import Path; from dlopt.report.tensorboard_bands import write;"
         "write([Path('seed-0')], Path('mean')); print('torch' in sys.modules, 'tensorflow' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert done.stdout.split() == ["False", "False"]
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert result.stdout.split() == ["False", "False"]
 
 
 # ------------------------------------------------------------------------------------------------ the command
@@ -114,21 +111,21 @@ def test_a_run_for_each_group_of_repeats(here, capsys):
     write_run(sweep / "9", {"optimizer": "sgd", "seed": 7}, status="pruned", rows=[99.0])
     (sweep / "multirun.yaml").touch()
     assert main(["runs", "aaaa", "--over", "seed", "--tensorboard"]) == 0
-    made = here / "outputs/reports/multirun-2026-01-01-10-00-00-aaaa-over-seed"
-    assert str(made.relative_to(here)) in capsys.readouterr().out
-    assert sorted(f.name for f in made.iterdir()) == ["_adam", "sgd"]
-    assert points(accumulated(made / "sgd"), "val/loss") == [(10, 1.5)]
-    assert points(accumulated(made / "_adam"), "val/loss") == [(10, 3.5)]
+    folder = here / "outputs/reports/multirun-2026-01-01-10-00-00-aaaa-over-seed"
+    assert str(folder.relative_to(here)) in capsys.readouterr().out
+    assert sorted(f.name for f in folder.iterdir()) == ["_adam", "sgd"]
+    assert points(read_events(folder / "sgd"), "val/loss") == [(10, 1.5)]
+    assert points(read_events(folder / "_adam"), "val/loss") == [(10, 3.5)]
     assert main(["runs", "aaaa", "--over", "seed", "--tensorboard", "mine"]) == 0
     assert (here / "mine/sgd").is_dir()
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"), [(["--tensorboard"], "add --over"), (["--over", "seed", "--tensorboard"], "no curves yet")]
+    ("argv", "words"), [(["--tensorboard"], "add --over"), (["--over", "seed", "--tensorboard"], "no curves yet")]
 )
-def test_means_are_refused_where_there_are_none(argv, said, here, capsys):
+def test_means_are_refused_where_there_are_none(argv, words, here, capsys):
     for i in range(2):
         write_run(here / "outputs" / str(i), {"seed": i}, 1.0)
     assert main(["runs", *argv]) == 2
-    assert said in capsys.readouterr().err
+    assert words in capsys.readouterr().err
     assert not (here / "outputs/reports").exists()

@@ -1,18 +1,20 @@
-"""A run that is killed, at whatever instant and however often, ends in the bits of one that never was.
+"""A run that is killed at any instant, any number of times, ends in the same bits as an undisturbed one.
 
-Real processes and real signals. The instants are drawn anew from a seed; what a seed fixes is the share of the run at
-which a signal is sent, not the step that it meets, so that many runs of these tests see many interleavings.
+Real processes and real signals. A seed fixes the fraction of the run at which a signal is sent, not the step that it
+meets, so different sessions of these tests see different interleavings.
 """
 
+import contextlib
 import json
 import random
 import shutil
 import signal
+import socket
+import struct
 import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import cycle
@@ -26,10 +28,10 @@ from forked import ForkedProcess, Forks, ProcessResult
 from dlopt.rundir.directory import RunDirectory
 
 TINY = (
-    "train", "-q", "data=digits", "data.train_size=200", "batch_size=30", "steps=600",
+    "train", "-q", "data=digits", "data.train_size=200", "batch_size=30", "steps=300",
     "eval_every=2", "log_every=5", "checkpoint.every=7", "threads=1", "device=cpu", "hydra.run.dir=run",
 )  # fmt: skip
-"""160 examples for training, six steps an epoch, the last of them smaller: checkpoints fall on every part of an epoch."""
+"""160 training examples, six steps an epoch, the last one smaller: checkpoints fall on every part of an epoch."""
 PERCEPTRON = ("arch=mlp", "arch.widths=[16]")
 SERIES = ("data=mnist1d", "augmentation=shift")
 CONFIGURATIONS = {
@@ -52,47 +54,43 @@ CONFIGURATIONS = {
                     "diagnostic.gradients.every=3", "diagnostic.histograms.every=11", "steps=300"),
 }  # fmt: skip
 TRAINING = ("before the first checkpoint", "between checkpoints", "while a checkpoint is written")
-"""Where a kill can meet a run that trains."""
+"""Places where a kill can meet a training run."""
 PLACES = ("before the run", "at the start of a resumed run", *TRAINING, "after the end")
 
 
 def argv(name: str) -> list[str]:
-    """The command that begins a run of this configuration."""
+    """Return the command that starts a run of this configuration."""
     keys = CONFIGURATIONS[name]
     return [*TINY, *(() if "arch=cnn" in keys else PERCEPTRON), *keys]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A run that nothing disturbs: its final state, and the seconds that its process and its training take.
-
-    They are those of the processor, which are as many on a machine that has other work, too.
-    """
+    """An undisturbed run: its final state, and the processor seconds of its process and of its training."""
 
     state: dict[str, Any]
     process: float
     training: float
 
 
-def reference(name: str, forks: Forks, folder: Path) -> Reference:
-    begun = time.monotonic()
-    ended = forks.run(argv(name), folder)
-    wall = time.monotonic() - begun
-    assert ended.code == 0, ended.err
+def run_reference(name: str, forks: Forks, folder: Path) -> Reference:
+    start = time.monotonic()
+    result = forks.run(argv(name), folder)
+    wall = time.monotonic() - start
+    assert result.code == 0, result.err
     run = RunDirectory(folder / "run")
-    status = run.status
-    share = (status["ended"] - status["started"]) / wall
-    return Reference(read_final_state(run), ended.seconds, ended.seconds * share)
+    share = (run.status["ended"] - run.status["started"]) / wall
+    return Reference(read_final_state(run), result.seconds, result.seconds * share)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(forks, tmp_path_factory) -> Callable[[str], Reference]:
-    return cache(lambda name: reference(name, forks, tmp_path_factory.mktemp("undisturbed")))
+    return cache(lambda name: run_reference(name, forks, tmp_path_factory.mktemp("undisturbed")))
 
 
 @dataclass
 class Chain:
-    """A run and the processes that have worked on it, one after the other."""
+    """A run and the processes that worked on it, one after the other."""
 
     forks: Forks
     name: str
@@ -107,29 +105,32 @@ class Chain:
     def run(self) -> RunDirectory:
         return RunDirectory(self.folder / "run")
 
-    def start(self) -> ForkedProcess:
-        """The next process: the run is begun, or gone on with where there is one."""
+    def start(self, *, trains: bool = False) -> ForkedProcess:
+        """Start the next process, which starts the run or resumes it; trains: wait until it has taken over the run."""
         exists = self.run.status_file.exists()
-        self._former = self._beside()
-        return self.forks.start(["train", "-q", "resume=run"] if exists else argv(self.name), self.folder)
+        self._former = self._list_temporary_files()
+        job = self.forks.start(["train", "-q", "resume=run"] if exists else argv(self.name), self.folder)
+        while trains and not job.has_ended and not self.trains(job):
+            time.sleep(0.001)
+        return job
 
-    def ends(self, job: ForkedProcess) -> ProcessResult:
-        ended = job.wait()
-        self.errors += ended.err
-        assert "Traceback" not in ended.err, ended.err
-        return ended
+    def wait(self, job: ForkedProcess) -> ProcessResult:
+        result = job.wait()
+        self.errors += result.err
+        assert "Traceback" not in result.err, result.err
+        return result
 
     def trains(self, job: ForkedProcess) -> bool:
-        """Whether this very process has taken over the run."""
+        """Return whether this process has taken over the run."""
         return self.run.status_file.exists() and self.run.status["pid"] == job.pid
 
     def writes(self) -> bool:
-        """Whether a checkpoint is begun and not in its place."""
-        return bool(self._beside() - self._former)
+        """Return whether a checkpoint is begun and not yet in its place."""
+        return bool(self._list_temporary_files() - self._former)
 
-    def landing(self, job: ForkedProcess, ended: ProcessResult) -> str:
-        """Where a process was when it was killed, by what it left."""
-        if ended.code == 0:
+    def find_landing(self, job: ForkedProcess, result: ProcessResult) -> str:
+        """Return the place at which a process was killed, by the files that it left."""
+        if result.code == 0:
             return "after the end"
         if not self.run.status_file.exists():
             return "before the run"
@@ -142,125 +143,119 @@ class Chain:
         return "between checkpoints" if self.run.checkpoint("last").exists() else "before the first checkpoint"
 
     def finish(self) -> dict[str, Any]:
-        """Let it end, and read the final state."""
+        """Run to the end, and read the final state."""
         while not self.run.status_file.exists() or self.run.status["status"] != "done":
-            ended = self.ends(self.start())
-            assert ended.code == 0, ended.err
+            result = self.wait(self.start())
+            assert result.code == 0, result.err
         return read_final_state(self.run)
 
-    def _beside(self) -> set[tuple[str, int]]:
-        """What lies among the checkpoints and is none, and since when."""
-        found = set()
+    def _list_temporary_files(self) -> set[tuple[str, int]]:
+        """Return the names and times of the files next to the checkpoints."""
+        files = set()
         for file in self.run.checkpoint("last").parent.glob("*"):
             if file.suffix != ".safetensors":
-                try:
-                    found.add((file.name, file.stat().st_mtime_ns))
-                except FileNotFoundError:
-                    continue  # it has just been put in its place
-        return found
+                with contextlib.suppress(FileNotFoundError):  # it was just put in its place
+                    files.add((file.name, file.stat().st_mtime_ns))
+        return files
 
 
 AIMS = ("first", "training", "writing", "starting", "training", "training", "anywhere", "training", "training")
 
 
-def kill(chain: Chain, aim: str, draw: random.Random, whole: Reference) -> None:
+def kill(chain: Chain, aim: str, rng: random.Random, whole: Reference) -> None:
     """Start the next process and kill it.
 
-    at once    as soon as it is there
-    anywhere   from its start to its end
+    at once    as soon as it exists
+    anywhere   between its start and its end
     starting   before it trains
     first      in its first steps
     training   in the next quarter of its steps
-    writing    there too, and when a checkpoint is begun
+    writing    there too, when a checkpoint is begun
     """
-    job = chain.start()
+    job = chain.start(trains=aim in ("first", "training", "writing"))
     if aim == "anywhere":
-        time.sleep(draw.uniform(0, 1.05 * whole.process))
+        time.sleep(rng.uniform(0, 1.05 * whole.process))
     elif aim == "starting":
-        time.sleep(draw.uniform(0, whole.process - whole.training))
+        time.sleep(rng.uniform(0, whole.process - whole.training))
     elif aim != "at once":
-        while not job.has_ended and not chain.trains(job):
-            time.sleep(0.001)
-        time.sleep(draw.uniform(0, whole.training / (4 if aim != "first" else 100)))
+        time.sleep(rng.uniform(0, whole.training / (4 if aim != "first" else 100)))
         while aim == "writing" and not job.has_ended and not chain.writes():
             pass
     job.kill()
-    chain.landed.append(chain.landing(job, chain.ends(job)))
+    chain.landed.append(chain.find_landing(job, chain.wait(job)))
 
 
-def killed(forks: Forks, name: str, aims: Iterable[str], whole: Reference, folder: Path) -> Iterator[str]:
-    """Kill runs at these aims; says where each kill landed.
+def kill_often(chains: list[Chain], aims: Iterable[str], whole: Reference) -> Iterator[str]:
+    """Kill runs at these aims, and yield where each kill landed. A run that ended is followed by a new one.
 
-    A run that ended meanwhile, and the last, are compared with the one that was not disturbed.
+    All runs are finished in the end and compared with the undisturbed one.
     """
-    draw = random.Random(name)
-    chains = [Chain(forks, name, folder / "0")]
+    first = chains[0]
+    rng = random.Random(first.name)
     for aim in aims:
-        kill(chains[-1], aim, draw, whole)
+        kill(chains[-1], aim, rng, whole)
         yield chains[-1].landed[-1]
         if chains[-1].landed[-1] == "after the end":
-            chains.append(Chain(forks, name, folder / str(len(chains))))
+            chains.append(Chain(first.forks, first.name, first.folder.with_name(str(len(chains)))))
     for chain in chains:
         assert find_differences(chain.finish(), whole.state) == [], (chain.folder, chain.landed, chain.errors)
 
 
-def test_a_run_killed_five_times_ends_in_the_same_bits(forks, undisturbed, tmp_path):
-    landed = Counter(killed(forks, "adam", AIMS[:5], undisturbed("adam"), tmp_path))
+@pytest.fixture(scope="module")
+def killed(forks, undisturbed, tmp_path_factory) -> tuple[list[Chain], Counter[str]]:
+    """Runs that were killed five times and end in the bits of the undisturbed one, and where the kills landed."""
+    chains = [Chain(forks, "adam", tmp_path_factory.mktemp("killed") / "0")]
+    return chains, Counter(kill_often(chains, AIMS[:5], undisturbed("adam")))
+
+
+def test_a_run_killed_five_times_ends_in_the_same_bits(killed):
+    _, landed = killed
     assert landed.total() == 5
-    assert sum(landed[where] for where in TRAINING) > 0, landed
+    assert sum(landed[place] for place in TRAINING) > 0, landed
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_every_kind_of_run_killed_often_ends_in_the_same_bits(name, forks, undisturbed, tmp_path):
-    """A hundred kills and more in all, most of them while the run trains."""
-    landed = Counter(killed(forks, name, AIMS, undisturbed(name), tmp_path))
+    """More than a hundred kills in all, most of them while the run trains."""
+    landed = Counter(kill_often([Chain(forks, name, tmp_path / "0")], AIMS, undisturbed(name)))
     assert landed.total() == len(AIMS)
-    assert sum(landed[where] for where in TRAINING) > len(AIMS) / 2, landed
+    assert sum(landed[place] for place in TRAINING) > len(AIMS) / 2, landed
 
 
 @pytest.mark.long
 def test_kills_land_in_every_place(forks, undisturbed, tmp_path):
-    """What these tests aim at is met: no place is left out because a file has got another name."""
+    """The aims are met: no place is missed because a file was renamed."""
     missing = set(PLACES)
 
     def aims() -> Iterator[str]:
-        yield "at once"  # later the run is there
+        yield "at once"  # later the run exists
         for aim in cycle((*AIMS, "anywhere", "writing")):
             if not missing:
                 return
             yield aim
 
-    for count, where in enumerate(killed(forks, "sgd", aims(), undisturbed("sgd"), tmp_path)):
-        missing.discard(where)
+    for count, place in enumerate(kill_often([Chain(forks, "sgd", tmp_path / "0")], aims(), undisturbed("sgd"))):
+        missing.discard(place)
         assert count < 100, missing
 
 
-# ------------------------------------------------------------------------------------------- signals that ask
+# ------------------------------------------------------------------------------------------- signals to stop
 
 
-def asked_to_stop(chain: Chain, wait: float, *numbers: int) -> ProcessResult:
-    """Start the next process and send it signals, so many seconds after it has begun to train."""
-    job = chain.start()
-    while not job.has_ended and not chain.trains(job):
-        time.sleep(0.001)
-    for number in numbers:
-        time.sleep(wait)
-        job.kill(number)
-    return chain.ends(job)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_run_asked_to_stop_finishes_its_step_and_goes_on_to_the_same_bits(number, forks, undisturbed, tmp_path):
+def test_a_run_asked_to_stop_finishes_its_step_and_resumes_to_the_same_bits(forks, undisturbed, tmp_path):
     whole = undisturbed("adam")
     chain = Chain(forks, "adam", tmp_path / "chain")
-    draw = random.Random(number)
+    rng = random.Random(0)
     steps = [0]
-    for _ in range(4):
-        ended = asked_to_stop(chain, draw.uniform(0.1, 0.2) * whole.training, number)
-        if len(steps) > 1 and ended.code == 0:
-            break  # it trains faster than the reference did, and was done before the signal
-        assert ended.code == 130, ended.err
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        job = chain.start(trains=True)
+        time.sleep(rng.uniform(0.1, 0.2) * whole.training)
+        job.kill(number)
+        result = chain.wait(job)
+        if len(steps) > 1 and result.code == 0:
+            break  # it trained faster than the reference, and was done before the signal
+        assert result.code == 130, result.err
         assert chain.run.status["status"] == "interrupted"
         steps.append(chain.run.summary["step"])
         assert chain.run.load("last")["step"] == steps[-1]
@@ -274,45 +269,42 @@ def test_a_run_asked_to_stop_finishes_its_step_and_goes_on_to_the_same_bits(numb
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_signal_at_any_instant_stops_or_kills(seed, number, forks, undisturbed, tmp_path):
-    """Before the run trains the process dies of it, or ends with 130; after that it says interrupted, or is done."""
+    """Before the run trains the process dies or exits with 130; after that the run is interrupted or done."""
     whole = undisturbed("momentum")
     chain = Chain(forks, "momentum", tmp_path / "chain")
-    draw = random.Random(f"{number} {seed}")
+    rng = random.Random(f"{number} {seed}")
     for _ in range(6):
         job = chain.start()
-        time.sleep(draw.uniform(0, 1.05 * whole.process))
+        time.sleep(rng.uniform(0, 1.05 * whole.process))
         job.kill(number)
-        ended = chain.ends(job)
+        result = chain.wait(job)
         status = chain.run.status["status"] if chain.trains(job) else "not begun"
         codes = {
             "not begun": (0, 130, -number),  # 0: the run was done before
-            "running": (130, -number),  # taken over, and not one step made
+            "running": (130, -number),  # taken over, without a step
             "interrupted": (130,),
             "done": (0, 130, -number),
         }
-        assert ended.code in codes[status], (status, ended)
+        assert result.code in codes[status], (status, result)
         if status == "running":
             assert not any(str(job.pid) in file.name for file in chain.run.path.glob("events.*")), "no row is written"
     assert find_differences(chain.finish(), whole.state) == []
 
 
-@pytest.mark.parametrize("pause", [0.0, 0.001, 0.004])
-def test_a_second_interrupt_ends_at_once_and_harms_nothing(pause, forks, undisturbed, tmp_path):
-    """Even in the middle of what the first one began: the last checkpoint is whole."""
+def test_a_second_interrupt_ends_at_once_and_harms_nothing(forks, undisturbed, tmp_path):
+    """Even while the process handles the first one: the last checkpoint is whole."""
     whole = undisturbed("adam")
     chain = Chain(forks, "adam", tmp_path / "chain")
-    for wait in (0.1, 0.2, 0.15):
-        job = chain.start()
-        while not job.has_ended and not chain.trains(job):
-            time.sleep(0.001)
+    for wait, pause in ((0.1, 0.0), (0.2, 0.001), (0.15, 0.004)):
+        job = chain.start(trains=True)
         time.sleep(wait * whole.training)
         job.kill(signal.SIGINT)
         time.sleep(pause)
         job.kill(signal.SIGINT)
-        ended = chain.ends(job)
-        if wait != 0.1 and ended.code == 0:
-            break  # it trains faster than the reference did, and was done before the signal
-        assert ended.code == 130, ended.err
+        result = chain.wait(job)
+        if wait != 0.1 and result.code == 0:
+            break  # it trained faster than the reference, and was done before the signal
+        assert result.code == 130, result.err
         assert chain.run.status["status"] in ("interrupted", "running")
     assert find_differences(chain.finish(), whole.state) == []
 
@@ -321,23 +313,21 @@ def test_a_second_interrupt_ends_at_once_and_harms_nothing(pause, forks, undistu
 
 
 Curves = dict[str, list[tuple[int, float]]]
-"""A tag -> its points, as step and value."""
+"""Points (step, value) of each tag."""
 
 
-def as_logged(run: RunDirectory) -> Curves:
-    """The curves of metrics.jsonl in TensorBoard's precision."""
-    import struct
-
-    found: Curves = {}
+def read_logged(run: RunDirectory) -> Curves:
+    """Return the curves of metrics.jsonl in TensorBoard's precision."""
+    curves: Curves = {}
     for row in run.rows():
         for tag, value in row.items():
             if tag not in ("step", "epoch", "seconds") and value is not None:
-                found.setdefault(tag, []).append((row["step"], struct.unpack("f", struct.pack("f", value))[0]))
-    return found
+                curves.setdefault(tag, []).append((row["step"], struct.unpack("f", struct.pack("f", value))[0]))
+    return curves
 
 
-def as_accumulated(run: RunDirectory) -> Curves:
-    """The curves as TensorBoard's own reader in Python has them, every point of them."""
+def read_events(run: RunDirectory) -> Curves:
+    """Return all points of the curves that TensorBoard's Python reader finds."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     reader = EventAccumulator(str(run.path), size_guidance={"scalars": 0})
@@ -345,49 +335,42 @@ def as_accumulated(run: RunDirectory) -> Curves:
     return {tag: [(e.step, e.value) for e in reader.Scalars(tag)] for tag in reader.Tags()["scalars"]}
 
 
-def torn(source: RunDirectory, target: Path, draw: random.Random) -> RunDirectory:
-    """A copy of a run whose event files, but for the last, end in a part of one more record, like their last one."""
+def tear(source: RunDirectory, target: Path, rng: random.Random) -> RunDirectory:
+    """Copy a run, and append a part of their last record to all event files but the newest."""
     shutil.copytree(source.path, target)
     *earlier, _ = sorted(target.glob("events.out.tfevents.*"))
     for file in earlier:
-        content, at = file.read_bytes(), 0
-        while at < len(content):  # a record: its length in eight bytes, a checksum, its content, a checksum
-            last, at = at, at + 8 + 4 + int.from_bytes(content[at : at + 8], "little") + 4
-        file.write_bytes(content + content[last : draw.randrange(last + 1, len(content))])
+        content, end = file.read_bytes(), 0
+        while end < len(content):  # a record: its length in eight bytes, a checksum, its content, a checksum
+            last, end = end, end + 8 + 4 + int.from_bytes(content[end : end + 8], "little") + 4
+        file.write_bytes(content + content[last : rng.randrange(last + 1, len(content))])
     return RunDirectory(target)
 
 
 @pytest.fixture(scope="module")
-def killed_runs(forks, undisturbed, tmp_path_factory) -> list[RunDirectory]:
-    """A run that was killed five times while it trained, and two copies with torn event files."""
+def killed_runs(killed, tmp_path_factory) -> list[RunDirectory]:
+    """The run that was killed most often, and two copies with torn event files."""
     folder = tmp_path_factory.mktemp("curves")
-    whole = undisturbed("adam")
-    draw = random.Random("curves")
-    chain = Chain(forks, "adam", folder / "runs" / "killed")
-    for _ in range(5):
-        kill(chain, "training", draw, whole)
-    assert find_differences(chain.finish(), whole.state) == []
-    assert len(list(chain.run.path.glob("events.out.tfevents.*"))) > 2
-    return [chain.run, *(torn(chain.run, folder / "runs" / f"torn-{i}" / "run", draw) for i in range(2))]
+    run = max((chain.run for chain in killed[0]), key=lambda r: len(list(r.path.glob("events.out.tfevents.*"))))
+    assert len(list(run.path.glob("events.out.tfevents.*"))) > 2
+    rng = random.Random("curves")
+    whole = RunDirectory(shutil.copytree(run.path, folder / "killed" / "run"))
+    return [whole, *(tear(run, folder / f"torn-{i}" / "run", rng) for i in range(2))]
 
 
 def test_the_curves_of_killed_runs_are_those_of_their_rows(killed_runs):
     for run in killed_runs:
-        logged, shown = as_logged(run), as_accumulated(run)
-        assert shown.keys() == logged.keys()
-        for tag, points in logged.items():
-            assert shown[tag] == points, (run.path, tag)
+        assert read_events(run) == read_logged(run), run.path
 
 
-@contextmanager
-def tensorboard(forks: Forks, folder: Path, *arguments: str) -> Iterator[Callable[[str], Any]]:
-    """TensorBoard on a folder, started as people start it; ask(path) is its answer, None while it does not answer."""
-    import socket
-
+@pytest.mark.parametrize("loader", ["true", pytest.param("false", marks=pytest.mark.long)])
+def test_the_tensorboard_server_shows_those_curves(loader, killed_runs, forks):
+    """Over the network, with the default loader and with the one in Python."""
+    folder = killed_runs[0].path.parents[1]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    job = forks.start(["tensorboard", str(folder), "--port", str(port), *arguments], folder)
+    job = forks.start(["tensorboard", str(folder), "--port", str(port), f"--load_fast={loader}"], folder)
 
     def ask(path: str) -> Any:
         assert not job.has_ended, job.wait()
@@ -397,37 +380,21 @@ def tensorboard(forks: Forks, folder: Path, *arguments: str) -> Iterator[Callabl
         except OSError:
             return None
 
+    def wait_for(read: Callable[[], Any], expected: Any) -> None:
+        """Read until the answer is as expected, or five minutes have passed."""
+        deadline = time.monotonic() + 300
+        while (answer := read()) != expected and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert answer == expected
+
     try:
-        yield ask
+        logged = {str(run.path.relative_to(folder)): read_logged(run) for run in killed_runs}
+        tags = {name: sorted(curves) for name, curves in logged.items()}
+        wait_for(lambda: {name: sorted(found) for name, found in (ask("tags") or {}).items()}, tags)
+        for name, curves in logged.items():
+            for tag, points in curves.items():
+                query = f"scalars?run={urllib.request.quote(name)}&tag={urllib.request.quote(tag)}"
+                wait_for(lambda query=query: [(step, value) for _, step, value in ask(query) or []], points)
     finally:
         job.kill(signal.SIGTERM)
         job.wait()
-
-
-def eventually(found: Callable[[], Any], wanted: Any) -> Any:
-    """What a server has found at last: when it is what is wanted, or after five minutes."""
-    deadline = time.monotonic() + 300
-    while (latest := found()) != wanted and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return latest
-
-
-@pytest.mark.parametrize("loader", ["true", "false"])
-def test_tensorboard_itself_shows_those_curves(loader, killed_runs, forks):
-    """Both of its loaders, over the network."""
-    folder = killed_runs[0].path.parents[1]
-    with tensorboard(forks, folder, f"--load_fast={loader}") as ask:
-        names = {str(run.path.relative_to(folder)): as_logged(run) for run in killed_runs}
-        tags = eventually(
-            lambda: {name: sorted(found) for name, found in (ask("tags") or {}).items()},
-            {name: sorted(logged) for name, logged in names.items()},
-        )
-        assert tags == {name: sorted(logged) for name, logged in names.items()}
-        for name, logged in names.items():
-            for tag, points in logged.items():
-                asked = f"scalars?run={urllib.request.quote(name)}&tag={urllib.request.quote(tag)}"
-
-                def shown(asked: str = asked) -> list[tuple[int, float]]:
-                    return [(step, value) for _, step, value in ask(asked) or []]
-
-                assert eventually(shown, points) == points, (name, tag)

@@ -1,4 +1,4 @@
-"""Real worker processes: kept, lost, asked to stop, and left alone by a parent that is killed."""
+"""Real worker processes: reused, lost, asked to stop, and orphaned when their parent is killed."""
 
 import os
 import signal
@@ -18,95 +18,94 @@ from dlopt.runner.workers import InProcess, WorkerLostError
 
 
 @pytest.fixture
-def pool():
-    """Two workers; none is left at the end."""
-    made = WorkerPool(2, perform)
-    yield made
-    made.close()
+def make_pool():
+    """make_pool(count): a pool that is closed at the end of the test."""
+    pools = []
+
+    def make(count):
+        pools.append(WorkerPool(count, perform))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        pool.close()
 
 
-def worker(act: Act) -> int:
-    """The number of the process that performs a job, once it does."""
+def get_pid(act: Act) -> int:
+    """Return the process that performs a job, once it does."""
     wait_until(act.pid_file.exists)
     return int(act.pid_file.read_text())
 
 
-def said(pool, count: int) -> list[tuple[Act, BaseException | None]]:
-    found = []
-    while len(found) < count:
-        found += pool.wait()
-    return found
+def do(pool, what: str, folder: Path, name: str = "") -> tuple[Act, BaseException | None]:
+    """Perform a job when no other is running."""
+    act = Act(what, name or what, folder)
+    pool.submit(act)
+    ((ended, error),) = pool.wait()
+    assert ended == act
+    return act, error
 
 
 # ------------------------------------------------------------------------------------------- jobs
 
 
-def test_workers_are_kept_from_job_to_job(pool, tmp_path):
-    pids = set()
+def test_workers_are_reused_from_job_to_job(make_pool, tmp_path):
+    pool, pids = make_pool(2), set()
     for turn in range(4):
         acts = [Act("nothing", f"{turn}-{i}", tmp_path) for i in range(2)]
         for act in acts:
             pool.submit(act)
-        assert sorted(said(pool, 2), key=lambda each: each[0].name) == [(act, None) for act in acts]
-        pids |= {worker(act) for act in acts}
+        ended = []
+        while len(ended) < 2:
+            ended += pool.wait()
+        assert sorted(ended, key=lambda pair: pair[0].name) == [(act, None) for act in acts]
+        pids |= {get_pid(act) for act in acts}
     assert len(pids) == 2
     assert os.getpid() not in pids
 
 
-def test_no_worker_is_there_before_it_is_needed(tmp_path):
+def test_no_worker_starts_before_it_is_needed():
     before = list_session(os.getsid(0))
     WorkerPool(2, perform).close()
     assert WorkerPool(2, perform).wait() == []
     assert list_session(os.getsid(0)) == before
 
 
-def test_jobs_are_said_as_they_end(pool, tmp_path):
+def test_jobs_are_returned_as_they_end(make_pool, tmp_path):
+    pool = make_pool(2)
     first, second, third = (Act("wait_for_go", name, tmp_path) for name in ("first", "second", "third"))
     pool.submit(first)
     pool.submit(second)
-    worker(first)
+    get_pid(first)
     tmp_path.joinpath("second.go").touch()
     assert pool.wait() == [(second, None)]
     pool.submit(third)
     tmp_path.joinpath("third.go").touch()
     assert pool.wait() == [(third, None)]
-    assert worker(third) == worker(second)
+    assert get_pid(third) == get_pid(second)
     tmp_path.joinpath("first.go").touch()
     assert pool.wait() == [(first, None)]
 
 
-@pytest.mark.parametrize(("count", "own"), [(1, None), (2, None), (1000, None), (1, 1), (2, 1000)])
-def test_each_worker_has_its_share_of_the_cores(count, own, tmp_path, monkeypatch):
-    """What torch takes by itself there; whoever has asked for fewer gets fewer."""
-    for name in module.THREADS:
-        monkeypatch.delenv(name, raising=False)
-        if own:
-            monkeypatch.setenv(name, str(own))
-    pool = WorkerPool(count, perform)
-    act = Act("threads", "it", tmp_path)
-    pool.submit(act)
-    assert pool.wait() == [(act, None)]
-    pool.close()
-    assert int(act.file.read_text()) == min(max(1, cpu_count() // count), own or 1000)
+def test_each_worker_has_its_share_of_the_cores_or_a_smaller_limit_in_force(make_pool, tmp_path, monkeypatch):
+    for own in (None, 1, 1000):
+        for name in module.THREADS:
+            monkeypatch.setenv(name, str(own)) if own else monkeypatch.delenv(name, raising=False)
+        for count in (1, 2, 1000):
+            share = min(max(1, cpu_count() // count), own or 1000)
+            assert make_pool(count)._environment == dict.fromkeys(module.THREADS, str(share))
+    act, _ = do(make_pool(2), "threads", tmp_path)
+    assert int(act.file.read_text()) == max(1, cpu_count() // 2), "as torch counts in the worker"
 
 
-def test_a_worker_is_where_its_parent_is_and_finds_modules_there(tmp_path, monkeypatch):
+def test_a_worker_has_the_place_of_its_parent_and_its_output_is_not_seen(make_pool, tmp_path, monkeypatch, capfd):
     tmp_path.joinpath("found_here.py").write_text("ANSWER = 42\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    pool = WorkerPool(1, perform)
-    act = Act("here", "it", tmp_path)
-    pool.submit(act)
-    assert pool.wait() == [(act, None)]
-    pool.close()
-    assert act.file.read_text() == f"{tmp_path} 42"
-
-
-def test_what_a_worker_prints_is_not_seen(tmp_path, capfd):
-    pool = WorkerPool(1, perform)
-    act = Act("talk", "it", tmp_path)
-    pool.submit(act)
-    assert pool.wait() == [(act, None)]
+    pool = make_pool(1)
+    act, error = do(pool, "here", tmp_path)
+    assert (act.file.read_text(), error) == (f"{tmp_path} 42", None)
+    assert do(pool, "talk", tmp_path)[1] is None
     pool.close()
     assert capfd.readouterr() == ("", "")
 
@@ -114,104 +113,78 @@ def test_what_a_worker_prints_is_not_seen(tmp_path, capfd):
 # ------------------------------------------------------------------------------------------- failures
 
 
-def test_what_a_job_raises_is_handed_on_and_the_worker_goes_on(tmp_path):
-    pool = WorkerPool(1, perform)
-    cases = [
+def test_the_exception_of_a_job_is_returned_and_the_worker_continues(make_pool, tmp_path):
+    pool, acts = make_pool(1), []
+    for what, kind, words in (
         ("refuse", ValueError, "not this one"),
         ("odd", RuntimeError, "OddError: this and that"),
         ("leave", SystemExit, "3"),
-    ]
-    for what, kind, words in cases:
-        pool.submit(Act(what, what, tmp_path))
-        ((act, error),) = pool.wait()
-        assert (act.what, type(error), str(error)) == (what, kind, words)
-    assert "in refuse" in str(pool_note(pool, tmp_path))
-    pool.submit(Act("nothing", "last", tmp_path))
-    ((_, error),) = pool.wait()
-    pool.close()
+    ):
+        act, error = do(pool, what, tmp_path)
+        acts.append(act)
+        assert (type(error), str(error)) == (kind, words)
+        assert what == "odd" or f"in {what}" in str(error.__notes__)
+    act, error = do(pool, "nothing", tmp_path)
     assert error is None
-    assert len({worker(Act(name, name, tmp_path)) for name in ("refuse", "odd", "leave", "last")}) == 1
-
-
-def pool_note(pool, folder: Path) -> list[str]:
-    pool.submit(Act("refuse", "noted", folder))
-    ((_, error),) = pool.wait()
-    return error.__notes__
+    assert len({get_pid(a) for a in (*acts, act)}) == 1
 
 
 @pytest.mark.parametrize(
     ("what", "words"), [("kill", "ended by SIGKILL, as when memory runs out"), ("vanish", "exit code 7")]
 )
-def test_the_job_of_a_lost_worker_is_lost_and_no_other(what, words, pool, tmp_path):
-    other, guilty, after = (
-        Act("wait_for_go", "other", tmp_path),
-        Act(what, "guilty", tmp_path),
-        Act("nothing", "after", tmp_path),
-    )
+def test_only_the_job_of_a_lost_worker_is_lost(what, words, make_pool, tmp_path):
+    pool, other = make_pool(2), Act("wait_for_go", "other", tmp_path)
     pool.submit(other)
-    worker(other)
-    pool.submit(guilty)
-    ((act, error),) = pool.wait()
-    assert act == guilty
+    get_pid(other)
+    guilty, error = do(pool, what, tmp_path)
     assert isinstance(error, WorkerLostError)
     assert words in str(error)
-    pool.submit(after)
-    assert pool.wait() == [(after, None)]
-    assert worker(after) not in (worker(guilty), worker(other))
+    after, error = do(pool, "nothing", tmp_path)
+    assert error is None
+    assert get_pid(after) not in (get_pid(guilty), get_pid(other))
     tmp_path.joinpath("other.go").touch()
     assert pool.wait() == [(other, None)]
 
 
-def test_a_worker_that_is_killed_while_idle_is_replaced(tmp_path):
-    pool = WorkerPool(1, perform)
-    first, second = Act("nothing", "first", tmp_path), Act("nothing", "second", tmp_path)
-    pool.submit(first)
-    pool.wait()
-    os.kill(worker(first), signal.SIGKILL)
-    wait_until(lambda: have_ended(worker(first)))
-    pool.submit(second)
-    ((act, error),) = pool.wait()
-    pool.close()
-    assert (act, error) == (second, None)
+def test_a_worker_that_is_killed_while_idle_is_replaced(make_pool, tmp_path):
+    pool = make_pool(1)
+    first, _ = do(pool, "nothing", tmp_path, "first")
+    os.kill(get_pid(first), signal.SIGKILL)
+    wait_until(lambda: have_ended(get_pid(first)))
+    assert do(pool, "nothing", tmp_path, "second")[1] is None
 
 
 # ------------------------------------------------------------------------------------------- the end
 
 
-def test_nothing_is_left_running_when_it_is_closed(monkeypatch, tmp_path):
-    """Not a worker that hears nothing, nor what a worker has started, nor one that is idle."""
+def test_no_process_is_left_when_the_pool_is_closed(make_pool, monkeypatch, tmp_path):
+    """Neither an idle worker, nor a worker that ignores signals, nor a process that a worker has started."""
     monkeypatch.setattr(module, "GRACE", 0.1)
-    pool = WorkerPool(3, perform)
-    idle, deaf, family = (
-        Act("nothing", "idle", tmp_path),
-        Act("stubborn", "deaf", tmp_path),
-        Act("fork", "family", tmp_path),
-    )
-    pool.submit(idle)
-    pool.wait()
+    pool = make_pool(3)
+    idle, _ = do(pool, "nothing", tmp_path)
+    deaf, family = Act("stubborn", "deaf", tmp_path), Act("fork", "family", tmp_path)
     pool.submit(deaf)
     pool.submit(family)
     wait_until(tmp_path.joinpath("deaf.ready").exists)
     wait_until(tmp_path.joinpath("family.child").exists)
-    pids = [*map(worker, (idle, deaf, family)), int(tmp_path.joinpath("family.child").read_text())]
+    pids = [*map(get_pid, (idle, deaf, family)), int(tmp_path.joinpath("family.child").read_text())]
     pool.close()
     wait_until(lambda: have_ended(*pids))  # SIGKILL takes a moment on a busy machine
-    pool.close()
 
 
-def test_jobs_under_way_save_before_the_end(pool, tmp_path):
-    acts = [Act("save_on_signal", f"{i}", tmp_path) for i in range(2)]
+def test_running_jobs_save_before_the_end(make_pool, tmp_path):
+    pool, acts = make_pool(2), [Act("save_on_signal", f"{i}", tmp_path) for i in range(2)]
     for act in acts:
         pool.submit(act)
     for act in acts:
         wait_until(tmp_path.joinpath(f"{act.name}.ready").exists)
     pool.close()
     assert [act.file.read_text() for act in acts] == ["saved", "saved"]
-    wait_until(lambda: have_ended(*map(worker, acts)))
+    wait_until(lambda: have_ended(*map(get_pid, acts)))
 
 
-def test_a_job_whose_worker_is_still_starting_is_not_begun(pool, tmp_path):
-    act = Act("stubborn", "it", tmp_path)
+def test_a_job_whose_worker_is_still_starting_is_not_begun(make_pool, tmp_path):
+    pool, act = make_pool(2), Act("stubborn", "it", tmp_path)
     pool.submit(act)
     pool.close()
     assert not act.pid_file.exists()
@@ -231,25 +204,25 @@ def stop(number, frame):
 assert __name__ == "__main__"
 print("once", flush=True)
 signal.signal(signal.SIGTERM, stop)
-signal.signal(signal.SIGINT, stop)  # which a shell has its background processes ignore
+signal.signal(signal.SIGINT, stop)  # a shell lets its background processes ignore it
 process_pool.GRACE = 600.0
-made = WorkerPool(2, perform)
+pool = WorkerPool(2, perform)
 try:
     for name in sys.argv[2:]:
-        made.submit(Act(name, name, Path(sys.argv[1])))
-    while made.wait():
+        pool.submit(Act(name, name, Path(sys.argv[1])))
+    while pool.wait():
         pass
 except KeyboardInterrupt:
     print("asked", flush=True)
 finally:
-    made.close()
+    pool.close()
     print("closed", flush=True)
 """
 
 
 @pytest.fixture
 def sweeping(tmp_path):
-    """start(names of jobs): a process that performs them in two workers, the first of a session."""
+    """start(names of jobs): a process that performs them in two workers; it leads a session."""
     processes = []
 
     def start(*names: str) -> subprocess.Popen[str]:
@@ -268,56 +241,51 @@ def sweeping(tmp_path):
         process.communicate()
 
 
-def test_a_killed_parent_leaves_nothing_running(sweeping, tmp_path):
-    """Whatever the workers compute: in Python without an end, deaf to signals; or in torch, holding no lock of Python's."""
+def check_stopped(parent, *, is_asked: bool) -> None:
+    """The parent of the session ends as it should, and no process is left."""
+    if is_asked:
+        out, err = parent.communicate(timeout=300)
+        assert (parent.returncode, out.removeprefix("once\n"), err) == (0, "asked\nclosed\n", "")
+    wait_until(lambda: not list_session(parent.pid))
+
+
+def test_a_killed_parent_leaves_no_process(sweeping, tmp_path):
+    """Its workers compute without end: in Python, ignoring signals, or in torch, without Python's lock."""
     parent = sweeping("stubborn", "compute")
-    pids = [worker(Act(name, name, tmp_path)) for name in ("stubborn", "compute")]
+    pids = [get_pid(Act(name, name, tmp_path)) for name in ("stubborn", "compute")]
     assert set(pids) < set(list_session(parent.pid))
     parent.kill()
-    wait_until(lambda: not list_session(parent.pid))
+    check_stopped(parent, is_asked=False)
 
 
-def test_the_end_of_a_parent_while_its_workers_start_ends_them(sweeping):
+@pytest.mark.parametrize(("number", "processes"), [(signal.SIGKILL, 3), (signal.SIGINT, 4)])
+def test_a_parent_can_be_ended_while_its_workers_start(number, processes, sweeping):
+    """A terminal also sends SIGINT to the workers, before they can handle it; they print nothing."""
     parent = sweeping("stubborn", "compute")
     assert parent.stdout.readline() == "once\n"
-    wait_until(lambda: len(list_session(parent.pid)) > 3)
-    parent.kill()
-    wait_until(lambda: not list_session(parent.pid))
+    wait_until(lambda: len(list_session(parent.pid)) > processes)
+    parent.kill() if number == signal.SIGKILL else os.killpg(parent.pid, number)
+    check_stopped(parent, is_asked=number == signal.SIGINT)
 
 
-def test_a_parent_asked_to_stop_while_its_workers_start_says_nothing_of_it(sweeping):
-    """They are told by the terminal, too, before they can handle it."""
-    parent = sweeping("stubborn", "compute")
-    assert parent.stdout.readline() == "once\n"
-    wait_until(lambda: len(list_session(parent.pid)) > 4)
-    os.killpg(parent.pid, signal.SIGINT)
-    out, err = parent.communicate(timeout=300)
-    assert (parent.returncode, out, err) == (0, "asked\nclosed\n", "")
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("to_all", [True, False])
-def test_a_parent_asked_to_stop_lets_its_workers_save(number, to_all, sweeping, tmp_path):
-    """Whether the terminal tells all of its group, or a cluster the parent alone."""
+@pytest.mark.parametrize(("number", "send"), [(signal.SIGINT, os.killpg), (signal.SIGTERM, os.kill)])
+def test_a_parent_asked_to_stop_lets_its_workers_save(number, send, sweeping, tmp_path):
+    """A terminal signals the whole group, a cluster only the parent."""
     parent = sweeping("save_on_signal", "wait_for_go")
     wait_until(tmp_path.joinpath("save_on_signal.ready").exists)
-    worker(Act("wait_for_go", "wait_for_go", tmp_path))
-    (os.killpg if to_all else os.kill)(parent.pid, number)
-    out, err = parent.communicate(timeout=300)
-    assert (parent.returncode, out, err) == (0, "once\nasked\nclosed\n", "")
+    get_pid(Act("wait_for_go", "wait_for_go", tmp_path))
+    send(parent.pid, number)
+    check_stopped(parent, is_asked=True)
     assert tmp_path.joinpath("save_on_signal").read_text() == "saved"
-    wait_until(lambda: not list_session(parent.pid))
 
 
-def test_asked_twice_it_ends_at_once(sweeping, tmp_path):
+def test_a_parent_asked_twice_ends_at_once(sweeping, tmp_path):
     parent = sweeping("stubborn", "nothing")
     wait_until(tmp_path.joinpath("stubborn.ready").exists)
     os.killpg(parent.pid, signal.SIGINT)
     wait_until(tmp_path.joinpath("stubborn.heard").exists)
     os.killpg(parent.pid, signal.SIGINT)
-    out, err = parent.communicate(timeout=300)
-    assert (parent.returncode, out, err) == (0, "once\nasked\nclosed\n", "")
-    wait_until(lambda: not list_session(parent.pid))
+    check_stopped(parent, is_asked=True)
 
 
 # ------------------------------------------------------------------------------------------- in this process
@@ -325,15 +293,12 @@ def test_asked_twice_it_ends_at_once(sweeping, tmp_path):
 
 def test_in_process_a_job_is_performed_by_wait(tmp_path):
     workers = InProcess(perform)
-    act, bad = Act("nothing", "act", tmp_path), Act("refuse", "bad", tmp_path)
+    act = Act("nothing", "act", tmp_path)
     workers.submit(act)
     assert not act.pid_file.exists()
     assert workers.wait() == [(act, None)]
-    assert worker(act) == os.getpid()
-    workers.submit(bad)
-    ((failed, error),) = workers.wait()
-    assert failed == bad
-    assert str(error) == "not this one"
+    assert get_pid(act) == os.getpid()
+    assert str(do(workers, "refuse", tmp_path)[1]) == "not this one"
     workers.submit(act)
     workers.close()
     assert workers.wait() == []

@@ -1,4 +1,4 @@
-"""Averaged weights: when there are any, where they are evaluated, what is saved of them."""
+"""Averaged weights: when they exist, where they are evaluated, and what is saved."""
 
 import math
 
@@ -25,32 +25,28 @@ LATE = ("averaging=custom", "averaging._target_=mine.RunningMean", "+averaging.b
 
 @pytest.fixture
 def iterates(monkeypatch):
-    """The iterate after each step."""
-    found, take = [], TrainState.apply_step
+    """Return the list of iterates, which grows with each step."""
+    iterates, apply_step = [], TrainState.apply_step
 
-    def taken(training, *arguments):
-        take(training, *arguments)
-        found.append(training.w.clone())
+    def apply_and_record(training, *arguments):
+        apply_step(training, *arguments)
+        iterates.append(training.w.clone())
 
-    monkeypatch.setattr(TrainState, "apply_step", taken)
-    return found
-
-
-def test_there_is_an_average_once_something_was_taken_in(tmp_path, iterates):
-    """The evaluations are after the steps 3, 6 and 9; the fifth step's result is the first to be taken in."""
-    _, (run,) = train_runs(tmp_path, build_blobs(*LATE))
-    assert [row["step"] for row in run.rows() if "average/val/loss" in row] == [6, 9]
-    torch.testing.assert_close(run.load("last")["average"][0], torch.stack(iterates[4:]).mean(0))
+    monkeypatch.setattr(TrainState, "apply_step", apply_and_record)
+    return iterates
 
 
-@pytest.mark.parametrize(("begin", "evaluated"), [(2, [3, 6, 9]), (3, [6, 9]), (8, [9])])
-def test_the_first_to_be_taken_in_is_the_result_of_the_step_of_that_number(begin, evaluated, tmp_path):
+@pytest.mark.parametrize(("begin", "evaluated"), [("null", [6, 9]), (2, [3, 6, 9]), (3, [6, 9]), (8, [9])])
+def test_an_average_is_evaluated_once_it_has_an_iterate(begin, evaluated, tmp_path, iterates):
+    """Evaluations are after steps 3, 6 and 9; `begin` is the number of the first step whose result is averaged."""
     _, (run,) = train_runs(tmp_path, build_blobs(*LATE, f"averaging.begin={begin}"))
     assert [row["step"] for row in run.rows() if "average/val/loss" in row] == evaluated
+    mean = torch.stack(iterates[4 if begin == "null" else begin :]).mean(0)
+    torch.testing.assert_close(run.load("last")["average"][0], mean)
 
 
-def test_the_test_split_is_evaluated_at_the_average_with_statistics_of_its_own(tmp_path, iterates):
-    """By a network of torch's own; the statistics are those of the whole training split at the averaged weights."""
+def test_averaged_weights_are_evaluated_with_their_own_statistics(tmp_path, iterates):
+    """Compared with a plain PyTorch network whose running statistics are of the whole training split."""
     experiment = build_blobs(*LATE, "normalization=batch", "optimizer.lr=0.05")
     (summary,), (run,) = train_runs(tmp_path, experiment)
     net = torch.nn.Sequential(
@@ -66,58 +62,53 @@ def test_the_test_split_is_evaluated_at_the_average_with_statistics_of_its_own(t
             assert summary[f"average/{name}/loss"] == pytest.approx(F.cross_entropy(outputs, targets).item())
             assert summary[f"average/{name}/accuracy"] == (outputs.argmax(1) == targets).double().mean().item()
     saved = run.load("average")
-    mine_, theirs = saved["model"], net.state_dict()
+    model, expected = saved["model"], net.state_dict()
     assert saved["step"] == 9
     for key in ("running_mean", "running_var", "weight", "bias"):
-        torch.testing.assert_close(mine_[f"hidden.1.{key}"], theirs[f"1.{key}"])
-    torch.testing.assert_close(mine_["output.weight"], theirs["3.weight"])
-    assert not torch.allclose(mine_["hidden.1.running_mean"], run.load("last")["model"]["hidden.1.running_mean"])
+        torch.testing.assert_close(model[f"hidden.1.{key}"], expected[f"1.{key}"])
+    torch.testing.assert_close(model["output.weight"], expected["3.weight"])
+    assert not torch.allclose(model["hidden.1.running_mean"], run.load("last")["model"]["hidden.1.running_mean"])
 
 
-def test_without_batch_norm_nothing_is_recomputed(tmp_path, monkeypatch):
-    def asked(*arguments):
-        raise AssertionError
-
-    monkeypatch.setattr(Problem, "statistics", asked)
-    (summary,), _ = train_runs(tmp_path / "a", build_blobs(*LATE, "normalization=layer"))
+def test_without_batch_norm_statistics_are_not_recomputed(tmp_path, monkeypatch):
+    monkeypatch.setattr(Problem, "statistics", lambda *_: pytest.fail("recomputed"))
+    (summary,), _ = train_runs(tmp_path, build_blobs(*LATE, "normalization=layer"))
     assert math.isfinite(summary["average/test/loss"])
-    with pytest.raises(AssertionError):
-        train_runs(tmp_path / "b", build_blobs(*LATE, "normalization=batch"))
 
 
-def test_statistics_of_several_chunks_weigh_each_example_alike(monkeypatch):
-    """The mean does not depend on how the split is cut, the last piece being smaller."""
+def test_statistics_do_not_depend_on_the_size_of_chunks(monkeypatch):
+    """Examples have equal weights although the last chunk is smaller."""
     training = TrainState([build_blobs("normalization=batch", "precision=float64")])
-    found = []
+    means = []
     for size in (1000, 7):
         monkeypatch.setattr("dlopt.training.evaluation.CHUNK", size)
-        found.append(recompute_statistics(training.problem, training.w, training.examples)["hidden.1.running_mean"])
-    torch.testing.assert_close(*found)
+        means.append(recompute_statistics(training.problem, training.w, training.examples)["hidden.1.running_mean"])
+    torch.testing.assert_close(*means)
 
 
-def test_the_summary_holds_the_one_average_beside_the_best_and_the_last(tmp_path):
+def test_the_summary_has_one_average(tmp_path):
     (summary,), (run,) = train_runs(tmp_path, build_blobs(*LATE, "optimizer=sgd", "optimizer.lr=30"))
-    assert summary["best/step"] < 9, "else the test says nothing"
+    assert summary["best/step"] < 9, "the test needs a run that overshoots"
     assert summary["average/val/loss"] == run.rows()[-1]["average/val/loss"]
     assert not any(key.startswith("last/average") for key in summary)
 
 
-def test_without_averaging_there_is_none(tmp_path):
+def test_without_averaging_there_is_no_average(tmp_path):
     (summary,), (run,) = train_runs(tmp_path, build_blobs())
     assert not any("average" in key for key in summary)
     assert not run.checkpoint("average").exists()
 
 
-def test_an_average_without_a_validation_split_is_tested_too(tmp_path):
+def test_without_a_validation_split_the_average_is_tested(tmp_path):
     (summary,), _ = train_runs(tmp_path, build_blobs(*LATE, "validation.fraction=0"))
     assert math.isfinite(summary["average/test/loss"])
     assert "average/val/loss" not in summary
 
 
-# ------------------------------------------------------------------------------------------- lanes, going on
+# ------------------------------------------------------------------------------------------- lanes, resuming
 
 
-def test_each_lane_has_its_own_also_when_others_have_left(tmp_path):
+def test_each_lane_has_its_own_average_also_when_others_leave(tmp_path):
     """The first diverges, the second stops early."""
     early = ("regularization=early_stopping", "regularization.early_stopping.patience=1", "normalization=batch")
     variants = (("optimizer.lr=1e300",), ("seed=1",), ("seed=2", "optimizer.lr=1e-3"))
@@ -136,7 +127,7 @@ def test_each_lane_has_its_own_also_when_others_have_left(tmp_path):
 
 
 @pytest.mark.parametrize("stop", [2, 4, 7])
-def test_an_average_goes_on_bit_by_bit(stop, tmp_path):
+def test_an_average_resumes_to_the_same_bits(stop, tmp_path):
     common = (*LATE, "normalization=batch")
     _, (straight,) = train_runs(tmp_path / "straight", build_blobs(*common))
     run = interrupt_run(tmp_path / "run", stop, build_blobs(*common))
@@ -146,7 +137,7 @@ def test_an_average_goes_on_bit_by_bit(stop, tmp_path):
     assert torch.equal(load_weights(run, "average"), load_weights(straight, "average"))
 
 
-def test_the_average_of_an_earlier_end_is_gone_once_a_run_goes_on(tmp_path):
+def test_the_average_of_an_earlier_end_is_removed_when_a_run_resumes(tmp_path):
     _, (run,) = train_runs(tmp_path, build_blobs(*LATE))
     assert run.load("average")["step"] == 9
     summary, run = resume_run(run.path, build_blobs(*LATE, "epochs=4"), TrainingControl(until=10))
@@ -156,49 +147,42 @@ def test_the_average_of_an_earlier_end_is_gone_once_a_run_goes_on(tmp_path):
     assert run.load("average")["step"] == 12
 
 
-def told(before, after, step):
-    """What is said of an average in a run that goes on with another length."""
+def list_changes(before, after, step):
+    """Return the breaking changes of an average when a run resumes with another length."""
     configs = [
         OmegaConf.create(OmegaConf.to_container(compose_config(*BLOBS, *LATE, o), resolve=True))
         for o in (before, after)
     ]
-    found = list_breaking_changes(
+    changes = list_breaking_changes(
         diff_configs(*configs), OmegaConf.to_container(configs[0]), build(configs[1])[0], step
     )
-    return [said for said in found if "average" in said]
+    return [change for change in changes if "average" in change]
 
 
-def test_an_average_that_follows_the_length_is_told_once_it_has_begun():
-    assert told("epochs=3", "epochs=4", 5) == [
-        "the average follows the length of the run, which was 9 steps and is 12 now"
-    ]
-    assert told("epochs=3", "epochs=4", 4) == []
-    assert told("epochs=4", "epochs=3", 4) == []
-    assert len(told("epochs=4", "epochs=3", 5)) == 1
+def test_an_average_that_depends_on_the_length_cannot_change_once_it_has_begun():
+    (change,) = list_changes("epochs=3", "epochs=4", 5)
+    assert "9 steps" in change
+    assert "12" in change
+    assert list_changes("epochs=3", "epochs=4", 4) == []
+    assert list_changes("epochs=4", "epochs=3", 4) == []
+    assert len(list_changes("epochs=4", "epochs=3", 5)) == 1
 
 
-# ------------------------------------------------------------------------------------------- what is said
+# ------------------------------------------------------------------------------------------- messages
 
 
-def test_an_average_that_would_begin_after_the_end_is_refused():
-    with pytest.raises(
-        ConfigError, match="would take in its first iterate after step 21; the run ends after 9"
-    ) as found:
-        build_blobs("averaging=custom", "averaging._target_=mine.RunningMean", "+averaging.begin=20")
-    assert [key for key, _ in found.value.problems] == ["averaging"]
+@pytest.mark.parametrize(("target", "message"), [
+    (("mine.RunningMean", "+averaging.begin=20"), "step 21; the run ends after 9"),
+    (("mine.FaultyMean",), "fails: ZeroDivisionError"),
+    (("mine.Sawtooth",), "Sawtooth must be a subclass"),
+])  # fmt: skip
+def test_an_unusable_average_is_refused(target, message):
+    with pytest.raises(ConfigError, match=message) as refusal:
+        build_blobs("averaging=custom", f"averaging._target_={target[0]}", *target[1:])
+    assert refusal.value.problems[0][0].startswith("averaging")
 
 
-def test_an_average_that_cannot_say_where_it_begins_is_refused():
-    with pytest.raises(ConfigError, match="averaging  fails: ZeroDivisionError"):
-        build_blobs("averaging=custom", "averaging._target_=mine.FaultyMean")
-
-
-def test_an_averaging_is_a_subclass_of_its_contract():
-    with pytest.raises(ConfigError, match="Sawtooth must be a subclass"):
-        build_blobs("averaging=custom", "averaging._target_=mine.Sawtooth")
-
-
-def test_the_commands_know_the_average(tmp_path, capsys, monkeypatch):
+def test_commands_show_the_average(tmp_path, capsys, monkeypatch):
     monkeypatch.syspath_prepend(mine.__file__.rpartition("/")[0])
     monkeypatch.chdir(tmp_path)
     own = ("device=cpu", "normalization=batch")
@@ -208,9 +192,9 @@ def test_the_commands_know_the_average(tmp_path, capsys, monkeypatch):
     capsys.readouterr()
 
     assert main(["evaluate", "averaged", "--checkpoint", "average", "--trust", "-q"]) == 0
-    said = capsys.readouterr().out
-    assert "average checkpoint (step 9)" in said
-    assert f"loss {run.summary['average/test/loss']:.4f}" in said
+    output = capsys.readouterr().out
+    assert "average checkpoint (step 9)" in output
+    assert f"loss {run.summary['average/test/loss']:.4f}" in output
     assert main(["evaluate", "plain", "--checkpoint", "average", "--trust"]) == 2
     assert "outputs/plain has no averaged weights" in capsys.readouterr().err
     assert main(["evaluate", "averaged", "--checkpoint", "7", "--trust"]) == 2

@@ -1,21 +1,21 @@
-"""Mini-batches: every example once an epoch, in an order that is a function of key and epoch."""
+"""Mini-batches contain every example once per epoch, in an order that is a function of key and epoch."""
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlopt import prng
 from dlopt.parts import Split
 from dlopt.training.batches import Batches, DataPlacement, Examples
 
-relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a slow machine is no failure
+relaxed = settings(max_examples=40)
 KEYS = [prng.key(seed, "order") for seed in range(3)]
 PLACE = (torch.device("cpu"), torch.float32)
 
 
 def split(n, rows=None):
-    """Inputs hold their own row's number, targets three times as much."""
+    """Return a split whose inputs are row numbers and whose targets are three times the inputs."""
     return Split(torch.arange(n).float().unsqueeze(-1), 3 * torch.arange(n), rows)
 
 
@@ -26,13 +26,13 @@ def batches(data, size, keys=KEYS[:1], drop_last=False):
 
 
 def epoch(draw, number):
-    """The rows of each batch of an epoch."""
-    found = []
+    """Return the rows of each batch of an epoch."""
+    batches = []
     for step in range(number * draw.per_epoch, (number + 1) * draw.per_epoch):
         x, y = draw(step)
         assert torch.equal(3 * x.squeeze(-1).long(), y)
-        found.append(y.div(3, rounding_mode="floor"))
-    return found
+        batches.append(y.div(3, rounding_mode="floor"))
+    return batches
 
 
 @relaxed
@@ -47,28 +47,27 @@ def test_every_epoch_shows_every_example_once(n, size, number):
 
 @relaxed
 @given(n=st.integers(1, 50), size=st.integers(1, 60))
-def test_drop_last_leaves_out_the_smaller_batch_alone(n, size):
+def test_drop_last_omits_only_the_smaller_batch(n, size):
     draw = batches(split(n), size, drop_last=True)
     rows = epoch(draw, 1)
     assert draw.per_epoch == n // min(size, n)
     assert {len(r) for r in rows} == {min(size, n)}
-    seen = torch.cat(rows)
-    assert len(seen.unique()) == len(seen)
+    assert len(torch.cat(rows).unique()) == sum(map(len, rows))
 
 
-def test_what_drop_last_leaves_out_is_another_part_each_epoch():
+def test_drop_last_omits_other_examples_in_each_epoch():
     draw = batches(split(23), 5, drop_last=True)
-    left_out = {frozenset(range(23)) - frozenset(torch.cat(epoch(draw, e)).tolist()) for e in range(10)}
-    assert len(left_out) > 7  # of the 1771 sets of three, ten drawn at random seldom hold the same one twice
+    omitted = {frozenset(range(23)) - frozenset(torch.cat(epoch(draw, e)).tolist()) for e in range(10)}
+    assert len(omitted) > 7  # ten random sets of three among 1771 rarely repeat
 
 
-def test_epochs_and_seeds_have_orders_of_their_own():
+def test_epochs_and_seeds_have_different_orders():
     orders = [torch.cat(epoch(batches(split(50), 7, [key]), e)).tolist() for key in KEYS for e in range(4)]
     assert len({tuple(o) for o in orders}) == 12
     assert list(range(50)) not in orders
 
 
-def test_a_full_batch_is_the_data_in_its_order():
+def test_a_full_batch_is_in_the_order_of_the_data():
     for size in (30, 31, 1000):
         draw = batches(split(30), size)
         assert draw.per_epoch == 1
@@ -76,7 +75,7 @@ def test_a_full_batch_is_the_data_in_its_order():
             assert draw(step)[1].tolist() == [3 * i for i in range(30)]
 
 
-def test_a_full_batch_of_rows_is_these_rows():
+def test_a_full_batch_of_a_split_has_only_its_rows():
     rows = torch.tensor([7, 3, 11, 2])
     x, y = batches(split(20, rows), 4)(0)
     assert torch.equal(x.squeeze(-1).long(), rows)
@@ -84,14 +83,14 @@ def test_a_full_batch_of_rows_is_these_rows():
 
 
 @pytest.mark.parametrize("size", [3, 4, 100])
-def test_only_the_rows_of_the_split_are_drawn(size):
+def test_only_the_rows_of_the_split_are_sampled(size):
     rows = torch.tensor([19, 7, 3, 11, 2, 0, 5, 13])
     draw = batches(split(20, rows), size)
     for e in range(3):
         assert sorted(torch.cat(epoch(draw, e)).tolist()) == sorted(rows.tolist())
 
 
-def test_any_step_can_be_asked_for_first():
+def test_steps_can_be_requested_in_any_order():
     in_order = batches(split(23), 5)
     expected = [in_order(step)[1] for step in range(80)]
     assert torch.equal(batches(split(23), 5)(57)[1], expected[57])
@@ -100,8 +99,8 @@ def test_any_step_can_be_asked_for_first():
         assert torch.equal(shuffled(step)[1], expected[step])
 
 
-def lanes_of(shared):
-    """Three splits of six rows: of one tensor, or each of its own."""
+def make_lane_splits(shared):
+    """Return three splits of six rows, of one tensor or each of its own tensor."""
     rows = [torch.tensor(r) for r in ([0, 1, 2, 3, 4, 5], [9, 8, 7, 6, 5, 4], [1, 3, 5, 7, 9, 11])]
     whole = split(12)
     if shared:
@@ -111,8 +110,8 @@ def lanes_of(shared):
 
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("size", [2, 4, 6, 50])
-def test_lanes_draw_what_runs_alone_draw(shared, size):
-    data = lanes_of(shared)
+def test_lanes_sample_the_batches_of_solo_runs(shared, size):
+    data = make_lane_splits(shared)
     together, alone = batches(data, size, KEYS), [batches(d, size, [k]) for d, k in zip(data, KEYS, strict=True)]
     assert all(one.per_epoch == together.per_epoch for one in alone)
     for step in range(9):
@@ -125,20 +124,20 @@ def test_lanes_draw_what_runs_alone_draw(shared, size):
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("size", [2, 4, 6])
 @pytest.mark.parametrize("done", [0, 1, 4])
-def test_lanes_that_are_left_draw_on_as_before(shared, size, done):
-    data = lanes_of(shared)
-    whole, left = batches(data, size, KEYS), batches(data, size, KEYS)
+def test_remaining_lanes_sample_the_same_batches(shared, size, done):
+    data = make_lane_splits(shared)
+    everyone, remaining = batches(data, size, KEYS), batches(data, size, KEYS)
     for step in range(done):
-        left(step)
+        remaining(step)
     stay = torch.tensor([0, 2])
-    left.select_lanes(stay)
+    remaining.select_lanes(stay)
     for step in range(done, done + 8):
-        for mine, theirs in zip(left(step), whole(step), strict=True):
-            assert torch.equal(mine, theirs[stay])
+        for batch, expected in zip(remaining(step), everyone(step), strict=True):
+            assert torch.equal(batch, expected[stay])
 
 
 @pytest.mark.parametrize("rows", [None, [4, 9, 1, 7, 0]])
-def test_all_and_chunks_are_the_split_in_its_order(rows):
+def test_all_and_chunks_are_in_the_order_of_the_split(rows):
     data = split(10, None if rows is None else torch.tensor(rows))
     examples = Examples([data], DataPlacement(*PLACE), lanes=False)
     x, y = data.gather()
@@ -152,18 +151,18 @@ def test_all_and_chunks_are_the_split_in_its_order(rows):
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_all_and_chunks_of_lanes_are_those_of_each(shared):
-    data = lanes_of(shared)
+def test_all_and_chunks_of_lanes_equal_those_of_each_lane(shared):
+    data = make_lane_splits(shared)
     examples = Examples(data, DataPlacement(*PLACE), lanes=True)
     chunks = [torch.cat(column, dim=1) for column in zip(*examples.chunks(4), strict=True)]
     for i, one in enumerate(data):
-        for found, expected in zip(examples.all(), one.gather(), strict=True):
-            assert torch.equal(found[i], expected)
-        for found, expected in zip(chunks, one.gather(), strict=True):
-            assert torch.equal(found[i], expected)
+        for batch, expected in zip(examples.all(), one.gather(), strict=True):
+            assert torch.equal(batch[i], expected)
+        for batch, expected in zip(chunks, one.gather(), strict=True):
+            assert torch.equal(batch[i], expected)
 
 
-def test_a_tensor_is_placed_once_and_only_numbers_change_their_type():
+def test_a_tensor_is_placed_once_and_only_floats_change_their_type():
     place = DataPlacement(torch.device("cpu"), torch.float64)
     x, y = torch.ones(3), torch.ones(3, dtype=torch.int64)
     assert place(x) is place(x)
@@ -172,8 +171,8 @@ def test_a_tensor_is_placed_once_and_only_numbers_change_their_type():
 
 
 @pytest.mark.parametrize("lanes", [False, True])
-def test_data_that_stays_on_the_host_are_drawn_alike(lanes):
-    """Where examples lie does not change what is drawn; `meta` stands for a device whose memory is not the host's."""
+def test_data_on_the_host_give_the_same_batches(lanes):
+    """The storage does not change the batches; `meta` stands for a device with its own memory."""
     rows = [torch.arange(0, 20, 2), torch.arange(1, 21, 2)]
     data = [split(20, r) for r in rows] if lanes else [split(20, rows[0])]
     here, there = (Examples(data, DataPlacement(*PLACE, resident=r), lanes=lanes) for r in (True, False))

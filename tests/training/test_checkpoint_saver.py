@@ -1,4 +1,4 @@
-"""When a run is saved, what it can go on from, and that neither can be told from the end."""
+"""When checkpoints are written, what a run can resume from, and that neither changes its result."""
 
 import math
 import os
@@ -26,13 +26,13 @@ from dlopt.training.state import TrainState
 
 HARD = ("optimizer=momentum", "normalization=batch", "regularization=[dropout,early_stopping]", "schedule=cosine",
         "log_every=2", "batch_size=13", "diagnostic=gradients", "checkpoint.every=2")  # fmt: skip
-"""Twelve steps in three epochs, with all that a checkpoint has to hold."""
+"""Twelve steps in three epochs, with everything that a checkpoint can hold."""
 STEPS = [2, 4, 6, 8, 10, 12]
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that stands still until it is moved: seconds."""
+    """Return a simulated clock."""
     now = SimpleNamespace(seconds=1e6)
     monkeypatch.setattr(checkpointing, "time", SimpleNamespace(monotonic=lambda: now.seconds, perf_counter=lambda: 0.0))
     return now
@@ -40,7 +40,7 @@ def clock(monkeypatch):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The final state of a run that nothing disturbs and that saves at its end alone."""
+    """Return the final state of an uninterrupted run that writes a checkpoint only at its end."""
     _, (run,) = train_runs(tmp_path_factory.mktemp("whole"), build_blobs(*HARD, "checkpoint.every=null"))
     return read_final_state(run)
 
@@ -48,41 +48,41 @@ def whole(tmp_path_factory):
 # ------------------------------------------------------------------------------------------- when
 
 
-def due(clock, seconds, *overrides):
-    """At which of so many seconds after the last time a checkpoint is due, after a step that no number divides."""
-    kept = CheckpointSaver(TrainState([build_blobs(*overrides)]))
-    begun = clock.seconds
-    found = []
+def list_due(clock, seconds, *overrides):
+    """Return whether a checkpoint is due each time so many seconds after the last one, after step 1."""
+    saver = CheckpointSaver(TrainState([build_blobs(*overrides)]))
+    start = clock.seconds
+    due = []
     for passed in seconds:
-        clock.seconds = begun + passed
-        found.append(kept.is_due(1))
-    return found
+        clock.seconds = start + passed
+        due.append(saver.is_due(1))
+    return due
 
 
 def test_a_checkpoint_is_due_when_the_minutes_have_passed(clock):
     seconds = (0.0, 29.999, 30.0, 3000.0)
-    assert due(clock, seconds, "checkpoint.minutes=0.5") == [False, False, True, True]
-    assert due(clock, seconds, "checkpoint.minutes=0.5", "checkpoint.every=7") == [False, False, True, True]
-    assert due(clock, seconds, "checkpoint.minutes=null", "checkpoint.every=7") == [False] * 4
-    assert due(clock, seconds, "checkpoint.minutes=null", "checkpoint.every=1") == [True] * 4
+    assert list_due(clock, seconds, "checkpoint.minutes=0.5") == [False, False, True, True]
+    assert list_due(clock, seconds, "checkpoint.minutes=0.5", "checkpoint.every=7") == [False, False, True, True]
+    assert list_due(clock, seconds, "checkpoint.minutes=null", "checkpoint.every=7") == [False] * 4
+    assert list_due(clock, seconds, "checkpoint.minutes=null", "checkpoint.every=1") == [True] * 4
 
 
-def test_the_minutes_count_from_the_last_checkpoint_whatever_it_was_due_to(clock, tmp_path, monkeypatch):
+def test_the_minutes_count_from_the_last_checkpoint(clock, tmp_path, monkeypatch):
     """A step takes ten seconds of this clock."""
     saved = []
-    take, save = TrainState.apply_step, CheckpointSaver.save
+    apply_step, save = TrainState.apply_step, CheckpointSaver.save
 
-    def taken(training, *arguments):
+    def apply_slowly(training, *arguments):
         clock.seconds += 10
-        take(training, *arguments)
+        apply_step(training, *arguments)
 
-    def seen(kept, *arguments):
-        saved.append(kept.training.step)
-        save(kept, *arguments)
+    def record_and_save(saver, *arguments):
+        saved.append(saver.training.step)
+        save(saver, *arguments)
 
-    monkeypatch.setattr(TrainState, "apply_step", taken)
-    monkeypatch.setattr(CheckpointSaver, "save", seen)
-    wanted = {
+    monkeypatch.setattr(TrainState, "apply_step", apply_slowly)
+    monkeypatch.setattr(CheckpointSaver, "save", record_and_save)
+    expected = {
         ("checkpoint.minutes=0.5",): [3, 6, 9],
         ("checkpoint.minutes=0.45",): [3, 6, 9],
         ("checkpoint.minutes=0.5", "checkpoint.every=4"): [3, 4, 7, 8, 9],
@@ -90,24 +90,24 @@ def test_the_minutes_count_from_the_last_checkpoint_whatever_it_was_due_to(clock
         ("checkpoint.minutes=null",): [9],
         ("checkpoint.minutes=null", "checkpoint.every=3"): [3, 6, 9],
     }
-    for i, (overrides, steps) in enumerate(wanted.items()):
+    for i, (overrides, steps) in enumerate(expected.items()):
         saved.clear()
         train_runs(tmp_path / str(i), build_blobs(*overrides))
         assert saved == steps, overrides
 
 
-def test_the_end_is_saved_by_itself(clock):
-    kept = CheckpointSaver(TrainState([build_blobs("checkpoint.every=1", "checkpoint.minutes=1")]))
+def test_the_checkpoint_at_the_end_is_not_due(clock):
+    saver = CheckpointSaver(TrainState([build_blobs("checkpoint.every=1", "checkpoint.minutes=1")]))
     clock.seconds += 100
-    assert [kept.is_due(step) for step in (7, 8, 9, 10)] == [True, True, False, False]
+    assert [saver.is_due(step) for step in (7, 8, 9, 10)] == [True, True, False, False]
 
 
 # ------------------------------------------------------------------------------------------- what
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
-def test_a_run_goes_on_from_any_checkpoint_that_is_kept_to_the_same_bits(keep, whole, tmp_path):
-    """The newer ones being removed or damaged, in a run that is done and in one that is not."""
+def test_a_run_resumes_from_any_of_its_checkpoints_to_the_same_bits(keep, whole, tmp_path):
+    """After newer checkpoints were removed or damaged."""
     experiment = build_blobs(*HARD, f"checkpoint.keep={keep}")
     _, (run,) = train_runs(tmp_path, experiment)
     assert find_differences(read_final_state(run), whole) == []
@@ -127,7 +127,7 @@ def test_a_run_goes_on_from_any_checkpoint_that_is_kept_to_the_same_bits(keep, w
             assert len(copy.older_checkpoints()) == keep - 1 or step == 12
 
 
-def test_when_it_is_saved_and_how_much_is_kept_cannot_be_told_from_the_end(whole, clock, tmp_path):
+def test_the_settings_of_checkpoints_do_not_change_the_result(whole, clock, tmp_path):
     for i, overrides in enumerate(
         (
             ("checkpoint.every=1", "checkpoint.keep=5"),
@@ -139,7 +139,7 @@ def test_when_it_is_saved_and_how_much_is_kept_cannot_be_told_from_the_end(whole
         assert find_differences(read_final_state(run), whole) == [], overrides
 
 
-def test_an_interrupt_while_a_checkpoint_is_written_leaves_the_former(tmp_path, monkeypatch):
+def test_an_interrupted_write_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
     run = RunWriter.create(tmp_path, {})
     run.save("last", {"step": 1, "w": torch.zeros(3)})
 
@@ -155,7 +155,7 @@ def test_an_interrupt_while_a_checkpoint_is_written_leaves_the_former(tmp_path, 
     run.finish("done", {})
 
 
-def test_each_run_of_several_in_lanes_keeps_its_own(tmp_path):
+def test_each_lane_has_its_own_checkpoints(tmp_path):
     _, runs = train_runs(
         tmp_path, *(build_blobs("checkpoint.every=2", "checkpoint.keep=3", f"seed={i}") for i in range(2))
     )
@@ -165,52 +165,52 @@ def test_each_run_of_several_in_lanes_keeps_its_own(tmp_path):
     assert not any(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_lane_is_restored_from_what_it_holds(tmp_path):
-    """Every bit of its numbers, and which row was the best; NaN too."""
+def test_a_lane_is_restored_from_its_content(tmp_path):
+    """Every bit of its numbers, NaN too, and the best row."""
     experiment = build_blobs()
     rows = [{"step": s, "epoch": s / 3, "val/loss": loss} for s, loss in ((3, math.pi), (6, 0.1 + 0.2), (9, math.nan))]
     lane = Lane(experiment, RunDirectory(tmp_path), 0)
     for lane.row in rows:
         lane.record_evaluation()
     lane.best = rows[1]
-    again = Lane(experiment, RunDirectory(tmp_path), 0)
-    again.restore(lane.content(), rows)
-    assert repr((again.row, again.encoded_rows, again.best)) == repr((lane.row, lane.encoded_rows, lane.best))
-    assert repr(decode_evaluations(again.content())) == repr(rows)
-    again.restore(Lane(experiment, RunDirectory(tmp_path), 0).content(), [])
-    assert (again.row, again.encoded_rows, again.best) == ({}, bytearray(), None)
+    restored = Lane(experiment, RunDirectory(tmp_path), 0)
+    restored.restore(lane.content(), rows)
+    assert repr((restored.row, restored.encoded_rows, restored.best)) == repr((lane.row, lane.encoded_rows, lane.best))
+    assert repr(decode_evaluations(restored.content())) == repr(rows)
+    restored.restore(Lane(experiment, RunDirectory(tmp_path), 0).content(), [])
+    assert (restored.row, restored.encoded_rows, restored.best) == ({}, bytearray(), None)
 
 
 @pytest.mark.parametrize(("objective", "values", "best"), [
     ("val/loss", [3.0, 2.0, 2.0, None, math.nan, math.inf, 2.5, -1.0], [0, 1, 7]),
     ("val/accuracy", [None, 0.5, 0.4, 0.5, math.nan, 0.6, math.inf], [1, 5]),
 ])  # fmt: skip
-def test_a_row_is_the_best_when_it_is_better_than_all_before(objective, values, best, tmp_path):
+def test_a_row_is_the_best_if_it_is_better_than_all_before(objective, values, best, tmp_path):
     lane = Lane(build_blobs(f"objective={objective}"), RunDirectory(tmp_path), 0)
-    found = []
+    improvements = []
     for i, value in enumerate(values):
         lane.row = {"step": i, objective: value}
         if lane.is_best():
             lane.best = lane.row
-            found.append(i)
-    assert found == best
+            improvements.append(i)
+    assert improvements == best
 
 
-def test_the_best_of_a_run_that_goes_back_behind_it_is_found_again(tmp_path):
-    """The file of the best weights is of a step that has not been made, as far as the older checkpoint knows."""
+def test_best_weights_after_the_checkpoint_are_reached_again(tmp_path):
+    """The best weights on disk are of a later step than the older checkpoint."""
     experiment = build_blobs("checkpoint.every=2", "checkpoint.keep=4", "optimizer.lr=0.05")
     _, (run,) = train_runs(tmp_path, experiment)
     state = read_final_state(run)
     assert run.load("best")["step"] == 9
-    for gone in ([run.checkpoint("last")], run.checkpoint("last").parent.glob("[ls]*.safetensors")):
-        for checkpoint in gone:
+    for removed in ([run.checkpoint("last")], run.checkpoint("last").parent.glob("[ls]*.safetensors")):
+        for checkpoint in removed:
             checkpoint.unlink()
         assert run.load("best")["step"] == 9
         _, run = resume_run(run.path, experiment)
         assert find_differences(read_final_state(run), state) == []
 
 
-def test_a_run_that_goes_back_before_its_first_evaluation_has_no_best_weights(tmp_path):
+def test_a_run_that_resumes_before_its_first_evaluation_has_no_best_weights(tmp_path):
     experiment = build_blobs("checkpoint.every=2", "checkpoint.keep=4")
     _, (run,) = train_runs(tmp_path, experiment)
     interrupt_run(tmp_path / "early", 2, experiment)
@@ -244,49 +244,46 @@ def test_rows_reach_the_disk_before_a_checkpoint_that_counts_them(tmp_path):
 
 
 @pytest.mark.parametrize("end", ["done", "diverged"])
-def test_every_name_reaches_the_disk_and_before_a_run_is_said_to_be_over(end, tmp_path, monkeypatch):
-    """A name that was given in a folder is open until that folder is synchronized: what lasts closes what did not."""
-    opened, folders = set(), {}
-    fsync, replace = os.fsync, os.replace
+def test_names_reach_the_disk_before_the_run_is_finished(end, tmp_path, monkeypatch):
+    """A name is pending until its folder is synchronized; no name is pending when status.json is replaced."""
+    pending, at_replace = set(), {}
+    replace = os.replace
 
-    def reached(descriptor):
-        fsync(descriptor)
+    def sync(descriptor):
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            opened.difference_update([p for p in opened if os.path.samestat(os.fstat(descriptor), p.parent.stat())])
+            pending.difference_update([p for p in pending if os.path.samestat(os.fstat(descriptor), p.parent.stat())])
 
-    def moved(new, file):
+    def record_and_replace(new, file):
         if file.name in ("status.json", "last.safetensors"):
-            folders.setdefault(file.name, []).append({p.name for p in opened})
+            at_replace.setdefault(file.name, []).append({p.name for p in pending})
         replace(new, file)
-        opened.add(file)
+        pending.add(file)
 
-    experiment = build_blobs(
-        "checkpoint.every=4", *(["optimizer=sgd", "optimizer.lr=1e30"] if end == "diverged" else [])
-    )
+    diverging = ["optimizer=sgd", "optimizer.lr=1e30"] if end == "diverged" else []
+    experiment = build_blobs("checkpoint.every=4", *diverging)
     run = RunWriter.create(tmp_path / "run")
-    monkeypatch.setattr(os, "fsync", reached)
-    monkeypatch.setattr(os, "replace", moved)
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", record_and_replace)
     (summary,) = train([experiment], [run])
     assert summary["status"] == end
-    assert opened == set()
-    assert folders["status.json"] == [set()]
-    others = [name for names in folders.get("last.safetensors", []) for name in names if not name.startswith("step-")]
-    assert set(others) <= {"best.safetensors"}, "and the former last one, which has just been given its name"
+    assert pending == set()
+    assert at_replace["status.json"] == [set()]
+    others = [n for names in at_replace.get("last.safetensors", []) for n in names if not n.startswith("step-")]
+    assert set(others) <= {"best.safetensors"}, "and the previous checkpoint, which was just renamed"
 
 
-def test_the_test_split_is_evaluated_once_where_the_last_weights_are_the_best(tmp_path, monkeypatch):
-    """Which is what an evaluation of each would find."""
-    asked = []
+def test_the_test_split_is_evaluated_once_if_the_last_weights_are_the_best(tmp_path, monkeypatch):
+    calls = []
     evaluate = recorder.evaluate
 
-    def counted(problem, w, *rest):
-        asked.append(w.clone())
+    def count_and_evaluate(problem, w, *rest):
+        calls.append(w.clone())
         return evaluate(problem, w, *rest)
 
-    monkeypatch.setattr(recorder, "evaluate", counted)
-    for rate, times in (("0.001", 1), ("10.0", 2)):
-        asked.clear()
-        (summary,), _ = train_runs(tmp_path / rate, build_blobs("optimizer=sgd", f"optimizer.lr={rate}"))
-        assert len(asked) == 3 + times, "one of the validation split for each epoch"
-        same = {key: value for key, value in summary.items() if key.startswith("test/")}
-        assert (same == {k: summary[f"last/{k}"] for k in same}) == (times == 1)
+    monkeypatch.setattr(recorder, "evaluate", count_and_evaluate)
+    for lr, times in (("0.001", 1), ("10.0", 2)):
+        calls.clear()
+        (summary,), _ = train_runs(tmp_path / lr, build_blobs("optimizer=sgd", f"optimizer.lr={lr}"))
+        assert len(calls) == 3 + times, "one of the validation split for each epoch"
+        metrics = {key: value for key, value in summary.items() if key.startswith("test/")}
+        assert (metrics == {k: summary[f"last/{k}"] for k in metrics}) == (times == 1)

@@ -1,4 +1,4 @@
-"""Every option of every group, for a few steps on a problem that suits it: trained, saved, resumed, in lanes."""
+"""Every option of every group is trained, saved, resumed and trained in lanes, for a few steps."""
 
 import math
 
@@ -36,7 +36,7 @@ SHAPES = {0: "[4]", 1: "[1,8]", 2: "[2,6,6]"}
 
 
 def problem(group: str, option: str) -> list[str]:
-    """A small problem on which the option can work."""
+    """Return overrides for a small problem that suits the option."""
     shape = "[2,6,6]" if option in ("cnn", "resnet") else SHAPES[max(dims(group, option))]
     common = ["batch_size=16", "epochs=2", f"device={DEVICE}", "precision=float64"]
     if group != "arch":
@@ -65,7 +65,7 @@ def problem(group: str, option: str) -> list[str]:
 
 
 def dims(group: str, option: str) -> tuple[int, ...]:
-    """The numbers of spatial dimensions of inputs that an option says it can work on; features where it says none."""
+    """Return the numbers of spatial dimensions that an option supports; 0, features, if it does not declare them."""
     node = yaml.safe_load((groups.CONF / group / f"{option}.yaml").read_text()) or {}
     parts = [
         get_object(n["_target_"]) for n in node.values() if isinstance(n, dict) and n.get("_target_", "???") != "???"
@@ -73,28 +73,24 @@ def dims(group: str, option: str) -> tuple[int, ...]:
     return next((part.dims for part in parts if hasattr(part, "dims")), (0,))
 
 
-def several(group: str) -> bool:
-    return groups.takes_several(group)
-
-
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_an_option_trains_saves_and_resumes(group, option, tmp_path):
-    brought = write_data_files(option, tmp_path) if group == "data" else []
+    files = write_data_files(option, tmp_path) if group == "data" else []
     if option == "pretrained":
         _, (source,) = train_runs(tmp_path / "source", build_experiment(*problem(group, option), "epochs=1"))
-        brought = [f"init.run={source.path}"]
-    check([f"{group}={option}", *problem(group, option), *brought], tmp_path)
+        files = [f"init.run={source.path}"]
+    check([f"{group}={option}", *problem(group, option), *files], tmp_path)
 
 
 @pytest.mark.parametrize("group", CUSTOM)
-def test_a_part_of_ones_own_trains_saves_and_resumes(group, tmp_path):
+def test_a_custom_component_trains_saves_and_resumes(group, tmp_path):
     target, *keys = CUSTOM[group]
-    at = f"{group}.custom" if several(group) else group
+    at = f"{group}.custom" if groups.takes_several(group) else group
     own = [f"{group}=custom", f"{at}._target_={target}", *(f"+{at}.{key}" for key in keys)]
     check([*problem(group, "custom"), *own], tmp_path)
 
 
-def test_every_group_has_a_part_of_ones_own_here():
+def test_every_group_has_a_custom_component_here():
     assert set(CUSTOM) == set(groups.list_groups()) - {"experiment"}
 
 

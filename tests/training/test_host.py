@@ -1,7 +1,7 @@
-"""Between steps at which something is due the host does not wait for the device.
+"""The host does not wait for the device between steps at which something is due.
 
-On a GPU torch itself says where it waits. On a CPU nothing ever waits, so every operation is looked at that would make
-the host wait for another device: those that read a value from it, and those that hand it a number of the host's own.
+On a GPU torch itself reports waiting. On a CPU nothing waits, so the tests look for operations that would make the host
+wait for another device: those that read a value from it, and those that copy a number of the host to it.
 """
 
 import contextlib
@@ -11,10 +11,11 @@ import mine
 import pytest
 import torch
 from helpers import DEVICE, build_experiment, train_runs
-from test_conformance import CUSTOM, OPTIONS, problem, several
+from test_conformance import CUSTOM, OPTIONS, problem
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dlopt.config.compose import groups
 from dlopt.parts import Step
 from dlopt.training import running_metrics
 from dlopt.training.recorder import Recorder
@@ -25,42 +26,42 @@ READS = {
     ATEN._local_scalar_dense, ATEN.is_nonzero, ATEN.item, ATEN.equal, ATEN.nonzero, ATEN.masked_select, ATEN.bincount,
     ATEN.unique_dim, ATEN.unique_consecutive, ATEN._unique, ATEN._unique2, ATEN.repeat_interleave, ATEN._linalg_check_errors,
 }  # fmt: skip
-"""Operations whose result, or its shape, the host must know."""
+"""Operations whose result or shape the host must know."""
 INDEXES = {ATEN.index, ATEN.index_put, ATEN.index_put_, ATEN._index_put_impl_}
 METHODS = {torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.cpu, torch.Tensor.__array__}
-"""Ways to the host that are no operation on a CPU."""
+"""Ways to the host that are not dispatched as operations on a CPU."""
 FACTORIES = {torch.tensor, torch.as_tensor}
-"""Ways from the host to a device that is named: the copy waits for all that the device still has to do."""
+"""Ways from the host to a device: the copy waits until the device has finished."""
 
 
 class Operations(TorchDispatchMode):
-    def __init__(self, found):
+    def __init__(self, waits):
         super().__init__()
-        self.found = found
+        self.waits = waits
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket
         masked = name in INDEXES and any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
         if name in READS or masked:
-            self.found.append(str(func))
+            self.waits.append(str(func))
         return func(*args, **(kwargs or {}))
 
 
 class Calls(TorchFunctionMode):
-    def __init__(self, found):
+    def __init__(self, waits):
         super().__init__()
-        self.found = found
+        self.waits = waits
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func in METHODS or (func in FACTORIES and kwargs.get("device") is not None):
-            self.found.append(func.__name__)
+            self.waits.append(func.__name__)
         return func(*args, **kwargs)
 
 
 @contextlib.contextmanager
-def listening(found):
-    """Take down whatever makes the host wait; on a GPU it is an error at once."""
+def record_waits(waits):
+    """Append to `waits` what makes the host wait; on a GPU it is an error at once."""
     if DEVICE.startswith("cuda"):
         torch.cuda.set_sync_debug_mode("error")
         try:
@@ -68,39 +69,39 @@ def listening(found):
         finally:
             torch.cuda.set_sync_debug_mode("default")
     else:
-        with Calls(found), Operations(found):
+        with Calls(waits), Operations(waits):
             yield
 
 
 @pytest.fixture
 def waits(monkeypatch):
-    """What made the host wait in the steps of runs, but for the first, in which constants go to the device once."""
-    found, listener = [], contextlib.ExitStack()
-    goes_on, is_due = Recorder.should_continue, Recorder.anything_due
+    """Return what makes the host wait in steps of runs, except in the first, which copies constants to the device."""
+    waits, stack = [], contextlib.ExitStack()
+    should_continue, anything_due = Recorder.should_continue, Recorder.anything_due
 
-    def begins(journal):
-        answer = goes_on(journal)
-        if answer and journal.training.step > 0:
-            listener.enter_context(listening(found))
+    def begin_step(recorder):
+        answer = should_continue(recorder)
+        if answer and recorder.training.step > 0:
+            stack.enter_context(record_waits(waits))
         return answer
 
-    def ends(journal):
-        answer = is_due(journal)
-        listener.close()
+    def end_step(recorder):
+        answer = anything_due(recorder)
+        stack.close()
         return answer
 
-    monkeypatch.setattr(Recorder, "should_continue", begins)
-    monkeypatch.setattr(Recorder, "anything_due", ends)
-    with listener:
-        yield found
+    monkeypatch.setattr(Recorder, "should_continue", begin_step)
+    monkeypatch.setattr(Recorder, "anything_due", end_step)
+    with stack:
+        yield waits
 
 
-def chosen(group, option):
-    """The option on a problem that suits it, with several epochs and an incomplete last batch in each."""
+def choose(group, option):
+    """Return overrides for an option on a suitable problem, with epochs whose last batch is smaller."""
     if option != "custom":
         return [f"{group}={option}", *problem(group, option), "batch_size=20"]
     target, *keys = CUSTOM[group]
-    at = f"{group}.custom" if several(group) else group
+    at = f"{group}.custom" if groups.takes_several(group) else group
     own = [f"{group}=custom", f"{at}._target_={target}", *(f"+{at}.{key}" for key in keys)]
     return [*problem(group, option), *own, "batch_size=20"]
 
@@ -108,7 +109,7 @@ def chosen(group, option):
 OF_STEPS = [(g, o) for g, o in OPTIONS if g in GROUPS] + [(g, "custom") for g in GROUPS]
 
 
-def alone_and_in_lanes(folder, experiment):
+def train_solo_and_in_lanes(folder, experiment):
     other = dataclasses.replace(experiment, settings=dataclasses.replace(experiment.settings, seed=1))
     train_runs(folder / "alone", experiment)
     train_runs(folder / "lanes", experiment, other)
@@ -116,28 +117,28 @@ def alone_and_in_lanes(folder, experiment):
 
 @pytest.mark.parametrize(("group", "option"), OF_STEPS)
 def test_a_step_does_not_wait_for_the_device(group, option, tmp_path, waits):
-    experiment = build_experiment(*chosen(group, option))
+    experiment = build_experiment(*choose(group, option))
     if not experiment.optimizer.lanes:
-        pytest.skip("a rule that decides on the host says lanes = False")
-    alone_and_in_lanes(tmp_path, experiment)
+        pytest.skip("an optimizer that decides on the host declares lanes = False")
+    train_solo_and_in_lanes(tmp_path, experiment)
     assert waits == []
 
 
 @pytest.mark.parametrize("option", ["gradients", "activations", "histograms"])
-def test_neither_does_a_measurement_before_its_row(option, tmp_path, waits):
+def test_a_diagnostic_does_not_wait_before_its_row(option, tmp_path, waits):
     often = ("normalization=batch", "regularization=dropout", "schedule=cosine", f"diagnostic.{option}.every=1")
-    alone_and_in_lanes(tmp_path, build_experiment(*problem("diagnostic", option), f"diagnostic={option}", *often))
+    train_solo_and_in_lanes(tmp_path, build_experiment(*problem("diagnostic", option), f"diagnostic={option}", *often))
     assert waits == []
 
 
-def test_nor_do_outputs_that_are_too_many_to_be_kept(tmp_path, waits, monkeypatch):
-    """Their metrics are computed at once, here of two whole batches and a smaller one."""
+def test_reducing_outputs_that_exceed_the_buffer_does_not_wait(tmp_path, waits, monkeypatch):
+    """The metrics of two full batches and a smaller one are computed during the epoch."""
     monkeypatch.setattr(running_metrics, "MAX_BUFFERED", 3 * 45)
     experiment = build_experiment(*problem("optimizer", "sgd"), "batch_size=20", "eval_every=2")
     folded = []
     fold = running_metrics.RunningMetrics._fold
-    monkeypatch.setattr(running_metrics.RunningMetrics, "_fold", lambda window: folded.append(fold(window)))
-    alone_and_in_lanes(tmp_path, experiment)
+    monkeypatch.setattr(running_metrics.RunningMetrics, "_fold", lambda metrics: folded.append(fold(metrics)))
+    train_solo_and_in_lanes(tmp_path, experiment)
     assert folded
     assert waits == []
 
@@ -160,22 +161,22 @@ WAITING = {
 
 
 @pytest.mark.parametrize("name", WAITING)
-def test_what_waits_is_heard(name):
-    x, found = torch.ones(3, device=DEVICE), []
+def test_operations_that_wait_are_recorded(name):
+    x, waits = torch.ones(3, device=DEVICE), []
     try:
-        with listening(found):
+        with record_waits(waits):
             WAITING[name](x)
-    except RuntimeError as error:  # torch's own way to say so, on a GPU
-        found.append(error)
-    assert found
+    except RuntimeError as error:  # raised by torch on a GPU
+        waits.append(error)
+    assert waits
 
 
-@pytest.mark.skipif(DEVICE != "cpu", reason="there it is an error")
-def test_a_rule_that_looks_at_its_loss_is_heard_at_every_step_but_the_first(tmp_path, waits, monkeypatch):
-    def step(rule, w, state, objective):
+@pytest.mark.skipif(DEVICE != "cpu", reason="an error on a GPU")
+def test_an_optimizer_that_reads_its_loss_is_recorded_at_every_step_but_the_first(tmp_path, waits, monkeypatch):
+    def step(optimizer, w, state, objective):
         loss, g = objective.gradient(w)
-        return Step(w - rule.lr * g.sign() if loss > 0 else w, state, loss, g)
+        return Step(w - optimizer.lr * g.sign() if loss > 0 else w, state, loss, g)
 
     monkeypatch.setattr(mine.Sign, "step", step)
-    train_runs(tmp_path, build_experiment(*chosen("optimizer", "custom")))
+    train_runs(tmp_path, build_experiment(*choose("optimizer", "custom")))
     assert len(waits) == 5

@@ -1,4 +1,4 @@
-"""The Predictor: the numbers that training wrote, and those of a plain forward pass."""
+"""The Predictor gives the numbers that training wrote, and those of a plain forward pass."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize("keys", RUNS.values(), ids=RUNS)
-def test_metrics_are_those_that_training_wrote(keys, here):
+def test_metrics_equal_those_that_training_wrote(keys, here):
     """To the last bit, for each checkpoint and split."""
     assert main(["train", "-q", *BLOBS, *keys]) == 0
     run = find_run()
@@ -49,21 +49,21 @@ def network():
     return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3)).eval()
 
 
-def test_outputs_are_those_of_a_plain_forward_pass(network):
-    """Of preprocessed inputs, in any batches; the softmax of the outputs gives probabilities."""
+def test_outputs_equal_those_of_a_plain_forward_pass(network):
+    """For preprocessed inputs and any batch size; the softmax of the outputs gives probabilities."""
     x = 3.0 + 2.0 * torch.randn(2 * CHUNK + 5, 4)
     standardize = Standardize()
     statistics = standardize.fit(x)
     with torch.no_grad():
-        wanted = network((x - statistics["mu"]) / statistics["sigma"])
+        expected = network((x - statistics["mu"]) / statistics["sigma"])
     predictor = Predictor(network, CrossEntropy(["accuracy"]), preprocessing=[(standardize, statistics)])
     for batch_size in (CHUNK, 7):
-        torch.testing.assert_close(predictor.predict(x, batch_size), wanted, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(predictor.probabilities(x), wanted.softmax(-1), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(predictor.predict(x, batch_size), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(predictor.probabilities(x), expected.softmax(-1), rtol=1e-5, atol=1e-5)
     assert predictor.preprocess(x).mean(0).abs().max() < 1e-5
 
 
-def test_dropout_is_off_and_nothing_of_the_model_changes(here):
+def test_dropout_is_off_and_the_model_does_not_change(here):
     assert main(["train", "-q", *BLOBS, "regularization=dropout", "normalization=batch"]) == 0
     predictor, _ = load_predictor(find_run(), device=DEVICE, trust=True)
     before = {name: x.clone() for name, x in predictor.model.state_dict().items()}
@@ -87,8 +87,8 @@ def test_a_split_of_several_parts_is_evaluated_as_one(network):
     assert predictor.evaluate("all")["loss"] == pytest.approx(loss, rel=1e-6)
 
 
-def test_another_weight_vector_is_evaluated_by_the_same_problem(network):
-    """As landscapes do: the model's own weights stay."""
+def test_the_problem_evaluates_other_weight_vectors(network):
+    """The model's own weights do not change."""
     predictor = Predictor(network, CrossEntropy([]))
     x = torch.randn(5, 4)
     before = predictor.predict(x)
