@@ -398,3 +398,6 @@ DAMAGE_CASES: dict[str, Spoil] = {
     "a mapping of choices": write_file(".hydra/hydra.yaml", "hydra: {runtime: {choices: [1], cwd: 3}}"),
 }  # fmt: skip
 """What is shown as damaged, or shown; never a traceback, a wait or all of the memory."""
+_TABLE = [name for name in DAMAGE_CASES if any(name.endswith(f" is {kind}") for kind in _VALUES)]
+REPEATED_CASES = {name for i, name in enumerate(_TABLE) if (i + i // len(_VALUES)) % 3}
+"""Most pairs of a key and a kind of value: each key is tried with a third of the kinds, each kind with a third of keys."""

@@ -1,10 +1,29 @@
-"""Watch processes from a test: wait for a condition, list the processes of a session."""
+"""Watch processes from a test: wait for a condition, list the processes of a session; a run that does not end."""
 
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from forked import ForkedProcess
+from helpers import BLOBS
+
+TESTS = str(Path(__file__).parent)
+ENDLESS = ("train", "-q", *BLOBS, "threads=1", "epochs=1000000", "eval_every=100000", "checkpoint.every=10",
+           "hydra.run.dir=run")  # fmt: skip
+"""The arguments of a run that has to be stopped."""
+
+
+def wait_for_file(job: ForkedProcess, file: Path) -> None:
+    """Wait until a job has written a file; it must not end before."""
+    wait_until(lambda: file.exists() or job.has_ended)
+    assert file.exists(), job.wait()
+
+
+def wait_until_training(job: ForkedProcess, folder: Path) -> None:
+    """Wait until a job has written a checkpoint of the run in this folder."""
+    wait_for_file(job, folder / "run/checkpoints/last.safetensors")
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 300.0) -> Any:

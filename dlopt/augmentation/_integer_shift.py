@@ -10,7 +10,7 @@ from dlopt import prng
 from dlopt.prng import Key
 
 FillMode = Literal["zero", "edge", "reflect", "wrap"]
-"""Values that enter at an edge: zeros, the last value, the reflection in it, or the values that leave opposite."""
+"""Values that enter at an edge: zeros, the last value, the reflection in it, or the values that leave at the other."""
 
 
 def random_offsets(key: Key, most: tuple[int, ...], inputs: Tensor) -> Tensor:
@@ -23,23 +23,23 @@ def shift_by(inputs: Tensor, by: Tensor, fill: FillMode) -> Tensor:
     """Shift each of the inputs (B, channels, *space) by its own number of positions per axis, by (B, axes)."""
     batch, channels, *space = inputs.shape
     if fill == "zero":
-        inputs = F.pad(inputs, (0, 1) * len(space))  # the zero that `_sources` points to
-    at, *more = [_sources(by[:, i], length, fill) for i, length in enumerate(space)]
-    for i, source in enumerate(more):
-        at = (at.unsqueeze(-1) * inputs.shape[3 + i] + source.unsqueeze(1)).flatten(1)
-    shifted = inputs.flatten(2).gather(-1, at.unsqueeze(1).expand(batch, channels, -1))
+        inputs = F.pad(inputs, (0, 1) * len(space))  # the zero that `_find_sources` points to
+    index, *others = [_find_sources(by[:, i], length, fill) for i, length in enumerate(space)]
+    for i, source in enumerate(others):
+        index = (index.unsqueeze(-1) * inputs.shape[3 + i] + source.unsqueeze(1)).flatten(1)
+    shifted = inputs.flatten(2).gather(-1, index.unsqueeze(1).expand(batch, channels, -1))
     return shifted.unflatten(-1, space)
 
 
-def _sources(by: Tensor, length: int, fill: FillMode) -> Tensor:
+def _find_sources(by: Tensor, length: int, fill: FillMode) -> Tensor:
     """Return the source of each position of each example, (B, length); the index `length` stands for a zero."""
-    at = torch.arange(length, device=by.device) - by.unsqueeze(-1)
+    source = torch.arange(length, device=by.device) - by.unsqueeze(-1)
     if fill == "zero":
-        return torch.where((at >= 0) & (at < length), at, length)
+        return torch.where((source >= 0) & (source < length), source, length)
     if fill == "edge":
-        return at.clamp(0, length - 1)
+        return source.clamp(0, length - 1)
     if fill == "wrap":
-        return at.remainder(length)
+        return source.remainder(length)
     period = max(2 * (length - 1), 1)  # a single position reflects to itself
-    at = at.remainder(period)
-    return torch.minimum(at, period - at)
+    source = source.remainder(period)
+    return torch.minimum(source, period - source)

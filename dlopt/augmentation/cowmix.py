@@ -64,12 +64,12 @@ class CowMix(Augmentation):
         u = prng.uniform(prng.fold_in(key, "image"), (3, batch), inputs.device).to(inputs.dtype)
         sigma = self.sigma_low * (self.sigma_high / self.sigma_low) ** u[0]
         p = self.p_low + (self.p_high - self.p_low) * u[1]
-        kept = make_mask(sample_noise(prng.fold_in(key, "mask"), (batch, height, width), inputs), sigma, p)
+        mask = make_mask(sample_noise(prng.fold_in(key, "mask"), (batch, height, width), inputs), sigma, p)
         if self.blend == "noise":
-            return torch.lerp(_noise_like(inputs, prng.fold_in(key, "noise")), inputs, kept.unsqueeze(1)), targets
+            return torch.lerp(_noise_like(inputs, prng.fold_in(key, "noise")), inputs, mask.unsqueeze(1)), targets
         order = u[2].argsort(stable=True)
-        mixed = torch.lerp(inputs.index_select(0, order), inputs, kept.unsqueeze(1))
-        share = kept.mean((-2, -1)).unsqueeze(-1).to(targets.dtype)
+        mixed = torch.lerp(inputs.index_select(0, order), inputs, mask.unsqueeze(1))
+        share = mask.mean((-2, -1)).unsqueeze(-1).to(targets.dtype)
         return mixed, torch.lerp(targets.index_select(0, order), targets, share)
 
 

@@ -57,7 +57,7 @@ def rotate_images(inputs: Tensor, angles: Tensor, fill: RotateFillMode) -> Tenso
 
 
 _PADDING = {"zero": "zeros", "edge": "border", "reflect": "reflection"}
-"""The names of the fills in torch."""
+"""Names of the fills in torch."""
 
 
 def _pixel_centers(length: int, like: Tensor) -> Tensor:

@@ -1,31 +1,27 @@
 """Polyak averaging."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
-import torch
 from torch import Tensor
 
-from dlopt.parts import Averaging, TrainingTime
+from dlopt.averaging._mean import MeanState, RunningMean
+from dlopt.parts import TrainingTime
 from dlopt.ranges import NonNegative
 
 
-class PolyakState(NamedTuple):
-    w: Tensor  # (..., P)
-
-
 @dataclass(frozen=True)
-class Polyak(Averaging):
-    """w_mean = (w_1 + ... + w_n) / n over the iterates after each step from `start` on, kept as a running mean:
+class Polyak(RunningMean):
+    """Polyak averaging: the mean of all iterates from a start step on.
 
-        w_mean <- w_mean + (w - w_mean) / n
+        w_mean <- w_mean + (w - w_mean) / n,  n = 1, 2, ... from `start` on
 
-    Far from the solution the iterates move, and a mean only lags behind; near it they circle around, and the mean lies
-    in the middle: for convex problems it is asymptotically as good as any method that has seen the same gradients, at a
-    rate larger than the iterates themselves could bear. So the first part of a run is left out.
+    Far from the solution the iterates move, and a mean lags behind. Near it they circle, and the mean lies in the
+    middle: on convex problems it is asymptotically as good as any method that has seen the same gradients, at a larger
+    learning rate than the iterates could use alone. So the first part of a run is left out.
 
-    start   what goes before is left out; 0: nothing
-    unit    of start: steps, epochs, or run for a share of the run (0.5: its second half)
+    start   start of the average; 0: the first step
+    unit    of start: steps, epochs, or run for a fraction of the run (0.5: its second half)
 
     Source: Polyak and Juditsky 1992; Goodfellow, Bengio and Courville 2016, section 8.7.3.
     """
@@ -34,15 +30,9 @@ class Polyak(Averaging):
     unit: Literal["steps", "epochs", "run"]
 
     def first(self, time: TrainingTime) -> int:
-        begun = self.start * {"steps": 1, "epochs": time.per_epoch, "run": time.steps}[self.unit]
-        return round(min(begun, time.steps))
+        start = self.start * {"steps": 1, "epochs": time.per_epoch, "run": time.steps}[self.unit]
+        return round(min(start, time.steps))
 
-    def init(self, w: Tensor) -> PolyakState:
-        return PolyakState(torch.zeros_like(w))
-
-    def update(self, state: PolyakState, w: Tensor, time: TrainingTime) -> PolyakState:
+    def update(self, state: MeanState, w: Tensor, time: TrainingTime) -> MeanState:
         n = time.step - self.first(time) + 1
-        return PolyakState(state.w.lerp_(w, 1.0 / n))
-
-    def value(self, state: PolyakState) -> Tensor:
-        return state.w
+        return MeanState(state.w.lerp_(w, 1.0 / n))

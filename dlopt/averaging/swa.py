@@ -2,48 +2,38 @@
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from dlopt.parts import Averaging, TrainingTime
+from dlopt.averaging._mean import MeanState, RunningMean
+from dlopt.parts import TrainingTime
 from dlopt.ranges import Count, Fraction
 
 
-class SWAState(NamedTuple):
-    w: Tensor  # (..., P)
-
-
 @dataclass(frozen=True)
-class StochasticWeightAveraging(Averaging):
-    """w_swa <- (n w_swa + w) / (n + 1), n iterates taken in before: at the end of every so many epochs.
+class StochasticWeightAveraging(RunningMean):
+    """Stochastic weight averaging: the mean of the iterates at the ends of epochs, late in the run.
 
-    The first of them is that at the share `start` of the run, or the next end of such epochs. The iterates should lie
-    apart: use a rate that stays large from there on, or that restarts, with every the length of its period. A schedule
-    that ends near zero leaves iterates that are all alike, and their mean is one of them.
+        w_swa <- (n w_swa + w) / (n + 1),  every `every` epochs, with n iterates averaged before
+
+    The first one is at the fraction start_fraction of the run, or at the next end of such a period. The iterates should
+    be far apart: use a learning rate that stays large, or one that restarts with period `every`. If the schedule ends
+    near zero, they are nearly equal, and so is their mean. Batch-normalization statistics are recomputed for the mean.
 
     start_fraction   fraction of the run before the first averaged iterate
     every            epochs between two averaged iterates (c of the paper)
 
-    Source: Izmailov et al. 2018, algorithm 1, whose first model is that at the start; statistics of batch normalization
-    are computed anew for the mean, as there.
+    Source: Izmailov et al. 2018, algorithm 1, which includes the iterate at the start.
     """
 
     start_fraction: Fraction
     every: Count
 
     def first(self, time: TrainingTime) -> int:
-        each = self.every * time.per_epoch
-        begun = round(self.start_fraction * time.steps / each, 9)  # so that no rounding makes it one more
-        return max(math.ceil(begun), 1) * each - 1
+        period = self.every * time.per_epoch
+        start = round(self.start_fraction * time.steps / period, 9)  # so that rounding does not add a period
+        return max(math.ceil(start), 1) * period - 1
 
-    def init(self, w: Tensor) -> SWAState:
-        return SWAState(torch.zeros_like(w))
-
-    def update(self, state: SWAState, w: Tensor, time: TrainingTime) -> SWAState:
+    def update(self, state: MeanState, w: Tensor, time: TrainingTime) -> MeanState:
         n, within = divmod(time.step - self.first(time), self.every * time.per_epoch)
-        return state if within else SWAState(state.w.lerp_(w, 1.0 / (n + 1)))
-
-    def value(self, state: SWAState) -> Tensor:
-        return state.w
+        return state if within else MeanState(state.w.lerp_(w, 1.0 / (n + 1)))

@@ -242,8 +242,8 @@ def _complete_values(name: str, value: str, line: CompletionLine) -> list[str]:
     group = config.find_group(name)
     if group is not None:
         return _complete_option_list(config.list_options(group), value, is_list=compose_groups.takes_several(group))
-    head, last, inside = _split_last(value)
-    if inside:
+    head, last, in_brackets = _split_last(value)
+    if in_brackets:
         return []
     used = head.split(",")
     return [head + w for w in _filter_prefix(last, config.suggest_values(name)) if w not in used]
@@ -251,15 +251,15 @@ def _complete_values(name: str, value: str, line: CompletionLine) -> list[str]:
 
 def _complete_option_list(options: Sequence[str], value: str, *, is_list: bool) -> list[str]:
     """Complete the last of several options; is_list: the group accepts a list in brackets."""
-    head, last, inside = _split_last(value)
+    head, last, in_brackets = _split_last(value)
     if value.endswith("]"):
         return [value]
-    if inside and not is_list:
+    if in_brackets and not is_list:
         return []
-    used = head.rpartition("[")[2].split(",") if inside else head.split(",")
-    unused = [option for option in options if option not in used and not (inside and option == "none")]
+    used = head.rpartition("[")[2].split(",") if in_brackets else head.split(",")
+    unused = [option for option in options if option not in used and not (in_brackets and option == "none")]
     matches = _filter_prefix(last, unused)
-    if inside and (last in matches or len(matches) == 1):  # the option is complete: close the list, or add another
+    if in_brackets and (last in matches or len(matches) == 1):  # the option is complete: close the list, or add another
         option = last if last in matches else matches[0]
         closed = [option + "]", option + ","] if len(unused) > 1 else [option + "]"]
         matches = [*closed, *(other for other in matches if other != option)]

@@ -19,7 +19,7 @@ from dlopt.rundir.display import display_path
 from dlopt.runner.execute import DONE, FAILED, INTERRUPTED
 from dlopt.runner.signals import handle_signals
 from dlopt.storage.safe_read import to_printable
-from dlopt.sweep.repeats import Repeat
+from dlopt.sweep.plan import Repeat
 
 if TYPE_CHECKING:
     from dlopt.runner.job import Job

@@ -42,6 +42,10 @@ MIN_WIDTH = 40
 """Smallest width of the text about a sweep, in characters."""
 
 
+class ShowError(ValueError):
+    """A run cannot be shown; the message says why."""
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Build the command's parser."""
     parser = argparse.ArgumentParser(prog="dlopt show", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
@@ -83,7 +87,7 @@ def _save_figure(figure: Figure, file: Path) -> None:
     try:
         save_figure(figure, file)
     except (OSError, ValueError) as error:
-        raise ValueError(f"--png {file}: {error}") from error
+        raise ShowError(f"--png {file}: {error}") from error
     print(display_path(file))
 
 
@@ -91,22 +95,22 @@ def _save_figure(figure: Figure, file: Path) -> None:
 
 
 def _show_run(run: RunDirectory, args: Any) -> None:
-    """Print a run or draw its curves. Raise ValueError if it cannot be shown."""
+    """Print a run or draw its curves. Raise ShowError if that is impossible."""
     path = display_path(run.path)
     try:
         if args.png is None:
             _print_run(run, everything=args.all)
             return
+        from dlopt.report.figures import plot_curves
+
         panels = make_run_panels(run.rows())
-    except BrokenPipeError:
+        if not panels:
+            raise ShowError(f"{path} has no curves yet")
+        _save_figure(plot_curves(panels, path), Path(args.png) if args.png else make_report_path(run.path, "curves"))
+    except (BrokenPipeError, ShowError):
         raise
     except Exception as error:  # damaged files fail in many ways
-        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error})") from error
-    if not panels:
-        raise ValueError(f"{path} has no curves yet")
-    from dlopt.report.figures import plot_curves
-
-    _save_figure(plot_curves(panels, path), Path(args.png) if args.png else make_report_path(run.path, "curves"))
+        raise ShowError(f"{path} is damaged ({type(error).__name__}: {error})") from error
 
 
 def _print_run(run: RunDirectory, *, everything: bool) -> None:
@@ -114,8 +118,8 @@ def _print_run(run: RunDirectory, *, everything: bool) -> None:
     record = read_run(run.path, display_path(run.path))
     if record.status == "damaged":
         raise ValueError(record.message)
-    console.print(record.name, style="bold")
     host = to_printable(str(run.status["host"]))
+    console.print(record.name, style="bold")
     start = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.started))
     progress = "" if record.progress is None else f" at {record.progress:.0%}"
     message = f": {record.message}" if record.message else ": its process is gone" if record.status == "dead" else ""

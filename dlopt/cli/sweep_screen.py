@@ -25,7 +25,7 @@ from dlopt.metrics.names import select_headline
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.display import display_path
 from dlopt.storage.safe_read import mask_passwords, to_printable
-from dlopt.sweep.repeats import Repeat
+from dlopt.sweep.plan import Repeat
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from dlopt.runner.job import Job
     from dlopt.sweep.claims import Counts, Outcome, Trial
     from dlopt.sweep.cost_forecast import DryRunPlan
-    from dlopt.sweep.search import Plan
+    from dlopt.sweep.plan import Plan
     from dlopt.sweep.study import Study
 
 MAX_LATEST_RUNS = 8

@@ -14,7 +14,7 @@ from dlopt.rundir.display import display_path
 from dlopt.rundir.find import SWEEP_FILE, find_sweep
 from dlopt.runner import execute
 from dlopt.runner.execute import DONE, FAILED, INTERRUPTED, USAGE_ERROR, Invocation
-from dlopt.storage.safe_read import to_printable
+from dlopt.storage.safe_read import SMALL, read_json, to_printable
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -123,7 +123,7 @@ def _report_error(argv: Sequence[str], error: Exception, invocation: Invocation)
 
     from dlopt.config.compose.hydra_errors import explain, format_hydra_error
     from dlopt.config.problems import ConfigError
-    from dlopt.sweep.signals import StorageUnavailable
+    from dlopt.sweep.storage import StorageUnavailable
 
     if isinstance(error, StorageUnavailable):
         print(f"stopped: {error}", file=sys.stderr)
@@ -275,14 +275,13 @@ def build_resume_command(folder: Path, arguments: Sequence[str], *, trust: bool)
     Code that the sweep's directory names is executed only with trust.
     """
     from dlopt.config.problems import Problems
-    from dlopt.sweep import manifest
 
     problems = Problems()
     path = display_path(folder)
     command: list[str] = []
     storage = None
     try:
-        content = manifest.read(folder)
+        content = read_json(folder / SWEEP_FILE, SMALL)
         words, storage = content.get("command"), content.get("storage")
         if not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
             raise ValueError("it has no command")

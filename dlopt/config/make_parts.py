@@ -170,9 +170,9 @@ def build_network(
     unused = [group for group in ("activation", "normalization") if group not in called]
     if "dropout" not in called:
         unused += [f"regularization.{name}" for name, part in regularization.items() if part.module(0) is not None]
-    chosen = {override.key.partition(".")[0] for override in typed if override.value != "none"}
+    typed_groups = {override.key.partition(".")[0] for override in typed if override.value != "none"}
     for key in unused:
-        if key.partition(".")[0] in chosen:
+        if key.partition(".")[0] in typed_groups:
             problems.notices.append(f"{key}: {type(model).__name__} has no place for it")
     return Network(model, _apply_in_place_init(components.single, model, settings, saved, problems))
 

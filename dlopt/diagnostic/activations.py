@@ -1,4 +1,4 @@
-"""How large hidden activations are, how many saturate, and how many units are dead."""
+"""Size, saturation and dead units of hidden activations."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -12,25 +12,23 @@ from dlopt.ranges import Range
 
 @dataclass(frozen=True)
 class Activations(Diagnostic):
-    """What each hidden layer puts out on the step's own mini-batch, in training, at the iterate before the step.
+    """Size, saturation and dead units of hidden activations, on the mini-batch and at the iterate of the step.
 
         activation/mean/<layer>        mean over examples, units and positions
         activation/std/<layer>         standard deviation over the same
-        activation/saturated/<layer>   share of outputs within margin (high - low) of low or of high, the two limits of
-                                       the activation: 0 and 1 for a sigmoid, -1 and 1 for tanh; others have no such tag
-        activation/dead/<layer>        share of units that are zero on every example and position of the batch
+        activation/saturated/<layer>   fraction of outputs within margin (high - low) of low or high, the limits of the
+                                       activation: 0 and 1 for a sigmoid, -1 and 1 for tanh; only for bounded ones
+        activation/dead/<layer>        fraction of units that are zero for every example and position of the batch
 
-    Outputs are (examples, units, positions ...), as of a linear layer or a convolution; <layer> is the name of the
-    activation in the network, and one that is used several times is seen at its last use. A network without
-    activations has no tags.
-    Dead is zero on all of the data: the share that is zero on a mini-batch is a bound from above, the tighter the
-    larger the batch.
+    Outputs have shape (examples, units, positions ...). <layer> is the name of the activation in the network; one that
+    is used several times is measured at its last use. A dead unit is zero on all of the data, so the value is an upper
+    bound, which is tighter for larger batches.
 
-    Slip: the NYU lecture calls a unit dead whose input is negative for one example.
+    margin   fraction of the range between the limits that counts as saturated
 
-    margin   of saturation, as a share of the range between the limits
+    Cost: one forward pass per measurement.
 
-    Cost: one forward pass at each measurement.
+    Slip: the NYU lecture calls a unit dead if its input is negative for one example.
 
     Source: Glorot and Bengio 2010, section 3, for means, deviations and saturation.
     """
@@ -38,21 +36,18 @@ class Activations(Diagnostic):
     margin: Annotated[float, Range(ge=0, lt=0.5)]
 
     def measure(self, moment: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:
-        found = {}
+        tags = {}
+        lead = moment.before.ndim - 1
         for layer, outputs in moment.objective.activations(moment.before).items():
-            x = _by_units(outputs, moment.before.ndim - 1)
+            x = outputs if outputs.ndim > lead + 1 else outputs.unsqueeze(-1)
+            x = x.reshape(*x.shape[: lead + 2], -1)  # (..., examples, units, positions)
             variance, mean = torch.var_mean(x, (-3, -2, -1), correction=0)
-            found[f"activation/mean/{layer}"] = mean
-            found[f"activation/std/{layer}"] = variance.sqrt()
+            tags[f"activation/mean/{layer}"] = mean
+            tags[f"activation/std/{layer}"] = variance.sqrt()
             if layer in moment.objective.bounds:
                 low, high = moment.objective.bounds[layer]
                 edge = self.margin * (high - low)
                 near = (x <= low + edge) | (x >= high - edge)
-                found[f"activation/saturated/{layer}"] = near.to(x.dtype).mean((-3, -2, -1))
-            found[f"activation/dead/{layer}"] = (x == 0).all(-1).all(-2).to(x.dtype).mean(-1)
-        return found, None
-
-
-def _by_units(x: Tensor, lead: int) -> Tensor:
-    """Outputs as (..., examples, units, positions), for that many leading dimensions."""
-    return x.reshape(*x.shape[: lead + 1], x.shape[lead + 1] if x.ndim > lead + 1 else 1, -1)
+                tags[f"activation/saturated/{layer}"] = near.to(x.dtype).mean((-3, -2, -1))
+            tags[f"activation/dead/{layer}"] = (x == 0).all(-1).all(-2).to(x.dtype).mean(-1)
+        return tags, None

@@ -47,3 +47,8 @@ def clip_factor(x: Tensor, limit: float | Tensor) -> Tensor:
 def addcdiv_scaled_(w: Tensor, a: float | Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Compute w <- w + a x / y in place, for a number a or an (E, 1) column."""
     return w.addcdiv_(x * a, y) if isinstance(a, Tensor) else w.addcdiv_(x, y, value=a)
+
+
+def addcmul_scaled_(w: Tensor, a: float | Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Add a x y to w in place, for a number a or an (E, 1) column."""
+    return w.addcmul_(x * y, a) if isinstance(a, Tensor) else w.addcmul_(x, y, value=a)

@@ -12,19 +12,19 @@ from dlopt.parts import Loss, TargetKind
 
 @dataclass(frozen=True)
 class CrossEntropy(Loss):
-    """The negative log-likelihood of the right class under a softmax of the outputs, in nats, averaged over examples.
+    """Cross entropy of a softmax: the negative log-likelihood of the right class, in nats.
 
-        loss = mean of  log sum_j exp(o_j) - o_y,   for probabilities y_j of the classes  - sum_j y_j log softmax(o)_j
+        loss = mean over examples of  log sum_j exp(o_j) - o_y,  or for probabilities y_j  - sum_j y_j log softmax(o)_j
 
-    It is the surrogate that is minimized; the metrics beside it tell what is wanted, accuracy and error (the 0-1 loss)
-    above all, for probabilities against the largest. An untrained net starts near log(classes).
+    It is a differentiable surrogate of the error (the 0-1 loss), which is reported with it. The loss of an untrained
+    network is near log(classes).
 
-    metrics   what is reported beside it: accuracy, error = 1 - accuracy, top5 (the class is among the five largest
-              outputs; needs six classes or more), auc (the area under the ROC curve of each class against the rest,
-              averaged over classes)
+    metrics   also reported: accuracy, error = 1 - accuracy, top5 (the class is among the five largest outputs; needs at
+              least six classes), auc (area under the ROC curve of each class against the rest, averaged). For
+              probabilities, the class is the largest
 
-    Slip: The CMU and KTH lectures sum the loss over the batch where they mean its average; a sum makes the step grow
-    with batch_size, so that it and the rate trade off.
+    Slip: The CMU and KTH lectures sum the loss over the batch where they mean its average. With a sum, the step grows
+    with batch_size.
 
     Source: Goodfellow, Bengio and Courville 2016, section 6.2.2.3; auc: Hanley and McNeil 1982.
     """

@@ -12,15 +12,16 @@ from dlopt.ranges import Positive
 
 @dataclass(frozen=True)
 class Hinge(Loss):
-    """loss = mean over examples of  (1/C) sum over j != y of  max(0, margin - o_y + o_j)^power,  for C outputs o.
+    """The multi-class hinge loss.
 
-    An example adds nothing once its class leads every other by the margin: only those near the boundary, or beyond it,
-    have a gradient. It is a surrogate of the 0-1 loss, which is reported beside it as error. Weston and Watkins have
-    no 1/C; this is torch's MultiMarginLoss.
+        loss = mean over examples of  (1 / C) sum over j != y of  max(0, margin - o_y + o_j)^power,  for C outputs o
 
-    margin    by how much the right output has to lead
-    power     1, or 2: the squared hinge, which is differentiable and punishes large violations more
-    metrics   what is reported beside it: accuracy, error, top5, auc, as for cross_entropy
+    An example whose class leads every other by the margin adds nothing. The loss is a surrogate of the 0-1 loss, which
+    is reported with it as error. Weston and Watkins do not divide by C; this is torch's MultiMarginLoss.
+
+    margin    lead that the right output needs
+    power     1, or 2: the squared hinge, which is differentiable and penalizes large violations more
+    metrics   also reported: accuracy, error, top5, auc, as for cross_entropy
 
     Source: Weston and Watkins 1999; the square: Tang 2013.
     """

@@ -11,13 +11,13 @@ from dlopt.parts import Loss, TargetKind
 
 @dataclass(frozen=True)
 class MeanSquaredError(Loss):
-    """loss = mean of (o - y)^2 over examples and outputs.
+    """Mean squared error: loss = mean of (o - y)^2 over examples and outputs.
 
-    metrics   what is reported beside it: r2, R^2 = 1 - (squared error) / (variance of y). It is 1 for perfect
-              predictions, 0 for those no better than the mean of the targets; not a number where these do not vary
+    metrics   also reported: r2 = 1 - (squared error) / (variance of y), 1 for perfect predictions and 0 for the mean of
+              the targets; NaN if the targets do not vary
 
-    Slip: The CMU and KTH lectures sum the loss over the batch where they mean its average; a sum makes the step grow
-    with batch_size, so that it and the rate trade off.
+    Slip: The CMU and KTH lectures sum the loss over the batch where they mean its average. With a sum, the step grows
+    with batch_size.
 
     Source: Goodfellow, Bengio and Courville 2016, section 6.2.2.1.
     """

@@ -11,12 +11,16 @@ from dlopt.parts import Loss, TargetKind
 
 @dataclass(frozen=True)
 class NegativeLogLikelihood(Loss):
-    """loss = - mean of o_y,  for outputs o that are log-probabilities already;  for probabilities y_j  - sum_j y_j o_j.
+    """Negative log-likelihood of outputs o that are log-probabilities.
 
-    It is for nets of one's own that end in nn.LogSoftmax. Of a net without one it would have no lower bound: such
-    outputs, whose exponentials do not sum to one, are refused before the run, and loss=cross_entropy is right for them.
+        loss = - mean of o_y,  or for probabilities y_j  - mean of sum_j y_j o_j
 
-    metrics   what is reported beside it: accuracy, error, top5, auc, as for cross_entropy
+    Use it for custom networks that end in nn.LogSoftmax, and loss=cross_entropy for all others, for which this loss has
+    no lower bound.
+
+    metrics   also reported: accuracy, error, top5, auc, as for cross_entropy
+
+    Raises ValueError before a run if the exponentials of the outputs do not sum to 1.
 
     Source: Goodfellow, Bengio and Courville 2016, section 5.5.
     """
@@ -28,7 +32,7 @@ class NegativeLogLikelihood(Loss):
     def check(self, outputs: Tensor) -> None:
         totals = outputs.exp().sum(-1)
         worst = totals[(totals - 1.0).abs().argmax()].item()
-        if not abs(worst - 1.0) < 1e-3:  # what float32 makes of one, with room for thousands of classes
+        if not abs(worst - 1.0) < 1e-3:  # the error of float32, for thousands of classes
             raise ValueError(
                 f"needs log-probabilities, and the exponentials of this net's outputs sum to {worst:.4g}, not to 1; "
                 "use loss=cross_entropy, or end the net in nn.LogSoftmax"

@@ -1,47 +1,78 @@
-"""The step that Adam, AdamW, AMSGrad, Muon, RMSProp and Schedule-Free share, in its textbook and its fused form."""
+"""Hyperparameters, state and step that Adam and its relatives share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from dlopt.linalg.inplace import addcdiv_scaled_, cache_chunks
+from dlopt.base.layout import Layout
+from dlopt.linalg.inplace import addcdiv_scaled_, cache_chunks, fused_available
+from dlopt.parts import Optimizer
+from dlopt.ranges import Fraction, Positive
+
+
+class AdamState(NamedTuple):
+    m: Tensor  # (..., P), average of g
+    v: Tensor  # (..., P), average of g^2
+    t: Tensor  # (), float32, steps taken
+
+
+@dataclass(frozen=True)
+class AdamHyperparameters(Optimizer):
+    """Hyperparameters of Adam, and its state before the first step.
+
+    lr      learning rate: nearly a bound on the step of each weight
+    beta1   decay of the average of gradients
+    beta2   decay of the average of squared gradients
+    eps     keeps the division finite where gradients vanish
+    """
+
+    lr: Positive
+    beta1: Fraction
+    beta2: Fraction
+    eps: Positive
+
+    def init(self, w: Tensor, layout: Layout) -> Any:
+        return AdamState(torch.zeros_like(w), torch.zeros_like(w), torch.zeros((), device=w.device))
 
 
 def adam_step_(
-    w: Tensor, g: Tensor, m: Tensor, v: Tensor, t: Tensor, *,
-    lr: float | Tensor, beta1: float | Tensor, beta2: float | Tensor, eps: float | Tensor,
+    w: Sequence[Tensor], g: Sequence[Tensor], m: Sequence[Tensor], v: Sequence[Tensor], t: Tensor, *,
+    lr: float | Tensor, beta1: float | Tensor, beta2: float | Tensor, eps: float | Tensor, u: Sequence[Tensor] = (),
 ) -> None:  # fmt: skip
-    """Adam's step in place, for tensors of any leading dimensions (..., P).
+    """Take a step of Adam (algorithm 1) in place, on tensors (..., P) that share a step count; with `u`, of AMSGrad.
 
-        t <- t + 1,  m <- beta1 m + (1 - beta1) g,  v <- beta2 v + (1 - beta2) g^2,
-        w <- w - lr m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
-
-    Source: Kingma and Ba 2015, algorithm 1.
+    A single run on a CPU or on CUDA takes torch's fused kernel, one pass over memory. Lanes take the formula itself.
     """
-    steps = t.add_(1).to(w.dtype)
-    for w_, m_, v_, g_ in cache_chunks(w, m, v, g):
-        m_hat = m_.lerp_(g_, 1 - beta1) / (1 - beta1**steps)
-        v_hat = v_.lerp_(g_ * g_, 1 - beta2) / (1 - beta2**steps)
-        addcdiv_scaled_(w_, -lr, m_hat, v_hat.sqrt_().add_(eps))
+    t.add_(1)
+    if fused_available(w[0]):
+        fused_adam_step_(w, g, m, v, [t] * len(w), lr=lr, beta1=beta1, beta2=beta2, eps=eps, u=u)
+        return
+    steps = t.to(w[0].dtype)
+    for tensors in zip(w, g, m, v, u or v, strict=True):
+        for w_, g_, m_, v_, u_ in cache_chunks(*tensors):
+            m_hat = m_.lerp_(g_, 1 - beta1) / (1 - beta1**steps)
+            v_.lerp_(g_ * g_, 1 - beta2)
+            if u:
+                torch.maximum(u_, v_, out=u_)
+            u_hat = u_ / (1 - beta2**steps)
+            addcdiv_scaled_(w_, -lr, m_hat, u_hat.sqrt_().add_(eps))
 
 
 def fused_adam_step_(
     w: Sequence[Tensor], g: Sequence[Tensor], m: Sequence[Tensor], v: Sequence[Tensor], t: Sequence[Tensor], *,
-    lr: float, beta1: float, beta2: float, eps: float, largest: Sequence[Tensor] = (),
+    lr: Any, beta1: Any, beta2: Any, eps: Any, u: Sequence[Tensor] = (),
 ) -> None:  # fmt: skip
-    """The same step in torch's fused kernel: one pass over memory, for a single run.
+    """Take a step in torch's fused kernel, where the step counts `t` include this step.
 
-    `t` is the step count with this step included, one tensor for each tensor of `w`. If `largest` is given, the step
-    divides by the running maximum of v (AMSGrad). With beta1 = 0 the first moment is g itself: pass `g` as `m`, which
-    is then written back unchanged.
-
-    The kernel is called as torch.optim calls it. Its public functions take 6 microseconds more, 2% of a step of a
-    small network. They do not exist in a form without a list of parameters and their states.
+    If beta1 = 0, m is g itself: pass `g` as `m`, which is then written back unchanged. The kernel is called directly
+    because torch's public functions take 6 microseconds more, 2% of a step of a small network.
     """
     torch._fused_adam_(
-        list(w), list(g), list(m), list(v), list(largest), list(t), lr=lr, beta1=beta1, beta2=beta2, eps=eps,
-        weight_decay=0.0, amsgrad=bool(largest), maximize=False,
+        list(w), list(g), list(m), list(v), list(u), list(t), lr=lr, beta1=beta1, beta2=beta2, eps=eps,
+        weight_decay=0.0, amsgrad=bool(u), maximize=False,
     )  # fmt: skip

@@ -19,17 +19,18 @@ class AdadeltaState(NamedTuple):
 
 @dataclass(frozen=True)
 class Adadelta(Optimizer):
-    """E <- decay E + (1 - decay) g^2,  d = g sqrt(D + eps) / sqrt(E + eps),  D <- decay D + (1 - decay) d^2,
-    w <- w - lr d.
+    """Adadelta: scales each step by the RMS of recent updates over the RMS of recent gradients.
 
-    D is what the weights themselves have moved by lately, so that d has the unit of a weight, as a Newton step has, and
-    no rate is needed: lr = 1 is the paper's rule. D starts at zero, and the first step of each weight is
-    sqrt(eps / (1 - decay)) long at lr = 1, 0.003 with the usual numbers: eps, inside both roots here, decides how fast
-    the rule gets going.
+        E <- decay E + (1 - decay) g^2,  d = g sqrt(D + eps) / sqrt(E + eps),  D <- decay D + (1 - decay) d^2
+        w <- w - lr d
+
+    D averages the squared updates d^2, so d has the unit of a weight, as a Newton step has. lr = 1 is the paper's
+    method. D starts at zero, so the first step of each weight is about lr sqrt(eps / (1 - decay)), 0.003 with the
+    defaults: eps, inside both roots, decides how fast training starts.
 
     lr      factor of the step
     decay   rho, of both averages
-    eps     of which the first steps are made
+    eps     added inside both roots; sets the size of the first steps
 
     Source: Zeiler 2012, algorithm 1; the factor lr is torch's.
     """

@@ -18,18 +18,20 @@ class AdagradState(NamedTuple):
 
 @dataclass(frozen=True)
 class Adagrad(Optimizer):
-    """G <- G + g^2,  w <- w - lr g / (sqrt(G) + eps).
+    """Adagrad: divides each learning rate by the root of the sum of all squared gradients so far.
 
-    Each weight has a rate of its own, which only falls, like 1 / sqrt(steps) where gradients keep their size: weights
-    that are seldom in use keep a large one. G takes in g before it divides. eps stands outside the root, as in torch.
-    (torch's lr_decay is schedule=inverse_time with schedule.unit=steps.)
+        G <- G + g^2,  w <- w - lr g / (sqrt(G) + eps)
+
+    G includes the present gradient. The effective rate of a weight only falls, like 1 / sqrt(steps) if its gradients
+    keep their size; weights that are rarely active keep a large one. eps is added outside the root, as in torch.
+    schedule=inverse_time with schedule.unit=steps is torch's lr_decay.
+
+    lr                    learning rate: the size of the first step of each weight if G starts at 0
+    eps                   keeps the division finite where gradients vanish
+    initial_accumulator   initial value of G; a positive value shortens the first steps
 
     Slip: the KTH lecture divides by the sum before this step, which is zero at the first. The Georgia Tech lecture
-    writes sqrt(G + eps), for which the usual eps of 1e-10 is as much as 1e-5 here.
-
-    lr                    learning rate: the size of each weight's first step from G = 0
-    eps                   keeps the division finite where gradients vanish
-    initial_accumulator   start of G; above 0 it makes the first steps shorter
+    writes sqrt(G + eps), where the usual eps of 1e-10 has the effect of 1e-5 here.
 
     Source: Duchi, Hazan and Singer 2011, section 1.1, diagonal; Goodfellow, Bengio and Courville 2016, algorithm 8.4.
     """
@@ -43,23 +45,12 @@ class Adagrad(Optimizer):
 
     def step(self, w: Tensor, state: AdagradState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
-        update = self.update_fused if w.ndim == 1 and w.device.type == "cpu" else self.update_textbook
-        return Step(*update(w, state, g), loss, g)
-
-    def update_textbook(self, w: Tensor, state: AdagradState, g: Tensor) -> tuple[Tensor, AdagradState]:
-        """The formula as it stands above, in place, for any leading dimensions."""
+        if w.ndim == 1 and w.device.type == "cpu":  # one pass over memory; the step count is for a decay of the rate
+            torch._fused_adagrad_(
+                [w], [g], [state.total], [torch.ones(())], lr=self.lr, lr_decay=0.0, weight_decay=0.0, eps=self.eps,
+                maximize=False,
+            )  # fmt: skip
+            return Step(w, state, loss, g)
         for w_, total, g_ in cache_chunks(w, state.total, g):
-            root = total.addcmul_(g_, g_).sqrt().add_(self.eps)
-            addcdiv_scaled_(w_, -self.lr, g_, root)
-        return w, state
-
-    def update_fused(self, w: Tensor, state: AdagradState, g: Tensor) -> tuple[Tensor, AdagradState]:
-        """The same in torch's fused kernel: one pass over memory, for a single run on a CPU.
-
-        The kernel wants the number of steps for a decay of the rate, which is a schedule's business here.
-        """
-        torch._fused_adagrad_(
-            [w], [g], [state.total], [torch.ones(())], lr=self.lr, lr_decay=0.0, weight_decay=0.0, eps=self.eps,
-            maximize=False,
-        )  # fmt: skip
-        return w, state
+            addcdiv_scaled_(w_, -self.lr, g_, total.addcmul_(g_, g_).sqrt().add_(self.eps))
+        return Step(w, state, loss, g)

@@ -19,19 +19,20 @@ class CoordinateState(NamedTuple):
 
 @dataclass(frozen=True)
 class CoordinateDescent(Optimizer):
-    """w_i <- w_i - lr g_i for i in block k, the other coordinates stay;  k = t mod n  or  k uniform on 0 ... n - 1.
+    """Block coordinate descent: a gradient step in one block of coordinates at a time.
 
-    A step of gradient descent in some of the coordinates: in those of one layer, weights and biases, or in so many that
-    lie next to each other in w (the last block may be smaller). With blocks of one and lr = 1 / H_ii on a quadratic
-    each step is the exact minimum along its coordinate, and a cycle a sweep of Gauss and Seidel. Here each step costs a
-    whole gradient, as back-propagation has it, and uses n times less of it than sgd does: this is to see how the method
-    behaves, not to gain time.
+        w_i <- w_i - lr g_i  for i in block k,  k = t mod n  or  k uniform on 0 ... n - 1
 
-    It does badly where coordinates hold each other fast. On (x1 - x2)^2 + a (x1^2 + x2^2) with a small a each one goes
-    to where the other is, nearly, and a cycle of exact steps brings both closer to zero by a factor 1 / (1 + a)^2 only.
+    A block is a layer (weights and biases), or a number of consecutive coordinates of w; the last block may be smaller.
+    With blocks of one and lr = 1 / H_ii on a quadratic, each step minimizes along its coordinate and a cycle is a sweep
+    of Gauss-Seidel. Each step costs a whole gradient and uses 1 / n of it, so this shows how the method behaves; it
+    does not save time.
+
+    It is slow if coordinates are strongly coupled. On (x1 - x2)^2 + a (x1^2 + x2^2) with a small a, a cycle of exact
+    steps reduces both coordinates only by a factor 1 / (1 + a)^2.
 
     lr       learning rate
-    blocks   layers, or the number of coordinates of a block
+    blocks   layers, or the number of coordinates in a block
     order    cyclic: in turn; random: each step draws its block, with replacement
 
     Source: Goodfellow, Bengio and Courville 2016, section 8.7.2; Wright 2015, Coordinate descent algorithms.
@@ -46,25 +47,22 @@ class CoordinateDescent(Optimizer):
 
     def step(self, w: Tensor, state: CoordinateState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
-        start, end = self._block(state.t, w, objective)
-        places = torch.arange(w.shape[-1], device=w.device)
-        for w_, g_, place in cache_chunks(w, g, places):
-            axpy_(w_, -self.lr, g_ * ((place >= start) & (place < end)))
+        start, end = self._select_block(state.t, w, objective)
+        positions = torch.arange(w.shape[-1], device=w.device)
+        for w_, g_, i in cache_chunks(w, g, positions):
+            axpy_(w_, -self.lr, g_ * ((i >= start) & (i < end)))
         state.t.add_(1)
         return Step(w, state, loss, g)
 
-    def _block(self, t: Tensor, w: Tensor, objective: ObjectiveOracle) -> tuple[Tensor, Tensor]:
-        """Where this step's block starts and ends, of shape (), (1,) or (E, 1)."""
+    def _select_block(self, t: Tensor, w: Tensor, objective: ObjectiveOracle) -> tuple[Tensor, Tensor]:
+        """Return where the block of this step starts and ends, each (), (1,) or (E, 1)."""
         size: Any = self.blocks
-        if isinstance(size, str):
-            edges = objective.layout.layer_edges(w)
-            k = self._number(t, len(edges) - 1, w, objective)
-            return edges.take(k), edges.take(k + 1)  # an index in brackets would be brought to the host
-        start = self._number(t, -(-w.shape[-1] // size), w, objective) * size
-        return start, start + size
-
-    def _number(self, t: Tensor, n: Any, w: Tensor, objective: ObjectiveOracle) -> Tensor:
-        """k, which of n blocks this step moves."""
+        edges = objective.layout.layer_edges(w) if isinstance(size, str) else None
+        n = -(-w.shape[-1] // size) if edges is None else len(edges) - 1
         if self.order == "cyclic":
-            return t % n
-        return (prng.uniform(objective.random_key("coordinate_descent"), (1,), w.device) * n).long()
+            k = t % n
+        else:
+            k = (prng.uniform(objective.random_key("coordinate_descent"), (1,), w.device) * n).long()
+        if edges is None:
+            return k * size, k * size + size
+        return edges.take(k), edges.take(k + 1)  # an index in brackets would wait for the device

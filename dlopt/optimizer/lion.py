@@ -18,16 +18,17 @@ class LionState(NamedTuple):
 
 @dataclass(frozen=True)
 class Lion(Optimizer):
-    """w <- w - lr sign(beta1 m + (1 - beta1) g),  then  m <- beta2 m + (1 - beta2) g.
+    """Lion: moves each weight by lr in the direction of the sign of an average of gradients.
 
-    Each weight moves by lr at each step, up or down, whatever the size of its gradient: the sign is of an average in
-    which the present gradient weighs more, 1 - beta1, than in the one that is kept, 1 - beta2. It keeps one vector,
-    Adam two. A step is longer than Adam's at the same rate: the paper takes a rate three to ten times smaller, and a
-    decay as much larger. That decay, decoupled as AdamW's, is regularization=weight_decay.
+        w <- w - lr sign(beta1 m + (1 - beta1) g),  then  m <- beta2 m + (1 - beta2) g
+
+    With beta1 < beta2 the present gradient has more weight in the sign than in the stored average. Lion stores one
+    vector per weight, Adam two. Its steps are longer than Adam's at the same learning rate: the paper uses a rate three
+    to ten times smaller, and a weight decay larger by as much. regularization=weight_decay is that decoupled decay.
 
     lr      learning rate: the size of every step of every weight
-    beta1   of the average whose sign is taken: the share of m
-    beta2   decay of the average that is kept
+    beta1   weight of m in the average whose sign is taken
+    beta2   decay of the stored average m
 
     Source: Chen et al. 2023, Symbolic discovery of optimization algorithms, algorithm 2, without its decay.
     """

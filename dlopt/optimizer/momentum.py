@@ -14,29 +14,30 @@ from dlopt.ranges import Fraction, Positive
 
 class HeavyBallState(NamedTuple):
     v: Tensor  # (..., P)
-    fresh: Tensor  # (), 1 before the first step and 0 from there on
+    fresh: Tensor  # (), 1 before the first step, then 0
 
 
 @dataclass(frozen=True)
 class HeavyBall(Optimizer):
-    """v <- momentum v + (1 - dampening) g,  w <- w - lr v.
+    """Gradient descent with heavy-ball momentum.
 
-    Without dampening v is a geometric sum of gradients, 1 / (1 - momentum) times as large as their average: under a
-    constant gradient the speed tends to lr |g| / (1 - momentum). With dampening = momentum v is the average itself,
-    and a rate means what it means without momentum. The first step takes v = g undampened, as torch does: so an average
-    starts at the first gradient and not at zero. On a quadratic it is stable for
-    lr < 2 (1 + momentum) / ((1 - dampening) lambda_max).
+        v <- momentum v + (1 - dampening) g,  w <- w - lr v
 
-    Slip: the Georgia Tech and Ren lectures call v <- momentum v + g a moving average of gradients; it is their sum. The
-    KTH lecture's t <- momentum g gathers nothing; right: t <- momentum t + lr g, w <- w - t. The NYU and CMU lectures
-    put the rate inside the velocity in this way: the same steps while the rate is constant, and others when it moves,
-    since an old gradient then keeps the rate of its own step.
+    Without dampening, v is a geometric sum of gradients: under a constant gradient the speed tends to
+    lr |g| / (1 - momentum). With dampening = momentum, v is an average of gradients, and lr means what it means without
+    momentum. The first step takes v = g without dampening, as in torch, so an average starts at the first gradient, not
+    at zero. On a quadratic it is stable for lr < 2 (1 + momentum) / ((1 - dampening) lambda_max).
 
     lr          learning rate
-    momentum    share of the velocity that a step keeps
-    dampening   share of a gradient that the velocity does not take in
+    momentum    fraction of the velocity that a step keeps
+    dampening   fraction of a gradient that the velocity leaves out
 
-    Source: Polyak 1964; torch.optim.SGD's form.
+    Slip: the Georgia Tech and Ren lectures call v <- momentum v + g a moving average of gradients; it is their sum. The
+    KTH lecture's t <- momentum g accumulates nothing; right: t <- momentum t + lr g, w <- w - t. The NYU and CMU
+    lectures put the learning rate inside the velocity in this way. The steps are the same while the rate is constant;
+    if it changes, an old gradient keeps the rate of its own step.
+
+    Source: Polyak 1964; the form of torch.optim.SGD.
     """
 
     lr: Positive
@@ -48,27 +49,15 @@ class HeavyBall(Optimizer):
 
     def step(self, w: Tensor, state: HeavyBallState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
-        sums = not self._dampens and not isinstance(self.momentum, Tensor) and self.momentum > 0.0
-        fits = sums and fused_available(w)
-        update = self.update_fused if fits else self.update_textbook
-        return Step(*update(w, state, g), loss, g)
-
-    def update_textbook(self, w: Tensor, state: HeavyBallState, g: Tensor) -> tuple[Tensor, HeavyBallState]:
-        """The formula as it stands above, in place, for any leading dimensions."""
-        taken = 1 - self.dampening * (1 - state.fresh) if self._dampens else 1.0
-        v = axpy_(state.v.mul_(self.momentum), taken, g)
-        return axpy_(w, -self.lr, v), HeavyBallState(v, state.fresh.zero_())
-
-    def update_fused(self, w: Tensor, state: HeavyBallState, g: Tensor) -> tuple[Tensor, HeavyBallState]:
-        """The rule without dampening in torch's fused kernel: one pass over memory, for a single run."""
-        torch._fused_sgd_(
-            [w], [g], [state.v], lr=self.lr, momentum=self.momentum, nesterov=False, dampening=0.0, weight_decay=0.0,
-            maximize=False, is_first_step=False,
-        )  # fmt: skip
+        # In lanes, all gradients are dampened if some are, with a factor of 1 for the others.
+        dampened = isinstance(self.dampening, Tensor) or self.dampening > 0.0
+        if not dampened and fused_available(w) and self.momentum > 0.0:  # one pass over memory
+            torch._fused_sgd_(
+                [w], [g], [state.v], lr=self.lr, momentum=self.momentum, nesterov=False, dampening=0.0,
+                weight_decay=0.0, maximize=False, is_first_step=False,
+            )  # fmt: skip
+        else:
+            factor = 1 - self.dampening * (1 - state.fresh) if dampened else 1.0
+            axpy_(w, -self.lr, axpy_(state.v.mul_(self.momentum), factor, g))
         state.fresh.zero_()
-        return w, state
-
-    @property
-    def _dampens(self) -> bool:
-        """Whether gradients are dampened; in lanes, where some are and some not, all are, some by nothing."""
-        return isinstance(self.dampening, Tensor) or self.dampening > 0.0
+        return Step(w, state, loss, g)

@@ -21,26 +21,27 @@ class RMSPropState(NamedTuple):
 
 @dataclass(frozen=True)
 class RMSProp(Optimizer):
-    """E <- decay E + (1 - decay) g^2,  w <- w - lr g / (sqrt(E) + eps).
+    """RMSProp: divides the gradient by the root of a moving average of its square.
 
-    With centered E gives way to the variance E - m^2, where m <- decay m + (1 - decay) g; where gradients hardly vary
-    steps become long. (Where rounding leaves it a little below zero it counts as zero; torch's rule makes NaN of it.)
-    With momentum v <- momentum v + g / (sqrt(E) + eps), w <- w - lr v.
+        E <- decay E + (1 - decay) g^2,  d = g / (sqrt(E) + eps),  w <- w - lr d
+        momentum > 0   v <- momentum v + d,  w <- w - lr v
+        centered       sqrt(E - m^2) in place of sqrt(E),  m <- decay m + (1 - decay) g
 
-    E starts at zero and is not corrected for it, so that the first step of each weight has the size
-    lr / sqrt(1 - decay): 3.2 lr for decay 0.9, 10 lr for torch's 0.99. eps stands outside the root, as in torch; inside
-    of it, as in Goodfellow, Bengio and Courville's algorithm 8.5, 1e-8 would be as much as 1e-4 here.
+    The centered form takes long steps where gradients hardly vary. A variance below zero by rounding counts as zero;
+    torch returns NaN there. E starts at zero without bias correction, so the first step of each weight is
+    lr / sqrt(1 - decay): 3.2 lr for decay 0.9, 10 lr for torch's 0.99. eps is added outside the root, as in torch.
+    Inside it, as in algorithm 8.5 of Goodfellow, Bengio and Courville, 1e-8 would have the effect of 1e-4.
+
+    lr         learning rate
+    decay      decay of both averages
+    eps        keeps the division finite where gradients vanish
+    momentum   fraction of the velocity that a step keeps
+    centered   divide by the standard deviation
 
     Slip: the Georgia Tech, CMU and NYU lectures write sqrt(E + eps) and do not say that eps then has another size; the
     KTH lecture divides by the E of the step before, which is zero at the first.
 
-    lr         learning rate
-    decay      of the average of squared gradients, and of m
-    eps        keeps the division finite where gradients vanish
-    momentum   share of the velocity that a step keeps
-    centered   whether to divide by the standard deviation
-
-    Source: Tieleman and Hinton 2012, lecture 6e; centered: Graves 2013, equations 38 to 41 (eps inside the root there).
+    Source: Tieleman and Hinton 2012, lecture 6e; centered: Graves 2013, equations 38 to 41, with eps inside the root.
     """
 
     lr: Positive
@@ -50,23 +51,20 @@ class RMSProp(Optimizer):
     centered: bool
 
     def init(self, w: Tensor, layout: Layout) -> RMSPropState:
-        none = w.new_zeros(*w.shape[:-1], 0)
-        gathers = isinstance(self.momentum, Tensor) or self.momentum > 0.0  # lanes all do where one of them does
-        return RMSPropState(
-            torch.zeros_like(w),
-            torch.zeros_like(w) if self.centered else none,
-            torch.zeros_like(w) if gathers else none.clone(),
+        has_velocity = isinstance(self.momentum, Tensor) or self.momentum > 0.0  # lanes: if any of them has
+        mean, v = (
+            torch.zeros_like(w) if used else w.new_zeros(*w.shape[:-1], 0) for used in (self.centered, has_velocity)
         )
+        return RMSPropState(torch.zeros_like(w), mean, v)
 
     def step(self, w: Tensor, state: RMSPropState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
-        plain = not self.centered and state.v.shape[-1] == 0
-        update = self.update_fused if plain and fused_available(w) else self.update_textbook
-        return Step(*update(w, state, g), loss, g)
-
-    def update_textbook(self, w: Tensor, state: RMSPropState, g: Tensor) -> tuple[Tensor, RMSPropState]:
-        """The formulas as they stand above, in place, for any leading dimensions."""
-        gathers = state.v.shape[-1] > 0
+        has_velocity = state.v.shape[-1] > 0
+        if fused_available(w) and not self.centered and not has_velocity:
+            # Adam with beta1 = 0, where g is its own average, and t infinite, where the corrections are 1.
+            t = torch.full((), torch.inf, device=w.device)
+            fused_adam_step_([w], [g], [g], [state.square], [t], lr=self.lr, beta1=0.0, beta2=self.decay, eps=self.eps)
+            return Step(w, state, loss, g)
         for w_, square, mean, v, g_ in cache_chunks(w, *state, g):
             square.lerp_(g_ * g_, 1 - self.decay)
             if self.centered:
@@ -75,18 +73,8 @@ class RMSProp(Optimizer):
             else:
                 root = square.sqrt()
             root.add_(self.eps)
-            if gathers:
+            if has_velocity:
                 axpy_(w_, -self.lr, v.mul_(self.momentum).addcdiv_(g_, root))
             else:
                 addcdiv_scaled_(w_, -self.lr, g_, root)
-        return w, state
-
-    def update_fused(self, w: Tensor, state: RMSPropState, g: Tensor) -> tuple[Tensor, RMSPropState]:
-        """The plain rule in one pass over memory, for a single run: torch's fused Adam with beta1 = 0 and t infinite.
-
-        With beta1 = 0 the average of gradients is g, which stands in for it and is written back unchanged; at t = oo
-        nothing is left of Adam's corrections.
-        """
-        t = torch.full((), torch.inf, device=w.device)
-        fused_adam_step_([w], [g], [g], [state.square], [t], lr=self.lr, beta1=0.0, beta2=self.decay, eps=self.eps)
-        return w, state
+        return Step(w, state, loss, g)

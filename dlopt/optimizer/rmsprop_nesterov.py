@@ -19,22 +19,21 @@ class RMSPropNesterovState(NamedTuple):
 
 @dataclass(frozen=True)
 class RMSPropNesterov(Optimizer):
-    """E <- decay E + (1 - decay) g^2,  d = g / (sqrt(E) + eps),  v <- momentum v + d,
-    w <- w - lr (d + momentum v).
+    """RMSProp with Nesterov momentum.
 
-    As in optimizer=nesterov w is the look-ahead point of the textbook's form, which takes the gradient where the
-    velocity is about to lead:
+        E <- decay E + (1 - decay) g^2,  d = g / (sqrt(E) + eps),  v <- momentum v + d,  w <- w - lr (d + momentum v)
 
-        E <- decay E + (1 - decay) g^2  with  g = g(x - lr momentum v)
-        v <- momentum v + g / (sqrt(E) + eps),  x <- x - lr v
+    As in optimizer=nesterov, w is the look-ahead point x - lr momentum v of the textbook's form
 
-    While lr and momentum are constant w = x - lr momentum v obeys the lines above. So gradient, loss and logged weights
-    all belong to one point. The textbook's v is our -lr v; it divides by sqrt(E) alone, eps is RMSProp's.
+        g = g(x - lr momentum v),  v <- momentum v + g / (sqrt(E) + eps),  x <- x - lr v
+
+    while lr and momentum are constant, so gradient, loss and logged weights belong to one point. The textbook's v is
+    -lr v here. It divides by sqrt(E) only; eps is RMSProp's.
 
     lr         learning rate
-    decay      of the average of squared gradients
+    decay      decay of the average of squared gradients
     eps        keeps the division finite where gradients vanish
-    momentum   share of the velocity that a step keeps
+    momentum   fraction of the velocity that a step keeps
 
     Source: Goodfellow, Bengio and Courville 2016, algorithm 8.6.
     """

@@ -13,37 +13,38 @@ from dlopt.ranges import Positive, Range
 
 
 class RpropState(NamedTuple):
-    size: Tensor  # (..., P), of each weight's step, in units of lr
-    direction: Tensor  # (..., P), sign of the gradient before, 0 where it was not followed
+    size: Tensor  # (..., P), step size in units of lr
+    direction: Tensor  # (..., P), sign of the last gradient, 0 where it was not followed
 
 
 @dataclass(frozen=True)
 class Rprop(Optimizer):
-    """w_i <- w_i - lr s_i sign(g_i), where the size s_i, 1 at first, takes in the sign of g_i before it is used:
+    """Rprop: a step size per weight, adapted by the signs of its gradients only.
 
-        the same sign as before   s_i <- min(eta_plus s_i, step_max)
-        the other sign            s_i <- max(eta_minus s_i, step_min), and g_i counts as zero, now and at the next step
-        either is zero            s_i stays
+        s_i <- min(eta_plus s_i, step_max)    if g_i has the sign of the step before
+        s_i <- max(eta_minus s_i, step_min)   if it has the other sign; then g_i counts as 0, now and at the next step
+        w_i <- w_i - lr s_i sign(g_i)
 
-    After a change of sign, which means that a minimum was leapt over, a weight waits for one step and then goes back
-    half as fast; the step that leapt is not taken back. (torch has this variant, known as iRprop-, and so do we.)
+    s_i starts at 1 and stays if either sign is zero. A change of sign means that a step crossed a minimum: the weight
+    waits for one step, then goes back with the smaller size. The step across is not undone. This is the variant iRprop-
+    of Igel and Huesken, as in torch.
 
-    It is for whole gradients, batch_size=full. On mini-batches it fails: nine gradients of +0.1 and one of -0.9 have
-    the mean zero, but nine steps go one way, each longer than the one before.
+    Use it with whole gradients, batch_size=full. It fails on mini-batches: nine gradients of +0.1 and one of -0.9 have
+    mean zero, but nine steps go one way, each longer than the one before.
 
-    Sizes and their bounds are multiples of lr, so that a schedule of the rate scales every step. At a constant rate
-    these are torch's steps, whose bounds 1e-6 and 50 are multiples 1e-4 and 5000 of its first step, 0.01.
+    Sizes and bounds are multiples of lr, so a schedule scales every step. At a constant rate these are torch's steps,
+    whose bounds 1e-6 and 50 are the multiples 1e-4 and 5000 of its first step, 0.01.
+
+    lr          size of the first step of each weight
+    eta_minus   factor of a size after a change of sign
+    eta_plus    factor of a size while the sign stays
+    step_min    minimum size, as a multiple of lr
+    step_max    maximum size, as a multiple of lr
 
     Slip: the CMU lecture says that the gradient is scaled, and that steps grow from the third on. Only the sign of a
-    gradient is used, whatever its size, and the second step is the first that can be longer.
+    gradient is used, and the second step is the first that can be longer.
 
-    lr          the size of each weight's first step
-    eta_minus   factor of a size where the sign has changed
-    eta_plus    factor of a size where it has not
-    step_min    the smallest size, a multiple of lr
-    step_max    the largest size, a multiple of lr
-
-    Source: Riedmiller and Braun 1993; Igel and Huesken 2000, iRprop-; torch.optim.Rprop's form.
+    Source: Riedmiller and Braun 1993; Igel and Huesken 2000, iRprop-; the form of torch.optim.Rprop.
     """
 
     lr: Positive
@@ -60,7 +61,7 @@ class Rprop(Optimizer):
         for w_, size, direction, g_ in cache_chunks(w, *state, g):
             sign = g_.sign()
             agreement = direction.mul_(sign)
-            same, turned = agreement.clamp(min=0.0), agreement.clamp(max=0.0)  # 1 or 0, and -1 or 0: quicker than where
+            same, turned = agreement.clamp(min=0.0), agreement.clamp(max=0.0)  # 1 or 0, -1 or 0: faster than where
             size.mul_((same * (self.eta_plus - 1)).add_(turned * (1 - self.eta_minus)).add_(1))
             size.clamp_(min=self.step_min).clamp_(max=self.step_max)
             torch.mul(sign, turned.add_(1), out=direction)

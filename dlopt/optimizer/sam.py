@@ -15,16 +15,17 @@ from dlopt.ranges import Positive
 
 @dataclass(frozen=True)
 class SAM(Optimizer):
-    """e = rho g(w) / |g(w)|,  then a step of `base_optimizer` from w by the gradient g(w + e).
+    """Sharpness-aware minimization: steps by the gradient at the worst nearby point.
 
-    It minimizes the largest loss within rho of w, to first order in e, and so prefers flat minima to sharp ones. Both
-    gradients are of one mini-batch, penalties included, so a step costs two gradients. Reported loss, gradient and
-    batch statistics are those at w. The norm is over all weights together. If the gradient is zero, e is zero.
+        e = rho g(w) / |g(w)|,  then a step of base_optimizer from w by the gradient g(w + e)
+
+    It minimizes the largest loss within rho of w, to first order in e, and so prefers flat minima. The norm is over all
+    weights together; e is zero if the gradient is zero. Both gradients are of one mini-batch, penalties included, so a
+    step costs two gradients. Reported loss, gradient and batch statistics are those at w. Schedules and weight decay
+    use the learning rate of base_optimizer.
 
     rho              radius of the neighbourhood, in the units of w
-    base_optimizer   the inner optimizer, with keys of its own: optimizer.base_optimizer=adam
-
-    Schedules and weight decay use the learning rate of the inner optimizer, which sees the objective shifted by e.
+    base_optimizer   the inner optimizer, with its own keys: optimizer.base_optimizer=adam
 
     Source: Foret, Kleiner, Mobahi and Neyshabur 2021, equations 2 (p = 2) and 3, algorithm 1.
     """
@@ -50,7 +51,7 @@ class SAM(Optimizer):
 
 
 class PerturbedObjective:
-    """The objective seen from a distance: f(w + e) as a function of w, with e = scale g for a column of scales."""
+    """Shift an objective: f(w + e) as a function of w, where e = scale g for a column of scales."""
 
     def __init__(self, objective: ObjectiveOracle, g: Tensor, scale: Tensor) -> None:
         self.objective = objective

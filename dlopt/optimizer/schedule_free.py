@@ -14,37 +14,37 @@ from dlopt.ranges import Fraction, NonNegative, Positive, Range
 
 
 class ScheduleFreeState(NamedTuple):
-    z: Tensor  # (..., P), the iterate of the steps that are averaged
-    v: Tensor  # (..., P), average of g^2; (..., 0) without
-    s: Tensor  # (..., 1), sum of the squares of the rates
+    z: Tensor  # (..., P), the iterate that is averaged
+    v: Tensor  # (..., P), average of g^2; (..., 0) for sgd
+    s: Tensor  # (..., 1), sum of the squared learning rates
     t: Tensor  # (), float32, steps taken by adam
 
 
 @dataclass(frozen=True)
 class ScheduleFree(Optimizer):
-    """y = (1 - beta) z + beta x,  g = g(y),
-    z <- z - lr (g / (sqrt(v^) + eps) + decay y),  x <- (1 - c) x + c z  with  c = lr^2 / (sum of lr^2 so far),
+    """Schedule-Free AdamW or SGD: replaces the learning-rate schedule by iterate averaging.
 
-    with v <- beta2 v + (1 - beta2) g^2 and v^ = v / (1 - beta2^t) as in Adam; with form=sgd, z <- z - lr (g + decay y).
+        y = (1 - beta) z + beta x,  g = g(y),  v <- beta2 v + (1 - beta2) g^2,  v^ = v / (1 - beta2^t)
+        form=adam   z <- z - lr (g / (sqrt(v^) + eps) + weight_decay y)
+        form=sgd    z <- z - lr (g + weight_decay y)
+        x <- (1 - c) x + c z  with  c = lr^2 / (sum of lr^2 so far)
 
-    x, which equals z at the start, is the average of all z so far, and it is w: what is evaluated, saved and called
-    the iterate. Averaging takes the place of a falling rate, so the length of a run need not be known before; warming
-    up is of use still (schedule=warmup), and small rates then count little in the average. beta = 0 is Polyak and
-    Ruppert's average of the iterates of Adam or SGD, beta = 1 primal averaging: the gradient is taken at the average.
+    x is the average of all z, starts at z, and is w: the evaluated and saved iterate. The length of a run need not be
+    known. Use schedule=warmup; steps with a small rate then have little weight in the average. beta = 0 is
+    Polyak-Ruppert averaging of Adam or SGD; beta = 1 is primal averaging, with the gradient taken at the average.
 
-    The gradient is asked for at y, between the two, once a step: loss and gradient that are reported, and the
-    statistics that a batch normalization sees, are those at y, not at w. Use decay in place of
-    regularization=weight_decay, which would shrink x and not z.
+    Reported loss and gradient, and the statistics of batch normalization, are those at y, not at w. Use weight_decay
+    instead of regularization=weight_decay, which would shrink x and not z.
 
-    form           of the steps that are averaged: adam or sgd
+    form           adam or sgd, the steps that are averaged
     lr             learning rate
-    beta           place of y between z (0) and x (1)
+    beta           position of y between z (0) and x (1)
     beta2          of adam: decay of the average of squared gradients
     eps            of adam: keeps the division finite where gradients vanish
-    weight_decay   decoupled weight decay, of weights alone
+    weight_decay   decoupled decay of weights only, per step and as a multiple of lr
 
-    Source: Defazio, Yang, Mehta, Mishchenko, Khaled and Cutkosky 2024, algorithm 1, and for sgd equations 3 to 5
-    with the c of the algorithm.
+    Source: Defazio, Yang, Mehta, Mishchenko, Khaled and Cutkosky 2024, algorithm 1; for sgd equations 3 to 5 with the c
+    of the algorithm.
     """
 
     form: Literal["adam", "sgd"]
@@ -61,31 +61,20 @@ class ScheduleFree(Optimizer):
     def step(self, w: Tensor, state: ScheduleFreeState, objective: ObjectiveOracle) -> Step:
         z, s = state.z, state.s
         x = w.clone()
-        y = w.lerp_(z, 1 - self.beta)  # in the place of w, where a gradient costs no copy of the network
+        y = w.lerp_(z, 1 - self.beta)  # in the memory of w, where a gradient needs no copy of the network
         loss, g = objective.gradient(y)
         if isinstance(self.weight_decay, Tensor) or self.weight_decay > 0.0:
             axpy_(z, -self.lr * self.weight_decay, objective.layout.weight_mask(y) * y)
         if self.form == "sgd":
             axpy_(z, -self.lr, g)
+        elif fused_available(w):  # Adam with beta1 = 0, where g is its own average
+            t = state.t.add_(1)
+            fused_adam_step_([z], [g], [g], [state.v], [t], lr=self.lr, beta1=0.0, beta2=self.beta2, eps=self.eps)
         else:
-            fits = fused_available(w)
-            (self.update_fused if fits else self.update_textbook)(z, state, g)
-        square = self.lr * self.lr  # a power of a number that is too large would raise
+            v = state.v.lerp_(g.square(), 1 - self.beta2)
+            v_hat = v / (1 - self.beta2 ** state.t.add_(1).to(v.dtype))
+            axpy_(z, -self.lr, g / v_hat.sqrt_().add_(self.eps))
+        square = self.lr * self.lr  # `**` would raise for a large rate
         s += square
-        c = torch.where(s > 0, square / s, 0.0)  # a schedule may begin at zero
+        c = torch.where(s > 0, square / s, 0.0)  # a schedule may start at zero
         return Step(torch.lerp(x, z, c, out=w), state, loss, g)
-
-    def update_textbook(self, z: Tensor, state: ScheduleFreeState, g: Tensor) -> tuple[Tensor, ScheduleFreeState]:
-        """The formula for z as it stands above, in place, for any leading dimensions, but for decay."""
-        v = state.v.lerp_(g.square(), 1 - self.beta2)
-        v_hat = v / (1 - self.beta2 ** state.t.add_(1).to(v.dtype))
-        return axpy_(z, -self.lr, g / v_hat.sqrt_().add_(self.eps)), state
-
-    def update_fused(self, z: Tensor, state: ScheduleFreeState, g: Tensor) -> tuple[Tensor, ScheduleFreeState]:
-        """The same in one pass over memory, for a single run: torch's fused Adam with beta1 = 0.
-
-        Its average of gradients is then g, which stands in for it and is written back unchanged.
-        """
-        t = state.t.add_(1)
-        fused_adam_step_([z], [g], [g], [state.v], [t], lr=self.lr, beta1=0.0, beta2=self.beta2, eps=self.eps)
-        return z, state

@@ -12,17 +12,19 @@ from dlopt.ranges import Positive
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
-    """w <- w - lr g, with g the gradient of the mean loss of a mini-batch plus penalties.
+    """Stochastic gradient descent.
 
-    With batch_size=full it is gradient descent, stable on a quadratic for lr < 2 / lambda_max.
+        w <- w - lr g,  g the gradient of the mean loss of a mini-batch plus penalties
 
-    Slip: the CMU and KTH lectures sum over the mini-batch where its mean is meant. A rate then means another step for
-    each batch size; with the sum lr / batch_size is this rule's lr.
-
-    Slip: the Georgia Tech lecture calls back-propagation a recursive application of gradient descent. It is the chain
-    rule, applied from the loss backwards, and gives g to whichever rule then takes the step.
+    With batch_size=full this is gradient descent. On a quadratic it is stable for lr < 2 / lambda_max.
 
     lr   learning rate
+
+    Slip: the CMU and KTH lectures sum over the mini-batch where they mean its average. With the sum, the same learning
+    rate takes larger steps with larger batches: lr / batch_size there is lr here.
+
+    Slip: the Georgia Tech lecture calls back-propagation a recursive application of gradient descent. It is the chain
+    rule, applied from the loss backwards. It computes g; the optimizer takes the step.
 
     Source: Robbins and Monro 1951; Goodfellow, Bengio and Courville 2016, algorithm 8.1.
     """

@@ -1,4 +1,4 @@
-"""SOAP: Shampoo with Adam in the preconditioner's eigenbasis."""
+"""SOAP: Adam in the eigenbasis of Shampoo's preconditioner."""
 
 import math
 from dataclasses import dataclass
@@ -9,78 +9,71 @@ from torch import Tensor
 
 from dlopt.base.layout import Layout
 from dlopt.linalg.inplace import axpy_
-from dlopt.parts import ObjectiveOracle, Optimizer, Step
-from dlopt.ranges import Count, Fraction, Positive
+from dlopt.optimizer._adam import AdamHyperparameters
+from dlopt.parts import ObjectiveOracle, Step
+from dlopt.ranges import Count
 
 
 class SOAPState(NamedTuple):
     m: Tensor  # (..., P), average of g
-    v: Tensor  # (..., P), average of the squares of the turned g
+    v: Tensor  # (..., P), average of the squares of the rotated g
     products: Tensor  # (..., K), all L and R, one after the other
     bases: Tensor  # (..., K), their Q
-    t: int  # steps taken: a number of the host, which has to know whether the bases are due
+    t: int  # steps taken, on the host, which has to know when the bases are due
 
 
 class Matrix(NamedTuple):
-    """A weight matrix: its place in w, and those of L and R among products; None for a side without a basis."""
+    """A weight matrix: its slice of w and those of L and R in `products`, None for a side without a basis."""
 
     place: slice
     shape: tuple[int, int]
     left: slice | None
     right: slice | None
 
-    def of(self, x: Tensor) -> Tensor:
-        """The matrix that lies in x, (..., P): a view."""
+    def view(self, x: Tensor) -> Tensor:
+        """Return the view of x, (..., P), as this matrix."""
         return x[..., self.place].unflatten(-1, self.shape)
-
-    @property
-    def sizes(self) -> list[int]:
-        return [n for n, side in zip(self.shape, (self.left, self.right), strict=True) if side]
 
 
 @dataclass(frozen=True)
-class SOAP(Optimizer):
-    """M <- beta1 M + (1 - beta1) G,  V <- beta2 V + (1 - beta2) (Ql' G Qr)^2,
-    W <- W - lr Ql [Ql' M^ Qr / (sqrt(V^) + eps)] Qr',
-    L <- beta2 L + (1 - beta2) G G',  R <- beta2 R + (1 - beta2) G' G,  for each weight matrix W (out x in),
+class SOAP(AdamHyperparameters):
+    """SOAP: Adam in the eigenbasis of Shampoo's preconditioner, for each weight matrix W (out x in).
 
-    where Ql and Qr are the eigenvectors of L and R and M^ = M / (1 - beta1^t), V^ = V / (1 - beta2^t): Adam, seen along
-    the axes in which the gradient's entries are least correlated. Shampoo would divide by the eigenvalues alone.
-    The first step is Adam's, Q = I. After it Q comes from a full decomposition, and from then on, at every step
-    whose number is a multiple of `every`, from an iteration of the power method, Q <- qr(L Q). V is kept as Q turns.
+        M <- beta1 M + (1 - beta1) G,  V <- beta2 V + (1 - beta2) (Ql' G Qr)^2
+        W <- W - lr Ql [Ql' M^ Qr / (sqrt(V^) + eps)] Qr'  with  M^ = M / (1 - beta1^t),  V^ = V / (1 - beta2^t)
+        L <- beta2 L + (1 - beta2) G G',  R <- beta2 R + (1 - beta2) G' G
 
-    Kernels of a convolution are matrices of shape out x (in * field). Biases and norms move by Adam. To the diagonals
-    of L and R, as they are decomposed, a millionth of their mean is added, and a little more to each entry than to the
-    one before: else axes that no gradient has reached yet would be a matter of rounding. Where L is not finite Ql is I.
+    Ql and Qr are the eigenvectors of L and R, the axes along which the gradient's entries are least correlated. The
+    first step is Adam's, with Q = I. After it Q comes from a full decomposition. Later, at every step that is a
+    multiple of precondition_frequency, it comes from one iteration of the power method, Q <- qr(L Q). V is kept as Q
+    changes. Kernels of a convolution are matrices of shape out x (in * field). Adam updates biases and normalization
+    parameters.
 
-    lr                       learning rate: a bound on each turned weight's step, nearly
-    beta1                    decay of the average of gradients
-    beta2                    decay of the moving averages of squares and of products
-    eps                      keeps the division finite where gradients vanish
+    Before a decomposition, a millionth of the mean of the diagonal of L or R is added to it, and slightly more to each
+    entry than to the one before: otherwise rounding would decide the axes that no gradient has reached yet. If L is not
+    finite, Ql is I.
+
+    beta2                    decay of the averages of squares and of products
     precondition_frequency   steps between two updates of the bases
-    max_size                 a matrix with more rows than this has Ql = I, one with more columns Qr = I
+    max_size                 Ql = I for a matrix with more rows than this, Qr = I with more columns
 
-    A step costs eight products of each matrix with its bases: it pays where a gradient is dear, with large batches.
+    Cost: eight products of each matrix with its bases per step, so use it where gradients are expensive.
 
     Source: Vyas, Morwani, Zhao, Kwun, Shapira, Brandfonbrener, Janson and Kakade 2025, algorithms 3 and 4; bias
     corrections and eps outside the root as in Adam.
     """
 
-    lr: Positive
-    beta1: Fraction
-    beta2: Fraction
-    eps: Positive
     precondition_frequency: Count
     max_size: Count
 
     def init(self, w: Tensor, layout: Layout) -> SOAPState:
-        axes = [torch.eye(n).flatten() for matrix in self._matrices(layout) for n in matrix.sizes]
+        axes = [torch.eye(math.isqrt(s.stop - s.start)).flatten() for s in list_sides(self._list_matrices(layout))]
         bases = torch.cat([*axes, torch.zeros(0)]).to(w).expand(*w.shape[:-1], -1).clone()
         return SOAPState(torch.zeros_like(w), torch.zeros_like(w), torch.zeros_like(bases), bases, 0)
 
     def step(self, w: Tensor, state: SOAPState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
-        matrices = self._matrices(objective.layout)
+        matrices = self._list_matrices(objective.layout)
         m, v, products, bases, before = state
         t = before + 1
         m.lerp_(g, 1 - self.beta1)
@@ -89,18 +82,18 @@ class SOAP(Optimizer):
         direction /= (v / (1 - self.beta2**t)).sqrt_().add_(self.eps)
         axpy_(w, -self.lr, rotate(direction, bases, matrices, back=True))
         for matrix in matrices:
-            x = matrix.of(g)
+            x = matrix.view(g)
             for side, product in ((matrix.left, x @ x.mT), (matrix.right, x.mT @ x)):
                 if side:
                     products[..., side].lerp_(product.flatten(-2), 1 - self.beta2)
         if t == 1 or t % self.precondition_frequency == 0:
-            for side in (side for matrix in matrices for side in (matrix.left, matrix.right) if side):
-                product, basis = square(products, side), square(bases, side)
-                basis.copy_(eigenvectors(product) if t == 1 else power_iterate(product, basis))
+            for side in list_sides(matrices):
+                basis = view_square(bases, side)
+                basis.copy_(update_basis(view_square(products, side), None if t == 1 else basis))
         return Step(w, state._replace(t=t), loss, g)
 
-    def _matrices(self, layout: Layout) -> list[Matrix]:
-        found: list[Matrix] = []
+    def _list_matrices(self, layout: Layout) -> list[Matrix]:
+        matrices: list[Matrix] = []
         start = 0
         for p in layout:
             if p.kind == "weight":
@@ -109,54 +102,50 @@ class SOAP(Optimizer):
                 for n in shape:
                     sides.append(slice(start, start + n * n) if n <= self.max_size else None)
                     start += n * n if n <= self.max_size else 0
-                found.append(Matrix(p.slice, shape, *sides))
-        return found
+                matrices.append(Matrix(p.slice, shape, *sides))
+        return matrices
+
+
+def list_sides(matrices: list[Matrix]) -> list[slice]:
+    """Return the slices of all L and R in `products`."""
+    return [side for matrix in matrices for side in (matrix.left, matrix.right) if side]
 
 
 def rotate(x: Tensor, bases: Tensor, matrices: list[Matrix], *, back: bool = False) -> Tensor:
-    """Ql' X Qr of each matrix of x, (..., P), or back again, Ql X Qr'; the rest of x as it is."""
-    found = x.clone()
+    """Return x, (..., P), with each matrix X replaced by Ql' X Qr, or back: by Ql X Qr'."""
+    rotated = x.clone()
     for matrix in matrices:
-        y = matrix.of(x)
+        y = matrix.view(x)
         if matrix.left:
-            q = square(bases, matrix.left)
+            q = view_square(bases, matrix.left)
             y = (q if back else q.mT) @ y
         if matrix.right:
-            q = square(bases, matrix.right)
+            q = view_square(bases, matrix.right)
             y = y @ (q.mT if back else q)
-        found[..., matrix.place] = y.flatten(-2)
-    return found
+        rotated[..., matrix.place] = y.flatten(-2)
+    return rotated
 
 
-def eigenvectors(product: Tensor) -> Tensor:
-    """Of symmetric matrices (..., n, n), the largest eigenvalue's first; the identity where not all is finite."""
-    alive, fit = break_ties(product)
-    found = torch.linalg.eigh(fit).eigenvectors.flip(-1)
-    return torch.where(alive, found, torch.eye(product.shape[-1]).to(product))
+def update_basis(product: Tensor, basis: Tensor | None) -> Tensor:
+    """Return eigenvectors of symmetric matrices (..., n, n), largest eigenvalue first; I where one is not finite.
 
-
-def power_iterate(product: Tensor, basis: Tensor) -> Tensor:
-    """A step of the power method from a basis, (..., n, n), made orthogonal again."""
-    alive, fit = break_ties(product)
-    found = torch.linalg.qr(fit @ basis).Q
-    return torch.where(alive, found, torch.eye(product.shape[-1]).to(product))
-
-
-def break_ties(product: Tensor) -> tuple[Tensor, Tensor]:
-    """Which matrices are finite, (..., 1, 1), and all of them with ties broken, the identity in place of the others:
-    decompositions of a batch raise for all of it where one has NaN."""
+    From a basis, take one orthogonalized step of the power method instead of a decomposition.
+    """
     n = product.shape[-1]
+    identity = torch.eye(n).to(product)
     mean = product.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
     tilted = product + TILT * mean * torch.linspace(1.0, 2.0, n).to(product).diag()
-    alive = tilted.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
-    return alive, torch.where(alive, tilted, torch.eye(n).to(product))
+    finite = tilted.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    tilted = torch.where(finite, tilted, identity)  # decompositions raise for a whole batch if one matrix has a NaN
+    q = torch.linalg.eigh(tilted).eigenvectors.flip(-1) if basis is None else torch.linalg.qr(tilted @ basis).Q
+    return torch.where(finite, q, identity)
 
 
-def square(x: Tensor, side: slice) -> Tensor:
-    """A square matrix that lies in x, (..., K): a view."""
+def view_square(x: Tensor, side: slice) -> Tensor:
+    """Return the view of a slice of x, (..., K), as square matrices."""
     n = math.isqrt(side.stop - side.start)
     return x[..., side].unflatten(-1, (n, n))
 
 
 TILT = 1e-6
-"""What is added to a diagonal, in units of its mean."""
+"""Term added to a diagonal, in units of its mean."""

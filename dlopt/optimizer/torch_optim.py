@@ -1,4 +1,4 @@
-"""The rules of torch.optim, and people's own of the same protocol."""
+"""Optimizers of torch.optim, and custom ones with the same interface."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from dlopt.ranges import Positive
 
 @dataclass(frozen=True)
 class TorchOptim(Optimizer, Wrapper):
-    """The update of a torch.optim.Optimizer, parameter by parameter.
+    """Any class of torch.optim, or a custom class with that interface.
 
-    It sees the network's parameters in their own shapes, as views of w: matrices are matrices to Muon and Adafactor.
-    step() is handed a closure, as torch.optim.LBFGS needs it: loss and gradient of this step's mini-batch, counted at
-    each call. Its first call must be made at w. A class whose step() takes no closure finds its gradients in place.
-    Whatever the class refuses (such as Muon a bias) is said before the run starts: it takes a step on a copy of w.
+    The class sees the parameters of the network in their own shapes, as views of w: matrices are matrices to Muon and
+    Adafactor. step() gets a closure, as torch.optim.LBFGS needs it: loss and gradient of this step's mini-batch, where
+    each call counts as an evaluation and the first must be at w. A class whose step() takes no closure finds its
+    gradients in place. Before a run, the class takes a step on a copy of w, so its errors (such as Muon's for a bias)
+    are reported then.
 
-    name      a class of torch.optim (AdamW), or the path of one like them (my_rule.Lion)
-    lr        learning rate, set anew in all parameter groups at each step: schedules move it, but for Rprop, where
-              it is the size of the first step, and in ASGD a step later
-    options   the other arguments of the class; what is left out has the value that the class gives it
+    name      a class of torch.optim (AdamW), or the import path of a custom one (my_rule.Lion)
+    lr        learning rate, set in all parameter groups at each step. A schedule does not change the steps of Rprop,
+              where lr is the size of the first step; ASGD follows it one step later
+    options   other arguments of the class; omitted ones have the default of the class
 
-    One run at a time: lanes do not share it. On a CPU a small net's run is 20 to 40% slower than with the same rule of
-    ours (adam), 10 to 20% with +optimizer.options.fused=true, which some classes take.
+    Runs cannot share lanes. On a CPU a small network trains 20 to 40% slower than with the same optimizer of dlopt
+    (adam), or 10 to 20% with +optimizer.options.fused=true, which some classes take.
     """
 
     lanes: ClassVar[bool] = False
@@ -43,9 +44,9 @@ class TorchOptim(Optimizer, Wrapper):
 
     @property
     def needs_true_gradient(self) -> bool:  # type: ignore[override]
-        """LBFGS fits a curvature to gradients, and its line search compares them with values."""
-        made = self.resolve(self.name)
-        return isinstance(made, type) and issubclass(made, torch.optim.LBFGS)
+        """Return True for LBFGS, which fits a curvature to gradients and compares them with values."""
+        cls = self.resolve(self.name)
+        return isinstance(cls, type) and issubclass(cls, torch.optim.LBFGS)
 
     @classmethod
     def names(cls) -> list[str]:
@@ -73,13 +74,13 @@ class TorchOptim(Optimizer, Wrapper):
 
 
 class ParameterViews:
-    """A torch optimizer on the pieces of w, leaves that share its memory; it is the state of the rule."""
+    """A torch optimizer on the pieces of w, leaves that share its memory: the state of the option."""
 
     def __init__(self, make: Callable[..., Any], options: Mapping[str, Any], w: Tensor, layout: Layout) -> None:
         self.layout = layout
         self.w = w
         self.pieces = [v.detach().requires_grad_() for v in layout.views(w).values()]
-        # Memory of its own: what a rule does to its gradients in place must not reach those of the step.
+        # A copy: changes in place must not reach the gradient of the step.
         self.gradient = torch.zeros_like(w)
         self.gradients = list(layout.views(self.gradient).values())
         self.optimizer = make(self.pieces, **options)
@@ -87,7 +88,7 @@ class ParameterViews:
         self.takes_closure = bool(inspect.signature(self.optimizer.step).parameters)
 
     def step(self, w: Tensor, lr: float, evaluate: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """Move w by a step of the optimizer; returns the loss and the gradient of the first evaluation."""
+        """Take a step of the optimizer on w, and return loss and gradient of the first evaluation."""
         if w is not self.w:
             self.w = w
             for piece, view in zip(self.pieces, self.layout.views(w).values(), strict=True):
@@ -118,15 +119,15 @@ class ParameterViews:
         return {"class": _path(self.optimizer), **self.optimizer.state_dict()}
 
     def load_state_dict(self, content: Mapping[str, Any]) -> None:
-        """Take over what was saved, but for the arguments: a run that goes on may have been given others."""
+        """Restore a saved state, except for arguments, which may have been changed on resume."""
         if content["class"] != _path(self.optimizer):
-            raise ValueError(f"the state saved is that of {content['class']}, not of {_path(self.optimizer)}")
+            raise ValueError(f"the saved state is of {content['class']}, not of {_path(self.optimizer)}")
         groups = self.optimizer.param_groups
-        given = [{k: v for k, v in group.items() if k in self.arguments - {"params"}} for group in groups]
+        arguments = [{k: v for k, v in group.items() if k in self.arguments - {"params"}} for group in groups]
         self.optimizer.load_state_dict({k: v for k, v in content.items() if k != "class"})
-        for group, own in zip(self.optimizer.param_groups, given, strict=True):
+        for group, own in zip(self.optimizer.param_groups, arguments, strict=True):
             group.update(own)
-        # torch casts all floating point to the parameters' type; a rule's own scalars may have another, and kept it.
+        # torch casts floating point to the type of the parameters; scalars of a class may have another.
         order = [piece for group in self.optimizer.param_groups for piece in group["params"]]
         for i, saved in content["state"].items():
             own = self.optimizer.state[order[i]]

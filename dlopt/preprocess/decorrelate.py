@@ -12,8 +12,8 @@ from dlopt.linalg.pca import principal_axes, transform
 class Decorrelate:
     """y = U^T (x - mu),  with the covariance  C = U diag(lambda) U^T:  a rotation to the principal axes, no scaling.
 
-    Each example is a vector of D numbers and keeps its shape. mu and C (divided by N) are those of the training split,
-    computed in float64. On this split, the covariance of y is diag(lambda), the largest variance first; distances
+    Each example is a vector of D numbers and keeps its shape. mu and C (divided by N) are computed from the training
+    split in float64. On this split, the covariance of y is diag(lambda), the largest variance first; distances
     between examples do not change. The axes of a linear layer's loss surface then align with its weights, which
     helps optimizers with a learning rate per weight; preprocess=whiten also equalizes the curvatures.
 

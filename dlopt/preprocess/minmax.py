@@ -10,7 +10,7 @@ from torch import Tensor
 class MinMax:
     """x <- (x - min) / (max - min) for each feature, with min and max over the training split.
 
-    Training inputs fill 0..1 exactly; those of other splits may lie outside. One outlier compresses all other values.
+    Training inputs fill 0..1 exactly; other inputs may lie outside. One outlier compresses all other values.
     A feature that is constant in training becomes 0, because the division is then by 1.
     """
 

@@ -13,8 +13,8 @@ from dlopt.ranges import NonNegative
 class Whiten:
     """y = diag(lambda + eps lambda_1)^(-1/2) U^T (x - mu),  with the covariance  C = U diag(lambda) U^T.
 
-    Each example is a vector of D numbers and keeps its shape. mu and C = E[(x - mu)(x - mu)^T] (divided by N) are those
-    of the training split, computed in float64. On this split, the features of y are uncorrelated with variances
+    Each example is a vector of D numbers and keeps its shape. mu and C = E[(x - mu)(x - mu)^T] (divided by N) are
+    computed from the training split in float64. On this split, the features of y are uncorrelated with variances
     lambda_i / (lambda_i + eps lambda_1), which is 1 for eps = 0. They are principal components, the largest variance
     lambda_1 first, and not pixels: for convolutions, use preprocess=zca, which keeps the image.
 

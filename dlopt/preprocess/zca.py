@@ -17,7 +17,7 @@ class ZCA:
     the one with the smallest mean squared distance to x - mu. Feature i stays close to feature i, and an image remains
     an image with sharper edges, so that convolutions still see neighbours.
 
-    Each example is a vector of D numbers. mu and C (divided by N) are those of the training split, computed in float64.
+    Each example is a vector of D numbers. mu and C (divided by N) are computed from the training split in float64.
     Directions without variance in training, and constant features, become 0. eps matters for images, whose smallest
     variances are noise: they are multiplied by at most 1 / (sqrt(eps) sigma_1), with the largest standard deviation
     sigma_1.

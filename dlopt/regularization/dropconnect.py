@@ -14,18 +14,19 @@ from dlopt.ranges import Fraction
 
 @dataclass(frozen=True)
 class DropConnect(Regularization):
-    """In training w_i <- m_i w_i / (1 - p), where m_i = 0 with probability p, else 1; inference uses w as it is.
+    """DropConnect: sets weights to zero at random in training.
 
-    Biases and normalization parameters are left out. One mask serves the whole mini-batch, at every evaluation of a
-    step; the paper draws one for each example, which costs a network for each. The gradient is that at the weights that
-    are left: those that are dropped get none but the penalties'. Inference with the mean weights is what dropout does;
-    the paper draws from a normal distribution fitted to the inputs of each unit.
+        w_i <- m_i w_i / (1 - p)  with  m_i = 0 with probability p, else 1;  inference uses w
+
+    Biases and normalization parameters are left out. One mask serves the whole mini-batch and every evaluation of a
+    step; the paper draws one for each example. Dropped weights get only the gradient of penalties. Inference with the
+    mean weights is the approximation of dropout; the paper samples from a normal fitted to the inputs of each unit.
 
     p   probability of dropping a weight
 
-    Slip: the CMU and KTH lectures call it dropout to drop parameters; that is DropConnect, dropout drops units.
+    Slip: the CMU and KTH lectures call dropping parameters dropout; that is DropConnect, dropout drops units.
 
-    Source: Wan, Zeiler, Zhang, LeCun and Fergus 2013, section 3, inverted as dropout is.
+    Source: Wan, Zeiler, Zhang, LeCun and Fergus 2013, section 3, with the scaling of inverted dropout.
     """
 
     p: Fraction

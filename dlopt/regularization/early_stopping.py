@@ -11,7 +11,7 @@ from dlopt.ranges import Count, NonNegative, Range
 
 @dataclass(frozen=True)
 class EarlyStopping(Regularization):
-    """Ends the run when a validation metric has not improved for a while; the results are those of the best weights.
+    """Early stopping: ends the run when a validation metric stops improving; the results are those of the best weights.
 
     After `warmup_evaluations` evaluations it checks every `check_every`-th one. With v_1, ..., v_t the metric at the
     checks so far (negated for accuracy, top5, AUC and R^2, so that lower is better), the run stops if either holds:
@@ -25,16 +25,18 @@ class EarlyStopping(Regularization):
 
     monitor              the metric as it is logged: val/loss, val/accuracy, ...
     patience             checks without improvement before the run ends; null: no limit
-    cumulative           n, the number of differences; null: off. One of the two must be a number
+    cumulative           n, the number of differences; null: off
     warmup_evaluations   evaluations ignored at the start (there is one every eval_every epochs)
     check_every          evaluations between two checks
     min_delta            for patience: smallest decrease that counts as an improvement
 
-    Slip: the KTH lecture stops by the test error, and chooses the strength of a penalty by it; right is validation, for
-    what the test error has chosen it can no longer judge.
+    Raises ValueError if patience and cumulative are both null.
 
-    Slip: in the Ren lecture halting by early stopping is dropping into a local minimum; the run halts somewhere on its
-    way, where the gradient of the training loss may be large.
+    Slip: the KTH lecture stops by the test error and chooses the strength of a penalty by it; right is the validation
+    error. A test error that was used for a choice is no longer an unbiased estimate.
+
+    Slip: the Ren lecture calls halting by early stopping dropping into a local minimum; the run halts on its way, where
+    the gradient of the training loss may be large.
 
     Source: Goodfellow, Bengio and Courville 2016, algorithm 7.1; Prechelt 1998; cumulative: the CMU lecture.
     """
@@ -52,21 +54,11 @@ class EarlyStopping(Regularization):
 
     def stop(self, history: Sequence[Mapping[str, float]]) -> bool:
         sign = -1.0 if higher_is_better(self.monitor) else 1.0
-        looks = [
-            sign * metrics[self.monitor]
-            for metrics in history[self.warmup_evaluations :][self.check_every - 1 :: self.check_every]
-        ]
-        return self._is_out_of_patience(looks) or self._has_grown(looks)
-
-    def _is_out_of_patience(self, looks: Sequence[float]) -> bool:
+        checks = history[self.warmup_evaluations :][self.check_every - 1 :: self.check_every]
+        values = [sign * metrics[self.monitor] for metrics in checks]
         best, since = float("inf"), 0
-        for value in looks:
-            if value < best - self.min_delta:
-                best, since = value, 0
-            else:
-                since += 1
-        return self.patience is not None and since >= self.patience
-
-    def _has_grown(self, looks: Sequence[float]) -> bool:
+        for value in values:
+            best, since = (value, 0) if value < best - self.min_delta else (best, since + 1)
         n = self.cumulative
-        return n is not None and len(looks) > n and looks[-1] - looks[-1 - n] > 0
+        has_grown = n is not None and len(values) > n and values[-1] - values[-1 - n] > 0
+        return has_grown or (self.patience is not None and since >= self.patience)

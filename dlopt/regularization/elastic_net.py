@@ -12,27 +12,26 @@ from dlopt.ranges import NonNegative
 
 @dataclass(frozen=True)
 class ElasticNet(Regularization):
-    """Adds l1 sum of |w_i| + (l2 / 2) sum of w_i^2 over weights to the objective, or shrinks after each step instead.
+    """Elastic net: the sum of an L1 and an L2 penalty on weights, l1 sum |w_i| + (l2 / 2) sum w_i^2.
 
         proximal=false   g_i <- g_i + l1 sign(w_i) + l2 w_i,  sign(0) = 0
-        proximal=true    w_i <- sign(w_i) max(0, |w_i| - lr l1) / (1 + lr l2)
+        proximal=true    w_i <- sign(w_i) max(0, |w_i| - lr l1) / (1 + lr l2)  after the optimizer's step
 
-    the latter after the rule's own step.
-    It is regularization=[l1,l2] in one: zeros as of the first, and groups of inputs that go together keep weights that
-    are alike, as of the second. Biases and normalization parameters are left out. With plain gradient descent (sgd)
-    both forms go to the minimum of loss and penalty: on a diagonal quadratic with minimum m and curvatures h it is
-    w_i = sign(m_i) max(0, h_i |m_i| - l1) / (h_i + l2). Other rules rescale the gradient but not the shrinking, and
-    with proximal=true go elsewhere, as with l1.
+    It combines regularization=[l1,l2]: zeros from the first, similar weights for correlated inputs from the second.
+    Biases and normalization parameters are left out. With plain gradient descent (sgd) both forms end at the minimum of
+    loss and penalty: on a diagonal quadratic with minimum m and curvatures h it is
+    w_i = sign(m_i) max(0, h_i |m_i| - l1) / (h_i + l2). Other optimizers rescale the gradient but not the shrinkage, so
+    with proximal=true they end elsewhere, as with l1.
 
     l1         lambda_1
-    l2         lambda_2; the paper's, without the half, is half of this one
-    proximal   whether to shrink after each step, in place of a term in the objective: this makes true zeros
+    l2         lambda_2; without the half, as in the paper, it is half of this value
+    proximal   shrink after each step instead of adding a term to the objective: this makes exact zeros
 
-    Slip: the CMU lecture divides both sums by the number of weights; then the same strength means less in a larger
-    net. It also leaves out the half, as other lectures do that write lambda |w|^2: their lambda is half of this l2.
+    Slip: the CMU lecture divides both sums by the number of weights, so the same strength means less in a larger
+    network. It also leaves out the half, as other lectures do that write lambda |w|^2: their lambda is half of this l2.
 
-    Source: Zou and Hastie 2005, equation 3, which they call naive: their factor 1 + lambda_2 on the result is left out;
-    the shrinking: Parikh and Boyd 2014, section 6.5.3.
+    Source: Zou and Hastie 2005, equation 3 (naive), without their factor 1 + lambda_2 on the result; the shrinkage:
+    Parikh and Boyd 2014, section 6.5.3.
     """
 
     l1: NonNegative

@@ -12,14 +12,16 @@ from dlopt.ranges import NonNegative
 
 @dataclass(frozen=True)
 class InputNoise(Regularization):
-    """In training x <- x + std n with n ~ N(0, 1) for each number of each example, anew at each step; inference sees x.
+    """Gaussian noise on the inputs of training.
 
-    For a linear network with one output and squared loss it is on average the penalty std^2 |w|^2, that is l2 of
-    strength 2 std^2; for others, with little noise, a penalty on the outputs' derivatives with respect to the inputs.
+        x <- x + std n  with  n ~ N(0, 1) for each number of each example at each step;  inference uses x
 
-    std   standard deviation of the noise, in units of the inputs behind the preprocessing
+    For a linear network with one output and squared loss it is on average the penalty std^2 |w|^2: l2 of strength
+    2 std^2. For other networks and little noise, it penalizes derivatives of the outputs with respect to the inputs.
 
-    Inputs of whole numbers are refused.
+    std   standard deviation of the noise, in units of the preprocessed inputs
+
+    Integer inputs are refused before a run.
 
     Source: Sietsma and Dow 1991; Bishop 1995, Training with noise is equivalent to Tikhonov regularization; Goodfellow,
     Bengio and Courville 2016, section 7.5.

@@ -13,22 +13,21 @@ from dlopt.ranges import NonNegative
 
 @dataclass(frozen=True)
 class L1(Regularization):
-    """Adds strength sum of |w_i| over weights to the objective, or leaves it alone and shrinks after each step.
+    """L1 penalty on weights, strength sum |w_i|, or soft thresholding after each step.
 
-        proximal=false   g_i <- g_i + strength sign(w_i), sign(0) = 0: a subgradient
-        proximal=true    w_i <- sign(w_i) max(0, |w_i| - lr strength)
+        proximal=false   g_i <- g_i + strength sign(w_i),  sign(0) = 0: a subgradient
+        proximal=true    w_i <- sign(w_i) max(0, |w_i| - lr strength)  after the optimizer's step
 
-    the latter, the soft threshold, after the rule's own step.
-    Biases and normalization parameters are left out. Steps along a subgradient hop across zero and never stay there;
-    the soft threshold makes true zeros. With plain gradient descent (sgd) both go to the minimum of loss and penalty:
-    on a diagonal quadratic with minimum m and curvatures h it is w_i = sign(m_i) max(0, |m_i| - strength / h_i).
-    Other rules rescale the gradient but not the threshold: heavy-ball momentum b goes to the minimum for
+    Biases and normalization parameters are left out. Subgradient steps cross zero and never stay there; soft
+    thresholding makes exact zeros. With plain gradient descent (sgd) both end at the minimum of loss and penalty: on a
+    diagonal quadratic with minimum m and curvatures h it is w_i = sign(m_i) max(0, |m_i| - strength / h_i). Other
+    optimizers rescale the gradient but not the threshold: heavy-ball momentum b ends at the minimum for
     (1 - b) strength.
 
     strength   lambda
-    proximal   whether to shrink after each step, in place of a term in the objective
+    proximal   shrink after each step instead of adding a term to the objective
 
-    Slip: the CMU lecture says that it penalizes the number of non-zero parameters; that is L0, of which it is the
+    Slip: the CMU lecture says that it penalizes the number of non-zero parameters; that is L0, of which L1 is the
     convex surrogate.
 
     Slip: the KTH lecture leaves large weights unchanged; they too shrink by strength / h_i.
@@ -50,5 +49,5 @@ class L1(Regularization):
     def after(self, w: Tensor, before: Tensor, lr: float | Tensor, layout: Layout) -> Tensor:
         if not self.proximal:
             return w
-        threshold: Any = lr * self.strength  # a number or a column: clamp takes either, but not the union of both
+        threshold: Any = lr * self.strength  # a number or a column; clamp is not typed for their union
         return axpy_(w, -1.0, w.clamp(-threshold, threshold).mul_(layout.weight_mask(w)))

@@ -11,13 +11,13 @@ from dlopt.ranges import Fraction
 
 @dataclass(frozen=True)
 class LabelSmoothing(Regularization):
-    """In training y_k <- (1 - strength) y_k + strength / K for the probabilities y of the K classes.
+    """Label smoothing of the training targets: y_k <- (1 - strength) y_k + strength / K for the K class probabilities.
 
-    With cross entropy the outputs then no longer grow without end: at the minimum the right one lies above the others
-    by log((1 - strength) K / strength + 1). The loss of training is that of the smoothed targets, and stays above zero;
-    validation and test use the targets as they are. It is for classes; a loss that takes none but sure ones refuses it.
+    With cross entropy the outputs stay bounded: at the minimum the right one exceeds the others by
+    log((1 - strength) K / strength + 1). The training loss uses the smoothed targets and stays above zero. Validation
+    and test use the targets themselves. It needs classes, and a loss that takes probabilities.
 
-    strength   share of a target that goes to all classes alike; 0.1 in the paper
+    strength   fraction of a target that is spread over all classes; 0.1 in the paper
 
     Source: Szegedy, Vanhoucke, Ioffe, Shlens and Wojna 2016, section 7.
     """

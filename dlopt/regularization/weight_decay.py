@@ -5,23 +5,23 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg.inplace import axpy_
+from dlopt.linalg.inplace import addcmul_scaled_
 from dlopt.parts import Regularization
 from dlopt.ranges import NonNegative
 
 
 @dataclass(frozen=True)
 class WeightDecay(Regularization):
-    """w_new <- w_new - lr strength w_old on weights, after the rule's own step from w_old.
+    """Decoupled weight decay: w_new <- w_new - lr strength w_old on weights, after the optimizer's step from w_old.
 
-    Biases and normalization parameters are left out. The objective and its gradient stay as they are: under plain
-    gradient descent that is regularization=l2, under adaptive rules it is not, since there the penalty's gradient
-    is divided by the gradient's scale and weights with large gradients hardly decay. Adam with it is AdamW. lr is the
-    scheduled rate, as in torch (the paper scales the decay by the schedule alone).
+    Biases and normalization parameters are left out. The objective and its gradient do not change. Under plain gradient
+    descent this equals regularization=l2. Under adaptive optimizers it does not: they divide the gradient of a penalty
+    by the scale of the gradient, so weights with large gradients hardly decay. Adam with weight decay is AdamW. lr is
+    the scheduled learning rate, as in torch; the paper scales the decay by the schedule only.
 
-    strength   share of a weight that decays, per step and unit of lr
+    strength   decay per step, as a multiple of lr
 
-    Slip: the KTH lecture calls a penalty on the norm |w| weight decay; that of the square decays weights by a share.
+    Slip: the KTH lecture calls a penalty on the norm |w| weight decay; only the square decays weights in proportion.
 
     Source: Loshchilov and Hutter 2019, algorithm 2.
     """
@@ -33,7 +33,4 @@ class WeightDecay(Regularization):
         return True
 
     def after(self, w: Tensor, before: Tensor, lr: float | Tensor, layout: Layout) -> Tensor:
-        share, mask = lr * self.strength, layout.weight_mask(w)
-        if isinstance(share, Tensor):
-            return axpy_(w, -share, before * mask)
-        return w.addcmul_(before, mask, value=-share)  # one pass over memory, for a single run
+        return addcmul_scaled_(w, -(lr * self.strength), before, layout.weight_mask(w))

@@ -13,11 +13,13 @@ from dlopt.ranges import NonNegative
 
 @dataclass(frozen=True)
 class WeightNoise(Regularization):
-    """Each step is evaluated at w + std n with n ~ N(0, 1) for each weight, inference at w.
+    """Gaussian noise on the weights of training.
 
-    The gradient is taken at the noisy weights and applied to w. Biases and normalization parameters are left out. The
-    noise is one for the mini-batch, and for every evaluation of a step. It favours minima around which the loss is
-    flat: on average the loss grows by (std^2 / 2) times the trace of the Hessian, to second order.
+        each step is evaluated at w + std n  with  n ~ N(0, 1) for each weight;  inference uses w
+
+    The gradient is taken at the noisy weights and applied to w. Biases and normalization parameters are left out. One
+    noise vector serves the mini-batch and every evaluation of a step. It favours flat minima: to second order, the mean
+    loss grows by (std^2 / 2) times the trace of the Hessian.
 
     std   standard deviation of the noise, in units of the weights
 

@@ -1,4 +1,4 @@
-"""Paths as people type them, and the runs and folders that they mean by a name."""
+"""Paths as users type them, and the folders that names refer to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dlopt.storage.safe_read import to_printable
 
 
 def display_path(path: Path) -> str:
-    """A path as people would type it, fit for a terminal."""
+    """Return a path relative to the working directory if it lies in it, safe for a terminal."""
     try:
         return to_printable(str(path.relative_to(Path.cwd())))
     except ValueError:
@@ -17,7 +17,7 @@ def display_path(path: Path) -> str:
 
 
 def find_folder(name: str | None, root: Path = ROOT) -> Path:
-    """A folder of runs: a path, a part of the path of one sweep, or `last` for the newest; None is all of root."""
+    """Return a folder of runs: a path, the sweep with this part of a path, `last` for the newest sweep; None: root."""
     if name is None:
         if not root.is_dir():
             raise RunNotFound(f"there are no runs in {root}/ yet: dlopt train makes one")
@@ -27,15 +27,15 @@ def find_folder(name: str | None, root: Path = ROOT) -> Path:
     known = list_sweeps(root)
     if name == "last" and known:
         return known[-1]
-    found = find_unique(name, known, root, "sweeps")
-    if found is None:
+    sweep = find_unique(name, known, root, "sweeps")
+    if sweep is None:
         newest = f"; the newest sweep is {display_path(known[-1])}" if known else ""
         raise RunNotFound(f"there is no folder '{to_printable(name)}', and no sweep in {root}/ is called so{newest}")
-    return found
+    return sweep
 
 
 def make_report_path(run: Path, what: str) -> Path:
-    """Where a picture of a run goes unless told otherwise: under a name that no other run's has."""
-    inside = run.resolve().parts
-    at = inside.index(ROOT.name) + 1 if ROOT.name in inside else len(inside) - 2
-    return ROOT / "reports" / f"{'-'.join(inside[at:])}-{what}.png"
+    """Return the default path of a picture of a run, which is unique to the run."""
+    parts = run.resolve().parts
+    begin = parts.index(ROOT.name) + 1 if ROOT.name in parts else len(parts) - 2
+    return ROOT / "reports" / f"{'-'.join(parts[begin:])}-{what}.png"

@@ -1,4 +1,4 @@
-"""Runs and sweeps by their names: a path, a part of one, `last`."""
+"""Find runs and sweeps by a path, a part of one, or `last`."""
 
 from __future__ import annotations
 
@@ -11,79 +11,79 @@ from dlopt.rundir.directory import RunDirectory
 from dlopt.storage.safe_read import to_printable
 
 ROOT = Path("outputs")
-"""Where runs lie unless told otherwise."""
+"""Default folder of runs."""
 SWEEP_FILE = "sweep.json"
-"""In the directory of a sweep: what is searched."""
+"""What a sweep searches."""
 SWEEP_FILES = (SWEEP_FILE, "multirun.yaml")
-"""Of which the directory of a sweep has one at least."""
+"""Files of a sweep's directory; one of them is enough."""
 
 
 class RunNotFound(LookupError):
-    """No run, or more than one, answers to a name; the message says which."""
+    """A name refers to no run, or to more than one; the message says which."""
 
 
 def find_run(name: str = "last", root: Path | str = ROOT) -> RunDirectory:
-    """The run called by a path, by a part of its path that no other run has, or `last` for the newest."""
+    """Return the run at a path, the only run with this part of a path, or `last` for the newest run."""
     if not name:
         raise RunNotFound("name a run: last, a directory, or a part of its name")
     if os.path.lexists(RunDirectory(name).status_file):
         return RunDirectory(name)
     known = list_runs(root)
-    found = None if name == "last" else find_unique(name, known, root, "runs")
-    if found is None and Path(name).is_dir():
+    run = None if name == "last" else find_unique(name, known, root, "runs")
+    if run is None and Path(name).is_dir():
         raise RunNotFound(f"{to_printable(name)} holds no run (it has no {RunDirectory(name).status_file.name})")
     if not known:
         raise RunNotFound(f"there are no runs in {root}/ yet: dlopt train makes one")
     if name == "last":
         return RunDirectory(known[-1])
-    if found is None:
+    if run is None:
         newest = to_printable(str(known[-1]))
         raise RunNotFound(f"no run in {root}/ is called '{to_printable(name)}'; the newest is {newest}")
-    return RunDirectory(found)
+    return RunDirectory(run)
 
 
 def find_unique(name: str, known: Sequence[Path], root: Path | str, kind: str) -> Path | None:
-    """The one of these paths below root that has the name in it, None for none; RunNotFound where there are more."""
-    found = [path for path in known if name in str(path.relative_to(root))]
-    if len(found) > 1:
-        shown = "".join(f"\n  {to_printable(str(path))}" for path in found[-5:])
-        raise RunNotFound(f"{len(found)} {kind} are called '{to_printable(name)}'; say more of one of them:{shown}")
-    return found[0] if found else None
+    """Return the only path below root that contains the name, or None. Raises RunNotFound if there are more."""
+    matches = [path for path in known if name in str(path.relative_to(root))]
+    if len(matches) > 1:
+        shown = "".join(f"\n  {to_printable(str(path))}" for path in matches[-5:])
+        raise RunNotFound(f"{len(matches)} {kind} are called '{to_printable(name)}'; say more of one of them:{shown}")
+    return matches[0] if matches else None
 
 
 def list_runs(root: Path | str = ROOT) -> list[Path]:
-    """Every run directory below root, the newest last."""
+    """Return the run directories below root, the newest last."""
     return [Path(path) for _, path in sorted(_walk_runs(str(root)))]
 
 
 def list_sweeps(root: Path = ROOT) -> list[Path]:
-    """The directory of every sweep below root, the newest last."""
+    """Return the directories of sweeps below root, the newest last."""
     return sorted({file.parent for name in SWEEP_FILES for file in root.glob(f"multirun/*/*/{name}")})
 
 
 def is_sweep(folder: Path) -> bool:
-    """Whether a directory is that of a sweep."""
+    """Return whether a directory holds a sweep."""
     return any((folder / name).is_file() for name in SWEEP_FILES)
 
 
 def find_sweep(name: str, root: Path = ROOT) -> Path | None:
-    """The sweep that a name means: its directory, or a part of its path that is in no other's, nor in a run's outside.
+    """Return the sweep at a path, or the only sweep with this part of a path.
 
-    None where the name is a run's, or several have it.
+    Returns None if there is no such sweep, or if the name refers to a run or to several sweeps.
     """
     if os.path.lexists(RunDirectory(name).status_file):
         return None
     if Path(name).is_dir():
         return Path(name) if is_sweep(Path(name)) else None
-    found = [sweep for sweep in list_sweeps(root) if name in str(sweep.relative_to(root))]
-    if name in ("", "last") or len(found) != 1:
+    matches = [sweep for sweep in list_sweeps(root) if name in str(sweep.relative_to(root))]
+    if name in ("", "last") or len(matches) != 1:
         return None
-    others = [path for path in list_runs(root) if name in str(path.relative_to(root)) and found[0] not in path.parents]
-    return None if others else found[0]
+    others = [p for p in list_runs(root) if name in str(p.relative_to(root)) and matches[0] not in p.parents]
+    return None if others else matches[0]
 
 
 def _walk_runs(folder: str) -> Iterator[tuple[float, str]]:
-    """Every run directory, and when its status was written. A run holds no other run, so it is not looked into."""
+    """Yield every run directory with the time of its status. A run holds no other run."""
     left = [folder]
     while left:
         path = left.pop()

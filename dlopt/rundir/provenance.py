@@ -1,7 +1,8 @@
-"""What a run was made by: the code, the packages, the machine and the command; enough to make it again."""
+"""What a run was created by: code, packages, machine and command; enough to repeat it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shlex
@@ -19,7 +20,7 @@ from dlopt.rundir.git import Repository, find_repository
 from dlopt.storage.safe_read import mask_passwords, to_printable
 
 PACKAGES = ("torch", "numpy", "scikit-learn", "mnist1d", "hydra-core", "omegaconf", "tensorboard")
-"""Those that a run's numbers depend on, or that write its files."""
+"""Packages on which the numbers or the files of a run depend."""
 NUMERIC = ("dlopt", "python", "torch", "numpy", "scikit-learn", "mnist1d")
 """Versions on which numbers depend."""
 MACHINE = {
@@ -32,33 +33,31 @@ MACHINE = {
     "cudnn": "cuDNN",
     "threads": "threads",
 }
-"""What of a machine numbers depend on, and what it is called."""
+"""Properties of a machine on which numbers depend, and their names in messages."""
 
 
 def get_versions() -> dict[str, str]:
-    """Of dlopt, Python and the packages that are installed; torch's with the suffix of its build, such as +cpu."""
-    found = {"dlopt": __version__, "python": platform.python_version(), **_installed_versions()}
-    torch = sys.modules.get("torch")  # which knows its build where the package's name for it does not
-    return found | ({"torch": str(torch.__version__)} if torch else {})
+    """Return the versions of dlopt, Python and installed packages; torch's with its build, such as +cpu."""
+    versions = {"dlopt": __version__, "python": platform.python_version(), **_installed_versions()}
+    torch = sys.modules.get("torch")  # the metadata of the package may lack the build
+    return versions | ({"torch": str(torch.__version__)} if torch else {})
 
 
 @cache
 def _installed_versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def describe_machine(device: str = "cpu", threads: int | None = None) -> dict[str, Any]:
-    """The machine and what of it a run uses; threads None: as many as torch takes by itself.
+    """Return the machine and what a run uses of it; threads None: torch's default.
 
-    capability, the instructions for which torch has code, and the accelerator are known once torch is imported.
+    capability (the instruction set that torch uses), threads and the accelerator are known once torch is imported.
     """
-    found: dict[str, Any] = {
+    machine: dict[str, Any] = {
         "host": socket.gethostname(),
         "system": platform.system(),
         "release": platform.release(),
@@ -69,17 +68,17 @@ def describe_machine(device: str = "cpu", threads: int | None = None) -> dict[st
     }
     torch = sys.modules.get("torch")
     if torch:
-        found["capability"] = torch.backends.cpu.get_cpu_capability()
-        found["threads"] = threads or torch.get_num_threads()
+        machine["capability"] = torch.backends.cpu.get_cpu_capability()
+        machine["threads"] = threads or torch.get_num_threads()
         if device.startswith("cuda"):
-            found["accelerator"] = torch.cuda.get_device_name(device)
-            found["cudnn"] = torch.backends.cudnn.version()
-    return found
+            machine["accelerator"] = torch.cuda.get_device_name(device)
+            machine["cudnn"] = torch.backends.cudnn.version()
+    return machine
 
 
 @cache
 def _cpu() -> str:
-    """The processor's name; where the system does not tell it, that of the architecture."""
+    """Return the name of the processor, or of the architecture if the system does not report it."""
     try:
         with Path("/proc/cpuinfo").open() as lines:
             return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -88,10 +87,7 @@ def _cpu() -> str:
 
 
 def get_command() -> str:
-    """Return the command line of this process; from `dlopt` on, if that began it.
-
-    Without the passwords of addresses: it is kept with every run.
-    """
+    """Return the command line of this process, from `dlopt` on if it has that word, without passwords of addresses."""
     words = [mask_passwords(word) for word in sys.orig_argv]
     names = [Path(word).name for word in words]
     at = names.index("dlopt") if "dlopt" in names else 0
@@ -104,7 +100,7 @@ def get_command() -> str:
 
 
 class _GitQuery(threading.Thread):
-    """Asks git while modules are imported and data are loaded."""
+    """Runs git while modules are imported and data are loaded."""
 
     def __init__(self) -> None:
         super().__init__(name="git")
@@ -127,15 +123,15 @@ def _start_query() -> _GitQuery:
 
 
 def start_git_query() -> None:
-    """Look at the repositories in the background: early, for the code that is imported at the start is what runs."""
+    """Read the repositories in the background; early, since the code that runs is imported at the start."""
     _start_query()
 
 
 def get_repositories() -> dict[str, Repository]:
-    """As they were at the first call of this or begin(), the name of each being that of its patch's file.
+    """Return the repositories as they were at the first call of this function or `start_git_query`.
 
-    git     that of the working directory, if it lies in one
-    dlopt   dlopt's own, where it runs from a checkout that is another one
+    git     the repository of the working directory, if there is one
+    dlopt   the repository of dlopt, if it runs from another checkout
     """
     thread = _start_query()
     thread.join()
@@ -146,10 +142,10 @@ def get_repositories() -> dict[str, Repository]:
 
 
 def describe_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Why numbers may differ: a line for each version, piece of a machine and state of code that is another one.
+    """Return why numbers may differ: a line for each version, property of the machine and state of code that differs.
 
-    Both hold versions, machine and git, as a run's status does. What one of them does not tell is not compared. The
-    lines hold nothing that a terminal would obey.
+    Both mappings hold versions, machine and git, as the status of a run. What one of them lacks is not compared. The
+    lines are safe for a terminal.
     """
     lines = _describe_changes(then.get("versions"), now.get("versions"), {name: name for name in NUMERIC})
     lines += _describe_changes(then.get("machine"), now.get("machine"), MACHINE)
@@ -159,9 +155,9 @@ def describe_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> lis
 
 
 def list_repositories(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The repositories that a run's status tells of."""
-    told = status.get("git")
-    return [found for found in told if isinstance(found, Mapping)] if isinstance(told, Sequence) else []
+    """Return the repositories in the status of a run."""
+    entries = status.get("git")
+    return [entry for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, Sequence) else []
 
 
 def _describe_changes(then: Any, now: Any, names: Mapping[str, str]) -> list[str]:
@@ -170,7 +166,7 @@ def _describe_changes(then: Any, now: Any, names: Mapping[str, str]) -> list[str
 
 
 def _describe_code_changes(then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Repositories are told apart by their folder's name: another place of the same code is no difference."""
+    """Compare repositories by the names of their folders: the same code in another place is not a difference."""
     same = {_state(found) for found in then} & {_state(found) for found in now}
     before = {Path(found["folder"]).name: found for found in then if _state(found) not in same}
     after = {Path(found["folder"]).name: found for found in now if _state(found) not in same}

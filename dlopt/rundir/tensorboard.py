@@ -18,14 +18,14 @@ from typing import Any
 from dlopt.storage import atomic
 
 Bucket = tuple[float, float, float]
-"""Of a histogram: left edge, right edge and count."""
+"""Left edge, right edge and count of a bucket of a histogram."""
 
 
 class EventFileWriter:
-    """One event file, appended to; every call reaches the operating system before it returns."""
+    """Appends to one event file; every call reaches the operating system before it returns."""
 
     def __init__(self, folder: Path, after: int | None = None) -> None:
-        """after: the step from which a resumed run goes on; readers then drop what older files hold of later steps."""
+        """after: the step from which a run resumes; readers drop later steps of older files."""
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.summary.writer.record_writer import RecordWriter
@@ -35,28 +35,28 @@ class EventFileWriter:
         self._file = (folder / name).open("wb")
         self._records = RecordWriter(self._file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        # From the first file on: TensorBoard drops nothing for the first start that it meets.
+        # In the first file too: TensorBoard drops nothing for the first start that it reads.
         start = SessionLog(status=SessionLog.START)
         self._write(Event(wall_time=time.time(), step=(after or 0) + 1, session_log=start))
 
     def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
-        found = [self._summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-        self._put(self._summary(value=found), step)
+        scalars = [self._summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        self._put(self._summary(value=scalars), step)
 
     def add_histograms(self, step: int, values: Mapping[str, Sequence[Bucket]]) -> None:
-        """For the dashboards HISTOGRAMS and DISTRIBUTIONS: a tensor (buckets, 3) of doubles under each tag."""
+        """Write histograms for the dashboards HISTOGRAMS and DISTRIBUTIONS: doubles, (buckets, 3), under each tag."""
         from tensorboard.compat.proto.tensor_pb2 import TensorProto
         from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
         from tensorboard.plugins.histogram.metadata import create_summary_metadata
 
         metadata = create_summary_metadata(display_name=None, description=None)
-        found = []
+        histograms = []
         for tag, buckets in values.items():
             shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=len(buckets)), TensorShapeProto.Dim(size=3)])
             content = array("d", chain.from_iterable(buckets)).tobytes()
             tensor = TensorProto(dtype="DT_DOUBLE", tensor_content=content, tensor_shape=shape)
-            found.append(self._summary.Value(tag=tag, tensor=tensor, metadata=metadata))
-        self._put(self._summary(value=found), step)
+            histograms.append(self._summary.Value(tag=tag, tensor=tensor, metadata=metadata))
+        self._put(self._summary(value=histograms), step)
 
     def add_text(self, tag: str, markdown: str) -> None:
         from tensorboard.compat.proto.tensor_pb2 import TensorProto
@@ -69,18 +69,18 @@ class EventFileWriter:
         self._put(self._summary(value=[self._summary.Value(tag=tag, tensor=tensor, metadata=metadata)]), 0)
 
     def add_hparams(self, values: Mapping[str, Any], trial: str, started: float) -> None:
-        """The start of a session of the HPARAMS dashboard, in this very directory; it finds the metrics by itself.
+        """Start a session of the HPARAMS dashboard, which finds the metrics in the same directory.
 
-        Sessions of one trial are shown as one line: each run is a trial of its own.
+        Sessions of one trial share a line of the dashboard, so each run is its own trial.
         """
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
         self._put(hparams_pb(dict(values), trial_id=trial, start_time_secs=started), 0)
 
     def add_bands(self, margins: Mapping[str, Sequence[tuple[str, str, str]]]) -> None:
-        """For the dashboard CUSTOM SCALARS: a chart for each title, with a line for each tag, a lower and an upper one.
+        """Write charts for the dashboard CUSTOM SCALARS: for each title lines of a value, a lower and an upper bound.
 
-        The area between the latter two is shaded. Titles stand in a category for what comes before their last slash.
+        The area between the bounds is shaded. The part of a title before its last slash is its category.
         """
         from tensorboard.compat.proto.tensor_pb2 import TensorProto
         from tensorboard.plugins.custom_scalar import metadata
@@ -91,7 +91,7 @@ class EventFileWriter:
             series = [MarginChartContent.Series(value=v, lower=a, upper=b) for v, a, b in lines]
             chart = Chart(title=title, margin=MarginChartContent(series=series))
             charts.setdefault(title.rpartition("/")[0], []).append(chart)
-        layout = Layout(category=[Category(title=title, chart=found) for title, found in charts.items()])
+        layout = Layout(category=[Category(title=title, chart=group) for title, group in charts.items()])
         tensor = TensorProto(dtype="DT_STRING", string_val=[layout.SerializeToString()])
         kind = metadata.create_summary_metadata()
         self._put(
@@ -99,7 +99,7 @@ class EventFileWriter:
         )
 
     def end_session(self, succeeded: bool) -> None:
-        """The end of that session; the file is closed."""
+        """End the session of the HPARAMS dashboard and close the file."""
         from tensorboard.plugins.hparams import metadata
         from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
         from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo
@@ -115,11 +115,11 @@ class EventFileWriter:
         self.close()
 
     def close(self) -> None:
-        """Nothing more is written; of a file without a session of hyperparameters."""
+        """Close a file without a session of the HPARAMS dashboard."""
         self._file.close()
 
     def fsync(self) -> None:
-        """Returns when all of it is on the disk."""
+        """Wait until the file is on the disk."""
         atomic.fsync(self._file)
 
     def _put(self, summary: Any, step: int) -> None:

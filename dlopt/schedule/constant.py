@@ -1,4 +1,4 @@
-"""A constant rate."""
+"""A constant learning rate."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from dlopt.parts import Schedule, TrainingTime
 
 @dataclass(frozen=True)
 class ConstantSchedule(Schedule):
-    """factor(t) = 1."""
+    """A constant learning rate: factor(t) = 1."""
 
     def __call__(self, time: TrainingTime) -> float:
         return 1.0

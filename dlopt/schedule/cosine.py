@@ -10,11 +10,13 @@ from dlopt.ranges import Range
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """factor(t) = final + (1 - final) (1 + cos(pi t / T)) / 2, t = 0, 1, ..., T - 1 in steps, T the run's length.
+    """Cosine annealing over the whole run.
 
-    It starts at 1 and would reach final at t = T, one step after the last.
+        factor(t) = final + (1 - final) (1 + cos(pi t / T)) / 2,  t = 0, 1, ..., T - 1 in steps
 
-    final   the factor at the end of the run
+    The factor starts at 1 and would reach final at t = T, one step after the last.
+
+    final   factor at the end of the run
 
     Source: Loshchilov and Hutter 2017, equation 5, a single period.
     """

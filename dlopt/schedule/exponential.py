@@ -9,10 +9,10 @@ from dlopt.ranges import NonNegative
 
 @dataclass(frozen=True)
 class Exponential(Schedule):
-    """factor(t) = e^(-k t), t = 0 at the first step.
+    """Exponential decay: factor(t) = e^(-k t), t = 0 at the first step.
 
-    The rate falls by the same share in every unit of time, to a half every ln 2 / k. In epochs t is a real number, so
-    it falls at every step; the staircase that falls between epochs alone is schedule=step with gamma = e^-k, every = 1.
+    The learning rate is halved every ln 2 / k. In epochs, t is a real number, so the rate falls at every step. For a
+    fall after each epoch only, use schedule=step with gamma = e^-k and every = 1.
 
     k      decay per unit of time
     unit   of time: steps or epochs

@@ -1,4 +1,4 @@
-"""Decay by time."""
+"""Decay as c / k."""
 
 from dataclasses import dataclass
 
@@ -8,19 +8,21 @@ from dlopt.ranges import Positive
 
 @dataclass(frozen=True)
 class Harmonic(Schedule):
-    """factor(t) = offset / k,  k = offset + t,  t = 0 at the first step.
+    """Decay as c / k, the rates of Robbins and Monro.
 
-    The rate is c / k, and lr, the rate of the first step, is c / offset: with offset = 1 in steps it is c / k for
-    k = 1, 2, .... It is inverse_time with k = 1 / offset, told by the number of the step. The rates sum to infinity, so
-    that any point can be reached, and their squares do not, so that noise dies out. The error falls as 1 / k where the
-    objective is strongly convex, of constant mu, and c > 1 / (2 mu); with a smaller c it falls far more slowly.
+        factor(t) = offset / k,  k = offset + t,  t = 0 at the first step
 
-    Slip: the Ren lecture gives O(1 / k) as the rate of stochastic gradient descent without a condition, beside
-    Nesterov's momentum; it is that of strongly convex objectives, and of other convex ones it is O(1 / sqrt(k)), as the
-    lecture's own page on convergence has it.
+    The learning rate is c / k with c = lr offset: with offset = 1 in steps it is lr / k for k = 1, 2, ... It equals
+    inverse_time with k = 1 / offset. The rates sum to infinity, so any point can be reached; their squares do not, so
+    noise dies out. The error falls as 1 / k if the objective is strongly convex with constant mu and c > 1 / (2 mu);
+    with a smaller c it falls far more slowly.
 
     offset   k at the first step
     unit     of time and of offset: steps or epochs
+
+    Slip: the Ren lecture gives O(1 / k) as the rate of stochastic gradient descent without a condition. It holds for
+    strongly convex objectives; for other convex ones the rate is O(1 / sqrt(k)), as the lecture's own page on
+    convergence has it.
 
     Source: Robbins and Monro 1951.
     """

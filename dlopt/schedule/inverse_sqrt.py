@@ -1,4 +1,4 @@
-"""Decay by the square root of time."""
+"""Decay as c / sqrt(k)."""
 
 import math
 from dataclasses import dataclass
@@ -9,11 +9,13 @@ from dlopt.ranges import Positive
 
 @dataclass(frozen=True)
 class InverseSqrt(Schedule):
-    """factor(t) = sqrt(offset / k),  k = offset + t,  t = 0 at the first step.
+    """Decay as c / sqrt(k).
 
-    The rate is c / sqrt(k), and lr, the rate of the first step, is c / sqrt(offset): with offset = 1 in steps it is
-    c / sqrt(k) for k = 1, 2, .... For convex functions, and gradients as noisy as they like within bounds, the mean of
-    the errors falls as 1 / sqrt(k) under it, without any knowledge of the function. A large offset delays the fall.
+        factor(t) = sqrt(offset / k),  k = offset + t,  t = 0 at the first step
+
+    The learning rate is c / sqrt(k) with c = lr sqrt(offset): with offset = 1 in steps it is lr / sqrt(k) for
+    k = 1, 2, ... For convex functions with bounded gradients, the mean error falls as 1 / sqrt(k), without any
+    knowledge of the function. A large offset delays the decay.
 
     offset   k at the first step
     unit     of time and of offset: steps or epochs

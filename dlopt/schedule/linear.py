@@ -9,11 +9,13 @@ from dlopt.ranges import Positive, Range
 
 @dataclass(frozen=True)
 class LinearDecay(Schedule):
-    """factor(t) = (1 - alpha) + alpha final,  alpha = min(t / tau, 1),  t = 0 at the first step.
+    """Linear decay.
 
-    It starts at 1 and is `final` from t = tau on: where tau is the whole run, one step after the last.
+        factor(t) = (1 - alpha) + alpha final,  alpha = min(t / tau, 1),  t = 0 at the first step
 
-    final   the factor at the end of the line, and from there on
+    The factor starts at 1 and is `final` from t = tau on. If tau is the whole run, that is one step after the last.
+
+    final   factor from the end of the line on
     tau     length of the line; null: the whole run
     unit    of tau: steps or epochs
 

@@ -12,22 +12,22 @@ from dlopt.ranges import NonNegative, Range
 
 @dataclass(frozen=True)
 class Plateau(Schedule):
-    """max(factor^n, min_factor) after n falls; one comes when more than `patience` evaluations in a row were no better.
+    """Decay on a plateau: max(factor^n, min_factor) after n reductions.
 
-    An evaluation is better when it lies more than threshold below (for accuracy and R^2: above) the best before it. A
-    fall takes effect at the step after the evaluation, and the count begins anew; for `cooldown` evaluations it then
-    stays at zero. Behind a warm-up, the evaluations made in it count. The rate depends on what was measured, so runs in
-    lanes may each have another.
+    A reduction comes when more than `patience` evaluations in a row bring no improvement. An improvement lies more than
+    `threshold` below the best value so far (above it for accuracy, top5, AUC and R^2). A reduction takes effect at the
+    next step and restarts the count, which then stays at zero for `cooldown` evaluations. Evaluations during a warm-up
+    count. In lanes, each run follows its own metric.
 
     monitor      the metric, as it is logged: val/loss, val/accuracy, ...
     factor       factor of each reduction
     patience     evaluations without improvement before a reduction (one every eval_every epochs)
     threshold    smallest change that counts as an improvement
     cooldown     evaluations ignored after a reduction
-    min_factor   the smallest factor
+    min_factor   minimum of the factor
 
-    Source: Krizhevsky, Sutskever and Hinton 2012, section 5, where it was done by hand; the rules are those of torch's
-    ReduceLROnPlateau with threshold_mode="abs" and eps=0.
+    Source: Krizhevsky, Sutskever and Hinton 2012, section 5, by hand; the algorithm is torch's ReduceLROnPlateau with
+    threshold_mode="abs" and eps=0.
     """
 
     monitor: str
@@ -39,7 +39,7 @@ class Plateau(Schedule):
     _latest: list[tuple[Sequence[Mapping[str, float]], float]] = field(
         default_factory=list, init=False, repr=False, compare=False
     )
-    """The latest history and its factor: from one evaluation to the next nothing is computed."""
+    """The latest history and its factor, so that nothing is computed between evaluations."""
 
     def __call__(self, time: TrainingTime) -> float:
         if not self._latest or self._latest[0][0] is not time.history:
@@ -47,9 +47,9 @@ class Plateau(Schedule):
         return self._latest[0][1]
 
     def after(self, values: Sequence[float]) -> float:
-        """The factor after evaluations with these values of the metric."""
+        """Return the factor after evaluations with these values of the metric."""
         sign = -1.0 if higher_is_better(self.monitor) else 1.0
-        best, worse, cooling, found = math.inf, 0, 0, 1.0
+        best, worse, cooling, factor = math.inf, 0, 0, 1.0
         for value in values:
             if sign * value < best - self.threshold:
                 best, worse = sign * value, 0
@@ -58,5 +58,5 @@ class Plateau(Schedule):
             if cooling > 0:
                 cooling, worse = cooling - 1, 0
             if worse > self.patience:
-                found, cooling, worse = max(found * self.factor, self.min_factor), self.cooldown, 0
-        return found
+                factor, cooling, worse = max(factor * self.factor, self.min_factor), self.cooldown, 0
+        return factor

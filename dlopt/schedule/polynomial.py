@@ -9,12 +9,14 @@ from dlopt.ranges import Positive, Range
 
 @dataclass(frozen=True)
 class Polynomial(Schedule):
-    """factor(t) = final + (1 - final) (1 - min(t / n, 1))^power,  t = 0 at the first step.
+    """Polynomial decay.
 
-    It starts at 1 and is `final` from t = n on: where the length is the whole run, one step after the last.
+        factor(t) = final + (1 - final) (1 - min(t / n, 1))^power,  t = 0 at the first step
 
-    power    1 is a straight line; with a larger one most of the fall comes first, with a smaller one last
-    final    the factor at the end
+    The factor starts at 1 and is `final` from t = n on. If n is the whole run, that is one step after the last.
+
+    power    1: a straight line; larger: most of the fall comes first; smaller: most of it comes last
+    final    factor at the end
     length   n; null: the whole run
     unit     of length: steps or epochs
 

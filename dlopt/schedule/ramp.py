@@ -10,17 +10,21 @@ from dlopt.ranges import NonNegative, Positive
 
 @dataclass(frozen=True)
 class Ramp(Schedule):
-    """factor(t) = (1 - x) start + x end, x = min(t / n, 1), t = 0 at the first step; geometric: start^(1 - x) end^x.
+    """Ramp: a factor that changes from start to end, for hyperparameters that grow or fade.
 
-    Up or down, for what is to grow or to fade: momentum from small to large, a penalty's strength from none to all of
-    it. It is `end` from t = n on: where the length is the whole run, one step after the last. Geometric it changes by
-    the same share at each step, which suits what spans powers of ten, and neither end can be zero.
+        linear      factor(t) = (1 - x) start + x end,  x = min(t / n, 1),  t = 0 at the first step
+        geometric   factor(t) = start^(1 - x) end^x
 
-    start    the factor at the first step
-    end      the factor at the end of the ramp, and from there on
+    The factor is `end` from t = n on. If the length is the whole run, that is one step after the last. The geometric
+    shape changes by the same factor at each step, which suits ranges over powers of ten.
+
+    start    factor at the first step
+    end      factor from the end of the ramp on
     shape    linear or geometric
     length   n; null: the whole run
     unit     of length: steps or epochs
+
+    Raises OptionError if the shape is geometric and an end is zero.
 
     Source: Sutskever et al. 2013, for momentum that grows.
     """
@@ -34,7 +38,7 @@ class Ramp(Schedule):
     def __post_init__(self) -> None:
         for key in ("start", "end"):
             if self.shape == "geometric" and getattr(self, key) == 0:
-                raise OptionError(key, "must be > 0 where the shape is geometric: no share of zero is more than zero")
+                raise OptionError(key, "must be > 0 with shape=geometric, got 0")
 
     def __call__(self, time: TrainingTime) -> float:
         x = min(time.step / time.in_steps(self.length, self.unit), 1.0)

@@ -9,12 +9,11 @@ from dlopt.ranges import Count, Range
 
 @dataclass(frozen=True)
 class StepDecay(Schedule):
-    """factor(t) = gamma^floor(t / every), t = 0 at the first step.
+    """Step decay: factor(t) = gamma^floor(t / every), t = 0 at the first step.
 
-    A staircase: constant, then lower at once. In epochs it falls where one of its own begins: since every is whole,
-    where an epoch of the run begins, unless a warm-up of another length stands in front of it.
+    In epochs it falls at the start of an epoch, unless a warm-up precedes it that is not a whole number of epochs long.
 
-    gamma   the factor of each fall
+    gamma   factor of each fall
     every   steps or epochs between two falls
     unit    of every: steps or epochs
 
@@ -29,6 +28,6 @@ class StepDecay(Schedule):
         return self.gamma ** (time.t(self.unit) // self.every)
 
     def span(self, time: TrainingTime) -> float | None:
-        """Falls have no end; a run before the first of them is shorter than what there is to see."""
+        """Return None, or the steps up to the first fall if the run ends before it."""
         first = time.in_steps(self.every, self.unit)
         return first + 1 if first >= time.steps else None

@@ -9,17 +9,20 @@ from dlopt.ranges import NonNegative, Range
 
 @dataclass(frozen=True)
 class Warmup(Schedule):
-    """factor(t) = start + (1 - start) (t + 1) / n  at the steps t = 0, 1, ..., n - 1,  then(t - n) from there on.
+    """Linear warm-up, followed by another schedule.
 
-    The rate climbs in a straight line and is whole at the last step of the climb. Even from start = 0 the first step
-    moves: with t in place of t + 1, as in the paper, whose start is above zero, it would be wasted. What follows counts
-    from the end of the climb and has the rest of the run to itself: a cosine ends where the run ends.
-    A run that is shorter than its warm-up is refused: it would never see the rate that it was given.
+        factor(t) = start + (1 - start) (t + 1) / n  at the steps t = 0, 1, ..., n - 1,  then(t - n) afterwards
 
-    length   n, rounded to whole steps; 0: none, the run is that of `then` alone
+    The factor is 1 at the last step of the warm-up. Even with start = 0, the first step moves; with t in place of
+    t + 1, as in the paper, where start is above zero, it would be wasted. The next schedule counts from the end of the
+    warm-up and has the rest of the run: a cosine ends with the run.
+
+    length   n, rounded to whole steps; 0: no warm-up
     unit     of length: steps or epochs
-    start    the factor that the climb comes from, one step before the first
+    start    factor one step before the first
     then     the schedule that follows: schedule.then=cosine
+
+    Raises ValueError if the run is shorter than the warm-up.
 
     Source: Goyal et al. 2017, section 2.2, gradual warmup.
     """
@@ -30,17 +33,17 @@ class Warmup(Schedule):
     then: Schedule
 
     def __call__(self, time: TrainingTime) -> float:
-        n = self._steps(time)
+        n = self._count_steps(time)
         if time.step < n:
             return self.start + (1.0 - self.start) * ((time.step + 1) / n)
         return self.then(time.after(n))
 
     def span(self, time: TrainingTime) -> float | None:
-        n = self._steps(time)
+        n = self._count_steps(time)
         rest = span(self.then, time.after(n)) if n < time.steps else None
         return None if rest is None else n + rest
 
-    def _steps(self, time: TrainingTime) -> int:
+    def _count_steps(self, time: TrainingTime) -> int:
         length = time.in_steps(self.length, self.unit)
         n = round(min(length, time.steps + 1))
         if n > time.steps:

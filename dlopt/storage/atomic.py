@@ -1,8 +1,7 @@
-"""Files that are whole at every instant: whatever happens, a reader finds the former content or the new one.
+"""Write files atomically: a reader finds the former content or the new one, never a part.
 
-What is written goes into a file beside, reaches the disk (fsync), and takes the place of the former in one step
-(rename); then the folder's entry reaches the disk too. So neither a killed process nor a lost power supply leaves a
-part of a file, and a full disk leaves the former one.
+The new content goes into a temporary file, reaches the disk (fsync) and replaces the former file (rename); then the
+folder's entry reaches the disk. So a killed process, a power failure or a full disk leaves a whole file.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ from typing import BinaryIO
 
 
 def temp_path(file: Path) -> Path:
-    """Where the new content of a file is written; what a dead process has left there holds nothing that counts."""
+    """Return the path of the new content of a file. A file that a dead process left there can be removed."""
     return file.with_name(f"{file.name}.tmp")
 
 
 @contextlib.contextmanager
 def atomic_write(file: Path, former: Path | None = None, *, lasting: bool = True) -> Iterator[BinaryIO]:
-    """A stream to the new content of a file, which takes its place at the end, if nothing was raised until then.
+    """Yield a stream for the new content of a file, and replace the file at the end, unless an exception was raised.
 
-    lasting: whether the folder's entry has reached the disk, too, when this is over. Where it need not, a lost power
-    supply may bring the former content back, as whole as it was, until the next file of the folder lasts.
-    former: where the former content goes, if there is any. A process that ends between the two steps leaves it there,
-    and nothing in the file's own place.
+    former: a path to which the former file is moved. A process that ends between the two renames leaves it there, and
+    no file under the name of the new one.
+    lasting: whether the folder's entry must reach the disk as well. If not, a power failure may restore the former
+    content, until another file of the folder is written with `lasting`.
     """
     new = temp_path(file)
     try:
@@ -46,19 +45,19 @@ def atomic_write(file: Path, former: Path | None = None, *, lasting: bool = True
 
 
 def atomic_write_bytes(file: Path, content: bytes, *, lasting: bool = True) -> None:
-    """Give a file new content; lasting as above."""
+    """Write a file atomically; lasting as in `atomic_write`."""
     with atomic_write(file, lasting=lasting) as stream:
         stream.write(content)
 
 
 def fsync(stream: BinaryIO) -> None:
-    """Returns when all that was written to a stream is on the disk."""
+    """Wait until everything written to a stream is on the disk."""
     stream.flush()
     os.fsync(stream.fileno())
 
 
 def _fsync_dir(folder: Path) -> None:
-    """Returns when the names in a folder are on the disk; some systems cannot say."""
+    """Wait until the names in a folder are on the disk, on systems that support it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:

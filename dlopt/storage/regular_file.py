@@ -1,4 +1,4 @@
-"""Files that hold what they hold: no pipes, which never end or never begin, and no devices."""
+"""Open regular files only: a pipe or a device may have no end, or wait forever."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import BinaryIO
 
 
 def open_regular_file(path: Path, *, links: bool = True) -> BufferedReader:
-    """A file, open for reading; OSError where there is none, or where a pipe, a device or a folder has its name.
+    """Open a file for reading. Raises OSError if it does not exist, or is a pipe, a device or a folder.
 
-    links: whether the name may be that of a symbolic link.
+    links: whether it may be a symbolic link.
     """
-    flags = os.O_RDONLY | os.O_NONBLOCK  # else a pipe waits here for whoever writes into it
+    flags = os.O_RDONLY | os.O_NONBLOCK  # or a pipe waits here for a writer
     try:
         descriptor = os.open(path, flags if links else flags | os.O_NOFOLLOW)
     except OSError as error:
@@ -29,5 +29,5 @@ def open_regular_file(path: Path, *, links: bool = True) -> BufferedReader:
 
 
 def file_size(stream: BinaryIO) -> int:
-    """The bytes of an open file."""
+    """Return the size of an open file in bytes."""
     return os.fstat(stream.fileno()).st_size

@@ -1,7 +1,7 @@
-"""Small files that somebody else may have written: read as plain values, in bounded time and memory.
+"""Read small files of unknown origin as plain values, in bounded time and memory.
 
-A run's directory may come from anywhere. Of what lies in it, regular files alone are opened, so that nothing waits for
-a pipe or reads a device without an end, and no symbolic link shows a file of one's own as a part of it.
+A run directory may come from anywhere. Only its regular files are opened: a pipe could wait forever, a device has no
+end, and a symbolic link could show another file of the user as a part of the run.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ from dlopt.storage import regular_file
 DEEPEST = 50
 """Levels of lists and mappings inside each other; a run's configuration has about six."""
 LARGEST = 2**64
-"""Whole numbers lie below this, which is the end of seeds; far larger ones can be neither converted nor printed."""
+"""Bound of whole numbers: that of seeds. Python cannot convert or print far larger ones."""
 SMALL = 1 << 18
-"""Bytes that a run's status, summary and configuration may have; usual ones have a few thousand."""
+"""Largest size of summaries and configurations in bytes; usual ones have a few thousand."""
 CHUNK = 1 << 16
 NUMERALS = "-+0123456789"
-"""With what a number begins."""
+"""First characters of numbers."""
 
 
 class UnreadableFile(ValueError):
-    """A file that is not what it should be; the message is one line that names it."""
+    """A file has an unexpected content; the message is one line that names the file."""
 
     def __init__(self, file: Path, reason: object) -> None:
         super().__init__(f"{to_printable(str(file))}: {to_printable(str(reason))}")
 
 
 def to_printable(text: str) -> str:
-    """The text in one line without anything that a terminal would obey: escape sequences, bells, reversed writing."""
+    """Return the text in one line without what a terminal would obey: escape sequences, bells, reversed writing."""
     return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def mask_passwords(text: str) -> str:
-    """The text with *** for the password of an address such as postgresql://user:password@host/name?password=..."""
+    """Replace the password by *** in addresses such as postgresql://user:password@host/name?password=..."""
     hidden = re.sub(r"://([^:/@\s]*):\S*@", r"://\1:***@", text)
     return re.sub(r"([?&]password=)[^&\s'\"]*", r"\1***", hidden)
 
 
 def open_regular(file: Path, *, links: bool = False) -> BinaryIO:
-    """A regular file, open for reading. FileNotFoundError where there is none, UnreadableFile for anything else.
+    """Open a regular file for reading. Raises FileNotFoundError if there is none, UnreadableFile for anything else.
 
-    links, here and below: whether it may be a symbolic link, as one of a run that is trusted.
+    links, here and below: whether it may be a symbolic link, as in a trusted run.
     """
     try:
         return regular_file.open_regular_file(file, links=links)
@@ -59,46 +59,46 @@ def open_regular(file: Path, *, links: bool = False) -> BinaryIO:
 
 
 def read_bytes(file: Path, limit: int, *, links: bool = False) -> bytes:
-    """All of a file of at most so many bytes."""
+    """Return the content of a file of at most `limit` bytes."""
     with open_regular(file, links=links) as stream:
         try:
-            found = stream.read(limit + 1)
+            content = stream.read(limit + 1)
         except OSError as error:
             raise UnreadableFile(file, f"cannot be read: {error.strerror or error}") from error
-    if len(found) > limit:
+    if len(content) > limit:
         raise UnreadableFile(file, f"is larger than {limit} bytes")
-    return found
+    return content
 
 
 def read_json(file: Path, limit: int, *, links: bool = False) -> dict[str, Any]:
-    """The JSON object that a file of at most so many bytes holds."""
+    """Return the JSON object in a file of at most `limit` bytes."""
     return parse_json(read_bytes(file, limit, links=links), file)
 
 
 def parse_json(text: bytes, file: Path) -> dict[str, Any]:
-    """The JSON object that this text, which is of a file, is."""
+    """Return the JSON object in this text; the file is named in messages."""
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except RecursionError as error:
         raise UnreadableFile(file, _too_deep()) from error
     except ValueError as error:  # UnicodeDecodeError, and numbers of too many digits, are among them
-        raise UnreadableFile(file, f"is no JSON: {error}") from error
-    return _check_mapping(file, found)
+        raise UnreadableFile(file, f"is not valid JSON: {error}") from error
+    return _check_mapping(file, content)
 
 
 def read_yaml(file: Path, limit: int, *, links: bool = False) -> dict[str, Any]:
-    """The mapping that a YAML file of at most so many bytes holds, in plain values, without aliases and tags.
+    """Return the mapping of plain values in a YAML file of at most `limit` bytes.
 
-    A few aliases of aliases would make a tree of any size. Numbers are as OmegaConf reads them: 1e-5 is one, a date is
-    text.
+    Aliases and tags are refused: a few aliases of aliases make a tree of any size. As in OmegaConf, 1e-5 is a number
+    and a date is text.
     """
     return parse_yaml(read_bytes(file, limit, links=links), file)
 
 
 def parse_yaml(text: bytes, file: Path, *, exponents: bool = True) -> dict[str, Any]:
-    """The mapping that this text, which is of a file, is in YAML without aliases and tags.
+    """Return the mapping in this YAML text; the file is named in messages.
 
-    exponents: whether 1e-5 is a number, as for OmegaConf, or stays as it is written, as for YAML itself.
+    exponents: whether 1e-5 is a number, as in OmegaConf, or text, as in YAML.
     """
     import yaml
 
@@ -110,23 +110,23 @@ def parse_yaml(text: bytes, file: Path, *, exponents: bool = True) -> dict[str, 
             if depth > DEEPEST:
                 raise UnreadableFile(file, _too_deep())
             if isinstance(event, yaml.AliasEvent):
-                raise UnreadableFile(file, f"holds the alias *{event.anchor}, and no run writes any")
+                raise UnreadableFile(file, f"holds the alias *{event.anchor}, which no run writes")
             if isinstance(event, yaml.CollectionStartEvent | yaml.ScalarEvent) and event.tag is not None:
-                raise UnreadableFile(file, f"holds the tag {event.tag}, and no run writes any")
-        found = yaml.load(text, Loader=loader)
+                raise UnreadableFile(file, f"holds the tag {event.tag}, which no run writes")
+        content = yaml.load(text, Loader=loader)
     except UnreadableFile:
         raise
-    except (yaml.YAMLError, ValueError) as error:  # the latter of numbers that are none
-        if _open_brackets(text, error) > DEEPEST:  # PyYAML 6.0.4 has a limit of its own, and reads ahead of its events
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: of invalid numbers
+        if _open_brackets(text, error) > DEEPEST:  # PyYAML 6.0.4 has its own limit, and reads ahead of its events
             raise UnreadableFile(file, _too_deep()) from error
-        raise UnreadableFile(file, f"is no YAML: {error}") from error
-    return _check_mapping(file, found)
+        raise UnreadableFile(file, f"is not valid YAML: {error}") from error
+    return _check_mapping(file, content)
 
 
 def iter_lines(file: Path, longest: int, limit: int | None = None, *, links: bool = False) -> Iterator[bytes | None]:
-    """The lines of a file, each without its newline; None in place of one of more bytes than the longest may have.
+    """Yield the lines of a file without their newlines, and None for a line of more than `longest` bytes.
 
-    A last line without a newline is left out: whoever wrote it has not come to its end. limit: of the file's bytes.
+    A last line without a newline is skipped: it is not finished. limit: largest size of the file in bytes.
     """
     with open_regular(file, links=links) as stream:
         if limit is not None and regular_file.file_size(stream) > limit:
@@ -141,30 +141,30 @@ def iter_lines(file: Path, longest: int, limit: int | None = None, *, links: boo
                 yield None
 
 
-def _check_mapping(file: Path, found: Any) -> dict[str, Any]:
-    """What was read, if it is a mapping of plain values; looked through without recursion."""
-    if not isinstance(found, dict):
-        raise UnreadableFile(file, f"holds no keys with values, but a {type(found).__name__}")
-    left: list[tuple[Any, int]] = [(found, 1)]
+def _check_mapping(file: Path, content: Any) -> dict[str, Any]:
+    """Return the content if it is a mapping of plain values. Works without recursion."""
+    if not isinstance(content, dict):
+        raise UnreadableFile(file, f"must hold keys with values, holds a {type(content).__name__}")
+    left: list[tuple[Any, int]] = [(content, 1)]
     while left:
         value, depth = left.pop()
         if isinstance(value, (dict, list)) and depth > DEEPEST:
             raise UnreadableFile(file, _too_deep())
         if isinstance(value, dict):
             if not all(isinstance(key, str) for key in value):
-                raise UnreadableFile(file, "holds a key that is no text")
+                raise UnreadableFile(file, "holds a key that is not text")
             left += [(inner, depth + 1) for inner in value.values()]
         elif isinstance(value, list):
             left += [(inner, depth + 1) for inner in value]
         elif isinstance(value, int) and abs(value) >= LARGEST:
             raise UnreadableFile(file, "holds a whole number of more than 64 bits")
         elif not isinstance(value, (str, int, float, type(None))):
-            raise UnreadableFile(file, f"holds a {type(value).__name__}, which is no plain value")
-    return found
+            raise UnreadableFile(file, f"holds a {type(value).__name__}, which is not a plain value")
+    return content
 
 
 def _open_brackets(text: bytes, error: Exception) -> int:
-    """Count the brackets and braces that are open where a parser stopped; those inside quotes count too."""
+    """Count the brackets and braces that are open where a parser stopped, including those in quotes."""
     mark = getattr(error, "problem_mark", None)
     before = text[: mark.index] if mark else b""
     return sum(before.count(c) for c in (b"[", b"{")) - sum(before.count(c) for c in (b"]", b"}"))
@@ -176,12 +176,10 @@ def _too_deep() -> str:
 
 @cache
 def _make_loader(exponents: bool) -> Any:
-    """PyYAML's safe loader, the fast one where it is there, for which dates are text, as for OmegaConf.
+    """Return PyYAML's safe loader, the fast one if available, with dates as text, as in OmegaConf.
 
-    Numbers to the base 60, such as 1:30, are text too: of long ones the time is the square of the length.
+    Numbers to the base 60, such as 1:30, are text too: PyYAML takes quadratic time for them.
     """
-    import re
-
     import yaml
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]

@@ -1,13 +1,13 @@
-"""Files of torch.save, held to be whole and harmless before torch reads them.
+"""Check that files of torch.save are whole and harmless before torch reads them.
 
-Such a file is a zip archive: a pickle, and beside it the numbers of each tensor, uncompressed.
+Such a file is a zip archive of a pickle and the numbers of each storage, uncompressed:
 
     NAME/data.pkl               the pickle: containers, and for each tensor its shape and where its numbers lie
     NAME/data/0, 1, ...         the numbers
     NAME/version, byteorder, .format_version, .storage_alignment, .data/serialization_id
 
-torch.load with weights_only calls nothing dangerous that a pickle names, but it passes over the checksums, so that a
-flipped bit becomes another weight, and it takes a pickle's word for how much memory is needed.
+torch.load with weights_only executes nothing dangerous, but it ignores the checksums, so that a flipped bit becomes
+another weight, and it allocates as much memory as the pickle says.
 """
 
 from __future__ import annotations
@@ -23,29 +23,28 @@ from dlopt.storage import memory, regular_file, tensor_pickle
 from dlopt.storage.tensor_pickle import UnreadableTensorFile
 
 LONGEST_PICKLE = 1 << 26
-"""Bytes. The pickle of a network of ten thousand tensors, with an optimizer's state, has some 5 MB."""
+"""Bytes. The pickle of ten thousand tensors with the state of an optimizer has 5 MB."""
 FOLDER = 0x10
-"""Among the attributes of a zip archive's member."""
+"""Attribute of a member of a zip archive."""
 CHUNK = 1 << 18
 ENCRYPTED = 1
 LOCAL_HEADER = 30
-"""Bytes before a member's name and content, at the least."""
+"""Least number of bytes before the name and content of a member."""
 MEMBER = re.compile(
     r"(?P<root>[^/]+)/((?P<pickle>data\.pkl)|data/(?P<key>\d+)|version|byteorder|\.format_version|\.storage_alignment"
     r"|\.data/serialization_id)"
 )
 END = struct.Struct("<4sQHHIIQQQQ 4sIQI 4sHHHHIIH")
-"""The end of an archive: zip's own, and before it the long form of the same, which torch always writes."""
-OTHERWISE = "where you trust it, save it anew: torch.save(torch.load(FILE, weights_only=True), NEW)"
+"""The end of an archive: the long form, which torch always writes, and the short form of zip."""
+REMEDY = "if you trust it, save it again: torch.save(torch.load(FILE, weights_only=True), NEW)"
 
 
 def load(file: Path, *, links: bool = True) -> Any:
-    """What torch.save wrote: dictionaries, lists and tuples of tensors (on the CPU), text and numbers.
+    """Return the content of a file of torch.save: containers of tensors (on the CPU), text and numbers.
 
-    Nothing in the file is executed. Every byte is held against its checksum, so that a file that was cut off or damaged
-    is noticed. Tensors take no more memory than the file has bytes; those that share their numbers count each, and
-    may have `tensor_pickle.SHARED` times as many in all. Raises UnreadableTensorFile, which says why, and OSError if
-    there is no such file.
+    Nothing in the file is executed, and every byte is compared with its checksum. A tensor takes no more memory than
+    the file has bytes; all tensors together, each counted where it occurs, at most `tensor_pickle.SHARED` times that.
+    Raises UnreadableTensorFile with the reason, and OSError if there is no such file.
     """
     import torch
 
@@ -60,14 +59,14 @@ def load(file: Path, *, links: bool = True) -> Any:
         stream.seek(0)
         try:
             return torch.load(stream, map_location="cpu", weights_only=True)
-        except Exception as error:  # what is left depends on torch's version, and fails in a dozen ways
+        except Exception as error:  # torch raises many errors, by version
             raise UnreadableTensorFile(f"torch cannot read it ({_line(error)})") from error
 
 
 def _check(stream: BufferedReader) -> None:
-    """That the archive is of torch.save's form and whole, and its pickle makes tensors alone."""
+    """Check that the archive has the form of torch.save and is whole, and that its pickle creates only tensors."""
     if stream.read(4) != b"PK\x03\x04":
-        raise UnreadableTensorFile(f"it is no archive, which torch.save writes since version 1.6; {OTHERWISE}")
+        raise UnreadableTensorFile(f"it is not an archive, as torch.save writes since version 1.6; {REMEDY}")
     _check_end(stream)
     with zipfile.ZipFile(stream) as archive:
         members = archive.infolist()
@@ -79,16 +78,16 @@ def _check(stream: BufferedReader) -> None:
 
 
 def _parts(members: list[zipfile.ZipInfo]) -> tuple[zipfile.ZipInfo, dict[str, int]]:
-    """The pickle, and the bytes of each row of numbers beside it; no files may lie there but torch.save's."""
+    """Return the pickle and the bytes of each storage. Refuses files that torch.save does not write."""
     pickles, storages, roots = [], {}, set()
     for member in members:
-        found = MEMBER.fullmatch(member.filename)
-        if found is None:
+        match = MEMBER.fullmatch(member.filename)
+        if match is None:
             raise UnreadableTensorFile("it holds other files than torch.save writes")
-        roots.add(found["root"])
-        if found["key"]:
-            storages[found["key"]] = member.file_size
-        if found["pickle"]:
+        roots.add(match["root"])
+        if match["key"]:
+            storages[match["key"]] = member.file_size
+        if match["pickle"]:
             pickles.append(member)
     if len(pickles) != 1 or len(roots) > 1 or len({member.filename for member in members}) < len(members):
         raise UnreadableTensorFile("it holds other files than torch.save writes, or one of them twice")
@@ -98,24 +97,24 @@ def _parts(members: list[zipfile.ZipInfo]) -> tuple[zipfile.ZipInfo, dict[str, i
 
 
 def _check_end(stream: BufferedReader) -> None:
-    """That the directory of members stands where each of its ends says: zipfile looks at one, torch at the other."""
+    """Check that both ends of the archive name the same directory: zipfile reads one of them, torch the other."""
     at = regular_file.file_size(stream) - END.size
     if at < 0:
         raise UnreadableTensorFile("it is damaged or cut off")
     stream.seek(at)
-    found = END.unpack(stream.read())
-    count, length, begin = found[7:10]
+    fields = END.unpack(stream.read())
+    count, length, begin = fields[7:10]
     expected = (
-        *(b"PK\x06\x06", 44, *found[2:4], 0, 0, count, count, length, begin),
+        *(b"PK\x06\x06", 44, *fields[2:4], 0, 0, count, count, length, begin),
         *(b"PK\x06\x07", 0, at, 1),
         *(b"PK\x05\x06", 0, 0, *[min(count, 0xFFFF)] * 2, min(length, 0xFFFFFFFF), min(begin, 0xFFFFFFFF), 0),
     )
-    if found != expected or begin + length != at:
+    if fields != expected or begin + length != at:
         raise UnreadableTensorFile("it is damaged or cut off, or not as torch.save writes it")
 
 
 def _check_places(members: list[zipfile.ZipInfo], directory: int) -> None:
-    """That members are uncompressed, one behind the other from the beginning up to the directory."""
+    """Check that members are uncompressed and follow each other from the beginning to the directory."""
     place = 0
     for member in members:
         stored = member.compress_type == zipfile.ZIP_STORED and member.compress_size == member.file_size

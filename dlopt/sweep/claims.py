@@ -1,7 +1,7 @@
-"""What a study's trials say: whose they are, which point each tries, and how it ended.
+"""The state of a study's trials: which process runs each one, which point it tries, and how it ended.
 
-A claimed trial is signed: its attribute "worker" names the process, from the storage operation on that creates it. So a
-trial without a living worker is lost, at whatever instant its process was killed.
+The storage operation that creates a trial also writes its attribute "worker", which names its process. So a trial
+without a living worker is lost, regardless of when its process was killed.
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 WORKERS = ".workers"
-"""Folder of a sweep in which each of its processes holds a folder of its own."""
-
+"""Folder of a sweep in which each of its processes has a folder of its own."""
 
 Verdict = Literal["done", "pruned", "diverged", "failed"]
 """How a trial ended: all but failed and diverged have a value."""
 
 
 class Outcome(NamedTuple):
-    """How a trial ended, with the value that is optimized, if there is one."""
+    """How a trial ended, and the value of the objective, if there is one."""
 
     verdict: Verdict
     value: float | None
@@ -37,7 +36,10 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Trial:
-    """A running point: its trial's number, which names the directory, its ordinal, and the trial that it repeats."""
+    """A running trial: its id in the storage, its number (the name of its directory), and the ordinal of its point.
+
+    instead_of is the number of the trial that it repeats.
+    """
 
     id: int
     number: int
@@ -61,7 +63,7 @@ class Counts:
 
 
 def describe_worker(folder: Path) -> dict[str, Any]:
-    """Return the signature of this process, which holds the lock of a folder."""
+    """Return the description of this process, which holds the lock of a folder."""
     return {
         "host": socket.gethostname(),
         "machine": get_machine_id(),
@@ -75,7 +77,7 @@ def is_alive(worker: Mapping[str, Any]) -> bool:
     folder = Path(str(worker.get("folder", "")))
     if worker.get("machine") == get_machine_id() or folder.is_dir():
         return find_holder(folder) is not None
-    return bool(worker)  # of a machine that is only seen in the database, whose heartbeats are checked there
+    return bool(worker)  # a machine that is seen only in the database, where its heartbeats are checked
 
 
 def remove_worker_folder(folder: str) -> None:
@@ -85,35 +87,32 @@ def remove_worker_folder(folder: str) -> None:
         Path(folder).rmdir()
 
 
+def get_state_name(verdict: str) -> str:
+    """Return the name of Optuna's state for a verdict. TPE avoids points like a diverged one, which is pruned."""
+    return {"done": "COMPLETE", "failed": "FAIL"}.get(verdict, "PRUNED")
+
+
+def get_verdict(trial: FrozenTrial) -> str | None:
+    """Return how a trial ended, or None if it did not, even if its process was lost while it wrote the outcome."""
+    verdict: str = trial.user_attrs.get("outcome", "")
+    return verdict if verdict and trial.state.name == get_state_name(verdict) else None
+
+
 def is_first_attempt(trial: FrozenTrial) -> bool:
     """Return whether a trial is the first one of its point."""
     return "instead_of" not in trial.user_attrs
 
 
-def get_verdict(trial: FrozenTrial) -> str | None:
-    """Return how a trial ended, or None if it did not, even if its process was about to say so when it was lost."""
-    from optuna.trial import TrialState
-
-    verdict: str = trial.user_attrs.get("outcome", "")
-    state = {"done": TrialState.COMPLETE, "failed": TrialState.FAIL}.get(verdict, TrialState.PRUNED)
-    return verdict if verdict and trial.state == state else None
-
-
 def assign_ordinals(trials: Sequence[FrozenTrial]) -> dict[int, int]:
     """Return the ordinal of the point of each trial, by the trial's number."""
-    ordinals: dict[int, int] = {}
-    n_first = 0
-    for trial in trials:
-        if is_first_attempt(trial):
-            ordinals[trial.number] = n_first
-            n_first += 1
-        else:
-            ordinals[trial.number] = trial.user_attrs["ordinal"]
-    return ordinals
+    first = [trial.number for trial in trials if is_first_attempt(trial)]
+    return {number: ordinal for ordinal, number in enumerate(first)} | {
+        trial.number: trial.user_attrs["ordinal"] for trial in trials if not is_first_attempt(trial)
+    }
 
 
 def is_superseded(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
-    """Return whether a trial of a smaller number repeats the same trial: two processes have seen that one die."""
+    """Return whether a trial with a smaller number repeats the same one: two processes saw that one die."""
     instead_of = trial.user_attrs.get("instead_of")
     return instead_of is not None and any(
         t.number < trial.number and t.user_attrs.get("instead_of") == instead_of for t in trials
@@ -122,15 +121,12 @@ def is_superseded(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
 
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Exclude the other processes that see this directory; where files cannot be locked, numbers keep the order."""
+    """Exclude the other processes that use this directory. If files cannot be locked, trial numbers keep the order."""
     file = folder / WORKERS / "claims"
     file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
+    with file.open("ab") as stream:
         with contextlib.suppress(ImportError, OSError):
             import fcntl
 
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            fcntl.flock(stream, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""One call of `dlopt train`, as the sweeper sees it."""
+"""One call of `dlopt train -m`, as the sweeper sees it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from dlopt.sweep.claims import Counts
 
 if TYPE_CHECKING:
     from dlopt.sweep.cost_forecast import DryRunPlan
-    from dlopt.sweep.search import Plan, SearchObserver
-    from dlopt.sweep.study import Counts, Study
+    from dlopt.sweep.plan import Plan
+    from dlopt.sweep.search import SearchObserver
+    from dlopt.sweep.study import Study
 
 
 class SweepDisplay(Protocol):
@@ -39,7 +40,7 @@ class SweepInvocation(Invocation):
     overrides          the overrides as they were typed, with which the sweep can be resumed
     perform            makes a run in this process, on the display
     perform_elsewhere  makes a run in another process without a screen; can be pickled
-    counts             how the trials ended; None before the end of the sweep
+    counts             the states of the points at the end; None before
     """
 
     overrides: list[str]

@@ -1,4 +1,4 @@
-"""Launchers that are not ours: Hydra's own, joblib's, submitit's for a cluster. They take runs in batches."""
+"""Hydra's own launcher and external ones, such as joblib, and submitit for a cluster. They take runs in batches."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from dlopt.sweep.context import SweepInvocation
 from dlopt.sweep.pruning import PruningTicket
 
 TICKET_VARIABLE = "DLOPT_TICKET"
-"""The variable of a run's environment that holds its ticket."""
+"""Environment variable of a run with its pruning ticket."""
 STORAGE_VARIABLE = "DLOPT_STORAGE"
-"""The one with the address of a database, inherited from this process: what a job is given, Hydra writes to a file."""
+"""Environment variable with the address of a database. It is inherited, because Hydra writes a job's own to a file."""
 
 
 class HydraLauncherWorkers:
-    """Hands runs to a launcher, up to count at once, and waits for all of them."""
+    """Passes up to count runs at once to a launcher, and waits for all of them."""
 
     def __init__(self, launcher: Any, count: int) -> None:
-        self.count = 1 if type(launcher).__name__ == "BasicLauncher" else count  # which takes them one by one
+        self.count = 1 if type(launcher).__name__ == "BasicLauncher" else count  # it makes one run after another
         self._launcher = launcher
         self._jobs: list[Job] = []
 
@@ -39,11 +39,12 @@ class HydraLauncherWorkers:
         common = os.path.commonpath([job.path.parent for job in jobs])
         overrides = []
         for job in jobs:
-            below = os.path.relpath(job.path, common)
-            place = [f"hydra.sweep.dir={quote(common)}", f"hydra.sweep.subdir={quote(below)}"]
-            overrides.append([*job.overrides, *place, *_ticket_overrides(job)])
-        found = self._launcher.launch(overrides, initial_job_idx=0)
-        return [(job, _error(ret)) for job, ret in zip(jobs, found, strict=True)]
+            subdir = os.path.relpath(job.path, common)
+            folder = [f"hydra.sweep.dir={quote(common)}", f"hydra.sweep.subdir={quote(subdir)}"]
+            overrides.append([*job.overrides, *folder, *_make_ticket_overrides(job)])
+        returns = self._launcher.launch(overrides, initial_job_idx=0)
+        errors = [getattr(ret, "_return_value", None) for ret in returns]  # `return_value` would raise it
+        return [(job, e if isinstance(e, BaseException) else None) for job, e in zip(jobs, errors, strict=True)]
 
     def close(self, *, at_once: bool = False) -> None:
         self._jobs.clear()
@@ -64,15 +65,15 @@ def _perform_task(perform: Callable[[Job], None], config: DictConfig) -> None:
 
 
 def read_ticket(environment: Mapping[str, str]) -> PruningTicket | None:
-    """That of a run which a launcher has started."""
+    """Return the pruning ticket of a run started by a launcher."""
     text = environment.get(TICKET_VARIABLE)
     if not text:
         return None
-    found = PruningTicket.from_dict(json.loads(bytes.fromhex(text)))
-    return replace(found, storage=environment[STORAGE_VARIABLE]) if STORAGE_VARIABLE in environment else found
+    ticket = PruningTicket.from_dict(json.loads(bytes.fromhex(text)))
+    return replace(ticket, storage=environment.get(STORAGE_VARIABLE))
 
 
-def _ticket_overrides(job: Job) -> list[str]:
+def _make_ticket_overrides(job: Job) -> list[str]:
     if not isinstance(job.ticket, PruningTicket):
         return []
     os.environ.pop(STORAGE_VARIABLE, None)
@@ -80,9 +81,3 @@ def _ticket_overrides(job: Job) -> list[str]:
         os.environ[STORAGE_VARIABLE] = job.ticket.storage
     content = replace(job.ticket, storage=None).to_dict()
     return [f"++hydra.job.env_set.{TICKET_VARIABLE}='{json.dumps(content).encode().hex()}'"]
-
-
-def _error(ret: Any) -> BaseException | None:
-    """What a job raised; asking for its value would raise it here."""
-    found = getattr(ret, "_return_value", None)
-    return found if isinstance(found, BaseException) else None

@@ -1,6 +1,7 @@
 """The keys of hydra.sweeper and hydra.launcher in conf/hydra, with their ranges.
 
-The class with the name of an option (Grid, Random, ...) holds the text of that option in the catalogue.
+Hydra instantiates plugins, which take any key. So a class with the name of each option (Grid, Random, ...) holds its
+keys and its text in the catalogue, as the class of a component does.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from dlopt.metrics.names import Statistic
 from dlopt.ranges import Count, Range
 
 N_SEEDS = 2**32
-"""Number of valid seeds: 0, 1, ..."""
+"""Number of valid seeds 0, 1, ..."""
 Seed = Annotated[int, Range(ge=0, lt=N_SEEDS)]
 
 
 @dataclass(frozen=True)
 class MedianOptions:
-    """The keys of the median rule; see SweeperOptions.
+    """Keys of the median rule; see SweeperOptions.
 
     n_startup_trials   completed trials before the first may be pruned
     n_warmup_steps     evaluations of a trial before it may be pruned, counted through its runs
@@ -30,10 +31,10 @@ class MedianOptions:
 
 @dataclass(frozen=True)
 class HyperbandOptions:
-    """The keys of Hyperband; see SweeperOptions.
+    """Keys of Hyperband; see SweeperOptions.
 
     min_resource       evaluations up to the first rung
-    reduction_factor   one of so many trials at a rung reaches the next, which is so many times as far
+    reduction_factor   ratio r of the evaluations at successive rungs; one of r trials passes a rung
     """
 
     min_resource: Count
@@ -42,10 +43,10 @@ class HyperbandOptions:
 
 @dataclass(frozen=True)
 class TpeOptions:
-    """The keys of the Parzen estimator; see Tpe.
+    """Keys of the Parzen estimator; see Tpe.
 
     n_startup_trials   points drawn at random first
-    n_ei_candidates    draws from the density of the good points, of which the most promising one is tried
+    n_ei_candidates    draws from the density of the good points; the most promising one is tried
     multivariate       whether one density covers all axes together; else each axis has its own
     """
 
@@ -56,32 +57,32 @@ class TpeOptions:
 
 @dataclass(frozen=True)
 class SweeperOptions:
-    """A search has an axis for each key that is given several values; in a shell, quote what has brackets:
+    """A search has an axis for each key with several values; in a shell, quote words with brackets:
 
       optimizer=sgd,adam                        options of a group
-      optimizer=glob(ada*)                      all whose names fit
+      optimizer=glob(ada*)                      all options whose names match
       regularization=none,l2,[l2,dropout]       lists of options
       batch_size=32,64                          numbers; choice(32,64) is the same
-      epochs=range(10,40,10)                    10, 20, 30: the end is left out
-      optimizer.beta1=interval(0.5,0.99)        every number between, ends included
+      epochs=range(10,40,10)                    10, 20, 30: the end is excluded
+      optimizer.beta1=interval(0.5,0.99)        every number between, with the ends
       epochs=int(interval(5,50))                every whole number
       optimizer.lr=tag(log,interval(1e-4,1))    each decade has an equal share
       epochs=tag(log,int(interval(1,100)))      whole numbers, by decades
 
-    A grid takes values and ranges. Intervals are for random, tpe and qmc, for which a range is an axis of ordered
-    numbers, too. All other values are choices without an order. Every run is checked before the first one starts; of
-    an interval only the ends are.
+    A grid takes values and ranges. Intervals are for random, tpe and qmc; for these, a range is an axis of ordered
+    numbers, too. All other values are choices without an order. Every run is checked before the first one starts, with
+    the ends of each interval.
 
     sampler          how points are chosen; set by the option
-    n_trials         total number of points, with those of earlier calls; resume=SWEEP continues to it; null: all of
-                     a grid
-    seed             seed of the search itself, which decides what is drawn; the seed of the runs is the key `seed`
+    n_trials         total number of points, including earlier calls; resume=SWEEP continues to it; null: all points
+                     of a grid
+    seed             seed of the random points of the search; the seed of the runs is the key `seed`
     seeds            runs of each point: a number n for the seeds s, ..., s + n - 1, where s is the key `seed`, or a
                      list of seeds; null: one run
     statistic        how the values of the runs of a point become its value: mean or median
     storage          where the study is stored: null for study.log in the sweep's directory, a file that ends in .log,
                      or a database that several machines reach, as postgresql+psycopg://user@host/name
-    study            name of the study in the storage, which a database needs; null: dlopt
+    study            name of the study in the storage; a database needs one; null: dlopt
     retry            whether failed points are tried again when a search resumes
     pruner           ends runs early that do worse than others did at the same point: none, median or hyperband
     params           axes and values as on the command line, for a file of your own; null: none
@@ -97,7 +98,7 @@ class SweeperOptions:
     A diverged run has the worst possible objective. So a trial with a mean diverges if one run does, and a trial with
     a median if half of the runs do. A diverged trial has no value, is never the best, counts among `n_trials`, is a bad
     point to tpe, and is ignored by the median rule. A failed run makes its trial fail. An interrupted or killed trial
-    is tried again under a new number, three times at most if its process was lost.
+    is tried again under a new number, at most three times if its process was lost.
 
     pruner=median ends a trial after evaluation k > `n_warmup_steps` if the best of its values so far is worse than the
     median of the values v'(k) of the completed trials, at least `n_startup_trials` (Golovin et al. 2017):
@@ -157,7 +158,7 @@ class Tpe(SweeperOptions):
     """x = argmax l(x) / g(x)  over `tpe.n_ei_candidates` draws from l
 
     l and g are densities, sums of a kernel at each point: l of the good points, the best min(ceil(n / 10), 25) of the n
-    so far, g of all others. Their quotient grows with the expected improvement. The first `tpe.n_startup_trials` are
+    so far, g of the others. Their quotient grows with the expected improvement. The first `tpe.n_startup_trials` are
     drawn at random. Running and diverged points count as bad, so that several workers avoid each other. A proposal
     depends on the results so far, and with several workers on their order.
 
@@ -178,7 +179,7 @@ class Qmc(SweeperOptions):
 
 @dataclass(frozen=True)
 class LauncherOptions:
-    """Performs the runs of a search. On Ctrl-C the runs in progress save and the search ends; resume=SWEEP resumes it.
+    """Makes the runs of a search. On Ctrl-C the runs in progress save and the search ends; resume=SWEEP resumes it.
 
     External launchers, such as hydra/launcher=joblib or submitit_slurm if installed, receive runs in batches of
     hydra.sweeper.max_batch_size.

@@ -17,6 +17,7 @@ from dlopt.analysis.aggregate import aggregate_values
 from dlopt.config.problems import Problems
 from dlopt.metrics.names import Statistic
 from dlopt.rundir.directory import Row
+from dlopt.sweep.options import HyperbandOptions, MedianOptions
 from dlopt.sweep.storage import open_storage
 
 if TYPE_CHECKING:
@@ -26,36 +27,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pruner:
-    """How runs are pruned: name is none, median or hyperband.
-
-    n_startup_trials   completed trials before the first may be pruned (median)
-    n_warmup_steps     evaluations of a trial before it may be pruned (median)
-    min_resource       evaluations before the first rung (hyperband)
-    reduction_factor   one of so many trials reaches the next rung, at so many times the evaluations (hyperband)
-    """
+    """How runs are pruned."""
 
     name: Literal["none", "median", "hyperband"]
-    n_startup_trials: int
-    n_warmup_steps: int
-    min_resource: int
-    reduction_factor: int
+    median: MedianOptions
+    hyperband: HyperbandOptions
 
     def to_optuna(self) -> BasePruner:
         """Make Optuna's pruner (median rule: Golovin et al. 2017; Hyperband: Li et al. 2018)."""
         from optuna import pruners
 
         if self.name == "median":  # Optuna counts evaluations from 0, dlopt from 1
-            return pruners.MedianPruner(self.n_startup_trials, self.n_warmup_steps + 1)
-        if self.name == "hyperband":
-            return pruners.HyperbandPruner(min_resource=self.min_resource, reduction_factor=self.reduction_factor)
-        return pruners.NopPruner()
+            return pruners.MedianPruner(self.median.n_startup_trials, self.median.n_warmup_steps + 1)
+        return pruners.HyperbandPruner(**asdict(self.hyperband)) if self.name == "hyperband" else pruners.NopPruner()
 
 
 @dataclass(frozen=True)
 class PruningTicket:
     """What a run needs to report: the trial in its study, and the pruner.
 
-    before are the values of the trial's runs that are over, evaluations how many evaluations they had.
+    before are the values of the trial's finished runs, evaluations is the number of their evaluations.
     """
 
     storage: str | None
@@ -73,53 +64,55 @@ class PruningTicket:
         return PruningReporter(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain numbers and text."""
+        """Return the ticket as numbers and text."""
         return asdict(self) | {"folder": str(self.folder)}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> PruningTicket:
-        """From its content."""
-        made = {"folder": Path(content["folder"]), "pruner": Pruner(**content["pruner"])}
-        return cls(**{**content, **made, "before": tuple(content["before"])})
+        """Make a ticket from the content that `to_dict` has returned."""
+        name, median, hyperband = content["pruner"].values()
+        pruner = Pruner(name, MedianOptions(**median), HyperbandOptions(**hyperband))
+        values = {"folder": Path(content["folder"]), "pruner": pruner, "before": tuple(content["before"])}
+        return cls(**{**content, **values})
 
 
 class PruningReporter:
-    """Reports a run's evaluations to its study, and says when it is to end."""
+    """Reports a run's evaluations to its study, and tells the run when to end."""
 
     def __init__(self, ticket: PruningTicket) -> None:
         import optuna
 
         self.ticket = ticket
-        study = _study(ticket.storage, ticket.folder, ticket.study, ticket.pruner)
+        study = _open_study(ticket.storage, ticket.folder, ticket.study, ticket.pruner)
         self._trial = optuna.trial.Trial(study, ticket.trial)
         self._n_evaluations = ticket.evaluations
 
     def should_prune(self, row: Row) -> bool:
-        """Whether the run is to end after this row."""
+        """Report a row. Return whether the run is to end after it."""
         from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 
         value = row.get(self.ticket.objective)
         if value is None or not math.isfinite(value):
             return False
         self._n_evaluations += 1
+        value = aggregate_values([*self.ticket.before, value], self.ticket.statistic)
+        # The run goes on while a database does not answer, or if another machine has given up its trial as lost.
         try:
-            self._trial.report(
-                aggregate_values([*self.ticket.before, value], self.ticket.statistic), self._n_evaluations
-            )
+            self._trial.report(value, self._n_evaluations)
             return self._trial.should_prune()
-        except (StorageInternalError, UpdateFinishedTrialError):  # a database that is away for a moment ends no run,
-            return False  # nor does a trial that another machine has given up for lost
+        except (StorageInternalError, UpdateFinishedTrialError):
+            return False
 
 
 @lru_cache(maxsize=1)
-def _study(storage: str | None, folder: Path, name: str, pruner: Pruner) -> Study:
-    """The study as one process sees it, opened once for all of its runs."""
+def _open_study(storage: str | None, folder: Path, name: str, pruner: Pruner) -> Study:
+    """Open the study, once for all runs of a process."""
     import optuna
 
     problems = Problems()
-    found = open_storage(storage, folder, problems)
+    opened = open_storage(storage, folder, problems)
     problems.raise_if_any()
-    assert found is not None  # else there was a problem
+    assert opened is not None  # else there was a problem
     return optuna.load_study(
-        study_name=name, storage=found, sampler=optuna.samplers.RandomSampler(), pruner=pruner.to_optuna()
+        study_name=name, storage=opened, sampler=optuna.samplers.RandomSampler(), pruner=pruner.to_optuna()
     )

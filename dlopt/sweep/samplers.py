@@ -1,4 +1,4 @@
-"""Which point comes next: pure functions of the sampler's seed and the ordinal of a point.
+"""The choice of the next point, as pure functions of the sampler's seed and the ordinal of the point.
 
 So an interrupted search resumes with the points that it would have had. Several processes that share a search only
 need to agree on who takes which ordinal. TPE's proposals also depend on the results; it draws by the same seeds.
@@ -7,12 +7,13 @@ need to agree on who takes which ordinal. TPE's proposals also depend on the res
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dlopt.sweep.options import TpeOptions
 from dlopt.sweep.space import Space
 
 if TYPE_CHECKING:
@@ -21,18 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sampler:
-    """How points are chosen: name is grid, random, tpe or qmc; only TPE uses the fields after the seed.
-
-    n_startup_trials   points drawn at random first
-    n_ei_candidates    candidates, of which the most promising one is tried
-    multivariate       whether one density covers all axes together
-    """
+    """How points are chosen: name is grid, random, tpe or qmc."""
 
     name: str
     seed: int
-    n_startup_trials: int
-    n_ei_candidates: int
-    multivariate: bool
+    tpe: TpeOptions
 
 
 def sample(space: Space, sampler: Sampler, ordinal: int) -> tuple[Any, ...] | None:
@@ -54,7 +48,7 @@ def sample_sobol(dimensions: int, seed: int, ordinal: int) -> Sequence[float]:
     """Return a point of a scrambled Sobol sequence, whose first 2^k points fill [0, 1)^d evenly (Owen 1998)."""
     if dimensions == 0:
         return []
-    engine = _sequence(dimensions, seed)
+    engine = _make_sobol_engine(dimensions, seed)
     if engine.num_generated > ordinal:
         engine.reset()
     if engine.num_generated < ordinal:
@@ -63,7 +57,7 @@ def sample_sobol(dimensions: int, seed: int, ordinal: int) -> Sequence[float]:
 
 
 @lru_cache(maxsize=4)
-def _sequence(dimensions: int, seed: int) -> Any:
+def _make_sobol_engine(dimensions: int, seed: int) -> Any:
     from scipy.stats import qmc
 
     return qmc.Sobol(dimensions, scramble=True, rng=np.random.default_rng(seed))
@@ -72,15 +66,9 @@ def _sequence(dimensions: int, seed: int) -> Any:
 def make_tpe_sampler(sampler: Sampler, ordinal: int) -> BaseSampler:
     """Make Optuna's tree-structured Parzen estimator with a seed that depends on the ordinal of the point.
 
-    The first `n_startup_trials` points are drawn at random. Running points count as bad ones, so that several processes
-    avoid each other (constant liar). Source: Bergstra et al. 2011, NIPS.
+    Running points count as bad ones, so that several processes avoid each other (constant liar).
     """
     from optuna.samplers import TPESampler
 
-    return TPESampler(
-        seed=int(np.random.SeedSequence([sampler.seed, ordinal]).generate_state(1)[0]),
-        n_startup_trials=sampler.n_startup_trials,
-        n_ei_candidates=sampler.n_ei_candidates,
-        multivariate=sampler.multivariate,
-        constant_liar=True,
-    )
+    seed = int(np.random.SeedSequence([sampler.seed, ordinal]).generate_state(1)[0])
+    return TPESampler(seed=seed, constant_liar=True, **asdict(sampler.tpe))

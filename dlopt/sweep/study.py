@@ -1,17 +1,17 @@
-"""A study: which points were tried, which are running and where, and which point comes next.
+"""A study: its trials, their points, and which point comes next.
 
-The study is kept in an Optuna storage. A point is known by its ordinal 0, 1, ... and is tried in a trial, whose number
-names the run's directory. A trial whose process was killed or stopped is interrupted: it stays in the study as failed
-without an outcome, and its point is tried again in a trial of a new number. So a study of n points ends with n
-outcomes, one for each ordinal, whatever was killed on the way.
+The study is in an Optuna storage. A point has an ordinal 0, 1, ... and is tried in a trial, whose number is the name of
+the run's directory. An interrupted trial, whose process was killed or stopped, stays in the study as failed without an
+outcome, and its point is tried again in a new trial. So a study of n points ends with n outcomes, one for each ordinal,
+regardless of which processes were killed.
 
-Several processes may work on one study. The storage gives each number once and in order. The ordinal of a new trial is
-the number of first attempts before it. A process that gets one too many puts it back, for a longer search later.
+Several processes may work on one study. The storage assigns each number once and in order. The ordinal of a new trial
+is the number of first attempts before it. A process that creates one too many puts it back, for a longer search later.
 
-Trials are created through the storage's own methods, not by `Study.ask` or `enqueue_trial`: those create a trial first
-and let the caller sign it afterwards. A process killed between the two would leave a trial of which no one can tell
-whether it is running. A search of n points also needs no queue of n trials in advance, whose parameters TPE cannot
-know. RetryHeartbeatStaleTrialCallback covers databases with heartbeats only, while a journal has none.
+Trials are created by the storage's methods, not by `Study.ask` or `enqueue_trial`: those create a trial first and let
+the caller sign it afterwards. A process killed between the two would leave a trial that may or may not be
+running. A search of n points also needs no queue of n trials in advance, whose parameters TPE cannot know.
+RetryHeartbeatStaleTrialCallback covers databases with heartbeats only, while a journal has none.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import TrialState
+
 from dlopt.config.compose.nested_options import from_hydra
 from dlopt.rundir.lock import Lock, get_machine_id
 from dlopt.sweep import samplers
@@ -35,6 +39,7 @@ from dlopt.sweep.claims import (
     assign_ordinals,
     describe_worker,
     exclusive,
+    get_state_name,
     get_verdict,
     is_alive,
     is_first_attempt,
@@ -45,7 +50,6 @@ from dlopt.sweep.samplers import Sampler
 from dlopt.sweep.space import Space
 
 if TYPE_CHECKING:
-    from optuna import Study as OptunaStudy
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
@@ -56,10 +60,10 @@ REAP_INTERVAL = 10.0
 
 
 class Study:
-    """A study in a storage, seen by one of its processes; folder is the sweep's, total the number of points."""
+    """A study in a storage, for one of its processes; folder is the sweep's, total the number of points."""
 
     def __init__(
-        self, storage: BaseStorage, study: OptunaStudy, space: Space, sampler: Sampler, total: int, folder: Path
+        self, storage: BaseStorage, study: optuna.Study, space: Space, sampler: Sampler, total: int, folder: Path
     ) -> None:
         self.storage = storage
         self.study = study
@@ -71,8 +75,7 @@ class Study:
         self.lock = Lock(folder / WORKERS / os.urandom(4).hex())
         self._last_reap = -math.inf
         self._retried_numbers: set[int] = set()
-        self._distributions = [axis.distribution() for axis in space.axes]
-        self._names = [from_hydra(axis.key) for axis in space.axes]
+        self._axes = [(axis, from_hydra(axis.key), axis.distribution()) for axis in space.axes]
 
     # ------------------------------------------------------------------------------------------- this process
 
@@ -86,139 +89,114 @@ class Study:
         with contextlib.suppress(OSError):
             self.lock.folder.rmdir()
 
-    # ------------------------------------------------------------------------------------------- what comes next
+    # ------------------------------------------------------------------------------------------- claim trials
 
     def claim(self, harvest: Callable[[int], Outcome | None]) -> Trial | None:
         """Claim the next trial for this process; None if no point is left to begin.
 
         harvest returns the outcome of a trial, by its number, if all of its runs have ended: their process may have
-        been killed before it could tell. Lost trials are reaped now and then, and before None is returned.
+        been killed before it told the study. Lost trials are reaped now and then, and before None is returned.
         """
         with exclusive(self.folder):
             is_recent = time.monotonic() - self._last_reap < REAP_INTERVAL
-            trial = self._next() if is_recent else None
+            trial = self._claim_next() if is_recent else None
             if trial is None:
                 self._last_reap = time.monotonic()
                 self.reap_dead_trials(harvest)
-                trial = self._next()
+                trial = self._claim_next()
             return trial
 
-    def _next(self) -> Trial | None:
+    def _claim_next(self) -> Trial | None:
         trials = self.trials()
         return self._claim_remaining(trials) or self._claim_new(trials)
 
     def _claim_remaining(self, trials: Sequence[FrozenTrial]) -> Trial | None:
-        """Claim a point that is to be tried again, or that was put back, in a signed trial of its own."""
-        from optuna.trial import TrialState
-
+        """Claim a point that is to be tried again, or that was put back, in a trial of its own."""
         ordinals = assign_ordinals(trials)
-        tried = {trial.user_attrs.get("instead_of") for trial in trials}
+        retried = {trial.user_attrs.get("instead_of") for trial in trials}
         for trial in trials:
-            if ordinals[trial.number] >= self.total or trial.number in tried or not self._wants(trial, trials):
+            ordinal = ordinals[trial.number]
+            if ordinal >= self.total or trial.number in retried or not self._is_pending(trial, trials):
                 continue
-            attributes = {
-                "worker": describe_worker(self.lock.folder),
-                "instead_of": trial.number,
-                "ordinal": ordinals[trial.number],
-                "tries": trial.user_attrs.get("tries", 1) + trial.user_attrs.get("lost", False),
-            }
-            trial_id, number = self._create_trial(attributes)
-            present = self.trials() if number != len(trials) else trials
-            if any(t.number < number and t.user_attrs.get("instead_of") == trial.number for t in present):
-                self._fail(trial_id)  # another process, whose directory is another, was faster
+            tries = trial.user_attrs.get("tries", 1) + trial.user_attrs.get("lost", False)
+            attributes = {"instead_of": trial.number, "ordinal": ordinal, "tries": tries}
+            trial_id, number, before = self._create_trial(trials, attributes)
+            if any(t.user_attrs.get("instead_of") == trial.number for t in before):
+                self._fail(trial_id)  # another process, in another directory, was faster
                 continue
             if trial.state == TrialState.WAITING:
                 self._fail(self._get_trial_id(trial.number))
-            return self._start_trial(trial_id, number, attributes["ordinal"], attributes, self.point(trial))
+            point = self._write_point(trial_id, ordinal, self.point(trial))
+            return Trial(trial_id, number, ordinal, point, tries, trial.number)
         return None
 
-    def _wants(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
+    def _is_pending(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
         """Return whether the point of a trial is still to be tried."""
-        from optuna.trial import TrialState
-
-        if trial.state == TrialState.WAITING:
-            return True
         verdict = get_verdict(trial)
-        lost = trial.state == TrialState.FAIL and verdict is None and not is_superseded(trial, trials)
-        return lost or (verdict == "failed" and trial.number in self._retried_numbers)
+        is_lost = trial.state == TrialState.FAIL and verdict is None and not is_superseded(trial, trials)
+        is_retried = verdict == "failed" and trial.number in self._retried_numbers
+        return is_lost or is_retried or trial.state == TrialState.WAITING
 
     def _claim_new(self, trials: Sequence[FrozenTrial]) -> Trial | None:
-        from optuna.trial import TrialState
-
-        if sum(1 for trial in trials if is_first_attempt(trial)) >= self.total:
+        if sum(map(is_first_attempt, trials)) >= self.total:
             return None
-        trial_id, number = self._create_trial({"worker": describe_worker(self.lock.folder)})
-        before = self.trials() if number != len(trials) else trials
-        ordinal = sum(1 for trial in before if is_first_attempt(trial) and trial.number < number)
-        if ordinal >= self.total:  # another process, whose directory is another, was faster
+        trial_id, number, before = self._create_trial(trials, {})
+        ordinal = sum(map(is_first_attempt, before))
+        if ordinal >= self.total:  # another process, in another directory, was faster
             self.storage.set_trial_state_values(trial_id, TrialState.WAITING)
             return None
-        return self._start_trial(trial_id, number, ordinal, {}, None)
+        return Trial(trial_id, number, ordinal, self._write_point(trial_id, ordinal, None))
 
-    def _create_trial(self, attributes: Mapping[str, Any]) -> tuple[int, int]:
-        """Create a running trial with these attributes in one operation, and return its id and number."""
-        from optuna.trial import TrialState, create_trial
+    def _create_trial(
+        self, trials: Sequence[FrozenTrial], attributes: Mapping[str, Any]
+    ) -> tuple[int, int, Sequence[FrozenTrial]]:
+        """Create a running trial with these attributes and its worker, in one operation.
 
-        template = create_trial(state=TrialState.RUNNING, user_attrs=dict(attributes))
+        Returns its id, its number, and the trials before it; trials are those of a moment ago.
+        """
+        worker = describe_worker(self.lock.folder)
+        template = optuna.create_trial(state=TrialState.RUNNING, user_attrs={"worker": worker, **attributes})
         trial_id = self.storage.create_new_trial(self._id, template_trial=template)
-        return trial_id, self.storage.get_trial_number_from_id(trial_id)
+        number = self.storage.get_trial_number_from_id(trial_id)
+        return trial_id, number, trials if number == len(trials) else [t for t in self.trials() if t.number < number]
 
     def _get_trial_id(self, number: int) -> int:
         return self.storage.get_trial_id_from_study_id_trial_number(self._id, number)
 
-    def _start_trial(
-        self, trial: int, number: int, ordinal: int, attributes: Mapping[str, Any], known: Sequence[Any] | None
-    ) -> Trial:
-        self._send_heartbeat(trial)  # without a first one, machines that only see the database would wait for ever
-        point = self._point(trial, ordinal, known)
-        return Trial(trial, number, ordinal, point, attributes.get("tries", 1), attributes.get("instead_of"))
-
-    def _point(self, trial: int, ordinal: int, known: Sequence[Any] | None) -> tuple[Any, ...]:
-        """Return the point of an ordinal, after it is written to the storage."""
-        point = samplers.sample(self.space, self.sampler, ordinal) if known is None else tuple(known)
+    def _write_point(self, trial_id: int, ordinal: int, former: Sequence[Any] | None) -> tuple[Any, ...]:
+        """Write the point of an ordinal to the storage and return it; former is the point of an earlier attempt."""
+        self._send_heartbeat(trial_id)  # without a first heartbeat, other machines would wait for it forever
+        point = samplers.sample(self.space, self.sampler, ordinal) if former is None else tuple(former)
         if point is None:
-            return self._propose_point(trial, ordinal)
-        for axis, name, distribution, value in zip(
-            self.space.axes, self._names, self._distributions, point, strict=True
-        ):
+            return self._propose_point(trial_id, ordinal)
+        for (axis, name, distribution), value in zip(self._axes, point, strict=True):
             internal = distribution.to_internal_repr(axis.parameter(value))
-            self.storage.set_trial_param(trial, name, internal, distribution)
+            self.storage.set_trial_param(trial_id, name, internal, distribution)
         return point
 
-    def _propose_point(self, trial: int, ordinal: int) -> tuple[Any, ...]:
-        """Return what TPE proposes after the results so far."""
-        import optuna
-
-        # A new Study sees all results: one that is not asked for trials keeps those of its first proposal.
+    def _propose_point(self, trial_id: int, ordinal: int) -> tuple[Any, ...]:
+        """Return what TPE proposes given the results so far."""
+        # A new Study sees all results. One that `ask` is not called on keeps the results of its first proposal.
         study = optuna.load_study(
             study_name=self.study.study_name,
             storage=self.storage,
             sampler=samplers.make_tpe_sampler(self.sampler, ordinal),
             pruner=self.study.pruner,
         )
-        asked = optuna.trial.Trial(study, trial)
-        return tuple(
-            axis.value(axis.suggest(asked, name)) for axis, name in zip(self.space.axes, self._names, strict=True)
-        )
+        trial = optuna.trial.Trial(study, trial_id)
+        return tuple(axis.value(axis.suggest(trial, name)) for axis, name, _ in self._axes)
 
-    # ------------------------------------------------------------------------------------------- what has ended
+    # ------------------------------------------------------------------------------------------- end trials
 
     def tell(self, trial: Trial | int, outcome: Outcome) -> bool:
-        """Write how a trial ended; False if it already counts as interrupted and is tried again elsewhere.
-
-        A diverged trial is stored as pruned without a value: TPE avoids points like it.
-        """
-        from optuna.exceptions import UpdateFinishedTrialError
-        from optuna.trial import TrialState
-
-        at = trial.id if isinstance(trial, Trial) else trial
-        state = {"done": TrialState.COMPLETE, "failed": TrialState.FAIL}.get(outcome.verdict, TrialState.PRUNED)
+        """Write how a trial, given by its id, ended; False if it already counts as interrupted and is tried again."""
+        trial_id = trial.id if isinstance(trial, Trial) else trial
         try:
-            self.storage.set_trial_user_attr(at, "outcome", outcome.verdict)
+            self.storage.set_trial_user_attr(trial_id, "outcome", outcome.verdict)
             if outcome.message:
-                self.storage.set_trial_user_attr(at, "message", outcome.message)
+                self.storage.set_trial_user_attr(trial_id, "message", outcome.message)
             values = None if outcome.value is None else [outcome.value]
-            return self.storage.set_trial_state_values(at, state, values)
+            return self.storage.set_trial_state_values(trial_id, TrialState[get_state_name(outcome.verdict)], values)
         except UpdateFinishedTrialError:
             return False
 
@@ -227,8 +205,6 @@ class Study:
 
         lost: its process ended by itself, which counts as an attempt.
         """
-        from optuna.exceptions import UpdateFinishedTrialError
-
         if lost and trial.tries >= MAX_TRIES:
             self.tell(trial, Outcome("failed", None, f"its process was lost {MAX_TRIES} times"))
             return
@@ -237,72 +213,70 @@ class Study:
                 self.storage.set_trial_user_attr(trial.id, "lost", True)
         self._fail(trial.id)
 
-    def try_failed_again(self) -> None:
-        """Try the points that have failed so far once more."""
+    def retry_failed(self) -> None:
+        """Let the points that have failed so far be tried once more."""
         self._retried_numbers = {trial.number for trial in self.trials() if get_verdict(trial) == "failed"}
 
     def reap_dead_trials(self, harvest: Callable[[int], Outcome | None]) -> None:
         """End the trials whose process is gone: with the outcome of their runs, or as interrupted."""
-        import optuna
-        from optuna.trial import TrialState
-
-        gone = set()
+        dead_folders = set()
         for trial in self.trials():
             worker = trial.user_attrs.get("worker", {})
             if trial.state == TrialState.RUNNING and not is_alive(worker):
-                gone.add(worker.get("folder"))
-                outcome = harvest(trial.number)
+                dead_folders.add(worker.get("folder"))
+                trial_id, outcome = self._get_trial_id(trial.number), harvest(trial.number)
                 if outcome is not None:
-                    self.tell(self._get_trial_id(trial.number), outcome)
+                    self.tell(trial_id, outcome)
                 else:
-                    self._fail(self._get_trial_id(trial.number))
+                    self._fail(trial_id)
         # Machines seen only in the database come last: a process that ended long ago sends no heartbeat either.
         optuna.storages.fail_stale_trials(self.study)
-        for folder in filter(None, gone):
+        for folder in filter(None, dead_folders):
             remove_worker_folder(folder)
 
-    def _fail(self, trial: int) -> bool:
-        """Mark a trial as interrupted; False if another process has."""
-        from optuna.exceptions import UpdateFinishedTrialError
-        from optuna.trial import TrialState
+    def _fail(self, trial_id: int) -> None:
+        """Mark a trial as interrupted, unless it has ended."""
+        with contextlib.suppress(UpdateFinishedTrialError):
+            self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
 
-        try:
-            return self.storage.set_trial_state_values(trial, TrialState.FAIL)
-        except UpdateFinishedTrialError:
-            return False
-
-    # ------------------------------------------------------------------------------------------- looking
+    # ------------------------------------------------------------------------------------------- read trials
 
     def trials(self) -> list[FrozenTrial]:
         """Return all trials in the order of their numbers."""
         return self.study.get_trials(deepcopy=False)
 
     def counts(self) -> Counts:
-        from optuna.trial import TrialState
-
+        """Count the points by the state of their latest trial."""
         trials = self.trials()
         ordinals = assign_ordinals(trials)
-        latest = {
-            ordinals[t.number]: t for t in trials if ordinals[t.number] < self.total and not is_superseded(t, trials)
-        }
+        latest = {ordinals[t.number]: t for t in trials if not is_superseded(t, trials)}
         counts = Counts(self.total)
-        for trial in latest.values():
-            verdict = get_verdict(trial)
-            if trial.state == TrialState.RUNNING:
+        for ordinal, trial in latest.items():
+            verdict = self._get_final_verdict(trial)
+            if ordinal < self.total and trial.state == TrialState.RUNNING:
                 counts.running += 1
-            elif verdict is not None and not (verdict == "failed" and trial.number in self._retried_numbers):
+            elif ordinal < self.total and verdict is not None:
                 counts.by_verdict[verdict] = counts.by_verdict.get(verdict, 0) + 1
         return counts
 
+    def finished_ordinals(self) -> set[int]:
+        """Return the ordinals of the points that have an outcome and are not to be tried once more."""
+        trials = self.trials()
+        ordinals = assign_ordinals(trials)
+        return {ordinals[trial.number] for trial in trials if self._get_final_verdict(trial) is not None}
+
+    def _get_final_verdict(self, trial: FrozenTrial) -> str | None:
+        """Return how a trial ended; None if it did not, or if it failed and its point is to be tried once more."""
+        return None if trial.number in self._retried_numbers else get_verdict(trial)
+
     def point(self, trial: FrozenTrial) -> tuple[Any, ...] | None:
         """Return the point of a trial, or None if it was interrupted before its point was written."""
-        known = trial.params
-        if not all(name in known for name in self._names):
+        if not all(name in trial.params for _, name, _ in self._axes):
             return None
-        return tuple(axis.value(known[name]) for axis, name in zip(self.space.axes, self._names, strict=True))
+        return tuple(axis.value(trial.params[name]) for axis, name, _ in self._axes)
 
     def run_root(self, trial: FrozenTrial) -> tuple[Path, str]:
-        """Return the sweep's directory with a trial's runs, and its host, empty if seen from here.
+        """Return the sweep's directory with a trial's runs, and its host, empty if the directory is visible from here.
 
         Processes that share a database may each have a directory of their own.
         """
@@ -312,28 +286,17 @@ class Study:
         folder = Path(worker["folder"]).parent.parent
         return folder, "" if worker["machine"] == get_machine_id() else worker["host"]
 
-    def finished_ordinals(self) -> set[int]:
-        """Return the ordinals of the points that have an outcome and are not to be tried once more."""
-        trials = self.trials()
-        ordinals = assign_ordinals(trials)
-        return {
-            ordinals[t.number] for t in trials if get_verdict(t) is not None and t.number not in self._retried_numbers
-        }
-
     def best(self) -> FrozenTrial | None:
-        """Return the trial with the best value, or None."""
-        from optuna.study import StudyDirection
-        from optuna.trial import TrialState
-
-        done = [t for t in self.trials() if t.state == TrialState.COMPLETE and t.value is not None]
-        sign = -1 if self.study.direction == StudyDirection.MAXIMIZE else 1
-        return min(done, key=lambda t: sign * (t.value or 0.0), default=None)
+        """Return the trial with the best value, the first one of several, or None."""
+        completed = [t for t in self.trials() if t.state == TrialState.COMPLETE and t.value is not None]
+        sign = -1 if self.study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
+        return min(completed, key=lambda t: sign * (t.value or 0.0), default=None)
 
     def send_heartbeats(self, running: Sequence[Trial]) -> None:
         """Send a heartbeat of running trials, for machines that see only the database."""
         for trial in running:
             self._send_heartbeat(trial.id)
 
-    def _send_heartbeat(self, trial: int) -> None:
+    def _send_heartbeat(self, trial_id: int) -> None:
         if hasattr(self.storage, "record_heartbeat"):  # a database; a journal has none
-            self.storage.record_heartbeat(trial)
+            self.storage.record_heartbeat(trial_id)

@@ -11,42 +11,43 @@ from dlopt.augmentation.crop import Crop
 
 KEY = prng.key(0, "augmentation")
 FILLS = {"zero": "constant", "edge": "edge", "reflect": "reflect", "wrap": "wrap"}
+fills = pytest.mark.parametrize("fill", FILLS)
 
 
-@pytest.mark.parametrize("fill", FILLS)
-@pytest.mark.parametrize("padding", [1, 3, 5])
-def test_each_image_is_one_of_the_windows_of_the_padded_image(fill, padding):
+@fills
+@pytest.mark.parametrize("padding", [1, 5])
+def test_each_image_is_a_window_of_the_padded_image(fill, padding):
     x = torch.randn(60, 2, 7, 6, dtype=torch.float64)
-    made, _ = Crop(padding, fill)(x, torch.zeros(60), KEY)
-    sides = range(2 * padding + 1)
-    places = []
-    for image, found in zip(x.numpy(), made.numpy(), strict=True):
+    crops, _ = Crop(padding, fill)(x, torch.zeros(60), KEY)
+    offsets = range(2 * padding + 1)
+    positions = []
+    for image, crop in zip(x.numpy(), crops.numpy(), strict=True):
         padded = np.pad(image, [(0, 0), (padding, padding), (padding, padding)], mode=FILLS[fill])
-        same = [(i, j) for i in sides for j in sides if np.array_equal(padded[:, i : i + 7, j : j + 6], found)]
-        assert same  # a padding that repeats the image may have two that are equal
-        places += same[:1]
-    assert len(set(places)) > 7
+        matches = [(i, j) for i in offsets for j in offsets if np.array_equal(padded[:, i : i + 7, j : j + 6], crop)]
+        assert matches  # a padding that repeats the image may have two
+        positions += matches[:1]
+    assert len(set(positions)) > 7
 
 
 def test_every_window_is_equally_likely():
-    """Read off where the middle of the image lies."""
+    """Read from the position of the centre of the image."""
     n, padding = 40_000, 3
     x = torch.zeros(1, 1, 7, 7)
     x[..., 3, 3] = 1.0
-    made, _ = Crop(padding, "zero")(x.expand(n, 1, 7, 7), torch.zeros(n), KEY)
-    counts = made.sum((0, 1))
+    crops, _ = Crop(padding, "zero")(x.expand(n, 1, 7, 7), torch.zeros(n), KEY)
+    counts = crops.sum((0, 1))
     assert counts.sum() == n
     assert ((counts / n - 1 / 49).abs() < 5 * math.sqrt(1 / 49 / n)).all()
 
 
-@pytest.mark.parametrize("fill", FILLS)
-def test_without_padding_there_is_one_window(fill):
+@fills
+def test_without_padding_the_window_is_the_image(fill):
     x = torch.randn(30, 3, 5, 4)
     assert torch.equal(Crop(0, fill)(x, torch.zeros(30), KEY)[0], x)
 
 
-@pytest.mark.parametrize("padding", [4, 9])
-def test_a_padding_that_could_hide_the_image_is_refused(padding):
-    with pytest.raises(ValueError, match=f"less than height and width.*got {padding}"):
-        Crop(padding, "zero")(torch.zeros(2, 1, 5, 4), torch.zeros(2), KEY)
-    Crop(3, "zero")(torch.zeros(2, 1, 5, 4), torch.zeros(2), KEY)
+def test_a_padding_that_could_hide_the_image_is_refused():
+    x, y = torch.zeros(2, 1, 5, 4), torch.zeros(2)
+    with pytest.raises(ValueError, match=r"less than height and width.*got 4"):
+        Crop(4, "zero")(x, y, KEY)
+    Crop(3, "zero")(x, y, KEY)

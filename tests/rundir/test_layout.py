@@ -1,12 +1,12 @@
 """The layout's one rule: an option is its own two files, and nothing else has to know of it."""
 
+import json
 import re
 import shutil
 import subprocess
 import sys
 
 import pytest
-import yaml
 
 from dlopt.config.compose import groups
 
@@ -45,11 +45,16 @@ def house(tmp_path_factory):
     return root
 
 
-def said(house, *argv):
-    code = f"import sys; sys.path.insert(0, {str(house)!r}); from dlopt.cli import main; sys.exit(main({list(argv)!r}))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=house, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def run_in_copy(house, *commands, code=""):
+    """Run commands, then code, in one process that uses the copy, and return what it prints."""
+    program = (
+        f"import sys; sys.path.insert(0, {str(house)!r})\nfrom dlopt.cli import main\n"
+        f"from dlopt.cli.candidates import find_candidates\n"
+        f"for argv in {list(map(list, commands))!r}:\n    assert main(argv) == 0, argv\n{code}"
+    )
+    process = subprocess.run([sys.executable, "-c", program], cwd=house, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 def test_there_is_a_twin_for_every_group():
@@ -57,31 +62,28 @@ def test_there_is_a_twin_for_every_group():
 
 
 def test_it_is_listed_documented_and_offered(house):
-    listed = said(house, "list")
-    assert listed.count("newcomer") == len(TWINS)
-    said(house, "list", "--pages", "pages")
+    code = "".join(f"assert find_candidates(['train', '{g}=newc']) == ['{g}=newcomer'], '{g}'\n" for g in TWINS)
+    assert run_in_copy(house, ["list"], ["list", "--pages", "pages"], code=code).count("newcomer") >= len(TWINS)
     for group, option in TWINS.items():
         page = (house / "pages" / f"{group}.md").read_text()
         (new,) = re.findall(r"^## newcomer\n(.*?)(?=^## |^\[All)", page, re.MULTILINE | re.DOTALL)
         (old,) = re.findall(rf"^## {option}\n(.*?)(?=^## |^\[All)", page, re.MULTILINE | re.DOTALL)
         assert new == old.replace(f"{group}.{option}.", f"{group}.newcomer.")
-    code = (
-        f"import sys; sys.path.insert(0, {str(house)!r}); from dlopt.cli.candidates import find_candidates as candidates\n"
-        + "\n".join(f"assert candidates(['train', '{g}=newc']) == ['{g}=newcomer'], '{g}'" for g in TWINS)
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=house, check=True)
 
 
-def test_a_run_of_newcomers_alone_is_that_of_their_twins(house):
+def test_a_run_of_newcomers_equals_that_of_their_twins(house):
     """Every part of both does the same, so their rows are the same."""
     common = ["threads=1", "steps=6", "log_every=1", "data.train_size=200", "eval_every=1"]
+    runs = {"new": dict.fromkeys(TWINS, "newcomer"), "old": TWINS}
+    run_in_copy(
+        house,
+        *(["train", *(f"{g}={o}" for g, o in run.items()), *common, f"hydra.run.dir={n}"] for n, run in runs.items()),
+    )
 
-    def rows(name, options, *more):
-        said(house, "train", *(f"{g}={o}" for g, o in options.items()), *common, f"hydra.run.dir={name}", *more)
-        lines = [yaml.safe_load(line) for line in (house / name / "metrics.jsonl").read_text().splitlines()]
+    def read_rows(name):
+        lines = map(json.loads, (house / name / "metrics.jsonl").read_text().splitlines())
         return [{k: v for k, v in row.items() if "second" not in k} for row in lines]
 
-    new = rows("new", dict.fromkeys(TWINS, "newcomer"))
-    assert len(new) == 6
-    assert new == rows("old", TWINS)
+    assert len(read_rows("new")) == 6
+    assert read_rows("new") == read_rows("old")
     assert (house / "new" / "summary.json").exists()

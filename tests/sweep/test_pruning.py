@@ -1,48 +1,45 @@
-"""Which runs are ended early, and what they report."""
+"""Pruners against what their rules say, and how runs report to them."""
 
 import json
 import math
 import statistics
 from pathlib import Path
-from typing import Any
 
-import optuna
 import pytest
 from optuna.trial import TrialState
+from studies import make_pruner, open_study, open_study_storage
 
 from dlopt.analysis.aggregate import aggregate_values, collect_objectives
-from dlopt.config.problems import Problems
-from dlopt.sweep import pruning, storage
-from dlopt.sweep.pruning import Pruner, PruningReporter, PruningTicket
-from dlopt.sweep.storage import load_or_create_study
+from dlopt.sweep import pruning
+from dlopt.sweep.pruning import PruningReporter, PruningTicket
 
-MEDIAN = Pruner("median", n_startup_trials=2, n_warmup_steps=1, min_resource=1, reduction_factor=2)
+MEDIAN = make_pruner("median", startup=2, warmup=1)
+HYPERBAND = make_pruner("hyperband")
 
 
 @pytest.fixture(autouse=True)
-def _each_process_its_study():
-    pruning._study.cache_clear()
+def _clear_cache():
+    """Each test, as each process, opens its own study."""
+    pruning._open_study.cache_clear()
 
 
-def opened(folder: Path, pruner: Pruner, direction: Any = "minimize") -> optuna.Study:
-    problems = Problems()
-    found = storage.open_storage(None, folder, problems)
-    assert found is not None
-    return load_or_create_study(found, "it", direction, pruner.to_optuna(), {"axes": []})[0]
+def make_study(folder, pruner, direction="minimize"):
+    return open_study(open_study_storage(None, folder), pruner=pruner, direction=direction)
 
 
-def ticket(folder: Path, trial: int, pruner: Pruner, **more: Any) -> PruningTicket:
-    return PruningTicket(None, folder, "it", trial, pruner, "val/loss", "mean", **more)
+def make_ticket(folder, trial, pruner, **more):
+    keys = {"objective": "val/loss", "statistic": "mean"} | more
+    return PruningTicket(None, folder, "it", trial, pruner, **keys)
 
 
-def told(study: optuna.Study, folder: Path, pruner: Pruner, values: list[float]) -> int | None:
-    """A trial that reports these values; the number of evaluations after which it is pruned, None if it is not."""
+def run_trial(study, folder, pruner, values):
+    """Report these values; return the number of evaluations after which the trial is pruned, or None."""
     trial = study._storage.create_new_trial(study._study_id)
-    reporter = PruningReporter(ticket(folder, trial, pruner))
-    for done, value in enumerate(values, 1):
-        if reporter.should_prune({"step": done, "val/loss": value}):
+    reporter = PruningReporter(make_ticket(folder, trial, pruner))
+    for n, value in enumerate(values, 1):
+        if reporter.should_prune({"step": n, "val/loss": value}):
             study._storage.set_trial_state_values(trial, TrialState.PRUNED)
-            return done
+            return n
     study._storage.set_trial_state_values(trial, TrialState.COMPLETE, [values[-1]])
     return None
 
@@ -53,91 +50,85 @@ CURVES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("direction", ["minimize", "maximize"])
-@pytest.mark.parametrize(("startup", "warmup"), [(2, 1), (1, 0), (3, 2), (0, 0)])
+@pytest.mark.parametrize(
+    ("startup", "warmup", "direction"), [(2, 1, "minimize"), (1, 0, "maximize"), (3, 2, "minimize"), (0, 0, "minimize")]
+)
 def test_the_median_rule(startup, warmup, direction, tmp_path):
-    """A trial ends where its best value so far is worse than the median of what completed trials had by then."""
-    pruner = Pruner("median", startup, warmup, 1, 2)
-    study = opened(tmp_path, pruner, direction)
+    """A trial ends if its best value so far is worse than the median of the completed trials' values by then."""
+    pruner = make_pruner("median", startup, warmup)
+    study = make_study(tmp_path, pruner, direction)
     sign = 1 if direction == "minimize" else -1
-    complete: list[list[float]] = []
+    complete = []
     for curve in CURVES:
-        wanted = None
-        for done in range(1, len(curve) + 1):
-            if len(complete) >= max(startup, 1) and done > warmup:
-                by_then = statistics.median(sign * former[done - 1] for former in complete)
-                if min(sign * value for value in curve[:done]) > by_then:
-                    wanted = done
+        expected = None
+        for n in range(1, len(curve) + 1):
+            if len(complete) >= max(startup, 1) and n > warmup:
+                median = statistics.median(sign * former[n - 1] for former in complete)
+                if min(sign * value for value in curve[:n]) > median:
+                    expected = n
                     break
-        assert told(study, tmp_path, pruner, curve) == wanted
-        if wanted is None:
+        assert run_trial(study, tmp_path, pruner, curve) == expected
+        if expected is None:
             complete.append(curve)
     assert 0 < len(complete) < len(CURVES)
 
 
-def test_hyperband_lets_one_of_so_many_go_on(tmp_path):
-    """With as many brackets as there may be, whatever is pruned is pruned at a rung: 1, 3 or 9 evaluations."""
-    pruner = Pruner("hyperband", 0, 0, min_resource=1, reduction_factor=3)
-    study = opened(tmp_path, pruner)
-    ended = [told(study, tmp_path, pruner, [float(n % 7)] * 9) for n in range(30)]
-    assert set(ended) <= {None, 1, 3, 9}
-    assert 5 < sum(done is not None for done in ended) < 30
+def test_hyperband_prunes_at_its_rungs(tmp_path):
+    """With as many brackets as possible, each pruned trial ends at a rung: after 1, 3 or 9 evaluations."""
+    pruner = make_pruner("hyperband", reduction=3)
+    study = make_study(tmp_path, pruner)
+    ends = [run_trial(study, tmp_path, pruner, [float(n % 7)] * 9) for n in range(20)]
+    assert set(ends) <= {None, 1, 3, 9}
+    assert 3 < sum(end is not None for end in ends) < 20
 
 
 def test_without_a_pruner_nothing_is_pruned(tmp_path):
-    pruner = Pruner("none", 0, 0, 1, 2)
-    study = opened(tmp_path, pruner)
-    assert [told(study, tmp_path, pruner, curve) for curve in CURVES] == [None] * len(CURVES)
+    study = make_study(tmp_path, make_pruner())
+    assert [run_trial(study, tmp_path, make_pruner(), curve) for curve in CURVES] == [None] * len(CURVES)
 
 
 @pytest.mark.parametrize("statistic", ["mean", "median"])
-def test_a_trial_of_several_runs_reports_what_they_come_to_by_then(statistic, tmp_path):
-    study = opened(tmp_path, MEDIAN)
+def test_a_trial_of_several_runs_reports_the_value_of_all_so_far(statistic, tmp_path):
+    """Evaluations are counted through all runs."""
+    study = make_study(tmp_path, MEDIAN)
     trial = study._storage.create_new_trial(study._study_id)
-    before: list[float] = []
-    wanted = []
+    before, expected = [], []
     for curve in CURVES[:3]:
-        told = {"before": tuple(before), "evaluations": len(wanted)}
-        reporter = PruningReporter(PruningTicket(None, tmp_path, "it", trial, MEDIAN, "val/loss", statistic, **told))
+        more = {"before": tuple(before), "evaluations": len(expected), "statistic": statistic}
+        reporter = PruningReporter(make_ticket(tmp_path, trial, MEDIAN, **more))
         for value in curve:
             reporter.should_prune({"val/loss": value})
-            wanted.append(aggregate_values([*before, value], statistic))
+            expected.append(aggregate_values([*before, value], statistic))
         before.append(curve[-1])
-    found = study._storage.get_trial(trial).intermediate_values
-    assert found == dict(enumerate(wanted, 1)), "evaluations are counted through all runs"
+    assert study._storage.get_trial(trial).intermediate_values == dict(enumerate(expected, 1))
 
 
-def test_a_row_without_the_objective_is_no_evaluation(tmp_path):
-    study = opened(tmp_path, MEDIAN)
+def test_a_row_without_a_finite_objective_is_not_an_evaluation(tmp_path):
+    study = make_study(tmp_path, MEDIAN)
     trial = study._storage.create_new_trial(study._study_id)
-    reporter = PruningReporter(ticket(tmp_path, trial, MEDIAN))
+    reporter = PruningReporter(make_ticket(tmp_path, trial, MEDIAN))
     for row in ({"step": 1}, {"val/loss": math.nan}, {"val/loss": math.inf}, {"val/loss": 2.0}):
         assert not reporter.should_prune(row)
     assert study._storage.get_trial(trial).intermediate_values == {1: 2.0}
 
 
-@pytest.mark.parametrize(
-    "pruner", [MEDIAN, Pruner("hyperband", 0, 0, min_resource=1, reduction_factor=2)], ids=lambda p: p.name
-)
-def test_a_run_goes_on_whose_trial_was_given_up_for_lost(pruner, tmp_path):
-    """Another machine, which had no sign of life of it, has ended the trial."""
-    study = opened(tmp_path, pruner)
-    assert told(study, tmp_path, pruner, CURVES[0]) is None
+@pytest.mark.parametrize("pruner", [MEDIAN, HYPERBAND], ids=lambda p: p.name)
+def test_a_run_goes_on_if_another_machine_has_given_up_its_trial(pruner, tmp_path):
+    study = make_study(tmp_path, pruner)
+    assert run_trial(study, tmp_path, pruner, CURVES[0]) is None
     trial = study._storage.create_new_trial(study._study_id)
-    reporter = PruningReporter(ticket(tmp_path, trial, pruner))
+    reporter = PruningReporter(make_ticket(tmp_path, trial, pruner))
     study._storage.set_trial_state_values(trial, TrialState.FAIL)
     assert not any(reporter.should_prune({"val/loss": value}) for value in CURVES[1])
 
 
-def test_a_ticket_comes_through_text_as_it_is():
+def test_a_ticket_survives_conversion_to_text():
     for before in ((), (0.1, 1e-300, math.inf)):
-        made = PruningTicket("sqlite:///a b.db", Path("x/y"), "it", 3, MEDIAN, "val/loss", "median", before, 7)
-        assert PruningTicket.from_dict(json.loads(json.dumps(made.to_dict()))) == made
-    assert PruningTicket.from_dict(ticket(Path("x"), 1, MEDIAN).to_dict()) == ticket(Path("x"), 1, MEDIAN)
+        ticket = PruningTicket("sqlite:///a b.db", Path("x/y"), "it", 3, MEDIAN, "val/loss", "median", before, 7)
+        assert PruningTicket.from_dict(json.loads(json.dumps(ticket.to_dict()))) == ticket
 
 
 @pytest.mark.parametrize(("objective", "worst"), [("val/loss", math.inf), ("val/accuracy", -math.inf)])
-def test_runs_that_diverged_are_the_worst_in_what_the_next_ones_report(objective, worst):
-    """As they are in what the trial comes to."""
+def test_diverged_runs_count_as_the_worst_in_later_reports(objective, worst):
     endings = [("done", {objective: 0.5}), ("diverged", {objective: math.nan}), ("diverged", {})]
     assert collect_objectives(endings, objective) == (0.5, worst, worst)

@@ -151,8 +151,8 @@ def check_dataset(dataset: parts.Dataset, problems: Problems) -> bool:
 
 
 def _is_in_order(dataset: parts.Dataset, problems: Problems) -> bool:
-    named = {"train": dataset.train, "test": dataset.test}
-    wrong = [f"{name}: {error}" for name, split in named.items() if (error := _find_split_error(split, dataset))]
+    by_name = {"train": dataset.train, "test": dataset.test}
+    wrong = [f"{name}: {error}" for name, split in by_name.items() if (error := _find_split_error(split, dataset))]
     if not wrong and dataset.test.inputs.shape[1:] != dataset.train.inputs.shape[1:]:
         wrong = [f"test examples have shape {tuple(dataset.test.inputs.shape[1:])}, training ones {dataset.shape}"]
     elif not wrong and len(dataset.test) == 0 and len(dataset.train) > 0:

@@ -19,8 +19,8 @@ def flatten_settings(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> di
     setting; a class of dlopt is implied by its option.
     """
     order = [compose_groups.PRESETS, "data", *_defaults()]
-    known = sorted(chosen, key=lambda group: order.index(group) if group in order else len(order))
-    settings: dict[str, Any] = {group: chosen[group] for group in known if isinstance(chosen[group], str)}
+    ordered = sorted(chosen, key=lambda group: order.index(group) if group in order else len(order))
+    settings: dict[str, Any] = {group: chosen[group] for group in ordered if isinstance(chosen[group], str)}
     for group in compose_groups.select_groups("multiple"):
         names = [str(name) for name in config.get(group) or {}]
         settings[group] = "none" if not names else names[0] if len(names) == 1 else f"[{','.join(names)}]"
@@ -52,10 +52,10 @@ def _is_plain(value: Any) -> bool:
 def find_non_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the pairs of a run that are not defaults: of the groups, and of the keys of the chosen options."""
     groups = _defaults()
-    chosen = StaticConfig({key: format_override(value) for key, value in settings.items() if value is not None})
-    defaults = chosen.keys()
+    static = StaticConfig({key: format_override(value) for key, value in settings.items() if value is not None})
+    defaults = static.keys()
     for group in groups:
-        defaults |= chosen.keys(group) | chosen.nested_keys(group)
+        defaults |= static.keys(group) | static.nested_keys(group)
 
     def is_default(key: str, value: Any) -> bool:
         return key in defaults and _is_same_value(value, defaults[key])

@@ -47,10 +47,10 @@ class HydraApp:
         version.setbase("1.3")
         folder = self.arguments.config_path or str(groups.CONF)
         search_path = create_automatic_config_search_path(None, "dlopt.cli.train", folder)
-        for own in self.folders:
-            if not own.is_dir():
-                raise ConfigError([("", f"--config-dir: there is no directory {own}")])
-            search_path.prepend("command-line", f"file://{own}", SearchPathQuery(provider="schema"))
+        for user_folder in self.folders:
+            if not user_folder.is_dir():
+                raise ConfigError([("", f"--config-dir: there is no directory {user_folder}")])
+            search_path.prepend("command-line", f"file://{user_folder}", SearchPathQuery(provider="schema"))
         self._hydra = Hydra.create_main_hydra2(task_name="train", config_search_path=search_path)
         return self
 

@@ -130,9 +130,9 @@ def _explain_override(override: str, error: Exception) -> ConfigProblem:
         remedy = "; a search takes one" if of_search else ": add -m for a run of each (a list is written [a,b])"
         return key, f"has several values, {value}{remedy}"
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) or "Could not override" in text:
-        inside = str(getattr(cause, "full_key", None) or "")  # below KEY in KEY={inside: value}, or above it
+        full_key = str(getattr(cause, "full_key", None) or "")  # below KEY in KEY={name: value}, or above it
         top = key.partition(".")[0]
-        key = inside if inside.startswith(f"{key}.") or (inside and top in ("hydra", inside)) else key
+        key = full_key if full_key.startswith(f"{key}.") or (full_key and top in ("hydra", full_key)) else key
         return key, _explain_unknown_key(key, cause)
     return key, format_hydra_error(error)
 

@@ -63,14 +63,14 @@ class StaticConfig:
         As in Hydra, the choices of a later group in config.yaml win over those of an earlier one.
         """
         defaults = self.default_options()
-        chosen = {group: option for group, option in self.overrides.items() if "." not in group}
+        choices = {group: option for group, option in self.overrides.items() if "." not in group}
         for group in reversed(defaults):
-            alternatives = split_alternatives(chosen.get(group, defaults[group]))
+            alternatives = split_alternatives(choices.get(group, defaults[group]))
             if len(alternatives) == 1:  # else the runs of a sweep differ in it
                 for option in alternatives[0]:
                     for other_group, other_option in parse_group_overrides(self.read_option(group, option)):
-                        chosen.setdefault(other_group, other_option)
-        return defaults | chosen
+                        choices.setdefault(other_group, other_option)
+        return defaults | choices
 
     def _read_option(self, group: str, option: str) -> dict[str, Any]:
         if "/" in option:  # a file of another folder

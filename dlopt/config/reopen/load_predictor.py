@@ -122,8 +122,8 @@ def _name_splits(dataset: Dataset, train: Split | None, validation: Split | None
     everything: tuple[Split, ...] = (test,)
     if test.inputs is not dataset.train.inputs:  # else the file has no test split of its own: both are all of it
         everything = (Split(dataset.train.inputs, dataset.train.targets), Split(test.inputs, test.targets))
-    named = {"train": train, "val": validation, "test": test}
-    return {name: (split,) for name, split in named.items() if split is not None} | {"all": everything}
+    by_name = {"train": train, "val": validation, "test": test}
+    return {name: (split,) for name, split in by_name.items() if split is not None} | {"all": everything}
 
 
 # ------------------------------------------------------------------------------------------- checkpoints

@@ -103,7 +103,7 @@ def _check_files(data: Mapping[str, Any], run: RunDirectory, folders: Sequence[P
     except Exception:  # building and loading the data will fail too, and report the error
         return
     outside = [file for file in files if not _is_inside(file, (Path.cwd(), run.path, *folders))]
-    if outside and ((known := _digest(run)) is None or known != digest_files(files)):
+    if outside and ((digest := _digest(run)) is None or digest != digest_files(files)):
         wrong = f"names a file of yours, {outside[0]}, which is not the one that the run has read"
         remedy = f"{trust_rule.TRUST_ADVICE}, or evaluate another one with --data FILE"
         raise ConfigError([("data.path", f"{wrong}; {remedy}")])

@@ -1,0 +1,109 @@
+"""What the runs of a sweep have in common, and the runs of one trial: over seeds, over folds, or over both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlopt.analysis.aggregate import aggregate_values, collect_objectives
+from dlopt.config.compose.nested_options import from_hydra
+from dlopt.metrics.names import Statistic
+from dlopt.rundir.directory import RunDirectory
+from dlopt.sweep.claims import Outcome
+from dlopt.sweep.pruning import Pruner
+from dlopt.sweep.space import Space
+
+FINAL_STATES = ("done", "diverged", "failed", "pruned")
+"""The status of a run that has ended."""
+
+Ending = tuple[str, Mapping[str, Any]]
+"""The status of a run that has ended, and its summary."""
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One run of a trial: its folder in the trial's folder, and its overrides besides those of the point."""
+
+    name: str
+    overrides: tuple[str, ...]
+
+
+def make_repeats(seeds: Sequence[int], folds: int) -> list[Repeat]:
+    """Return the runs of a trial. Without seeds and folds there is one, in the trial's own folder."""
+    repeats = [Repeat("", ())]
+    for key, label, values in (("seed", "seed", seeds), ("validation.fold", "fold", range(folds))):
+        if values:
+            repeats = [
+                Repeat("-".join(filter(None, (r.name, f"{label}-{v}"))), (*r.overrides, f"{key}={v}"))
+                for r in repeats
+                for v in values
+            ]
+    return repeats
+
+
+def read_ending(path: Path) -> Ending | None:
+    """Return how a run ended; None if it did not end, or does not exist. The summary of a failed run is its message."""
+    run = RunDirectory(path)
+    status = run.status_or_none() or {}
+    state = str(status.get("status"))
+    if state not in FINAL_STATES:
+        return None
+    return state, {"message": str(status.get("message") or "")} if state == "failed" else run.summary
+
+
+def summarize_outcome(endings: Sequence[Ending], objective: str, statistic: Statistic) -> Outcome:
+    """Return how a trial ended, given its runs.
+
+    The value is the mean of the objective, or its median; None if that is not finite.
+    """
+    states = [status for status, _ in endings]
+    if "failed" in states:
+        message = str(endings[states.index("failed")][1].get("message", ""))
+        return Outcome("failed", None, message.partition("\n")[0])
+    values = collect_objectives(endings, objective)
+    value = aggregate_values(values, statistic)
+    if "pruned" in states:
+        return Outcome("pruned", value if math.isfinite(value) else None)
+    if not math.isfinite(value):
+        count = sum(not math.isfinite(v) for v in values)
+        return Outcome("diverged", None, f"{count} of {len(states)} runs diverged" * (len(states) > 1))
+    return Outcome("done", value)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the runs of a sweep have in common; storage and study as in SweeperOptions."""
+
+    folder: Path
+    space: Space
+    repeats: Sequence[Repeat]
+    objective: str
+    statistic: Statistic
+    pruner: Pruner
+    storage: str | None
+    study: str
+
+    def run_folder(self, number: int, repeat: Repeat) -> Path:
+        """Return the directory of a run of the trial of this number."""
+        return self.folder / str(number) / repeat.name
+
+    def title(self, point: Sequence[Any], repeat: Repeat) -> str:
+        """Return the overrides that tell a run from the others."""
+        varying = [axis.to_label(value) for axis, value in zip(self.space.axes, point, strict=True)]
+        return " ".join(from_hydra(o) for o in (*varying, *repeat.overrides))
+
+    def is_decided(self, endings: Sequence[Ending]) -> bool:
+        """Return whether a trial is over with these endings, regardless of how the other runs would end."""
+        states = [status for status, _ in endings]
+        early = "failed" in states or "pruned" in states or (self.statistic == "mean" and "diverged" in states)
+        return early or len(states) == len(self.repeats)
+
+    def read_outcome(self, number: int) -> Outcome | None:
+        """Return how a trial ended according to its runs' directories; None if it did not end."""
+        endings = [e for repeat in self.repeats if (e := read_ending(self.run_folder(number, repeat))) is not None]
+        if not endings or not self.is_decided(endings):
+            return None
+        return summarize_outcome(endings, self.objective, self.statistic)

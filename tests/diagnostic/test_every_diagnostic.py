@@ -1,0 +1,100 @@
+"""Properties of every diagnostic: training does not change, and lanes and resumed runs measure the same."""
+
+import pytest
+import torch
+from helpers import (
+    build_blobs,
+    interrupt_run,
+    list_options,
+    load_weights,
+    read_histograms,
+    read_rows,
+    resume_run,
+    train_runs,
+)
+
+DIAGNOSTICS = [name for name in list_options("diagnostic") if name != "none"]
+FULL = (
+    "normalization=batch",
+    "regularization=[l2,dropout]",
+    "augmentation=custom",
+    "augmentation.custom._target_=mine.Jitter",
+    "+augmentation.custom.size=0.2",
+    "activation=tanh",
+    "batch_size=13",
+)
+
+
+def list_overrides(*options, every=2):
+    return (
+        *FULL,
+        f"diagnostic=[{','.join(options)}]",
+        *(f"diagnostic.{o}.every={every}" for o in options),
+        *(["diagnostic.histograms.of=[weight,gradient,activation]"] if "histograms" in options else []),
+    )
+
+
+def test_training_does_not_change(tmp_path):
+    """Weights and statistics have the same bits, and rows the same values beside the new tags."""
+    (plain,), (run,) = train_runs(tmp_path / "plain", build_blobs(*FULL))
+    (summary,), (measured,) = train_runs(tmp_path / "measured", build_blobs(*list_overrides(*DIAGNOSTICS, every=1)))
+    assert torch.equal(load_weights(run), load_weights(measured))
+    assert torch.equal(load_weights(run, "best"), load_weights(measured, "best"))
+    rows = {row["step"]: row for row in read_rows(measured)}
+    assert all(rows[row["step"]].items() >= row.items() for row in read_rows(run))
+    assert len(read_histograms(measured)) + len(rows) > len(read_rows(run)), "nothing was measured"
+    assert summary["evaluations"] == plain["evaluations"]
+
+
+def test_lanes_measure_what_runs_alone_do(tmp_path):
+    """One lane diverges at once and leaves the others."""
+    one = (*list_overrides(*DIAGNOSTICS, every=1), "precision=float64", "optimizer=sgd", "epochs=2")
+    variants = [
+        ("optimizer.lr=1e300",),
+        ("seed=1", "optimizer.lr=0.02"),
+        ("seed=2", "optimizer.lr=0.01", "regularization.dropout.p=0.2"),
+    ]
+    _, lanes = train_runs(tmp_path / "lanes", *(build_blobs(*one, *v) for v in variants))
+    for lane, v in zip(lanes[1:], variants[1:], strict=True):
+        _, (run,) = train_runs(tmp_path / v[0], build_blobs(*one, *v))
+        for mine, other in zip(read_rows(lane), read_rows(run), strict=True):
+            assert mine == pytest.approx(other, rel=1e-9, abs=1e-9)
+        check_histograms(lane, run)
+
+
+def check_histograms(run, other):
+    """Compare edges and counts. Only rounding moves a bias before batch normalization, so its counts are skipped."""
+    actual, expected = read_histograms(run), read_histograms(other)
+    assert actual.keys() == expected.keys()
+    for tag, buckets in expected.items():
+        edges, counts = torch.tensor(buckets).double().split([2, 1], dim=1)
+        at, n = torch.tensor(actual[tag]).double().split([2, 1], dim=1)
+        torch.testing.assert_close(at, edges, rtol=1e-9, atol=1e-12)
+        if edges.abs().max() > 1e-12:
+            assert torch.equal(n, counts), tag
+
+
+@pytest.mark.parametrize("stop", [2, 3])
+def test_a_resumed_run_measures_the_same_bits(stop, tmp_path):
+    """Interrupted after a step with a measurement, and after one without."""
+    overrides = list_overrides(*DIAGNOSTICS)
+    _, (straight,) = train_runs(tmp_path / "straight", build_blobs(*overrides))
+
+    run = interrupt_run(tmp_path / "run", stop, build_blobs(*overrides))
+    _, again = resume_run(run.path, build_blobs(*overrides))
+    assert torch.equal(load_weights(again), load_weights(straight))
+    assert read_rows(again) == read_rows(straight)
+    assert read_histograms(again) == read_histograms(straight)
+
+
+@pytest.mark.parametrize("option", DIAGNOSTICS)
+def test_it_measures_at_rows_or_at_every_n_steps(option, tmp_path):
+    for every, expected in (("null", {2, 4, 6, 8, 12}), ("5", {5, 10})):
+        experiment = build_blobs(
+            *list_overrides(option, every=every), "log_every=4", "eval_every=1", "batch_size=24", "epochs=6"
+        )
+        _, (run,) = train_runs(tmp_path / every, experiment)
+        rows = read_rows(run)
+        own = {name for row in rows for name in row if name.startswith(("gradient/", "update/", "activation/"))}
+        steps = {row["step"] for row in rows if row.keys() & own} | {step for _, step in read_histograms(run)}
+        assert steps == (expected | {10} if every == "null" else expected)

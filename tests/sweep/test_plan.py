@@ -1,0 +1,67 @@
+"""The runs of a trial, and how the trial ends."""
+
+import math
+import statistics
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dlopt.sweep.claims import Outcome
+from dlopt.sweep.plan import Repeat, make_repeats, summarize_outcome
+
+VALUES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=7)
+DIVERGED = ("diverged", {"val/loss": math.nan})
+FAILED = ("failed", {"message": "why\nwhere"})
+PRUNED = ("pruned", {"val/loss": 2.0})
+
+
+def done(*values, objective="val/loss"):
+    return [("done", {objective: value}) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "folds", "repeats"),
+    [
+        ([], 0, {"": ()}),
+        ([3, 5], 0, {"seed-3": ("seed=3",), "seed-5": ("seed=5",)}),
+        ([], 2, {"fold-0": ("validation.fold=0",), "fold-1": ("validation.fold=1",)}),
+        (
+            [3, 5], 2,
+            {f"seed-{s}-fold-{f}": (f"seed={s}", f"validation.fold={f}") for s in (3, 5) for f in range(2)},
+        ),
+    ],
+)  # fmt: skip
+def test_repeats_are_all_pairs_of_seeds_and_folds(seeds, folds, repeats):
+    assert make_repeats(seeds, folds) == [Repeat(*pair) for pair in repeats.items()]
+
+
+@given(VALUES)
+def test_the_value_of_a_trial_is_the_mean_or_median_of_its_runs(values):
+    assert summarize_outcome(done(*values), "val/loss", "mean") == Outcome("done", statistics.fmean(values))
+    assert summarize_outcome(done(*values), "val/loss", "median") == Outcome("done", statistics.median(values))
+
+
+@pytest.mark.parametrize(
+    ("endings", "statistic", "outcome"),
+    [
+        ([*done(1, 2), DIVERGED], "mean", Outcome("diverged", None, "1 of 3 runs diverged")),
+        ([DIVERGED], "mean", Outcome("diverged", None, "")),
+        ([*done(1, 3), DIVERGED], "median", Outcome("done", 3.0)),
+        ([*done(1), DIVERGED], "median", Outcome("diverged", None, "1 of 2 runs diverged")),
+        ([*done(1), FAILED, DIVERGED], "median", Outcome("failed", None, "why")),
+        ([*done(1), PRUNED], "mean", Outcome("pruned", 1.5)),
+        ([("pruned", {})], "mean", Outcome("pruned", None)),
+        ([("done", {"train/loss": 0.5})], "mean", Outcome("done", 0.5)),
+        *(([("done", {"val/loss": value})], "mean", Outcome("diverged", None)) for value in (math.nan, None, "text")),
+    ],
+)
+def test_the_outcome_of_a_trial(endings, statistic, outcome):
+    assert summarize_outcome(endings, "val/loss", statistic) == outcome
+
+
+def test_a_diverged_run_has_the_worst_accuracy_and_a_training_loss_is_not_an_accuracy():
+    """The median of three accuracies is the worse of the other two."""
+    endings = [*done(1, 3, objective="val/accuracy"), ("diverged", {"val/accuracy": 2.0})]
+    assert summarize_outcome(endings, "val/accuracy", "median") == Outcome("done", 1.0)
+    assert summarize_outcome([("done", {"train/loss": 0.5})], "val/accuracy", "mean").value is None
