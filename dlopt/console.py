@@ -1,6 +1,6 @@
-"""What people see while something takes long: bars in a terminal, a line now and then elsewhere, nothing with -q.
+"""Progress of slow operations: a bar in a terminal, else a line every few seconds, nothing with -q.
 
-with screen.bar("train-images-idx3-ubyte.gz", total=26421880, unit="bytes") as advance:
+with console.show_progress("train-images-idx3-ubyte.gz", total=26421880, unit="bytes") as advance:
     advance(65536)
 """
 
@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from typing import Literal
 
 PLAIN_EVERY = 5.0
-"""Seconds between two lines where the output is no terminal."""
+"""Seconds between two lines if the output is not a terminal."""
 
 quiet = False
-"""Set by the command line: nothing but results that were asked for, and errors."""
+"""Set by the command line: print only results and errors."""
 
 
 def is_terminal() -> bool:
-    """Whether a bar can be drawn: somebody looks, and wants to."""
+    """Return whether progress bars are drawn: stdout is a terminal, and -q is not given."""
     return sys.stdout.isatty() and not quiet
 
 
@@ -28,7 +28,7 @@ def is_terminal() -> bool:
 def show_progress(
     title: str, total: int | None, unit: Literal["bytes", "examples"] = "examples", done: int = 0
 ) -> Iterator[Callable[[int], None]]:
-    """A bar with rate and time left; yields what is called with each further amount. total None: it is not known."""
+    """Show progress with rate and remaining time. Yield a function to call with each amount; total may be unknown."""
     if is_terminal():
         yield from _draw_bar(title, total, unit, done)
     else:
@@ -36,34 +36,26 @@ def show_progress(
 
 
 def _draw_bar(title: str, total: int | None, unit: str, done: int) -> Iterator[Callable[[int], None]]:
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    import rich.progress as bar
 
-    counts = [DownloadColumn(), TransferSpeedColumn()] if unit == "bytes" else [MofNCompleteColumn()]
-    columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), *counts, TimeRemainingColumn()]
-    with Progress(*columns, transient=True) as bars:
+    counts = [bar.DownloadColumn(), bar.TransferSpeedColumn()] if unit == "bytes" else [bar.MofNCompleteColumn()]
+    columns = ("{task.description}", bar.BarColumn(bar_width=24), *counts, bar.TimeRemainingColumn())
+    with bar.Progress(*columns, transient=True) as bars:
         task = bars.add_task(title, total=total, completed=done)
         yield lambda amount: bars.advance(task, amount)
 
 
 def _print_lines(title: str, total: int | None, unit: str, done: int) -> Iterator[Callable[[int], None]]:
-    began = said = time.monotonic()
+    start = printed_at = time.monotonic()
 
     def advance(amount: int) -> None:
-        nonlocal done, said
+        nonlocal done, printed_at
         done += amount
         now = time.monotonic()
-        if now - said >= PLAIN_EVERY and not quiet:
-            said = now
+        if now - printed_at >= PLAIN_EVERY and not quiet:
+            printed_at = now
             share = f" of {_amount(total, unit)}" if total else ""
-            print(f"{title}: {_amount(done, unit)}{share}, {now - began:.0f} s", flush=True)
+            print(f"{title}: {_amount(done, unit)}{share}, {now - start:.0f} s", flush=True)
 
     yield advance
 

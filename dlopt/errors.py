@@ -1,4 +1,4 @@
-"""What people get wrong in what they bring: an error that names its key, and the nearest right name."""
+"""Errors of components, and suggestions of names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 MAX_LISTED = 40
-"""Number of names that a list in a message shows at most."""
+"""Maximum number of names in a message."""
 
 
 class OptionError(ValueError):
@@ -31,7 +31,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def join_truncated(names: Iterable[str]) -> str:
-    """`a, b, c`; of many the first, and how many more."""
+    """Return `a, b, c`, or the first names and the number of the others."""
     names = list(names)
     more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
     return ", ".join(names[:MAX_LISTED]) + more

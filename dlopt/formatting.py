@@ -1,27 +1,27 @@
-"""How values, metrics and durations are written as text."""
+"""Text of values, metrics and durations."""
 
 from typing import Any
 
 
 def format_override(value: Any) -> str:
-    """A value as it stands behind `key=` on the command line."""
+    """Return a value as it is written after `key=` on the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return "[" + ",".join(map(format_override, value)) + "]" if isinstance(value, list) else str(value)
 
 
 def metric_label(metric: str) -> str:
-    """A metric's name above a picture."""
+    """Return the title of a metric in a figure."""
     return {"r2": "R²", "auc": "AUC", "top5": "top-5 accuracy"}.get(metric, metric)
 
 
 def format_metric(value: Any) -> str:
-    """A metric with four decimals, or three digits where those would say nothing; - where there is none."""
+    """Return a metric with four decimals, or with three significant digits if it is small or large; - for None."""
     return "-" if value is None else f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3g}"
 
 
 def format_duration(seconds: float | None) -> str:
-    """12.3 s, 4:05 or 2:03:04."""
+    """Return a duration as 12.3 s, 4:05 or 2:03:04; - for None."""
     if seconds is None:
         return "-"
     if seconds < 60:

@@ -1,22 +1,21 @@
-"""Random numbers as a function of their address: the hash against integers, lanes against single keys, statistics."""
+"""Random numbers as a function of a key: the hash in integer arithmetic, lanes and single keys, statistics."""
 
 import math
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dlopt import prng
 from dlopt.prng import Key
 
-relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a slow machine is no failure
 words = st.integers(0, 2**32 - 1)
 seeds = st.integers(0, 2**64 - 1)
 
 
 def lowbias32(x):
-    """C. Wellons 2018, on Python's integers."""
+    """Hash an integer (C. Wellons 2018)."""
     x ^= x >> 16
     x = x * 0x7FEB352D % 2**32
     x ^= x >> 15
@@ -25,27 +24,23 @@ def lowbias32(x):
 
 
 def by_hand(key, count):
-    """Each element's index, hashed between the key's two halves; as signed 32-bit numbers."""
-    found = (lowbias32((lowbias32(i ^ key.a) + key.b) % 2**32) for i in range(count))
-    return [h - 2**32 if h >= 2**31 else h for h in found]
+    """Hash the index of each element with both halves of the key, to signed 32-bit numbers."""
+    hashes = (lowbias32((lowbias32(i ^ key.a) + key.b) % 2**32) for i in range(count))
+    return [h - 2**32 if h >= 2**31 else h for h in hashes]
 
 
 def batch_of(keys):
     return Key(torch.tensor([k.a for k in keys]), torch.tensor([k.b for k in keys]))
 
 
-@relaxed
 @given(a=words, b=words)
-def test_bits_are_the_hash_of_the_elements_number(a, b):
+@example(a=0, b=2**31)
+@example(a=2**31 - 1, b=2**32 - 1)
+def test_bits_are_the_hash_of_the_index(a, b):
     assert prng.bits(Key(a, b), (3, 5)).flatten().tolist() == by_hand(Key(a, b), 15)
 
 
-@pytest.mark.parametrize("half", [0, 1, 2**31 - 1, 2**31, 2**32 - 1])
-def test_bits_at_the_ends_of_the_range_of_a_key(half):
-    assert prng.bits(Key(half, half), (40,)).tolist() == by_hand(Key(half, half), 40)
-
-
-def test_asking_again_gives_the_same_bits_and_asking_for_more_begins_with_them():
+def test_repeated_draws_are_equal_and_longer_ones_start_with_them():
     key = prng.key(3, "twice")
     first = prng.bits(key, (10, 10))
     prng.uniform(key, (10, 10))
@@ -53,9 +48,8 @@ def test_asking_again_gives_the_same_bits_and_asking_for_more_begins_with_them()
     assert torch.equal(prng.bits(key, (500,))[:100], first.flatten())
 
 
-@relaxed
 @given(halves=st.lists(st.tuples(words, words), min_size=1, max_size=4))
-def test_a_batch_of_keys_draws_what_each_key_draws_alone(halves):
+def test_a_batch_of_keys_draws_the_bits_of_each_key(halves):
     keys = [Key(*h) for h in halves]
     together = prng.bits(batch_of(keys), (2, 7))
     mapped = torch.vmap(lambda key: prng.bits(key, (2, 7)))(batch_of(keys))
@@ -64,7 +58,6 @@ def test_a_batch_of_keys_draws_what_each_key_draws_alone(halves):
     assert torch.equal(mapped, alone)
 
 
-@relaxed
 @given(halves=st.lists(st.tuples(words, words), min_size=1, max_size=4), p=st.floats(0, 0.999))
 def test_uniform_normal_and_bernoulli_map_over_keys(halves, p):
     keys = [Key(*h) for h in halves]
@@ -78,9 +71,8 @@ def test_uniform_normal_and_bernoulli_map_over_keys(halves, p):
         assert torch.equal(chosen[i], prng.bernoulli(key, p, (9,)))
 
 
-@relaxed
 @given(seed=seeds, names=st.lists(st.text(max_size=9) | st.integers(0, 2**40), max_size=4))
-def test_folding_a_tensor_is_folding_its_numbers(seed, names):
+def test_folding_into_a_batch_of_keys_folds_into_each(seed, names):
     alone = prng.key(seed)
     folded = Key(*(torch.tensor([half]) for half in alone))
     for name in names:
@@ -90,9 +82,9 @@ def test_folding_a_tensor_is_folding_its_numbers(seed, names):
     assert prng.key(seed, *names) == alone
 
 
-def test_a_draw_first_made_inside_a_transformation_is_the_same_outside():
+def test_a_draw_inside_a_transformation_is_the_same_outside():
     key = prng.key(1, "inside")
-    shape = (3, 11, 17)  # drawn nowhere else, so that nothing is kept of it from before
+    shape = (3, 11, 17)  # used nowhere else, so not in a cache
 
     def f(w):
         return (w * prng.uniform(key, shape)).square().sum()
@@ -108,26 +100,23 @@ def test_different_addresses_have_different_keys():
         prng.fold_in(prng.fold_in(prng.key(seed, purpose), step), site)
         for seed in range(10)
         for purpose in ("dropout", "order", "augmentation", "init")
-        for step in range(250)
+        for step in range(100)
         for site in range(10)
     }
-    assert len(keys) == 100_000
-    assert len({k.a for k in keys}) > 99_990  # about 1.2 of 1e5 32-bit numbers fall on another
-    assert len({k.b for k in keys}) > 99_990
+    assert len(keys) == 40_000
+    assert len({k.a for k in keys}) > 39_990  # about 0.2 of 4e4 random 32-bit numbers collide
+    assert len({k.b for k in keys}) > 39_990
 
 
-def test_every_bit_of_a_64_bit_seed_counts():
+def test_keys_depend_on_every_bit_of_a_seed_and_the_order_of_a_path():
     keys = {prng.key(1 << i) for i in range(64)} | {prng.key(0)}
     assert len(keys) == 65
-
-
-def test_the_order_of_a_path_counts():
     assert prng.key(0, "a", "b") != prng.key(0, "b", "a")
     assert prng.key(0, 1, 2) != prng.key(0, 2, 1)
 
 
 def neighbours():
-    """Pairs of addresses that differ in one thing."""
+    """Yield pairs of keys whose addresses differ in one element."""
     for i in range(12):
         yield prng.key(i), prng.key(i + 1)
         yield prng.key(i, "init"), prng.key(i, "order")
@@ -144,7 +133,7 @@ def test_the_numbers_of_neighbouring_addresses_are_uncorrelated():
 
 
 def chi_square(x, bins):
-    """Pearson's statistic for uniform numbers, as a number of standard deviations from its mean."""
+    """Return Pearson's statistic for uniform numbers, in standard deviations from its mean."""
     expected = len(x) / bins
     counts = torch.histc(x, bins, 0.0, 1.0)
     return ((counts - expected).square().sum() / expected - (bins - 1)).item() / math.sqrt(2 * (bins - 1))
@@ -168,20 +157,20 @@ def test_uniform_numbers_are_uniform(seed):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(20))
-def test_uniform_numbers_are_uniform_in_the_large(seed):
+@pytest.mark.parametrize("seed", range(5))
+def test_many_uniform_numbers_are_uniform(seed):
     assert_uniform(prng.uniform(prng.key(seed, "large"), (10_000_000,)))
 
 
 @pytest.mark.long
 def test_first_numbers_of_many_keys_are_uniform():
-    """Each step and site takes few numbers: the ensemble over keys must be as good as the one over elements."""
+    """Each step and site draws few numbers, so numbers must be uniform over keys as well as over elements."""
     root = prng.key(0, "ensemble")
     steps = Key(*(torch.tensor(half) for half in zip(*(prng.fold_in(root, i) for i in range(100_000)), strict=True)))
-    drawn = prng.uniform(prng.fold_in(steps, "site"), (3,))
+    numbers = prng.uniform(prng.fold_in(steps, "site"), (3,))
     for i in range(3):
-        assert_uniform(drawn[:, i])
-    assert_uniform(drawn.flatten())
+        assert_uniform(numbers[:, i])
+    assert_uniform(numbers.flatten())
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -195,7 +184,7 @@ def test_flipping_a_bit_of_a_key_flips_half_of_the_bits(which):
 
 
 @pytest.mark.parametrize("p", [1e-4, 0.1, 0.3, 0.5, 0.9, 0.999])
-def test_the_share_of_a_bernoulli_draw_is_its_probability(p):
+def test_the_frequency_of_a_bernoulli_draw_is_its_probability(p):
     n = 400_000
     for seed in range(3):
         share = prng.bernoulli(prng.key(seed, "coin"), p, (n,)).double().mean()
@@ -204,7 +193,7 @@ def test_the_share_of_a_bernoulli_draw_is_its_probability(p):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_normal_numbers_are_standard_normal(seed):
-    """Mean, variance and fourth moment, and the share within each of some bounds, within 4.5 standard errors."""
+    """Mean, variance, fourth moment and distribution function are exact within 4.5 standard errors."""
     n = 400_000
     x = prng.normal(prng.key(seed, "normal"), (n,)).double()
     assert abs(x.mean()) < 4.5 / math.sqrt(n)
@@ -228,29 +217,22 @@ def test_probability_zero_never_happens():
     assert not torch.vmap(lambda p: prng.bernoulli(prng.key(0), p, (100_000,)))(torch.zeros(2)).any()
 
 
-def test_a_generator_is_a_function_of_its_key():
-    keys = [prng.key(0, "init", i) for i in range(2000)]
-    draws = [torch.randint(2**62, (2,), generator=prng.generator(key)).tolist() for key in keys]
-    again = torch.randint(2**62, (2,), generator=prng.generator(keys[7])).tolist()
-    assert again == draws[7]
-    assert len({tuple(d) for d in draws}) == len(keys)
+def draw(key):
+    return tuple(torch.randint(2**62, (2,), generator=prng.generator(key)).tolist())
 
 
-def test_a_generator_depends_on_every_bit_of_both_halves_of_its_key():
-    """torch's CPU generator looks at the low 32 bits of its seed alone."""
+def test_a_generator_is_a_function_of_every_bit_of_its_key():
+    """torch's CPU generator uses only the low 32 bits of its seed."""
     base = Key(0x12345678, 0x9ABCDEF0)
     keys = [base] + [Key(base.a ^ (1 << bit), base.b) for bit in range(32)]
     keys += [Key(base.a, base.b ^ (1 << bit)) for bit in range(32)]
-    draws = {tuple(torch.randint(2**62, (2,), generator=prng.generator(key)).tolist()) for key in keys}
-    assert len(draws) == len(keys)
+    keys += [prng.key(0, "init", i) for i in range(500)] + [prng.key(seed) for seed in range(500)]
+    draws = list(map(draw, keys))
+    assert len(set(draws)) == len(keys)
+    assert draw(keys[7]) == draws[7]
 
 
-def test_runs_of_different_seeds_have_generators_of_their_own():
-    draws = {torch.randint(2**62, (), generator=prng.generator(prng.key(seed))).item() for seed in range(500)}
-    assert len(draws) == 500
-
-
-def test_drawing_leaves_torchs_global_generator_alone():
+def test_draws_do_not_change_the_global_generator_of_torch():
     before = torch.get_rng_state()
     prng.uniform(prng.key(0), (100,))
     torch.randn(3, generator=prng.generator(prng.key(0)))

@@ -1,4 +1,4 @@
-"""Data sets: splits, and what a data option loads."""
+"""Data sets: options of the group data, and the splits that they load."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ TargetKind = Literal["classes", "numbers"]
 class Split:
     """Examples: inputs (N, *shape), and targets (N,) int64 for classes or (N, outputs) float for numbers.
 
-    rows, if given, are the indices into these tensors that belong to the split: a training and a validation split
-    are two sets of rows of one tensor, and runs that share data share its memory.
+    rows, if given, are the indices of the examples of the split in these tensors. Training and validation split are
+    rows of the same tensors, so runs that share data share memory.
     """
 
     inputs: Tensor
@@ -31,17 +31,17 @@ class Split:
         return len(self.targets if self.rows is None else self.rows)
 
     def gather(self) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of this split alone."""
+        """Return inputs and targets of this split."""
         return (self.inputs, self.targets) if self.rows is None else (self.inputs[self.rows], self.targets[self.rows])
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """What a data option loads: everything to learn from, and a test split that is read once, at the end.
+    """The result of loading: examples for training and validation (`train`), and a test split that is read at the end.
 
-    outputs is the number of classes, or of numbers to predict; names, if given, is what each of them is called.
-    encoding, of people's own files, says how they became tensors, in plain numbers, text and lists: it is stored with
-    the run, so that other files can be read alike. A training and a validation split are cut from `train` by the run.
+    outputs is the number of classes, or of numbers to predict; names, if given, are their names. encoding describes how
+    user files became tensors, in numbers, text and lists. It is stored with the run, so that other files can be encoded
+    in the same way.
     """
 
     train: Split
@@ -56,7 +56,7 @@ class Dataset:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of one example: (features,), (channels, length) or (channels, height, width)."""
+        """Return the shape of one example: (features,), (channels, length) or (channels, height, width)."""
         return tuple(self.train.inputs.shape[1:])
 
 
@@ -65,14 +65,14 @@ class Dataset:
 class Data:
     """A data set.
 
-    path          the file or folder to read or to keep a copy in; null is the option's own place
-    train_size    keep this many training examples (a random subset, the classes in proportion); null keeps all
-    label_noise   the share of training labels that are replaced by a wrong class drawn at random
-    drop_last     leave out the last mini-batch of an epoch when it is smaller than the others
+    path          file or folder to read, or folder for a copy; null: the default of the option
+    train_size    size of a random subset of the training examples, stratified by class; null: all
+    label_noise   fraction of training labels that are replaced by a random wrong class
+    drop_last     leave out the last mini-batch of an epoch if it is smaller than the others
     """
 
     keeps_copy: ClassVar[bool] = False
-    """Whether path is the place for a copy of what is made, and not of files to be read."""
+    """True if path is the folder for a copy of the data, not the files to read."""
 
     path: str | None
     train_size: Count | None
@@ -80,21 +80,17 @@ class Data:
     drop_last: bool
 
     def files(self) -> list[Path]:
-        """The files that it reads as people's own, whatever they hold; none for known data, and for what it makes.
-
-        Raises what `load` would, where they are not there.
-        """
+        """Return the user's files that it reads. Raise OptionError if one is missing. Known data have none."""
         return []
 
     def load(self) -> Dataset:
         raise NotImplementedError
 
     def load_like(self, encoding: Mapping[str, Any]) -> Dataset:
-        """Examples for a run that is over, by the encoding of the data that it was trained on.
+        """Load examples for a finished run, by the encoding of its training data.
 
-        What has an encoding puts every example of a file without a test of its own into both splits; anything else is
-        loaded as ever, and may lack the last of the classes.
+        Data with an encoding put every example of a file without a test split into both splits. Other data are loaded
+        as usual and may lack the last classes.
         """
-        found = self.load()
-        classes = encoding.get("classes", ())
-        return replace(found, outputs=len(classes)) if len(classes) > found.outputs else found
+        dataset = self.load()
+        return replace(dataset, outputs=max(dataset.outputs, len(encoding.get("classes", ()))))

@@ -1,28 +1,78 @@
-"""Diagnostics: measurements of a training step."""
+"""Diagnostics: measurements of a training step, as numbers or histograms."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from dlopt.base.group import Group
-from dlopt.base.histogram import Histogram
 from dlopt.base.layout import Layout
 from dlopt.base.optimizer import ObjectiveOracle
 from dlopt.ranges import Count
+from dlopt.rundir.tensorboard import Bucket
+
+
+class Histogram(NamedTuple):
+    """Counts of values in buckets of equal width between low, the smallest value, and high, the largest.
+
+    As tensors: counts (..., bins) int64, low (...) and high (...). On the host: a list of numbers and two numbers.
+    """
+
+    counts: Any
+    low: Any
+    high: Any
+
+    @classmethod
+    def of(cls, x: Tensor, bins: int) -> Histogram:
+        """Count the finite values of x, (..., N).
+
+        Bucket i = 0, ..., bins - 1 holds  low + i h <= x < low + (i + 1) h  with  h = (high - low) / bins;  the last
+        one also holds high, and all values if they are equal. Without a finite value all numbers are zero. A value
+        within rounding of an edge may be counted on either side of it.
+        """
+        rows = x.reshape(-1, x.shape[-1])
+        finite = torch.isfinite(rows)
+        some = finite.any(-1, keepdim=True)
+        low = rows.where(finite, math.inf).amin(-1, keepdim=True).where(some, 0.0)
+        high = rows.where(finite, -math.inf).amax(-1, keepdim=True).where(some, 0.0)
+        # The quotient is NaN if all values are equal, if one is not finite, and if h exceeds the range of the type.
+        at = ((rows - low) * (bins / (high - low))).nan_to_num_(bins, bins, 0.0).long().clamp_(max=bins - 1)
+        at += bins * torch.arange(len(rows), device=x.device).unsqueeze(-1)
+        counts = torch.zeros(len(rows) * bins, dtype=torch.int64, device=x.device)
+        counts.scatter_add_(0, at.flatten(), finite.flatten().long())  # deterministic mode needs one dimension
+        lead = x.shape[:-1]
+        return cls(counts.view(*lead, bins), low.view(lead), high.view(lead))
+
+    def pack(self) -> Tensor:
+        """Return one tensor, (..., bins + 2), for a single transfer to the host."""
+        return torch.cat([self.counts.to(self.low.dtype), self.low.unsqueeze(-1), self.high.unsqueeze(-1)], dim=-1)
+
+    @classmethod
+    def unpack(cls, numbers: list[float]) -> Histogram:
+        """Invert `pack` for the numbers of one run."""
+        return cls(numbers[:-2], *numbers[-2:])
+
+    def buckets(self) -> list[Bucket]:
+        """Return left edge, right edge and count of each bucket, on the host."""
+        bins = len(self.counts)
+        edges = [self.low * ((bins - i) / bins) + self.high * (i / bins) for i in range(bins + 1)]
+        return list(zip(edges, edges[1:], self.counts, strict=False))
+
 
 Reading = Tensor | Histogram
-"""What an instrument reads: numbers of w's leading shape, (...), or histograms of that shape."""
+"""A measurement: a tensor of w's leading shape (...), or histograms of this shape."""
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One step of training, for instruments: its number, both iterates, loss and gradient at the first of them.
+    """One step of training: its number, the iterates before and after it, and loss and gradient at the first one.
 
-    The gradient is that of the objective itself, before it is clipped or noise is added to it.
+    The gradient is the gradient of the objective, before clipping and gradient noise.
     """
 
     step: int
@@ -41,16 +91,16 @@ class StepRecord:
 )
 @dataclass(frozen=True)
 class Diagnostic:
-    """An instrument: it watches, and cannot disturb training.
+    """A measurement of training steps. It cannot change training.
 
-    every   measure at every so many steps; null measures whenever a row is logged
+    every   measure every N steps; null: whenever a row is logged
     """
 
     every: Count | None
 
     def measure(self, moment: StepRecord, memory: Any) -> tuple[Mapping[str, Reading], Any]:
-        """Tags with values of w's leading shape, and what to be handed at the next measurement (None at the first).
+        """Return readings by tag, and the memory that the next measurement gets (the first one gets None).
 
-        A value is a number, which goes into the row, or a histogram, which goes to TensorBoard alone.
+        A tensor of w's leading shape goes into the row; a histogram goes to TensorBoard only.
         """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Initializations: of one parameter, of a module in place, and by looking at data."""
+"""Initializations: of one parameter, of the network in place, and by the data."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Init(Protocol):
     """Draws the initial values of one parameter: of every weight (group init) or of every bias (group bias_init)."""
 
     def __call__(self, parameter: Parameter, gain: float, generator: torch.Generator) -> Tensor | None:
-        """A tensor of parameter.shape, or None to keep what the module itself has drawn."""
+        """Return a tensor of parameter.shape, or None to keep the values that the module has drawn."""
 
 
 class LayerGradients(NamedTuple):
-    """The gradient of the mini-batch loss by what goes into a layer and by what it puts out; None where there is none.
+    """The gradient of the mini-batch loss by the inputs and by the outputs of a layer.
 
-    None goes into the first layer where inputs are whole numbers.
+    None stands for no gradient, as for integer inputs of the first layer.
     """
 
     inputs: Tensor | None
@@ -34,10 +34,9 @@ class LayerGradients(NamedTuple):
 class InitProbe(Protocol):
     """The network on one mini-batch before training, at any w, (P,): normalizations as in training, nothing random.
 
-    inputs and targets are some examples of the training split, all_targets are those of the whole split. owners names
-    the module that each parameter belongs to. A layer is a module with one weight of its own that puts out a tensor;
-    layers are called by the names of their weights, in the order in which they are executed. Of one that is used
-    several times the first use counts.
+    inputs and targets are examples of the training split, all_targets the targets of the whole split. owners maps each
+    parameter to its module. A layer is a module with exactly one weight whose output is a tensor. Layers are named by
+    their weights, in the order of execution. If a layer is used several times, the first use counts.
     """
 
     layout: Layout
@@ -47,36 +46,36 @@ class InitProbe(Protocol):
     owners: Mapping[str, nn.Module]
 
     def outputs(self, w: Tensor) -> Tensor:
-        """What the network makes of the inputs, (B, outputs)."""
+        """Return the outputs of the network, (B, outputs)."""
 
     def rescale_layers(self, w: Tensor, factor: Callable[[Parameter, Tensor], float | None]) -> Tensor:
-        """A new w, after one walk through the network in which the weights of each layer are scaled in turn.
+        """Return a new w after one forward pass in which the weights of each layer are scaled in turn.
 
-        factor is called with a layer's weight and what the layer puts out. A number multiplies the weights, and it is
-        called again with what they make then; with None the walk goes on to the next layer.
+        factor is called with a layer's weight and the layer's outputs. If it returns a number, the weights are
+        multiplied by it and factor is called again with the new outputs; None ends the layer.
         """
 
     def layer_outputs(self, w: Tensor) -> dict[str, Tensor]:
-        """What each layer hands on: the outputs of the activation behind it, or its own where none follows."""
+        """Return the outputs of the activation after each layer, or of the layer if no activation follows."""
 
     def gradients(self, w: Tensor) -> dict[str, LayerGradients]:
-        """The gradients of the loss at both ends of each layer."""
+        """Return the gradients of the loss by inputs and outputs of each layer."""
 
 
 @runtime_checkable
 class InPlaceInit(Init, Protocol):
-    """An init that puts values into the network before anything is drawn, and may freeze some of it."""
+    """An init that writes values into the network before anything is drawn, and may freeze parameters."""
 
     def prepare(self, model: nn.Module, saved: Mapping[str, Tensor] | None) -> Collection[str]:
-        """The parameters that keep what they have now; of these, what no longer requires gradients is not trained.
+        """Return the names of parameters that keep their current values; frozen ones among them are not trained.
 
-        saved is the network's own state dict where the run goes on from a checkpoint: then nothing else need be read.
+        saved is the state dict of the network if the run resumes from a checkpoint: then no other file is needed.
         """
 
 
 @runtime_checkable
 class DataDependentInit(Init, Protocol):
-    """An init that goes on to look at data, once all parameters have been drawn: weights first, then biases."""
+    """An init that uses data after all parameters are drawn: weights first, then biases."""
 
     def adjust(self, w: Tensor, start: InitProbe) -> Tensor:
-        """A new w, (P,), of which only what the group is for may differ. ValueError says why there can be none."""
+        """Return a new w, (P,), in which only parameters of the group differ. Raise ValueError if it is impossible."""

@@ -1,35 +1,32 @@
 """One weight vector: all trainable weights of a network as a flat tensor w of shape (P,).
 
-The Layout says which slice of w is which parameter. Everything that thinks of training as w in R^P (update rules,
-penalties, norms, curvature) works on w; only the network itself sees the pieces. A tensor of shape (E, P) is E
-networks at once, and every method here takes leading dimensions.
+The Layout maps parameters to slices of w. Optimizers, penalties, norms and curvature work on w in R^P; only the network
+sees single parameters. A tensor of shape (E, P) holds E networks, and every method here takes leading dimensions.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 ParameterKind = Literal["weight", "bias", "norm"]
-
-
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One named piece of w.
+    """A parameter: a slice of w.
 
     kind is `weight` for matrices and kernels (penalties and inits act on these), `bias` for additive vectors, and
-    `norm` for the scale and shift of a normalization and any other vector: their own initial values are kept.
-    fan_in and fan_out are the numbers of inputs and outputs of one unit, the receptive field included:
-    for a kernel of shape (out, in, k...) they are in * prod(k) and out * prod(k).
+    `norm` for scale and shift of a normalization and for other vectors, which keep their initial values.
+    fan_in and fan_out are the numbers of inputs and outputs of one unit, including the receptive field:
+    in * prod(k) and out * prod(k) for a kernel of shape (out, in, k...).
     """
 
     name: str
@@ -56,77 +53,71 @@ class Layout:
 
     @classmethod
     def of(cls, model: nn.Module) -> Layout:
-        """The layout of a network's trainable parameters; frozen ones (requires_grad False) are not in w."""
+        """Return the layout of the trainable parameters of a network: those with requires_grad."""
         owner = {id(p): module for module in model.modules() for p in module.parameters(recurse=False)}
-        found, start = [], 0
+        parameters, start = [], 0
         for name, p in model.named_parameters():
             if p.requires_grad:
                 shape = tuple(p.shape)
                 field = math.prod(shape[2:])
                 fan_out, fan_in = (shape[0] * field, shape[1] * field) if len(shape) > 1 else (p.numel(), p.numel())
-                found.append(Parameter(name, shape, start, _classify(name, shape, owner[id(p)]), fan_in, fan_out))
+                parameters.append(Parameter(name, shape, start, _classify(name, shape, owner[id(p)]), fan_in, fan_out))
                 start += p.numel()
-        return cls(tuple(found))
+        return cls(tuple(parameters))
 
     @cached_property
     def size(self) -> int:
-        """P, the number of trainable weights."""
+        """Return P, the number of trainable weights."""
         return sum(p.size for p in self.parameters)
 
     def views(self, w: Tensor) -> dict[str, Tensor]:
-        """The pieces of w, (..., P), by name, each (..., *shape): views that share memory with w."""
+        """Return the parameters in w, (..., P), by name, each (..., *shape): views that share memory with w."""
         pieces = w.split([p.size for p in self.parameters], dim=-1)
         return {
             p.name: v.unflatten(-1, p.shape) if p.shape else v.squeeze(-1) for p, v in zip(self, pieces, strict=True)
         }
 
     def flatten(self, pieces: Mapping[str, Tensor]) -> Tensor:
-        """The inverse of `views` for tensors of shape (*shape,): a new w of shape (P,)."""
+        """Invert `views` for tensors of shape (*shape,): return a new w of shape (P,)."""
         return torch.cat([pieces[p.name].reshape(-1) for p in self.parameters])
 
     def mask(self, *kinds: ParameterKind) -> Tensor:
-        """A (P,) float32 tensor, one on the parameters of these kinds and zero elsewhere (on the CPU)."""
+        """Return a (P,) float32 tensor on the CPU: one for parameters of these kinds, else zero."""
         return torch.cat([torch.full((p.size,), float(p.kind in kinds)) for p in self.parameters])
 
     def weight_mask(self, like: Tensor) -> Tensor:
-        """The mask of weights, (P,), on the device and of the type of `like`: made once for each, not to be changed."""
-        place = like.device, like.dtype
-        if place not in self._weight_masks:
-            with torch._C._DisableFuncTorch():  # a tensor made inside a transformation could not outlive it
-                self._weight_masks[place] = self.mask("weight").to(*place)
-        return self._weight_masks[place]
-
-    @cached_property
-    def _weight_masks(self) -> dict[tuple[torch.device, torch.dtype], Tensor]:
-        return {}
+        """Return the mask of weights, (P,), cached for device and type of `like`; it must not be modified."""
+        return self._cache((like.device, like.dtype), lambda: self.mask("weight").to(like.device, like.dtype))
 
     def layer_edges(self, like: Tensor) -> Tensor:
-        """Where each layer begins in w, and P behind the last, (layers + 1,) int64, on the device of `like`.
+        """Return the start of each layer in w, then P: (layers + 1,) int64, cached for the device of `like`."""
+        return self._cache(
+            like.device, lambda: torch.tensor([0, *(s[-1].stop for s in self.layers().values())], device=like.device)
+        )
 
-        Made once for each device, not to be changed.
-        """
-        if like.device not in self._layer_edges:
-            ends = [pieces[-1].stop for pieces in self.layers().values()]
-            self._layer_edges[like.device] = torch.tensor([0, *ends], device=like.device)
-        return self._layer_edges[like.device]
+    def _cache(self, key: Any, make: Callable[[], Tensor]) -> Tensor:
+        if key not in self._tensors:
+            with torch._C._DisableFuncTorch():  # else the tensor could not outlive a transformation
+                self._tensors[key] = make()
+        return self._tensors[key]
 
     @cached_property
-    def _layer_edges(self) -> dict[torch.device, Tensor]:
+    def _tensors(self) -> dict[Any, Tensor]:
         return {}
 
     def layers(self) -> dict[str, list[slice]]:
-        """The slices of each layer (the module that owns the parameters), by the layer's name."""
-        found: dict[str, list[slice]] = {}
+        """Return the slices of each layer (the module that owns the parameters), by the layer's name."""
+        slices: dict[str, list[slice]] = {}
         for p in self.parameters:
-            found.setdefault(p.name.rpartition(".")[0] or p.name, []).append(p.slice)
-        return found
+            slices.setdefault(p.name.rpartition(".")[0] or p.name, []).append(p.slice)
+        return slices
 
     def __iter__(self) -> Iterator[Parameter]:
         return iter(self.parameters)
 
 
 def map_tied_names(model: nn.Module) -> dict[str, str]:
-    """Every name of every parameter, to the first name of the same one: tied parameters have several."""
+    """Map every name of every parameter to its first name: tied parameters have several names."""
     first = {id(p): name for name, p in model.named_parameters()}
     return {name: first[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
 

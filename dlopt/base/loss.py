@@ -12,23 +12,23 @@ from dlopt.base.group import Group
 
 @Group("loss", must_subclass=True, needed_for_inference=True, lanes="class")
 class Loss:
-    """The mean loss of a mini-batch, and what is measured beside it.
+    """The mean loss of a mini-batch, and metrics.
 
-    targets is the kind of target it is made for. One for classes may take probabilities too, floats of shape
-    (..., N, outputs), of which one and zeros are what a class is: then augmentations may mix targets.
+    targets is the supported kind of targets. A loss for classes may also accept probabilities, floats of shape
+    (..., N, outputs), with the same value for one-hot rows as for classes: then augmentations may mix targets.
     """
 
     targets: ClassVar[TargetKind]
 
     def check(self, outputs: Tensor) -> None:
-        """Raise, before a run starts, the ValueError that says why it cannot judge such outputs, (B, outputs)."""
+        """Raise ValueError, before a run starts, if the loss is not defined for such outputs, (B, outputs)."""
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Outputs (B, outputs) and targets of a batch to the mean loss, shape ()."""
+        """Return the mean loss, shape (), of outputs (B, outputs) and the targets of a batch."""
         raise NotImplementedError
 
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Other figures of merit for outputs (..., N, outputs) and targets (..., N[, outputs]), each of shape (...).
+        """Return metrics, shape (...), of outputs (..., N, outputs) and targets (..., N[, outputs]).
 
         dlopt.metrics.functional has the usual ones.
         """

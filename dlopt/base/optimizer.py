@@ -1,4 +1,4 @@
-"""Optimizers, the objective they query, and the step they return."""
+"""Optimizers, the objective they query, the step they return, and averages of their iterates."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from torch import Tensor
 
 from dlopt.base.group import Group
 from dlopt.base.layout import Layout
+from dlopt.base.schedule import TrainingTime
 from dlopt.prng import Key
 
 
 class ObjectiveOracle(Protocol):
-    """What an optimizer may ask of the objective, at any w: see dlopt.objective.oracle.MiniBatchObjective."""
+    """The objective at any w, as an optimizer sees it: see dlopt.objective.oracle.MiniBatchObjective."""
 
     layout: Layout
     bounds: Mapping[str, tuple[float, float]]
@@ -27,9 +28,9 @@ class ObjectiveOracle(Protocol):
 
 
 class Step(NamedTuple):
-    """What a rule returns: the next iterate and state, and the loss and gradient at the iterate it started from.
+    """The result of a step: the next iterate and state, and loss and gradient at the iterate before it.
 
-    A rule that evaluates at another point alone (schedule_free) returns those at that point, and says so.
+    An optimizer that evaluates only at another point (schedule_free) returns loss and gradient there, and documents it.
     """
 
     w: Tensor
@@ -41,34 +42,55 @@ class Step(NamedTuple):
 
 @Group("optimizer", must_subclass=True, changeable_on_resume=True, lanes="class")
 class Optimizer:
-    """An update rule: a frozen dataclass of hyperparameters with two methods.
+    """An update rule: a frozen dataclass of hyperparameters with two methods, init and step.
 
-    Written for w of shape (..., P), reducing over the last dimension with keepdim. A hyperparameter is a float, or an
-    (E, 1) column when E runs share the arithmetic (w is then (E, P)): use it in tensor arithmetic, never in an `if`.
-    A rule that cannot comply says lanes = False. A field may hold a further rule: where the rate lr is the inner one's,
-    schedules and lanes find it there (dlopt/base/dotted_fields.py).
+    Write it for w of shape (..., P), and reduce over the last dimension with keepdim. A hyperparameter is a float, or
+    an (E, 1) column if E runs share the arithmetic (w is then (E, P)): use it in tensor arithmetic, never in an `if`.
+    An optimizer that cannot do this sets lanes = False. A field may hold another optimizer: if it has the learning rate
+    lr, schedules and lanes find it there (dlopt/base/dotted_fields.py).
 
-    One that compares gradients with values or with Hessian products, as a line search does, says
-    needs_true_gradient = True: then nothing may clip a gradient or add noise to it.
+    An optimizer that compares gradients with values or Hessian products, such as a line search, sets
+    needs_true_gradient = True: then clipping and gradient noise are refused.
 
-    A step owns the w and the state it is given and may overwrite both in place: at 1.9 million weights a second
-    copy of w costs 3% of a whole step on a CPU. Whoever needs the former iterate keeps a copy.
+    `step` owns the w and the state that it gets and may overwrite both: at 1.9 million weights a second copy of w costs
+    3% of a step on a CPU. The caller keeps a copy of the previous iterate if it is needed.
     """
 
     lanes: ClassVar[bool] = True
     needs_true_gradient: ClassVar[bool] = False
 
     def init(self, w: Tensor, layout: Layout) -> Any:
-        """The state before the first step: a NamedTuple of tensors, or () for none.
+        """Return the state before the first step: a NamedTuple of tensors, or () for no state.
 
-        A tensor of the state has w's leading dimensions, or none at all when every run would hold the same number. An
-        int, such a number too, can be read without waiting for the device.
-        A rule without lanes may have any object with state_dict() and load_state_dict(), of tensors and numbers.
+        A tensor of the state has the leading dimensions of w, or no dimensions if all runs hold the same number. Such a
+        number may also be an int, which can be read without waiting for the device. An optimizer without lanes may
+        return any object with state_dict() and load_state_dict(), of tensors and numbers.
         """
         return ()
 
     def check(self, w: Tensor, layout: Layout) -> None:
-        """Raise, before a run starts, what says why the rule cannot train these initial weights, (P,)."""
+        """Raise an error, before a run starts, if the optimizer cannot train these initial weights, (P,)."""
 
     def step(self, w: Tensor, state: Any, objective: ObjectiveOracle) -> Step:
+        raise NotImplementedError
+
+
+@Group("averaging", optional=True, must_subclass=True, lanes="value")
+class Averaging:
+    """A running average of the iterates. It is evaluated in addition to the last iterate."""
+
+    def first(self, time: TrainingTime) -> int:
+        """Return the number of the first step whose iterate is averaged; there is no average before its end."""
+        return 0
+
+    def init(self, w: Tensor) -> Any:
+        """Return the state before the first iterate, in the form of an optimizer's state."""
+        raise NotImplementedError
+
+    def update(self, state: Any, w: Tensor, time: TrainingTime) -> Any:
+        """Return the state after one more iterate; state may be overwritten, w not."""
+        raise NotImplementedError
+
+    def value(self, state: Any) -> Tensor:
+        """Return the average, (..., P), after at least one update."""
         raise NotImplementedError

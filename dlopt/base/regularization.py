@@ -1,4 +1,4 @@
-"""Regularizations, and the places in a network where they draw random numbers."""
+"""Regularizations, and the modules of a network in which they draw random numbers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from dlopt.prng import Key, fold_in
 
 
 class StochasticSite(nn.Module):
-    """A place in a network where a regularization draws random numbers; rule and key are set before each evaluation.
+    """A module in which a regularization draws random numbers. Regularization and key are set before each evaluation.
 
-    The key is the step's own, folded with the site's address: the same masks at every evaluation of a step.
+    The key is a function of the step and the site, so all evaluations of a step have the same masks.
     """
 
     def __init__(self, rule: Regularization, site: int) -> None:
@@ -31,7 +31,7 @@ class StochasticSite(nn.Module):
         self._calls = 0
 
     def next_key(self) -> Key:
-        """The key of this call: a module that is used several times in one evaluation draws anew each time."""
+        """Return the key of this call. Each use of the module in one evaluation has another key."""
         self._calls += 1
         return fold_in(self._key, self._calls)
 
@@ -45,58 +45,58 @@ class StochasticSite(nn.Module):
     lanes="class",
 )
 class Regularization:
-    """Anything that works against over-fitting, at whichever of these places it works; each default does nothing.
+    """A method against over-fitting. Override the methods in which it acts; the defaults change nothing.
 
-    kinds names the kinds of targets that it can work on.
+    kinds are the supported kinds of targets.
     """
 
     kinds: ClassVar[tuple[TargetKind, ...]] = ("classes", "numbers")
 
     @property
     def mixes(self) -> bool:
-        """Whether `targets` mixes those of classes, and must get probabilities, as an augmentation that mixes does."""
+        """Return whether `targets` mixes classes and needs probabilities: see Augmentation.mixes."""
         return False
 
     @property
     def needs_lr(self) -> bool:
-        """Whether `after` changes the iterate in proportion to lr, which not every rule has."""
+        """Return whether `after` changes the iterate in proportion to lr, which some optimizers lack."""
         return False
 
     def inputs(self, inputs: Tensor, key: Key) -> Tensor:
-        """Changes the inputs of a training evaluation."""
+        """Return the changed inputs of a training evaluation."""
         return inputs
 
     def inference(self, inputs: Tensor) -> Tensor:
-        """What inference does to the inputs in place of `inputs`; nothing random."""
+        """Return the inputs of inference; nothing random."""
         return inputs
 
     def targets(self, targets: Tensor) -> Tensor:
-        """Changes the targets of a training evaluation: (B,), (B, outputs) of numbers, or of probabilities."""
+        """Return the changed targets of a training evaluation: (B,), or numbers or probabilities (B, outputs)."""
         return targets
 
     def weights(self, w: Tensor, key: Key, layout: Layout) -> Tensor:
-        """Changes the weights, (P,), at which a training evaluation is made."""
+        """Return the weights, (P,), at which a training evaluation takes place."""
         return w
 
     def module(self, site: int) -> StochasticSite | None:
-        """A module to put behind a hidden layer."""
+        """Return a module to insert after a hidden layer."""
         return None
 
     def penalty(self, w: Tensor, layout: Layout) -> Tensor | None:
-        """A differentiable term of the objective, shape (), for w (P,)."""
+        """Return a differentiable term of the objective, shape (), for w (P,)."""
         return None
 
     def gradient(self, g: Tensor, key: Key, step: int, layout: Layout) -> Tensor:
-        """Changes the gradient, (P,), that a rule gets at the step numbered 0, 1, ...; penalties are in it. g is kept.
+        """Return the changed gradient, (P,), at step 0, 1, ...; g includes penalties and must not be modified.
 
-        Values and Hessian products are left as they are: a rule that compares them with gradients refuses it.
+        Values and Hessian products do not change, so optimizers with needs_true_gradient refuse it.
         """
         return g
 
     def after(self, w: Tensor, before: Tensor, lr: float | Tensor, layout: Layout) -> Tensor:
-        """Changes the iterate after the rule's step from `before`; both (..., P). w may be overwritten, before not."""
+        """Return the changed iterate after the step from `before`; both (..., P). w may be overwritten, before not."""
         return w
 
     def stop(self, history: Sequence[Mapping[str, float]]) -> bool:
-        """Whether to end the run, given the metrics of every evaluation so far, in order."""
+        """Return whether to stop the run, given the metrics of all evaluations so far, in order."""
         return False

@@ -1,4 +1,4 @@
-"""Which examples are for training and which for validation, and what is done to the training labels."""
+"""Splits of the examples into training and validation, subsets and label noise."""
 
 import torch
 from torch import Tensor
@@ -9,32 +9,31 @@ from dlopt.prng import Key
 
 
 def hold_out(train: Split, fraction: float, key: Key) -> tuple[Split, Split | None]:
-    """Cut a random validation split of round(fraction N) examples from N; stratified where targets are classes."""
+    """Cut a random validation split of round(fraction N) examples from N; stratified if targets are classes."""
     rows = _rows(train)
     count = round(fraction * len(rows))
     if count == 0:
         return train, None
-    held = _draw(train.targets[rows], count, key)
-    return Split(train.inputs, train.targets, rows[~held]), Split(train.inputs, train.targets, rows[held])
+    return _cut(train, rows, _draw(train.targets[rows], count, key))
 
 
 def split_k_fold(train: Split, k: int, index: int, key: Key) -> tuple[Split, Split]:
-    """All of k folds but one, and that one, 0 <= index < k <= N. Which examples make a fold depends on the key alone.
+    """Return the training split of all folds but one and the validation split of this fold, 0 <= index < k <= N.
 
-    The folds part the examples among themselves at random. Their sizes differ by one at most, and where targets are
-    classes so do the numbers of each class in them.
+    The examples are partitioned into k folds at random, as a function of the key. Fold sizes differ by at most one,
+    and so do the numbers of examples of each class.
     """
     rows = _rows(train)
     order = torch.randperm(len(rows), generator=prng.generator(key))
     if not train.targets.is_floating_point():
         order = order[train.targets[rows[order]].argsort(stable=True)]
-    held = torch.zeros(len(rows), dtype=torch.bool)
-    held[order[index::k]] = True  # dealt in turn, class after class
-    return Split(train.inputs, train.targets, rows[~held]), Split(train.inputs, train.targets, rows[held])
+    mask = torch.zeros(len(rows), dtype=torch.bool)
+    mask[order[index::k]] = True  # dealt in turn, class after class
+    return _cut(train, rows, mask)
 
 
 def sample_subset(train: Split, size: int, key: Key) -> Split:
-    """A random subset of the given size, the classes in proportion."""
+    """Return a random subset of the given size, stratified by class."""
     rows = _rows(train)
     return Split(train.inputs, train.targets, rows[_draw(train.targets[rows], size, key)])
 
@@ -54,8 +53,12 @@ def _rows(split: Split) -> Tensor:
     return torch.arange(len(split.targets)) if split.rows is None else split.rows
 
 
+def _cut(split: Split, rows: Tensor, mask: Tensor) -> tuple[Split, Split]:
+    return Split(split.inputs, split.targets, rows[~mask]), Split(split.inputs, split.targets, rows[mask])
+
+
 def _draw(targets: Tensor, count: int, key: Key) -> Tensor:
-    """A mask of `count` examples. Of each class the share is that of the whole, rounded by largest remainders."""
+    """Return a random mask of `count` examples, stratified by class, with quotas rounded by largest remainders."""
     order = torch.randperm(len(targets), generator=prng.generator(key))
     mask = torch.zeros(len(targets), dtype=torch.bool)
     if targets.is_floating_point():
@@ -67,6 +70,5 @@ def _draw(targets: Tensor, count: int, key: Key) -> Tensor:
     most = (quota - take).argsort(descending=True, stable=True)
     take[most[: count - int(take.sum())]] += 1
     for label, n in zip(classes, take.tolist(), strict=True):
-        mine = order[targets[order] == label]
-        mask[mine[:n]] = True
+        mask[order[targets[order] == label][:n]] = True
     return mask

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 
 class Wrapper:
-    """A part around a callable of another library: one key names it, and another holds arguments for it.
+    """A component around a callable of another library.
 
-    name      which of them
-    options   its arguments, but for those that the part itself passes
+    name      name of the callable
+    options   arguments of the callable, except those that the component passes
     """
 
     reserved_arguments: ClassVar[tuple[str, ...]]
@@ -19,15 +19,15 @@ class Wrapper:
 
     @classmethod
     def names(cls) -> list[str]:
-        """The names that it knows."""
+        """Return the known names."""
         raise NotImplementedError
 
     @classmethod
     def resolve(cls, name: str) -> Callable[..., Any]:
-        """What a name stands for, or a dotted path. LookupError where it is none that is known."""
+        """Return the callable of a name or dotted path. Raise LookupError if it is unknown."""
         raise NotImplementedError
 
 
 def overrides(part: object, name: str, base: type) -> bool:
-    """Whether a part has a method of its own in place of the base class's."""
+    """Return whether a component overrides a method of the base class."""
     return getattr(type(part), name) is not getattr(base, name)

@@ -1,7 +1,6 @@
-"""Downloads by pooch, with a progress bar of ours, errors in one line, and a check before the file is in place.
+"""Downloads by pooch, with a progress bar, errors in one line, and a check before the file gets its name.
 
-A download is written to NAME.PID.part, is checked, and only then gets its name: two processes that want the same file
-download it twice and do not disturb each other. A process that is killed leaves its part behind.
+A download is written to NAME.PID.part, so two processes may download the same file. A killed process leaves its part.
 """
 
 from __future__ import annotations
@@ -22,18 +21,17 @@ TIMEOUT = 30.0
 CHUNK = 1 << 17
 
 
-def fetch(url: str, file: Path, check: Callable[[Path], None], otherwise: str) -> None:
-    """Download a file. check raises ValueError if the content is wrong.
+def fetch(url: str, file: Path, check: Callable[[Path], None], remedy: str) -> None:
+    """Download a file; check raises ValueError if the content is wrong. Only a complete and correct file is left.
 
-    otherwise says what else people can do; it ends the message if the transfer fails. Raises OptionError. Only a
-    complete and correct file is left behind.
+    Raises OptionError; if the transfer fails, the message ends with remedy.
     """
     part = file.with_name(f"{file.name}.{os.getpid()}.part")
     new_folders = [folder for folder in (file.parent, *file.parent.parents) if not folder.exists()]
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with _allow_interrupt():
-            _transfer(url, part, file.name, otherwise)
+            _transfer(url, part, file.name, remedy)
             check(part)
         os.replace(part, file)
     except OptionError:
@@ -52,7 +50,7 @@ def fetch(url: str, file: Path, check: Callable[[Path], None], otherwise: str) -
 
 @contextlib.contextmanager
 def _allow_interrupt() -> Iterator[None]:
-    """Let Ctrl-C raise KeyboardInterrupt, so that the part is removed and the terminal is left in order."""
+    """Let Ctrl-C raise KeyboardInterrupt, so that the part is removed and the terminal is restored."""
     if threading.current_thread() is not threading.main_thread():  # other threads get no signals
         yield
         return
@@ -63,7 +61,7 @@ def _allow_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _transfer(url: str, part: Path, title: str, otherwise: str) -> None:
+def _transfer(url: str, part: Path, title: str, remedy: str) -> None:
     import pooch
     from requests import RequestException
 
@@ -77,11 +75,11 @@ def _transfer(url: str, part: Path, title: str, otherwise: str) -> None:
             keys = {"timeout": TIMEOUT, "headers": headers, "hooks": {"response": close_at_end}}
             pooch.HTTPDownloader(_ProgressBar(title, stack), CHUNK, **keys)(url, str(part), None)
     except RequestException as error:
-        raise OptionError("url", f"{url} cannot be downloaded ({_root_cause(error)}); {otherwise}") from error
+        raise OptionError("url", f"{url} cannot be downloaded ({_root_cause(error)}); {remedy}") from error
 
 
 class _ProgressBar:
-    """A progress bar of ours with the interface that pooch calls."""
+    """A progress bar with the interface that pooch calls."""
 
     total = 0
 
@@ -103,7 +101,7 @@ class _ProgressBar:
 
 
 def _root_cause(error: BaseException) -> str:
-    """Return the reason of a failed transfer without the layers that the libraries put around it."""
+    """Return the reason of a failed transfer from the innermost exception."""
     while error.__context__ is not None:
         error = error.__context__
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

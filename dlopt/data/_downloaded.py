@@ -1,4 +1,4 @@
-"""Data sets of images in official files: found or downloaded, compared with their checksums, and cached."""
+"""Data sets of images in official files: search, download, checksums and cache."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dlopt.storage.fingerprint import fingerprint_files
 
 @dataclass(frozen=True)
 class DownloadedDataset(Data):
-    """Images in files that are the same everywhere.
+    """Images in official files.
 
     The files are searched in `path`. If it is null, they are searched in the folder of Debian's package, then in
     dlopt's cache. Missing files are downloaded. The cache keeps the arrays of official files as integers, with a
@@ -86,27 +86,27 @@ class DownloadedDataset(Data):
         else:
             folders = [self._folder(Path(self.path).expanduser())]
         for folder in folders:
-            files = [_find_file(folder, names) for names in self.file_names]
-            if None not in files:
-                return [file for file in files if file]
-        missing = [names[0] for names, file in zip(self.file_names, files, strict=True) if file is None]
+            if len(files := self._find_files(folder)) == len(self.file_names):
+                return list(files.values())
+        missing = [names[0] for names in self.file_names if names not in files]
+        listed = ", ".join(missing)
         package = f"install Debian's package {self.debian[0]}" if self.debian is not None else ""
         if package and self.path is not None:
             package += " and leave data.path out"
         if self.url is None:
-            places = " and ".join(map(str, folders))
-            raise OptionError(
-                "path",
-                f"{', '.join(missing)} not found in {places}; put {'it' if len(missing) == 1 else 'them'} there, "
-                + (f"{package}, " if package else "")
-                + "or set data.url to download from",
-            )
+            remedy = f"put the files there, {package + ', ' if package else ''}or set data.url to download from"
+            raise OptionError("path", f"{listed} not found in {' and '.join(map(str, folders))}; {remedy}")
         if not self.url.startswith(("http://", "https://")):
             raise OptionError("url", f"must be an address that begins with http:// or https://, got {self.url}")
-        here = f"put {', '.join(missing)} into {folder} yourself, or {package or 'name another folder: data.path=...'}"
+        remedy = f"put {listed} into {folder} yourself, or {package or 'name another folder: data.path=...'}"
         for name in missing:
-            fetch(f"{self.url.rstrip('/')}/{name}", folder / name, self.check, here)
-        return [file for names in self.file_names if (file := _find_file(folder, names))]
+            fetch(f"{self.url.rstrip('/')}/{name}", folder / name, self.check, remedy)
+        return list(self._find_files(folder).values())
+
+    def _find_files(self, folder: Path) -> dict[tuple[str, ...], Path]:
+        """Return the existing files in a folder by their possible names."""
+        paths = {names: [folder / name for name in names if (folder / name).exists()] for names in self.file_names}
+        return {names: files[0] for names, files in paths.items() if files}
 
     def _folder(self, path: Path) -> Path:
         if any(path.name in names for names in self.file_names):  # one of the files stands for its folder
@@ -114,10 +114,6 @@ class DownloadedDataset(Data):
         if path.exists() and not path.is_dir():
             raise OptionError("path", f"{path} is a file; name the folder that holds {self.file_names[0][0]}")
         return path
-
-
-def _find_file(folder: Path, names: Sequence[str]) -> Path | None:
-    return next((folder / name for name in names if (folder / name).exists()), None)
 
 
 def _split(images: np.ndarray, labels: np.ndarray) -> Split:
@@ -166,7 +162,7 @@ class IdxDataset(DownloadedDataset):
             digest, official = hashlib.sha256(content).hexdigest(), self.sha256[file.name.partition(".")[0]]
             if digest != official:
                 raise ValueError(
-                    f"it is not the official file: the SHA-256 of its uncompressed content is {digest}, not {official}"
+                    f"not the official file: its uncompressed content has SHA-256 {digest}, not {official}"
                 )
         array = _idx.read(content)
         if images and not (array.ndim == 3 and array.dtype == np.uint8):

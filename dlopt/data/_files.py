@@ -24,27 +24,23 @@ def find_file(path: str | None, suffixes: Sequence[str] = (), key: str = "path")
         inside = sorted(f.name for f in file.iterdir() if f.is_file() and (not suffixes or f.suffix in suffixes))
         raise OptionError(key, f"{path} is a folder; name a file{kinds}{did_you_mean('', inside)}")
     if not file.is_file():
-        raise OptionError(key, f"there is no file {path}{_suggest(file)}")
+        if not file.parent.is_dir():
+            raise OptionError(key, f"there is no file {path}; there is no folder {file.parent} either")
+        similar = sorted(f.name for f in file.parent.iterdir() if f.suffix == file.suffix)
+        raise OptionError(key, f"there is no file {path}{did_you_mean(file.name, similar)}")
     if suffixes and file.suffix not in suffixes:
         raise OptionError(key, f"must name a file{kinds}; got {path}")
     return file
 
 
-def _suggest(missing: Path) -> str:
-    if not missing.parent.is_dir():
-        return f"; there is no folder {missing.parent} either"
-    return did_you_mean(missing.name, sorted(f.name for f in missing.parent.iterdir() if f.suffix == missing.suffix))
-
-
 @contextlib.contextmanager
 def open_data_file(path: Path, key: str = "path") -> Iterator[BufferedReader]:
-    """Open a file for reading. Raise OptionError if this fails, or if it is a pipe or a device."""
+    """Open a file for reading. Raise OptionError if it is a pipe or a device, or if reading fails."""
     try:
-        stream = regular_file.open_regular_file(path)
+        with regular_file.open_regular_file(path) as stream:
+            yield stream
     except OSError as error:
         raise OptionError(key, f"{path} cannot be read: {error.strerror or error}") from error
-    with stream:
-        yield stream
 
 
 def read_data_file(path: Path, key: str = "path") -> bytes:
@@ -52,10 +48,7 @@ def read_data_file(path: Path, key: str = "path") -> bytes:
     with open_data_file(path, key) as stream:
         size = regular_file.file_size(stream)
         check_memory(path, size, key)
-        try:
-            return stream.read(size)
-        except OSError as error:
-            raise OptionError(key, f"{path} cannot be read: {error.strerror or error}") from error
+        return stream.read(size)
 
 
 def check_memory(path: Path, needed: int, key: str = "path") -> None:
@@ -67,7 +60,7 @@ def check_memory(path: Path, needed: int, key: str = "path") -> None:
 
 
 class DatasetCache:
-    """Keeps the last data set, so that runs that differ in anything but their data share one copy in memory.
+    """Keeps the last data set, so that runs with the same data share one copy in memory.
 
     functools.lru_cache would hold the previous data set while the next one is read.
     """

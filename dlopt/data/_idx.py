@@ -14,7 +14,6 @@ import gzip
 import io
 import math
 import zlib
-from typing import NamedTuple
 
 import numpy as np
 
@@ -24,19 +23,6 @@ TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">
 LONGEST_HEADER = 4 + 4 * 255
 CHUNK = 1 << 20
 """Bytes that are unpacked at once; they are in memory twice."""
-
-
-class Header(NamedTuple):
-    """Type and shape of an array, and the length of the header in bytes."""
-
-    kind: np.dtype
-    shape: tuple[int, ...]
-    length: int
-
-    @property
-    def total_bytes(self) -> int:
-        """Bytes of header and numbers."""
-        return self.length + math.prod(self.shape) * self.kind.itemsize
 
 
 def decompress(content: bytes) -> bytes | bytearray:
@@ -50,7 +36,7 @@ def decompress(content: bytes) -> bytes | bytearray:
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
             start = stream.read(LONGEST_HEADER)
-            expected = parse_header(start).total_bytes
+            expected = parse_header(start)[2]
             memory.check(expected)
             whole = bytearray(start)
             while chunk := stream.read(min(CHUNK, max(0, expected - len(whole)))):
@@ -62,22 +48,22 @@ def decompress(content: bytes) -> bytes | bytearray:
     return whole
 
 
-def parse_header(content: bytes | bytearray) -> Header:
-    """Parse the header at the start of content. Raise ValueError if it is not valid."""
+def parse_header(content: bytes | bytearray) -> tuple[np.dtype, tuple[int, ...], int]:
+    """Return type and shape of the array, and the bytes of header and numbers. Raise ValueError if it is not valid."""
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in TYPES or content[3] == 0:
         raise ValueError(f"it is not an IDX file: it begins with {content[:4].hex(' ') or 'nothing'}")
     dims = content[3]
-    length = 4 + 4 * dims
-    if len(content) < length:
+    if len(content) < 4 + 4 * dims:
         raise ValueError(f"it is truncated in its header, after {len(content)} bytes")
     shape = tuple(int(n) for n in np.frombuffer(content, ">u4", dims, offset=4))
-    return Header(np.dtype(TYPES[content[2]]), shape, length)
+    kind = np.dtype(TYPES[content[2]])
+    return kind, shape, 4 + 4 * dims + math.prod(shape) * kind.itemsize
 
 
 def read(content: bytes | bytearray) -> np.ndarray:
     """Return the array of uncompressed content in native byte order. Raise ValueError if the content is not valid."""
-    header = parse_header(content)
-    kind, shape, length = header
-    if len(content) != header.total_bytes:
-        raise ValueError(f"it has {len(content)} bytes; numbers of shape {shape} need {header.total_bytes}")
-    return np.frombuffer(content, kind, offset=length).reshape(shape).astype(kind.newbyteorder("="), copy=False)
+    kind, shape, expected = parse_header(content)
+    if len(content) != expected:
+        raise ValueError(f"it has {len(content)} bytes; numbers of shape {shape} need {expected}")
+    array = np.frombuffer(content, kind, offset=4 + 4 * len(shape))
+    return array.reshape(shape).astype(kind.newbyteorder("="), copy=False)

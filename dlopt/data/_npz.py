@@ -64,10 +64,8 @@ def _read_array(stream: IO[bytes], size: int, name: str) -> np.ndarray:
         array = np.lib.format.read_array(stream, allow_pickle=False)
         rest = stream.read(1)  # at its end, zipfile compares the checksum
     except Exception as error:  # damaged files raise a dozen kinds of errors
-        reason = str(error).partition("\n")[0]
-        raise UnreadableArrayFile(
-            f"{name} cannot be read as numbers or text: {reason or type(error).__name__}"
-        ) from error
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UnreadableArrayFile(f"{name} cannot be read as numbers or text: {reason}") from error
     if rest:
         raise UnreadableArrayFile(f"{name} is damaged: {size} bytes are more than its header states")
     return array

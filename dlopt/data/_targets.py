@@ -27,9 +27,8 @@ def split_test(targets: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
     count = len(targets)
     train, test = splits.hold_out(Split(targets, targets), fraction, _KEY)
     if test is None or test.rows is None or train.rows is None or not len(train):
-        raise OptionError(
-            "test_fraction", f"{fraction:g} of {count} examples is {round(fraction * count)}; both splits need examples"
-        )
+        size = f"{fraction:g} of {count} examples is {round(fraction * count)}"
+        raise OptionError("test_fraction", f"{size}; both splits need examples")
     return train.rows, test.rows
 
 
@@ -49,11 +48,8 @@ def encode_classes(values: np.ndarray, chosen: TargetKindOption) -> tuple[Tensor
     if len(names) < 2:
         raise OptionError("target", f"all examples are of one class, {', '.join(names)}; two or more are needed")
     if chosen == "auto" and 2 * len(names) > len(values):
-        raise OptionError(
-            "kind",
-            f"auto means classes here, but the target has {len(names)} different values in {len(values)} examples; set "
-            "data.kind=numbers or data.kind=classes",
-        )
+        count = f"the target has {len(names)} different values in {len(values)} examples"
+        raise OptionError("kind", f"{count}; set data.kind=numbers or data.kind=classes")
     return torch.from_numpy(codes.reshape(-1).astype(np.int64)), names
 
 
@@ -63,16 +59,10 @@ def encode_known_classes(values: np.ndarray, names: Sequence[str]) -> Tensor:
     labels = [_class_name(v) for v in values.tolist()]
     new = list(dict.fromkeys(name for name in labels if name not in code))
     if new:
-        raise OptionError(
-            "target", f"unknown classes {join_truncated(new)}; the run was trained on {join_truncated(names)}"
-        )
+        trained = join_truncated(names)
+        raise OptionError("target", f"unknown classes {join_truncated(new)}; the run was trained on {trained}")
     return torch.tensor([code[name] for name in labels])
 
 
 def _class_name(value: Any) -> str:
     return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
-
-
-def encode_numbers(values: np.ndarray) -> Tensor:
-    """Return targets (N, outputs) in float32 from values (N,) or (N, outputs)."""
-    return torch.from_numpy(values.astype(np.float32).reshape(len(values), -1))

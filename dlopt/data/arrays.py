@@ -16,7 +16,7 @@ import torch
 from dlopt.data import _files, _npz
 from dlopt.data import _targets as data_targets
 from dlopt.data._targets import TargetKindOption, TestFraction
-from dlopt.errors import OptionError, did_you_mean
+from dlopt.errors import OptionError, did_you_mean, join_truncated
 from dlopt.parts import Data, Dataset, Split
 from dlopt.storage import memory, torch_file
 from dlopt.storage.fingerprint import digest_files
@@ -83,29 +83,26 @@ class ArrayData(Data):
         xs = [self._inputs(arrays[x], x) for x, _ in pairs]
         ys = [self._target(arrays[y], y, x, len(arrays[x])) for x, y in pairs]
         if len(xs) == 2 and (arrays[test[0]].dtype == np.uint8) != (arrays[self.inputs].dtype == np.uint8):
-            raise OptionError(
-                "inputs",
-                f"{self.inputs} is {arrays[self.inputs].dtype}, {test[0]} {arrays[test[0]].dtype}; only uint8 "
-                "is scaled to 0..1, so both or neither must be uint8",
-            )
+            types = f"{self.inputs} is {arrays[self.inputs].dtype}, {test[0]} {arrays[test[0]].dtype}"
+            raise OptionError("inputs", f"{types}; both or neither must be uint8, which is scaled to 0..1")
         if len(xs) == 2 and xs[0].shape[1:] != xs[1].shape[1:]:
-            raise OptionError(
-                "path", f"examples of {test[0]} have shape {xs[1].shape[1:]}, those of {self.inputs} {xs[0].shape[1:]}"
-            )
+            shapes = f"{test[0]} has examples of shape {xs[1].shape[1:]}, {self.inputs} of shape {xs[0].shape[1:]}"
+            raise OptionError("path", f"{shapes}; they must be equal")
         targets, outputs, names = self._targets(ys, known)
         scaled = arrays[self.inputs].dtype == np.uint8
         if known is not None and known.get("uint8", scaled) != scaled:
             was = "uint8, scaled to 0..1" if known["uint8"] else "not uint8 and not scaled"
             raise OptionError("inputs", f"{self.inputs} is {arrays[self.inputs].dtype}; in training it was {was}")
         encoding = {"classes": list(names), "uint8": scaled, "sha256": digest_files(files)}
-        x = torch.from_numpy(xs[0])
+        train = test_split = Split(torch.from_numpy(xs[0]), targets)
         if len(xs) == 2:
             y, y_test = targets.split([len(ys[0]), len(ys[1])])
-            return Dataset(Split(x, y), Split(torch.from_numpy(xs[1]), y_test), outputs, names, encoding)
-        if not cut:
-            return Dataset(Split(x, targets), Split(x, targets), outputs, names, encoding)
-        train, rest = data_targets.split_test(targets, self.test_fraction)
-        return Dataset(Split(x[train], targets[train]), Split(x[rest], targets[rest]), outputs, names, encoding)
+            train, test_split = Split(train.inputs, y), Split(torch.from_numpy(xs[1]), y_test)
+        elif cut:
+            train, test_split = (
+                Split(train.inputs[i], targets[i]) for i in data_targets.split_test(targets, self.test_fraction)
+            )
+        return Dataset(train, test_split, outputs, names, encoding)
 
     def _read(self, files: Sequence[Path]) -> dict[str, np.ndarray]:
         """Read the needed arrays by name."""
@@ -135,11 +132,8 @@ class ArrayData(Data):
         if array.dtype.kind not in "biuf":
             raise OptionError("inputs", f"{name} must hold numbers, got {_dtype_name(array.dtype)}")
         if not 2 <= array.ndim <= 4 or array.size == 0:
-            raise OptionError(
-                "inputs",
-                f"{name} has shape {array.shape}; it must be (N, features), (N, channels, length) or "
-                "(N, channels, height, width)",
-            )
+            shapes = "(N, features), (N, channels, length) or (N, channels, height, width)"
+            raise OptionError("inputs", f"{name} has shape {array.shape}; it must be {shapes}")
         last = array.ndim > 2 and self.channels == "last"
         with np.errstate(over="ignore"):  # infinite values are reported below
             x = (np.moveaxis(array, -1, 1) if last else array).astype(np.float32, order="C", copy=False)
@@ -147,10 +141,9 @@ class ArrayData(Data):
             if not math.isfinite(largest):  # NaN included
                 _check_finite(array.astype(np.float32), array, name, "inputs")
         if array.dtype.kind in "iu" and array.dtype.itemsize > 2 and largest > EXACT:
+            limit = f"float32 is exact up to {EXACT:,}"
             raise OptionError(
-                "inputs",
-                f"{name} holds integers up to {largest:.3g}, and float32 is exact up to {EXACT:,}; subtract or divide "
-                "first",
+                "inputs", f"{name} holds integers up to {largest:.3g}, and {limit}; subtract or divide first"
             )
         if array.dtype == np.uint8:
             x /= 255
@@ -166,16 +159,12 @@ class ArrayData(Data):
         if array.ndim not in (1, 2):
             raise OptionError("target", f"{name} has shape {array.shape}; it must be (N,), or (N, outputs) for numbers")
         if len(array) != count:
-            raise OptionError(
-                "target", f"{name} has {len(array)} entries, {inputs} {count}; each example needs its own"
-            )
+            raise OptionError("target", f"{name} has {len(array)} entries, {inputs} {count}; they must be equal")
         if array.dtype.kind == "S":
             try:
                 array = np.char.decode(array, "utf-8")
             except UnicodeDecodeError as error:
-                raise OptionError(
-                    "target", f"{name} holds bytes that are not text in UTF-8: {error.object!r}"
-                ) from error
+                raise OptionError("target", f"{name} holds bytes that are not UTF-8: {error.object!r}") from error
         if array.dtype.kind == "f":
             with np.errstate(over="ignore"):
                 _check_finite(array.astype(np.float32), array, name, "target")
@@ -194,21 +183,16 @@ class ArrayData(Data):
             raise OptionError("target", f"{self.target} and {self.target}_test are of different kinds or shapes")
         every = np.concatenate(ys)
         if kinds == {"numbers"}:
-            y = data_targets.encode_numbers(every)
+            y = torch.from_numpy(every.astype(np.float32).reshape(len(every), -1))
             return y, y.shape[1], ()
         if every.ndim == 2:
-            raise OptionError(
-                "target",
-                f"{self.target} has shape {every.shape}; classes must be (N,): take the argmax of one-hot rows, or set "
-                "data.kind=numbers",
-            )
+            remedy = "take the argmax of one-hot rows, or set data.kind=numbers"
+            raise OptionError("target", f"{self.target} has shape {every.shape}; classes must be (N,): {remedy}")
         y, names = data_targets.encode_classes(every, self.kind)
         training = set(y[: len(ys[0])].tolist())
         if len(training) < len(names):
-            new = [name for i, name in enumerate(names) if i not in training]
-            raise OptionError(
-                "target", f"{self.target}_test has classes that {self.target} lacks: {', '.join(new[:10])}"
-            )
+            new = join_truncated(name for i, name in enumerate(names) if i not in training)
+            raise OptionError("target", f"{self.target}_test has classes that {self.target} lacks: {new}")
         return y, len(names), names
 
 
@@ -231,10 +215,8 @@ def _tensors(file: Path, inputs: str, target: str) -> Mapping[str, Any]:
         content = torch_file.load(file)
     except (torch_file.UnreadableTensorFile, OSError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise OptionError(
-            "path",
-            f"{file}: {reason}; write tensors with torch.save({{'{inputs}': ..., '{target}': ...}}, ...)",
-        ) from error
+        remedy = f"write tensors with torch.save({{'{inputs}': ..., '{target}': ...}}, ...)"
+        raise OptionError("path", f"{file}: {reason}; {remedy}") from error
     if isinstance(content, (tuple, list)) and len(content) == 2:
         return {inputs: content[0], target: content[1]}
     if isinstance(content, dict):

@@ -72,11 +72,8 @@ class CIFAR10(DownloadedDataset):
     def check(self, file: Path) -> None:
         if not self.verify:
             return
-        try:
-            with _files.open_data_file(file) as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        except OSError as error:
-            raise OptionError("path", f"{file} cannot be read: {error.strerror or error}") from error
+        with _files.open_data_file(file) as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
         if digest != self.sha256:
             raise ValueError(f"it is not the official archive: its SHA-256 is {digest}, not {self.sha256}")
 
@@ -105,9 +102,9 @@ class _BoundedReader:
 def _read_archive(archive: Path) -> dict[str, bytes]:
     """Return the batches in an archive by name. Nothing is written; links, holes and other files are skipped."""
     batches: dict[str, bytes] = {}
-    try:
-        with _files.open_data_file(archive) as stream, gzip.GzipFile(fileobj=stream) as unzipped:
-            content = _BoundedReader(unzipped, MAX_OTHER_BYTES)
+    with _files.open_data_file(archive) as stream:
+        try:
+            content = _BoundedReader(gzip.GzipFile(fileobj=stream), MAX_OTHER_BYTES)
             with tarfile.open(fileobj=content, mode="r|") as members:  # type: ignore[call-overload]
                 for member in members:
                     folder, _, name = member.name.removeprefix("./").rpartition("/")
@@ -121,8 +118,8 @@ def _read_archive(archive: Path) -> dict[str, bytes]:
                     batches[name] = members.extractfile(member).read()
             while content.read(CHUNK):  # gzip compares its checksum at the end
                 pass
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"the archive is damaged or truncated ({error})") from error
+        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+            raise ValueError(f"the archive is damaged or truncated ({error})") from error
     return batches
 
 

@@ -75,10 +75,9 @@ class TableData(Data):
         table = read_csv(file, self.delimiter)
         missing = [name for name in (*encoding["columns"], encoding["target"]) if name not in table.columns]
         if missing:
+            trained = join_truncated(encoding["columns"])
             raise OptionError(
-                "path",
-                f"{file} lacks the columns {join_truncated(missing)}; the run was trained on "
-                f"{join_truncated(encoding['columns'])}",
+                "path", f"{file} lacks the columns {join_truncated(missing)}; the run was trained on {trained}"
             )
         wanted = {name: table.columns[name] for name in (*encoding["columns"], encoding["target"])}
         return self._encode(self._drop_missing(TableCells(wanted, table.lines), encoding["target"]), encoding, file)
@@ -93,9 +92,7 @@ class TableData(Data):
         if goal.is_floating_point():
             known = goal[train]
             if known.min() == known.max():
-                raise OptionError(
-                    "target", f"{target} is {known[0].item():g} in every training row; there is nothing to learn"
-                )
+                raise OptionError("target", f"{target} is {known[0].item():g} in every training row")
             if self.standardize_target:
                 mean, scale = known.mean().item(), known.std(correction=0).item()
         inputs = [name for name in table.columns if name != target]
@@ -135,14 +132,11 @@ class TableData(Data):
     def _check_names(self, columns: Sequence[str]) -> str:
         """Check that the columns which the keys name exist. Return the target."""
         if self.target is None:
-            raise OptionError(
-                "target", f"name the column to predict: data.target=...; there is {join_truncated(columns)}"
-            )
+            raise OptionError("target", f"name the column to predict: data.target=...{did_you_mean('', columns)}")
         if self.target not in columns:
-            header = "" if not any(map(is_number, columns)) else " (the first line must hold the names of the columns)"
-            raise OptionError(
-                "target", f"there is no column '{self.target}'{did_you_mean(self.target, columns)}{header}"
-            )
+            header = " (the first line must hold the names of the columns)" if any(map(is_number, columns)) else ""
+            similar = did_you_mean(self.target, columns)
+            raise OptionError("target", f"there is no column '{self.target}'{similar}{header}")
         for key, names in (("drop", self.drop), ("categorical", self.categorical)):
             for name in names:
                 if name not in columns:
@@ -161,27 +155,19 @@ class TableData(Data):
         if self.missing == "drop" and holes:
             complete = [i for i, row in enumerate(zip(*columns.values(), strict=True)) if None not in row]
             if not complete:
-                raise OptionError(
-                    "missing", "drop leaves no row: every row lacks a value; leave out columns with data.drop"
-                )
+                raise OptionError("missing", "drop leaves no row: every row lacks a value; drop columns: data.drop")
             columns = {name: [cells[i] for i in complete] for name, cells in columns.items()}
             return TableCells(columns, [table.lines[i] for i in complete])
         if target in holes:
             first = table.lines[columns[target].index(None)]
-            raise OptionError(
-                "target",
-                f"{target} is missing in {format_count(holes[target], 'row')}, the first in line {first}; correct them "
-                "or leave the rows out: data.missing=drop",
-            )
+            rows = f"{format_count(holes[target], 'row')}, the first in line {first}"
+            raise OptionError("target", f"{target} is missing in {rows}; correct or drop them: data.missing=drop")
         if self.missing == "refuse" and holes:
             first = min(table.lines[columns[name].index(None)] for name in holes)
             where = join_truncated(f"{name} ({count})" for name, count in holes.items())
-            raise OptionError(
-                "missing",
-                f"{format_count(sum(holes.values()), 'value')} missing, in {where}, the first in line {first}; leave "
-                f"the rows out: data.missing=drop, fill the values: data.missing=fill, or leave the columns out: "
-                f"data.drop=[{','.join(holes)}]",
-            )
+            remedy = f"set data.missing=drop, data.missing=fill or data.drop=[{','.join(holes)}]"
+            count = format_count(sum(holes.values()), "value")
+            raise OptionError("missing", f"{count} missing, in {where}, the first in line {first}; {remedy}")
         return TableCells(columns, table.lines)
 
     def _targets(self, name: str, table: TableCells) -> tuple[torch.Tensor, tuple[str, ...]]:
@@ -207,24 +193,19 @@ class TableData(Data):
         cells = table.columns[name]
         present = [cell for cell in cells if cell is not None]
         if not present:
-            raise OptionError("missing", f"{name} has no value in any row; leave it out: data.drop=[{name}]")
+            raise OptionError("missing", f"{name} has no value in any row; set data.drop=[{name}]")
         if name not in self.categorical:
             if all(map(is_number, present)):
                 known = [float(cell) for i in train if (cell := cells[i]) is not None]
                 if not known:
-                    raise OptionError(
-                        "missing", f"{name} has no value in any training row; leave it out: data.drop=[{name}]"
-                    )
+                    raise OptionError("missing", f"{name} has no value in any training row; set data.drop=[{name}]")
                 return math.fsum(known) / len(known)
-            remedy = f"encode the column as categories: data.categorical=[{name}], or leave it out: data.drop=[{name}]"
+            remedy = f"or set data.categorical=[{name}] or data.drop=[{name}]"
             _refuse_mixed(name, table, "categorical", remedy)
         categories = sorted(set(present))
         if name not in self.categorical and len(categories) > max(FEW, len(present) / 2):
-            raise OptionError(
-                "drop",
-                f"{name} has {len(categories)} different texts in {len(present)} rows, and each would be an input; "
-                f"leave it out: data.drop=[{name}], or keep it: data.categorical=[{name}]",
-            )
+            count = f"{len(categories)} different texts in {len(present)} rows, and each would be an input"
+            raise OptionError("drop", f"{name} has {count}; set data.drop=[{name}] or data.categorical=[{name}]")
         return [*categories, *([None] if None in cells else [])]
 
 
@@ -244,9 +225,7 @@ def _fill(x: np.ndarray, name: str, table: TableCells, encoding: float | Sequenc
     if new is not None:
         cell = "a missing value" if cells[new] is None else repr(cells[new])
         known = join_truncated(text for text in encoding if text is not None)
-        raise OptionError(
-            "path", f"{name} has {cell} in line {table.lines[new]}; the categories of training are {known}"
-        )
+        raise OptionError("path", f"{name} has {cell} in line {table.lines[new]}; the training data have {known}")
     x[np.arange(len(cells)), [code[cell] for cell in cells]] = 1.0
 
 
@@ -256,15 +235,13 @@ def _numbers(name: str, table: TableCells, missing: float) -> np.ndarray:
     text = next((i for i, cell in enumerate(cells) if cell is not None and not is_number(cell)), None)
     if text is not None:
         raise OptionError(
-            "path", f"{name} held numbers in training, but has {cells[text]!r} in line {table.lines[text]}"
+            "path", f"{name} was numeric in training, but has {cells[text]!r} in line {table.lines[text]}"
         )
     x = np.array([missing if cell is None else float(cell) for cell in cells])
     different, in_float32 = len(np.unique(x)), len(np.unique(x.astype(np.float32)))
     if different > 1 and 2 * in_float32 <= different:
-        raise OptionError(
-            "drop",
-            f"{name} has {different} different numbers, {in_float32} in float32; subtract the smallest one first",
-        )
+        count = f"{different} different numbers, {in_float32} in float32"
+        raise OptionError("drop", f"{name} has {count}; subtract the smallest one first")
     return x
 
 
@@ -277,9 +254,8 @@ def _refuse_mixed(name: str, table: TableCells, key: str, remedy: str) -> None:
     present = len(cells) - cells.count(None)
     first = f"{cells[texts[0]]!r} in line {table.lines[texts[0]]}"
     if all(re.fullmatch(r"[-+]?[\d.]*(,\d+)+", cells[i] or "") for i in texts):
-        raise OptionError(
-            key, f"{name} has numbers written with a comma, the first {first}; write 1.5 for 1,5, or 1500 for 1,500"
-        )
+        remedy = "write 1.5 for 1,5, or 1500 for 1,500"
+        raise OptionError(key, f"{name} has numbers written with a comma, the first {first}; {remedy}")
     if 2 * len(texts) <= present:
         more = f", and {len(texts) - 1} more" if len(texts) > 1 else ""
         raise OptionError(key, f"{name} has numbers, but also text: {first}{more}; correct the table, {remedy}")

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from dlopt.base.histogram import Histogram
+from dlopt.base.diagnostic import Histogram
 from dlopt.parts import Diagnostic, StepRecord
 from dlopt.ranges import Count
 

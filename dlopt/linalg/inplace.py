@@ -8,20 +8,20 @@ import torch
 from torch import Tensor
 
 CHUNK_SIZE = 1 << 17
-"""Numbers in one portion: several tensors of so many stay in a processor's caches."""
+"""Maximum size of a chunk: several tensors of this size fit into the caches of a processor."""
 
 
 def fused_available(w: Tensor) -> bool:
-    """Whether torch's fused kernels take it: the weights of one run, on a CPU or on CUDA."""
+    """Return whether torch's fused kernels accept w: weights of one run, on a CPU or on CUDA."""
     return w.ndim == 1 and w.device.type in ("cpu", "cuda")
 
 
 def cache_chunks(w: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The same stretch of each of these (..., P) tensors, one stretch after another, as views.
+    """Yield views of the same slice of each of these (..., P) tensors, one slice after another.
 
-    A formula of several operations that goes through them finds its intermediate results in the processor's cache. As
-    large as w they would be fresh memory at each step: at 1.9 million weights the page faults cost more than all of the
-    arithmetic. Short tensors, and those of other devices, come whole. A tensor (..., 0) is empty in each portion.
+    A formula of several operations then finds its intermediate results in the cache. Intermediate results of the size
+    of w need new memory at each step: at 1.9 million weights the page faults cost more than the arithmetic. Short
+    tensors and tensors on other devices are one slice. A tensor (..., 0) is empty in each slice.
     """
     count = -(-w.numel() // CHUNK_SIZE) if w.device.type == "cpu" else 1
     if count == 1:
@@ -31,21 +31,21 @@ def cache_chunks(w: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def axpy_(w: Tensor, a: float | Tensor, x: Tensor) -> Tensor:
-    """w <- w + a x in place, for a number a or an (E, 1) column, in one pass over memory."""
+    """Compute w <- w + a x in place, for a number a or an (E, 1) column, in one pass over memory."""
     return w.addcmul_(x, a) if isinstance(a, Tensor) else w.add_(x, alpha=a)
 
 
 def clip_factor(x: Tensor, limit: float | Tensor) -> Tensor:
-    """The factor, (..., 1), that brings vectors (..., n) to a Euclidean norm of at most limit; 1 where it is none more.
+    """Return the factors, (..., 1), that reduce the Euclidean norms of vectors (..., n) to at most limit, else 1.
 
-    Not a number where the norm is too large for its type: zero, as it would be, would hide that something explodes.
+    A factor is NaN if the norm overflows: zero would hide a divergence.
     """
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return (limit / norm).clamp(max=1.0).masked_fill(norm.isinf(), torch.nan)
 
 
 def addcdiv_scaled_(w: Tensor, a: float | Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """w <- w + a x / y in place, for a number a or an (E, 1) column."""
+    """Compute w <- w + a x / y in place, for a number a or an (E, 1) column."""
     return w.addcdiv_(x * a, y) if isinstance(a, Tensor) else w.addcdiv_(x, y, value=a)
 
 

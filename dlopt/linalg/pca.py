@@ -1,4 +1,4 @@
-"""Principal axes of data: the directions in which its features vary together, and by how much."""
+"""Principal component analysis."""
 
 from typing import NamedTuple
 
@@ -9,9 +9,9 @@ from dlopt.storage import memory
 
 
 class PrincipalAxes(NamedTuple):
-    """mean (*shape,) of the examples, directions (D, D) whose columns are orthonormal, variances (D,) along them.
+    """The mean (*shape,) of the examples, orthonormal columns directions (D, D), and the variances (D,) along them.
 
-    The largest variance comes first, and what rounding alone makes of none is zero. All in float64.
+    All in float64, the largest variance first. A variance within rounding of zero is zero.
     """
 
     mean: Tensor
@@ -20,11 +20,10 @@ class PrincipalAxes(NamedTuple):
 
 
 def principal_axes(inputs: Tensor) -> PrincipalAxes:
-    """Return the principal axes of inputs (N, *shape), taken as vectors of length D: C = U diag(variances) U^T.
+    """Return the principal axes of inputs (N, *shape) as vectors of length D: C = U diag(variances) U^T.
 
-    C = (1/N) sum (x - mean)(x - mean)^T. The entry of each direction that is largest in size is positive, because the
-    sign of an eigenvector is arbitrary and depends on the version of LAPACK. Raises NotEnoughMemoryError if D is too
-    large.
+    C = (1/N) sum (x - mean)(x - mean)^T. The sign of an eigenvector depends on the version of LAPACK, so the largest
+    entry of each direction in absolute value is made positive. Raises NotEnoughMemoryError if D is too large.
     """
     count, features = len(inputs), inputs.shape[1:].numel()
     memory.check(8 * (2 * count * features + 6 * features**2), f"the covariance of {features} features")
@@ -39,11 +38,11 @@ def principal_axes(inputs: Tensor) -> PrincipalAxes:
 
 
 def inverse_roots(variances: Tensor, eps: float) -> Tensor:
-    """1 / sqrt(variance + eps max variance) along each axis, and zero along those without variance."""
+    """Return 1 / sqrt(variance + eps max variance) for each axis, and zero for axes without variance."""
     damped = (variances + eps * variances[0]).rsqrt()
     return damped.masked_fill(variances == 0, 0.0)
 
 
 def transform(inputs: Tensor, mean: Tensor, matrix: Tensor) -> Tensor:
-    """(x - mean)^T M for each example as a vector, in the shape that it had."""
+    """Return (x - mean)^T M for each example as a vector, in the shape of the example."""
     return ((inputs - mean).flatten(1) @ matrix).view(inputs.shape)

@@ -1,16 +1,14 @@
 """Random orthogonal matrices, uniform under Haar's measure."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def sample_orthogonal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
-    """(rows, columns), float64: with rows <= columns the rows are orthonormal, else the columns.
+    """Return a (rows, columns) matrix in float64 with orthonormal rows if rows <= columns, else orthonormal columns.
 
-    The orthogonal factor of a Gaussian matrix, each column times the sign of R's diagonal entry: without that the sign
-    would be the factorization's convention, and the matrix not uniform (Mezzadri 2007).
+    torch draws it transposed, and thus other numbers, if there are more columns.
     """
-    tall = torch.randn(max(rows, columns), min(rows, columns), dtype=torch.float64, generator=generator)
-    q, r = torch.linalg.qr(tall)
-    q *= r.diagonal().sign()
-    return q if rows >= columns else q.T
+    tall = torch.empty(max(rows, columns), min(rows, columns), dtype=torch.float64)
+    nn.init.orthogonal_(tall, generator=generator)
+    return tall if rows >= columns else tall.T

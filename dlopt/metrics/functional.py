@@ -1,8 +1,7 @@
-"""Figures of merit: what is reported beside a loss.
+"""Metrics of outputs (..., N, outputs) and targets of N examples, of shape (...); the leading dimensions are runs.
 
-Each takes outputs (..., N, outputs) and targets of N examples, for any number of runs in the leading dimensions, and
-returns a tensor of shape (...). Targets of classes are (..., N), or probabilities (..., N, outputs), which count as
-their most probable class; targets of numbers are (..., N, outputs).
+Targets of classes are (..., N), or probabilities (..., N, outputs), which count as their most probable class. Targets
+of numbers are (..., N, outputs).
 """
 
 import math
@@ -19,29 +18,29 @@ RegressionMetric = Literal["r2"]
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The share of examples whose class has the largest output."""
+    """Return the fraction of examples whose class has the largest output."""
     return (outputs.argmax(-1) == _classes(targets)).to(outputs.dtype).mean(-1)
 
 
 def error(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The 0-1 loss: the share of examples whose class has not the largest output."""
+    """Return the 0-1 loss: the fraction of examples whose class does not have the largest output."""
     return 1.0 - accuracy(outputs, targets)
 
 
 def top5(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The share of examples whose class is among the five with the largest outputs."""
+    """Return the fraction of examples whose class is among the five with the largest outputs."""
     five = outputs.topk(min(5, outputs.shape[-1]), dim=-1).indices
     return (five == _classes(targets).unsqueeze(-1)).any(-1).to(outputs.dtype).mean(-1)
 
 
 def auc(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The area under the ROC curve of each class against all others, averaged over the classes that occur.
+    """Return the area under the ROC curve of each class against the rest, averaged over the classes that occur.
 
-        AUC = (sum of ranks of the P examples of the class - P (P + 1) / 2) / (P Q),   Q the number of the others:
+        AUC = (sum of ranks of the P examples of the class - P (P + 1) / 2) / (P Q),   Q the number of other examples:
 
-    the probability that an example of the class has a larger score than one of another; ties count half, by midranks.
-    The score is the class's probability p under a softmax of the outputs, by log(p / (1 - p)), which tells apart what
-    p itself rounds to one. Not a number where all examples are of one class, or an output is none.
+    the probability that an example of the class has a larger score than another example; ties count half, by midranks.
+    The score is log(p / (1 - p)) for the softmax probability p of the class, because p itself rounds to one. NaN if all
+    examples are of one class or an output is NaN.
 
     Source: Hanley and McNeil 1982; one against the rest: Provost and Domingos 2000, but each class weighs the same.
     """
@@ -52,7 +51,7 @@ def auc(outputs: Tensor, targets: Tensor) -> Tensor:
     of_class = _classes(targets).unsqueeze(-2) == torch.arange(outputs.shape[-1], device=outputs.device).unsqueeze(-1)
     positive = of_class.sum(-1)
     negative = of_class.shape[-1] - positive
-    # Whole numbers up to here: sums of ranks would lose their last digits in float32.
+    # Integers up to here: float32 is not exact for sums of ranks.
     twice_pairs = (twice_rank * of_class).sum(-1) - positive * (positive + 1)
     areas = twice_pairs.to(outputs.dtype) / (2 * positive * negative).to(outputs.dtype)
     areas = areas.masked_fill(scores.isnan().any(-1).any(-1, keepdim=True), math.nan)
@@ -60,40 +59,40 @@ def auc(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def r2(outputs: Tensor, targets: Tensor) -> Tensor:
-    """R^2 = 1 - (squared error) / (variance of the targets): 1 for perfect predictions, 0 for the mean of the targets.
+    """Return R^2 = 1 - (squared error) / (variance of the targets): 1 for perfect predictions, 0 for the mean.
 
-    Not a number where the targets do not vary.
+    NaN if the targets do not vary.
     """
     residual = (outputs - targets).square().sum((-2, -1))
     spread = (targets - targets.mean(-2, keepdim=True)).square().sum((-2, -1))
     return 1.0 - residual / spread.masked_fill(spread == 0, math.nan)
 
 
-_METRICS = {merit.__name__: merit for merit in (accuracy, error, top5, auc, r2)}
+_METRICS = {metric.__name__: metric for metric in (accuracy, error, top5, auc, r2)}
 
 
 def compute_by_name(names: Sequence[str], outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """These figures of merit, by name."""
-    found: dict[str, Tensor] = {}
+    """Return these metrics by name."""
+    values: dict[str, Tensor] = {}
     for name in names:
-        known = name == "error" and "accuracy" in found  # counting the right ones is all the work of both
-        found[name] = 1.0 - found["accuracy"] if known else _METRICS[name](outputs, targets)
-    return found
+        cheap = name == "error" and "accuracy" in values
+        values[name] = 1.0 - values["accuracy"] if cheap else _METRICS[name](outputs, targets)
+    return values
 
 
 def check(names: Sequence[str], outputs: Tensor) -> None:
-    """Mistake where one of these says nothing of so many outputs."""
+    """Raise OptionError if a metric is constant for this number of outputs."""
     classes = outputs.shape[-1]
     if "top5" in names and classes <= 5:
         raise OptionError("metrics", f"top5 is always 1 with {classes} classes; leave it out")
 
 
 def _log_odds(outputs: Tensor) -> Tensor:
-    """log(p / (1 - p)) for the probability p of each class: its output less the log-sum-exp of all others."""
+    """Return log(p / (1 - p)) for the probability p of each class: its output minus the log-sum-exp of the others."""
     none = torch.full_like(outputs[..., :1], -math.inf)
     before = torch.cat([none, outputs.logcumsumexp(-1)[..., :-1]], dim=-1)
-    behind = torch.cat([outputs.flip(-1).logcumsumexp(-1).flip(-1)[..., 1:], none], dim=-1)
-    return outputs - torch.logaddexp(before, behind)
+    after = torch.cat([outputs.flip(-1).logcumsumexp(-1).flip(-1)[..., 1:], none], dim=-1)
+    return outputs - torch.logaddexp(before, after)
 
 
 def _classes(targets: Tensor) -> Tensor:

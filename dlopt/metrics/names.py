@@ -1,4 +1,4 @@
-"""What the names of metrics say: which way is better, which of them are shown first, how a value is written."""
+"""Names of metrics: the direction of improvement and the headline."""
 
 from __future__ import annotations
 
@@ -8,23 +8,19 @@ from typing import Literal
 HEADLINE = tuple(
     f"{split}/{name}" for split in ("train", "val", "test") for name in ("loss", "accuracy", "r2", "auc", "top5")
 )
-"""The few that fit a line, in the order in which they stand there."""
-
-
+"""Metrics that are shown in one line, in this order."""
 AVERAGE_HEADLINE = tuple(f"average/{name}" for name in HEADLINE)
-"""The same at averaged weights, where there are any."""
-
-
+"""The same metrics at averaged weights."""
 Statistic = Literal["mean", "median"]
-"""What a metric of several runs is made into."""
+"""Statistics of a metric over several runs."""
 
 
 def higher_is_better(metric: str) -> bool:
-    """The direction in which a metric improves; losses and errors fall."""
+    """Return whether larger values of a metric are better; losses and errors improve by falling."""
     return metric.rpartition("/")[2] in ("accuracy", "r2", "auc", "top5")
 
 
 def select_headline(names: Iterable[str]) -> list[str]:
-    """The metrics of these that fit a line."""
-    known = set(names)
-    return [name for name in HEADLINE if name in known]
+    """Return the headline metrics among these names."""
+    available = set(names)
+    return [name for name in HEADLINE if name in available]

@@ -1,7 +1,7 @@
-"""The hidden units of a network: which modules are activations, where they are bounded, and what they put out.
+"""Activations of a network: the modules, their bounds and their outputs.
 
-An activation is a module with the mark `activates`, as those have that the configured activation made for an arch, and
-in people's own networks any of torch's own that works on each number by itself and has no weights.
+A module is an activation if it has the attribute `activates`, which the configured activation sets, or if it is an
+elementwise activation of torch without weights, as in custom networks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 _MIXING = (nn.Softmax, nn.Softmax2d, nn.Softmin, nn.LogSoftmax, nn.GLU)
-"""torch's activations without weights that put several numbers into one: their outputs are no units'."""
+"""Activations of torch without weights that are not elementwise."""
 _BOUNDS: dict[type[nn.Module], tuple[float, float]] = {
     nn.Sigmoid: (0.0, 1.0),
     nn.Hardsigmoid: (0.0, 1.0),
@@ -23,10 +23,10 @@ _BOUNDS: dict[type[nn.Module], tuple[float, float]] = {
 
 
 class MarkedActivationFactory:
-    """A maker of activations whose modules can be told from others afterwards; in all else the maker itself."""
+    """A factory of activations that marks its modules; all other attributes are those of the wrapped factory."""
 
-    def __init__(self, maker: Any) -> None:
-        self.factory = maker
+    def __init__(self, factory: Any) -> None:
+        self.factory = factory
 
     def __call__(self, *inputs: Any) -> nn.Module:
         if inputs:
@@ -38,18 +38,18 @@ class MarkedActivationFactory:
         return module
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # a copy is asked for these before it has a maker
+        if name.startswith("__"):  # copy.copy looks them up before `factory` is set
             raise AttributeError(name)
         return getattr(self.factory, name)
 
 
 def find_activations(model: nn.Module) -> dict[str, nn.Module]:
-    """The activations of a network, by their names in it."""
+    """Return the activations of a network by name."""
     return {name: m for name, m in model.named_modules() if getattr(m, "activates", False) or _is_torch_activation(m)}
 
 
 def get_bounds(module: nn.Module) -> tuple[float, float] | None:
-    """The limits between which an activation's outputs lie, if there are two; one's own module says `bounds`."""
+    """Return the limits of an activation's outputs if there are two; custom modules have an attribute `bounds`."""
     if isinstance(module, nn.Hardtanh):
         return module.min_val, module.max_val
     return getattr(module, "bounds", _BOUNDS.get(type(module)))
@@ -57,18 +57,18 @@ def get_bounds(module: nn.Module) -> tuple[float, float] | None:
 
 @contextmanager
 def record_outputs(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """A dictionary that takes in what these modules put out, by name; of several uses in one forward the last."""
-    found: dict[str, Tensor] = {}
+    """Yield a dictionary that receives the outputs of these modules by name, from the last use of each module."""
+    outputs: dict[str, Tensor] = {}
 
     def hook(name: str) -> Any:
         def record(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            found[name] = output.detach().clone()  # what comes behind may overwrite it
+            outputs[name] = output.detach().clone()  # a later module may overwrite it
 
         return record
 
     handles = [module.register_forward_hook(hook(name)) for name, module in modules.items()]
     try:
-        yield found
+        yield outputs
     finally:
         for handle in handles:
             handle.remove()

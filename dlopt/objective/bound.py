@@ -16,7 +16,7 @@ from torch.func import functional_call
 
 from dlopt import prng
 from dlopt.base.layout import Layout
-from dlopt.base.normalization import BatchStatisticsModule
+from dlopt.base.network import BatchStatisticsModule
 from dlopt.base.regularization import Regularization, StochasticSite
 from dlopt.prng import Key
 

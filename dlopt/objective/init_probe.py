@@ -1,6 +1,6 @@
-"""The network on one mini-batch before training: what an init that looks at data may ask.
+"""The network on one mini-batch before training, for data-dependent inits.
 
-Nothing in the network is changed by asking: dropout is off, and what normalizations see is thrown away.
+The network does not change: dropout is off, and batch statistics are discarded.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from dlopt.base.data import Split
 from dlopt.base.init import LayerGradients
 from dlopt.base.layout import Layout, Parameter
 from dlopt.base.loss import Loss
-from dlopt.base.normalization import BatchStatisticsModule
+from dlopt.base.network import BatchStatisticsModule
 from dlopt.base.regularization import StochasticSite
 from dlopt.objective import activation_hooks
 from dlopt.prng import Key
 
 EXAMPLES = 256
-"""Of the mini-batch, whatever the run's own size is: enough for the standard deviation of a layer's outputs."""
+"""Size of the mini-batch: enough for the standard deviation of a layer's outputs."""
 
 Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]
 
@@ -34,8 +34,8 @@ class MiniBatchInitProbe:
     """A network and some examples of its training split: see dlopt.parts.InitProbe."""
 
     def __init__(self, model: nn.Module, loss: Loss, train: Split, dtype: torch.dtype, key: Key) -> None:
-        chosen = torch.randperm(len(train), generator=prng.generator(key))[:EXAMPLES]
-        rows = chosen if train.rows is None else train.rows[chosen]
+        indices = torch.randperm(len(train), generator=prng.generator(key))[:EXAMPLES]
+        rows = indices if train.rows is None else train.rows[indices]
         batch = (train.inputs[rows], train.targets[rows])
         self.inputs, self.targets = (x.to(dtype) if x.is_floating_point() else x for x in batch)
         self.all_targets = train.targets if train.rows is None else train.targets[train.rows]
@@ -76,19 +76,19 @@ class MiniBatchInitProbe:
         return w
 
     def layer_outputs(self, w: Tensor) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
-        last: list[str] = []  # the layer that was left last, while no activation stands behind it
+        outputs: dict[str, Tensor] = {}
+        last: list[str] = []  # the previous layer, until its activation is called
 
         def of_layer(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
             name = self._layers[module].name
             last.clear()
-            if name not in found and isinstance(output, Tensor):
-                found[name] = output.clone()  # what comes behind may overwrite it
+            if name not in outputs and isinstance(output, Tensor):
+                outputs[name] = output.clone()  # a later module may overwrite it
                 last.append(name)
 
         def of_activation(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
             if last and isinstance(output, Tensor):
-                found[last.pop()] = output.clone()
+                outputs[last.pop()] = output.clone()
 
         with (
             torch.no_grad(),
@@ -96,7 +96,7 @@ class MiniBatchInitProbe:
             _register_hooks(self._activations, of_activation),
         ):
             self._run(self.layout.views(w), self.inputs)
-        return found
+        return outputs
 
     def gradients(self, w: Tensor) -> dict[str, LayerGradients]:
         ends: dict[str, tuple[Tensor, Tensor]] = {}
@@ -106,7 +106,7 @@ class MiniBatchInitProbe:
             if name in ends or not isinstance(output, Tensor):
                 return output
             ends[name] = next(x for x in (*args, *named.values()) if isinstance(x, Tensor)), output
-            return output.clone()  # what comes behind may overwrite it
+            return output.clone()  # a later module may overwrite it
 
         x = self.inputs.clone()
         w = w.clone().requires_grad_()
@@ -114,13 +114,13 @@ class MiniBatchInitProbe:
             x.requires_grad_()
         with torch.enable_grad(), _register_hooks(self._layers, hook):
             loss = self._loss(self._run(self.layout.views(w), x), self.targets)
-            sought = {t for pair in ends.values() for t in pair if t.requires_grad}
-            pieces = torch.autograd.grad(loss, list(sought), allow_unused=True)
-        by = dict(zip(sought, pieces, strict=True))
-        return {name: LayerGradients(by.get(into), by.get(out)) for name, (into, out) in ends.items()}
+            tensors = {t for pair in ends.values() for t in pair if t.requires_grad}
+            gradients = torch.autograd.grad(loss, list(tensors), allow_unused=True)
+        by_tensor = dict(zip(tensors, gradients, strict=True))
+        return {name: LayerGradients(*map(by_tensor.get, pair)) for name, pair in ends.items()}
 
     def _run(self, views: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        """The network's outputs as in training, but for dropout."""
+        """Return the outputs of the network in training without dropout."""
         sites = [m for m in self._model.modules() if isinstance(m, StochasticSite)]
         try:
             for site in sites:
@@ -137,7 +137,7 @@ class MiniBatchInitProbe:
 
 @contextmanager
 def _register_hooks(modules: Any, hook: Hook) -> Iterator[None]:
-    """What these modules put out goes through the hook."""
+    """Pass the outputs of these modules through the hook."""
     handles = [module.register_forward_hook(hook, with_kwargs=True) for module in modules]
     try:
         yield

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -34,6 +35,8 @@ from dlopt.objective.bound import (
 )
 from dlopt.objective.clipping import Clip
 from dlopt.prng import Key
+
+_NO_CONTEXT = nullcontext()
 
 
 class Evaluation(NamedTuple):
@@ -76,13 +79,10 @@ class Problem:
         self.compiled = compiled
         self.evaluations = 0
         self.bound_w: Tensor | None = None
-        self.penalizes = self._overrides_any("penalty")
-        self._transforms_inputs = self._overrides_any("inputs")
-        self._transforms_weights = self._overrides_any("weights")
-        self._transforms_targets = self._overrides_any("targets")
-        self._transforms_inference = self._overrides_any("inference")
-        self._transforms_gradients = self._overrides_any("gradient")
-        self.binds = lanes is None and not self._transforms_weights
+        methods = ("penalty", "inputs", "weights", "gradient")
+        self._overridden = {m for m in methods if any(overrides(r, m, Regularization) for r in self.regularization)}
+        self.penalizes = "penalty" in self._overridden
+        self.binds = lanes is None and "weights" not in self._overridden
         """Whether the network can be bound: one run, evaluated at w itself."""
         self.functional = FunctionalNetwork(model, self.layout, find_owners(model, self.regularization))
         self._bound: list[BoundNetwork] = []  # at bound_w, and at a copy of any other w
@@ -93,8 +93,6 @@ class Problem:
             for name, module in self.functional.normalizations.items()
             for key, b in module.named_buffers()
         }
-
-    # ------------------------------------------------------------------------------------------- f(w)
 
     def total(
         self,
@@ -112,7 +110,7 @@ class Problem:
         network = network or self.functional
         loss, *rules = self._with_lane_values(varying)
         outputs = self._outputs(network, rules, w, x, key, own=bool(varying))
-        for rule in rules if self._transforms_targets else ():
+        for rule in rules:
             y = rule.targets(y)
         value = loss(outputs, y)
         evaluation = Evaluation(value.detach(), outputs.detach(), network.pop_batch_stats())
@@ -125,20 +123,20 @@ class Problem:
         self, network: FunctionalNetwork, rules: Sequence[Regularization], w: Tensor, x: Tensor, key: Key, own: bool
     ) -> Tensor:
         """Return the outputs of a network in training, of one lane; own: the lane has rules of its own."""
-        for i, rule in enumerate(rules) if self._transforms_inputs else ():
+        for i, rule in enumerate(rules) if "inputs" in self._overridden else ():
             x = rule.inputs(x, prng.fold_in(key, INPUT_KEYS + i))
         at = w
-        for i, rule in enumerate(rules) if self._transforms_weights else ():
+        for i, rule in enumerate(rules) if "weights" in self._overridden else ():
             at = rule.weights(at, prng.fold_in(key, WEIGHT_KEYS + i), self.layout)
         network.set_keys(key)
-        with network.use_rules(rules, self.regularization) if own else nullcontext(), self._autocast(x):
+        with network.use_rules(rules, self.regularization) if own else _NO_CONTEXT, self._autocast(x):
             outputs = network(at, x)
-        return outputs.to(w.dtype)
+        return outputs if outputs.dtype == w.dtype else outputs.to(w.dtype)
 
     def transform_gradient(self, g: Tensor, key: Key, step: int) -> Tensor:
         """Return a gradient of f, (..., P), clipped and changed by regularizations; g is not modified."""
         changed = g if self.clip is None else self.clip(g)
-        if not self._transforms_gradients:
+        if "gradient" not in self._overridden:
             return changed
 
         def call(g: Tensor, key: Key, varying: dict[Any, Tensor]) -> Tensor:
@@ -148,8 +146,6 @@ class Problem:
             return g
 
         return self.map_lanes(call)(changed, key, self.varying)
-
-    # ------------------------------------------------------------------------------------------- the network
 
     def bind(self, w: Tensor) -> Tensor:
         """Make w, (P,), the memory of the network's own parameters: gradients at this very tensor then cost no copy."""
@@ -189,8 +185,6 @@ class Problem:
         for momentum, names in by_momentum.items():
             torch._foreach_lerp_([self.running[n] for n in names], [statistics[n] for n in names], momentum)
 
-    # ------------------------------------------------------------------------------------------- inference
-
     def predict(self, w: Tensor, inputs: Tensor, running: Mapping[str, Tensor] | None = None) -> Tensor:
         """Return the outputs in inference, (..., B, outputs), with running statistics and nothing random."""
         running = self.running if running is None else running
@@ -198,13 +192,13 @@ class Problem:
         try:
             with torch.no_grad(), self._autocast(inputs):
                 if w is self.bound_w and running is self.running:
-                    outputs = self._bound[0](w, self._inference_inputs(self.regularization, inputs))
+                    outputs = self._bound[0](w, _inference_inputs(self.regularization, inputs))
                 else:
 
                     def call(w: Tensor, running: dict[str, Tensor], x: Tensor, varying: dict[Any, Tensor]) -> Tensor:
                         _, *rules = self._with_lane_values(varying)
                         with self.functional.use_rules(rules, self.regularization):
-                            return self.functional(w, self._inference_inputs(rules, x), running)
+                            return self.functional(w, _inference_inputs(rules, x), running)
 
                     outputs = self.map_lanes(call)(w, dict(running), inputs, self.varying)
             return outputs.to(w.dtype)
@@ -230,8 +224,6 @@ class Problem:
 
         return self.map_lanes(call)(outputs, targets, self.varying)
 
-    # ------------------------------------------------------------------------------------------- lanes
-
     def map_lanes(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Map a function of one lane over all lanes; return the function itself for one run."""
         return function if self.lanes is None else vmap(function)
@@ -249,14 +241,9 @@ class Problem:
             parts[i] = dotted_fields.replace_fields(parts[i], {field: value})
         return parts
 
-    def _overrides_any(self, method: str) -> bool:
-        """Return whether a regularization overrides this method."""
-        return any(overrides(rule, method, Regularization) for rule in self.regularization)
-
-    def _inference_inputs(self, rules: Sequence[Regularization], x: Tensor) -> Tensor:
-        for rule in rules if self._transforms_inference else ():
-            x = rule.inference(x)
-        return x
-
     def _autocast(self, like: Tensor) -> Any:
-        return nullcontext() if self.autocast is None else torch.autocast(like.device.type, dtype=self.autocast)
+        return _NO_CONTEXT if self.autocast is None else torch.autocast(like.device.type, dtype=self.autocast)
+
+
+def _inference_inputs(rules: Sequence[Regularization], x: Tensor) -> Tensor:
+    return reduce(lambda x, rule: rule.inference(x), rules, x)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from dlopt.base.data import Split
 from dlopt.base.loss import Loss
-from dlopt.base.preprocess import Preprocess
 from dlopt.base.regularization import Regularization
+from dlopt.base.transforms import Preprocess
 from dlopt.objective.problem import Problem
 from dlopt.training.batches import DataPlacement, Examples
 from dlopt.training.evaluation import CHUNK, compute_metrics, predict_split

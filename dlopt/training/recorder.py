@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlopt.base.diagnostic import Reading, StepRecord
-from dlopt.base.histogram import Histogram
+from dlopt.base.diagnostic import Histogram, Reading, StepRecord
 from dlopt.base.optimizer import Step
 from dlopt.base.schedule import TrainingTime
 from dlopt.objective.oracle import MiniBatchObjective
@@ -101,10 +100,11 @@ class Recorder:
         if not self.diagnostics_due():
             return
         g = objective.raw_gradient(result.gradient)
-        record = StepRecord(t.step, before, t.w, result.loss, g, t.lr, t.layout, objective.uncounted(), result.info)
+        record = StepRecord(t.step, before, t.w, result.loss, g, t.lr, t.layout, objective, result.info)
         for name, d in self.diagnostics.items():
             if self.due.diagnostic(d.every, t.step + 1):
-                readings, self.memory[name] = d.measure(record, self.memory.get(name))
+                with objective.pause_counting():
+                    readings, self.memory[name] = d.measure(record, self.memory.get(name))
                 self.readings |= readings
 
     def log(self) -> tuple[bool, Sequence[bool], Mapping[int, Row]]:

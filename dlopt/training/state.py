@@ -12,8 +12,7 @@ from torch import Tensor
 
 from dlopt import prng
 from dlopt.base import dotted_fields
-from dlopt.base.diagnostic import Reading
-from dlopt.base.histogram import Histogram
+from dlopt.base.diagnostic import Histogram, Reading
 from dlopt.base.optimizer import Optimizer, Step
 from dlopt.base.regularization import Regularization
 from dlopt.base.schedule import Schedule, TrainingTime

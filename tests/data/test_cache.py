@@ -1,11 +1,13 @@
-"""The cache of arrays: it returns what was made, whatever happens to the file."""
+"""The cache of arrays: it returns the right arrays whatever happens to the file."""
 
+import io
 import warnings
 
 import numpy as np
 import pytest
 
 from dlopt.data._cache import cache_dir, load_or_make
+from dlopt.storage import memory
 
 
 def arrays():
@@ -45,42 +47,28 @@ def test_arrays_of_another_source_replace_the_old_ones(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
 
 
-def test_the_source_is_part_of_the_checksum(tmp_path):
+@pytest.mark.parametrize("change", [{"made_of": np.array("a 2")}, {"y": np.array([3, 1, 1])}])
+def test_an_exchanged_array_or_source_is_noticed(tmp_path, change):
     make, file = Maker(), tmp_path / "a.npz"
     load_or_make(file, make, "a 1")
     with np.load(file) as stored:
         content = dict(stored)
-    np.savez(file, **content | {"made_of": np.array("a 2")})
-    with pytest.warns(UserWarning, match="damaged"):
-        assert_right(load_or_make(file, make, "a 2"))
-    assert make.times == 2
-
-
-def test_a_flipped_byte_is_noticed_and_the_file_rewritten(tmp_path):
-    make, file = Maker(), tmp_path / "a.npz"
-    load_or_make(file, make)
-    good = file.read_bytes()
-    at = good.index(arrays()["x"].tobytes())
-    file.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+    np.savez(file, **content | change)
+    made_of = str(change.get("made_of", "a 1"))
     with pytest.warns(UserWarning, match=r"a\.npz is damaged"):
-        assert_right(load_or_make(file, make))
+        assert_right(load_or_make(file, make, made_of))
+    assert_right(load_or_make(file, make, made_of))
     assert make.times == 2
-    assert_right(load_or_make(file, make))
-    assert make.times == 2
 
 
-def test_an_exchanged_array_is_noticed(tmp_path):
-    make, file = Maker(), tmp_path / "a.npz"
-    load_or_make(file, make)
-    with np.load(file) as stored:
-        content = dict(stored)
-    np.savez(file, **content | {"y": np.array([3, 1, 1])})
-    with pytest.warns(UserWarning, match="damaged"):
-        assert_right(load_or_make(file, make))
+def encode_npy(array):
+    out = io.BytesIO()
+    np.save(out, array)
+    return out.getvalue()
 
 
-@pytest.mark.parametrize("content", [b"", b"PK", b"no archive at all", b"\x93NUMPY", b"PK\x03\x04" + bytes(100)])
-def test_a_file_that_is_no_archive_is_rewritten(tmp_path, content):
+@pytest.mark.parametrize("content", [b"", b"PK", b"not an archive", encode_npy(np.ones(3)), b"PK\x03\x04" + bytes(100)])
+def test_another_file_is_rewritten(tmp_path, content):
     make, file = Maker(), tmp_path / "a.npz"
     file.write_bytes(content)
     with pytest.warns(UserWarning, match="damaged"):
@@ -89,33 +77,33 @@ def test_a_file_that_is_no_archive_is_rewritten(tmp_path, content):
     assert make.times == 1
 
 
+def test_a_file_that_exceeds_the_memory_is_rewritten(tmp_path, monkeypatch):
+    file = tmp_path / "a.npz"
+    np.savez_compressed(file, made_of=np.array(""), sha256=np.array(""), x=np.zeros(10_000_000))
+    monkeypatch.setattr(memory, "get_available", lambda: 1_000_000)
+    with pytest.warns(UserWarning, match="damaged"):
+        assert_right(load_or_make(file, arrays))
+
+
 def test_a_truncated_file_is_rewritten(tmp_path):
     make, file = Maker(), tmp_path / "a.npz"
     load_or_make(file, make)
     whole = file.read_bytes()
-    for size in range(0, len(whole), 50):
+    for size in range(0, len(whole), 100):
         file.write_bytes(whole[:size])
         with pytest.warns(UserWarning, match="damaged"):
             assert_right(load_or_make(file, make))
 
 
-def test_an_npy_file_in_its_place_is_rewritten(tmp_path):
-    file = tmp_path / "a.npz"
-    with file.open("wb") as out:
-        np.save(out, np.ones(3))
-    with pytest.warns(UserWarning, match="damaged"):
-        assert_right(load_or_make(file, arrays))
-
-
-@pytest.mark.parametrize("flip", [1, *(pytest.param(bit, marks=pytest.mark.long) for bit in (4, 32, 128))])
-def test_no_flipped_byte_anywhere_gives_wrong_arrays_or_an_error(tmp_path, flip):
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.long)])
+def test_no_flipped_byte_anywhere_gives_wrong_arrays_or_an_error(tmp_path, every):
     file = tmp_path / "a.npz"
     load_or_make(file, arrays)
     good = file.read_bytes()
-    for at in range(len(good)):
-        file.write_bytes(good[:at] + bytes([good[at] ^ flip]) + good[at + 1 :])
+    for at in range(0, len(good), every):
+        file.write_bytes(good[:at] + bytes([good[at] ^ 1 << at % 8]) + good[at + 1 :])
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # not every byte matters
+            warnings.simplefilter("ignore")  # some bytes do not matter
             assert_right(load_or_make(file, arrays))
 
 
@@ -135,7 +123,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
 
 
-def test_the_folder_is_where_caches_belong(monkeypatch, tmp_path):
+def test_the_folder_follows_the_conventions_of_the_system(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_dir() == tmp_path / "dlopt"
     monkeypatch.delenv("XDG_CACHE_HOME")

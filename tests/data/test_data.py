@@ -16,33 +16,30 @@ from dlopt.data import mnist1d as mnist1d_module
 NAMES = [name for name in groups.list_option_names("data") if name != "custom"]
 
 
-def load(name, folder):
-    folder.mkdir(exist_ok=True)
-    brought = write_data_files(name, folder) or [f"data.path={folder}"]
-    return instantiate(compose_config(f"data={name}", *brought).data).load()
-
-
-def clear_caches():
-    """Start as a new process would."""
-    digits_module._load.cache_clear()
-    mnist1d_module._load.cache_clear()
+def load(name, folder, place=None):
+    """Load a data set as a new process would: user's files from a folder, generated data from a place or the cache."""
+    for module in (digits_module, mnist1d_module):
+        module._load.cache_clear()
     _files.cache.clear()
+    overrides = write_data_files(name, folder) or ([] if place is None else [f"data.path={place}"])
+    return instantiate(compose_config(f"data={name}", *overrides).data).load()
+
+
+def read_generators():
+    return random.getstate(), np.random.get_state(), torch.get_rng_state().numpy()  # noqa: NPY002
+
+
+@pytest.fixture(params=NAMES, scope="module")
+def name(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A cache that is empty at first."""
-    clear_caches()
-    yield tmp_path_factory.mktemp("cache")
-    clear_caches()
+def dataset(name, tmp_path_factory):
+    return load(name, tmp_path_factory.mktemp("cache"))
 
 
-@pytest.fixture(params=NAMES)
-def dataset(request, folder):
-    return load(request.param, folder)
-
-
-def test_inputs_and_targets_are_consistent(dataset):
+def test_inputs_and_targets_are_consistent_and_the_splits_disjoint(dataset):
     for split in (dataset.train, dataset.test):
         x, y = split.gather()
         assert len(x) == len(y) == len(split) > 0
@@ -55,93 +52,60 @@ def test_inputs_and_targets_are_consistent(dataset):
         else:
             assert y.shape == (len(x), dataset.outputs)
             assert y.isfinite().all()
-
-
-def test_no_test_example_is_a_training_example(dataset):
     train = {x.numpy().tobytes() for x in dataset.train.gather()[0]}
     assert not any(x.numpy().tobytes() in train for x in dataset.test.gather()[0])
 
 
-def test_mnist1d_has_4000_and_1000_series_of_40_samples(folder):
-    data = load("mnist1d", folder)
-    assert data.train.inputs.shape == (4000, 1, 40)
-    assert data.test.inputs.shape == (1000, 1, 40)
-    assert data.outputs == 10
-    counts = torch.cat([data.train.targets, data.test.targets]).bincount()
-    assert (counts == 500).all()
-    assert data.kind == "classes"
-
-
-def test_digits_have_1437_and_360_images_in_zero_to_one(folder):
-    data = load("digits", folder)
-    assert data.train.inputs.shape == (1437, 1, 8, 8)
-    assert data.test.inputs.shape == (360, 1, 8, 8)
-    every = torch.cat([data.train.inputs, data.test.inputs])
-    assert every.min() == 0
-    assert every.max() == 1
-    assert torch.equal((16 * every).round(), 16 * every)  # the file holds whole numbers from 0 to 16
-    counts = torch.cat([data.train.targets, data.test.targets]).bincount()
-    assert counts.tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]  # as the UCI archive states
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_loading_preserves_the_global_generators(name, tmp_path):
-    clear_caches()
-    random.seed(123)
-    np.random.seed(456)  # noqa: NPY002
-    torch.manual_seed(789)
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    load(name, tmp_path)
-    assert random.getstate() == states[0]
-    after = np.random.get_state()  # noqa: NPY002
-    assert after[0] == states[1][0]
-    assert np.array_equal(after[1], states[1][1])
-    assert after[2:] == states[1][2:]
-    assert torch.equal(torch.get_rng_state(), states[2])
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_data_do_not_depend_on_the_global_generators(name, tmp_path, folder):
-    one = load(name, folder)
-    clear_caches()
+def test_loading_neither_uses_nor_changes_the_global_generators(name, dataset, tmp_path):
     random.seed(1)
     np.random.seed(2)  # noqa: NPY002
     torch.manual_seed(3)
-    other = load(name, tmp_path)
-    assert torch.equal(one.train.inputs, other.train.inputs)
-    assert torch.equal(one.test.targets, other.test.targets)
+    before = read_generators()
+    other = load(name, tmp_path, tmp_path)
+    for one, two in zip(before, read_generators(), strict=True):
+        np.testing.assert_equal(one, two)
+    assert torch.equal(dataset.train.inputs, other.train.inputs)
+    assert torch.equal(dataset.test.targets, other.test.targets)
 
 
-@pytest.mark.parametrize(("module", "maker"), [(mnist1d_module, "_generate"), (digits_module, "_read")])
+def test_known_data_have_the_published_sizes_ranges_and_counts(name, dataset):
+    every = torch.cat([dataset.train.inputs, dataset.test.inputs])
+    counts = torch.cat([dataset.train.targets, dataset.test.targets]).bincount().tolist()
+    sizes = dataset.train.inputs.shape, dataset.test.inputs.shape
+    if name == "mnist1d":
+        assert sizes == ((4000, 1, 40), (1000, 1, 40))
+        assert counts == [500] * 10
+    if name == "digits":
+        assert sizes == ((1437, 1, 8, 8), (360, 1, 8, 8))
+        assert (every.min(), every.max()) == (0, 1)
+        assert torch.equal((16 * every).round(), 16 * every)  # the file holds integers from 0 to 16
+        assert counts == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]  # as the UCI archive states
+
+
+@pytest.mark.parametrize(
+    ("module", "maker"),
+    [(digits_module, "_read"), pytest.param(mnist1d_module, "_generate", marks=pytest.mark.long)],
+)
 def test_a_cached_file_is_used_until_a_byte_is_flipped(module, maker, tmp_path, monkeypatch):
     name = module.__name__.rpartition(".")[2]
     make, calls = getattr(module, maker), []
     monkeypatch.setattr(module, maker, lambda: calls.append(name) or make())
-    clear_caches()
-    first = load(name, tmp_path)
+    first = load(name, tmp_path, tmp_path)
     (file,) = tmp_path.iterdir()
-    clear_caches()
-    second = load(name, tmp_path)
+    assert torch.equal(load(name, tmp_path, tmp_path).train.inputs, first.train.inputs)
     assert len(calls) == 1
-    assert torch.equal(first.train.inputs, second.train.inputs)
 
     whole = file.read_bytes()
     middle = len(whole) // 2
     file.write_bytes(whole[:middle] + bytes([whole[middle] ^ 0x10]) + whole[middle + 1 :])
-    clear_caches()
     with pytest.warns(UserWarning, match="damaged"):
-        third = load(name, tmp_path)
+        assert torch.equal(load(name, tmp_path, tmp_path).train.inputs, first.train.inputs)
+    load(name, tmp_path, tmp_path)
     assert len(calls) == 2
-    assert torch.equal(third.train.inputs, first.train.inputs)
-    clear_caches()
-    load(name, tmp_path)
-    assert len(calls) == 2
-    clear_caches()
 
 
 def test_a_tilde_in_the_path_is_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    clear_caches()
-    instantiate(compose_config("data=digits", "data.path='~/kept'").data).load()
-    assert (tmp_path / "kept" / "digits.npz").is_file()
-    clear_caches()
+    digits_module._load.cache_clear()
+    instantiate(compose_config("data=digits", "data.path='~/folder'").data).load()
+    assert (tmp_path / "folder" / "digits.npz").is_file()

@@ -1,9 +1,10 @@
-"""Official files: found, downloaded, checked, read, and cached."""
+"""Official files: search, download, checksums, formats and cache."""
 
 import gzip
 import hashlib
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import helpers
@@ -16,7 +17,6 @@ from helpers import (
     make_images,
     require_package,
     write_cifar_archive,
-    write_data_files,
     write_idx_files,
 )
 from serving import serve_files
@@ -55,22 +55,16 @@ def folder(tmp_path):
 
 
 def option(kind=MNIST, path=None, url=None, verify=False):
-    return kind(
-        path=None if path is None else str(path),
-        train_size=None,
-        label_noise=0.0,
-        drop_last=False,
-        url=url,
-        verify=verify,
-    )
+    path = None if path is None else str(path)
+    return kind(path=path, train_size=None, label_noise=0.0, drop_last=False, url=url, verify=verify)
 
 
-def refused(of, *said, key="path"):
-    helpers.assert_refused(of.load, key, *said)
+def refused(data, *words, key="path"):
+    helpers.assert_refused(data.load, key, *words)
 
 
-def claim(monkeypatch, folder, kind=MNIST):
-    """Make the files in a folder the official ones."""
+def make_official(monkeypatch, folder, kind=MNIST):
+    """Make the files in a folder the official ones, by their checksums."""
     content = {name: _idx.decompress((folder / f"{name}.gz").read_bytes()) for name in NAMES}
     monkeypatch.setattr(kind, "sha256", {name: hashlib.sha256(c).hexdigest() for name, c in content.items()})
 
@@ -115,54 +109,42 @@ def test_images_equal_those_in_the_files(tmp_path, offline, compress):
     assert data.names == ()
 
 
-def test_official_files_name_their_classes(folder, monkeypatch):
-    claim(monkeypatch, folder)
-    assert option(path=folder, verify=True).load().names == tuple("0123456789")
-
-
-def test_one_of_the_files_stands_for_its_folder(folder):
+def test_one_of_the_files_stands_for_its_folder_and_labels_give_the_number_of_classes(folder):
     assert len(option(path=folder / f"{NAMES[2]}.gz").load().train) == 80
-
-
-def test_the_number_of_classes_is_that_of_the_labels(folder):
     (folder / f"{NAMES[3]}.gz").write_bytes(encode_idx(np.arange(40) % 26))
     assert option(path=folder).load().outputs == 26
 
 
 def test_the_second_load_uses_the_cache(folder, cache, monkeypatch):
-    claim(monkeypatch, folder)
-    first = option(path=folder, verify=True).load()
-    (kept,) = cache.iterdir()
-    assert kept.name.startswith("mnist-")
-    assert option(path=folder, verify=True).load() is first
+    make_official(monkeypatch, folder)
+    data = option(path=folder, verify=True)
+    first = data.load()
+    assert first.names == tuple("0123456789")
+    assert [file.name.partition("-")[0] for file in cache.iterdir()] == ["mnist"]
+    assert data.load() is first
+    assert replace(data, train_size=10, label_noise=0.1, drop_last=True).load() is first
     _files.cache.clear()
     monkeypatch.setattr(MNIST, "read", None)
-    assert torch.equal(option(path=folder, verify=True).load().train.inputs, first.train.inputs)
+    assert torch.equal(data.load().train.inputs, first.train.inputs)
 
 
-def test_runs_of_other_train_sizes_share_the_data(folder):
-    from dataclasses import replace
-
-    one = option(path=folder)
-    assert replace(one, train_size=10, label_noise=0.1, drop_last=True).load() is one.load()
-
-
-@pytest.mark.parametrize("where", ["content", "time alone"])
-def test_an_exchanged_file_is_read_again(folder, cache, monkeypatch, where):
-    claim(monkeypatch, folder)
-    option(path=folder, verify=True).load()
+def test_an_exchanged_or_damaged_file_is_read_again_even_if_only_its_time_differs(folder, cache, monkeypatch):
+    make_official(monkeypatch, folder)
+    data = option(path=folder, verify=True)
+    data.load()
     file = folder / f"{NAMES[1]}.gz"
     old = file.stat()
     labels = (np.arange(80) + 1) % 10
     file.write_bytes(gzip.compress(encode_idx(labels), mtime=0).ljust(old.st_size, b"\0"))  # zeros may follow
-    if where == "time alone":
-        assert file.stat().st_size == old.st_size
+    assert file.stat().st_size == old.st_size
     os.utime(file, ns=(old.st_atime_ns, old.st_mtime_ns + 1))
-    claim(monkeypatch, folder)
+    make_official(monkeypatch, folder)
     for _ in range(2):
-        assert option(path=folder, verify=True).load().train.targets[:3].tolist() == [1, 2, 3]
+        assert data.load().train.targets[:3].tolist() == [1, 2, 3]
         _files.cache.clear()
     assert len(list(cache.iterdir())) == 1
+    file.write_bytes(file.read_bytes()[:30])
+    refused(data, file, "damaged")
 
 
 def test_each_folder_has_its_own_cached_file(folder, cache, tmp_path, monkeypatch):
@@ -170,7 +152,7 @@ def test_each_folder_has_its_own_cached_file(folder, cache, tmp_path, monkeypatc
     other.mkdir()
     write_idx_files(other, train=50)
     for place, count in ((folder, 80), (other, 50), (folder, 80)):
-        claim(monkeypatch, place)
+        make_official(monkeypatch, place)
         assert len(option(path=place, verify=True).load().train) == count
     assert len(list(cache.iterdir())) == 2
 
@@ -179,62 +161,39 @@ def test_unverified_files_are_not_cached(folder, cache, monkeypatch):
     assert not option(path=folder).load().names
     assert not cache.exists()
     refused(option(path=folder, verify=True), "not the official file")
-    claim(monkeypatch, folder)
+    make_official(monkeypatch, folder)
     assert option(path=folder, verify=True).load().names
     assert not option(path=folder).load().names
-
-
-def test_a_damaged_file_is_noticed_despite_a_good_cache(folder, monkeypatch):
-    claim(monkeypatch, folder)
-    option(path=folder, verify=True).load()
-    file = folder / f"{NAMES[0]}.gz"
-    file.write_bytes(file.read_bytes()[:-20])
-    os.utime(file, ns=(0, 0))
-    refused(option(path=folder, verify=True), file, "damaged")
 
 
 @pytest.mark.parametrize("compress", [True, False])
 @pytest.mark.parametrize("which", NAMES)
 def test_a_flipped_byte_is_reported_with_both_checksums(tmp_path, monkeypatch, which, compress, cache):
     write_idx_files(tmp_path)
-    claim(monkeypatch, tmp_path)
+    make_official(monkeypatch, tmp_path)
     content = _idx.decompress((tmp_path / f"{which}.gz").read_bytes())
     (tmp_path / f"{which}.gz").unlink()
     damaged = content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]
     file = tmp_path / (f"{which}.gz" if compress else which)
     file.write_bytes(gzip.compress(damaged) if compress else damaged)
-    found = hashlib.sha256(damaged).hexdigest()
-    refused(
-        option(path=tmp_path, verify=True),
-        file,
-        "not the official file",
-        found,
-        MNIST.sha256[which],
-        "data.verify=false",
-    )
+    words = ("not the official file", hashlib.sha256(damaged).hexdigest(), MNIST.sha256[which], "data.verify=false")
+    refused(option(path=tmp_path, verify=True), file, *words)
     assert not cache.exists()
 
 
-def test_a_flipped_byte_of_the_compressed_file_is_noticed(folder):
-    file = folder / f"{NAMES[0]}.gz"
-    whole = file.read_bytes()
-    file.write_bytes(whole[:500] + bytes([whole[500] ^ 4]) + whole[501:])
-    refused(option(path=folder), file, "damaged")
-
-
 WRONG = {
-    "no images": ("train-images-idx3", np.zeros((80, 30)), "got uint8 of (80, 30)"),
-    "no labels": ("train-labels-idx1", np.zeros((80, 2)), "got uint8 of (80, 2)"),
-    "fewer labels": ("train-labels-idx1", np.zeros(79), "has 79 labels for 80 images"),
-    "fewer test images": ("t10k-images-idx3", np.zeros((39, 6, 5)), "t10k-labels-idx1-ubyte.gz has 40 labels for 39 images"),
-}  # fmt: skip
+    "not images": (NAMES[0], np.zeros((80, 30)), "got uint8 of (80, 30)"),
+    "not labels": (NAMES[1], np.zeros((80, 2)), "got uint8 of (80, 2)"),
+    "fewer labels": (NAMES[1], np.zeros(79), "has 79 labels for 80 images"),
+    "fewer test images": (NAMES[2], np.zeros((39, 6, 5)), "t10k-labels-idx1-ubyte.gz has 40 labels for 39 images"),
+}
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_files_that_do_not_fit_together_are_refused(name, folder, cache):
-    which, array, said = WRONG[name]
-    (folder / f"{which}-ubyte.gz").write_bytes(gzip.compress(encode_idx(array)))
-    refused(option(path=folder), folder, said)
+    which, array, words = WRONG[name]
+    (folder / f"{which}.gz").write_bytes(gzip.compress(encode_idx(array)))
+    refused(option(path=folder), folder, words)
     assert not cache.exists()
 
 
@@ -244,29 +203,21 @@ def test_labels_of_one_class_are_refused(folder):
     refused(option(path=folder), "one class")
 
 
-def test_missing_files_are_named_all_at_once(folder, offline):
+def test_missing_files_and_all_folders_are_named(folder, offline, cache, monkeypatch):
     for name in NAMES[1:3]:
         (folder / f"{name}.gz").unlink()
     refused(option(path=folder), f"{NAMES[1]}.gz, {NAMES[2]}.gz not found in {folder}", "data.url")
     refused(option(path=folder / "nowhere"), ", ".join(f"{name}.gz" for name in NAMES), folder / "nowhere")
     assert not (folder / "nowhere").exists()
-
-
-def test_without_a_path_every_place_is_named(cache, tmp_path, monkeypatch, offline):
-    monkeypatch.setattr(FashionMNIST, "debian", ("dataset-fashion-mnist", str(tmp_path / "debian")))
-    refused(
-        option(FashionMNIST), tmp_path / "debian", cache / "fashion_mnist", "Debian's package dataset-fashion-mnist"
-    )
+    monkeypatch.setattr(FashionMNIST, "debian", ("dataset-fashion-mnist", str(folder / "debian")))
+    refused(option(FashionMNIST), folder / "debian", cache / "fashion_mnist", "Debian's package dataset-fashion-mnist")
     refused(option(MNIST), f"not found in {cache / 'mnist'}")
     assert not cache.exists()
 
 
-def test_a_file_in_place_of_the_folder_is_refused(folder):
+def test_a_file_in_place_of_the_folder_and_a_folder_in_place_of_a_file_are_refused(folder):
     (folder / "file").touch()
     refused(option(path=folder / "file"), "is a file; name the folder")
-
-
-def test_a_file_that_cannot_be_read_is_named(folder):
     (folder / f"{NAMES[0]}.gz").unlink()
     (folder / f"{NAMES[0]}.gz").mkdir()
     refused(option(path=folder), f"{NAMES[0]}.gz cannot be read")
@@ -280,9 +231,9 @@ def server(tmp_path):
     there = tmp_path / "there"
     there.mkdir()
     write_idx_files(there)
-    with serve_files() as found:
-        found.content = {file.name: file.read_bytes() for file in there.iterdir()}
-        yield found
+    with serve_files() as server:
+        server.content = {file.name: file.read_bytes() for file in there.iterdir()}
+        yield server
 
 
 def test_missing_files_are_downloaded_into_the_cache(server, cache):
@@ -304,33 +255,26 @@ def test_only_what_is_missing_is_downloaded_into_the_path(server, tmp_path, cach
     assert len(list(place.iterdir())) == 4
 
 
-def test_a_download_that_is_not_official_is_removed(server, tmp_path, monkeypatch):
-    claim(monkeypatch, tmp_path / "there")
-    server.content[f"{NAMES[1]}.gz"] = gzip.compress(encode_idx(np.ones(80)))
+def test_a_download_with_the_wrong_content_is_removed(server, tmp_path, monkeypatch):
+    make_official(monkeypatch, tmp_path / "there")
     place = tmp_path / "place"
+    server.content[f"{NAMES[1]}.gz"] = gzip.compress(encode_idx(np.ones(80)))
     refused(option(path=place, url=server.url, verify=True), "removed", "SHA-256", key="url")
     assert [p.name for p in place.iterdir()] == [f"{NAMES[0]}.gz"]
-
-
-def test_a_page_in_place_of_a_file_is_removed(server, tmp_path):
     server.content[f"{NAMES[0]}.gz"] = b"<html>log in first</html>"
-    refused(option(path=tmp_path / "place", url=server.url), "removed", "IDX", key="url")
-    assert not (tmp_path / "place").exists()
+    refused(option(path=tmp_path / "other", url=server.url), "removed", "IDX", key="url")
+    assert not (tmp_path / "other").exists()
+    refused(option(url="ftp://example.org"), "http://", "ftp://example.org", key="url")
 
 
 def test_a_failed_download_names_address_folder_and_package(server, tmp_path, monkeypatch, cache):
     monkeypatch.setattr(FashionMNIST, "debian", ("dataset-fashion-mnist", str(tmp_path / "debian")))
     server.status = 503
-    said = [
-        f"{server.url}{NAMES[0]}.gz",
-        NAMES[3],
-        cache / "fashion_mnist",
-        "package dataset-fashion-mnist",
-    ]
-    refused(option(FashionMNIST, url=server.url), *said, key="url")
+    words = (f"{server.url}{NAMES[0]}.gz", NAMES[3], cache / "fashion_mnist", "package dataset-fashion-mnist")
+    refused(option(FashionMNIST, url=server.url), *words, key="url")
     assert not cache.exists()
-    here = [f"into {tmp_path / 'place'} yourself", "package dataset-fashion-mnist and leave data.path out"]
-    refused(option(FashionMNIST, tmp_path / "place", url=server.url), *here, key="url")
+    words = (f"into {tmp_path / 'place'} yourself", "package dataset-fashion-mnist and leave data.path out")
+    refused(option(FashionMNIST, tmp_path / "place", url=server.url), *words, key="url")
     refused(option(MNIST, url=server.url), "into", "or name another folder: data.path=", key="url")
 
 
@@ -347,10 +291,6 @@ def test_a_command_whose_download_failed_can_be_repeated(server, here, capsys):
     assert sorted(p.name for p in (here / "place").iterdir()) == sorted(server.content)
 
 
-def test_a_url_must_be_of_http():
-    refused(option(url="ftp://example.org"), "http://", "ftp://example.org", key="url")
-
-
 # ------------------------------------------------------------------------------------------------ CIFAR-10
 
 
@@ -359,7 +299,7 @@ def archive(tmp_path):
     return write_cifar_archive(tmp_path, make_cifar_batches())
 
 
-def unpacked(folder, batches):
+def write_batches(folder, batches):
     place = folder / "cifar-10-batches-bin"
     place.mkdir()
     for name, content in batches.items():
@@ -367,10 +307,13 @@ def unpacked(folder, batches):
     return place
 
 
-def test_cifar10_is_read_from_the_archive_or_its_folder(tmp_path, archive, offline):
+def test_cifar10_is_read_from_the_archive_or_its_folder(tmp_path, archive, offline, cache):
+    before = set(tmp_path.iterdir())
     from_archive = option(CIFAR10, tmp_path).load()
+    assert set(tmp_path.iterdir()) == before
+    assert not cache.exists()
     archive.unlink()
-    place = unpacked(tmp_path, make_cifar_batches())
+    place = write_batches(tmp_path, make_cifar_batches())
     for path in (tmp_path, place):
         from_folder = option(CIFAR10, path).load()
         for name in ("train", "test"):
@@ -388,9 +331,9 @@ def test_cifar10_is_read_from_the_archive_or_its_folder(tmp_path, archive, offli
 
 
 def test_the_official_archive_is_checked_by_its_checksum(tmp_path, archive, monkeypatch):
-    found = hashlib.sha256(archive.read_bytes()).hexdigest()
-    refused(option(CIFAR10, tmp_path, verify=True), archive, "not the official archive", found, CIFAR10.sha256)
-    monkeypatch.setattr(CIFAR10, "sha256", found)
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    refused(option(CIFAR10, tmp_path, verify=True), archive, "not the official archive", digest, CIFAR10.sha256)
+    monkeypatch.setattr(CIFAR10, "sha256", digest)
     refused(option(CIFAR10, tmp_path, verify=True), "61460 bytes; it must have 30730000")
     whole = archive.read_bytes()
     archive.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
@@ -401,10 +344,10 @@ def test_unpacked_official_files_are_checked_by_sizes_and_counts(tmp_path):
     records = np.zeros((10000, 3073), np.uint8)
     records[:, 0] = np.arange(10000) % 10
     whole = records.tobytes()
-    place = unpacked(tmp_path, dict.fromkeys(make_cifar_batches(), whole))
-    found = option(CIFAR10, place, verify=True).read([place])
-    assert found["x"].shape == (50000, 3, 32, 32)
-    assert found["x_test"].shape == (10000, 3, 32, 32)
+    place = write_batches(tmp_path, dict.fromkeys(make_cifar_batches(), whole))
+    images = option(CIFAR10, place, verify=True).read([place])
+    assert images["x"].shape == (50000, 3, 32, 32)
+    assert images["x_test"].shape == (10000, 3, 32, 32)
     (place / "test_batch.bin").write_bytes(b"\x01" + whole[1:])
     refused(option(CIFAR10, place, verify=True), place, "999, 1001, 1000", "not 1000 each")
     (place / "test_batch.bin").write_bytes(whole[:-1])
@@ -425,13 +368,6 @@ def test_a_damaged_archive_is_refused(tmp_path, archive):
     refused(option(CIFAR10, tmp_path), "data_batch_2.bin has 61459 bytes; it must have a multiple of 3073")
 
 
-def test_nothing_of_an_archive_is_written(tmp_path, archive, cache):
-    before = set(tmp_path.iterdir())
-    option(CIFAR10, tmp_path).load()
-    assert set(tmp_path.iterdir()) == before
-    assert not cache.exists()
-
-
 def test_the_archive_is_downloaded(tmp_path, archive):
     with serve_files() as server:
         server.content = {archive.name: archive.read_bytes()}
@@ -439,8 +375,3 @@ def test_the_archive_is_downloaded(tmp_path, archive):
         place = tmp_path / "other"
         refused(option(CIFAR10, place, url=server.url, verify=True), "removed", CIFAR10.sha256, key="url")
         assert not place.exists()
-
-
-def test_every_official_option_has_files_here(tmp_path):
-    for name in ("fashion_mnist", "mnist", "cifar10"):
-        assert "data.url=null" in write_data_files(name, tmp_path)

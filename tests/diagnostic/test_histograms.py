@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import DEVICE, build_blobs, build_experiment, read_histograms, read_rows, train_runs
 
-from dlopt.base.histogram import Histogram
+from dlopt.base.diagnostic import Histogram
 from dlopt.base.layout import Layout
 from dlopt.diagnostic.histograms import Histograms
 from dlopt.parts import Step, StepRecord

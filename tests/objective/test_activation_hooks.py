@@ -5,82 +5,73 @@ import copy
 import mine
 import pytest
 import torch
-from helpers import build_blobs, build_experiment
+from helpers import build_blobs, build_experiment, list_options, make_option
 from torch import nn
 
 from dlopt.activation.tanh import Tanh
-from dlopt.config.compose import groups
 from dlopt.objective import activation_hooks
 
 
-@pytest.mark.parametrize("option", [o for o in groups.list_option_names("activation") if o != "custom"])
-@pytest.mark.parametrize("arch", ["mlp", "cnn"])
-def test_what_the_configured_activation_makes_is_one(arch, option):
-    """nn.Identity too, which elsewhere is none."""
-    found = activation_hooks.find_activations(build_experiment(f"arch={arch}", f"activation={option}").model)
-    assert list(found) == {"mlp": ["hidden.1", "hidden.3"], "cnn": ["hidden.1", "hidden.3", "hidden.5"]}[arch]
+@pytest.mark.parametrize("option", list_options("activation"))
+def test_a_module_of_the_configured_activation_is_one(option):
+    """Even nn.Identity, which is not one otherwise."""
+    factory = activation_hooks.MarkedActivationFactory(make_option("activation", option))
+    assert list(activation_hooks.find_activations(nn.Sequential(factory(), nn.Linear(2, 2)))) == ["0"]
 
 
-def test_ones_own_is_one():
-    found = activation_hooks.find_activations(build_blobs("activation=custom", "activation._target_=mine.Square").model)
-    assert list(found) == ["hidden.1"]
-    assert isinstance(found["hidden.1"], mine._Square)
-    assert list(activation_hooks.find_activations(copy.deepcopy(build_blobs("normalization=batch").model))) == [
-        "hidden.2"
-    ]
+@pytest.mark.parametrize(("arch", "names"), [("mlp", [1, 3]), ("cnn", [1, 3, 5])])
+def test_the_activations_of_a_configured_network_are_found(arch, names):
+    model = build_experiment(f"arch={arch}", "activation=linear").model
+    assert list(activation_hooks.find_activations(model)) == [f"hidden.{i}" for i in names]
 
 
-def test_a_network_without_any_has_none():
-    assert activation_hooks.find_activations(build_experiment("arch=linear").model) == {}
+def test_a_custom_activation_is_one_in_a_copy_too():
+    model = build_blobs("activation=custom", "activation._target_=mine.Square", "normalization=batch").model
+    activations = activation_hooks.find_activations(copy.deepcopy(model))
+    assert list(activations) == ["hidden.2"]
+    assert isinstance(activations["hidden.2"], mine._Square)
 
 
 TORCHS = [n for n in nn.modules.activation.__all__ if n != "MultiheadAttention"]
 
 
-def made(name):
-    """torch's activation of this name, with what it must be told."""
-    told = {"Threshold": (0.1, 0.0), "Softmax": (1,), "Softmin": (1,), "LogSoftmax": (1,)}
-    return getattr(nn, name)(*told.get(name, ()))
+def make_torch_activation(name):
+    arguments = {"Threshold": (0.1, 0.0), "Softmax": (1,), "Softmin": (1,), "LogSoftmax": (1,)}
+    return getattr(nn, name)(*arguments.get(name, ())).eval()
 
 
 @pytest.mark.parametrize("name", TORCHS)
-def test_torchs_own_are_those_that_look_at_each_number_alone(name):
-    """Whether an output depends on its own input alone is asked of the module; what has weights is left out."""
-    module = made(name).eval()
+def test_activations_of_torch_are_elementwise_and_have_no_weights(name):
+    module = make_torch_activation(name)
     x = torch.randn(2, 4, 4, 4, dtype=torch.float64)
     try:
-        alone = torch.allclose(module(x)[:1, :2, :2, :2], module(x[:1, :2, :2, :2]))
+        elementwise = torch.allclose(module(x)[:1, :2, :2, :2], module(x[:1, :2, :2, :2]))
     except RuntimeError:
-        alone = False
-    wanted = alone and not list(module.parameters())
-    assert (list(activation_hooks.find_activations(nn.Sequential(module))) == ["0"]) == wanted
+        elementwise = False
+    expected = elementwise and not list(module.parameters())
+    assert (list(activation_hooks.find_activations(nn.Sequential(module))) == ["0"]) == expected
 
 
 def test_neither_attention_nor_a_subclass_is_one():
     class Other(nn.ReLU):
         pass
 
-    assert (
-        activation_hooks.find_activations(
-            nn.Sequential(nn.MultiheadAttention(4, 2), Other(), nn.Identity(), nn.Dropout())
-        )
-        == {}
-    )
+    model = nn.Sequential(nn.MultiheadAttention(4, 2), Other(), nn.Identity(), nn.Dropout(), nn.Linear(2, 2))
+    assert activation_hooks.find_activations(model) == {}
 
 
 @pytest.mark.parametrize("name", TORCHS)
-def test_bounds_are_the_limits_far_out(name):
-    """Of f(-x) and f(x) as x grows, where both stay finite."""
-    module = made(name).eval()
+def test_bounds_are_the_limits_of_bounded_activations(name):
+    """The limits of f(-x) and f(x) as x grows, if both are finite."""
+    module = make_torch_activation(name)
     if "0" not in activation_hooks.find_activations(nn.Sequential(module)):
         return
     far, farther = (module(torch.tensor([-x, x])) for x in (1e6, 1e12))
     limits = tuple(far.tolist()) if (farther - far).abs().max() < 1 else None
-    found = activation_hooks.get_bounds(module)
-    assert found == (limits if limits is None else pytest.approx(limits, abs=1e-5))
+    assert activation_hooks.get_bounds(module) == (limits and pytest.approx(limits, abs=1e-5))
 
 
-def test_ones_own_module_says_its_bounds():
+def test_a_custom_module_declares_its_bounds():
     class Sine(nn.Module):
         bounds = (-1.0, 1.0)
 
@@ -89,13 +80,13 @@ def test_ones_own_module_says_its_bounds():
     assert activation_hooks.get_bounds(nn.Hardtanh(-2.0, 3.0)) == (-2.0, 3.0)
 
 
-def test_the_maker_is_otherwise_itself():
-    maker = activation_hooks.MarkedActivationFactory(Tanh())
-    assert maker.gain == Tanh.gain
-    assert type(maker()) is nn.Tanh
-    assert copy.deepcopy(maker).gain == Tanh.gain
+def test_the_factory_has_the_attributes_of_the_wrapped_one():
+    factory = activation_hooks.MarkedActivationFactory(Tanh())
+    assert factory.gain == Tanh.gain
+    assert type(factory()) is nn.Tanh
+    assert copy.deepcopy(factory).gain == Tanh.gain
     with pytest.raises(AttributeError, match="alpha"):
-        _ = maker.alpha
+        _ = factory.alpha
 
 
 def test_records_are_copies_by_name_of_the_last_use():
@@ -103,13 +94,13 @@ def test_records_are_copies_by_name_of_the_last_use():
     net.add_module("3", net[1])
     net.add_module("4", nn.Threshold(0.5, 0.0, inplace=True))
     x = torch.randn(5, 3)
-    with activation_hooks.record_outputs(activation_hooks.find_activations(net)) as found:
+    with activation_hooks.record_outputs(activation_hooks.find_activations(net)) as outputs:
         net(x)
-    assert list(found) == ["1", "4"]
+    assert list(outputs) == ["1", "4"]
     last = net[2](net[0](x).relu()).relu()
-    assert torch.equal(found["1"], last)  # as it was before the one behind it overwrote it
-    assert torch.equal(found["4"], last * (last > 0.5))
-    assert not found["1"].requires_grad
+    assert torch.equal(outputs["1"], last)  # before the module after it overwrote it
+    assert torch.equal(outputs["4"], last * (last > 0.5))
+    assert not outputs["1"].requires_grad
     with activation_hooks.record_outputs({}) as nothing:
         net(x)
     assert nothing == {}

@@ -1,4 +1,4 @@
-"""The weight vector and its layout: every weight lies in exactly one place, under its own name."""
+"""The weight vector and its layout: every weight has exactly one place and its own name."""
 
 import pytest
 import torch
@@ -7,13 +7,11 @@ from torch.func import functional_call
 from torch.nn.init import _calculate_fan_in_and_fan_out as torch_fans
 
 from dlopt.base.layout import Layout
-from dlopt.linalg import inplace
-from dlopt.linalg.inplace import axpy_, cache_chunks
 from dlopt.normalization.batch import BatchNorm
 
 
 class Scalar(nn.Module):
-    """A net with a 0-dimensional parameter."""
+    """A network with a 0-dimensional parameter."""
 
     def __init__(self):
         super().__init__()
@@ -36,7 +34,7 @@ NETS = {
 nets = pytest.mark.parametrize("name", NETS)
 
 
-def setting(name):
+def make_layout(name):
     net, shape = NETS[name]
     net = net.double()
     layout = Layout.of(net)
@@ -45,25 +43,20 @@ def setting(name):
 
 @nets
 def test_the_slices_tile_the_vector_in_the_order_of_the_parameters(name):
-    net, layout, _, _ = setting(name)
+    net, layout, _, _ = make_layout(name)
     assert [p.name for p in layout] == [n for n, _ in net.named_parameters()]
     assert [i for p in layout for i in range(p.slice.start, p.slice.stop)] == list(range(layout.size))
     assert layout.size == sum(p.numel() for p in net.parameters())
 
 
 @nets
-def test_flatten_is_the_inverse_of_views(name):
-    net, layout, w, _ = setting(name)
+def test_views_share_memory_and_flatten_inverts_them(name):
+    net, layout, w, _ = make_layout(name)
     assert torch.equal(layout.flatten(layout.views(w)), w)
     own = dict(net.named_parameters())
-    again = layout.views(layout.flatten(own))
-    assert again.keys() == own.keys()
-    assert all(torch.equal(again[n], own[n]) and again[n].shape == own[n].shape for n in own)
-
-
-@nets
-def test_views_share_memory_with_the_vector(name):
-    _, layout, w, _ = setting(name)
+    views = layout.views(layout.flatten(own))
+    assert views.keys() == own.keys()
+    assert all(torch.equal(views[n], own[n]) and views[n].shape == own[n].shape for n in own)
     for p, view in zip(layout, layout.views(w).values(), strict=True):
         view.fill_(7.0)
         assert (w[p.slice] == 7.0).all()
@@ -73,28 +66,21 @@ def test_views_share_memory_with_the_vector(name):
 
 @nets
 def test_leading_dimensions_go_through_views(name):
-    _, layout, _, _ = setting(name)
+    _, layout, _, _ = make_layout(name)
     w = torch.randn(2, 3, layout.size)
-    pieces = layout.views(w)
-    for i in range(2):
-        for j in range(3):
-            for n, piece in layout.views(w[i, j]).items():
-                assert pieces[n].shape == (2, 3, *piece.shape)
-                assert torch.equal(pieces[n][i, j], piece)
+    views = layout.views(w)
+    for n, view in layout.views(w[1, 2]).items():
+        assert views[n].shape == (2, 3, *view.shape)
+        assert torch.equal(views[n][1, 2], view)
 
 
 @nets
-def test_a_net_called_with_views_is_the_net_with_these_weights(name):
-    net, layout, w, x = setting(name)
-    called = functional_call(net, layout.views(w), (x,))
+def test_a_network_called_with_views_has_these_weights_and_fans_equal_those_of_torch(name):
+    net, layout, w, x = make_layout(name)
+    outputs = functional_call(net, layout.views(w), (x,))
     with torch.no_grad():
         nn.utils.vector_to_parameters(w, net.parameters())
-        assert torch.equal(called, net(x))
-
-
-@nets
-def test_fans_are_those_of_torch(name):
-    net, layout, _, _ = setting(name)
+        assert torch.equal(outputs, net(x))
     own = dict(net.named_parameters())
     for p in layout:
         if len(p.shape) > 1:
@@ -119,20 +105,22 @@ KINDS = {
 
 
 @nets
-def test_kinds_tell_matrices_from_biases_and_both_from_what_normalizes(name):
-    assert {p.name: p.kind for p in setting(name)[1]} == KINDS[name]
+def test_kinds_of_parameters(name):
+    _, layout, _, _ = make_layout(name)
+    assert {p.name: p.kind for p in layout} == KINDS[name]
+    assert torch.equal(sum(layout.mask(k) for k in ("weight", "bias", "norm")), torch.ones(layout.size))
+    assert torch.equal(layout.mask("weight", "bias", "norm"), torch.ones(layout.size))
+    for p in layout:
+        assert (layout.mask(p.kind)[p.slice] == 1.0).all()
 
 
 @pytest.mark.parametrize("make", [nn.BatchNorm1d, nn.BatchNorm2d, nn.RMSNorm, nn.LayerNorm])
-def test_scale_and_shift_of_torchs_normalizations_are_no_weights(make):
+def test_scale_and_shift_of_normalizations_are_not_weights(make):
     assert {p.kind for p in Layout.of(make(3))} == {"norm"}
+    assert {p.kind for p in Layout.of(nn.LayerNorm((3, 4)))} == {"norm"}, "not even a matrix"
 
 
-def test_a_matrix_inside_a_layer_norm_is_no_weight_either():
-    assert {p.kind for p in Layout.of(nn.LayerNorm((3, 4)))} == {"norm"}
-
-
-def test_the_biases_of_a_recurrent_net_are_biases():
+def test_the_biases_of_a_recurrent_network_are_biases():
     kinds = {p.name: p.kind for p in Layout.of(nn.LSTM(3, 4))}
     assert kinds == {n: "bias" if "bias" in n else "weight" for n in kinds}
 
@@ -152,79 +140,37 @@ def test_a_parameter_that_two_layers_share_is_one_piece():
 
 
 @nets
-def test_the_masks_of_the_three_kinds_sum_to_one_everywhere(name):
-    _, layout, _, _ = setting(name)
-    assert torch.equal(sum(layout.mask(k) for k in ("weight", "bias", "norm")), torch.ones(layout.size))
-    assert torch.equal(layout.mask("weight", "bias", "norm"), torch.ones(layout.size))
-    for p in layout:
-        assert (layout.mask(p.kind)[p.slice] == 1.0).all()
-
-
-@nets
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_mask_of_weights_is_made_once_for_each_type(name, dtype):
-    _, layout, w, _ = setting(name)
+def test_the_mask_of_weights_is_cached_for_each_type(name, dtype):
+    _, layout, w, _ = make_layout(name)
     mask = layout.weight_mask(w.to(dtype))
     assert torch.equal(mask, layout.mask("weight").to(dtype))
     assert mask.dtype == dtype
     assert layout.weight_mask(torch.ones(3, layout.size, dtype=dtype)) is mask
 
 
-@pytest.mark.parametrize(
-    "transformed", [torch.func.grad, lambda f: torch.func.grad(lambda w: torch.func.grad(f)(w).sum())]
-)
-def test_the_mask_of_weights_outlives_a_transformation_in_which_it_was_made(transformed):
-    net, w = nn.Linear(4, 3), torch.randn(15)
-    layout = Layout.of(net)
-    first = transformed(lambda w: (layout.weight_mask(w) * w * w).sum())(w)
-    assert torch.equal(transformed(lambda w: (layout.weight_mask(w) * w * w).sum())(w), first)
+def test_the_mask_of_weights_outlives_the_transformation_in_which_it_is_created():
+    layout, w = Layout.of(nn.Linear(4, 3)), torch.randn(15)
+
+    def differentiate_twice(w):
+        penalty = torch.func.grad(lambda w: (layout.weight_mask(w) * w * w).sum())
+        return torch.func.grad(lambda w: penalty(w).sum())(w)
+
+    first = differentiate_twice(w)
+    assert torch.equal(differentiate_twice(w), first)
     assert torch.equal(layout.weight_mask(w) + 0.0, layout.mask("weight"))
 
 
 @nets
 def test_the_layers_are_the_modules_that_own_parameters_and_cover_the_vector(name):
-    net, layout, _, _ = setting(name)
+    net, layout, _, _ = make_layout(name)
     layers = layout.layers()
-    seen = torch.zeros(layout.size)
+    covered = torch.zeros(layout.size)
     for slices in layers.values():
         for s in slices:
-            seen[s] += 1
-    assert torch.equal(seen, torch.ones(layout.size))
+            covered[s] += 1
+    assert torch.equal(covered, torch.ones(layout.size))
     for module_name, module in net.named_modules():
         count = sum(p.numel() for p in module.parameters(recurse=False))
         if module_name and count:
             assert sum(s.stop - s.start for s in layers[module_name]) == count
-
-
-@pytest.mark.parametrize(
-    ("a", "shape"), [(-0.3, (5,)), (0.7, (3, 5)), (torch.tensor([[0.5], [-2.0], [0.0]]), (3, 5)), (2, (5,))]
-)
-def test_add_scaled_adds_in_place(a, shape):
-    w, x = torch.randn(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
-    a = a.double() if isinstance(a, torch.Tensor) else a
-    expected, untouched = w + a * x, x.clone()
-    out = axpy_(w, a, x)
-    assert out is w
-    torch.testing.assert_close(w, expected, rtol=1e-14, atol=1e-14)
-    assert torch.equal(x, untouched)
-
-
-@pytest.mark.parametrize("lead", [(), (3,)])
-@pytest.mark.parametrize("size", [1, 7, 100])
-def test_portions_are_views_of_every_number_once_and_small(lead, size, monkeypatch):
-    monkeypatch.setattr(inplace, "CHUNK_SIZE", 8)
-    w, shared = torch.zeros(*lead, size), torch.arange(size)
-    empty = torch.zeros(*lead, 0)
-    found = list(cache_chunks(w, shared, empty))
-    for part, places, none in found:
-        part.add_(places + 1)
-        assert part.numel() < 8 + (lead or (1,))[0]
-        assert none.shape == (*lead, 0)
-    assert torch.equal(w, (shared + 1.0).expand(*lead, size))
-    assert torch.equal(torch.cat([places for _, places, _ in found]), shared)
-
-
-def test_what_is_short_comes_whole():
-    w = torch.zeros(inplace.CHUNK_SIZE)
-    ((one, other),) = cache_chunks(w, w)
-    assert one is other is w

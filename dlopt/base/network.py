@@ -1,0 +1,64 @@
+"""Networks and the parts that they are built from: activations and normalizations."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+from torch import Tensor, nn
+
+from dlopt.base.group import Group
+
+
+@Group(
+    "arch",
+    needed_for_inference=True,
+    lanes="value",
+    sets_cost=True,
+    supplied=("inputs", "outputs", "activation", "normalization", "dropout"),
+)
+class Arch(Protocol):
+    """A network: any torch.nn.Module.
+
+    `build` passes these arguments to its __init__ if the signature names them: inputs, the shape of one example;
+    outputs, their number; activation and normalization, factories of modules; dropout, a function that returns a module
+    or None for the index of a hidden layer.
+    """
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Map inputs (B, *shape) to outputs (B, outputs)."""
+
+
+@Group("activation", needed_for_inference=True, lanes="value")
+class Activation(Protocol):
+    """Makes an activation module. An init multiplies weights by gain, to correct for the change of the variance.
+
+    A custom module whose outputs are bounded declares the limits in an attribute `bounds`, a tuple (low, high).
+    """
+
+    gain: float
+
+    def __call__(self) -> nn.Module: ...
+
+
+@Group("normalization", needed_for_inference=True, lanes="value")
+class Normalization(Protocol):
+    """Makes a normalization for inputs (B, features, *dims), or None for no normalization."""
+
+    def __call__(self, features: int, dims: int) -> nn.Module | None: ...
+
+
+class BatchStatisticsModule(nn.Module):
+    """A module that uses statistics of the batch in training and their moving average in inference.
+
+    `forward` must not modify buffers: it stores the statistics of the batch in `batch_stats`, by the buffer's name. The
+    training loop updates the buffers once per step, from the first evaluation of the step:
+    buffer <- (1 - momentum) buffer + momentum batch_stats. An optimizer may evaluate the objective several times.
+    """
+
+    normalizes: ClassVar[bool] = True
+    momentum: float
+    batch_stats: dict[str, Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batch_stats = {}

@@ -1,0 +1,45 @@
+"""Transforms of the data: preprocessing of all inputs, and augmentation of training mini-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Protocol
+
+from torch import Tensor
+
+from dlopt.base.group import Group
+from dlopt.prng import Key
+
+
+@Group("preprocess", multiple=True, needed_for_inference=True)
+class Preprocess(Protocol):
+    """A transformation that is fitted on the training split and applied to all data."""
+
+    def fit(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Return the statistics of the training inputs, (N, *shape); they are stored with the run."""
+
+    def apply(self, inputs: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
+        """Return the transformed inputs, for any number of examples."""
+
+
+@Group("augmentation", multiple=True, must_subclass=True, changeable_on_resume=True, lanes="value")
+class Augmentation:
+    """A random change of training mini-batches: a pure function of the batch and a key.
+
+    dims holds the supported numbers of spatial dimensions: 0 for features, 1 for series, 2 for images.
+    """
+
+    dims: ClassVar[tuple[int, ...]] = (0, 1, 2)
+
+    @property
+    def mixes(self) -> bool:
+        """Return whether it mixes the targets of examples.
+
+        If an augmentation of a run does, all augmentations and the loss get probabilities (B, outputs) in place of
+        classes (B,). Initially the class has probability one.
+        """
+        return False
+
+    def __call__(self, inputs: Tensor, targets: Tensor, key: Key) -> tuple[Tensor, Tensor]:
+        """Map inputs (B, *shape) and targets (B,) or (B, outputs) to new ones of the same shapes and types."""
+        raise NotImplementedError
