@@ -232,7 +232,13 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def split_alternatives(typed: str) -> list[list[str]]:
     """Return a group's options in each run of a sweep: `none,[l2,dropout]` is [[none], [l2, dropout]]."""
-    alternatives = re.split(r",(?![^\[]*\])", typed)  # at commas outside of brackets
+    alternatives, depth = [""], 0
+    for character in typed:  # not by a regular expression: one that looks ahead takes quadratic time
+        depth += (character == "[") - (character == "]")
+        if character == "," and depth == 0:
+            alternatives.append("")
+        else:
+            alternatives[-1] += character
     return [[option.strip() for option in one.strip("[]").split(",")] for one in alternatives]
 
 
