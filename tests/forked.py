@@ -35,7 +35,6 @@ WARM_UP = (
 )  # fmt: skip
 """A run whose modules the server imports. It reads no data file except the digits."""
 SEARCH = (*WARM_UP, "-m", "hydra/sweeper=random", "hydra.sweeper.n_trials=1", "optimizer.lr=interval(1e-3,1e-2)")
-"""A sweep whose modules the server imports."""
 LARGE_MODULES = ("torch._dynamo", "sklearn.datasets", "optuna", "hydra.core.plugins", "dlopt.sweep.sweeper")
 """Modules that the server imports first, so that the warm-up does not import them a second time."""
 TIMEOUT = 300.0
@@ -48,12 +47,14 @@ class ProcessResult:
 
     code      exit code, or the negative number of the signal that ended the process
     out, err  output
+    memory    peak memory in bytes, including what is shared with the server
     seconds   processor time
     """
 
     code: int
     out: str
     err: str
+    memory: int
     seconds: float
 
 
@@ -78,7 +79,7 @@ class ForkedProcess:
         if ending is None:
             raise TimeoutError(f"process {self.pid} has not ended after {timeout} s")
         out, err = (file.read_text(errors="replace") for file in (self._out, self._err))
-        return ProcessResult(ending["code"], out, err, ending["microseconds"] / 1e6)
+        return ProcessResult(ending["code"], out, err, ending["memory"], ending["microseconds"] / 1e6)
 
 
 class Forks:
@@ -226,14 +227,14 @@ class ForkServer:
         self.reap(0)
 
     def handle_request(self, request: Mapping[str, Any]) -> None:
-        if "kill" in request:
-            if request["kill"] in self.children:
-                os.kill(request["kill"], request["signal"])
-            self.send_message(sent=request["signal"])
+        if "kill" not in request:
+            pid = self.fork(request)
+            self.children.add(pid)
+            self.send_message(started=pid)
             return
-        pid = self.fork(request)
-        self.children.add(pid)
-        self.send_message(started=pid)
+        if request["kill"] in self.children:
+            os.kill(request["kill"], request["signal"])
+        self.send_message(sent=request["signal"])
 
     def fork(self, request: Mapping[str, Any]) -> int:
         """Return the child's pid. The child itself never returns."""
@@ -270,10 +271,10 @@ class ForkServer:
             if pid == 0:
                 return
             self.children.discard(pid)
-            spent = int(1e6 * (usage.ru_utime + usage.ru_stime))
             if options:
-                code = os.waitstatus_to_exitcode(status)
-                self.send_message(ended=pid, code=code, microseconds=spent)
+                memory = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+                spent = int(1e6 * (usage.ru_utime + usage.ru_stime))
+                self.send_message(ended=pid, code=os.waitstatus_to_exitcode(status), memory=memory, microseconds=spent)
 
     def send_message(self, **message: int) -> None:
         os.write(self.answers, json.dumps(message).encode() + b"\n")

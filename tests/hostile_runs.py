@@ -1,7 +1,7 @@
-"""Run directories as somebody might make them who means harm: ways to spoil a copy of an honest one.
+"""Ways to spoil a copy of an honest run directory, as an attacker might.
 
-Each takes the run's directory and the path of a canary, a file that comes to be when the run's code is executed. Beside
-the directory lie what is not the run's: `victim`, a file, and `victims`, a folder with a file in it.
+Each takes the run's directory and the path of a canary, a file that appears if code of the run is executed. Next to
+the directory lie `victim`, a file, and `victims`, a folder with a file; neither belongs to the run.
 """
 
 import json
@@ -18,53 +18,44 @@ from dlopt.config.compose import groups
 from dlopt.storage import checkpoint_file
 from dlopt.storage.fingerprint import digest_files
 
-Spoil = Callable[[Path, Path], None]
+Spoil = Callable[[Path, Path], Any]
 SECRET = os.urandom(16).hex()
-"""What is nowhere else, neither in this file nor in what git tells of changes to it."""
+"""Text that no file holds, not even this one, and so no patch of it."""
 ESCAPE = "\x1b]0;taken\x07\x1b[2J\u202e[bold red]\r\n"
+CHECKPOINTS = ("best.safetensors", "last.safetensors")
 FILES = ("status.json", "summary.json", "metrics.jsonl", ".hydra/config.yaml", ".hydra/hydra.yaml",
-         "checkpoints/best.safetensors", "checkpoints/last.safetensors", "train.log")  # fmt: skip
+         *(f"checkpoints/{name}" for name in CHECKPOINTS), "train.log")  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------ ways
 
 
-def _edit_file(file: Path, load: Any, dump: Any, pairs: dict[str, Any]) -> None:
-    content = load(file.read_text())
-    _set(content, pairs)
-    file.write_text(dump(content))
-
-
-def _set(content: Any, pairs: dict[str, Any]) -> None:
+def _set(content: Any, pairs: dict[str, Any]) -> Any:
+    """Set values of nested dictionaries by keys with __ for a dot, and return the dictionaries."""
     for key, value in pairs.items():
         *above, last = key.split("__")
         node = content
         for name in above:
             node = node[name]
         node[last] = value
+    return content
 
 
 def set_config(**pairs: Any) -> Spoil:
-    """Values of the configuration, by keys with __ for a dot. CANARY in a text is the canary's path."""
+    """Set values of the configuration. CANARY in a text becomes the canary's path."""
 
     def spoil(run: Path, canary: Path) -> None:
-        (run / "evil.py").write_text(f"open({str(canary)!r}, 'w').close()\n")
-        (run.parent / "evil.py").write_text((run / "evil.py").read_text())  # which is the working directory
-        _edit_file(run / ".hydra/config.yaml", yaml.safe_load, yaml.safe_dump, _fill_canary(pairs, canary))
+        for folder in (run, run.parent):  # the parent is the working directory
+            (folder / "evil.py").write_text(f"open({str(canary)!r}, 'w').close()\n")
+        file = run / ".hydra/config.yaml"
+        text = yaml.safe_dump(_set(yaml.safe_load(file.read_text()), pairs))
+        file.write_text(text.replace("CANARY", str(canary)))
 
     return spoil
 
 
-def _fill_canary(value: Any, canary: Path) -> Any:
-    if isinstance(value, dict):
-        return {k: _fill_canary(v, canary) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_fill_canary(v, canary) for v in value]
-    return value.replace("CANARY", str(canary)) if isinstance(value, str) else value
-
-
 def append_config(text: str) -> Spoil:
-    """Lines that follow the configuration."""
+    """Append lines to the configuration."""
 
     def spoil(run: Path, canary: Path) -> None:
         with (run / ".hydra/config.yaml").open("a") as stream:
@@ -74,38 +65,30 @@ def append_config(text: str) -> Spoil:
 
 
 def set_json(name: str, /, **pairs: Any) -> Spoil:
-    """Values of status.json or summary.json, by keys alike."""
-    return lambda run, canary: _edit_file(run / name, json.loads, json.dumps, pairs)
+    """Set values of status.json or summary.json."""
+    return lambda run, _: (run / name).write_text(json.dumps(_set(json.loads((run / name).read_text()), pairs)))
 
 
 def set_checkpoint(name: str, /, **pairs: Any) -> Spoil:
-    """Values of a checkpoint, by keys alike."""
+    """Set values of a checkpoint."""
 
     def spoil(run: Path, canary: Path) -> None:
-        content = checkpoint_file.load(run / "checkpoints" / name)
-        _set(content, pairs)
-        write_checkpoint(run / "checkpoints" / name, content)
+        file = run / "checkpoints" / name
+        write_checkpoint(file, _set(checkpoint_file.load(file), pairs))
 
     return spoil
 
 
 def combine(*spoils: Spoil) -> Spoil:
-    def spoil(run: Path, canary: Path) -> None:
-        for one in spoils:
-            one(run, canary)
-
-    return spoil
+    return lambda run, canary: [spoil(run, canary) for spoil in spoils]
 
 
 def write_file(name: str, content: str) -> Spoil:
-    def spoil(run: Path, canary: Path) -> None:
-        (run / name).write_text(content)
-
-    return spoil
+    return lambda run, _: (run / name).write_text(content)
 
 
 def replace_by_link(name: str, target: str) -> Spoil:
-    """A symbolic link in the place of a file or a folder."""
+    """Put a symbolic link in place of a file or a folder."""
 
     def spoil(run: Path, canary: Path) -> None:
         if (run / name).is_dir():
@@ -117,27 +100,18 @@ def replace_by_link(name: str, target: str) -> Spoil:
 
 
 def replace_by_pipe(name: str) -> Spoil:
+    return lambda run, _: ((run / name).unlink(), os.mkfifo(run / name))
+
+
+def make_sparse(name: str, size: int = 1 << 40, end: str = "") -> Spoil:
+    """Extend a file by zeros that take no space, and by text."""
+
     def spoil(run: Path, canary: Path) -> None:
-        (run / name).unlink()
-        os.mkfifo(run / name)
+        os.truncate(run / name, size)
+        with (run / name).open("a") as stream:
+            stream.write(end)
 
     return spoil
-
-
-def replace_by_hard_link(run: Path, canary: Path) -> None:
-    (run / "metrics.jsonl").unlink()
-    os.link(run.parent / "victim", run / "metrics.jsonl")
-
-
-def make_sparse(name: str, size: int = 1 << 40) -> Spoil:
-    """A file of any size that takes no room."""
-    return lambda run, canary: os.truncate(run / name, size)
-
-
-def write_gigabyte_line(run: Path, canary: Path) -> None:
-    os.truncate(run / "metrics.jsonl", 1 << 30)
-    with (run / "metrics.jsonl").open("a") as stream:
-        stream.write('\n{"step": 1, "epoch": 1.0, "train/loss": 1.0}\n')
 
 
 # ------------------------------------------------------------------------------------------------ code
@@ -157,30 +131,23 @@ def _target(name: Any, /, **keys: Any) -> Spoil:
 
 
 CODE_CASES: dict[str, Spoil] = {
-    **{f"a module beside the run as {group}": set_config(**{group: {"_target_": "evil.Part"}}) for group in groups.list_component_groups() if groups.is_single(group)},
+    **{f"a module next to the run as {group}": set_config(**{group: {"_target_": "evil.Part"}}) for group in groups.list_component_groups() if groups.is_single(group)},
     **{
-        f"a module beside the run among {group}": set_config(**{group: {"x": {"_target_": "evil.Part"}}})
+        f"a module next to the run among {group}": set_config(**{group: {"x": {"_target_": "evil.Part"}}})
         for group in ("regularization", "augmentation", "preprocess", "diagnostic")
     },
     "os.system": _target("os.system", command=TOUCH),
-    "os.system with arguments by place": _target("os.system", _args_=[TOUCH]),
     "eval": _target("builtins.eval", _args_=[WRITE]),
-    "exec": _target("builtins.exec", _args_=[WRITE]),
     "a process": _target("subprocess.run", args=["touch", "CANARY"]),
-    "a process without shell": _target("subprocess.Popen", args=["touch", "CANARY"]),
     "from pkgutil": _target("pkgutil.resolve_name", name="evil.Part"),
-    "from importlib": _target("importlib.import_module", name="evil"),
-    "from runpy": _target("runpy.run_path", path_name="evil.py"),
     "instantiate itself": _target("hydra.utils.instantiate", config=SYSTEM),
     "a method of Hydra's": _target("hydra.utils.get_method", path="evil.Part"),
-    "a class of Hydra's": _target("hydra.utils.get_class", path="evil.Part"),
     "torch.hub": _target("torch.hub.load", repo_or_dir="evil", model="x", source="local"),
     "a path into torch.nn that leads out": _target("torch.nn.modules.module.torch.hub.load", repo_or_dir=".", model="x"),
     "a path into torch.optim that leads out": _target("torch.optim.adam.torch.hub.load", repo_or_dir=".", model="x"),
     "a path into dlopt that leads out": _target("dlopt.data.arrays.pickle.loads", _args_=["x"]),
-    "a path into a part that leads out": _target("dlopt.optimizer.torch_optim.pkgutil.resolve_name", name="evil.Part"),
-    "a part's parent": _target("dlopt.data.mnist.FourFiles", path=None),
-    "dlopt's own processes": _target("dlopt.rundir.directory.subprocess.run", args=["touch", "CANARY"]),
+    "a path into a component that leads out": _target("dlopt.optimizer.torch_optim.pkgutil.resolve_name", name="evil.Part"),
+    "the parent of a component": _target("dlopt.data.mnist.FourFiles", path=None),
     "dlopt's own command": _target("dlopt.cli.main", argv=["train"]),
     "a function of dlopt": _target("dlopt.data._download.fetch", url="http://localhost", file="CANARY", check=None, otherwise=""),
     "a module of no group": _target("dlopt.rundir.directory.RunDirectory", path="CANARY"),
@@ -189,32 +156,27 @@ CODE_CASES: dict[str, Spoil] = {
     "a function of torch's": _target("torch.nn.init.xavier_uniform_"),
     "a parallel module": _target("torch.nn.DataParallel", module=SYSTEM),
     "unpickling": _target("torch.load", f="x.pt", weights_only=False),
-    "TorchScript": _target("torch.jit.load", f="x.pt"),
-    "a package": _target("torch.package.PackageImporter", file_or_buffer="x.pt"),
-    "an extension": _target("torch.utils.cpp_extension.load", name="x", sources=["evil.cpp"]),
     "no text": _target(["os.system"]),
     "empty text": _target(""),
     "a path of dots": _target("dlopt.arch..cnn.CNN"),
     "a path to a folder above": _target("dlopt.arch.../evil.Part"),
     "inside an option": set_config(schedule__then={"_target_": "evil.Part"}),
     "inside a list": _target("torch.nn.Sequential", _args_=[{"_target_": "torch.nn.Identity"}, [SYSTEM]]),
-    "a list of lists": _target("torch.nn.ModuleList", modules=[[[SYSTEM]]]),
     "made later": _target("torch.nn.Identity", later={"_target_": "os.system", "_partial_": True}),
     "not looked into": _target("torch.nn.Identity", _recursive_=False, later=SYSTEM),
     "as it is": _target("torch.nn.Identity", _convert_="none", later=SYSTEM),
     "in a key that nobody reads": set_config(nothing=SYSTEM),
     "in Hydra's node": set_config(hydra={"callbacks": {"x": SYSTEM}}),
-    "a rule's name": _wrapper("evil.Part"),
-    "a rule's name that leads out": _wrapper("torch.optim.adam.torch.hub.load"),
-    "a rule's name with a colon": _wrapper("os.path:os.system"),
-    "a rule's name that is none": _wrapper(["evil.Part"]),
-    "a rule's name by place": set_config(optimizer={"_target_": TORCH_OPTIM[1], "_args_": ["evil.Part", 0.1, {}]}),
-    "a rule's options": _wrapper("Adam", options={"foreach": SYSTEM}),
-    "a rule as another part": set_config(arch={"_target_": TORCH_OPTIM[1], "name": "evil.Part", "lr": 1, "options": {}}),
+    "an optimizer's name": _wrapper("evil.Part"),
+    "an optimizer's name that leads out": _wrapper("torch.optim.adam.torch.hub.load"),
+    "an optimizer's name with a colon": _wrapper("os.path:os.system"),
+    "an optimizer's name that is none": _wrapper(["evil.Part"]),
+    "an optimizer's name by place": set_config(optimizer={"_target_": TORCH_OPTIM[1], "_args_": ["evil.Part", 0.1, {}]}),
+    "an optimizer's options": _wrapper("Adam", options={"foreach": SYSTEM}),
+    "an optimizer as another component": set_config(arch={"_target_": TORCH_OPTIM[1], "name": "evil.Part", "lr": 1, "options": {}}),
     "the environment": set_config(name="${oc.env:SECRET}"),
     "the environment in a path": set_config(data__path="${oc.env:SECRET}"),
     "the environment in a key": set_config(**{"${oc.env:SECRET}": 1}),
-    "the environment in a list": set_config(arch__widths=["${oc.env:SECRET}"]),
     "the environment, decoded": set_config(name="${oc.decode:${oc.env:SECRET}}"),
     "the environment, not there": set_config(name="${oc.env:NOTHING,x}"),
     "a made node": set_config(arch="${oc.create:{_target_:os.system}}"),
@@ -247,37 +209,37 @@ CODE_CASES: dict[str, Spoil] = {
     "a piped configuration": replace_by_pipe(".hydra/config.yaml"),
     "a linked configuration": replace_by_link(".hydra/config.yaml", "/dev/zero"),
 }  # fmt: skip
-"""What an opened run could execute, read or fetch: it must be refused by whatever opens the configuration."""
+"""What an opened run could execute, read or download: every command that opens the configuration must refuse it."""
 
 
 # ------------------------------------------------------------------------------------------------ text
 
 
-def _option(name: str) -> dict[str, Any]:
-    """The keys of a data set."""
+def _read_option(name: str) -> dict[str, Any]:
+    """Return the keys of a data set."""
     content = yaml.safe_load((groups.CONF / "data" / f"{name}.yaml").read_text())
     return {key: value for key, value in content.items() if key != "defaults"}
 
 
 def set_hostile_class_names(run: Path, canary: Path) -> None:
-    """Digits in a file of the run's own, whose classes are called by what a terminal would obey."""
+    """Train on digits in a file of the run, whose class names hold escape sequences."""
     x, y = np.zeros((200, 1, 8, 8), np.float32), np.array([f"{i}{ESCAPE}" for i in range(10)])[np.arange(200) % 10]
     np.savez(run / "digits.npz", x=x, y=y)
-    set_config(data={**_option("arrays"), "path": "run/digits.npz"})(run, canary)
+    set_config(data={**_read_option("arrays"), "path": "run/digits.npz"})(run, canary)
     encoding = {"classes": sorted(set(y.tolist())), "uint8": False, "sha256": digest_files([run / "digits.npz"])}
-    for name in ("best.safetensors", "last.safetensors"):
+    for name in CHECKPOINTS:
         set_checkpoint(name, encoding=encoding)(run, canary)
 
 
 def change_losses(run: Path, canary: Path) -> None:
-    """Rows that are not the run's, with a metric of such a name."""
+    """Change the rows, and add a metric whose name holds escape sequences."""
     lines = (run / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line) | {"train/loss": 9.0, ESCAPE: 1.0} for line in lines]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def set_original_config(run: Path, canary: Path) -> None:
-    """A rate that is none, of which the run says that it was begun with it."""
+    """Set an invalid learning rate, with which the run claims to have started."""
     set_config(optimizer__lr=ESCAPE)(run, canary)
     config = digest_files([run / ".hydra/config.yaml"])
     set_checkpoint("last.safetensors", config=config)(run, canary)
@@ -288,7 +250,7 @@ HOLDER = {"host": ESCAPE, "machine": "another", "pid": 1, "since": 1.0, "token":
 REPOSITORY = {"folder": ESCAPE, "commit": ESCAPE, "patch": ESCAPE, "patch_sha256": ESCAPE, "unknown": False}
 
 TEXT_CASES: dict[str, Spoil] = {
-    **{f"the step of {name}": set_checkpoint(name, step=ESCAPE) for name in ("best.safetensors", "last.safetensors")},
+    **{f"the step of {name}": set_checkpoint(name, step=ESCAPE) for name in CHECKPOINTS},
     "the step of best weights": combine(set_checkpoint("last.safetensors", best_step=ESCAPE), lambda run, _: (run / "checkpoints/best.safetensors").unlink()),
     "settings of a checkpoint": set_checkpoint("last.safetensors", settings={ESCAPE: ESCAPE}),
     "classes": set_hostile_class_names,
@@ -302,36 +264,34 @@ TEXT_CASES: dict[str, Spoil] = {
 """Text that commands might print."""
 
 
-# ------------------------------------------------------------------------------------------------ people's own files
+# ------------------------------------------------------------------------------------------------ files of the user
 
 
-def _read_outside(option: str, name: str, **keys: Any) -> Spoil:
-    """The content of a file outside of the working directory as data, of which the run tells a digest."""
+def _read_outside(option: str, name: str, **keys: str) -> Spoil:
+    """Let the data be a file outside of the working directory, whose digest the run records."""
 
     def spoil(run: Path, canary: Path) -> None:
-        node = _option(option)
-        outside = {k: str(run.parent.parent / v) for k, v in keys.items() if k != "path"}
-        path = name if "/" in name else str(run.parent.parent / name)
-        set_config(data={**node, "path": path, **outside})(run, canary)
-        for file in ("best.safetensors", "last.safetensors"):
+        home = run.parent.parent
+        outside = {key: str(home / value) for key, value in keys.items()}
+        set_config(data={**_read_option(option), "path": name if "/" in name else str(home / name), **outside})(
+            run, canary
+        )
+        for file in CHECKPOINTS:
             set_checkpoint(file, encoding={"classes": [], "sha256": "0" * 64})(run, canary)
 
     return spoil
 
 
-def _read_by_link(run: Path, canary: Path) -> None:
-    (run / "mine.csv").symlink_to(run.parent.parent / "credentials")
-    _read_outside("table", "run/mine.csv")(run, canary)
-
-
 READ_CASES: dict[str, Spoil] = {
     "a table": _read_outside("table", "credentials"),
     "a table by a path that leads out": _read_outside("table", "run/../../credentials"),
-    "a table by a link in the run": _read_by_link,
+    "a table by a link in the run": combine(
+        lambda run, _: (run / "mine.csv").symlink_to(run.parent.parent / "credentials"), _read_outside("table", "run/mine.csv")
+    ),
     "arrays": _read_outside("arrays", "credentials.npz"),
     "targets": _read_outside("arrays", "run/x.npy", target="credentials.npy"),
-}
-"""Files of whoever opens the run, put to use as its data: they must not be read."""
+}  # fmt: skip
+"""Files of the user who opens the run, named as its data: they must not be read."""
 
 
 # ------------------------------------------------------------------------------------------------ files
@@ -345,9 +305,11 @@ WRITE_CASES: dict[str, Spoil] = {
     "checkpoints into another folder": replace_by_link("checkpoints", "../victims"),
     "the configuration into another folder": replace_by_link(".hydra", "../victims"),
     "events into another file": replace_by_link("events.out.tfevents.1.x.1.0", "../victim"),
-    "a second name of another file": replace_by_hard_link,
-}
-"""Where a run that goes on would write: it must be refused."""
+    "a second name of another file": lambda run, _: (
+        (run / "metrics.jsonl").unlink(), os.link(run.parent / "victim", run / "metrics.jsonl")
+    ),
+}  # fmt: skip
+"""Where a run that resumes would write: resuming must be refused."""
 
 _VALUES = {"text": ESCAPE, "a list": [1, [2]], "a mapping": {"a": {"b": 1}}, "truth": True, "nothing": None,
            "a large number": 2**64, "an enormous number": 10**4000, "an infinite one": float("inf"), "none": float("nan"),
@@ -362,18 +324,13 @@ DAMAGE_CASES: dict[str, Spoil] = {
     **{f"a list: {name}": write_file(name, "[1, 2]\n") for name in FILES[:5]},
     **{f"deep: {name}": write_file(name, '{"a": ' + "[" * 50_000 + "]" * 50_000 + "}\n") for name in FILES[:5]},
     **{
-        f"{key} is {kind}": set_json("status.json", **{key: value})
-        for key in ("status", "started", "ended", "message", "host", "pid", "settings", "versions", "git")
-        for kind, value in _VALUES.items()
-    },
-    **{
-        f"{key} is {kind}": set_json("status.json", **{f"settings__{key}": value})
-        for key in ("optimizer", "epochs", "steps", "regularization", ESCAPE)
-        for kind, value in _VALUES.items()
-    },
-    **{
-        f"{key} is {kind}": set_json("summary.json", **{key: value})
-        for key in ("seconds", "step", ESCAPE)
+        f"{key} is {kind}": set_json(file, **{f"{prefix}{key}": value})
+        for file, prefix, keys in (
+            ("status.json", "", ("status", "started", "ended", "message", "host", "pid", "settings", "versions", "git")),
+            ("status.json", "settings__", ("optimizer", "epochs", "steps", "regularization", ESCAPE)),
+            ("summary.json", "", ("seconds", "step", f"summary {ESCAPE}")),
+        )
+        for key in keys
         for kind, value in _VALUES.items()
     },
     **{
@@ -391,13 +348,13 @@ DAMAGE_CASES: dict[str, Spoil] = {
     "a running process of another kind": set_json("status.json", status="running", pid="x"),
     "a running process of all": set_json("status.json", status="running", pid=-1),
     "a running process beyond all": set_json("status.json", status="running", pid=2**62),
-    "a line of a gigabyte": write_gigabyte_line,
-    "rows that are none": write_file("metrics.jsonl", "1\nnull\n[]\n{}\n"),
+    "a line of a gigabyte": make_sparse("metrics.jsonl", 1 << 30, '\n{"step": 1, "epoch": 1.0, "train/loss": 1.0}\n'),
+    "lines that are not rows": write_file("metrics.jsonl", "1\nnull\n[]\n{}\n"),
     "an option of another folder": set_json("status.json", settings__optimizer="../../../laughter"),
     "options without number": set_json("status.json", settings__regularization="[" + "l2," * 50_000 + "l2]"),
     "a mapping of choices": write_file(".hydra/hydra.yaml", "hydra: {runtime: {choices: [1], cwd: 3}}"),
 }  # fmt: skip
-"""What is shown as damaged, or shown; never a traceback, a wait or all of the memory."""
+"""Shown, or reported as damaged: never a traceback, a wait or all of the memory."""
 _TABLE = [name for name in DAMAGE_CASES if any(name.endswith(f" is {kind}") for kind in _VALUES)]
 REPEATED_CASES = {name for i, name in enumerate(_TABLE) if (i + i // len(_VALUES)) % 3}
-"""Most pairs of a key and a kind of value: each key is tried with a third of the kinds, each kind with a third of keys."""
+"""Repetitions for the long suite: the others try each key with a third of the kinds, and each kind with a third of keys."""

@@ -16,7 +16,7 @@ WHO = ("-c", "user.name=A", "-c", "user.email=a@b.c", "-c", "init.defaultBranch=
 
 @pytest.fixture(autouse=True)
 def _git_settings(monkeypatch, tmp_path):
-    """A user whose settings change what git prints."""
+    """Let the user have settings that change what git prints."""
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)
     settings = "[diff]\ncontext = 0\norderFile = /nowhere\nnoprefix = true\nexternal = false\n[color]\nui = always\n"
@@ -26,11 +26,10 @@ def _git_settings(monkeypatch, tmp_path):
 
 
 def git(folder: Path, *arguments: str, check: bool = True, **options) -> str:
-    environment = os.environ | {"GIT_CONFIG_GLOBAL": os.devnull}
-    words = ["git", *WHO, *arguments]
     process = subprocess.run(
-        words, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=30, **options
-    )
+        ["git", *WHO, *arguments], cwd=folder, env=os.environ | {"GIT_CONFIG_GLOBAL": os.devnull},
+        capture_output=True, text=True, check=False, timeout=30, **options,
+    )  # fmt: skip
     assert not check or process.returncode == 0, process.stderr
     assert "error:" not in process.stderr or not check  # a truncated patch is applied in part, with exit code 0
     return process.stdout.strip()
@@ -80,6 +79,7 @@ def restore(folder: Path, copy: Path) -> dict[str, tuple[bytes, bool]]:
     return read_files(copy)
 
 
+SHA256 = "--object-format=sha256"
 START = {
     "net.py": b"one\ntwo\nthree\n" * 20,
     "gone.py": b"old\n",
@@ -96,44 +96,45 @@ START = {
 }
 
 
+CHANGES = {
+    "net.py": b"zero\n" + START["net.py"].replace(b"two", b"2", 1),
+    "image.bin": bytes(reversed(range(256))) * 3,
+    "a folder/with spaces.py": b"x = 3\r\n",
+    "größe-モデル.py": b"y = 4\n",
+    "no newline.txt": b"another end",
+    "mine/part.py": b"class Mine: ...\n",
+    "mine/empty.py": b"",
+    "mine/größe ü.yaml": b"lr: 1\n",
+    '[odd] "name"*.toml': b"a = 1\n",
+    "opened.py/inner.py": b"z = 1\n",
+    "closed.py": b"z = 2\n",
+}
+
+
 def change_everything(folder: Path) -> Path:
     """Make every kind of change."""
-    write(folder / "net.py", b"zero\n" + START["net.py"].replace(b"two", b"2", 1))
-    (folder / "gone.py").unlink()
+    for name in ("gone.py", "turned.py", "opened.py"):
+        (folder / name).unlink()
+    shutil.rmtree(folder / "closed.py")
     (folder / "moved.py").rename(folder / "elsewhere.py")
-    write(folder / "image.bin", bytes(reversed(range(256))) * 3)
-    write(folder / "a folder/with spaces.py", b"x = 3\r\n")
-    write(folder / "größe-モデル.py", b"y = 4\n")
-    write(folder / "no newline.txt", b"another end")
     (folder / "run.sh").chmod(0o755)
+    (folder / "turned.py").symlink_to("net.py")
+    (folder / "link.py").symlink_to("/nowhere")
     write(folder / "added.bin", b"\0\1\2staged")
     git(folder, "add", "added.bin")
-    (folder / "turned.py").unlink()
-    (folder / "turned.py").symlink_to("net.py")
-    write(folder / "mine/part.py", b"class Mine: ...\n")
-    write(folder / "mine/empty.py", b"")
-    write(folder / "mine/größe ü.yaml", b"lr: 1\n")
-    write(folder / '[odd] "name"*.toml', b"a = 1\n")
-    (folder / "link.py").symlink_to("/nowhere")
-    (folder / "opened.py").unlink()
-    write(folder / "opened.py/inner.py", b"z = 1\n")
-    shutil.rmtree(folder / "closed.py")
-    write(folder / "closed.py", b"z = 2\n")
+    for name, content in CHANGES.items():
+        write(folder / name, content)
     return folder
 
 
-def _plain(tmp_path: Path) -> Path:
-    return change_everything(make_repository(tmp_path / "it", START))
+def _plain(tmp_path: Path, *flags: str) -> Path:
+    return change_everything(make_repository(tmp_path / "it", START, *flags))
 
 
 def _without_commit(tmp_path: Path, *flags: str) -> Path:
     folder = make_repository(tmp_path / "it", {"staged.bin": b"\0\1"}, *flags, commit=False)
     write(folder / "mine.py", b"x = 1\n")
     return folder
-
-
-def _sha256(tmp_path: Path) -> Path:
-    return change_everything(make_repository(tmp_path / "it", START, "--object-format=sha256"))
 
 
 def _submodule(tmp_path: Path) -> Path:
@@ -143,7 +144,7 @@ def _submodule(tmp_path: Path) -> Path:
 
 
 def _sparse_submodule(tmp_path: Path) -> Path:
-    """Git then keeps in another file where the files lie."""
+    """Git then stores the place of the files in config.worktree."""
     folder = _submodule(tmp_path)
     git(folder, "sparse-checkout", "set", "--no-cone", "/*")
     return folder
@@ -157,7 +158,7 @@ def _worktree(tmp_path: Path) -> Path:
 
 
 def _relative_worktree(tmp_path: Path) -> Path:
-    """Newer versions of git can write it like this."""
+    """Newer versions of git can write relative paths."""
     tree = _worktree(tmp_path)
     file = Path(git(tree, "rev-parse", "--git-path", "gitdir"))
     file.write_text(f"{os.path.relpath(tree / '.git', file.parent)}\n")
@@ -185,7 +186,7 @@ def _replaced_commit(tmp_path: Path) -> Path:
 
 
 def _same_second(tmp_path: Path) -> Path:
-    """A change within the second of the index, of the same size."""
+    """Make a change of the same size in the second in which the index was written."""
     folder = make_repository(tmp_path / "it", {"a.py": b"1\n"})
     os.utime(folder / "a.py", (1000, 1000))
     git(folder, "add", "a.py")
@@ -197,8 +198,8 @@ def _same_second(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     "make",
-    [_plain, _without_commit, lambda p: _without_commit(p, "--object-format=sha256"), _sha256, _submodule, _sparse_submodule,
-     _worktree, _relative_worktree, _conflict, _replaced_commit, _same_second],
+    [_plain, lambda path: _plain(path, SHA256), _without_commit, lambda path: _without_commit(path, SHA256), _submodule,
+     _sparse_submodule, _worktree, _relative_worktree, _conflict, _replaced_commit, _same_second],
 )  # fmt: skip
 def test_a_patch_restores_the_files(make, tmp_path):
     folder = make(tmp_path)
@@ -218,7 +219,7 @@ def test_a_clean_repository_has_no_patch(tmp_path):
     git(folder, "config", "core.autocrlf", "true")
     (folder / "run.sh").chmod(0o755)
     write(folder / "gone.py", b"old\r\n")
-    assert find_repository(folder).patch == b"", "the switches of the configuration count"
+    assert find_repository(folder).patch == b"", "settings of the repository are respected"
 
 
 def test_a_submodule_is_recorded_by_its_commit(tmp_path):
@@ -229,7 +230,7 @@ def test_a_submodule_is_recorded_by_its_commit(tmp_path):
     assert f"+Subproject commit {git(module, 'rev-parse', 'HEAD')}".encode() in find_repository(module.parent).patch
 
 
-def test_only_source_that_is_not_ignored_is_added(tmp_path):
+def test_the_patch_holds_only_small_source_files_that_are_not_ignored(tmp_path):
     folder = make_repository(tmp_path / "it", START)
     for name in (
         "notes.txt", "ignored.py", "build/x.py", "excluded.py", "everywhere.py", "large.py", "weights.pt",
@@ -247,14 +248,14 @@ def test_only_source_that_is_not_ignored_is_added(tmp_path):
     assert b"b/large.py" in patch
 
 
-def test_a_patch_has_a_limit_and_names_what_is_left_out(tmp_path, monkeypatch):
+def test_a_patch_has_a_limit_and_names_the_files_left_out(tmp_path, monkeypatch):
     files = {"big.bin": b"1", "a.py": b"1\n", "deep/b.py": b"1\n"}
     folder, copy = make_repository(tmp_path / "it", files), make_repository(tmp_path / "again", files)
-    write(folder / "big.bin", os.urandom(3000))
-    write(folder / "a.py", b"2\n")
-    write(folder / "deep/b.py", b"".join(b"%d\n" % i for i in range(400)))
-    write(folder / "a/very/deep/one.py", b"x" * 600)
-    write(folder / "zoo.py", b"y" * 600)
+    for name, content in {
+        "big.bin": os.urandom(3000), "a.py": b"2\n", "deep/b.py": b"".join(b"%d\n" % i for i in range(400)),
+        "a/very/deep/one.py": b"x" * 600, "zoo.py": b"y" * 600,
+    }.items():  # fmt: skip
+        write(folder / name, content)
     monkeypatch.setattr(module, "LARGEST_PATCH", 1000)
     patch = find_repository(folder).patch.decode()
     head = patch.split("diff --git")[0]
@@ -266,12 +267,12 @@ def test_a_patch_has_a_limit_and_names_what_is_left_out(tmp_path, monkeypatch):
 
 
 def test_as_many_files_fit_as_possible():
-    piece = "diff --git a/{0} b/{0}\n{1}\n".format
-    parts = [piece("a", "x" * 50), piece("b c", "y" * 90), piece("d", "z" * 10)]
-    whole = "".join(parts).encode()
+    texts = ("a", 50), ("b c", 90), ("d", 10)
+    parts = [f"diff --git a/{name} b/{name}\n{'x' * count}\n".encode() for name, count in texts]
+    whole, limit = b"".join(parts), len(parts[0] + parts[2])
     assert truncate_patch(whole, 1000) == (whole, [])
-    assert truncate_patch(whole, len(parts[0] + parts[2])) == ((parts[0] + parts[2]).encode(), ["b c"])
-    assert truncate_patch(whole, len(parts[0] + parts[2]) - 1) == (parts[2].encode(), ["a", "b c"])
+    assert truncate_patch(whole, limit) == (parts[0] + parts[2], ["b c"])
+    assert truncate_patch(whole, limit - 1) == (parts[2], ["a", "b c"])
     assert truncate_patch(b"", 10) == (b"", [])
 
 
@@ -282,7 +283,7 @@ def test_the_repository_is_not_changed(tmp_path):
     folder = _plain(tmp_path)
     (folder / "turned.py").unlink()
     (folder / "link.py").unlink()
-    os.utime(folder / "net.py", (5, 5))  # git status would write a new index
+    os.utime(folder / "net.py", (5, 5))  # git status would then write a new index
     before = read_all(folder)
     assert find_repository(folder).patch
     assert read_all(folder) == before
@@ -295,7 +296,7 @@ def test_the_repository_is_not_changed(tmp_path):
 
 
 def write_trap(tmp_path: Path, end: str) -> tuple[str, Path]:
-    """Write a program that leaves a file behind."""
+    """Write a program that creates a canary, and return both paths."""
     trap, canary = tmp_path / "trap.sh", tmp_path / "canary"
     write(trap, f'#!/bin/sh\necho "$0 $@" >> {canary}\n{end}\n'.encode())
     trap.chmod(0o755)
@@ -303,7 +304,7 @@ def write_trap(tmp_path: Path, end: str) -> tuple[str, Path]:
 
 
 def test_nothing_in_a_repository_is_executed(tmp_path):
-    """Filters, drivers, monitors, hooks, pagers, aliases."""
+    """Neither filters, drivers, monitors, hooks, pagers nor aliases."""
     folder = make_repository(tmp_path / "it", {**START, "sub/x": b"1"})
     trap, canary = write_trap(tmp_path, "cat")
     git(folder, "submodule", "add", str(make_repository(tmp_path / "inner", {"i.py": b"1\n"})), "module")
@@ -336,7 +337,7 @@ def test_nothing_in_a_repository_is_executed(tmp_path):
 
 
 def test_missing_objects_are_not_fetched(tmp_path):
-    """In a partial clone, git would run the program that the configuration names."""
+    """In a partial clone, git would fetch them by the program in the configuration."""
     folder = make_repository(tmp_path / "it", {"net.py": b"1\n"})
     trap, canary = write_trap(tmp_path, "exit 1")
     for key, value in {
@@ -353,7 +354,7 @@ def test_missing_objects_are_not_fetched(tmp_path):
     assert canary.exists(), "the trap is not set"
 
 
-def test_the_repository_of_a_hook_is_not_taken_for_that_of_the_folder(tmp_path, monkeypatch):
+def test_variables_of_a_git_hook_are_ignored(tmp_path, monkeypatch):
     folder = make_repository(tmp_path / "it", {"a.py": b"1\n"})
     other = make_repository(tmp_path / "other", {"b.py": b"1\n"})
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))
@@ -362,47 +363,44 @@ def test_the_repository_of_a_hook_is_not_taken_for_that_of_the_folder(tmp_path, 
     assert (repository.folder, repository.patch) == (folder, b"")
 
 
-def test_where_there_is_no_repository_none_is_found(tmp_path, monkeypatch):
+def test_no_repository_is_found(tmp_path, monkeypatch):
+    """In a folder without one, a bare one, git's own directory, a missing folder, a broken repository; without git."""
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     (tmp_path / "plain").mkdir()
     git(tmp_path, "init", "--bare", "bare")
     folder = make_repository(tmp_path / "it", START)
-    for broken in ("HEAD", "config"):
-        shutil.copytree(folder, tmp_path / broken)
-        write(tmp_path / broken / ".git" / broken, b"\0[[[")
+    for file in ("HEAD", "config"):
+        shutil.copytree(folder, tmp_path / file)
+        write(tmp_path / file / ".git" / file, b"\0[[[")
     for place in ("plain", "bare", "it/.git", "nowhere", "HEAD", "config"):
         assert find_repository(tmp_path / place) is None
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_repository(folder) is None
 
 
-def test_of_a_damaged_repository_the_commit_is_recorded(tmp_path):
+@pytest.mark.parametrize("damage", ["no objects", "a bad index", "slow git"])
+def test_the_commit_is_recorded_if_git_fails(damage, tmp_path, monkeypatch):
     folder = make_repository(tmp_path / "it", START)
     commit = git(folder, "rev-parse", "HEAD")
     write(folder / "net.py", b"2\n")
-    (folder / ".git/objects").rename(folder / ".git/away")
-    (folder / ".git/objects").mkdir()
+    unknown = "git failed"
+    if damage == "no objects":
+        shutil.rmtree(folder / ".git/objects")
+        (folder / ".git/objects").mkdir()
+    elif damage == "a bad index":
+        write(folder / ".git/index", b"DIRC nonsense")
+    else:
+        call, unknown = module._Git.__call__, "git took more than 5 s"
+
+        def call_slowly(self, *arguments, **options):
+            if arguments[0] == "ls-files":
+                self.deadline = 0.0
+            return call(self, *arguments, **options)
+
+        monkeypatch.setattr(module._Git, "__call__", call_slowly)
     repository = find_repository(folder)
-    assert (repository.commit, repository.patch, repository.unknown) == (commit, b"", "git failed")
-    assert repository.describe("git.patch")["unknown"] == "git failed"
-    (folder / ".git/objects").rmdir()
-    (folder / ".git/away").rename(folder / ".git/objects")
-    write(folder / ".git/index", b"DIRC nonsense")
-    assert find_repository(folder) == repository
-
-
-def test_git_that_takes_too_long_is_not_waited_for(tmp_path, monkeypatch):
-    folder = make_repository(tmp_path / "it", START)
-    call = module._Git.__call__
-
-    def call_slowly(self, *arguments, **options):
-        if arguments[0] == "ls-files":
-            self.deadline = 0.0
-        return call(self, *arguments, **options)
-
-    monkeypatch.setattr(module._Git, "__call__", call_slowly)
-    repository = find_repository(folder)
-    assert (repository.commit, repository.unknown) == (git(folder, "rev-parse", "HEAD"), "git took more than 5 s")
+    assert (repository.commit, repository.patch, repository.unknown) == (commit, b"", unknown)
+    assert repository.describe("git.patch")["unknown"] == unknown
     monkeypatch.setattr(module, "SECONDS", 0.0)
     assert find_repository(folder) is None
 
@@ -417,24 +415,26 @@ def _other_worktree(home: Path, folder: Path) -> None:
 
 
 def _inner_worktree(home: Path, folder: Path) -> None:
-    """Into a folder that is not around this one."""
+    """The other folder does not contain this one."""
     git(folder, "config", "core.worktree", "../../../private")
 
 
-def _file(home: Path, folder: Path) -> None:
+def _name_git_directory(folder: Path, target: str) -> None:
     shutil.rmtree(folder / ".git")
-    write(folder / ".git", b"gitdir: ../../private/.git\n")
+    write(folder / ".git", f"gitdir: {target}\n".encode())
+
+
+def _file(home: Path, folder: Path) -> None:
+    _name_git_directory(folder, "../../private/.git")
 
 
 def _file_of_a_worktree(home: Path, folder: Path) -> None:
     git(home / "private", "worktree", "add", "-b", "other", str(home / "tree"))
-    shutil.rmtree(folder / ".git")
-    write(folder / ".git", b"gitdir: ../../private/.git/worktrees/tree\n")
+    _name_git_directory(folder, "../../private/.git/worktrees/tree")
 
 
 def _made_up_worktree(home: Path, folder: Path) -> None:
-    shutil.rmtree(folder / ".git")
-    write(folder / ".git", b"gitdir: ../worktrees/it\n")
+    _name_git_directory(folder, "../worktrees/it")
     write(folder.parent / "worktrees/it/gitdir", f"{folder / '.git'}\n".encode())
     write(folder.parent / "worktrees/it/commondir", b"../../../private/.git\n")
     write(folder.parent / "worktrees/it/HEAD", b"ref: refs/heads/main\n")
@@ -452,13 +452,12 @@ def _links_inside(home: Path, folder: Path) -> None:
 
 
 def _link_to_a_branch(home: Path, folder: Path) -> None:
-    for store in (folder / ".git/objects", home / "private/.git/objects"):
-        for file in store.rglob("*"):
-            if file.is_file() and store.is_relative_to(home / "private"):
-                other = folder / ".git/objects" / file.relative_to(store)
-                other.parent.mkdir(exist_ok=True)
-                if not other.exists():
-                    other.symlink_to(file)
+    store = home / "private/.git/objects"
+    for file in (path for path in store.rglob("*") if path.is_file()):
+        link = folder / ".git/objects" / file.relative_to(store)
+        link.parent.mkdir(exist_ok=True)
+        if not link.exists():
+            link.symlink_to(file)
     (folder / ".git/refs/heads/main").unlink()
     (folder / ".git/refs/heads/main").symlink_to("../../../../../private/.git/refs/heads/main")
 
@@ -468,14 +467,14 @@ def _common(home: Path, folder: Path) -> None:
 
 
 def _alternates(home: Path, folder: Path) -> None:
-    """The commit is one of the other repository."""
+    """The commit belongs to the other repository."""
     commit = git(home / "private", "rev-parse", "HEAD")
     write(folder / ".git/objects/info/alternates", f"{home / 'private/.git/objects'}\n".encode())
     write(folder / ".git/refs/heads/main", f"{commit}\n".encode())
 
 
 def _index(home: Path, folder: Path) -> None:
-    write(folder / "--/--/.ssh/id_rsa", b"another\n")  # which stays the first in order
+    write(folder / "--/--/.ssh/id_rsa", b"another\n")  # stays first in order
     git(folder, "add", "-A")
     index = (folder / ".git/index").read_bytes()[:-20].replace(b"--/--/.ssh", b"../../.ssh")
     (folder / ".git/index").write_bytes(index + hashlib.sha1(index).digest())
@@ -488,7 +487,7 @@ def _index(home: Path, folder: Path) -> None:
         _link_to_a_branch, _common, _alternates, _index,
     ],
 )  # fmt: skip
-def test_a_repository_shows_nothing_that_lies_outside_of_it(lead_out, tmp_path, monkeypatch):
+def test_the_patch_shows_no_file_outside_of_the_repository(lead_out, tmp_path, monkeypatch):
     home = tmp_path / "home"
     write(home / ".ssh/id_rsa", SECRET)
     write(home / "secret.yaml", SECRET)
@@ -501,14 +500,14 @@ def test_a_repository_shows_nothing_that_lies_outside_of_it(lead_out, tmp_path, 
             assert (repository.folder, repository.patch) == (folder, b"")
             assert repository.unknown
             assert repository.commit != git(home / "private", "rev-parse", "HEAD") or lead_out is _alternates
-    monkeypatch.setattr(module, "_find_escape", lambda *given: "")
+    monkeypatch.setattr(module, "_find_escape", lambda *_: "")
     monkeypatch.setattr(module, "_leads_out", lambda name: False)
-    believed = find_repository(folder)
+    unchecked = find_repository(folder)
     harmless = lead_out in (_other_worktree, _inner_worktree)  # in the root, git compares only what lies below it
-    assert harmless or (believed is not None and b"a key of someone else" in believed.patch), "this leads nowhere"
+    assert harmless or b"a key of someone else" in unchecked.patch, "without the checks, the secret is shown"
 
 
-def test_names_that_lead_out_are_recognized():
+def test_names_outside_of_the_repository_are_recognized():
     assert all(map(module._leads_out, ("/a", "../a", "a/../b", "a/..", ".git/config", "a/.GIT/b")))
     assert not any(map(module._leads_out, ("a", "a/b", "..a/b", "a/...", ".gitignore", "a/.github/b")))
 
@@ -518,7 +517,7 @@ def test_the_repository_of_a_run_directory_is_ignored(tmp_path):
     inner = make_repository(tmp_path / "run/a/b", START)
     assert find_repository(inner) is not None
     write(folder / "status.json", b"{}")
-    assert find_repository(folder) is not None, "projects may have such a file"
+    assert find_repository(folder) is not None, "a project may have such a file"
     (folder / ".hydra").mkdir()
     for place in (folder, folder / "a folder", inner):
         assert find_repository(place) is None

@@ -1,4 +1,4 @@
-"""One process at a time: real processes, really killed."""
+"""Only one process at a time writes a directory: real processes, really killed."""
 
 import json
 import os
@@ -25,7 +25,7 @@ time.sleep(600)
 
 @pytest.fixture
 def other(tmp_path):
-    """Another process that holds the directory."""
+    """Return another process that holds the directory."""
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
@@ -35,75 +35,74 @@ def other(tmp_path):
     process.stdout.close()
 
 
-def test_a_second_process_is_told_who_holds_it(tmp_path, other):
+@pytest.fixture(scope="module")
+def dead_pid():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def change_holder(folder, **values):
+    file = folder / lock.LOCK_FILE
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def test_a_second_process_is_refused(tmp_path, other, dead_pid):
+    """Also if the holder is stopped, and before it has written its name over that of a dead process."""
     with pytest.raises(LockedError, match=f"being written by process {other.pid} on "):
         Lock(tmp_path).acquire()
     assert find_holder(tmp_path).pid == other.pid
-
-
-def test_one_that_has_taken_it_a_moment_ago_does_not_go_by_the_name_of_the_dead(tmp_path, other):
-    """It holds the file before its name stands in it."""
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    file = tmp_path / lock.LOCK_FILE
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"pid": dead.pid}))
+    other.send_signal(signal.SIGSTOP)
+    with pytest.raises(LockedError):
+        Lock(tmp_path).acquire()
+    change_holder(tmp_path, pid=dead_pid)
     with pytest.raises(LockedError, match="being written by another process"):
         Lock(tmp_path).acquire()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_process_that_dies_leaves_it_to_others(number, tmp_path, other):
+def test_the_lock_of_a_dead_process_is_free(number, tmp_path, other):
     other.send_signal(number)
     other.wait()
     assert (tmp_path / lock.LOCK_FILE).exists()
     assert find_holder(tmp_path) is None
-    mine = Lock(tmp_path).acquire()
+    own = Lock(tmp_path).acquire()
     assert find_holder(tmp_path).pid == os.getpid()
-    mine.release()
+    own.release()
 
 
-def test_a_process_that_only_stands_still_keeps_it(tmp_path, other):
-    other.send_signal(signal.SIGSTOP)
-    with pytest.raises(LockedError):
-        Lock(tmp_path).acquire()
-
-
-def test_it_is_left_without_a_trace(tmp_path):
-    mine = Lock(tmp_path).acquire()
-    mine.check()
-    mine.release()
-    assert not mine.is_held
+def test_a_released_lock_leaves_no_file(tmp_path):
+    own = Lock(tmp_path).acquire()
+    own.check()
+    own.release()
+    assert not own.is_held
     assert list(tmp_path.iterdir()) == []
-    Lock(tmp_path).acquire().release()
-
-
-def test_a_lock_that_is_forgotten_is_released(tmp_path):
-    Lock(tmp_path).acquire()
+    Lock(tmp_path).acquire()  # released as soon as it is garbage
     assert find_holder(tmp_path) is None
     Lock(tmp_path).acquire().release()
 
 
-def test_of_many_at_once_one_has_it(tmp_path):
-    """Each takes it as soon as it can, and leaves it: never two at a time."""
-    inside, most, failed = [0], [0], []
+def test_one_of_many_threads_holds_the_lock(tmp_path):
+    """Each acquires it as soon as it can and releases it: never two at a time."""
+    inside, most, errors = [0], [0], []
 
     def work():
-        mine = Lock(tmp_path)
-        got = 0
-        while got < 30:
+        own = Lock(tmp_path)
+        count = 0
+        while count < 30:
             try:
-                mine.acquire()
+                own.acquire()
             except LockedError:
                 continue
             inside[0] += 1
             most[0] = max(most[0], inside[0])
-            got += 1
+            count += 1
             try:
-                mine.check()
+                own.check()
             except LockLostError as error:
-                failed.append(error)
+                errors.append(error)
             inside[0] -= 1
-            mine.release()
+            own.release()
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -111,109 +110,96 @@ def test_of_many_at_once_one_has_it(tmp_path):
     for thread in threads:
         thread.join()
     assert most == [1]
-    assert not failed
+    assert not errors
 
 
 @pytest.mark.parametrize(
     "content",
-    [
-        b"",
-        b"{",
-        b'{"host": 1}',
-        b"[" * 4000,
-        bytes(range(256)),
-        b'{"host": "", "machine": "", "pid": 1e400, "since": 1, "token": ""}',
-    ],
-)
-def test_a_file_that_nobody_holds_is_no_lock_whatever_it_says(content, tmp_path):
+    [b"", b"{", b'{"host": 1}', b"[" * 4000, bytes(range(256)),
+     b'{"host": "", "machine": "", "pid": 1e400, "since": 1, "token": ""}'],
+)  # fmt: skip
+def test_a_damaged_file_is_not_a_lock(content, tmp_path):
     (tmp_path / lock.LOCK_FILE).write_bytes(content)
     assert find_holder(tmp_path) is None
     Lock(tmp_path).acquire().release()
 
 
-def test_a_link_in_its_place_is_not_followed(tmp_path):
-    (tmp_path / "theirs").write_text("mine")
+def test_a_link_is_not_followed(tmp_path):
+    (tmp_path / "victim").write_text("mine")
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / lock.LOCK_FILE).symlink_to(tmp_path / "theirs")
+    (tmp_path / "run" / lock.LOCK_FILE).symlink_to(tmp_path / "victim")
     assert find_holder(tmp_path / "run") is None
     with pytest.raises(OSError, match="symbolic"):
         Lock(tmp_path / "run").acquire()
-    assert (tmp_path / "theirs").read_text() == "mine"
+    assert (tmp_path / "victim").read_text() == "mine"
 
 
 # ------------------------------------------------------------------------------------------- another machine
 
 
-def elsewhere(folder):
-    """What a process of another machine has left here."""
-    said = {"host": "node7", "machine": "another", "pid": 1, "since": time.time(), "token": "x"}
-    (folder / lock.LOCK_FILE).write_text(json.dumps(said))
+def write_foreign_lock(folder):
+    """Write the lock of a process on another machine."""
+    holder = {"host": "node7", "machine": "another", "pid": 1, "since": time.time(), "token": "x"}
+    (folder / lock.LOCK_FILE).write_text(json.dumps(holder))
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    monkeypatch.setattr(lock, "STALE_SECONDS", 0.4)
-
-
-def test_another_machine_that_gives_signs_of_life_keeps_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        lock, "STALE_SECONDS", 5.0
-    )  # seconds in which the thread below runs once, however busy the machine
-    elsewhere(tmp_path)
+def test_another_machine_that_touches_the_file_keeps_the_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "STALE_SECONDS", 5.0)  # the thread below runs at least once in this time
+    write_foreign_lock(tmp_path)
     assert str(find_holder(tmp_path)).startswith("process 1 on node7, since ")
-    asked, ended = [], threading.Event()
+    holders, ended = [], threading.Event()
 
-    def beat():
+    def touch():
         while not ended.wait(0.02):
             os.utime(tmp_path / lock.LOCK_FILE)
 
-    heart = threading.Thread(target=beat)
-    heart.start()
+    thread = threading.Thread(target=touch)
+    thread.start()
     try:
         with pytest.raises(LockedError, match="process 1 on node7"):
-            Lock(tmp_path).acquire(asked.append)
+            Lock(tmp_path).acquire(holders.append)
     finally:
         ended.set()
-        heart.join()
-    assert [who.host for who in asked] == ["node7"]
+        thread.join()
+    assert [holder.host for holder in holders] == ["node7"]
 
 
-def test_another_machine_that_is_silent_is_gone_and_when_it_returns_it_finds_out(tmp_path, quick):
-    theirs = Lock(tmp_path).acquire()
-    told = json.loads((tmp_path / lock.LOCK_FILE).read_text()) | {"machine": "another"}
-    theirs._content = json.dumps(told).encode()
-    (tmp_path / lock.LOCK_FILE).write_bytes(theirs._content)
-    theirs.check()
-    os.close(theirs._descriptor)  # its flock is not seen here
-    theirs._descriptor = os.open(tmp_path / lock.LOCK_FILE, os.O_RDWR)
+def test_a_silent_machine_loses_the_lock_and_notices(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "STALE_SECONDS", 0.4)
+    foreign = Lock(tmp_path).acquire()
+    change_holder(tmp_path, machine="another")
+    foreign._content = foreign.file.read_bytes()
+    foreign.check()
+    os.close(foreign._descriptor)  # its flock is not seen here
+    foreign._descriptor = os.open(foreign.file, os.O_RDWR)
 
-    mine = Lock(tmp_path).acquire()
+    own = Lock(tmp_path).acquire()
     with pytest.raises(LockLostError, match=f"taken over by process {os.getpid()} "):
-        theirs.check()
-    theirs.release()
-    mine.check()
-    mine.release()
+        foreign.check()
+    foreign.release()
+    own.check()
+    own.release()
 
 
-def test_one_that_was_silent_for_long_is_not_waited_for(tmp_path):
-    elsewhere(tmp_path)
+def test_a_machine_that_was_silent_for_an_hour_is_not_waited_for(tmp_path):
+    write_foreign_lock(tmp_path)
     os.utime(tmp_path / lock.LOCK_FILE, (time.time() - 3600,) * 2)
     assert find_holder(tmp_path) is None
-    asked = []
-    Lock(tmp_path).acquire(asked.append).release()
-    assert asked == []
+    holders = []
+    Lock(tmp_path).acquire(holders.append).release()
+    assert holders == []
 
 
-def test_a_holder_gives_signs_of_life(tmp_path, monkeypatch):
-    mine = Lock(tmp_path).acquire()
-    os.utime(mine.file, (0, 0))
-    mine.touch()
-    assert time.time() - mine.file.stat().st_mtime < 60
+def test_a_holder_touches_the_file(tmp_path):
+    own = Lock(tmp_path).acquire()
+    os.utime(own.file, (0, 0))
+    own.touch()
+    assert time.time() - own.file.stat().st_mtime < 60
     assert any(thread.name == "heartbeat" and thread.daemon for thread in threading.enumerate())
-    mine.release()
+    own.release()
 
 
-def test_on_a_file_system_without_flock_the_process_id_counts(tmp_path, monkeypatch):
+def test_without_flock_the_process_id_counts(tmp_path, monkeypatch, dead_pid):
     def refuse(descriptor, kind):
         raise OSError(37, "No locks available")
 
@@ -222,9 +208,6 @@ def test_on_a_file_system_without_flock_the_process_id_counts(tmp_path, monkeypa
     with pytest.raises(LockedError, match=f"process {os.getpid()} "):
         Lock(tmp_path).acquire()
     assert find_holder(tmp_path).pid == os.getpid()
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    file = tmp_path / lock.LOCK_FILE
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"pid": dead.pid}))
+    change_holder(tmp_path, pid=dead_pid)
     assert find_holder(tmp_path) is None
     Lock(tmp_path).acquire().release()

@@ -1,8 +1,7 @@
-"""What a run was made by, and what of it differs from another time."""
+"""What a run was created by, and how that differs from another process."""
 
 import importlib.metadata
 import json
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,8 @@ from helpers import BLOBS
 from test_git import WHO, make_repository, write
 
 from dlopt import __version__
+from dlopt.cli import main
+from dlopt.cli.show import describe_commit, describe_origin
 from dlopt.rundir import provenance
 from dlopt.rundir.find import find_run
 from dlopt.rundir.provenance import describe_differences
@@ -20,53 +21,47 @@ from dlopt.rundir.writer import RunWriter
 
 
 @pytest.fixture(autouse=True)
-def _anew(monkeypatch):
-    """Repositories are looked at once in a process; here, once in a test."""
+def _new_query(monkeypatch):
+    """Look at repositories once in a test, not once in a process."""
     provenance._start_query.cache_clear()
     yield
     provenance._start_query.cache_clear()
 
 
-def test_versions_are_those_of_what_is_installed():
-    found = provenance.get_versions()
-    assert found["dlopt"] == __version__
-    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert found["torch"] == torch.__version__
+def test_versions_equal_those_of_the_installed_packages(monkeypatch):
+    versions = provenance.get_versions()
+    assert versions["dlopt"] == __version__
+    assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert versions["torch"] == torch.__version__
     for name in ("numpy", "hydra-core", "omegaconf", "tensorboard", "scikit-learn", "mnist1d"):
-        assert found[name] == importlib.metadata.version(name)
+        assert versions[name] == importlib.metadata.version(name)
+    monkeypatch.setattr(provenance, "PACKAGES", ("numpy", "not-installed"))
+    monkeypatch.setattr(provenance, "_installed_versions", provenance._installed_versions.__wrapped__)
+    assert set(provenance.get_versions()) == {"dlopt", "python", "torch", "numpy"}
 
 
-def test_what_is_not_installed_has_no_version(monkeypatch):
-    monkeypatch.setattr(provenance, "PACKAGES", ("numpy", "nobody-wrote-this"))
-    provenance._installed_versions.cache_clear()
-    try:
-        assert set(provenance.get_versions()) == {"dlopt", "python", "torch", "numpy"}
-    finally:
-        provenance._installed_versions.cache_clear()
-
-
-def test_versions_are_told_without_importing_what_they_are_of():
+def test_versions_are_read_without_importing_the_packages():
     code = (
-        "import sys; from dlopt.rundir import provenance as p; found = p.get_versions(); p.describe_machine();"
-        "assert {'torch', 'numpy', 'mnist1d'} <= set(found), found;"
+        "import sys; from dlopt.rundir import provenance as p; versions = p.get_versions(); p.describe_machine();"
+        "assert {'torch', 'numpy', 'mnist1d'} <= set(versions), versions;"
         "assert not {'torch', 'numpy', 'hydra', 'tensorboard', 'sklearn', 'mnist1d'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(provenance.__file__).parents[2])
 
 
-def test_the_machine_is_told():
-    found = provenance.describe_machine("cpu", 3)
-    assert found["capability"] == torch.backends.cpu.get_cpu_capability()
-    assert (found["device"], found["threads"]) == ("cpu", 3)
-    assert found["cpu"]
-    assert found["cores"] >= 1
-    assert "accelerator" not in found
+def test_the_machine_is_described():
+    machine = provenance.describe_machine("cpu", 3)
+    assert machine["capability"] == torch.backends.cpu.get_cpu_capability()
+    assert (machine["device"], machine["threads"]) == ("cpu", 3)
+    assert machine["cpu"]
+    assert machine["cores"] >= 1
+    assert "accelerator" not in machine
     assert provenance.describe_machine()["threads"] == torch.get_num_threads()
-    json.dumps(found)
+    json.dumps(machine)
 
 
 @pytest.mark.parametrize(
-    ("words", "typed"),
+    ("words", "command"),
     [
         (["python", "-m", "dlopt", "train", "name=a b"], "dlopt train 'name=a b'"),
         (["/usr/bin/python3", "/usr/bin/dlopt", "train", "-m", "seed=0,1"], "dlopt train -m seed=0,1"),
@@ -74,12 +69,12 @@ def test_the_machine_is_told():
         (["python", "-m", "pytest"], "python -m pytest"),
     ],
 )
-def test_the_command_is_what_was_typed(words, typed, monkeypatch):
+def test_the_command_can_be_typed_again(words, command, monkeypatch):
     monkeypatch.setattr(sys, "orig_argv", words)
-    assert provenance.get_command() == typed
+    assert provenance.get_command() == command
 
 
-def test_a_run_keeps_what_made_it(tmp_path, monkeypatch):
+def test_a_run_records_code_versions_and_machine(tmp_path, monkeypatch):
     folder = make_repository(tmp_path / "thesis", {"net.py": b"1\n"})
     write(folder / "net.py", b"2\n")
     monkeypatch.chdir(folder)
@@ -89,46 +84,33 @@ def test_a_run_keeps_what_made_it(tmp_path, monkeypatch):
     assert status["machine"] == provenance.describe_machine("cpu", 2)
     assert status["command"] == provenance.get_command()
     here = status["git"][0]
-    assert (here["folder"], here["branch"], here["patch"]) == (
-        str(folder),
-        "main",
-        f"git-{here['patch_sha256'][:7]}.patch",
-    )
-    assert b"-1\n+2\n" in (run.path / here["patch"]).read_bytes()
+    patch = f"git-{here['patch_sha256'][:7]}.patch"
+    assert (here["folder"], here["branch"], here["patch"]) == (str(folder), "main", patch)
+    assert b"-1\n+2\n" in (run.path / patch).read_bytes()
     subprocess.run(["git", *WHO, "commit", "-qam", "second"], cwd=folder, check=True)
-    assert not describe_differences(status, RunWriter.create(tmp_path / "another", threads=2).status), (
-        "one process runs one code"
-    )
+    another = RunWriter.create(tmp_path / "another", threads=2).status
+    assert not describe_differences(status, another), "the code of a process is that of its start"
     provenance._start_query.cache_clear()
     again = run.resume(threads=2)
-    assert (run.path / here["patch"]).exists(), "what made the first part is kept"
+    assert (run.path / patch).exists(), "the patch of the first process is kept"
     assert again.status["git"][0]["patch"] is None
     (line,) = describe_differences(status, again.status)
     first, second = here["commit"][:7], again.status["git"][0]["commit"][:7]
     assert line == f"code of thesis: {first} with changes {here['patch_sha256'][:7]} then, {second} now"
 
 
-def test_the_code_is_that_of_the_start(tmp_path, monkeypatch):
-    folder = make_repository(tmp_path / "thesis", {"net.py": b"1\n"})
-    monkeypatch.chdir(folder)
-    provenance.start_git_query()
-    provenance.get_repositories()
-    write(folder / "net.py", b"2\n")
-    assert provenance.get_repositories()["git"].patch == b""
-
-
 @pytest.mark.parametrize("where", ["elsewhere", "inside"])
-def test_the_own_repository_is_told_once(where, tmp_path, monkeypatch):
-    """dlopt's checkout is told beside that of the working directory, unless it is the same."""
+def test_the_checkout_of_dlopt_is_recorded_once(where, tmp_path, monkeypatch):
+    """It is recorded next to the repository of the working directory, unless both are the same."""
     own = make_repository(tmp_path / "own", {"dlopt/rundir/provenance.py": b"1\n"})
     other = make_repository(tmp_path / "other", {"a.py": b"1\n"})
     monkeypatch.setattr(provenance, "__file__", str(own / "dlopt/rundir/provenance.py"))
     monkeypatch.chdir(other if where == "elsewhere" else own / "dlopt")
-    found = {name: repository.folder for name, repository in provenance.get_repositories().items()}
-    assert found == ({"git": other, "dlopt": own} if where == "elsewhere" else {"git": own})
+    folders = {name: repository.folder for name, repository in provenance.get_repositories().items()}
+    assert folders == ({"git": other, "dlopt": own} if where == "elsewhere" else {"git": own})
 
 
-def test_a_package_that_is_installed_inside_a_repository_is_no_checkout(tmp_path, monkeypatch):
+def test_an_installed_package_is_not_a_checkout(tmp_path, monkeypatch):
     folder = make_repository(tmp_path / "thesis", {"a.py": b"1\n"})
     write(folder / "env/site-packages/dlopt/rundir/provenance.py", b"1\n")
     monkeypatch.setattr(provenance, "__file__", str(folder / "env/site-packages/dlopt/rundir/provenance.py"))
@@ -138,18 +120,14 @@ def test_a_package_that_is_installed_inside_a_repository_is_no_checkout(tmp_path
     assert provenance.get_repositories() == {}
 
 
-def test_a_run_from_the_command_line_keeps_device_and_threads(here):
-    from dlopt.cli import main
-
+def test_a_run_from_the_command_line_records_device_and_threads(here):
     assert main(["train", *BLOBS, "epochs=1", "threads=2", "-q"]) == 0
     machine = find_run().status["machine"]
     assert machine["device"] == torch.device(machine["device"]).type != "auto"
     assert machine["threads"] == 2
 
 
-def test_show_says_what_made_a_run(here, capsys, monkeypatch):
-    from dlopt.cli import main
-
+def test_show_prints_the_origin_of_a_run(here, capsys, monkeypatch):
     folder = make_repository(here / "thesis", {"net.py": b"1\n"})
     write(folder / "net.py", b"2\n")
     monkeypatch.chdir(folder)
@@ -157,34 +135,27 @@ def test_show_says_what_made_a_run(here, capsys, monkeypatch):
     status = RunWriter.create("outputs/2026-01-01/one", {"seed": 0}, threads=1).status
     assert main(["show"]) == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("by "))
-    assert line.startswith(
-        f"by thesis at {status['git'][0]['commit'][:9]} with git-{status['git'][0]['patch_sha256'][:7]}.patch, "
-    )
+    commit, patch = status["git"][0]["commit"][:9], status["git"][0]["patch"]
+    assert line.startswith(f"by thesis at {commit} with {patch}, ")
     assert f"dlopt {__version__}, torch {torch.__version__}, python " in line
     assert line.endswith(f"cpu ({status['machine']['cpu']}), 1 thread")
 
 
-def test_show_says_what_an_older_run_tells():
-    from dlopt.cli.show import describe_origin
-
-    assert (
-        describe_origin({"versions": {"dlopt": "0.1.0", "python": "3.11.7"}, "git": None})
-        == "by dlopt 0.1.0, python 3.11.7"
-    )
+def test_show_prints_the_origin_of_an_older_run():
+    origin = describe_origin({"versions": {"dlopt": "0.1.0", "python": "3.11.7"}, "git": None})
+    assert origin == "by dlopt 0.1.0, python 3.11.7"
 
 
 @pytest.mark.parametrize(
-    ("told", "said"),
+    ("keys", "text"),
     [
         ({}, "thesis at aaaaaaaaa"),
         ({"commit": None, "digest": "c" * 64}, "thesis at no commit with git.patch"),
         ({"unknown": "git failed"}, "thesis at aaaaaaaaa with unknown changes"),
     ],
 )
-def test_show_marks_what_was_not_committed(told, said):
-    from dlopt.cli.show import describe_commit
-
-    assert describe_commit(state("/home/thesis", **told)) == said
+def test_show_marks_uncommitted_code(keys, text):
+    assert describe_commit(state("/home/thesis", **keys)) == text
 
 
 # ------------------------------------------------------------------------------------------------ differences
@@ -206,11 +177,7 @@ THEN = {
 }  # fmt: skip
 
 
-def test_a_thing_does_not_differ_from_itself():
-    assert describe_differences(THEN, THEN) == []
-
-
-def test_what_changes_numbers_is_said_and_nothing_else():
+def test_only_differences_that_change_numbers_are_described():
     now = {
         "versions": {"torch": "2.13.0", "python": "3.11.7", "tensorboard": "2.17.0", "numpy": "2.0"},
         "machine": THEN["machine"]
@@ -238,18 +205,12 @@ def test_what_changes_numbers_is_said_and_nothing_else():
         ),
     ],
 )
-def test_other_code_is_said(now, lines):
+def test_other_code_is_described(now, lines):
     assert describe_differences(THEN, THEN | {"git": now}) == lines
 
 
 @pytest.mark.parametrize("git", [None, "a" * 40])
-def test_a_run_that_tells_less_is_compared_in_what_it_tells(git):
+def test_only_recorded_values_are_compared(git):
     then = {"versions": {"torch": "2.12.0"}, "git": git}
     assert describe_differences(then, {"versions": {"torch": "2.13.0"}}) == ["torch 2.12.0 then, 2.13.0 now"]
     assert provenance.list_repositories(then) == []
-
-
-def test_the_command_can_be_typed_again(monkeypatch):
-    words = ["dlopt", "train", "name=it's", "data.path=a b.csv"]
-    monkeypatch.setattr(sys, "orig_argv", ["python", *words])
-    assert shlex.split(provenance.get_command()) == words
