@@ -2,15 +2,14 @@
 
 A server process has imported everything that training needs. For each job it forks a child with its own session, its
 own output files and the signal handlers of a fresh Python process. The server has one thread, since a fork copies only
-one, and ends with all its children when its input closes.
+one, and ends with all its children when its connection closes.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import multiprocessing.util
 import os
-import select
 import shutil
 import signal
 import subprocess
@@ -21,6 +20,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing import connection
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -88,33 +88,31 @@ class Forks:
     def __enter__(self) -> Forks:
         self._folder = Path(tempfile.mkdtemp(prefix="forks"))
         self._endings: dict[int, dict[str, int]] = {}
-        self._buffer = b""
         self._count = 0
-        self._server = subprocess.Popen(
-            [sys.executable, __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,
-            env={**os.environ, **ONE_THREAD, "PYTHONPATH": str(Path(dlopt.__file__).parents[1])},
-        )
+        self._connection, other = multiprocessing.Pipe()
+        with other:
+            self._server = subprocess.Popen(
+                [sys.executable, __file__, str(other.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=2,
+                pass_fds=[other.fileno()],
+                start_new_session=True,
+                env={**os.environ, **ONE_THREAD, "PYTHONPATH": str(Path(dlopt.__file__).parents[1])},
+            )
         try:
-            self._answer("ready", time.monotonic() + TIMEOUT)
+            self._receive("ready")
         except BaseException:
             self.__exit__(None, None, None)
             raise
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        self._server.stdin.close()
+        self._connection.close()
         try:
             self._server.wait(TIMEOUT)
         except subprocess.TimeoutExpired:
             self._server.kill()
             self._server.wait()
-        self._server.stdout.close()
         shutil.rmtree(self._folder)
 
     def start(
@@ -129,8 +127,8 @@ class Forks:
         out.touch()  # a job may be killed before it has opened them
         err.touch()
         places = {"out": terminal or str(out), "err": terminal or str(err)}
-        self._ask({"argv": list(argv), "cwd": str(cwd), "env": dict(env or {}), **places})
-        return ForkedProcess(self, self._answer("started", time.monotonic() + TIMEOUT), out, err)
+        self._connection.send({"argv": list(argv), "cwd": str(cwd), "env": dict(env or {}), **places})
+        return ForkedProcess(self, self._receive("started"), out, err)
 
     def run(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None) -> ProcessResult:
         """Start a process and wait for its end. Kill it and raise TimeoutError if it hangs."""
@@ -143,40 +141,29 @@ class Forks:
 
     def send(self, pid: int, number: int) -> None:
         """Send a signal through the server, since only the server knows whether the pid is still its child's."""
-        self._ask({"kill": pid, "signal": int(number)})
-        self._answer("sent", time.monotonic() + TIMEOUT)
+        self._connection.send({"kill": pid, "signal": int(number)})
+        self._receive("sent")
 
     def wait_for_end(self, pid: int, timeout: float) -> dict[str, int] | None:
         """Return what the server reports of an ended process; None if it has not ended after this many seconds."""
         deadline = time.monotonic() + timeout
-        while pid not in self._endings and self._hear(deadline) is not None:
-            pass
+        while pid not in self._endings and self._connection.poll(max(0.0, deadline - time.monotonic())):
+            self._read_message()
         return self._endings.get(pid)
 
-    def _ask(self, question: Mapping[str, Any]) -> None:
-        assert self._server.stdin is not None
-        self._server.stdin.write(json.dumps(question).encode() + b"\n")
-
-    def _answer(self, name: str, deadline: float) -> int:
-        while True:
-            message = self._hear(deadline)
-            if message is None:
-                raise TimeoutError(f"the server has not said '{name}'")
+    def _receive(self, name: str) -> int:
+        """Return the value of the server's next message of this name."""
+        while self._connection.poll(TIMEOUT):
+            message = self._read_message()
             if name in message:
-                return int(message[name])
+                return message[name]
+        raise TimeoutError(f"the server has not said '{name}'")
 
-    def _hear(self, deadline: float) -> dict[str, int] | None:
-        """Return the server's next message; None if there is none before the deadline."""
-        assert self._server.stdout is not None
-        while b"\n" not in self._buffer:
-            if not select.select([self._server.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                return None
-            part = self._server.stdout.read(65536)
-            if not part:
-                raise RuntimeError("the server of forks has ended; its message is on the standard error")
-            self._buffer += part
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        message: dict[str, int] = json.loads(line)
+    def _read_message(self) -> dict[str, int]:
+        try:
+            message: dict[str, int] = self._connection.recv()
+        except (EOFError, ConnectionError) as error:
+            raise RuntimeError("the server of forks has ended; its message is on the standard error") from error
         if "ended" in message:
             self._endings[message["ended"]] = message
         return message
@@ -188,12 +175,10 @@ class Forks:
 class ForkServer:
     """Reads requests, forks, and reports which of its children have ended."""
 
-    def __init__(self) -> None:
-        self.requests, self.answers = os.dup(0), os.dup(1)  # not inherited by what a job may start
+    def __init__(self, descriptor: int) -> None:
+        os.set_inheritable(descriptor, False)  # not inherited by what a job may start
+        self.connection = connection.Connection(descriptor)
         self.children: set[int] = set()
-        nothing = os.open(os.devnull, os.O_RDWR)
-        os.dup2(nothing, 0)
-        os.dup2(2, 1)
 
     def serve(self) -> None:
         self._import_all()
@@ -205,20 +190,15 @@ class ForkServer:
         os.set_blocking(ended, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-        self.send_message(ready=os.getpid())
-        buffer = b""
-        while True:
-            ready = select.select([self.requests, ended], [], [])[0]
-            if ended in ready:
-                os.read(ended, 65536)
-                self.reap(os.WNOHANG)
-            if self.requests in ready:
-                part = os.read(self.requests, 65536)
-                if not part:
-                    break
-                *lines, buffer = (buffer + part).split(b"\n")
-                for line in lines:
-                    self.handle_request(json.loads(line))
+        self.connection.send({"ready": os.getpid()})
+        with contextlib.suppress(EOFError, ConnectionError):  # the client has closed the connection or was killed
+            while True:
+                ready = connection.wait([self.connection, ended])
+                if ended in ready:
+                    os.read(ended, 65536)
+                    self.reap(os.WNOHANG)
+                if self.connection in ready:
+                    self.handle_request(self.connection.recv())
         for pid in self.children:
             try:
                 os.killpg(pid, signal.SIGKILL)  # with what it has started
@@ -230,11 +210,11 @@ class ForkServer:
         if "kill" not in request:
             pid = self.fork(request)
             self.children.add(pid)
-            self.send_message(started=pid)
+            self.connection.send({"started": pid})
             return
         if request["kill"] in self.children:
             os.kill(request["kill"], request["signal"])
-        self.send_message(sent=request["signal"])
+        self.connection.send({"sent": request["signal"]})
 
     def fork(self, request: Mapping[str, Any]) -> int:
         """Return the child's pid. The child itself never returns."""
@@ -244,8 +224,7 @@ class ForkServer:
         if pid == 0:
             code = 1
             try:
-                os.close(self.requests)
-                os.close(self.answers)
+                self.connection.close()
                 code = run_child(request)
             except SystemExit as end:
                 code = end.code if isinstance(end.code, int) else 1 if end.code else 0
@@ -274,10 +253,8 @@ class ForkServer:
             if options:
                 memory = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
                 spent = int(1e6 * (usage.ru_utime + usage.ru_stime))
-                self.send_message(ended=pid, code=os.waitstatus_to_exitcode(status), memory=memory, microseconds=spent)
-
-    def send_message(self, **message: int) -> None:
-        os.write(self.answers, json.dumps(message).encode() + b"\n")
+                code = os.waitstatus_to_exitcode(status)
+                self.connection.send({"ended": pid, "code": code, "memory": memory, "microseconds": spent})
 
     def _import_all(self) -> None:
         """Import the modules of a run. A child makes the run and lists them, so the server itself never makes one."""
@@ -330,4 +307,4 @@ def run_child(request: Mapping[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    ForkServer().serve()
+    ForkServer(int(sys.argv[1])).serve()

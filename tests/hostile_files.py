@@ -1,6 +1,6 @@
-"""Files as somebody who means harm would write them; none is large on the disk, but where it has holes.
+"""Files that an attacker might write; none takes much space on the disk.
 
-Each function of a table writes one file. What a file would do, if anybody executed what it holds, is to make a canary.
+Each function of a table writes one file. Code in a file creates a canary if it is executed.
 """
 
 import builtins
@@ -27,7 +27,7 @@ BOMB_BYTES = 100_000_000
 
 
 class PickleCall:
-    """What a pickle calls when it is read."""
+    """A call that unpickling makes."""
 
     def __init__(self, function: Callable[..., Any], *given: Any) -> None:
         self.reduce_value = (function, given)
@@ -40,21 +40,15 @@ PAYLOADS: dict[str, Callable[[Path], PickleCall]] = {
     "a command": lambda canary: PickleCall(os.system, f"touch {canary}"),
     "an expression": lambda canary: PickleCall(builtins.eval, f"open({str(canary)!r}, 'w').close()"),
     "a program": lambda canary: PickleCall(builtins.exec, f"open({str(canary)!r}, 'w').close()"),
-    "another file": lambda canary: PickleCall(pickle.loads, PickleCall(Path.read_bytes, _inner(canary))),
+    "another pickle": lambda canary: PickleCall(pickle.loads, pickle.dumps(PickleCall(os.system, f"touch {canary}"))),
     "a path's method": lambda canary: PickleCall(Path.touch, canary),
     "a program of its own": lambda canary: PickleCall(subprocess.check_call, ["touch", str(canary)]),
 }
 
 
 def make_payload(name: str, canary: Path) -> PickleCall:
-    """What makes a canary when it is unpickled."""
+    """Return an object that creates a canary when it is unpickled."""
     return PAYLOADS[name](canary)
-
-
-def _inner(canary: Path) -> Path:
-    file = canary.with_suffix(".inner")
-    file.write_bytes(pickle.dumps(PickleCall(os.system, f"touch {canary}")))
-    return file
 
 
 # ------------------------------------------------------------------------------------------------ files of tensors
@@ -73,36 +67,28 @@ def encode_ints(*values: int) -> bytes:
     return b"(" + b"".join(map(encode_int, values)) + b"t"
 
 
-def encode_storage(count: int, key: str = "0", kind: str = "torch\nFloatStorage") -> bytes:
-    return (
-        b"("
-        + encode_text("storage")
-        + f"c{kind}\n".encode()
-        + encode_text(key)
-        + encode_text("cpu")
-        + encode_int(count)
-        + b"tQ"
-    )
+def encode_storage(count: int) -> bytes:
+    head = encode_text("storage") + b"ctorch\nFloatStorage\n" + encode_text("0") + encode_text("cpu")
+    return b"(" + head + encode_int(count) + b"tQ"
 
 
 def encode_tensor(shape: tuple[int, ...], strides: tuple[int, ...], count: int, begin: int = 0) -> bytes:
-    """The pickle of a tensor of float32 in a storage of so many numbers."""
+    """Return the pickle of a tensor of float32 in a storage of this many numbers."""
     none = b"\x89ccollections\nOrderedDict\n)R"
     where = encode_storage(count) + encode_int(begin) + encode_ints(*shape) + encode_ints(*strides)
     return b"ctorch._utils\n_rebuild_tensor_v2\n(" + where + none + b"tR"
 
 
 def encode_dict(*items: bytes) -> bytes:
-    """The pickle of {"x": first, "y": second, ...}."""
-    return (
-        b"\x80\x02}(" + b"".join(encode_text(name) + item for name, item in zip("xyzuvw", items, strict=False)) + b"u."
-    )
+    """Return the pickle of {"x": first, "y": second, ...}."""
+    pairs = b"".join(encode_text(name) + item for name, item in zip("xyzuvw", items, strict=False))
+    return b"\x80\x02}(" + pairs + b"u."
 
 
 def write_archive(
     file: Path, members: Mapping[str, bytes] | list[tuple[str, bytes]], method: int = zipfile.ZIP_STORED
 ) -> Path:
-    """An archive with the ends that torch writes, by the description of the format."""
+    """Write an archive with both ends, as torch does."""
     content = io.BytesIO()
     with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(content, "w", method, compresslevel=1) as out:
         for name, data in members.items() if isinstance(members, Mapping) else members:
@@ -119,7 +105,7 @@ FOUR = np.arange(4, dtype=np.float32).tobytes()
 
 
 def pickle_writer(*items: bytes, whole: bytes | None = None) -> Callable[[Path], Path]:
-    """What writes a file of such a pickle beside a storage of four numbers of float32."""
+    """Return a function that writes a file of this pickle and a storage of four numbers of float32."""
     content = whole or encode_dict(*items)
     return lambda file: write_archive(
         file, {"data.pkl": content, "data/0": FOUR, "version": b"3\n", "byteorder": b"little"}
@@ -156,7 +142,7 @@ def _write_prefixed(file: Path) -> Path:
 
 
 def _write_two_directories(file: Path) -> Path:
-    """zipfile takes the directory before the ends, torch the one that the ends name."""
+    """Write two: zipfile reads the directory before the ends, torch the one that the ends name."""
     whole = pickle_writer(X)(file).read_bytes()
     begin = struct.unpack("<Q", whole[-50:-42])[0]
     file.write_bytes(whole[:-50] + struct.pack("<Q", begin - 50) + whole[-42:])
@@ -166,7 +152,6 @@ def _write_two_directories(file: Path) -> Path:
 TENSORS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "numbers that are not there": (pickle_writer(encode_tensor((10**6,), (1,), 10**6)), "1000000 numbers lie in 16 bytes"),
     "a shape beyond its numbers": (pickle_writer(encode_tensor((5,), (1,), 4)), "reaches beyond the 16 bytes"),
-    "a beginning beyond its numbers": (pickle_writer(encode_tensor((2,), (1,), 4, begin=3)), "reaches beyond"),
     "steps beyond its numbers": (pickle_writer(encode_tensor((2, 2), (10**12, 1), 4)), "reaches beyond"),
     "one number as terabytes": (pickle_writer(encode_tensor((10**6, 10**6), (0, 0), 4)), "the same numbers in many places"),
     "the same numbers in many tensors": (
@@ -179,14 +164,10 @@ TENSORS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "lists inside lists": (pickle_writer(DEEP_LISTS), "100 containers in one another"),
     "millions of instructions": (pickle_writer(b"](" + b"N" * (1 << 21) + b"e"), "more than 2,097,152 instructions"),
     "memory by a call": (pickle_writer(b"ctorch.storage\nUntypedStorage\n(" + encode_int(10**13) + b"tR"), "calls torch.storage"),
-    "memory by a class": (pickle_writer(b"ctorch.storage\nUntypedStorage\n(" + encode_int(10**13) + b"t\x81"), "instruction NEWOBJ"),
-    "memory by bytes": (pickle_writer(b"c__builtin__\nbytearray\n(" + encode_int(10**12) + b"tR"), "names '__builtin__.bytearray'"),
     "memory by a tensor's class": (pickle_writer(b"ctorch\nFloatTensor\n(" + encode_int(10**12) + b"tR"), "names 'torch.FloatTensor'"),
-    "a storage of its own": (pickle_writer(encode_storage(4)), "neither a tensor, nor text, nor a number"),
     "a function of torch": (pickle_writer(b"ctorch._utils\n_rebuild_tensor_v2\n"), "neither a tensor"),
     "attributes of a tensor": (pickle_writer(X + b"}b"), "its pickle is damaged"),
     "hooks": (pickle_writer(X.replace(b")RtR", b")R(X\x01\x00\x00\x00aNutR")), "its pickle is damaged"),
-    "a recalled nothing": (pickle_writer(b"h\x07"), "its pickle is damaged"),
     "a text longer than the file": (pickle_writer(b"X\xff\xff\xff\x7fa"), "its pickle is damaged"),
     "a pickle without an end": (pickle_writer(whole=b"\x80\x02}"), "its pickle is damaged"),
     "a sparse tensor": (pickle_writer(b"ctorch._utils\n_rebuild_sparse_tensor\n"), "names 'torch._utils._rebuild_sparse_tensor'"),
@@ -213,9 +194,9 @@ TENSORS: dict[str, tuple[Callable[[Path], Path], str]] = {
 
 
 def make_npy_header(shape: str, kind: str = "<f4", length: int | None = None) -> bytes:
-    """The header of an .npy file, which says what it likes."""
-    said = f"{{'descr': {kind!r}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
-    return b"\x93NUMPY\x02\x00" + struct.pack("<I", len(said) if length is None else length) + said
+    """Return the header of an .npy file, true or not."""
+    text = f"{{'descr': {kind!r}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x02\x00" + struct.pack("<I", len(text) if length is None else length) + text
 
 
 def write_npz(file: Path, **arrays: bytes) -> Path:
@@ -273,10 +254,10 @@ IMAGES: dict[str, tuple[Callable[[Path], Path], str]] = {
 }
 
 
-def make_tar_header(name: str, kind: bytes, says: int, zeros: int = 0) -> tuple[bytes, int]:
-    """The header of a file in an archive, which says what size it likes, and how many zeros follow."""
+def make_tar_header(name: str, kind: bytes, size: int, zeros: int = 0) -> tuple[bytes, int]:
+    """Return the header of a file in an archive with any size, and how many zeros follow."""
     info = tarfile.TarInfo(name)
-    info.type, info.size, info.linkname = kind, says, "canary"
+    info.type, info.size, info.linkname = kind, size, "canary"
     return info.tobuf(tarfile.GNU_FORMAT), zeros
 
 
@@ -284,7 +265,7 @@ BATCH = "cifar-10-batches-bin/data_batch_1.bin"
 
 
 def _tar(*members: tuple[bytes, int], behind: int = 0) -> Callable[[Path], Path]:
-    """What writes an archive of these members, then the batches, then zeros."""
+    """Return a function that writes an archive of these members, the batches and zeros."""
 
     def write(folder: Path) -> Path:
         file = write_cifar_archive(folder, make_cifar_batches())
@@ -314,4 +295,4 @@ HARMLESS = {
         make_tar_header("/canary", tarfile.REGTYPE, 512, 512),
     ),
 }
-"""Archives whose batches are read, as if the rest were not there."""
+"""Archives whose batches are read and whose other members are ignored."""

@@ -1,6 +1,7 @@
 """A run resumes to the same bits after any operation on the disk fails, or is the last of its process."""
 
 import builtins
+import contextlib
 import errno
 import io
 import os
@@ -35,7 +36,7 @@ def experiment() -> Experiment:
 
 @pytest.fixture(scope="module")
 def reference(experiment, tmp_path_factory) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """The final state of a run without a fault, and its operations."""
+    """Return the final state of a run without a fault, and its operations."""
     folder = tmp_path_factory.mktemp("reference")
     with inject_fault(folder, None) as disk:
         state = train_or_resume(experiment, folder / "run")
@@ -68,11 +69,9 @@ def run_with_fault(experiment: Experiment, folder: Path, number: int, kind: Any)
         assert run.status["status"] in ("running", "failed", "done", "interrupted")
         assert list_runs(folder.parent) == [folder]
     for file in folder.glob("checkpoints/*.safetensors"):
-        assert checkpoint_file.load(file)["step"] > 0, "what has a checkpoint's name is a whole one"
+        assert checkpoint_file.load(file)["step"] > 0, "every file with the name of a checkpoint is whole"
     if had or LAST in ((name, path.partition(os.sep)[2]) for name, path in disk.operations):
-        assert run.latest_checkpoint() is not None, (
-            "a checkpoint that was there stays, under its step, until the next has its place"
-        )
+        assert run.latest_checkpoint() is not None, "the former checkpoint stays until the next one is in place"
     return disk
 
 
@@ -97,7 +96,7 @@ def test_a_run_resumes_after_a_fault_in_any_operation(kind, experiment, referenc
 
 @pytest.fixture(scope="module")
 def dead_run(experiment, reference, tmp_path_factory) -> tuple[Path, list[tuple[str, str]]]:
-    """A run that died after its second checkpoint, with rows after it, and the operations that resume it."""
+    """Return a run that died some rows after its second checkpoint, and the operations that resume it."""
     _, operations = reference
     at = [i for i, (name, path) in enumerate(operations) if (name, path.partition(os.sep)[2]) == LAST]
     folder = tmp_path_factory.mktemp("dead") / "run"
@@ -127,7 +126,7 @@ def test_a_resumed_run_resumes_after_a_fault_in_any_operation(kind, experiment, 
 
 
 def write_files(folder: Path) -> None:
-    """A file in two pieces, another by its descriptor, and names for them: ten operations."""
+    """Write a file in two pieces and another one by its descriptor, and rename and remove them: the operations below."""
     (folder / "inner").mkdir()
     with (folder / "inner/a.tmp").open("w") as text:
         text.write("one ")
@@ -148,7 +147,7 @@ OPERATIONS = [
 ]  # fmt: skip
 
 
-def test_every_operation_below_the_folder_is_counted_and_none_elsewhere(tmp_path):
+def test_operations_are_counted_only_below_the_folder(tmp_path):
     (tmp_path / "seen").mkdir()
     (tmp_path / "elsewhere").mkdir()
     before = io.open, builtins.open, os.open, os.write, os.replace, os.unlink, os.mkdir, os.fsync
@@ -156,13 +155,19 @@ def test_every_operation_below_the_folder_is_counted_and_none_elsewhere(tmp_path
         write_files(tmp_path / "elsewhere")
         write_files(tmp_path / "seen")
         assert (tmp_path / "seen/a").read_text() == "one two"
-    assert [operation for operation in disk.operations if operation != ("fsync", ".")] == OPERATIONS
+        file = (tmp_path / "seen/open").open("w")
+        file.write("in the buffer")
+    operations = [operation for operation in disk.operations if operation != ("fsync", ".")]  # of the other folder
+    assert operations == [*OPERATIONS, ("open", "open")]
     assert before == (io.open, builtins.open, os.open, os.write, os.replace, os.unlink, os.mkdir, os.fsync)
+    assert file.buffer.raw.closed
+    del file
+    assert (tmp_path / "seen/open").read_text() == "", "the buffer is lost, as at the end of a process"
 
 
 @pytest.mark.parametrize("number", range(1, len(OPERATIONS) + 1))
-def test_what_lies_on_the_disk_is_what_was_done_before_the_fault(number, tmp_path):
-    """Half of the piece under way, and nothing of what a handler of the error does in a process that is dead."""
+def test_only_operations_before_the_fault_reach_the_disk(number, tmp_path):
+    """And half of a write; a handler of the exception writes nothing, since the process is dead."""
     for kind in ("dies", "dies halfway"):
         folder = tmp_path / kind
         folder.mkdir()
@@ -176,40 +181,22 @@ def test_what_lies_on_the_disk_is_what_was_done_before_the_fault(number, tmp_pat
         half = kind == "dies halfway"
         a = {1: None, 2: None, 3: "on" if half else "", 4: "one t" if half else "one "}.get(number, "one two")
         b = {8: "thr" if half else "", 9: "three "}.get(number)
-        found = {p.name.removesuffix(".tmp"): p.read_text() for p in folder.rglob("*") if p.is_file()}
-        assert found == {name: content for name, content in (("a", a), ("b", b)) if content is not None}
+        files = {p.name.removesuffix(".tmp"): p.read_text() for p in folder.rglob("*") if p.is_file()}
+        assert files == {name: content for name, content in (("a", a), ("b", b)) if content is not None}
 
 
-@pytest.mark.parametrize(("kind", "said"), [("full", errno.ENOSPC), ("broken", errno.EIO)])
-def test_an_error_is_that_of_the_system_and_comes_once(kind, said, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "number", "first", "later"),
+    [("full", errno.ENOSPC, b"", b"1234"), ("broken", errno.EIO, b"", b"1234"), ("half", errno.ENOSPC, b"12", None)],
+)
+def test_a_fault_raises_the_error_of_the_system(kind, number, first, later, tmp_path):
+    """Once, or after half of a write until the end; files can be renamed on a full disk."""
     with inject_fault(tmp_path, 2, kind):
-        with pytest.raises(OSError, match="one") as found:
+        with pytest.raises(OSError, match="one") as error:
             (tmp_path / "one").write_bytes(b"1234")
-        assert found.value.errno == said
-        (tmp_path / "two").write_bytes(b"1234")
-    assert (tmp_path / "one").read_bytes() == b""
-    assert (tmp_path / "two").read_bytes() == b"1234"
-
-
-def test_a_disk_that_is_full_takes_a_part_and_then_nothing(tmp_path):
-    """As the system does it: the part is no error, the rest is; names can still be changed."""
-    with inject_fault(tmp_path, 2, "half"):
-        with pytest.raises(OSError, match="one") as found:
-            (tmp_path / "one").write_bytes(b"1234")
-        assert found.value.errno == errno.ENOSPC
-        with pytest.raises(OSError, match="two"):
+        assert error.value.errno == number
+        with contextlib.nullcontext() if later else pytest.raises(OSError, match="two"):
             (tmp_path / "two").write_bytes(b"1234")
         (tmp_path / "one").replace(tmp_path / "three")
-    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("three", b"12")]
-
-
-def test_what_was_left_open_is_closed_and_its_buffer_lost(tmp_path):
-    with inject_fault(tmp_path, None):
-        file = (tmp_path / "open").open("w")
-        file.write("in the buffer")
-        descriptor = os.open(tmp_path / "other", os.O_WRONLY | os.O_CREAT)
-    with pytest.raises(OSError, match="descriptor"):
-        os.fstat(descriptor)
-    assert file.buffer.raw.closed
-    del file
-    assert (tmp_path / "open").read_text() == ""
+    files = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert files == {"three": first} | ({"two": later} if later else {})

@@ -1,7 +1,7 @@
-"""What lies on disks already, and which numbers a seed means: neither changes unnoticed.
+"""The formats of existing files, and the numbers that a seed means, do not change unnoticed.
 
-A test that fails here tells of a change of format. Where a checkpoint of before could not be gone on from, or would go
-on with other numbers, raise checkpoint.FORMAT; then write down here what holds from now on.
+If a test fails here, a format has changed. If former checkpoints cannot be resumed, or resume with other numbers, raise
+checkpointing.FORMAT; then update the expected values.
 """
 
 import json
@@ -19,41 +19,32 @@ from dlopt.training.state import TrainState
 
 # ------------------------------------------------------------------------------------------- numbers
 
-KEYS = {
-    (0,): (33350994, 33350994),
-    (1, "dropout"): (2724547772, 354553104),
-    (0, "objective", 7, "a.b", 2): (2251718335, 1422454976),
-    (2**32 - 1, "init", "hidden.0.weight"): (2142236124, 1095507783),
-    (2**63 + 5, -1): (132705229, 212649170),
+NUMBERS = {
+    (0,): ((33350994, 33350994), [632013150, 1092597679, -347241810], 945847668),
+    (1, "dropout"): ((2724547772, 354553104), [2127423321, 1671623747, -1471344480], 1377510230),
+    (0, "objective", 7, "a.b", 2): ((2251718335, 1422454976), [-896071252, -288157318, -1724628976], 3310004980),
+    (2**32 - 1, "init", "hidden.0.weight"): (
+        (2142236124, 1095507783),
+        [1439265212, -1485251838, -1456070417],
+        3072083263,
+    ),
+    (2**63 + 5, -1): ((132705229, 212649170), [-1585212756, 1635297685, -249979313], 3871624088),
 }
-BITS = {
-    (0,): [632013150, 1092597679, -347241810],
-    (1, "dropout"): [2127423321, 1671623747, -1471344480],
-    (0, "objective", 7, "a.b", 2): [-896071252, -288157318, -1724628976],
-    (2**32 - 1, "init", "hidden.0.weight"): [1439265212, -1485251838, -1456070417],
-    (2**63 + 5, -1): [-1585212756, 1635297685, -249979313],
-}
-SEEDS = {
-    (0,): 945847668,
-    (1, "dropout"): 1377510230,
-    (0, "objective", 7, "a.b", 2): 3310004980,
-    (2**32 - 1, "init", "hidden.0.weight"): 3072083263,
-    (2**63 + 5, -1): 3871624088,
-}
+"""The key of an address, its first three random words, and the seed of its generator."""
 
 
-@pytest.mark.parametrize("path", KEYS)
+@pytest.mark.parametrize("path", NUMBERS)
 def test_the_numbers_of_an_address(path):
-    key = prng.key(*path)
-    assert key == KEYS[path]
-    assert prng.bits(key, (3,)).tolist() == BITS[path]
-    assert prng.uniform(key, (3,)).mul(2**24).long().tolist() == [(n % 2**32) >> 8 for n in BITS[path]]
-    assert prng.bernoulli(key, 0.3, (3,)).tolist() == [n + 2**31 < 0.3 * 2**32 for n in BITS[path]]
-    assert prng.generator(key).initial_seed() == SEEDS[path]
+    key, (expected, bits, seed) = prng.key(*path), NUMBERS[path]
+    assert key == expected
+    assert prng.bits(key, (3,)).tolist() == bits
+    assert prng.uniform(key, (3,)).mul(2**24).long().tolist() == [(n % 2**32) >> 8 for n in bits]
+    assert prng.bernoulli(key, 0.3, (3,)).tolist() == [n + 2**31 < 0.3 * 2**32 for n in bits]
+    assert prng.generator(key).initial_seed() == seed
 
 
 def test_the_order_of_an_epoch():
-    """Of the numbers of a seed, by the address order/EPOCH; each example once."""
+    """It is a permutation by the address order/EPOCH."""
     training = TrainState([build_blobs("seed=1", "batch_size=6", "+data.count=15")])
     assert training.per_epoch == 2
     inputs = training.examples.all()[0]
@@ -61,18 +52,18 @@ def test_the_order_of_an_epoch():
     for training.step in range(4):
         batch = training.next_batch()[0]
         orders += [int((inputs == one).all(-1).nonzero()) for one in batch]
-    wanted = []
+    expected = []
     for epoch in range(2):
         draw = torch.Generator().manual_seed(prng.generator(prng.key(1, "order", epoch)).initial_seed())
-        wanted += torch.randperm(12, generator=draw).tolist()
-    assert orders == wanted == ORDER
+        expected += torch.randperm(12, generator=draw).tolist()
+    assert orders == expected == ORDER
 
 
 ORDER = [7, 2, 1, 5, 8, 0, 10, 9, 6, 3, 11, 4, 8, 3, 6, 11, 1, 10, 2, 9, 0, 7, 4, 5]
 
 
 def test_a_run_with_random_numbers_of_every_kind(tmp_path):
-    """Their addresses, that is: what the seed 3 means for initial weights, splits, noise, orders and masks."""
+    """The addresses of initial weights, splits, noise, orders and masks are unchanged."""
     _, (run,) = train_runs(tmp_path, build_blobs("seed=3", "data.label_noise=0.2", "data.train_size=50", "precision=float64",
                                         "regularization=[dropout,l2]"))  # fmt: skip
     assert [row["train/loss"] for row in run.rows()] == pytest.approx(LOSSES, rel=1e-6)
@@ -114,53 +105,43 @@ def run(tmp_path_factory) -> RunDirectory:
     return train_runs(tmp_path_factory.mktemp("run"), build_blobs("normalization=batch"))[1][0]
 
 
-def kinds(content, place=""):
-    """The keys of nested dictionaries, and the types of their values."""
-    found = {}
+def list_types(content, place=""):
+    """Return the keys of nested dictionaries and the types of their values."""
+    types = {}
     for key, value in content.items():
-        found[f"{place}{key}"] = type(value).__name__
+        types[f"{place}{key}"] = type(value).__name__
         if isinstance(value, dict):
-            found |= kinds(value, f"{place}{key}/")
-    return found
+            types |= list_types(value, f"{place}{key}/")
+    return types
 
 
-def test_the_format_has_this_number():
-    assert checkpointing.FORMAT == 2
+def test_checkpoints(run):
+    assert checkpointing.FORMAT == run.load("last")["format"] == 2
+    for name, expected in (("last", LAST), ("best", BOTH)):
+        types = list_types(run.load(name))
+        assert {
+            k: v for k, v in types.items() if not k.startswith("window/") and k not in ("model", "best")
+        } == expected
 
 
-def test_the_last_checkpoint(run):
-    found = kinds(run.load("last"))
-    assert {k: v for k, v in found.items() if not k.startswith("window/") and k not in ("model", "best")} == LAST
-    assert run.load("last")["format"] == checkpointing.FORMAT
-
-
-def test_the_best_checkpoint(run):
-    found = kinds(run.load("best"))
-    del found["model"]
-    assert found == BOTH
-
-
-def test_status(run):
-    found = json.loads(run.status_file.read_text())
-    assert {key: type(value).__name__ for key, value in found.items()} == STATUS
-
-
-def test_rows(run):
+def test_status_and_rows(run):
+    status = json.loads(run.status_file.read_text())
+    assert {key: type(value).__name__ for key, value in status.items()} == STATUS
     first, *_, last = map(json.loads, run.metrics_file.read_text().splitlines())
     assert {k: type(v).__name__ for k, v in first.items() if not k.startswith("time/")} == ROW
     assert first.keys() == last.keys()
 
 
 def test_the_files_of_a_run(run):
-    found = {str(p.relative_to(run.path)).partition(".tfevents.")[0] for p in run.path.rglob("*") if p.is_file()}
-    assert {name for name in found if not name.endswith(".patch")} == {
+    names = {str(p.relative_to(run.path)).partition(".tfevents.")[0] for p in run.path.rglob("*") if p.is_file()}
+    assert {name for name in names if not name.endswith(".patch")} == {
         "status.json", "metrics.jsonl", "summary.json", "events.out", "checkpoints/last.safetensors", "checkpoints/best.safetensors",
     }  # fmt: skip
     assert run.checkpoint_after(300).name == "step-00000300.safetensors"
 
 
 def test_the_keys_of_a_configuration():
-    """A run that is gone on with has been given these, and no others."""
+    """Runs that are resumed have exactly these."""
     config = compose_config()
     assert {k for k in config if not isinstance(config[k], type(config))} == {
         "epochs", "steps", "batch_size", "seed", "device", "precision", "compile", "deterministic", "threads",
@@ -173,7 +154,7 @@ def test_the_keys_of_a_configuration():
 # ------------------------------------------------------------------------------------------- earlier versions
 
 
-def test_a_run_of_an_earlier_version_is_refused_in_one_sentence_and_still_shown(here, capsys):
+def test_a_run_of_an_earlier_version_is_refused_and_shown(here, capsys):
     """Its group `bias` is now `bias_init`, and its checkpoints are .pt files."""
     assert main(["train", "-q", *BLOBS, "epochs=1", "hydra.run.dir=run"]) == 0
     run = RunDirectory("run")
@@ -192,7 +173,7 @@ def test_a_run_of_an_earlier_version_is_refused_in_one_sentence_and_still_shown(
     assert "val/accuracy" in capsys.readouterr().out
 
 
-def test_a_sweep_of_an_earlier_version_is_shown_and_its_old_keys_are_answered_with_the_new_ones(here, capsys):
+def test_a_sweep_of_an_earlier_version_is_shown_and_refused_with_the_new_keys(here, capsys):
     assert main(["train", "-q", "-m", *BLOBS, "epochs=1", "hydra.sweep.dir=sweep", "hydra/sweeper=random",
                  "hydra.sweeper.n_trials=1", "optimizer.lr=interval(0.01,0.1)", "bias_init=zeros"]) == 0  # fmt: skip
     file = here / "sweep/sweep.json"

@@ -143,13 +143,6 @@ def _submodule(tmp_path: Path) -> Path:
     return change_everything(folder / "module")
 
 
-def _sparse_submodule(tmp_path: Path) -> Path:
-    """Git then stores the place of the files in config.worktree."""
-    folder = _submodule(tmp_path)
-    git(folder, "sparse-checkout", "set", "--no-cone", "/*")
-    return folder
-
-
 def _worktree(tmp_path: Path) -> Path:
     folder, tree = make_repository(tmp_path / "it", START), tmp_path / "tree"
     git(folder, "worktree", "add", "-b", "other", str(tree))
@@ -157,52 +150,60 @@ def _worktree(tmp_path: Path) -> Path:
     return change_everything(tree)
 
 
-def _relative_worktree(tmp_path: Path) -> Path:
-    """Newer versions of git can write relative paths."""
-    tree = _worktree(tmp_path)
-    file = Path(git(tree, "rev-parse", "--git-path", "gitdir"))
-    file.write_text(f"{os.path.relpath(tree / '.git', file.parent)}\n")
-    return tree
-
-
-def _conflict(tmp_path: Path) -> Path:
+def make_changes(kind: str, tmp_path: Path) -> Path:
+    """Make a repository of this kind with changes."""
+    match kind:
+        case "plain":
+            return _plain(tmp_path)
+        case "plain, sha256":
+            return _plain(tmp_path, SHA256)
+        case "no commit":
+            return _without_commit(tmp_path)
+        case "no commit, sha256":
+            return _without_commit(tmp_path, SHA256)
+        case "a submodule":
+            return _submodule(tmp_path)
+        case "a sparse submodule":  # git then stores the place of the files in config.worktree
+            folder = _submodule(tmp_path)
+            git(folder, "sparse-checkout", "set", "--no-cone", "/*")
+            return folder
+        case "a worktree with relative paths":  # as newer versions of git can write it
+            tree = _worktree(tmp_path)
+            file = Path(git(tree, "rev-parse", "--git-path", "gitdir"))
+            file.write_text(f"{os.path.relpath(tree / '.git', file.parent)}\n")
+            return tree
+        case "a worktree":
+            return _worktree(tmp_path)
     folder = make_repository(tmp_path / "it", {"a.py": b"1\n", "b.py": b"1\n"})
-    for branch, content in (("side", b"2\n"), ("main", b"3\n")):
-        git(folder, "checkout", *(["-b"] if branch == "side" else []), branch)
-        write(folder / "a.py", content)
-        git(folder, "commit", "-am", branch)
-    git(folder, "merge", "side", check=False)
-    write(folder / "b.py", b"2\n")
-    return folder
-
-
-def _replaced_commit(tmp_path: Path) -> Path:
-    folder = make_repository(tmp_path / "it", {"a.py": b"1\n"})
-    write(folder / "a.py", b"2\n")
-    git(folder, "commit", "-am", "second")
-    git(folder, "replace", "HEAD", "HEAD~1")
-    write(folder / "a.py", b"3\n")
-    return folder
-
-
-def _same_second(tmp_path: Path) -> Path:
-    """Make a change of the same size in the second in which the index was written."""
-    folder = make_repository(tmp_path / "it", {"a.py": b"1\n"})
-    os.utime(folder / "a.py", (1000, 1000))
-    git(folder, "add", "a.py")
-    os.utime(folder / ".git/index", (1000, 1000))
-    write(folder / "a.py", b"2\n")
-    os.utime(folder / "a.py", (1000, 1000))
+    if kind == "a conflict":
+        for branch, content in (("side", b"2\n"), ("main", b"3\n")):
+            git(folder, "checkout", *(["-b"] if branch == "side" else []), branch)
+            write(folder / "a.py", content)
+            git(folder, "commit", "-am", branch)
+        git(folder, "merge", "side", check=False)
+        write(folder / "b.py", b"2\n")
+    elif kind == "a replaced commit":
+        write(folder / "a.py", b"2\n")
+        git(folder, "commit", "-am", "second")
+        git(folder, "replace", "HEAD", "HEAD~1")
+        write(folder / "a.py", b"3\n")
+    elif kind == "a change of the same size in the second of the index":
+        os.utime(folder / "a.py", (1000, 1000))
+        git(folder, "add", "a.py")
+        os.utime(folder / ".git/index", (1000, 1000))
+        write(folder / "a.py", b"2\n")
+        os.utime(folder / "a.py", (1000, 1000))
     return folder
 
 
 @pytest.mark.parametrize(
-    "make",
-    [_plain, lambda path: _plain(path, SHA256), _without_commit, lambda path: _without_commit(path, SHA256), _submodule,
-     _sparse_submodule, _worktree, _relative_worktree, _conflict, _replaced_commit, _same_second],
+    "kind",
+    ["plain", "plain, sha256", "no commit", "no commit, sha256", "a submodule", "a sparse submodule", "a worktree",
+     "a worktree with relative paths", "a conflict", "a replaced commit",
+     "a change of the same size in the second of the index"],
 )  # fmt: skip
-def test_a_patch_restores_the_files(make, tmp_path):
-    folder = make(tmp_path)
+def test_a_patch_restores_the_files(kind, tmp_path):
+    folder = make_changes(kind, tmp_path)
     assert restore(folder, tmp_path / "again") == read_files(folder)
 
 
@@ -410,101 +411,80 @@ def test_the_commit_is_recorded_if_git_fails(damage, tmp_path, monkeypatch):
 SECRET = b"a key of someone else\n"
 
 
-def _other_worktree(home: Path, folder: Path) -> None:
-    git(folder, "config", "core.worktree", "../../..")
-
-
-def _inner_worktree(home: Path, folder: Path) -> None:
-    """The other folder does not contain this one."""
-    git(folder, "config", "core.worktree", "../../../private")
-
-
-def _name_git_directory(folder: Path, target: str) -> None:
+def name_git_directory(folder: Path, target: str) -> None:
     shutil.rmtree(folder / ".git")
     write(folder / ".git", f"gitdir: {target}\n".encode())
 
 
-def _file(home: Path, folder: Path) -> None:
-    _name_git_directory(folder, "../../private/.git")
-
-
-def _file_of_a_worktree(home: Path, folder: Path) -> None:
-    git(home / "private", "worktree", "add", "-b", "other", str(home / "tree"))
-    _name_git_directory(folder, "../../private/.git/worktrees/tree")
-
-
-def _made_up_worktree(home: Path, folder: Path) -> None:
-    _name_git_directory(folder, "../worktrees/it")
-    write(folder.parent / "worktrees/it/gitdir", f"{folder / '.git'}\n".encode())
-    write(folder.parent / "worktrees/it/commondir", b"../../../private/.git\n")
-    write(folder.parent / "worktrees/it/HEAD", b"ref: refs/heads/main\n")
-
-
-def _link(home: Path, folder: Path) -> None:
-    shutil.rmtree(folder / ".git")
-    (folder / ".git").symlink_to("../../private/.git")
-
-
-def _links_inside(home: Path, folder: Path) -> None:
-    for name in ("objects", "refs"):
-        shutil.rmtree(folder / ".git" / name)
-        (folder / ".git" / name).symlink_to(f"../../../private/.git/{name}")
-
-
-def _link_to_a_branch(home: Path, folder: Path) -> None:
-    store = home / "private/.git/objects"
-    for file in (path for path in store.rglob("*") if path.is_file()):
-        link = folder / ".git/objects" / file.relative_to(store)
-        link.parent.mkdir(exist_ok=True)
-        if not link.exists():
-            link.symlink_to(file)
-    (folder / ".git/refs/heads/main").unlink()
-    (folder / ".git/refs/heads/main").symlink_to("../../../../../private/.git/refs/heads/main")
-
-
-def _common(home: Path, folder: Path) -> None:
-    write(folder / ".git/commondir", b"../../../private/.git\n")
-
-
-def _alternates(home: Path, folder: Path) -> None:
-    """The commit belongs to the other repository."""
-    commit = git(home / "private", "rev-parse", "HEAD")
-    write(folder / ".git/objects/info/alternates", f"{home / 'private/.git/objects'}\n".encode())
-    write(folder / ".git/refs/heads/main", f"{commit}\n".encode())
-
-
-def _index(home: Path, folder: Path) -> None:
-    write(folder / "--/--/.ssh/id_rsa", b"another\n")  # stays first in order
-    git(folder, "add", "-A")
-    index = (folder / ".git/index").read_bytes()[:-20].replace(b"--/--/.ssh", b"../../.ssh")
-    (folder / ".git/index").write_bytes(index + hashlib.sha1(index).digest())
+def lead_out(kind: str, home: Path, folder: Path) -> None:  # noqa: PLR0912
+    """Make a repository lead out of its folder, to home/private or another one."""
+    private, own = home / "private/.git", folder / ".git"
+    match kind:
+        case "core.worktree above":
+            git(folder, "config", "core.worktree", "../../..")
+        case "core.worktree":
+            git(folder, "config", "core.worktree", "../../../private")
+        case "a .git file":
+            name_git_directory(folder, "../../private/.git")
+        case "a .git file of a worktree":
+            git(home / "private", "worktree", "add", "-b", "other", str(home / "tree"))
+            name_git_directory(folder, "../../private/.git/worktrees/tree")
+        case "a forged worktree":
+            name_git_directory(folder, "../worktrees/it")
+            forged = folder.parent / "worktrees/it"
+            write(forged / "gitdir", f"{own}\n".encode())
+            write(forged / "commondir", b"../../../private/.git\n")
+            write(forged / "HEAD", b"ref: refs/heads/main\n")
+        case "a link":
+            shutil.rmtree(own)
+            own.symlink_to("../../private/.git")
+        case "links inside":
+            for name in ("objects", "refs"):
+                shutil.rmtree(own / name)
+                (own / name).symlink_to(f"../../../private/.git/{name}")
+        case "a link to a branch":
+            for file in (path for path in (private / "objects").rglob("*") if path.is_file()):
+                link = own / file.relative_to(private)
+                link.parent.mkdir(exist_ok=True)
+                if not link.exists():
+                    link.symlink_to(file)
+            (own / "refs/heads/main").unlink()
+            (own / "refs/heads/main").symlink_to("../../../../../private/.git/refs/heads/main")
+        case "commondir":
+            write(own / "commondir", b"../../../private/.git\n")
+        case "alternates":  # the commit belongs to the other repository
+            write(own / "objects/info/alternates", f"{private / 'objects'}\n".encode())
+            write(own / "refs/heads/main", f"{git(home / 'private', 'rev-parse', 'HEAD')}\n".encode())
+        case "an index":
+            write(folder / "--/--/.ssh/id_rsa", b"another\n")  # stays first in order
+            git(folder, "add", "-A")
+            index = (own / "index").read_bytes()[:-20].replace(b"--/--/.ssh", b"../../.ssh")
+            (own / "index").write_bytes(index + hashlib.sha1(index).digest())
 
 
 @pytest.mark.parametrize(
-    "lead_out",
-    [
-        _other_worktree, _inner_worktree, _file, _file_of_a_worktree, _made_up_worktree, _link, _links_inside,
-        _link_to_a_branch, _common, _alternates, _index,
-    ],
+    "kind",
+    ["core.worktree above", "core.worktree", "a .git file", "a .git file of a worktree", "a forged worktree", "a link",
+     "links inside", "a link to a branch", "commondir", "alternates", "an index"],
 )  # fmt: skip
-def test_the_patch_shows_no_file_outside_of_the_repository(lead_out, tmp_path, monkeypatch):
+def test_the_patch_shows_no_file_outside_of_the_repository(kind, tmp_path, monkeypatch):
     home = tmp_path / "home"
     write(home / ".ssh/id_rsa", SECRET)
     write(home / "secret.yaml", SECRET)
     make_repository(home / "private", {"secret.py": SECRET})
     folder = make_repository(home / "downloads/it", {".ssh/id_rsa": b"another\n", "sub/a.py": b"1\n"})
-    lead_out(home, folder)
+    lead_out(kind, home, folder)
     for place in (folder, folder / "sub"):
         repository = find_repository(place)
         if repository is not None:
             assert (repository.folder, repository.patch) == (folder, b"")
             assert repository.unknown
-            assert repository.commit != git(home / "private", "rev-parse", "HEAD") or lead_out is _alternates
+            assert repository.commit != git(home / "private", "rev-parse", "HEAD") or kind == "alternates"
     monkeypatch.setattr(module, "_find_escape", lambda *_: "")
     monkeypatch.setattr(module, "_leads_out", lambda name: False)
     unchecked = find_repository(folder)
-    harmless = lead_out in (_other_worktree, _inner_worktree)  # in the root, git compares only what lies below it
-    assert harmless or b"a key of someone else" in unchecked.patch, "without the checks, the secret is shown"
+    harmless = kind.startswith("core.worktree")  # in the root, git compares only what lies below it
+    assert harmless or SECRET.strip() in unchecked.patch, "without the checks, the secret is shown"
 
 
 def test_names_outside_of_the_repository_are_recognized():

@@ -1,7 +1,7 @@
 """Event files, read back with TensorBoard's own reader."""
 
 import pytest
-from helpers import BLOBS, train_runs
+from helpers import BLOBS, build_blobs, train_runs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
@@ -19,24 +19,22 @@ def read(run: RunDirectory) -> EventAccumulator:
     return reader
 
 
-def test_every_number_of_the_rows_is_a_scalar_of_the_same_name_and_step(tmp_path):
-    from helpers import build_blobs
-
+def test_every_value_of_the_rows_is_a_scalar(tmp_path):
     _, (run,) = train_runs(tmp_path, build_blobs("diagnostic=gradients", "log_every=2"))
     reader = read(run)
-    wanted = {(tag, row["step"], value) for row in run.rows() for tag, value in row.items() if tag not in NOT_TAGS}
+    expected = {(tag, row["step"], value) for row in run.rows() for tag, value in row.items() if tag not in NOT_TAGS}
     tags = reader.Tags()["scalars"]
-    found = {(tag, event.step, event.value) for tag in tags for event in reader.Scalars(tag)}
-    assert {(tag, step) for tag, step, _ in found} == {(tag, step) for tag, step, _ in wanted}
-    values = {(tag, step): value for tag, step, value in wanted}
-    assert all(abs(value - values[tag, step]) <= 1e-6 * abs(value) for tag, step, value in found)
+    scalars = {(tag, event.step, event.value) for tag in tags for event in reader.Scalars(tag)}
+    assert {(tag, step) for tag, step, _ in scalars} == {(tag, step) for tag, step, _ in expected}
+    values = {(tag, step): value for tag, step, value in expected}
+    assert all(abs(value - values[tag, step]) <= 1e-6 * abs(value) for tag, step, value in scalars)
     assert {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/error", "lr", "time/steps_per_second",
             "gradient/norm", "gradient/norm/output", "update/ratio/output"} <= set(tags)  # fmt: skip
 
 
 @pytest.mark.parametrize("after", [None, 0, 7])
-def test_every_file_begins_with_a_start_after_its_step(after, tmp_path):
-    """The first one too: what TensorBoard drops for a start, it drops for none but the second that it meets."""
+def test_every_file_begins_with_the_start_of_a_session(after, tmp_path):
+    """The first file too: TensorBoard drops points only from the second start on."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
     from tensorboard.compat.proto.event_pb2 import SessionLog
 
@@ -50,23 +48,17 @@ def test_every_file_begins_with_a_start_after_its_step(after, tmp_path):
     assert (scalar.step, [value.tag for value in scalar.summary.value]) == (9, ["x"])
 
 
-def test_points_after_the_step_from_which_a_run_goes_on_are_dropped_for_each_process(tmp_path):
-    """Those up to it stay."""
+def test_points_after_the_step_from_which_a_run_resumes_are_dropped(tmp_path):
     for after, steps in ((None, (1, 2, 3)), (1, (2, 3, 4)), (3, (4, 5))):
         events = EventFileWriter(tmp_path, after)
         for step in steps:
             events.add_scalars(step, {"x": 10.0 * step + (after or 0)})
         events.end_session(True)
-    assert [(e.step, e.value) for e in read(RunDirectory(tmp_path)).Scalars("x")] == [
-        (1, 10.0),
-        (2, 21.0),
-        (3, 31.0),
-        (4, 43.0),
-        (5, 53.0),
-    ]
+    points = {event.step: event.value for event in read(RunDirectory(tmp_path)).Scalars("x")}
+    assert points == {1: 10.0, 2: 21.0, 3: 31.0, 4: 43.0, 5: 53.0}
 
 
-def test_hyperparameters_and_configuration_lie_in_the_runs_own_directory(here, capsys):
+def test_hyperparameters_and_configuration_are_in_the_directory_of_the_run(here, capsys):
     assert main(["train", *BLOBS, "optimizer.lr=0.03"]) == 0
     run = find_run()
     reader = read(run)
@@ -101,19 +93,14 @@ def test_tensorboard_itself_lists_the_run_with_its_metrics(here, capsys):
     multiplexer.Reload()
     context = backend_context.Context(TBContext(data_provider=MultiplexerDataProvider(multiplexer, "outputs")))
     request = RequestContext()
-    experiment = context.experiment_from_metadata(
-        request,
-        "x",
-        True,
-        context.hparams_metadata(request, "x"),
-        context.hparams_from_data_provider(request, "x", 1000),
-    )
+    sources = context.hparams_metadata(request, "x"), context.hparams_from_data_provider(request, "x", 1000)
+    experiment = context.experiment_from_metadata(request, "x", True, *sources)
     assert {"optimizer.lr", "optimizer", "arch"} <= {info.name for info in experiment.hparam_infos}
     assert "val/accuracy" in {info.name.tag for info in experiment.metric_infos}
-    asked = api_pb2.ListSessionGroupsRequest(
+    query = api_pb2.ListSessionGroupsRequest(
         start_index=0, slice_size=10, allowed_statuses=[0, 1, 2, 3], include_metrics=True
     )
-    asked.col_params.add(metric=api_pb2.MetricName(tag="val/accuracy"))
-    handler = list_session_groups.Handler(request, context, "x", asked)
+    query.col_params.add(metric=api_pb2.MetricName(tag="val/accuracy"))
+    handler = list_session_groups.Handler(request, context, "x", query)
     groups = handler.run().session_groups
     assert sorted(g.hparams["optimizer.lr"].number_value for g in groups) == [0.01, 0.1]

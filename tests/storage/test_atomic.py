@@ -8,30 +8,32 @@ import pytest
 from dlopt.storage import atomic
 
 
-def names(folder):
-    return sorted(p.name for p in folder.iterdir())
+def list_names(folder):
+    return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_file_is_replaced_whole(tmp_path):
-    file = tmp_path / "x.json"
-    atomic.atomic_write_bytes(file, b"one")
-    atomic.atomic_write_bytes(file, b"two")
-    assert file.read_bytes() == b"two"
-    assert names(tmp_path) == ["x.json"]
-
-
-def test_until_the_end_the_former_content_stands(tmp_path):
-    file = tmp_path / "x"
+def test_a_file_is_replaced_at_the_end_of_the_block(tmp_path):
+    """The former content can be kept under another name, and a link with the temporary name is not followed."""
+    file, victim = tmp_path / "x", tmp_path / "victim"
+    victim.write_text("mine")
+    atomic.temp_path(file).symlink_to(victim)
     atomic.atomic_write_bytes(file, b"one")
     with atomic.atomic_write(file) as stream:
         stream.write(b"two")
         stream.flush()
         assert file.read_bytes() == b"one"
     assert file.read_bytes() == b"two"
+    assert victim.read_text() == "mine"
+    assert list_names(tmp_path) == ["victim", "x"]
+    for former in (tmp_path / "new/y", tmp_path / "former"):
+        with atomic.atomic_write(file if former.name == "former" else tmp_path / "y", former) as stream:
+            stream.write(b"three")
+    assert ((tmp_path / "former").read_bytes(), file.read_bytes()) == (b"two", b"three")
+    assert list_names(tmp_path) == ["former", "victim", "x", "y"]
 
 
 @pytest.mark.parametrize("operation", ["fsync", "replace"])
-def test_what_fails_leaves_the_former_content_and_nothing_beside(operation, tmp_path, monkeypatch):
+def test_a_failed_write_leaves_only_the_former_content(operation, tmp_path, monkeypatch):
     file = tmp_path / "x"
     atomic.atomic_write_bytes(file, b"one")
 
@@ -42,45 +44,23 @@ def test_what_fails_leaves_the_former_content_and_nothing_beside(operation, tmp_
     with pytest.raises(OSError, match="No space"):
         atomic.atomic_write_bytes(file, b"two")
     assert file.read_bytes() == b"one"
-    assert names(tmp_path) == ["x"]
+    assert list_names(tmp_path) == ["x"]
 
 
-def test_the_content_reaches_the_disk_before_it_takes_the_place(tmp_path, monkeypatch):
-    done = []
+def test_the_content_reaches_the_disk_before_it_replaces_the_file(tmp_path, monkeypatch):
+    calls = []
     fsync, replace = os.fsync, os.replace
 
-    def seen(descriptor):
-        kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
-        done.append(f"{kind} reached")
+    def record_fsync(descriptor):
+        calls.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
         fsync(descriptor)
 
-    def moved(one, other):
-        done.append("replaced")
+    def record_replace(one, other):
+        calls.append("replace")
         replace(one, other)
 
-    monkeypatch.setattr(os, "fsync", seen)
-    monkeypatch.setattr(os, "replace", moved)
-    atomic.atomic_write_bytes(tmp_path / "x", b"one")
-    assert done == ["file reached", "replaced", "folder reached"]
-    done.clear()
-    atomic.atomic_write_bytes(tmp_path / "x", b"two", lasting=False)
-    assert done == ["file reached", "replaced"]
-
-
-def test_the_former_content_can_be_kept_under_another_name(tmp_path):
-    file, former = tmp_path / "x", tmp_path / "before"
-    with atomic.atomic_write(file, former) as stream:
-        stream.write(b"one")
-    assert names(tmp_path) == ["x"]
-    with atomic.atomic_write(file, former) as stream:
-        stream.write(b"two")
-    assert (file.read_bytes(), former.read_bytes()) == (b"two", b"one")
-
-
-def test_a_link_that_lies_beside_is_not_followed(tmp_path):
-    other = tmp_path / "other"
-    other.write_text("mine")
-    (tmp_path / "x.tmp").symlink_to(other)
-    atomic.atomic_write_bytes(tmp_path / "x", b"one")
-    assert other.read_text() == "mine"
-    assert (tmp_path / "x").read_bytes() == b"one"
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(os, "replace", record_replace)
+    for lasting in (True, False):
+        atomic.atomic_write_bytes(tmp_path / "x", b"one", lasting=lasting)
+    assert calls == ["file", "replace", "folder", "file", "replace"]

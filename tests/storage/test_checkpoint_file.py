@@ -1,15 +1,15 @@
-"""Checkpoint files: every value comes back with its bits, and what is damaged or hostile is refused."""
+"""Checkpoint files: every value comes back with its bits, and damaged or hostile files are refused."""
 
+import hashlib
 import json
 import os
-import random
 import struct
 
 import pytest
 import torch
 from bits import write_checkpoint
 from helpers import build_blobs, train_runs
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from dlopt.storage import checkpoint_file
@@ -24,6 +24,7 @@ CONTENT = {
     "text": 'größe "sha256":"' + "0" * 64,
     "state": {0: {"m": torch.arange(6.0).reshape(2, 3).T}, "a/b": torch.zeros(0, 3)},
     "a": {"b": torch.tensor(3.0)},
+    "a/b": torch.ones(2),
     "types": {name: torch.ones(3).to(getattr(torch, name)) for name in DTYPES},
     "parameter": nn.Parameter(torch.full((2,), 0.1)),
 }
@@ -61,31 +62,18 @@ def test_the_order_of_dimensions_in_memory_comes_back(file):
 
 
 @pytest.mark.parametrize("order", [[0], [0, 0], [0, 2], [-1, 0], "ab", {"0": 1}, [True, False, 1]])
-def test_an_order_that_is_no_permutation_is_refused(order):
+def test_an_order_that_is_not_a_permutation_is_refused(order):
     with pytest.raises(UnreadableCheckpoint, match="order"):
         checkpoint_file._restore_layout(torch.zeros(2, 3), order)
 
 
-def test_tensors_are_read_by_safetensors_under_their_path(file):
-    write_checkpoint(file, CONTENT)
-    tensors = load_file(file)
-    assert torch.equal(tensors["state/0/m"], CONTENT["state"][0]["m"])
-    assert tensors.keys() > {"a/b", "parameter", "types/bool"}
-
-
-def test_tensors_whose_paths_are_equal_are_kept_apart(file):
-    content = {"a": {"b": torch.zeros(2)}, "a/b": torch.ones(2)}
-    write_checkpoint(file, content)
-    assert list(find_differences(checkpoint_file.load(file), content)) == []
-
-
-@pytest.mark.parametrize("rule", ["AdamW", "SGD", "LBFGS", "Rprop"])
-def test_checkpoints_with_any_state_are_read(tmp_path, rule):
-    keys = ("optimizer=torch_optim", f"optimizer.name={rule}", "epochs=1", "normalization=batch")
+@pytest.mark.parametrize("name", ["AdamW", "LBFGS"])
+def test_safetensors_reads_the_tensors_under_their_paths(name, tmp_path):
+    keys = ("optimizer=torch_optim", f"optimizer.name={name}", "epochs=1", "normalization=batch")
     _, (run,) = train_runs(tmp_path, build_blobs(*keys))
     content = run.load("last")
     tensors = load_file(run.checkpoint("last"))
-    assert all(torch.equal(tensors[f"model/{name}"], value) for name, value in content["model"].items())
+    assert all(torch.equal(tensors[f"model/{key}"], value) for key, value in content["model"].items())
     assert content["state"]
 
 
@@ -110,9 +98,7 @@ def test_every_flipped_bit_and_every_cut_is_noticed(file):
 
 
 def encode(content: object, tensors: dict[str, object] | None = None, data: bytes = b"") -> bytes:
-    """A file with a true digest and any header."""
-    import hashlib
-
+    """Return a file with a correct digest and any header."""
     text = content if isinstance(content, str) else json.dumps(content)
     metadata = {"content": text, "sha256": "0" * 64}
     header = json.dumps({"__metadata__": metadata, **(tensors or {})}, separators=(",", ":")).encode()
@@ -125,7 +111,8 @@ def tensor(shape: list[int], begin: int, end: int, kind: str = "F32") -> dict[st
 
 
 HOSTILE = {
-    "nothing": b"",
+    "another safetensors file": save({"x": torch.zeros(3)}),
+    "empty": b"",
     "zeros": bytes(100),
     "a huge header": struct.pack("<Q", 1 << 60),
     "a header that is not JSON": struct.pack("<Q", 4) + b"{[[[",
@@ -139,7 +126,7 @@ HOSTILE = {
     "a tensor that is missing": encode({"dict": [["x", {"tensor": "x"}]]}),
     "not a dictionary": encode([1, 2]),
     "deep lists": encode("[" * 100_000 + "]" * 100_000),
-    "levels": encode('{"dict":[["x",' * 200 + "1" + "]]}" * 200),
+    "deep dictionaries": encode('{"dict":[["x",' * 200 + "1" + "]]}" * 200),
     "an unknown kind": encode({"call": ["os.system", "touch canary"]}),
     "a list as a key": encode({"dict": [[[1], 2]]}),
     "a number of many digits": encode('{"dict":[["step",' + "9" * 5000 + "]]}"),
@@ -154,26 +141,9 @@ def test_hostile_files_are_refused(name, file):
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_the_form_in_which_harm_is_written_is_ours(file):
+def test_the_hostile_files_have_the_format_of_checkpoints(file):
     file.write_bytes(encode({"dict": [["x", {"tensor": "x"}]]}, {"x": tensor([4], 0, 16)}, bytes(16)))
     assert torch.equal(checkpoint_file.load(file)["x"], torch.zeros(4))
-
-
-def test_other_safetensors_files_are_refused(file):
-    save_file({"x": torch.zeros(3)}, file)
-    with pytest.raises(UnreadableCheckpoint, match="not a checkpoint of dlopt"):
-        checkpoint_file.load(file)
-
-
-def test_random_bytes_in_a_header_are_refused(file):
-    draw = random.Random(0)
-    for _ in range(200):
-        whole = bytearray(encode({"dict": [["x", {"tensor": "x"}]]}, {"x": tensor([4], 0, 16)}, bytes(16)))
-        for _ in range(3):
-            whole[draw.randrange(len(whole))] = draw.randrange(256)
-        file.write_bytes(whole)
-        with pytest.raises(UnreadableCheckpoint):
-            checkpoint_file.load(file)
 
 
 def test_pipes_and_links_are_refused_and_large_files_not_read(file, tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
-"""Damaged files of a run: every command reports them or can do without, and the run does not become another one.
+"""Damaged files of a run: every command reports them or does not need them, and the run stays the same.
 
-Files are cut, emptied, removed, overwritten and have a bit flipped, at places drawn from a seed. Commands are processes
-of their own, so that what hangs, or takes all memory, is no more than a failure.
+Files are cut, emptied, removed, overwritten and have a bit flipped, at places drawn from a seed. Commands are separate
+processes, so one that hangs or takes all memory is only a failure.
 """
 
 import json
@@ -18,6 +18,7 @@ import pytest
 import torch
 from bits import find_differences, read_final_state
 from forked import Forks, ProcessResult
+from processes import wait_until
 
 from dlopt.rundir.directory import RunDirectory
 
@@ -35,32 +36,23 @@ FILES = (
 STATES = ("done", "interrupted")
 
 
-def cut(content: bytes, draw: random.Random) -> bytes:
-    return content[: draw.randrange(1, len(content))]
-
-
-def overwrite(content: bytes, draw: random.Random) -> bytes:
-    return draw.randbytes(len(content))
-
-
 def overwrite_sector(content: bytes, draw: random.Random) -> bytes:
-    """A part of it overwritten, as by a lost sector."""
+    """Overwrite a part, as a lost sector does."""
     begin = draw.randrange(len(content))
     part = content[begin : begin + 512]
     return content[:begin] + draw.randbytes(len(part)) + content[begin + len(part) :]
 
 
 def flip_bit(content: bytes, draw: random.Random) -> bytes:
-    """One bit of it."""
     at = draw.randrange(len(content))
     return content[:at] + bytes([content[at] ^ (1 << draw.randrange(8))]) + content[at + 1 :]
 
 
 DAMAGES: dict[str, Callable[[bytes, random.Random], bytes] | None] = {
-    "cut": cut,
+    "cut": lambda content, draw: content[: draw.randrange(1, len(content))],
     "emptied": lambda content, draw: b"",
     "removed": None,
-    "overwritten": overwrite,
+    "overwritten": lambda content, draw: draw.randbytes(len(content)),
     "patched": overwrite_sector,
     "flipped": flip_bit,
 }
@@ -73,15 +65,19 @@ CASES = [
 
 @dataclass(frozen=True)
 class Original:
-    """A run that is whole: what resumes it, the final state that this leads to, and what evaluate says of it."""
+    """An undamaged run: the command that resumes it, the final state after that, and the output of evaluate."""
 
     folder: Path
     resume: tuple[str, ...]
     state: dict[str, Any]
-    record_evaluation: str
+    evaluation: str
+
+    def copy(self, folder: Path) -> RunDirectory:
+        shutil.copytree(self.folder, folder / "run")
+        return RunDirectory(folder / "run")
 
     def find_losses(self, run: RunDirectory) -> list[str]:
-        """Return what differs from the run that was never damaged, except rows without an evaluation."""
+        """Return the differences from the run that was never damaged, except rows without an evaluation."""
 
         def matters(name: str) -> bool:
             row = re.match(r"row \d+: ", name)
@@ -93,65 +89,53 @@ class Original:
 @pytest.fixture(scope="module")
 def originals(forks, tmp_path_factory) -> dict[str, Original]:
     folder = {state: tmp_path_factory.mktemp(state) for state in (*STATES, "longer")}
+    runs = {state: RunDirectory(folder[state] / "run") for state in folder}
 
-    def ran(argv: list[str] | tuple[str, ...], state: str) -> ProcessResult:
+    def run(argv: tuple[str, ...], state: str) -> ProcessResult:
         ended = forks.run(argv, folder[state])
         assert ended.code == 0, ended.err
         return ended
 
-    ran(ARGV, "done")
-    shutil.copytree(folder["done"] / "run", folder["longer"] / "run")
+    run(ARGV, "done")
+    shutil.copytree(runs["done"].path, runs["longer"].path)
     more = ("train", "-q", "resume=run", f"steps={LONGER}")
-    ran(more, "longer")
+    run(more, "longer")
 
     job = forks.start(ARGV, folder["interrupted"])
-    under_way = RunDirectory(folder["interrupted"] / "run")
-    while ((under_way.last_row() or {}).get("step", 0)) <= 30:
-        assert not job.has_ended, job.wait()
+    wait_until(lambda: job.has_ended or (runs["interrupted"].last_row() or {}).get("step", 0) > 30)
     job.kill(signal.SIGTERM)
     assert job.wait().code == 130
-    stopped = RunDirectory(folder["interrupted"] / "run")
-    assert 24 < stopped.summary["step"] < 204
-    evaluated = {state: ran(["evaluate", "run"], state).out for state in STATES}
+    assert 24 < runs["interrupted"].summary["step"] < 204
     return {
-        "done": Original(
-            folder["done"] / "run", more, read_final_state(RunDirectory(folder["longer"] / "run")), evaluated["done"]
-        ),
-        "interrupted": Original(
-            stopped.path, more[:-1], read_final_state(RunDirectory(folder["done"] / "run")), evaluated["interrupted"]
-        ),
+        state: Original(runs[state].path, resume, read_final_state(runs[whole]), run(("evaluate", "run"), state).out)
+        for state, resume, whole in (("done", more, "longer"), ("interrupted", more[:-1], "done"))
     }
 
 
 def run_command(forks: Forks, argv: tuple[str, ...] | list[str], folder: Path) -> ProcessResult:
-    """Run a command that must end with an expected code and without a traceback."""
+    """Run a command; it must end with an expected code, a message if it fails, and without a traceback."""
     ended = forks.run(argv, folder)
     assert ended.code in (0, 1, 2), (argv, ended)
     assert "Traceback" not in ended.out + ended.err, (argv, ended)
-    assert ended.code != 2 or ended.err, (argv, "it says why")
+    assert ended.code != 2 or ended.err, argv
     return ended
 
 
-def copy_damaged(original: Original, folder: Path, file: str, damage: str, draw: random.Random) -> RunDirectory:
-    """A copy with one file of this name damaged."""
-    shutil.copytree(original.folder, folder / "run")
-    place = draw.choice(sorted((folder / "run").glob(file)))
+def check(forks: Forks, original: Original, folder: Path, file: str, damage: str, seed: str) -> None:
+    """Check every command on a copy with one file of this name damaged."""
+    draw = random.Random(f"{file} {damage} {seed}")
+    run = original.copy(folder)
+    place = draw.choice(sorted(run.path.glob(file)))
     change = DAMAGES[damage]
     if change is None:
         place.unlink()
     else:
         place.write_bytes(change(place.read_bytes(), draw))
-    return RunDirectory(folder / "run")
-
-
-def check(forks: Forks, original: Original, folder: Path, file: str, damage: str, seed: str) -> None:
-    """Check every command on a damaged copy."""
-    run = copy_damaged(original, folder, file, damage, random.Random(f"{file} {damage} {seed}"))
     for argv in (["runs", "."], ["show", "run"]):
         run_command(forks, argv, folder)
     evaluated = run_command(forks, ["evaluate", "run"], folder)
     if file.startswith("checkpoints/") and damage != "removed" and evaluated.code == 0:
-        assert evaluated.out == original.record_evaluation, "no figures of damaged weights"
+        assert evaluated.out == original.evaluation, "damaged weights are not evaluated"
     resumed = run_command(forks, original.resume, folder)
     if resumed.code == 0:
         assert original.find_losses(run) == [], resumed.err
@@ -161,7 +145,7 @@ def check(forks: Forks, original: Original, folder: Path, file: str, damage: str
 
 
 @pytest.mark.parametrize(("file", "damage"), CASES)
-def test_a_damaged_file_is_told_or_does_no_harm(file, damage, forks, originals, tmp_path):
+def test_a_damaged_file_is_reported_or_harmless(file, damage, forks, originals, tmp_path):
     """Each file in each way, in a run that is done or in one that was interrupted."""
     state = STATES[CASES.index((file, damage)) % 7 % 2]
     check(forks, originals[state], tmp_path, file, damage, "one")
@@ -171,7 +155,7 @@ def test_a_damaged_file_is_told_or_does_no_harm(file, damage, forks, originals, 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("file", FILES)
-def test_damage_at_many_places_is_told_or_does_no_harm(file, state, seed, forks, originals, tmp_path):
+def test_damage_at_many_places_is_reported_or_harmless(file, state, seed, forks, originals, tmp_path):
     for damage in DAMAGES:
         folder = tmp_path / damage
         folder.mkdir()
@@ -179,11 +163,10 @@ def test_damage_at_many_places_is_told_or_does_no_harm(file, state, seed, forks,
 
 
 @pytest.mark.parametrize(("key", "value"), [("lr", 0.02), ("momentum", 0.8), ("p", 0.4), ("seed", 1), ("log_every", 4)])
-def test_a_number_of_the_configuration_that_has_changed_makes_no_other_run(key, value, forks, originals, tmp_path):
-    """A digit, as one flipped bit changes it: the run is refused, with the file's name, or not affected."""
+def test_a_changed_number_in_the_configuration_does_not_change_the_run(key, value, forks, originals, tmp_path):
+    """One flipped bit can change a digit: resuming is refused with the file's name, or the run is not affected."""
     original = originals["interrupted"]
-    shutil.copytree(original.folder, tmp_path / "run")
-    run = RunDirectory(tmp_path / "run")
+    run = original.copy(tmp_path)
     text = run.config_file.read_text()
     changed = re.sub(rf"^( *{key}:) .*$", rf"\1 {value}", text, count=1, flags=re.MULTILINE)
     assert changed != text
@@ -196,11 +179,10 @@ def test_a_number_of_the_configuration_that_has_changed_makes_no_other_run(key, 
 
 
 @pytest.mark.parametrize("name", ["last", "best"])
-def test_a_flipped_bit_among_the_weights_of_a_checkpoint_is_noticed(name, forks, originals, tmp_path):
-    """In the numbers themselves, where nothing but a checksum can see it."""
+def test_a_flipped_bit_of_a_weight_is_noticed(name, forks, originals, tmp_path):
+    """Only a checksum detects it among the numbers."""
     original = originals["interrupted"]
-    shutil.copytree(original.folder, tmp_path / "run")
-    run = RunDirectory(tmp_path / "run")
+    run = original.copy(tmp_path)
     weights = next(iter(run.load(name)["model"].values()))
     raw = weights.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
     file = run.checkpoint(name)
@@ -214,11 +196,10 @@ def test_a_flipped_bit_among_the_weights_of_a_checkpoint_is_noticed(name, forks,
     assert resumed.code == 2 or original.find_losses(run) == []
 
 
-def test_lines_that_cannot_be_read_are_left_out_told_and_kept_beside(forks, originals, tmp_path):
-    """Rows of evaluations come back from the checkpoint; nothing that lay in the file is thrown away."""
+def test_unreadable_rows_are_reported_and_put_aside(forks, originals, tmp_path):
+    """Rows of evaluations come back from the checkpoint, and the damaged file is kept."""
     original = originals["interrupted"]
-    shutil.copytree(original.folder, tmp_path / "run")
-    run = RunDirectory(tmp_path / "run")
+    run = original.copy(tmp_path)
     lines = run.metrics_file.read_text().splitlines()
     evaluation = next(i for i, line in enumerate(lines) if "val/loss" in json.loads(line))
     between = next(i for i, line in enumerate(lines) if "val/loss" not in json.loads(line))
@@ -229,5 +210,5 @@ def test_lines_that_cannot_be_read_are_left_out_told_and_kept_beside(forks, orig
     assert resumed.code == 0, resumed.err
     assert "metrics.jsonl" in resumed.err
     assert original.find_losses(run) == []
-    beside = [file.read_text() for file in run.path.glob("metrics*") if file != run.metrics_file]
-    assert all(any(lines[i] in text for text in beside) for i in (evaluation, between))
+    aside = [file.read_text() for file in run.path.glob("metrics*") if file != run.metrics_file]
+    assert all(any(lines[i] in text for text in aside) for i in (evaluation, between))

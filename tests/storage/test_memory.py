@@ -17,7 +17,7 @@ def run_program(program: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
 
 
-def test_available_and_peak_memory_are_those_of_the_system():
+def test_available_and_peak_memory_agree_with_the_system():
     assert 0 < memory.get_available() < psutil.virtual_memory().total
     before = memory.peak_memory(torch.device("cpu"))
     assert before >= 0.9 * psutil.Process().memory_info().rss
@@ -25,7 +25,7 @@ def test_available_and_peak_memory_are_those_of_the_system():
     assert memory.peak_memory(torch.device("cpu")) > block.nbytes
 
 
-def test_control_groups_bound_what_is_available_and_cached_files_do_not_count(tmp_path):
+def test_control_groups_limit_the_available_memory_without_cached_files(tmp_path):
     own, inner = tmp_path / "cgroup", tmp_path / "a/b"
     assert list(memory._iter_cgroup_free(tmp_path, own)) == []
     own.write_text("4:memory:/x\n0::/a/b\n")
@@ -47,7 +47,7 @@ def test_the_smallest_limit_counts(monkeypatch):
     assert memory.get_available() == 0
 
 
-def test_what_needs_more_than_is_available_is_refused_with_both(monkeypatch):
+def test_more_than_the_available_memory_is_refused(monkeypatch):
     monkeypatch.setattr(memory, "get_available", lambda: 5_000_000)
     memory.check(5_000_000)
     with pytest.raises(memory.NotEnoughMemoryError, match="x needs 7,001 MB of memory, and 5 MB are free"):
@@ -62,21 +62,16 @@ def test_what_needs_more_than_is_available_is_refused_with_both(monkeypatch):
     ("setup", "make", "error"),
     [("pass", "bytearray", "MemoryError"), ("import torch", "torch.ByteTensor", "RuntimeError")],
 )
-def test_what_goes_beyond_the_limit_fails_in_its_process_alone(setup, make, error):
-    """Twice what is available: Linux grants it without a limit, and kills when it is used."""
-    lines = (
-        setup,
-        "from dlopt.storage import memory",
-        "with memory.limit_memory():",
-        f"    {make}(2 * memory.get_available())",
-    )
-    process = run_program("\n".join(lines))
+def test_an_allocation_beyond_the_limit_raises(setup, make, error):
+    """Without a limit, Linux grants twice the available memory, and kills a process that uses it."""
+    program = "from dlopt.storage import memory\nwith memory.limit_memory():\n    "
+    process = run_program(f"{setup}\n{program}{make}(2 * memory.get_available())")
     assert process.returncode == 1
     assert error in process.stderr
 
 
 @LINUX
-def test_the_limit_is_reached_little_by_little_and_ends_with_the_block():
+def test_the_limit_counts_all_allocations_and_ends_with_the_block():
     program = """
 from dlopt.storage import memory
 memory.get_available = lambda: 200_000_000
