@@ -64,14 +64,14 @@ class FaultyDisk:
         if self.fault_occurred and self.kind == "half" and name in SPACE_OPERATIONS:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
         if self.fault_occurred or self.number is None or len(self.operations) + 1 < self.number:
-            found = act()
+            result = act()
             self.operations.append((name, os.path.relpath(path, self.folder)))
-            return found
+            return result
         self.fault_occurred = True
         if half is not None and self.kind in ("half", "dies halfway"):
-            found = half()
+            result = half()
             if self.kind == "half":
-                return found
+                return result
         if self.kind.startswith("dies"):
             raise ProcessDied(f"{name} {path}")
         number = errno.EIO if self.kind == "broken" else errno.ENOSPC
@@ -97,15 +97,14 @@ class FaultyFile(io.FileIO):
     def write(self, data: Any) -> int:
         content = bytes(data)
         write = super().write
-        found: int = self.disk.act(
-            "write", self.path, lambda: write(content), lambda: write(content[: len(content) // 2])
-        )
-        return found
+        half = content[: len(content) // 2]
+        count: int = self.disk.act("write", self.path, lambda: write(content), lambda: write(half))
+        return count
 
     def truncate(self, size: int | None = None) -> int:
         truncate = super().truncate
-        found: int = self.disk.act("truncate", self.path, lambda: truncate(size))
-        return found
+        length: int = self.disk.act("truncate", self.path, lambda: truncate(size))
+        return length
 
 
 OPEN, OS_OPEN, OS_WRITE, CLOSE, FSYNC = io.open, os.open, os.write, os.close, os.fsync
@@ -140,21 +139,17 @@ def inject_fault(folder: Path, number: int | None, kind: FaultKind = "dies") -> 
         if not flags & WRITE_FLAGS or not disk.contains(path):
             return OS_OPEN(path, flags, *rest, **named)
         place = os.fspath(path)
-        found: int = disk.act("open", place, lambda: OS_OPEN(path, flags, *rest, **named))
-        disk.descriptors[found] = place
-        return found
+        descriptor: int = disk.act("open", place, lambda: OS_OPEN(path, flags, *rest, **named))
+        disk.descriptors[descriptor] = place
+        return descriptor
 
     def write(descriptor: int, data: Any) -> int:
         if descriptor not in disk.descriptors:
             return OS_WRITE(descriptor, data)
         half = bytes(data)[: len(data) // 2]
-        found: int = disk.act(
-            "write",
-            disk.descriptors[descriptor],
-            lambda: OS_WRITE(descriptor, data),
-            lambda: OS_WRITE(descriptor, half),
-        )
-        return found
+        path = disk.descriptors[descriptor]
+        count: int = disk.act("write", path, lambda: OS_WRITE(descriptor, data), lambda: OS_WRITE(descriptor, half))
+        return count
 
     def close(descriptor: int) -> None:
         disk.descriptors.pop(descriptor, None)

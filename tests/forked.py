@@ -97,7 +97,8 @@ class Forks:
                 stdout=2,
                 pass_fds=[other.fileno()],
                 start_new_session=True,
-                env={**os.environ, **ONE_THREAD, "PYTHONPATH": str(Path(dlopt.__file__).parents[1])},
+                env={k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}  # pytest-xdist sets them
+                | {**ONE_THREAD, "PYTHONPATH": str(Path(dlopt.__file__).parents[1])},
             )
         try:
             self._receive("ready")

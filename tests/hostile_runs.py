@@ -118,12 +118,11 @@ def make_sparse(name: str, size: int = 1 << 40, end: str = "") -> Spoil:
 
 TOUCH = "touch CANARY"
 SYSTEM = {"_target_": "os.system", "_args_": [TOUCH]}
-WRITE = "open('CANARY', 'w').close()"
-TORCH_OPTIM = "torch_optim", "dlopt.optimizer.torch_optim.TorchOptim"
+TORCH_OPTIM = "dlopt.optimizer.torch_optim.TorchOptim"
 
 
 def _wrapper(name: Any, **more: Any) -> Spoil:
-    return set_config(optimizer={"_target_": TORCH_OPTIM[1], "name": name, "lr": 0.1, "options": {}, **more})
+    return set_config(optimizer={"_target_": TORCH_OPTIM, "name": name, "lr": 0.1, "options": {}, **more})
 
 
 def _target(name: Any, /, **keys: Any) -> Spoil:
@@ -137,7 +136,7 @@ CODE_CASES: dict[str, Spoil] = {
         for group in ("regularization", "augmentation", "preprocess", "diagnostic")
     },
     "os.system": _target("os.system", command=TOUCH),
-    "eval": _target("builtins.eval", _args_=[WRITE]),
+    "eval": _target("builtins.eval", _args_=["open('CANARY', 'w').close()"]),
     "a process": _target("subprocess.run", args=["touch", "CANARY"]),
     "from pkgutil": _target("pkgutil.resolve_name", name="evil.Part"),
     "instantiate itself": _target("hydra.utils.instantiate", config=SYSTEM),
@@ -162,18 +161,18 @@ CODE_CASES: dict[str, Spoil] = {
     "a path to a folder above": _target("dlopt.arch.../evil.Part"),
     "inside an option": set_config(schedule__then={"_target_": "evil.Part"}),
     "inside a list": _target("torch.nn.Sequential", _args_=[{"_target_": "torch.nn.Identity"}, [SYSTEM]]),
-    "made later": _target("torch.nn.Identity", later={"_target_": "os.system", "_partial_": True}),
+    "instantiated later": _target("torch.nn.Identity", later={"_target_": "os.system", "_partial_": True}),
     "not looked into": _target("torch.nn.Identity", _recursive_=False, later=SYSTEM),
     "as it is": _target("torch.nn.Identity", _convert_="none", later=SYSTEM),
-    "in a key that nobody reads": set_config(nothing=SYSTEM),
+    "in a key that is not read": set_config(nothing=SYSTEM),
     "in Hydra's node": set_config(hydra={"callbacks": {"x": SYSTEM}}),
     "an optimizer's name": _wrapper("evil.Part"),
     "an optimizer's name that leads out": _wrapper("torch.optim.adam.torch.hub.load"),
     "an optimizer's name with a colon": _wrapper("os.path:os.system"),
-    "an optimizer's name that is none": _wrapper(["evil.Part"]),
-    "an optimizer's name by place": set_config(optimizer={"_target_": TORCH_OPTIM[1], "_args_": ["evil.Part", 0.1, {}]}),
+    "an optimizer's name that is not text": _wrapper(["evil.Part"]),
+    "an optimizer's name by position": set_config(optimizer={"_target_": TORCH_OPTIM, "_args_": ["evil.Part", 0.1, {}]}),
     "an optimizer's options": _wrapper("Adam", options={"foreach": SYSTEM}),
-    "an optimizer as another component": set_config(arch={"_target_": TORCH_OPTIM[1], "name": "evil.Part", "lr": 1, "options": {}}),
+    "an optimizer as another component": set_config(arch={"_target_": TORCH_OPTIM, "name": "evil.Part", "lr": 1, "options": {}}),
     "the environment": set_config(name="${oc.env:SECRET}"),
     "the environment in a path": set_config(data__path="${oc.env:SECRET}"),
     "the environment in a key": set_config(**{"${oc.env:SECRET}": 1}),

@@ -5,20 +5,10 @@ import shutil
 import signal
 import sys
 
+import hostile_runs
 import numpy as np
 import pytest
-from hostile_runs import (
-    CODE_CASES,
-    DAMAGE_CASES,
-    ESCAPE,
-    READ_CASES,
-    REPEATED_CASES,
-    SECRET,
-    TEXT_CASES,
-    WRITE_CASES,
-    set_checkpoint,
-    set_json,
-)
+from hostile_runs import set_checkpoint, set_json
 
 from dlopt.cli import main
 from dlopt.data import _files
@@ -40,7 +30,7 @@ SLOW_COMMANDS = {
 }
 ALL_COMMANDS = COMMANDS | SLOW_COMMANDS
 OPENING = ("evaluate", "resume")
-REASONS = ("opening a run executes no code of its own; add --trust", "config.yaml", "in victims; put the files there",
+REASONS = ("opening a run executes no code of its own; add --trust", "config.yaml", "not found in victims",
            "must be at most 1,000,000")  # fmt: skip
 """Why a run is not opened: a name in it, a configuration that no run writes, missing data files, an endless number."""
 SECONDS = 60
@@ -63,7 +53,7 @@ def honest_run(tmp_path_factory):
 def place(honest_run, tmp_path, monkeypatch):
     """Return a working directory with a copy of the run, and files that are not the run's."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SECRET", SECRET)
+    monkeypatch.setenv("SECRET", hostile_runs.SECRET)
     shutil.copytree(honest_run, tmp_path / "run")
     (tmp_path / "victims").mkdir()
     for file in ("victim", "victims/victim"):
@@ -109,7 +99,7 @@ def run_command(place, capsys, name):
     assert code in (0, 2) or (name in SLOW_COMMANDS and code == 1)
     assert not (place / "outputs").exists() or (name == "rerun" and code != 2)
     assert "Traceback" not in output
-    assert SECRET not in output
+    assert hostile_runs.SECRET not in output
     assert all(c.isprintable() or c == "\n" or (c == "\r" and "--csv" in name) for c in output)
     assert read_outside(place) == before
     assert not (place / "canary").exists()
@@ -117,7 +107,7 @@ def run_command(place, capsys, name):
     assert sys.path == search
     for file in (place / "run").rglob("*"):
         if file.is_file() and not file.is_symlink() and file.stat().st_size < 1 << 24 and file.name != "victim":
-            assert SECRET.encode() not in file.read_bytes()
+            assert hostile_runs.SECRET.encode() not in file.read_bytes()
     return code, output
 
 
@@ -131,11 +121,11 @@ def test_an_honest_run_is_opened(name, place, capsys):
     assert code == 0, output
 
 
-@pytest.mark.parametrize("name", CODE_CASES)
+@pytest.mark.parametrize("name", hostile_runs.CODE_CASES)
 def test_code_that_a_run_names_is_not_executed(name, place, capsys):
     """An evaluation that does not need the code has the usual result."""
     _, evaluation = run_command(place, capsys, "evaluate")
-    CODE_CASES[name](place / "run", place / "canary")
+    hostile_runs.CODE_CASES[name](place / "run", place / "canary")
     for command in COMMANDS:
         code, output = run_command(place, capsys, command)
         if command == "evaluate" and code == 0:
@@ -146,9 +136,9 @@ def test_code_that_a_run_names_is_not_executed(name, place, capsys):
             assert any(reason in output for reason in REASONS), output
 
 
-@pytest.mark.parametrize("name", WRITE_CASES)
+@pytest.mark.parametrize("name", hostile_runs.WRITE_CASES)
 def test_a_run_that_resumes_writes_only_into_its_own_directory(name, place, capsys):
-    WRITE_CASES[name](place / "run", place / "canary")
+    hostile_runs.WRITE_CASES[name](place / "run", place / "canary")
     for command in COMMANDS:
         code, output = run_command(place, capsys, command)
         if command == "resume":
@@ -156,24 +146,24 @@ def test_a_run_that_resumes_writes_only_into_its_own_directory(name, place, caps
             assert "link" in output
 
 
-@pytest.mark.parametrize("name", READ_CASES)
+@pytest.mark.parametrize("name", hostile_runs.READ_CASES)
 def test_files_of_the_user_who_opens_a_run_are_not_read(name, place, capsys):
-    (place.parent / "credentials").write_text(f"{SECRET},b\n" + f"1,{SECRET}\n" * 200)
-    x, y = np.zeros((200, 1, 8, 8), np.float32), np.full(200, SECRET)
+    (place.parent / "credentials").write_text(f"{hostile_runs.SECRET},b\n" + f"1,{hostile_runs.SECRET}\n" * 200)
+    x, y = np.zeros((200, 1, 8, 8), np.float32), np.full(200, hostile_runs.SECRET)
     np.savez(place.parent / "credentials.npz", x=x, y=y)
     np.save(place / "run" / "x.npy", x)
     np.save(place.parent / "credentials.npy", y)
-    READ_CASES[name](place / "run", place / "canary")
+    hostile_runs.READ_CASES[name](place / "run", place / "canary")
     for command in (*OPENING, *SLOW_COMMANDS):
         code, output = run_command(place, capsys, command)
         assert code == 2, output
         assert "data.path  names a file of yours" in output or "mine.csv is a symbolic link" in output
 
 
-@pytest.mark.parametrize("name", TEXT_CASES)
+@pytest.mark.parametrize("name", hostile_runs.TEXT_CASES)
 def test_text_of_a_run_does_not_control_the_terminal(name, place, capsys, monkeypatch):
     monkeypatch.setattr(lock, "STALE_SECONDS", 0.02)
-    TEXT_CASES[name](place / "run", place / "canary")
+    hostile_runs.TEXT_CASES[name](place / "run", place / "canary")
     shutil.copytree(place / "run", place / "spoilt")
     for command in ALL_COMMANDS:
         run_command(place, capsys, command)
@@ -184,11 +174,11 @@ def test_text_of_a_run_does_not_control_the_terminal(name, place, capsys, monkey
 
 def test_names_of_runs_and_sweeps_do_not_control_the_terminal(place, capsys):
     """The messages for a missing run list them."""
-    for folder in (f"outputs/a{ESCAPE}", f"outputs/multirun/1/b{ESCAPE}/0"):
+    for folder in (f"outputs/a{hostile_runs.ESCAPE}", f"outputs/multirun/1/b{hostile_runs.ESCAPE}/0"):
         shutil.copytree(place / "run", place / folder)
-    (place / f"outputs/multirun/1/b{ESCAPE}/multirun.yaml").touch()
+    (place / f"outputs/multirun/1/b{hostile_runs.ESCAPE}/multirun.yaml").touch()
     for command in ("show", "runs", "evaluate", "tensorboard"):
-        for name in ("none", f"none{ESCAPE}", *(["\x1b"] if command in ("show", "evaluate") else [])):
+        for name in ("none", f"none{hostile_runs.ESCAPE}", *(["\x1b"] if command in ("show", "evaluate") else [])):
             assert main([command, name]) == 2
             assert is_printable(capsys.readouterr().err)
 
@@ -222,7 +212,9 @@ def test_a_linked_older_checkpoint_is_not_read(step, place, capsys):
     assert main(["evaluate", "run", "--checkpoint", f"{step}", "--trust"]) == 0
 
 
-@pytest.mark.parametrize("settings", [{"steps": [1]}, {"a": {"b": 1}}, {"a": 2**70}, {1: 2}, [1], ESCAPE], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{"steps": [1]}, {"a": {"b": 1}}, {"a": 2**70}, {1: 2}, [1], hostile_runs.ESCAPE], ids=str
+)
 def test_a_run_resumes_with_its_own_settings(settings, place, capsys):
     set_checkpoint("last.safetensors", settings=settings)(place / "run", place / "canary")
     assert run_command(place, capsys, "resume") == (0, "")
@@ -239,11 +231,15 @@ def test_a_rerun_has_its_own_settings(settings, place, capsys):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.long) if n in REPEATED_CASES else n for n in DAMAGE_CASES]
+    "name",
+    [
+        pytest.param(n, marks=pytest.mark.long) if n in hostile_runs.REPEATED_CASES else n
+        for n in hostile_runs.DAMAGE_CASES
+    ],
 )
 def test_damage_in_a_run_is_shown_or_reported(name, place, capsys):
     (place / "laughter.yaml").write_text("a: &a [1]\n")
-    DAMAGE_CASES[name](place / "run", place / "canary")
+    hostile_runs.DAMAGE_CASES[name](place / "run", place / "canary")
     for command in COMMANDS:
         run_command(place, capsys, command)
 
@@ -264,7 +260,7 @@ def test_show_counts_damaged_rows(place, capsys):
 )  # fmt: skip
 def test_trusted_code_is_executed(name, command, place, capsys, monkeypatch):
     """Otherwise the canary in the tests above would prove nothing."""
-    CODE_CASES[name](place / "run", place / "canary")
+    hostile_runs.CODE_CASES[name](place / "run", place / "canary")
     run = RunDirectory(place / "run")  # an attacker who writes the configuration can write its digest
     run.status_file.write_text(json.dumps(run.status | {"config": run.config_digest()}))
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -293,7 +289,7 @@ def test_a_run_does_not_take_all_memory(command, forks, place):
     usual = measure_peak()
     for name in BOMBS if command == "evaluate" else LARGE:
         shutil.copytree(place / "run", place / "copy")
-        (CODE_CASES | DAMAGE_CASES)[name](place / "run", place / "canary")
+        (hostile_runs.CODE_CASES | hostile_runs.DAMAGE_CASES)[name](place / "run", place / "canary")
         assert measure_peak() < usual + EXTRA_BYTES, name
         shutil.rmtree(place / "run")
         (place / "copy").rename(place / "run")

@@ -79,7 +79,6 @@ def restore(folder: Path, copy: Path) -> dict[str, tuple[bytes, bool]]:
     return read_files(copy)
 
 
-SHA256 = "--object-format=sha256"
 START = {
     "net.py": b"one\ntwo\nthree\n" * 20,
     "gone.py": b"old\n",
@@ -127,55 +126,31 @@ def change_everything(folder: Path) -> Path:
     return folder
 
 
-def _plain(tmp_path: Path, *flags: str) -> Path:
-    return change_everything(make_repository(tmp_path / "it", START, *flags))
-
-
-def _without_commit(tmp_path: Path, *flags: str) -> Path:
-    folder = make_repository(tmp_path / "it", {"staged.bin": b"\0\1"}, *flags, commit=False)
-    write(folder / "mine.py", b"x = 1\n")
-    return folder
-
-
-def _submodule(tmp_path: Path) -> Path:
-    inner, folder = make_repository(tmp_path / "inner", START), make_repository(tmp_path / "it", {"a.py": b"1\n"})
-    git(folder, "submodule", "add", str(inner), "module")
-    return change_everything(folder / "module")
-
-
-def _worktree(tmp_path: Path) -> Path:
-    folder, tree = make_repository(tmp_path / "it", START), tmp_path / "tree"
-    git(folder, "worktree", "add", "-b", "other", str(tree))
-    git(tree, "update-index", "--split-index")
-    return change_everything(tree)
-
-
 def make_changes(kind: str, tmp_path: Path) -> Path:
     """Make a repository of this kind with changes."""
-    match kind:
-        case "plain":
-            return _plain(tmp_path)
-        case "plain, sha256":
-            return _plain(tmp_path, SHA256)
-        case "no commit":
-            return _without_commit(tmp_path)
-        case "no commit, sha256":
-            return _without_commit(tmp_path, SHA256)
-        case "a submodule":
-            return _submodule(tmp_path)
-        case "a sparse submodule":  # git then stores the place of the files in config.worktree
-            folder = _submodule(tmp_path)
+    flags = ["--object-format=sha256"] if "sha256" in kind else []
+    small = {"a.py": b"1\n", "b.py": b"1\n"}
+    if "plain" in kind:
+        return change_everything(make_repository(tmp_path / "it", START, *flags))
+    if "no commit" in kind:
+        folder = make_repository(tmp_path / "it", {"staged.bin": b"\0\1"}, *flags, commit=False)
+        write(folder / "mine.py", b"x = 1\n")
+        return folder
+    folder = make_repository(tmp_path / "it", START if "worktree" in kind else small)
+    if "submodule" in kind:
+        git(folder, "submodule", "add", str(make_repository(tmp_path / "inner", START)), "module")
+        folder = change_everything(folder / "module")
+        if "sparse" in kind:  # git then stores the place of the files in config.worktree
             git(folder, "sparse-checkout", "set", "--no-cone", "/*")
-            return folder
-        case "a worktree with relative paths":  # as newer versions of git can write it
-            tree = _worktree(tmp_path)
+    elif "worktree" in kind:
+        tree = tmp_path / "tree"
+        git(folder, "worktree", "add", "-b", "other", str(tree))
+        git(tree, "update-index", "--split-index")
+        folder = change_everything(tree)
+        if "relative" in kind:  # as newer versions of git can write it
             file = Path(git(tree, "rev-parse", "--git-path", "gitdir"))
             file.write_text(f"{os.path.relpath(tree / '.git', file.parent)}\n")
-            return tree
-        case "a worktree":
-            return _worktree(tmp_path)
-    folder = make_repository(tmp_path / "it", {"a.py": b"1\n", "b.py": b"1\n"})
-    if kind == "a conflict":
+    elif kind == "a conflict":
         for branch, content in (("side", b"2\n"), ("main", b"3\n")):
             git(folder, "checkout", *(["-b"] if branch == "side" else []), branch)
             write(folder / "a.py", content)
@@ -187,7 +162,7 @@ def make_changes(kind: str, tmp_path: Path) -> Path:
         git(folder, "commit", "-am", "second")
         git(folder, "replace", "HEAD", "HEAD~1")
         write(folder / "a.py", b"3\n")
-    elif kind == "a change of the same size in the second of the index":
+    else:  # a change of the same size in the second of the index
         os.utime(folder / "a.py", (1000, 1000))
         git(folder, "add", "a.py")
         os.utime(folder / ".git/index", (1000, 1000))
@@ -224,7 +199,7 @@ def test_a_clean_repository_has_no_patch(tmp_path):
 
 
 def test_a_submodule_is_recorded_by_its_commit(tmp_path):
-    module = _submodule(tmp_path)
+    module = make_changes("a submodule", tmp_path)
     git(module.parent, "commit", "-m", "second")
     assert find_repository(module.parent).patch == b""
     git(module, "commit", "-am", "another")
@@ -281,7 +256,7 @@ def test_the_repository_is_not_changed(tmp_path):
     def read_all(folder: Path) -> dict[str, tuple[bytes, int]]:
         return {str(p): (p.read_bytes(), p.stat().st_mtime_ns) for p in sorted(folder.rglob("*")) if p.is_file()}
 
-    folder = _plain(tmp_path)
+    folder = make_changes("plain", tmp_path)
     (folder / "turned.py").unlink()
     (folder / "link.py").unlink()
     os.utime(folder / "net.py", (5, 5))  # git status would then write a new index
