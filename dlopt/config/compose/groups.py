@@ -37,7 +37,7 @@ def list_component_groups() -> list[str]:
 
 
 def list_all_groups() -> list[str]:
-    """Return all groups: those of a run, then those of a sweep."""
+    """Return all groups: the groups of a run, then the groups of a sweep."""
     return [*list_groups(), *SWEEP_GROUPS]
 
 

@@ -29,7 +29,7 @@ def list_allowed_values(target: str, names: Sequence[str]) -> list[str]:
 
 
 def read_fields(target: str) -> dict[str, Hint]:
-    """Return the parameters of a function, or of a class: those of its __init__, or its fields with inherited ones."""
+    """Return the parameters of a function, or of a class: of its __init__, or its fields with inherited ones."""
     module, _, name = target.rpartition(".")
     node, module = _find(module, name)
     if isinstance(node, ast.FunctionDef):
