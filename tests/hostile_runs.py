@@ -1,7 +1,7 @@
-"""Run directories as somebody might make them who means harm: ways to spoil a copy of an honest one.
+"""Hostile run directories: functions that modify a copy of an honest run.
 
-Each takes the run's directory and the path of a canary, a file that comes to be when the run's code is executed. Beside
-the directory lie what is not the run's: `victim`, a file, and `victims`, a folder with a file in it.
+Each takes the run's directory and the path of a canary, a file that the run's code would create if it were executed.
+Next to the directory are files outside the run: `victim`, a file, and `victims`, a folder with a file in it.
 """
 
 import json
@@ -20,7 +20,7 @@ from dlopt.storage.fingerprint import digest_files
 
 Spoil = Callable[[Path, Path], None]
 SECRET = os.urandom(16).hex()
-"""What is nowhere else, neither in this file nor in what git tells of changes to it."""
+"""Text that occurs nowhere else, not even in this file or in a patch of it."""
 ESCAPE = "\x1b]0;taken\x07\x1b[2J\u202e[bold red]\r\n"
 FILES = ("status.json", "summary.json", "metrics.jsonl", ".hydra/config.yaml", ".hydra/hydra.yaml",
          "checkpoints/best.safetensors", "checkpoints/last.safetensors", "train.log")  # fmt: skip
@@ -157,13 +157,13 @@ def _target(name: Any, /, **keys: Any) -> Spoil:
 
 
 CODE_CASES: dict[str, Spoil] = {
-    **{f"a module beside the run as {group}": set_config(**{group: {"_target_": "evil.Part"}}) for group in groups.list_component_groups() if groups.is_single(group)},
+    **{f"a module next to the run as {group}": set_config(**{group: {"_target_": "evil.Part"}}) for group in groups.list_component_groups() if groups.is_single(group)},
     **{
-        f"a module beside the run among {group}": set_config(**{group: {"x": {"_target_": "evil.Part"}}})
+        f"a module next to the run among {group}": set_config(**{group: {"x": {"_target_": "evil.Part"}}})
         for group in ("regularization", "augmentation", "preprocess", "diagnostic")
     },
     "os.system": _target("os.system", command=TOUCH),
-    "os.system with arguments by place": _target("os.system", _args_=[TOUCH]),
+    "os.system with arguments by position": _target("os.system", _args_=[TOUCH]),
     "eval": _target("builtins.eval", _args_=[WRITE]),
     "exec": _target("builtins.exec", _args_=[WRITE]),
     "a process": _target("subprocess.run", args=["touch", "CANARY"]),
@@ -199,18 +199,18 @@ CODE_CASES: dict[str, Spoil] = {
     "inside an option": set_config(schedule__then={"_target_": "evil.Part"}),
     "inside a list": _target("torch.nn.Sequential", _args_=[{"_target_": "torch.nn.Identity"}, [SYSTEM]]),
     "a list of lists": _target("torch.nn.ModuleList", modules=[[[SYSTEM]]]),
-    "made later": _target("torch.nn.Identity", later={"_target_": "os.system", "_partial_": True}),
+    "instantiated later": _target("torch.nn.Identity", later={"_target_": "os.system", "_partial_": True}),
     "not looked into": _target("torch.nn.Identity", _recursive_=False, later=SYSTEM),
     "as it is": _target("torch.nn.Identity", _convert_="none", later=SYSTEM),
-    "in a key that nobody reads": set_config(nothing=SYSTEM),
+    "in a key that is not read": set_config(nothing=SYSTEM),
     "in Hydra's node": set_config(hydra={"callbacks": {"x": SYSTEM}}),
-    "a rule's name": _wrapper("evil.Part"),
-    "a rule's name that leads out": _wrapper("torch.optim.adam.torch.hub.load"),
-    "a rule's name with a colon": _wrapper("os.path:os.system"),
-    "a rule's name that is none": _wrapper(["evil.Part"]),
-    "a rule's name by place": set_config(optimizer={"_target_": TORCH_OPTIM[1], "_args_": ["evil.Part", 0.1, {}]}),
-    "a rule's options": _wrapper("Adam", options={"foreach": SYSTEM}),
-    "a rule as another part": set_config(arch={"_target_": TORCH_OPTIM[1], "name": "evil.Part", "lr": 1, "options": {}}),
+    "an optimizer's name": _wrapper("evil.Part"),
+    "an optimizer's name that leads out": _wrapper("torch.optim.adam.torch.hub.load"),
+    "an optimizer's name with a colon": _wrapper("os.path:os.system"),
+    "an optimizer's name that is not text": _wrapper(["evil.Part"]),
+    "an optimizer's name by position": set_config(optimizer={"_target_": TORCH_OPTIM[1], "_args_": ["evil.Part", 0.1, {}]}),
+    "an optimizer's options": _wrapper("Adam", options={"foreach": SYSTEM}),
+    "an optimizer as another component": set_config(arch={"_target_": TORCH_OPTIM[1], "name": "evil.Part", "lr": 1, "options": {}}),
     "the environment": set_config(name="${oc.env:SECRET}"),
     "the environment in a path": set_config(data__path="${oc.env:SECRET}"),
     "the environment in a key": set_config(**{"${oc.env:SECRET}": 1}),

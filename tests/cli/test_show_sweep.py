@@ -59,7 +59,7 @@ def test_a_negative_number_is_left_out_of_a_logarithmic_axis(here, capsys):
 
 
 def test_more_trials_than_planned_are_counted_without_a_total(here, capsys):
-    """A failed one was repeated."""
+    """For example, if a failed trial was repeated."""
     points = [({"optimizer.lr": 0.1}, 1.0), ({"optimizer.lr": 0.2}, None, "failed"), ({"optimizer.lr": 0.2}, 2.0)]
     write_sweep(here / HERE, [LR_AXIS], points, trials=2)
     assert "\n3 trials have ended: 2 done, 1 failed (33%)" in show(capsys, "aaaa")
@@ -167,5 +167,5 @@ def test_a_median_below_a_table_of_means_is_named(here, capsys):
 
 def test_the_best_trial_of_runs_does_not_import_optuna(searched, here):
     code = "import sys; from dlopt.cli import main; main(['runs', 'aaaa']); print('optuna' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=here)
-    assert done.stdout.splitlines()[-1] == "False"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=here)
+    assert result.stdout.splitlines()[-1] == "False"

@@ -96,7 +96,7 @@ def test_quiet_prints_nothing(run, capsys):
 
 @pytest.mark.parametrize("key", ["model", "state", "best", "evaluations"])
 def test_a_change_in_a_kept_checkpoint_is_named(key, run, capsys):
-    """At the end of a part, or at its beginning, which changes all numbers after it."""
+    """The checkpoint is at the end of a part, or at its beginning, where it changes all later numbers."""
     content = checkpoint_file.load(run.checkpoint_after(8))
 
     def change(x):

@@ -11,7 +11,7 @@ def notices(*overrides: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("chosen", "expected"),
+    ("overrides", "expected"),
     [
         (["arch=linear", "activation=elu", "activation.alpha=2"], ["activation: LinearModel has no place for it"]),
         (
@@ -23,8 +23,8 @@ def notices(*overrides: str) -> list[str]:
         (["arch=resnet", "activation=tanh", "normalization=batch", "regularization=dropout"], []),
     ],
 )
-def test_components_that_a_network_does_not_use(chosen, expected):
-    assert notices(*chosen) == expected
+def test_components_that_a_network_does_not_use(overrides, expected):
+    assert notices(*overrides) == expected
 
 
 def test_epochs_next_to_steps():

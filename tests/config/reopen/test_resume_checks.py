@@ -59,9 +59,9 @@ HARMLESS = {
     "checkpoint.keep": (["checkpoint.every=1"], ["checkpoint.every=1", "checkpoint.keep=1"]),
     "longer": ([], ["epochs=5"]),
     "shorter": ([], ["epochs=2"]),
-    "by epochs again": (["steps=11"], ["steps=null"]),
-    "an instrument": ([], ["diagnostic.gradients.every=3"]),
-    "longer, the rate falling by steps": (["schedule=step", "schedule.every=1"],
+    "length by epochs again": (["steps=11"], ["steps=null"]),
+    "a diagnostic": ([], ["diagnostic.gradients.every=3"]),
+    "longer, with a step schedule": (["schedule=step", "schedule.every=1"],
                                           ["schedule=step", "schedule.every=1", "epochs=5"]),
 }  # fmt: skip
 
@@ -124,7 +124,7 @@ def test_a_schedule_is_reported_if_another_length_changes_training(schedule, len
     ("swa", "steps=60", "epochs=5", 12, True), ("swa", "steps=60", "epochs=5", 11, False),
     ("ema", "steps=60", "epochs=5", 12, False), ("none", "steps=60", "epochs=5", 12, False),
 ])  # fmt: skip
-def test_a_run_may_not_become_so_short_that_its_average_would_have_begun(
+def test_a_run_cannot_end_so_early_that_its_average_would_have_started(
     averaging, former, present, step, refused, tmp_path
 ):
     """The missed iterates would count as zeros in the average."""
