@@ -3,7 +3,6 @@
 import json
 import math
 import statistics
-import time
 
 import pytest
 from sweeps import LR_AXIS, OPTIMIZER_AXIS, write_run, write_sweep, write_sweep_json
@@ -199,19 +198,6 @@ def test_texts_of_sweep_json_contain_no_control_sequences(tmp_path):
     (axis,), (trial,) = search.axes, search.trials
     texts = [axis.key, *axis.values, search.sampler, *search.fixed_overrides, *search.command, *trial.point.values()]
     assert all(str(text).isprintable() for text in texts)
-
-
-def test_ten_thousand_runs_are_read_in_seconds(tmp_path):
-    """A thousand here, in a tenth of the time."""
-    folder = write_sweep(tmp_path, [LR_AXIS], [({"optimizer.lr": 0.1}, 1.0)])
-    files = [(name, (folder / "0" / name).read_bytes()) for name in ("status.json", "summary.json")]
-    for i in range(1, 1000):
-        (folder / str(i)).mkdir()
-        for name, content in files:
-            (folder / str(i) / name).write_bytes(content)
-    start = time.process_time()
-    assert len(read_search(folder).trials) == 1000
-    assert time.process_time() - start < 1.0
 
 
 def test_the_scale_of_an_axis():

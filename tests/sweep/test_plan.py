@@ -2,13 +2,16 @@
 
 import math
 import statistics
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from studies import make_pruner
 
 from dlopt.sweep.claims import Outcome
-from dlopt.sweep.plan import Repeat, make_repeats, summarize_outcome
+from dlopt.sweep.plan import Plan, Repeat, make_repeats, summarize_outcome
+from dlopt.sweep.space import Space
 
 VALUES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=7)
 DIVERGED = ("diverged", {"val/loss": math.nan})
@@ -65,3 +68,19 @@ def test_a_diverged_run_has_the_worst_accuracy_and_a_training_loss_is_not_an_acc
     endings = [*done(1, 3, objective="val/accuracy"), ("diverged", {"val/accuracy": 2.0})]
     assert summarize_outcome(endings, "val/accuracy", "median") == Outcome("done", 1.0)
     assert summarize_outcome([("done", {"train/loss": 0.5})], "val/accuracy", "mean").value is None
+
+
+@pytest.mark.parametrize(
+    ("states", "statistic", "decided"),
+    [
+        (["done", "done"], "mean", False),
+        (["done"] * 3, "mean", True),
+        (["failed"], "median", True),
+        (["pruned"], "median", True),
+        (["diverged"], "median", False),
+        (["diverged"], "mean", True),
+    ],
+)
+def test_a_trial_ends_once_its_other_runs_cannot_change_how(states, statistic, decided):
+    plan = Plan(Path(), Space((), ()), make_repeats([0, 1, 2], 0), "val/loss", statistic, make_pruner(), None, "it")
+    assert plan.is_decided([(state, {}) for state in states]) == decided
