@@ -104,15 +104,17 @@ class _GitQuery(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(name="git")
-        self.here, self.own = Path.cwd(), Path(__file__).resolve().parents[2]
+        self.working_folder, self.package_folder = Path.cwd(), Path(__file__).resolve().parents[2]
         self.repositories: dict[str, Repository] = {}
 
     def run(self) -> None:
-        here = find_repository(self.here)
-        own = None
-        if (self.own / ".git").exists() and not (here and here.folder == self.own):
-            own = find_repository(self.own)
-        self.repositories = {name: repository for name, repository in (("git", here), ("dlopt", own)) if repository}
+        current = find_repository(self.working_folder)
+        package = None
+        if (self.package_folder / ".git").exists() and not (current and current.folder == self.package_folder):
+            package = find_repository(self.package_folder)
+        self.repositories = {
+            name: repository for name, repository in (("git", current), ("dlopt", package)) if repository
+        }
 
 
 @cache

@@ -280,7 +280,7 @@ CASES = {
 """The arguments, and parts of the messages; an ellipsis stands for other words of the same line."""
 
 
-def files(folder: Path) -> set[str]:
+def list_files(folder: Path) -> set[str]:
     return {str(p) for p in folder.rglob("*") if "__pycache__" not in str(p)}
 
 
@@ -293,7 +293,7 @@ def test_bad_input(name, here, capsys):
     (here / "empty").mkdir()
     (here / "my.csv").write_text("size,rooms,price\n1,3,2.5\nbig,4,3.5\n" + "3,5,4.5\n" * 9)
     np.savez(here / "my.npz", x=np.array([[1.0, 2.0], [3.0, 4.0], [5.0, np.nan]]), y=np.array([0, 1, 0]))
-    before = files(here)
+    before = list_files(here)
     overrides, words = CASES[name]
     assert main(["train", *overrides]) == 2
     out, err = capsys.readouterr()
@@ -302,5 +302,5 @@ def test_bad_input(name, here, capsys):
     assert "Traceback" not in out + err
     assert "HYDRA_FULL_ERROR" not in out + err
     assert out == ""
-    assert files(here) == before
+    assert list_files(here) == before
     assert "HYDRA_FULL_ERROR" not in os.environ

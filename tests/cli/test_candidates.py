@@ -273,7 +273,7 @@ def test_keys_of_a_search_and_their_values_are_offered(group, option):
     """Compare with the keys that Hydra composes and the values that the class allows."""
     tree = OmegaConf.to_container(compose_config(f"{group}={option}", hydra=True))["hydra"][group.rpartition("/")[2]]
     prefix = group.replace("/", ".")
-    composed = keys({prefix: tree})
+    composed = list_keys({prefix: tree})
     assert complete(f"train {group}={option} {prefix}.") == [f"{key}=" for key in composed]
     target = get_object(groups.SWEEP_GROUPS[group])
     for key in composed:
@@ -281,17 +281,17 @@ def test_keys_of_a_search_and_their_values_are_offered(group, option):
         for name in names[:-1]:
             node = read_signature(node).parameters[name].hint
         takes = read_signature(node).parameters
-        words = literals(takes[names[-1]].hint) if names[-1] in takes else []
+        words = list_literals(takes[names[-1]].hint) if names[-1] in takes else []
         assert {f"{key}={word}" for word in words} <= set(complete(f"train {group}={option} {key}="))
 
 
-def keys(tree: dict) -> list[str]:
+def list_keys(tree: dict) -> list[str]:
     return [key for key, _ in flatten(tree) if not key.endswith("_target_")]
 
 
 def test_every_setting_is_offered():
     tree = OmegaConf.to_container(compose_config())
-    expected = keys({k: v for k, v in tree.items() if k not in GROUPS})
+    expected = list_keys({k: v for k, v in tree.items() if k not in GROUPS})
     assert [c for c in complete("train ") if c.rstrip("=") not in groups.list_all_groups()] == [
         f"{key}=" for key in expected
     ]
@@ -314,7 +314,9 @@ def test_keys_of_every_option_and_their_defaults_are_offered(monkeypatch):
     for (group, option), tree in compose_every_option().items():
         line = f"{group}={option}"
         nested = [f"{group}.{key}" for key in load_nested_defaults(groups.CONF / group / f"{option}.yaml")]
-        if sorted(complete(f"train {line} {group}.")) != sorted(f"{key}=" for key in (*keys({group: tree}), *nested)):
+        if sorted(complete(f"train {line} {group}.")) != sorted(
+            f"{key}=" for key in (*list_keys({group: tree}), *nested)
+        ):
             wrong.append(line)
         wrong += find_wrong_defaults({group: tree}, line)
     assert wrong == []
@@ -346,7 +348,7 @@ def test_an_option_may_choose_options_of_other_groups(files):
 # ------------------------------------------------------------------------------- against imported classes
 
 
-def literals(hint: object) -> list[str]:
+def list_literals(hint: object) -> list[str]:
     """Return the values that a type hint allows, read with the typing module."""
     if hint is bool:
         return ["true", "false"]
@@ -356,9 +358,9 @@ def literals(hint: object) -> list[str]:
     if typing.get_origin(hint) is typing.Literal:
         return [str(word) for word in inner]
     if typing.get_origin(hint) is typing.Annotated:
-        return literals(inner[0])
+        return list_literals(inner[0])
     several = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    return [word for h in inner for word in literals(h)] if several else []
+    return [word for h in inner for word in list_literals(h)] if several else []
 
 
 def test_static_hints_equal_those_of_imported_classes():
@@ -371,7 +373,7 @@ def test_static_hints_equal_those_of_imported_classes():
             wrong += [
                 f"{group}={option}: {path}.{name}"
                 for name in parameters.keys() - set(groups.supplied_arguments(group))
-                if static_hints.list_allowed_values(target, [name]) != literals(parameters[name].hint)
+                if static_hints.list_allowed_values(target, [name]) != list_literals(parameters[name].hint)
             ]
     assert wrong == []
 

@@ -158,7 +158,7 @@ def place(tmp_path_factory):
     return folder
 
 
-def environment(place: Path) -> dict[str, str]:
+def make_environment(place: Path) -> dict[str, str]:
     return {"PATH": f"{place}/bin:{os.environ['PATH']}", "HOME": str(place), "TERM": "xterm", "LC_ALL": "C.UTF-8"}
 
 
@@ -214,7 +214,7 @@ class Terminal:
             stderr=inner,
             start_new_session=True,
             cwd=place,
-            env=environment(place),
+            env=make_environment(place),
         )
         os.close(inner)
         self.send(f"{look}; eval \"$(dlopt completion {shell})\"; PS1=rea''dy'> '\n")

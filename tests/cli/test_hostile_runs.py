@@ -45,7 +45,7 @@ TIME_LIMIT = 60
 
 
 @pytest.fixture(scope="module")
-def honest(tmp_path_factory):
+def honest_run(tmp_path_factory):
     """Train two epochs on a few digits, with options inside options."""
     folder = tmp_path_factory.mktemp("honest")
     with pytest.MonkeyPatch.context() as patch:
@@ -57,11 +57,11 @@ def honest(tmp_path_factory):
 
 
 @pytest.fixture
-def place(honest, tmp_path, monkeypatch):
+def place(honest_run, tmp_path, monkeypatch):
     """Return a working directory with a copy of the run, and files outside the run."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SECRET", SECRET)
-    shutil.copytree(honest, tmp_path / "run")
+    shutil.copytree(honest_run, tmp_path / "run")
     (tmp_path / "victim").write_text("mine\n")
     (tmp_path / "victims").mkdir()
     (tmp_path / "victims" / "victim").write_text("mine\n")

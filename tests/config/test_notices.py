@@ -6,7 +6,7 @@ from helpers import compose_config
 from dlopt.config.build import build
 
 
-def notices(*overrides: str) -> list[str]:
+def list_notices(*overrides: str) -> list[str]:
     return build(compose_config(*overrides), overrides)[1]
 
 
@@ -24,9 +24,9 @@ def notices(*overrides: str) -> list[str]:
     ],
 )
 def test_components_that_a_network_does_not_use(overrides, expected):
-    assert notices(*overrides) == expected
+    assert list_notices(*overrides) == expected
 
 
 def test_epochs_next_to_steps():
-    assert notices("arch=linear", "epochs=3", "steps=7") == ["epochs: steps=7 takes its place"]
-    assert notices("arch=linear", "epochs=3", "steps=null") == []
+    assert list_notices("arch=linear", "epochs=3", "steps=7") == ["epochs: steps=7 takes its place"]
+    assert list_notices("arch=linear", "epochs=3", "steps=null") == []
