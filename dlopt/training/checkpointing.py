@@ -147,7 +147,7 @@ def from_plain(like: Any, content: Any, device: torch.device) -> Any:
 
 
 def _copy_lane(x: Tensor, i: int, solo: bool) -> Tensor:
-    """Return a copy of one lane's part in memory of its own (a slice would save the whole)."""
+    """Return a copy of one lane's part in its own memory; a slice would save all lanes."""
     return (x if solo or x.ndim == 0 else x[i]).detach().clone()
 
 

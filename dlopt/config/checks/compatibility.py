@@ -87,7 +87,7 @@ def check_optimizer_requirements(components: Components, settings: Settings | No
 
 
 def check_optimizer(optimizer: parts.Optimizer, w: Tensor, layout: Layout, device: str, problems: Problems) -> None:
-    """Let an optimizer check the weights that it is to train, if it has a check of its own."""
+    """Let an optimizer that defines `check` check the weights that it will train."""
     if not parts.overrides(optimizer, "check", parts.Optimizer):
         return
     try:

@@ -22,7 +22,7 @@ SWEEP_GROUPS = {
 }
 """The groups of a sweep, each with the class of the keys that its options share.
 
-Each option has a class of its own name in the same module.
+Each option has a class with the same name in that module.
 """
 
 

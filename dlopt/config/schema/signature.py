@@ -125,7 +125,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin in (list, tuple, Sequence) or hint in (list, tuple):
         return isinstance(value, (list, tuple)) and all(_fits(v, inner[0]) for v in value if inner)
     if hint is float:
-        # Without a range of its own a number must still be finite: NaN is never intended.
+        # Even without a range, a number must be finite: NaN is never intended.
         return isinstance(value, (int, float)) and not isinstance(value, bool) and value in Range()
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)

@@ -24,7 +24,7 @@ def list_allowed_values(target: str, names: Sequence[str]) -> list[str]:
     hint, module = read_fields(target).get(names[0], (None, ""))
     if len(names) == 1:
         return _words(hint, module)
-    # a node without a target of its own is a dataclass that a field holds
+    # a node without its own target is a dataclass that a field holds
     return list_allowed_values(f"{module}.{hint.id}", names[1:]) if isinstance(hint, ast.Name) else []
 
 

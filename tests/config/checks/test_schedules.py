@@ -78,9 +78,9 @@ def test_scheduled_lanes_equal_single_runs(tmp_path):
     variants = [(), ("optimizer.momentum=0.5", "schedules.l2.k=0.5"), ("regularization.dropout.p=0.2", "seed=3")]
     _, lanes = train_runs(tmp_path / "lanes", *(build_blobs(*ALL, *v) for v in variants))
     for lane, v in zip(lanes, variants, strict=True):
-        _, (alone,) = train_runs(tmp_path / f"alone{variants.index(v)}", build_blobs(*ALL, *v))
-        torch.testing.assert_close(load_weights(lane), load_weights(alone), rtol=1e-9, atol=1e-9)
-        for row, other in zip(lane.rows(), alone.rows(), strict=True):
+        _, (solo,) = train_runs(tmp_path / f"solo{variants.index(v)}", build_blobs(*ALL, *v))
+        torch.testing.assert_close(load_weights(lane), load_weights(solo), rtol=1e-9, atol=1e-9)
+        for row, other in zip(lane.rows(), solo.rows(), strict=True):
             assert {k: row[k] for k in row if k.startswith("schedules/")} == pytest.approx(
                 {k: other[k] for k in other if k.startswith("schedules/")}
             )
