@@ -48,7 +48,7 @@ class ProcessResult:
 
     code      exit code, or the negative number of the signal that ended the process
     out, err  output
-    memory    peak memory in bytes, including the memory shared with the server
+    memory    peak memory in bytes, including what is shared with the server
     seconds   processor time
     """
 

@@ -37,7 +37,7 @@ REPEATING = {"verify": ["verify", "run"], "rerun": ["rerun", "run"],
          "resume with output": ["train", "resume=run", "epochs=3", "optimizer.lr=0.1"]}  # fmt: skip
 """Slower commands: `verify` repeats a part of the run, `rerun` all of it in outputs/, and the last resumes with output."""
 OPENING = ("evaluate", "resume")
-REASONS = ("opening a run executes no code of its own; add --trust", "config.yaml", "in victims; put the files there",
+REASONS = ("opening a run executes no code of its own; add --trust", "config.yaml", "not found in victims",
            "must be at most 1,000,000")  # fmt: skip
 """Reasons for a refusal: code, content that no run writes, missing files, and very large numbers."""
 TIME_LIMIT = 60
