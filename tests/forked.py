@@ -48,12 +48,14 @@ class ProcessResult:
 
     code      exit code, or the negative number of the signal that ended the process
     out, err  output
+    memory    peak memory in bytes, including what is shared with the server
     seconds   processor time
     """
 
     code: int
     out: str
     err: str
+    memory: int
     seconds: float
 
 
@@ -78,7 +80,7 @@ class ForkedProcess:
         if ending is None:
             raise TimeoutError(f"process {self.pid} has not ended after {timeout} s")
         out, err = (file.read_text(errors="replace") for file in (self._out, self._err))
-        return ProcessResult(ending["code"], out, err, ending["microseconds"] / 1e6)
+        return ProcessResult(ending["code"], out, err, ending["memory"], ending["microseconds"] / 1e6)
 
 
 class Forks:
@@ -95,7 +97,8 @@ class Forks:
             stdout=subprocess.PIPE,
             bufsize=0,
             start_new_session=True,
-            env={**os.environ, **ONE_THREAD, "PYTHONPATH": str(Path(dlopt.__file__).parents[1])},
+            env={k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}  # pytest-xdist sets them
+            | {**ONE_THREAD, "PYTHONPATH": str(Path(dlopt.__file__).parents[1])},
         )
         try:
             self._answer("ready", time.monotonic() + TIMEOUT)
@@ -270,10 +273,11 @@ class ForkServer:
             if pid == 0:
                 return
             self.children.discard(pid)
+            unit = 1 if sys.platform == "darwin" else 1024
             spent = int(1e6 * (usage.ru_utime + usage.ru_stime))
             if options:
                 code = os.waitstatus_to_exitcode(status)
-                self.send_message(ended=pid, code=code, microseconds=spent)
+                self.send_message(ended=pid, code=code, memory=usage.ru_maxrss * unit, microseconds=spent)
 
     def send_message(self, **message: int) -> None:
         os.write(self.answers, json.dumps(message).encode() + b"\n")

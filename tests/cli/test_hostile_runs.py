@@ -37,7 +37,7 @@ AGAIN = {"verify": ["verify", "run"], "rerun": ["rerun", "run"],
          "resume aloud": ["train", "resume=run", "epochs=3", "optimizer.lr=0.1"]}  # fmt: skip
 """What takes longer: a part of the run is made again, all of it as a new run in outputs/, and what is said of resume."""
 OPENING = ("evaluate", "resume")
-REASONS = ("opening a run executes no code of its own; add --trust", "config.yaml", "in victims; put them there",
+REASONS = ("opening a run executes no code of its own; add --trust", "config.yaml", "not found in victims",
            "must be at most 1,000,000")  # fmt: skip
 """Why something is not opened: what it names, what no run writes, files that nobody brings, and endless numbers."""
 SECONDS = 60
