@@ -97,7 +97,8 @@ class Forks:
             stdout=subprocess.PIPE,
             bufsize=0,
             start_new_session=True,
-            env={**os.environ, **ONE_THREAD, "PYTHONPATH": str(Path(dlopt.__file__).parents[1])},
+            env={k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}  # pytest-xdist sets them
+            | {**ONE_THREAD, "PYTHONPATH": str(Path(dlopt.__file__).parents[1])},
         )
         try:
             self._answer("ready", time.monotonic() + TIMEOUT)
