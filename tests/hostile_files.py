@@ -228,6 +228,7 @@ ARRAYS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a header that is a program": (lambda file: write_npz(file, x=make_npy_header("__import__('os').abort()"), y=Y), "x cannot be read as"),
     "a large type": (lambda file: write_npz(file, x=make_npy_header("(1,)", "|V999999999"), y=Y), "x cannot be read as"),
     "zeros": (lambda file: write_npz(file, x=make_npy_header(f"({BOMB_BYTES // 8}, 2)") + bytes(BOMB_BYTES), y=Y), f"x needs {BOMB_BYTES / 1e6:,.0f} MB of memory"),
+    "bytes behind the numbers": (lambda file: write_npz(file, x=encode_npy(np.zeros((4, 2))) + b" ", y=Y), "x is damaged"),
     "two arrays of one name": (_write_duplicate_array, "two arrays"),
 }  # fmt: skip
 

@@ -45,7 +45,15 @@ def process_state(pid: int) -> str:
 
 
 def have_ended(*pids: int) -> bool:
-    return all(process_state(pid) in ("", "Z") for pid in pids)
+    """Return whether these processes have ended with all their threads: the main thread may be the first to go."""
+    return all(process_state(pid) == "" or (process_state(pid) == "Z" and _count_threads(pid) <= 1) for pid in pids)
+
+
+def _count_threads(pid: int) -> int:
+    try:
+        return len([*Path(f"/proc/{pid}/task").iterdir()])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
 
 
 def list_session(leader: int) -> list[int]:

@@ -115,6 +115,15 @@ def test_keys_depend_on_every_bit_of_a_seed_and_the_order_of_a_path():
     assert prng.key(0, 1, 2) != prng.key(0, 2, 1)
 
 
+@pytest.mark.parametrize("parent", [prng.Key(3, 4), prng.Key(0, 0)])
+def test_both_halves_of_a_child_depend_on_the_name_and_on_the_parent(parent):
+    child = prng.fold_in(parent, 1)
+    for other in (prng.fold_in(parent, 2), prng.fold_in(prng.Key(parent.a ^ 1, parent.b), 1)):
+        assert child.a != other.a
+        assert child.b != other.b
+    assert child.b != prng.fold_in(prng.Key(parent.a, parent.b ^ 1), 1).b
+
+
 def neighbours():
     """Yield pairs of keys whose addresses differ in one element."""
     for i in range(12):

@@ -109,9 +109,9 @@ def complete_runs(word: str, line: CompletionLine) -> list[str]:
     """Complete to `last` and the runs in outputs/, the newest first, or to the only run whose name has this part."""
     from dlopt.rundir import find
 
-    known = [str(path) for path in reversed(find.list_runs())]
-    matches = _complete_paths(word, known)
-    containing = [path for path in known if word in path]
+    paths = [str(path) for path in reversed(find.list_runs())]
+    matches = _complete_paths(word, paths)
+    containing = [path for path in paths if word in path]
     return containing if word and not matches and len(containing) == 1 else matches
 
 
@@ -122,8 +122,8 @@ def complete_sweeps(word: str, line: CompletionLine) -> list[str]:
     return _complete_paths(word, [str(path) for path in reversed(find.list_sweeps())])
 
 
-def _complete_paths(word: str, known: Sequence[str]) -> list[str]:
-    return (_filter_prefix(word, ["last"]) if known else []) + _filter_prefix(word, known)[:MAX_RUNS]
+def _complete_paths(word: str, paths: Sequence[str]) -> list[str]:
+    return (_filter_prefix(word, ["last"]) if paths else []) + _filter_prefix(word, paths)[:MAX_RUNS]
 
 
 def complete_steps(word: str, line: CompletionLine) -> list[str]:
@@ -164,8 +164,8 @@ def complete_groups(word: str, line: CompletionLine) -> list[str]:
 
 def complete_options(word: str, line: CompletionLine) -> list[str]:
     group = next(w for w in line.before if not w.startswith("-"))
-    known = group in compose_groups.list_all_groups()
-    return _filter_prefix(word, compose_groups.list_option_names(group) if known else [])
+    is_group = group in compose_groups.list_all_groups()
+    return _filter_prefix(word, compose_groups.list_option_names(group) if is_group else [])
 
 
 def complete_keys(word: str, line: CompletionLine) -> list[str]:
@@ -214,15 +214,15 @@ def _complete_names(sign: str, word: str, line: CompletionLine) -> list[str]:
     """Complete the groups and keys after a sign; a group's keys only after its name and a dot."""
     config = _load_static_config(line)
     top, dot, _ = word.partition(".")
-    if sign == "+":  # what the configuration lacks
+    if sign == "+":  # groups and keys that the configuration lacks
         new_groups = [g for g in config.list_groups() if g not in config.default_options()]
         names = config.list_addable_keys(top) if dot else new_groups
     else:
         removable = [g for g in config.list_groups() if compose_groups.takes_several(g) or g == compose_groups.PRESETS]
         names = [] if dot else removable if sign == "~" else config.list_groups()
-        known = config.keys(top if dot else "") if dot or sign != "~" else {}
+        keys = config.keys(top if dot else "") if dot or sign != "~" else {}
         is_private = "._" in word  # otherwise optimizer._target_ is offered only if it must be set
-        names += [key for key, value in known.items() if is_private or value == "???" or "._" not in key]
+        names += [key for key, value in keys.items() if is_private or value == "???" or "._" not in key]
     ending = "" if sign == "~" else "="
     return [name + ending for name in _filter_prefix(word, names) if name not in config.overrides]
 

@@ -7,7 +7,7 @@ LINE is the command line up to the cursor as typed, REST is what follows. BREAKS
 a word (COMP_WORDBREAKS). bash replaces only the last piece of the word, so only that piece is printed.
 
 argcomplete would replace only `split` and `escape_for_bash`: it ignores the words after the cursor and needs argparse
-parsers for the rest, and its import would add 0.02 s to the 0.07 s of a completion.
+parsers for the rest. Its import would add 0.02 s to the 0.07 s of a completion.
 """
 
 from __future__ import annotations

@@ -205,7 +205,7 @@ def _instantiate_options(group: str) -> dict[str, Any]:
 
 
 def _node(group: str, name: str) -> dict[str, Any]:
-    """Read an option's keys and those of its nested options."""
+    """Read the keys of an option and of its nested options."""
     file = compose_groups.CONF / group / f"{name}.yaml"
     node = {str(k): v for k, v in OmegaConf.load(file).items() if k != "defaults"}
     return node | {key: _node(other, default) for key, (other, default) in load_nested_defaults(file).items()}

@@ -67,24 +67,24 @@ def print_run_plan(job: Job, experiment: Experiment, notices: Sequence[str]) -> 
 
 
 def print_sweep_plan(outlook: DryRunPlan) -> None:
-    """Print what a search would do, or what is left of it."""
-    plan, left, repeats = outlook.plan, len(outlook.remaining), outlook.plan.repeats
-    if left < outlook.total:
-        print(f"{display_path(plan.folder)}: {outlook.total - left:,} of {outlook.total:,} points are finished")
-    if not left:
+    """Print what a search would do, or the part of it that remains."""
+    plan, n_left, repeats = outlook.plan, len(outlook.remaining), outlook.plan.repeats
+    if n_left < outlook.total:
+        print(f"{display_path(plan.folder)}: {outlook.total - n_left:,} of {outlook.total:,} points are finished")
+    if not n_left:
         print("nothing is left to do")
         return
     if outlook.point(outlook.remaining[0]) is None:
-        print(f"{_pluralize(left, 'point')}, which {outlook.sampler} chooses from the results so far")
+        print(f"{_pluralize(n_left, 'point')}, which {outlook.sampler} chooses from the results so far")
     else:
         _list_points(outlook)
     with Console().status("measuring a few runs") if console.is_terminal() else nullcontext(), _interrupt_on_signals():
         forecast = outlook.forecast()
-    runs = _pluralize(left * len(repeats), "run")
+    runs = _pluralize(n_left * len(repeats), "run")
     if len(repeats) > 1:
         names = [" ".join(repeat.overrides) for repeat in repeats]
         names[MAX_NAMED_REPEATS:] = ["..."] * (len(names) > MAX_NAMED_REPEATS)
-        runs += f": {_pluralize(left, 'point')} x {len(repeats)} ({', '.join(names)})"
+        runs += f": {_pluralize(n_left, 'point')} x {len(repeats)} ({', '.join(names)})"
     _print_field("runs", runs)
     if outlook.n_checked < outlook.total or outlook.sampler != "grid":
         points = _pluralize(outlook.n_checked, "point")
@@ -97,10 +97,12 @@ def print_sweep_plan(outlook: DryRunPlan) -> None:
 
 
 def _list_points(outlook: DryRunPlan) -> None:
-    left = outlook.remaining
-    width = len(f"{left[-1]:,}")
-    shown = list(left) if len(left) <= MAX_LISTED_POINTS else [*left[:FIRST], None, *left[-LAST:]]
-    for ordinal in shown:
+    remaining = outlook.remaining
+    width = len(f"{remaining[-1]:,}")
+    ordinals = (
+        list(remaining) if len(remaining) <= MAX_LISTED_POINTS else [*remaining[:FIRST], None, *remaining[-LAST:]]
+    )
+    for ordinal in ordinals:
         if ordinal is None:
             print(f"  {'...':>{width}}")
         else:

@@ -82,19 +82,19 @@ class Progress(Observer):
         if self._bars is None and not dlopt_console.quiet and now - self._last_print >= dlopt_console.PLAIN_EVERY:
             self._last_print = now
             rate = self.rate
-            left = f"  {format_duration((self.steps - self.step) / rate)} left" if rate else ""
-            print(f"step {self.step}/{self.steps}  {rate:,.0f}/s{left}  {self.metrics}", flush=True)
+            time_left = f"  {format_duration((self.steps - self.step) / rate)} left" if rate else ""
+            print(f"step {self.step}/{self.steps}  {rate:,.0f}/s{time_left}  {self.metrics}", flush=True)
 
     def on_notice(self, notice: str) -> None:
         if not dlopt_console.quiet:
             print(f"note: {notice}", file=sys.stderr)
 
     def on_failure(self, run: RunDirectory, error: Exception) -> None:
-        if not self.sweep:  # whose screen prints a line, as it does for runs in other processes
+        if not self.sweep:  # the screen of a sweep prints a line itself, as for runs in other processes
             super().on_failure(run, error)
 
     def on_end(self, run: RunWriter, summary: dict[str, Any]) -> None:
-        """Print the results, where they are, and what to type next."""
+        """Print the results, their directory, and commands to type next."""
         if self.sweep:
             return
         if not dlopt_console.quiet:

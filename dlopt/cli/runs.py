@@ -114,12 +114,12 @@ def _split_names(text: str) -> list[str]:
 
 def _select_records(records: list[RunRecord], args: Any) -> list[RunRecord]:
     """Filter and sort the records; raise ValueError for a key that no run has."""
-    known = {*RECORD_FIELDS, *(k for r in records for k in (*r.settings, *r.metrics))}
+    names = {*RECORD_FIELDS, *(k for r in records for k in (*r.settings, *r.metrics))}
     conditions = [Condition.parse(text) for text in args.where]
     keys = [*(c.key for c in conditions), args.sort, args.across, *args.over, *args.columns]
     for key in filter(None, keys):
-        if records and key not in known:
-            close = did_you_mean(key, sorted(known))
+        if records and key not in names:
+            close = did_you_mean(key, sorted(names))
             raise ValueError(f"no run has a setting or metric '{key}'{close if 'did you mean' in close else ''}")
     records = [r for r in records if all(c.holds(r) for c in conditions)]
     if args.sort:
@@ -134,8 +134,8 @@ def _build_table(records: Sequence[RunRecord], args: Any) -> tables.TextTable:
         return tables.make_mean_table(records, args.over, args.columns)
     if sys.stdout.isatty() and not args.all and len(records) > MAX_SHOWN:
         footer = f"({len(records) - MAX_SHOWN} more: --all, or --where KEY=VALUE)"
-        shown = records[:MAX_SHOWN] if args.sort else records[-MAX_SHOWN:]
-        return tables.make_run_table(shown, args.columns)._replace(footer=footer)
+        latest = records[:MAX_SHOWN] if args.sort else records[-MAX_SHOWN:]
+        return tables.make_run_table(latest, args.columns)._replace(footer=footer)
     return tables.make_run_table(records, args.columns)
 
 

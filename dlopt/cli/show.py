@@ -195,14 +195,14 @@ def _show_sweep(folder: Path, args: Any) -> None:
         _print_sweep(search, everything=args.all)
 
 
-def _parse_keys(heat: str, known: Sequence[str]) -> list[str]:
+def _parse_keys(heat: str, searched_keys: Sequence[str]) -> list[str]:
     """Return the two keys of --heat; raise ValueError if they are not two searched hyperparameters."""
     names = heat.split(",")
     if len(set(names)) != 2:
         raise ValueError(f"--heat {heat}: name two keys, such as optimizer.lr,optimizer")
     for name in names:
-        if name not in known:
-            raise ValueError(f"--heat {heat}: '{name}' was not searched{did_you_mean(name, known)}")
+        if name not in searched_keys:
+            raise ValueError(f"--heat {heat}: '{name}' was not searched{did_you_mean(name, searched_keys)}")
     return names
 
 

@@ -79,8 +79,8 @@ class SweepScreen:
         self._ended_counts, self.total = Counter(counts.by_verdict), counts.total
         self._find_best()
         if counts.n_ended and not console.quiet:
-            left = self.total - counts.n_ended
-            rest = f"{left} left" if left else "nothing is left to do"
+            n_left = self.total - counts.n_ended
+            rest = f"{n_left} left" if n_left else "nothing is left to do"
             print(f"{display_path(plan.folder)}: {counts.n_ended} of {self.total} {self._unit} are finished, {rest}")
         if console.is_terminal():
             columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn()]
@@ -121,8 +121,8 @@ class SweepScreen:
         self._find_best()
         if self._live is not None:
             each = (time.monotonic() - self._start_time) / self._n_ended_here
-            left = f"{format_duration(each * (self.total - n_ended))} left" if n_ended < self.total else ""
-            self._overall.update(self._task, completed=n_ended, left=left)
+            time_left = f"{format_duration(each * (self.total - n_ended))} left" if n_ended < self.total else ""
+            self._overall.update(self._task, completed=n_ended, left=time_left)
             self._live.refresh()
         elif not console.quiet:
             n_repeats = len(self.plan.repeats)
@@ -151,7 +151,7 @@ class SweepScreen:
             self._best = (self._title(self._study.point(best) or ()), best.value, best)
 
     def _format_location(self, trial: FrozenTrial) -> str:
-        """Return where the runs of a trial are: with a database, perhaps in another directory or on another host."""
+        """Return the directory of a trial's runs: with a database, it may be of another sweep or on another host."""
         folder, host = self._study.run_root(trial)
         on = f" on {host}" if host else ""
         return to_printable(f"{display_path(folder / str(trial.number))}{on}")
@@ -159,7 +159,7 @@ class SweepScreen:
     # ------------------------------------------------------------------------------------------- results
 
     def report(self, counts: Counts | None, flags: Sequence[str]) -> None:
-        """Print a table of the runs or of their means, and what to type next; flags are what resuming needs."""
+        """Print a table of the runs or of their means, and commands to type next; resuming needs the flags."""
         self.close()
         if console.quiet or not self._has_begun:
             return
@@ -218,7 +218,7 @@ class SweepScreen:
 
     @property
     def _unit(self) -> str:
-        """What the counts count."""
+        """Return the unit of the counts: runs, or points of several runs."""
         count = len(self.plan.repeats)
         return "runs" if count == 1 else f"points of {count} runs each"
 
@@ -227,8 +227,8 @@ class SweepScreen:
     def _render(self) -> Group:
         parts: list[Any] = []
         headline = (name for run in self._latest for name in select_headline(run.summary))
-        shown = dict.fromkeys(name for name in headline if not name.startswith("train/"))
-        names = sorted(shown, key=lambda name: (name != self.plan.objective, not name.startswith("val/")))
+        metrics = dict.fromkeys(name for name in headline if not name.startswith("train/"))
+        names = sorted(metrics, key=lambda name: (name != self.plan.objective, not name.startswith("val/")))
         names = names[: max(1, (self.console.width - 50) // 14)]
         if self._latest:
             table = Table(box=None, pad_edge=False, header_style="bold")

@@ -37,7 +37,7 @@ CHANGEABLE_SWEEP_KEYS = (
 )
 """Keys that may change when a sweep resumes: how long and where it runs, not what it searches."""
 SWEEP_KEY_PREFIXES = ("hydra/sweeper", "hydra/launcher", "hydra.sweeper.", "hydra.launcher.", "hydra.sweep.")
-"""How keys begin that only a sweep uses."""
+"""Prefixes of the keys that only a sweep uses."""
 
 
 def train(argv: Sequence[str]) -> int:
@@ -81,7 +81,7 @@ def _resume(name: str, rest: Sequence[str], flags: set[str]) -> int:
 
 
 def _start(argv: Sequence[str], flags: Collection[str]) -> int:
-    """Start a new run or a sweep, or print what Hydra's flags ask for. Return the exit code."""
+    """Start a new run or a sweep, or print the output of a flag of Hydra. Return the exit code."""
     from dlopt.config.compose.hydra_app import HydraApp
 
     if os.getcwd() not in sys.path:
@@ -118,7 +118,7 @@ def _start(argv: Sequence[str], flags: Collection[str]) -> int:
 
 
 def _report_error(argv: Sequence[str], error: Exception, invocation: Invocation) -> int:
-    """Print what is wrong with the command, or what ended its runs. Return the exit code."""
+    """Print the problems of the command, or the error that ended its runs. Return the exit code."""
     from hydra.errors import HydraException
 
     from dlopt.config.compose.hydra_errors import explain, format_hydra_error
@@ -196,7 +196,7 @@ def _run(app: HydraApp, keys: Sequence[str], invocation: Invocation) -> int:
         context.callbacks.on_run_start(config=config, config_name=app.config_name)
         result = run_job(task, config, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context)
         context.callbacks.on_run_end(config=config, config_name=app.config_name, job_return=result)
-        code: int = result.return_value  # raises what the task has raised
+        code: int = result.return_value  # raises the exception of the task
         return code
     finally:
         lock.release()
@@ -302,7 +302,7 @@ def build_resume_command(folder: Path, arguments: Sequence[str], *, trust: bool)
         problems.add("hydra.sweeper.storage", message)
     problems.raise_if_any()
     former = [word for word in command if word.partition("=")[0] not in (*changed, "hydra.sweep.dir")]
-    if "hydra/launcher" in changed and changed["hydra/launcher"] not in command:  # its keys are not the former's
+    if "hydra/launcher" in changed and changed["hydra/launcher"] not in command:  # it has other keys
         former = [word for word in former if not word.lstrip("+~").startswith("hydra.launcher.")]
     return [*flags, "-m", *former, f"hydra.sweep.dir={quote(str(folder))}", *overrides]
 

@@ -94,7 +94,7 @@ def _verify_run(run: RunDirectory, args: Any) -> int:
 
 
 def describe_state(title: str, changed: Sequence[str]) -> str:
-    """Say whether two states are equal, given the names of the entries that differ."""
+    """Describe the result of comparing two states, given the names of the entries that differ."""
     return f"{title} differs in {', '.join(changed)}" if changed else f"{title} is equal, bit for bit"
 
 
@@ -103,7 +103,8 @@ def print_comparison(
 ) -> int:
     """Print the result of a comparison and return the exit code.
 
-    former and present are the statuses of the two runs. If the runs differ, so does perhaps what they ran on.
+    former and present are the statuses of the two runs. If the runs differ, differences of versions, machines and code
+    are printed too.
     """
     from dlopt.rundir import provenance
     from dlopt.runner.execute import DONE, FAILED
@@ -121,15 +122,15 @@ def _load_steps(run: RunDirectory, status: Mapping[str, Any], args: Any) -> tupl
     """
     from dlopt.training.replay import CheckpointIndex
 
-    def read() -> tuple[StepRange, dict[int, dict[str, Any]]]:
+    def load() -> tuple[StepRange, dict[int, dict[str, Any]]]:
         checkpoints = CheckpointIndex.of(run)
         steps = _select_steps(run, status, checkpoints, args)
         return steps, {step: checkpoints.load(step) for step in steps if step in checkpoints.files}
 
     for _ in range(2):
         with contextlib.suppress(FileNotFoundError, ValueError):
-            return read()
-    return read()
+            return load()
+    return load()
 
 
 def _select_steps(run: RunDirectory, status: Mapping[str, Any], checkpoints: CheckpointIndex, args: Any) -> StepRange:

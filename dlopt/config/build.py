@@ -67,13 +67,13 @@ def _build(
     saved: Mapping[str, Tensor] | None,
 ) -> tuple[Experiment, list[str]]:
     problems = Problems()
-    typed = [Override.parse(text) for text in overrides]
+    typed_overrides = [Override.parse(text) for text in overrides]
     tree = to_plain(config)
     groups = _pop_groups(tree, problems)
 
     settings = problems.attempt(lambda: build_settings(tree, problems))
-    problems.attempt(lambda: compatibility.check_typed(settings.value, typed, problems))
-    compatibility.check_nodes(groups, typed, problems)
+    problems.attempt(lambda: compatibility.check_typed(settings.value, typed_overrides, problems))
+    compatibility.check_nodes(groups, typed_overrides, problems)
 
     data = problems.attempt(lambda: load_data(groups["data"], fitted, problems))
     components = build_components(groups, problems)
@@ -83,7 +83,9 @@ def _build(
 
     split = problems.attempt(lambda: splits.split_dataset(*data.value, settings.value, fitted, problems))
     network = problems.attempt(
-        lambda: build_network(groups["arch"], data.value.dataset, components, settings.value, saved, typed, problems)
+        lambda: build_network(
+            groups["arch"], data.value.dataset, components, settings.value, saved, typed_overrides, problems
+        )
     )
     preprocess = components.several["preprocess"]
     prepared = problems.attempt(

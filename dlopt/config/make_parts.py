@@ -63,7 +63,7 @@ class Components:
 
     @property
     def batch_transforms(self) -> dict[str, Any]:
-        """The components that may change a mini-batch, by path, in the order of a training step."""
+        """Return the components that may change a mini-batch, by path, in the order of a training step."""
         groups = ("augmentation", "regularization")
         return {f"{group}.{key}": part for group in groups for key, part in self.several[group].items()}
 
@@ -104,8 +104,8 @@ def build_components(groups: Mapping[str, targets.Node], problems: Problems) -> 
     for group, node in groups.items():
         declared = declared_groups().get(group)
         if declared is None or declared.multiple:
-            built = {key: _build_component(f"{group}.{key}", group, inner, problems) for key, inner in node.items()}
-            several[group] = {key: component for key, component in built.items() if component is not None}
+            instances = {key: _build_component(f"{group}.{key}", group, inner, problems) for key, inner in node.items()}
+            several[group] = {key: component for key, component in instances.items() if component is not None}
         elif group not in ("data", "arch"):
             component = _build_component(group, group, node, problems)
             if component is not None:
@@ -119,7 +119,7 @@ def build_network(
     components: Components,
     settings: Settings,
     saved: Mapping[str, Tensor] | None,
-    typed: Sequence[Override],
+    overrides: Sequence[Override],
     problems: Problems,
 ) -> Network | None:
     """Build the network and let the init prepare it; None with a problem added.
@@ -170,7 +170,7 @@ def build_network(
     unused = [group for group in ("activation", "normalization") if group not in called]
     if "dropout" not in called:
         unused += [f"regularization.{name}" for name, part in regularization.items() if part.module(0) is not None]
-    typed_groups = {override.key.partition(".")[0] for override in typed if override.value != "none"}
+    typed_groups = {override.key.partition(".")[0] for override in overrides if override.value != "none"}
     for key in unused:
         if key.partition(".")[0] in typed_groups:
             problems.notices.append(f"{key}: {type(model).__name__} has no place for it")

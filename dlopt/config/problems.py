@@ -38,14 +38,14 @@ class Attempt(Generic[T]):
 
     @property
     def value(self) -> T:
-        """The value. Raises ConfigError with all problems so far if there is none."""
+        """Return the value. Raises ConfigError with all problems so far if the stage failed."""
         if self._value is None:
             raise ConfigError(self._problems.errors)
         return self._value
 
     @property
     def value_or_none(self) -> T | None:
-        """The value, if there is one."""
+        """Return the value, or None if the stage failed."""
         return self._value
 
 
@@ -72,7 +72,7 @@ class Problems:
     def attempt(self, stage: Callable[[], T | None]) -> Attempt[T]:
         """Run a stage that returns a value, or None after it has added a problem, or raises ConfigError.
 
-        A stage that reads the `value` of a failed one is skipped: its own problems would only follow from those.
+        A stage that reads the `value` of a failed stage is skipped: its problems would only be consequences.
         """
         try:
             return Attempt(stage(), self)

@@ -29,7 +29,7 @@ from dlopt.rundir.status import LARGEST_STATUS
 from dlopt.storage import checkpoint_file, safe_read
 
 CheckpointName = Literal["last", "best", "average"]
-"""The kinds of checkpoints. The last one holds, besides weights, all that resuming needs."""
+"""The kinds of checkpoints. The last one also holds everything that resuming needs."""
 
 
 class EarlierVersionError(ValueError):
@@ -37,7 +37,7 @@ class EarlierVersionError(ValueError):
 
 
 class Checkpoint(NamedTuple):
-    """The newest whole checkpoint: its file and content, and what is wrong with newer ones, by their files."""
+    """The newest whole checkpoint: its file and content, and the damage of newer ones, by file."""
 
     file: Path
     content: dict[str, Any]

@@ -24,13 +24,13 @@ def find_folder(name: str | None, root: Path = ROOT) -> Path:
         return root
     if Path(name).is_dir():
         return Path(name)
-    known = list_sweeps(root)
-    if name == "last" and known:
-        return known[-1]
-    sweep = find_unique(name, known, root, "sweeps")
+    sweeps = list_sweeps(root)
+    if name == "last" and sweeps:
+        return sweeps[-1]
+    sweep = find_unique(name, sweeps, root, "sweeps")
     if sweep is None:
-        newest = f"; the newest sweep is {display_path(known[-1])}" if known else ""
-        raise RunNotFound(f"there is no folder '{to_printable(name)}', and no sweep in {root}/ is called so{newest}")
+        newest = f"; the newest sweep is {display_path(sweeps[-1])}" if sweeps else ""
+        raise RunNotFound(f"there is no folder '{to_printable(name)}', and no such sweep in {root}/{newest}")
     return sweep
 
 

@@ -13,7 +13,7 @@ from dlopt.storage.safe_read import to_printable
 ROOT = Path("outputs")
 """Default folder of runs."""
 SWEEP_FILE = "sweep.json"
-"""What a sweep searches."""
+"""File of a sweep that describes its search."""
 SWEEP_FILES = (SWEEP_FILE, "multirun.yaml")
 """Files of a sweep's directory; one of them is enough."""
 
@@ -28,26 +28,26 @@ def find_run(name: str = "last", root: Path | str = ROOT) -> RunDirectory:
         raise RunNotFound("name a run: last, a directory, or a part of its name")
     if os.path.lexists(RunDirectory(name).status_file):
         return RunDirectory(name)
-    known = list_runs(root)
-    run = None if name == "last" else find_unique(name, known, root, "runs")
+    paths = list_runs(root)
+    run = None if name == "last" else find_unique(name, paths, root, "runs")
     if run is None and Path(name).is_dir():
         raise RunNotFound(f"{to_printable(name)} holds no run (it has no {RunDirectory(name).status_file.name})")
-    if not known:
+    if not paths:
         raise RunNotFound(f"there are no runs in {root}/ yet: dlopt train makes one")
     if name == "last":
-        return RunDirectory(known[-1])
+        return RunDirectory(paths[-1])
     if run is None:
-        newest = to_printable(str(known[-1]))
+        newest = to_printable(str(paths[-1]))
         raise RunNotFound(f"no run in {root}/ is called '{to_printable(name)}'; the newest is {newest}")
     return RunDirectory(run)
 
 
-def find_unique(name: str, known: Sequence[Path], root: Path | str, kind: str) -> Path | None:
+def find_unique(name: str, paths: Sequence[Path], root: Path | str, kind: str) -> Path | None:
     """Return the only path below root that contains the name, or None. Raises RunNotFound if there are more."""
-    matches = [path for path in known if name in str(path.relative_to(root))]
+    matches = [path for path in paths if name in str(path.relative_to(root))]
     if len(matches) > 1:
-        shown = "".join(f"\n  {to_printable(str(path))}" for path in matches[-5:])
-        raise RunNotFound(f"{len(matches)} {kind} are called '{to_printable(name)}'; say more of one of them:{shown}")
+        lines = "".join(f"\n  {to_printable(str(path))}" for path in matches[-5:])
+        raise RunNotFound(f"{len(matches)} {kind} are called '{to_printable(name)}'; type a longer part of one:{lines}")
     return matches[0] if matches else None
 
 
@@ -84,13 +84,13 @@ def find_sweep(name: str, root: Path = ROOT) -> Path | None:
 
 def _walk_runs(folder: str) -> Iterator[tuple[float, str]]:
     """Yield every run directory with the time of its status. A run holds no other run."""
-    left = [folder]
-    while left:
-        path = left.pop()
+    folders = [folder]
+    while folders:
+        path = folders.pop()
         try:
             yield Path(path, "status.json").stat().st_mtime, path
             continue
         except OSError:
             pass
         with contextlib.suppress(OSError), os.scandir(path) as entries:
-            left += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+            folders += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]

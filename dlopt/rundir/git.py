@@ -39,7 +39,7 @@ GIT_NAMES = (
     "HEAD", "commondir", "gitdir", "config", "config.worktree", "index", "packed-refs", "info", "objects", "refs",
     "reftable",
 )  # fmt: skip
-"""What git reads in its own directory."""
+"""Entries that git reads in its own directory."""
 INHERITED_VARIABLES = ("CEILING_DIRECTORIES", "CONFIG_GLOBAL", "CONFIG_NOSYSTEM", "CONFIG_SYSTEM", "EXEC_PATH")
 """Variables GIT_* that are passed on. Inside a hook, others name the repository of that hook."""
 VARIABLES = {
@@ -91,7 +91,7 @@ class Repository:
 
 
 def find_repository(folder: Path) -> Repository | None:
-    """Return the repository that a folder lies in, or None if there is none, or if git is missing or refuses it."""
+    """Return the repository that a folder lies in, or None without a repository, or if git is missing or refuses it."""
     parents = (folder.resolve(), *folder.resolve().parents)
     root = next((place for place in parents if os.path.lexists(place / ".git")), None)
     if root is None or any((p / "status.json").exists() and (p / ".hydra").exists() for p in (root, *root.parents)):
@@ -103,8 +103,8 @@ def find_repository(folder: Path) -> Repository | None:
         lines = git("rev-parse", *places, "HEAD", "--symbolic-full-name", "HEAD", may_fail=True).split(b"\n")[:-1]
         if len(lines) < 4:
             return None
-        top, own, shared, index = (folder / os.fsdecode(line) for line in lines[:4])
-        escape = _find_escape(git, root, top, own.resolve(), shared.resolve())
+        top, git_dir, common_dir, index = (folder / os.fsdecode(line) for line in lines[:4])
+        escape = _find_escape(git, root, top, git_dir.resolve(), common_dir.resolve())
         if escape:
             return Repository(root, unknown=escape)
         commit, branch = (lines[4].decode(), lines[5].decode()) if len(lines) == 6 else (None, "HEAD")
@@ -117,7 +117,7 @@ def find_repository(folder: Path) -> Repository | None:
             if index.is_file():
                 shutil.copy2(index, copy)  # with its time, by which git knows which files it has to compare
             (objects / "info").mkdir(parents=True)  # a sparse index is read with new trees
-            (objects / "info/alternates").write_bytes(os.fsencode(shared.resolve() / "objects") + b"\n")
+            (objects / "info/alternates").write_bytes(os.fsencode(common_dir.resolve() / "objects") + b"\n")
             git.environment |= {"GIT_INDEX_FILE": str(copy), "GIT_OBJECT_DIRECTORY": str(objects)}
             if any(map(_leads_out, _split_names(git("ls-files", "-z")))):
                 return replace(repository, unknown="its index names files outside of it")
@@ -127,27 +127,27 @@ def find_repository(folder: Path) -> Repository | None:
         return replace(repository, unknown=f"git took more than {SECONDS:g} s" if is_late else "git failed")
 
 
-def _find_escape(git: _Git, root: Path, top: Path, own: Path, shared: Path) -> str:
+def _find_escape(git: _Git, root: Path, top: Path, git_dir: Path, common_dir: Path) -> str:
     """Return how a repository leads out of its root, or "".
 
-    top     the folder of its files, according to git
-    own     the directory of git, resolved
-    shared  the directory of the history, resolved; another one in a linked worktree
+    top         the folder of its files, according to git
+    git_dir     the directory of git, resolved
+    common_dir  the directory of the history, resolved; another one in a linked worktree
     """
     if not top.samefile(root):
         return "it says that its files lie in another folder"
-    if own != root / ".git":
-        back = own / "gitdir"
-        linked = own.parent == shared / "worktrees" and back.is_file() and root / ".git" == (
-            own / os.fsdecode(back.read_bytes()).removesuffix("\n")
+    if git_dir != root / ".git":
+        back = git_dir / "gitdir"
+        linked = git_dir.parent == common_dir / "worktrees" and back.is_file() and root / ".git" == (
+            git_dir / os.fsdecode(back.read_bytes()).removesuffix("\n")
         ).resolve()  # fmt: skip
         # By core.worktree git finds the files of a submodule: if it is set, it names this folder.
-        submodule = own == shared and git("config", "--get", "core.worktree", may_fail=True)
+        submodule = git_dir == common_dir and git("config", "--get", "core.worktree", may_fail=True)
         if not linked and not submodule:
             return "its .git names the directory of another repository"
-    elif own != shared:
+    elif git_dir != common_dir:
         return "it says that its history lies in another folder"
-    if (shared / "objects/info/alternates").exists() or _has_links(own) or _has_links(shared):
+    if (common_dir / "objects/info/alternates").exists() or _has_links(git_dir) or _has_links(common_dir):
         return "its history lies in another folder"
     return ""
 
@@ -161,7 +161,7 @@ def _has_links(place: Path) -> bool:
 
 
 def _leads_out(name: str) -> bool:
-    """Return whether a name in an index is not that of a file in the repository; git itself writes no such name."""
+    """Return whether a name in an index is not the name of a file in the repository; git itself writes no such name."""
     return name.startswith("/") or any(part == ".." or part.lower() == ".git" for part in name.split("/"))
 
 
@@ -180,13 +180,13 @@ class _Git:
         for i, (key, value) in enumerate(overrides.items()):
             self.environment |= {f"GIT_CONFIG_KEY_{i}": key, f"GIT_CONFIG_VALUE_{i}": value}
 
-    def __call__(self, *arguments: str, given: bytes = b"", may_fail: bool = False) -> bytes:
+    def __call__(self, *arguments: str, stdin: bytes = b"", may_fail: bool = False) -> bytes:
         """Return what git prints."""
         return subprocess.run(
             ["git", *arguments],
             cwd=self.folder,
             env=self.environment,
-            input=given,
+            input=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             timeout=max(0.0, self.deadline - time.monotonic()),
@@ -195,14 +195,14 @@ class _Git:
 
 
 def _make_patch(git: _Git, commit: str | None) -> bytes:
-    """Return the patch from a commit (None: nothing) to the files, after lines that name what is left out."""
+    """Return the patch from a commit (None: nothing) to the files, after lines that name the omitted files."""
     base = commit or git("hash-object", "-t", "tree", "--stdin").decode().strip()
     sources, omitted = _select_sources(git)
     if sources:
         # Any object stands for the content, which git then reads from the file: adding the content as an object would
         # change the repository.
         entries = "".join(f"100644 {base}\t{name}\0" for name in sources)
-        git("update-index", "-z", "--index-info", given=os.fsencode(entries))
+        git("update-index", "-z", "--index-info", stdin=os.fsencode(entries))
     changed = _split_names(git(*DIFF, "--name-only", "-z", base))
     large = [name for name in dict.fromkeys(changed) if _get_size(git.folder / name) > LARGEST_PATCH]
     whole = git(*DIFF, base, "--", ".", *(f":(exclude,literal){name}" for name in large)) if changed else b""

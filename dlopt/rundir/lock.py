@@ -4,7 +4,7 @@ The file lock.json names the process: host, pid, and since when. The process hol
 system releases when the process ends, in any way. A file that no process holds was left by a dead process.
 
 Machines that share a file system do not always see each other's flock. So the holder also touches the file every ten
-seconds, and a process of another machine takes the directory over after a minute without a touch. If the former holder
+seconds. A process of another machine takes the directory over after a minute without a touch. If the former holder
 continues after a long sleep, it finds another name in the file and writes nothing more.
 
 Why not filelock.SoftFileLease (measured with filelock 4.3): a stopped process (SIGSTOP) loses its lease on the same
@@ -111,8 +111,10 @@ class Lock:
                 former = _read_holder(descriptor)
                 if former is not None and not former.is_local and _is_touched(descriptor, former, waiting):
                     raise LockedError(self.folder, former)
-                own = Holder(socket.gethostname(), get_machine_id(), os.getpid(), time.time(), os.urandom(8).hex())
-                self._content = json.dumps(own._asdict()).encode() + b"\n"
+                this_process = Holder(
+                    socket.gethostname(), get_machine_id(), os.getpid(), time.time(), os.urandom(8).hex()
+                )
+                self._content = json.dumps(this_process._asdict()).encode() + b"\n"
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, self._content, 0)
             except BaseException:

@@ -1,4 +1,4 @@
-"""What a run was created by: code, packages, machine and command; enough to repeat it."""
+"""Provenance of a run: code, packages, machine and command; enough to repeat it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _installed_versions() -> dict[str, str]:
 
 
 def describe_machine(device: str = "cpu", threads: int | None = None) -> dict[str, Any]:
-    """Return the machine and what a run uses of it; threads None: torch's default.
+    """Return properties of the machine, and the device and threads of a run (None: torch's default).
 
     capability (the instruction set that torch uses), threads and the accelerator are known once torch is imported.
     """
@@ -104,15 +104,17 @@ class _GitQuery(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(name="git")
-        self.here, self.own = Path.cwd(), Path(__file__).resolve().parents[2]
+        self.working_folder, self.package_folder = Path.cwd(), Path(__file__).resolve().parents[2]
         self.repositories: dict[str, Repository] = {}
 
     def run(self) -> None:
-        here = find_repository(self.here)
-        own = None
-        if (self.own / ".git").exists() and not (here and here.folder == self.own):
-            own = find_repository(self.own)
-        self.repositories = {name: found for name, found in (("git", here), ("dlopt", own)) if found}
+        current = find_repository(self.working_folder)
+        package = None
+        if (self.package_folder / ".git").exists() and not (current and current.folder == self.package_folder):
+            package = find_repository(self.package_folder)
+        self.repositories = {
+            name: repository for name, repository in (("git", current), ("dlopt", package)) if repository
+        }
 
 
 @cache
@@ -138,14 +140,14 @@ def get_repositories() -> dict[str, Repository]:
     return thread.repositories
 
 
-# ------------------------------------------------------------------------------------------------ then and now
+# ------------------------------------------------------------------------------------------------ comparison
 
 
 def describe_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return why numbers may differ: a line for each version, property of the machine and state of code that differs.
 
-    Both mappings hold versions, machine and git, as the status of a run. What one of them lacks is not compared. The
-    lines are safe for a terminal.
+    Both mappings hold versions, machine and git, as the status of a run. An entry that one of them lacks is not
+    compared. The lines are safe for a terminal.
     """
     lines = _describe_changes(then.get("versions"), now.get("versions"), {name: name for name in NUMERIC})
     lines += _describe_changes(then.get("machine"), now.get("machine"), MACHINE)
@@ -161,15 +163,15 @@ def list_repositories(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _describe_changes(then: Any, now: Any, names: Mapping[str, str]) -> list[str]:
-    known = [key for key in names if key in (then or {}) and key in (now or {})]
-    return [f"{names[key]} {then[key]} then, {now[key]} now" for key in known if then[key] != now[key]]
+    keys = [key for key in names if key in (then or {}) and key in (now or {})]
+    return [f"{names[key]} {then[key]} then, {now[key]} now" for key in keys if then[key] != now[key]]
 
 
 def _describe_code_changes(then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[str]:
     """Compare repositories by the names of their folders: the same code in another place is not a difference."""
-    same = {_state(found) for found in then} & {_state(found) for found in now}
-    before = {Path(found["folder"]).name: found for found in then if _state(found) not in same}
-    after = {Path(found["folder"]).name: found for found in now if _state(found) not in same}
+    equal_states = {_state(entry) for entry in then} & {_state(entry) for entry in now}
+    before = {Path(entry["folder"]).name: entry for entry in then if _state(entry) not in equal_states}
+    after = {Path(entry["folder"]).name: entry for entry in now if _state(entry) not in equal_states}
     names: Iterable[str] = dict.fromkeys((*before, *after))
     return [
         f"code of {name}: {_describe_state(before.get(name))} then, {_describe_state(after.get(name))} now"
@@ -177,14 +179,14 @@ def _describe_code_changes(then: Sequence[Mapping[str, Any]], now: Sequence[Mapp
     ]
 
 
-def _state(found: Mapping[str, Any]) -> tuple[Any, ...]:
-    return found["commit"], found["patch_sha256"], found["unknown"]
+def _state(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+    return entry["commit"], entry["patch_sha256"], entry["unknown"]
 
 
-def _describe_state(found: Mapping[str, Any] | None) -> str:
-    if found is None:
+def _describe_state(entry: Mapping[str, Any] | None) -> str:
+    if entry is None:
         return "none"
-    commit = found["commit"]
-    changes = f" with changes {found['patch_sha256'][:7]}" if found["patch"] else ""
-    doubt = " with unknown changes" if found["unknown"] else ""
+    commit = entry["commit"]
+    changes = f" with changes {entry['patch_sha256'][:7]}" if entry["patch"] else ""
+    doubt = " with unknown changes" if entry["unknown"] else ""
     return (commit[:7] if commit else "no commit") + changes + doubt

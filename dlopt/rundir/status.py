@@ -44,5 +44,5 @@ def make_status(
 def list_processes(status: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the entries of all processes that have written a run: the present one, then those before it."""
     before = status.get("before")
-    own = {key: value for key, value in status.items() if key != "before"}
-    return [own, *(dict(p) for p in (before if isinstance(before, list) else []) if isinstance(p, Mapping))]
+    present = {key: value for key, value in status.items() if key != "before"}
+    return [present, *(dict(p) for p in (before if isinstance(before, list) else []) if isinstance(p, Mapping))]

@@ -25,7 +25,7 @@ class EventFileWriter:
     """Appends to one event file; every call reaches the operating system before it returns."""
 
     def __init__(self, folder: Path, after: int | None = None) -> None:
-        """after: the step from which a run resumes; readers drop later steps of older files."""
+        """Create a file. Readers drop steps of older files beyond `after`, the step from which a run resumes."""
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.summary.writer.record_writer import RecordWriter

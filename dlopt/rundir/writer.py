@@ -50,8 +50,8 @@ class RunWriter(RunDirectory):
 
         settings: group -> option and key -> value, flat, for tables of runs and TensorBoard's HPARAMS dashboard.
         lock: the lock of the directory, if it is already held.
-        device, threads: those that the run uses (None: torch's default number of threads).
-        command: the command line to record; None: that of this process.
+        device, threads: the device and the number of CPU threads of the run (None: torch's default).
+        command: the command line to record; None: the command line of this process.
         Raises FileExistsError if the directory holds a run, and LockedError if another process writes it.
         """
         run = cls(path)
@@ -78,15 +78,15 @@ class RunWriter(RunDirectory):
 
         settings: the settings from here on; None keeps the former ones.
         changes: the configuration keys that were changed, for the status.
-        breaks: those of them that make it a different run from an uninterrupted one.
+        breaks: the changes that make it differ from an uninterrupted run.
         config: the changed configuration, or None.
         The status keeps the entries of former processes as `before`, the latest first, each with what differs from
         the process after it.
         """
         former = self.status_or_none() or {}
-        began, former_settings = former.pop("started", None), former.pop("settings", {})
+        start_time, former_settings = former.pop("started", None), former.pop("settings", {})
         started = {
-            "started": began if isinstance(began, float) else time.time(),  # the file may be damaged
+            "started": start_time if isinstance(start_time, float) else time.time(),  # the file may be damaged
             "step": step,
             "changes": list(changes),
             "breaks": list(breaks),
@@ -131,7 +131,7 @@ class RunWriter(RunDirectory):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings that the run was started or resumed with."""
+        """Return the settings with which the run was started or resumed."""
         return self._status["settings"]
 
     # ------------------------------------------------------------------------------------------- metrics
@@ -197,11 +197,11 @@ class RunWriter(RunDirectory):
         step = self._last_saved_step = self._resume_step = content["step"]
         if self._metrics.truncate(content["logged"]):
             return True
-        known = {row["step"]: row for row in self.rows() if row["step"] <= step}
-        known |= {row["step"]: row for row in decode_evaluations(content)}
+        rows = {row["step"]: row for row in self.rows() if row["step"] <= step}
+        rows |= {row["step"]: row for row in decode_evaluations(content)}
         if self.metrics_file.exists():
             shutil.copyfile(self.metrics_file, _choose_damaged_path(self.metrics_file))
-        self._metrics.replace([row for _, row in sorted(known.items())])
+        self._metrics.replace([row for _, row in sorted(rows.items())])
         return False
 
     def clear(self) -> None:

@@ -7,8 +7,8 @@ The metadata of the header holds the rest:
               lie in another order in memory
     sha256    the SHA-256 of the file, computed with 64 zeros in the place of this digest
 
-Loading executes nothing. The file is not larger than the available memory, safetensors checks that the tensors fill it
-without overlap, and the digest detects a single flipped bit, which safetensors does not.
+Loading executes nothing. A file that is larger than the available memory is refused. safetensors checks that the
+tensors fill the file without overlap. The digest detects a single flipped bit, which safetensors does not.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LONGEST_HEADER = 1 << 26
 DEEPEST = 100
 """Levels of containers inside containers."""
 KEY = b'"sha256":"'
-"""What precedes the digest in the header. JSON escapes quotes, so it does not occur inside another value."""
+"""The text before the digest in the header. JSON escapes quotes, so it does not occur inside another value."""
 EMPTY_DIGEST = "0" * 64
 DTYPES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "complex64": "C64",
@@ -125,7 +125,7 @@ def _encode(value: Any, path: str, tensors: dict[str, Any]) -> Any:
         name = f"{path}#{len(tensors)}" if path in tensors else path
         tensor = value.detach().cpu()
         tensors[name] = tensor.contiguous()
-        # Kernels round differently on another memory layout, such as that of a transposed matrix.
+        # Kernels round differently on another memory layout, such as the layout of a transposed matrix.
         strides = tensor.stride()
         order = sorted(range(tensor.ndim), key=lambda i: -strides[i])
         if not tensor.is_contiguous() and tensor.permute(order).is_contiguous():

@@ -61,7 +61,7 @@ def limit_memory() -> Iterator[None]:
     """Let allocations beyond the memory that is available now fail, inside this context.
 
     Then Python raises MemoryError and torch RuntimeError. Otherwise the kernel would kill this process or another one.
-    The limit is RLIMIT_DATA on Linux; on other systems there is none. Threads and processes that start inside are
+    The limit is RLIMIT_DATA on Linux; other systems have no limit. Threads and processes that start inside are
     limited too.
 
     Do not use it around work on a GPU: CUDA reserves address space for the size of all devices, and would fail.
@@ -80,9 +80,11 @@ def limit_memory() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
-def _iter_cgroup_free(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
-    """Yield the bytes that the control group of this process, and each one around it, may still take."""
-    lines = own.read_text().splitlines() if own.exists() else []
+def _iter_cgroup_free(
+    root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
+) -> Iterator[int]:
+    """Yield the bytes left to the control group of this process, and to each group that contains it."""
+    lines = membership.read_text().splitlines() if membership.exists() else []
     for path in (line.removeprefix("0::/") for line in lines if line.startswith("0::/")):
         for group in (root / path, *(root / path).parents):
             with contextlib.suppress(OSError):  # the root has no limit; in a container the path may be the host's

@@ -1,7 +1,7 @@
 """Read small files of unknown origin as plain values, in bounded time and memory.
 
-A run directory may come from anywhere. Only its regular files are opened: a pipe could wait forever, a device has no
-end, and a symbolic link could show another file of the user as a part of the run.
+A run directory may come from anywhere. Only its regular files are opened: a pipe could wait forever, and a device
+has no end. A symbolic link could show another file of the user as a part of the run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dlopt.storage import regular_file
 DEEPEST = 50
 """Levels of lists and mappings inside each other; a run's configuration has about six."""
 LARGEST = 2**64
-"""Bound of whole numbers: that of seeds. Python cannot convert or print far larger ones."""
+"""Bound of whole numbers, which all seeds satisfy. Python cannot convert or print far larger ones."""
 SMALL = 1 << 18
 """Largest size of summaries and configurations in bytes; usual ones have a few thousand."""
 CHUNK = 1 << 16
@@ -34,7 +34,7 @@ class UnreadableFile(ValueError):
 
 
 def to_printable(text: str) -> str:
-    """Return the text in one line without what a terminal would obey: escape sequences, bells, reversed writing."""
+    """Return the text in one line without the characters that control a terminal, such as escape sequences."""
     return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
@@ -116,7 +116,7 @@ def parse_yaml(text: bytes, file: Path, *, exponents: bool = True) -> dict[str, 
         content = yaml.load(text, Loader=loader)
     except UnreadableFile:
         raise
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: of invalid numbers
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: invalid numbers
         if _open_brackets(text, error) > DEEPEST:  # PyYAML 6.0.4 has its own limit, and reads ahead of its events
             raise UnreadableFile(file, _too_deep()) from error
         raise UnreadableFile(file, f"is not valid YAML: {error}") from error
@@ -145,17 +145,17 @@ def _check_mapping(file: Path, content: Any) -> dict[str, Any]:
     """Return the content if it is a mapping of plain values. Works without recursion."""
     if not isinstance(content, dict):
         raise UnreadableFile(file, f"must hold keys with values, holds a {type(content).__name__}")
-    left: list[tuple[Any, int]] = [(content, 1)]
-    while left:
-        value, depth = left.pop()
+    remaining: list[tuple[Any, int]] = [(content, 1)]
+    while remaining:
+        value, depth = remaining.pop()
         if isinstance(value, (dict, list)) and depth > DEEPEST:
             raise UnreadableFile(file, _too_deep())
         if isinstance(value, dict):
             if not all(isinstance(key, str) for key in value):
                 raise UnreadableFile(file, "holds a key that is not text")
-            left += [(inner, depth + 1) for inner in value.values()]
+            remaining += [(inner, depth + 1) for inner in value.values()]
         elif isinstance(value, list):
-            left += [(inner, depth + 1) for inner in value]
+            remaining += [(inner, depth + 1) for inner in value]
         elif isinstance(value, int) and abs(value) >= LARGEST:
             raise UnreadableFile(file, "holds a whole number of more than 64 bits")
         elif not isinstance(value, (str, int, float, type(None))):

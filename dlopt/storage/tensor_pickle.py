@@ -2,12 +2,12 @@
 
 A pickle is a program for a machine with a stack. The one here knows the instructions that torch.save writes for
 dictionaries, lists, tuples, text, numbers and tensors. In place of a tensor it creates the tensor's size. So nothing
-that a file names is imported or called, and a few bytes that stand for terabytes or for endless nesting are refused
-before torch reads them. Unknown instructions and names are refused too: what they would create is not known.
+that a file names is imported or called. A few bytes that stand for terabytes or for endless nesting are refused before
+torch reads them. Unknown instructions and names are refused too: what they would create is not known.
 
 Why torch.load(weights_only=True) is not enough (measured with torch 2.13 on the files of tests/hostile_files.py): a
-dictionary key of tuples doubled sixty times did not end within 15 s of CPU time; a tensor of shape
-(10**6, 10**6) in 16 bytes, a list of 50,000 aliases, and a flipped bit among the weights are loaded without an error.
+dictionary key of tuples doubled sixty times did not end within 15 s of CPU time. Three files are loaded without an
+error: a tensor of shape (10**6, 10**6) in 16 bytes, a list of 50,000 aliases, and a flipped bit among the weights.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class GlobalName(NamedTuple):
 
 
 class Storage(NamedTuple):
-    """Numbers in the file: all bytes, and those of one number."""
+    """Numbers in the file: the bytes of all of them, and of one."""
 
     size: int
     item_size: int
@@ -169,8 +169,8 @@ def _run(pickled: bytes, storages: Mapping[str, int]) -> list[Any]:  # noqa: PLR
                 _expect(stack[-1], dict).update(zip(values[::2], values[1::2], strict=True))
             case "GLOBAL":
                 if argument not in KNOWN:
-                    shown = argument.replace(" ", ".")[:80]
-                    message = f"it names {shown!r}; only tensors, text and numbers in plain containers are read"
+                    label = argument.replace(" ", ".")[:80]
+                    message = f"it names {label!r}; only tensors, text and numbers in plain containers are read"
                     raise UnreadableTensorFile(message)
                 stack.append(GlobalName(argument))
             case "BINPERSID":
@@ -198,22 +198,22 @@ def _find_storage(values: Any, storages: Mapping[str, int]) -> Storage:
     return Storage(size, item_size)
 
 
-def _call(name: str, given: tuple[Any, ...]) -> Any:
+def _call(name: str, arguments: tuple[Any, ...]) -> Any:
     """Return what a function of torch creates."""
-    if name == ORDERED_DICT and not given:
+    if name == ORDERED_DICT and not arguments:
         return {}
     if name == TENSOR:
-        return _measure_tensor(given[0].item_size, *given)
+        return _measure_tensor(arguments[0].item_size, *arguments)
     if name == TYPED_TENSOR:
-        return _measure_tensor(TYPES[given[-1].name], *given[:-1])
-    if name == PARAMETER and type(given[0]) is TensorSize:
-        tensor, *flags = given
+        return _measure_tensor(TYPES[arguments[-1].name], *arguments[:-1])
+    if name == PARAMETER and type(arguments[0]) is TensorSize:
+        tensor, *flags = arguments
         _check_flags(*flags)
         return tensor
     if name == SHAPE:
-        _check_whole_numbers(*given)
+        _check_whole_numbers(*arguments)
         return None
-    if name == DEVICE and len(given) <= 2 and all(type(x) in PLAIN for x in given):
+    if name == DEVICE and len(arguments) <= 2 and all(type(x) in PLAIN for x in arguments):
         return None
     raise UnreadableTensorFile(f"it calls {name.replace(' ', '.')} with what no tensor needs")
 

@@ -6,8 +6,8 @@ Such a file is a zip archive of a pickle and the numbers of each storage, uncomp
     NAME/data/0, 1, ...         the numbers
     NAME/version, byteorder, .format_version, .storage_alignment, .data/serialization_id
 
-torch.load with weights_only executes nothing dangerous, but it ignores the checksums, so that a flipped bit becomes
-another weight, and it allocates as much memory as the pickle says.
+torch.load with weights_only executes nothing dangerous. But it ignores the checksums, so a flipped bit changes a
+weight, and it allocates as much memory as the pickle says.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FOLDER = 0x10
 CHUNK = 1 << 18
 ENCRYPTED = 1
 LOCAL_HEADER = 30
-"""Least number of bytes before the name and content of a member."""
+"""Minimum number of bytes before the name and content of a member."""
 MEMBER = re.compile(
     r"(?P<root>[^/]+)/((?P<pickle>data\.pkl)|data/(?P<key>\d+)|version|byteorder|\.format_version|\.storage_alignment"
     r"|\.data/serialization_id)"

@@ -72,7 +72,7 @@ class Lane:
         }
 
     def restore(self, content: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> None:
-        """Restore what `content` returned; history holds its evaluations, decoded."""
+        """Restore the rows that `content` returned; history holds its evaluations, decoded."""
         self.row = json.loads(content["row"])
         self.encoded_rows = bytearray(content["history"].numpy().tobytes())
         self.best = next((row for row in history if row["step"] == content["best_step"]), None)
@@ -90,7 +90,7 @@ def summarize(
 ) -> dict[str, Any]:
     """Return the summary of a run that has ended.
 
-    Metrics without a prefix are of the best weights, or of the last if there is no validation split. `last/step` is the
+    Metrics without a prefix are of the best weights, or of the last ones without a validation split. `last/step` is the
     step of the last row; an interrupted run may have taken steps after it.
     """
     reported = lane.row if lane.best is None or not validated else lane.best

@@ -33,7 +33,7 @@ BEST_EVERY = 10.0
 
 
 def make_header(experiment: Experiment, run: RunWriter) -> dict[str, Any]:
-    """Return what checkpoints of all kinds hold."""
+    """Return the entries that all kinds of checkpoints share."""
     counted = [] if experiment.train.targets.is_floating_point() else [str(i) for i in range(experiment.outputs)]
     return {
         "format": FORMAT,
@@ -96,7 +96,7 @@ def find_differences(one: Any, other: Any, place: str = "") -> Iterator[str]:
 
 
 def restore(training: TrainState, content: Mapping[str, Any]) -> None:
-    """Restore a single run to where `capture_state` was called."""
+    """Restore the state of a single run that `capture_state` returned."""
     training.step = content["step"]
     training.problem.evaluations = content["evaluations"]
     load_weights(training, training.w, training.problem.running, content["model"])
@@ -126,15 +126,15 @@ def to_plain(x: Any, i: int, solo: bool) -> Any:
 
 
 def from_plain(like: Any, content: Any, device: torch.device) -> Any:
-    """Return the state from what `to_plain` returned, in the classes of a fresh state."""
+    """Return the state that `to_plain` made plain, in the classes of a fresh state."""
     if hasattr(like, "load_state_dict"):
         like.load_state_dict(content)
         return like
     if hasattr(like, "_fields"):
         return type(like)(*(from_plain(v, content[k], device) for k, v in like._asdict().items()))
     if isinstance(content, Mapping):
-        known = like if isinstance(like, Mapping) else {}
-        return {k: from_plain(known.get(k), v, device) for k, v in content.items()}
+        entries = like if isinstance(like, Mapping) else {}
+        return {k: from_plain(entries.get(k), v, device) for k, v in content.items()}
     if isinstance(content, (tuple, list)):
         items = like if isinstance(like, (tuple, list)) else [None] * len(content)
         return type(content)(from_plain(a, b, device) for a, b in zip(items, content, strict=True))
@@ -147,7 +147,7 @@ def from_plain(like: Any, content: Any, device: torch.device) -> Any:
 
 
 def _copy_lane(x: Tensor, i: int, solo: bool) -> Tensor:
-    """Return a copy of one lane's part in memory of its own (a slice would save the whole)."""
+    """Return a copy of one lane's part in its own memory; a slice would save all lanes."""
     return (x if solo or x.ndim == 0 else x[i]).detach().clone()
 
 

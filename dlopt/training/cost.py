@@ -118,7 +118,7 @@ class CostEstimate:
 
 
 class _ProbeIntervals(Intervals):
-    """Intervals of which only `now` is due, or nothing if it is None. No run ends early."""
+    """Intervals at which only `now` is due, or nothing if it is None. No run ends early."""
 
     may_end = False  # the steps of a run that has diverged or would stop take as long as others
     now: int | None = None

@@ -35,11 +35,11 @@ class Predictor:
         problem        model, loss and regularization as training evaluates them; takes any other weight vector
         loss           the run's loss, which also gives the metrics
         preprocessing  the fitted steps in order: (part, statistics of the training split)
-        splits         raw examples by name: train, val, test and all, as far as the run has them. Each is a tuple of
-                       splits, which are evaluated as one
-        names          what each class, or each predicted number, is called; may be empty
-        encoding       how the data's file became tensors, in plain values; `scale` and `middle` of standardized targets
-        checkpoint     which checkpoint the weights are from: best, last, average or kept
+        splits         raw examples by name: train, val, test and all, if the run has them. Each is a tuple of splits,
+                       which are evaluated as one
+        names          names of the classes or of the predicted numbers; may be empty
+        encoding       encoding of the data file, in plain values; `scale` and `middle` of standardized targets
+        checkpoint     kind of the checkpoint with the weights: best, last, average or kept
         step           the number of training steps at that checkpoint
     """
 
@@ -61,7 +61,7 @@ class Predictor:
         threads: int | None = None,
         deterministic: bool = False,
     ) -> None:
-        """Take over the model, which is moved to device and dtype and must not be used elsewhere.
+        """Move the model to device and dtype; it must not be used elsewhere afterwards.
 
         autocast is the type of torch.autocast, or None for none; threads are CPU threads (None: torch's own number).
         """

@@ -110,8 +110,8 @@ class Recorder:
     def log(self) -> tuple[bool, Sequence[bool], Mapping[int, Row]]:
         """Evaluate and write rows if they are due.
 
-        Return whether a row was due, for each lane whether its loss or iterate is not finite, and the rows of this
-        step's evaluation by lane, of lanes that have not diverged.
+        Return whether a row was due; for each lane, whether its loss or iterate is not finite; and by lane, the rows of
+        this step's evaluation. Lanes that have diverged have no such row.
         """
         step = self.training.step
         logs, evaluates = self.due.row(step), self.due.evaluation(step)
@@ -145,9 +145,8 @@ class Recorder:
         self._reset_window(logs)
         if leaving and self.due.may_end:
             self.finish(leaving)
-        if self.saver.is_due(
-            self.training.step
-        ):  # of the remaining lanes; a run cannot resume from an infinite iterate
+        # Of the remaining lanes; a run cannot resume from an infinite iterate.
+        if self.saver.is_due(self.training.step):
             self.save(range(len(self.lanes)) if logs else [i for i, bad in enumerate(infinite) if not bad])
         self._clock = time.perf_counter()
 
@@ -302,7 +301,7 @@ class Recorder:
     def _test(self, averaged: AveragedWeights | None) -> list[dict[str, float]]:
         """Return metrics of the test split, which is used only here.
 
-        They are of the best weights (without a validation split, the last), the last, and the averaged weights.
+        The weights are the best (without a validation split, the last), the last and the averaged ones.
         """
         t = self.training
         examples = t.make_examples([lane.experiment.test for lane in self.lanes])

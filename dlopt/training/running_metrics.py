@@ -88,7 +88,7 @@ class RunningMetrics:
         }
 
     def restore(self, content: dict[str, Any], device: torch.device) -> None:
-        """Restore what `content` returned, for a single run."""
+        """Restore the buffers that `content` returned, for a single run."""
         self.parts = [StepOutputs(*(x.to(device) for x in part)) for part in content["parts"]]
         self.row_start = content["row_begins"]
         self.numbers = sum(part.outputs.numel() for part in self.parts)

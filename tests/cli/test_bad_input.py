@@ -42,7 +42,7 @@ CASES = {
          "regularization.max_norm.limit=0", "regularization.weight_noise.std=-1", "regularization.dropout.input=1"],
         ["5 problems", "regularization.dropconnect.p", "regularization.dropout.scale … one of train, test", "max_norm.limit", "weight_noise.std"],
     ),
-    "values of other kinds": (["validation=0.1", "clip=1", "epochs=null"], ["3 problems", "validation … validation.fraction", "clip … clip.norm, clip.value", "epochs … null"]),
+    "values of other types": (["validation=0.1", "clip=1", "epochs=null"], ["3 problems", "validation … validation.fraction", "clip … clip.norm, clip.value", "epochs … null"]),
     "options and settings": (
         ["optimizer=adm", "arch=foo", "epochs=0", "init.foo=3", "batch_size=abc"], ["5 problems", "adm", "foo", "epochs", "init.foo", "batch_size"],
     ),
@@ -50,15 +50,15 @@ CASES = {
     "key of an option not chosen": (["regularization.l2.strength=1"], ["regularization=l2 is not chosen"]),
     "a list for a group of one": (["optimizer=[sgd,adam]"], ["optimizer … takes one option"]),
     "null for an option in a sweep": (["-m", "optimizer=adam,null"], ["optimizer  … needs the name of an option … in the run optimizer=null"]),
-    "no option": (["~optimizer"], ["optimizer … choose one of … adam"]),
+    "a removed option": (["~optimizer"], ["optimizer … choose one of … adam"]),
     # schedules of other hyperparameters
-    "a schedule for no number": (["schedules=cosine"], ["schedules  … schedules.momentum=ramp … schedule=NAME"]),
-    "a list of schedules for one number": (["schedules.eps=[ramp,cosine]"], ["1 problem", "schedules.eps  … takes one option"]),
-    "a schedule of what stops a run, and of no number": (
+    "a schedule without a hyperparameter": (["schedules=cosine"], ["schedules  … schedules.momentum=ramp … schedule=NAME"]),
+    "a list of schedules for one hyperparameter": (["schedules.eps=[ramp,cosine]"], ["1 problem", "schedules.eps  … takes one option"]),
+    "schedules of early stopping and of an unknown hyperparameter": (
         ["regularization=[early_stopping,l2,dropout]", "schedules.early_stopping.min_delta=ramp", "schedules.momentum=ramp"],
-        ["2 problems", "schedules.early_stopping.min_delta  … no step has to do with early_stopping", "there is beta1, beta2, eps, l2, dropout.input, dropout.p\n"],
+        ["2 problems", "schedules.early_stopping.min_delta  … early_stopping acts on evaluations", "there is beta1, beta2, eps, l2, dropout.input, dropout.p\n"],
     ),
-    "two schedules for one number": (["schedules.eps=ramp", "schedules.eps=cosine"], ["schedules.eps  … more than once"]),
+    "two schedules for one hyperparameter": (["schedules.eps=ramp", "schedules.eps=cosine"], ["schedules.eps  … more than once"]),
     # options inside options
     "an inner key out of range": (
         ["schedule=warmup", "schedule.then=cosine", "schedule.then.final=2", "schedule.length=-1"],
@@ -86,13 +86,13 @@ CASES = {
     "a bad inner option of a sweep": (
         ["-m", "schedule=warmup", "schedule.then=cosine,cosin"], ["schedule.then  … did you mean cosine … in the run schedule.then=cosin"],
     ),
-    "a key of the rule inside": (["optimizer=sam", "optimizer.lr=0.1"], ["optimizer.lr … there is optimizer.base_optimizer.lr"]),
-    "a schedule for a rule inside without a rate": (
+    "a key of the inner optimizer": (["optimizer=sam", "optimizer.lr=0.1"], ["optimizer.lr … there is optimizer.base_optimizer.lr"]),
+    "a schedule for an inner optimizer without a learning rate": (
         [*MINE, "epochs=4", "optimizer=sam", "optimizer.base_optimizer=custom", "optimizer.base_optimizer._target_=mine.NormalizedDescent", "schedule=step", "schedule.every=3"],
-        ["schedule  … SAM has no rate lr … schedule=constant"],
+        ["schedule  … SAM has no learning rate … schedule=constant"],
     ),
-    "a rule inside that refuses the net": ([*MINE, "optimizer=sam", "optimizer.base_optimizer=torch_optim", "optimizer.base_optimizer.name=Muon"], ["optimizer  … Muon"]),
-    # torch's rules
+    "an inner optimizer that refuses the network": ([*MINE, "optimizer=sam", "optimizer.base_optimizer=torch_optim", "optimizer.base_optimizer.name=Muon"], ["optimizer  … Muon"]),
+    # torch's optimizers
     "unknown class of torch.optim": (["optimizer=torch_optim", "optimizer.name=AdmW"], ["optimizer.name … no AdmW in torch.optim … did you mean AdamW"]),
     "a class that is not in torch.optim": (["optimizer=torch_optim", "optimizer.name=Optimizer"], ["optimizer.name … no Optimizer"]),
     "a custom class that does not exist": (["optimizer=torch_optim", "optimizer.name=mine.Lyon"], ["optimizer.name … cannot import mine.Lyon"]),
@@ -107,7 +107,7 @@ CASES = {
     "arguments that are not a mapping": (["optimizer=torch_optim", "optimizer.options=3"], ["optimizer.options … keys with values, got 3"]),
     "an argument that the class refuses": ([*MINE, "optimizer=torch_optim", "+optimizer.options.eps=-1"], ["optimizer  … cannot train this network … -1"]),
     "a class that refuses the gradient": ([*MINE, "optimizer=torch_optim", "optimizer.name=SparseAdam"], ["optimizer  … cannot train this network"]),
-    "a class that never asks": ([*MINE, "optimizer=torch_optim", "optimizer.name=mine.IgnoresClosure"], ["optimizer  … IgnoresClosure … does not call its closure"]),
+    "a class that does not call its closure": ([*MINE, "optimizer=torch_optim", "optimizer.name=mine.IgnoresClosure"], ["optimizer  … IgnoresClosure … does not call its closure"]),
     # impossible pairs
     "a warm-up longer than the run": (["schedule=warmup", "epochs=3"], ["schedule  … 160 steps is longer than the run, 96"]),
     "a schedule that makes no factors": (["schedule=custom", "schedule._target_=mine.InfiniteFactor"], ["schedule  … finite numbers >= 0 … inf"]),
@@ -132,7 +132,7 @@ CASES = {
         [*LINE, "regularization=[label_smoothing,custom]", "regularization.custom._target_=mine.SoftTargets", "data.label_noise=0.1"],
         ["3 problems", "regularization.label_smoothing … is for classes; the targets of this data are numbers", "regularization.custom  … is for classes", "data.label_noise … classes"],
     ),
-    "noise on inputs of whole numbers": (
+    "noise on integer inputs": (
         [*MINE, "data._target_=mine.IntegerBlobs", "arch=custom", "arch._target_=mine.EmbeddingNet", "regularization=[input_noise,custom]",
          "regularization.custom._target_=mine.InputNoise"],
         ["2 problems", "regularization.custom  … (2, 4) int64 … it makes (2, 4) float32", "regularization.input_noise  … (2, 4) int64"],
@@ -147,12 +147,12 @@ CASES = {
         ["2 problems", "regularization.early_stopping.monitor … validation", "objective … validation split … objective=train/accuracy"],
     ),
     "objective that no run writes": (["objective=val/acc"], ["objective … did you mean val/accuracy"]),
-    "a rule without a rate": (
+    "an optimizer without a learning rate": (
         [*MINE, "epochs=4", *UNIT, "regularization=[weight_decay,l1,elastic_net]", "regularization.l1.proximal=true", "regularization.elastic_net.proximal=true",
          "schedule=step", "schedule.every=3"],
-        ["4 problems", "regularization.weight_decay … NormalizedDescent … l2", "regularization.l1 … NormalizedDescent … l2", "regularization.elastic_net … NormalizedDescent … l2", "schedule  … NormalizedDescent has no rate lr … schedule=constant"],
+        ["4 problems", "regularization.weight_decay … NormalizedDescent … l2", "regularization.l1 … NormalizedDescent … l2", "regularization.elastic_net … NormalizedDescent … l2", "schedule  … NormalizedDescent has no learning rate … schedule=constant"],
     ),
-    "changed gradients for a rule that needs them true": (
+    "changed gradients for an optimizer that needs true ones": (
         ["optimizer=torch_optim", "optimizer.name=LBFGS", "clip.norm=1", "clip.value=1", "regularization=[gradient_noise,custom]", "regularization.custom._target_=mine.HalfGradient"],
         ["4 problems", "clip.norm … changes gradients … LBFGS needs them as they are", "clip.value", "regularization.custom … changes gradients",
          "regularization.gradient_noise … LBFGS needs them as they are"],
@@ -164,7 +164,7 @@ CASES = {
     # data
     "batch larger than the split": (["batch_size=3201"], ["batch_size … 3200 … full"]),
     "more training examples than there are": (["data.train_size=5000"], ["data.train_size … at most 4000 … 1000 of the test split"]),
-    "more of them in one run of a learning curve": (
+    "too many training examples in one run of a learning curve": (
         ["-m", "data.train_size=500,4000,8000"], ["1 problem", "data.train_size … at most 4000 … in the run data.train_size=8000"],
     ),
     "a learning curve that begins below the batch": (
@@ -175,19 +175,19 @@ CASES = {
     "an empty training split": ([*MINE, "data._target_=mine.FaultyData", "+data.how=empty"], ["data … nothing to train on"]),
     "too little held out": (["validation.fraction=0.0001"], ["validation.fraction … rounds to zero"]),
     # files of the user
-    "official files that are not there": (
+    "missing official files": (
         ["data=fashion_mnist", "data.path=empty", "data.url=null"], ["data.path … train-images-idx3-ubyte.gz … empty … data.url"],
     ),
     "an invalid address": (["data=mnist", "data.path=empty", "data.url=here"], ["data.url … http:// … got here"]),
-    "a file in the folder's place": (["data=mnist", "data.path=file", "data.url=null"], ["data.path … file is a file"]),
-    "no official archive": (["data=cifar10", "data.path=empty", "data.url=null"], ["data.path … cifar-10-binary.tar.gz"]),
-    "no file of arrays": (["data=arrays"], ["data.path … name the file … .npz"]),
+    "a file in place of the folder": (["data=mnist", "data.path=file", "data.url=null"], ["data.path … file is a file"]),
+    "a missing official archive": (["data=cifar10", "data.path=empty", "data.url=null"], ["data.path … cifar-10-binary.tar.gz"]),
+    "a missing file of arrays": (["data=arrays"], ["data.path … name the file … .npz"]),
     "an array that is not finite": (["data=arrays", "data.path=my.npz"], ["data.inputs … nan in row 2, column 1"]),
-    "no such column": (["data=table", "data.path=my.csv", "data.target=prize"], ["data.target … did you mean price?"]),
+    "an unknown column": (["data=table", "data.path=my.csv", "data.target=prize"], ["data.target … did you mean price?"]),
     "a table of numbers": (
         ["data=table", "data.path=my.csv", "data.target=price", "data.drop=[size]"], ["loss … for classes … are numbers … loss=mse"],
     ),
-    "a device that is not there": (["device=cuda:97"], ["device … cuda:97 is not there … device=auto"]),
+    "a missing device": (["device=cuda:97"], ["device … cuda:97 is not there … device=auto"]),
     # custom components
     "modules and classes": (
         ["optimizer._target_=nowhere.Rule", "schedule._target_=broken.Rule", "init._target_=mine.Rule", "arch=custom", "diagnostic=custom",
@@ -232,7 +232,7 @@ CASES = {
     ),
     "one bad fold of several": (["-m", KFOLD, "validation.fold=0,5"], ["1 problem", "validation.fold  … 0 to 4 … in the run validation.fold=5"]),
     # places
-    "no place for the configuration": (["hydra.output_subdir=null"], ["hydra.output_subdir … .hydra"]),
+    "no folder for the configuration": (["hydra.output_subdir=null"], ["hydra.output_subdir … .hydra"]),
     "one directory for two runs": (["-m", "hydra.sweep.subdir=x", "seed=0,1"], ["hydra.sweep.subdir … number of the trial"]),
     "a directory that holds a run": (["hydra.run.dir=taken"], ["hydra.run.dir … already holds a run … resume=taken"]),
     "a directory that cannot be made": (["hydra.run.dir=file/x"], ["hydra.run.dir … file is a file"]),
@@ -268,7 +268,7 @@ CASES = {
         ["1 problem", "did you mean tpe?"],
     ),
     "with another problem": (["-m", "hydra/sweeper=tp", "optimizer=sgd,adam", "epocs=3"], ["2 problems", "did you mean tpe?", "did you mean epochs?"]),
-    "another word for -m": (["hydra.mode=MULTIRUN", "hydra.sweeper.n_trials=abc", "seed=0,1"], ["1 problem", "hydra.sweeper.n_trials "]),
+    "Hydra's other form of -m": (["hydra.mode=MULTIRUN", "hydra.sweeper.n_trials=abc", "seed=0,1"], ["1 problem", "hydra.sweeper.n_trials "]),
     "a launcher with a dot": (["-m", "hydra.launcher=pool", "seed=0,1"], ["1 problem", "hydra.launcher  … hydra/launcher=pool"]),
     "a launcher of a single run": (["hydra/launcher=pool"], ["1 problem", "hydra/launcher  … add -m"]),
     "a sweep's directory of a single run": (["hydra.sweep.dir=x"], ["1 problem", "hydra.sweep.dir  … add -m"]),
@@ -280,7 +280,7 @@ CASES = {
 """The arguments, and parts of the messages; an ellipsis stands for other words of the same line."""
 
 
-def files(folder: Path) -> set[str]:
+def list_files(folder: Path) -> set[str]:
     return {str(p) for p in folder.rglob("*") if "__pycache__" not in str(p)}
 
 
@@ -293,7 +293,7 @@ def test_bad_input(name, here, capsys):
     (here / "empty").mkdir()
     (here / "my.csv").write_text("size,rooms,price\n1,3,2.5\nbig,4,3.5\n" + "3,5,4.5\n" * 9)
     np.savez(here / "my.npz", x=np.array([[1.0, 2.0], [3.0, 4.0], [5.0, np.nan]]), y=np.array([0, 1, 0]))
-    before = files(here)
+    before = list_files(here)
     overrides, words = CASES[name]
     assert main(["train", *overrides]) == 2
     out, err = capsys.readouterr()
@@ -302,5 +302,5 @@ def test_bad_input(name, here, capsys):
     assert "Traceback" not in out + err
     assert "HYDRA_FULL_ERROR" not in out + err
     assert out == ""
-    assert files(here) == before
+    assert list_files(here) == before
     assert "HYDRA_FULL_ERROR" not in os.environ

@@ -30,7 +30,7 @@ from dlopt.rundir.writer import RunWriter
 GROUPS = [g for g in groups.list_groups() if g != "experiment"]
 
 
-def offered(line: str, after: str = "") -> list[str]:
+def complete(line: str, after: str = "") -> list[str]:
     return find_candidates(split(line)[0], after.split())
 
 
@@ -206,19 +206,19 @@ CASES = {
 
 
 def test_candidates_of_each_line(files):
-    wrong = {line: candidates for line, expected in CASES.items() if (candidates := offered(line)) != expected}
+    wrong = {line: candidates for line, expected in CASES.items() if (candidates := complete(line)) != expected}
     assert wrong == {}
 
 
 def test_words_after_the_cursor_and_the_home_directory_count_too(files, monkeypatch):
-    assert offered("train optimizer.", "optimizer=nesterov") == ["optimizer.lr=", "optimizer.momentum="]
-    assert offered("train optimizer=si", "--config-dir own") == ["optimizer=sign"]
+    assert complete("train optimizer.", "optimizer=nesterov") == ["optimizer.lr=", "optimizer.momentum="]
+    assert complete("train optimizer=si", "--config-dir own") == ["optimizer=sign"]
     monkeypatch.setenv("HOME", str(files))
-    assert offered("train --config-dir ~/ow") == [f"{files}/own/"]
+    assert complete("train --config-dir ~/ow") == [f"{files}/own/"]
 
 
 def test_without_runs_there_are_no_candidates(here):
-    assert offered("show ") == offered("train resume=") == []
+    assert complete("show ") == complete("train resume=") == []
 
 
 def test_only_the_newest_of_many_runs_are_offered(here):
@@ -227,8 +227,8 @@ def test_only_the_newest_of_many_runs_are_offered(here):
         run.mkdir(parents=True)
         (run / "status.json").touch()
         os.utime(run / "status.json", (i, i))
-    assert offered("show ") == ["last", *(f"outputs/{i:03}" for i in range(204, 4, -1))]
-    assert offered("show outputs/00") == [f"outputs/00{i}" for i in range(9, -1, -1)]
+    assert complete("show ") == ["last", *(f"outputs/{i:03}" for i in range(204, 4, -1))]
+    assert complete("show outputs/00") == [f"outputs/00{i}" for i in range(9, -1, -1)]
 
 
 def test_every_command_has_a_usage_of_known_kinds():
@@ -239,21 +239,21 @@ def test_every_command_has_a_usage_of_known_kinds():
 
 
 @pytest.mark.parametrize("command", ["runs", "show", "evaluate", "verify", "rerun"])
-def test_flags_and_choices_are_those_of_the_parser(command):
+def test_flags_and_choices_equal_those_of_the_parser(command):
     parser = import_module(f"dlopt.cli.{command}").build_parser()
     flags = {flag: action for action in parser._actions for flag in action.option_strings if flag != "-h"}
-    assert set(offered(f"{command} -")) == {flag for flag in flags if flag.startswith("--")} | {"-q"} & set(flags)
+    assert set(complete(f"{command} -")) == {flag for flag in flags if flag.startswith("--")} | {"-q"} & set(flags)
     for flag, action in flags.items():
         if action.choices:
-            assert offered(f"{command} {flag} ") == list(action.choices)
+            assert complete(f"{command} {flag} ") == list(action.choices)
 
 
-def test_flags_of_train_are_those_of_hydra_and_ours():
-    known = {flag for action in get_args_parser()._actions for flag in action.option_strings}
-    assert set(offered("train -")) - {"-q", "--quiet", "--trust", "--dry-run", "--yes"} <= known
+def test_train_offers_the_flags_of_hydra_and_dlopt():
+    hydra_flags = {flag for action in get_args_parser()._actions for flag in action.option_strings}
+    assert set(complete("train -")) - {"-q", "--quiet", "--trust", "--dry-run", "--yes"} <= hydra_flags
     for flag in ("--cfg", "--info"):
         action = next(a for a in get_args_parser()._actions if flag in a.option_strings)
-        assert offered(f"train {flag} ") == list(action.choices)
+        assert complete(f"train {flag} ") == list(action.choices)
 
 
 # ------------------------------------------------------------------------------- against Hydra
@@ -261,9 +261,9 @@ def test_flags_of_train_are_those_of_hydra_and_ours():
 
 def test_every_group_and_option_is_offered():
     for group in GROUPS:
-        assert f"{group}=" in offered("train ")
-        assert offered(f"train {group}=") == [f"{group}={option}" for option in groups.list_option_names(group)]
-        assert offered(f"list {group} ") == groups.list_option_names(group)
+        assert f"{group}=" in complete("train ")
+        assert complete(f"train {group}=") == [f"{group}={option}" for option in groups.list_option_names(group)]
+        assert complete(f"list {group} ") == groups.list_option_names(group)
 
 
 @pytest.mark.parametrize(
@@ -273,26 +273,26 @@ def test_keys_of_a_search_and_their_values_are_offered(group, option):
     """Compare with the keys that Hydra composes and the values that the class allows."""
     tree = OmegaConf.to_container(compose_config(f"{group}={option}", hydra=True))["hydra"][group.rpartition("/")[2]]
     prefix = group.replace("/", ".")
-    composed = keys({prefix: tree})
-    assert offered(f"train {group}={option} {prefix}.") == [f"{key}=" for key in composed]
+    composed = list_keys({prefix: tree})
+    assert complete(f"train {group}={option} {prefix}.") == [f"{key}=" for key in composed]
     target = get_object(groups.SWEEP_GROUPS[group])
     for key in composed:
         node, names = target, key.removeprefix(f"{prefix}.").split(".")
         for name in names[:-1]:
             node = read_signature(node).parameters[name].hint
         takes = read_signature(node).parameters
-        words = literals(takes[names[-1]].hint) if names[-1] in takes else []
-        assert {f"{key}={word}" for word in words} <= set(offered(f"train {group}={option} {key}="))
+        words = list_literals(takes[names[-1]].hint) if names[-1] in takes else []
+        assert {f"{key}={word}" for word in words} <= set(complete(f"train {group}={option} {key}="))
 
 
-def keys(tree: dict) -> list[str]:
+def list_keys(tree: dict) -> list[str]:
     return [key for key, _ in flatten(tree) if not key.endswith("_target_")]
 
 
 def test_every_setting_is_offered():
     tree = OmegaConf.to_container(compose_config())
-    expected = keys({k: v for k, v in tree.items() if k not in GROUPS})
-    assert [c for c in offered("train ") if c.rstrip("=") not in groups.list_all_groups()] == [
+    expected = list_keys({k: v for k, v in tree.items() if k not in GROUPS})
+    assert [c for c in complete("train ") if c.rstrip("=") not in groups.list_all_groups()] == [
         f"{key}=" for key in expected
     ]
 
@@ -304,7 +304,7 @@ def find_wrong_defaults(tree: dict, line: str) -> list[str]:
         key
         for key, value in flatten(tree)
         if not key.endswith(("_target_", ".path")) and "~" not in str(value)  # for a path, files are offered
-        if parser.parse_override(offered(f"train {line} {key}=")[0]).value() != value
+        if parser.parse_override(complete(f"train {line} {key}=")[0]).value() != value
     ]
 
 
@@ -314,7 +314,9 @@ def test_keys_of_every_option_and_their_defaults_are_offered(monkeypatch):
     for (group, option), tree in compose_every_option().items():
         line = f"{group}={option}"
         nested = [f"{group}.{key}" for key in load_nested_defaults(groups.CONF / group / f"{option}.yaml")]
-        if sorted(offered(f"train {line} {group}.")) != sorted(f"{key}=" for key in (*keys({group: tree}), *nested)):
+        if sorted(complete(f"train {line} {group}.")) != sorted(
+            f"{key}=" for key in (*list_keys({group: tree}), *nested)
+        ):
             wrong.append(line)
         wrong += find_wrong_defaults({group: tree}, line)
     assert wrong == []
@@ -332,21 +334,21 @@ def test_an_option_may_choose_options_of_other_groups(files):
     (files / "own/data/line.yaml").write_text(
         "defaults:\n  - override /loss@_global_.loss: mine\n_target_: mine.Regression\n"
     )
-    assert offered(f"{OWN} data=line loss.") == ["loss.margin="]
-    assert offered(f"{OWN} data=line loss=mse loss.") == ["loss.metrics="]
-    assert offered(f"{OWN} loss.") == ["loss.metrics="]
+    assert complete(f"{OWN} data=line loss.") == ["loss.margin="]
+    assert complete(f"{OWN} data=line loss=mse loss.") == ["loss.metrics="]
+    assert complete(f"{OWN} loss.") == ["loss.metrics="]
     (files / "own/experiment").mkdir()
     (files / "own/experiment/paper.yaml").write_text(
         "# @package _global_\ndefaults:\n  - override /data: line\nseed: 7\n"
     )
-    assert offered(f"{OWN} experiment=paper loss.") == ["loss.margin="]
-    assert offered(f"{OWN} experiment=paper seed=") == ["seed=7"]
+    assert complete(f"{OWN} experiment=paper loss.") == ["loss.margin="]
+    assert complete(f"{OWN} experiment=paper seed=") == ["seed=7"]
 
 
 # ------------------------------------------------------------------------------- against imported classes
 
 
-def literals(hint: object) -> list[str]:
+def list_literals(hint: object) -> list[str]:
     """Return the values that a type hint allows, read with the typing module."""
     if hint is bool:
         return ["true", "false"]
@@ -356,9 +358,9 @@ def literals(hint: object) -> list[str]:
     if typing.get_origin(hint) is typing.Literal:
         return [str(word) for word in inner]
     if typing.get_origin(hint) is typing.Annotated:
-        return literals(inner[0])
+        return list_literals(inner[0])
     several = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    return [word for h in inner for word in literals(h)] if several else []
+    return [word for h in inner for word in list_literals(h)] if several else []
 
 
 def test_static_hints_equal_those_of_imported_classes():
@@ -371,7 +373,7 @@ def test_static_hints_equal_those_of_imported_classes():
             wrong += [
                 f"{group}={option}: {path}.{name}"
                 for name in parameters.keys() - set(groups.supplied_arguments(group))
-                if static_hints.list_allowed_values(target, [name]) != literals(parameters[name].hint)
+                if static_hints.list_allowed_values(target, [name]) != list_literals(parameters[name].hint)
             ]
     assert wrong == []
 
@@ -405,7 +407,7 @@ PIECES = ["optimizer", "regularization", "=", ".", ",", "[", "]", "+", "~", "-",
 def test_any_line_is_answered_by_words_that_complete_it(files, pieces):
     line = "train " + "".join(pieces)
     word = split(line)[0][-1]
-    for candidate in offered(line):
+    for candidate in complete(line):
         assert candidate.startswith(word) or "outputs/" in candidate
         assert "\n" not in candidate
 
@@ -416,8 +418,8 @@ def test_a_broken_configuration_offers_what_it_can(files, monkeypatch):
     (conf / "config.yaml").write_text("defaults: [\n")
     (conf / "optimizer" / "adam.yaml").write_bytes(b"\xff\xfe\x00")
     monkeypatch.setattr(groups, "CONF", Path(conf))
-    assert offered("train optimizer=adam optimizer.") == []
-    assert offered("train epo") == []
-    assert offered("train hydra.sweeper.") == []
+    assert complete("train optimizer=adam optimizer.") == []
+    assert complete("train epo") == []
+    assert complete("train hydra.sweeper.") == []
     (conf / "config.yaml").write_text("- a\n- b\n")
-    assert offered("train epo") == []
+    assert complete("train epo") == []

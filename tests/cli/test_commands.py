@@ -53,7 +53,7 @@ def test_help_names_every_command(capsys):
 
 
 def test_help_and_list_do_not_import_torch(here):
-    """torch takes longer to import than they may take to answer."""
+    """Importing torch would take longer than the commands may take."""
     commands = [["--help"], ["list"], ["list", "optimizer"], ["--version"], ["show"]]
     code = f"import sys; from dlopt.cli import main; [main(argv) for argv in {commands}]; print('torch' in sys.modules)"
     out, _ = start_python(here, "-c", code).communicate()
@@ -205,7 +205,7 @@ def test_a_sweep_over_lists(here, capsys):
 
 
 def test_an_option_inside_an_option_is_chosen_by_its_key(here, capsys):
-    """In one run and in a sweep, with its own keys; files and screen use the same names."""
+    """It works in one run and in a sweep, and with its own keys. Files and screen use the same names."""
     warm = (*BLOBS, "schedule=warmup", "schedule.length=1")
     assert main(["train", *warm, "schedule.then=cosine", "schedule.then.final=0.1"]) == 0
     run = find_run()
@@ -233,16 +233,16 @@ def test_an_option_inside_an_option_may_be_custom(here, capsys):
     (folder / "slow.yaml").write_text(
         "# climbs\n# me\ndefaults:\n  - /schedule@rest: saw\n_target_: mine.ScaledSchedule\nshare: 0.5\n"
     )
-    own = ("--config-dir", "options", "schedule=slow")
-    for more, chosen in ((), "saw"), (("schedule.rest=cosine",), "cosine"):
-        assert main(["train", *BLOBS, *own, *more, f"hydra.run.dir={chosen}"]) == 0
-        assert RunDirectory(chosen).status["settings"]["schedule.rest"] == chosen
-    assert main(["train", *BLOBS, *own, "schedule.rest=sav"]) == 2
+    user_option = ("--config-dir", "options", "schedule=slow")
+    for more, option in ((), "saw"), (("schedule.rest=cosine",), "cosine"):
+        assert main(["train", *BLOBS, *user_option, *more, f"hydra.run.dir={option}"]) == 0
+        assert RunDirectory(option).status["settings"]["schedule.rest"] == option
+    assert main(["train", *BLOBS, *user_option, "schedule.rest=sav"]) == 2
     assert "did you mean saw" in capsys.readouterr().err
 
 
 def test_custom_components(here, capsys):
-    """A class: inherited keys that it lacks are left out with a notice. A folder of options."""
+    """Inherited keys that a class lacks are left out with a notice. A folder can hold options."""
     assert main(["train", *BLOBS, "optimizer._target_=mine.Sign", "optimizer.lr=0.01"]) == 0
     err = capsys.readouterr().err
     assert all(f"optimizer.{key} is left out" in err for key in ("beta1", "beta2", "eps"))
@@ -403,7 +403,7 @@ def test_tensorboard_cannot_be_opened_to_the_network(here, capsys):
 
 
 def test_tensorboard_serves_the_named_run_on_this_machine_only(here, capsys):
-    """A real server, asked over the network. It imports nothing from the working directory."""
+    """Start a real server and query it. It must not import modules from the working directory."""
     (here / "markdown.py").write_text("raise SystemExit(9)\n")
     assert main(["train", "-q", *BLOBS]) == 0
     with socket.socket() as free:

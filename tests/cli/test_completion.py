@@ -74,8 +74,8 @@ def test_no_tab_imports_slow_packages(here):
         f"for words in {words}: main(['completion', 'zsh', '--', f'dlopt {{words}}'])\n"
         "print(sys.modules.keys() & {'torch', 'hydra', 'omegaconf', 'rich', 'numpy', 'tensorboard'})"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "set()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "set()"
 
 
 # ------------------------------------------------------------------------------- words
@@ -113,8 +113,8 @@ def test_an_inserted_word_is_read_back_by_bash():
     names = ["a b", "it's", 'a"b', "$x", "a`b", "a\\b", "a;b&c|d", "(x)", "{a,b}", "a*?", "#a", "!a"]
     quoted = [(name, quote) for name in names for quote in ("", '"', "'") if not (quote == "'" and "'" in name)]
     code = "printf '%s\\n' " + " ".join(f"{quote}{escape_for_bash(name, quote)}{quote}" for name, quote in quoted)
-    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == [name for name, _ in quoted]
+    result = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines() == [name for name, _ in quoted]
 
 
 def test_history_expansion_is_never_offered(tmp_path, monkeypatch):
@@ -158,7 +158,7 @@ def place(tmp_path_factory):
     return folder
 
 
-def environment(place: Path) -> dict[str, str]:
+def make_environment(place: Path) -> dict[str, str]:
     return {"PATH": f"{place}/bin:{os.environ['PATH']}", "HOME": str(place), "TERM": "xterm", "LC_ALL": "C.UTF-8"}
 
 
@@ -214,7 +214,7 @@ class Terminal:
             stderr=inner,
             start_new_session=True,
             cwd=place,
-            env=environment(place),
+            env=make_environment(place),
         )
         os.close(inner)
         self.send(f"{look}; eval \"$(dlopt completion {shell})\"; PS1=rea''dy'> '\n")
@@ -225,17 +225,17 @@ class Terminal:
 
     def until(self, pattern: str) -> str:
         """Read the screen up to a pattern and return the first group of the pattern."""
-        deadline, seen = time.monotonic() + 120, ""
-        while not (match := re.search(pattern, seen, re.DOTALL)):
-            assert time.monotonic() < deadline, seen
+        deadline, text = time.monotonic() + 120, ""
+        while not (match := re.search(pattern, text, re.DOTALL)):
+            assert time.monotonic() < deadline, text
             if select.select([self.screen], [], [], 1)[0]:
-                seen += os.read(self.screen, 65536).decode(errors="replace")
-        self.seen = seen
+                text += os.read(self.screen, 65536).decode(errors="replace")
+        self.screen_text = text
         return match.group(match.re.groups and 1)
 
-    def tab(self, typed: str) -> str:
+    def tab(self, keys: str) -> str:
         """Type keys and return the resulting line."""
-        self.send(f"{typed}\x18\x04")
+        self.send(f"{keys}\x18\x04")
         return self.until(r"LINE<(.*?)>END")
 
     def close(self) -> None:
@@ -274,9 +274,9 @@ TYPED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("typed", TYPED)
-def test_the_tab_key(typed, terminal, place):
-    assert terminal.tab(typed) == TYPED[typed].format(place=place)
+@pytest.mark.parametrize("keys", TYPED)
+def test_the_tab_key(keys, terminal, place):
+    assert terminal.tab(keys) == TYPED[keys].format(place=place)
 
 
 def test_the_tab_key_lists_candidates(terminal):
@@ -284,10 +284,11 @@ def test_the_tab_key_lists_candidates(terminal):
         "dlopt train optimizer=momentum optimizer."
     )
     for key in ("optimizer.lr=", "optimizer.momentum="):
-        assert key in terminal.seen
-    assert "beta1" not in terminal.seen
+        assert key in terminal.screen_text
+    assert "beta1" not in terminal.screen_text
     terminal.tab("dlopt show \t\t")
-    assert terminal.seen.index("outputs/2026-01-02") < terminal.seen.index("outputs/2026-01-01")  # the newest first
+    newest, oldest = map(terminal.screen_text.index, ("outputs/2026-01-02", "outputs/2026-01-01"))
+    assert newest < oldest
 
 
 def test_both_shells_get_the_same_candidates(place, monkeypatch):

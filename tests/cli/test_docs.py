@@ -24,15 +24,15 @@ def squeeze(text):
 
 
 def test_pages_hold_the_whole_documentation_of_each_option(folder):
-    """Each key has a range and a meaning, too."""
+    """Also check that each key has a range and a meaning."""
     missing = []
     for group, name in OPTIONS:
         page = folder.joinpath(f"{docs.get_page_name(group)}.md").read_text()
         (section,) = re.findall(rf"^## {name}\n(.*?)(?=^## |^\[All groups\]|\Z)", page, re.MULTILINE | re.DOTALL)
-        option, shown = option_docs.load_option(group, name), squeeze(section)
+        option, page_text = option_docs.load_option(group, name), squeeze(section)
         parts = [option.summary, *option.text, *option.slips, *option.sources]
         parts += [part for key in option.keys for part in (key.name, key.default, key.range, key.meaning)]
-        missing += [(group, name, part) for part in parts if "".join(part.split()).casefold() not in shown]
+        missing += [(group, name, part) for part in parts if "".join(part.split()).casefold() not in page_text]
         missing += [(group, name, key.name) for key in option.keys if not (key.range and key.meaning)]
     assert missing == []
 
@@ -46,10 +46,10 @@ def test_the_index_links_every_option(folder):
 
 @pytest.mark.parametrize("group", groups.SWEEP_GROUPS)
 def test_pages_of_sweep_groups_hold_what_their_options_share(group, folder):
-    shown = squeeze(folder.joinpath(f"{docs.get_page_name(group)}.md").read_text())
+    page_text = squeeze(folder.joinpath(f"{docs.get_page_name(group)}.md").read_text())
     shared = [p for p in option_docs.load_common_paragraphs(group) if not option_docs.is_table(p)]
     assert shared
-    assert all("".join(paragraph.split()).casefold() in shown for paragraph in shared)
+    assert all("".join(paragraph.split()).casefold() in page_text for paragraph in shared)
 
 
 def test_slips_are_listed_on_one_page(folder):
@@ -58,14 +58,14 @@ def test_slips_are_listed_on_one_page(folder):
     assert all(f"| {docs.escape_markdown(slip)} |".casefold() in listed for slip in slips)
 
 
-def test_tables_have_as_many_cells_in_every_row(folder):
+def test_rows_of_a_table_have_equally_many_cells(folder):
     for file in folder.glob("*.md"):
         for table in re.findall(r"(?:^\|.*\n)+", file.read_text(), re.MULTILINE):
             assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1, file
 
 
 @pytest.mark.parametrize(
-    ("text", "written"),
+    ("text", "expected"),
     [
         ("w_i * |w|", r"w\_i \* \|w\|"),
         ("`then` alone", "`then` alone"),
@@ -73,21 +73,21 @@ def test_tables_have_as_many_cells_in_every_row(folder):
         ("`a|b` a|b", r"`a\|b` a\|b"),
     ],
 )
-def test_markdown_is_escaped_outside_of_code(text, written):
-    assert docs.escape_markdown(text) == written
+def test_markdown_is_escaped_outside_of_code(text, expected):
+    assert docs.escape_markdown(text) == expected
 
 
 @pytest.mark.parametrize(
     ("first", "formula"),
     [("w <- w - lr g", True), ("f(x) = max(0, x)", True), ("W ~ N(0, 1)", True), ("  x = 1", True),
-     ("and w = x is so", False), ("With v = 0 it stands", False)],
+     ("and w = x is so", False), ("With v = 0 it stays", False)],
 )  # fmt: skip
 def test_a_formula_keeps_its_lines(first, formula):
     assert docs.is_formula([first]) is formula
 
 
 def test_published_pages_are_up_to_date(folder):
-    """`make docs` updates them."""
+    """Run `make docs` to update them."""
     published = groups.CONF.parent / "docs" / "catalogue"
     assert {file.name for file in published.iterdir()} == {file.name for file in folder.iterdir()}
     for file in folder.glob("*.md"):

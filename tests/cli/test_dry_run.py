@@ -77,7 +77,7 @@ def test_the_listed_points_are_those_that_run(sampler, here, capsys):
     assert re.findall(r"^\d/4  (.*?)  ", capsys.readouterr().out, re.MULTILINE) == titles
 
 
-def test_an_existing_sweep_lists_what_is_left(train_once, here, capsys):
+def test_an_existing_sweep_lists_its_remaining_points(train_once, here, capsys):
     search = ["-m", "hydra/sweeper=random", "hydra.sweeper.n_trials=2", "optimizer.lr=interval(0.01,0.1)"]
     train_once("train", "-q", *BLOBS, *search, "hydra.sweep.dir=s")
     before = read_files(here)
@@ -108,7 +108,7 @@ def test_a_dry_run_refuses_what_a_start_refuses(train_once, here, capsys):
         assert capsys.readouterr().err == message != ""
 
 
-def test_failed_points_count_as_left_with_retry(here, monkeypatch, capsys):
+def test_failed_points_count_as_remaining_with_retry(here, monkeypatch, capsys):
     keys = ["-m", "optimizer.lr=0.1,0.2", "hydra.sweep.dir=s"]
     with monkeypatch.context() as patch:
         patch.setattr("dlopt.training.loop.step", lambda *_: 1 / 0)

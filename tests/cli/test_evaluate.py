@@ -48,7 +48,7 @@ def test_the_test_split_is_what_the_run_reported(here, capsys):
 
 
 def test_every_command_uses_the_fold_of_the_run(here, capsys):
-    """evaluate, verify, rerun and resume. The folds differ in size and rows."""
+    """The commands are evaluate, verify, rerun and resume. The folds differ in size and rows."""
     losses = []
     for fold, examples in (("0", 9), ("6", 8)):
         folds = ("validation.scheme=kfold", "validation.k=7", f"validation.fold={fold}")
@@ -66,7 +66,7 @@ def test_every_command_uses_the_fold_of_the_run(here, capsys):
 
 
 def test_another_file_is_encoded_as_the_training_data(here, capsys):
-    """With the scale and the classes of the training split, whatever the file holds."""
+    """Use the scale and the classes of the training split, not of the file."""
     draw = np.random.default_rng(0)
     labels = np.array(["ant", "bee", "cow"])
     y = draw.integers(0, 3, 120)
@@ -213,7 +213,7 @@ def test_a_file_that_has_changed_is_not_the_data_of_the_run(here, capsys, monkey
 
 
 def test_errors_of_numbers_have_the_units_of_the_file(here, capsys):
-    """The loss is on the standardized target; the error below it is in prices."""
+    """The loss uses the standardized target; the printed error is in prices."""
     (here / "first.csv").write_text(TABLE)
     argv = ["train", "-q", "data=table", "data.path=first.csv", "data.target=price", "data.kind=numbers", "loss=mse"]
     assert main([*argv, "batch_size=16", "epochs=3"]) == 0

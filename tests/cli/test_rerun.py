@@ -29,7 +29,7 @@ def run(train_once):
     return RunDirectory("outputs/one")
 
 
-def files(run):
+def read_files(run):
     return {p.relative_to(run.path): p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
 
 
@@ -43,12 +43,12 @@ def rerun(capsys, *argv):
 
 
 def test_an_equal_run_is_reported_as_equal(run, capsys):
-    before = files(run)
+    before = read_files(run)
     code, output, other = rerun(capsys)
     assert code == 0
     assert "9 rows compared; every number is equal, bit for bit" in output
     assert "the state after step 9 is equal, bit for bit" in output
-    assert files(run) == before
+    assert read_files(run) == before
     assert re.search(r"-rerun-[0-9a-f]{4}$", other.path.name)
     assert find_differences(read_final_state(other), read_final_state(run)) == []
     assert other.status["settings"] == run.status["settings"]

@@ -14,7 +14,7 @@ HERE = "outputs/multirun/2026-01-01/10-00-00-aaaa"
 
 
 @pytest.fixture
-def searched(here):
+def sweep(here):
     """Return a sweep: nine trials are better at larger rates, three diverge at the largest one, one is pruned."""
     rates = [10 ** (-4 + i / 3) for i in range(9)]
     points = [({"optimizer.lr": lr, "optimizer": ("sgd", "adam")[i % 2], "epochs": 5}, 1.0 - 0.1 * i)
@@ -30,7 +30,7 @@ def show(capsys, *argv):
     return capsys.readouterr().out
 
 
-def test_the_findings_of_a_search(searched, capsys):
+def test_the_findings_of_a_search(sweep, capsys):
     text = show(capsys, "aaaa")
     head, axes, how, progress, *_ = text.splitlines()
     assert head == HERE
@@ -59,7 +59,7 @@ def test_a_negative_number_is_left_out_of_a_logarithmic_axis(here, capsys):
 
 
 def test_more_trials_than_planned_are_counted_without_a_total(here, capsys):
-    """A failed one was repeated."""
+    """For example, if a failed trial was repeated."""
     points = [({"optimizer.lr": 0.1}, 1.0), ({"optimizer.lr": 0.2}, None, "failed"), ({"optimizer.lr": 0.2}, 2.0)]
     write_sweep(here / HERE, [LR_AXIS], points, trials=2)
     assert "\n3 trials have ended: 2 done, 1 failed (33%)" in show(capsys, "aaaa")
@@ -84,7 +84,7 @@ def test_words_of_a_command_line_are_quoted(here, capsys):
     assert "'+regularization=$(reboot); x'" in text
 
 
-def test_a_narrow_terminal_only_breaks_lines(searched, capsys, monkeypatch):
+def test_a_narrow_terminal_only_breaks_lines(sweep, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "3")
     assert "best: trial 8, val/loss 0.2000" in show(capsys, "aaaa")
 
@@ -108,15 +108,15 @@ def test_a_sweep_of_an_earlier_version(here, capsys):
     assert "dlopt train -m optimizer=sgd optimizer.lr=0.01 epochs=28 seed=2,3,4" in " ".join(text.split("\\\n     "))
 
 
-def test_a_damaged_sweep_json_is_reported(searched, capsys):
-    (searched / "sweep.json").write_text("{")
+def test_a_damaged_sweep_json_is_reported(sweep, capsys):
+    (sweep / "sweep.json").write_text("{")
     text = show(capsys, "aaaa")
     assert re.search(r"sweep\.json: .*JSON", " ".join(text.split()))
     assert "best: trial 8" in text
 
 
-def test_a_search_without_runs_and_wrong_keys_are_refused(searched, capsys):
-    write_sweep_json(searched.parent / "11-00-00-bbbb", [LR_AXIS])
+def test_a_search_without_runs_and_wrong_keys_are_refused(sweep, capsys):
+    write_sweep_json(sweep.parent / "11-00-00-bbbb", [LR_AXIS])
     for argv, message in (
         (["bbbb"], "holds no run yet"),
         (["aaaa", "--png", "--heat", "optimizer"], "name two keys"),
@@ -131,12 +131,12 @@ def test_a_search_without_runs_and_wrong_keys_are_refused(searched, capsys):
         assert (out, "Traceback" in err) == ("", False)
 
 
-def test_last_is_the_newest_run_and_a_run_of_a_sweep_is_a_run(searched, capsys):
+def test_last_is_the_newest_run_and_a_run_of_a_sweep_is_a_run(sweep, capsys):
     for name in ("last", "aaaa/8"):
         assert show(capsys, name).splitlines()[0].startswith(HERE + "/")
 
 
-def test_every_picture_is_written_and_named(searched, here, capsys):
+def test_every_picture_is_written_and_named(sweep, here, capsys):
     names = ["history", "effects", "map"]
     assert show(capsys, "aaaa", "--png").split() == [
         f"outputs/reports/multirun-2026-01-01-10-00-00-aaaa-{name}.png" for name in names
@@ -146,7 +146,7 @@ def test_every_picture_is_written_and_named(searched, here, capsys):
     assert all((here / file).read_bytes().startswith(b"\x89PNG") for file in files)
 
 
-def test_runs_of_a_sweep_end_with_its_best(searched, capsys):
+def test_runs_of_a_sweep_end_with_its_best(sweep, capsys):
     assert main(["runs", "aaaa"]) == 0
     *_, best, more = capsys.readouterr().out.splitlines()
     assert best == "best val/loss: 0.2000 of trial 8 (optimizer.lr=0.04642 optimizer=sgd)"
@@ -165,7 +165,7 @@ def test_a_median_below_a_table_of_means_is_named(here, capsys):
     assert text in capsys.readouterr().out
 
 
-def test_the_best_trial_of_runs_does_not_import_optuna(searched, here):
+def test_the_best_trial_of_runs_does_not_import_optuna(sweep, here):
     code = "import sys; from dlopt.cli import main; main(['runs', 'aaaa']); print('optuna' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=here)
-    assert done.stdout.splitlines()[-1] == "False"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=here)
+    assert result.stdout.splitlines()[-1] == "False"

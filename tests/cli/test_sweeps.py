@@ -109,7 +109,7 @@ def test_folds_and_seeds_combine(here):
 
 
 def test_a_resumed_grid_keeps_its_shuffled_order(here):
-    """shuffle() draws another order each time; points would be missing if it counted."""
+    """Each call of shuffle() returns another order; with a new order, points would be missing."""
     command = [*QUICK, HERE, "seed=shuffle(range(6))"]
     assert main(["train", "-m", *command]) == 0
     seeds, axes = list_values("seed"), read_sweep_json()["axes"]
@@ -129,14 +129,14 @@ def test_axes_may_be_typed_in_another_order(here):
     ]
 
 
-def test_axes_may_stand_in_a_file_and_the_command_line_wins(here):
+def test_axes_may_be_in_a_file_and_the_command_line_wins(here):
     folder = here / "options" / "hydra" / "sweeper"
     folder.mkdir(parents=True)
     params = {"optimizer.lr": "0.1,0.01", "seed": "1,2,3", "schedule.then": "cosine,constant"}
     content = {"defaults": ["grid", "_self_"], "params": params}
     (folder / "mine.yaml").write_text(yaml.safe_dump(content))
-    own = ["--config-dir", "options", "hydra/sweeper=mine", "schedule=warmup", "schedule.length=1"]
-    assert main(["train", "-m", *own, *QUICK, HERE, "seed=5"]) == 0
+    user_options = ["--config-dir", "options", "hydra/sweeper=mine", "schedule=warmup", "schedule.length=1"]
+    assert main(["train", "-m", *user_options, *QUICK, HERE, "seed=5"]) == 0
     assert [(r.status["settings"]["optimizer.lr"], r.status["settings"]["schedule.then"]) for r in find_runs().values()] == [
         (0.1, "cosine"), (0.1, "constant"), (0.01, "cosine"), (0.01, "constant")
     ]  # fmt: skip
@@ -160,12 +160,12 @@ def test_pruned_runs_have_their_own_status(here):
     assert RunDirectory("sweep/2/seed-0").last_row()["epoch"] == 1
 
 
-# ------------------------------------------------------------------------------------------------ going on
+# ------------------------------------------------------------------------------------------------ resuming
 
 
 @pytest.mark.parametrize("name", ["a sweep, it's=1", "1e5", "a\\b"])
 def test_a_sweep_directory_may_have_any_name(name, here, capsys):
-    """Hydra is told its name by launchers that are not ours, and on resume."""
+    """Launchers of Hydra and a resumed sweep pass the name to Hydra."""
     assert OverridesParser.create().parse_override(f"x={quote(name)}").value() == name
     before = set(here.iterdir())
     words = [LR, RANDOM, "hydra.sweeper.n_trials=1", "hydra/launcher=basic"]
@@ -177,8 +177,8 @@ def test_a_sweep_directory_may_have_any_name(name, here, capsys):
 
 
 @pytest.fixture
-def begun(here, train_once) -> Path:
-    """The directory of a search that has one point so far."""
+def small_sweep(here, train_once) -> Path:
+    """Return the directory of a search with one finished point."""
     train_once("train", "-m", *QUICK, HERE, LR, RANDOM, "hydra.sweeper.n_trials=1")
     return here / "sweep"
 
@@ -196,40 +196,40 @@ def assert_command_refused(arguments: list[str], capsys: Any, *parts: str) -> No
     assert "HYDRA_FULL_ERROR" not in os.environ
 
 
-def test_another_launcher_drops_the_keys_of_the_former(begun, capsys):
+def test_another_launcher_drops_the_keys_of_the_former(small_sweep, capsys):
     pool = ["hydra/launcher=pool", "hydra.launcher.workers=2"]
-    (begun / "sweep.json").write_text(
+    (small_sweep / "sweep.json").write_text(
         json.dumps({**read_sweep_json(), "command": [*read_sweep_json()["command"], *pool]})
     )
-    same = build_resume_command(begun, ["hydra/launcher=pool", "hydra.sweeper.n_trials=2"], trust=True)
-    assert "hydra.launcher.workers=2" in same
+    command = build_resume_command(small_sweep, ["hydra/launcher=pool", "hydra.sweeper.n_trials=2"], trust=True)
+    assert "hydra.launcher.workers=2" in command
     resume = ["train", "resume=sweep", "--trust", "hydra.sweeper.n_trials=2", "hydra/launcher=local"]
     assert main(resume) == 0, capsys.readouterr().err
     assert list(find_runs()) == ["0", "1"]
 
 
-def test_the_searched_space_cannot_change(begun, capsys):
+def test_the_searched_space_cannot_change(small_sweep, capsys):
     for word in ("epochs=2", "hydra.sweeper.seed=3", "hydra/sweeper=tpe", "+optimizer.lr=1", "hydra.sweep.dir=b"):
         assert_command_refused(["resume=sweep", word], capsys, word.partition("=")[0], "cannot change")
 
 
-def test_a_damaged_sweep_json_is_reported(begun, capsys):
+def test_a_damaged_sweep_json_is_reported(small_sweep, capsys):
     for content in ("", "{", "[]", '{"format": 1}', '{"command": "a=1"}', '{"command": [1]}', "\0", "9" * 5000):
-        (begun / "sweep.json").write_text(content)
+        (small_sweep / "sweep.json").write_text(content)
         assert_command_refused(["resume=sweep"], capsys, "resume ", "sweep/sweep.json is damaged")
 
 
-def test_custom_code_in_a_sweep_needs_trust(begun, capsys):
+def test_custom_code_in_a_sweep_needs_trust(small_sweep, capsys):
     resume = ["resume=sweep", "hydra.sweeper.n_trials=2"]
-    own = "data._target_=mine.Blobs"
-    assert_command_refused(resume, capsys, "resume ", f"sweep names user-defined code, {own}", "--trust")
-    content = (begun / "sweep.json").read_text()
+    override = "data._target_=mine.Blobs"
+    assert_command_refused(resume, capsys, "resume ", f"sweep names user-defined code, {override}", "--trust")
+    content = (small_sweep / "sweep.json").read_text()
     plain = [word for word in read_sweep_json()["command"] if "_target_" not in word]
     for word in ("+x._target_=os.system", "hydra.job_logging.x=1", "hydra.launcher._target_=mine.Evil", "optimizer.name=mine.Rule",
                  "hydra.sweeper.params=${oc.env:HOME}", "~hydra.callbacks", "+data={_target_: mine.Blobs}"):  # fmt: skip
-        (begun / "sweep.json").write_text(json.dumps({**read_sweep_json(), "command": [*plain, word]}))
+        (small_sweep / "sweep.json").write_text(json.dumps({**read_sweep_json(), "command": [*plain, word]}))
         assert_command_refused(resume, capsys, "names user-defined code", word)
-    (begun / "sweep.json").write_text(content)
+    (small_sweep / "sweep.json").write_text(content)
     assert main(["train", *resume, "--trust"]) == 0
     assert list(find_runs()) == ["0", "1"]
 
@@ -256,7 +256,7 @@ CASES = {
     "an unknown option": (["activation=relu,tnh"], ["activation ", "did you mean tanh", "in the run activation=tnh"]),
     "an unknown key": ([RANDOM, "optimizer.lrr=interval(1,2)"], ["optimizer.lrr ", "did you mean lr"]),
     "an end out of range": ([RANDOM, "optimizer.lr=interval(-1,1)"], ["optimizer.lr ", "> 0", "-1"]),
-    "a number for a whole one": (
+    "a number for a whole number": (
         [RANDOM, "epochs=interval(1,5)"], ["epochs ", "a whole number", "search int(interval(1,5))"],
     ),
     "nothing to search": ([RANDOM], ["nothing to search"]),
@@ -265,8 +265,8 @@ CASES = {
         ["validation.fraction=0,0.2", "objective=val/accuracy"], ["objective ", "in the run validation.fraction=0)"],
     ),
     "an objective of two directions": (["objective=val/loss,val/accuracy"], ["objective ", "must be the same for all runs"]),
-    "no number of points": ([RANDOM, LR, "hydra.sweeper.n_trials=null"], ["hydra.sweeper.n_trials ", "must be a number"]),
-    "another number than a grid's": (["seed=1,2", "hydra.sweeper.n_trials=3"], ["hydra.sweeper.n_trials ", "all of its 2 points, got 3"]),
+    "a missing number of points": ([RANDOM, LR, "hydra.sweeper.n_trials=null"], ["hydra.sweeper.n_trials ", "must be a number"]),
+    "a number of trials that differs from the grid": (["seed=1,2", "hydra.sweeper.n_trials=3"], ["hydra.sweeper.n_trials ", "all of its 2 points, got 3"]),
     "a wrong key with a plus": ([RANDOM, LR, "+hydra.sweeper.trails=3"], ["hydra.sweeper.trails ", "did you mean n_trials"]),
     "no such sweeper": (["seed=1,2", "hydra/sweeper=rnadom"], ["hydra/sweeper ", "random"]),
     "Hydra's own sweeper": (["seed=1,2", "hydra/sweeper=basic"], ["hydra/sweeper ", "grid, random, tpe, qmc"]),
@@ -274,14 +274,14 @@ CASES = {
     "seeds and an axis of seeds with pluses": (["++seed=1,2", "hydra.sweeper.seeds=2"], ["hydra.sweeper.seeds ", "leave one out"]),
     "seeds twice": (["optimizer.lr=0.1,0.2", "hydra.sweeper.seeds=[1,1]"], ["hydra.sweeper.seeds ", "different seeds"]),
     "no seeds": (["optimizer.lr=0.1,0.2", "hydra.sweeper.seeds=[]"], ["hydra.sweeper.seeds ", "different seeds"]),
-    "seeds without end": (["optimizer.lr=0.1,0.2", "hydra.sweeper.seeds=4000000000"], ["hydra.sweeper.seeds ", "at most 10,000"]),
+    "too many seeds": (["optimizer.lr=0.1,0.2", "hydra.sweeper.seeds=4000000000"], ["hydra.sweeper.seeds ", "at most 10,000"]),
     "seeds beyond the last": (
         ["optimizer.lr=0.1,0.2", "seed=4294967294", "hydra.sweeper.seeds=3"], ["hydra.sweeper.seeds ", "below 4294967296"]
     ),
-    "folds without end": (
+    "too many folds": (
         ["optimizer.lr=0.1,0.2", "validation.scheme=kfold", "validation.k=4000000000"], ["validation.k ", "10,000 runs at most"]
     ),
-    "folds with seeds without end": (
+    "too many folds and seeds": (
         ["optimizer.lr=0.1,0.2", "validation.scheme=kfold", "validation.k=200", "hydra.sweeper.seeds=200"],
         ["validation.k ", "200 folds with 200 seeds each"],
     ),
@@ -290,15 +290,15 @@ CASES = {
     ),
     "a name for each run's folder": (["seed=1,2", "hydra.sweep.subdir=${hydra.job.override_dirname}"], ["hydra.sweep.subdir ", "leave it"]),
     "no folder for Hydra's files": (["seed=1,2", "hydra.output_subdir=null"], ["hydra.output_subdir ", "must stay .hydra"]),
-    "a file in the way": (["seed=1,2", "hydra.sweep.dir=file/sweep"], ["hydra.sweep.dir ", "file is a file"]),
-    "a run in the way": (["seed=1,2", "hydra.sweep.dir=taken"], ["hydra.sweep.dir ", "already holds a run"]),
+    "a file in place of the directory": (["seed=1,2", "hydra.sweep.dir=file/sweep"], ["hydra.sweep.dir ", "file is a file"]),
+    "a run in place of the directory": (["seed=1,2", "hydra.sweep.dir=taken"], ["hydra.sweep.dir ", "already holds a run"]),
     "a database without a name": ([RANDOM, LR, "hydra.sweeper.storage='sqlite:///s.db'"], ["hydra.sweeper.study ", "needs a name"]),
     "a malformed address": (
         [RANDOM, LR, "hydra.sweeper.study=s", "hydra.sweeper.storage='postgresql://me:hush@host:port/db'"],
         ["hydra.sweeper.storage ", "cannot be opened"],
     ),
-    "no address at all": ([RANDOM, LR, "hydra.sweeper.storage=somewhere"], ["hydra.sweeper.storage ", "somewhere cannot be opened"]),
-    "a database of no kind": (
+    "not an address": ([RANDOM, LR, "hydra.sweeper.storage=somewhere"], ["hydra.sweeper.storage ", "somewhere cannot be opened"]),
+    "an unknown kind of database": (
         [RANDOM, LR, "hydra.sweeper.study=s", "hydra.sweeper.storage='orakel://me:hush@host/db'"],
         ["hydra.sweeper.storage ", "orakel://me:***@host/db cannot be opened", "orakel"],
     ),
@@ -332,7 +332,7 @@ def test_a_port_where_no_server_listens(here, capsys):
         assert_command_refused(["-m", *QUICK, *more], capsys, "hydra.sweeper.storage ", message, "refused")
 
 
-def test_another_search_in_the_same_directory_is_refused(begun, capsys):
+def test_another_search_in_the_same_directory_is_refused(small_sweep, capsys):
     for words, key, message in (
         (["optimizer.lr=interval(1e-3,1e-1)"], "optimizer.lr", "was tag(log,interval(0.001,0.1)) in this study"),
         ([LR, "epochs=2"], "epochs", "was 1 in this study, and is 2 now"),
@@ -345,7 +345,7 @@ def test_another_search_in_the_same_directory_is_refused(begun, capsys):
         assert_command_refused(search, capsys, key, message, "hydra.sweep.dir")
 
 
-def test_a_search_cannot_be_shortened(begun, capsys):
+def test_a_search_cannot_be_shortened(small_sweep, capsys):
     command = ["-m", *QUICK, HERE, LR, RANDOM]
     assert main(["train", *command, "hydra.sweeper.n_trials=2"]) == 0
     capsys.readouterr()
@@ -357,9 +357,9 @@ def test_a_search_cannot_be_shortened(begun, capsys):
         capsys.readouterr()
 
 
-def test_a_directory_with_runs_and_without_a_study_is_refused(begun, capsys):
+def test_a_directory_with_runs_and_without_a_study_is_refused(small_sweep, capsys):
     """Also with a new database, as after a relative address was resolved in another directory. It is removed again."""
-    (begun / "study.log").unlink()
+    (small_sweep / "study.log").unlink()
     for store in ([], ["hydra.sweeper.storage='sqlite:///new.db'", "hydra.sweeper.study=s"]):
         search = ["-m", *QUICK, HERE, LR, RANDOM, *store]
         assert_command_refused(search, capsys, "already holds runs, and no study of them")
@@ -376,7 +376,7 @@ def test_a_directory_with_repeated_runs_and_without_a_study_is_refused(here, cap
 
 @pytest.mark.parametrize("what", ["study.log", "."])
 def test_a_search_that_loses_its_files_has_stopped(what, here, monkeypatch, capsys):
-    """Something was started, and the command was right."""
+    """The message does not say that nothing was started, since the command was valid."""
     perform = execute.perform
 
     def perform_and_lose(*args, **kwargs):

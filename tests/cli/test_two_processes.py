@@ -1,4 +1,4 @@
-"""Two processes with one directory: one works there, and the other names it."""
+"""Two processes with one directory: only one writes, and the other reports it."""
 
 import json
 import re
@@ -24,7 +24,7 @@ def read_files(folder):
 
 @pytest.fixture
 def running(forks, tmp_path):
-    """An endless run in the directory run; killed after the test."""
+    """Start an endless run in the directory run; kill it after the test."""
     job = forks.start(ENDLESS, tmp_path, MINE)
     wait_until_training(job, tmp_path)
     yield job
@@ -87,15 +87,15 @@ def test_only_one_of_two_processes_resumes_a_run(running, forks, tmp_path):
     jobs = [forks.start(["train", "-q", "resume=run", "--trust"], tmp_path, MINE) for _ in range(2)]
     wait_until(lambda: any(job.has_ended for job in jobs))
     (refused,) = [job for job in jobs if job.has_ended]
-    (going,) = [job for job in jobs if job is not refused]
+    (resuming,) = [job for job in jobs if job is not refused]
     ended = refused.wait()
     # The other may hold the directory and not have written its name yet.
-    holder = rf"being written by (process {going.pid} on |another process)"
+    holder = rf"being written by (process {resuming.pid} on |another process)"
     assert (ended.code, bool(re.search(holder, ended.err))) == (2, True), ended
-    wait_until(lambda: run.status["pid"] == going.pid or going.has_ended)
+    wait_until(lambda: run.status["pid"] == resuming.pid or resuming.has_ended)
     assert len(run.status["before"]) == 1
-    going.kill(signal.SIGINT)
-    assert going.wait().code in (130, -signal.SIGINT)
+    resuming.kill(signal.SIGINT)
+    assert resuming.wait().code in (130, -signal.SIGINT)
 
 
 def test_a_run_that_was_taken_over_stops_writing(running, tmp_path):

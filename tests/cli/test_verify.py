@@ -29,7 +29,7 @@ def run(train_once):
     return find_run()
 
 
-def files(run):
+def read_files(run):
     return {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
 
 
@@ -48,7 +48,7 @@ def verify(capsys, *argv):
 def test_every_part_of_an_intact_run_is_equal(run, capsys, tmp_path, monkeypatch):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    before = files(run)
+    before = read_files(run)
     for argv, steps, rows, end in (
         ([], "steps 9 to 9, replayed from the checkpoint after step 8", 1, 9),
         (["--all"], "steps 1 to 9, replayed from the start", 9, 9),
@@ -62,7 +62,7 @@ def test_every_part_of_an_intact_run_is_equal(run, capsys, tmp_path, monkeypatch
         assert steps in output
         assert re.search(rf"\b{rows} rows? compared; every number is equal, bit for bit", output)
         assert (f"the checkpoint after step {end} is equal, bit for bit" in output) == (end is not None)
-    assert files(run) == before
+    assert read_files(run) == before
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
@@ -96,7 +96,7 @@ def test_quiet_prints_nothing(run, capsys):
 
 @pytest.mark.parametrize("key", ["model", "state", "best", "evaluations"])
 def test_a_change_in_a_kept_checkpoint_is_named(key, run, capsys):
-    """At the end of a part, or at its beginning, which changes all numbers after it."""
+    """The checkpoint is at the end of a part, or at its beginning, where it changes all later numbers."""
     content = checkpoint_file.load(run.checkpoint_after(8))
 
     def change(x):

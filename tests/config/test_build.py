@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import time
 import weakref
 
 import pytest
@@ -28,7 +29,7 @@ def test_preprocessing_is_fitted_on_the_training_rows_only():
 
 
 @pytest.mark.parametrize(
-    ("fraction", "named", "expected"),
+    ("fraction", "objective", "expected"),
     [
         ("0.2", "val/loss", "val/loss"),
         ("0.2", "train/loss", "train/loss"),
@@ -36,8 +37,10 @@ def test_preprocessing_is_fitted_on_the_training_rows_only():
         ("0", "train/accuracy", "train/accuracy"),
     ],
 )
-def test_the_objective_falls_back_to_train_loss_without_a_validation_split(fraction, named, expected):
-    experiment = build_experiment("data=digits", "arch=linear", f"validation.fraction={fraction}", f"objective={named}")
+def test_the_objective_falls_back_to_train_loss_without_a_validation_split(fraction, objective, expected):
+    experiment = build_experiment(
+        "data=digits", "arch=linear", f"validation.fraction={fraction}", f"objective={objective}"
+    )
     assert experiment.objective == expected
 
 
@@ -72,12 +75,10 @@ def test_the_number_of_threads_follows_the_work_of_a_step(monkeypatch):
 
 
 def test_seconds_grow_and_stay_below_the_wall_time(tmp_path):
-    import time
-
     experiment = build_blobs("epochs=30")
-    began = time.perf_counter()
+    start = time.perf_counter()
     (summary,), (run,) = train_runs(tmp_path, experiment)
-    wall = time.perf_counter() - began
+    wall = time.perf_counter() - start
     seconds = [row["seconds"] for row in run.rows()]
     assert seconds[0] > 0
     assert seconds == sorted(seconds)
@@ -98,11 +99,11 @@ def test_a_data_set_chooses_an_arch_and_the_command_line_overrides_it(tmp_path):
 
 
 def test_plain_mappings_build_the_same_experiment_and_are_not_changed():
-    typed = ["arch=mlp", "optimizer=momentum", "schedules.momentum=ramp", "regularization=[l2,dropout]"]
-    config = compose_config(*map(to_hydra, typed), "arch.widths=[7]", "regularization.l2.strength=${optimizer.lr}")
+    overrides = ["arch=mlp", "optimizer=momentum", "schedules.momentum=ramp", "regularization=[l2,dropout]"]
+    config = compose_config(*map(to_hydra, overrides), "arch.widths=[7]", "regularization.l2.strength=${optimizer.lr}")
     tree = OmegaConf.to_container(config, resolve=True)
     before = copy.deepcopy(tree)
-    one, other = build(config, typed), build(tree, typed)
+    one, other = build(config, overrides), build(tree, overrides)
     assert tree == before
     assert one[1] == other[1]
     assert torch.equal(one[0].w, other[0].w)
@@ -118,35 +119,35 @@ def test_a_missing_value_of_a_setting_is_reported():
 
 
 def test_a_shared_data_set_is_checked_once(monkeypatch):
-    seen = []
-    look = splits._is_in_order
+    checked = []
+    is_in_order = splits._is_in_order
     monkeypatch.setattr(
-        splits, "_is_in_order", lambda dataset, problems: seen.append(dataset) or look(dataset, problems)
+        splits, "_is_in_order", lambda dataset, problems: checked.append(dataset) or is_in_order(dataset, problems)
     )
     problems = Problems()
     good = Dataset(Split(torch.ones(4, 2), torch.tensor([0, 1, 0, 1])), Split(torch.ones(1, 2), torch.tensor([0])), 2)
     assert [splits.check_dataset(good, problems) for _ in range(3)] == [True] * 3
-    assert seen == [good]
+    assert checked == [good]
     bad = dataclasses.replace(good, outputs=1)
     assert [splits.check_dataset(bad, problems) for _ in range(2)] == [False] * 2
-    assert seen == [good, bad, bad]
+    assert checked == [good, bad, bad]
     assert len(problems.errors) == 2
-    seen.clear()
-    gone = weakref.ref(good)
+    checked.clear()
+    reference = weakref.ref(good)
     del good, bad
-    assert gone() is None, "the cache keeps no data set alive"
+    assert reference() is None, "the cache keeps no data set alive"
 
 
 def test_training_does_not_change_shared_data(tmp_path):
-    typed = ("data=digits", "arch=mlp", "batch_size=full", "augmentation=translate", "preprocess=standardize",
+    overrides = ("data=digits", "arch=mlp", "batch_size=full", "augmentation=translate", "preprocess=standardize",
              "regularization=[input_noise,dropout]", "optimizer=sam", "steps=3", f"device={DEVICE}")  # fmt: skip
     shared = [
         x
-        for s in (build_experiment(*typed).train, build_experiment("data=digits", "arch=linear").train)
+        for s in (build_experiment(*overrides).train, build_experiment("data=digits", "arch=linear").train)
         for x in (s.inputs, s.targets)
     ]
     before = [x.clone() for x in shared]
-    train_runs(tmp_path, build_experiment(*typed))
+    train_runs(tmp_path, build_experiment(*overrides))
     again = build_experiment("data=digits", "arch=linear").train
     assert again.inputs is shared[2]
     assert all(torch.equal(x, y) for x, y in zip(shared, before, strict=True))
@@ -163,9 +164,9 @@ def test_building_a_network_neither_depends_on_nor_changes_the_global_generator(
 
 
 def test_dropping_keys_of_another_class_leaves_the_mappings_of_the_caller():
-    typed = ["optimizer=adam", "optimizer._target_=dlopt.optimizer.sgd.SGD"]
-    tree = OmegaConf.to_container(compose_config(*typed), resolve=True)
+    overrides = ["optimizer=adam", "optimizer._target_=dlopt.optimizer.sgd.SGD"]
+    tree = OmegaConf.to_container(compose_config(*overrides), resolve=True)
     before = copy.deepcopy(tree)
-    _, notices = build(tree, typed)
+    _, notices = build(tree, overrides)
     assert any("is left out" in notice for notice in notices)
     assert tree == before

@@ -93,13 +93,13 @@ def test_a_new_group_needs_no_change_outside_its_own_files(tmp_path):
         (tmp_path / name).write_text(text)
     with (tmp_path / "dlopt/training/loop.py").open("a") as loop:
         loop.write(USE)
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "run.py", str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
-    assert "multiply" in done.stdout
+    assert result.returncode == 0, result.stderr
+    assert "multiply" in result.stdout
     codes, plain, scaled, wrong = json.loads((tmp_path / "results.json").read_text())
     assert codes == [0, 0]
     torch.testing.assert_close(torch.tensor(scaled), 3 * torch.tensor(plain))
     assert wrong == 2
-    assert "scaling.factor" in done.stderr
+    assert "scaling.factor" in result.stderr

@@ -6,12 +6,12 @@ from helpers import compose_config
 from dlopt.config.build import build
 
 
-def notices(*overrides: str) -> list[str]:
+def list_notices(*overrides: str) -> list[str]:
     return build(compose_config(*overrides), overrides)[1]
 
 
 @pytest.mark.parametrize(
-    ("chosen", "expected"),
+    ("overrides", "expected"),
     [
         (["arch=linear", "activation=elu", "activation.alpha=2"], ["activation: LinearModel has no place for it"]),
         (
@@ -23,10 +23,10 @@ def notices(*overrides: str) -> list[str]:
         (["arch=resnet", "activation=tanh", "normalization=batch", "regularization=dropout"], []),
     ],
 )
-def test_components_that_a_network_does_not_use(chosen, expected):
-    assert notices(*chosen) == expected
+def test_components_that_a_network_does_not_use(overrides, expected):
+    assert list_notices(*overrides) == expected
 
 
 def test_epochs_next_to_steps():
-    assert notices("arch=linear", "epochs=3", "steps=7") == ["epochs: steps=7 takes its place"]
-    assert notices("arch=linear", "epochs=3", "steps=null") == []
+    assert list_notices("arch=linear", "epochs=3", "steps=7") == ["epochs: steps=7 takes its place"]
+    assert list_notices("arch=linear", "epochs=3", "steps=null") == []

@@ -26,7 +26,7 @@ from torch import nn
 from dlopt import prng
 from dlopt.loss.cross_entropy import CrossEntropy
 from dlopt.normalization.batch import BatchNorm
-from dlopt.objective.bound import GRADIENT_KEYS, WEIGHT_KEYS
+from dlopt.objective.bound import GRADIENT_KEYS, INPUT_KEYS, WEIGHT_KEYS
 from dlopt.objective.oracle import MiniBatchObjective
 from dlopt.objective.problem import Problem
 from dlopt.parts import StochasticSite
@@ -131,6 +131,17 @@ def test_noise_on_weights_changes_where_the_gradient_is_taken():
     torch.testing.assert_close(objective.value(w), loss + 0.5 * STRENGTH * (mask * w * w).sum())
     torch.testing.assert_close(objective.gradient(w)[1], g * ratio + STRENGTH * mask * w)
     torch.testing.assert_close(objective.first.loss, loss)
+
+
+def test_regularizations_of_inputs_act_in_turn_with_random_numbers_of_their_own():
+    rules = (InputNoise(0.5), InputNoise(0.25))
+    problem, w = make_problem(rules=rules)
+    plain, at = make_problem()
+    x, y = draw_data()
+    noisy = x
+    for i, rule in enumerate(rules):
+        noisy = rule.inputs(noisy, prng.fold_in(KEYS[0], INPUT_KEYS + i))
+    torch.testing.assert_close(ask(problem, x, y, KEYS[0], w), ask(plain, noisy, y, KEYS[0], at))
 
 
 def test_noise_on_inputs_is_training_on_the_changed_inputs():

@@ -120,7 +120,7 @@ def test_a_length_whose_averaging_has_started_already_is_refused(here, capsys):
     run = train("averaging=polyak", "regularization=early_stopping", "epochs=99",
                 "regularization.early_stopping.cumulative=1", "optimizer=sgd", "optimizer.lr=3")  # fmt: skip
     steps = run.summary["step"]
-    assert f"{steps} are done without it: make more of them" in check_refused(run, capsys, f"steps={steps + 1}")
+    assert f"{steps} are done without it: choose more steps" in check_refused(run, capsys, f"steps={steps + 1}")
 
 
 def test_changed_settings_are_stored_with_the_run(run, capsys):

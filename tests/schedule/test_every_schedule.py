@@ -375,7 +375,7 @@ def test_the_monitored_metric_is_checked_inside_another_schedule_too(at, metric,
 
 
 def test_an_optimizer_without_a_rate_cannot_follow_a_metric():
-    with pytest.raises(ConfigError, match="has no rate lr"):
+    with pytest.raises(ConfigError, match="has no learning rate"):
         build_blobs("optimizer=custom", "optimizer._target_=mine.NormalizedDescent", "schedule=custom",
               "schedule._target_=mine.FollowMetric", "+schedule.monitor=val/loss")  # fmt: skip
 

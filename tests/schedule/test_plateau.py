@@ -124,7 +124,7 @@ def test_after_a_warmup_it_starts_from_the_whole_rate(tmp_path):
     (["validation.fraction=0"], "schedule.monitor", "needs a validation split"),
     (["schedule.factor=1"], "schedule.factor", "> 0 and < 1"),
     (["schedule.patience=-1"], "schedule.patience", ">= 0"),
-    (["optimizer=custom", "optimizer._target_=mine.NormalizedDescent"], "schedule", "has no rate lr"),
+    (["optimizer=custom", "optimizer._target_=mine.NormalizedDescent"], "schedule", "has no learning rate"),
 ])  # fmt: skip
 def test_an_invalid_plateau_is_refused(overrides, key, words):
     assert_build_refused(lambda: build_blobs("schedule=plateau", *overrides), key, words)

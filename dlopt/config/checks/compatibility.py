@@ -21,16 +21,16 @@ from dlopt.objective.clipping import Clip
 from dlopt.training.experiment import Settings
 
 
-def check_nodes(groups: Mapping[str, dict[str, Any]], typed: Sequence[Override], problems: Problems) -> None:
+def check_nodes(groups: Mapping[str, dict[str, Any]], overrides: Sequence[Override], problems: Problems) -> None:
     """Check every node against its target's signature, and every group against how many options it takes."""
-    for override in typed:
+    for override in overrides:
         group, _, path = override.key.partition("@")
         if compose_groups.is_single(group) and override.value.startswith("["):
             message = f"takes one option, not a list, got {override.value}; add -m and commas for a run of each"
             problems.add(path or group, message)
     for path, node in targets.iter_nodes(groups):
         if problems.has_no_problem(path):
-            targets.check(path, node, [override.key for override in typed], problems)
+            targets.check(path, node, [override.key for override in overrides], problems)
     for name, node in groups.items():
         declared = declared_groups().get(name)
         if declared is None or declared.multiple:
@@ -41,9 +41,9 @@ def check_nodes(groups: Mapping[str, dict[str, Any]], typed: Sequence[Override],
             problems.add(name, f"choose one of {', '.join(compose_groups.list_option_names(name))}")
 
 
-def check_typed(settings: Settings, typed: Sequence[Override], problems: Problems) -> None:
-    """Check for typed settings without effect: of another validation scheme, or epochs if steps is set."""
-    keys = {override.key for override in typed}
+def check_typed(settings: Settings, overrides: Sequence[Override], problems: Problems) -> None:
+    """Check for typed settings without effect: keys of another validation scheme, and epochs if steps is set."""
+    keys = {override.key for override in overrides}
     check_validation(settings.validation, keys, problems)
     if settings.steps is None or "epochs" not in keys:
         return
@@ -70,7 +70,7 @@ def check_data_compatibility(dataset: parts.Dataset, components: Components, pro
 
 
 def check_optimizer_requirements(components: Components, settings: Settings | None, problems: Problems) -> None:
-    """Check what acts next to an optimizer that has no learning rate, or that needs the true gradient."""
+    """Check for components that conflict with an optimizer that has no learning rate, or needs the true gradient."""
     optimizer = components.single.get("optimizer")
     if optimizer is None:
         return
@@ -87,7 +87,7 @@ def check_optimizer_requirements(components: Components, settings: Settings | No
 
 
 def check_optimizer(optimizer: parts.Optimizer, w: Tensor, layout: Layout, device: str, problems: Problems) -> None:
-    """Let an optimizer check the weights that it is to train, if it has a check of its own."""
+    """Let an optimizer that defines `check` check the weights that it will train."""
     if not parts.overrides(optimizer, "check", parts.Optimizer):
         return
     try:

@@ -114,7 +114,7 @@ def _apply_transforms(
             problems.add(at, f"must make inputs and targets like the given ones, {expected}; it makes {actual}")
             continue
         if uses_global_generator:
-            wrong = "draws from torch's global generator, so no run of it could be repeated"
+            wrong = "draws from torch's global generator, so runs are not reproducible"
             problems.add(at, f"{wrong}; draw from the key, with dlopt.prng.uniform or another function of dlopt.prng")
         if not all(torch.equal(old, new) for old, new in zip((x, y), copies, strict=True)):
             problems.add(at, "changes the batch that it is given, which may be handed out again; make a new tensor")
@@ -177,7 +177,7 @@ def _check_purity(model: nn.Module, x: Tensor, problems: Problems) -> None:
         with torch.no_grad():
             model(x)
     except Exception:
-        return  # such as a batch of two that is too small: training will report it
+        return  # for example, a batch of two is too small: training will report it
     finally:
         uses_global_generator = not torch.equal(before, torch.get_rng_state())
         torch.set_rng_state(before)
@@ -185,7 +185,7 @@ def _check_purity(model: nn.Module, x: Tensor, problems: Problems) -> None:
             if isinstance(module, parts.BatchStatisticsModule):
                 module.batch_stats = {}
     if uses_global_generator:
-        wrong = "draws from torch's global generator in training, so no run of it could be repeated"
+        wrong = "draws from torch's global generator in training, so runs are not reproducible"
         problems.add(
             "arch", f"{wrong}; use nn.Dropout, or the dropout(site) that dlopt passes, and no other randomness"
         )
@@ -230,17 +230,17 @@ def check_metrics(
         return
     names = ["loss", *metrics]
     possible = [f"{split}/{name}" for split in ("val", "train") for name in names]
-    written = possible if validates else [f"train/{name}" for name in names]
+    available = possible if validates else [f"train/{name}" for name in names]
     if settings.objective not in possible:
-        problems.add("objective", f"no run writes '{settings.objective}'{did_you_mean(settings.objective, written)}")
-    elif settings.objective not in written and settings.objective != "val/loss":  # for which train/loss is used
+        problems.add("objective", f"no run writes '{settings.objective}'{did_you_mean(settings.objective, available)}")
+    elif settings.objective not in available and settings.objective != "val/loss":  # for which train/loss is used
         instead = settings.objective.replace("val/", "train/")
         problems.add("objective", f"needs a validation split; set validation.fraction above 0, or objective={instead}")
     for key, monitor in iter_monitors("", components):
-        if monitor in possible and monitor not in written:
+        if monitor in possible and monitor not in available:
             problems.add(key, "needs a validation split; set validation.fraction above 0")
-        elif monitor not in written:
-            problems.add(key, f"no run writes '{monitor}'{did_you_mean(monitor, written)}")
+        elif monitor not in available:
+            problems.add(key, f"no run writes '{monitor}'{did_you_mean(monitor, available)}")
 
 
 def iter_monitors(key: str, part: Any) -> Iterator[tuple[str, str]]:

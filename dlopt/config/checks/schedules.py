@@ -39,9 +39,9 @@ def bind_schedules(
     bound: dict[HyperparameterRef, parts.Schedule] = {}
     for name, schedule in schedules.items():
         if "optimizer" in components and problems.has_no_problem(f"regularization.{name.partition('.')[0]}"):
-            number = _find_hyperparameter(name, components["optimizer"], regularization, problems)
-            if number is not None:
-                bound[number] = schedule
+            ref = _find_hyperparameter(name, components["optimizer"], regularization, problems)
+            if ref is not None:
+                bound[ref] = schedule
     return bound
 
 
@@ -50,28 +50,28 @@ def _find_hyperparameter(
 ) -> HyperparameterRef | None:
     """Return the hyperparameter that a name stands for; None with a problem added."""
     if name == "lr":
-        problems.add(f"{SCHEDULES}.lr", "the rate has a group of its own: schedule=NAME")
+        problems.add(f"{SCHEDULES}.lr", "the learning rate has its own group: schedule=NAME")
         return None
     option, _, field = name.partition(".")
     part: Any = regularization.get(option, optimizer)
     if option in regularization and _can_stop_run(part):
-        message = f"no step has to do with {option}, which looks at evaluations: leave it out"
+        message = f"{option} acts on evaluations, not on steps: leave it out"
         problems.add(f"{SCHEDULES}.{name}", message)
         return None
     path = dotted_fields.find_field(part, name if part is optimizer else field or "strength")
     if path is not None and _is_hyperparameter(part, path):
         return HyperparameterRef(name, "optimizer" if part is optimizer else option, path)
-    known = sorted(_list_hyperparameters(part) - {"lr"})
+    names = sorted(_list_hyperparameters(part) - {"lr"})
     if option in regularization:
-        advice = did_you_mean(name, [f"{option}.{k}" for k in known]) or "; it has none"
-        problems.add(f"{SCHEDULES}.{name}", f"regularization.{option} has no such number{advice}")
+        advice = did_you_mean(name, [f"{option}.{k}" for k in names]) or "; it has none"
+        problems.add(f"{SCHEDULES}.{name}", f"regularization.{option} has no such hyperparameter{advice}")
     else:
         for other, regularizer in regularization.items():
             if not _can_stop_run(regularizer):  # the name of a regularization stands for its strength
                 fields = sorted(_list_hyperparameters(regularizer))
-                known += [other if f == "strength" else f"{other}.{f}" for f in fields]
-        message = f"{type(optimizer).__name__} has no such number, and no such regularization is chosen"
-        problems.add(f"{SCHEDULES}.{name}", message + did_you_mean(name, known))
+                names += [other if f == "strength" else f"{other}.{f}" for f in fields]
+        message = f"{type(optimizer).__name__} has no such hyperparameter, and no such regularization is chosen"
+        problems.add(f"{SCHEDULES}.{name}", message + did_you_mean(name, names))
     return None
 
 
@@ -86,9 +86,9 @@ def check(
     """Check every schedule over a run of this many steps, and that averaging starts before its end."""
     if "schedule" in components:
         _check_lr_schedule(components["schedule"], components.get("optimizer"), steps, per_epoch, problems)
-    for number, schedule in schedules.items():
-        part = components["optimizer"] if number.part == "optimizer" else regularization[number.part]
-        _check_hyperparameter(number, schedule, part, steps, per_epoch, problems)
+    for ref, schedule in schedules.items():
+        part = components["optimizer"] if ref.part == "optimizer" else regularization[ref.part]
+        _check_hyperparameter(ref, schedule, part, steps, per_epoch, problems)
     averaging = components.get("averaging")
     if averaging is None:
         return
@@ -98,8 +98,8 @@ def check(
         problems.add("averaging", describe_failure(error))
         return
     if first >= steps:
-        late = f"would take in its first iterate after step {first + 1}; the run ends after {steps}"
-        problems.add("averaging", f"{late}: let it begin sooner")
+        late = f"would start after step {first + 1}; the run ends after step {steps}"
+        problems.add("averaging", f"{late}: start it earlier")
 
 
 def _check_lr_schedule(
@@ -109,19 +109,19 @@ def _check_lr_schedule(
     factors = _compute_factors("schedule", schedule, steps, per_epoch, problems)
     moves = any(factor != 1.0 for factor in factors.values()) or any(iter_monitors("schedule", schedule))
     if moves and optimizer is not None and dotted_fields.find_field(optimizer, "lr") is None:
-        problems.add("schedule", f"{type(optimizer).__name__} has no rate lr to change; use schedule=constant")
+        problems.add("schedule", f"{type(optimizer).__name__} has no learning rate to change; use schedule=constant")
 
 
 def _check_hyperparameter(
-    number: HyperparameterRef, schedule: parts.Schedule, part: Any, steps: int, per_epoch: int, problems: Problems
+    ref: HyperparameterRef, schedule: parts.Schedule, part: Any, steps: int, per_epoch: int, problems: Problems
 ) -> None:
     """Check that the schedule of another hyperparameter keeps it within its range."""
-    path = f"{SCHEDULES}.{number.name}"
-    value, hint = dotted_fields.get_field(part, number.field), _hint(part, number.field)
+    path = f"{SCHEDULES}.{ref.name}"
+    value, hint = dotted_fields.get_field(part, ref.field), _hint(part, ref.field)
     for step, factor in _compute_factors(path, schedule, steps, per_epoch, problems).items():
         wrong = describe_mismatch(value * factor, hint)
         if wrong:
-            problems.add(path, f"at step {step} the factor {factor:.4g} makes {value:.10g} a number that {wrong}")
+            problems.add(path, f"at step {step}, {value:.10g} times the factor {factor:.4g} {wrong}")
             return
 
 
@@ -167,7 +167,7 @@ def _list_hyperparameters(part: Any) -> set[str]:
 
 
 def _can_stop_run(part: parts.Regularization) -> bool:
-    """Return whether a regularization decides when a run ends; then its hyperparameters have no part in a step."""
+    """Return whether a regularization decides when a run ends. A step does not use its hyperparameters."""
     return parts.overrides(part, "stop", parts.Regularization)
 
 

@@ -20,8 +20,8 @@ class FittedDataState(NamedTuple):
     """The state of a finished run's data.
 
     statistics      the statistics of each preprocessing
-    encoding        how the user's own files became tensors
-    is_other_data   other data than in training are loaded; they are not split into training and validation
+    encoding        the encoding of the user's own files as tensors
+    is_other_data   whether other data than in training are loaded; they are not split into training and validation
     """
 
     statistics: Mapping[str, Mapping[str, Tensor]]
@@ -70,15 +70,15 @@ def split_dataset(
     return train, validation
 
 
-def check_validation(validation: ValidationSettings, typed: Collection[str], problems: Problems) -> None:
+def check_validation(validation: ValidationSettings, typed_keys: Collection[str], problems: Problems) -> None:
     """Check that no key of the other validation scheme was typed, and that the fold exists."""
     k, index = validation.k, validation.fold
     if validation.scheme == "holdout":
-        for key, is_set in (("k", "validation.k" in typed), ("fold", index is not None)):
+        for key, is_set in (("k", "validation.k" in typed_keys), ("fold", index is not None)):
             if is_set:
                 problems.add(f"validation.{key}", "is for validation.scheme=kfold: add that, or leave it out")
         return
-    if "validation.fraction" in typed:
+    if "validation.fraction" in typed_keys:
         wrong = f"is for validation.scheme=holdout, and a fold is one of validation.k={k} parts"
         problems.add("validation.fraction", f"{wrong}: leave it out")
     if index is None:
@@ -163,7 +163,7 @@ def _is_in_order(dataset: parts.Dataset, problems: Problems) -> bool:
 
 
 def _find_split_error(split: parts.Split, dataset: parts.Dataset) -> str | None:
-    """Return what is wrong with the inputs or targets of a split, if anything is."""
+    """Return the first error in the inputs or targets of a split, or None."""
     x, y = split.inputs, split.targets
     if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
         return f"inputs and targets must be tensors, got {type(x).__name__}, {type(y).__name__}"

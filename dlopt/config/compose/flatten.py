@@ -12,15 +12,15 @@ from dlopt.formatting import format_override
 from dlopt.storage.safe_read import LARGEST
 
 
-def flatten_settings(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+def flatten_settings(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
     """Return the choices and keys of a run. A group of several options holds their names: none, l2, [l2,dropout].
 
-    config is the composed configuration in plain dictionaries; chosen is the option of each group. A custom class is a
+    config is the composed configuration in plain dictionaries; choices is the option of each group. A custom class is a
     setting; a class of dlopt is implied by its option.
     """
     order = [compose_groups.PRESETS, "data", *_defaults()]
-    ordered = sorted(chosen, key=lambda group: order.index(group) if group in order else len(order))
-    settings: dict[str, Any] = {group: chosen[group] for group in ordered if isinstance(chosen[group], str)}
+    ordered = sorted(choices, key=lambda group: order.index(group) if group in order else len(order))
+    settings: dict[str, Any] = {group: choices[group] for group in ordered if isinstance(choices[group], str)}
     for group in compose_groups.select_groups("multiple"):
         names = [str(name) for name in config.get(group) or {}]
         settings[group] = "none" if not names else names[0] if len(names) == 1 else f"[{','.join(names)}]"

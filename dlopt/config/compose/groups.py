@@ -22,7 +22,7 @@ SWEEP_GROUPS = {
 }
 """The groups of a sweep, each with the class of the keys that its options share.
 
-Each option has a class of its own name in the same module.
+Each option has a class with the same name in that module.
 """
 
 
@@ -37,7 +37,7 @@ def list_component_groups() -> list[str]:
 
 
 def list_all_groups() -> list[str]:
-    """Return all groups: those of a run, then those of a sweep."""
+    """Return all groups: the groups of a run, then the groups of a sweep."""
     return [*list_groups(), *SWEEP_GROUPS]
 
 

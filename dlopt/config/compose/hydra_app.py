@@ -62,7 +62,7 @@ class HydraApp:
         GlobalHydra.instance().clear()
 
     def show(self) -> bool:
-        """Print what --help, --hydra-help, --cfg or --info asks for. Return whether one of them was given."""
+        """Print the output of --help, --hydra-help, --cfg or --info. Return whether one of them was given."""
         arguments, hydra, name = self.arguments, self._hydra, self.config_name
         arguments.overrides = self.overrides
         if arguments.help:
@@ -86,7 +86,7 @@ class HydraApp:
         return self._hydra.compose_config(self.config_name, overrides, mode, with_log_configuration=True)
 
     def make_context(self, config: DictConfig) -> HydraContext:
-        """Return the callbacks of a configuration, and what composes more configurations, as Hydra's plugins need."""
+        """Return the context of Hydra's plugins: the callbacks, and the loader that composes further configurations."""
         from hydra._internal.callbacks import Callbacks
         from hydra.types import HydraContext
 
@@ -104,10 +104,10 @@ def register_resolvers() -> None:
 
 def _name_run(*, _root_: Any) -> str:
     """Return the typed name, or <arch>-<optimizer>; a custom class is named by its class name."""
-    typed = dict(str(o).partition("=")[::2] for o in _root_.hydra.overrides.task)
+    overrides = dict(str(o).partition("=")[::2] for o in _root_.hydra.overrides.task)
 
     def name_choice(group: str) -> str:
-        target = typed.get(f"{group}._target_", "")
+        target = overrides.get(f"{group}._target_", "")
         return target.rpartition(".")[2] or str(_root_.hydra.runtime.choices.get(group))
 
     return str(_root_.get("name") or f"{name_choice('arch')}-{name_choice('optimizer')}")

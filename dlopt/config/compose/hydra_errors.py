@@ -116,8 +116,8 @@ def _explain_override(override: str, error: Exception) -> ConfigProblem:
         return key, f"cannot be read: {override} (a list is [a,b]; quote values with spaces, commas or brackets)"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
-        known = error.options or (groups.list_option_names(group) if group in groups.list_groups() else [])
-        unknown = f"there is no option '{option}'{did_you_mean(option, known)}"
+        options = error.options or (groups.list_option_names(group) if group in groups.list_groups() else [])
+        unknown = f"there is no option '{option}'{did_you_mean(option, options)}"
         return key if _is_nested_choice(override) else group, describe_renamed_option(group, option) or unknown
     if "must be a string or a list" in text:
         group = override.lstrip("+~").partition("=")[0].partition("@")[0]

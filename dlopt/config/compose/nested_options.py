@@ -16,7 +16,7 @@ from typing import Any
 from dlopt.config.compose import groups
 
 SCHEDULES = "schedules"
-"""The key below which each name is a hyperparameter with a schedule of its own."""
+"""The key below which each name is a hyperparameter with its own schedule."""
 
 
 def load_nested_defaults(file: Path) -> dict[str, tuple[str, str]]:

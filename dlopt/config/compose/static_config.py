@@ -24,22 +24,22 @@ class StaticConfig:
     """The configuration files that a command line selects.
 
     overrides     values of the typed overrides, by key
-    folders       folders of options: those of dlopt, then the user's, which cannot replace them
+    folders       folders of options: first dlopt's, then the user's, which cannot replace them
     read_option   returns the content of an option's file, merged over the options of its group that it extends
     """
 
-    def __init__(self, typed: Mapping[str, str], folders: Sequence[Path] = ()) -> None:
-        self.overrides = typed
+    def __init__(self, overrides: Mapping[str, str], folders: Sequence[Path] = ()) -> None:
+        self.overrides = overrides
         self.folders = [compose_groups.CONF, *filter(Path.is_dir, folders)]
         self.read_option = cache(self._read_option)
 
     @cached_property
     def primary(self) -> dict[str, Any]:
-        """The content of config.yaml."""
+        """Return the content of config.yaml."""
         return read_yaml_or_empty(compose_groups.CONF / "config.yaml")
 
     def list_groups(self) -> list[str]:
-        """Return the groups of a run, then those of a sweep."""
+        """Return the groups of a run, then the groups of a sweep."""
         return [
             *sorted({group for folder in self.folders for group in compose_groups.list_groups(folder)}),
             *compose_groups.SWEEP_GROUPS,
@@ -58,9 +58,9 @@ class StaticConfig:
 
     @cached_property
     def choices(self) -> dict[str, str]:
-        """The option of each group: from the command line, an experiment, another option, or the default.
+        """Return the option of each group: from the command line, an experiment, another option, or the default.
 
-        As in Hydra, the choices of a later group in config.yaml win over those of an earlier one.
+        As in Hydra, the choices of a later group in config.yaml win over the choices of an earlier one.
         """
         defaults = self.default_options()
         choices = {group: option for group, option in self.overrides.items() if "." not in group}
@@ -195,7 +195,7 @@ class StaticConfig:
         return SETTINGS_TARGET, names
 
     def suggest_values(self, key: str) -> list[str]:
-        """Return what may be typed after `key=`: its present value, and the words that its type allows."""
+        """Return the values to offer after `key=`: its present value, and the words that its type allows."""
         from dlopt.config.schema.static_hints import list_allowed_values
 
         keys = self.keys(key.partition(".")[0])
@@ -230,10 +230,10 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{name}", value
 
 
-def split_alternatives(typed: str) -> list[list[str]]:
+def split_alternatives(text: str) -> list[list[str]]:
     """Return a group's options in each run of a sweep: `none,[l2,dropout]` is [[none], [l2, dropout]]."""
     alternatives, depth = [""], 0
-    for character in typed:  # not by a regular expression: one that looks ahead takes quadratic time
+    for character in text:  # not by a regular expression: one that looks ahead takes quadratic time
         depth += (character == "[") - (character == "]")
         if character == "," and depth == 0:
             alternatives.append("")

@@ -120,7 +120,7 @@ def _name_splits(dataset: Dataset, train: Split | None, validation: Split | None
     """Return the splits by name; `all` is every example of the data with its own label."""
     test = dataset.test
     everything: tuple[Split, ...] = (test,)
-    if test.inputs is not dataset.train.inputs:  # else the file has no test split of its own: both are all of it
+    if test.inputs is not dataset.train.inputs:  # otherwise the file has no test split, and both are the whole file
         everything = (Split(dataset.train.inputs, dataset.train.targets), Split(test.inputs, test.targets))
     by_name = {"train": train, "val": validation, "test": test}
     return {name: (split,) for name, split in by_name.items() if split is not None} | {"all": everything}
@@ -171,7 +171,7 @@ def load_checkpoint(run: RunDirectory, wanted: str = "best") -> LoadedCheckpoint
         raise ConfigError([("--checkpoint", f"{place} has no last checkpoint{remedy}")])
     if newest is None:
         raise ConfigError([("run", f"{place} has no checkpoint yet: it was not trained to its end")])
-    warnings = [f"{message}; the newest whole one is taken" for message in (*damage, *newest.damage.values())]
+    warnings = [f"{message}; the newest undamaged one is used" for message in (*damage, *newest.damage.values())]
     content = newest.content
     if wanted == "best" and content["best_step"] is not None:
         content = content | {"model": content["best"], "step": content["best_step"]}
@@ -195,13 +195,13 @@ def _replace_data(data: Mapping[str, Any], arguments: Sequence[str]) -> dict[str
         if equals:
             key = key.removeprefix("data.")
             if key not in node:
-                known = [f"data.{name}" for name in node if not name.startswith("_")]
-                raise ConfigError([("--data", f"there is no key data.{key}{did_you_mean(f'data.{key}', known)}")])
+                keys = [f"data.{name}" for name in node if not name.startswith("_")]
+                raise ConfigError([("--data", f"there is no key data.{key}{did_you_mean(f'data.{key}', keys)}")])
             if key in TRAINING_KEYS:
                 message = f"data.{key} is used in training only; all examples of other data are evaluated"
                 raise ConfigError([("--data", message)])
-            typed: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"x={value}"]), resolve=True)
-            node[key] = typed["x"]
+            container: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"x={value}"]), resolve=True)
+            node[key] = container["x"]
         elif argument in options:
             node = _load_data_option(argument)
         elif Path(argument).exists():

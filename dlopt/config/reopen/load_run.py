@@ -94,7 +94,7 @@ def _check_links(run: RunDirectory) -> None:
 
 
 def _check_files(data: Mapping[str, Any], run: RunDirectory, folders: Sequence[Path]) -> None:
-    """Raise ConfigError if an option of dlopt would read a file outside the folders that the run may not have read."""
+    """Raise ConfigError if an option of dlopt would read a file outside the folders, except what the run has read."""
     option = trust_rule.find_class(data.get("_target_"))
     if option is None or not issubclass(option, Data):
         return

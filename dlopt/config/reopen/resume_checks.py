@@ -29,7 +29,7 @@ CHANGEABLE_KEYS = (
     "epochs", "steps", "device", "threads", "deterministic", "log_every", "eval_every", "checkpoint", "clip", SCHEDULES,
     *groups.select_groups("changeable_on_resume"),
 )  # fmt: skip
-"""What may change when a run resumes. Anything else (data, network, seed, batch size) would make it another run."""
+"""Keys that may change when a run resumes. Any other (data, network, seed, batch size) would make it another run."""
 BIT_PRESERVING_KEYS = (
     "epochs", "steps", "log_every", "checkpoint", "device", "threads", "deterministic",
     *(name for name, group in declared_groups().items() if not group.affects_training),
@@ -75,12 +75,12 @@ def _is_option(node: Any) -> bool:
     return isinstance(node, Mapping) and "_target_" in node
 
 
-def check_configuration(run: RunDirectory, status: Mapping[str, Any], *known: str | None) -> None:
+def check_configuration(run: RunDirectory, status: Mapping[str, Any], *checkpoint_digests: str | None) -> None:
     """Raise ConfigError if a run's configuration is not one that it was started or resumed with.
 
-    known are the digests of configurations in its checkpoints; status is empty if it is damaged.
+    checkpoint_digests are the digests of configurations in its checkpoints; status is empty if it is damaged.
     """
-    digests = {*known, *(process.get("config") for process in list_processes(status))} - {None}
+    digests = {*checkpoint_digests, *(process.get("config") for process in list_processes(status))} - {None}
     if digests and run.config_digest() not in digests:
         wrong = "differs from the configuration that the run was started with: damaged, or edited since"
         raise ConfigError([("resume", f"{run.config_file} {wrong}; start a new run")])
@@ -106,8 +106,8 @@ def check(content: Mapping[str, Any], experiment: Experiment, before: Mapping[st
         lengths = _count_steps(before, epoch), length
         previous, present = (averaging.first(TrainingTime(step, n, epoch)) for n in lengths)
         if present < step <= previous:
-            wrong = f"makes {length} steps, where the average would take in all from step {present + 1} on"
-            raise ConfigError([(key, f"{wrong}; {step} are done without it: make more of them")])
+            wrong = f"makes {length} steps, so the average would start at step {present + 1}"
+            raise ConfigError([(key, f"{wrong}; {step} are done without it: choose more steps")])
 
 
 def find_breaks(status: Mapping[str, Any]) -> list[tuple[int, str]]:

@@ -100,7 +100,7 @@ def load_option(group: str, name: str) -> Option:
 
 
 def _iter_keys(target: Any, node: Mapping[str, Any], prefix: str) -> Iterator[OptionKey]:
-    """Yield the keys of a node, and those of the dataclasses inside it."""
+    """Yield the keys of a node, and the keys of the dataclasses inside it."""
     hints, meanings = read_signature(target).parameters, _read_meanings(target)
     for key, value in node.items():
         hint = hints[key].hint if key in hints else None

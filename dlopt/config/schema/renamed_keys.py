@@ -35,13 +35,13 @@ RENAMED_KEYS: Mapping[str, Mapping[str, str]] = {
 """Old and new names of keys, by the group below which they stand."""
 
 
-def describe_renamed_key(key: str, known: Collection[str]) -> str | None:
+def describe_renamed_key(key: str, current_names: Collection[str]) -> str | None:
     """Return `OLD is now NEW` if a part of an unknown dotted key has a new name that is among the known ones."""
     group, *names = key.split(".")
     if group in RENAMED_GROUPS:
         return f"{group} is now {RENAMED_GROUPS[group]}"
     renamed = RENAMED_KEYS.get(group, {})
-    return next((f"{name} is now {renamed[name]}" for name in names if renamed.get(name) in known), None)
+    return next((f"{name} is now {renamed[name]}" for name in names if renamed.get(name) in current_names), None)
 
 
 def describe_renamed_option(group: str, option: str) -> str | None:

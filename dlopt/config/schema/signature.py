@@ -37,8 +37,8 @@ class Signature:
 
 def read_signature(target: Any) -> Signature:
     """Return the parameters that can be given by name. Raises TypeError if the target is not callable."""
-    read = _read_cached if inspect.isclass(target) else _read
-    return read(target)
+    reader = _read_cached if inspect.isclass(target) else _read
+    return reader(target)
 
 
 def _read(target: Any) -> Signature:
@@ -61,7 +61,7 @@ _read_cached = functools.lru_cache(maxsize=256)(_read)  # a run needs the signat
 
 
 def describe_mismatch(value: Any, hint: Any) -> str | None:
-    """Return what is wrong with a value for a type hint, or None. Hints that are not about plain values allow all."""
+    """Return how a value violates a type hint, or None. Hints that are not about plain values allow all."""
     if isinstance(value, str) and value == "???":
         return f"needs a value: {describe(hint)}" if hint is not Any else "needs a value"
     if _fits(value, hint):
@@ -118,14 +118,14 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in inner)
     if _is_fixed_tuple(hint):
-        same = isinstance(value, (list, tuple)) and len(value) == len(inner)
-        return same and all(_fits(v, h) for v, h in zip(value, inner, strict=True))
+        has_same_length = isinstance(value, (list, tuple)) and len(value) == len(inner)
+        return has_same_length and all(_fits(v, h) for v, h in zip(value, inner, strict=True))
     if origin in (dict, Mapping) or hint is dict:
         return isinstance(value, dict)
     if origin in (list, tuple, Sequence) or hint in (list, tuple):
         return isinstance(value, (list, tuple)) and all(_fits(v, inner[0]) for v in value if inner)
     if hint is float:
-        # Without a range of its own a number must still be finite: NaN is never intended.
+        # Even without a range, a number must be finite: NaN is never intended.
         return isinstance(value, (int, float)) and not isinstance(value, bool) and value in Range()
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)

@@ -24,12 +24,12 @@ def list_allowed_values(target: str, names: Sequence[str]) -> list[str]:
     hint, module = read_fields(target).get(names[0], (None, ""))
     if len(names) == 1:
         return _words(hint, module)
-    # a node without a target of its own is a dataclass that a field holds
+    # a node without its own target is a dataclass that a field holds
     return list_allowed_values(f"{module}.{hint.id}", names[1:]) if isinstance(hint, ast.Name) else []
 
 
 def read_fields(target: str) -> dict[str, Hint]:
-    """Return the parameters of a function, or of a class: those of its __init__, or its fields with inherited ones."""
+    """Return the parameters of a function, or of a class: of its __init__, or its fields with inherited ones."""
     module, _, name = target.rpartition(".")
     node, module = _find(module, name)
     if isinstance(node, ast.FunctionDef):

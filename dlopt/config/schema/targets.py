@@ -54,15 +54,15 @@ def resolve(path: str, node: Node, problems: Problems) -> Any:
     return resolved
 
 
-def check(path: str, node: Node, typed: Sequence[str], problems: Problems) -> None:
+def check(path: str, node: Node, typed_keys: Sequence[str], problems: Problems) -> None:
     """Check a node's keys and values. Keys that the target does not take are dropped if `_target_` was typed.
 
-    typed are the keys on the command line.
+    typed_keys are the keys on the command line.
     """
     target = resolve(path, node, problems)
     if target is None:
         return
-    _check_arguments(path, target, node, groups.supplied_arguments(path), typed, problems)
+    _check_arguments(path, target, node, groups.supplied_arguments(path), typed_keys, problems)
     is_wrapper = inspect.isclass(target) and issubclass(target, Wrapper)
     if not (is_wrapper and problems.has_no_problem(f"{path}.name", f"{path}.options")):
         return
@@ -78,7 +78,7 @@ def check(path: str, node: Node, typed: Sequence[str], problems: Problems) -> No
 
 
 def _check_arguments(
-    path: str, target: Any, node: Node, supplied: Sequence[str], typed: Sequence[str], problems: Problems
+    path: str, target: Any, node: Node, supplied: Sequence[str], typed_keys: Sequence[str], problems: Problems
 ) -> None:
     """Check a node's keys and values against a target's signature; supplied are the arguments that dlopt passes."""
     try:
@@ -86,22 +86,22 @@ def _check_arguments(
     except (TypeError, ValueError):
         return  # a builtin without a signature
     parameters = signature.parameters
-    known = [name for name in parameters if name not in supplied]
+    names = [name for name in parameters if name not in supplied]
     name = getattr(target, "__name__", str(target))
     for key in [k for k in node if not (k.startswith("_") and k.endswith("_"))]:
         at = f"{path}.{key}"
         if key not in parameters and not signature.takes_any_keyword:
-            if f"{path}._target_" in typed and at not in typed:
+            if f"{path}._target_" in typed_keys and at not in typed_keys:
                 problems.notices.append(f"{at} is left out: {name} does not take it")
                 del node[key]
             else:
-                unknown = f"{name} takes no such key{did_you_mean(key, known)}"
-                problems.add(at, describe_renamed_key(at, known) or unknown)
+                unknown = f"{name} takes no such key{did_you_mean(key, names)}"
+                problems.add(at, describe_renamed_key(at, names) or unknown)
         elif key in supplied:
             problems.add(at, "is passed by dlopt itself; leave it out")
         elif key in parameters and (wrong := describe_mismatch(node[key], parameters[key].hint)):
             problems.add(at, wrong)
-    for key in known:
+    for key in names:
         if parameters[key].required and key not in node:
             problems.add(f"{path}.{key}", f"{name} needs it: add +{path}.{key}=...")
 

@@ -21,7 +21,7 @@ EVERY = "log_every=1"
         (["regularization=dropout", "+schedule@schedules.dropout=cosine"], "schedules.dropout", "did you mean dropout.p"),
         (["+schedules.momentum.x=1"], "schedules.momentum", "has no _target_"),
         (["+schedule@schedules.momentum=custom", "schedules.momentum._target_=mine.Factor", "+schedules.momentum.value=2"], "schedules.momentum",
-         "at step 0 the factor 2 makes 0.9 a number that must be >= 0 and < 1, got 1.8"),
+         "at step 0, 0.9 times the factor 2 must be >= 0 and < 1, got 1.8"),
         (["+schedule@schedules.momentum=cosine", "schedules.momentum.final=2"], "schedules.momentum.final", "<= 1"),
     ],
 )  # fmt: skip
@@ -35,19 +35,19 @@ def test_a_schedule_of_an_unknown_hyperparameter_is_refused(overrides, key, word
 def test_the_momentum_of_each_step_is_the_scheduled_one(tmp_path):
     """Compare the logged momentum with the cosine formula."""
     (run,) = train_runs(tmp_path, build_blobs(*MOMENTUM, EVERY, "steps=9", "optimizer.momentum=0.8"))[1]
-    wanted = [0.8 * (0.2 + 0.8 * 0.5 * (1 + math.cos(math.pi * t / 9))) for t in range(9)]
-    assert [row["schedules/momentum"] for row in run.rows()] == pytest.approx(wanted)
+    expected = [0.8 * (0.2 + 0.8 * 0.5 * (1 + math.cos(math.pi * t / 9))) for t in range(9)]
+    assert [row["schedules/momentum"] for row in run.rows()] == pytest.approx(expected)
     assert all(row["lr"] == 0.01 for row in run.rows())
 
 
 def test_a_penalty_scheduled_by_one_half_equals_half_the_penalty(tmp_path):
     """A schedule with the constant factor 1/2 equals half the strength."""
     half = build_blobs("regularization=l2", "regularization.l2.strength=0.05", "precision=float64")
-    moved = build_blobs(
+    scheduled = build_blobs(
         "regularization=l2", "regularization.l2.strength=0.1", "precision=float64",
         "+schedule@schedules.l2=custom", "schedules.l2._target_=mine.Factor", "+schedules.l2.value=0.5",
     )  # fmt: skip
-    (one,), (other,) = train_runs(tmp_path / "a", half)[1], train_runs(tmp_path / "b", moved)[1]
+    (one,), (other,) = train_runs(tmp_path / "a", half)[1], train_runs(tmp_path / "b", scheduled)[1]
     torch.testing.assert_close(load_weights(one), load_weights(other), rtol=1e-12, atol=1e-12)
 
 
@@ -59,11 +59,11 @@ def test_proximal_steps_and_dropout_are_scheduled_too(option, name, tmp_path):
     more = ("regularization.l1.proximal=true",) if option == "l1" else ()
     common = ("arch=mlp", "arch.widths=[8]", "precision=float64", f"regularization={option}", *more)
     half = build_blobs(*common, f"regularization.{option}.{field}=0.2")
-    moved = build_blobs(
+    scheduled = build_blobs(
         *common, f"regularization.{option}.{field}=0.4", f"+schedule@schedules.{name}=custom",
         f"schedules.{name}._target_=mine.Factor", f"+schedules.{name}.value=0.5",
     )  # fmt: skip
-    (one,), (other,) = train_runs(tmp_path / "a", half)[1], train_runs(tmp_path / "b", moved)[1]
+    (one,), (other,) = train_runs(tmp_path / "a", half)[1], train_runs(tmp_path / "b", scheduled)[1]
     torch.testing.assert_close(load_weights(one), load_weights(other), rtol=1e-12, atol=1e-12)
 
 
@@ -78,9 +78,9 @@ def test_scheduled_lanes_equal_single_runs(tmp_path):
     variants = [(), ("optimizer.momentum=0.5", "schedules.l2.k=0.5"), ("regularization.dropout.p=0.2", "seed=3")]
     _, lanes = train_runs(tmp_path / "lanes", *(build_blobs(*ALL, *v) for v in variants))
     for lane, v in zip(lanes, variants, strict=True):
-        _, (alone,) = train_runs(tmp_path / f"alone{variants.index(v)}", build_blobs(*ALL, *v))
-        torch.testing.assert_close(load_weights(lane), load_weights(alone), rtol=1e-9, atol=1e-9)
-        for row, other in zip(lane.rows(), alone.rows(), strict=True):
+        _, (solo,) = train_runs(tmp_path / f"solo{variants.index(v)}", build_blobs(*ALL, *v))
+        torch.testing.assert_close(load_weights(lane), load_weights(solo), rtol=1e-9, atol=1e-9)
+        for row, other in zip(lane.rows(), solo.rows(), strict=True):
             assert {k: row[k] for k in row if k.startswith("schedules/")} == pytest.approx(
                 {k: other[k] for k in other if k.startswith("schedules/")}
             )

@@ -5,7 +5,7 @@ import pytest
 from dlopt.config.compose import groups
 from dlopt.config.compose.nested_options import from_hydra, load_nested_defaults, read_keys, to_hydra
 
-SPELLED = {
+CONVERTED = {
     "schedule.then=cosine": "schedule@schedule.then=cosine",
     "schedule.then=cosine,step": "schedule@schedule.then=cosine,step",
     "schedule.then=null": "schedule@schedule.then=null",
@@ -16,7 +16,7 @@ SPELLED = {
     "schedules.gradient_noise.gamma=cosine": "+schedule@schedules.gradient_noise.gamma=cosine",
     "schedules.momentum.then=cosine": "schedule@schedules.momentum.then=cosine",
 }
-LEFT = [
+UNCHANGED = [
     "schedule=warmup",
     "schedule.then.final=0.1",
     "schedule.then._target_=mine.Sawtooth",
@@ -39,16 +39,16 @@ LEFT = [
 ]
 
 
-@pytest.mark.parametrize("typed", SPELLED)
-def test_a_nested_choice_is_converted_to_hydra_and_back(typed):
-    assert to_hydra(typed) == SPELLED[typed]
-    assert from_hydra(SPELLED[typed]) == typed
-    assert to_hydra(to_hydra(typed)) == to_hydra(typed)
+@pytest.mark.parametrize("argument", CONVERTED)
+def test_a_nested_choice_is_converted_to_hydra_and_back(argument):
+    assert to_hydra(argument) == CONVERTED[argument]
+    assert from_hydra(CONVERTED[argument]) == argument
+    assert to_hydra(to_hydra(argument)) == to_hydra(argument)
 
 
-@pytest.mark.parametrize("typed", LEFT)
-def test_other_arguments_are_unchanged(typed):
-    assert to_hydra(typed) == typed
+@pytest.mark.parametrize("argument", UNCHANGED)
+def test_other_arguments_are_unchanged(argument):
+    assert to_hydra(argument) == argument
 
 
 def test_from_hydra_does_not_change_values():

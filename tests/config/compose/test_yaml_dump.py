@@ -26,19 +26,19 @@ TREES = st.dictionaries(
 )
 
 
-def read(text: str) -> dict:
+def parse(text: str) -> dict:
     return safe_read.parse_yaml(text.encode(), Path("config.yaml"))
 
 
 @given(TREES)
 def test_a_dumped_tree_is_read_back_with_its_order_and_types(tree):
-    assert repr(read(dump_yaml(tree))) == repr(tree)
+    assert repr(parse(dump_yaml(tree))) == repr(tree)
 
 
 def test_omegaconf_reads_and_writes_the_same():
     config = OmegaConf.to_container(compose_config("arch=mlp", "regularization=[l2,dropout]", "optimizer.lr=1e-12"))
     text = dump_yaml(config)
-    assert OmegaConf.to_container(OmegaConf.create(text)) == config == read(text)
+    assert OmegaConf.to_container(OmegaConf.create(text)) == config == parse(text)
     assert text == OmegaConf.to_yaml(OmegaConf.create(config))
     awkward = {"values": list(AWKWARD), **{f"key{i}": value for i, value in enumerate(AWKWARD)}}
     assert OmegaConf.to_container(OmegaConf.create(dump_yaml(awkward))) == awkward
@@ -48,7 +48,7 @@ def test_a_shared_list_is_written_twice():
     widths = [3, 4]
     text = dump_yaml({"one": widths, "other": widths})
     assert "*" not in text
-    assert read(text) == {"one": [3, 4], "other": [3, 4]}
+    assert parse(text) == {"one": [3, 4], "other": [3, 4]}
 
 
 PARSER = OverridesParser.create()

@@ -47,17 +47,17 @@ def test_a_relative_data_path_is_looked_up_where_the_run_was_started(run, tmp_pa
         assert load_config(run).data.path == "my.csv"
     run.hydra_file.write_text(f"hydra: {{runtime: {{cwd: '{tmp_path}/began'}}}}")
     assert load_config(run).data.path == str(tmp_path / "began" / "my.csv")
-    for path in (3, None, ["x"], "~nobody-of-this-name/x", "a\0b"):
+    for path in (3, None, ["x"], "~no-such-user/x", "a\0b"):
         write_config(run, {"data": {"path": path}})
         assert load_config(run).data.path == path
 
 
 def test_nothing_is_downloaded_to_a_folder_that_a_run_names(run):
-    own = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-    for path, url in ((None, own), ("folder", None)):
-        write_config(run, {"data": {"_target_": "dlopt.data.mnist.MNIST", "path": path, "url": own}})
+    address = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+    for path, url in ((None, address), ("folder", None)):
+        write_config(run, {"data": {"_target_": "dlopt.data.mnist.MNIST", "path": path, "url": address}})
         assert load_config(run).data.url == url
-        assert load_config(run, trust=True).data.url == own
+        assert load_config(run, trust=True).data.url == address
 
 
 def test_a_trusted_run_may_refer_to_other_values(run):
@@ -104,7 +104,7 @@ def test_hard_links_are_refused_without_advice_to_remove_them(run, tmp_path):
     check_writable(RunDirectory(tmp_path / "run-copy"))
 
 
-# ------------------------------------------------------------------------------------------------ whose files
+# ------------------------------------------------------------------------------------------------ data files
 
 TABLE = OmegaConf.to_container(OmegaConf.load(groups.CONF / "data" / "table.yaml"))
 ARRAYS = OmegaConf.to_container(OmegaConf.load(groups.CONF / "data" / "arrays.yaml"))
@@ -167,7 +167,7 @@ def test_the_unchanged_data_file_of_a_run_needs_no_trust(name, run, elsewhere):
 
 
 def test_every_file_of_a_data_set_is_checked(run, elsewhere, tmp_path):
-    """The inputs lie here and the targets elsewhere."""
+    """Here the inputs lie in the working directory, and the targets elsewhere."""
     (tmp_path / "here" / "x.npy").write_text("x.npy")
     write_config(run, make_data(ARRAYS, "x.npy", target=str(elsewhere / "y.npy")))
     with pytest.raises(ConfigError, match=f"names a file of yours, {elsewhere / 'y.npy'}"):

@@ -20,7 +20,7 @@ PARTS = ("optimizer=momentum", "normalization=batch", "regularization=[dropout,l
 """Three steps per epoch; nine in total."""
 
 
-def configuration(*overrides):
+def make_config(*overrides):
     return OmegaConf.create(OmegaConf.to_container(compose_config(*BLOBS, *PARTS, *overrides), resolve=True))
 
 
@@ -59,16 +59,16 @@ HARMLESS = {
     "checkpoint.keep": (["checkpoint.every=1"], ["checkpoint.every=1", "checkpoint.keep=1"]),
     "longer": ([], ["epochs=5"]),
     "shorter": ([], ["epochs=2"]),
-    "by epochs again": (["steps=11"], ["steps=null"]),
-    "an instrument": ([], ["diagnostic.gradients.every=3"]),
-    "longer, the rate falling by steps": (["schedule=step", "schedule.every=1"],
+    "length by epochs again": (["steps=11"], ["steps=null"]),
+    "a diagnostic": ([], ["diagnostic.gradients.every=3"]),
+    "longer, with a step schedule": (["schedule=step", "schedule.every=1"],
                                           ["schedule=step", "schedule.every=1", "epochs=5"]),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", HARMLESS)
 def test_harmless_changes_are_not_reported_and_change_nothing(name, tmp_path):
-    before, after = (configuration(*overrides) for overrides in HARMLESS[name])
+    before, after = (make_config(*overrides) for overrides in HARMLESS[name])
     assert diff_configs(before, after)
     assert list_breaks(before, after, step=4) == []
     assert find_differences_to_uninterrupted(tmp_path, before, after, step=4) == []
@@ -77,7 +77,7 @@ def test_harmless_changes_are_not_reported_and_change_nothing(name, tmp_path):
 @pytest.mark.parametrize("after", ["log_every=3", "log_every=null"])
 def test_log_every_is_reported_within_an_epoch_and_changes_no_training(after, tmp_path):
     """It sets the steps of the next row; each epoch begins a new row."""
-    before, after = configuration("log_every=2"), configuration(after)
+    before, after = make_config("log_every=2"), make_config(after)
     (text,) = list_breaks(before, after, step=4)
     assert text.startswith("log_every 2 -> ")
     assert list_breaks(before, after, step=3) == []
@@ -97,7 +97,7 @@ BREAKING = {
 @pytest.mark.parametrize("name", BREAKING)
 def test_breaking_changes_are_reported_by_their_keys(name, tmp_path):
     overrides, message = BREAKING[name]
-    before, after = configuration(), configuration(*overrides)
+    before, after = make_config(), make_config(*overrides)
     (text,) = list_breaks(before, after, step=4)
     assert text.startswith(message)
     assert find_differences_to_uninterrupted(tmp_path, before, after, step=4) != []
@@ -112,7 +112,7 @@ def test_breaking_changes_are_reported_by_their_keys(name, tmp_path):
     ("epochs=5", ("schedule=plateau", "schedule.patience=0", "schedule.threshold=1")),
 ])  # fmt: skip
 def test_a_schedule_is_reported_if_another_length_changes_training(schedule, length, tmp_path):
-    before, after = configuration(*schedule), configuration(*schedule, length)
+    before, after = make_config(*schedule), make_config(*schedule, length)
     message = list_breaks(before, after, 4, "the schedule follows the length of the run, which was 9 steps and is ")
     assert bool(message) == (find_differences_to_uninterrupted(tmp_path, before, after, step=4) != [])
 
@@ -124,11 +124,11 @@ def test_a_schedule_is_reported_if_another_length_changes_training(schedule, len
     ("swa", "steps=60", "epochs=5", 12, True), ("swa", "steps=60", "epochs=5", 11, False),
     ("ema", "steps=60", "epochs=5", 12, False), ("none", "steps=60", "epochs=5", 12, False),
 ])  # fmt: skip
-def test_a_run_may_not_become_so_short_that_its_average_would_have_begun(
+def test_a_run_cannot_end_so_early_that_its_average_would_have_started(
     averaging, former, present, step, refused, tmp_path
 ):
     """The missed iterates would count as zeros in the average."""
-    before, after = (configuration(f"averaging={averaging}", length) for length in (former, present))
+    before, after = (make_config(f"averaging={averaging}", length) for length in (former, present))
     content = interrupt_run(tmp_path, step, build(before)[0]).load("last")
     experiment = build(after)[0]
     if refused:
@@ -150,7 +150,7 @@ def test_a_run_may_not_become_so_short_that_its_average_would_have_begun(
     (["eval_every=1", "epochs=3"], ["eval_every=2", "epochs=5"], True),
 ])  # fmt: skip
 def test_an_extra_evaluation_at_the_previous_end_is_reported(former, present, extra, tmp_path):
-    before, after = configuration(*former), configuration(*present)
+    before, after = make_config(*former), make_config(*present)
     (_, (short,)), (_, (long,)) = (train_runs(tmp_path / str(i), build(c)[0]) for i, c in enumerate((before, after)))
     end = short.rows()[-1]["step"]
     assert extra == (end not in [row["step"] for row in long.rows() if "val/loss" in row])
@@ -159,18 +159,18 @@ def test_an_extra_evaluation_at_the_previous_end_is_reported(former, present, ex
 
 
 def test_an_interrupted_run_has_no_extra_evaluation():
-    before, after = configuration("steps=8"), configuration("steps=9")
+    before, after = make_config("steps=8"), make_config("steps=9")
     assert list_breaks(before, after, step=7) == []
 
 
 def test_no_break_is_reported_before_the_first_step():
-    before, after = configuration("schedule=cosine"), configuration("schedule=cosine", "epochs=5")
+    before, after = make_config("schedule=cosine"), make_config("schedule=cosine", "epochs=5")
     assert list_breaks(before, after, step=0) == []
 
 
 def test_all_breaks_are_reported():
-    before = configuration("schedule=cosine", "steps=8")
-    after = configuration("schedule=cosine", "steps=9", "optimizer.lr=0.1", "log_every=5")
+    before = make_config("schedule=cosine", "steps=8")
+    after = make_config("schedule=cosine", "steps=9", "optimizer.lr=0.1", "log_every=5")
     breaks = list_breaks(before, after, step=8)
     assert [text.split()[0] for text in breaks] == ["optimizer.lr", "log_every", "the", "the"]
 
@@ -179,7 +179,7 @@ def test_all_breaks_are_reported():
 
 
 def test_changes_hold_both_values_as_typed():
-    before = configuration()
+    before = make_config()
     after = merge_overrides(
         before, ["epochs=5", "optimizer.lr=1e-3", "checkpoint.every=7", "log_every=null", "steps=null"]
     )
@@ -188,7 +188,7 @@ def test_changes_hold_both_values_as_typed():
         "log_every": ("2", "null"),
     }  # fmt: skip
     assert diff_configs(before, before) == {}
-    assert before == configuration(), "the previous configuration is not changed"
+    assert before == make_config(), "the previous configuration is not changed"
 
 
 @pytest.mark.parametrize("key", CHANGEABLE_KEYS)
@@ -202,7 +202,7 @@ def test_changeable_keys_exist(key):
 ])  # fmt: skip
 def test_keys_that_may_not_change_are_refused(argument):
     with pytest.raises(ConfigError) as error:
-        merge_overrides(configuration(), [argument])
+        merge_overrides(make_config(), [argument])
     ((key, message),) = error.value.problems
     assert argument.startswith(f"{key}=")
     assert "start a new one" in message
@@ -216,10 +216,10 @@ def test_keys_that_may_not_change_are_refused(argument):
 ])  # fmt: skip
 def test_invalid_overrides_are_refused(argument, message):
     with pytest.raises(ConfigError, match=message):
-        merge_overrides(configuration(), [argument])
+        merge_overrides(make_config(), [argument])
 
 
 def test_all_refused_overrides_are_reported_together():
     with pytest.raises(ConfigError) as error:
-        merge_overrides(configuration(), ["seed=1", "epochs=5", "lr=3", "+x=1"])
+        merge_overrides(make_config(), ["seed=1", "epochs=5", "lr=3", "+x=1"])
     assert [key for key, _ in error.value.problems] == ["seed", "lr", "+x"]

@@ -15,14 +15,14 @@ from dlopt.config.problems import Problems
 from dlopt.config.reopen import trusted_targets
 
 
-def problems(config):
+def find_problems(config):
     collected = Problems()
     trusted_targets.check(config, collected)
     return dict(collected.errors)
 
 
 def test_every_option_of_dlopt_may_be_opened():
-    refused = {(g, o): wrong for (g, o), tree in compose_every_option().items() if (wrong := problems({g: tree}))}
+    refused = {(g, o): wrong for (g, o), tree in compose_every_option().items() if (wrong := find_problems({g: tree}))}
     assert refused == {}
 
 
@@ -77,13 +77,13 @@ def test_checking_imports_nothing(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     before = set(sys.modules)
     for name in ("outsider.Part", "torch.utils.tensorboard.SummaryWriter", "antigravity.x", "dlopt.cli.main"):
-        assert problems({"arch": {"_target_": name}}).keys() == {"arch._target_"}
+        assert find_problems({"arch": {"_target_": name}}).keys() == {"arch._target_"}
     assert set(sys.modules) == before
 
 
 def test_the_problem_names_the_key_and_the_remedy():
-    (message,) = problems({"a": [{"b": {"_target_": "os.system"}}]}).values()
-    assert problems({"a": [{"b": {"_target_": "os.system"}}]}).keys() == {"a.0.b._target_"}
+    (message,) = find_problems({"a": [{"b": {"_target_": "os.system"}}]}).values()
+    assert find_problems({"a": [{"b": {"_target_": "os.system"}}]}).keys() == {"a.0.b._target_"}
     assert "'os.system'" in message
     assert "executes no code" in message
     assert "--trust" in message
@@ -92,15 +92,15 @@ def test_the_problem_names_the_key_and_the_remedy():
 @pytest.mark.parametrize("key", ["_args_", "_partial_", "_recursive_", "_convert_"])
 def test_keys_of_hydra_are_refused(key):
     for node in ({"_target_": "torch.nn.Identity", key: []}, {key: []}):
-        assert problems({"arch": node}).keys() == {f"arch.{key}"}
+        assert find_problems({"arch": node}).keys() == {f"arch.{key}"}
 
 
 def test_an_optimizer_of_torch_is_named_by_name_or_path():
     node = {"_target_": "dlopt.optimizer.torch_optim.TorchOptim", "lr": 0.1, "options": {}}
     for name in ("AdamW", "torch.optim.SGD", "torch.optim.adam.Adam"):
-        assert problems({"optimizer": {**node, "name": name}}) == {}
+        assert find_problems({"optimizer": {**node, "name": name}}) == {}
     for name in ("mine.Lion", "torch.hub.load", "os.system", "Nothing", None, 3):
-        assert problems({"optimizer": {**node, "name": name}}).keys() == {"optimizer.name"}
+        assert find_problems({"optimizer": {**node, "name": name}}).keys() == {"optimizer.name"}
 
 
 def test_huge_numbers_for_classes_of_torch_are_refused():
@@ -109,17 +109,19 @@ def test_huge_numbers_for_classes_of_torch_are_refused():
         {"_target_": "torch.nn.Fold", "output_size": [2, [10**9]]},
         {"_target_": "torch.nn.Sequential", "inner": {"more": 10**9}},
     ):
-        (problem,) = problems({"arch": node}).items()
+        (problem,) = find_problems({"arch": node}).items()
         assert problem[0].startswith("arch.")
         assert "at most 1,000,000" in problem[1]
         assert "--trust" in problem[1]
     node = {"_target_": "dlopt.optimizer.torch_optim.TorchOptim", "name": "LBFGS", "lr": 0.1}
-    assert problems({"optimizer": {**node, "options": {"max_iter": 10**12}}}).keys() == {"optimizer.options.max_iter"}
-    assert problems({"optimizer": {**node, "options": {"max_iter": 10**6}}, "seed": 2**32 - 1}) == {}
+    assert find_problems({"optimizer": {**node, "options": {"max_iter": 10**12}}}).keys() == {
+        "optimizer.options.max_iter"
+    }
+    assert find_problems({"optimizer": {**node, "options": {"max_iter": 10**6}}, "seed": 2**32 - 1}) == {}
 
 
 def test_data_are_downloaded_from_the_address_of_the_option_only():
     for option in ("mnist", "fashion_mnist", "cifar10"):
         node = yaml.safe_load((groups.CONF / "data" / f"{option}.yaml").read_text())
-        assert problems({"data": node}) == problems({"data": {**node, "url": None}}) == {}
-        assert problems({"data": {**node, "url": f"{node['url']}x"}}).keys() == {"data.url"}
+        assert find_problems({"data": node}) == find_problems({"data": {**node, "url": None}}) == {}
+        assert find_problems({"data": {**node, "url": f"{node['url']}x"}}).keys() == {"data.url"}

@@ -27,12 +27,12 @@ def test_every_new_name_exists_and_no_old_name_does():
         assert set(options.values()) <= set(list_options(group))
         assert not set(options) & set(list_options(group))
     for group, renamed in RENAMED_KEYS.items():
-        known = list_keys({"hydra": "hydra/sweeper", "schedules": "schedule"}.get(group, group))
-        assert set(renamed.values()) <= known, group
+        keys = list_keys({"hydra": "hydra/sweeper", "schedules": "schedule"}.get(group, group))
+        assert set(renamed.values()) <= keys, group
 
 
 @pytest.mark.parametrize(
-    ("typed", "answer"),
+    ("overrides", "answer"),
     [
         (
             ["regularization=early_stopping", "regularization.early_stopping.min_change=0.1"],
@@ -44,10 +44,10 @@ def test_every_new_name_exists_and_no_old_name_does():
         (["bias=zeros"], "bias is now bias_init"),
     ],
 )
-def test_an_old_name_on_the_command_line(typed, answer):
-    ((key, message),) = explain(typed, ValueError())
+def test_an_old_name_on_the_command_line(overrides, answer):
+    ((key, message),) = explain(overrides, ValueError())
     assert message == answer
-    assert key in (typed[-1].partition("=")[0], "init")
+    assert key in (overrides[-1].partition("=")[0], "init")
 
 
 def test_the_new_name_is_suggested_only_if_it_is_known():

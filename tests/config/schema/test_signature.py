@@ -29,7 +29,7 @@ def test_a_value_that_fits(value, hint):
 
 
 @pytest.mark.parametrize(("value", "hint"), FAILS)
-def test_a_value_that_does_not(value, hint):
+def test_a_value_that_does_not_fit(value, hint):
     assert describe_mismatch(value, hint)
 
 

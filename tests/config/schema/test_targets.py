@@ -18,7 +18,7 @@ def without_hydra(monkeypatch):
     monkeypatch.setattr(hydra.utils, "instantiate", fail)
 
 
-def test_each_option_is_instantiated_as_hydra_does_it(request):
+def test_each_option_is_instantiated_as_by_hydra(request):
     nodes = {
         (group, option): [tree] if groups.is_single(group) else list(tree.values())
         for (group, option), tree in compose_every_option().items()

@@ -11,21 +11,21 @@ from dlopt.base import splits
 DIGITS = ("data=digits", "arch=linear", "batch_size=full", "validation.scheme=kfold")
 
 
-def folded(*overrides, k):
+def build_folds(*overrides, k):
     """Return the experiments of a cross-validation."""
     return [build_experiment(*DIGITS, f"validation.k={k}", f"validation.fold={i}", *overrides) for i in range(k)]
 
 
 def test_the_seed_sets_the_folds(seed=7):
     whole = build_experiment("data=digits", "arch=linear", "validation.fraction=0").train
-    for i, experiment in enumerate(folded(f"seed={seed}", k=2)):
-        train, held = splits.split_k_fold(whole, 2, i, prng.key(seed, "split"))
+    for i, experiment in enumerate(build_folds(f"seed={seed}", k=2)):
+        train, validation = splits.split_k_fold(whole, 2, i, prng.key(seed, "split"))
         assert torch.equal(experiment.train.rows, train.rows)
-        assert torch.equal(experiment.validation.rows, held.rows)
+        assert torch.equal(experiment.validation.rows, validation.rows)
 
 
 def test_folds_differ_in_the_split_only():
-    one, two = folded(k=2)
+    one, two = build_folds(k=2)
     assert torch.equal(one.w, two.w)
     assert torch.equal(one.test.inputs, two.test.inputs)
     validation = dataclasses.replace(one.settings.validation, fold=1)
@@ -34,7 +34,7 @@ def test_folds_differ_in_the_split_only():
 
 def test_preprocessing_is_fitted_on_the_training_rows_of_each_fold():
     raw = build_experiment("data=digits", "arch=linear").train.inputs.double()
-    experiments = folded("preprocess=standardize", k=2)
+    experiments = build_folds("preprocess=standardize", k=2)
     for experiment in experiments:
         train = raw[experiment.train.rows]
         mu, sigma = train.mean(0), train.std(0, correction=0)
@@ -52,7 +52,7 @@ def test_preprocessing_is_fitted_on_the_training_rows_of_each_fold():
 
 def test_label_noise_changes_training_rows_only():
     clean = build_experiment("data=digits", "arch=linear").train.targets
-    for experiment in folded("data.label_noise=0.25", k=2):
+    for experiment in build_folds("data.label_noise=0.25", k=2):
         wrong = experiment.train.targets != clean
         assert wrong.sum() == round(0.25 * len(experiment.train))
         assert wrong[experiment.train.rows].sum() == wrong.sum()
@@ -61,7 +61,7 @@ def test_label_noise_changes_training_rows_only():
 
 def test_folds_partition_the_subset_of_train_size():
     subset = build_experiment("data=digits", "arch=linear", "validation.fraction=0", "data.train_size=203").train.rows
-    experiments = folded("data.train_size=203", k=2)
+    experiments = build_folds("data.train_size=203", k=2)
     assert sorted(len(e.validation) for e in experiments) == [101, 102]
     assert torch.equal(torch.cat([e.validation.rows for e in experiments]).sort().values, subset.sort().values)
 
