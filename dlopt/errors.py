@@ -21,13 +21,13 @@ class OptionError(ValueError):
         super().__init__(message)
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Return `; did you mean X?` for a close name, else a list of the known names."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    names = list(names)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]}?"
-    return f"; there is {join_truncated(known)}" if known else ""
+    return f"; there is {join_truncated(names)}" if names else ""
 
 
 def join_truncated(names: Iterable[str]) -> str:

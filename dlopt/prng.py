@@ -56,7 +56,7 @@ def generator(parent: Key) -> torch.Generator:
 
 def bits(parent: Key, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
     """Return uniform random int32 of the given shape, or of shape (E, *shape) for a batch of keys."""
-    a, b = (_signed(half, len(shape)) for half in parent)
+    a, b = (_to_signed(half, len(shape)) for half in parent)
     counter = _counter.__wrapped__ if torch.compiler.is_compiling() else _counter  # the compiler caches it
     h = _mix_(counter(shape, str(device)) ^ a)
     return _mix_(h.add_(b))
@@ -95,7 +95,7 @@ def _mix_(h: Tensor) -> Tensor:
     return h.bitwise_xor_((h >> 16).bitwise_and_(0xFFFF))
 
 
-def _signed(half: Any, dims: int) -> Any:
+def _to_signed(half: Any, dims: int) -> Any:
     if isinstance(half, Tensor):
         return half.to(torch.int32).reshape(half.shape + (1,) * dims)
     return half - 2**32 if half >= 2**31 else half

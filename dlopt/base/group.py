@@ -62,7 +62,7 @@ class Group:
 @cache
 def declared_groups() -> Mapping[str, Group]:
     """Return the declared groups by name, sorted."""
-    found = {}
+    groups = {}
     for file in Path(__file__).parent.glob("*.py"):
         source = file.read_text(encoding="utf-8")
         if "\n@Group(" not in source:
@@ -73,8 +73,8 @@ def declared_groups() -> Mapping[str, Group]:
             for decorator in node.decorator_list:
                 if ast.unparse(decorator).startswith("Group("):
                     group = _evaluate(decorator)
-                    found[group.name] = replace(group, base=f"{__package__}.{file.stem}.{node.name}")
-    return dict(sorted(found.items()))
+                    groups[group.name] = replace(group, base=f"{__package__}.{file.stem}.{node.name}")
+    return dict(sorted(groups.items()))
 
 
 def _evaluate(call: ast.expr) -> Group:

@@ -32,22 +32,22 @@ def split_test(targets: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
     return train.rows, test.rows
 
 
-def infer_kind(values: np.ndarray, chosen: TargetKindOption) -> TargetKind:
+def infer_kind(values: np.ndarray, option: TargetKindOption) -> TargetKind:
     """Return the kind of targets. auto: floats are numbers; integers, booleans and text are classes."""
-    if chosen == "numbers" and values.dtype.kind not in "biuf":
+    if option == "numbers" and values.dtype.kind not in "biuf":
         raise OptionError("kind", f"numbers needs a numeric target, got text such as {str(values.flat[0])!r}")
-    if chosen != "auto":
-        return chosen
+    if option != "auto":
+        return option
     return "numbers" if values.dtype.kind == "f" else "classes"
 
 
-def encode_classes(values: np.ndarray, chosen: TargetKindOption) -> tuple[Tensor, tuple[str, ...]]:
+def encode_classes(values: np.ndarray, option: TargetKindOption) -> tuple[Tensor, tuple[str, ...]]:
     """Return the class of each value, (N,) int64, counted from 0 in sorted order, and the names of the classes."""
     classes, codes = np.unique(values, return_inverse=True)
     names = tuple(map(_class_name, classes.tolist()))
     if len(names) < 2:
         raise OptionError("target", f"all examples are of one class, {', '.join(names)}; two or more are needed")
-    if chosen == "auto" and 2 * len(names) > len(values):
+    if option == "auto" and 2 * len(names) > len(values):
         count = f"the target has {len(names)} different values in {len(values)} examples"
         raise OptionError("kind", f"{count}; set data.kind=numbers or data.kind=classes")
     return torch.from_numpy(codes.reshape(-1).astype(np.int64)), names

@@ -69,7 +69,7 @@ class ArrayData(Data):
             files.append(_files.find_file(str(beside) if beside.is_file() else self.target, (".npy",), "target"))
         return files
 
-    def _dataset(self, files: Sequence[Path], known: Mapping[str, Any] | None = None) -> Dataset:
+    def _dataset(self, files: Sequence[Path], saved: Mapping[str, Any] | None = None) -> Dataset:
         arrays = self._read(files)
         pairs = [(self.inputs, self.target)]
         test = (f"{self.inputs}_test", f"{self.target}_test")
@@ -78,8 +78,8 @@ class ArrayData(Data):
             raise OptionError("path", f"{files[0]} has {has} but no {lacks}; give both, or neither")
         if test[0] in arrays:
             pairs.append(test)
-        cut = len(pairs) == 1 and known is None
-        _files.check_memory(files[0], sum(self._needed(arrays[x], arrays[y], cut=cut) for x, y in pairs))
+        cut = len(pairs) == 1 and saved is None
+        _files.check_memory(files[0], sum(self._memory_needed(arrays[x], arrays[y], cut=cut) for x, y in pairs))
         xs = [self._inputs(arrays[x], x) for x, _ in pairs]
         ys = [self._target(arrays[y], y, x, len(arrays[x])) for x, y in pairs]
         if len(xs) == 2 and (arrays[test[0]].dtype == np.uint8) != (arrays[self.inputs].dtype == np.uint8):
@@ -88,10 +88,10 @@ class ArrayData(Data):
         if len(xs) == 2 and xs[0].shape[1:] != xs[1].shape[1:]:
             shapes = f"{test[0]} has examples of shape {xs[1].shape[1:]}, {self.inputs} of shape {xs[0].shape[1:]}"
             raise OptionError("path", f"{shapes}; they must be equal")
-        targets, outputs, names = self._targets(ys, known)
+        targets, outputs, names = self._targets(ys, saved)
         scaled = arrays[self.inputs].dtype == np.uint8
-        if known is not None and known.get("uint8", scaled) != scaled:
-            was = "uint8, scaled to 0..1" if known["uint8"] else "not uint8 and not scaled"
+        if saved is not None and saved.get("uint8", scaled) != scaled:
+            was = "uint8, scaled to 0..1" if saved["uint8"] else "not uint8 and not scaled"
             raise OptionError("inputs", f"{self.inputs} is {arrays[self.inputs].dtype}; in training it was {was}")
         encoding = {"classes": list(names), "uint8": scaled, "sha256": digest_files(files)}
         train = test_split = Split(torch.from_numpy(xs[0]), targets)
@@ -123,7 +123,7 @@ class ArrayData(Data):
         names = (self.inputs, self.target, f"{self.inputs}_test", f"{self.target}_test")
         return {name: _plain(stored[name], name, file) for name in names if name in stored}
 
-    def _needed(self, inputs: np.ndarray, targets: np.ndarray, *, cut: bool) -> int:
+    def _memory_needed(self, inputs: np.ndarray, targets: np.ndarray, *, cut: bool) -> int:
         """Return the bytes needed besides the arrays: inputs as float32, and once more if they are split."""
         converted = inputs.dtype != np.float32 or self.channels == "last"
         return 4 * inputs.size * (converted + cut) + (LABEL + 3 * targets.dtype.itemsize) * targets.size
@@ -171,13 +171,13 @@ class ArrayData(Data):
         return array
 
     def _targets(
-        self, ys: Sequence[np.ndarray], known: Mapping[str, Any] | None
+        self, ys: Sequence[np.ndarray], saved: Mapping[str, Any] | None
     ) -> tuple[torch.Tensor, int, tuple[str, ...]]:
         """Return the targets of training and test as one tensor, the number of outputs, and the class names."""
-        if known is not None and known["classes"] and ys[0].ndim == 1:
-            names = tuple(known["classes"])
+        if saved is not None and saved["classes"] and ys[0].ndim == 1:
+            names = tuple(saved["classes"])
             return data_targets.encode_known_classes(np.concatenate(ys), names), len(names), names
-        kind: TargetKindOption = self.kind if known is None else "classes" if known["classes"] else "numbers"
+        kind: TargetKindOption = self.kind if saved is None else "classes" if saved["classes"] else "numbers"
         kinds = {data_targets.infer_kind(y, kind) for y in ys}
         if len(kinds) > 1 or len({y.dtype.kind == "U" for y in ys}) > 1 or len({y.shape[1:] for y in ys}) > 1:
             raise OptionError("target", f"{self.target} and {self.target}_test are of different kinds or shapes")

@@ -30,6 +30,6 @@ class Sparse:
         units = parameter.shape[0]
         inputs = parameter.size // units
         k = min(self.nonzero, inputs)
-        chosen = torch.rand(units, inputs, dtype=torch.float64, generator=generator).topk(k).indices
+        inputs_of_units = torch.rand(units, inputs, dtype=torch.float64, generator=generator).topk(k).indices
         values = torch.randn(units, k, generator=generator) * self.std
-        return torch.zeros(units, inputs).scatter(1, chosen, values).reshape(parameter.shape)
+        return torch.zeros(units, inputs).scatter(1, inputs_of_units, values).reshape(parameter.shape)

@@ -62,12 +62,12 @@ class MiniBatchInitProbe:
         views = self.layout.views(w)
         done: set[str] = set()
 
-        def hook(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
             p = self._layers[module]
             if p.name not in done and isinstance(output, Tensor):
                 while (times := factor(p, output)) is not None:
                     views[p.name].mul_(times)
-                    output = module.forward(*args, **named)
+                    output = module.forward(*args, **kwargs)
                 done.add(p.name)
             return output
 
@@ -79,14 +79,14 @@ class MiniBatchInitProbe:
         outputs: dict[str, Tensor] = {}
         last: list[str] = []  # the previous layer, until its activation is called
 
-        def of_layer(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+        def of_layer(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             name = self._layers[module].name
             last.clear()
             if name not in outputs and isinstance(output, Tensor):
                 outputs[name] = output.clone()  # a later module may overwrite it
                 last.append(name)
 
-        def of_activation(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+        def of_activation(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             if last and isinstance(output, Tensor):
                 outputs[last.pop()] = output.clone()
 
@@ -101,11 +101,11 @@ class MiniBatchInitProbe:
     def gradients(self, w: Tensor) -> dict[str, LayerGradients]:
         ends: dict[str, tuple[Tensor, Tensor]] = {}
 
-        def hook(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
             name = self._layers[module].name
             if name in ends or not isinstance(output, Tensor):
                 return output
-            ends[name] = next(x for x in (*args, *named.values()) if isinstance(x, Tensor)), output
+            ends[name] = next(x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)), output
             return output.clone()  # a later module may overwrite it
 
         x = self.inputs.clone()

@@ -28,8 +28,8 @@ def format_by_class(targets: np.ndarray, predictions: np.ndarray, names: Sequenc
         counts = wrong.get(i, Counter())
         total, right = counts.total(), counts.pop(i, 0)
         most = sorted(counts.items(), key=lambda x: (-x[1], x[0]))[:2]
-        taken = ", ".join(f"{names[j]} ({n})" for j, n in most)
-        rows.append([name, str(total), f"{right / total:.4f}" if total else "-", taken])
+        confusions = ", ".join(f"{names[j]} ({n})" for j, n in most)
+        rows.append([name, str(total), f"{right / total:.4f}" if total else "-", confusions])
     return format_table(["class", "examples", "accuracy", "taken for, most often"], rows, [False, True, True, False])
 
 

@@ -110,9 +110,9 @@ def _open_study(storage: str | None, folder: Path, name: str, pruner: Pruner) ->
     import optuna
 
     problems = Problems()
-    opened = open_storage(storage, folder, problems)
+    optuna_storage = open_storage(storage, folder, problems)
     problems.raise_if_any()
-    assert opened is not None  # else there was a problem
+    assert optuna_storage is not None  # else there was a problem
     return optuna.load_study(
-        study_name=name, storage=opened, sampler=optuna.samplers.RandomSampler(), pruner=pruner.to_optuna()
+        study_name=name, storage=optuna_storage, sampler=optuna.samplers.RandomSampler(), pruner=pruner.to_optuna()
     )

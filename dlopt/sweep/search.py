@@ -148,26 +148,26 @@ class SearchRunner:
     def _send_heartbeats(self, is_over: threading.Event) -> None:
         while not is_over.wait(HEARTBEAT_INTERVAL):
             with contextlib.suppress(Exception):  # a database that does not answer for a moment
-                self.study.send_heartbeats([opened.trial for opened in list(self._open_trials.values())])
+                self.study.send_heartbeats([entry.trial for entry in list(self._open_trials.values())])
 
     # ------------------------------------------------------------------------------------------- beginning
 
     def _next_job(self) -> Job | None:
         """Return the next run, of an open trial or of a new one; None if no run can begin."""
         one_by_one = self.plan.pruner.name != "none"
-        for opened in self._open_trials.values():
-            if opened.pending and not opened.was_stopped and not (opened.running and one_by_one):
-                return self._make_job(opened)
+        for entry in self._open_trials.values():
+            if entry.pending and not entry.was_stopped and not (entry.running and one_by_one):
+                return self._make_job(entry)
         while (trial := self.study.claim(self.plan.read_outcome)) is not None:
-            opened = self._open_trial(trial)
-            if opened.pending:
-                return self._make_job(opened)
-            self._close(opened)
+            entry = self._open_trial(trial)
+            if entry.pending:
+                return self._make_job(entry)
+            self._close(entry)
         return None
 
     def _open_trial(self, trial: Trial) -> _OpenTrial:
         """Open a trial. It takes over the ended runs of the trial that it repeats."""
-        opened = self._open_trials[trial.number] = _OpenTrial(trial, list(self.plan.repeats))
+        entry = self._open_trials[trial.number] = _OpenTrial(trial, list(self.plan.repeats))
         if trial.instead_of is not None:
             for repeat in self.plan.repeats if self.plan.repeats[0].name else ():
                 former, folder = (self.plan.run_folder(n, repeat) for n in (trial.instead_of, trial.number))
@@ -175,14 +175,14 @@ class SearchRunner:
                 if ending is not None and ending[0] in ("done", "diverged") and not folder.exists():
                     folder.parent.mkdir(parents=True, exist_ok=True)
                     former.rename(folder)
-                    opened.endings.append(ending)
-                    opened.pending.remove(repeat)
-        if opened.endings and self.plan.is_decided(opened.endings):
-            opened.pending.clear()
-        return opened
+                    entry.endings.append(ending)
+                    entry.pending.remove(repeat)
+        if entry.endings and self.plan.is_decided(entry.endings):
+            entry.pending.clear()
+        return entry
 
-    def _make_job(self, opened: _OpenTrial) -> Job:
-        plan, trial, repeat = self.plan, opened.trial, opened.pending.pop(0)
+    def _make_job(self, entry: _OpenTrial) -> Job:
+        plan, trial, repeat = self.plan, entry.trial, entry.pending.pop(0)
         ticket = None
         if plan.pruner.name != "none":
             ticket = PruningTicket(
@@ -193,60 +193,60 @@ class SearchRunner:
                 pruner=plan.pruner,
                 objective=plan.objective,
                 statistic=plan.statistic,
-                before=collect_objectives(opened.endings, plan.objective),
+                before=collect_objectives(entry.endings, plan.objective),
                 evaluations=sum(
                     row.get(plan.objective) is not None
                     for other in plan.repeats
-                    if other != repeat and other not in opened.pending
+                    if other != repeat and other not in entry.pending
                     for row in RunDirectory(plan.run_folder(trial.number, other)).rows()
                 ),
             )
         overrides = [*plan.space.overrides(trial.point), *repeat.overrides]
         folder, title = plan.run_folder(trial.number, repeat), plan.title(trial.point, repeat)
         job = self.composer.compose_job(folder, overrides, trial.number, title, ticket)
-        opened.running += 1
-        self._running[job.path] = opened
+        entry.running += 1
+        self._running[job.path] = entry
         return job
 
     # ------------------------------------------------------------------------------------------- ending
 
     def _handle_ended(self, job: Job, error: BaseException | None) -> None:
-        opened = self._running.pop(job.path)
-        opened.running -= 1
+        entry = self._running.pop(job.path)
+        entry.running -= 1
         status, summary = read_ending(job.path) or _explain_missing_ending(job.path, error)
         self.observer.on_run_end(job, status, summary)
         if status in FINAL_STATES:
-            opened.endings.append((status, summary))
-            if self.plan.is_decided(opened.endings):
-                opened.pending.clear()
+            entry.endings.append((status, summary))
+            if self.plan.is_decided(entry.endings):
+                entry.pending.clear()
         elif status == "interrupted":
             raise KeyboardInterrupt
         else:
-            opened.was_stopped = True
-        if not opened.running:
-            if opened.was_stopped:
-                self._leave(self._open_trials.pop(opened.trial.number), lost=True)
-            elif not opened.pending:
-                self._close(opened)
+            entry.was_stopped = True
+        if not entry.running:
+            if entry.was_stopped:
+                self._leave(self._open_trials.pop(entry.trial.number), lost=True)
+            elif not entry.pending:
+                self._close(entry)
 
-    def _close(self, opened: _OpenTrial) -> None:
+    def _close(self, entry: _OpenTrial) -> None:
         """Tell the study how a trial ended."""
-        trial, plan = opened.trial, self.plan
+        trial, plan = entry.trial, self.plan
         del self._open_trials[trial.number]
-        outcome = summarize_outcome(opened.endings, plan.objective, plan.statistic)
+        outcome = summarize_outcome(entry.endings, plan.objective, plan.statistic)
         if self.study.tell(trial, outcome):
             self.observer.on_trial_end(trial, outcome)
         folders = [plan.run_folder(trial.number, repeat) for repeat in plan.repeats]
         if len(folders) > 1:
             tensorboard_bands.write([folder for folder in folders if folder.is_dir()], folders[0].parent / "mean")
 
-    def _leave(self, opened: _OpenTrial, *, lost: bool) -> None:
+    def _leave(self, entry: _OpenTrial, *, lost: bool) -> None:
         """Give up a trial, so that it is tried again; or tell the study its outcome if all of its runs have ended."""
-        outcome = self.plan.read_outcome(opened.trial.number)
+        outcome = self.plan.read_outcome(entry.trial.number)
         if outcome is not None:
-            self.study.tell(opened.trial, outcome)
+            self.study.tell(entry.trial, outcome)
         else:
-            self.study.interrupt(opened.trial, lost=lost)
+            self.study.interrupt(entry.trial, lost=lost)
 
 
 def _explain_missing_ending(path: Path, error: BaseException | None) -> Ending:
