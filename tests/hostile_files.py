@@ -160,6 +160,8 @@ TENSORS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "negative sizes": (pickle_writer(encode_tensor((-1, -4), (1, 1), 4)), "its pickle is damaged"),
     "tuples doubled sixty times": (pickle_writer(DOUBLED_TUPLES), "it holds more than"),
     "a doubled tuple as a key": (pickle_writer(whole=b"\x80\x02}" + DOUBLED_TUPLES + b"Ns."), "keys are neither text nor numbers"),
+    "a shape as a key": (_torch_save_writer({torch.Size([1]): [0.0] * 9, torch.Size([2]): 1}), "keys are neither text nor numbers"),
+    "a device as a key": (_torch_save_writer({torch.device("cpu"): 1}), "keys are neither text nor numbers"),
     "a list that holds itself": (pickle_writer(b"]q\x00h\x00a"), "it holds more than"),
     "lists inside lists": (pickle_writer(DEEP_LISTS), "100 containers in one another"),
     "millions of instructions": (pickle_writer(b"](" + b"N" * (1 << 21) + b"e"), "more than 2,097,152 instructions"),

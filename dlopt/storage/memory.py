@@ -1,7 +1,7 @@
 """Available memory, the peak memory of a run, and a limit for commands that read files of others.
 
-psutil reports what the operating system has. The limits of control groups (version 2), which containers and clusters
-set, are read here: psutil does not know them.
+psutil reports what the operating system has. The limits of control groups, which containers and clusters set, are read
+here: psutil does not know them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 ALLOWED_FRACTION = 0.9
 """Fraction of available memory that `limit_memory` allows."""
+CGROUP_FILES = {
+    "": ("", "memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+"""Control groups, version 2 and 1, by their controllers: folder, limit, usage, and the cached files in memory.stat."""
 SMALL = 1 << 20
 """Bytes that `check` allows without a look at the available memory."""
 
@@ -84,11 +89,15 @@ def _iter_cgroup_free(
     root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
 ) -> Iterator[int]:
     """Yield the bytes left to the control group of this process, and to each group that contains it."""
-    lines = membership.read_text().splitlines() if membership.exists() else []
-    for path in (line.removeprefix("0::/") for line in lines if line.startswith("0::/")):
-        for group in (root / path, *(root / path).parents):
+    for line in membership.read_text().splitlines() if membership.exists() else []:
+        _, controllers, path = line.split(":", 2)
+        if controllers not in CGROUP_FILES:
+            continue
+        folder, *files, cached = CGROUP_FILES[controllers]
+        inner = root / folder / path.lstrip("/")
+        for group in (inner, *inner.parents):
             with contextlib.suppress(OSError):  # the root has no limit; in a container the path may be the host's
-                limit, usage = ((group / f"memory.{name}").read_text().strip() for name in ("max", "current"))
-                cached = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+                limit, usage = ((group / name).read_text().strip() for name in files)
+                stat = dict(row.split() for row in (group / "memory.stat").read_text().splitlines())
                 if limit != "max":
-                    yield int(limit) - int(usage) + int(cached.get("inactive_file", 0))
+                    yield int(limit) - int(usage) + int(stat.get(cached, 0))

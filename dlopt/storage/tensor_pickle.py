@@ -212,9 +212,9 @@ def _call(name: str, arguments: tuple[Any, ...]) -> Any:
         return tensor
     if name == SHAPE:
         _check_whole_numbers(*arguments)
-        return None
+        return TensorSize(0)
     if name == DEVICE and len(arguments) <= 2 and all(type(x) in PLAIN for x in arguments):
-        return None
+        return TensorSize(0)  # not None, which could be the key of a dictionary
     raise UnreadableTensorFile(f"it calls {name.replace(' ', '.')} with what no tensor needs")
 
 

@@ -178,11 +178,11 @@ def test_the_defaults_start_where_they_should():
 
 
 @pytest.mark.parametrize(("overrides", "key", "words"), [
-    (["averaging=polyak", "averaging.start=1"], "averaging", "after step 10; the run ends after 9"),
-    (["averaging=polyak", "averaging.start=1e308", "averaging.unit=epochs"], "averaging", "the run ends after 9"),
+    (["averaging=polyak", "averaging.start=1"], "averaging", "after step 10; the run ends after step 9"),
+    (["averaging=polyak", "averaging.start=1e308", "averaging.unit=epochs"], "averaging", "the run ends after step 9"),
     (["averaging=polyak", "averaging.start=-1"], "averaging.start", ">= 0"),
     (["averaging=polyak", "averaging.unit=hours"], "averaging.unit", "one of steps, epochs, run"),
-    (["averaging=swa", "averaging.every=4"], "averaging", "after step 12; the run ends after 9"),
+    (["averaging=swa", "averaging.every=4"], "averaging", "after step 12; the run ends after step 9"),
     (["averaging=ema", "averaging.decay=1"], "averaging.decay", "< 1"),
 ])  # fmt: skip
 def test_an_average_of_nothing_is_refused(overrides, key, words):

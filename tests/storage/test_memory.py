@@ -25,18 +25,25 @@ def test_available_and_peak_memory_agree_with_the_system():
     assert memory.peak_memory(torch.device("cpu")) > block.nbytes
 
 
-def test_control_groups_limit_the_available_memory_without_cached_files(tmp_path):
-    own, inner = tmp_path / "cgroup", tmp_path / "a/b"
+@pytest.mark.parametrize(
+    ("line", "folder", "prefix", "limit", "usage"),
+    [
+        ("0::/a/b", ".", "", "memory.max", "memory.current"),
+        ("4:memory:/a/b", "memory", "total_", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ],
+)
+def test_control_groups_limit_the_available_memory_without_cached_files(line, folder, prefix, limit, usage, tmp_path):
+    own, inner = tmp_path / "cgroup", tmp_path / folder / "a/b"
     assert list(memory._iter_cgroup_free(tmp_path, own)) == []
-    own.write_text("4:memory:/x\n0::/a/b\n")
+    own.write_text(f"3:cpu,cpuacct:/x\n{line}\n")
     assert list(memory._iter_cgroup_free(tmp_path, own)) == []
     inner.mkdir(parents=True)
-    for group, limit in ((inner, "1000"), (inner.parent, "700"), (tmp_path, "max")):
-        (group / "memory.max").write_text(f"{limit}\n")
-        (group / "memory.current").write_text("400\n")
-        (group / "memory.stat").write_text("anon 7\ninactive_file 50\n")
+    for group, most in ((inner, "1000"), (inner.parent, "700"), (inner.parent.parent, "max")):
+        (group / limit).write_text(f"{most}\n")
+        (group / usage).write_text("400\n")
+        (group / "memory.stat").write_text(f"anon 7\n{prefix}inactive_file 50\n")
     assert list(memory._iter_cgroup_free(tmp_path, own)) == [650, 350]
-    (inner / "memory.max").unlink()
+    (inner / limit).unlink()
     assert list(memory._iter_cgroup_free(tmp_path, own)) == [350]
 
 

@@ -1,15 +1,15 @@
 """A study that several processes share through a real PostgreSQL server."""
 
+import os
 import signal
 
 import optuna
 import postgres
 import pytest
 from optuna.storages import RDBStorage
-from processes import wait_until
 from sqlalchemy import text
 from studies import make_sampler, open_study, open_study_storage
-from test_killed_searches import has_run, make_command, wait_for_end, wait_for_run
+from test_killed_searches import make_command, wait_for_end, wait_for_run
 
 from dlopt.config.problems import Problems
 from dlopt.rundir.directory import RunDirectory
@@ -88,13 +88,12 @@ def test_two_searches_with_folders_of_their_own_try_each_point_once(name, forks,
 
 def test_if_one_is_killed_the_other_does_what_it_left(forks, postgresql, storage, tmp_path):
     """On one machine its death is seen at once, by the folder in which it worked."""
-    # The first does not end before the second begins, nor the second while the first is about to be killed.
     longer = ("hydra.sweeper.n_trials=3", "steps=1500", "eval_every=500", "checkpoint.every=500")
     first = forks.start(make_shared_command("random", postgresql, "two", *longer), tmp_path)
     wait_for_run(first, tmp_path / "two")
+    os.kill(first.pid, signal.SIGSTOP)  # it holds its trial until the second has begun, however slow the machine is
     second = forks.start(make_shared_command("random", postgresql, "one", *longer), tmp_path)
-    wait_until(lambda: first.has_ended or second.has_ended or has_run(second, tmp_path / "one"))
-    wait_until(lambda: first.has_ended or second.has_ended or has_run(first, tmp_path / "two"))
+    wait_for_run(second, tmp_path / "one")
     first.kill()
     assert wait_for_end(first).code == -signal.SIGKILL
     assert_success(wait_for_end(second))

@@ -172,7 +172,7 @@ def test_an_average_that_depends_on_the_length_cannot_change_once_it_has_begun()
 
 
 @pytest.mark.parametrize(("target", "message"), [
-    (("mine.RunningMean", "+averaging.begin=20"), "step 21; the run ends after 9"),
+    (("mine.RunningMean", "+averaging.begin=20"), "step 21; the run ends after step 9"),
     (("mine.FaultyMean",), "fails: ZeroDivisionError"),
     (("mine.Sawtooth",), "Sawtooth must be a subclass"),
 ])  # fmt: skip
