@@ -235,7 +235,7 @@ class ForkServer:
             except BaseException:
                 traceback.print_exc()
             finally:
-                signal.pthread_sigmask(signal.SIG_BLOCK, everything)  # later signals come after the end
+                _ignore_stop_signals()
                 threading._shutdown()
                 multiprocessing.util._exit_function()  # not all exit handlers: most are the server's
                 sys.stdout.flush()
@@ -280,6 +280,14 @@ class ForkServer:
         import torch
 
         torch.set_num_threads(1)
+
+
+def _ignore_stop_signals() -> None:
+    """Let signals that come from now on be too late, whichever thread receives them."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        while signal.getsignal(number) != signal.SIG_IGN:
+            with contextlib.suppress(KeyboardInterrupt):  # of a signal that came a moment ago
+                signal.signal(number, signal.SIG_IGN)
 
 
 def run_child(request: Mapping[str, Any]) -> int:
