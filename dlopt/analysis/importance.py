@@ -123,8 +123,8 @@ def compute_importance(search: SearchRecord) -> tuple[dict[str, float], str]:
     Var f_j over the sum of these variances. Ranks give a loss and its logarithm the same importances. A trial that
     diverged has the worst rank; pruned, failed and unfinished trials do not count.
 
-    Of more than 300 trials an evenly spaced subset is used. There are no importances for fewer than 10 trials, or
-    fewer than 4 per hyperparameter; the line says so.
+    Of more than 300 trials an evenly spaced subset is used. Importances need 10 trials, and 4
+    per hyperparameter; with fewer, the line says so.
     """
     trials = [t for t in search.trials if t.value is not None or t.state == "diverged"]
     varied = [a for a in search.axes if len({t.point.get(a.key) for t in trials}) > 1]

@@ -89,7 +89,7 @@ def _read(path: Path, name: str) -> RunRecord:
     metrics = _to_plain((not is_running and run.summary) or run.last_row() or {})  # an old summary of a resumed run
     if is_running and run.is_stale:
         state = "dead"
-    time.localtime(started)  # raises if there is no such time
+    time.localtime(started)  # raises an error for a time out of range
     seconds = None if metrics.get("seconds") is None else float(metrics["seconds"])
     if seconds is not None and not math.isfinite(seconds):
         raise ValueError(f"{run.summary_file}: {seconds} seconds")

@@ -80,7 +80,7 @@ class Averaging:
     """A running average of the iterates. It is evaluated in addition to the last iterate."""
 
     def first(self, time: TrainingTime) -> int:
-        """Return the number of the first step whose iterate is averaged; there is no average before its end."""
+        """Return the number of the first step whose iterate is averaged. The average exists from its end on."""
         return 0
 
     def init(self, w: Tensor) -> Any:

@@ -36,7 +36,7 @@ class ClassPrior:
 
 
 def find_output_bias(w: Tensor, start: InitProbe) -> Parameter:
-    """Return the bias whose shift moves the outputs by the same amount. Raises ValueError if there is none."""
+    """Return the bias whose shift moves the outputs by the same amount. Raises ValueError if no bias does."""
     outputs = start.outputs(w)
     shift = torch.linspace(1.0, 2.0, outputs.shape[1], dtype=w.dtype)
     for p in start.layout:

@@ -59,7 +59,7 @@ def option(kind=MNIST, path=None, url=None, verify=False):
     return kind(path=path, train_size=None, label_noise=0.0, drop_last=False, url=url, verify=verify)
 
 
-def refused(data, *words, key="path"):
+def expect_refusal(data, *words, key="path"):
     helpers.assert_refused(data.load, key, *words)
 
 
@@ -144,7 +144,7 @@ def test_an_exchanged_or_damaged_file_is_read_again_even_if_only_its_time_differ
         _files.cache.clear()
     assert len(list(cache.iterdir())) == 1
     file.write_bytes(file.read_bytes()[:30])
-    refused(data, file, "damaged")
+    expect_refusal(data, file, "damaged")
 
 
 def test_each_folder_has_its_own_cached_file(folder, cache, tmp_path, monkeypatch):
@@ -160,7 +160,7 @@ def test_each_folder_has_its_own_cached_file(folder, cache, tmp_path, monkeypatc
 def test_unverified_files_are_not_cached(folder, cache, monkeypatch):
     assert not option(path=folder).load().names
     assert not cache.exists()
-    refused(option(path=folder, verify=True), "not the official file")
+    expect_refusal(option(path=folder, verify=True), "not the official file")
     make_official(monkeypatch, folder)
     assert option(path=folder, verify=True).load().names
     assert not option(path=folder).load().names
@@ -177,7 +177,7 @@ def test_a_flipped_byte_is_reported_with_both_checksums(tmp_path, monkeypatch, w
     file = tmp_path / (f"{which}.gz" if compress else which)
     file.write_bytes(gzip.compress(damaged) if compress else damaged)
     words = ("not the official file", hashlib.sha256(damaged).hexdigest(), MNIST.sha256[which], "data.verify=false")
-    refused(option(path=tmp_path, verify=True), file, *words)
+    expect_refusal(option(path=tmp_path, verify=True), file, *words)
     assert not cache.exists()
 
 
@@ -193,34 +193,36 @@ WRONG = {
 def test_files_that_do_not_fit_together_are_refused(name, folder, cache):
     which, array, words = WRONG[name]
     (folder / f"{which}.gz").write_bytes(gzip.compress(encode_idx(array)))
-    refused(option(path=folder), folder, words)
+    expect_refusal(option(path=folder), folder, words)
     assert not cache.exists()
 
 
 def test_labels_of_one_class_are_refused(folder):
     for name, count in ((NAMES[1], 80), (NAMES[3], 40)):
         (folder / f"{name}.gz").write_bytes(encode_idx(np.zeros(count)))
-    refused(option(path=folder), "one class")
+    expect_refusal(option(path=folder), "one class")
 
 
 def test_missing_files_and_all_folders_are_named(folder, offline, cache, monkeypatch):
     for name in NAMES[1:3]:
         (folder / f"{name}.gz").unlink()
-    refused(option(path=folder), f"{NAMES[1]}.gz, {NAMES[2]}.gz not found in {folder}", "data.url")
-    refused(option(path=folder / "nowhere"), ", ".join(f"{name}.gz" for name in NAMES), folder / "nowhere")
+    expect_refusal(option(path=folder), f"{NAMES[1]}.gz, {NAMES[2]}.gz not found in {folder}", "data.url")
+    expect_refusal(option(path=folder / "nowhere"), ", ".join(f"{name}.gz" for name in NAMES), folder / "nowhere")
     assert not (folder / "nowhere").exists()
     monkeypatch.setattr(FashionMNIST, "debian", ("dataset-fashion-mnist", str(folder / "debian")))
-    refused(option(FashionMNIST), folder / "debian", cache / "fashion_mnist", "Debian's package dataset-fashion-mnist")
-    refused(option(MNIST), f"not found in {cache / 'mnist'}")
+    expect_refusal(
+        option(FashionMNIST), folder / "debian", cache / "fashion_mnist", "Debian's package dataset-fashion-mnist"
+    )
+    expect_refusal(option(MNIST), f"not found in {cache / 'mnist'}")
     assert not cache.exists()
 
 
 def test_a_file_in_place_of_the_folder_and_a_folder_in_place_of_a_file_are_refused(folder):
     (folder / "file").touch()
-    refused(option(path=folder / "file"), "is a file; name the folder")
+    expect_refusal(option(path=folder / "file"), "is a file; name the folder")
     (folder / f"{NAMES[0]}.gz").unlink()
     (folder / f"{NAMES[0]}.gz").mkdir()
-    refused(option(path=folder), f"{NAMES[0]}.gz cannot be read")
+    expect_refusal(option(path=folder), f"{NAMES[0]}.gz cannot be read")
 
 
 # ------------------------------------------------------------------------------------------------ downloaded
@@ -259,23 +261,23 @@ def test_a_download_with_the_wrong_content_is_removed(server, tmp_path, monkeypa
     make_official(monkeypatch, tmp_path / "there")
     place = tmp_path / "place"
     server.content[f"{NAMES[1]}.gz"] = gzip.compress(encode_idx(np.ones(80)))
-    refused(option(path=place, url=server.url, verify=True), "removed", "SHA-256", key="url")
+    expect_refusal(option(path=place, url=server.url, verify=True), "removed", "SHA-256", key="url")
     assert [p.name for p in place.iterdir()] == [f"{NAMES[0]}.gz"]
     server.content[f"{NAMES[0]}.gz"] = b"<html>log in first</html>"
-    refused(option(path=tmp_path / "other", url=server.url), "removed", "IDX", key="url")
+    expect_refusal(option(path=tmp_path / "other", url=server.url), "removed", "IDX", key="url")
     assert not (tmp_path / "other").exists()
-    refused(option(url="ftp://example.org"), "http://", "ftp://example.org", key="url")
+    expect_refusal(option(url="ftp://example.org"), "http://", "ftp://example.org", key="url")
 
 
 def test_a_failed_download_names_address_folder_and_package(server, tmp_path, monkeypatch, cache):
     monkeypatch.setattr(FashionMNIST, "debian", ("dataset-fashion-mnist", str(tmp_path / "debian")))
     server.status = 503
     words = (f"{server.url}{NAMES[0]}.gz", NAMES[3], cache / "fashion_mnist", "package dataset-fashion-mnist")
-    refused(option(FashionMNIST, url=server.url), *words, key="url")
+    expect_refusal(option(FashionMNIST, url=server.url), *words, key="url")
     assert not cache.exists()
     words = (f"into {tmp_path / 'place'} yourself", "package dataset-fashion-mnist and leave data.path out")
-    refused(option(FashionMNIST, tmp_path / "place", url=server.url), *words, key="url")
-    refused(option(MNIST, url=server.url), "into", "or name another folder: data.path=", key="url")
+    expect_refusal(option(FashionMNIST, tmp_path / "place", url=server.url), *words, key="url")
+    expect_refusal(option(MNIST, url=server.url), "into", "or name another folder: data.path=", key="url")
 
 
 def test_a_command_whose_download_failed_can_be_repeated(server, here, capsys):
@@ -332,12 +334,12 @@ def test_cifar10_is_read_from_the_archive_or_its_folder(tmp_path, archive, offli
 
 def test_the_official_archive_is_checked_by_its_checksum(tmp_path, archive, monkeypatch):
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    refused(option(CIFAR10, tmp_path, verify=True), archive, "not the official archive", digest, CIFAR10.sha256)
+    expect_refusal(option(CIFAR10, tmp_path, verify=True), archive, "not the official archive", digest, CIFAR10.sha256)
     monkeypatch.setattr(CIFAR10, "sha256", digest)
-    refused(option(CIFAR10, tmp_path, verify=True), "61460 bytes; it must have 30730000")
+    expect_refusal(option(CIFAR10, tmp_path, verify=True), "61460 bytes; it must have 30730000")
     whole = archive.read_bytes()
     archive.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
-    refused(option(CIFAR10, tmp_path, verify=True), "not the official archive")
+    expect_refusal(option(CIFAR10, tmp_path, verify=True), "not the official archive")
 
 
 def test_unpacked_official_files_are_checked_by_sizes_and_counts(tmp_path):
@@ -349,23 +351,23 @@ def test_unpacked_official_files_are_checked_by_sizes_and_counts(tmp_path):
     assert images["x"].shape == (50000, 3, 32, 32)
     assert images["x_test"].shape == (10000, 3, 32, 32)
     (place / "test_batch.bin").write_bytes(b"\x01" + whole[1:])
-    refused(option(CIFAR10, place, verify=True), place, "999, 1001, 1000", "not 1000 each")
+    expect_refusal(option(CIFAR10, place, verify=True), place, "999, 1001, 1000", "not 1000 each")
     (place / "test_batch.bin").write_bytes(whole[:-1])
-    refused(option(CIFAR10, place, verify=True), "test_batch.bin has 30729999 bytes")
+    expect_refusal(option(CIFAR10, place, verify=True), "test_batch.bin has 30729999 bytes")
 
 
 def test_a_damaged_archive_is_refused(tmp_path, archive):
     whole = archive.read_bytes()
     for content in (whole[: len(whole) // 2], whole[:-6], b"", b"no archive", gzip.compress(b"no archive")):
         archive.write_bytes(content)
-        refused(option(CIFAR10, tmp_path), archive)
+        expect_refusal(option(CIFAR10, tmp_path), archive)
     batches = make_cifar_batches()
     archive.write_bytes(whole[:20000] + bytes([whole[20000] ^ 1]) + whole[20001:])
-    refused(option(CIFAR10, tmp_path), "damaged")
+    expect_refusal(option(CIFAR10, tmp_path), "damaged")
     write_cifar_archive(tmp_path, {name: content for name, content in batches.items() if name != "test_batch.bin"})
-    refused(option(CIFAR10, tmp_path), "lacks test_batch.bin")
+    expect_refusal(option(CIFAR10, tmp_path), "lacks test_batch.bin")
     write_cifar_archive(tmp_path, batches | {"data_batch_2.bin": batches["data_batch_2.bin"][:-1]})
-    refused(option(CIFAR10, tmp_path), "data_batch_2.bin has 61459 bytes; it must have a multiple of 3073")
+    expect_refusal(option(CIFAR10, tmp_path), "data_batch_2.bin has 61459 bytes; it must have a multiple of 3073")
 
 
 def test_the_archive_is_downloaded(tmp_path, archive):
@@ -373,5 +375,5 @@ def test_the_archive_is_downloaded(tmp_path, archive):
         server.content = {archive.name: archive.read_bytes()}
         assert len(option(CIFAR10, tmp_path / "place", url=server.url).load().train) == 100
         place = tmp_path / "other"
-        refused(option(CIFAR10, place, url=server.url, verify=True), "removed", CIFAR10.sha256, key="url")
+        expect_refusal(option(CIFAR10, place, url=server.url, verify=True), "removed", CIFAR10.sha256, key="url")
         assert not place.exists()

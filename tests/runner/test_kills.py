@@ -84,7 +84,7 @@ def run_reference(name: str, forks: Forks, folder: Path) -> Reference:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(forks, tmp_path_factory) -> Callable[[str], Reference]:
+def get_reference(forks, tmp_path_factory) -> Callable[[str], Reference]:
     return cache(lambda name: run_reference(name, forks, tmp_path_factory.mktemp("undisturbed")))
 
 
@@ -202,29 +202,29 @@ def kill_often(chains: list[Chain], aims: Iterable[str], whole: Reference) -> It
 
 
 @pytest.fixture(scope="module")
-def killed(forks, undisturbed, tmp_path_factory) -> tuple[list[Chain], Counter[str]]:
+def killed_chains(forks, get_reference, tmp_path_factory) -> tuple[list[Chain], Counter[str]]:
     """Runs that were killed five times and end in the bits of the undisturbed one, and where the kills landed."""
     chains = [Chain(forks, "adam", tmp_path_factory.mktemp("killed") / "0")]
-    return chains, Counter(kill_often(chains, AIMS[:5], undisturbed("adam")))
+    return chains, Counter(kill_often(chains, AIMS[:5], get_reference("adam")))
 
 
-def test_a_run_killed_five_times_ends_in_the_same_bits(killed):
-    _, landed = killed
+def test_a_run_killed_five_times_ends_in_the_same_bits(killed_chains):
+    _, landed = killed_chains
     assert landed.total() == 5
     assert sum(landed[place] for place in TRAINING) > 0, landed
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_every_kind_of_run_killed_often_ends_in_the_same_bits(name, forks, undisturbed, tmp_path):
+def test_every_kind_of_run_killed_often_ends_in_the_same_bits(name, forks, get_reference, tmp_path):
     """More than a hundred kills in all, most of them while the run trains."""
-    landed = Counter(kill_often([Chain(forks, name, tmp_path / "0")], AIMS, undisturbed(name)))
+    landed = Counter(kill_often([Chain(forks, name, tmp_path / "0")], AIMS, get_reference(name)))
     assert landed.total() == len(AIMS)
     assert sum(landed[place] for place in TRAINING) > len(AIMS) / 2, landed
 
 
 @pytest.mark.long
-def test_kills_land_in_every_place(forks, undisturbed, tmp_path):
+def test_kills_land_in_every_place(forks, get_reference, tmp_path):
     """The aims are met: no place is missed because a file was renamed."""
     missing = set(PLACES)
 
@@ -235,7 +235,7 @@ def test_kills_land_in_every_place(forks, undisturbed, tmp_path):
                 return
             yield aim
 
-    for count, place in enumerate(kill_often([Chain(forks, "sgd", tmp_path / "0")], aims(), undisturbed("sgd"))):
+    for count, place in enumerate(kill_often([Chain(forks, "sgd", tmp_path / "0")], aims(), get_reference("sgd"))):
         missing.discard(place)
         assert count < 100, missing
 
@@ -243,8 +243,8 @@ def test_kills_land_in_every_place(forks, undisturbed, tmp_path):
 # ------------------------------------------------------------------------------------------- signals to stop
 
 
-def test_a_run_asked_to_stop_finishes_its_step_and_resumes_to_the_same_bits(forks, undisturbed, tmp_path):
-    whole = undisturbed("adam")
+def test_a_run_asked_to_stop_finishes_its_step_and_resumes_to_the_same_bits(forks, get_reference, tmp_path):
+    whole = get_reference("adam")
     chain = Chain(forks, "adam", tmp_path / "chain")
     rng = random.Random(0)
     steps = [0]
@@ -268,9 +268,9 @@ def test_a_run_asked_to_stop_finishes_its_step_and_resumes_to_the_same_bits(fork
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_signal_at_any_instant_stops_or_kills(seed, number, forks, undisturbed, tmp_path):
+def test_a_signal_at_any_instant_stops_or_kills(seed, number, forks, get_reference, tmp_path):
     """Before the run trains the process dies or exits with 130; after that the run is interrupted or done."""
-    whole = undisturbed("momentum")
+    whole = get_reference("momentum")
     chain = Chain(forks, "momentum", tmp_path / "chain")
     rng = random.Random(f"{number} {seed}")
     for _ in range(6):
@@ -291,9 +291,9 @@ def test_a_signal_at_any_instant_stops_or_kills(seed, number, forks, undisturbed
     assert find_differences(chain.finish(), whole.state) == []
 
 
-def test_a_second_interrupt_ends_at_once_and_harms_nothing(forks, undisturbed, tmp_path):
+def test_a_second_interrupt_ends_at_once_and_harms_nothing(forks, get_reference, tmp_path):
     """Even while the process handles the first one: the last checkpoint is whole."""
-    whole = undisturbed("adam")
+    whole = get_reference("adam")
     chain = Chain(forks, "adam", tmp_path / "chain")
     for wait, pause in ((0.1, 0.0), (0.2, 0.001), (0.15, 0.004)):
         job = chain.start(trains=True)
@@ -348,10 +348,10 @@ def tear(source: RunDirectory, target: Path, rng: random.Random) -> RunDirectory
 
 
 @pytest.fixture(scope="module")
-def killed_runs(killed, tmp_path_factory) -> list[RunDirectory]:
+def killed_runs(killed_chains, tmp_path_factory) -> list[RunDirectory]:
     """The run that was killed most often, and two copies with torn event files."""
     folder = tmp_path_factory.mktemp("curves")
-    run = max((chain.run for chain in killed[0]), key=lambda r: len(list(r.path.glob("events.out.tfevents.*"))))
+    run = max((chain.run for chain in killed_chains[0]), key=lambda r: len(list(r.path.glob("events.out.tfevents.*"))))
     assert len(list(run.path.glob("events.out.tfevents.*"))) > 2
     rng = random.Random("curves")
     whole = RunDirectory(shutil.copytree(run.path, folder / "killed" / "run"))

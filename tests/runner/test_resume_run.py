@@ -23,19 +23,19 @@ RESUME = ("train", "resume=last", "--trust")
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained_run(tmp_path_factory):
     """The directory of a finished run of nine steps, with a checkpoint after every second one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("trained"))
+        patch.chdir(tmp_path_factory.mktemp("trained_run"))
         patch.syspath_prepend(Path(mine.__file__).parent)
         assert main(["train", "-q", *BLOBS, "checkpoint.every=2", "hydra.run.dir=run"]) == 0
         return Path("run").absolute()
 
 
 @pytest.fixture
-def run(trained, here):
+def run(trained_run, here):
     """A copy of that run, the only one in outputs/."""
-    return RunDirectory(shutil.copytree(trained, here / "outputs" / "run"))
+    return RunDirectory(shutil.copytree(trained_run, here / "outputs" / "run"))
 
 
 def train(*overrides):
@@ -162,7 +162,7 @@ def test_curves_of_a_resumed_run_have_no_point_twice(here):
 
 
 @pytest.fixture
-def unfinished(here):
+def unfinished_run(here):
     """A run of nine steps that was killed after four, where it has a checkpoint: its status is running."""
     run = train("checkpoint.every=2", "steps=4")
     text = run.config_file.read_text().replace("steps: 4", "steps: 9")
@@ -199,9 +199,9 @@ def test_only_changes_that_break_equality_are_reported(here, capsys):
         assert words in run.log_file.read_text()
 
 
-def test_a_run_killed_between_status_and_configuration_resumes(unfinished, monkeypatch):
+def test_a_run_killed_between_status_and_configuration_resumes(unfinished_run, monkeypatch):
     """It resumes with its former settings: the configuration has not been written."""
-    run, before, replace = unfinished, unfinished.config_file.read_bytes(), atomic.atomic_write_bytes
+    run, before, replace = unfinished_run, unfinished_run.config_file.read_bytes(), atomic.atomic_write_bytes
 
     def die(file, content, **how):
         if file == run.config_file:
@@ -223,9 +223,9 @@ def test_a_run_killed_between_status_and_configuration_resumes(unfinished, monke
     assert run.rows()[-1]["lr"] == 0.001
 
 
-def test_changes_stay_recorded_if_the_process_died_before_its_first_checkpoint(unfinished):
+def test_changes_stay_recorded_if_the_process_died_before_its_first_checkpoint(unfinished_run):
     """The checkpoint has the former settings, the configuration has the new ones."""
-    run = unfinished
+    run = unfinished_run
     former = {file: file.read_bytes() for file in (run.checkpoint("last"), run.checkpoint("best"), run.metrics_file)}
     assert main([*RESUME, "-q", "optimizer.lr=0.05"]) == 0
     for file in run.older_checkpoints().values():

@@ -120,7 +120,7 @@ def test_a_file_beyond_the_available_memory_is_refused(file, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory):
+def saved_file(tmp_path_factory):
     """Return the bytes and the content of a file of torch.save."""
     file = tmp_path_factory.mktemp("saved") / "my.pt"
     content = {"model": NET.state_dict(), "optimizer": run_step(torch.optim.AdamW), "step": 3}
@@ -135,16 +135,16 @@ def load_bytes(file, content):
         return torch_file.load(file)
 
 
-def test_a_file_that_is_cut_off_or_extended_is_refused(saved, file):
-    whole, content = saved
+def test_a_file_that_is_cut_off_or_extended_is_refused(saved_file, file):
+    whole, content = saved_file
     assert is_same(load_bytes(file, whole), content)
     for part in [whole + b"\0", *(whole[:size] for size in random.Random(0).sample(range(len(whole)), 60))]:
         with pytest.raises(UnreadableTensorFile):
             load_bytes(file, part)
 
 
-def test_a_flipped_bit_is_noticed_or_harmless(saved, file):
-    whole, content = saved
+def test_a_flipped_bit_is_noticed_or_harmless(saved_file, file):
+    whole, content = saved_file
     draw, refused = random.Random(1), 0
     for _ in range(200):
         at, bit = draw.randrange(len(whole)), draw.randrange(8)

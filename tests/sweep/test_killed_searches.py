@@ -112,7 +112,7 @@ class Reference:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(forks, tmp_path_factory):
+def get_reference(forks, tmp_path_factory):
     @cache
     def search(name):
         folder = tmp_path_factory.mktemp("undisturbed")
@@ -170,11 +170,11 @@ def finish(forks, command, folder):
 
 
 @pytest.mark.parametrize(("name", "times"), [("random", 3), ("seeds", 2)])
-def test_a_search_killed_a_few_times_finds_the_same(name, times, forks, undisturbed, tmp_path):
+def test_a_search_killed_a_few_times_finds_the_same(name, times, forks, get_reference, tmp_path):
     draw, command = random.Random(f"{name} {times}"), make_command(name)
-    ends = Counter(disturb(forks, [command] * 2, undisturbed(name), tmp_path, draw) for _ in range(times))
+    ends = Counter(disturb(forks, [command] * 2, get_reference(name), tmp_path, draw) for _ in range(times))
     assert ends[False] > 0
-    assert finish(forks, command, tmp_path) == undisturbed(name).results
+    assert finish(forks, command, tmp_path) == get_reference(name).results
 
 
 STOPS = [(signal.SIGINT,), (signal.SIGTERM,), (signal.SIGINT, signal.SIGINT)]
@@ -185,7 +185,7 @@ DISTURBANCES = {f"killed {name}": (name, [(signal.SIGKILL,)]) for name in SEARCH
 
 @long
 @pytest.mark.parametrize("case", DISTURBANCES)
-def test_every_kind_of_search_disturbed_twenty_times_finds_the_same(case, forks, undisturbed, tmp_path):
+def test_every_kind_of_search_disturbed_twenty_times_finds_the_same(case, forks, get_reference, tmp_path):
     """Five times on the way to each of four ends, by turns with the same command and by `resume`."""
     name, signals = DISTURBANCES[case]
     draw = random.Random(case)
@@ -194,8 +194,8 @@ def test_every_kind_of_search_disturbed_twenty_times_finds_the_same(case, forks,
         folder.mkdir()
         commands = [make_command(name), ["train", "-q", "resume=sweep"] if turn % 2 else make_command(name)]
         for i in range(5):
-            disturb(forks, commands, undisturbed(name), folder, draw, signals[(turn + i) % len(signals)])
-        assert finish(forks, commands[1], folder) == undisturbed(name).results
+            disturb(forks, commands, get_reference(name), folder, draw, signals[(turn + i) % len(signals)])
+        assert finish(forks, commands[1], folder) == get_reference(name).results
 
 
 @pytest.mark.parametrize(
@@ -203,14 +203,14 @@ def test_every_kind_of_search_disturbed_twenty_times_finds_the_same(case, forks,
     ["", "study.log", "sweep.json", "0", *(pytest.param(name, marks=long) for name in (
         "multirun.yaml", ".workers/claims", "0/.hydra", "0/status.json", "0/summary.json", "1"))],
 )  # fmt: skip
-def test_a_search_killed_as_soon_as_a_file_exists_continues(name, forks, undisturbed, tmp_path):
+def test_a_search_killed_as_soon_as_a_file_exists_continues(name, forks, get_reference, tmp_path):
     """Mostly in the first second, while the study itself is created."""
     command = make_command("random", "hydra.sweeper.n_trials=2")
     job = forks.start(command, tmp_path)
     wait_until(lambda: job.has_ended or (tmp_path / "sweep" / name).exists())
     job.kill()
     assert wait_for_end(job).code in (-signal.SIGKILL, 0)  # 0: on a busy machine it ended before the file was seen
-    assert finish(forks, command, tmp_path) == {i: undisturbed("random").results[i] for i in range(2)}
+    assert finish(forks, command, tmp_path) == {i: get_reference("random").results[i] for i in range(2)}
 
 
 # ------------------------------------------------------------------------------------------- stop signals
@@ -287,16 +287,16 @@ def kill_one_of_two(name, forks, reference, folder, draw):
 
 
 @pytest.mark.parametrize("name", ["random", "seeds"])
-def test_if_one_of_two_processes_is_killed_the_other_does_everything(name, forks, undisturbed, tmp_path):
-    results = kill_one_of_two(name, forks, undisturbed(name), tmp_path, random.Random(name))
-    assert results == undisturbed(name).results
+def test_if_one_of_two_processes_is_killed_the_other_does_everything(name, forks, get_reference, tmp_path):
+    results = kill_one_of_two(name, forks, get_reference(name), tmp_path, random.Random(name))
+    assert results == get_reference(name).results
 
 
 @long
 @pytest.mark.parametrize("name", ["random", "grid", "seeds", "qmc", "pool"])
-def test_if_one_of_two_processes_is_killed_repeatedly_the_other_does_everything(name, forks, undisturbed, tmp_path):
+def test_if_one_of_two_processes_is_killed_repeatedly_the_other_does_everything(name, forks, get_reference, tmp_path):
     draw = random.Random(name)
     for turn in range(8):
         folder = tmp_path / str(turn)
         folder.mkdir()
-        assert kill_one_of_two(name, forks, undisturbed(name), folder, draw) == undisturbed(name).results
+        assert kill_one_of_two(name, forks, get_reference(name), folder, draw) == get_reference(name).results

@@ -141,7 +141,7 @@ def load_checkpoint(run: RunDirectory, wanted: str = "best") -> LoadedCheckpoint
     """Load a checkpoint: wanted is best, last, average, or a number of steps.
 
     The last checkpoint holds the best weights too, and replaces a best one that is damaged. A run without an evaluation
-    has no best weights: its last ones are loaded. Raises ConfigError if there is no such checkpoint.
+    has no best weights: its last ones are loaded. Raises ConfigError if the checkpoint does not exist.
     """
     older = {str(step): file for step, file in run.older_checkpoints().items()}
     place, best, average = display_path(run.path), run.checkpoint("best"), run.checkpoint("average")
