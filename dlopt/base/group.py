@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """A config group: the folders conf/NAME and dlopt/NAME. It decorates the base class of the group's components.
 
     Arguments must be literals.
@@ -46,7 +44,7 @@ class Group:
     lanes: Literal["value", "class", None] = None
     sets_cost: bool = False
     supplied: tuple[str, ...] = ()
-    base: str = field(default="", compare=False)
+    base: str = ""
 
     def __call__(self, cls: type[T]) -> type[T]:
         """Return the decorated class unchanged."""
@@ -73,7 +71,7 @@ def declared_groups() -> Mapping[str, Group]:
             for decorator in node.decorator_list:
                 if ast.unparse(decorator).startswith("Group("):
                     group = _evaluate(decorator)
-                    groups[group.name] = replace(group, base=f"{__package__}.{file.stem}.{node.name}")
+                    groups[group.name] = group._replace(base=f"{__package__}.{file.stem}.{node.name}")
     return dict(sorted(groups.items()))
 
 
