@@ -341,6 +341,8 @@ def tear(source: RunDirectory, target: Path, rng: random.Random) -> RunDirectory
     *earlier, _ = sorted(target.glob("events.out.tfevents.*"))
     for file in earlier:
         content, end = file.read_bytes(), 0
+        if not content:
+            continue  # its process was killed before it wrote
         while end < len(content):  # a record: its length in eight bytes, a checksum, its content, a checksum
             last, end = end, end + 8 + 4 + int.from_bytes(content[end : end + 8], "little") + 4
         file.write_bytes(content + content[last : rng.randrange(last + 1, len(content))])
