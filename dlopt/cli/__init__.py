@@ -6,10 +6,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from argparse import ArgumentParser
 
 COMMANDS = {
     "train": "dlopt.cli.train:train",
@@ -86,18 +82,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def build_run_parser(command: str, description: str, epilog: str, quiet: str) -> ArgumentParser:
-    """Build the parser of a command that opens one run: RUN, --trust and --quiet, whose help is `quiet`."""
-    from argparse import ArgumentParser, RawDescriptionHelpFormatter
-
-    parser = ArgumentParser(
-        prog=f"dlopt {command}", description=description, epilog=epilog, allow_abbrev=False,
-        formatter_class=RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    run = "`last`, a directory, or a part of a name"
-    parser.add_argument("run", nargs="?", default="last", metavar="RUN", help=run)
-    parser.add_argument("--trust", action="store_true", help="execute code that the run names, such as custom classes")
-    parser.add_argument("-q", "--quiet", action="store_true", help=quiet)
-    return parser

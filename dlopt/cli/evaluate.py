@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlopt.cli import build_run_parser
+from dlopt.cli.run_parser import build_run_parser
 from dlopt.rundir.display import display_path, make_report_path
 from dlopt.storage.safe_read import to_printable
 

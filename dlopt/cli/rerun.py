@@ -9,7 +9,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dlopt.cli import build_run_parser
+from dlopt.cli.run_parser import build_run_parser
 from dlopt.rundir.display import display_path
 from dlopt.storage.safe_read import to_printable
 

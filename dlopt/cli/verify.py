@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlopt.cli import build_run_parser
+from dlopt.cli.run_parser import build_run_parser
 from dlopt.rundir.display import display_path
 
 if TYPE_CHECKING:

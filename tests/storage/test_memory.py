@@ -18,7 +18,7 @@ def run_program(program: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_available_and_peak_memory_agree_with_the_system():
-    assert 0 < memory.get_available() < psutil.virtual_memory().total
+    assert 0 < memory.get_available() < 1.2 * psutil.virtual_memory().available
     before = memory.peak_memory(torch.device("cpu"))
     assert before >= 0.9 * psutil.Process().memory_info().rss
     block = torch.ones(before // 4 + 10_000_000)
