@@ -93,6 +93,22 @@ class HydraApp:
         return HydraContext(config_loader=self._hydra.config_loader, callbacks=Callbacks(config))
 
 
+def set_key(config: DictConfig, override: str) -> None:
+    """Set a key of a composed configuration, which Hydra's node belongs to, as composing with this override would.
+
+    Hydra has no public function for it. Composing again takes 40 ms.
+    """
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.types import RunMode
+
+    loader = GlobalHydra.instance().config_loader()
+    overrides = OverridesParser.create(config_loader=loader).parse_overrides([override])
+    ConfigLoaderImpl.validate_sweep_overrides_legal(overrides, RunMode.RUN, from_shell=False)
+    ConfigLoaderImpl._apply_overrides_to_config(overrides, config)
+
+
 def register_resolvers() -> None:
     """Register ${dlopt.name:} and ${dlopt.random:} for one command; both are parts of a directory's name."""
     from omegaconf import OmegaConf

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from dlopt.config.compose import groups, nested_options
-from dlopt.config.compose.hydra_app import HydraApp
+from dlopt.config.compose.hydra_app import HydraApp, set_key
 from dlopt.config.compose.static_config import to_key_prefix
 from dlopt.config.problems import ConfigError
 from dlopt.config.schema.renamed_keys import describe_renamed_key, describe_renamed_option
@@ -18,7 +19,7 @@ ConfigProblem = tuple[str, str]
 def explain(argv: Sequence[str], error: Exception) -> list[ConfigProblem]:
     """Return every problem of a command line that Hydra refused to compose.
 
-    Hydra stops at the first problem. So the overrides are composed again one by one, groups before keys. Those that
+    Hydra stops at the first problem. So the overrides are tried one by one, choices of options before keys. Those that
     fail are explained and omitted, and the others are checked as before a run.
     """
     from hydra import compose, initialize_config_dir
@@ -28,19 +29,27 @@ def explain(argv: Sequence[str], error: Exception) -> list[ConfigProblem]:
     accepted = [f"hydra.searchpath=[file://{folder}]" for folder in app.folders]
     problems: list[ConfigProblem] = []
     failed: set[str] = set()
+
+    def try_each(overrides: Iterable[str], accept: Callable[[str], object]) -> None:
+        for override in overrides:
+            if _is_at_or_below(_key(override), failed):
+                continue
+            try:
+                single = _take_first_value(override) if app.arguments.multirun else override
+                accept(single)
+                accepted.append(single)
+            except Exception as refusal:
+                failed.add(_key(override))
+                problems.append(_explain_override(override, refusal))
+
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(groups.CONF)):
-            for override in sorted(app.overrides, key=_rank):
-                if _is_at_or_below(_key(override), failed):
-                    continue
-                try:
-                    single = _take_first_value(override) if app.arguments.multirun else override
-                    compose("config", [*accepted, single])
-                    accepted.append(single)
-                except Exception as refusal:
-                    failed.add(_key(override))
-                    problems.append(_explain_override(override, refusal))
+            keys = [o for o in app.overrides if not _is_choice(o, [groups.CONF, *app.folders])]
+            choices = [o for o in app.overrides if o not in keys]
+            try_each(sorted(choices, key=_depth), lambda override: compose("config", [*accepted, override]))
+            config = compose("config", accepted, return_hydra_config=True)
+            try_each(keys, lambda override: set_key(config, override))
             if problems:
                 from dlopt.config.build import build
 
@@ -91,10 +100,15 @@ def _is_nested_choice(override: str) -> bool:
     return "@" in override.partition("=")[0]
 
 
-def _rank(override: str) -> tuple[int, int]:
-    """Sort groups before options inside options, outer ones first, and these before keys."""
-    key = _key(override)
-    return (0, 0) if key in groups.list_all_groups() else (1, key.count(".")) if _is_nested_choice(override) else (2, 0)
+def _is_choice(override: str, folders: Iterable[Path]) -> bool:
+    """Return whether an override may choose an option of a group; the others set keys."""
+    name = override.lstrip("+~").partition("=")[0]
+    return "/" in name or "@" in name or any((folder / name).is_dir() for folder in folders)
+
+
+def _depth(override: str) -> int:
+    """Return how many options lie around the chosen one."""
+    return 1 + _key(override).count(".") if _is_nested_choice(override) else 0
 
 
 def _is_at_or_below(key: str, others: Iterable[str]) -> bool:
