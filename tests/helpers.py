@@ -49,6 +49,12 @@ BLOBS = (
 """A tiny problem: 48 examples for training, 12 for validation, three steps per epoch, 67 weights."""
 
 
+def read_tree(folder: Path) -> dict[str, bytes | None]:
+    """Return the content of every file below a folder, and None for a folder, by path; without Python's caches."""
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
+    return {k: p.read_bytes() if p.is_file() else None for k, p in paths.items() if "__pycache__" not in p.parts}
+
+
 def list_options(group: str) -> list[str]:
     """Return the options of a group without `custom`."""
     return [name for name in groups.list_option_names(group) if name != "custom"]

@@ -2,10 +2,10 @@
 
 import os
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import read_tree
 
 from dlopt.cli import main
 
@@ -280,10 +280,6 @@ CASES = {
 """The arguments, and parts of the messages; an ellipsis stands for other words of the same line."""
 
 
-def list_files(folder: Path) -> set[str]:
-    return {str(p) for p in folder.rglob("*") if "__pycache__" not in str(p)}
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_bad_input(name, here, capsys):
     (here / "file").touch()
@@ -293,7 +289,7 @@ def test_bad_input(name, here, capsys):
     (here / "empty").mkdir()
     (here / "my.csv").write_text("size,rooms,price\n1,3,2.5\nbig,4,3.5\n" + "3,5,4.5\n" * 9)
     np.savez(here / "my.npz", x=np.array([[1.0, 2.0], [3.0, 4.0], [5.0, np.nan]]), y=np.array([0, 1, 0]))
-    before = list_files(here)
+    before = read_tree(here)
     overrides, words = CASES[name]
     assert main(["train", *overrides]) == 2
     out, err = capsys.readouterr()
@@ -302,5 +298,5 @@ def test_bad_input(name, here, capsys):
     assert "Traceback" not in out + err
     assert "HYDRA_FULL_ERROR" not in out + err
     assert out == ""
-    assert list_files(here) == before
+    assert read_tree(here) == before
     assert "HYDRA_FULL_ERROR" not in os.environ

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import BLOBS
+from helpers import BLOBS, read_tree
 from hydra.utils import get_object
 from processes import ENDLESS, TESTS, wait_until_training
 
@@ -151,7 +151,7 @@ def test_a_run_from_the_command_line(here, capsys):
     assert run.path.name.split("-")[3] == "first"
     for part in ("validation", "accuracy", str(run.path), "dlopt show", "dlopt tensorboard"):
         assert part in out
-    files = {p.relative_to(run.path).as_posix() for p in run.path.rglob("*") if p.is_file()}
+    files = set(read_tree(run.path))
     assert {"status.json", "metrics.jsonl", "summary.json", "train.log", "checkpoints/last.safetensors", "checkpoints/best.safetensors",
             ".hydra/config.yaml", ".hydra/overrides.yaml", ".hydra/hydra.yaml"} <= files  # fmt: skip
     assert not [name for name in files if name.endswith(".tmp")]

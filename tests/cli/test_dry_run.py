@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from helpers import BLOBS
+from helpers import BLOBS, read_tree
 
 from dlopt.cli import main
 from dlopt.cli.dry_run import format_short_duration, format_size
@@ -28,16 +28,12 @@ def here(here, monkeypatch):
     return here
 
 
-def read_files(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
-
-
 def dry_run(capsys, *argv):
     """Return what a dry run prints; it must write nothing."""
     capsys.readouterr()
-    before = read_files(Path.cwd())
+    before = read_tree(Path.cwd())
     assert main([*DRY, *argv]) == 0
-    assert read_files(Path.cwd()) == before
+    assert read_tree(Path.cwd()) == before
     return capsys.readouterr().out
 
 
@@ -80,9 +76,9 @@ def test_the_listed_points_are_those_that_run(sampler, here, capsys):
 def test_an_existing_sweep_lists_its_remaining_points(train_once, here, capsys):
     search = ["-m", "hydra/sweeper=random", "hydra.sweeper.n_trials=2", "optimizer.lr=interval(0.01,0.1)"]
     train_once("train", "-q", *BLOBS, *search, "hydra.sweep.dir=s")
-    before = read_files(here)
+    before = read_tree(here)
     assert main(["train", "--dry-run", "resume=s", "hydra.sweeper.n_trials=5", "--trust"]) == 0
-    assert read_files(here) == before
+    assert read_tree(here) == before
     text = capsys.readouterr().out
     assert "s: 2 of 5 points are finished" in text
     assert [number for number, _ in parse_list(text)] == ["2", "3", "4"]
@@ -92,7 +88,7 @@ def test_an_existing_sweep_lists_its_remaining_points(train_once, here, capsys):
 
 def test_a_dry_run_refuses_what_a_start_refuses(train_once, here, capsys):
     train_once("train", "-q", *BLOBS, "-m", "optimizer.lr=0.1,0.2", "hydra.sweep.dir=s")
-    before = read_files(here)
+    before = read_tree(here)
     for keys in (
         ["-m", "optimizer=sgd,nothing"],
         ["-m", "optimizer.lr=1,2", "hydra/launcher=pool", "hydra.launcher.workers=0"],
@@ -103,7 +99,7 @@ def test_a_dry_run_refuses_what_a_start_refuses(train_once, here, capsys):
     ):
         assert main([*DRY, *keys]) == 2
         message = capsys.readouterr().err
-        assert read_files(here) == before
+        assert read_tree(here) == before
         assert main(["train", *BLOBS, *keys]) == 2
         assert capsys.readouterr().err == message != ""
 
@@ -170,10 +166,10 @@ def test_a_single_run(here, capsys):
     assert "67 parameters" in text
     assert re.search(r"time +about .*\(7 of them\)", text)
     assert main(["train", "-q", *BLOBS, "hydra.run.dir=one"]) == 0  # the next command is an ordinary run again
-    before = read_files(here)
+    before = read_tree(here)
     assert main(["train", "--dry-run", "resume=one", "epochs=9"]) == 2
     assert "--dry-run: one is not a sweep" in capsys.readouterr().err
-    assert read_files(here) == before
+    assert read_tree(here) == before
 
 
 def test_a_run_that_would_fail_is_reported(here, capsys):

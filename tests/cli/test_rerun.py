@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from bits import find_differences, read_final_state
-from helpers import BLOBS
+from helpers import BLOBS, read_tree
 
 from dlopt.cli import main
 from dlopt.rundir.directory import RunDirectory
@@ -29,10 +29,6 @@ def run(train_once):
     return RunDirectory("outputs/one")
 
 
-def read_files(run):
-    return {p.relative_to(run.path): p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
-
-
 def rerun(capsys, *argv):
     """Return the exit code, the output and the new run."""
     capsys.readouterr()
@@ -43,12 +39,12 @@ def rerun(capsys, *argv):
 
 
 def test_an_equal_run_is_reported_as_equal(run, capsys):
-    before = read_files(run)
+    before = read_tree(run.path)
     code, output, other = rerun(capsys)
     assert code == 0
     assert "9 rows compared; every number is equal, bit for bit" in output
     assert "the state after step 9 is equal, bit for bit" in output
-    assert read_files(run) == before
+    assert read_tree(run.path) == before
     assert re.search(r"-rerun-[0-9a-f]{4}$", other.path.name)
     assert find_differences(read_final_state(other), read_final_state(run)) == []
     assert other.status["settings"] == run.status["settings"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers import BLOBS
+from helpers import BLOBS, read_tree
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from dlopt.cli import main
@@ -26,10 +26,6 @@ QUICK = (*(word for word in BLOBS if not word.startswith("epochs=")), "epochs=1"
 LR = "optimizer.lr=tag(log,interval(1e-3,1e-1))"
 HERE = "hydra.sweep.dir=sweep"
 RANDOM = "hydra/sweeper=random"
-
-
-def list_files(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if "__pycache__" not in str(path))
 
 
 def read_sweep_json(sweep: Path = Path("sweep")) -> dict[str, Any]:
@@ -185,14 +181,14 @@ def small_sweep(here, train_once) -> Path:
 
 def assert_command_refused(arguments: list[str], capsys: Any, *parts: str) -> None:
     """Check that a command ends with 2 and one message that has these parts, and changes no file."""
-    before = {name: (Path(name).is_file() and Path(name).read_bytes()) for name in list_files(Path())}
+    before = read_tree(Path())
     assert main(["train", *arguments]) == 2
     out, err = capsys.readouterr()
     for part in parts:
         assert part in err
     assert "Traceback" not in out + err
     assert out == ""
-    assert {name: (Path(name).is_file() and Path(name).read_bytes()) for name in list_files(Path())} == before
+    assert read_tree(Path()) == before
     assert "HYDRA_FULL_ERROR" not in os.environ
 
 

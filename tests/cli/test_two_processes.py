@@ -5,7 +5,7 @@ import re
 import signal
 
 import pytest
-from helpers import BLOBS
+from helpers import BLOBS, read_tree
 from processes import ENDLESS, TESTS, wait_for_file, wait_until, wait_until_training
 
 from dlopt.rundir.directory import RunDirectory
@@ -15,11 +15,10 @@ from dlopt.storage import atomic
 MINE = {"PYTHONPATH": TESTS}
 
 
-def read_files(folder):
+def read_settled(folder):
     """Return the files of a run, except those that a running run changes."""
     growing = ("metrics.jsonl", "checkpoints", "events.out")
-    files = {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file()}
-    return {name: file.read_bytes() for name, file in files.items() if not name.startswith(growing)}
+    return {name: content for name, content in read_tree(folder).items() if not name.startswith(growing)}
 
 
 @pytest.fixture
@@ -33,13 +32,13 @@ def running(forks, tmp_path):
 
 
 def test_the_message_names_the_process_that_holds_the_directory(running, forks, tmp_path):
-    before = read_files(tmp_path / "run")
+    before = read_settled(tmp_path / "run")
     ended = forks.run(ENDLESS, tmp_path, MINE)
     assert ended.code == 2
     assert "hydra.run.dir  run is being written by process " in ended.err
     assert f"process {running.pid} on " in ended.err
     assert "Traceback" not in ended.err
-    assert read_files(tmp_path / "run") == before
+    assert read_settled(tmp_path / "run") == before
     assert not running.has_ended
     running.kill(signal.SIGINT)
     assert running.wait().code == 130

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from bits import write_checkpoint
-from helpers import BLOBS
+from helpers import BLOBS, read_tree
 from processes import ENDLESS, TESTS, wait_for_file, wait_until
 
 from dlopt.cli import main
@@ -29,10 +29,6 @@ def run(train_once):
     return find_run()
 
 
-def read_files(run):
-    return {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
-
-
 def verify(capsys, *argv):
     """Return the exit code and the output."""
     capsys.readouterr()
@@ -48,7 +44,7 @@ def verify(capsys, *argv):
 def test_every_part_of_an_intact_run_is_equal(run, capsys, tmp_path, monkeypatch):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    before = read_files(run)
+    before = read_tree(run.path)
     for argv, steps, rows, end in (
         ([], "steps 9 to 9, replayed from the checkpoint after step 8", 1, 9),
         (["--all"], "steps 1 to 9, replayed from the start", 9, 9),
@@ -62,7 +58,7 @@ def test_every_part_of_an_intact_run_is_equal(run, capsys, tmp_path, monkeypatch
         assert steps in output
         assert re.search(rf"\b{rows} rows? compared; every number is equal, bit for bit", output)
         assert (f"the checkpoint after step {end} is equal, bit for bit" in output) == (end is not None)
-    assert read_files(run) == before
+    assert read_tree(run.path) == before
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
