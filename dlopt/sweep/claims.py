@@ -7,6 +7,7 @@ without a living worker is lost, regardless of when its process was killed.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -125,8 +126,6 @@ def exclusive(folder: Path) -> Iterator[None]:
     file = folder / WORKERS / "claims"
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("ab") as stream:
-        with contextlib.suppress(ImportError, OSError):
-            import fcntl
-
+        with contextlib.suppress(OSError):
             fcntl.flock(stream, fcntl.LOCK_EX)
         yield
