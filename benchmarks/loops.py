@@ -54,13 +54,13 @@ def main(rounds: int) -> None:
     for case in CASES:
         with console.status(case.name):
             turns = take_turns(case, rounds)
-        table.add_row(f"[bold]{case.name}, {case.steps} steps, {case.threads} threads")
+        table.add_row(f"[bold]{case.name}, {case.steps} steps, threads={case.threads}")
         for side in turns:
             table.add_row(*format_row(case, side, turns[DLOPT], turns[side]))
         table.add_section()
     console.print(table)
     if not find_spec("lightning"):
-        console.print("Lightning is not installed, and was left out: pip install -e '.[bench]'")
+        console.print("Lightning is not installed, and was left out: pip install -e '.\\[bench]'")
 
 
 def format_row(case: Case, side: str, ours: list[Turn], others: list[Turn]) -> list[str]:
