@@ -130,7 +130,11 @@ def test_the_exception_of_a_job_is_returned_and_the_worker_continues(make_pool, 
 
 
 @pytest.mark.parametrize(
-    ("what", "words"), [("kill", "ended by SIGKILL, as when memory runs out"), ("vanish", "exit code 7")]
+    ("what", "words"),
+    [
+        ("kill", "ended by SIGKILL, as when memory runs out"),
+        pytest.param("vanish", "exit code 7", marks=pytest.mark.long),
+    ],
 )
 def test_only_the_job_of_a_lost_worker_is_lost(what, words, make_pool, tmp_path):
     pool, other = make_pool(2), Act("wait_for_go", "other", tmp_path)
@@ -258,7 +262,9 @@ def test_a_killed_parent_leaves_no_process(sweeping, tmp_path):
     check_stopped(parent, is_asked=False)
 
 
-@pytest.mark.parametrize(("number", "processes"), [(signal.SIGKILL, 3), (signal.SIGINT, 4)])
+@pytest.mark.parametrize(
+    ("number", "processes"), [pytest.param(signal.SIGKILL, 3, marks=pytest.mark.long), (signal.SIGINT, 4)]
+)
 def test_a_parent_can_be_ended_while_its_workers_start(number, processes, sweeping):
     """A terminal also sends SIGINT to the workers, before they can handle it; they print nothing."""
     parent = sweeping("stubborn", "compute")
@@ -268,7 +274,9 @@ def test_a_parent_can_be_ended_while_its_workers_start(number, processes, sweepi
     check_stopped(parent, is_asked=number == signal.SIGINT)
 
 
-@pytest.mark.parametrize(("number", "send"), [(signal.SIGINT, os.killpg), (signal.SIGTERM, os.kill)])
+@pytest.mark.parametrize(
+    ("number", "send"), [(signal.SIGINT, os.killpg), pytest.param(signal.SIGTERM, os.kill, marks=pytest.mark.long)]
+)
 def test_a_parent_asked_to_stop_lets_its_workers_save(number, send, sweeping, tmp_path):
     """A terminal signals the whole group, a cluster only the parent."""
     parent = sweeping("save_on_signal", "wait_for_go")

@@ -59,7 +59,9 @@ DAMAGES: dict[str, Callable[[bytes, random.Random], bytes] | None] = {
 STATE_FILES = ("status.json", "metrics.jsonl", ".hydra/config.yaml", *FILES[-2:])
 """Files from which a run resumes."""
 CASES = [
-    (file, damage) for file in FILES for damage in (DAMAGES if file in STATE_FILES else ("removed", "overwritten"))
+    (file, damage)
+    for file in FILES
+    for damage in (("cut", "removed", "flipped") if file in STATE_FILES else ("overwritten",))
 ]
 
 
@@ -146,8 +148,8 @@ def check(forks: Forks, original: Original, folder: Path, file: str, damage: str
 
 @pytest.mark.parametrize(("file", "damage"), CASES)
 def test_a_damaged_file_is_reported_or_harmless(file, damage, forks, originals, tmp_path):
-    """Each file in each way, in a run that is done or in one that was interrupted."""
-    state = STATES[CASES.index((file, damage)) % 7 % 2]
+    """In a run that is done or in one that was interrupted."""
+    state = STATES[CASES.index((file, damage)) % 2]
     check(forks, originals[state], tmp_path, file, damage, "one")
 
 

@@ -169,7 +169,7 @@ def finish(forks, command, folder):
     return read_results(folder / "sweep")
 
 
-@pytest.mark.parametrize(("name", "times"), [("random", 3), ("seeds", 2)])
+@pytest.mark.parametrize(("name", "times"), [("random", 3), pytest.param("seeds", 2, marks=long)])
 def test_a_search_killed_a_few_times_finds_the_same(name, times, forks, get_reference, tmp_path):
     draw, command = random.Random(f"{name} {times}"), make_command(name)
     ends = Counter(disturb(forks, [command] * 2, get_reference(name), tmp_path, draw) for _ in range(times))
@@ -200,8 +200,8 @@ def test_every_kind_of_search_disturbed_twenty_times_finds_the_same(case, forks,
 
 @pytest.mark.parametrize(
     "name",
-    ["", "study.log", "sweep.json", "0", *(pytest.param(name, marks=long) for name in (
-        "multirun.yaml", ".workers/claims", "0/.hydra", "0/status.json", "0/summary.json", "1"))],
+    ["study.log", "0", *(pytest.param(name, marks=long) for name in (
+        "", "sweep.json", "multirun.yaml", ".workers/claims", "0/.hydra", "0/status.json", "0/summary.json", "1"))],
 )  # fmt: skip
 def test_a_search_killed_as_soon_as_a_file_exists_continues(name, forks, get_reference, tmp_path):
     """Mostly in the first second, while the study itself is created."""
@@ -246,7 +246,8 @@ def test_a_stopped_search_saves_its_runs_and_prints_how_to_resume(launcher, numb
     assert [trial.user_attrs["instead_of"] for trial in trials[count:]] == list(range((turns - 1) * count))
 
 
-@pytest.mark.parametrize("launcher", [(), pytest.param(POOL, marks=long)])
+@long
+@pytest.mark.parametrize("launcher", [(), POOL])
 def test_a_second_signal_ends_a_search_at_once_and_it_resumes_as_if_killed(launcher, forks, tmp_path):
     draw, sweep, command = random.Random("twice"), tmp_path / "sweep", make_command("random", *ENDLESS, *launcher)
     for turn in range(3):

@@ -100,6 +100,7 @@ def test_if_one_is_killed_the_other_does_what_it_left(forks, postgresql, storage
     assert check_trials(storage, 3, tmp_path / "one", tmp_path / "two") == 0
 
 
+@pytest.mark.long
 def test_a_server_that_stops_ends_a_search_with_a_message_and_loses_nothing(forks, tmp_path):
     """The run in progress ends before; the same command finds it once the server is back."""
     with postgres.create_cluster() as folder:
