@@ -9,12 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlopt.config.compose.yaml_dump import quote
-from dlopt.rundir.display import display_path
 from dlopt.rundir.find import SWEEP_FILE, find_sweep
 from dlopt.runner import execute
 from dlopt.runner.execute import DONE, FAILED, INTERRUPTED, USAGE_ERROR, Invocation
-from dlopt.storage.safe_read import SMALL, read_json, to_printable
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -23,19 +20,12 @@ if TYPE_CHECKING:
     from dlopt.config.compose.hydra_app import HydraApp
     from dlopt.runner.job import Job
     from dlopt.sweep.context import SweepInvocation
+    from dlopt.sweep.reopen import Guard
     from dlopt.training.experiment import Experiment
 
 TRUST = "--trust"
 DRY_RUN = "--dry-run"
 YES = "--yes"
-CHANGEABLE_SWEEP_KEYS = (
-    "hydra.sweeper.n_trials",
-    "hydra.sweeper.retry",
-    "hydra.sweeper.storage",
-    "hydra.launcher",
-    "hydra/launcher",
-)
-"""Keys that may change when a sweep resumes: how long and where it runs, not what it searches."""
 SWEEP_KEY_PREFIXES = ("hydra/sweeper", "hydra/launcher", "hydra.sweeper.", "hydra.launcher.", "hydra.sweep.")
 """Prefixes of the keys that only a sweep uses."""
 
@@ -72,7 +62,10 @@ def _resume(name: str, rest: Sequence[str], flags: set[str]) -> int:
     trust = TRUST in flags
     sweep = find_sweep(name)
     if sweep is not None and (sweep / SWEEP_FILE).is_file():
-        return _start(build_resume_command(sweep, rest, trust=trust), flags)
+        from dlopt.sweep.reopen import reopen_sweep
+
+        reopened = reopen_sweep(sweep, rest, trust=trust)
+        return _start(reopened.arguments, flags, reopened.guard)
     misplaced = ", ".join(sorted(flags - {TRUST}))
     if misplaced:
         print(f"{misplaced}: {name} is not a sweep; dlopt show prints what a run has done", file=sys.stderr)
@@ -80,11 +73,14 @@ def _resume(name: str, rest: Sequence[str], flags: set[str]) -> int:
     return resume(name, rest, Progress(), trust=trust)
 
 
-def _start(argv: Sequence[str], flags: Collection[str]) -> int:
-    """Start a new run or a sweep, or print the output of a flag of Hydra. Return the exit code."""
+def _start(argv: Sequence[str], flags: Collection[str], guard: Guard | None = None) -> int:
+    """Start a new run or a sweep, or print the output of a flag of Hydra. Return the exit code.
+
+    guard: judges the runs of a sweep that is not trusted.
+    """
     from dlopt.config.compose.hydra_app import HydraApp
 
-    if os.getcwd() not in sys.path:
+    if guard is None and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # user-defined classes: a console script does not look there
     invocation = Invocation(yes=YES in flags, dry_run=DRY_RUN in flags)
     sweep: SweepInvocation | None = None
@@ -93,7 +89,7 @@ def _start(argv: Sequence[str], flags: Collection[str]) -> int:
             if app.show():
                 code = DONE
             elif app.arguments.multirun:
-                invocation = sweep = _prepare_sweep(argv, invocation)
+                invocation = sweep = _prepare_sweep(argv, invocation, guard)
                 code = _sweep(app, sweep)
             else:
                 code = _run(app, [*map(_key, argv), *[YES] * invocation.yes], invocation)
@@ -104,21 +100,24 @@ def _start(argv: Sequence[str], flags: Collection[str]) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:
-        code = _report_error(argv, error, invocation)
+        code = _report_error(argv, error, invocation, builds=guard is None)
     finally:
         if sweep is not None:
             sweep.display.close()
     if sweep is None:
         return code
-    from dlopt.config.compose.hydra_app import find_config_folders
+    from dlopt.sweep.reopen import list_resume_flags
 
-    sweep.display.report(sweep.counts, list_resume_flags(sweep.overrides, find_config_folders(argv)))
+    sweep.display.report(sweep.counts, list_resume_flags(sweep.overrides, app.folders))
     has_failures = sweep.counts is not None and sweep.counts.by_verdict.get("failed")
     return max(code, FAILED if has_failures else DONE)
 
 
-def _report_error(argv: Sequence[str], error: Exception, invocation: Invocation) -> int:
-    """Print the problems of the command, or the error that ended its runs. Return the exit code."""
+def _report_error(argv: Sequence[str], error: Exception, invocation: Invocation, *, builds: bool) -> int:
+    """Print the problems of the command, or the error that ended its runs. Return the exit code.
+
+    builds: whether the parts of the command that Hydra accepts may be built, to find further problems.
+    """
     from hydra.errors import HydraException
 
     from dlopt.config.compose.hydra_errors import explain, format_hydra_error
@@ -136,7 +135,7 @@ def _report_error(argv: Sequence[str], error: Exception, invocation: Invocation)
             print(f"stopped: {format_hydra_error(error)}", file=sys.stderr)
             return FAILED
         is_refused = isinstance(error, (HydraException, ValueError))  # ValueError: a choice that is not a name
-        error = ConfigError(explain(argv, error) if is_refused else [("", format_hydra_error(error))])
+        error = ConfigError(explain(argv, error, builds=builds) if is_refused else [("", format_hydra_error(error))])
     print(error.text(), file=sys.stderr)
     return USAGE_ERROR
 
@@ -217,7 +216,7 @@ def _print_plan(config: DictConfig, path: Path, experiment: Experiment, notices:
 # ------------------------------------------------------------------------------------------- a sweep
 
 
-def _prepare_sweep(argv: Sequence[str], invocation: Invocation) -> SweepInvocation:
+def _prepare_sweep(argv: Sequence[str], invocation: Invocation, guard: Guard | None) -> SweepInvocation:
     """Return the invocation of a sweep: with its screen, and the functions that execute its runs."""
     from dlopt.cli.sweep_screen import SweepScreen
     from dlopt.rundir import provenance
@@ -230,6 +229,7 @@ def _prepare_sweep(argv: Sequence[str], invocation: Invocation) -> SweepInvocati
         perform=partial(_perform_on_screen, screen),
         perform_elsewhere=partial(execute.perform_in_worker, command=provenance.get_command()),
         display=screen,
+        guard=guard,
     )
 
 
@@ -266,65 +266,9 @@ def _sweep(app: HydraApp, invocation: SweepInvocation) -> int:
     return DONE
 
 
-# ------------------------------------------------------------------------------------------- resuming a sweep
-
-
-def build_resume_command(folder: Path, arguments: Sequence[str], *, trust: bool) -> list[str]:
-    """Return the command line that resumes a sweep. Raise ConfigError if it is refused.
-
-    Code that the sweep's directory names is executed only with trust.
-    """
-    from dlopt.config.problems import Problems
-
-    problems = Problems()
-    path = display_path(folder)
-    command: list[str] = []
-    storage = None
-    try:
-        content = read_json(folder / SWEEP_FILE, SMALL)
-        words, storage = content.get("command"), content.get("storage")
-        if not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
-            raise ValueError("it has no command")
-        command = words
-    except (ValueError, OSError) as error:
-        problems.add("resume", f"{path}/{SWEEP_FILE} is damaged: {error}")
-    flags = [a for a in arguments if not _is_override(a) and a not in ("-m", "--multirun")]
-    overrides = [a for a in arguments if _is_override(a)]
-    changed = {override.partition("=")[0]: override for override in overrides}
-    for key in changed:
-        if not key.startswith(CHANGEABLE_SWEEP_KEYS):
-            problems.add(key, f"cannot change when a search resumes (may change: {', '.join(CHANGEABLE_SWEEP_KEYS)})")
-    for word in filter(_names_code, command if not trust else ()):
-        problems.add("resume", f"{path} names user-defined code, {word}; add --trust if you trust it")
-    is_given = any(word.lstrip("+").startswith("hydra.sweeper.storage=") for word in (*command, *overrides))
-    if isinstance(storage, str) and "://" in storage and not is_given:
-        message = f"must be given again, as {to_printable(storage)}: passwords are not stored"
-        problems.add("hydra.sweeper.storage", message)
-    problems.raise_if_any()
-    former = [word for word in command if word.partition("=")[0] not in (*changed, "hydra.sweep.dir")]
-    if "hydra/launcher" in changed and changed["hydra/launcher"] not in command:  # it has other keys
-        former = [word for word in former if not word.lstrip("+~").startswith("hydra.launcher.")]
-    return [*flags, "-m", *former, f"hydra.sweep.dir={quote(str(folder))}", *overrides]
-
-
-def list_resume_flags(command: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """Return the flags that resuming a search needs, given its command and its folders of user-defined options."""
-    folder_flags = [word for folder in folders for word in ("--config-dir", display_path(folder))]
-    return [*folder_flags, *(["--trust"] if any(map(_names_code, command)) else [])]
-
-
 def _is_override(argument: str) -> bool:
     """Return whether an argument is an override, not a flag."""
     return "=" in argument and not argument.startswith("-")
-
-
-def _names_code(word: str) -> bool:
-    """Return whether an override may execute code that is not ours."""
-    key, _, value = word.partition("=")
-    if key.startswith(SWEEP_KEY_PREFIXES):
-        return "_target_" in word or "${" in value
-    dotted = key in ("optimizer.name", "schedule.name") and "." in value
-    return key.lstrip("+~").startswith("hydra") or "_target_" in word or dotted
 
 
 def _key(argument: str) -> str:

@@ -36,7 +36,7 @@ def _resume_run(run: RunWriter, arguments: Sequence[str], observer: Observer, tr
     from dlopt.config.reopen import load_run, resume_checks
     from dlopt.runner.execute import DONE
 
-    load_run.check_writable(run)
+    load_run.check_writable(run.path)
     former = load_run.load_config(run, trust=trust)
     config = resume_checks.merge_overrides(former, arguments)
     status = run.status_or_none()

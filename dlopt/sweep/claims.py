@@ -82,7 +82,9 @@ def is_alive(worker: Mapping[str, Any]) -> bool:
 
 
 def remove_worker_folder(folder: str) -> None:
-    """Remove the folder of a process that has ended."""
+    """Remove the folder of a process that has ended. The study names it, so another folder is left as it is."""
+    if Path(folder).parent.name != WORKERS:
+        return
     with contextlib.suppress(OSError):
         (Path(folder) / "lock.json").unlink(missing_ok=True)
         Path(folder).rmdir()

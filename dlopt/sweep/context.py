@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from dlopt.runner.execute import Invocation
 from dlopt.runner.job import Job
 from dlopt.sweep.claims import Counts
+from dlopt.sweep.reopen import Guard
 
 if TYPE_CHECKING:
     from dlopt.sweep.cost_forecast import DryRunPlan
@@ -40,6 +41,7 @@ class SweepInvocation(Invocation):
     overrides          the overrides as they were typed, with which the sweep can be resumed
     perform            makes a run in this process, on the display
     perform_elsewhere  makes a run in another process without a screen; can be pickled
+    guard              judges the runs of a reopened sweep that is not trusted
     counts             the states of the points at the end; None before
     """
 
@@ -47,4 +49,5 @@ class SweepInvocation(Invocation):
     perform: Callable[[Job], None]
     perform_elsewhere: Callable[[Job], None]
     display: SweepDisplay
+    guard: Guard | None = None
     counts: Counts | None = None

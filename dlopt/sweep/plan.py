@@ -75,7 +75,10 @@ def summarize_outcome(endings: Sequence[Ending], objective: str, statistic: Stat
 
 @dataclass(frozen=True)
 class Plan:
-    """What the runs of a sweep have in common; storage and study as in SweeperOptions."""
+    """What the runs of a sweep have in common; storage and study as in SweeperOptions.
+
+    data_digests: SHA-256 of the user's data files, one for each data set.
+    """
 
     folder: Path
     space: Space
@@ -85,6 +88,7 @@ class Plan:
     pruner: Pruner
     storage: str | None
     study: str
+    data_digests: tuple[str, ...] = ()
 
     def run_folder(self, number: int, repeat: Repeat) -> Path:
         """Return the directory of a run of the trial of this number."""

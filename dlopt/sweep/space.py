@@ -300,7 +300,7 @@ def find_disagreements(former: Mapping[str, Any], present: Mapping[str, Any]) ->
         for content in (former, present)
     )
     names = sorted((former.keys() | present.keys()) - {"axes", "fixed"})
-    others = {OPTION_KEYS.get(name, name): (former.get(name), present.get(name)) for name in names}
+    others = {OPTION_KEYS.get(name, name): (former.get(name), present.get(name)) for name in names if name != "data"}
     differing: list[tuple[str, str, str]] = []
     for key in dict.fromkeys([*old, *new]):
         was, now = old.get(key), new.get(key)
@@ -311,7 +311,13 @@ def find_disagreements(former: Mapping[str, Any], present: Mapping[str, Any]) ->
     for key, (was, now) in others.items():
         if was != now and not (key == OPTION_KEYS["repeats"] and has_other_folds):
             differing.append((key, format_override(was), format_override(now)))
-    return [(key, f"was {was} in this study, and is {now} now") for key, was, now in differing]
+    disagreements = [(key, f"was {was} in this study, and is {now} now") for key, was, now in differing]
+    had, has = former.get("data"), present.get("data")
+    if not disagreements and had is not None and had != has:  # earlier versions wrote none
+        disagreements.append(
+            ("data.path", "the files have changed since this study began, so results would not compare")
+        )
+    return disagreements
 
 
 def _is_same(a: Any, b: Any) -> bool:

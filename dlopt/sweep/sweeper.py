@@ -62,14 +62,14 @@ def sweep(arguments: Sequence[str], config: DictConfig, context: Any, invocation
         problems.add("hydra.sweeper.study", "needs a name, by which other processes find the study in the database")
     problems.raise_if_any()
 
-    composer = Composer(context.config_loader, config)
+    composer = Composer(context.config_loader, config, invocation.guard)
     limited = not (invocation.yes or invocation.dry_run)
     plan = make_plan(keys, space, total, composer, config, folder, problems, limited=limited)
     config = copy.deepcopy(config)
     remove_storage_address(config.hydra)
     batch_size = keys.max_batch_size or (10 if keys.sampler == "tpe" else min(total, 1_000_000))
     workers = _make_workers(config, context, invocation, batch_size)
-    checked = CheckedSweep(keys, plan, total, problems)
+    checked = CheckedSweep(keys, plan, total, problems, next(iter(config_dir_flag(config)[1:]), None))
     if invocation.dry_run:
         is_external = isinstance(workers, hydra_launcher.HydraLauncherWorkers)  # which may run fewer at once
         invocation.display.show_plan(checked.plan_dry_run(composer, 1 if is_external else workers.count))
@@ -109,12 +109,16 @@ def _make_workers(config: DictConfig, context: Any, invocation: SweepInvocation,
 
 @dataclass
 class CheckedSweep:
-    """A sweep whose command line was checked. Its study was not."""
+    """A sweep whose command line was checked. Its study was not.
+
+    config_dir: the user's folder of options
+    """
 
     keys: SweeperOptions
     plan: Plan
     total: int
     problems: Problems
+    config_dir: str | None = None
 
     def plan_dry_run(self, composer: Composer, workers: int) -> DryRunPlan:
         """Return what is left of a search. Nothing is created."""
@@ -187,6 +191,8 @@ class CheckedSweep:
             "statistic": keys.statistic,
             "storage": storage,
             "study": plan.study,
+            "data": list(plan.data_digests),
+            "config_dir": self.config_dir,
         }
         file, text = plan.folder / SWEEP_FILE, json.dumps(content, indent=2) + "\n"
         if not file.exists() or file.read_text() != text:
@@ -251,6 +257,7 @@ class CheckedSweep:
             "repeats": [list(repeat.overrides) for repeat in self.plan.repeats],
             "statistic": self.keys.statistic,
             "pruner": self.keys.pruner,
+            "data": list(self.plan.data_digests),
         }
 
     def _check_unused(self) -> None:

@@ -69,10 +69,10 @@ def make_plan(
         count = f"{total * len(repeats):,} runs"
         problems.add("", f"this grid has {count}; --dry-run says how long they take, --yes starts them")
     problems.raise_if_any()
-    objective = _build_all(space, points, repeats, composer, config, problems)
+    objective, digests = _build_all(space, points, repeats, composer, config, problems)
     problems.raise_if_any()
     pruner = Pruner(keys.pruner, keys.median, keys.hyperband)
-    return Plan(folder, space, repeats, objective, keys.statistic, pruner, keys.storage, keys.study or "dlopt")
+    return Plan(folder, space, repeats, objective, keys.statistic, pruner, keys.storage, keys.study or "dlopt", digests)
 
 
 def select_checked_points(keys: SweeperOptions, space: Space) -> list[tuple[Any, ...]]:
@@ -120,13 +120,17 @@ def _build_all(
     composer: Composer,
     config: DictConfig,
     problems: Problems,
-) -> str:
-    """Build the first run of every point, and discard it. Return the objective that all of them have."""
+) -> tuple[str, tuple[str, ...]]:
+    """Build the first run of every point, and discard it.
+
+    Return the objective that all of them have, and the digests of the user's files that they read.
+    """
     from hydra.errors import HydraException
 
     titles: dict[tuple[str, str], list[str]] = {}
     objectives: dict[str, list[str]] = {}
     checked: set[tuple[Any, ...]] = set()
+    digests: set[str] = set()
     for point in points:
         overrides = [*space.overrides(point), *repeats[0].overrides]
         kind = tuple(o for o in overrides if not o.startswith("seed="))
@@ -139,11 +143,12 @@ def _build_all(
             job = composer.compose_job(Path(), overrides, 0)
             experiment, _ = build(job.config, job.overrides)
             objectives.setdefault(experiment.objective, []).append(title)
+            digests.update(filter(None, [experiment.encoding.get("sha256")]))
             continue
         except ConfigError as error:
             errors = error.problems
         except (HydraException, ValueError) as error:  # ValueError: a choice that is not a name
-            errors = explain([*config_dir_flag(config), *overrides], error)
+            errors = explain([*config_dir_flag(config), *overrides], error, builds=composer.guard is None)
         for key, message in errors:
             titles.setdefault((key, message + _suggest_int(space, key, message)), []).append(title)
     for (key, message), failed in titles.items():
@@ -153,7 +158,7 @@ def _build_all(
     if len({higher_is_better(name) for name in objectives}) > 1:
         several = " and ".join(f"{name} in {which[0]}" for name, which in objectives.items())
         problems.add("objective", f"must be the same for all runs of a search, and is {several}")
-    return next(iter(objectives), "")
+    return next(iter(objectives), ""), tuple(sorted(digests))
 
 
 def _suggest_int(space: Space, key: str, message: str) -> str:

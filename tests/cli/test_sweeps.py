@@ -15,11 +15,11 @@ from helpers import BLOBS, read_tree
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from dlopt.cli import main
-from dlopt.cli.train import build_resume_command
 from dlopt.config.compose.yaml_dump import quote
 from dlopt.rundir.directory import RunDirectory
 from dlopt.runner import execute
 from dlopt.runner.workers import InProcess
+from dlopt.sweep.reopen import reopen_sweep
 from dlopt.sweep.study import Study
 
 QUICK = (*(word for word in BLOBS if not word.startswith("epochs=")), "epochs=1", "optimizer=sgd")
@@ -140,6 +140,45 @@ def test_axes_may_be_in_a_file_and_the_command_line_wins(here):
     assert main(["train", "resume=sweep", "--config-dir", "options", "--trust"]) == 0
 
 
+def test_a_sweep_remembers_the_folder_of_user_defined_options(here, capsys, monkeypatch):
+    (here / "options/optimizer").mkdir(parents=True)
+    (here / "options/optimizer/own.yaml").write_text("_target_: mine.Sign\nlr: 0.1\n")
+    search = ["-m", *QUICK, "--config-dir", "options", "optimizer=own", LR, RANDOM, HERE]
+    assert main(["train", *search, "hydra.sweeper.n_trials=1"]) == 0
+    more = "hydra.sweeper.n_trials=2"
+    capsys.readouterr()
+    assert_command_refused(["resume=sweep", more], capsys, "--config-dir", "type it again")
+    assert_command_refused(["resume=sweep", "--config-dir", "options", more], capsys, "resume", "add --trust")
+    (here / "below").mkdir()
+    monkeypatch.chdir(here / "below")
+    assert main(["train", "resume=../sweep", "--trust", more]) == 0
+    assert list_values("optimizer", here / "sweep") == ["own", "own"]
+
+
+def test_a_search_of_changed_data_is_refused(here, capsys):
+    rows = [f"{i % 7},{i % 5},{'uv'[i % 3 // 2]}\n" for i in range(60)]
+    (here / "my.csv").write_text("a,b,y\n" + "".join(rows))
+    problem = [
+        "data=table",
+        "data.path=my.csv",
+        "data.target=y",
+        "arch=mlp",
+        "arch.widths=[3]",
+        "epochs=1",
+        "batch_size=10",
+        "threads=1",
+    ]
+    assert main(["train", "-m", *problem, LR, RANDOM, HERE, "hydra.sweeper.n_trials=1"]) == 0
+    more = "hydra.sweeper.n_trials=2"
+    assert main(["train", "resume=sweep", more]) == 0
+    (here / "my.csv").write_text("a,b,y\n" + "".join(rows[:50]))
+    capsys.readouterr()
+    assert_command_refused(["resume=sweep", "hydra.sweeper.n_trials=3"], capsys, "data.path", "have changed")
+    assert_command_refused(
+        ["-m", *problem, LR, RANDOM, HERE, "hydra.sweeper.n_trials=3"], capsys, "data.path", "have changed"
+    )
+
+
 def test_runs_that_diverge_are_results(here, capsys):
     assert main(["train", "-m", *QUICK, HERE, "optimizer.lr=0.1,1e30"]) == 0
     assert [run.status["status"] for run in find_runs().values()] == ["done", "diverged"]
@@ -197,7 +236,7 @@ def test_another_launcher_drops_the_keys_of_the_former(small_sweep, capsys):
     (small_sweep / "sweep.json").write_text(
         json.dumps({**read_sweep_json(), "command": [*read_sweep_json()["command"], *pool]})
     )
-    command = build_resume_command(small_sweep, ["hydra/launcher=pool", "hydra.sweeper.n_trials=2"], trust=True)
+    command = reopen_sweep(small_sweep, ["hydra/launcher=pool", "hydra.sweeper.n_trials=2"], trust=True).arguments
     assert "hydra.launcher.workers=2" in command
     resume = ["train", "resume=sweep", "--trust", "hydra.sweeper.n_trials=2", "hydra/launcher=local"]
     assert main(resume) == 0, capsys.readouterr().err
@@ -217,15 +256,7 @@ def test_a_damaged_sweep_json_is_reported(small_sweep, capsys):
 
 def test_custom_code_in_a_sweep_needs_trust(small_sweep, capsys):
     resume = ["resume=sweep", "hydra.sweeper.n_trials=2"]
-    override = "data._target_=mine.Blobs"
-    assert_command_refused(resume, capsys, "resume ", f"sweep names user-defined code, {override}", "--trust")
-    content = (small_sweep / "sweep.json").read_text()
-    plain = [word for word in read_sweep_json()["command"] if "_target_" not in word]
-    for word in ("+x._target_=os.system", "hydra.job_logging.x=1", "hydra.launcher._target_=mine.Evil", "optimizer.name=mine.Rule",
-                 "hydra.sweeper.params=${oc.env:HOME}", "~hydra.callbacks", "+data={_target_: mine.Blobs}"):  # fmt: skip
-        (small_sweep / "sweep.json").write_text(json.dumps({**read_sweep_json(), "command": [*plain, word]}))
-        assert_command_refused(resume, capsys, "names user-defined code", word)
-    (small_sweep / "sweep.json").write_text(content)
+    assert_command_refused(resume, capsys, "resume ", "sweep names data._target_=mine.Blobs", "--trust")
     assert main(["train", *resume, "--trust"]) == 0
     assert list(find_runs()) == ["0", "1"]
 

@@ -16,11 +16,11 @@ from dlopt.errors import did_you_mean
 ConfigProblem = tuple[str, str]
 
 
-def explain(argv: Sequence[str], error: Exception) -> list[ConfigProblem]:
+def explain(argv: Sequence[str], error: Exception, *, builds: bool = True) -> list[ConfigProblem]:
     """Return every problem of a command line that Hydra refused to compose.
 
     Hydra stops at the first problem. So the overrides are tried one by one, choices of options before keys. Those that
-    fail are explained and omitted, and the others are checked as before a run.
+    fail are explained and omitted, and the others are checked as before a run, unless `builds` is false.
     """
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -50,7 +50,7 @@ def explain(argv: Sequence[str], error: Exception) -> list[ConfigProblem]:
             try_each(sorted(choices, key=_depth), lambda override: compose("config", [*accepted, override]))
             config = compose("config", accepted, return_hydra_config=True)
             try_each(keys, lambda override: set_key(config, override))
-            if problems:
+            if problems and builds:
                 from dlopt.config.build import build
 
                 try:

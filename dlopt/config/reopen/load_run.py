@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +59,30 @@ def load_config(
         if os.getcwd() not in sys.path:
             sys.path.insert(0, os.getcwd())
         return OmegaConf.create(content)
+    check_untrusted(content, (Path.cwd(), run.path), lambda: _read_digests(run), folders)
+    return OmegaConf.create(content)
+
+
+def check_untrusted(
+    content: dict[str, Any], places: Sequence[Path], digests: Callable[[], Container[str]], folders: Sequence[Path] = ()
+) -> None:
+    """Raise ConfigError for what `load_config` refuses in a configuration that is not trusted.
+
+    places    folders from which data and weights may be read
+    digests   returns the SHA-256 of data files that have been read before and may lie elsewhere; () for none
+    folders   further folders from which data may be read
+
+    The address of data with a path is set to null: the path is only read, and nothing is downloaded into it.
+    """
     problems = Problems()
     trust_rule.check(content, problems)
     problems.raise_if_any()
+    data = content.get("data")
     if isinstance(data, dict):
-        _check_files(data, run, folders)
-    _check_init_run(content.get("init"), run)
+        _check_files(data, (*places, *folders), digests)
+    _check_init_run(content.get("init"), places)
     if isinstance(data, dict) and "url" in data and data.get("path") is not None:
-        data["url"] = None  # the given folder is only read: nothing is downloaded into it
-    return OmegaConf.create(content)
+        data["url"] = None
 
 
 def _locate_data(path: str, run: RunDirectory) -> str:
@@ -93,8 +108,8 @@ def _check_links(run: RunDirectory) -> None:
     problems.raise_if_any()
 
 
-def _check_files(data: Mapping[str, Any], run: RunDirectory, folders: Sequence[Path]) -> None:
-    """Raise ConfigError if an option of dlopt would read a file outside the folders, except what the run has read."""
+def _check_files(data: Mapping[str, Any], folders: Sequence[Path], digests: Callable[[], Container[str]]) -> None:
+    """Raise ConfigError if an option of dlopt would read an unknown file outside the folders."""
     option = trust_rule.find_class(data.get("_target_"))
     if option is None or not issubclass(option, Data):
         return
@@ -102,17 +117,17 @@ def _check_files(data: Mapping[str, Any], run: RunDirectory, folders: Sequence[P
         files = option(**{key: value for key, value in data.items() if key != "_target_"}).files()
     except Exception:  # building and loading the data will fail too, and report the error
         return
-    outside = [file for file in files if not _is_inside(file, (Path.cwd(), run.path, *folders))]
-    if outside and ((digest := _digest(run)) is None or digest != digest_files(files)):
-        wrong = f"names a file of yours, {outside[0]}, which is not the one that the run has read"
+    outside = [file for file in files if not _is_inside(file, folders)]
+    if outside and (not (known := digests()) or digest_files(files) not in known):
+        wrong = f"names a file of yours, {outside[0]}, which is not the one that was read before"
         remedy = f"{trust_rule.TRUST_ADVICE}, or evaluate another one with --data FILE"
         raise ConfigError([("data.path", f"{wrong}; {remedy}")])
 
 
-def _check_init_run(init: Any, run: RunDirectory) -> None:
-    """Raise ConfigError if a run would start from weights outside the working directory and the run."""
+def _check_init_run(init: Any, folders: Sequence[Path]) -> None:
+    """Raise ConfigError if a run would start from weights outside the folders."""
     source = init.get("run") if isinstance(init, dict) else None
-    if isinstance(source, str) and os.path.lexists(source) and not _is_inside(Path(source), (Path.cwd(), run.path)):
+    if isinstance(source, str) and os.path.lexists(source) and not _is_inside(Path(source), folders):
         raise ConfigError([("init.run", f"names weights that lie elsewhere, {source}; {trust_rule.TRUST_ADVICE}")])
 
 
@@ -121,28 +136,28 @@ def _is_inside(path: Path, folders: Iterable[Path]) -> bool:
     return any(path.resolve().is_relative_to(folder.resolve()) for folder in folders)
 
 
-def _digest(run: RunDirectory) -> str | None:
-    """Return the SHA-256 of the user's files that a run has read, from its newest checkpoint."""
+def _read_digests(run: RunDirectory) -> tuple[str, ...]:
+    """Return the SHA-256 of the user's files that a run has read, from its newest checkpoint; () if it has none."""
     newest = run.latest_checkpoint()
     content = newest.content if newest is not None else run.load("best") if run.checkpoint("best").exists() else {}
     digest: str | None = content.get("encoding", {}).get("sha256")
-    return digest
+    return () if digest is None else (digest,)
 
 
-def check_writable(run: RunDirectory) -> None:
-    """Raise ConfigError if a run's directory holds a link, a pipe or similar: writing could change other files."""
+def check_writable(folder: Path) -> None:
+    """Raise ConfigError if a run or sweep holds a link, a pipe or similar: writing could change other files."""
     problems = Problems()
     shared = []
-    for path in _find_foreign_entries(run.path):
+    for path in _find_foreign_entries(folder):
         if path.is_file() and not path.is_symlink():
             shared.append(path)
             continue
         wrong = "is a symbolic link" if path.is_symlink() else "is neither a file nor a directory"
-        problems.add("resume", f"{path} {wrong}; a resumed run writes only into its own directory: remove it")
+        problems.add("resume", f"{path} {wrong}; resuming writes only into this directory: remove it")
     if shared:
         more = f", and so has {len(shared) - 1} more" if len(shared) > 1 else ""
         wrong = f"{shared[0]} has another name elsewhere (a hard link){more}, where its content would change too"
-        remedy = f"copy the directory, and resume the copy: cp -r {run.path} {run.path}-copy"
+        remedy = f"copy the directory, and resume the copy: cp -r {folder} {folder}-copy"
         problems.add("resume", f"{wrong}; {remedy}")
     problems.raise_if_any()
 

@@ -9,7 +9,6 @@ from omegaconf import OmegaConf
 from dlopt.config.compose import groups
 from dlopt.config.problems import ConfigError
 from dlopt.config.reopen.load_run import check_writable, load_config
-from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.writer import RunWriter
 from dlopt.storage.fingerprint import digest_files
 
@@ -70,9 +69,9 @@ def test_a_trusted_run_may_refer_to_other_values(run):
 def test_a_directory_of_files_and_folders_is_writable(run, tmp_path):
     (run.path / "a" / "b").mkdir(parents=True)
     (run.path / "a" / "b" / "c").touch()
-    check_writable(run)
+    check_writable(run.path)
     (tmp_path / "link").symlink_to(run.path)
-    check_writable(RunDirectory(tmp_path / "link"))
+    check_writable(tmp_path / "link")
 
 
 @pytest.mark.parametrize("at", ["x", "a/x", "a/b/x"])
@@ -88,9 +87,9 @@ def test_a_directory_with_links_or_pipes_is_not_writable(at, run, tmp_path):
     for make in makers.values():
         make(run.path / at)
         with pytest.raises(ConfigError, match=f"{at} is .*remove it"):
-            check_writable(run)
+            check_writable(run.path)
         (run.path / at).unlink()
-    check_writable(run)
+    check_writable(run.path)
 
 
 def test_hard_links_are_refused_without_advice_to_remove_them(run, tmp_path):
@@ -98,10 +97,10 @@ def test_hard_links_are_refused_without_advice_to_remove_them(run, tmp_path):
     run.lock.release()
     shutil.copytree(run.path, tmp_path / "backup", copy_function=os.link)
     with pytest.raises(ConfigError, match=rf"hard link.*cp -r {run.path} {run.path}-copy") as error:
-        check_writable(run)
+        check_writable(run.path)
     assert "remove" not in str(error.value)
     shutil.copytree(run.path, tmp_path / "run-copy")
-    check_writable(RunDirectory(tmp_path / "run-copy"))
+    check_writable(tmp_path / "run-copy")
 
 
 # ------------------------------------------------------------------------------------------------ data files
