@@ -38,9 +38,11 @@ def atomic_write(file: Path, former: Path | None = None, *, lasting: bool = True
         os.replace(new, file)
         if lasting:
             _fsync_dir(file.parent)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == str(new):
+            error.filename = str(file)  # the name that people know
         raise
 
 

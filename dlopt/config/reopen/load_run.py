@@ -16,7 +16,7 @@ from dlopt.base.data import Data, Dataset
 from dlopt.config.problems import ConfigError, Problems
 from dlopt.config.reopen import trusted_targets as trust_rule
 from dlopt.config.schema.renamed_keys import RENAMED_GROUPS
-from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.directory import RunDirectory, is_file_name
 from dlopt.storage.fingerprint import digest_files
 from dlopt.storage.safe_read import SMALL, UnreadableFile, read_yaml
 from dlopt.training.checkpointing import FORMAT, find_mismatch
@@ -145,14 +145,16 @@ def _read_digests(run: RunDirectory) -> tuple[str, ...]:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise ConfigError if a run or sweep holds a link, a pipe or similar: writing could change other files."""
+    """Raise ConfigError if a run or sweep holds a link or similar: writing could change other files, or fail."""
     problems = Problems()
     shared = []
     for path in _find_foreign_entries(folder):
         if path.is_file() and not path.is_symlink():
             shared.append(path)
             continue
-        wrong = "is a symbolic link" if path.is_symlink() else "is neither a file nor a directory"
+        wrong = "is neither a file nor a directory"
+        if path.is_symlink() or path.is_dir():
+            wrong = "is a symbolic link" if path.is_symlink() else "is a directory in the place of a file"
         problems.add("resume", f"{path} {wrong}; resuming writes only into this directory: remove it")
     if shared:
         more = f", and so has {len(shared) - 1} more" if len(shared) > 1 else ""
@@ -163,13 +165,13 @@ def check_writable(folder: Path) -> None:
 
 
 def _find_foreign_entries(folder: Path) -> Iterator[Path]:
-    """Yield everything below a folder except folders and regular files without further hard links."""
+    """Yield all but regular files without further hard links, and directories that have no name of a file."""
     remaining = [str(folder)]
     while remaining:
         with os.scandir(remaining.pop()) as entries:
             for entry in entries:
                 status = entry.stat(follow_symlinks=False)
-                if stat.S_ISDIR(status.st_mode):
+                if stat.S_ISDIR(status.st_mode) and not is_file_name(entry.name):
                     remaining.append(entry.path)
                 elif not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
                     yield Path(entry.path)

@@ -92,6 +92,18 @@ def test_a_directory_with_links_or_pipes_is_not_writable(at, run, tmp_path):
     check_writable(run.path)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["status.json", "summary.json", "metrics.jsonl", "train.log", ".hydra/config.yaml", "checkpoints/best.safetensors",
+     "checkpoints/last.safetensors.tmp", "status.json.tmp", "events.out.tfevents.1.host"],
+)  # fmt: skip
+def test_a_directory_in_the_place_of_a_file_is_refused(name, run):
+    (run.path / name).unlink(missing_ok=True)
+    (run.path / name).mkdir(parents=True)
+    with pytest.raises(ConfigError, match=rf"{name} is a directory in the place of a file"):
+        check_writable(run.path)
+
+
 def test_hard_links_are_refused_without_advice_to_remove_them(run, tmp_path):
     """Removing them would remove the run, or its backup."""
     run.lock.release()
