@@ -120,7 +120,7 @@ def _report_error(argv: Sequence[str], error: Exception, invocation: Invocation,
     """
     from hydra.errors import HydraException
 
-    from dlopt.config.compose.hydra_errors import explain, format_hydra_error
+    from dlopt.config.compose.hydra_errors import explain, format_hydra_error, locate
     from dlopt.config.problems import ConfigError
     from dlopt.sweep.storage import StorageUnavailable
 
@@ -135,7 +135,7 @@ def _report_error(argv: Sequence[str], error: Exception, invocation: Invocation,
             print(f"stopped: {format_hydra_error(error)}", file=sys.stderr)
             return FAILED
         is_refused = isinstance(error, (HydraException, ValueError))  # ValueError: a choice that is not a name
-        error = ConfigError(explain(argv, error, builds=builds) if is_refused else [("", format_hydra_error(error))])
+        error = ConfigError(explain(argv, error, builds=builds) if is_refused else [locate(error)])
     print(error.text(), file=sys.stderr)
     return USAGE_ERROR
 
@@ -150,8 +150,9 @@ def _run(app: HydraApp, keys: Sequence[str], invocation: Invocation) -> int:
 
     from dlopt.cli.progress import Progress
     from dlopt.config.build import build
+    from dlopt.config.compose.hydra_app import list_overrides
     from dlopt.config.problems import ConfigError, Problems
-    from dlopt.runner.claim import check_directory, claim_directory
+    from dlopt.runner.claim import check_directory, check_hydra_keys, claim_directory
     from dlopt.runner.job import Job
 
     config = app.compose(multirun=False)
@@ -159,16 +160,14 @@ def _run(app: HydraApp, keys: Sequence[str], invocation: Invocation) -> int:
     problems = Problems()
     path = Path(config.hydra.run.dir)
     check_directory(path, "hydra.run.dir", problems)
-    if config.hydra.output_subdir != ".hydra":
-        message = "must stay .hydra: a run cannot be shown or resumed without its configuration"
-        problems.add("hydra.output_subdir", message)
+    check_hydra_keys(config.hydra, problems)
     misplaced = dict.fromkeys(key for key in keys if key.startswith(SWEEP_KEY_PREFIXES) or key == YES)
     if misplaced:
         first, *others = misplaced
         more = f", like {' and '.join(others)}" if others else ""
         problems.add(first, f"is for a search{more}: add -m")
     try:
-        built = build(config, config.hydra.overrides.task)
+        built = build(config, list_overrides(config.hydra))
     except ConfigError as error:
         problems.errors += error.problems
     problems.raise_if_any()
@@ -247,6 +246,7 @@ def _sweep(app: HydraApp, invocation: SweepInvocation) -> int:
     from hydra.core.plugins import Plugins
     from omegaconf import OmegaConf
 
+    from dlopt.config.compose.hydra_app import list_overrides
     from dlopt.config.problems import ConfigError
 
     config = app.compose(multirun=True)
@@ -261,7 +261,7 @@ def _sweep(app: HydraApp, invocation: SweepInvocation) -> int:
         hydra_context=context,
         task_function=invocation,  # type: ignore[arg-type]
     )
-    sweeper.sweep(list(config.hydra.overrides.task))
+    sweeper.sweep(list_overrides(config.hydra))
     context.callbacks.on_multirun_end(config=config, config_name=app.config_name)
     return DONE
 

@@ -11,6 +11,8 @@ from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.lock import Lock, LockedError, find_holder
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from dlopt.config.problems import Problems
 
 
@@ -30,6 +32,15 @@ def check_directory(path: Path, key: str, problems: Problems, *, is_locked: bool
         problems.add(key, f"{path} cannot be created: {above} is a file")
     elif not os.access(above, os.W_OK):
         problems.add(key, f"{path} cannot be created: {above} is not writable")
+
+
+def check_hydra_keys(hydra: DictConfig, problems: Problems) -> None:
+    """Report the keys of Hydra with which a run would not find its files."""
+    if hydra.job.chdir:
+        problems.add("hydra.job.chdir", "must stay false: relative paths of data and runs would lead elsewhere")
+    if hydra.output_subdir != ".hydra":
+        message = "must stay .hydra: a run cannot be shown or resumed without its configuration"
+        problems.add("hydra.output_subdir", message)
 
 
 def claim_directory(path: Path, key: str, problems: Problems) -> Lock | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from dlopt.config.compose.hydra_app import list_overrides
 from dlopt.config.compose.nested_options import from_hydra
 from dlopt.config.compose.yaml_dump import dump_yaml
 from dlopt.rundir.directory import RunDirectory
@@ -52,7 +53,7 @@ class Job:
     @classmethod
     def from_hydra(cls, config: Mapping[str, Any], hydra: Any, path: Path, ticket: Ticket | None = None) -> Job:
         """Return the job of a configuration that Hydra has composed. hydra: its node of that name."""
-        return cls(path, "", tuple(hydra.overrides.task), config, get_choices(hydra), "", ticket)
+        return cls(path, "", tuple(list_overrides(hydra)), config, get_choices(hydra), "", ticket)
 
 
 def get_choices(hydra: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from dlopt.config.schema.settings import build_dataclass
 from dlopt.metrics.names import higher_is_better
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.find import SWEEP_FILE
-from dlopt.runner.claim import check_directory
+from dlopt.runner.claim import check_directory, check_hydra_keys
 from dlopt.runner.job import Job
 from dlopt.runner.workers import Workers
 from dlopt.storage.atomic import atomic_write_bytes
@@ -83,8 +83,7 @@ def _read_keys(config: DictConfig, problems: Problems) -> SweeperOptions:
     tree: dict[str, Any] = OmegaConf.to_container(config.hydra.sweeper, resolve=True)  # type: ignore[assignment]
     tree.pop("_target_", None)
     keys: SweeperOptions | None = build_dataclass(SweeperOptions, tree, "hydra.sweeper.", problems)
-    if config.hydra.output_subdir != ".hydra":
-        problems.add("hydra.output_subdir", "must stay .hydra: a run cannot be shown without its configuration")
+    check_hydra_keys(config.hydra, problems)
     if OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"] != "${hydra.job.num}":  # type: ignore[index, call-overload]
         problems.add("hydra.sweep.subdir", "is the number of the trial; leave it as it is")
     launcher = config.hydra.launcher

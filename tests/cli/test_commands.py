@@ -256,6 +256,36 @@ def test_custom_components(here, capsys):
     assert "did you mean sign" in capsys.readouterr().err
 
 
+def test_an_experiment_may_choose_the_sweeper_and_ask_for_a_sweep(here, capsys):
+    (here / "options/experiment").mkdir(parents=True)
+    for name, launcher in (("search", "pool"), ("grid", "local")):
+        sweeper = "  - override /hydra/sweeper: random\n" if name == "search" else ""
+        (here / f"options/experiment/{name}.yaml").write_text(
+            f"# @package _global_\ndefaults:\n  - override /hydra/launcher: {launcher}\n{sweeper}hydra:\n  mode: MULTIRUN\n"
+        )
+    dry_run = ["train", "--dry-run", "--config-dir", "options", *BLOBS]
+    lr = "optimizer.lr=interval(0.01,0.1)"
+    assert main([*dry_run, "experiment=search", lr, "hydra.sweeper.n_trials=4", "hydra.launcher.workers=3"]) == 0
+    out = capsys.readouterr().out
+    assert re.search("runs +4 runs", out)
+    assert "3 runs at once" in out
+    assert main([*dry_run, "experiment=search", "hydra/sweeper=grid", lr]) == 2
+    assert "has no grid" in capsys.readouterr().err
+    assert main([*dry_run, "experiment=grid", "seed=1,2,3"]) == 0
+    assert re.search("runs +3 runs", capsys.readouterr().out)
+
+
+def test_keys_of_hydra_work_or_are_refused(here, capsys, monkeypatch):
+    assert main(["train", "-q", *BLOBS, "hydra/job_logging=disabled"]) == 0
+    assert find_run().status["status"] == "done"
+    for words in (["hydra.job.chdir=true"], ["-m", "seed=1,2", "hydra.job.chdir=true"]):
+        assert main(["train", *BLOBS, *words]) == 2
+        assert "hydra.job.chdir  must stay false" in capsys.readouterr().err
+    for words in (["seed=${oc.env:NOPE}"], ["-m", "seed=${oc.env:NOPE}", "epochs=1,2"]):
+        assert main(["train", *BLOBS, *words]) == 2
+        assert re.search(r"^  seed  .*'NOPE' not found\"$", capsys.readouterr().err, re.MULTILINE)
+
+
 def test_the_command_line_overrides_an_experiment(here, capsys):
     assert main(["train", "experiment=mnist1d_paper", "steps=2", "--cfg", "job"]) == 0
     out = capsys.readouterr().out

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from dlopt.config.compose import groups, nested_options
+from dlopt.config.compose.static_config import read_yaml_or_empty
 from dlopt.config.problems import ConfigError
 
 if TYPE_CHECKING:
@@ -28,12 +29,18 @@ class HydraApp:
 
     arguments  the parsed arguments
     overrides  the overrides in Hydra's form
+    folders    the folder of user-defined options that --config-dir names, if it is given
     """
 
     def __init__(self, argv: Sequence[str]) -> None:
         self.arguments = _make_parser().parse_args(list(argv))  # prints a wrong flag and raises SystemExit
         self.folders = find_config_folders(argv)
-        self.overrides = [nested_options.to_hydra(o, [groups.CONF, *self.folders]) for o in self.arguments.overrides]
+        folders = [groups.CONF, *self.folders]
+        self.overrides = [nested_options.to_hydra(o, folders) for o in self.arguments.overrides]
+        choices, has_multirun = read_hydra_choices(self.overrides, folders)
+        typed = {override.partition("=")[0] for override in self.overrides}
+        self.overrides += [f"{group}={option}" for group, option in choices.items() if group not in typed]
+        self.arguments.multirun |= has_multirun
         self.config_name = self.arguments.config_name or "config"
 
     def __enter__(self) -> HydraApp:
@@ -118,15 +125,44 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("dlopt.name", _name_run, replace=True)
 
 
+def list_overrides(hydra: Any) -> list[str]:
+    """Return the overrides of a run as they were typed: iterating over Hydra's list would resolve interpolations."""
+    from omegaconf import OmegaConf
+
+    overrides: list[str] = OmegaConf.to_container(hydra.overrides.task, resolve=False)  # type: ignore[assignment]
+    return overrides
+
+
 def _name_run(*, _root_: Any) -> str:
     """Return the typed name, or <arch>-<optimizer>; a custom class is named by its class name."""
-    overrides = dict(str(o).partition("=")[::2] for o in _root_.hydra.overrides.task)
+    overrides = dict(o.partition("=")[::2] for o in list_overrides(_root_.hydra))
 
     def name_choice(group: str) -> str:
         target = overrides.get(f"{group}._target_", "")
         return target.rpartition(".")[2] or str(_root_.hydra.runtime.choices.get(group))
 
     return str(_root_.get("name") or f"{name_choice('arch')}-{name_choice('optimizer')}")
+
+
+def read_hydra_choices(overrides: Sequence[str], folders: Sequence[Path]) -> tuple[dict[str, str], bool]:
+    """Return the options of Hydra's groups that the experiments of a command choose, and whether one asks for a sweep.
+
+    Hydra itself prefers the choices of config.yaml, because the primary configuration is read first.
+    """
+    choices: dict[str, str] = {}
+    has_multirun = False
+    for value in (o.partition("=")[2] for o in overrides if o.lstrip("+").startswith(f"{groups.PRESETS}=")):
+        files = (
+            folder / groups.PRESETS / f"{name}.yaml" for name in value.strip("[]").split(",") for folder in folders
+        )
+        for content in (read_yaml_or_empty(file) for file in files if file.is_file()):
+            for entry in content.get("defaults") or ():
+                for name, option in entry.items() if isinstance(entry, dict) else ():
+                    group = name.removeprefix("override ").removeprefix("/")
+                    if group.startswith("hydra/") and name.startswith("override "):
+                        choices[group] = option
+            has_multirun |= (content.get("hydra") or {}).get("mode") == "MULTIRUN"
+    return choices, has_multirun
 
 
 def find_config_folders(argv: Sequence[str]) -> list[Path]:

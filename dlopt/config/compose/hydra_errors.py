@@ -58,8 +58,13 @@ def explain(argv: Sequence[str], error: Exception, *, builds: bool = True) -> li
                 except ConfigError as more:
                     problems += [p for p in more.problems if not _is_at_or_below(p[0], failed)]
     except Exception as further:  # even composing again failed: report the error itself
-        problems = problems or [("", format_hydra_error(further))]
-    return problems or [("", format_hydra_error(error))]
+        problems = problems or [locate(further)]
+    return problems or [locate(error)]
+
+
+def locate(error: BaseException) -> ConfigProblem:
+    """Return the key at which Hydra or OmegaConf met an error, if it says so, and its message."""
+    return str(getattr(error, "full_key", None) or ""), format_hydra_error(error)
 
 
 def _take_first_value(override: str) -> str:
@@ -83,7 +88,8 @@ def _take_first_value(override: str) -> str:
 
 def format_hydra_error(error: BaseException) -> str:
     """Return the messages of an error and of its cause, without Hydra's advice to set variables."""
-    lines = [line for line in str(error).splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line]
+    noise = ("HYDRA_FULL_ERROR", "full_key:", "object_type=", "reference_type=")
+    lines = [line for line in str(error).splitlines() if line.strip() and not any(x in line for x in noise)]
     text = " ".join(line.strip() for line in lines[:3]) or type(error).__name__
     cause = error.__cause__
     if cause is not None and str(cause).splitlines()[:1] and str(cause).splitlines()[0] not in text:
