@@ -317,6 +317,24 @@ class ExtraEvaluations(Optimizer):
 
 
 @dataclass(frozen=True)
+class OneArgumentInit(Optimizer):
+    def init(self, w):
+        return ()
+
+
+@dataclass(frozen=True)
+class BareStep(Optimizer):
+    def step(self, w, state, objective):
+        return w - 0.1 * objective.gradient(w)[1]
+
+
+@dataclass(frozen=True)
+class FaultyInit(Optimizer):
+    def init(self, w, layout):
+        return 1 / 0
+
+
+@dataclass(frozen=True)
 class NormalizedDescent(Optimizer):
     """Steps of length 0.01 along the gradient: an optimizer without a learning rate."""
 

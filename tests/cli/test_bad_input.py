@@ -92,6 +92,15 @@ CASES = {
         ["schedule  … SAM has no learning rate … schedule=constant"],
     ),
     "an inner optimizer that refuses the network": ([*MINE, "optimizer=sam", "optimizer.base_optimizer=torch_optim", "optimizer.base_optimizer.name=Muon"], ["optimizer  … Muon"]),
+    "a custom optimizer with another signature": (
+        [*MINE, "optimizer=custom", "optimizer._target_=mine.OneArgumentInit"], ["optimizer  … OneArgumentInit.init … init(self, w, layout)"],
+    ),
+    "a custom optimizer that returns the weights": (
+        [*MINE, "optimizer=custom", "optimizer._target_=mine.BareStep"], ["optimizer  … BareStep.step must return Step … returns a Tensor"],
+    ),
+    "a custom optimizer whose state fails": (
+        [*MINE, "optimizer=custom", "optimizer._target_=mine.FaultyInit"], ["optimizer  … FaultyInit.init fails … ZeroDivisionError"],
+    ),
     # torch's optimizers
     "unknown class of torch.optim": (["optimizer=torch_optim", "optimizer.name=AdmW"], ["optimizer.name … no AdmW in torch.optim … did you mean AdamW"]),
     "a class that is not in torch.optim": (["optimizer=torch_optim", "optimizer.name=Optimizer"], ["optimizer.name … no Optimizer"]),

@@ -12,6 +12,7 @@ from dlopt import parts
 from dlopt.base import dotted_fields
 from dlopt.base.group import declared_groups
 from dlopt.base.layout import Layout
+from dlopt.config.checks.optimizer_probe import probe_step
 from dlopt.config.checks.splits import check_dims, check_validation
 from dlopt.config.compose import groups as compose_groups
 from dlopt.config.make_parts import Components, Override
@@ -87,7 +88,9 @@ def check_optimizer_requirements(components: Components, settings: Settings | No
 
 
 def check_optimizer(optimizer: parts.Optimizer, w: Tensor, layout: Layout, device: str, problems: Problems) -> None:
-    """Let an optimizer that defines `check` check the weights that it will train."""
+    """Let an optimizer that defines `check` check the weights that it will train, and a custom one make a step."""
+    if not type(optimizer).__module__.startswith("dlopt."):
+        probe_step(optimizer, w, layout, problems)
     if not parts.overrides(optimizer, "check", parts.Optimizer):
         return
     try:
