@@ -53,6 +53,29 @@ def test_auc_equals_that_of_scikit_learn(ties):
     assert functional.auc(two, sides).item() == pytest.approx(roc_auc_score(sides, two.softmax(-1)[:, 1]), abs=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n", [4, 6, 10, 33])
+def test_auc_of_equal_rows_is_one_half_at_every_place_of_a_tensor(n, dtype):
+    """Kernels compute the end of a tensor by other instructions than the rest, with other last bits."""
+    for classes, seed in itertools.product((3, 4, 5, 10), range(20)):
+        row = torch.randn(classes, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+        assert functional.auc(row.expand(n, classes).contiguous(), torch.arange(n) % classes) == 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_auc_counts_shifted_and_permuted_rows_as_ties(dtype):
+    """The score of a class depends on the set of its differences from the other outputs only."""
+    draw = torch.Generator().manual_seed(0)
+    rows = torch.randint(-3, 4, (4, 5), generator=draw)
+    outputs = torch.stack([rows[i % 4][torch.randperm(5, generator=draw)] for i in range(200)])
+    targets = torch.randint(5, (200,), generator=draw)
+    odds = [[-math.log(math.fsum(math.exp(b - a) for b in row)) for a in row] for row in outputs.tolist()]
+    exact = [[round(score, 9) for score in column] for column in zip(*odds, strict=True)]
+    expected = sum(roc_auc_score(targets == c, exact[c]) for c in range(5)) / 5
+    shifted = outputs + torch.randint(-1000, 1000, (200, 1), generator=draw)
+    assert functional.auc(shifted.to(dtype), targets).item() == pytest.approx(expected, abs=1e-6)
+
+
 def test_auc_averages_over_the_classes_that_occur():
     outputs, targets = batch(classes=7)
     targets = targets.clamp(max=4)
@@ -110,6 +133,24 @@ def test_top5_equals_that_of_scikit_learn():
     expected = top_k_accuracy_score(targets, outputs, k=5, labels=range(7))
     assert functional.top5(outputs, targets).item() == pytest.approx(expected)
     assert functional.accuracy(outputs, targets) < functional.top5(outputs, targets) < 1
+
+
+def test_of_equal_outputs_those_of_the_first_classes_are_the_larger_ones():
+    draw = torch.Generator().manual_seed(0)
+    outputs, targets = torch.randint(3, (300, 9), generator=draw).double(), torch.randint(9, (300,), generator=draw)
+    ranked = [sorted(range(9), key=lambda j, row=row: (-row[j], j)) for row in outputs.tolist()]
+    for metric, k in ((functional.accuracy, 1), (functional.top5, 5)):
+        hits = sum(y in order[:k] for y, order in zip(targets.tolist(), ranked, strict=True))
+        assert metric(outputs, targets).item() == pytest.approx(hits / 300)
+    outputs[:, 3] = math.nan
+    assert functional.top5(outputs, torch.full_like(targets, 3)) == 0.0
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 0.3, 0.7, -1e4])
+def test_r2_of_constant_targets_is_nan_whatever_their_mean_rounds_to(value):
+    targets = torch.full((2, 1000, 3), value)
+    targets[1, 5, 1] += 1.0
+    assert functional.r2(torch.zeros_like(targets), targets).isnan().tolist() == [True, False]
 
 
 @pytest.mark.parametrize("metric", OF_CLASSES)
