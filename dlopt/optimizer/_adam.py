@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -40,6 +41,12 @@ class AdamHyperparameters(Optimizer):
         return AdamState(torch.zeros_like(w), torch.zeros_like(w), torch.zeros((), device=w.device))
 
 
+def bias_correction(beta: float | Tensor, t: int | Tensor) -> Any:
+    """Return 1 - beta^t as -expm1(t log beta): float32 would round beta^t next to 1, with errors of 1e-4 and more."""
+    exponent = t * (beta.log() if isinstance(beta, Tensor) else math.log(beta) if beta > 0.0 else -math.inf)
+    return -torch.expm1(exponent) if isinstance(exponent, Tensor) else -math.expm1(exponent)
+
+
 def adam_step_(
     w: Sequence[Tensor], g: Sequence[Tensor], m: Sequence[Tensor], v: Sequence[Tensor], t: Tensor, *,
     lr: float | Tensor, beta1: float | Tensor, beta2: float | Tensor, eps: float | Tensor, u: Sequence[Tensor] = (),
@@ -52,14 +59,14 @@ def adam_step_(
     if fused_available(w[0]):
         fused_adam_step_(w, g, m, v, [t] * len(w), lr=lr, beta1=beta1, beta2=beta2, eps=eps, u=u)
         return
-    steps = t.to(w[0].dtype)
+    m_correction, v_correction = (bias_correction(beta, t.to(w[0].dtype)) for beta in (beta1, beta2))
     for tensors in zip(w, g, m, v, u or v, strict=True):
         for w_, g_, m_, v_, u_ in cache_chunks(*tensors):
-            m_hat = m_.lerp_(g_, 1 - beta1) / (1 - beta1**steps)
+            m_hat = m_.lerp_(g_, 1 - beta1) / m_correction
             v_.lerp_(g_ * g_, 1 - beta2)
             if u:
                 torch.maximum(u_, v_, out=u_)
-            u_hat = u_ / (1 - beta2**steps)
+            u_hat = u_ / v_correction
             addcdiv_scaled_(w_, -lr, m_hat, u_hat.sqrt_().add_(eps))
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dlopt.base.layout import Layout
 from dlopt.linalg.inplace import cache_chunks
-from dlopt.optimizer._adam import AdamHyperparameters
+from dlopt.optimizer._adam import AdamHyperparameters, bias_correction
 from dlopt.parts import ObjectiveOracle, Step
 from dlopt.ranges import NonNegative
 
@@ -48,12 +48,13 @@ class NAdam(AdamHyperparameters):
     def step(self, w: Tensor, state: NAdamState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
         t = state.t.add_(1).to(w.dtype)
-        mu, next_mu = (self.beta1 * (1 - 0.5 * 0.96 ** (k * self.momentum_decay)) for k in (t, t + 1))
+        decay, next_decay = (0.5 * 0.96 ** (k * self.momentum_decay) for k in (t, t + 1))
+        mu, next_mu = self.beta1 * (1 - decay), self.beta1 * (1 - next_decay)
         product = state.product.mul_(mu)
         # Both n and sqrt(v^) + eps are multiplied by the correction, so that scalars are combined before vectors.
-        correction = (1 - self.beta2**t).sqrt()
+        correction = bias_correction(self.beta2, t).sqrt()
         of_average = -self.lr * correction * next_mu / (1 - product * next_mu)
-        of_gradient = -self.lr * correction * (1 - mu) / (1 - product)
+        of_gradient = -self.lr * correction * (1 - self.beta1 + self.beta1 * decay) / (1 - product)
         for w_, m, v, g_ in cache_chunks(w, state.m, state.v, g):
             n = (m.lerp_(g_, 1 - self.beta1) * of_average).addcmul_(g_, of_gradient)
             root = v.lerp_(g_ * g_, 1 - self.beta2).sqrt()

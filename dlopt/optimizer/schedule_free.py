@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dlopt.base.layout import Layout
 from dlopt.linalg.inplace import axpy_, fused_available
-from dlopt.optimizer._adam import fused_adam_step_
+from dlopt.optimizer._adam import bias_correction, fused_adam_step_
 from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Fraction, NonNegative, Positive, Range
 
@@ -72,7 +72,7 @@ class ScheduleFree(Optimizer):
             fused_adam_step_([z], [g], [g], [state.v], [t], lr=self.lr, beta1=0.0, beta2=self.beta2, eps=self.eps)
         else:
             v = state.v.lerp_(g.square(), 1 - self.beta2)
-            v_hat = v / (1 - self.beta2 ** state.t.add_(1).to(v.dtype))
+            v_hat = v / bias_correction(self.beta2, state.t.add_(1).to(v.dtype))
             axpy_(z, -self.lr, g / v_hat.sqrt_().add_(self.eps))
         square = self.lr * self.lr  # `**` would raise for a large rate
         s += square

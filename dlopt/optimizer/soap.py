@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlopt.base.layout import Layout
 from dlopt.linalg.inplace import axpy_
-from dlopt.optimizer._adam import AdamHyperparameters
+from dlopt.optimizer._adam import AdamHyperparameters, bias_correction
 from dlopt.parts import ObjectiveOracle, Step
 from dlopt.ranges import Count
 
@@ -78,8 +78,8 @@ class SOAP(AdamHyperparameters):
         t = before + 1
         m.lerp_(g, 1 - self.beta1)
         v.lerp_(rotate(g, bases, matrices).square_(), 1 - self.beta2)
-        direction = rotate(m, bases, matrices) / (1 - self.beta1**t)
-        direction /= (v / (1 - self.beta2**t)).sqrt_().add_(self.eps)
+        direction = rotate(m, bases, matrices) / bias_correction(self.beta1, t)
+        direction /= (v / bias_correction(self.beta2, t)).sqrt_().add_(self.eps)
         axpy_(w, -self.lr, rotate(direction, bases, matrices, back=True))
         for matrix in matrices:
             x = matrix.view(g)

@@ -142,6 +142,35 @@ def test_lanes_with_numbers_of_their_own_equal_runs_alone(name, own):
         torch.testing.assert_close(values[:, i], solo_values, rtol=1e-9, atol=1e-12)
 
 
+class Tilted(Quadratic):
+    """A linear function, with the same gradient everywhere."""
+
+    slope = torch.linspace(-2.0, 3.0, P, dtype=torch.float64)
+
+    def value(self, w):
+        return w @ self.slope.to(w)
+
+    def gradient(self, w):
+        return self.value(w), self.slope.to(w).expand(w.shape).clone()
+
+
+@pytest.mark.parametrize("name", [name for name, rule in RULES.items() if hasattr(rule, "beta2")])
+@pytest.mark.parametrize("kind", ["solo", "shared betas", "own betas"])
+def test_steps_with_betas_near_one_are_as_exact_in_float32_as_its_digits(name, kind):
+    """1 - beta^t and 1 - mu are then small differences."""
+    rule = replace_fields(RULES[name], {"lr": 1.0, "beta2": 0.9999})
+    rule = replace_fields(rule, {"beta1": 0.9999} if hasattr(rule, "beta1") else {})
+    twin, lead = rule, () if kind == "solo" else (2,)
+    if kind == "own betas":
+        columns = {n: torch.full((2, 1), get_field(rule, n)) for n in list_fields(rule) if n.startswith("beta")}
+        twin = replace_fields(rule, {n: column[0].item() for n, column in columns.items()})
+        rule = replace_fields(rule, columns)
+    for steps in (1, 2, 10):
+        w, _ = run(rule, Tilted(), torch.zeros(*lead, P), steps)
+        exact, _ = run(twin, Tilted(), torch.zeros(P, dtype=torch.float64), steps)
+        torch.testing.assert_close(w.double(), exact.expand(w.shape), rtol=5e-6, atol=0)
+
+
 def list_kinds(state):
     """Return the type of each leaf, with the shape of a tensor."""
     return [(leaf.dtype, leaf.shape) if isinstance(leaf, torch.Tensor) else type(leaf) for leaf in state]
