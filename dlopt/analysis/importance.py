@@ -100,7 +100,8 @@ def group_by_level(axis: SearchAxis, trials: Sequence[TrialRecord]) -> list[Leve
 
 
 def _find_bin(axis: SearchAxis, value: float) -> int:
-    return min(math.floor(BINS * min(max(axis.share(value), 0.0), 1.0)), BINS - 1)
+    position = round(BINS * axis.share(value), 9)  # so that rounding does not move a value on an edge below it
+    return math.floor(min(max(position, 0), BINS - 1))
 
 
 def _make_bin(axis: SearchAxis, k: int, trials: Sequence[TrialRecord]) -> Level:

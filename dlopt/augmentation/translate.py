@@ -15,8 +15,9 @@ from dlopt.ranges import Fraction
 class Translate(Augmentation):
     """Shifts each image by an integer number of pixels down and, independently, across, each uniform in -m, ..., m.
 
-    m is the fraction `most` of the height or of the width, rounded down to whole pixels, so that part of the image is
-    always visible. Whole pixels need no interpolation, which would blur the image.
+    m is the fraction `most` of the height or of the width, rounded to the nearest whole number of pixels, and at most
+    one pixel less than the height or width, so that part of the image is always visible. Whole pixels need no
+    interpolation, which would blur the image.
 
     most   maximum shift, as a fraction of height and width
     fill   values that enter: zero, edge (the last pixel), reflect (the reflection in the last pixel), or wrap (the
@@ -30,6 +31,5 @@ class Translate(Augmentation):
     fill: FillMode
 
     def __call__(self, inputs: Tensor, targets: Tensor, key: Key) -> tuple[Tensor, Tensor]:
-        height, width = inputs.shape[-2:]
-        most = (int(self.most * height), int(self.most * width))
+        most = tuple(min(round(self.most * length), length - 1) for length in inputs.shape[-2:])
         return shift_by(inputs, random_offsets(key, most, inputs), self.fill), targets

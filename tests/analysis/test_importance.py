@@ -55,6 +55,13 @@ def test_bins_are_of_equal_width_on_the_scale_of_the_axis():
     ]  # fmt: skip
 
 
+def test_a_value_on_the_edge_of_two_bins_is_in_the_upper_one():
+    """(1.2 - 1) / (2 - 1) is 0.19999999999999996."""
+    for start in (0.0, 1.0, 10.0):
+        levels = group(SearchAxis("x", (), start, start + 1.0), [(start + k / 20, float(k)) for k in range(21)])
+        assert [level.values for level in levels] == [[4.0 * i + j for j in range(4 + (i == 4))] for i in range(5)]
+
+
 def test_only_many_whole_numbers_are_binned():
     assert [(v.name, len(v.trials)) for v in group(DEPTH, [(3.0, 0.0), (1.0, 0.0), (3.0, 0.0)])] == [("1", 1), ("3", 2)]
     many = SearchAxis("w", (), 1.0, 101.0, whole=True)

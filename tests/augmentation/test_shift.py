@@ -53,9 +53,9 @@ def test_every_combination_of_offsets_is_equally_likely(most):
 
 @fills
 def test_series_and_images_are_shifted_by_random_offsets(fill):
-    """An image by at most the fraction `most` of its height and width, rounded down."""
+    """An image by at most the fraction `most` of its height and width, rounded to the nearest number of pixels."""
     series, images = torch.randn(40, 2, 30, dtype=torch.float64), torch.randn(40, 2, 8, 6, dtype=torch.float64)
-    cases = ((Shift(5, fill), series, (5,)), (Shift(0, fill), series, (0,)), (Translate(0.34, fill), images, (2, 2)))
+    cases = ((Shift(5, fill), series, (5,)), (Shift(0, fill), series, (0,)), (Translate(0.34, fill), images, (3, 2)))
     for option, x, most in (*cases, (Translate(0.0, fill), images, (0, 0))):
         by = random_offsets(KEY, most, x)
         expected = [shift_by_hand(example, k, fill) for example, k in zip(x.numpy(), by.tolist(), strict=True)]
@@ -63,7 +63,7 @@ def test_series_and_images_are_shifted_by_random_offsets(fill):
 
 
 @pytest.mark.parametrize(
-    ("most", "down", "across"), [(0.0, 0, 0), (0.09, 0, 1), (0.1, 1, 2), (0.25, 2, 5), (0.49, 5, 10)]
+    ("most", "down", "across"), [(0.0, 0, 0), (0.04, 0, 1), (0.09, 1, 2), (0.26, 3, 5), (0.48, 5, 10)]
 )
 def test_the_largest_translation_is_a_fraction_of_height_and_width(most, down, across):
     """Read from where a point in the centre of an image arrives."""
@@ -77,7 +77,16 @@ def test_the_largest_translation_is_a_fraction_of_height_and_width(most, down, a
     assert (counts > 0).sum() == (2 * down + 1) * (2 * across + 1)
 
 
-@pytest.mark.parametrize("most", [0.5, 1 - 1e-9])
+@pytest.mark.parametrize("percent", range(100))
+def test_a_whole_number_of_percent_of_a_hundred_pixels_is_this_number(percent):
+    """0.29 * 100 is 28.999999999999996."""
+    x = torch.zeros(1, 1, 1, 100)
+    x[..., 99] = 1.0
+    shifted, _ = Translate(percent / 100, "zero")(x.expand(3000, 1, 1, 100), torch.zeros(3000), KEY)
+    assert shifted.sum((0, 1, 2)).nonzero()[0].item() == 99 - percent
+
+
+@pytest.mark.parametrize("most", [0.5, 0.9, 1 - 1e-9])
 def test_a_part_of_a_translated_image_is_always_visible(most):
     x = torch.ones(3000, 1, 6, 5)
     y, _ = Translate(most, "zero")(x, torch.zeros(3000), KEY)
