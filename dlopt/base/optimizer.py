@@ -74,6 +74,13 @@ class Optimizer:
     def step(self, w: Tensor, state: Any, objective: ObjectiveOracle) -> Step:
         raise NotImplementedError
 
+    def lr_factors(self, w: Tensor, layout: Layout) -> Tensor | None:
+        """Return the learning rate of each weight as a multiple of lr, of the shape of w; None if all have lr.
+
+        Regularizations that shrink weights in proportion to the learning rate use it.
+        """
+        return None
+
 
 @Group("averaging", optional=True, must_subclass=True, lanes="value")
 class Averaging:

@@ -94,7 +94,10 @@ class Regularization:
         return g
 
     def after(self, w: Tensor, before: Tensor, lr: float | Tensor, layout: Layout) -> Tensor:
-        """Return the changed iterate after the step from `before`; both (..., P). w may be overwritten, before not."""
+        """Return the changed iterate after the step from `before`; both (..., P). w may be overwritten, before not.
+
+        lr is a number or an (E, 1) column, or (..., P) if the optimizer has several learning rates.
+        """
         return w
 
     def stop(self, history: Sequence[Mapping[str, float]]) -> bool:

@@ -35,8 +35,8 @@ class Muon(Optimizer):
     except those that were below a few thousandths of |X|. The source and torch iterate in bfloat16.
 
     Kernels of a convolution are matrices of shape out x (in * field). Adam updates biases, normalization parameters
-    and, with hidden_only, the first and the last weight matrix. regularization=weight_decay scales the decay by lr for
-    all weights, including those that Adam updates with lr adam_lr_scale.
+    and, with hidden_only, the first and the last weight matrix. regularization=weight_decay scales the decay of each
+    weight by the learning rate of the part that updates it, lr or lr adam_lr_scale, as the authors' code does.
 
     lr              learning rate of the matrices: the spectral norm of a step is about lr c
     momentum        fraction of the momentum that a step keeps
@@ -96,6 +96,13 @@ class Muon(Optimizer):
             lr = self.lr * self.adam_lr_scale
             adam_step_(w_, g_, m, v, state.t, lr=lr, beta1=self.beta1, beta2=self.beta2, eps=self.eps)
         return Step(w, state, loss, g)
+
+    def lr_factors(self, w: Tensor, layout: Layout) -> Tensor:
+        factors = torch.ones_like(w) * self.adam_lr_scale
+        for slices in self._partition(layout)[0].values():
+            for s in slices:
+                factors[..., s] = 1.0
+        return factors
 
     def _partition(self, layout: Layout) -> tuple[dict[tuple[int, int], list[slice]], list[slice]]:
         """Return the slices of the matrices, by shape, and those of all other weights, neighbours joined."""

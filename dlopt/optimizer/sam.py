@@ -43,6 +43,9 @@ class SAM(Optimizer):
     def check(self, w: Tensor, layout: Layout) -> None:
         self.base_optimizer.check(w, layout)
 
+    def lr_factors(self, w: Tensor, layout: Layout) -> Tensor | None:
+        return self.base_optimizer.lr_factors(w, layout)
+
     def step(self, w: Tensor, state: Any, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
         norm = g.norm(dim=-1, keepdim=True)

@@ -17,7 +17,8 @@ class WeightDecay(Regularization):
     Biases and normalization parameters are left out. The objective and its gradient do not change. Under plain gradient
     descent this equals regularization=l2. Under adaptive optimizers it does not: they divide the gradient of a penalty
     by the scale of the gradient, so weights with large gradients hardly decay. Adam with weight decay is AdamW. lr is
-    the scheduled learning rate, as in torch; the paper scales the decay by the schedule only.
+    the scheduled learning rate, as in torch; the paper scales the decay by the schedule only. If an optimizer has
+    several learning rates, as muon, each weight decays at its own.
 
     strength   decay per step, as a multiple of lr
 

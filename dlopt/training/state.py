@@ -174,8 +174,11 @@ class TrainState:
         """
         self.lr = self._get_lr(optimizer)
         w = result.w
-        for regularization in self._post_step.values():
-            w = regularization.after(w, before, self.lr, self.layout)
+        if self._post_step:
+            factors = optimizer.lr_factors(w, self.layout)
+            lr = self.lr if factors is None else self.lr * factors
+            for regularization in self._post_step.values():
+                w = regularization.after(w, before, lr, self.layout)
         if w.shape != self.w.shape:
             raise ValueError(f"the optimizer made w of shape {tuple(w.shape)} from one of shape {tuple(self.w.shape)}")
         if w is not self.w:

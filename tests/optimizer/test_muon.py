@@ -11,6 +11,7 @@ from dlopt import prng
 from dlopt.activation.tanh import Tanh
 from dlopt.arch.cnn import CNN
 from dlopt.arch.mlp import MLP
+from dlopt.base.dotted_fields import get_field
 from dlopt.base.layout import Layout
 from dlopt.config.problems import ConfigError
 from dlopt.loss.cross_entropy import CrossEntropy
@@ -130,6 +131,28 @@ def test_lanes_with_numbers_of_their_own_equal_runs_alone(tmp_path):
     for i, v in enumerate(variants):
         _, (run,) = train_runs(tmp_path / f"solo{i}", build_blobs(*common, *v))
         torch.testing.assert_close(load_weights(lanes[i]), load_weights(run), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "sam"])
+@pytest.mark.parametrize("scales", [(0.3,), (0.3, 0.1)])
+def test_weights_decay_at_the_rate_of_the_part_that_updates_them(optimizer, scales, tmp_path):
+    """As in the authors' code, where each group of parameters has its learning rate."""
+    key = "optimizer" if optimizer == "muon" else "optimizer.base_optimizer"
+    common = ("arch.widths=[8,8]", "precision=float64", "steps=1", f"optimizer={optimizer}",
+              *(["optimizer@optimizer.base_optimizer=muon"] if optimizer == "sam" else []))  # fmt: skip
+    lasts = []
+    for strength in (0.0, 0.5):
+        decay = ("regularization=weight_decay", f"regularization.weight_decay.strength={strength}")
+        runs = [build_blobs(*common, *decay, f"{key}.adam_lr_scale={scale}") for scale in scales]
+        layout, start = Layout.of(runs[0].model), runs[0].w
+        lasts.append([load_weights(run) for run in train_runs(tmp_path / str(strength), *runs)[1]])
+    lr = get_field(runs[0], f"{key}.lr")
+    weights = [p for p in layout if p.kind == "weight"]
+    for scale, free, decayed in zip(scales, *lasts, strict=True):
+        for p in layout:
+            rate = 0.0 if p.kind != "weight" else lr if p in weights[1:-1] else lr * scale
+            moved = (decayed - free)[p.slice]
+            torch.testing.assert_close(moved, -0.5 * rate * start[p.slice], rtol=1e-9, atol=1e-14)
 
 
 def test_lanes_agree_in_the_number_of_steps(tmp_path):
