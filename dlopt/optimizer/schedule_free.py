@@ -33,11 +33,14 @@ class ScheduleFree(Optimizer):
     known. Use schedule=warmup; steps with a small rate then have little weight in the average. beta = 0 is
     Polyak-Ruppert averaging of Adam or SGD; beta = 1 is primal averaging, with the gradient taken at the average.
 
+    c is that of the algorithm, with the present lr. The authors' code takes the largest lr so far in its place, which
+    differs only under a schedule that falls: there late iterates keep their full weight, here they lose it.
+
     Reported loss and gradient, and the statistics of batch normalization, are those at y, not at w. Use weight_decay
     instead of regularization=weight_decay, which would shrink x and not z.
 
     form           adam or sgd, the steps that are averaged
-    lr             learning rate
+    lr             learning rate; null is 0.0025 for adam and 1.0 for sgd, the defaults of the authors' code
     beta           position of y between z (0) and x (1)
     beta2          of adam: decay of the average of squared gradients
     eps            of adam: keeps the division finite where gradients vanish
@@ -48,17 +51,22 @@ class ScheduleFree(Optimizer):
     """
 
     form: Literal["adam", "sgd"]
-    lr: Positive
+    lr: Positive | None
     beta: Annotated[float, Range(ge=0, le=1)]
     beta2: Fraction
     eps: Positive
     weight_decay: NonNegative
+
+    def __post_init__(self) -> None:
+        if self.lr is None:
+            object.__setattr__(self, "lr", DEFAULT_LR[self.form])
 
     def init(self, w: Tensor, layout: Layout) -> ScheduleFreeState:
         v = torch.zeros_like(w) if self.form == "adam" else w.new_zeros(*w.shape[:-1], 0)
         return ScheduleFreeState(w.clone(), v, w.new_zeros(*w.shape[:-1], 1), torch.zeros((), device=w.device))
 
     def step(self, w: Tensor, state: ScheduleFreeState, objective: ObjectiveOracle) -> Step:
+        assert self.lr is not None  # since __post_init__
         z, s = state.z, state.s
         x = w.clone()
         y = w.lerp_(z, 1 - self.beta)  # in the memory of w, where a gradient needs no copy of the network
@@ -78,3 +86,7 @@ class ScheduleFree(Optimizer):
         s += square
         c = torch.where(s > 0, square / s, 0.0)  # a schedule may start at zero
         return Step(torch.lerp(x, z, c, out=w), state, loss, g)
+
+
+DEFAULT_LR = {"adam": 0.0025, "sgd": 1.0}
+"""The learning rates that lr=null stands for."""

@@ -63,6 +63,16 @@ def test_steps_are_those_of_the_paper(form, keys):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize(("form", "lr"), [("adam", 0.0025), ("sgd", 1.0)])
+def test_without_a_learning_rate_it_takes_that_of_the_form(form, lr, tmp_path):
+    """The defaults of AdamWScheduleFree and SGDScheduleFree in the authors' code."""
+    common = ("optimizer=schedule_free", f"optimizer.form={form}", "schedule=cosine", "epochs=2")
+    experiments = [build_blobs(*common, f"optimizer.lr={value}") for value in ("null", lr, 2 * lr)]
+    default, explicit, other = map(load_weights, train_runs(tmp_path, *experiments)[1])
+    assert torch.equal(default, explicit)
+    assert not torch.equal(default, other)
+
+
 def test_with_beta_zero_it_is_the_average_of_the_iterates_of_gradient_descent():
     """Polyak 1990, Ruppert 1988: the gradients are those along plain gradient descent, whose mean is w."""
     x, queries = trace(make_rule(form="sgd", beta=0.0), draw_start(), [0.05] * STEPS)
