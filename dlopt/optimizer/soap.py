@@ -49,6 +49,9 @@ class SOAP(AdamHyperparameters):
     changes. Kernels of a convolution are matrices of shape out x (in * field). Adam updates biases and normalization
     parameters.
 
+    The first step differs from the authors' code, which takes no step on the first gradient: it only computes L, R and
+    their bases from it. Algorithm 3 makes no such exception.
+
     Before a decomposition, a millionth of the mean of the diagonal of L or R is added to it, and slightly more to each
     entry than to the one before: otherwise rounding would decide the axes that no gradient has reached yet. If L is not
     finite, Ql is I.

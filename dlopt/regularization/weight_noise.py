@@ -24,7 +24,7 @@ class WeightNoise(Regularization):
     std   standard deviation of the noise, in units of the weights
 
     Source: Graves 2011, Practical variational inference for neural networks; Jim, Giles and Horne 1996; Goodfellow,
-    Bengio and Courville 2016, section 7.5.1.
+    Bengio and Courville 2016, section 7.5.
     """
 
     std: NonNegative
