@@ -13,6 +13,9 @@ from dlopt.base.layout import Parameter
 class He:
     """W ~ N(0, 2 / fan_in): keeps the forward variance level under ReLU, which halves the mean square in each layer.
 
+    It does not depend on the activation. init=variance_scaling has the same variance for relu, and that of the gain of
+    any other activation.
+
     Source: He, Zhang, Ren and Sun 2015, equation 10.
     """
 

@@ -23,6 +23,7 @@ from dlopt.init.orthogonal import Orthogonal
 from dlopt.init.random_walk import RandomWalk
 from dlopt.init.sparse import Sparse
 from dlopt.init.uniform import Uniform
+from dlopt.init.variance_scaling import VarianceScaling
 from dlopt.init.xavier import Xavier
 from dlopt.init.xavier_normal import XavierNormal
 from dlopt.init.zeros import ZerosInit
@@ -50,6 +51,7 @@ def compute_variance(init, layer, gain=1.0):
     return {
         He: lambda: 2 / m, HeUniform: lambda: 2 / m, FanInUniform: lambda: 1 / (3 * m), LecunNormal: lambda: 1 / m,
         Xavier: lambda: gain**2 * 2 / (m + n), XavierNormal: lambda: gain**2 * 2 / (m + n),
+        VarianceScaling: lambda: gain**2 / m,
         Uniform: lambda: (init.high - init.low) ** 2 / 12, Normal: lambda: init.std**2,
         RandomWalk: lambda: math.exp(1 / m) / m if init.units == "linear" else 2 * math.exp(2.4 / (m - 2.4)) / m,
     }[type(init)]()  # fmt: skip
@@ -59,7 +61,7 @@ UNIFORM = (Xavier, HeUniform, FanInUniform, Uniform)
 INITS = [
     *(He(), LecunNormal(), Normal(0.01), Normal(2.0), RandomWalk("relu"), RandomWalk("linear")),
     *(HeUniform(), FanInUniform(), Uniform(-1.0, 1.0), Uniform(-0.3, 0.3)),
-    *(make(gain) for make in (Xavier, XavierNormal) for gain in (1.0, 3.0, "auto")),
+    *(make(gain) for make in (Xavier, XavierNormal, VarianceScaling) for gain in (1.0, 3.0, "auto")),
 ]
 
 
@@ -100,14 +102,15 @@ def test_the_bound_by_fan_in_is_that_of_torchs_own_layers(layer):
         assert 0.9 * bound < w.abs().max() <= bound
 
 
-@pytest.mark.parametrize("make", [Xavier, XavierNormal, Orthogonal])
+@pytest.mark.parametrize("make", [Xavier, XavierNormal, Orthogonal, VarianceScaling])
 def test_an_explicit_gain_replaces_that_of_the_activation(make):
     weights = [sample(nn.Linear(5, 4), make(2.0), gain=gain)["weight"] for gain in (1.0, 5.0)]
     assert torch.equal(*weights)
 
 
 @pytest.mark.parametrize(
-    ("init", "activation"), [("xavier", "relu"), ("xavier_normal", "elu"), ("orthogonal", "leaky_relu")]
+    ("init", "activation"),
+    [("xavier", "relu"), ("xavier_normal", "elu"), ("orthogonal", "leaky_relu"), ("variance_scaling", "gelu")],
 )
 def test_auto_is_the_gain_of_the_activation_of_the_run(init, activation):
     overrides = (f"activation={activation}", f"init={init}")
@@ -124,6 +127,21 @@ def test_he_keeps_the_mean_square_level_through_thirty_relu_layers():
     for w in sample(model, He()).values():
         x = (x @ w.T).relu()
     assert 1 / 4 < 2 * x.square().mean() / first < 8
+
+
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "prelu", "elu", "selu", "gelu", "silu", "softplus", "linear"])
+def test_variance_scaling_keeps_the_mean_square_of_a_normal_input_through_an_activation(name):
+    """By sampling: z ~ N(0, 1), then W f(z)."""
+    activation = make_option("activation", name)
+    z = torch.randn(1000, 400, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    w = sample(nn.Linear(400, 2000, bias=False), VarianceScaling("auto"), gain=activation.gain)["weight"]
+    assert (activation().double()(z) @ w.T).square().mean().item() == pytest.approx(1.0, abs=0.1)
+
+
+def test_variance_scaling_draws_the_weights_of_he_and_of_lecun_by_their_gains():
+    layer = nn.Linear(50, 40)
+    for gain, twin in ((math.sqrt(2), He()), (1.0, LecunNormal())):
+        torch.testing.assert_close(sample(layer, VarianceScaling(gain)), sample(layer, twin), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("name", list_options("init"))
