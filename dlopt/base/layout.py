@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 ParameterKind = Literal["weight", "bias", "norm"]
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
@@ -27,6 +28,8 @@ class Parameter:
     `norm` for scale and shift of a normalization and for other vectors, which keep their initial values.
     fan_in and fan_out are the numbers of inputs and outputs of one unit, including the receptive field:
     in * prod(k) and out * prod(k) for a kernel of shape (out, in, k...).
+    transposed_groups is the number of groups of a transposed convolution, whose kernel has the shape
+    (in, out / groups, k...), else None. Its fan_in and fan_out are exchanged, as in torch.nn.init.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Parameter:
     kind: ParameterKind
     fan_in: int
     fan_out: int
+    transposed_groups: int | None = None
 
     @property
     def size(self) -> int:
@@ -43,6 +47,15 @@ class Parameter:
     @property
     def slice(self) -> slice:
         return slice(self.start, self.start + self.size)
+
+    def split_units(self, piece: Tensor) -> Tensor:
+        """Return a view of this parameter's part of w, (..., size), as (..., groups, inputs, units, rest).
+
+        A unit, that is, an output of the layer, has the weights at one group and one index of the axis `units`.
+        """
+        groups = self.transposed_groups
+        shape = (self.shape[0], 1, 1, -1) if groups is None else (groups, self.shape[0] // groups, self.shape[1], -1)
+        return piece.unflatten(-1, shape)
 
 
 @dataclass(frozen=True)
@@ -61,7 +74,10 @@ class Layout:
                 shape = tuple(p.shape)
                 field = math.prod(shape[2:])
                 fan_out, fan_in = (shape[0] * field, shape[1] * field) if len(shape) > 1 else (p.numel(), p.numel())
-                parameters.append(Parameter(name, shape, start, _classify(name, shape, owner[id(p)]), fan_in, fan_out))
+                module = owner[id(p)]
+                kind = _classify(name, shape, module)
+                groups = module.groups if isinstance(module, _TRANSPOSED) and kind == "weight" else None
+                parameters.append(Parameter(name, shape, start, kind, fan_in, fan_out, groups))
                 start += p.numel()
         return cls(tuple(parameters))
 

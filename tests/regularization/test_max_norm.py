@@ -31,6 +31,37 @@ def test_each_unit_is_shortened_to_the_limit_and_keeps_its_direction(limit):
         assert after.norm() <= limit + 1e-12
 
 
+LAYERS = [
+    (nn.Linear(4, 3), (4,)),
+    (nn.Conv1d(4, 6, 3, groups=2), (4, 5)),
+    (nn.ConvTranspose1d(4, 6, 3), (4, 5)),
+    (nn.ConvTranspose2d(4, 6, (2, 3), stride=2, groups=2), (4, 3, 3)),
+    (nn.ConvTranspose3d(2, 3, 2), (2, 2, 2, 2)),
+]
+
+
+@pytest.mark.parametrize("lanes", [False, True])
+@pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=lambda x: type(x).__name__)
+def test_the_weights_of_a_unit_are_those_that_its_output_depends_on(layer, shape, lanes):
+    """Found from the gradient of each output channel for positive inputs."""
+    layer = layer.double()
+    outputs = layer(torch.rand(1, *shape, dtype=torch.float64) + 0.1)[0].flatten(1 if len(shape) > 1 else 0)
+    w, limits = nn.utils.parameters_to_vector(layer.parameters()).detach(), (0.3, 0.1)
+    layout = Layout.of(layer)
+    if lanes:
+        shrunk = MaxNorm(torch.tensor(limits).double().unsqueeze(-1)).after(w.repeat(2, 1), w, 0.1, layout)
+    else:
+        shrunk = MaxNorm(limits[0]).after(w.clone(), w, 0.1, layout).unsqueeze(0)
+    expected = w.repeat(len(shrunk), 1)
+    for output in outputs:
+        g = torch.autograd.grad(output.sum(), layer.weight, retain_graph=True)[0]
+        unit = torch.cat([g.flatten() != 0, torch.zeros(layer.bias.numel()).bool()])
+        for row, limit in zip(expected, limits, strict=False):
+            row[unit] *= min(1.0, limit / row[unit].norm().item())
+    torch.testing.assert_close(shrunk, expected)
+    assert not torch.equal(shrunk[0], w)
+
+
 def test_it_is_a_projection():
     """Applying it twice changes nothing, and no other point of the set is nearer."""
     w = torch.randn(LAYOUT.size, dtype=torch.float64)
