@@ -14,8 +14,8 @@ class Sparse:
     """k = min(nonzero, fan_in) random weights of each unit are N(0, std^2), and all others are zero.
 
     So the input of a unit has the variance k std^2 E[x^2] for any layer size, while the nonzero weights stay large and
-    units differ from each other. A unit of a convolution is one of its output channels, with fan_in weights, which
-    include the receptive field.
+    units differ from each other. A unit of a convolution, transposed or not, is one of its output channels. Its
+    weights include the receptive field.
 
     nonzero   number of nonzero weights of each unit, or all if it has fewer
     std       standard deviation of those weights
@@ -27,9 +27,11 @@ class Sparse:
     std: Positive
 
     def __call__(self, parameter: Parameter, gain: float, generator: torch.Generator) -> Tensor:
-        units = parameter.shape[0]
-        inputs = parameter.size // units
+        w = torch.zeros(parameter.size)
+        rows = parameter.split_units(w).transpose(-3, -2)  # (groups, units, inputs, rest)
+        units, inputs = rows.shape[:2].numel(), rows.shape[2:].numel()
         k = min(self.nonzero, inputs)
         inputs_of_units = torch.rand(units, inputs, dtype=torch.float64, generator=generator).topk(k).indices
         values = torch.randn(units, k, generator=generator) * self.std
-        return torch.zeros(units, inputs).scatter(1, inputs_of_units, values).reshape(parameter.shape)
+        rows.copy_(torch.zeros(units, inputs).scatter(1, inputs_of_units, values).view(rows.shape))
+        return w.view(parameter.shape)

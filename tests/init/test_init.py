@@ -231,6 +231,21 @@ def test_each_unit_has_exactly_this_many_weights(layer, nonzero, std):
     assert abs(values.var() / std**2 - 1) < 4 * math.sqrt(2 / n)
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [(nn.Conv1d(6, 4, 3, groups=2), (6, 3)), (nn.ConvTranspose1d(8, 6, 3), (8, 1)),
+     (nn.ConvTranspose2d(8, 6, 2, groups=2), (8, 1, 1))],
+    ids=lambda x: type(x).__name__,
+)  # fmt: skip
+def test_every_output_of_a_convolution_has_the_same_number_of_nonzero_weights(layer, shape):
+    """Counted by the gradient of each output channel for positive inputs."""
+    outputs = layer.double()(torch.ones(1, *shape, dtype=torch.float64))[0].flatten(1)
+    nonzero = sample(nn.Sequential(layer), Sparse(5, 1.0))["0.weight"] != 0
+    for output in outputs:
+        (g,) = torch.autograd.grad(output.sum(), layer.weight, retain_graph=True)
+        assert (nonzero & (g != 0)).sum() == 5
+
+
 def test_a_unit_with_fewer_inputs_has_all_of_them():
     w = sample(nn.Sequential(nn.Linear(7, 5), nn.Conv1d(2, 3, 2)), Sparse(15, 1.0))
     assert w["0.weight"].all()
