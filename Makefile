@@ -17,8 +17,8 @@ help:            ## what there is to make
 	@echo
 	@echo "ARGS=... is handed on: make train ARGS='optimizer=sgd epochs=20'"
 
-train: .venv/installed        ## install dlopt and train the default: MNIST-1D, a small CNN, Adam
-	@$(BIN)/dlopt train $(ARGS)
+train: .venv/installed        ## install dlopt and train experiment=quickstart, or what ARGS says
+	@$(BIN)/dlopt train $(or $(ARGS),experiment=quickstart)
 
 test: .venv/installed-test    ## the tests, under ten minutes
 	$(BIN)/python -m pytest -n 2 -m "not long" $(ARGS)
@@ -71,7 +71,7 @@ clean:           ## remove the environment and caches; outputs stay
 	@$(PYTHON) -m venv .venv || { echo "python's venv module is not whole; on Debian: apt-get install python3-venv"; rm -rf .venv; exit 2; }
 
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "installing dlopt into .venv ..."
+	@echo "installing dlopt into .venv: a minute or two, most of it for torch ..."
 	@$(INSTALL) .
 	@touch $@
 

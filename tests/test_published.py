@@ -23,3 +23,9 @@ def test_accuracy_after_6000_steps_of_adam(data, arch, low, high, tmp_path):
     (summary,), _ = train_runs(tmp_path, experiment)
     assert low < summary["test/accuracy"] < high
     assert summary["train/loss"] < summary["test/loss"]
+
+
+@pytest.mark.long
+def test_the_first_run_of_a_newcomer_succeeds(tmp_path):
+    (summary,), _ = train_runs(tmp_path, build_experiment("experiment=quickstart", "eval_every=10", "device=cpu"))
+    assert summary["test/accuracy"] > 0.94
