@@ -25,6 +25,18 @@ def is_terminal() -> bool:
 
 
 @contextmanager
+def announce(text: str) -> Iterator[None]:
+    """Show a line in a terminal while a block takes a moment, and erase it at the end of the block."""
+    if is_terminal():
+        print(text, end="\r", flush=True)
+    try:
+        yield
+    finally:
+        if is_terminal():
+            print("\x1b[K", end="", flush=True)
+
+
+@contextmanager
 def show_progress(
     title: str, total: int | None, unit: Literal["bytes", "examples"] = "examples", done: int = 0
 ) -> Iterator[Callable[[int], None]]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 TRUST = "--trust"
 DRY_RUN = "--dry-run"
 YES = "--yes"
+LOADING = "loading torch and the data ..."
 SWEEP_KEY_PREFIXES = ("hydra/sweeper", "hydra/launcher", "hydra.sweeper.", "hydra.launcher.", "hydra.sweep.")
 """Prefixes of the keys that only a sweep uses."""
 
@@ -148,8 +149,8 @@ def _run(app: HydraApp, keys: Sequence[str], invocation: Invocation) -> int:
     from hydra.core.utils import run_job
     from omegaconf import OmegaConf
 
+    from dlopt import console
     from dlopt.cli.progress import Progress
-    from dlopt.config.build import build
     from dlopt.config.compose.hydra_app import list_overrides
     from dlopt.config.problems import ConfigError, Problems
     from dlopt.runner.claim import check_directory, check_hydra_keys, claim_directory
@@ -167,7 +168,10 @@ def _run(app: HydraApp, keys: Sequence[str], invocation: Invocation) -> int:
         more = f", like {' and '.join(others)}" if others else ""
         problems.add(first, f"is for a search{more}: add -m")
     try:
-        built = build(config, list_overrides(config.hydra))
+        with console.announce(LOADING):
+            from dlopt.config.build import build  # imports torch
+
+            built = build(config, list_overrides(config.hydra))
     except ConfigError as error:
         problems.errors += error.problems
     problems.raise_if_any()
@@ -246,6 +250,7 @@ def _sweep(app: HydraApp, invocation: SweepInvocation) -> int:
     from hydra.core.plugins import Plugins
     from omegaconf import OmegaConf
 
+    from dlopt import console
     from dlopt.config.compose.hydra_app import list_overrides
     from dlopt.config.problems import ConfigError
 
@@ -255,12 +260,13 @@ def _sweep(app: HydraApp, invocation: SweepInvocation) -> int:
     if not target.startswith("hydra_plugins.dlopt_plugins."):  # another sweeper would not check the runs
         raise ConfigError([("hydra/sweeper", f"choose one of grid, random, tpe, qmc; {target} is not one of ours")])
     context.callbacks.on_multirun_start(config=config, config_name=app.config_name)
-    # Our sweeper takes the invocation in place of Hydra's task function.
-    sweeper: Any = Plugins.instance().instantiate_sweeper(
-        config=config,
-        hydra_context=context,
-        task_function=invocation,  # type: ignore[arg-type]
-    )
+    with console.announce(LOADING):
+        # Our sweeper takes the invocation in place of Hydra's task function.
+        sweeper: Any = Plugins.instance().instantiate_sweeper(
+            config=config,
+            hydra_context=context,
+            task_function=invocation,  # type: ignore[arg-type]
+        )
     sweeper.sweep(list_overrides(config.hydra))
     context.callbacks.on_multirun_end(config=config, config_name=app.config_name)
     return DONE

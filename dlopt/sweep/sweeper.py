@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from dlopt import console
 from dlopt.config.compose import groups
 from dlopt.config.compose.nested_options import to_hydra
 from dlopt.config.problems import Problems
@@ -64,7 +65,8 @@ def sweep(arguments: Sequence[str], config: DictConfig, context: Any, invocation
 
     composer = Composer(context.config_loader, config, invocation.guard)
     limited = not (invocation.yes or invocation.dry_run)
-    plan = make_plan(keys, space, total, composer, config, folder, problems, limited=limited)
+    with console.announce("checking each kind of run ..."):
+        plan = make_plan(keys, space, total, composer, config, folder, problems, limited=limited)
     config = copy.deepcopy(config)
     remove_storage_address(config.hydra)
     batch_size = keys.max_batch_size or (10 if keys.sampler == "tpe" else min(total, 1_000_000))
