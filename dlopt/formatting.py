@@ -10,6 +10,18 @@ def format_override(value: Any) -> str:
     return "[" + ",".join(map(format_override, value)) + "]" if isinstance(value, list) else str(value)
 
 
+def split_outside_brackets(text: str) -> list[str]:
+    """Split a text at its commas, except those inside brackets: `none,[l1,l2]` is `none` and `[l1,l2]`."""
+    parts, depth = [""], 0
+    for character in text:  # not by a regular expression: one that looks ahead takes quadratic time
+        depth += (character in "[({") - (character in "])}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
 def metric_label(metric: str) -> str:
     """Return the title of a metric in a figure."""
     return {"r2": "R²", "auc": "AUC", "top5": "top-5 accuracy"}.get(metric, metric)

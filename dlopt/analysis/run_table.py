@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from dlopt.formatting import format_override
+from dlopt.formatting import format_override, split_outside_brackets
 from dlopt.metrics.names import higher_is_better
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.find import list_runs
@@ -142,11 +142,15 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
 
 @dataclass(frozen=True)
 class Condition:
-    """A filter KEY=VALUE, or with != < <= > >=. A list of options equals each of its members."""
+    """A filter KEY=VALUE, or with != < <= > >=.
+
+    A value may be several, separated by commas: = holds if one of them is equal, != if none is. A setting that is a
+    list of options equals each of its members.
+    """
 
     key: str
     sign: str
-    value: str
+    values: tuple[str, ...]
 
     @classmethod
     def parse(cls, text: str) -> Condition:
@@ -154,11 +158,20 @@ class Condition:
         parts = re.fullmatch(r"\s*([^=<>!\s]+)\s*(!=|<=|>=|==?|<|>)\s*(.*?)\s*", text)
         if not parts:
             raise ValueError(f"'{text}' is not a condition; write KEY=VALUE, or KEY<NUMBER")
-        return cls(parts[1], "=" if parts[2] == "==" else parts[2], parts[3].strip("'\""))
+        sign, operand = "=" if parts[2] == "==" else parts[2], parts[3]
+        is_quoted = operand[:1] in ("'", '"') and operand.endswith(operand[:1])
+        values = [operand] if is_quoted else split_outside_brackets(operand)
+        if len(values) > 1 and sign not in ("=", "!="):
+            raise ValueError(f"'{text}': {sign} compares with one number; only = and != take several values")
+        return cls(parts[1], sign, tuple(value.strip().strip("'\"") for value in values))
 
     def holds(self, record: RunRecord) -> bool:
         """Return whether the condition is true for a run; a run without the key has the value null."""
-        value, operand = record.value(self.key), self.value
+        value = record.value(self.key)
+        results = [self._compares(value, operand) for operand in self.values]
+        return all(results) if self.sign == "!=" else any(results)
+
+    def _compares(self, value: Any, operand: str) -> bool:
         is_equality = self.sign in ("=", "!=")
         if value is None:
             return is_equality and (operand in ("null", "none", "")) == (self.sign == "=")
@@ -175,16 +188,16 @@ class Condition:
 
 def sort_runs(key: str, runs: Iterable[RunRecord]) -> list[RunRecord]:
     """Sort runs by a setting or a metric, best metric first; runs without a value come last."""
+    return sorted(runs, key=lambda r: rank_value(key, r.value(key)))
 
-    def rank(r: RunRecord) -> tuple[int, float, str]:
-        value = r.value(key)
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            return 2, 0.0, ""
-        if isinstance(value, (int, float)):
-            return 0, -value if higher_is_better(key) else value, ""
-        return 1, 0.0, str(value)
 
-    return sorted(runs, key=rank)
+def rank_value(key: str, value: Any) -> tuple[int, float, str]:
+    """Return a key to sort by: numbers with the best metric first, then texts, then missing values."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return 2, 0.0, ""
+    if isinstance(value, (int, float)):
+        return 0, -value if higher_is_better(key) else value, ""
+    return 1, 0.0, str(value)
 
 
 # ------------------------------------------------------------------------------------------------ repeats
@@ -210,14 +223,42 @@ class RunGroup:
 
 
 def group_runs(runs: Sequence[RunRecord], over: Sequence[str]) -> list[RunGroup]:
-    """Group runs that agree in every varying setting except those of `over`.
-
-    Of several runs with the same settings, which have the same results, the last counts.
-    """
-    if over:
-        runs = list({tuple(r.settings.items()) or r.name: r for r in runs}.values())
+    """Group runs that agree in every varying setting except those of `over`; of repeated runs, one counts."""
+    runs = omit_repeated(runs) if over else runs
     names = [name for name in find_varying_settings(runs) if name not in over]
     groups: dict[tuple[Any, ...], list[RunRecord]] = {}
     for record in runs:
         groups.setdefault(tuple(record.settings.get(name) for name in names), []).append(record)
     return [RunGroup(dict(zip(names, values, strict=True)), group) for values, group in groups.items()]
+
+
+def sort_groups(key: str, groups: Iterable[RunGroup], over: Sequence[str]) -> list[RunGroup]:
+    """Sort groups by a setting, or by the mean of a metric, the best first; those without a value come last.
+
+    Raises ValueError for a key in which the runs of a group differ.
+    """
+    groups = list(groups)
+    is_setting = any(key in r.settings for group in groups for r in group.runs)
+    if key in over or (key in RECORD_FIELDS and not is_setting):
+        raise ValueError(f"--sort {key}: the runs behind one mean differ in it; sort by another setting or a metric")
+
+    def rank(group: RunGroup) -> tuple[int, float, str]:
+        mean = None if is_setting else group.mean(key)
+        return rank_value(key, group.runs[0].value(key) if is_setting else mean and mean[0])
+
+    return sorted(groups, key=rank)
+
+
+def omit_repeated(runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """Return one run for each configuration and seed: the newest that came to its end, else the newest.
+
+    Runs with the same settings have the same results, so a second one is not another sample.
+    """
+
+    def identify(r: RunRecord) -> Any:
+        relevant = (pair for pair in r.settings.items() if pair[0] not in IGNORED_SETTINGS)
+        return tuple(sorted(relevant, key=operator.itemgetter(0))) or r.name
+
+    ordered = sorted(runs, key=lambda r: (r.status in ("done", "diverged"), r.started))
+    chosen = {identify(r): r for r in ordered}
+    return [r for r in runs if chosen[identify(r)] is r]

@@ -11,12 +11,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dlopt.analysis.run_table import RECORD_FIELDS, Condition, RunRecord, group_runs, read_runs, sort_runs
+from dlopt.analysis.run_table import (
+    RECORD_FIELDS,
+    Condition,
+    RunGroup,
+    RunRecord,
+    group_runs,
+    read_runs,
+    sort_groups,
+    sort_runs,
+)
 from dlopt.analysis.search_record import build_search
 from dlopt.errors import did_you_mean
 from dlopt.report import tables
 from dlopt.report.search_text import format_best_line
-from dlopt.report.tables import DIM, apply_style
+from dlopt.report.text_table import DIM, TextTable, apply_style
 from dlopt.rundir.display import display_path, find_folder
 from dlopt.rundir.find import SWEEP_FILE, RunNotFound
 from dlopt.storage import memory
@@ -25,15 +34,19 @@ EPILOG = """\
   dlopt runs                                        every run in outputs/, the newest last
   dlopt runs last                                   the runs of the newest sweep
   dlopt runs --where optimizer=adam --where 'optimizer.lr<0.01'
-  dlopt runs --sort test/accuracy                   the best first
+  dlopt runs --where optimizer=adam,sgd --where 'regularization!=l2,[l1,dropout]'    any of; none of
+  dlopt runs --sort test/accuracy                   the best first; with --over by the mean
   dlopt runs last --over seed                       mean and standard deviation over seeds
   dlopt runs last --over seed --across optimizer    one metric as a table, with a column per optimizer
   dlopt runs last --over seed --png                 their curves, with bands
   dlopt runs last --over seed --tensorboard         mean and band of each line as runs for TensorBoard
   dlopt runs --csv > runs.csv                       every setting and metric
+  dlopt runs --over seed --csv > means.csv          for each metric the columns METRIC mean, METRIC sd, METRIC n
 
-Only settings in which the runs differ are shown. A run is running, done, diverged, pruned (ended early by its
-search), failed, interrupted, dead (its process is gone) or damaged (its files cannot be read).
+Only settings in which the runs differ are shown; a narrow terminal shows all of them and omits metrics. Flags with
+lists can be repeated. A mean is over runs that are done; of several runs with one configuration and seed, the newest
+that is done or diverged counts. A run is running, done, diverged, pruned (ended early by its search), failed,
+interrupted, dead (its process is gone) or damaged (its files cannot be read).
 """
 MAX_SHOWN = 100
 """Runs that a terminal shows without --all."""
@@ -49,16 +62,20 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     folder = "a folder of runs, `last` for the newest sweep, or a part of its name"
     parser.add_argument("folder", nargs="?", help=folder)
-    where = "only runs with this value; also != < >"
+    where = "only runs with this value, or one of A,B; also != < >; repeat it for further conditions"
     parser.add_argument("--where", action="append", default=[], metavar="KEY=VALUE", help=where)
     parser.add_argument("--sort", metavar="KEY", help="sort by a setting or metric, the best first (default: by time)")
     parser.add_argument("--reverse", action="store_true", help="reverse the order")
-    over = "mean and sd over runs that differ in KEY, such as seed"
-    parser.add_argument("--over", type=_split_names, default=[], metavar="KEY", help=over)
+    over = "mean and sd over runs that differ in KEY, such as seed; of repeated runs the newest finished one counts"
+    several: dict[str, Any] = {"action": "extend", "type": _split_names, "default": []}  # repeated flags add up
+    parser.add_argument("--over", **several, metavar="KEY", help=over)
     parser.add_argument("--across", metavar="KEY", help="one metric, with a column for each value of KEY")
-    parser.add_argument("--columns", type=_split_names, default=[], metavar="A,B", help="settings and metrics to show")
+    parser.add_argument("--columns", **several, metavar="A,B", help="settings and metrics to show")
     parser.add_argument("--all", action="store_true", help=f"all runs; a terminal shows the latest {MAX_SHOWN}")
-    parser.add_argument("--csv", action="store_true", help="every setting and metric as CSV")
+    as_csv = (
+        "every setting and metric, or --columns, as CSV; with --over: METRIC mean, METRIC sd and METRIC n (of runs)"
+    )
+    parser.add_argument("--csv", action="store_true", help=as_csv)
     parser.add_argument("--markdown", action="store_true", help="a Markdown table")
     parser.add_argument("--png", nargs="?", const="", metavar="FILE", help="draw the curves (default outputs/reports/)")
     means = "with --over: write mean and band as runs for TensorBoard (default outputs/reports/)"
@@ -82,19 +99,16 @@ def runs(argv: Sequence[str]) -> int:
             means = _write_means(records, args, folder)
             print(f"dlopt tensorboard {display_path(means)}   # the tab CUSTOM SCALARS shows the bands")
             return 0
+        if args.csv:
+            _write_csv(records, args)
+            return 0
+        table = _build_table(records, args)
+        print(table.markdown() if args.markdown else table.text(get_terminal_width()))
     except BrokenPipeError:
         raise
     except (RunNotFound, ValueError, OSError) as error:
         print(f"dlopt runs: {error}", file=sys.stderr)
         return 2
-    table = _build_table(records, args)
-    if args.csv:
-        if args.over or args.across:
-            table.csv(sys.stdout)
-        else:
-            tables.write_csv(records, sys.stdout)
-        return 0
-    print(table.markdown() if args.markdown else table.text(get_terminal_width()))
     if (folder / SWEEP_FILE).is_file() and not (args.markdown or args.where):
         search = build_search(folder, records)
         print(apply_style(format_best_line(search), DIM))
@@ -122,21 +136,53 @@ def _select_records(records: list[RunRecord], args: Any) -> list[RunRecord]:
             close = did_you_mean(key, sorted(names))
             raise ValueError(f"no run has a setting or metric '{key}'{close if 'did you mean' in close else ''}")
     records = [r for r in records if all(c.holds(r) for c in conditions)]
+    if args.over or args.across:  # means are sorted, not the runs behind them
+        return records
     if args.sort:
         records = sort_runs(args.sort, records)
     return records[::-1] if args.reverse else records
 
 
-def _build_table(records: Sequence[RunRecord], args: Any) -> tables.TextTable:
+def _group_records(records: Sequence[RunRecord], args: Any) -> list[RunGroup]:
+    """Group the records over the repeats, and sort the groups by what a table of them shows."""
+    groups = group_runs(records, args.over)
+    if not args.over:
+        return groups
+    if args.sort:
+        groups = sort_groups(args.sort, groups, args.over)
+    return groups[::-1] if args.reverse else groups
+
+
+def _build_table(records: Sequence[RunRecord], args: Any) -> TextTable:
+    sort = args.sort or ""
     if args.across:
-        return tables.make_pivot_table(records, args.across, args.over, args.columns)
+        return _make_pivot_table(records, args).make_table()
     if args.over:
-        return tables.make_mean_table(records, args.over, args.columns)
+        return tables.make_mean_table(_group_records(records, args), args.over, args.columns, sort)
     if sys.stdout.isatty() and not args.all and len(records) > MAX_SHOWN:
         footer = f"({len(records) - MAX_SHOWN} more: --all, or --where KEY=VALUE)"
         latest = records[:MAX_SHOWN] if args.sort else records[-MAX_SHOWN:]
-        return tables.make_run_table(latest, args.columns)._replace(footer=footer)
-    return tables.make_run_table(records, args.columns)
+        return tables.make_run_table(latest, args.columns, sort)._replace(footer=footer)
+    return tables.make_run_table(records, args.columns, sort)
+
+
+def _make_pivot_table(records: Sequence[RunRecord], args: Any) -> tables.PivotTable:
+    pivot = tables.PivotTable(records, args.across, args.over, args.columns)
+    if args.sort:
+        pivot.sort(args.sort)
+    if args.reverse:
+        pivot.lines.reverse()
+    return pivot
+
+
+def _write_csv(records: Sequence[RunRecord], args: Any) -> None:
+    """Write the records, or their means, to the standard output."""
+    if args.across:
+        _make_pivot_table(records, args).write_csv(sys.stdout)
+    elif args.over:
+        tables.write_mean_csv(_group_records(records, args), sys.stdout, args.over, args.columns)
+    else:
+        tables.write_csv(records, sys.stdout, args.columns)
 
 
 def _draw(records: Sequence[RunRecord], args: Any, folder: Path) -> Path:
@@ -144,7 +190,7 @@ def _draw(records: Sequence[RunRecord], args: Any, folder: Path) -> Path:
     from dlopt.report.curves import make_group_panels
     from dlopt.report.figures import plot_curves, save_figure
 
-    panels = make_group_panels(group_runs(records, args.over))
+    panels = make_group_panels(_group_records(records, args))
     if not panels:
         raise ValueError("these runs have no curves yet")
     file = Path(args.png or f"{_report_stem(folder)}.png")

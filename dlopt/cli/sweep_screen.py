@@ -200,7 +200,7 @@ class SweepScreen:
 
     def _print_table(self, counts: Counts, repeated: Sequence[str]) -> None:
         """Print the means of a small search with repeats, or in a terminal its runs."""
-        from dlopt.analysis.run_table import read_runs
+        from dlopt.analysis.run_table import group_runs, read_runs
         from dlopt.cli.runs import get_terminal_width
         from dlopt.report.tables import make_mean_table, make_run_table
 
@@ -209,7 +209,7 @@ class SweepScreen:
             return
         runs = read_runs(self.plan.folder)
         if runs:
-            table = make_mean_table(runs, repeated) if has_means else make_run_table(runs)
+            table = make_mean_table(group_runs(runs, repeated), repeated) if has_means else make_run_table(runs)
             print(table.text(get_terminal_width()))
 
     def _repeats(self, key: str) -> bool:

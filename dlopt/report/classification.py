@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dlopt.report.tables import format_table
+from dlopt.report.text_table import format_table
 from dlopt.storage.safe_read import to_printable
 
 MAX_TEXT_CLASSES = 20

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dlopt.report.tables import format_table
+from dlopt.report.text_table import format_table
 from dlopt.rundir.directory import Row
 from dlopt.storage.safe_read import to_printable
 

@@ -12,7 +12,8 @@ from dlopt.analysis import importance
 from dlopt.analysis.search_axis import SearchAxis
 from dlopt.analysis.search_record import ENDED_STATES, SearchRecord, TrialRecord
 from dlopt.formatting import format_duration, format_metric, format_override
-from dlopt.report.tables import BOLD, DIM, YELLOW, apply_style, format_table, format_uncertain
+from dlopt.report.tables import format_uncertain
+from dlopt.report.text_table import BOLD, DIM, YELLOW, TextTable, apply_style, shorten_keys
 
 MAX_TRIALS_SHOWN = 10
 """Number of trials in the table of the best."""
@@ -120,7 +121,8 @@ def format_top(search: SearchRecord, width: int) -> list[str]:
     """Return the table of the best trials."""
     if search.best is None:
         return []
-    header = ["trial", search.objective, *shorten_keys([a.key for a in search.axes]), "time"]
+    keys = tuple(shorten_keys([axis.key for axis in search.axes]))
+    header = ["trial", search.objective, *keys, "time"]
     rows = [
         [
             str(t.number),
@@ -131,13 +133,8 @@ def format_top(search: SearchRecord, width: int) -> list[str]:
         for t in search.ranked_trials[:MAX_TRIALS_SHOWN]
     ]
     right = [True, True, *(a.is_numeric for a in search.axes), True]
-    return format_table(header, rows, right, width=width, remedy="dlopt runs SWEEP --columns A,B shows them")
-
-
-def shorten_keys(keys: Sequence[str]) -> list[str]:
-    """Return the last part of each key, or the whole key if another one ends in the same part."""
-    ends = [key.rpartition(".")[2] for key in keys]
-    return [end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)]
+    remedy = "dlopt runs SWEEP --columns A,B shows them"
+    return TextTable(header, rows, right, droppable=("time",), remedy=remedy).lines(width)
 
 
 def format_importances(shares: dict[str, float], method: str, width: int) -> list[str]:
@@ -184,7 +181,8 @@ def format_effects(search: SearchRecord, order: Sequence[str], width: int, *, ev
         ]
         if rows:
             right = [axis.is_numeric and not axis.is_binned, *[True] * (len(header) - 1)]
-            lines += ["", *format_table(header, rows, right, width=width, remedy="they need a wider terminal")]
+            droppable, remedy = tuple(header[:1:-1]), "they need a wider terminal"
+            lines += ["", *TextTable(header, rows, right, droppable=droppable, remedy=remedy).lines(width)]
             if len(rows) < len(levels):
                 notice = f"({len(levels) - len(rows)} values with a worse median left out; --all)"
                 lines.append(apply_style(notice, DIM))

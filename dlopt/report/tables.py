@@ -1,79 +1,70 @@
-"""Tables as text, and tables of runs: a row for each run or group of repeats, a column for each value of a setting."""
+"""Tables of runs: a row for each run or group of repeats, a column for each value of a setting."""
 
 from __future__ import annotations
 
 import csv
-import os
-import sys
-import textwrap
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
-from dlopt.analysis.run_table import RECORD_FIELDS, RunGroup, RunRecord, find_varying_settings, group_runs
+from dlopt.analysis.run_table import (
+    IGNORED_SETTINGS,
+    RECORD_FIELDS,
+    RunGroup,
+    RunRecord,
+    find_varying_settings,
+    omit_repeated,
+    rank_value,
+)
 from dlopt.formatting import format_duration, format_metric, format_override
 from dlopt.metrics.names import AVERAGE_HEADLINE, HEADLINE
+from dlopt.report.text_table import DIM, GREEN, RED, YELLOW, TextTable
 
-BOLD, DIM, RED, GREEN, YELLOW = "1", "2", "31", "32", "33"
 STATUS_STYLES = {
     "done": GREEN, "dead": RED, "failed": RED, "damaged": RED, "diverged": YELLOW, "interrupted": YELLOW, "pruned": DIM,
 }  # fmt: skip
 
 
-class TextTable(NamedTuple):
-    """A table of text.
+def make_run_table(runs: Sequence[RunRecord], columns: Sequence[str] = (), sort: str = "") -> TextTable:
+    """Return a table with a row for each run: status, the columns (by default what varies, and metrics), and time.
 
-    right_aligned      whether each column is right-aligned
-    styles             ANSI style of each cell
-    footer             line below the table
-    priority_columns   columns that are omitted last if not all of them fit
+    The key of the order is a column, too. On a narrow terminal all settings that vary are kept, and one metric.
     """
-
-    header: list[str]
-    rows: list[list[str]]
-    right_aligned: list[bool]
-    styles: list[list[str]] | None = None
-    footer: str = ""
-    priority_columns: tuple[str, ...] = ()
-
-    def text(self, width: int | None = None) -> str:
-        """Return aligned columns; those that do not fit the width are omitted."""
-        lines = format_table(self.header, self.rows, self.right_aligned, self.styles, width, self.priority_columns)
-        return "\n".join(lines + ([apply_style(self.footer, DIM)] if self.footer else []))
-
-    def csv(self, out: TextIO) -> None:
-        csv.writer(out, lineterminator="\n").writerows([self.header, *self.rows])
-
-    def markdown(self) -> str:
-        return "\n".join(format_markdown(self.header, self.rows, self.right_aligned))
-
-
-def make_run_table(runs: Sequence[RunRecord], columns: Sequence[str] = ()) -> TextTable:
-    """Return a table with a row for each run: status, the columns (by default what varies, and metrics), and time."""
-    names = [n for n in columns if n not in ("run", "status", "time")]
-    names = names or (find_varying_settings(runs) if len(runs) > 1 else ["optimizer"]) + choose_metrics(runs)
+    varying = find_varying_settings(runs) if len(runs) > 1 else ["optimizer"]
+    metrics = [] if columns else choose_metrics(runs)
+    names = [n for n in columns or [*varying, *metrics] if n not in ("run", "status", "time")]
+    if sort and sort not in ("run", "status", "time", *names):
+        names.append(sort)
     rows = [[r.name, _format_status(r), *(_format_cell(r, n) for n in names), format_duration(r.seconds)] for r in runs]
     styles = [["", STATUS_STYLES.get(r.status, ""), *("" for _ in names), DIM] for r in runs]
     right = [False, False, *(_is_numeric(runs, n) for n in names), True]
-    first = ["run", "status", "time", *reversed([n for n in names if n in HEADLINE])] if not columns else []
-    return TextTable(["run", "status", *names, "time"], rows, right, styles, priority_columns=tuple(first))
+    droppable = ["time", *_order_droppable(metrics, sort)] if sort != "time" else _order_droppable(metrics, sort)
+    if len({row[1] for row in rows}) == 1:
+        droppable.insert(0, "status")
+    keys = tuple(n for n in names if n not in metrics)
+    header = ["run", "status", *names, "time"]
+    return TextTable(header, rows, right, styles, keys=keys, droppable=tuple(droppable))
 
 
-def make_mean_table(runs: Sequence[RunRecord], repeated: Sequence[str], columns: Sequence[str] = ()) -> TextTable:
+def make_mean_table(
+    groups: Sequence[RunGroup], repeated: Sequence[str], columns: Sequence[str] = (), sort: str = ""
+) -> TextTable:
     """Return a table of means and standard deviations, a row for each group of runs that differ only in `repeated`.
 
     If some run is not done, a column counts those of each group by status.
     """
-    groups = group_runs(runs, repeated)
+    runs = [r for group in groups for r in group.runs]
     metrics = _select_metrics(runs, columns) if columns else choose_metrics(runs)
     names = [name for name in columns if name not in metrics] if columns else list(groups[0].settings)
+    if sort and sort not in (*names, *metrics):
+        (metrics if _select_metrics(runs, [sort]) else names).append(sort)
     counts, right_counts = ["runs"], [True]
     if any(r.status != "done" for r in runs):
         counts, right_counts = ["runs", "not done"], [True, False]
     rows = [
         [
-            *(_format_setting(group.settings.get(n, group.runs[0].value(n))) for n in names),
+            *(_format_setting(_get_setting(group, n)) for n in names),
             *[str(len(group.runs)), _count_not_done(group)][: len(counts)],
             *(_format_mean(group, m) for m in metrics),
         ]
@@ -81,45 +72,127 @@ def make_mean_table(runs: Sequence[RunRecord], repeated: Sequence[str], columns:
     ]
     right = [*(_is_numeric(runs, n) for n in names), *right_counts, *(True for _ in metrics)]
     footer = f"mean ± standard deviation over {', '.join(repeated)}"
-    return TextTable([*names, *counts, *metrics], rows, right, footer=footer)
+    droppable = ("runs", *([] if columns else _order_droppable(metrics, sort)))
+    header = [*names, *counts, *metrics]
+    return TextTable(header, rows, right, footer=footer, keys=tuple(names), droppable=droppable)
 
 
-def make_pivot_table(
-    runs: Sequence[RunRecord], key: str, repeated: Sequence[str], columns: Sequence[str] = ()
-) -> TextTable:
-    """Return a table of the mean of one metric, with a column for each value of a setting and a row for each group."""
-    metric = next(iter(_select_metrics(runs, columns)), None) or [m for m in choose_metrics(runs) if m in HEADLINE][-1]
-    names = [n for n in find_varying_settings(runs) if n not in (*repeated, key) and (n in columns or not columns)]
-    values = list(dict.fromkeys(format_override(r.value(key)) for r in runs))
-    lines: dict[tuple[str, ...], dict[str, list[RunRecord]]] = {}
-    for r in runs:
-        line = lines.setdefault(tuple(format_override(r.value(n)) for n in names), {})
-        line.setdefault(format_override(r.value(key)), []).append(r)
-    rows = [
-        [*settings, *(_format_mean(RunGroup({}, cells.get(v, [])), metric) for v in values)]
-        for settings, cells in lines.items()
-    ]
-    right = [_is_numeric(runs, n) for n in names] + [True] * len(values)
-    footer = f"{metric}; mean ± standard deviation over {', '.join(repeated) or 'the runs of a cell'}"
-    return TextTable([*names, *values], rows, right, footer=footer)
+class PivotTable:
+    """A table of the mean of one metric, with a column for each value of a setting and a row for each group.
+
+    names    settings that the rows differ in
+    values   values of the setting that the columns differ in
+    lines    settings of each row, and its runs by column
+    """
+
+    def __init__(
+        self, runs: Sequence[RunRecord], key: str, repeated: Sequence[str], columns: Sequence[str] = ()
+    ) -> None:
+        metrics = _select_metrics(runs, columns) or [m for m in choose_metrics(runs) if m in HEADLINE][-1:]
+        if not metrics:
+            raise ValueError("these runs have no metric yet")
+        self.metric, self.repeated = metrics[0], repeated
+        self.runs = omit_repeated(runs) if repeated else runs
+        varying = find_varying_settings(runs)
+        self.names = [n for n in varying if n not in (*repeated, key) and (n in columns or not columns)]
+        self.values = list(dict.fromkeys(format_override(r.value(key)) for r in self.runs))
+        lines: dict[tuple[str, ...], dict[str, list[RunRecord]]] = {}
+        for r in self.runs:
+            line = lines.setdefault(tuple(format_override(r.value(n)) for n in self.names), {})
+            line.setdefault(format_override(r.value(key)), []).append(r)
+        self.lines = [
+            (settings, {value: RunGroup({}, cells.get(value, [])) for value in self.values})
+            for settings, cells in lines.items()
+        ]
+
+    def sort(self, key: str) -> None:
+        """Sort the rows by a setting, or if the key is the metric by their best mean. Raises ValueError for others."""
+        if key not in (*self.names, self.metric):
+            shown = ", ".join([*self.names, self.metric])
+            raise ValueError(f"--sort {key}: the table of --across does not show it; it can be sorted by {shown}")
+
+        def rank(line: tuple[tuple[str, ...], dict[str, RunGroup]]) -> tuple[int, float, str]:
+            groups = [group for group in line[1].values() if group.runs]
+            if key != self.metric:
+                return rank_value(key, groups[0].runs[0].value(key))
+            return min(rank_value(key, mean and mean[0]) for mean in (group.mean(key) for group in groups))
+
+        self.lines.sort(key=rank)
+
+    def make_table(self) -> TextTable:
+        """Return the table as text."""
+        rows = [
+            [*settings, *(_format_mean(group, self.metric) for group in cells.values())]
+            for settings, cells in self.lines
+        ]
+        right = [_is_numeric(self.runs, n) for n in self.names] + [True] * len(self.values)
+        footer = f"{self.metric}; mean ± standard deviation over {', '.join(self.repeated) or 'the runs of a cell'}"
+        return TextTable([*self.names, *self.values], rows, right, footer=footer, keys=tuple(self.names))
+
+    def write_csv(self, out: TextIO) -> None:
+        """Write the table with three columns for each value of the setting: mean, standard deviation, number."""
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow([*self.names, *(name for value in self.values for name in _name_mean_columns(value))])
+        for settings, cells in self.lines:
+            writer.writerow([*settings, *(x for group in cells.values() for x in _split_mean(group, self.metric))])
 
 
-def write_csv(runs: Sequence[RunRecord], out: TextIO) -> None:
-    """Write every setting and metric of every run."""
+def write_csv(runs: Sequence[RunRecord], out: TextIO, columns: Sequence[str] = ()) -> None:
+    """Write every setting and metric of every run, or these columns."""
     settings = list(dict.fromkeys(k for r in runs for k in r.settings))
     others = list(dict.fromkeys(k for r in runs for k in r.metrics if k not in settings and k not in RECORD_FIELDS))
+    names = list(dict.fromkeys(["run", "status", *(columns or ["started", "time", "progress", *settings, *others])]))
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["run", "status", "started", "time", "progress", *settings, *others])
+    writer.writerow(names)
     for r in runs:
         started = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(r.started))
-        own = [r.name, r.status, started, r.seconds, r.progress]
-        writer.writerow([*own, *(r.settings.get(k) for k in settings), *(r.metrics.get(k) for k in others)])
+        writer.writerow([started if n == "started" and n not in settings else r.value(n) for n in names])
+
+
+def write_mean_csv(
+    groups: Sequence[RunGroup], out: TextIO, repeated: Sequence[str], columns: Sequence[str] = ()
+) -> None:
+    """Write every setting of every group, and of every metric the mean, the standard deviation and the number of runs.
+
+    Each value has a cell of its own. columns: only these settings and metrics.
+    """
+    runs = [r for group in groups for r in group.runs]
+    settings = list(dict.fromkeys(k for r in runs for k in r.settings if k not in (*repeated, *IGNORED_SETTINGS)))
+    numbers = (k for r in runs for k, value in r.metrics.items() if isinstance(value, (int, float)))
+    metrics = [k for k in dict.fromkeys(numbers) if k not in (*settings, *repeated)]
+    if columns:
+        settings, metrics = [c for c in columns if c not in metrics], [c for c in columns if c in metrics]
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*settings, "runs", "not done", *(name for m in metrics for name in _name_mean_columns(m))])
+    for group in groups:
+        own = [_get_setting(group, name) for name in settings]
+        counts = [len(group.runs), sum(r.status != "done" for r in group.runs)]
+        writer.writerow([*own, *counts, *(value for m in metrics for value in _split_mean(group, m))])
 
 
 def choose_metrics(runs: Sequence[RunRecord]) -> list[str]:
     """Return the headline metrics of validation and test; those of training if there are no others."""
     names = [m for m in (*HEADLINE, *AVERAGE_HEADLINE) if any(r.metrics.get(m) is not None for r in runs)]
     return [m for m in names if not m.startswith("train/")] or names
+
+
+def _order_droppable(metrics: Sequence[str], sort: str) -> list[str]:
+    """Return all metrics but the main one, or the one sorted by, in the order in which a narrow terminal omits them."""
+    order = sorted(metrics, key=lambda m: (m in HEADLINE, m not in AVERAGE_HEADLINE))
+    kept = sort if sort in metrics else order[-1] if order else ""
+    return [m for m in order if m != kept]
+
+
+def _get_setting(group: RunGroup, name: str) -> Any:
+    return group.settings.get(name, group.runs[0].value(name))
+
+
+def _name_mean_columns(name: str) -> list[str]:
+    return [f"{name} mean", f"{name} sd", f"{name} n"]
+
+
+def _split_mean(group: RunGroup, metric: str) -> tuple[float | None, float | None, int]:
+    return group.mean(metric) or (None, None, 0)
 
 
 def _select_metrics(runs: Sequence[RunRecord], columns: Sequence[str]) -> list[str]:
@@ -171,61 +244,3 @@ def _format_setting(value: Any) -> str:
 def _is_numeric(runs: Sequence[RunRecord], name: str) -> bool:
     values = [v for r in runs if (v := r.value(name)) is not None]
     return all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
-
-
-# ------------------------------------------------------------------------------------------------ text
-
-
-def apply_style(text: str, style: str) -> str:
-    """Return the text in an ANSI style if standard output is a terminal that accepts colours."""
-    colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return f"\x1b[{style}m{text}\x1b[0m" if colours and style else text
-
-
-def format_table(
-    header: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    right: Sequence[bool],
-    styles: Sequence[Sequence[str]] | None = None,
-    width: int | None = None,
-    first: Sequence[str] = (),
-    remedy: str = "--columns A,B chooses, --csv has all",
-) -> list[str]:
-    """Return the lines of a table, each column as wide as its widest cell.
-
-    right    whether each column is right-aligned
-    width    largest number of characters of a line: the last columns that do not fit are omitted, and a line names them
-    first    columns that are omitted only after all others
-    remedy   advice in that line
-    """
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    order = sorted(range(len(header)), key=lambda i: first.index(header[i]) if header[i] in first else len(first))
-    shown: list[int] = []
-    used = 0
-    for i in order:
-        if width is not None and shown and used + widths[i] > width:
-            break
-        shown.append(i)
-        used += widths[i] + 2
-    shown.sort()
-
-    def line(cells: Sequence[str], style: Sequence[str]) -> str:
-        padded = [
-            apply_style(cells[i].rjust(widths[i]) if right[i] else cells[i].ljust(widths[i]), style[i]) for i in shown
-        ]
-        return "  ".join(padded).rstrip()
-
-    plain = [""] * len(header)
-    lines = [line(header, [BOLD] * len(header))]
-    lines += [line(row, styles[i] if styles else plain) for i, row in enumerate(rows)]
-    missing = [name for i, name in enumerate(header) if i not in shown]
-    if missing:
-        notice = f"(left out: {', '.join(missing)}; {remedy})"
-        lines += [apply_style(x, DIM) for x in textwrap.wrap(notice, width or 120)]
-    return lines
-
-
-def format_markdown(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
-    """Return the lines of a table in Markdown."""
-    rule = ["---:" if r else "---" for r in right]
-    return ["| " + " | ".join(cells) + " |" for cells in (header, rule, *rows)]

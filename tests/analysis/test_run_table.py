@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import math
 import statistics
@@ -13,6 +14,7 @@ from processes import wait_until
 
 from dlopt.analysis.run_table import Condition, RunRecord, find_varying_settings, group_runs, read_runs, sort_runs
 from dlopt.cli import main
+from dlopt.report.text_table import TextTable
 from dlopt.rundir.lock import Lock
 from dlopt.rundir.writer import RunWriter
 
@@ -90,6 +92,10 @@ def test_a_key_varies_only_among_runs_with_the_same_option():
         ("optimizer.lr = 1e-2", True), ("optimizer.lr<0.1", True), ("optimizer.lr>=0.1", False), ("val/loss<=0.5", True),
         ("regularization=l2", True), ("regularization=[l2,dropout]", True), ("regularization=l1", False),
         ("regularization!=l1", True), ("status=done", True), ("deterministic=false", True), ("deterministic=true", False),
+        ("optimizer=sgd,adam", True), ("optimizer=sgd,rmsprop", False), ("optimizer!=sgd,rmsprop", True),
+        ("optimizer!=sgd,adam", False), ("optimizer.lr=0.1, 1e-2", True), ("regularization=none,[l2,dropout]", True),
+        ("regularization=none,[l2]", False), ("regularization=l1,dropout", True), ("regularization!=none,l2", False),
+        ("steps=5,null", True), ("optimizer='sgd,adam'", False),
         ("clip=null", True), ("nothing=1", False), ("steps=null", True), ("steps!=null", False), ("optimizer.lr=abc", False), ("nothing<1", False), ("steps<5", False), ("test/r2>=0", False),
     ],
 )  # fmt: skip
@@ -105,6 +111,11 @@ def test_conditions(text, holds):
 def test_a_text_without_a_comparison_is_not_a_condition(text):
     with pytest.raises(ValueError, match="is not a condition"):
         Condition.parse(text)
+
+
+def test_an_order_compares_with_one_number():
+    with pytest.raises(ValueError, match="< compares with one number"):
+        Condition.parse("optimizer.lr<0.1,0.2")
 
 
 def test_sorting_puts_the_best_first_and_runs_without_a_value_last():
@@ -127,6 +138,23 @@ def test_mean_and_deviation_over_seeds():
     assert one.mean("test/accuracy") == pytest.approx((0.4, statistics.stdev([0.1, 0.3, 0.8]), 3))
     assert other.mean("test/accuracy") == (0.5, None, 1)
     assert other.mean("val/loss") is None
+
+
+@pytest.mark.parametrize("status", ["failed", "interrupted", "dead", "damaged", "running", "pruned"])
+def test_a_repeat_that_did_not_end_never_counts_in_place_of_one_that_did(status):
+    """Whatever the order of the runs is; of several that ended, the newest counts, and else the newest of all."""
+
+    def repeat(name, status, started, seed):
+        settings = {"optimizer": "adam", "seed": seed, "name": name}
+        return RunRecord(None, name, status, settings=settings, metrics={"val/loss": started}, started=started)
+
+    runs = [
+        repeat("a", "done", 1.0, 0), repeat("b", "done", 2.0, 0), repeat("c", status, 3.0, 0),
+        repeat("d", status, 1.0, 1), repeat("e", status, 2.0, 1), repeat("f", "diverged", 1.0, 2), repeat("g", status, 2.0, 2),
+    ]  # fmt: skip
+    for order in (runs, runs[::-1]):
+        (group,) = group_runs(order, ["seed"])
+        assert {r.name for r in group.runs} == {"b", "e", "f"}
 
 
 # ------------------------------------------------------------------------------------------------ the command
@@ -183,6 +211,118 @@ def test_over_seeds_in_text_and_markdown(three, capsys):
     assert "seed" in footer
     assert main(["runs", "--over", "seed", "--markdown", "--columns", "optimizer,test/accuracy"]) == 0
     assert lines(capsys)[2:] == ["| sgd | 1 | 0.5000 |", "| adam | 2 | 0.8000 ± 0.1414 |"]
+
+
+def write_grid(folder, values):
+    """Write a run for each optimizer, learning rate, schedule and seed, with these validation losses in turn."""
+    axes = itertools.product(("sgd", "momentum"), (0.1, 0.001), ("constant", "cosine"), (0, 1))
+    for i, ((optimizer, lr, schedule, seed), value) in enumerate(zip(axes, itertools.cycle(values), strict=False)):
+        settings = {"optimizer": optimizer, "optimizer.lr": lr, "schedule": schedule, "seed": seed}
+        summary = {f"{s}/{m}": value for s in ("train", "val", "test") for m in ("loss", "accuracy")} | {"seconds": 1.5}
+        run(folder, f"multirun/2026-01-01/10-00-00-aaaa/{i}", settings, summary=summary, started=i)
+
+
+@pytest.mark.parametrize("width", [30, 45, 60, 80, 100, 120])
+@pytest.mark.parametrize("argv", [[], ["--over", "seed"], ["--columns", "optimizer.lr,optimizer,schedule,val/loss"]])
+def test_a_narrow_terminal_shows_every_setting_that_varies(argv, width, here, capsys, monkeypatch):
+    write_grid(here / "outputs", [0.5, 0.7])
+    monkeypatch.setattr("dlopt.cli.runs.get_terminal_width", lambda: width)
+    assert main(["runs", *argv]) == 0
+    text = capsys.readouterr().out
+    head, *rest = text.splitlines()
+    shown, *omitted = text.split("(left out: ")
+    assert all(word in shown for word in ("optimizer", "lr", "schedule", "momentum", "0.001", "cosine", "constant"))
+    assert not omitted or not {"optimizer", "schedule", "optimizer.lr", "seed"} & set(
+        omitted[0].split("; ")[0].split(", ")
+    )
+    assert "val/loss" in shown or "test/accuracy" in shown
+    if width >= 60:
+        assert max(map(len, (head, *rest))) <= width
+        assert "status=done" in text or "status" in head or argv[:1] == ["--over"]
+        if argv[:1] != ["--over"]:
+            assert "seed" in head or argv
+            names = [line.split()[0].lstrip("…") for line in rest[:16]]
+            assert len(set(names)) == 16
+            assert all(f"multirun/2026-01-01/10-00-00-aaaa/{i}".endswith(name) for i, name in enumerate(names))
+
+
+def test_what_a_narrow_table_omits_first():
+    table = TextTable(
+        ["run", "status", "a.key", "val/loss", "test/loss"],
+        [["x" * 30, "done", "1", "0.5", "0.6"], ["y" * 30, "done", "2", "0.5", "0.7"]],
+        [False, False, True, True, True], keys=("a.key",), droppable=("test/loss", "status", "val/loss"),
+    )  # fmt: skip
+    heads = {width: table.lines(width)[0].split() for width in (66, 64, 56, 46, 32, 25, 16)}
+    assert heads == {
+        66: ["run", "status", "a.key", "val/loss", "test/loss"],
+        64: ["run", "status", "key", "val/loss", "test/loss"],
+        56: ["run", "key", "val/loss", "test/loss"],
+        46: ["run", "key", "test/loss"],
+        32: ["run", "key", "test/loss"],
+        25: ["run", "key"],
+        16: ["run", "key"],
+    }
+    assert table.lines(25)[1].split() == ["x" * 15 + "…", "1"]
+    assert table.lines(16)[1].split() == ["x" * 10 + "…", "1"]
+    assert (
+        " ".join(table.lines(50)[3:]) == "(left out: status=done, val/loss=0.5; --columns A,B chooses, --csv has all)"
+    )
+    assert [line.split() for line in table.lines(8)[:2]] == [["run=" + "x" * 30], ["status=done"]]
+
+
+def test_means_are_sorted_by_what_is_shown(here, capsys):
+    """The group of the best single run has the worst mean."""
+    write_grid(here / "outputs", [0.1, 0.9, 0.4, 0.4, 0.2, 0.5, 0.2, 0.3])
+    argv = ["runs", "--over", "seed", "--columns", "val/loss", "--markdown"]
+    for flags, reverse in (([], False), (["--reverse"], True)):
+        assert main([*argv, "--sort", "val/loss", *flags]) == 0
+        means = [float(line.split()[3]) for line in lines(capsys)[2:]]
+        assert means == sorted(means, reverse=reverse)
+        assert len(set(means)) == 4
+    assert main(["runs", "--over", "seed", "--columns", "schedule", "--sort", "optimizer.lr", "--markdown"]) == 0
+    assert [line.split()[3] for line in lines(capsys)[2:]] == ["0.001"] * 4 + ["0.1"] * 4, "a column of its own"
+    across = ["runs", "--over", "seed", "--across", "optimizer", "--columns", "schedule,optimizer.lr,val/loss"]
+    for key, order in (
+        ("val/loss", ["0.001 cosine", "0.001 constant", "0.1 cosine", "0.1 constant"]),
+        ("schedule", ["0.1 constant", "0.001 constant", "0.1 cosine", "0.001 cosine"]),
+    ):
+        assert main([*across, "--sort", key]) == 0
+        cells = [line.split() for line in lines(capsys)[1:5]]
+        assert [" ".join(sorted(row[:2])) for row in cells] == order
+    for key in ("seed", "time"):
+        assert main(["runs", "--over", "seed", "--sort", key]) == 2
+        assert f"--sort {key}: the runs behind one mean differ in it" in capsys.readouterr().err
+    assert main([*across, "--sort", "test/loss"]) == 2
+    assert "it can be sorted by optimizer.lr, schedule, val/loss" in capsys.readouterr().err
+
+
+def test_repeated_flags_add_up(three, capsys):
+    assert main(["runs", "--columns", "optimizer", "--columns", "seed,test/accuracy"]) == 0
+    assert lines(capsys)[0].split() == ["run", "status", "optimizer", "seed", "test/accuracy", "time"]
+    assert main(["runs", "--over", "seed", "--over", "optimizer", "--columns", "test/accuracy", "--markdown"]) == 0
+    assert lines(capsys)[2:] == ["| 3 | 0.7000 ± 0.2000 |"]
+
+
+def test_csv_of_means_has_one_number_per_cell(three, capsys):
+    def read(*argv):
+        assert main(["runs", "--over", "seed", "--csv", *argv]) == 0
+        return list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+
+    sgd, adam = read()
+    assert (sgd["optimizer"], sgd["data"], sgd["runs"], sgd["not done"]) == ("sgd", "mnist1d", "1", "0")
+    assert (sgd["val/loss mean"], sgd["val/loss sd"], sgd["val/loss n"]) == ("0.5", "", "1")
+    assert adam["val/loss n"] == "2"
+    assert float(adam["val/loss mean"]) == pytest.approx(0.2)
+    assert float(adam["val/loss sd"]) == pytest.approx(statistics.stdev([1 - 0.9, 1 - 0.7]))
+    assert "seed" not in adam
+    assert [list(row) for row in read("--columns", "optimizer,val/loss")] == [
+        ["optimizer", "runs", "not done", "val/loss mean", "val/loss sd", "val/loss n"]
+    ] * 2
+    (cells,) = read("--across", "optimizer", "--columns", "test/accuracy")
+    assert list(cells) == ["sgd mean", "sgd sd", "sgd n", "adam mean", "adam sd", "adam n"]
+    assert float(cells["adam sd"]) == pytest.approx(statistics.stdev([0.9, 0.7]))
+    assert main(["runs", "--csv", "--columns", "optimizer,test/accuracy"]) == 0
+    assert lines(capsys)[0] == "run,status,optimizer,test/accuracy"
 
 
 @pytest.mark.parametrize("states", [["pruned"], ["diverged"], ["diverged", "diverged", "pruned"]])
@@ -266,6 +406,7 @@ def test_tables_curves_and_bands_need_neither_torch_nor_matplotlib(tmp_path):
     code = f"""
 import sys
 from dlopt.cli import main
+from dlopt.report.text_table import TextTable
 for argv in {commands}:
     assert main(argv) == 0
 print(sorted({{'torch', 'matplotlib', 'hydra', 'tensorflow'}} & set(sys.modules)))

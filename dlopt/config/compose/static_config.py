@@ -13,7 +13,7 @@ from typing import Any
 
 from dlopt.config.compose import groups as compose_groups
 from dlopt.config.compose.nested_options import SCHEDULES, parse_nested_defaults
-from dlopt.formatting import format_override
+from dlopt.formatting import format_override, split_outside_brackets
 from dlopt.storage import regular_file, safe_read
 
 SETTINGS_TARGET = "dlopt.training.experiment.Settings"
@@ -232,14 +232,7 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def split_alternatives(text: str) -> list[list[str]]:
     """Return a group's options in each run of a sweep: `none,[l2,dropout]` is [[none], [l2, dropout]]."""
-    alternatives, depth = [""], 0
-    for character in text:  # not by a regular expression: one that looks ahead takes quadratic time
-        depth += (character == "[") - (character == "]")
-        if character == "," and depth == 0:
-            alternatives.append("")
-        else:
-            alternatives[-1] += character
-    return [[option.strip() for option in one.strip("[]").split(",")] for one in alternatives]
+    return [[option.strip() for option in one.strip("[]").split(",")] for one in split_outside_brackets(text)]
 
 
 def _is_float(value: Any) -> bool:
