@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dlopt.analysis.aggregate import aggregate_values, collect_objectives
-from dlopt.analysis.run_table import RunRecord, find_varying_settings, read_runs
+from dlopt.analysis.run_table import RunRecord, find_varying_settings, read_runs, sort_runs
 from dlopt.analysis.search_axis import SearchAxis, Value, canonicalize, make_choice_axis, parse_number
 from dlopt.config.schema.signature import describe_mismatch
 from dlopt.metrics.names import Statistic, higher_is_better
@@ -102,6 +102,16 @@ class SearchRecord:
 def read_search(folder: Path) -> SearchRecord:
     """Read the search in a folder."""
     return build_search(folder, read_runs(folder))
+
+
+def find_best_run(folder: Path) -> tuple[RunRecord | None, str]:
+    """Return the run of a search that is done and has the best objective, if there is one, and the objective."""
+    search = read_search(folder)
+    runs = [r for t in search.trials for r in t.runs if r.status == "done"]
+    ranked = sort_runs(search.objective, [r for r in runs if parse_number(r.metrics.get(search.objective)) is not None])
+    if search.higher_is_better != higher_is_better(search.objective):
+        ranked.reverse()
+    return next(iter(ranked), None), search.objective
 
 
 def build_search(folder: Path, runs: Sequence[RunRecord]) -> SearchRecord:

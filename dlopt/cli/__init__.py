@@ -36,18 +36,19 @@ Look
   dlopt list [GROUP [OPTION]]                    the options; for one option its formula, keys and ranges
   dlopt runs [DIR|SWEEP]                         many runs in one table: settings that vary, metrics, time; --over seed
   dlopt show [RUN|SWEEP]                         a run: settings, curves, results; a sweep: best runs, importance
-  dlopt evaluate [RUN]                           evaluate a checkpoint on a split or on other data, by class
-  dlopt tensorboard [DIR|RUN]                    curves in a browser
+  dlopt evaluate [RUN|SWEEP]                     evaluate a checkpoint on a split or on other data, by class
+  dlopt tensorboard [DIR|RUN|SWEEP]              curves in a browser
 
 Check
-  dlopt verify [RUN]                             repeat a part of a run and compare it bit by bit
-  dlopt rerun [RUN]                              repeat a whole run in a new directory and compare the curves
+  dlopt verify [RUN|SWEEP]                       repeat a part of a run and compare it bit by bit
+  dlopt rerun [RUN|SWEEP]                        repeat a whole run in a new directory and compare the curves
 
   dlopt completion bash|zsh                      tab completion: eval "$(dlopt completion bash)"
   dlopt --version
   dlopt --help
 
-RUN is `last`, a run's directory, or a unique part of its name.
+RUN or SWEEP is a directory, a unique part of its name, or `last`: the sweep or single run that was started or resumed
+last. Commands that need a run take the best finished run of a sweep.
 Exit codes: 0 done or diverged, 1 a run failed or is not the same, 2 wrong usage or configuration, 130 interrupted.
 """
 

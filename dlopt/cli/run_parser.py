@@ -11,7 +11,7 @@ def build_run_parser(command: str, description: str, epilog: str, quiet: str) ->
         prog=f"dlopt {command}", description=description, epilog=epilog, allow_abbrev=False,
         formatter_class=RawDescriptionHelpFormatter,
     )  # fmt: skip
-    run = "`last`, a directory, or a part of a name"
+    run = "a directory, a part of a name, or `last` (the default); of a sweep its best finished run is taken"
     parser.add_argument("run", nargs="?", default="last", metavar="RUN", help=run)
     parser.add_argument("--trust", action="store_true", help="execute code that the run names, such as custom classes")
     parser.add_argument("-q", "--quiet", action="store_true", help=quiet)

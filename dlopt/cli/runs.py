@@ -29,10 +29,11 @@ from dlopt.report.text_table import DIM, TextTable, apply_style
 from dlopt.rundir.display import display_path, find_folder
 from dlopt.rundir.find import SWEEP_FILE, RunNotFound
 from dlopt.storage import memory
+from dlopt.storage.safe_read import to_printable
 
 EPILOG = """\
   dlopt runs                                        every run in outputs/, the newest last
-  dlopt runs last                                   the runs of the newest sweep
+  dlopt runs last                                   the runs of the last sweep
   dlopt runs --where optimizer=adam --where 'optimizer.lr<0.01'
   dlopt runs --where optimizer=adam,sgd --where 'regularization!=l2,[l1,dropout]'    any of; none of
   dlopt runs --sort test/accuracy                   the best first; with --over by the mean
@@ -60,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="dlopt runs", description="Many runs in one table.", epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )  # fmt: skip
-    folder = "a folder of runs, `last` for the newest sweep, or a part of its name"
+    folder = "a folder of runs, a part of a sweep's name, or `last`: the sweep or run that was started last"
     parser.add_argument("folder", nargs="?", help=folder)
     where = "only runs with this value, or one of A,B; also != < >; repeat it for further conditions"
     parser.add_argument("--where", action="append", default=[], metavar="KEY=VALUE", help=where)
@@ -88,6 +89,8 @@ def runs(argv: Sequence[str]) -> int:
     args = build_parser().parse_args(argv)
     try:
         folder = find_folder(args.folder)
+        if args.folder and folder != Path(args.folder) and not args.csv:
+            print(f"{to_printable(args.folder)} is {display_path(folder)}", file=sys.stderr)
         with memory.limit_memory():
             records = _select_records(read_runs(folder), args)
         if not records:

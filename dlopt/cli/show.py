@@ -14,6 +14,7 @@ from rich.console import Console
 
 from dlopt.analysis.run_table import read_run
 from dlopt.config.compose.flatten import find_non_defaults
+from dlopt.config.problems import describe_failure
 from dlopt.errors import did_you_mean
 from dlopt.formatting import format_duration, format_override
 from dlopt.report.curves import make_run_panels
@@ -35,8 +36,8 @@ Shows one run: settings that differ from the defaults, curves and results. Or on
 its hyperparameters and which of them matter.
 """
 EPILOG = """\
-RUN is `last` (the default), a run's directory, or a part of its name. SWEEP is a sweep's directory, or a part of its
-name that no run outside the sweep has.
+RUN or SWEEP is a directory or a part of its name (a sweep's must be in the name of no run outside the sweep), or `last`
+(the default): the sweep or single run that was started last.
 """
 MIN_WIDTH = 40
 """Smallest width of the text about a sweep, in characters."""
@@ -110,14 +111,14 @@ def _show_run(run: RunDirectory, args: Any) -> None:
     except (BrokenPipeError, ShowError):
         raise
     except Exception as error:  # damaged files fail in many ways
-        raise ShowError(f"{path} is damaged ({type(error).__name__}: {error})") from error
+        raise ShowError(f"{path} is damaged ({describe_failure(error)})") from error
 
 
 def _print_run(run: RunDirectory, *, everything: bool) -> None:
     console = Console(highlight=False, markup=False)
     record = read_run(run.path, display_path(run.path))
     if record.status == "damaged":
-        raise ValueError(record.message)
+        raise ShowError(f"{record.name} is damaged ({record.message})")
     host = to_printable(str(run.status["host"]))
     console.print(record.name, style="bold")
     start = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.started))
@@ -144,7 +145,9 @@ def _print_run(run: RunDirectory, *, everything: bool) -> None:
         print("\n" + render(panels, width, coloured=console.is_terminal and not console.no_color))
     print()
     if run.summary and record.status not in ("running", "dead"):
-        console.print(make_summary_table(record.metrics))
+        table = make_summary_table(record.metrics)
+        if table.row_count:
+            console.print(table)
     elif record.metrics:
         numbers = (f"{k}={v:.6g}" for k, v in record.metrics.items() if isinstance(v, (int, float)))
         console.print("last row:", "  ".join(numbers))

@@ -14,8 +14,8 @@ USAGE = """\
 usage: dlopt tensorboard [DIR|RUN] [--port N ...]
 
 Starts TensorBoard on every run in outputs/, in a folder or a sweep (or a part of its name), or on one run; `last` is
-the newest run. Only this machine can connect; from another one use ssh -L 6006:localhost:6006 HOST. Further arguments,
-such as --port 6007, are passed on. Ctrl-C ends it.
+the sweep or single run that was started last. Only this machine can connect; from another one use
+ssh -L 6006:localhost:6006 HOST. Further arguments, such as --port 6007, are passed on. Ctrl-C ends it.
 """
 
 EXPOSING_FLAGS = ("--host", "--bind_all")
@@ -47,9 +47,7 @@ def tensorboard(argv: Sequence[str]) -> int:
 
 
 def _find_folder(name: str | None) -> Path:
-    """Return the folder or sweep of this name, or else the run."""
-    if name == "last":
-        return find_run(name).path
+    """Return the folder, sweep or run of this name."""
     try:
         return find_folder(name)
     except RunNotFound:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlopt.rundir.display import display_path
 from dlopt.rundir.find import SWEEP_FILE, find_sweep
 from dlopt.runner import execute
 from dlopt.runner.execute import DONE, FAILED, INTERRUPTED, USAGE_ERROR, Invocation
@@ -57,6 +58,7 @@ def train(argv: Sequence[str]) -> int:
 
 def _resume(name: str, rest: Sequence[str], flags: set[str]) -> int:
     """Resume the sweep or the run of this name."""
+    from dlopt import console
     from dlopt.cli.progress import Progress
     from dlopt.runner.resume_run import resume
 
@@ -66,6 +68,8 @@ def _resume(name: str, rest: Sequence[str], flags: set[str]) -> int:
         from dlopt.sweep.reopen import reopen_sweep
 
         reopened = reopen_sweep(sweep, rest, trust=trust)
+        if not console.quiet:
+            print(f"resuming the sweep {display_path(sweep)}", file=sys.stderr)
         return _start(reopened.arguments, flags, reopened.guard)
     misplaced = ", ".join(sorted(flags - {TRUST}))
     if misplaced:

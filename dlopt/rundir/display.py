@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dlopt.rundir.find import ROOT, RunNotFound, find_unique, list_sweeps
+from dlopt.rundir.find import ROOT, RunNotFound, find_last, find_unique, list_sweeps
 from dlopt.storage.safe_read import to_printable
 
 
@@ -17,16 +17,16 @@ def display_path(path: Path) -> str:
 
 
 def find_folder(name: str | None, root: Path = ROOT) -> Path:
-    """Return a folder of runs: a path, the sweep with this part of a path, `last` for the newest sweep; None: root."""
+    """Return a folder of runs: a path, the sweep with this part of a path, or `last`, also a run; None: root."""
     if name is None:
         if not root.is_dir():
             raise RunNotFound(f"there are no runs in {root}/ yet: dlopt train makes one")
         return root
     if Path(name).is_dir():
         return Path(name)
+    if name == "last" and (last := find_last(root)) is not None:
+        return last
     sweeps = list_sweeps(root)
-    if name == "last" and sweeps:
-        return sweeps[-1]
     sweep = find_unique(name, sweeps, root, "sweeps")
     if sweep is None:
         newest = f"; the newest sweep is {display_path(sweeps[-1])}" if sweeps else ""

@@ -16,22 +16,29 @@ if TYPE_CHECKING:
 
 
 def open_run(
-    command: str, name: str, act: Callable[[RunDirectory], int], *, trust: bool, outcome: str = "nothing was started"
+    command: str,
+    name: str,
+    act: Callable[[RunDirectory], int],
+    *,
+    trust: bool,
+    outcome: str = "nothing was started",
+    takes_sweep: bool = True,
 ) -> int:
     """Return act(run) for the run of this name, or USAGE_ERROR after a message if the run cannot be opened.
 
-    command and outcome are words of the message.
+    command and outcome are words of the message. takes_sweep: of a sweep, open the best run that is done.
     """
-    from dlopt.config.problems import ConfigError, format_error
+    from dlopt.config.problems import ConfigError, describe_failure
     from dlopt.rundir.directory import EarlierVersionError
-    from dlopt.rundir.find import RunNotFound, find_run
+    from dlopt.rundir.find import RunNotFound, find_sweep
     from dlopt.rundir.lock import LockedError
     from dlopt.storage import memory
     from dlopt.storage.safe_read import to_printable
 
     place = name
     try:
-        run = find_run(name)
+        sweep = find_sweep(name) if takes_sweep else None
+        run = _find_run(name) if sweep is None else _find_best_run(sweep)
         run.follow_links = trust
         place = display_path(run.path)
         run.check_version()
@@ -53,6 +60,40 @@ def open_run(
     except MemoryError:
         message = f"{place} needs more memory than is available"
     except Exception as error:  # damaged files raise many kinds of errors
-        message = f"{place} cannot be read ({to_printable(format_error(error))})"
+        message = f"{place} cannot be read ({to_printable(describe_failure(error))})"
     print(f"{command}: {message}", file=sys.stderr)
     return USAGE_ERROR
+
+
+def _find_run(name: str) -> RunDirectory:
+    """Return the run of this name, and say which it is if the name is not its path."""
+    from dlopt.rundir.find import find_run
+
+    run = find_run(name)
+    if run.path != Path(name):
+        _announce(f"{name} is {display_path(run.path)}")
+    return run
+
+
+def _find_best_run(sweep: Path) -> RunDirectory:
+    """Return the best finished run of a sweep, and say which it is. Raises RunNotFound if none is finished."""
+    from dlopt.analysis.search_record import find_best_run
+    from dlopt.formatting import format_metric
+    from dlopt.rundir.directory import RunDirectory
+    from dlopt.rundir.find import RunNotFound
+
+    place = display_path(sweep)
+    best, objective = find_best_run(sweep)
+    if best is None:
+        raise RunNotFound(f"{place} is a sweep, and none of its runs is done; name one, such as {place}/0")
+    value = format_metric(best.metrics[objective])
+    _announce(f"{place} is a sweep; its best run is {display_path(best.path)} ({objective} {value})")
+    return RunDirectory(best.path)
+
+
+def _announce(choice: str) -> None:
+    from dlopt import console
+    from dlopt.storage.safe_read import to_printable
+
+    if not console.quiet:
+        print(to_printable(choice), file=sys.stderr)

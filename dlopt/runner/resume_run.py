@@ -29,7 +29,7 @@ def resume(name: str, arguments: Sequence[str], observer: Observer, *, trust: bo
     def act(run: RunDirectory) -> int:
         return _resume_run(RunWriter(run.path, follow_links=trust), arguments, observer, trust)
 
-    return open_run("resume", name, act, trust=trust)
+    return open_run("resume", name, act, trust=trust, takes_sweep=False)
 
 
 def _resume_run(run: RunWriter, arguments: Sequence[str], observer: Observer, trust: bool) -> int:

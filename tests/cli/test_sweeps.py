@@ -17,6 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from dlopt.cli import main
 from dlopt.config.compose.yaml_dump import quote
 from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.writer import RunWriter
 from dlopt.runner import execute
 from dlopt.runner.workers import InProcess
 from dlopt.sweep.reopen import reopen_sweep
@@ -531,3 +532,50 @@ def test_a_password_is_not_stored_and_must_be_given_again(here, capsys):
             assert b"hush-hush" not in file.read_bytes() or file.suffix == ".patch", file
         again = f"must be given again, as sqlite:///{name}.db?password=***"
         assert_command_refused([f"resume={name}", "--trust"], capsys, "hydra.sweeper.storage ", again)
+
+
+def test_last_is_the_sweep_for_every_command_and_a_run_of_it_is_its_best(here, capsys):
+    """Not the run that ended last, nor the unrelated run whose name is the latest."""
+    assert main(["train", "-q", *BLOBS, "hydra.run.dir=outputs/zzz"]) == 0
+    assert main(["train", "-m", "-q", *BLOBS, "optimizer.lr=1e-5,0.1,1e-6", "hydra.sweep.dir=outputs/mine"]) == 0
+    losses = {name: run.summary["val/loss"] for name, run in find_runs(Path("outputs/mine")).items()}
+    assert min(losses, key=losses.get) == "1"
+    capsys.readouterr()
+    choice = f"outputs/mine is a sweep; its best run is outputs/mine/1 (val/loss {losses['1']:.4f})\n"
+    for name in ("last", "mine", "outputs/mine"):
+        assert main(["verify", name, "--trust"]) == 0
+        out, err = capsys.readouterr()
+        assert (err, out.split(":")[0]) == (choice, "outputs/mine/1")
+    assert main(["evaluate", "-q", "--trust"]) == 0
+    out, err = capsys.readouterr()
+    assert (err, out.split(",")[0]) == ("", "outputs/mine/1")
+    assert main(["runs", "last"]) == 0
+    assert capsys.readouterr().err == "last is outputs/mine\n"
+    assert main(["runs", "last", "--csv"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["show"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "outputs/mine"
+    status = RunDirectory("outputs/mine/2").status
+    RunDirectory("outputs/mine/2").status_file.write_text(json.dumps(status | {"status": "interrupted"}))
+    assert main(["train", "resume=last", "--trust"]) == 0
+    assert "resuming the sweep outputs/mine\n" in capsys.readouterr().err
+    assert main(["rerun", "last", "--trust"]) == 0
+    out, err = capsys.readouterr()
+    assert choice in err
+    assert main(["train", "resume=last", "--trust", "epochs=3"]) == 0
+    assert capsys.readouterr().err.startswith("last is outputs/20"), "the run that rerun has made"
+
+
+@pytest.mark.parametrize(
+    ("status", "file", "command", "message"),
+    [
+        ("failed", "sweep.json", ["evaluate"], "is a sweep, and none of its runs is done; name one, such as"),
+        ("done", "multirun.yaml", ["train", "resume=last"], "is a sweep; name one of its runs, such as"),
+    ],
+)
+def test_a_sweep_without_a_run_for_the_command_is_refused(status, file, command, message, here, capsys):
+    RunWriter.create("outputs/other").finish("done")
+    RunWriter.create("outputs/mine/0", {"seed": 0}).finish(status)
+    Path("outputs/mine", file).touch()
+    assert main(command) == 2
+    assert f"outputs/mine {message} outputs/mine/0" in capsys.readouterr().err
