@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
+from dlopt.config.problems import describe_failure
 from dlopt.formatting import format_override, split_outside_brackets
 from dlopt.metrics.names import higher_is_better
 from dlopt.rundir.directory import RunDirectory
@@ -75,7 +76,7 @@ def read_run(path: Path, name: str) -> RunRecord:
     try:
         return _read(path, name)
     except Exception as error:  # a damaged run must not hide the others
-        return RunRecord(path, name, "damaged", message=to_printable(f"{type(error).__name__}: {error}"))
+        return RunRecord(path, name, "damaged", message=to_printable(describe_failure(error)))
 
 
 def _read(path: Path, name: str) -> RunRecord:

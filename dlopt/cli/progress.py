@@ -104,7 +104,9 @@ class Progress(Observer):
 
     def _report(self, run: RunWriter, summary: dict[str, Any]) -> None:
         path, status = display_path(run.path), summary["status"]
-        self.console.print(make_summary_table(summary))
+        table = make_summary_table(summary)
+        if table.row_count:
+            self.console.print(table)
         early = f" of {self.steps}, stopped early," if summary["step"] < self.steps else ""
         headline = {
             "done": f"done: {summary['step']} steps{early} in {summary['seconds']:.1f} s of training",

@@ -20,7 +20,7 @@ from dlopt import parts, prng
 from dlopt.base.group import declared_groups
 from dlopt.base.layout import Layout
 from dlopt.config.checks.splits import FittedDataState, check_dataset
-from dlopt.config.problems import ConfigError, Problems
+from dlopt.config.problems import ConfigError, Problems, locate_error
 from dlopt.config.schema import targets
 from dlopt.errors import OptionError
 from dlopt.normalization.batch import BatchNorm
@@ -267,7 +267,7 @@ def _call(path: str, make: Callable[[], Any], problems: Problems) -> Any:
         return make()
     except Exception as error:
         cause = error if isinstance(error, OptionError) else error.__cause__ or error
-        message = str(cause) if isinstance(cause, ValueError) else f"{type(cause).__name__}: {cause}"
+        message = str(cause) if isinstance(cause, ValueError) else locate_error(cause)
         key = f"{path}.{cause.key}" if isinstance(cause, OptionError) else path
         problems.add(key, message.splitlines()[0] if message else type(cause).__name__)
         return None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sysconfig
+import traceback
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from dlopt.storage.safe_read import to_printable
@@ -84,6 +87,21 @@ class Problems:
 def format_error(error: BaseException) -> str:
     """Return an error's class and the first line of its message."""
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+
+
+def locate_error(error: BaseException) -> str:
+    """Return an error's class and message, with file and line if it was raised in code that is not in a package."""
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error}"  # it names file and line
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not _is_installed(f.filename)]
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return format_error(error) + place
+
+
+def _is_installed(file: str) -> bool:
+    """Return whether a file is a module of dlopt, of Python or of an installed package."""
+    folders = (Path(__file__).parents[1], *map(Path, (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"))))
+    return file.startswith("<") or any(Path(file).is_relative_to(folder) for folder in folders)
 
 
 def describe_failure(error: BaseException) -> str:

@@ -24,9 +24,13 @@ def find_file(path: str | None, suffixes: Sequence[str] = (), key: str = "path")
         inside = sorted(f.name for f in file.iterdir() if f.is_file() and (not suffixes or f.suffix in suffixes))
         raise OptionError(key, f"{path} is a folder; name a file{kinds}{did_you_mean('', inside)}")
     if not file.is_file():
+        if file.exists():
+            raise OptionError(key, f"{path} is a pipe or a device; name a file{kinds}")
+        if file.is_symlink():
+            raise OptionError(key, f"{path} is a link to {file.readlink()}, which does not exist")
         if not file.parent.is_dir():
             raise OptionError(key, f"there is no file {path}; there is no folder {file.parent} either")
-        similar = sorted(f.name for f in file.parent.iterdir() if f.suffix == file.suffix)
+        similar = sorted(f.name for f in file.parent.iterdir() if f.suffix == file.suffix and f.is_file())
         raise OptionError(key, f"there is no file {path}{did_you_mean(file.name, similar)}")
     if suffixes and file.suffix not in suffixes:
         raise OptionError(key, f"must name a file{kinds}; got {path}")

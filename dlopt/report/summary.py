@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rich.table import Table
@@ -11,7 +12,10 @@ from dlopt.formatting import format_metric
 
 
 def make_summary_table(summary: dict[str, Any]) -> Table:
-    """Return a table of loss and metrics by split, at the best, the last and the averaged weights."""
+    """Return a table of loss and metrics by split, at the best, the last and the averaged weights.
+
+    Weights without a finite loss have no row: the status of the run says at which step it diverged.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
     splits = [s for s in ("train", "val", "test") if any(k.startswith(s + "/") for k in summary)]
     names = list(dict.fromkeys(k.partition("/")[2] for k in summary if k.partition("/")[0] in splits))
@@ -23,6 +27,9 @@ def make_summary_table(summary: dict[str, Any]) -> Table:
     same = best == last or "val" not in splits
     lines = [(title, ""), *([] if same else [(f"last (step {last})", "last/")]), (f"average (step {last})", "average/")]
     for label, prefix in lines:
+        losses = [summary[key] for split in splits if (key := f"{prefix}{split}/loss") in summary]
+        if losses and not any(loss is not None and math.isfinite(loss) for loss in losses):
+            continue  # no metric of weights that are not finite means anything
         for name in names:
             values = [summary.get(f"{prefix}{split}/{name}") for split in splits]
             if any(v is not None for v in values):

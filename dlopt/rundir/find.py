@@ -148,7 +148,7 @@ def _walk(root: str) -> Iterator[Entry]:
 
 def _list_linked_folders(root: str) -> list[str]:
     """Return the links in a folder to other folders, one for each folder that is not in, above, or equal to it."""
-    linked = {}
+    linked: dict[Path, str] = {}
     with contextlib.suppress(OSError), os.scandir(root) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.is_symlink() and entry.is_dir():

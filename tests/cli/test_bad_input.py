@@ -46,6 +46,16 @@ CASES = {
     "options and settings": (
         ["optimizer=adm", "arch=foo", "epochs=0", "init.foo=3", "batch_size=abc"], ["5 problems", "adm", "foo", "epochs", "init.foo", "batch_size"],
     ),
+    "settings without their group": (
+        ["lr=0.1", "channels=[3]", "name=a=b", "data.path=x=y"],
+        ["4 problems", "lr  … did you mean optimizer.lr?", "channels  … did you mean arch.channels?",
+         "name  … equals sign … \"name='a=b'\"\n", "data.path  … \"data.path='x=y'\"\n"],
+    ),
+    "settings as flags": (
+        ["--epochs", "5", "--batch-size=16", "--lr", "0.1", "--optimizer", "sgd", "--nothing"],
+        ["5 problems", "--epochs  … type epochs=5\n", "--batch-size=16  … type batch_size=16\n", "--lr  … type optimizer.lr=0.1\n",
+         "--optimizer  … type optimizer=sgd\n", "--nothing  … dlopt train --help shows them"],
+    ),
     # one or several options
     "key of an option not chosen": (["regularization.l2.strength=1"], ["regularization=l2 is not chosen"]),
     "a list for a group of one": (["optimizer=[sgd,adam]"], ["optimizer … takes one option"]),
@@ -104,8 +114,19 @@ CASES = {
     # torch's optimizers
     "unknown class of torch.optim": (["optimizer=torch_optim", "optimizer.name=AdmW"], ["optimizer.name … no AdmW in torch.optim … did you mean AdamW"]),
     "a class that is not in torch.optim": (["optimizer=torch_optim", "optimizer.name=Optimizer"], ["optimizer.name … no Optimizer"]),
-    "a custom class that does not exist": (["optimizer=torch_optim", "optimizer.name=mine.Lyon"], ["optimizer.name … cannot import mine.Lyon"]),
-    "a custom module that fails": (["optimizer=torch_optim", "optimizer.name=broken.X"], ["optimizer.name … ZeroDivisionError"]),
+    "a custom class that does not exist": (["optimizer=torch_optim", "optimizer.name=mine.Lyon"], ["optimizer.name … module mine has no class Lyon; did you mean Lion?"]),
+    "a custom class with a typing error": (["optimizer=custom", "optimizer._target_=mine.Sing"], ["module mine has no class Sing; did you mean Sign?"]),
+    "a custom module that does not exist": (["optimizer=custom", "optimizer._target_=nowhere.Sign"], ["cannot import nowhere.Sign (No module named 'nowhere'); modules are looked for"]),
+    "a custom module that fails": (
+        ["optimizer=torch_optim", "optimizer.name=broken.X"],
+        ["optimizer.name … importing broken.X fails: ZeroDivisionError: division by zero (broken.py, line 1)"],
+    ),
+    "a custom class that fails": (
+        [*MINE, "optimizer=custom", "optimizer._target_=failing.Rule"], ["1 problem", "optimizer  … TypeError: object of type 'int' has no len() (failing.py, line 4)"],
+    ),
+    "a key of a custom class without a plus": (
+        ["optimizer=custom", "optimizer._target_=mine.Sign", "optimizer.lr=.001"], ["1 problem", "optimizer.lr  … add it with a plus: +optimizer.lr=..."],
+    ),
     "arguments": (
         ["optimizer=torch_optim", "+optimizer.options.weight_decy=1", "+optimizer.options.betas=[0.9]", "+optimizer.options.lr=1", "+optimizer.options.weight_decay=abc"],
         ["4 problems", "optimizer.options.weight_decy … AdamW … did you mean weight_decay", "optimizer.options.betas … a list [a number",
@@ -156,6 +177,11 @@ CASES = {
         ["2 problems", "regularization.early_stopping.monitor … validation", "objective … validation split … objective=train/accuracy"],
     ),
     "objective that no run writes": (["objective=val/acc"], ["objective … did you mean val/accuracy"]),
+    "metrics that are not measured": (
+        ["objective=val/auc", "regularization=early_stopping", "regularization.early_stopping.monitor=val/top5"],
+        ["2 problems", "objective  … loss.metrics=[accuracy,error,auc]", "monitor  … loss.metrics=[accuracy,error,top5]"],
+    ),
+    "a metric that the loss cannot measure": ([*LINE, "objective=val/auc"], ["objective  … no run writes 'val/auc'"]),
     "an optimizer without a learning rate": (
         [*MINE, "epochs=4", *UNIT, "regularization=[weight_decay,l1,elastic_net]", "regularization.l1.proximal=true", "regularization.elastic_net.proximal=true",
          "schedule=step", "schedule.every=3"],
@@ -190,6 +216,8 @@ CASES = {
     "an invalid address": (["data=mnist", "data.path=empty", "data.url=here"], ["data.url … http:// … got here"]),
     "a file in place of the folder": (["data=mnist", "data.path=file", "data.url=null"], ["data.path … file is a file"]),
     "a missing official archive": (["data=cifar10", "data.path=empty", "data.url=null"], ["data.path … cifar-10-binary.tar.gz"]),
+    "a link to no file": (["data=arrays", "data.path=dangling.npz"], ["data.path  … dangling.npz is a link to nowhere.npz, which does not exist"]),
+    "a device in place of a file": (["data=table", "data.path=/dev/zero", "data.target=x"], ["data.path  … /dev/zero is a pipe or a device; name a file"]),
     "a missing file of arrays": (["data=arrays"], ["data.path … name the file … .npz"]),
     "an array that is not finite": (["data=arrays", "data.path=my.npz"], ["data.inputs … nan in row 2, column 1"]),
     "an unknown column": (["data=table", "data.path=my.csv", "data.target=prize"], ["data.target … did you mean price?"]),
@@ -201,7 +229,7 @@ CASES = {
     "modules and classes": (
         ["optimizer._target_=nowhere.Rule", "schedule._target_=broken.Rule", "init._target_=mine.Rule", "arch=custom", "diagnostic=custom",
          "augmentation=custom", "augmentation.custom._target_=mine.NotAComponent"],
-        ["6 problems", "optimizer._target_ … nowhere", "schedule._target_ … broken.Rule … ZeroDivisionError", "init._target_ … mine.Rule",
+        ["6 problems", "optimizer._target_ … nowhere", "schedule._target_ … broken.Rule … ZeroDivisionError", "init._target_ … module mine has no class Rule; there is … Sign",
          "arch._target_ … arch._target_=my_module.MyClass", "diagnostic.custom._target_"],
     ),
     "a class of another kind": (["optimizer._target_=mine.NotAComponent"], ["optimizer._target_ … dlopt.parts.Optimizer"]),
@@ -252,6 +280,7 @@ CASES = {
     "one bad value of a sweep": (["-m", "optimizer.lr=0.1,-1"], ["optimizer.lr … > 0 … optimizer.lr=-1"]),
     "a key that one option lacks": (["-m", "optimizer=sgd,adam", "optimizer.beta1=0.5"], ["optimizer.beta1 … optimizer=sgd"]),
     "unknown sweeper": (["-m", "hydra/sweeper=tp", "seed=0,1"], ["1 problem", "hydra/sweeper  … no option 'tp'; did you mean tpe?"]),
+    "a sweeper that would be refused": (["-m", "hydra/sweeper=bayes", "seed=0,1"], ["no option 'bayes'; there is grid, qmc, random, tpe\n"]),
     "unknown sweeper of a single run": (["hydra/sweeper=tp"], ["1 problem", "did you mean tpe?"]),
     "two sweepers": (["-m", "hydra/sweeper=tpe,grid", "seed=0,1"], ["1 problem", "hydra/sweeper  … tpe,grid; a search takes one"]),
     "null for a sweeper": (["-m", "hydra/sweeper=null", "seed=0,1"], ["1 problem", "needs the name of an option; there is grid, qmc, random, tpe"]),
@@ -295,6 +324,10 @@ def test_bad_input(name, here, capsys):
     (here / "taken").mkdir()
     (here / "taken" / "status.json").write_text("{}")
     (here / "broken.py").write_text("1 / 0\n")
+    (here / "failing.py").write_text(
+        "from mine import Sign\nclass Rule(Sign):\n    def __init__(self):\n        len(5)\n"
+    )
+    (here / "dangling.npz").symlink_to("nowhere.npz")
     (here / "empty").mkdir()
     (here / "my.csv").write_text("size,rooms,price\n1,3,2.5\nbig,4,3.5\n" + "3,5,4.5\n" * 9)
     np.savez(here / "my.npz", x=np.array([[1.0, 2.0], [3.0, 4.0], [5.0, np.nan]]), y=np.array([0, 1, 0]))

@@ -313,10 +313,15 @@ def test_a_failing_run_reports_its_error(here, capsys):
     assert [run.status["status"] for run in read_sweep(here)] == ["failed", "done"]
 
 
-def test_a_diverged_run_exits_with_zero(here, capsys):
+def test_a_diverged_run_exits_with_zero_and_prints_its_step_without_rows_of_nan(here, capsys):
     assert main(["train", *BLOBS, "optimizer=sgd", "optimizer.lr=1e30"]) == 0
-    assert "diverged" in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith("diverged: the loss is not finite after step ")
     assert find_run().status["status"] == "diverged"
+    assert main(["show"]) == 0
+    out = capsys.readouterr().out
+    assert "diverged: the loss is not finite, seen after step" in out
+    assert "nan" not in out
+    assert "best (step" not in out
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

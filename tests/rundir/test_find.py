@@ -145,6 +145,8 @@ def test_a_run_whose_status_is_a_dangling_link_is_listed_as_damaged(here, capsys
     Path("outputs/b/status.json").symlink_to("nowhere")
     assert main(["runs"]) == 0
     assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:]] == [["b", "damaged"], ["a", "done"]]
+    assert main(["show", "outputs/b"]) == 2
+    assert capsys.readouterr().err == "dlopt show: outputs/b is damaged (outputs/b/status.json: is a symbolic link)\n"
 
 
 def test_messages_do_not_control_the_terminal(tmp_path, monkeypatch):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from dlopt import parts, prng
 from dlopt.config.problems import Problems, format_error
+from dlopt.config.schema.signature import read_signature
 from dlopt.errors import OptionError, did_you_mean
 from dlopt.training.batches import to_probabilities
 from dlopt.training.experiment import Settings
@@ -232,7 +233,7 @@ def check_metrics(
     possible = [f"{split}/{name}" for split in ("val", "train") for name in names]
     available = possible if validates else [f"train/{name}" for name in names]
     if settings.objective not in possible:
-        problems.add("objective", f"no run writes '{settings.objective}'{did_you_mean(settings.objective, available)}")
+        problems.add("objective", _describe_missing_metric(settings.objective, available, components.get("loss")))
     elif settings.objective not in available and settings.objective != "val/loss":  # for which train/loss is used
         instead = settings.objective.replace("val/", "train/")
         problems.add("objective", f"needs a validation split; set validation.fraction above 0, or objective={instead}")
@@ -240,7 +241,18 @@ def check_metrics(
         if monitor in possible and monitor not in available:
             problems.add(key, "needs a validation split; set validation.fraction above 0")
         elif monitor not in available:
-            problems.add(key, f"no run writes '{monitor}'{did_you_mean(monitor, available)}")
+            problems.add(key, _describe_missing_metric(monitor, available, components.get("loss")))
+
+
+def _describe_missing_metric(metric: str, available: Sequence[str], loss: Any) -> str:
+    """Say how to measure a metric that the loss can report, or name a similar one that the run writes."""
+    name = metric.removeprefix("val/").removeprefix("train/")
+    measured = list(getattr(loss, "metrics", ()))
+    parameter = read_signature(type(loss)).parameters.get("metrics")
+    choices = [choice for inner in get_args(parameter and parameter.hint) for choice in get_args(inner)]
+    if name != metric and name in choices and name not in measured:
+        return f"'{name}' is not measured; add it: loss.metrics=[{','.join([*measured, name])}]"
+    return f"no run writes '{metric}'{did_you_mean(metric, available)}"
 
 
 def iter_monitors(key: str, part: Any) -> Iterator[tuple[str, str]]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import secrets
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from dlopt.config.compose import groups, nested_options
-from dlopt.config.compose.static_config import read_yaml_or_empty
+from dlopt.config.compose.static_config import StaticConfig, read_yaml_or_empty
 from dlopt.config.problems import ConfigError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class HydraApp:
     """
 
     def __init__(self, argv: Sequence[str]) -> None:
-        self.arguments = _make_parser().parse_args(list(argv))  # prints a wrong flag and raises SystemExit
+        self.arguments, unknown = _make_parser().parse_known_args(list(argv))
         self.folders = find_config_folders(argv)
         folders = [groups.CONF, *self.folders]
         self.overrides = [nested_options.to_hydra(o, folders) for o in self.arguments.overrides]
@@ -41,7 +42,26 @@ class HydraApp:
         typed = {override.partition("=")[0] for override in self.overrides}
         self.overrides += [f"{group}={option}" for group, option in choices.items() if group not in typed]
         self.arguments.multirun |= has_multirun
+        self._check_unknown_flags([word for word in unknown if word.startswith("-")], argv)
         self.config_name = self.arguments.config_name or "config"
+
+    def _check_unknown_flags(self, flags: Sequence[str], argv: Sequence[str]) -> None:
+        """Raise ConfigError for flags that do not exist; `--epochs 5` is explained as the setting it may mean."""
+        if not flags:
+            return
+        static = StaticConfig({}, self.folders)
+        settings = {*static.list_groups(), *static.keys()}
+        following = dict(pairwise(argv))
+        problems = []
+        for flag in flags:
+            name, equals, value = flag.lstrip("-").partition("=")
+            name = name.replace("-", "_")
+            keys = [name] if name in settings or "." in name else static.find_keys(name)[:3]
+            text = value if equals else following.get(flag, "-")
+            text = "..." if text.startswith("-") or "=" in text else text
+            advice = f"type {' or '.join(f'{key}={text}' for key in keys)}" if keys else "dlopt train --help shows them"
+            problems.append((flag, f"there is no such flag; {advice}"))
+        raise ConfigError(problems)
 
     def __enter__(self) -> HydraApp:
         from hydra import version

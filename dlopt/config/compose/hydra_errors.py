@@ -8,12 +8,14 @@ from typing import Any
 
 from dlopt.config.compose import groups, nested_options
 from dlopt.config.compose.hydra_app import HydraApp, set_key
-from dlopt.config.compose.static_config import to_key_prefix
+from dlopt.config.compose.static_config import StaticConfig, to_key_prefix
 from dlopt.config.problems import ConfigError
 from dlopt.config.schema.renamed_keys import describe_renamed_key, describe_renamed_option
 from dlopt.errors import did_you_mean
 
 ConfigProblem = tuple[str, str]
+MAX_CANDIDATES = 3
+"""Keys that are suggested in place of an unknown one."""
 
 
 def explain(argv: Sequence[str], error: Exception, *, builds: bool = True) -> list[ConfigProblem]:
@@ -27,6 +29,7 @@ def explain(argv: Sequence[str], error: Exception, *, builds: bool = True) -> li
 
     app = HydraApp(argv)
     accepted = [f"hydra.searchpath=[file://{folder}]" for folder in app.folders]
+    static = StaticConfig({_key(o): o.partition("=")[2] for o in app.overrides}, app.folders)
     problems: list[ConfigProblem] = []
     failed: set[str] = set()
 
@@ -40,7 +43,7 @@ def explain(argv: Sequence[str], error: Exception, *, builds: bool = True) -> li
                 accepted.append(single)
             except Exception as refusal:
                 failed.add(_key(override))
-                problems.append(_explain_override(override, refusal))
+                problems.append(_explain_override(override, refusal, static))
 
     GlobalHydra.instance().clear()
     try:
@@ -122,7 +125,7 @@ def _is_at_or_below(key: str, others: Iterable[str]) -> bool:
     return any(key == other or key.startswith(f"{other}.") for other in others)
 
 
-def _explain_override(override: str, error: Exception) -> ConfigProblem:
+def _explain_override(override: str, error: Exception, static: StaticConfig) -> ConfigProblem:
     """Explain one refused override."""
     from hydra.errors import MissingConfigException, OverrideParseException
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError
@@ -133,10 +136,13 @@ def _explain_override(override: str, error: Exception) -> ConfigProblem:
     if isinstance(error, OverrideParseException) or "Error parsing override" in text:
         if "=" not in override:
             return override, "is not a setting: write GROUP=OPTION or KEY=VALUE"
+        if "=" in value and not value.startswith(("'", '"', "[", "{")):
+            return key, f"""has an equals sign in its value, which must be quoted twice: "{key}='{value}'\""""
         return key, f"cannot be read: {override} (a list is [a,b]; quote values with spaces, commas or brackets)"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
-        options = error.options or (groups.list_option_names(group) if group in groups.list_groups() else [])
+        known = groups.list_option_names(group) if group in groups.list_all_groups() else []
+        options = known if group == "hydra/sweeper" else error.options or known  # Hydra's own sweeper is refused
         unknown = f"there is no option '{option}'{did_you_mean(option, options)}"
         return key if _is_nested_choice(override) else group, describe_renamed_option(group, option) or unknown
     if "must be a string or a list" in text:
@@ -153,11 +159,16 @@ def _explain_override(override: str, error: Exception) -> ConfigProblem:
         full_key = str(getattr(cause, "full_key", None) or "")  # below KEY in KEY={name: value}, or above it
         top = key.partition(".")[0]
         key = full_key if full_key.startswith(f"{key}.") or (full_key and top in ("hydra", full_key)) else key
-        return key, _explain_unknown_key(key, cause)
+        return key, _explain_unknown_key(key, cause, static)
     return key, format_hydra_error(error)
 
 
-def _explain_unknown_key(key: str, cause: Any) -> str:
+def _join(words: Sequence[str], conjunction: str) -> str:
+    """Return `a, b or c`."""
+    return f" {conjunction} ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
+
+
+def _explain_unknown_key(key: str, cause: Any, static: StaticConfig) -> str:
     """Explain a key that is not in the configuration."""
     parent, _, last = key.rpartition(".")
     node = getattr(cause, "parent_node", None)
@@ -175,23 +186,33 @@ def _explain_unknown_key(key: str, cause: Any) -> str:
         return f"{group}.{option} has no schedule yet: choose it, {group}.{option}=cosine"
     if "/" in key:
         return f"there is no such group{did_you_mean(key, groups.SWEEP_GROUPS)}"
-    if not parent:
-        names = [n for n in (names or groups.list_groups()) if n != "hydra"]
-    advice = did_you_mean(last, names)
-    has_close_name = "did you mean" in advice
-    if not parent:
-        return f"there is no such group or key{advice if has_close_name else '; dlopt list shows them'}"
+    candidates = _join(static.find_keys(last)[:MAX_CANDIDATES], "or")
+    if parent:
+        return _explain_unknown_inner_key(key, node, names, candidates)
+    if candidates:
+        return f"there is no such key; did you mean {candidates}?"
+    advice = did_you_mean(last, [n for n in (names or groups.list_groups()) if n != "hydra"])
+    return f"there is no such group or key{advice if 'did you mean' in advice else '; dlopt list shows them'}"
+
+
+def _explain_unknown_inner_key(key: str, node: Any, names: Sequence[str], candidates: str) -> str:
+    """Explain a key that a node lacks; names are the keys of the node, candidates the keys with this end elsewhere."""
+    parent, _, last = key.rpartition(".")
     children = {name: node.get(name) for name in names} if node is not None else {}
     inner = [f"{parent}.{name}.{last}" for name, keys in children.items() if isinstance(keys, Mapping) and last in keys]
     if inner:
-        return f"there is no such key here; there is {' and '.join(inner)}"
+        return f"there is no such key here; there is {_join(inner, 'and')}"
+    advice = did_you_mean(last, names)
+    if "did you mean" in advice:
+        return f"there is no such key{advice}"
+    is_component = isinstance(node, Mapping) and not parent.startswith("hydra.")
+    is_custom = is_component and not str(node.get("_target_", "dlopt.")).startswith("dlopt.")
+    if is_custom or (node is not None and len(node) == 0):
+        return f"there is no such key yet; add it with a plus: +{key}=..."
     group = next((g for g in groups.list_all_groups() if to_key_prefix(g) == parent), "")
-    if group and not groups.takes_several(group) and not has_close_name:
+    if group and not groups.takes_several(group):
         files = ((option, groups.CONF / group / f"{option}.yaml") for option in groups.list_option_names(group))
         takers = [f"{group}={option}" for option, file in files if last in nested_options.read_keys(file)]
         if takers:
-            either = " or ".join([", ".join(takers[:-1]), takers[-1]] if takers[1:] else takers)
-            return f"there is no such key here; {either} would have it"
-    if node is not None and len(node) == 0:
-        return f"there is no such key yet; add it with a plus: +{key}=..."
-    return f"there is no such key{advice}"
+            return f"there is no such key here; {_join(takers, 'or')} would have it"
+    return f"there is no such key here; did you mean {candidates}?" if candidates else f"there is no such key{advice}"

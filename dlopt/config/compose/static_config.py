@@ -103,6 +103,12 @@ class StaticConfig:
         experiment = self.read_option(compose_groups.PRESETS, self.overrides.get(compose_groups.PRESETS, ""))
         return keys | {k: v for k, v in flatten(experiment) if k in keys}
 
+    def find_keys(self, last: str) -> list[str]:
+        """Return the keys of a run whose last part has this name."""
+        tops = [top for top in ("", *self.list_groups()) if top not in compose_groups.SWEEP_GROUPS]
+        keys = dict.fromkeys(key for top in tops for key in self.keys(top))
+        return [key for key in keys if key.rpartition(".")[2] == last]
+
     def _sweep_keys(self) -> dict[str, Any]:
         """Return the keys of the chosen sweeper and launcher."""
         keys: dict[str, Any] = {}

@@ -54,7 +54,7 @@ def merge_overrides(config: DictConfig, arguments: Sequence[str]) -> DictConfig:
         elif key in groups.list_groups() or key.endswith("._target_") or _is_option(OmegaConf.select(config, key)):
             problems.add(key, "another option cannot be chosen in a resumed run; start a new one")
         elif top not in CHANGEABLE_KEYS and top in config:
-            changeable = ", ".join(CHANGEABLE_KEYS)
+            changeable = ", ".join(_list_changeable(config))
             problems.add(key, f"cannot change in a resumed run; start a new one (may change: {changeable})")
         elif OmegaConf.select(config, key, default="???", throw_on_missing=False) == "???":
             parent = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
@@ -68,6 +68,16 @@ def merge_overrides(config: DictConfig, arguments: Sequence[str]) -> DictConfig:
                 problems.add(key, f"cannot be set to this value: {format_error(error)}")
     problems.raise_if_any()
     return config
+
+
+def _list_changeable(config: DictConfig) -> list[str]:
+    """Return what may change when a run of this configuration resumes; KEY.* are the keys below KEY, if it has any."""
+    nodes = {key: config[key] for key in CHANGEABLE_KEYS if key in config}
+    return [
+        f"{key}.*" if OmegaConf.is_dict(node) else key
+        for key, node in nodes.items()
+        if not OmegaConf.is_dict(node) or any(not str(name).startswith("_") for name in node)
+    ]
 
 
 def _is_option(node: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from dlopt.base.wrapper import Wrapper
 from dlopt.config.compose import groups
-from dlopt.config.problems import Problems
+from dlopt.config.problems import Problems, locate_error
 from dlopt.config.schema.renamed_keys import describe_renamed_key
 from dlopt.config.schema.signature import describe_mismatch, read_signature
 from dlopt.errors import did_you_mean
@@ -149,8 +149,15 @@ def _instantiate_own(value: Any, **supplied: Any) -> Any:
 
 
 def _import_problem(target: str, error: Exception) -> str:
+    """Explain why an object could not be imported: its module fails, lacks the name, or does not exist."""
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
-    reason = f"{type(cause).__name__}: {cause}" if not isinstance(cause, ModuleNotFoundError) else str(cause)
-    return f"cannot import {target} ({reason}); modules are looked for in the working directory and in Python's path"
+    place, _, name = target.rpartition(".")
+    module = sys.modules.get(place)
+    if module is not None and not hasattr(module, name):
+        own = [n for n, x in vars(module).items() if inspect.isclass(x) and x.__module__ == place]
+        return f"module {place} has no class {name}{did_you_mean(name, own)}"
+    if not isinstance(cause, ImportError):
+        return f"importing {target} fails: {locate_error(cause)}"
+    return f"cannot import {target} ({cause}); modules are looked for in the working directory and in Python's path"

@@ -6,6 +6,7 @@ from helpers import BLOBS, compose_config, interrupt_run, resume_run, train_runs
 from omegaconf import OmegaConf
 
 from dlopt.config.build import build
+from dlopt.config.compose.static_config import flatten
 from dlopt.config.problems import ConfigError
 from dlopt.config.reopen.resume_checks import (
     CHANGEABLE_KEYS,
@@ -14,6 +15,7 @@ from dlopt.config.reopen.resume_checks import (
     list_breaking_changes,
     merge_overrides,
 )
+from dlopt.formatting import format_override
 
 PARTS = ("optimizer=momentum", "normalization=batch", "regularization=[dropout,l2]", "diagnostic=gradients",
          "log_every=2", "device=cpu", "threads=1", "optimizer.lr=0.05")  # fmt: skip
@@ -194,6 +196,22 @@ def test_changes_hold_both_values_as_typed():
 @pytest.mark.parametrize("key", CHANGEABLE_KEYS)
 def test_changeable_keys_exist(key):
     assert key in compose_config()
+
+
+@pytest.mark.parametrize(
+    "overrides", [("optimizer=momentum",), ("optimizer=custom", "optimizer._target_=mine.NormalizedDescent")]
+)
+def test_every_key_that_a_refusal_offers_can_change(overrides):
+    config = OmegaConf.create(OmegaConf.to_container(compose_config(*BLOBS, *overrides), resolve=True))
+    with pytest.raises(ConfigError, match=r"may change: epochs, steps, .*, clip\.\*") as error:
+        merge_overrides(config, ["seed=1"])
+    tree = OmegaConf.to_container(config)
+    for offer in str(error.value).rpartition("may change: ")[2].rstrip(")").split(", "):
+        key = offer.removesuffix(".*")
+        keys = [k for k, _ in flatten({key: tree[key]}) if not k.endswith("_target_")]
+        assert keys, offer
+        assert (offer == key) == (keys == [key])
+        merge_overrides(config, [f"{k}={format_override(OmegaConf.select(config, k))}" for k in keys])
 
 
 @pytest.mark.parametrize("argument", [
