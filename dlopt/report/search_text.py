@@ -94,9 +94,8 @@ def format_retrain_command(search: SearchRecord, common: Sequence[str], width: i
     length = "steps" if isinstance(settings.get("steps"), int) else "epochs"
     keys = {length, "seed", "name", "resume", *(a.key for a in search.axes)}
     words = [word for word in common if word.partition("=")[0] not in keys and not word.startswith("hydra")]
-    words += [
-        f"{_find_typed_key(search, a)}={format_override(settings[a.key])}" for a in search.axes if a.key in settings
-    ]
+    chosen = [a for a in search.axes if a.key in settings and a.key != "seed"]
+    words += [f"{_find_typed_key(search, a)}={format_override(settings[a.key])}" for a in chosen]
     if isinstance(settings.get(length), (int, float)) and length not in {a.key for a in search.axes}:
         words.append(f"{length}={settings[length] * EPOCHS_FACTOR}")
     seeds = [s for t in search.trials for r in t.runs if isinstance(s := r.settings.get("seed"), int)]

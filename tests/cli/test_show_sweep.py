@@ -75,6 +75,23 @@ def test_a_search_without_a_result(status, counts, here, capsys):
     assert "no trial has a val/loss yet" in text
 
 
+def test_a_grid_over_seeds_is_retrained_with_other_seeds_only(here, capsys):
+    axes = [LR_AXIS, {"key": "seed", "kind": "choice", "values": ["0", "1"]}]
+    write_sweep(here / HERE, axes, [({"optimizer.lr": 0.1, "seed": s}, 1.0 + s) for s in (0, 1)])
+    assert re.search(r"train -m optimizer.lr=0.1 (epochs=\d+ )?seed=2,3,4\n", show(capsys, "aaaa"))
+
+
+@pytest.mark.parametrize("width", [30, 60])
+def test_a_narrow_terminal_shows_every_searched_key_of_the_best_trials(width, here, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    keys = ["optimizer.lr", "schedule.final", "arch.some_long_name", "loss.another_long_name", "seed"]
+    axes = [{"key": key, "kind": "choice", "values": ["0.5", "0.25"]} for key in keys]
+    write_sweep(here / HERE, axes, [(dict.fromkeys(keys, v), v) for v in (0.5, 0.25)])
+    table = re.search(r"^trial[ =].*?(?=\n\n)", show(capsys, "aaaa"), re.MULTILINE | re.DOTALL)[0]
+    assert all(key.rpartition(".")[2] in table for key in keys)
+    assert table.count("0.25") == len(keys) + 1, "each value of a trial and its loss"
+
+
 def test_words_of_a_command_line_are_quoted(here, capsys):
     axes = [{"key": "regularization", "kind": "choice", "values": ["none", "[l2,dropout]", "$(reboot); x"]}]
     write_sweep(here / HERE, axes, [({"regularization": v}, 1.0) for v in ("$(reboot); x", "[l2,dropout]")],
