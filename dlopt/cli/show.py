@@ -54,7 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--all", action="store_true", help="every setting, also the defaults; for a sweep every effect")
     png = "draw the curves, or a sweep's pictures, whose names begin with FILE (default outputs/reports/)"
     parser.add_argument("--png", nargs="?", const="", metavar="FILE", help=png)
-    parser.add_argument("--heat", metavar="A,B", help="for a sweep: the two keys of the map that --png draws")
+    heat = "for a sweep: the two keys of the map that --png draws"
+    parser.add_argument("--heat", action="append", metavar="A,B", help=heat)
     return parser
 
 
@@ -184,7 +185,7 @@ def _show_sweep(folder: Path, args: Any) -> None:
     search = read_search(folder)
     if not search.trials:
         raise ValueError(f"{display_path(folder)} holds no run yet")
-    keys = [] if args.heat is None else _parse_keys(args.heat, [axis.key for axis in search.axes])
+    keys = [] if args.heat is None else _parse_keys(",".join(args.heat), [axis.key for axis in search.axes])
     if args.png is not None:
         from dlopt.report.search_figures import plot_search
 

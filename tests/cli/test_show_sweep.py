@@ -148,9 +148,9 @@ def test_a_search_without_runs_and_wrong_keys_are_refused(sweep, capsys):
         assert (out, "Traceback" in err) == ("", False)
 
 
-def test_last_is_the_newest_run_and_a_run_of_a_sweep_is_a_run(sweep, capsys):
-    for name in ("last", "aaaa/8"):
-        assert show(capsys, name).splitlines()[0].startswith(HERE + "/")
+def test_last_is_the_sweep_and_a_run_of_it_is_a_run(sweep, capsys):
+    for name, path in (("last", HERE), ("aaaa/8", f"{HERE}/8")):
+        assert show(capsys, name).splitlines()[0] == path
 
 
 def test_every_picture_is_written_and_named(sweep, here, capsys):
@@ -158,6 +158,8 @@ def test_every_picture_is_written_and_named(sweep, here, capsys):
     assert show(capsys, "aaaa", "--png").split() == [
         f"outputs/reports/multirun-2026-01-01-10-00-00-aaaa-{name}.png" for name in names
     ]
+    flags = ("--heat", "optimizer", "--heat", "optimizer.lr")
+    assert show(capsys, "aaaa", "--png", *flags).split()[-1].endswith("-map.png")
     files = show(capsys, "aaaa", "--png", "mine/x.png", "--heat", "optimizer,optimizer.lr").split()
     assert files == [f"mine/x-{name}.png" for name in names]
     assert all((here / file).read_bytes().startswith(b"\x89PNG") for file in files)
