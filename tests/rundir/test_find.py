@@ -83,7 +83,7 @@ def test_links_are_followed_in_outputs_only_and_without_loops(here):
         "outputs/linked": here / "elsewhere", "outputs/twice": here / "elsewhere", "outputs/run": here / "other",
         "outputs/sweep": sweep, "outputs/up": here, "outputs/itself": here / "outputs", "outputs/in": inside.parent,
         "outputs/nowhere": here / "nowhere", "outputs/2026-01-01/link": here / "other", "outputs/2026-01-01/a/c": here,
-        "elsewhere/deep/more": here / "other",
+        "elsewhere/deep/more": here / "other", "elsewhere/link": here / "other",
     }.items():  # fmt: skip
         Path(link).symlink_to(target)
     runs = {"outputs/2026-01-01/a", "outputs/linked/deep/b", "outputs/run", "outputs/sweep/0", "outputs/sweep/1"}
