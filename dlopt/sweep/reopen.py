@@ -31,6 +31,8 @@ CHANGEABLE_KEYS = (
 )
 """Keys that may change when a sweep resumes: how long and where it runs, not what it searches."""
 STORAGE = "hydra.sweeper.storage"
+PATH_KEYS = ("data.path", "init.run")
+"""The keys that name files of the user, relative to the directory where the sweep was started."""
 PLAIN_HYDRA_KEY = re.compile(
     r"hydra\.sweep\.dir|hydra\.launcher\.workers|hydra\.sweeper\.(?!params\b|storage\b)[a-z]\w*(\.[a-z]\w*)?"
 )
@@ -99,7 +101,9 @@ def reopen_sweep(folder: Path, arguments: Sequence[str], *, trust: bool) -> Reop
             flags += ["--config-dir", config_dir]
         else:
             problems.add("resume", f"{path} was started with --config-dir {to_printable(config_dir)}; type it again")
-    former = [word for word in command if word.partition("=")[0] not in (*changed, "hydra.sweep.dir")]
+    started_in = Path(str(content.get("cwd") or "."))
+    words = (word for word in command if word.partition("=")[0] not in (*changed, "hydra.sweep.dir"))
+    former = [_locate(word, started_in) for word in words]
     storage = content.get("storage")
     is_typed = any(word.lstrip("+").startswith(f"{STORAGE}=") for word in (*(former if trust else ()), *overrides))
     if isinstance(storage, str) and "://" in storage and not is_typed:
@@ -188,6 +192,15 @@ def _is_plain_value(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(_is_plain_value, value))
     return value is None or isinstance(value, (bool, int, float)) or (isinstance(value, str) and "${" not in value)
+
+
+def _locate(word: str, started_in: Path) -> str:
+    """Return a word whose relative path exists only where the sweep was started with the absolute path."""
+    key, _, text = word.partition("=")
+    path = Path(text.strip("'\"")).expanduser()
+    if key not in PATH_KEYS or path.is_absolute() or path.exists() or not (started_in / path).exists():
+        return word
+    return f"{key}={quote(str(started_in / path))}"
 
 
 def _refuse(folder: Path, word: str) -> str:

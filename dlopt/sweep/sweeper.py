@@ -194,6 +194,7 @@ class CheckedSweep:
             "study": plan.study,
             "data": list(plan.data_digests),
             "config_dir": self.config_dir,
+            "cwd": str(Path.cwd()),
         }
         file, text = plan.folder / SWEEP_FILE, json.dumps(content, indent=2) + "\n"
         if not file.exists() or file.read_text() != text:

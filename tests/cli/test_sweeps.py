@@ -156,7 +156,7 @@ def test_a_sweep_remembers_the_folder_of_user_defined_options(here, capsys, monk
     assert list_values("optimizer", here / "sweep") == ["own", "own"]
 
 
-def test_a_search_of_changed_data_is_refused(here, capsys):
+def test_a_search_of_changed_data_is_refused(here, capsys, monkeypatch):
     rows = [f"{i % 7},{i % 5},{'uv'[i % 3 // 2]}\n" for i in range(60)]
     (here / "my.csv").write_text("a,b,y\n" + "".join(rows))
     problem = [
@@ -172,9 +172,14 @@ def test_a_search_of_changed_data_is_refused(here, capsys):
     assert main(["train", "-m", *problem, LR, RANDOM, HERE, "hydra.sweeper.n_trials=1"]) == 0
     more = "hydra.sweeper.n_trials=2"
     assert main(["train", "resume=sweep", more]) == 0
+    (here / "below").mkdir()
+    with monkeypatch.context() as patch:
+        patch.chdir(here / "below")
+        assert main(["train", "resume=../sweep", more.replace("2", "3")]) == 0
+    assert len(find_runs()) == 3
     (here / "my.csv").write_text("a,b,y\n" + "".join(rows[:50]))
     capsys.readouterr()
-    assert_command_refused(["resume=sweep", "hydra.sweeper.n_trials=3"], capsys, "data.path", "have changed")
+    assert_command_refused(["resume=sweep", "hydra.sweeper.n_trials=4"], capsys, "data.path", "have changed")
     assert_command_refused(
         ["-m", *problem, LR, RANDOM, HERE, "hydra.sweeper.n_trials=3"], capsys, "data.path", "have changed"
     )
