@@ -2,6 +2,7 @@
 
 from dlopt.base.data import Data, Dataset, Split, TargetKind
 from dlopt.base.diagnostic import Diagnostic, Reading, StepRecord
+from dlopt.base.history import History
 from dlopt.base.init import DataDependentInit, Init, InitProbe, InPlaceInit, LayerGradients
 from dlopt.base.loss import Loss
 from dlopt.base.network import Activation, BatchStatisticsModule, Normalization

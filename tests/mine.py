@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dlopt import prng
 from dlopt.base.layout import Layout
+from dlopt.metrics.names import Direction
 from dlopt.parts import (
     Augmentation,
     Averaging,
@@ -276,6 +277,28 @@ class Hinge(Loss):
 
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         return {"accuracy": (outputs.argmax(-1) == targets).to(outputs.dtype).mean(-1)}
+
+
+@dataclass(frozen=True)
+class Margin(Hinge):
+    """Measures the mean margin, which rises, and two metrics like it of another or of no direction."""
+
+    directions: ClassVar[Mapping[str, Direction]] = {"margin": "max", "shortfall": "min"}
+
+    def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        best = outputs.topk(2, dim=-1).values
+        margin = (best[..., 0] - best[..., 1]).mean(-1)
+        return {"margin": margin, "shortfall": -margin, "undeclared": margin}
+
+
+@dataclass(frozen=True)
+class WrongDirection(Margin):
+    directions: ClassVar[Mapping[str, Direction]] = {"margin": "up"}  # type: ignore[dict-item]
+
+
+@dataclass(frozen=True)
+class ReversedDirection(Margin):
+    directions: ClassVar[Mapping[str, Direction]] = {"accuracy": "min"}
 
 
 @dataclass(frozen=True)

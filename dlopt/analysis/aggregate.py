@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dlopt.metrics.names import Statistic, higher_is_better
+from dlopt.metrics.names import Statistic
 
 
 def aggregate_values(values: Sequence[float], statistic: Statistic) -> float:
@@ -19,15 +19,17 @@ def aggregate_values(values: Sequence[float], statistic: Statistic) -> float:
     return statistics.fmean(values) if statistic == "mean" else statistics.median(values)
 
 
-def collect_objectives(endings: Sequence[tuple[str, Mapping[str, Any]]], objective: str) -> tuple[float, ...]:
+def collect_objectives(
+    endings: Sequence[tuple[str, Mapping[str, Any]]], objective: str, *, higher_is_better: bool
+) -> tuple[float, ...]:
     """Return the objective of each run from its status and summary; the worst possible value if it diverged.
 
     A loss is read from train/loss if the run has no validation split.
     """
-    worst = -math.inf if higher_is_better(objective) else math.inf
+    worst = -math.inf if higher_is_better else math.inf
     values = []
     for status, summary in endings:
-        value = summary.get(objective, None if higher_is_better(objective) else summary.get("train/loss"))
+        value = summary.get(objective, None if higher_is_better else summary.get("train/loss"))
         is_finite = status != "diverged" and isinstance(value, (int, float)) and math.isfinite(value)
         values.append(float(value) if is_finite else worst)
     return tuple(values)

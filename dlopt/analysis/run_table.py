@@ -7,14 +7,14 @@ import operator
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
 from dlopt.config.problems import describe_failure
 from dlopt.formatting import format_override, split_outside_brackets
-from dlopt.metrics.names import higher_is_better
+from dlopt.metrics.names import Direction, higher_is_better
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.find import list_runs
 from dlopt.rundir.status import Status
@@ -39,6 +39,7 @@ class RunRecord:
     metrics    summary of a finished run, else its last row
     seconds    training time so far
     started    start time in seconds since the epoch
+    directions the directions of improvement that a custom loss declares for its metrics
     """
 
     path: Path
@@ -50,6 +51,7 @@ class RunRecord:
     seconds: float | None = None
     started: float = 0.0
     message: str = ""
+    directions: dict[str, Direction] = field(default_factory=dict)
 
     def value(self, key: str) -> Any:
         """Return a setting, a metric, or one of RECORD_FIELDS; None if the run has no such key."""
@@ -101,7 +103,21 @@ def _read(path: Path, name: str) -> RunRecord:
         key, total = ("step", settings["steps"]) if settings.get("steps") else ("epoch", settings.get("epochs"))
         progress = (metrics.get(key) or 0.0) / total if total else None
     message = to_printable(str(status.get("message") or ""))
-    return RunRecord(path, name, state, progress, settings, metrics, seconds, started, message)
+    return RunRecord(
+        path, name, state, progress, settings, metrics, seconds, started, message, _read_directions(status)
+    )
+
+
+def _read_directions(status: Mapping[str, Any]) -> dict[str, Direction]:
+    """Return the directions that the status records."""
+    directions = status.get("directions")
+    pairs = directions.items() if isinstance(directions, dict) else ()
+    return {to_printable(name): direction for name, direction in pairs if direction in get_args(Direction)}
+
+
+def merge_directions(runs: Iterable[RunRecord]) -> dict[str, Direction]:
+    """Return the directions that the losses of these runs declare; of two for one metric, the last counts."""
+    return {name: direction for r in runs for name, direction in r.directions.items()}
 
 
 def _to_plain(mapping: Any) -> dict[str, Any]:
@@ -189,15 +205,20 @@ class Condition:
 
 def sort_runs(key: str, runs: Iterable[RunRecord]) -> list[RunRecord]:
     """Sort runs by a setting or a metric, best metric first; runs without a value come last."""
-    return sorted(runs, key=lambda r: rank_value(key, r.value(key)))
+    runs = list(runs)
+    higher = higher_is_better(key, merge_directions(runs))
+    return sorted(runs, key=lambda r: rank_value(r.value(key), higher))
 
 
-def rank_value(key: str, value: Any) -> tuple[int, float, str]:
-    """Return a key to sort by: numbers with the best metric first, then texts, then missing values."""
+def rank_value(value: Any, higher: bool) -> tuple[int, float, str]:
+    """Return a key to sort by: numbers with the best first, then texts, then missing values.
+
+    higher: whether higher numbers are better.
+    """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return 2, 0.0, ""
     if isinstance(value, (int, float)):
-        return 0, -value if higher_is_better(key) else value, ""
+        return 0, -value if higher else value, ""
     return 1, 0.0, str(value)
 
 
@@ -243,9 +264,11 @@ def sort_groups(key: str, groups: Iterable[RunGroup], over: Sequence[str]) -> li
     if key in over or (key in RECORD_FIELDS and not is_setting):
         raise ValueError(f"--sort {key}: the runs behind one mean differ in it; sort by another setting or a metric")
 
+    higher = higher_is_better(key, merge_directions(r for group in groups for r in group.runs))
+
     def rank(group: RunGroup) -> tuple[int, float, str]:
         mean = None if is_setting else group.mean(key)
-        return rank_value(key, group.runs[0].value(key) if is_setting else mean and mean[0])
+        return rank_value(group.runs[0].value(key) if is_setting else mean and mean[0], higher)
 
     return sorted(groups, key=rank)
 

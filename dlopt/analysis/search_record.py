@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dlopt.analysis.aggregate import aggregate_values, collect_objectives
-from dlopt.analysis.run_table import RunRecord, find_varying_settings, read_runs, sort_runs
+from dlopt.analysis.run_table import RunRecord, find_varying_settings, merge_directions, read_runs, sort_runs
 from dlopt.analysis.search_axis import SearchAxis, Value, canonicalize, make_choice_axis, parse_number
 from dlopt.config.schema.signature import describe_mismatch
 from dlopt.metrics.names import Statistic, higher_is_better
@@ -129,7 +129,7 @@ def build_search(folder: Path, runs: Sequence[RunRecord]) -> SearchRecord:
         if not (folder / name / SWEEP_FILE).is_file():  # a run of another search
             groups.setdefault(name, []).append(run)
     numbers = _number_trials(list(groups))
-    rule = [fields[key] for key in ("axes", "objective", "repeats", "statistic")]
+    rule = [fields[key] for key in ("axes", "objective", "higher_is_better", "repeats", "statistic")]
     trials = [_make_trial(numbers[name], folder / name, group, *rule) for name, group in groups.items()]
     return SearchRecord(folder, trials=tuple(sorted(trials, key=lambda t: t.number)), **fields)
 
@@ -205,6 +205,7 @@ def _make_trial(
     runs: Sequence[RunRecord],
     axes: Sequence[SearchAxis],
     objective: str,
+    higher_is_better: bool,
     repeats: int = 1,
     statistic: Statistic = "mean",
 ) -> TrialRecord:
@@ -221,7 +222,7 @@ def _make_trial(
             state = "interrupted"
         elif all(_is_recorded(r.metrics.get(objective, "")) for r in runs if r.status == "done"):
             endings = [(r.status, {objective: parse_number(r.metrics.get(objective))}) for r in runs]
-            values = collect_objectives(endings, objective)
+            values = collect_objectives(endings, objective, higher_is_better=higher_is_better)
             value = aggregate_values(values, statistic)
             finite = [v for v in values if math.isfinite(v)]
             sd = statistics.stdev(finite) if len(finite) > 1 else None
@@ -248,6 +249,7 @@ def _infer_search(folder: Path, runs: Sequence[RunRecord], notice: str) -> Searc
     ]
     metrics = Counter(str(r.settings["objective"]) for r in runs if "objective" in r.settings).most_common(1)
     objective = _choose_objective(metrics[0][0] if metrics else "val/loss", runs)
+    higher = higher_is_better(objective, merge_directions(runs))
     groups: dict[Any, list[RunRecord]] = {}
     for r in runs:
         point = tuple(canonicalize(r.settings[n]) if n in r.settings else None for n in names)
@@ -256,10 +258,10 @@ def _infer_search(folder: Path, runs: Sequence[RunRecord], notice: str) -> Searc
     numbers = _number_trials([str(path.relative_to(folder)) for path in firsts])
     repeats = max((len({str(r.settings.get("seed")) for r in group}) for group in groups.values()), default=1)
     trials = [
-        _make_trial(numbers[str(path.relative_to(folder))], path, group, axes, objective)
+        _make_trial(numbers[str(path.relative_to(folder))], path, group, axes, objective, higher)
         for path, group in zip(firsts, groups.values(), strict=True)
     ]
     return SearchRecord(
-        folder, tuple(axes), objective, higher_is_better(objective), tuple(sorted(trials, key=lambda t: t.number)),
+        folder, tuple(axes), objective, higher, tuple(sorted(trials, key=lambda t: t.number)),
         repeats=repeats, seeds=repeats if repeats > 1 else 0, notice=notice,
     )  # fmt: skip

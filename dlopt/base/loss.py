@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor
 
 from dlopt.base.data import TargetKind
 from dlopt.base.group import Group
+from dlopt.metrics.names import Direction
 
 
 @Group("loss", must_subclass=True, needed_for_inference=True, lanes="class")
@@ -16,9 +18,14 @@ class Loss:
 
     targets is the supported kind of targets. A loss for classes may also accept probabilities, floats of shape
     (..., N, outputs), with the same value for one-hot rows as for classes: then augmentations may mix targets.
+
+    directions says of each metric of its own whether it improves by falling or by rising: {"f1": "max"}. A metric
+    without a direction is logged, and cannot select weights, stop a run or rank runs. The directions of loss, error,
+    accuracy, top5, auc and r2 are known.
     """
 
     targets: ClassVar[TargetKind]
+    directions: ClassVar[Mapping[str, Direction]] = {}
 
     def check(self, outputs: Tensor) -> None:
         """Raise ValueError, before a run starts, if the loss is not defined for such outputs, (B, outputs)."""

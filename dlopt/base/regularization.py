@@ -101,5 +101,8 @@ class Regularization:
         return w
 
     def stop(self, history: Sequence[Mapping[str, float]]) -> bool:
-        """Return whether to stop the run, given the metrics of all evaluations so far, in order."""
+        """Return whether to stop the run, given the metrics of all evaluations so far, in order.
+
+        In a run, history is a dlopt.parts.History, whose `fold` reads each evaluation once.
+        """
         return False

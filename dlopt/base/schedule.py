@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from dlopt.base.group import Group
+from dlopt.base.history import History
 
 Unit = Literal["steps", "epochs"]
 
@@ -13,14 +14,14 @@ Unit = Literal["steps", "epochs"]
 class TrainingTime(NamedTuple):
     """The time in a run: step 0, 1, ..., steps - 1; per_epoch steps are one pass over the data.
 
-    history holds the rows of all evaluations so far, in order: metrics by name, with their "step". The object changes
-    only at an evaluation, so a schedule that follows a metric need not read all rows at each step.
+    history holds the rows of all evaluations so far, in order: metrics by name, with their "step". In a run it is a
+    History, whose `fold` lets a schedule that follows a metric read each row once.
     """
 
     step: int
     steps: int
     per_epoch: int
-    history: tuple[Mapping[str, float], ...] = ()
+    history: Sequence[Mapping[str, float]] = History()
 
     def t(self, unit: Unit) -> float:
         """Return the number of completed steps, or of epochs as a real number."""

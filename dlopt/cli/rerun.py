@@ -67,7 +67,7 @@ def _rerun_run(run: RunDirectory, args: Any) -> int:
     other.config_file.parent.mkdir(parents=True)
     atomic.atomic_write_bytes(other.config_file, OmegaConf.to_yaml(config).encode())
     settings = filter_plain_settings(status.get("settings")) or flatten_settings(OmegaConf.to_container(config), {})  # type: ignore[arg-type]
-    other = RunWriter.create(path, settings, device=experiment.settings.device, threads=experiment.threads)
+    other = RunWriter.create(path, settings, **experiment.describe_run())
     with log_to_run(other) as log:
         log.info("rerun of %s", run.path)
         code, _ = run_one(experiment, other, Progress(), notices)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 HEADLINE = tuple(
@@ -11,13 +12,28 @@ HEADLINE = tuple(
 """Metrics that are shown in one line, in this order."""
 AVERAGE_HEADLINE = tuple(f"average/{name}" for name in HEADLINE)
 """The same metrics at averaged weights."""
+Direction = Literal["min", "max"]
+"""Whether a metric improves by falling or by rising."""
+KNOWN_DIRECTIONS: Mapping[str, Direction] = {
+    "loss": "min", "error": "min", "accuracy": "max", "r2": "max", "auc": "max", "top5": "max",
+}  # fmt: skip
+"""The directions of the metrics of dlopt.metrics.functional, which custom losses use, too."""
 Statistic = Literal["mean", "median"]
 """Statistics of a metric over several runs."""
 
 
-def higher_is_better(metric: str) -> bool:
-    """Return whether larger values of a metric are better; losses and errors improve by falling."""
-    return metric.rpartition("/")[2] in ("accuracy", "r2", "auc", "top5")
+def find_direction(metric: str, declared: Mapping[str, Direction]) -> Direction | None:
+    """Return the direction of a metric as it is logged, such as val/f1; None if it is not known.
+
+    declared holds the directions of a custom loss, by the names that its `measure` returns.
+    """
+    own_name = re.sub(r"^(last/|average/)?(train|val|test)/", "", metric)
+    return declared.get(own_name) or KNOWN_DIRECTIONS.get(metric.rpartition("/")[2])
+
+
+def higher_is_better(metric: str, declared: Mapping[str, Direction]) -> bool:
+    """Return whether larger values of a metric are better; a metric without a known direction counts as a loss."""
+    return find_direction(metric, declared) == "max"
 
 
 def select_headline(names: Iterable[str]) -> list[str]:

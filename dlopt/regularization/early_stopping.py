@@ -1,11 +1,12 @@
 """Early stopping."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 from dlopt.metrics.names import higher_is_better
-from dlopt.parts import Regularization
+from dlopt.parts import History, Regularization
 from dlopt.ranges import Count, NonNegative, Range
 
 
@@ -14,7 +15,8 @@ class EarlyStopping(Regularization):
     """Early stopping: ends the run when a validation metric stops improving; the results are those of the best weights.
 
     After `warmup_evaluations` evaluations it checks every `check_every`-th one. With v_1, ..., v_t the metric at the
-    checks so far (negated for accuracy, top5, AUC and R^2, so that lower is better), the run stops if either holds:
+    checks so far (negated for accuracy, top5, AUC, R^2 and what a custom loss declares as "max", so that lower is
+    better), the run stops if either holds:
 
         patience     none of the last `patience` checks was more than
                      min_delta below the best before it
@@ -53,12 +55,21 @@ class EarlyStopping(Regularization):
             raise ValueError("never stops with patience and cumulative both null; set one of them")
 
     def stop(self, history: Sequence[Mapping[str, float]]) -> bool:
-        sign = -1.0 if higher_is_better(self.monitor) else 1.0
-        checks = history[self.warmup_evaluations :][self.check_every - 1 :: self.check_every]
-        values = [sign * metrics[self.monitor] for metrics in checks]
-        best, since = float("inf"), 0
-        for value in values:
-            best, since = (value, 0) if value < best - self.min_delta else (best, since + 1)
-        n = self.cumulative
-        has_grown = n is not None and len(values) > n and values[-1] - values[-1 - n] > 0
+        history = History.of(history)
+        sign = -1.0 if higher_is_better(self.monitor, history.directions) else 1.0
+
+        def update(state: tuple[int, float, int], row: Mapping[str, float]) -> tuple[int, float, int]:
+            n_rows, best, since = state
+            n_rows += 1
+            if n_rows <= self.warmup_evaluations or (n_rows - self.warmup_evaluations) % self.check_every:
+                return n_rows, best, since
+            value = sign * row[self.monitor]
+            return (n_rows, value, 0) if value < best - self.min_delta else (n_rows, best, since + 1)
+
+        def value_at(check: int) -> float:
+            return sign * history[self.warmup_evaluations + self.check_every * check - 1][self.monitor]
+
+        since = history.fold(self, update, (0, math.inf, 0))[2]
+        n, n_checks = self.cumulative, (len(history) - self.warmup_evaluations) // self.check_every
+        has_grown = n is not None and n_checks > n and value_at(n_checks) - value_at(n_checks - n) > 0
         return has_grown or (self.patience is not None and since >= self.patience)

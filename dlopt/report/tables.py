@@ -14,11 +14,12 @@ from dlopt.analysis.run_table import (
     RunGroup,
     RunRecord,
     find_varying_settings,
+    merge_directions,
     omit_repeated,
     rank_value,
 )
 from dlopt.formatting import format_duration, format_metric, format_override
-from dlopt.metrics.names import AVERAGE_HEADLINE, HEADLINE
+from dlopt.metrics.names import AVERAGE_HEADLINE, HEADLINE, higher_is_better
 from dlopt.report.text_table import DIM, GREEN, RED, YELLOW, TextTable
 
 STATUS_STYLES = {
@@ -111,11 +112,13 @@ class PivotTable:
             shown = ", ".join([*self.names, self.metric])
             raise ValueError(f"--sort {key}: the table of --across does not show it; it can be sorted by {shown}")
 
+        higher = higher_is_better(key, merge_directions(self.runs))
+
         def rank(line: tuple[tuple[str, ...], dict[str, RunGroup]]) -> tuple[int, float, str]:
             groups = [group for group in line[1].values() if group.runs]
             if key != self.metric:
-                return rank_value(key, groups[0].runs[0].value(key))
-            return min(rank_value(key, mean and mean[0]) for mean in (group.mean(key) for group in groups))
+                return rank_value(groups[0].runs[0].value(key), higher)
+            return min(rank_value(mean and mean[0], higher) for mean in (group.mean(key) for group in groups))
 
         self.lines.sort(key=rank)
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dlopt.metrics.names import Direction
 from dlopt.rundir.directory import Checkpoint, CheckpointName, RunDirectory
 from dlopt.rundir.lock import Lock
 from dlopt.rundir.metrics_log import MetricsLog, Row, decode_evaluations, replace_non_finite
@@ -44,6 +45,7 @@ class RunWriter(RunDirectory):
         *,
         device: str = "cpu",
         threads: int | None = None,
+        directions: Mapping[str, Direction] | None = None,
         command: str | None = None,
     ) -> RunWriter:
         """Start a run in this directory.
@@ -51,6 +53,7 @@ class RunWriter(RunDirectory):
         settings: group -> option and key -> value, flat, for tables of runs and TensorBoard's HPARAMS dashboard.
         lock: the lock of the directory, if it is already held.
         device, threads: the device and the number of CPU threads of the run (None: torch's default).
+        directions: the directions of improvement that the loss declares for its own metrics.
         command: the command line to record; None: the command line of this process.
         Raises FileExistsError if the directory holds a run, and LockedError if another process writes it.
         """
@@ -60,7 +63,8 @@ class RunWriter(RunDirectory):
         if run.status_file.exists():
             run.lock.release()
             raise FileExistsError(f"{run.path} already holds a run; choose another directory")
-        run._record_start(settings or {}, device, threads, {"started": time.time(), "before": []}, command)
+        started = {"started": time.time(), "before": [], **({"directions": dict(directions)} if directions else {})}
+        run._record_start(settings or {}, device, threads, started, command)
         return run
 
     def resume(
@@ -73,6 +77,7 @@ class RunWriter(RunDirectory):
         *,
         device: str = "cpu",
         threads: int | None = None,
+        directions: Mapping[str, Direction] | None = None,
     ) -> RunWriter:
         """Resume the run after this many steps; its lock must be held.
 
@@ -80,6 +85,7 @@ class RunWriter(RunDirectory):
         changes: the configuration keys that were changed, for the status.
         breaks: the changes that make it differ from an uninterrupted run.
         config: the changed configuration, or None.
+        device, threads, directions: as in `create`.
         The status keeps the entries of former processes as `before`, the latest first, each with what differs from
         the process after it.
         """
@@ -91,6 +97,7 @@ class RunWriter(RunDirectory):
             "changes": list(changes),
             "breaks": list(breaks),
             "before": list_processes(former) if former else [],
+            **({"directions": dict(directions)} if directions else {}),
         }
         self._resume_step = step
         if config is not None:  # recorded first: a checkpoint belongs to the former or to the new one

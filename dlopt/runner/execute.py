@@ -69,8 +69,7 @@ def perform(
         run = RunWriter.create(job.path, settings, lock, command=command)
         run.finish("failed", message="; ".join(f"{key}: {problem}" for key, problem in error.problems))
         return FAILED, {}
-    device, threads = experiment.settings.device, experiment.threads
-    run = RunWriter.create(job.path, settings, lock, device=device, threads=threads, command=command)
+    run = RunWriter.create(job.path, settings, lock, **experiment.describe_run(), command=command)
     if job.ticket is not None:
         observer.reporter = job.ticket.open_reporter()
     with log_to_run(run) if job.hydra else contextlib.nullcontext():  # otherwise Hydra has configured the logging

@@ -95,8 +95,7 @@ def _resume_locked(
     changes = [f"{key} {old} -> {new}" for key, (old, new) in changed.items()]
 
     warnings = _roll_back(run, checkpoint)  # from here on the directory changes
-    device, threads = experiment.settings.device, experiment.threads
-    run.resume(step, settings, changes, breaks, content, device=device, threads=threads)
+    run.resume(step, settings, changes, breaks, content, **experiment.describe_run())
     if status is None:
         warnings.append(f"{run.status_file.name} was damaged; it is rewritten")
     elif state is not None:

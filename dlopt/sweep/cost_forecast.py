@@ -96,7 +96,7 @@ def begin_run(job: Job, folder: Path) -> tuple[Experiment, RunWriter]:
     prepare_run(job, folder)
     experiment = build(job.config, job.overrides)[0]
     settings = flatten_settings(job.config, job.choices)
-    return experiment, RunWriter.create(folder, settings, device=experiment.settings.device, threads=experiment.threads)
+    return experiment, RunWriter.create(folder, settings, **experiment.describe_run())
 
 
 def rehearse_run(job: Job, seconds: float) -> CostEstimate:

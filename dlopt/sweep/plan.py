@@ -54,7 +54,9 @@ def read_ending(path: Path) -> Ending | None:
     return state, {"message": str(status.get("message") or "")} if state == "failed" else run.summary
 
 
-def summarize_outcome(endings: Sequence[Ending], objective: str, statistic: Statistic) -> Outcome:
+def summarize_outcome(
+    endings: Sequence[Ending], objective: str, statistic: Statistic, *, higher_is_better: bool
+) -> Outcome:
     """Return how a trial ended, given its runs.
 
     The value is the mean of the objective, or its median; None if that is not finite.
@@ -63,7 +65,7 @@ def summarize_outcome(endings: Sequence[Ending], objective: str, statistic: Stat
     if "failed" in states:
         message = str(endings[states.index("failed")][1].get("message", ""))
         return Outcome("failed", None, message.partition("\n")[0])
-    values = collect_objectives(endings, objective)
+    values = collect_objectives(endings, objective, higher_is_better=higher_is_better)
     value = aggregate_values(values, statistic)
     if "pruned" in states:
         return Outcome("pruned", value if math.isfinite(value) else None)
@@ -84,6 +86,7 @@ class Plan:
     space: Space
     repeats: Sequence[Repeat]
     objective: str
+    higher_is_better: bool
     statistic: Statistic
     pruner: Pruner
     storage: str | None
@@ -110,4 +113,8 @@ class Plan:
         endings = [e for repeat in self.repeats if (e := read_ending(self.run_folder(number, repeat))) is not None]
         if not endings or not self.is_decided(endings):
             return None
-        return summarize_outcome(endings, self.objective, self.statistic)
+        return self.summarize_outcome(endings)
+
+    def summarize_outcome(self, endings: Sequence[Ending]) -> Outcome:
+        """Return how a trial with these endings of its runs ended."""
+        return summarize_outcome(endings, self.objective, self.statistic, higher_is_better=self.higher_is_better)

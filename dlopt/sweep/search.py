@@ -18,7 +18,7 @@ from dlopt.runner.signals import handle_signals
 from dlopt.runner.workers import WorkerLostError, Workers
 from dlopt.sweep.claims import Counts, Outcome, Trial
 from dlopt.sweep.compose import Composer
-from dlopt.sweep.plan import FINAL_STATES, Ending, Plan, Repeat, read_ending, summarize_outcome
+from dlopt.sweep.plan import FINAL_STATES, Ending, Plan, Repeat, read_ending
 from dlopt.sweep.pruning import PruningTicket
 from dlopt.sweep.storage import HEARTBEAT_INTERVAL
 from dlopt.sweep.study import Study
@@ -193,7 +193,7 @@ class SearchRunner:
                 pruner=plan.pruner,
                 objective=plan.objective,
                 statistic=plan.statistic,
-                before=collect_objectives(entry.endings, plan.objective),
+                before=collect_objectives(entry.endings, plan.objective, higher_is_better=plan.higher_is_better),
                 evaluations=sum(
                     row.get(plan.objective) is not None
                     for other in plan.repeats
@@ -233,7 +233,7 @@ class SearchRunner:
         """Tell the study how a trial ended."""
         trial, plan = entry.trial, self.plan
         del self._open_trials[trial.number]
-        outcome = summarize_outcome(entry.endings, plan.objective, plan.statistic)
+        outcome = plan.summarize_outcome(entry.endings)
         if self.study.tell(trial, outcome):
             self.observer.on_trial_end(trial, outcome)
         folders = [plan.run_folder(trial.number, repeat) for repeat in plan.repeats]

@@ -18,7 +18,6 @@ from dlopt.config.compose import groups
 from dlopt.config.compose.nested_options import to_hydra
 from dlopt.config.problems import Problems
 from dlopt.config.schema.settings import build_dataclass
-from dlopt.metrics.names import higher_is_better
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.find import SWEEP_FILE
 from dlopt.runner.claim import check_directory, check_hydra_keys
@@ -233,6 +232,9 @@ class CheckedSweep:
             message = f"{self.plan.study} is a study of another program; choose another name"
             self.problems.add("hydra.sweeper.study", message)
         hint = "; give this search a hydra.sweep.dir, or a hydra.sweeper.study, of its own"
+        if former and (direction := study.direction.name.lower()) != self._direction:
+            message = f"{self.plan.objective}: this study has to {direction} it, and the loss says {self._direction}"
+            self.problems.add("objective", message + hint)
         for key, message in find_disagreements(former, self._describe()) if former else ():
             self.problems.add(key, message + hint)
         self.problems.raise_if_any()
@@ -272,7 +274,7 @@ class CheckedSweep:
 
     @property
     def _direction(self) -> Any:
-        return "maximize" if higher_is_better(self.plan.objective) else "minimize"
+        return "maximize" if self.plan.higher_is_better else "minimize"
 
     @property
     def _sampler(self) -> Sampler:

@@ -69,10 +69,11 @@ def make_plan(
         count = f"{total * len(repeats):,} runs"
         problems.add("", f"this grid has {count}; --dry-run says how long they take, --yes starts them")
     problems.raise_if_any()
-    objective, digests = _build_all(space, points, repeats, composer, config, problems)
+    objective, higher, digests = _build_all(space, points, repeats, composer, config, problems)
     problems.raise_if_any()
     pruner = Pruner(keys.pruner, keys.median, keys.hyperband)
-    return Plan(folder, space, repeats, objective, keys.statistic, pruner, keys.storage, keys.study or "dlopt", digests)
+    study = keys.study or "dlopt"
+    return Plan(folder, space, repeats, objective, higher, keys.statistic, pruner, keys.storage, study, digests)
 
 
 def select_checked_points(keys: SweeperOptions, space: Space) -> list[tuple[Any, ...]]:
@@ -120,15 +121,16 @@ def _build_all(
     composer: Composer,
     config: DictConfig,
     problems: Problems,
-) -> tuple[str, tuple[str, ...]]:
+) -> tuple[str, bool, tuple[str, ...]]:
     """Build the first run of every point, and discard it.
 
-    Return the objective that all of them have, and the digests of the user's files that they read.
+    Return the objective that all of them have, whether higher values of it are better, and the digests of the user's
+    files that they read.
     """
     from hydra.errors import HydraException
 
     titles: dict[tuple[str, str], list[str]] = {}
-    objectives: dict[str, list[str]] = {}
+    objectives: dict[tuple[str, bool], list[str]] = {}
     checked: set[tuple[Any, ...]] = set()
     digests: set[str] = set()
     for point in points:
@@ -142,7 +144,9 @@ def _build_all(
         try:
             job = composer.compose_job(Path(), overrides, 0)
             experiment, _ = build(job.config, job.overrides)
-            objectives.setdefault(experiment.objective, []).append(title)
+            objective = experiment.objective
+            higher = higher_is_better(objective, experiment.loss.directions)
+            objectives.setdefault((objective, higher), []).append(title)
             digests.update(filter(None, [experiment.encoding.get("sha256")]))
             continue
         except ConfigError as error:
@@ -155,10 +159,13 @@ def _build_all(
         more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
         is_some = failed[0] and len(checked) > len(failed)
         problems.add(key, message + (f"  (in the run {failed[0]}{more})" if is_some else ""))
-    if len({higher_is_better(name) for name in objectives}) > 1:
-        several = " and ".join(f"{name} in {which[0]}" for name, which in objectives.items())
+    if len({higher for _, higher in objectives}) > 1:
+        several = " and ".join(
+            f"{name} ({'higher' if higher else 'lower'} is better) in {which[0]}"
+            for (name, higher), which in objectives.items()
+        )
         problems.add("objective", f"must be the same for all runs of a search, and is {several}")
-    return next(iter(objectives), ""), tuple(sorted(digests))
+    return *next(iter(objectives), ("", False)), tuple(sorted(digests))
 
 
 def _suggest_int(space: Space, key: str, message: str) -> str:

@@ -53,7 +53,8 @@ class Lane:
             return False
         if self.best is None:
             return True
-        return value > self.best[metric] if higher_is_better(metric) else value < self.best[metric]
+        higher = higher_is_better(metric, self.experiment.loss.directions)
+        return value > self.best[metric] if higher else value < self.best[metric]
 
     def should_stop(self, history: Sequence[Mapping[str, float]]) -> bool:
         """Return whether a regularization ends the run after these evaluations."""

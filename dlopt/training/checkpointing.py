@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dlopt.base.history import History
 from dlopt.base.layout import map_tied_names
 from dlopt.rundir.metrics_log import decode_evaluations
 from dlopt.rundir.writer import RunWriter
@@ -102,7 +103,7 @@ def restore(training: TrainState, content: Mapping[str, Any]) -> None:
     load_weights(training, training.w, training.problem.running, content["model"])
     training.state = from_plain(training.state, content["state"], training.device)
     training.average = from_plain(training.average, content["average"], training.device)
-    training.histories = [tuple(decode_evaluations(content))]
+    training.histories = [History(decode_evaluations(content), training.histories[0].directions)]
 
 
 def load_weights(training: TrainState, w: Tensor, running: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:

@@ -165,6 +165,10 @@ class Experiment:
         """Return the component of a group, or components by their keys; None if the run has none."""
         return getattr(self, group) if group in self.__dataclass_fields__ else self.others.get(group)
 
+    def describe_run(self) -> dict[str, Any]:
+        """Return what the status of its run records, as arguments of RunWriter.create."""
+        return {"device": self.settings.device, "threads": self.threads, "directions": self.loss.directions}
+
     @property
     def objective(self) -> str:
         """Return the metric that selects the best weights."""

@@ -67,7 +67,7 @@ def replay(
         if run.metrics_file.exists():
             shutil.copyfile(run.metrics_file, copy.metrics_file)
         copy.rollback(Checkpoint(copy.checkpoint("last"), state, {}))
-    copy.resume(part.begin, device=experiment.settings.device, threads=experiment.threads)
+    copy.resume(part.begin, **experiment.describe_run())
     train([experiment], [copy], watch, state)
     return copy
 

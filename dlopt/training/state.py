@@ -13,6 +13,7 @@ from torch import Tensor
 from dlopt import prng
 from dlopt.base import dotted_fields
 from dlopt.base.diagnostic import Histogram, Reading
+from dlopt.base.history import History
 from dlopt.base.optimizer import Optimizer, Step
 from dlopt.base.regularization import Regularization
 from dlopt.base.schedule import Schedule, TrainingTime
@@ -99,7 +100,7 @@ class TrainState:
         self.lr: Any = self._get_lr(self._optimizer)
         self._scheduled_hyperparameters = find_scheduled_hyperparameters(experiments)
         self.schedule_values: list[dict[str, float]] = [{} for _ in experiments]
-        self.histories: list[tuple[Mapping[str, float], ...]] = [() for _ in experiments]
+        self.histories = [History((), e.loss.directions) for e in experiments]
         self._post_step: dict[str, Regularization] = {
             name: self._columns([e.regularization[name] for e in experiments])
             for name, r in first.regularization.items()
@@ -192,7 +193,7 @@ class TrainState:
     def extend_histories(self, rows: Mapping[int, Mapping[str, float]]) -> None:
         """Add the rows of an evaluation, by lane, to the histories that schedules and early stopping read."""
         for i, row in rows.items():
-            self.histories[i] = (*self.histories[i], row)
+            self.histories[i] = self.histories[i].append(row)
 
     def _get_lr(self, optimizer: Optimizer) -> Any:
         """Return the learning rate of an optimizer, or of the one inside it; NaN if neither has one."""

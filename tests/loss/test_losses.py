@@ -16,6 +16,9 @@ from helpers import (
     train_runs,
 )
 
+from dlopt.analysis.run_table import read_runs, sort_runs
+from dlopt.analysis.search_record import read_search
+from dlopt.cli import main
 from dlopt.loss.hinge import Hinge
 
 LOSSES = {name: make_option("loss", name) for name in list_options("loss")}
@@ -224,3 +227,57 @@ def test_outputs_that_are_not_log_probabilities_are_refused(wrong):
 
 def test_a_run_with_such_a_network_does_not_start():
     assert_build_refused(lambda: build_blobs("loss=nll"), "loss", "needs log-probabilities")
+
+
+# ------------------------------------------------------------------------------------------------ directions
+
+MARGIN = ("loss=custom", "loss._target_=mine.Margin")
+
+
+@pytest.mark.parametrize(("metric", "choose"), [("val/margin", max), ("val/shortfall", min)])
+def test_the_best_step_has_the_best_value_in_the_declared_direction(metric, choose, tmp_path):
+    keys = (*MARGIN, f"objective={metric}", "epochs=8", "optimizer=sgd", "optimizer.lr=1.5")
+    (summary,), (run,) = train_runs(tmp_path, build_blobs(*keys))
+    values = [row[metric] for row in run.rows()]
+    assert len(set(values)) > 1
+    assert summary[metric] == choose(values)
+    assert summary["best/step"] == choose(run.rows(), key=lambda row: row[metric])["step"]
+
+
+def test_early_stopping_and_plateau_follow_the_declared_direction(tmp_path):
+    """The margin, of which more is better, falls at each evaluation."""
+    keys = ("regularization=early_stopping", "regularization.early_stopping.patience=2", "schedule=plateau",
+            "schedule.patience=0", "epochs=6", "optimizer=sgd", "optimizer.lr=0.01")  # fmt: skip
+    monitors = [f"{key}.monitor=val/margin" for key in ("schedule", "regularization.early_stopping")]
+    (summary,), (run,) = train_runs(tmp_path, build_blobs(*MARGIN, *keys, *monitors))
+    margins = [row["val/margin"] for row in run.rows()]
+    assert margins == sorted(set(margins), reverse=True)
+    assert summary["epoch"] == 3
+    assert [row["lr"] for row in run.rows()] == pytest.approx([0.01, 0.01, 0.001])
+
+
+@pytest.mark.parametrize(("overrides", "key", "words"), [
+    (["objective=val/undeclared"], "objective", 'directions = {"undeclared": "max"}'),
+    (["schedule=plateau", "schedule.monitor=val/undeclared"], "schedule.monitor", "in the class Margin"),
+    (["loss._target_=mine.WrongDirection"], "loss.directions", '"min" or "max"'),
+    (["loss._target_=mine.ReversedDirection"], "loss.directions", 'accuracy is known as "max"'),
+])  # fmt: skip
+def test_a_metric_without_a_direction_does_not_select(overrides, key, words):
+    assert_build_refused(lambda: build_blobs(*MARGIN, *overrides), key, words)
+
+
+def test_a_sweep_and_its_tables_follow_the_declared_direction(here, capsys):
+    lr = "optimizer.lr=0.01,0.1,0.03"
+    command = [*BLOBS, *MARGIN, "optimizer=sgd", lr, "objective=val/margin", "hydra.sweep.dir=sweep"]
+    assert main(["train", "-m", *command]) == 0
+    runs = read_runs(here / "sweep")
+    assert [r.directions for r in runs] == [{"margin": "max", "shortfall": "min"}] * 3
+    best = max(runs, key=lambda r: r.metrics["val/margin"])
+    assert f"in sweep/{best.name}\n" in capsys.readouterr().out
+    for metric, sign in (("val/margin", -1), ("val/shortfall", 1)):
+        assert sort_runs(metric, runs) == sorted(runs, key=lambda r: sign * r.metrics[metric])
+    search = read_search(here / "sweep")
+    assert (search.higher_is_better, search.best.path) == (True, best.path)
+    (here / "sweep/sweep.json").unlink()  # then from the runs
+    search = read_search(here / "sweep")
+    assert (search.objective, search.higher_is_better, search.best.path) == ("val/margin", True, best.path)

@@ -9,7 +9,7 @@ from helpers import assert_build_refused, build_blobs, train_runs
 from sklearn.metrics import roc_auc_score, top_k_accuracy_score
 
 from dlopt.metrics import functional
-from dlopt.metrics.names import HEADLINE, higher_is_better
+from dlopt.metrics.names import HEADLINE, find_direction, higher_is_better
 
 OF_CLASSES = (functional.accuracy, functional.error, functional.top5, functional.auc)
 
@@ -179,8 +179,16 @@ def test_metrics_are_computed_by_name_in_any_order():
         values = functional.compute_by_name([m.__name__ for m in metrics], outputs, targets)
         assert list(values) == [m.__name__ for m in metrics]
         assert all(torch.equal(values[m.__name__], m(outputs, targets)) for m in metrics)
-    assert [higher_is_better(f"val/{m.__name__}") for m in OF_CLASSES] == [True, False, True, True]
+    assert [higher_is_better(f"val/{m.__name__}", {}) for m in OF_CLASSES] == [True, False, True, True]
     assert {"val/auc", "test/top5"} <= set(HEADLINE)
+
+
+@pytest.mark.parametrize(("metric", "direction"), [
+    ("val/f1", "max"), ("train/f1", "max"), ("last/test/f1", "max"), ("average/val/f1", "max"), ("val/cost/a", "min"),
+    ("val/cost", None), ("f1", "max"), ("val/loss", "min"), ("average/test/r2", "max"), ("val/a", None),
+])  # fmt: skip
+def test_the_direction_of_a_metric_is_declared_or_known(metric, direction):
+    assert find_direction(metric, {"f1": "max", "cost/a": "min"}) == direction
 
 
 # ------------------------------------------------------------------------------------------------ in runs

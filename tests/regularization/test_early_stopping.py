@@ -4,6 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dlopt.parts import History
 from dlopt.regularization.early_stopping import EarlyStopping
 
 relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -13,7 +14,12 @@ def find_end(curve, metric="val/loss", patience=3, cumulative=None, warmup_evalu
     """Return the number of evaluations after which a run with this curve ends, or None."""
     rule = EarlyStopping(metric, patience, cumulative, warmup_evaluations, check_every, min_delta)
     history = [{metric: value, "train/loss": -i} for i, value in enumerate(curve)]
-    return next((n for n in range(1, len(history) + 1) if rule.stop(history[:n])), None)
+    ends = [n for n in range(1, len(history) + 1) if rule.stop(history[:n])]
+    running = History()
+    for n, row in enumerate(history, 1):  # with running state: as from the start
+        running = running.append(row)
+        assert rule.stop(running) is (n in ends)
+    return next(iter(ends), None)
 
 
 NAN = float("nan")
@@ -105,3 +111,18 @@ def test_it_stops_exactly_when_the_sum_of_the_one_step_differences_is_positive(c
 def test_one_of_patience_and_cumulative_must_be_set():
     with pytest.raises(ValueError, match="patience and cumulative"):
         EarlyStopping("val/loss", None, None, 0, 1, 0.0)
+
+
+def test_an_evaluation_reads_a_constant_number_of_rows():
+    class Row(dict):
+        reads = 0
+
+        def __getitem__(self, key):
+            Row.reads += 1
+            return super().__getitem__(key)
+
+    rule, history = EarlyStopping("val/loss", 5, 7, 3, 2, 0.0), History()
+    for n in range(200):
+        history = history.append(Row({"val/loss": 1 / (n + 1)}))
+        assert not rule.stop(history)
+    assert Row.reads <= 3 * 200

@@ -8,7 +8,7 @@ from helpers import assert_build_refused, build_blobs, interrupt_run, load_weigh
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dlopt.parts import TrainingTime
+from dlopt.parts import History, TrainingTime
 from dlopt.schedule.plateau import Plateau
 
 PLATEAU = ("schedule=plateau", "schedule.patience=0", "schedule.factor=0.5", "schedule.threshold=0.05",
@@ -46,7 +46,11 @@ def test_it_falls_where_torchs_scheduler_does(values, metric, factor, patience, 
     expected = trace_torch(
         values, mode, factor=factor, patience=patience, threshold=threshold, cooldown=cooldown, min_lr=min_factor
     )
-    assert [rule.after(values[: n + 1]) for n in range(len(values))] == expected
+    rows, history = [{metric: value} for value in values], History()
+    for n, value in enumerate(expected):
+        history = history.append(rows[n])
+        for time in (history, tuple(rows[: n + 1])):  # with running state, and from the start
+            assert rule(TrainingTime(n + 1, len(values) + 1, 1, time)) == value
 
 
 def test_it_starts_at_one_and_does_not_depend_on_earlier_calls():
@@ -67,11 +71,13 @@ def test_between_evaluations_it_reads_no_row():
             Row.reads += 1
             return super().__getitem__(key)
 
-    history = tuple(Row(step=n, **{"val/loss": 1.0}) for n in range(1000))
+    history = History(Row(step=n, **{"val/loss": 1.0}) for n in range(1000))
     rule = Plateau("val/loss", 0.5, 10, 0.0, 0, 0.0)
     for step in range(50):
         rule(TrainingTime(1000 + step, 2000, 1, history).after(3))
     assert Row.reads == 1000
+    rule(TrainingTime(1050, 2000, 1, history.append(Row(step=1001, **{"val/loss": 1.0}))))
+    assert Row.reads == 1001
 
 
 def compute_rates(rows, keys):

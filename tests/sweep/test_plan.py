@@ -41,8 +41,12 @@ def test_repeats_are_all_pairs_of_seeds_and_folds(seeds, folds, repeats):
 
 @given(VALUES)
 def test_the_value_of_a_trial_is_the_mean_or_median_of_its_runs(values):
-    assert summarize_outcome(done(*values), "val/loss", "mean") == Outcome("done", statistics.fmean(values))
-    assert summarize_outcome(done(*values), "val/loss", "median") == Outcome("done", statistics.median(values))
+    assert summarize_outcome(done(*values), "val/loss", "mean", higher_is_better=False) == Outcome(
+        "done", statistics.fmean(values)
+    )
+    assert summarize_outcome(done(*values), "val/loss", "median", higher_is_better=False) == Outcome(
+        "done", statistics.median(values)
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,14 +64,16 @@ def test_the_value_of_a_trial_is_the_mean_or_median_of_its_runs(values):
     ],
 )
 def test_the_outcome_of_a_trial(endings, statistic, outcome):
-    assert summarize_outcome(endings, "val/loss", statistic) == outcome
+    assert summarize_outcome(endings, "val/loss", statistic, higher_is_better=False) == outcome
 
 
 def test_a_diverged_run_has_the_worst_accuracy_and_a_training_loss_is_not_an_accuracy():
     """The median of three accuracies is the worse of the other two."""
     endings = [*done(1, 3, objective="val/accuracy"), ("diverged", {"val/accuracy": 2.0})]
-    assert summarize_outcome(endings, "val/accuracy", "median") == Outcome("done", 1.0)
-    assert summarize_outcome([("done", {"train/loss": 0.5})], "val/accuracy", "mean").value is None
+    assert summarize_outcome(endings, "val/accuracy", "median", higher_is_better=True) == Outcome("done", 1.0)
+    assert (
+        summarize_outcome([("done", {"train/loss": 0.5})], "val/accuracy", "mean", higher_is_better=True).value is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,5 +88,7 @@ def test_a_diverged_run_has_the_worst_accuracy_and_a_training_loss_is_not_an_acc
     ],
 )
 def test_a_trial_ends_once_its_other_runs_cannot_change_how(states, statistic, decided):
-    plan = Plan(Path(), Space((), ()), make_repeats([0, 1, 2], 0), "val/loss", statistic, make_pruner(), None, "it")
+    plan = Plan(
+        Path(), Space((), ()), make_repeats([0, 1, 2], 0), "val/loss", False, statistic, make_pruner(), None, "it"
+    )
     assert plan.is_decided([(state, {}) for state in states]) == decided

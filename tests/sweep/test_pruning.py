@@ -131,4 +131,4 @@ def test_a_ticket_survives_conversion_to_text():
 @pytest.mark.parametrize(("objective", "worst"), [("val/loss", math.inf), ("val/accuracy", -math.inf)])
 def test_diverged_runs_count_as_the_worst_in_later_reports(objective, worst):
     endings = [("done", {objective: 0.5}), ("diverged", {objective: math.nan}), ("diverged", {})]
-    assert collect_objectives(endings, objective) == (0.5, worst, worst)
+    assert collect_objectives(endings, objective, higher_is_better=worst < 0) == (0.5, worst, worst)

@@ -14,6 +14,7 @@ from dlopt import parts, prng
 from dlopt.config.problems import Problems, format_error
 from dlopt.config.schema.signature import read_signature
 from dlopt.errors import OptionError, did_you_mean
+from dlopt.metrics.names import KNOWN_DIRECTIONS, Direction, find_direction
 from dlopt.training.batches import to_probabilities
 from dlopt.training.experiment import Settings
 
@@ -237,6 +238,18 @@ def check_metrics(
     elif settings.objective not in available and settings.objective != "val/loss":  # for which train/loss is used
         instead = settings.objective.replace("val/", "train/")
         problems.add("objective", f"needs a validation split; set validation.fraction above 0, or objective={instead}")
+    loss = components["loss"]
+    used = [("objective", settings.objective), *iter_monitors("", components)]
+    if not _check_directions(loss, problems):
+        return
+    for key, metric in used:
+        if metric in possible and find_direction(metric, loss.directions) is None:
+            name, owner = metric.partition("/")[2], type(loss).__name__
+            problems.add(
+                key,
+                f"{metric} may improve by rising or by falling; declare it in the class {owner}: "
+                f'directions = {{"{name}": "max"}}, or "min"',
+            )
     for key, monitor in iter_monitors("", components):
         if monitor in possible and monitor not in available:
             problems.add(key, "needs a validation split; set validation.fraction above 0")
@@ -253,6 +266,19 @@ def _describe_missing_metric(metric: str, available: Sequence[str], loss: Any) -
     if name != metric and name in choices and name not in measured:
         return f"'{name}' is not measured; add it: loss.metrics=[{','.join([*measured, name])}]"
     return f"no run writes '{metric}'{did_you_mean(metric, available)}"
+
+
+def _check_directions(loss: parts.Loss, problems: Problems) -> bool:
+    """Return whether the directions that a loss declares are valid; the known ones may be repeated, not reversed."""
+    directions, key = loss.directions, "loss.directions"
+    if not isinstance(directions, Mapping) or not all(d in get_args(Direction) for d in directions.values()):
+        problems.add(key, f'must map names of metrics to "min" or "max", got {directions!r}')
+        return False
+    for name, direction in directions.items():
+        if (known := KNOWN_DIRECTIONS.get(name, direction)) != direction:
+            problems.add(key, f'{name} is known as "{known}", got "{direction}"; give the metric another name')
+            return False
+    return True
 
 
 def iter_monitors(key: str, part: Any) -> Iterator[tuple[str, str]]:
