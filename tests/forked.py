@@ -117,9 +117,14 @@ class Forks:
         shutil.rmtree(self._folder)
 
     def start(
-        self, argv: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None, terminal: str | None = None
+        self,
+        argv: Sequence[str],
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        terminal: str | None = None,
+        ignored: Sequence[int] = (),
     ) -> ForkedProcess:
-        """Start `dlopt ARGV` in a folder, with these variables added to the environment.
+        """Start `dlopt ARGV` in a folder, with these variables added to the environment and these signals ignored.
 
         The output goes to a terminal if its device is given; the result of the process has none then.
         """
@@ -128,7 +133,8 @@ class Forks:
         out.touch()  # a job may be killed before it has opened them
         err.touch()
         places = {"out": terminal or str(out), "err": terminal or str(err)}
-        self._connection.send({"argv": list(argv), "cwd": str(cwd), "env": dict(env or {}), **places})
+        request = {"argv": list(argv), "cwd": str(cwd), "env": dict(env or {}), "ignored": [*map(int, ignored)]}
+        self._connection.send({**request, **places})
         return ForkedProcess(self, self._receive("started"), out, err)
 
     def run(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None) -> ProcessResult:
@@ -305,6 +311,8 @@ def run_child(request: Mapping[str, Any]) -> int:
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in request.get("ignored", ()):
+        signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
 
     from dlopt.cli import main

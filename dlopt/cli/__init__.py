@@ -73,7 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from importlib import import_module
 
     module, _, function = COMMANDS[command].partition(":")
-    before = signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # nothing to save during imports
+    before = signal.getsignal(signal.SIGINT)
+    if before != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # nothing to save during imports
     try:
         code = getattr(import_module(module), function)(argv[1:])
         sys.stdout.flush()

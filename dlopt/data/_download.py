@@ -51,10 +51,12 @@ def fetch(url: str, file: Path, check: Callable[[Path], None], remedy: str) -> N
 @contextlib.contextmanager
 def _allow_interrupt() -> Iterator[None]:
     """Let Ctrl-C raise KeyboardInterrupt, so that the part is removed and the terminal is restored."""
-    if threading.current_thread() is not threading.main_thread():  # other threads get no signals
+    before = signal.getsignal(signal.SIGINT)
+    is_main_thread = threading.current_thread() is threading.main_thread()  # other threads get no signals
+    if not is_main_thread or before == signal.SIG_IGN:
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:

@@ -31,7 +31,7 @@ from loky.backend import get_context
 from dlopt.config.problems import ConfigError
 from dlopt.config.schema.signature import describe_mismatch
 from dlopt.ranges import Count
-from dlopt.runner.signals import STOP_SIGNALS, handle_signals
+from dlopt.runner.signals import STOP_SIGNALS, handle_signals, list_heeded_signals
 from dlopt.runner.workers import JobT, WorkerLostError
 
 GRACE = 20.0
@@ -87,8 +87,9 @@ class WorkerPool(Generic[JobT]):
                 worker.send_signal(number)
 
         with handle_signals(lambda *_: send(signal.SIGKILL)):
-            if not at_once:
-                send(signal.SIGINT)
+            # A worker ignores the same signals as this process, from which it has inherited them.
+            if not at_once and (heeded := list_heeded_signals()):
+                send(heeded[0])
                 unfinished, deadline = set(self._running), time.monotonic() + GRACE
                 while unfinished and (remaining := deadline - time.monotonic()) > 0:
                     unfinished -= set(_wait_for_any(unfinished, remaining))
@@ -202,7 +203,7 @@ def _serve(pipe: connection.Connection, parent: int) -> None:
     for descriptor in range(3):
         os.dup2(null, descriptor)
     os.close(null)
-    for number in STOP_SIGNALS:
+    for number in list_heeded_signals():
         signal.signal(number, _handle_stop)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     with contextlib.suppress(EOFError, OSError):

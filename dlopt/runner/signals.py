@@ -13,10 +13,18 @@ if TYPE_CHECKING:
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
+def list_heeded_signals() -> list[signal.Signals]:
+    """Return the stop signals that this process does not ignore.
+
+    A process that was started to ignore some, by nohup or in the background of a script, keeps ignoring them.
+    """
+    return [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+
+
 @contextlib.contextmanager
 def handle_signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """Call the handler for every stop signal until the block ends."""
-    before = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
+    """Call the handler for every stop signal that is not ignored, until the block ends."""
+    before = {number: signal.signal(number, handler) for number in list_heeded_signals()}
     try:
         yield
     finally:

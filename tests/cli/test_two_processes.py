@@ -1,6 +1,7 @@
 """Two processes with one directory: only one writes, and the other reports it."""
 
 import json
+import os
 import re
 import signal
 
@@ -44,6 +45,30 @@ def test_the_message_names_the_process_that_holds_the_directory(running, forks, 
     assert running.wait().code == 130
     ended = forks.run(ENDLESS, tmp_path, MINE)
     assert (ended.code, "already holds a run" in ended.err) == (2, True)
+
+
+@pytest.mark.parametrize("pool", [False, True])
+def test_signals_that_were_ignored_at_the_start_stay_ignored(pool, forks, tmp_path):
+    """As after nohup, or in the background of a script; SIGTERM still stops, and what runs is saved."""
+    argv, run = ENDLESS, RunDirectory(tmp_path / "run")
+    if pool:
+        argv = [word for word in argv if not word.startswith("hydra")]
+        argv += ["-m", "seed=0,1", "hydra.sweep.dir=run", "hydra/launcher=pool", "hydra.launcher.workers=2"]
+        run = RunDirectory(tmp_path / "run/0")
+    job = forks.start(argv, tmp_path, MINE, ignored=[signal.SIGHUP, signal.SIGINT])
+    checkpoint = run.checkpoint("last")
+    wait_for_file(job, checkpoint)
+    for pid in {job.pid, run.status["pid"]}:
+        for number in (signal.SIGHUP, signal.SIGINT):
+            os.kill(pid, number)
+    for _ in range(3):
+        former = checkpoint.stat().st_mtime_ns
+        wait_until(lambda former=former: checkpoint.stat().st_mtime_ns != former or job.has_ended)
+    assert not job.has_ended
+    assert run.status["status"] == "running"
+    job.kill(signal.SIGTERM)
+    assert job.wait().code == 130
+    assert run.status["status"] == "interrupted"
 
 
 def test_only_one_of_several_processes_trains(forks, tmp_path):
