@@ -28,6 +28,7 @@ EPILOG = """\
   dlopt evaluate last --data more.npz             on every example of another file, read as the run's own was
   dlopt evaluate last --data fashion_mnist        on another data set of the same shape
 
+Without a validation split, the best weights are those of the last step, as in the summary and in `dlopt show`.
 The preprocessing is the run's own, with the statistics of its training split.
 """
 
@@ -37,7 +38,12 @@ def build_parser() -> ArgumentParser:
     description = "Metrics of a run's checkpoint, for classes also per class."
     parser = build_run_parser("evaluate", description, EPILOG, quiet="no progress")
     parser.add_argument("--split", choices=SPLITS, default="test", help="default test; all: every example there is")
-    parser.add_argument("--checkpoint", default="best", metavar="best|last|average|STEP", help="default best")
+    parser.add_argument(
+        "--checkpoint",
+        default="best",
+        metavar="best|last|average|STEP",
+        help="default best; without validation: the last",
+    )
     data = "other data: a data set, another file, or keys such as data.path=..."
     parser.add_argument("--data", action="append", default=[], metavar="OPTION|FILE|KEY=VALUE", help=data)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from dlopt.analysis.search_record import SearchRecord
 
 DESCRIPTION = """\
-Shows one run: settings that differ from the defaults, curves and results. Or one sweep: its best trials, the effects of
-its hyperparameters and which of them matter.
+Shows one run: settings that differ from the defaults, curves and results at the best and the last weights. Without a
+validation split, the last ones count. Or one sweep: its best trials, the effects of its hyperparameters and which of
+them matter.
 """
 EPILOG = """\
 RUN or SWEEP is a directory or a part of its name (a sweep's must be in the name of no run outside the sweep), or `last`

@@ -46,12 +46,12 @@ class Lane:
         self.encoded_rows += json.dumps(self.row).encode() + b"\n"
 
     def is_best(self) -> bool:
-        """Return whether the last row is the best so far."""
+        """Return whether the last row is the best so far; without a validation split, the latest one is."""
         metric = self.experiment.objective
         value = self.row.get(metric)
         if value is None or not math.isfinite(value):
             return False
-        if self.best is None:
+        if self.best is None or self.experiment.validation is None:
             return True
         higher = higher_is_better(metric, self.experiment.loss.directions)
         return value > self.best[metric] if higher else value < self.best[metric]

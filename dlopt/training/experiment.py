@@ -79,7 +79,8 @@ class Settings:
     threads         CPU threads, or auto: one for small networks, which more threads would slow down
     log_every       steps between two rows, besides the rows of evaluations; null: only at evaluations
     eval_every      epochs between two evaluations
-    objective       the metric that selects the best weights; val/loss means train/loss without a validation split
+    objective       the metric that selects the best weights and ranks the runs of a sweep. Without a validation split
+                    the last weights count as the best, and val/loss means train/loss
     name            name of the run's directory; null: <arch>-<optimizer>
     resume          a run to resume; null: start a new one
     """
