@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Collection, Sequence
 from functools import partial
@@ -84,9 +83,12 @@ def _start(argv: Sequence[str], flags: Collection[str], guard: Guard | None = No
     guard: judges the runs of a sweep that is not trusted.
     """
     from dlopt.config.compose.hydra_app import HydraApp
+    from dlopt.config.schema.targets import add_working_directory, remove_working_directory
 
-    if guard is None and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # user-defined classes: a console script does not look there
+    if guard is None:
+        add_working_directory()
+    else:
+        remove_working_directory()
     invocation = Invocation(yes=YES in flags, dry_run=DRY_RUN in flags)
     sweep: SweepInvocation | None = None
     try:

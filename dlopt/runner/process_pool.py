@@ -41,6 +41,9 @@ PARENT_CHECK_INTERVAL = 0.2
 THREADS = tuple(f"{name}_THREADS" for name in ("OMP_NUM", "MKL_NUM", "OPENBLAS_NUM", "NUMEXPR_NUM", "VECLIB_MAXIMUM"))
 """Environment variables that limit the threads of a process."""
 
+SAFE_PATH = "PYTHONSAFEPATH"
+"""Environment variable with which Python does not put the working directory first on sys.path."""
+
 
 class WorkerPool(Generic[JobT]):
     """Workers on this machine, used from the main thread; they start when they are first needed.
@@ -60,7 +63,8 @@ class WorkerPool(Generic[JobT]):
     def submit(self, job: JobT) -> None:
         """Begin a job in an idle worker or in a new one; see Workers."""
         message = pickle.dumps((self._perform, job))
-        resource_tracker.ensure_running()  # not inside: its start in Python 3.11 unblocks the signals
+        with _safe_path():
+            resource_tracker.ensure_running()  # not inside: its start in Python 3.11 unblocks the signals
         with _defer_signals():
             worker = self._take_idle() or _Worker(self._environment)
             with contextlib.suppress(OSError):  # it was just killed, which `wait` reports
@@ -130,8 +134,9 @@ class _Worker:
     def __init__(self, environment: dict[str, str]) -> None:
         context = get_context("loky")
         self.connection, other_end = context.Pipe()
-        self.process = context.Process(target=_serve, args=(other_end, os.getpid()), env=environment)
-        self.process.start()
+        with _safe_path() as former:
+            self.process = context.Process(target=_serve, args=(other_end, os.getpid(), former), env=environment)
+            self.process.start()
         other_end.close()
 
     def send_signal(self, number: signal.Signals) -> None:
@@ -172,6 +177,27 @@ def _thread_limits(count: int) -> dict[str, str]:
 
 
 @contextlib.contextmanager
+def _safe_path() -> Iterator[str | None]:
+    """Keep the working directory off the sys.path with which processes start; yield the variable's former value.
+
+    Python puts it first, where a random.py in it replaces Python's own. A worker then gets the parent's sys.path.
+    """
+    former = os.environ.get(SAFE_PATH)
+    os.environ[SAFE_PATH] = "1"
+    try:
+        yield former
+    finally:
+        _restore_safe_path(former)
+
+
+def _restore_safe_path(former: str | None) -> None:
+    if former is None:
+        os.environ.pop(SAFE_PATH, None)
+    else:
+        os.environ[SAFE_PATH] = former
+
+
+@contextlib.contextmanager
 def _defer_signals() -> Iterator[None]:
     """Deliver signals to stop after this block, so that nothing in it is left half done.
 
@@ -195,8 +221,12 @@ _stop_requested = False
 """Whether a stop signal came while there was no job; then the next job does not begin."""
 
 
-def _serve(pipe: connection.Connection, parent: int) -> None:
-    """Perform the jobs that come through the pipe until the parent closes it; parent is its process id."""
+def _serve(pipe: connection.Connection, parent: int, safe_path: str | None) -> None:
+    """Perform the jobs that come through the pipe until the parent closes it.
+
+    parent is its process id, safe_path its value of the variable SAFE_PATH.
+    """
+    _restore_safe_path(safe_path)
     os.setpgrp()
     threading.Thread(target=_end_with_parent, args=(parent,), name="parent watch", daemon=True).start()
     null = os.open(os.devnull, os.O_RDWR)

@@ -497,3 +497,32 @@ def test_a_reader_that_closes_the_pipe_is_not_a_failure(here):
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     assert find_run().status["status"] == "done"
+
+
+def write_modules_that_fail(folder):
+    """Write modules with the names of libraries' modules."""
+    for name in ("numpy", "random", "selectors", "signal", "statistics", "tensorboard", "threading"):
+        (folder / f"{name}.py").write_text("raise ImportError('from the working directory')")
+
+
+def test_the_working_directory_comes_last_on_the_path(here, monkeypatch):
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in ("", str(here))])
+    assert main(["train", "-q", *BLOBS]) == 0
+    assert sys.path[-1] == str(here)
+    monkeypatch.setattr(sys, "path", sys.path[:-1])
+    assert main(["evaluate", "-q", "--trust"]) == 0
+    assert sys.path[-1] == str(here)
+    write_modules_that_fail(here)
+    assert start_python(here, "-m", "dlopt", "--version").communicate() == (f"dlopt {__version__}\n", "")
+
+
+@pytest.mark.long
+def test_modules_of_the_working_directory_do_not_replace_those_of_libraries(here):
+    """In a new process and in its worker; a custom class is still found there."""
+    write_modules_that_fail(here)
+    (here / "my_loss.py").write_text("from dlopt.loss.cross_entropy import CrossEntropy as Mine\n")
+    argv = ["train", "-q", "-m", "data=digits", "data.train_size=60", "arch=mlp", "arch.widths=[4]", "epochs=1",
+            "batch_size=30", "loss._target_=my_loss.Mine", "seed=0", "hydra/launcher=pool", "hydra.sweep.dir=sweep"]  # fmt: skip
+    process = start_python(here, "-m", "dlopt", *argv)
+    assert (*process.communicate(), process.returncode) == ("", "", 0)
+    assert RunDirectory(here / "sweep/0").status["status"] == "done"

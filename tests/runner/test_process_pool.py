@@ -100,8 +100,10 @@ def test_each_worker_has_its_share_of_the_cores_or_a_smaller_limit_in_force(make
 
 def test_a_worker_has_the_place_of_its_parent_and_its_output_is_not_seen(make_pool, tmp_path, monkeypatch, capfd):
     tmp_path.joinpath("found_here.py").write_text("ANSWER = 42\n")
+    for name in ("random", "selectors", "signal", "threading"):
+        tmp_path.joinpath(f"{name}.py").write_text("raise ImportError('in place of the standard library')")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     pool = make_pool(1)
     act, error = do(pool, "here", tmp_path)
     assert (act.file.read_text(), error) == (f"{tmp_path} 42", None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from dlopt.base.data import Data, Dataset
 from dlopt.config.problems import ConfigError, Problems
 from dlopt.config.reopen import trusted_targets as trust_rule
 from dlopt.config.schema.renamed_keys import RENAMED_GROUPS
+from dlopt.config.schema.targets import add_working_directory
 from dlopt.rundir.directory import RunDirectory, is_file_name
 from dlopt.storage.fingerprint import digest_files
 from dlopt.storage.safe_read import SMALL, UnreadableFile, read_yaml
@@ -56,8 +56,7 @@ def load_config(
     if isinstance(data, dict) and isinstance(data.get("path"), str):
         data["path"] = _locate_data(data["path"], run)
     if trust:
-        if os.getcwd() not in sys.path:
-            sys.path.insert(0, os.getcwd())
+        add_working_directory()
         return OmegaConf.create(content)
     check_untrusted(content, (Path.cwd(), run.path), lambda: _read_digests(run), folders)
     return OmegaConf.create(content)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from dlopt.base.wrapper import Wrapper
@@ -16,6 +18,21 @@ from dlopt.config.schema.signature import describe_mismatch, read_signature
 from dlopt.errors import did_you_mean
 
 Node = dict[str, Any]
+
+
+def add_working_directory() -> None:
+    """Let custom classes be imported from the working directory.
+
+    It comes last on sys.path: a statistics.py there must not replace the module that a library imports.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+
+
+def remove_working_directory() -> None:
+    """Let nothing be imported from the working directory, which may be someone else's, unless dlopt lies there."""
+    if not Path(__file__).resolve().is_relative_to(Path.cwd()):
+        sys.path[:] = [place for place in sys.path if place not in ("", os.getcwd())]
 
 
 def iter_nodes(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Node]]:
@@ -160,4 +177,4 @@ def _import_problem(target: str, error: Exception) -> str:
         return f"module {place} has no class {name}{did_you_mean(name, own)}"
     if not isinstance(cause, ImportError):
         return f"importing {target} fails: {locate_error(cause)}"
-    return f"cannot import {target} ({cause}); modules are looked for in the working directory and in Python's path"
+    return f"cannot import {target} ({cause}); modules are looked for in Python's path, then in the working directory"
