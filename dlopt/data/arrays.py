@@ -24,6 +24,8 @@ from dlopt.storage.fingerprint import digest_files
 EXACT = 2**24
 """Integers up to here are all different in float32."""
 SUFFIXES = (".npz", ".pt", ".npy")
+ROUNDING = 1e-3
+"""Largest error of float32, as a part of the range of the numbers: below, a thousand levels stay different."""
 LABEL = 70
 """Measured bytes per target while classes are encoded; text takes three times its own size more."""
 
@@ -34,7 +36,8 @@ class ArrayData(Data):
 
     Inputs are features (N, features), series (N, channels, length) or images (N, channels, height, width). uint8 is
     scaled to 0..1; other types become float32 unscaled. Targets are (N,), or (N, outputs) for numbers. Classes may be
-    any integers or text; they are counted from 0 in sorted order. Files are read as data: Python objects are refused,
+    any integers or text; they are counted from 0 in sorted order. Numbers that differ by little more than float32
+    rounds, such as times in seconds since 1970, are refused. Files are read as data: Python objects are refused,
     and so are arrays that exceed the available memory. Tensors of a .pt must be dense and must not share elements: save
     the .clone() of an expanded tensor.
 
@@ -81,6 +84,8 @@ class ArrayData(Data):
         cut = len(pairs) == 1 and saved is None
         _files.check_memory(files[0], sum(self._memory_needed(arrays[x], arrays[y], cut=cut) for x, y in pairs))
         xs = [self._inputs(arrays[x], x) for x, _ in pairs]
+        if saved is None:  # the range of the training data counts, which other data need not have
+            _check_rounding(arrays[self.inputs], self.inputs, "inputs", last=self.channels == "last")
         ys = [self._target(arrays[y], y, x, len(arrays[x])) for x, y in pairs]
         if len(xs) == 2 and (arrays[test[0]].dtype == np.uint8) != (arrays[self.inputs].dtype == np.uint8):
             types = f"{self.inputs} is {arrays[self.inputs].dtype}, {test[0]} {arrays[test[0]].dtype}"
@@ -183,6 +188,8 @@ class ArrayData(Data):
             raise OptionError("target", f"{self.target} and {self.target}_test are of different kinds or shapes")
         every = np.concatenate(ys)
         if kinds == {"numbers"}:
+            if saved is None:
+                _check_rounding(ys[0], self.target, "target")
             y = torch.from_numpy(every.astype(np.float32).reshape(len(every), -1))
             return y, y.shape[1], ()
         if every.ndim == 2:
@@ -243,6 +250,23 @@ def _check_finite(x: np.ndarray, array: np.ndarray, name: str, key: str) -> None
         value = array[(row, *rest)]
         more = f", and {count - 1} more are not" if count > 1 else ""
         raise OptionError(key, f"{name}: {value} in row {row}{column} (from 0) is not finite in float32{more}")
+
+
+def _check_rounding(array: np.ndarray, name: str, key: str, *, last: bool = False) -> None:
+    """Refuse numbers that differ by little more than the rounding error of float32, such as times in seconds."""
+    if array.dtype.itemsize < 4 or array.dtype == np.float32:
+        return
+    columns = (np.moveaxis(array, -1, 1) if last else array).reshape(len(array), -1)
+    low, high = columns.min(0).astype(np.float64), columns.max(0).astype(np.float64)
+    width = high - low
+    largest_error = np.maximum(np.abs(low), np.abs(high)) * 2.0**-24
+    for i in np.flatnonzero((width > 0) & (largest_error > ROUNDING * width)):
+        column = columns[:, i].astype(np.float64)
+        error = np.abs(column - column.astype(np.float32)).max()
+        if error > ROUNDING * width[i]:
+            place = f"{name}, column {i} (from 0)," if columns.shape[1] > 1 else name
+            spread = f"{place} holds numbers from {low[i]:.10g} to {high[i]:.10g}"
+            raise OptionError(key, f"{spread}, which float32 rounds by up to {error:.2g}; subtract their mean first")
 
 
 def _dtype_name(dtype: np.dtype) -> str:

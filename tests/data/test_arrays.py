@@ -187,6 +187,7 @@ ONE[2, 3] = np.nan
 HUGE = X.astype(np.float64)
 HUGE[4, 2] = 1e300
 
+TIMES = 1.7e9 + DRAW.uniform(0, 600, 60)
 REFUSED = {
     "no inputs": ({"X": X, "y": Y}, {}, "inputs", ["no array 'x' in", "there is X, y"]),
     "a similar name": ({"x": X, "label": Y}, {"target": "labels"}, "target", ["no array 'labels'", "did you mean label?"]),
@@ -196,6 +197,10 @@ REFUSED = {
     "the other half": ({"x": X, "y": Y, "y_test": Y}, {}, "path", ["has y_test but no x_test"]),
     "test shapes": ({"x": X, "y": Y, "x_test": X[:, :3], "y_test": Y}, {}, "path", ["x_test", "(3,)", "(4,)"]),
     "nan": ({"x": NAN, "y": Y}, {}, "inputs", ["x: nan in row 3, column 1", "2 more"]),
+    "times": ({"x": np.stack([Y, TIMES], 1), "y": Y}, {}, "inputs", ["x, column 1 (from 0), holds", "subtract their mean"]),
+    "times in series": ({"x": np.stack([TIMES, Y] * 2, 1).reshape(60, 2, 2), "y": Y}, {"channels": "last"}, "inputs", ["x, column 0"]),
+    "a target far from zero": ({"x": X, "y": 1e8 + X[:, 0].astype(float)}, {}, "target", ["y holds numbers from 99999", "by up to"]),
+    "large integers as numbers": ({"x": X, "y": TIMES.astype(int)}, {"kind": "numbers"}, "target", ["y holds numbers from 17000000"]),
     "one nan": ({"x": ONE, "y": Y}, {}, "inputs", ["x: nan in row 2, column 3"]),
     "nan in an image": ({"x": NAN.reshape(60, 2, 2), "y": Y}, {}, "inputs", ["row 3, position (0, 1)"]),
     "too large": ({"x": HUGE, "y": Y}, {}, "inputs", ["1e+300 in row 4, column 2", "float32"]),
@@ -227,6 +232,15 @@ REFUSED = {
 def test_refused(name, load):
     arrays, keys, key, words = REFUSED[name]
     assert_refused(lambda: load(arrays, **keys), key, *words)
+
+
+@pytest.mark.parametrize("column", [
+    1.7e9 + 128.0 * np.arange(60), 1e6 + DRAW.uniform(0, 1e6, 60), np.full(60, 1e9 + 0.1), TIMES - TIMES.mean()
+])  # fmt: skip
+def test_numbers_that_float32_tells_apart_are_accepted(load, column):
+    """These are exact, far apart, constant, or centered."""
+    data = load({"x": np.stack([column, column], 1), "y": Y})
+    np.testing.assert_allclose(sort_examples(data)[0][:, 0].numpy(), np.sort(column), rtol=1e-7)
 
 
 def test_paths_that_are_not_files(tmp_path):
