@@ -1,5 +1,7 @@
 """Splits of the examples into training and validation, subsets and label noise."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -9,12 +11,15 @@ from dlopt.prng import Key
 
 
 def hold_out(train: Split, fraction: float, key: Key) -> tuple[Split, Split | None]:
-    """Cut a random validation split of round(fraction N) examples from N; stratified if targets are classes."""
+    """Cut a random validation split of round(fraction N) examples from N; stratified if targets are classes.
+
+    The training split keeps an example of each class, if it is large enough.
+    """
     rows = _rows(train)
     count = round(fraction * len(rows))
     if count == 0:
         return train, None
-    return _cut(train, rows, _draw(train.targets[rows], count, key))
+    return _cut(train, rows, _draw(train.targets[rows], count, key, spare=1))
 
 
 def split_k_fold(train: Split, k: int, index: int, key: Key) -> tuple[Split, Split]:
@@ -33,9 +38,9 @@ def split_k_fold(train: Split, k: int, index: int, key: Key) -> tuple[Split, Spl
 
 
 def sample_subset(train: Split, size: int, key: Key) -> Split:
-    """Return a random subset of the given size, stratified by class."""
+    """Return a random subset of the given size, stratified by class, with an example of each class if it has room."""
     rows = _rows(train)
-    return Split(train.inputs, train.targets, rows[_draw(train.targets[rows], size, key)])
+    return Split(train.inputs, train.targets, rows[_draw(train.targets[rows], size, key, least=1)])
 
 
 def add_label_noise(train: Split, share: float, classes: int, key: Key) -> Split:
@@ -57,8 +62,11 @@ def _cut(split: Split, rows: Tensor, mask: Tensor) -> tuple[Split, Split]:
     return Split(split.inputs, split.targets, rows[~mask]), Split(split.inputs, split.targets, rows[mask])
 
 
-def _draw(targets: Tensor, count: int, key: Key) -> Tensor:
-    """Return a random mask of `count` examples, stratified by class, with quotas rounded by largest remainders."""
+def _draw(targets: Tensor, count: int, key: Key, *, least: int = 0, spare: int = 0) -> Tensor:
+    """Return a random mask of `count` examples, stratified by class, with quotas rounded by largest remainders.
+
+    It holds at least `least` examples of each class and leaves at least `spare`, if both are possible.
+    """
     order = torch.randperm(len(targets), generator=prng.generator(key))
     mask = torch.zeros(len(targets), dtype=torch.bool)
     if targets.is_floating_point():
@@ -69,6 +77,22 @@ def _draw(targets: Tensor, count: int, key: Key) -> Tensor:
     take = quota.floor().long()
     most = (quota - take).argsort(descending=True, stable=True)
     take[most[: count - int(take.sum())]] += 1
+    take = _move_into_bounds(take, quota, sizes.clamp(max=least), sizes - spare)
     for label, n in zip(classes, take.tolist(), strict=True):
         mask[order[targets[order] == label][:n]] = True
     return mask
+
+
+def _move_into_bounds(take: Tensor, quota: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Return counts within bounds and with the same sum, changed where they stay nearest to the quotas.
+
+    The counts are returned unchanged if the bounds do not allow their sum.
+    """
+    if not low.sum() <= take.sum() <= high.sum():
+        return take
+    bounded = take.clamp(low, high)
+    while missing := int(take.sum() - bounded.sum()):
+        sign = 1 if missing > 0 else -1
+        room = (high - bounded if missing > 0 else bounded - low) > 0
+        bounded[(sign * (quota - bounded)).masked_fill(~room, -math.inf).argmax()] += sign
+    return bounded

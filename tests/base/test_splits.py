@@ -32,9 +32,9 @@ def assert_partition(parts, whole):
 
 
 def assert_proportional(chosen, targets, rows):
-    for c in targets[rows].unique():
-        share = len(chosen) * (targets[rows] == c).sum() / len(rows)
-        assert abs((targets[chosen] == c).sum() - share) < 1
+    shares = [(c, len(chosen) * (targets[rows] == c).sum() / len(rows)) for c in targets[rows].unique()]
+    if all(1 <= share <= (targets[rows] == c).sum() - 1 for c, share in shares):  # else a class may be kept whole
+        assert all(abs((targets[chosen] == c).sum() - share) < 1 for c, share in shares)
 
 
 @some
@@ -147,3 +147,31 @@ def test_every_wrong_class_is_equally_likely():
     for offset in range(1, c):
         share = ((noisy - targets) % c == offset).double().mean()
         assert abs(share - 1 / (c - 1)) < 4 * ((1 / 3) * (2 / 3) / n) ** 0.5
+
+
+@some
+@given(targets=labels, fraction=fractions, key=keys, size=st.integers(1, 80))
+def test_the_training_split_keeps_every_class_if_it_can(targets, fraction, key, size):
+    whole, count = make_split(targets), len(targets.unique())
+    train, _ = splits.hold_out(whole, fraction, key)
+    assert len(targets[rows_of(train)].unique()) == min(count, len(train)) or len(train) < count
+    part = splits.sample_subset(whole, min(size, len(targets)), key)
+    assert len(targets[rows_of(part)].unique()) == count or len(part) < count
+
+
+def draw_by_largest_remainders(targets, count, key):
+    """Return the rows that a split without rare classes has always had."""
+    order = torch.randperm(len(targets), generator=prng.generator(key)).tolist()
+    sizes = targets.bincount().tolist()
+    take = [size * count // len(targets) for size in sizes]
+    remainders = sorted(range(len(sizes)), key=lambda c: -((sizes[c] * count) % len(targets)))
+    for c in remainders[: count - sum(take)]:
+        take[c] += 1
+    return sorted(i for c, n in enumerate(take) for i in [i for i in order if targets[i] == c][:n])
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.2, 0.5])
+def test_splits_without_rare_classes_are_those_of_largest_remainders(fraction):
+    targets = torch.tensor([0] * 17 + [1] * 31 + [2] * 12)
+    _, validation = splits.hold_out(make_split(targets), fraction, KEY)
+    assert sorted(rows_of(validation).tolist()) == draw_by_largest_remainders(targets, round(fraction * 60), KEY)

@@ -1,5 +1,6 @@
 """Notices about choices that have no effect in a run."""
 
+import numpy as np
 import pytest
 from helpers import compose_config
 
@@ -30,3 +31,17 @@ def test_components_that_a_network_does_not_use(overrides, expected):
 def test_epochs_next_to_steps():
     assert list_notices("arch=linear", "epochs=3", "steps=7") == ["epochs: steps=7 takes its place"]
     assert list_notices("arch=linear", "epochs=3", "steps=null") == []
+
+
+@pytest.mark.parametrize(("rare", "overrides", "expected"), [
+    (1, [()], []),  # it stays in the training split
+    (0, [()], []),
+    (1, [("validation.scheme=kfold", "validation.k=2", f"validation.fold={i}") for i in (0, 1)], ["; 1 in the validation split"]),
+    (1, [("data.train_size=2", "validation.fraction=0")], [""]),
+])  # fmt: skip
+def test_classes_that_the_training_split_lacks(rare, overrides, expected, tmp_path):
+    labels = ["a"] * 30 + ["b"] * 30 + ["c"] * rare
+    np.savez(tmp_path / "my.npz", x=np.random.default_rng(0).normal(size=(len(labels), 2)), y=labels)
+    keys = ["data=arrays", f"data.path={tmp_path / 'my.npz'}", "arch=linear", "batch_size=full"]
+    notices = [notice for more in overrides for notice in list_notices(*keys, *more)]
+    assert notices == [f"data: the training split has no example of c{end}" for end in expected]

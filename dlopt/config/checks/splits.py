@@ -13,6 +13,7 @@ from torch import Tensor
 from dlopt import parts, prng
 from dlopt.base import splits
 from dlopt.config.problems import Problems, describe_failure
+from dlopt.errors import join_truncated
 from dlopt.training.experiment import Settings, ValidationSettings
 
 
@@ -62,12 +63,34 @@ def split_dataset(
     if pair is None:
         return None
     train, validation = pair
+    _note_missing_classes(dataset, train, validation, problems)
     if data.label_noise > 0:
         if dataset.kind != "classes" or dataset.outputs < 2:
             problems.add("data.label_noise", "needs classes; the targets of this data are numbers")
             return None
         train = splits.add_label_noise(train, data.label_noise, dataset.outputs, prng.fold_in(seed, "label_noise"))
     return train, validation
+
+
+def _note_missing_classes(
+    dataset: parts.Dataset, train: parts.Split, validation: parts.Split | None, problems: Problems
+) -> None:
+    """Add a notice about classes of the data that the training split lacks."""
+    if dataset.kind != "classes":
+        return
+
+    def count(split: parts.Split | None) -> Tensor:
+        targets = torch.empty(0, dtype=torch.int64) if split is None else split.targets
+        targets = targets if split is None or split.rows is None else targets[split.rows]
+        return targets.bincount(minlength=dataset.outputs)
+
+    held_out = {"validation": count(validation), "test": count(dataset.test)}
+    absent = ((count(train) == 0) & (count(dataset.train) + held_out["test"] > 0)).nonzero().flatten().tolist()
+    if absent:
+        names = [dataset.names[i] if dataset.names else str(i) for i in absent]
+        rows = " and ".join(f"{n} in the {name} split" for name, c in held_out.items() if (n := int(c[absent].sum())))
+        where = f"; {rows}" if rows else ""
+        problems.notices.append(f"data: the training split has no example of {join_truncated(names)}{where}")
 
 
 def check_validation(validation: ValidationSettings, typed_keys: Collection[str], problems: Problems) -> None:
