@@ -18,6 +18,7 @@ from dlopt.config.compose import groups as compose_groups
 from dlopt.config.make_parts import Components, Override
 from dlopt.config.problems import Problems, format_error
 from dlopt.config.schema import targets
+from dlopt.errors import join_truncated
 from dlopt.objective.clipping import Clip
 from dlopt.training.experiment import Settings
 
@@ -62,6 +63,9 @@ def check_data_compatibility(dataset: parts.Dataset, components: Components, pro
     if kind != dataset.kind:
         remedy = {"classes": "loss=cross_entropy", "numbers": "loss=mse"}[dataset.kind]
         wrong = f"{type(loss).__name__} is for {kind}; the targets of this data are {dataset.kind}"
+        is_counted = bool(dataset.encoding) and all(name.lstrip("-").isdigit() for name in dataset.names)
+        if kind == "numbers" and is_counted:  # classes of the user's own data, such as ratings
+            remedy += f", or data.kind=numbers to predict {join_truncated(dataset.names)} as numbers"
         problems.add("loss", f"{wrong}: use {remedy}")
     for name, part in components.several["regularization"].items():
         if dataset.kind not in part.kinds:

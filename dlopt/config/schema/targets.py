@@ -117,10 +117,21 @@ def _check_arguments(
         elif key in supplied:
             problems.add(at, "is passed by dlopt itself; leave it out")
         elif key in parameters and (wrong := describe_mismatch(node[key], parameters[key].hint)):
-            problems.add(at, wrong)
+            problems.add(at, wrong + _suggest_quotes(at, node[key], parameters[key].hint))
     for key in names:
         if parameters[key].required and key not in node:
             problems.add(f"{path}.{key}", f"{name} needs it: add +{path}.{key}=...")
+
+
+def _suggest_quotes(key: str, value: Any, hint: Any) -> str:
+    """Return how to type a text that reads as a number, or nothing."""
+    items = value if isinstance(value, list) else [value]
+    texts = [str(x) if isinstance(x, int | float) else x for x in items]
+    if not texts or texts == items or describe_mismatch(texts if value is items else texts[0], hint):
+        return ""
+    quoted = ",".join(f"'{x}'" for x in texts)
+    text = f"[{quoted}]" if value is items else quoted
+    return f'; quote text: "{key}={text}"'
 
 
 def instantiate(node: Node, **supplied: Any) -> Any:
