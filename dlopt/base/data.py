@@ -41,7 +41,7 @@ class Dataset:
 
     outputs is the number of classes, or of numbers to predict; names, if given, are their names. encoding describes how
     user files became tensors, in numbers, text and lists. It is stored with the run, so that other files can be encoded
-    in the same way.
+    in the same way. notices are printed before a run starts.
     """
 
     train: Split
@@ -49,6 +49,7 @@ class Dataset:
     outputs: int
     names: tuple[str, ...] = ()
     encoding: Mapping[str, Any] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
 
     @property
     def kind(self) -> TargetKind:

@@ -94,6 +94,7 @@ def load_data(node: targets.Node, fitted: FittedDataState | None, problems: Prob
     if not isinstance(dataset, parts.Dataset):
         problems.add("data", f"load() must return a dlopt.parts.Dataset, got a {type(dataset).__name__}")
         return None
+    problems.notices += [f"data: {notice}" for notice in dataset.notices]
     return LoadedData(option, dataset) if check_dataset(dataset, problems) else None
 
 

@@ -8,6 +8,7 @@ lines either, and would replace ten lines of table.py.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections import Counter
@@ -20,9 +21,14 @@ import numpy as np
 from dlopt.data import _files
 from dlopt.errors import OptionError, join_truncated
 
-MISSING = frozenset({"", "na", "nan", "null", "?"})
+MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "?"})
 """Cells that stand for a missing value, in lower case."""
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
+}  # fmt: skip
+"""The encodings of files that begin with these bytes; UTF-16's mark begins that of UTF-32."""
 LARGEST = float(np.finfo(np.float32).max)
 WHOLE = 6
 """Bytes of memory per byte of a file while it is split into cells."""
@@ -34,27 +40,26 @@ Cell = str | None
 
 
 class TableCells(NamedTuple):
-    """The cells of a table, a list for each column, and the line of the file in which each row begins."""
+    """The cells of a table, a list for each column, and the line of the file in which each row begins.
+
+    has_index is whether the file has a first column without a name, which is left out.
+    """
 
     columns: dict[str, list[Cell]]
     lines: list[int]
+    has_index: bool = False
 
 
-def read_csv(file: Path, delimiter: str) -> TableCells:
+def read_csv(file: Path, delimiter: str, encoding: str) -> TableCells:
     """Read the cells of a CSV file without the spaces around them. Raise OptionError if the file is not a table."""
     content = _files.read_data_file(file)
     _files.check_memory(file, WHOLE * len(content))
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
-        raise OptionError("path", f"{file} is not in UTF-8: line {line} has the byte {byte:#04x}") from error
+    text = _decode(file, content, encoding)
     if not text.strip():
         raise OptionError("path", f"{file} is empty")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if delimiter == "auto":
-        header = text.lstrip().partition("\n")[0]
-        separator = max(DELIMITERS.values(), key=lambda d: len(next(csv.reader([header], delimiter=d))))
+        separator = max(DELIMITERS.values(), key=lambda d: _count_columns(text.lstrip(), d))
     else:
         separator = DELIMITERS.get(delimiter, delimiter)
         if len(separator) != 1 or separator in '"\r\n':
@@ -73,16 +78,46 @@ def read_csv(file: Path, delimiter: str) -> TableCells:
     except csv.Error as error:
         raise OptionError("path", f"{file}, line {reader.line_num}: {error}") from error
     names = rows[0]
-    _check_shape(file, names, rows, lines)
+    index = len(names) > 1 and not names[0]  # as pandas writes the index of a table
+    _check_shape(file, names, rows, lines, index=index)
     cells = [[None if cell.lower() in MISSING else cell for cell in row] for row in rows[1:]]
-    return TableCells({name: [row[i] for row in cells] for i, name in enumerate(names)}, lines[1:])
+    columns = {name: [row[i] for row in cells] for i, name in enumerate(names) if i or not index}
+    return TableCells(columns, lines[1:], index)
 
 
-def _check_shape(file: Path, header: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[int]) -> None:
-    if all(is_number(name) or name.lower() in MISSING for name in header):
+def _decode(file: Path, content: bytes, encoding: str) -> str:
+    """Return the text of a file; auto is UTF-8, or what its byte order mark says."""
+    name = encoding
+    if encoding == "auto":
+        name = next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
+    try:
+        return content.decode(name).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
+        remedy = "set data.encoding=latin-1, cp1252 or the name of another encoding"
+        raise OptionError("path", f"{file} is not in {name}: line {line} has the byte {byte:#04x}; {remedy}") from error
+    except (LookupError, UnicodeError) as error:
+        raise OptionError("encoding", f"must be auto or an encoding such as latin-1, got {encoding!r}") from error
+
+
+def _count_columns(text: str, delimiter: str) -> int:
+    """Return the number of columns in the header, whose names may contain line ends."""
+    try:
+        return len(next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)))
+    except csv.Error:
+        return 0
+
+
+def _check_shape(
+    file: Path, header: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[int], *, index: bool
+) -> None:
+    named = header[1:] if index else header
+    is_counted = list(named) == [str(i) for i in range(len(named))]  # as pandas writes columns without names
+    if not is_counted and all(is_number(name) or name.lower() in MISSING for name in header):
         raise OptionError("path", f"{file} begins with numbers; its first line must hold the names of the columns")
-    if "" in header:
-        raise OptionError("path", f"{file}: column {header.index('') + 1} has no name in the first line; give it one")
+    if "" in named:
+        column = header.index("", int(index)) + 1
+        raise OptionError("path", f"{file}: column {column} has no name in the first line; give it one")
     duplicates = [name for name, count in Counter(header).items() if count > 1]
     if duplicates:
         raise OptionError("path", f"{file} has more than one column named {join_truncated(duplicates)}; rename them")

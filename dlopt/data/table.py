@@ -28,17 +28,19 @@ FEW = 20
 
 @dataclass(frozen=True)
 class TableData(Data):
-    """Your own table: a CSV file in UTF-8 whose first line names the columns. One column is predicted from the others.
+    """Your own table: a CSV file whose first line names the columns. One column is predicted from the others.
 
     A column of numbers is one input, unchanged (preprocess=standardize gives it mean 0 and standard deviation 1). A
     column of text is one-hot encoded in sorted order. A column of numbers is refused if fewer than half of its rows
     hold text, and a column of text if more than half of its rows, and more than 20, are different. Empty cells, NA,
-    NaN, null and ? are missing values.
+    N/A, NaN, None, null and ? are missing values. A first column without a name, as pandas writes the index, is left
+    out.
 
     path                 the file
     target               the column to predict; its missing values cannot be filled
     drop                 columns to leave out
-    categorical          columns of numbers to encode as categories: codes, years, house numbers
+    categorical          columns of numbers to encode as categories: codes, years, house numbers; 1 and 1.0 are equal,
+                         and 01 is another code
     missing              refuse: report missing values; drop: leave out their rows; fill: replace numbers by the mean of
                          the training rows, and make missing text a category of its own, the last
     delimiter            the character between two cells, or comma, semicolon, tab, bar; auto: the one of these four
@@ -50,6 +52,7 @@ class TableData(Data):
     standardize_target   for numbers y: predict (y - mu) / sigma, with the mean mu and the standard deviation sigma
                          (divided by N) of the training rows. The squared error of the mean is then 1 there; R^2 does
                          not change
+    encoding             of the file: auto, UTF-8 or what its byte order mark says; or a name such as latin-1, cp1252
     """
 
     target: str | None
@@ -60,6 +63,7 @@ class TableData(Data):
     test_fraction: TestFraction
     kind: TargetKindOption
     standardize_target: bool
+    encoding: str
 
     def files(self) -> list[Path]:
         return [_files.find_file(self.path)]
@@ -72,7 +76,7 @@ class TableData(Data):
         (file,) = self.files()
         if "columns" not in encoding:
             raise OptionError("path", "a table needs a run that was trained on a table; this run was not")
-        table = read_csv(file, self.delimiter)
+        table = read_csv(file, self.delimiter, self.encoding)
         missing = [name for name in (*encoding["columns"], encoding["target"]) if name not in table.columns]
         if missing:
             trained = join_truncated(encoding["columns"])
@@ -83,7 +87,7 @@ class TableData(Data):
         return self._encode(self._drop_missing(TableCells(wanted, table.lines), encoding["target"]), encoding, file)
 
     def _dataset(self, file: Path) -> Dataset:
-        table = read_csv(file, self.delimiter)
+        table = read_csv(file, self.delimiter, self.encoding)
         target = self._check_names(list(table.columns))
         table = self._drop_missing(table, target)
         goal, names = self._targets(target, table)
@@ -108,7 +112,8 @@ class TableData(Data):
         }
         whole = self._encode(table, encoding, file)
         x, y = whole.train.inputs, whole.train.targets
-        return replace(whole, train=Split(x[train], y[train]), test=Split(x[test], y[test]))
+        notices = ("the first column has no name, as an index, and is left out",) if table.has_index else ()
+        return replace(whole, train=Split(x[train], y[train]), test=Split(x[test], y[test]), notices=notices)
 
     def _encode(self, table: TableCells, encoding: Mapping[str, Any], file: Path) -> Dataset:
         """Encode all rows; both splits hold them."""
@@ -157,7 +162,7 @@ class TableData(Data):
             if not complete:
                 raise OptionError("missing", "drop leaves no row: every row lacks a value; drop columns: data.drop")
             columns = {name: [cells[i] for i in complete] for name, cells in columns.items()}
-            return TableCells(columns, [table.lines[i] for i in complete])
+            return table._replace(columns=columns, lines=[table.lines[i] for i in complete])
         if target in holes:
             first = table.lines[columns[target].index(None)]
             rows = f"{format_count(holes[target], 'row')}, the first in line {first}"
@@ -168,7 +173,7 @@ class TableData(Data):
             remedy = f"set data.missing=drop, data.missing=fill or data.drop=[{','.join(holes)}]"
             count = format_count(sum(holes.values()), "value")
             raise OptionError("missing", f"{count} missing, in {where}, the first in line {first}; {remedy}")
-        return TableCells(columns, table.lines)
+        return table._replace(columns=columns)
 
     def _targets(self, name: str, table: TableCells) -> tuple[torch.Tensor, tuple[str, ...]]:
         """Return targets, (N,) classes or (N, 1) numbers in float64, and the names of the outputs."""
@@ -202,11 +207,27 @@ class TableData(Data):
                 return math.fsum(known) / len(known)
             remedy = f"or set data.categorical=[{name}] or data.drop=[{name}]"
             _refuse_mixed(name, table, "categorical", remedy)
-        categories = sorted(set(present))
+        categories = _merge_equal_numbers(sorted(set(present)))
         if name not in self.categorical and len(categories) > max(FEW, len(present) / 2):
             count = f"{len(categories)} different texts in {len(present)} rows, and each would be an input"
             raise OptionError("drop", f"{name} has {count}; set data.drop=[{name}] or data.categorical=[{name}]")
         return [*categories, *([None] if None in cells else [])]
+
+
+def _merge_equal_numbers(categories: list[str]) -> list[str]:
+    """Return the categories, only the first of those that are one number if all are numbers."""
+    if not all(map(is_number, categories)):
+        return categories
+    unique: dict[float | str, str] = {}
+    for category in categories:
+        number = _parse_code(category)
+        unique.setdefault(category if number is None else number, category)
+    return list(unique.values())
+
+
+def _parse_code(cell: Cell) -> float | None:
+    """Return the number that a category is, None for text and codes with leading zeros."""
+    return float(cell) if cell and is_number(cell) and not re.match(r"[-+]?0\d", cell) else None
 
 
 def _width(encoding: float | Sequence[Cell]) -> int:
@@ -221,6 +242,10 @@ def _fill(x: np.ndarray, name: str, table: TableCells, encoding: float | Sequenc
         return
     cells = table.columns[name]
     code = {category: i for i, category in enumerate(encoding)}
+    if all(category is None or is_number(category) for category in encoding):  # else 1.0 may name a version
+        by_number = {number: i for category, i in code.items() if (number := _parse_code(category)) is not None}
+        others = {cell: _parse_code(cell) for cell in set(cells) - code.keys()}
+        code |= {cell: by_number[number] for cell, number in others.items() if number in by_number}
     new = next((i for i, cell in enumerate(cells) if cell not in code), None)
     if new is not None:
         cell = "a missing value" if cells[new] is None else repr(cells[new])

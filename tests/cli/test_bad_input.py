@@ -210,6 +210,17 @@ CASES = {
     "an empty training split": ([*MINE, "data._target_=mine.FaultyData", "+data.how=empty"], ["data … nothing to train on"]),
     "too little held out": (["validation.fraction=0.0001"], ["validation.fraction … rounds to zero"]),
     # files of the user
+    "names of columns that need quotes": (
+        ["data=table", "data.path=my.csv", "data.target=2021", "data.drop=[3,a]", "loss=mse"],
+        ["2 problems", "data.target … got 2021; quote text: \"data.target='2021'\"", "quote text: \"data.drop=['3','a']\""],
+    ),
+    "a name that is not ASCII": (
+        ["data=table", "data.path=my.csv", "data.target=größe"], ["data.target … quote letters … \"data.target='größe'\""],
+    ),
+    "ratings as numbers": (
+        ["data=table", "data.path=my.csv", "data.target=rooms", "data.categorical=[size]", "loss=mse", "data.missing=drop"],
+        ["loss … or data.kind=numbers to predict 3, 4, 5 as numbers"],
+    ),
     "missing official files": (
         ["data=fashion_mnist", "data.path=empty", "data.url=null"], ["data.path … train-images-idx3-ubyte.gz … empty … data.url"],
     ),

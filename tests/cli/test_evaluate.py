@@ -278,3 +278,14 @@ def test_older_checkpoints_are_named_by_their_steps(here, capsys):
     assert len(steps) == 2
     assert f"kept checkpoint (step {steps[0]})" in evaluate(capsys, "--checkpoint", str(steps[0]))[0]
     assert f"it has best, last, {steps[0]}, {steps[1]}" in refuse(capsys, "--checkpoint", "1")
+
+
+def test_a_run_of_before_a_key_is_opened_with_the_value_that_it_had(here, capsys):
+    (here / "my.csv").write_text("a,y\n" + "".join(f"{i},{'uv'[i % 2]}\n" for i in range(40)))
+    keys = ["data=table", "data.path=my.csv", "data.target=y", "arch.widths=[4]", "batch_size=8", "epochs=1"]
+    assert main(["train", "-q", *keys]) == 0
+    lines = evaluate(capsys)
+    file = find_run().config_file
+    assert "  encoding: auto\n" in file.read_text()
+    file.write_text(file.read_text().replace("  encoding: auto\n", ""))
+    assert evaluate(capsys) == lines

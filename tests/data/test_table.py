@@ -140,7 +140,7 @@ def test_missing_numbers_become_the_training_mean_and_missing_text_a_category(lo
         assert x[row[i], 1:].tolist() == [float(i != 7 and i % 2 == 0), float(i != 7 and i % 2 == 1), float(i == 7)]
 
 
-@pytest.mark.parametrize("way", ["", "NA", "na", "NaN", "nan", "null", "NULL", "?", "  "])
+@pytest.mark.parametrize("way", ["", "NA", "na", "NaN", "nan", "null", "NULL", "?", "  ", "N/A", "None"])
 def test_every_spelling_of_a_missing_value(load, way):
     text = lines("x,z,y", [f"{i},{way if i == 3 else i},{i + 0.5}" for i in range(20)])
     words = ("1 value missing, in z (1), the first in line 5", "data.missing=drop", "data.drop=[z]")
@@ -167,7 +167,7 @@ def test_byte_order_marks_line_ends_empty_lines_spaces_and_quotes(load, end):
 
 
 cells = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=6).map(str.strip).filter(
-    lambda s: s and s.lower() not in ("na", "nan", "null", "?")
+    lambda s: s and s.lower() not in ("na", "n/a", "nan", "none", "null", "?") and not s.startswith("\ufeff")
 )  # fmt: skip
 
 
@@ -178,12 +178,54 @@ def test_what_the_csv_module_writes_is_read(tmp_path_factory, rows, delimiter):
     with file.open("w", newline="", encoding="utf-8") as out:
         csv.writer(out, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows([("one", "two"), *rows])
     columns = {"one": [a for a, _ in rows], "two": [b for _, b in rows]}
-    assert read_csv(file, "auto") == TableCells(columns, list(range(2, len(rows) + 2)))
+    assert read_csv(file, "auto", "auto") == TableCells(columns, list(range(2, len(rows) + 2)))
 
 
 def test_line_numbers_count_the_lines_inside_cells(load):
     text = 'x,t,y\n1,"a\nb\nc",1.5\n\n2,,2.5\n'
     assert_refused(lambda: load(text), "missing", "the first in line 6")
+
+
+@pytest.mark.parametrize(("codec", "option"), [
+    ("utf-16", "auto"), ("utf-32", "auto"), ("utf-8-sig", "auto"), ("utf-8-sig", "utf-8"), ("latin-1", "latin-1"),
+    ("cp1252", "cp1252"), ("utf-16-le", "utf-16-le"), ("utf-16", "utf-16"),
+])  # fmt: skip
+def test_encodings_of_a_file(load, codec, option):
+    text = lines("größe\tt\ty", [f"{i}\t{('Straße', 'Öl')[i % 2]}\t{i + 0.5}" for i in range(20)])
+    data = load(text.encode(codec), encoding=option)
+    assert list(data.encoding["columns"]) == ["größe", "t"]
+    assert data.encoding["columns"]["t"] == ["Straße", "Öl"]
+
+
+def test_a_name_may_contain_a_line_end(load):
+    text = 'x;"length\nin, or, about, cm";y\n' + "".join(f"{i};{2 * i};{i + 0.5}\n" for i in range(20))
+    assert list(load(text).encoding["columns"]) == ["x", "length\nin, or, about, cm"]
+
+
+def test_counted_columns_and_an_index_are_those_of_pandas(load):
+    rows = [f"{i},{2 * i},{i + 0.5}" for i in range(20)]
+    data = load(lines("0,1,2", rows), target="2")
+    assert (list(data.encoding["columns"]), data.notices) == (["0", "1"], ())
+    for header, target in ((",a,y", "y"), (",0,1", "1")):
+        data = load(lines(header, rows), target=target)
+        assert (data.shape, len(data.notices)) == ((1,), 1)
+        assert "first column has no name" in data.notices[0]
+        assert join_splits(data)[0].flatten().tolist() == [2 * i for i in range(20)]
+
+
+def test_equal_numbers_are_one_category_and_other_texts_are_not(load):
+    """Codes with leading zeros and names of versions are texts."""
+    spellings = {"1": 0, "1.0": 0, "+1": 0, "1e0": 0, "2.50": 1, "2.5": 1, "01": 2, "10": 3}
+    text = lines("i,code,y", [f"{i},{list(spellings)[i % 8]},{i + 0.5}" for i in range(80)])
+    data = load(text, categorical=["code"])
+    x = join_splits(data)[0][:, 1:]
+    assert x.shape[1] == 4
+    groups = {tuple(x[i].tolist()) for i in range(8)}
+    assert len(groups) == 4
+    for a, one in enumerate(spellings):
+        for b, other in enumerate(spellings):
+            assert torch.equal(x[a], x[b]) == (spellings[one] == spellings[other])
+    assert load(text.replace("+1", "x"), categorical=["code"]).shape == (1 + 8,)
 
 
 # ------------------------------------------------------------------------------------------------ refused
@@ -198,14 +240,17 @@ REFUSED = {
     "unknown target": (lines("price,x", ["1,2"] * 9), {"target": "prize"}, "target", ["no column 'prize'", "did you mean price?"]),
     "a first line of values": (lines("5.1,3.5,setosa", ["5.0,3.0,b"] * 9), {}, "target", ["no column 'y'", "first line must hold"]),
     "no first line": (lines("1,2", ["3,4"] * 9), {}, "path", ["begins with numbers", "names"]),
-    "a column without a name": (lines(",x,y", ["0,1,2"] * 9), {}, "path", ["column 1 has no name"]),
+    "a column without a name": (lines("x,,y", ["0,1,2"] * 9), {}, "path", ["column 2 has no name"]),
     "two columns of one name": (lines("x,x,y", ["0,1,2"] * 9), {}, "path", ["more than one column", "x"]),
     "fields": (lines("x,y", ["1,2", "1,2,3", "1,2", "4"]), {}, "path", ["line 3 has 3 cells for 2 columns", "1 other line"]),
     "empty": ("", {}, "path", ["is empty"]),
     "blank": ("\n \n", {}, "path", ["is empty"]),
     "no rows": ("x,y\n", {}, "path", ["no rows"]),
-    "latin-1": ("x,y\n1,2\n3,Stra\xdfe\n".encode("latin-1"), {}, "path", ["not in UTF-8", "line 3", "0xdf"]),
-    "utf-16": ("x,y\n1,2\n".encode("utf-16"), {}, "path", ["not in UTF-8", "line 1"]),
+    "latin-1": ("x,y\n1,2\n3,Stra\xdfe\n".encode("latin-1"), {}, "path", ["not in utf-8", "line 3", "0xdf", "data.encoding=latin-1"]),
+    "utf-16 without a mark": ("größe,y\n1,2\n".encode("utf-16-le"), {"encoding": "utf-8"}, "path", ["not in utf-8", "line 1"]),
+    "an unknown encoding": (numbers(), {"encoding": "latin-x"}, "encoding", ["auto or an encoding such as latin-1", "'latin-x'"]),
+    "an encoding of bytes": (numbers(), {"encoding": "hex"}, "encoding", ["'hex'"]),
+    "two columns without a name": (lines(",,y", ["0,1,2"] * 9), {}, "path", ["column 2 has no name"]),
     "an open quote": ('x,y\n1,2\n"3,4\n', {}, "path", ["my.csv, line"]),
     "unknown drop": (numbers(), {"drop": ["z"]}, "drop", ["no column 'z'", "x, y"]),
     "unknown categorical": (lines("city,y", ["a,b"]), {"categorical": ["cty"]}, "categorical", ["did you mean city?"]),
@@ -257,3 +302,12 @@ def test_a_missing_file_is_reported_with_similar_names(tmp_path):
     assert_refused(replace(PLAIN, path=str(tmp_path / "house.csv")).load, "path", "did you mean houses.csv?")
     assert_refused(replace(PLAIN, path=str(tmp_path)).load, "path", "is a folder", "houses.csv")
     assert_refused(PLAIN.load, "path", "data.path=...")
+
+
+def test_another_table_may_spell_numbers_in_another_way(load, tmp_path):
+    rows = [f"{i},{(1, 2)[i % 2]},{i + 0.5}" for i in range(20)]
+    data = load(lines("i,code,y", rows), categorical=["code"], standardize_target=False)
+    other = tmp_path / "other.csv"
+    other.write_text(lines("i,code,y", [row.replace(",1,", ",1.0,") for row in rows]))
+    same = replace(PLAIN, path=str(other), categorical=["code"]).load_like(data.encoding)
+    assert torch.equal(join_splits(data)[0], same.test.inputs)

@@ -14,7 +14,7 @@ from torch import nn
 from dlopt.base.data import Data, Dataset
 from dlopt.config.problems import ConfigError, Problems
 from dlopt.config.reopen import trusted_targets as trust_rule
-from dlopt.config.schema.renamed_keys import RENAMED_GROUPS
+from dlopt.config.schema.renamed_keys import ADDED_KEYS, RENAMED_GROUPS
 from dlopt.config.schema.targets import add_working_directory
 from dlopt.rundir.directory import RunDirectory, is_file_name
 from dlopt.storage.fingerprint import digest_files
@@ -53,6 +53,8 @@ def load_config(
         raise ConfigError([("run", f"{message} {RENAMED_GROUPS[old]}): train it again with this one")])
     content = transform(stored)
     data = content.get("data")
+    if isinstance(data, dict):
+        content["data"] = data = {**ADDED_KEYS.get(str(data.get("_target_")), {}), **data}
     if isinstance(data, dict) and isinstance(data.get("path"), str):
         data["path"] = _locate_data(data["path"], run)
     if trust:

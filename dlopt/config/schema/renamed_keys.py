@@ -34,6 +34,9 @@ RENAMED_KEYS: Mapping[str, Mapping[str, str]] = {
 }
 """Old and new names of keys, by the group below which they stand."""
 
+ADDED_KEYS: dict[str, dict[str, str]] = {"dlopt.data.table.TableData": {"encoding": "auto"}}
+"""Keys that a data option lacks in older runs, by its class, with the value that it had there."""
+
 
 def describe_renamed_key(key: str, current_names: Collection[str]) -> str | None:
     """Return `OLD is now NEW` if a part of an unknown dotted key has a new name that is among the known ones."""
