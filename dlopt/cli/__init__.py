@@ -7,6 +7,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from dlopt.cli.streams import prepare_streams
+
 COMMANDS = {
     "train": "dlopt.cli.train:train",
     "list": "dlopt.cli.list_options:list_options",
@@ -18,6 +20,8 @@ COMMANDS = {
     "tensorboard": "dlopt.cli.tensorboard:tensorboard",
     "completion": "dlopt.cli.completion:completion",
 }
+
+TRAINING_COMMANDS = ("train", "verify", "rerun")
 
 HELP = """\
 dlopt: a command-line laboratory for the optimization of deep networks
@@ -57,6 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the `dlopt` command. Return the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     command = argv[0] if argv else "--help"
+    with prepare_streams(lasting=command in TRAINING_COMMANDS):
+        return _run_command(command, argv)
+
+
+def _run_command(command: str, argv: Sequence[str]) -> int:
     if command in ("--help", "-h", "help"):
         print(HELP, end="")
         return 0

@@ -215,7 +215,10 @@ CASES = {
         ["2 problems", "data.target … got 2021; quote text: \"data.target='2021'\"", "quote text: \"data.drop=['3','a']\""],
     ),
     "a name that is not ASCII": (
-        ["data=table", "data.path=my.csv", "data.target=größe"], ["data.target … quote letters … \"data.target='größe'\""],
+        ["data=table", "data.path=my.csv", "data.target=größe"], ["data.target … letters that are not ASCII: \"data.target='größe'\""],
+    ),
+    "a path with an equals sign": (
+        ["data=table", "data.path=./k=1.csv"], ["data.path … quote = and … \"data.path='./k=1.csv'\""],
     ),
     "ratings as numbers": (
         ["data=table", "data.path=my.csv", "data.target=rooms", "data.categorical=[size]", "loss=mse", "data.missing=drop"],

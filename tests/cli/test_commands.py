@@ -2,6 +2,7 @@
 
 import fcntl
 import inspect
+import io
 import json
 import os
 import re
@@ -526,3 +527,43 @@ def test_modules_of_the_working_directory_do_not_replace_those_of_libraries(here
     process = start_python(here, "-m", "dlopt", *argv)
     assert (*process.communicate(), process.returncode) == ("", "", 0)
     assert RunDirectory(here / "sweep/0").status["status"] == "done"
+
+
+def open_closed_pipe():
+    """Return a stream whose reader has ended."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    return os.fdopen(writer, "w")
+
+
+OUTPUTS = {
+    "closed": lambda: None,
+    "a pipe without a reader": open_closed_pipe,
+    "a full disk": lambda: os.fdopen(os.open("/dev/full", os.O_WRONLY), "w"),
+    "ASCII": lambda: io.TextIOWrapper(io.BytesIO(), "ascii"),
+}
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_a_run_does_not_depend_on_its_output(output, here, monkeypatch):
+    for command in (["train", *BLOBS, "hydra.run.dir=run"], ["verify", "run", "--trust"]):
+        stream = OUTPUTS[output]()
+        for name in ("stdout", "stderr"):
+            monkeypatch.setattr(sys, name, stream)
+        assert main(command) == 0
+        assert sys.stdout is stream
+        if stream is not None:
+            stream.close()
+    assert RunDirectory("run").status["status"] == "done"
+
+
+@pytest.mark.parametrize("output", ["closed", "ASCII"])
+def test_commands_that_print_accept_any_encoding(output, here, monkeypatch):
+    assert main(["train", "-q", *BLOBS]) == 0
+    written = ""
+    for command in (["show"], ["runs"], ["list"], ["list", "optimizer", "adam"]):
+        stream = OUTPUTS[output]()
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert main(command) == 0
+        written += "" if stream is None else stream.buffer.getvalue().decode("ascii")
+    assert ("?" in written) == (output == "ASCII"), "otherwise the test shows nothing"

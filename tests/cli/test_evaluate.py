@@ -289,3 +289,16 @@ def test_a_run_of_before_a_key_is_opened_with_the_value_that_it_had(here, capsys
     assert "  encoding: auto\n" in file.read_text()
     file.write_text(file.read_text().replace("  encoding: auto\n", ""))
     assert evaluate(capsys) == lines
+
+
+def test_a_path_may_contain_an_equals_sign(here, capsys):
+    rows = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    (here / "k=1").mkdir()
+    np.savez(here / "k=1/a=b.npz", x=rows, y=np.arange(30) % 3)
+    keys = ["data=arrays", "data.path='k=1/a=b.npz'", "arch=mlp", "arch.widths=[4]", "batch_size=8", "epochs=1"]
+    assert main(["train", "-q", *keys, "hydra.run.dir='lr=1/run'"]) == 0
+    metrics = parse_metrics(evaluate(capsys, "lr=1/run", "--split", "all"))
+    for argument in ("k=1/a=b.npz", "./k=1/a=b.npz", "path=k=1/a=b.npz", str(here / "k=1/a=b.npz")):
+        capsys.readouterr()
+        assert main(["evaluate", "lr=1/run", "--data", argument]) == 0
+        assert parse_metrics(capsys.readouterr().out.splitlines()) == metrics

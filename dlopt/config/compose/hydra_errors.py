@@ -136,10 +136,8 @@ def _explain_override(override: str, error: Exception, static: StaticConfig) -> 
     if isinstance(error, OverrideParseException) or "Error parsing override" in text:
         if "=" not in override:
             return override, "is not a setting: write GROUP=OPTION or KEY=VALUE"
-        if "=" in value and not value.startswith(("'", '"', "[", "{")):
-            return key, f"""has an equals sign in its value, which must be quoted twice: "{key}='{value}'\""""
-        if not value.isascii() and "'" not in value:
-            return key, f"cannot be read: {override}; quote letters that are not ASCII: \"{key}='{value}'\""
+        if not value.startswith(("'", '"', "[", "{")) and ("=" in value or not value.isascii()):
+            return key, f"cannot be read; quote an equals sign and letters that are not ASCII: \"{key}='{value}'\""
         return key, f"cannot be read: {override} (a list is [a,b]; quote values with spaces, commas or brackets)"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")

@@ -52,7 +52,7 @@ def load_predictor(
         run,
         lambda saved: _select_config(saved, data, device),
         trust=trust,
-        folders=[Path(argument.rpartition("=")[2]).expanduser().parent for argument in data],
+        folders=[Path(_split_argument(argument)[1]).expanduser().parent for argument in data],
     )
     content, kind, warnings = load_checkpoint(run, checkpoint)
     fitted = FittedDataState(content["preprocessing"], content["encoding"], is_other_data=bool(data))
@@ -182,6 +182,12 @@ def load_checkpoint(run: RunDirectory, wanted: str = "best") -> LoadedCheckpoint
 # ------------------------------------------------------------------------------------------- other data
 
 
+def _split_argument(argument: str) -> tuple[str, str]:
+    """Return key and value of an argument of `--data`; the key is empty if it is a data set or an existing file."""
+    key, equals, value = argument.partition("=")
+    return ("", argument) if not equals or Path(argument).exists() else (key, value)
+
+
 def _replace_data(data: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
     """Return a run's data configuration with each argument of `--data` applied in order.
 
@@ -191,8 +197,8 @@ def _replace_data(data: Mapping[str, Any], arguments: Sequence[str]) -> dict[str
     node = {**data, "train_size": None, "label_noise": 0.0}
     options = compose_groups.list_option_names("data")
     for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if equals:
+        key, value = _split_argument(argument)
+        if key:
             key = key.removeprefix("data.")
             if key not in node:
                 keys = [f"data.{name}" for name in node if not name.startswith("_")]
