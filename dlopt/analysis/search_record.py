@@ -109,7 +109,7 @@ def find_best_run(folder: Path) -> tuple[RunRecord | None, str]:
     search = read_search(folder)
     runs = [r for t in search.trials for r in t.runs if r.status == "done"]
     ranked = sort_runs(search.objective, [r for r in runs if parse_number(r.metrics.get(search.objective)) is not None])
-    if search.higher_is_better != higher_is_better(search.objective):
+    if search.higher_is_better != higher_is_better(search.objective, merge_directions(runs)):
         ranked.reverse()
     return next(iter(ranked), None), search.objective
 
