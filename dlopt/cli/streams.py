@@ -7,8 +7,10 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, TextIO
+
+TYPE_CHECKING = False  # importing typing, or pathlib, would take a third of the time of `dlopt --help`
+if TYPE_CHECKING:
+    from typing import Any, TextIO
 
 
 class LastingFile(io.FileIO):
@@ -46,7 +48,7 @@ def prepare_streams(*, lasting: bool) -> Iterator[None]:
 
 def _prepare(stream: TextIO | None, *, lasting: bool) -> TextIO:
     if stream is None:  # it was closed before the process started
-        return Path(os.devnull).open("w")
+        return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     if not isinstance(stream, io.TextIOWrapper):
         return stream
     is_buffered = hasattr(stream.buffer, "raw")  # not with PYTHONUNBUFFERED
