@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Collection, Sequence
 from functools import partial
@@ -64,12 +65,14 @@ def _resume(name: str, rest: Sequence[str], flags: set[str]) -> int:
     trust = TRUST in flags
     sweep = find_sweep(name)
     if sweep is not None and (sweep / SWEEP_FILE).is_file():
+        from dlopt.runner.open_run import confine
         from dlopt.sweep.reopen import reopen_sweep
 
-        reopened = reopen_sweep(sweep, rest, trust=trust)
-        if not console.quiet:
-            print(f"resuming the sweep {display_path(sweep)}", file=sys.stderr)
-        return _start(reopened.arguments, flags, reopened.guard)
+        with contextlib.nullcontext() if trust else confine():
+            reopened = reopen_sweep(sweep, rest, trust=trust)
+            if not console.quiet:
+                print(f"resuming the sweep {display_path(sweep)}", file=sys.stderr)
+            return _start(reopened.arguments, flags, reopened.guard)
     misplaced = ", ".join(sorted(flags - {TRUST}))
     if misplaced:
         print(f"{misplaced}: {name} is not a sweep; dlopt show prints what a run has done", file=sys.stderr)
@@ -83,12 +86,10 @@ def _start(argv: Sequence[str], flags: Collection[str], guard: Guard | None = No
     guard: judges the runs of a sweep that is not trusted.
     """
     from dlopt.config.compose.hydra_app import HydraApp
-    from dlopt.config.schema.targets import add_working_directory, remove_working_directory
+    from dlopt.config.schema.targets import add_working_directory
 
     if guard is None:
         add_working_directory()
-    else:
-        remove_working_directory()
     invocation = Invocation(yes=YES in flags, dry_run=DRY_RUN in flags)
     sweep: SweepInvocation | None = None
     try:

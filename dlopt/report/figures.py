@@ -16,6 +16,7 @@ from dlopt.formatting import metric_label
 from dlopt.report import classification
 from dlopt.report.curves import Panel
 
+mpl.rcdefaults()  # a matplotlibrc in the working directory may be someone else's
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666", "#A03030")
 """Distinct for colour-blind readers (Okabe and Ito 2008), on white and in print."""
 STYLE: dict[Any, Any] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,20 @@ from dlopt.runner.execute import USAGE_ERROR
 
 if TYPE_CHECKING:
     from dlopt.rundir.directory import RunDirectory
+
+
+@contextlib.contextmanager
+def confine() -> Iterator[None]:
+    """Keep a run or sweep that is not trusted within the available memory, and away from the working directory."""
+    import torch
+
+    from dlopt.config.schema.targets import distrust_working_directory
+    from dlopt.storage import memory
+
+    # CUDA reserves far more address space than it uses, and would fail within a limit.
+    limit = contextlib.nullcontext() if torch.cuda.is_available() else memory.limit_memory()
+    with distrust_working_directory(), limit:
+        yield
 
 
 def open_run(
@@ -32,7 +46,6 @@ def open_run(
     from dlopt.rundir.directory import EarlierVersionError
     from dlopt.rundir.find import RunNotFound, find_sweep
     from dlopt.rundir.lock import LockedError
-    from dlopt.storage import memory
     from dlopt.storage.safe_read import to_printable
 
     place = name
@@ -42,10 +55,7 @@ def open_run(
         run.follow_links = trust
         place = display_path(run.path)
         run.check_version()
-        import torch  # after the message for an unknown name
-
-        # CUDA reserves far more address space than it uses, and would fail within a limit.
-        with contextlib.nullcontext() if trust or torch.cuda.is_available() else memory.limit_memory():
+        with contextlib.nullcontext() if trust else confine():  # after the message for an unknown name
             return act(run)
     except (RunNotFound, LockedError, EarlierVersionError) as error:
         message = str(error)

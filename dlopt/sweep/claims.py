@@ -81,9 +81,9 @@ def is_alive(worker: Mapping[str, Any]) -> bool:
     return bool(worker)  # a machine that is seen only in the database, where its heartbeats are checked
 
 
-def remove_worker_folder(folder: str) -> None:
-    """Remove the folder of a process that has ended. The study names it, so another folder is left as it is."""
-    if Path(folder).parent.name != WORKERS:
+def remove_worker_folder(folder: str, sweep: Path) -> None:
+    """Remove the folder of a process of this sweep that has ended. The study may name any other folder: it stays."""
+    if Path(folder).resolve().parent != (sweep / WORKERS).resolve():
         return
     with contextlib.suppress(OSError):
         (Path(folder) / "lock.json").unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from dlopt.analysis.aggregate import aggregate_values, collect_objectives
 from dlopt.config.compose.nested_options import from_hydra
 from dlopt.metrics.names import Statistic
 from dlopt.rundir.directory import RunDirectory
+from dlopt.storage.safe_read import to_printable
 from dlopt.sweep.claims import Outcome
 from dlopt.sweep.pruning import Pruner
 from dlopt.sweep.space import Space
@@ -100,7 +101,7 @@ class Plan:
     def title(self, point: Sequence[Any], repeat: Repeat) -> str:
         """Return the overrides that tell a run from the others."""
         varying = [axis.to_label(value) for axis, value in zip(self.space.axes, point, strict=True)]
-        return " ".join(from_hydra(o) for o in (*varying, *repeat.overrides))
+        return to_printable(" ".join(from_hydra(o) for o in (*varying, *repeat.overrides)))
 
     def is_decided(self, endings: Sequence[Ending]) -> bool:
         """Return whether a trial is over with these endings, regardless of how the other runs would end."""

@@ -37,6 +37,8 @@ PLAIN_HYDRA_KEY = re.compile(
     r"hydra\.sweep\.dir|hydra\.launcher\.workers|hydra\.sweeper\.(?!params\b|storage\b)[a-z]\w*(\.[a-z]\w*)?"
 )
 """The keys of Hydra that a sweep may set by itself; the others name code, files or variables."""
+LONGEST_RANGE = 1_000_000
+"""Largest number of values of a range."""
 KEY = re.compile(r"[A-Za-z]\w*(\.\w*[A-Za-z0-9])*", re.ASCII)
 """A key of the configuration. Neither `_target_` nor another key with which Hydra builds components is one."""
 
@@ -83,6 +85,8 @@ def reopen_sweep(folder: Path, arguments: Sequence[str], *, trust: bool) -> Reop
 
     problems = Problems()
     path = display_path(folder)
+    if "${" in str(folder):
+        raise ConfigError([("resume", f"{path} would be read as an interpolation by Hydra; rename the directory")])
     try:
         content = read_json(folder / SWEEP_FILE, SMALL)
         command = _read_texts(content, "command")
@@ -112,7 +116,7 @@ def reopen_sweep(folder: Path, arguments: Sequence[str], *, trust: bool) -> Reop
     guard = None if trust else Guard(folder, (groups.CONF, *typed_folders), frozenset(digests))
     if guard is not None:
         for word in former:
-            if not is_plain(word, guard.folders, (Path.cwd(), folder)):
+            if not is_plain(word, guard.folders, folder):
                 problems.add("resume", _refuse(folder, word))
         problems.attempt(partial(check_writable, folder))
     problems.raise_if_any()
@@ -124,34 +128,37 @@ def reopen_sweep(folder: Path, arguments: Sequence[str], *, trust: bool) -> Reop
 def list_resume_flags(command: Sequence[str], folders: Sequence[Path]) -> list[str]:
     """Return the flags that resuming a search needs, given its command and its folders of user-defined options."""
     words = [word for word in command if _key(word) != "hydra.sweep.dir"]
-    needs_trust = bool(folders) or not all(is_plain(word, (groups.CONF,), (Path.cwd(),)) for word in words)
+    needs_trust = bool(folders) or not all(is_plain(word, (groups.CONF,)) for word in words)
     return ["--trust"] if needs_trust else []
 
 
 @lru_cache(maxsize=4096)
-def is_plain(word: str, folders: tuple[Path, ...], journals: tuple[Path, ...] = ()) -> bool:
+def is_plain(word: str, folders: tuple[Path, ...], sweep: Path | None = None) -> bool:
     """Return whether a word of a command can only choose an option of these folders or set a plain value.
 
-    journals: folders in which the journal of the study may lie.
+    sweep: directory of the sweep, in which the journal of its study may lie.
     """
-    from hydra.errors import HydraException
+    try:
+        return _judge(word, folders, sweep)
+    except (ValueError, OverflowError, RecursionError):
+        return False
 
+
+def _judge(word: str, folders: tuple[Path, ...], sweep: Path | None) -> bool:
     key, equals, text = word.partition("=")
     if not equals or "${" in text:
         return False
     if key in groups.SWEEP_GROUPS:
         return text in groups.list_option_names(key)
+    if not (KEY.fullmatch(key) or PLAIN_HYDRA_KEY.fullmatch(key)):
+        return False
+    values = list(_iter_values(word))
     if key == STORAGE:
-        return text.endswith(".log") and any(Path(text).resolve().is_relative_to(f.resolve()) for f in journals)
+        file = Path(str(values[0])).resolve()
+        return sweep is not None and file.suffix == ".log" and file.is_relative_to(sweep.resolve())
     if key.startswith("hydra"):
-        return bool(PLAIN_HYDRA_KEY.fullmatch(key)) and _has_plain_values(word)
-    if not KEY.fullmatch(key):
-        return False
+        return bool(PLAIN_HYDRA_KEY.fullmatch(key)) and all(map(_is_plain_value, values))
     group = to_hydra(word, folders).lstrip("+").partition("=")[0].partition("@")[0]
-    try:
-        values = list(_iter_values(word))
-    except HydraException:
-        return False
     if "." not in group and any((folder / group).is_dir() for folder in folders):
         options = {name for folder in folders for name in groups.list_option_names(group, folder)}
         chosen = [name for value in values for name in (value if isinstance(value, list) else [value])]
@@ -160,26 +167,29 @@ def is_plain(word: str, folders: tuple[Path, ...], journals: tuple[Path, ...] = 
     return not names_class and all(map(_is_plain_value, values))
 
 
-def _has_plain_values(word: str) -> bool:
+def _iter_values(word: str) -> Iterator[Any]:
+    """Yield the values of an override: one, or the values of an axis, or the ends of an interval or a range.
+
+    Raises ValueError for what Hydra cannot parse, and for a range of too many values.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Glob, QuotedString, Transformer
     from hydra.errors import HydraException
 
     try:
-        return all(map(_is_plain_value, _iter_values(word)))
-    except HydraException:
-        return False
-
-
-def _iter_values(word: str) -> Iterator[Any]:
-    """Yield the values of an override: one, or the values of an axis, or the ends of an interval."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import Glob, QuotedString, Transformer
-
-    override = OverridesParser.create().parse_override(word)
+        override = OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        raise ValueError(word) from error
     if not override.is_sweep_override():
         yield override.value()
     elif override.is_interval_sweep():
         interval: Any = override.value()
         yield from (interval.start, interval.end)
+    elif override.is_range_sweep():
+        steps: Any = override.value()
+        if not abs(steps.stop - steps.start) <= LONGEST_RANGE * abs(steps.step):
+            raise ValueError(word)
+        yield from (steps.start, steps.stop, steps.step)
     elif not isinstance(override.value(), Glob):  # a glob selects existing options
         for value in override.sweep_iterator(Transformer.identity):
             yield value.text if isinstance(value, QuotedString) else value

@@ -232,7 +232,7 @@ class Study:
         # Machines seen only in the database come last: a process that ended long ago sends no heartbeat either.
         optuna.storages.fail_stale_trials(self.study)
         for folder in filter(None, dead_folders):
-            remove_worker_folder(folder)
+            remove_worker_folder(folder, self.folder)
 
     def _fail(self, trial_id: int) -> None:
         """Mark a trial as interrupted, unless it has ended."""

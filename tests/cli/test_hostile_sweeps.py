@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -12,6 +13,7 @@ from helpers import read_tree
 
 from dlopt.cli import main
 from dlopt.config.compose import groups
+from dlopt.config.schema.targets import distrust_working_directory
 from dlopt.sweep.reopen import is_plain
 
 SECRET = os.urandom(16).hex()
@@ -133,6 +135,11 @@ WORDS = {
     "a database": "hydra.sweeper.storage='sqlite:///../elsewhere/s.db'",
     "a server": "hydra.sweeper.storage='postgresql://127.0.0.1:1/x'",
     "a journal elsewhere": "hydra.sweeper.storage=../elsewhere/s.log",
+    "a journal elsewhere after a blank": "hydra.sweeper.storage= /tmp/elsewhere/s.log",
+    "a journal of the user": "hydra.sweeper.storage=notes.log",
+    "a range without an end": "seed=range(1000000000)",
+    "a range without steps": "seed=range(1,2,0)",
+    "a number of many digits": f"seed={'9' * 5000}",
 }  # fmt: skip
 
 
@@ -149,6 +156,8 @@ def test_a_word_that_is_not_plain_is_refused(name, place, capsys):
         (("data=table", "data.path=../elsewhere/private.csv", "loss=mse"), "data.path"),
         (("init=pretrained", "init.run=../elsewhere"), "init.run"),
         (("data=mnist1d", "data.path=../elsewhere"), "data.path"),
+        (("data=mnist", "data.path=../elsewhere", "data.verify=false"), "data.path"),
+        (("data=table", "data.path=../elsewhere", "loss=mse"), "data.path"),
         (("data=fashion_mnist", "data.url=http://127.0.0.1:1/"), "data.url"),
         (("optimizer=torch_optim", "optimizer.name=Evil"), "optimizer.name"),
     ],
@@ -193,7 +202,7 @@ def test_a_sweep_with_links_is_refused(what, place, capsys):
 
 def test_only_folders_of_processes_are_removed(place, capsys):
     """The study names the folder of each process that was lost."""
-    victim = place.parent / "elsewhere" / "running"
+    victim = place.parent / "elsewhere" / ".workers"
     victim.mkdir()
     (victim / "lock.json").write_text("{}")
     log = place / "sweep/study.log"
@@ -203,6 +212,33 @@ def test_only_folders_of_processes_are_removed(place, capsys):
     log.write_text(text.replace('"state": 1', '"state": 0'))
     main(RESUME)
     assert (victim / "lock.json").read_text() == "{}"
+
+
+def test_a_directory_named_like_an_interpolation_is_refused(place, capsys, monkeypatch):
+    monkeypatch.setenv("SECRET", str(place.parent / "elsewhere/new"))
+    (place / "sweep").rename(place / "${oc.env:SECRET}")
+    for flags in ([], ["--trust"]):
+        assert main(["train", "resume=${oc.env:SECRET}", "hydra.sweeper.n_trials=3", *flags]) == 2
+        assert "rename the directory" in capsys.readouterr().err
+    assert not (place.parent / "elsewhere/new").exists()
+
+
+def test_words_do_not_control_the_terminal(place, capsys):
+    set_command(place, "name=a,'\033]0;taken\007'")
+    for name in ("0", "1", ".workers"):
+        shutil.rmtree(place / "sweep" / name)
+    (place / "sweep/study.log").unlink()
+    assert main([word for word in RESUME if word != "-q"]) == 0
+    out, err = capsys.readouterr()
+    assert "taken" in out
+    assert "\033" not in out + err
+
+
+def test_processes_that_a_sweep_starts_import_nothing_from_the_working_directory(place, monkeypatch):
+    with distrust_working_directory():
+        (place / "ctypes.py").write_text((place / "evil.py").read_text())
+        subprocess.run([sys.executable, "-c", "import ctypes"], check=True)
+    assert not (place.parent / "canary").exists()
 
 
 def test_the_words_of_every_option_are_plain():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -114,12 +115,14 @@ def _check_files(data: Mapping[str, Any], folders: Sequence[Path], digests: Call
     option = trust_rule.find_class(data.get("_target_"))
     if option is None or not issubclass(option, Data):
         return
-    try:
+    files: Sequence[Path] = ()
+    with contextlib.suppress(Exception):  # building and loading the data will fail too, and report the error
         files = option(**{key: value for key, value in data.items() if key != "_target_"}).files()
-    except Exception:  # building and loading the data will fail too, and report the error
-        return
+    path, is_recorded = data.get("path"), bool(files)
+    if not files and isinstance(path, str) and data.get("verify") is not True and os.path.lexists(path):
+        files = [Path(path).expanduser()]  # with verify only official files are read
     outside = [file for file in files if not _is_inside(file, folders)]
-    if outside and (not (known := digests()) or digest_files(files) not in known):
+    if outside and not (is_recorded and (known := digests()) and digest_files(files) in known):
         wrong = f"names a file of yours, {outside[0]}, which is not the one that was read before"
         remedy = f"{trust_rule.TRUST_ADVICE}, or evaluate another one with --data FILE"
         raise ConfigError([("data.path", f"{wrong}; {remedy}")])

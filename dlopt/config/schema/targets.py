@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import os
@@ -29,10 +30,24 @@ def add_working_directory() -> None:
         sys.path.append(os.getcwd())
 
 
-def remove_working_directory() -> None:
-    """Let nothing be imported from the working directory, which may be someone else's, unless dlopt lies there."""
+@contextlib.contextmanager
+def distrust_working_directory() -> Iterator[None]:
+    """Let nothing be imported from the working directory, which may be someone else's, unless dlopt lies there.
+
+    This holds for the processes that are started in this block, too: torch's compiler starts Python in this directory.
+    """
+    path, former = list(sys.path), os.environ.get("PYTHONSAFEPATH")
     if not Path(__file__).resolve().is_relative_to(Path.cwd()):
         sys.path[:] = [place for place in sys.path if place not in ("", os.getcwd())]
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+        if former is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = former
 
 
 def iter_nodes(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Node]]:
