@@ -34,6 +34,10 @@ class Loss:
         """Return the mean loss, shape (), of outputs (B, outputs) and the targets of a batch."""
         raise NotImplementedError
 
+    def constant_loss(self, labels: Tensor) -> float | None:
+        """Return the mean loss of the best constant output for these labels, (N,); None if it is not known."""
+        return None
+
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Return metrics, shape (...), of outputs (..., N, outputs) and targets (..., N[, outputs]).
 

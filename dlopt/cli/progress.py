@@ -116,6 +116,8 @@ class Progress(Observer):
         }[status]
         rate = summary.get("steps_per_second")
         print(headline + (f" ({rate:,.0f} steps per second)" if rate and status == "done" else ""))
+        if status == "done" and (message := run.status["message"]):
+            print(f"warning: {message}")
         lines = {}
         if status == "interrupted":
             lines[f"dlopt train resume={path}{' --trust' * uses_custom_code(run)}"] = "resumes where it stopped"

@@ -125,10 +125,14 @@ def _print_run(run: RunDirectory, *, everything: bool) -> None:
     console.print(record.name, style="bold")
     start = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.started))
     progress = "" if record.progress is None else f" at {record.progress:.0%}"
-    message = f": {record.message}" if record.message else ": its process is gone" if record.status == "dead" else ""
+    is_warning = record.status == "done"  # not the reason of the end
+    reason = "its process is gone" if record.status == "dead" else "" if is_warning else record.message
+    message = f": {reason}" if reason else ""
     duration = "" if record.seconds is None else f", {format_duration(record.seconds)} of training"
     console.print(f"{record.status}{progress}{message}; started {start} on {host}{duration}")
     console.print(to_printable(describe_origin(run.status)))
+    if is_warning and record.message:
+        console.print(f"warning: {record.message}")
 
     settings = record.settings if everything else find_non_defaults(record.settings)
     title = "settings:" if everything else "not the defaults:" if settings else "every setting is the default"

@@ -44,5 +44,8 @@ class NegativeLogLikelihood(Loss):
             return -(targets * outputs).sum(-1).mean()
         return -outputs.gather(-1, targets.unsqueeze(-1)).mean()
 
+    def constant_loss(self, labels: Tensor) -> float:
+        return functional.entropy(labels)
+
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         return functional.compute_by_name(self.metrics, outputs, targets)

@@ -82,6 +82,12 @@ def r2(outputs: Tensor, targets: Tensor) -> Tensor:
     return 1.0 - residual / spread.masked_fill(constant | (spread == 0), math.nan)
 
 
+def entropy(labels: Tensor) -> float:
+    """Return the entropy of the classes' shares among these labels, (N,), in nats."""
+    shares = labels.bincount().double() / len(labels)
+    return torch.special.entr(shares).sum().item()
+
+
 _METRICS = {metric.__name__: metric for metric in (accuracy, error, top5, auc, r2)}
 
 

@@ -26,6 +26,7 @@ from dlopt.rundir.writer import RunWriter
 from dlopt.training import checkpointing
 from dlopt.training.batches import Examples
 from dlopt.training.best import Lane, summarize
+from dlopt.training.chance import describe_chance_level
 from dlopt.training.checkpointing import AveragedWeights, CheckpointSaver
 from dlopt.training.control import TrainingControl
 from dlopt.training.due import Intervals
@@ -290,13 +291,20 @@ class Recorder:
                 seconds=self.seconds,
                 steps_per_second=self._steps_per_second(),
             )
-            is_infinite = f"the loss is not finite, seen after step {self.training.step}"
-            lane.run.finish(status, summary, is_infinite if status == "diverged" else "")
+            lane.run.finish(status, summary, self._explain(i, status))
             self.summaries[lane.index] = summary
         stay = sorted(set(range(len(self.lanes))) - {i for i, _ in leaving})
         self.lanes = [self.lanes[i] for i in stay]
         if self.lanes:
             self._select_lanes(torch.tensor(stay, device=self.training.device))
+
+    def _explain(self, i: int, status: Status) -> str:
+        """Return what there is to say about the end of a lane besides its status."""
+        if status == "diverged":
+            return f"the loss is not finite, seen after step {self.training.step}"
+        if status != "done":
+            return ""
+        return describe_chance_level(self.lanes[i].experiment, self.training.histories[i])
 
     def _test(self, averaged: AveragedWeights | None) -> list[dict[str, float]]:
         """Return metrics of the test split, which is used only here.
