@@ -91,6 +91,11 @@ class SweepScreen:
             self._live.start()
         return self
 
+    def show_notice(self, notice: str) -> None:
+        """Print a notice about the search."""
+        if not console.quiet:
+            print(f"note: {to_printable(notice)}", file=sys.stderr)
+
     def show_plan(self, outlook: DryRunPlan) -> None:
         """Print what a search would do."""
         print_sweep_plan(outlook)

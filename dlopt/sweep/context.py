@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 class SweepDisplay(Protocol):
     """Shows a search."""
 
+    def show_notice(self, notice: str) -> None:
+        """Show a notice about the search, before it begins."""
+
     def begin(self, plan: Plan, study: Study) -> SearchObserver:
         """Show that a search begins or resumes. Return its observer."""
 

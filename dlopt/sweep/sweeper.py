@@ -32,7 +32,7 @@ from dlopt.sweep.context import SweepInvocation
 from dlopt.sweep.cost_forecast import MAX_SAMPLE_POINTS, DryRunPlan, forecast_cost
 from dlopt.sweep.options import SweeperOptions
 from dlopt.sweep.plan import Plan
-from dlopt.sweep.samplers import Sampler, sample
+from dlopt.sweep.samplers import Sampler, describe_repeated_points, sample
 from dlopt.sweep.space import find_disagreements, parse_space
 from dlopt.sweep.storage import JOURNAL, load_or_create_study, load_study, open_storage, translate_errors
 from dlopt.sweep.validate import config_dir_flag, count_points, make_plan, select_checked_points
@@ -71,6 +71,8 @@ def sweep(arguments: Sequence[str], config: DictConfig, context: Any, invocation
     batch_size = keys.max_batch_size or (10 if keys.sampler == "tpe" else min(total, 1_000_000))
     workers = _make_workers(config, context, invocation, batch_size)
     checked = CheckedSweep(keys, plan, total, problems, next(iter(config_dir_flag(config)[1:]), None))
+    if notice := describe_repeated_points(space, checked.sampler, total):
+        invocation.display.show_notice(notice)
     if invocation.dry_run:
         is_external = isinstance(workers, hydra_launcher.HydraLauncherWorkers)  # which may run fewer at once
         invocation.display.show_plan(checked.plan_dry_run(composer, 1 if is_external else workers.count))
@@ -125,7 +127,7 @@ class CheckedSweep:
         study = self._join_existing_study()
         finished = set() if study is None else study.finished_ordinals()
         remaining = [n for n in range(self.total) if n not in finished] if finished else range(self.total)
-        plan, sampler = self.plan, self._sampler
+        plan, sampler = self.plan, self.sampler
         guess = replace(sampler, name="random") if sampler.name == "tpe" else sampler
         examples = sorted(Random(0).sample(remaining, min(len(remaining), MAX_SAMPLE_POINTS)))
         points = [point for ordinal in examples if (point := sample(plan.space, guess, ordinal)) is not None]
@@ -241,7 +243,7 @@ class CheckedSweep:
         if not study.get_trials(deepcopy=False):
             self._check_unused()
         self.plan = replace(self.plan, space=self.plan.space.with_order_of(former))
-        joined = Study(storage, study, self.plan.space, self._sampler, self.total, self.plan.folder)
+        joined = Study(storage, study, self.plan.space, self.sampler, self.total, self.plan.folder)
         least = max(joined.finished_ordinals(), default=-1) + 1
         if least > self.total:
             message = f"must be at least {least}, the number of points tried so far; got {self.total}"
@@ -277,5 +279,6 @@ class CheckedSweep:
         return "maximize" if self.plan.higher_is_better else "minimize"
 
     @property
-    def _sampler(self) -> Sampler:
+    def sampler(self) -> Sampler:
+        """Return how points are chosen."""
         return Sampler(self.keys.sampler, self.keys.seed, self.keys.tpe)

@@ -73,6 +73,15 @@ def test_the_listed_points_are_those_that_run(sampler, here, capsys):
     assert re.findall(r"^\d/4  (.*?)  ", capsys.readouterr().out, re.MULTILINE) == titles
 
 
+def test_a_search_of_identical_runs_is_announced(here, capsys):
+    search = ["-m", "hydra/sweeper=random", "hydra.sweeper.n_trials=3", "optimizer.lr=0.1"]
+    assert main([*DRY, *search, "optimizer=sgd,adam"]) == 0
+    assert main(["train", *BLOBS, *search, "optimizer=sgd,adam", "epochs=1"]) == 0
+    notices = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert len(notices) == 2
+    assert all("of the 3 points repeat earlier ones" in line for line in notices)
+
+
 def test_an_existing_sweep_lists_its_remaining_points(train_once, here, capsys):
     search = ["-m", "hydra/sweeper=random", "hydra.sweeper.n_trials=2", "optimizer.lr=interval(0.01,0.1)"]
     train_once("train", "-q", *BLOBS, *search, "hydra.sweep.dir=s")

@@ -10,7 +10,14 @@ from scipy import stats
 from studies import make_sampler, open_study, open_study_storage
 
 from dlopt.sweep.claims import Outcome
-from dlopt.sweep.samplers import make_tpe_sampler, sample, sample_sobol, sample_uniform
+from dlopt.sweep.samplers import (
+    count_repeated_points,
+    describe_repeated_points,
+    make_tpe_sampler,
+    sample,
+    sample_sobol,
+    sample_uniform,
+)
 from dlopt.sweep.space import Choice, Interval, Space
 from dlopt.sweep.study import Study
 
@@ -55,6 +62,35 @@ def test_uniform_numbers_are_uniform_over_ordinals_and_seeds():
         [x for seed in range(700) for x in sample_uniform(3, seed, 1)],
     ):
         assert stats.kstest(numbers, "uniform").pvalue > 1e-3
+
+
+FEW = Space((Choice("rule", ("sgd", "adam")), Interval("size", 1, 3, log=False, step=1, whole=True)), ())
+
+
+@pytest.mark.parametrize("name", ["random", "qmc", "tpe", "grid"])
+def test_points_that_repeat_earlier_ones_are_counted(name):
+    sampler = make_sampler(name)
+    assert count_repeated_points(SPACE, sampler, 50) == 0
+    if name != "grid":
+        assert count_repeated_points(FEW, sampler, 200) == 194  # by then each of the six has come up
+    if name in ("random", "qmc"):
+        points = [sample(FEW, sampler, ordinal) for ordinal in range(5)]
+        assert count_repeated_points(FEW, sampler, 5) == sum(p in points[:i] for i, p in enumerate(points))
+
+
+def test_many_repeated_points_are_reported_with_their_number_and_the_remedy():
+    random = make_sampler("random")
+    choices = Space(FEW.axes[:1], ())
+    for space, total, words in (
+        (choices, 20, ["18 of the 20 points", "only 2 points; run each of them once with hydra/sweeper=grid"]),
+        (FEW, 10**9, ["at least ", "only 6 points; name the values instead of intervals"]),
+    ):
+        text = describe_repeated_points(space, random, total)
+        assert text.startswith("hydra.sweeper.n_trials: ")
+        assert all(word in text for word in words)
+    seeds = Space((Choice("seed", tuple(map(str, range(1000)))),), ())
+    assert 0 < count_repeated_points(seeds, random, 100) < 10
+    assert describe_repeated_points(seeds, random, 100) == ""
 
 
 # ------------------------------------------------------------------------------------------------ TPE
