@@ -26,6 +26,8 @@ MAX_AXES = 12
 COLUMNS = 3
 MAX_LINES = 6
 """Largest number of values of a second hyperparameter for which the first has one line per value."""
+MIN_BOX = 5
+"""Smallest number of trials with a box."""
 MAX_TICKS = 10
 """Largest grid with a tick for each value."""
 MAX_LABELED_CELLS = 15
@@ -44,7 +46,7 @@ Places = Sequence[tuple[float, TrialRecord]]
 def plot_search(
     search: SearchRecord, heading: str, order: Sequence[str] = (), heat: Sequence[str] = ()
 ) -> dict[str, Figure]:
-    """Return all figures of a search by name.
+    """Return all figures of a search by name. The history is left out if the order of the trials means nothing.
 
     order   keys of hyperparameters, most important first
     heat    the two keys of the map; by default the first two of the order, or of the search
@@ -53,7 +55,7 @@ def plot_search(
     def rank(keys: Sequence[str]) -> list[SearchAxis]:
         return sorted(search.axes, key=lambda a: keys.index(a.key) if a.key in keys else len(keys))
 
-    figures = {"history": plot_history(search, heading)}
+    figures = {} if search.axes and search.sampler in ("", "grid") else {"history": plot_history(search, heading)}
     if search.axes:
         figures["effects"] = plot_effects(search, rank(order)[:MAX_AXES], heading)
     if len(search.axes) > 1:
@@ -75,7 +77,7 @@ def plot_history(search: SearchRecord, heading: str) -> Figure:
         if best:
             x = [*(t.number for t in search.trials if t.value is not None), search.trials[-1].number]
             axes.step(x, [*best, best[-1]], where="post", color=COLOURS[2], linewidth=1.8, label="best so far")
-        _plot_marks(axes, places, edge)
+        _plot_marks(axes, search, places, edge)
         numbers = [t.number for t in search.trials] or [0]
         margin = max(0.5, 0.02 * (numbers[-1] - numbers[0]))
         axes.set_xlim(numbers[0] - margin, numbers[-1] + margin)
@@ -88,8 +90,8 @@ def plot_history(search: SearchRecord, heading: str) -> Figure:
 def plot_effects(search: SearchRecord, shown: Sequence[SearchAxis], heading: str) -> Figure:
     """Plot the objective against each hyperparameter: every trial, and the mean with its standard deviation.
 
-    Each value of a choice has a box from the first to the third quartile, with the median. If two hyperparameters were
-    searched and the other one has few values, a numeric one has one line for each of them.
+    A choice has a box from quartile to quartile, with the median, for each value with at least MIN_BOX trials. If two
+    hyperparameters were searched and the other has few values, a numeric one has one line for each of them.
     """
     columns = min(COLUMNS, len(shown))
     rows = -(-len(shown) // columns)
@@ -124,9 +126,8 @@ def plot_heat_map(search: SearchRecord, across: SearchAxis, up: SearchAxis, head
         if not is_scatter:
             width, height = (0.75 * n + 2.6 for n in (axes.get_xlim()[1], axes.get_ylim()[1]))
             figure.set_size_inches(min(max(width, 5.0), MAX_INCHES), min(max(height, 3.6), MAX_INCHES))
-        figure.colorbar(
-            picture, ax=axes, label=f"{'' if is_scatter else 'mean '}{_label_objective(search)}", shrink=0.9
-        )
+        label = f"{'' if is_scatter else 'mean '}{_label_objective(search)}"
+        figure.colorbar(picture, ax=axes, label=label, shrink=0.9)
         return add_heading(figure, heading)
 
 
@@ -145,8 +146,8 @@ def _set_value_axis(axes: Any, search: SearchRecord, *, has_label: bool = True) 
     ends = [v + side * sd for v, sd in pairs if sd for side in (-1, 1) if low <= v <= high]
     room = 0.02 * (max([high, *ends]) - min([low, *ends]))  # shows that error bars end inside the frame
     low, high = min([low, *(end - room for end in ends)]), max([high, *(end + room for end in ends)])
-    needs_marks = any(t.state in MARKS for t in search.trials) or any(not low <= v <= high for v in values)
-    strip = (1 + len(MARKS)) * LANE * (high - low) if needs_marks else 0.0
+    has_marks = _select_marks(search) or any(not low <= v <= high for v in values)
+    strip = (1 + len(_select_marks(search))) * LANE * (high - low) if has_marks else 0.0
     low, high = (low - strip, high) if search.higher_is_better else (low, high + strip)
     axes.set_ylim(low, high)
     if has_label:
@@ -175,12 +176,17 @@ def _plot_trials(axes: Any, search: SearchRecord, places: Places, *, size: float
         axes.scatter(outside, [edge] * len(outside), s=size * 1.4, marker=marker, label="worse than shown", **style)
 
 
-def _plot_marks(axes: Any, places: Places, edge: float) -> None:
-    """Mark the trials without a value."""
+def _select_marks(search: SearchRecord) -> dict[str, tuple[str, str]]:
+    """Return the marks of the states that occur in a search."""
+    return {state: mark for state, mark in MARKS.items() if any(t.state == state for t in search.trials)}
+
+
+def _plot_marks(axes: Any, search: SearchRecord, places: Places, edge: float) -> None:
+    """Mark the trials without a value, in a lane for each state that occurs."""
     worse = min(axes.get_ylim(), key=lambda end: abs(edge - end))
-    for lane, (state, (marker, colour)) in enumerate(MARKS.items(), 1):
+    for lane, (state, (marker, colour)) in enumerate((marks := _select_marks(search)).items(), 1):
         x = [x for x, t in places if t.state == state]
-        y = edge + (worse - edge) * lane / (1 + len(MARKS))
+        y = edge + (worse - edge) * lane / (1 + len(marks))
         if x:
             axes.scatter(x, [y] * len(x), s=24, marker=marker, color=colour, alpha=0.7, linewidths=1.2, label=state)
 
@@ -203,7 +209,7 @@ def _plot_numeric(axes: Any, search: SearchRecord, axis: SearchAxis, other: Sear
     else:
         _plot_trials(axes, search, places, size=14, edge=edge)
         _plot_means(axes, levels, "mean ± sd", COLOURS[1], has_bars=False)
-    _plot_marks(axes, places, edge)
+    _plot_marks(axes, search, places, edge)
 
 
 def _plot_means(axes: Any, levels: Sequence[Level], label: str, colour: str, *, has_bars: bool) -> None:
@@ -222,7 +228,7 @@ def _plot_means(axes: Any, levels: Sequence[Level], label: str, colour: str, *, 
 def _plot_choice(axes: Any, search: SearchRecord, axis: SearchAxis, edge: float) -> None:
     """Plot the panel of a choice: a box for each value, and its trials next to each other."""
     levels = group_by_level(axis, search.trials)
-    boxes = [level for level in levels if len(level.values) > 1]
+    boxes = [level for level in levels if len(level.values) >= MIN_BOX]
     if boxes:
         grey = {"color": "#666666"}
         axes.boxplot(
@@ -236,7 +242,7 @@ def _plot_choice(axes: Any, search: SearchRecord, axis: SearchAxis, edge: float)
     means = [(level.position, level.mean) for level in levels if level.mean is not None]
     if means:
         axes.plot(*zip(*means, strict=True), "D", color=COLOURS[1], markersize=5, label="mean", zorder=3)
-    _plot_marks(axes, places, edge)
+    _plot_marks(axes, search, places, edge)
     _set_level_ticks(axes.xaxis, levels)
     axes.set_xlim(-0.6, max(len(levels), 1) - 0.4)
 
@@ -327,7 +333,9 @@ def _plot_cells(axes: Any, search: SearchRecord, across: SearchAxis, up: SearchA
     best = search.best
     if best is not None and best.number in column and best.number in row:
         corner = (column[best.number] - 0.5, row[best.number] - 0.5)
-        axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=COLOURS[1], linewidth=2.2, clip_on=False))
+        style: dict[str, Any] = {"fill": False, "edgecolor": COLOURS[1], "linewidth": 2.2, "clip_on": False}
+        axes.add_patch(Rectangle(corner, 1, 1, label="contains the best trial", **style))
+        add_legend(axes.figure)
     _set_level_ticks(axes.xaxis, columns)
     _set_level_ticks(axes.yaxis, rows)
     return picture

@@ -1,5 +1,6 @@
 """Figures of a search: drawn without warnings for trials in any state."""
 
+import dataclasses
 import random
 
 import matplotlib as mpl
@@ -9,7 +10,7 @@ from matplotlib.image import imread
 from dlopt.analysis.search_axis import SearchAxis, make_choice_axis
 from dlopt.analysis.search_record import SearchRecord, TrialRecord
 from dlopt.report import search_figures
-from dlopt.report.figures import STYLE, save_figure
+from dlopt.report.figures import COLOURS, STYLE, save_figure
 
 RATE = SearchAxis("optimizer.lr", (), 1e-4, 1.0, log=True)
 RATES = make_choice_axis("optimizer.lr", ["0.001", "0.01", "0.1"])
@@ -31,7 +32,7 @@ def search(axes, count, states=("done",), *, higher=False, sd=None, spread=1.0):
         state = states[i % len(states)]
         value = 1.0 + rng.random() * spread if state == "done" else None
         trials.append(TrialRecord(i, None, (), {a.key: sample(a) for a in axes}, state, value, sd))
-    return SearchRecord(None, tuple(axes), "val/loss", higher, tuple(trials), repeats=1 if sd is None else 3)
+    return SearchRecord(None, tuple(axes), "val/loss", higher, tuple(trials), "random", repeats=1 if sd is None else 3)
 
 
 def make_trials(values):
@@ -155,3 +156,37 @@ def test_the_ends_of_bars_are_inside_the_frame(name):
     sd = record.trials[0].sd
     assert low < min(values) - sd
     assert max(values) + sd < high
+
+
+@pytest.mark.parametrize("sampler", ["grid", "random", "tpe", "qmc", ""])
+def test_only_a_search_whose_order_means_something_has_a_history(sampler):
+    record = dataclasses.replace(CASES["a grid"], sampler=sampler)
+    assert ("history" in search_figures.plot_search(record, "")) == (sampler not in ("grid", ""))
+    assert list(search_figures.plot_search(dataclasses.replace(record, axes=()), "")) == ["history"]
+
+
+@pytest.mark.parametrize(("count", "boxes"), [(4, 0), (5, 1)])
+def test_a_few_trials_of_a_choice_have_no_box(count, boxes):
+    figure = search_figures.plot_effects(
+        search([SearchAxis("optimizer", ("sgd",))], count), [SearchAxis("optimizer", ("sgd",))], ""
+    )
+    assert sum(line.get_color() == COLOURS[1] and line.get_linewidth() == 1.8 for line in figure.axes[0].lines) == boxes
+
+
+def test_only_states_that_occur_take_space():
+    """The strip for marks is as high as the lanes in it and one more."""
+    heights = []
+    for states in (("done",), ("done", "failed"), ("done", "failed", "pruned")):
+        trials = make_trials([1.0, 2.0])
+        trials = (*trials, *(TrialRecord(9, None, (), {}, s, None) for s in states[1:]))
+        low, high = (
+            search_figures.plot_history(SearchRecord(None, (), "val/loss", False, trials), "").axes[0].get_ylim()
+        )
+        heights.append((high - low) / 1.12)  # of the values with their margins
+    assert heights == pytest.approx([1.0, 1.0 + 2 * search_figures.LANE, 1.0 + 3 * search_figures.LANE])
+
+
+def test_the_frame_of_a_map_is_explained():
+    record = CASES["a grid of two"]
+    (legend,) = search_figures.plot_heat_map(record, *record.axes, "").legends
+    assert [text.get_text() for text in legend.get_texts()] == ["contains the best trial"]
