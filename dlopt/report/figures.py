@@ -14,11 +14,12 @@ from matplotlib.ticker import MaxNLocator
 
 from dlopt.formatting import metric_label
 from dlopt.report import classification
-from dlopt.report.curves import Panel
+from dlopt.report.curves import Panel, widen_limits
 
 mpl.rcdefaults()  # a matplotlibrc in the working directory may be someone else's
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666", "#A03030")
 """Distinct for colour-blind readers (Okabe and Ito 2008), on white and in print."""
+DASHES = ("-", "--", "-.", ":")
 STYLE: dict[Any, Any] = {
     "font.size": 10.0, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
     "axes.titlelocation": "left", "axes.titleweight": "bold", "legend.frameon": False, "figure.dpi": 150,
@@ -30,7 +31,8 @@ FENCE = 3.0
 """Values worse than the worse quartile by this many interquartile ranges are drawn at the edge."""
 COLUMNS = 4
 """Panels in a row of small multiples."""
-UNITS = {"accuracy": "accuracy (share)", "error": "error (share)"}
+CURVE_COLUMNS = 3
+"""Largest number of panels of curves in a row."""
 
 
 def save_figure(figure: Figure, file: Path) -> None:
@@ -65,35 +67,45 @@ def compute_limits(values: Sequence[float], higher: bool) -> tuple[float, float]
     low, high = min(values), max(values)
     low, high = (max(low, lower - fence), high) if higher else (low, min(high, upper + fence))
     room = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
-    return low - room, high + room
+    return widen_limits(low - room, high + room)
 
 
 def plot_curves(panels: Sequence[Panel], heading: str) -> Figure:
-    """Plot one panel for each metric, side by side, with one legend: training is dashed, validation is solid."""
+    """Plot one panel for each metric: training is dashed, validation is solid.
+
+    There is one legend if the panels have the same lines, otherwise one in each panel with several lines.
+    """
+    rows = -(-len(panels) // CURVE_COLUMNS)
+    columns = -(-len(panels) // rows)  # four panels are two rows of two
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(5.0 * len(panels), 3.6), layout="constrained")
+        figure = Figure(figsize=(5.0 * columns, 3.6 * rows), layout="constrained")
         for i, panel in enumerate(panels):
-            _plot_panel(figure.add_subplot(1, len(panels), i + 1), panel)
-        count = max((len(p.curves) for p in panels), default=0)
-        if count > 1:
-            handles, labels = figure.axes[0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside lower center", ncols=min(4, count))
+            _plot_panel(figure.add_subplot(rows, columns, i + 1), panel)
+        lines = [[(c.label, c.colour, c.dash) for c in panel.curves] for panel in panels]
+        longest = max(lines, key=len)
+        if all(line in longest for each in lines for line in each):
+            if len(longest) > 1:
+                handles, labels = figure.axes[lines.index(longest)].get_legend_handles_labels()
+                figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
+        else:
+            for axes, each in zip(figure.axes, lines, strict=True):
+                if len(each) > 1:
+                    axes.legend(fontsize=8)
         return add_heading(figure, heading)
 
 
 def _plot_panel(axes: Axes, panel: Panel) -> None:
     for curve in panel.curves:
         colour = COLOURS[curve.colour % len(COLOURS)]
-        style = "--" if curve.is_dashed else ("-", "-.", ":")[curve.colour // len(COLOURS) % 3]
-        axes.plot(curve.x, curve.y, style, color=colour, label=curve.label, linewidth=1.6)
+        axes.plot(curve.x, curve.y, DASHES[curve.dash], color=colour, label=curve.label, linewidth=1.6)
         if curve.spread is not None:
             y, sd = np.asarray(curve.y), np.asarray(curve.spread)
             axes.fill_between(curve.x, y - sd, y + sd, color=colour, alpha=0.18, linewidth=0)
-    name = panel.metric.rpartition("/")[2]
+    axes.set_ylim(*widen_limits(*axes.get_ylim()))
     axes.set_title(panel.title)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylabel(UNITS.get(name, metric_label(name)))
+    axes.set_ylabel(metric_label(panel.metric.rstrip("/").rpartition("/")[2]))
 
 
 def plot_confusion(targets: np.ndarray, predictions: np.ndarray, names: Sequence[str], heading: str) -> Figure:

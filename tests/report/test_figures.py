@@ -14,7 +14,7 @@ ODD = r"a $\frac{ dollar$"
 
 def draw_figures(name):
     """Draw every kind of figure with this text in all places."""
-    curves = [Curve(name, [0.0, 1.0], [1.0, 2.0]), Curve(name, [0.0], [1.0], None, 1, True)]
+    curves = [Curve(name, [0.0, 1.0], [1.0, 2.0]), Curve(name, [0.0], [1.0], None, 1, 1)]
     panel = Panel(name, name, curves)
     yield figures.plot_curves([panel, panel], name)
     yield figures.plot_confusion(np.array([0, 1]), np.array([1, 1]), (name, "b"), name)
@@ -36,3 +36,31 @@ def test_a_matrix_of_many_classes_has_a_bounded_size_and_more_are_refused():
     assert many.max() < 45
     with pytest.raises(ValueError, match=f"{MAX_PLOT_CLASSES + 1} classes is too large to draw"):
         figures.plot_confusion(np.arange(2), np.arange(2), list(map(str, range(MAX_PLOT_CLASSES + 1))), "")
+
+
+@pytest.mark.parametrize("middle", [0.5, -300.0])
+def test_a_nearly_constant_curve_is_not_magnified(middle):
+    for wave, least in ((1e-5, True), (0.1, False)):
+        y = [middle * (1 + wave * (-1) ** i) for i in range(9)]
+        (axes,) = figures.plot_curves([Panel("loss", "val/loss", [Curve("", list(range(9)), y)])], "").axes
+        low, high = axes.get_ylim()
+        assert (low + high) / 2 == pytest.approx(middle)
+        assert (high - low == pytest.approx(0.02 * abs(middle), rel=1e-3)) == least
+    limits = figures.compute_limits([middle, middle * (1 + 1e-5)], higher=False)
+    assert limits[1] - limits[0] == pytest.approx(0.02 * abs(middle), rel=1e-3)
+
+
+@pytest.mark.parametrize(("count", "shape"), [(1, (1, 1)), (3, (1, 3)), (4, (2, 2)), (5, (2, 3))])
+def test_many_panels_are_in_rows(count, shape):
+    figure = figures.plot_curves([Panel("", "loss", [Curve("a", [1.0], [1.0])])] * count, "")
+    assert figure.axes[0].get_gridspec().get_geometry() == shape
+
+
+def test_panels_with_other_lines_have_their_own_legends():
+    one, two = Curve("a", [1.0], [1.0]), Curve("b", [1.0], [1.0], colour=1)
+    same = figures.plot_curves([Panel("", "loss", [one, two]), Panel("", "accuracy", [one])], "")
+    assert [len(legend.get_texts()) for legend in same.legends] == [2]
+    other = Curve("layer", [1.0], [1.0])  # has the colour of the first line
+    differing = figures.plot_curves([Panel("", "loss", [one, two]), Panel("", "norm", [other])], "")
+    assert not differing.legends
+    assert [axes.get_legend() is not None for axes in differing.axes] == [True, False]
