@@ -22,6 +22,11 @@ def split_outside_brackets(text: str) -> list[str]:
     return parts
 
 
+def split_names(text: str) -> list[str]:
+    """Return the names in a comma-separated list."""
+    return [name for name in text.split(",") if name]
+
+
 def metric_label(metric: str) -> str:
     """Return the title of a metric in a figure."""
     return {"r2": "R²", "auc": "AUC", "top5": "top-5 accuracy"}.get(metric, metric)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -70,6 +71,23 @@ def read_runs(folder: Path) -> list[RunRecord]:
         read_run(path, path.name if path == folder else str(path.relative_to(folder))) for path in list_runs(folder)
     ]
     return sorted(runs, key=lambda r: (r.started, r.name))
+
+
+def add_row_values(records: Sequence[RunRecord], names: Collection[str]) -> list[RunRecord]:
+    """Return the records with these metrics of their last rows, which summaries do not have: those of diagnostics."""
+    if not names:
+        return list(records)
+    found = [{k: v for k, v in _read_last_values(r.path).items() if k in names} for r in records]
+    return [replace(r, metrics=values | r.metrics) for r, values in zip(records, found, strict=True)]
+
+
+def _read_last_values(path: Path) -> dict[str, Any]:
+    """Return the last value of each name in the rows of a run; a diagnostic need not be in the last row."""
+    values: dict[str, Any] = {}
+    with contextlib.suppress(ValueError, OSError):  # such as rows that are too many
+        for row in RunDirectory(path).iter_rows():
+            values |= row or {}
+    return _to_plain(values)
 
 
 def read_run(path: Path, name: str) -> RunRecord:

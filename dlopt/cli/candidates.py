@@ -19,9 +19,9 @@ USAGES = {
     " --info all|config|defaults|defaults-tree|plugins|searchpath --hydra-help --trust"
     " --dry-run --yes",
     "list": "GROUP OPTION --help",
-    "show": "RUN|SWEEP --all --png FILE --heat KEY --help",
+    "show": "RUN|SWEEP --all --plot METRIC --png FILE --title TEXT --heat KEY --help",
     "runs": "SWEEP|DIR --where OVERRIDE --sort METRIC|KEY --reverse --over KEY --across KEY --columns METRIC|KEY --all"
-    " --csv --markdown --png FILE --tensorboard DIR --help",
+    " --csv --markdown --png FILE --title TEXT --tensorboard DIR --help",
     "evaluate": "RUN --split train|val|test|all --checkpoint best|last|average|STEP --data DATA|FILE"
     " --device auto|cpu|cuda --png FILE --trust --quiet -q --help",
     "verify": "RUN --from STEP --to STEP --all --trust --quiet -q --help",
@@ -194,6 +194,7 @@ KINDS: dict[str, Callable[[str, CompletionLine], Iterable[str]]] = {
     "OPTION": complete_options,
     "KEY": complete_keys,
     "OVERRIDE": complete_overrides,
+    "TEXT": lambda word, line: [],
 }
 
 

@@ -16,6 +16,7 @@ from dlopt.analysis.run_table import (
     Condition,
     RunGroup,
     RunRecord,
+    add_row_values,
     group_runs,
     read_runs,
     sort_groups,
@@ -23,6 +24,7 @@ from dlopt.analysis.run_table import (
 )
 from dlopt.analysis.search_record import build_search
 from dlopt.errors import did_you_mean
+from dlopt.formatting import split_names
 from dlopt.report import tables
 from dlopt.report.search_text import format_best_line
 from dlopt.report.text_table import DIM, TextTable, apply_style
@@ -40,9 +42,12 @@ EPILOG = """\
   dlopt runs last --over seed                       mean and standard deviation over seeds
   dlopt runs last --over seed --across optimizer    one metric as a table, with a column per optimizer
   dlopt runs last --over seed --png                 their curves, with bands
+  dlopt runs last --png --columns val/loss,gradient/norm --title 'Six optimizers'
   dlopt runs last --over seed --tensorboard         mean and band of each line as runs for TensorBoard
   dlopt runs --csv > runs.csv                       every setting and metric
   dlopt runs --over seed --csv > means.csv          for each metric the columns METRIC mean, METRIC sd, METRIC n
+
+A name that only rows have, such as gradient/norm of a diagnostic, stands for its last value.
 
 Only settings in which the runs differ are shown; a narrow terminal shows all of them and omits metrics. Flags with
 lists can be repeated. A mean is over runs that are done; of several runs with one configuration and seed, the newest
@@ -68,10 +73,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--sort", metavar="KEY", help="sort by a setting or metric, the best first (default: by time)")
     parser.add_argument("--reverse", action="store_true", help="reverse the order")
     over = "mean and sd over runs that differ in KEY, such as seed; of repeated runs the newest finished one counts"
-    several: dict[str, Any] = {"action": "extend", "type": _split_names, "default": []}  # repeated flags add up
+    several: dict[str, Any] = {"action": "extend", "type": split_names, "default": []}  # repeated flags add up
     parser.add_argument("--over", **several, metavar="KEY", help=over)
     parser.add_argument("--across", metavar="KEY", help="one metric, with a column for each value of KEY")
-    parser.add_argument("--columns", **several, metavar="A,B", help="settings and metrics to show")
+    parser.add_argument(
+        "--columns", **several, metavar="A,B", help="settings and metrics to show; with --png the metrics to draw"
+    )
     parser.add_argument("--all", action="store_true", help=f"all runs; a terminal shows the latest {MAX_SHOWN}")
     as_csv = (
         "every setting and metric, or --columns, as CSV; with --over: METRIC mean, METRIC sd and METRIC n (of runs)"
@@ -79,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--csv", action="store_true", help=as_csv)
     parser.add_argument("--markdown", action="store_true", help="a Markdown table")
     parser.add_argument("--png", nargs="?", const="", metavar="FILE", help="draw the curves (default outputs/reports/)")
+    parser.add_argument("--title", metavar="TEXT", help="the title of the picture (default: the folder)")
     means = "with --over: write mean and band as runs for TensorBoard (default outputs/reports/)"
     parser.add_argument("--tensorboard", nargs="?", const="", metavar="DIR", help=means)
     return parser
@@ -88,6 +96,8 @@ def runs(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     args = build_parser().parse_args(argv)
     try:
+        if args.title is not None and args.png is None:
+            raise ValueError("--title is for a picture: add --png")
         folder = find_folder(args.folder)
         if args.folder and folder != Path(args.folder) and not args.csv:
             print(f"{to_printable(args.folder)} is {display_path(folder)}", file=sys.stderr)
@@ -125,16 +135,13 @@ def get_terminal_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def _split_names(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
-
-
 def _select_records(records: list[RunRecord], args: Any) -> list[RunRecord]:
     """Filter and sort the records; raise ValueError for a key that no run has."""
-    names = {*RECORD_FIELDS, *(k for r in records for k in (*r.settings, *r.metrics))}
     conditions = [Condition.parse(text) for text in args.where]
-    keys = [*(c.key for c in conditions), args.sort, args.across, *args.over, *args.columns]
-    for key in filter(None, keys):
+    keys = [key for key in (*(c.key for c in conditions), args.sort, args.across, *args.over, *args.columns) if key]
+    records = add_row_values(records, set(keys) - _list_names(records))
+    names = _list_names(records)
+    for key in keys:
         if records and key not in names:
             close = did_you_mean(key, sorted(names))
             raise ValueError(f"no run has a setting or metric '{key}'{close if 'did you mean' in close else ''}")
@@ -144,6 +151,10 @@ def _select_records(records: list[RunRecord], args: Any) -> list[RunRecord]:
     if args.sort:
         records = sort_runs(args.sort, records)
     return records[::-1] if args.reverse else records
+
+
+def _list_names(records: Sequence[RunRecord]) -> set[str]:
+    return {*RECORD_FIELDS, *(k for r in records for k in (*r.settings, *r.metrics))}
 
 
 def _group_records(records: Sequence[RunRecord], args: Any) -> list[RunGroup]:
@@ -190,14 +201,19 @@ def _write_csv(records: Sequence[RunRecord], args: Any) -> None:
 
 def _draw(records: Sequence[RunRecord], args: Any, folder: Path) -> Path:
     """Draw the curves of each run, or of each group of repetitions, and return the file."""
-    from dlopt.report.curves import make_group_panels
+    from dlopt.report.curves import describe_counts, make_group_panels
     from dlopt.report.figures import plot_curves, save_figure
 
-    panels = make_group_panels(_group_records(records, args))
+    settings = {key for r in records for key in r.settings}
+    panels = make_group_panels(_group_records(records, args), [c for c in args.columns if c not in settings])
     if not panels:
-        raise ValueError("these runs have no curves yet")
+        names = ",".join(args.columns)
+        raise ValueError(f"--columns {names}: no run has such a curve" if names else "these runs have no curves yet")
     file = Path(args.png or f"{_report_stem(folder)}.png")
-    title = display_path(folder) + (f", mean ± sd over {', '.join(args.over)}" if args.over else "")
+    title = display_path(folder) if args.title is None else args.title
+    if args.over:
+        parts = [title, f"mean ± sd over {', '.join(args.over)}", describe_counts(panels)]
+        title = ", ".join(filter(None, parts))
     save_figure(plot_curves(panels, title), file)
     return file
 

@@ -16,12 +16,13 @@ from dlopt.analysis.run_table import read_run
 from dlopt.config.compose.flatten import find_non_defaults
 from dlopt.config.problems import describe_failure
 from dlopt.errors import did_you_mean
-from dlopt.formatting import format_duration, format_override
-from dlopt.report.curves import make_run_panels
+from dlopt.formatting import format_duration, format_override, split_names
+from dlopt.report.curves import Panel, list_diagnostics, make_run_panels
 from dlopt.report.summary import make_summary_table
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.display import display_path, make_report_path
 from dlopt.rundir.find import RunNotFound, find_run, find_sweep
+from dlopt.rundir.metrics_log import Row
 from dlopt.rundir.provenance import list_repositories
 from dlopt.storage import memory
 from dlopt.storage.safe_read import to_printable
@@ -40,6 +41,8 @@ EPILOG = """\
 RUN or SWEEP is a directory or a part of its name (a sweep's must be in the name of no run outside the sweep), or `last`
 (the default): the sweep or single run that was started last.
 """
+MAX_DEFAULT_PANELS = 2
+"""Panels that a terminal shows without --plot."""
 MIN_WIDTH = 40
 """Smallest width of the text about a sweep, in characters."""
 
@@ -53,8 +56,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dlopt show", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
     parser.add_argument("run", nargs="?", default="last", metavar="RUN|SWEEP")
     parser.add_argument("--all", action="store_true", help="every setting, also the defaults; for a sweep every effect")
+    plot = "for a run: the curves to show, such as accuracy, gradient/norm, or update/ratio/ for every name below it"
+    parser.add_argument("--plot", action="extend", type=split_names, default=[], metavar="A,B", help=plot)
     png = "draw the curves, or a sweep's pictures, whose names begin with FILE (default outputs/reports/)"
     parser.add_argument("--png", nargs="?", const="", metavar="FILE", help=png)
+    parser.add_argument("--title", metavar="TEXT", help="the title of the pictures (default: the directory)")
     heat = "for a sweep: the two keys of the map that --png draws"
     parser.add_argument("--heat", action="append", metavar="A,B", help=heat)
     return parser
@@ -64,8 +70,14 @@ def show(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     args = build_parser().parse_args(argv)
     try:
+        if args.title is not None and args.png is None:
+            raise ValueError("--title is for pictures: add --png")
         with memory.limit_memory():
             sweep = find_sweep(args.run)
+            if sweep is not None and args.plot:
+                raise ValueError(
+                    f"--plot is for a run; {args.run} is a sweep: dlopt runs {args.run} --png --columns ..."
+                )
             if sweep is not None:
                 _show_sweep(sweep, args)
             elif args.heat is not None:
@@ -102,25 +114,40 @@ def _show_run(run: RunDirectory, args: Any) -> None:
     path = display_path(run.path)
     try:
         if args.png is None:
-            _print_run(run, everything=args.all)
+            _print_run(run, args.plot, everything=args.all)
             return
         from dlopt.report.figures import plot_curves
 
-        panels = make_run_panels(run.rows())
+        panels = _select_panels(run.rows(), args.plot)
         if not panels:
             raise ShowError(f"{path} has no curves yet")
-        _save_figure(plot_curves(panels, path), Path(args.png) if args.png else make_report_path(run.path, "curves"))
+        heading = path if args.title is None else args.title
+        _save_figure(plot_curves(panels, heading), Path(args.png) if args.png else make_report_path(run.path, "curves"))
     except (BrokenPipeError, ShowError):
         raise
     except Exception as error:  # damaged files fail in many ways
         raise ShowError(f"{path} is damaged ({describe_failure(error)})") from error
 
 
-def _print_run(run: RunDirectory, *, everything: bool) -> None:
+def _select_panels(rows: Sequence[Row], names: Sequence[str]) -> list[Panel]:
+    """Return the panels of these names, by default of loss and accuracy. Raise ShowError for a name without a curve."""
+    panels = make_run_panels(rows, names) if names else make_run_panels(rows)
+    shown = {panel.metric for panel in panels}
+    for name in names:
+        if name not in shown:
+            known = sorted({*list_diagnostics(rows), *(key for row in rows for key in row)} - {"step", "epoch"})
+            raise ShowError(f"--plot {name}: this run has no such curve{did_you_mean(name, known)}")
+    return panels
+
+
+def _print_run(run: RunDirectory, names: Sequence[str], *, everything: bool) -> None:
     console = Console(highlight=False, markup=False)
     record = read_run(run.path, display_path(run.path))
     if record.status == "damaged":
         raise ShowError(f"{record.name} is damaged ({record.message})")
+    lines = list(run.iter_rows())
+    rows = [row for row in lines if row]
+    panels = _select_panels(rows, names)
     host = to_printable(str(run.status["host"]))
     console.print(record.name, style="bold")
     start = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.started))
@@ -139,16 +166,17 @@ def _print_run(run: RunDirectory, *, everything: bool) -> None:
     pairs = "  ".join(f"{key}={format_override(value)}" for key, value in settings.items())
     console.print(f"\n{title} {pairs}".rstrip())
 
-    lines = list(run.iter_rows())
     if None in lines:
         damage = f"{lines.count(None)} of {len(lines)} lines cannot be read"
         console.print(f"\n{run.metrics_file.name} is damaged: {damage}")
-    panels = [p for p in make_run_panels([row for row in lines if row]) if any(len(c.x) > 1 for c in p.curves)]
+    panels = panels if names else [p for p in panels if any(len(c.x) > 1 for c in p.curves)][:MAX_DEFAULT_PANELS]
     if panels:
         from dlopt.report.curves import render
 
         width = shutil.get_terminal_size().columns
         print("\n" + render(panels, width, coloured=console.is_terminal and not console.no_color))
+    if diagnostics := [] if names else list_diagnostics(rows):
+        console.print(f"\nmore curves: --plot {','.join(diagnostics)}")
     print()
     if run.summary and record.status not in ("running", "dead"):
         table = make_summary_table(record.metrics)
@@ -195,7 +223,8 @@ def _show_sweep(folder: Path, args: Any) -> None:
         from dlopt.report.search_figures import plot_search
 
         order = [] if keys else list(compute_importance(search)[0])
-        for name, figure in plot_search(search, display_path(folder), order, tuple(keys)).items():
+        heading = display_path(folder) if args.title is None else args.title
+        for name, figure in plot_search(search, heading, order, tuple(keys)).items():
             prefix = args.png.removesuffix(".png")
             _save_figure(figure, Path(f"{prefix}-{name}.png") if prefix else make_report_path(folder, name))
     elif keys:

@@ -376,6 +376,8 @@ def test_csv_holds_every_setting_and_metric(three, capsys):
         (["--over", "sed"], "did you mean seed"),
         (["--where", "optimizer=rmsprop"], "no run in outputs/ matches"),
         (["--png", "x.nothing"], "nothing"),
+        (["--title", "T"], "--title is for a picture: add --png"),
+        (["--png", "--columns", "status"], "--columns status: no run has such a curve"),
     ],
 )
 def test_runs_refuses(argv, words, three, capsys):
@@ -397,6 +399,50 @@ def test_figures_are_written(three, capsys):
     files = [three / line for line in lines(capsys)]
     assert [file.suffix for file in files] == [".png", ".png"]
     assert all(f.read_bytes().startswith(b"\x89PNG") and f.stat().st_size > 10_000 for f in files)
+
+
+@pytest.fixture
+def watched(here):
+    """Write two runs whose summaries lack what a diagnostic recorded, also in rows before the last one."""
+    for seed in (0, 1):
+        rows = [row(10, **{"gradient/norm": 3.0, "gradient/norm/a": 1.0, "val/loss": 2.0}),
+                row(20, **{"gradient/norm": 4.0 + seed, "val/loss": 1.5}), row(30, **{"val/loss": 1.0})]  # fmt: skip
+        run(here / "outputs", str(seed), {"seed": seed}, rows=rows, summary={"val/loss": 1.0}, started=float(seed))
+
+
+def test_diagnostics_are_columns_with_their_last_values(watched, capsys):
+    assert main(["runs", "--csv", "--columns", "seed,gradient/norm,val/loss"]) == 0
+    cells = [line.split(",") for line in capsys.readouterr().out.splitlines()]
+    assert [line[-3:] for line in cells] == [
+        ["seed", "gradient/norm", "val/loss"], ["0", "4.0", "1.0"], ["1", "5.0", "1.0"],
+    ]  # fmt: skip
+    assert main(["runs", "--over", "seed", "--columns", "gradient/norm"]) == 0
+    assert "4.5000 ± 0.7071" in capsys.readouterr().out
+
+
+def test_the_curves_and_the_title_of_a_picture_are_chosen(watched, here, capsys, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("dlopt.report.figures.save_figure", lambda figure, file: drawn.append(figure))
+    for argv in (
+        ["show", "1", "--plot", "gradient/norm", "--plot", "gradient/norm/"],
+        ["runs", "--columns", "gradient/norm,val/loss"],
+    ):
+        assert main([*argv, "--png", "--title", "Norms"]) == 0
+    assert main(["runs", "--over", "seed", "--png"]) == 0
+    titles = [(figure.get_suptitle(), [axes.get_title(loc="left") for axes in figure.axes]) for figure in drawn]
+    assert titles == [
+        ("Norms", ["gradient/norm", "gradient/norm"]), ("Norms", ["gradient/norm", "validation loss"]),
+        ("outputs, mean ± sd over seed, n = 2", ["validation loss"]),
+    ]  # fmt: skip
+
+
+def test_show_names_the_curves_of_diagnostics_and_draws_them(watched, capsys):
+    assert main(["show", "1"]) == 0
+    assert "more curves: --plot gradient/norm,gradient/norm/\n" in capsys.readouterr().out
+    assert main(["show", "1", "--plot", "gradient/norm"]) == 0
+    out = capsys.readouterr().out
+    assert "gradient/norm" in out
+    assert "more curves" not in out
 
 
 def test_tables_curves_and_bands_need_neither_torch_nor_matplotlib(tmp_path):

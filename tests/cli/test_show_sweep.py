@@ -141,6 +141,9 @@ def test_a_search_without_runs_and_wrong_keys_are_refused(sweep, capsys):
         (["aaaa", "--heat", "optimizer,optimizer.lr"], "add --png"),
         (["aaaa/1", "--heat", "optimizer,optimizer.lr"], "--heat is for a sweep"),
         (["aaaa", "--png", "x\x00y"], "null byte"),
+        (["aaaa", "--title", "T"], "--title is for pictures: add --png"),
+        (["aaaa", "--plot", "val/loss"], "--plot is for a run; aaaa is a sweep"),
+        (["aaaa/8", "--plot", "val/los"], "--plot val/los: this run has no such curve"),
     ):
         assert main(["show", *argv]) == 2
         out, err = capsys.readouterr()
