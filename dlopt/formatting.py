@@ -1,6 +1,10 @@
 """Text of values, metrics and durations."""
 
+import re
 from typing import Any
+
+MAX_NAME_BYTES = 200
+"""Largest length of a file name made from a text; file systems allow 255."""
 
 
 def format_override(value: Any) -> str:
@@ -25,6 +29,12 @@ def split_outside_brackets(text: str) -> list[str]:
 def split_names(text: str) -> list[str]:
     """Return the names in a comma-separated list."""
     return [name for name in text.split(",") if name]
+
+
+def to_file_name(text: str) -> str:
+    """Return a text as the name of a file: letters, digits and . , = + - _ [ ]; it does not begin with a dot."""
+    name = re.sub(r"[^\w.,=+\[\]-]+", "_", text).lstrip(".")
+    return name.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
 
 
 def metric_label(metric: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import shutil
 import sys
 from collections import Counter
@@ -24,7 +23,7 @@ from dlopt.analysis.run_table import (
 )
 from dlopt.analysis.search_record import build_search
 from dlopt.errors import did_you_mean
-from dlopt.formatting import split_names
+from dlopt.formatting import split_names, to_file_name
 from dlopt.report import tables
 from dlopt.report.search_text import format_best_line
 from dlopt.report.text_table import DIM, TextTable, apply_style
@@ -56,8 +55,6 @@ interrupted, dead (its process is gone) or damaged (its files cannot be read).
 """
 MAX_SHOWN = 100
 """Runs that a terminal shows without --all."""
-MAX_NAME_LENGTH = 100
-"""Characters of the name of a folder of means."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -230,7 +227,7 @@ def _write_means(records: Sequence[RunRecord], args: Any, folder: Path) -> Path:
     tags = 0
     for group in group_runs(records, args.over):
         paths = [r.path for r in group.runs if r.status == "done"]
-        name = re.sub(r"[^\w.,=+\[\]-]+", "_", format_label(group.settings)).lstrip(".")[:MAX_NAME_LENGTH] or "runs"
+        name = to_file_name(format_label(group.settings)) or "runs"
         names[name] += 1
         tags += tensorboard_bands.write(paths, target / (f"{name}-{names[name]}" if names[name] > 1 else name))
     if not tags:

@@ -11,11 +11,14 @@ from dlopt.rundir.display import display_path, find_folder
 from dlopt.rundir.find import RunNotFound, find_run
 
 USAGE = """\
-usage: dlopt tensorboard [DIR|RUN] [--port N ...]
+usage: dlopt tensorboard [DIR|SWEEP|RUN] [--port N ...]
 
 Starts TensorBoard on every run in outputs/, in a folder or a sweep (or a part of its name), or on one run; `last` is
-the sweep or single run that was started last. Only this machine can connect; from another one use
-ssh -L 6006:localhost:6006 HOST. Further arguments, such as --port 6007, are passed on. Ctrl-C ends it.
+the sweep or single run that was started last. Runs of a sweep are called by what varies, such as optimizer=adam,seed=0,
+so the filter adam.*seed=0 selects them; other runs are called by their directory. New runs appear by themselves.
+
+Only this machine can connect; from another one use ssh -L 6006:localhost:6006 HOST. Further arguments, such as
+--port 6007, are passed on. Ctrl-C ends it.
 """
 
 EXPOSING_FLAGS = ("--host", "--bind_all")
@@ -42,7 +45,7 @@ def tensorboard(argv: Sequence[str]) -> int:
     print(f"TensorBoard on {display_path(folder)}", flush=True)
     passed_on = argv[1:] if name is not None else argv
     # -P: do not import modules from the working directory, which may be a run's.
-    command = [sys.executable, "-P", "-m", "tensorboard.main", "--logdir", str(folder), "--host", "localhost"]
+    command = [sys.executable, "-P", "-m", "dlopt.report.tensorboard_view", str(folder)]
     return os.execv(sys.executable, [*command, *passed_on])
 
 

@@ -91,6 +91,23 @@ def list_sweeps(root: Path | str = ROOT) -> list[Path]:
     return [entry.path for entry in sorted(_walk(str(root))) if entry.is_sweep]
 
 
+def list_linked_folders(root: str) -> list[str]:
+    """Return the links in outputs/ to other folders, one for each folder that is not in, above, or equal to it.
+
+    Return none for another root.
+    """
+    linked: dict[Path, str] = {}
+    if os.path.realpath(root) != os.path.realpath(ROOT):
+        return []
+    with contextlib.suppress(OSError), os.scandir(root) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.is_symlink() and entry.is_dir():
+                target, top = Path(entry.path).resolve(), Path(root).resolve()
+                if not (target.is_relative_to(top) or top.is_relative_to(target)):
+                    linked.setdefault(target, entry.path)
+    return list(linked.values())
+
+
 def is_sweep(folder: Path) -> bool:
     """Return whether a directory holds a sweep."""
     return any((folder / name).is_file() for name in SWEEP_FILES)
@@ -128,7 +145,7 @@ def _walk(root: str) -> Iterator[Entry]:
     Links are followed only if they are outputs/ itself or lie directly in it: other folders may come from someone else.
     """
     folders = [(root, False)]
-    linked = _list_linked_folders(root) if os.path.realpath(root) == os.path.realpath(ROOT) else []
+    linked = list_linked_folders(root)
     while folders:
         path, is_part = folders.pop()
         with contextlib.suppress(OSError):
@@ -144,15 +161,3 @@ def _walk(root: str) -> Iterator[Entry]:
         if times:
             yield Entry(max(times), Path(path), True, is_part)
         folders += [(entry.path, is_part or (bool(times) and entry.name.isdecimal())) for entry in inner]
-
-
-def _list_linked_folders(root: str) -> list[str]:
-    """Return the links in a folder to other folders, one for each folder that is not in, above, or equal to it."""
-    linked: dict[Path, str] = {}
-    with contextlib.suppress(OSError), os.scandir(root) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            if entry.is_symlink() and entry.is_dir():
-                target, top = Path(entry.path).resolve(), Path(root).resolve()
-                if not (target.is_relative_to(top) or top.is_relative_to(target)):
-                    linked.setdefault(target, entry.path)
-    return list(linked.values())

@@ -29,7 +29,7 @@ from dlopt.cli.list_options import wrap_docstring
 from dlopt.config.compose import groups
 from dlopt.config.schema import option_docs
 from dlopt.rundir.directory import RunDirectory
-from dlopt.rundir.find import find_run
+from dlopt.rundir.find import find_last, find_run
 
 PLACES = f"{groups.CONF.parent}:{TESTS}"
 """PYTHONPATH of a process: the package of this checkout, and the module `mine`."""
@@ -439,20 +439,24 @@ def test_tensorboard_cannot_be_opened_to_the_network(here, capsys):
         assert "ssh -L 6006:localhost:6006 HOST" in capsys.readouterr().err
 
 
-def test_tensorboard_serves_the_named_run_on_this_machine_only(here, capsys):
-    """Start a real server and query it. It must not import modules from the working directory."""
+@pytest.mark.parametrize("loader", ["true", "false"])
+def test_tensorboard_serves_a_named_sweep_on_this_machine_only(loader, here, capsys):
+    """Start a real server, query it and stop it. It must not import modules from the working directory."""
     (here / "markdown.py").write_text("raise SystemExit(9)\n")
-    assert main(["train", "-q", *BLOBS]) == 0
+    assert main(["train", "-m", "-q", *BLOBS, "optimizer=sgd,adam"]) == 0
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    argv = [sys.executable, "-m", "dlopt", "tensorboard", "last", "--port", str(port), "--load_fast=false"]
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    argv = [sys.executable, "-m", "dlopt", "tensorboard", "last", "--port", str(port), f"--load_fast={loader}"]
+    views = here / "views"
+    views.mkdir()
+    environment = os.environ | {"TMPDIR": str(views)}
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     try:
         assert process.stdout is not None
-        assert str(find_run().path) in process.stdout.readline()
+        assert str(find_last()) in process.stdout.readline()
         tags: dict = {}
-        while not tags:
+        while len(tags) < 2:
             assert process.poll() is None
             try:
                 address = f"http://127.0.0.1:{port}/data/plugin/scalars/tags"
@@ -460,8 +464,12 @@ def test_tensorboard_serves_the_named_run_on_this_machine_only(here, capsys):
                     tags = json.load(answer)
             except OSError:
                 time.sleep(0.1)
-        assert "train/loss" in next(iter(tags.values()))
+        assert set(tags) == {"optimizer=sgd", "optimizer=adam"}
+        assert all("train/loss" in names for names in tags.values())
         assert list_listeners(port) == {"127.0.0.1"}
+        process.terminate()
+        assert process.wait() == 0
+        assert list(views.glob("dlopt-*")) == []
     finally:
         process.kill()
         process.communicate()
