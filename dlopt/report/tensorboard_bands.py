@@ -2,10 +2,10 @@
 
 For n repeats with finite values v_i at a step:
 
-    val/loss         the mean m = sum v_i / n
-    sd/val/loss      the sample standard deviation s = sqrt(sum (v_i - m)^2 / (n - 1)); 0 for one repeat
-    lower/val/loss   m - s
-    upper/val/loss   m + s
+    Loss/val         the mean m = sum v_i / n; the tag of val/loss
+    sd/Loss/val      the sample standard deviation s = sqrt(sum (v_i - m)^2 / (n - 1)); 0 for one repeat
+    lower/Loss/val   m - s
+    upper/Loss/val   m + s
 
 and so on for every tag. Steps that some repeat lacks are omitted. The dashboard CUSTOM SCALARS draws the mean with the
 band from lower to upper.
@@ -22,7 +22,7 @@ from typing import Any
 
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.metrics_log import Row
-from dlopt.rundir.tensorboard import EventFileWriter
+from dlopt.rundir.tensorboard import EventFileWriter, to_tag
 
 CLOCK = ("step", "epoch", "seconds")
 """Keys of a row that are not TensorBoard tags."""
@@ -59,7 +59,8 @@ def compute_bands(repeats: Sequence[Sequence[Row]]) -> dict[int, dict[str, tuple
     Of several rows of one step the last counts.
     """
     values = [
-        {(row["step"], tag): v for row in rows for tag, v in row.items() if _is_scalar(tag, v)} for rows in repeats
+        {(row["step"], to_tag(key)): v for row in rows for key, v in row.items() if _is_scalar(key, v)}
+        for rows in repeats
     ]
     common = set.intersection(*(set(one) for one in values)) if values else set()
     bands: dict[int, dict[str, tuple[float, float]]] = {}
@@ -71,5 +72,5 @@ def compute_bands(repeats: Sequence[Sequence[Row]]) -> dict[int, dict[str, tuple
     return bands
 
 
-def _is_scalar(tag: str, value: Any) -> bool:
-    return tag not in CLOCK and isinstance(value, (int, float)) and abs(value) < MAX_SCALAR
+def _is_scalar(key: str, value: Any) -> bool:
+    return key not in CLOCK and isinstance(value, (int, float)) and abs(value) < MAX_SCALAR

@@ -6,7 +6,9 @@ SummaryWriter, with its thread and queue, takes 26.
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import socket
 import time
 from array import array
@@ -15,10 +17,33 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from dlopt.metrics.names import HEADLINE
 from dlopt.storage import atomic
 
 Bucket = tuple[float, float, float]
 """Left edge, right edge and count of a bucket of a histogram."""
+
+
+@functools.cache
+def to_tag(key: str) -> str:
+    """Return the tag of a key of a row.
+
+        train/loss, val/loss          Loss/train, Loss/val; so too for the other headline metrics
+        average/val/accuracy          Accuracy/average/val
+        val/error                     error/val; so too for metrics that are not in the headline
+        lr                            Schedule/lr
+        any other key, such as those of diagnostics, is its own tag
+
+    TensorBoard puts tags with the same first part into a group, sorts capital letters before small ones, and opens two
+    groups. So the curves of one metric are side by side, and loss and accuracy are above everything else.
+    """
+    if key == "lr":
+        return "Schedule/lr"
+    parts = re.fullmatch(r"((?:average/)?(?:train|val|test))/([^/]+)", key)
+    if not parts:
+        return key
+    split, metric = parts.groups()
+    return f"{metric.capitalize() if f'val/{metric}' in HEADLINE else metric}/{split}"
 
 
 class EventFileWriter:

@@ -17,7 +17,7 @@ from dlopt.rundir.directory import Checkpoint, CheckpointName, RunDirectory
 from dlopt.rundir.lock import Lock
 from dlopt.rundir.metrics_log import MetricsLog, Row, decode_evaluations, replace_non_finite
 from dlopt.rundir.status import Status, list_processes, make_status
-from dlopt.rundir.tensorboard import Bucket, EventFileWriter
+from dlopt.rundir.tensorboard import Bucket, EventFileWriter, to_tag
 from dlopt.storage import atomic, checkpoint_file
 
 DAMAGED = "damaged"
@@ -147,7 +147,7 @@ class RunWriter(RunDirectory):
         """Append one row to metrics.jsonl and to the event file."""
         self.lock.check(lately=1.0)
         self._metrics.append(row)
-        tags = {k: v for k, v in row.items() if k not in ("step", "epoch", "seconds") and v is not None}
+        tags = {to_tag(k): v for k, v in row.items() if k not in ("step", "epoch", "seconds") and v is not None}
         self._open_events().add_scalars(row["step"], tags)
 
     def log_histograms(self, step: int, values: Mapping[str, Sequence[Bucket]]) -> None:

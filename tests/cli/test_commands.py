@@ -465,7 +465,7 @@ def test_tensorboard_serves_a_named_sweep_on_this_machine_only(loader, here, cap
             except OSError:
                 time.sleep(0.1)
         assert set(tags) == {"optimizer=sgd", "optimizer=adam"}
-        assert all("train/loss" in names for names in tags.values())
+        assert all("Loss/train" in names for names in tags.values())
         assert list_listeners(port) == {"127.0.0.1"}
         process.terminate()
         assert process.wait() == 0

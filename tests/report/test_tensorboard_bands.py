@@ -31,16 +31,17 @@ def test_mean_and_band_at_the_steps_that_all_have(tmp_path):
     runs = repeats(tmp_path, [1.0, 2.0, 5.0], [3.0, 2.0])
     assert tensorboard_bands.write(runs, tmp_path / "mean") == 1
     reader = read_events(tmp_path / "mean")
-    assert points(reader, "val/loss") == [(10, 2.0), (20, 2.0)]
-    assert points(reader, "sd/val/loss") == [(10, pytest.approx(2**0.5)), (20, 0.0)]
-    assert points(reader, "lower/val/loss") == [(10, pytest.approx(2 - 2**0.5)), (20, 2.0)]
-    assert points(reader, "upper/val/loss") == [(10, pytest.approx(2 + 2**0.5)), (20, 2.0)]
-    assert set(reader.Tags()["scalars"]) == {"val/loss", "sd/val/loss", "lower/val/loss", "upper/val/loss"}
+    assert points(reader, "Loss/val") == [(10, 2.0), (20, 2.0)]
+    assert points(reader, "sd/Loss/val") == [(10, pytest.approx(2**0.5)), (20, 0.0)]
+    assert points(reader, "lower/Loss/val") == [(10, pytest.approx(2 - 2**0.5)), (20, 2.0)]
+    assert points(reader, "upper/Loss/val") == [(10, pytest.approx(2 + 2**0.5)), (20, 2.0)]
+    assert set(reader.Tags()["scalars"]) == {"Loss/val", "sd/Loss/val", "lower/Loss/val", "upper/Loss/val"}
 
 
 def test_the_layout_has_a_margin_chart_for_each_tag(tmp_path):
     run = RunWriter.create(tmp_path / "b")
     metrics = {"val/loss": 1.0, "train/loss": 2.0, "val/accuracy": 0.5, "lr": 0.1}
+    tags = "Loss/val", "Loss/train", "Accuracy/val", "Schedule/lr"
     run.log({"step": 1, "epoch": 1.0, "seconds": 1.0, **metrics})
     run.finish("done")
     tensorboard_bands.write([tmp_path / "b"], tmp_path / "mean")
@@ -48,14 +49,14 @@ def test_the_layout_has_a_margin_chart_for_each_tag(tmp_path):
     layout = Layout.FromString(event.tensor_proto.string_val[0])
     charts = {c.title: (c.margin.series[0].value, c.margin.series[0].lower, c.margin.series[0].upper)
               for category in layout.category for c in category.chart}  # fmt: skip
-    assert charts == {t: (t, f"lower/{t}", f"upper/{t}") for t in metrics}
-    assert {c.title for c in layout.category} == {"val", "train", ""}
+    assert charts == {t: (t, f"lower/{t}", f"upper/{t}") for t in tags}
+    assert {c.title for c in layout.category} == {"Loss", "Accuracy", "Schedule"}
 
 
 def test_writing_again_replaces_earlier_files(tmp_path):
     tensorboard_bands.write(repeats(tmp_path / "a", [1.0, 2.0]), tmp_path / "mean")
     tensorboard_bands.write(repeats(tmp_path / "b", [7.0]), tmp_path / "mean")
-    assert points(read_events(tmp_path / "mean"), "val/loss") == [(10, 7.0)]
+    assert points(read_events(tmp_path / "mean"), "Loss/val") == [(10, 7.0)]
     assert len(list((tmp_path / "mean").iterdir())) == 1
     assert tensorboard_bands.write(repeats(tmp_path / "c", []), tmp_path / "mean") == 0
     assert list((tmp_path / "mean").iterdir()) == []
@@ -73,13 +74,13 @@ def test_values_that_are_not_finite_and_damaged_lines_leave_steps_out(tmp_path):
         file.write('{"step": 50, "epoch"\n[]\n{"step": 60, "epoch": 1, "seconds": 1, "val/loss": "x"}\n')
     (tmp_path / "gone").mkdir()
     tensorboard_bands.write(runs, tmp_path / "mean")
-    assert points(read_events(tmp_path / "mean"), "val/loss") == [(10, 1.0), (30, 4.0)]
+    assert points(read_events(tmp_path / "mean"), "Loss/val") == [(10, 1.0), (30, 4.0)]
     assert tensorboard_bands.write([*runs, tmp_path / "gone"], tmp_path / "mean") == 0
 
 
 def test_the_last_of_several_rows_of_a_step_counts():
     rows = [{"step": 1, "epoch": 1.0, "seconds": 1.0, "val/loss": v} for v in (9.0, 2.0)]
-    assert tensorboard_bands.compute_bands([rows]) == {1: {"val/loss": (2.0, 0.0)}}
+    assert tensorboard_bands.compute_bands([rows]) == {1: {"Loss/val": (2.0, 0.0)}}
 
 
 def test_a_folder_of_means_is_not_a_run(tmp_path):
@@ -101,8 +102,8 @@ def test_a_run_for_each_group_of_repeats(here, capsys):
     folder = here / "outputs/reports/multirun-2026-01-01-10-00-00-aaaa-over-seed"
     assert str(folder.relative_to(here)) in capsys.readouterr().out
     assert sorted(f.name for f in folder.iterdir()) == ["_adam", "sgd"]
-    assert points(read_events(folder / "sgd"), "val/loss") == [(10, 1.5)]
-    assert points(read_events(folder / "_adam"), "val/loss") == [(10, 3.5)]
+    assert points(read_events(folder / "sgd"), "Loss/val") == [(10, 1.5)]
+    assert points(read_events(folder / "_adam"), "Loss/val") == [(10, 3.5)]
     assert main(["runs", "aaaa", "--over", "seed", "--tensorboard", "mine"]) == 0
     assert (here / "mine/sgd").is_dir()
 

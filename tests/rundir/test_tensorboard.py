@@ -8,7 +8,7 @@ from tensorboard.plugins.hparams import metadata as hparams_metadata
 from dlopt.cli import main
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.find import find_run
-from dlopt.rundir.tensorboard import EventFileWriter
+from dlopt.rundir.tensorboard import EventFileWriter, to_tag
 
 NOT_TAGS = ("step", "epoch", "seconds")
 
@@ -22,14 +22,25 @@ def read(run: RunDirectory) -> EventAccumulator:
 def test_every_value_of_the_rows_is_a_scalar(tmp_path):
     _, (run,) = train_runs(tmp_path, build_blobs("diagnostic=gradients", "log_every=2"))
     reader = read(run)
-    expected = {(tag, row["step"], value) for row in run.rows() for tag, value in row.items() if tag not in NOT_TAGS}
+    expected = {(to_tag(k), row["step"], v) for row in run.rows() for k, v in row.items() if k not in NOT_TAGS}
     tags = reader.Tags()["scalars"]
     scalars = {(tag, event.step, event.value) for tag in tags for event in reader.Scalars(tag)}
     assert {(tag, step) for tag, step, _ in scalars} == {(tag, step) for tag, step, _ in expected}
     values = {(tag, step): value for tag, step, value in expected}
     assert all(abs(value - values[tag, step]) <= 1e-6 * abs(value) for tag, step, value in scalars)
-    assert {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/error", "lr", "time/steps_per_second",
+    assert {"Loss/train", "Accuracy/train", "Loss/val", "Accuracy/val", "error/val", "Schedule/lr", "time/steps_per_second",
             "gradient/norm", "gradient/norm/output", "update/ratio/output"} <= set(tags)  # fmt: skip
+
+
+def test_curves_of_one_metric_are_a_group_and_loss_and_accuracy_come_first():
+    """TensorBoard groups tags by their first part and sorts them by character codes."""
+    keys = ["activation/mean/hidden.1", "gradient/norm", "mine", "lr", "train/loss", "val/loss", "average/val/loss",
+            "train/accuracy", "val/error", "test/r2", "time/steps_per_second"]  # fmt: skip
+    tags = sorted(map(to_tag, keys))
+    assert tags == [
+        "Accuracy/train", "Loss/average/val", "Loss/train", "Loss/val", "R2/test", "Schedule/lr",
+        "activation/mean/hidden.1", "error/val", "gradient/norm", "mine", "time/steps_per_second",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("after", [None, 0, 7])
@@ -96,11 +107,11 @@ def test_tensorboard_itself_lists_the_run_with_its_metrics(here, capsys):
     sources = context.hparams_metadata(request, "x"), context.hparams_from_data_provider(request, "x", 1000)
     experiment = context.experiment_from_metadata(request, "x", True, *sources)
     assert {"optimizer.lr", "optimizer", "arch"} <= {info.name for info in experiment.hparam_infos}
-    assert "val/accuracy" in {info.name.tag for info in experiment.metric_infos}
+    assert "Accuracy/val" in {info.name.tag for info in experiment.metric_infos}
     query = api_pb2.ListSessionGroupsRequest(
         start_index=0, slice_size=10, allowed_statuses=[0, 1, 2, 3], include_metrics=True
     )
-    query.col_params.add(metric=api_pb2.MetricName(tag="val/accuracy"))
+    query.col_params.add(metric=api_pb2.MetricName(tag="Accuracy/val"))
     handler = list_session_groups.Handler(request, context, "x", query)
     groups = handler.run().session_groups
     assert sorted(g.hparams["optimizer.lr"].number_value for g in groups) == [0.01, 0.1]

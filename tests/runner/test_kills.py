@@ -26,6 +26,7 @@ from bits import find_differences, read_final_state
 from forked import ForkedProcess, Forks, ProcessResult
 
 from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.tensorboard import to_tag
 
 TINY = (
     "train", "-q", "data=digits", "data.train_size=200", "batch_size=30", "steps=300",
@@ -320,9 +321,9 @@ def read_logged(run: RunDirectory) -> Curves:
     """Return the curves of metrics.jsonl in TensorBoard's precision."""
     curves: Curves = {}
     for row in run.rows():
-        for tag, value in row.items():
-            if tag not in ("step", "epoch", "seconds") and value is not None:
-                curves.setdefault(tag, []).append((row["step"], struct.unpack("f", struct.pack("f", value))[0]))
+        for key, value in row.items():
+            if key not in ("step", "epoch", "seconds") and value is not None:
+                curves.setdefault(to_tag(key), []).append((row["step"], struct.unpack("f", struct.pack("f", value))[0]))
     return curves
 
 

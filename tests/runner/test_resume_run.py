@@ -153,7 +153,7 @@ def test_curves_of_a_resumed_run_have_no_point_twice(here):
     assert main([*RESUME, "steps=9"]) == 0
     reader = EventAccumulator(str(run.path), size_guidance={"scalars": 0})
     reader.Reload()
-    events = reader.Scalars("train/loss")
+    events = reader.Scalars("Loss/train")
     assert [event.step for event in events] == [row["step"] for row in run.rows() if "train/loss" in row]
     assert 99.0 not in [event.value for event in events]
 
