@@ -17,6 +17,8 @@ Starts TensorBoard on every run in outputs/, in a folder or a sweep (or a part o
 the sweep or single run that was started last. Runs of a sweep are called by what varies, such as optimizer=adam,seed=0,
 so the filter adam.*seed=0 selects them; other runs are called by their directory. New runs appear by themselves.
 
+The tab CUSTOM SCALARS shows training and validation in one chart. The tag of val/loss is Loss/val.
+
 Only this machine can connect; from another one use ssh -L 6006:localhost:6006 HOST. Further arguments, such as
 --port 6007, are passed on. Ctrl-C ends it.
 """

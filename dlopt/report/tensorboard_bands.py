@@ -42,7 +42,7 @@ def write(runs: Sequence[Path], folder: Path) -> int:
     if bands:
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.closing(EventFileWriter(folder)) as events:
-            events.add_bands({tag: [(tag, f"lower/{tag}", f"upper/{tag}")] for tag in tags})
+            events.add_charts(tags, has_bands=True)
             for step, values in bands.items():
                 row: dict[str, float] = {}
                 for tag, (mean, sd) in values.items():

@@ -23,6 +23,9 @@ from dlopt.storage import atomic
 Bucket = tuple[float, float, float]
 """Left edge, right edge and count of a bucket of a histogram."""
 
+GROUPED_TAG = re.compile(r"([^/]+)/(?:(?:average/)?(?:train|val|test)|lr)")
+"""A tag of a metric on a split, or of the learning rate, with its group."""
+
 
 @functools.cache
 def to_tag(key: str) -> str:
@@ -102,20 +105,30 @@ class EventFileWriter:
 
         self._put(hparams_pb(dict(values), trial_id=trial, start_time_secs=started), 0)
 
-    def add_bands(self, margins: Mapping[str, Sequence[tuple[str, str, str]]]) -> None:
-        """Write charts for the dashboard CUSTOM SCALARS: for each title lines of a value, a lower and an upper bound.
+    def add_charts(self, tags: Sequence[str], *, has_bands: bool = False) -> None:
+        """Write charts for the dashboard CUSTOM SCALARS.
 
-        The area between the bounds is shaded. The part of a title before its last slash is its category.
+        One chart for each metric has the curves of all splits, and one has the learning rate. If there are tags
+        lower/<tag> and upper/<tag>, a further chart for each tag shades the area between them.
         """
         from tensorboard.compat.proto.tensor_pb2 import TensorProto
         from tensorboard.plugins.custom_scalar import metadata
-        from tensorboard.plugins.custom_scalar.layout_pb2 import Category, Chart, Layout, MarginChartContent
+        from tensorboard.plugins.custom_scalar.layout_pb2 import (
+            Category,
+            Chart,
+            Layout,
+            MarginChartContent,
+            MultilineChartContent,
+        )
 
-        charts: dict[str, list[Any]] = {}
-        for title, lines in margins.items():
-            series = [MarginChartContent.Series(value=v, lower=a, upper=b) for v, a, b in lines]
-            chart = Chart(title=title, margin=MarginChartContent(series=series))
-            charts.setdefault(title.rpartition("/")[0], []).append(chart)
+        charts: dict[str, list[Any]] = {"Curves": []}
+        for group in sorted({parts[1] for tag in tags if (parts := GROUPED_TAG.fullmatch(tag))}):
+            lines = MultilineChartContent(tag=[f"^{re.escape(group)}/"])
+            charts["Curves"].append(Chart(title=group, multiline=lines))
+        for tag in tags if has_bands else ():
+            series = MarginChartContent.Series(value=tag, lower=f"lower/{tag}", upper=f"upper/{tag}")
+            chart = Chart(title=tag, margin=MarginChartContent(series=[series]))
+            charts.setdefault(tag.rpartition("/")[0], []).append(chart)
         layout = Layout(category=[Category(title=title, chart=group) for title, group in charts.items()])
         tensor = TensorProto(dtype="DT_STRING", string_val=[layout.SerializeToString()])
         kind = metadata.create_summary_metadata()

@@ -32,6 +32,7 @@ class RunWriter(RunDirectory):
         self.lock = Lock(self.path)
         self._metrics = MetricsLog(self.metrics_file)
         self._events: EventFileWriter | None = None
+        self._has_charts = False
         self._status: dict[str, Any] = {}
         self._resume_step: int | None = None
         self._last_saved_step: int | None = None
@@ -148,7 +149,11 @@ class RunWriter(RunDirectory):
         self.lock.check(lately=1.0)
         self._metrics.append(row)
         tags = {to_tag(k): v for k, v in row.items() if k not in ("step", "epoch", "seconds") and v is not None}
-        self._open_events().add_scalars(row["step"], tags)
+        events = self._open_events()
+        if "train/loss" in row and not self._has_charts:  # a row of diagnostics does not tell the metrics
+            events.add_charts(list(tags))
+            self._has_charts = True
+        events.add_scalars(row["step"], tags)
 
     def log_histograms(self, step: int, values: Mapping[str, Sequence[Bucket]]) -> None:
         """Write histograms to the event file: the left edge, the right edge and the count of each bucket."""

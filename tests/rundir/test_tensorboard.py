@@ -1,8 +1,12 @@
 """Event files, read back with TensorBoard's own reader."""
 
+import re
+
 import pytest
 from helpers import BLOBS, build_blobs, train_runs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
 from dlopt.cli import main
@@ -41,6 +45,24 @@ def test_curves_of_one_metric_are_a_group_and_loss_and_accuracy_come_first():
         "Accuracy/train", "Loss/average/val", "Loss/train", "Loss/val", "R2/test", "Schedule/lr",
         "activation/mean/hidden.1", "error/val", "gradient/norm", "mine", "time/steps_per_second",
     ]  # fmt: skip
+
+
+def test_custom_scalars_has_one_chart_for_the_splits_of_a_metric(tmp_path):
+    """Two runs have equal charts, so TensorBoard shows them once."""
+    experiments = build_blobs("diagnostic=gradients", "diagnostic.gradients.every=1"), build_blobs("averaging=ema")
+    runs = [run for i, e in enumerate(experiments) for run in train_runs(tmp_path / str(i), e)[1]]
+    layouts = []
+    for reader in map(read, runs):
+        (event,) = reader.Tensors(CONFIG_SUMMARY_TAG)
+        (category,) = Layout.FromString(event.tensor_proto.string_val[0]).category
+        tags = reader.Tags()["scalars"]
+        charts = {c.title: {t for t in tags for pattern in c.multiline.tag if re.match(pattern, t)}
+                  for c in category.chart}  # fmt: skip
+        assert set(charts) == {"Accuracy", "Loss", "Schedule", "error"}
+        assert {"Loss/train", "Loss/val"} <= charts["Loss"]
+        assert charts["Schedule"] == {"Schedule/lr"}
+        layouts.append(category)
+    assert layouts[0] == layouts[1]
 
 
 @pytest.mark.parametrize("after", [None, 0, 7])
