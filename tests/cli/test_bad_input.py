@@ -122,7 +122,7 @@ CASES = {
         ["optimizer.name … importing broken.X fails: ZeroDivisionError: division by zero (broken.py, line 1)"],
     ),
     "a custom class that fails": (
-        [*MINE, "optimizer=custom", "optimizer._target_=failing.Rule"], ["1 problem", "optimizer  … TypeError: object of type 'int' has no len() (failing.py, line 4)"],
+        [*MINE, "optimizer=custom", "optimizer._target_=faulty_rule.Rule"], ["1 problem", "optimizer  … TypeError: object of type 'int' has no len() (faulty_rule.py, line 4)"],
     ),
     "a key of a custom class without a plus": (
         ["optimizer=custom", "optimizer._target_=mine.Sign", "optimizer.lr=.001"], ["1 problem", "optimizer.lr  … add it with a plus: +optimizer.lr=..."],
@@ -218,7 +218,7 @@ CASES = {
         ["data=table", "data.path=my.csv", "data.target=größe"], ["data.target … letters that are not ASCII: \"data.target='größe'\""],
     ),
     "a path with an equals sign": (
-        ["data=table", "data.path=./k=1.csv"], ["data.path … quote = and … \"data.path='./k=1.csv'\""],
+        ["data=table", "data.path=./k=1.csv"], ["data.path … quote an equals sign … \"data.path='./k=1.csv'\""],
     ),
     "ratings as numbers": (
         ["data=table", "data.path=my.csv", "data.target=rooms", "data.categorical=[size]", "loss=mse", "data.missing=drop"],
@@ -338,7 +338,7 @@ def test_bad_input(name, here, capsys):
     (here / "taken").mkdir()
     (here / "taken" / "status.json").write_text("{}")
     (here / "broken.py").write_text("1 / 0\n")
-    (here / "failing.py").write_text(
+    (here / "faulty_rule.py").write_text(
         "from mine import Sign\nclass Rule(Sign):\n    def __init__(self):\n        len(5)\n"
     )
     (here / "dangling.npz").symlink_to("nowhere.npz")

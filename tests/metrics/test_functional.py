@@ -223,7 +223,7 @@ def test_early_stopping_maximizes_auc(tmp_path):
         (("loss.metrics=[top5]",), "loss.metrics", "top5 is always 1 with 3 classes; leave it out"),
         (("loss.metrics=[acuracy]",), "loss.metrics", "one of accuracy, error, top5, auc"),
         (("loss.metrics=auc",), "loss.metrics", "a list"),
-        (("objective=val/auc",), "objective", "no run writes 'val/auc'"),
+        (("objective=val/auc",), "objective", "'auc' is not measured"),
         (
             ("data._target_=mine.Regression", "loss=mse", "loss.metrics=[auc]"),
             "loss.metrics",
