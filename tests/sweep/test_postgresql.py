@@ -136,7 +136,7 @@ def test_a_password_is_in_no_file_and_no_output(launcher, forks, postgresql, tmp
     assert len(files) > 10
     for secret in (SECRET.encode(), SECRET.encode().hex().encode()):
         assert [file for file in files if secret in file.read_bytes()] == []
-    resume = ["train", "-q", "resume=sweep"]
+    resume = ["train", "-q", "resume=sweep", *(["--trust"] if launcher == "basic" else [])]  # not a launcher of dlopt
     refused = forks.run(resume, tmp_path)
     assert (refused.code, "hydra.sweeper.storage  must be given again" in refused.err) == (2, True)
     assert_success(forks.run([*resume, f"hydra.sweeper.storage='{address}'"], tmp_path))
