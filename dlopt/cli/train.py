@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlopt.config.compose.nested_options import get_key, is_override
 from dlopt.rundir.display import display_path
 from dlopt.rundir.find import SWEEP_FILE, find_sweep
 from dlopt.runner import execute
@@ -42,11 +43,11 @@ def train(argv: Sequence[str]) -> int:
     console.quiet = any(a in ("-q", "--quiet") for a in argv)
     argv = ["-m" if a == "hydra.mode=MULTIRUN" else a for a in argv]  # Hydra's other word for it
     flags = {flag for flag in (TRUST, DRY_RUN, YES) if flag in argv}
-    argv = sorted((a for a in argv if a not in ("-q", "--quiet", *flags)), key=_is_override)  # Hydra wants flags first
-    resumed = [a.partition("=")[2].strip("'\"") for a in argv if _key(a) == "resume"]
+    argv = sorted((a for a in argv if a not in ("-q", "--quiet", *flags)), key=is_override)  # Hydra wants flags first
+    resumed = [a.partition("=")[2].strip("'\"") for a in argv if get_key(a) == "resume"]
     if resumed and resumed[-1] != "null":
         try:
-            return _resume(resumed[-1], [a for a in argv if _key(a) != "resume"], flags)
+            return _resume(resumed[-1], [a for a in argv if get_key(a) != "resume"], flags)
         except ConfigError as error:
             print(error.text(), file=sys.stderr)
             return USAGE_ERROR
@@ -100,7 +101,7 @@ def _start(argv: Sequence[str], flags: Collection[str], guard: Guard | None = No
                 invocation = sweep = _prepare_sweep(argv, invocation, guard)
                 code = _sweep(app, sweep)
             else:
-                code = _run(app, [*map(_key, argv), *[YES] * invocation.yes], invocation)
+                code = _run(app, [*map(get_key, argv), *[YES] * invocation.yes], invocation)
     except SystemExit as end:  # from the parser of Hydra's flags
         code = end.code if isinstance(end.code, int) else USAGE_ERROR
     except KeyboardInterrupt:
@@ -235,7 +236,7 @@ def _prepare_sweep(argv: Sequence[str], invocation: Invocation, guard: Guard | N
     screen = SweepScreen()
     return SweepInvocation(
         **vars(invocation),
-        overrides=[a for a in argv if _is_override(a)],
+        overrides=[a for a in argv if is_override(a)],
         perform=partial(_perform_on_screen, screen),
         perform_elsewhere=partial(execute.perform_in_worker, command=provenance.get_command()),
         display=screen,
@@ -277,12 +278,3 @@ def _sweep(app: HydraApp, invocation: SweepInvocation) -> int:
     sweeper.sweep(list_overrides(config.hydra))
     context.callbacks.on_multirun_end(config=config, config_name=app.config_name)
     return DONE
-
-
-def _is_override(argument: str) -> bool:
-    """Return whether an argument is an override, not a flag."""
-    return "=" in argument and not argument.startswith("-")
-
-
-def _key(argument: str) -> str:
-    return argument.lstrip("+~").partition("=")[0]

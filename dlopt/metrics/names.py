@@ -13,7 +13,7 @@ HEADLINE = tuple(
 AVERAGE_HEADLINE = tuple(f"average/{name}" for name in HEADLINE)
 """The same metrics at averaged weights."""
 Direction = Literal["min", "max"]
-"""Whether a metric improves by falling or by rising."""
+"""The direction of improvement of a metric."""
 KNOWN_DIRECTIONS: Mapping[str, Direction] = {
     "loss": "min", "error": "min", "accuracy": "max", "r2": "max", "auc": "max", "top5": "max",
 }  # fmt: skip

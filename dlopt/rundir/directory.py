@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from dlopt.rundir import metrics_log
-from dlopt.rundir.lock import LOCK_FILE, find_holder
+from dlopt.rundir.lock import find_holder
 from dlopt.rundir.metrics_log import Row
 from dlopt.rundir.status import LARGEST_STATUS
 from dlopt.storage import checkpoint_file, safe_read
@@ -190,11 +190,3 @@ def _parse_step(file: Path) -> int:
     """Return the step in the name of an older checkpoint, or -1 for another file, such as a damaged one."""
     digits = file.stem.removeprefix("step-")
     return int(digits) if digits.isdecimal() else -1
-
-
-def is_file_name(name: str) -> bool:
-    """Return whether a run or sweep has a file of this name, so that a directory cannot have it."""
-    run = RunDirectory("")
-    files = (run.config_file, run.hydra_file, run.overrides_file, run.status_file, run.metrics_file, run.summary_file)
-    names = (*(file.name for file in (*files, run.log_file)), LOCK_FILE, "sweep.json", "multirun.yaml", "study.log")
-    return name in names or name.endswith((checkpoint_file.SUFFIX, ".tmp")) or name.startswith("events.out.tfevents")

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.lock import LOCK_FILE
+from dlopt.storage import checkpoint_file
 from dlopt.storage.safe_read import to_printable
 
 ROOT = Path("outputs")
@@ -161,3 +163,11 @@ def _walk(root: str) -> Iterator[Entry]:
         if times:
             yield Entry(max(times), Path(path), True, is_part)
         folders += [(entry.path, is_part or (bool(times) and entry.name.isdecimal())) for entry in inner]
+
+
+def is_file_name(name: str) -> bool:
+    """Return whether a run or sweep has a file of this name, so that a directory cannot have it."""
+    run = RunDirectory("")
+    files = (run.config_file, run.hydra_file, run.overrides_file, run.status_file, run.metrics_file, run.summary_file)
+    names = (*(file.name for file in (*files, run.log_file)), LOCK_FILE, *SWEEP_FILES, "study.log")
+    return name in names or name.endswith((checkpoint_file.SUFFIX, ".tmp")) or name.startswith("events.out.tfevents")

@@ -78,7 +78,7 @@ def summarize_outcome(
 
 @dataclass(frozen=True)
 class Plan:
-    """What the runs of a sweep have in common; storage and study as in SweeperOptions.
+    """The common part of all runs of a sweep; storage and study as in SweeperOptions.
 
     data_digests: SHA-256 of the user's data files, one for each data set.
     """

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dlopt.config.compose import groups
-from dlopt.config.compose.nested_options import from_hydra, to_hydra
+from dlopt.config.compose.nested_options import from_hydra, is_override, to_hydra
 from dlopt.config.compose.yaml_dump import quote
 from dlopt.config.problems import ConfigError, Problems
 from dlopt.rundir.display import display_path
@@ -33,9 +33,7 @@ CHANGEABLE_KEYS = (
 STORAGE = "hydra.sweeper.storage"
 PATH_KEYS = ("data.path", "init.run")
 """The keys that name files of the user, relative to the directory where the sweep was started."""
-PLAIN_HYDRA_KEY = re.compile(
-    r"hydra\.sweep\.dir|hydra\.launcher\.workers|hydra\.sweeper\.(?!params\b|storage\b)[a-z]\w*(\.[a-z]\w*)?"
-)
+PLAIN_HYDRA_KEY = re.compile(r"hydra\.launcher\.workers|hydra\.sweeper\.(?!params\b|storage\b)[a-z]\w*(\.[a-z]\w*)?")
 """The keys of Hydra that a sweep may set by itself; the others name code, files or variables."""
 LONGEST_RANGE = 1_000_000
 """Largest number of values of a range."""
@@ -93,8 +91,8 @@ def reopen_sweep(folder: Path, arguments: Sequence[str], *, trust: bool) -> Reop
         config_dir, digests = content.get("config_dir"), _read_texts(content, "data")
     except (ValueError, OSError) as error:
         raise ConfigError([("resume", f"{path}/{SWEEP_FILE} is damaged: {error}")]) from error
-    flags = [a for a in arguments if not _is_override(a) and a not in ("-m", "--multirun")]
-    overrides = [a for a in arguments if _is_override(a)]
+    flags = [a for a in arguments if not is_override(a) and a not in ("-m", "--multirun")]
+    overrides = [a for a in arguments if is_override(a)]
     changed = {override.partition("=")[0]: override for override in overrides}
     for key in changed:
         if not key.startswith(CHANGEABLE_KEYS):
@@ -127,7 +125,7 @@ def reopen_sweep(folder: Path, arguments: Sequence[str], *, trust: bool) -> Reop
 
 def list_resume_flags(command: Sequence[str], folders: Sequence[Path]) -> list[str]:
     """Return the flags that resuming a search needs, given its command and its folders of user-defined options."""
-    words = [word for word in command if _key(word) != "hydra.sweep.dir"]
+    words = [word for word in command if word.partition("=")[0] != "hydra.sweep.dir"]
     needs_trust = bool(folders) or not all(is_plain(word, (groups.CONF,)) for word in words)
     return ["--trust"] if needs_trust else []
 
@@ -224,12 +222,3 @@ def _read_texts(content: Mapping[str, Any], name: str) -> list[str]:
     if not (isinstance(value, list) and all(isinstance(word, str) for word in value)):
         raise ValueError(f"it has no {name}")
     return value
-
-
-def _is_override(argument: str) -> bool:
-    """Return whether an argument is an override, not a flag."""
-    return "=" in argument and not argument.startswith("-")
-
-
-def _key(argument: str) -> str:
-    return argument.lstrip("+~").partition("=")[0]

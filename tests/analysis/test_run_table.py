@@ -402,7 +402,7 @@ def test_figures_are_written(three, capsys):
 
 
 @pytest.fixture
-def watched(here):
+def diagnosed_runs(here):
     """Write two runs whose summaries lack what a diagnostic recorded, also in rows before the last one."""
     for seed in (0, 1):
         rows = [row(10, **{"gradient/norm": 3.0, "gradient/norm/a": 1.0, "val/loss": 2.0}),
@@ -410,7 +410,7 @@ def watched(here):
         run(here / "outputs", str(seed), {"seed": seed}, rows=rows, summary={"val/loss": 1.0}, started=float(seed))
 
 
-def test_diagnostics_are_columns_with_their_last_values(watched, capsys):
+def test_diagnostics_are_columns_with_their_last_values(diagnosed_runs, capsys):
     assert main(["runs", "--csv", "--columns", "seed,gradient/norm,val/loss"]) == 0
     cells = [line.split(",") for line in capsys.readouterr().out.splitlines()]
     assert [line[-3:] for line in cells] == [
@@ -420,7 +420,7 @@ def test_diagnostics_are_columns_with_their_last_values(watched, capsys):
     assert "4.5000 ± 0.7071" in capsys.readouterr().out
 
 
-def test_the_curves_and_the_title_of_a_picture_are_chosen(watched, here, capsys, monkeypatch):
+def test_the_curves_and_the_title_of_a_picture_are_chosen(diagnosed_runs, here, capsys, monkeypatch):
     drawn = []
     monkeypatch.setattr("dlopt.report.figures.save_figure", lambda figure, file: drawn.append(figure))
     for argv in (
@@ -436,7 +436,7 @@ def test_the_curves_and_the_title_of_a_picture_are_chosen(watched, here, capsys,
     ]  # fmt: skip
 
 
-def test_show_names_the_curves_of_diagnostics_and_draws_them(watched, capsys):
+def test_show_names_the_curves_of_diagnostics_and_draws_them(diagnosed_runs, capsys):
     assert main(["show", "1"]) == 0
     assert "more curves: --plot gradient/norm,gradient/norm/\n" in capsys.readouterr().out
     assert main(["show", "1", "--plot", "gradient/norm"]) == 0

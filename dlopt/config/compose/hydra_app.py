@@ -176,11 +176,10 @@ def read_hydra_choices(overrides: Sequence[str], folders: Sequence[Path]) -> tup
             folder / groups.PRESETS / f"{name}.yaml" for name in value.strip("[]").split(",") for folder in folders
         )
         for content in (read_yaml_or_empty(file) for file in files if file.is_file()):
-            for entry in content.get("defaults") or ():
-                for name, option in entry.items() if isinstance(entry, dict) else ():
-                    group = name.removeprefix("override ").removeprefix("/")
-                    if group.startswith("hydra/") and name.startswith("override "):
-                        choices[group] = option
+            for name, option in nested_options.iter_defaults(content):
+                group = name.removeprefix("override ").removeprefix("/")
+                if group.startswith("hydra/") and name.startswith("override "):
+                    choices[group] = option
             has_multirun |= (content.get("hydra") or {}).get("mode") == "MULTIRUN"
     return choices, has_multirun
 

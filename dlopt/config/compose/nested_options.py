@@ -8,7 +8,7 @@ the learning rate is converted too: schedules.momentum=ramp becomes +schedule@sc
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,18 @@ def load_nested_defaults(file: Path) -> dict[str, tuple[str, str]]:
 def parse_nested_defaults(content: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Return the keys of an option's content that hold a further option, each with its group and default option."""
     nested = {}
-    for entry in content.get("defaults") or ():
-        for name, option in entry.items() if isinstance(entry, dict) else ():
-            group, _, key = name.removeprefix("/").partition("@")
-            if key and " " not in name:  # else it overrides a choice of another group
-                nested[key] = (group, option)
+    for name, option in iter_defaults(content):
+        group, _, key = name.removeprefix("/").partition("@")
+        if key and " " not in name:  # else it overrides a choice of another group
+            nested[key] = (group, option)
     return nested
+
+
+def iter_defaults(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the name and the option of each choice in the defaults list of a file's content."""
+    for entry in content.get("defaults") or ():
+        if isinstance(entry, dict):
+            yield from entry.items()
 
 
 def read_keys(file: Path) -> set[str]:
@@ -46,6 +52,16 @@ def read_keys(file: Path) -> set[str]:
 
     content = yaml.safe_load(file.read_text()) or {}
     return (content.keys() - {"_target_", "defaults"}) | parse_nested_defaults(content).keys()
+
+
+def is_override(argument: str) -> bool:
+    """Return whether an argument of a command is an override, not a flag."""
+    return "=" in argument and not argument.startswith("-")
+
+
+def get_key(override: str) -> str:
+    """Return the key of an override, without a plus or a tilde."""
+    return override.lstrip("+~").partition("=")[0]
 
 
 def to_hydra(argument: str, folders: Iterable[Path] = (groups.CONF,)) -> str:

@@ -17,7 +17,8 @@ from dlopt.config.problems import ConfigError, Problems
 from dlopt.config.reopen import trusted_targets as trust_rule
 from dlopt.config.schema.renamed_keys import ADDED_KEYS, RENAMED_GROUPS
 from dlopt.config.schema.targets import add_working_directory
-from dlopt.rundir.directory import RunDirectory, is_file_name
+from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.find import is_file_name
 from dlopt.storage.fingerprint import digest_files
 from dlopt.storage.safe_read import SMALL, UnreadableFile, read_yaml
 from dlopt.training.checkpointing import FORMAT, find_mismatch
