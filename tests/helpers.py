@@ -55,6 +55,19 @@ def read_tree(folder: Path) -> dict[str, bytes | None]:
     return {k: p.read_bytes() if p.is_file() else None for k, p in paths.items() if "__pycache__" not in p.parts}
 
 
+def make_counting_row() -> Any:
+    """Return a class of rows that counts in `reads` how often a value of any of them is read."""
+
+    class Row(dict[str, float]):
+        reads = 0
+
+        def __getitem__(self, key: str) -> float:
+            Row.reads += 1
+            return super().__getitem__(key)
+
+    return Row
+
+
 def list_options(group: str) -> list[str]:
     """Return the options of a group without `custom`."""
     return [name for name in groups.list_option_names(group) if name != "custom"]

@@ -1,6 +1,7 @@
 """Early stopping on curves with a known end."""
 
 import pytest
+from helpers import make_counting_row
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -114,13 +115,7 @@ def test_one_of_patience_and_cumulative_must_be_set():
 
 
 def test_an_evaluation_reads_a_constant_number_of_rows():
-    class Row(dict):
-        reads = 0
-
-        def __getitem__(self, key):
-            Row.reads += 1
-            return super().__getitem__(key)
-
+    Row = make_counting_row()
     rule, history = EarlyStopping("val/loss", 5, 7, 3, 2, 0.0), History()
     for n in range(200):
         history = history.append(Row({"val/loss": 1 / (n + 1)}))

@@ -4,7 +4,16 @@ import math
 
 import pytest
 import torch
-from helpers import assert_build_refused, build_blobs, interrupt_run, load_weights, read_rows, resume_run, train_runs
+from helpers import (
+    assert_build_refused,
+    build_blobs,
+    interrupt_run,
+    load_weights,
+    make_counting_row,
+    read_rows,
+    resume_run,
+    train_runs,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -64,13 +73,7 @@ def test_it_starts_at_one_and_does_not_depend_on_earlier_calls():
 def test_between_evaluations_it_reads_no_row():
     """A step costs the same after any number of evaluations."""
 
-    class Row(dict):
-        reads = 0
-
-        def __getitem__(self, key):
-            Row.reads += 1
-            return super().__getitem__(key)
-
+    Row = make_counting_row()
     history = History(Row(step=n, **{"val/loss": 1.0}) for n in range(1000))
     rule = Plateau("val/loss", 0.5, 10, 0.0, 0, 0.0)
     for step in range(50):
