@@ -10,6 +10,8 @@ from typing import Any
 
 from processes import wait_until
 
+from dlopt.config.problems import ConfigError
+
 
 @dataclass(frozen=True)
 class Act:
@@ -102,6 +104,10 @@ def fork(act: Act) -> None:
     os.waitpid(child, 0)
 
 
+def refuse_configuration(act: Act) -> None:
+    raise ConfigError([("a.b", "is wrong"), ("c", "too")])
+
+
 def refuse(act: Act) -> None:
     raise ValueError("not this one")
 
@@ -155,6 +161,7 @@ ACTS = {
         compute,
         fork,
         refuse,
+        refuse_configuration,
         odd,
         leave,
         vanish,

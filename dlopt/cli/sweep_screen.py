@@ -28,8 +28,6 @@ from dlopt.storage.safe_read import mask_passwords, to_printable
 from dlopt.sweep.plan import Repeat
 
 if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
-
     from dlopt.runner.job import Job
     from dlopt.sweep.claims import Counts, Outcome, Trial
     from dlopt.sweep.cost_forecast import DryRunPlan
@@ -66,7 +64,7 @@ class SweepScreen:
         self._running: dict[Path, tuple[str, float]] = {}
         self._follower: Follower | None = None
         self._last_poll: tuple[float, dict[Path, str]] = (0.0, {})
-        self._best: tuple[str, float, FrozenTrial] | None = None
+        self._best: tuple[str, float, tuple[Path, str]] | None = None
         self._start_time = time.monotonic()
         self._n_ended_here = 0
         self._live: Live | None = None
@@ -153,13 +151,7 @@ class SweepScreen:
     def _find_best(self) -> None:
         best = self._study.best()
         if best is not None and best.value is not None:
-            self._best = (self._title(self._study.point(best) or ()), best.value, best)
-
-    def _format_location(self, trial: FrozenTrial) -> str:
-        """Return the directory of a trial's runs: with a database, it may be of another sweep or on another host."""
-        folder, host = self._study.run_root(trial)
-        on = f" on {host}" if host else ""
-        return to_printable(f"{display_path(folder / str(trial.number))}{on}")
+            self._best = (self._title(self._study.point(best) or ()), best.value, self._study.locate(best))
 
     # ------------------------------------------------------------------------------------------- results
 
@@ -181,9 +173,10 @@ class SweepScreen:
         verdicts = f" ({', '.join(others)})" if others else ""
         print(f"\n{counts.n_ended} of {counts.total} {self._unit}{verdicts}, in {path}")
         if self._best is not None and plan.space.axes:
-            title, value, trial = self._best
+            title, value, (folder, host) = self._best
             of = "median " if plan.statistic == "median" and len(plan.repeats) > 1 else ""
-            location = self._format_location(trial)
+            # With a database, it may be of another sweep or on another host.
+            location = to_printable(f"{display_path(folder)} on {host}" if host else display_path(folder))
             print(f"best: {of}{plan.objective} {format_metric(value)} with {title}, in {location}")
         if counts.running:
             print(f"{counts.running} {'is' if counts.running == 1 else 'are'} running in other processes")
@@ -251,8 +244,8 @@ class SweepScreen:
         elif self._running:
             parts.append(self._render_worker_runs())
         if self._best is not None:
-            title, value, trial = self._best
-            best = f"best  {self.plan.objective} {format_metric(value)}  {title}  (trial {trial.number})"
+            title, value, (folder, _) = self._best
+            best = f"best  {self.plan.objective} {format_metric(value)}  {title}  (trial {folder.name})"
             parts.append(Text(best, style="green", overflow="ellipsis", no_wrap=True))
         bad = [f"{n} {verdict}" for verdict, n in self._ended_counts.items() if verdict != "done"]
         if bad:

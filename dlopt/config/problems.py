@@ -6,7 +6,7 @@ import sysconfig
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from dlopt.storage.safe_read import to_printable
 
@@ -22,6 +22,13 @@ class ConfigError(Exception):
     def __init__(self, problems: Iterable[tuple[str, str]]) -> None:
         self.problems = list(dict.fromkeys(problems))
         super().__init__(self.text())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ConfigError, (self.problems,), vars(self)  # not the text: worker processes send it as a pickle
+
+    def summarize(self) -> str:
+        """Return all problems in one line."""
+        return "; ".join(f"{key}: {problem}" for key, problem in self.problems)
 
     def text(self, outcome: str = "nothing was started") -> str:
         """Return all problems, one to a line, below their number and the outcome."""

@@ -79,6 +79,7 @@ class RunWriter(RunDirectory):
         device: str = "cpu",
         threads: int | None = None,
         directions: Mapping[str, Direction] | None = None,
+        command: str | None = None,
     ) -> RunWriter:
         """Resume the run after this many steps; its lock must be held.
 
@@ -86,7 +87,7 @@ class RunWriter(RunDirectory):
         changes: the configuration keys that were changed, for the status.
         breaks: the changes that make it differ from an uninterrupted run.
         config: the changed configuration, or None.
-        device, threads, directions: as in `create`.
+        device, threads, directions, command: as in `create`.
         The status keeps the entries of former processes as `before`, the latest first, each with what differs from
         the process after it.
         """
@@ -105,7 +106,7 @@ class RunWriter(RunDirectory):
             started["config"] = hashlib.sha256(config).hexdigest()
         for file in (self.status_file, self.metrics_file, self.summary_file, self.config_file, *self.checkpoints()):
             atomic.temp_path(file).unlink(missing_ok=True)
-        self._record_start(former_settings if settings is None else settings, device, threads, started)
+        self._record_start(former_settings if settings is None else settings, device, threads, started, command)
         if config is not None:
             atomic.atomic_write_bytes(self.config_file, config)
         return self

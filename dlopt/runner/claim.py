@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.lock import Lock, LockedError, find_holder
+from dlopt.runner.workers import WorkerLostError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from dlopt.config.problems import Problems
+
+
+RELEASE_SECONDS = 10.0
+"""Seconds in which the workers of a killed process end: see dlopt.runner.process_pool."""
 
 
 def check_directory(path: Path, key: str, problems: Problems, *, is_locked: bool = False) -> None:
@@ -32,6 +38,22 @@ def check_directory(path: Path, key: str, problems: Problems, *, is_locked: bool
         problems.add(key, f"{path} cannot be created: {above} is a file")
     elif not os.access(above, os.W_OK):
         problems.add(key, f"{path} cannot be created: {above} is not writable")
+
+
+def claim_unfinished(path: Path) -> Lock:
+    """Create and lock the directory of a run of a sweep. It may hold the run of a process that was killed.
+
+    Waits a few seconds for the end of that process' workers. Raises WorkerLostError if another process writes the run.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + RELEASE_SECONDS
+    while True:
+        try:
+            return Lock(path).acquire()
+        except LockedError as error:
+            if time.monotonic() > deadline:
+                raise WorkerLostError(str(error)) from None
+        time.sleep(0.1)
 
 
 def check_hydra_keys(hydra: DictConfig, problems: Problems) -> None:

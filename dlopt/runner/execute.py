@@ -51,23 +51,30 @@ def perform(
     """Perform a run. Return the exit code and the summary.
 
     lock     lock of the run's directory, if this process holds it already
-    built    experiment and notices, if they are built already; else problems of the configuration are written into the
-             run's directory
+    built    experiment and notices, if they are built already. Otherwise it is a run of a sweep: problems of the
+             configuration are written into its directory, and an unfinished run there continues
     command  recorded command line; None: the command line of this process
     """
     from dlopt.config.build import build
     from dlopt.config.compose.flatten import flatten_settings
     from dlopt.config.problems import ConfigError
+    from dlopt.rundir.directory import RunDirectory
     from dlopt.rundir.writer import RunWriter
+    from dlopt.runner.claim import claim_unfinished
     from dlopt.runner.job import prepare_run
+    from dlopt.runner.resume_run import continue_run
 
+    if built is None:
+        lock = claim_unfinished(job.path)
+        if RunDirectory(job.path).status_file.exists():
+            return continue_run(job, observer, lock, command)
     settings = flatten_settings(job.config, job.choices)
     prepare_run(job, job.path)
     try:
         experiment, notices = built or build(job.config, job.overrides)
     except ConfigError as error:
         run = RunWriter.create(job.path, settings, lock, command=command)
-        run.finish("failed", message="; ".join(f"{key}: {problem}" for key, problem in error.problems))
+        run.finish("failed", message=error.summarize())
         return FAILED, {}
     run = RunWriter.create(job.path, settings, lock, **experiment.describe_run(), command=command)
     if job.ticket is not None:

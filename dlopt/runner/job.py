@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +17,9 @@ from dlopt.storage import atomic
 
 class Reporter(Protocol):
     """Reports the rows of a run to a search."""
+
+    def replay(self, rows: Iterable[Row]) -> None:
+        """Report the rows that the run has logged before it resumes."""
 
     def should_prune(self, row: Row) -> bool:
         """Report a row. Return whether the search ends the run after it."""
@@ -50,6 +53,11 @@ class Job:
     hydra: str
     ticket: Ticket | None = None
 
+    @property
+    def config_text(self) -> bytes:
+        """The content of .hydra/config.yaml."""
+        return dump_yaml(self.config).encode()
+
     @classmethod
     def from_hydra(cls, config: Mapping[str, Any], hydra: Any, path: Path, ticket: Ticket | None = None) -> Job:
         """Return the job of a configuration that Hydra has composed. hydra: its node of that name."""
@@ -66,7 +74,7 @@ def prepare_run(job: Job, path: Path) -> RunDirectory:
     """Write the configuration into a directory. Return the run directory."""
     run = RunDirectory(path)
     run.config_file.parent.mkdir(parents=True, exist_ok=True)
-    atomic.atomic_write_bytes(run.config_file, dump_yaml(job.config).encode(), lasting=False)
+    atomic.atomic_write_bytes(run.config_file, job.config_text, lasting=False)
     if job.hydra:
         run.hydra_file.write_text(job.hydra)
         run.overrides_file.write_text(dump_yaml(list(job.overrides)))

@@ -1,10 +1,13 @@
-"""dlopt train resume=RUN: resume a run from its last checkpoint.
+"""Resume a run from its last checkpoint: for dlopt train resume=RUN, and for the unfinished runs of a sweep.
 
-The configuration is read from the run's directory without Hydra, which would overwrite the files there.
+For resume=RUN the configuration is read from the run's directory without Hydra, which would overwrite the files there.
+A sweep composes it again, and a run continues only if it is the same.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,9 +19,11 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from dlopt.rundir.directory import Checkpoint, RunDirectory
-    from dlopt.rundir.lock import Holder
+    from dlopt.rundir.lock import Holder, Lock
     from dlopt.rundir.writer import RunWriter
+    from dlopt.runner.job import Job
     from dlopt.runner.observer import Observer
+    from dlopt.training.experiment import Experiment
 
 
 def resume(name: str, arguments: Sequence[str], observer: Observer, *, trust: bool) -> int:
@@ -70,8 +75,6 @@ def _resume_locked(
     from dlopt.config.build import build
     from dlopt.config.problems import ConfigError
     from dlopt.config.reopen import resume_checks
-    from dlopt.rundir import provenance
-    from dlopt.runner.execute import log_to_run, run_one
 
     if run.status_or_none() != status:
         raise ConfigError(
@@ -90,12 +93,83 @@ def _resume_locked(
         breaks = resume_checks.list_breaking_changes(changed, before, experiment, step)
     for at, why in [*resume_checks.find_breaks(status or {}), *([(step, "; ".join(breaks))] if breaks else [])]:
         notices.append(f"from step {at} on this run differs from an uninterrupted one: {why}")
-    settings = _settings(status, state, config)
     content = OmegaConf.to_yaml(config).encode() if changed else None  # for the next resume
     changes = [f"{key} {old} -> {new}" for key, (old, new) in changed.items()]
+    record = {"settings": _settings(status, state, config), "changes": changes, "breaks": breaks, "config": content}
+    if checkpoint is None:
+        notices.append("the run has no checkpoint yet, so it starts again from step 0")
+    elif not console.quiet:
+        print(f"{display_path(run.path)} resumes after step {step}")
+    return _run_from(run, checkpoint, experiment, observer, notices, record, " ".join(arguments))[0]
 
+
+def continue_run(job: Job, observer: Observer, lock: Lock, command: str | None = None) -> tuple[int, dict[str, Any]]:
+    """Continue the run of a sweep that another process has left in a directory, whose lock this process holds.
+
+    The run resumes from its last checkpoint. It starts again from step 0 if it has failed, or if it has no checkpoint
+    of the job's configuration, data and network. Return the exit code and the summary. Raises ConfigError if the run
+    cannot be built, or if its directory has links.
+    """
+    from dlopt.config.compose.flatten import flatten_settings
+    from dlopt.config.reopen import load_run
+    from dlopt.rundir.writer import RunWriter
+    from dlopt.runner.job import prepare_run
+
+    run = RunWriter(job.path)
+    run.lock = lock
+    try:
+        load_run.check_writable(run.path)
+        checkpoint, experiment, notices = _build_from_checkpoint(run, job)
+        step = 0 if checkpoint is None else checkpoint.content["step"]
+        notices.append(f"the run continues after step {step}" if step else "the run starts again from step 0")
+        prepare_run(job, run.path)
+        if job.ticket is not None:
+            observer.reporter = job.ticket.open_reporter()
+            observer.reporter.replay(row for row in run.rows() if row["step"] <= step)
+        record = {"settings": flatten_settings(job.config, job.choices), "command": command}
+        return _run_from(run, checkpoint, experiment, observer, notices, record)
+    finally:
+        run.lock.release()
+
+
+def _build_from_checkpoint(run: RunDirectory, job: Job) -> tuple[Checkpoint | None, Experiment, list[str]]:
+    """Return the checkpoint from which a run of a sweep continues, if any, and the experiment with its notices."""
+    from dlopt.config.build import build
+    from dlopt.config.problems import ConfigError
+    from dlopt.config.reopen import resume_checks
+
+    checkpoint = None
+    if (run.status_or_none() or {}).get("status") != "failed":
+        with contextlib.suppress(ValueError):  # no checkpoint can be read
+            checkpoint = run.latest_checkpoint()
+    if checkpoint is not None and checkpoint.content["config"] == hashlib.sha256(job.config_text).hexdigest():
+        with contextlib.suppress(ConfigError):  # the user's code has changed the network
+            experiment, notices = build(job.config, job.overrides, saved=checkpoint.content["model"])
+            resume_checks.check(checkpoint.content, experiment)
+            return checkpoint, experiment, notices
+    return None, *build(job.config, job.overrides)
+
+
+def _run_from(
+    run: RunWriter,
+    checkpoint: Checkpoint | None,
+    experiment: Experiment,
+    observer: Observer,
+    notices: list[str],
+    record: Mapping[str, Any],
+    label: str = "",
+) -> tuple[int, dict[str, Any]]:
+    """Roll a run back to its checkpoint, and run it from there. Return the exit code and the summary.
+
+    record: what RunWriter.resume records of this process.
+    """
+    from dlopt.rundir import provenance
+    from dlopt.runner.execute import log_to_run, run_one
+
+    status = run.status_or_none()
+    state = None if checkpoint is None else checkpoint.content
     warnings = _roll_back(run, checkpoint)  # from here on the directory changes
-    run.resume(step, settings, changes, breaks, content, **experiment.describe_run())
+    run.resume(0 if state is None else state["step"], **record, **experiment.describe_run())
     if status is None:
         warnings.append(f"{run.status_file.name} was damaged; it is rewritten")
     elif state is not None:
@@ -103,15 +177,12 @@ def _resume_locked(
         notices += [f"the same bits are not promised: {'; '.join(different)}"] if different else []
     for warning in warnings:
         print(f"warning: {to_printable(warning)}", file=sys.stderr)
-    if checkpoint is None:
-        notices.append("the run has no checkpoint yet, so it starts again from step 0")
-    elif not console.quiet:
-        print(f"{display_path(run.path)} resumes after step {step}")
     with log_to_run(run) as log:
-        log.info("resume %s", " ".join(arguments))
+        if label:
+            log.info("resume %s", label)
         for warning in warnings:
             log.warning(warning)
-        return run_one(experiment, run, observer, notices, state=state)[0]
+        return run_one(experiment, run, observer, notices, state=state)
 
 
 def _explain_how_to_extend(summary: Mapping[str, Any], config: Any) -> str:

@@ -37,17 +37,19 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Trial:
-    """A running trial: its id in the storage, its number (the name of its directory), and the ordinal of its point.
+    """An attempt at a point by this process.
 
-    instead_of is the number of the trial that it repeats.
+    id        of the trial in the storage
+    ordinal   of the point, which names its directory; the storage numbers the attempts
+    tries     attempts so far whose process was not lost, and this one
+    is_retry  whether it continues or repeats an earlier attempt
     """
 
     id: int
-    number: int
     ordinal: int
     point: tuple[Any, ...]
     tries: int = 1
-    instead_of: int | None = None
+    is_retry: bool = False
 
 
 @dataclass

@@ -97,8 +97,8 @@ class SweeperOptions:
 
     A diverged run has the worst possible objective. So a trial with a mean diverges if one run does, and a trial with
     a median if half of the runs do. A diverged trial has no value, is never the best, counts among `n_trials`, is a bad
-    point to tpe, and is ignored by the median rule. A failed run makes its trial fail. An interrupted or killed trial
-    is tried again under a new number, at most three times if its process was lost.
+    point to tpe, and is ignored by the median rule. A failed run makes its trial fail; `retry` starts it again. Runs of
+    an interrupted or killed trial continue from their last checkpoints, at most twice if their process was lost.
 
     pruner=median ends a trial after evaluation k > `n_warmup_steps` if the best of its values so far is worse than the
     median of the values v'(k) of the completed trials, at least `n_startup_trials` (Golovin et al. 2017):

@@ -95,7 +95,7 @@ class Plan:
     data_digests: tuple[str, ...] = ()
 
     def run_folder(self, number: int, repeat: Repeat) -> Path:
-        """Return the directory of a run of the trial of this number."""
+        """Return the directory of a run of the point of this ordinal."""
         return self.folder / str(number) / repeat.name
 
     def title(self, point: Sequence[Any], repeat: Repeat) -> str:
@@ -109,12 +109,18 @@ class Plan:
         early = "failed" in states or "pruned" in states or (self.statistic == "mean" and "diverged" in states)
         return early or len(states) == len(self.repeats)
 
-    def read_outcome(self, number: int) -> Outcome | None:
-        """Return how a trial ended according to its runs' directories; None if it did not end."""
-        endings = [e for repeat in self.repeats if (e := read_ending(self.run_folder(number, repeat))) is not None]
-        if not endings or not self.is_decided(endings):
-            return None
-        return self.summarize_outcome(endings)
+    def read_endings(self, number: int, is_retry: bool) -> dict[Repeat, Ending]:
+        """Return how the runs of a point ended that have ended. A failed run does not count: a retry repeats it.
+
+        Its failure may be that of the former attempt.
+        """
+        endings = {repeat: read_ending(self.run_folder(number, repeat)) for repeat in self.repeats}
+        return {r: e for r, e in endings.items() if e is not None and not (is_retry and e[0] == "failed")}
+
+    def read_outcome(self, number: int, is_retry: bool) -> Outcome | None:
+        """Return how an attempt at a point ended according to its runs' directories; None if it did not end."""
+        endings = [*self.read_endings(number, is_retry).values()]
+        return self.summarize_outcome(endings) if endings and self.is_decided(endings) else None
 
     def summarize_outcome(self, endings: Sequence[Ending]) -> Outcome:
         """Return how a trial with these endings of its runs ended."""

@@ -7,7 +7,7 @@ mean (or median) of the values of the finished runs and its own. Evaluations are
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -86,6 +86,14 @@ class PruningReporter:
         study = _open_study(ticket.storage, ticket.folder, ticket.study, ticket.pruner)
         self._trial = optuna.trial.Trial(study, ticket.trial)
         self._n_evaluations = ticket.evaluations
+
+    def replay(self, rows: Iterable[Row]) -> None:
+        """Report the rows that the run has logged before it resumes, in a new trial of the study.
+
+        The pruner judges each, since Hyperband notes the value at a rung when it does.
+        """
+        for row in rows:
+            self.should_prune(row)
 
     def should_prune(self, row: Row) -> bool:
         """Report a row. Return whether the run is to end after it."""

@@ -1,4 +1,7 @@
-"""A search: takes points from a study, makes their runs, and tells the study how they ended."""
+"""A search: takes points from a study, makes their runs, and tells the study how they ended.
+
+A retry continues the runs that an earlier attempt has left unfinished: see dlopt.runner.resume_run.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,12 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from dlopt.analysis.aggregate import collect_objectives
-from dlopt.config.problems import format_error
+from dlopt.config.problems import ConfigError, format_error
 from dlopt.report import tensorboard_bands
-from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.directory import Row, RunDirectory
 from dlopt.runner.job import Job
 from dlopt.runner.signals import handle_signals
 from dlopt.runner.workers import WorkerLostError, Workers
@@ -86,7 +89,15 @@ class _OpenTrial:
     pending: list[Repeat]
     running: int = 0
     was_stopped: bool = False
-    endings: list[Ending] = field(default_factory=list)
+    endings: dict[Repeat, Ending] = field(default_factory=dict)
+
+
+class _RunningJob(NamedTuple):
+    """A run in progress; former is the status that an earlier attempt has left."""
+
+    entry: _OpenTrial
+    repeat: Repeat
+    former: Mapping[str, Any] | None
 
 
 class SearchRunner:
@@ -105,7 +116,7 @@ class SearchRunner:
         self.observer = observer
         self.counts: Counts | None = None
         self._open_trials: dict[int, _OpenTrial] = {}
-        self._running: dict[Path, _OpenTrial] = {}
+        self._running: dict[Path, _RunningJob] = {}
 
     def run(self) -> None:
         """Search until no point is left to begin.
@@ -166,58 +177,60 @@ class SearchRunner:
         return None
 
     def _open_trial(self, trial: Trial) -> _OpenTrial:
-        """Open a trial. It takes over the ended runs of the trial that it repeats."""
-        entry = self._open_trials[trial.number] = _OpenTrial(trial, list(self.plan.repeats))
-        if trial.instead_of is not None:
-            for repeat in self.plan.repeats if self.plan.repeats[0].name else ():
-                former, folder = (self.plan.run_folder(n, repeat) for n in (trial.instead_of, trial.number))
-                ending = read_ending(former)
-                if ending is not None and ending[0] in ("done", "diverged") and not folder.exists():
-                    folder.parent.mkdir(parents=True, exist_ok=True)
-                    former.rename(folder)
-                    entry.endings.append(ending)
-                    entry.pending.remove(repeat)
-        if entry.endings and self.plan.is_decided(entry.endings):
+        """Open a trial. A retry takes over the runs that have ended."""
+        ended = self.plan.read_endings(trial.ordinal, is_retry=True) if trial.is_retry else {}
+        pending = [repeat for repeat in self.plan.repeats if repeat not in ended]
+        entry = self._open_trials[trial.ordinal] = _OpenTrial(trial, pending)
+        for repeat, ending in ended.items():
+            if (ticket := self._make_ticket(entry)) is not None:
+                ticket.open_reporter().replay(self._read_rows(trial, repeat))
+            entry.endings[repeat] = ending
+        if entry.endings and self.plan.is_decided([*entry.endings.values()]):
             entry.pending.clear()
         return entry
 
     def _make_job(self, entry: _OpenTrial) -> Job:
         plan, trial, repeat = self.plan, entry.trial, entry.pending.pop(0)
-        ticket = None
-        if plan.pruner.name != "none":
-            ticket = PruningTicket(
-                storage=plan.storage,
-                folder=plan.folder,
-                study=plan.study,
-                trial=trial.id,
-                pruner=plan.pruner,
-                objective=plan.objective,
-                statistic=plan.statistic,
-                before=collect_objectives(entry.endings, plan.objective, higher_is_better=plan.higher_is_better),
-                evaluations=sum(
-                    row.get(plan.objective) is not None
-                    for other in plan.repeats
-                    if other != repeat and other not in entry.pending
-                    for row in RunDirectory(plan.run_folder(trial.number, other)).rows()
-                ),
-            )
         overrides = [*plan.space.overrides(trial.point), *repeat.overrides]
-        folder, title = plan.run_folder(trial.number, repeat), plan.title(trial.point, repeat)
-        job = self.composer.compose_job(folder, overrides, trial.number, title, ticket)
+        folder, title = plan.run_folder(trial.ordinal, repeat), plan.title(trial.point, repeat)
+        job = self.composer.compose_job(folder, overrides, trial.ordinal, title, self._make_ticket(entry))
+        former = RunDirectory(job.path).status_or_none() if trial.is_retry else None
+        self._running[job.path] = _RunningJob(entry, repeat, former)
         entry.running += 1
-        self._running[job.path] = entry
         return job
+
+    def _make_ticket(self, entry: _OpenTrial) -> PruningTicket | None:
+        """Return the pruning ticket of the next run of a trial, whose runs follow each other; None without a pruner."""
+        plan, trial = self.plan, entry.trial
+        if plan.pruner.name == "none":
+            return None
+        rows = (row for repeat in entry.endings for row in self._read_rows(trial, repeat))
+        endings = [*entry.endings.values()]
+        return PruningTicket(
+            storage=plan.storage,
+            folder=plan.folder,
+            study=plan.study,
+            trial=trial.id,
+            pruner=plan.pruner,
+            objective=plan.objective,
+            statistic=plan.statistic,
+            before=collect_objectives(endings, plan.objective, higher_is_better=plan.higher_is_better),
+            evaluations=sum(row.get(plan.objective) is not None for row in rows),
+        )
+
+    def _read_rows(self, trial: Trial, repeat: Repeat) -> list[Row]:
+        return RunDirectory(self.plan.run_folder(trial.ordinal, repeat)).rows()
 
     # ------------------------------------------------------------------------------------------- ending
 
     def _handle_ended(self, job: Job, error: BaseException | None) -> None:
-        entry = self._running.pop(job.path)
+        entry, repeat, former = self._running.pop(job.path)
         entry.running -= 1
-        status, summary = read_ending(job.path) or _explain_missing_ending(job.path, error)
+        status, summary = _read_ending(job.path, error, former)
         self.observer.on_run_end(job, status, summary)
         if status in FINAL_STATES:
-            entry.endings.append((status, summary))
-            if self.plan.is_decided(entry.endings):
+            entry.endings[repeat] = (status, summary)
+            if self.plan.is_decided([*entry.endings.values()]):
                 entry.pending.clear()
         elif status == "interrupted":
             raise KeyboardInterrupt
@@ -225,35 +238,44 @@ class SearchRunner:
             entry.was_stopped = True
         if not entry.running:
             if entry.was_stopped:
-                self._leave(self._open_trials.pop(entry.trial.number), lost=True)
+                self._leave(self._open_trials.pop(entry.trial.ordinal), lost=True)
             elif not entry.pending:
                 self._close(entry)
 
     def _close(self, entry: _OpenTrial) -> None:
         """Tell the study how a trial ended."""
         trial, plan = entry.trial, self.plan
-        del self._open_trials[trial.number]
-        outcome = plan.summarize_outcome(entry.endings)
+        del self._open_trials[trial.ordinal]
+        outcome = plan.summarize_outcome([*entry.endings.values()])
         if self.study.tell(trial, outcome):
             self.observer.on_trial_end(trial, outcome)
-        folders = [plan.run_folder(trial.number, repeat) for repeat in plan.repeats]
+        folders = [plan.run_folder(trial.ordinal, repeat) for repeat in plan.repeats]
         if len(folders) > 1:
             tensorboard_bands.write([folder for folder in folders if folder.is_dir()], folders[0].parent / "mean")
 
     def _leave(self, entry: _OpenTrial, *, lost: bool) -> None:
-        """Give up a trial, so that it is tried again; or tell the study its outcome if all of its runs have ended."""
-        outcome = self.plan.read_outcome(entry.trial.number)
+        """Give up a trial, so that another attempt continues it; if all of its runs have ended, tell the study how."""
+        outcome = self.plan.read_outcome(entry.trial.ordinal, entry.trial.is_retry)
         if outcome is not None:
             self.study.tell(entry.trial, outcome)
         else:
             self.study.interrupt(entry.trial, lost=lost)
 
 
-def _explain_missing_ending(path: Path, error: BaseException | None) -> Ending:
-    """Return the status and the reason of a run that did not end: interrupted, lost, or failed before it began."""
+def _read_ending(path: Path, error: BaseException | None, former: Mapping[str, Any] | None) -> Ending:
+    """Return the status and the summary of a run; if it did not end, why: interrupted, lost, or failed before it began.
+
+    former: the status that an earlier attempt has left, which says nothing about this one
+    """
     status = RunDirectory(path).status_or_none() or {}
-    if status.get("status") == "interrupted" or isinstance(error, KeyboardInterrupt):
+    status = {} if status == former else status
+    ending = read_ending(path) if status else None
+    if ending is not None:
+        return ending
+    if isinstance(error, KeyboardInterrupt) or status.get("status") == "interrupted":
         return "interrupted", {}
     if error is None:
         return "lost", {"message": "its directory was removed, or taken by another process"}
-    return "lost" if isinstance(error, WorkerLostError) else "failed", {"message": format_error(error)}
+    if isinstance(error, WorkerLostError):
+        return "lost", {"message": str(error)}
+    return "failed", {"message": error.summarize() if isinstance(error, ConfigError) else format_error(error)}

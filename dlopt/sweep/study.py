@@ -1,9 +1,9 @@
 """A study: its trials, their points, and which point comes next.
 
-The study is in an Optuna storage. A point has an ordinal 0, 1, ... and is tried in a trial, whose number is the name of
-the run's directory. An interrupted trial, whose process was killed or stopped, stays in the study as failed without an
-outcome, and its point is tried again in a new trial. So a study of n points ends with n outcomes, one for each ordinal,
-regardless of which processes were killed.
+The study is in an Optuna storage. A point has an ordinal 0, 1, ..., which is the name of the directory of its runs. An
+attempt at a point is a trial of the storage. An interrupted trial, whose process was killed or stopped, stays in the
+storage as failed without an outcome. A new trial continues its runs in their directories. So a study of n points ends
+with n outcomes, one for each ordinal, regardless of which processes were killed.
 
 Several processes may work on one study. The storage assigns each number once and in order. The ordinal of a new trial
 is the number of first attempts before it. A process that creates one too many puts it back, for a longer search later.
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import JournalStorage
 from optuna.trial import TrialState
 
 from dlopt.config.compose.nested_options import from_hydra
@@ -57,6 +58,9 @@ MAX_TRIES = 3
 """Attempts at a point whose process is lost each time, before it counts as failed."""
 REAP_INTERVAL = 10.0
 """Seconds between two searches for trials whose process is gone."""
+
+Harvest = Callable[[int, bool], Outcome | None]
+"""Returns how an attempt ended, given the ordinal of its point and whether it is a retry; None if it did not end."""
 
 
 class Study:
@@ -91,11 +95,12 @@ class Study:
 
     # ------------------------------------------------------------------------------------------- claim trials
 
-    def claim(self, harvest: Callable[[int], Outcome | None]) -> Trial | None:
+    def claim(self, harvest: Harvest) -> Trial | None:
         """Claim the next trial for this process; None if no point is left to begin.
 
-        harvest returns the outcome of a trial, by its number, if all of its runs have ended: their process may have
-        been killed before it told the study. Lost trials are reaped now and then, and before None is returned.
+        harvest returns the outcome of a point, by its ordinal, if all of its runs have ended: their process may have
+        been killed before it told the study. Its second argument says whether the attempt is a retry. Lost trials are
+        reaped now and then, and before None is returned.
         """
         with exclusive(self.folder):
             is_recent = time.monotonic() - self._last_reap < REAP_INTERVAL
@@ -119,15 +124,15 @@ class Study:
             if ordinal >= self.total or trial.number in retried or not self._is_pending(trial, trials):
                 continue
             tries = trial.user_attrs.get("tries", 1) + trial.user_attrs.get("lost", False)
-            attributes = {"instead_of": trial.number, "ordinal": ordinal, "tries": tries}
-            trial_id, number, before = self._create_trial(trials, attributes)
+            attributes = {"instead_of": trial.number, "ordinal": ordinal, "tries": tries, "directory": str(ordinal)}
+            trial_id, before = self._create_trial(trials, attributes)
             if any(t.user_attrs.get("instead_of") == trial.number for t in before):
                 self._fail(trial_id)  # another process, in another directory, was faster
                 continue
             if trial.state == TrialState.WAITING:
                 self._fail(self._get_trial_id(trial.number))
             point = self._write_point(trial_id, ordinal, self.point(trial))
-            return Trial(trial_id, number, ordinal, point, tries, trial.number)
+            return Trial(trial_id, ordinal, point, tries, is_retry=True)
         return None
 
     def _is_pending(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
@@ -140,25 +145,25 @@ class Study:
     def _claim_new(self, trials: Sequence[FrozenTrial]) -> Trial | None:
         if sum(map(is_first_attempt, trials)) >= self.total:
             return None
-        trial_id, number, before = self._create_trial(trials, {})
+        trial_id, before = self._create_trial(trials, {})
         ordinal = sum(map(is_first_attempt, before))
         if ordinal >= self.total:  # another process, in another directory, was faster
             self.storage.set_trial_state_values(trial_id, TrialState.WAITING)
             return None
-        return Trial(trial_id, number, ordinal, self._write_point(trial_id, ordinal, None))
+        return Trial(trial_id, ordinal, self._write_point(trial_id, ordinal, None))
 
     def _create_trial(
         self, trials: Sequence[FrozenTrial], attributes: Mapping[str, Any]
-    ) -> tuple[int, int, Sequence[FrozenTrial]]:
+    ) -> tuple[int, Sequence[FrozenTrial]]:
         """Create a running trial with these attributes and its worker, in one operation.
 
-        Returns its id, its number, and the trials before it; trials are those of a moment ago.
+        Returns its id and the trials before it; trials are those of a moment ago.
         """
         worker = describe_worker(self.lock.folder)
         template = optuna.create_trial(state=TrialState.RUNNING, user_attrs={"worker": worker, **attributes})
         trial_id = self.storage.create_new_trial(self._id, template_trial=template)
         number = self.storage.get_trial_number_from_id(trial_id)
-        return trial_id, number, trials if number == len(trials) else [t for t in self.trials() if t.number < number]
+        return trial_id, trials if number == len(trials) else [t for t in self.trials() if t.number < number]
 
     def _get_trial_id(self, number: int) -> int:
         return self.storage.get_trial_id_from_study_id_trial_number(self._id, number)
@@ -201,7 +206,7 @@ class Study:
             return False
 
     def interrupt(self, trial: Trial, *, lost: bool = False) -> None:
-        """Give up a trial that did not end; its point is tried again.
+        """Give up a trial that did not end; another one continues it.
 
         lost: its process ended by itself, which counts as an attempt.
         """
@@ -217,14 +222,17 @@ class Study:
         """Let the points that have failed so far be tried once more."""
         self._retried_numbers = {trial.number for trial in self.trials() if get_verdict(trial) == "failed"}
 
-    def reap_dead_trials(self, harvest: Callable[[int], Outcome | None]) -> None:
+    def reap_dead_trials(self, harvest: Harvest) -> None:
         """End the trials whose process is gone: with the outcome of their runs, or as interrupted."""
         dead_folders = set()
-        for trial in self.trials():
+        trials = self.trials()
+        ordinals = assign_ordinals(trials)
+        for trial in trials:
             worker = trial.user_attrs.get("worker", {})
             if trial.state == TrialState.RUNNING and not is_alive(worker):
                 dead_folders.add(worker.get("folder"))
-                trial_id, outcome = self._get_trial_id(trial.number), harvest(trial.number)
+                trial_id = self._get_trial_id(trial.number)
+                outcome = harvest(ordinals[trial.number], not is_first_attempt(trial))
                 if outcome is not None:
                     self.tell(trial_id, outcome)
                 else:
@@ -275,16 +283,22 @@ class Study:
             return None
         return tuple(axis.value(trial.params[name]) for axis, name, _ in self._axes)
 
-    def run_root(self, trial: FrozenTrial) -> tuple[Path, str]:
-        """Return the sweep's directory with a trial's runs, and its host, empty if the directory is visible from here.
+    def locate(self, trial: FrozenTrial) -> tuple[Path, str]:
+        """Return the directory of a trial's runs, and its host, which is empty if the directory is visible from here.
 
         Processes that share a database may each have a directory of their own.
         """
-        worker = trial.user_attrs.get("worker")
-        if worker is None or (self.folder / str(trial.number)).is_dir():
-            return self.folder, ""
-        folder = Path(worker["folder"]).parent.parent
-        return folder, "" if worker["machine"] == get_machine_id() else worker["host"]
+        name = str(assign_ordinals(self.trials())[trial.number])
+        own, worker = self.folder / name, trial.user_attrs.get("worker")
+        if worker is None or (isinstance(self.storage, JournalStorage) and own.is_dir()):  # it may have been moved
+            return own, ""
+        other = Path(worker["folder"]).parent.parent / name
+        return other, "" if other.is_dir() or worker["machine"] == get_machine_id() else worker["host"]
+
+    @property
+    def is_of_earlier_version(self) -> bool:
+        """Whether a version of dlopt began it that gave each attempt a directory of its own, by the trial's number."""
+        return any(not is_first_attempt(t) and "directory" not in t.user_attrs for t in self.trials())
 
     def best(self) -> FrozenTrial | None:
         """Return the trial with the best value, the first one of several, or None."""

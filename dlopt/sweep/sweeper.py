@@ -244,6 +244,11 @@ class CheckedSweep:
             self._check_unused()
         self.plan = replace(self.plan, space=self.plan.space.with_order_of(former))
         joined = Study(storage, study, self.plan.space, self.sampler, self.total, self.plan.folder)
+        if joined.is_of_earlier_version:
+            message = (
+                f"{self.plan.study} was interrupted under an earlier version of dlopt; only that one can resume it"
+            )
+            self.problems.add("hydra.sweeper.study", message + hint)
         least = max(joined.finished_ordinals(), default=-1) + 1
         if least > self.total:
             message = f"must be at least {least}, the number of points tried so far; got {self.total}"

@@ -17,11 +17,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from dlopt.cli import main
 from dlopt.config.compose.yaml_dump import quote
 from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.lock import Lock
 from dlopt.rundir.writer import RunWriter
-from dlopt.runner import execute
+from dlopt.runner import claim, execute
+from dlopt.runner.observer import Observer
 from dlopt.runner.workers import InProcess
 from dlopt.sweep.reopen import reopen_sweep
-from dlopt.sweep.study import Study
+from dlopt.sweep.study import MAX_TRIES, Study
 
 QUICK = (*(word for word in BLOBS if not word.startswith("epochs=")), "epochs=1", "optimizer=sgd")
 LR = "optimizer.lr=tag(log,interval(1e-3,1e-1))"
@@ -454,6 +456,7 @@ def test_the_printed_command_repeats_failed_runs(here, monkeypatch, capsys):
 
     def fail_in_run_1(job, *args, **kwargs):
         if job.path.name == "1":
+            monkeypatch.setattr(execute, "perform", perform)
             raise RuntimeError("broken")
         return perform(job, *args, **kwargs)
 
@@ -462,8 +465,93 @@ def test_the_printed_command_repeats_failed_runs(here, monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert "sweep/1 failed: RuntimeError: broken" in err
     assert run_printed_command(out) == 0, capsys.readouterr().err
-    assert {name: run.status["status"] for name, run in find_runs().items()} == {"0": "done", "2": "done"}
+    assert {name: run.status["status"] for name, run in find_runs().items()} == {"0": "done", "1": "done"}
     assert "dlopt train resume" not in capsys.readouterr().out
+
+
+@pytest.fixture
+def interrupted_sweep(here, monkeypatch):
+    """A search of two runs that was stopped in the second one, after three of its nine steps."""
+    on_row = Observer.on_row
+
+    def stop(self, run, row):
+        on_row(self, run, row)
+        self.stop |= run.path.name == "1" and row["step"] == 3
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Observer, "on_row", stop)
+        quick = [word for word in QUICK if not word.startswith("epochs=")]
+        assert main(["train", "-q", "-m", *quick, "epochs=3", "log_every=1", HERE, "optimizer.lr=0.01,0.1"]) == 130
+    (run,) = (run for run in find_runs().values() if run.status["status"] == "interrupted")
+    assert run.load("last")["step"] == 3
+    return run
+
+
+def change_status(run, **more):
+    run.status_file.write_text(json.dumps(run.status | more))
+
+
+def swap_checkpoints(run):
+    """Give it the checkpoint of the other run, whose learning rate differs."""
+    run.checkpoint("last").write_bytes(RunDirectory("sweep/0").checkpoint("last").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("damage", "step"),
+    [
+        (lambda run: None, 3),
+        (lambda run: change_status(run, status="running"), 3),
+        (lambda run: run.status_file.write_text("{"), 3),
+        (lambda run: change_status(run, status="failed"), 0),
+        (lambda run: run.checkpoint("last").unlink(), 0),
+        (lambda run: run.checkpoint("last").write_bytes(b"no checkpoint"), 0),
+        (swap_checkpoints, 0),
+    ],
+    ids=["stopped", "killed", "status damaged", "failed", "no checkpoint", "checkpoint damaged", "other configuration"],
+)
+def test_an_unfinished_run_of_a_search_continues_or_starts_again(damage, step, interrupted_sweep, capsys):
+    run = interrupted_sweep
+    damage(run)
+    assert main(["train", "resume=sweep", "--trust"]) == 0
+    assert (f"continues after step {step}" if step else "starts again from step 0") in capsys.readouterr().err
+    assert list(find_runs()) == ["0", "1"]
+    assert run.status["status"] == "done"
+    assert run.status["step"] == step
+    rows = [run.rows() for run in find_runs().values()]
+    assert [[row["step"] for row in part] for part in rows] == [list(range(1, 10))] * 2
+    assert main(["verify", "sweep/1", "--trust"]) == 0
+    assert main(["rerun", "sweep/1", "--trust"]) == 0, "the same bits as in one go"
+
+
+def test_a_run_that_another_process_writes_is_left_to_it(interrupted_sweep, monkeypatch, capsys):
+    """As someone resumes it by itself."""
+    monkeypatch.setattr(claim, "RELEASE_SECONDS", 0.0)
+    before = read_files(interrupted_sweep)
+    lock = Lock(interrupted_sweep.path).acquire()
+    assert main(["train", "resume=sweep", "--trust"]) == 1
+    assert capsys.readouterr().err.count("sweep/1 lost: sweep/1 is being written by process") == MAX_TRIES
+    lock.release()
+    assert read_files(interrupted_sweep) == before
+    assert main(["train", "resume=sweep", "--trust", "hydra.sweeper.retry=true"]) == 0
+    assert interrupted_sweep.status["step"] == 3
+
+
+def read_files(run):
+    return {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file() and file.name != "lock.json"}
+
+
+def test_a_run_that_cannot_be_continued_fails_alone_and_keeps_its_files(interrupted_sweep, capsys):
+    """Another process, as of another user, has put a link there since."""
+    run = interrupted_sweep
+    Path("precious").write_text("kept")
+    quick = [word for word in QUICK if not word.startswith("epochs=")]
+    run.log_file.unlink()
+    run.log_file.symlink_to(Path("precious").absolute())
+    before = read_tree(run.path)
+    assert main(["train", "-m", *quick, "epochs=3", "log_every=1", HERE, "optimizer.lr=0.01,0.1"]) == 1
+    assert "sweep/1 failed: resume: sweep/1/train.log is a symbolic link" in capsys.readouterr().err
+    assert read_tree(run.path) == before
+    assert Path("precious").read_text() == "kept"
 
 
 def test_a_second_signal_ends_a_search_even_if_a_library_raises(here, monkeypatch, capsys):

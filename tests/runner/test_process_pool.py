@@ -12,6 +12,7 @@ from loky import cpu_count
 from pool_jobs import Act, perform
 from processes import have_ended, list_session, wait_until
 
+from dlopt.config.problems import ConfigError
 from dlopt.runner import process_pool as module
 from dlopt.runner.process_pool import WorkerPool
 from dlopt.runner.workers import InProcess, WorkerLostError
@@ -120,6 +121,7 @@ def test_the_exception_of_a_job_is_returned_and_the_worker_continues(make_pool, 
     for what, kind, words in (
         ("refuse", ValueError, "not this one"),
         ("odd", RuntimeError, "OddError: this and that"),
+        ("refuse_configuration", ConfigError, "2 problems, nothing was started:\n  a.b  is wrong\n  c    too"),
         ("leave", SystemExit, "3"),
     ):
         act, error = do(pool, what, tmp_path)

@@ -5,6 +5,7 @@ runs of these tests see many interleavings.
 """
 
 import json
+import os
 import random
 import signal
 import time
@@ -65,27 +66,29 @@ def find_runs(trial):
     return [path for path in below or [trial] if (path / "status.json").exists()]
 
 
+def read_curves(run):
+    """Return the rows of a run in their order, without the clock."""
+    return [{key: value for key, value in row.items() if "second" not in key} for row in run.rows()]
+
+
 def read_results(folder):
-    """Return the verdict, point and value of each ordinal, after a check that everything on the disk agrees."""
+    """Return the verdict, point, value and curves of each ordinal, after a check that everything on the disk agrees."""
     sweep = json.loads((folder / "sweep.json").read_text())
-    results, numbers, n_first = {}, set(), 0
+    results, n_first = {}, 0
     for trial in read_trials(folder):
         attributes = trial.user_attrs
         ordinal = attributes.get("ordinal", n_first)
         n_first += "instead_of" not in attributes
-        numbers.add(trial.number)
         assert trial.state.name in ("COMPLETE", "PRUNED", "FAIL"), trial
-        runs = [RunDirectory(path) for path in find_runs(folder / str(trial.number))]
         if "outcome" not in attributes:
             assert trial.state.name == "FAIL"
-            for run in runs:
-                assert run.status["status"] in ("running", "interrupted")
-                assert find_holder(run.path) is None
             continue
         assert ordinal not in results, f"the point {ordinal} has two outcomes"
-        results[ordinal] = (attributes["outcome"], trial.params, trial.value)
+        runs = [RunDirectory(path) for path in find_runs(folder / str(ordinal))]
+        results[ordinal] = (attributes["outcome"], trial.params, trial.value, list(map(read_curves, runs)))
         for run in runs:
             assert run.status["status"] in ("done", "pruned")
+            assert find_holder(run.path) is None
             assert run.load("last")["step"] == run.summary["step"]
             assert [row["step"] for row in run.rows()] == sorted({row["step"] for row in run.rows()})
         is_pruned = any(run.status["status"] == "pruned" for run in runs)
@@ -93,7 +96,7 @@ def read_results(folder):
         assert len(runs) == max(1, len(sweep["seeds"])) * max(1, sweep["folds"])
         values = sorted(run.summary[sweep["objective"]] for run in runs)
         assert trial.value == (values[1] if sweep["statistic"] == "median" else fmean(values))
-    assert {int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal()} <= numbers
+    assert sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal()) == sorted(results)
     assert sorted(results) == list(range(sweep["trials"]))
     assert (folder / "multirun.yaml").read_text().endswith("\n")
     return results
@@ -121,7 +124,7 @@ def get_reference(forks, tmp_path_factory):
         again = forks.run(make_command(name), folder)
         assert (again.code, again.err) == (0, "")
         results = read_results(folder / "sweep")
-        count = sum(len(find_runs(folder / "sweep" / str(t.number))) for t in read_trials(folder / "sweep"))
+        count = sum(len(curves) for *_, curves in results.values())
         assert len(read_trials(folder / "sweep")) == len(results)
         return Reference(results, again.seconds, max(0.02, (ended.seconds - again.seconds) / count))
 
@@ -231,19 +234,55 @@ def test_a_stopped_search_saves_its_runs_and_prints_how_to_resume(launcher, numb
     command = [word for word in make_command("random", *ENDLESS, *launcher) if word != "-q"]
     count, turns = (2, 1) if launcher else (1, 2)
     sweep = tmp_path / "sweep"
-    for turn in range(turns):
-        job = forks.start(command, tmp_path)
-        runs = [sweep / str(turn * count + i) for i in range(count)]
-        wait_until(lambda runs=runs, job=job: job.has_ended or all((run / "metrics.jsonl").exists() for run in runs))
+    runs = [sweep / str(i) for i in range(count)]
+    for _ in range(turns):
+        job, steps = forks.start(command, tmp_path), [read_last_step(run) for run in runs]
+        wait_until(lambda job=job, steps=steps: job.has_ended or has_advanced(runs, steps))
         job.kill(number)
         ended = wait_for_end(job)
         assert ended.code == 130, ended
         assert "dlopt train resume=sweep\n" in ended.out
         assert [RunDirectory(run).status["status"] for run in runs] == ["interrupted"] * count
         assert all(RunDirectory(run).load("last")["step"] > 0 for run in runs)
-    trials = read_trials(sweep)
-    assert [trial.state.name for trial in trials] == ["FAIL"] * turns * count
-    assert [trial.user_attrs["instead_of"] for trial in trials[count:]] == list(range((turns - 1) * count))
+    assert [trial.state.name for trial in read_trials(sweep)] == ["FAIL"] * turns * count
+    assert sorted(path.name for path in sweep.glob("[0-9]*")) == [run.name for run in runs]
+
+
+@pytest.mark.parametrize("victim", ["search", "search with a pool", "worker"])
+def test_a_killed_trial_continues_from_its_last_checkpoint(victim, forks, tmp_path):
+    """In its own directory, with the rows up to the checkpoint."""
+    pool = ("hydra/launcher=pool", "hydra.launcher.workers=1")
+    command = make_command("random", "steps=100000000", *(() if victim == "search" else pool))
+    run = RunDirectory(tmp_path / "sweep" / "0")
+    job = forks.start(command, tmp_path)
+    for _ in range(2):
+        target = read_last_step(run.path) + 50
+        wait_until(lambda job=job, target=target: job.has_ended or read_last_step(run.path) >= target)
+        pid, rows = run.status["pid"], run.rows()
+        if victim == "worker":
+            os.kill(pid, signal.SIGKILL)
+        else:
+            job.kill()
+            wait_for_end(job)
+            job = forks.start(command, tmp_path)
+        wait_until(lambda job=job, pid=pid: job.has_ended or run.status["pid"] != pid)
+        step = run.status["step"]
+        assert step >= target - 5
+        assert [row for row in run.rows() if row["step"] <= step][: len(rows)] == [r for r in rows if r["step"] <= step]
+    job.kill()
+    wait_for_end(job)
+    assert [path.name for path in run.path.parent.glob("[0-9]*")] == ["0"]
+
+
+def read_last_step(run):
+    """Return the step of the last row of a run, 0 before its first."""
+    row = RunDirectory(run).last_row()
+    return 0 if row is None else row["step"]
+
+
+def has_advanced(runs, steps):
+    """Return whether each run has logged a step beyond this one."""
+    return all(read_last_step(run) > step for run, step in zip(runs, steps, strict=True))
 
 
 @long

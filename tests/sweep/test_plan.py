@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from studies import make_pruner
 
+from dlopt.rundir.writer import RunWriter
 from dlopt.sweep.claims import Outcome
 from dlopt.sweep.plan import Plan, Repeat, make_repeats, summarize_outcome
 from dlopt.sweep.space import Space
@@ -92,3 +93,14 @@ def test_a_trial_ends_once_its_other_runs_cannot_change_how(states, statistic, d
         Path(), Space((), ()), make_repeats([0, 1, 2], 0), "val/loss", False, statistic, make_pruner(), None, "it"
     )
     assert plan.is_decided([(state, {}) for state in states]) == decided
+
+
+def test_a_failed_run_is_no_ending_of_a_retry(tmp_path):
+    """It may have failed in the attempt before."""
+    plan = Plan(tmp_path, Space((), ()), make_repeats([0, 1], 0), "val/loss", False, "mean", make_pruner(), None, "it")
+    for repeat, status in zip(plan.repeats, ("done", "failed"), strict=True):
+        run = RunWriter.create(plan.run_folder(3, repeat))
+        run.finish(status, {"val/loss": 2.0}, "why")
+    assert plan.read_outcome(3, is_retry=False) == Outcome("failed", None, "why")
+    assert plan.read_outcome(3, is_retry=True) is None
+    assert [repeat.name for repeat in plan.read_endings(3, is_retry=True)] == ["seed-0"]

@@ -49,22 +49,21 @@ def assert_success(ended):
 
 
 def check_trials(storage, total, *folders):
-    """Check that each point has one outcome and each trial at most one folder. Return the number of waiting trials."""
+    """Check that each point has one outcome and one run that is done. Return the number of waiting trials."""
     trials = optuna.load_study(study_name="shared", storage=storage).get_trials()
     ended = [trial for trial in trials if "outcome" in trial.user_attrs]
     first = [trial.number for trial in trials if "instead_of" not in trial.user_attrs]
     ordinals = {t.number: t.user_attrs.get("ordinal", sum(n < t.number for n in first)) for t in trials}
     assert sorted(ordinals[trial.number] for trial in ended) == list(range(total))
-    runs = [(int(path.name), path) for folder in folders for path in folder.iterdir() if path.name.isdecimal()]
-    numbers = {number for number, _ in runs}
-    assert len(runs) == len(numbers)
+    runs = [RunDirectory(path) for folder in folders for path in folder.iterdir() if path.name.isdecimal()]
+    done = {int(run.path.name): run for run in runs if run.status_or_none() and run.status["status"] == "done"}
     for trial in ended:
-        run = RunDirectory(dict(runs)[trial.number])
-        assert (trial.state.name, run.status["status"]) == ("COMPLETE", "done")
-        assert run.summary["val/loss"] == trial.value
+        assert trial.state.name == "COMPLETE"
+        assert done.pop(ordinals[trial.number]).summary["val/loss"] == trial.value
+    assert not done
     waiting = {trial.number for trial in trials if trial.state.name == "WAITING"}
     assert all(ordinals[number] >= total for number in waiting)
-    assert not numbers & waiting
+    assert not {run.path.name for run in runs} - set(map(str, range(total)))
     assert not [trial for trial in trials if trial.state.name == "RUNNING"]
     return len(waiting)
 
@@ -207,7 +206,7 @@ def test_a_trial_of_a_silent_machine_is_tried_again(machines):
             far.send_heartbeats([other])
             machines.silence(20)
             again = far.claim(find_nothing)
-            assert (again.instead_of, again.ordinal, again.point) == (trial.number, 0, trial.point)
+            assert (again.is_retry, again.ordinal, again.point) == (True, 0, trial.point)
             assert far.tell(again, Outcome("done", 1.0))
             assert far.tell(other, Outcome("done", 2.0))
             assert far.counts().by_verdict == {"done": 2}
@@ -223,7 +222,7 @@ def test_a_trial_killed_right_after_its_claim_has_sent_a_heartbeat(machines):
         machines.silence(GRACE_PERIOD + 10)
         machines.move_to("far")
         with machines.study("far", 1) as far:
-            assert far.claim(find_nothing).instead_of == 0
+            assert far.claim(find_nothing).is_retry
         machines.move_to("near")
 
 
@@ -231,10 +230,10 @@ def test_a_run_that_ended_before_a_long_silence_is_not_repeated(machines):
     """Its process was killed after the run and before it told the study; its folder is here."""
     machines.move_to("near")
     with machines.study("near", 1) as near:
-        assert near.claim(find_nothing).number == 0
+        assert near.claim(find_nothing).ordinal == 0
     machines.silence(10 * GRACE_PERIOD)
     with machines.study("near", 1) as near:
-        assert near.claim(lambda number: Outcome("done", float(number))) is None
+        assert near.claim(lambda ordinal, is_retry: Outcome("done", float(ordinal))) is None
         assert near.counts().by_verdict == {"done": 1}
 
 

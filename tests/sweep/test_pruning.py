@@ -122,6 +122,28 @@ def test_a_run_goes_on_if_another_machine_has_given_up_its_trial(pruner, tmp_pat
     assert not any(reporter.should_prune({"val/loss": value}) for value in CURVES[1])
 
 
+@pytest.mark.parametrize("pruner", [MEDIAN, HYPERBAND], ids=lambda p: p.name)
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_run_that_resumes_is_pruned_where_it_would_have_been(pruner, step, tmp_path):
+    """In a new trial of the study, to which it reports again what it has logged."""
+    whole, parts = (make_study(tmp_path / name, pruner) for name in ("whole", "parts"))
+    for curve in CURVES:
+        rows = [{"step": n, "val/loss": value} for n, value in enumerate(curve, 1)]
+        expected = run_trial(whole, tmp_path / "whole", pruner, curve)
+        if expected is not None and expected <= step:
+            assert run_trial(parts, tmp_path / "parts", pruner, curve) == expected
+            continue
+        trial = parts._storage.create_new_trial(parts._study_id)
+        reporter = PruningReporter(make_ticket(tmp_path / "parts", trial, pruner))
+        reporter.replay([{"step": 0}, *rows[:step]])
+        assert next((row["step"] for row in rows[step:] if reporter.should_prune(row)), None) == expected
+        state, value = (TrialState.COMPLETE, [curve[-1]]) if expected is None else (TrialState.PRUNED, None)
+        parts._storage.set_trial_state_values(trial, state, value)
+        pruning._open_study.cache_clear()
+    both = [[trial.intermediate_values for trial in study.get_trials()] for study in (whole, parts)]
+    assert both[0] == both[1]
+
+
 def test_a_ticket_survives_conversion_to_text():
     for before in ((), (0.1, 1e-300, math.inf)):
         ticket = PruningTicket("sqlite:///a b.db", Path("x/y"), "it", 3, MEDIAN, "val/loss", "median", before, 7)

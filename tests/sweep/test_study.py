@@ -33,12 +33,17 @@ def compute_value(point):
 
 
 class Disk(dict):
-    """The outcomes of trials, by number, as the runs' directories have them."""
+    """The outcomes of points, by ordinal, as the runs' directories have them."""
 
     def run(self, trial):
-        assert trial.number not in self, "every directory is written once"
-        self[trial.number] = Outcome("done", compute_value(trial.point))
-        return self[trial.number]
+        assert trial.ordinal not in self, "every directory is written once"
+        self[trial.ordinal] = Outcome("done", compute_value(trial.point))
+        return self[trial.ordinal]
+
+    def read(self, ordinal, is_retry):
+        """What Plan.read_outcome reads."""
+        outcome = self.get(ordinal)
+        return None if outcome is not None and outcome.verdict == "failed" and is_retry else outcome
 
 
 class Place:
@@ -67,7 +72,7 @@ def place(request, tmp_path):
 def work(study, disk, most=1_000):
     """Begin and end up to so many trials."""
     trials = []
-    while len(trials) < most and (trial := study.claim(disk.get)) is not None:
+    while len(trials) < most and (trial := study.claim(disk.read)) is not None:
         trials.append(trial)
         assert study.tell(trial, disk.run(trial))
     return trials
@@ -84,15 +89,15 @@ def assert_complete(study, disk, total):
         point = tuple(trial.params[axis.key] for axis in SPACE.axes)
         if study.sampler is RANDOM:
             assert point == sample(SPACE, RANDOM, ordinal), "to the last bit"
-        assert trial.value == disk[trial.number].value == compute_value(point)
+        assert trial.value == disk[ordinal].value == compute_value(point)
     assert len(disk) == total
     assert study.counts().by_verdict == {"done": total}
     assert study.counts().running == 0
-    assert study.claim(disk.get) is None
+    assert study.claim(disk.read) is None
 
 
-def find_nothing(number):
-    """What directories without a finished run tell of a trial."""
+def find_nothing(ordinal, is_retry):
+    """What directories without a finished run tell of a point."""
 
 
 # ------------------------------------------------------------------------------------------------ undisturbed
@@ -102,7 +107,7 @@ def test_points_come_in_order_each_once(place):
     disk = Disk()
     with place.study(6) as study:
         trials = work(study, disk)
-        assert [(t.number, t.ordinal, t.tries, t.instead_of) for t in trials] == [(n, n, 1, None) for n in range(6)]
+        assert [(t.ordinal, t.tries, t.is_retry) for t in trials] == [(n, 1, False) for n in range(6)]
         assert [trial.point for trial in trials] == [sample(SPACE, RANDOM, n) for n in range(6)]
         assert_complete(study, disk, 6)
         assert study.best().number == min(disk, key=lambda number: disk[number].value)
@@ -113,9 +118,9 @@ def test_a_study_can_become_shorter_and_longer(place):
     disk = Disk()
     with place.study(4) as study:
         work(study, disk, 3)
-        study.interrupt(study.claim(disk.get))
+        study.interrupt(study.claim(disk.read))
     with place.study(2) as study:
-        assert study.claim(disk.get) is None
+        assert study.claim(disk.read) is None
         assert study.counts().by_verdict == {"done": 2}
     with place.study(6) as study:
         assert [trial.ordinal for trial in work(study, disk)] == [3, 4, 5]
@@ -193,13 +198,13 @@ def test_processes_that_are_lost_again_and_again(seed, tmp_path):
 def test_an_outcome_that_only_the_directories_have_is_told_to_the_study(place):
     disk = Disk()
     with place.study(3) as study:
-        disk.run(study.claim(disk.get))
-        second = study.claim(disk.get)
-        disk[second.number] = Outcome("diverged", None, "1 of 2 runs diverged")
-        study.claim(disk.get)
+        disk.run(study.claim(disk.read))
+        second = study.claim(disk.read)
+        disk[second.ordinal] = Outcome("diverged", None, "1 of 2 runs diverged")
+        study.claim(disk.read)
     with place.study(3) as study:
-        trial = study.claim(disk.get)
-        assert (trial.number, trial.ordinal, trial.instead_of) == (3, 2, 2)
+        trial = study.claim(disk.read)
+        assert (trial.ordinal, trial.is_retry) == (2, True)
         assert study.counts().by_verdict == {"done": 1, "diverged": 1}
         assert study.trials()[1].user_attrs["message"] == "1 of 2 runs diverged"
 
@@ -212,17 +217,17 @@ def test_a_half_written_outcome_whose_run_is_gone_does_not_count(place):
         study.storage.set_trial_user_attr(trial.id, "outcome", "done")
     with place.study(1) as study:
         (again,) = work(study, disk)
-        assert (again.ordinal, again.instead_of) == (0, trial.number)
+        assert (again.ordinal, again.is_retry) == (0, True)
         assert_complete(study, disk, 1)
 
 
 def test_trials_of_living_processes_are_left_to_them(place):
     disk = Disk()
     with place.study(4) as one, place.study(4) as two:
-        mine = one.claim(disk.get)
+        mine = one.claim(disk.read)
         assert [trial.ordinal for trial in work(two, disk)] == [1, 2, 3]
         two._last_reap = float("-inf")
-        assert two.claim(disk.get) is None
+        assert two.claim(disk.read) is None
         assert two.counts().running == 1
         one.tell(mine, disk.run(mine))
         assert_complete(two, disk, 4)
@@ -232,11 +237,11 @@ def test_a_trial_that_ends_after_it_was_given_up_as_lost_is_not_told(place):
     """As after a long sleep: another process has taken its point in the meantime."""
     disk = Disk()
     with place.study(1) as sleeper:
-        late = sleeper.claim(disk.get)
+        late = sleeper.claim(disk.read)
         sleeper.lock.release()
         with place.study(1) as other:
             (trial,) = work(other, disk)
-            assert trial.instead_of == late.number
+            assert (trial.ordinal, trial.is_retry) == (late.ordinal, True)
             assert not sleeper.tell(late, Outcome("done", 0.0))
             sleeper.interrupt(late)
             assert_complete(other, disk, 1)
@@ -250,7 +255,7 @@ def test_the_folder_of_a_dead_process_is_removed(tmp_path):
     Lock.__del__(study.lock)  # as the system does when a process ends
     assert (folder / "lock.json").exists()
     with place.study(1) as other:
-        assert other.claim(find_nothing).instead_of == trial.number
+        assert other.claim(find_nothing).ordinal == trial.ordinal
     assert not folder.exists()
 
 
@@ -262,10 +267,10 @@ def test_only_lost_processes_count_as_attempts_and_the_last_one_fails(lost, plac
     with place.study(1) as study:
         trials = []
         while len(trials) < 2 * MAX_TRIES and (trial := study.claim(find_nothing)) is not None:
-            trials.append((trial.number, trial.ordinal, trial.tries, trial.point))
+            trials.append((trial.ordinal, trial.tries, trial.point))
             study.interrupt(trial, lost=lost)
         count = MAX_TRIES if lost else 2 * MAX_TRIES
-        assert trials == [(n, 0, n + 1 if lost else 1, sample(SPACE, RANDOM, 0)) for n in range(count)]
+        assert trials == [(0, n + 1 if lost else 1, sample(SPACE, RANDOM, 0)) for n in range(count)]
         assert study.counts().by_verdict == ({"failed": 1} if lost else {})
         if lost:
             assert str(MAX_TRIES) in study.trials()[-1].user_attrs["message"]
@@ -275,28 +280,57 @@ def test_failed_trials_are_retried_on_request(place):
     disk = Disk()
 
     def fail(trial):
-        disk[trial.number] = Outcome("failed", None, "out of luck")
-        study.tell(trial, disk[trial.number])
+        disk[trial.ordinal] = Outcome("failed", None, "out of luck")
+        study.tell(trial, disk[trial.ordinal])
 
     with place.study(3) as study:
         work(study, disk, 1)
-        fail(study.claim(disk.get))
+        fail(study.claim(disk.read))
         work(study, disk)
         assert study.counts().by_verdict == {"done": 2, "failed": 1}
     with place.study(3) as study:
-        assert study.claim(disk.get) is None
+        assert study.claim(disk.read) is None
         assert study.finished_ordinals() == {0, 1, 2}
         study.retry_failed()
         assert (study.counts().by_verdict, study.finished_ordinals()) == ({"done": 2}, {0, 2})
-        again = study.claim(disk.get)
-        assert (again.ordinal, again.instead_of, again.point) == (1, 1, sample(SPACE, RANDOM, 1))
+        again = study.claim(disk.read)
+        assert (again.ordinal, again.is_retry, again.point) == (1, True, sample(SPACE, RANDOM, 1))
         fail(again)
         assert study.counts().by_verdict == {"done": 2, "failed": 1}
     with place.study(3) as study:
         study.retry_failed()
+        del disk[1]  # its run starts again
         (last,) = work(study, disk)
-        assert (last.ordinal, last.instead_of) == (1, again.number)
+        assert (last.ordinal, last.is_retry) == (1, True)
         assert (study.counts().by_verdict, study.finished_ordinals()) == ({"done": 3}, {0, 1, 2})
+
+
+def test_a_retry_whose_process_is_lost_has_not_failed(place):
+    """Its directory still holds the failed run of the first attempt."""
+    disk = Disk()
+    with place.study(1) as study:
+        trial = study.claim(disk.read)
+        disk[trial.ordinal] = Outcome("failed", None, "out of luck")
+        study.tell(trial, disk[trial.ordinal])
+    with place.study(1) as study:
+        study.retry_failed()
+        assert study.claim(disk.read).is_retry
+    with place.study(1) as study:
+        assert study.claim(disk.read).is_retry
+        assert study.counts().by_verdict == {}
+
+
+def test_a_trial_is_found_where_its_process_has_worked(place, tmp_path):
+    """Searches that share a database may each have a directory; a directory with its own journal may be moved."""
+    with place.study(2) as one, place.study(2, at="b") as two:
+        study, (mine, other) = one, [study.claim(find_nothing) for study in (one, two)]
+        for folder in ("a/0", "a/1", "b/1"):
+            (tmp_path / folder).mkdir(parents=True)
+        for trial, study_of_it in ((mine, one), (other, two)):
+            study_of_it.tell(trial, Outcome("done", 1.0))
+        is_journal = isinstance(study.storage, optuna.storages.JournalStorage)
+        folders = [study.locate(trial) for trial in study.trials()]
+        assert folders == [(tmp_path / "a/0", ""), (tmp_path / ("a/1" if is_journal else "b/1"), "")]
 
 
 # ------------------------------------------------------------------------------------------------ several processes
@@ -314,7 +348,7 @@ def test_processes_never_share_a_point(seed, tmp_path):
         act = draw.choice(["claim", "claim", "tell", "tell", "stop", "lose"])
         if act == "claim" and len(running[i]) < 3:
             studies[i]._last_reap = float("-inf") if draw.random() < 0.3 else studies[i]._last_reap
-            trial = studies[i].claim(disk.get)
+            trial = studies[i].claim(disk.read)
             if trial is not None:
                 running[i].append(trial)
         elif act == "lose" and draw.random() < 0.3:
@@ -348,14 +382,14 @@ def test_two_machines_that_claim_at_once_get_different_points_or_none(total, wai
         name, disk, trials = f"{waiting} {total} {k}", Disk(), []
         with place.study(total, name, at="b") as two:
             if waiting:
-                two.interrupt(two.claim(disk.get))
+                two.interrupt(two.claim(disk.read))
 
             def claim(two=two, trials=trials, disk=disk):
-                trials.append(two.claim(disk.get))
+                trials.append(two.claim(disk.read))
 
             wrap = lambda storage, k=k, claim=claim: Wrapped(storage, k, claim, after=False)  # noqa: E731
             with place.study(total, name, wrap=wrap) as one:
-                trials.append(one.claim(disk.get))
+                trials.append(one.claim(disk.read))
                 if len(trials) == 1:  # its claim has fewer calls
                     break
                 ordinals = [trial.ordinal for trial in trials if trial is not None]
@@ -378,7 +412,7 @@ def test_one_trial_too_many_is_put_back_for_a_longer_search(place):
         assert_complete(one, disk, 2)
     with place.study(3) as longer:
         (trial,) = work(longer, disk)
-        assert (trial.instead_of, trial.ordinal) == (2, 2)
+        assert (trial.ordinal, trial.is_retry) == (2, True)
         assert_complete(longer, disk, 3)
 
 
