@@ -183,7 +183,9 @@ class SearchRunner:
         entry = self._open_trials[trial.ordinal] = _OpenTrial(trial, pending)
         for repeat, ending in ended.items():
             if (ticket := self._make_ticket(entry)) is not None:
-                ticket.open_reporter().replay(self._read_rows(trial, repeat))
+                end = ending[1].get("step")  # a run does not report its last row, after which nothing can be pruned
+                rows = self._read_rows(trial, repeat)
+                ticket.open_reporter().replay(row for row in rows if row["step"] != end)
             entry.endings[repeat] = ending
         if entry.endings and self.plan.is_decided([*entry.endings.values()]):
             entry.pending.clear()

@@ -9,6 +9,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import yaml
 from helpers import BLOBS, read_tree
@@ -22,10 +23,13 @@ from dlopt.rundir.writer import RunWriter
 from dlopt.runner import claim, execute
 from dlopt.runner.observer import Observer
 from dlopt.runner.workers import InProcess
+from dlopt.sweep import pruning
+from dlopt.sweep.journal_file import open_journal
 from dlopt.sweep.reopen import reopen_sweep
 from dlopt.sweep.study import MAX_TRIES, Study
 
 QUICK = (*(word for word in BLOBS if not word.startswith("epochs=")), "epochs=1", "optimizer=sgd")
+THREE_EPOCHS = (*(word for word in QUICK if not word.startswith("epochs=")), "epochs=3", "log_every=1")
 LR = "optimizer.lr=tag(log,interval(1e-3,1e-1))"
 HERE = "hydra.sweep.dir=sweep"
 RANDOM = "hydra/sweeper=random"
@@ -469,22 +473,24 @@ def test_the_printed_command_repeats_failed_runs(here, monkeypatch, capsys):
     assert "dlopt train resume" not in capsys.readouterr().out
 
 
-@pytest.fixture
-def interrupted_sweep(here, monkeypatch):
-    """A search of two runs that was stopped in the second one, after three of its nine steps."""
-    on_row = Observer.on_row
+def interrupt_sweep(monkeypatch, name, *more):
+    """Stop a search of two trials in the run of this name after three of its nine steps. Return the run."""
+    on_row, run = Observer.on_row, RunDirectory(Path("sweep", name))
 
-    def stop(self, run, row):
-        on_row(self, run, row)
-        self.stop |= run.path.name == "1" and row["step"] == 3
+    def stop(self, of, row):
+        on_row(self, of, row)
+        self.stop |= of.path == run.path and row["step"] == 3
 
     with monkeypatch.context() as patched:
         patched.setattr(Observer, "on_row", stop)
-        quick = [word for word in QUICK if not word.startswith("epochs=")]
-        assert main(["train", "-q", "-m", *quick, "epochs=3", "log_every=1", HERE, "optimizer.lr=0.01,0.1"]) == 130
-    (run,) = (run for run in find_runs().values() if run.status["status"] == "interrupted")
-    assert run.load("last")["step"] == 3
+        assert main(["train", "-q", "-m", *THREE_EPOCHS, HERE, "optimizer.lr=0.01,0.1", *more]) == 130
+    assert (run.status["status"], run.load("last")["step"]) == ("interrupted", 3)
     return run
+
+
+@pytest.fixture
+def interrupted_sweep(here, monkeypatch):
+    return interrupt_sweep(monkeypatch, "1")
 
 
 def change_status(run, **more):
@@ -523,6 +529,22 @@ def test_an_unfinished_run_of_a_search_continues_or_starts_again(damage, step, i
     assert main(["rerun", "sweep/1", "--trust"]) == 0, "the same bits as in one go"
 
 
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_an_attempt_that_continues_reports_all_evaluations_to_the_pruner(seeds, here, monkeypatch):
+    """Of the runs that have ended too, but not after their last step: then there is nothing to prune."""
+    pruning._open_study.cache_clear()
+    name = "1" if seeds == 1 else "1/seed-1"
+    more = ["hydra.sweeper.pruner=median", *(["hydra.sweeper.seeds=2"] if seeds == 2 else [])]
+    interrupt_sweep(monkeypatch, name, *more)
+    assert main(["train", "resume=sweep", "--trust"]) == 0
+    curves = [[row["val/loss"] for row in run.rows() if "val/loss" in row] for run in find_runs().values()]
+    first, *second = curves[seeds:]
+    expected = dict(enumerate([*first, *((first[-1] + value) / 2 for curve in second for value in curve)], 1))
+    expected = {n: value for n, value in expected.items() if n % 3}
+    study = optuna.load_study(study_name="dlopt", storage=open_journal(Path("sweep/study.log")))
+    assert study.trials[-1].intermediate_values == pytest.approx(expected, rel=1e-12)
+
+
 def test_a_run_that_another_process_writes_is_left_to_it(interrupted_sweep, monkeypatch, capsys):
     """As someone resumes it by itself."""
     monkeypatch.setattr(claim, "RELEASE_SECONDS", 0.0)
@@ -544,11 +566,10 @@ def test_a_run_that_cannot_be_continued_fails_alone_and_keeps_its_files(interrup
     """Another process, as of another user, has put a link there since."""
     run = interrupted_sweep
     Path("precious").write_text("kept")
-    quick = [word for word in QUICK if not word.startswith("epochs=")]
     run.log_file.unlink()
     run.log_file.symlink_to(Path("precious").absolute())
     before = read_tree(run.path)
-    assert main(["train", "-m", *quick, "epochs=3", "log_every=1", HERE, "optimizer.lr=0.01,0.1"]) == 1
+    assert main(["train", "-m", *THREE_EPOCHS, HERE, "optimizer.lr=0.01,0.1"]) == 1
     assert "sweep/1 failed: resume: sweep/1/train.log is a symbolic link" in capsys.readouterr().err
     assert read_tree(run.path) == before
     assert Path("precious").read_text() == "kept"
