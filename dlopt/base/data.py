@@ -41,7 +41,8 @@ class Dataset:
 
     outputs is the number of classes, or of numbers to predict; names, if given, are their names. encoding describes how
     user files became tensors, in numbers, text and lists. It is stored with the run, so that other files can be encoded
-    in the same way. notices are printed before a run starts.
+    in the same way. notices are printed before a run starts. If the data option has statistics to fit, the inputs may
+    hold NaN for missing numbers, and numbers to predict may be unscaled.
     """
 
     train: Split
@@ -95,3 +96,18 @@ class Data:
         """
         dataset = self.load()
         return replace(dataset, outputs=max(dataset.outputs, len(encoding.get("classes", ()))))
+
+    def fit(self, train: Split, encoding: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the encoding of the data set with the statistics of the rows of a run's training split, if any."""
+        return encoding
+
+    def transform_inputs(self, inputs: Tensor, encoding: Mapping[str, Any]) -> Tensor:
+        """Return loaded inputs, (N, *shape), encoded by a run's statistics; the same tensor if nothing changes.
+
+        Loaded tensors are shared by runs and must not be changed in place.
+        """
+        return inputs
+
+    def transform_targets(self, targets: Tensor, encoding: Mapping[str, Any]) -> Tensor:
+        """Return loaded targets encoded by a run's statistics; the same tensor if nothing changes."""
+        return targets

@@ -54,6 +54,7 @@ def verify(argv: Sequence[str]) -> int:
 def _verify_run(run: RunDirectory, args: Any) -> int:
     from dlopt.cli.progress import Progress
     from dlopt.config.build import build
+    from dlopt.config.checks.splits import FittedDataState
     from dlopt.config.reopen import load_run, resume_checks
     from dlopt.report.row_diff import compare
     from dlopt.runner.execute import INTERRUPTED
@@ -65,7 +66,9 @@ def _verify_run(run: RunDirectory, args: Any) -> int:
     steps, saved = _load_steps(run, status, args)
     resume_checks.check_configuration(run, status, *(content.get("config") for content in saved.values()))
     state = saved.get(steps.begin)
-    experiment, _ = build(config, saved=None if state is None else state["model"])
+    encoding = load_run.read_encoding(run)
+    fitted = FittedDataState(None, encoding, is_other_data=False) if encoding else None
+    experiment, _ = build(config, fitted=fitted, saved=None if state is None else state["model"])
     for content in saved.values():
         resume_checks.check(content, experiment)
     progress = Progress(f"{display_path(run.path)} again")

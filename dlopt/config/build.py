@@ -20,7 +20,14 @@ from dlopt.config.checks import compatibility, schedules, splits
 from dlopt.config.checks.forward_probe import check_metrics, check_smallest_batch, choose_threads, probe
 from dlopt.config.compose import groups as compose_groups
 from dlopt.config.compose.nested_options import SCHEDULES
-from dlopt.config.make_parts import Override, build_components, build_initial_weights, build_network, load_data
+from dlopt.config.make_parts import (
+    Override,
+    build_components,
+    build_initial_weights,
+    build_network,
+    encode_data,
+    load_data,
+)
 from dlopt.config.problems import Problems
 from dlopt.config.schema.settings import build_settings
 from dlopt.training.batches import count_steps_per_epoch
@@ -82,6 +89,7 @@ def _build(
     problems.attempt(lambda: compatibility.check_data_compatibility(data.value.dataset, components, problems))
 
     split = problems.attempt(lambda: splits.split_dataset(*data.value, settings.value, fitted, problems))
+    encoded = problems.attempt(lambda: encode_data(data.value, *split.value, fitted, problems))
     network = problems.attempt(
         lambda: build_network(
             groups["arch"], data.value.dataset, components, settings.value, saved, typed_overrides, problems
@@ -89,7 +97,9 @@ def _build(
     )
     preprocess = components.several["preprocess"]
     prepared = problems.attempt(
-        lambda: splits.apply_preprocessing(*split.value, data.value.dataset.test, preprocess, problems, fitted)
+        lambda: splits.apply_preprocessing(
+            encoded.value.train, encoded.value.validation, encoded.value.dataset.test, preprocess, problems, fitted
+        )
     )
 
     def check_length() -> None:
@@ -120,7 +130,7 @@ def _build(
     w = build_initial_weights(components.single, network.value, train, settings.value, resumes=saved is not None)
     compatibility.check_optimizer(optimizer, w, Layout.of(model), settings.value.device, problems)
     problems.raise_if_any()
-    dataset = data.value.dataset
+    dataset = encoded.value.dataset
     used_here = {*Experiment.__dataclass_fields__, SCHEDULES}
     used_here |= {"activation", "normalization", "init", "bias_init", "preprocess"}
     built = {**components.single, **components.several}

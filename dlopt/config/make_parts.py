@@ -75,6 +75,14 @@ class LoadedData(NamedTuple):
     dataset: parts.Dataset
 
 
+class EncodedData(NamedTuple):
+    """The data of a run, encoded by its statistics: the data set, and its training and validation split."""
+
+    dataset: parts.Dataset
+    train: parts.Split
+    validation: parts.Split | None
+
+
 class Network(NamedTuple):
     """A network, and the names of the parameters to which the init has already given values."""
 
@@ -94,8 +102,54 @@ def load_data(node: targets.Node, fitted: FittedDataState | None, problems: Prob
     if not isinstance(dataset, parts.Dataset):
         problems.add("data", f"load() must return a dlopt.parts.Dataset, got a {type(dataset).__name__}")
         return None
+    if fitted is not None and encoding is None and fitted.encoding.get("sha256") != dataset.encoding.get("sha256"):
+        message = "the file has changed since the run read it, so its splits differ"
+        problems.add("data.path", f"{message}; evaluate the present file with --data FILE, or train again")
+        return None
     problems.notices += [f"data: {notice}" for notice in dataset.notices]
-    return LoadedData(option, dataset) if check_dataset(dataset, problems) else None
+    may_lack = parts.overrides(option, "transform_inputs", parts.Data)
+    return LoadedData(option, dataset) if check_dataset(dataset, problems, may_lack=may_lack) else None
+
+
+def encode_data(
+    data: LoadedData,
+    train: parts.Split,
+    validation: parts.Split | None,
+    fitted: FittedDataState | None,
+    problems: Problems,
+) -> EncodedData | None:
+    """Fit the data option on the training rows only, then apply it to all splits; None with a problem added.
+
+    The statistics of a finished run are applied unchanged. Splits share the same tensors as before, and runs share
+    those that do not change.
+    """
+    option, dataset = data
+    results: dict[int, Tensor] = {}
+
+    def encode() -> EncodedData:
+        encoding = option.fit(train, dataset.encoding) if fitted is None else fitted.encoding
+        if not isinstance(encoding, Mapping):
+            raise ValueError(f"fit() must return a mapping, got a {type(encoding).__name__}")
+
+        def transform(tensor: Tensor, method: Callable[[Tensor, Mapping[str, Any]], Tensor]) -> Tensor:
+            if id(tensor) not in results:
+                results[id(tensor)] = method(tensor, encoding)
+            return results[id(tensor)]
+
+        def encode_split(split: parts.Split) -> parts.Split:
+            inputs = transform(split.inputs, option.transform_inputs)
+            return parts.Split(inputs, transform(split.targets, option.transform_targets), split.rows)
+
+        own = None if validation is None else encode_split(validation)
+        ends = encode_split(dataset.train), encode_split(dataset.test)
+        whole = dataclasses.replace(dataset, train=ends[0], test=ends[1], encoding=encoding)
+        return EncodedData(whole, encode_split(train), own)
+
+    encoded = _call("data", encode, problems)
+    if encoded is None:
+        return None
+    is_same = all(id(tensor) == original for original, tensor in results.items())
+    return encoded if check_dataset(dataset if is_same else encoded.dataset, problems) else None
 
 
 def build_components(groups: Mapping[str, targets.Node], problems: Problems) -> Components:

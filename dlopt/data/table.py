@@ -20,8 +20,9 @@ from dlopt.errors import OptionError, did_you_mean, join_truncated
 from dlopt.parts import Data, Dataset, Split
 from dlopt.storage.fingerprint import digest_files
 
-COPIES = 3
-"""Copies of the inputs in memory: all rows, the rows of training and test, and those of preprocess=standardize."""
+COPIES, COPIES_TO_FILL = 3, 6
+"""Copies of the inputs in memory as float32: all rows, the rows of training and test, and those of
+preprocess=standardize. If numbers are missing, the first two are float64, and the filled rows are one more."""
 FEW = 20
 """Up to this many different integers a target is classes; up to this many different texts a column is categories."""
 
@@ -42,7 +43,7 @@ class TableData(Data):
     categorical          columns of numbers to encode as categories: codes, years, house numbers; 1 and 1.0 are equal,
                          and 01 is another code
     missing              refuse: report missing values; drop: leave out their rows; fill: replace numbers by the mean of
-                         the training rows, and make missing text a category of its own, the last
+                         the run's training rows, and make missing text a category of its own, the last
     delimiter            the character between two cells, or comma, semicolon, tab, bar; auto: the one of these four
                          that gives the most columns in the first line
     test_fraction        fraction of the rows held out for the test: a random subset, stratified by class, and the same
@@ -50,8 +51,8 @@ class TableData(Data):
     kind                 classes, numbers, or auto: text is classes, and so are integers with at most 20 different
                          values; other numbers are numbers
     standardize_target   for numbers y: predict (y - mu) / sigma, with the mean mu and the standard deviation sigma
-                         (divided by N) of the training rows. The squared error of the mean is then 1 there; R^2 does
-                         not change
+                         (divided by N) of the run's training rows. The squared error of the mean is then 1 there; R^2
+                         does not change. Targets that are equal in all of these rows are only centred
     encoding             of the file: auto, UTF-8 or what its byte order mark says; or a name such as latin-1, cp1252
     """
 
@@ -92,13 +93,8 @@ class TableData(Data):
         table = self._drop_missing(table, target)
         goal, names = self._targets(target, table)
         train, test = data_targets.split_test(goal, self.test_fraction)
-        mean, scale = 0.0, 1.0
-        if goal.is_floating_point():
-            known = goal[train]
-            if known.min() == known.max():
-                raise OptionError("target", f"{target} is {known[0].item():g} in every training row")
-            if self.standardize_target:
-                mean, scale = known.mean().item(), known.std(correction=0).item()
+        if goal.is_floating_point() and (known := goal[train]).min() == known.max():
+            raise OptionError("target", f"{target} is {known[0].item():g} in every training row")
         inputs = [name for name in table.columns if name != target]
         encoding = {
             "target": target,
@@ -106,29 +102,60 @@ class TableData(Data):
             "classes": [] if goal.is_floating_point() else list(names),
             "text": not all(map(is_number, table.columns[target])),
             "sha256": digest_files([file]),
-            "middle": mean,
-            "scale": scale,
-            "columns": {name: self._encoding(name, table, train.numpy()) for name in inputs},
+            "middle": 0.0,
+            "scale": 1.0,
+            "columns": {name: self._encoding(name, table) for name in inputs},
         }
         whole = self._encode(table, encoding, file)
         x, y = whole.train.inputs, whole.train.targets
+        if not self.standardize_target:
+            y = self.transform_targets(y, encoding)
         notices = ("the first column has no name, as an index, and is left out",) if table.has_index else ()
         return replace(whole, train=Split(x[train], y[train]), test=Split(x[test], y[test]), notices=notices)
 
+    def fit(self, train: Split, encoding: Mapping[str, Any]) -> Mapping[str, Any]:
+        rows = slice(None) if train.rows is None else train.rows
+        encodings = encoding["columns"]
+        means = {
+            name: _mean(name, train.inputs[:, i], rows)
+            for (name, column), i in zip(encodings.items(), _begins(encodings), strict=False)
+            if isinstance(column, float)
+        }
+        fitted = {**encoding, "columns": {**encodings, **means}}
+        if train.targets.dtype == torch.float64:
+            y = train.targets[rows]
+            fitted["middle"] = y.mean().item()
+            fitted["scale"] = y.std(correction=0).item() if y.min() < y.max() else 1.0
+        return fitted
+
+    def transform_inputs(self, inputs: torch.Tensor, encoding: Mapping[str, Any]) -> torch.Tensor:
+        if inputs.dtype != torch.float64:  # then nothing is missing
+            return inputs
+        filled = inputs.float()
+        for column, i in zip(encoding["columns"].values(), _begins(encoding["columns"]), strict=False):
+            if isinstance(column, float):
+                filled[:, i].nan_to_num_(column)
+        return filled
+
+    def transform_targets(self, targets: torch.Tensor, encoding: Mapping[str, Any]) -> torch.Tensor:
+        if targets.dtype != torch.float64:
+            return targets
+        return ((targets - encoding["middle"]) / encoding["scale"]).float()
+
     def _encode(self, table: TableCells, encoding: Mapping[str, Any], file: Path) -> Dataset:
-        """Encode all rows; both splits hold them."""
+        """Encode all rows; both splits hold them. Missing numbers are NaN, in float64 like unscaled targets."""
         names = tuple(encoding["names"])
         if encoding["classes"]:
             cells = np.array(table.columns[encoding["target"]])
             values = cells if encoding["text"] else self._values(encoding["target"], table)
             y = data_targets.encode_known_classes(values, names)
         else:
-            numbers = torch.from_numpy(_numbers(encoding["target"], table, 0.0)).unsqueeze(1)
-            y = ((numbers - encoding["middle"]) / encoding["scale"]).float()
+            y = torch.from_numpy(_numbers(encoding["target"], table)).unsqueeze(1)
         encodings = encoding["columns"]
-        begins = np.cumsum([0, *map(_width, encodings.values())]).tolist()
-        _files.check_memory(file, COPIES * 4 * len(table.lines) * begins[-1])
-        x = np.zeros((len(table.lines), begins[-1]), np.float32)
+        begins = _begins(encodings)
+        lacks = any(isinstance(column, float) and None in table.columns[name] for name, column in encodings.items())
+        _files.check_memory(file, (COPIES_TO_FILL if lacks else COPIES) * 4 * len(table.lines) * begins[-1])
+        x = np.zeros((len(table.lines), begins[-1]), np.float64 if lacks else np.float32)
         for (name, column), begin, end in zip(encodings.items(), begins, begins[1:], strict=False):
             _fill(x[:, begin:end], name, table, column)
         split = Split(torch.from_numpy(x), y)
@@ -193,18 +220,15 @@ class TableData(Data):
         integers = self.kind == "auto" and (values == np.round(values)).all() and len(np.unique(values)) <= FEW
         return values.astype(np.int64) if integers else values
 
-    def _encoding(self, name: str, table: TableCells, train: np.ndarray) -> float | list[Cell]:
-        """Return the encoding of a column: its training mean, which fills missing numbers, or its categories."""
+    def _encoding(self, name: str, table: TableCells) -> float | list[Cell]:
+        """Return the encoding of a column: its categories, or NaN for numbers, in whose place `fit` puts their mean."""
         cells = table.columns[name]
         present = [cell for cell in cells if cell is not None]
         if not present:
             raise OptionError("missing", f"{name} has no value in any row; set data.drop=[{name}]")
         if name not in self.categorical:
             if all(map(is_number, present)):
-                known = [float(cell) for i in train if (cell := cells[i]) is not None]
-                if not known:
-                    raise OptionError("missing", f"{name} has no value in any training row; set data.drop=[{name}]")
-                return math.fsum(known) / len(known)
+                return math.nan
             remedy = f"or set data.categorical=[{name}] or data.drop=[{name}]"
             _refuse_mixed(name, table, "categorical", remedy)
         categories = _merge_equal_numbers(sorted(set(present)))
@@ -235,10 +259,26 @@ def _width(encoding: float | Sequence[Cell]) -> int:
     return 1 if isinstance(encoding, float) else len(encoding)
 
 
+def _begins(encodings: Mapping[str, float | Sequence[Cell]]) -> list[int]:
+    """Return the first input of each column, and the number of inputs."""
+    return np.cumsum([0, *map(_width, encodings.values())]).tolist()
+
+
+def _mean(name: str, x: torch.Tensor, rows: torch.Tensor | slice) -> float:
+    """Return the mean of a column, (N,), in these rows."""
+    known = x[rows].double()
+    if not x.isnan().any():
+        return known.mean().item()
+    values = known[~known.isnan()].tolist()
+    if not values:
+        raise OptionError("missing", f"{name} has no value in the training rows of this run; set data.drop=[{name}]")
+    return math.fsum(values) / len(values)
+
+
 def _fill(x: np.ndarray, name: str, table: TableCells, encoding: float | Sequence[Cell]) -> None:
     """Write a column into zeros x: numbers into (N, 1), or one-hot categories into (N, categories)."""
     if isinstance(encoding, float):
-        x[:, 0] = _numbers(name, table, encoding)
+        x[:, 0] = _numbers(name, table)
         return
     cells = table.columns[name]
     code = {category: i for i, category in enumerate(encoding)}
@@ -254,15 +294,15 @@ def _fill(x: np.ndarray, name: str, table: TableCells, encoding: float | Sequenc
     x[np.arange(len(cells)), [code[cell] for cell in cells]] = 1.0
 
 
-def _numbers(name: str, table: TableCells, missing: float) -> np.ndarray:
-    """Return the numbers of a column, (N,) float64, with a value for the missing ones."""
+def _numbers(name: str, table: TableCells) -> np.ndarray:
+    """Return the numbers of a column, (N,) float64, and NaN for the missing ones."""
     cells = table.columns[name]
     text = next((i for i, cell in enumerate(cells) if cell is not None and not is_number(cell)), None)
     if text is not None:
         raise OptionError(
             "path", f"{name} was numeric in training, but has {cells[text]!r} in line {table.lines[text]}"
         )
-    x = np.array([missing if cell is None else float(cell) for cell in cells])
+    x = np.array([math.nan if cell is None else float(cell) for cell in cells])
     different, in_float32 = len(np.unique(x)), len(np.unique(x.astype(np.float32)))
     if different > 1 and 2 * in_float32 <= different:
         count = f"{different} different numbers, {in_float32} in float32"

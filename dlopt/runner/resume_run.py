@@ -73,6 +73,7 @@ def _resume_locked(
 
     from dlopt import console
     from dlopt.config.build import build
+    from dlopt.config.checks.splits import FittedDataState
     from dlopt.config.problems import ConfigError
     from dlopt.config.reopen import resume_checks
 
@@ -84,7 +85,8 @@ def _resume_locked(
     checkpoint = _find_checkpoint(run, status)
     state = None if checkpoint is None else checkpoint.content
     resume_checks.check_configuration(run, status or {}, (state or {}).get("config"))
-    experiment, notices = build(config, arguments, saved=None if state is None else state["model"])
+    fitted = None if state is None else FittedDataState(None, state["encoding"], is_other_data=False)
+    experiment, notices = build(config, arguments, fitted, None if state is None else state["model"])
     step = 0 if state is None else state["step"]
     breaks: list[str] = []
     if state is not None:

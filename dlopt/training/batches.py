@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,6 +50,19 @@ class DataPlacement:
         return self._placements[id(tensor)][1]
 
 
+class PlacedTensor(NamedTuple):
+    """The inputs or targets of lanes in storage: (N, ...) if all lanes share one tensor, else (E, N, ...)."""
+
+    values: Tensor
+    is_shared: bool
+
+
+def _place(tensors: Sequence[Tensor], placement: DataPlacement) -> PlacedTensor:
+    if all(tensor is tensors[0] for tensor in tensors):
+        return PlacedTensor(placement(tensors[0]), is_shared=True)
+    return PlacedTensor(torch.stack([placement(tensor) for tensor in tensors]), is_shared=False)
+
+
 class Examples:
     """A split of one run, or splits of E lanes with the same size, on the device."""
 
@@ -56,10 +70,8 @@ class Examples:
         self.size = len(splits[0])
         self.lanes = len(splits) if lanes else None
         self.placement = placement
-        inputs, targets = [s.inputs for s in splits], [s.targets for s in splits]
-        self._shared = all(x is inputs[0] and y is targets[0] for x, y in zip(inputs, targets, strict=True))
-        self._inputs = placement(inputs[0]) if self._shared else torch.stack([placement(x) for x in inputs])
-        self._targets = placement(targets[0]) if self._shared else torch.stack([placement(y) for y in targets])
+        self._inputs = _place([s.inputs for s in splits], placement)
+        self._targets = _place([s.targets for s in splits], placement)
         rows = [torch.arange(self.size) if s.rows is None else s.rows for s in splits]
         self._whole = all(s.rows is None for s in splits)
         self._rows = (torch.stack(rows) if lanes else rows[0]).to(placement.storage_device)
@@ -75,7 +87,7 @@ class Examples:
     def all(self) -> tuple[Tensor, Tensor]:
         """Return the whole split in order; without a copy if it is all of its tensors."""
         if self._whole and self.lanes is None:
-            return self._to_device(self._inputs), self._to_device(self._targets)
+            return self._to_device(self._inputs.values), self._to_device(self._targets.values)
         return self.select(self._rows)
 
     def chunks(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -86,16 +98,19 @@ class Examples:
     def select_lanes(self, lanes: Tensor) -> None:
         self.lanes, lanes = len(lanes), lanes.to(self.placement.storage_device)
         self._rows = self._rows[lanes]
-        if not self._shared:
-            self._inputs, self._targets = self._inputs[lanes], self._targets[lanes]
+        self._inputs, self._targets = (
+            placed if placed.is_shared else placed._replace(values=placed.values[lanes])
+            for placed in (self._inputs, self._targets)
+        )
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         return to_device_async(tensor, self.placement.device)
 
-    def _gather(self, tensor: Tensor, rows: Tensor) -> Tensor:
+    def _gather(self, placed: PlacedTensor, rows: Tensor) -> Tensor:
         if self.lanes is None:
-            return tensor.index_select(0, rows)
-        return tensor[rows] if self._shared else tensor[torch.arange(self.lanes, device=rows.device)[:, None], rows]
+            return placed.values.index_select(0, rows)
+        lanes = () if placed.is_shared else (torch.arange(self.lanes, device=rows.device)[:, None],)
+        return placed.values[(*lanes, rows)]
 
 
 def to_probabilities(targets: Tensor, outputs: int, dtype: torch.dtype) -> Tensor:

@@ -122,7 +122,9 @@ def test_a_shared_data_set_is_checked_once(monkeypatch):
     checked = []
     is_in_order = splits._is_in_order
     monkeypatch.setattr(
-        splits, "_is_in_order", lambda dataset, problems: checked.append(dataset) or is_in_order(dataset, problems)
+        splits,
+        "_is_in_order",
+        lambda dataset, *rest, **keys: checked.append(dataset) or is_in_order(dataset, *rest, **keys),
     )
     problems = Problems()
     good = Dataset(Split(torch.ones(4, 2), torch.tensor([0, 1, 0, 1])), Split(torch.ones(1, 2), torch.tensor([0])), 2)

@@ -13,21 +13,32 @@ from hypothesis import strategies as st
 
 from dlopt.data import _files
 from dlopt.data._csv import TableCells, read_csv
+from dlopt.parts import Split
 
 PLAIN = make_option("data", "table", target="y")
 
 
 @pytest.fixture
 def load(tmp_path):
-    """Return a function that writes a table and loads it."""
+    """Return a function that writes a table, loads it, and fits all rows outside of the test."""
 
     def load(text, **keys):
         file = tmp_path / "my.csv"
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
         _files.cache.clear()
-        return replace(PLAIN, path=str(file), **keys).load()
+        return fit(replace(PLAIN, path=str(file), **keys))
 
     return load
+
+
+def fit(option):
+    """Return an option's data with the statistics of its training rows."""
+    data = option.load()
+    encoding = option.fit(data.train, data.encoding)
+    return replace(data, encoding=encoding, **{
+        name: Split(option.transform_inputs(split.inputs, encoding), option.transform_targets(split.targets, encoding))
+        for name, split in (("train", data.train), ("test", data.test))
+    })  # fmt: skip
 
 
 def lines(header, rows):
@@ -294,7 +305,7 @@ def test_a_column_without_training_values_cannot_be_filled(load):
     whole = load(lines("x,y", [f"{i},{i + 0.5}" for i in range(20)]))
     tested = {round(v) for v in whole.test.inputs[:, 0].tolist()}
     text = lines("x,z,y", [f"{i},{i if i in tested else ''},{i + 0.5}" for i in range(20)])
-    assert_refused(lambda: load(text, missing="fill"), "missing", "z has no value in any training row")
+    assert_refused(lambda: load(text, missing="fill"), "missing", "z has no value in the training rows of this run")
 
 
 def test_a_missing_file_is_reported_with_similar_names(tmp_path):

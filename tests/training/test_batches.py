@@ -99,16 +99,24 @@ def test_steps_can_be_requested_in_any_order():
         assert torch.equal(shuffled(step)[1], expected[step])
 
 
+each_sharing = pytest.mark.parametrize("shared", ["inputs and targets", "inputs", "nothing"])
+
+
 def make_lane_splits(shared):
-    """Return three splits of six rows, of one tensor or each of its own tensor."""
+    """Return three splits of six rows, of the same tensors or each of its own."""
     rows = [torch.tensor(r) for r in ([0, 1, 2, 3, 4, 5], [9, 8, 7, 6, 5, 4], [1, 3, 5, 7, 9, 11])]
     whole = split(12)
-    if shared:
-        return [Split(whole.inputs, whole.targets, r) for r in rows]
-    return [Split(whole.inputs + 100 * i, whole.targets + 300 * i, r) for i, r in enumerate(rows)]
+    return [
+        Split(
+            whole.inputs if "inputs" in shared else whole.inputs + 100 * i,
+            whole.targets if "targets" in shared else whole.targets + 300 * i,
+            r,
+        )
+        for i, r in enumerate(rows)
+    ]
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@each_sharing
 @pytest.mark.parametrize("size", [2, 4, 6, 50])
 def test_lanes_sample_the_batches_of_solo_runs(shared, size):
     data = make_lane_splits(shared)
@@ -121,7 +129,7 @@ def test_lanes_sample_the_batches_of_solo_runs(shared, size):
             assert torch.equal(y[i], one(step)[1])
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@each_sharing
 @pytest.mark.parametrize("size", [2, 4, 6])
 @pytest.mark.parametrize("done", [0, 1, 4])
 def test_remaining_lanes_sample_the_same_batches(shared, size, done):
@@ -150,7 +158,7 @@ def test_all_and_chunks_are_in_the_order_of_the_split(rows):
         assert max(len(c[1]) for c in chunks) <= size
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@each_sharing
 def test_all_and_chunks_of_lanes_equal_those_of_each_lane(shared):
     data = make_lane_splits(shared)
     examples = Examples(data, DataPlacement(*PLACE), lanes=True)
@@ -160,6 +168,12 @@ def test_all_and_chunks_of_lanes_equal_those_of_each_lane(shared):
             assert torch.equal(batch[i], expected)
         for batch, expected in zip(chunks, one.gather(), strict=True):
             assert torch.equal(batch[i], expected)
+
+
+def test_inputs_that_lanes_share_are_stored_once():
+    """Their targets may differ."""
+    examples = Examples(make_lane_splits("inputs"), DataPlacement(*PLACE), lanes=True)
+    assert (examples._inputs.values.shape, examples._targets.values.shape) == ((12, 1), (3, 12))
 
 
 def test_a_tensor_is_placed_once_and_only_floats_change_their_type():
@@ -183,4 +197,4 @@ def test_data_on_the_host_give_the_same_batches(lanes):
     far = Examples(data, DataPlacement(torch.device("meta"), torch.float32, resident=False), lanes=lanes)
     x, y = Batches(far, 4, keys, drop_last=False)(0)
     assert (x.device.type, y.device.type) == ("meta", "meta")
-    assert far._inputs.device.type == "cpu"
+    assert far._inputs.values.device.type == "cpu"

@@ -20,12 +20,12 @@ from dlopt.training.experiment import Settings, ValidationSettings
 class FittedDataState(NamedTuple):
     """The state of a finished run's data.
 
-    statistics      the statistics of each preprocessing
+    statistics      the statistics of each preprocessing; None: fit them again
     encoding        the encoding of the user's own files as tensors
     is_other_data   whether other data than in training are loaded; they are not split into training and validation
     """
 
-    statistics: Mapping[str, Mapping[str, Tensor]]
+    statistics: Mapping[str, Mapping[str, Tensor]] | None
     encoding: Mapping[str, Any]
     is_other_data: bool
 
@@ -147,10 +147,11 @@ def apply_preprocessing(
     The statistics of a finished run are applied unchanged.
     """
     statistics: dict[str, dict[str, Tensor]] = {}
+    saved = None if fitted is None else fitted.statistics
     for name, part in preprocess.items():
         is_shared = test.inputs is train.inputs  # one file for both, of a finished run
         try:
-            statistics[name] = part.fit(train.gather()[0]) if fitted is None else dict(fitted.statistics[name])
+            statistics[name] = part.fit(train.gather()[0]) if saved is None else dict(saved[name])
             inputs = part.apply(train.inputs, statistics[name])
             test_inputs = inputs if is_shared else part.apply(test.inputs, statistics[name])
         except Exception as error:
@@ -162,20 +163,24 @@ def apply_preprocessing(
     return PreparedData(train, validation, test, statistics)
 
 
-_valid_datasets: weakref.WeakValueDictionary[int, parts.Dataset] = weakref.WeakValueDictionary()
-"""Data sets that passed the check, by id: checking a large one takes a second."""
+_valid_datasets: weakref.WeakValueDictionary[tuple[int, bool], parts.Dataset] = weakref.WeakValueDictionary()
+"""Data sets that passed the check, by id and may_lack: checking a large one takes a second."""
 
 
-def check_dataset(dataset: parts.Dataset, problems: Problems) -> bool:
-    """Return whether a loaded data set keeps the contract of dlopt.parts.Dataset; a shared one is checked once."""
-    if _valid_datasets.get(id(dataset)) is not dataset and _is_in_order(dataset, problems):
-        _valid_datasets[id(dataset)] = dataset
-    return _valid_datasets.get(id(dataset)) is dataset
+def check_dataset(dataset: parts.Dataset, problems: Problems, *, may_lack: bool = False) -> bool:
+    """Return whether a data set keeps the contract of dlopt.parts.Dataset; a shared one is checked once.
+
+    may_lack is whether NaN in the inputs stands for missing numbers.
+    """
+    key = id(dataset), may_lack
+    if _valid_datasets.get(key) is not dataset and _is_in_order(dataset, problems, may_lack=may_lack):
+        _valid_datasets[key] = dataset
+    return _valid_datasets.get(key) is dataset
 
 
-def _is_in_order(dataset: parts.Dataset, problems: Problems) -> bool:
-    by_name = {"train": dataset.train, "test": dataset.test}
-    wrong = [f"{name}: {error}" for name, split in by_name.items() if (error := _find_split_error(split, dataset))]
+def _is_in_order(dataset: parts.Dataset, problems: Problems, *, may_lack: bool) -> bool:
+    errors = {name: _find_split_error(getattr(dataset, name), dataset, may_lack=may_lack) for name in ("train", "test")}
+    wrong = [f"{name}: {error}" for name, error in errors.items() if error]
     if not wrong and dataset.test.inputs.shape[1:] != dataset.train.inputs.shape[1:]:
         wrong = [f"test examples have shape {tuple(dataset.test.inputs.shape[1:])}, training ones {dataset.shape}"]
     elif not wrong and len(dataset.test) == 0 and len(dataset.train) > 0:
@@ -185,7 +190,7 @@ def _is_in_order(dataset: parts.Dataset, problems: Problems) -> bool:
     return not wrong
 
 
-def _find_split_error(split: parts.Split, dataset: parts.Dataset) -> str | None:
+def _find_split_error(split: parts.Split, dataset: parts.Dataset, *, may_lack: bool) -> str | None:
     """Return the first error in the inputs or targets of a split, or None."""
     x, y = split.inputs, split.targets
     if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
@@ -198,7 +203,7 @@ def _find_split_error(split: parts.Split, dataset: parts.Dataset) -> str | None:
         return f"classes must be int64 of shape (N,), got {y.dtype} of shape {tuple(y.shape)}"
     if not y.is_floating_point() and len(y) and not (int(y.min()) >= 0 and int(y.max()) < dataset.outputs):
         return f"labels must be 0 to {dataset.outputs - 1}, got {int(y.min())} to {int(y.max())}"
-    if x.is_floating_point() and x.numel() and not all(torch.isfinite(bound) for bound in x.aminmax()):
+    if x.is_floating_point() and x.numel() and not may_lack and not all(torch.isfinite(bound) for bound in x.aminmax()):
         return "the inputs hold numbers that are not finite"
     return None
 

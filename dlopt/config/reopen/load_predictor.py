@@ -16,7 +16,7 @@ from dlopt.config.checks.forward_probe import choose_threads, probe
 from dlopt.config.checks.splits import FittedDataState, apply_preprocessing, split_dataset
 from dlopt.config.compose import groups as compose_groups
 from dlopt.config.compose.nested_options import SCHEDULES
-from dlopt.config.make_parts import build_components, build_network, load_data
+from dlopt.config.make_parts import build_components, build_network, encode_data, load_data
 from dlopt.config.problems import ConfigError, Problems
 from dlopt.config.reopen import load_run
 from dlopt.config.schema.settings import build_settings
@@ -55,7 +55,8 @@ def load_predictor(
         folders=[Path(_split_argument(argument)[1]).expanduser().parent for argument in data],
     )
     content, kind, warnings = load_checkpoint(run, checkpoint)
-    fitted = FittedDataState(content["preprocessing"], content["encoding"], is_other_data=bool(data))
+    statistics = content["preprocessing"]
+    fitted = FittedDataState(statistics, content["encoding"], is_other_data=bool(data))
 
     problems = Problems()
     tree = to_plain(config)
@@ -71,11 +72,12 @@ def load_predictor(
 
     dataset, several = loaded.value.dataset, components.several
     split = problems.attempt(lambda: split_dataset(*loaded.value, settings.value, fitted, problems))
+    encoded = problems.attempt(lambda: encode_data(loaded.value, *split.value, fitted, problems))
     network = problems.attempt(
         lambda: build_network(groups["arch"], dataset, components, settings.value, None, (), problems)
     )
     problems.raise_if_any()
-    (train, validation), model, loss = split.value, network.value.model, components.require("loss")
+    (dataset, train, validation), model, loss = encoded.value, network.value.model, components.require("loss")
     load_run.check(content, model, dataset, "--data" if data else "run", same_data=not data)
 
     few = Split(dataset.test.inputs[:2], dataset.test.targets[:2])
@@ -89,7 +91,7 @@ def load_predictor(
         model,
         loss,
         regularization=tuple(several["regularization"].values()),
-        preprocessing=[(part, fitted.statistics[name]) for name, part in several["preprocess"].items()],
+        preprocessing=[(part, statistics[name]) for name, part in several["preprocess"].items()],
         splits=_name_splits(dataset, *((None, None) if data else (train, validation))),
         names=dataset.names,
         encoding=dataset.encoding,

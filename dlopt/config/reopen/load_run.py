@@ -143,10 +143,16 @@ def _is_inside(path: Path, folders: Iterable[Path]) -> bool:
 
 def _read_digests(run: RunDirectory) -> tuple[str, ...]:
     """Return the SHA-256 of the user's files that a run has read, from its newest checkpoint; () if it has none."""
+    digest: str | None = read_encoding(run).get("sha256")
+    return () if digest is None else (digest,)
+
+
+def read_encoding(run: RunDirectory) -> Mapping[str, Any]:
+    """Return the encoding of a run's data from its newest checkpoint; empty if it has none."""
     newest = run.latest_checkpoint()
     content = newest.content if newest is not None else run.load("best") if run.checkpoint("best").exists() else {}
-    digest: str | None = content.get("encoding", {}).get("sha256")
-    return () if digest is None else (digest,)
+    encoding: Mapping[str, Any] = content.get("encoding", {})
+    return encoding
 
 
 def check_writable(folder: Path) -> None:
@@ -185,9 +191,9 @@ def _find_foreign_entries(folder: Path) -> Iterator[Path]:
 def check(
     content: Mapping[str, Any], model: nn.Module, data: Dataset | Experiment, key: str, *, same_data: bool
 ) -> None:
-    """Raise ConfigError if a checkpoint is of another network, or if a data file of the user has changed since.
+    """Raise ConfigError if a checkpoint is of another network.
 
-    data gives the shape of an example and the present encoding of the data.
+    data gives the shape of an example; same_data is whether it is the data that the run was trained on.
     """
     number = content.get("format")
     if number != FORMAT:
@@ -201,7 +207,3 @@ def check(
         wrong = f"examples of shape {shape} do not fit the run's network: {wrong}"
     if wrong:
         raise ConfigError([(key, wrong)])
-    before, now = (encoding.get("sha256") for encoding in (content["encoding"], data.encoding))
-    if same_data and before != now:
-        message = "the file has changed since the run read it, so its splits differ"
-        raise ConfigError([("data.path", f"{message}; evaluate the present file with --data FILE, or train again")])
