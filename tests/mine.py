@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -52,6 +52,24 @@ class Blobs(Data):
     def load(self) -> Dataset:
         shape = tuple(self.shape)
         return Dataset(Split(*_sample_blobs(self.count, 1, shape)), Split(*_sample_blobs(30, 2, shape)), outputs=3)
+
+
+def number_visits(count: int) -> Tensor:
+    """Return uneven groups, or times without order: 12 different numbers."""
+    return (torch.arange(count) ** 2 * 7) % 23
+
+
+@dataclass(frozen=True)
+class Visits(Blobs):
+    """Blobs with groups or times; `how` is the field, or a fault."""
+
+    how: str = "groups"
+
+    def load(self) -> Dataset:
+        units = number_visits(self.count)
+        faults = {"float groups": {"groups": units / 2}, "few times": {"times": units[:9]}, "late": {"times": units / 0},
+                  "both": {"groups": units, "times": units}, "a list": {"groups": units.tolist()}}  # fmt: skip
+        return replace(super().load(), **faults.get(self.how, {self.how: units}))
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,10 @@ class Dataset:
     user files became tensors, in numbers, text and lists. It is stored with the run, so that other files can be encoded
     in the same way. notices are printed before a run starts. If the data option has statistics to fit, the inputs may
     hold NaN for missing numbers, and numbers to predict may be unscaled.
+
+    groups, (N,) int64, and times, (N,) of any real type, belong to the rows of the tensors of `train`; at most one is
+    given. Examples of one group are never divided between training and validation. With times, validation is later than
+    training.
     """
 
     train: Split
@@ -51,6 +55,8 @@ class Dataset:
     names: tuple[str, ...] = ()
     encoding: Mapping[str, Any] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+    groups: Tensor | None = None
+    times: Tensor | None = None
 
     @property
     def kind(self) -> TargetKind:

@@ -1,5 +1,11 @@
-"""Splits of the examples into training and validation, subsets and label noise."""
+"""Splits of the examples into training and validation, subsets and label noise.
 
+A split can keep examples together: all of one group, or all of one time. The examples are then cut by group or by time,
+and fractions and folds count groups or different times, as in scikit-learn's GroupShuffleSplit, GroupKFold and
+TimeSeriesSplit. `groups` and `times` are values for each row of the tensors, as in Dataset; only one may be given.
+"""
+
+import heapq
 import math
 
 import torch
@@ -10,31 +16,67 @@ from dlopt.base.data import Split
 from dlopt.prng import Key
 
 
-def hold_out(train: Split, fraction: float, key: Key) -> tuple[Split, Split | None]:
+def hold_out(
+    train: Split, fraction: float, key: Key, groups: Tensor | None = None, times: Tensor | None = None
+) -> tuple[Split, Split | None]:
     """Cut a random validation split of round(fraction N) examples from N; stratified if targets are classes.
 
-    The training split keeps an example of each class, if it is large enough.
+    The training split keeps an example of each class, if it is large enough. Of N groups, random ones are held out, and
+    of N different times the latest; neither is stratified.
     """
     rows = _rows(train)
-    count = round(fraction * len(rows))
+    units = _number_units(rows, groups, times)
+    n = len(rows) if units is None else len(units.unique())
+    count = round(fraction * n)
     if count == 0:
         return train, None
-    return _cut(train, rows, _draw(train.targets[rows], count, key, spare=1))
+    if units is None:
+        mask = _draw(train.targets[rows], count, key, spare=1)
+    elif times is not None:
+        mask = units >= n - count
+    else:
+        mask = torch.isin(units, torch.randperm(n, generator=prng.generator(key))[:count])
+    return _cut(train, rows, mask)
 
 
-def split_k_fold(train: Split, k: int, index: int, key: Key) -> tuple[Split, Split]:
+def split_k_fold(
+    train: Split, k: int, index: int, key: Key, groups: Tensor | None = None, times: Tensor | None = None
+) -> tuple[Split, Split]:
     """Return the training split of all folds but one and the validation split of this fold, 0 <= index < k <= N.
 
     The examples are partitioned into k folds at random, as a function of the key. Fold sizes differ by at most one,
-    and so do the numbers of examples of each class.
+    and so do the numbers of examples of each class. Groups are dealt from the largest to the smallest, each to the fold
+    with the fewest examples; the key orders groups of one size.
+
+    Of N different times, k < N, the folds are the last k of k + 1 consecutive blocks: all have N // (k + 1) times, and
+    the block before them has the rest. The training split of a fold is all that is earlier.
     """
     rows = _rows(train)
-    order = torch.randperm(len(rows), generator=prng.generator(key))
-    if not train.targets.is_floating_point():
-        order = order[train.targets[rows[order]].argsort(stable=True)]
-    mask = torch.zeros(len(rows), dtype=torch.bool)
-    mask[order[index::k]] = True  # dealt in turn, class after class
+    units = _number_units(rows, groups, times)
+    if units is None:
+        order = torch.randperm(len(rows), generator=prng.generator(key))
+        if not train.targets.is_floating_point():
+            order = order[train.targets[rows[order]].argsort(stable=True)]
+        mask = torch.zeros(len(rows), dtype=torch.bool)
+        mask[order[index::k]] = True  # dealt in turn, class after class
+    elif times is None:
+        mask = _deal_groups(units.bincount(), k, key)[units] == index
+    else:
+        n = len(units.unique())
+        size = n // (k + 1)
+        begin = n - (k - index) * size
+        rows, units = rows[units < begin + size], units[units < begin + size]
+        mask = units >= begin
     return _cut(train, rows, mask)
+
+
+def count_units(train: Split, groups: Tensor | None = None, times: Tensor | None = None) -> tuple[int, str]:
+    """Return the number of what a split cuts, and its name: examples, groups or different times."""
+    rows = _rows(train)
+    units = _number_units(rows, groups, times)
+    if units is None:
+        return len(rows), "examples"
+    return len(units.unique()), "groups" if times is None else "times"
 
 
 def sample_subset(train: Split, size: int, key: Key) -> Split:
@@ -56,6 +98,25 @@ def add_label_noise(train: Split, share: float, classes: int, key: Key) -> Split
 
 def _rows(split: Split) -> Tensor:
     return torch.arange(len(split.targets)) if split.rows is None else split.rows
+
+
+def _number_units(rows: Tensor, groups: Tensor | None, times: Tensor | None) -> Tensor | None:
+    """Return the number of the group or the time of each row, from 0 in sorted order; None without either."""
+    values = groups if times is None else times
+    return None if values is None else values[rows].unique(return_inverse=True)[1]
+
+
+def _deal_groups(sizes: Tensor, k: int, key: Key) -> Tensor:
+    """Return the fold of each group, given the number of examples of each."""
+    order = torch.randperm(len(sizes), generator=prng.generator(key))
+    order = order[sizes[order].argsort(descending=True, stable=True)]
+    folds = torch.empty(len(sizes), dtype=torch.int64)
+    loads = [(0, fold) for fold in range(k)]
+    for group, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
+        load, fold = loads[0]
+        folds[group] = fold
+        heapq.heapreplace(loads, (load + size, fold))
+    return folds
 
 
 def _cut(split: Split, rows: Tensor, mask: Tensor) -> tuple[Split, Split]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -139,6 +140,11 @@ def is_number(cell: Cell) -> bool:
         return abs(float(cell)) < LARGEST
     except ValueError:
         return False
+
+
+def parse_code(cell: Cell) -> float | None:
+    """Return the number that a category is, None for text and codes with leading zeros."""
+    return float(cell) if cell and is_number(cell) and not re.match(r"[-+]?0\d", cell) else None
 
 
 def format_count(count: int, noun: str) -> str:

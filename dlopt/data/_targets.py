@@ -22,13 +22,19 @@ _KEY = prng.key(0, "test")
 """Not the key of the run: runs with different seeds share one test split."""
 
 
-def split_test(targets: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
-    """Split rows into training and test: a random subset, stratified by class, and the same each time."""
-    count = len(targets)
-    train, test = splits.hold_out(Split(targets, targets), fraction, _KEY)
+def split_test(
+    targets: Tensor, fraction: float, groups: Tensor | None = None, times: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Split rows into training and test: a random subset, stratified by class, and the same each time.
+
+    With groups, the test is a random subset of them; with times, it is the latest rows.
+    """
+    whole = Split(targets, targets)
+    train, test = splits.hold_out(whole, fraction, _KEY, groups, times)
     if test is None or test.rows is None or train.rows is None or not len(train):
-        size = f"{fraction:g} of {count} examples is {round(fraction * count)}"
-        raise OptionError("test_fraction", f"{size}; both splits need examples")
+        count, noun = splits.count_units(whole, groups, times)
+        size = f"{fraction:g} of {count} {noun} is {round(fraction * count)}"
+        raise OptionError("test_fraction", f"{size}; both splits need {noun}")
     return train.rows, test.rows
 
 

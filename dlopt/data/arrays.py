@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from dlopt.data import _files, _npz
+from dlopt.data import _files, _grouping, _npz
 from dlopt.data import _targets as data_targets
 from dlopt.data._targets import TargetKindOption, TestFraction
 from dlopt.errors import OptionError, did_you_mean, join_truncated
@@ -47,6 +47,13 @@ class ArrayData(Data):
                     targets
     test_fraction   fraction of the examples held out for the test if the file has no test arrays: a random subset,
                     stratified by class, and the same for every seed
+    group           name of an array of groups, (N,), such as patients, which are never divided: the test, the
+                    validation split and the folds of kfold are of whole groups. Fractions and folds count groups, as in
+                    scikit-learn's GroupShuffleSplit and GroupKFold, without regard to the classes
+    time            name of an array of times, (N,) numbers or dates: the latest examples are the test, and the latest
+                    of the others the validation split; examples of one time are never divided. Fractions count
+                    different times, and the folds of kfold are those of scikit-learn's TimeSeriesSplit: each trains on
+                    all that is earlier. group and time are not used together
     channels        position of the channels in series and images: first, last, or none if the array has no dimension
                     for them: (N, length) are features, (N, height, width) become images of one channel
     kind            classes, numbers, or auto: floats are numbers; integers, booleans and text are classes
@@ -55,6 +62,8 @@ class ArrayData(Data):
     inputs: str
     target: str
     test_fraction: TestFraction
+    group: str | None
+    time: str | None
     channels: Literal["first", "last", "none"]
     kind: TargetKindOption
 
@@ -63,7 +72,7 @@ class ArrayData(Data):
         return _files.cache.load(self, files, lambda: self._dataset(files))
 
     def load_like(self, encoding: Mapping[str, Any]) -> Dataset:
-        return self._dataset(self.files(), encoding)
+        return replace(self, group=None, time=None)._dataset(self.files(), encoding)
 
     def files(self) -> list[Path]:
         files = [_files.find_file(self.path, SUFFIXES)]
@@ -98,16 +107,19 @@ class ArrayData(Data):
         if saved is not None and saved.get("uint8", scaled) != scaled:
             was = "uint8, scaled to 0..1" if saved["uint8"] else "not uint8 and not scaled"
             raise OptionError("inputs", f"{self.inputs} is {arrays[self.inputs].dtype}; in training it was {was}")
+        names_of_units = _grouping.select_keys(self.group, self.time)
+        units = {k: _grouping.number_array(arrays[name], name, k, len(xs[0])) for k, name in names_of_units.items()}
+        groups, times = units.get("group"), units.get("time")
         encoding = {"classes": list(names), "uint8": scaled, "sha256": digest_files(files)}
         train = test_split = Split(torch.from_numpy(xs[0]), targets)
         if len(xs) == 2:
             y, y_test = targets.split([len(ys[0]), len(ys[1])])
             train, test_split = Split(train.inputs, y), Split(torch.from_numpy(xs[1]), y_test)
         elif cut:
-            train, test_split = (
-                Split(train.inputs[i], targets[i]) for i in data_targets.split_test(targets, self.test_fraction)
-            )
-        return Dataset(train, test_split, outputs, names, encoding)
+            rows = data_targets.split_test(targets, self.test_fraction, groups, times)
+            train, test_split = (Split(train.inputs[i], targets[i]) for i in rows)
+            groups, times = (None if units is None else units[rows[0]] for units in (groups, times))
+        return Dataset(train, test_split, outputs, names, encoding, groups=groups, times=times)
 
     def _read(self, files: Sequence[Path]) -> dict[str, np.ndarray]:
         """Read the needed arrays by name."""
@@ -117,15 +129,18 @@ class ArrayData(Data):
         with _open_array_file(file, "path") as stream:
             if file.suffix == ".npz":
                 return self._select(_npz.NpzArrays(stream), file)
+            for key, name in _grouping.select_keys(self.group, self.time).items():
+                raise OptionError(key, f"{file} is one array without a name; {name} must be in an .npz or a .pt")
             inputs = _npz.read_npy(stream)
         with _open_array_file(files[1], "target") as stream:
             return {self.inputs: inputs, self.target: _npz.read_npy(stream)}
 
     def _select(self, stored: Mapping[str, Any], file: Path) -> dict[str, np.ndarray]:
-        for key, name in (("inputs", self.inputs), ("target", self.target)):
+        needed = {"inputs": self.inputs, "target": self.target, **_grouping.select_keys(self.group, self.time)}
+        for key, name in needed.items():
             if name not in stored:
                 raise OptionError(key, f"there is no array '{name}' in {file}{did_you_mean(name, stored)}")
-        names = (self.inputs, self.target, f"{self.inputs}_test", f"{self.target}_test")
+        names = (*needed.values(), f"{self.inputs}_test", f"{self.target}_test")
         return {name: _plain(stored[name], name, file) for name in names if name in stored}
 
     def _memory_needed(self, inputs: np.ndarray, targets: np.ndarray, *, cut: bool) -> int:

@@ -12,9 +12,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from dlopt.data import _files
+from dlopt.data import _files, _grouping
 from dlopt.data import _targets as data_targets
-from dlopt.data._csv import Cell, TableCells, format_count, is_number, read_csv
+from dlopt.data._csv import Cell, TableCells, format_count, is_number, parse_code, read_csv
 from dlopt.data._targets import TargetKindOption, TestFraction
 from dlopt.errors import OptionError, did_you_mean, join_truncated
 from dlopt.parts import Data, Dataset, Split
@@ -42,6 +42,14 @@ class TableData(Data):
     drop                 columns to leave out
     categorical          columns of numbers to encode as categories: codes, years, house numbers; 1 and 1.0 are equal,
                          and 01 is another code
+    group                a column of groups, such as patients, which are never divided: the test, the validation split
+                         and the folds of kfold are of whole groups. Fractions and folds count groups, as in
+                         scikit-learn's GroupShuffleSplit and GroupKFold, without regard to the classes
+    time                 a column of numbers or ISO dates (2024-01-31): the latest rows are the test, and the latest of
+                         the others the validation split; rows of one time are never divided. Fractions count different
+                         times, and the folds of kfold are those of scikit-learn's TimeSeriesSplit: each trains on all
+                         that is earlier. group and time are inputs only if they are in `categorical`, and are not
+                         used together
     missing              refuse: report missing values; drop: leave out their rows; fill: replace numbers by the mean of
                          the run's training rows, and make missing text a category of its own, the last
     delimiter            the character between two cells, or comma, semicolon, tab, bar; auto: the one of these four
@@ -59,6 +67,8 @@ class TableData(Data):
     target: str | None
     drop: list[str]
     categorical: list[str]
+    group: str | None
+    time: str | None
     missing: Literal["refuse", "drop", "fill"]
     delimiter: str
     test_fraction: TestFraction
@@ -92,10 +102,13 @@ class TableData(Data):
         target = self._check_names(list(table.columns))
         table = self._drop_missing(table, target)
         goal, names = self._targets(target, table)
-        train, test = data_targets.split_test(goal, self.test_fraction)
+        groups = None if self.group is None else _grouping.number_groups(table.columns[self.group])
+        times = None if self.time is None else _grouping.number_times(self.time, table)
+        train, test = data_targets.split_test(goal, self.test_fraction, groups, times)
         if goal.is_floating_point() and (known := goal[train]).min() == known.max():
             raise OptionError("target", f"{target} is {known[0].item():g} in every training row")
-        inputs = [name for name in table.columns if name != target]
+        aside = {target, self.group, self.time} - {*self.categorical}
+        inputs = [name for name in table.columns if name not in aside]
         encoding = {
             "target": target,
             "names": list(names),
@@ -111,7 +124,9 @@ class TableData(Data):
         if not self.standardize_target:
             y = self.transform_targets(y, encoding)
         notices = ("the first column has no name, as an index, and is left out",) if table.has_index else ()
-        return replace(whole, train=Split(x[train], y[train]), test=Split(x[test], y[test]), notices=notices)
+        groups, times = (None if units is None else units[train] for units in (groups, times))
+        whole = replace(whole, notices=notices, groups=groups, times=times)
+        return replace(whole, train=Split(x[train], y[train]), test=Split(x[test], y[test]))
 
     def fit(self, train: Split, encoding: Mapping[str, Any]) -> Mapping[str, Any]:
         rows = slice(None) if train.rows is None else train.rows
@@ -169,20 +184,23 @@ class TableData(Data):
             header = " (the first line must hold the names of the columns)" if any(map(is_number, columns)) else ""
             similar = did_you_mean(self.target, columns)
             raise OptionError("target", f"there is no column '{self.target}'{similar}{header}")
-        for key, names in (("drop", self.drop), ("categorical", self.categorical)):
-            for name in names:
+        units = _grouping.select_keys(self.group, self.time)
+        for key, names in {"drop": self.drop, "categorical": self.categorical, **units}.items():
+            for name in [names] if isinstance(names, str) else names:
                 if name not in columns:
                     raise OptionError(key, f"there is no column '{name}'{did_you_mean(name, columns)}")
                 if name == self.target:
                     more = "; for classes set data.kind=classes" if key == "categorical" else ""
                     raise OptionError(key, f"{name} is the target, not an input{more}")
-        if not set(columns) - {*self.drop, self.target}:
+        if not set(columns) - {*self.drop, self.target} - ({*units.values()} - {*self.categorical}):
             raise OptionError("drop", "leaves no input column; drop fewer")
         return self.target
 
     def _drop_missing(self, table: TableCells, target: str) -> TableCells:
         """Return the table without the dropped columns and, if asked for, without incomplete rows."""
-        columns = {name: cells for name, cells in table.columns.items() if name not in self.drop}
+        needed = {"target": target, **_grouping.select_keys(self.group, self.time)}
+        dropped = {*self.drop} - {*needed.values()}
+        columns = {name: cells for name, cells in table.columns.items() if name not in dropped}
         holes = {name: cells.count(None) for name, cells in columns.items() if None in cells}
         if self.missing == "drop" and holes:
             complete = [i for i, row in enumerate(zip(*columns.values(), strict=True)) if None not in row]
@@ -190,10 +208,11 @@ class TableData(Data):
                 raise OptionError("missing", "drop leaves no row: every row lacks a value; drop columns: data.drop")
             columns = {name: [cells[i] for i in complete] for name, cells in columns.items()}
             return table._replace(columns=columns, lines=[table.lines[i] for i in complete])
-        if target in holes:
-            first = table.lines[columns[target].index(None)]
-            rows = f"{format_count(holes[target], 'row')}, the first in line {first}"
-            raise OptionError("target", f"{target} is missing in {rows}; correct or drop them: data.missing=drop")
+        for key, name in needed.items():
+            if name in holes:
+                first = table.lines[columns[name].index(None)]
+                rows = f"{format_count(holes[name], 'row')}, the first in line {first}"
+                raise OptionError(key, f"{name} is missing in {rows}; correct or drop them: data.missing=drop")
         if self.missing == "refuse" and holes:
             first = min(table.lines[columns[name].index(None)] for name in holes)
             where = join_truncated(f"{name} ({count})" for name, count in holes.items())
@@ -244,14 +263,9 @@ def _merge_equal_numbers(categories: list[str]) -> list[str]:
         return categories
     unique: dict[float | str, str] = {}
     for category in categories:
-        number = _parse_code(category)
+        number = parse_code(category)
         unique.setdefault(category if number is None else number, category)
     return list(unique.values())
-
-
-def _parse_code(cell: Cell) -> float | None:
-    """Return the number that a category is, None for text and codes with leading zeros."""
-    return float(cell) if cell and is_number(cell) and not re.match(r"[-+]?0\d", cell) else None
 
 
 def _width(encoding: float | Sequence[Cell]) -> int:
@@ -283,8 +297,8 @@ def _fill(x: np.ndarray, name: str, table: TableCells, encoding: float | Sequenc
     cells = table.columns[name]
     code = {category: i for i, category in enumerate(encoding)}
     if all(category is None or is_number(category) for category in encoding):  # else 1.0 may name a version
-        by_number = {number: i for category, i in code.items() if (number := _parse_code(category)) is not None}
-        others = {cell: _parse_code(cell) for cell in set(cells) - code.keys()}
+        by_number = {number: i for category, i in code.items() if (number := parse_code(category)) is not None}
+        others = {cell: parse_code(cell) for cell in set(cells) - code.keys()}
         code |= {cell: by_number[number] for cell, number in others.items() if number in by_number}
     new = next((i for i, cell in enumerate(cells) if cell not in code), None)
     if new is not None:

@@ -37,9 +37,11 @@ Seed = Annotated[int, Range(ge=0, lt=2**32)]
 class ValidationSettings:
     """The training examples that are held out for validation: sampled with the seed, stratified by class.
 
+    Of data with groups or times, whole groups or the latest times are held out instead.
+
     scheme     holdout: a random share; kfold: one of k disjoint folds
     fraction   the share of holdout; 0: no validation split
-    k          number of folds of kfold; their sizes differ by at most one
+    k          number of folds of kfold; their sizes differ by at most one, unless they are of groups or times
     fold       the fold that this run validates on, 0 to k - 1; it trains on the others. Runs of one seed have the same
                folds
     """

@@ -1,9 +1,11 @@
-"""Splits: partitions, proportions of classes, and label noise."""
+"""Splits: partitions, proportions of classes, groups, times, and label noise."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn import model_selection
 
 from dlopt import prng
 from dlopt.base import splits
@@ -175,3 +177,83 @@ def test_splits_without_rare_classes_are_those_of_largest_remainders(fraction):
     targets = torch.tensor([0] * 17 + [1] * 31 + [2] * 12)
     _, validation = splits.hold_out(make_split(targets), fraction, KEY)
     assert sorted(rows_of(validation).tolist()) == draw_by_largest_remainders(targets, round(fraction * 60), KEY)
+
+
+# ------------------------------------------------------------------------------------------------ groups and times
+
+
+def draw_units(seed):
+    """Return a random data set of uneven groups or times, the numbers of those, and a random subset of its rows."""
+    draw = np.random.default_rng(seed)
+    size, n = int(draw.integers(8, 60)), int(draw.integers(2, 9))
+    units = torch.from_numpy(draw.permutation(np.r_[np.arange(n), draw.integers(0, n, size - n)] * 7 - 9))
+    whole = make_split(torch.from_numpy(draw.integers(0, 3, size)) if seed % 2 else torch.randn(size, 1))
+    return whole, units, splits.sample_subset(whole, int(draw.integers(n, size + 1)), prng.key(seed))
+
+
+def iter_pairs(split, kind, units, seed):
+    """Yield training and validation rows of a holdout and of every fold."""
+    key, of = prng.key(seed), {kind: units}
+    count, noun = splits.count_units(split, **of)
+    assert (count, noun) == (len(units[rows_of(split)].unique()), kind)
+    pairs = [splits.hold_out(split, 0.4, key, **of)]
+    k = 2 + seed % 3
+    if k + (kind == "times") <= count:
+        pairs += [splits.split_k_fold(split, k, i, key, **of) for i in range(k)]
+    for train, validation in pairs:
+        yield rows_of(train), rows_of(validation)
+
+
+def test_no_group_lies_on_both_sides_and_no_validation_row_is_earlier_than_training():
+    cuts = 0
+    for seed in range(200):
+        whole, units, part = draw_units(seed)
+        for split in (whole, part):
+            for train, validation in iter_pairs(split, "groups", units, seed):
+                assert not set(units[train].tolist()) & set(units[validation].tolist())
+                assert_partition([train, validation], rows_of(split))
+            for train, validation in iter_pairs(split, "times", units, seed):
+                rows = torch.cat([train, validation])
+                assert len(rows.unique()) == len(rows)
+                if len(train) and len(validation):
+                    cuts += 1
+                    assert units[validation].min() > units[train].max()
+                    assert not ((units[rows_of(split)] < units[validation].min()).sum() - len(train))
+    assert cuts > 600
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_groups_are_divided_as_by_scikit_learn(seed):
+    """Held-out groups have its number, and folds its sizes; which groups of one size they hold is random."""
+    whole, groups, _ = draw_units(seed)
+    n, x = len(groups.unique()), np.zeros(len(groups))
+    for fraction in (i / n for i in range(1, n)):
+        theirs = model_selection.GroupShuffleSplit(1, test_size=fraction - 1e-9, random_state=0).split(x, groups=groups)
+        for (_, test), (_, validation) in zip(theirs, [splits.hold_out(whole, fraction, KEY, groups)], strict=True):
+            assert len(groups[test].unique()) == len(groups[rows_of(validation)].unique())
+    for k in range(2, n + 1):
+        theirs = model_selection.GroupKFold(k).split(x, groups=groups)
+        ours = [splits.split_k_fold(whole, k, i, KEY, groups) for i in range(k)]
+        assert [len(validation) for _, validation in ours] == [len(test) for _, test in theirs]
+        assert_partition([rows_of(validation) for _, validation in ours], rows_of(whole))
+
+
+@pytest.mark.parametrize(("n", "k"), [(6, 5), (20, 3), (23, 4), (100, 7)])
+def test_folds_in_time_are_those_of_scikit_learn(n, k):
+    order = torch.randperm(n)  # the row of each time
+    times = torch.empty(n).index_copy(0, order, torch.arange(n) / 3 - 5)
+    for i, (train, test) in enumerate(model_selection.TimeSeriesSplit(k).split(np.zeros(n))):
+        pair = splits.split_k_fold(make_split(torch.randn(n, 1)), k, i, KEY, times=times)
+        for ours, theirs in zip(pair, (train, test), strict=True):
+            assert sorted(rows_of(ours).tolist()) == sorted(order[torch.from_numpy(theirs)].tolist())
+
+
+def test_rows_of_one_time_count_once_and_groups_are_drawn_at_random():
+    times = torch.tensor([5, 5, 5, 5, 1, 2, 2, 3, 4, 4])
+    train, validation = splits.hold_out(make_split(torch.randn(10, 1)), 0.4, KEY, times=times)
+    assert sorted(times[rows_of(validation)].tolist()) == [4, 4, 5, 5, 5, 5]
+    counts = torch.zeros(5)
+    for seed in range(200):
+        train, _ = splits.hold_out(make_split(torch.randn(10, 1)), 0.4, prng.key(seed), times)
+        counts[times[rows_of(train)].unique() - 1] += 1
+    assert (counts - 120).abs().max() < 4 * 48**0.5

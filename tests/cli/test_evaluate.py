@@ -141,7 +141,7 @@ def test_a_file_for_a_run_that_was_not_trained_on_a_file(here, capsys):
     (here / "mine.csv").write_text(TABLE)
     assert "a table needs a run" in refuse(capsys, "--data", "table", "--data", "data.path=mine.csv")
     assert ".npz or .pt or .npy" in refuse(capsys, "--data", "mine.csv")
-    for key in ("train_size=10", "data.label_noise=0.5", "test_fraction=0.5"):
+    for key in ("train_size=10", "data.label_noise=0.5", "test_fraction=0.5", "group=z"):
         message = refuse(capsys, "--data", "arrays", "--data", "path=mine.npz", "--data", key)
         assert f"data.{key.removeprefix('data.').partition('=')[0]} is used in training" in message
 
@@ -287,7 +287,8 @@ def test_a_run_of_before_a_key_is_opened_with_the_value_that_it_had(here, capsys
     lines = evaluate(capsys)
     file = find_run().config_file
     assert "  encoding: auto\n" in file.read_text()
-    file.write_text(file.read_text().replace("  encoding: auto\n", ""))
+    assert "  group: null\n  time: null\n" in file.read_text()
+    file.write_text(file.read_text().replace("  encoding: auto\n", "").replace("  group: null\n  time: null\n", ""))
     assert evaluate(capsys) == lines
 
 

@@ -2,8 +2,10 @@
 
 import dataclasses
 
+import mine
+import pytest
 import torch
-from helpers import build_blobs, build_experiment
+from helpers import assert_build_refused, build_blobs, build_experiment
 
 from dlopt import prng
 from dlopt.base import splits
@@ -69,3 +71,61 @@ def test_folds_partition_the_subset_of_train_size():
 def test_a_fold_may_be_one_example():
     experiment = build_blobs("validation.scheme=kfold", "validation.k=60", "validation.fold=59")
     assert (len(experiment.train), len(experiment.validation)) == (59, 1)
+
+
+# ------------------------------------------------------------------------------------------------ groups and times
+
+VISITS = ("data._target_=mine.Visits", "batch_size=full")
+
+
+def read_units(experiment):
+    """Return the groups or times of the training and of the validation examples."""
+    units = mine.number_visits(60)
+    return units[experiment.train.rows], units[experiment.validation.rows]
+
+
+@pytest.mark.parametrize("how", ["groups", "times"])
+@pytest.mark.parametrize("size", ["null", "40"])
+def test_own_data_with_groups_or_times_are_never_divided(how, size):
+    common = (*VISITS, f"+data.how={how}", f"data.train_size={size}", "data.label_noise=0.2")
+    folds = [
+        build_blobs(*common, "validation.scheme=kfold", f"validation.fold={i}", "validation.k=3") for i in range(3)
+    ]
+    for experiment in (build_blobs(*common, "validation.fraction=0.3"), *folds):
+        train, validation = read_units(experiment)
+        assert len(train)
+        assert len(validation)
+        assert not set(train.tolist()) & set(validation.tolist())
+        assert how == "groups" or validation.min() > train.max()
+    validated = torch.cat([experiment.validation.rows for experiment in folds])
+    assert (
+        len(validated.unique())
+        == len(validated)
+        == (int(size) if how == "groups" and size != "null" else len(validated))
+    )
+
+
+WRONG_UNITS = {
+    "float groups": ("data", "groups must be int64, got torch.float32"),
+    "few times": ("data", "times must be a tensor of shape (60,), one for each training input, got (9,)"),
+    "late": ("data", "times must be finite"),
+    "both": ("data", "both groups and times; give one of them"),
+    "a list": ("data", "groups must be a tensor of shape (60,), one for each training input, got list"),
+}
+
+
+@pytest.mark.parametrize("how", WRONG_UNITS)
+def test_wrong_groups_and_times_of_own_data_are_refused(how):
+    assert_build_refused(lambda: build_blobs(*VISITS, f"+data.how='{how}'"), *WRONG_UNITS[how])
+
+
+@pytest.mark.parametrize(("how", "key", "value", "words"), [
+    ("groups", "k", 13, "13 folds of 12 training groups: some would be empty; make fewer"),
+    ("times", "k", 12, "12 folds need 13 different times, and the training split has 12; make fewer"),
+    ("groups", "fraction", 0.01, "0.01 of 12 groups rounds to zero"),
+    ("times", "fraction", 0.99, "leaves nothing to train on of 12 times; hold out less"),
+])  # fmt: skip
+def test_too_few_groups_or_times_are_refused(how, key, value, words):
+    scheme = ("validation.scheme=kfold", "validation.fold=0") if key == "k" else ()
+    overrides = (*VISITS, f"+data.how={how}", *scheme, f"validation.{key}={value}")
+    assert_build_refused(lambda: build_blobs(*overrides), f"validation.{key}", words)

@@ -177,6 +177,38 @@ def test_floats_are_numbers_and_integers_if_asked_for(load):
     assert load({"x": X, "y": Y[:, None]}).train.targets.ndim == 1
 
 
+# ------------------------------------------------------------------------------------------------ groups and times
+
+
+WHO, WHEN = DRAW.permutation(60) % 9, np.datetime64("2024-01-01") + DRAW.permutation(60) // 3
+
+
+@pytest.mark.parametrize(
+    "convert", [np.asarray, lambda who: who / 2, lambda who: who.astype("U"), lambda who: who.astype("S")]
+)
+def test_groups_are_never_divided(load, convert):
+    groups = convert(WHO)
+    data = load({"x": X, "y": Y, "who": groups}, group="who", test_fraction=0.33)
+    of = {row.tobytes(): int(WHO[i]) for i, row in enumerate(X)}
+    known, tested = ([of[row.tobytes()] for row in split.inputs.numpy()] for split in (data.train, data.test))
+    assert (len(set(known)), len(set(tested)), set(known) & set(tested)) == (6, 3, set())
+    assert len(set(zip(known, data.groups.tolist(), strict=True))) == len(data.groups.unique()) == 6
+
+
+@pytest.mark.parametrize("times", [
+    WHEN, WHEN.astype("datetime64[ns]"), WHEN.astype("U"), WHEN.astype("S"), WHEN.astype(int), WHEN.astype(int) + 0.5
+], ids=["days", "nanoseconds", "text", "bytes", "integers", "floats"])  # fmt: skip
+def test_the_latest_examples_are_the_test(load, times):
+    data = load({"x": X, "y": Y, "when": times}, time="when", test_fraction=0.25)
+    late = np.unique(WHEN)[-5] <= WHEN
+    assert {row.tobytes() for row in data.test.inputs.numpy()} == {row.tobytes() for row in X[late]}
+    own = {row.tobytes(): t for row, t in zip(X, WHEN.astype(int), strict=True)}
+    order = torch.tensor([own[row.tobytes()] for row in data.train.inputs.numpy()])
+    assert torch.equal(order - order.min(), data.times - data.times.min())
+    given = load({"x": X, "y": Y, "when": times, "x_test": X, "y_test": Y}, time="when")
+    assert len(given.times) == len(given.train) == 60
+
+
 # ------------------------------------------------------------------------------------------------ refused
 
 
@@ -223,6 +255,16 @@ REFUSED = {
     "one half of bytes": ({"x": X.astype(np.uint8), "y": Y, "x_test": X, "y_test": Y}, {}, "inputs", ["x is uint8, x_test float"]),
     "bytes that are not text": ({"x": X, "y": np.array([b"caf\xe9", b"tea"] * 30)}, {}, "target", ["UTF-8"]),
     "integers beyond float32": ({"x": np.arange(240).reshape(60, 4) + 2**40, "y": Y}, {}, "inputs", ["float32", "16,777,216"]),
+    "an unknown group": ({"x": X, "y": Y, "who": WHO}, {"group": "whom"}, "group", ["no array 'whom'", "did you mean who?"]),
+    "group and time": ({"x": X, "y": Y, "a": WHO, "b": WHEN}, {"group": "a", "time": "b"}, "time", ["cannot be used with data.group"]),
+    "few groups": ({"x": X, "y": Y, "who": WHO[:9]}, {"group": "who"}, "group", ["who has shape (9,)", "(60,)"]),
+    "groups of objects": ({"x": X, "y": Y, "who": X + 1j}, {"group": "who"}, "group", ["(60, 4)"]),
+    "complex groups": ({"x": X, "y": Y, "who": WHO + 1j}, {"group": "who"}, "group", ["numbers or text"]),
+    "a missing group": ({"x": X, "y": Y, "who": ONE[:, 3]}, {"group": "who"}, "group", ["who has nan in row 2 (from 0)"]),
+    "an empty group": ({"x": X, "y": Y, "who": np.array(["a", ""] * 30)}, {"group": "who"}, "group", ["row 1 (from 0)"]),
+    "a missing time": ({"x": X, "y": Y, "t": np.where(WHO < 9, np.datetime64("NaT"), WHEN)}, {"time": "t"}, "time", ["t has NaT in row 0"]),
+    "a word as time": ({"x": X, "y": Y, "t": np.array(["1", "noon"] * 30)}, {"time": "t"}, "time", ["t has 'noon' in row 1 (from 0)", "neither a number nor a date"]),
+    "one group": ({"x": X, "y": Y, "who": Y * 0}, {"group": "who"}, "test_fraction", ["0.25 of 1 groups is 0"]),
     "nothing to test": ({"x": X, "y": Y}, {"test_fraction": 0.001}, "test_fraction", ["0.001 of 60 examples is 0"]),
     "nothing to train": ({"x": X, "y": Y}, {"test_fraction": 0.999}, "test_fraction", ["0.999 of 60 examples is 60"]),
 }  # fmt: skip
@@ -261,6 +303,13 @@ def test_targets_of_an_npy_are_another_file(tmp_path):
     assert_refused(replace(PLAIN, path=str(tmp_path / "x.npy")).load, "target", "no file y")
     np.savez(tmp_path / "y.npz", y=Y)
     assert_refused(replace(PLAIN, path=str(tmp_path / "x.npy"), target="y.npz").load, "target", ".npy")
+
+
+def test_an_npy_has_no_groups(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    np.save(tmp_path / "y.npy", Y)
+    data = replace(PLAIN, path=str(tmp_path / "x.npy"), target="y.npy", group="who")
+    assert_refused(data.load, "group", "one array without a name", "who must be in an .npz or a .pt")
 
 
 def test_damaged_files_are_refused(tmp_path):

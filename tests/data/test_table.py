@@ -239,6 +239,44 @@ def test_equal_numbers_are_one_category_and_other_texts_are_not(load):
     assert load(text.replace("+1", "x"), categorical=["code"]).shape == (1 + 8,)
 
 
+# ------------------------------------------------------------------------------------------------ groups and times
+
+
+def visits(when=lambda i: i, who=lambda i: f"p{i % 7}", count=70):
+    return lines("who,when,x,y", [f"{who(i)},{when(i)},{i},{i + 0.5}" for i in range(count)])
+
+
+def test_the_test_split_and_the_groups_of_a_table(load):
+    data = load(visits(), group="who", drop=["when"], test_fraction=0.3)
+    assert (list(data.encoding["columns"]), data.times) == (["x"], None)
+    known, tested = (split.inputs.flatten().long() % 7 for split in (data.train, data.test))
+    assert (len(known.unique()), len(tested.unique())) == (5, 2)
+    assert not set(known.tolist()) & set(tested.tolist())
+    assert len(set(zip(known.tolist(), data.groups.tolist(), strict=True))) == len(data.groups.unique()) == 5
+    one = load(visits(who=lambda i: (1, "1.0", 2, 3, 4, 5, 6)[i % 7]), group="who", drop=["when"], test_fraction=0.34)
+    assert len(torch.cat([one.groups.unique(), torch.arange(2)])) == 6  # 1 and 1.0 are one of six
+
+
+@pytest.mark.parametrize("when", [
+    lambda i: i - 30, lambda i: i / 4 + 1.7e9, lambda i: 10**18 + i, lambda i: f"2023-{i % 12 + 1:02}-{i // 12 + 10}",
+    lambda i: f"{1990 + i}-03", lambda i: f"2024-05-01T{i // 60:02}:{i % 60:02}:30+02:00",
+], ids=["integers", "floats", "nanoseconds", "dates", "months", "zones"])  # fmt: skip
+def test_the_latest_rows_of_a_table_are_its_test(load, when):
+    data = load(visits(when), time="when", drop=["who"], test_fraction=0.2)
+    place = {t: i for i, t in enumerate(sorted({when(i) for i in range(70)}))}
+    late = [i for i in range(70) if place[when(i)] >= len(place) - round(0.2 * len(place))]
+    assert sorted(data.test.inputs.flatten().tolist()) == late
+    assert data.groups is None
+    order = torch.tensor([place[when(int(i))] for i in data.train.inputs.flatten().tolist()])
+    assert torch.equal(order.unique(return_inverse=True)[1], data.times.unique(return_inverse=True)[1])
+
+
+def test_a_column_of_groups_or_times_is_an_input_if_it_is_a_category(load):
+    data = load(visits(lambda i: i // 10), time="when", categorical=["when"], drop=["who"])
+    assert {name: len(codes) for name, codes in data.encoding["columns"].items() if name == "when"} == {"when": 7}
+    assert load(visits(), group="who", categorical=["who"], drop=["when", "x"]).shape == (7,)
+
+
 # ------------------------------------------------------------------------------------------------ refused
 
 MIXED = lines("x,size,y", [f"{i},{'big' if i in (3, 8) else i},{i + 0.5}" for i in range(20)])
@@ -284,6 +322,20 @@ REFUSED = {
     "one number": (lines("x,y", [f"{i},0.1" for i in range(9)]), {}, "target", ["y is 0.1 in every training row"]),
     "too many classes": (lines("x,y", [f"{i},n{i}" for i in range(9)]), {}, "kind", ["9 different values in 9"]),
     "numbers of text": (lines("x,y", [f"{i},{'ab'[i % 2]}" for i in range(9)]), {"kind": "numbers"}, "kind", ["'a'"]),
+    "an unknown group": (visits(), {"group": "whom"}, "group", ["no column 'whom'", "did you mean who?"]),
+    "an unknown time": (visits(), {"time": "whenn"}, "time", ["no column 'whenn'", "did you mean when?"]),
+    "the target as group": (visits(), {"group": "y"}, "group", ["y is the target"]),
+    "group and time": (visits(), {"group": "who", "time": "when"}, "time", ["cannot be used with data.group", "leave one"]),
+    "missing groups": (visits(who=lambda i: "" if i in (4, 9) else i % 5), {"group": "who", "missing": "fill"}, "group", ["who is missing in 2 rows, the first in line 6", "data.missing=drop"]),
+    "missing times": (visits(lambda i: "?" if i == 4 else i), {"time": "when"}, "time", ["when is missing in 1 row, the first in line 6"]),
+    "one group": (visits(who=lambda i: "a"), {"group": "who"}, "test_fraction", ["0.2 of 1 groups is 0", "both splits need groups"]),
+    "no groups left": (visits(), {"group": "who", "test_fraction": 0.95}, "test_fraction", ["0.95 of 7 groups is 7"]),
+    "one time": (visits(lambda i: 3), {"time": "when", "drop": ["who"]}, "test_fraction", ["0.2 of 1 times is 0"]),
+    "a time that is a word": (visits(lambda i: "noon" if i == 3 else i), {"time": "when"}, "time", ["when has 'noon' in line 5", "2024-01-31"]),
+    "a date of two digits": (visits(lambda i: f"{i}/12/2024"), {"time": "when"}, "time", ["when has '0/12/2024' in line 2"]),
+    "numbers and dates": (visits(lambda i: "2024-01-31" if i == 3 else i), {"time": "when"}, "time", ["'2024-01-31' in line 5", "one is a number"]),
+    "a zone and none": (visits(lambda i: f"2024-01-{i % 28 + 1:02}T10:00" + "Z" * (i == 3)), {"time": "when"}, "time", ["in line 5", "time zone"]),
+    "no inputs but the group": (visits(), {"group": "who", "drop": ["x", "when"]}, "drop", ["no input column"]),
     "no test rows": (numbers(3), {"test_fraction": 0.1}, "test_fraction", ["0.1 of 3 examples is 0"]),
 }  # fmt: skip
 

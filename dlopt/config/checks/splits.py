@@ -59,7 +59,7 @@ def split_dataset(
             problems.add("data.train_size", f"must be at most {limit}, got {data.train_size}")
             return None
         train = splits.sample_subset(train, data.train_size, prng.fold_in(seed, "train_size"))
-    pair = _hold_out(train, settings.validation, prng.fold_in(seed, "split"), problems)
+    pair = _hold_out(train, settings.validation, prng.fold_in(seed, "split"), dataset, problems)
     if pair is None:
         return None
     train, validation = pair
@@ -112,25 +112,29 @@ def check_validation(validation: ValidationSettings, typed_keys: Collection[str]
 
 
 def _hold_out(
-    train: parts.Split, validation: ValidationSettings, key: prng.Key, problems: Problems
+    train: parts.Split, validation: ValidationSettings, key: prng.Key, dataset: parts.Dataset, problems: Problems
 ) -> tuple[parts.Split, parts.Split | None] | None:
     """Return the training split and the validation split, if any; None with a problem added."""
-    count, fraction = len(train), validation.fraction
+    groups, times, fraction = dataset.groups, dataset.times, validation.fraction
+    count, noun = splits.count_units(train, groups, times)
     held_out = round(fraction * count)
     if count == 0:
         problems.add("data", "has no examples: there is nothing to train on")
     elif validation.fold is not None:
-        if validation.k <= count:
-            return splits.split_k_fold(train, validation.k, validation.fold, key)
-        wrong = f"{validation.k} folds of {count} training examples: some would be empty"
+        k = validation.k
+        if k + (times is not None) <= count:
+            return splits.split_k_fold(train, k, validation.fold, key, groups, times)
+        wrong = f"{k} folds of {count} training {noun}: some would be empty"
+        if times is not None:
+            wrong = f"{k} folds need {k + 1} different times, and the training split has {count}"
         problems.add("validation.k", f"{wrong}; make fewer of them, or take more data")
     elif held_out == count:
-        wrong = f"leaves nothing to train on of {count} examples; hold out less or take more data"
+        wrong = f"leaves nothing to train on of {count} {noun}; hold out less or take more data"
         problems.add("validation.fraction", wrong)
     elif fraction > 0 and held_out == 0:
-        problems.add("validation.fraction", f"{fraction:g} of {count} examples rounds to zero; hold out more, or 0")
+        problems.add("validation.fraction", f"{fraction:g} of {count} {noun} rounds to zero; hold out more, or 0")
     else:
-        return splits.hold_out(train, fraction, key)
+        return splits.hold_out(train, fraction, key, groups, times)
     return None
 
 
@@ -185,9 +189,29 @@ def _is_in_order(dataset: parts.Dataset, problems: Problems, *, may_lack: bool) 
         wrong = [f"test examples have shape {tuple(dataset.test.inputs.shape[1:])}, training ones {dataset.shape}"]
     elif not wrong and len(dataset.test) == 0 and len(dataset.train) > 0:
         wrong = ["the test split is empty"]
+    wrong += _find_unit_errors(dataset) if not wrong else []
     for message in wrong:
         problems.add("data", message)
     return not wrong
+
+
+def _find_unit_errors(dataset: parts.Dataset) -> list[str]:
+    """Return the errors in the groups and the times of the training examples."""
+    count, errors = len(dataset.train.inputs), []
+    for name in ("groups", "times"):
+        x = getattr(dataset, name)
+        if x is None:
+            continue
+        if not isinstance(x, Tensor) or x.shape != (count,):
+            shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            errors.append(f"{name} must be a tensor of shape ({count},), one for each training input, got {shape}")
+        elif name == "groups" and x.dtype != torch.int64:
+            errors.append(f"groups must be int64, got {x.dtype}")
+        elif x.is_complex() or (x.is_floating_point() and not x.isfinite().all()):
+            errors.append(f"{name} must be finite real numbers")
+    if not errors and dataset.groups is not None and dataset.times is not None:
+        errors.append("has both groups and times; give one of them")
+    return errors
 
 
 def _find_split_error(split: parts.Split, dataset: parts.Dataset, *, may_lack: bool) -> str | None:

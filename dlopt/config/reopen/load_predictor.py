@@ -25,7 +25,7 @@ from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.display import display_path
 from dlopt.training.inference import Predictor
 
-TRAINING_KEYS = ("train_size", "label_noise", "drop_last", "test_fraction")
+TRAINING_KEYS = ("train_size", "label_noise", "drop_last", "test_fraction", "group", "time")
 """Data keys that only training uses; all examples of other data are evaluated."""
 
 

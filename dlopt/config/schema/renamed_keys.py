@@ -34,7 +34,12 @@ RENAMED_KEYS: Mapping[str, Mapping[str, str]] = {
 }
 """Old and new names of keys, by the group below which they stand."""
 
-ADDED_KEYS: dict[str, dict[str, str]] = {"dlopt.data.table.TableData": {"encoding": "auto"}}
+_ADDED_TO_BOTH: dict[str, str | None] = {"group": None, "time": None}
+
+ADDED_KEYS: dict[str, dict[str, str | None]] = {
+    "dlopt.data.table.TableData": {"encoding": "auto", **_ADDED_TO_BOTH},
+    "dlopt.data.arrays.ArrayData": _ADDED_TO_BOTH,
+}
 """Keys that a data option lacks in older runs, by its class, with the value that it had there."""
 
 
