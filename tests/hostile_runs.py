@@ -289,6 +289,13 @@ READ_CASES: dict[str, Spoil] = {
         lambda run, _: (run / "mine.csv").symlink_to(run.parent.parent / "credentials"), _read_outside("table", "run/mine.csv")
     ),
     "arrays": _read_outside("arrays", "credentials.npz"),
+    "validation rows": combine(
+        lambda run, _: (run / "own.csv").write_text("a,y\n" + "1,2.5\n2,3.5\n" * 40),
+        _read_outside("table", "run/own.csv", validation_path="credentials"),
+    ),
+    "test arrays, and validation arrays that do not exist": _read_outside(
+        "arrays", "run/x.npy", test_path="credentials.npz", validation_path="none.npz"
+    ),
     "targets": _read_outside("arrays", "run/x.npy", target="credentials.npy"),
 }  # fmt: skip
 """Files of the user who opens the run, named as its data: they must not be read."""

@@ -73,6 +73,19 @@ class Visits(Blobs):
 
 
 @dataclass(frozen=True)
+class ValidatedBlobs(Blobs):
+    """Blobs with a validation split of their own; `how` is a fault in it."""
+
+    how: str = ""
+
+    def load(self) -> Dataset:
+        x, y = _sample_blobs(20, 3, (5,) if self.how == "shape" else (4,))
+        if self.how == "label":
+            y = y + 1
+        return replace(super().load(), validation=Split(x[:0], y[:0]) if self.how == "empty" else Split(x, y))
+
+
+@dataclass(frozen=True)
 class Regression(Data):
     """y = sum of x, and noise."""
 

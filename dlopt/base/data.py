@@ -46,7 +46,8 @@ class Dataset:
 
     groups, (N,) int64, and times, (N,) of any real type, belong to the rows of the tensors of `train`; at most one is
     given. Examples of one group are never divided between training and validation. With times, validation is later than
-    training.
+    training. validation is the validation split, if the data have one of their own; no example of `train` is then held
+    out.
     """
 
     train: Split
@@ -57,6 +58,7 @@ class Dataset:
     notices: tuple[str, ...] = ()
     groups: Tensor | None = None
     times: Tensor | None = None
+    validation: Split | None = None
 
     @property
     def kind(self) -> TargetKind:

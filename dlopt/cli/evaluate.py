@@ -84,12 +84,19 @@ def _evaluate_run(run: RunDirectory, args: Any) -> int:
     title = f"{display_path(run.path)}, {predictor.checkpoint} checkpoint (step {predictor.step})"
     is_whole = args.split == "all" or (bool(args.data) and predictor.splits["all"] == predictor.splits["test"])
     examples = "all examples" if is_whole else f"{args.split} split"
-    source = f" of --data {' '.join(args.data)}" if args.data else ""
+    source = f" of --data {' '.join(args.data)}" if args.data else _describe_file(run, args.split)
     print(f"{title}\n{examples}{source}, {count:,} examples\n")
     print("  ".join(f"{name} {format_metric(value)}" for name, value in metrics.items()))
     picture = "fit" if targets.is_floating_point() else "confusion"
     file = None if args.png is None else args.png or make_report_path(run.path, f"{args.split}-{picture}")
     return _print_details(predictor, outputs.cpu(), targets.cpu(), file, f"{title}, {examples}")
+
+
+def _describe_file(run: RunDirectory, split: str) -> str:
+    """Return from which file a split comes if it has one of its own; else nothing."""
+    key = {"val": "validation_path", "test": "test_path"}.get(split)
+    file = (run.config().get("data") or {}).get(key)
+    return f" of {to_printable(file)}" if isinstance(file, str) else ""
 
 
 def _print_details(predictor: Predictor, outputs: Tensor, targets: Tensor, file: Path | str | None, title: str) -> int:

@@ -88,6 +88,8 @@ def _build(
     bound = schedules.bind_schedules(components.several[SCHEDULES], components.single, regularization, problems)
     problems.attempt(lambda: compatibility.check_data_compatibility(data.value.dataset, components, problems))
 
+    typed_keys = {override.key for override in typed_overrides}
+    problems.attempt(lambda: splits.check_own_splits(*data.value, settings.value.validation, typed_keys, problems))
     split = problems.attempt(lambda: splits.split_dataset(*data.value, settings.value, fitted, problems))
     encoded = problems.attempt(lambda: encode_data(data.value, *split.value, fitted, problems))
     network = problems.attempt(
@@ -103,7 +105,7 @@ def _build(
     )
 
     def check_length() -> None:
-        splits.check_batch(settings.value, prepared.value.train, problems)
+        splits.check_batch(settings.value, prepared.value.train, data.value.dataset, problems)
         count = len(prepared.value.train)
         batch_size = settings.value.resolve_batch_size(count)
         epoch = count_steps_per_epoch(count, batch_size, drop_last=data.value.option.drop_last)

@@ -140,10 +140,17 @@ def encode_data(
             inputs = transform(split.inputs, option.transform_inputs)
             return parts.Split(inputs, transform(split.targets, option.transform_targets), split.rows)
 
-        own = None if validation is None else encode_split(validation)
-        ends = encode_split(dataset.train), encode_split(dataset.test)
-        whole = dataclasses.replace(dataset, train=ends[0], test=ends[1], encoding=encoding)
-        return EncodedData(whole, encode_split(train), own)
+        def encode_optional(split: parts.Split | None) -> parts.Split | None:
+            return None if split is None else encode_split(split)
+
+        whole = dataclasses.replace(
+            dataset,
+            train=encode_split(dataset.train),
+            test=encode_split(dataset.test),
+            validation=encode_optional(dataset.validation),
+            encoding=encoding,
+        )
+        return EncodedData(whole, encode_split(train), encode_optional(validation))
 
     encoded = _call("data", encode, problems)
     if encoded is None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from dlopt.data import _files, _grouping, _npz
+from dlopt.data import _files, _grouping, _npz, _own_splits
 from dlopt.data import _targets as data_targets
 from dlopt.data._targets import TargetKindOption, TestFraction
 from dlopt.errors import OptionError, did_you_mean, join_truncated
@@ -41,27 +41,32 @@ class ArrayData(Data):
     and so are arrays that exceed the available memory. Tensors of a .pt must be dense and must not share elements: save
     the .clone() of an expanded tensor.
 
-    path            an .npz of named arrays; a .pt with a dictionary or a pair of tensors; or an .npy with the inputs
-    inputs          name of the array of inputs; the test inputs have the suffix _test
-    target          name of the array of targets; the test targets have the suffix _test; for an .npy, the file of the
-                    targets
-    test_fraction   fraction of the examples held out for the test if the file has no test arrays: a random subset,
-                    stratified by class, and the same for every seed
-    group           name of an array of groups, (N,), such as patients, which are never divided: the test, the
-                    validation split and the folds of kfold are of whole groups. Fractions and folds count groups, as in
-                    scikit-learn's GroupShuffleSplit and GroupKFold, without regard to the classes
-    time            name of an array of times, (N,) numbers or dates: the latest examples are the test, and the latest
-                    of the others the validation split; examples of one time are never divided. Fractions count
-                    different times, and the folds of kfold are those of scikit-learn's TimeSeriesSplit: each trains on
-                    all that is earlier. group and time are not used together
-    channels        position of the channels in series and images: first, last, or none if the array has no dimension
-                    for them: (N, length) are features, (N, height, width) become images of one channel
-    kind            classes, numbers, or auto: floats are numbers; integers, booleans and text are classes
+    path              an .npz of named arrays; a .pt with a dictionary or a pair of tensors; or an .npy with the inputs
+    inputs            name of the array of inputs; the test inputs have the suffix _test
+    target            name of the array of targets; the test targets have the suffix _test; for an .npy, the file of the
+                      targets
+    test_fraction     fraction of the examples held out for the test if there are no test arrays: a random subset,
+                      stratified by class, and the same for every seed
+    validation_path   an .npz or .pt with the validation examples: none are then held out of the training examples
+    test_path         an .npz or .pt with the test examples. Both files have arrays of the names of the training file;
+                      classes that it lacks are refused
+    group             name of an array of groups, (N,), such as patients, which are never divided: the test, the
+                      validation split and the folds of kfold are of whole groups. Fractions and folds count groups, as
+                      in scikit-learn's GroupShuffleSplit and GroupKFold, without regard to the classes
+    time              name of an array of times, (N,) numbers or dates: the latest examples are the test, and the latest
+                      of the others the validation split; examples of one time are never divided. Fractions count
+                      different times, and the folds of kfold are those of scikit-learn's TimeSeriesSplit: each trains
+                      on all that is earlier. group and time are not used together
+    channels          position of the channels in series and images: first, last, or none if the array has no dimension
+                      for them: (N, length) are features, (N, height, width) become images of one channel
+    kind              classes, numbers, or auto: floats are numbers; integers, booleans and text are classes
     """
 
     inputs: str
     target: str
     test_fraction: TestFraction
+    validation_path: str | None
+    test_path: str | None
     group: str | None
     time: str | None
     channels: Literal["first", "last", "none"]
@@ -69,17 +74,18 @@ class ArrayData(Data):
 
     def load(self) -> Dataset:
         files = self.files()
-        return _files.cache.load(self, files, lambda: self._dataset(files))
+        return _files.cache.load(self, files, lambda: _own_splits.add_splits(self, self._dataset(files)))
 
     def load_like(self, encoding: Mapping[str, Any]) -> Dataset:
-        return replace(self, group=None, time=None)._dataset(self.files(), encoding)
+        alone = replace(self, group=None, time=None, validation_path=None, test_path=None)
+        return alone._dataset(alone.files(), encoding)
 
     def files(self) -> list[Path]:
         files = [_files.find_file(self.path, SUFFIXES)]
         if files[0].suffix == ".npy":
             beside = files[0].parent / self.target
             files.append(_files.find_file(str(beside) if beside.is_file() else self.target, (".npy",), "target"))
-        return files
+        return [*files, *_own_splits.find_files(self, SUFFIXES[:2])]
 
     def _dataset(self, files: Sequence[Path], saved: Mapping[str, Any] | None = None) -> Dataset:
         arrays = self._read(files)
@@ -90,7 +96,9 @@ class ArrayData(Data):
             raise OptionError("path", f"{files[0]} has {has} but no {lacks}; give both, or neither")
         if test[0] in arrays:
             pairs.append(test)
-        cut = len(pairs) == 1 and saved is None
+            if self.test_path is not None:
+                raise OptionError("test_path", f"{files[0]} has {test[0]}; leave one of the two out")
+        cut = len(pairs) == 1 and saved is None and self.test_path is None
         _files.check_memory(files[0], sum(self._memory_needed(arrays[x], arrays[y], cut=cut) for x, y in pairs))
         xs = [self._inputs(arrays[x], x) for x, _ in pairs]
         if saved is None:  # the range of the training data counts, which other data need not have

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from dlopt.data import _files, _grouping
+from dlopt.data import _files, _grouping, _own_splits
 from dlopt.data import _targets as data_targets
 from dlopt.data._csv import Cell, TableCells, format_count, is_number, parse_code, read_csv
 from dlopt.data._targets import TargetKindOption, TestFraction
@@ -54,8 +54,11 @@ class TableData(Data):
                          the run's training rows, and make missing text a category of its own, the last
     delimiter            the character between two cells, or comma, semicolon, tab, bar; auto: the one of these four
                          that gives the most columns in the first line
-    test_fraction        fraction of the rows held out for the test: a random subset, stratified by class, and the same
-                         for every seed
+    test_fraction        fraction of the rows held out for the test, unless they have a file: a random subset,
+                         stratified by class, and the same for every seed
+    validation_path      a file with the validation rows: none are then held out of the training rows
+    test_path            a file with the test rows. Both files have the columns of the training file and are encoded as
+                         it is; categories and classes that it lacks are refused
     kind                 classes, numbers, or auto: text is classes, and so are integers with at most 20 different
                          values; other numbers are numbers
     standardize_target   for numbers y: predict (y - mu) / sigma, with the mean mu and the standard deviation sigma
@@ -72,19 +75,21 @@ class TableData(Data):
     missing: Literal["refuse", "drop", "fill"]
     delimiter: str
     test_fraction: TestFraction
+    validation_path: str | None
+    test_path: str | None
     kind: TargetKindOption
     standardize_target: bool
     encoding: str
 
     def files(self) -> list[Path]:
-        return [_files.find_file(self.path)]
+        return [_files.find_file(self.path), *_own_splits.find_files(self)]
 
     def load(self) -> Dataset:
-        (file,) = self.files()
-        return _files.cache.load(self, [file], lambda: self._dataset(file))
+        files = self.files()
+        return _files.cache.load(self, files, lambda: _own_splits.add_splits(self, self._dataset(files)))
 
     def load_like(self, encoding: Mapping[str, Any]) -> Dataset:
-        (file,) = self.files()
+        file = _files.find_file(self.path)
         if "columns" not in encoding:
             raise OptionError("path", "a table needs a run that was trained on a table; this run was not")
         table = read_csv(file, self.delimiter, self.encoding)
@@ -97,14 +102,17 @@ class TableData(Data):
         wanted = {name: table.columns[name] for name in (*encoding["columns"], encoding["target"])}
         return self._encode(self._drop_missing(TableCells(wanted, table.lines), encoding["target"]), encoding, file)
 
-    def _dataset(self, file: Path) -> Dataset:
+    def _dataset(self, files: Sequence[Path]) -> Dataset:
+        file = files[0]
         table = read_csv(file, self.delimiter, self.encoding)
         target = self._check_names(list(table.columns))
         table = self._drop_missing(table, target)
         goal, names = self._targets(target, table)
         groups = None if self.group is None else _grouping.number_groups(table.columns[self.group])
         times = None if self.time is None else _grouping.number_times(self.time, table)
-        train, test = data_targets.split_test(goal, self.test_fraction, groups, times)
+        train = test = torch.arange(len(goal))
+        if self.test_path is None:
+            train, test = data_targets.split_test(goal, self.test_fraction, groups, times)
         if goal.is_floating_point() and (known := goal[train]).min() == known.max():
             raise OptionError("target", f"{target} is {known[0].item():g} in every training row")
         aside = {target, self.group, self.time} - {*self.categorical}
@@ -114,7 +122,7 @@ class TableData(Data):
             "names": list(names),
             "classes": [] if goal.is_floating_point() else list(names),
             "text": not all(map(is_number, table.columns[target])),
-            "sha256": digest_files([file]),
+            "sha256": digest_files(files),
             "middle": 0.0,
             "scale": 1.0,
             "columns": {name: self._encoding(name, table) for name in inputs},

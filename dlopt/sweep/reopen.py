@@ -31,7 +31,7 @@ CHANGEABLE_KEYS = (
 )
 """Keys that may change when a sweep resumes: how long and where it runs, not what it searches."""
 STORAGE = "hydra.sweeper.storage"
-PATH_KEYS = ("data.path", "init.run")
+PATH_KEYS = (*(f"data.{key}" for key in groups.DATA_FILE_KEYS), "init.run")
 """The keys that name files of the user, relative to the directory where the sweep was started."""
 PLAIN_HYDRA_KEY = re.compile(r"hydra\.launcher\.workers|hydra\.sweeper\.(?!params\b|storage\b)[a-z]\w*(\.[a-z]\w*)?")
 """The keys of Hydra that a sweep may set by itself; the others name code, files or variables."""

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from dlopt.config.compose.groups import DATA_FILE_KEYS
 from dlopt.config.compose.nested_options import from_hydra
 from dlopt.config.problems import Problems
 from dlopt.formatting import format_override
@@ -301,12 +302,13 @@ def find_disagreements(former: Mapping[str, Any], present: Mapping[str, Any]) ->
     )
     names = sorted((former.keys() | present.keys()) - {"axes", "fixed"})
     others = {OPTION_KEYS.get(name, name): (former.get(name), present.get(name)) for name in names if name != "data"}
+    data_files = {f"data.{key}" for key in DATA_FILE_KEYS}
     has_digests = former.get("data") and present.get("data")  # then the content of a file counts, not its place
     differing: list[tuple[str, str, str]] = []
     for key in dict.fromkeys([*old, *new]):
         was, now = old.get(key), new.get(key)
         is_fixed = not isinstance(was, Mapping) and not isinstance(now, Mapping)
-        is_compared = not is_fixed or not (key in others or (key == "data.path" and has_digests))
+        is_compared = not is_fixed or not (key in others or (key in data_files and has_digests))
         if key.partition(".")[0] not in ("device", "threads", "name") and is_compared and not _is_same(was, now):
             differing.append((key, _format_value(was), _format_value(now)))
     has_other_folds = any(key == "validation.k" for key, _, _ in differing)  # which names the cause of other repeats

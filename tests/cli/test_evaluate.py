@@ -212,6 +212,49 @@ def test_a_file_that_has_changed_is_not_the_data_of_the_run(here, capsys, monkey
     assert "80 examples" in evaluate(capsys, "--data", "first.csv")[1]
 
 
+OWN = ("data.validation_path=val.csv", "data.test_path=test.csv")
+
+
+def test_every_command_uses_the_files_of_the_splits(here, capsys, monkeypatch):
+    """They are relative to where the run began, and none of them may change."""
+    for name, rows in {"first": (1, 81), "val": (3, 30), "test": (40, 60), "more": (5, 9)}.items():
+        lines = TABLE.splitlines()
+        (here / f"{name}.csv").write_text("\n".join([lines[0], *lines[slice(*rows)]]) + "\n")
+    assert main([*COLOURS, *OWN]) == 0
+    run = find_run()
+    for split, count, prefix in (("val", 27, "val"), ("test", 20, "test")):
+        lines = evaluate(capsys, "--split", split)
+        assert f"{split} split of {split}.csv, {count} examples" in lines[1]
+        assert parse_metrics(lines)["loss"] == pytest.approx(run.summary[f"{prefix}/loss"], abs=1e-4)
+    assert "all examples, 127 examples" in evaluate(capsys, "--split", "all")[1]
+    assert "all examples of --data more.csv, 4 examples" in evaluate(capsys, "--data", "more.csv")[1]
+    assert main(["verify", "-q", "--all", str(run.path)]) == 0
+    assert main(["rerun", "-q", str(run.path)]) == 0
+    with monkeypatch.context() as patch:
+        (here / "elsewhere").mkdir()
+        patch.chdir(here / "elsewhere")
+        assert "27 examples" in evaluate(capsys, str(here / run.path), "--split", "val")[1]
+    assert "data.test_path is used in training" in refuse(capsys, "--data", "data.test_path=more.csv")
+    (here / "val.csv").write_text(TABLE)
+    assert "the file has changed since" in refuse(capsys)
+    assert main(["train", "-q", f"resume={run.path}", "epochs=3"]) == 2
+
+
+@pytest.mark.parametrize(("more", "key", "words"), [
+    (["validation.fraction=0.3"], "validation.fraction", "leave it out, or data.validation_path"),
+    (["-m", "validation.scheme=kfold"], "validation.scheme", "leave it out, or data.validation_path"),
+    (["data.test_fraction=0.3"], "data.test_fraction", "leave one of the two out"),
+])  # fmt: skip
+def test_nothing_is_held_out_of_files_for_splits_that_have_their_own(more, key, words, here, capsys):
+    for name in ("first", "val", "test"):
+        (here / f"{name}.csv").write_text(TABLE)
+    assert main([*COLOURS, *OWN, *more]) == 2
+    err = capsys.readouterr().err
+    assert re.search(rf"{key} .*{words}", err), err
+    assert "1 problem" in err
+    assert not (here / "outputs").exists()
+
+
 def test_errors_of_numbers_have_the_units_of_the_file(here, capsys):
     """The loss uses the standardized target; the printed error is in prices."""
     (here / "first.csv").write_text(TABLE)
@@ -287,8 +330,12 @@ def test_a_run_of_before_a_key_is_opened_with_the_value_that_it_had(here, capsys
     lines = evaluate(capsys)
     file = find_run().config_file
     assert "  encoding: auto\n" in file.read_text()
-    assert "  group: null\n  time: null\n" in file.read_text()
-    file.write_text(file.read_text().replace("  encoding: auto\n", "").replace("  group: null\n  time: null\n", ""))
+    added = "validation_path", "test_path", "group", "time"
+    text = file.read_text().replace("  encoding: auto\n", "")
+    for key in added:
+        assert f"  {key}: null\n" in text
+        text = text.replace(f"  {key}: null\n", "")
+    file.write_text(text)
     assert evaluate(capsys) == lines
 
 

@@ -154,6 +154,7 @@ def test_a_word_that_is_not_plain_is_refused(name, place, capsys):
     ("words", "key"),
     [
         (("data=table", "data.path=../elsewhere/private.csv", "loss=mse"), "data.path"),
+        (("data=table", "data.path=mine.csv", "data.test_path=../elsewhere/private.csv", "loss=mse"), "data.path"),
         (("init=pretrained", "init.run=../elsewhere"), "init.run"),
         (("data=mnist1d", "data.path=../elsewhere"), "data.path"),
         (("data=mnist", "data.path=../elsewhere", "data.verify=false"), "data.path"),

@@ -162,11 +162,14 @@ def test_a_sweep_remembers_the_folder_of_user_defined_options(here, capsys, monk
     assert list_values("optimizer", here / "sweep") == ["own", "own"]
 
 
-def test_a_search_of_changed_data_is_refused(here, capsys, monkeypatch):
+@pytest.mark.parametrize("changed", ["my.csv", "val.csv"])
+def test_a_search_of_changed_data_is_refused(changed, here, capsys, monkeypatch):
     rows = [f"{i % 7},{i % 5},{'uv'[i % 3 // 2]}\n" for i in range(60)]
-    (here / "my.csv").write_text("a,b,y\n" + "".join(rows))
+    for name in ("my.csv", "val.csv"):
+        (here / name).write_text("a,b,y\n" + "".join(rows))
     problem = [
         "data=table",
+        "data.validation_path=val.csv",
         "data.path=my.csv",
         "data.target=y",
         "arch=mlp",
@@ -183,7 +186,7 @@ def test_a_search_of_changed_data_is_refused(here, capsys, monkeypatch):
         patch.chdir(here / "below")
         assert main(["train", "resume=../sweep", more.replace("2", "3")]) == 0
     assert len(find_runs()) == 3
-    (here / "my.csv").write_text("a,b,y\n" + "".join(rows[:50]))
+    (here / changed).write_text("a,b,y\n" + "".join(rows[:50]))
     capsys.readouterr()
     assert_command_refused(["resume=sweep", "hydra.sweeper.n_trials=4"], capsys, "data.path", "have changed")
     assert_command_refused(

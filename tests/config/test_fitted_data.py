@@ -70,6 +70,21 @@ def test_only_the_training_rows_of_the_run_are_fitted(split, keys):
         np.testing.assert_allclose(targets, expected_targets[rows], rtol=1e-5, atol=1e-6)
 
 
+def test_own_validation_and_test_rows_are_encoded_by_the_training_rows(keys, tmp_path):
+    """Numbers that only these rows lack are filled, too."""
+    others = {"validation": make_table(1, 20), "test": make_table(2, 12)}
+    for name, table in others.items():
+        table[3, 2] = np.nan
+        write(tmp_path / f"{name}.csv", table)
+    experiment = build_experiment(*keys, *(f"data.{name}_path={tmp_path / name}.csv" for name in others))
+    assert len(experiment.train) == COUNT
+    for name, table in others.items():
+        x, y = getattr(experiment, name).gather()
+        inputs, targets = encode(table, np.arange(COUNT))
+        np.testing.assert_allclose(x, inputs, rtol=1e-6)
+        np.testing.assert_allclose(y, targets, rtol=1e-5, atol=1e-6)
+
+
 @each_split
 def test_values_of_other_rows_do_not_change_training(split, keys, tmp_path):
     def train(name):

@@ -129,3 +129,39 @@ def test_too_few_groups_or_times_are_refused(how, key, value, words):
     scheme = ("validation.scheme=kfold", "validation.fold=0") if key == "k" else ()
     overrides = (*VISITS, f"+data.how={how}", *scheme, f"validation.{key}={value}")
     assert_build_refused(lambda: build_blobs(*overrides), f"validation.{key}", words)
+
+
+# ------------------------------------------------------------------------------------------------ own validation split
+
+VALIDATED = ("data._target_=mine.ValidatedBlobs", "batch_size=full")
+
+
+def test_an_own_validation_split_is_used_whole_and_preprocessed_as_the_training_split():
+    raw = mine.ValidatedBlobs(None, None, 0.0, False).load()
+    experiment = build_blobs(*VALIDATED, "preprocess=standardize", "data.label_noise=0.2")
+    assert (len(experiment.train), len(experiment.validation)) == (60, 20)
+    assert torch.equal(experiment.validation.targets, raw.validation.targets)
+    x = raw.train.inputs
+    expected = (raw.validation.inputs - x.mean(0)) / x.std(0, correction=0)
+    torch.testing.assert_close(experiment.validation.inputs, expected, atol=1e-5, rtol=1e-5)
+    assert len(build_blobs(*VALIDATED, "data.train_size=10").validation) == 20
+
+
+@pytest.mark.parametrize("how", ["shape", "label", "empty"])
+def test_a_wrong_validation_split_is_refused(how):
+    message = {"shape": "validation examples have shape (5,), training ones (4,)", "empty": "the validation split is empty",
+               "label": "validation: labels must be 0 to 2, got 1 to 3"}  # fmt: skip
+    assert_build_refused(lambda: build_blobs(*VALIDATED, f"+data.how={how}"), "data", message[how])
+
+
+@pytest.mark.parametrize("typed", ["fraction=0.1", "fraction=0", "scheme=holdout"])
+def test_what_would_hold_out_training_examples_is_refused(typed):
+    key = f"validation.{typed.partition('=')[0]}"
+    words = "this data has a validation split of its own: leave it out"
+    assert_build_refused(lambda: build_blobs(*VALIDATED, f"validation.{typed}"), key, words)
+
+
+def test_a_batch_larger_than_a_whole_training_split_is_refused_without_a_wrong_cause():
+    assert_build_refused(
+        lambda: build_blobs(*VALIDATED, "batch_size=61"), "batch_size", "60 training examples; use fewer"
+    )

@@ -14,6 +14,12 @@ DRAW = np.random.default_rng(0)
 X = DRAW.normal(size=(60, 4)).astype(np.float32)
 Y = np.arange(60) % 3
 PLAIN = make_option("data", "arrays", test_fraction=0.25)
+NAN = X.copy()
+NAN[3, 1], NAN[5, 0], NAN[59, 3] = np.nan, np.inf, -np.inf
+ONE = X.copy()
+ONE[2, 3] = np.nan
+HUGE = X.astype(np.float64)
+HUGE[4, 2] = 1e300
 
 
 @pytest.fixture(autouse=True)
@@ -209,15 +215,53 @@ def test_the_latest_examples_are_the_test(load, times):
     assert len(given.times) == len(given.train) == 60
 
 
+# ------------------------------------------------------------------------------------------------ files of their own
+
+
+def test_splits_with_files_of_their_own_are_encoded_as_the_training_examples(load, tmp_path):
+    names, image = np.array(["ant", "bee", "cow"]), (X * 50).astype(np.uint8)
+    np.savez(tmp_path / "val.npz", x=image[:7], y=names[[1, 2, 2, 1, 2, 1, 2]], z=X)
+    torch.save((torch.from_numpy(image[7:9]), torch.tensor([0, 1])), tmp_path / "test.pt")
+    arrays = {"x": image, "y": names[Y], "who": WHO}
+    data = load(arrays, validation_path=str(tmp_path / "val.npz"), group="who", test_fraction=0.33)
+    assert data.validation.targets.tolist() == [1, 2, 2, 1, 2, 1, 2]
+    torch.testing.assert_close(data.validation.inputs, torch.from_numpy(image[:7]) / 255)
+    plain = load(arrays, group="who", test_fraction=0.33)
+    assert torch.equal(data.test.inputs, plain.test.inputs)
+    data = load({"x": image, "y": Y}, test_path=str(tmp_path / "test.pt"))
+    assert (len(data.train), len(data.test), data.validation) == (60, 2, None)
+    assert data.test.targets.tolist() == [0, 1]
+
+
+WRONG_FILES = {
+    "a new class": ({"x": X, "y": Y + 1}, {}, "target", ["own.npz: unknown classes 3"]),
+    "bytes": ({"x": X.astype(np.uint8), "y": Y}, {}, "inputs", ["own.npz: x is uint8; in training it was not uint8"]),
+    "other names": ({"a": X, "y": Y}, {}, "inputs", ["no array 'x' in", "own.npz"]),
+    "nan": ({"x": NAN, "y": Y}, {}, "inputs", ["own.npz: x: nan in row 3, column 1"]),
+}
+
+
+@pytest.mark.parametrize("key", ["validation_path", "test_path"])
+@pytest.mark.parametrize("name", ["a new class", "bytes", "other names", "nan"])
+def test_wrong_files_of_splits_are_refused(name, key, load, tmp_path):
+    arrays, keys, error_key, words = WRONG_FILES[name]
+    np.savez(tmp_path / "own.npz", **arrays)
+    assert_refused(lambda: load({"x": X, "y": Y}, **{key: str(tmp_path / "own.npz")}, **keys), error_key, *words)
+
+
+def test_a_test_file_beside_test_arrays_and_an_npy_as_a_split_are_refused(load, tmp_path):
+    np.savez(tmp_path / "own.npz", x=X, y=Y)
+    twice = {"x": X, "y": Y, "x_test": X, "y_test": Y}
+    assert_refused(lambda: load(twice, test_path=str(tmp_path / "own.npz")), "test_path", "has x_test; leave one")
+    assert len(load(twice, validation_path=str(tmp_path / "own.npz")).validation) == 60
+    np.save(tmp_path / "x.npy", X)
+    assert_refused(
+        lambda: load({"x": X, "y": Y}, test_path=str(tmp_path / "x.npy")), "test_path", "ending in .npz or .pt"
+    )
+
+
 # ------------------------------------------------------------------------------------------------ refused
 
-
-NAN = X.copy()
-NAN[3, 1], NAN[5, 0], NAN[59, 3] = np.nan, np.inf, -np.inf
-ONE = X.copy()
-ONE[2, 3] = np.nan
-HUGE = X.astype(np.float64)
-HUGE[4, 2] = 1e300
 
 TIMES = 1.7e9 + DRAW.uniform(0, 600, 60)
 REFUSED = {

@@ -37,7 +37,7 @@ def fit(option):
     encoding = option.fit(data.train, data.encoding)
     return replace(data, encoding=encoding, **{
         name: Split(option.transform_inputs(split.inputs, encoding), option.transform_targets(split.targets, encoding))
-        for name, split in (("train", data.train), ("test", data.test))
+        for name in ("train", "test", "validation") if (split := getattr(data, name)) is not None
     })  # fmt: skip
 
 
@@ -254,7 +254,7 @@ def test_the_test_split_and_the_groups_of_a_table(load):
     assert not set(known.tolist()) & set(tested.tolist())
     assert len(set(zip(known.tolist(), data.groups.tolist(), strict=True))) == len(data.groups.unique()) == 5
     one = load(visits(who=lambda i: (1, "1.0", 2, 3, 4, 5, 6)[i % 7]), group="who", drop=["when"], test_fraction=0.34)
-    assert len(torch.cat([one.groups.unique(), torch.arange(2)])) == 6  # 1 and 1.0 are one of six
+    assert len(one.groups.unique()) == 6 - 2  # 1 and 1.0 are one of six groups, and two are for the test
 
 
 @pytest.mark.parametrize("when", [
@@ -275,6 +275,73 @@ def test_a_column_of_groups_or_times_is_an_input_if_it_is_a_category(load):
     data = load(visits(lambda i: i // 10), time="when", categorical=["when"], drop=["who"])
     assert {name: len(codes) for name, codes in data.encoding["columns"].items() if name == "when"} == {"when": 7}
     assert load(visits(), group="who", categorical=["who"], drop=["when", "x"]).shape == (7,)
+
+
+# ------------------------------------------------------------------------------------------------ files of their own
+
+PEOPLE = [f"{i},{('red', 'blue')[i % 3 // 2]},{i * 2.5}" for i in range(30)]
+
+
+@pytest.fixture
+def three(load, tmp_path):
+    """Return a function that loads a table with validation and test rows in files of their own."""
+
+    def load_three(*rows, names=("validation_path", "test_path"), **keys):
+        for name, own in zip(names, rows, strict=True):
+            (tmp_path / f"{name}.csv").write_text(lines("x,colour,y", own))
+        return load(lines("x,colour,y", PEOPLE), **{name: str(tmp_path / f"{name}.csv") for name in names}, **keys)
+
+    return load_three
+
+
+def test_splits_with_files_of_their_own_are_encoded_as_the_training_rows(three):
+    """All rows of the training file are for training, and the order of columns does not matter."""
+    data = three(["3,blue,7", "4.5,red,1"], ["100,red,0"] * 3, missing="fill")
+    assert [len(split) for split in (data.train, data.validation, data.test)] == [30, 2, 3]
+    assert data.train.inputs.tolist() == [[i, i % 3 == 2, i % 3 != 2] for i in range(30)]
+    assert data.validation.inputs.tolist() == [[3, 1, 0], [4.5, 0, 1]]
+    mu, sigma = np.mean([i * 2.5 for i in range(30)]), np.std([i * 2.5 for i in range(30)])
+    np.testing.assert_allclose(data.validation.targets[:, 0], (np.array([7, 1]) - mu) / sigma, rtol=1e-6)
+    np.testing.assert_allclose(data.test.targets[:, 0], -mu / sigma, rtol=1e-6)
+
+
+def test_a_file_of_one_split_leaves_the_other_as_it_is(three, load):
+    plain = load(lines("x,colour,y", PEOPLE), test_fraction=0.3)
+    one = three(["3,blue,7"], names=["validation_path"], test_fraction=0.3)
+    for a, b in zip((plain.train, plain.test), (one.train, one.test), strict=True):
+        assert torch.equal(a.inputs, b.inputs)
+        assert torch.equal(a.targets, b.targets)
+    other = three(["3,blue,7"], names=["test_path"])
+    assert (len(other.train), len(other.test), other.validation) == (30, 1, None)
+    digests = [data.encoding["sha256"] for data in (plain, one, other, three(["3,blue,8"], names=["test_path"]))]
+    assert len(set(digests)) == 4 - (digests[1] == digests[2])  # the same content in the other role
+
+
+WRONG_FILES = {
+    "a new category": (["1,green,2"], {}, "validation_path", ["validation_path.csv: colour has 'green' in line 2", "blue, red"]),
+    "text for a number": (["1,red,2", "big,red,2"], {}, "validation_path", ["x was numeric in training", "'big' in line 3"]),
+    "a missing value": (["1,red,2", ",red,2"], {}, "missing", ["validation_path.csv: 1 value missing, in x (1), the first in line 3"]),
+    "a missing target": (["1,red,"], {}, "target", ["validation_path.csv: y is missing in 1 row"]),
+    "no rows": ([], {}, "validation_path", ["validation_path.csv has a first line but no rows"]),
+    "a new class": (["1,red,9"], {"kind": "classes"}, "target", ["validation_path.csv: unknown classes 9"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_FILES)
+def test_wrong_files_of_splits_are_refused(name, three):
+    rows, keys, key, words = WRONG_FILES[name]
+    assert_refused(lambda: three(rows, names=["validation_path"], **keys), key, *words)
+
+
+def test_a_missing_file_of_a_split_is_reported_with_similar_names(load, tmp_path):
+    (tmp_path / "val.csv").touch()
+    assert_refused(
+        lambda: load(numbers(), validation_path=str(tmp_path / "vall.csv")), "validation_path", "did you mean val.csv"
+    )
+    (tmp_path / "test.csv").write_text("x,z\n1,2\n")
+    assert_refused(
+        lambda: load(numbers(), test_path=str(tmp_path / "test.csv")), "test_path", "test.csv lacks the columns y"
+    )
 
 
 # ------------------------------------------------------------------------------------------------ refused

@@ -111,6 +111,27 @@ def check_validation(validation: ValidationSettings, typed_keys: Collection[str]
         problems.add("validation.fold", f"must be 0 to {k - 1}, one of validation.k={k} folds, got {index}")
 
 
+def check_own_splits(
+    data: parts.Data,
+    dataset: parts.Dataset,
+    validation: ValidationSettings,
+    typed_keys: Collection[str],
+    problems: Problems,
+) -> None:
+    """Check that nothing is to be held out for a split that the data have of their own."""
+    if getattr(data, "test_path", None) is not None and "data.test_fraction" in typed_keys:
+        problems.add("data.test_fraction", "holds out no test examples of data.test_path: leave one of the two out")
+    if dataset.validation is None:
+        return
+    keys = [key for key in ("scheme", "fraction") if f"validation.{key}" in typed_keys]
+    if validation.scheme == "kfold":  # typed, or set by an experiment
+        keys = ["scheme"]
+    has_path = getattr(data, "validation_path", None) is not None
+    for key in keys:
+        wrong = "holds out training examples, and this data has a validation split of its own"
+        problems.add(f"validation.{key}", f"{wrong}: leave it out" + ", or data.validation_path" * has_path)
+
+
 def _hold_out(
     train: parts.Split, validation: ValidationSettings, key: prng.Key, dataset: parts.Dataset, problems: Problems
 ) -> tuple[parts.Split, parts.Split | None] | None:
@@ -120,6 +141,8 @@ def _hold_out(
     held_out = round(fraction * count)
     if count == 0:
         problems.add("data", "has no examples: there is nothing to train on")
+    elif dataset.validation is not None:
+        return train, dataset.validation
     elif validation.fold is not None:
         k = validation.k
         if k + (times is not None) <= count:
@@ -153,17 +176,17 @@ def apply_preprocessing(
     statistics: dict[str, dict[str, Tensor]] = {}
     saved = None if fitted is None else fitted.statistics
     for name, part in preprocess.items():
-        is_shared = test.inputs is train.inputs  # one file for both, of a finished run
         try:
             statistics[name] = part.fit(train.gather()[0]) if saved is None else dict(saved[name])
-            inputs = part.apply(train.inputs, statistics[name])
-            test_inputs = inputs if is_shared else part.apply(test.inputs, statistics[name])
+            shared = {id(split.inputs): split.inputs for split in (train, validation, test) if split is not None}
+            changed = {key: part.apply(inputs, statistics[name]) for key, inputs in shared.items()}
         except Exception as error:
             problems.add(f"preprocess.{name}", describe_failure(error))
             return None
-        train = dataclasses.replace(train, inputs=inputs)
-        validation = None if validation is None else dataclasses.replace(validation, inputs=inputs)
-        test = dataclasses.replace(test, inputs=test_inputs)
+        train = dataclasses.replace(train, inputs=changed[id(train.inputs)])
+        if validation is not None:
+            validation = dataclasses.replace(validation, inputs=changed[id(validation.inputs)])
+        test = dataclasses.replace(test, inputs=changed[id(test.inputs)])
     return PreparedData(train, validation, test, statistics)
 
 
@@ -183,12 +206,16 @@ def check_dataset(dataset: parts.Dataset, problems: Problems, *, may_lack: bool 
 
 
 def _is_in_order(dataset: parts.Dataset, problems: Problems, *, may_lack: bool) -> bool:
-    errors = {name: _find_split_error(getattr(dataset, name), dataset, may_lack=may_lack) for name in ("train", "test")}
+    by_name = {"train": dataset.train, "test": dataset.test}
+    if dataset.validation is not None:
+        by_name["validation"] = dataset.validation
+    errors = {name: _find_split_error(split, dataset, may_lack=may_lack) for name, split in by_name.items()}
     wrong = [f"{name}: {error}" for name, error in errors.items() if error]
-    if not wrong and dataset.test.inputs.shape[1:] != dataset.train.inputs.shape[1:]:
-        wrong = [f"test examples have shape {tuple(dataset.test.inputs.shape[1:])}, training ones {dataset.shape}"]
-    elif not wrong and len(dataset.test) == 0 and len(dataset.train) > 0:
-        wrong = ["the test split is empty"]
+    for name, split in by_name.items() if not wrong else ():
+        if split.inputs.shape[1:] != dataset.train.inputs.shape[1:]:
+            wrong.append(f"{name} examples have shape {tuple(split.inputs.shape[1:])}, training ones {dataset.shape}")
+        elif len(split) == 0 and len(dataset.train) > 0:
+            wrong.append(f"the {name} split is empty")
     wrong += _find_unit_errors(dataset) if not wrong else []
     for message in wrong:
         problems.add("data", message)
@@ -232,11 +259,12 @@ def _find_split_error(split: parts.Split, dataset: parts.Dataset, *, may_lack: b
     return None
 
 
-def check_batch(settings: Settings, train: parts.Split, problems: Problems) -> None:
+def check_batch(settings: Settings, train: parts.Split, dataset: parts.Dataset, problems: Problems) -> None:
     """Check that a mini-batch is not larger than the training split."""
     if settings.batch_size != "full" and settings.batch_size > len(train):
         validation = settings.validation
-        cause = f" left by validation.fraction={validation.fraction:g}" if validation.fraction else ""
+        held_out = validation.fraction if dataset.validation is None else 0
+        cause = f" left by validation.fraction={held_out:g}" if held_out else ""
         if validation.scheme == "kfold":
             cause = f" left by a fold of validation.k={validation.k}"
         limit = f"{len(train)} training examples{cause}"

@@ -16,6 +16,9 @@ CONF = next(
 PRESETS = "experiment"
 """The group whose options set keys of the others; it has no components."""
 
+DATA_FILE_KEYS = ("path", "validation_path", "test_path")
+"""The keys of the data group that name files of the user."""
+
 SWEEP_GROUPS = {
     "hydra/sweeper": "dlopt.sweep.options.SweeperOptions",
     "hydra/launcher": "dlopt.sweep.options.LauncherOptions",

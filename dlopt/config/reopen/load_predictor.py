@@ -25,8 +25,10 @@ from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.display import display_path
 from dlopt.training.inference import Predictor
 
-TRAINING_KEYS = ("train_size", "label_noise", "drop_last", "test_fraction", "group", "time")
+TRAINING_KEYS = ("train_size", "label_noise", "drop_last", "test_fraction")
 """Data keys that only training uses; all examples of other data are evaluated."""
+SPLIT_KEYS = ("group", "time", "validation_path", "test_path")
+"""Further ones, null if unused, of the data options of dlopt; custom data may use these names otherwise."""
 
 
 def load_predictor(
@@ -124,6 +126,7 @@ def _name_splits(dataset: Dataset, train: Split | None, validation: Split | None
     everything: tuple[Split, ...] = (test,)
     if test.inputs is not dataset.train.inputs:  # otherwise the file has no test split, and both are the whole file
         everything = (Split(dataset.train.inputs, dataset.train.targets), Split(test.inputs, test.targets))
+        everything += () if dataset.validation is None else (dataset.validation,)
     by_name = {"train": train, "val": validation, "test": test}
     return {name: (split,) for name, split in by_name.items() if split is not None} | {"all": everything}
 
@@ -196,7 +199,7 @@ def _replace_data(data: Mapping[str, Any], arguments: Sequence[str]) -> dict[str
     An argument is a data set, a file, or KEY=VALUE of the data group. A file is read as the run's own was; if the run
     was trained on a known data set, the file is read as arrays. Raises ConfigError for any other argument.
     """
-    node = {**data, "train_size": None, "label_noise": 0.0}
+    node = {**data, "train_size": None, "label_noise": 0.0, **dict.fromkeys(_list_split_keys(data))}
     options = compose_groups.list_option_names("data")
     for argument in arguments:
         key, value = _split_argument(argument)
@@ -205,7 +208,7 @@ def _replace_data(data: Mapping[str, Any], arguments: Sequence[str]) -> dict[str
             if key not in node:
                 keys = [f"data.{name}" for name in node if not name.startswith("_")]
                 raise ConfigError([("--data", f"there is no key data.{key}{did_you_mean(f'data.{key}', keys)}")])
-            if key in TRAINING_KEYS:
+            if key in (*TRAINING_KEYS, *_list_split_keys(node)):
                 message = f"data.{key} is used in training only; all examples of other data are evaluated"
                 raise ConfigError([("--data", message)])
             container: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"x={value}"]), resolve=True)
@@ -220,6 +223,10 @@ def _replace_data(data: Mapping[str, Any], arguments: Sequence[str]) -> dict[str
             advice = did_you_mean(argument, [name for name in options if name != "custom"])
             raise ConfigError([("--data", f"there is no file and no data set '{argument}'{advice}")])
     return node
+
+
+def _list_split_keys(node: Mapping[str, Any]) -> list[str]:
+    return [key for key in SPLIT_KEYS if key in node and str(node.get("_target_")).startswith("dlopt.")]
 
 
 def _load_data_option(name: str) -> dict[str, Any]:

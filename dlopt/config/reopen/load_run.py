@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from dlopt.base.data import Data, Dataset
+from dlopt.config.compose.groups import DATA_FILE_KEYS
 from dlopt.config.problems import ConfigError, Problems
 from dlopt.config.reopen import trusted_targets as trust_rule
 from dlopt.config.schema.renamed_keys import ADDED_KEYS, RENAMED_GROUPS
@@ -57,8 +58,7 @@ def load_config(
     data = content.get("data")
     if isinstance(data, dict):
         content["data"] = data = {**ADDED_KEYS.get(str(data.get("_target_")), {}), **data}
-    if isinstance(data, dict) and isinstance(data.get("path"), str):
-        data["path"] = _locate_data(data["path"], run)
+        data |= {key: _locate_data(data[key], run) for key in DATA_FILE_KEYS if isinstance(data.get(key), str)}
     if trust:
         add_working_directory()
         return OmegaConf.create(content)
@@ -119,9 +119,10 @@ def _check_files(data: Mapping[str, Any], folders: Sequence[Path], digests: Call
     files: Sequence[Path] = ()
     with contextlib.suppress(Exception):  # building and loading the data will fail too, and report the error
         files = option(**{key: value for key, value in data.items() if key != "_target_"}).files()
-    path, is_recorded = data.get("path"), bool(files)
-    if not files and isinstance(path, str) and data.get("verify") is not True and os.path.lexists(path):
-        files = [Path(path).expanduser()]  # with verify only official files are read
+    is_recorded = bool(files)
+    if not files and data.get("verify") is not True:  # with verify only official files are read
+        paths = [Path(path).expanduser() for key in DATA_FILE_KEYS if isinstance(path := data.get(key), str)]
+        files = [path for path in paths if os.path.lexists(path)]
     outside = [file for file in files if not _is_inside(file, folders)]
     if outside and not (is_recorded and (known := digests()) and digest_files(files) in known):
         wrong = f"names a file of yours, {outside[0]}, which is not the one that was read before"

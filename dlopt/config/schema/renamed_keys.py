@@ -34,7 +34,7 @@ RENAMED_KEYS: Mapping[str, Mapping[str, str]] = {
 }
 """Old and new names of keys, by the group below which they stand."""
 
-_ADDED_TO_BOTH: dict[str, str | None] = {"group": None, "time": None}
+_ADDED_TO_BOTH: dict[str, str | None] = {"group": None, "time": None, "validation_path": None, "test_path": None}
 
 ADDED_KEYS: dict[str, dict[str, str | None]] = {
     "dlopt.data.table.TableData": {"encoding": "auto", **_ADDED_TO_BOTH},

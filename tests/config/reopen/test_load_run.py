@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -39,13 +40,13 @@ def test_a_relative_data_path_is_looked_up_where_the_run_was_started(run, tmp_pa
     (tmp_path / "began").mkdir()
     (tmp_path / "began" / "my.csv").touch()
     monkeypatch.chdir(run.path)
-    write_config(run, {"data": {"path": "my.csv"}})
+    write_config(run, {"data": dict.fromkeys(groups.DATA_FILE_KEYS, "my.csv")})
     assert load_config(run).data.path == "my.csv"
     for damaged in ("- 1", "hydra: 3", "hydra: {runtime: {cwd: [1]}}", "a: [", "\x00"):
         run.hydra_file.write_text(damaged)
         assert load_config(run).data.path == "my.csv"
     run.hydra_file.write_text(f"hydra: {{runtime: {{cwd: '{tmp_path}/began'}}}}")
-    assert load_config(run).data.path == str(tmp_path / "began" / "my.csv")
+    assert set(load_config(run).data.values()) == {str(tmp_path / "began" / "my.csv")}
     for path in (3, None, ["x"], "~no-such-user/x", "a\0b"):
         write_config(run, {"data": {"path": path}})
         assert load_config(run).data.path == path
@@ -132,7 +133,7 @@ def elsewhere(run, tmp_path, monkeypatch):
     return tmp_path / "elsewhere"
 
 
-def make_data(option, path, **keys):
+def make_data(option, path=None, **keys):
     return {"data": {k: v for k, v in option.items() if k != "defaults"} | {"path": str(path), **keys}}
 
 
@@ -185,6 +186,27 @@ def test_every_file_of_a_data_set_is_checked(run, elsewhere, tmp_path):
         load_config(run)
     record_files(run, [tmp_path / "here" / "x.npy", elsewhere / "y.npy"])
     load_config(run)
+
+
+@pytest.mark.parametrize("key", groups.DATA_FILE_KEYS)
+def test_no_key_may_name_a_file_elsewhere(key, run, elsewhere, monkeypatch):
+    """It does not matter whether the other files exist, nor whether the home folder is written as ~."""
+    monkeypatch.setenv("HOME", str(elsewhere))
+    names = {name: f"{name}.csv" for name in groups.DATA_FILE_KEYS}
+    for is_there in (False, True):
+        for name in names.values() if is_there else ():
+            Path(name).write_text(name)
+        for file in (str(elsewhere / "my.csv"), "~/my.csv"):
+            write_config(run, make_data(TABLE, **{**names, key: file}))
+            with pytest.raises(ConfigError, match=f"names a file of yours, {elsewhere / 'my.csv'}"):
+                load_config(run)
+    record_files(run, [elsewhere / "my.csv" if name == key else Path(file) for name, file in names.items()])
+    load_config(run)
+
+
+def test_every_key_of_a_data_option_that_names_a_file_is_known():
+    options = [OmegaConf.load(groups.CONF / "data" / f"{name}.yaml") for name in groups.list_option_names("data")]
+    assert {key for option in options for key in option if "path" in key or "file" in key} == {*groups.DATA_FILE_KEYS}
 
 
 def test_a_file_that_no_checkpoint_records_is_not_read(run, elsewhere, monkeypatch):

@@ -1,0 +1,36 @@
+"""Validation and test examples of your own data in files of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dlopt.base.data import Dataset
+from dlopt.data import _files
+from dlopt.errors import OptionError
+
+KEYS = {"validation": "validation_path", "test": "test_path"}
+"""The keys of the files by the split that they hold."""
+
+
+def find_files(option: Any, suffixes: Sequence[str] = ()) -> list[Path]:
+    """Return the files of the splits that a data option names."""
+    return [_files.find_file(getattr(option, key), suffixes, key) for key in KEYS.values() if getattr(option, key)]
+
+
+def add_splits(option: Any, dataset: Dataset) -> Dataset:
+    """Return a data set with the splits that have files of their own, encoded as the training file was."""
+    for name, key in KEYS.items():
+        path = getattr(option, key)
+        if path is None:
+            continue
+        alone = replace(option, path=path, validation_path=None, test_path=None)
+        try:
+            split = alone.load_like(dataset.encoding).train
+        except OptionError as error:
+            place = "" if path in str(error) else f"{path}: "
+            raise OptionError(key if error.key == "path" else error.key, f"{place}{error}") from error
+        dataset = replace(dataset, **{name: split})
+    return dataset
