@@ -77,7 +77,8 @@ class Progress(Observer):
     def on_row(self, run: RunDirectory, row: Row) -> None:
         super().on_row(run, row)
         names = select_headline(row) if self.console.width >= WIDE_TERMINAL else select_headline(row)[-2:]
-        self.metrics = "  ".join(f"{name} {format_metric(row[name])}" for name in names)
+        if names:  # a row of diagnostics has none
+            self.metrics = "  ".join(f"{name} {format_metric(row[name])}" for name in names)
         now = time.monotonic()
         if self._bars is None and not dlopt_console.quiet and now - self._last_print >= dlopt_console.PLAIN_EVERY:
             self._last_print = now

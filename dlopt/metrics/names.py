@@ -12,6 +12,10 @@ HEADLINE = tuple(
 """Metrics that are shown in one line, in this order."""
 AVERAGE_HEADLINE = tuple(f"average/{name}" for name in HEADLINE)
 """The same metrics at averaged weights."""
+RECENT = "recent/"
+"""Prefix of metrics of the steps since the last row of log_every, such as recent/train/loss."""
+RECENT_HEADLINE = tuple(f"{RECENT}{name}" for name in HEADLINE if name.startswith("train/"))
+"""The headline of a row between two evaluations."""
 Direction = Literal["min", "max"]
 """The direction of improvement of a metric."""
 KNOWN_DIRECTIONS: Mapping[str, Direction] = {
@@ -27,7 +31,7 @@ def find_direction(metric: str, declared: Mapping[str, Direction]) -> Direction 
 
     declared holds the directions of a custom loss, by the names that its `measure` returns.
     """
-    own_name = re.sub(r"^(last/|average/)?(train|val|test)/", "", metric)
+    own_name = re.sub(r"^(last/|average/|recent/)?(train|val|test)/", "", metric)
     return declared.get(own_name) or KNOWN_DIRECTIONS.get(metric.rpartition("/")[2])
 
 
@@ -37,6 +41,7 @@ def higher_is_better(metric: str, declared: Mapping[str, Direction]) -> bool:
 
 
 def select_headline(names: Iterable[str]) -> list[str]:
-    """Return the headline metrics among these names."""
+    """Return the headline metrics among these names, or those of a row between two evaluations."""
     available = set(names)
-    return [name for name in HEADLINE if name in available]
+    found, recent = ([name for name in headline if name in available] for headline in (HEADLINE, RECENT_HEADLINE))
+    return found or recent

@@ -10,13 +10,15 @@ from typing import Any, TypeGuard
 
 from dlopt.analysis.run_table import RunGroup
 from dlopt.formatting import format_override, metric_label
+from dlopt.metrics.names import RECENT
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.metrics_log import Row
 
 METRICS = ("loss", "accuracy", "r2")
 SIDE_BY_SIDE = 96
 """Smallest width for two panels side by side."""
-SPLITS = {"train": "training", "val": "validation", "average/val": "averaged validation"}
+SPLITS = {"train": "training", "val": "validation", "average/val": "averaged validation",
+          f"{RECENT}train": "recent training"}  # fmt: skip
 N_COLOURS, N_DASHES = 8, 4
 """Number of colours and dashes that tell the lines of a figure apart."""
 MIN_SPAN = 0.02
@@ -31,6 +33,7 @@ class Curve:
     spread   the standard deviation over repeats, if there are any
     count    number of runs behind a mean
     dash     0 for a solid line, up to N_DASHES - 1 for others
+    is_thin  whether it is drawn as a thin line, below the others
     """
 
     label: str
@@ -40,6 +43,7 @@ class Curve:
     colour: int = 0
     dash: int = 0
     count: int = 1
+    is_thin: bool = False
 
 
 @dataclass
@@ -54,7 +58,7 @@ class Panel:
 def make_run_panels(rows: Sequence[Row], names: Sequence[str] = METRICS) -> list[Panel]:
     """Return a panel for each of these names for which one run has a curve.
 
-    loss          a metric: training, validation, and averaged weights
+    loss          a metric: training, validation, averaged weights, and training between evaluations as a thin line
     update/norm   the values of one name
     update/       one curve for each name below it, such as one for each layer
     """
@@ -66,6 +70,8 @@ def make_run_panels(rows: Sequence[Row], names: Sequence[str] = METRICS) -> list
             for i, (split, label) in enumerate(splits.items())
             if (points := _find_curve(rows, f"{split}/{name}"))
         ]
+        if recent := _find_curve(rows, f"{RECENT}train/{name}"):
+            curves.append(Curve("training, recent steps", *recent, is_thin=True))
         if not curves:
             recorded = dict.fromkeys(key for row in rows for key in row)
             keys = [key for key in recorded if key == name or (name[-1:] == "/" and key.startswith(name))]
@@ -78,7 +84,8 @@ def make_run_panels(rows: Sequence[Row], names: Sequence[str] = METRICS) -> list
 
 def list_diagnostics(rows: Sequence[Row]) -> list[str]:
     """Return the names for `make_run_panels` of what diagnostics have recorded; layers are combined."""
-    keys = {k for row in rows for k in row if k.partition("/")[0] not in ("train", "val", "average", "time")}
+    known = ("train", "val", "average", "recent", "time")
+    keys = {k for row in rows for k in row if k.partition("/")[0] not in known}
     parts = [key.split("/") for key in sorted(keys)]
     return list(dict.fromkeys("/".join(p[:2]) + "/" * (len(p) > 2) for p in parts if len(p) > 1))
 
@@ -192,9 +199,9 @@ def render(panels: Sequence[Panel], width: int, height: int = 15, *, coloured: b
     for i, panel in enumerate(panels):
         plotext.subplot(i // per_row + 1, i % per_row + 1)
         plotext.theme("clear")
-        for curve in panel.curves:
+        for curve in sorted(panel.curves, key=lambda curve: not curve.is_thin):
             colour = COLOURS[curve.colour % len(COLOURS)]
-            marker = "dot" if curve.dash else "braille"  # distinct without colours too
+            marker = "·" if curve.is_thin else "dot" if curve.dash else "braille"  # distinct without colours too
             plotext.plot(curve.x, curve.y, marker=marker, label=curve.label, color=colour)
         plotext.xticks(_choose_ticks(max(x for curve in panel.curves for x in curve.x)))
         values = [y for curve in panel.curves for y in curve.y]

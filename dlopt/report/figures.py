@@ -71,7 +71,7 @@ def compute_limits(values: Sequence[float], higher: bool) -> tuple[float, float]
 
 
 def plot_curves(panels: Sequence[Panel], heading: str) -> Figure:
-    """Plot one panel for each metric: training is dashed, validation is solid.
+    """Plot one panel for each metric: training is dashed, validation is solid, training between evaluations is thin.
 
     There is one legend if the panels have the same lines, otherwise one in each panel with several lines.
     """
@@ -97,7 +97,8 @@ def plot_curves(panels: Sequence[Panel], heading: str) -> Figure:
 def _plot_panel(axes: Axes, panel: Panel) -> None:
     for curve in panel.curves:
         colour = COLOURS[curve.colour % len(COLOURS)]
-        axes.plot(curve.x, curve.y, DASHES[curve.dash], color=colour, label=curve.label, linewidth=1.6)
+        width, layer = (0.6, 1.5) if curve.is_thin else (1.6, 2.0)
+        axes.plot(curve.x, curve.y, DASHES[curve.dash], color=colour, label=curve.label, linewidth=width, zorder=layer)
         if curve.spread is not None:
             y, sd = np.asarray(curve.y), np.asarray(curve.spread)
             axes.fill_between(curve.x, y - sd, y + sd, color=colour, alpha=0.18, linewidth=0)

@@ -23,7 +23,7 @@ from dlopt.storage import atomic
 Bucket = tuple[float, float, float]
 """Left edge, right edge and count of a bucket of a histogram."""
 
-GROUPED_TAG = re.compile(r"([^/]+)/(?:(?:average/)?(?:train|val|test)|lr)")
+GROUPED_TAG = re.compile(r"([^/]+)/(?:(?:average/|recent/)?(?:train|val|test)|lr)")
 """A tag of a metric on a split, or of the learning rate, with its group."""
 
 
@@ -33,6 +33,7 @@ def to_tag(key: str) -> str:
 
         train/loss, val/loss          Loss/train, Loss/val; so too for the other headline metrics
         average/val/accuracy          Accuracy/average/val
+        recent/train/loss             Loss/recent/train
         val/error                     error/val; so too for metrics that are not in the headline
         lr                            Schedule/lr
         any other key, such as those of diagnostics, is its own tag
@@ -42,7 +43,7 @@ def to_tag(key: str) -> str:
     """
     if key == "lr":
         return "Schedule/lr"
-    parts = re.fullmatch(r"((?:average/)?(?:train|val|test))/([^/]+)", key)
+    parts = re.fullmatch(r"((?:average/|recent/)?(?:train|val|test))/([^/]+)", key)
     if not parts:
         return key
     split, metric = parts.groups()

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlopt.metrics.names import Direction
+from dlopt.metrics.names import RECENT, Direction
 from dlopt.rundir.directory import Checkpoint, CheckpointName, RunDirectory
 from dlopt.rundir.lock import Lock
 from dlopt.rundir.metrics_log import MetricsLog, Row, decode_evaluations, replace_non_finite
@@ -151,7 +151,8 @@ class RunWriter(RunDirectory):
         self._metrics.append(row)
         tags = {to_tag(k): v for k, v in row.items() if k not in ("step", "epoch", "seconds") and v is not None}
         events = self._open_events()
-        if "train/loss" in row and not self._has_charts:  # a row of diagnostics does not tell the metrics
+        # A row of diagnostics does not tell the metrics.
+        if not self._has_charts and ("train/loss" in row or f"{RECENT}train/loss" in row):
             events.add_charts(list(tags))
             self._has_charts = True
         events.add_scalars(row["step"], tags)

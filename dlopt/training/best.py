@@ -25,7 +25,7 @@ class Lane:
     """The record of one run on the host.
 
     index               its position among the experiments
-    row                 the last row
+    row                 the row of the last evaluation, or of the step after which it diverged
     encoded_rows        the rows of its evaluations, as lines of JSON
     best                the row of the best evaluation
     best_saved_at       when the best weights were last written
@@ -42,11 +42,11 @@ class Lane:
     has_unsaved_best: bool = False
 
     def record_evaluation(self) -> None:
-        """Add the last row to the evaluations."""
+        """Add the row to the evaluations."""
         self.encoded_rows += json.dumps(self.row).encode() + b"\n"
 
     def is_best(self) -> bool:
-        """Return whether the last row is the best so far; without a validation split, the latest one is."""
+        """Return whether the row is the best so far; without a validation split, the latest one is."""
         metric = self.experiment.objective
         value = self.row.get(metric)
         if value is None or not math.isfinite(value):
@@ -92,7 +92,7 @@ def summarize(
     """Return the summary of a run that has ended.
 
     Metrics without a prefix are of the best weights, or of the last ones without a validation split. `last/step` is the
-    step of the last row; an interrupted run may have taken steps after it.
+    step of the last evaluation; an interrupted run may have taken steps after it.
     """
     reported = lane.row if lane.best is None or not validated else lane.best
     last = {k: v for k, v in test.items() if k.startswith("last/")}

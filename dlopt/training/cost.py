@@ -123,8 +123,8 @@ class _ProbeIntervals(Intervals):
     may_end = False  # the steps of a run that has diverged or would stop take as long as others
     now: int | None = None
 
-    def row(self, step: int) -> bool:
-        return self.now is not None and self.now in (EVALUATION, self.log_every)
+    def window(self, step: int) -> bool:
+        return self.now is not None and self.now == self.log_every
 
     def evaluation(self, step: int) -> bool:
         return self.now == EVALUATION

@@ -15,7 +15,11 @@ class Intervals:
         self.steps = steps
 
     def row(self, step: int) -> bool:
-        return self.evaluation(step) or (self.log_every is not None and step % self.log_every == 0)
+        return self.evaluation(step) or self.window(step)
+
+    def window(self, step: int) -> bool:
+        """Return whether the row holds means over the last `log_every` steps."""
+        return self.log_every is not None and step % self.log_every == 0
 
     def evaluation(self, step: int) -> bool:
         return step % self.eval_every == 0 or step == self.steps

@@ -79,7 +79,8 @@ class Settings:
     compile         compile the network with torch.compile (single runs only; the first steps are slow)
     deterministic   refuse operations that are not reproducible (on a GPU; a CPU is always reproducible)
     threads         CPU threads, or auto: one for small networks, which more threads would slow down
-    log_every       steps between two rows, besides the rows of evaluations; null: only at evaluations
+    log_every       steps between two rows with the means over these steps, as recent/train/loss, besides the rows of
+                    evaluations; null: only at evaluations
     eval_every      epochs between two evaluations
     objective       the metric that selects the best weights and ranks the runs of a sweep. Without a validation split
                     the last weights count as the best, and val/loss means train/loss

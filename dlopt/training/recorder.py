@@ -18,6 +18,7 @@ from torch import Tensor
 from dlopt.base.diagnostic import Histogram, Reading, StepRecord
 from dlopt.base.optimizer import Step
 from dlopt.base.schedule import TrainingTime
+from dlopt.metrics.names import RECENT
 from dlopt.objective.oracle import MiniBatchObjective
 from dlopt.rundir.lock import LockLostError
 from dlopt.rundir.metrics_log import Row
@@ -63,7 +64,7 @@ class Recorder:
         self.diagnostics = training.first.diagnostic
         self.memory: dict[str, Any] = {}
         self.readings: dict[str, Reading] = {}
-        self.running_metrics = RunningMetrics(training.problem)
+        self.running_metrics = RunningMetrics(training.problem, spans_epochs=training.settings.log_every is not None)
         self.saver = CheckpointSaver(training)
         self.seconds = 0.0
         self.is_stopped = False  # by early stopping, at the step of the checkpoint it resumes from
@@ -116,7 +117,7 @@ class Recorder:
         """
         step = self.training.step
         logs, evaluates = self.due.row(step), self.due.evaluation(step)
-        values = self.training.to_host(self._collect_values(logs))
+        values = self.training.to_host(self._collect_values())
         self.seconds += time.perf_counter() - self._clock  # after the transfer, which waits for the device
         infinite = [v.pop("infinite") > 0 for v in values]
         tags = [tag for tag, reading in self.readings.items() if isinstance(reading, Histogram)]
@@ -127,11 +128,13 @@ class Recorder:
             for lane, buckets in zip(self.lanes, histograms, strict=True):
                 lane.run.log_histograms(step, buckets)
         if logs or len(self.readings) > len(tags):
-            for lane, scheduled, v in zip(self.lanes, self.training.schedule_values, values, strict=True):
+            columns = zip(self.lanes, self.training.schedule_values, values, infinite, strict=True)
+            for lane, scheduled, v, bad in columns:
                 row = self._make_row(scheduled | v)
                 lane.run.log(row)
-                lane.row = row if logs else lane.row
                 self.control.on_row(lane.run, row)
+                if evaluates or (logs and bad):
+                    lane.row = row
         evaluations = {i: lane.row for i, lane in enumerate(self.lanes) if evaluates and not (logs and infinite[i])}
         return logs, infinite, evaluations
 
@@ -143,7 +146,7 @@ class Recorder:
         """
         leaving: list[tuple[int, Status]] = [(i, "diverged") for i, bad in enumerate(infinite) if bad and logs]
         leaving += self._update_best(evaluations)
-        self._reset_window(logs)
+        self._end_windows(logs)
         if leaving and self.due.may_end:
             self.finish(leaving)
         # Of the remaining lanes; a run cannot resume from an infinite iterate.
@@ -151,15 +154,17 @@ class Recorder:
             self.save(range(len(self.lanes)) if logs else [i for i, bad in enumerate(infinite) if not bad])
         self._clock = time.perf_counter()
 
-    def _collect_values(self, logs: bool) -> dict[str, Reading]:
+    def _collect_values(self) -> dict[str, Reading]:
         """Return the values of a row, and histograms, on the device."""
         t = self.training
         values: dict[str, Reading] = {}
-        if logs:
-            values |= self.running_metrics.compute_means("epoch" if t.step % t.per_epoch == 0 else "row")
+        if self.due.evaluation(t.step):
+            values |= self.running_metrics.compute_means("epoch")
+        if self.due.window(t.step):
+            values |= {f"{RECENT}{name}": v for name, v in self.running_metrics.compute_means("row").items()}
         if isinstance(t.lr, Tensor):
             values["lr"] = t.lr.squeeze(-1)
-        infinite = self._has_diverged() if logs else ~torch.isfinite(t.w).all(-1)
+        infinite = self._has_diverged() if self.due.row(t.step) else ~torch.isfinite(t.w).all(-1)
         return values | self.readings | {"infinite": infinite}
 
     def _has_diverged(self) -> Tensor:
@@ -200,12 +205,12 @@ class Recorder:
         steps, seconds = self.training.step - self.rate_origin[0], self.seconds - self.rate_origin[1]
         return steps / seconds if seconds > 0 else None
 
-    def _reset_window(self, logged: bool) -> None:
+    def _end_windows(self, logged: bool) -> None:
         t = self.training
         if self.rate_origin[0] == 0 and t.step < t.steps:
             self.rate_origin = (t.step, self.seconds)
         self.readings = {}
-        if logged:
+        if self.due.window(t.step) or (logged and self.due.log_every is None):
             self.running_metrics.end_row()
         if t.step % t.per_epoch == 0:
             self.running_metrics.end_epoch()

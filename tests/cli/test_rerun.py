@@ -67,11 +67,11 @@ def test_the_new_run_is_an_ordinary_run(run, capsys):
 
 def test_a_row_that_differs_is_reported_with_its_step(run, capsys):
     lines = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
-    lines[3]["train/loss"] *= 1 + 2**-50
+    lines[3]["recent/train/loss"] *= 1 + 2**-50
     run.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     code, output, _ = rerun(capsys)
     assert code == 1
-    assert "9 rows compared; train/loss is the first to differ, at step 4" in output
+    assert "9 rows compared; recent/train/loss is the first to differ, at step 4" in output
     assert "the state after step 9 is equal, bit for bit" in output
     assert rerun(capsys, "-q")[:2] == (1, "")
 

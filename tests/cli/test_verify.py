@@ -113,11 +113,11 @@ def test_a_change_in_a_kept_checkpoint_is_named(key, run, capsys):
 def test_a_changed_digit_of_a_row_is_reported_with_step_and_name(run, capsys):
     lines = run.metrics_file.read_text().splitlines(keepends=True)
     row = json.loads(lines[6])
-    row["train/loss"] *= 1 + 2**-50
+    row["recent/train/loss"] *= 1 + 2**-50
     run.metrics_file.write_text("".join([*lines[:6], json.dumps(row) + "\n", *lines[7:]]))
     code, output = verify(capsys, "--from", "6")
     assert code == 1
-    assert "2 rows compared; train/loss is the first to differ, at step 7" in output
+    assert "2 rows compared; recent/train/loss is the first to differ, at step 7" in output
     assert "the checkpoint after step 8 is equal, bit for bit" in output
     assert verify(capsys)[0] == 0, "another part"
 

@@ -94,11 +94,11 @@ def test_a_step_evaluates_twice_and_reports_the_values_at_w(tmp_path):
     )
     _, (other,) = train_runs(tmp_path / "base", build_blobs("optimizer=sgd", *common))
     first, expected = one.rows()[0], other.rows()[0]
-    shared = [k for k in first if k in expected and k.startswith(("train/", "gradient/", "lr"))]
-    assert {"train/loss", "train/accuracy", "gradient/norm", "lr"} <= set(shared)
+    shared = [k for k in first if k in expected and k.startswith(("recent/", "gradient/", "lr"))]
+    assert {"recent/train/loss", "recent/train/accuracy", "gradient/norm", "lr"} <= set(shared)
     assert [first[k] for k in shared] == pytest.approx([expected[k] for k in shared])
     assert summary["evaluations"] == 2 * summary["step"]
-    assert one.rows()[1]["train/loss"] != pytest.approx(expected["train/loss"])
+    assert one.rows()[1]["recent/train/loss"] != pytest.approx(expected["recent/train/loss"])
 
 
 @pytest.mark.parametrize("base", ["torch_optim", "sam"])

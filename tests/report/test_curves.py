@@ -14,6 +14,7 @@ from dlopt.report.curves import (
     make_run_panels,
     render,
 )
+from dlopt.report.figures import plot_curves
 
 
 def test_a_curve_has_points_only_for_finite_numbers():
@@ -30,6 +31,19 @@ def test_averaged_weights_have_a_curve_of_their_own():
     assert [(c.label, c.y) for c in panel.curves] == [
         ("training", [1, 2]), ("validation", [2, 4]), ("averaged weights", [7]),
     ]  # fmt: skip
+
+
+def test_training_between_evaluations_is_a_thin_line_of_the_colour_of_training():
+    rows = [{"epoch": n / 2, "recent/train/loss": n} for n in (1, 2)]
+    rows[1] |= {"train/loss": 5, "val/loss": 6}
+    (panel,) = make_run_panels(rows)
+    assert [(c.label, c.y, c.colour, c.is_thin) for c in panel.curves] == [
+        ("training", [5], 0, False), ("validation", [6], 1, False), ("training, recent steps", [1, 2], 0, True),
+    ]  # fmt: skip
+    assert list_diagnostics(rows) == []
+    lines = plot_curves([panel], "").axes[0].lines
+    assert lines[2].get_linewidth() < lines[0].get_linewidth() == lines[1].get_linewidth()
+    assert lines[2].get_zorder() < lines[0].get_zorder()
 
 
 ROWS = [{"epoch": n, "train/loss": n, "val/auc": 0.5, "lr": 0.1, "time/steps_per_second": 1, "gradient/norm": 2 * n,

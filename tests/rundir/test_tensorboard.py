@@ -32,17 +32,18 @@ def test_every_value_of_the_rows_is_a_scalar(tmp_path):
     assert {(tag, step) for tag, step, _ in scalars} == {(tag, step) for tag, step, _ in expected}
     values = {(tag, step): value for tag, step, value in expected}
     assert all(abs(value - values[tag, step]) <= 1e-6 * abs(value) for tag, step, value in scalars)
-    assert {"Loss/train", "Accuracy/train", "Loss/val", "Accuracy/val", "error/val", "Schedule/lr", "time/steps_per_second",
+    assert {"Loss/train", "Loss/recent/train", "Accuracy/train", "Loss/val", "Accuracy/val", "error/val", "Schedule/lr", "time/steps_per_second",
             "gradient/norm", "gradient/norm/output", "update/ratio/output"} <= set(tags)  # fmt: skip
 
 
 def test_curves_of_one_metric_are_a_group_and_loss_and_accuracy_come_first():
     """TensorBoard groups tags by their first part and sorts them by character codes."""
     keys = ["activation/mean/hidden.1", "gradient/norm", "mine", "lr", "train/loss", "val/loss", "average/val/loss",
+            "recent/train/loss",
             "train/accuracy", "val/error", "test/r2", "time/steps_per_second"]  # fmt: skip
     tags = sorted(map(to_tag, keys))
     assert tags == [
-        "Accuracy/train", "Loss/average/val", "Loss/train", "Loss/val", "R2/test", "Schedule/lr",
+        "Accuracy/train", "Loss/average/val", "Loss/recent/train", "Loss/train", "Loss/val", "R2/test", "Schedule/lr",
         "activation/mean/hidden.1", "error/val", "gradient/norm", "mine", "time/steps_per_second",
     ]  # fmt: skip
 

@@ -51,6 +51,10 @@ CASES = {
         (*MIXED, "precision=float64", "normalization=batch"),
         [(), ("seed=1", "optimizer.lr=0.02")],
     ),
+    "rows across epochs": (
+        (*LANES, "batch_size=13", "log_every=3", "optimizer=sgd"),
+        [("optimizer.lr=1e100",), ("seed=1",), ("seed=2",)],
+    ),
     "an optimizer out of place": (SIGN, [(), ("seed=1", "optimizer.lr=0.03")]),
     "after a step": (PULL, [("+regularization.custom.share=0.25",), ("+regularization.custom.share=0.75",)]),
     "an optimizer inside another": (

@@ -8,13 +8,13 @@ import mine
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import BLOBS, build_blobs, build_experiment, load_weights, read_rows, train_runs
+from helpers import BLOBS, build_blobs, build_experiment, interrupt_run, load_weights, read_rows, train_runs
 
 from dlopt import prng
 from dlopt.objective.oracle import MiniBatchObjective
 from dlopt.objective.problem import Problem
 from dlopt.parts import Augmentation, Regularization
-from dlopt.training import running_metrics
+from dlopt.training import recorder, running_metrics
 
 MIX = ("augmentation=custom", "augmentation.custom._target_=mine.MixOpposites")
 RANDOM = ("normalization=batch", "regularization=dropout")
@@ -206,6 +206,16 @@ def test_a_diverged_run_is_a_result(tmp_path):
     json.loads(run.summary_file.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
+def test_the_last_metrics_are_of_the_last_evaluation_or_of_the_step_of_a_divergence(tmp_path):
+    run = interrupt_run(tmp_path / "run", 5, build_blobs("log_every=1"))
+    assert run.summary["last/step"] == 3
+    assert run.summary["last/train/loss"] == run.summary["train/loss"] == run.rows()[2]["train/loss"]
+    (summary,), (run,) = train_runs(tmp_path, build_blobs("optimizer=sgd", "optimizer.lr=1e38", "log_every=1"))
+    assert (summary["status"], summary["last/step"]) == ("diverged", 2)
+    assert "train/loss" not in summary
+    assert run.rows()[-1]["recent/train/loss"] is None
+
+
 def test_weights_that_are_not_finite_after_the_last_step_are_a_divergence(tmp_path):
     overrides = ("optimizer=sgd", "optimizer.lr=3e38", "regularization=l2", "regularization.l2.strength=100", "steps=1")
     (summary,), _ = train_runs(tmp_path, build_blobs(*overrides))
@@ -299,7 +309,9 @@ def test_steps_epochs_and_rows(overrides, steps, rows, tmp_path):
     (summary,), (run,) = train_runs(tmp_path, build_blobs(*overrides))
     assert summary["step"] == steps
     assert [row["step"] for row in run.rows()] == rows
-    assert all("train/loss" in row and "train/accuracy" in row for row in run.rows())
+    assert all(
+        "recent/train/loss" in row or {"train/loss", "train/accuracy", "val/loss"} <= set(row) for row in run.rows()
+    )
     assert "val/loss" in run.rows()[-1]
 
 
@@ -323,7 +335,54 @@ def test_an_epochs_row_does_not_depend_on_rows_within_it_or_on_checkpoints(data,
         for i, more in enumerate(((), ("log_every=1",), ("checkpoint.every=2",)))
     )
     assert saved == plain
-    assert [row for row in logged if "val/loss" in row] == plain
+    evaluated = [row for row in logged if "val/loss" in row]
+    assert [{k: v for k, v in row.items() if not k.startswith("recent/")} for row in evaluated] == plain
+
+
+@pytest.mark.parametrize("buffered", [None, 40])
+@pytest.mark.parametrize("overrides", [
+    ("log_every=3", "epochs=4", "eval_every=2"),
+    ("log_every=4", "epochs=2"),
+    ("log_every=7", "steps=18"),
+    ("log_every=1", "steps=3"),
+    ("log_every=20", "steps=7"),
+    ("epochs=4", "eval_every=2"),
+])  # fmt: skip
+def test_each_name_of_a_row_is_a_mean_over_the_same_steps_in_all_rows(overrides, buffered, tmp_path, monkeypatch):
+    """train/loss: the epoch of the evaluation so far. recent/train/loss: the steps since the row of log_every before.
+
+    The means are weighted by examples: each epoch has batches of 13, 13, 13 and 9.
+    """
+    losses = []
+
+    class Watched(running_metrics.RunningMetrics):
+        def add(self, evaluation, targets):
+            losses.append(
+                (evaluation.loss.item(), len(targets), evaluation.outputs.argmax(-1).eq(targets).sum().item())
+            )
+            super().add(evaluation, targets)
+
+    monkeypatch.setattr(recorder, "RunningMetrics", Watched)
+    if buffered is not None:
+        monkeypatch.setattr(running_metrics, "MAX_BUFFERED", buffered)
+    experiment = build_blobs("precision=float64", "batch_size=13", *overrides)
+    _, (run,) = train_runs(tmp_path, experiment)
+    every, steps, eval_every = experiment.settings.log_every, len(losses), experiment.settings.eval_every
+
+    def mean(first, last):
+        part = losses[first:last]
+        count = sum(size for _, size, _ in part)
+        return pytest.approx(sum(loss * size for loss, size, _ in part) / count), sum(n for *_, n in part) / count
+
+    found = {
+        name: {row["step"]: (row[f"{name}/loss"], pytest.approx(row[f"{name}/accuracy"]))
+               for row in run.rows() if f"{name}/loss" in row}
+        for name in ("train", "recent/train")
+    }  # fmt: skip
+    evaluations = [n for n in range(1, steps + 1) if n % (4 * eval_every) == 0 or n == steps]
+    assert found["train"] == {n: mean(4 * ((n - 1) // 4), n) for n in evaluations}
+    windows = range(every, steps + 1, every) if every else ()
+    assert found["recent/train"] == {n: mean(n - every, n) for n in windows}
 
 
 def test_more_outputs_than_are_buffered_give_the_same_means(tmp_path, monkeypatch):

@@ -145,8 +145,9 @@ def list_breaking_changes(
     breaks = [text for key, text in texts.items() if key.partition(".")[0] not in BIT_PRESERVING_KEYS]
     settings, epoch = experiment.settings, _per_epoch(experiment)
     previous, length = _count_steps(before, epoch), settings.count_steps(epoch)
-    if "log_every" in changed and step % epoch:
-        breaks.append(f"{texts['log_every']}, and the next row covers other steps")
+    every = settings.log_every
+    if "log_every" in changed and every and step % every != step % (before["log_every"] or epoch):
+        breaks.append(f"{texts['log_every']}, and the next row of it covers other steps")
     if "deterministic" in changed and settings.device != "cpu":
         breaks.append(texts["deterministic"])
     if previous != length and step > 0:

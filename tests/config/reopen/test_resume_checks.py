@@ -16,6 +16,7 @@ from dlopt.config.reopen.resume_checks import (
     merge_overrides,
 )
 from dlopt.formatting import format_override
+from dlopt.rundir.directory import RunDirectory
 
 PARTS = ("optimizer=momentum", "normalization=batch", "regularization=[dropout,l2]", "diagnostic=gradients",
          "log_every=2", "device=cpu", "threads=1", "optimizer.lr=0.05")  # fmt: skip
@@ -38,7 +39,7 @@ def is_training_state(name):
     log_every sets the rows between evaluations, their steps, and the previous reading of a diagnostic.
     """
     between = ("rows", "row ", "last.safetensors: /window", "last.safetensors: /row", "last.safetensors: /diagnostics")
-    return not name.startswith(between) and "/gradient/" not in name
+    return not name.startswith(between) and "/gradient/" not in name and "/recent/" not in name
 
 
 def find_differences_to_uninterrupted(folder, before, after, step):
@@ -76,14 +77,22 @@ def test_harmless_changes_are_not_reported_and_change_nothing(name, tmp_path):
     assert find_differences_to_uninterrupted(tmp_path, before, after, step=4) == []
 
 
-@pytest.mark.parametrize("after", ["log_every=3", "log_every=null"])
-def test_log_every_is_reported_within_an_epoch_and_changes_no_training(after, tmp_path):
-    """It sets the steps of the next row; each epoch begins a new row."""
-    before, after = make_config("log_every=2"), make_config(after)
-    (text,) = list_breaks(before, after, step=4)
-    assert text.startswith("log_every 2 -> ")
-    assert list_breaks(before, after, step=3) == []
-    assert find_differences_to_uninterrupted(tmp_path, before, after, step=4) == []
+@pytest.mark.parametrize(
+    ("before", "after", "step"), [(2, 3, 4), (2, 3, 6), (2, 4, 6), (2, "null", 3), ("null", 2, 3), ("null", 3, 3)]
+)
+def test_log_every_is_reported_if_its_next_row_covers_other_steps_and_changes_no_training(
+    before, after, step, tmp_path
+):
+    values = before, after
+    before, after = (make_config(f"log_every={n}") for n in values)
+    breaks = list_breaks(before, after, step)
+    assert find_differences_to_uninterrupted(tmp_path, before, after, step) == []
+    recent = [
+        [row.get("recent/train/loss") for row in RunDirectory(tmp_path / path).rows() if row["step"] > step]
+        for path in ("whole/0", "run")
+    ]
+    assert (recent[0] != recent[1]) == bool(breaks)
+    assert all(text.startswith(f"log_every {values[0]} -> {values[1]}, and the next row") for text in breaks)
 
 
 BREAKING = {
