@@ -239,7 +239,8 @@ def find_divergence(search: SearchRecord) -> Divergence | None:
 
     Candidates are the single levels of a choice, and the ranges of levels from either end of a numeric axis. The range
     with the largest Youden's J wins: the share of all diverged trials that lie in it minus the share of all finished
-    trials that do. It must have J >= 0.5, and the search at least three diverged trials.
+    trials that do. It must have J >= 0.5, also among the trials that have this hyperparameter: that those which lack it
+    do not diverge says nothing about its values. The search must have at least three diverged trials.
     """
     trials = [t for t in search.trials if t.state in ("done", "diverged")]
     bad = sum(t.state == "diverged" for t in trials)
@@ -252,10 +253,14 @@ def find_divergence(search: SearchRecord) -> Divergence | None:
         spans = [(i, i) for i in range(len(levels))]
         if axis.is_numeric:
             spans = [(0, i) for i in range(len(levels))] + [(i, len(levels) - 1) for i in range(1, len(levels))]
+        having = Counter(t.state for level in levels for t in level.trials)
+        if not (having["diverged"] and having["done"]):
+            continue
         for first, last in spans:
             states = Counter(t.state for level in levels[first : last + 1] for t in level.trials)
             youden = states["diverged"] / bad - states["done"] / good
-            if youden >= 0.5 and youden > best:
+            among = states["diverged"] / having["diverged"] - states["done"] / having["done"]
+            if min(youden, among) >= 0.5 and youden > best:
                 best = youden
                 divergence = Divergence(axis, levels[first], levels[last], states["diverged"], states.total())
     return divergence

@@ -11,7 +11,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -68,6 +68,7 @@ class SearchRecord:
     n_planned         number of planned trials; None if unknown
     repeats           runs per trial
     fixed_overrides   overrides common to all trials; None if unknown
+    conditions        the options to which a key applies, as optimizer=momentum; without the keys of all trials
     storage           address of the study
     notice            problem with sweep.json; empty if there is none
     """
@@ -84,6 +85,7 @@ class SearchRecord:
     folds: int = 0
     statistic: Statistic = "mean"
     fixed_overrides: tuple[str, ...] | None = None
+    conditions: Mapping[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()
     storage: str = ""
     notice: str = ""
@@ -139,11 +141,11 @@ def build_search(folder: Path, runs: Sequence[RunRecord]) -> SearchRecord:
 _HINTS: dict[str, Any] = {
     "objective": str, "direction": Literal["minimize", "maximize"], "axes": list[dict], "seeds": list,
     "folds": Annotated[int, Range(ge=0)], "trials": Annotated[int, Range(ge=0)], "statistic": Statistic,
-    "fixed": list[str], "command": list[str], "sampler": str, "storage": str,
+    "fixed": list[str], "command": list[str], "sampler": str, "storage": str, "conditions": dict[str, str],
 }  # fmt: skip
 _DEFAULTS: dict[str, Any] = {
     "seeds": [], "folds": 0, "trials": 0, "statistic": "mean", "fixed": [], "command": [], "sampler": "grid",
-    "storage": "",
+    "storage": "", "conditions": {},
 }  # fmt: skip
 
 
@@ -165,10 +167,11 @@ def _read_sweep_file(file: Path) -> dict[str, Any]:
     seeds, folds = len(content["seeds"]), content["folds"]
     texts = {key: safe_read.to_printable(content[key]) for key in ("objective", "sampler", "storage")}
     lists = {key: tuple(map(safe_read.to_printable, content[key])) for key in ("fixed", "command")}
+    conditions = {safe_read.to_printable(k): safe_read.to_printable(v) for k, v in content["conditions"].items()}
     return {
         "axes": axes, "higher_is_better": content["direction"] == "maximize", "n_planned": content["trials"] or None,
         "repeats": max(1, seeds) * max(1, folds), "seeds": seeds, "folds": folds, "statistic": content["statistic"],
-        "fixed_overrides": lists["fixed"], "command": lists["command"], **texts,
+        "fixed_overrides": lists["fixed"], "command": lists["command"], "conditions": conditions, **texts,
     }  # fmt: skip
 
 

@@ -33,9 +33,11 @@ def format_head(search: SearchRecord, place: str, width: int) -> list[str]:
     counts = [f"{n} {what}" for n, what in ((search.seeds, "seeds"), (search.folds, "folds")) if n]
     repeated = f", {search.statistic} over {' and '.join(counts)}" if counts else ""
     by = f"{search.sampler}, for" if search.sampler else "for"
-    searched = [f"{axis.key} {axis.describe_range()}" for axis in search.axes] or ["nothing that varies"]
+    limits = {key: f" ({options} only)" for key, options in search.conditions.items()}
+    searched = "; ".join(f"{axis.key} {axis.describe_range()}{limits.get(axis.key, '')}" for axis in search.axes)
     lines = [apply_style(place, BOLD)]
-    texts = ["; ".join(searched), f"{by} the {least} {search.objective}{repeated}", format_progress(search)]
+    found = f"{by} the {least} {search.objective}{repeated}"
+    texts = [searched or "nothing that varies", found, format_progress(search)]
     if "://" in search.storage:
         texts.append(f"these are the trials of this directory; its study, in {search.storage}, may have others")
     for text in texts:
@@ -92,7 +94,8 @@ def format_retrain_command(search: SearchRecord, common: Sequence[str], width: i
         return []
     settings = search.best.runs[0].settings
     length = "steps" if isinstance(settings.get("steps"), int) else "epochs"
-    keys = {length, "seed", "name", "resume", *(a.key for a in search.axes)}
+    lacking = search.conditions.keys() - settings.keys()
+    keys = {length, "seed", "name", "resume", *lacking, *(a.key for a in search.axes)}
     words = [word for word in common if word.partition("=")[0] not in keys and not word.startswith("hydra")]
     chosen = [a for a in search.axes if a.key in settings and a.key != "seed"]
     words += [f"{_find_typed_key(search, a)}={format_override(settings[a.key])}" for a in chosen]

@@ -25,8 +25,9 @@ from dlopt.config.problems import Problems
 from dlopt.config.schema.settings import build_settings
 from dlopt.rundir.writer import RunWriter
 from dlopt.runner.job import Job, prepare_run
+from dlopt.sweep.axis import Axis, Choice, Interval
 from dlopt.sweep.plan import Plan
-from dlopt.sweep.space import Axis, Choice, Interval, Space
+from dlopt.sweep.space import Space
 from dlopt.training.cost import Cost, CostEstimate, CostModel, estimate_cost
 from dlopt.training.experiment import Experiment, Settings
 
@@ -201,6 +202,8 @@ def _make_features(axes: Sequence[Axis], heavy: Sequence[bool], point: Sequence[
         ends = [x for x in numbers if x is not None]
         if isinstance(axis, Choice) and (len(numbers) <= MAX_CATEGORIES or len(ends) < len(numbers)):
             features += [float(value == other) for other in axis.values]
+        elif value is None:  # the axis does not apply
+            features += [0.0, 0.0]
         else:  # time goes with a power of a large size
             x, low, high = (math.log(x) if min(ends) > 0 else x for x in (float(value), min(ends), max(ends)))
             share = (x - low) / (high - low)

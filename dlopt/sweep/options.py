@@ -69,6 +69,9 @@ class SweeperOptions:
       optimizer.lr=tag(log,interval(1e-4,1))    each decade has an equal share
       epochs=tag(log,int(interval(1,100)))      whole numbers, by decades
 
+    A key that some options of an axis lack applies to the other options; a run without it has no value on its axis:
+    optimizer=sgd,momentum optimizer.momentum=0.5,0.9 is a grid of three runs, one with sgd.
+
     A grid takes values and ranges. Intervals are for random, tpe and qmc; for these, a range is an axis of ordered
     numbers, too. All other values are choices without an order. Every run is checked before the first one starts, with
     the ends of each interval.
@@ -135,7 +138,8 @@ class SweeperOptions:
 
 
 class Grid(SweeperOptions):
-    """All points, in the order of the axes on the command line; the last axis varies fastest.
+    """All points, in the order of the axes on the command line; the last axis varies fastest. An axis that applies to
+    some options varies with the axis of these options.
 
     `n_trials` is null or the number of points. More than 10,000 runs start only with --yes; --dry-run estimates their
     time.

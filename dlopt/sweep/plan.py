@@ -100,8 +100,7 @@ class Plan:
 
     def title(self, point: Sequence[Any], repeat: Repeat) -> str:
         """Return the overrides that tell a run from the others."""
-        varying = [axis.to_label(value) for axis, value in zip(self.space.axes, point, strict=True)]
-        return to_printable(" ".join(from_hydra(o) for o in (*varying, *repeat.overrides)))
+        return to_printable(" ".join(from_hydra(o) for o in (*self.space.labels(point), *repeat.overrides)))
 
     def is_decided(self, endings: Sequence[Ending]) -> bool:
         """Return whether a trial is over with these endings, regardless of how the other runs would end."""

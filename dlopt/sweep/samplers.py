@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dlopt.sweep.axis import Choice
 from dlopt.sweep.options import TpeOptions
-from dlopt.sweep.space import Choice, Space
+from dlopt.sweep.space import Space
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -96,12 +97,14 @@ def _make_sobol_engine(dimensions: int, seed: int) -> Any:
     return qmc.Sobol(dimensions, scramble=True, rng=np.random.default_rng(seed))
 
 
-def make_tpe_sampler(sampler: Sampler, ordinal: int) -> BaseSampler:
+def make_tpe_sampler(sampler: Sampler, ordinal: int, *, conditional: bool = False) -> BaseSampler:
     """Make Optuna's tree-structured Parzen estimator with a seed that depends on the ordinal of the point.
 
-    Running points count as bad ones, so that several processes avoid each other (constant liar).
+    Running points count as bad ones, so that several processes avoid each other (constant liar). In a conditional
+    space, the axes that apply to the same points have a density of their own.
     """
     from optuna.samplers import TPESampler
 
     seed = int(np.random.SeedSequence([sampler.seed, ordinal]).generate_state(1)[0])
-    return TPESampler(seed=seed, constant_liar=True, **asdict(sampler.tpe))
+    group = conditional and sampler.tpe.multivariate
+    return TPESampler(seed=seed, constant_liar=True, group=group, **asdict(sampler.tpe))

@@ -1,212 +1,157 @@
 """The space of a sweep: an axis for each override with several values, and the overrides that all of its runs share.
 
-Axes are written in Hydra's own syntax: `a,b`, choice(), range() and glob() are values; interval() is a range of
-numbers, tag(log,interval(a,b)) a range on a logarithmic scale, int(interval(a,b)) a range of whole numbers.
+A key that only some options of an axis have, as optimizer.momentum of optimizer=sgd,momentum, has a condition. The runs
+with the other options go without it.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from dlopt.config.compose.groups import DATA_FILE_KEYS
 from dlopt.config.compose.nested_options import from_hydra
 from dlopt.config.problems import Problems
 from dlopt.formatting import format_override
+from dlopt.sweep.axis import Axis, Choice, Interval, add_steps
+from dlopt.sweep.grid import Grid
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
-    from optuna.distributions import BaseDistribution
-    from optuna.trial import Trial as OptunaTrial
-
-MAX_CATEGORIES = 50
-"""A study stores the values of a choice up to this number, and the index of the value beyond it."""
 
 
 @dataclass(frozen=True)
-class Choice:
-    """One of several values, which stay as they were typed: numbers, options of a group, lists of options.
-
-    Its parameter in a study is the value; with many values, which each trial would store, the index of the value.
-    """
-
-    kind: ClassVar[str] = "choice"
+class Condition:
+    """A key that only the runs with some values of a choice have: optimizer.momentum of optimizer=sgd,momentum."""
 
     key: str
+    parent: str
     values: tuple[str, ...]
 
-    @property
-    def size(self) -> int:
-        return len(self.values)
-
-    def value_at(self, share: float) -> str:
-        """Return the value at a share in [0, 1) of the axis; each value has an equal part."""
-        return self.values[min(int(share * self.size), self.size - 1)]
-
-    def to_override(self, value: Any) -> str:
-        return f"{self.key}={value}"
-
-    to_label = to_override
-
-    def distribution(self) -> BaseDistribution:
-        from optuna.distributions import CategoricalDistribution, IntDistribution
-
-        return CategoricalDistribution(self.values) if self._has_categories else IntDistribution(0, self.size - 1)
-
-    def suggest(self, trial: OptunaTrial, name: str) -> Any:
-        """Return the parameter that the sampler of a trial proposes."""
-        if self._has_categories:
-            return trial.suggest_categorical(name, self.values)
-        return trial.suggest_int(name, 0, self.size - 1)
-
-    def parameter(self, value: str) -> Any:
-        """Return the parameter of a value in the study."""
-        return value if self._has_categories else self.values.index(value)
-
-    def value(self, parameter: Any) -> str:
-        """Return the value of a parameter."""
-        return parameter if self._has_categories else self.values[int(parameter)]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"key": from_hydra(self.key), "kind": self.kind, "values": list(self.values)}
+    def describe(self) -> str:
+        return f"{self.key} applies to {self.options} only"
 
     @property
-    def _has_categories(self) -> bool:
-        return self.size <= MAX_CATEGORIES
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A number from low to high, both included, on a linear or a logarithmic scale.
-
-    step is None for real numbers; whole numbers, and the numbers of a range(), are low + k step.
-    """
-
-    key: str
-    low: float
-    high: float
-    log: bool
-    step: float | None
-    whole: bool
-
-    @property
-    def kind(self) -> str:
-        return "int" if self.whole else "float"
-
-    @property
-    def size(self) -> float:
-        """The number of values; infinite for real numbers."""
-        return math.inf if self.step is None else round((self.high - self.low) / self.step) + 1
-
-    def value_at(self, share: float) -> float:
-        """Return the number at a share in [0, 1) of the axis, on its scale; each whole number has an equal part.
-
-        On a logarithmic scale, the whole number n has the part of the interval [n - 1/2, n + 1/2).
-        """
-        if self.step is None:
-            low, high = (math.log(x) if self.log else x for x in (self.low, self.high))
-            x = low + share * (high - low)
-            return min(max(math.exp(x) if self.log else x, self.low), self.high)
-        if self.log:
-            low, high = math.log(self.low - self.step / 2), math.log(self.high + self.step / 2)
-            k = round((math.exp(low + share * (high - low)) - self.low) / self.step)
-        else:
-            k = int(share * self.size)
-        return _add_steps(self.low, min(max(k, 0), int(self.size) - 1), self.step)
-
-    def to_override(self, value: Any) -> str:
-        return f"{self.key}={round(value) if self.whole else float(value)!r}"
-
-    def to_label(self, value: Any) -> str:
-        """Return the override with the digits that tell one point from another."""
-        return self.to_override(value) if self.whole else f"{self.key}={value:.4g}"
-
-    def distribution(self) -> BaseDistribution:
-        from optuna.distributions import FloatDistribution, IntDistribution
-
-        return IntDistribution(**self._whole_range) if self.whole else FloatDistribution(**self._range)
-
-    def suggest(self, trial: OptunaTrial, name: str) -> float:
-        """Return the parameter that the sampler of a trial proposes."""
-        return trial.suggest_int(name, **self._whole_range) if self.whole else trial.suggest_float(name, **self._range)
-
-    @property
-    def _range(self) -> dict[str, Any]:
-        return {"low": self.low, "high": self.high, "log": self.log, "step": self.step}
-
-    @property
-    def _whole_range(self) -> dict[str, Any]:
-        return {"low": round(self.low), "high": round(self.high), "log": self.log, "step": round(self.step or 1)}
-
-    def parameter(self, value: float) -> float:
-        """Return the parameter of a value in the study."""
-        return value
-
-    def value(self, parameter: float) -> float:
-        """Return the value of a parameter; with a step, the number as it is typed: 0.3, not 0.30000000000000004."""
-        if self.step is None:
-            return parameter
-        return _add_steps(self.low, round((parameter - self.low) / self.step), self.step)
-
-    def to_dict(self) -> dict[str, Any]:
-        values = {k: v for k, v in asdict(self).items() if k not in ("key", "whole")}
-        return {"key": from_hydra(self.key), "kind": self.kind, **values}
-
-
-Axis = Choice | Interval
-
-
-def _add_steps(low: float, k: int, step: float) -> float:
-    """Return low + k step in the decimals of both: 0.3, where 3 * 0.1 is not; a whole number if both are whole."""
-    if isinstance(low, int) and isinstance(step, int):
-        return low + k * step
-    return float(Decimal(repr(low)) + k * Decimal(repr(step)))
+    def options(self) -> str:
+        return f"{self.parent}={','.join(self.values)}"
 
 
 @dataclass(frozen=True)
 class Space:
-    """The axes in the order in which they were typed, and the overrides that every run has."""
+    """The axes in the order in which they were typed, and the overrides that every run has.
+
+    A point has a value for each axis: None if the axis, by its condition, does not apply to the other values. Fixed
+    overrides can have a condition, too.
+    """
 
     axes: tuple[Axis, ...]
     fixed_overrides: tuple[str, ...]
+    conditions: tuple[Condition, ...] = ()
+
+    @cached_property
+    def _conditions(self) -> dict[str, Condition]:
+        return {condition.key: condition for condition in self.conditions}
+
+    @cached_property
+    def _indices(self) -> dict[str, int]:
+        """The index of each axis by its key."""
+        return {from_hydra(axis.key): i for i, axis in enumerate(self.axes)}
+
+    @cached_property
+    def _order(self) -> list[int]:
+        """The indices of the axes, each after the one on which it depends."""
+
+        def count_parents(key: str) -> int:
+            condition = self._conditions.get(key)
+            return 0 if condition is None else 1 + count_parents(condition.parent)
+
+        return sorted(range(len(self.axes)), key=lambda i: count_parents(from_hydra(self.axes[i].key)))
+
+    def _applies(self, key: str, point: Sequence[Any]) -> bool:
+        """Return whether a key applies to a point, given the values of the axes on which it depends."""
+        condition = self._conditions.get(key)
+        return condition is None or point[self._indices[condition.parent]] in condition.values
 
     @property
     def size(self) -> float:
         """The number of points; infinite if an axis has real numbers."""
-        return math.prod(axis.size for axis in self.axes)
+        return self._grid.size
+
+    @cached_property
+    def _grid(self) -> Grid:
+        return self._make_grid([axis.size for axis in self.axes])
+
+    def _make_grid(self, sizes: Sequence[float]) -> Grid:
+        """Return the grid of axes with these numbers of values, which for choices are all."""
+        parents: list[tuple[int, frozenset[int]] | None] = []
+        for axis in self.axes:
+            condition = self._conditions.get(from_hydra(axis.key))
+            if condition is None:
+                parents.append(None)
+                continue
+            i = self._indices[condition.parent]
+            parent = self.axes[i]
+            assert isinstance(parent, Choice)
+            parents.append((i, frozenset(map(parent.values.index, condition.values))))
+        return Grid(sizes, parents)
 
     def grid_point(self, number: int) -> tuple[Any, ...]:
         """Return a point of the grid by its number; the last axis varies fastest."""
-        values: list[Any] = []
-        for axis in reversed(self.axes):
-            assert isinstance(axis, Choice)
-            number, index = divmod(number, axis.size)
-            values.append(axis.values[index])
-        return tuple(reversed(values))
+        return _take([axis.values for axis in self.axes if isinstance(axis, Choice)], self._grid.indices(number))
+
+    def build_point(self, choose: Callable[[Axis], Any]) -> tuple[Any, ...]:
+        """Return the point with the value that a function returns for each axis that applies.
+
+        The function is called for an axis after the axes on which it depends.
+        """
+        point: list[Any] = [None] * len(self.axes)
+        for i in self._order:
+            if self._applies(from_hydra(self.axes[i].key), point):
+                point[i] = choose(self.axes[i])
+        return tuple(point)
 
     def point_at(self, shares: Sequence[float]) -> tuple[Any, ...]:
         """Return the point at these shares of each axis."""
-        return tuple(axis.value_at(share) for axis, share in zip(self.axes, shares, strict=True))
+        by_key = {axis.key: share for axis, share in zip(self.axes, shares, strict=True)}
+        return self.build_point(lambda axis: axis.value_at(by_key[axis.key]))
+
+    def point_with(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return the point with these values by key, and for other axes the first value to which all of them apply."""
+        wanted = dict(values)
+        pending = list(values)
+        while pending:
+            if (condition := self._conditions.get(pending.pop())) is not None:
+                wanted.setdefault(condition.parent, condition.values[0])
+                pending.append(condition.parent)
+        return self.build_point(lambda axis: wanted.get(from_hydra(axis.key), _list_ends(axis)[0]))
 
     def overrides(self, point: Sequence[Any]) -> list[str]:
         """Return the overrides of a run at this point."""
-        return [*self.fixed_overrides, *(axis.to_override(value) for axis, value in zip(self.axes, point, strict=True))]
+        fixed = [o for o in self.fixed_overrides if self._applies(from_hydra(o).partition("=")[0], point)]
+        return [*fixed, *self._map_values(lambda axis, value: axis.to_override(value), point)]
+
+    def labels(self, point: Sequence[Any]) -> list[str]:
+        """Return the overrides that tell a point from others, with few digits."""
+        return self._map_values(lambda axis, value: axis.to_label(value), point)
+
+    def _map_values(self, function: Callable[[Axis, Any], str], point: Sequence[Any]) -> list[str]:
+        pairs = zip(self.axes, point, strict=True)
+        return [function(axis, value) for axis, value in pairs if value is not None]
 
     def corners(self, most: int) -> list[tuple[Any, ...]]:
         """Return the points that represent all in a check: all combinations of choices and ends, if at most `most`.
 
         Else each value of each axis once, with the first values of the other axes.
         """
-        ends = [axis.values if isinstance(axis, Choice) else (axis.low, axis.high) for axis in self.axes]
-        if math.prod(map(len, ends)) <= most:
-            return list(itertools.product(*ends))
-        first = tuple(values[0] for values in ends)
-        others = [(*first[:i], v, *first[i + 1 :]) for i, values in enumerate(ends) for v in values[1:]]
-        return [first, *others]
+        ends = [_list_ends(axis) for axis in self.axes]
+        grid = self._make_grid(list(map(len, ends)))
+        if grid.size <= most:
+            return [_take(ends, grid.indices(number)) for number in range(int(grid.size))]
+        pairs = ((axis, value) for axis, values in zip(self.axes, ends, strict=True) for value in values)
+        return list(dict.fromkeys(self.point_with({from_hydra(axis.key): value}) for axis, value in pairs))
 
     def with_order_of(self, former: Mapping[str, Any]) -> Space:
         """Return this space with axes and values in the order of equal former content, in which ordinals count."""
@@ -218,7 +163,23 @@ class Space:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content that tells whether another space is the same, as numbers and text."""
-        return {"axes": [axis.to_dict() for axis in self.axes], "fixed": [from_hydra(o) for o in self.fixed_overrides]}
+        content: dict[str, Any] = {
+            "axes": [axis.to_dict() for axis in self.axes],
+            "fixed": [from_hydra(o) for o in self.fixed_overrides],
+        }
+        if self.conditions:
+            content["conditions"] = {condition.key: condition.options for condition in self.conditions}
+        return content
+
+
+def _list_ends(axis: Axis) -> tuple[Any, ...]:
+    """Return the values of a choice, or the ends of an interval."""
+    return axis.values if isinstance(axis, Choice) else (axis.low, axis.high)
+
+
+def _take(values: Sequence[Sequence[Any]], indices: Sequence[int | None]) -> tuple[Any, ...]:
+    """Return the value of each axis at its index; None for axes that do not apply."""
+    return tuple(None if i is None else of_axis[i] for of_axis, i in zip(values, indices, strict=True))
 
 
 def parse_space(overrides: Iterable[Override], *, grid: bool, problems: Problems) -> Space:
@@ -263,7 +224,7 @@ def _parse_axis(key: str, override: Override, grid: bool, problems: Problems) ->
         whole = isinstance(sweep.start, int) and isinstance(sweep.end, int)
         return Interval(key, sweep.start, sweep.end, "log" in tags, 1 if whole else None, whole)
     if not grid and override.is_range_sweep() and not sweep.shuffle:
-        start, step, last = sweep.start, sweep.step, _add_steps(sweep.start, len(values) - 1, sweep.step)
+        start, step, last = sweep.start, sweep.step, add_steps(sweep.start, len(values) - 1, sweep.step)
         whole = isinstance(start, int) and isinstance(step, int)
         return Interval(key, min(start, last), max(start, last), log=False, step=abs(step), whole=whole)
     return Choice(key, values)
@@ -300,7 +261,7 @@ def find_disagreements(former: Mapping[str, Any], present: Mapping[str, Any]) ->
         {**dict(o.partition("=")[::2] for o in content["fixed"]), **{axis["key"]: axis for axis in content["axes"]}}
         for content in (former, present)
     )
-    names = sorted((former.keys() | present.keys()) - {"axes", "fixed"})
+    names = sorted((former.keys() | present.keys()) - {"axes", "fixed", "conditions"})
     others = {OPTION_KEYS.get(name, name): (former.get(name), present.get(name)) for name in names if name != "data"}
     data_files = {f"data.{key}" for key in DATA_FILE_KEYS}
     has_digests = former.get("data") and present.get("data")  # then the content of a file counts, not its place
@@ -315,6 +276,11 @@ def find_disagreements(former: Mapping[str, Any], present: Mapping[str, Any]) ->
     for key, (was, now) in others.items():
         if was != now and not (key == OPTION_KEYS["repeats"] and has_other_folds):
             differing.append((key, format_override(was), format_override(now)))
+    if not differing:  # else the options may differ, and with them the conditions
+        before, after = (content.get("conditions", {}) for content in (former, present))
+        changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+        scopes = [[f"for {c[key]} only" if key in c else "for all runs" for key in changed] for c in (before, after)]
+        differing = list(zip(changed, *scopes, strict=True))
     disagreements = [(key, f"was {was} in this study, and is {now} now") for key, was, now in differing]
     had, has = former.get("data"), present.get("data")
     if not disagreements and had is not None and had != has:  # earlier versions wrote none

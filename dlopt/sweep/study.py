@@ -175,8 +175,9 @@ class Study:
         if point is None:
             return self._propose_point(trial_id, ordinal)
         for (axis, name, distribution), value in zip(self._axes, point, strict=True):
-            internal = distribution.to_internal_repr(axis.parameter(value))
-            self.storage.set_trial_param(trial_id, name, internal, distribution)
+            if value is not None:
+                internal = distribution.to_internal_repr(axis.parameter(value))
+                self.storage.set_trial_param(trial_id, name, internal, distribution)
         return point
 
     def _propose_point(self, trial_id: int, ordinal: int) -> tuple[Any, ...]:
@@ -185,11 +186,11 @@ class Study:
         study = optuna.load_study(
             study_name=self.study.study_name,
             storage=self.storage,
-            sampler=samplers.make_tpe_sampler(self.sampler, ordinal),
+            sampler=samplers.make_tpe_sampler(self.sampler, ordinal, conditional=bool(self.space.conditions)),
             pruner=self.study.pruner,
         )
         trial = optuna.trial.Trial(study, trial_id)
-        return tuple(axis.value(axis.suggest(trial, name)) for axis, name, _ in self._axes)
+        return self.space.build_point(lambda axis: axis.value(axis.suggest(trial, from_hydra(axis.key))))
 
     # ------------------------------------------------------------------------------------------- end trials
 
@@ -279,9 +280,10 @@ class Study:
 
     def point(self, trial: FrozenTrial) -> tuple[Any, ...] | None:
         """Return the point of a trial, or None if it was interrupted before its point was written."""
-        if not all(name in trial.params for _, name, _ in self._axes):
+        try:
+            return self.space.build_point(lambda axis: axis.value(trial.params[from_hydra(axis.key)]))
+        except KeyError:
             return None
-        return tuple(axis.value(trial.params[name]) for axis, name, _ in self._axes)
 
     def locate(self, trial: FrozenTrial) -> tuple[Path, str]:
         """Return the directory of a trial's runs, and its host, which is empty if the directory is visible from here.

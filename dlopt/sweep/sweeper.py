@@ -28,6 +28,7 @@ from dlopt.storage.safe_read import mask_passwords
 from dlopt.sweep import hydra_launcher
 from dlopt.sweep.claims import exclusive
 from dlopt.sweep.compose import Composer, remove_storage_address
+from dlopt.sweep.conditions import add_conditions
 from dlopt.sweep.context import SweepInvocation
 from dlopt.sweep.cost_forecast import MAX_SAMPLE_POINTS, DryRunPlan, forecast_cost
 from dlopt.sweep.options import SweeperOptions
@@ -55,6 +56,9 @@ def sweep(arguments: Sequence[str], config: DictConfig, context: Any, invocation
     parser = OverridesParser.create(config_loader=context.config_loader)
     overrides = parser.parse_overrides([*params, *arguments])  # the last of two for one key counts
     space = parse_space(overrides, grid=keys.sampler == "grid", problems=problems)
+    composer = Composer(context.config_loader, config, invocation.guard)
+    if not problems.errors:
+        space = add_conditions(space, folders, composer)
     folder = Path(config.hydra.sweep.dir)
     check_directory(folder, "hydra.sweep.dir", problems)
     total = count_points(keys, space, problems)
@@ -62,7 +66,6 @@ def sweep(arguments: Sequence[str], config: DictConfig, context: Any, invocation
         problems.add("hydra.sweeper.study", "needs a name, by which other processes find the study in the database")
     problems.raise_if_any()
 
-    composer = Composer(context.config_loader, config, invocation.guard)
     limited = not (invocation.yes or invocation.dry_run)
     with console.announce("checking each kind of run ..."):
         plan = make_plan(keys, space, total, composer, config, folder, problems, limited=limited)
@@ -71,6 +74,8 @@ def sweep(arguments: Sequence[str], config: DictConfig, context: Any, invocation
     batch_size = keys.max_batch_size or (10 if keys.sampler == "tpe" else min(total, 1_000_000))
     workers = _make_workers(config, context, invocation, batch_size)
     checked = CheckedSweep(keys, plan, total, problems, next(iter(config_dir_flag(config)[1:]), None))
+    for condition in space.conditions:
+        invocation.display.show_notice(condition.describe())
     if notice := describe_repeated_points(space, checked.sampler, total):
         invocation.display.show_notice(notice)
     if invocation.dry_run:

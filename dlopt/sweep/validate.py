@@ -14,11 +14,12 @@ from dlopt.config.compose.nested_options import from_hydra
 from dlopt.config.problems import ConfigError, Problems
 from dlopt.formatting import format_override
 from dlopt.metrics.names import higher_is_better
+from dlopt.sweep.axis import Interval
 from dlopt.sweep.compose import Composer
 from dlopt.sweep.options import N_SEEDS, SweeperOptions
 from dlopt.sweep.plan import Plan, Repeat, make_repeats
 from dlopt.sweep.pruning import Pruner
-from dlopt.sweep.space import Interval, Space
+from dlopt.sweep.space import Space
 
 MAX_UNCONFIRMED_RUNS = 10_000
 """A grid with more runs starts only with --yes."""
@@ -26,6 +27,8 @@ MAX_REPEATS = 10_000
 """Maximum number of runs of one point."""
 MAX_CHECKED_POINTS = 1_000
 """Maximum number of points that are checked in a space with intervals: their ends with all choices."""
+MAX_EXPLAINED_RUNS = 10
+"""The check ends after this many runs that Hydra cannot compose: explaining one takes 0.3 s."""
 
 
 def count_points(keys: SweeperOptions, space: Space, problems: Problems) -> int:
@@ -132,8 +135,11 @@ def _build_all(
     titles: dict[tuple[str, str], list[str]] = {}
     objectives: dict[tuple[str, bool], list[str]] = {}
     checked: set[tuple[Any, ...]] = set()
+    n_explained = 0
     digests: set[str] = set()
     for point in points:
+        if n_explained == MAX_EXPLAINED_RUNS:
+            break
         overrides = [*space.overrides(point), *repeats[0].overrides]
         kind = tuple(o for o in overrides if not o.startswith("seed="))
         if kind in checked:  # runs that differ only in the seed have the same problems
@@ -152,6 +158,7 @@ def _build_all(
         except ConfigError as error:
             errors = error.problems
         except (HydraException, ValueError) as error:  # ValueError: a choice that is not a name
+            n_explained += 1
             errors = explain([*config_dir_flag(config), *overrides], error, builds=composer.guard is None)
         for key, message in errors:
             titles.setdefault((key, message + _suggest_int(space, key, message)), []).append(title)

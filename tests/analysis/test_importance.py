@@ -187,6 +187,20 @@ def test_the_range_in_which_trials_diverge():
         assert find_divergence(search([RULE], rare_or_everywhere)) is None
 
 
+def test_divergence_is_not_attributed_to_values_of_a_hyperparameter_that_stable_trials_lack():
+    """All trials with momentum diverge, whatever its value is: the optimizer is the cause."""
+    momentum = SearchAxis("optimizer.momentum", (0.5, 0.9), 0.5, 0.9)
+    rule = SearchAxis("optimizer", ("sgd", "momentum"))
+    points = [({"optimizer": "sgd"}, 1.0)] * 4
+    points += [({"optimizer": "momentum", "optimizer.momentum": x}, "diverged") for x in (0.5, 0.5, 0.9)]
+    region = find_divergence(search([momentum, rule], points))
+    assert (region.axis, region.first.name) == (rule, "momentum")
+    assert find_divergence(search([momentum], points)) is None
+    points += [({"optimizer": "momentum", "optimizer.momentum": 0.1 * x}, 1.0) for x in range(4)]
+    region = find_divergence(search([momentum, rule], points))
+    assert (region.axis, region.first.name, region.last.name) == (momentum, "0.5", "0.9")
+
+
 def test_the_number_of_trials_as_good_as_the_best():
     trials = tuple(
         TrialRecord(i, None, (), {}, "done", v, sd) for i, (v, sd) in enumerate([(1.0, 0.5), (1.4, 9.0), (1.6, 9.0)])

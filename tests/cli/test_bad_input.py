@@ -292,7 +292,6 @@ CASES = {
     # sweeps
     "one bad option of a sweep": (["-m", "optimizer=sgd,adm"], ["optimizer … did you mean adam … optimizer=adm"]),
     "one bad value of a sweep": (["-m", "optimizer.lr=0.1,-1"], ["optimizer.lr … > 0 … optimizer.lr=-1"]),
-    "a key that one option lacks": (["-m", "optimizer=sgd,adam", "optimizer.beta1=0.5"], ["optimizer.beta1 … optimizer=sgd"]),
     "unknown sweeper": (["-m", "hydra/sweeper=tp", "seed=0,1"], ["1 problem", "hydra/sweeper  … no option 'tp'; did you mean tpe?"]),
     "a sweeper that would be refused": (["-m", "hydra/sweeper=bayes", "seed=0,1"], ["no option 'bayes'; there is grid, qmc, random, tpe\n"]),
     "unknown sweeper of a single run": (["hydra/sweeper=tp"], ["1 problem", "did you mean tpe?"]),

@@ -102,12 +102,12 @@ CASES = {
     "train epo": ["epochs="],
     "train validation.": [f"validation.{key}=" for key in ("scheme", "fraction", "k", "fold")],
     "train optimizer=nesterov optimizer.lr=1 optimizer.": ["optimizer.momentum="],
-    "train -m optimizer=sgd,adam optimizer.": ["optimizer.lr="],
+    "train -m optimizer=sgd,momentum optimizer.": ["optimizer.lr=", "optimizer.momentum=", "optimizer.dampening="],
     "train regularization.": [],
     "train regularization=[l2,dropout] regularization.": [
         "regularization.l2.strength=", *(f"regularization.dropout.{key}=" for key in ("p", "input", "scale")),
     ],
-    "train -m regularization=l2,[l2,dropout] regularization.": ["regularization.l2.strength="],
+    "train -m regularization=l2,[l2,dropout] regularization.dropout.p": ["regularization.dropout.p="],
     "train optimizer._": ["optimizer._target_="],
     "train optimizer=custom optimizer.": ["optimizer._target_="],
     # searches

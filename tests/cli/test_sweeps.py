@@ -23,7 +23,7 @@ from dlopt.rundir.writer import RunWriter
 from dlopt.runner import claim, execute
 from dlopt.runner.observer import Observer
 from dlopt.runner.workers import InProcess
-from dlopt.sweep import pruning
+from dlopt.sweep import pruning, validate
 from dlopt.sweep.journal_file import open_journal
 from dlopt.sweep.reopen import reopen_sweep
 from dlopt.sweep.study import MAX_TRIES, Study
@@ -145,6 +145,71 @@ def test_axes_may_be_in_a_file_and_the_command_line_wins(here):
     ]  # fmt: skip
     assert list_values("seed") == [5] * 4
     assert main(["train", "resume=sweep", "--config-dir", "options", "--trust"]) == 0
+
+
+RULES = ["optimizer=sgd,momentum", "optimizer.dampening=0.1"]
+PLAIN = QUICK[:-1]
+"""The quick problem without an optimizer."""
+
+
+def list_points(*keys: str, sweep: Path = Path("sweep")) -> list[tuple[Any, ...]]:
+    """Return settings of each run, in the order of their numbers; None for a key that a run lacks."""
+    runs = sorted(find_runs(sweep).values(), key=lambda run: int(run.path.name))
+    return [tuple(run.status["settings"].get(key) for key in keys) for run in runs]
+
+
+def test_a_key_that_some_options_lack_applies_to_the_others(here, capsys):
+    """Also one with a single value, which Hydra alone would refuse as a key of the default optimizer."""
+    command = [*PLAIN, HERE, *RULES, "optimizer.momentum=0.5,0.9", "optimizer.lr=0.1,0.01"]
+    expected = [("sgd", None, None, x) for x in (0.1, 0.01)]
+    expected += [("momentum", m, 0.1, x) for m in (0.5, 0.9) for x in (0.1, 0.01)]
+    notes = [f"note: optimizer.{key} applies to optimizer=momentum only" for key in ("dampening", "momentum")]
+    assert main(["train", "-m", *command, "--dry-run"]) == 0
+    out, err = capsys.readouterr()
+    assert sorted(err.splitlines()) == notes
+    assert "0  optimizer=sgd optimizer.lr=0.1" in out
+    assert " 6 runs" in out
+    assert main(["train", "-m", *command]) == 0
+    assert list_points("optimizer", "optimizer.momentum", "optimizer.dampening", "optimizer.lr") == expected
+    assert yaml.safe_load(find_runs()["1"].overrides_file.read_text()) == [*PLAIN, "optimizer=sgd", "optimizer.lr=0.01"]
+    capsys.readouterr()
+    assert main(["train", "resume=sweep", "--trust"]) == 0
+    out, err = capsys.readouterr()
+    assert "nothing is left to do" in out
+    assert len(find_runs()) == 6
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", pytest.param("qmc", marks=pytest.mark.long)])
+def test_a_search_leaves_out_the_axes_that_do_not_apply_and_resumes(sampler, here, capsys):
+    axes = ["optimizer.momentum=interval(0.1,0.9)", *RULES, "optimizer.lr=interval(0.01,0.1)"]
+    command = ["train", "-m", *PLAIN, *axes, f"hydra/sweeper={sampler}"]
+    assert main([*command, HERE, "hydra.sweeper.n_trials=3"]) == 0
+    assert main(["train", "resume=sweep", "--trust", "hydra.sweeper.n_trials=6"]) == 0
+    assert main([*command, "hydra.sweep.dir=whole", "hydra.sweeper.n_trials=6"]) == 0
+    points = list_points("optimizer", "optimizer.momentum", "optimizer.dampening", "optimizer.lr")
+    assert points == list_points(
+        "optimizer", "optimizer.momentum", "optimizer.dampening", "optimizer.lr", sweep=Path("whole")
+    )
+    assert {(rule, m is None, d) for rule, m, d, _ in points} == {("sgd", True, None), ("momentum", False, 0.1)}
+    capsys.readouterr()
+    assert main(["show", "sweep"]) == 0
+    assert "optimizer.momentum 0.1..0.9 (optimizer=momentum only)" in capsys.readouterr().out
+
+
+def test_an_experiment_may_hold_conditional_axes(here):
+    (here / "options/experiment").mkdir(parents=True)
+    params = {
+        "optimizer": "sgd,sam",
+        "optimizer.base_optimizer": "sgd,momentum",
+        "optimizer.base_optimizer.momentum": "0.5",
+    }
+    hydra = {"mode": "MULTIRUN", "sweeper": {"params": params}}
+    (here / "options/experiment/mine.yaml").write_text("# @package _global_\n" + yaml.safe_dump({"hydra": hydra}))
+    assert main(["train", "--config-dir", "options", "experiment=mine", *PLAIN, HERE]) == 0
+    base = "optimizer.base_optimizer"
+    assert list_points("optimizer", base, f"{base}.momentum") == [
+        ("sgd", None, None), ("sam", "sgd", None), ("sam", "momentum", 0.5)
+    ]  # fmt: skip
 
 
 def test_a_sweep_remembers_the_folder_of_user_defined_options(here, capsys, monkeypatch):
@@ -296,6 +361,12 @@ CASES = {
          "hydra.sweeper.n_trials ", ">= 1 or null, got 0", "hydra.sweeper.statistic ", "mean, median"],
     ),
     "an unknown option": (["activation=relu,tnh"], ["activation ", "did you mean tanh", "in the run activation=tnh"]),
+    "a key of no option": (
+        ["optimizer=sgd,adam", "optimizer.momentum=0.5,0.9"], ["1 problem", "optimizer.momentum ", "optimizer=momentum", "would have it"],
+    ),
+    "a fixed key of no option": (
+        ["optimizer=sgd,adam", "optimizer.momentum=0.5"], ["1 problem", "optimizer.momentum ", "optimizer=momentum", "would have it"],
+    ),
     "an unknown key": ([RANDOM, "optimizer.lrr=interval(1,2)"], ["optimizer.lrr ", "did you mean lr"]),
     "an end out of range": ([RANDOM, "optimizer.lr=interval(-1,1)"], ["optimizer.lr ", "> 0", "-1"]),
     "a number for a whole number": (
@@ -362,6 +433,16 @@ def test_bad_input(name, here, capsys):
     (here / "folder.log").mkdir()
     overrides, parts = CASES[name]
     assert_command_refused(["-m", *QUICK, *overrides], capsys, *parts)
+
+
+def test_the_check_ends_after_a_few_runs_that_hydra_cannot_compose(here, capsys, monkeypatch):
+    """Explaining each of a thousand would take minutes."""
+    explained = []
+    monkeypatch.setattr(validate, "explain", lambda *_, **__: explained.append(1) or [("optimizer.lrr", "wrong")])
+    assert_command_refused(
+        ["-m", *QUICK, "optimizer.lrr=1,2", "seed=1,2", "batch_size=range(1,501)"], capsys, "lrr  wrong"
+    )
+    assert len(explained) == validate.MAX_EXPLAINED_RUNS
 
 
 def test_a_port_where_no_server_listens(here, capsys):

@@ -3,12 +3,14 @@
 import json
 import math
 import statistics
+from dataclasses import replace
 
 import pytest
 from sweeps import LR_AXIS, OPTIMIZER_AXIS, write_run, write_sweep, write_sweep_json
 
 from dlopt.analysis.search_axis import SearchAxis, canonicalize, make_choice_axis
 from dlopt.analysis.search_record import read_search
+from dlopt.report.search_text import format_retrain_command
 from dlopt.rundir.writer import RunWriter
 
 
@@ -49,6 +51,17 @@ def test_a_search_in_the_directory_of_another_is_not_a_trial_of_it(tmp_path):
     inner = write_sweep(tmp_path / "inner", [LR_AXIS], [({"optimizer.lr": 0.5}, 0.01)])
     assert [(t.number, t.value) for t in read_search(outer).trials] == [(0, 0.1), (1, 0.9)]
     assert [t.value for t in read_search(inner).trials] == [0.01]
+
+
+def test_the_command_that_trains_the_best_again_has_no_key_that_its_option_lacks(tmp_path):
+    points = [({"optimizer.lr": 0.1, "optimizer": "sgd"}, 0.1)]
+    more = {"fixed": ["epochs=10", "optimizer.beta1=0.5"], "conditions": {"optimizer.beta1": "optimizer=adam"}}
+    search = read_search(write_sweep(tmp_path, [LR_AXIS, OPTIMIZER_AXIS], points, **more))
+    command = " ".join(format_retrain_command(search, search.fixed_overrides, 200))
+    assert "optimizer=sgd" in command
+    assert "beta1" not in command
+    free = replace(search, conditions={})
+    assert "beta1" in " ".join(format_retrain_command(free, search.fixed_overrides, 200))
 
 
 ONE, TWO, SIX, GONE = (1.0, "done"), (2.0, "done"), (6.0, "done"), (None, "diverged")

@@ -9,8 +9,9 @@ import pytest
 from helpers import compose_config
 from omegaconf import OmegaConf
 
+from dlopt.sweep.axis import Choice, Interval
 from dlopt.sweep.cost_forecast import MAX_REHEARSALS, forecast_cost, is_heavy, select_informative
-from dlopt.sweep.space import Choice, Interval, Space
+from dlopt.sweep.space import Space
 from dlopt.training.cost import Cost, CostEstimate, CostModel
 
 ARCH = Choice("arch", ("linear", "mlp", "cnn"))

@@ -15,8 +15,9 @@ from dlopt.config.problems import Problems
 from dlopt.rundir.directory import RunDirectory
 from dlopt.sweep import claims
 from dlopt.sweep import study as study_module
+from dlopt.sweep.axis import Interval
 from dlopt.sweep.claims import Outcome
-from dlopt.sweep.space import Interval, Space
+from dlopt.sweep.space import Space
 from dlopt.sweep.storage import GRACE_PERIOD, open_storage
 from dlopt.sweep.study import Study
 

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 from studies import make_sampler, open_study, open_study_storage
 
+from dlopt.sweep.axis import Choice, Interval
 from dlopt.sweep.claims import Outcome
 from dlopt.sweep.samplers import (
     count_repeated_points,
@@ -18,7 +19,7 @@ from dlopt.sweep.samplers import (
     sample_sobol,
     sample_uniform,
 )
-from dlopt.sweep.space import Choice, Interval, Space
+from dlopt.sweep.space import Condition, Space
 from dlopt.sweep.study import Study
 
 SPACE = Space(
@@ -148,6 +149,22 @@ def test_the_points_of_tpe_follow_from_the_seed_and_the_results(tmp_path):
         search_losses("tpe", seed, tmp_path / name, 13) for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
     assert first == same != other
+
+
+@pytest.mark.parametrize("multivariate", [False, True])
+def test_tpe_searches_the_axes_that_apply(multivariate, tmp_path):
+    """As Optuna does in conditional spaces: a trial has the parameters that were suggested, no others."""
+    rule, momentum, lr = SPACE.axes[2], *SPACE.axes[1::-1]
+    space = Space((momentum, rule, lr), (), (Condition("momentum", "rule", ("muon",)),))
+    points = search(
+        space, make_sampler("tpe", multivariate=multivariate), 40, tmp_path,
+        lambda point: compute_loss((point[2], point[0] or 0.0, point[1])),
+    )  # fmt: skip
+    assert all((point[0] is None) == (point[1] != "muon") for point, _ in points)
+    assert sum(point[0] is not None for point, _ in points[20:]) > 10, "muon is the best rule"
+    assert statistics.median(value for _, value in points[-10:]) < statistics.median(value for _, value in points[:10])
+    trials = open_study(open_study_storage(None, tmp_path)).trials
+    assert [{*t.params} for t in trials] == [{"rule", "lr", *["momentum"] * (p[0] is not None)} for p, _ in points]
 
 
 def test_tpe_takes_the_running_points_of_others_into_account():

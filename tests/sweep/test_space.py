@@ -1,7 +1,9 @@
 """Axes read from what is typed, points of a space, and what makes two spaces the same."""
 
+import itertools
 import math
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +19,8 @@ from dlopt.config.compose import groups
 from dlopt.config.compose.nested_options import to_hydra
 from dlopt.config.problems import Problems
 from dlopt.sweep import samplers
-from dlopt.sweep.space import Choice, Interval, Space, find_disagreements, parse_space
+from dlopt.sweep.axis import Choice, Interval
+from dlopt.sweep.space import Condition, Space, find_disagreements, parse_space
 
 PARSER = OverridesParser.create(ConfigLoaderImpl(create_config_search_path(str(groups.CONF))))
 
@@ -99,6 +102,76 @@ def test_a_grid_beyond_the_precision_of_a_float_has_the_exact_size():
     space = Space(tuple(Choice(f"k{i}", ("a", "b", "c")) for i in range(53)), ())
     assert space.size == 3**53
     assert space.grid_point(3**53 - 1) == ("c",) * 53
+
+
+# ------------------------------------------------------------------------------------------------ conditions
+
+
+@st.composite
+def conditional_spaces(draw):
+    """Draw a space of small choices, some of which apply to certain values of an earlier or later one."""
+    order = draw(st.permutations(range(draw(st.integers(1, 5)))))
+    sizes = [draw(st.integers(1, 3)) for _ in order]
+    conditions = []
+    for place, axis in enumerate(order[1:], 1):
+        if draw(st.booleans()):
+            parent = draw(st.sampled_from(order[:place]))
+            values = draw(st.sets(st.integers(0, sizes[parent] - 1), min_size=1))
+            conditions.append(Condition(f"k{axis}", f"k{parent}", tuple(map(str, sorted(values)))))
+    axes = (Choice(f"k{i}", tuple(map(str, range(n)))) for i, n in enumerate(sizes))
+    return Space(tuple(axes), (), tuple(conditions))
+
+
+def restrict(space, values):
+    """Return the point of a product of all axes: axes that do not apply to it have None."""
+    conditions = {c.key: c for c in space.conditions}
+
+    def applies(key):
+        c = conditions.get(key)
+        return c is None or (applies(c.parent) and values[int(c.parent[1:])] in c.values)
+
+    return tuple(v if applies(f"k{i}") else None for i, v in enumerate(values))
+
+
+@given(conditional_spaces())
+def test_a_conditional_grid_has_each_distinct_point_of_the_product_once(space):
+    expected = {restrict(space, values) for values in itertools.product(*(axis.values for axis in space.axes))}
+    points = [space.grid_point(number) for number in range(space.size)]
+    assert len(points) == len(expected)
+    assert set(points) == expected
+    assert sorted(points, key=str) == sorted(space.corners(len(points)), key=str)
+    shares = np.random.default_rng(0).random((40, len(space.axes)))
+    assert {space.point_at(row) for row in shares} <= expected
+    tried = [list(column) for column in zip(*space.corners(len(points) - 1), strict=True)]
+    assert all(value in column for axis, column in zip(space.axes, tried, strict=True) for value in axis.values)
+    assert set(space.corners(len(points) - 1)) <= expected
+
+
+SPEEDS = Space(
+    (Choice("optimizer.momentum", ("0.5", "0.9")), Choice("optimizer.lr", ("1", "2")), Choice("optimizer", ("sgd", "momentum"))),
+    ("optimizer.dampening=0.1", "epochs=5"),
+    (Condition("optimizer.momentum", "optimizer", ("momentum",)), Condition("optimizer.dampening", "optimizer", ("momentum",))),
+)  # fmt: skip
+
+
+def test_a_conditional_axis_varies_with_the_axis_on_which_it_depends_and_the_last_axis_fastest():
+    assert [SPEEDS.overrides(SPEEDS.grid_point(number)) for number in range(SPEEDS.size)] == [
+        [*fixed, "epochs=5", *words]
+        for lr in ("optimizer.lr=1", "optimizer.lr=2")
+        for fixed, words in (
+            ([], [lr, "optimizer=sgd"]),
+            (["optimizer.dampening=0.1"], ["optimizer.momentum=0.5", lr, "optimizer=momentum"]),
+            (["optimizer.dampening=0.1"], ["optimizer.momentum=0.9", lr, "optimizer=momentum"]),
+        )
+    ]
+    assert SPEEDS.labels((None, "2", "sgd")) == ["optimizer.lr=2", "optimizer=sgd"]
+
+
+def test_a_conditional_interval_makes_a_space_infinite_and_its_ends_are_checked():
+    rate = Interval("optimizer.momentum", 0.0, 0.9, log=False, step=None, whole=False)
+    space = replace(SPEEDS, axes=(rate, *SPEEDS.axes[1:]))
+    assert space.size == math.inf
+    assert {point[0] for point in space.corners(100)} == {point[0] for point in space.corners(1)} == {None, 0.0, 0.9}
 
 
 # ------------------------------------------------------------------------------------------------ axes
@@ -308,6 +381,15 @@ def test_each_difference_is_named(typed, more, key, former, present):
     assert f"is {present} now" in message
 
 
+def test_other_conditions_are_another_search():
+    """An option may have got a key since the study began: its ordinals would be other points."""
+    content, free = SPEEDS.to_dict(), replace(SPEEDS, conditions=SPEEDS.conditions[1:]).to_dict()
+    assert find_disagreements(content, content) == []
+    message = "was for optimizer=momentum only in this study, and is for all runs now"
+    assert find_disagreements(content, free) == [("optimizer.momentum", message)]
+    assert "conditions" not in Space(SPEEDS.axes, ()).to_dict(), "as in studies of earlier versions"
+
+
 def test_what_changes_no_result_may_differ():
     base = make_content(*BASE, "device=cpu")
     for other in ((*BASE, "threads=1", "name=x", "device=cuda"), (*BASE, "device.kind=cuda"), tuple(reversed(BASE))):
@@ -320,3 +402,5 @@ def test_an_equal_space_takes_the_former_order():
     present = make_space("z=interval(0,1)", "y=shuffle(c,a,b)", "schedules.momentum=cosine,ramp")
     assert find_disagreements(former.to_dict(), present.to_dict()) == []
     assert present.with_order_of(former.to_dict()) == former
+    swapped = replace(SPEEDS, axes=(Choice("optimizer", ("momentum", "sgd")), *SPEEDS.axes[:2]))
+    assert swapped.with_order_of(SPEEDS.to_dict()) == SPEEDS

@@ -10,9 +10,10 @@ from optuna.trial import TrialState
 from studies import make_pruner, make_sampler, open_study, open_study_storage
 
 from dlopt.rundir.lock import Lock
+from dlopt.sweep.axis import Choice, Interval
 from dlopt.sweep.claims import Outcome, assign_ordinals, get_verdict
 from dlopt.sweep.samplers import sample
-from dlopt.sweep.space import Choice, Interval, Space
+from dlopt.sweep.space import Condition, Space
 from dlopt.sweep.storage import load_or_create_study
 from dlopt.sweep.study import MAX_TRIES, Study
 
@@ -125,6 +126,26 @@ def test_a_study_can_become_shorter_and_longer(place):
     with place.study(6) as study:
         assert [trial.ordinal for trial in work(study, disk)] == [3, 4, 5]
         assert_complete(study, disk, 6)
+
+
+def test_an_interrupted_point_of_a_conditional_space_is_tried_again(tmp_path):
+    """Without a value on the axis that does not apply; a point that was written in part is chosen again."""
+    rule, momentum = Choice("rule", ("sgd", "momentum")), Interval("m", 0.0, 1.0, log=False, step=None, whole=False)
+    space = Space((momentum, rule), (), (Condition("m", "rule", ("momentum",)),))
+    storage = open_study_storage(None, tmp_path)
+    with Study(storage, open_study(storage), space, RANDOM, 8, tmp_path) as study:
+        trials = [study.claim(find_nothing) for _ in range(8)]
+        assert [trial.point for trial in trials] == [sample(space, RANDOM, n) for n in range(8)]
+        assert {trial.point[0] is None for trial in trials} == {False, True}
+        for trial in trials:
+            study.interrupt(trial)
+        assert [study.claim(find_nothing).point for _ in range(8)] == [trial.point for trial in trials]
+        read = {trial.number: study.point(trial) for trial in study.trials()}
+        assert read[0] == trials[0].point
+        half = optuna.trial.create_trial(
+            params={"rule": "momentum"}, distributions={"rule": rule.distribution()}, state=TrialState.FAIL
+        )
+        assert study.point(half) is None
 
 
 # ------------------------------------------------------------------------------------------------ losses

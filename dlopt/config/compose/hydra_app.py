@@ -105,12 +105,29 @@ class HydraApp:
         return True
 
     def compose(self, *, multirun: bool) -> DictConfig:
-        """Compose the configuration of a run, or of a sweep, and configure Hydra's logging."""
+        """Compose the configuration of a run, or of a sweep, and configure Hydra's logging.
+
+        Of a sweep, it holds the keys of Hydra; each run is composed later. Hydra ignores optimizer=sgd,momentum here,
+        and refuses optimizer.momentum=0.9 as a key of the default optimizer. Then the keys of options are left out.
+        """
+        from hydra.errors import HydraException
+
+        if not multirun:
+            return self._compose(self.overrides, "RUN")
+        try:
+            return self._compose(self.overrides, "MULTIRUN")
+        except HydraException:
+            keys = {override: nested_options.get_key(override) for override in self.overrides}
+            of_hydra = [o for o, key in keys.items() if key.startswith(("hydra.", "hydra/"))]
+            config = self._compose([o for o, key in keys.items() if o in of_hydra or "." not in key], "MULTIRUN")
+            config.hydra.overrides.task = [override for override in self.overrides if override not in of_hydra]
+            return config
+
+    def _compose(self, overrides: Sequence[str], mode: str) -> DictConfig:
         from hydra.types import RunMode
 
-        mode = RunMode.MULTIRUN if multirun else RunMode.RUN
-        overrides = [*self.overrides, f"hydra.mode={mode.name}"]
-        return self._hydra.compose_config(self.config_name, overrides, mode, with_log_configuration=True)
+        words = [*overrides, f"hydra.mode={mode}"]
+        return self._hydra.compose_config(self.config_name, words, RunMode[mode], with_log_configuration=True)
 
     def make_context(self, config: DictConfig) -> HydraContext:
         """Return the context of Hydra's plugins: the callbacks, and the loader that composes further configurations."""

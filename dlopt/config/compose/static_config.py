@@ -86,7 +86,7 @@ class StaticConfig:
     def keys(self, top: str = "") -> dict[str, Any]:
         """Return the dotted keys of a group, or of Hydra, with their values; for any other name the plain settings.
 
-        If a sweep chooses several options, only keys that all of them have: a key is set in every run.
+        If a sweep chooses several options, the keys of all: a key applies to the options that have it.
         """
         if top == "hydra":
             return dict(flatten({top: self.primary.get(top, {})})) | self._sweep_keys()
@@ -95,11 +95,9 @@ class StaticConfig:
         if top not in self.list_groups():
             keys = dict(flatten({k: v for k, v in self.primary.items() if k not in ("defaults", "hydra")}))
         else:
-            first, *others = [
-                dict(pair for option in options for pair in self._option_keys(top, option))
-                for options in split_alternatives(self.choices.get(top, ""))
-            ]
-            keys = {key: value for key, value in first.items() if all(key in other for other in others)}
+            keys = {}
+            for option in self._list_chosen(top):
+                keys |= {key: value for key, value in self._option_keys(top, option) if key not in keys}
         experiment = self.read_option(compose_groups.PRESETS, self.overrides.get(compose_groups.PRESETS, ""))
         return keys | {k: v for k, v in flatten(experiment) if k in keys}
 
