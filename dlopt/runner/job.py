@@ -18,8 +18,8 @@ from dlopt.storage import atomic
 class Reporter(Protocol):
     """Reports the rows of a run to a search."""
 
-    def replay(self, rows: Iterable[Row]) -> None:
-        """Report the rows that the run has logged before it resumes."""
+    def replay(self, rows: Iterable[Row]) -> bool:
+        """Report the rows of a run that resumes. Return whether the search ends it after the last."""
 
     def should_prune(self, row: Row) -> bool:
         """Report a row. Return whether the search ends the run after it."""

@@ -72,8 +72,6 @@ def _resume_locked(
     from omegaconf import OmegaConf
 
     from dlopt import console
-    from dlopt.config.build import build
-    from dlopt.config.checks.splits import FittedDataState
     from dlopt.config.problems import ConfigError
     from dlopt.config.reopen import resume_checks
 
@@ -85,8 +83,7 @@ def _resume_locked(
     checkpoint = _find_checkpoint(run, status)
     state = None if checkpoint is None else checkpoint.content
     resume_checks.check_configuration(run, status or {}, (state or {}).get("config"))
-    fitted = None if state is None else FittedDataState(None, state["encoding"], is_other_data=False)
-    experiment, notices = build(config, arguments, fitted, None if state is None else state["model"])
+    experiment, notices = _build(config, arguments, state)
     step = 0 if state is None else state["step"]
     breaks: list[str] = []
     if state is not None:
@@ -127,7 +124,10 @@ def continue_run(job: Job, observer: Observer, lock: Lock, command: str | None =
         prepare_run(job, run.path)
         if job.ticket is not None:
             observer.reporter = job.ticket.open_reporter()
-            observer.reporter.replay(row for row in run.rows() if row["step"] <= step)
+            rows = [row for row in run.rows() if row["step"] <= step]
+            should_prune = observer.reporter.replay(rows)
+            if should_prune and rows[-1]["step"] == step:  # the process was killed before it could write that
+                observer.stop = observer.is_pruned = True
         record = {"settings": flatten_settings(job.config, job.choices), "command": command}
         return _run_from(run, checkpoint, experiment, observer, notices, record)
     finally:
@@ -136,7 +136,6 @@ def continue_run(job: Job, observer: Observer, lock: Lock, command: str | None =
 
 def _build_from_checkpoint(run: RunDirectory, job: Job) -> tuple[Checkpoint | None, Experiment, list[str]]:
     """Return the checkpoint from which a run of a sweep continues, if any, and the experiment with its notices."""
-    from dlopt.config.build import build
     from dlopt.config.problems import ConfigError
     from dlopt.config.reopen import resume_checks
 
@@ -146,10 +145,23 @@ def _build_from_checkpoint(run: RunDirectory, job: Job) -> tuple[Checkpoint | No
             checkpoint = run.latest_checkpoint()
     if checkpoint is not None and checkpoint.content["config"] == hashlib.sha256(job.config_text).hexdigest():
         with contextlib.suppress(ConfigError):  # the user's code has changed the network
-            experiment, notices = build(job.config, job.overrides, saved=checkpoint.content["model"])
+            experiment, notices = _build(job.config, job.overrides, checkpoint.content)
             resume_checks.check(checkpoint.content, experiment)
             return checkpoint, experiment, notices
-    return None, *build(job.config, job.overrides)
+    return None, *_build(job.config, job.overrides, None)
+
+
+def _build(
+    config: Mapping[str, Any], overrides: Sequence[str], state: Mapping[str, Any] | None
+) -> tuple[Experiment, list[str]]:
+    """Build the experiment of a checkpoint, with its network and the statistics of its data, and notices."""
+    from dlopt.config.build import build
+    from dlopt.config.checks.splits import FittedDataState
+
+    if state is None:
+        return build(config, overrides)
+    fitted = FittedDataState(None, state["encoding"], is_other_data=False)
+    return build(config, overrides, fitted, state["model"])
 
 
 def _run_from(

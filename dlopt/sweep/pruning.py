@@ -87,13 +87,12 @@ class PruningReporter:
         self._trial = optuna.trial.Trial(study, ticket.trial)
         self._n_evaluations = ticket.evaluations
 
-    def replay(self, rows: Iterable[Row]) -> None:
+    def replay(self, rows: Iterable[Row]) -> bool:
         """Report the rows that the run has logged before it resumes, in a new trial of the study.
 
-        The pruner judges each, since Hyperband notes the value at a rung when it does.
+        The pruner judges each, since Hyperband notes the value at a rung when it does. Return its last judgement.
         """
-        for row in rows:
-            self.should_prune(row)
+        return [False, *map(self.should_prune, rows)][-1]
 
     def should_prune(self, row: Row) -> bool:
         """Report a row. Return whether the run is to end after it."""

@@ -25,6 +25,7 @@ from dlopt.runner.observer import Observer
 from dlopt.runner.workers import InProcess
 from dlopt.sweep import pruning, validate
 from dlopt.sweep.journal_file import open_journal
+from dlopt.sweep.pruning import PruningReporter
 from dlopt.sweep.reopen import reopen_sweep
 from dlopt.sweep.study import MAX_TRIES, Study
 
@@ -557,18 +558,19 @@ def test_the_printed_command_repeats_failed_runs(here, monkeypatch, capsys):
     assert "dlopt train resume" not in capsys.readouterr().out
 
 
-def interrupt_sweep(monkeypatch, name, *more):
-    """Stop a search of two trials in the run of this name after three of its nine steps. Return the run."""
+def interrupt_sweep(monkeypatch, name, *more, step=3):
+    """Stop a search of two trials in the run of this name, after this one of its nine steps. Return the run."""
+    pruning._open_study.cache_clear()  # by a relative path
     on_row, run = Observer.on_row, RunDirectory(Path("sweep", name))
 
     def stop(self, of, row):
         on_row(self, of, row)
-        self.stop |= of.path == run.path and row["step"] == 3
+        self.stop |= of.path == run.path and row["step"] == step
 
     with monkeypatch.context() as patched:
         patched.setattr(Observer, "on_row", stop)
         assert main(["train", "-q", "-m", *THREE_EPOCHS, HERE, "optimizer.lr=0.01,0.1", *more]) == 130
-    assert (run.status["status"], run.load("last")["step"]) == ("interrupted", 3)
+    assert (run.status["status"], run.load("last")["step"]) == ("interrupted", step)
     return run
 
 
@@ -616,7 +618,6 @@ def test_an_unfinished_run_of_a_search_continues_or_starts_again(damage, step, i
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_an_attempt_that_continues_reports_all_evaluations_to_the_pruner(seeds, here, monkeypatch):
     """Of the runs that have ended too, but not after their last step: then there is nothing to prune."""
-    pruning._open_study.cache_clear()
     name = "1" if seeds == 1 else "1/seed-1"
     more = ["hydra.sweeper.pruner=median", *(["hydra.sweeper.seeds=2"] if seeds == 2 else [])]
     interrupt_sweep(monkeypatch, name, *more)
@@ -627,6 +628,15 @@ def test_an_attempt_that_continues_reports_all_evaluations_to_the_pruner(seeds, 
     expected = {n: value for n, value in expected.items() if n % 3}
     study = optuna.load_study(study_name="dlopt", storage=open_journal(Path("sweep/study.log")))
     assert study.trials[-1].intermediate_values == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("step", "ending"), [(3, ("pruned", 3)), (4, ("done", 9))])
+def test_a_run_killed_while_it_was_pruned_is_pruned_when_it_continues(step, ending, here, monkeypatch):
+    """Unless it has gone on since the evaluation after which it is pruned now."""
+    run = interrupt_sweep(monkeypatch, "1", "hydra.sweeper.pruner=median", step=step)
+    monkeypatch.setattr(PruningReporter, "should_prune", lambda self, row: row["step"] == 3)
+    assert main(["train", "-q", "resume=sweep", "--trust"]) == 0
+    assert (run.status["status"], run.summary["step"]) == ending
 
 
 def test_a_run_that_another_process_writes_is_left_to_it(interrupted_sweep, monkeypatch, capsys):
