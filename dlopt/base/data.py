@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -35,6 +35,14 @@ class Split:
         return (self.inputs, self.targets) if self.rows is None else (self.inputs[self.rows], self.targets[self.rows])
 
 
+class SourceRows(NamedTuple):
+    """The rows of a user's table as text: the names of the columns, the cells, and the row of each example."""
+
+    header: Sequence[str]
+    cells: Sequence[Sequence[str]]
+    rows: Sequence[int]
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """The result of loading: examples for training and validation (`train`), and a test split that is read at the end.
@@ -48,6 +56,9 @@ class Dataset:
     given. Examples of one group are never divided between training and validation. With times, validation is later than
     training. validation is the validation split, if the data have one of their own; no example of `train` is then held
     out.
+
+    is_labeled is False for other data without targets, which are only to be predicted: their targets are zeros. source,
+    for other data, is the table that they come from.
     """
 
     train: Split
@@ -59,6 +70,8 @@ class Dataset:
     groups: Tensor | None = None
     times: Tensor | None = None
     validation: Split | None = None
+    is_labeled: bool = True
+    source: SourceRows | None = None
 
     @property
     def kind(self) -> TargetKind:
@@ -99,8 +112,8 @@ class Data:
     def load_like(self, encoding: Mapping[str, Any]) -> Dataset:
         """Load examples for a finished run, by the encoding of its training data.
 
-        Data with an encoding put every example of a file without a test split into both splits. Other data are loaded
-        as usual and may lack the last classes.
+        Data with an encoding put every example of a file without a test split into both splits, and accept a file
+        without targets. Other data are loaded as usual and may lack the last classes.
         """
         dataset = self.load()
         return replace(dataset, outputs=max(dataset.outputs, len(encoding.get("classes", ()))))

@@ -1,4 +1,4 @@
-"""dlopt evaluate: metrics of a run's checkpoint on a split of its data, or on other data."""
+"""dlopt evaluate: metrics and predictions of a run's checkpoint on a split of its data, or on other data."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ EPILOG = """\
   dlopt evaluate last --checkpoint average        at the averaged weights, if the run has averaging
   dlopt evaluate last --data more.npz             on every example of another file, read as the run's own was
   dlopt evaluate last --data fashion_mnist        on another data set of the same shape
+  dlopt evaluate last --data new.csv --predictions out.csv   writes a prediction for each row; needs no target column
 
 Without a validation split, the best weights are those of the last step, as in the summary and in `dlopt show`.
 The preprocessing is the run's own, with the statistics of its training split.
@@ -35,7 +36,7 @@ The preprocessing is the run's own, with the statistics of its training split.
 
 def build_parser() -> ArgumentParser:
     """Build the command's parser."""
-    description = "Metrics of a run's checkpoint, for classes also per class."
+    description = "Metrics of a run's checkpoint, for classes also per class, and its predictions."
     parser = build_run_parser("evaluate", description, EPILOG, quiet="no progress")
     parser.add_argument("--split", choices=SPLITS, default="test", help="default test; all: every example there is")
     parser.add_argument(
@@ -47,6 +48,11 @@ def build_parser() -> ArgumentParser:
     data = "other data: a data set, another file, or keys such as data.path=..."
     parser.add_argument("--data", action="append", default=[], metavar="OPTION|FILE|KEY=VALUE", help=data)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    predictions = (
+        "write a CSV file with a row for each example: the predicted class and the probability of each class, "
+    )
+    predictions += "or the predicted numbers; the rows of a table of --data keep their columns"
+    parser.add_argument("--predictions", metavar="FILE", help=predictions)
     parser.add_argument("--png", nargs="?", const="", metavar="FILE", help="draw a picture (default outputs/reports/)")
     return parser
 
@@ -70,26 +76,63 @@ def _evaluate_run(run: RunDirectory, args: Any) -> int:
 
     if args.data and args.split in ("train", "val"):
         raise ConfigError([("--split", f"other data were not trained on: use test or all, got {args.split}")])
+    if args.predictions is not None:
+        _check_predictions_file(run, args)
     predictor, warnings = load_predictor(run, args.checkpoint, data=args.data, device=args.device, trust=args.trust)
     for warning in warnings:
         print(f"warning: {to_printable(warning)}", file=sys.stderr)
     if args.split not in predictor.splits:
         message = "the run has no validation split (validation.fraction=0); use train, test or all"
         raise ConfigError([("--split", message)])
+    if not predictor.is_labeled:
+        _check_unlabeled(args, predictor.encoding.get("target"))
     count = sum(map(len, predictor.splits[args.split]))
     with console.show_progress(f"{args.split} split", count) as advance:
         outputs, targets = predictor.predict_split(args.split, advance)
-    metrics = predictor.measure(outputs, targets)
+    metrics = predictor.measure(outputs, targets) if predictor.is_labeled else {}
+    outputs, targets = outputs.cpu(), targets.cpu()
 
     title = f"{display_path(run.path)}, {predictor.checkpoint} checkpoint (step {predictor.step})"
     is_whole = args.split == "all" or (bool(args.data) and predictor.splits["all"] == predictor.splits["test"])
     examples = "all examples" if is_whole else f"{args.split} split"
     source = f" of --data {' '.join(args.data)}" if args.data else _describe_file(run, args.split)
     print(f"{title}\n{examples}{source}, {count:,} examples\n")
-    print("  ".join(f"{name} {format_metric(value)}" for name, value in metrics.items()))
-    picture = "fit" if targets.is_floating_point() else "confusion"
-    file = None if args.png is None else args.png or make_report_path(run.path, f"{args.split}-{picture}")
-    return _print_details(predictor, outputs.cpu(), targets.cpu(), file, f"{title}, {examples}")
+    code = 0
+    if predictor.is_labeled:
+        print("  ".join(f"{name} {format_metric(value)}" for name, value in metrics.items()))
+        picture = "fit" if targets.is_floating_point() else "confusion"
+        file = None if args.png is None else args.png or make_report_path(run.path, f"{args.split}-{picture}")
+        code = _print_details(predictor, outputs, targets, file, f"{title}, {examples}")
+    if args.predictions is not None:
+        code = max(code, _write_predictions(predictor, outputs, targets, Path(args.predictions)))
+    return code
+
+
+def _check_predictions_file(run: RunDirectory, args: Any) -> None:
+    """Raise ConfigError if predictions would replace a file of data."""
+    from dlopt.config.compose.groups import DATA_FILE_KEYS
+    from dlopt.config.problems import ConfigError
+
+    data = run.config().get("data") or {}
+    names = [*(data.get(key) for key in DATA_FILE_KEYS), *args.data, *(word.partition("=")[2] for word in args.data)]
+    files = {Path(name).expanduser().resolve() for name in names if isinstance(name, str) and name}
+    if Path(args.predictions).resolve() in files:
+        raise ConfigError([("--predictions", f"{args.predictions} is a file of data; name another one")])
+
+
+def _check_unlabeled(args: Any, target: str | None) -> None:
+    """Raise ConfigError unless data without targets, in a column of this name, are only to be predicted."""
+    from dlopt.config.problems import ConfigError
+
+    problems = []
+    if args.predictions is None:
+        missing = "no targets" if target is None else f"no values of the target {to_printable(target)}"
+        wrong = f"{' '.join(args.data)} has {missing}, which metrics need"
+        problems.append(("--data", f"{wrong}; add --predictions FILE.csv for the predictions alone"))
+    if args.png is not None:
+        problems.append(("--png", f"needs targets, and {' '.join(args.data)} has none: leave it out"))
+    if problems:
+        raise ConfigError(problems)
 
 
 def _describe_file(run: RunDirectory, split: str) -> str:
@@ -97,6 +140,35 @@ def _describe_file(run: RunDirectory, split: str) -> str:
     key = {"val": "validation_path", "test": "test_path"}.get(split)
     file = (run.config().get("data") or {}).get(key)
     return f" of {to_printable(file)}" if isinstance(file, str) else ""
+
+
+def _write_predictions(predictor: Predictor, outputs: Tensor, targets: Tensor, file: Path) -> int:
+    """Write a row for each example; without targets, also print a summary. Return the exit code."""
+    from dlopt.report import predictions
+    from dlopt.storage import atomic
+
+    count, is_classes = outputs.shape[-1], not targets.is_floating_point()
+    names = predictor.names or (tuple(map(str, range(count))) if is_classes or count > 1 else ("target",))
+    if not is_classes:
+        outputs, targets = (_to_units(predictor, x.double()) for x in (outputs, targets))
+    columns = predictions.format_predictions(outputs, names, is_classes=is_classes)
+    if predictor.is_labeled and predictor.source is None:
+        columns = predictions.format_targets(targets, names) | columns
+    if not predictor.is_labeled:
+        print("\n".join(predictions.summarize(outputs, names, is_classes=is_classes)))
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        atomic.atomic_write_bytes(file, predictions.format_csv(columns, predictor.source).encode())
+    except OSError as error:
+        print(f"dlopt evaluate: --predictions {file}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    print(f"\n{display_path(file)}")
+    return 0
+
+
+def _to_units(predictor: Predictor, x: Tensor) -> Tensor:
+    """Return predicted numbers or targets, (N, outputs), in the units of a table's file."""
+    return x * (predictor.encoding.get("scale") or 1.0) + (predictor.encoding.get("middle") or 0.0)
 
 
 def _print_details(predictor: Predictor, outputs: Tensor, targets: Tensor, file: Path | str | None, title: str) -> int:
@@ -111,9 +183,7 @@ def _print_details(predictor: Predictor, outputs: Tensor, targets: Tensor, file:
         lines = classification.format_by_class(*labels, names)
         print("\n" + "\n".join([*lines, "", *classification.format_confusion_matrix(*labels, names)]))
     else:
-        scale = predictor.encoding.get("scale") or 1.0
-        middle = predictor.encoding.get("middle") or 0.0
-        outputs, targets = outputs * scale + middle, targets * scale + middle  # the units of a table's file
+        outputs, targets = _to_units(predictor, outputs), _to_units(predictor, targets)
         error = outputs - targets
         rmse, mae = error.square().mean().sqrt().item(), error.abs().mean().item()
         print(f"\nin the units of the target: root mean squared error {rmse:.6g}, mean absolute error {mae:.6g}")

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dlopt.base.data import SourceRows
 from dlopt.data import _files
 from dlopt.errors import OptionError, join_truncated
 
@@ -51,7 +52,32 @@ class TableCells(NamedTuple):
     has_index: bool = False
 
 
-def read_csv(file: Path, delimiter: str, encoding: str) -> TableCells:
+class TableText(NamedTuple):
+    """The text of a table: the names of the columns, the cells of each row, and the line in which each row begins."""
+
+    header: list[str]
+    rows: list[list[str]]
+    lines: list[int]
+
+    @property
+    def has_index(self) -> bool:
+        """Return whether the first column has no name, as pandas writes the index of a table."""
+        return len(self.header) > 1 and not self.header[0]
+
+    def to_cells(self) -> TableCells:
+        """Return the cells by columns; missing values are None."""
+        cells = [[None if cell.lower() in MISSING else cell for cell in row] for row in self.rows]
+        names = enumerate(self.header)
+        columns = {name: [row[i] for row in cells] for i, name in names if i or not self.has_index}
+        return TableCells(columns, self.lines, self.has_index)
+
+    def locate(self, lines: Sequence[int]) -> SourceRows:
+        """Return the text of the rows, and which of them begin in these lines."""
+        row = {line: i for i, line in enumerate(self.lines)}
+        return SourceRows(self.header, self.rows, [row[line] for line in lines])
+
+
+def read_csv(file: Path, delimiter: str, encoding: str) -> TableText:
     """Read the cells of a CSV file without the spaces around them. Raise OptionError if the file is not a table."""
     content = _files.read_data_file(file)
     _files.check_memory(file, WHOLE * len(content))
@@ -78,12 +104,9 @@ def read_csv(file: Path, delimiter: str, encoding: str) -> TableCells:
             first_line = reader.line_num + 1
     except csv.Error as error:
         raise OptionError("path", f"{file}, line {reader.line_num}: {error}") from error
-    names = rows[0]
-    index = len(names) > 1 and not names[0]  # as pandas writes the index of a table
-    _check_shape(file, names, rows, lines, index=index)
-    cells = [[None if cell.lower() in MISSING else cell for cell in row] for row in rows[1:]]
-    columns = {name: [row[i] for row in cells] for i, name in enumerate(names) if i or not index}
-    return TableCells(columns, lines[1:], index)
+    table = TableText(rows[0], rows[1:], lines[1:])
+    _check_shape(file, table.header, rows, lines, index=table.has_index)
+    return table
 
 
 def _decode(file: Path, content: bytes, encoding: str) -> str:

@@ -28,9 +28,11 @@ def add_splits(option: Any, dataset: Dataset) -> Dataset:
             continue
         alone = replace(option, path=path, validation_path=None, test_path=None)
         try:
-            split = alone.load_like(dataset.encoding).train
+            own = alone.load_like(dataset.encoding)
         except OptionError as error:
             place = "" if path in str(error) else f"{path}: "
             raise OptionError(key if error.key == "path" else error.key, f"{place}{error}") from error
-        dataset = replace(dataset, **{name: split})
+        if not own.is_labeled:
+            raise OptionError(key, f"{path} has no values of the target {option.target}")
+        dataset = replace(dataset, **{name: own.train})
     return dataset

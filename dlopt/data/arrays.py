@@ -50,13 +50,11 @@ class ArrayData(Data):
     validation_path   an .npz or .pt with the validation examples: none are then held out of the training examples
     test_path         an .npz or .pt with the test examples. Both files have arrays of the names of the training file;
                       classes that it lacks are refused
-    group             name of an array of groups, (N,), such as patients, which are never divided: the test, the
-                      validation split and the folds of kfold are of whole groups. Fractions and folds count groups, as
-                      in scikit-learn's GroupShuffleSplit and GroupKFold, without regard to the classes
+    group             name of an array of groups, (N,), such as patients: no split divides a group, and fractions and
+                      folds count groups, regardless of classes, as in scikit-learn's GroupShuffleSplit and GroupKFold
     time              name of an array of times, (N,) numbers or dates: the latest examples are the test, and the latest
-                      of the others the validation split; examples of one time are never divided. Fractions count
-                      different times, and the folds of kfold are those of scikit-learn's TimeSeriesSplit: each trains
-                      on all that is earlier. group and time are not used together
+                      of the others validate; fractions count different times. The folds of kfold are those of
+                      TimeSeriesSplit: each trains on all that is earlier. Cannot be used with group
     channels          position of the channels in series and images: first, last, or none if the array has no dimension
                       for them: (N, length) are features, (N, height, width) become images of one channel
     kind              classes, numbers, or auto: floats are numbers; integers, booleans and text are classes
@@ -78,7 +76,13 @@ class ArrayData(Data):
 
     def load_like(self, encoding: Mapping[str, Any]) -> Dataset:
         alone = replace(self, group=None, time=None, validation_path=None, test_path=None)
-        return alone._dataset(alone.files(), encoding)
+        try:
+            files = alone.files()
+        except OptionError as error:
+            if error.key != "target":
+                raise
+            files = [_files.find_file(self.path, SUFFIXES)]  # an .npy without the file of its targets
+        return alone._dataset(files, encoding)
 
     def files(self) -> list[Path]:
         files = [_files.find_file(self.path, SUFFIXES)]
@@ -88,7 +92,11 @@ class ArrayData(Data):
         return [*files, *_own_splits.find_files(self, SUFFIXES[:2])]
 
     def _dataset(self, files: Sequence[Path], saved: Mapping[str, Any] | None = None) -> Dataset:
-        arrays = self._read(files)
+        arrays = self._read(files, needs_target=saved is None)
+        is_labeled = self.target in arrays
+        if not is_labeled:
+            x = arrays[self.inputs]
+            arrays = {self.inputs: x, self.target: _make_placeholder(x.shape[:1], saved or {})}
         pairs = [(self.inputs, self.target)]
         test = (f"{self.inputs}_test", f"{self.target}_test")
         if (test[0] in arrays) != (test[1] in arrays):
@@ -119,6 +127,8 @@ class ArrayData(Data):
         units = {k: _grouping.number_array(arrays[name], name, k, len(xs[0])) for k, name in names_of_units.items()}
         groups, times = units.get("group"), units.get("time")
         encoding = {"classes": list(names), "uint8": scaled, "sha256": digest_files(files)}
+        if outputs > 1 and not names:
+            encoding["outputs"] = outputs
         train = test_split = Split(torch.from_numpy(xs[0]), targets)
         if len(xs) == 2:
             y, y_test = targets.split([len(ys[0]), len(ys[1])])
@@ -127,26 +137,29 @@ class ArrayData(Data):
             rows = data_targets.split_test(targets, self.test_fraction, groups, times)
             train, test_split = (Split(train.inputs[i], targets[i]) for i in rows)
             groups, times = (None if units is None else units[rows[0]] for units in (groups, times))
-        return Dataset(train, test_split, outputs, names, encoding, groups=groups, times=times)
+        dataset = Dataset(train, test_split, outputs, names, encoding, groups=groups, times=times)
+        return replace(dataset, is_labeled=is_labeled)
 
-    def _read(self, files: Sequence[Path]) -> dict[str, np.ndarray]:
+    def _read(self, files: Sequence[Path], *, needs_target: bool) -> dict[str, np.ndarray]:
         """Read the needed arrays by name."""
         file = files[0]
         if file.suffix == ".pt":
-            return self._select(_tensors(file, self.inputs, self.target), file)
+            return self._select(_tensors(file, self.inputs, self.target), file, needs_target=needs_target)
         with _open_array_file(file, "path") as stream:
             if file.suffix == ".npz":
-                return self._select(_npz.NpzArrays(stream), file)
+                return self._select(_npz.NpzArrays(stream), file, needs_target=needs_target)
             for key, name in _grouping.select_keys(self.group, self.time).items():
                 raise OptionError(key, f"{file} is one array without a name; {name} must be in an .npz or a .pt")
             inputs = _npz.read_npy(stream)
+        if len(files) == 1:
+            return {self.inputs: inputs}
         with _open_array_file(files[1], "target") as stream:
             return {self.inputs: inputs, self.target: _npz.read_npy(stream)}
 
-    def _select(self, stored: Mapping[str, Any], file: Path) -> dict[str, np.ndarray]:
+    def _select(self, stored: Mapping[str, Any], file: Path, *, needs_target: bool) -> dict[str, np.ndarray]:
         needed = {"inputs": self.inputs, "target": self.target, **_grouping.select_keys(self.group, self.time)}
         for key, name in needed.items():
-            if name not in stored:
+            if name not in stored and (key != "target" or needs_target):
                 raise OptionError(key, f"there is no array '{name}' in {file}{did_you_mean(name, stored)}")
         names = (*needed.values(), f"{self.inputs}_test", f"{self.target}_test")
         return {name: _plain(stored[name], name, file) for name in names if name in stored}
@@ -290,6 +303,12 @@ def _check_rounding(array: np.ndarray, name: str, key: str, *, last: bool = Fals
             place = f"{name}, column {i} (from 0)," if columns.shape[1] > 1 else name
             spread = f"{place} holds numbers from {low[i]:.10g} to {high[i]:.10g}"
             raise OptionError(key, f"{spread}, which float32 rounds by up to {error:.2g}; subtract their mean first")
+
+
+def _make_placeholder(shape: tuple[int, ...], saved: Mapping[str, Any]) -> np.ndarray:
+    """Return targets for inputs without any: the first class, or zeros."""
+    classes = saved.get("classes")
+    return np.full(shape, classes[0]) if classes else np.zeros((*shape, saved.get("outputs", 1)))
 
 
 def _dtype_name(dtype: np.dtype) -> str:

@@ -42,14 +42,12 @@ class TableData(Data):
     drop                 columns to leave out
     categorical          columns of numbers to encode as categories: codes, years, house numbers; 1 and 1.0 are equal,
                          and 01 is another code
-    group                a column of groups, such as patients, which are never divided: the test, the validation split
-                         and the folds of kfold are of whole groups. Fractions and folds count groups, as in
-                         scikit-learn's GroupShuffleSplit and GroupKFold, without regard to the classes
+    group                a column of groups, such as patients: no split divides a group, and fractions and folds count
+                         groups, regardless of classes, as in scikit-learn's GroupShuffleSplit and GroupKFold
     time                 a column of numbers or ISO dates (2024-01-31): the latest rows are the test, and the latest of
-                         the others the validation split; rows of one time are never divided. Fractions count different
-                         times, and the folds of kfold are those of scikit-learn's TimeSeriesSplit: each trains on all
-                         that is earlier. group and time are inputs only if they are in `categorical`, and are not
-                         used together
+                         the others validate; fractions count different times. The folds of kfold are those of
+                         TimeSeriesSplit: each trains on all that is earlier. Cannot be used with group; both are inputs
+                         only if they are in `categorical`, too
     missing              refuse: report missing values; drop: leave out their rows; fill: replace numbers by the mean of
                          the run's training rows, and make missing text a category of its own, the last
     delimiter            the character between two cells, or comma, semicolon, tab, bar; auto: the one of these four
@@ -57,8 +55,7 @@ class TableData(Data):
     test_fraction        fraction of the rows held out for the test, unless they have a file: a random subset,
                          stratified by class, and the same for every seed
     validation_path      a file with the validation rows: none are then held out of the training rows
-    test_path            a file with the test rows. Both files have the columns of the training file and are encoded as
-                         it is; categories and classes that it lacks are refused
+    test_path            a file with the test rows. Both are encoded as the training file; new categories are refused
     kind                 classes, numbers, or auto: text is classes, and so are integers with at most 20 different
                          values; other numbers are numbers
     standardize_target   for numbers y: predict (y - mu) / sigma, with the mean mu and the standard deviation sigma
@@ -92,19 +89,24 @@ class TableData(Data):
         file = _files.find_file(self.path)
         if "columns" not in encoding:
             raise OptionError("path", "a table needs a run that was trained on a table; this run was not")
-        table = read_csv(file, self.delimiter, self.encoding)
-        missing = [name for name in (*encoding["columns"], encoding["target"]) if name not in table.columns]
+        text = read_csv(file, self.delimiter, self.encoding)
+        table, target = text.to_cells(), encoding["target"]
+        missing = [name for name in encoding["columns"] if name not in table.columns]
         if missing:
             trained = join_truncated(encoding["columns"])
             raise OptionError(
                 "path", f"{file} lacks the columns {join_truncated(missing)}; the run was trained on {trained}"
             )
-        wanted = {name: table.columns[name] for name in (*encoding["columns"], encoding["target"])}
-        return self._encode(self._drop_missing(TableCells(wanted, table.lines), encoding["target"]), encoding, file)
+        wanted = {name: table.columns[name] for name in (*encoding["columns"], target) if name in table.columns}
+        is_labeled = any(cell is not None for cell in wanted.get(target, ()))
+        if not is_labeled:  # all get the first class, or 0
+            wanted[target] = [*encoding["classes"], "0"][:1] * len(table.lines)
+        table = self._drop_missing(TableCells(wanted, table.lines), target)
+        return replace(self._encode(table, encoding, file), is_labeled=is_labeled, source=text.locate(table.lines))
 
     def _dataset(self, files: Sequence[Path]) -> Dataset:
         file = files[0]
-        table = read_csv(file, self.delimiter, self.encoding)
+        table = read_csv(file, self.delimiter, self.encoding).to_cells()
         target = self._check_names(list(table.columns))
         table = self._drop_missing(table, target)
         goal, names = self._targets(target, table)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlopt.base.data import Split
+from dlopt.base.data import SourceRows, Split
 from dlopt.base.loss import Loss
 from dlopt.base.regularization import Regularization
 from dlopt.base.transforms import Preprocess
@@ -39,6 +39,8 @@ class Predictor:
                        which are evaluated as one
         names          names of the classes or of the predicted numbers; may be empty
         encoding       encoding of the data file, in plain values; `scale` and `middle` of standardized targets
+        is_labeled     whether the examples have targets; else they are zeros
+        source         the rows of the table that other data come from, if they do
         checkpoint     kind of the checkpoint with the weights: best, last, average or kept
         step           the number of training steps at that checkpoint
     """
@@ -53,6 +55,8 @@ class Predictor:
         splits: Mapping[str, tuple[Split, ...]] | None = None,
         names: Sequence[str] = (),
         encoding: Mapping[str, Any] | None = None,
+        is_labeled: bool = True,
+        source: SourceRows | None = None,
         checkpoint: str = "",
         step: int = 0,
         device: str = "cpu",
@@ -76,6 +80,8 @@ class Predictor:
         self.splits = dict(splits or {})
         self.names = tuple(names)
         self.encoding = dict(encoding or {})
+        self.is_labeled = is_labeled
+        self.source = source
         self.checkpoint = checkpoint
         self.step = step
         self._threads = threads or torch.get_num_threads()
@@ -134,7 +140,12 @@ class Predictor:
             return predict_split(self.problem, self.w, self.examples(split), advance=advance)
 
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
-        """Return the mean loss, without penalties, and the loss's metrics of outputs that were predicted."""
+        """Return the mean loss, without penalties, and the loss's metrics of outputs that were predicted.
+
+        Raises ValueError if the examples have no targets.
+        """
+        if not self.is_labeled:
+            raise ValueError("targets: the data have none, so there are no metrics")
         with set_torch_switches(self._threads, deterministic=self._deterministic):
             metrics = compute_metrics(self.problem, outputs, targets)
         return {name: value.to(self.dtype).item() for name, value in metrics.items()}

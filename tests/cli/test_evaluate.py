@@ -1,5 +1,6 @@
 """dlopt evaluate: a checkpoint on a split, on other data, class by class."""
 
+import csv
 import re
 import sys
 
@@ -7,8 +8,11 @@ import numpy as np
 import pytest
 import torch
 from helpers import BLOBS
+from sklearn.metrics import log_loss
 
 from dlopt.cli import main
+from dlopt.config.reopen.load_predictor import load_predictor
+from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.find import find_run
 from dlopt.rundir.writer import RunWriter
 
@@ -253,6 +257,153 @@ def test_nothing_is_held_out_of_files_for_splits_that_have_their_own(more, key, 
     assert re.search(rf"{key} .*{words}", err), err
     assert "1 problem" in err
     assert not (here / "outputs").exists()
+
+
+# ------------------------------------------------------------------------------------------------ predictions
+
+
+def read_table(file):
+    """Return the columns of a CSV file as text."""
+    with file.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.reader(stream))
+    return dict(zip(rows[0], zip(*rows[1:], strict=True), strict=True))
+
+
+def cut_column(name, text=TABLE):
+    """Return a table without a column."""
+    rows = [line.split(",") for line in text.splitlines()]
+    i = rows[0].index(name)
+    return "".join(",".join(row[:i] + row[i + 1 :]) + "\n" for row in rows)
+
+
+def test_predicted_classes_and_probabilities_give_the_printed_metrics(here, capsys):
+    (here / "first.csv").write_text(TABLE)
+    assert main(COLOURS) == 0
+    lines = evaluate(capsys, "--data", "first.csv", "--predictions", "out/with.csv")
+    assert lines[-1] == "out/with.csv"
+    table = read_table(here / "out/with.csv")
+    assert list(table) == ["size", "colour", "price", "predicted", "probability_blue", "probability_red"]
+    assert [",".join(row) for row in zip(*list(table.values())[:3], strict=True)] == TABLE.splitlines()[1:]
+    p = np.array([table["probability_blue"], table["probability_red"]], float).T
+    metrics = parse_metrics(lines)
+    assert metrics["loss"] == pytest.approx(log_loss(table["colour"], p), abs=1e-4)
+    assert metrics["accuracy"] == pytest.approx(
+        np.mean(np.array(table["colour"]) == np.array(table["predicted"])), abs=1e-4
+    )
+    assert [("blue", "red")[i] for i in p.argmax(1)] == list(table["predicted"])
+
+    for name, text in (("cut", cut_column("colour")), ("empty", re.sub("red|blue", "", TABLE))):
+        (here / f"{name}.csv").write_text(text)
+        lines = evaluate(capsys, "--data", f"{name}.csv", "--predictions", "without.csv")
+        counts = ", ".join(f"{c} {table['predicted'].count(c)}" for c in ("blue", "red") if c in table["predicted"])
+        assert lines[1:] == [
+            f"all examples of --data {name}.csv, 80 examples",
+            "",
+            f"predicted: {counts}",
+            "",
+            "without.csv",
+        ]
+        other = read_table(here / "without.csv")
+        assert {k: v for k, v in other.items() if k != "colour"} == {k: v for k, v in table.items() if k != "colour"}
+
+
+def test_predicted_numbers_have_the_units_of_the_file(here, capsys):
+    (here / "first.csv").write_text(TABLE)
+    numbers = ("data.target=price", "data.kind=numbers", "loss=mse", "data.missing=drop")
+    assert main([*COLOURS, *numbers]) == 0
+    rmse = float(
+        re.search(
+            r"squared error (\S+),", "\n".join(evaluate(capsys, "--data", "first.csv", "--predictions", "out.csv"))
+        )[1]
+    )
+    table = read_table(here / "out.csv")
+    predicted, price = (np.array(table[name], float) for name in ("predicted", "price"))
+    assert rmse == pytest.approx(np.sqrt(np.mean((predicted - price) ** 2)), rel=1e-4)
+
+    text = cut_column("price").replace("size,colour", "size,colour,predicted").replace("\n3,red", "\n,red")
+    text = "\n".join(line if line.startswith("size") else f"{line},old" for line in text.splitlines())
+    (here / "new.csv").write_text(text)
+    lines = evaluate(capsys, "--data", "new.csv", "--predictions", "out.csv")
+    other = read_table(here / "out.csv")
+    assert list(other) == ["size", "colour", "predicted", "predicted_"]
+    assert set(other["predicted"]) == {"old"}
+    assert [i for i, cell in enumerate(other["predicted_"]) if not cell] == [2], "a row without a prediction stays"
+    rest = np.delete(predicted, 2)
+    np.testing.assert_allclose(np.array([cell for cell in other["predicted_"] if cell], float), rest, rtol=1e-6)
+    assert lines[1] == "all examples of --data new.csv, 79 examples"
+    assert float(re.fullmatch(r"predicted price: mean (\S+), .*", lines[3])[1]) == pytest.approx(rest.mean(), rel=1e-5)
+
+
+def test_the_predictions_of_a_split_have_its_targets(train_once, here, capsys):
+    train_once(*TRAIN)
+    metrics = parse_metrics(evaluate(capsys, "--split", "val", "--predictions", "val.csv"))
+    table = read_table(here / "val.csv")
+    assert list(table) == ["target", "predicted", "probability_0", "probability_1", "probability_2"]
+    assert len(table["target"]) == 12
+    assert metrics["accuracy"] == pytest.approx(
+        np.mean(np.array(table["target"]) == np.array(table["predicted"])), abs=1e-4
+    )
+
+
+@pytest.mark.parametrize("kind", ["classes", "number", "numbers", "npy"])
+def test_arrays_without_targets_are_predicted(kind, here, capsys):
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(60, 4)).astype(np.float32)
+    y = {
+        "classes": np.array(["ant", "bee", "cow"])[np.arange(60) % 3],
+        "number": x[:, 0],
+        "numbers": x[:, :3],
+        "npy": np.arange(60) % 3,
+    }[kind]
+    (here / "new").mkdir()
+    file = "x.npy" if kind == "npy" else "x.npz"
+    if kind == "npy":
+        np.save(here / "x.npy", x)
+        np.save(here / "targets.npy", y)
+        np.save(here / "new" / file, x[:9])
+    else:
+        np.savez(here / file, x=x, y=y)
+        np.savez(here / "new" / file, x=x[:9])
+    more = ["data.target=targets.npy"] if kind == "npy" else []
+    loss = [] if kind in ("classes", "npy") else ["loss=mse"]
+    assert main(["train", "-q", "data=arrays", f"data.path={file}", *BLOBS[2:], *more, *loss, "hydra.run.dir=run"]) == 0
+    (here / "targets.npy").unlink(missing_ok=True)
+    assert "has no targets, which metrics need; add --predictions" in refuse(capsys, "run", "--data", f"new/{file}")
+    lines = evaluate(capsys, "run", "--data", f"new/{file}", "--predictions", "out.csv")
+    assert "9 examples" in lines[1]
+    table = read_table(here / "out.csv")
+    network = load_predictor(RunDirectory("run"), data=[f"new/{file}"])[0]
+    outputs = network.predict(torch.from_numpy(x[:9]))
+    if kind in ("classes", "npy"):
+        names = ["ant", "bee", "cow"] if kind == "classes" else ["0", "1", "2"]
+        assert list(table["predicted"]) == [names[i] for i in outputs.argmax(1)]
+        expected = {f"probability_{name}": p for name, p in zip(names, outputs.softmax(1).T, strict=True)}
+    else:
+        expected = (
+            {"predicted": outputs[:, 0]} if kind == "number" else {f"predicted_{i}": outputs[:, i] for i in range(3)}
+        )
+    assert set(table) == {"predicted", *expected} - ({"predicted"} if kind == "numbers" else set())
+    for name, column in expected.items():
+        np.testing.assert_allclose(np.array(table[name], float), column, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="the data have none"):
+        network.evaluate("test")
+
+
+def test_predictions_do_not_replace_data_and_errors_are_reported(here, capsys):
+    for name in ("first", "new", "val"):
+        (here / f"{name}.csv").write_text(TABLE)
+    assert main([*COLOURS, "data.validation_path=val.csv"]) == 0
+    for argv in (["--predictions", "./first.csv"], ["--predictions", "val.csv"], ["--data", "new.csv", "--predictions", "new.csv"],
+                 ["--data", "path=new.csv", "--predictions", str(here / "new.csv")]):  # fmt: skip
+        assert "is a file of data; name another one" in refuse(capsys, *argv)
+    assert "--predictions outputs: Is a directory" in refuse(capsys, "--predictions", "outputs")
+    assert {(here / f"{name}.csv").read_text() for name in ("first", "new", "val")} == {TABLE}
+    (here / "new.csv").write_text(cut_column("colour"))
+    message = refuse(capsys, "--data", "new.csv", "--png")
+    assert (
+        "--data  new.csv has no values of the target colour, which metrics need; add --predictions FILE.csv" in message
+    )
+    assert "--png  " in message
 
 
 def test_errors_of_numbers_have_the_units_of_the_file(here, capsys):

@@ -237,16 +237,17 @@ WRONG_FILES = {
     "a new class": ({"x": X, "y": Y + 1}, {}, "target", ["own.npz: unknown classes 3"]),
     "bytes": ({"x": X.astype(np.uint8), "y": Y}, {}, "inputs", ["own.npz: x is uint8; in training it was not uint8"]),
     "other names": ({"a": X, "y": Y}, {}, "inputs", ["no array 'x' in", "own.npz"]),
+    "no target": ({"x": X}, {}, None, ["own.npz has no values of the target y"]),
     "nan": ({"x": NAN, "y": Y}, {}, "inputs", ["own.npz: x: nan in row 3, column 1"]),
 }
 
 
 @pytest.mark.parametrize("key", ["validation_path", "test_path"])
-@pytest.mark.parametrize("name", ["a new class", "bytes", "other names", "nan"])
+@pytest.mark.parametrize("name", WRONG_FILES)
 def test_wrong_files_of_splits_are_refused(name, key, load, tmp_path):
     arrays, keys, error_key, words = WRONG_FILES[name]
     np.savez(tmp_path / "own.npz", **arrays)
-    assert_refused(lambda: load({"x": X, "y": Y}, **{key: str(tmp_path / "own.npz")}, **keys), error_key, *words)
+    assert_refused(lambda: load({"x": X, "y": Y}, **{key: str(tmp_path / "own.npz")}, **keys), error_key or key, *words)
 
 
 def test_a_test_file_beside_test_arrays_and_an_npy_as_a_split_are_refused(load, tmp_path):

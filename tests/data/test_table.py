@@ -189,7 +189,7 @@ def test_what_the_csv_module_writes_is_read(tmp_path_factory, rows, delimiter):
     with file.open("w", newline="", encoding="utf-8") as out:
         csv.writer(out, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows([("one", "two"), *rows])
     columns = {"one": [a for a, _ in rows], "two": [b for _, b in rows]}
-    assert read_csv(file, "auto", "auto") == TableCells(columns, list(range(2, len(rows) + 2)))
+    assert read_csv(file, "auto", "auto").to_cells() == TableCells(columns, list(range(2, len(rows) + 2)))
 
 
 def test_line_numbers_count_the_lines_inside_cells(load):
@@ -321,8 +321,9 @@ WRONG_FILES = {
     "a new category": (["1,green,2"], {}, "validation_path", ["validation_path.csv: colour has 'green' in line 2", "blue, red"]),
     "text for a number": (["1,red,2", "big,red,2"], {}, "validation_path", ["x was numeric in training", "'big' in line 3"]),
     "a missing value": (["1,red,2", ",red,2"], {}, "missing", ["validation_path.csv: 1 value missing, in x (1), the first in line 3"]),
-    "a missing target": (["1,red,"], {}, "target", ["validation_path.csv: y is missing in 1 row"]),
+    "a missing target": (["1,red,2", "1,red,"], {}, "target", ["validation_path.csv: y is missing in 1 row"]),
     "no rows": ([], {}, "validation_path", ["validation_path.csv has a first line but no rows"]),
+    "no target": (["1,red,", "2,red,"], {}, "validation_path", ["validation_path.csv has no values of the target y"]),
     "a new class": (["1,red,9"], {"kind": "classes"}, "target", ["validation_path.csv: unknown classes 9"]),
 }  # fmt: skip
 
@@ -340,7 +341,9 @@ def test_a_missing_file_of_a_split_is_reported_with_similar_names(load, tmp_path
     )
     (tmp_path / "test.csv").write_text("x,z\n1,2\n")
     assert_refused(
-        lambda: load(numbers(), test_path=str(tmp_path / "test.csv")), "test_path", "test.csv lacks the columns y"
+        lambda: load(numbers(), test_path=str(tmp_path / "test.csv")),
+        "test_path",
+        "test.csv has no values of the target y",
     )
 
 

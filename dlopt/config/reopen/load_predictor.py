@@ -97,6 +97,8 @@ def load_predictor(
         splits=_name_splits(dataset, *((None, None) if data else (train, validation))),
         names=dataset.names,
         encoding=dataset.encoding,
+        is_labeled=dataset.is_labeled,
+        source=dataset.source,
         checkpoint=kind,
         step=content["step"],
         device=settings.value.device,
