@@ -17,7 +17,13 @@ from torch import Tensor
 from dlopt.base.group import declared_groups
 from dlopt.base.layout import Layout
 from dlopt.config.checks import compatibility, schedules, splits
-from dlopt.config.checks.forward_probe import check_metrics, check_smallest_batch, choose_threads, probe
+from dlopt.config.checks.forward_probe import (
+    check_mean,
+    check_metrics,
+    check_smallest_batch,
+    choose_threads,
+    probe,
+)
 from dlopt.config.compose import groups as compose_groups
 from dlopt.config.compose.nested_options import SCHEDULES
 from dlopt.config.make_parts import (
@@ -120,6 +126,7 @@ def _build(
         metrics = probe(model, train, loss, components.batch_transforms, outputs, dtype, problems)
         if metrics is not None and fitted is None and saved is None and problems.has_no_problem("batch_size"):
             check_smallest_batch(model, train, settings.value, data.value.option.drop_last, problems)
+            check_mean(model, train, loss, settings.value, problems)
         validates = prepared.value.validation is not None
         check_metrics(metrics, validates, settings.value, {**components.single, **components.several}, problems)
 

@@ -19,7 +19,8 @@ class BatchNormalization:
     mean and var (the biased one) are over the batch and, for convolutions, over positions; gamma and beta are learned.
     Inference uses moving averages of the mean and of the unbiased variance:
     stored <- (1 - momentum) stored + momentum batch, once per step (torch's convention for momentum).
-    Without positions, a mini-batch of one example would give y = beta for any x, and is refused.
+    Without positions, a mini-batch of one example would give y = beta for any x, and is refused. With micro_batch_size,
+    each part of a mini-batch is standardized by itself, and the means of their statistics are stored.
 
     eps         added to the variance, so that a constant feature does not divide by zero
     momentum    weight of the newest batch in the stored statistics

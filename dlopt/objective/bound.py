@@ -20,7 +20,7 @@ from dlopt.base.network import BatchStatisticsModule
 from dlopt.base.regularization import Regularization, StochasticSite
 from dlopt.prng import Key
 
-INPUT_KEYS, WEIGHT_KEYS, GRADIENT_KEYS, SITE_KEYS = 0, 1 << 8, 1 << 9, 1 << 16
+INPUT_KEYS, WEIGHT_KEYS, GRADIENT_KEYS, PART_KEYS, SITE_KEYS = 0, 1 << 8, 1 << 9, 1 << 10, 1 << 16
 """Where the addresses of random draws begin below an evaluation's key."""
 
 

@@ -6,8 +6,9 @@ One run takes the bound network. Lanes, and second derivatives, take torch.func 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ from torch.func import grad, grad_and_value, vmap
 
 from dlopt import prng
 from dlopt.objective import activation_hooks
-from dlopt.objective.problem import Evaluation, Problem
+from dlopt.objective.micro_batches import Evaluation, MicroBatch, Share, combine, split_batch
+from dlopt.objective.problem import Problem
 from dlopt.prng import Key
 
 
@@ -24,6 +26,7 @@ class MiniBatchObjective:
     """The oracle of one step: inputs (B, ...) and the key of the step, or (E, B, ...) and a batch of keys.
 
     Evaluations at any w are allowed, in any order and number; all see one function. first is the first of them.
+    A batch larger than the problem's micro_batch_size is evaluated in parts, one after another, whose terms are added.
     """
 
     def __init__(self, problem: Problem, inputs: Tensor, targets: Tensor, key: Key, step: int = 0) -> None:
@@ -32,6 +35,8 @@ class MiniBatchObjective:
         self.bounds: Mapping[str, tuple[float, float]] = problem.bounds
         self.inputs = inputs
         self.targets = targets
+        self._dim = 0 if problem.lanes is None else 1
+        self._batches = split_batch(inputs, targets, problem.micro_batch_size, self._dim)
         self.key = key
         self.step = step
         self.first: Evaluation | None = None
@@ -61,15 +66,8 @@ class MiniBatchObjective:
 
     def value(self, w: Tensor) -> Tensor:
         """Return f(w), shape (...)."""
-        problem = self.problem
         with torch.no_grad():
-            if problem.binds:
-                value, evaluation = problem.total(
-                    w, self.inputs, self.targets, self.key, problem.varying, problem.network_at(w)
-                )
-            else:
-                value, evaluation = self._map(problem.total, w)
-        self._count(evaluation)
+            (value,) = self._add_terms(self._bound_value if self.problem.binds else self._functional_value, w)
         return value
 
     def gradient(self, w: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,7 +76,7 @@ class MiniBatchObjective:
         No later call of this step overwrites g, nor does the first call of the next step: an optimizer may keep it in
         its state.
         """
-        value, g = self._bound_gradient(w) if self.problem.binds else self._functional_gradient(w)
+        value, g = self._add_terms(self._bound_gradient if self.problem.binds else self._functional_gradient, w)
         changed = self.problem.transform_gradient(g, self.key, self.step)
         if self._gradient_pair is None:
             self._gradient_pair = (changed, g)
@@ -90,20 +88,20 @@ class MiniBatchObjective:
 
     def hvp(self, w: Tensor, v: Tensor) -> Tensor:
         """Return the Hessian-vector product H(w) v, (..., P), by reverse mode over reverse mode."""
-        hv, evaluation = self._map(self._product, w, v)
-        self._count(evaluation)
+        (hv,) = self._add_terms(lambda w, batch: self._map(partial(self._product, batch.share), w, batch, v), w)
         return hv
 
     def hessian(self, w: Tensor) -> Tensor:
         """Return the Hessian H(w), (..., P, P), one product per column."""
 
-        def columns(w: Tensor, x: Tensor, y: Tensor, key: Key, varying: dict[Any, Tensor]) -> tuple[Tensor, Evaluation]:
+        def columns(
+            share: Share, w: Tensor, x: Tensor, y: Tensor, key: Key, varying: dict[Any, Tensor]
+        ) -> tuple[Tensor, Evaluation]:
             eye = torch.eye(w.shape[-1], dtype=w.dtype, device=w.device)
-            h, (loss, outputs, statistics) = vmap(lambda v: self._product(w, x, y, key, varying, v))(eye)
+            h, (loss, outputs, statistics) = vmap(lambda v: self._product(share, w, x, y, key, varying, v))(eye)
             return h, Evaluation(loss[0], outputs[0], {name: s[0] for name, s in statistics.items()})
 
-        h, evaluation = self._map(columns, w)
-        self._count(evaluation)
+        (h,) = self._add_terms(lambda w, batch: self._map(partial(columns, batch.share), w, batch), w)
         return h
 
     def activations(self, w: Tensor) -> dict[str, Tensor]:
@@ -113,22 +111,50 @@ class MiniBatchObjective:
         """
         problem = self.problem
 
-        def call(w: Tensor, *rest: Any) -> tuple[dict[str, Tensor], Evaluation]:
+        def call(
+            share: Share, w: Tensor, x: Tensor, y: Tensor, key: Key, varying: dict[Any, Tensor]
+        ) -> tuple[dict[str, Tensor], Evaluation]:
             with activation_hooks.record_outputs(problem.activations) as recorded:
-                _, evaluation = problem.total(w, *rest)
+                _, evaluation = problem.total(w, x, y, key, varying, share=share)
             return {name: outputs.to(w.dtype) for name, outputs in recorded.items()}, evaluation
 
         with torch.no_grad():
-            recorded, evaluation = self._map(call, w)
-        self._count(evaluation)
-        return recorded
+            results = [self._map(partial(call, batch.share), w, batch) for batch in self._batches]
+        parts: list[dict[str, Tensor]] = [recorded for recorded, _ in results]
+        self._count([evaluation for _, evaluation in results])
+        if len(parts) == 1:
+            return parts[0]
+        return {name: torch.cat([part[name] for part in parts], self._dim) for name in parts[0]}
 
-    def _bound_gradient(self, w: Tensor) -> tuple[Tensor, Tensor]:
+    def _add_terms(self, evaluate: Callable[..., tuple[*tuple[Tensor, ...], Evaluation]], w: Tensor) -> list[Tensor]:
+        """Return the sums of what a function (w, micro-batch) returns before its evaluation."""
+        first, *others = self._batches
+        *sums, evaluation = evaluate(w, first)
+        evaluations = [evaluation]
+        for batch in others:
+            *terms, evaluation = evaluate(w, batch)
+            sums = [a + b for a, b in zip(sums, terms, strict=True)]
+            evaluations.append(evaluation)
+        self._count(evaluations)
+        return sums
+
+    def _bound_value(self, w: Tensor, batch: MicroBatch) -> tuple[Tensor, Evaluation]:
+        problem = self.problem
+        network = problem.network_at(w)
+        return problem.total(w, batch.inputs, batch.targets, self.key, problem.varying, network, batch.share)
+
+    def _functional_value(self, w: Tensor, batch: MicroBatch) -> tuple[Tensor, Evaluation]:
+        result: tuple[Tensor, Evaluation] = self._map(partial(self.problem.total, share=batch.share), w, batch)
+        return result
+
+    def _bound_gradient(self, w: Tensor, batch: MicroBatch) -> tuple[Tensor, Tensor, Evaluation]:
         """Differentiate by the network's own parameters, and penalties by w."""
         problem = self.problem
         network = problem.network_at(w)
         at = w.detach().requires_grad_() if problem.penalizes else w
-        value, evaluation = problem.total(at, self.inputs, self.targets, self.key, problem.varying, network)
+        value, evaluation = problem.total(
+            at, batch.inputs, batch.targets, self.key, problem.varying, network, batch.share
+        )
         sources = [*network.parameters, at] if problem.penalizes else network.parameters
         pieces = torch.autograd.grad(value, sources, allow_unused=True)
         reuse = not self._buffer_used and w is problem.bound_w
@@ -136,29 +162,29 @@ class MiniBatchObjective:
         g = network.gather_gradient(pieces[: len(network.parameters)], reuse=reuse)
         if problem.penalizes and pieces[-1] is not None:
             g.add_(pieces[-1])
-        self._count(evaluation)
-        return value.detach(), g
+        return value.detach(), g, evaluation
 
-    def _functional_gradient(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        g, (value, evaluation) = self._map(grad_and_value(self.problem.total, has_aux=True), w)
-        self._count(evaluation)
-        return value, g
+    def _functional_gradient(self, w: Tensor, batch: MicroBatch) -> tuple[Tensor, Tensor, Evaluation]:
+        total = partial(self.problem.total, share=batch.share)
+        g, (value, evaluation) = self._map(grad_and_value(total, has_aux=True), w, batch)
+        return value, g, evaluation
 
     def _product(
-        self, w: Tensor, x: Tensor, y: Tensor, key: Key, varying: dict[Any, Tensor], v: Tensor
+        self, share: Share, w: Tensor, x: Tensor, y: Tensor, key: Key, varying: dict[Any, Tensor], v: Tensor
     ) -> tuple[Tensor, Evaluation]:
         def directional(w: Tensor) -> tuple[Tensor, Evaluation]:
-            g, evaluation = grad(self.problem.total, has_aux=True)(w, x, y, key, varying)
+            g, evaluation = grad(partial(self.problem.total, share=share), has_aux=True)(w, x, y, key, varying)
             return g @ v, evaluation
 
         return grad(directional, has_aux=True)(w)
 
-    def _map(self, function: Any, w: Tensor, *more: Tensor) -> Any:
+    def _map(self, function: Any, w: Tensor, batch: MicroBatch, *more: Tensor) -> Any:
         """Call a function of one lane, (w, inputs, targets, key, varying, *more), for all lanes."""
         problem = self.problem
-        return problem.map_lanes(function)(w, self.inputs, self.targets, self.key, problem.varying, *more)
+        return problem.map_lanes(function)(w, batch.inputs, batch.targets, self.key, problem.varying, *more)
 
-    def _count(self, evaluation: Evaluation) -> None:
+    def _count(self, evaluations: Sequence[Evaluation]) -> None:
+        """Count one evaluation of the mini-batch, in parts."""
         self.problem.evaluations += self._counts
         if self.first is None:
-            self.first = evaluation
+            self.first = combine(evaluations, self._batches, self._dim)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,23 +28,17 @@ from dlopt.objective import activation_hooks
 from dlopt.objective.bound import (
     GRADIENT_KEYS,
     INPUT_KEYS,
+    PART_KEYS,
     WEIGHT_KEYS,
     BoundNetwork,
     FunctionalNetwork,
     find_owners,
 )
 from dlopt.objective.clipping import Clip
+from dlopt.objective.micro_batches import WHOLE, Evaluation, Share
 from dlopt.prng import Key
 
 _NO_CONTEXT = nullcontext()
-
-
-class Evaluation(NamedTuple):
-    """The result of one evaluation, for metrics: loss without penalties, outputs, batch statistics."""
-
-    loss: Tensor
-    outputs: Tensor
-    statistics: dict[str, Tensor]
 
 
 class Problem:
@@ -53,7 +47,8 @@ class Problem:
     varying holds the hyperparameters in which lanes differ: (part, field) -> tensor (E,). Part 0 is the loss, part i
     the i-th regularization. running holds the buffers of normalizations, with the leading shape of w. clip, if given,
     is applied to gradients. precision, if given, is the type of autocast. compiled has torch.compile compile the
-    network, for a single run. evaluations counts what optimizers have asked for.
+    network, for a single run. micro_batch_size, if given, is the largest number of examples that a forward and backward
+    pass of training takes. evaluations counts what optimizers have asked for.
     """
 
     def __init__(
@@ -67,6 +62,7 @@ class Problem:
         clip: Clip | None = None,
         precision: torch.dtype | None = None,
         compiled: bool = False,
+        micro_batch_size: int | None = None,
     ) -> None:
         self.model = model.train()
         self.layout = Layout.of(model)
@@ -77,6 +73,7 @@ class Problem:
         self.clip = clip
         self.autocast = precision
         self.compiled = compiled
+        self.micro_batch_size = micro_batch_size
         self.evaluations = 0
         self.bound_w: Tensor | None = None
         methods = ("penalty", "inputs", "weights", "gradient")
@@ -102,33 +99,49 @@ class Problem:
         key: Key,
         varying: Mapping[tuple[int, str], Tensor],
         network: FunctionalNetwork | None = None,
+        share: Share = WHOLE,
     ) -> tuple[Tensor, Evaluation]:
         """Return f(w) of one lane, with the loss and outputs in it; network is the functional one by default.
 
-        Pure in w. A bound network is differentiated by its own parameters, and the penalties by w.
+        For a micro-batch with this share, return its term of f(w); the first one includes the penalties. Pure in w.
+        A bound network is differentiated by its own parameters, and the penalties by w.
         """
         network = network or self.functional
         loss, *rules = self._with_lane_values(varying)
-        outputs = self._outputs(network, rules, w, x, key, own=bool(varying))
+        outputs = self._outputs(network, rules, w, x, key, own=bool(varying), part=share.part)
         for rule in rules:
             y = rule.targets(y)
         value = loss(outputs, y)
         evaluation = Evaluation(value.detach(), outputs.detach(), network.pop_batch_stats())
-        if self.penalizes:
+        if share is not WHOLE:
+            value = value * share.fraction
+        if self.penalizes and share.part == 0:
             terms = (rule.penalty(w, self.layout) for rule in rules)
             value = value + sum((t for t in terms if t is not None), start=0.0)
         return (value if value.dtype == w.dtype else value.to(w.dtype)), evaluation
 
     def _outputs(
-        self, network: FunctionalNetwork, rules: Sequence[Regularization], w: Tensor, x: Tensor, key: Key, own: bool
+        self,
+        network: FunctionalNetwork,
+        rules: Sequence[Regularization],
+        w: Tensor,
+        x: Tensor,
+        key: Key,
+        *,
+        own: bool,
+        part: int = 0,
     ) -> Tensor:
-        """Return the outputs of a network in training, of one lane; own: the lane has rules of its own."""
+        """Return the outputs of a network in training, of one lane; own: the lane has rules of its own.
+
+        Each micro-batch, by its number `part`, has masks and noise of its own; noise of the weights is common to all.
+        """
+        examples_key = prng.fold_in(key, PART_KEYS + part) if part else key
         for i, rule in enumerate(rules) if "inputs" in self._overridden else ():
-            x = rule.inputs(x, prng.fold_in(key, INPUT_KEYS + i))
+            x = rule.inputs(x, prng.fold_in(examples_key, INPUT_KEYS + i))
         at = w
         for i, rule in enumerate(rules) if "weights" in self._overridden else ():
             at = rule.weights(at, prng.fold_in(key, WEIGHT_KEYS + i), self.layout)
-        network.set_keys(key)
+        network.set_keys(examples_key)
         with network.use_rules(rules, self.regularization) if own else _NO_CONTEXT, self._autocast(x):
             outputs = network(at, x)
         return outputs if outputs.dtype == w.dtype else outputs.to(w.dtype)

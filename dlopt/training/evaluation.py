@@ -27,12 +27,17 @@ def predict_split(
     """
     dim = 0 if problem.lanes is None else 1
     pairs = []
-    for x, y in examples.chunks(CHUNK):
+    for x, y in examples.chunks(_chunk_size(problem)):
         pairs.append((problem.predict(w, x, running), y))
         if advance is not None:
             advance(x.shape[dim])
     outputs, targets = (torch.cat(column, dim=dim) for column in zip(*pairs, strict=True))
     return outputs, targets
+
+
+def _chunk_size(problem: Problem) -> int:
+    """Return the number of examples of one forward pass, which is at most that of a pass of training."""
+    return min(CHUNK, problem.micro_batch_size or CHUNK)
 
 
 def evaluate(
@@ -57,7 +62,7 @@ def recompute_statistics(problem: Problem, w: Tensor, examples: Examples) -> dic
         return {}
     total: dict[str, Tensor] = {}
     count = 0
-    for x, _ in examples.chunks(CHUNK):
+    for x, _ in examples.chunks(_chunk_size(problem)):
         size = x.shape[0 if problem.lanes is None else 1]
         for name, value in problem.statistics(w, x).items():
             total[name] = total.get(name, 0.0) + value * size

@@ -73,6 +73,12 @@ class Settings:
     epochs          passes over the training split
     steps           optimizer steps, instead of epochs; null: use epochs
     batch_size      examples of a mini-batch, or full: the whole training split
+    micro_batch_size
+                    largest number of examples of a forward and backward pass, for batches that do not fit into memory;
+                    null: the whole batch. A batch is split into parts of nearly equal sizes, whose gradients are added:
+                    the result is the same up to rounding. But batch normalization normalizes each part by its own mean
+                    and variance, and stores their averages over the parts, once per step. Dropout and noise of inputs
+                    have other masks than without. Evaluations take no more examples at once, either
     seed            seed of all random numbers of the run
     device          auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps
     precision       float32, bfloat16 (autocast; weights stay float32) or float64
@@ -91,6 +97,7 @@ class Settings:
     epochs: Count
     steps: Count | None
     batch_size: Count | Literal["full"]
+    micro_batch_size: Count | None
     seed: Seed
     device: str
     precision: Literal["float32", "bfloat16", "float64"]

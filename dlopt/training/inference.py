@@ -62,18 +62,20 @@ class Predictor:
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         autocast: torch.dtype | None = None,
+        micro_batch_size: int | None = None,
         threads: int | None = None,
         deterministic: bool = False,
     ) -> None:
         """Move the model to device and dtype; it must not be used elsewhere afterwards.
 
         autocast is the type of torch.autocast, or None for none; threads are CPU threads (None: torch's own number).
+        micro_batch_size is the run's, which limits the examples of one pass over a split.
         """
         self.device = torch.device(device)
         self.dtype = dtype
         self.model = model.to(self.device, dtype)
         self.loss = loss
-        self.problem = Problem(self.model, loss, regularization, precision=autocast)
+        self.problem = Problem(self.model, loss, regularization, precision=autocast, micro_batch_size=micro_batch_size)
         parameters = {name: p.detach() for name, p in self.model.named_parameters()}
         self.w = self.problem.bind(self.problem.layout.flatten(parameters))
         self.preprocessing = tuple(preprocessing)

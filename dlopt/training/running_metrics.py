@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dlopt.objective.problem import Evaluation, Problem
+from dlopt.objective.micro_batches import Evaluation
+from dlopt.objective.problem import Problem
 from dlopt.training.batches import to_device_async
 from dlopt.training.lanes import select_lanes
 

@@ -88,6 +88,7 @@ class TrainState:
             clip=self.settings.clip if self.settings.clip.is_on else None,
             precision=torch.bfloat16 if self.settings.precision == "bfloat16" else None,
             compiled=self.settings.compile and self.solo,
+            micro_batch_size=self.settings.micro_batch_size,
         )
         self.layout = self.problem.layout
         w = torch.stack([e.w for e in experiments]).to(self.device, self.dtype)

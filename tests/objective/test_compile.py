@@ -13,8 +13,12 @@ NET = ("data=digits", "data.train_size=200", "epochs=2", "batch_size=40", "devic
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler itself
 @pytest.mark.parametrize(
     "options",
-    [("arch=mlp",), ("arch=cnn", "normalization=batch", "regularization=[dropout,l2]")],
-    ids=["mlp", "cnn"],
+    [
+        ("arch=mlp",),
+        ("arch=cnn", "normalization=batch", "regularization=[dropout,l2]"),
+        ("arch=mlp", "regularization=dropout", "micro_batch_size=15"),
+    ],
+    ids=["mlp", "cnn", "micro-batches"],
 )
 def test_compiled_equals_eager(options, tmp_path):
     """Masks differ at every step and must not cause recompilation."""

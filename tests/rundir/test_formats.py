@@ -144,7 +144,7 @@ def test_the_keys_of_a_configuration():
     """Runs that are resumed have exactly these."""
     config = compose_config()
     assert {k for k in config if not isinstance(config[k], type(config))} == {
-        "epochs", "steps", "batch_size", "seed", "device", "precision", "compile", "deterministic", "threads",
+        "epochs", "steps", "batch_size", "micro_batch_size", "seed", "device", "precision", "compile", "deterministic", "threads",
         "log_every", "eval_every", "objective", "name", "resume",
     }  # fmt: skip
     assert set(config.checkpoint) == {"every", "minutes", "keep"}

@@ -20,6 +20,7 @@ RUNS = {
     "standardized": ["normalization=batch", "preprocess=standardize", "regularization=dropout", "averaging=ema"],
     "float64": ["precision=float64", "preprocess=whiten"],
     "bfloat16": ["precision=bfloat16"],
+    "micro-batches": ["micro_batch_size=3", "normalization=batch"],
     "fold": ["validation.scheme=kfold", "validation.k=5", "validation.fold=2", "data.label_noise=0.2"],
     "minmax": ["preprocess=[center,minmax]", "regularization=[input_noise,l2]"],
 }

@@ -15,6 +15,7 @@ from dlopt.config.problems import Problems, format_error
 from dlopt.config.schema.signature import read_signature
 from dlopt.errors import OptionError, did_you_mean
 from dlopt.metrics.names import KNOWN_DIRECTIONS, Direction, find_direction
+from dlopt.objective.micro_batches import count_micro_batches
 from dlopt.training.batches import to_probabilities
 from dlopt.training.experiment import Settings
 
@@ -200,11 +201,13 @@ def _check_purity(model: nn.Module, x: Tensor, problems: Problems) -> None:
 def check_smallest_batch(
     model: nn.Module, train: parts.Split, settings: Settings, drop_last: bool, problems: Problems
 ) -> None:
-    """Check that batch normalization gets more than one value per feature in the smallest mini-batch."""
+    """Check that batch normalization gets more than one value per feature in the smallest forward pass."""
     count = len(train)
     size = min(settings.resolve_batch_size(count), count)
     rest = 0 if drop_last else count % size
-    if (rest or size) > 1:
+    smallest = rest or size
+    split = next((n for n in (smallest, size) if n // count_micro_batches(n, settings.micro_batch_size) == 1), None)
+    if split is None:
         return
     single: list[str] = []
 
@@ -213,11 +216,32 @@ def check_smallest_batch(
             single.append(name)
 
     _infer(model, _take_two(train, settings.dtype)[0][:1], find_single)
-    if single:
+    if single and smallest > 1:
+        cause = (
+            f"makes a part of one example of {split}, in which {single[0]} has one number of each feature to normalize"
+        )
+        problems.add("micro_batch_size", f"{cause}; use more, or normalization=layer")
+    elif single:
         batch = "the last of an epoch" if rest else "a mini-batch"
         remedy = "data.drop_last=true" if rest else "normalization=layer"
         cause = f"makes {batch} of one example, in which {single[0]} has one number of each feature to normalize"
         problems.add("batch_size", f"{cause}; use another, or {remedy}")
+
+
+def check_mean(model: nn.Module, train: parts.Split, loss: parts.Loss, settings: Settings, problems: Problems) -> None:
+    """Check that the loss of two examples is the mean of their losses, if it will be computed in micro-batches."""
+    if settings.micro_batch_size is None or len(train) < 2:
+        return
+    x, y = _take_two(train, settings.dtype)
+    outputs = _infer(model, x)
+    try:
+        whole, first, second = (loss(outputs[i], y[i]) for i in (slice(0, 2), slice(0, 1), slice(1, 2)))
+    except Exception as error:
+        problems.add("loss", f"fails on a part of a batch, which micro_batch_size needs: {format_error(error)}")
+        return
+    if not torch.allclose(whole, (first + second) / 2, rtol=1e-3, atol=1e-5, equal_nan=True):
+        needs = "must be the mean over the examples of a batch with micro_batch_size"
+        problems.add("loss", f"{needs}; for two examples it is {whole:.4g}, and {first:.4g} and {second:.4g} for each")
 
 
 def check_metrics(
@@ -307,5 +331,6 @@ def choose_threads(settings: Settings, model: nn.Module, train: parts.Split) -> 
             work += output.numel() * weight[0].numel()
 
     _infer(model, x, count)
-    step = 3 * settings.resolve_batch_size(len(train)) * work / len(x)  # forward, and twice as much backward
+    examples = settings.micro_batch_size or settings.resolve_batch_size(len(train))
+    step = 3 * examples * work / len(x)  # forward, and twice as much backward
     return max(1, min(AVAILABLE_THREADS, round(step / WORK_PER_THREAD)))

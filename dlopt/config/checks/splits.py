@@ -260,7 +260,7 @@ def _find_split_error(split: parts.Split, dataset: parts.Dataset, *, may_lack: b
 
 
 def check_batch(settings: Settings, train: parts.Split, dataset: parts.Dataset, problems: Problems) -> None:
-    """Check that a mini-batch is not larger than the training split."""
+    """Check that a mini-batch is not larger than the training split, and a micro-batch not larger than it."""
     if settings.batch_size != "full" and settings.batch_size > len(train):
         validation = settings.validation
         held_out = validation.fraction if dataset.validation is None else 0
@@ -269,6 +269,12 @@ def check_batch(settings: Settings, train: parts.Split, dataset: parts.Dataset, 
             cause = f" left by a fold of validation.k={validation.k}"
         limit = f"{len(train)} training examples{cause}"
         problems.add("batch_size", f"{settings.batch_size} is more than the {limit}; use fewer, or full")
+        return
+    size, micro = settings.resolve_batch_size(len(train)), settings.micro_batch_size
+    if micro is not None and micro > size:
+        problems.add(
+            "micro_batch_size", f"must be at most batch_size ({size}), or null for the whole batch; got {micro}"
+        )
 
 
 def check_dims(augmentation: Mapping[str, parts.Augmentation], dataset: parts.Dataset, problems: Problems) -> None:

@@ -104,6 +104,7 @@ def load_predictor(
         device=settings.value.device,
         dtype=settings.value.dtype,
         autocast=torch.bfloat16 if settings.value.precision == "bfloat16" else None,
+        micro_batch_size=settings.value.micro_batch_size,
         threads=choose_threads(settings.value, model, train),
         deterministic=settings.value.deterministic,
     )

@@ -27,7 +27,7 @@ from dlopt.training.experiment import Experiment
 
 CHANGEABLE_KEYS = (
     "epochs", "steps", "device", "threads", "deterministic", "log_every", "eval_every", "checkpoint", "clip", SCHEDULES,
-    *groups.select_groups("changeable_on_resume"),
+    "micro_batch_size", *groups.select_groups("changeable_on_resume"),
 )  # fmt: skip
 """Keys that may change when a run resumes. Any other (data, network, seed, batch size) would make it another run."""
 BIT_PRESERVING_KEYS = (

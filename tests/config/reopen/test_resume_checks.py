@@ -101,6 +101,7 @@ BREAKING = {
     "regularization.l2.strength": (["regularization.l2.strength=0.1"], "regularization.l2.strength "),
     "regularization.dropout.p": (["regularization.dropout.p=0.1"], "regularization.dropout.p 0.5 -> 0.1"),
     "eval_every": (["eval_every=2"], "eval_every 1 -> 2"),
+    "micro_batch_size": (["micro_batch_size=5"], "micro_batch_size null -> 5"),
     "clip.norm": (["clip.norm=0.1"], "clip.norm null -> 0.1"),
 }
 
