@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from dlopt.base.layer_labels import is_normalization, label_modules
+
 ParameterKind = Literal["weight", "bias", "norm"]
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Layout:
     """Names, shapes and slices of the weight vector, in the order of `model.named_parameters()`."""
 
     parameters: tuple[Parameter, ...]
+    labels: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @classmethod
     def of(cls, model: nn.Module) -> Layout:
@@ -79,7 +81,7 @@ class Layout:
                 groups = module.groups if isinstance(module, _TRANSPOSED) and kind == "weight" else None
                 parameters.append(Parameter(name, shape, start, kind, fan_in, fan_out, groups))
                 start += p.numel()
-        return cls(tuple(parameters))
+        return cls(tuple(parameters), label_modules(model))
 
     @cached_property
     def size(self) -> int:
@@ -128,6 +130,11 @@ class Layout:
             slices.setdefault(p.name.rpartition(".")[0] or p.name, []).append(p.slice)
         return slices
 
+    def label(self, name: str) -> str:
+        """Return the label of a module or a parameter: see label_modules. A diagnostic puts it into its tags."""
+        above, _, last = name.rpartition(".")
+        return self.labels.get(name) or (f"{self.labels.get(above, above)}.{last}" if above else name)
+
     def __iter__(self) -> Iterator[Parameter]:
         return iter(self.parameters)
 
@@ -139,7 +146,7 @@ def map_tied_names(model: nn.Module) -> dict[str, str]:
 
 
 def _classify(name: str, shape: tuple[int, ...], owner: nn.Module) -> ParameterKind:
-    if isinstance(owner, _NORMS) or getattr(owner, "normalizes", False):
+    if is_normalization(owner):
         return "norm"
     if len(shape) >= 2:
         return "weight"

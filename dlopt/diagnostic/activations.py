@@ -20,7 +20,8 @@ class Activations(Diagnostic):
                                        activation: 0 and 1 for a sigmoid, -1 and 1 for tanh; only for bounded ones
         activation/dead/<layer>        fraction of units that are zero for every example and position of the batch
 
-    Outputs have shape (examples, units, positions ...). <layer> is the name of the activation in the network; one that
+    Outputs have shape (examples, units, positions ...). <layer> is the name of the activation in the network; in an
+    nn.Sequential activations are numbered without what is between them, as layers are by diagnostic=gradients. One that
     is used several times is measured at its last use. A dead unit is zero on all of the data, so the value is an upper
     bound, which is tighter for larger batches.
 
@@ -38,14 +39,15 @@ class Activations(Diagnostic):
     def measure(self, moment: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:
         tags = {}
         lead = moment.before.ndim - 1
-        for layer, outputs in moment.objective.activations(moment.before).items():
+        for name, outputs in moment.objective.activations(moment.before).items():
+            layer = moment.layout.label(name).removesuffix(".activation")
             x = outputs if outputs.ndim > lead + 1 else outputs.unsqueeze(-1)
             x = x.reshape(*x.shape[: lead + 2], -1)  # (..., examples, units, positions)
             variance, mean = torch.var_mean(x, (-3, -2, -1), correction=0)
             tags[f"activation/mean/{layer}"] = mean
             tags[f"activation/std/{layer}"] = variance.sqrt()
-            if layer in moment.objective.bounds:
-                low, high = moment.objective.bounds[layer]
+            if name in moment.objective.bounds:
+                low, high = moment.objective.bounds[name]
                 edge = self.margin * (high - low)
                 near = (x <= low + edge) | (x >= high - edge)
                 tags[f"activation/saturated/{layer}"] = near.to(x.dtype).mean((-3, -2, -1))

@@ -18,6 +18,9 @@ class Gradients(Diagnostic):
         gradient/cosine           cosine between this gradient and the one measured before
         update/ratio/<layer>      |w_new - w_old| / |w_old|; about 1e-3 is healthy, 0 if w_old is 0
 
+    Layers of an nn.Sequential are numbered without what is between them, so a layer has the same name with and without
+    normalization and dropout; hidden.0.norm is the normalization of hidden.0.
+
     The gradient is that of loss and penalties, before clipping and noise, which the ratios include.
 
     Cost: two passes over the weights per measurement.
@@ -32,9 +35,10 @@ class Gradients(Diagnostic):
             scale = norm * torch.linalg.vector_norm(memory, dim=-1)
             tags["gradient/cosine"] = torch.where(scale > 0, (g * memory).sum(-1) / scale, 0.0)
         for name, slices in moment.layout.layers().items():
-            tags[f"gradient/norm/{name}"] = _compute_norm(g, slices)
+            layer = moment.layout.label(name)
+            tags[f"gradient/norm/{layer}"] = _compute_norm(g, slices)
             size = _compute_norm(before, slices)
-            tags[f"update/ratio/{name}"] = torch.where(size > 0, _compute_norm(moved, slices) / size, 0.0)
+            tags[f"update/ratio/{layer}"] = torch.where(size > 0, _compute_norm(moved, slices) / size, 0.0)
         return tags, g.clone()
 
 

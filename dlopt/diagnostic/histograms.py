@@ -18,6 +18,8 @@ class Histograms(Diagnostic):
         histogram/gradient/<parameter>     of loss and penalties, at the iterate before the step
         histogram/activation/<layer>       on the mini-batch of the step, at the iterate before it
 
+    <parameter> and <layer> are named as by diagnostic=gradients and diagnostic=activations.
+
     Buckets divide the range of the values into equal parts at each measurement. Values that are not finite are left
     out. Histograms are in the event file only, not in the rows.
 
@@ -34,9 +36,10 @@ class Histograms(Diagnostic):
         values: dict[str, Tensor] = {}
         for kind, w in (("weight", moment.after), ("gradient", moment.gradient)):
             if kind in self.of:
-                values |= {f"histogram/{kind}/{p.name}": w[..., p.slice] for p in moment.layout}
+                values |= {f"histogram/{kind}/{moment.layout.label(p.name)}": w[..., p.slice] for p in moment.layout}
         if "activation" in self.of:
             outputs = moment.objective.activations(moment.before)
             lead = moment.before.ndim - 1
-            values |= {f"histogram/activation/{layer}": x.flatten(lead) for layer, x in outputs.items()}
+            layers = {name: moment.layout.label(name).removesuffix(".activation") for name in outputs}
+            values |= {f"histogram/activation/{layers[name]}": x.flatten(lead) for name, x in outputs.items()}
         return {tag: Histogram.of(x, self.bins) for tag, x in values.items()}, None

@@ -10,7 +10,7 @@ from dlopt.parts import StepRecord
 
 NET = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
 LAYOUT = Layout.of(NET)
-LAYERS = {"0": slice(0, 15), "2": slice(15, 23)}
+LAYERS = {"0": slice(0, 15), "1": slice(15, 23)}
 
 
 def make_record(before, after, gradient):

@@ -77,7 +77,7 @@ def compute_outputs(problem, w, x, activate):
     """Return the outputs of the two hidden layers, (B, units, positions)."""
     v = problem.layout.views(w)
     outputs, h = {}, x
-    for layer, name in ((0, "hidden.1"), (2, "hidden.3")):
+    for layer, name in ((0, "hidden.0"), (2, "hidden.1")):
         weight, bias = v[f"hidden.{layer}.weight"], v[f"hidden.{layer}.bias"]
         h = activate(linear(h, weight, bias) if weight.ndim == 2 else conv1d(h, weight, bias, 2, 1))
         outputs[name] = h.flatten(2) if h.ndim > 2 else h.unsqueeze(-1)
@@ -107,8 +107,8 @@ def test_a_unit_is_dead_when_it_is_zero_on_every_example_and_position():
     highest = conv1d(x, v["hidden.0.weight"], None, 2, 1)[:, 1].max()
     v["hidden.0.bias"][1] = -highest * (1 - 1e-6)
     tags, _ = Activations(None, 0.05).measure(make_record(problem, w, x, y), None)
-    assert tags["activation/dead/hidden.1"] == pytest.approx(1 / 3)
-    outputs = compute_outputs(problem, w, x, torch.relu)["hidden.1"]
+    assert tags["activation/dead/hidden.0"] == pytest.approx(1 / 3)
+    outputs = compute_outputs(problem, w, x, torch.relu)["hidden.0"]
     assert (outputs[:, 1] > 0).sum() == 1
 
 
@@ -244,7 +244,7 @@ def test_a_run_measures_at_the_iterate_before_the_step(tmp_path):
     with torch.no_grad():
         expected = count_outputs(hidden(x).unsqueeze(-1), (-1.0, 1.0))
     first = read_rows(run)[0]
-    assert {name: first[f"activation/{name}/hidden.1"] for name in expected} == pytest.approx(expected, rel=1e-9)
+    assert {name: first[f"activation/{name}/hidden.0"] for name in expected} == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_custom_network_is_measured_too(tmp_path):
@@ -253,4 +253,4 @@ def test_a_custom_network_is_measured_too(tmp_path):
                 "batch_size=16", f"device={DEVICE}", "diagnostic=activations")  # fmt: skip
     _, (run,) = train_runs(tmp_path, own)
     tags = {name for name in run.rows()[0] if name.startswith("activation/saturated")}
-    assert tags == {"activation/saturated/2"}
+    assert tags == {"activation/saturated/0"}
