@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from dlopt.cli.streams import prepare_streams
+from dlopt.cli.streams import OutputLost, prepare_streams
 
 COMMANDS = {
     "train": "dlopt.cli.train:train",
@@ -62,7 +62,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     command = argv[0] if argv else "--help"
     with prepare_streams(lasting=command in TRAINING_COMMANDS):
-        return _run_command(command, argv)
+        try:
+            code = _run_command(command, argv)
+            sys.stdout.flush()
+            return code
+        except OutputLost as error:
+            if error.is_closed_pipe:  # by its reader, such as head
+                return 0
+            print(f"dlopt {command}: the output cannot be written: {error}", file=sys.stderr)
+            return 1
 
 
 def _run_command(command: str, argv: Sequence[str]) -> int:
@@ -86,11 +94,6 @@ def _run_command(command: str, argv: Sequence[str]) -> int:
     if before != signal.SIG_IGN:
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # nothing to save during imports
     try:
-        code = getattr(import_module(module), function)(argv[1:])
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # the reader, such as head, has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return getattr(import_module(module), function)(argv[1:])
     finally:
         signal.signal(signal.SIGINT, before)

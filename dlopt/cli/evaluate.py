@@ -198,9 +198,8 @@ def _print_details(predictor: Predictor, outputs: Tensor, targets: Tensor, file:
             names = names or tuple(f"target {i}" for i in range(outputs.shape[-1]))
             columns = [dict(zip(names, x.T.tolist(), strict=True)) for x in (targets, outputs)]
             figure = figures.plot_predictions(columns[0], columns[1], title)
-        figures.save_figure(figure, Path(file))
-    except (OSError, ValueError) as error:
-        print(f"dlopt evaluate: --png {file}: {error}", file=sys.stderr)
+        print(f"\n{display_path(figures.save_figure(figure, Path(file)))}")
+    except ValueError as error:
+        print(f"dlopt evaluate: {error}", file=sys.stderr)
         return 2
-    print(f"\n{display_path(Path(file))}")
     return 0

@@ -114,8 +114,6 @@ def runs(argv: Sequence[str]) -> int:
             return 0
         table = _build_table(records, args)
         print(table.markdown() if args.markdown else table.text(get_terminal_width()))
-    except BrokenPipeError:
-        raise
     except (RunNotFound, ValueError, OSError) as error:
         print(f"dlopt runs: {error}", file=sys.stderr)
         return 2
@@ -211,8 +209,7 @@ def _draw(records: Sequence[RunRecord], args: Any, folder: Path) -> Path:
     if args.over:
         parts = [title, f"mean ± sd over {', '.join(args.over)}", describe_counts(panels)]
         title = ", ".join(filter(None, parts))
-    save_figure(plot_curves(panels, title), file)
-    return file
+    return save_figure(plot_curves(panels, title), file)
 
 
 def _write_means(records: Sequence[RunRecord], args: Any, folder: Path) -> Path:

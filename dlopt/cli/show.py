@@ -85,8 +85,6 @@ def show(argv: Sequence[str]) -> int:
             else:
                 _show_run(find_run(args.run), args)
         return 0
-    except BrokenPipeError:
-        raise
     except RunNotFound as error:
         message = str(error)
     except (ValueError, OSError) as error:
@@ -100,10 +98,9 @@ def _save_figure(figure: Figure, file: Path) -> None:
     from dlopt.report.figures import save_figure
 
     try:
-        save_figure(figure, file)
-    except (OSError, ValueError) as error:
-        raise ShowError(f"--png {file}: {error}") from error
-    print(display_path(file))
+        print(display_path(save_figure(figure, file)))
+    except ValueError as error:
+        raise ShowError(str(error)) from error
 
 
 # ------------------------------------------------------------------------------------------- a run
@@ -123,7 +120,7 @@ def _show_run(run: RunDirectory, args: Any) -> None:
             raise ShowError(f"{path} has no curves yet")
         heading = path if args.title is None else args.title
         _save_figure(plot_curves(panels, heading), Path(args.png) if args.png else make_report_path(run.path, "curves"))
-    except (BrokenPipeError, ShowError):
+    except ShowError:
         raise
     except Exception as error:  # damaged files fail in many ways
         raise ShowError(f"{path} is damaged ({describe_failure(error)})") from error

@@ -1,4 +1,4 @@
-"""Standard output and standard error that fail no command."""
+"""Standard output and standard error: no command fails for them, or it ends as soon as its output is lost."""
 
 from __future__ import annotations
 
@@ -13,19 +13,34 @@ if TYPE_CHECKING:
     from typing import Any, TextIO
 
 
-class LastingFile(io.FileIO):
-    """An open file descriptor to which writing never fails: once it does, everything is discarded.
+class OutputLost(BaseException):
+    """The output of a command cannot be written. Not an Exception: nothing else in the command has failed."""
 
-    Its reader may have ended, its terminal may be closed, or its disk may be full.
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error.strerror)
+        self.is_closed_pipe = isinstance(error, BrokenPipeError)
+
+
+class OutputFile(io.FileIO):
+    """An open file descriptor that discards everything once writing has failed.
+
+    Its reader may have ended, its terminal may be closed, or its disk may be full. If it is not lasting, the first
+    failure raises OutputLost.
     """
+
+    def __init__(self, descriptor: int, *, lasting: bool) -> None:
+        super().__init__(descriptor, "w", closefd=False)
+        self.lasting = lasting
 
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
-        except OSError:
+        except OSError as error:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self.fileno())
             os.close(null)
+            if not self.lasting:
+                raise OutputLost(error) from error
             return len(data)
 
 
@@ -33,15 +48,15 @@ class LastingFile(io.FileIO):
 def prepare_streams(*, lasting: bool) -> Iterator[None]:
     """Replace closed streams in this block, and write what their encoding lacks as question marks.
 
-    lasting: let them outlive their readers, for commands that train.
+    lasting: let standard output outlive its reader, for commands that train; standard error always does.
     """
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (_prepare(stream, lasting=lasting) for stream in before)
+    sys.stdout, sys.stderr = _prepare(sys.stdout, lasting=lasting), _prepare(sys.stderr, lasting=True)
     try:
         yield
     finally:
         for stream, former in zip((sys.stdout, sys.stderr), before, strict=True):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, OutputLost):
                 stream.flush() if former is not None else stream.close()
         sys.stdout, sys.stderr = before
 
@@ -52,10 +67,10 @@ def _prepare(stream: TextIO | None, *, lasting: bool) -> TextIO:
     if not isinstance(stream, io.TextIOWrapper):
         return stream
     is_buffered = hasattr(stream.buffer, "raw")  # not with PYTHONUNBUFFERED
-    if not (lasting and isinstance(stream.buffer.raw if is_buffered else stream.buffer, io.FileIO)):
+    if not isinstance(stream.buffer.raw if is_buffered else stream.buffer, io.FileIO):
         stream.reconfigure(errors="replace")
         return stream
-    file = LastingFile(stream.fileno(), "w", closefd=False)
+    file = OutputFile(stream.fileno(), lasting=lasting)
     buffer: Any = io.BufferedWriter(file) if is_buffered else file
     lines, through = stream.line_buffering, stream.write_through
     return io.TextIOWrapper(buffer, stream.encoding, "replace", line_buffering=lines, write_through=through)

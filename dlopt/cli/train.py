@@ -106,8 +106,6 @@ def _start(argv: Sequence[str], flags: Collection[str], guard: Guard | None = No
         code = end.code if isinstance(end.code, int) else USAGE_ERROR
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except BrokenPipeError:
-        raise
     except Exception as error:
         code = _report_error(argv, error, invocation, builds=guard is None)
     finally:

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from dlopt.formatting import metric_label
 from dlopt.report import classification
 from dlopt.report.curves import Panel, widen_limits
+from dlopt.storage.safe_read import to_printable
 
 mpl.rcdefaults()  # a matplotlibrc in the working directory may be someone else's
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666", "#A03030")
@@ -35,11 +36,20 @@ CURVE_COLUMNS = 3
 """Largest number of panels of curves in a row."""
 
 
-def save_figure(figure: Figure, file: Path) -> None:
-    """Write a figure in the format of the file's ending. Raises ValueError if the ending is not a figure format."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(STYLE):
-        figure.savefig(file, bbox_inches="tight")
+def save_figure(figure: Figure, file: Path) -> Path:
+    """Write a figure in the format of the file's ending, png if there is none. Return the file.
+
+    Raises ValueError with the file and the cause if it cannot be written, or its ending is not a figure format.
+    """
+    file = file if file.suffix else file.with_suffix(".png")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with mpl.rc_context(STYLE):
+            figure.savefig(file, bbox_inches="tight")
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a format needs LaTeX
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"--png {to_printable(str(file))}: {reason}") from error
+    return file
 
 
 def add_heading(figure: Figure, heading: str) -> Figure:

@@ -61,8 +61,6 @@ def open_run(
         message = str(error)
     except ConfigError as error:
         message = error.text(outcome)
-    except BrokenPipeError:
-        raise
     except OSError as error:
         where = error.filename or place
         file = display_path(Path(where)) if isinstance(where, str | Path) else place

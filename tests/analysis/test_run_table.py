@@ -422,7 +422,7 @@ def test_diagnostics_are_columns_with_their_last_values(diagnosed_runs, capsys):
 
 def test_the_curves_and_the_title_of_a_picture_are_chosen(diagnosed_runs, here, capsys, monkeypatch):
     drawn = []
-    monkeypatch.setattr("dlopt.report.figures.save_figure", lambda figure, file: drawn.append(figure))
+    monkeypatch.setattr("dlopt.report.figures.save_figure", lambda figure, file: drawn.append(figure) or file)
     for argv in (
         ["show", "1", "--plot", "gradient/norm", "--plot", "gradient/norm/"],
         ["runs", "--columns", "gradient/norm,val/loss"],

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -506,6 +507,44 @@ def test_a_reader_that_closes_the_pipe_is_not_a_failure(here):
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     assert find_run().status["status"] == "done"
+
+
+@pytest.mark.parametrize(
+    "command", [["list", "optimizer"], ["list", "optimizer", "adam"], ["runs"], ["show"], ["--help"]]
+)
+def test_commands_that_print_end_when_their_output_is_lost(command, here, monkeypatch, capfd):
+    """Quietly if the reader has ended, as of `| head -1`; a full disk is named, and blamed on nothing else."""
+    assert main(["train", "-q", *BLOBS]) == 0
+    for output, code in (("a pipe without a reader", 0), ("a full disk", 1)):
+        stream = OUTPUTS[output]()
+        monkeypatch.setattr(sys, "stdout", stream)
+        capfd.readouterr()
+        assert main(command) == code
+        err = f"dlopt {command[0]}: the output cannot be written: No space left on device\n"
+        assert capfd.readouterr().err == (err if code else "")
+        stream.close()
+
+
+@pytest.mark.parametrize("command", ["show", "runs", "evaluate"])
+def test_a_picture_that_cannot_be_written_is_named_with_the_cause(command, here, capsys):
+    assert main(["train", "-q", *BLOBS]) == 0
+    (here / "file").touch()
+    (here / "full.png").symlink_to("/dev/full")
+    trust = ["--trust"] * (command == "evaluate")
+    for file, cause in (
+        ("file/x.png", "File exists"),
+        ("full.png", "No space left on device"),
+        ("x.pgf", "'xelatex' not found"),
+        ("x.nothing", "not supported"),
+    ):
+        if file != "x.pgf" or shutil.which("xelatex") is None:
+            assert main([command, "--png", file, *trust]) == 2
+            err = capsys.readouterr().err
+            assert f"dlopt {command}: --png {file}: " in err
+            assert cause in err
+    assert main([command, "--png", "plain", *trust]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "plain.png"
+    assert (here / "plain.png").is_file()
 
 
 def write_modules_that_fail(folder):
