@@ -54,6 +54,8 @@ def build_parser() -> ArgumentParser:
     predictions += "or the predicted numbers; the rows of a table of --data keep their columns"
     parser.add_argument("--predictions", metavar="FILE", help=predictions)
     parser.add_argument("--png", nargs="?", const="", metavar="FILE", help="draw a picture (default outputs/reports/)")
+    title = "the title of the picture (default: the directory, the checkpoint and the split)"
+    parser.add_argument("--title", metavar="TEXT", help=title)
     return parser
 
 
@@ -63,6 +65,9 @@ def evaluate(argv: Sequence[str]) -> int:
     from dlopt import console
     from dlopt.runner.open_run import open_run
 
+    if args.title is not None and args.png is None:
+        print("dlopt evaluate: --title is for a picture: add --png", file=sys.stderr)
+        return 2
     console.quiet = args.quiet
     outcome = "it cannot be evaluated"
     return open_run("dlopt evaluate", args.run, lambda run: _evaluate_run(run, args), trust=args.trust, outcome=outcome)
@@ -102,7 +107,8 @@ def _evaluate_run(run: RunDirectory, args: Any) -> int:
         print("  ".join(f"{name} {format_metric(value)}" for name, value in metrics.items()))
         picture = "fit" if targets.is_floating_point() else "confusion"
         file = None if args.png is None else args.png or make_report_path(run.path, f"{args.split}-{picture}")
-        code = _print_details(predictor, outputs, targets, file, f"{title}, {examples}")
+        heading = f"{title}, {examples}" if args.title is None else args.title
+        code = _print_details(predictor, outputs, targets, file, heading)
     if args.predictions is not None:
         code = max(code, _write_predictions(predictor, outputs, targets, Path(args.predictions)))
     return code

@@ -150,12 +150,16 @@ def test_a_file_for_a_run_that_was_not_trained_on_a_file(here, capsys):
         assert f"data.{key.removeprefix('data.').partition('=')[0]} is used in training" in message
 
 
-def test_pictures_of_classes_and_of_numbers(train_once, here, capsys):
+def test_pictures_of_classes_and_of_numbers(train_once, here, capsys, monkeypatch):
     train_once(*TRAIN)
     files = [evaluate(capsys, "--png")[-1]]
     assert main([*TRAIN, "data._target_=mine.Regression", "loss=mse"]) == 0
     files.append(evaluate(capsys, "--png", "fit.png", "--split", "train")[-1])
     assert files[1] == "fit.png"
+    drawn = []
+    monkeypatch.setattr("dlopt.report.figures.save_figure", lambda figure, file: drawn.append(figure) or file)
+    evaluate(capsys, "--png", "--title", "My fit")
+    assert drawn[0].get_suptitle() == "My fit"
     assert all((here / file).read_bytes().startswith(b"\x89PNG") for file in files)
 
 
@@ -167,6 +171,7 @@ def test_wrong_arguments_are_refused(train_once, capsys):
         (["--data", "data.pth=x"], "did you mean data.path"),
         (["--data", "digits"], "(1, 8, 8) do not fit the run's network"),
         (["--png", "x.nothing"], "not supported"),
+        (["--title", "mine"], "--title is for a picture: add --png"),
         (["--split", "val"], "no validation split"),
     ):
         assert message in refuse(capsys, *argv)
