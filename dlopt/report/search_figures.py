@@ -1,25 +1,22 @@
-"""Figures of a search: the best so far, the effect of each hyperparameter, and a map of two of them."""
+"""Figures of a search: the best so far, and the effect of each hyperparameter."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from dlopt.analysis.importance import Level, group_by_level
 from dlopt.analysis.search_axis import SearchAxis
 from dlopt.analysis.search_record import SearchRecord, TrialRecord
-from dlopt.formatting import format_metric
-from dlopt.report.figures import COLOURS, MAX_INCHES, STYLE, add_heading, add_legend, compute_limits
+from dlopt.report.figures import COLOURS, STYLE, add_heading, add_legend, compute_limits
+from dlopt.report.search_map import plot_heat_map
+from dlopt.report.search_scales import MARKS, TICK_STEPS, label_objective, set_level_ticks, set_scale
 
 MAX_AXES = 12
 """Number of hyperparameters in the figure of effects: the most important ones."""
@@ -28,16 +25,8 @@ MAX_LINES = 6
 """Largest number of values of a second hyperparameter for which the first has one line per value."""
 MIN_BOX = 5
 """Smallest number of trials with a box."""
-MAX_TICKS = 10
-"""Largest grid with a tick for each value."""
-MAX_LABELED_CELLS = 15
-"""Largest number of values on a side of a map with labels in its cells."""
-MARKS = {"diverged": ("x", COLOURS[1]), "failed": ("+", COLOURS[7]), "pruned": ("|", COLOURS[6])}
-"""Marker and colour of trials without a value, which are drawn at the worse edge, one line for each state."""
 LANE = 0.045
-"""Height of such a line, as a fraction of the axis."""
-TICK_STEPS = (1, 2, 5, 10)
-"""First digits of the ticks of an axis of whole numbers."""
+"""Height of the line of marks of a state, as a fraction of the axis."""
 
 Places = Sequence[tuple[float, TrialRecord]]
 """Trials with their horizontal positions."""
@@ -110,32 +99,7 @@ def plot_effects(search: SearchRecord, shown: Sequence[SearchAxis], heading: str
         return add_heading(figure, heading)
 
 
-def plot_heat_map(search: SearchRecord, across: SearchAxis, up: SearchAxis, heading: str) -> Figure:
-    """Plot the objective over two hyperparameters, darker for better values, with a frame around the best.
-
-    Two intervals, or fine grids: a point for each trial, a cross for one that diverged. Otherwise cells with the mean
-    of their trials and, for several, their number; intervals are binned, and a cell without a value is grey.
-    """
-    is_scatter = across.is_binned and up.is_binned
-    with mpl.rc_context(STYLE | {"axes.grid": is_scatter}):
-        figure = Figure(figsize=(6.4, 4.8), layout="constrained")
-        axes: Any = figure.add_subplot()
-        picture = (_plot_scatter if is_scatter else _plot_cells)(axes, search, across, up)
-        axes.set_xlabel(across.key)
-        axes.set_ylabel(up.key)
-        if not is_scatter:
-            width, height = (0.75 * n + 2.6 for n in (axes.get_xlim()[1], axes.get_ylim()[1]))
-            figure.set_size_inches(min(max(width, 5.0), MAX_INCHES), min(max(height, 3.6), MAX_INCHES))
-        label = f"{'' if is_scatter else 'mean '}{_label_objective(search)}"
-        figure.colorbar(picture, ax=axes, label=label, shrink=0.9)
-        return add_heading(figure, heading)
-
-
 # ------------------------------------------------------------------------------------------------ values
-
-
-def _label_objective(search: SearchRecord) -> str:
-    return f"{search.objective} ({'more is better ↑' if search.higher_is_better else 'less is better ↓'})"
 
 
 def _set_value_axis(axes: Any, search: SearchRecord, *, has_label: bool = True) -> float:
@@ -151,7 +115,7 @@ def _set_value_axis(axes: Any, search: SearchRecord, *, has_label: bool = True) 
     low, high = (low - strip, high) if search.higher_is_better else (low, high + strip)
     axes.set_ylim(low, high)
     if has_label:
-        axes.set_ylabel(_label_objective(search))
+        axes.set_ylabel(label_objective(search))
     if not values:
         axes.set_yticks([])
         axes.text(0.5, 0.5, "no trial has a value", ha="center", va="center", transform=axes.transAxes, color="#666666")
@@ -196,7 +160,7 @@ def _plot_marks(axes: Any, search: SearchRecord, places: Places, edge: float) ->
 
 def _plot_numeric(axes: Any, search: SearchRecord, axis: SearchAxis, other: SearchAxis | None, edge: float) -> None:
     """Plot the panel of a numeric hyperparameter."""
-    _set_scale(axes.xaxis, axis)
+    set_scale(axes.xaxis, axis)
     places = [(float(t.point[axis.key]), t) for t in search.trials if axis.key in t.point]
     levels = group_by_level(axis, search.trials)
     lines = group_by_level(other, search.trials) if other is not None else []
@@ -243,108 +207,5 @@ def _plot_choice(axes: Any, search: SearchRecord, axis: SearchAxis, edge: float)
     if means:
         axes.plot(*zip(*means, strict=True), "D", color=COLOURS[1], markersize=5, label="mean", zorder=3)
     _plot_marks(axes, search, places, edge)
-    _set_level_ticks(axes.xaxis, levels)
+    set_level_ticks(axes.xaxis, levels)
     axes.set_xlim(-0.6, max(len(levels), 1) - 0.4)
-
-
-def _set_scale(side: Any, axis: SearchAxis) -> None:
-    """Set the ends, the scale and the ticks of a numeric hyperparameter."""
-    assert axis.low is not None and axis.high is not None
-    low, high = axis.to_scale(axis.low), axis.to_scale(axis.high)
-    room = 0.05 * (high - low) or 0.5
-    low, high = low - room, high + room
-    if axis.log:
-        side._set_axes_scale("log")
-        low, high = 10.0**low, 10.0**high
-        side.set_major_formatter(lambda value, _: f"{value:g}")
-        side.set_minor_formatter(NullFormatter())
-    side.axes.set_xlim(low, high) if side.axis_name == "x" else side.axes.set_ylim(low, high)
-    values = [float(v) for v in axis.values]
-    if values and len(values) <= MAX_TICKS:
-        side.set_major_locator(FixedLocator(values))
-        side.set_minor_locator(NullLocator())
-        names = [axis.format_value(v) for v in values]
-        side.set_ticklabels(names, rotation=_choose_rotation(side, names))
-    elif axis.whole and not axis.log:
-        side.set_major_locator(MaxNLocator(integer=True, steps=TICK_STEPS, min_n_ticks=1))
-
-
-def _choose_rotation(side: Any, names: Sequence[str]) -> float:
-    return 30 if side.axis_name == "x" and sum(map(len, names)) > 32 else 0
-
-
-def _set_level_ticks(side: Any, levels: Sequence[Level]) -> None:
-    """Set a named tick for each of the levels at 0, 1, ..., or for about 40 of them."""
-    ticks = range(0, len(levels), max(1, math.ceil(len(levels) / 40)))
-    names = [n if len(n := levels[i].name) <= 24 else f"{n[:12]}…{n[-11:]}" for i in ticks]
-    side.set_ticks(ticks, names, rotation=_choose_rotation(side, names))
-
-
-# ------------------------------------------------------------------------------------------------ maps
-
-
-def _make_shades(search: SearchRecord, values: Sequence[float]) -> dict[str, Any]:
-    norm = Normalize(*compute_limits(values, search.higher_is_better))
-    return {"cmap": "Blues" if search.higher_is_better else "Blues_r", "norm": norm}
-
-
-def _plot_scatter(axes: Any, search: SearchRecord, across: SearchAxis, up: SearchAxis) -> Any:
-    trials = [t for t in search.trials if across.key in t.point and up.key in t.point]
-    _set_scale(axes.xaxis, across)
-    _set_scale(axes.yaxis, up)
-
-    def place(group: Sequence[TrialRecord]) -> tuple[list[Any], list[Any]]:
-        return [t.point[across.key] for t in group], [t.point[up.key] for t in group]
-
-    valued = [t for t in trials if t.value is not None]
-    values = [t.value for t in valued if t.value is not None]
-    shades = _make_shades(search, values)
-    picture = axes.scatter(*place(valued), c=values, s=36, edgecolors="#888888", linewidths=0.4, **shades)
-    for state, (marker, colour) in MARKS.items():
-        group = [t for t in trials if t.state == state]
-        if group:
-            axes.scatter(*place(group), s=26, marker=marker, color=colour, linewidths=1.2, label=state)
-    if search.best in valued:
-        best = place([search.best])
-        axes.scatter(*best, s=130, facecolors="none", edgecolors=COLOURS[1], linewidths=1.8, label="best")
-    add_legend(axes.figure)
-    return picture
-
-
-def _plot_cells(axes: Any, search: SearchRecord, across: SearchAxis, up: SearchAxis) -> Any:
-    columns, rows = group_by_level(across, search.trials), group_by_level(up, search.trials)
-    column = {t.number: j for j, level in enumerate(columns) for t in level.trials}
-    row = {t.number: i for i, level in enumerate(rows) for t in level.trials}
-    cells: dict[tuple[int, int], list[TrialRecord]] = {}
-    for t in search.trials:
-        if t.number in column and t.number in row:
-            cells.setdefault((row[t.number], column[t.number]), []).append(t)
-    table = np.full((max(len(rows), 1), max(len(columns), 1)), math.nan)
-    for cell, trials in cells.items():
-        table[cell] = Level("", 0.0, tuple(trials)).mean  # None becomes NaN
-    axes.set_facecolor("#e4e4e4")
-    shades = _make_shades(search, table[np.isfinite(table)].tolist())
-    picture = axes.imshow(np.ma.masked_invalid(table), origin="lower", aspect="auto", **shades)
-    if max(table.shape) <= MAX_LABELED_CELLS:
-        for (i, j), trials in cells.items():
-            is_dark = np.isfinite(table[i, j]) and (shades["norm"](table[i, j]) > 0.55) == search.higher_is_better
-            axes.text(j, i, _label_cell(table[i, j], trials), ha="center", va="center", fontsize=8,
-                      color="white" if is_dark else "#333333")  # fmt: skip
-    best = search.best
-    if best is not None and best.number in column and best.number in row:
-        corner = (column[best.number] - 0.5, row[best.number] - 0.5)
-        style: dict[str, Any] = {"fill": False, "edgecolor": COLOURS[1], "linewidth": 2.2, "clip_on": False}
-        axes.add_patch(Rectangle(corner, 1, 1, label="contains the best trial", **style))
-        add_legend(axes.figure)
-    _set_level_ticks(axes.xaxis, columns)
-    _set_level_ticks(axes.yaxis, rows)
-    return picture
-
-
-def _label_cell(mean: float, trials: Sequence[TrialRecord]) -> str:
-    """Return the label of a cell: the mean, the number of its trials, and how many have no value."""
-    states = Counter(t.state for t in trials)
-    count = sum(t.value is not None for t in trials)
-    lines = [format_metric(mean)] if math.isfinite(mean) else []
-    lines += [f"of {count}"] if count > 1 else []
-    return "\n".join(lines + [f"{states[state]} {state}" for state in MARKS if states[state]])

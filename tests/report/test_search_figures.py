@@ -11,6 +11,8 @@ from dlopt.analysis.search_axis import SearchAxis, make_choice_axis
 from dlopt.analysis.search_record import SearchRecord, TrialRecord
 from dlopt.report import search_figures
 from dlopt.report.figures import COLOURS, STYLE, save_figure
+from dlopt.report.search_map import plot_heat_map
+from dlopt.report.search_scales import MARKS
 
 RATE = SearchAxis("optimizer.lr", (), 1e-4, 1.0, log=True)
 RATES = make_choice_axis("optimizer.lr", ["0.001", "0.01", "0.1"])
@@ -94,7 +96,7 @@ def test_trials_without_a_value_are_marked_at_the_worse_edge(higher):
     figure = search_figures.plot_history(record, "")
     low, high = figure.axes[0].get_ylim()
     worst = search_figures.compute_limits([t.value for t in record.ranked_trials], higher)[0 if higher else 1]
-    marks = {state: {y for _, y in get_offsets(figure, state)} for state in search_figures.MARKS}
+    marks = {state: {y for _, y in get_offsets(figure, state)} for state in MARKS}
     assert all(len(heights) == 1 for heights in marks.values())
     assert len(set.union(*marks.values())) == 3
     for (y,) in marks.values():
@@ -132,7 +134,7 @@ def test_cells_show_the_mean_the_number_of_trials_and_those_that_diverged():
         for i, (o, lr, v) in enumerate(points)
     )
     record = SearchRecord(None, (RATES, RULE), "val/loss", False, trials)
-    axes = search_figures.plot_heat_map(record, RATES, RULE, "").axes[0]
+    axes = plot_heat_map(record, RATES, RULE, "").axes[0]
     assert {text.get_position(): text.get_text() for text in axes.texts} == {
         (0, 0): "2.0000\nof 2", (0, 1): "0.5000", (1, 1): "1 diverged",
     }  # fmt: skip
@@ -188,5 +190,5 @@ def test_only_states_that_occur_take_space():
 
 def test_the_frame_of_a_map_is_explained():
     record = CASES["a grid of two"]
-    (legend,) = search_figures.plot_heat_map(record, *record.axes, "").legends
+    (legend,) = plot_heat_map(record, *record.axes, "").legends
     assert [text.get_text() for text in legend.get_texts()] == ["contains the best trial"]
