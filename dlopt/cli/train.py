@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dlopt.config.compose.nested_options import get_key, is_override
 from dlopt.rundir.display import display_path
 from dlopt.rundir.find import SWEEP_FILE, find_sweep
-from dlopt.runner import execute
+from dlopt.runner import execute, sweep_run
 from dlopt.runner.execute import DONE, FAILED, INTERRUPTED, USAGE_ERROR, Invocation
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ def _prepare_sweep(argv: Sequence[str], invocation: Invocation, guard: Guard | N
         **vars(invocation),
         overrides=[a for a in argv if is_override(a)],
         perform=partial(_perform_on_screen, screen),
-        perform_elsewhere=partial(execute.perform_in_worker, command=provenance.get_command()),
+        perform_elsewhere=partial(sweep_run.perform_in_worker, command=provenance.get_command()),
         display=screen,
         guard=guard,
     )
@@ -246,7 +246,7 @@ def _perform_on_screen(screen: SweepConsole, job: Job) -> None:
     """Execute a run of a sweep in this process. Raise KeyboardInterrupt if it was interrupted."""
     from dlopt.cli.progress import Progress
 
-    code, _ = execute.perform(job, Progress(job.title, screen))
+    code, _ = sweep_run.perform(job, Progress(job.title, screen))
     if code == INTERRUPTED:
         raise KeyboardInterrupt
 

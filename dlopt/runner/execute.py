@@ -48,26 +48,19 @@ def perform(
     built: tuple[Experiment, Sequence[str]] | None = None,
     command: str | None = None,
 ) -> tuple[int, dict[str, Any]]:
-    """Perform a run. Return the exit code and the summary.
+    """Start a run and perform it. Return the exit code and the summary.
 
     lock     lock of the run's directory, if this process holds it already
-    built    experiment and notices, if they are built already. Otherwise it is a run of a sweep: problems of the
-             configuration are written into its directory, and an unfinished run there continues
+    built    experiment and notices, if they are built already; else problems of the configuration are written into the
+             run's directory
     command  recorded command line; None: the command line of this process
     """
     from dlopt.config.build import build
     from dlopt.config.compose.flatten import flatten_settings
     from dlopt.config.problems import ConfigError
-    from dlopt.rundir.directory import RunDirectory
     from dlopt.rundir.writer import RunWriter
-    from dlopt.runner.claim import claim_unfinished
     from dlopt.runner.job import prepare_run
-    from dlopt.runner.resume_run import continue_run
 
-    if built is None:
-        lock = claim_unfinished(job.path)
-        if RunDirectory(job.path).status_file.exists():
-            return continue_run(job, observer, lock, command)
     settings = flatten_settings(job.config, job.choices)
     prepare_run(job, job.path)
     try:
@@ -81,17 +74,6 @@ def perform(
         observer.reporter = job.ticket.open_reporter()
     with log_to_run(run) if job.hydra else contextlib.nullcontext():  # otherwise Hydra has configured the logging
         return run_one(experiment, run, observer, notices)
-
-
-def perform_in_worker(job: Job, command: str | None = None) -> None:
-    """Perform a run of a sweep in a worker process. Raises KeyboardInterrupt if the run was interrupted."""
-    from dlopt.rundir import provenance
-    from dlopt.runner.observer import Observer
-
-    provenance.start_git_query()
-    code, _ = perform(job, Observer(), command=command)
-    if code == INTERRUPTED:
-        raise KeyboardInterrupt
 
 
 def run_one(

@@ -1,13 +1,10 @@
-"""Resume a run from its last checkpoint: for dlopt train resume=RUN, and for the unfinished runs of a sweep.
+"""dlopt train resume=RUN: resume a run from its last checkpoint.
 
-For resume=RUN the configuration is read from the run's directory without Hydra, which would overwrite the files there.
-A sweep composes it again, and a run continues only if it is the same.
+The configuration is read from the run's directory without Hydra, which would overwrite the files there.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,9 +16,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from dlopt.rundir.directory import Checkpoint, RunDirectory
-    from dlopt.rundir.lock import Holder, Lock
+    from dlopt.rundir.lock import Holder
     from dlopt.rundir.writer import RunWriter
-    from dlopt.runner.job import Job
     from dlopt.runner.observer import Observer
     from dlopt.training.experiment import Experiment
 
@@ -83,7 +79,7 @@ def _resume_locked(
     checkpoint = _find_checkpoint(run, status)
     state = None if checkpoint is None else checkpoint.content
     resume_checks.check_configuration(run, status or {}, (state or {}).get("config"))
-    experiment, notices = _build(config, arguments, state)
+    experiment, notices = build_from(config, arguments, state)
     step = 0 if state is None else state["step"]
     breaks: list[str] = []
     if state is not None:
@@ -99,62 +95,13 @@ def _resume_locked(
         notices.append("the run has no checkpoint yet, so it starts again from step 0")
     elif not console.quiet:
         print(f"{display_path(run.path)} resumes after step {step}")
-    return _run_from(run, checkpoint, experiment, observer, notices, record, " ".join(arguments))[0]
+    return run_from(run, checkpoint, experiment, observer, notices, record, " ".join(arguments))[0]
 
 
-def continue_run(job: Job, observer: Observer, lock: Lock, command: str | None = None) -> tuple[int, dict[str, Any]]:
-    """Continue the run of a sweep that another process has left in a directory, whose lock this process holds.
-
-    The run resumes from its last checkpoint. It starts again from step 0 if it has failed, or if it has no checkpoint
-    of the job's configuration, data and network. Return the exit code and the summary. Raises ConfigError if the run
-    cannot be built, or if its directory has links.
-    """
-    from dlopt.config.compose.flatten import flatten_settings
-    from dlopt.config.reopen import load_run
-    from dlopt.rundir.writer import RunWriter
-    from dlopt.runner.job import prepare_run
-
-    run = RunWriter(job.path)
-    run.lock = lock
-    try:
-        load_run.check_writable(run.path)
-        checkpoint, experiment, notices = _build_from_checkpoint(run, job)
-        step = 0 if checkpoint is None else checkpoint.content["step"]
-        notices.append(f"the run continues after step {step}" if step else "the run starts again from step 0")
-        prepare_run(job, run.path)
-        if job.ticket is not None:
-            observer.reporter = job.ticket.open_reporter()
-            rows = [row for row in run.rows() if row["step"] <= step]
-            should_prune = observer.reporter.replay(rows)
-            if should_prune and rows[-1]["step"] == step:  # the process was killed before it could write that
-                observer.stop = observer.is_pruned = True
-        record = {"settings": flatten_settings(job.config, job.choices), "command": command}
-        return _run_from(run, checkpoint, experiment, observer, notices, record)
-    finally:
-        run.lock.release()
-
-
-def _build_from_checkpoint(run: RunDirectory, job: Job) -> tuple[Checkpoint | None, Experiment, list[str]]:
-    """Return the checkpoint from which a run of a sweep continues, if any, and the experiment with its notices."""
-    from dlopt.config.problems import ConfigError
-    from dlopt.config.reopen import resume_checks
-
-    checkpoint = None
-    if (run.status_or_none() or {}).get("status") != "failed":
-        with contextlib.suppress(ValueError):  # no checkpoint can be read
-            checkpoint = run.latest_checkpoint()
-    if checkpoint is not None and checkpoint.content["config"] == hashlib.sha256(job.config_text).hexdigest():
-        with contextlib.suppress(ConfigError):  # the user's code has changed the network
-            experiment, notices = _build(job.config, job.overrides, checkpoint.content)
-            resume_checks.check(checkpoint.content, experiment)
-            return checkpoint, experiment, notices
-    return None, *_build(job.config, job.overrides, None)
-
-
-def _build(
+def build_from(
     config: Mapping[str, Any], overrides: Sequence[str], state: Mapping[str, Any] | None
 ) -> tuple[Experiment, list[str]]:
-    """Build the experiment of a checkpoint, with its network and the statistics of its data, and notices."""
+    """Return an experiment with the network and the statistics of the data of a checkpoint, if any, and its notices."""
     from dlopt.config.build import build
     from dlopt.config.checks.splits import FittedDataState
 
@@ -164,7 +111,7 @@ def _build(
     return build(config, overrides, fitted, state["model"])
 
 
-def _run_from(
+def run_from(
     run: RunWriter,
     checkpoint: Checkpoint | None,
     experiment: Experiment,
