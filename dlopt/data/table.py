@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,19 +10,18 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from dlopt.data import _files, _grouping, _own_splits
+from dlopt.data import _columns, _dates, _files, _grouping, _own_splits
 from dlopt.data import _targets as data_targets
-from dlopt.data._csv import Cell, TableCells, format_count, is_number, parse_code, read_csv
+from dlopt.data._columns import FEW
+from dlopt.data._csv import TableCells, format_count, is_number, read_csv
 from dlopt.data._targets import TargetKindOption, TestFraction
 from dlopt.errors import OptionError, did_you_mean, join_truncated
 from dlopt.parts import Data, Dataset, Split
 from dlopt.storage.fingerprint import digest_files
 
-COPIES, COPIES_TO_FILL = 3, 6
+COPIES, COPIES_TO_FIT = 3, 6
 """Copies of the inputs in memory as float32: all rows, the rows of training and test, and those of
-preprocess=standardize. If numbers are missing, the first two are float64, and the filled rows are one more."""
-FEW = 20
-"""Up to this many different integers a target is classes; up to this many different texts a column is categories."""
+preprocess=standardize. If there are statistics to apply, the first two are float64, and the result is one more."""
 
 
 @dataclass(frozen=True)
@@ -35,19 +32,30 @@ class TableData(Data):
     column of text is one-hot encoded in sorted order. A column of numbers is refused if fewer than half of its rows
     hold text, and a column of text if more than half of its rows, and more than 20, are different. Empty cells, NA,
     N/A, NaN, None, null and ? are missing values. A first column without a name, as pandas writes the index, is left
-    out.
+    out. Notices report dates as text, whole numbers that increase from row to row as identifiers do, and text that
+    becomes more than 50 inputs, or more than 20 with fewer than 10 rows for each.
+
+    A column of dates is five inputs: the days since 1970-01-01 UTC less their mean in the run's training rows, and sine
+    and cosine of 2 pi y and of 2 pi w, where y and w are the elapsed fractions of the year and of the week from Monday
+    on. If any cell is not at midnight, sine and cosine of 2 pi d follow, where d is the elapsed fraction of the day.
+    Times with a zone are converted to UTC, others are taken as UTC. Of a missing date, each input is filled.
 
     path                 the file
     target               the column to predict; its missing values cannot be filled
     drop                 columns to leave out
     categorical          columns of numbers to encode as categories: codes, years, house numbers; 1 and 1.0 are equal,
                          and 01 is another code
+    dates                columns of dates
+    date_format          of these dates: a format of Python's strptime, such as %d/%m/%Y; auto: the format that all
+                         cells of a column have, of 2024-12-31 and other forms of ISO 8601, 31/12/2024, 12/31/2024,
+                         31.12.2024, 31-12-2024, 12-31-2024, 2024/12/31, 2024-12, 31 Dec 2024, 31-Dec-2024, Dec 31, 2024
+                         and full names of months, with or without a time. Set it if day and month could be exchanged
     group                a column of groups, such as patients: no split divides a group, and fractions and folds count
                          groups, regardless of classes, as in scikit-learn's GroupShuffleSplit and GroupKFold
     time                 a column of numbers or ISO dates (2024-01-31): the latest rows are the test, and the latest of
                          the others validate; fractions count different times. The folds of kfold are those of
                          TimeSeriesSplit: each trains on all that is earlier. Cannot be used with group; both are inputs
-                         only if they are in `categorical`, too
+                         only if they are in `categorical` or `dates`, too
     missing              refuse: report missing values; drop: leave out their rows; fill: replace numbers by the mean of
                          the run's training rows, and make missing text a category of its own, the last
     delimiter            the character between two cells, or comma, semicolon, tab, bar; auto: the one of these four
@@ -67,6 +75,8 @@ class TableData(Data):
     target: str | None
     drop: list[str]
     categorical: list[str]
+    dates: list[str]
+    date_format: str
     group: str | None
     time: str | None
     missing: Literal["refuse", "drop", "fill"]
@@ -117,8 +127,10 @@ class TableData(Data):
             train, test = data_targets.split_test(goal, self.test_fraction, groups, times)
         if goal.is_floating_point() and (known := goal[train]).min() == known.max():
             raise OptionError("target", f"{target} is {known[0].item():g} in every training row")
-        aside = {target, self.group, self.time} - {*self.categorical}
+        aside = {target, self.group, self.time} - {*self.categorical, *self.dates}
         inputs = [name for name in table.columns if name not in aside]
+        kinds = dict.fromkeys(self.categorical, "categories") | dict.fromkeys(self.dates, "dates")
+        columns = {name: _columns.detect_column(name, table, kinds.get(name), self.date_format) for name in inputs}
         encoding = {
             "target": target,
             "names": list(names),
@@ -127,26 +139,25 @@ class TableData(Data):
             "sha256": digest_files(files),
             "middle": 0.0,
             "scale": 1.0,
-            "columns": {name: self._encoding(name, table) for name in inputs},
+            "columns": {name: column.to_plain() for name, column in columns.items()},
         }
         whole = self._encode(table, encoding, file)
         x, y = whole.train.inputs, whole.train.targets
         if not self.standardize_target:
             y = self.transform_targets(y, encoding)
-        notices = ("the first column has no name, as an index, and is left out",) if table.has_index else ()
+        notices = ["the first column has no name, as an index, and is left out"] if table.has_index else []
+        notices += _columns.list_notices(columns, table, self.categorical)
         groups, times = (None if units is None else units[train] for units in (groups, times))
-        whole = replace(whole, notices=notices, groups=groups, times=times)
+        whole = replace(whole, notices=tuple(notices), groups=groups, times=times)
         return replace(whole, train=Split(x[train], y[train]), test=Split(x[test], y[test]))
 
     def fit(self, train: Split, encoding: Mapping[str, Any]) -> Mapping[str, Any]:
         rows = slice(None) if train.rows is None else train.rows
-        encodings = encoding["columns"]
-        means = {
-            name: _mean(name, train.inputs[:, i], rows)
-            for (name, column), i in zip(encodings.items(), _begins(encodings), strict=False)
-            if isinstance(column, float)
+        columns = {
+            name: column.fit(name, train.inputs[:, place], rows).to_plain()
+            for name, column, place in _columns.iter_inputs(_columns.read_columns(encoding["columns"]))
         }
-        fitted = {**encoding, "columns": {**encodings, **means}}
+        fitted = {**encoding, "columns": columns}
         if train.targets.dtype == torch.float64:
             y = train.targets[rows]
             fitted["middle"] = y.mean().item()
@@ -154,13 +165,12 @@ class TableData(Data):
         return fitted
 
     def transform_inputs(self, inputs: torch.Tensor, encoding: Mapping[str, Any]) -> torch.Tensor:
-        if inputs.dtype != torch.float64:  # then nothing is missing
+        if inputs.dtype != torch.float64:  # then no column needs its statistics
             return inputs
-        filled = inputs.float()
-        for column, i in zip(encoding["columns"].values(), _begins(encoding["columns"]), strict=False):
-            if isinstance(column, float):
-                filled[:, i].nan_to_num_(column)
-        return filled
+        x = torch.empty(inputs.shape)
+        for _, column, place in _columns.iter_inputs(_columns.read_columns(encoding["columns"])):
+            x[:, place] = column.apply(inputs[:, place])
+        return x
 
     def transform_targets(self, targets: torch.Tensor, encoding: Mapping[str, Any]) -> torch.Tensor:
         if targets.dtype != torch.float64:
@@ -168,21 +178,21 @@ class TableData(Data):
         return ((targets - encoding["middle"]) / encoding["scale"]).float()
 
     def _encode(self, table: TableCells, encoding: Mapping[str, Any], file: Path) -> Dataset:
-        """Encode all rows; both splits hold them. Missing numbers are NaN, in float64 like unscaled targets."""
+        """Encode all rows; both splits hold them. Inputs that need statistics are float64, as unscaled targets are."""
         names = tuple(encoding["names"])
         if encoding["classes"]:
             cells = np.array(table.columns[encoding["target"]])
             values = cells if encoding["text"] else self._values(encoding["target"], table)
             y = data_targets.encode_known_classes(values, names)
         else:
-            y = torch.from_numpy(_numbers(encoding["target"], table)).unsqueeze(1)
-        encodings = encoding["columns"]
-        begins = _begins(encodings)
-        lacks = any(isinstance(column, float) and None in table.columns[name] for name, column in encodings.items())
-        _files.check_memory(file, (COPIES_TO_FILL if lacks else COPIES) * 4 * len(table.lines) * begins[-1])
-        x = np.zeros((len(table.lines), begins[-1]), np.float64 if lacks else np.float32)
-        for (name, column), begin, end in zip(encodings.items(), begins, begins[1:], strict=False):
-            _fill(x[:, begin:end], name, table, column)
+            y = torch.from_numpy(_columns.read_numbers(encoding["target"], table)).unsqueeze(1)
+        columns = _columns.read_columns(encoding["columns"])
+        width = sum(column.width for column in columns.values())
+        needs_fit = any(column.needs_fit(table.columns[name]) for name, column in columns.items())
+        _files.check_memory(file, (COPIES_TO_FIT if needs_fit else COPIES) * 4 * len(table.lines) * width)
+        x = np.zeros((len(table.lines), width), np.float64 if needs_fit else np.float32)
+        for name, column, place in _columns.iter_inputs(columns):
+            column.encode(name, table, x[:, place])
         split = Split(torch.from_numpy(x), y)
         return Dataset(split, split, len(names), names, encoding)
 
@@ -194,15 +204,23 @@ class TableData(Data):
             header = " (the first line must hold the names of the columns)" if any(map(is_number, columns)) else ""
             similar = did_you_mean(self.target, columns)
             raise OptionError("target", f"there is no column '{self.target}'{similar}{header}")
+        if self.date_format != "auto":
+            if not self.dates:
+                raise OptionError("date_format", "is for columns of dates: add data.dates=[...], or leave it out")
+            _dates.check_format(self.date_format)
         units = _grouping.select_keys(self.group, self.time)
-        for key, names in {"drop": self.drop, "categorical": self.categorical, **units}.items():
+        by_key = {"drop": self.drop, "categorical": self.categorical, "dates": self.dates, **units}
+        for key, names in by_key.items():
             for name in [names] if isinstance(names, str) else names:
                 if name not in columns:
                     raise OptionError(key, f"there is no column '{name}'{did_you_mean(name, columns)}")
                 if name == self.target:
                     more = "; for classes set data.kind=classes" if key == "categorical" else ""
                     raise OptionError(key, f"{name} is the target, not an input{more}")
-        if not set(columns) - {*self.drop, self.target} - ({*units.values()} - {*self.categorical}):
+        both = [name for name in self.dates if name in self.categorical]
+        if both:
+            raise OptionError("dates", f"{join_truncated(both)} is in data.categorical, too; leave one of the two out")
+        if not set(columns) - {*self.drop, self.target} - ({*units.values()} - {*self.categorical, *self.dates}):
             raise OptionError("drop", "leaves no input column; drop fewer")
         return self.target
 
@@ -234,7 +252,7 @@ class TableData(Data):
     def _targets(self, name: str, table: TableCells) -> tuple[torch.Tensor, tuple[str, ...]]:
         """Return targets, (N,) classes or (N, 1) numbers in float64, and the names of the outputs."""
         if self.kind != "classes":
-            _refuse_mixed(name, table, "target", "or use them as classes: data.kind=classes")
+            _columns.refuse_mixed(name, table, "target", "or use them as classes: data.kind=classes")
         values = self._values(name, table)
         if data_targets.infer_kind(values, self.kind) == "numbers":
             return torch.from_numpy(values.astype(np.float64)).unsqueeze(1), (name,)
@@ -248,103 +266,3 @@ class TableData(Data):
         values = np.array([float(cell or "") for cell in cells])
         integers = self.kind == "auto" and (values == np.round(values)).all() and len(np.unique(values)) <= FEW
         return values.astype(np.int64) if integers else values
-
-    def _encoding(self, name: str, table: TableCells) -> float | list[Cell]:
-        """Return the encoding of a column: its categories, or NaN for numbers, in whose place `fit` puts their mean."""
-        cells = table.columns[name]
-        present = [cell for cell in cells if cell is not None]
-        if not present:
-            raise OptionError("missing", f"{name} has no value in any row; set data.drop=[{name}]")
-        if name not in self.categorical:
-            if all(map(is_number, present)):
-                return math.nan
-            remedy = f"or set data.categorical=[{name}] or data.drop=[{name}]"
-            _refuse_mixed(name, table, "categorical", remedy)
-        categories = _merge_equal_numbers(sorted(set(present)))
-        if name not in self.categorical and len(categories) > max(FEW, len(present) / 2):
-            count = f"{len(categories)} different texts in {len(present)} rows, and each would be an input"
-            raise OptionError("drop", f"{name} has {count}; set data.drop=[{name}] or data.categorical=[{name}]")
-        return [*categories, *([None] if None in cells else [])]
-
-
-def _merge_equal_numbers(categories: list[str]) -> list[str]:
-    """Return the categories, only the first of those that are one number if all are numbers."""
-    if not all(map(is_number, categories)):
-        return categories
-    unique: dict[float | str, str] = {}
-    for category in categories:
-        number = parse_code(category)
-        unique.setdefault(category if number is None else number, category)
-    return list(unique.values())
-
-
-def _width(encoding: float | Sequence[Cell]) -> int:
-    """Return the number of inputs that a column becomes."""
-    return 1 if isinstance(encoding, float) else len(encoding)
-
-
-def _begins(encodings: Mapping[str, float | Sequence[Cell]]) -> list[int]:
-    """Return the first input of each column, and the number of inputs."""
-    return np.cumsum([0, *map(_width, encodings.values())]).tolist()
-
-
-def _mean(name: str, x: torch.Tensor, rows: torch.Tensor | slice) -> float:
-    """Return the mean of a column, (N,), in these rows."""
-    known = x[rows].double()
-    if not x.isnan().any():
-        return known.mean().item()
-    values = known[~known.isnan()].tolist()
-    if not values:
-        raise OptionError("missing", f"{name} has no value in the training rows of this run; set data.drop=[{name}]")
-    return math.fsum(values) / len(values)
-
-
-def _fill(x: np.ndarray, name: str, table: TableCells, encoding: float | Sequence[Cell]) -> None:
-    """Write a column into zeros x: numbers into (N, 1), or one-hot categories into (N, categories)."""
-    if isinstance(encoding, float):
-        x[:, 0] = _numbers(name, table)
-        return
-    cells = table.columns[name]
-    code = {category: i for i, category in enumerate(encoding)}
-    if all(category is None or is_number(category) for category in encoding):  # else 1.0 may name a version
-        by_number = {number: i for category, i in code.items() if (number := parse_code(category)) is not None}
-        others = {cell: parse_code(cell) for cell in set(cells) - code.keys()}
-        code |= {cell: by_number[number] for cell, number in others.items() if number in by_number}
-    new = next((i for i, cell in enumerate(cells) if cell not in code), None)
-    if new is not None:
-        cell = "a missing value" if cells[new] is None else repr(cells[new])
-        known = join_truncated(text for text in encoding if text is not None)
-        raise OptionError("path", f"{name} has {cell} in line {table.lines[new]}; the training data have {known}")
-    x[np.arange(len(cells)), [code[cell] for cell in cells]] = 1.0
-
-
-def _numbers(name: str, table: TableCells) -> np.ndarray:
-    """Return the numbers of a column, (N,) float64, and NaN for the missing ones."""
-    cells = table.columns[name]
-    text = next((i for i, cell in enumerate(cells) if cell is not None and not is_number(cell)), None)
-    if text is not None:
-        raise OptionError(
-            "path", f"{name} was numeric in training, but has {cells[text]!r} in line {table.lines[text]}"
-        )
-    x = np.array([math.nan if cell is None else float(cell) for cell in cells])
-    different, in_float32 = len(np.unique(x)), len(np.unique(x.astype(np.float32)))
-    if different > 1 and 2 * in_float32 <= different:
-        count = f"{different} different numbers, {in_float32} in float32"
-        raise OptionError("drop", f"{name} has {count}; subtract the smallest one first")
-    return x
-
-
-def _refuse_mixed(name: str, table: TableCells, key: str, remedy: str) -> None:
-    """Refuse text in a column in which half or more are numbers, and numbers written with commas."""
-    cells = table.columns[name]
-    texts = [i for i, cell in enumerate(cells) if cell is not None and not is_number(cell)]
-    if not texts:
-        return
-    present = len(cells) - cells.count(None)
-    first = f"{cells[texts[0]]!r} in line {table.lines[texts[0]]}"
-    if all(re.fullmatch(r"[-+]?[\d.]*(,\d+)+", cells[i] or "") for i in texts):
-        remedy = "write 1.5 for 1,5, or 1500 for 1,500"
-        raise OptionError(key, f"{name} has numbers written with a comma, the first {first}; {remedy}")
-    if 2 * len(texts) <= present:
-        more = f", and {len(texts) - 1} more" if len(texts) > 1 else ""
-        raise OptionError(key, f"{name} has numbers, but also text: {first}{more}; correct the table, {remedy}")

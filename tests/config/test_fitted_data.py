@@ -204,3 +204,27 @@ def test_own_data_may_fit_statistics(here):
     assert (experiment.train.inputs == x.median()).any()
     for how, words in (("nothing", "fit() must return a mapping, got a NoneType"), ("gaps", "not finite")):
         assert_build_refused(lambda how=how: build_experiment(*keys, f"+data.how={how}"), "data", words)
+
+
+def test_a_run_with_dates_is_resumed_verified_and_evaluated(here):
+    draw = np.random.default_rng(0)
+    when = np.datetime64("2020-01-01T00:00") + draw.integers(0, 60 * 24 * 900, 90)
+    rows = [f"{day if i % 9 else ''},{draw.normal()}" for i, day in enumerate(when)]
+    (here / "my.csv").write_text("\n".join(["when,price", *rows]) + "\n")
+    keys = ["data=table", "data.path=my.csv", "data.target=price", "data.dates=[when]", "data.missing=fill", "loss=mse"]
+    assert main(["train", "-q", *keys, "arch.widths=[4]", "batch_size=8", "epochs=2"]) == 0
+    run = find_run()
+    assert main(["train", "-q", f"resume={run.path}", "epochs=4"]) == 0
+    assert main(["verify", "-q", "--all", str(run.path)]) == 0
+    predictor, _ = load_predictor(run)
+    assert predictor.evaluate("test")["loss"] == run.summary["test/loss"]
+    own = torch.cat([piece.inputs for piece in predictor.splits["all"]])
+    other = load_predictor(run, data=["my.csv"])[0].splits["all"][0].inputs
+    assert own.shape[1] == 7
+    assert torch.equal(own.sort(0).values, other.sort(0).values)
+    (here / "bad.csv").write_text("when,price\n2020-01-01,1\n1/1/2020,1\n")
+    assert_build_refused(
+        lambda: load_predictor(run, data=["bad.csv"]),
+        "data.path",
+        "when was a date as ISO 8601 in training, but has '1/1/2020' in line 3",
+    )

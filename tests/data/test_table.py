@@ -1,8 +1,10 @@
 """Your own tables: encodings of columns, and errors with their lines."""
 
+import calendar
 import csv
 import math
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
@@ -156,6 +158,174 @@ def test_every_spelling_of_a_missing_value(load, way):
     text = lines("x,z,y", [f"{i},{way if i == 3 else i},{i + 0.5}" for i in range(20)])
     words = ("1 value missing, in z (1), the first in line 5", "data.missing=drop", "data.drop=[z]")
     assert_refused(lambda: load(text), "missing", *words)
+
+
+# ------------------------------------------------------------------------------------------------ dates
+
+DRAW = np.random.default_rng(0)
+MOMENTS = [datetime(1967, 12, 30) + timedelta(minutes=int(m)) for m in DRAW.integers(0, 60 * 24 * 365 * 60, 40)]
+MOMENTS += [datetime(y, m, d, h, 59) for y, m, d, h in ((2024, 2, 29, 0), (2024, 12, 31, 23), (2023, 12, 31, 23))]
+
+
+def write_dates(cells):
+    return lines("when;y", [f"{cell};{i + 0.5}" for i, cell in enumerate(cells)])
+
+
+def load_dates(load, cells, **keys):
+    """Return the inputs of all rows, in order."""
+    data = load(write_dates(cells), dates=["when"], standardize_target=False, **keys)
+    x, y = torch.cat([data.train.inputs, data.test.inputs]), torch.cat([data.train.targets, data.test.targets])
+    return x[y[:, 0].argsort()].double().numpy(), data
+
+
+def encode_by_calendar(moments):
+    """Return days since 1970, and sine and cosine of the place in year, week and day, (N, 7), by Python's calendar."""
+    rows = []
+    for moment in moments:
+        day = (moment.hour + moment.minute / 60) / 24
+        year = (moment.timetuple().tm_yday - 1 + day) / (366 if calendar.isleap(moment.year) else 365)
+        fractions = year, (moment.isoweekday() - 1 + day) / 7, day
+        days = moment.toordinal() - datetime(1970, 1, 1).toordinal() + day
+        rows.append([days, *(wave(2 * math.pi * f) for f in fractions for wave in (math.sin, math.cos))])
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("has_time", [True, False])
+def test_dates_are_days_and_places_in_year_week_and_day(load, has_time):
+    moments = MOMENTS if has_time else [datetime(m.year, m.month, m.day) for m in MOMENTS]
+    x, data = load_dates(load, [str(m) if has_time else f"{m:%Y-%m-%d}" for m in moments])
+    expected = encode_by_calendar(moments)[:, : 7 if has_time else 5]
+    train = np.round(data.train.targets[:, 0].numpy() - 0.5).astype(int)
+    expected[:, 0] -= expected[train, 0].mean()
+    assert data.notices == ()
+    np.testing.assert_allclose(x, expected, rtol=1e-6, atol=1e-6)
+
+
+FORMS = [
+    "%Y%m%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%MZ", "%Y-%m-%d %H:%M:%S.%f", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%Y/%m/%d",
+    "%d-%m-%Y", "%d %b %Y", "%d %B %Y", "%B %d, %Y", "%d-%b-%Y", "%d/%m/%Y %H:%M", "%m/%d/%Y %I:%M %p", "%d.%m.%Y %H:%M:%S",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_formats_of_dates(load, form):
+    cells = [m.strftime(form) for m in MOMENTS]
+    iso = [str(datetime.strptime(cell, form)) for cell in cells]
+    expected = load_dates(load, iso)[0]
+    for option in ("auto", form) if "Z" not in form else ("auto",):
+        np.testing.assert_array_equal(load_dates(load, cells, date_format=option)[0], expected)
+
+
+def test_times_with_a_zone_are_converted_to_utc(load):
+    moments = [datetime(2024, 1, d, h) for d in range(1, 29) for h in (0, 13)]
+    utc = load_dates(load, map(str, moments))[0]
+    shifted = [f"{m + timedelta(hours=2)}+02:00" if i % 2 else f"{m}Z" for i, m in enumerate(moments)]
+    np.testing.assert_array_equal(load_dates(load, shifted)[0], utc)
+
+
+def test_dates_a_second_apart_stay_different(load):
+    moments = [datetime(2024, 5, 17, 12, 0, i) for i in range(60)]
+    days = load_dates(load, map(str, moments))[0][:, 0]
+    np.testing.assert_allclose(np.diff(days) * 86400, 1, rtol=1e-4)
+
+
+def test_missing_dates_are_filled_by_the_training_means_or_dropped(load):
+    cells = ["" if i in (3, 17) else str(m) for i, m in enumerate(MOMENTS)]
+    x, data = load_dates(load, cells, missing="fill")
+    train = np.round(data.train.targets[:, 0].numpy() - 0.5).astype(int)
+    mean = encode_by_calendar(MOMENTS)[[i for i in train if i not in (3, 17)]].mean(0)
+    np.testing.assert_allclose(x[[3, 17]], np.tile([0, *mean[1:]], (2, 1)), atol=1e-6)
+    assert len(load_dates(load, cells, missing="drop")[0]) == len(MOMENTS) - 2
+    assert_refused(lambda: load_dates(load, cells), "missing", "2 values missing, in when (2), the first in line 5")
+
+
+def test_another_table_has_dates_of_the_same_format(load, tmp_path):
+    cells = [f"{m:%m/%d/%Y}" for m in MOMENTS]
+    x, data = load_dates(load, cells)
+    assert data.encoding["columns"]["when"]["date_format"] == "%m/%d/%Y"
+    other = tmp_path / "other.csv"
+    option = replace(PLAIN, path=str(other), missing="fill")
+    other.write_text(write_dates([f"{m:%m/%d/%Y}" for m in MOMENTS[:5]]))  # of which some fit %d/%m/%Y
+    raw = option.load_like(data.encoding)
+    np.testing.assert_array_equal(option.transform_inputs(raw.test.inputs, data.encoding), x[:5])
+    other.write_text(write_dates(["01/02/2024", "2024-02-01"]))
+    words = "when was a date as %m/%d/%Y in training, but has '2024-02-01' in line 3"
+    assert_refused(lambda: option.load_like(data.encoding), "path", words)
+
+
+EARLY = ["01/02/2024", "03/04/2024", "12/12/2024"]
+WRONG_DATES = {
+    "either order": (EARLY, {}, "date_format", ["'01/02/2024' in line 2", "data.date_format=%d/%m/%Y or data.date_format=%m/%d/%Y"]),
+    "either order with times": ([f"{d} 10:30" for d in EARLY], {}, "date_format", ["set data.date_format='%d/%m/%Y %H:%M' or"]),
+    "no such day": (["2024-02-28", "2024-02-30"], {}, "dates", ["when has '2024-02-30' in line 3", "not a date as ISO 8601"]),
+    "another order": (["31/12/2024", "12/31/2024"], {}, "dates", ["'12/31/2024' in line 3", "not a date as %d/%m/%Y"]),
+    "no dates": (["a", "b"], {}, "dates", ["'a' in line 2", "in a known format", "data.date_format"]),
+    "another format": (["2024|02|03"], {"date_format": "%Y|%m|%m"}, "date_format", ["strptime", "'%Y|%m|%m'"]),
+    "not in the format": (["24|02|03", "2024"], {"date_format": "%y|%m|%d"}, "dates", ["'2024' in line 3", "not a date as %y|%m|%d"]),
+    "a format alone": (EARLY, {"date_format": "%d/%m/%Y", "dates": []}, "date_format", ["add data.dates=[...]"]),
+    "dates and categories": (EARLY, {"categorical": ["when"]}, "dates", ["when is in data.categorical, too"]),
+    "no such column": (EARLY, {"dates": ["then"]}, "dates", ["no column 'then'"]),
+    "the target": (EARLY, {"dates": ["y"]}, "dates", ["y is the target"]),
+    "no date at all": ([""] * 3, {"missing": "fill"}, "missing", ["when has no value in any row"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_DATES)
+def test_refused_dates(load, name):
+    cells, keys, key, words = WRONG_DATES[name]
+    rows = [*cells, *cells[:1] * 12]
+    assert_refused(lambda: load(write_dates(rows), **{"dates": ["when"], **keys}), key, *words)
+
+
+def test_a_format_applies_to_the_columns_that_have_it(load):
+    text = lines("a,b,c,y", [f"{m:%d/%m/%Y},{m:%Y-%m-%d},{m:%y|%m|%d},{i}.5" for i, m in enumerate(MOMENTS[:9])])
+    text = text.replace("a,b,c,y\n", "a,b,c,y\n01/02/2024,2024-02-01,24|02|01,0.25\n")
+    data = load(text, dates=["a", "b"], drop=["c"], date_format="%d/%m/%Y")
+    assert torch.equal(data.train.inputs[:, :5], data.train.inputs[:, 5:])
+    data = load(text, dates=["b", "c"], drop=["a"], date_format="%y|%m|%d")
+    assert data.train.inputs[:, :5].isfinite().all()
+
+
+# ------------------------------------------------------------------------------------------------ notices
+
+ID = "whole numbers grow from row to row in id, as identifiers do; set data.drop=[id]"
+NOTICES = {
+    "dates": ("when", lambda i: f"{1 + i % 28}.03.2024", {"rows": 90}, "each date in when (28 inputs) is an input of its own; set "
+              "data.dates=[when] to use them as numbers, data.drop=[when], or data.categorical=[when] to keep them"),
+    "dates to keep": ("when", lambda i: f"{1 + i % 28}.03.2024", {"categorical": ["when"]}, None),
+    "many texts": ("city", lambda i: f"c{i % 51}", {},
+                   "each text in city (51 inputs) is an input of its own; set data.drop=[city], or data.categorical=[city] to keep them"),
+    "texts to keep": ("city", lambda i: f"c{i % 51}", {"categorical": ["city"]}, None),
+    "50 texts": ("city", lambda i: f"c{i % 50}", {}, None),
+    "texts with few rows": ("city", lambda i: f"c{i % 31}", {"rows": 300}, "each text in city (31 inputs) is"),
+    "texts with ten rows": ("city", lambda i: f"c{i % 30}", {"rows": 300}, None),
+    "20 texts with few rows": ("city", lambda i: f"c{i % 20}", {"rows": 40}, None),
+    "an identifier": ("id", lambda i: 1000 + 3 * i, {}, ID),
+    "an identifier from 0": ("id", lambda i: i, {}, ID),
+    "equal numbers": ("id", lambda i: i // 2, {}, None),
+    "numbers in another order": ("id", lambda i: -i, {}, None),
+    "fractions": ("id", lambda i: i + 0.5, {}, None),
+    "few rows": ("id", lambda i: i, {"rows": 20}, None),
+    "missing numbers": ("id", lambda i: "" if i == 7 else i, {"missing": "fill"}, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOTICES)
+def test_columns_that_are_probably_something_else(load, name):
+    column, cell, keys, notice = NOTICES[name]
+    keys = {"rows": 600, **keys}
+    rows = [f"{cell(i)},{math.sin(i)},{i % 7}.5" for i in range(keys.pop("rows"))]
+    notices = load(lines(f"{column},x,y", rows), **keys).notices
+    assert len(notices) == (notice is not None)
+    assert all(n.startswith(notice) for n in notices)
+
+
+def test_one_notice_names_all_columns_of_its_kind(load):
+    """The only input is not reported as an identifier."""
+    rows = [f"{i},{2 * i},c{i % 60},d{i % 70},{i % 7}.5" for i in range(600)]
+    notices = load(lines("a,b,c,d,y", rows)).notices
+    assert [("data.drop=[a,b]" in n, "data.categorical=[c,d]" in n) for n in notices] == [(False, True), (True, False)]
+    assert load(lines("x,y", [f"{i},{i % 7}.5" for i in range(600)])).notices == ()
 
 
 # ------------------------------------------------------------------------------------------------ forms of files
@@ -350,6 +520,7 @@ def test_a_missing_file_of_a_split_is_reported_with_similar_names(load, tmp_path
 # ------------------------------------------------------------------------------------------------ refused
 
 MIXED = lines("x,size,y", [f"{i},{'big' if i in (3, 8) else i},{i + 0.5}" for i in range(20)])
+DAYS = lines("when,y", [f"2024-{1 + i // 28:02d}-{1 + i % 28:02d},{i + 0.5}" for i in range(60)])
 TEXT = lines("x,name,y", [f"{i},n{i},{i + 0.5}" for i in range(60)])
 
 REFUSED = {
@@ -383,6 +554,7 @@ REFUSED = {
     "text among numbers of the target": (MIXED, {"target": "size"}, "target", ["'big' in line 5", "data.kind=classes"]),
     "infinity": (lines("x,y", [f"{'inf' if i == 2 else i},{i + 0.5}" for i in range(9)]), {}, "categorical", ["'inf' in line 4"]),
     "decimal commas": (lines("x;y", [f"{i},5;{'ab'[i % 2]}" for i in range(20)]), {}, "categorical", ["comma", "'0,5' in line 2"]),
+    "dates of many kinds": (DAYS, {}, "drop", ["60 different texts", "set data.dates=[when], data.drop=[when] or"]),
     "text of many kinds": (TEXT, {}, "drop", ["60 different texts in 60 rows", "data.drop=[name]", "data.categorical=[name]"]),
     "missing": (HOLES, {}, "missing", ["3 values missing, in x (2), t (1), the first in line 6", "[x,t]"]),
     "missing target": (lines("x,y", ["1,2.5", "2,", "3,?", "4,1"]), {"missing": "fill"}, "target", ["2 rows", "line 3", "data.missing=drop"]),

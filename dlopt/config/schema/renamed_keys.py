@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 RENAMED_GROUPS = {"bias": "bias_init"}
 
@@ -34,10 +35,10 @@ RENAMED_KEYS: Mapping[str, Mapping[str, str]] = {
 }
 """Old and new names of keys, by the group below which they stand."""
 
-_ADDED_TO_BOTH: dict[str, str | None] = {"group": None, "time": None, "validation_path": None, "test_path": None}
+_ADDED_TO_BOTH: dict[str, Any] = {"group": None, "time": None, "validation_path": None, "test_path": None}
 
-ADDED_KEYS: dict[str, dict[str, str | None]] = {
-    "dlopt.data.table.TableData": {"encoding": "auto", **_ADDED_TO_BOTH},
+ADDED_KEYS: dict[str, dict[str, Any]] = {
+    "dlopt.data.table.TableData": {"encoding": "auto", "dates": [], "date_format": "auto", **_ADDED_TO_BOTH},
     "dlopt.data.arrays.ArrayData": _ADDED_TO_BOTH,
 }
 """Keys that a data option lacks in older runs, by its class, with the value that it had there."""

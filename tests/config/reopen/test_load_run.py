@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from dlopt.config.compose import groups
 from dlopt.config.problems import ConfigError
 from dlopt.config.reopen.load_run import check_writable, load_config
+from dlopt.config.schema.renamed_keys import ADDED_KEYS
 from dlopt.rundir.writer import RunWriter
 from dlopt.storage.fingerprint import digest_files
 
@@ -34,6 +35,16 @@ def test_the_configuration_is_read_as_it_was_written(run):
     write_config(run, content)
     assert load_config(run) == load_config(run, trust=True) == content
     assert OmegaConf.to_yaml(load_config(run)) == run.config_file.read_text(), "the order is kept"
+
+
+@pytest.mark.parametrize("name", ADDED_KEYS)
+def test_a_run_without_keys_that_are_new_has_their_defaults(name, run):
+    defaults = OmegaConf.load(groups.CONF / "data" / f"{name.split('.')[-2]}.yaml")
+    write_config(run, {"data": {"_target_": name, "path": "my.csv"}})
+    loaded = load_config(run, trust=True).data
+    assert loaded == {"_target_": name, "path": "my.csv"} | {key: defaults[key] for key in loaded.keys() - {"path"}}
+    if name.endswith("TableData"):
+        assert loaded.keys() >= {"encoding", "dates", "date_format"}
 
 
 def test_a_relative_data_path_is_looked_up_where_the_run_was_started(run, tmp_path, monkeypatch):
