@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dlopt.metrics.names import Statistic
+from dlopt.metrics.names import AVERAGE, Statistic
 
 
 def aggregate_values(values: Sequence[float], statistic: Statistic) -> float:
@@ -29,7 +29,8 @@ def collect_objectives(
     worst = -math.inf if higher_is_better else math.inf
     values = []
     for status, summary in endings:
-        value = summary.get(objective, None if higher_is_better else summary.get("train/loss"))
+        has_substitute = not higher_is_better and not objective.startswith(AVERAGE)
+        value = summary.get(objective, summary.get("train/loss") if has_substitute else None)
         is_finite = status != "diverged" and isinstance(value, (int, float)) and math.isfinite(value)
         values.append(float(value) if is_finite else worst)
     return tuple(values)

@@ -14,6 +14,8 @@ StateT = TypeVar("StateT")
 class History(Sequence[Metrics]):
     """The rows of all evaluations of a run so far, in order: metrics by name, with their "step".
 
+    Rows before the first averaged iterate have no metric of average/.
+
     A history does not change: `append` returns the next one, which shares the rows and the folds with this one.
 
     directions   the directions of improvement that the loss declares for its own metrics

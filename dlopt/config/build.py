@@ -19,11 +19,11 @@ from dlopt.base.layout import Layout
 from dlopt.config.checks import compatibility, schedules, splits
 from dlopt.config.checks.forward_probe import (
     check_mean,
-    check_metrics,
     check_smallest_batch,
     choose_threads,
     probe,
 )
+from dlopt.config.checks.metrics import check_metrics
 from dlopt.config.compose import groups as compose_groups
 from dlopt.config.compose.nested_options import SCHEDULES
 from dlopt.config.make_parts import (

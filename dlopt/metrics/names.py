@@ -10,7 +10,9 @@ HEADLINE = tuple(
     f"{split}/{name}" for split in ("train", "val", "test") for name in ("loss", "accuracy", "r2", "auc", "top5")
 )
 """Metrics that are shown in one line, in this order."""
-AVERAGE_HEADLINE = tuple(f"average/{name}" for name in HEADLINE)
+AVERAGE = "average/"
+"""Prefix of metrics at averaged weights, such as average/val/loss."""
+AVERAGE_HEADLINE = tuple(f"{AVERAGE}{name}" for name in HEADLINE)
 """The same metrics at averaged weights."""
 RECENT = "recent/"
 """Prefix of metrics of the steps since the last row of log_every, such as recent/train/loss."""
@@ -31,7 +33,7 @@ def find_direction(metric: str, declared: Mapping[str, Direction]) -> Direction 
 
     declared holds the directions of a custom loss, by the names that its `measure` returns.
     """
-    own_name = re.sub(r"^(last/|average/|recent/)?(train|val|test)/", "", metric)
+    own_name = re.sub(r"^(last/)?(average/|recent/)?(train|val|test)/", "", metric)
     return declared.get(own_name) or KNOWN_DIRECTIONS.get(metric.rpartition("/")[2])
 
 

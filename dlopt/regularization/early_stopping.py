@@ -3,11 +3,20 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from dlopt.metrics.names import higher_is_better
 from dlopt.parts import History, Regularization
 from dlopt.ranges import Count, NonNegative, Range
+
+
+class _State(NamedTuple):
+    """The state after some evaluations: the best check, the checks since it, and the values of the latest checks."""
+
+    n_rows: int = 0
+    best: float = math.inf
+    since: int = 0
+    checks: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -25,7 +34,8 @@ class EarlyStopping(Regularization):
 
     The sum telescopes to v_t - v_(t-n). Only two checks decide, so with a small n one bad check ends the run.
 
-    monitor              the metric as it is logged: val/loss, val/accuracy, ...
+    monitor              the metric as it is logged: val/loss, val/accuracy, ..., or average/val/loss with an
+                         averaging; evaluations before the first averaged iterate do not count
     patience             checks without improvement before the run ends; null: no limit
     cumulative           n, the number of differences; null: off
     warmup_evaluations   evaluations ignored at the start (there is one every eval_every epochs)
@@ -58,18 +68,18 @@ class EarlyStopping(Regularization):
         history = History.of(history)
         sign = -1.0 if higher_is_better(self.monitor, history.directions) else 1.0
 
-        def update(state: tuple[int, float, int], row: Mapping[str, float]) -> tuple[int, float, int]:
-            n_rows, best, since = state
-            n_rows += 1
+        def update(state: _State, row: Mapping[str, float]) -> _State:
+            if self.monitor not in row:  # there is no average yet
+                return state
+            n_rows = state.n_rows + 1
             if n_rows <= self.warmup_evaluations or (n_rows - self.warmup_evaluations) % self.check_every:
-                return n_rows, best, since
+                return state._replace(n_rows=n_rows)
             value = sign * row[self.monitor]
-            return (n_rows, value, 0) if value < best - self.min_delta else (n_rows, best, since + 1)
+            checks = (*state.checks, value)[-1 - (self.cumulative or 0) :]
+            if value < state.best - self.min_delta:
+                return _State(n_rows, value, 0, checks)
+            return _State(n_rows, state.best, state.since + 1, checks)
 
-        def value_at(check: int) -> float:
-            return sign * history[self.warmup_evaluations + self.check_every * check - 1][self.monitor]
-
-        since = history.fold(self, update, (0, math.inf, 0))[2]
-        n, n_checks = self.cumulative, (len(history) - self.warmup_evaluations) // self.check_every
-        has_grown = n is not None and n_checks > n and value_at(n_checks) - value_at(n_checks - n) > 0
+        _, _, since, checks = history.fold(self, update, _State())
+        has_grown = self.cumulative is not None and len(checks) > self.cumulative and checks[-1] - checks[0] > 0
         return has_grown or (self.patience is not None and since >= self.patience)

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dlopt.formatting import format_metric
+from dlopt.metrics.names import AVERAGE
 
 
 def make_summary_table(summary: dict[str, Any]) -> Table:
@@ -24,8 +25,12 @@ def make_summary_table(summary: dict[str, Any]) -> Table:
         table.add_column({"val": "validation"}.get(split, split), justify="right")
     best, last = summary.get("best/step"), summary.get("last/step") or summary.get("step")
     title = f"best (step {best})" if "val" in splits else f"last (step {last})"
-    same = best == last or "val" not in splits
-    lines = [(title, ""), *([] if same else [(f"last (step {last})", "last/")]), (f"average (step {last})", "average/")]
+    selects_average = any(k.startswith(f"last/{AVERAGE}") for k in summary)
+    same = (best == last and not selects_average) or "val" not in splits
+    average = f"last/{AVERAGE}" if selects_average else AVERAGE
+    lines = [(title, ""), *([] if same else [(f"last (step {last})", "last/")]), (f"average (step {last})", average)]
+    if selects_average and best == last:
+        lines.pop()  # the best are those at the end
     for label, prefix in lines:
         losses = [summary[key] for split in splits if (key := f"{prefix}{split}/loss") in summary]
         if losses and not any(loss is not None and math.isfinite(loss) for loss in losses):

@@ -28,7 +28,8 @@ class Plateau(Schedule):
     "max". A reduction takes effect at the next step and restarts the count, which then stays at zero for `cooldown`
     evaluations. Evaluations during a warm-up count. In lanes, each run follows its own metric.
 
-    monitor      the metric, as it is logged: val/loss, val/accuracy, ...
+    monitor      the metric, as it is logged: val/loss, val/accuracy, ..., or average/val/loss with an averaging;
+                 evaluations before the first averaged iterate do not count
     factor       factor of each reduction
     patience     evaluations without improvement before a reduction (one every eval_every epochs)
     threshold    smallest change that counts as an improvement
@@ -50,6 +51,8 @@ class Plateau(Schedule):
         history = History.of(time.history)
 
         def update(state: _PlateauState, row: Mapping[str, float]) -> _PlateauState:
+            if self.monitor not in row:  # there is no average yet
+                return state
             best, worse, cooling, factor = state
             value = -row[self.monitor] if higher_is_better(self.monitor, history.directions) else row[self.monitor]
             best, worse = (value, 0) if value < best - self.threshold else (best, worse + 1)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from dlopt.metrics.names import higher_is_better
+from dlopt.metrics.names import AVERAGE, higher_is_better
 from dlopt.rundir.metrics_log import Row
 from dlopt.rundir.status import Status
 from dlopt.rundir.writer import RunWriter
@@ -91,15 +91,23 @@ def summarize(
 ) -> dict[str, Any]:
     """Return the summary of a run that has ended.
 
-    Metrics without a prefix are of the best weights, or of the last ones without a validation split. `last/step` is the
-    step of the last evaluation; an interrupted run may have taken steps after it.
+    Metrics without a prefix are of the best weights, or of the last ones without a validation split. Those with
+    average/ are of the averaged weights at the end. If averaged weights are selected, both are of the best averaged
+    weights, and those with last/average/ of the averaged weights at the end. `last/step` is the step of the last
+    evaluation; an interrupted run may have taken steps after it.
     """
     reported = lane.row if lane.best is None or not validated else lane.best
     last = {k: v for k, v in test.items() if k.startswith("last/")}
-    average = {k: v for k, v in {**lane.row, **test}.items() if k.startswith("average/")}
+    average = {k: v for k, v in {**lane.row, **test}.items() if k.startswith(AVERAGE)}
     best = {k: v for k, v in test.items() if k not in last and k not in average}
     if lane.best is None:  # it diverged before its first evaluation
         best = {k.removeprefix("last/"): v for k, v in last.items()}
+    if lane.experiment.selects_average:
+        last |= {f"last/{k}": v for k, v in average.items()}
+        average = {}
+        if lane.best is not None:
+            best |= {k.removeprefix(AVERAGE): v for k, v in lane.best.items() if k.startswith(AVERAGE)}
+            average = {f"{AVERAGE}{k}": v for k, v in best.items()}
     return {
         "status": status,
         **_select_metrics(reported),

@@ -180,12 +180,13 @@ class CheckpointSaver:
             return True
         return settings.minutes is not None and time.monotonic() - self._last >= 60 * settings.minutes
 
-    def update_best(self, lanes: Sequence[Lane], which: Sequence[int]) -> None:
-        """Take the current iterates of these lanes as their best so far."""
+    def update_best(self, lanes: Sequence[Lane], which: Sequence[int], averaged: AveragedWeights | None) -> None:
+        """Take the averaged weights of these lanes, or None: their current iterates, as their best so far."""
         t = self.training
+        w, running = averaged or (t.w, t.problem.running)
         at = slice(None) if t.solo else torch.tensor(which, device=t.device)
-        self.best_w[at] = t.w[at]
-        for name, b in t.problem.running.items():
+        self.best_w[at] = w[at]
+        for name, b in running.items():
             self.best_running[name][at] = b[at]
         for i in which:
             lanes[i].has_unsaved_best = True

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dlopt import prng
 from dlopt.base.layout import Layout
 from dlopt.errors import OptionError
+from dlopt.metrics.names import AVERAGE
 from dlopt.objective.clipping import Clip
 from dlopt.parts import (
     Augmentation,
@@ -89,7 +90,8 @@ class Settings:
                     evaluations; null: only at evaluations
     eval_every      epochs between two evaluations
     objective       the metric that selects the best weights and ranks the runs of a sweep. Without a validation split
-                    the last weights count as the best, and val/loss means train/loss
+                    the last weights count as the best, and val/loss means train/loss. With an averaging,
+                    average/val/loss selects averaged weights
     name            name of the run's directory; null: <arch>-<optimizer>
     resume          a run to resume; null: start a new one
     """
@@ -185,6 +187,11 @@ class Experiment:
         """Return the metric that selects the best weights."""
         metric = self.settings.objective
         return "train/loss" if metric == "val/loss" and self.validation is None else metric
+
+    @property
+    def selects_average(self) -> bool:
+        """Return whether the best weights are averaged ones."""
+        return self.objective.startswith(AVERAGE)
 
 
 def prepare_network(model: nn.Module, init: Init, saved: Mapping[str, Tensor] | None) -> Collection[str]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from dlopt.base.diagnostic import Histogram, Reading, StepRecord
 from dlopt.base.optimizer import Step
 from dlopt.base.schedule import TrainingTime
-from dlopt.metrics.names import RECENT
+from dlopt.metrics.names import AVERAGE, RECENT
 from dlopt.objective.oracle import MiniBatchObjective
 from dlopt.rundir.lock import LockLostError
 from dlopt.rundir.metrics_log import Row
@@ -66,6 +66,7 @@ class Recorder:
         self.readings: dict[str, Reading] = {}
         self.running_metrics = RunningMetrics(training.problem, spans_epochs=training.settings.log_every is not None)
         self.saver = CheckpointSaver(training)
+        self.averaged: AveragedWeights | None = None  # of the evaluation of this step, if they may be the best
         self.seconds = 0.0
         self.is_stopped = False  # by early stopping, at the step of the checkpoint it resumes from
         self.rate_origin = (0, 0.0)  # steps per second do not count the first interval, which includes the warm-up
@@ -177,7 +178,9 @@ class Recorder:
         if self.validation is None:
             return {}
         metrics = {f"val/{k}": v for k, v in evaluate(t.problem, t.w, self.validation).items()}
-        return metrics | self._evaluate_average("val", self.validation, self._average_weights())
+        averaged = self._average_weights()
+        self.averaged = averaged if t.first.selects_average else None
+        return metrics | self._evaluate_average("val", self.validation, averaged)
 
     def _average_weights(self) -> AveragedWeights | None:
         """Return the averaged weights with their own running statistics; None before the first iterate is averaged."""
@@ -192,7 +195,7 @@ class Recorder:
         if averaged is None:
             return {}
         metrics = evaluate(self.training.problem, averaged.w, examples, averaged.running)
-        return {f"average/{split}/{k}": v for k, v in metrics.items()}
+        return {f"{AVERAGE}{split}/{k}": v for k, v in metrics.items()}
 
     def _make_row(self, values: dict[str, float]) -> Row:
         t = self.training
@@ -230,7 +233,8 @@ class Recorder:
             if lane.should_stop(self.training.histories[i]):
                 stopped.append((i, "done"))
         if improved:
-            self.saver.update_best(self.lanes, improved)
+            self.saver.update_best(self.lanes, improved, self.averaged)
+        self.averaged = None
         return stopped
 
     def save(self, which: Sequence[int]) -> None:
@@ -320,7 +324,7 @@ class Recorder:
         examples = t.make_examples([lane.experiment.test for lane in self.lanes])
         last = evaluate(t.problem, t.w, examples)
         is_last_best = all(lane.best is not None and lane.best["step"] == t.step for lane in self.lanes)
-        if is_last_best or self.validation is None:
+        if (is_last_best and not t.first.selects_average) or self.validation is None:
             best = last
         else:
             best = evaluate(t.problem, self.saver.best_w, examples, self.saver.best_running)

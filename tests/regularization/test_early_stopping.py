@@ -109,6 +109,20 @@ def test_it_stops_exactly_when_the_sum_of_the_one_step_differences_is_positive(c
     assert rule.stop([{"val/loss": float(v)} for v in curve]) is (len(steps) >= n and sum(steps[-n:]) > 0)
 
 
+@relaxed
+@given(
+    curve=st.lists(st.integers(0, 9) | st.none(), max_size=40),
+    cumulative=st.integers(1, 3) | st.none(),
+    warmup_evaluations=st.integers(0, 2),
+    check_every=st.integers(1, 2),
+)
+def test_evaluations_without_the_metric_do_not_count(curve, cumulative, warmup_evaluations, check_every):
+    """As those before the first averaged iterate."""
+    rule = EarlyStopping("average/val/loss", 2, cumulative, warmup_evaluations, check_every, 0.0)
+    rows = [{"val/loss": 1.0} if v is None else {"average/val/loss": v} for v in curve]
+    assert rule.stop(rows) == rule.stop([row for row in rows if "average/val/loss" in row])
+
+
 def test_one_of_patience_and_cumulative_must_be_set():
     with pytest.raises(ValueError, match="patience and cumulative"):
         EarlyStopping("val/loss", None, None, 0, 1, 0.0)

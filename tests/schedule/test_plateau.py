@@ -62,6 +62,15 @@ def test_it_falls_where_torchs_scheduler_does(values, metric, factor, patience, 
             assert rule(TrainingTime(n + 1, len(values) + 1, 1, time)) == value
 
 
+@given(values=st.lists(st.integers(0, 9) | st.none(), max_size=40))
+def test_evaluations_without_the_metric_do_not_count(values):
+    """As those before the first averaged iterate."""
+    rule = Plateau("average/val/loss", 0.5, 1, 0.0, 1, 0.0)
+    rows = tuple({"val/loss": 1.0} if v is None else {"average/val/loss": v} for v in values)
+    counted = tuple(row for row in rows if "average/val/loss" in row)
+    assert rule(TrainingTime(50, 60, 1, rows)) == rule(TrainingTime(50, 60, 1, counted))
+
+
 def test_it_starts_at_one_and_does_not_depend_on_earlier_calls():
     history = tuple({"step": 3 * n, "val/loss": 1.0} for n in range(1, 6))
     rule = Plateau("val/loss", 0.5, 0, 0.0, 0, 0.0)

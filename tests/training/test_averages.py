@@ -1,20 +1,35 @@
 """Averaged weights: when they exist, where they are evaluated, and what is saved."""
 
+import copy
 import math
 
 import mine
 import pytest
 import torch
-from helpers import BLOBS, build_blobs, compose_config, interrupt_run, load_weights, read_rows, resume_run, train_runs
+from helpers import (
+    BLOBS,
+    DEVICE,
+    assert_build_refused,
+    build_blobs,
+    compose_config,
+    interrupt_run,
+    load_weights,
+    read_rows,
+    resume_run,
+    train_runs,
+)
 from omegaconf import OmegaConf
 from torch.nn import functional as F
 
+from dlopt.analysis.aggregate import collect_objectives
 from dlopt.cli import main
 from dlopt.config.build import build
 from dlopt.config.problems import ConfigError
+from dlopt.config.reopen.load_predictor import load_predictor
 from dlopt.config.reopen.resume_checks import diff_configs, list_breaking_changes
 from dlopt.objective.problem import Problem
 from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.find import find_run
 from dlopt.training.control import TrainingControl
 from dlopt.training.evaluation import recompute_statistics
 from dlopt.training.state import TrainState
@@ -103,6 +118,90 @@ def test_without_a_validation_split_the_average_is_tested(tmp_path):
     (summary,), _ = train_runs(tmp_path, build_blobs(*LATE, "validation.fraction=0"))
     assert math.isfinite(summary["average/test/loss"])
     assert "average/val/loss" not in summary
+
+
+# ------------------------------------------------------------------------------------------- selecting them
+
+SELECTED = ("averaging=custom", "averaging._target_=mine.RunningMean", "+averaging.begin=4", "objective=average/val/loss",
+            "normalization=batch", "epochs=8", "optimizer=sgd", "optimizer.lr=30", "data.label_noise=0.3")  # fmt: skip
+"""Evaluations are after steps 3, 6, ..., 24; the first has no average."""
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1]])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_the_best_weights_are_averaged_ones_if_the_objective_is_of_them(optimizer, seeds, here):
+    """The best checkpoint holds them with their own statistics: it gives the number in the row, to the last bit."""
+    experiments = [build_blobs(*SELECTED, f"optimizer={optimizer}", f"seed={seed}") for seed in seeds]
+    summaries, runs = train_runs(here, *experiments)
+    for experiment, summary, run in zip(experiments, summaries, runs, strict=True):
+        rows = {row["step"]: row for row in run.rows() if "average/val/loss" in row}
+        assert list(rows) == list(range(6, 25, 3))
+        best = min(rows, key=lambda step: rows[step]["average/val/loss"])
+        assert summary["best/step"] == run.load("best")["step"] == best
+        network = copy.deepcopy(experiment.model)
+        network.load_state_dict(run.load("best")["model"])
+        with torch.no_grad():
+            for split in ("val", "test"):
+                inputs, targets = (experiment.validation if split == "val" else experiment.test).gather()
+                outputs = network.eval()(inputs)
+                for key in (f"{split}/loss", f"average/{split}/loss"):
+                    assert summary[key] == pytest.approx(F.cross_entropy(outputs, targets).item(), rel=1e-5)
+        assert summary["average/val/loss"] == rows[best]["average/val/loss"]
+        assert summary["last/val/loss"] == rows[24]["val/loss"]
+        assert summary["last/average/val/loss"] == rows[24]["average/val/loss"]
+
+
+def test_evaluating_the_best_checkpoint_gives_the_objective(here):
+    assert main(["train", "-q", *BLOBS, *SELECTED]) == 0
+    run = find_run()
+    assert 6 < run.summary["best/step"] < 24, "otherwise the test shows less"
+    predictor, _ = load_predictor(run, "best", device=DEVICE, trust=True)
+    for split in ("val", "test"):
+        assert predictor.evaluate(split)["loss"] == run.summary[f"average/{split}/loss"]
+    assert predictor.evaluate("val")["loss"] == min(row.get("average/val/loss", math.inf) for row in run.rows())
+
+
+@pytest.mark.parametrize("stop", [2, 5, 11, 22])
+def test_selected_averages_resume_to_the_same_bits(stop, tmp_path):
+    common = (*SELECTED, "regularization=early_stopping", "regularization.early_stopping.monitor=average/val/loss")
+    (whole,), (straight,) = train_runs(tmp_path / "straight", build_blobs(*common))
+    run = interrupt_run(tmp_path / "run", stop, build_blobs(*common))
+    assert run.checkpoint("best").exists() == (stop > 6)
+    summary, run = resume_run(run.path, build_blobs(*common))
+    assert read_rows(run) == read_rows(straight)
+    for which in ("best", "average"):
+        assert torch.equal(load_weights(run, which), load_weights(straight, which))
+    clock = ("seconds", "steps_per_second", "peak_memory")
+    assert {k: v for k, v in summary.items() if k not in clock} == {k: v for k, v in whole.items() if k not in clock}
+
+
+def test_a_run_that_ends_before_its_average_begins_has_no_best(tmp_path):
+    """It cannot win a search by another metric."""
+    stop = ("regularization=early_stopping", "regularization.early_stopping.monitor=train/loss", "averaging.begin=20",
+            "regularization.early_stopping.min_delta=100", "regularization.early_stopping.patience=2")  # fmt: skip
+    (summary,), (run,) = train_runs(tmp_path, build_blobs(*SELECTED, *stop))
+    assert (summary["status"], summary["step"]) == ("done", 9)
+    assert not run.checkpoint("best").exists()
+    assert not any("average" in key for key in summary)
+    assert summary["test/loss"] == summary["last/test/loss"]
+    assert collect_objectives([("done", summary)], "average/val/loss", higher_is_better=False) == (math.inf,)
+
+
+def test_a_schedule_can_follow_the_average(tmp_path):
+    plateau = ("schedule=plateau", "schedule.monitor=average/val/loss", "schedule.patience=0", "schedule.threshold=100")
+    _, (run,) = train_runs(tmp_path, build_blobs(*SELECTED, *plateau, "schedule.factor=0.5", "schedule.min_factor=0"))
+    assert [row["lr"] / 30 for row in run.rows()] == [1, 1, 1, 0.5, 0.25, 0.125, 0.0625, 0.03125]
+
+
+@pytest.mark.parametrize(("overrides", "key", "words"), [
+    (["objective=average/val/loss"], "objective", "add averaging=ema"),
+    (["objective=average/val/loss", "averaging=ema", "validation.fraction=0"], "objective", "or objective=train/loss"),
+    (["objective=average/train/loss", "averaging=ema"], "objective", "did you mean average/val/loss"),
+    (["objective=average/val/auc", "averaging=ema"], "objective", "add it: loss.metrics=[accuracy,error,auc]"),
+    (["schedule=plateau", "schedule.monitor=average/val/accuracy"], "schedule.monitor", "add averaging=ema"),
+])  # fmt: skip
+def test_averages_that_no_run_writes_are_refused(overrides, key, words):
+    assert_build_refused(lambda: build_blobs(*overrides), key, words)
 
 
 # ------------------------------------------------------------------------------------------- lanes, resuming

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dlopt import parts, prng
 from dlopt.config.problems import Problems, format_error
-from dlopt.config.schema.signature import read_signature
-from dlopt.errors import OptionError, did_you_mean
-from dlopt.metrics.names import KNOWN_DIRECTIONS, Direction, find_direction
+from dlopt.errors import OptionError
 from dlopt.objective.micro_batches import count_micro_batches
 from dlopt.training.batches import to_probabilities
 from dlopt.training.experiment import Settings
@@ -242,79 +239,6 @@ def check_mean(model: nn.Module, train: parts.Split, loss: parts.Loss, settings:
     if not torch.allclose(whole, (first + second) / 2, rtol=1e-3, atol=1e-5, equal_nan=True):
         needs = "must be the mean over the examples of a batch with micro_batch_size"
         problems.add("loss", f"{needs}; for two examples it is {whole:.4g}, and {first:.4g} and {second:.4g} for each")
-
-
-def check_metrics(
-    metrics: Sequence[str] | None,
-    validates: bool,
-    settings: Settings,
-    components: Mapping[str, Any],
-    problems: Problems,
-) -> None:
-    """Check that the metrics named by the objective and by components are among those that the run writes."""
-    if metrics is None:
-        return
-    names = ["loss", *metrics]
-    possible = [f"{split}/{name}" for split in ("val", "train") for name in names]
-    available = possible if validates else [f"train/{name}" for name in names]
-    if settings.objective not in possible:
-        problems.add("objective", _describe_missing_metric(settings.objective, available, components.get("loss")))
-    elif settings.objective not in available and settings.objective != "val/loss":  # for which train/loss is used
-        instead = settings.objective.replace("val/", "train/")
-        problems.add("objective", f"needs a validation split; set validation.fraction above 0, or objective={instead}")
-    loss = components["loss"]
-    used = [("objective", settings.objective), *iter_monitors("", components)]
-    if not _check_directions(loss, problems):
-        return
-    for key, metric in used:
-        if metric in possible and find_direction(metric, loss.directions) is None:
-            name, owner = metric.partition("/")[2], type(loss).__name__
-            problems.add(
-                key,
-                f"{metric} may improve by rising or by falling; declare it in the class {owner}: "
-                f'directions = {{"{name}": "max"}}, or "min"',
-            )
-    for key, monitor in iter_monitors("", components):
-        if monitor in possible and monitor not in available:
-            problems.add(key, "needs a validation split; set validation.fraction above 0")
-        elif monitor not in available:
-            problems.add(key, _describe_missing_metric(monitor, available, components.get("loss")))
-
-
-def _describe_missing_metric(metric: str, available: Sequence[str], loss: Any) -> str:
-    """Say how to measure a metric that the loss can report, or name a similar one that the run writes."""
-    name = metric.removeprefix("val/").removeprefix("train/")
-    measured = list(getattr(loss, "metrics", ()))
-    parameter = read_signature(type(loss)).parameters.get("metrics")
-    choices = [choice for inner in get_args(parameter and parameter.hint) for choice in get_args(inner)]
-    if name != metric and name in choices and name not in measured:
-        return f"'{name}' is not measured; add it: loss.metrics=[{','.join([*measured, name])}]"
-    return f"no run writes '{metric}'{did_you_mean(metric, available)}"
-
-
-def _check_directions(loss: parts.Loss, problems: Problems) -> bool:
-    """Return whether the directions that a loss declares are valid; the known ones may be repeated, not reversed."""
-    directions, key = loss.directions, "loss.directions"
-    if not isinstance(directions, Mapping) or not all(d in get_args(Direction) for d in directions.values()):
-        problems.add(key, f'must map names of metrics to "min" or "max", got {directions!r}')
-        return False
-    for name, direction in directions.items():
-        if (known := KNOWN_DIRECTIONS.get(name, direction)) != direction:
-            problems.add(key, f'{name} is known as "{known}", got "{direction}"; give the metric another name')
-            return False
-    return True
-
-
-def iter_monitors(key: str, part: Any) -> Iterator[tuple[str, str]]:
-    """Yield the key and the metric of every `monitor` in a component, or in components by name, and inside them."""
-    monitor = getattr(part, "monitor", None)
-    if monitor is not None:
-        yield f"{key}.monitor", monitor
-    inner = part if isinstance(part, Mapping) else {}
-    if dataclasses.is_dataclass(part):
-        inner = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
-    for name, value in inner.items():
-        yield from iter_monitors(f"{key}.{name}" if key else name, value)
 
 
 def choose_threads(settings: Settings, model: nn.Module, train: parts.Split) -> int:

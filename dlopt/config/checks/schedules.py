@@ -12,7 +12,7 @@ from typing import Any
 
 from dlopt import parts
 from dlopt.base import dotted_fields
-from dlopt.config.checks.forward_probe import iter_monitors
+from dlopt.config.checks.metrics import iter_monitors
 from dlopt.config.compose.nested_options import SCHEDULES
 from dlopt.config.problems import Problems, describe_failure
 from dlopt.config.schema.signature import describe, describe_mismatch, read_signature
