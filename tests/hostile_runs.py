@@ -241,6 +241,11 @@ def change_losses(run: Path, canary: Path) -> None:
 def set_original_config(run: Path, canary: Path) -> None:
     """Set an invalid learning rate, with which the run claims to have started."""
     set_config(optimizer__lr=ESCAPE)(run, canary)
+    claim_config(run, canary)
+
+
+def claim_config(run: Path, canary: Path) -> None:
+    """Let the run claim to have started with its present configuration."""
     config = digest_files([run / ".hydra/config.yaml"])
     set_checkpoint("last.safetensors", config=config)(run, canary)
     set_json("status.json", config=config)(run, canary)

@@ -56,9 +56,11 @@ def _rerun_run(run: RunDirectory, args: Any) -> int:
     from dlopt.runner.execute import DONE, log_to_run, run_one
     from dlopt.storage import atomic
 
-    config = load_run.load_config(run, trust=args.trust)
+    if not args.trust:
+        load_run.check_links(run)
     status = run.status
     resume_checks.check_configuration(run, status)
+    config = load_run.load_config(run, trust=args.trust)
     experiment, notices = build(config)
     for step, why in resume_checks.find_breaks(status):
         notices.append(f"up to step {step} it had other settings ({why}); the new run has those that it ended with")

@@ -61,10 +61,12 @@ def _verify_run(run: RunDirectory, args: Any) -> int:
     from dlopt.runner.signals import stop_on_signals
     from dlopt.training import replay
 
-    config = load_run.load_config(run, trust=args.trust)
+    if not args.trust:
+        load_run.check_links(run)
     status = run.status
     steps, saved = _load_steps(run, status, args)
     resume_checks.check_configuration(run, status, *(content.get("config") for content in saved.values()))
+    config = load_run.load_config(run, trust=args.trust)
     state = saved.get(steps.begin)
     encoding = load_run.read_encoding(run)
     fitted = FittedDataState(None, encoding, is_other_data=False) if encoding else None

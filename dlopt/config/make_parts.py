@@ -1,20 +1,17 @@
-"""Build components, network and initial weights from the nodes of a configuration.
-
-In custom networks, torch's BatchNorm and Dropout are replaced by the modules of dlopt, with the same parameters and
-names. torch's BatchNorm updates its running statistics at each evaluation, and torch's Dropout draws from a global
-generator: an optimizer that evaluates its objective twice in a step would see two functions.
-"""
+"""Build components, network and initial weights from the nodes of a configuration."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from dlopt import parts, prng
 from dlopt.base.group import declared_groups
@@ -22,16 +19,14 @@ from dlopt.base.layout import Layout
 from dlopt.config.checks.splits import FittedDataState, check_dataset
 from dlopt.config.problems import ConfigError, Problems, locate_error
 from dlopt.config.schema import targets
+from dlopt.config.stateful_modules import replace_stateful_modules
 from dlopt.errors import OptionError
-from dlopt.normalization.batch import BatchNorm
 from dlopt.objective.activation_hooks import MarkedActivationFactory
 from dlopt.objective.init_probe import MiniBatchInitProbe
-from dlopt.regularization.dropout import Dropout
 from dlopt.training.experiment import Settings, adjust_weights, prepare_network, sample_initial_weights
 
-_BATCH_NORM_TYPES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # exactly: a subclass has its own forward
-_FIRST_SITE = 10_000
-"""First site number of replaced Dropout modules; larger than any that a network asks for itself."""
+SPARE_PARAMETERS = 1_000
+"""Number of parameters that any network may make, besides four for each tensor of its checkpoint."""
 
 
 class Override(NamedTuple):
@@ -186,7 +181,7 @@ def build_network(
 ) -> Network | None:
     """Build the network and let the init prepare it; None with a problem added.
 
-    The network gets the supplied arguments that its signature names.
+    The network gets the supplied arguments that its signature names. saved is the network's state dict in a checkpoint.
     """
     if not problems.has_no_problem("arch", "activation", "normalization"):
         return None
@@ -219,7 +214,8 @@ def build_network(
             # Without a device, torch.manual_seed would record the call for each kind of device.
             seed = torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed
             seed(prng.generator(prng.key(settings.seed, "arch")).initial_seed())
-            return replace_stateful_modules(targets.instantiate(node, **arguments))
+            with _limit_parameters(saved):
+                return replace_stateful_modules(targets.instantiate(node, **arguments))
 
     model = _call("arch", make, problems)
     if model is None:
@@ -239,35 +235,28 @@ def build_network(
     return Network(model, _apply_in_place_init(components.single, model, settings, saved, problems))
 
 
-def replace_stateful_modules(model: Any) -> Any:
-    """Return the network with pure modules; anything that is not a Module is returned unchanged."""
-    if not isinstance(model, nn.Module):
-        return model
-    replacements: dict[nn.Module, nn.Module] = {}
-    site = _FIRST_SITE
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) in _BATCH_NORM_TYPES:
-            replacements[module] = _convert_batch_norm(module)
-        elif type(module) is nn.Dropout:
-            if module.p == 1:
-                raise ValueError("Dropout(1.0) drops everything; p must be below 1")
-            replacements[module] = Dropout(module.p, 0.0, "train").module(site)
-            site += 1
-    for parent in list(model.modules()):
-        for name, child in list(parent._modules.items()):
-            if child in replacements:
-                setattr(parent, name, replacements[child])
-    return replacements.get(model, model)
+@contextmanager
+def _limit_parameters(saved: Mapping[str, Tensor] | None) -> Iterator[None]:
+    """Raise ValueError as soon as far more parameters are made than a saved network has.
 
+    A configuration of someone else could name a network that takes very long to build, only to be refused then.
+    """
+    if saved is None:
+        yield
+        return
+    count, most = 0, SPARE_PARAMETERS + 4 * len(saved)
 
-def _convert_batch_norm(module: nn.modules.batchnorm._BatchNorm) -> nn.Module:
-    if not module.affine or module.running_mean is None or module.running_var is None or module.momentum is None:
-        raise ValueError("BatchNorm in a net must be affine, track running statistics and have a momentum")
-    converted = BatchNorm(module.num_features, module.eps, module.momentum)
-    converted.weight, converted.bias = module.weight, module.bias
-    converted.running_mean.copy_(module.running_mean)
-    converted.running_var.copy_(module.running_var)
-    return converted
+    def count_parameter(*_: Any) -> None:
+        nonlocal count
+        count += 1
+        if count > most:
+            raise ValueError(f"the checkpoint is of another network: it has {len(saved)} tensors, this one over {most}")
+
+    handle = register_module_parameter_registration_hook(count_parameter)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _apply_in_place_init(

@@ -11,8 +11,8 @@ from torch import nn
 
 from dlopt import prng
 from dlopt.bias_init.class_prior import ClassPrior
-from dlopt.config.make_parts import replace_stateful_modules
 from dlopt.config.problems import ConfigError
+from dlopt.config.stateful_modules import replace_stateful_modules
 from dlopt.objective.init_probe import MiniBatchInitProbe
 from dlopt.parts import Split
 from dlopt.training.experiment import adjust_weights

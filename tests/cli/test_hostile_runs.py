@@ -4,11 +4,14 @@ import json
 import shutil
 import signal
 import sys
+from collections import Counter
 
 import hostile_runs
 import numpy as np
 import pytest
+import yaml
 from hostile_runs import set_checkpoint, set_json
+from torch import nn
 
 from dlopt.cli import main
 from dlopt.data import _files
@@ -154,6 +157,7 @@ def test_files_of_the_user_who_opens_a_run_are_not_read(name, place, capsys):
     np.save(place / "run" / "x.npy", x)
     np.save(place.parent / "credentials.npy", y)
     hostile_runs.READ_CASES[name](place / "run", place / "canary")
+    hostile_runs.claim_config(place / "run", place / "canary")
     for command in (*OPENING, *SLOW_COMMANDS):
         code, output = run_command(place, capsys, command)
         assert code == 2, output
@@ -296,6 +300,22 @@ def test_a_run_does_not_take_all_memory(command, forks, place):
 
 
 # ------------------------------------------------------------------------------------------------ text
+
+
+@pytest.mark.parametrize("keys", [{"widths": [1] * 3_000}, {"depth": 3_000, "width": 1}])
+@pytest.mark.parametrize("command", OPENING)
+def test_a_network_of_far_more_layers_than_the_checkpoint_is_not_built(command, keys, place, capsys, monkeypatch):
+    run, counts = RunDirectory(place / "run"), Counter()
+    content = yaml.safe_load(run.config_file.read_text())
+    content["arch"] |= keys
+    run.config_file.write_text(yaml.safe_dump(content))
+    reset = nn.Linear.reset_parameters
+    monkeypatch.setattr(nn.Linear, "reset_parameters", lambda layer: counts.update(["layer"]) or reset(layer))
+    hostile_runs.claim_config(run.path, place / "canary")
+    assert main(COMMANDS[command]) == 2
+    assert "the checkpoint is of another network: it has 4 tensors" in capsys.readouterr().err
+    assert 400 < counts["layer"] < 600
+    assert nn.Linear(1, 1).bias is not None, "later networks are not limited"
 
 
 def test_printable_text_of_a_run_is_printed_in_full(place, capsys, monkeypatch):

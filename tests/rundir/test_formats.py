@@ -10,9 +10,11 @@ import pytest
 import torch
 import yaml
 from helpers import BLOBS, build_blobs, compose_config, train_runs
+from hostile_runs import claim_config
 
 from dlopt import prng
 from dlopt.cli import main
+from dlopt.config.schema.renamed_keys import ADDED_SETTINGS
 from dlopt.rundir.directory import RunDirectory
 from dlopt.training import checkpointing
 from dlopt.training.state import TrainState
@@ -171,6 +173,18 @@ def test_a_run_of_an_earlier_version_is_refused_and_shown(here, capsys):
     for argv in (["show", "run"], ["runs", "."]):
         assert main(argv) == 0
     assert "val/accuracy" in capsys.readouterr().out
+
+
+def test_a_run_without_a_setting_that_was_added_later_is_opened(here, capsys):
+    assert main(["train", "-q", *BLOBS, "epochs=1", "hydra.run.dir=run"]) == 0
+    run = RunDirectory("run")
+    config = yaml.safe_load(run.config_file.read_text())
+    for key, value in ADDED_SETTINGS.items():
+        assert config.pop(key) == value
+    run.config_file.write_text(yaml.safe_dump(config))
+    claim_config(run.path, here)
+    for argv in (["evaluate", "run"], ["verify", "run"], ["rerun", "run"], ["train", "-q", "resume=run", "epochs=2"]):
+        assert main([*argv, "--trust"]) == 0, (argv, capsys.readouterr())
 
 
 def test_a_sweep_of_an_earlier_version_is_shown_and_refused_with_the_new_keys(here, capsys):

@@ -76,7 +76,9 @@ def load_predictor(
     split = problems.attempt(lambda: split_dataset(*loaded.value, settings.value, fitted, problems))
     encoded = problems.attempt(lambda: encode_data(loaded.value, *split.value, fitted, problems))
     network = problems.attempt(
-        lambda: build_network(groups["arch"], dataset, components, settings.value, None, (), problems)
+        lambda: build_network(
+            groups["arch"], dataset, components, settings.value, content.get("model", {}), (), problems
+        )
     )
     problems.raise_if_any()
     (dataset, train, validation), model, loss = encoded.value, network.value.model, components.require("loss")

@@ -16,7 +16,7 @@ from dlopt.base.data import Data, Dataset
 from dlopt.config.compose.groups import DATA_FILE_KEYS
 from dlopt.config.problems import ConfigError, Problems
 from dlopt.config.reopen import trusted_targets as trust_rule
-from dlopt.config.schema.renamed_keys import ADDED_KEYS, RENAMED_GROUPS
+from dlopt.config.schema.renamed_keys import ADDED_KEYS, ADDED_SETTINGS, RENAMED_GROUPS
 from dlopt.config.schema.targets import add_working_directory
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.find import is_file_name
@@ -49,12 +49,14 @@ def load_config(
     - the initial weights lie outside the working directory and the run.
     """
     if not trust:
-        _check_links(run)
+        check_links(run)
     stored = run.config()
     for old in RENAMED_GROUPS.keys() & stored.keys():
         message = f"{run.path} was written by an earlier version of dlopt, whose names differ ({old} is now"
         raise ConfigError([("run", f"{message} {RENAMED_GROUPS[old]}): train it again with this one")])
     content = transform(stored)
+    if "batch_size" in content:  # the configuration has settings
+        content |= {key: value for key, value in ADDED_SETTINGS.items() if key not in content}
     data = content.get("data")
     if isinstance(data, dict):
         content["data"] = data = {**ADDED_KEYS.get(str(data.get("_target_")), {}), **data}
@@ -100,7 +102,7 @@ def _locate_data(path: str, run: RunDirectory) -> str:
         return path
 
 
-def _check_links(run: RunDirectory) -> None:
+def check_links(run: RunDirectory) -> None:
     """Raise ConfigError if a file or folder of a run is a symbolic link: it could expose files from elsewhere."""
     problems = Problems()
     checkpoints = (*run.checkpoints(), *run.older_checkpoints().values())

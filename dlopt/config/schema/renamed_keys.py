@@ -43,6 +43,9 @@ ADDED_KEYS: dict[str, dict[str, Any]] = {
 }
 """Keys that a data option lacks in older runs, by its class, with the value that it had there."""
 
+ADDED_SETTINGS: dict[str, object] = {"micro_batch_size": None}
+"""Settings that older runs lack, with the value that they had there."""
+
 
 def describe_renamed_key(key: str, current_names: Collection[str]) -> str | None:
     """Return `OLD is now NEW` if a part of an unknown dotted key has a new name that is among the known ones."""
