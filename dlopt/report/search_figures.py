@@ -38,11 +38,12 @@ def plot_search(
     """Return all figures of a search by name. The history is left out if the order of the trials means nothing.
 
     order   keys of hyperparameters, most important first
-    heat    the two keys of the map; by default the first two of the order, or of the search
+    heat    the two keys of the map; by default the first two of the order, or of those that most trials have
     """
+    n_lacking = {axis.key: sum(axis.key not in t.point for t in search.trials) for axis in search.axes}
 
     def rank(keys: Sequence[str]) -> list[SearchAxis]:
-        return sorted(search.axes, key=lambda a: keys.index(a.key) if a.key in keys else len(keys))
+        return sorted(search.axes, key=lambda a: (keys.index(a.key) if a.key in keys else len(keys), n_lacking[a.key]))
 
     figures = {} if search.axes and search.sampler in ("", "grid") else {"history": plot_history(search, heading)}
     if search.axes:

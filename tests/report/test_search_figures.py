@@ -65,6 +65,21 @@ def test_figures_are_drawn(name):
         assert all(2 < inches < 47 for inches in figure.get_size_inches())
 
 
+def test_the_map_is_over_hyperparameters_that_most_trials_have():
+    record = search([RULE, MOMENTUM, RATE], 40)
+    for trial in record.trials:
+        if trial.point["optimizer"] != "sgd":
+            del trial.point["optimizer.momentum"]
+    figures = search_figures.plot_search(record, "")
+    (axes, *_) = figures["map"].axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("optimizer", "optimizer.lr")
+    (chosen, *_) = search_figures.plot_search(record, "", heat=["optimizer.momentum", "optimizer.lr"])["map"].axes
+    assert (chosen.get_xlabel(), chosen.get_ylabel()) == ("optimizer.momentum", "optimizer.lr")
+    for figure in figures.values():
+        with mpl.rc_context(STYLE):
+            figure.draw_without_rendering()
+
+
 def test_figures_are_saved(tmp_path):
     for name, figure in search_figures.plot_search(CASES["only choices"], r"a $\frac{ dollar$").items():
         save_figure(figure, tmp_path / f"{name}.png")
