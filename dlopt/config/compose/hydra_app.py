@@ -35,7 +35,7 @@ class HydraApp:
 
     def __init__(self, argv: Sequence[str]) -> None:
         self.arguments, unknown = _make_parser().parse_known_args(list(argv))
-        self.folders = find_config_folders(argv)
+        self.folders = _get_config_folders(self.arguments)
         folders = [groups.CONF, *self.folders]
         self.overrides = [nested_options.to_hydra(o, folders) for o in self.arguments.overrides]
         choices, has_multirun = read_hydra_choices(self.overrides, folders)
@@ -203,8 +203,11 @@ def read_hydra_choices(overrides: Sequence[str], folders: Sequence[Path]) -> tup
 
 def find_config_folders(argv: Sequence[str]) -> list[Path]:
     """Return the folder of user-defined options that --config-dir names, if it is given."""
-    flags, _ = _make_parser().parse_known_args(list(argv))
-    return [Path(flags.config_dir).absolute()] if flags.config_dir else []
+    return _get_config_folders(_make_parser().parse_known_args(list(argv))[0])
+
+
+def _get_config_folders(arguments: argparse.Namespace) -> list[Path]:
+    return [Path(arguments.config_dir).absolute()] if arguments.config_dir else []
 
 
 def _make_parser() -> argparse.ArgumentParser:
