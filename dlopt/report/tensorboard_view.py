@@ -98,6 +98,9 @@ def serve(source: Path, arguments: list[str]) -> None:
     """Run TensorBoard on the runs of a folder until it is stopped."""
     from tensorboard.main import run_main
 
+    from dlopt.report.tensorboard_order import use_order
+
+    use_order()
     stop = threading.Event()
     with tempfile.TemporaryDirectory(prefix="dlopt-tensorboard-") as folder:
         view = LinkView(source, Path(folder))

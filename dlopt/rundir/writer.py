@@ -236,6 +236,10 @@ class RunWriter(RunDirectory):
                 atomic.atomic_write_bytes(self.summary_file, text.encode() + b"\n")
             self._metrics.close()
             if self._events is not None:
+                # HPARAMS shows scalars only. The tags are the keys: a point is not among the curves of its metric.
+                tests = {k: v for k, v in (summary or {}).items() if k.startswith("test/") and isinstance(v, float)}
+                if summary and tests:
+                    self._events.add_scalars(summary.get("best/step") or summary.get("step") or 0, tests)
                 self._events.end_session(status == "done")
                 self._events = None
             self._status |= {"status": status, "ended": time.time(), "message": message}

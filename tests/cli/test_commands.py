@@ -467,6 +467,14 @@ def test_tensorboard_serves_a_named_sweep_on_this_machine_only(loader, here, cap
                 time.sleep(0.1)
         assert set(tags) == {"optimizer=sgd", "optimizer=adam"}
         assert all("Loss/train" in names for names in tags.values())
+        query = urllib.request.Request(
+            f"http://127.0.0.1:{port}/data/plugin/hparams/experiment",
+            b'{"experimentName": "", "includeMetrics": true}',
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(query, timeout=60) as answer:
+            metrics = [info["name"]["tag"] for info in json.load(answer)["metricInfos"]]
+        assert metrics[:3] == ["Loss/val", "test/accuracy", "test/error"], "the objective, then the test split"
         assert list_listeners(port) == {"127.0.0.1"}
         process.terminate()
         assert process.wait() == 0

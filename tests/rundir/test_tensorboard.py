@@ -10,6 +10,7 @@ from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
 from dlopt.cli import main
+from dlopt.report.tensorboard_order import OrderedContext
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.find import find_run
 from dlopt.rundir.tensorboard import EventFileWriter, to_tag
@@ -27,7 +28,9 @@ def test_every_value_of_the_rows_is_a_scalar(tmp_path):
     _, (run,) = train_runs(tmp_path, build_blobs("diagnostic=gradients", "log_every=2"))
     reader = read(run)
     expected = {(to_tag(k), row["step"], v) for row in run.rows() for k, v in row.items() if k not in NOT_TAGS}
+    expected |= {(k, run.summary["best/step"], v) for k, v in run.summary.items() if k.startswith("test/")}
     tags = reader.Tags()["scalars"]
+    assert {"test/loss", "test/accuracy"} < set(tags), "results of the test split, for the dashboard HPARAMS"
     scalars = {(tag, event.step, event.value) for tag in tags for event in reader.Scalars(tag)}
     assert {(tag, step) for tag, step, _ in scalars} == {(tag, step) for tag, step, _ in expected}
     values = {(tag, step): value for tag, step, value in expected}
@@ -114,7 +117,7 @@ def test_hyperparameters_and_configuration_are_in_the_directory_of_the_run(here,
 
 
 def test_tensorboard_itself_lists_the_run_with_its_metrics(here, capsys):
-    """The HPARAMS dashboard's own backend finds hyperparameters and metrics of two runs."""
+    """The HPARAMS dashboard's own backend finds hyperparameters and metrics of two runs, the important ones first."""
     from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
     from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
     from tensorboard.context import RequestContext
@@ -122,15 +125,20 @@ def test_tensorboard_itself_lists_the_run_with_its_metrics(here, capsys):
     from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
 
     for rate in (0.01, 0.1):
-        assert main(["train", *BLOBS, f"optimizer.lr={rate}", f"hydra.run.dir=outputs/{rate}"]) == 0
+        more = ["objective=val/accuracy", "diagnostic=gradients"]
+        assert main(["train", *BLOBS, *more, f"optimizer.lr={rate}", f"hydra.run.dir=outputs/{rate}"]) == 0
     multiplexer = EventMultiplexer().AddRunsFromDirectory("outputs")
     multiplexer.Reload()
-    context = backend_context.Context(TBContext(data_provider=MultiplexerDataProvider(multiplexer, "outputs")))
+    context = OrderedContext(TBContext(data_provider=MultiplexerDataProvider(multiplexer, "outputs")))
     request = RequestContext()
     sources = context.hparams_metadata(request, "x"), context.hparams_from_data_provider(request, "x", 1000)
     experiment = context.experiment_from_metadata(request, "x", True, *sources)
     assert {"optimizer.lr", "optimizer", "arch"} <= {info.name for info in experiment.hparam_infos}
-    assert "Accuracy/val" in {info.name.tag for info in experiment.metric_infos}
+    tags = [info.name.tag for info in experiment.metric_infos]
+    assert tags[:5] == ["Accuracy/val", "test/accuracy", "test/error", "test/loss", "Loss/val"]
+    assert tags.index("Loss/train") < tags.index("gradient/norm")
+    own = backend_context.Context.experiment_from_metadata(context, request, "x", True, *sources)
+    assert sorted(info.name.tag for info in own.metric_infos) == sorted(tags), "none is lost"
     query = api_pb2.ListSessionGroupsRequest(
         start_index=0, slice_size=10, allowed_statuses=[0, 1, 2, 3], include_metrics=True
     )

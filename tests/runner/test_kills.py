@@ -318,12 +318,19 @@ Curves = dict[str, list[tuple[int, float]]]
 
 
 def read_logged(run: RunDirectory) -> Curves:
-    """Return the curves of metrics.jsonl in TensorBoard's precision."""
+    """Return the curves of metrics.jsonl, and the results of the test split, in TensorBoard's precision."""
     curves: Curves = {}
+
+    def add(tag: str, step: int, value: float) -> None:
+        curves.setdefault(tag, []).append((step, struct.unpack("f", struct.pack("f", value))[0]))
+
     for row in run.rows():
         for key, value in row.items():
             if key not in ("step", "epoch", "seconds") and value is not None:
-                curves.setdefault(to_tag(key), []).append((row["step"], struct.unpack("f", struct.pack("f", value))[0]))
+                add(to_tag(key), row["step"], value)
+    for key, value in run.summary.items():
+        if key.startswith("test/"):
+            add(key, run.summary["best/step"], value)
     return curves
 
 
