@@ -31,11 +31,9 @@ class Condition:
     parent: str
     values: tuple[str, ...]
 
-    def describe(self) -> str:
-        return f"{self.key} applies to {self.options} only"
-
     @property
     def options(self) -> str:
+        """The values as they are typed: optimizer=momentum,nesterov."""
         return f"{self.parent}={','.join(self.values)}"
 
 
@@ -101,6 +99,18 @@ class Space:
     def grid_point(self, number: int) -> tuple[Any, ...]:
         """Return a point of the grid by its number; the last axis varies fastest."""
         return _take([axis.values for axis in self.axes if isinstance(axis, Choice)], self._grid.indices(number))
+
+    def describe_conditions(self) -> list[str]:
+        """Return for each condition to which values a key applies, or to which it does not if these are fewer."""
+        texts = []
+        for condition in self.conditions:
+            parent = self.axes[self._indices[condition.parent]]
+            assert isinstance(parent, Choice)
+            others = [value for value in parent.values if value not in condition.values]
+            few = f"does not apply to {condition.parent}={','.join(others)}"
+            is_long = len(others) < len(condition.values)
+            texts.append(f"{condition.key} {few if is_long else f'applies to {condition.options} only'}")
+        return texts
 
     def build_point(self, choose: Callable[[Axis], Any]) -> tuple[Any, ...]:
         """Return the point with the value that a function returns for each axis that applies.

@@ -74,8 +74,8 @@ def sweep(arguments: Sequence[str], config: DictConfig, context: Any, invocation
     batch_size = keys.max_batch_size or (10 if keys.sampler == "tpe" else min(total, 1_000_000))
     workers = _make_workers(config, context, invocation, batch_size)
     checked = CheckedSweep(keys, plan, total, problems, next(iter(config_dir_flag(config)[1:]), None))
-    for condition in space.conditions:
-        invocation.display.show_notice(condition.describe())
+    for text in space.describe_conditions():
+        invocation.display.show_notice(text)
     if notice := describe_repeated_points(space, checked.sampler, total):
         invocation.display.show_notice(notice)
     if invocation.dry_run:

@@ -167,6 +167,15 @@ def test_a_conditional_axis_varies_with_the_axis_on_which_it_depends_and_the_las
     assert SPEEDS.labels((None, "2", "sgd")) == ["optimizer.lr=2", "optimizer=sgd"]
 
 
+def test_conditions_are_described_by_the_options_that_have_a_key_or_by_the_fewer_that_lack_it():
+    rules = Choice("optimizer", ("sgd", "momentum", "sam", "nesterov"))
+    conditions = [("optimizer.momentum", ("momentum", "nesterov")), ("optimizer.lr", ("momentum", "nesterov", "sgd"))]
+    space = Space((rules,), (), tuple(Condition(key, "optimizer", values) for key, values in conditions))
+    assert space.describe_conditions() == [
+        "optimizer.momentum applies to optimizer=momentum,nesterov only", "optimizer.lr does not apply to optimizer=sam"
+    ]  # fmt: skip
+
+
 def test_a_conditional_interval_makes_a_space_infinite_and_its_ends_are_checked():
     rate = Interval("optimizer.momentum", 0.0, 0.9, log=False, step=None, whole=False)
     space = replace(SPEEDS, axes=(rate, *SPEEDS.axes[1:]))
