@@ -167,6 +167,25 @@ def test_tpe_searches_the_axes_that_apply(multivariate, tmp_path):
     assert [{*t.params} for t in trials] == [{"rule", "lr", *["momentum"] * (p[0] is not None)} for p, _ in points]
 
 
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # as where a storage is opened
+def test_axes_that_apply_to_the_same_points_have_a_density_of_their_own():
+    """x and y are good on a diagonal, and only half of the trials have them: then y is proposed next to x."""
+    unit = optuna.distributions.FloatDistribution(0.0, 1.0)
+
+    def propose(ordinal, *, conditional):
+        sampler = make_tpe_sampler(make_sampler("tpe", startup=4), ordinal, conditional=conditional)
+        study = optuna.create_study(sampler=sampler)
+        for k in range(120):
+            x, y = sample_uniform(2, 0, k)
+            params, value = ({"x": x, "y": y}, abs(x - y)) if k % 2 else ({}, 1.0)
+            study.add_trial(optuna.create_trial(params=params, distributions=dict.fromkeys(params, unit), value=value))
+        trial = study.ask()
+        return abs(trial.suggest_float("x", 0.0, 1.0) - trial.suggest_float("y", 0.0, 1.0))
+
+    together, apart = ([propose(i, conditional=c) for i in range(12)] for c in (True, False))
+    assert statistics.median(together) < statistics.median(apart) / 2
+
+
 def test_tpe_takes_the_running_points_of_others_into_account():
     """They count as bad ones: else several processes would try the same place at the same time."""
     distributions = {"x": optuna.distributions.FloatDistribution(0.0, 1.0)}
