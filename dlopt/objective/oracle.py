@@ -21,6 +21,9 @@ from dlopt.objective.micro_batches import Evaluation, MicroBatch, Share, combine
 from dlopt.objective.problem import Problem
 from dlopt.prng import Key
 
+HESSIAN_COLUMNS = 256
+"""Columns of a Hessian that are computed together: each takes the memory of a backward pass."""
+
 
 class MiniBatchObjective:
     """The oracle of one step: inputs (B, ...) and the key of the step, or (E, B, ...) and a batch of keys.
@@ -98,7 +101,8 @@ class MiniBatchObjective:
             share: Share, w: Tensor, x: Tensor, y: Tensor, key: Key, varying: dict[Any, Tensor]
         ) -> tuple[Tensor, Evaluation]:
             eye = torch.eye(w.shape[-1], dtype=w.dtype, device=w.device)
-            h, (loss, outputs, statistics) = vmap(lambda v: self._product(share, w, x, y, key, varying, v))(eye)
+            product = vmap(lambda v: self._product(share, w, x, y, key, varying, v), chunk_size=HESSIAN_COLUMNS)
+            h, (loss, outputs, statistics) = product(eye)
             return h, Evaluation(loss[0], outputs[0], {name: s[0] for name, s in statistics.items()})
 
         (h,) = self._add_terms(lambda w, batch: self._map(partial(columns, batch.share), w, batch), w)
