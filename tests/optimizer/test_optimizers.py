@@ -88,6 +88,12 @@ class Quartic(Quadratic):
         self.queries.append(w.clone())
         return self.value(w), w @ self.a + w**3
 
+    def hvp(self, w, v):
+        return super().hvp(w, v) + 3 * w**2 * v
+
+    def hessian(self, w):
+        return super().hessian(w) + torch.diag_embed(3 * w**2)
+
 
 def draw_start(lead=()):
     return torch.randn(*lead, P, dtype=torch.float64, generator=torch.Generator().manual_seed(3))

@@ -1,0 +1,89 @@
+"""Newton's method."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dlopt.base.layout import Layout
+from dlopt.linalg import conjugate_gradients
+from dlopt.linalg.inplace import axpy_
+from dlopt.optimizer._curvature import check_dense
+from dlopt.parts import ObjectiveOracle, Optimizer, Step
+from dlopt.ranges import Count, NonNegative, Positive, Range
+
+
+class NewtonState(NamedTuple):
+    scale: Tensor  # (..., 1), factor of the damping
+
+
+@dataclass(frozen=True)
+class Newton(Optimizer):
+    """Newton's method: a step to the minimum of the damped quadratic model of the objective.
+
+        w <- w + lr p,   (H + damping I) p = -g
+
+    With lr = 1 and damping = 0 it reaches the minimum of a quadratic in one step, whatever the condition number.
+    Without a minimum, H + damping I has negative eigenvalues and the step leads to a saddle point or a maximum: along
+    an eigenvector of a negative eigenvalue it goes uphill. A damping above the most negative eigenvalue prevents that;
+    it also shortens steps where the gradient is small, so saddle_free_newton is the better cure. Gradient and Hessian
+    are those of one mini-batch.
+
+    The Hessian of a ReLU network is that of its linear pieces. Dropout keeps one mask through the step.
+
+    lr          factor of the step; 1 is Newton's
+    damping     added to the curvature of every direction
+    solver      dense: the whole Hessian, P products and O(P^3) arithmetic. cg: conjugate gradients on products with H,
+                which end at a direction of negative curvature with the step so far; at the first, p = -g
+    tolerance   cg ends when |(H + damping I) p + g| <= tolerance |g|
+    max_iter    largest number of products of cg in a step
+    adapt       none, or levenberg_marquardt: compares the fall of the objective with that of the model,
+                    rho = (f(w) - f(w + lr p)) / -(lr g'p + lr^2 p'Hp / 2),
+                and divides damping by `factor` if rho > 3/4, multiplies it if rho < 1/4. A step to a larger or no
+                finite value is not taken. It costs one evaluation more, and one product
+    factor      of levenberg_marquardt
+
+    Source: Nocedal and Wright 2006, equation 2.15 and algorithm 7.1; Martens 2010, section 4.1, for the thresholds.
+    """
+
+    needs_true_gradient = True
+
+    lr: Positive
+    damping: NonNegative
+    solver: Literal["dense", "cg"]
+    tolerance: Annotated[float, Range(gt=0, lt=1)]
+    max_iter: Count
+    adapt: Literal["none", "levenberg_marquardt"]
+    factor: Annotated[float, Range(gt=1)]
+
+    def init(self, w: Tensor, layout: Layout) -> NewtonState:
+        return NewtonState(torch.ones_like(w[..., :1]))
+
+    def check(self, w: Tensor, layout: Layout) -> None:
+        if self.solver == "dense":
+            check_dense(w, "optimizer.solver=cg")
+
+    def step(self, w: Tensor, state: NewtonState, objective: ObjectiveOracle) -> Step:
+        loss, g = objective.gradient(w)
+        damping = self.damping * state.scale
+        p = self._solve(w, g, damping, objective)
+        if self.adapt == "none":
+            return Step(axpy_(w, self.lr, p), state, loss, g)
+        step = self.lr * p
+        model = -(g * step).sum(-1) - 0.5 * (step * objective.hvp(w, step)).sum(-1)
+        fall = loss - objective.value(w + step)
+        rho = (fall / model).unsqueeze(-1)
+        falls = (fall > 0).unsqueeze(-1)  # NaN does not
+        scale = torch.where(rho > 0.75, state.scale / self.factor, state.scale)
+        scale = torch.where((rho >= 0.25) & falls, scale, state.scale * self.factor)
+        return Step(torch.where(falls, w + step, w), NewtonState(scale), loss, g)
+
+    def _solve(self, w: Tensor, g: Tensor, damping: Tensor, objective: ObjectiveOracle) -> Tensor:
+        """Return p, (..., P)."""
+        if self.solver == "cg":
+            product = lambda v: torch.addcmul(objective.hvp(w, v), v, damping)  # noqa: E731
+            return conjugate_gradients.solve(product, -g, tolerance=self.tolerance, max_iterations=self.max_iter).x
+        h = objective.hessian(w).clone()
+        h.diagonal(dim1=-2, dim2=-1).add_(damping)
+        return torch.linalg.solve_ex(h, -g.unsqueeze(-1))[0].squeeze(-1)

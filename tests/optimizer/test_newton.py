@@ -1,0 +1,136 @@
+"""Newton's method and saddle-free Newton: one step on quadratics, saddles, dense twins, and Levenberg-Marquardt."""
+
+import pytest
+import torch
+from helpers import build_blobs, make_option
+from test_optimizers import P, Quadratic, Quartic, draw_start, run
+
+from dlopt.optimizer.newton import Newton
+from dlopt.optimizer.saddle_free_newton import SaddleFreeNewton
+from dlopt.storage import memory
+
+
+def newton(solver="dense", damping=0.0, lr=1.0, tolerance=1e-12, max_iter=100, adapt="none", factor=2.0):
+    return Newton(lr, damping, solver, tolerance, max_iter, adapt, factor)
+
+
+EXACT = {
+    "newton, dense": newton(),
+    "newton, cg": newton("cg"),
+    "saddle-free, dense": SaddleFreeNewton(1.0, 0.0, "dense", 1),
+    "saddle-free, lanczos": SaddleFreeNewton(1.0, 0.0, "lanczos", P),
+}
+INDEFINITE = torch.tensor([-2.0, -0.7, -0.1, 0.3, 0.9, 1.5, 4.0, 9.0])
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_one_step_reaches_the_minimum_of_a_quadratic(name):
+    w, _ = run(EXACT[name], Quadratic(torch.linspace(0.01, 100.0, P)), draw_start(), 1)
+    torch.testing.assert_close(w, torch.zeros_like(w), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("lead", [(), (3,)])
+@pytest.mark.parametrize("damping", [0.0, 0.3])
+def test_steps_are_those_of_the_dense_formulas(damping, lead):
+    """Of an indefinite Hessian, by its inverse and by its eigenvectors."""
+    objective, w = Quadratic(INDEFINITE), draw_start(lead)
+    h, g = objective.a, w @ objective.a
+    values, vectors = torch.linalg.eigh(h)
+    expected = w - 0.5 * g @ torch.linalg.inv(h + damping * torch.eye(P).double())
+    absolute = vectors @ torch.diag(1 / (values.abs() + damping)) @ vectors.T
+    torch.testing.assert_close(run(newton(damping=damping, lr=0.5), objective, w, 1)[0], expected)
+    for solver in ("dense", "lanczos"):
+        found, _ = run(SaddleFreeNewton(0.5, damping, solver, P), objective, w, 1)
+        torch.testing.assert_close(found, w - 0.5 * g @ absolute, rtol=1e-6, atol=1e-7)
+
+
+def test_in_a_subspace_it_is_the_step_between_projections():
+    """On the Krylov space of g, spanned here by powers of H and made orthonormal by QR."""
+    objective, w, k = Quadratic(INDEFINITE), draw_start(), 3
+    h, g = objective.a, w @ objective.a
+    q = torch.linalg.qr(torch.stack([g, h @ g, h @ h @ g], 1))[0]
+    values, vectors = torch.linalg.eigh(q.T @ h @ q)
+    inverse = vectors @ torch.diag(1 / (values.abs() + 0.2)) @ vectors.T
+    found, _ = run(SaddleFreeNewton(1.0, 0.2, "lanczos", k), objective, w, 1)
+    torch.testing.assert_close(found, w - q @ inverse @ q.T @ g, rtol=1e-8, atol=1e-9)
+
+
+class Saddle(Quadratic):
+    """(w_1^2 - w_2^2) / 2, and zero curvature in the other directions."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = torch.diag(torch.tensor([1.0, -1.0] + [0.0] * (P - 2), dtype=torch.float64))
+
+
+def test_newton_is_drawn_to_a_saddle_which_saddle_free_newton_leaves():
+    start = torch.zeros(P, dtype=torch.float64)
+    start[:2] = torch.tensor([2.0, 1e-3])
+    drawn, _ = run(newton("dense", damping=1e-9), Saddle(), start, 5)
+    assert drawn.norm() < 1e-8
+    free, values = run(SaddleFreeNewton(1.0, 1e-9, "lanczos", 2), Saddle(), start, 5)
+    assert free[1] == pytest.approx(1e-3 * 2**5)
+    assert (values.diff() < 0).all()
+
+
+@pytest.mark.parametrize("solver", ["dense", "cg"])
+def test_levenberg_marquardt_changes_the_damping_by_the_ratio_of_both_falls(solver):
+    """Recomputed from values alone, on a function whose model is wrong far away."""
+    objective, w, scale = Quartic(), 3 * draw_start(), 1.0
+    rule = newton(solver, damping=0.5, adapt="levenberg_marquardt", factor=3.0, lr=2.5)
+    state, scales = rule.init(w, objective.layout), []
+    for _ in range(12):
+        h = objective.a + torch.diag(3 * w**2)
+        g = w @ objective.a + w**3
+        step = -2.5 * torch.linalg.solve(h + 0.5 * scale * torch.eye(P).double(), g)
+        model = objective.value(w) + g @ step + step @ h @ step / 2
+        rho = (objective.value(w) - objective.value(w + step)) / (objective.value(w) - model)
+        expected = w + step if objective.value(w + step) < objective.value(w) else w
+        scale *= 1 / 3 if rho > 0.75 and expected is not w else 3 if rho < 0.25 or expected is w else 1
+        found, state, *_ = rule.step(w.clone(), state, objective)
+        torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9)
+        assert state.scale.item() == pytest.approx(scale)
+        scales.append(scale)
+        w = found
+    assert max(scales) > 1 or min(scales) < 1
+
+
+def test_a_step_to_no_finite_value_is_not_taken():
+    class Cliff(Quartic):
+        def value(self, w):
+            return torch.where(w.abs().max() < 2.0, super().value(w), torch.nan)
+
+    w = torch.full((P,), 1.9, dtype=torch.float64)
+    rule = newton(adapt="levenberg_marquardt", lr=8.0)
+    found, state, *_ = rule.step(w.clone(), rule.init(w, Cliff.layout), Cliff())
+    assert torch.equal(found, w)
+    assert state.scale.item() == 2.0
+
+
+def test_a_lane_that_is_not_finite_leaves_the_others():
+    w = draw_start((3,))
+    w[1] = torch.nan
+    for rule in (*EXACT.values(), newton("cg", 0.1, adapt="levenberg_marquardt")):
+        found, _ = run(rule, Quartic(), w, 2)
+        for i in (0, 2):
+            torch.testing.assert_close(found[i], run(rule, Quartic(), w[i], 2)[0], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("newton", "optimizer.solver=cg"), ("saddle_free_newton", "optimizer.solver=lanczos")]
+)
+def test_a_hessian_that_does_not_fit_is_refused_with_the_remedy(name, remedy, monkeypatch):
+    monkeypatch.setattr(memory, "get_available", lambda: 10_000_000)
+    w = torch.zeros(5_000)
+    with pytest.raises(memory.NotEnoughMemoryError, match=rf"the Hessian of 5,000 weights needs .* MB.*; use {remedy}"):
+        make_option("optimizer", name, solver="dense").check(w, None)
+    make_option("optimizer", name).check(w, None)
+
+
+@pytest.mark.parametrize("key", ["clip.norm=1.0", "regularization=gradient_noise"])
+@pytest.mark.parametrize("name", ["newton", "saddle_free_newton"])
+def test_changed_gradients_are_refused(name, key):
+    from dlopt.config.problems import ConfigError
+
+    with pytest.raises(ConfigError, match="changes gradients"):
+        build_blobs(f"optimizer={name}", key)
