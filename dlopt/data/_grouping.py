@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlopt.data import _columns, _dates
 from dlopt.data._csv import Cell, TableCells, is_number, parse_code
 from dlopt.errors import OptionError
 
@@ -42,14 +43,17 @@ def number_groups(cells: Sequence[Cell]) -> Tensor:
     return torch.tensor(groups)
 
 
-def number_times(name: str, table: TableCells) -> Tensor:
+def number_times(name: str, table: TableCells, date_format: str) -> Tensor:
     """Return the place of each row of a table among the different times in a column, (N,) int64."""
-    cells = table.columns[name]
+    cells = [cell or "" for cell in table.columns[name]]
+    if all(map(is_number, cells)):
+        return _rank_times(cells)
+    _columns.refuse_mixed(name, table, "time", "or name another column")
     try:
-        return _rank_times([cell or "" for cell in cells])
-    except UnknownTime as error:
-        where = f"{name} has {cells[error.row]!r} in line {table.lines[error.row]}"
-        raise OptionError("time", f"{where}, which {error}") from error
+        found = _dates.find_format(name, table, date_format)
+    except OptionError as error:
+        raise OptionError("time" if error.key == "dates" else error.key, str(error)) from error
+    return _rank(_dates.read_times(name, table, found.text))
 
 
 def _rank_times(texts: Sequence[str]) -> Tensor:
@@ -104,4 +108,9 @@ def number_array(array: np.ndarray, name: str, key: str, count: int) -> Tensor:
         except UnknownTime as error:
             where = f"{name} has {array[error.row].item()!r} in row {error.row} (from 0)"
             raise OptionError(key, f"{where}, which {error}") from error
+    return _rank(array)
+
+
+def _rank(array: np.ndarray) -> Tensor:
+    """Return the place of each value among the different values, (N,) int64."""
     return torch.from_numpy(np.unique(array, return_inverse=True)[1].reshape(-1).astype(np.int64))

@@ -46,16 +46,16 @@ class TableData(Data):
     categorical          columns of numbers to encode as categories: codes, years, house numbers; 1 and 1.0 are equal,
                          and 01 is another code
     dates                columns of dates
-    date_format          of these dates: a format of Python's strptime, such as %d/%m/%Y; auto: the format that all
-                         cells of a column have, of 2024-12-31 and other forms of ISO 8601, 31/12/2024, 12/31/2024,
+    date_format          of `dates` and `time`: a format of Python's strptime, such as %d/%m/%Y; auto: the format that
+                         all cells of a column have, of 2024-12-31 and other forms of ISO 8601, 31/12/2024, 12/31/2024,
                          31.12.2024, 31-12-2024, 12-31-2024, 2024/12/31, 2024-12, 31 Dec 2024, 31-Dec-2024, Dec 31, 2024
                          and full names of months, with or without a time. Set it if day and month could be exchanged
     group                a column of groups, such as patients: no split divides a group, and fractions and folds count
                          groups, regardless of classes, as in scikit-learn's GroupShuffleSplit and GroupKFold
-    time                 a column of numbers or ISO dates (2024-01-31): the latest rows are the test, and the latest of
-                         the others validate; fractions count different times. The folds of kfold are those of
-                         TimeSeriesSplit: each trains on all that is earlier. Cannot be used with group; both are inputs
-                         only if they are in `categorical` or `dates`, too
+    time                 a column of numbers or dates: the latest rows are the test, and the latest of the others
+                         validate; no split divides the rows of one time, and fractions count different times. The folds
+                         of kfold are those of TimeSeriesSplit: each trains on all that is earlier. Cannot be used with
+                         group; both are inputs only if they are in `categorical` or `dates`, too
     missing              refuse: report missing values; drop: leave out their rows; fill: replace numbers by the mean of
                          the run's training rows, and make missing text a category of its own, the last
     delimiter            the character between two cells, or comma, semicolon, tab, bar; auto: the one of these four
@@ -121,7 +121,7 @@ class TableData(Data):
         table = self._drop_missing(table, target)
         goal, names = self._targets(target, table)
         groups = None if self.group is None else _grouping.number_groups(table.columns[self.group])
-        times = None if self.time is None else _grouping.number_times(self.time, table)
+        times = None if self.time is None else _grouping.number_times(self.time, table, self.date_format)
         train = test = torch.arange(len(goal))
         if self.test_path is None:
             train, test = data_targets.split_test(goal, self.test_fraction, groups, times)
@@ -205,8 +205,8 @@ class TableData(Data):
             similar = did_you_mean(self.target, columns)
             raise OptionError("target", f"there is no column '{self.target}'{similar}{header}")
         if self.date_format != "auto":
-            if not self.dates:
-                raise OptionError("date_format", "is for columns of dates: add data.dates=[...], or leave it out")
+            if not self.dates and self.time is None:
+                raise OptionError("date_format", "is for dates: add data.dates=[...] or data.time=..., or leave it out")
             _dates.check_format(self.date_format)
         units = _grouping.select_keys(self.group, self.time)
         by_key = {"drop": self.drop, "categorical": self.categorical, "dates": self.dates, **units}
@@ -220,7 +220,8 @@ class TableData(Data):
         both = [name for name in self.dates if name in self.categorical]
         if both:
             raise OptionError("dates", f"{join_truncated(both)} is in data.categorical, too; leave one of the two out")
-        if not set(columns) - {*self.drop, self.target} - ({*units.values()} - {*self.categorical, *self.dates}):
+        aside = {*units.values()} - {*self.categorical, *self.dates}
+        if not set(columns) - {*self.drop, self.target} - aside:
             raise OptionError("drop", "leaves no input column; drop fewer")
         return self.target
 

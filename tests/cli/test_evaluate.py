@@ -243,6 +243,8 @@ def test_every_command_uses_the_files_of_the_splits(here, capsys, monkeypatch):
         (here / "elsewhere").mkdir()
         patch.chdir(here / "elsewhere")
         assert "27 examples" in evaluate(capsys, str(here / run.path), "--split", "val")[1]
+        (here / "elsewhere/own.csv").write_text(TABLE.replace("\n1,", "\n9,"))
+        assert main(["evaluate", str(here / run.path), "--data", "own.csv"]) == 0, "needs no trust in the other files"
     assert "data.test_path is used in training" in refuse(capsys, "--data", "data.test_path=more.csv")
     (here / "val.csv").write_text(TABLE)
     assert "the file has changed since" in refuse(capsys)

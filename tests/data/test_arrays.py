@@ -228,6 +228,7 @@ def test_splits_with_files_of_their_own_are_encoded_as_the_training_examples(loa
     torch.testing.assert_close(data.validation.inputs, torch.from_numpy(image[:7]) / 255)
     plain = load(arrays, group="who", test_fraction=0.33)
     assert torch.equal(data.test.inputs, plain.test.inputs)
+    assert data.encoding["sha256"] != plain.encoding["sha256"], "all files count"
     data = load({"x": image, "y": Y}, test_path=str(tmp_path / "test.pt"))
     assert (len(data.train), len(data.test), data.validation) == (60, 2, None)
     assert data.test.targets.tolist() == [0, 1]
@@ -309,6 +310,8 @@ REFUSED = {
     "an empty group": ({"x": X, "y": Y, "who": np.array(["a", ""] * 30)}, {"group": "who"}, "group", ["row 1 (from 0)"]),
     "a missing time": ({"x": X, "y": Y, "t": np.where(WHO < 9, np.datetime64("NaT"), WHEN)}, {"time": "t"}, "time", ["t has NaT in row 0"]),
     "a word as time": ({"x": X, "y": Y, "t": np.array(["1", "noon"] * 30)}, {"time": "t"}, "time", ["t has 'noon' in row 1 (from 0)", "neither a number nor a date"]),
+    "numbers and dates": ({"x": X, "y": Y, "t": np.array(["1", "2024-01-31"] * 30)}, {"time": "t"}, "time", ["'2024-01-31' in row 1", "one is a number"]),
+    "a zone and none": ({"x": X, "y": Y, "t": np.array(["2024-01-31", "2024-01-31T10:00Z"] * 30)}, {"time": "t"}, "time", ["in row 1", "time zone"]),
     "one group": ({"x": X, "y": Y, "who": Y * 0}, {"group": "who"}, "test_fraction", ["0.25 of 1 groups is 0"]),
     "nothing to test": ({"x": X, "y": Y}, {"test_fraction": 0.001}, "test_fraction", ["0.001 of 60 examples is 0"]),
     "nothing to train": ({"x": X, "y": Y}, {"test_fraction": 0.999}, "test_fraction", ["0.999 of 60 examples is 60"]),

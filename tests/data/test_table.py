@@ -442,6 +442,11 @@ def test_the_latest_rows_of_a_table_are_its_test(load, when):
 
 
 def test_a_column_of_groups_or_times_is_an_input_if_it_is_a_category(load):
+    dates = visits(lambda i: f"{i % 28 + 1}.12.2024")
+    assert load(dates, time="when", dates=["when"], drop=["who"]).shape == (5 + 1,)
+    assert load(dates, time="when", date_format="%d.%m.%Y", drop=["who"], test_fraction=0.1).test.inputs.tolist() == [
+        [25], [26], [27], [53], [54], [55]
+    ]  # fmt: skip
     data = load(visits(lambda i: i // 10), time="when", categorical=["when"], drop=["who"])
     assert {name: len(codes) for name, codes in data.encoding["columns"].items() if name == "when"} == {"when": 7}
     assert load(visits(), group="who", categorical=["who"], drop=["when", "x"]).shape == (7,)
@@ -573,10 +578,10 @@ REFUSED = {
     "one group": (visits(who=lambda i: "a"), {"group": "who"}, "test_fraction", ["0.2 of 1 groups is 0", "both splits need groups"]),
     "no groups left": (visits(), {"group": "who", "test_fraction": 0.95}, "test_fraction", ["0.95 of 7 groups is 7"]),
     "one time": (visits(lambda i: 3), {"time": "when", "drop": ["who"]}, "test_fraction", ["0.2 of 1 times is 0"]),
-    "a time that is a word": (visits(lambda i: "noon" if i == 3 else i), {"time": "when"}, "time", ["when has 'noon' in line 5", "2024-01-31"]),
-    "a date of two digits": (visits(lambda i: f"{i}/12/2024"), {"time": "when"}, "time", ["when has '0/12/2024' in line 2"]),
-    "numbers and dates": (visits(lambda i: "2024-01-31" if i == 3 else i), {"time": "when"}, "time", ["'2024-01-31' in line 5", "one is a number"]),
-    "a zone and none": (visits(lambda i: f"2024-01-{i % 28 + 1:02}T10:00" + "Z" * (i == 3)), {"time": "when"}, "time", ["in line 5", "time zone"]),
+    "a time that is a word": (visits(lambda i: "noon" if i == 3 else i), {"time": "when"}, "time", ["when has numbers, but also text: 'noon' in line 5", "name another column"]),
+    "a time of either order": (visits(lambda i: f"{i % 12 + 1:02}/{i % 11 + 1:02}/2024"), {"time": "when"}, "date_format", ["when has dates such as '01/01/2024' in line 2", "set data.date_format=%d/%m/%Y or"]),
+    "numbers and dates": (visits(lambda i: "2024-01-31" if i == 3 else i), {"time": "when"}, "time", ["'2024-01-31' in line 5"]),
+    "a date and words": (visits(lambda i: "2024-01-31" if i == 3 else "noon"), {"time": "when"}, "time", ["when has 'noon' in line 2", "not a date", "data.date_format"]),
     "no inputs but the group": (visits(), {"group": "who", "drop": ["x", "when"]}, "drop", ["no input column"]),
     "no test rows": (numbers(3), {"test_fraction": 0.1}, "test_fraction", ["0.1 of 3 examples is 0"]),
 }  # fmt: skip
