@@ -23,7 +23,7 @@ USAGES = {
     "runs": "SWEEP|DIR --where OVERRIDE --sort METRIC|KEY --reverse --over KEY --across KEY --columns METRIC|KEY --all"
     " --csv --markdown --png FILE --title TEXT --tensorboard DIR --help",
     "evaluate": "RUN --split train|val|test|all --checkpoint best|last|average|STEP --data DATA|FILE"
-    " --device auto|cpu|cuda --predictions FILE --png FILE --trust --quiet -q --help",
+    " --device auto|cpu|cuda --predictions FILE --png FILE --title TEXT --trust --quiet -q --help",
     "verify": "RUN --from STEP --to STEP --all --trust --quiet -q --help",
     "rerun": "RUN --trust --quiet -q --help",
     "tensorboard": "RUN|DIR --help",

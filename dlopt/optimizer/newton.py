@@ -48,6 +48,7 @@ class Newton(Optimizer):
     """
 
     needs_true_gradient = True
+    decides_on_host = True
 
     lr: Positive
     damping: NonNegative

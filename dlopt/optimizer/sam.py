@@ -37,6 +37,14 @@ class SAM(Optimizer):
     def lanes(self) -> bool:  # type: ignore[override]
         return self.base_optimizer.lanes
 
+    @property
+    def needs_true_gradient(self) -> bool:  # type: ignore[override]
+        return self.base_optimizer.needs_true_gradient
+
+    @property
+    def decides_on_host(self) -> bool:  # type: ignore[override]
+        return self.base_optimizer.decides_on_host
+
     def init(self, w: Tensor, layout: Layout) -> Any:
         return self.base_optimizer.init(w, layout)
 

@@ -128,9 +128,9 @@ def test_a_hessian_that_does_not_fit_is_refused_with_the_remedy(name, remedy, mo
 
 
 @pytest.mark.parametrize("key", ["clip.norm=1.0", "regularization=gradient_noise"])
-@pytest.mark.parametrize("name", ["newton", "saddle_free_newton"])
+@pytest.mark.parametrize("name", ["newton", "saddle_free_newton", "sam optimizer@optimizer.base_optimizer=newton"])
 def test_changed_gradients_are_refused(name, key):
     from dlopt.config.problems import ConfigError
 
     with pytest.raises(ConfigError, match="changes gradients"):
-        build_blobs(f"optimizer={name}", key)
+        build_blobs(*f"optimizer={name}".split(), key)
