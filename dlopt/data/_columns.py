@@ -65,6 +65,11 @@ def read_columns(plain: Mapping[str, PlainColumn]) -> dict[str, Column]:
     return {name: read(column) for name, column in plain.items()}
 
 
+def have_format(columns: Mapping[str, Column], date_format: str) -> bool:
+    """Return whether one of the columns holds dates of this format."""
+    return any(isinstance(column, Dates) and column.date_format == date_format for column in columns.values())
+
+
 def iter_inputs(columns: Mapping[str, Column]) -> Iterator[tuple[str, Column, slice]]:
     """Yield each column with its name and the place of its inputs."""
     begin = 0
@@ -124,7 +129,9 @@ class Categories:
         if new is not None:
             cell = "a missing value" if cells[new] is None else repr(cells[new])
             known = join_truncated(text for text in self.categories if text is not None)
-            raise OptionError("path", f"{name} has {cell} in line {table.lines[new]}; the training data have {known}")
+            where = f"{name} has {cell} in line {table.lines[new]}"
+            remedy = "leave out such rows, or train on them, too"
+            raise OptionError("path", f"{where}; the training data have {known}; {remedy}")
         x[np.arange(len(cells)), [code[cell] for cell in cells]] = 1.0
 
     def fit(self, name: str, inputs: Tensor, rows: Any) -> Categories:

@@ -35,7 +35,7 @@ class DateFormat(NamedTuple):
 def check_format(date_format: str) -> None:
     """Raise OptionError if a format cannot be read."""
     try:
-        datetime.strptime(datetime(2001, 2, 3).strftime(date_format), date_format)
+        datetime.strptime(datetime(2001, 2, 3, tzinfo=UTC).strftime(date_format), date_format)
     except (ValueError, re.error) as error:
         wrong = f"must be auto, or a format of Python's strptime such as %d/%m/%Y, got {date_format!r}"
         raise OptionError("date_format", wrong) from error
@@ -61,7 +61,9 @@ def find_format(name: str, table: TableCells, option: str) -> DateFormat:
         times = _read_all(texts, date_format)
         if times is not None:
             return DateFormat(date_format, _have_time_of_day(times))
-    fitting = {form: times for form in FORMATS if (times := _read_all(texts, form)) is not None}
+    is_other = not any(_read(text, form) for form in typed for text in texts)  # else a cell is wrong, not the format
+    forms_left = FORMATS if is_other else ()
+    fitting = {form: times for form in forms_left if (times := _read_all(texts, form)) is not None}
     if not fitting:
         expected = max(typed or FORMATS, key=lambda form: _find_unreadable(texts, form))
         wrong = _find_unreadable(texts, expected)

@@ -91,6 +91,17 @@ class ArrayData(Data):
             files.append(_files.find_file(str(beside) if beside.is_file() else self.target, (".npy",), "target"))
         return [*files, *_own_splits.find_files(self, SUFFIXES[:2])]
 
+    def read_groups(self, path: str, key: str) -> set[Any] | None:
+        """Return the groups in a file that a key names, or None if it has no such array."""
+        assert self.group is not None
+        file = _files.find_file(path, SUFFIXES[:2], key)
+        if file.suffix == ".pt":
+            stored = _tensors(file, self.inputs, self.target)
+            return set(_plain(stored[self.group], self.group, file).tolist()) if self.group in stored else None
+        with _open_array_file(file, key) as stream:
+            arrays = _npz.NpzArrays(stream)
+            return set(_plain(arrays[self.group], self.group, file).tolist()) if self.group in arrays else None
+
     def _dataset(self, files: Sequence[Path], saved: Mapping[str, Any] | None = None) -> Dataset:
         arrays = self._read(files, needs_target=saved is None)
         is_labeled = self.target in arrays

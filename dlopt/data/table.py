@@ -13,7 +13,7 @@ import torch
 from dlopt.data import _columns, _dates, _files, _grouping, _own_splits
 from dlopt.data import _targets as data_targets
 from dlopt.data._columns import FEW
-from dlopt.data._csv import TableCells, format_count, is_number, read_csv
+from dlopt.data._csv import TableCells, format_count, is_number, parse_code, read_csv
 from dlopt.data._targets import TargetKindOption, TestFraction
 from dlopt.errors import OptionError, did_you_mean, join_truncated
 from dlopt.parts import Data, Dataset, Split
@@ -114,6 +114,12 @@ class TableData(Data):
         table = self._drop_missing(TableCells(wanted, table.lines), target)
         return replace(self._encode(table, encoding, file), is_labeled=is_labeled, source=text.locate(table.lines))
 
+    def read_groups(self, path: str, key: str) -> set[Any] | None:
+        """Return the groups in a file that a key names, or None if it has no such column."""
+        assert self.group is not None
+        cells = read_csv(_files.find_file(path, (), key), self.delimiter, self.encoding).to_cells().columns
+        return {parse_code(cell) or cell for cell in cells[self.group]} if self.group in cells else None
+
     def _dataset(self, files: Sequence[Path]) -> Dataset:
         file = files[0]
         table = read_csv(file, self.delimiter, self.encoding).to_cells()
@@ -131,6 +137,10 @@ class TableData(Data):
         inputs = [name for name in table.columns if name not in aside]
         kinds = dict.fromkeys(self.categorical, "categories") | dict.fromkeys(self.dates, "dates")
         columns = {name: _columns.detect_column(name, table, kinds.get(name), self.date_format) for name in inputs}
+        is_typed = self.date_format != "auto" and self.time is None
+        if is_typed and not _columns.have_format(columns, self.date_format):
+            wrong = f"no column of data.dates has the format {self.date_format}"
+            raise OptionError("date_format", f"{wrong}; correct it, or leave it out")
         encoding = {
             "target": target,
             "names": list(names),

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from dlopt.data import _files
 from dlopt.data._csv import TableCells, read_csv
+from dlopt.errors import OptionError
 from dlopt.parts import Split
 
 PLAIN = make_option("data", "table", target="y")
@@ -221,6 +222,8 @@ def test_times_with_a_zone_are_converted_to_utc(load):
     utc = load_dates(load, map(str, moments))[0]
     shifted = [f"{m + timedelta(hours=2)}+02:00" if i % 2 else f"{m}Z" for i, m in enumerate(moments)]
     np.testing.assert_array_equal(load_dates(load, shifted)[0], utc)
+    zoned = [f"{m + timedelta(hours=2):%d/%m/%Y %H:%M} +0200" for m in moments]
+    np.testing.assert_array_equal(load_dates(load, zoned, date_format="%d/%m/%Y %H:%M %z")[0], utc)
 
 
 def test_dates_a_second_apart_stay_different(load):
@@ -261,6 +264,8 @@ WRONG_DATES = {
     "another order": (["31/12/2024", "12/31/2024"], {}, "dates", ["'12/31/2024' in line 3", "not a date as %d/%m/%Y"]),
     "no dates": (["a", "b"], {}, "dates", ["'a' in line 2", "in a known format", "data.date_format"]),
     "another format": (["2024|02|03"], {"date_format": "%Y|%m|%m"}, "date_format", ["strptime", "'%Y|%m|%m'"]),
+    "a wrong cell": (["03/02/2024", "03/25/2024", "04/02/2024"], {"date_format": "%d/%m/%Y"}, "dates", ["'03/25/2024' in line 3", "not a date as %d/%m/%Y"]),
+    "of another format": (["2024-01-31"], {"date_format": "%d.%m.%Y"}, "date_format", ["no column of data.dates has the format %d.%m.%Y"]),
     "not in the format": (["24|02|03", "2024"], {"date_format": "%y|%m|%d"}, "dates", ["'2024' in line 3", "not a date as %y|%m|%d"]),
     "a format alone": (EARLY, {"date_format": "%d/%m/%Y", "dates": []}, "date_format", ["add data.dates=[...]"]),
     "dates and categories": (EARLY, {"categorical": ["when"]}, "dates", ["when is in data.categorical, too"]),
@@ -467,6 +472,30 @@ def three(load, tmp_path):
         return load(lines("x,colour,y", PEOPLE), **{name: str(tmp_path / f"{name}.csv") for name in names}, **keys)
 
     return load_three
+
+
+@pytest.mark.parametrize("numbers", [False, True])
+def test_a_group_in_two_files_is_refused(numbers, tmp_path):
+    """1 and 1.0 are one group. A file without groups is reported."""
+    rows = {"path": "123", "validation_path": "45", "test_path": "67"}
+    common = {"target": "y", "group": "who", "kind": "numbers"}
+
+    def load(**changed):
+        for key, who in (rows | changed).items():
+            names = [f"{n}.0" if numbers and key != "path" else n if numbers else f"p{n}" for n in who]
+            lines = [f"{i},{i % 3},{name}" for i, name in enumerate(names * 4)]
+            text = "x,y,who\n" + "\n".join(lines) if who else "x,y\n1,2\n3,4"
+            (tmp_path / f"{key}.csv").write_text(text + "\n")
+        paths = {key: str(tmp_path / f"{key}.csv") for key in rows}
+        return replace(make_option("data", "table"), **common, **paths).load()
+
+    assert load().notices == ()
+    for key, who, other in (("validation_path", "43", "path"), ("test_path", "57", "validation_path")):
+        with pytest.raises(OptionError, match=rf"{key}.csv and .*/{other}.csv both have who .*[35]") as refused:
+            load(**{key: who})
+        assert refused.value.key == key
+    (notice,) = load(validation_path="").notices
+    assert "validation_path.csv has no who" in notice
 
 
 def test_splits_with_files_of_their_own_are_encoded_as_the_training_rows(three):
