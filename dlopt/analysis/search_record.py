@@ -69,6 +69,7 @@ class SearchRecord:
     repeats           runs per trial
     fixed_overrides   overrides common to all trials; None if unknown
     conditions        the options to which a key applies, as optimizer=momentum; without the keys of all trials
+    config_dir        the user's folder of options; empty if there is none
     storage           address of the study
     notice            problem with sweep.json; empty if there is none
     """
@@ -87,6 +88,7 @@ class SearchRecord:
     fixed_overrides: tuple[str, ...] | None = None
     conditions: Mapping[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()
+    config_dir: str = ""
     storage: str = ""
     notice: str = ""
 
@@ -142,10 +144,11 @@ _HINTS: dict[str, Any] = {
     "objective": str, "direction": Literal["minimize", "maximize"], "axes": list[dict], "seeds": list,
     "folds": Annotated[int, Range(ge=0)], "trials": Annotated[int, Range(ge=0)], "statistic": Statistic,
     "fixed": list[str], "command": list[str], "sampler": str, "storage": str, "conditions": dict[str, str],
+    "config_dir": str | None,
 }  # fmt: skip
 _DEFAULTS: dict[str, Any] = {
     "seeds": [], "folds": 0, "trials": 0, "statistic": "mean", "fixed": [], "command": [], "sampler": "grid",
-    "storage": "", "conditions": {},
+    "storage": "", "conditions": {}, "config_dir": None,
 }  # fmt: skip
 
 
@@ -165,7 +168,9 @@ def _read_sweep_file(file: Path) -> dict[str, Any]:
     if len({a.key for a in axes if a}) < len(axes) or not content["objective"]:
         raise safe_read.UnreadableFile(file, "has two axes with one key, or no objective")
     seeds, folds = len(content["seeds"]), content["folds"]
-    texts = {key: safe_read.to_printable(content[key]) for key in ("objective", "sampler", "storage")}
+    texts = {
+        key: safe_read.to_printable(content[key] or "") for key in ("objective", "sampler", "storage", "config_dir")
+    }
     lists = {key: tuple(map(safe_read.to_printable, content[key])) for key in ("fixed", "command")}
     conditions = {safe_read.to_printable(k): safe_read.to_printable(v) for k, v in content["conditions"].items()}
     return {

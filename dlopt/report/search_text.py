@@ -7,6 +7,7 @@ import textwrap
 import time
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from dlopt.analysis import importance
 from dlopt.analysis.search_axis import SearchAxis
@@ -14,6 +15,7 @@ from dlopt.analysis.search_record import ENDED_STATES, SearchRecord, TrialRecord
 from dlopt.formatting import format_duration, format_metric, format_override
 from dlopt.report.tables import format_uncertain
 from dlopt.report.text_table import BOLD, DIM, YELLOW, TextTable, apply_style, shorten_keys
+from dlopt.rundir.display import display_path
 
 MAX_TRIALS_SHOWN = 10
 """Number of trials in the table of the best."""
@@ -104,7 +106,8 @@ def format_retrain_command(search: SearchRecord, common: Sequence[str], width: i
     seeds = [s for t in search.trials for r in t.runs if isinstance(s := r.settings.get("seed"), int)]
     first = max(seeds, default=-1) + 1
     words.append(f"seed={','.join(str(first + i) for i in range(N_RETRAIN_SEEDS))}")
-    lines = ["dlopt train -m"]
+    flags = ["--config-dir", display_path(Path(search.config_dir))] if search.config_dir else []
+    lines = [shlex.join(["dlopt", "train", "-m", *flags])]
     for word in map(shlex.quote, words):
         if len(lines[-1]) + len(word) + 5 > width:
             lines[-1] += " \\"

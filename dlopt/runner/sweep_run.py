@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+from dlopt.rundir.display import display_path
 from dlopt.runner import execute, resume_run
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def perform(job: Job, observer: Observer, command: str | None = None) -> tuple[i
 
     lock = claim_unfinished(job.path)
     try:
-        if RunDirectory(job.path).status_file.exists():
+        former = RunDirectory(job.path)
+        if any(file.exists() for file in (former.status_file, former.metrics_file, former.checkpoint("last"))):
             return _continue_run(job, observer, lock, command)
         return execute.perform(job, observer, lock=lock, command=command)
     finally:
@@ -66,7 +68,8 @@ def _continue_run(job: Job, observer: Observer, lock: Lock, command: str | None 
     load_run.check_writable(run.path)
     checkpoint, experiment, notices = _build_from_checkpoint(run, job)
     step = 0 if checkpoint is None else checkpoint.content["step"]
-    notices.append(f"the run continues after step {step}" if step else "the run starts again from step 0")
+    way = f"continues after step {step}" if step else "starts again from step 0"
+    notices.append(f"{display_path(run.path)} {way}")
     prepare_run(job, run.path)
     if job.ticket is not None:
         observer.reporter = job.ticket.open_reporter()

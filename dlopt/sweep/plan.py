@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,13 +47,20 @@ def make_repeats(seeds: Sequence[int], folds: int) -> list[Repeat]:
 
 
 def read_ending(path: Path) -> Ending | None:
-    """Return how a run ended; None if it did not end, or does not exist. The summary of a failed run is its message."""
+    """Return how a run ended; None if it did not end, does not exist, or lost its summary.
+
+    The summary of a failed run is its message.
+    """
     run = RunDirectory(path)
     status = run.status_or_none() or {}
     state = str(status.get("status"))
     if state not in FINAL_STATES:
         return None
-    return state, {"message": str(status.get("message") or "")} if state == "failed" else run.summary
+    if state == "failed":
+        return state, {"message": str(status.get("message") or "")}
+    with contextlib.suppress(ValueError):  # damaged
+        return (state, summary) if (summary := run.summary) else None
+    return None
 
 
 def summarize_outcome(

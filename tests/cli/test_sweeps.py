@@ -537,6 +537,11 @@ def test_the_printed_command_resumes_the_search(here, monkeypatch, capsys):
     monkeypatch.setattr(execute, "perform", interrupt)
     assert main(["train", "-m", "--config-dir", "options", *command]) == 130
     assert run_printed_command(capsys.readouterr().out) == 0, capsys.readouterr().err
+    capsys.readouterr()
+    assert main(["show", "a b"]) == 0
+    (again,) = re.findall(r"dlopt (train -m (?:[^\n]*\\\n)*[^\n]*)", capsys.readouterr().out)
+    assert "--config-dir options" in again
+    assert main(shlex.split(again.replace("\\\n", ""))) == 0
     assert sorted(run.status["status"] for run in find_runs(Path("a b")).values()) == ["done", "done"]
 
 
@@ -594,12 +599,13 @@ def swap_checkpoints(run):
         (lambda run: None, 3),
         (lambda run: change_status(run, status="running"), 3),
         (lambda run: run.status_file.write_text("{"), 3),
+        (lambda run: run.status_file.unlink(), 3),
         (lambda run: change_status(run, status="failed"), 0),
         (lambda run: run.checkpoint("last").unlink(), 0),
         (lambda run: run.checkpoint("last").write_bytes(b"no checkpoint"), 0),
         (swap_checkpoints, 0),
     ],
-    ids=["stopped", "killed", "status damaged", "failed", "no checkpoint", "checkpoint damaged", "other configuration"],
+    ids=["stopped", "killed", "status damaged", "no status", "failed", "no checkpoint", "checkpoint damaged", "other configuration"],
 )
 def test_an_unfinished_run_of_a_search_continues_or_starts_again(damage, step, interrupted_sweep, capsys):
     run = interrupted_sweep

@@ -11,7 +11,7 @@ from studies import make_pruner
 
 from dlopt.rundir.writer import RunWriter
 from dlopt.sweep.claims import Outcome
-from dlopt.sweep.plan import Plan, Repeat, make_repeats, summarize_outcome
+from dlopt.sweep.plan import Plan, Repeat, make_repeats, read_ending, summarize_outcome
 from dlopt.sweep.space import Space
 
 VALUES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=7)
@@ -93,6 +93,16 @@ def test_a_trial_ends_once_its_other_runs_cannot_change_how(states, statistic, d
         Path(), Space((), ()), make_repeats([0, 1, 2], 0), "val/loss", False, statistic, make_pruner(), None, "it"
     )
     assert plan.is_decided([(state, {}) for state in states]) == decided
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.unlink(), lambda file: file.write_text("[1")])
+def test_a_run_without_its_summary_has_not_ended(damage, tmp_path):
+    """Its value is unknown; it would count as diverged."""
+    run = RunWriter.create(tmp_path)
+    run.finish("done", {"val/loss": 2.0})
+    assert read_ending(tmp_path) == ("done", {"val/loss": 2.0})
+    damage(run.summary_file)
+    assert read_ending(tmp_path) is None
 
 
 def test_a_failed_run_is_no_ending_of_a_retry(tmp_path):
