@@ -115,15 +115,17 @@ def _evaluate_run(run: RunDirectory, args: Any) -> int:
 
 
 def _check_predictions_file(run: RunDirectory, args: Any) -> None:
-    """Raise ConfigError if predictions would replace a file of data."""
+    """Raise ConfigError if predictions would replace a file of data or of the run, or cannot be a file."""
     from dlopt.config.compose.groups import DATA_FILE_KEYS
     from dlopt.config.problems import ConfigError
 
     data = run.config().get("data") or {}
     names = [*(data.get(key) for key in DATA_FILE_KEYS), *args.data, *(word.partition("=")[2] for word in args.data)]
     files = {Path(name).expanduser().resolve() for name in names if isinstance(name, str) and name}
-    if Path(args.predictions).resolve() in files:
-        raise ConfigError([("--predictions", f"{args.predictions} is a file of data; name another one")])
+    file = Path(args.predictions).resolve()
+    wrong = "is a file of data" * (file in files) or "is a directory" * file.is_dir()
+    if wrong or file.is_relative_to(run.path.resolve()):
+        raise ConfigError([("--predictions", f"{args.predictions} {wrong or 'lies in the run'}; name another one")])
 
 
 def _check_unlabeled(args: Any, target: str | None) -> None:

@@ -4,12 +4,17 @@ from torch import Tensor
 
 from dlopt.storage import memory
 
+MAX_WEIGHTS = 10_000
+"""Weights beyond which a step with the whole Hessian takes minutes on a CPU."""
 COPIES = 4
 """Matrices of the size of the Hessian in a step: itself, its columns before they are added, and its decomposition."""
 
 
 def check_dense(w: Tensor, remedy: str) -> None:
-    """Raise NotEnoughMemoryError if Hessians of weights (..., P) do not fit into the memory; remedy avoids them."""
+    """Raise ValueError if Hessians of weights (..., P) take too much time or memory; remedy avoids them."""
+    if w.shape[-1] > MAX_WEIGHTS:
+        cost = f"the Hessian of {w.shape[-1]:,} weights would take minutes at each step"
+        raise ValueError(f"{cost}; it is allowed up to {MAX_WEIGHTS:,}; use {remedy}")
     try:
         memory.check(COPIES * w.element_size() * w.numel() * w.shape[-1], f"the Hessian of {w.shape[-1]:,} weights")
     except memory.NotEnoughMemoryError as error:

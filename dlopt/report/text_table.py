@@ -107,11 +107,11 @@ class TextTable(NamedTuple):
         return lines
 
     def _stack(self, width: int) -> list[str]:
-        """Return a paragraph for each row: NAME=VALUE of every column."""
+        """Return a paragraph for each row: NAME=VALUE of every column that has a value there."""
         lines = []
         for row in self.rows:
             line = ""
-            for pair in (f"{name}={cell}" for name, cell in zip(self.header, row, strict=True)):
+            for pair in (f"{n}={cell}" for n, cell in zip(self.header, row, strict=True) if cell not in ("", "-")):
                 if line and len(line) + GAP + len(pair) > width:
                     lines.append(line)
                     line = "  " + pair

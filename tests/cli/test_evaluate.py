@@ -403,7 +403,10 @@ def test_predictions_do_not_replace_data_and_errors_are_reported(here, capsys):
     for argv in (["--predictions", "./first.csv"], ["--predictions", "val.csv"], ["--data", "new.csv", "--predictions", "new.csv"],
                  ["--data", "path=new.csv", "--predictions", str(here / "new.csv")]):  # fmt: skip
         assert "is a file of data; name another one" in refuse(capsys, *argv)
-    assert "--predictions outputs: Is a directory" in refuse(capsys, "--predictions", "outputs")
+    run = find_run()
+    for name, words in (("outputs", "outputs is a directory"), (str(run.status_file), "lies in the run")):
+        assert f"{words}; name another one" in refuse(capsys, "--predictions", name)
+    assert run.status["status"] == "done"
     assert {(here / f"{name}.csv").read_text() for name in ("first", "new", "val")} == {TABLE}
     (here / "new.csv").write_text(cut_column("colour"))
     message = refuse(capsys, "--data", "new.csv", "--png")
