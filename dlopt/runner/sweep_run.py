@@ -90,7 +90,7 @@ def _build_from_checkpoint(run: RunDirectory, job: Job) -> tuple[Checkpoint | No
     if (run.status_or_none() or {}).get("status") != "failed":
         with contextlib.suppress(ValueError):  # no checkpoint can be read
             checkpoint = run.latest_checkpoint()
-    if checkpoint is not None and checkpoint.content["config"] == hashlib.sha256(job.config_text).hexdigest():
+    if checkpoint is not None and checkpoint.content.get("config") == hashlib.sha256(job.config_text).hexdigest():
         with contextlib.suppress(ConfigError):  # the user's code has changed the network
             experiment, notices = resume_run.build_from(job.config, job.overrides, checkpoint.content)
             resume_checks.check(checkpoint.content, experiment)

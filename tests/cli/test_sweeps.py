@@ -605,7 +605,16 @@ def swap_checkpoints(run):
         (lambda run: run.checkpoint("last").write_bytes(b"no checkpoint"), 0),
         (swap_checkpoints, 0),
     ],
-    ids=["stopped", "killed", "status damaged", "no status", "failed", "no checkpoint", "checkpoint damaged", "other configuration"],
+    ids=[
+        "stopped",
+        "killed",
+        "status damaged",
+        "no status",
+        "failed",
+        "no checkpoint",
+        "checkpoint damaged",
+        "other configuration",
+    ],
 )
 def test_an_unfinished_run_of_a_search_continues_or_starts_again(damage, step, interrupted_sweep, capsys):
     run = interrupted_sweep
