@@ -40,7 +40,7 @@ def make_run_table(runs: Sequence[RunRecord], columns: Sequence[str] = (), sort:
     rows = [[r.name, _format_status(r), *(_format_cell(r, n) for n in names), format_duration(r.seconds)] for r in runs]
     styles = [["", STATUS_STYLES.get(r.status, ""), *("" for _ in names), DIM] for r in runs]
     right = [False, False, *(_is_numeric(runs, n) for n in names), True]
-    droppable = ["time", *_order_droppable(metrics, sort)] if sort != "time" else _order_droppable(metrics, sort)
+    droppable = [*(["time"] if sort != "time" else []), *_order_droppable(runs, metrics, sort)]
     if len({row[1] for row in rows}) == 1:
         droppable.insert(0, "status")
     keys = tuple(n for n in names if n not in metrics)
@@ -73,7 +73,7 @@ def make_mean_table(
     ]
     right = [*(_is_numeric(runs, n) for n in names), *right_counts, *(True for _ in metrics)]
     footer = f"mean ± standard deviation over {', '.join(repeated)}"
-    droppable = ("runs", *([] if columns else _order_droppable(metrics, sort)))
+    droppable = ("runs", *([] if columns else _order_droppable(runs, metrics, sort)))
     header = [*names, *counts, *metrics]
     return TextTable(header, rows, right, footer=footer, keys=tuple(names), droppable=droppable)
 
@@ -179,10 +179,15 @@ def choose_metrics(runs: Sequence[RunRecord]) -> list[str]:
     return [m for m in names if not m.startswith("train/")] or names
 
 
-def _order_droppable(metrics: Sequence[str], sort: str) -> list[str]:
-    """Return all metrics but the main one, or the one sorted by, in the order in which a narrow terminal omits them."""
+def _order_droppable(runs: Sequence[RunRecord], metrics: Sequence[str], sort: str) -> list[str]:
+    """Return metrics in the order in which a narrow terminal omits them.
+
+    The one sorted by is kept, else the common objective of the runs, else the last of the headline.
+    """
     order = sorted(metrics, key=lambda m: (m in HEADLINE, m not in AVERAGE_HEADLINE))
-    kept = sort if sort in metrics else order[-1] if order else ""
+    objectives = {str(r.settings.get("objective")) for r in runs}
+    main = next(iter(objectives)) if len(objectives) == 1 else ""
+    kept = next((name for name in (sort, main, *order[-1:]) if name in metrics), "")
     return [m for m in order if m != kept]
 
 
