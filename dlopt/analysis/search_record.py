@@ -69,7 +69,7 @@ class SearchRecord:
     repeats           runs per trial
     fixed_overrides   overrides common to all trials; None if unknown
     conditions        the options to which a key applies, as optimizer=momentum; without the keys of all trials
-    config_dir        the user's folder of options; empty if there is none
+    config_dir        the user's folder of options; empty if none was given
     storage           address of the study
     notice            problem with sweep.json; empty if there is none
     """

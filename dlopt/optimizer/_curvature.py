@@ -1,4 +1,4 @@
-"""What optimizers with the whole Hessian share."""
+"""Checks for optimizers that compute the dense Hessian."""
 
 from torch import Tensor
 

@@ -24,7 +24,7 @@ class Newton(Optimizer):
 
         w <- w + lr p,   (H + damping I) p = -g
 
-    With lr = 1 and damping = 0 it reaches the minimum of a quadratic in one step, whatever the condition number.
+    With lr = 1 and damping = 0 it reaches the minimum of a quadratic in one step, for any condition number.
     Without a minimum, H + damping I has negative eigenvalues and the step leads to a saddle point or a maximum: along
     an eigenvector of a negative eigenvalue it goes uphill. A damping above the most negative eigenvalue prevents that;
     it also shortens steps where the gradient is small, so saddle_free_newton is the better cure. Gradient and Hessian

@@ -66,7 +66,7 @@ class SaddleFreeNewton(Optimizer):
     def _solve_in_subspace(self, w: Tensor, g: Tensor, objective: ObjectiveOracle) -> Tensor:
         """Return |g| Q' (|T| + damping I)^-1 e_1, (..., P)."""
         norm = g.norm(dim=-1, keepdim=True)
-        start = torch.where(norm == 0, 1.0, g)  # without a gradient there is no step in any space
+        start = torch.where(norm == 0, 1.0, g)  # zero has no direction; its step is zero for any
         krylov = lanczos.tridiagonalize(lambda v: objective.hvp(w, v), start, self.rank)
         values, vectors = eigh_or_nan(krylov.matrix())
         along = norm * vectors[..., 0, :] / (values.abs() + self.damping)

@@ -69,7 +69,7 @@ class EarlyStopping(Regularization):
         sign = -1.0 if higher_is_better(self.monitor, history.directions) else 1.0
 
         def update(state: _State, row: Mapping[str, float]) -> _State:
-            if self.monitor not in row:  # there is no average yet
+            if self.monitor not in row:  # the average does not exist yet
                 return state
             n_rows = state.n_rows + 1
             if n_rows <= self.warmup_evaluations or (n_rows - self.warmup_evaluations) % self.check_every:

@@ -37,7 +37,7 @@ CURVE_COLUMNS = 3
 
 
 def save_figure(figure: Figure, file: Path) -> Path:
-    """Write a figure in the format of the file's ending, png if there is none. Return the file.
+    """Write a figure in the format of the file suffix, by default png. Return the file.
 
     Raises ValueError with the file and the cause if it cannot be written, or its ending is not a figure format.
     """

@@ -29,7 +29,7 @@ def order_tags(tags: Iterable[str], objectives: Collection[str]) -> list[str]:
 
 
 class OrderedContext(backend_context.Context):
-    """What the dashboard knows of the runs, with the metrics in our order."""
+    """Context of the dashboard HPARAMS, with the metrics in the order of `order_tags`."""
 
     def experiment_from_metadata(self, *args: Any, **kwargs: Any) -> Any:
         experiment = super().experiment_from_metadata(*args, **kwargs)

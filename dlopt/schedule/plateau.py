@@ -51,7 +51,7 @@ class Plateau(Schedule):
         history = History.of(time.history)
 
         def update(state: _PlateauState, row: Mapping[str, float]) -> _PlateauState:
-            if self.monitor not in row:  # there is no average yet
+            if self.monitor not in row:  # the average does not exist yet
                 return state
             best, worse, cooling, factor = state
             value = -row[self.monitor] if higher_is_better(self.monitor, history.directions) else row[self.monitor]

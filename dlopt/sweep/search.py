@@ -1,6 +1,6 @@
 """A search: takes points from a study, makes their runs, and tells the study how they ended.
 
-A retry continues the runs that an earlier attempt has left unfinished: see dlopt.runner.resume_run.
+A retry continues the runs that an earlier attempt has left unfinished: see dlopt.runner.sweep_run.
 """
 
 from __future__ import annotations

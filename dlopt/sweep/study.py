@@ -299,7 +299,7 @@ class Study:
 
     @property
     def is_of_earlier_version(self) -> bool:
-        """Whether a version of dlopt began it that gave each attempt a directory of its own, by the trial's number."""
+        """Whether it was interrupted under an earlier version of dlopt, which named directories by trial numbers."""
         return any(not is_first_attempt(t) and "directory" not in t.user_attrs for t in self.trials())
 
     def best(self) -> FrozenTrial | None:
