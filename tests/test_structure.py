@@ -175,7 +175,7 @@ def test_every_option_of_a_sweep_states_every_key():
             names = [key for key, _ in flatten(own_keys, f"{to_key_prefix(group)}.")]
             own = get_object(f"{common.rpartition('.')[0]}.{option.capitalize()}")
             assert set(own_keys) == set(read_signature(own).parameters), option
-            listed = option_docs.load_option(group, option).keys
+            listed = option_docs.load_option(group, option, StaticConfig({})).keys
             assert [key.name for key in listed] == names
             assert all(key.range not in ("", "anything") and key.meaning for key in listed), option
             assert issubclass(own, get_object(common))

@@ -18,7 +18,7 @@ USAGES = {
     "train": "OVERRIDE... --multirun -m --quiet -q --help -h --cfg job|hydra|all --resolve --config-dir DIR"
     " --info all|config|defaults|defaults-tree|plugins|searchpath --hydra-help --trust"
     " --dry-run --yes",
-    "list": "GROUP OPTION --help",
+    "list": "GROUP OPTION --config-dir DIR --pages DIR --help",
     "show": "RUN|SWEEP --all --plot METRIC --png FILE --title TEXT --heat KEY --help",
     "runs": "SWEEP|DIR --where OVERRIDE --sort METRIC|KEY --reverse --over KEY --across KEY --columns METRIC|KEY --all"
     " --csv --markdown --png FILE --title TEXT --tensorboard DIR --help",
@@ -35,6 +35,9 @@ Capitals name a function of KINDS, lower-case words stand for themselves, `|` me
 They are written here, not read from the parsers: building a parser imports the command, which takes 0.14 to 0.36 s,
 and a completion may take 0.1 s. A test compares them with the parsers.
 """
+
+CONFIG_FLAGS = ("--config-dir", "-cd")
+"""The flags of a folder with options of the user."""
 
 MAX_RUNS = 200
 """Largest number of runs offered, the newest first: a screen holds no more."""
@@ -157,15 +160,16 @@ def complete_files(word: str, line: CompletionLine) -> list[str]:
 
 def complete_groups(word: str, line: CompletionLine) -> list[str]:
     group, equals, option = word.partition("=")
+    config = _load_static_config(line)
     if equals:  # `dlopt list` accepts optimizer=adam, too
-        return [f"{group}={o}" for o in _filter_prefix(option, compose_groups.list_option_names(group))]
-    return _filter_prefix(word, compose_groups.list_all_groups())
+        return [f"{group}={o}" for o in _filter_prefix(option, config.list_options(group))]
+    return _filter_prefix(word, config.list_groups())
 
 
 def complete_options(word: str, line: CompletionLine) -> list[str]:
-    group = next(w for w in line.before if not w.startswith("-"))
-    is_group = group in compose_groups.list_all_groups()
-    return _filter_prefix(word, compose_groups.list_option_names(group) if is_group else [])
+    config = _load_static_config(line)
+    groups = [w for flag, w in pairwise(["", *line.before]) if w in config.list_groups() and flag not in CONFIG_FLAGS]
+    return _filter_prefix(word, config.list_options(groups[0]) if groups else [])
 
 
 def complete_keys(word: str, line: CompletionLine) -> list[str]:
@@ -206,7 +210,7 @@ def _load_static_config(line: CompletionLine) -> StaticConfig:
 
     words = [*line.before, *line.after]
     pairs = [w.lstrip("+").partition("=") for w in words if not w.startswith(("-", "~"))]
-    folders = [w for flag, w in pairwise(words) if flag in ("--config-dir", "-cd")]
+    folders = [w for flag, w in pairwise(words) if flag in CONFIG_FLAGS]
     folders += [w.partition("=")[2] for w in words if w.startswith("--config-dir=")]
     return StaticConfig({key: value for key, equals, value in pairs if equals}, [Path(w).expanduser() for w in folders])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 import textwrap
@@ -13,13 +14,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from dlopt.config.compose import groups as compose_groups
-from dlopt.config.schema import option_docs
+from dlopt.config.compose.static_config import StaticConfig
+from dlopt.config.problems import ConfigError
+from dlopt.config.schema import option_docs, targets
 from dlopt.errors import did_you_mean
 
-USAGE = """\
-usage: dlopt list [GROUP [OPTION]]
-       dlopt list --pages FOLDER
-
+EXAMPLES = """\
   dlopt list                  every group and its options
   dlopt list optimizer        the options of a group, each with its source
   dlopt list optimizer adam   one option: its formula, keys, defaults and ranges
@@ -28,32 +28,50 @@ usage: dlopt list [GROUP [OPTION]]
 """
 
 
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
+    parser = argparse.ArgumentParser(
+        "dlopt list",
+        description="Show the options.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("group", nargs="?", metavar="GROUP", help="describe the options of a group")
+    parser.add_argument("option", nargs="?", metavar="OPTION", help="document one option")
+    parser.add_argument("--config-dir", "-cd", metavar="DIR", type=Path, help="a folder with options of your own")
+    parser.add_argument("--pages", metavar="DIR", type=Path, help="write all options of dlopt as Markdown pages")
+    return parser
+
+
 def list_options(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    if any(a in ("--help", "-h") for a in argv):
-        print(USAGE, end="")
-        return 0
-    if argv and argv[0] == "--pages" and len(argv) == 2:
-        return _write_pages(Path(argv[1]))
-    argv = [name for a in argv for name in a.split("=")]  # optimizer=adam is accepted, too
-    if len(argv) > 2 or any(a.startswith("-") for a in argv):
-        print(USAGE, end="", file=sys.stderr)
-        return 2
-    groups = compose_groups.list_all_groups()
-    if argv and argv[0] not in groups:
-        print(f"dlopt list: there is no group '{argv[0]}'{did_you_mean(argv[0], groups)}", file=sys.stderr)
-        return 2
-    if len(argv) == 2 and argv[1] not in (options := compose_groups.list_option_names(argv[0])):
-        message = f"there is no option '{argv[1]}' in group '{argv[0]}'{did_you_mean(argv[1], options)}"
-        print(f"dlopt list: {message}", file=sys.stderr)
-        return 2
+    parser = build_parser()
+    arguments = parser.parse_intermixed_args(argv)
+    typed = (arguments.group or "").partition("=")  # optimizer=adam is accepted, too
+    names = [name for name in (typed[0], typed[2] or arguments.option) if name]
+    folder = arguments.config_dir
+    if folder is not None and not folder.is_dir():
+        parser.error(f"--config-dir: there is no directory {folder}")
+    if arguments.pages is not None:
+        return _write_pages(arguments.pages)
+    config = StaticConfig({}, [] if folder is None else [folder])
+    groups = config.list_groups()
+    if names and names[0] not in groups:
+        parser.error(f"there is no group '{names[0]}'{did_you_mean(names[0], groups)}")
+    if len(names) == 2 and names[1] not in (options := config.list_options(names[0])):
+        parser.error(f"there is no option '{names[1]}' in group '{names[0]}'{did_you_mean(names[1], options)}")
     console = Console()
-    if not argv:
-        _print_groups(console)
-    elif len(argv) == 1:
-        _print_group(console, argv[0])
+    if not names:
+        _print_groups(config, console)
+    elif len(names) == 1:
+        _print_group(config, console, names[0])
     else:
-        _print_option(console, *argv)
+        targets.add_working_directory()
+        try:
+            _print_option(config, console, *names)
+        except ConfigError as error:
+            parser.error(error.summarize())
     return 0
 
 
@@ -103,27 +121,26 @@ def _break_formula(line: str, width: int) -> list[str]:
     return parts
 
 
-def _print_groups(console: Console) -> None:
-    width = max(map(len, compose_groups.list_all_groups()))
-    for heading, groups in (
-        ("", compose_groups.list_groups()),
-        ("\nfor a search, dlopt train -m", compose_groups.SWEEP_GROUPS),
-    ):
+def _print_groups(config: StaticConfig, console: Console) -> None:
+    groups = config.list_groups()
+    width = max(map(len, groups))
+    for heading, is_search in (("", False), ("\nfor a search, dlopt train -m", True)):
         if heading:
             console.print(heading, highlight=False)
         table = Table(box=None, pad_edge=False, show_header=False)
         table.add_column(min_width=width)
         for group in groups:
-            table.add_row(f"[bold]{group}[/bold]", ", ".join(compose_groups.list_option_names(group)))
+            if (group in compose_groups.SWEEP_GROUPS) == is_search:
+                table.add_row(f"[bold]{group}[/bold]", escape(", ".join(config.list_options(group))))
         console.print(table)
     console.print("\ndlopt list GROUP describes the options, dlopt list GROUP OPTION documents one", highlight=False)
 
 
-def _print_group(console: Console, group: str) -> None:
+def _print_group(config: StaticConfig, console: Console, group: str) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
-    for option in compose_groups.list_option_names(group):
-        what, source = option_docs.read_header_comments(compose_groups.CONF / group / f"{option}.yaml")
-        table.add_row(f"[bold]{option}[/bold]", f"{what}\n[dim]{source}[/dim]" if source != "-" else what)
+    for option in config.list_options(group):
+        what, source = map(escape, option_docs.read_header_comments(config, group, option))
+        table.add_row(f"[bold]{escape(option)}[/bold]", f"{what}\n[dim]{source}[/dim]" if source != "-" else what)
     console.print(table)
     if text := "\n\n".join(p for p in option_docs.load_common_paragraphs(group) if not option_docs.is_table(p)):
         console.print("\n" + wrap_docstring(text, console.width), highlight=False, markup=False)
@@ -133,31 +150,32 @@ def _print_group(console: Console, group: str) -> None:
     console.print(f"\n{usage}", highlight=False, markup=False)  # with markup, [a,b] would be a style
 
 
-def _print_keys(console: Console, option: option_docs.Option) -> None:
+def _print_keys(config: StaticConfig, console: Console, option: option_docs.Option) -> None:
     """Print a search's keys, each with default, range and meaning: the docstring of the option does not hold them."""
     for i, key in enumerate(option.keys):
         line = f"[bold]{escape(key.name)}[/bold] = {escape(key.default)}  [dim]{escape(key.range)}[/dim]"
         console.print("\n" * (i == 0) + line, highlight=False, soft_wrap=True)
         for part in textwrap.wrap(key.meaning, console.width - 4, break_on_hyphens=False):
             console.print(f"    {part}", highlight=False, markup=False)
-    if len(compose_groups.list_option_names(option.group)) > 1:
+    if len(config.list_options(option.group)) > 1:
         console.print(f"\ndlopt list {option.group} shows more", highlight=False)
 
 
-def _print_option(console: Console, group: str, name: str) -> None:
-    option = option_docs.load_option(group, name)
-    console.print(f"[bold]{group}={name}[/bold]  {option.summary}", highlight=False)
+def _print_option(config: StaticConfig, console: Console, group: str, name: str) -> None:
+    option = option_docs.load_option(group, name, config)
+    console.print(f"[bold]{group}={name}[/bold]  {escape(option.summary)}", highlight=False)
     if option.source != "-":
-        console.print(option.source, style="dim", highlight=False)
-    if group == "experiment":
+        console.print(option.source, style="dim", highlight=False, markup=False)
+    file = config.find_file(group, name)
+    if group == compose_groups.PRESETS and file is not None:
         console.print()
-        console.print((compose_groups.CONF / group / f"{name}.yaml").read_text(), highlight=False, markup=False)
+        console.print(file.read_text(), highlight=False, markup=False)
         return
     is_search = group in compose_groups.SWEEP_GROUPS
     if text := "\n\n".join(p for p in option.paragraphs if not (is_search and option_docs.is_table(p))):
         console.print("\n" + wrap_docstring(text, console.width), highlight=False, markup=False)
     if is_search:
-        _print_keys(console, option)
+        _print_keys(config, console, option)
     elif option.keys:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for title in ("key", "default", "range"):

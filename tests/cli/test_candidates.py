@@ -49,7 +49,7 @@ def files(here):
         "own/data/line.yaml": "# a line\n# me\ndefaults:\n  - override /loss@_global_.loss: mse\n  - _self_\n_target_: mine.Regression\n",
         "own/optimizer/broken.yaml": "lr: [1\n  - {",
         "own/arch/wide.yaml": "# wide\n# me\ndefaults:\n  - mlp\n  - _self_\nfactor: 2\n",
-        "own/arch/mlp.yaml": "# for wide\n# me\nwidths: [9]\n",
+        "own/arch/mlp.yaml": "# not used: dlopt has an option of this name\n# me\nwidths: [9]\n",
         "own/mood/good.yaml": "# a user-defined group\n# me\nvalue: 1\n",
         "own/hydra/sweeper/mine.yaml": "# mine\n# me\ndefaults:\n  - grid\n  - _self_\nn_trials: 7\n",
         "my_rule.py": "from typing import Literal\nfrom dlopt.parts import Optimizer\n\n\nclass Base(Optimizer):\n    lr: float\n\n\n"
@@ -177,7 +177,7 @@ CASES = {
     f"{OWN} optimizer=sign +optimizer.": ["+optimizer.nesterov="],
     f"{OWN} optimizer=broken optimizer.": [],
     f"{OWN} optimizer=pipe optimizer.": [],
-    f"{OWN} arch=wide arch.": ["arch.widths=", "arch.factor="],
+    f"{OWN} arch=wide arch.": ["arch.widths=", "arch.depth=", "arch.width=", "arch.factor="],  # of dlopt's mlp
     f"{OWN} +": ["+mood="],
     f"{OWN} +mood=": ["+mood=good"],
     "train --config-dir nowhere optimizer=nesterov": ["optimizer=nesterov"],
@@ -200,7 +200,11 @@ CASES = {
     "list opt": ["optimizer"],
     "list optimizer mo": ["momentum"],
     "list optimizer=nesterov": ["optimizer=nesterov"],
-    "list optimizer adam ": ["--help"],
+    "list optimizer adam ": ["--config-dir", "--pages", "--help"],
+    "list --config-dir own optimizer si": ["sign"],
+    "list optimizer --config-dir own si": ["sign"],
+    "list --config-dir own optimizer=si": ["optimizer=sign"],
+    "list --config-dir o": ["outputs/", "own/"],
     "nothing ": [],
 }  # fmt: skip
 
@@ -238,9 +242,9 @@ def test_every_command_has_a_usage_of_known_kinds():
         assert {kind for kind in kinds if kind.isupper()} <= KINDS.keys()
 
 
-@pytest.mark.parametrize("command", ["runs", "show", "evaluate", "verify", "rerun"])
+@pytest.mark.parametrize("command", ["list", "runs", "show", "evaluate", "verify", "rerun"])
 def test_flags_and_choices_equal_those_of_the_parser(command):
-    parser = import_module(f"dlopt.cli.{command}").build_parser()
+    parser = import_module(COMMANDS[command].partition(":")[0]).build_parser()
     flags = {flag: action for action in parser._actions for flag in action.option_strings if flag != "-h"}
     assert set(complete(f"{command} -")) == {flag for flag in flags if flag.startswith("--")} | {"-q"} & set(flags)
     for flag, action in flags.items():

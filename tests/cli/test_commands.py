@@ -28,6 +28,7 @@ from dlopt import __version__
 from dlopt.cli import COMMANDS, main
 from dlopt.cli.list_options import wrap_docstring
 from dlopt.config.compose import groups
+from dlopt.config.compose.static_config import StaticConfig
 from dlopt.config.schema import option_docs
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.find import find_last, find_run
@@ -42,6 +43,14 @@ def start_python(here, *argv):
     return subprocess.Popen(
         [sys.executable, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
+
+
+def call(argv):
+    """Return the exit code of a command, also if its parser raises SystemExit."""
+    try:
+        return main(argv)
+    except SystemExit as end:
+        return end.code
 
 
 def test_help_names_every_command(capsys):
@@ -95,7 +104,7 @@ def test_list_shows_each_key_of_a_search_with_its_default_range_and_meaning(caps
         for option in groups.list_option_names(group):
             assert main(["list", group, option]) == 0
             out = capsys.readouterr().out
-            for key in option_docs.load_option(group, option).keys:
+            for key in option_docs.load_option(group, option, StaticConfig({})).keys:
                 assert f"{key.name} = {key.default}  {key.range}\n" in out
                 assert " ".join(key.meaning.split()) in " ".join(out.split())
 
@@ -107,9 +116,49 @@ def test_list_refuses_unknown_names(capsys):
         (["hydra/sweeper", "tp"], "did you mean tpe"),
         (["hydra/sweper"], "did you mean hydra/sweeper"),
         (["--all"], "usage"),
-        (list("abc"), "usage"),
+        (list("abc"), "unrecognized arguments: c"),
+        (["optimizer=adam", "sgd", "lr"], "usage"),
+        (["--config-dir", "absent"], "--config-dir: there is no directory absent"),
     ):
-        assert main(["list", *argv]) == 2
+        assert call(["list", *argv]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_list_shows_options_of_the_users_folder(here, capsys):
+    """An option of a class in the working directory, one that extends an option of dlopt, a preset, and a group."""
+    (here / "my_rule.py").write_text(
+        "from dataclasses import dataclass\nfrom dlopt.optimizer.sgd import SGD\nfrom dlopt.ranges import Fraction\n"
+        "@dataclass(frozen=True)\nclass Sign(SGD):\n    beta: Fraction\n"
+    )
+    files = {
+        "optimizer/sign": "# Steps by signs [of g]\n_target_: my_rule.Sign\nlr: 0.003\nbeta: 0.5\n",
+        "optimizer/adam_fast": "defaults:\n  - adam\nlr: 0.01\n",
+        "optimizer/lost": "_target_: no_module.Rule\n",
+        "experiment/short": "# @package _global_\nepochs: 3\n",
+        "lab/one": "# An option of a group of one's own\n# Me\n",
+    }
+    for name, text in files.items():
+        (here / f"mine/{name}.yaml").parent.mkdir(parents=True, exist_ok=True)
+        (here / f"mine/{name}.yaml").write_text(text)
+
+    def show(*argv):
+        assert call(["list", "--config-dir", "mine", *argv]) == 0
+        return capsys.readouterr().out
+
+    assert all(word in show() for word in ("lab", "short", "adam_fast", "sign", "rmsprop"))
+    assert "Steps by signs [of g]" in show("optimizer")
+    assert re.search(r"optimizer.beta +0.5 +a number >= 0 and < 1", show("optimizer", "sign"))
+    assert "Sign(lr" not in show("optimizer=sign")  # which Python gives to a dataclass without a docstring
+    assert re.search(r"optimizer.lr +0.01 +a number > 0", shown := show("optimizer", "adam_fast"))
+    assert "Kingma" in shown and "optimizer.beta1" in shown
+    assert "epochs: 3" in show("experiment", "short")
+    assert "one" in show("lab")
+    assert call(["list", "optimizer", "sign", "--config-dir", "mine"]) == 0
+    for argv, message in (
+        (["optimizer", "lost"], "optimizer._target_: cannot import no_module.Rule"),
+        (["optimizer", "sgn"], "did you mean sign"),
+    ):
+        assert call(["list", "--config-dir", "mine", *argv]) == 2
         assert message in capsys.readouterr().err
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from dlopt.cli import docs, main
 from dlopt.config.compose import groups
+from dlopt.config.compose.static_config import StaticConfig
 from dlopt.config.schema import option_docs
 
 OPTIONS = [(group, name) for group in groups.list_all_groups() for name in groups.list_option_names(group)]
@@ -29,7 +30,7 @@ def test_pages_hold_the_whole_documentation_of_each_option(folder):
     for group, name in OPTIONS:
         page = folder.joinpath(f"{docs.get_page_name(group)}.md").read_text()
         (section,) = re.findall(rf"^## {name}\n(.*?)(?=^## |^\[All groups\]|\Z)", page, re.MULTILINE | re.DOTALL)
-        option, page_text = option_docs.load_option(group, name), squeeze(section)
+        option, page_text = option_docs.load_option(group, name, StaticConfig({})), squeeze(section)
         parts = [option.summary, *option.text, *option.slips, *option.sources]
         parts += [part for key in option.keys for part in (key.name, key.default, key.range, key.meaning)]
         missing += [(group, name, part) for part in parts if "".join(part.split()).casefold() not in page_text]
@@ -53,7 +54,7 @@ def test_pages_of_sweep_groups_hold_what_their_options_share(group, folder):
 
 
 def test_slips_are_listed_on_one_page(folder):
-    slips = [s for group, name in OPTIONS for s in option_docs.load_option(group, name).slips]
+    slips = [s for group, name in OPTIONS for s in option_docs.load_option(group, name, StaticConfig({})).slips]
     listed = folder.joinpath("slips.md").read_text().casefold()
     assert all(f"| {docs.escape_markdown(slip)} |".casefold() in listed for slip in slips)
 

@@ -50,6 +50,13 @@ class StaticConfig:
         names = (name for folder in self.folders for name in compose_groups.list_option_names(group, folder))
         return list(dict.fromkeys(names))
 
+    def find_file(self, group: str, option: str) -> Path | None:
+        """Return the file of an option; None if there is none."""
+        if "/" in option:  # a file of another folder
+            return None
+        files = (folder / group / f"{option}.yaml" for folder in self.folders)
+        return next(filter(Path.is_file, files), None)
+
     def default_options(self) -> dict[str, str]:
         """Return the default option of each group; a list as it would be typed."""
         entries = [e for e in self.primary.get("defaults", ()) if isinstance(e, dict)]
@@ -73,14 +80,11 @@ class StaticConfig:
         return defaults | choices
 
     def _read_option(self, group: str, option: str) -> dict[str, Any]:
-        if "/" in option:  # a file of another folder
-            return {}
-        files = (folder / group / f"{option}.yaml" for folder in self.folders)
-        file = next(filter(Path.is_file, files), None)
+        file = self.find_file(group, option)
         content = read_yaml_or_empty(file) if file else {}
         for entry in content.get("defaults", ()):
-            if file and isinstance(entry, str) and entry not in ("_self_", option):
-                content = read_yaml_or_empty(file.with_name(f"{entry}.yaml")) | content
+            if isinstance(entry, str) and entry not in ("_self_", option):
+                content = self.read_option(group, entry) | content
         return content
 
     def keys(self, top: str = "") -> dict[str, Any]:

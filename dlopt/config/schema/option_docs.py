@@ -7,12 +7,14 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import takewhile
 from typing import Any
 
 from dlopt.config.compose import groups
 from dlopt.config.compose.nested_options import parse_nested_defaults
 from dlopt.config.compose.static_config import StaticConfig, parse_group_overrides, to_key_prefix
+from dlopt.config.problems import Problems
+from dlopt.config.schema import targets
 from dlopt.config.schema.signature import describe, format_value, read_signature
 
 
@@ -30,8 +32,8 @@ class OptionKey:
 class Option:
     """An option of a group.
 
-    summary      first comment of its file
-    source       second comment of its file
+    summary      first comment of its file; a user's file may lack it
+    source       second comment of its file; `-` if there is none
     paragraphs   paragraphs of the docstring; `text` leaves out the table of keys, slips and sources
     keys         its keys
     companions   options of other groups that it chooses
@@ -68,18 +70,16 @@ def load_common_paragraphs(group: str) -> tuple[str, ...]:
     return _paragraphs(get_object(groups.SWEEP_GROUPS[group])) if group in groups.SWEEP_GROUPS else ()
 
 
-def load_option(group: str, name: str) -> Option:
-    """Load one option; its target is imported."""
-    import yaml
+def load_option(group: str, name: str, config: StaticConfig) -> Option:
+    """Load one option of these folders; its target is imported. Raises ConfigError if that fails."""
     from hydra.utils import get_object
 
-    file = groups.CONF / group / f"{name}.yaml"
-    summary, source = read_header_comments(file)
+    summary, source = read_header_comments(config, group, name)
+    content = dict(config.read_option(group, name))
     if group in groups.SWEEP_GROUPS:  # the target is a plugin that takes any key: a class of this name documents it
         cls = get_object(f"{groups.SWEEP_GROUPS[group].rpartition('.')[0]}.{name.capitalize()}")
-        sweep_keys = _iter_keys(cls, StaticConfig({}).read_option(group, name), to_key_prefix(group))
+        sweep_keys = _iter_keys(cls, content, to_key_prefix(group))
         return Option(group, name, summary, source, _paragraphs(cls), tuple(sweep_keys), ())
-    content: dict[str, Any] = yaml.safe_load(file.read_text()) or {}
     if group == groups.PRESETS:
         return Option(group, name, summary, source, (), (), ())
     companions = tuple(f"{other}={option}" for other, option in parse_group_overrides(content))
@@ -91,7 +91,9 @@ def load_option(group: str, name: str) -> Option:
     target = node.get("_target_", "???")
     if target == "???":
         return Option(group, name, summary, source, (), (), companions)
-    cls = get_object(target)
+    problems = Problems()
+    cls = targets.resolve(prefix, node, problems)
+    problems.raise_if_any()
     meanings, supplied = _read_meanings(cls), groups.supplied_arguments(group)
     keys = list(_iter_keys(cls, {k: v for k, v in node.items() if k not in supplied}, prefix))
     for key, (other, default) in nested.items():
@@ -114,14 +116,17 @@ def _iter_keys(target: Any, node: Mapping[str, Any], prefix: str) -> Iterator[Op
 
 
 def _paragraphs(target: Any) -> tuple[str, ...]:
-    return tuple((inspect.getdoc(target) or "").split("\n\n"))
+    """Return the paragraphs of a target's own docstring; a dataclass without one is given its signature instead."""
+    doc = inspect.cleandoc(target.__doc__ or "")
+    return () if not doc or doc.startswith(f"{target.__name__}(") else tuple(doc.split("\n\n"))
 
 
-def read_header_comments(file: Path) -> tuple[str, str]:
-    """Return the first two comments of an option's file: its summary and its source."""
-    comments = [line[1:].strip() for line in file.read_text().splitlines() if line.startswith("#")]
-    comments = [c for c in comments if not c.startswith("@package")]
-    return comments[0], comments[1]
+def read_header_comments(config: StaticConfig, group: str, name: str) -> tuple[str, str]:
+    """Return the first two comments of an option's file: its summary and its source, `-` if there is none."""
+    file = config.find_file(group, name)
+    header = takewhile(lambda line: line.startswith("#"), [] if file is None else file.read_text().splitlines())
+    summary, source, *_ = *(line[1:].strip() for line in header if "@package" not in line), "", "-"
+    return summary, source or "-"
 
 
 def parse_key_line(line: str) -> tuple[str, str] | None:
