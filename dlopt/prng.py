@@ -73,6 +73,11 @@ def normal(parent: Key, shape: tuple[int, ...], device: torch.device | str = "cp
     return odd.float().mul_(2.0**-24).erfinv_().mul_(2.0**0.5)
 
 
+def rademacher(parent: Key, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
+    """Return float32 that are 1 or -1 with equal probability."""
+    return (bits(parent, shape, device) >= 0).float().mul_(2).sub_(1)
+
+
 def bernoulli(parent: Key, p: float | Tensor, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
     """Return booleans that are True with probability p in [0, 1), exact to 2^-32; under vmap p may be a tensor."""
     threshold = p * 2.0**32 - 2.0**31

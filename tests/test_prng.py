@@ -40,6 +40,13 @@ def test_bits_are_the_hash_of_the_index(a, b):
     assert prng.bits(Key(a, b), (3, 5)).flatten().tolist() == by_hand(Key(a, b), 15)
 
 
+def test_signs_are_those_of_the_bits():
+    key = prng.key(3, "signs")
+    signs = prng.rademacher(key, (10_000,))
+    assert torch.equal(signs, torch.where(prng.bits(key, (10_000,)) < 0, -1.0, 1.0))
+    assert abs(signs.mean()) < 4 / math.sqrt(10_000)
+
+
 def test_repeated_draws_are_equal_and_longer_ones_start_with_them():
     key = prng.key(3, "twice")
     first = prng.bits(key, (10, 10))

@@ -9,6 +9,20 @@ from torch import Tensor
 
 from dlopt import prng
 from dlopt.linalg.conjugate_gradients import Product
+from dlopt.linalg.symmetric import eigh_or_nan
+
+
+class RitzPairs(NamedTuple):
+    """Approximate eigenvalues and eigenvectors from a Krylov space, in ascending order.
+
+    values      (..., k), eigenvalues of T
+    vectors     (..., k, P), orthonormal rows
+    residuals   (..., k), |A y - value y|: an eigenvalue of A lies within this distance
+    """
+
+    values: Tensor
+    vectors: Tensor
+    residuals: Tensor
 
 
 class Tridiagonal(NamedTuple):
@@ -17,16 +31,23 @@ class Tridiagonal(NamedTuple):
     alpha   (..., k), diagonal
     beta    (..., k - 1), above and below the diagonal
     basis   (..., k, P), the rows of Q; the first is the direction of the start
+    rest    (...), the next beta: how far A leads out of the space
     """
 
     alpha: Tensor
     beta: Tensor
     basis: Tensor
+    rest: Tensor
 
     def matrix(self) -> Tensor:
         """Return T, (..., k, k)."""
         off = torch.diag_embed(self.beta, 1)
         return torch.diag_embed(self.alpha) + off + off.mT
+
+    def ritz_pairs(self) -> RitzPairs:
+        """Return the eigenpairs of T, mapped to vectors (..., P)."""
+        values, vectors = eigh_or_nan(self.matrix())
+        return RitzPairs(values, vectors.mT @ self.basis, self.rest.unsqueeze(-1) * vectors[..., -1, :].abs())
 
 
 def tridiagonalize(product: Product, start: Tensor, steps: int) -> Tridiagonal:
@@ -48,11 +69,11 @@ def tridiagonalize(product: Product, start: Tensor, steps: int) -> Tridiagonal:
         q = basis[..., i, :]
         u = product(q)
         alpha[..., i] = (u * q).sum(-1)
-        if i == k - 1:
-            break
         scale = torch.maximum(scale, u.norm(dim=-1, keepdim=True))
         u = _orthogonalize(u, basis[..., : i + 1, :])
         norm = u.norm(dim=-1, keepdim=True)
+        if i == k - 1:
+            break
         vanishes = norm <= 10 * k * torch.finfo(u.dtype).eps * scale
         if vanishes.any():
             random = prng.normal(prng.key(0, "lanczos", i), u.shape[-1:], u.device).to(u.dtype)
@@ -60,7 +81,20 @@ def tridiagonalize(product: Product, start: Tensor, steps: int) -> Tridiagonal:
             u = torch.where(vanishes, other, u)
         beta[..., i] = norm.masked_fill(vanishes, 0.0).squeeze(-1)
         basis[..., i + 1, :] = u / u.norm(dim=-1, keepdim=True)
-    return Tridiagonal(alpha, beta, basis)
+    return Tridiagonal(alpha, beta, basis, norm.squeeze(-1))
+
+
+def extreme_eigenvalues(product: Product, start: Tensor, steps: int) -> Tensor:
+    """Return the smallest and the largest eigenvalue of A, (..., 2), from min(steps, P) products.
+
+    Both are bounds from inside the spectrum, and come closer with each step. Extreme eigenvalues that stand apart from
+    the others converge first. start, (..., P), must not be zero, and should have a part along each eigenvector: a
+    random vector has. `Tridiagonal.ritz_pairs` has the vectors and the residuals.
+
+    Source: Golub and Van Loan 2013, section 10.1.5.
+    """
+    values, _ = eigh_or_nan(tridiagonalize(product, start, steps).matrix())
+    return values[..., [0, -1]]
 
 
 def _orthogonalize(u: Tensor, basis: Tensor) -> Tensor:
