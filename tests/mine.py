@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -386,6 +386,40 @@ class ExtraEvaluations(Optimizer):
             objective.value(w + 0.1 * k)
             objective.gradient(w - 0.1 * k * g)
         return Step(w - self.lr * g, state, loss, g)
+
+
+class StepCount(NamedTuple):
+    count: Tensor  # (..., 1)
+
+
+@dataclass(frozen=True)
+class Reporting(Optimizer):
+    """Gradient descent that reports the number of a step, lr, and whether the loss is high."""
+
+    lr: Positive
+
+    def init(self, w: Tensor, layout: Layout) -> StepCount:
+        return StepCount(torch.zeros_like(w[..., :1]))
+
+    def step(self, w: Tensor, state: StepCount, objective: ObjectiveOracle) -> Step:
+        loss, g = objective.gradient(w)
+        state.count.add_(1)  # in place: the tensor that the step before has reported
+        count = state.count.squeeze(-1)
+        info = {"count": count, "lr": (self.lr * torch.ones_like(state.count)).squeeze(-1), "high": loss > 0.2}
+        return Step(w - self.lr * g, state, loss, g, info)
+
+
+@dataclass(frozen=True)
+class VectorInfo(Optimizer):
+    def step(self, w, state, objective):
+        loss, g = objective.gradient(w)
+        return Step(w - 0.1 * g, state, loss, g, {"fine": loss, "direction": g})
+
+
+@dataclass(frozen=True)
+class NumberInfo(VectorInfo):
+    def step(self, w, state, objective):
+        return super().step(w, state, objective)._replace(info={"fine": torch.tensor(1.0), "rate": 0.5})
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,10 @@ class Step(NamedTuple):
     """The result of a step: the next iterate and state, and loss and gradient at the iterate before it.
 
     An optimizer that evaluates only at another point (schedule_free) returns loss and gradient there, and documents it.
+
+    info holds what the optimizer decided in this step, such as its damping: a number of each run, a tensor of shape
+    (...), by name. Rows hold optimizer/NAME, its mean over the same steps as train/loss, and recent/optimizer/NAME with
+    log_every. A step may leave names out: the mean is over the steps that have them. A bool counts as 0 or 1.
     """
 
     w: Tensor
@@ -38,6 +42,15 @@ class Step(NamedTuple):
     loss: Tensor
     gradient: Tensor
     info: Mapping[str, Tensor] = {}
+
+
+def check_info(step: Step) -> None:
+    """Raise ValueError if an entry of a step's info is not a tensor of shape (...)."""
+    shape = tuple(step.w.shape[:-1])
+    for name, value in step.info.items():
+        found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        if found != f"shape {shape}":
+            raise ValueError(f"info[{name!r}] of the optimizer's step must be a tensor of shape {shape}, got {found}")
 
 
 @Group("optimizer", must_subclass=True, changeable_on_resume=True, lanes="class")

@@ -18,6 +18,8 @@ RECENT = "recent/"
 """Prefix of metrics of the steps since the last row of log_every, such as recent/train/loss."""
 RECENT_HEADLINE = tuple(f"{RECENT}{name}" for name in HEADLINE if name.startswith("train/"))
 """The headline of a row between two evaluations."""
+OPTIMIZER = "optimizer/"
+"""Prefix of what an optimizer reports of its steps, such as optimizer/damping and recent/optimizer/damping."""
 Direction = Literal["min", "max"]
 """The direction of improvement of a metric."""
 KNOWN_DIRECTIONS: Mapping[str, Direction] = {

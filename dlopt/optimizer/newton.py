@@ -44,6 +44,8 @@ class Newton(Optimizer):
                 finite value is not taken. It costs one evaluation more, and one product
     factor      of levenberg_marquardt
 
+    Rows hold optimizer/damping, the mean of what was added.
+
     Source: Nocedal and Wright 2006, equation 2.15 and algorithm 7.1; Martens 2010, section 4.1, for the thresholds.
     """
 
@@ -68,9 +70,10 @@ class Newton(Optimizer):
     def step(self, w: Tensor, state: NewtonState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
         damping = self.damping * state.scale
+        info = {"damping": damping.squeeze(-1)}
         p = self._solve(w, g, damping, objective)
         if self.adapt == "none":
-            return Step(axpy_(w, self.lr, p), state, loss, g)
+            return Step(axpy_(w, self.lr, p), state, loss, g, info)
         step = self.lr * p
         model = -(g * step).sum(-1) - 0.5 * (step * objective.hvp(w, step)).sum(-1)
         fall = loss - objective.value(w + step)
@@ -78,7 +81,7 @@ class Newton(Optimizer):
         falls = (fall > 0).unsqueeze(-1)  # NaN does not
         scale = torch.where(rho > 0.75, state.scale / self.factor, state.scale)
         scale = torch.where((rho >= 0.25) & falls, scale, state.scale * self.factor)
-        return Step(torch.where(falls, w + step, w), NewtonState(scale), loss, g)
+        return Step(torch.where(falls, w + step, w), NewtonState(scale), loss, g, info)
 
     def _solve(self, w: Tensor, g: Tensor, damping: Tensor, objective: ObjectiveOracle) -> Tensor:
         """Return p, (..., P)."""

@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from dlopt.metrics.names import HEADLINE
+from dlopt.metrics.names import HEADLINE, OPTIMIZER, RECENT
 from dlopt.storage import atomic
 
 Bucket = tuple[float, float, float]
@@ -36,6 +36,7 @@ def to_tag(key: str) -> str:
         recent/train/loss             Loss/recent/train
         val/error                     error/val; so too for metrics that are not in the headline
         lr                            Schedule/lr
+        recent/optimizer/damping      optimizer/damping/recent
         any other key, such as those of diagnostics, is its own tag
 
     TensorBoard puts tags with the same first part into a group, sorts capital letters before small ones, and opens two
@@ -43,6 +44,8 @@ def to_tag(key: str) -> str:
     """
     if key == "lr":
         return "Schedule/lr"
+    if key.startswith(f"{RECENT}{OPTIMIZER}"):
+        return f"{key.removeprefix(RECENT)}/recent"
     parts = re.fullmatch(r"((?:average/|recent/)?(?:train|val|test))/([^/]+)", key)
     if not parts:
         return key

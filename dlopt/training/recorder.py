@@ -99,7 +99,7 @@ class Recorder:
     def measure(self, objective: MiniBatchObjective, result: Step, before: Tensor, targets: Tensor) -> None:
         """Buffer the outputs for the metrics, and run the diagnostics that are due."""
         t = self.training
-        self.running_metrics.add(objective.first_evaluation(t.w), targets)
+        self.running_metrics.add(objective.first_evaluation(t.w), targets, result)
         if not self.diagnostics_due():
             return
         g = objective.raw_gradient(result.gradient)

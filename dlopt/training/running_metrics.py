@@ -1,4 +1,4 @@
-"""Training metrics from the outputs of the steps themselves.
+"""Training metrics from the outputs of the steps themselves, and means of what the optimizer reports of its steps.
 
 Outputs and targets stay on the device. Nothing is computed from them, and the host does not wait, until a row is due.
 A row of an evaluation covers the current epoch so far. A row of log_every covers the steps since the row of log_every
@@ -7,12 +7,14 @@ before, which may be of an earlier epoch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from dlopt.base.optimizer import Step, check_info
+from dlopt.metrics.names import OPTIMIZER
 from dlopt.objective.micro_batches import Evaluation
 from dlopt.objective.problem import Problem
 from dlopt.training.batches import to_device_async
@@ -24,11 +26,19 @@ examples: the same for accuracy and loss, approximate for R^2."""
 
 
 class StepOutputs(NamedTuple):
-    """The mean loss (...), outputs (..., B, outputs) and targets (..., B[, outputs]) of one step."""
+    """Mean loss (...), outputs (..., B, outputs), targets (..., B[, outputs]) and info, name -> (...), of a step."""
 
     loss: Tensor
     outputs: Tensor
     targets: Tensor
+    info: Mapping[str, Tensor]
+
+
+class Mean(NamedTuple):
+    """A mean (...), and its weight in a mean of means: examples for metrics, steps for what the optimizer reports."""
+
+    weight: int
+    value: Tensor
 
 
 class RunningMetrics:
@@ -43,28 +53,33 @@ class RunningMetrics:
         self.parts: list[StepOutputs] = []
         self.starts = {"row": 0, "epoch": 0}
         self.numbers = 0
-        self.chunk_metrics: dict[str, list[tuple[int, dict[str, Tensor]]]] = {"row": [], "epoch": []}
+        self.chunk_metrics: dict[str, list[dict[str, Mean]]] = {"row": [], "epoch": []}
 
-    def add(self, evaluation: Evaluation, targets: Tensor) -> None:
-        self.parts.append(StepOutputs(evaluation.loss, evaluation.outputs, targets))
+    def add(self, evaluation: Evaluation, targets: Tensor, result: Step) -> None:
+        """Buffer the outputs of a step, and what its optimizer reports. Raises ValueError if that has a wrong shape."""
+        if result.info:
+            check_info(result)
+        # Copies: the optimizer may overwrite its tensors in the next step.
+        info = {name: value.detach().to(evaluation.loss, copy=True) for name, value in result.info.items()}
+        self.parts.append(StepOutputs(evaluation.loss, evaluation.outputs, targets, info))
         self.numbers += evaluation.outputs.numel()
         if self.numbers > MAX_BUFFERED:
             self._fold()
 
     def compute_means(self, over: str) -> dict[str, Tensor]:
-        """Return train/loss and the loss's metrics over the "row" or the "epoch", each of shape (...)."""
+        """Return train/loss, the loss's metrics and optimizer/NAME over the "row" or the "epoch", each (...).
+
+        The mean of optimizer/NAME is over the steps that report NAME.
+        """
         parts = self.parts[self.starts[over] :]
-        pieces = self.chunk_metrics[over] + ([self._metrics(parts)] if parts else [])
-        if len(pieces) == 1:
-            return pieces[0][1]
-        total = sum(count for count, _ in pieces)
-        names = pieces[0][1] if pieces else {}
-        return {name: torch.stack([means[name] * (count / total) for count, means in pieces]).sum(0) for name in names}
+        pieces = self.chunk_metrics[over] + ([self._compute_means(parts)] if parts else [])
+        names = dict.fromkeys(name for piece in pieces for name in piece)
+        return {name: _combine([piece[name] for piece in pieces if name in piece]) for name in names}
 
     def has_diverged(self) -> Tensor:
         """Return whether a loss in the window "row" was not finite, (...)."""
         losses = [part.loss for part in self.parts[self.starts["row"] :]]
-        losses += [means["train/loss"] for _, means in self.chunk_metrics["row"]]
+        losses += [means["train/loss"].value for means in self.chunk_metrics["row"]]
         if not losses:
             return torch.zeros(() if self.problem.lanes is None else (self.problem.lanes,), dtype=torch.bool)
         return (~torch.isfinite(torch.stack(losses))).any(0)
@@ -83,23 +98,19 @@ class RunningMetrics:
         """Return the buffers of one lane as plain tensors and numbers."""
         lane = (lambda x: x) if self.problem.lanes is None else (lambda x: x[i].clone())
         content: dict[str, Any] = {
-            "parts": [[lane(x) for x in part] for part in self.parts],
+            "parts": [_encode_step(part, lane) for part in self.parts],
             "row_begins": self.starts["row"],
-            "folded": {
-                over: [[count, {name: lane(x) for name, x in means.items()}] for count, means in pieces]
-                for over, pieces in self.chunk_metrics.items()
-            },
+            "folded": {over: [_encode(means, lane) for means in pieces] for over, pieces in self.chunk_metrics.items()},
         }
         return content | ({"epoch_begins": self.starts["epoch"]} if self.spans_epochs else {})
 
     def restore(self, content: dict[str, Any], device: torch.device) -> None:
         """Restore the buffers that `content` returned, for a single run."""
-        self.parts = [StepOutputs(*(x.to(device) for x in part)) for part in content["parts"]]
+        self.parts = [_decode_step(part, device) for part in content["parts"]]
         self.starts = {"row": content["row_begins"], "epoch": content.get("epoch_begins", 0)}
         self.numbers = sum(part.outputs.numel() for part in self.parts)
         self.chunk_metrics = {
-            over: [(count, {name: x.to(device) for name, x in means.items()}) for count, means in pieces]
-            for over, pieces in content["folded"].items()
+            over: [_decode(piece, device) for piece in pieces] for over, pieces in content["folded"].items()
         }
         if not self.spans_epochs:  # the checkpoint may be of a run with log_every
             self.starts["row"] = max(self.starts.values())
@@ -118,11 +129,11 @@ class RunningMetrics:
     def _fold(self) -> None:
         """Replace the buffered outputs by their metrics."""
         for over, start in self.starts.items():
-            self.chunk_metrics[over].append(self._metrics(self.parts[start:]))
+            self.chunk_metrics[over].append(self._compute_means(self.parts[start:]))
         self.parts, self.starts, self.numbers = [], dict.fromkeys(self.starts, 0), 0
 
-    def _metrics(self, parts: Sequence[StepOutputs]) -> tuple[int, dict[str, Tensor]]:
-        """Return the number of examples of these steps, and their metrics."""
+    def _compute_means(self, parts: Sequence[StepOutputs]) -> dict[str, Mean]:
+        """Return the metrics of these steps, and the means of what the optimizer reports."""
         dim = 0 if self.problem.lanes is None else 1
         losses = torch.stack([part.loss for part in parts], dim=-1)
         outputs, targets = (torch.cat([getattr(p, x) for p in parts], dim=dim) for x in ("outputs", "targets"))
@@ -133,4 +144,45 @@ class RunningMetrics:
             share = to_device_async(torch.tensor(sizes, dtype=losses.dtype), losses.device) / sum(sizes)
             mean = (losses * share).sum(-1)
         metrics = {f"train/{name}": value for name, value in self.problem.loss.measure(outputs, targets).items()}
-        return sum(sizes), {"train/loss": mean} | metrics
+        means = {name: Mean(sum(sizes), value) for name, value in ({"train/loss": mean} | metrics).items()}
+        for name in dict.fromkeys(name for part in parts for name in part.info):
+            values = [part.info[name] for part in parts if name in part.info]
+            means[f"{OPTIMIZER}{name}"] = Mean(len(values), torch.stack(values).mean(0))
+        return means
+
+
+def _combine(means: Sequence[Mean]) -> Tensor:
+    """Return the weighted mean of means, (...)."""
+    if len(means) == 1:
+        return means[0].value
+    total = sum(mean.weight for mean in means)
+    return torch.stack([mean.value * (mean.weight / total) for mean in means]).sum(0)
+
+
+# ------------------------------------------------------------------------------------------- in a checkpoint
+
+
+def _encode_step(part: StepOutputs, lane: Callable[[Tensor], Tensor]) -> list[Any]:
+    """Return one lane of a step: loss, outputs and targets, and its info if there is any."""
+    info = {name: lane(value) for name, value in part.info.items()}
+    return [*map(lane, part[:3]), *([info] if info else [])]
+
+
+def _decode_step(content: Sequence[Any], device: torch.device) -> StepOutputs:
+    """Return the step that `_encode_step` encoded."""
+    info = {name: value.to(device) for name, value in (content[3] if len(content) > 3 else {}).items()}
+    loss, outputs, targets = (x.to(device) for x in content[:3])
+    return StepOutputs(loss, outputs, targets, info)
+
+
+def _encode(means: Mapping[str, Mean], lane: Callable[[Tensor], Tensor]) -> list[Any]:
+    """Return one lane of means: the number of examples, the values, and the number of steps of optimizer/NAME."""
+    steps = {name: mean.weight for name, mean in means.items() if name.startswith(OPTIMIZER)}
+    values = {name: lane(mean.value) for name, mean in means.items()}
+    return [means["train/loss"].weight, values, *([steps] if steps else [])]
+
+
+def _decode(content: Sequence[Any], device: torch.device) -> dict[str, Mean]:
+    """Return the means that `_encode` encoded."""
+    examples, values, steps = content if len(content) > 2 else (*content, {})
+    return {name: Mean(steps.get(name, examples), value.to(device)) for name, value in values.items()}

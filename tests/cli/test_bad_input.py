@@ -111,6 +111,12 @@ CASES = {
     "a custom optimizer whose state fails": (
         [*MINE, "optimizer=custom", "optimizer._target_=mine.FaultyInit"], ["optimizer  … FaultyInit.init fails … ZeroDivisionError"],
     ),
+    "a custom optimizer that reports a vector": (
+        [*MINE, "optimizer=custom", "optimizer._target_=mine.VectorInfo"], ["optimizer  … VectorInfo: info['direction'] … must be a tensor of shape (), got shape ("],
+    ),
+    "a custom optimizer that reports a float": (
+        [*MINE, "optimizer=custom", "optimizer._target_=mine.NumberInfo"], ["optimizer  … NumberInfo: info['rate'] … must be a tensor of shape (), got a float"],
+    ),
     # torch's optimizers
     "unknown class of torch.optim": (["optimizer=torch_optim", "optimizer.name=AdmW"], ["optimizer.name … no AdmW in torch.optim … did you mean AdamW"]),
     "a class that is not in torch.optim": (["optimizer=torch_optim", "optimizer.name=Optimizer"], ["optimizer.name … no Optimizer"]),

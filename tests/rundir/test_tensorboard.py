@@ -42,12 +42,13 @@ def test_every_value_of_the_rows_is_a_scalar(tmp_path):
 def test_curves_of_one_metric_are_a_group_and_loss_and_accuracy_come_first():
     """TensorBoard groups tags by their first part and sorts them by character codes."""
     keys = ["activation/mean/hidden.1", "gradient/norm", "mine", "lr", "train/loss", "val/loss", "average/val/loss",
-            "recent/train/loss",
+            "recent/train/loss", "optimizer/damping", "recent/optimizer/damping", "optimizer/step_size",
             "train/accuracy", "val/error", "test/r2", "time/steps_per_second"]  # fmt: skip
     tags = sorted(map(to_tag, keys))
     assert tags == [
         "Accuracy/train", "Loss/average/val", "Loss/recent/train", "Loss/train", "Loss/val", "R2/test", "Schedule/lr",
-        "activation/mean/hidden.1", "error/val", "gradient/norm", "mine", "time/steps_per_second",
+        "activation/mean/hidden.1", "error/val", "gradient/norm", "mine",
+        "optimizer/damping", "optimizer/damping/recent", "optimizer/step_size", "time/steps_per_second",
     ]  # fmt: skip
 
 

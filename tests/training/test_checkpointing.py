@@ -97,6 +97,11 @@ RESUMED = {
         (1, 3, 7, 10),
     ),
     "rows across epochs": (("batch_size=13", "log_every=3", "eval_every=2", "epochs=4"), (4, 5, 8, 11)),
+    "what the optimizer reports": (
+        ("batch_size=13", "log_every=3", "eval_every=2", "epochs=4", "optimizer=custom", "optimizer._target_=mine.Reporting",
+         "+optimizer.lr=0.5"),
+        (4, 5, 8, 11),
+    ),
     "mixed targets": (
         ("+data.shape=[1,6,6]", "batch_size=13", "epochs=4", "augmentation=[flip_horizontal,cowmix]", "log_every=2"),
         (3, 8),

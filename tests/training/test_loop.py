@@ -356,11 +356,11 @@ def test_each_name_of_a_row_is_a_mean_over_the_same_steps_in_all_rows(overrides,
     losses = []
 
     class Watched(running_metrics.RunningMetrics):
-        def add(self, evaluation, targets):
+        def add(self, evaluation, targets, result):
             losses.append(
                 (evaluation.loss.item(), len(targets), evaluation.outputs.argmax(-1).eq(targets).sum().item())
             )
-            super().add(evaluation, targets)
+            super().add(evaluation, targets, result)
 
     monkeypatch.setattr(recorder, "RunningMetrics", Watched)
     if buffered is not None:

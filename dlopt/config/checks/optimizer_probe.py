@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dlopt import parts, prng
 from dlopt.base.layout import Layout
+from dlopt.base.optimizer import check_info
 from dlopt.config.problems import Problems, describe_failure
 
 RETURNS = "must return Step(w, state, loss, gradient)"
@@ -68,3 +69,10 @@ def probe_step(optimizer: parts.Optimizer, w: Tensor, layout: Layout, problems: 
         problems.add("optimizer", f"{name}.step {RETURNS}; it returns a {type(step).__name__}")
     elif not isinstance(step.w, Tensor) or step.w.shape != w.shape:
         problems.add("optimizer", f"{name}.step {RETURNS} with w of shape {tuple(w.shape)}, as it got it")
+    elif not isinstance(step.info, Mapping):
+        problems.add("optimizer", f"{name}.step must return info as a mapping, got a {type(step.info).__name__}")
+    else:
+        try:
+            check_info(step)
+        except ValueError as error:
+            problems.add("optimizer", f"{name}: {error}")
