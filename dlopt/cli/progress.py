@@ -108,7 +108,8 @@ class Progress(Observer):
         table = make_summary_table(summary)
         if table.row_count:
             self.console.print(table)
-        early = f" of {self.steps}, stopped early," if summary["step"] < self.steps else ""
+        stopped = f"ended by {summary['ended_by']}" if "ended_by" in summary else "stopped early"
+        early = f" of {self.steps}, {stopped}," if summary["step"] < self.steps else ""
         headline = {
             "done": f"done: {summary['step']} steps{early} in {summary['seconds']:.1f} s of training",
             "diverged": f"diverged: the loss is not finite after step {summary['step']}; try a smaller learning rate",

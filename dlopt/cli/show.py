@@ -151,6 +151,8 @@ def _print_run(run: RunDirectory, names: Sequence[str], *, everything: bool) -> 
     progress = "" if record.progress is None else f" at {record.progress:.0%}"
     is_warning = record.status == "done"  # not the reason of the end
     reason = "its process is gone" if record.status == "dead" else "" if is_warning else record.message
+    if "ended_by" in record.metrics:
+        reason = f"ended by {record.metrics['ended_by']} after step {record.metrics.get('step')}"
     message = f": {reason}" if reason else ""
     duration = "" if record.seconds is None else f", {format_duration(record.seconds)} of training"
     console.print(f"{record.status}{progress}{message}; started {start} on {host}{duration}")

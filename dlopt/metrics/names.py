@@ -20,6 +20,8 @@ RECENT_HEADLINE = tuple(f"{RECENT}{name}" for name in HEADLINE if name.startswit
 """The headline of a row between two evaluations."""
 OPTIMIZER = "optimizer/"
 """Prefix of what an optimizer reports of its steps, such as optimizer/damping and recent/optimizer/damping."""
+GRADIENT_NORM, UPDATE_NORM = "gradient/norm", "update/norm"
+"""The Euclidean norms |g| and |w_new - w_old| of a step."""
 Direction = Literal["min", "max"]
 """The direction of improvement of a metric."""
 KNOWN_DIRECTIONS: Mapping[str, Direction] = {

@@ -5,6 +5,7 @@ The configuration is read from the run's directory without Hydra, which would ov
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -85,7 +86,7 @@ def _resume_locked(
     if state is not None:
         before: Mapping[str, Any] = OmegaConf.to_container(former)  # type: ignore[assignment]
         resume_checks.check(state, experiment, before)
-        breaks = resume_checks.list_breaking_changes(changed, before, experiment, step)
+        breaks = resume_checks.list_breaking_changes(changed, before, experiment, step, json.loads(state["row"]))
     for at, why in [*resume_checks.find_breaks(status or {}), *([(step, "; ".join(breaks))] if breaks else [])]:
         notices.append(f"from step {at} on this run differs from an uninterrupted one: {why}")
     content = OmegaConf.to_yaml(config).encode() if changed else None  # for the next resume
@@ -147,10 +148,11 @@ def run_from(
 
 
 def _explain_how_to_extend(summary: Mapping[str, Any], config: Any) -> str:
-    """Say how to make a finished run longer, or that it stopped early."""
+    """Say how to make a finished run longer, or that it ended early."""
     steps, epochs = summary.get("step"), summary.get("epoch")
     short = (steps or 0) < config.steps if config.steps else (epochs or 0) < config.epochs
-    return f": it stopped early, after step {steps}" if short and steps else " (epochs=... makes it longer)"
+    ended = f"{summary['ended_by']} ended it" if "ended_by" in summary else "it stopped early,"
+    return f": {ended} after step {steps}" if short and steps else " (epochs=... makes it longer)"
 
 
 def _find_checkpoint(run: RunDirectory, status: Mapping[str, Any] | None) -> Checkpoint | None:

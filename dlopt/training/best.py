@@ -16,6 +16,7 @@ from dlopt.rundir.metrics_log import Row
 from dlopt.rundir.status import Status
 from dlopt.rundir.writer import RunWriter
 from dlopt.storage.memory import peak_memory
+from dlopt.training.chance import describe_chance_level
 from dlopt.training.experiment import Experiment
 from dlopt.training.state import TrainState
 
@@ -60,6 +61,10 @@ class Lane:
         """Return whether a regularization ends the run after these evaluations."""
         return bool(history) and any(r.stop(history) for r in self.experiment.regularization.values())
 
+    def describe_tolerance(self, step: int) -> str:
+        """Return the keys of the tolerances that end the run after this step, by its row; empty if none does."""
+        return self.experiment.settings.tolerance.describe_reached(self.row) if self.row.get("step") == step else ""
+
     def content(self) -> dict[str, Any]:
         """Return the rows for a checkpoint, as JSON, which keeps every bit of a number.
 
@@ -78,6 +83,12 @@ class Lane:
         self.encoded_rows = bytearray(content["history"].numpy().tobytes())
         self.best = next((row for row in history if row["step"] == content["best_step"]), None)
 
+    def explain_end(self, status: Status, step: int, history: Sequence[Mapping[str, float]]) -> str:
+        """Return what there is to say about the end of the run besides its status."""
+        if status == "diverged":
+            return f"the loss is not finite, seen after step {step}"
+        return describe_chance_level(self.experiment, history) if status == "done" else ""
+
 
 def summarize(
     training: TrainState,
@@ -94,7 +105,8 @@ def summarize(
     Metrics without a prefix are of the best weights, or of the last ones without a validation split. Those with
     average/ are of the averaged weights at the end. If averaged weights are selected, both are of the best averaged
     weights, and those with last/average/ of the averaged weights at the end. `last/step` is the step of the last
-    evaluation; an interrupted run may have taken steps after it.
+    evaluation; an interrupted run may have taken steps after it. `ended_by` names the tolerance that ended
+    the run, if one did.
     """
     reported = lane.row if lane.best is None or not validated else lane.best
     last = {k: v for k, v in test.items() if k.startswith("last/")}
@@ -108,8 +120,10 @@ def summarize(
         if lane.best is not None:
             best |= {k.removeprefix(AVERAGE): v for k, v in lane.best.items() if k.startswith(AVERAGE)}
             average = {f"{AVERAGE}{k}": v for k, v in best.items()}
+    tolerance = lane.describe_tolerance(training.step) if status == "done" else ""
     return {
         "status": status,
+        **({"ended_by": tolerance} if tolerance else {}),
         **_select_metrics(reported),
         **best,
         **{f"last/{k}": v for k, v in _select_metrics(lane.row).items()},

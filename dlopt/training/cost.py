@@ -1,7 +1,7 @@
 """Estimate the cost of a run before it starts: measure a few steps, evaluations and files in a temporary directory.
 
 Seconds and bytes are linear in what a run does, so a measurement of a second predicts hours. The estimate is of a run
-that reaches its end: one that diverges, stops early or is pruned costs less.
+that reaches its end: one that diverges, stops early, reaches a tolerance or is pruned costs less.
 """
 
 from __future__ import annotations

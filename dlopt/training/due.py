@@ -4,7 +4,7 @@
 class Intervals:
     """A row at every evaluation and every log_every steps; an evaluation every eval_every steps and at the end.
 
-    may_end tells whether a run that diverges or stops early is finished.
+    may_end tells whether a run that diverges, stops early or reaches a tolerance is finished.
     """
 
     may_end = True

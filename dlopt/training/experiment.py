@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from dlopt import prng
 from dlopt.base.layout import Layout
 from dlopt.errors import OptionError
-from dlopt.metrics.names import AVERAGE
+from dlopt.metrics.names import AVERAGE, GRADIENT_NORM, UPDATE_NORM
 from dlopt.objective.clipping import Clip
 from dlopt.parts import (
     Augmentation,
@@ -68,6 +69,36 @@ class CheckpointSettings:
 
 
 @dataclass(frozen=True)
+class ToleranceSettings:
+    """The run ends as done after the first step k for which one of these holds, as a minimizer of SciPy does.
+
+    The norms are Euclidean, over all weights, and absolute. Both are of the step's mini-batch: a small value tells of a
+    stationary point only with batch_size=full. The run ends right there, with an evaluation. Each step waits for the
+    device to read the norms, and with `step` it copies the weights.
+
+    gradient   |g_k| <= gradient, where g_k is the gradient of loss and penalties at w_k, before clipping and noise;
+               null: off
+    step       0 < |w_(k+1) - w_k| <= step; null: off. A step that leaves w as it is does not count: Levenberg-Marquardt
+               and line searches make one when they refuse a point
+    """
+
+    gradient: Positive | None
+    step: Positive | None
+
+    @property
+    def is_on(self) -> bool:
+        return self.gradient is not None or self.step is not None
+
+    def describe_reached(self, row: Mapping[str, float]) -> str:
+        """Return the keys of the tolerances that the norms in a row are within; empty if they are within none."""
+        is_reached = {
+            "tolerance.gradient": self.gradient is not None and row.get(GRADIENT_NORM, math.inf) <= self.gradient,
+            "tolerance.step": self.step is not None and 0 < row.get(UPDATE_NORM, math.inf) <= self.step,
+        }
+        return " and ".join(key for key, reached in is_reached.items() if reached)
+
+
+@dataclass(frozen=True)
 class Settings:
     """The settings of a run that are not components.
 
@@ -114,6 +145,7 @@ class Settings:
     validation: ValidationSettings
     checkpoint: CheckpointSettings
     clip: Clip
+    tolerance: ToleranceSettings
 
     def resolve_batch_size(self, examples: int) -> int:
         """Return the number of examples in a mini-batch of a split with this many examples."""

@@ -27,9 +27,9 @@ from dlopt.rundir.writer import RunWriter
 from dlopt.training import checkpointing
 from dlopt.training.batches import Examples
 from dlopt.training.best import Lane, summarize
-from dlopt.training.chance import describe_chance_level
 from dlopt.training.checkpointing import AveragedWeights, CheckpointSaver
 from dlopt.training.control import TrainingControl
+from dlopt.training.convergence import Convergence
 from dlopt.training.due import Intervals
 from dlopt.training.evaluation import evaluate, recompute_statistics
 from dlopt.training.experiment import Experiment
@@ -65,10 +65,11 @@ class Recorder:
         self.memory: dict[str, Any] = {}
         self.readings: dict[str, Reading] = {}
         self.running_metrics = RunningMetrics(training.problem, spans_epochs=training.settings.log_every is not None)
+        self.convergence = Convergence(training, may_end=self.due.may_end)
         self.saver = CheckpointSaver(training)
         self.averaged: AveragedWeights | None = None  # of the evaluation of this step, if they may be the best
         self.seconds = 0.0
-        self.is_stopped = False  # by early stopping, at the step of the checkpoint it resumes from
+        self.is_stopped = False  # early, at the step of the checkpoint it resumes from
         self.rate_origin = (0, 0.0)  # steps per second do not count the first interval, which includes the warm-up
         if state is not None:
             self._restore(state)
@@ -90,9 +91,10 @@ class Recorder:
         """Return whether there is something to do before the next step."""
         step = self.training.step
         self.control.step = step
-        if step % self.training.per_epoch == 0 and not self.due.row(step):
+        writes = self.due.row(step) or bool(self.convergence.reached)
+        if step % self.training.per_epoch == 0 and not writes:
             self.running_metrics.end_epoch()
-        return self.due.row(step) or bool(self.readings) or self.saver.is_due(step)
+        return writes or bool(self.readings) or self.saver.is_due(step)
 
     # ------------------------------------------------------------------------------------------- rows
 
@@ -100,6 +102,8 @@ class Recorder:
         """Buffer the outputs for the metrics, and run the diagnostics that are due."""
         t = self.training
         self.running_metrics.add(objective.first_evaluation(t.w), targets, result)
+        if self.convergence.is_on:
+            self.convergence.measure(t, objective.raw_gradient(result.gradient), before)
         if not self.diagnostics_due():
             return
         g = objective.raw_gradient(result.gradient)
@@ -113,31 +117,34 @@ class Recorder:
     def log(self) -> tuple[bool, Sequence[bool], Mapping[int, Row]]:
         """Evaluate and write rows if they are due.
 
-        Return whether a row was due; for each lane, whether its loss or iterate is not finite; and by lane, the rows of
-        this step's evaluation. Lanes that have diverged have no such row.
+        A lane that has reached a tolerance has its last row, with an evaluation, at this step. Return whether a row was
+        due; for each lane, whether its loss or iterate is not finite; and by lane, the rows of this step's evaluation.
+        Lanes that have diverged have no such row.
         """
-        step = self.training.step
+        step, reached = self.training.step, self.convergence.reached
         logs, evaluates = self.due.row(step), self.due.evaluation(step)
         values = self.training.to_host(self._collect_values())
         self.seconds += time.perf_counter() - self._clock  # after the transfer, which waits for the device
         infinite = [v.pop("infinite") > 0 for v in values]
         tags = [tag for tag, reading in self.readings.items() if isinstance(reading, Histogram)]
         histograms = [{tag: v.pop(tag).buckets() for tag in tags} for v in values]
-        if evaluates:
-            values = [a | b for a, b in zip(values, self.training.to_host(self._evaluate()), strict=True)]
+        if evaluates or reached:
+            means = {} if evaluates else self.running_metrics.compute_means("epoch")
+            pairs = zip(values, self.training.to_host(means | self._evaluate()), strict=True)
+            values = [a | b if evaluates or i in reached else a for i, (a, b) in enumerate(pairs)]
         if tags:
             for lane, buckets in zip(self.lanes, histograms, strict=True):
                 lane.run.log_histograms(step, buckets)
-        if logs or len(self.readings) > len(tags):
-            columns = zip(self.lanes, self.training.schedule_values, values, infinite, strict=True)
-            for lane, scheduled, v, bad in columns:
-                row = self._make_row(scheduled | v)
-                lane.run.log(row)
-                self.control.on_row(lane.run, row)
-                if evaluates or (logs and bad):
-                    lane.row = row
-        evaluations = {i: lane.row for i, lane in enumerate(self.lanes) if evaluates and not (logs and infinite[i])}
-        return logs, infinite, evaluations
+        has_row = reached if not (logs or len(self.readings) > len(tags)) else range(len(self.lanes))
+        for i in has_row:
+            lane = self.lanes[i]
+            row = self._make_row(self.training.schedule_values[i] | self.convergence.norms[i] | values[i])
+            lane.run.log(row)
+            self.control.on_row(lane.run, row)
+            if evaluates or i in reached or (logs and infinite[i]):
+                lane.row = row
+        evaluated = range(len(self.lanes)) if evaluates else reached
+        return logs, infinite, {i: self.lanes[i].row for i in evaluated if not infinite[i]}
 
     def close_interval(self, logs: bool, infinite: Sequence[bool], evaluations: Mapping[int, Row]) -> None:
         """Update the best weights, finish the lanes that end here, and save the others if a checkpoint is due.
@@ -145,11 +152,13 @@ class Recorder:
         A run ends only where its settings require a row. Diagnostics and checkpoints, which may follow the clock, do
         not change where it ends.
         """
-        leaving: list[tuple[int, Status]] = [(i, "diverged") for i, bad in enumerate(infinite) if bad and logs]
+        judged = [i for i in range(len(self.lanes)) if logs or i in self.convergence.reached]
+        leaving: list[tuple[int, Status]] = [(i, "diverged") for i in judged if infinite[i]]
         leaving += self._update_best(evaluations)
         self._end_windows(logs)
         if leaving and self.due.may_end:
             self.finish(leaving)
+            infinite = [bad for i, bad in enumerate(infinite) if i not in dict(leaving)]
         # Of the remaining lanes; a run cannot resume from an infinite iterate.
         if self.saver.is_due(self.training.step):
             self.save(range(len(self.lanes)) if logs else [i for i, bad in enumerate(infinite) if not bad])
@@ -165,7 +174,9 @@ class Recorder:
             values |= {f"{RECENT}{name}": v for name, v in self.running_metrics.compute_means("row").items()}
         if isinstance(t.lr, Tensor):
             values["lr"] = t.lr.squeeze(-1)
-        infinite = self._has_diverged() if self.due.row(t.step) else ~torch.isfinite(t.w).all(-1)
+        infinite = (
+            self._has_diverged() if self.due.row(t.step) or self.convergence.reached else ~torch.isfinite(t.w).all(-1)
+        )
         return values | self.readings | {"infinite": infinite}
 
     def _has_diverged(self) -> Tensor:
@@ -230,7 +241,7 @@ class Recorder:
             if lane.is_best():
                 lane.best = lane.row
                 improved.append(i)
-            if lane.should_stop(self.training.histories[i]):
+            if lane.should_stop(self.training.histories[i]) or i in self.convergence.reached:
                 stopped.append((i, "done"))
         if improved:
             self.saver.update_best(self.lanes, improved, self.averaged)
@@ -255,7 +266,8 @@ class Recorder:
         self.seconds = content["seconds"]
         self.rate_origin = (t.step, self.seconds)
         self.saver.restore(lane, content)
-        self.is_stopped = lane.row.get("step") == t.step and lane.should_stop(t.histories[0])
+        stops = lane.row.get("step") == t.step and lane.should_stop(t.histories[0])
+        self.is_stopped = stops or bool(lane.describe_tolerance(t.step))
 
     # ------------------------------------------------------------------------------------------- the end
 
@@ -300,20 +312,12 @@ class Recorder:
                 seconds=self.seconds,
                 steps_per_second=self._steps_per_second(),
             )
-            lane.run.finish(status, summary, self._explain(i, status))
+            lane.run.finish(status, summary, lane.explain_end(status, self.training.step, self.training.histories[i]))
             self.summaries[lane.index] = summary
         stay = sorted(set(range(len(self.lanes))) - {i for i, _ in leaving})
         self.lanes = [self.lanes[i] for i in stay]
         if self.lanes:
             self._select_lanes(torch.tensor(stay, device=self.training.device))
-
-    def _explain(self, i: int, status: Status) -> str:
-        """Return what there is to say about the end of a lane besides its status."""
-        if status == "diverged":
-            return f"the loss is not finite, seen after step {self.training.step}"
-        if status != "done":
-            return ""
-        return describe_chance_level(self.lanes[i].experiment, self.training.histories[i])
 
     def _test(self, averaged: AveragedWeights | None) -> list[dict[str, float]]:
         """Return metrics of the test split, which is used only here.
@@ -336,6 +340,7 @@ class Recorder:
         count = self.training.count
         self.saver.select_lanes(stay)
         self.memory = select_lanes(self.memory, stay, count)
+        self.convergence.select_lanes(stay.tolist())
         self.running_metrics.select_lanes(stay, count)
         if self.validation is not None:
             self.validation.select_lanes(stay)

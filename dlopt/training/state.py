@@ -107,6 +107,7 @@ class TrainState:
             for name, r in first.regularization.items()
             if overrides(r, "after", Regularization)
         }
+        self._needs_previous_w = bool(self._post_step) or self.settings.tolerance.step is not None
 
         self._keys = [prng.key(e.settings.seed) for e in experiments]
         self._purpose_keys: dict[str, Key] = {}
@@ -166,8 +167,8 @@ class TrainState:
 
     @property
     def needs_previous_w(self) -> bool:
-        """Return whether a regularization uses both the previous and the new iterate."""
-        return bool(self._post_step)
+        """Return whether a regularization or a tolerance uses both the previous and the new iterate."""
+        return self._needs_previous_w
 
     def apply_step(self, result: Step, before: Tensor, optimizer: Optimizer, objective: MiniBatchObjective) -> None:
         """Apply the result of a step: iterate, optimizer state, average and running statistics.

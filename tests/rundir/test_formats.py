@@ -150,6 +150,7 @@ def test_the_keys_of_a_configuration():
         "log_every", "eval_every", "objective", "name", "resume",
     }  # fmt: skip
     assert set(config.checkpoint) == {"every", "minutes", "keep"}
+    assert set(config.tolerance) == {"gradient", "step"}
     assert set(config.validation) == {"scheme", "fraction", "k", "fold"}
 
 

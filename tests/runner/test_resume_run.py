@@ -327,6 +327,24 @@ def test_a_run_killed_after_early_stopping_stops_at_the_same_step(here):
     assert find_differences(read_final_state(run), whole) == []
 
 
+def test_a_run_that_a_tolerance_ended_says_so_and_only_a_smaller_one_extends_it(here, capsys):
+    run = train("epochs=30", "tolerance.gradient=1e6", "hydra.run.dir=outputs/run")
+    whole = read_final_state(run)
+    assert run.summary["step"] == 1
+    assert main(["show"]) == 0
+    assert "done: ended by tolerance.gradient after step 1; started" in " ".join(capsys.readouterr().out.split())
+    assert main(RESUME) == 0
+    assert "nothing to resume: tolerance.gradient ended it after step 1" in capsys.readouterr().out
+    run.summary_file.unlink()
+    mark_running(run)
+    assert main(RESUME) == 0
+    assert "done: 1 steps of 90, ended by tolerance.gradient, in" in capsys.readouterr().out
+    assert find_differences(read_final_state(run), whole) == []
+    assert main([*RESUME, "tolerance.gradient=null", "epochs=2"]) == 0
+    assert "the evaluation after step 1, which was the end, is one more" in capsys.readouterr().err
+    assert run.summary["step"] == 6
+
+
 def test_only_more_patience_extends_a_run_that_stopped_early(here):
     """As an uninterrupted run of that length would have stopped."""
     run = train(*STOPS)

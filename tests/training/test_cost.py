@@ -113,7 +113,13 @@ def test_bytes_equal_those_of_a_real_run(keys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "keys", [["optimizer=sgd", "optimizer.lr=1e30"], ["regularization=early_stopping"], ["steps=1"]]
+    "keys",
+    [
+        ["optimizer=sgd", "optimizer.lr=1e30"],
+        ["regularization=early_stopping"],
+        ["steps=1"],
+        ["tolerance.gradient=1e6"],
+    ],
 )
 def test_a_run_that_would_end_early_is_estimated_to_its_end(keys):
     experiment = build_blobs("epochs=200", *keys)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -27,11 +28,11 @@ from dlopt.training.experiment import Experiment
 
 CHANGEABLE_KEYS = (
     "epochs", "steps", "device", "threads", "deterministic", "log_every", "eval_every", "checkpoint", "clip", SCHEDULES,
-    "micro_batch_size", *groups.select_groups("changeable_on_resume"),
+    "micro_batch_size", "tolerance", *groups.select_groups("changeable_on_resume"),
 )  # fmt: skip
 """Keys that may change when a run resumes. Any other (data, network, seed, batch size) would make it another run."""
 BIT_PRESERVING_KEYS = (
-    "epochs", "steps", "log_every", "checkpoint", "device", "threads", "deterministic",
+    "epochs", "steps", "log_every", "checkpoint", "tolerance", "device", "threads", "deterministic",
     *(name for name, group in declared_groups().items() if not group.affects_training),
 )  # fmt: skip
 """Keys that leave the numbers of each step unchanged, as far as a setting can.
@@ -135,11 +136,15 @@ def diff_configs(before: DictConfig, after: DictConfig) -> dict[str, tuple[str, 
 
 
 def list_breaking_changes(
-    changed: Mapping[str, tuple[str, str]], before: Mapping[str, Any], experiment: Experiment, step: int
+    changed: Mapping[str, tuple[str, str]],
+    before: Mapping[str, Any],
+    experiment: Experiment,
+    step: int,
+    last: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[str]:
     """Return the changes that make the rest differ from an uninterrupted run with the present settings.
 
-    before is the previous configuration; step is the number of steps done.
+    before is the previous configuration; step is the number of steps done; last is the row of the last evaluation.
     """
     texts = {key: f"{key} {old} -> {new}" for key, (old, new) in changed.items()}
     breaks = [text for key, text in texts.items() if key.partition(".")[0] not in BIT_PRESERVING_KEYS]
@@ -159,8 +164,10 @@ def list_breaking_changes(
             firsts = {averaging.first(TrainingTime(0, n, epoch)) for n in (previous, length)}
             if len(firsts) > 1 and step > min(firsts):  # it started where it would not start now
                 breaks.append(f"the average {why}")
-        if step == previous and step % (epoch * settings.eval_every):
-            breaks.append(f"the evaluation after step {step}, which was the end, is one more")
+    has_converged = last.get("step") == step and step % (epoch * before["eval_every"])  # by a tolerance that it had
+    goes_on = step < length and not settings.tolerance.describe_reached(last)
+    if goes_on and (step == previous or has_converged) and step % (epoch * settings.eval_every):
+        breaks.append(f"the evaluation after step {step}, which was the end, is one more")
     return breaks
 
 

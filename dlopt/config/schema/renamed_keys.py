@@ -43,7 +43,7 @@ ADDED_KEYS: dict[str, dict[str, Any]] = {
 }
 """Keys that a data option lacks in older runs, by its class, with the value that it had there."""
 
-ADDED_SETTINGS: dict[str, object] = {"micro_batch_size": None}
+ADDED_SETTINGS: dict[str, object] = {"micro_batch_size": None, "tolerance": {"gradient": None, "step": None}}
 """Settings that older runs lack, with the value that they had there."""
 
 

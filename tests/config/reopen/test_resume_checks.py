@@ -58,6 +58,7 @@ def find_differences_to_uninterrupted(folder, before, after, step):
 
 HARMLESS = {
     "checkpoint.every": ([], ["checkpoint.every=2"]),
+    "a tolerance": ([], ["tolerance.gradient=1e-9"]),
     "checkpoint.minutes": ([], ["checkpoint.minutes=null"]),
     "checkpoint.keep": (["checkpoint.every=1"], ["checkpoint.every=1", "checkpoint.keep=1"]),
     "longer": ([], ["epochs=5"]),
@@ -168,6 +169,19 @@ def test_an_extra_evaluation_at_the_previous_end_is_reported(former, present, ex
     assert extra == (end not in [row["step"] for row in long.rows() if "val/loss" in row])
     message = list_breaks(before, after, end, f"the evaluation after step {end}, which was the end, is one more")
     assert bool(message) is extra
+
+
+@pytest.mark.parametrize(("present", "extra"), [
+    (["tolerance.gradient=null"], True), (["tolerance.gradient=1e-9"], True), (["tolerance.gradient=null", "eval_every=2"], True),
+    (["tolerance.gradient=2e6"], False), (["log_every=4"], False),
+])  # fmt: skip
+def test_an_extra_evaluation_at_a_former_tolerance_is_reported(present, extra):
+    """The run has ended after its fifth step, within its second epoch."""
+    before = make_config("tolerance.gradient=1e6")
+    after = OmegaConf.merge(before, OmegaConf.from_dotlist(present))
+    row = {"step": 5, "gradient/norm": 2.0}
+    breaks = list_breaking_changes(diff_configs(before, after), OmegaConf.to_container(before), build(after)[0], 5, row)
+    assert ("the evaluation after step 5, which was the end, is one more" in breaks) is extra
 
 
 def test_an_interrupted_run_has_no_extra_evaluation():
