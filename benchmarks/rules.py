@@ -169,7 +169,7 @@ class FixedGradient:
     def refuse(self, *arguments: object) -> Any:
         raise MoreThanGradientsError
 
-    value = hvp = hessian = activations = refuse
+    value = hvp = gauss_newton_product = hessian = activations = refuse
 
 
 class FlatOptimizer:

@@ -145,6 +145,12 @@ def watch_masks(model):
 
 def evaluate_by_hand(model, w, x, y, masks=None, strength=0.0):
     """Return the loss at w plus (strength / 2) |W|^2 over matrices, layer by layer."""
+    outputs, pieces = compute_outputs_by_hand(model, w, x, masks)
+    return F.cross_entropy(outputs, y) + 0.5 * strength * sum(v.square().sum() for v in pieces if v.ndim > 1)
+
+
+def compute_outputs_by_hand(model, w, x, masks=None):
+    """Return the outputs at w, layer by layer, and the parameters."""
     parameters = list(model.parameters())
     pieces = [v.view(p.shape) for v, p in zip(w.split([p.numel() for p in parameters]), parameters, strict=True)]
     left = iter(pieces)
@@ -159,4 +165,4 @@ def evaluate_by_hand(model, w, x, y, masks=None, strength=0.0):
             x = x * masks[layer.index]
         else:
             x = layer(x)
-    return F.cross_entropy(x, y) + 0.5 * strength * sum(v.square().sum() for v in pieces if v.ndim > 1)
+    return x, pieces

@@ -1,7 +1,7 @@
 """The objective of one step: an oracle for f(w) on its mini-batch, at any w.
 
 It is a pure function of w. All evaluations of a step see the same masks, and asking changes nothing in the network.
-One run takes the bound network. Lanes, and second derivatives, take torch.func over the functional network.
+One run takes the bound network. Lanes take torch.func over the functional network.
 """
 
 from __future__ import annotations
@@ -13,10 +13,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import grad, grad_and_value, vmap
+from torch.func import grad_and_value, vmap
 
 from dlopt import prng
 from dlopt.objective import activation_hooks
+from dlopt.objective.curvature import (
+    CurvatureGraph,
+    GaussNewtonGraph,
+    HessianGraph,
+    gauss_newton_product,
+    hessian_product,
+)
 from dlopt.objective.micro_batches import Evaluation, MicroBatch, Share, combine, split_batch
 from dlopt.objective.problem import Problem
 from dlopt.prng import Key
@@ -46,6 +53,8 @@ class MiniBatchObjective:
         self._counts = True
         self._buffer_used = False
         self._gradient_pair: tuple[Tensor, Tensor] | None = None
+        self._keeps_graphs = problem.binds and not problem.compiled  # a compiled network is differentiated only once
+        self._graphs: dict[type[CurvatureGraph], CurvatureGraph] = {}
 
     @contextmanager
     def pause_counting(self) -> Iterator[None]:
@@ -90,9 +99,20 @@ class MiniBatchObjective:
         return self._gradient_pair[1] if self._gradient_pair is not None and self._gradient_pair[0] is g else g
 
     def hvp(self, w: Tensor, v: Tensor) -> Tensor:
-        """Return the Hessian-vector product H(w) v, (..., P), by reverse mode over reverse mode."""
-        (hv,) = self._add_terms(lambda w, batch: self._map(partial(self._product, batch.share), w, batch, v), w)
-        return hv
+        """Return the Hessian-vector product H(w) v, (..., P).
+
+        At one w of one run, a further product takes 0.6 of the time of the first.
+        """
+        return self._multiply(HessianGraph, hessian_product, w, v)
+
+    def gauss_newton_product(self, w: Tensor, v: Tensor) -> Tensor:
+        """Return the Gauss-Newton product (J' H_L J + H_R) v, (..., P).
+
+        J is the Jacobian at w of the outputs of the mini-batch, H_L the Hessian of its loss by these outputs, and H_R
+        the Hessian of the penalties. Without the curvature of the network, the matrix is positive semidefinite if loss
+        and penalties are convex. At one w of one run, a further product takes half of the time of the first.
+        """
+        return self._multiply(GaussNewtonGraph, gauss_newton_product, w, v)
 
     def hessian(self, w: Tensor) -> Tensor:
         """Return the Hessian H(w), (..., P, P), one product per column."""
@@ -101,8 +121,8 @@ class MiniBatchObjective:
             share: Share, w: Tensor, x: Tensor, y: Tensor, key: Key, varying: dict[Any, Tensor]
         ) -> tuple[Tensor, Evaluation]:
             eye = torch.eye(w.shape[-1], dtype=w.dtype, device=w.device)
-            product = vmap(lambda v: self._product(share, w, x, y, key, varying, v), chunk_size=HESSIAN_COLUMNS)
-            h, (loss, outputs, statistics) = product(eye)
+            multiply = partial(hessian_product, self.problem, share, w, x, y, key, varying)
+            h, (loss, outputs, statistics) = vmap(multiply, chunk_size=HESSIAN_COLUMNS)(eye)
             return h, Evaluation(loss[0], outputs[0], {name: s[0] for name, s in statistics.items()})
 
         (h,) = self._add_terms(lambda w, batch: self._map(partial(columns, batch.share), w, batch), w)
@@ -173,14 +193,29 @@ class MiniBatchObjective:
         g, (value, evaluation) = self._map(grad_and_value(total, has_aux=True), w, batch)
         return value, g, evaluation
 
-    def _product(
-        self, share: Share, w: Tensor, x: Tensor, y: Tensor, key: Key, varying: dict[Any, Tensor], v: Tensor
-    ) -> tuple[Tensor, Evaluation]:
-        def directional(w: Tensor) -> tuple[Tensor, Evaluation]:
-            g, evaluation = grad(partial(self.problem.total, share=share), has_aux=True)(w, x, y, key, varying)
-            return g @ v, evaluation
+    def _multiply(self, kind: type[CurvatureGraph], product: Callable[..., Any], w: Tensor, v: Tensor) -> Tensor:
+        """Return products with v by a graph of the bound network, or else by a function of one lane."""
 
-        return grad(directional, has_aux=True)(w)
+        def bound(w: Tensor, batch: MicroBatch) -> tuple[Tensor, Evaluation]:
+            graph = self._get_graph(kind, w, batch)
+            return graph.multiply(v), graph.evaluation
+
+        def functional(w: Tensor, batch: MicroBatch) -> tuple[Tensor, Evaluation]:
+            result: tuple[Tensor, Evaluation] = self._map(partial(product, self.problem, batch.share), w, batch, v)
+            return result
+
+        (products,) = self._add_terms(bound if self._keeps_graphs else functional, w)
+        return products
+
+    def _get_graph(self, kind: type[CurvatureGraph], w: Tensor, batch: MicroBatch) -> CurvatureGraph:
+        """Return the graph of the last product if it still holds, else a new one; that of a micro-batch is not kept."""
+        graph = self._graphs.get(kind)
+        if graph is None or not graph.is_at(w):
+            self._graphs.pop(kind, None)  # frees its memory first
+            graph = kind(self.problem, self.problem.network_at(w), w, batch, self.key)
+            if len(self._batches) == 1:
+                self._graphs[kind] = graph
+        return graph
 
     def _map(self, function: Any, w: Tensor, batch: MicroBatch, *more: Tensor) -> Any:
         """Call a function of one lane, (w, inputs, targets, key, varying, *more), for all lanes."""

@@ -82,7 +82,7 @@ class Problem:
         self.binds = lanes is None and "weights" not in self._overridden
         """Whether the network can be bound: one run, evaluated at w itself."""
         self.functional = FunctionalNetwork(model, self.layout, find_owners(model, self.regularization))
-        self._bound: list[BoundNetwork] = []  # at bound_w, and at a copy of any other w
+        self.bound_networks: list[BoundNetwork] = []  # at bound_w, and at a copy of any other w
         self.activations = activation_hooks.find_activations(model)
         self.bounds = {n: b for n, m in self.activations.items() if (b := activation_hooks.get_bounds(m)) is not None}
         self.running = {
@@ -107,20 +107,26 @@ class Problem:
         A bound network is differentiated by its own parameters, and the penalties by w.
         """
         network = network or self.functional
-        loss, *rules = self._with_lane_values(varying)
-        outputs = self._outputs(network, rules, w, x, key, own=bool(varying), part=share.part)
-        for rule in rules:
-            y = rule.targets(y)
-        value = loss(outputs, y)
+        loss, *rules = self.with_lane_values(varying)
+        outputs = self.outputs(network, rules, w, x, key, own=bool(varying), part=share.part)
+        value = loss(outputs, self.targets(rules, y))
         evaluation = Evaluation(value.detach(), outputs.detach(), network.pop_batch_stats())
         if share is not WHOLE:
             value = value * share.fraction
         if self.penalizes and share.part == 0:
-            terms = (rule.penalty(w, self.layout) for rule in rules)
-            value = value + sum((t for t in terms if t is not None), start=0.0)
+            value = value + self.penalty(rules, w)
         return (value if value.dtype == w.dtype else value.to(w.dtype)), evaluation
 
-    def _outputs(
+    def targets(self, rules: Sequence[Regularization], y: Tensor) -> Tensor:
+        """Return the targets that the loss is given."""
+        return reduce(lambda y, rule: rule.targets(y), rules, y)
+
+    def penalty(self, rules: Sequence[Regularization], w: Tensor) -> Tensor | float:
+        """Return the sum of the penalties at w, (P,); the number 0.0 if no regularization has one."""
+        terms = (rule.penalty(w, self.layout) for rule in rules)
+        return sum((t for t in terms if t is not None), start=0.0)
+
+    def outputs(
         self,
         network: FunctionalNetwork,
         rules: Sequence[Regularization],
@@ -153,7 +159,7 @@ class Problem:
             return changed
 
         def call(g: Tensor, key: Key, varying: dict[Any, Tensor]) -> Tensor:
-            _, *rules = self._with_lane_values(varying)
+            _, *rules = self.with_lane_values(varying)
             for i, rule in enumerate(rules):
                 g = rule.gradient(g, prng.fold_in(key, GRADIENT_KEYS + i), step, self.layout)
             return g
@@ -164,7 +170,7 @@ class Problem:
         """Make w, (P,), the memory of the network's own parameters: gradients at this very tensor then cost no copy."""
         if w is not self.bound_w:
             owners = list(self.functional.sites.values())
-            self._bound = [BoundNetwork(self.model, self.layout, owners, w, compiled=self.compiled)]
+            self.bound_networks = [BoundNetwork(self.model, self.layout, owners, w, compiled=self.compiled)]
             self.bound_w = w
         return w
 
@@ -173,20 +179,20 @@ class Problem:
         if self.bound_w is None:
             self.bind(w.clone())
         if w is self.bound_w:
-            return self._bound[0]
-        if len(self._bound) == 1:
-            self._bound.append(self._bound[0].copy_at(w))
-        self._bound[1].w.copy_(w)
-        return self._bound[1]
+            return self.bound_networks[0]
+        if len(self.bound_networks) == 1:
+            self.bound_networks.append(self.bound_networks[0].copy_at(w))
+        self.bound_networks[1].w.copy_(w)
+        return self.bound_networks[1]
 
     def tune(self, values: Mapping[tuple[int, str], Any]) -> None:
         """Set hyperparameters of loss and regularizations, named as in `varying`, from here on."""
         if self.lanes is not None:
             self.varying |= values
             return
-        self.loss, *rules = self._with_lane_values(values)
+        self.loss, *rules = self.with_lane_values(values)
         self.regularization = tuple(rules)
-        for network in (self.functional, *self._bound):
+        for network in (self.functional, *self.bound_networks):
             network.set_rules(rules)
 
     def update_running_stats(self, statistics: Mapping[str, Tensor]) -> None:
@@ -205,11 +211,11 @@ class Problem:
         try:
             with torch.no_grad(), self._autocast(inputs):
                 if w is self.bound_w and running is self.running:
-                    outputs = self._bound[0](w, _inference_inputs(self.regularization, inputs))
+                    outputs = self.bound_networks[0](w, _inference_inputs(self.regularization, inputs))
                 else:
 
                     def call(w: Tensor, running: dict[str, Tensor], x: Tensor, varying: dict[Any, Tensor]) -> Tensor:
-                        _, *rules = self._with_lane_values(varying)
+                        _, *rules = self.with_lane_values(varying)
                         with self.functional.use_rules(rules, self.regularization):
                             return self.functional(w, _inference_inputs(rules, x), running)
 
@@ -222,8 +228,8 @@ class Problem:
         """Return the batch statistics of the normalizations in a training evaluation on this batch."""
 
         def call(w: Tensor, x: Tensor, varying: dict[Any, Tensor]) -> dict[str, Tensor]:
-            _, *rules = self._with_lane_values(varying)
-            self._outputs(self.functional, rules, w, x, Key(0, 0), own=bool(varying))
+            _, *rules = self.with_lane_values(varying)
+            self.outputs(self.functional, rules, w, x, Key(0, 0), own=bool(varying))
             return self.functional.pop_batch_stats()
 
         with torch.no_grad():
@@ -233,7 +239,7 @@ class Problem:
         """Return the mean loss, without penalties, of outputs of `predict`; shape () or (E,)."""
 
         def call(outputs: Tensor, targets: Tensor, varying: dict[Any, Tensor]) -> Tensor:
-            return self._with_lane_values(varying)[0](outputs, targets)
+            return self.with_lane_values(varying)[0](outputs, targets)
 
         return self.map_lanes(call)(outputs, targets, self.varying)
 
@@ -247,7 +253,7 @@ class Problem:
         self.running = {name: b[lanes] for name, b in self.running.items()}
         self.varying = {name: v[lanes] for name, v in self.varying.items()}
 
-    def _with_lane_values(self, varying: Mapping[tuple[int, str], Tensor]) -> list[Any]:
+    def with_lane_values(self, varying: Mapping[tuple[int, str], Tensor]) -> list[Any]:
         """Return the loss and the regularizations with a lane's own hyperparameters."""
         parts: list[Any] = [self.loss, *self.regularization]
         for (i, field), value in varying.items():

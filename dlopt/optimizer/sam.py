@@ -83,6 +83,9 @@ class PerturbedObjective:
     def hvp(self, w: Tensor, v: Tensor) -> Tensor:
         return self.objective.hvp(self.perturb(w), v)
 
+    def gauss_newton_product(self, w: Tensor, v: Tensor) -> Tensor:
+        return self.objective.gauss_newton_product(self.perturb(w), v)
+
     def hessian(self, w: Tensor) -> Tensor:
         return self.objective.hessian(self.perturb(w))
 

@@ -82,10 +82,10 @@ def test_the_objective_is_that_of_the_whole_batch(name, lanes, size):
         loss, g = objective.gradient(at)
         objective.results = (
             loss, g, objective.raw_gradient(g), objective.value(at), objective.gradient(at * 0.9), objective.hvp(at, direction),
-            objective.hessian(at), objective.activations(at), objective.first,
+            objective.hessian(at), objective.activations(at), objective.first, objective.gauss_newton_product(at, direction),
         )  # fmt: skip
     torch.testing.assert_close(parts.results, whole.results, rtol=1e-12, atol=1e-13)
-    assert parts.problem.evaluations == whole.problem.evaluations == 6
+    assert parts.problem.evaluations == whole.problem.evaluations == 7
 
 
 @pytest.mark.parametrize("lanes", [None, 3])
@@ -95,7 +95,8 @@ def test_no_forward_pass_takes_more_examples(lanes):
     objective.problem.model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
     objective.gradient(w)
     objective.hvp(w, w)
-    assert sizes == [3, 3, 2] * 2
+    objective.gauss_newton_product(w, w)
+    assert sizes == [3, 3, 2] * 3
 
 
 @pytest.mark.parametrize("rule", [Dropout(0.4, 0.0, "train"), InputNoise(0.5)])

@@ -4,11 +4,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from objectives import (
+    CLASSES,
     EVERYTHING,
     KEYS,
     SETTINGS,
     STRENGTH,
+    KeepWeights,
+    build_net,
+    compute_outputs_by_hand,
     draw_data,
+    draw_weights,
     evaluate_by_hand,
     make_objective,
     make_problem,
@@ -16,14 +21,29 @@ from objectives import (
 )
 from torch.autograd.functional import hessian as torch_hessian
 from torch.autograd.functional import hvp as torch_hvp
+from torch.func import functional_call, jacrev
 
 from dlopt import prng
+from dlopt.loss.cross_entropy import CrossEntropy
+from dlopt.loss.hinge import Hinge
+from dlopt.loss.mse import MeanSquaredError
+from dlopt.loss.nll import NegativeLogLikelihood
 from dlopt.objective.oracle import MiniBatchObjective
+from dlopt.objective.problem import Problem
+from dlopt.parts import Regularization
 from dlopt.regularization.dropout import Dropout
+from dlopt.regularization.l1 import L1
 from dlopt.regularization.l2 import L2
 
 settings = pytest.mark.parametrize("name", SETTINGS)
 archs = pytest.mark.parametrize("arch", ["mlp", "cnn"])
+
+
+class NoPenalty(Regularization):
+    """Has a penalty only for networks of another kind."""
+
+    def penalty(self, w, layout):
+        return None
 
 
 def make_pair(arch, name):
@@ -59,6 +79,106 @@ def test_value_gradient_and_curvature_equal_the_loss_by_hand(arch, name):
     v = torch.randn_like(w)
     torch.testing.assert_close(objective.hvp(w, v), torch_hvp(f, w.clone(), v)[1])
     torch.testing.assert_close(objective.hessian(w), torch_hessian(f, w.clone()))
+
+
+def multiply_densely(problem, w, outputs, loss, penalty):
+    """Return J' H_L J + H_R, from the Jacobian of outputs(w), loss(outputs) and penalty(w)."""
+    z = outputs(w)
+    j = jacrev(outputs)(w).reshape(-1, len(w))
+    h = jacrev(jacrev(lambda z: loss(z.view(outputs(w).shape))))(z.flatten())
+    return j.T @ h @ j + jacrev(jacrev(penalty))(w)
+
+
+LOSSES = {
+    "cross_entropy": (CrossEntropy([]), lambda y: y),
+    "cross_entropy, probabilities": (CrossEntropy([]), lambda y: (F.one_hot(y, CLASSES) + 0.5) / (1 + CLASSES / 2)),
+    "nll": (NegativeLogLikelihood([]), lambda y: y),
+    "mse": (MeanSquaredError([]), lambda y: F.one_hot(y, CLASSES).double()),
+    "hinge": (Hinge(1.0, 1, []), lambda y: y),
+    "squared hinge": (Hinge(1.0, 2, []), lambda y: y),
+}
+
+
+@archs
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(
+    "rules", [(), (L2(STRENGTH), KeepWeights()), (L2(STRENGTH), L1(0.1, False)), (NoPenalty(),)], ids=str
+)
+def test_a_gauss_newton_product_is_that_of_the_jacobian_and_the_hessian_of_the_loss(arch, name, rules):
+    loss, transform = LOSSES[name]
+    x, y = draw_data(arch)
+    problem = Problem(build_net(arch), loss, rules)
+    w = problem.bind(draw_weights(problem))
+    objective = MiniBatchObjective(problem, x, transform(y), KEYS[0])
+    dense = multiply_densely(
+        problem,
+        w,
+        lambda w: functional_call(problem.model, problem.layout.views(w), (x,)),
+        lambda z: loss(z, transform(y)),
+        lambda w: (
+            STRENGTH / 2 * (problem.layout.mask("weight").double() * w**2).sum() if L2(STRENGTH) in rules else 0 * w[0]
+        ),
+    )
+    for seed in (1, 2):
+        v = torch.randn(len(w), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        torch.testing.assert_close(objective.gauss_newton_product(w, v), dense @ v)
+    assert problem.evaluations == 2
+    torch.testing.assert_close(objective.first.loss, loss(objective.first.outputs, transform(y)))
+
+
+@archs
+def test_a_gauss_newton_product_has_the_masks_and_the_statistics_of_the_batch(arch):
+    """Of a network in training, whose outputs by hand are those of evaluate_by_hand."""
+    problem, w = make_problem(arch, batch_norm=True, rules=EVERYTHING)
+    objective = make_objective(problem, arch=arch)
+    masks = watch_masks(problem.model)
+    first = objective.first_evaluation(w)
+    masks = dict(masks)
+    x, y = draw_data(arch)
+    outputs = lambda w: compute_outputs_by_hand(problem.model, w, x, masks)[0]  # noqa: E731
+    torch.testing.assert_close(outputs(w), first.outputs)
+    mask = problem.layout.mask("weight").double()
+    penalty = lambda w: STRENGTH / 2 * (mask * w**2).sum()  # noqa: E731
+    dense = multiply_densely(problem, w, outputs, lambda z: F.cross_entropy(z, y), penalty)
+    v = torch.randn_like(w)
+    torch.testing.assert_close(objective.gauss_newton_product(w, v), dense @ v)
+
+
+@pytest.mark.parametrize("method", ["hvp", "gauss_newton_product"])
+@settings
+def test_products_are_those_of_the_present_w(name, method):
+    """After another w, after w has changed in place, and after the network has gone to another w."""
+    batch_norm, rules = SETTINGS[name]
+    problem, w = make_problem(batch_norm=batch_norm, rules=rules)
+    objective, v, other = make_objective(problem), torch.randn_like(w), w + 0.3
+
+    def check(at):
+        fresh = make_objective(make_problem(batch_norm=batch_norm, rules=rules)[0])
+        torch.testing.assert_close(getattr(objective, method)(at, v), getattr(fresh, method)(at.clone(), v))
+
+    check(w)
+    check(other)
+    objective.value(w - 0.2)
+    check(other)
+    check(w)
+    w.mul_(0.5)
+    check(w)
+    other.mul_(0.5)
+    check(other)
+    problem.bind(w.clone()).mul_(2.0)
+    check(w)
+
+
+def test_products_at_one_w_share_one_forward_pass():
+    problem, w = make_problem(rules=(L2(STRENGTH),))
+    passes = []
+    problem.model.register_forward_hook(lambda *arguments: passes.append(1))
+    objective = make_objective(problem)
+    for product in (objective.hvp, objective.gauss_newton_product):
+        passes.clear()
+        for _ in range(3):
+            product(w, w)
+        assert len(passes) == 1
 
 
 @archs
@@ -132,14 +252,14 @@ def test_masks_are_a_function_of_the_step_and_the_site():
     assert not torch.equal(one[:size], other[:size])
 
 
-@pytest.mark.parametrize("method", ["value", "gradient", "hvp", "hessian"])
+@pytest.mark.parametrize("method", ["value", "gradient", "hvp", "gauss_newton_product", "hessian"])
 def test_first_is_the_first_evaluation(method):
     problem, w = make_problem(batch_norm=True, rules=(L2(STRENGTH),))
     x, y = draw_data()
     objective = make_objective(problem)
     assert objective.first is None
     at = w + 0.1
-    getattr(objective, method)(*((at, w) if method == "hvp" else (at,)))
+    getattr(objective, method)(*((at, w) if "product" in method or method == "hvp" else (at,)))
     first = objective.first
     for later in (w, w - 0.1):
         objective.value(later)

@@ -80,6 +80,7 @@ def test_lanes_equal_single_runs(name):
     lanes.update_running_stats(objective.first.statistics)
     outputs = lanes.predict(w, objective.inputs)
     losses = lanes.losses(outputs, objective.targets)
+    gnv = objective.gauss_newton_product(w, v)
     assert value.shape == loss.shape == losses.shape == (3,)
     assert g.shape == hv.shape == w.shape
     assert bool(lanes.running) is LANES[name][1]
@@ -91,6 +92,7 @@ def test_lanes_equal_single_runs(name):
         close((loss[i], g[i], raw[i]), (*alone, single.raw_gradient(alone[1])))
         close(hv[i], single.hvp(at, v[i]))
         close(h[i], single.hessian(at))
+        close(gnv[i], single.gauss_newton_product(at, v[i]))
         close(objective.first.loss[i], single.first.loss)
         close(objective.first.outputs[i], single.first.outputs)
         for key, statistic in single.first.statistics.items():

@@ -71,6 +71,9 @@ class Quadratic:
     def hvp(self, w, v):
         return v @ self.a
 
+    def gauss_newton_product(self, w, v):
+        return self.hvp(w, v)
+
     def hessian(self, w):
         return self.a.expand(*w.shape[:-1], P, P)
 

@@ -32,6 +32,8 @@ class Bowl:
     def hvp(self, w: Tensor, v: Tensor) -> Tensor:
         return v.clone()
 
+    gauss_newton_product = hvp
+
     def hessian(self, w: Tensor) -> Tensor:
         return torch.eye(w.shape[-1], dtype=w.dtype)
 
