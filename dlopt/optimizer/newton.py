@@ -1,25 +1,19 @@
 """Newton's method."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.linalg import conjugate_gradients
-from dlopt.linalg.inplace import axpy_
 from dlopt.optimizer._curvature import check_dense
-from dlopt.parts import ObjectiveOracle, Optimizer, Step
-from dlopt.ranges import Count, NonNegative, Positive, Range
-
-
-class NewtonState(NamedTuple):
-    scale: Tensor  # (..., 1), factor of the damping
+from dlopt.optimizer._levenberg_marquardt import DampedModelOptimizer
+from dlopt.parts import ObjectiveOracle
 
 
 @dataclass(frozen=True)
-class Newton(Optimizer):
+class Newton(DampedModelOptimizer):
     """Newton's method: a step to the minimum of the damped quadratic model of the objective.
 
         w <- w + lr p,   (H + damping I) p = -g
@@ -49,45 +43,18 @@ class Newton(Optimizer):
     Source: Nocedal and Wright 2006, equation 2.15 and algorithm 7.1; Martens 2010, section 4.1, for the thresholds.
     """
 
-    needs_true_gradient = True
-    decides_on_host = True
-
-    lr: Positive
-    damping: NonNegative
     solver: Literal["dense", "cg"]
-    tolerance: Annotated[float, Range(gt=0, lt=1)]
-    max_iter: Count
-    adapt: Literal["none", "levenberg_marquardt"]
-    factor: Annotated[float, Range(gt=1)]
-
-    def init(self, w: Tensor, layout: Layout) -> NewtonState:
-        return NewtonState(torch.ones_like(w[..., :1]))
 
     def check(self, w: Tensor, layout: Layout) -> None:
         if self.solver == "dense":
             check_dense(w, "optimizer.solver=cg")
 
-    def step(self, w: Tensor, state: NewtonState, objective: ObjectiveOracle) -> Step:
-        loss, g = objective.gradient(w)
-        damping = self.damping * state.scale
-        info = {"damping": damping.squeeze(-1)}
-        p = self._solve(w, g, damping, objective)
-        if self.adapt == "none":
-            return Step(axpy_(w, self.lr, p), state, loss, g, info)
-        step = self.lr * p
-        model = -(g * step).sum(-1) - 0.5 * (step * objective.hvp(w, step)).sum(-1)
-        fall = loss - objective.value(w + step)
-        rho = (fall / model).unsqueeze(-1)
-        falls = (fall > 0).unsqueeze(-1)  # NaN does not
-        scale = torch.where(rho > 0.75, state.scale / self.factor, state.scale)
-        scale = torch.where((rho >= 0.25) & falls, scale, state.scale * self.factor)
-        return Step(torch.where(falls, w + step, w), NewtonState(scale), loss, g, info)
+    def multiply(self, objective: ObjectiveOracle, w: Tensor, v: Tensor) -> Tensor:
+        return objective.hvp(w, v)
 
-    def _solve(self, w: Tensor, g: Tensor, damping: Tensor, objective: ObjectiveOracle) -> Tensor:
-        """Return p, (..., P)."""
+    def solve(self, objective: ObjectiveOracle, w: Tensor, g: Tensor, damping: Tensor) -> Tensor:
         if self.solver == "cg":
-            product = lambda v: torch.addcmul(objective.hvp(w, v), v, damping)  # noqa: E731
-            return conjugate_gradients.solve(product, -g, tolerance=self.tolerance, max_iterations=self.max_iter).x
+            return super().solve(objective, w, g, damping)
         h = objective.hessian(w).clone()
         h.diagonal(dim1=-2, dim2=-1).add_(damping)
         return torch.linalg.solve_ex(h, -g.unsqueeze(-1))[0].squeeze(-1)

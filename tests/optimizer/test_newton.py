@@ -1,22 +1,35 @@
-"""Newton's method and saddle-free Newton: one step on quadratics, saddles, dense twins, and Levenberg-Marquardt."""
+"""Newton's method, Gauss-Newton and saddle-free Newton: one step on quadratics, saddles, dense twins, and Levenberg-Marquardt."""
 
 import pytest
 import torch
 from helpers import build_blobs, make_option
+from objectives import KEYS, LANE_KEY, STRENGTH, draw_data, make_problem
 from test_optimizers import P, Quadratic, Quartic, draw_start, run
+from torch import nn
 
+from dlopt.loss.cross_entropy import CrossEntropy
+from dlopt.objective.oracle import MiniBatchObjective
+from dlopt.objective.problem import Problem
+from dlopt.optimizer._levenberg_marquardt import DampingState
+from dlopt.optimizer.gauss_newton import GaussNewton
 from dlopt.optimizer.newton import Newton
 from dlopt.optimizer.saddle_free_newton import SaddleFreeNewton
+from dlopt.regularization.l2 import L2
 from dlopt.storage import memory
 
 
 def newton(solver="dense", damping=0.0, lr=1.0, tolerance=1e-12, max_iter=100, adapt="none", factor=2.0):
-    return Newton(lr, damping, solver, tolerance, max_iter, adapt, factor)
+    return Newton(lr, damping, tolerance, max_iter, adapt, factor, solver)
+
+
+def gauss_newton(damping=0.0, lr=1.0, adapt="none", factor=2.0):
+    return GaussNewton(lr, damping, 1e-12, 100, adapt, factor)
 
 
 EXACT = {
     "newton, dense": newton(),
     "newton, cg": newton("cg"),
+    "gauss_newton": gauss_newton(),
     "saddle-free, dense": SaddleFreeNewton(1.0, 0.0, "dense", 1),
     "saddle-free, lanczos": SaddleFreeNewton(1.0, 0.0, "lanczos", P),
 }
@@ -55,6 +68,29 @@ def test_in_a_subspace_it_is_the_step_between_projections():
     torch.testing.assert_close(found, w - q @ inverse @ q.T @ g, rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.parametrize("lanes", [None, 3])
+def test_a_gauss_newton_step_of_a_network_is_that_of_its_dense_matrix(lanes):
+    """Whose columns are products, and which is not the Hessian."""
+    problem, w = make_problem(rules=(L2(STRENGTH),), lanes=lanes)
+    objective = MiniBatchObjective(problem, *draw_data(lanes=lanes), LANE_KEY if lanes else KEYS[0])
+    eye = torch.eye(w.shape[-1], dtype=w.dtype)
+    b = torch.stack([objective.gauss_newton_product(w, e.expand_as(w)) for e in eye], -1)
+    assert (b - objective.hessian(w)).abs().max() > 0.01
+    g = objective.gradient(w)[1]
+    expected = w - 0.5 * torch.linalg.solve(b + 0.2 * eye, g)
+    found = gauss_newton(damping=0.2, lr=0.5).step(w.clone(), DampingState(torch.ones_like(w[..., :1])), objective)
+    torch.testing.assert_close(found.w, expected)
+
+
+def test_a_gauss_newton_step_is_newtons_for_a_network_that_is_linear_in_w():
+    problem = Problem(nn.Linear(5, 3).double(), CrossEntropy([]))
+    w = torch.randn(problem.layout.size, dtype=torch.float64)
+    objective = MiniBatchObjective(problem, *draw_data(), KEYS[0])
+    steps = [rule.step(w.clone(), rule.init(w, None), objective).w for rule in (newton(damping=0.1), gauss_newton(0.1))]
+    torch.testing.assert_close(*steps)
+    assert not torch.equal(steps[0], w)
+
+
 class Saddle(Quadratic):
     """(w_1^2 - w_2^2) / 2, and zero curvature in the other directions."""
 
@@ -73,11 +109,15 @@ def test_newton_is_drawn_to_a_saddle_which_saddle_free_newton_leaves():
     assert (values.diff() < 0).all()
 
 
-@pytest.mark.parametrize("solver", ["dense", "cg"])
-def test_levenberg_marquardt_changes_the_damping_by_the_ratio_of_both_falls(solver):
-    """Recomputed from values alone, on a function whose model is wrong far away."""
+ADAPTIVE = {"damping": 0.5, "adapt": "levenberg_marquardt", "factor": 3.0, "lr": 2.5}
+
+
+@pytest.mark.parametrize(
+    "rule", [newton("dense", **ADAPTIVE), newton("cg", **ADAPTIVE), gauss_newton(**ADAPTIVE)], ids=["dense", "cg", "gn"]
+)
+def test_levenberg_marquardt_changes_the_damping_by_the_ratio_of_both_falls(rule):
+    """Recomputed from values alone, on a function whose model is wrong far away. Here J' H_L J is all of H."""
     objective, w, scale = Quartic(), 3 * draw_start(), 1.0
-    rule = newton(solver, damping=0.5, adapt="levenberg_marquardt", factor=3.0, lr=2.5)
     state, scales = rule.init(w, objective.layout), []
     for _ in range(12):
         h = objective.a + torch.diag(3 * w**2)
@@ -86,8 +126,9 @@ def test_levenberg_marquardt_changes_the_damping_by_the_ratio_of_both_falls(solv
         model = objective.value(w) + g @ step + step @ h @ step / 2
         rho = (objective.value(w) - objective.value(w + step)) / (objective.value(w) - model)
         expected = w + step if objective.value(w + step) < objective.value(w) else w
+        found, state, *_, info = rule.step(w.clone(), state, objective)
+        assert info["damping"].item() == pytest.approx(0.5 * scale)
         scale *= 1 / 3 if rho > 0.75 and expected is not w else 3 if rho < 0.25 or expected is w else 1
-        found, state, *_ = rule.step(w.clone(), state, objective)
         torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9)
         assert state.scale.item() == pytest.approx(scale)
         scales.append(scale)
@@ -130,7 +171,9 @@ def test_a_hessian_that_does_not_fit_is_refused_with_the_remedy(name, remedy, mo
 
 
 @pytest.mark.parametrize("key", ["clip.norm=1.0", "regularization=gradient_noise"])
-@pytest.mark.parametrize("name", ["newton", "saddle_free_newton", "sam optimizer@optimizer.base_optimizer=newton"])
+@pytest.mark.parametrize(
+    "name", ["newton", "gauss_newton", "saddle_free_newton", "sam optimizer@optimizer.base_optimizer=newton"]
+)
 def test_changed_gradients_are_refused(name, key):
     from dlopt.config.problems import ConfigError
 

@@ -1,0 +1,66 @@
+"""Damped steps to the minimum of a quadratic model, which Newton's method and Gauss-Newton share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dlopt.base.layout import Layout
+from dlopt.linalg import conjugate_gradients
+from dlopt.linalg.inplace import axpy_
+from dlopt.parts import ObjectiveOracle, Optimizer, Step
+from dlopt.ranges import Count, NonNegative, Positive, Range
+
+
+class DampingState(NamedTuple):
+    scale: Tensor  # (..., 1), factor of the damping
+
+
+@dataclass(frozen=True)
+class DampedModelOptimizer(Optimizer):
+    """Steps w <- w + lr p,  (B + damping I) p = -g,  for a curvature matrix B.
+
+    With adapt=levenberg_marquardt, the damping follows how well the model g'p + p'Bp / 2 predicts the objective. Then
+    a step costs one evaluation more, and one product. Row entry: optimizer/damping.
+    """
+
+    needs_true_gradient = True
+    decides_on_host = True
+
+    lr: Positive
+    damping: NonNegative
+    tolerance: Annotated[float, Range(gt=0, lt=1)]
+    max_iter: Count
+    adapt: Literal["none", "levenberg_marquardt"]
+    factor: Annotated[float, Range(gt=1)]
+
+    def init(self, w: Tensor, layout: Layout) -> DampingState:
+        return DampingState(torch.ones_like(w[..., :1]))
+
+    def multiply(self, objective: ObjectiveOracle, w: Tensor, v: Tensor) -> Tensor:
+        """Return B(w) v, (..., P)."""
+        raise NotImplementedError
+
+    def solve(self, objective: ObjectiveOracle, w: Tensor, g: Tensor, damping: Tensor) -> Tensor:
+        """Return p, (..., P), by conjugate gradients."""
+        product = lambda v: torch.addcmul(self.multiply(objective, w, v), v, damping)  # noqa: E731
+        return conjugate_gradients.solve(product, -g, tolerance=self.tolerance, max_iterations=self.max_iter).x
+
+    def step(self, w: Tensor, state: DampingState, objective: ObjectiveOracle) -> Step:
+        loss, g = objective.gradient(w)
+        damping = self.damping * state.scale
+        info = {"damping": damping.squeeze(-1)}
+        p = self.solve(objective, w, g, damping)
+        if self.adapt == "none":
+            return Step(axpy_(w, self.lr, p), state, loss, g, info)
+        step = self.lr * p
+        model = -(g * step).sum(-1) - 0.5 * (step * self.multiply(objective, w, step)).sum(-1)
+        fall = loss - objective.value(w + step)
+        rho = (fall / model).unsqueeze(-1)
+        falls = (fall > 0).unsqueeze(-1)  # NaN does not
+        scale = torch.where(rho > 0.75, state.scale / self.factor, state.scale)
+        scale = torch.where((rho >= 0.25) & falls, scale, state.scale * self.factor)
+        return Step(torch.where(falls, w + step, w), DampingState(scale), loss, g, info)
