@@ -254,6 +254,19 @@ class FrozenNet(nn.Module):
         return self.head(self.two(self.one(self.scale * self.features(x.flatten(1))).tanh()))
 
 
+class Valley(nn.Module):
+    """f = (x - 1)^2 + 10 |y|^2 of a number x and a vector y, without inputs."""
+
+    def __init__(self, steepness: float = 10.0) -> None:
+        super().__init__()
+        self.x = nn.Parameter(torch.tensor(3.0))
+        self.y = nn.Parameter(torch.tensor([1.0, -2.0]))
+        self.steepness = steepness
+
+    def forward(self) -> Tensor:
+        return (self.x - 1).square() + self.steepness * self.y.square().sum()
+
+
 class Impure(nn.Module):
     """Draws from the global generator in training, or changes a buffer."""
 

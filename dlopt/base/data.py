@@ -82,6 +82,11 @@ class Dataset:
         """Return the shape of one example: (features,), (channels, length) or (channels, height, width)."""
         return tuple(self.train.inputs.shape[1:])
 
+    @property
+    def has_inputs(self) -> bool:
+        """Return whether examples have features. Without any, the loss is a function of the weights alone."""
+        return 0 not in self.shape
+
 
 @Group("data", must_subclass=True, needed_for_inference=True, sets_cost=True)
 @dataclass(frozen=True)

@@ -19,12 +19,15 @@ class Loss:
     targets is the supported kind of targets. A loss for classes may also accept probabilities, floats of shape
     (..., N, outputs), with the same value for one-hot rows as for classes: then augmentations may mix targets.
 
+    uses_targets is False if the loss compares the outputs with nothing, as for a network that computes its own loss.
+
     directions says of each metric of its own whether it improves by falling or by rising: {"f1": "max"}. A metric
     without a direction is logged, and cannot select weights, stop a run or rank runs. The directions of loss, error,
     accuracy, top5, auc and r2 are known.
     """
 
     targets: ClassVar[TargetKind]
+    uses_targets: ClassVar[bool] = True
     directions: ClassVar[Mapping[str, Direction]] = {}
 
     def check(self, outputs: Tensor) -> None:

@@ -91,6 +91,9 @@ def _evaluate_run(run: RunDirectory, args: Any) -> int:
         raise ConfigError([("--split", message)])
     if not predictor.is_labeled:
         _check_unlabeled(args, predictor.encoding.get("target"))
+    has_targets = predictor.is_labeled and predictor.loss.uses_targets
+    if args.png is not None and not has_targets:
+        raise ConfigError([("--png", "draws targets, and the loss of the run has none: leave it out")])
     count = sum(map(len, predictor.splits[args.split]))
     with console.show_progress(f"{args.split} split", count) as advance:
         outputs, targets = predictor.predict_split(args.split, advance)
@@ -108,7 +111,7 @@ def _evaluate_run(run: RunDirectory, args: Any) -> int:
         picture = "fit" if targets.is_floating_point() else "confusion"
         file = None if args.png is None else args.png or make_report_path(run.path, f"{args.split}-{picture}")
         heading = f"{title}, {examples}" if args.title is None else args.title
-        code = _print_details(predictor, outputs, targets, file, heading)
+        code = _print_details(predictor, outputs, targets, file, heading) if has_targets else 0
     if args.predictions is not None:
         code = max(code, _write_predictions(predictor, outputs, targets, Path(args.predictions)))
     return code
@@ -160,7 +163,7 @@ def _write_predictions(predictor: Predictor, outputs: Tensor, targets: Tensor, f
     if not is_classes:
         outputs, targets = (_to_units(predictor, x.double()) for x in (outputs, targets))
     columns = predictions.format_predictions(outputs, names, is_classes=is_classes)
-    if predictor.is_labeled and predictor.source is None:
+    if predictor.is_labeled and predictor.source is None and predictor.loss.uses_targets:
         columns = predictions.format_targets(targets, names) | columns
     if not predictor.is_labeled:
         print("\n".join(predictions.summarize(outputs, names, is_classes=is_classes)))

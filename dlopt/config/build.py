@@ -95,6 +95,9 @@ def _build(
     problems.attempt(lambda: compatibility.check_data_compatibility(data.value.dataset, components, problems))
 
     typed_keys = {override.key for override in typed_overrides}
+    problems.attempt(
+        lambda: compatibility.check_without_data(data.value.dataset, settings.value, components, typed_keys, problems)
+    )
     problems.attempt(lambda: splits.check_own_splits(*data.value, settings.value.validation, typed_keys, problems))
     split = problems.attempt(lambda: splits.split_dataset(*data.value, settings.value, fitted, problems))
     encoded = problems.attempt(lambda: encode_data(data.value, *split.value, fitted, problems))
@@ -128,7 +131,14 @@ def _build(
             check_smallest_batch(model, train, settings.value, data.value.option.drop_last, problems)
             check_mean(model, train, loss, settings.value, problems)
         validates = prepared.value.validation is not None
-        check_metrics(metrics, validates, settings.value, {**components.single, **components.several}, problems)
+        check_metrics(
+            metrics,
+            validates,
+            settings.value,
+            {**components.single, **components.several},
+            problems,
+            can_validate=data.value.dataset.has_inputs,
+        )
 
     problems.attempt(check_length)
     problems.attempt(check_forward)

@@ -16,6 +16,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from dlopt import parts, prng
 from dlopt.base.group import declared_groups
 from dlopt.base.layout import Layout
+from dlopt.config.checks.input_free import check_inputs, ignore_inputs
 from dlopt.config.checks.splits import FittedDataState, check_dataset
 from dlopt.config.problems import ConfigError, Problems, locate_error
 from dlopt.config.schema import targets
@@ -206,7 +207,11 @@ def build_network(
         "normalization": track("normalization", components.require("normalization")),
         "dropout": track("dropout", build_dropout),
     }
-    takes = targets.read_signature(targets.resolve("arch", node, problems)).parameters
+    target = targets.resolve("arch", node, problems)
+    name = getattr(target, "__name__", str(node["_target_"]))
+    if not check_inputs(name, target, dataset, problems):
+        return None
+    takes = targets.read_signature(target).parameters
     arguments = {name: value for name, value in supplied.items() if name in takes}
 
     def make() -> nn.Module:
@@ -223,6 +228,10 @@ def build_network(
     if not isinstance(model, nn.Module):
         problems.add("arch._target_", f"{node['_target_']} made a {type(model).__name__}, not a torch.nn.Module")
         return None
+    if not check_inputs(type(model).__name__, model, dataset, problems):  # made by a function
+        return None
+    if not dataset.has_inputs:
+        ignore_inputs(model)
     if any("activates" in vars(module) for module in model.modules()):  # marked by the factory, not by its class
         called.add("activation")
     unused = [group for group in ("activation", "normalization") if group not in called]

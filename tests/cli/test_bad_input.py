@@ -117,6 +117,30 @@ CASES = {
     "a custom optimizer that reports a float": (
         [*MINE, "optimizer=custom", "optimizer._target_=mine.NumberInfo"], ["optimizer  … NumberInfo: info['rate'] … must be a tensor of shape (), got a float"],
     ),
+    # functions of the weights alone
+    "a surface with data": (["arch=surface"], ["1 problem", "arch  … Surface is a function of its weights and takes no inputs: add data=none"]),
+    "a custom function with data": (
+        [*MINE[:2], "arch=custom", "arch._target_=mine.Valley", "batch_size=16"], ["1 problem", "arch  … Valley is a function … add data=none"],
+    ),
+    "no data for a network": (["data=none", "arch=mlp"], ["1 problem", "arch  … MLP needs inputs, and data=none has none: choose arch=surface"]),
+    "choices that need inputs, targets or several examples": (
+        ["data=none", "preprocess=standardize", "augmentation=shift", "regularization=[dropout,label_smoothing,input_noise]",
+         "validation.scheme=kfold", "validation.fold=0", "batch_size=10"],
+        ["8 problems", "preprocess.standardize  … changes inputs, and data=none has none: leave it out", "augmentation.shift  … changes inputs",
+         "regularization.label_smoothing  … is for classes", "regularization.dropout  … changes inputs or targets", "regularization.input_noise  … changes inputs",
+         "validation.fold  … holds out examples, and data=none has none: leave it out", "validation.scheme  … holds out",
+         "batch_size  … must be full, got 10"],
+    ),
+    "metrics and losses that need targets": (["data=none", "loss=mse"], ["1 problem", "loss  … MeanSquaredError compares outputs with targets, and data=none has none: use loss=output"]),
+    "accuracy of a surface": (["data=none", "objective=val/accuracy"], ["1 problem", "objective  … no run writes 'val/accuracy'; there is train/loss"]),
+    "early stopping of a surface": (
+        ["data=none", "regularization=early_stopping"], ["1 problem", "regularization.early_stopping.monitor  … needs a validation split; use train/loss"],
+    ),
+    "unknown surface": (["data=none", "arch.function=beal"], ["arch.function  … must be one of beale, rosenbrock"]),
+    "a parameter of another surface": (["data=none", "arch.condition=10"], ["arch.condition  … is a parameter of ill_conditioned, and beale has none of this name: leave it out"]),
+    "a starting point of another size": (["data=none", "arch.function=ill_conditioned", "arch.n=3", "arch.start=[1,2]"], ["arch.start  … must be 3 finite numbers, got [1, 2]"]),
+    "a file for no data": (["data=none", "data.path=x"], ["data.path  … leave it out"]),
+    "a quadratic of other data": (["arch=quadratic"], ["arch  … needs examples of 100 features, got the shape (1, 40)"]),
     # torch's optimizers
     "unknown class of torch.optim": (["optimizer=torch_optim", "optimizer.name=AdmW"], ["optimizer.name … no AdmW in torch.optim … did you mean AdamW"]),
     "a class that is not in torch.optim": (["optimizer=torch_optim", "optimizer.name=Optimizer"], ["optimizer.name … no Optimizer"]),

@@ -147,7 +147,7 @@ RUNS = {
     "mixed targets": ("+data.shape=[1,6,6]", "augmentation=cowmix"),
     "regression": ("data._target_=mine.Regression", "loss=mse"),
     "nll": ("arch=custom", "arch._target_=mine.LogProbabilities", "loss=nll"),
-    **{loss: (f"loss={loss}",) for loss in list_options("loss") if loss not in ("mse", "nll")},
+    **{loss: (f"loss={loss}",) for loss in list_options("loss") if loss not in ("mse", "nll", "output")},
     **{diagnostic: (f"diagnostic={diagnostic}",) for diagnostic in list_options("diagnostic")},
     **{
         rule: (f"regularization={rule}", "optimizer=sgd")

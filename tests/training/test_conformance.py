@@ -39,13 +39,16 @@ def problem(group: str, option: str) -> list[str]:
     """Return overrides for a small problem that suits the option."""
     shape = "[2,6,6]" if option in ("cnn", "resnet") else SHAPES[max(dims(group, option))]
     common = ["batch_size=16", "epochs=2", f"device={DEVICE}", "precision=float64"]
+    if option in ("surface", "quadratic") or (group, option) == ("data", "none"):
+        data = "quadratic" if option == "quadratic" else "none"
+        return [*common[1:], f"data={data}", "epochs=4", "batch_size=full"]
     if group != "arch":
         common += ["arch=mlp", "arch.widths=[6]"]
     if group != "data" or option == "custom":
         common += ["data=custom", "data._target_=mine.Blobs", f"+data.shape={shape}"]
     else:
         common += ["data.train_size=60"]
-    if (group, option) == ("loss", "mse"):
+    if (group, option) in (("loss", "mse"), ("loss", "output")):
         common = [c for c in common if "data" not in c] + ["data=custom", "data._target_=mine.Regression"]
     if option == "muon":
         common += ["arch.widths=[6,6]"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -21,6 +21,8 @@ from dlopt.config.schema import targets
 from dlopt.errors import join_truncated
 from dlopt.objective.clipping import Clip
 from dlopt.training.experiment import Settings
+
+NO_DATA = "data=none has none: leave it out"
 
 
 def check_nodes(groups: Mapping[str, dict[str, Any]], overrides: Sequence[Override], problems: Problems) -> None:
@@ -60,7 +62,7 @@ def check_data_compatibility(dataset: parts.Dataset, components: Components, pro
     """Check loss, regularizations and augmentations against the kind and shape of the data."""
     loss = components.single.get("loss")
     kind = getattr(loss, "targets", dataset.kind)
-    if kind != dataset.kind:
+    if kind != dataset.kind and dataset.has_inputs:
         remedy = {"classes": "loss=cross_entropy", "numbers": "loss=mse"}[dataset.kind]
         wrong = f"{type(loss).__name__} is for {kind}; the targets of this data are {dataset.kind}"
         is_counted = bool(dataset.encoding) and all(name.lstrip("-").isdigit() for name in dataset.names)
@@ -71,7 +73,37 @@ def check_data_compatibility(dataset: parts.Dataset, components: Components, pro
         if dataset.kind not in part.kinds:
             wrong = f"is for {' or '.join(part.kinds)}; the targets of this data are {dataset.kind}"
             problems.add(f"regularization.{name}", f"{wrong}: leave it out")
-    check_dims(components.several["augmentation"], dataset, problems)
+    if dataset.has_inputs:
+        check_dims(components.several["augmentation"], dataset, problems)
+
+
+def check_without_data(
+    dataset: parts.Dataset,
+    settings: Settings,
+    components: Components,
+    typed_keys: Collection[str],
+    problems: Problems,
+) -> None:
+    """Check that a run without inputs has no component that needs them, and no setting of batches and splits."""
+    if dataset.has_inputs:
+        return
+    loss, several = components.single.get("loss"), components.several
+    if isinstance(loss, parts.Loss) and loss.uses_targets:
+        wrong = f"{type(loss).__name__} compares outputs with targets, and data=none has none"
+        problems.add("loss", f"{wrong}: use loss=output")
+    for key in (f"{group}.{name}" for group in ("preprocess", "augmentation") for name in several[group]):
+        problems.add(key, f"changes inputs, and {NO_DATA}")
+    for name, part in several["regularization"].items():
+        changes = any(parts.overrides(part, method, parts.Regularization) for method in ("inputs", "targets"))
+        if changes and problems.has_no_problem(f"regularization.{name}"):
+            problems.add(f"regularization.{name}", f"changes inputs or targets, and {NO_DATA}")
+    for key in sorted(key for key in typed_keys if key.startswith("validation.")):
+        problems.add(key, f"holds out examples, and {NO_DATA}")
+    if settings.validation.scheme == "kfold" and "validation.scheme" not in typed_keys:  # set by an experiment
+        problems.add("validation.scheme", f"holds out examples, and {NO_DATA}")
+    if "batch_size" in typed_keys and settings.batch_size not in (1, "full"):
+        wrong = f"must be full, got {settings.batch_size}"
+        problems.add("batch_size", f"{wrong}: without data each step evaluates the whole function")
 
 
 def check_optimizer_requirements(components: Components, settings: Settings | None, problems: Problems) -> None:

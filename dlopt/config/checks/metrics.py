@@ -20,8 +20,14 @@ def check_metrics(
     settings: Settings,
     components: Mapping[str, Any],
     problems: Problems,
+    *,
+    can_validate: bool = True,
 ) -> None:
-    """Check that the metrics named by the objective and by components are among those that the run writes."""
+    """Check that the metrics named by the objective and by components are among those that the run writes.
+
+    validates      whether the run has a validation split
+    can_validate   whether the data have examples to hold out for one
+    """
     if metrics is None:
         return
     loss, names = components["loss"], ["loss", *metrics]
@@ -36,7 +42,10 @@ def check_metrics(
         elif metric.startswith(AVERAGE) and not averages:
             problems.add(key, "needs averaged weights; add averaging=ema, or another option of averaging")
         elif metric not in available:
-            problems.add(key, f"needs a validation split; set validation.fraction above 0{advice}")
+            remedy = (
+                f"set validation.fraction above 0{advice}" if can_validate else f"use train/{_remove_split(metric)}"
+            )
+            problems.add(key, f"needs a validation split; {remedy}")
 
     if validates or settings.objective != "val/loss":  # for which train/loss is used
         instead = f"train/{_remove_split(settings.objective)}"

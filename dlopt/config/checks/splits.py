@@ -141,7 +141,7 @@ def _hold_out(
     held_out = round(fraction * count)
     if count == 0:
         problems.add("data", "has no examples: there is nothing to train on")
-    elif dataset.validation is not None:
+    elif dataset.validation is not None or not dataset.has_inputs:
         return train, dataset.validation
     elif validation.fold is not None:
         k = validation.k
@@ -261,6 +261,8 @@ def _find_split_error(split: parts.Split, dataset: parts.Dataset, *, may_lack: b
 
 def check_batch(settings: Settings, train: parts.Split, dataset: parts.Dataset, problems: Problems) -> None:
     """Check that a mini-batch is not larger than the training split, and a micro-batch not larger than it."""
+    if not dataset.has_inputs:
+        return  # one example, whatever the size
     if settings.batch_size != "full" and settings.batch_size > len(train):
         validation = settings.validation
         held_out = validation.fraction if dataset.validation is None else 0
