@@ -102,7 +102,9 @@ LOSSES = {
 @archs
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize(
-    "rules", [(), (L2(STRENGTH), KeepWeights()), (L2(STRENGTH), L1(0.1, False)), (NoPenalty(),)], ids=str
+    "rules",
+    [(), (L2(STRENGTH), KeepWeights()), (L2(STRENGTH), L1(0.1, False)), (NoPenalty(),)],
+    ids=["no rules", "l2", "l2 and l1", "no penalty"],
 )
 def test_a_gauss_newton_product_is_that_of_the_jacobian_and_the_hessian_of_the_loss(arch, name, rules):
     loss, transform = LOSSES[name]
