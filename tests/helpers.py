@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from dlopt.activation.relu import ReLU
 from dlopt.config.build import build
 from dlopt.config.compose import groups
-from dlopt.config.compose.nested_options import load_nested_defaults
+from dlopt.config.compose.nested_options import find_places, load_nested_defaults, to_hydra
 from dlopt.config.problems import ConfigError
 from dlopt.errors import OptionError
 from dlopt.normalization.none import NoNormalization
@@ -71,6 +71,20 @@ def make_counting_row() -> Any:
 def list_options(group: str) -> list[str]:
     """Return the options of a group without `custom`."""
     return [name for name in groups.list_option_names(group) if name != "custom"]
+
+
+def find_key(group: str) -> str:
+    """Return the key at which an option of a group is chosen; of a nested group, inside an option of another."""
+    return find_places(group)[0] if group in groups.select_groups("nested") else group
+
+
+def choose_option(group: str, option: str) -> list[str]:
+    """Return overrides, as Hydra takes them, that choose an option; of a nested group, in the first one that has it."""
+    key = find_key(group)
+    outer, _, name = key.partition(".")
+    files = sorted((groups.CONF / outer).glob("*.yaml")) if name else []
+    holder = [f"{outer}={file.stem}" for file in files if name in load_nested_defaults(file)][:1]
+    return [*holder, to_hydra(f"{key}={option}")]
 
 
 def make_option(group: str, option: str, **keys: Any) -> Any:
@@ -139,8 +153,12 @@ def _compose(overrides: tuple[str, ...], *, hydra: bool) -> DictConfig:
 
 @cache
 def compose_every_option() -> dict[tuple[str, str], dict[str, Any]]:
-    """Return what Hydra composes below each group's key for every option, by group and option; not to be changed."""
-    options = {group: list_options(group) for group in groups.list_component_groups()}
+    """Return what Hydra composes below each group's key for every option, by group and option; not to be changed.
+
+    Without the options of nested groups, which have no key of their own.
+    """
+    nested = groups.select_groups("nested")
+    options = {group: list_options(group) for group in groups.list_component_groups() if group not in nested}
     trees: dict[tuple[str, str], dict[str, Any]] = {}
     for i in range(max(map(len, options.values()))):  # each option once, in as few configurations as possible
         chosen = {group: names[i % len(names)] for group, names in options.items()}

@@ -17,6 +17,7 @@ from dlopt.parts import (
     Data,
     Dataset,
     Diagnostic,
+    LineSearch,
     Loss,
     ObjectiveOracle,
     Optimizer,
@@ -25,8 +26,11 @@ from dlopt.parts import (
     Split,
     Step,
     StepRecord,
+    StepSize,
     TargetKind,
     TrainingTime,
+    Trial,
+    Trials,
 )
 from dlopt.prng import Key
 from dlopt.ranges import Positive
@@ -385,6 +389,20 @@ class Sign(Optimizer):
     def step(self, w: Tensor, state: Any, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
         return Step(w - self.lr * g.sign(), state, loss, g)
+
+
+@dataclass(frozen=True)
+class Halving(LineSearch):
+    """Halves the step until the value is smaller."""
+
+    tries: int
+
+    def trials(self, start: Trial, first: float, c2: float) -> Trials:
+        for i in range(self.tries):
+            trial = yield first / 2**i
+            if trial.value < start.value:
+                return StepSize(trial.alpha)
+        return StepSize(0.0, failed=True)
 
 
 @dataclass(frozen=True)

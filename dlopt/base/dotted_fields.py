@@ -19,6 +19,18 @@ def find_field(part: Any, name: str) -> str | None:
     return None
 
 
+def find_part(part: Any, kind: type) -> str | None:
+    """Return the path of the first inner component of a class; else None."""
+    for name in list_fields(part):
+        value = getattr(part, name)
+        if isinstance(value, kind):
+            return name
+        inner = find_part(value, kind)
+        if inner is not None:
+            return f"{name}.{inner}"
+    return None
+
+
 def get_field(part: Any, path: str) -> Any:
     """Return the field at a dotted path."""
     return reduce(getattr, path.split("."), part)

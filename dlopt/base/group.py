@@ -28,6 +28,7 @@ class Group(NamedTuple):
     changeable_on_resume   hyperparameters may change when a run resumes
     affects_training       it changes the numbers of training; false: it only measures
     needed_for_inference   needed to evaluate a trained network
+    nested                 its options are chosen only inside an option of another group: optimizer.linesearch=armijo
     lanes                  what runs in lanes must agree in: the component's value, its class, or nothing
     sets_cost              its hyperparameters, such as widths, change the time of a step
     supplied               arguments that `build` passes to the component, if its signature names them
@@ -41,6 +42,7 @@ class Group(NamedTuple):
     changeable_on_resume: bool = False
     affects_training: bool = True
     needed_for_inference: bool = False
+    nested: bool = False
     lanes: Literal["value", "class", None] = None
     sets_cost: bool = False
     supplied: tuple[str, ...] = ()

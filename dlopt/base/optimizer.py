@@ -18,6 +18,7 @@ class ObjectiveOracle(Protocol):
 
     layout: Layout
     bounds: Mapping[str, tuple[float, float]]
+    is_fixed: bool
 
     def value(self, w: Tensor) -> Tensor: ...
     def gradient(self, w: Tensor) -> tuple[Tensor, Tensor]: ...
@@ -36,6 +37,9 @@ class Step(NamedTuple):
     info holds what the optimizer decided in this step, such as its damping: a number of each run, a tensor of shape
     (...), by name. Rows hold optimizer/NAME, its mean over the same steps as train/loss, and recent/optimizer/NAME with
     log_every. A step may leave names out: the mean is over the steps that have them. A bool counts as 0 or 1.
+
+    next_gradient is the gradient at the new w, if the last call of objective.gradient returned it. If every step has
+    the same objective, the first call of the next step then returns it again, without an evaluation.
     """
 
     w: Tensor
@@ -43,6 +47,7 @@ class Step(NamedTuple):
     loss: Tensor
     gradient: Tensor
     info: Mapping[str, Tensor] = {}
+    next_gradient: Tensor | None = None
 
 
 def check_info(step: Step) -> None:

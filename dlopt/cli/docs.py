@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from dlopt.base.schedule import TrainingTime
 from dlopt.config.compose import groups as compose_groups
-from dlopt.config.compose.nested_options import load_nested_defaults
+from dlopt.config.compose.nested_options import find_places, load_nested_defaults
 from dlopt.config.compose.static_config import StaticConfig
 from dlopt.config.schema import option_docs, targets
 from dlopt.config.schema.option_docs import Option
@@ -82,7 +82,10 @@ def _row(group: str, options: Sequence[Option]) -> str:
 def render_page(group: str, options: Sequence[Option]) -> list[str]:
     """Render a group: a table of its options, then a section for each."""
     default = StaticConfig({}).default_options().get(group, "")
-    if compose_groups.is_single(group):
+    if group in compose_groups.select_groups("nested"):
+        key = find_places(group)[0]
+        use = f"`dlopt train {key}=NAME` selects one, for options of `{key.partition('.')[0]}` that have it."
+    elif compose_groups.is_single(group):
         use = f"`dlopt train {group}=NAME` selects one; the default is `{default}`."
     elif group in compose_groups.SWEEP_GROUPS:
         use = f"`dlopt train -m {group}=NAME` selects one; the default is `{default}`."

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dlopt.config.compose import groups as compose_groups
+from dlopt.config.compose.nested_options import find_places
 from dlopt.config.compose.static_config import StaticConfig
 from dlopt.config.problems import ConfigError
 from dlopt.config.schema import option_docs, targets
@@ -145,8 +146,9 @@ def _print_group(config: StaticConfig, console: Console, group: str) -> None:
     if text := "\n\n".join(p for p in option_docs.load_common_paragraphs(group) if not option_docs.is_table(p)):
         console.print("\n" + wrap_docstring(text, console.width), highlight=False, markup=False)
     multirun = "-m " * (group in compose_groups.SWEEP_GROUPS)
+    keys = find_places(group) if group in compose_groups.select_groups("nested") else [group]
     is_list = compose_groups.takes_several(group)
-    usage = f"several at once: '{group}=[a,b]'" if is_list else f"use: dlopt train {multirun}{group}=OPTION"
+    usage = f"several at once: '{group}=[a,b]'" if is_list else f"use: dlopt train {multirun}{' or '.join(keys)}=OPTION"
     console.print(f"\n{usage}", highlight=False, markup=False)  # with markup, [a,b] would be a style
 
 

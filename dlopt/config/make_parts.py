@@ -164,7 +164,7 @@ def build_components(groups: Mapping[str, targets.Node], problems: Problems) -> 
         if declared is None or declared.multiple:
             instances = {key: _build_component(f"{group}.{key}", group, inner, problems) for key, inner in node.items()}
             several[group] = {key: component for key, component in instances.items() if component is not None}
-        elif group not in ("data", "arch"):
+        elif group not in ("data", "arch") and not declared.nested:
             component = _build_component(group, group, node, problems)
             if component is not None:
                 single[group] = component
@@ -334,13 +334,14 @@ def _call(path: str, make: Callable[[], Any], problems: Problems) -> Any:
 
 
 def _find_class_error(path: str, component: Any, base: type | None) -> tuple[str, str] | None:
-    """Return the key and message of a wrong class of a component, or of an optimizer inside one, if there is one."""
+    """Return the key and message of a wrong class of a component, or of one inside an optimizer, if there is one."""
     if base is not None and not isinstance(component, base):
         return f"{path}._target_", f"{type(component).__name__} must be a subclass of dlopt.parts.{base.__name__}"
-    if base is not parts.Optimizer:
+    if base not in (parts.Optimizer, parts.LineSearch):
         return None
     if not dataclasses.is_dataclass(component):
         return f"{path}._target_", f"{type(component).__name__} must be a dataclass: its fields are the hyperparameters"
-    inner = [k for k, p in targets.read_signature(type(component)).parameters.items() if p.hint is parts.Optimizer]
-    errors = (_find_class_error(f"{path}.{k}", getattr(component, k), base) for k in inner)
+    hints = {name: p.hint for name, p in targets.read_signature(type(component)).parameters.items()}
+    inner = [(name, hint) for name, hint in hints.items() if hint in (parts.Optimizer, parts.LineSearch)]
+    errors = (_find_class_error(f"{path}.{name}", getattr(component, name), hint) for name, hint in inner)
     return next((error for error in errors if error), None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,14 +32,38 @@ HESSIAN_COLUMNS = 256
 """Columns of a Hessian that are computed together: each takes the memory of a backward pass."""
 
 
+class KnownGradient(NamedTuple):
+    """What `gradient` returned at w: value (...) and gradient (..., P); raw is the gradient of f, without clipping."""
+
+    w: Tensor
+    value: Tensor
+    gradient: Tensor
+    raw: Tensor
+    evaluation: Evaluation
+
+
 class MiniBatchObjective:
     """The oracle of one step: inputs (B, ...) and the key of the step, or (E, B, ...) and a batch of keys.
 
     Evaluations at any w are allowed, in any order and number; all see one function. first is the first of them.
     A batch larger than the problem's micro_batch_size is evaluated in parts, one after another, whose terms are added.
+
+    is_fixed   every step of the run has this function
+    known      an evaluation by the step before, which counts as the first evaluation of this one: if this step begins
+               with `gradient` at the same w, it is returned
     """
 
-    def __init__(self, problem: Problem, inputs: Tensor, targets: Tensor, key: Key, step: int = 0) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        inputs: Tensor,
+        targets: Tensor,
+        key: Key,
+        step: int = 0,
+        *,
+        is_fixed: bool = False,
+        known: KnownGradient | None = None,
+    ) -> None:
         self.problem = problem
         self.layout = problem.layout
         self.bounds: Mapping[str, tuple[float, float]] = problem.bounds
@@ -49,12 +73,16 @@ class MiniBatchObjective:
         self._batches = split_batch(inputs, targets, problem.micro_batch_size, self._dim)
         self.key = key
         self.step = step
-        self.first: Evaluation | None = None
+        self.is_fixed = is_fixed
+        self._known = known
+        self._last_gradient = known
+        self._last: Evaluation | None = None
+        self.first: Evaluation | None = None if known is None else known.evaluation
         self._counts = True
         self._buffer_used = False
-        self._gradient_pair: tuple[Tensor, Tensor] | None = None
         self._keeps_graphs = problem.binds and not problem.compiled  # a compiled network is differentiated only once
         self._graphs: dict[type[CurvatureGraph], CurvatureGraph] = {}
+        self._gradient_pair: tuple[Tensor, Tensor] | None = None if known is None else (known.gradient, known.raw)
 
     @contextmanager
     def pause_counting(self) -> Iterator[None]:
@@ -88,11 +116,24 @@ class MiniBatchObjective:
         No later call of this step overwrites g, nor does the first call of the next step: an optimizer may keep it in
         its state.
         """
+        if self._known is not None and w is self._known.w:
+            known, self._known = self._known, None  # later, w may have changed in place
+            return known.value, known.gradient
         value, g = self._add_terms(self._bound_gradient if self.problem.binds else self._functional_gradient, w)
         changed = self.problem.transform_gradient(g, self.key, self.step)
         if self._gradient_pair is None:
             self._gradient_pair = (changed, g)
+        if self._last is not None:
+            self._last_gradient = KnownGradient(w, value, changed, g, self._last)
         return value, changed
+
+    def find_known(self, w: Tensor, g: Tensor | None) -> KnownGradient | None:
+        """Return what is known of w, a point with the gradient g, if the last call of `gradient` returned g.
+
+        Nothing is known if the next step may have another function.
+        """
+        last = self._last_gradient
+        return last._replace(w=w) if last is not None and self.is_fixed and g is last.gradient else None
 
     def raw_gradient(self, g: Tensor) -> Tensor:
         """Return the gradient of f itself if g is the first gradient that `gradient` returned, else g."""
@@ -225,5 +266,8 @@ class MiniBatchObjective:
     def _count(self, evaluations: Sequence[Evaluation]) -> None:
         """Count one evaluation of the mini-batch, in parts."""
         self.problem.evaluations += self._counts
+        self._known = None
+        if self.is_fixed:
+            self._last = combine(evaluations, self._batches, self._dim)
         if self.first is None:
-            self.first = combine(evaluations, self._batches, self._dim)
+            self.first = self._last or combine(evaluations, self._batches, self._dim)

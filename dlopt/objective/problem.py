@@ -91,6 +91,11 @@ class Problem:
             for key, b in module.named_buffers()
         }
 
+    @property
+    def is_random(self) -> bool:
+        """Return whether evaluations of the same batch differ from step to step: masks, noise, anything with a key."""
+        return bool(self.functional.sites) or not self._overridden <= {"penalty"}
+
     def total(
         self,
         w: Tensor,

@@ -58,11 +58,13 @@ class SAM(Optimizer):
         loss, g = objective.gradient(w)
         norm = g.norm(dim=-1, keepdim=True)
         uphill = PerturbedObjective(objective, g, torch.where(norm > 0, self.rho / norm, 0.0))
-        return self.base_optimizer.step(w, state, uphill)._replace(loss=loss, gradient=g)
+        return self.base_optimizer.step(w, state, uphill)._replace(loss=loss, gradient=g, next_gradient=None)
 
 
 class PerturbedObjective:
     """Shift an objective: f(w + e) as a function of w, where e = scale g for a column of scales."""
+
+    is_fixed = False  # g is another at each step
 
     def __init__(self, objective: ObjectiveOracle, g: Tensor, scale: Tensor) -> None:
         self.objective = objective

@@ -144,6 +144,11 @@ class Batches:
         # A copy: in-place changes to a batch must not reach the data, which other runs may share.
         self._all = tuple(x.clone() for x in examples.all()) if self.size == examples.size else None
 
+    @property
+    def is_whole(self) -> bool:
+        """Return whether every mini-batch is the whole split."""
+        return self._all is not None
+
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Return inputs and targets of step 0, 1, ...: (B, ...) or (E, B, ...)."""
         if self._all is not None:

@@ -47,12 +47,14 @@ def make_header(experiment: Experiment, run: RunWriter) -> dict[str, Any]:
 
 def capture_state(training: TrainState, i: int) -> dict[str, Any]:
     """Return all of the state of training that lane i needs to resume from here with the same bits."""
+    known = {} if training.known_gradient is None else {"knows_gradient": True}
     return {
         "step": training.step,
         "evaluations": training.problem.evaluations,
         "model": model_state_dict(training, training.w, training.problem.running, i),
         "state": to_plain(training.state, i, training.solo),
         "average": to_plain(training.average, i, training.solo),
+        **known,
     }
 
 
@@ -104,6 +106,8 @@ def restore(training: TrainState, content: Mapping[str, Any]) -> None:
     training.state = from_plain(training.state, content["state"], training.device)
     training.average = from_plain(training.average, content["average"], training.device)
     training.histories = [History(decode_evaluations(content), training.histories[0].directions)]
+    if content.get("knows_gradient"):
+        training.evaluate_known_gradient()
 
 
 def load_weights(training: TrainState, w: Tensor, running: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:

@@ -18,7 +18,7 @@ from dlopt.base.optimizer import Optimizer, Step
 from dlopt.base.regularization import Regularization
 from dlopt.base.schedule import Schedule, TrainingTime
 from dlopt.base.wrapper import overrides
-from dlopt.objective.oracle import MiniBatchObjective
+from dlopt.objective.oracle import KnownGradient, MiniBatchObjective
 from dlopt.objective.problem import Problem
 from dlopt.prng import Key
 from dlopt.training.batches import Batches, DataPlacement, Examples, to_device_async, to_probabilities
@@ -121,8 +121,16 @@ class TrainState:
         self._mixes = any(a.mixes for a in first.augmentation.values()) or any(r.mixes for r in regularizations)
         self.steps = self.settings.count_steps(self.per_epoch)
         self.step = 0
+        self.is_fixed = self._has_fixed_objective()
+        self.known_gradient: KnownGradient | None = None
 
     # ------------------------------------------------------------------------------------------- one step
+
+    def _has_fixed_objective(self) -> bool:
+        """Return whether every step has the same objective, and begins where the step before ended."""
+        is_scheduled = any(scheduled.ref.part != "optimizer" for scheduled in self._scheduled_hyperparameters)
+        changes = self.first.augmentation or self._post_step or is_scheduled or self.problem.is_random
+        return self.batches.is_whole and not changes
 
     def next_batch(self) -> tuple[Tensor, Tensor]:
         """Return this step's mini-batch, augmented."""
@@ -136,7 +144,16 @@ class TrainState:
 
     def objective(self, inputs: Tensor, targets: Tensor) -> MiniBatchObjective:
         """Return this step's objective."""
-        return MiniBatchObjective(self.problem, inputs, targets, self.key("objective"), self.step)
+        key = self.key("objective")
+        known, self.known_gradient = self.known_gradient, None
+        return MiniBatchObjective(self.problem, inputs, targets, key, self.step, is_fixed=self.is_fixed, known=known)
+
+    def evaluate_known_gradient(self) -> None:
+        """Evaluate again, without counting, the gradient that the step before this one had evaluated."""
+        objective = self.objective(*self.next_batch())
+        with objective.pause_counting():
+            _, g = objective.gradient(self.w)
+        self.known_gradient = objective.find_known(self.w, g)
 
     def optimizer(self) -> Optimizer:
         """Return the optimizer with this step's hyperparameters, and give regularizations theirs."""
@@ -187,6 +204,7 @@ class TrainState:
         if w is not self.w:
             self.w.copy_(w)  # in place: the network's parameters are views of it
         self.state = result.state
+        self.known_gradient = objective.find_known(self.w, result.next_gradient)
         time = TrainingTime(self.step, self.steps, self.per_epoch)
         if self.averaging is not None and self.step >= self.averaging.first(time):
             self.average = self.averaging.update(self.average, self.w, time)
@@ -230,9 +248,10 @@ class TrainState:
 
     def select_lanes(self, stay: Tensor) -> None:
         """Keep only these lanes, given by their indices, in every tensor."""
-        self.w, self.state, self.average, self.lr = select_lanes(
-            (self.w, self.state, self.average, self.lr), stay, self.count
+        self.w, self.state, self.average, self.lr, known = select_lanes(
+            (self.w, self.state, self.average, self.lr, self.known_gradient), stay, self.count
         )
+        self.known_gradient = None if known is None else known._replace(w=self.w)
         self.count = len(stay)
         self._optimizer = select_columns(self._optimizer, stay)
         self._post_step = {name: select_columns(r, stay) for name, r in self._post_step.items()}

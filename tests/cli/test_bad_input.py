@@ -101,6 +101,12 @@ CASES = {
         [*MINE, "epochs=4", "optimizer=sam", "optimizer.base_optimizer=custom", "optimizer.base_optimizer._target_=mine.NormalizedDescent", "schedule=step", "schedule.every=3"],
         ["schedule  … SAM has no learning rate … schedule=constant"],
     ),
+    "a schedule beside a line search": ([*MINE, "optimizer=lbfgs", "schedule=cosine"], ["schedule  … LBFGS has no learning rate to change; use schedule=constant or optimizer.linesearch=fixed"]),
+    "weight decay beside a line search": ([*MINE, "optimizer=lbfgs", "regularization=weight_decay"], ["regularization.weight_decay  … LBFGS has none; use a penalty, such as l2, or optimizer.linesearch=fixed"]),
+    "a line search of its own": ([*MINE, "linesearch=armijo"], ["linesearch  is chosen inside an option that has one, as optimizer.linesearch=NAME"]),
+    "a line search that does not exist": ([*MINE, "optimizer=lbfgs", "optimizer.linesearch=wolfe"], ["optimizer.linesearch … wolfe"]),
+    "keys of another line search": ([*MINE, "optimizer=lbfgs", "optimizer.linesearch=armijo", "optimizer.linesearch.c2=0.5"], ["optimizer.linesearch.c2 … no such key"]),
+    "a line search of another class": ([*MINE, "optimizer=lbfgs", "optimizer.linesearch=custom", "optimizer.linesearch._target_=mine.Sawtooth"], ["optimizer.linesearch._target_  Sawtooth must be a subclass of dlopt.parts.LineSearch"]),
     "an inner optimizer that refuses the network": ([*MINE, "optimizer=sam", "optimizer.base_optimizer=torch_optim", "optimizer.base_optimizer.name=Muon"], ["optimizer  … Muon"]),
     "a custom optimizer with another signature": (
         [*MINE, "optimizer=custom", "optimizer._target_=mine.OneArgumentInit"], ["optimizer  … OneArgumentInit.init … init(self, w, layout)"],

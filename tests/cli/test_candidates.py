@@ -27,7 +27,7 @@ from dlopt.config.schema.signature import read_signature
 from dlopt.config.schema.targets import iter_nodes as targets
 from dlopt.rundir.writer import RunWriter
 
-GROUPS = [g for g in groups.list_groups() if g != "experiment"]
+GROUPS = [g for g in groups.list_groups() if g not in ("experiment", *groups.select_groups("nested"))]
 
 
 def complete(line: str, after: str = "") -> list[str]:
@@ -324,6 +324,14 @@ def test_keys_of_every_option_and_their_defaults_are_offered(monkeypatch):
             wrong.append(line)
         wrong += find_wrong_defaults({group: tree}, line)
     assert wrong == []
+
+
+def test_options_of_a_nested_group_are_offered_where_they_are_chosen():
+    """Not at the top, where no run takes them."""
+    options = groups.list_option_names("linesearch")
+    assert complete("train optimizer=lbfgs optimizer.linesearch=") == [f"optimizer.linesearch={o}" for o in options]
+    assert "optimizer.linesearch.c1=" in complete("train optimizer=lbfgs optimizer.linesearch=armijo optimizer.")
+    assert complete("train linesearch") == complete("train optimizer=adam optimizer.linesearch=") == []
 
 
 def test_values_that_an_experiment_sets_are_offered():

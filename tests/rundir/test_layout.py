@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers import find_key
 
 from dlopt.config.compose import groups
 
@@ -19,9 +20,10 @@ TWINS = {
     "data": "digits",
     "diagnostic": "gradients",
     "init": "he",
+    "linesearch": "fixed",
     "loss": "cross_entropy",
     "normalization": "batch",
-    "optimizer": "adam",
+    "optimizer": "lbfgs",
     "preprocess": "standardize",
     "regularization": "l2",
     "schedule": "cosine",
@@ -62,7 +64,9 @@ def test_there_is_a_twin_for_every_group():
 
 
 def test_it_is_listed_documented_and_offered(house):
-    code = "".join(f"assert find_candidates(['train', '{g}=newc']) == ['{g}=newcomer'], '{g}'\n" for g in TWINS)
+    words = [f"{find_key(group)}=newc" for group in TWINS]
+    line = ["train", "optimizer=lbfgs"]
+    code = "".join(f"assert find_candidates({[*line, w]}) == ['{w}omer'], '{w}'\n" for w in words)
     assert run_in_copy(house, ["list"], ["list", "--pages", "pages"], code=code).count("newcomer") >= len(TWINS)
     for group, option in TWINS.items():
         page = (house / "pages" / f"{group}.md").read_text()
@@ -73,11 +77,21 @@ def test_it_is_listed_documented_and_offered(house):
 
 def test_a_run_of_newcomers_equals_that_of_their_twins(house):
     """Every part of both does the same, so their rows are the same."""
-    common = ["threads=1", "steps=6", "log_every=1", "data.train_size=200", "eval_every=1"]
+    common = [
+        "threads=1",
+        "steps=6",
+        "log_every=1",
+        "data.train_size=200",
+        "eval_every=1",
+        "optimizer.linesearch.lr=0.01",
+    ]
     runs = {"new": dict.fromkeys(TWINS, "newcomer"), "old": TWINS}
     run_in_copy(
         house,
-        *(["train", *(f"{g}={o}" for g, o in run.items()), *common, f"hydra.run.dir={n}"] for n, run in runs.items()),
+        *(
+            ["train", *(f"{find_key(g)}={o}" for g, o in run.items()), *common, f"hydra.run.dir={n}"]
+            for n, run in runs.items()
+        ),
     )
 
     def read_rows(name):

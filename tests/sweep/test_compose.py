@@ -84,7 +84,8 @@ def assert_as_hydra(common, *runs, first=0):
     return jobs
 
 
-GROUPS = {group: list_options(group) for group in sorted(compose_groups.list_groups())}
+NESTED = compose_groups.select_groups("nested")
+GROUPS = {group: list_options(group) for group in sorted(compose_groups.list_groups()) if group not in NESTED}
 ROUNDS = range(max(map(len, GROUPS.values())))
 
 

@@ -5,7 +5,17 @@ import math
 import pytest
 import torch
 import yaml
-from helpers import DEVICE, build_experiment, interrupt_run, load_weights, resume_run, train_runs, write_data_files
+from helpers import (
+    DEVICE,
+    build_experiment,
+    choose_option,
+    find_key,
+    interrupt_run,
+    load_weights,
+    resume_run,
+    train_runs,
+    write_data_files,
+)
 from hydra.utils import get_object
 
 from dlopt.config.compose import groups
@@ -23,6 +33,7 @@ CUSTOM = {
     "data": ("mine.Blobs",),
     "diagnostic": ("mine.StepLength", "every=2"),
     "init": ("mine.ConstantInit",),
+    "linesearch": ("mine.Halving", "tries=30"),
     "loss": ("mine.Hinge",),
     "normalization": ("mine.LayerNorm",),
     "optimizer": ("mine.Sign", "lr=0.01"),
@@ -82,15 +93,19 @@ def test_an_option_trains_saves_and_resumes(group, option, tmp_path):
     if option == "pretrained":
         _, (source,) = train_runs(tmp_path / "source", build_experiment(*problem(group, option), "epochs=1"))
         files = [f"init.run={source.path}"]
-    check([f"{group}={option}", *problem(group, option), *files], tmp_path)
+    check([*choose_option(group, option), *problem(group, option), *files], tmp_path)
 
 
 @pytest.mark.parametrize("group", CUSTOM)
 def test_a_custom_component_trains_saves_and_resumes(group, tmp_path):
+    check([*problem(group, "custom"), *choose_custom(group)], tmp_path)
+
+
+def choose_custom(group: str) -> list[str]:
+    """Return the overrides that choose the custom component of a group."""
     target, *keys = CUSTOM[group]
-    at = f"{group}.custom" if groups.takes_several(group) else group
-    own = [f"{group}=custom", f"{at}._target_={target}", *(f"+{at}.{key}" for key in keys)]
-    check([*problem(group, "custom"), *own], tmp_path)
+    at = f"{group}.custom" if groups.takes_several(group) else find_key(group)
+    return [*choose_option(group, "custom"), f"{at}._target_={target}", *(f"+{at}.{key}" for key in keys)]
 
 
 def test_every_group_has_a_custom_component_here():

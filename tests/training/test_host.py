@@ -10,17 +10,19 @@ import dataclasses
 import mine
 import pytest
 import torch
-from helpers import DEVICE, build_experiment, train_runs
-from test_conformance import CUSTOM, OPTIONS, problem
+from helpers import DEVICE, build_experiment, choose_option, train_runs
+from test_conformance import OPTIONS, choose_custom, problem
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dlopt.config.compose import groups
 from dlopt.parts import Step
 from dlopt.training import running_metrics
 from dlopt.training.recorder import Recorder
 
-GROUPS = ("activation", "augmentation", "averaging", "loss", "normalization", "optimizer", "regularization", "schedule")
+GROUPS = (
+    *("activation", "augmentation", "averaging", "linesearch", "loss", "normalization", "optimizer", "regularization"),
+    "schedule",
+)
 ATEN = torch.ops.aten
 READS = {
     ATEN._local_scalar_dense, ATEN.is_nonzero, ATEN.item, ATEN.equal, ATEN.nonzero, ATEN.masked_select, ATEN.bincount,
@@ -99,11 +101,8 @@ def waits(monkeypatch):
 def choose(group, option):
     """Return overrides for an option on a suitable problem, with epochs whose last batch is smaller."""
     if option != "custom":
-        return [f"{group}={option}", *problem(group, option), "batch_size=20"]
-    target, *keys = CUSTOM[group]
-    at = f"{group}.custom" if groups.takes_several(group) else group
-    own = [f"{group}=custom", f"{at}._target_={target}", *(f"+{at}.{key}" for key in keys)]
-    return [*problem(group, option), *own, "batch_size=20"]
+        return [*choose_option(group, option), *problem(group, option), "batch_size=20"]
+    return [*problem(group, option), *choose_custom(group), "batch_size=20"]
 
 
 OF_STEPS = [(g, o) for g, o in OPTIONS if g in GROUPS] + [(g, "custom") for g in GROUPS]

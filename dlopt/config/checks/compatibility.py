@@ -13,8 +13,10 @@ from dlopt.base import dotted_fields
 from dlopt.base.group import declared_groups
 from dlopt.base.layout import Layout
 from dlopt.config.checks.optimizer_probe import probe_step
+from dlopt.config.checks.schedules import suggest_fixed_step
 from dlopt.config.checks.splits import check_dims, check_validation
 from dlopt.config.compose import groups as compose_groups
+from dlopt.config.compose.nested_options import find_places
 from dlopt.config.make_parts import Components, Override
 from dlopt.config.problems import Problems, format_error
 from dlopt.config.schema import targets
@@ -37,7 +39,11 @@ def check_nodes(groups: Mapping[str, dict[str, Any]], overrides: Sequence[Overri
             targets.check(path, node, [override.key for override in overrides], problems)
     for name, node in groups.items():
         declared = declared_groups().get(name)
-        if declared is None or declared.multiple:
+        if declared is not None and declared.nested:
+            if node:
+                places = " or ".join(find_places(name))
+                problems.add(name, f"is chosen inside an option that has one, as {places}=NAME")
+        elif declared is None or declared.multiple:
             for key, inner in node.items():
                 if not (isinstance(inner, dict) and "_target_" in inner):
                     problems.add(f"{name}.{key}", "is not an option: it has no _target_")
@@ -116,7 +122,8 @@ def check_optimizer_requirements(components: Components, settings: Settings | No
     for key, part in components.several["regularization"].items():
         if part.needs_lr and dotted_fields.find_field(optimizer, "lr") is None:
             wrong = f"shrinks weights in proportion to the learning rate, and {name} has none"
-            problems.add(f"regularization.{key}", f"{wrong}; use a penalty, such as l2")
+            remedies = ["a penalty, such as l2", *suggest_fixed_step(optimizer)]
+            problems.add(f"regularization.{key}", f"{wrong}; use {', or '.join(remedies)}")
         if parts.overrides(part, "gradient", parts.Regularization):
             changing.append(f"regularization.{key}")
     for key in changing if optimizer.needs_true_gradient else ():

@@ -102,6 +102,12 @@ def check(
         problems.add("averaging", f"{late}: start it earlier")
 
 
+def suggest_fixed_step(optimizer: parts.Optimizer) -> list[str]:
+    """Return the choice that gives an optimizer with a line search a learning rate instead; none for others."""
+    path = dotted_fields.find_part(optimizer, parts.LineSearch)
+    return [] if path is None else [f"optimizer.{path}=fixed"]
+
+
 def _check_lr_schedule(
     schedule: parts.Schedule, optimizer: parts.Optimizer | None, steps: int, per_epoch: int, problems: Problems
 ) -> None:
@@ -109,7 +115,9 @@ def _check_lr_schedule(
     factors = _compute_factors("schedule", schedule, steps, per_epoch, problems)
     moves = any(factor != 1.0 for factor in factors.values()) or any(iter_monitors("schedule", schedule))
     if moves and optimizer is not None and dotted_fields.find_field(optimizer, "lr") is None:
-        problems.add("schedule", f"{type(optimizer).__name__} has no learning rate to change; use schedule=constant")
+        remedies = ["schedule=constant", *suggest_fixed_step(optimizer)]
+        wrong = f"{type(optimizer).__name__} has no learning rate to change"
+        problems.add("schedule", f"{wrong}; use {' or '.join(remedies)}")
 
 
 def _check_hyperparameter(

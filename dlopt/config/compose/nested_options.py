@@ -29,6 +29,13 @@ def load_nested_defaults(file: Path) -> dict[str, tuple[str, str]]:
     return parse_nested_defaults(yaml.safe_load(text) or {})
 
 
+def find_places(group: str) -> list[str]:
+    """Return the keys at which options of other groups hold an option of this group: optimizer.linesearch."""
+    files = ((outer, file) for outer in groups.list_groups() for file in sorted((groups.CONF / outer).glob("*.yaml")))
+    nested = ((outer, load_nested_defaults(file)) for outer, file in files if outer != group)
+    return sorted({f"{outer}.{key}" for outer, keys in nested for key, (inner, _) in keys.items() if inner == group})
+
+
 def parse_nested_defaults(content: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Return the keys of an option's content that hold a further option, each with its group and default option."""
     nested = {}

@@ -39,9 +39,10 @@ class StaticConfig:
         return read_yaml_or_empty(compose_groups.CONF / "config.yaml")
 
     def list_groups(self) -> list[str]:
-        """Return the groups of a run, then the groups of a sweep."""
+        """Return the groups of a run that a command can choose from, then the groups of a sweep."""
+        groups = {group for folder in self.folders for group in compose_groups.list_groups(folder)}
         return [
-            *sorted({group for folder in self.folders for group in compose_groups.list_groups(folder)}),
+            *sorted(groups.difference(compose_groups.select_groups("nested"))),
             *compose_groups.SWEEP_GROUPS,
         ]
 
