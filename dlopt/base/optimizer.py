@@ -69,8 +69,10 @@ class Optimizer:
     lr, schedules and lanes find it there (dlopt/base/dotted_fields.py).
 
     An optimizer that compares gradients with values or Hessian products, such as a line search, sets
-    needs_true_gradient = True: then clipping and gradient noise are refused. One whose step reads numbers from the
-    device, such as to end an iteration early, sets decides_on_host = True.
+    needs_true_gradient = True: then clipping and gradient noise are refused. One that uses second derivatives sets
+    uses_curvature = True: then a network with kinks, such as those of ReLU, gets a notice. Both are refused with
+    precision=bfloat16. One whose step reads numbers from the device, such as to end an iteration early, sets
+    decides_on_host = True.
 
     `step` owns the w and the state that it gets and may overwrite both: at 1.9 million weights a second copy of w costs
     3% of a step on a CPU. The caller keeps a copy of the previous iterate if it is needed.
@@ -78,6 +80,7 @@ class Optimizer:
 
     lanes: ClassVar[bool] = True
     needs_true_gradient: ClassVar[bool] = False
+    uses_curvature: ClassVar[bool] = False
     decides_on_host: ClassVar[bool] = False
 
     def init(self, w: Tensor, layout: Layout) -> Any:

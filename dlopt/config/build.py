@@ -15,7 +15,6 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from dlopt.base.group import declared_groups
-from dlopt.base.layout import Layout
 from dlopt.config.checks import compatibility, schedules, splits
 from dlopt.config.checks.forward_probe import (
     check_mean,
@@ -147,7 +146,7 @@ def _build(
 
     model, train, optimizer = network.value.model, prepared.value.train, components.require("optimizer")
     w = build_initial_weights(components.single, network.value, train, settings.value, resumes=saved is not None)
-    compatibility.check_optimizer(optimizer, w, Layout.of(model), settings.value.device, problems)
+    compatibility.check_optimizer(components, model, w, settings.value.device, problems)
     problems.raise_if_any()
     dataset = encoded.value.dataset
     used_here = {*Experiment.__dataclass_fields__, SCHEDULES}

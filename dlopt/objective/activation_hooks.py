@@ -1,4 +1,4 @@
-"""Activations of a network: the modules, their bounds and their outputs.
+"""Activations of a network: the modules, their bounds, their kinks and their outputs.
 
 A module is an activation if it has the attribute `activates`, which the configured activation sets, or if it is an
 elementwise activation of torch without weights, as in custom networks.
@@ -6,10 +6,12 @@ elementwise activation of torch without weights, as in custom networks.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 _MIXING = (nn.Softmax, nn.Softmax2d, nn.Softmin, nn.LogSoftmax, nn.GLU)
@@ -20,6 +22,12 @@ _BOUNDS: dict[type[nn.Module], tuple[float, float]] = {
     nn.Tanh: (-1.0, 1.0),
     nn.Softsign: (-1.0, 1.0),
 }
+
+
+KINK_RANGE, KINK_STEP = 8.0, 2.0**-7
+"""Inputs from -8 to 8, and the distance between them, at which `has_kinks` measures slopes."""
+JOINT_FEATURES = 60
+"""Number of features for activations that combine adjacent ones; a multiple of the usual numbers of pieces."""
 
 
 class MarkedActivationFactory:
@@ -53,6 +61,33 @@ def get_bounds(module: nn.Module) -> tuple[float, float] | None:
     if isinstance(module, nn.Hardtanh):
         return module.min_val, module.max_val
     return getattr(module, "bounds", _BOUNDS.get(type(module)))
+
+
+def has_kinks(module: nn.Module) -> bool:
+    """Return whether the slope of an activation jumps between inputs from -8 to 8, as that of ReLU does at 0.
+
+    It is measured on a copy. An activation that takes only other shapes of inputs counts as smooth.
+    """
+    module = copy.deepcopy(module).double().eval()
+    for features in (1, JOINT_FEATURES, *(p.numel() for p in module.parameters())):
+        try:
+            slopes, curvatures = _measure_slopes(module, features)
+        except (RuntimeError, ValueError, TypeError, IndexError):
+            continue
+        smooth = 1.5 * KINK_STEP * curvatures.abs().max() + 1e-6 * slopes.abs().max()
+        return bool((slopes.diff().abs() > smooth).any())
+    return False
+
+
+def _measure_slopes(module: nn.Module, features: int) -> tuple[Tensor, Tensor]:
+    """Return f' and f'' of the summed outputs f(t), where the features are t, -t, t, ... and a little shifted."""
+    t = torch.arange(-KINK_RANGE + KINK_STEP / 3, KINK_RANGE, KINK_STEP, dtype=torch.float64).requires_grad_()
+    index = torch.arange(features)
+    with torch.enable_grad():
+        x = t.unsqueeze(-1) * (1.0 - 2.0 * (index % 2)) + KINK_STEP * index
+        (slopes,) = torch.autograd.grad(module(x).sum(), t, create_graph=True)
+        curvatures = torch.autograd.grad(slopes.sum(), t)[0] if slopes.requires_grad else torch.zeros_like(t)
+    return slopes.detach(), curvatures
 
 
 @contextmanager

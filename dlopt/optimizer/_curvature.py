@@ -12,10 +12,11 @@ COPIES = 4
 
 def check_dense(w: Tensor, remedy: str) -> None:
     """Raise ValueError if Hessians of weights (..., P) take too much time or memory; remedy avoids them."""
+    needed, what = COPIES * w.element_size() * w.numel() * w.shape[-1], f"the Hessian of {w.shape[-1]:,} weights"
     if w.shape[-1] > MAX_WEIGHTS:
-        cost = f"the Hessian of {w.shape[-1]:,} weights would take minutes at each step"
+        cost = f"{what} would take {needed / 1e9:,.1f} GB of memory, and minutes at each step"
         raise ValueError(f"{cost}; it is allowed up to {MAX_WEIGHTS:,}; use {remedy}")
     try:
-        memory.check(COPIES * w.element_size() * w.numel() * w.shape[-1], f"the Hessian of {w.shape[-1]:,} weights")
+        memory.check(needed, what)
     except memory.NotEnoughMemoryError as error:
         raise memory.NotEnoughMemoryError(f"{error}; use {remedy}") from None

@@ -24,7 +24,8 @@ class Newton(DampedModelOptimizer):
     it also shortens steps where the gradient is small, so saddle_free_newton is the better cure. Gradient and Hessian
     are those of one mini-batch.
 
-    The Hessian of a ReLU network is that of its linear pieces. Dropout keeps one mask through the step.
+    The Hessian of a ReLU network is that of its linear pieces, which a notice says. Dropout keeps one mask through the
+    step. bfloat16 is refused.
 
     lr          factor of the step; 1 is Newton's
     damping     added to the curvature of every direction
@@ -42,6 +43,8 @@ class Newton(DampedModelOptimizer):
 
     Source: Nocedal and Wright 2006, equation 2.15 and algorithm 7.1; Martens 2010, section 4.1, for the thresholds.
     """
+
+    uses_curvature = True
 
     solver: Literal["dense", "cg"]
 

@@ -42,6 +42,7 @@ class SaddleFreeNewton(Optimizer):
     """
 
     needs_true_gradient = True
+    uses_curvature = True
     decides_on_host = True
 
     lr: Positive

@@ -42,6 +42,10 @@ class SAM(Optimizer):
         return self.base_optimizer.needs_true_gradient
 
     @property
+    def uses_curvature(self) -> bool:  # type: ignore[override]
+        return self.base_optimizer.uses_curvature
+
+    @property
     def decides_on_host(self) -> bool:  # type: ignore[override]
         return self.base_optimizer.decides_on_host
 

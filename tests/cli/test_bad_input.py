@@ -147,6 +147,18 @@ CASES = {
     "a starting point of another size": (["data=none", "arch.function=ill_conditioned", "arch.n=3", "arch.start=[1,2]"], ["arch.start  … must be 3 finite numbers, got [1, 2]"]),
     "a file for no data": (["data=none", "data.path=x"], ["data.path  … leave it out"]),
     "a quadratic of other data": (["arch=quadratic"], ["arch  … needs examples of 100 features, got the shape (1, 40)"]),
+    "bfloat16 for second derivatives": (
+        [*MINE, "optimizer=newton", "precision=bfloat16"], ["1 problem", "precision  … too few for Newton … precision=float32 or precision=float64"],
+    ),
+    "bfloat16 for an inner optimizer with second derivatives": (
+        [*MINE, "optimizer=sam", "optimizer.base_optimizer=newton", "precision=bfloat16"], ["1 problem", "precision  … too few for SAM"],
+    ),
+    "bfloat16 for a line search": (
+        [*MINE, "optimizer=torch_optim", "optimizer.name=LBFGS", "precision=bfloat16"], ["1 problem", "precision  … too few for LBFGS"],
+    ),
+    "a dense Hessian of many weights": (
+        [*MINE, "optimizer=newton", "optimizer.solver=dense", "arch.widths=[200,100]"], ["optimizer  … the Hessian of 21,403 weights would take 7.3 GB of memory, and minutes … use optimizer.solver=cg"],
+    ),
     # torch's optimizers
     "unknown class of torch.optim": (["optimizer=torch_optim", "optimizer.name=AdmW"], ["optimizer.name … no AdmW in torch.optim … did you mean AdamW"]),
     "a class that is not in torch.optim": (["optimizer=torch_optim", "optimizer.name=Optimizer"], ["optimizer.name … no Optimizer"]),

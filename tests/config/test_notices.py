@@ -28,6 +28,38 @@ def test_components_that_a_network_does_not_use(overrides, expected):
     assert list_notices(*overrides) == expected
 
 
+KINKS = "{} has no second derivative at its kinks"
+RANDOM = "{} keeps its random numbers"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["optimizer=newton"], [KINKS.format("ReLU")]),
+        (["optimizer=newton", "activation=tanh"], []),
+        (["optimizer=saddle_free_newton", "optimizer.solver=lanczos", "arch=cnn"], [KINKS.format("ReLU")]),
+        (["optimizer=newton", "arch=maxout"], [KINKS.format("MaxoutUnits")]),
+        (["optimizer=newton", "arch=linear"], []),
+        (["optimizer=sam", "optimizer@optimizer.base_optimizer=newton"], [KINKS.format("ReLU")]),
+        (["optimizer=newton", "activation=gelu", "regularization=dropout"], [RANDOM.format("dropout")]),
+        (
+            ["optimizer=newton", "activation=gelu", "regularization=[l2,dropconnect,input_noise,weight_decay]"],
+            [RANDOM.format("dropconnect, input_noise")],
+        ),
+        (["optimizer=torch_optim", "optimizer.name=LBFGS", "regularization=dropout"], ["so LBFGS sees one masked"]),
+        (["optimizer=torch_optim", "optimizer.name=Adam", "regularization=dropout"], []),
+        (["optimizer=adam", "regularization=[dropout,weight_noise]"], []),
+    ],
+)
+def test_what_optimizers_beyond_first_order_do_not_see(overrides, expected):
+    arch = [] if any(o.startswith("arch") for o in overrides) else ["arch=mlp"]
+    notices = list_notices(*arch, *overrides)
+    assert len(notices) == len(expected)
+    for notice, words in zip(notices, expected, strict=True):
+        assert notice.startswith("optimizer: ")
+        assert words in notice
+
+
 def test_epochs_next_to_steps():
     assert list_notices("arch=linear", "epochs=3", "steps=7") == ["epochs: steps=7 takes its place"]
     assert list_notices("arch=linear", "epochs=3", "steps=null") == []

@@ -1,4 +1,4 @@
-"""Which modules are activations, and where they are bounded."""
+"""Which modules are activations, where they are bounded, and which have kinks."""
 
 import copy
 
@@ -9,6 +9,7 @@ from helpers import build_blobs, build_experiment, list_options, make_option
 from torch import nn
 
 from dlopt.activation.tanh import Tanh
+from dlopt.arch.maxout import MaxoutUnits
 from dlopt.objective import activation_hooks
 
 
@@ -105,3 +106,40 @@ def test_records_are_copies_by_name_of_the_last_use():
         net(x)
     assert nothing == {}
     assert not net[1]._forward_hooks
+
+
+class Pairs(nn.Module):
+    """The square of one feature times the next: it takes an even number of features."""
+
+    def forward(self, x):
+        return x[..., ::2].square() * x[..., 1::2]
+
+
+class Noisy(nn.Module):
+    def forward(self, x):
+        return x + torch.rand_like(x) * x if self.training else x.exp()
+
+
+KINKED = {
+    "relu": True, "leaky_relu": True, "prelu": True, "selu": True, "elu": False, "gelu": False, "silu": False,
+    "softplus": False, "tanh": False, "sigmoid": False, "linear": False,
+}  # fmt: skip
+"""By their formulas: whether the slope jumps. The slope of ELU is continuous for alpha = 1."""
+
+
+@pytest.mark.parametrize("option", list_options("activation"))
+def test_kinks_of_an_activation_are_where_its_formula_has_them(option):
+    assert activation_hooks.has_kinks(make_option("activation", option)()) == KINKED[option]
+
+
+@pytest.mark.parametrize(("module", "expected"), [
+    (nn.ELU(2.0), True), (nn.LeakyReLU(1.0), False), (nn.PReLU(7), True), (nn.PReLU(7, init=1.0), False),
+    (nn.Hardtanh(), True), (nn.ReLU6(), True), (nn.Hardswish(), True), (nn.Softshrink(), True), (nn.Softsign(), False),
+    (nn.Softplus(beta=20), False), (nn.Mish(), False), (nn.RReLU(), True), (MaxoutUnits(3), True),
+    (MaxoutUnits(1), False), (Pairs(), False), (Noisy(), False), (nn.Linear(999, 3), False),
+])  # fmt: skip
+def test_kinks_are_measured_in_any_module(module, expected):
+    before = torch.get_rng_state()
+    assert activation_hooks.has_kinks(module) == expected
+    assert torch.equal(torch.get_rng_state(), before)
+    assert module.training

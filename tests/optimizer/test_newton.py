@@ -166,7 +166,9 @@ def test_a_hessian_that_does_not_fit_is_refused_with_the_remedy(name, remedy, mo
     with pytest.raises(memory.NotEnoughMemoryError, match=rf"the Hessian of 5,000 weights needs .* MB.*; use {remedy}"):
         make_option("optimizer", name, solver="dense").check(w, None)
     make_option("optimizer", name).check(w, None)
-    with pytest.raises(ValueError, match=rf"the Hessian of 10,001 weights would take minutes .*; use {remedy}"):
+    with pytest.raises(
+        ValueError, match=rf"the Hessian of 10,001 weights would take 1.6 GB of memory, and minutes .*; use {remedy}"
+    ):
         make_option("optimizer", name, solver="dense").check(torch.zeros(10_001), None)
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlopt import parts
 from dlopt.base import dotted_fields
@@ -21,6 +21,8 @@ from dlopt.config.make_parts import Components, Override
 from dlopt.config.problems import Problems, format_error
 from dlopt.config.schema import targets
 from dlopt.errors import join_truncated
+from dlopt.objective.activation_hooks import find_activations, has_kinks
+from dlopt.objective.bound import find_sites
 from dlopt.objective.clipping import Clip
 from dlopt.training.experiment import Settings
 
@@ -117,7 +119,7 @@ def check_optimizer_requirements(components: Components, settings: Settings | No
     optimizer = components.single.get("optimizer")
     if optimizer is None:
         return
-    name = optimizer.name if isinstance(optimizer, parts.Wrapper) else type(optimizer).__name__
+    name = _get_name(optimizer)
     changing = [f"clip.{f.name}" for f in dataclasses.fields(Clip) if settings and getattr(settings.clip, f.name)]
     for key, part in components.several["regularization"].items():
         if part.needs_lr and dotted_fields.find_field(optimizer, "lr") is None:
@@ -128,10 +130,20 @@ def check_optimizer_requirements(components: Components, settings: Settings | No
             changing.append(f"regularization.{key}")
     for key in changing if optimizer.needs_true_gradient else ():
         problems.add(key, f"changes gradients, and {name} needs them as they are: leave one of the two out")
+    if settings and settings.precision == "bfloat16" and (optimizer.needs_true_gradient or optimizer.uses_curvature):
+        wrong = f"bfloat16 keeps three digits, too few for {name}, which compares values or uses second derivatives"
+        problems.add("precision", f"{wrong}: use precision=float32 or precision=float64")
 
 
-def check_optimizer(optimizer: parts.Optimizer, w: Tensor, layout: Layout, device: str, problems: Problems) -> None:
+def _get_name(optimizer: parts.Optimizer) -> str:
+    """Return the name of an optimizer for messages."""
+    return optimizer.name if isinstance(optimizer, parts.Wrapper) else type(optimizer).__name__
+
+
+def check_optimizer(components: Components, model: nn.Module, w: Tensor, device: str, problems: Problems) -> None:
     """Let an optimizer that defines `check` check the weights that it will train, and a custom one make a step."""
+    optimizer, layout = components.require("optimizer"), Layout.of(model)
+    _notice_second_order(optimizer, components, model, problems)
     if not type(optimizer).__module__.startswith("dlopt."):
         probe_step(optimizer, w, layout, problems)
     if not parts.overrides(optimizer, "check", parts.Optimizer):
@@ -141,3 +153,24 @@ def check_optimizer(optimizer: parts.Optimizer, w: Tensor, layout: Layout, devic
     except Exception as error:
         message = str(error) if isinstance(error, ValueError) else format_error(error)
         problems.add("optimizer", f"cannot train this network: {message}")
+
+
+def _notice_second_order(
+    optimizer: parts.Optimizer, components: Components, model: nn.Module, problems: Problems
+) -> None:
+    """Add notices for what an optimizer beyond first order does not see: kinks, and other random numbers."""
+    name = _get_name(optimizer)
+    activations = {type(m).__name__: m for m in find_activations(model).values()} if optimizer.uses_curvature else {}
+    if kinked := [kind for kind, module in activations.items() if has_kinks(module)]:
+        lacks = f"{join_truncated(kinked)} has no second derivative at its kinks, and {name} uses the curvature between"
+        problems.notices.append(f"optimizer: {lacks} them; smooth activations are tanh and gelu, among others")
+    methods = ("module", "weights", "inputs")
+    random = [
+        key
+        for key, part in components.several["regularization"].items()
+        if any(parts.overrides(part, method, parts.Regularization) for method in methods)
+    ]
+    if (optimizer.needs_true_gradient or optimizer.uses_curvature) and (random or find_sites(model)):
+        effect = f"{name} sees one masked or noisy network at each step"
+        what = join_truncated(random or ["dropout"])
+        problems.notices.append(f"optimizer: {what} keeps its random numbers in all evaluations of a step, so {effect}")
