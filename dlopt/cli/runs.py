@@ -21,7 +21,7 @@ from dlopt.analysis.run_table import (
     sort_groups,
     sort_runs,
 )
-from dlopt.analysis.search_record import build_search
+from dlopt.analysis.search_record import SearchRecord, build_search
 from dlopt.errors import did_you_mean
 from dlopt.formatting import split_names, to_file_name
 from dlopt.report import tables
@@ -119,10 +119,19 @@ def runs(argv: Sequence[str]) -> int:
         return 2
     if (folder / SWEEP_FILE).is_file() and not (args.markdown or args.where):
         search = build_search(folder, records)
-        print(apply_style(format_best_line(search), DIM))
+        print(apply_style(_format_best_line(search, records, args), DIM))
         if search.best:
             print(apply_style(f"dlopt show {display_path(folder)} shows more", DIM))
     return 0
+
+
+def _format_best_line(search: SearchRecord, records: Sequence[RunRecord], args: Any) -> str:
+    """Return a line with the best trial, or with the best group if the table has means over several trials."""
+    groups = group_runs(records, args.over) if args.over else []
+    trials = [{r.path for r in trial.runs} for trial in search.trials]
+    if all({r.path for r in group.runs} in trials for group in groups):
+        return format_best_line(search)
+    return tables.format_best_group(groups, search.objective, args.over)
 
 
 def get_terminal_width() -> int | None:

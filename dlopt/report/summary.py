@@ -24,13 +24,15 @@ def make_summary_table(summary: dict[str, Any]) -> Table:
     for split in splits:
         table.add_column({"val": "validation"}.get(split, split), justify="right")
     best, last = summary.get("best/step"), summary.get("last/step") or summary.get("step")
-    title = f"best (step {best})" if "val" in splits else f"last (step {last})"
     selects_average = any(k.startswith(f"last/{AVERAGE}") for k in summary)
+    kind = "best average" if selects_average else "best"
+    title = f"{kind} (step {best})" if "val" in splits else f"last (step {last})"
     same = (best == last and not selects_average) or "val" not in splits
     average = f"last/{AVERAGE}" if selects_average else AVERAGE
     lines = [(title, ""), *([] if same else [(f"last (step {last})", "last/")]), (f"average (step {last})", average)]
     if selects_average and best == last:
         lines.pop()  # the best are those at the end
+    width = max(18, *(len(label) for label, _ in lines))
     for label, prefix in lines:
         losses = [summary[key] for split in splits if (key := f"{prefix}{split}/loss") in summary]
         if losses and not any(loss is not None and math.isfinite(loss) for loss in losses):
@@ -38,5 +40,5 @@ def make_summary_table(summary: dict[str, Any]) -> Table:
         for name in names:
             values = [summary.get(f"{prefix}{split}/{name}") for split in splits]
             if any(v is not None for v in values):
-                table.add_row(Text(f"{label:<18} {name}"), *(format_metric(v) for v in values))
+                table.add_row(Text(f"{label:<{width}} {name}"), *(format_metric(v) for v in values))
     return table

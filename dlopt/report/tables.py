@@ -78,6 +78,20 @@ def make_mean_table(
     return TextTable(header, rows, right, footer=footer, keys=tuple(names), droppable=droppable)
 
 
+def format_best_group(groups: Sequence[RunGroup], metric: str, repeated: Sequence[str]) -> str:
+    """Return a line with the best mean of a metric over groups whose runs are all done; empty if there is none."""
+    higher = higher_is_better(metric, merge_directions(r for group in groups for r in group.runs))
+    means = [(g, g.mean(metric)) for g in groups if all(r.status == "done" for r in g.runs)]
+    found = [(group, mean) for group, mean in means if mean is not None]
+    if not found:
+        return ""
+    group, (mean, sd, count) = min(found, key=lambda pair: -pair[1][0] if higher else pair[1][0])
+    settings = " ".join(f"{name}={_format_setting(value)}" for name, value in group.settings.items())
+    runs = f"{count} run{'' if count == 1 else 's'}"
+    line = f"best mean {metric}: {format_uncertain(mean, sd)} over {', '.join(repeated)}, {runs}"
+    return f"{line} ({settings})" if settings else line
+
+
 class PivotTable:
     """A table of the mean of one metric, with a column for each value of a setting and a row for each group.
 

@@ -187,6 +187,26 @@ def test_a_median_below_a_table_of_means_is_named(here, capsys):
     assert text in capsys.readouterr().out
 
 
+LUCKY = {("sgd", 0): 0.1, ("sgd", 1): 0.9, ("adam", 0): 0.3, ("adam", 1): 0.4}
+"""The best trial is not in the group with the best mean."""
+
+
+@pytest.mark.parametrize(("metric", "values", "expected"), [
+    ("val/loss", LUCKY, "best mean val/loss: 0.3500 ± 0.0707 over seed, 2 runs (optimizer=adam)"),
+    ("val/accuracy", LUCKY, "best mean val/accuracy: 0.5000 ± 0.5657 over seed, 2 runs (optimizer=sgd)"),
+    ("val/loss", {**LUCKY, ("adam", 1): None}, "best mean val/loss: 0.5000 ± 0.5657 over seed, 2 runs (optimizer=sgd)"),
+    ("val/loss", {("sgd", 0): 0.2, ("adam", 0): 0.3}, "best val/loss: 0.2000 of trial 0 (optimizer=sgd seed=0)"),
+])  # fmt: skip
+def test_below_means_is_the_best_group_whose_runs_are_all_done(metric, values, expected, here, capsys):
+    axes = [OPTIMIZER_AXIS, {"key": "seed", "kind": "choice", "values": [0, 1]}]
+    write_sweep_json(here / HERE, axes, objective=metric, direction="maximize" if "acc" in metric else "minimize")
+    for i, ((optimizer, seed), value) in enumerate(values.items()):
+        status = "diverged" if value is None else "done"
+        write_run(here / HERE / str(i), {"optimizer": optimizer, "seed": seed}, value, status, metric=metric)
+    assert main(["runs", "aaaa", "--over", "seed"]) == 0
+    assert capsys.readouterr().out.splitlines()[-2] == expected
+
+
 def test_the_best_trial_of_runs_does_not_import_optuna(sweep, here):
     code = "import sys; from dlopt.cli import main; main(['runs', 'aaaa']); print('optuna' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=here)

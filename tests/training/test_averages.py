@@ -151,10 +151,14 @@ def test_the_best_weights_are_averaged_ones_if_the_objective_is_of_them(optimize
         assert summary["last/average/val/loss"] == rows[24]["average/val/loss"]
 
 
-def test_evaluating_the_best_checkpoint_gives_the_objective(here):
+def test_the_best_is_called_average_and_evaluating_its_checkpoint_gives_the_objective(here, capsys):
     assert main(["train", "-q", *BLOBS, *SELECTED]) == 0
     run = find_run()
     assert 6 < run.summary["best/step"] < 24, "otherwise the test shows less"
+    assert main(["show"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "loss" in line]
+    assert lines[-3].startswith(f"best average (step {run.summary['best/step']})")
+    assert lines[-1].startswith("average (step 24) ")
     predictor, _ = load_predictor(run, "best", device=DEVICE, trust=True)
     for split in ("val", "test"):
         assert predictor.evaluate(split)["loss"] == run.summary[f"average/{split}/loss"]
