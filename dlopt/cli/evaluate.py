@@ -26,6 +26,7 @@ EPILOG = """\
   dlopt evaluate last --checkpoint 300            at the weights after 300 steps, if checkpoint.keep has kept them
   dlopt evaluate last --checkpoint average        at the averaged weights, if the run has averaging
   dlopt evaluate last --data more.npz             on every example of another file, read as the run's own was
+  dlopt evaluate last --data new.csv data.missing=drop   with other keys of the data
   dlopt evaluate last --data fashion_mnist        on another data set of the same shape
   dlopt evaluate last --data new.csv --predictions out.csv   writes a prediction for each row; needs no target column
 
@@ -38,7 +39,7 @@ def build_parser() -> ArgumentParser:
     """Build the command's parser."""
     description = "Metrics of a run's checkpoint, for classes also per class, and its predictions."
     parser = build_run_parser("evaluate", description, EPILOG, quiet="no progress")
-    parser.add_argument("--split", choices=SPLITS, default="test", help="default test; all: every example there is")
+    parser.add_argument("--split", choices=SPLITS, help="default test; all: every example there is")
     parser.add_argument(
         "--checkpoint",
         default="best",
@@ -61,7 +62,7 @@ def build_parser() -> ArgumentParser:
 
 def evaluate(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    args = build_parser().parse_args(argv)
+    args = build_parser().parse_args(_mark_data_keys(argv))
     from dlopt import console
     from dlopt.runner.open_run import open_run
 
@@ -73,12 +74,23 @@ def evaluate(argv: Sequence[str]) -> int:
     return open_run("dlopt evaluate", args.run, lambda run: _evaluate_run(run, args), trust=args.trust, outcome=outcome)
 
 
+def _mark_data_keys(argv: Sequence[str]) -> list[str]:
+    """Return the arguments with --data before each data.KEY=VALUE that has none: so messages about data write keys."""
+    marked = []
+    for before, word in zip(["", *argv], argv, strict=False):
+        is_key = word.startswith("data.") and "=" in word and not Path(word).exists()
+        is_key &= before not in ("--data", "--predictions", "--title")
+        marked += ["--data", word] if is_key else [word]
+    return marked
+
+
 def _evaluate_run(run: RunDirectory, args: Any) -> int:
     from dlopt import console
     from dlopt.config.problems import ConfigError
     from dlopt.config.reopen.load_predictor import load_predictor
     from dlopt.formatting import format_metric
 
+    is_split_typed, args.split = args.split is not None, args.split or "test"
     if args.data and args.split in ("train", "val"):
         raise ConfigError([("--split", f"other data were not trained on: use test or all, got {args.split}")])
     if args.predictions is not None:
@@ -88,6 +100,10 @@ def _evaluate_run(run: RunDirectory, args: Any) -> int:
         print(f"warning: {to_printable(warning)}", file=sys.stderr)
     if args.split not in predictor.splits:
         message = "the run has no validation split (validation.fraction=0); use train, test or all"
+        raise ConfigError([("--split", message)])
+    has_no_split = bool(args.data) and predictor.splits["all"] == predictor.splits["test"]
+    if has_no_split and is_split_typed and args.split == "test":
+        message = f"{' '.join(args.data)} has no test split: all of its examples are evaluated; leave --split out"
         raise ConfigError([("--split", message)])
     if not predictor.is_labeled:
         _check_unlabeled(args, predictor.encoding.get("target"))
@@ -101,8 +117,7 @@ def _evaluate_run(run: RunDirectory, args: Any) -> int:
     outputs, targets = outputs.cpu(), targets.cpu()
 
     title = f"{display_path(run.path)}, {predictor.checkpoint} checkpoint (step {predictor.step})"
-    is_whole = args.split == "all" or (bool(args.data) and predictor.splits["all"] == predictor.splits["test"])
-    examples = "all examples" if is_whole else f"{args.split} split"
+    examples = "all examples" if args.split == "all" or has_no_split else f"{args.split} split"
     source = f" of --data {' '.join(args.data)}" if args.data else _describe_file(run, args.split)
     print(f"{title}\n{examples}{source}, {count:,} examples\n")
     code = 0

@@ -94,6 +94,8 @@ def test_another_file_is_encoded_as_the_training_data(here, capsys):
 
     np.savez(here / "third.npz", x=x, y=np.repeat(["cow", "dog"], 20))
     assert "unknown classes dog" in refuse(capsys, "--data", "third.npz")
+    message = refuse(capsys, "--data", "second.npz", "--split", "test")
+    assert "--split  second.npz has no test split: all of its examples are evaluated; leave --split out" in message
 
 
 TABLE = "size,colour,price\n" + "".join(f"{i},{'red' if i % 2 else 'blue'},{3 * i + 7}\n" for i in range(1, 81))
@@ -148,6 +150,26 @@ def test_a_file_for_a_run_that_was_not_trained_on_a_file(here, capsys):
     for key in ("train_size=10", "data.label_noise=0.5", "test_fraction=0.5", "group=z"):
         message = refuse(capsys, "--data", "arrays", "--data", "path=mine.npz", "--data", key)
         assert f"data.{key.removeprefix('data.').partition('=')[0]} is used in training" in message
+
+
+def test_keys_of_other_data_are_typed_as_a_message_writes_them(here, capsys):
+    (here / "first.csv").write_text(TABLE)
+    keys = (
+        "data=table",
+        "data.path=first.csv",
+        "data.target=price",
+        "data.kind=numbers",
+        "loss=mse",
+        "data.test_fraction=0.1",
+    )
+    assert main(["train", "-q", *keys, *BLOBS[2:], "hydra.run.dir=outputs/run"]) == 0
+    (here / "new.csv").write_text(TABLE + "81,red,\n")
+    message = refuse(capsys, "run", "--data", "new.csv")
+    (remedy,) = re.findall(r"data\.missing=drop", message)
+    for argv in (["run", "--data", "new.csv", remedy], ["-q", remedy, "run", "--data", "new.csv"],
+                 ["--data", "new.csv", "--data", remedy, "run"]):  # fmt: skip
+        assert "80 examples" in evaluate(capsys, *argv)[1]
+    assert "--data  there is no key data.mising" in refuse(capsys, "run", "--data", "new.csv", "data.mising=drop")
 
 
 def test_pictures_of_classes_and_of_numbers(train_once, here, capsys, monkeypatch):
