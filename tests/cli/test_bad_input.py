@@ -58,6 +58,13 @@ CASES = {
     ),
     # one or several options
     "key of an option not chosen": (["regularization.l2.strength=1"], ["regularization=l2 is not chosen"]),
+    "unknown key of an option of a list": (["regularization=l2", "regularization.l2.foo=1"], ["1 problem", "regularization.l2.foo  … l2 has no key foo; there is strength"]),
+    "a key of another option of the list": (["regularization=[dropout,l2]", "regularization.l2.p=1"], ["1 problem", "regularization.l2.p  … l2 has no key p; there is strength"]),
+    "a misspelled key of an option of a list": (["regularization=[dropout,l2]", "regularization.l2.strenght=1"], ["1 problem", "l2 has no key strenght; did you mean strength"]),
+    "an unknown key of a custom option of a list": (
+        ["regularization=custom", "regularization.custom._target_=mine.PullBack", "regularization.custom.share=0.5"],
+        ["1 problem", "regularization.custom.share  … add it with a plus: +regularization.custom.share=..."],
+    ),
     "a list for a group of one": (["optimizer=[sgd,adam]"], ["optimizer … takes one option"]),
     "null for an option in a sweep": (["-m", "optimizer=adam,null"], ["optimizer  … needs the name of an option … in the run optimizer=null"]),
     "a removed option": (["~optimizer"], ["optimizer … choose one of … adam"]),

@@ -181,6 +181,10 @@ def _explain_unknown_key(key: str, cause: Any, static: StaticConfig) -> str:
     group, _, option = key.partition(".")
     option = option.partition(".")[0]
     if groups.takes_several(group) and option in groups.list_option_names(group):
+        if isinstance(node, Mapping) and str(node.get("_target_", "")).startswith("dlopt."):  # a custom one may have it
+            return f"{option} has no key {last}{did_you_mean(last, names)}"
+        if isinstance(node, Mapping) and "_target_" in node:
+            return _explain_unknown_inner_key(key, node, names, "")
         return f"{group}={option} is not chosen: add {group}={option}, or '{group}=[...,{option}]'"
     if group == nested_options.SCHEDULES and option:
         return f"{group}.{option} has no schedule yet: choose it, {group}.{option}=cosine"
