@@ -152,7 +152,7 @@ def test_lanes_with_numbers_of_their_own_equal_runs_alone(name, own):
 
 
 class Tilted(Quadratic):
-    """A linear function, with the same gradient everywhere."""
+    """A linear function, with the same gradient everywhere, and products that tests of averages of curvatures need."""
 
     slope = torch.linspace(-2.0, 3.0, P, dtype=torch.float64)
 
@@ -161,6 +161,9 @@ class Tilted(Quadratic):
 
     def gradient(self, w):
         return self.value(w), self.slope.to(w).expand(w.shape).clone()
+
+    def hvp(self, w, v):
+        return self.slope.to(w) * v
 
 
 @pytest.mark.parametrize("name", [name for name, rule in RULES.items() if hasattr(rule, "beta2")])

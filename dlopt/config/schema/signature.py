@@ -87,7 +87,7 @@ def describe(hint: Any) -> str:
     if origin in (list, tuple, Sequence) or kind in (list, tuple):
         return f"a list [...] of {describe(inner[0])}" if inner else "a list"
     if origin in (dict, Mapping) or kind is dict:
-        return "keys with values"
+        return "keys with values" if not inner or inner[1] is Any else f"keys, each with {describe(inner[1])}"
     words = {
         float: "a number",
         int: "a whole number",
@@ -121,7 +121,7 @@ def _fits(value: Any, hint: Any) -> bool:
         has_same_length = isinstance(value, (list, tuple)) and len(value) == len(inner)
         return has_same_length and all(_fits(v, h) for v, h in zip(value, inner, strict=True))
     if origin in (dict, Mapping) or hint is dict:
-        return isinstance(value, dict)
+        return isinstance(value, dict) and all(_fits(v, inner[1]) for v in value.values() if inner)
     if origin in (list, tuple, Sequence) or hint in (list, tuple):
         return isinstance(value, (list, tuple)) and all(_fits(v, inner[0]) for v in value if inner)
     if hint is float:

@@ -12,14 +12,14 @@ from dlopt.ranges import Count, Fraction, Positive, Range
 FITS = [
     (1, float), (1.5, float), (2, int), (True, bool), ("a", str), (None, int | None), (3, int | None), ([1, 2], list[int]),
     ([], list[int]), ({}, dict), ([1, None], tuple[float, float | None]), (0.5, float | nn.Module), ("x", Path | None), ([1.5, 2], tuple[float, ...]), ("auto", Positive | Literal["auto"]), (0.5, Positive | Literal["auto"]),
-    (0, Fraction), (1, Count), (object(), Any), ({}, dict[str, int]), ("wrap", Literal["wrap", "edge"]),
+    (0, Fraction), (1, Count), (object(), Any), ({}, dict[str, int]), ({"a": 1}, dict[str, Count]), ("wrap", Literal["wrap", "edge"]),
 ]  # fmt: skip
 FAILS = [
     ("1", float), (True, float), (True, int), (1.0, int), (1, bool), (3, str), (None, int), ([1, "a"], list[int]), (3, list[int]),
     ("aut", Positive | Literal["auto"]), (0, Positive), (-0.0, Positive), (1, Fraction), (0, Count), (1.5, Count),
     (float("nan"), float), (float("inf"), float), (float("nan"), Positive), ("zero", Literal["wrap", "edge"]),
     ([1.0], tuple[float, float]), ([1, "a"], tuple[float, float]), ("a", float | nn.Module), (True, float | nn.Module), (3, dict[str, int]),
-    (1, Literal["wrap"]), ([0], list[Count]), ("???", float), (True, Literal[1]),
+    (1, Literal["wrap"]), ([0], list[Count]), ("???", float), (True, Literal[1]), ({"a": 0}, dict[str, Count]),
 ]  # fmt: skip
 
 
@@ -47,6 +47,7 @@ def test_a_value_that_does_not_fit(value, hint):
         (tuple[float, int], "a list [a number, a whole number]"),
         (tuple[float, ...], "a list [...] of a number"),
         (dict[str, Any], "keys with values"),
+        (dict[str, Positive], "keys, each with a number > 0"),
     ],
 )
 def test_a_hint_in_words(hint, words):
