@@ -82,7 +82,6 @@ class Optimizer:
     needs_true_gradient: ClassVar[bool] = False
     uses_curvature: ClassVar[bool] = False
     decides_on_host: ClassVar[bool] = False
-    uses_curvature: ClassVar[bool] = False
 
     def init(self, w: Tensor, layout: Layout) -> Any:
         """Return the state before the first step: a NamedTuple of tensors, or () for no state.

@@ -163,12 +163,14 @@ def complete_groups(word: str, line: CompletionLine) -> list[str]:
     config = _load_static_config(line)
     if equals:  # `dlopt list` accepts optimizer=adam, too
         return [f"{group}={o}" for o in _filter_prefix(option, config.list_options(group))]
-    return _filter_prefix(word, config.list_groups())
+    return _filter_prefix(word, config.list_all_groups())
 
 
 def complete_options(word: str, line: CompletionLine) -> list[str]:
     config = _load_static_config(line)
-    groups = [w for flag, w in pairwise(["", *line.before]) if w in config.list_groups() and flag not in CONFIG_FLAGS]
+    groups = [
+        w for flag, w in pairwise(["", *line.before]) if w in config.list_all_groups() and flag not in CONFIG_FLAGS
+    ]
     return _filter_prefix(word, config.list_options(groups[0]) if groups else [])
 
 

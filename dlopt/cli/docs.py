@@ -30,7 +30,7 @@ PLATEAU_ROWS = [{"step": float(t), "val/loss": max(0.3, 1.0 - t / 80)} for t in 
 def write(folder: Path) -> list[Path]:
     """Write all pages, remove generated pages of groups that no longer exist, and return the pages' files."""
     config = StaticConfig({})
-    names = {group: config.list_options(group) for group in config.list_groups()}
+    names = {group: config.list_options(group) for group in config.list_all_groups()}
     groups = {group: [option_docs.load_option(group, name, config) for name in names[group]] for group in names}
     pages = {get_page_name(group): render_page(group, options) for group, options in groups.items()}
     for group in PICTURES:

@@ -57,7 +57,7 @@ def list_options(argv: Sequence[str]) -> int:
     if arguments.pages is not None:
         return _write_pages(arguments.pages)
     config = StaticConfig({}, [] if folder is None else [folder])
-    groups = config.list_groups()
+    groups = config.list_all_groups()
     if names and names[0] not in groups:
         parser.error(f"there is no group '{names[0]}'{did_you_mean(names[0], groups)}")
     if len(names) == 2 and names[1] not in (options := config.list_options(names[0])):
@@ -123,7 +123,7 @@ def _break_formula(line: str, width: int) -> list[str]:
 
 
 def _print_groups(config: StaticConfig, console: Console) -> None:
-    groups = config.list_groups()
+    groups = config.list_all_groups()
     width = max(map(len, groups))
     for heading, is_search in (("", False), ("\nfor a search, dlopt train -m", True)):
         if heading:

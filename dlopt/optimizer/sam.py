@@ -49,10 +49,6 @@ class SAM(Optimizer):
     def decides_on_host(self) -> bool:  # type: ignore[override]
         return self.base_optimizer.decides_on_host
 
-    @property
-    def uses_curvature(self) -> bool:  # type: ignore[override]
-        return self.base_optimizer.uses_curvature
-
     def init(self, w: Tensor, layout: Layout) -> Any:
         return self.base_optimizer.init(w, layout)
 

@@ -126,8 +126,9 @@ def test_levenberg_marquardt_changes_the_damping_by_the_ratio_of_both_falls(rule
         model = objective.value(w) + g @ step + step @ h @ step / 2
         rho = (objective.value(w) - objective.value(w + step)) / (objective.value(w) - model)
         expected = w + step if objective.value(w + step) < objective.value(w) else w
-        found, state, *_, info = rule.step(w.clone(), state, objective)
-        assert info["damping"].item() == pytest.approx(0.5 * scale)
+        result = rule.step(w.clone(), state, objective)
+        found, state = result.w, result.state
+        assert result.info["damping"].item() == pytest.approx(0.5 * scale)
         scale *= 1 / 3 if rho > 0.75 and expected is not w else 3 if rho < 0.25 or expected is w else 1
         torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9)
         assert state.scale.item() == pytest.approx(scale)

@@ -38,13 +38,15 @@ class StaticConfig:
         """Return the content of config.yaml."""
         return read_yaml_or_empty(compose_groups.CONF / "config.yaml")
 
-    def list_groups(self) -> list[str]:
-        """Return the groups of a run that a command can choose from, then the groups of a sweep."""
+    def list_all_groups(self) -> list[str]:
+        """Return the groups of a run, also those inside options of others, then the groups of a sweep."""
         groups = {group for folder in self.folders for group in compose_groups.list_groups(folder)}
-        return [
-            *sorted(groups.difference(compose_groups.select_groups("nested"))),
-            *compose_groups.SWEEP_GROUPS,
-        ]
+        return [*sorted(groups), *compose_groups.SWEEP_GROUPS]
+
+    def list_groups(self) -> list[str]:
+        """Return the groups that a command can choose from, of a run and of a sweep."""
+        nested = compose_groups.select_groups("nested")
+        return [group for group in self.list_all_groups() if group not in nested]
 
     def list_options(self, group: str) -> list[str]:
         """Return the options of a group in all folders."""
