@@ -34,7 +34,7 @@ class StepSize(NamedTuple):
 
 
 class LineStep(NamedTuple):
-    """The step of a line search: alpha (..., 1), and w + alpha d with its gradient, None if it was not evaluated.
+    """The step of a line search: alpha (..., 1), and w + alpha d with its value and gradient; None if not evaluated.
 
     evaluations   (...), of objective and Hessian products
     failed        (...), whether the search found no acceptable step; the best one so far was taken, or none
@@ -42,6 +42,7 @@ class LineStep(NamedTuple):
 
     alpha: Tensor
     w: Tensor
+    value: Tensor | None
     gradient: Tensor | None
     evaluations: Tensor
     failed: Tensor
@@ -103,7 +104,7 @@ class LineSearch:
         numbers = torch.stack([loss, slopes, first.squeeze(-1)], -1).reshape(-1, 3).tolist()
         rows = self._list_rows(len(numbers))
         lanes = [_Lane(row, Trial(0.0, f, slope), a, c2) for row, (f, slope, a) in zip(rows, numbers, strict=True)]
-        at, gradient = [0.0] * len(lanes), None
+        at, value, gradient = [0.0] * len(lanes), loss, None
         while any(lane.choice is None for lane in lanes) or [lane.alpha for lane in lanes] != at:
             at = [lane.alpha for lane in lanes]
             torch.addcmul(origin, d, _to_column(at, w), out=w)
@@ -119,6 +120,7 @@ class LineSearch:
         return LineStep(
             _to_column(at, w),
             w,
+            value,
             gradient,
             _to_column([lane.evaluations for lane in lanes], w).squeeze(-1),
             _to_column([lane.failed for lane in lanes], w).squeeze(-1),

@@ -36,4 +36,4 @@ class Fixed(LineSearch):
         c2: float = 0.9,
     ) -> LineStep:
         nothing = torch.zeros_like(loss)
-        return LineStep(torch.ones_like(first) * self.lr, axpy_(w, self.lr, d), None, nothing, nothing)
+        return LineStep(torch.ones_like(first) * self.lr, axpy_(w, self.lr, d), None, None, nothing, nothing)

@@ -1,4 +1,4 @@
-"""Checks for optimizers that compute the dense Hessian."""
+"""Checks for optimizers that hold a dense matrix of all weights."""
 
 from torch import Tensor
 
@@ -12,11 +12,20 @@ COPIES = 4
 
 def check_dense(w: Tensor, remedy: str) -> None:
     """Raise ValueError if Hessians of weights (..., P) take too much time or memory; remedy avoids them."""
-    needed, what = COPIES * w.element_size() * w.numel() * w.shape[-1], f"the Hessian of {w.shape[-1]:,} weights"
     if w.shape[-1] > MAX_WEIGHTS:
-        cost = f"{what} would take {needed / 1e9:,.1f} GB of memory, and minutes at each step"
-        raise ValueError(f"{cost}; it is allowed up to {MAX_WEIGHTS:,}; use {remedy}")
+        needed = f"{_count_bytes(w, COPIES) / 1e9:,.1f} GB of memory, and minutes at each step"
+        limit = f"it is allowed up to {MAX_WEIGHTS:,}; use {remedy}"
+        raise ValueError(f"the Hessian of {w.shape[-1]:,} weights would take {needed}; {limit}")
+    check_matrix(w, COPIES, "the Hessian", remedy)
+
+
+def check_matrix(w: Tensor, copies: int, name: str, remedy: str) -> None:
+    """Raise NotEnoughMemoryError if so many matrices (..., P, P) do not fit into memory; remedy avoids them."""
     try:
-        memory.check(needed, what)
+        memory.check(_count_bytes(w, copies), f"{name} of {w.shape[-1]:,} weights")
     except memory.NotEnoughMemoryError as error:
         raise memory.NotEnoughMemoryError(f"{error}; use {remedy}") from None
+
+
+def _count_bytes(w: Tensor, copies: int) -> int:
+    return copies * w.element_size() * w.numel() * w.shape[-1]

@@ -21,9 +21,24 @@ def replace_ascent(d: Tensor, g: Tensor) -> Direction:
     return Direction(torch.where(replaced, -g, d) if replaced.any() else d, replaced)
 
 
-def limit_first(g: Tensor, first: float | Tensor, unscaled: Tensor) -> Tensor:
-    """Return first step lengths, (..., 1): `first`, but min(1, 1 / |g|) along directions -g of no known length."""
-    return torch.where(unscaled, (1 / g.norm(dim=-1, keepdim=True)).clamp(max=1.0), first)
+def limit_first(g: Tensor, unscaled: Tensor) -> Tensor:
+    """Return first step lengths, (..., 1): 1, but min(1, 1 / |g|) along directions -g of no known length."""
+    return torch.where(unscaled, (1 / g.norm(dim=-1, keepdim=True)).clamp(max=1.0), 1.0)
+
+
+def repeat_fall(fall: Tensor, slope: Tensor) -> Tensor:
+    """Return first step lengths, (..., 1): of the parabola with this slope at 0 that falls as f did in the step before.
+
+    If f did not fall: min(1, 1 / |phi'(0)|^(1/2)), along -g a step of length one at most.
+
+    Source: Nocedal and Wright 2006, equation 3.60.
+    """
+    return torch.where(fall > 0, -2.02 * fall / slope, slope.neg().rsqrt().clamp(max=1.0))
+
+
+def measure_fall(loss: Tensor, step: LineStep) -> Tensor:
+    """Return by how much f fell in a step, (..., 1); 0 if the search has not evaluated it."""
+    return torch.zeros_like(step.alpha) if step.value is None else (loss - step.value).unsqueeze(-1)
 
 
 def find_next_gradient(step: LineStep, objective: ObjectiveOracle) -> Tensor:

@@ -62,7 +62,7 @@ class LBFGS(Optimizer):
         d, lost = replace_ascent(apply_inverse(state, g).neg_(), g)
         rho = rho.masked_fill(lost, 0.0)
         has_pairs = (rho > 0).any(-1, keepdim=True)
-        taken = self.linesearch.search(w, d, loss, g, objective, limit_first(g, 1.0, ~has_pairs))
+        taken = self.linesearch.search(w, d, loss, g, objective, limit_first(g, ~has_pairs))
         next_g = find_next_gradient(taken, objective)
 
         row = steps % self.history
