@@ -6,7 +6,10 @@
 import argparse
 from importlib import import_module
 
-NAMES = ("loops", "startup", "memory", "jobs", "sweep", "pool", "checkpoints", "lanes", "augmentation", "rules")
+NAMES = (
+    *("loops", "startup", "memory", "jobs", "sweep", "pool", "checkpoints", "lanes", "augmentation", "rules"),
+    "quasi_newton",
+)
 
 
 def main() -> None:
