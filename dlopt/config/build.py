@@ -14,6 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from dlopt import parts
 from dlopt.base.group import declared_groups
 from dlopt.config.checks import compatibility, schedules, splits
 from dlopt.config.checks.forward_probe import (
@@ -58,6 +59,24 @@ def build(
         return _build(config, overrides, fitted, saved)
     finally:
         torch.set_num_threads(threads)
+
+
+def check_split(config: Mapping[str, Any]) -> None:
+    """Check what data that fit statistics need of the rows of a run's training split. Raises ConfigError.
+
+    It is for runs that differ in seed or fold from one that can be built. Other data are not split: that takes long.
+    """
+    problems = Problems()
+    tree = to_plain(config)
+    groups = _pop_groups(tree, problems)
+    settings = problems.attempt(lambda: build_settings(tree, problems))
+    data = problems.attempt(lambda: load_data(groups["data"], None, problems))
+    if data.value_or_none is None or not parts.overrides(data.value.option, "fit", parts.Data):
+        return
+    split = problems.attempt(lambda: splits.split_dataset(*data.value, settings.value, None, problems))
+    problems.attempt(lambda: encode_data(data.value, *split.value, None, problems))
+    problems.attempt(lambda: splits.check_batch(settings.value, split.value[0], data.value.dataset, problems))
+    problems.raise_if_any()
 
 
 def to_plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:

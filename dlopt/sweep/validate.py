@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from dlopt.config.build import build
+from dlopt.config.build import build, check_split
 from dlopt.config.compose.hydra_errors import explain
 from dlopt.config.compose.nested_options import from_hydra
 from dlopt.config.problems import ConfigError, Problems
@@ -27,6 +27,10 @@ MAX_REPEATS = 10_000
 """Maximum number of runs of one point."""
 MAX_CHECKED_POINTS = 1_000
 """Maximum number of points that are checked in a space with intervals: their ends with all choices."""
+MAX_CHECKED_SPLITS = 50
+"""Maximum number of training splits that are checked, each of a seed, a fold and keys of the data."""
+SPLIT_KEYS = ("data", "validation", "seed", "batch_size", "experiment")
+"""Keys that set the rows of a training split, or what their number limits."""
 MAX_EXPLAINED_RUNS = 10
 """The check ends after this many runs that Hydra cannot compose: explaining one takes 0.3 s."""
 
@@ -73,6 +77,8 @@ def make_plan(
         problems.add("", f"this grid has {count}; --dry-run says how long they take, --yes starts them")
     problems.raise_if_any()
     objective, higher, digests = _build_all(space, points, repeats, composer, config, problems)
+    problems.raise_if_any()
+    _check_splits(space, points, repeats, composer, problems)
     problems.raise_if_any()
     pruner = Pruner(keys.pruner, keys.median, keys.hyperband)
     study = keys.study or "dlopt"
@@ -173,6 +179,30 @@ def _build_all(
         )
         problems.add("objective", f"must be the same for all runs of a search, and is {several}")
     return *next(iter(objectives), ("", False)), tuple(sorted(digests))
+
+
+def _check_splits(
+    space: Space, points: Sequence[Sequence[Any]], repeats: Sequence[Repeat], composer: Composer, problems: Problems
+) -> None:
+    """Check the training split of each seed and fold, of which `_build_all` has built only the first."""
+
+    by_kind: dict[tuple[str, ...], Sequence[Any]] = {}
+    for point in points:
+        keys = {o: from_hydra(o).lstrip("+").partition("=")[0].partition(".")[0] for o in space.overrides(point)}
+        by_kind.setdefault(tuple(o for o, key in keys.items() if key in SPLIT_KEYS), point)
+    titles: dict[tuple[str, str], list[str]] = {}
+    pairs = [(point, repeat) for point in by_kind.values() for repeat in repeats[:MAX_CHECKED_SPLITS]]
+    for point, repeat in pairs[:MAX_CHECKED_SPLITS] if len(pairs) > 1 else ():
+        overrides = [*space.overrides(point), *repeat.overrides]
+        try:
+            check_split(composer.compose_job(Path(), overrides, 0).config)
+        except ConfigError as error:
+            title = " ".join(from_hydra(o) for o in overrides if o not in space.fixed_overrides)
+            for key, message in error.problems:
+                titles.setdefault((key, message), []).append(title)
+    for (key, message), failed in titles.items():
+        more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+        problems.add(key, f"{message}  (in the run {failed[0]}{more})")
 
 
 def _suggest_int(space: Space, key: str, message: str) -> str:

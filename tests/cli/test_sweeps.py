@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 import pytest
 import yaml
-from helpers import BLOBS, read_tree
+from helpers import BLOBS, build_experiment, read_tree
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from dlopt.cli import main
@@ -434,6 +434,31 @@ def test_bad_input(name, here, capsys):
     (here / "folder.log").mkdir()
     overrides, parts = CASES[name]
     assert_command_refused(["-m", *QUICK, *overrides], capsys, *parts)
+
+
+@pytest.mark.parametrize(("split", "words", "found"), [
+    (["validation.scheme=kfold", "validation.k=2", "seed=3", "optimizer.lr=0.1,0.2"], ["validation.fold=1"],
+     "optimizer.lr=0.1 validation.fold=1"),
+    (["hydra.sweeper.seeds=4", "optimizer.lr=0.1,0.2"], ["seed=2"], "optimizer.lr=0.1 seed=2"),
+    (["seed=0,1,2"], ["seed=2"], "seed=2"),
+])  # fmt: skip
+def test_a_column_that_is_empty_in_one_training_split_is_found_before_the_sweep(split, words, found, here, capsys):
+    """The first run has values of it, since they are in validation examples of this other one."""
+    keys = ["data=table", "data.path=my.csv", "data.target=y", "data.kind=numbers", "loss=mse", "arch=linear", "batch_size=5",
+            "data.missing=fill", "data.test_fraction=0.1", "epochs=1", "device=cpu", "preprocess=none"]  # fmt: skip
+
+    def write_table(has_value):
+        lines = (f"{i},{i if has_value(i) else ''},{3 * i}\n" for i in range(60))
+        (here / "my.csv").write_text("".join(["size,rare,y\n", *lines]))
+
+    write_table(lambda i: True)
+    own = [word for word in split if "," not in word and not word.startswith("hydra")]
+    validation = build_experiment(*keys, *own, *words).validation
+    held_out = set(validation.gather()[0][:, 0].round().int().tolist())
+    write_table(held_out.__contains__)
+    title = f"rare has no value in the training rows of this run; set data.drop=[rare]  (in the run {found}"
+    assert_command_refused(["-m", *keys, *split, HERE], capsys, "data.missing ", title)
+    assert not (here / "sweep").exists()
 
 
 def test_the_check_ends_after_a_few_runs_that_hydra_cannot_compose(here, capsys, monkeypatch):
