@@ -163,7 +163,7 @@ def complete_groups(word: str, line: CompletionLine) -> list[str]:
     config = _load_static_config(line)
     if equals:  # `dlopt list` accepts optimizer=adam, too
         return [f"{group}={o}" for o in _filter_prefix(option, config.list_options(group))]
-    return _filter_prefix(word, config.list_all_groups())
+    return _filter_prefix(word, [*config.list_all_groups(), compose_groups.SETTINGS])
 
 
 def complete_options(word: str, line: CompletionLine) -> list[str]:

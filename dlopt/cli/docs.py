@@ -35,7 +35,7 @@ def write(folder: Path) -> list[Path]:
     pages = {get_page_name(group): render_page(group, options) for group, options in groups.items()}
     for group in PICTURES:
         pages[group].insert(4, f"![{group}]({group}.svg)\n")
-    pages |= {"README": render_index(groups), "slips": render_slips(groups)}
+    pages |= {"README": render_index(groups), "slips": render_slips(groups), compose_groups.SETTINGS: render_settings()}
     folder.mkdir(parents=True, exist_ok=True)
     for file in folder.glob("*.md"):
         if file.stem not in pages and GENERATED_MARK in file.read_text():
@@ -65,6 +65,8 @@ def render_index(groups: dict[str, list[Option]]) -> list[str]:
         "",
         *header,
         *map(_row, of_runs, of_runs.values()),
+        "",
+        "[settings](settings.md) lists the keys outside the groups, such as `batch_size`.",
         "",
         "A search, `dlopt train -m`, has two more groups. [sweeper](sweeper.md) shows how to write one.",
         "",
@@ -100,6 +102,14 @@ def render_page(group: str, options: Sequence[Option]) -> list[str]:
             lines += ["", *_render_paragraph(paragraph)]
     for option in options:
         lines += ["", *render_section(option)]
+    return [*lines, "", "[All groups](README.md)"]
+
+
+def render_settings() -> list[str]:
+    """Render the keys outside the groups: a section for each node of keys."""
+    lines = ["# settings", "", "The keys outside the groups. `dlopt train KEY=VALUE` sets one."]
+    for node in option_docs.load_settings():
+        lines += ["", *render_section(node)]
     return [*lines, "", "[All groups](README.md)"]
 
 

@@ -24,6 +24,7 @@ EXAMPLES = """\
   dlopt list                  every group and its options
   dlopt list optimizer        the options of a group, each with its source
   dlopt list optimizer adam   one option: its formula, keys, defaults and ranges
+  dlopt list settings         the keys outside the groups, such as batch_size, objective and tolerance.gradient
   dlopt list hydra/sweeper    how to write a search, how it treats trials, and its options
   dlopt list --pages docs/catalogue   everything as Markdown pages
 """
@@ -58,6 +59,9 @@ def list_options(argv: Sequence[str]) -> int:
         return _write_pages(arguments.pages)
     config = StaticConfig({}, [] if folder is None else [folder])
     groups = config.list_all_groups()
+    if names == [compose_groups.SETTINGS]:
+        _print_settings(Console())
+        return 0
     if names and names[0] not in groups:
         parser.error(f"there is no group '{names[0]}'{did_you_mean(names[0], groups)}")
     if len(names) == 2 and names[1] not in (options := config.list_options(names[0])):
@@ -135,6 +139,7 @@ def _print_groups(config: StaticConfig, console: Console) -> None:
                 table.add_row(f"[bold]{group}[/bold]", escape(", ".join(config.list_options(group))))
         console.print(table)
     console.print("\ndlopt list GROUP describes the options, dlopt list GROUP OPTION documents one", highlight=False)
+    console.print("dlopt list settings documents the keys outside the groups", highlight=False)
 
 
 def _print_group(config: StaticConfig, console: Console, group: str) -> None:
@@ -152,15 +157,21 @@ def _print_group(config: StaticConfig, console: Console, group: str) -> None:
     console.print(f"\n{usage}", highlight=False, markup=False)  # with markup, [a,b] would be a style
 
 
-def _print_keys(config: StaticConfig, console: Console, option: option_docs.Option) -> None:
-    """Print a search's keys, each with default, range and meaning: the docstring of the option does not hold them."""
+def _print_settings(console: Console) -> None:
+    for i, node in enumerate(option_docs.load_settings()):
+        console.print("\n" * (i > 0) + f"[bold]{node.name}[/bold]  {escape(node.summary)}", highlight=False)
+        if node.text:
+            console.print("\n" + wrap_docstring("\n\n".join(node.text), console.width), highlight=False, markup=False)
+        _print_keys(console, node)
+
+
+def _print_keys(console: Console, option: option_docs.Option) -> None:
+    """Print keys, each with default, range and meaning."""
     for i, key in enumerate(option.keys):
         line = f"[bold]{escape(key.name)}[/bold] = {escape(key.default)}  [dim]{escape(key.range)}[/dim]"
         console.print("\n" * (i == 0) + line, highlight=False, soft_wrap=True)
         for part in textwrap.wrap(key.meaning, console.width - 4, break_on_hyphens=False):
             console.print(f"    {part}", highlight=False, markup=False)
-    if len(config.list_options(option.group)) > 1:
-        console.print(f"\ndlopt list {option.group} shows more", highlight=False)
 
 
 def _print_option(config: StaticConfig, console: Console, group: str, name: str) -> None:
@@ -176,8 +187,10 @@ def _print_option(config: StaticConfig, console: Console, group: str, name: str)
     is_search = group in compose_groups.SWEEP_GROUPS
     if text := "\n\n".join(p for p in option.paragraphs if not (is_search and option_docs.is_table(p))):
         console.print("\n" + wrap_docstring(text, console.width), highlight=False, markup=False)
-    if is_search:
-        _print_keys(config, console, option)
+    if is_search:  # the docstring does not hold the keys
+        _print_keys(console, option)
+        if len(config.list_options(group)) > 1:
+            console.print(f"\ndlopt list {group} shows more", highlight=False)
     elif option.keys:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for title in ("key", "default", "range"):

@@ -102,29 +102,28 @@ class ToleranceSettings:
 class Settings:
     """The settings of a run that are not components.
 
-    epochs          passes over the training split
-    steps           optimizer steps, instead of epochs; null: use epochs
-    batch_size      examples of a mini-batch, or full: the whole training split
-    micro_batch_size
-                    largest number of examples of a forward and backward pass, for batches that do not fit into memory;
-                    null: the whole batch. A batch is split into parts of nearly equal sizes, whose gradients are added:
-                    the result is the same up to rounding. But batch normalization normalizes each part by its own mean
-                    and variance, and stores their averages over the parts, once per step. Dropout and noise of inputs
-                    have other masks than without. Evaluations take no more examples at once, either
-    seed            seed of all random numbers of the run
-    device          auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps
-    precision       float32, bfloat16 (autocast; weights stay float32) or float64
-    compile         compile the network with torch.compile (single runs only; the first steps are slow)
-    deterministic   refuse operations that are not reproducible (on a GPU; a CPU is always reproducible)
-    threads         CPU threads, or auto: one for small networks, which more threads would slow down
-    log_every       steps between two rows with the means over these steps, as recent/train/loss, besides the rows of
-                    evaluations; null: only at evaluations
-    eval_every      epochs between two evaluations
-    objective       the metric that selects the best weights and ranks the runs of a sweep. Without a validation split
-                    the last weights count as the best, and val/loss means train/loss. With an averaging,
-                    average/val/loss selects averaged weights
-    name            name of the run's directory; null: <arch>-<optimizer>
-    resume          a run to resume; null: start a new one
+    epochs            passes over the training split
+    steps             optimizer steps, instead of epochs; null: use epochs
+    batch_size        examples of a mini-batch, or full: the whole training split
+    micro_batch_size  largest number of examples of a forward and backward pass, for batches that do not fit into
+                      memory; null: the whole batch. A batch is split into parts of nearly equal sizes, whose gradients
+                      are added: the result is the same up to rounding. But batch normalization normalizes each part by
+                      its own mean and variance, and stores their averages over the parts, once per step. Dropout and
+                      noise of inputs have other masks than without. Evaluations take no more examples at once, either
+    seed              seed of all random numbers of the run
+    device            auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps
+    precision         float32, bfloat16 (autocast; weights stay float32) or float64
+    compile           compile the network with torch.compile (single runs only; the first steps are slow)
+    deterministic     refuse operations that are not reproducible (on a GPU; a CPU is always reproducible)
+    threads           CPU threads, or auto: one for small networks, which more threads would slow down
+    log_every         steps between two rows with the means over these steps, as recent/train/loss, besides the rows of
+                      evaluations; null: only at evaluations
+    eval_every        epochs between two evaluations
+    objective         the metric that selects the best weights and ranks the runs of a sweep. Without a validation split
+                      the last weights count as the best, and val/loss means train/loss. With an averaging,
+                      average/val/loss selects averaged weights
+    name              name of the run's directory; null: <arch>-<optimizer>
+    resume            a run to resume; null: start a new one
     """
 
     epochs: Count

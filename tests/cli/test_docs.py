@@ -3,6 +3,8 @@
 import re
 
 import pytest
+from helpers import compose_config
+from omegaconf import OmegaConf
 
 from dlopt.cli import docs, main
 from dlopt.config.compose import groups
@@ -51,6 +53,26 @@ def test_pages_of_sweep_groups_hold_what_their_options_share(group, folder):
     shared = [p for p in option_docs.load_common_paragraphs(group) if not option_docs.is_table(p)]
     assert shared
     assert all("".join(paragraph.split()).casefold() in page_text for paragraph in shared)
+
+
+def test_the_page_and_the_list_of_settings_document_every_key_outside_the_groups(folder, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    config = OmegaConf.to_container(compose_config())
+    outside = {
+        key: value for key, value in config.items() if key not in {*groups.list_all_groups(), "hydra", "schedules"}
+    }
+    names = [f"{key}.{name}" if name else key
+             for key, value in outside.items() for name in (value if isinstance(value, dict) else [""])]  # fmt: skip
+    keys = {key.name: key for option in option_docs.load_settings() for key in option.keys}
+    assert sorted(keys) == sorted(names)
+    assert all(key.range and key.meaning for key in keys.values())
+    page = squeeze(folder.joinpath("settings.md").read_text())
+    assert main(["list", "settings"]) == 0
+    listed = squeeze(capsys.readouterr().out)
+    for key in keys.values():
+        assert squeeze(f"`{key.name}` | `{key.default}`") in page
+        assert squeeze(key.meaning) in page
+        assert squeeze(f"{key.name} = {key.default} {key.range} {key.meaning}") in listed
 
 
 def test_slips_are_listed_on_one_page(folder):

@@ -13,6 +13,8 @@ CONF = next(
     _PACKAGE_PARENT / "conf",
 )
 
+SETTINGS = "settings"
+"""Name of the keys outside the groups, for `dlopt list`."""
 PRESETS = "experiment"
 """The group whose options set keys of the others; it has no components."""
 

@@ -196,7 +196,8 @@ def _explain_unknown_key(key: str, cause: Any, static: StaticConfig) -> str:
     if candidates:
         return f"there is no such key; did you mean {candidates}?"
     advice = did_you_mean(last, [n for n in (names or groups.list_groups()) if n != "hydra"])
-    return f"there is no such group or key{advice if 'did you mean' in advice else '; dlopt list shows them'}"
+    shown = "; dlopt list shows the groups, dlopt list settings the other keys"
+    return f"there is no such group or key{advice if 'did you mean' in advice else shown}"
 
 
 def _explain_unknown_inner_key(key: str, node: Any, names: Sequence[str], candidates: str) -> str:

@@ -101,6 +101,25 @@ def load_option(group: str, name: str, config: StaticConfig) -> Option:
     return Option(group, name, summary, source, _paragraphs(cls), tuple(keys), companions)
 
 
+def load_settings() -> list[Option]:
+    """Return the keys outside the groups as options: first those at the top, then each node with its own keys."""
+    from dlopt.training.experiment import Settings
+
+    content = StaticConfig({}).primary
+    nodes = {
+        name: p.hint for name, p in read_signature(Settings).parameters.items() if dataclasses.is_dataclass(p.hint)
+    }
+    names = [name for name in read_signature(Settings).parameters if name not in nodes]
+
+    def make(name: str, target: Any, node: Mapping[str, Any], prefix: str) -> Option:
+        summary, *paragraphs = _paragraphs(target)
+        keys = tuple(_iter_keys(target, node, prefix))
+        return Option(groups.SETTINGS, name, " ".join(summary.split()), "-", tuple(paragraphs), keys, ())
+
+    top = make("run", Settings, {name: content[name] for name in names}, "")
+    return [top, *(make(name, cls, content[name], name) for name, cls in nodes.items())]
+
+
 def _iter_keys(target: Any, node: Mapping[str, Any], prefix: str) -> Iterator[OptionKey]:
     """Yield the keys of a node, and the keys of the dataclasses inside it."""
     hints, meanings = read_signature(target).parameters, _read_meanings(target)
@@ -112,7 +131,9 @@ def _iter_keys(target: Any, node: Mapping[str, Any], prefix: str) -> Iterator[Op
             yield from _iter_keys(hint, value, f"{prefix}.{key}")
             continue
         default = value if isinstance(value, str) else format_value(value)
-        yield OptionKey(f"{prefix}.{key}", default, describe(hint) if key in hints else "", meanings.get(key, ""))
+        yield OptionKey(
+            f"{prefix}.{key}" if prefix else key, default, describe(hint) if key in hints else "", meanings.get(key, "")
+        )
 
 
 def _paragraphs(target: Any) -> tuple[str, ...]:
