@@ -271,6 +271,18 @@ class Valley(nn.Module):
         return (self.x - 1).square() + self.steepness * self.y.square().sum()
 
 
+class Bowl(nn.Module):
+    """f = (x - 1)^2 + 3 (y + 2)^2 of two numbers, without inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.x = nn.Parameter(torch.tensor(5.0))
+        self.y = nn.Parameter(torch.tensor(0.0))
+
+    def forward(self) -> Tensor:
+        return (self.x - 1).square() + 3 * (self.y + 2).square()
+
+
 class Impure(nn.Module):
     """Draws from the global generator in training, or changes a buffer."""
 

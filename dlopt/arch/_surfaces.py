@@ -197,7 +197,7 @@ SURFACES: Mapping[str, SurfaceDefinition] = {
         start=(1.0, 9.0),
         minima=((0.0, 0.0),),
         minimum=0.0,
-        box=((-2.0, 2.0), (-3.0, 10.0)),
+        box=((-4.0, 4.0), (-3.0, 10.0)),
     ),
     "saddle": SurfaceDefinition(
         saddle,

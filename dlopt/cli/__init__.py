@@ -11,6 +11,7 @@ from dlopt.cli.streams import OutputLost, prepare_streams
 
 COMMANDS = {
     "train": "dlopt.cli.train:train",
+    "race": "dlopt.cli.race:race",
     "list": "dlopt.cli.list_options:list_options",
     "runs": "dlopt.cli.runs:runs",
     "show": "dlopt.cli.show:show",
@@ -35,6 +36,9 @@ Train
   dlopt train -m hydra/sweeper=tpe ...           a search of intervals; dlopt list hydra/sweeper
   dlopt train resume=RUN|SWEEP                   resume a run or sweep that was stopped or killed
   dlopt train --help                             every group, key and default
+
+Race
+  dlopt race surface=beale optimizer=sgd,adam    optimizers on a test surface: a table, a picture and an animation
 
 Look
   dlopt list [GROUP [OPTION]]                    the options; for one option its formula, keys and ranges

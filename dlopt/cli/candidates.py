@@ -18,6 +18,7 @@ USAGES = {
     "train": "OVERRIDE... --multirun -m --quiet -q --help -h --cfg job|hydra|all --resolve --config-dir DIR"
     " --info all|config|defaults|defaults-tree|plugins|searchpath --hydra-help --trust"
     " --dry-run --yes",
+    "race": "RACE... --starts TEXT --tune TEXT --out DIR --config-dir DIR --quiet -q --help",
     "list": "GROUP OPTION --config-dir DIR --pages DIR --help",
     "show": "RUN|SWEEP --all --plot METRIC --png FILE --title TEXT --heat KEY --help",
     "runs": "SWEEP|DIR --where OVERRIDE --sort METRIC|KEY --reverse --over KEY --across KEY --columns METRIC|KEY --all"
@@ -188,6 +189,35 @@ def complete_overrides(word: str, line: CompletionLine) -> list[str]:
     return [f"{sign}{name}={candidate}" for candidate in _complete_values(name, value, line)] if sign != "~" else []
 
 
+def complete_race(word: str, line: CompletionLine) -> list[str]:
+    """Complete the words of a race: surface=NAME, optimizer=A,B, A.KEY=VALUE and surface.KEY=VALUE."""
+    from dlopt.landscape.arguments import KEYS, OPTIMIZERS
+
+    typed = _load_static_config(line)
+    racing = typed.overrides.get("optimizer", OPTIMIZERS).split(",")
+    name, equals, value = word.partition("=")
+    if equals and name == "optimizer":
+        return [f"{name}={names}" for names in _complete_option_list(typed.list_options(name), value, is_list=False)]
+    owners = {"surface": ("arch", "surface"), **{optimizer: ("optimizer", optimizer) for optimizer in racing}}
+    top, dot, last = name.partition(".")
+    if equals:
+        group, option = owners.get(top, ("arch", "surface"))
+        key = f"{group}.{last}" if dot else {"surface": "arch.function"}.get(name, name)
+        values = _replace_overrides(typed, {group: option}).suggest_values(key)
+        return [f"{name}={v}" for v in _filter_prefix(value, [*values, *(["custom"] if name == "surface" else [])])]
+    keys = list(KEYS)
+    for owner, (group, option) in owners.items() if word else ():
+        found = _replace_overrides(typed, {group: option}).keys(group)
+        keys += [f"{owner}.{key.removeprefix(f'{group}.')}" for key in found if "._" not in key]
+    unused = [f"{key}=" for key in keys if key not in typed.overrides and key != "surface.function"]
+    return _filter_prefix(word, unused)
+
+
+def _replace_overrides(config: StaticConfig, overrides: dict[str, str]) -> StaticConfig:
+    """Return a configuration in the same folders, with other overrides."""
+    return type(config)(overrides, config.folders[1:])
+
+
 KINDS: dict[str, Callable[[str, CompletionLine], Iterable[str]]] = {
     "RUN": complete_runs,
     "SWEEP": complete_sweeps,
@@ -200,6 +230,7 @@ KINDS: dict[str, Callable[[str, CompletionLine], Iterable[str]]] = {
     "OPTION": complete_options,
     "KEY": complete_keys,
     "OVERRIDE": complete_overrides,
+    "RACE": complete_race,
     "TEXT": lambda word, line: [],
 }
 

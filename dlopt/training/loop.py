@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
+from dlopt.base.optimizer import Step
+from dlopt.objective.oracle import MiniBatchObjective
 from dlopt.rundir.writer import RunWriter
 from dlopt.training.control import TrainingControl
 from dlopt.training.experiment import Experiment
@@ -46,7 +49,14 @@ def train(
             raise
 
 
-def step(training: TrainState, recorder: Recorder) -> None:
+class StepObserver(Protocol):
+    """What watches the steps of training: a recorder, or the tape of a race."""
+
+    def diagnostics_due(self) -> bool: ...
+    def measure(self, objective: MiniBatchObjective, result: Step, before: Tensor, targets: Tensor) -> None: ...
+
+
+def step(training: TrainState, recorder: StepObserver) -> None:
     """Take one step: next batch, objective, optimizer step, apply."""
     inputs, targets = training.next_batch()
     objective = training.objective(inputs, targets)

@@ -137,6 +137,14 @@ CASES = {
     "train experiment=mnist1d_paper steps=": ["steps=6000", "steps=null"],
     "train augmentation=shift augmentation.shift.fill=": [f"augmentation.shift.fill={w}" for w in ("wrap", "zero", "edge", "reflect")],
     "train hydra.sweep.subdir=": [],
+    "race surface=b": ["surface=beale", "surface=branin", "surface=booth"],
+    "race surface=c": ["surface=coupled_quadratic", "surface=custom"],
+    "race optimizer=sgd,mu": ["optimizer=sgd,muon"],
+    "race optimizer=sgd,adam ad": [f"adam.{key}=" for key in ("lr", "beta1", "beta2", "eps")],
+    "race optimizer=sgd,newton newton.solver=": ["newton.solver=cg", "newton.solver=dense"],
+    "race surface=ill_conditioned surface.c": ["surface.condition="],
+    "race st": ["steps=", "start="],
+    "race optimizer=adam adam.lr=0.1 adam.l": [],
     "train nothing=": [],
     # signs
     "train ++optimizer.l": ["++optimizer.lr="],
@@ -242,7 +250,7 @@ def test_every_command_has_a_usage_of_known_kinds():
         assert {kind for kind in kinds if kind.isupper()} <= KINDS.keys()
 
 
-@pytest.mark.parametrize("command", ["list", "runs", "show", "evaluate", "verify", "rerun"])
+@pytest.mark.parametrize("command", ["race", "list", "runs", "show", "evaluate", "verify", "rerun"])
 def test_flags_and_choices_equal_those_of_the_parser(command):
     parser = import_module(COMMANDS[command].partition(":")[0]).build_parser()
     flags = {flag: action for action in parser._actions for flag in action.option_strings if flag != "-h"}

@@ -1,0 +1,187 @@
+"""dlopt race: optimizers on a test surface, with pictures and a table."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
+
+from dlopt.rundir.display import display_path
+
+if TYPE_CHECKING:
+    from dlopt.landscape.arguments import RaceArguments
+    from dlopt.landscape.budget import Range
+    from dlopt.landscape.race import Track
+    from dlopt.training.experiment import Experiment
+
+EPILOG = """\
+  dlopt race surface=beale optimizer=sgd,momentum,rmsprop,adam,newton steps=500
+  dlopt race surface=beale optimizer=sgd,adam sgd.lr=0.01 adam.lr=0.3     learning rates that you choose
+  dlopt race surface=rosenbrock --tune lr=1e-4:1                          the best learning rate of each optimizer
+  dlopt race surface=himmelblau --starts 10 seed=1                        random starts in the picture's box
+  dlopt race surface=saddle 'start=[0.5,0.01]' optimizer=newton,saddle_free_newton
+  dlopt race surface=ill_conditioned surface.n=20 surface.condition=1e4   more than two weights: no contours
+  dlopt race surface=custom surface._target_=mine.F optimizer=custom,adam custom._target_=mine.MyOptimizer
+
+surface=NAME is a function of `dlopt list arch surface`, surface.KEY=VALUE one of its keys. optimizer=A,B names options
+of `dlopt list optimizer`, A.KEY=VALUE sets a key of one. Further keys: steps, start, seed. The defaults are
+surface=beale, steps=500, seed=0, the standard start, and optimizer={optimizers}.
+
+Without --tune, optimizers race at the default learning rates of their options. With it, each tries {candidates}
+learning rates, log-spaced in the range, for all steps and starts. The best has
+{criterion}.
+
+The table has the steps and evaluations after which f - f* stays at most 1e-6. An evaluation is one value, gradient,
+Hessian or Hessian product. A path has converged if f - f* <= 1e-6 at its end. It ends early if it rests (gradient and
+step below 1e-10), or is far away.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the command's parser."""
+    from dlopt.landscape.arguments import OPTIMIZERS
+    from dlopt.landscape.budget import CANDIDATES, CRITERION
+
+    parser = argparse.ArgumentParser(
+        prog="dlopt race", description="Race optimizers on a test surface.",
+        epilog=EPILOG.format(optimizers=OPTIMIZERS, candidates=CANDIDATES, criterion=CRITERION),
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+    )  # fmt: skip
+    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="surface, optimizers and their keys; see below")
+    starts = "number of starts: the standard one, and random ones in the box of the picture"
+    parser.add_argument("--starts", type=int, default=1, metavar="N", help=starts)
+    tune = "find the learning rate of each optimizer in a range: --tune lr=1e-4:1"
+    parser.add_argument("--tune", nargs="?", const="", metavar="lr=LOW:HIGH", help=tune)
+    parser.add_argument("--out", metavar="DIR", help="a new folder for the files (default: below outputs/race)")
+    parser.add_argument("--config-dir", metavar="DIR", help="a folder with options of your own")
+    parser.add_argument("--quiet", "-q", action="store_true", help="print only the table")
+    return parser
+
+
+def race(argv: Sequence[str]) -> int:
+    """Run the command and return its exit code."""
+    args = build_parser().parse_intermixed_args(argv)
+    from dlopt import console
+    from dlopt.config.problems import ConfigError
+    from dlopt.config.schema.targets import add_working_directory
+
+    console.quiet = args.quiet
+    add_working_directory()
+    try:
+        return _race(args)
+    except ConfigError as error:
+        print(error.text(), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _race(args: Any) -> int:
+    """Race, print the table and write the files. Raise ConfigError before anything is written."""
+    from dlopt import console
+    from dlopt.config.problems import ConfigError
+
+    typed, tuned, folder = _check(args)
+    with console.announce("loading torch ..."):
+        from dlopt.landscape import race as races
+        from dlopt.landscape.entrants import build_entrants
+        from dlopt.landscape.tuning import tune
+
+        flags = [] if args.config_dir is None else ["--config-dir", args.config_dir]
+        entrants, notices = build_entrants(typed, flags)
+    for notice in notices if not args.quiet else ():
+        print(notice, file=sys.stderr)
+    first = next(iter(entrants.values()))
+    if tuned is not None and races.has_no_minimum(first):
+        wrong = f"surface={typed.surface} is not bounded below, so no learning rate is the best"
+        raise ConfigError([("--tune", f"{wrong}: leave it out, and type those that you want, such as sgd.lr=0.1")])
+    landmarks, starts = races.Landmarks.of(first), races.sample_starts(first, args.starts)
+    tracks, rates = {}, {}
+    for i, (name, experiment) in enumerate(entrants.items(), 1):
+        with console.announce(f"{i}/{len(entrants)}  {name} ..."):
+            if tuned is not None:
+                rates[name], tracks[name] = tune(experiment, starts, landmarks, tuned)
+            else:
+                rates[name] = races.find_rate(experiment)
+                tracks[name] = races.run_tracks(races.start_at(experiment, starts))
+
+    from dlopt.report.race_table import make_table
+
+    outcomes = {name: [races.judge(track, landmarks) for track in each] for name, each in tracks.items()}
+    table = make_table(outcomes, rates, has_minimum=landmarks.minimum is not None)
+    print(table.text(shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
+    if not args.quiet:
+        print(_describe_rates(args.tune))
+    return _write(
+        first, tracks, folder, f"{typed.surface}: {first.settings.steps} steps, {_name_rates(args.tune, typed)}"
+    )
+
+
+def _check(args: Any) -> tuple[RaceArguments, Range | None, Path]:
+    """Return the parsed words, the range of --tune and the folder. Raise ConfigError with all problems."""
+    from dlopt.config.problems import Problems
+    from dlopt.landscape.arguments import check_flags, parse
+    from dlopt.landscape.budget import parse_range
+
+    problems = Problems()
+    typed = problems.attempt(lambda: parse(args.words))
+    tuned = problems.attempt(lambda: None if args.tune is None else parse_range(args.tune))
+    problems.attempt(lambda: check_flags(typed.value, args.starts, tunes=args.tune is not None))
+    folder = problems.attempt(lambda: _choose_folder(args.out, typed.value.surface))
+    problems.raise_if_any()
+    return typed.value, tuned.value_or_none, folder.value
+
+
+def _choose_folder(out: str | None, surface: str) -> Path:
+    """Return a folder that does not exist yet. Raise ConfigError otherwise."""
+    from dlopt.config.problems import ConfigError
+
+    if out is None:
+        return Path("outputs/race", time.strftime("%Y-%m-%d"), f"{time.strftime('%H-%M-%S')}-{surface}-{token_hex(2)}")
+    folder = Path(out).expanduser()
+    if folder.exists():
+        raise ConfigError([("--out", f"{out} exists; name a new folder")])
+    return folder
+
+
+def _name_rates(tune: str | None, typed: RaceArguments) -> str:
+    if tune is not None:
+        return f"learning rates tuned in {tune.partition('=')[2]}"
+    return "typed or default learning rates" if typed.list_typed_rates() else "default learning rates"
+
+
+def _describe_rates(tune: str | None) -> str:
+    """Return how the learning rates were chosen."""
+    from dlopt.landscape.budget import CANDIDATES, CRITERION
+
+    if tune is None:
+        return "learning rates: the defaults of the options or typed ones; --tune lr=1e-4:1 finds the best of each"
+    low, _, high = tune.partition("=")[2].partition(":")
+    return f"learning rates: the best of {CANDIDATES} from {low} to {high} for each, by {CRITERION}"
+
+
+def _write(first: Experiment, tracks: Mapping[str, Sequence[Track]], folder: Path, title: str) -> int:
+    """Write the files and print their names. Return the exit code."""
+    from dlopt import console
+    from dlopt.landscape.grid import make_grid
+    from dlopt.landscape.race import Landmarks
+    from dlopt.report.race_figures import Race
+    from dlopt.report.race_files import write_race
+
+    landmarks = Landmarks.of(first)
+    grid = make_grid(first, landmarks, [track for each in tracks.values() for track in each])
+    try:
+        with console.announce("drawing ..."):
+            files = write_race(Race(title, tracks, landmarks, grid), folder)
+    except (OSError, ValueError) as error:
+        print(f"dlopt race: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
+        return 1
+    print("\n".join(["", *map(display_path, files)]))
+    if grid is None:
+        print(f"the surface has {len(first.w)} weights: contours and the animation need two")
+    return 0

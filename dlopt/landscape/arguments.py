@@ -1,0 +1,91 @@
+"""The arguments of a race: from the words that are typed to the overrides of one run for each optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dlopt.config.compose.nested_options import get_key
+from dlopt.config.problems import ConfigError
+from dlopt.errors import did_you_mean
+from dlopt.formatting import split_names
+
+OPTIMIZERS = "sgd,momentum,nesterov,adagrad,rmsprop,adam,newton"
+"""The optimizers that race if none are named."""
+KEYS = ("surface", "optimizer", "steps", "start", "seed")
+FIXED = ("data=none", "precision=float64", "device=cpu", "threads=1", "steps=500")
+
+
+@dataclass(frozen=True)
+class RaceArguments:
+    """The surface and the optimizers of a race, with their overrides as `dlopt train` takes them.
+
+    common   the overrides that all optimizers share
+    own      the overrides of each optimizer, by its name
+    """
+
+    surface: str
+    optimizers: tuple[str, ...]
+    common: tuple[str, ...]
+    own: Mapping[str, tuple[str, ...]]
+
+    def list_overrides(self, optimizer: str) -> list[str]:
+        """Return the overrides of the run of one optimizer."""
+        return [*self.common, f"optimizer={optimizer}", *self.own[optimizer]]
+
+    def list_typed_rates(self) -> list[str]:
+        """Return the optimizers whose learning rate is typed."""
+        typed = {name: {get_key(override) for override in overrides} for name, overrides in self.own.items()}
+        return [name for name, keys in typed.items() if "optimizer.lr" in keys]
+
+
+def parse(words: Sequence[str]) -> RaceArguments:
+    """Parse words such as surface=beale optimizer=sgd,adam adam.lr=0.1. Raise ConfigError with all problems."""
+    problems: list[tuple[str, str]] = []
+    pairs = [(word, *word.lstrip("+").partition("=")[::2]) for word in words]
+    values = {key: value for _, key, value in pairs if key in KEYS}
+    surface = values.get("surface", "beale")
+    optimizers = split_names(values.get("optimizer", OPTIMIZERS).strip("[]"))
+    common = [*FIXED, *(["arch=custom"] if surface == "custom" else ["arch=surface", f"arch.function={surface}"])]
+    own: dict[str, list[str]] = {name: [] for name in optimizers}
+    if not optimizers:
+        problems.append(
+            ("optimizer", "needs the names of options: optimizer=sgd,adam; dlopt list optimizer shows them")
+        )
+    problems += [("optimizer", f"{name} is named twice") for name in own if optimizers.count(name) > 1]
+    for word, key, value in pairs:
+        top, dot, name = key.partition(".")
+        sign = word[: len(word) - len(word.lstrip("+"))]
+        if "=" not in word:
+            problems.append((word, "is not an argument: write KEY=VALUE, such as optimizer=sgd,adam"))
+        elif key in ("steps", "seed"):
+            common.append(word)
+        elif key == "start" and surface == "custom":
+            problems.append((key, "a custom surface starts at the values of its parameters: leave it out"))
+        elif key == "start":
+            common.append(f"arch.start={value}")
+        elif top == "surface" and dot:
+            common.append(f"{sign}arch.{name}={value}")
+        elif top in own and dot:
+            own[top].append(f"{sign}optimizer.{name}={value}")
+        elif key not in KEYS:
+            problems.append((key, _explain_key(top, dot, optimizers)))
+    if problems:
+        raise ConfigError(problems)
+    return RaceArguments(surface, tuple(optimizers), tuple(common), {name: tuple(keys) for name, keys in own.items()})
+
+
+def check_flags(arguments: RaceArguments, starts: int, *, tunes: bool) -> None:
+    """Raise ConfigError for a wrong number of starts, and for learning rates that --tune chooses."""
+    problems = [("--starts", f"must be >= 1, got {starts}")] if starts < 1 else []
+    typed = arguments.list_typed_rates() if tunes else []
+    problems += [(f"{name}.lr", "--tune chooses it: leave one of the two out") for name in typed]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _explain_key(top: str, dot: str, optimizers: Sequence[str]) -> str:
+    names = [*KEYS, *(f"{name}.lr" for name in ("surface", *optimizers))]
+    if dot:
+        return f"{top} does not race: name it in optimizer={','.join(optimizers)}, or leave the key out"
+    return f"there is no such key{did_you_mean(top, names)}"

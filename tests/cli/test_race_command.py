@@ -1,0 +1,125 @@
+"""dlopt race: files, table, and command lines that are refused."""
+
+import csv
+import re
+
+import numpy as np
+import pytest
+from helpers import read_tree
+from PIL import Image
+
+from dlopt.cli import main
+from dlopt.report import race_files
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_race_prints_a_table_and_writes_a_picture_an_animation_and_every_step(tmp_path, capsys):
+    keys = ["newton.solver=dense", "newton.damping=0", "newton.adapt=none"]
+    assert (
+        main(["race", "surface=booth", "optimizer=sgd,newton", "sgd.lr=0.1", *keys, "steps=60", "--starts", "2"]) == 0
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["optimizer", "lr", "status", "steps", "evaluations", "f", "-", "f*", "distance"]
+    assert lines[1].split()[:4] == ["sgd", "0.1", "2", "converged"]
+    assert lines[2].split()[:6] == ["newton", "1", "2", "converged", "1", "2"]
+    assert lines[3].startswith("learning rates: the defaults")
+    picture, animation, steps = (tmp_path / line for line in lines[-3:])
+    assert re.fullmatch(r"outputs/race/\d{4}-\d\d-\d\d/[\d-]{8}-booth-\w{4}", lines[-3].removesuffix("/race.png"))
+    with Image.open(picture) as image, Image.open(animation) as frames:
+        assert image.size[0] > 1000
+        assert frames.n_frames > 40
+    assert animation.stat().st_size < 3e6
+    rows = list(csv.DictReader(steps.read_text().splitlines()))
+    assert list(rows[0]) == ["optimizer", "start", "step", "x", "y", "f", "evaluations"]
+    x, y, f = (np.array([float(row[name]) for row in rows]) for name in ("x", "y", "f"))
+    np.testing.assert_allclose(f, (x + 2 * y - 7) ** 2 + (2 * x + y - 5) ** 2, rtol=1e-9, atol=1e-20)
+    assert {(row["optimizer"], row["start"]) for row in rows} == {(o, s) for o in ("sgd", "newton") for s in "01"}
+    assert rows[1]["evaluations"] == "1"
+    assert {entry.name for entry in steps.parent.iterdir()} == {"race.png", "race.gif", "race.csv"}
+    assert [entry.name for entry in steps.parent.parent.iterdir()] == [steps.parent.name]
+
+
+def test_more_weights_custom_parts_and_tuning(tmp_path, capsys):
+    words = [
+        "surface=custom",
+        "surface._target_=mine.Valley",
+        "optimizer=custom,sgd",
+        "custom._target_=mine.Sign",
+        "+custom.lr=0.1",
+    ]
+    assert main(["race", *words, "steps=20", "--out", "o"]) == 0
+    assert "3 weights" in capsys.readouterr().out
+    assert set(read_tree(tmp_path / "o")) == {"race.png", "race.csv"}
+    keys = [
+        "surface=ill_conditioned",
+        "surface.n=4",
+        "optimizer=momentum,newton",
+        "steps=50",
+        "--tune",
+        "lr=1e-3:1",
+        "-q",
+    ]
+    assert main(["race", *keys, "--out", "t"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[0] == "momentum"
+    assert (tmp_path / "t" / "race.csv").read_text().startswith("optimizer,start,step,w1,w2,w3,w4,f,evaluations\n")
+
+
+def test_options_of_ones_own_race(tmp_path, capsys):
+    (tmp_path / "mine/optimizer").mkdir(parents=True)
+    (tmp_path / "mine/optimizer/signs.yaml").write_text("# signs\n# me\n_target_: mine.Sign\nlr: 0.25\n")
+    words = ["optimizer=signs", "surface=ill_conditioned", "surface.n=3", "steps=3"]
+    assert main(["race", "--config-dir", "mine", *words, "--out", "o"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["signs", "0.25"]
+
+
+REFUSED = {
+    "--tune": (["--tune"], ["--tune  needs a range of learning rates: --tune lr=1e-4:1"]),
+    "a range of nothing": (["--tune", "lr=1:1e-4"], ["--tune  must go from a positive number to a larger one"]),
+    "a typed rate beside it": (["--tune", "lr=1e-4:1", "adam.lr=1"], ["adam.lr  --tune chooses it"]),
+    "no minimum": (["surface=saddle", "--tune", "lr=1e-4:1"], ["--tune  surface=saddle is not bounded below"]),
+    "several": (["--starts", "0", "--tune", "--out", "there", "foo=1"], ["foo", "--tune"]),
+    "starts": (["--starts", "0"], ["--starts  must be >= 1, got 0"]),
+    "a folder that exists": (["--out", "there"], ["--out  there exists; name a new folder"]),
+    "an optimizer": (["optimizer=adm"], ["optimizer  adm: there is no option 'adm'; did you mean adam"]),
+    "a folder of options": (["--config-dir", "nowhere"], ["--config-dir: there is no directory"]),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_wrong_command_line_is_refused_and_leaves_nothing(name, tmp_path, capsys):
+    (tmp_path / "there").mkdir()
+    words, parts = REFUSED[name]
+    assert main(["race", *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "nothing was started" in err
+    assert all(re.sub(" +", " ", part) in re.sub(" +", " ", err) for part in parts), err
+    assert read_tree(tmp_path) == {"there": None}
+
+
+def test_a_race_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(race_files, "write_steps", fail)
+    assert (
+        main(
+            [
+                "race",
+                "surface=ill_conditioned",
+                "surface.n=3",
+                "optimizer=sgd",
+                "sgd.lr=0.01",
+                "steps=3",
+                "--out",
+                "o/new",
+            ]
+        )
+        == 1
+    )
+    assert "No space left on device" in capsys.readouterr().err
+    assert read_tree(tmp_path) == {"o": None}

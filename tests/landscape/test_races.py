@@ -1,0 +1,250 @@
+"""Races: paths and their ends against plain loops, tuning against brute force, and the words of the command."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from helpers import build_experiment
+
+from dlopt.config.problems import ConfigError
+from dlopt.landscape import arguments, budget, race
+from dlopt.landscape.entrants import build_entrants
+from dlopt.landscape.grid import make_grid
+from dlopt.landscape.race import Landmarks, Track, judge, run_tracks, sample_starts, start_at
+from dlopt.landscape.tuning import tune
+
+SOLID = ("newton.solver=dense", "newton.damping=0", "newton.adapt=none")
+
+
+def build(*words):
+    entrants, _ = build_entrants(arguments.parse(words), [])
+    return next(iter(entrants.values()))
+
+
+def descend(gradient, start, lr, steps):
+    """Return the path of gradient descent, in numpy."""
+    path = [np.array(start)]
+    for _ in range(steps):
+        path.append(path[-1] - lr * gradient(path[-1]))
+    return np.array(path)
+
+
+def slope_ravine(w):
+    return np.array([20.0, 1.0]) * w
+
+
+def test_a_path_is_that_of_a_plain_loop():
+    (track,) = run_tracks([build("surface=ravine", "optimizer=sgd", "sgd.lr=0.09", "steps=40", "start=[1,-2]")])
+    path = descend(slope_ravine, [1.0, -2.0], 0.09, 40)
+    np.testing.assert_allclose(track.w, path, rtol=1e-12)
+    np.testing.assert_allclose(track.f, 10 * path[:, 0] ** 2 + path[:, 1] ** 2 / 2, rtol=1e-12)
+    assert track.evaluations.tolist() == list(range(41))
+    assert track.ending == "steps"
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "rmsprop", "newton", "saddle_free_newton", "lion"])
+def test_lanes_are_single_paths(optimizer):
+    experiment = build("surface=himmelblau", f"optimizer={optimizer}", "steps=12")
+    starts = sample_starts(experiment, 4)
+    lanes = run_tracks(start_at(experiment, starts))
+    for lane, single in zip(lanes, (run_tracks([e])[0] for e in start_at(experiment, starts)), strict=True):
+        torch.testing.assert_close(lane.w, single.w, rtol=1e-7, atol=1e-7)
+
+
+def test_an_optimizer_without_lanes_runs_start_by_start():
+    experiment = build(
+        "surface=booth", "optimizer=torch_optim", "torch_optim.name=SGD", "torch_optim.lr=0.02", "steps=9"
+    )
+    assert not experiment.optimizer.lanes
+    tracks = run_tracks(start_at(experiment, sample_starts(experiment, 2)))
+    for track in tracks:
+        path = descend(lambda w: np.array([[10, 8], [8, 10]]) @ w - [34, 38], track.w[0].tolist(), 0.02, 9)
+        np.testing.assert_allclose(track.w, path, rtol=1e-9)
+
+
+def test_a_lane_that_diverges_leaves_the_others_alone():
+    experiment = build("surface=ravine", "optimizer=sgd", "steps=60")
+    rates = (0.05, 1.0, 0.09)
+    entrants = [
+        dataclasses.replace(experiment, optimizer=dataclasses.replace(experiment.optimizer, lr=lr)) for lr in rates
+    ]
+    calm, wild, last = run_tracks(entrants)
+    assert wild.ending == "far"
+    assert judge(wild, Landmarks.of(experiment)).status == "diverged"
+    assert len(wild.f) < 20
+    for track, lr in ((calm, 0.05), (last, 0.09)):
+        np.testing.assert_allclose(track.w, descend(slope_ravine, [1.0, 9.0], lr, 60), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("words", "status"), [
+    (("surface=booth", "optimizer=newton", *SOLID), "converged"),
+    (("surface=saddle", "optimizer=newton", *SOLID), "at a saddle point"),
+    (("surface=saddle", "optimizer=saddle_free_newton"), "left the saddle"),
+    (("surface=monkey_saddle", "optimizer=sgd", "sgd.lr=0.05"), "left the saddle"),
+    (("surface=long_valley", "optimizer=sgd", "start=[0,1]"), "at a saddle point"),
+    (("surface=himmelblau", "optimizer=newton", *SOLID), "at rest"),  # at the maximum
+    (("surface=rosenbrock", "optimizer=sgd", "sgd.lr=0.1"), "diverged"),
+    (("surface=rosenbrock", "optimizer=sgd", "sgd.lr=0.001"), "running"),
+])  # fmt: skip
+def test_the_end_of_a_path_is_named(words, status):
+    experiment = build(*words, "steps=120")
+    (track,) = run_tracks([experiment])
+    assert judge(track, Landmarks.of(experiment)).status == status
+
+
+def test_newton_needs_one_step_and_two_evaluations_for_a_quadratic():
+    experiment = build("surface=booth", "optimizer=newton", *SOLID)
+    outcome = judge(run_tracks([experiment])[0], Landmarks.of(experiment))
+    assert (outcome.steps, outcome.evaluations) == (1, 2)
+    assert outcome.distance < 1e-10
+
+
+def test_a_path_that_only_passes_the_minimum_has_not_reached_it():
+    landmarks = Landmarks(torch.zeros(1, 1), 0.0, torch.zeros(0, 1), None)
+
+    def outcome(values):
+        f = torch.tensor(values, dtype=torch.float64)
+        return judge(Track(f.sqrt().unsqueeze(1), f, torch.arange(len(f)) * 3, 1.0, "steps"), landmarks)
+
+    passes, stays = outcome([4.0, 1e-9, 1.0, 0.5]), outcome([4.0, 1e-9, 1.0, 1e-6, 1e-8])
+    assert (passes.steps, passes.evaluations, passes.status) == (None, None, "running")
+    assert (stays.steps, stays.evaluations, stays.status) == (3, 9, "converged")
+    assert passes.distance == pytest.approx(0.5**0.5)
+
+
+def test_the_best_learning_rate_is_that_of_brute_force():
+    experiment = build("surface=ravine", "optimizer=sgd", "steps=300")
+    landmarks, rates = Landmarks.of(experiment), budget.Range(1e-3, 1.0)
+    best, (track,) = tune(experiment, experiment.w.unsqueeze(0), landmarks, rates)
+
+    def count(lr):
+        path = descend(slope_ravine, [1.0, 9.0], lr, 300)
+        above = np.nonzero(~(10 * path[:, 0] ** 2 + path[:, 1] ** 2 / 2 <= 1e-6))[0]
+        return above[-1] + 1 if above[-1] < 300 else np.inf
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        counts = [count(lr) for lr in rates.spread(budget.CANDIDATES)]
+    assert best == rates.spread(budget.CANDIDATES)[int(np.argmin(counts))]
+    assert judge(track, landmarks).steps == min(counts)
+
+
+def test_candidates_are_log_spaced_from_end_to_end():
+    np.testing.assert_allclose(budget.Range(1e-4, 1.0).spread(16), np.geomspace(1e-4, 1, 16), rtol=5e-3)
+
+
+def test_an_optimizer_without_a_learning_rate_is_not_tuned():
+    experiment = build("surface=booth", "optimizer=custom", "custom._target_=mine.NormalizedDescent", "steps=5")
+    rate, tracks = tune(experiment, experiment.w.unsqueeze(0), Landmarks.of(experiment), budget.Range(0.1, 1.0))
+    assert rate is None
+    assert len(tracks[0].f) == 6
+
+
+def test_random_starts_are_in_the_box_and_a_function_of_the_seed():
+    one, two = (build("surface=branin", "optimizer=sgd", f"seed={seed}") for seed in (0, 1))
+    points = sample_starts(one, 200)
+    assert torch.equal(points[0], one.w)
+    assert torch.equal(points, sample_starts(one, 200))
+    assert not torch.equal(points, sample_starts(two, 200))
+    (left, right), (bottom, top) = Landmarks.of(one).box
+    assert bool(
+        ((points[:, 0] >= left) & (points[:, 0] <= right) & (points[:, 1] >= bottom) & (points[:, 1] <= top)).all()
+    )
+    assert points[1:].std(0).min() > 3
+
+
+def test_a_custom_function_races_and_is_drawn_around_its_paths():
+    experiment = build("surface=custom", "surface._target_=mine.Bowl", "optimizer=momentum", "steps=80")
+    tracks = run_tracks([experiment])
+    landmarks = Landmarks.of(experiment)
+    assert judge(tracks[0], landmarks).status == "running"
+    grid = make_grid(experiment, landmarks, tracks)
+    x, y = torch.meshgrid(grid.x, grid.y, indexing="xy")
+    torch.testing.assert_close(grid.f, (x - 1) ** 2 + 3 * (y + 2) ** 2)
+    assert grid.x[0] <= 5 <= grid.x[-1]
+
+
+def test_a_race_composes_as_training_does():
+    words = [
+        "optimizer=sam,adam,newton",
+        "surface=coupled_quadratic",
+        "surface.a=0.01",
+        "sam.base_optimizer=adam",
+        "sam.rho=0.1",
+        "newton.solver=dense",
+    ]
+    parsed = arguments.parse(words)
+    entrants, notices = build_entrants(parsed, [])
+    assert notices == []
+    assert list(entrants) == ["sam", "adam", "newton"]
+    for name, experiment in entrants.items():
+        nested = [
+            o.replace("optimizer.base_optimizer=", "optimizer@optimizer.base_optimizer=")
+            for o in parsed.list_overrides(name)
+        ]
+        alone = build_experiment(*nested)
+        assert experiment.optimizer == alone.optimizer
+        assert experiment.settings == alone.settings
+        assert torch.equal(experiment.w, alone.w)
+    assert entrants["sam"].model.surface.formula(torch.tensor([1.0, 1.0])) == pytest.approx(0.02)
+
+
+PROBLEMS = {
+    "unknown names": (
+        ["optimizer=adm", "surface=beal"],
+        {"optimizer": "did you mean adam", "surface": "must be one of beale"},
+    ),
+    "values": (
+        ["optimizer=sgd,adam", "sgd.lr=-1", "adam.beta1=2", "steps=0"],
+        {"sgd.lr": "must be", "adam.beta1": "must be", "steps": "must be"},
+    ),
+    "unknown keys": (
+        ["optimizer=sgd", "sgd.lrr=1", "surface.b=2"],
+        {"sgd.lrr": "did you mean lr", "surface.b": "there is function, start, a"},
+    ),
+    "starts": (["optimizer=sgd", "start=[1,2,3]"], {"start": "must be 2 finite numbers"}),
+}
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_wrong_entrants_are_refused_at_the_keys_of_the_race(name):
+    words, expected = PROBLEMS[name]
+    with pytest.raises(ConfigError) as refused:
+        build_entrants(arguments.parse(words), [])
+    found = dict(refused.value.problems)
+    assert found.keys() == expected.keys()
+    for key, part in expected.items():
+        assert part in found[key]
+
+
+WORDS = {
+    "adam.lr=1 optimizer=sgd": ("adam.lr", "adam does not race"),
+    "step=3": ("step", "did you mean steps"),
+    "beale": ("beale", "KEY=VALUE"),
+    "optimizer=sgd,adam,sgd": ("optimizer", "sgd is named twice"),
+    "optimizer=": ("optimizer", "needs the names"),
+    "surface=custom surface._target_=mine.Bowl start=[1,2]": ("start", "leave it out"),
+}
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_wrong_words_are_refused(words):
+    key, part = WORDS[words]
+    with pytest.raises(ConfigError) as refused:
+        arguments.parse(words.split())
+    assert [(found, part in message) for found, message in refused.value.problems] == [(key, True)]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "lr", "lr=1", "momentum=0.1:1", "lr=1:0.1", "lr=0:1", "lr=a:b", "lr=1:inf", "lr=-1:1"]
+)
+def test_tuning_needs_a_range(text):
+    with pytest.raises(ConfigError, match="lr=1e-4:1"):
+        budget.parse_range(text)
+
+
+def test_points_are_evaluated_as_by_the_model():
+    experiment = build("surface=custom", "surface._target_=mine.Valley", "optimizer=sgd")
+    points = torch.randn(4, 3, 3, dtype=torch.float64)
+    expected = (points[..., 0] - 1) ** 2 + 10 * points[..., 1:].square().sum(-1)
+    torch.testing.assert_close(race.evaluate_points(experiment, points), expected)
