@@ -111,9 +111,14 @@ def sample_starts(experiment: Experiment, count: int) -> Tensor:
     return torch.cat([experiment.w.double().unsqueeze(0), points])
 
 
-def run_tracks(experiments: Sequence[Experiment]) -> list[Track]:
-    """Run experiments that differ in starts and hyperparameters only: in lanes, or else one by one."""
-    if len(experiments) > 1 and not experiments[0].optimizer.lanes:
+def run_tracks(experiments: Sequence[Experiment], *, counts: bool = True) -> list[Track]:
+    """Run experiments that differ in starts and hyperparameters only: in lanes, or else one by one.
+
+    An optimizer that decides on the host how often it evaluates, such as in a line search, runs one by one: lanes would
+    count the evaluations of all of them. Unless `counts`, it runs in lanes, too.
+    """
+    optimizer = experiments[0].optimizer
+    if len(experiments) > 1 and ((counts and optimizer.decides_on_host) or not optimizer.lanes):
         return [track for experiment in experiments for track in run_tracks([experiment])]
     with set_torch_switches(1, deterministic=False):
         training = TrainState(experiments)

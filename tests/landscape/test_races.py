@@ -52,6 +52,16 @@ def test_lanes_are_single_paths(optimizer):
         torch.testing.assert_close(lane.w, single.w, rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.parametrize("optimizer", ["newton", "lbfgs"])
+def test_evaluations_of_several_starts_are_those_of_each(optimizer):
+    """In lanes, one that needs few of them would wait for the others, and count theirs."""
+    experiment = build("surface=rosenbrock", f"optimizer={optimizer}", "steps=15")
+    starts = torch.tensor([[1.0, 1.0001], [-1.2, 1.0]], dtype=torch.float64)
+    together = run_tracks(start_at(experiment, starts))
+    for track, single in zip(together, start_at(experiment, starts), strict=True):
+        assert track.evaluations.tolist() == run_tracks([single])[0].evaluations.tolist()
+
+
 def test_an_optimizer_without_lanes_runs_start_by_start():
     experiment = build(
         "surface=booth", "optimizer=torch_optim", "torch_optim.name=SGD", "torch_optim.lr=0.02", "steps=9"
