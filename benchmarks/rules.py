@@ -175,7 +175,7 @@ class FixedGradient:
     def refuse(self, *arguments: object) -> Any:
         raise MoreThanGradientsError
 
-    value = hvp = gauss_newton_product = hessian = activations = refuse
+    value = hvp = gauss_newton_product = hessian = kronecker_factors = activations = refuse
 
 
 class FlatOptimizer:

@@ -86,6 +86,13 @@ def bernoulli(parent: Key, p: float | Tensor, shape: tuple[int, ...], device: to
     )
 
 
+def categorical(parent: Key, probabilities: Tensor) -> Tensor:
+    """Return the index of a class for each row of probabilities (..., classes): int64 of shape (...)."""
+    u = uniform(parent, tuple(probabilities.shape[:-1]), probabilities.device).to(probabilities.dtype)
+    below = probabilities.cumsum(-1) <= u.unsqueeze(-1)
+    return below.sum(-1).clamp(max=probabilities.shape[-1] - 1)
+
+
 def _mix(x: Any) -> Any:
     """Apply lowbias32 to ints or int64 tensors in [0, 2^32); products wrap modulo 2^64, so the low half is right."""
     x = ((x ^ (x >> 16)) * _C1) & _MASK

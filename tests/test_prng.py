@@ -47,6 +47,16 @@ def test_signs_are_those_of_the_bits():
     assert abs(signs.mean()) < 4 / math.sqrt(10_000)
 
 
+def test_classes_are_drawn_with_their_probabilities():
+    key, probabilities = prng.key(3, "classes"), torch.tensor([0.2, 0.0, 0.5, 0.3, 0.0])
+    drawn = prng.categorical(key, probabilities.expand(20_000, 5))
+    shares = drawn.bincount(minlength=5) / len(drawn)
+    assert not shares[[1, 4]].any()
+    torch.testing.assert_close(shares, probabilities, rtol=0, atol=4 * math.sqrt(0.25 / 20_000))
+    u = prng.uniform(key, (20_000,))
+    assert torch.equal(drawn, torch.bucketize(u, torch.tensor([0.2, 0.7]), right=True).apply_(lambda i: [0, 2, 3][i]))
+
+
 def test_repeated_draws_are_equal_and_longer_ones_start_with_them():
     key = prng.key(3, "twice")
     first = prng.bits(key, (10, 10))

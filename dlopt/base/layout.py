@@ -7,10 +7,11 @@ sees single parameters. A tensor of shape (E, P) holds E networks, and every met
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -59,12 +60,41 @@ class Parameter:
         return piece.unflatten(-1, shape)
 
 
+class AffineLayer(NamedTuple):
+    """A linear layer, or a convolution in one or two dimensions without groups, which is linear at each position.
+
+    bias is None if the layer has no trainable one.
+    """
+
+    name: str
+    weight: Parameter
+    bias: Parameter | None
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Return the number of inputs of a unit, including the one that the bias multiplies, and of units."""
+        units = self.weight.shape[0]
+        return self.weight.size // units + (self.bias is not None), units
+
+    def join(self, x: Tensor) -> Tensor:
+        """Return this layer's part of x, (..., P), as matrices (..., units, inputs)."""
+        weight = x[..., self.weight.slice].unflatten(-1, (self.weight.shape[0], -1))
+        return weight if self.bias is None else torch.cat([weight, x[..., self.bias.slice].unsqueeze(-1)], -1)
+
+    def put(self, x: Tensor, matrix: Tensor) -> None:
+        """Invert `join`: write matrices into x."""
+        x[..., self.weight.slice] = (matrix if self.bias is None else matrix[..., :-1]).flatten(-2)
+        if self.bias is not None:
+            x[..., self.bias.slice] = matrix[..., -1]
+
+
 @dataclass(frozen=True)
 class Layout:
     """Names, shapes and slices of the weight vector, in the order of `model.named_parameters()`."""
 
     parameters: tuple[Parameter, ...]
     labels: Mapping[str, str] = field(default_factory=dict, compare=False)
+    affine: tuple[AffineLayer, ...] = field(default=(), compare=False)
 
     @classmethod
     def of(cls, model: nn.Module) -> Layout:
@@ -81,7 +111,7 @@ class Layout:
                 groups = module.groups if isinstance(module, _TRANSPOSED) and kind == "weight" else None
                 parameters.append(Parameter(name, shape, start, kind, fan_in, fan_out, groups))
                 start += p.numel()
-        return cls(tuple(parameters), label_modules(model))
+        return cls(tuple(parameters), label_modules(model), tuple(_list_affine_layers(model, parameters)))
 
     @cached_property
     def size(self) -> int:
@@ -137,6 +167,19 @@ class Layout:
 
     def __iter__(self) -> Iterator[Parameter]:
         return iter(self.parameters)
+
+
+def _list_affine_layers(model: nn.Module, parameters: Iterable[Parameter]) -> Iterator[AffineLayer]:
+    """Yield the affine layers of a network whose weights are trained; tied ones belong to no layer of their own."""
+    by_name = {p.name: p for p in parameters}
+    count = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
+    for name, module in model.named_modules():
+        is_convolution = isinstance(module, (nn.Conv1d, nn.Conv2d)) and module.groups == 1
+        if not isinstance(module, nn.Linear) and not (is_convolution and module.padding_mode == "zeros"):
+            continue
+        weight, bias = (by_name.get(f"{name}.{part}".lstrip(".")) for part in ("weight", "bias"))
+        if weight is not None and all(count[id(p)] == 1 for p in module.parameters(recurse=False)):
+            yield AffineLayer(name, weight, bias)
 
 
 def map_tied_names(model: nn.Module) -> dict[str, str]:

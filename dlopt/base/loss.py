@@ -10,6 +10,7 @@ from torch import Tensor
 from dlopt.base.data import TargetKind
 from dlopt.base.group import Group
 from dlopt.metrics.names import Direction
+from dlopt.prng import Key
 
 
 @Group("loss", must_subclass=True, needed_for_inference=True, lanes="class")
@@ -35,6 +36,15 @@ class Loss:
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss, shape (), of outputs (B, outputs) and the targets of a batch."""
+        raise NotImplementedError
+
+    def sample_targets(self, outputs: Tensor, key: Key) -> Tensor:
+        """Return random targets (B[, outputs]) of the model with outputs (B, outputs), for its Fisher information.
+
+        The loss is the negative log-likelihood of this model, up to a constant: for each example, the gradient by the
+        outputs then has the mean zero, and the Hessian of the loss as its covariance. Override it for losses that have
+        such a model.
+        """
         raise NotImplementedError
 
     def constant_loss(self, labels: Tensor) -> float | None:

@@ -25,6 +25,7 @@ class ObjectiveOracle(Protocol):
     def hvp(self, w: Tensor, v: Tensor) -> Tensor: ...
     def gauss_newton_product(self, w: Tensor, v: Tensor) -> Tensor: ...
     def hessian(self, w: Tensor) -> Tensor: ...
+    def kronecker_factors(self, w: Tensor, *, sampled: bool) -> list[tuple[Tensor, Tensor]]: ...
     def activations(self, w: Tensor) -> dict[str, Tensor]: ...
     def random_key(self, name: str) -> Key: ...
 
@@ -71,8 +72,9 @@ class Optimizer:
     An optimizer that compares gradients with values or Hessian products, such as a line search, sets
     needs_true_gradient = True: then clipping and gradient noise are refused. One that uses second derivatives sets
     uses_curvature = True: then a network with kinks, such as those of ReLU, gets a notice. Both are refused with
-    precision=bfloat16. One whose step reads numbers from the device, such as to end an iteration early, sets
-    decides_on_host = True.
+    precision=bfloat16. One that asks for Kronecker factors of sampled targets sets samples_targets = True: then losses
+    without `sample_targets` are refused. One whose step reads numbers from the device, such as to end an iteration
+    early, sets decides_on_host = True.
 
     `step` owns the w and the state that it gets and may overwrite both: at 1.9 million weights a second copy of w costs
     3% of a step on a CPU. The caller keeps a copy of the previous iterate if it is needed.
@@ -82,6 +84,7 @@ class Optimizer:
     needs_true_gradient: ClassVar[bool] = False
     uses_curvature: ClassVar[bool] = False
     decides_on_host: ClassVar[bool] = False
+    samples_targets: ClassVar[bool] = False
 
     def init(self, w: Tensor, layout: Layout) -> Any:
         """Return the state before the first step: a NamedTuple of tensors, or () for no state.

@@ -6,8 +6,10 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from dlopt import prng
 from dlopt.metrics import functional
 from dlopt.parts import Loss, TargetKind
+from dlopt.prng import Key
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,9 @@ class CrossEntropy(Loss):
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(outputs, targets)
+
+    def sample_targets(self, outputs: Tensor, key: Key) -> Tensor:
+        return prng.categorical(key, outputs.softmax(-1))
 
     def constant_loss(self, labels: Tensor) -> float:
         return functional.entropy(labels)

@@ -1,12 +1,15 @@
 """Mean squared error."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
+from dlopt import prng
 from dlopt.metrics import functional
 from dlopt.parts import Loss, TargetKind
+from dlopt.prng import Key
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,11 @@ class MeanSquaredError(Loss):
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs - targets).square().mean()
+
+    def sample_targets(self, outputs: Tensor, key: Key) -> Tensor:
+        """Return outputs plus or minus sqrt(outputs / 2): signs have the covariance of Gaussian noise and vary less."""
+        signs = prng.rademacher(key, tuple(outputs.shape), outputs.device).to(outputs.dtype)
+        return outputs.detach() + math.sqrt(outputs.shape[-1] / 2) * signs
 
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         return functional.compute_by_name(self.metrics, outputs, targets)

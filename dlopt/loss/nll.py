@@ -5,8 +5,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from dlopt import prng
 from dlopt.metrics import functional
 from dlopt.parts import Loss, TargetKind
+from dlopt.prng import Key
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,9 @@ class NegativeLogLikelihood(Loss):
         if targets.is_floating_point():
             return -(targets * outputs).sum(-1).mean()
         return -outputs.gather(-1, targets.unsqueeze(-1)).mean()
+
+    def sample_targets(self, outputs: Tensor, key: Key) -> Tensor:
+        return prng.categorical(key, outputs.exp())
 
     def constant_loss(self, labels: Tensor) -> float:
         return functional.entropy(labels)

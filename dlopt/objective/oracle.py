@@ -24,6 +24,7 @@ from dlopt.objective.curvature import (
     gauss_newton_product,
     hessian_product,
 )
+from dlopt.objective.kronecker import compute_factors
 from dlopt.objective.micro_batches import Evaluation, MicroBatch, Share, combine, split_batch
 from dlopt.objective.problem import Problem
 from dlopt.prng import Key
@@ -168,6 +169,19 @@ class MiniBatchObjective:
 
         (h,) = self._add_terms(lambda w, batch: self._map(partial(columns, batch.share), w, batch), w)
         return h
+
+    def kronecker_factors(self, w: Tensor, *, sampled: bool) -> list[tuple[Tensor, Tensor]]:
+        """Return A and G of each layer of layout.affine, for the Fisher information A x G of its weights.
+
+            A = mean over examples of the sum over positions of a a',  a: inputs of the layer, and 1 for the bias
+            G = mean over examples and positions of g g',  g: gradient of the example's loss by the outputs of the layer
+
+        A is (..., inputs, inputs), G is (..., units, units). sampled: the losses are those of targets drawn from the
+        model, by `Loss.sample_targets`, else those of the mini-batch.
+        """
+        compute = partial(compute_factors, self.problem, sampled)
+        factors = self._add_terms(lambda w, batch: self._map(partial(compute, batch.share), w, batch), w)
+        return list(zip(factors[::2], factors[1::2], strict=True))
 
     def activations(self, w: Tensor) -> dict[str, Tensor]:
         """Return the outputs of each activation of the network at w, in training: name -> (..., B, features, ...).

@@ -49,6 +49,10 @@ class SAM(Optimizer):
     def decides_on_host(self) -> bool:  # type: ignore[override]
         return self.base_optimizer.decides_on_host
 
+    @property
+    def samples_targets(self) -> bool:  # type: ignore[override]
+        return self.base_optimizer.samples_targets
+
     def init(self, w: Tensor, layout: Layout) -> Any:
         return self.base_optimizer.init(w, layout)
 
@@ -94,6 +98,9 @@ class PerturbedObjective:
 
     def hessian(self, w: Tensor) -> Tensor:
         return self.objective.hessian(self.perturb(w))
+
+    def kronecker_factors(self, w: Tensor, *, sampled: bool) -> list[tuple[Tensor, Tensor]]:
+        return self.objective.kronecker_factors(self.perturb(w), sampled=sampled)
 
     def activations(self, w: Tensor) -> dict[str, Tensor]:
         return self.objective.activations(self.perturb(w))

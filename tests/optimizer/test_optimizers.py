@@ -77,6 +77,10 @@ class Quadratic:
     def hessian(self, w):
         return self.a.expand(*w.shape[:-1], P, P)
 
+    def kronecker_factors(self, w, *, sampled):
+        """Of a linear layer with one output: A x 1."""
+        return [(self.hessian(w), torch.ones(*w.shape[:-1], 1, 1, dtype=w.dtype))]
+
     def random_key(self, name):
         return prng.key(0, name)
 

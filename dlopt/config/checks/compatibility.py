@@ -128,6 +128,10 @@ def check_optimizer_requirements(components: Components, settings: Settings | No
             problems.add(f"regularization.{key}", f"{wrong}; use {', or '.join(remedies)}")
         if parts.overrides(part, "gradient", parts.Regularization):
             changing.append(f"regularization.{key}")
+    loss = components.single.get("loss")
+    if optimizer.samples_targets and loss is not None and not parts.overrides(loss, "sample_targets", parts.Loss):
+        wrong = f"{name} draws targets from the network, and {type(loss).__name__} has no distribution of targets"
+        problems.add("optimizer.fisher", f"{wrong}: use optimizer.fisher=empirical, or another loss")
     for key in changing if optimizer.needs_true_gradient else ():
         problems.add(key, f"changes gradients, and {name} needs them as they are: leave one of the two out")
     if settings and settings.precision == "bfloat16" and (optimizer.needs_true_gradient or optimizer.uses_curvature):

@@ -38,6 +38,10 @@ class Bowl:
     def hessian(self, w: Tensor) -> Tensor:
         return torch.eye(w.shape[-1], dtype=w.dtype)
 
+    def kronecker_factors(self, w: Tensor, *, sampled: bool) -> list[tuple[Tensor, Tensor]]:
+        sides = [layer.sides for layer in self.layout.affine]
+        return [(torch.eye(a, dtype=w.dtype), torch.eye(g, dtype=w.dtype)) for a, g in sides]
+
     def activations(self, w: Tensor) -> dict[str, Tensor]:
         return {}
 
