@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import grad, vjp
+from torch.func import grad, vjp, vmap
 
 from dlopt.objective.bound import BoundNetwork
 from dlopt.objective.micro_batches import Evaluation, MicroBatch, Share
@@ -120,6 +120,20 @@ def hessian_product(
     return result
 
 
+def compute_hessian(
+    problem: Problem, columns: int, share: Share, w: Tensor, x: Tensor, y: Tensor, key: Key, varying: Varying
+) -> tuple[Tensor, Evaluation]:
+    """Return H of one lane on a micro-batch, (P, P), this number of columns at a time."""
+
+    def total(w: Tensor) -> tuple[Tensor, Evaluation]:
+        return problem.total(w, x, y, key, varying, share=share)
+
+    linearized: Any = vjp(grad(total, has_aux=True), w, has_aux=True)  # mypy knows only the pair without has_aux
+    _, transpose, evaluation = linearized
+    eye = torch.eye(w.shape[-1], dtype=w.dtype, device=w.device)
+    return vmap(lambda v: transpose(v)[0], chunk_size=columns)(eye), evaluation
+
+
 def gauss_newton_product(
     problem: Problem, share: Share, w: Tensor, x: Tensor, y: Tensor, key: Key, varying: Varying, v: Tensor
 ) -> tuple[Tensor, Evaluation]:
@@ -135,7 +149,7 @@ def gauss_newton_product(
     def slopes(z: Tensor) -> Tensor:
         return grad(lambda z: loss(z, y) * share.fraction)(z)
 
-    linearized: Any = vjp(outputs, w, has_aux=True)  # mypy knows only the pair without has_aux
+    linearized: Any = vjp(outputs, w, has_aux=True)  # as above
     z, transpose, statistics = linearized
     (jv,) = vjp(lambda u: transpose(u)[0], torch.zeros_like(z))[1](v)
     (hjv,) = vjp(slopes, z)[1](jv)

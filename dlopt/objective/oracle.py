@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import grad_and_value, vmap
+from torch.func import grad_and_value
 
 from dlopt import prng
 from dlopt.objective import activation_hooks
@@ -21,6 +21,7 @@ from dlopt.objective.curvature import (
     CurvatureGraph,
     GaussNewtonGraph,
     HessianGraph,
+    compute_hessian,
     gauss_newton_product,
     hessian_product,
 )
@@ -158,16 +159,8 @@ class MiniBatchObjective:
 
     def hessian(self, w: Tensor) -> Tensor:
         """Return the Hessian H(w), (..., P, P), one product per column."""
-
-        def columns(
-            share: Share, w: Tensor, x: Tensor, y: Tensor, key: Key, varying: dict[Any, Tensor]
-        ) -> tuple[Tensor, Evaluation]:
-            eye = torch.eye(w.shape[-1], dtype=w.dtype, device=w.device)
-            multiply = partial(hessian_product, self.problem, share, w, x, y, key, varying)
-            h, (loss, outputs, statistics) = vmap(multiply, chunk_size=HESSIAN_COLUMNS)(eye)
-            return h, Evaluation(loss[0], outputs[0], {name: s[0] for name, s in statistics.items()})
-
-        (h,) = self._add_terms(lambda w, batch: self._map(partial(columns, batch.share), w, batch), w)
+        compute = partial(compute_hessian, self.problem, HESSIAN_COLUMNS)
+        (h,) = self._add_terms(lambda w, batch: self._map(partial(compute, batch.share), w, batch), w)
         return h
 
     def kronecker_factors(self, w: Tensor, *, sampled: bool) -> list[tuple[Tensor, Tensor]]:
