@@ -128,16 +128,17 @@ class SweepScreen:
             self._overall.update(self._task, completed=n_ended, left=time_left)
             self._live.refresh()
         elif not console.quiet:
-            n_repeats = len(self.plan.repeats)
-            if n_repeats == 1:
-                line = _format_run(self._latest[-1])
-            else:
-                value = (
-                    f"{self.plan.objective} {format_metric(outcome.value)}, {self.plan.statistic} of {n_repeats} runs"
-                )
-                words = self._title(trial.point), outcome.verdict, value if outcome.verdict == "done" else ""
-                line = "  ".join(filter(None, words))
-            print(f"{n_ended}/{self.total}  {line}", flush=True)
+            print(f"{n_ended}/{self.total}  {self._format_trial(trial, outcome)}", flush=True)
+
+    def _format_trial(self, trial: Trial, outcome: Outcome) -> str:
+        """Return a line with the run of a trial, or with its value if it has several runs, or if none ended here."""
+        repeats = self.plan.repeats
+        place = display_path(self.plan.run_folder(trial.ordinal, repeats[0]))
+        if len(repeats) == 1 and (run := next((r for r in self._latest if r.path == place), None)):
+            return _format_run(run)
+        value = f"{self.plan.objective} {format_metric(outcome.value)}" if outcome.verdict == "done" else ""
+        several = f", {self.plan.statistic} of {len(repeats)} runs" if value and len(repeats) > 1 else ""
+        return "  ".join(filter(None, (self._title(trial.point), outcome.verdict, value + several)))
 
     def close(self) -> None:
         """Leave the terminal as it was."""

@@ -51,6 +51,21 @@ def perform_in_worker(job: Job, command: str | None = None) -> None:
         raise KeyboardInterrupt
 
 
+def list_changes(job: Job) -> list[str]:
+    """Return the settings in which a run that has ended differs from its job, as KEY OF_THE_RUN, here OF_THE_JOB."""
+    from dlopt.config.compose.static_config import flatten
+    from dlopt.config.reopen.load_run import add_missing_keys
+    from dlopt.formatting import format_override
+    from dlopt.rundir.directory import RunDirectory
+
+    run = RunDirectory(job.path)
+    if run.config_digest() == hashlib.sha256(job.config_text).hexdigest():
+        return []
+    former, present = dict(flatten(add_missing_keys(run.config()))), dict(flatten(job.config))
+    keys = (key for key in {**present, **former} if key != "resume" and former.get(key) != present.get(key))
+    return [f"{key} {format_override(former.get(key))}, here {format_override(present.get(key))}" for key in keys]
+
+
 def _continue_run(job: Job, observer: Observer, lock: Lock, command: str | None = None) -> tuple[int, dict[str, Any]]:
     """Continue the run that another process has left in the directory of a job, whose lock this process holds.
 

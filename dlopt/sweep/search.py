@@ -16,6 +16,8 @@ from dlopt.analysis.aggregate import collect_objectives
 from dlopt.config.problems import ConfigError, format_error
 from dlopt.report import tensorboard_bands
 from dlopt.rundir.directory import Row, RunDirectory
+from dlopt.rundir.display import display_path
+from dlopt.runner import sweep_run
 from dlopt.runner.job import Job
 from dlopt.runner.signals import handle_signals
 from dlopt.runner.workers import WorkerLostError, Workers
@@ -38,6 +40,9 @@ class SearchObserver(Protocol):
 
     def on_trial_end(self, trial: Trial, outcome: Outcome) -> None:
         """Show that a trial has ended."""
+
+    def show_notice(self, notice: str) -> None:
+        """Show a notice about a run that another process has left."""
 
 
 class StopHandler:
@@ -169,7 +174,7 @@ class SearchRunner:
         for entry in self._open_trials.values():
             if entry.pending and not entry.was_stopped and not (entry.running and one_by_one):
                 return self._make_job(entry)
-        while (trial := self.study.claim(self.plan.read_outcome)) is not None:
+        while (trial := self.study.claim(self._harvest)) is not None:
             entry = self._open_trial(trial)
             if entry.pending:
                 return self._make_job(entry)
@@ -187,9 +192,26 @@ class SearchRunner:
                 rows = self._read_rows(trial, repeat)
                 ticket.open_reporter().replay(row for row in rows if row["step"] != end)
             entry.endings[repeat] = ending
+            self._compare_settings(trial.ordinal, trial.point, repeat)
         if entry.endings and self.plan.is_decided([*entry.endings.values()]):
             entry.pending.clear()
         return entry
+
+    def _harvest(self, ordinal: int, point: tuple[Any, ...] | None, is_retry: bool) -> Outcome | None:
+        """Return how an attempt of a process that is gone ended, if its runs have ended."""
+        outcome = self.plan.read_outcome(ordinal, is_retry)
+        if outcome is not None and point is not None:
+            for repeat in self.plan.read_endings(ordinal, is_retry):
+                self._compare_settings(ordinal, point, repeat)
+        return outcome
+
+    def _compare_settings(self, ordinal: int, point: tuple[Any, ...], repeat: Repeat) -> None:
+        """Show a notice if a run that has ended had other settings than this search would give it."""
+        overrides = [*self.plan.space.overrides(point), *repeat.overrides]
+        job = self.composer.compose_job(self.plan.run_folder(ordinal, repeat), overrides, ordinal)
+        if changes := sweep_run.list_changes(job):
+            ended = f"{display_path(job.path)} has ended with other settings than this search gives it, and counts"
+            self.observer.show_notice(f"{ended}: {'; '.join(changes)}")
 
     def _make_job(self, entry: _OpenTrial) -> Job:
         plan, trial, repeat = self.plan, entry.trial, entry.pending.pop(0)

@@ -679,6 +679,29 @@ def test_a_run_killed_while_it_was_pruned_is_pruned_when_it_continues(step, endi
     assert (run.status["status"], run.summary["step"]) == ending
 
 
+@pytest.mark.parametrize("is_dead", [False, True])
+@pytest.mark.parametrize(("changes", "note"), [
+    (["epochs=4"], "note: sweep/1 has ended with other settings than this search gives it, and counts: epochs 4, here 3\n"),
+    (["optimizer.lr=0.3", "epochs=5"], "and counts: optimizer.lr 0.3, here 0.1; epochs 5, here 3\n"),
+    ([], ""),
+])  # fmt: skip
+def test_a_run_that_was_finished_with_other_settings_is_noticed(changes, note, is_dead, here, monkeypatch, capsys):
+    """By hand, in a trial that was interrupted, or whose process was killed."""
+    with monkeypatch.context() as patch:
+        if is_dead:
+            patch.setattr(Study, "interrupt", lambda *_, **__: None)
+        run = interrupt_sweep(monkeypatch, "1")
+    assert main(["train", "-q", "resume=sweep/1", "--trust", *changes]) == 0
+    capsys.readouterr()
+    assert main(["train", "resume=sweep", "--trust"]) == 0
+    out, err = capsys.readouterr()
+    assert is_dead or f"2/2  optimizer.lr=0.1  done  val/loss {run.summary['val/loss']:.4f}\n" in out
+    assert note in err
+    assert ("other settings" in err) == bool(note)
+    study = optuna.load_study(study_name="dlopt", storage=open_journal(Path("sweep/study.log")))
+    assert study.trials[-1].value == run.summary["val/loss"]
+
+
 def test_a_run_that_another_process_writes_is_left_to_it(interrupted_sweep, monkeypatch, capsys):
     """As someone resumes it by itself."""
     monkeypatch.setattr(claim, "RELEASE_SECONDS", 0.0)

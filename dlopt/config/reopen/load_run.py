@@ -54,18 +54,26 @@ def load_config(
     for old in RENAMED_GROUPS.keys() & stored.keys():
         message = f"{run.path} was written by an earlier version of dlopt, whose names differ ({old} is now"
         raise ConfigError([("run", f"{message} {RENAMED_GROUPS[old]}): train it again with this one")])
-    content = transform(stored)
-    if "batch_size" in content:  # the configuration has settings
-        content |= {key: value for key, value in ADDED_SETTINGS.items() if key not in content}
+    content = add_missing_keys(transform(stored))
     data = content.get("data")
     if isinstance(data, dict):
-        content["data"] = data = {**ADDED_KEYS.get(str(data.get("_target_")), {}), **data}
         data |= {key: _locate_data(data[key], run) for key in DATA_FILE_KEYS if isinstance(data.get(key), str)}
     if trust:
         add_working_directory()
         return OmegaConf.create(content)
     check_untrusted(content, (Path.cwd(), run.path), lambda: _read_digests(run), folders)
     return OmegaConf.create(content)
+
+
+def add_missing_keys(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored configuration with the keys that were added since, at the values that they had."""
+    content = dict(content)
+    if "batch_size" in content:  # the configuration has settings
+        content |= {key: value for key, value in ADDED_SETTINGS.items() if key not in content}
+    data = content.get("data")
+    if isinstance(data, dict):
+        content["data"] = {**ADDED_KEYS.get(str(data.get("_target_")), {}), **data}
+    return content
 
 
 def check_untrusted(
