@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from dlopt.base.group import Group
 from dlopt.base.layout import Layout
-from dlopt.base.optimizer import ObjectiveOracle
+from dlopt.base.optimizer import ObjectiveOracle, Optimizer
 from dlopt.ranges import Count
 from dlopt.rundir.tensorboard import Bucket
 
@@ -68,11 +68,22 @@ Reading = Tensor | Histogram
 """A measurement: a tensor of w's leading shape (...), or histograms of this shape."""
 
 
+class TrainingOracle(Protocol):
+    """The training split at any w, as a diagnostic sees it: see dlopt.training.evaluation.TrainingSplit."""
+
+    def activations(self, w: Tensor) -> Iterator[dict[str, Tensor]]: ...
+
+
 @dataclass(frozen=True)
 class StepRecord:
     """One step of training: its number, the iterates before and after it, and loss and gradient at the first one.
 
     The gradient is the gradient of the objective, before clipping and gradient noise.
+
+    optimizer   the optimizer with the hyperparameters of this step
+    state       its state after the step
+    evaluates   whether an evaluation follows the step
+    train       the training split
     """
 
     step: int
@@ -84,6 +95,10 @@ class StepRecord:
     layout: Layout
     objective: ObjectiveOracle
     info: Mapping[str, Tensor] = field(default_factory=dict)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    state: Any = ()
+    evaluates: bool = False
+    train: TrainingOracle | None = None
 
 
 @Group(
@@ -93,13 +108,25 @@ class StepRecord:
 class Diagnostic:
     """A measurement of training steps. It cannot change training.
 
+    at_evaluations, of the class, tells whether it also measures each step that an evaluation follows.
+
     every   measure every N steps; null: whenever a row is logged
     """
 
+    at_evaluations: ClassVar[bool] = False
+
     every: Count | None
 
+    def interval(self, per_epoch: int) -> int | None:
+        """Return `every` in steps, of which one pass over the data has per_epoch."""
+        return self.every
+
+    def init(self, w: Tensor, layout: Layout) -> Any:
+        """Return the memory before the first measurement, such as a copy of the initial weights, (..., P)."""
+        return None
+
     def measure(self, moment: StepRecord, memory: Any) -> tuple[Mapping[str, Reading], Any]:
-        """Return readings by tag, and the memory that the next measurement gets (the first one gets None).
+        """Return readings by tag, and the memory that the next measurement gets (the first one gets that of `init`).
 
         A tensor of w's leading shape goes into the row; a histogram goes to TensorBoard only.
         """

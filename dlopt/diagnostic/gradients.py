@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlopt.diagnostic._layer_norms import compute_layer_norms
 from dlopt.parts import Diagnostic, StepRecord
 
 
@@ -34,13 +35,8 @@ class Gradients(Diagnostic):
         if memory is not None:
             scale = norm * torch.linalg.vector_norm(memory, dim=-1)
             tags["gradient/cosine"] = torch.where(scale > 0, (g * memory).sum(-1) / scale, 0.0)
-        for name, slices in moment.layout.layers().items():
-            layer = moment.layout.label(name)
-            tags[f"gradient/norm/{layer}"] = _compute_norm(g, slices)
-            size = _compute_norm(before, slices)
-            tags[f"update/ratio/{layer}"] = torch.where(size > 0, _compute_norm(moved, slices) / size, 0.0)
+        norms, sizes, lengths = (compute_layer_norms(x, moment.layout) for x in (g, before, moved))
+        for layer, size in sizes.items():
+            tags[f"gradient/norm/{layer}"] = norms[layer]
+            tags[f"update/ratio/{layer}"] = torch.where(size > 0, lengths[layer] / size, 0.0)
         return tags, g.clone()
-
-
-def _compute_norm(x: Tensor, slices: list[slice]) -> Tensor:
-    return torch.stack([torch.linalg.vector_norm(x[..., s], dim=-1) for s in slices]).square().sum(0).sqrt()

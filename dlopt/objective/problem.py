@@ -9,8 +9,8 @@ mini-batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import reduce
 from typing import Any
 
@@ -212,22 +212,39 @@ class Problem:
     def predict(self, w: Tensor, inputs: Tensor, running: Mapping[str, Tensor] | None = None) -> Tensor:
         """Return the outputs in inference, (..., B, outputs), with running statistics and nothing random."""
         running = self.running if running is None else running
+        with self._inference(inputs):
+            if w is self.bound_w and running is self.running:
+                outputs = self.bound_networks[0](w, _inference_inputs(self.regularization, inputs))
+            else:
+                outputs = self.map_lanes(self._infer)(w, dict(running), inputs, self.varying)
+        return outputs.to(w.dtype)
+
+    def predict_activations(self, w: Tensor, inputs: Tensor) -> dict[str, Tensor]:
+        """Return the outputs of each activation in inference, by name: (..., B, features, ...)."""
+
+        def call(w: Tensor, running: dict[str, Tensor], x: Tensor, varying: dict[Any, Tensor]) -> dict[str, Tensor]:
+            with activation_hooks.record_outputs(self.activations) as recorded:
+                self._infer(w, running, x, varying)
+            return recorded
+
+        with self._inference(inputs):
+            recorded: dict[str, Tensor] = self.map_lanes(call)(w, self.running, inputs, self.varying)
+        return {name: outputs.to(w.dtype) for name, outputs in recorded.items()}
+
+    @contextmanager
+    def _inference(self, inputs: Tensor) -> Iterator[None]:
         self.model.eval()
         try:
             with torch.no_grad(), self._autocast(inputs):
-                if w is self.bound_w and running is self.running:
-                    outputs = self.bound_networks[0](w, _inference_inputs(self.regularization, inputs))
-                else:
-
-                    def call(w: Tensor, running: dict[str, Tensor], x: Tensor, varying: dict[Any, Tensor]) -> Tensor:
-                        _, *rules = self.with_lane_values(varying)
-                        with self.functional.use_rules(rules, self.regularization):
-                            return self.functional(w, _inference_inputs(rules, x), running)
-
-                    outputs = self.map_lanes(call)(w, dict(running), inputs, self.varying)
-            return outputs.to(w.dtype)
+                yield
         finally:
             self.model.train()
+
+    def _infer(self, w: Tensor, running: dict[str, Tensor], x: Tensor, varying: dict[Any, Tensor]) -> Tensor:
+        """Return the outputs of one lane in inference."""
+        _, *rules = self.with_lane_values(varying)
+        with self.functional.use_rules(rules, self.regularization):
+            return self.functional(w, _inference_inputs(rules, x), running)
 
     def statistics(self, w: Tensor, inputs: Tensor) -> dict[str, Tensor]:
         """Return the batch statistics of the normalizations in a training evaluation on this batch."""

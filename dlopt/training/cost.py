@@ -162,7 +162,7 @@ class _CostProbe:
         self.training = TrainState([experiment])
         self.due = _ProbeIntervals(log_every=settings.log_every, eval_every=1, steps=self.length.steps)
         self.recorder = Recorder(self.training, [experiment], [run], TrainingControl(), None, self.due)
-        intervals = {settings.log_every, *(d.every for d in experiment.diagnostic.values())}
+        intervals = {settings.log_every, *(d.interval(self.length.epoch) for d in experiment.diagnostic.values())}
         self.intervals = sorted(every for every in intervals if every)
         self.between = max(1, self.length.steps // self.length.evaluations)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -68,3 +68,16 @@ def recompute_statistics(problem: Problem, w: Tensor, examples: Examples) -> dic
             total[name] = total.get(name, 0.0) + value * size
         count += size
     return {name: value / count for name, value in total.items()}
+
+
+class TrainingSplit:
+    """The training split as the network in inference sees it: not augmented, with nothing random."""
+
+    def __init__(self, problem: Problem, examples: Examples) -> None:
+        self._problem = problem
+        self._examples = examples
+
+    def activations(self, w: Tensor) -> Iterator[dict[str, Tensor]]:
+        """Yield the outputs of each activation at w, by name, for one chunk of examples after another."""
+        for x, _ in self._examples.chunks(_chunk_size(self._problem)):
+            yield self._problem.predict_activations(w, x)

@@ -61,10 +61,10 @@ def step(training: TrainState, recorder: StepObserver) -> None:
     inputs, targets = training.next_batch()
     objective = training.objective(inputs, targets)
     optimizer = training.optimizer()
-    before = training.w.clone() if training.needs_previous_w or recorder.diagnostics_due() else training.w
+    before = training.w.clone() if training.needs_previous_w or recorder.diagnostics.is_any_due() else training.w
     result = optimizer.step(training.w, training.state, objective)
     training.apply_step(result, before, optimizer, objective)
-    recorder.measure(objective, result, before, targets)
+    recorder.measure(objective, result, before, targets, optimizer)
     training.step += 1
 
 

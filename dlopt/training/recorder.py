@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlopt.base.diagnostic import Histogram, Reading, StepRecord
-from dlopt.base.optimizer import Step
+from dlopt.base.diagnostic import Histogram, Reading
+from dlopt.base.optimizer import Optimizer, Step
 from dlopt.base.schedule import TrainingTime
 from dlopt.metrics.names import AVERAGE, RECENT
 from dlopt.objective.oracle import MiniBatchObjective
@@ -30,10 +30,10 @@ from dlopt.training.best import Lane, summarize
 from dlopt.training.checkpointing import AveragedWeights, CheckpointSaver
 from dlopt.training.control import TrainingControl
 from dlopt.training.convergence import Convergence
+from dlopt.training.diagnostics import Diagnostics
 from dlopt.training.due import Intervals
 from dlopt.training.evaluation import evaluate, recompute_statistics
 from dlopt.training.experiment import Experiment
-from dlopt.training.lanes import select_lanes
 from dlopt.training.running_metrics import RunningMetrics
 from dlopt.training.state import TrainState
 
@@ -61,9 +61,7 @@ class Recorder:
         self.summaries: list[dict[str, Any]] = [{} for _ in experiments]
         splits = [e.validation for e in experiments if e.validation is not None]
         self.validation = training.make_examples(splits) if splits else None
-        self.diagnostics = training.first.diagnostic
-        self.memory: dict[str, Any] = {}
-        self.readings: dict[str, Reading] = {}
+        self.diagnostics = Diagnostics(training, self.due)
         self.running_metrics = RunningMetrics(training.problem, spans_epochs=training.settings.log_every is not None)
         self.convergence = Convergence(training, may_end=self.due.may_end)
         self.saver = CheckpointSaver(training)
@@ -83,10 +81,6 @@ class Recorder:
         unfinished = bool(self.lanes) and step < self.training.steps and not self.is_stopped
         return unfinished and not self.control.stop and (until is None or step < until)
 
-    def diagnostics_due(self) -> bool:
-        """Return whether a diagnostic is due at the current step."""
-        return any(self.due.diagnostic(d.every, self.training.step + 1) for d in self.diagnostics.values())
-
     def anything_due(self) -> bool:
         """Return whether there is something to do before the next step."""
         step = self.training.step
@@ -94,25 +88,20 @@ class Recorder:
         writes = self.due.row(step) or bool(self.convergence.reached)
         if step % self.training.per_epoch == 0 and not writes:
             self.running_metrics.end_epoch()
-        return writes or bool(self.readings) or self.saver.is_due(step)
+        return writes or bool(self.diagnostics.readings) or self.saver.is_due(step)
 
     # ------------------------------------------------------------------------------------------- rows
 
-    def measure(self, objective: MiniBatchObjective, result: Step, before: Tensor, targets: Tensor) -> None:
+    def measure(
+        self, objective: MiniBatchObjective, result: Step, before: Tensor, targets: Tensor, optimizer: Optimizer
+    ) -> None:
         """Buffer the outputs for the metrics, and run the diagnostics that are due."""
         t = self.training
         self.running_metrics.add(objective.first_evaluation(t.w), targets, result)
         if self.convergence.is_on:
             self.convergence.measure(t, objective.raw_gradient(result.gradient), before)
-        if not self.diagnostics_due():
-            return
-        g = objective.raw_gradient(result.gradient)
-        record = StepRecord(t.step, before, t.w, result.loss, g, t.lr, t.layout, objective, result.info)
-        for name, d in self.diagnostics.items():
-            if self.due.diagnostic(d.every, t.step + 1):
-                with objective.pause_counting():
-                    readings, self.memory[name] = d.measure(record, self.memory.get(name))
-                self.readings |= readings
+        if self.diagnostics.is_any_due():
+            self.diagnostics.measure(objective, result, before, objective.raw_gradient(result.gradient), optimizer)
 
     def log(self) -> tuple[bool, Sequence[bool], Mapping[int, Row]]:
         """Evaluate and write rows if they are due.
@@ -126,7 +115,7 @@ class Recorder:
         values = self.training.to_host(self._collect_values())
         self.seconds += time.perf_counter() - self._clock  # after the transfer, which waits for the device
         infinite = [v.pop("infinite") > 0 for v in values]
-        tags = [tag for tag, reading in self.readings.items() if isinstance(reading, Histogram)]
+        tags = [tag for tag, reading in self.diagnostics.readings.items() if isinstance(reading, Histogram)]
         histograms = [{tag: v.pop(tag).buckets() for tag in tags} for v in values]
         if evaluates or reached:
             means = {} if evaluates else self.running_metrics.compute_means("epoch")
@@ -135,7 +124,7 @@ class Recorder:
         if tags:
             for lane, buckets in zip(self.lanes, histograms, strict=True):
                 lane.run.log_histograms(step, buckets)
-        has_row = reached if not (logs or len(self.readings) > len(tags)) else range(len(self.lanes))
+        has_row = reached if not (logs or len(self.diagnostics.readings) > len(tags)) else range(len(self.lanes))
         for i in has_row:
             lane = self.lanes[i]
             row = self._make_row(self.training.schedule_values[i] | self.convergence.norms[i] | values[i])
@@ -177,7 +166,7 @@ class Recorder:
         infinite = (
             self._has_diverged() if self.due.row(t.step) or self.convergence.reached else ~torch.isfinite(t.w).all(-1)
         )
-        return values | self.readings | {"infinite": infinite}
+        return values | self.diagnostics.readings | {"infinite": infinite}
 
     def _has_diverged(self) -> Tensor:
         """Return whether a loss or the iterate is not finite: losses are of the weights before a step."""
@@ -223,7 +212,7 @@ class Recorder:
         t = self.training
         if self.rate_origin[0] == 0 and t.step < t.steps:
             self.rate_origin = (t.step, self.seconds)
-        self.readings = {}
+        self.diagnostics.readings = {}
         if self.due.window(t.step) or (logged and self.due.log_every is None):
             self.running_metrics.end_row()
         if t.step % t.per_epoch == 0:
@@ -252,8 +241,8 @@ class Recorder:
         """Write the checkpoints of these lanes."""
 
         def make_record(i: int) -> dict[str, Any]:
-            diagnostics = checkpointing.to_plain(self.memory, i, self.training.solo)
-            return {"seconds": self.seconds, "window": self.running_metrics.content(i), "diagnostics": diagnostics}
+            window, diagnostics = self.running_metrics.content(i), self.diagnostics.content(i)
+            return {"seconds": self.seconds, "window": window, "diagnostics": diagnostics}
 
         self.saver.save(self.lanes, which, [make_record(i) for i in which])
 
@@ -262,7 +251,7 @@ class Recorder:
         t, (lane,) = self.training, self.lanes
         checkpointing.restore(t, content)
         self.running_metrics.restore(content["window"], t.device)
-        self.memory = checkpointing.from_plain(None, content["diagnostics"], t.device)
+        self.diagnostics.restore(content["diagnostics"])
         self.seconds = content["seconds"]
         self.rate_origin = (t.step, self.seconds)
         self.saver.restore(lane, content)
@@ -339,7 +328,7 @@ class Recorder:
         """Keep only these lanes, given by their indices; training, which counts them, comes last."""
         count = self.training.count
         self.saver.select_lanes(stay)
-        self.memory = select_lanes(self.memory, stay, count)
+        self.diagnostics.select_lanes(stay, count)
         self.convergence.select_lanes(stay.tolist())
         self.running_metrics.select_lanes(stay, count)
         if self.validation is not None:

@@ -1,0 +1,28 @@
+"""Norms of the weights."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlopt.diagnostic._layer_norms import compute_layer_norms
+from dlopt.parts import Diagnostic, StepRecord
+
+
+@dataclass(frozen=True)
+class WeightNorms(Diagnostic):
+    """Euclidean norms of the weights after the step, in total and by layer.
+
+        weight/norm           |w|
+        weight/norm/<layer>   norm over the weights and biases of a layer
+
+    Layers are named as by diagnostic=gradients.
+
+    Cost: one pass over the weights per measurement.
+    """
+
+    def measure(self, moment: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:
+        w = moment.after
+        layers = {f"weight/norm/{name}": norm for name, norm in compute_layer_norms(w, moment.layout).items()}
+        return {"weight/norm": torch.linalg.vector_norm(w, dim=-1)} | layers, None
