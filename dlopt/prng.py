@@ -57,7 +57,7 @@ def generator(parent: Key) -> torch.Generator:
 def bits(parent: Key, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
     """Return uniform random int32 of the given shape, or of shape (E, *shape) for a batch of keys."""
     a, b = (_to_signed(half, len(shape)) for half in parent)
-    counter = _counter.__wrapped__ if torch.compiler.is_compiling() else _counter  # the compiler caches it
+    counter = _count if torch.compiler.is_compiling() else _counter  # the compiler caches it
     h = _mix_(counter(shape, str(device)) ^ a)
     return _mix_(h.add_(b))
 
@@ -115,4 +115,9 @@ def _to_signed(half: Any, dims: int) -> Any:
 
 @lru_cache(maxsize=64)
 def _counter(shape: tuple[int, ...], device: str) -> Tensor:
+    with torch._C._DisableFuncTorch():  # else the tensor could not outlive a transformation
+        return _count(shape, device)
+
+
+def _count(shape: tuple[int, ...], device: str) -> Tensor:
     return torch.arange(math.prod(shape), dtype=torch.int32, device=device).view(shape)

@@ -263,3 +263,14 @@ def test_draws_do_not_change_the_global_generator_of_torch():
     prng.uniform(prng.key(0), (100,))
     torch.randn(3, generator=prng.generator(prng.key(0)))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_draw_inside_two_transformations_can_follow_in_one():
+    """The counter of a shape is cached, and must not belong to a transformation that has ended."""
+    key, shape = prng.key(3), (5, 7, 3)  # used nowhere else, so not in a cache
+
+    def f(x):
+        return x * x * prng.uniform(key, shape).sum()
+
+    second, first = torch.func.grad(torch.func.grad(f))(torch.tensor(1.0)), torch.func.grad(f)(torch.tensor(1.0))
+    assert first == second == 2 * prng.uniform(key, shape).sum()
