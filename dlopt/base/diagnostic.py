@@ -68,6 +68,12 @@ Reading = Tensor | Histogram
 """A measurement: a tensor of w's leading shape (...), or histograms of this shape."""
 
 
+class DiagnosticOracle(ObjectiveOracle, Protocol):
+    """The objective of a step, as a diagnostic sees it."""
+
+    def true_gradient(self, w: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
 class TrainingOracle(Protocol):
     """The training split at any w, as a diagnostic sees it: see dlopt.training.evaluation.TrainingSplit."""
 
@@ -93,7 +99,7 @@ class StepRecord:
     gradient: Tensor
     lr: float | Tensor
     layout: Layout
-    objective: ObjectiveOracle
+    objective: DiagnosticOracle
     info: Mapping[str, Tensor] = field(default_factory=dict)
     optimizer: Optimizer = field(default_factory=Optimizer)
     state: Any = ()

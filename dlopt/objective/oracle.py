@@ -121,13 +121,18 @@ class MiniBatchObjective:
         if self._known is not None and w is self._known.w:
             known, self._known = self._known, None  # later, w may have changed in place
             return known.value, known.gradient
-        value, g = self._add_terms(self._bound_gradient if self.problem.binds else self._functional_gradient, w)
+        value, g = self.true_gradient(w)
         changed = self.problem.transform_gradient(g, self.key, self.step)
         if self._gradient_pair is None:
             self._gradient_pair = (changed, g)
         if self._last is not None:
             self._last_gradient = KnownGradient(w, value, changed, g, self._last)
         return value, changed
+
+    def true_gradient(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """Return f(w), shape (...), and its own gradient, (..., P), neither clipped nor changed by regularizations."""
+        value, g = self._add_terms(self._bound_gradient if self.problem.binds else self._functional_gradient, w)
+        return value, g
 
     def find_known(self, w: Tensor, g: Tensor | None) -> KnownGradient | None:
         """Return what is known of w, a point with the gradient g, if the last call of `gradient` returned g.
