@@ -108,6 +108,18 @@ class Optimizer:
         """
         return None
 
+    def stability_limit(self) -> float | Tensor | None:
+        """Return the largest curvature, a number or an (E, 1) column, at which steps are stable; None if unknown.
+
+        On a quadratic with full batches, the iterates diverge along an eigenvector of the Hessian once its eigenvalue
+        exceeds the limit. If there is a preconditioner D, these are eigenvalues of D^-1 H.
+        """
+        return None
+
+    def preconditioner(self, state: Any) -> Tensor | None:
+        """Return D, (..., P), by which the last step has divided gradients, from the state after it; None for 1."""
+        return None
+
 
 @Group("averaging", optional=True, must_subclass=True, lanes="value")
 class Averaging:

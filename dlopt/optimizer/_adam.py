@@ -41,6 +41,33 @@ class AdamHyperparameters(Optimizer):
         return AdamState(torch.zeros_like(w), torch.zeros_like(w), torch.zeros((), device=w.device))
 
 
+@dataclass(frozen=True)
+class DiagonalAdam(AdamHyperparameters):
+    """An optimizer that divides each weight's average of gradients by the root of an average of squares."""
+
+    def stability_limit(self) -> float | Tensor:
+        """Return the limit for the preconditioner of the next steps: 38 / lr for beta1 = 0.9.
+
+        With a constant D, m is an average of gradients. An eigenvector of D^-1 H with the eigenvalue h has
+
+            m <- beta1 m + (1 - beta1) h x,  x <- x - lr m
+
+        and loses its stability by a root at -1, where h = (2 + 2 beta1) / ((1 - beta1) lr): heavy-ball momentum with
+        dampening = beta1. A decoupled weight decay lowers the limit by lr weight_decay / 2 of it, which is left out.
+
+        Source: Cohen et al. 2022, Adaptive gradient methods at the edge of stability.
+        """
+        return (2 + 2 * self.beta1) / ((1 - self.beta1) * self.lr)
+
+    def preconditioner(self, state: Any) -> Tensor:
+        return self.divisor(state.v, state.t)
+
+    def divisor(self, v: Tensor, t: Tensor) -> Tensor:
+        """Return (1 - beta1^t) (sqrt(v^) + eps), which divides m in step t."""
+        m_correction, v_correction = (bias_correction(beta, t.to(v.dtype)) for beta in (self.beta1, self.beta2))
+        return (v / v_correction).sqrt_().add_(self.eps).mul_(m_correction)
+
+
 def bias_correction(beta: float | Tensor, t: int | Tensor) -> Any:
     """Return 1 - beta^t as -expm1(t log beta): float32 would round beta^t next to 1, with errors of 1e-4 and more."""
     exponent = t * (beta.log() if isinstance(beta, Tensor) else math.log(beta) if beta > 0.0 else -math.inf)

@@ -54,3 +54,9 @@ class Adagrad(Optimizer):
         for w_, total, g_ in cache_chunks(w, state.total, g):
             addcdiv_scaled_(w_, -self.lr, g_, total.addcmul_(g_, g_).sqrt().add_(self.eps))
         return Step(w, state, loss, g)
+
+    def stability_limit(self) -> float | Tensor:
+        return 2 / self.lr
+
+    def preconditioner(self, state: AdagradState) -> Tensor:
+        return state.total.sqrt().add_(self.eps)

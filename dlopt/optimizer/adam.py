@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dlopt.optimizer._adam import AdamHyperparameters, AdamState, adam_step_
+from dlopt.optimizer._adam import AdamState, DiagonalAdam, adam_step_
 from dlopt.parts import ObjectiveOracle, Step
 
 
 @dataclass(frozen=True)
-class Adam(AdamHyperparameters):
+class Adam(DiagonalAdam):
     """Adam: bias-corrected moving averages of the gradient and of its square.
 
         m <- beta1 m + (1 - beta1) g,  v <- beta2 v + (1 - beta2) g^2

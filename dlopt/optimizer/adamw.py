@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dlopt.linalg.inplace import addcmul_scaled_
-from dlopt.optimizer._adam import AdamHyperparameters, AdamState, adam_step_
+from dlopt.optimizer._adam import AdamState, DiagonalAdam, adam_step_
 from dlopt.parts import ObjectiveOracle, Step
 from dlopt.ranges import NonNegative
 
 
 @dataclass(frozen=True)
-class AdamW(AdamHyperparameters):
+class AdamW(DiagonalAdam):
     """Adam with decoupled weight decay.
 
         m <- beta1 m + (1 - beta1) g,  v <- beta2 v + (1 - beta2) g^2

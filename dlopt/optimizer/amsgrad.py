@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Layout
-from dlopt.optimizer._adam import AdamHyperparameters, adam_step_
+from dlopt.optimizer._adam import DiagonalAdam, adam_step_
 from dlopt.parts import ObjectiveOracle, Step
 
 
@@ -19,7 +19,7 @@ class AMSGradState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class AMSGrad(AdamHyperparameters):
+class AMSGrad(DiagonalAdam):
     """Adam that divides by the running maximum of the second moment.
 
         m <- beta1 m + (1 - beta1) g,  v <- beta2 v + (1 - beta2) g^2,  u <- max(u, v)
@@ -43,3 +43,6 @@ class AMSGrad(AdamHyperparameters):
         m, v, u, t = state
         adam_step_([w], [g], [m], [v], t, lr=self.lr, beta1=self.beta1, beta2=self.beta2, eps=self.eps, u=[u])
         return Step(w, state, loss, g)
+
+    def preconditioner(self, state: AMSGradState) -> Tensor:
+        return self.divisor(state.largest, state.t)

@@ -61,3 +61,6 @@ class HeavyBall(Optimizer):
             axpy_(w, -self.lr, axpy_(state.v.mul_(self.momentum), factor, g))
         state.fresh.zero_()
         return Step(w, state, loss, g)
+
+    def stability_limit(self) -> float | Tensor:
+        return 2 * (1 + self.momentum) / ((1 - self.dampening) * self.lr)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dlopt.base.layout import Layout
 from dlopt.linalg.inplace import cache_chunks
-from dlopt.optimizer._adam import AdamHyperparameters, bias_correction
+from dlopt.optimizer._adam import DiagonalAdam, bias_correction
 from dlopt.parts import ObjectiveOracle, Step
 from dlopt.ranges import NonNegative
 
@@ -21,7 +21,7 @@ class NAdamState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NAdam(AdamHyperparameters):
+class NAdam(DiagonalAdam):
     """NAdam: Adam with Nesterov momentum.
 
         m <- beta1 m + (1 - beta1) g,  v <- beta2 v + (1 - beta2) g^2
@@ -60,3 +60,11 @@ class NAdam(AdamHyperparameters):
             root = v.lerp_(g_ * g_, 1 - self.beta2).sqrt()
             w_.addcdiv_(n, root.add_(self.eps * correction))
         return Step(w, state, loss, g)
+
+    def stability_limit(self) -> float | Tensor:
+        """Return the limit once mu has grown to beta1."""
+        return super().stability_limit() / (1 + 2 * self.beta1)
+
+    def preconditioner(self, state: NAdamState) -> Tensor:
+        correction = bias_correction(self.beta2, state.t.to(state.v.dtype))
+        return (state.v / correction).sqrt_().add_(self.eps)

@@ -57,3 +57,6 @@ class Nesterov(Optimizer):
             v = state.v.mul_(self.momentum).add_(g)
             axpy_(axpy_(w, -self.lr, g), -self.lr * self.momentum, v)
         return Step(w, state, loss, g)
+
+    def stability_limit(self) -> float | Tensor:
+        return 2 * (1 + self.momentum) / ((1 + 2 * self.momentum) * self.lr)

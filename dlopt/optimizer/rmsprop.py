@@ -78,3 +78,12 @@ class RMSProp(Optimizer):
             else:
                 addcdiv_scaled_(w_, -self.lr, g_, root)
         return Step(w, state, loss, g)
+
+    def stability_limit(self) -> float | Tensor:
+        return 2 * (1 + self.momentum) / self.lr
+
+    def preconditioner(self, state: RMSPropState) -> Tensor:
+        square = state.square
+        if self.centered:
+            square = torch.addcmul(square, state.mean, state.mean, value=-1).clamp_(min=0.0)
+        return square.sqrt().add_(self.eps)

@@ -54,3 +54,9 @@ class RMSPropNesterov(Optimizer):
             v.mul_(self.momentum).add_(d)
             axpy_(axpy_(w_, -self.lr, d), -self.lr * self.momentum, v)
         return Step(w, state, loss, g)
+
+    def stability_limit(self) -> float | Tensor:
+        return 2 * (1 + self.momentum) / ((1 + 2 * self.momentum) * self.lr)
+
+    def preconditioner(self, state: RMSPropNesterovState) -> Tensor:
+        return state.square.sqrt().add_(self.eps)

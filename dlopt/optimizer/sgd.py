@@ -34,3 +34,6 @@ class SGD(Optimizer):
     def step(self, w: Tensor, state: Any, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
         return Step(axpy_(w, -self.lr, g), state, loss, g)
+
+    def stability_limit(self) -> float | Tensor:
+        return 2 / self.lr
