@@ -20,7 +20,8 @@ from dlopt.rundir.tensorboard import Bucket
 class Histogram(NamedTuple):
     """Counts of values in buckets of equal width between low, the smallest value, and high, the largest.
 
-    As tensors: counts (..., bins) int64, low (...) and high (...). On the host: a list of numbers and two numbers.
+    As tensors: counts (..., bins), low (...) and high (...). On the host: a list of numbers and two numbers. Counts of
+    values are int64; a density, such as that of eigenvalues, has real ones.
     """
 
     counts: Any
@@ -47,6 +48,23 @@ class Histogram(NamedTuple):
         counts.scatter_add_(0, at.flatten(), finite.flatten().long())  # deterministic mode needs one dimension
         lead = x.shape[:-1]
         return cls(counts.view(*lead, bins), low.view(lead), high.view(lead))
+
+    @classmethod
+    def of_nodes(cls, nodes: Tensor, masses: Tensor, bins: int) -> Histogram:
+        """Return the masses, (..., n), at nodes, (..., n), each widened to a Gaussian with the deviation of a bucket.
+
+        What exceeds the smallest or the largest node counts for the bucket there, so the sum of the counts is that of
+        the masses. If a node is not finite, all numbers are zero.
+        """
+        low, high = nodes.amin(-1), nodes.amax(-1)
+        width = ((high - low) / bins).unsqueeze(-1)
+        inner = low.unsqueeze(-1) + width * torch.arange(1, bins, device=nodes.device)
+        deviation = width.clamp(min=torch.finfo(nodes.dtype).tiny).unsqueeze(-1)
+        below = torch.special.ndtr((inner.unsqueeze(-2) - nodes.unsqueeze(-1)) / deviation)  # (..., n, bins - 1)
+        edges = torch.nn.functional.pad(torch.nn.functional.pad(below, (1, 0)), (0, 1), value=1.0)
+        counts = (masses.unsqueeze(-1) * edges.diff(dim=-1)).sum(-2)
+        finite = nodes.isfinite().all(-1)
+        return cls(counts.where(finite.unsqueeze(-1), 0.0), low.where(finite, 0.0), high.where(finite, 0.0))
 
     def pack(self) -> Tensor:
         """Return one tensor, (..., bins + 2), for a single transfer to the host."""

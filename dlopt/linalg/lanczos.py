@@ -49,6 +49,18 @@ class Tridiagonal(NamedTuple):
         values, vectors = eigh_or_nan(self.matrix())
         return RitzPairs(values, vectors.mT @ self.basis, self.rest.unsqueeze(-1) * vectors[..., -1, :].abs())
 
+    def quadrature(self) -> tuple[Tensor, Tensor]:
+        """Return nodes and weights, (..., k) each, of the Gauss quadrature of q'f(A)q, q the first row of the basis.
+
+        The nodes are the Ritz values, the weights the squared first entries of the eigenvectors of T; their sum is 1.
+        For a random start, the mean over starts of q'f(A)q is the mean of f over the eigenvalues of A, so the nodes are
+        a density of them. The quadrature is exact for polynomials of degree 2 k - 1.
+
+        Source: Golub and Welsch 1969; Ghorbani, Krishnan and Xiao 2019, section 2.
+        """
+        values, vectors = eigh_or_nan(self.matrix())
+        return values, vectors[..., 0, :].square()
+
 
 def tridiagonalize(product: Product, start: Tensor, steps: int) -> Tridiagonal:
     """Return T and Q after k = min(steps, P) products, from start vectors (..., P) that are not zero.

@@ -1,0 +1,95 @@
+"""Eigenvalues of the Hessian: extremes, trace, condition and density."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dlopt import prng
+from dlopt.base.diagnostic import Histogram
+from dlopt.linalg.lanczos import tridiagonalize
+from dlopt.parts import Diagnostic, Reading, StepRecord
+from dlopt.ranges import Count
+
+
+@dataclass(frozen=True)
+class Curvature(Diagnostic):
+    """Eigenvalues of the Hessian H of loss and penalties, on the mini-batch of the step and at the iterate before it.
+
+        curvature/lambda_max            largest eigenvalue
+        curvature/lambda_min            smallest eigenvalue
+        curvature/gradient_share        |V'g|^2 / |g|^2, V the eigenvectors of the `top` largest eigenvalues
+        curvature/trace                 sum of the eigenvalues
+        curvature/trace_error           standard error of the trace; not for one probe
+        curvature/condition             max |lambda| / min |lambda|
+        curvature/negative_share        fraction of the eigenvalues that are negative
+        histogram/curvature/density     estimated number of eigenvalues in each bucket, in TensorBoard
+
+    All come from Lanczos processes from `probes` random vectors v with entries of 1 and -1, of k = `iterations` steps:
+    Ritz values theta_i with weights tau_i, which sum to 1.
+
+        trace             mean over v of v'Hv, P times the first diagonal entry of each process (Hutchinson)
+        density           P / probes  sum over v, i of  tau_i  at theta_i, widened by one bucket
+        negative_share    1 / probes  sum over v, i of  tau_i, theta_i < -rounding
+
+    What it can see: Ritz values lie inside the spectrum. Extreme ones are accurate to some percent if the eigenvalues
+    there stand apart, as the outliers of a network do; diagnostic=sharpness follows the largest one more closely.
+    Eigenvectors that have not converged make gradient_share too small.
+
+    What it cannot see: condition is a lower bound of the condition number, far below it, since eigenvalues near zero
+    are inside the bulk, where k steps do not look. With iterations >= P all Ritz values are eigenvalues, and the first
+    three and condition are exact. negative_share has a random error; eigenvalues within rounding of zero do not count.
+
+    iterations   Hessian products per random vector
+    probes       random vectors
+    top          dimension of the top eigenspace; that many outliers are usual for as many classes
+    bins         buckets of the histogram
+
+    Cost: iterations * probes Hessian products, one gradient, and the memory of `iterations` weight vectors.
+
+    Slip: the Georgia Tech lecture has the condition number as smallest over largest eigenvalue; right: largest over
+    smallest, of absolute values.
+
+    Source: Ghorbani, Krishnan and Xiao 2019, An investigation into neural net optimization via Hessian eigenvalue
+    density, section 2; Gur-Ari, Roberts and Dyer 2018, Gradient descent happens in a tiny subspace; Yao, Gholami,
+    Keutzer and Mahoney 2020, PyHessian.
+    """
+
+    iterations: Count
+    probes: Count
+    top: Count
+    bins: Count
+
+    def measure(self, moment: StepRecord, memory: Any) -> tuple[dict[str, Reading], Any]:
+        oracle, w = moment.objective, moment.before
+        size, key = w.shape[-1], oracle.random_key("curvature")
+        _, g = oracle.true_gradient(w)
+        nodes, weights, traces = [], [], []
+        share = torch.zeros_like(w[..., 0])
+        for i in range(self.probes):
+            start = prng.rademacher(prng.fold_in(key, i), (size,), w.device).to(w.dtype).expand_as(w)
+            process = tridiagonalize(lambda v: oracle.hvp(w, v), start, self.iterations)
+            if i == 0:
+                top = process.ritz_pairs().vectors[..., -self.top :, :]
+                parts = (top @ g.unsqueeze(-1)).squeeze(-1)
+                size_of_g = g.square().sum(-1)
+                share = torch.where(size_of_g > 0, parts.square().sum(-1) / size_of_g, 0.0)
+            values, masses = process.quadrature()
+            nodes.append(values)
+            weights.append(masses / self.probes)
+            traces.append(size * process.alpha[..., 0])
+        theta, tau, trace = torch.cat(nodes, -1), torch.cat(weights, -1), torch.stack(traces, -1)
+        sizes = theta.abs()
+        rounding = 10 * self.iterations * torch.finfo(w.dtype).eps * sizes.amax(-1, keepdim=True)
+        tags: dict[str, Reading] = {
+            "curvature/lambda_max": theta.amax(-1),
+            "curvature/lambda_min": theta.amin(-1),
+            "curvature/gradient_share": share,
+            "curvature/trace": trace.mean(-1),
+            "curvature/condition": sizes.amax(-1) / sizes.amin(-1),
+            "curvature/negative_share": (tau * (theta < -rounding)).sum(-1),
+            "histogram/curvature/density": Histogram.of_nodes(theta, size * tau, self.bins),
+        }
+        if self.probes > 1:
+            tags["curvature/trace_error"] = trace.std(-1) / self.probes**0.5
+        return tags, None

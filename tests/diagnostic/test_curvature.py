@@ -1,0 +1,88 @@
+"""diagnostic=curvature against dense Hessians."""
+
+import pytest
+import torch
+from objectives import SETTINGS, make_objective, make_problem
+from torch.special import ndtr
+
+from dlopt.base.diagnostic import Histogram
+from dlopt.diagnostic.curvature import Curvature
+from dlopt.linalg.lanczos import tridiagonalize
+from dlopt.linalg.trace import estimate_trace
+from dlopt.parts import StepRecord
+
+
+def measure(objective, w, **keys):
+    record = StepRecord(0, w, w + 1, torch.zeros(()), torch.zeros_like(w), 0.1, objective.layout, objective)
+    tags, memory = Curvature(None, **keys).measure(record, None)
+    assert memory is None
+    return tags.pop("histogram/curvature/density"), {k.removeprefix("curvature/"): v.item() for k, v in tags.items()}
+
+
+@pytest.mark.parametrize("arch", ["mlp", "cnn"])
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_with_as_many_steps_as_weights_all_is_that_of_the_dense_hessian(arch, setting):
+    problem, w = make_problem(arch, *SETTINGS[setting])
+    objective = make_objective(problem, arch=arch)
+    values, vectors = torch.linalg.eigh(objective.hessian(w))
+    _, g = objective.gradient(w)
+    _, tags = measure(objective, w, iterations=len(w), probes=2, top=3, bins=10)
+    assert tags["lambda_max"] == pytest.approx(values[-1].item(), rel=1e-9)
+    assert tags["lambda_min"] == pytest.approx(values[0].item(), rel=1e-9)
+    share = (vectors[:, -3:].T @ g).square().sum() / g.square().sum()
+    assert tags["gradient_share"] == pytest.approx(share.item(), rel=1e-6)
+    if values.abs().min() > 1e-9:  # else the Hessian is singular
+        assert tags["condition"] == pytest.approx((values.abs().max() / values.abs().min()).item(), rel=1e-4)
+    assert tags["condition"] > 1
+
+
+def test_trace_and_negative_share_are_means_over_random_vectors():
+    problem, w = make_problem("mlp", *SETTINGS["all"])
+    objective = make_objective(problem)
+    values = torch.linalg.eigvalsh(objective.hessian(w))
+    density, tags = measure(objective, w, iterations=20, probes=300, top=1, bins=10)
+    assert abs(tags["trace"] - values.sum().item()) < 4 * tags["trace_error"] < 0.3 * values.sum().item()
+    assert tags["negative_share"] == pytest.approx((values < 0).double().mean().item(), abs=0.05)
+    assert density.counts.sum().item() == pytest.approx(len(w))
+
+
+def test_the_trace_is_hutchinsons_with_its_standard_error():
+    problem, w = make_problem()
+    objective = make_objective(problem)
+    _, tags = measure(objective, w, iterations=2, probes=5, top=1, bins=10)
+    estimate = estimate_trace(lambda v: objective.hvp(w, v), w, 5, objective.random_key("curvature"))
+    assert tags["trace"] == pytest.approx(estimate.value.item())
+    assert tags["trace_error"] == pytest.approx(estimate.error.item())
+
+
+def test_one_random_vector_has_no_error_of_the_trace():
+    problem, w = make_problem()
+    _, tags = measure(make_objective(problem), w, iterations=2, probes=1, top=1, bins=10)
+    assert "trace_error" not in tags
+
+
+def test_the_quadrature_gives_moments_of_the_density():
+    """q'A^j q for j < 2 k, and all eigenvalues, also repeated ones, if k = P."""
+    g = torch.Generator().manual_seed(3)
+    a = torch.randn(12, 12, generator=g, dtype=torch.float64)
+    a = a + a.T
+    start = torch.randn(12, generator=g, dtype=torch.float64)
+    q = start / start.norm()
+    nodes, weights = tridiagonalize(lambda v: a @ v, start, 4).quadrature()
+    assert weights.sum().item() == pytest.approx(1)
+    for j in range(8):
+        moment = q @ torch.linalg.matrix_power(a, j) @ q
+        torch.testing.assert_close((weights * nodes**j).sum(), moment)
+
+
+def test_buckets_hold_gaussians_of_the_deviation_of_a_bucket():
+    nodes = torch.tensor([[0.0, 1.0, 4.0], [2.0, 2.0, 2.0], [0.0, torch.nan, 1.0]], dtype=torch.float64)
+    masses = torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64).expand(3, 3)
+    histogram = Histogram.of_nodes(nodes, masses, 4)
+    edges = torch.tensor([-torch.inf, 1, 2, 3, torch.inf], dtype=torch.float64)
+    for i in range(4):
+        share = sum(m * (ndtr(edges[i + 1] - x) - ndtr(edges[i] - x)) for x, m in zip(nodes[0], masses[0], strict=True))
+        assert histogram.counts[0, i].item() == pytest.approx(share.item())
+    assert histogram.counts.sum(-1).tolist() == pytest.approx([8, 8, 0])
+    assert histogram.low.tolist() == [0, 2, 0]
+    assert histogram.high.tolist() == [4, 2, 0]
