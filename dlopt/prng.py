@@ -41,9 +41,12 @@ def key(seed: int, *path: str | int) -> Key:
     return reduce(fold_in, path, root)
 
 
-def fold_in(parent: Key, name: str | int) -> Key:
-    """Return a child key. Keys that differ in the parent or the name are statistically independent."""
-    n = zlib.crc32(name.encode()) if isinstance(name, str) else name & _MASK
+def fold_in(parent: Key, name: str | int | Tensor) -> Key:
+    """Return a child key. Keys that differ in the parent or the name are statistically independent.
+
+    An int64 tensor of numbers gives a batch of keys.
+    """
+    n: Any = zlib.crc32(name.encode()) if isinstance(name, str) else name & _MASK
     a = _mix(parent.a ^ _mix((n + _GOLDEN) & _MASK))
     b = _mix((parent.b + a + _GOLDEN) & _MASK)
     return Key(a, b)

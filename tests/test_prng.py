@@ -274,3 +274,11 @@ def test_a_draw_inside_two_transformations_can_follow_in_one():
 
     second, first = torch.func.grad(torch.func.grad(f))(torch.tensor(1.0)), torch.func.grad(f)(torch.tensor(1.0))
     assert first == second == 2 * prng.uniform(key, shape).sum()
+
+
+def test_folding_in_a_tensor_of_numbers_gives_the_key_of_each():
+    parent, numbers = prng.key(7, "parent"), [0, 5, 2**31]
+    children = prng.fold_in(parent, torch.tensor(numbers))
+    assert [half.tolist() for half in children] == [
+        list(c) for c in zip(*(prng.fold_in(parent, n) for n in numbers), strict=True)
+    ]

@@ -89,7 +89,10 @@ Reading = Tensor | Histogram
 class DiagnosticOracle(ObjectiveOracle, Protocol):
     """The objective of a step, as a diagnostic sees it."""
 
+    batch_size: int
+
     def true_gradient(self, w: Tensor) -> tuple[Tensor, Tensor]: ...
+    def example_gradients(self, w: Tensor, count: int) -> Iterator[Tensor]: ...
 
 
 class TrainingOracle(Protocol):

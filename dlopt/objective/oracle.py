@@ -25,6 +25,7 @@ from dlopt.objective.curvature import (
     gauss_newton_product,
     hessian_product,
 )
+from dlopt.objective.example_gradients import iterate_example_gradients
 from dlopt.objective.kronecker import compute_factors
 from dlopt.objective.micro_batches import Evaluation, MicroBatch, Share, combine, split_batch
 from dlopt.objective.problem import Problem
@@ -72,6 +73,7 @@ class MiniBatchObjective:
         self.inputs = inputs
         self.targets = targets
         self._dim = 0 if problem.lanes is None else 1
+        self.batch_size = targets.shape[self._dim]
         self._batches = split_batch(inputs, targets, problem.micro_batch_size, self._dim)
         self.key = key
         self.step = step
@@ -141,6 +143,15 @@ class MiniBatchObjective:
         """
         last = self._last_gradient
         return last._replace(w=w) if last is not None and self.is_fixed and g is last.gradient else None
+
+    def example_gradients(self, w: Tensor, count: int) -> Iterator[Tensor]:
+        """Yield gradients, (..., n, P), of the losses of the first examples of the mini-batch, `count` at most in all.
+
+        They are of the first micro-batch, without penalties. See dlopt.objective.example_gradients.
+        """
+        batch = self._batches[0]
+        count = min(count, batch.targets.shape[self._dim])
+        return iterate_example_gradients(self.problem, w, batch, self.key, count)
 
     def raw_gradient(self, g: Tensor) -> Tensor:
         """Return the gradient of f itself if g is the first gradient that `gradient` returned, else g."""

@@ -1,0 +1,73 @@
+"""Gradients of single examples of a mini-batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import grad, vjp, vmap
+
+from dlopt import prng
+from dlopt.objective.bound import PART_KEYS
+from dlopt.objective.micro_batches import MicroBatch, Share
+from dlopt.objective.problem import Problem
+from dlopt.prng import Key
+
+MAX_NUMBERS = 1 << 24
+"""Numbers in a chunk of gradients."""
+EXAMPLE = Share(1, 1.0)
+"""The share of an example by itself: it is not the first part, which has the penalties."""
+
+
+def iterate_example_gradients(problem: Problem, w: Tensor, batch: MicroBatch, key: Key, count: int) -> Iterator[Tensor]:
+    """Yield the gradients of the losses, without penalties, of the first examples of a micro-batch: (..., n, P) each.
+
+    An example is evaluated by itself, with masks and noise of its own. If the network uses statistics of the batch, the
+    loss of an example depends on all of the micro-batch: then a gradient is the derivative of this loss within the
+    micro-batch, and takes the time of a backward pass of it. The mean over all examples is the gradient of the loss of
+    the micro-batch, in the first case up to its masks.
+    """
+    lanes = problem.lanes or 1
+    size = max(1, MAX_NUMBERS // (lanes * problem.layout.size))
+    function = _within_batch if problem.functional.normalizations else _alone
+    for first in range(0, count, size):
+        at = torch.arange(first, min(first + size, count), device=w.device)
+
+        def call(w: Tensor, x: Tensor, y: Tensor, key: Key, varying: Mapping[Any, Tensor], at: Tensor = at) -> Tensor:
+            return function(problem, w, x, y, key, varying, at)
+
+        yield problem.map_lanes(call)(w, batch.inputs, batch.targets, key, problem.varying)
+
+
+def _alone(
+    problem: Problem, w: Tensor, x: Tensor, y: Tensor, key: Key, varying: Mapping[Any, Tensor], at: Tensor
+) -> Tensor:
+    def gradient(x: Tensor, y: Tensor, i: Tensor) -> Tensor:
+        own = prng.fold_in(key, PART_KEYS + i)
+
+        def loss(w: Tensor) -> Tensor:
+            return problem.total(w, x.unsqueeze(0), y.unsqueeze(0), own, varying, share=EXAMPLE)[0]
+
+        g: Tensor = grad(loss)(w)
+        return g
+
+    return vmap(gradient)(x[at], y[at], at)
+
+
+def _within_batch(
+    problem: Problem, w: Tensor, x: Tensor, y: Tensor, key: Key, varying: Mapping[Any, Tensor], at: Tensor
+) -> Tensor:
+    loss, *rules = problem.with_lane_values(varying)
+
+    def losses(w: Tensor) -> Tensor:
+        outputs = problem.outputs(problem.functional, rules, w, x, key, own=bool(varying))
+        problem.functional.pop_batch_stats()
+        return vmap(loss)(outputs.unsqueeze(1), problem.targets(rules, y).unsqueeze(1))
+
+    linearized: Any = vjp(losses, w)  # mypy takes it for the triple with has_aux
+    values, transpose = linearized
+    chosen = (at.unsqueeze(-1) == torch.arange(len(values), device=w.device)).to(values.dtype)
+    (gradients,) = vmap(transpose)(chosen)
+    return gradients
