@@ -231,6 +231,16 @@ def read_histograms(run: RunDirectory) -> dict[tuple[str, int], list[list[float]
     return {(tag, e.step): make_ndarray(e.tensor_proto).tolist() for tag in tags for e in reader.Tensors(tag)}
 
 
+def read_pictures(run: RunDirectory) -> dict[tuple[str, int], bytes]:
+    """Return the PNG files in a run's event files by tag and step, read by TensorBoard."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    reader = EventAccumulator(str(run.path), size_guidance={"tensors": 0})
+    reader.Reload()
+    tags = [t for t in reader.Tags()["tensors"] if reader.SummaryMetadata(t).plugin_data.plugin_name == "images"]
+    return {(tag, e.step): e.tensor_proto.string_val[2] for tag in tags for e in reader.Tensors(tag)}
+
+
 def assert_refused(act: Callable[[], Any], key: str, *words: object) -> None:
     """Assert that an OptionError has this key and, in one line, these words in order."""
     with pytest.raises(OptionError, match=".*".join(re.escape(str(word)) for word in words)) as refusal:

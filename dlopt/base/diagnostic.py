@@ -1,4 +1,4 @@
-"""Diagnostics: measurements of a training step, as numbers or histograms."""
+"""Diagnostics: measurements of a training step, as numbers, histograms or pictures."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from dlopt.base.group import Group
 from dlopt.base.layout import Layout
 from dlopt.base.optimizer import ObjectiveOracle, Optimizer
 from dlopt.ranges import Count
+from dlopt.rundir.heat_map import Png, draw_heat_map
 from dlopt.rundir.tensorboard import Bucket
 
 
@@ -82,8 +83,35 @@ class Histogram(NamedTuple):
         return list(zip(edges, edges[1:], self.counts, strict=False))
 
 
-Reading = Tensor | Histogram
-"""A measurement: a tensor of w's leading shape (...), or histograms of this shape."""
+class Picture(NamedTuple):
+    """A heat map of rows of numbers over time.
+
+    values   (..., rows, columns) as a tensor, a list of rows on the host; NaN where nothing is known
+    labels   the name of each row
+    span     steps of the first and of the last column in use
+    used     number of columns in use
+    """
+
+    values: Any
+    labels: tuple[str, ...]
+    span: tuple[int, int]
+    used: int
+
+    def pack(self) -> Tensor:
+        """Return one tensor, (..., rows * used), for a single transfer to the host."""
+        return self.values[..., : self.used].flatten(-2)
+
+    def unpack(self, numbers: list[float]) -> Picture:
+        """Return the picture of one run from its packed numbers."""
+        return self._replace(values=[numbers[i : i + self.used] for i in range(0, len(numbers), self.used)])
+
+    def draw(self, title: str) -> Png:
+        """Return the picture as a PNG file, on the host."""
+        return draw_heat_map(self.values, self.labels, self.span, title)
+
+
+Reading = Tensor | Histogram | Picture
+"""A measurement: a tensor of w's leading shape (...), or histograms or pictures of this shape."""
 
 
 class DiagnosticOracle(ObjectiveOracle, Protocol):
@@ -155,6 +183,6 @@ class Diagnostic:
     def measure(self, moment: StepRecord, memory: Any) -> tuple[Mapping[str, Reading], Any]:
         """Return readings by tag, and the memory that the next measurement gets (the first one gets that of `init`).
 
-        A tensor of w's leading shape goes into the row; a histogram goes to TensorBoard only.
+        A tensor of w's leading shape goes into the row; histograms and pictures go to TensorBoard only.
         """
         raise NotImplementedError

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dlopt.metrics.names import HEADLINE, OPTIMIZER, RECENT
+from dlopt.rundir.heat_map import Png
 from dlopt.storage import atomic
 
 Bucket = tuple[float, float, float]
@@ -89,6 +90,21 @@ class EventFileWriter:
             tensor = TensorProto(dtype="DT_DOUBLE", tensor_content=content, tensor_shape=shape)
             histograms.append(self._summary.Value(tag=tag, tensor=tensor, metadata=metadata))
         self._put(self._summary(value=histograms), step)
+
+    def add_pictures(self, step: int, values: Mapping[str, Png]) -> None:
+        """Write pictures for the dashboard IMAGES: width, height and the PNG file, under each tag."""
+        from tensorboard.compat.proto.tensor_pb2 import TensorProto
+        from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+        from tensorboard.plugins.image.metadata import create_summary_metadata
+
+        three = TensorShapeProto(dim=[TensorShapeProto.Dim(size=3)])
+        pictures = []
+        for tag, png in values.items():
+            parts = [str(png.width).encode(), str(png.height).encode(), png.content]
+            tensor = TensorProto(dtype="DT_STRING", string_val=parts, tensor_shape=three)
+            metadata = create_summary_metadata(display_name=tag, description="")
+            pictures.append(self._summary.Value(tag=tag, tensor=tensor, metadata=metadata))
+        self._put(self._summary(value=pictures), step)
 
     def add_text(self, tag: str, markdown: str) -> None:
         from tensorboard.compat.proto.tensor_pb2 import TensorProto

@@ -14,6 +14,7 @@ from typing import Any
 
 from dlopt.metrics.names import RECENT, Direction
 from dlopt.rundir.directory import Checkpoint, CheckpointName, RunDirectory
+from dlopt.rundir.heat_map import Png
 from dlopt.rundir.lock import Lock
 from dlopt.rundir.metrics_log import MetricsLog, Row, decode_evaluations, replace_non_finite
 from dlopt.rundir.status import Status, list_processes, make_status
@@ -160,6 +161,10 @@ class RunWriter(RunDirectory):
     def log_histograms(self, step: int, values: Mapping[str, Sequence[Bucket]]) -> None:
         """Write histograms to the event file: the left edge, the right edge and the count of each bucket."""
         self._open_events().add_histograms(step, values)
+
+    def log_pictures(self, step: int, values: Mapping[str, Png]) -> None:
+        """Write pictures to the event file."""
+        self._open_events().add_pictures(step, values)
 
     def flush(self) -> dict[str, Any]:
         """Return the size and SHA-256 of metrics.jsonl after it and the event file have reached the disk."""

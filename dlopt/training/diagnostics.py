@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from dlopt.base.diagnostic import Diagnostic, Reading, StepRecord
+from dlopt.base.diagnostic import Diagnostic, Histogram, Picture, Reading, StepRecord
 from dlopt.base.optimizer import Optimizer, Step
 from dlopt.objective.oracle import MiniBatchObjective
+from dlopt.rundir.writer import RunWriter
 from dlopt.training import checkpointing
 from dlopt.training.due import Intervals
 from dlopt.training.evaluation import TrainingSplit
@@ -72,3 +73,13 @@ class Diagnostics:
     def _is_due(self, diagnostic: Diagnostic) -> bool:
         step, every = self.training.step + 1, diagnostic.interval(self.training.per_epoch)
         return self.due.diagnostic(every, step) or (diagnostic.at_evaluations and self.due.evaluation(step))
+
+
+def log_drawings(run: RunWriter, step: int, readings: Mapping[str, Histogram | Picture]) -> None:
+    """Write the histograms and the pictures of one run, on the host, to its event file."""
+    histograms = {tag: reading.buckets() for tag, reading in readings.items() if isinstance(reading, Histogram)}
+    if histograms:
+        run.log_histograms(step, histograms)
+    pictures = {tag: reading.draw(tag) for tag, reading in readings.items() if isinstance(reading, Picture)}
+    if pictures:
+        run.log_pictures(step, pictures)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlopt.base.diagnostic import Histogram, Reading
+from dlopt.base.diagnostic import Reading
 from dlopt.base.optimizer import Optimizer, Step
 from dlopt.base.schedule import TrainingTime
 from dlopt.metrics.names import AVERAGE, RECENT
@@ -30,7 +30,7 @@ from dlopt.training.best import Lane, summarize
 from dlopt.training.checkpointing import AveragedWeights, CheckpointSaver
 from dlopt.training.control import TrainingControl
 from dlopt.training.convergence import Convergence
-from dlopt.training.diagnostics import Diagnostics
+from dlopt.training.diagnostics import Diagnostics, log_drawings
 from dlopt.training.due import Intervals
 from dlopt.training.evaluation import evaluate, recompute_statistics
 from dlopt.training.experiment import Experiment
@@ -115,15 +115,15 @@ class Recorder:
         values = self.training.to_host(self._collect_values())
         self.seconds += time.perf_counter() - self._clock  # after the transfer, which waits for the device
         infinite = [v.pop("infinite") > 0 for v in values]
-        tags = [tag for tag, reading in self.diagnostics.readings.items() if isinstance(reading, Histogram)]
-        histograms = [{tag: v.pop(tag).buckets() for tag in tags} for v in values]
+        tags = [tag for tag, reading in self.diagnostics.readings.items() if not isinstance(reading, Tensor)]
+        drawn = [{tag: v.pop(tag) for tag in tags} for v in values]
         if evaluates or reached:
             means = {} if evaluates else self.running_metrics.compute_means("epoch")
             pairs = zip(values, self.training.to_host(means | self._evaluate()), strict=True)
             values = [a | b if evaluates or i in reached else a for i, (a, b) in enumerate(pairs)]
         if tags:
-            for lane, buckets in zip(self.lanes, histograms, strict=True):
-                lane.run.log_histograms(step, buckets)
+            for lane, readings in zip(self.lanes, drawn, strict=True):
+                log_drawings(lane.run, step, readings)
         has_row = reached if not (logs or len(self.diagnostics.readings) > len(tags)) else range(len(self.lanes))
         for i in has_row:
             lane = self.lanes[i]

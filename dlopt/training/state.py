@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dlopt import prng
 from dlopt.base import dotted_fields
-from dlopt.base.diagnostic import Histogram, Reading
+from dlopt.base.diagnostic import Reading
 from dlopt.base.history import History
 from dlopt.base.optimizer import Optimizer, Step
 from dlopt.base.regularization import Regularization
@@ -234,16 +234,16 @@ class TrainState:
         return Examples(splits, self.placement, lanes=not self.solo)
 
     def to_host(self, values: Mapping[str, Reading]) -> list[dict[str, Any]]:
-        """Return tensors of shape () or (E,) as numbers of each run, and histograms as histograms, in one transfer."""
+        """Return tensors of shape () or (E,) as numbers of each run, other readings in kind, in one transfer."""
         rows: list[dict[str, Any]] = [{} for _ in range(self.count)]
         if not values:
             return rows
-        columns = [v.pack() if isinstance(v, Histogram) else v.detach().unsqueeze(-1) for v in values.values()]
+        columns = [v.detach().unsqueeze(-1) if isinstance(v, Tensor) else v.pack() for v in values.values()]
         widths = [x.shape[-1] for x in columns]
         wide = [x.to(self.dtype).expand(self.count, n) for x, n in zip(columns, widths, strict=True)]
         for (name, v), part in zip(values.items(), torch.cat(wide, dim=1).cpu().split(widths, dim=1), strict=True):
             for row, numbers in zip(rows, part.tolist(), strict=True):
-                row[name] = Histogram.unpack(numbers) if isinstance(v, Histogram) else numbers[0]
+                row[name] = numbers[0] if isinstance(v, Tensor) else v.unpack(numbers)
         return rows
 
     def select_lanes(self, stay: Tensor) -> None:

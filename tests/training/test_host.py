@@ -125,7 +125,10 @@ def test_a_step_does_not_wait_for_the_device(group, option, tmp_path, waits):
     assert bool(waits) == experiment.optimizer.decides_on_host
 
 
-@pytest.mark.parametrize("option", ["gradients", "activations", "histograms", "weight_norms", "distance"])
+@pytest.mark.parametrize(
+    "option",
+    ["gradients", "activations", "histograms", "weight_norms", "distance", "alignment", "noise", "gradient_flow"],
+)
 def test_a_diagnostic_does_not_wait_before_its_row(option, tmp_path, waits):
     often = ("normalization=batch", "regularization=dropout", "schedule=cosine", f"diagnostic.{option}.every=1")
     train_solo_and_in_lanes(tmp_path, build_experiment(*problem("diagnostic", option), f"diagnostic={option}", *often))
