@@ -16,6 +16,7 @@ COMMANDS = {
     "runs": "dlopt.cli.runs:runs",
     "show": "dlopt.cli.show:show",
     "evaluate": "dlopt.cli.evaluate:evaluate",
+    "spectrum": "dlopt.cli.spectrum:spectrum",
     "verify": "dlopt.cli.verify:verify",
     "rerun": "dlopt.cli.rerun:rerun",
     "tensorboard": "dlopt.cli.tensorboard:tensorboard",
@@ -45,6 +46,7 @@ Look
   dlopt runs [DIR|SWEEP]                         many runs in one table: settings that vary, metrics, time; --over seed
   dlopt show [RUN|SWEEP]                         a run: settings, curves, results; a sweep: best runs, importance
   dlopt evaluate [RUN|SWEEP]                     evaluate a checkpoint on a split or on other data, by class
+  dlopt spectrum [RUN|SWEEP]                     eigenvalues of the Hessian: density, outliers, over training
   dlopt tensorboard [DIR|RUN|SWEEP]              curves in a browser
 
 Check

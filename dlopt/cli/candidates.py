@@ -25,6 +25,8 @@ USAGES = {
     " --csv --markdown --png FILE --title TEXT --tensorboard DIR --help",
     "evaluate": "RUN --split train|val|test|all --checkpoint best|last|average|STEP --data DATA|FILE"
     " --device auto|cpu|cuda --predictions FILE --png FILE --title TEXT --trust --quiet -q --help",
+    "spectrum": "RUN --checkpoint best|last|average|STEP|all --matrix hessian --split train|val --examples N"
+    " --lanczos-steps N --vectors N --out DIR --title TEXT --device auto|cpu|cuda --trust --quiet -q --help",
     "verify": "RUN --from STEP --to STEP --all --trust --quiet -q --help",
     "rerun": "RUN --trust --quiet -q --help",
     "tensorboard": "RUN|DIR --help",
@@ -232,6 +234,7 @@ KINDS: dict[str, Callable[[str, CompletionLine], Iterable[str]]] = {
     "OVERRIDE": complete_overrides,
     "RACE": complete_race,
     "TEXT": lambda word, line: [],
+    "N": lambda word, line: [],
 }
 
 

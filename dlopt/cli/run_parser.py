@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 
 
 def build_run_parser(command: str, description: str, epilog: str, quiet: str) -> ArgumentParser:
@@ -16,3 +16,10 @@ def build_run_parser(command: str, description: str, epilog: str, quiet: str) ->
     parser.add_argument("--trust", action="store_true", help="execute code that the run names, such as custom classes")
     parser.add_argument("-q", "--quiet", action="store_true", help=quiet)
     return parser
+
+
+def parse_count(text: str) -> int:
+    """Return the value of a flag that takes a whole number from 1 on."""
+    if not (text.isdecimal() and int(text) >= 1):
+        raise ArgumentTypeError(f"must be a whole number of at least 1, got {text}")
+    return int(text)

@@ -16,7 +16,7 @@ from dlopt import prng
 from dlopt.arch.surface import Surface
 from dlopt.base import dotted_fields
 from dlopt.base.layout import Layout
-from dlopt.base.optimizer import Step
+from dlopt.base.optimizer import Optimizer, Step
 from dlopt.objective.oracle import MiniBatchObjective
 from dlopt.training.experiment import Experiment
 from dlopt.training.loop import set_torch_switches, step
@@ -145,7 +145,9 @@ class _Tape:
     def diagnostics_due(self) -> bool:
         return False
 
-    def measure(self, objective: MiniBatchObjective, result: Step, before: Tensor, targets: Tensor) -> None:
+    def measure(
+        self, objective: MiniBatchObjective, result: Step, before: Tensor, targets: Tensor, optimizer: Optimizer
+    ) -> None:
         """Record the iterate after a step, and the length of the gradient before it."""
         t = self.training.step
         self.w[self.lanes, t + 1] = self.training.w

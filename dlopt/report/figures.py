@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from dlopt.formatting import metric_label
 from dlopt.report import classification
 from dlopt.report.curves import Panel, widen_limits
+from dlopt.storage import atomic
 from dlopt.storage.safe_read import to_printable
 
 mpl.rcdefaults()  # a matplotlibrc in the working directory may be someone else's
@@ -26,6 +29,7 @@ STYLE: dict[Any, Any] = {
     "axes.titlelocation": "left", "axes.titleweight": "bold", "legend.frameon": False, "figure.dpi": 150,
     "text.parse_math": False,  # a $ in a name is a dollar sign
 }  # fmt: skip
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 MAX_INCHES = 40.0
 """Largest side in inches: 250 class names are legible, and drawing takes 150 MB of memory."""
 FENCE = 3.0
@@ -52,10 +56,29 @@ def save_figure(figure: Figure, file: Path) -> Path:
     return file
 
 
+def replace_picture(figure: Figure, file: Path) -> Path:
+    """Write a png file atomically, never through a link, and make its folder. Return the file."""
+    picture = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(picture, format="png", bbox_inches="tight")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    atomic.atomic_write_bytes(file, picture.getvalue())
+    return file
+
+
 def add_heading(figure: Figure, heading: str) -> Figure:
     """Add a heading at the upper left, and return the figure."""
     figure.suptitle(heading, x=0.01, ha="left", fontsize=11)
     return figure
+
+
+def format_power(value: float, position: object = None) -> str:
+    """Return the label of a tick of a logarithmic axis: 10⁻³; nothing between powers of ten."""
+    if value == 0:
+        return "0"
+    exponent = math.log10(abs(value))
+    digits = str(round(exponent)).translate(SUPERSCRIPTS)
+    return f"{'−' if value < 0 else ''}10{digits}" if abs(exponent - round(exponent)) < 1e-9 else ""
 
 
 def add_legend(figure: Figure) -> None:

@@ -27,7 +27,7 @@ def predict_split(
     """
     dim = 0 if problem.lanes is None else 1
     pairs = []
-    for x, y in examples.chunks(_chunk_size(problem)):
+    for x, y in examples.chunks(get_chunk_size(problem)):
         pairs.append((problem.predict(w, x, running), y))
         if advance is not None:
             advance(x.shape[dim])
@@ -35,7 +35,7 @@ def predict_split(
     return outputs, targets
 
 
-def _chunk_size(problem: Problem) -> int:
+def get_chunk_size(problem: Problem) -> int:
     """Return the number of examples of one forward pass, which is at most that of a pass of training."""
     return min(CHUNK, problem.micro_batch_size or CHUNK)
 
@@ -62,7 +62,7 @@ def recompute_statistics(problem: Problem, w: Tensor, examples: Examples) -> dic
         return {}
     total: dict[str, Tensor] = {}
     count = 0
-    for x, _ in examples.chunks(_chunk_size(problem)):
+    for x, _ in examples.chunks(get_chunk_size(problem)):
         size = x.shape[0 if problem.lanes is None else 1]
         for name, value in problem.statistics(w, x).items():
             total[name] = total.get(name, 0.0) + value * size
@@ -79,5 +79,5 @@ class TrainingSplit:
 
     def activations(self, w: Tensor) -> Iterator[dict[str, Tensor]]:
         """Yield the outputs of each activation at w, by name, for one chunk of examples after another."""
-        for x, _ in self._examples.chunks(_chunk_size(self._problem)):
+        for x, _ in self._examples.chunks(get_chunk_size(self._problem)):
             yield self._problem.predict_activations(w, x)

@@ -8,11 +8,13 @@ predictor.evaluate("test")                                 # {"loss": 0.31, "acc
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dlopt import prng
 from dlopt.base.data import SourceRows, Split
 from dlopt.base.loss import Loss
 from dlopt.base.regularization import Regularization
@@ -89,6 +91,10 @@ class Predictor:
         self._threads = threads or torch.get_num_threads()
         self._deterministic = deterministic
 
+    def set_torch_switches(self) -> AbstractContextManager[None]:
+        """Return a context in which torch has the run's number of threads and its deterministic mode."""
+        return set_torch_switches(self._threads, deterministic=self._deterministic)
+
     # ------------------------------------------------------------------------------------------- new inputs
 
     def preprocess(self, inputs: Tensor) -> Tensor:
@@ -104,7 +110,7 @@ class Predictor:
         """
         if not len(inputs):
             raise ValueError(f"inputs: must hold at least one example, got shape {tuple(inputs.shape)}")
-        with set_torch_switches(self._threads, deterministic=self._deterministic):
+        with self.set_torch_switches():
             x = self.preprocess(inputs)
             x = x.to(self.dtype) if x.is_floating_point() else x
             chunks = [self.problem.predict(self.w, chunk.to(self.device)) for chunk in x.split(batch_size)]
@@ -123,14 +129,23 @@ class Predictor:
 
     # ------------------------------------------------------------------------------------------- the run's splits
 
-    def examples(self, split: str) -> Examples:
-        """Return a split's examples, preprocessed and on `device`. Raises ValueError if there is no such split."""
+    def examples(self, split: str, count: int | None = None) -> Examples:
+        """Return a split's examples, preprocessed and on `device`; at most `count` random ones, always the same.
+
+        Raises ValueError if there is no such split.
+        """
         if split not in self.splits:
             raise ValueError(f"there is no {split} split; there is {', '.join(self.splits) or 'none'}")
         pieces = [Split(self.preprocess(piece.inputs), piece.targets, piece.rows) for piece in self.splits[split]]
         if len(pieces) > 1:
             columns = zip(*(piece.gather() for piece in pieces), strict=True)
             pieces = [Split(*(torch.cat(column) for column in columns))]
+        if count is not None and count < len(pieces[0]):
+            inputs, targets = pieces[0].gather()
+            chosen = (
+                torch.randperm(len(targets), generator=prng.generator(prng.key(0, "examples")))[:count].sort().values
+            )
+            pieces = [Split(inputs[chosen], targets[chosen])]
         return Examples(pieces, DataPlacement.of(self.device, self.dtype, pieces), lanes=False)
 
     def predict_split(self, split: str, advance: Callable[[int], None] | None = None) -> tuple[Tensor, Tensor]:
@@ -138,7 +153,7 @@ class Predictor:
 
         advance, if given, is called with the number of examples of each batch that is done.
         """
-        with set_torch_switches(self._threads, deterministic=self._deterministic):
+        with self.set_torch_switches():
             return predict_split(self.problem, self.w, self.examples(split), advance=advance)
 
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
@@ -148,7 +163,7 @@ class Predictor:
         """
         if not self.is_labeled:
             raise ValueError("targets: the data have none, so there are no metrics")
-        with set_torch_switches(self._threads, deterministic=self._deterministic):
+        with self.set_torch_switches():
             metrics = compute_metrics(self.problem, outputs, targets)
         return {name: value.to(self.dtype).item() for name, value in metrics.items()}
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from dlopt.base.optimizer import Step
+from dlopt.base.optimizer import Optimizer, Step
 from dlopt.objective.oracle import MiniBatchObjective
 from dlopt.rundir.writer import RunWriter
 from dlopt.training.control import TrainingControl
@@ -53,7 +53,9 @@ class StepObserver(Protocol):
     """What watches the steps of training: a recorder, or the tape of a race."""
 
     def diagnostics_due(self) -> bool: ...
-    def measure(self, objective: MiniBatchObjective, result: Step, before: Tensor, targets: Tensor) -> None: ...
+    def measure(
+        self, objective: MiniBatchObjective, result: Step, before: Tensor, targets: Tensor, optimizer: Optimizer
+    ) -> None: ...
 
 
 def step(training: TrainState, recorder: StepObserver) -> None:
@@ -61,7 +63,7 @@ def step(training: TrainState, recorder: StepObserver) -> None:
     inputs, targets = training.next_batch()
     objective = training.objective(inputs, targets)
     optimizer = training.optimizer()
-    before = training.w.clone() if training.needs_previous_w or recorder.diagnostics.is_any_due() else training.w
+    before = training.w.clone() if training.needs_previous_w or recorder.diagnostics_due() else training.w
     result = optimizer.step(training.w, training.state, objective)
     training.apply_step(result, before, optimizer, objective)
     recorder.measure(objective, result, before, targets, optimizer)

@@ -81,6 +81,10 @@ class Recorder:
         unfinished = bool(self.lanes) and step < self.training.steps and not self.is_stopped
         return unfinished and not self.control.stop and (until is None or step < until)
 
+    def diagnostics_due(self) -> bool:
+        """Return whether a diagnostic is due at the current step."""
+        return self.diagnostics.is_any_due()
+
     def anything_due(self) -> bool:
         """Return whether there is something to do before the next step."""
         step = self.training.step
@@ -100,7 +104,7 @@ class Recorder:
         self.running_metrics.add(objective.first_evaluation(t.w), targets, result)
         if self.convergence.is_on:
             self.convergence.measure(t, objective.raw_gradient(result.gradient), before)
-        if self.diagnostics.is_any_due():
+        if self.diagnostics_due():
             self.diagnostics.measure(objective, result, before, objective.raw_gradient(result.gradient), optimizer)
 
     def log(self) -> tuple[bool, Sequence[bool], Mapping[int, Row]]:

@@ -189,6 +189,20 @@ def load_checkpoint(run: RunDirectory, wanted: str = "best") -> LoadedCheckpoint
     return LoadedCheckpoint(content, "last", warnings)
 
 
+def load_weights(
+    predictor: Predictor, run: RunDirectory, checkpoint: str, key: str = "--checkpoint"
+) -> LoadedCheckpoint:
+    """Give a predictor the weights and stored statistics of another checkpoint, and return the checkpoint.
+
+    The run may be another one. Raises ConfigError for `key` if the checkpoint is of another network.
+    """
+    loaded = load_checkpoint(run, checkpoint)
+    load_run.check(loaded.content, predictor.model, None, key, same_data=True)
+    predictor.model.load_state_dict(loaded.content["model"])  # into the memory of predictor.w
+    predictor.checkpoint, predictor.step = loaded.kind, loaded.content["step"]
+    return loaded
+
+
 # ------------------------------------------------------------------------------------------- other data
 
 

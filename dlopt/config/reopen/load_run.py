@@ -200,11 +200,12 @@ def _find_foreign_entries(folder: Path) -> Iterator[Path]:
 
 
 def check(
-    content: Mapping[str, Any], model: nn.Module, data: Dataset | Experiment, key: str, *, same_data: bool
+    content: Mapping[str, Any], model: nn.Module, data: Dataset | Experiment | None, key: str, *, same_data: bool
 ) -> None:
     """Raise ConfigError if a checkpoint is of another network.
 
-    data gives the shape of an example; same_data is whether it is the data that the run was trained on.
+    data gives the shape of an example, for the message if same_data is False: whether it is the data that the run was
+    trained on.
     """
     number = content.get("format")
     if number != FORMAT:
@@ -213,7 +214,7 @@ def check(
     if type(content["step"]) is not int or content["step"] < 0:
         raise ConfigError([(key, f"the checkpoint is damaged: {content['step']!r} is not a number of steps")])
     wrong = find_mismatch(content, model)
-    if wrong and not same_data:
+    if wrong and data is not None and not same_data:
         shape = tuple(data.train.inputs.shape[1:])
         wrong = f"examples of shape {shape} do not fit the run's network: {wrong}"
     if wrong:

@@ -1,0 +1,41 @@
+"""The files of `dlopt spectrum` and `dlopt landscape`: in a folder of the run, or in another one."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from dlopt.config.problems import ConfigError
+from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.display import display_path
+from dlopt.storage import atomic
+
+DIGITS = ".9g"
+"""Format of numbers: float32 is read back unchanged."""
+
+
+def choose_folder(run: RunDirectory, out: str | None, name: str) -> Path:
+    """Return the folder for results: `out`, or the folder of this name in the run's directory; it need not exist.
+
+    Raises ConfigError if it cannot be a folder, or a link in the run leads to another place.
+    """
+    folder = run.path / name if out is None else Path(out).expanduser()
+    if out is None and folder.is_symlink():
+        raise ConfigError([("--out", f"{display_path(folder)} is a symbolic link: name a folder with --out")])
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise ConfigError([("--out", f"{display_path(existing)} is not a directory: name another folder")])
+    return folder
+
+
+def write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[float | int | str]]) -> Path:
+    """Write a table of numbers atomically, and make its folder. Return the file."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([format(x, DIGITS) if isinstance(x, float) else x for x in row] for row in rows)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    atomic.atomic_write_bytes(file, text.getvalue().encode())
+    return file

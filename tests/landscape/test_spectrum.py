@@ -1,0 +1,248 @@
+"""Eigenvalues of a network's loss over a split: dense Hessians, the definition of the density, and PyHessian."""
+
+import copy
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import BLOBS, make_arch, make_option
+from pyhessian import hessian as PyHessian
+from torch import nn
+from torch.autograd.functional import hessian as torch_hessian
+from torch.func import functional_call
+
+from dlopt import prng
+from dlopt.activation.tanh import Tanh
+from dlopt.base.data import Split
+from dlopt.cli import main
+from dlopt.landscape.curvature import PRODUCTS, LayerError, SplitCurvature
+from dlopt.landscape.spectrum import Spectrum, estimate_spectrum
+from dlopt.linalg.trace import Estimate
+from dlopt.loss.cross_entropy import CrossEntropy
+from dlopt.regularization.dropout import Dropout
+from dlopt.rundir.directory import RunDirectory
+from dlopt.storage import checkpoint_file
+from dlopt.training.inference import Predictor
+
+CLASSES = 3
+DROPOUT = Dropout(0.3, 0.2, "test")
+
+
+class Attention(nn.Module):
+    """Attention over the positions of a series, then a recurrent layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(1, 4)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.recurrent = nn.GRU(4, 3, batch_first=True)
+        self.output = nn.Linear(3, CLASSES)
+
+    def forward(self, x):
+        h = self.embed(x.transpose(1, 2))
+        h, _ = self.attention(h, h, h, need_weights=False)
+        return self.output(self.recurrent(h)[0][:, -1])
+
+
+class Distances(nn.Module):
+    """Distances to the rows of a matrix, by a kernel whose backward pass torch cannot differentiate."""
+
+    def forward(self, x):
+        return torch.cdist(x, torch.eye(x.shape[1], dtype=x.dtype), p=1.5)
+
+
+def make_network(name):
+    """Return a small network for series of length 6, and its regularizations."""
+    batch, tanh = make_option("normalization", "batch"), Tanh()
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return {
+            "mlp": lambda: (make_arch("mlp", (1, 6), CLASSES, tanh, widths=[4]), ()),
+            "cnn": lambda: (make_arch("cnn", (1, 6), CLASSES, tanh, channels=[3], kernels=[3]), ()),
+            "batch norm": lambda: (make_arch("mlp", (1, 6), CLASSES, tanh, batch, widths=[4]), ()),
+            "dropout": lambda: (make_arch("mlp", (1, 6), CLASSES, tanh, None, DROPOUT, widths=[4]), (DROPOUT,)),
+            "resnet": lambda: (make_arch("resnet", (1, 6), CLASSES, tanh, batch, channels=[2, 3], blocks=1), ()),
+            "attention": lambda: (Attention(), ()),
+        }[name]()  # fmt: skip
+
+
+def draw_split(count=11):
+    g = torch.Generator().manual_seed(2)
+    return Split(torch.randn(count, 1, 6, generator=g).double(), torch.randint(CLASSES, (count,), generator=g))
+
+
+def make_predictor(model, rules=(), split=None, **keys):
+    """Return a predictor in float64, whose stored statistics are not those of a batch."""
+    for name, b in model.named_buffers():
+        b.copy_(torch.linspace(0.5, 1.5, b.numel()) if "var" in name else torch.linspace(-0.3, 0.4, b.numel()))
+    keys = {"micro_batch_size": 4, "dtype": torch.float64} | keys
+    return Predictor(model, CrossEntropy([]), regularization=rules, splits={"train": (split or draw_split(),)}, **keys)
+
+
+def compute_dense_hessian(predictor, factor=1.0):
+    """Return the Hessian of the mean loss of a plain forward pass over the whole split."""
+    split = predictor.splits["train"][0]
+    model = copy.deepcopy(predictor.model).eval()
+    views = predictor.problem.layout.views
+
+    def loss(w):
+        return F.cross_entropy(functional_call(model, views(w), (factor * split.inputs,)), split.targets)
+
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        return torch_hessian(loss, predictor.w.clone())
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "batch norm", "dropout", "resnet", "attention"])
+def test_products_are_those_of_the_dense_hessian_of_inference(name):
+    """Over chunks of a split, at stored statistics and without dropout, whose other form scales inputs and units."""
+    model, rules = make_network(name)
+    predictor = make_predictor(model, rules)
+    dense = compute_dense_hessian(predictor, 0.8 if rules else 1.0)
+    counts = []
+    curvature = SplitCurvature(predictor, predictor.examples("train"), "hessian", counts.append)
+    v = prng.normal(prng.key(3), (len(dense),)).double()
+    torch.testing.assert_close(curvature.multiply(v), dense @ v, rtol=1e-9, atol=1e-11)
+    assert counts == [4, 4, 3]
+    assert model.training  # the predictor's own network is left as it was
+
+
+@pytest.mark.parametrize("matrix", PRODUCTS)
+def test_all_steps_give_every_eigenvalue_its_weight_and_the_trace(matrix):
+    """The weights are the squared parts of the start along the eigenvectors: the density's definition."""
+    model, _ = make_network("mlp")
+    predictor = make_predictor(model)
+    curvature = SplitCurvature(predictor, predictor.examples("train"), matrix)
+    size, key = len(predictor.w), prng.key(4)
+    dense = torch.stack([curvature.multiply(row) for row in torch.eye(size).double()])
+    values, vectors = torch.linalg.eigh(dense)
+    found = estimate_spectrum(curvature.multiply, predictor.w, 10 * size, 3, key)
+    assert found.size == size
+    moments = (found.values ** torch.arange(1, 5).view(4, 1, 1) * found.weights).sum(-1)
+    for i in range(3):
+        start = prng.rademacher(prng.fold_in(key, i), (size,)).double()
+        weights = (start @ vectors).square() / size
+        torch.testing.assert_close(moments[:, i], (values ** torch.arange(1, 5).view(4, 1)) @ weights)
+        for value in values[values.abs() > 1e-3]:
+            assert (found.values[i] - value).abs().min() < 1e-9
+    assert (found.trace.value - dense.trace()).abs() < 4 * found.trace.error
+    one = estimate_spectrum(curvature.multiply, predictor.w, 5, 1, key)
+    assert one.trace.error.isnan()
+
+
+def test_the_density_is_the_mixture_of_gaussians():
+    """It integrates to 1, and a single eigenvalue has the peak that the picture marks."""
+    values = torch.tensor([[-1.0, 0.0, 9.0], [0.0, 0.5, 4.0]]).double()
+    weights = torch.tensor([[0.2, 0.7, 0.1], [0.6, 0.3, 0.1]]).double()
+    found = Spectrum(values, weights, torch.zeros_like(values), Estimate(torch.tensor(0.0), torch.tensor(0.0)), 20)
+    grid, density = found.density()
+    normal = torch.distributions.Normal(values.flatten(), torch.tensor(found.width).double())
+    expected = normal.log_prob(grid.unsqueeze(-1)).exp() @ weights.flatten() / 2
+    torch.testing.assert_close(density, expected)
+    assert torch.trapezoid(density, grid).item() == pytest.approx(1, abs=1e-6)
+    assert (
+        found.peak_of_one()
+        == pytest.approx(density[(grid - 9).abs().argmin()].item(), rel=1e-2)
+        == pytest.approx(1 / (20 * 0.04 * (2 * torch.pi) ** 0.5), rel=1e-2)
+    )
+    assert found.shares() == pytest.approx((0.1, 0.65, 0.25))
+
+
+def test_outliers_are_the_converged_eigenvalues_that_stand_apart():
+    """A close pair, and what lies behind it, does not."""
+    q = torch.linalg.qr(prng.normal(prng.key(5), (200, 200)).double()).Q
+    for apart, expected in (([-3.0, 2.0, 5.0, 9.0], [9.0, 5.0, -3.0, 2.0]), ([-3.0, 5.0, 5.02, 9.0], [9.0, -3.0])):
+        matrix = (q * torch.cat([torch.linspace(-0.5, 0.5, 196), torch.tensor(apart)]).double()) @ q.T
+        found = estimate_spectrum(lambda v, matrix=matrix: v @ matrix, matrix[0], 40, 2, prng.key(6))
+        assert [value for value, _ in found.outliers()] == pytest.approx(expected, abs=1e-6)
+        few = estimate_spectrum(lambda v, matrix=matrix: v @ matrix, matrix[0], 2, 1, prng.key(6))
+        assert not few.outliers()
+
+
+@pytest.mark.filterwarnings("ignore:Using backward")
+def test_eigenvalues_and_trace_are_those_of_pyhessian():
+    """Of a network of 4,900 weights with batch normalization, in float32."""
+    g = torch.Generator().manual_seed(3)
+    split = Split(torch.randn(128, 1, 32, generator=g), torch.randint(10, (128,), generator=g))
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        model = make_arch("mlp", (1, 32), 10, Tanh(), make_option("normalization", "batch"), widths=[64, 32])
+        predictor = make_predictor(model, split=split, dtype=torch.float32)
+        curvature = SplitCurvature(predictor, predictor.examples("train"), "hessian")
+        found = estimate_spectrum(curvature.multiply, predictor.w, 40, 3, prng.key(7))
+        theirs = PyHessian(model.eval(), F.cross_entropy, data=(split.inputs, split.targets), cuda=False)
+        top, _ = theirs.eigenvalues(top_n=2, maxIter=300, tol=1e-6)
+        assert found.values[0].flip(0)[:2].tolist() == pytest.approx(top, rel=2e-2)
+        traces = torch.tensor(theirs.trace(maxIter=60, tol=0))
+        error = (traces.var() / len(traces) + found.trace.error**2).sqrt()
+        assert (found.trace.value - traces.mean()).abs() < 4 * error
+
+
+def test_a_layer_without_a_second_derivative_is_named():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 4), Distances(), nn.Linear(4, CLASSES))
+    predictor = make_predictor(model)
+    curvature = SplitCurvature(predictor, predictor.examples("train"), "hessian")
+    with pytest.raises(LayerError, match=r"^2 \(Distances\) has no second derivative"):
+        curvature.multiply(predictor.w)
+
+
+# ------------------------------------------------------------------------------------------- the command
+
+
+@pytest.fixture
+def run(here):
+    """Return a small run with three checkpoints."""
+    keys = ("precision=float64", "checkpoint.every=3", "checkpoint.keep=5", "hydra.run.dir=run", "arch.widths=[3]")
+    assert main(["train", "-q", *BLOBS, *keys]) == 0
+    return RunDirectory("run")
+
+
+def read_csv(file):
+    with Path(file).open(newline="") as stream:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
+
+
+def test_the_command_writes_the_eigenvalues_of_each_kept_checkpoint(run, capsys):
+    assert main(["spectrum", "--trust", "-q", "run", "--checkpoint", "all", "--vectors", "2", "--out", "mine"]) == 0
+    out = capsys.readouterr().out
+    rows = read_csv("mine/hessian-train-all.csv")
+    assert {row["step"] for row in rows} == {3, 6, 9}
+    assert (run.path.parent / "mine/hessian-train-all.png").read_bytes().startswith(b"\x89PNG")
+    assert "27 weights" in out and "48 examples" in out
+    for step, name in ((3, "3"), (9, "last")):
+        assert main(["spectrum", "--trust", "-q", "run", "--checkpoint", name, "--vectors", "2"]) == 0
+        one = read_csv(f"run/spectrum/hessian-train-{name}.csv")
+        assert one == [row for row in rows if row["step"] == step]
+        assert {row["vector"] for row in one} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--checkpoint", "4"], "has none after step 4"),
+        (["--split", "val"], "no validation split"),
+        (["--out", "file"], "file is not a directory"),
+        (["--examples", "0"], "at least 1, got 0"),
+        (["--checkpoint", "last"], "not finite"),
+    ],
+)
+def test_bad_input_is_refused_and_leaves_nothing(words, message, here, capsys):
+    keys = ("hydra.run.dir=run", "validation.fraction=0", "steps=2", "epochs=1")
+    assert main(["train", "-q", *BLOBS, *keys[:-1]]) == 0
+    (here / "file").write_text("")
+    if message == "not finite":
+        file = RunDirectory("run").checkpoint("last")
+        content = checkpoint_file.load(file)
+        content["model"]["output.weight"].fill_(torch.nan)
+        with file.open("wb") as stream:
+            checkpoint_file.write(stream, content)
+    before = sorted(here.rglob("*"))
+    capsys.readouterr()
+    try:
+        code = main(["spectrum", "--trust", "run", *words])
+    except SystemExit as error:
+        code = error.code
+    assert code == 2
+    assert message in capsys.readouterr().err
+    assert sorted(here.rglob("*")) == before
