@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -59,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--tune", nargs="?", const="", metavar="lr=LOW:HIGH", help=tune)
     parser.add_argument("--out", metavar="DIR", help="a new folder for the files (default: below outputs/race)")
     parser.add_argument("--config-dir", metavar="DIR", help="a folder with options of your own")
-    parser.add_argument("--quiet", "-q", action="store_true", help="print only the table")
+    parser.add_argument("--quiet", "-q", action="store_true", help="print only the table and the files")
     return parser
 
 
@@ -117,9 +118,11 @@ def _race(args: Any) -> int:
     print(table.text(shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
     if not args.quiet:
         print(_describe_rates(args.tune))
-    return _write(
-        first, tracks, folder, f"{typed.surface}: {first.settings.steps} steps, {_name_rates(args.tune, typed)}"
-    )
+    title = f"{typed.surface}: {first.settings.steps:,} steps, {_name_rates(args.tune, typed)}"
+    from dlopt.runner.signals import handle_signals
+
+    with handle_signals(signal.default_int_handler):  # so that a half-written folder is removed
+        return _write(first, tracks, folder, title)
 
 
 def _check(args: Any) -> tuple[RaceArguments, Range | None, Path]:

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import signal
 
 import numpy as np
 import pytest
@@ -101,25 +102,20 @@ def test_a_wrong_command_line_is_refused_and_leaves_nothing(name, tmp_path, caps
     assert read_tree(tmp_path) == {"there": None}
 
 
+QUICK = ("surface=ill_conditioned", "surface.n=3", "optimizer=sgd", "sgd.lr=0.01", "steps=3")
+
+
+def test_an_interrupted_race_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(race_files, "write_steps", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert main(["race", *QUICK, "--out", "o/new"]) == 130
+    assert read_tree(tmp_path) == {"o": None}
+
+
 def test_a_race_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch, capsys):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(race_files, "write_steps", fail)
-    assert (
-        main(
-            [
-                "race",
-                "surface=ill_conditioned",
-                "surface.n=3",
-                "optimizer=sgd",
-                "sgd.lr=0.01",
-                "steps=3",
-                "--out",
-                "o/new",
-            ]
-        )
-        == 1
-    )
+    assert main(["race", *QUICK, "--out", "o/new"]) == 1
     assert "No space left on device" in capsys.readouterr().err
     assert read_tree(tmp_path) == {"o": None}
