@@ -167,6 +167,7 @@ class _Lane:
         except StopIteration as end:
             self.choice = end.value
             self.alpha = end.value.alpha
+            self.evaluations += trial is not None and self.alpha != trial.alpha  # evaluated once more
 
 
 def choose_best(trials: Iterable[Trial]) -> StepSize:

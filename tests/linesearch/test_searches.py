@@ -129,6 +129,7 @@ def test_a_search_without_an_acceptable_point_says_so_and_is_no_worse_than_the_s
         (alpha,) = step.alpha.tolist()[0]
         f, _ = differentiate(name, alpha)
         trials = [f0, *(v for a in objective.asked if not math.isnan(v := differentiate(name, a.item())[0]))]
+        assert step.evaluations.item() == len(objective.asked)
         if step.failed:
             assert f == min(trials)
         assert f <= f0
