@@ -1,10 +1,13 @@
 """Objectives that are the same at every step, and gradients that the step before has evaluated."""
 
+import dataclasses
+
 import pytest
 import torch
 from helpers import build_blobs, interrupt_run, load_weights, read_rows, resume_run, train_runs
 
 from dlopt.objective.oracle import MiniBatchObjective
+from dlopt.parts import Diagnostic
 from dlopt.training.state import TrainState
 
 FULL = ("batch_size=full", "epochs=6", "precision=float64")
@@ -96,16 +99,13 @@ def test_what_a_gradient_of_the_former_function_says_is_not_used_when_a_run_resu
     interrupt_run(tmp_path / "a", 3, build_blobs(*strong))
     seen = []
 
-    class Spy:
-        every = 1
-
+    class Spy(Diagnostic):
         def measure(self, record, memory):
             seen.append((record.objective.gradient(record.before)[1], record.gradient.clone()))
             return {}, None
 
-    import dataclasses
-
-    resume_run(tmp_path / "a", dataclasses.replace(build_blobs(*weak), diagnostic={"spy": Spy()}))
+    resume_run(tmp_path / "a", dataclasses.replace(build_blobs(*weak), diagnostic={"spy": Spy(every=1)}))
+    assert len(seen) == 3
     for fresh, reported in seen:
         torch.testing.assert_close(reported, fresh, rtol=1e-12, atol=1e-14)
 
