@@ -197,7 +197,7 @@ class SearchRunner:
             entry.pending.clear()
         return entry
 
-    def _harvest(self, ordinal: int, point: tuple[Any, ...] | None, is_retry: bool) -> Outcome | None:
+    def _harvest(self, ordinal: int, is_retry: bool, point: tuple[Any, ...] | None) -> Outcome | None:
         """Return how an attempt of a process that is gone ended, if its runs have ended."""
         outcome = self.plan.read_outcome(ordinal, is_retry)
         if outcome is not None and point is not None:

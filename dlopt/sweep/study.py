@@ -59,7 +59,7 @@ MAX_TRIES = 3
 REAP_INTERVAL = 10.0
 """Seconds between two searches for trials whose process is gone."""
 
-Harvest = Callable[[int, tuple[Any, ...] | None, bool], Outcome | None]
+Harvest = Callable[[int, bool, tuple[Any, ...] | None], Outcome | None]
 """Returns how an attempt ended, given the ordinal of its point and whether it is a retry; None if it did not end."""
 
 
@@ -99,9 +99,8 @@ class Study:
         """Claim the next trial for this process; None if no point is left to begin.
 
         harvest returns the outcome of a point, by its ordinal, if all of its runs have ended: their process may have
-        been killed before it told the study. Its further arguments are the point, None if it was not written, and
-        whether the attempt is a retry. Lost trials are
-        reaped now and then, and before None is returned.
+        been killed before it told the study. Its further arguments are whether the attempt is a retry, and the
+        point, None if it was not written. Lost trials are reaped now and then, and before None is returned.
         """
         with exclusive(self.folder):
             is_recent = time.monotonic() - self._last_reap < REAP_INTERVAL
@@ -234,7 +233,7 @@ class Study:
             if trial.state == TrialState.RUNNING and not is_alive(worker):
                 dead_folders.add(worker.get("folder"))
                 trial_id = self._get_trial_id(trial.number)
-                outcome = harvest(ordinals[trial.number], self.point(trial), not is_first_attempt(trial))
+                outcome = harvest(ordinals[trial.number], not is_first_attempt(trial), self.point(trial))
                 if outcome is not None:
                     self.tell(trial_id, outcome)
                 else:

@@ -234,7 +234,7 @@ def test_a_run_that_ended_before_a_long_silence_is_not_repeated(machines):
         assert near.claim(find_nothing).ordinal == 0
     machines.silence(10 * GRACE_PERIOD)
     with machines.study("near", 1) as near:
-        assert near.claim(lambda ordinal, is_retry: Outcome("done", float(ordinal))) is None
+        assert near.claim(lambda ordinal, is_retry, point: Outcome("done", float(ordinal))) is None
         assert near.counts().by_verdict == {"done": 1}
 
 

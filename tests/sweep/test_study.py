@@ -41,7 +41,7 @@ class Disk(dict):
         self[trial.ordinal] = Outcome("done", compute_value(trial.point))
         return self[trial.ordinal]
 
-    def read(self, ordinal, is_retry):
+    def read(self, ordinal, is_retry, point):
         """What Plan.read_outcome reads."""
         outcome = self.get(ordinal)
         return None if outcome is not None and outcome.verdict == "failed" and is_retry else outcome
@@ -97,7 +97,7 @@ def assert_complete(study, disk, total):
     assert study.claim(disk.read) is None
 
 
-def find_nothing(ordinal, is_retry):
+def find_nothing(ordinal, is_retry, point):
     """What directories without a finished run tell of a point."""
 
 
