@@ -50,7 +50,8 @@ class KFAC(Optimizer):
     fisher           model: g belongs to targets drawn from the network's own distribution, as the Fisher information
                      does. empirical: to the targets of the mini-batch, which needs no random numbers; near a minimum
                      these gradients, and with them the curvature, vanish
-    kl_clip          largest lr^2 sum of D dW, about twice the change of the model in nats; null: no limit
+    kl_clip          largest lr^2 sum of D dW, about twice the change of the model in nats; null: no limit. While it
+                     shortens a step, the step does not depend on lr, nor on its schedule
 
     Departures: damping is fixed, where the sources adapt it, and momentum and step size come from keys instead of a
     quadratic model. The limit by kl_clip is that of Ba, Grosse and Martens.
