@@ -24,7 +24,7 @@ class DampedModelOptimizer(Optimizer):
     """Steps w <- w + lr p,  (B + damping I) p = -g,  for a curvature matrix B.
 
     With adapt=levenberg_marquardt, the damping follows how well the model g'p + p'Bp / 2 predicts the objective. Then
-    a step costs one evaluation more, and one product. Row entry: optimizer/damping.
+    a step costs one evaluation more, and one product. Rows hold optimizer/damping.
     """
 
     needs_true_gradient = True

@@ -33,6 +33,8 @@ class GaussNewton(DampedModelOptimizer):
                 finite value is not taken. It costs one evaluation more, and one product
     factor      of levenberg_marquardt
 
+    Rows hold optimizer/damping, the mean of what was added.
+
     Source: Schraudolph 2002, sections 3 and 4; Martens 2010, sections 4.1 and 4.2.
     """
 

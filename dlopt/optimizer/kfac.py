@@ -56,7 +56,9 @@ class KFAC(Optimizer):
     Departures: damping is fixed, where the sources adapt it, and momentum and step size come from keys instead of a
     quadratic model. The limit by kl_clip is that of Ba, Grosse and Martens.
 
-    Raises ValueError before a run if no layer of the network has a curvature.
+    Rows hold optimizer/kl_factor, the mean of c: 1 if kl_clip shortens no step.
+
+    Raises ValueError before a run if the network has no linear layer and no convolution without groups.
 
     Source: Martens and Grosse 2015, sections 3, 5 and 6.3; convolutions: Grosse and Martens 2016, theorem 1; kl_clip:
     Ba, Grosse and Martens 2017, section 5.
@@ -104,11 +106,14 @@ class KFAC(Optimizer):
         d = g.clone()
         for i, layer in enumerate(layers):
             layer.put(d, inverses[2 * i + 1] @ layer.join(g) @ inverses[2 * i])
+        info: dict[str, Tensor] = {}
         if self.kl_clip is not None:
             length = self.lr**2 * (d * g).sum(-1, keepdim=True)
-            d *= torch.where(length > self.kl_clip, (self.kl_clip / length).sqrt(), 1.0)
+            c = torch.where(length > self.kl_clip, (self.kl_clip / length).sqrt(), 1.0)
+            d *= c
+            info["kl_factor"] = c.squeeze(-1)
         axpy_(w, -self.lr, state.m.mul_(self.momentum).add_(d))
-        return Step(w, state._replace(t=state.t + 1), loss, g)
+        return Step(w, state._replace(t=state.t + 1), loss, g, info)
 
     def _invert(self, a: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """Return the inverses of the damped factors."""

@@ -80,16 +80,18 @@ def test_kl_clip_limits_the_decrease_of_the_model():
     problem, w = make_problem("mlp")
     objective = MiniBatchObjective(problem, *draw_data(), KEYS[0])
     g = objective.gradient(w)[1]
-    free, clipped, loose = (
-        rule.step(w.clone(), rule.init(w, problem.layout), objective).w - w
+    steps = [
+        rule.step(w.clone(), rule.init(w, problem.layout), objective)
         for rule in (kfac(0.5, damping=0.1, kl_clip=clip) for clip in (None, 1e-3, 1e3))
-    )
+    ]
+    free, clipped, loose = (step.w - w for step in steps)
     assert -0.5 * g @ free > 1e-3
     assert -0.5 * g @ clipped < -0.5 * g @ free
     scale = (clipped @ g) / (free @ g)
     torch.testing.assert_close(clipped, scale * free)
     assert (scale**2 * 0.5 * -(g @ free)).item() == pytest.approx(1e-3)
     torch.testing.assert_close(loose, free)
+    assert [step.info.get("kl_factor", 1) for step in steps] == pytest.approx([1, scale.item(), 1])
 
 
 def test_lanes_equal_runs_alone():
