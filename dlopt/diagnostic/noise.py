@@ -43,7 +43,7 @@ class Noise(Diagnostic):
     examples    number of examples n, at most those of the mini-batch; a mini-batch of one has no variance
     smoothing   decay of the averages; 0: the last measurement
 
-    Cost: gradients of n single examples, in chunks of at most 64 MiB.
+    Cost: gradients of n single examples, in chunks of at most 16 MiB or one gradient.
 
     Source: McCandlish, Kaplan and Amodei 2018, An empirical model of large-batch training, section 2.2, appendix A.1.
     """
@@ -58,7 +58,7 @@ class Noise(Diagnostic):
         total, squares, count = torch.zeros_like(moment.before), torch.zeros_like(memory.variance), 0
         for g in moment.objective.example_gradients(moment.before, self.examples):
             total += g.sum(-2)
-            squares += g.square().sum((-2, -1))
+            squares += torch.linalg.vector_norm(g, dim=(-2, -1)).square()
             count += g.shape[-2]
         if count < 2:
             return {}, memory

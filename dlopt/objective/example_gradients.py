@@ -15,7 +15,7 @@ from dlopt.objective.micro_batches import MicroBatch, Share
 from dlopt.objective.problem import Problem
 from dlopt.prng import Key
 
-MAX_NUMBERS = 1 << 24
+MAX_NUMBERS = 1 << 22
 """Numbers in a chunk of gradients."""
 EXAMPLE = Share(1, 1.0)
 """The share of an example by itself: it is not the first part, which has the penalties."""

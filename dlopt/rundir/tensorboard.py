@@ -12,7 +12,7 @@ import re
 import socket
 import time
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,21 @@ def to_tag(key: str) -> str:
         return key
     split, metric = parts.groups()
     return f"{metric.capitalize() if f'val/{metric}' in HEADLINE else metric}/{split}"
+
+
+def list_pairs(tags: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Return the tags of diagnostics that belong into one chart, by its title, if both are among these.
+
+    The stability limit of an optimizer with a preconditioner is that of the preconditioned sharpness.
+    """
+    sharpness = "sharpness/preconditioned" if "sharpness/preconditioned" in tags else "sharpness/lambda_max"
+    pairs = {
+        "sharpness and stability limit": (sharpness, "sharpness/limit"),
+        "change of the loss": ("alignment/measured", "alignment/predicted"),
+        "extreme eigenvalues": ("curvature/lambda_max", "curvature/lambda_min"),
+        "noise scale": ("noise/critical_batch_size", "noise/scale"),
+    }
+    return {title: pair for title, pair in pairs.items() if all(tag in tags for tag in pair)}
 
 
 class EventFileWriter:
@@ -128,8 +143,9 @@ class EventFileWriter:
     def add_charts(self, tags: Sequence[str], *, has_bands: bool = False) -> None:
         """Write charts for the dashboard CUSTOM SCALARS.
 
-        One chart for each metric has the curves of all splits, and one has the learning rate. If there are tags
-        lower/<tag> and upper/<tag>, a further chart for each tag shades the area between them.
+        One chart for each metric has the curves of all splits, and one has the learning rate. Diagnostics have the
+        charts of pairs. If there are tags lower/<tag> and upper/<tag>, a further chart for each tag shades the area
+        between them. A later call replaces the charts: TensorBoard reads the last layout.
         """
         from tensorboard.compat.proto.tensor_pb2 import TensorProto
         from tensorboard.plugins.custom_scalar import metadata
@@ -145,6 +161,9 @@ class EventFileWriter:
         for group in sorted({parts[1] for tag in tags if (parts := GROUPED_TAG.fullmatch(tag))}):
             lines = MultilineChartContent(tag=[f"^{re.escape(group)}/"])
             charts["Curves"].append(Chart(title=group, multiline=lines))
+        for title, pair in list_pairs(tags).items():
+            lines = MultilineChartContent(tag=[f"^{re.escape(tag)}$" for tag in pair])
+            charts.setdefault("Diagnostics", []).append(Chart(title=title, multiline=lines))
         for tag in tags if has_bands else ():
             series = MarginChartContent.Series(value=tag, lower=f"lower/{tag}", upper=f"upper/{tag}")
             chart = Chart(title=tag, margin=MarginChartContent(series=[series]))

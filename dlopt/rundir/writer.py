@@ -33,7 +33,8 @@ class RunWriter(RunDirectory):
         self.lock = Lock(self.path)
         self._metrics = MetricsLog(self.metrics_file)
         self._events: EventFileWriter | None = None
-        self._has_charts = False
+        self._tags: dict[str, None] = {}
+        self._has_metrics = False
         self._status: dict[str, Any] = {}
         self._resume_step: int | None = None
         self._last_saved_step: int | None = None
@@ -152,10 +153,11 @@ class RunWriter(RunDirectory):
         self._metrics.append(row)
         tags = {to_tag(k): v for k, v in row.items() if k not in ("step", "epoch", "seconds") and v is not None}
         events = self._open_events()
-        # A row of diagnostics does not tell the metrics.
-        if not self._has_charts and ("train/loss" in row or f"{RECENT}train/loss" in row):
-            events.add_charts(list(tags))
-            self._has_charts = True
+        # A row of diagnostics does not tell the metrics, and is not in every row.
+        self._has_metrics |= "train/loss" in row or f"{RECENT}train/loss" in row
+        if self._has_metrics and not self._tags.keys() >= tags.keys():
+            events.add_charts([*self._tags, *tags])
+        self._tags |= dict.fromkeys(tags)
         events.add_scalars(row["step"], tags)
 
     def log_histograms(self, step: int, values: Mapping[str, Sequence[Bucket]]) -> None:

@@ -147,3 +147,18 @@ def test_tensorboard_itself_lists_the_run_with_its_metrics(here, capsys):
     handler = list_session_groups.Handler(request, context, "x", query)
     groups = handler.run().session_groups
     assert sorted(g.hparams["optimizer.lr"].number_value for g in groups) == [0.01, 0.1]
+
+
+@pytest.mark.parametrize(("optimizer", "sharpness"), [("sgd", "lambda_max"), ("adam", "preconditioned")])
+def test_custom_scalars_shows_the_sharpness_with_the_stability_limit(optimizer, sharpness, tmp_path):
+    """They are first measured after the first row of metrics; TensorBoard takes the last layout."""
+    experiment = build_blobs(f"optimizer={optimizer}", "diagnostic=[sharpness,noise]", "diagnostic.sharpness.every=4",
+                             "diagnostic.noise.every=2")  # fmt: skip
+    _, (run,) = train_runs(tmp_path, experiment)
+    events = read(run).Tensors(CONFIG_SUMMARY_TAG)
+    before, *_, last = ({c.title: c for c in Layout.FromString(e.tensor_proto.string_val[0]).category} for e in events)
+    assert [c.title for c in before["Diagnostics"].chart] == ["noise scale"]
+    lines = {c.title: list(c.multiline.tag) for c in last["Diagnostics"].chart}
+    assert lines["sharpness and stability limit"] == [f"^sharpness/{sharpness}$", "^sharpness/limit$"]
+    assert list(lines) == ["sharpness and stability limit", "noise scale"]
+    assert last["Curves"] == before["Curves"]
