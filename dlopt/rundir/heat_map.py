@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-MAX_HEIGHT, MAX_ROW, MIN_WIDTH = 480, 24, 512
+MAX_HEIGHT, MAX_ROW, MIN_WIDTH = 480, 32, 384
 """Pixels of all rows, of one row, and of all columns."""
 TEXT = 11
 """Pixels of a line of text."""

@@ -6,7 +6,7 @@ import math
 import numpy as np
 from matplotlib.image import imread
 
-from dlopt.rundir.heat_map import SCALE, UNKNOWN, _choose_colour, draw_heat_map
+from dlopt.rundir.heat_map import MAX_ROW, MIN_WIDTH, SCALE, UNKNOWN, _choose_colour, draw_heat_map
 
 
 def find_blocks(png):
@@ -35,7 +35,7 @@ def test_rows_are_in_order_from_the_top():
     pixels = np.round(255 * imread(io.BytesIO(png.content))[..., :3]).astype(int)
     low, high = (np.argwhere((pixels == colour).all(-1))[:, 0] for colour in (SCALE[0], SCALE[-1]))
     assert low.max() < high.min()
-    assert len(low) == len(high) == 24 * 512
+    assert len(low) == len(high) == MAX_ROW * MIN_WIDTH
 
 
 def test_any_number_of_rows_and_columns_and_values_makes_a_picture():
