@@ -66,8 +66,8 @@ def _analyse_run(run: RunDirectory, args: Any) -> int:
     from dlopt.config.problems import ConfigError
     from dlopt.config.reopen.load_predictor import load_predictor
     from dlopt.landscape import result_files
-    from dlopt.landscape.curvature import LayerError
     from dlopt.landscape.spectrum import CSV_HEADER, format_spectrum, list_rows
+    from dlopt.objective.second_derivatives import LayerError
 
     folder = result_files.choose_folder(run, args.out, "spectrum")
     names = [args.checkpoint] if args.checkpoint != "all" else [*map(str, sorted(run.older_checkpoints())), "last"]

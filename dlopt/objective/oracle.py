@@ -7,7 +7,7 @@ One run takes the bound network. Lanes take torch.func over the functional netwo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ from dlopt.objective.example_gradients import iterate_example_gradients
 from dlopt.objective.kronecker import compute_factors
 from dlopt.objective.micro_batches import Evaluation, MicroBatch, Share, combine, split_batch
 from dlopt.objective.problem import Problem
+from dlopt.objective.second_derivatives import second_derivatives
 from dlopt.prng import Key
 
 HESSIAN_COLUMNS = 256
@@ -176,7 +177,8 @@ class MiniBatchObjective:
     def hessian(self, w: Tensor) -> Tensor:
         """Return the Hessian H(w), (..., P, P), one product per column."""
         compute = partial(compute_hessian, self.problem, HESSIAN_COLUMNS)
-        (h,) = self._add_terms(lambda w, batch: self._map(partial(compute, batch.share), w, batch), w)
+        with self._second_derivatives():
+            (h,) = self._add_terms(lambda w, batch: self._map(partial(compute, batch.share), w, batch), w)
         return h
 
     def kronecker_factors(self, w: Tensor, *, sampled: bool) -> list[tuple[Tensor, Tensor]]:
@@ -268,8 +270,13 @@ class MiniBatchObjective:
             result: tuple[Tensor, Evaluation] = self._map(partial(product, self.problem, batch.share), w, batch, v)
             return result
 
-        (products,) = self._add_terms(bound if self._keeps_graphs else functional, w)
+        with self._second_derivatives():
+            (products,) = self._add_terms(bound if self._keeps_graphs else functional, w)
         return products
+
+    def _second_derivatives(self) -> AbstractContextManager[None]:
+        inputs = self.inputs if self.problem.lanes is None else self.inputs[0]
+        return second_derivatives(self.problem.model, inputs[:2])
 
     def _get_graph(self, kind: type[CurvatureGraph], w: Tensor, batch: MicroBatch) -> CurvatureGraph:
         """Return the graph of the last product if it still holds, else a new one; that of a micro-batch is not kept."""

@@ -2,13 +2,18 @@
 
 import pytest
 import torch
-from objectives import SETTINGS, make_objective, make_problem
+from objectives import KEYS, SETTINGS, make_objective, make_problem
+from torch import nn
 from torch.special import ndtr
 
 from dlopt.base.diagnostic import Histogram
 from dlopt.diagnostic.curvature import Curvature
 from dlopt.linalg.lanczos import tridiagonalize
 from dlopt.linalg.trace import estimate_trace
+from dlopt.loss.cross_entropy import CrossEntropy
+from dlopt.objective.oracle import MiniBatchObjective
+from dlopt.objective.problem import Problem
+from dlopt.objective.second_derivatives import LayerError
 from dlopt.parts import StepRecord
 
 
@@ -86,3 +91,46 @@ def test_buckets_hold_gaussians_of_the_deviation_of_a_bucket():
     assert histogram.counts.sum(-1).tolist() == pytest.approx([8, 8, 0])
     assert histogram.low.tolist() == [0, 2, 0]
     assert histogram.high.tolist() == [4, 2, 0]
+
+
+class Attention(nn.Module):
+    """Attention over four positions, whose fused kernel has no second derivative, and a layer that may have none."""
+
+    def __init__(self, last=None):
+        super().__init__()
+        self.embed = nn.Linear(1, 4)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.last = last or nn.Identity()
+        self.output = nn.Linear(4, 3)
+
+    def forward(self, x):
+        h = self.embed(x.unsqueeze(-1))
+        h, _ = self.attention(h, h, h, need_weights=False)
+        return self.output(self.last(h).mean(1))
+
+
+def make_attention_objective(last=None):
+    torch.manual_seed(0)
+    model = Attention(last).double()
+    problem = Problem(model, CrossEntropy([]))
+    w = problem.bind(nn.utils.parameters_to_vector(model.parameters()).detach())
+    return MiniBatchObjective(problem, torch.randn(6, 4, dtype=torch.float64), torch.randint(3, (6,)), KEYS[0]), w
+
+
+def test_attention_is_measured_by_a_kernel_that_has_second_derivatives():
+    objective, w = make_attention_objective()
+    _, tags = measure(objective, w, iterations=len(w), probes=1, top=1, bins=10)
+    values = torch.linalg.eigvalsh(objective.hessian(w))
+    assert tags["lambda_max"] == pytest.approx(values[-1].item())
+    assert tags["lambda_min"] == pytest.approx(values[0].item())
+
+
+class Distances(nn.Module):
+    def forward(self, x):
+        return torch.cdist(x, x)
+
+
+def test_a_layer_without_second_derivative_is_named():
+    objective, w = make_attention_objective(Distances())
+    with pytest.raises(LayerError, match=r"^last \(Distances\) has no second derivative .* a layer of dlopt"):
+        measure(objective, w, iterations=2, probes=1, top=1, bins=10)

@@ -17,10 +17,11 @@ from dlopt import prng
 from dlopt.activation.tanh import Tanh
 from dlopt.base.data import Split
 from dlopt.cli import main
-from dlopt.landscape.curvature import PRODUCTS, LayerError, SplitCurvature
+from dlopt.landscape.curvature import PRODUCTS, SplitCurvature
 from dlopt.landscape.spectrum import Spectrum, estimate_spectrum
 from dlopt.linalg.trace import Estimate
 from dlopt.loss.cross_entropy import CrossEntropy
+from dlopt.objective.second_derivatives import LayerError
 from dlopt.regularization.dropout import Dropout
 from dlopt.rundir.directory import RunDirectory
 from dlopt.storage import checkpoint_file

@@ -1,0 +1,84 @@
+"""Second derivatives of networks: kernels that have them, and the layers that have none."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+
+class LayerError(ValueError):
+    """A layer of the network cannot be differentiated twice; the message names it."""
+
+
+@contextmanager
+def second_derivatives(model: nn.Module, inputs: Tensor) -> Iterator[None]:
+    """Take kernels that can be differentiated twice inside this block.
+
+    If the block fails, and layers of the network cannot be differentiated twice at these examples, raises LayerError
+    with their names.
+    """
+    try:
+        with allow_second_derivatives(model):
+            yield
+    except RuntimeError as error:
+        if names := find_layers_without_second_derivative(model, inputs):
+            remedy = "a layer of dlopt or torch in its place has one"
+            raise LayerError(f"{', '.join(names)} has no second derivative ({_first_line(error)}); {remedy}") from error
+        raise
+
+
+@contextmanager
+def allow_second_derivatives(model: nn.Module) -> Iterator[None]:
+    """Let attention and recurrent layers take kernels that can be differentiated twice: the fused ones cannot be."""
+    with ExitStack() as stack:
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        yield
+
+
+def find_layers_without_second_derivative(model: nn.Module, inputs: Tensor) -> list[str]:
+    """Return the names of the innermost modules that raise an error when they are differentiated twice."""
+    model = copy.deepcopy(model).eval()
+    names: list[str] = []
+    arguments: dict[str, Any] = {}
+    innermost = {name: module for name, module in model.named_modules() if not list(module.children())}
+    handles = [
+        module.register_forward_pre_hook(lambda module, args, name=name: arguments.setdefault(name, args))
+        for name, module in innermost.items()
+    ]
+    try:
+        with torch.no_grad():
+            model(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    with allow_second_derivatives(model):
+        for name, args in arguments.items():
+            try:
+                _differentiate_twice(innermost[name], args)
+            except RuntimeError:
+                names.append(f"{name} ({type(innermost[name]).__name__})")
+    return names
+
+
+def _differentiate_twice(module: nn.Module, args: tuple[Any, ...]) -> None:
+    """Take a second derivative of the square of a module's output."""
+    args = tuple(x.detach().requires_grad_() if torch.is_tensor(x) and x.is_floating_point() else x for x in args)
+    sources = [x for x in (*args, *module.parameters()) if torch.is_tensor(x) and x.requires_grad]
+    outputs = module(*args)
+    output = outputs[0] if isinstance(outputs, tuple) else outputs
+    if sources and output.requires_grad:
+        first = torch.autograd.grad(output.square().sum(), sources, create_graph=True, allow_unused=True)
+        total = torch.stack([g.square().sum() for g in first if g is not None]).sum()
+        torch.autograd.grad(total, sources, allow_unused=True)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
