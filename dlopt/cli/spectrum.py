@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from dlopt.training.inference import Predictor
 
 KEEP_MORE = "to keep more, train with checkpoint.every=N checkpoint.keep=N"
-NAMES = {"hessian": "Hessian"}
+NAMES = {"hessian": "Hessian", "gauss_newton": "Gauss-Newton matrix"}
 EPILOG = """\
   dlopt spectrum                          the Hessian of the last run, at its last weights, on its training split
   dlopt spectrum RUN --checkpoint best    at the best weights; a number of steps: at a kept checkpoint
   dlopt spectrum RUN --checkpoint all     at every checkpoint that checkpoint.keep has kept, as one picture
+  dlopt spectrum RUN --matrix gauss_newton   without the curvature of the network: no negative eigenvalues
   dlopt spectrum RUN --examples 1000      on random examples of the split
 
 The matrix is of the mean loss without penalties, in inference: dropout is off, and batch normalization uses its stored
@@ -34,7 +35,9 @@ statistics. The picture and a CSV file of the Ritz values are written to RUN/spe
 
 def build_parser() -> ArgumentParser:
     """Build the command's parser."""
-    description = "The density of the eigenvalues of a run's Hessian, its outliers and its trace."
+    description = (
+        "The density of the eigenvalues of a run's Hessian or Gauss-Newton matrix, its outliers and its trace."
+    )
     parser = build_run_parser("spectrum", description, EPILOG, quiet="no progress")
     checkpoint = "default last; all: the kept ones"
     parser.add_argument("--checkpoint", default="last", metavar="best|last|average|STEP|all", help=checkpoint)

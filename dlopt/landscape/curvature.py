@@ -16,7 +16,10 @@ from dlopt.training.batches import Examples
 from dlopt.training.evaluation import get_chunk_size
 from dlopt.training.inference import Predictor
 
-PRODUCTS: dict[str, Callable[[MiniBatchObjective, Tensor, Tensor], Tensor]] = {"hessian": MiniBatchObjective.hvp}
+PRODUCTS: dict[str, Callable[[MiniBatchObjective, Tensor, Tensor], Tensor]] = {
+    "hessian": MiniBatchObjective.hvp,
+    "gauss_newton": MiniBatchObjective.gauss_newton_product,
+}
 """The products of the objective, by the names of the matrices."""
 
 
@@ -39,15 +42,27 @@ class SplitCurvature:
         self._product = PRODUCTS[matrix]
         self._chunk = get_chunk_size(predictor.problem)
         self._advance = advance
+        self._kept: MiniBatchObjective | None = None
 
     def multiply(self, v: Tensor) -> Tensor:
         """Return A v, (P,). Raises LayerError if a layer has no second derivative."""
         total = torch.zeros_like(v)
+        for objective in self._objectives():
+            count = len(objective.targets)
+            total += self._product(objective, self.w, v) * (count / self.examples.size)
+            self._advance(count)
+        return total
+
+    def _objectives(self) -> Iterator[MiniBatchObjective]:
+        """Yield the objective of each chunk; a single one is kept with its graph, which the next product uses again."""
+        if self._kept is not None:
+            yield self._kept
+            return
         for x, y in self._chunks():
             objective = MiniBatchObjective(self._problem, x, y, Key(0, 0))
-            total += self._product(objective, self.w, v) * (len(y) / self.examples.size)
-            self._advance(len(y))
-        return total
+            if len(y) == self.examples.size:
+                self._kept = objective
+            yield objective
 
     def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
         for x, y in self.examples.chunks(self._chunk):

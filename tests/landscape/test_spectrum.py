@@ -11,6 +11,7 @@ from helpers import BLOBS, make_arch, make_option
 from pyhessian import hessian as PyHessian
 from torch import nn
 from torch.autograd.functional import hessian as torch_hessian
+from torch.autograd.functional import jacobian as torch_jacobian
 from torch.func import functional_call
 
 from dlopt import prng
@@ -82,30 +83,42 @@ def make_predictor(model, rules=(), split=None, **keys):
     return Predictor(model, CrossEntropy([]), regularization=rules, splits={"train": (split or draw_split(),)}, **keys)
 
 
-def compute_dense_hessian(predictor, factor=1.0):
-    """Return the Hessian of the mean loss of a plain forward pass over the whole split."""
+def compute_dense(predictor, matrix, factor=1.0):
+    """Return the Hessian or the Gauss-Newton matrix of the mean loss of a plain forward pass over the whole split."""
     split = predictor.splits["train"][0]
     model = copy.deepcopy(predictor.model).eval()
     views = predictor.problem.layout.views
 
+    def outputs(w):
+        return functional_call(model, views(w), (factor * split.inputs,))
+
     def loss(w):
-        return F.cross_entropy(functional_call(model, views(w), (factor * split.inputs,)), split.targets)
+        return F.cross_entropy(outputs(w), split.targets)
 
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        return torch_hessian(loss, predictor.w.clone())
+        if matrix == "hessian":
+            return torch_hessian(loss, predictor.w.clone())
+        j = torch_jacobian(outputs, predictor.w.clone()).flatten(0, 1)
+        h = torch_hessian(lambda z: F.cross_entropy(z, split.targets), outputs(predictor.w).detach())
+        return j.T @ h.view(len(j), len(j)) @ j
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "batch norm", "dropout", "resnet", "attention"])
-def test_products_are_those_of_the_dense_hessian_of_inference(name):
+@pytest.mark.parametrize("matrix", PRODUCTS)
+def test_products_are_those_of_the_dense_matrix_of_inference(name, matrix):
     """Over chunks of a split, at stored statistics and without dropout, whose other form scales inputs and units."""
     model, rules = make_network(name)
     predictor = make_predictor(model, rules)
-    dense = compute_dense_hessian(predictor, 0.8 if rules else 1.0)
-    counts = []
-    curvature = SplitCurvature(predictor, predictor.examples("train"), "hessian", counts.append)
+    dense = compute_dense(predictor, matrix, 0.8 if rules else 1.0)
     v = prng.normal(prng.key(3), (len(dense),)).double()
-    torch.testing.assert_close(curvature.multiply(v), dense @ v, rtol=1e-9, atol=1e-11)
-    assert counts == [4, 4, 3]
+    for chunks, size in (([4, 4, 3], 4), ([11, 11], None)):
+        predictor.problem.micro_batch_size = size
+        counts: list[int] = []
+        curvature = SplitCurvature(predictor, predictor.examples("train"), matrix, counts.append)
+        torch.testing.assert_close(curvature.multiply(v), dense @ v, rtol=1e-9, atol=1e-11)
+        if size is None:
+            torch.testing.assert_close(curvature.multiply(2 * v), 2 * dense @ v, rtol=1e-9, atol=1e-11)
+        assert counts == chunks
     assert model.training  # the predictor's own network is left as it was
 
 
