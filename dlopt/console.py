@@ -38,7 +38,7 @@ def announce(text: str) -> Iterator[None]:
 
 @contextmanager
 def show_progress(
-    title: str, total: int | None, unit: Literal["bytes", "examples"] = "examples", done: int = 0
+    title: str, total: int | None, unit: Literal["bytes", "examples", "points"] = "examples", done: int = 0
 ) -> Iterator[Callable[[int], None]]:
     """Show progress with rate and remaining time. Yield a function to call with each amount; total may be unknown."""
     if is_terminal():

@@ -16,6 +16,7 @@ COMMANDS = {
     "runs": "dlopt.cli.runs:runs",
     "show": "dlopt.cli.show:show",
     "evaluate": "dlopt.cli.evaluate:evaluate",
+    "landscape": "dlopt.cli.landscape:landscape",
     "spectrum": "dlopt.cli.spectrum:spectrum",
     "verify": "dlopt.cli.verify:verify",
     "rerun": "dlopt.cli.rerun:rerun",
@@ -46,6 +47,7 @@ Look
   dlopt runs [DIR|SWEEP]                         many runs in one table: settings that vary, metrics, time; --over seed
   dlopt show [RUN|SWEEP]                         a run: settings, curves, results; a sweep: best runs, importance
   dlopt evaluate [RUN|SWEEP]                     evaluate a checkpoint on a split or on other data, by class
+  dlopt landscape [RUN|SWEEP]                    the loss around a run's weights, along its path, or between runs
   dlopt spectrum [RUN|SWEEP]                     eigenvalues of the Hessian: density, outliers, over training
   dlopt tensorboard [DIR|RUN|SWEEP]              curves in a browser
 

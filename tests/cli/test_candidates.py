@@ -250,7 +250,9 @@ def test_every_command_has_a_usage_of_known_kinds():
         assert {kind for kind in kinds if kind.isupper()} <= KINDS.keys()
 
 
-@pytest.mark.parametrize("command", ["race", "list", "runs", "show", "evaluate", "spectrum", "verify", "rerun"])
+@pytest.mark.parametrize(
+    "command", ["race", "list", "runs", "show", "evaluate", "landscape", "spectrum", "verify", "rerun"]
+)
 def test_flags_and_choices_equal_those_of_the_parser(command):
     parser = import_module(COMMANDS[command].partition(":")[0]).build_parser()
     flags = {flag: action for action in parser._actions for flag in action.option_strings if flag != "-h"}

@@ -1,0 +1,176 @@
+"""Figures of loss landscapes: a curve along one direction; contours and a surface over two, with the run's path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
+from torch import Tensor
+
+from dlopt.formatting import metric_label
+from dlopt.landscape.slices import Slice
+from dlopt.report.figures import COLOURS, STYLE, add_heading
+
+LOG_RANGE = 20.0
+"""Levels are logarithmic if the largest value is this many times the smallest one."""
+LEVELS = 24
+COLOURMAP = "cividis"
+PATH, OUTSIDE = "#D55E00", "Reds"
+
+
+def plot_profile(grid: Slice, metrics: Mapping[str, Tensor], metric: str, heading: str) -> Figure:
+    """Plot the metric along one direction, and the error on a second axis if it is another one."""
+    x = grid.axes[0].numpy()
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+        axes = figure.add_subplot()
+        y = _to_finite(metrics[metric])
+        axes.plot(x, y, color=COLOURS[0], linewidth=1.8, label=metric_label(metric))
+        if _is_wide(y):
+            axes.set_yscale("log")
+            _label_log_axis(axes.yaxis, y)
+        axes.set_xlabel(grid.labels[0])
+        axes.set_ylabel(metric_label(metric), color=COLOURS[0])
+        if metric != "error" and "error" in metrics:
+            other: Any = axes.twinx()
+            other.plot(x, _to_finite(metrics["error"]), "--", color=COLOURS[1], linewidth=1.4)
+            other.set_ylabel("error", color=COLOURS[1])
+            other.set_ylim(bottom=0.0)
+            other.grid(visible=False)
+            other.spines["right"].set_visible(True)
+        marks = [(mark.coordinates[0], mark.label) for mark in grid.marks] or [(0.0, "the run")]
+        for place, label in marks:
+            axes.axvline(place, color="#666666", linewidth=0.9, linestyle=":")
+            axes.annotate(label, (place, 0.99), xycoords=("data", "axes fraction"), xytext=(3, 0), fontsize=8,
+                          textcoords="offset points", rotation=90, va="top", color="#444444")  # fmt: skip
+        if grid.path is not None:
+            at = grid.path.points.coordinates[:, 0].numpy()
+            axes.plot(at, np.interp(at, x, y), "o", color=PATH, markersize=3.5, label="steps of the run")
+        axes.set_xlim(x[0], x[-1])
+        return add_heading(figure, heading)
+
+
+def plot_contours(grid: Slice, values: Tensor, metric: str, heading: str) -> Figure:
+    """Plot the contours of a metric over two directions, with the marks and the path of a slice.
+
+    A point of the path is the darker, the more of its distance to the center lies outside the plane.
+    """
+    a, b = (axis.numpy() for axis in grid.axes)
+    z = _to_finite(values).reshape(len(b), len(a))
+    levels, norm = _choose_levels(z)
+    with mpl.rc_context(STYLE | {"axes.grid": False}):
+        figure = Figure(figsize=(6.6, 5.2), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_facecolor("#E4E4E4")  # where the metric is not finite
+        axes.contourf(a, b, z, levels=levels, norm=norm, cmap=COLOURMAP, extend="both")
+        lines = axes.contour(a, b, z, levels=levels[::3], norm=norm, colors="white", linewidths=0.6, alpha=0.8)
+        axes.clabel(lines, fontsize=7, fmt=lambda value: f"{value:.3g}")
+        bar = figure.colorbar(ScalarMappable(norm, COLOURMAP), ax=axes, label=metric_label(metric), pad=0.02)
+        if isinstance(norm, LogNorm):
+            _label_log_axis(bar.ax.yaxis, z)
+        if grid.path is not None:
+            _plot_path(figure, axes, grid)
+        elif not grid.marks:
+            axes.plot(0.0, 0.0, "*", color="white", markeredgecolor="#222222", markersize=12, clip_on=False)
+        for mark in grid.marks:
+            x, y = mark.coordinates
+            axes.plot(x, y, "o", color=PATH, markeredgecolor="white", markersize=7)
+            axes.annotate(mark.label, (x, y), xytext=(6, 5), textcoords="offset points", fontsize=8,
+                          color="white", path_effects=_outline())  # fmt: skip
+        if grid.is_metric and _is_square(a, b):
+            axes.set_aspect("equal")
+        axes.set_xlabel(grid.labels[0])
+        axes.set_ylabel(grid.labels[1])
+        axes.set_xlim(a[0], a[-1])
+        axes.set_ylim(b[0], b[-1])
+        return add_heading(figure, heading)
+
+
+def plot_surface(grid: Slice, values: Tensor, metric: str, heading: str) -> Figure:
+    """Plot a metric over two directions as a surface, its logarithm if the range is wide."""
+    a, b = (axis.numpy() for axis in grid.axes)
+    z = _to_finite(values).reshape(len(b), len(a))
+    is_log = _is_wide(z)
+    height = np.log10(z) if is_log else z
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.6, 5.2), layout="constrained")
+        axes: Any = figure.add_subplot(projection="3d")
+        axes.plot_surface(*np.meshgrid(a, b), height, cmap=COLOURMAP, rcount=len(b), ccount=len(a), linewidth=0.15,
+                          edgecolor=(1, 1, 1, 0.25), antialiased=True)  # fmt: skip
+        axes.view_init(elev=32, azim=-58)
+        for side in (axes.xaxis, axes.yaxis, axes.zaxis):
+            side.set_pane_color((1, 1, 1, 0))
+            side.set_major_locator(MaxNLocator(5))
+        axes.tick_params(labelsize=8)
+        if is_log:
+            axes.zaxis.set_major_formatter(lambda value, position: f"{10**value:.2g}")
+        axes.set_xlabel(grid.labels[0], fontsize=8)
+        axes.set_ylabel(grid.labels[1], fontsize=8)
+        axes.set_zlabel(metric_label(metric), fontsize=8)
+        return add_heading(figure, heading)
+
+
+def _plot_path(figure: Figure, axes: Axes, grid: Slice) -> None:
+    """Plot the projected trajectory; shades tell how much of each point's distance the plane does not show."""
+    assert grid.path is not None
+    x, y = grid.path.points.coordinates.T.numpy()
+    outside, distance = grid.path.points.outside.numpy(), grid.path.points.distance.numpy()
+    share = np.divide(outside, distance, out=np.zeros_like(outside), where=distance > 0)
+    axes.plot(x, y, color="white", linewidth=2.6, solid_capstyle="round")
+    axes.plot(x, y, color=PATH, linewidth=1.3, solid_capstyle="round")
+    points = axes.scatter(x, y, c=share, cmap=OUTSIDE, vmin=0.0, vmax=1.0, s=26, edgecolor="#333333", linewidth=0.5,
+                          zorder=3)  # fmt: skip
+    for i in sorted({0, len(x) - 1}):
+        axes.annotate(f"step {grid.path.steps[i]:,}", (x[i], y[i]), xytext=(6, 6), textcoords="offset points",
+                      fontsize=8, color="white", path_effects=_outline())  # fmt: skip
+    figure.colorbar(points, ax=axes, label="share of the distance outside the plane", location="bottom",
+                    shrink=0.6, aspect=30, pad=0.02)  # fmt: skip
+
+
+def _choose_levels(z: np.ndarray) -> tuple[np.ndarray, Normalize]:
+    """Return levels between the smallest and the largest finite value, logarithmic if the range is wide."""
+    low, high = float(np.nanmin(z)), float(np.nanmax(z))
+    if high <= low:
+        high = low + max(abs(low), 1.0) * 1e-3
+    if _is_wide(z):
+        return np.geomspace(low, high, LEVELS + 1), LogNorm(low, high)
+    return np.linspace(low, high, LEVELS + 1), Normalize(low, high)
+
+
+def _is_wide(z: np.ndarray) -> bool:
+    low, high = np.nanmin(z), np.nanmax(z)
+    return bool(low > 0 and high / low > LOG_RANGE)
+
+
+def _is_square(a: np.ndarray, b: np.ndarray) -> bool:
+    """Return whether equal scales of both axes make a picture that is not too narrow."""
+    ratio = (a[-1] - a[0]) / (b[-1] - b[0])
+    return bool(0.5 <= ratio <= 2.0)
+
+
+def _to_finite(values: Tensor) -> np.ndarray:
+    """Return values as an array in which those that are not finite are NaN."""
+    x = values.double().numpy()
+    return np.where(np.isfinite(x), x, np.nan)
+
+
+def _label_log_axis(axis: Any, z: np.ndarray) -> None:
+    """Label a logarithmic axis with plain numbers; with 2 and 5 between the powers of ten if there are few."""
+    few = np.nanmax(z) / np.nanmin(z) < 1e4
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
+    axis.set_major_formatter(lambda value, position: f"{value:g}")
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _outline() -> list[Any]:
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=2, foreground="#333333")]
