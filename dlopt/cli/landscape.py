@@ -155,8 +155,9 @@ def _build_slice(run: RunDirectory, predictor: Predictor, examples: Examples, ar
     """Return the slice that the flags describe. Raise ConfigError if the run does not have it."""
     from dlopt.config.problems import ConfigError
     from dlopt.landscape import build_slice
-    from dlopt.landscape.curvature import LayerError, SplitCurvature
+    from dlopt.landscape.curvature import SplitCurvature
     from dlopt.landscape.trajectories import KEEP_MORE, load_trajectory
+    from dlopt.objective.second_derivatives import LayerError
 
     size = (args.dims, args.points, args.extent)
     if args.to:

@@ -111,7 +111,7 @@ def _race(args: Any) -> int:
                 rates[name] = races.find_rate(experiment)
                 tracks[name] = races.run_tracks(races.start_at(experiment, starts))
 
-    from dlopt.report.race_table import make_table
+    from dlopt.report.race.table import make_table
 
     outcomes = {name: [races.judge(track, landmarks) for track in each] for name, each in tracks.items()}
     table = make_table(outcomes, rates, has_minimum=landmarks.minimum is not None)
@@ -173,8 +173,8 @@ def _write(first: Experiment, tracks: Mapping[str, Sequence[Track]], folder: Pat
     from dlopt import console
     from dlopt.landscape.grid import make_grid
     from dlopt.landscape.race import Landmarks
-    from dlopt.report.race_figures import Race
-    from dlopt.report.race_files import write_race
+    from dlopt.report.race.figures import Race
+    from dlopt.report.race.files import write_race
 
     landmarks = Landmarks.of(first)
     grid = make_grid(first, landmarks, [track for each in tracks.values() for track in each])

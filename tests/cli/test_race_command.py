@@ -10,7 +10,7 @@ from helpers import read_tree
 from PIL import Image
 
 from dlopt.cli import main
-from dlopt.report import race_files
+from dlopt.report.race import files
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +106,7 @@ QUICK = ("surface=ill_conditioned", "surface.n=3", "optimizer=sgd", "sgd.lr=0.01
 
 
 def test_an_interrupted_race_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(race_files, "write_steps", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(files, "write_steps", lambda *_: signal.raise_signal(signal.SIGINT))
     assert main(["race", *QUICK, "--out", "o/new"]) == 130
     assert read_tree(tmp_path) == {"o": None}
 
@@ -115,7 +115,7 @@ def test_a_race_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch, cap
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(race_files, "write_steps", fail)
+    monkeypatch.setattr(files, "write_steps", fail)
     assert main(["race", *QUICK, "--out", "o/new"]) == 1
     assert "No space left on device" in capsys.readouterr().err
     assert read_tree(tmp_path) == {"o": None}

@@ -7,9 +7,10 @@ from PIL import Image, ImageSequence
 
 from dlopt.landscape.grid import Grid
 from dlopt.landscape.race import Landmarks, Outcome, Track
-from dlopt.report import race_figures, race_table
-from dlopt.report.race_animation import choose_steps, save_animation
-from dlopt.report.race_figures import Race, choose_levels, line_styles, plot_race
+from dlopt.report.race import figures
+from dlopt.report.race.animation import choose_steps, save_animation
+from dlopt.report.race.figures import Race, choose_levels, line_styles, plot_race
+from dlopt.report.race.table import make_table
 
 
 def make_race(labels=("sgd", "adam"), starts=1, minimum=0.0, grid=True):
@@ -84,7 +85,7 @@ def test_the_animation_shows_every_path_from_its_start_to_its_end(tmp_path):
     changed = [np.abs(frame - frames[0]).max(-1).astype(bool).sum() for frame in frames]
     assert changed[-1] > changed[1] > 0  # the lines have grown
     colours = {tuple(c) for c in frames[-1].reshape(-1, 3).tolist()}
-    for colour in race_figures.COLOURS[:3]:
+    for colour in figures.COLOURS[:3]:
         wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert min(sum(abs(a - b) for a, b in zip(wanted, c, strict=True)) for c in colours) < 12
 
@@ -103,7 +104,7 @@ def test_the_table_has_medians_over_starts():
         Outcome("converged", 20, 40, 1e-8, 0.25),
         Outcome("running", None, None, 2.0, 1.0),
     ]
-    table = race_table.make_table({"sgd": ends, "adam": ends[2:]}, {"sgd": 0.1, "adam": None}, has_minimum=True)
+    table = make_table({"sgd": ends, "adam": ends[2:]}, {"sgd": 0.1, "adam": None}, has_minimum=True)
     assert table.rows == [
         ["sgd", "0.1", "2 converged, 1 running", "15", "30", "1e-08", "0.5000"],
         ["adam", "-", "running", "-", "-", "2.0000", "1.0000"],

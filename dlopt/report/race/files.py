@@ -7,9 +7,9 @@ import tempfile
 from pathlib import Path
 
 from dlopt.report.figures import save_figure
-from dlopt.report.race_animation import save_animation
-from dlopt.report.race_figures import Race, plot_race
-from dlopt.report.race_table import write_steps
+from dlopt.report.race.animation import save_animation
+from dlopt.report.race.figures import Race, plot_race
+from dlopt.report.race.table import write_steps
 
 
 def write_race(race: Race, folder: Path) -> list[Path]:

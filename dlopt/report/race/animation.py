@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from dlopt.report.figures import STYLE
-from dlopt.report.race_figures import HALO, INK, MARKS, Race, draw_contours, draw_marks, line_styles
+from dlopt.report.race.figures import HALO, INK, MARKS, Race, draw_contours, draw_marks, line_styles
 
 FRAMES = 90
 """Largest number of frames."""
