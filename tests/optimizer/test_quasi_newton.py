@@ -174,6 +174,47 @@ def test_a_schedule_changes_the_step_of_a_fixed_search(tmp_path):
     assert rates[-1] < 0.1
 
 
+class Hole(Quartic):
+    """A quartic that is defined at one point only."""
+
+    def __init__(self, w):
+        super().__init__()
+        self.w = w
+
+    def gradient(self, w):
+        value, g = super().gradient(w)
+        return torch.where((w == self.w).all(-1), value, torch.nan), g
+
+
+def is_forgotten(rule, state):
+    """Return whether a quasi-Newton method would follow -g."""
+    return not state.rho.any() if isinstance(rule, LBFGS) else torch.equal(state.h, torch.eye(P).double())
+
+
+@pytest.mark.parametrize("rule", [LBFGS(3, 1e-8, WOLFE), BFGS(1e-8, WOLFE)], ids=["lbfgs", "bfgs"])
+def test_pairs_are_forgotten_after_a_search_that_finds_no_step(rule):
+    _, w, state = record_pairs(rule, Quartic(), draw_start(), 3)
+    assert not is_forgotten(rule, state)
+    step = rule.step(w.clone(), state, Hole(w))
+    assert torch.equal(step.w, w)
+    assert step.info["search_failed"] == 1
+    assert is_forgotten(rule, step.state)
+
+
+@pytest.mark.parametrize("rule", [LBFGS(3, 1e-8, Fixed(0.1)), BFGS(1e-8, Fixed(0.1))], ids=["lbfgs", "bfgs"])
+def test_where_the_direction_is_not_of_descent_pairs_are_forgotten_and_minus_g_is_followed(rule):
+    """With the matrix of opposite sign. On a concave function, whose pair is left out, nothing else is remembered."""
+    concave = Quadratic(-torch.linspace(0.1, 1.0, P))
+    _, w, state = record_pairs(rule, Quadratic(), draw_start(), 3)
+    if isinstance(rule, LBFGS):
+        state = state._replace(gamma=-state.gamma, rho=state.rho * 1e-9)
+    else:
+        state.h.neg_()
+    step = rule.step(w.clone(), state, concave)
+    torch.testing.assert_close(step.w, w - 0.1 * concave.gradient(w)[1])
+    assert is_forgotten(rule, step.state)
+
+
 # ------------------------------------------------------------------------------------------- quadratics
 
 

@@ -82,6 +82,14 @@ def test_a_known_gradient_saves_an_evaluation_and_changes_nothing_else(variant, 
     assert torch.equal(load_weights(run), load_weights(twin))
 
 
+def test_the_gradient_at_the_point_of_sam_is_not_taken_for_one_at_w(tmp_path, monkeypatch):
+    build = lambda: build_blobs("optimizer=sam", "optimizer@optimizer.base_optimizer=lbfgs", *FULL, "log_every=1")  # noqa: E731
+    _, (run,) = train_runs(tmp_path / "a", build())
+    monkeypatch.setattr(MiniBatchObjective, "find_known", lambda *_: None)
+    _, (twin,) = train_runs(tmp_path / "b", build())
+    assert read_rows(run) == read_rows(twin)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_run_that_resumes_knows_the_gradient_too(variant, tmp_path):
     build = lambda: build_blobs(*LBFGS, *VARIANTS[variant], "log_every=1")  # noqa: E731
