@@ -19,6 +19,8 @@ class GaussNewton(DampedModelOptimizer):
     Newton's method may be drawn to a saddle. With cross entropy or squared error, J' H_L J is the Fisher information of
     the model, up to a factor, so this is also natural gradient descent. It is Newton's method for a network that is
     linear in w. B needs no second derivatives of activations, so ReLU is no restriction.
+    With a loss that is linear in the outputs, as on test surfaces, B is H_R, and steps are those of gradient descent
+    with lr / damping: use newton there.
 
     p comes from conjugate gradients on products with B, of one mini-batch, from zero in each step. Martens starts from
     the last p, and ends by the progress of the model: both are left out here, as a step is a function of its own batch.
