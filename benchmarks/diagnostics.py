@@ -55,7 +55,10 @@ def main(rounds: int) -> None:
 
 
 def _measure_case(case: Case, names: Sequence[str], rounds: int) -> dict[str, tuple[float, int, float]]:
-    """Return the median seconds of a measurement, its interval in steps, and its fraction of a run, by diagnostic."""
+    """Return the median seconds of a measurement, its interval in steps, and its fraction of a run, by diagnostic.
+
+    Seconds are of the processor, which other work of the machine affects little.
+    """
     defaults = _build(case, names, 1)
     size = len(defaults.train)
     per_epoch = count_steps_per_epoch(size, defaults.settings.resolve_batch_size(size), drop_last=defaults.drop_last)
@@ -81,23 +84,23 @@ def _build(case: Case, names: Sequence[str], steps: int, *more: str) -> Experime
 
 
 def _watch(diagnostic: Diagnostic, times: list[float]) -> None:
-    """Append the seconds of each measurement to `times`."""
+    """Append the seconds of the processor for each measurement to `times`."""
 
     def measure(original: Callable[..., Any], record: Any, memory: Any) -> Any:
-        start = time.perf_counter()
+        start = time.process_time()
         result = original(record, memory)
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
         return result
 
     object.__setattr__(diagnostic, "measure", partial(measure, diagnostic.measure))
 
 
 def _time_run(experiment: Experiment) -> float:
-    """Return the seconds of a run."""
+    """Return the seconds of the processor for a run."""
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
+        start = time.process_time()
         train([experiment], [RunWriter.create(Path(folder) / "run")])
-        return time.perf_counter() - start
+        return time.process_time() - start
 
 
 def _measure_memory(case: Case, names: Sequence[str]) -> tuple[float, float]:

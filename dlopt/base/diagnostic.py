@@ -86,16 +86,18 @@ class Histogram(NamedTuple):
 class Picture(NamedTuple):
     """A heat map of rows of numbers over time.
 
-    values   (..., rows, columns) as a tensor, a list of rows on the host; NaN where nothing is known
-    labels   the name of each row
-    span     steps of the first and of the last column in use
-    used     number of columns in use
+    values     (..., rows, columns) as a tensor, a list of rows on the host; NaN where nothing is known
+    labels     the name of each row
+    span       steps of the first and of the last column in use
+    used       number of columns in use
+    quantity   what the numbers are
     """
 
     values: Any
     labels: tuple[str, ...]
     span: tuple[int, int]
     used: int
+    quantity: str
 
     def pack(self) -> Tensor:
         """Return one tensor, (..., rows * used), for a single transfer to the host."""
@@ -105,9 +107,9 @@ class Picture(NamedTuple):
         """Return the picture of one run from its packed numbers."""
         return self._replace(values=[numbers[i : i + self.used] for i in range(0, len(numbers), self.used)])
 
-    def draw(self, title: str) -> Png:
+    def draw(self) -> Png:
         """Return the picture as a PNG file, on the host."""
-        return draw_heat_map(self.values, self.labels, self.span, title)
+        return draw_heat_map(self.values, self.labels, self.span, self.quantity)
 
 
 Reading = Tensor | Histogram | Picture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import sys
 import time
@@ -17,14 +18,15 @@ from dlopt.config.compose.flatten import find_non_defaults
 from dlopt.config.problems import describe_failure
 from dlopt.errors import did_you_mean
 from dlopt.formatting import format_duration, format_override, split_names
-from dlopt.report.curves import Panel, list_diagnostics, make_run_panels
+from dlopt.report.curves import Panel, list_diagnostics, make_diagnostic_panels, make_run_panels
 from dlopt.report.summary import make_summary_table
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.display import display_path, make_report_path
 from dlopt.rundir.find import RunNotFound, find_run, find_sweep
 from dlopt.rundir.metrics_log import Row
 from dlopt.rundir.provenance import list_repositories
-from dlopt.storage import memory
+from dlopt.rundir.tensorboard import read_pictures
+from dlopt.storage import atomic, memory
 from dlopt.storage.safe_read import to_printable
 
 if TYPE_CHECKING:
@@ -58,7 +60,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--all", action="store_true", help="every setting, also the defaults; for a sweep every effect")
     plot = "for a run: the curves to show, such as accuracy, gradient/norm, or update/ratio/ for every name below it"
     parser.add_argument("--plot", action="extend", type=split_names, default=[], metavar="A,B", help=plot)
-    png = "draw the curves, or a sweep's pictures, whose names begin with FILE (default outputs/reports/)"
+    png = "draw the curves and pictures of diagnostics, or a sweep's pictures, to names that begin with FILE"
+    png += " (default outputs/reports/)"
     parser.add_argument("--png", nargs="?", const="", metavar="FILE", help=png)
     parser.add_argument("--title", metavar="TEXT", help="the title of the pictures (default: the directory)")
     heat = "for a sweep: the two keys of the map that --png draws"
@@ -115,15 +118,31 @@ def _show_run(run: RunDirectory, args: Any) -> None:
             return
         from dlopt.report.figures import plot_curves
 
-        panels = _select_panels(run.rows(), args.plot)
+        rows = run.rows()
+        panels = _select_panels(rows, args.plot) + ([] if args.plot else make_diagnostic_panels(rows))
         if not panels:
             raise ShowError(f"{path} has no curves yet")
         heading = path if args.title is None else args.title
-        _save_figure(plot_curves(panels, heading), Path(args.png) if args.png else make_report_path(run.path, "curves"))
+        file = Path(args.png) if args.png else make_report_path(run.path, "curves")
+        if not args.plot:
+            _save_pictures(run, file)
+        _save_figure(plot_curves(panels, heading), file)
     except ShowError:
         raise
     except Exception as error:  # damaged files fail in many ways
         raise ShowError(f"{path} is damaged ({describe_failure(error)})") from error
+
+
+def _save_pictures(run: RunDirectory, file: Path) -> None:
+    """Write the last pictures of the diagnostics of a run next to a file, and print their paths."""
+    for tag, content in read_pictures(run.path).items():
+        picture = file.with_name(f"{file.stem}-{re.sub(r'[^a-zA-Z0-9_.]', '-', tag)}.png")
+        try:
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            atomic.atomic_write_bytes(picture, content)
+        except OSError as error:
+            raise ShowError(f"--png {to_printable(str(picture))}: {error.strerror}") from error
+        print(display_path(picture))
 
 
 def _select_panels(rows: Sequence[Row], names: Sequence[str]) -> list[Panel]:

@@ -60,7 +60,8 @@ class GradientFlow(Diagnostic):
         first = memory.first or moment.step + 1
         columns, count, stride, _ = _add_column(memory, sizes.log10())
         if count % stride == 0:
-            tags["gradient_flow/layers"] = Picture(columns, tuple(norms), (first, moment.step + 1), count // stride)
+            span, quantity = (first, moment.step + 1), "log10 of the gradient's size"
+            tags["gradient_flow/layers"] = Picture(columns, tuple(norms), span, count // stride, quantity)
         return tags, FlowHistory(columns, count, stride, first)
 
 

@@ -13,6 +13,7 @@ from dlopt.formatting import format_override, metric_label
 from dlopt.metrics.names import RECENT
 from dlopt.rundir.directory import RunDirectory
 from dlopt.rundir.metrics_log import Row
+from dlopt.rundir.tensorboard import list_pairs
 
 METRICS = ("loss", "accuracy", "r2")
 SIDE_BY_SIDE = 96
@@ -79,6 +80,18 @@ def make_run_panels(rows: Sequence[Row], names: Sequence[str] = METRICS) -> list
             curves = [Curve(key.removeprefix(name) or key, *found[key], colour=i) for i, key in enumerate(found)]
         if curves:
             panels.append(Panel(metric_label(name.rstrip("/")), name, curves))
+    return panels
+
+
+def make_diagnostic_panels(rows: Sequence[Row]) -> list[Panel]:
+    """Return a panel for each pair of diagnostics that belongs together, such as sharpness and stability limit."""
+    recorded = {key for row in rows for key in row}
+    panels = []
+    for title, pair in list_pairs(recorded).items():
+        found = {key: points for key in pair if (points := _find_curve(rows, key))}
+        curves = [Curve(key, *points, colour=i) for i, (key, points) in enumerate(found.items())]
+        if curves:
+            panels.append(Panel(title, title, curves))
     return panels
 
 

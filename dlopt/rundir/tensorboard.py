@@ -24,6 +24,8 @@ from dlopt.storage import atomic
 Bucket = tuple[float, float, float]
 """Left edge, right edge and count of a bucket of a histogram."""
 
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+"""The first bytes of a PNG file."""
 GROUPED_TAG = re.compile(r"([^/]+)/(?:(?:average/|recent/)?(?:train|val|test)|lr)")
 """A tag of a metric on a split, or of the learning rate, with its group."""
 
@@ -67,6 +69,22 @@ def list_pairs(tags: Collection[str]) -> dict[str, tuple[str, str]]:
         "noise scale": ("noise/critical_batch_size", "noise/scale"),
     }
     return {title: pair for title, pair in pairs.items() if all(tag in tags for tag in pair)}
+
+
+def read_pictures(folder: Path) -> dict[str, bytes]:
+    """Return the last picture of each tag in the event files of a run, as PNG files; what is no picture is left out."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+    from tensorboard.plugins.image.metadata import PLUGIN_NAME
+
+    pictures = {}
+    for file in sorted(f for f in folder.glob("events.out.tfevents.*") if f.is_file() and not f.is_symlink()):
+        for event in EventFileLoader(str(file)).Load():
+            for value in event.summary.value:
+                parts = value.tensor.string_val
+                is_picture = value.metadata.plugin_data.plugin_name == PLUGIN_NAME and len(parts) > 2
+                if is_picture and parts[2].startswith(PNG_SIGNATURE):
+                    pictures[value.tag] = parts[2]
+    return pictures
 
 
 class EventFileWriter:

@@ -80,6 +80,6 @@ def log_drawings(run: RunWriter, step: int, readings: Mapping[str, Histogram | P
     histograms = {tag: reading.buckets() for tag, reading in readings.items() if isinstance(reading, Histogram)}
     if histograms:
         run.log_histograms(step, histograms)
-    pictures = {tag: reading.draw(tag) for tag, reading in readings.items() if isinstance(reading, Picture)}
+    pictures = {tag: reading.draw() for tag, reading in readings.items() if isinstance(reading, Picture)}
     if pictures:
         run.log_pictures(step, pictures)

@@ -671,3 +671,21 @@ def test_commands_that_print_accept_any_encoding(output, here, monkeypatch):
         assert main(command) == 0
         written += "" if stream is None else stream.buffer.getvalue().decode("ascii")
     assert ("?" in written) == (output == "ASCII"), "otherwise the test shows nothing"
+
+
+def test_a_picture_of_a_run_shows_its_diagnostics(here, capsys):
+    """Pairs of curves have panels, and pictures of TensorBoard are files next to it."""
+    from helpers import read_pictures
+    from matplotlib.image import imread
+
+    watched = ("diagnostic=[sharpness,gradient_flow]", "diagnostic.sharpness.every=2", "optimizer=sgd")
+    assert main(["train", "-q", *BLOBS]) == 0
+    assert main(["show", "--png", "plain.png"]) == 0
+    assert capsys.readouterr().out.split()[-1] == "plain.png"
+    assert main(["train", "-q", *BLOBS, *watched]) == 0
+    assert main(["show", "--png", "mine.png"]) == 0
+    assert capsys.readouterr().out.split()[-2:] == ["mine-gradient_flow-layers.png", "mine.png"]
+    assert Path("mine-gradient_flow-layers.png").read_bytes() == [*read_pictures(find_run()).values()][-1]
+    assert imread("mine.png").shape[1] > 1.3 * imread("plain.png").shape[1]
+    assert main(["show", "--png", "one.png", "--plot", "sharpness/"]) == 0
+    assert not Path("one-gradient_flow-layers.png").exists()

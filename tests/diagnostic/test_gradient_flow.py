@@ -58,7 +58,7 @@ def test_the_ratio_is_that_of_the_first_to_the_last_layer():
 
 def test_a_picture_of_lanes_is_that_of_each_run():
     values = torch.randn(2, 3, 5, dtype=torch.float64)
-    picture = Picture(values, ("a", "b", "c"), (1, 4), 4)
+    picture = Picture(values, ("a", "b", "c"), (1, 4), 4, "size")
     for numbers, own in zip(picture.pack().tolist(), values, strict=True):
         assert picture.unpack(numbers).values == own[:, :4].tolist()
 
