@@ -178,6 +178,9 @@ class Diagnostic:
         """Return `every` in steps, of which one pass over the data has per_epoch."""
         return self.every
 
+    def check(self, w: Tensor, layout: Layout) -> None:
+        """Raise ValueError, before a run starts, if these weights, (P,), cannot be measured."""
+
     def init(self, w: Tensor, layout: Layout) -> Any:
         """Return the memory before the first measurement, such as a copy of the initial weights, (..., P)."""
         return None

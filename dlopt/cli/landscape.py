@@ -29,10 +29,10 @@ EPILOG = """\
   dlopt landscape RUN --to RUN2                the line between two runs
   dlopt landscape RUN --to RUN2 --to RUN3      the plane through three runs
 
-A trajectory consists of the checkpoints that checkpoint.keep has kept. Batch normalization uses the statistics that the
-run has stored. Between runs, and with --statistics recomputed, they are computed again on the training split at each
-point. A CSV file and pictures are written to RUN/landscape/ or --out. If the command is killed, the same command
-continues.
+A trajectory consists of the weights that diagnostic=trajectory has stored, and of kept checkpoints (checkpoint.keep).
+Batch normalization uses the statistics that the run has stored. Between runs, and with --statistics recomputed, they
+are computed again on the training split at each point. A CSV file and pictures are written to RUN/landscape/ or --out.
+If the command is killed, the same command continues.
 """
 
 

@@ -12,8 +12,8 @@ from dlopt.config.reopen.load_predictor import load_checkpoint
 from dlopt.rundir.directory import RunDirectory
 from dlopt.training.inference import Predictor
 
-KEEP_MORE = "train with checkpoint.every=N checkpoint.keep=N"
-"""The advice for a run with too few checkpoints."""
+KEEP_MORE = "train with diagnostic=trajectory, or with checkpoint.every=N checkpoint.keep=N"
+"""The advice for a run with too few points."""
 
 
 class Trajectory(NamedTuple):
@@ -29,12 +29,18 @@ def list_kept(run: RunDirectory) -> list[str]:
 
 
 def load_trajectory(run: RunDirectory, predictor: Predictor) -> Trajectory:
-    """Load the weights of all kept checkpoints. Raises ConfigError if one is of another network."""
+    """Load the weights of all kept checkpoints, and those that diagnostic=trajectory has stored in the last one.
+
+    Raises ConfigError if a checkpoint is of another network.
+    """
     points: dict[int, Tensor] = {}
     layout = predictor.problem.layout
     for name in list_kept(run):
         content = load_checkpoint(run, name).content
         load_run.check(content, predictor.model, None, "run", same_data=True)
         points[content["step"]] = layout.flatten(content["model"]).to(predictor.w)
+    for memory in content["diagnostics"].values():
+        if isinstance(memory, dict) and "points" in memory:
+            points |= {point["step"]: point["w"].to(predictor.w) for point in memory["points"].values()}
     steps = sorted(points)
     return Trajectory(steps, torch.stack([points[step] for step in steps]))

@@ -159,6 +159,17 @@ def check_optimizer(components: Components, model: nn.Module, w: Tensor, device:
         problems.add("optimizer", f"cannot train this network: {message}")
 
 
+def check_weights(components: Components, model: nn.Module, w: Tensor, device: str, problems: Problems) -> None:
+    """Let the optimizer check the weights that it will train, and each diagnostic those that it will measure."""
+    check_optimizer(components, model, w, device, problems)
+    for name, diagnostic in components.several["diagnostic"].items():
+        try:
+            diagnostic.check(w, Layout.of(model))
+        except Exception as error:
+            message = str(error) if isinstance(error, ValueError) else format_error(error)
+            problems.add(f"diagnostic.{name}", message)
+
+
 def _notice_second_order(
     optimizer: parts.Optimizer, components: Components, model: nn.Module, problems: Problems
 ) -> None:

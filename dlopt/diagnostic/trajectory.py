@@ -1,0 +1,62 @@
+"""Weights of the run at some steps, for landscapes along its path."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor
+
+from dlopt.base.layout import Layout
+from dlopt.parts import Diagnostic, StepRecord
+from dlopt.ranges import Positive, Range
+
+
+@dataclass(frozen=True)
+class Trajectory(Diagnostic):
+    """Weights of the run at some steps, for the path of `dlopt landscape RUN --directions pca`.
+
+        trajectory/length   sum of |w - w'| over measurements so far, w': the weights of the measurement before
+
+    The weights themselves are stored: the initial ones, and those after each measured step. If there would be more than
+    `points`, every second one is dropped, and from then on only every second measurement is stored. So the points stay
+    evenly spaced over the run, and memory is bounded. They are in the last checkpoint, in full precision; a landscape
+    also needs the directions between them, which random projections would lose.
+
+    A length far above diagnostic=distance means a winding path.
+
+    points   largest number of stored points, with the initial weights
+    max_mb   largest size of the points in megabytes, 4 bytes per weight and point in float32; a run that may exceed it
+             is refused before it starts
+
+    Cost: a copy of the weights per measurement. Memory and each checkpoint grow by up to max_mb.
+
+    Source: Li, Xu, Taylor, Studer and Goldstein 2018, Visualizing the loss landscape of neural nets, section 7.
+    """
+
+    points: Annotated[int, Range(ge=4)]
+    max_mb: Positive
+
+    def check(self, w: Tensor, layout: Layout) -> None:
+        each = w.shape[-1] * w.element_size() / 1e6
+        if self.points * each > self.max_mb:
+            size = f"{self.points} points of {w.shape[-1]:,} weights take {self.points * each:.4g} MB"
+            fitting = int(self.max_mb / each)
+            fewer = f"points={fitting}, or " if fitting >= 4 else ""
+            wrong = f"{size} in memory and in each checkpoint, and max_mb is {self.max_mb:g}"
+            raise ValueError(f"{wrong}; use {fewer}a larger max_mb")
+
+    def init(self, w: Tensor, layout: Layout) -> dict[str, Any]:
+        points = {0: {"step": 0, "w": w.clone()}}  # by the number of the measurement
+        return {"measured": 0, "stride": 1, "points": points, "latest": w.clone(), "length": w.new_zeros(w.shape[:-1])}
+
+    def measure(self, moment: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:
+        w = moment.after.clone()
+        length = memory["length"] + torch.linalg.vector_norm(w - memory["latest"], dim=-1)
+        measured, stride, points = memory["measured"] + 1, memory["stride"], dict(memory["points"])
+        if measured % stride == 0 and len(points) == self.points:
+            stride *= 2
+            points = {number: point for number, point in points.items() if number % stride == 0}
+        if measured % stride == 0:
+            points[measured] = {"step": moment.step + 1, "w": w}
+        memory = {"measured": measured, "stride": stride, "points": points, "latest": w, "length": length}
+        return {"trajectory/length": length}, memory
