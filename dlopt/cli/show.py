@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     plot = "for a run: the curves to show, such as accuracy, gradient/norm, or update/ratio/ for every name below it"
     parser.add_argument("--plot", action="extend", type=split_names, default=[], metavar="A,B", help=plot)
     png = "draw the curves and pictures of diagnostics, or a sweep's pictures, to names that begin with FILE"
-    png += " (default outputs/reports/)"
+    png += " (default outputs/reports/); also names what dlopt landscape and dlopt spectrum have drawn of the run"
     parser.add_argument("--png", nargs="?", const="", metavar="FILE", help=png)
     parser.add_argument("--title", metavar="TEXT", help="the title of the pictures (default: the directory)")
     heat = "for a sweep: the two keys of the map that --png draws"
@@ -127,6 +127,8 @@ def _show_run(run: RunDirectory, args: Any) -> None:
         if not args.plot:
             _save_pictures(run, file)
         _save_figure(plot_curves(panels, heading), file)
+        for picture in run.pictures():
+            print(display_path(picture))
     except ShowError:
         raise
     except Exception as error:  # damaged files fail in many ways

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dlopt.config.problems import ConfigError
-from dlopt.rundir.directory import RunDirectory
+from dlopt.rundir.directory import ResultName, RunDirectory
 from dlopt.rundir.display import display_path
 from dlopt.storage import atomic
 
@@ -16,12 +16,12 @@ DIGITS = ".9g"
 """Format of numbers: float32 is read back unchanged."""
 
 
-def choose_folder(run: RunDirectory, out: str | None, name: str) -> Path:
+def choose_folder(run: RunDirectory, out: str | None, name: ResultName) -> Path:
     """Return the folder for results: `out`, or the folder of this name in the run's directory; it need not exist.
 
     Raises ConfigError if it cannot be a folder, or a link in the run leads to another place.
     """
-    folder = run.path / name if out is None else Path(out).expanduser()
+    folder = run.results(name) if out is None else Path(out).expanduser()
     if out is None and folder.is_symlink():
         raise ConfigError([("--out", f"{display_path(folder)} is a symbolic link: name a folder with --out")])
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())

@@ -11,6 +11,7 @@
     checkpoints/           last.safetensors, best.safetensors, and older ones by step: step-00000300.safetensors
     events.out.tfevents.*  the same metrics for TensorBoard, with hyperparameters and the configuration
     train.log              the log, and a traceback if the run failed
+    landscape/, spectrum/  pictures and tables of the commands of these names
 
 No other module builds these paths. `writer.RunWriter` writes them.
 """
@@ -30,6 +31,9 @@ from dlopt.storage import checkpoint_file, safe_read
 
 CheckpointName = Literal["last", "best", "average"]
 """The kinds of checkpoints. The last one also holds everything that resuming needs."""
+
+ResultName = Literal["landscape", "spectrum"]
+"""The commands that write results into the run's directory."""
 
 
 class EarlierVersionError(ValueError):
@@ -83,6 +87,14 @@ class RunDirectory:
     @property
     def log_file(self) -> Path:
         return self.path / "train.log"
+
+    def results(self, command: ResultName) -> Path:
+        """Return the folder of the results of a command that analyses the run."""
+        return self.path / command
+
+    def pictures(self) -> list[Path]:
+        """Return the pictures that such commands have drawn."""
+        return [file for name in get_args(ResultName) for file in sorted(self.results(name).glob("*.png"))]
 
     def checkpoint(self, name: CheckpointName) -> Path:
         return self.path / "checkpoints" / f"{name}{checkpoint_file.SUFFIX}"

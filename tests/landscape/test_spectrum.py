@@ -224,11 +224,17 @@ def test_the_command_writes_the_eigenvalues_of_each_kept_checkpoint(run, capsys)
     assert {row["step"] for row in rows} == {3, 6, 9}
     assert (run.path.parent / "mine/hessian-train-all.png").read_bytes().startswith(b"\x89PNG")
     assert "27 weights" in out and "48 examples" in out
+    assert main(["show", "run", "--png", "curves"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["curves.png"]
     for step, name in ((3, "3"), (9, "last")):
         assert main(["spectrum", "--trust", "-q", "run", "--checkpoint", name, "--vectors", "2"]) == 0
         one = read_csv(f"run/spectrum/hessian-train-{name}.csv")
         assert one == [row for row in rows if row["step"] == step]
         assert {row["vector"] for row in one} == {0, 1}
+    capsys.readouterr()
+    assert main(["show", "run", "--png", "curves"]) == 0
+    pictures = [f"run/spectrum/hessian-train-{name}.png" for name in ("3", "last")]
+    assert capsys.readouterr().out.splitlines() == ["curves.png", *pictures]
 
 
 @pytest.mark.parametrize(
