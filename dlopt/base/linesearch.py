@@ -49,7 +49,7 @@ class LineStep(NamedTuple):
 
     @property
     def info(self) -> dict[str, Tensor]:
-        """Return what a step of an optimizer reports of its search."""
+        """Return what a step of an optimizer reports of its search: see `LineSearch`."""
         return {
             "step_size": self.alpha.squeeze(-1),
             "search_evaluations": self.evaluations,
@@ -70,6 +70,9 @@ class LineSearch:
     done repeats its choice. A search that needs no trials overrides `search`.
 
     An infinite or undefined value or slope is a trial too far. A search never takes a step to a larger value.
+
+    Rows hold means over the steps: optimizer/step_size, alpha; optimizer/search_evaluations, evaluations of a search;
+    and optimizer/search_failed, the fraction of searches that found no acceptable step.
 
     uses_slopes       whether trials have slopes, so that each costs a gradient; else a value
     decides_on_host   whether a search reads numbers from the device

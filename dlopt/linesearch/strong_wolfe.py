@@ -29,8 +29,10 @@ class StrongWolfe(LineSearch):
     failed: it takes the trial with the smallest value, which may be no step.
 
     c1                decrease that is sufficient, as a fraction of the slope at the start
-    c2                curvature condition, c1 < c2; null: 0.9 for quasi-Newton methods, else 0.1
+    c2                curvature condition, at least c1; null: 0.9 for quasi-Newton methods, else 0.1
     max_evaluations   largest number of gradients of a search
+
+    Raises ValueError if c1 > c2: then there may be no step that satisfies both conditions.
 
     Source: Nocedal and Wright 2006, algorithms 3.5 and 3.6; More and Thuente 1994 for the bounds.
     """
@@ -38,6 +40,10 @@ class StrongWolfe(LineSearch):
     c1: Annotated[float, Range(gt=0, lt=1)]
     c2: Annotated[float, Range(gt=0, lt=1)] | None
     max_evaluations: Count
+
+    def __post_init__(self) -> None:
+        if isinstance(self.c1, float) and isinstance(self.c2, float) and self.c1 > self.c2:  # not columns of lanes
+            raise ValueError(f"c1 must not be above c2, got c1 = {self.c1:g} and c2 = {self.c2:g}")
 
     def trials(self, start: Trial, first: float, c2: float) -> Trials:
         limit = -(c2 if self.c2 is None else self.c2) * start.slope

@@ -22,6 +22,8 @@ OPTIMIZER = "optimizer/"
 """Prefix of what an optimizer reports of its steps, such as optimizer/damping and recent/optimizer/damping."""
 GRADIENT_NORM, UPDATE_NORM = "gradient/norm", "update/norm"
 """The Euclidean norms |g| and |w_new - w_old| of a step."""
+SEARCH_FAILED = f"{OPTIMIZER}search_failed"
+"""The fraction of line searches that found no acceptable step."""
 Direction = Literal["min", "max"]
 """The direction of improvement of a metric."""
 KNOWN_DIRECTIONS: Mapping[str, Direction] = {

@@ -175,10 +175,11 @@ class MiniBatchObjective:
         return self._multiply(GaussNewtonGraph, gauss_newton_product, w, v)
 
     def hessian(self, w: Tensor) -> Tensor:
-        """Return the Hessian H(w), (..., P, P), one product per column."""
+        """Return the Hessian H(w), (..., P, P), one product per column. It counts as P evaluations."""
         compute = partial(compute_hessian, self.problem, HESSIAN_COLUMNS)
         with self._second_derivatives():
             (h,) = self._add_terms(lambda w, batch: self._map(partial(compute, batch.share), w, batch), w)
+        self.problem.evaluations += self._counts * (w.shape[-1] - 1)
         return h
 
     def kronecker_factors(self, w: Tensor, *, sampled: bool) -> list[tuple[Tensor, Tensor]]:

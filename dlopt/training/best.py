@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from dlopt.metrics.names import AVERAGE, higher_is_better
+from dlopt.metrics.names import AVERAGE, SEARCH_FAILED, higher_is_better
 from dlopt.rundir.metrics_log import Row
 from dlopt.rundir.status import Status
 from dlopt.rundir.writer import RunWriter
@@ -87,7 +87,19 @@ class Lane:
         """Return what there is to say about the end of the run besides its status."""
         if status == "diverged":
             return f"the loss is not finite, seen after step {step}"
-        return describe_chance_level(self.experiment, history) if status == "done" else ""
+        if status != "done":
+            return ""
+        return "; ".join(filter(None, (describe_chance_level(self.experiment, history), describe_failures(history))))
+
+
+def describe_failures(rows: Sequence[Mapping[str, float]]) -> str:
+    """Return that most line searches of a run failed, and what to try; else an empty text."""
+    fractions = [row[SEARCH_FAILED] for row in rows if SEARCH_FAILED in row]
+    failed = sum(fractions) / len(fractions) if fractions else 0.0
+    if failed <= 0.5:
+        return ""
+    cause = "the loss falls no further within rounding, or optimizer.linesearch.max_evaluations is too small"
+    return f"{failed:.0%} of the line searches found no acceptable step: {cause}"
 
 
 def summarize(

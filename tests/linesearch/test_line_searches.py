@@ -104,6 +104,11 @@ FACTORS = [(n, *c) for n in CURVES for c in ((1e-4, 0.9), (1e-4, 0.1), (0.1, 0.1
 FACTORS += [(n, 0.001, 0.001) for n in ("4", "5", "6")]  # as in the paper: on others, values differ by rounding only
 
 
+def test_conditions_that_may_exclude_each_other_are_refused():
+    with pytest.raises(ValueError, match=r"c1 must not be above c2, got c1 = 0\.2 and c2 = 0\.1"):
+        StrongWolfe(0.2, 0.1, 20)
+
+
 @pytest.mark.parametrize(("name", "c1", "c2"), FACTORS)
 def test_strong_wolfe_finds_a_point_that_satisfies_both_conditions(name, c1, c2):
     f0, slope0 = differentiate(name, 0.0)

@@ -282,25 +282,27 @@ def ask_everything(objective, w):
     objective.gradient(w)
     objective.gradient(w + 1)
     objective.hvp(w, w)
+    objective.hessian(w)
 
 
 def test_evaluations_are_counted_except_those_of_diagnostics():
     problem, w = make_problem(batch_norm=True, rules=EVERYTHING)
     running = {name: b.clone() for name, b in problem.running.items()}
+    each = 5 + w.numel()  # a Hessian is a product for each weight
     for step in range(2):
         objective = make_objective(problem, step)
         ask_everything(objective, w)
-        assert problem.evaluations == 5 * (step + 1)
+        assert problem.evaluations == each * (step + 1)
         first = objective.first
         with objective.pause_counting():
             ask_everything(objective, w)
-        assert problem.evaluations == 5 * (step + 1)
+        assert problem.evaluations == each * (step + 1)
         assert objective.first is first
     assert all(torch.equal(b, running[name]) for name, b in problem.running.items())
     with pytest.raises(RuntimeError), objective.pause_counting():
         raise RuntimeError
     objective.value(w)
-    assert problem.evaluations == 11
+    assert problem.evaluations == 2 * each + 1
 
 
 def test_the_key_of_an_optimizer_is_a_function_of_step_and_name():

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from helpers import build_blobs, read_rows, train_runs
+from helpers import build_blobs, build_experiment, read_rows, train_runs
 from mine import Reporting
 
 from dlopt.training import running_metrics
@@ -103,3 +103,20 @@ def test_newton_reports_its_damping(tmp_path):
         tmp_path, build_blobs(*newton, "batch_size=full", "precision=float64", "steps=3", "log_every=1")
     )
     assert [row["recent/optimizer/damping"] for row in run.rows()] == [80.0, 40.0, 20.0]
+
+
+@pytest.mark.parametrize(("trials", "failed"), [(1, True), (20, False)])
+def test_a_run_whose_searches_fail_says_so(trials, failed, tmp_path):
+    """The first trial is far too long on a steep surface, and one trial is not enough."""
+    search = (
+        "optimizer=lbfgs",
+        "linesearch@optimizer.linesearch=armijo",
+        f"optimizer.linesearch.max_evaluations={trials}",
+    )
+    experiment = build_experiment(
+        "data=none", "arch.function=rosenbrock", *search, "steps=5", "device=cpu", "threads=1"
+    )
+    _, (run,) = train_runs(tmp_path, experiment)
+    message = run.status["message"]
+    assert ("100% of the line searches found no acceptable step" in message) is failed
+    assert bool(message) is failed
