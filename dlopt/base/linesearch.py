@@ -148,7 +148,7 @@ class _Lane:
         self.alpha = 0.0
         self.evaluations = 0
         self.choice: StepSize | None = None
-        if start.slope < 0 and start.is_finite and math.isfinite(first):
+        if start.slope < 0 and start.is_finite and 0 < first < math.inf:
             self._trials = search.trials(start, first, c2)
             self._advance(None)
         else:
@@ -198,6 +198,8 @@ def interpolate_cubic(a: Trial, b: Trial) -> float:
     Source: Nocedal and Wright 2006, equation 3.59.
     """
     width = b.alpha - a.alpha
+    if width == 0:
+        return math.nan
     d1 = a.slope + b.slope - 3 * (b.value - a.value) / width
     square = d1 * d1 - a.slope * b.slope
     if not 0 <= square < math.inf:

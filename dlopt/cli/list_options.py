@@ -59,8 +59,11 @@ def list_options(argv: Sequence[str]) -> int:
         return _write_pages(arguments.pages)
     config = StaticConfig({}, [] if folder is None else [folder])
     groups = config.list_all_groups()
-    if names == [compose_groups.SETTINGS]:
-        _print_settings(Console())
+    if names[:1] == [compose_groups.SETTINGS]:
+        nodes = {node.name: node for node in option_docs.load_settings()}
+        if names[1:] and names[1] not in nodes:
+            parser.error(f"settings has no part '{names[1]}'{did_you_mean(names[1], nodes)}")
+        _print_settings(Console(), [nodes[name] for name in names[1:] or nodes])
         return 0
     if names and names[0] not in groups:
         parser.error(f"there is no group '{names[0]}'{did_you_mean(names[0], groups)}")
@@ -157,8 +160,8 @@ def _print_group(config: StaticConfig, console: Console, group: str) -> None:
     console.print(f"\n{usage}", highlight=False, markup=False)  # with markup, [a,b] would be a style
 
 
-def _print_settings(console: Console) -> None:
-    for i, node in enumerate(option_docs.load_settings()):
+def _print_settings(console: Console, nodes: Sequence[option_docs.Option]) -> None:
+    for i, node in enumerate(nodes):
         console.print("\n" * (i > 0) + f"[bold]{node.name}[/bold]  {escape(node.summary)}", highlight=False)
         if node.text:
             console.print("\n" + wrap_docstring("\n\n".join(node.text), console.width), highlight=False, markup=False)

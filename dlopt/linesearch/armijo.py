@@ -56,8 +56,10 @@ def _interpolate(seen: list[Trial]) -> float:
     (a0, v0, _), (a1, v1, _) = last
     r0, r1 = (v - start.value - start.slope * a for a, v in ((a0, v0), (a1, v1)))
     scale = a0 * a0 * a1 * a1 * (a1 - a0)
+    if scale == 0:  # by underflow
+        return math.nan
     a = (a0 * a0 * r1 - a1 * a1 * r0) / scale
-    b = (a1**3 * r0 - a0**3 * r1) / scale
+    b = (a1 * a1 * a1 * r0 - a0 * a0 * a0 * r1) / scale  # a power would raise an error where this is infinite
     if a == 0:
         return interpolate_quadratic(start, last[1])
     square = b * b - 3 * a * start.slope

@@ -29,7 +29,7 @@ class StrongWolfe(LineSearch):
     failed: it takes the trial with the smallest value, which may be no step.
 
     c1                decrease that is sufficient, as a fraction of the slope at the start
-    c2                curvature condition, at least c1; null: 0.9 for quasi-Newton methods, else 0.1
+    c2                curvature condition, at least c1; null: 0.9 for quasi-Newton methods, else 0.1, at least c1
     max_evaluations   largest number of gradients of a search
 
     Raises ValueError if c1 > c2: then there may be no step that satisfies both conditions.
@@ -46,7 +46,7 @@ class StrongWolfe(LineSearch):
             raise ValueError(f"c1 must not be above c2, got c1 = {self.c1:g} and c2 = {self.c2:g}")
 
     def trials(self, start: Trial, first: float, c2: float) -> Trials:
-        limit = -(c2 if self.c2 is None else self.c2) * start.slope
+        limit = -(max(c2, self.c1) if self.c2 is None else self.c2) * start.slope
         seen, previous, alpha = [start], start, first
         while len(seen) <= self.max_evaluations:
             trial = yield alpha

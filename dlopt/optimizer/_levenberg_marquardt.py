@@ -14,6 +14,11 @@ from dlopt.linalg.inplace import axpy_
 from dlopt.parts import ObjectiveOracle, Optimizer, Step
 from dlopt.ranges import Count, NonNegative, Positive, Range
 
+ROUNDING = 10.0
+"""Changes of the objective up to this multiple of its rounding error are not known."""
+SCALES = (1e-10, 1e10)
+"""Bounds of the factor of the damping: it can come back from either, which it could not from zero or infinity."""
+
 
 class DampingState(NamedTuple):
     scale: Tensor  # (..., 1), factor of the damping
@@ -59,8 +64,12 @@ class DampedModelOptimizer(Optimizer):
         step = self.lr * p
         model = -(g * step).sum(-1) - 0.5 * (step * self.multiply(objective, w, step)).sum(-1)
         fall = loss - objective.value(w + step)
+        # Below rounding neither fall is known: at a minimum, refused steps would raise the damping without end.
+        rounding = ROUNDING * torch.finfo(loss.dtype).eps * loss.abs()
+        is_unknown = ((model.abs() <= rounding) & (fall.abs() <= rounding)).unsqueeze(-1)
         rho = (fall / model).unsqueeze(-1)
-        falls = (fall > 0).unsqueeze(-1)  # NaN does not
+        falls = (fall > 0).unsqueeze(-1) | is_unknown  # NaN does not
         scale = torch.where(rho > 0.75, state.scale / self.factor, state.scale)
         scale = torch.where((rho >= 0.25) & falls, scale, state.scale * self.factor)
+        scale = torch.where(is_unknown, state.scale, scale).clamp(*SCALES)
         return Step(torch.where(falls, w + step, w), DampingState(scale), loss, g, info)

@@ -17,7 +17,8 @@ class Direction(NamedTuple):
 
 def replace_ascent(d: Tensor, g: Tensor) -> Direction:
     """Return d, or -g where d is not a direction of descent or not finite. It reads one number from the device."""
-    replaced = ~(dot(d, g) < 0)
+    slope = dot(d, g)
+    replaced = ~((slope < 0) & slope.isfinite())
     return Direction(torch.where(replaced, -g, d) if replaced.any() else d, replaced)
 
 

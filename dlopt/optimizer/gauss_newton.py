@@ -31,8 +31,9 @@ class GaussNewton(DampedModelOptimizer):
     max_iter    largest number of products of cg in a step
     adapt       none, or levenberg_marquardt: compares the fall of the objective with that of the model,
                     rho = (f(w) - f(w + lr p)) / -(lr g'p + lr^2 p'Bp / 2),
-                and divides damping by `factor` if rho > 3/4, multiplies it if rho < 1/4. A step to a larger or no
-                finite value is not taken. It costs one evaluation more, and one product
+                and divides damping by `factor` if rho > 3/4, multiplies it if rho < 1/4, from 1e-10 to 1e10 of the
+                configured one. A step to a larger or no finite value is not taken, but for rounding. It costs one
+                evaluation more, and one product
     factor      of levenberg_marquardt
 
     Rows hold optimizer/damping, the mean of what was added.

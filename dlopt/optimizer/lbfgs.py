@@ -13,10 +13,10 @@ from dlopt.ranges import Count, NonNegative
 
 
 class LBFGSState(NamedTuple):
-    pairs: Tensor  # (..., 2, history, P), s and y
-    rho: Tensor  # (..., history), 1 / s'y; 0 for a pair that is left out
+    pairs: Tensor  # (..., 2, history + 1, P), s and y; one row is spare, for the pair of the next step
+    rho: Tensor  # (..., history + 1), 1 / s'y; 0 for a pair that is left out
     gamma: Tensor  # (..., 1), s'y / y'y of the latest pair
-    steps: int  # pair i of the run is in row i % history
+    count: int  # pair i of the run is in row i % (history + 1)
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,11 @@ class LBFGS(Optimizer):
     on a quadratic after P steps, for any history. Both gradients of a pair are of one mini-batch: with batch_size=full
     a step costs its search, else one gradient more. On small batches their noise dominates the pairs.
 
-    A pair is left out unless s'y > curvature |s| |y|; strong_wolfe always yields s'y > 0. Where d is no direction of
+    A pair is left out unless s'y > curvature |s| |y|, and the older ones stay; strong_wolfe always yields s'y > 0. In
+    lanes a pair that is left out takes its place in the history if another lane has one. Where d is no direction of
     descent or not finite, or a search finds no step, the pairs are forgotten and -g is followed.
 
-    history      number of pairs, 3 to 20; they take 2 history P numbers of memory
+    history      number of pairs, 3 to 20; they take 2 (history + 1) P numbers of memory
     curvature    smallest cosine between s and y in a pair
     linesearch   the line search, with its own keys: optimizer.linesearch=armijo
 
@@ -53,19 +54,20 @@ class LBFGS(Optimizer):
 
     def init(self, w: Tensor, layout: Layout) -> LBFGSState:
         lead, size = w.shape[:-1], w.shape[-1]
-        pairs, rho = w.new_zeros(*lead, 2, self.history, size), w.new_zeros(*lead, self.history)
+        pairs, rho = w.new_zeros(*lead, 2, self.history + 1, size), w.new_zeros(*lead, self.history + 1)
         return LBFGSState(pairs, rho, torch.ones_like(w[..., :1]), 0)
 
     def step(self, w: Tensor, state: LBFGSState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
-        pairs, rho, gamma, steps = state
+        pairs, rho, gamma, count = state
+        row = count % (self.history + 1)
+        rho[..., row] = 0.0
         d, lost = replace_ascent(apply_inverse(state, g).neg_(), g)
         rho = rho.masked_fill(lost, 0.0)
         has_pairs = (rho > 0).any(-1, keepdim=True)
         taken = self.linesearch.search(w, d, loss, g, objective, limit_first(g, ~has_pairs))
         next_g = find_next_gradient(taken, objective)
 
-        row = steps % self.history
         s, y = pairs[..., 0, row, :], pairs[..., 1, row, :]
         torch.mul(d, taken.alpha, out=s)
         torch.sub(next_g, g, out=y)
@@ -76,14 +78,15 @@ class LBFGS(Optimizer):
         rho[..., row] = torch.where(accepted, 1 / sy, 0.0).squeeze(-1)
         rho = rho.masked_fill(taken.alpha == 0, 0.0)
         gamma = torch.where(accepted, sy / dot(y, y), gamma)
-        return Step(taken.w, LBFGSState(pairs, rho, gamma, steps + 1), loss, g, taken.info, next_g)
+        state = LBFGSState(pairs, rho, gamma, count + bool(accepted.any()))
+        return Step(taken.w, state, loss, g, taken.info, next_g)
 
 
 def apply_inverse(state: LBFGSState, g: Tensor) -> Tensor:
     """Return H g, (..., P), by the two-loop recursion; g where there is no pair."""
-    pairs, rho, gamma, steps = state
-    history = rho.shape[-1]
-    rows = [i % history for i in range(max(steps - history, 0), steps)]
+    pairs, rho, gamma, count = state
+    size = rho.shape[-1]
+    rows = [i % size for i in range(max(count - size + 1, 0), count)]
     q, factors = g.clone(), {}
     for i in reversed(rows):
         s, y = pairs[..., 0, i, :], pairs[..., 1, i, :]

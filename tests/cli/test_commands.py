@@ -109,6 +109,14 @@ def test_list_shows_each_key_of_a_search_with_its_default_range_and_meaning(caps
                 assert " ".join(key.meaning.split()) in " ".join(out.split())
 
 
+def test_list_shows_a_part_of_the_settings(capsys):
+    assert call(["list", "settings", "tolerance"]) == 0
+    out = capsys.readouterr().out
+    assert "tolerance.gradient" in out and "batch_size" not in out
+    assert call(["list", "settings", "schedules"]) == 0
+    assert "schedules.NAME=OPTION" in capsys.readouterr().out
+
+
 def test_list_refuses_unknown_names(capsys):
     for argv, message in (
         (["optimzer"], "did you mean optimizer"),
@@ -118,6 +126,7 @@ def test_list_refuses_unknown_names(capsys):
         (["--all"], "usage"),
         (list("abc"), "unrecognized arguments: c"),
         (["optimizer=adam", "sgd", "lr"], "usage"),
+        (["settings", "tolerence"], "did you mean tolerance"),
         (["--config-dir", "absent"], "--config-dir: there is no directory absent"),
     ):
         assert call(["list", *argv]) == 2

@@ -244,6 +244,18 @@ def test_without_a_direction_of_descent_no_step_is_taken(name, loss, g):
     assert step.failed.tolist() == [g != 0, 0]
 
 
+@pytest.mark.parametrize("first", [1e-70, 1e-3, 1e110, 1e300])
+@pytest.mark.parametrize("rule", [Armijo(1e-4, 300), StrongWolfe(1e-4, 0.9, 300)], ids=lambda r: type(r).__name__)
+def test_a_line_without_a_fall_ends_in_failure_from_any_first_step(rule, first):
+    """Powers of alpha overflow and underflow on the way."""
+    trials = rule.trials(Trial(0.0, 1.0, -1.0), first, 0.9)
+    alpha = next(trials)
+    with pytest.raises(StopIteration) as end:
+        while True:
+            alpha = trials.send(Trial(alpha, 2.0, 0.5))
+    assert end.value.value.failed
+
+
 def test_interpolations_are_those_of_polynomials():
     """A parabola and a cubic, from their values and slopes at two points; a cubic without a minimum has none."""
 

@@ -91,6 +91,35 @@ def test_a_gauss_newton_step_is_newtons_for_a_network_that_is_linear_in_w():
     assert not torch.equal(steps[0], w)
 
 
+class Raised(Quadratic):
+    """A quadratic far above zero: close to its minimum, its values differ by rounding only."""
+
+    def value(self, w):
+        return super().value(w) + 1e3
+
+
+SAFE = {"damping": 0.5, "adapt": "levenberg_marquardt", "factor": 3.0}
+
+
+@pytest.mark.parametrize("rule", [newton("dense", **SAFE), gauss_newton(**SAFE)], ids=["newton", "gauss_newton"])
+def test_a_minimum_is_reached_beyond_the_rounding_of_values(rule):
+    w, _ = run(rule, Raised(), draw_start(), 60)
+    assert Raised().gradient(w)[1].norm() < 1e-10
+
+
+def test_the_factor_of_the_damping_stays_in_bounds_from_which_it_comes_back():
+    """Short steps are predicted well, so each divides the damping. From the largest one, it reaches the minimum."""
+    rule, objective = newton("dense", **SAFE, lr=1e-3), Quartic()
+    state, w = rule.init(draw_start(), objective.layout), 3 * draw_start()
+    for _ in range(100):
+        w, state, *_ = rule.step(w, state, objective)
+    assert state.scale.item() == pytest.approx(1e-10)
+    rule, state, w = newton("dense", **SAFE), DampingState(torch.full_like(state.scale, 1e10)), 3 * draw_start()
+    for _ in range(100):
+        w, state, *_ = rule.step(w, state, objective)
+    assert objective.value(w) < 1e-12
+
+
 class Saddle(Quadratic):
     """(w_1^2 - w_2^2) / 2, and zero curvature in the other directions."""
 

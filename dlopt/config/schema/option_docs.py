@@ -11,7 +11,7 @@ from itertools import takewhile
 from typing import Any
 
 from dlopt.config.compose import groups
-from dlopt.config.compose.nested_options import parse_nested_defaults
+from dlopt.config.compose.nested_options import SCHEDULES, parse_nested_defaults
 from dlopt.config.compose.static_config import StaticConfig, parse_group_overrides, to_key_prefix
 from dlopt.config.problems import Problems
 from dlopt.config.schema import targets
@@ -101,6 +101,15 @@ def load_option(group: str, name: str, config: StaticConfig) -> Option:
     return Option(group, name, summary, source, _paragraphs(cls), tuple(keys), companions)
 
 
+SCHEDULES_PARAGRAPHS = (
+    "schedules.NAME=OPTION lets another hyperparameter than lr follow an option of the group schedule: at each step it "
+    "is the configured value times the factor of the schedule.",
+    "NAME is a hyperparameter of the optimizer, such as momentum; a regularization, such as l2, for its strength; or a "
+    "hyperparameter of one, such as dropout.p. Keys of the schedule follow it: schedules.momentum.start=0.5.",
+)
+"""What `schedules` is, which has no class."""
+
+
 def load_settings() -> list[Option]:
     """Return the keys outside the groups as options: first those at the top, then each node with its own keys."""
     from dlopt.training.experiment import Settings
@@ -117,7 +126,9 @@ def load_settings() -> list[Option]:
         return Option(groups.SETTINGS, name, " ".join(summary.split()), "-", tuple(paragraphs), keys, ())
 
     top = make("run", Settings, {name: content[name] for name in names}, "")
-    return [top, *(make(name, cls, content[name], name) for name, cls in nodes.items())]
+    summary = "Schedules of other hyperparameters than the learning rate."
+    schedules = Option(groups.SETTINGS, SCHEDULES, summary, "-", SCHEDULES_PARAGRAPHS, (), ())
+    return [top, *(make(name, cls, content[name], name) for name, cls in nodes.items()), schedules]
 
 
 def _iter_keys(target: Any, node: Mapping[str, Any], prefix: str) -> Iterator[OptionKey]:
