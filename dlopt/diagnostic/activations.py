@@ -29,6 +29,9 @@ class Activations(Diagnostic):
 
     Cost: one forward pass per measurement.
 
+    Measured on one core: 2.3 ms and 7.5 ms, 2.5% and 0.8% of a run with the defaults (CNN of MNIST-1D, MLP of 1.9
+    million weights).
+
     Slip: the NYU lecture calls a unit dead if its input is negative for one example.
 
     Source: Glorot and Bengio 2010, section 3, for means, deviations and saturation.

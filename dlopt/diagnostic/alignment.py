@@ -40,6 +40,9 @@ class Alignment(Diagnostic):
 
     Cost: two gradients and two Hessian products per measurement.
 
+    Measured on one core: 15 ms and 96 ms, 1.3% and 1.2% of a run with the defaults (CNN of MNIST-1D, MLP of 1.9
+    million weights).
+
     Source: Schneider, Dangel and Hennig 2021, Cockpit, for alpha; Goodfellow, Bengio and Courville 2016, equation 8.10,
     for the flag.
     """

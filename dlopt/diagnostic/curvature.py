@@ -1,15 +1,30 @@
 """Eigenvalues of the Hessian: extremes, trace, condition and density."""
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
 import torch
+from torch import Tensor
 
 from dlopt import prng
 from dlopt.base.diagnostic import Histogram
+from dlopt.base.layout import Layout
+from dlopt.diagnostic._column_history import ColumnHistory
 from dlopt.linalg.lanczos import tridiagonalize
 from dlopt.parts import Diagnostic, Reading, StepRecord
-from dlopt.ranges import Count
+from dlopt.ranges import Count, Range
+
+DECADES = range(-3, 4)
+"""Powers of ten between the rows of the picture."""
+LABELS = (
+    *(f"> 1e{k}" for k in reversed(DECADES)),
+    f"|x| < 1e{DECADES[0]}",
+    *(f"< -1e{k}" for k in DECADES),
+)
+"""The rows of the picture, from large eigenvalues to negative ones."""
+FEW = 0.1
+"""A number of eigenvalues that counts as none."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +39,13 @@ class Curvature(Diagnostic):
         curvature/condition             max |lambda| / min |lambda|
         curvature/negative_share        fraction of the eigenvalues that are negative
         histogram/curvature/density     estimated number of eigenvalues in each bucket, in TensorBoard
+        curvature/spectrum              a picture: the logarithm of this number in powers of ten, over time
 
     All come from Lanczos processes from `probes` random vectors v with entries of 1 and -1, of k = `iterations` steps:
     Ritz values theta_i with weights tau_i, which sum to 1.
 
         trace             mean over v of v'Hv, P times the first diagonal entry of each process (Hutchinson)
-        density           P / probes  sum over v, i of  tau_i  at theta_i, widened by one bucket
+        density           P / probes  sum over v, i of  tau_i  at theta_i, widened by one bucket in the histogram
         negative_share    1 / probes  sum over v, i of  tau_i, theta_i < -rounding
 
     What it can see: Ritz values lie inside the spectrum. Extreme ones are accurate to some percent if the eigenvalues
@@ -44,8 +60,12 @@ class Curvature(Diagnostic):
     probes       random vectors
     top          dimension of the top eigenspace; that many outliers are usual for as many classes
     bins         buckets of the histogram
+    columns      largest number of columns of the picture, as for diagnostic=gradient_flow
 
     Cost: iterations * probes Hessian products, one gradient, and the memory of `iterations` weight vectors.
+
+    Measured on one core: 79 ms and 0.76 s, 1.4% and 2.0% of a run with the defaults (CNN of MNIST-1D, MLP of 1.9
+    million weights).
 
     Slip: the Georgia Tech lecture has the condition number as smallest over largest eigenvalue; right: largest over
     smallest, of absolute values.
@@ -59,8 +79,12 @@ class Curvature(Diagnostic):
     probes: Count
     top: Count
     bins: Count
+    columns: Annotated[int, Range(ge=2)]
 
-    def measure(self, moment: StepRecord, memory: Any) -> tuple[dict[str, Reading], Any]:
+    def init(self, w: Tensor, layout: Layout) -> ColumnHistory:
+        return ColumnHistory.start(w, len(LABELS), self.columns)
+
+    def measure(self, moment: StepRecord, memory: ColumnHistory) -> tuple[dict[str, Reading], ColumnHistory]:
         oracle, w = moment.objective, moment.before
         size, key = w.shape[-1], oracle.random_key("curvature")
         _, g = oracle.true_gradient(w)
@@ -92,4 +116,18 @@ class Curvature(Diagnostic):
         }
         if self.probes > 1:
             tags["curvature/trace_error"] = trace.std(-1) / self.probes**0.5
-        return tags, None
+        history = memory.add(_count_decades(theta, size * tau).clamp(min=FEW).log10(), moment.step + 1)
+        if picture := history.draw(LABELS, moment.step + 1, "log10 of the number of eigenvalues"):
+            tags["curvature/spectrum"] = picture
+        return tags, history
+
+
+def _count_decades(nodes: Tensor, masses: Tensor) -> Tensor:
+    """Return the sum of masses, (..., n), at nodes, (..., n), in each row of LABELS."""
+    edges = [10.0**k for k in DECADES]
+    counts = [
+        *((nodes > low) & (nodes <= high) for low, high in zip([*edges[::-1]], [math.inf, *edges[:0:-1]], strict=True)),
+        nodes.abs() <= edges[0],
+        *((-nodes > low) & (-nodes <= high) for low, high in zip(edges, [*edges[1:], math.inf], strict=True)),
+    ]
+    return torch.stack([(masses * inside).sum(-1) for inside in counts], -1)

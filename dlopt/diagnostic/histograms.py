@@ -27,6 +27,9 @@ class Histograms(Diagnostic):
     of     quantities to show: weight, gradient, activation
 
     Cost: about ten passes over the values per measurement, and a forward pass for activations.
+
+    Measured on one core: 2.0 ms and 26 ms, 2.2% and 2.8% of a run with the defaults (CNN of MNIST-1D, MLP of 1.9
+    million weights).
     """
 
     bins: Count

@@ -45,6 +45,9 @@ class Noise(Diagnostic):
 
     Cost: gradients of n single examples, in chunks of at most 16 MiB or one gradient.
 
+    Measured on one core: 4.8 ms and 72 ms, 0.4% and 0.9% of a run with the defaults (CNN of MNIST-1D, MLP of 1.9
+    million weights).
+
     Source: McCandlish, Kaplan and Amodei 2018, An empirical model of large-batch training, section 2.2, appendix A.1.
     """
 

@@ -20,6 +20,9 @@ class WeightNorms(Diagnostic):
     Layers are named as by diagnostic=gradients.
 
     Cost: one pass over the weights per measurement.
+
+    Measured on one core: 0.2 ms and 0.7 ms, 0.2% and 0.1% of a run with the defaults (CNN of MNIST-1D, MLP of 1.9
+    million weights).
     """
 
     def measure(self, moment: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:

@@ -7,7 +7,7 @@ from torch import nn
 from torch.special import ndtr
 
 from dlopt.base.diagnostic import Histogram
-from dlopt.diagnostic.curvature import Curvature
+from dlopt.diagnostic.curvature import LABELS, Curvature, _count_decades
 from dlopt.linalg.lanczos import tridiagonalize
 from dlopt.linalg.trace import estimate_trace
 from dlopt.loss.cross_entropy import CrossEntropy
@@ -19,8 +19,9 @@ from dlopt.parts import StepRecord
 
 def measure(objective, w, **keys):
     record = StepRecord(0, w, w + 1, torch.zeros(()), torch.zeros_like(w), 0.1, objective.layout, objective)
-    tags, memory = Curvature(None, **keys).measure(record, None)
-    assert memory is None
+    diagnostic = Curvature(None, **keys, columns=4)
+    tags, memory = diagnostic.measure(record, diagnostic.init(w, objective.layout))
+    assert tags.pop("curvature/spectrum").values is memory.columns
     return tags.pop("histogram/curvature/density"), {k.removeprefix("curvature/"): v.item() for k, v in tags.items()}
 
 
@@ -91,6 +92,15 @@ def test_buckets_hold_gaussians_of_the_deviation_of_a_bucket():
     assert histogram.counts.sum(-1).tolist() == pytest.approx([8, 8, 0])
     assert histogram.low.tolist() == [0, 2, 0]
     assert histogram.high.tolist() == [4, 2, 0]
+
+
+def test_the_picture_counts_eigenvalues_in_powers_of_ten():
+    nodes = torch.tensor([2e3, 50.0, 20.0, 1e-5, -1e-4, -0.02, -5e3], dtype=torch.float64)
+    masses = torch.tensor([1.0, 2, 3, 4, 5, 6, 7], dtype=torch.float64)
+    counts = dict(zip(LABELS, _count_decades(nodes, masses).tolist(), strict=True))
+    expected = {"> 1e3": 1, "> 1e1": 5, "|x| < 1e-3": 9, "< -1e-2": 6, "< -1e3": 7}
+    assert counts == {label: expected.get(label, 0) for label in LABELS}
+    assert list(counts)[:2] == ["> 1e3", "> 1e2"]
 
 
 class Attention(nn.Module):
