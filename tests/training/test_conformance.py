@@ -130,3 +130,18 @@ def check(overrides: list[str], folder) -> None:
         return
     _, lanes = train_runs(folder / "lanes", one, two)
     torch.testing.assert_close(load_weights(lanes[0]), load_weights(run), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("batch", ["16", "full"])
+@pytest.mark.parametrize("option", [o for group, o in OPTIONS if group == "optimizer"])
+def test_all_diagnostics_leave_every_optimizer_as_it_is(option, batch, tmp_path):
+    """The same bits of weights and the same number of evaluations, also if every step has the same function."""
+    diagnostics = [o for o in groups.list_option_names("diagnostic") if o not in ("custom", "none")]
+    watched = [f"diagnostic=[{','.join(diagnostics)}]", *(f"diagnostic.{o}.every=1" for o in diagnostics)]
+    overrides = [*problem("optimizer", option), f"optimizer={option}", f"batch_size={batch}"]
+    (plain,), (run,) = train_runs(tmp_path / "plain", build_experiment(*overrides))
+    (summary,), (measured,) = train_runs(tmp_path / "measured", build_experiment(*overrides, *watched))
+    assert torch.equal(load_weights(run), load_weights(measured))
+    assert summary["evaluations"] == plain["evaluations"]
+    assert any("curvature/trace" in row for row in measured.rows())
