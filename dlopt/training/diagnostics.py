@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,9 +58,15 @@ class Diagnostics:
         return checkpointing.to_plain(self._memory, i, self.training.solo)
 
     def restore(self, content: Mapping[str, Any]) -> None:
-        """Restore the memory of a single run; a diagnostic that is not in it starts at the current iterate."""
+        """Restore the memory of a single run.
+
+        A diagnostic that is not in it starts at the current iterate, and so does one whose memory has another size,
+        because its hyperparameters were changed.
+        """
         self._start()
-        self._memory |= checkpointing.from_plain(self._memory, content, self.training.device)
+        for name, saved in content.items():
+            with contextlib.suppress(ValueError):
+                self._memory[name] = checkpointing.from_plain(self._memory.get(name), saved, self.training.device)
 
     def select_lanes(self, stay: Tensor, count: int) -> None:
         """Keep only these of `count` lanes, given by their indices."""

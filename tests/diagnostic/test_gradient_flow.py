@@ -75,6 +75,14 @@ def test_runs_and_resumed_runs_write_the_same_pictures(tmp_path):
     assert "gradient_flow/layers" not in {name for row in read_rows(run) for name in row}
 
 
+def test_with_another_number_of_columns_a_resumed_run_starts_a_new_picture(tmp_path):
+    overrides = ("diagnostic=gradient_flow", "diagnostic.gradient_flow.every=1", "diagnostic.gradient_flow.columns=4")
+    half = interrupt_run(tmp_path, 5, build_blobs(*overrides))
+    _, run = resume_run(half.path, build_blobs(*overrides[:2], "diagnostic.gradient_flow.columns=8"))
+    assert run.load("last")["diagnostics"]["gradient_flow"]["first"] == 6
+    assert read_rows(run)[-1]["step"] == 9
+
+
 @pytest.mark.filterwarnings("ignore:html5lib")
 def test_tensorboards_dashboard_shows_them(tmp_path):
     """The plugin's own backend, with the reader of the server."""
