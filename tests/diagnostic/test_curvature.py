@@ -46,9 +46,9 @@ def test_trace_and_negative_share_are_means_over_random_vectors():
     problem, w = make_problem("mlp", *SETTINGS["all"])
     objective = make_objective(problem)
     values = torch.linalg.eigvalsh(objective.hessian(w))
-    density, tags = measure(objective, w, iterations=20, probes=300, top=1, bins=10)
-    assert abs(tags["trace"] - values.sum().item()) < 4 * tags["trace_error"] < 0.3 * values.sum().item()
-    assert tags["negative_share"] == pytest.approx((values < 0).double().mean().item(), abs=0.05)
+    density, tags = measure(objective, w, iterations=16, probes=60, top=1, bins=10)
+    assert abs(tags["trace"] - values.sum().item()) < 4 * tags["trace_error"] < 0.6 * values.sum().item()
+    assert tags["negative_share"] == pytest.approx((values < 0).double().mean().item(), abs=0.1)
     assert density.counts.sum().item() == pytest.approx(len(w))
 
 
@@ -127,8 +127,18 @@ def make_attention_objective(last=None):
     return MiniBatchObjective(problem, torch.randn(6, 4, dtype=torch.float64), torch.randint(3, (6,)), KEYS[0]), w
 
 
-def test_attention_is_measured_by_a_kernel_that_has_second_derivatives():
-    objective, w = make_attention_objective()
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.GRU(4, 4, batch_first=True)
+
+    def forward(self, x):
+        return self.layer(x)[0]
+
+
+@pytest.mark.parametrize("last", [None, Recurrent])
+def test_attention_and_recurrent_layers_take_kernels_that_have_second_derivatives(last):
+    objective, w = make_attention_objective(last and last())
     _, tags = measure(objective, w, iterations=len(w), probes=1, top=1, bins=10)
     values = torch.linalg.eigvalsh(objective.hessian(w))
     assert tags["lambda_max"] == pytest.approx(values[-1].item())
