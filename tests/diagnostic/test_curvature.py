@@ -61,6 +61,18 @@ def test_the_trace_is_hutchinsons_with_its_standard_error():
     assert tags["trace_error"] == pytest.approx(estimate.error.item())
 
 
+def test_eigenvalues_within_rounding_of_zero_are_not_negative():
+    """A positive semidefinite matrix of rank 3 and size 12."""
+    factor = torch.randn(12, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    problem, w = make_problem()
+    objective, w = make_objective(problem), w[:12]
+    objective.hvp = lambda w, v: factor @ (factor.T @ v)
+    objective.true_gradient = lambda w: (None, factor[:, 0])
+    _, tags = measure(objective, w, iterations=12, probes=2, top=3, bins=10)
+    assert tags["negative_share"] == 0
+    assert tags["gradient_share"] == pytest.approx(1)
+
+
 def test_one_random_vector_has_no_error_of_the_trace():
     problem, w = make_problem()
     _, tags = measure(make_objective(problem), w, iterations=2, probes=1, top=1, bins=10)
