@@ -182,7 +182,10 @@ def _build_slice(run: RunDirectory, predictor: Predictor, examples: Examples, ar
             return build_slice.slice_along_eigenvectors(predictor, curvature, *size)
         except LayerError as error:
             raise ConfigError([("arch", str(error))]) from error
-    return build_slice.slice_at_random(predictor, *size, args.seed)
+    try:
+        return build_slice.slice_at_random(predictor, *size, args.seed)
+    except ValueError as error:
+        raise ConfigError([("--directions", f"{error}; use eigenvectors or pca")]) from error
 
 
 def _load_others(predictor: Predictor, args: Any, names: list[str]) -> list[Tensor]:

@@ -24,9 +24,14 @@ LINE = (-0.5, 1.5)
 
 
 def slice_at_random(predictor: Predictor, dims: int, points: int, extent: float, seed: int) -> Slice:
-    """Return a slice along filter-normalized random directions, from -extent to extent."""
+    """Return a slice along filter-normalized random directions, from -extent to extent.
+
+    Raises ValueError if the network has no filters, or they are all zero.
+    """
     w, layout = predictor.w.clone(), predictor.problem.layout
     directions = [draw_direction(layout, w, prng.key(seed, "landscape", i)) for i in range(dims)]
+    if not directions[0].any():
+        raise ValueError("the network has no matrices or kernels other than zero, whose norms random directions take")
     labels = tuple(f"random direction {i + 1}, filter-normalized" for i in range(dims))
     axis = torch.linspace(-extent, extent, points, dtype=torch.float64)
     return Slice(w, torch.stack(directions), (axis,) * dims, labels)

@@ -51,6 +51,13 @@ def test_random_directions_have_the_norms_of_the_filters_and_leave_biases_and_no
         assert cosine.abs() < 0.7
 
 
+def test_a_network_without_filters_has_no_random_directions():
+    predictor = make_predictor(make_network("mlp")[0])
+    predictor.w.zero_()
+    with pytest.raises(ValueError, match="no matrices or kernels other than zero"):
+        slice_at_random(predictor, 1, 3, 1.0, seed=0)
+
+
 def test_principal_directions_are_those_of_scikit_learn():
     points = draw(7, 40) * torch.linspace(0.1, 3, 40).double() + 5
     directions, shares = find_principal_directions(points, 2)
