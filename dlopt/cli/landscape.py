@@ -25,6 +25,7 @@ EPILOG = """\
   dlopt landscape                              two random directions with the norms of the filters
   dlopt landscape RUN --dims 1 --split val     one direction, on the validation split
   dlopt landscape RUN --directions pca         the plane of the run's own trajectory, with its path
+  dlopt landscape RUN --directions pca --cka   also how similar each layer is to the end of training
   dlopt landscape RUN --directions eigenvectors   the two largest eigenvectors of the Hessian
   dlopt landscape RUN --to RUN2                the line between two runs
   dlopt landscape RUN --to RUN2 --to RUN3      the plane through three runs
@@ -51,6 +52,8 @@ def build_parser() -> ArgumentParser:
     extent = "stretches the default range of the axes; default 1"
     parser.add_argument("--extent", type=parse_positive, default=1.0, metavar="X", help=extent)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random directions; default 0")
+    cka = "with pca: also draw how similar each layer's outputs are to those at the end of the path (linear CKA)"
+    parser.add_argument("--cka", action="store_true", help=cka)
     checkpoint = "the center; default last"
     parser.add_argument("--checkpoint", default="last", metavar="best|last|average|STEP", help=checkpoint)
     parser.add_argument("--split", choices=("train", "val"), default="train", help="default train")
@@ -126,6 +129,8 @@ def _draw_run(run: RunDirectory, args: Any) -> int:
     print("\n".join(_describe(grid, center, metrics)) + "\n")
     files = _write_tables(grid, metrics, folder, stem)
     files += _draw_pictures(grid, metrics, args, args.title or f"{place}, {args.split} {args.metric}", folder, stem)
+    if args.cka:
+        files += _compare_layers(run, predictor, args, f"{place}, {args.split} split", folder / f"{stem}-cka")
     partial.unlink(missing_ok=True)
     print("\n".join(map(display_path, files)))
     return 0
@@ -145,6 +150,8 @@ def _check_flags(args: Any) -> None:
         raise ConfigError([("--dims", f"{len(args.to)} --to makes {len(args.to)} dimensions, got {args.dims}")])
     if args.dims not in (None, 1, 2):
         raise ConfigError([("--dims", f"must be 1 or 2, got {args.dims}")])
+    if args.cka and args.directions != "pca":
+        raise ConfigError([("--cka", "compares the points of a trajectory: add --directions pca")])
     args.dims = len(args.to) or args.dims or 2
     args.points = args.points or (51 if args.dims == 2 else 101)
     if args.points < 2:
@@ -278,3 +285,25 @@ def _draw_pictures(
         replace_picture(plot(grid, values, args.metric, heading), folder / f"{stem}-{name}.png")
         for name, plot in plots.items()
     ]
+
+
+def _compare_layers(run: RunDirectory, predictor: Predictor, args: Any, heading: str, stem: Path) -> list[Path]:
+    """Write and draw the similarity of each layer along the trajectory to its end."""
+    from dlopt import console
+    from dlopt.landscape.representation import MAX_EXAMPLES, compare_layers
+    from dlopt.landscape.result_files import write_csv
+    from dlopt.landscape.trajectories import load_trajectory
+    from dlopt.report.figures import replace_picture
+    from dlopt.report.landscape_figures import plot_similarity
+
+    trajectory = load_trajectory(run, predictor)
+    examples = predictor.examples(args.split, min(args.examples or MAX_EXAMPLES, MAX_EXAMPLES))
+    with (
+        console.show_progress("CKA", len(trajectory.steps), "points") as advance,
+        predictor.set_torch_switches(),
+    ):
+        layers = compare_layers(predictor, trajectory, examples, advance)
+    rows = zip(trajectory.steps, *(values.tolist() for values in layers.values()), strict=True)
+    table = write_csv(stem.with_name(f"{stem.name}.csv"), ["step", *layers], rows)
+    figure = plot_similarity(trajectory.steps, layers, args.title or heading)
+    return [table, replace_picture(figure, stem.with_name(f"{stem.name}.png"))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -114,6 +114,22 @@ def plot_surface(grid: Slice, values: Tensor, metric: str, heading: str) -> Figu
         axes.set_xlabel(grid.labels[0], fontsize=8)
         axes.set_ylabel(grid.labels[1], fontsize=8)
         axes.set_zlabel(metric_label(metric), fontsize=8)
+        return add_heading(figure, heading)
+
+
+def plot_similarity(steps: Sequence[int], layers: Mapping[str, Tensor], heading: str) -> Figure:
+    """Plot the similarity of each layer to the end of training over the steps; later layers are lighter."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+        axes = figure.add_subplot()
+        shades = mpl.colormaps[COLOURMAP](np.linspace(0.0, 0.9, len(layers)))
+        for (name, values), shade in zip(layers.items(), shades, strict=True):
+            axes.plot(steps, values.numpy(), "o-", color=shade, markersize=3, linewidth=1.5, label=name)
+        axes.set_ylim(0.0, 1.02)
+        axes.set_xlabel("step")
+        axes.set_ylabel("linear CKA to the end")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        figure.legend(loc="outside right upper", fontsize=8, ncols=-(-len(layers) // 24))
         return add_heading(figure, heading)
 
 

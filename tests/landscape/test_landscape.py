@@ -20,6 +20,7 @@ from dlopt.config.reopen.load_predictor import load_predictor
 from dlopt.landscape.build_slice import slice_along_eigenvectors, slice_at_random
 from dlopt.landscape.curvature import SplitCurvature
 from dlopt.landscape.directions import draw_direction, find_principal_directions, project, span_plane
+from dlopt.landscape.representation import center_products, compute_cka
 from dlopt.landscape.slices import Slice, SliceEvaluator, evaluate_slice
 from dlopt.report.landscape_figures import plot_contours, plot_profile, plot_surface
 from dlopt.rundir.directory import RunDirectory
@@ -244,6 +245,74 @@ def test_the_path_of_the_trajectory_is_projected(here, capsys):
     assert f"{theirs.explained_variance_ratio_[0]:.1%} of the variance" in capsys.readouterr().out
 
 
+def test_the_diagnostic_stores_a_bounded_path_from_the_initial_weights(here, capsys):
+    """Its points are those of checkpoints at the same steps, and its length is the sum of the distances."""
+    stored = ("diagnostic=trajectory", "diagnostic.trajectory.every=1", "diagnostic.trajectory.points=7")
+    run = train("run", *stored, "checkpoint.every=1", "checkpoint.keep=99")
+    points = {point["step"]: point["w"] for point in run.load("last")["diagnostics"]["trajectory"]["points"].values()}
+    assert list(points) == [0, 4, 8, 12, 16]
+    predictor, _ = load_predictor(run, "last", trust=True)
+    kept = {0: points[0]} | {
+        step: predictor.problem.layout.flatten(run.load_file(file)["model"])
+        for step, file in sorted(run.older_checkpoints().items())
+    }
+    assert all(torch.equal(w, kept[step]) for step, w in points.items())
+    path = torch.stack([*kept.values(), predictor.w]).double()
+    assert len(path) == 19
+    lengths = [row["trajectory/length"] for row in run.rows()]
+    assert lengths[-1] == pytest.approx(path.diff(dim=0).norm(dim=1).sum().item(), rel=1e-5)
+
+    train("few", *stored, "checkpoint.keep=1")
+    assert main(["landscape", "--trust", "-q", "few", "--directions", "pca", "--points", "3"]) == 0
+    assert [row["step"] for row in read_csv("few/landscape/pca-2d-train-last-path.csv")] == [*points, 18]
+
+
+def test_a_path_that_would_take_too_much_memory_is_refused(here, capsys):
+    """Before the run starts."""
+    keys = ("diagnostic=trajectory", "diagnostic.trajectory.max_mb=0.002")
+    assert main(["train", "-q", *BLOBS, "hydra.run.dir=run", *keys]) == 2
+    err = capsys.readouterr().err
+    assert "diagnostic.trajectory" in err
+    assert "30 points of 67 weights take 0.00804 MB" in err
+    assert "use points=7, or a larger max_mb" in err
+    assert not Path("run").exists()
+
+
+def test_cka_is_that_of_the_definition_and_knows_rotations_and_scales():
+    """In the form with covariances, of the source."""
+    x, y = draw(30, 4), draw(30, 6, seed=1)
+    a, b = x - x.mean(0), y - y.mean(0)
+    expected = (b.T @ a).square().sum() / ((a.T @ a).norm() * (b.T @ b).norm())
+    products = [center_products(z.view(30, 2, -1)) for z in (x, y)]
+    assert compute_cka(*products).item() == pytest.approx(expected.item())
+    q = torch.linalg.qr(draw(4, 4, seed=2)).Q
+    assert compute_cka(products[0], center_products(3 * x @ q + 5)).item() == pytest.approx(1)
+    assert compute_cka(products[0], center_products(torch.ones(30, 2))).isnan()
+
+
+def test_layers_are_compared_with_the_end_of_training(here, capsys):
+    """Hidden units are those of a forward pass by hand; batch normalization uses the statistics of the examples."""
+    keys = ("normalization=batch", "precision=float64", "diagnostic=trajectory", "validation.fraction=0")
+    run = train("run", *keys)
+    words = ["--directions", "pca", "--points", "3", "--cka"]
+    assert main(["landscape", "--trust", "-q", "run", *words]) == 0
+    rows = read_csv("run/landscape/pca-2d-train-last-cka.csv")
+    predictor, _ = load_predictor(run, "last", trust=True)
+    x = predictor.examples("train").all()[0]
+    points = run.load("last")["diagnostics"]["trajectory"]["points"].values()
+    assert [row["step"] for row in rows] == [point["step"] for point in points]
+    hidden = []
+    for point in points:
+        p = predictor.problem.layout.views(point["w"])
+        h = x @ p["hidden.0.weight"].T + p.get("hidden.0.bias", 0.0)
+        h = (h - h.mean(0)) / (h.var(0) + 1e-5).sqrt() * p["hidden.1.weight"] + p["hidden.1.bias"]
+        hidden.append(center_products(h.relu()))
+    expected = [compute_cka(k, hidden[-1]).item() for k in hidden]
+    assert [row["hidden.0"] for row in rows] == pytest.approx(expected, rel=1e-6)
+    assert rows[-1]["output"] == pytest.approx(1)
+    assert (run.path / "landscape/pca-2d-train-last-cka.png").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -256,6 +325,7 @@ def test_the_path_of_the_trajectory_is_projected(here, capsys):
         (["--to", "nowhere"], "--to  "),
         (["--to", "run", "--directions", "pca"], "--directions  with --to"),
         (["--to", "run", "--dims", "2"], "--dims  1 --to makes 1 dimensions"),
+        (["--cka"], "--cka  compares the points of a trajectory: add --directions pca"),
         (["--dims", "3"], "--dims  must be 1 or 2, got 3"),
         (["--to", "run", "--to", "run", "--to", "run"], "--to  takes one or two runs, got 3"),
         (["--metric", "speed"], "--metric  must be one of loss, accuracy, error, got speed"),
