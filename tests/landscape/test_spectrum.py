@@ -244,6 +244,7 @@ def test_the_command_writes_the_eigenvalues_of_each_kept_checkpoint(run, capsys)
         (["--split", "val"], "no validation split"),
         (["--out", "file"], "file is not a directory"),
         (["--examples", "0"], "at least 1, got 0"),
+        (["--vectors", "1"], "is a symbolic link"),
         (["--checkpoint", "last"], "not finite"),
     ],
 )
@@ -251,6 +252,8 @@ def test_bad_input_is_refused_and_leaves_nothing(words, message, here, capsys):
     keys = ("hydra.run.dir=run", "validation.fraction=0", "steps=2", "epochs=1")
     assert main(["train", "-q", *BLOBS, *keys[:-1]]) == 0
     (here / "file").write_text("")
+    if message == "is a symbolic link":
+        (here / "run/spectrum").symlink_to(here / "elsewhere")
     if message == "not finite":
         file = RunDirectory("run").checkpoint("last")
         content = checkpoint_file.load(file)
