@@ -25,9 +25,11 @@ EPILOG = """\
   dlopt race surface=beale optimizer=sgd,adam sgd.lr=0.01 adam.lr=0.3     learning rates that you choose
   dlopt race surface=rosenbrock --tune lr=1e-4:1                          the best learning rate of each optimizer
   dlopt race surface=himmelblau --starts 10 seed=1                        random starts in the picture's box
-  dlopt race surface=saddle 'start=[0.5,0.01]' optimizer=newton,saddle_free_newton
+  dlopt race surface=long_valley 'start=[0.3,0.5]' optimizer=newton,saddle_free_newton \\
+      newton.solver=dense newton.damping=0 newton.adapt=none              textbook Newton ends at a saddle point
   dlopt race surface=ill_conditioned surface.n=20 surface.condition=1e4   more than two weights: no contours
-  dlopt race surface=custom surface._target_=mine.F optimizer=custom,adam custom._target_=mine.MyOptimizer
+  dlopt race surface=custom surface._target_=mine.F optimizer=custom,adam \\
+      custom._target_=mine.MyOptimizer +custom.lr=0.1                     + adds a key that the option does not have
 
 surface=NAME is a function of `dlopt list arch surface`, surface.KEY=VALUE one of its keys. optimizer=A,B names options
 of `dlopt list optimizer`, A.KEY=VALUE sets a key of one. Further keys: steps, start, seed. The defaults are

@@ -18,6 +18,9 @@ class Newton(DampedModelOptimizer):
 
         w <- w + lr p,   (H + damping I) p = -g
 
+    The defaults are safeguarded and do not stop at a saddle point; solver=dense damping=0 adapt=none is the textbook
+    method.
+
     With lr = 1 and damping = 0 it reaches the minimum of a quadratic in one step, for any condition number.
     Without a minimum, H + damping I has negative eigenvalues and the step leads to a saddle point or a maximum: along
     an eigenvector of a negative eigenvalue it goes uphill. A damping above the most negative eigenvalue prevents that;

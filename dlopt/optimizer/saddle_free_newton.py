@@ -22,8 +22,8 @@ class SaddleFreeNewton(Optimizer):
         w <- w - lr (|H| + damping I)^-1 g,   |H| = U diag(|lambda_1|, ..., |lambda_P|) U'
 
     It goes as far as Newton's method in each eigendirection, but always downhill. So it leaves a saddle point as fast
-    as Newton's method is drawn to it. Where H is positive definite it is Newton's method. Gradient and Hessian are
-    those of one mini-batch.
+    as the textbook Newton's method (newton with solver=dense damping=0 adapt=none) is drawn to it. Where H is positive
+    definite it is Newton's method. Gradient and Hessian are those of one mini-batch.
 
     solver=lanczos takes H on the Krylov space of g with k directions, K = span(g, Hg, ..., H^(k-1) g), where
     H = Q'TQ with a tridiagonal T:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from dlopt.arch import _surfaces
 from dlopt.arch.surface import Surface
 from dlopt.cli import main
 from dlopt.config.compose import groups
+from dlopt.optimizer.newton import Newton
 from dlopt.rundir.find import find_run
 
 NAMES = [*_surfaces.SURFACES, *_surfaces.FAMILIES]
@@ -166,6 +168,13 @@ def test_newton_is_drawn_to_the_saddle_and_saddle_free_newton_leaves_it(tmp_path
         ends[optimizer] = load_weights(find_run("last"))
     assert ends["newton"].tolist() == pytest.approx([0, 0], abs=1e-6)
     assert ends["saddle_free_newton"].tolist() == pytest.approx([0, 0.001 * 2**5], abs=1e-6)
+
+
+def test_newton_with_the_keys_in_the_experiments_comment_stops_at_the_saddle(tmp_path):
+    (line,) = re.findall(r"# Textbook Newton: (.+)", (groups.CONF / "experiment/saddle.yaml").read_text())
+    assert all(word.removeprefix("optimizer.") in Newton.__doc__ for word in line.split()[1:])
+    _, (run,) = train_runs(tmp_path, build_experiment("experiment=saddle", *line.split()))
+    assert load_weights(run).tolist() == pytest.approx([0, 0], abs=1e-6)
 
 
 def test_the_experiment_leaves_the_saddle_with_its_own_keys(tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shlex
 import signal
 
 import numpy as np
@@ -10,6 +11,7 @@ from helpers import read_tree
 from PIL import Image
 
 from dlopt.cli import main
+from dlopt.cli.race import EPILOG
 from dlopt.report.race import files
 
 
@@ -42,6 +44,16 @@ def test_a_race_prints_a_table_and_writes_a_picture_an_animation_and_every_step(
     assert rows[1]["evaluations"] == "1"
     assert {entry.name for entry in steps.parent.iterdir()} == {"race.png", "race.gif", "race.csv"}
     assert [entry.name for entry in steps.parent.parent.iterdir()] == [steps.parent.name]
+
+
+def test_the_example_of_the_help_shows_that_newton_ends_at_a_saddle_point(capsys):
+    lines = EPILOG.splitlines()
+    first = next(i for i, line in enumerate(lines) if "saddle_free_newton" in line)
+    words = shlex.split(lines[first].rstrip("\\") + re.split(" {3,}", lines[first + 1].strip())[0])
+    assert main([*words[1:], "steps=60", "-q"]) == 0
+    newton, saddle_free = capsys.readouterr().out.splitlines()[1:3]
+    assert "at a saddle point" in newton
+    assert "converged" in saddle_free
 
 
 def test_more_weights_custom_parts_and_tuning(tmp_path, capsys):
