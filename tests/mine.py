@@ -283,6 +283,17 @@ class Bowl(nn.Module):
         return (self.x - 1).square() + 3 * (self.y + 2).square()
 
 
+class Logs(nn.Module):
+    """f = log x + log y, which is NaN for negative numbers."""
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor([start, 1.0]))
+
+    def forward(self) -> Tensor:
+        return self.w.log().sum()
+
+
 class Impure(nn.Module):
     """Draws from the global generator in training, or changes a buffer."""
 

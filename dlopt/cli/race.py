@@ -104,6 +104,7 @@ def _race(args: Any) -> int:
         wrong = f"surface={typed.surface} is not bounded below, so no learning rate is the best"
         raise ConfigError([("--tune", f"{wrong}: leave it out, and type those that you want, such as sgd.lr=0.1")])
     landmarks, starts = races.Landmarks.of(first), races.sample_starts(first, args.starts)
+    races.check_starts(first, starts)
     tracks, rates = {}, {}
     for i, (name, experiment) in enumerate(entrants.items(), 1):
         with console.announce(f"{i}/{len(entrants)}  {name} ..."):

@@ -17,6 +17,7 @@ from dlopt.arch.surface import Surface
 from dlopt.base import dotted_fields
 from dlopt.base.layout import Layout
 from dlopt.base.optimizer import Optimizer, Step
+from dlopt.config.problems import ConfigError
 from dlopt.objective.oracle import MiniBatchObjective
 from dlopt.training.experiment import Experiment
 from dlopt.training.loop import set_torch_switches, step
@@ -34,7 +35,7 @@ FLAT = 1e-3
 """... if its gradient is shorter than this fraction of the gradient at the start."""
 
 Ending = Literal["steps", "still", "far", "infinite"]
-"""Why a path has ended: after all steps, at rest, far away, or before a point that is not finite."""
+"""Why a path has ended: after all steps, at rest, far away, or before a point at which w or f is not finite."""
 
 
 class Track(NamedTuple):
@@ -111,6 +112,21 @@ def sample_starts(experiment: Experiment, count: int) -> Tensor:
     return torch.cat([experiment.w.double().unsqueeze(0), points])
 
 
+def check_starts(experiment: Experiment, starts: Tensor) -> None:
+    """Raise ConfigError if f is not finite at a starting point; the first one is that of the experiment."""
+    values = evaluate_points(experiment, starts)
+    wrong = (~values.isfinite()).nonzero().flatten().tolist()
+    if not wrong:
+        return
+    i = wrong[0]
+    message = f"the surface is {values[i]:g} at the start [{', '.join(f'{x:.4g}' for x in starts[i].tolist())}]"
+    if i:
+        raise ConfigError([("--starts", f"{message}, which is random: leave it out, or try another seed=")])
+    if isinstance(experiment.model, Surface):
+        raise ConfigError([("start", f"{message}: start at a point where it is finite, such as start=[0.5,0.5]")])
+    raise ConfigError([("surface", f"{message}: start at a point where it is finite, by the values of its parameters")])
+
+
 def run_tracks(experiments: Sequence[Experiment], *, counts: bool = True) -> list[Track]:
     """Run experiments that differ in starts and hyperparameters only: in lanes, or else one by one.
 
@@ -173,6 +189,10 @@ class _Tape:
     def finish(self) -> list[Track]:
         """Return the paths, with f at every iterate, which is not counted."""
         values = evaluate_points(self.training.first, self.w)
+        for i, (t, _) in enumerate(self.ends):
+            wild = (~values[i, : t + 1].isfinite()).nonzero()
+            if len(wild):  # after the start, which check_starts has checked
+                self.ends[i] = (max(int(wild[0]) - 1, 0), "infinite")
         flatness = (self.slopes[1] / self.slopes[0]).tolist()
         return [
             Track(self.w[i, : t + 1], values[i, : t + 1], self.evaluations[: t + 1], flatness[i], ending)

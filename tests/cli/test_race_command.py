@@ -81,6 +81,16 @@ def test_more_weights_custom_parts_and_tuning(tmp_path, capsys):
     assert (tmp_path / "t" / "race.csv").read_text().startswith("optimizer,start,step,w1,w2,w3,w4,f,evaluations\n")
 
 
+def test_a_surface_that_is_nan_later_has_diverged_and_is_drawn(tmp_path, capsys):
+    words = ["surface=custom", "surface._target_=mine.Logs", "+surface.start=1", "optimizer=sgd", "sgd.lr=0.3"]
+    assert main(["race", *words, "steps=20", "--out", "o"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[2] == "diverged"
+    assert set(read_tree(tmp_path / "o")) == {"race.png", "race.gif", "race.csv"}
+    ends = [float(row["f"]) for row in csv.DictReader((tmp_path / "o/race.csv").read_text().splitlines())]
+    assert np.isfinite(ends).all()
+    assert 1 < len(ends) < 10
+
+
 def test_options_of_ones_own_race(tmp_path, capsys):
     (tmp_path / "mine/optimizer").mkdir(parents=True)
     (tmp_path / "mine/optimizer/signs.yaml").write_text("# signs\n# me\n_target_: mine.Sign\nlr: 0.25\n")
@@ -96,6 +106,15 @@ REFUSED = {
     "no minimum": (["surface=saddle", "--tune", "lr=1e-4:1"], ["--tune  surface=saddle is not bounded below"]),
     "several": (["--starts", "0", "--tune", "--out", "there", "foo=1"], ["foo", "--tune"]),
     "starts": (["--starts", "0"], ["--starts  must be >= 1, got 0"]),
+    "nan at the start": (
+        ["surface=custom", "surface._target_=mine.Logs", "+surface.start=-1"],
+        ["surface  the surface is nan at the start [-1, 1]: start at a point where it is finite"],
+    ),
+    "nan at a random start": (
+        ["surface=custom", "surface._target_=mine.Logs", "+surface.start=1", "--starts", "20"],
+        ["--starts  the surface is nan at the start [", "try another seed="],
+    ),
+    "infinity at the start": (["start=[1e200,2]"], ["start  the surface is inf at the start [1e+200, 2]"]),
     "a folder that exists": (["--out", "there"], ["--out  there exists; name a new folder"]),
     "an optimizer": (["optimizer=adm"], ["optimizer  adm: there is no option 'adm'; did you mean adam"]),
     "a folder of options": (["--config-dir", "nowhere"], ["--config-dir: there is no directory"]),

@@ -186,7 +186,7 @@ def _choose_limits(race: Race) -> tuple[float, float]:
         gaps = np.concatenate([track.f.numpy() for track in every]) - minimum
         return max(min(float(np.nanmin(gaps)) / 3, TOLERANCE / 30), 1e-13), 30 * (max(first) - minimum)
     last = [track.f.min().item() for track in every if track.ending in ("steps", "still")]
-    lowest = float(np.quantile(race.grid.f, 0.02)) if race.grid is not None else min(last, default=min(first))
+    lowest = float(np.nanquantile(race.grid.f, 0.02)) if race.grid is not None else min(last, default=min(first))
     lowest = min(*first, max(lowest, min(last, default=lowest)))
     room = 0.1 * (max(first) - lowest) or 1.0
     return lowest - room, max(first) + room
