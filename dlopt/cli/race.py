@@ -40,8 +40,10 @@ learning rates, log-spaced in the range, for all steps and starts. The best has
 {criterion}.
 
 The table has the steps and evaluations after which f - f* stays at most 1e-6. An evaluation is one value, gradient,
-Hessian or Hessian product. A path has converged if f - f* <= 1e-6 at its end. It ends early if it rests (gradient and
-step below 1e-10), or is far away.
+Hessian or Hessian product. With several starts, steps and evaluations are the medians over the converged ones, and
+f - f* and distance (to the nearest known minimum) the medians over all. A path ends early if it rests or diverges.
+Statuses:
+{statuses}
 """
 
 
@@ -49,11 +51,14 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the command's parser."""
     from dlopt.landscape.arguments import OPTIMIZERS
     from dlopt.landscape.budget import CANDIDATES, CRITERION
+    from dlopt.landscape.statuses import describe_statuses
 
+    epilog = EPILOG.format(
+        optimizers=OPTIMIZERS, candidates=CANDIDATES, criterion=CRITERION, statuses=describe_statuses()
+    )
     parser = argparse.ArgumentParser(
         prog="dlopt race", description="Race optimizers on a test surface.",
-        epilog=EPILOG.format(optimizers=OPTIMIZERS, candidates=CANDIDATES, criterion=CRITERION),
-        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+        epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )  # fmt: skip
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="surface, optimizers and their keys; see below")
     starts = "number of starts: the standard one, and random ones in the box of the picture"
@@ -120,6 +125,8 @@ def _race(args: Any) -> int:
     table = make_table(outcomes, rates, has_minimum=landmarks.minimum is not None)
     print(table.text(shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
     if not args.quiet:
+        if args.starts > 1:
+            print(f"medians: steps and evaluations of the converged starts, the others of all {args.starts}")
         print(_describe_rates(args.tune))
     title = f"{typed.surface}: {first.settings.steps:,} steps, {_name_rates(args.tune, typed)}"
     from dlopt.runner.signals import handle_signals

@@ -58,8 +58,7 @@ class Track(NamedTuple):
 class Outcome(NamedTuple):
     """The end of a path.
 
-    status        converged, diverged, at a saddle point, left the saddle (if f has no minimum), at rest (elsewhere), or
-                  running
+    status        one of STATUSES
     steps         first step from which f - f* <= TOLERANCE holds to the end; None: there is none, or f* is unknown
     evaluations   evaluations to that step
     f             f - f* at the end, or f if f* is unknown
@@ -254,7 +253,9 @@ def _name_status(track: Track, landmarks: Landmarks, gap: float) -> str:
         return "at a saddle point"
     if distance is not None and not is_near and landmarks.minimum is None and track.f[-1] < 0:
         return "left the saddle"
-    return {"steps": "running", "still": "at rest", "far": "diverged", "infinite": "diverged"}[track.ending]
+    if track.ending == "steps":
+        return "growing" if track.f[-1] > track.f[0] else "not converged"
+    return "at rest" if track.ending == "still" else "diverged"
 
 
 def _nearest(w: Tensor, points: Tensor) -> float | None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from dlopt.cli import main
 from dlopt.cli.race import EPILOG
+from dlopt.landscape.statuses import STATUSES
 from dlopt.report.race import files
 
 
@@ -29,7 +30,8 @@ def test_a_race_prints_a_table_and_writes_a_picture_an_animation_and_every_step(
     assert lines[0].split() == ["optimizer", "lr", "status", "steps", "evaluations", "f", "-", "f*", "distance"]
     assert lines[1].split()[:4] == ["sgd", "0.1", "2", "converged"]
     assert lines[2].split()[:6] == ["newton", "1", "2", "converged", "1", "2"]
-    assert lines[3].startswith("learning rates: the defaults")
+    assert lines[3] == "medians: steps and evaluations of the converged starts, the others of all 2"
+    assert lines[4].startswith("learning rates: the defaults")
     picture, animation, steps = (tmp_path / line for line in lines[-3:])
     assert re.fullmatch(r"outputs/race/\d{4}-\d\d-\d\d/[\d-]{8}-booth-\w{4}", lines[-3].removesuffix("/race.png"))
     with Image.open(picture) as image, Image.open(animation) as frames:
@@ -44,6 +46,15 @@ def test_a_race_prints_a_table_and_writes_a_picture_an_animation_and_every_step(
     assert rows[1]["evaluations"] == "1"
     assert {entry.name for entry in steps.parent.iterdir()} == {"race.png", "race.gif", "race.csv"}
     assert [entry.name for entry in steps.parent.parent.iterdir()] == [steps.parent.name]
+
+
+def test_the_help_explains_every_status_and_the_medians(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["race", "--help"])
+    text = capsys.readouterr().out
+    assert "medians over the converged" in text
+    for name, meaning in STATUSES.items():
+        assert re.search(rf"^  {name} +{re.escape(meaning)}$", text, re.MULTILINE)
 
 
 def test_the_example_of_the_help_shows_that_newton_ends_at_a_saddle_point(capsys):

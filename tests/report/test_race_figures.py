@@ -102,10 +102,10 @@ def test_the_table_has_medians_over_starts():
     ends = [
         Outcome("converged", 10, 20, 1e-9, 0.5),
         Outcome("converged", 20, 40, 1e-8, 0.25),
-        Outcome("running", None, None, 2.0, 1.0),
+        Outcome("not converged", None, None, 2.0, 1.0),
     ]
     table = make_table({"sgd": ends, "adam": ends[2:]}, {"sgd": 0.1, "adam": None}, has_minimum=True)
     assert table.rows == [
-        ["sgd", "0.1", "2 converged, 1 running", "15", "30", "1e-08", "0.5000"],
-        ["adam", "-", "running", "-", "-", "2.0000", "1.0000"],
+        ["sgd", "0.1", "2 converged, 1 not converged", "15", "30", "1e-08", "0.5000"],
+        ["adam", "-", "not converged", "-", "-", "2.0000", "1.0000"],
     ]
