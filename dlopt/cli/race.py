@@ -64,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     starts = "number of starts: the standard one, and random ones in the box of the picture"
     parser.add_argument("--starts", type=int, default=1, metavar="N", help=starts)
     tune = "find the learning rate of each optimizer in a range: --tune lr=1e-4:1"
-    parser.add_argument("--tune", nargs="?", const="", metavar="lr=LOW:HIGH", help=tune)
+    parser.add_argument("--tune", metavar="lr=LOW:HIGH", help=tune)
     parser.add_argument("--out", metavar="DIR", help="a new folder for the files (default: below outputs/race)")
     parser.add_argument("--config-dir", metavar="DIR", help="a folder with options of your own")
     parser.add_argument("--quiet", "-q", action="store_true", help="print only the table and the files")
@@ -195,6 +195,6 @@ def _write(first: Experiment, tracks: Mapping[str, Sequence[Track]], folder: Pat
         print(f"dlopt race: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
         return 1
     print("\n".join(["", *map(display_path, files)]))
-    if grid is None:
+    if grid is None and not console.quiet:
         print(f"the surface has {len(first.w)} weights: contours and the animation need two")
     return 0

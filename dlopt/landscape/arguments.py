@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from dlopt.config.compose import groups
 from dlopt.config.compose.nested_options import get_key
 from dlopt.config.problems import ConfigError
 from dlopt.errors import did_you_mean
@@ -85,7 +86,9 @@ def check_flags(arguments: RaceArguments, starts: int, *, tunes: bool) -> None:
 
 
 def _explain_key(top: str, dot: str, optimizers: Sequence[str]) -> str:
-    names = [*KEYS, *(f"{name}.lr" for name in ("surface", *optimizers))]
+    names = [*KEYS, *(f"{name}.KEY" for name in ("surface", *optimizers))]
+    if (groups.CONF / top).is_dir():
+        return f"is a key of dlopt train: a race has {', '.join(names)}"
     if dot:
         return f"{top} does not race: name it in optimizer={','.join(optimizers)}, or leave the key out"
     return f"there is no such key{did_you_mean(top, names)}"

@@ -35,6 +35,8 @@ def build_entrants(arguments: RaceArguments, flags: Sequence[str]) -> tuple[dict
             problems += [_rename(*problem, name) for problem in error.problems]
             continue
         notices += [note for note in notes if note not in notices]
+        if entrants[name].settings.steps is None:
+            problems.append(("steps", "must be a whole number >= 1, got null"))
     if problems:
         raise ConfigError(problems)
     return entrants, notices
@@ -82,6 +84,8 @@ def _rename(key: str, message: str, optimizer: str) -> tuple[str, str]:
     message = message.replace("optimizer.", f"{optimizer}.").replace("arch.", "surface.")
     if top == "optimizer":
         return (f"{optimizer}.{name}", message) if dot else ("optimizer", f"{optimizer}: {message}")
+    if key == "steps":
+        message = message.replace(" or null", "")
     if key in ("arch.start", "arch.function"):
         return {"arch.start": "start", "arch.function": "surface"}[key], message
     return (f"surface{dot}{name}" if top == "arch" else key), message

@@ -57,6 +57,12 @@ def test_the_help_explains_every_status_and_the_medians(capsys):
         assert re.search(rf"^  {name} +{re.escape(meaning)}$", text, re.MULTILINE)
 
 
+def test_tuning_without_a_range_is_refused_with_the_form_of_one(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["race", "--tune"])
+    assert re.search(r"\[--tune lr=LOW:HIGH\].* --tune: expected one argument", capsys.readouterr().err, re.DOTALL)
+
+
 def test_the_example_of_the_help_shows_that_newton_ends_at_a_saddle_point(capsys):
     lines = EPILOG.splitlines()
     first = next(i for i, line in enumerate(lines) if "saddle_free_newton" in line)
@@ -88,7 +94,8 @@ def test_more_weights_custom_parts_and_tuning(tmp_path, capsys):
         "-q",
     ]
     assert main(["race", *keys, "--out", "t"]) == 0
-    assert capsys.readouterr().out.splitlines()[1].split()[0] == "momentum"
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:] if line] == ["momentum", "newton", "t/race.png", "t/race.csv"]
     assert (tmp_path / "t" / "race.csv").read_text().startswith("optimizer,start,step,w1,w2,w3,w4,f,evaluations\n")
 
 
@@ -111,11 +118,11 @@ def test_options_of_ones_own_race(tmp_path, capsys):
 
 
 REFUSED = {
-    "--tune": (["--tune"], ["--tune  needs a range of learning rates: --tune lr=1e-4:1"]),
+    "--tune": (["--tune="], ["--tune  needs a range of learning rates: --tune lr=1e-4:1"]),
     "a range of nothing": (["--tune", "lr=1:1e-4"], ["--tune  must go from a positive number to a larger one"]),
     "a typed rate beside it": (["--tune", "lr=1e-4:1", "adam.lr=1"], ["adam.lr  --tune chooses it"]),
     "no minimum": (["surface=saddle", "--tune", "lr=1e-4:1"], ["--tune  surface=saddle is not bounded below"]),
-    "several": (["--starts", "0", "--tune", "--out", "there", "foo=1"], ["foo", "--tune"]),
+    "several": (["--starts", "0", "--tune=", "--out", "there", "foo=1"], ["foo", "--tune"]),
     "starts": (["--starts", "0"], ["--starts  must be >= 1, got 0"]),
     "nan at the start": (
         ["surface=custom", "surface._target_=mine.Logs", "+surface.start=-1"],

@@ -212,6 +212,9 @@ PROBLEMS = {
         ["optimizer=sgd,adam", "sgd.lr=-1", "adam.beta1=2", "steps=0"],
         {"sgd.lr": "must be", "adam.beta1": "must be", "steps": "must be"},
     ),
+    "no steps": (["steps=0"], {"steps": "must be a whole number >= 1, got 0"}),
+    "steps of epochs": (["steps=null"], {"steps": "must be a whole number >= 1, got null"}),
+    "no layers": (["optimizer=kfac"], {"optimizer": "kfac: cannot train this network: it has no linear layer"}),
     "unknown keys": (
         ["optimizer=sgd", "sgd.lrr=1", "surface.b=2"],
         {"sgd.lrr": "did you mean lr", "surface.b": "there is function, start, a"},
@@ -235,6 +238,11 @@ WORDS = {
     "adam.lr=1 optimizer=sgd": ("adam.lr", "adam does not race"),
     "step=3": ("step", "did you mean steps"),
     "beale": ("beale", "KEY=VALUE"),
+    "schedule=cosine optimizer=adam": (
+        "schedule",
+        "dlopt train: a race has surface, optimizer, steps, start, seed, surface.KEY, adam.KEY",
+    ),
+    "schedule.warmup=3 optimizer=adam": ("schedule.warmup", "is a key of dlopt train"),
     "optimizer=sgd,adam,sgd": ("optimizer", "sgd is named twice"),
     "optimizer=": ("optimizer", "needs the names"),
     "surface=custom surface._target_=mine.Bowl start=[1,2]": ("start", "leave it out"),

@@ -128,10 +128,6 @@ def check_optimizer_requirements(components: Components, settings: Settings | No
             problems.add(f"regularization.{key}", f"{wrong}; use {', or '.join(remedies)}")
         if parts.overrides(part, "gradient", parts.Regularization):
             changing.append(f"regularization.{key}")
-    loss = components.single.get("loss")
-    if optimizer.samples_targets and loss is not None and not parts.overrides(loss, "sample_targets", parts.Loss):
-        wrong = f"{name} draws targets from the network, and {type(loss).__name__} has no distribution of targets"
-        problems.add("optimizer.fisher", f"{wrong}: use optimizer.fisher=empirical, or another loss")
     for key in changing if optimizer.needs_true_gradient else ():
         problems.add(key, f"changes gradients, and {name} needs them as they are: leave one of the two out")
     if settings and settings.precision == "bfloat16" and (optimizer.needs_true_gradient or optimizer.uses_curvature):
@@ -150,13 +146,18 @@ def check_optimizer(components: Components, model: nn.Module, w: Tensor, device:
     _notice_second_order(optimizer, components, model, problems)
     if not type(optimizer).__module__.startswith("dlopt."):
         probe_step(optimizer, w, layout, problems)
-    if not parts.overrides(optimizer, "check", parts.Optimizer):
-        return
     try:
-        optimizer.check(w.to(device), layout)
+        if parts.overrides(optimizer, "check", parts.Optimizer):
+            optimizer.check(w.to(device), layout)
     except Exception as error:
         message = str(error) if isinstance(error, ValueError) else format_error(error)
         problems.add("optimizer", f"cannot train this network: {message}")
+        return  # another loss would not help
+    loss = components.require("loss")
+    if optimizer.samples_targets and not parts.overrides(loss, "sample_targets", parts.Loss):
+        wrong = f"{_get_name(optimizer)} draws targets from the network"
+        why = f"{type(loss).__name__} has no distribution of targets"
+        problems.add("optimizer.fisher", f"{wrong}, and {why}: use optimizer.fisher=empirical, or another loss")
 
 
 def check_weights(components: Components, model: nn.Module, w: Tensor, device: str, problems: Problems) -> None:
