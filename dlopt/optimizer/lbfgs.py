@@ -16,7 +16,7 @@ class LBFGSState(NamedTuple):
     pairs: Tensor  # (..., 2, history + 1, P), s and y; one row is spare, for the pair of the next step
     rho: Tensor  # (..., history + 1), 1 / s'y; 0 for a pair that is left out
     gamma: Tensor  # (..., 1), s'y / y'y of the latest pair
-    count: int  # pair i of the run is in row i % (history + 1)
+    n_pairs: int  # pair i of the run is in row i % (history + 1)
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class LBFGS(Optimizer):
 
     def step(self, w: Tensor, state: LBFGSState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
-        pairs, rho, gamma, count = state
-        row = count % (self.history + 1)
+        pairs, rho, gamma, n_pairs = state
+        row = n_pairs % (self.history + 1)
         rho[..., row] = 0.0
         d, lost = replace_ascent(apply_inverse(state, g).neg_(), g)
         rho = rho.masked_fill(lost, 0.0)
@@ -78,15 +78,15 @@ class LBFGS(Optimizer):
         rho[..., row] = torch.where(accepted, 1 / sy, 0.0).squeeze(-1)
         rho = rho.masked_fill(taken.alpha == 0, 0.0)
         gamma = torch.where(accepted, sy / dot(y, y), gamma)
-        state = LBFGSState(pairs, rho, gamma, count + bool(accepted.any()))
+        state = LBFGSState(pairs, rho, gamma, n_pairs + bool(accepted.any()))
         return Step(taken.w, state, loss, g, taken.info, next_g)
 
 
 def apply_inverse(state: LBFGSState, g: Tensor) -> Tensor:
     """Return H g, (..., P), by the two-loop recursion; g where there is no pair."""
-    pairs, rho, gamma, count = state
+    pairs, rho, gamma, n_pairs = state
     size = rho.shape[-1]
-    rows = [i % size for i in range(max(count - size + 1, 0), count)]
+    rows = [i % size for i in range(max(n_pairs - size + 1, 0), n_pairs)]
     q, factors = g.clone(), {}
     for i in reversed(rows):
         s, y = pairs[..., 0, i, :], pairs[..., 1, i, :]

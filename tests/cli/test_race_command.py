@@ -29,7 +29,7 @@ def test_a_race_prints_a_table_and_writes_a_picture_an_animation_and_every_step(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["optimizer", "lr", "status", "steps", "evaluations", "f", "-", "f*", "distance"]
     assert lines[1].split()[:4] == ["sgd", "0.1", "2", "converged"]
-    assert lines[2].split()[:6] == ["newton", "1", "2", "converged", "1", "2"]
+    assert lines[2].split()[:6] == ["newton", "1", "2", "converged", "1", "3"]
     assert lines[3] == "medians: steps and evaluations of the converged starts, the others of all 2"
     assert lines[4].startswith("learning rates: the defaults")
     picture, animation, steps = (tmp_path / line for line in lines[-3:])
