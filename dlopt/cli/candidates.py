@@ -18,7 +18,7 @@ USAGES = {
     "train": "OVERRIDE... --multirun -m --quiet -q --help -h --cfg job|hydra|all --resolve --config-dir DIR"
     " --info all|config|defaults|defaults-tree|plugins|searchpath --hydra-help --trust"
     " --dry-run --yes",
-    "race": "RACE... --starts TEXT --tune TEXT --out DIR --config-dir DIR --quiet -q --help",
+    "race": "RACE... --starts TEXT --tune TEXT --title TEXT --out DIR --config-dir DIR --quiet -q --help",
     "list": "GROUP OPTION --config-dir DIR --pages DIR --help",
     "show": "RUN|SWEEP --all --plot METRIC --png FILE --title TEXT --heat KEY --help",
     "runs": "SWEEP|DIR --where OVERRIDE --sort METRIC|KEY --reverse --over KEY --across KEY --columns METRIC|KEY --all"
@@ -197,14 +197,14 @@ def complete_overrides(word: str, line: CompletionLine) -> list[str]:
 
 def complete_race(word: str, line: CompletionLine) -> list[str]:
     """Complete the words of a race: surface=NAME, optimizer=A,B, A.KEY=VALUE and surface.KEY=VALUE."""
-    from dlopt.landscape.arguments import KEYS, OPTIMIZERS
+    from dlopt.landscape.arguments import KEYS, OPTIMIZERS, parse_optimizers
 
     typed = _load_static_config(line)
-    racing = typed.overrides.get("optimizer", OPTIMIZERS).split(",")
+    racing = parse_optimizers(typed.overrides.get("optimizer", OPTIMIZERS))
     name, equals, value = word.partition("=")
     if equals and name == "optimizer":
         return [f"{name}={names}" for names in _complete_option_list(typed.list_options(name), value, is_list=False)]
-    owners = {"surface": ("arch", "surface"), **{optimizer: ("optimizer", optimizer) for optimizer in racing}}
+    owners = {"surface": ("arch", "surface"), **{name: ("optimizer", option) for name, option in racing}}
     top, dot, last = name.partition(".")
     if equals:
         group, option = owners.get(top, ("arch", "surface"))

@@ -27,13 +27,15 @@ EPILOG = """\
   dlopt race surface=himmelblau --starts 10 seed=1                        random starts in the picture's box
   dlopt race surface=long_valley 'start=[0.3,0.5]' optimizer=newton,saddle_free_newton \\
       newton.solver=dense newton.damping=0 newton.adapt=none              textbook Newton ends at a saddle point
+  dlopt race surface=rosenbrock optimizer=lbfgs,armijo:lbfgs armijo.linesearch=armijo   variants, with names
   dlopt race surface=ill_conditioned surface.n=20 surface.condition=1e4   more than two weights: no contours
   dlopt race surface=custom surface._target_=mine.F optimizer=custom,adam \\
       custom._target_=mine.MyOptimizer +custom.lr=0.1                     + adds a key that the option does not have
 
 surface=NAME is a function of `dlopt list arch surface`, surface.KEY=VALUE one of its keys. optimizer=A,B names options
-of `dlopt list optimizer`, A.KEY=VALUE sets a key of one. Further keys: steps, start, seed. The defaults are
-surface=beale, steps=500, seed=0, the standard start, and optimizer={optimizers}.
+of `dlopt list optimizer`, A.KEY=VALUE sets a key of one. optimizer=NAME:A gives option A a name for its keys and rows,
+so that variants of it can race. Further keys: steps, start, seed. The defaults are surface=beale, steps=500, seed=0,
+the standard start, and optimizer={optimizers}.
 
 Without --tune, optimizers race at the default learning rates of their options. With it, each tries {candidates}
 learning rates, log-spaced in the range, for all steps and starts. The best has
@@ -65,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--starts", type=int, default=1, metavar="N", help=starts)
     tune = "find the learning rate of each optimizer in a range: --tune lr=1e-4:1"
     parser.add_argument("--tune", metavar="lr=LOW:HIGH", help=tune)
+    parser.add_argument("--title", metavar="TEXT", help="the title of the pictures (default: surface, steps and keys)")
     parser.add_argument("--out", metavar="DIR", help="a new folder for the files (default: below outputs/race)")
     parser.add_argument("--config-dir", metavar="DIR", help="a folder with options of your own")
     parser.add_argument("--quiet", "-q", action="store_true", help="print only the table and the files")
@@ -128,11 +131,15 @@ def _race(args: Any) -> int:
         if args.starts > 1:
             print(f"medians: steps and evaluations of the converged starts, the others of all {args.starts}")
         print(_describe_rates(args.tune))
-    title = f"{typed.surface}: {first.settings.steps:,} steps, {_name_rates(args.tune, typed)}"
+        typed_keys = {name: " ".join(typed.list_typed_keys(name)) for name in tracks}
+        print("".join(f"{name}: {keys}\n" for name, keys in typed_keys.items() if keys), end="")
+    title = f"{typed.label_surface()}: {first.settings.steps:,} steps, {_name_rates(args.tune, typed)}"
+    title = title if args.title is None else args.title
+    labels = {name: typed.label_optimizer(name, rates[name] if args.tune else None) for name in tracks}
     from dlopt.runner.signals import handle_signals
 
     with handle_signals(signal.default_int_handler):  # so that a half-written folder is removed
-        return _write(first, tracks, folder, title)
+        return _write(first, tracks, labels, folder, title)
 
 
 def _check(args: Any) -> tuple[RaceArguments, Range | None, Path]:
@@ -165,7 +172,7 @@ def _choose_folder(out: str | None, surface: str) -> Path:
 def _name_rates(tune: str | None, typed: RaceArguments) -> str:
     if tune is not None:
         return f"learning rates tuned in {tune.partition('=')[2]}"
-    return "typed or default learning rates" if typed.list_typed_rates() else "default learning rates"
+    return "default keys except those in the legend" if any(typed.own.values()) else "default learning rates"
 
 
 def _describe_rates(tune: str | None) -> str:
@@ -178,7 +185,9 @@ def _describe_rates(tune: str | None) -> str:
     return f"learning rates: the best of {CANDIDATES} from {low} to {high} for each, by {CRITERION}"
 
 
-def _write(first: Experiment, tracks: Mapping[str, Sequence[Track]], folder: Path, title: str) -> int:
+def _write(
+    first: Experiment, tracks: Mapping[str, Sequence[Track]], labels: Mapping[str, str], folder: Path, title: str
+) -> int:
     """Write the files and print their names. Return the exit code."""
     from dlopt import console
     from dlopt.landscape.grid import make_grid
@@ -190,7 +199,7 @@ def _write(first: Experiment, tracks: Mapping[str, Sequence[Track]], folder: Pat
     grid = make_grid(first, landmarks, [track for each in tracks.values() for track in each])
     try:
         with console.announce("drawing ..."):
-            files = write_race(Race(title, tracks, landmarks, grid), folder)
+            files = write_race(Race(title, tracks, labels, landmarks, grid), folder)
     except (OSError, ValueError) as error:
         print(f"dlopt race: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
         return 1

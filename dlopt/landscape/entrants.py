@@ -50,11 +50,12 @@ def _compose_together(arguments: RaceArguments, flags: Sequence[str]) -> dict[st
     from hydra.errors import HydraException
 
     names = arguments.optimizers
-    argv = [*flags, *arguments.common, *(f"+optimizer@{NODE}.{name}={name}" for name in names)]
+    options = [f"+optimizer@{NODE}.{name}={option}" for name, option in names.items()]
+    argv = [*flags, *arguments.common, *options]
     try:
         folders = [groups.CONF, *HydraApp(flags).folders]
         read_option = StaticConfig({}, folders[1:]).read_option
-        if any(list(parse_group_overrides(read_option("optimizer", name))) for name in names):
+        if any(list(parse_group_overrides(read_option("optimizer", option))) for option in names.values()):
             return {}
         for name in names:
             own = (nested_options.to_hydra(override, folders) for override in arguments.own[name])

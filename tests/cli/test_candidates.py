@@ -142,6 +142,7 @@ CASES = {
     "race optimizer=sgd,mu": ["optimizer=sgd,muon"],
     "race optimizer=sgd,adam ad": [f"adam.{key}=" for key in ("lr", "beta1", "beta2", "eps")],
     "race optimizer=sgd,newton newton.solver=": ["newton.solver=cg", "newton.solver=dense"],
+    "race optimizer=sgd,exact:newton exact.solver=": ["exact.solver=cg", "exact.solver=dense"],
     "race surface=ill_conditioned surface.c": ["surface.condition="],
     "race st": ["steps=", "start="],
     "race optimizer=adam adam.lr=0.1 adam.l": [],

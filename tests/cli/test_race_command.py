@@ -14,6 +14,7 @@ from dlopt.cli import main
 from dlopt.cli.race import EPILOG
 from dlopt.landscape.statuses import STATUSES
 from dlopt.report.race import files
+from dlopt.report.race.figures import plot_race
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +33,7 @@ def test_a_race_prints_a_table_and_writes_a_picture_an_animation_and_every_step(
     assert lines[2].split()[:6] == ["newton", "1", "2", "converged", "1", "3"]
     assert lines[3] == "medians: steps and evaluations of the converged starts, the others of all 2"
     assert lines[4].startswith("learning rates: the defaults")
+    assert lines[5:7] == ["sgd: lr=0.1", "newton: solver=dense damping=0 adapt=none"]
     picture, animation, steps = (tmp_path / line for line in lines[-3:])
     assert re.fullmatch(r"outputs/race/\d{4}-\d\d-\d\d/[\d-]{8}-booth-\w{4}", lines[-3].removesuffix("/race.png"))
     with Image.open(picture) as image, Image.open(animation) as frames:
@@ -107,6 +109,14 @@ def test_a_surface_that_is_nan_later_has_diverged_and_is_drawn(tmp_path, capsys)
     ends = [float(row["f"]) for row in csv.DictReader((tmp_path / "o/race.csv").read_text().splitlines())]
     assert np.isfinite(ends).all()
     assert 1 < len(ends) < 10
+
+
+def test_the_title_has_the_typed_keys_unless_one_is_given(monkeypatch):
+    titles = []
+    monkeypatch.setattr(files, "plot_race", lambda race: titles.append(race.title) or plot_race(race))
+    for i, words in enumerate([[], ["--title", "My race"]]):
+        assert main(["race", *QUICK, *words, "--out", f"o{i}"]) == 0
+    assert titles == ["ill_conditioned (n=3): 3 steps, default keys except those in the legend", "My race"]
 
 
 def test_options_of_ones_own_race(tmp_path, capsys):

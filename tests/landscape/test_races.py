@@ -178,6 +178,24 @@ def test_a_custom_function_races_and_is_drawn_around_its_paths():
     assert grid.x[0] <= 5 <= grid.x[-1]
 
 
+def test_variants_of_an_optimizer_race_by_names_of_their_own():
+    words = ["optimizer=lbfgs,armijo:lbfgs,c:custom", "armijo.linesearch=armijo", "c._target_=mine.Sign", "+c.lr=0.5"]
+    parsed = arguments.parse([*words, "surface=coupled_quadratic", "surface.a=0.3"])
+    entrants, _ = build_entrants(parsed, [])
+    searches = [type(entrants[name].optimizer.linesearch).__name__ for name in ("lbfgs", "armijo")]
+    assert searches == ["StrongWolfe", "Armijo"]
+    labels = [parsed.label_optimizer(name) for name in entrants]
+    assert labels == ["lbfgs", "armijo (linesearch=armijo)", "c (lr=0.5)"]
+    assert parsed.label_optimizer("lbfgs", 0.25) == "lbfgs (lr=0.25)"
+    assert parsed.label_surface() == "coupled_quadratic (a=0.3)"
+
+
+def test_a_custom_component_is_labelled_with_its_class():
+    words = "surface=custom surface._target_=mine.Logs +surface.start=2 optimizer=custom custom._target_=mine.Sign"
+    parsed = arguments.parse(words.split())
+    assert (parsed.label_surface(), parsed.label_optimizer("custom")) == ("Logs (start=2)", "Sign")
+
+
 def test_a_race_composes_as_training_does():
     words = [
         "optimizer=sam,adam,newton",
@@ -244,6 +262,10 @@ WORDS = {
     ),
     "schedule.warmup=3 optimizer=adam": ("schedule.warmup", "is a key of dlopt train"),
     "optimizer=sgd,adam,sgd": ("optimizer", "sgd is named twice"),
+    "optimizer=a:sgd,a:adam": ("optimizer", "a is named twice"),
+    "optimizer=1:sgd": ("optimizer", "1: a name of a variant must be a letter"),
+    "optimizer=:sgd": ("optimizer", "a name of a variant"),
+    "optimizer=steps:sgd": ("optimizer", "not a key of the race"),
     "optimizer=": ("optimizer", "needs the names"),
     "surface=custom surface._target_=mine.Bowl start=[1,2]": ("start", "leave it out"),
 }

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 from PIL import Image, ImageSequence
 
 from dlopt.landscape.grid import Grid
 from dlopt.landscape.race import Landmarks, Outcome, Track
-from dlopt.report.race import figures
+from dlopt.report.race import animation, figures
 from dlopt.report.race.animation import choose_steps, save_animation
-from dlopt.report.race.figures import Race, choose_levels, line_styles, plot_race
+from dlopt.report.race.figures import Race, choose_columns, choose_levels, line_styles, plot_race
 from dlopt.report.race.table import make_table
 
 
@@ -24,7 +25,7 @@ def make_race(labels=("sgd", "adam"), starts=1, minimum=0.0, grid=True):
         tracks[label] = [track] * starts
     minima = torch.zeros(int(minimum is not None), 2)
     landmarks = Landmarks(minima, minimum, torch.zeros(1, 2), ((-2.0, 2.0), (-2.0, 2.0)))
-    return Race("a title", tracks, landmarks, Grid(axis, axis, f) if grid else None)
+    return Race("a title", tracks, {label: label for label in labels}, landmarks, Grid(axis, axis, f) if grid else None)
 
 
 @pytest.mark.parametrize("minimum", [0.0, None])
@@ -74,6 +75,39 @@ def test_the_bold_line_is_the_level_below_which_a_path_stays():
     thin, bold = values.lines[:2]
     assert thin.get_ydata().tolist() == bumpy.f.tolist()
     assert bold.get_ydata().tolist() == [4, 2, 2, 1, 1, 1, *[1e-3] * 6]
+
+
+def test_evaluations_are_drawn_from_zero():
+    _, values = plot_race(make_race()).axes
+    assert values.lines[0].get_xdata().tolist() == list(range(12))
+    assert values.get_xlim()[0] < 0
+
+
+def test_a_path_that_grows_is_in_the_panel_to_its_end():
+    race = make_race(labels=("sgd",))
+    (track,) = race.tracks["sgd"]
+    grown = track._replace(f=2.0 * 2.0 ** torch.arange(12, dtype=torch.float64))
+    _, values = plot_race(race._replace(tracks={"sgd": [grown]})).axes
+    bold = values.lines[1]
+    assert bold.get_ydata().tolist() == grown.f.tolist()
+    assert values.get_ylim()[1] > 4096
+    assert values.get_xlim()[1] > 11
+
+
+def test_typed_keys_are_in_the_legend_in_fewer_columns():
+    race = make_race()
+    (legend,) = plot_race(race._replace(labels={"sgd": "sgd (lr=0.1)", "adam": "adam"})).legends
+    assert [text.get_text() for text in legend.get_texts()][:2] == ["sgd (lr=0.1)", "adam"]
+    assert [choose_columns(["x" * n] * 5, width=11.2, fontsize=9) for n in (3, 40, 200)] == [5, 3, 1]
+
+
+def test_the_animation_has_marks_in_its_legend_and_says_what_advances(tmp_path, monkeypatch):
+    labels, texts = [], []
+    monkeypatch.setattr(animation, "draw_legend", lambda _, handles, **__: labels.extend(handles))
+    monkeypatch.setattr(Text, "set_text", lambda _, text: texts.append(text))
+    save_animation(make_race(), tmp_path / "race.gif")
+    assert labels == ["sgd", "adam", "start", "minimum", "saddle point"]
+    assert texts[-1] == "step 11 (all paths advance by steps, not evaluations)"
 
 
 def test_the_animation_shows_every_path_from_its_start_to_its_end(tmp_path):

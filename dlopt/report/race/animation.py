@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from dlopt.report.figures import STYLE
-from dlopt.report.race.figures import HALO, INK, MARKS, Race, draw_contours, draw_marks, line_styles
+from dlopt.report.race.figures import HALO, INK, MARKS, Race, draw_contours, draw_legend, draw_marks, line_styles
 
 FRAMES = 90
 """Largest number of frames."""
@@ -73,12 +73,13 @@ def _draw_frames(race: Race) -> Iterator[np.ndarray]:
         draw_contours(axes, race.grid, race.landmarks)
         draw_marks(axes, race)
         styles = line_styles(list(race.tracks))
-        handles = [Line2D([], [], linewidth=2, label=label, **style) for label, style in styles.items()]
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), fontsize=8.5)
+        handles: dict[str, Any] = {race.labels[name]: Line2D([], [], linewidth=2, **styles[name]) for name in styles}
+        handles |= {label: mark for mark, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        draw_legend(figure, handles, fontsize=8.5)
         figure.suptitle(race.title, x=0.01, ha="left", fontsize=10, fontweight="bold")
         moving = [
-            (track.w.T.numpy(), *_make_lines(axes, styles[label]))
-            for label, tracks in race.tracks.items()
+            (track.w.T.numpy(), *_make_lines(axes, styles[name]))
+            for name, tracks in race.tracks.items()
             for track in tracks
         ]
         text = axes.text(0.02, 0.97, "", transform=axes.transAxes, va="top", color=INK, animated=True)
@@ -93,7 +94,7 @@ def _draw_frames(race: Race) -> Iterator[np.ndarray]:
                 head.set_data(*points[:, : step + 1][:, -1:])
             for _, _, head in moving:
                 axes.draw_artist(head)
-            text.set_text(f"step {step}")
+            text.set_text(f"step {step} (all paths advance by steps, not evaluations)")
             axes.draw_artist(text)
             yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
 

@@ -32,11 +32,23 @@ SMALLEST = 1e-16
 """Smallest f - f* that is drawn: below it is rounding."""
 
 
+GROWTH = 1e4
+"""Largest multiple of f - f* at the start that is drawn, of a path that grows."""
+
+
 class Race(NamedTuple):
-    """A race to draw: its title, the paths of each optimizer by its label, landmarks, and the grid of two weights."""
+    """A race to draw.
+
+    title       above the picture
+    tracks      the paths of each optimizer, by its name
+    labels      the text of each optimizer in the legend, by its name
+    landmarks   what is known of the surface
+    grid        its values, if it has two weights
+    """
 
     title: str
     tracks: Mapping[str, Sequence[Track]]
+    labels: Mapping[str, str]
     landmarks: Landmarks
     grid: Grid | None
 
@@ -62,18 +74,28 @@ def plot_race(race: Race) -> Figure:
         panels: Any = figure.subplots(1, columns, squeeze=False)[0]
         if race.grid is not None:
             draw_contours(panels[0], race.grid, race.landmarks)
-            draw_paths(panels[0], race.tracks)
+            draw_paths(panels[0], race)
             draw_marks(panels[0], race)
         _plot_values(panels[-1], race)
         handles: dict[str, Any] = {}
         for axes in panels:
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
                 handles.setdefault(label, handle)
-        figure.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=min(7, len(handles)), fontsize=9
-        )
+        draw_legend(figure, handles, fontsize=9)
         figure.suptitle(race.title, x=0.01, ha="left", fontsize=11, fontweight="bold")
         return figure
+
+
+def draw_legend(figure: Figure, handles: Mapping[str, Any], fontsize: float) -> None:
+    """Draw the legend of labels below the axes."""
+    columns = choose_columns(list(handles), figure.get_figwidth(), fontsize)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, fontsize=fontsize)
+
+
+def choose_columns(labels: Sequence[str], width: float, fontsize: float) -> int:
+    """Return the number of columns of a legend, at most 7, in a figure of a width in inches."""
+    room = 130 * width / fontsize  # in characters
+    return max(1, min(7, len(labels), int(room / (max(map(len, labels)) + 8))))  # 8: a line and the gaps
 
 
 def draw_contours(axes: Axes, grid: Grid, landmarks: Landmarks) -> None:
@@ -105,10 +127,11 @@ def choose_levels(f: np.ndarray, minimum: float | None) -> np.ndarray:
     return np.unique(minimum + np.exp((quantiles + np.linspace(quantiles[0], quantiles[-1], LEVELS)) / 2))
 
 
-def draw_paths(axes: Axes, tracks: Mapping[str, Sequence[Track]]) -> None:
+def draw_paths(axes: Axes, race: Race) -> None:
     """Draw every path, with a dot at its end."""
-    for label, style in line_styles(list(tracks)).items():
-        for i, track in enumerate(tracks[label]):
+    for name, style in line_styles(list(race.tracks)).items():
+        label = race.labels[name]
+        for i, track in enumerate(race.tracks[name]):
             x, y = track.w.T.numpy()
             halo = [withStroke(linewidth=2.8, foreground=HALO, alpha=0.6)]
             (line,) = axes.plot(x, y, linewidth=1.5, label=label if i == 0 else None, path_effects=halo, **style)
@@ -137,28 +160,29 @@ def draw_marks(axes: Axes, race: Race) -> None:
 def _plot_values(axes: Axes, race: Race) -> None:
     """Plot f - f* against evaluations on log scales, or f if it has no known minimum.
 
-    A bold line is the level below which a path stays, the largest value from there on; a thin one is each value.
+    A bold line is the level below which a path stays, the largest value from there on; a thin one is each value. A path
+    that ends above its start stays below nothing: its bold line is each value.
     """
     minimum = race.landmarks.minimum
     styles = line_styles(list(race.tracks))
     low, high = _choose_limits(race)
     end = 1.0
-    for label, each in race.tracks.items():
+    for name, each in race.tracks.items():
+        label, style = race.labels[name], styles[name]
         for i, track in enumerate(each):
             f = track.f.numpy() - (minimum or 0.0)
             if minimum is not None:
                 f = np.maximum(f, SMALLEST)
-            evaluations = 1 + track.evaluations.numpy()  # with the one that shows f at the iterate
-            stays = np.maximum.accumulate(f[::-1])[::-1]
-            end = max(end, float(evaluations[min(int((stays > low).sum()), len(f) - 1)]))
+            evaluations = track.evaluations.numpy()
+            bold = f if f[-1] > f[0] else np.maximum.accumulate(f[::-1])[::-1]
+            inside = np.flatnonzero((bold > low) & (bold < high))
+            end = max(end, float(evaluations[min(inside.max(initial=0) + 1, len(f) - 1)]))
             strength = 1.0 if len(each) == 1 else 0.6
-            axes.plot(evaluations, f, linewidth=0.6, alpha=0.35 * strength, **styles[label])
-            axes.plot(
-                evaluations, stays, linewidth=1.7, alpha=strength, label=label if i == 0 else None, **styles[label]
-            )
-    axes.set_xscale("log")
+            axes.plot(evaluations, f, linewidth=0.6, alpha=0.35 * strength, **style)
+            axes.plot(evaluations, bold, linewidth=1.7, alpha=strength, label=label if i == 0 else None, **style)
+    axes.set_xscale("symlog", linthresh=1, linscale=0.3)  # from 0, as in the table
     axes.xaxis.set_major_formatter(_format_power)
-    axes.set_xlim(0.9, 1.3 * end)
+    axes.set_xlim(-0.1, 1.3 * end)
     axes.set_ylim(low, high)
     axes.set_xlabel("evaluations (values, gradients, Hessian products)")
     if minimum is None:
@@ -184,7 +208,10 @@ def _choose_limits(race: Race) -> tuple[float, float]:
     first = [track.f[0].item() for track in every]
     if minimum is not None:
         gaps = np.concatenate([track.f.numpy() for track in every]) - minimum
-        return max(min(float(np.nanmin(gaps)) / 3, TOLERANCE / 30), 1e-13), 30 * (max(first) - minimum)
+        start = max(first) - minimum
+        grown = max(track.f[-1].item() - minimum for track in every)
+        high = max(30 * start, min(3 * grown, GROWTH * start))
+        return max(min(float(np.nanmin(gaps)) / 3, TOLERANCE / 30), 1e-13), high
     last = [track.f.min().item() for track in every if track.ending in ("steps", "still")]
     lowest = float(np.nanquantile(race.grid.f, 0.02)) if race.grid is not None else min(last, default=min(first))
     lowest = min(*first, max(lowest, min(last, default=lowest)))
@@ -194,4 +221,8 @@ def _choose_limits(race: Race) -> tuple[float, float]:
 
 def _format_power(value: float, _: Any = None) -> str:
     """Return a power of ten with raised digits, as the label of a tick; mathematics in text is not parsed."""
-    return "10" + str(round(math.log10(value))).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return (
+        "0"
+        if value == 0
+        else "10" + str(round(math.log10(value))).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    )
