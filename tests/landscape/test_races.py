@@ -178,6 +178,17 @@ def test_a_custom_function_races_and_is_drawn_around_its_paths():
     assert grid.x[0] <= 5 <= grid.x[-1]
 
 
+def test_the_box_of_a_custom_function_holds_the_end_of_a_short_path():
+    keys = ("surface=custom", "surface._target_=mine.Bowl")
+    long = run_tracks([build(*keys, "optimizer=sgd", "sgd.lr=0.001", "steps=300")])
+    short = run_tracks([build(*keys, "optimizer=newton", *SOLID, "steps=1")])
+    experiment = build(*keys, "optimizer=sgd")
+    grid = make_grid(experiment, Landmarks.of(experiment), [*long, *short])
+    torch.testing.assert_close(short[0].w[-1], torch.tensor([1.0, -2.0], dtype=torch.float64))
+    assert grid.x[0] < 1 - 0.02  # with room for the dot
+    assert grid.y[0] < -2 - 0.02
+
+
 def test_variants_of_an_optimizer_race_by_names_of_their_own():
     words = ["optimizer=lbfgs,armijo:lbfgs,c:custom", "armijo.linesearch=armijo", "c._target_=mine.Sign", "+c.lr=0.5"]
     parsed = arguments.parse([*words, "surface=coupled_quadratic", "surface.a=0.3"])
