@@ -158,14 +158,16 @@ def _check(args: Any) -> tuple[RaceArguments, Range | None, Path]:
 
 
 def _choose_folder(out: str | None, surface: str) -> Path:
-    """Return a folder that does not exist yet. Raise ConfigError otherwise."""
+    """Return a folder that does not exist yet. Raise ConfigError otherwise, or if it cannot be made."""
     from dlopt.config.problems import ConfigError
+    from dlopt.landscape.result_files import check_folder
 
     if out is None:
         return Path("outputs/race", time.strftime("%Y-%m-%d"), f"{time.strftime('%H-%M-%S')}-{surface}-{token_hex(2)}")
     folder = Path(out).expanduser()
     if folder.exists():
         raise ConfigError([("--out", f"{out} exists; name a new folder")])
+    check_folder(folder)
     return folder
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -24,10 +25,16 @@ def choose_folder(run: RunDirectory, out: str | None, name: ResultName) -> Path:
     folder = run.results(name) if out is None else Path(out).expanduser()
     if out is None and folder.is_symlink():
         raise ConfigError([("--out", f"{display_path(folder)} is a symbolic link: name a folder with --out")])
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise ConfigError([("--out", f"{display_path(existing)} is not a directory: name another folder")])
+    check_folder(folder)
     return folder
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ConfigError if files cannot be written to a folder that may have to be made."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    wrong = "is not a directory" if not existing.is_dir() else "" if os.access(existing, os.W_OK) else "is read-only"
+    if wrong:
+        raise ConfigError([("--out", f"{display_path(existing)} {wrong}: name another folder")])
 
 
 def write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[float | int | str]]) -> Path:

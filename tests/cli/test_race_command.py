@@ -144,6 +144,7 @@ REFUSED = {
     ),
     "infinity at the start": (["start=[1e200,2]"], ["start  the surface is inf at the start [1e+200, 2]"]),
     "a folder that exists": (["--out", "there"], ["--out  there exists; name a new folder"]),
+    "a folder in a file": (["--out", "a_file/new"], ["--out  a_file is not a directory: name another folder"]),
     "an optimizer": (["optimizer=adm"], ["optimizer  adm: there is no option 'adm'; did you mean adam"]),
     "a folder of options": (["--config-dir", "nowhere"], ["--config-dir: there is no directory"]),
 }
@@ -152,13 +153,14 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_wrong_command_line_is_refused_and_leaves_nothing(name, tmp_path, capsys):
     (tmp_path / "there").mkdir()
+    (tmp_path / "a_file").touch()
     words, parts = REFUSED[name]
     assert main(["race", *words]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert "nothing was started" in err
     assert all(re.sub(" +", " ", part) in re.sub(" +", " ", err) for part in parts), err
-    assert read_tree(tmp_path) == {"there": None}
+    assert read_tree(tmp_path) == {"there": None, "a_file": b""}
 
 
 QUICK = ("surface=ill_conditioned", "surface.n=3", "optimizer=sgd", "sgd.lr=0.01", "steps=3")
