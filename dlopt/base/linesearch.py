@@ -15,7 +15,7 @@ from dlopt.base.optimizer import ObjectiveOracle
 
 
 class Trial(NamedTuple):
-    """A point of a line: alpha, phi(alpha) = f(w + alpha d), and the slope phi'(alpha); NaN if it was not asked for."""
+    """A point of a line: alpha, phi(alpha) = f(w + alpha d), and phi'(alpha), or 0 if the search does not use it."""
 
     alpha: float
     value: float
@@ -69,16 +69,19 @@ class LineSearch:
     of all lanes together: each round is one evaluation of all lanes and one transfer to the host, and a lane that is
     done repeats its choice. A search that needs no trials overrides `search`.
 
-    An infinite or undefined value or slope is a trial too far. A search never takes a step to a larger value.
+    An infinite or undefined value or slope is a trial too far. A search that evaluates
+    trials never takes a step to a larger value.
 
     Rows hold means over the steps: optimizer/step_size, alpha; optimizer/search_evaluations, evaluations of a search;
     and optimizer/search_failed, the fraction of searches that found no acceptable step.
 
     uses_slopes       whether trials have slopes, so that each costs a gradient; else a value
+    uses_curvature    whether a search uses second derivatives
     decides_on_host   whether a search reads numbers from the device
     """
 
     uses_slopes: ClassVar[bool] = True
+    uses_curvature: ClassVar[bool] = False
     decides_on_host: ClassVar[bool] = True
 
     def trials(self, start: Trial, first: float, c2: float) -> Trials:

@@ -175,11 +175,10 @@ def _build_slice(run: RunDirectory, predictor: Predictor, examples: Examples, ar
         except ValueError as error:
             raise ConfigError([("--to", str(error))]) from error
     if args.directions == "pca":
+        trajectory = load_trajectory(run, predictor)
         try:
-            return build_slice.slice_along_trajectory(predictor, load_trajectory(run, predictor), *size)
+            return build_slice.slice_along_trajectory(predictor, trajectory, *size)
         except ValueError as error:
-            if isinstance(error, ConfigError):
-                raise
             needed = f"pca needs a trajectory that spans {args.dims} dimension{'s' * (args.dims > 1)}"
             wrong = f"{needed}, and the run has {error}; {KEEP_MORE}"
             raise ConfigError([("--directions", wrong)]) from error

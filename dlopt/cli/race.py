@@ -41,9 +41,10 @@ Without --tune, optimizers race at the default learning rates of their options. 
 learning rates, log-spaced in the range, for all steps and starts. The best has
 {criterion}.
 
-The table has the steps and evaluations after which f - f* stays at most 1e-6. An evaluation is one value, gradient,
-Hessian or Hessian product. With several starts, steps and evaluations are the medians over the converged ones, and
-f - f* and distance (to the nearest known minimum) the medians over all. A path ends early if it rests or diverges.
+The table has the steps and evaluations after which f - f* stays at most 1e-6. An evaluation is one value, gradient
+or Hessian product; a dense Hessian is one product per weight. With several starts, steps and evaluations are the
+medians over the converged ones, and f - f* and distance (to the nearest known minimum) the medians over all. A path
+ends early if it rests or diverges.
 Statuses:
 {statuses}
 """

@@ -13,7 +13,7 @@ class NoData(Data):
     """No data: one example without features, for a function of the weights alone.
 
     The network is arch=surface, or a module of the user's own whose forward takes no inputs and returns a scalar
-    (arch=custom). Each step minimizes the same function, so an epoch is one step, and batch_size has no effect.
+    (arch=custom). Each step minimizes the same function, so an epoch is one step, and batch_size must be full or 1.
     Nothing is held out: the metrics of training are those before each step, and the test is the last iterate.
     """
 

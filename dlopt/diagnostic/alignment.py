@@ -29,12 +29,14 @@ class Alignment(Diagnostic):
 
         alpha = 1 / t* - 1 = -2 a / b - 1,  t* = -b / (2 a) the minimum of q
 
-    It is -1 for no step, 0 for a step to the minimum, and 1 for one across the valley to the height of the start.
-    Below -1, the parabola opens downwards or the step leads uphill. Cockpit weights the four terms by the inverse of
-    their variances over examples; without noise all weights are equal, as here. The two agree if f is quadratic.
+    It is -1 for no step, 0 for a step to the minimum, and 1 for one across the valley to the height of the start. Below
+    -1, the parabola opens downwards or the step leads uphill. Above it, the step may lead uphill to a maximum. Cockpit
+    weights the four terms by the inverse of their variances over examples; without noise all weights are equal, as
+    here. The two agree if f is quadratic.
 
-    Ill-conditioning: a step -lr g raises the quadratic model by lr^2 g'Hg / 2 - lr g'g, so it goes up once
-    lr g'Hg / 2 exceeds g'g, however small the gradient is. Then lr must shrink as the curvature grows.
+    Ill-conditioning: a step -lr g raises the quadratic model by lr^2 g'Hg / 2 - lr g'g, so it goes up once lr g'Hg / 2
+    exceeds g'g, however small the gradient is. Then lr must shrink as the curvature grows. The flag judges gradient
+    descent with this lr, not a step that Adam takes.
 
     In float32, a change much smaller than 1e-7 of the loss drowns in rounding.
 
@@ -75,7 +77,7 @@ def _compute_alpha(change: Tensor, m_0: Tensor, m_1: Tensor) -> Tensor:
     # Normal equations: 9 a + 5 b = change + 4 m_1,  5 a + 5 b = change + 2 m_0 + 2 m_1.
     a = (m_1 - m_0) / 2
     b = (change + 2 * m_0 + 2 * m_1) / 5 - a
-    return torch.where(b == 0, -1.0, -2 * a / b - 1)
+    return torch.where((a == 0) & (b == 0), -1.0, -2 * a / b - 1)
 
 
 def _dot(x: Tensor, y: Tensor) -> Tensor:

@@ -50,10 +50,11 @@ class Curvature(Diagnostic):
 
     What it can see: Ritz values lie inside the spectrum. Extreme ones are accurate to some percent if the eigenvalues
     there stand apart, as the outliers of a network do; diagnostic=sharpness follows the largest one more closely.
-    Eigenvectors that have not converged make gradient_share too small.
+    If the eigenvectors have not converged, gradient_share is inaccurate, usually too small.
 
-    What it cannot see: condition is a lower bound of the condition number, far below it, since eigenvalues near zero
-    are inside the bulk, where k steps do not look. With iterations >= P all Ritz values are eigenvalues, and the first
+    What it cannot see: Ritz values inside the spectrum need not be near an eigenvalue. For a definite Hessian,
+    condition is a lower bound of the condition number. For an indefinite one it is no bound: a Ritz value may be near
+    zero where no eigenvalue is. With iterations >= P all Ritz values are eigenvalues, and the first
     three and condition are exact. negative_share has a random error; eigenvalues within rounding of zero do not count.
 
     iterations   Hessian products per random vector

@@ -23,13 +23,16 @@ class Distance(Diagnostic):
         distance/relative     |w - w_0| / |w_0|, 0 if w_0 is 0
         distance/evaluation   |w - w_e|, from the weights of the evaluation before this step, at first w_0
 
-    It measures at evaluations, too. If the option is added when a run resumes, w_0 are the weights there. For a random
-    walk, which SGD at first resembles, distance/init grows like the logarithm of the number of steps (the source).
+    It measures at evaluations, too. If the option is added when a run resumes, w_0 are the weights there. Hoffer et al.
+    model SGD at first as a random walk in a random potential: distance/init then grows like the logarithm of the number
+    of steps.
 
     Cost: three passes over the weights per measurement, and two copies of the weights in memory and in checkpoints.
 
     Measured on one core: 0.1 ms and 2.6 ms, 0.1% and 0.3% of a run with the defaults (CNN of MNIST-1D, MLP of 1.9
     million weights).
+
+    Source: Hoffer, Hubara and Soudry 2017, Train longer, generalize better, section 3.
     """
 
     at_evaluations: ClassVar[bool] = True

@@ -39,7 +39,7 @@ class Sharpness(Diagnostic):
     stays below.
 
     The first measurement starts Lanczos at a random vector, each further one at the last eigenvector. So the first
-    values are too small by some percent, and later ones follow a slowly changing eigenvector with few products. Up to
+    values may be far too small, and later ones follow a slowly changing eigenvector with few products. Up to
     rounding, a value is a lower bound.
 
     iterations   Hessian products per eigenvalue and measurement
@@ -83,5 +83,6 @@ class Sharpness(Diagnostic):
             key = prng.fold_in(moment.objective.random_key("sharpness"), name)
             start = prng.normal(key, w.shape[-1:], w.device).to(w.dtype).expand_as(w)
         pairs = tridiagonalize(product, start, self.iterations).ritz_pairs()
-        vectors[name] = pairs.vectors[..., -1, :].clone()
+        top = pairs.vectors[..., -1, :]
+        vectors[name] = torch.where(top.isfinite().all(-1, keepdim=True), top, start)  # else it would stay NaN
         return pairs.values[..., -1]

@@ -53,7 +53,8 @@ class Trajectory(Diagnostic):
         w = moment.after.clone()
         length = memory["length"] + torch.linalg.vector_norm(w - memory["latest"], dim=-1)
         measured, stride, points = memory["measured"] + 1, memory["stride"], dict(memory["points"])
-        if measured % stride == 0 and len(points) == self.points:
+        # more than `points` are there if a run resumes with fewer
+        while len(points) > self.points or (measured % stride == 0 and len(points) == self.points):
             stride *= 2
             points = {number: point for number, point in points.items() if number % stride == 0}
         if measured % stride == 0:

@@ -87,4 +87,4 @@ def project(points: Tensor, center: Tensor, directions: Tensor) -> Projection:
     """Return points, (n, P), in coordinates of the slice center + span(directions), by least squares in float64."""
     x, d = (points - center).double(), directions.double()
     coordinates = torch.linalg.solve(d @ d.mT, d @ x.mT).mT
-    return Projection(coordinates, (x - coordinates @ d).norm(dim=-1), x.norm(dim=-1))
+    return Projection(coordinates.cpu(), (x - coordinates @ d).norm(dim=-1).cpu(), x.norm(dim=-1).cpu())

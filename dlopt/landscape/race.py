@@ -28,7 +28,7 @@ TOLERANCE = 1e-6
 STILL = 1e-10
 """A path ends at a step in which neither the gradient nor the change of w is longer than this."""
 FAR = 1e3
-"""A path ends farther from the middle of the picture than this many of its diagonals."""
+"""A path ends farther from the origin than this many diagonals of the picture."""
 NEAR = 0.01
 """A path has stopped at a saddle point that is nearer than this fraction of the diagonal of the picture."""
 FLAT = 1e-3
@@ -43,7 +43,7 @@ class Track(NamedTuple):
 
     w             iterates, (t + 1, P)
     f             their values, (t + 1,)
-    evaluations   calls of the objective up to each iterate, (t + 1,): values, gradients, Hessians and products
+    evaluations   values, gradients and Hessian products up to each iterate, (t + 1,); a dense Hessian is P products
     flatness      norm of the last gradient over the norm of the first
     ending        why it has ended
     """
@@ -235,7 +235,7 @@ def judge(track: Track, landmarks: Landmarks) -> Outcome:
     w, f = track.w[-1], track.f[-1].item()
     gap = f - (landmarks.minimum or 0.0)
     steps = None
-    if landmarks.minimum is not None:
+    if landmarks.minimum is not None and track.ending != "infinite":
         above = (~(track.f - landmarks.minimum <= TOLERANCE)).nonzero()
         first = int(above[-1]) + 1 if len(above) else 0
         steps = first if first < len(track.f) else None
@@ -245,7 +245,7 @@ def judge(track: Track, landmarks: Landmarks) -> Outcome:
 
 
 def _name_status(track: Track, landmarks: Landmarks, gap: float) -> str:
-    if landmarks.minimum is not None and gap <= TOLERANCE:
+    if landmarks.minimum is not None and gap <= TOLERANCE and track.ending != "infinite":
         return "converged"
     distance = _nearest(track.w[-1], landmarks.saddles)
     is_near = distance is not None and distance <= NEAR * landmarks.diagonal

@@ -39,8 +39,8 @@ def load_trajectory(run: RunDirectory, predictor: Predictor) -> Trajectory:
         content = load_checkpoint(run, name).content
         load_run.check(content, predictor.model, None, "run", same_data=True)
         points[content["step"]] = layout.flatten(content["model"]).to(predictor.w)
-    for memory in content["diagnostics"].values():
-        if isinstance(memory, dict) and "points" in memory:
-            points |= {point["step"]: point["w"].to(predictor.w) for point in memory["points"].values()}
+    memory = content["diagnostics"].get("trajectory")
+    if isinstance(memory, dict) and "points" in memory:
+        points |= {point["step"]: point["w"].to(predictor.w) for point in memory["points"].values()}
     steps = sorted(points)
     return Trajectory(steps, torch.stack([points[step] for step in steps]))

@@ -29,6 +29,8 @@ class Exact(LineSearch):
     Source: Nocedal and Wright 2006, equation 3.55.
     """
 
+    uses_curvature = True
+
     max_step: Positive
     max_evaluations: Count
 

@@ -28,7 +28,7 @@ def second_derivatives(model: nn.Module, inputs: Tensor) -> Iterator[None]:
             yield
     except RuntimeError as error:
         if names := find_layers_without_second_derivative(model, inputs):
-            remedy = "a layer of dlopt or torch in its place has one"
+            remedy = "put another layer in its place, or leave out what needs second derivatives"
             raise LayerError(f"{', '.join(names)} has no second derivative ({_first_line(error)}); {remedy}") from error
         raise
 

@@ -31,8 +31,8 @@ class BFGS(Optimizer):
     lbfgs needs neither.
 
     Both gradients of a pair are of one mini-batch: with batch_size=full a step costs its search, else one gradient
-    more. A pair is left out unless s'y > curvature |s| |y|; strong_wolfe always yields s'y > 0. Where d is no direction
-    of descent or not finite, or a search finds no step, H is the identity again.
+    more. A pair is left out unless s'y > curvature |s| |y|; strong_wolfe yields s'y > 0 unless it fails. Where d is no
+    direction of descent or not finite, or a search finds no step, H is the identity again.
 
     curvature    smallest cosine between s and y in a pair
     linesearch   the line search, with its own keys: optimizer.linesearch=armijo
@@ -45,6 +45,10 @@ class BFGS(Optimizer):
 
     curvature: NonNegative
     linesearch: LineSearch
+
+    @property
+    def uses_curvature(self) -> bool:  # type: ignore[override]
+        return self.linesearch.uses_curvature
 
     def init(self, w: Tensor, layout: Layout) -> BFGSState:
         eye = torch.eye(w.shape[-1], dtype=w.dtype, device=w.device)

@@ -55,6 +55,10 @@ class ConjugateGradient(Optimizer):
     restart_every: Count | None
     linesearch: LineSearch
 
+    @property
+    def uses_curvature(self) -> bool:  # type: ignore[override]
+        return self.linesearch.uses_curvature
+
     def init(self, w: Tensor, layout: Layout) -> ConjugateGradientState:
         nothing = torch.zeros_like(w[..., :1])
         return ConjugateGradientState(torch.zeros_like(w), nothing, nothing, 0)

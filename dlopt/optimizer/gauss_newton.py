@@ -15,12 +15,12 @@ class GaussNewton(DampedModelOptimizer):
         w <- w + lr p,   (B + damping I) p = -g,   B = J' H_L J + H_R
 
     J is the Jacobian of the network's outputs by w, H_L the Hessian of the loss by the outputs, and H_R the Hessian of
-    the penalties. If loss and penalties are convex, B is positive semidefinite, and every step goes downhill, where
-    Newton's method may be drawn to a saddle. With cross entropy or squared error, J' H_L J is the Fisher information of
-    the model, up to a factor, so this is also natural gradient descent. It is Newton's method for a network that is
-    linear in w. B needs no second derivatives of activations, so ReLU is no restriction.
-    With a loss that is linear in the outputs, as on test surfaces, B is H_R, and steps are those of gradient descent
-    with lr / damping: use newton there.
+    the penalties. If loss and penalties are convex, B is positive semidefinite, and every p is a direction of descent,
+    where Newton's method may be drawn to a saddle. With cross entropy or squared error, J' H_L J is the Fisher
+    information of the model, up to a factor, so this is also natural gradient descent. It is Newton's method for a
+    network that is linear in w. B needs no second derivatives of activations, so ReLU is no restriction. With a loss
+    that is linear in the outputs, as on test surfaces, B is H_R, and steps are those of gradient descent with lr /
+    damping: use newton there.
 
     p comes from conjugate gradients on products with B, of one mini-batch, from zero in each step. Martens starts from
     the last p, and ends by the progress of the model: both are left out here, as a step is a function of its own batch.

@@ -34,9 +34,9 @@ class LBFGS(Optimizer):
     on a quadratic after P steps, for any history. Both gradients of a pair are of one mini-batch: with batch_size=full
     a step costs its search, else one gradient more. On small batches their noise dominates the pairs.
 
-    A pair is left out unless s'y > curvature |s| |y|, and the older ones stay; strong_wolfe always yields s'y > 0. In
-    lanes a pair that is left out takes its place in the history if another lane has one. Where d is no direction of
-    descent or not finite, or a search finds no step, the pairs are forgotten and -g is followed.
+    A pair is left out unless s'y > curvature |s| |y|, and the older ones stay; strong_wolfe yields s'y > 0 unless it
+    fails. In lanes a pair that is left out takes its place in the history if another lane has one. Where d is no
+    direction of descent or not finite, or a search finds no step, the pairs are forgotten and -g is followed.
 
     history      number of pairs, 3 to 20; they take 2 (history + 1) P numbers of memory
     curvature    smallest cosine between s and y in a pair
@@ -51,6 +51,10 @@ class LBFGS(Optimizer):
     history: Count
     curvature: NonNegative
     linesearch: LineSearch
+
+    @property
+    def uses_curvature(self) -> bool:  # type: ignore[override]
+        return self.linesearch.uses_curvature
 
     def init(self, w: Tensor, layout: Layout) -> LBFGSState:
         lead, size = w.shape[:-1], w.shape[-1]

@@ -21,11 +21,11 @@ class Newton(DampedModelOptimizer):
     The defaults are safeguarded and do not stop at a saddle point; solver=dense damping=0 adapt=none is the textbook
     method.
 
-    With lr = 1 and damping = 0 it reaches the minimum of a quadratic in one step, for any condition number.
-    Without a minimum, H + damping I has negative eigenvalues and the step leads to a saddle point or a maximum: along
-    an eigenvector of a negative eigenvalue it goes uphill. A damping above the most negative eigenvalue prevents that;
-    it also shortens steps where the gradient is small, so saddle_free_newton is the better cure. Gradient and Hessian
-    are those of one mini-batch.
+    With lr = 1 and damping = 0 it reaches the minimum of a quadratic in one step, for any condition number. Without a
+    minimum, H + damping I has negative eigenvalues and the step leads to a saddle point or a maximum: along an
+    eigenvector of a negative eigenvalue it goes uphill. A damping above the absolute value of the most negative
+    eigenvalue prevents that; it also shortens steps where the gradient is small, so saddle_free_newton is the better
+    cure. Gradient and Hessian are those of one mini-batch.
 
     The Hessian of a ReLU network is that of its linear pieces, which a notice says. Dropout keeps one mask through the
     step. bfloat16 is refused.

@@ -41,6 +41,10 @@ class SteepestDescent(Optimizer):
     def decides_on_host(self) -> bool:  # type: ignore[override]
         return self.linesearch.decides_on_host
 
+    @property
+    def uses_curvature(self) -> bool:  # type: ignore[override]
+        return self.linesearch.uses_curvature
+
     def init(self, w: Tensor, layout: Layout) -> SteepestDescentState:
         return SteepestDescentState(torch.zeros_like(w[..., :1]))
 

@@ -60,13 +60,14 @@ class Diagnostics:
     def restore(self, content: Mapping[str, Any]) -> None:
         """Restore the memory of a single run.
 
-        A diagnostic that is not in it starts at the current iterate, and so does one whose memory has another size,
-        because its hyperparameters were changed.
+        A diagnostic that is not in it starts at the current iterate, and so does one whose memory has another form,
+        because its hyperparameters were changed. The memory of a diagnostic that was left out is dropped.
         """
         self._start()
-        for name, saved in content.items():
-            with contextlib.suppress(ValueError):
-                self._memory[name] = checkpointing.from_plain(self._memory.get(name), saved, self.training.device)
+        for name in content.keys() & self._diagnostics.keys():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                saved = checkpointing.from_plain(self._memory.get(name), content[name], self.training.device)
+                self._memory[name] = saved
 
     def select_lanes(self, stay: Tensor, count: int) -> None:
         """Keep only these of `count` lanes, given by their indices."""

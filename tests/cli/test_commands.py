@@ -112,7 +112,7 @@ def test_list_shows_each_key_of_a_search_with_its_default_range_and_meaning(caps
 def test_list_shows_a_part_of_the_settings(capsys):
     assert call(["list", "settings", "tolerance"]) == 0
     out = capsys.readouterr().out
-    assert "tolerance.gradient" in out and "batch_size" not in out
+    assert "tolerance.gradient = null" in out and "batch_size = " not in out
     assert call(["list", "settings", "schedules"]) == 0
     assert "schedules.NAME=OPTION" in capsys.readouterr().out
 

@@ -37,6 +37,8 @@ RANDOM = "{} keeps its random numbers"
     [
         (["optimizer=newton"], [KINKS.format("ReLU")]),
         (["optimizer=newton", "activation=tanh"], []),
+        (["optimizer=steepest_descent", "linesearch@optimizer.linesearch=exact"], [KINKS.format("ReLU")]),
+        (["optimizer=lbfgs"], []),
         (["optimizer=saddle_free_newton", "optimizer.solver=lanczos", "arch=cnn"], [KINKS.format("ReLU")]),
         (["optimizer=newton", "arch=maxout"], [KINKS.format("MaxoutUnits")]),
         (["optimizer=newton", "arch=linear"], []),

@@ -164,5 +164,5 @@ class Distances(nn.Module):
 
 def test_a_layer_without_second_derivative_is_named():
     objective, w = make_attention_objective(Distances())
-    with pytest.raises(LayerError, match=r"^last \(Distances\) has no second derivative .* a layer of dlopt"):
+    with pytest.raises(LayerError, match=r"^last \(Distances\) has no second derivative .* put another layer"):
         measure(objective, w, iterations=2, probes=1, top=1, bins=10)

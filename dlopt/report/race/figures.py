@@ -28,7 +28,7 @@ MARKS: dict[str, dict[str, Any]] = {
     "minimum": {"marker": "*", "markersize": 13, "markerfacecolor": "#ffd23f", "zorder": 4.5, **_MARK},
     "saddle point": {"marker": "X", "markersize": 8, "markerfacecolor": "white", "zorder": 3.5, **_MARK},
 }
-SMALLEST = 1e-16
+SMALLEST = 1e-13
 """Smallest f - f* that is drawn: below it is rounding."""
 
 
@@ -208,10 +208,10 @@ def _choose_limits(race: Race) -> tuple[float, float]:
     first = [track.f[0].item() for track in every]
     if minimum is not None:
         gaps = np.concatenate([track.f.numpy() for track in every]) - minimum
-        start = max(first) - minimum
+        start = max(max(first) - minimum, TOLERANCE)  # a race may start at a minimum
         grown = max(track.f[-1].item() - minimum for track in every)
         high = max(30 * start, min(3 * grown, GROWTH * start))
-        return max(min(float(np.nanmin(gaps)) / 3, TOLERANCE / 30), 1e-13), high
+        return max(min(float(np.nanmin(gaps)) / 3, TOLERANCE / 30), SMALLEST), high
     last = [track.f.min().item() for track in every if track.ending in ("steps", "still")]
     lowest = float(np.nanquantile(race.grid.f, 0.02)) if race.grid is not None else min(last, default=min(first))
     lowest = min(*first, max(lowest, min(last, default=lowest)))
