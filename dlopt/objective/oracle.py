@@ -37,13 +37,18 @@ HESSIAN_COLUMNS = 256
 
 
 class KnownGradient(NamedTuple):
-    """What `gradient` returned at w: value (...) and gradient (..., P); raw is the gradient of f, without clipping."""
+    """What `gradient` returned at w: value (...) and gradient (..., P).
+
+    raw       the gradient of f, without clipping
+    version   of w, which counts the changes of w in place: with another version, it is another point
+    """
 
     w: Tensor
     value: Tensor
     gradient: Tensor
     raw: Tensor
     evaluation: Evaluation
+    version: int
 
 
 class MiniBatchObjective:
@@ -121,7 +126,7 @@ class MiniBatchObjective:
         No later call of this step overwrites g, nor does the first call of the next step: an optimizer may keep it in
         its state.
         """
-        if self._known is not None and w is self._known.w:
+        if self._known is not None and w is self._known.w and w._version == self._known.version:
             known, self._known = self._known, None  # later, w may have changed in place
             return known.value, known.gradient
         value, g = self.true_gradient(w)
@@ -129,7 +134,7 @@ class MiniBatchObjective:
         if self._gradient_pair is None:
             self._gradient_pair = (changed, g)
         if self._last is not None:
-            self._last_gradient = KnownGradient(w, value, changed, g, self._last)
+            self._last_gradient = KnownGradient(w, value, changed, g, self._last, w._version)
         return value, changed
 
     def true_gradient(self, w: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,7 +148,9 @@ class MiniBatchObjective:
         Nothing is known if the next step may have another function.
         """
         last = self._last_gradient
-        return last._replace(w=w) if last is not None and self.is_fixed and g is last.gradient else None
+        if last is None or not self.is_fixed or g is not last.gradient:
+            return None
+        return last._replace(w=w, version=w._version)
 
     def example_gradients(self, w: Tensor, count: int) -> Iterator[Tensor]:
         """Yield gradients, (..., n, P), of the losses of the first examples of the mini-batch, `count` at most in all.

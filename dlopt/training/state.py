@@ -251,7 +251,7 @@ class TrainState:
         self.w, self.state, self.average, self.lr, known = select_lanes(
             (self.w, self.state, self.average, self.lr, self.known_gradient), stay, self.count
         )
-        self.known_gradient = None if known is None else known._replace(w=self.w)
+        self.known_gradient = None if known is None else known._replace(w=self.w, version=self.w._version)
         self.count = len(stay)
         self._optimizer = select_columns(self._optimizer, stay)
         self._post_step = {name: select_columns(r, stay) for name, r in self._post_step.items()}

@@ -82,6 +82,19 @@ def test_a_known_gradient_saves_an_evaluation_and_changes_nothing_else(variant, 
     assert torch.equal(load_weights(run), load_weights(twin))
 
 
+def test_a_gradient_is_not_known_at_a_point_that_has_changed_in_place():
+    training = TrainState([build_blobs(*LBFGS)])
+    objective = training.objective(*training.next_batch())
+    optimizer = training.optimizer()
+    training.apply_step(optimizer.step(training.w, training.state, objective), training.w, optimizer, objective)
+    assert training.known_gradient is not None
+    known = training.known_gradient.gradient.clone()
+    later = training.objective(*training.next_batch())
+    training.w.mul_(1.5)
+    _, g = later.gradient(training.w)
+    assert not torch.allclose(g, known)
+
+
 def test_the_gradient_at_the_point_of_sam_is_not_taken_for_one_at_w(tmp_path, monkeypatch):
     build = lambda: build_blobs("optimizer=sam", "optimizer@optimizer.base_optimizer=lbfgs", *FULL, "log_every=1")  # noqa: E731
     _, (run,) = train_runs(tmp_path / "a", build())
