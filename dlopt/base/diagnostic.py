@@ -165,12 +165,14 @@ class StepRecord:
 class Diagnostic:
     """A measurement of training steps. It cannot change training.
 
-    at_evaluations, of the class, tells whether it also measures each step that an evaluation follows.
+    at_evaluations, of the class, tells whether it also measures each step that an evaluation follows. One that uses
+    second derivatives sets uses_curvature = True: then a layer that has none is refused, and precision=bfloat16.
 
     every   measure every N steps; null: whenever a row is logged
     """
 
     at_evaluations: ClassVar[bool] = False
+    uses_curvature: ClassVar[bool] = False
 
     every: Count | None
 

@@ -165,7 +165,7 @@ def _build(
 
     model, train, optimizer = network.value.model, prepared.value.train, components.require("optimizer")
     w = build_initial_weights(components.single, network.value, train, settings.value, resumes=saved is not None)
-    compatibility.check_weights(components, model, w, settings.value.device, problems)
+    compatibility.check_weights(components, model, w, train, settings.value, problems)
     problems.raise_if_any()
     dataset = encoded.value.dataset
     used_here = {*Experiment.__dataclass_fields__, SCHEDULES}

@@ -49,6 +49,8 @@ class Alignment(Diagnostic):
     for the flag.
     """
 
+    uses_curvature = True
+
     def measure(self, moment: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:
         oracle, w, d = moment.objective, moment.before, moment.after - moment.before
         f_0, g = oracle.true_gradient(w)

@@ -76,6 +76,8 @@ class Curvature(Diagnostic):
     Keutzer and Mahoney 2020, PyHessian.
     """
 
+    uses_curvature = True
+
     iterations: Count
     probes: Count
     top: Count

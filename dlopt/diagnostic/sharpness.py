@@ -54,6 +54,8 @@ class Sharpness(Diagnostic):
     momentum; Cohen et al. 2022, Adaptive gradient methods at the edge of stability, for preconditioners.
     """
 
+    uses_curvature = True
+
     iterations: Count
 
     def measure(self, moment: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:

@@ -47,10 +47,12 @@ def find_layers_without_second_derivative(model: nn.Module, inputs: Tensor) -> l
     """Return the names of the innermost modules that raise an error when they are differentiated twice."""
     model = copy.deepcopy(model).eval()
     names: list[str] = []
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
     innermost = {name: module for name, module in model.named_modules() if not list(module.children())}
     handles = [
-        module.register_forward_pre_hook(lambda module, args, name=name: arguments.setdefault(name, args))
+        module.register_forward_pre_hook(
+            lambda module, args, kwargs, name=name: arguments.update({name: (args, kwargs)}), with_kwargs=True
+        )
         for name, module in innermost.items()
     ]
     try:
@@ -60,19 +62,19 @@ def find_layers_without_second_derivative(model: nn.Module, inputs: Tensor) -> l
         for handle in handles:
             handle.remove()
     with allow_second_derivatives(model):
-        for name, args in arguments.items():
+        for name, (args, kwargs) in arguments.items():
             try:
-                _differentiate_twice(innermost[name], args)
+                _differentiate_twice(innermost[name], args, kwargs)
             except RuntimeError:
                 names.append(f"{name} ({type(innermost[name]).__name__})")
     return names
 
 
-def _differentiate_twice(module: nn.Module, args: tuple[Any, ...]) -> None:
+def _differentiate_twice(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Take a second derivative of the square of a module's output."""
-    args = tuple(x.detach().requires_grad_() if torch.is_tensor(x) and x.is_floating_point() else x for x in args)
-    sources = [x for x in (*args, *module.parameters()) if torch.is_tensor(x) and x.requires_grad]
-    outputs = module(*args)
+    leaves = [x.detach().requires_grad_() if torch.is_tensor(x) and x.is_floating_point() else x for x in args]
+    sources = [x for x in (*leaves, *module.parameters()) if torch.is_tensor(x) and x.requires_grad]
+    outputs = module(*(x.clone() if torch.is_tensor(x) else x for x in leaves), **kwargs)  # it may change them in place
     output = outputs[0] if isinstance(outputs, tuple) else outputs
     if sources and output.requires_grad:
         first = torch.autograd.grad(output.square().sum(), sources, create_graph=True, allow_unused=True)

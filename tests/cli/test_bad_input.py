@@ -160,6 +160,16 @@ CASES = {
     "bfloat16 for an inner optimizer with second derivatives": (
         [*MINE, "optimizer=sam", "optimizer.base_optimizer=newton", "precision=bfloat16"], ["1 problem", "precision  … too few for SAM"],
     ),
+    "bfloat16 for a diagnostic": (
+        [*MINE, "diagnostic=[gradients,sharpness]", "precision=bfloat16"], ["1 problem", "precision  … too few for diagnostic.sharpness"],
+    ),
+    "a layer without a second derivative": (
+        [*MINE[:2], "arch=custom", "arch._target_=mine.DistanceNet", "batch_size=16", "diagnostic=curvature"],
+        ["1 problem", "diagnostic.curvature  uses second derivatives: distances (Distances) has no second derivative … put another layer"],
+    ),
+    "a layer without a second derivative for an optimizer": (
+        [*MINE[:2], "arch=custom", "arch._target_=mine.DistanceNet", "batch_size=16", "optimizer=newton"], ["1 problem", "optimizer  uses second derivatives"],
+    ),
     "bfloat16 for a line search": (
         [*MINE, "optimizer=torch_optim", "optimizer.name=LBFGS", "precision=bfloat16"], ["1 problem", "precision  … too few for LBFGS"],
     ),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from dlopt import parts
@@ -24,6 +26,10 @@ from dlopt.errors import join_truncated
 from dlopt.objective.activation_hooks import find_activations, has_kinks
 from dlopt.objective.bound import find_sites
 from dlopt.objective.clipping import Clip
+from dlopt.objective.oracle import MiniBatchObjective
+from dlopt.objective.problem import Problem
+from dlopt.objective.second_derivatives import LayerError
+from dlopt.prng import Key
 from dlopt.training.experiment import Settings
 
 NO_DATA = "data=none has none: leave it out"
@@ -130,8 +136,11 @@ def check_optimizer_requirements(components: Components, settings: Settings | No
             changing.append(f"regularization.{key}")
     for key in changing if optimizer.needs_true_gradient else ():
         problems.add(key, f"changes gradients, and {name} needs them as they are: leave one of the two out")
-    if settings and settings.precision == "bfloat16" and (optimizer.needs_true_gradient or optimizer.uses_curvature):
-        wrong = f"bfloat16 keeps three digits, too few for {name}, which compares values or uses second derivatives"
+    needing = [f"diagnostic.{key}" for key, d in components.several["diagnostic"].items() if d.uses_curvature]
+    needing += [name] * (optimizer.needs_true_gradient or optimizer.uses_curvature)
+    if settings and settings.precision == "bfloat16" and needing:
+        users = join_truncated(needing[::-1])
+        wrong = f"bfloat16 keeps three digits, too few for {users}, which compares values or uses second derivatives"
         problems.add("precision", f"{wrong}: use precision=float32 or precision=float64")
 
 
@@ -160,15 +169,36 @@ def check_optimizer(components: Components, model: nn.Module, w: Tensor, device:
         problems.add("optimizer.fisher", f"{wrong}, and {why}: use optimizer.fisher=empirical, or another loss")
 
 
-def check_weights(components: Components, model: nn.Module, w: Tensor, device: str, problems: Problems) -> None:
-    """Let the optimizer check the weights that it will train, and each diagnostic those that it will measure."""
-    check_optimizer(components, model, w, device, problems)
-    for name, diagnostic in components.several["diagnostic"].items():
+def check_weights(
+    components: Components, model: nn.Module, w: Tensor, train: parts.Split, settings: Settings, problems: Problems
+) -> None:
+    """Let the optimizer check the weights that it will train, and each diagnostic the weights that it will measure.
+
+    Refuse layers without a second derivative if one of them uses it.
+    """
+    check_optimizer(components, model, w, settings.device, problems)
+    diagnostics = components.several["diagnostic"]
+    users = {"optimizer": components.require("optimizer")} | {f"diagnostic.{key}": d for key, d in diagnostics.items()}
+    if curvature_users := [key for key, part in users.items() if part.uses_curvature]:
+        try:
+            _probe_curvature(model, components.require("loss"), w, train)
+        except LayerError as error:
+            problems.add(curvature_users[0], f"uses second derivatives: {error}")
+    for name, diagnostic in diagnostics.items():
         try:
             diagnostic.check(w, Layout.of(model))
         except Exception as error:
             message = str(error) if isinstance(error, ValueError) else format_error(error)
             problems.add(f"diagnostic.{name}", message)
+
+
+def _probe_curvature(model: nn.Module, loss: parts.Loss, w: Tensor, train: parts.Split) -> None:
+    """Compute one Hessian-vector product on two examples. Raise LayerError if a layer has no second derivative."""
+    rows = torch.arange(min(2, len(train))) if train.rows is None else train.rows[:2]
+    inputs, targets = (x[rows].to(w.dtype) if x.is_floating_point() else x[rows] for x in (train.inputs, train.targets))
+    problem = Problem(copy.deepcopy(model), loss)
+    w = problem.bind(w.clone())
+    MiniBatchObjective(problem, inputs, targets, Key(0, 0)).hvp(w, w)
 
 
 def _notice_second_order(
