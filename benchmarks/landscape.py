@@ -18,7 +18,7 @@ from dlopt.objective.oracle import MiniBatchObjective
 from dlopt.objective.problem import Problem
 
 IMAGES, SHAPE = 512, (3, 32, 32)
-PRODUCTS = 20
+PRODUCTS = 8
 """Lanczos steps: the residual of the largest eigenvalue tells how far it may be off."""
 
 
