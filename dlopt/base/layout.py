@@ -165,6 +165,10 @@ class Layout:
         above, _, last = name.rpartition(".")
         return self.labels.get(name) or (f"{self.labels.get(above, above)}.{last}" if above else name)
 
+    def label_activation(self, name: str) -> str:
+        """Return the label of the layer to which an activation belongs."""
+        return self.label(name).removesuffix(".activation")
+
     def __iter__(self) -> Iterator[Parameter]:
         return iter(self.parameters)
 

@@ -129,7 +129,7 @@ class LineSearch:
             value,
             gradient,
             _to_column([lane.evaluations for lane in lanes], w).squeeze(-1),
-            _to_column([lane.failed for lane in lanes], w).squeeze(-1),
+            _to_column([lane.has_failed for lane in lanes], w).squeeze(-1),
         )
 
     def _list_rows(self, count: int) -> list[LineSearch]:
@@ -158,7 +158,7 @@ class _Lane:
             self.choice = StepSize(0.0, failed=start.slope != 0)  # at a stationary point there is nothing to find
 
     @property
-    def failed(self) -> bool:
+    def has_failed(self) -> bool:
         return self.choice is not None and self.choice.failed
 
     def receive(self, value: float, slope: float) -> None:

@@ -18,7 +18,6 @@ class ObjectiveOracle(Protocol):
 
     layout: Layout
     bounds: Mapping[str, tuple[float, float]]
-    is_fixed: bool
 
     def value(self, w: Tensor) -> Tensor: ...
     def gradient(self, w: Tensor) -> tuple[Tensor, Tensor]: ...

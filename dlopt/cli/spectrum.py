@@ -70,10 +70,11 @@ def _analyse_run(run: RunDirectory, args: Any) -> int:
     from dlopt.config.reopen.load_predictor import load_predictor
     from dlopt.landscape import result_files
     from dlopt.landscape.spectrum import CSV_HEADER, format_spectrum, list_rows
+    from dlopt.landscape.trajectories import list_kept
     from dlopt.objective.second_derivatives import LayerError
 
     folder = result_files.choose_folder(run, args.out, "spectrum")
-    names = [args.checkpoint] if args.checkpoint != "all" else [*map(str, sorted(run.older_checkpoints())), "last"]
+    names = list_kept(run) if args.checkpoint == "all" else [args.checkpoint]
     predictor, warnings = load_predictor(run, names[0], device=args.device, trust=args.trust)
     if args.checkpoint == "all" and len(names) == 1:
         warnings = [*warnings, f"only one checkpoint is kept; {KEEP_MORE}"]

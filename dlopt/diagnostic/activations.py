@@ -43,7 +43,7 @@ class Activations(Diagnostic):
         tags = {}
         lead = moment.before.ndim - 1
         for name, outputs in moment.objective.activations(moment.before).items():
-            layer = moment.layout.label(name).removesuffix(".activation")
+            layer = moment.layout.label_activation(name)
             x = outputs if outputs.ndim > lead + 1 else outputs.unsqueeze(-1)
             x = x.reshape(*x.shape[: lead + 2], -1)  # (..., examples, units, positions)
             variance, mean = torch.var_mean(x, (-3, -2, -1), correction=0)

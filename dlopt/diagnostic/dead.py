@@ -50,6 +50,6 @@ class Dead(Diagnostic):
                 break
         if not dead:
             return {}, None
-        layers = {moment.layout.label(name).removesuffix(".activation"): flags for name, flags in dead.items()}
+        layers = {moment.layout.label_activation(name): flags for name, flags in dead.items()}
         tags = {f"dead/{layer}": flags.to(moment.after.dtype).mean(-1) for layer, flags in layers.items()}
         return tags | {"dead/all": torch.cat([*layers.values()], -1).to(moment.after.dtype).mean(-1)}, None

@@ -43,6 +43,6 @@ class Histograms(Diagnostic):
         if "activation" in self.of:
             outputs = moment.objective.activations(moment.before)
             lead = moment.before.ndim - 1
-            layers = {name: moment.layout.label(name).removesuffix(".activation") for name in outputs}
+            layers = {name: moment.layout.label_activation(name) for name in outputs}
             values |= {f"histogram/activation/{layers[name]}": x.flatten(lead) for name, x in outputs.items()}
         return {tag: Histogram.of(x, self.bins) for tag, x in values.items()}, None

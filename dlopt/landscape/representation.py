@@ -73,7 +73,7 @@ def _compute_outputs(predictor: Predictor, examples: Examples) -> dict[str, Tens
     for x, _ in examples.chunks(get_chunk_size(problem)):
         with record_outputs(problem.activations) as recorded:
             outputs = problem.predict(predictor.w, x)
-        layers = {problem.layout.label(name).removesuffix(".activation"): y for name, y in recorded.items()}
+        layers = {problem.layout.label_activation(name): y for name, y in recorded.items()}
         for name, y in (layers | {"output": outputs}).items():
             parts.setdefault(name, []).append(y)
     return {name: torch.cat(column) for name, column in parts.items()}

@@ -63,7 +63,8 @@ class DampedModelOptimizer(Optimizer):
             return Step(axpy_(w, self.lr, p), state, loss, g, info)
         step = self.lr * p
         model = -(g * step).sum(-1) - 0.5 * (step * self.multiply(objective, w, step)).sum(-1)
-        fall = loss - objective.value(w + step)
+        candidate = w + step
+        fall = loss - objective.value(candidate)
         # Below rounding neither fall is known: at a minimum, refused steps would raise the damping without end.
         rounding = ROUNDING * torch.finfo(loss.dtype).eps * loss.abs()
         is_unknown = ((model.abs() <= rounding) & (fall.abs() <= rounding)).unsqueeze(-1)
@@ -72,4 +73,4 @@ class DampedModelOptimizer(Optimizer):
         scale = torch.where(rho > 0.75, state.scale / self.factor, state.scale)
         scale = torch.where((rho >= 0.25) & falls, scale, state.scale * self.factor)
         scale = torch.where(is_unknown, state.scale, scale).clamp(*SCALES)
-        return Step(torch.where(falls, w + step, w), DampingState(scale), loss, g, info)
+        return Step(torch.where(falls, candidate, w), DampingState(scale), loss, g, info)

@@ -80,15 +80,13 @@ class KFAC(Optimizer):
         return self.fisher == "model"
 
     def init(self, w: Tensor, layout: Layout) -> KFACState:
-        sizes = sum(a * a + g * g for a, g in (layer.sides for layer in layout.affine))
-        factors = w.new_zeros(*w.shape[:-1], sizes)
+        factors = w.new_zeros(*w.shape[:-1], _count_entries(layout))
         return KFACState(factors, torch.zeros_like(factors), torch.zeros_like(w), 0)
 
     def check(self, w: Tensor, layout: Layout) -> None:
         if not layout.affine:
             raise ValueError("it has no linear layer and no convolution without groups; use another optimizer")
-        size = sum(a * a + g * g for a, g in (layer.sides for layer in layout.affine))
-        memory.check(COPIES * w.element_size() * size, "the Kronecker factors of this network")
+        memory.check(COPIES * w.element_size() * _count_entries(layout), "the Kronecker factors of this network")
 
     def step(self, w: Tensor, state: KFACState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
@@ -122,6 +120,11 @@ class KFAC(Optimizer):
         pi = torch.where(means[0] * means[1] > 0, pi, 1.0)
         root = _align(self.damping, a) ** 0.5
         return _invert_with(a, pi * root), _invert_with(g, root / pi)
+
+
+def _count_entries(layout: Layout) -> int:
+    """Return K, the number of entries of all factors."""
+    return sum(n * n for layer in layout.affine for n in layer.sides)
 
 
 def _split(x: Tensor, layout: Layout) -> Sequence[Tensor]:

@@ -70,7 +70,7 @@ class Preconditioned(Optimizer):
         return PreconditionedState(torch.zeros_like(w) if self._estimates else w.new_zeros(*w.shape[:-1], 0), 0)
 
     def check(self, w: Tensor, layout: Layout) -> None:
-        fixed = self._fixed
+        fixed = self._constant_curvature
         if isinstance(fixed, dict):
             names = [p.name for p in layout]
             for pattern in fixed:
@@ -87,21 +87,21 @@ class Preconditioned(Optimizer):
                 state.d.copy_(estimate_diagonal(lambda v: objective.hvp(w, v), w, self.probes, key).value.abs())
             addcdiv_scaled_(w, -self.lr, g, state.d + self.damping)
         else:
-            for part, curvature in self._list_fixed(objective.layout, w):
+            for part, curvature in self._list_constant_curvatures(objective.layout, w):
                 axpy_(w[..., part], -self.lr, g[..., part] / curvature)
         return Step(w, state._replace(t=state.t + 1), loss, g)
 
     @property
     def _estimates(self) -> bool:
-        return self._fixed is None
+        return self._constant_curvature is None
 
     @property
-    def _fixed(self) -> list[float] | dict[str, float] | None:
+    def _constant_curvature(self) -> list[float] | dict[str, float] | None:
         return None if isinstance(self.curvature, str) else self.curvature
 
-    def _list_fixed(self, layout: Layout, w: Tensor) -> Iterator[tuple[slice, Any]]:
+    def _list_constant_curvatures(self, layout: Layout, w: Tensor) -> Iterator[tuple[slice, Any]]:
         """Yield slices of w with their curvatures."""
-        fixed = self._fixed
+        fixed = self._constant_curvature
         if not isinstance(fixed, dict):
             yield slice(None), torch.tensor(fixed, dtype=w.dtype, device=w.device)
             return

@@ -72,8 +72,6 @@ class SAM(Optimizer):
 class PerturbedObjective:
     """Shift an objective: f(w + e) as a function of w, where e = scale g for a column of scales."""
 
-    is_fixed = False  # g is another at each step
-
     def __init__(self, objective: ObjectiveOracle, g: Tensor, scale: Tensor) -> None:
         self.objective = objective
         self.g = g

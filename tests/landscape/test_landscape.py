@@ -333,23 +333,23 @@ def test_layers_are_compared_with_the_end_of_training(here, capsys):
         (["--checkpoint", "4"], "has none after step 4"),
     ],
 )
-def test_bad_input_is_refused_and_leaves_nothing(words, message, untouched, capsys):
-    here, before = untouched
+def test_bad_input_is_refused_and_leaves_nothing(words, message, two_runs, capsys):
+    here, before = two_runs
     assert main(["landscape", "--trust", "run", *words]) == 2
     assert message in capsys.readouterr().err
     assert sorted(here.rglob("*")) == before
 
 
 @pytest.fixture(scope="module")
-def untouched_folder(tmp_path_factory):
+def runs_folder(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
 
 
 @pytest.fixture
-def untouched(untouched_folder, here, monkeypatch):
+def two_runs(runs_folder, here, monkeypatch):
     """Return a folder with two runs of different networks, and its paths."""
-    monkeypatch.chdir(untouched_folder)
-    if not (untouched_folder / "run").exists():
+    monkeypatch.chdir(runs_folder)
+    if not (runs_folder / "run").exists():
         train("run", "checkpoint.keep=1")
         train("other", "arch.widths=[5]")
-    return untouched_folder, sorted(untouched_folder.rglob("*"))
+    return runs_folder, sorted(runs_folder.rglob("*"))

@@ -22,7 +22,6 @@ class Bowl:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.bounds: Mapping[str, tuple[float, float]] = {}
-        self.is_fixed = True
 
     def value(self, w: Tensor) -> Tensor:
         return w.square().sum(-1) / 2

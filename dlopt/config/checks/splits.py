@@ -262,7 +262,7 @@ def _find_split_error(split: parts.Split, dataset: parts.Dataset, *, may_lack: b
 def check_batch(settings: Settings, train: parts.Split, dataset: parts.Dataset, problems: Problems) -> None:
     """Check that a mini-batch is not larger than the training split, and a micro-batch not larger than it."""
     if not dataset.has_inputs:
-        return  # one example, whatever the size
+        return  # one example: batch_size does not matter
     if settings.batch_size != "full" and settings.batch_size > len(train):
         validation = settings.validation
         held_out = validation.fraction if dataset.validation is None else 0

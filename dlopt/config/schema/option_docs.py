@@ -107,7 +107,7 @@ SCHEDULES_PARAGRAPHS = (
     "NAME is a hyperparameter of the optimizer, such as momentum; a regularization, such as l2, for its strength; or a "
     "hyperparameter of one, such as dropout.p. Keys of the schedule follow it: schedules.momentum.start=0.5.",
 )
-"""What `schedules` is, which has no class."""
+"""The description of `schedules`, which has no class."""
 
 
 def load_settings() -> list[Option]:
