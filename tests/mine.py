@@ -103,6 +103,25 @@ class Regression(Data):
 
 
 @dataclass(frozen=True)
+class StepLabels(Data):
+    """Series (2, 6) with a class for each step, or numbers; sequences have 1 to 6 steps with a target."""
+
+    numbers: bool = False
+    how: str = ""
+
+    def load(self) -> Dataset:
+        def sample(count: int, seed: int) -> Split:
+            x = torch.randn(count, 2, 6, generator=torch.Generator().manual_seed(seed))
+            y = x.sum(1, keepdim=True).mT if self.numbers else (x[:, 0] > 0).long() + (x[:, 1] > 0).long()
+            y[torch.arange(6) > (torch.arange(count) % 6).unsqueeze(1)] = math.nan if self.numbers else -1
+            if self.how == "empty" and seed == 1:
+                y[:5] = -1
+            return Split(x, y - int(self.how == "label" and seed == 1))
+
+        return Dataset(sample(60, 1), sample(30, 2), outputs=1 if self.numbers else 3)
+
+
+@dataclass(frozen=True)
 class Imputed(Regression):
     """Missing numbers are replaced by the median of the training rows, or `how` this fails."""
 
@@ -212,6 +231,19 @@ class LSTMCell(nn.LSTMCell):
         i, f, g, o = gates.chunk(4, dim=-1)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()
         return o.sigmoid() * c.tanh(), c
+
+
+class StepNet(nn.Module):
+    """Scores each step of a series."""
+
+    def __init__(self, inputs: tuple[int, ...], outputs: int, normalization: Any = None) -> None:
+        super().__init__()
+        self.body = nn.Conv1d(inputs[0], 5, 3, padding=1)
+        self.norm = normalization(5, 1) or nn.Identity()
+        self.head = nn.Linear(5, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(self.body(x)).relu().mT)
 
 
 class Distances(nn.Module):

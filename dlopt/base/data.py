@@ -19,6 +19,9 @@ TargetKind = Literal["classes", "numbers"]
 class Split:
     """Examples: inputs (N, *shape), and targets (N,) int64 for classes or (N, outputs) float for numbers.
 
+    Sequences of length T may have a target for each step: (N, T), with -1 for a step without one, or (N, T, outputs),
+    with NaN for a step without one.
+
     rows, if given, are the indices of the examples of the split in these tensors. Training and validation split are
     rows of the same tensors, so runs that share data share memory.
     """
@@ -76,6 +79,11 @@ class Dataset:
     @property
     def kind(self) -> TargetKind:
         return "numbers" if self.train.targets.is_floating_point() else "classes"
+
+    @property
+    def per_step(self) -> bool:
+        """Return whether each step of a sequence has a target of its own."""
+        return self.train.targets.ndim > (1 if self.kind == "classes" else 2)
 
     @property
     def shape(self) -> tuple[int, ...]:

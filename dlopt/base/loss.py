@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from dlopt.base.data import TargetKind
@@ -12,10 +13,32 @@ from dlopt.base.group import Group
 from dlopt.metrics.names import Direction
 from dlopt.prng import Key
 
+PADDING_CLASS = -1
+"""The class of a step without a target, such as one behind the end of a sequence. Numbers have NaN instead."""
+
+
+def mark_valid_steps(targets: Tensor, outputs: Tensor) -> Tensor:
+    """Return which steps, (..., T), have a target, given targets (..., T[, outputs]) and outputs (..., T, outputs)."""
+    return targets >= 0 if targets.ndim < outputs.ndim else ~targets.isnan().any(-1)
+
+
+def flatten_steps(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the steps that have a target as examples, (n, outputs) and (n[, outputs]); examples without steps as such.
+
+    outputs are (N, T, outputs) or (N, outputs), of one network.
+    """
+    if outputs.ndim == 2:
+        return outputs, targets
+    valid = mark_valid_steps(targets, outputs)
+    return outputs[valid], targets[valid]
+
 
 @Group("loss", must_subclass=True, needed_for_inference=True, lanes="class")
 class Loss:
     """The mean loss of a mini-batch, and metrics.
+
+    Define `losses`, or `__call__` if the loss of a batch is not a mean over its examples. Only a loss with `losses`
+    takes data with a target for each step of a sequence.
 
     targets is the supported kind of targets. A loss for classes may also accept probabilities, floats of shape
     (..., N, outputs), with the same value for one-hot rows as for classes: then augmentations may mix targets.
@@ -34,9 +57,29 @@ class Loss:
     def check(self, outputs: Tensor) -> None:
         """Raise ValueError, before a run starts, if the loss is not defined for such outputs, (B, outputs)."""
 
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of each example, (B,), of outputs (B, outputs) and targets (B,) or (B, outputs)."""
+        raise NotImplementedError
+
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss, shape (), of outputs (B, outputs) and the targets of a batch."""
-        raise NotImplementedError
+        return self.losses(outputs, targets).mean()
+
+    def mean(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean loss, shape (), of outputs (B, outputs) or (B, T, outputs) with a target for each step.
+
+        The loss of a sequence is the mean over its steps that have a target. The loss of a batch is the mean over its
+        sequences, so it is the mean of the losses that they have alone, whatever their lengths.
+        """
+        return self(outputs, targets) if outputs.ndim == 2 else self._losses_of_sequences(outputs, targets).mean()
+
+    def _losses_of_sequences(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of each sequence, (B,)."""
+        valid = mark_valid_steps(targets, outputs)
+        padding = ~valid if targets.ndim < outputs.ndim else ~valid.unsqueeze(-1)
+        known = targets.masked_fill(padding, 0)  # any value that a loss takes: a NaN would reach the gradient
+        losses = self.losses(outputs.flatten(0, 1), known.flatten(0, 1)).unflatten(0, valid.shape)
+        return torch.where(valid, losses, 0.0).sum(-1) / valid.sum(-1)
 
     def sample_targets(self, outputs: Tensor, key: Key) -> Tensor:
         """Return random targets (B[, outputs]) of the model with outputs (B, outputs), for its Fisher information.

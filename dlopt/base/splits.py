@@ -55,7 +55,7 @@ def split_k_fold(
     units = _number_units(rows, groups, times)
     if units is None:
         order = torch.randperm(len(rows), generator=prng.generator(key))
-        if not train.targets.is_floating_point():
+        if _are_classes(train.targets):
             order = order[train.targets[rows[order]].argsort(stable=True)]
         mask = torch.zeros(len(rows), dtype=torch.bool)
         mask[order[index::k]] = True  # dealt in turn, class after class
@@ -96,6 +96,11 @@ def add_label_noise(train: Split, share: float, classes: int, key: Key) -> Split
     return Split(train.inputs, targets, train.rows)
 
 
+def _are_classes(targets: Tensor) -> bool:
+    """Return whether each example has one class, by which to stratify."""
+    return targets.ndim == 1 and not targets.is_floating_point()
+
+
 def _rows(split: Split) -> Tensor:
     return torch.arange(len(split.targets)) if split.rows is None else split.rows
 
@@ -130,7 +135,7 @@ def _draw(targets: Tensor, count: int, key: Key, *, least: int = 0, spare: int =
     """
     order = torch.randperm(len(targets), generator=prng.generator(key))
     mask = torch.zeros(len(targets), dtype=torch.bool)
-    if targets.is_floating_point():
+    if not _are_classes(targets):
         mask[order[:count]] = True
         return mask
     classes, sizes = targets.unique(return_counts=True)

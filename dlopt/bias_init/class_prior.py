@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dlopt.base.layout import Parameter
+from dlopt.base.loss import PADDING_CLASS
 from dlopt.parts import InitProbe
 
 
@@ -29,7 +30,8 @@ class ClassPrior:
         if start.all_targets.is_floating_point():
             raise ValueError("class_prior is for classes; the targets of this data are numbers: use bias_init=zeros")
         bias = find_output_bias(w, start)
-        counts = start.all_targets.bincount(minlength=bias.size).to(w.dtype).clamp(min=0.5)
+        labels = start.all_targets
+        counts = labels[labels != PADDING_CLASS].bincount(minlength=bias.size).to(w.dtype).clamp(min=0.5)
         w = w.clone()
         w[bias.slice] = (counts / counts.sum()).log()
         return w
@@ -38,7 +40,7 @@ class ClassPrior:
 def find_output_bias(w: Tensor, start: InitProbe) -> Parameter:
     """Return the bias whose shift moves the outputs by the same amount. Raises ValueError if no bias does."""
     outputs = start.outputs(w)
-    shift = torch.linspace(1.0, 2.0, outputs.shape[1], dtype=w.dtype)
+    shift = torch.linspace(1.0, 2.0, outputs.shape[-1], dtype=w.dtype)
     for p in start.layout:
         if p.kind == "bias" and p.shape == shift.shape:
             moved = w.clone()

@@ -38,8 +38,11 @@ class CrossEntropy(Loss):
     def check(self, outputs: Tensor) -> None:
         functional.check(self.metrics, outputs)
 
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, targets, reduction="none")
+
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(outputs, targets)
+        return F.cross_entropy(outputs, targets)  # the mean of `losses`, in one kernel
 
     def sample_targets(self, outputs: Tensor, key: Key) -> Tensor:
         return prng.categorical(key, outputs.softmax(-1))

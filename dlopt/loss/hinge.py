@@ -35,10 +35,10 @@ class Hinge(Loss):
     def check(self, outputs: Tensor) -> None:
         functional.check(self.metrics, outputs)
 
-    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         right = targets.unsqueeze(-1)
         violations = (self.margin - outputs.gather(-1, right) + outputs).clamp(min=0.0) ** self.power
-        return violations.scatter(-1, right, 0.0).mean()
+        return violations.scatter(-1, right, 0.0).mean(-1)
 
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         return functional.compute_by_name(self.metrics, outputs, targets)

@@ -29,8 +29,8 @@ class MeanSquaredError(Loss):
 
     targets: ClassVar[TargetKind] = "numbers"
 
-    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return (outputs - targets).square().mean()
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs - targets).square().mean(-1)
 
     def sample_targets(self, outputs: Tensor, key: Key) -> Tensor:
         """Return outputs plus or minus sqrt(outputs / 2): signs have the covariance of Gaussian noise and vary less."""

@@ -41,10 +41,10 @@ class NegativeLogLikelihood(Loss):
             )
         functional.check(self.metrics, outputs)
 
-    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         if targets.is_floating_point():
-            return -(targets * outputs).sum(-1).mean()
-        return -outputs.gather(-1, targets.unsqueeze(-1)).mean()
+            return -(targets * outputs).sum(-1)
+        return -outputs.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
 
     def sample_targets(self, outputs: Tensor, key: Key) -> Tensor:
         return prng.categorical(key, outputs.exp())

@@ -64,7 +64,7 @@ def _within_batch(
     def losses(w: Tensor) -> Tensor:
         outputs = problem.outputs(problem.functional, rules, w, x, key, own=bool(varying))
         problem.functional.pop_batch_stats()
-        return vmap(loss)(outputs.unsqueeze(1), problem.targets(rules, y).unsqueeze(1))
+        return vmap(loss.mean)(outputs.unsqueeze(1), problem.targets(rules, y).unsqueeze(1))
 
     linearized: Any = vjp(losses, w)  # mypy takes it for the triple with has_aux
     values, transpose = linearized

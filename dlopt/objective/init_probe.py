@@ -113,7 +113,7 @@ class MiniBatchInitProbe:
         if x.is_floating_point():
             x.requires_grad_()
         with torch.enable_grad(), _register_hooks(self._layers, hook):
-            loss = self._loss(self._run(self.layout.views(w), x), self.targets)
+            loss = self._loss.mean(self._run(self.layout.views(w), x), self.targets)
             tensors = {t for pair in ends.values() for t in pair if t.requires_grad}
             gradients = torch.autograd.grad(loss, list(tensors), allow_unused=True)
         by_tensor = dict(zip(tensors, gradients, strict=True))

@@ -47,13 +47,13 @@ def compute_factors(
 
     z, statistics = evaluate(record)
     targets = problem.targets(rules, y)
-    evaluation = Evaluation(loss(z, targets).detach(), z.detach(), statistics)
+    evaluation = Evaluation(loss.mean(z, targets).detach(), z.detach(), statistics)
     if sampled:
         targets = loss.sample_targets(z, prng.fold_in(prng.fold_in(key, "fisher"), share.part))
 
     def value(shifts: Sequence[Tensor]) -> Tensor:
         left = iter(shifts)
-        return loss(evaluate(lambda i, a, s: s + next(left))[0], targets)
+        return loss.mean(evaluate(lambda i, a, s: s + next(left))[0], targets)
 
     slopes = grad(value)([torch.zeros_like(s) for s in outputs])
     factors: list[Tensor] = []

@@ -21,7 +21,7 @@ from torch.func import vmap
 from dlopt import prng
 from dlopt.base import dotted_fields
 from dlopt.base.layout import Layout
-from dlopt.base.loss import Loss
+from dlopt.base.loss import Loss, flatten_steps
 from dlopt.base.regularization import Regularization
 from dlopt.base.wrapper import overrides
 from dlopt.objective import activation_hooks
@@ -114,7 +114,7 @@ class Problem:
         network = network or self.functional
         loss, *rules = self.with_lane_values(varying)
         outputs = self.outputs(network, rules, w, x, key, own=bool(varying), part=share.part)
-        value = loss(outputs, self.targets(rules, y))
+        value = loss.mean(outputs, self.targets(rules, y))
         evaluation = Evaluation(value.detach(), outputs.detach(), network.pop_batch_stats())
         if share is not WHOLE:
             value = value * share.fraction
@@ -261,9 +261,23 @@ class Problem:
         """Return the mean loss, without penalties, of outputs of `predict`; shape () or (E,)."""
 
         def call(outputs: Tensor, targets: Tensor, varying: dict[Any, Tensor]) -> Tensor:
-            return self.with_lane_values(varying)[0](outputs, targets)
+            loss: Tensor = self.with_lane_values(varying)[0].mean(outputs, targets)
+            return loss
 
         return self.map_lanes(call)(outputs, targets, self.varying)
+
+    def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Return the metrics of outputs (..., N, outputs) and targets; each of shape () or (E,).
+
+        Of outputs (..., N, T, outputs), all steps that have a target count as examples.
+        """
+        if self.lanes is None:
+            return self.loss.measure(*flatten_steps(outputs, targets))
+        if outputs.ndim == 3:
+            return self.loss.measure(outputs, targets)
+        # one lane after another: the numbers of their steps differ
+        values = [self.loss.measure(*flatten_steps(*lane)) for lane in zip(outputs, targets, strict=True)]
+        return {name: torch.stack([value[name] for value in values]) for name in values[0]}
 
     def map_lanes(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Map a function of one lane over all lanes; return the function itself for one run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from dlopt import prng
 from dlopt.base.data import Split
+from dlopt.base.loss import PADDING_CLASS
 from dlopt.prng import Key
 
 
@@ -114,11 +116,15 @@ class Examples:
 
 
 def to_probabilities(targets: Tensor, outputs: int, dtype: torch.dtype) -> Tensor:
-    """Return targets that can be averaged: classes (...) as probabilities (..., outputs), numbers unchanged."""
+    """Return targets that can be averaged: classes (...) as probabilities (..., outputs), numbers unchanged.
+
+    A step without a class has NaN.
+    """
     if targets.is_floating_point():
         return targets
     # one_hot checks the range of the classes, and waits for the device
-    return (targets.unsqueeze(-1) == torch.arange(outputs, device=targets.device)).to(dtype)
+    probabilities = (targets.unsqueeze(-1) == torch.arange(outputs, device=targets.device)).to(dtype)
+    return probabilities.masked_fill((targets == PADDING_CLASS).unsqueeze(-1), math.nan)
 
 
 def count_steps_per_epoch(examples: int, size: int, *, drop_last: bool) -> int:

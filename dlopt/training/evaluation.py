@@ -53,7 +53,7 @@ def evaluate(
 def compute_metrics(problem: Problem, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """Return the loss and its metrics from the result of `predict_split`."""
     with torch.no_grad():
-        return {"loss": problem.losses(outputs, targets)} | problem.loss.measure(outputs, targets)
+        return {"loss": problem.losses(outputs, targets)} | problem.measure(outputs, targets)
 
 
 def recompute_statistics(problem: Problem, w: Tensor, examples: Examples) -> dict[str, Tensor]:

@@ -143,7 +143,7 @@ class RunningMetrics:
         else:
             share = to_device_async(torch.tensor(sizes, dtype=losses.dtype), losses.device) / sum(sizes)
             mean = (losses * share).sum(-1)
-        metrics = {f"train/{name}": value for name, value in self.problem.loss.measure(outputs, targets).items()}
+        metrics = {f"train/{name}": value for name, value in self.problem.measure(outputs, targets).items()}
         means = {name: Mean(sum(sizes), value) for name, value in ({"train/loss": mean} | metrics).items()}
         for name in dict.fromkeys(name for part in parts for name in part.info):
             values = [part.info[name] for part in parts if name in part.info]

@@ -4,7 +4,7 @@ import mine
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import DEVICE, assert_build_refused, assert_refused, build_blobs, build_experiment
+from helpers import DEVICE, assert_build_refused, assert_refused, build_blobs, build_experiment, make_option
 from torch import nn
 
 from dlopt import prng
@@ -20,11 +20,14 @@ def make_probe(experiment):
     return MiniBatchInitProbe(experiment.model, experiment.loss, experiment.train, experiment.settings.dtype, KEY)
 
 
+CROSS_ENTROPY = make_option("loss", "cross_entropy")
+
+
 def probe_net(model, inputs=(4,), count=12):
     """Return a probe of a network on random examples of two classes, and the weights of the network."""
     draw = torch.Generator().manual_seed(1)
     x = torch.randn(count, *inputs, generator=draw, dtype=torch.float64)
-    start = MiniBatchInitProbe(model.double(), F.cross_entropy, Split(x, torch.arange(count) % 2), x.dtype, KEY)
+    start = MiniBatchInitProbe(model.double(), CROSS_ENTROPY, Split(x, torch.arange(count) % 2), x.dtype, KEY)
     own = dict(model.named_parameters())
     return start, start.layout.flatten({p.name: own[p.name].detach() for p in start.layout})
 

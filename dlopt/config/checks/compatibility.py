@@ -83,12 +83,25 @@ def check_data_compatibility(dataset: parts.Dataset, components: Components, pro
         if kind == "numbers" and is_counted:  # classes of the user's own data, such as ratings
             remedy += f", or data.kind=numbers to predict {join_truncated(dataset.names)} as numbers"
         problems.add("loss", f"{wrong}: use {remedy}")
+    if dataset.per_step:
+        _check_per_step(components, problems)
     for name, part in components.several["regularization"].items():
         if dataset.kind not in part.kinds:
             wrong = f"is for {' or '.join(part.kinds)}; the targets of this data are {dataset.kind}"
             problems.add(f"regularization.{name}", f"{wrong}: leave it out")
     if dataset.has_inputs:
         check_dims(components.several["augmentation"], dataset, problems)
+
+
+def _check_per_step(components: Components, problems: Problems) -> None:
+    """Check loss and optimizer for data with a target for each step of a sequence."""
+    loss, optimizer = components.single.get("loss"), components.single.get("optimizer")
+    if isinstance(loss, parts.Loss) and not parts.overrides(loss, "losses", parts.Loss):
+        wrong = f"{type(loss).__name__} has no loss of each example, and this data has a target for each step"
+        problems.add("loss", f"{wrong}: define its method `losses`, or use another loss")
+    if isinstance(optimizer, parts.Optimizer) and optimizer.samples_targets:
+        wrong = f"{_get_name(optimizer)} draws a target for each example, and this data has one for each step"
+        problems.add("optimizer.fisher", f"{wrong}: use optimizer.fisher=empirical, or another optimizer")
 
 
 def check_without_data(

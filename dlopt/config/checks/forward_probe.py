@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dlopt import parts, prng
+from dlopt.base.loss import flatten_steps
 from dlopt.config.problems import Problems, format_error
 from dlopt.errors import OptionError
 from dlopt.objective.micro_batches import count_micro_batches
@@ -42,7 +43,9 @@ def probe(
     x, y = _take_two(train, dtype)
     mixing = [at for at, part in changes.items() if part.mixes]
     x, _ = _apply_transforms(x, to_probabilities(y, outputs, dtype) if mixing else y, changes, problems)
-    predictions = _forward(model.to(dtype), x, outputs, problems)
+    predictions = _forward(
+        model.to(dtype), x, (len(x), *y.shape[1 : y.ndim - y.is_floating_point()], outputs), problems
+    )
     if predictions is None:
         return None
     try:
@@ -71,7 +74,7 @@ def probe(
 def _measure(loss: parts.Loss, predictions: Tensor, y: Tensor) -> dict[str, Tensor]:
     """Return the loss and its metrics."""
     with torch.no_grad():
-        return {"loss": loss(predictions, y)} | loss.measure(predictions, y)
+        return {"loss": loss.mean(predictions, y)} | loss.measure(*flatten_steps(predictions, y))
 
 
 def _check_probabilities(loss: parts.Loss, predictions: Tensor, y: Tensor, mixing: str, problems: Problems) -> None:
@@ -116,10 +119,15 @@ def _apply_transforms(
         if uses_global_generator:
             wrong = "draws from torch's global generator, so runs are not reproducible"
             problems.add(at, f"{wrong}; draw from the key, with dlopt.prng.uniform or another function of dlopt.prng")
-        if not all(torch.equal(old, new) for old, new in zip((x, y), copies, strict=True)):
+        if not all(_is_same(old, new) for old, new in zip((x, y), copies, strict=True)):
             problems.add(at, "changes the batch that it is given, which may be handed out again; make a new tensor")
         x, y = batch
     return x, y
+
+
+def _is_same(old: Tensor, new: Tensor) -> bool:
+    """Return whether tensors hold the same numbers; NaN, which marks padding, is the same as NaN."""
+    return torch.allclose(old, new, rtol=0, atol=0, equal_nan=True)
 
 
 def _describe_tensors(value: Any) -> str:
@@ -152,8 +160,8 @@ def _infer(model: nn.Module, x: Tensor, hook: Callable[[str, nn.Module, Any, Any
             handle.remove()
 
 
-def _forward(model: nn.Module, x: Tensor, outputs: int, problems: Problems) -> Tensor | None:
-    """Return the outputs of the network, (examples, outputs); None with a problem added."""
+def _forward(model: nn.Module, x: Tensor, expected: tuple[int, ...], problems: Problems) -> Tensor | None:
+    """Return the outputs of the network, of the expected shape; None with a problem added."""
     try:
         predictions = _infer(model, x)
     except Exception as error:
@@ -162,9 +170,9 @@ def _forward(model: nn.Module, x: Tensor, outputs: int, problems: Problems) -> T
     if not isinstance(predictions, Tensor):
         problems.add("arch", f"must make one tensor of outputs; it makes a {type(predictions).__name__}")
         return None
-    if tuple(predictions.shape) != (len(x), outputs):
+    if tuple(predictions.shape) != expected:
         shape = tuple(predictions.shape)
-        problems.add("arch", f"makes outputs of shape {shape} from {len(x)} examples, must be {(len(x), outputs)}")
+        problems.add("arch", f"makes outputs of shape {shape} from {len(x)} examples, must be {expected}")
         return None
     return predictions
 
@@ -232,7 +240,7 @@ def check_mean(model: nn.Module, train: parts.Split, loss: parts.Loss, settings:
     x, y = _take_two(train, settings.dtype)
     outputs = _infer(model, x)
     try:
-        whole, first, second = (loss(outputs[i], y[i]) for i in (slice(0, 2), slice(0, 1), slice(1, 2)))
+        whole, first, second = (loss.mean(outputs[i], y[i]) for i in (slice(0, 2), slice(0, 1), slice(1, 2)))
     except Exception as error:
         problems.add("loss", f"fails on a part of a batch, which micro_batch_size needs: {format_error(error)}")
         return

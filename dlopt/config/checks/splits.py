@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dlopt import parts, prng
 from dlopt.base import splits
+from dlopt.base.loss import PADDING_CLASS
 from dlopt.config.problems import Problems, describe_failure
 from dlopt.errors import join_truncated
 from dlopt.training.experiment import Settings, ValidationSettings
@@ -65,8 +66,9 @@ def split_dataset(
     train, validation = pair
     _note_missing_classes(dataset, train, validation, problems)
     if data.label_noise > 0:
-        if dataset.kind != "classes" or dataset.outputs < 2:
-            problems.add("data.label_noise", "needs classes; the targets of this data are numbers")
+        if dataset.kind != "classes" or dataset.outputs < 2 or dataset.per_step:
+            actual = f"{dataset.kind} for each step" if dataset.per_step else "numbers"
+            problems.add("data.label_noise", f"needs a class for each example; the targets of this data are {actual}")
             return None
         train = splits.add_label_noise(train, data.label_noise, dataset.outputs, prng.fold_in(seed, "label_noise"))
     return train, validation
@@ -82,7 +84,7 @@ def _note_missing_classes(
     def count(split: parts.Split | None) -> Tensor:
         targets = torch.empty(0, dtype=torch.int64) if split is None else split.targets
         targets = targets if split is None or split.rows is None else targets[split.rows]
-        return targets.bincount(minlength=dataset.outputs)
+        return targets[targets != PADDING_CLASS].bincount(minlength=dataset.outputs)
 
     held_out = {"validation": count(validation), "test": count(dataset.test)}
     absent = ((count(train) == 0) & (count(dataset.train) + held_out["test"] > 0)).nonzero().flatten().tolist()
@@ -248,12 +250,18 @@ def _find_split_error(split: parts.Split, dataset: parts.Dataset, *, may_lack: b
         return f"inputs and targets must be tensors, got {type(x).__name__}, {type(y).__name__}"
     if len(x) != len(y):
         return f"{len(x)} inputs and {len(y)} targets; there must be as many of each"
-    if y.is_floating_point() and tuple(y.shape[1:]) != (dataset.outputs,):
-        return f"numbers must have shape (N, {dataset.outputs}), got {tuple(y.shape)}"
-    if not y.is_floating_point() and (y.dtype != torch.int64 or y.ndim != 1):
-        return f"classes must be int64 of shape (N,), got {y.dtype} of shape {tuple(y.shape)}"
-    if not y.is_floating_point() and len(y) and not (int(y.min()) >= 0 and int(y.max()) < dataset.outputs):
+    if y.is_floating_point() and (y.ndim not in (2, 3) or y.shape[-1] != dataset.outputs):
+        return f"numbers must have shape (N[, T], {dataset.outputs}), got {tuple(y.shape)}"
+    if not y.is_floating_point() and (y.dtype != torch.int64 or y.ndim not in (1, 2)):
+        return f"classes must be int64 of shape (N[, T]), got {y.dtype} of shape {tuple(y.shape)}"
+    has_steps = y.ndim == dataset.train.targets.ndim and dataset.per_step
+    lowest = PADDING_CLASS if has_steps else 0
+    if not y.is_floating_point() and len(y) and not (int(y.min()) >= lowest and int(y.max()) < dataset.outputs):
         return f"labels must be 0 to {dataset.outputs - 1}, got {int(y.min())} to {int(y.max())}"
+    if has_steps and len(y):
+        has_target = (y.isfinite().all(-1) if y.is_floating_point() else y != PADDING_CLASS).any(-1)
+        if not has_target.all():
+            return f"{int((~has_target).sum())} sequences have no step with a target; leave them out"
     if x.is_floating_point() and x.numel() and not may_lack and not all(torch.isfinite(bound) for bound in x.aminmax()):
         return "the inputs hold numbers that are not finite"
     return None
