@@ -107,11 +107,12 @@ class Optimizer:
         """
         return None
 
-    def stability_limit(self) -> float | Tensor | None:
-        """Return the largest curvature, a number or an (E, 1) column, at which steps are stable; None if unknown.
+    def stability_limit(self, state: Any) -> float | Tensor | None:
+        """Return the largest curvature, a number or (..., 1), at which steps are stable; None if unknown.
 
         On a quadratic with full batches, the iterates diverge along an eigenvector of the Hessian once its eigenvalue
-        exceeds the limit. If there is a preconditioner D, these are eigenvalues of D^-1 H.
+        exceeds the limit. If there is a preconditioner D, these are eigenvalues of D^-1 H. The limit is for steps with
+        the coefficients of the last one, from the state after it.
         """
         return None
 

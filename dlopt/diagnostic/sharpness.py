@@ -32,7 +32,7 @@ class Sharpness(Diagnostic):
         adagrad                       2 / lr
         rmsprop, rmsprop_nesterov     as momentum without dampening, as nesterov
         adam, adamw, amsgrad          (2 + 2 beta1) / ((1 - beta1) lr), 38 / lr for beta1 = 0.9
-        nadam                         the same / (1 + 2 beta1)
+        nadam                         (2 + 2 beta1) / ((a (1 - beta1) + b (1 + beta1)) lr) for the step -lr (a m + b g)
 
     An optimizer declares them in `stability_limit` and `preconditioner`. Others have no limit. With batch_size=full,
     the sharpness of gradient descent rises to the limit and stays there (edge of stability), with small batches it
@@ -70,7 +70,7 @@ class Sharpness(Diagnostic):
             scale = divisor.rsqrt()  # D^-1/2 H D^-1/2 is symmetric and has the eigenvalues of D^-1 H
             value = self._follow(lambda v: scale * product(scale * v), "preconditioned", moment, vectors)
             tags["sharpness/preconditioned"] = value
-        limit = moment.optimizer.stability_limit()
+        limit = moment.optimizer.stability_limit(moment.state)
         if limit is not None:
             tags["sharpness/limit"] = torch.zeros_like(w[..., :1]).add(limit).squeeze(-1)
         return tags, vectors

@@ -45,7 +45,7 @@ class AdamHyperparameters(Optimizer):
 class DiagonalAdam(AdamHyperparameters):
     """An optimizer that divides each weight's average of gradients by the root of an average of squares."""
 
-    def stability_limit(self) -> float | Tensor:
+    def stability_limit(self, state: Any) -> float | Tensor:
         """Return the limit for the preconditioner of the next steps: 38 / lr for beta1 = 0.9.
 
         With a constant D, m is an average of gradients. An eigenvector of D^-1 H with the eigenvalue h has

@@ -1,7 +1,7 @@
 """Adagrad."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,7 +55,7 @@ class Adagrad(Optimizer):
             addcdiv_scaled_(w_, -self.lr, g_, total.addcmul_(g_, g_).sqrt().add_(self.eps))
         return Step(w, state, loss, g)
 
-    def stability_limit(self) -> float | Tensor:
+    def stability_limit(self, state: Any) -> float | Tensor:
         return 2 / self.lr
 
     def preconditioner(self, state: AdagradState) -> Tensor:

@@ -1,7 +1,7 @@
 """Gradient descent with momentum."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -62,5 +62,5 @@ class HeavyBall(Optimizer):
         state.fresh.zero_()
         return Step(w, state, loss, g)
 
-    def stability_limit(self) -> float | Tensor:
+    def stability_limit(self, state: Any) -> float | Tensor:
         return 2 * (1 + self.momentum) / ((1 - self.dampening) * self.lr)

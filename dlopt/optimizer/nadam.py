@@ -48,7 +48,7 @@ class NAdam(DiagonalAdam):
     def step(self, w: Tensor, state: NAdamState, objective: ObjectiveOracle) -> Step:
         loss, g = objective.gradient(w)
         t = state.t.add_(1).to(w.dtype)
-        decay, next_decay = (0.5 * 0.96 ** (k * self.momentum_decay) for k in (t, t + 1))
+        decay, next_decay = self._compute_decay(t), self._compute_decay(t + 1)
         mu, next_mu = self.beta1 * (1 - decay), self.beta1 * (1 - next_decay)
         product = state.product.mul_(mu)
         # Both n and sqrt(v^) + eps are multiplied by the correction, so that scalars are combined before vectors.
@@ -61,10 +61,27 @@ class NAdam(DiagonalAdam):
             w_.addcdiv_(n, root.add_(self.eps * correction))
         return Step(w, state, loss, g)
 
-    def stability_limit(self) -> float | Tensor:
-        """Return the limit once mu has grown to beta1."""
-        return super().stability_limit() / (1 + 2 * self.beta1)
+    def stability_limit(self, state: NAdamState) -> Tensor:
+        """Return the limit for the factors of the last step, n = a m + b g, with constant D.
+
+        An eigenvector of D^-1 H with the eigenvalue h loses its stability by a root at -1, where
+
+            h = (2 + 2 beta1) / ((a (1 - beta1) + b (1 + beta1)) lr)
+
+        a and b grow and fall with mu and the bias corrections: from 2 / lr in the first steps the limit grows to
+        (2 + 2 beta1) / ((1 - beta1) (1 + 2 beta1) lr), 13.6 / lr for beta1 = 0.9.
+        """
+        t = state.t.to(state.v.dtype)
+        mu, next_mu = (self.beta1 * (1 - self._compute_decay(k)) for k in (t, t + 1))
+        of_average = next_mu / (1 - state.product * next_mu)
+        of_gradient = (1 - mu) / (1 - state.product)
+        factor = of_average * (1 - self.beta1) + of_gradient * (1 + self.beta1)
+        return (2 + 2 * self.beta1) / (factor * self.lr)
 
     def preconditioner(self, state: NAdamState) -> Tensor:
         correction = bias_correction(self.beta2, state.t.to(state.v.dtype))
         return (state.v / correction).sqrt_().add_(self.eps)
+
+    def _compute_decay(self, t: Tensor) -> Tensor:
+        """Return 1 - mu_t / beta1."""
+        return 0.5 * 0.96 ** (t * self.momentum_decay)

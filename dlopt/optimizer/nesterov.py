@@ -1,7 +1,7 @@
 """Nesterov's accelerated gradient."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -58,5 +58,5 @@ class Nesterov(Optimizer):
             axpy_(axpy_(w, -self.lr, g), -self.lr * self.momentum, v)
         return Step(w, state, loss, g)
 
-    def stability_limit(self) -> float | Tensor:
+    def stability_limit(self, state: Any) -> float | Tensor:
         return 2 * (1 + self.momentum) / ((1 + 2 * self.momentum) * self.lr)

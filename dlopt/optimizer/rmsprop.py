@@ -1,7 +1,7 @@
 """RMSProp."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -79,7 +79,7 @@ class RMSProp(Optimizer):
                 addcdiv_scaled_(w_, -self.lr, g_, root)
         return Step(w, state, loss, g)
 
-    def stability_limit(self) -> float | Tensor:
+    def stability_limit(self, state: Any) -> float | Tensor:
         return 2 * (1 + self.momentum) / self.lr
 
     def preconditioner(self, state: RMSPropState) -> Tensor:

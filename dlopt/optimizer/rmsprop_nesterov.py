@@ -1,7 +1,7 @@
 """RMSProp with Nesterov's momentum."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,7 +55,7 @@ class RMSPropNesterov(Optimizer):
             axpy_(axpy_(w_, -self.lr, d), -self.lr * self.momentum, v)
         return Step(w, state, loss, g)
 
-    def stability_limit(self) -> float | Tensor:
+    def stability_limit(self, state: Any) -> float | Tensor:
         return 2 * (1 + self.momentum) / ((1 + 2 * self.momentum) * self.lr)
 
     def preconditioner(self, state: RMSPropNesterovState) -> Tensor:

@@ -35,5 +35,5 @@ class SGD(Optimizer):
         loss, g = objective.gradient(w)
         return Step(axpy_(w, -self.lr, g), state, loss, g)
 
-    def stability_limit(self) -> float | Tensor:
+    def stability_limit(self, state: Any) -> float | Tensor:
         return 2 / self.lr
