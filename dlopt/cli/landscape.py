@@ -180,7 +180,7 @@ def _build_slice(run: RunDirectory, predictor: Predictor, examples: Examples, ar
             return build_slice.slice_along_trajectory(predictor, trajectory, *size)
         except ValueError as error:
             needed = f"pca needs a trajectory that spans {args.dims} dimension{'s' * (args.dims > 1)}"
-            wrong = f"{needed}, and the run has {error}; {KEEP_MORE}"
+            wrong = f"{needed}, and the run has {error}; {KEEP_MORE}, or diagnostic=trajectory"
             raise ConfigError([("--directions", wrong)]) from error
     if args.directions == "eigenvectors":
         try:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from dlopt.training.batches import Examples
     from dlopt.training.inference import Predictor
 
-KEEP_MORE = "to keep more, train with checkpoint.every=N checkpoint.keep=N"
 NAMES = {"hessian": "Hessian", "gauss_newton": "Gauss-Newton matrix"}
 EPILOG = """\
   dlopt spectrum                          the Hessian of the last run, at its last weights, on its training split
@@ -70,14 +69,14 @@ def _analyse_run(run: RunDirectory, args: Any) -> int:
     from dlopt.config.reopen.load_predictor import load_predictor
     from dlopt.landscape import result_files
     from dlopt.landscape.spectrum import CSV_HEADER, format_spectrum, list_rows
-    from dlopt.landscape.trajectories import list_kept
+    from dlopt.landscape.trajectories import KEEP_MORE, list_kept
     from dlopt.objective.second_derivatives import LayerError
 
     folder = result_files.choose_folder(run, args.out, "spectrum")
     names = list_kept(run) if args.checkpoint == "all" else [args.checkpoint]
     predictor, warnings = load_predictor(run, names[0], device=args.device, trust=args.trust)
     if args.checkpoint == "all" and len(names) == 1:
-        warnings = [*warnings, f"only one checkpoint is kept; {KEEP_MORE}"]
+        warnings = [*warnings, f"only one checkpoint is kept; to keep more, {KEEP_MORE}"]
     for warning in warnings:
         print(f"warning: {to_printable(warning)}", file=sys.stderr)
     if args.split not in predictor.splits:

@@ -101,7 +101,7 @@ class Curvature(Diagnostic):
                 parts = (top @ g.unsqueeze(-1)).squeeze(-1)
                 size_of_g = g.square().sum(-1)
                 share = torch.where(size_of_g > 0, parts.square().sum(-1) / size_of_g, 0.0)
-            values, masses = process.quadrature()
+            values, masses, _ = process.quadrature()
             nodes.append(values)
             weights.append(masses / self.probes)
             traces.append(size * process.alpha[..., 0])

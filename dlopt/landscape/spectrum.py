@@ -12,7 +12,6 @@ from torch import Tensor
 from dlopt import prng
 from dlopt.linalg.conjugate_gradients import Product
 from dlopt.linalg.lanczos import tridiagonalize
-from dlopt.linalg.symmetric import eigh_or_nan
 from dlopt.linalg.trace import Estimate
 from dlopt.prng import Key
 from dlopt.storage import memory
@@ -114,10 +113,9 @@ def estimate_spectrum(product: Product, like: Tensor, steps: int, vectors: int, 
     for i in range(vectors):
         start = prng.rademacher(prng.fold_in(key, i), (size,), like.device).to(like.dtype)
         process = tridiagonalize(product, start, k)
-        values, eigenvectors = eigh_or_nan(process.matrix().double())
-        rounding = torch.finfo(like.dtype).eps * values.abs().max()
-        residuals = (process.rest * eigenvectors[-1].abs()).clamp(min=rounding.item())
-        rows.append([x.double().cpu() for x in (values, eigenvectors[0].square(), residuals, size * process.alpha[0])])
+        values, weights, residuals = process.quadrature(torch.float64)
+        residuals = residuals.clamp(min=torch.finfo(like.dtype).eps * values.abs().max())
+        rows.append([x.double().cpu() for x in (values, weights, residuals, size * process.alpha[0])])
     values, weights, residuals, traces = (torch.stack(column) for column in zip(*rows, strict=True))
     error = traces.std() / vectors**0.5 if vectors > 1 else torch.tensor(torch.nan)
     return Spectrum(values, weights, residuals, Estimate(traces.mean(), error), size)

@@ -12,8 +12,8 @@ from dlopt.config.reopen.load_predictor import load_checkpoint
 from dlopt.rundir.directory import RunDirectory
 from dlopt.training.inference import Predictor
 
-KEEP_MORE = "train with diagnostic=trajectory, or with checkpoint.every=N checkpoint.keep=N"
-"""The advice for a run with too few points."""
+KEEP_MORE = "train with checkpoint.every=N checkpoint.keep=N"
+"""The advice for a run with too few checkpoints."""
 
 
 class Trajectory(NamedTuple):

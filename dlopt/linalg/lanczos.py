@@ -25,6 +25,19 @@ class RitzPairs(NamedTuple):
     residuals: Tensor
 
 
+class Quadrature(NamedTuple):
+    """A Gauss quadrature of q'f(A)q for a unit vector q; the nodes are Ritz values in ascending order.
+
+    nodes       (..., k)
+    weights     (..., k), their sum is 1
+    residuals   (..., k), an eigenvalue of A lies within this distance of the node
+    """
+
+    nodes: Tensor
+    weights: Tensor
+    residuals: Tensor
+
+
 class Tridiagonal(NamedTuple):
     """A = Q'TQ on the Krylov space, for orthonormal rows Q: the matrix T = tridiag(beta, alpha, beta).
 
@@ -47,19 +60,23 @@ class Tridiagonal(NamedTuple):
     def ritz_pairs(self) -> RitzPairs:
         """Return the eigenpairs of T, mapped to vectors (..., P)."""
         values, vectors = eigh_or_nan(self.matrix())
-        return RitzPairs(values, vectors.mT @ self.basis, self.rest.unsqueeze(-1) * vectors[..., -1, :].abs())
+        return RitzPairs(values, vectors.mT @ self.basis, self._compute_residuals(vectors))
 
-    def quadrature(self) -> tuple[Tensor, Tensor]:
-        """Return nodes and weights, (..., k) each, of the Gauss quadrature of q'f(A)q, q the first row of the basis.
+    def quadrature(self, dtype: torch.dtype | None = None) -> Quadrature:
+        """Return the Gauss quadrature of q'f(A)q, q the first row of the basis, from the eigenpairs of T in this dtype.
 
-        The nodes are the Ritz values, the weights the squared first entries of the eigenvectors of T; their sum is 1.
-        For a random start, the mean over starts of q'f(A)q is the mean of f over the eigenvalues of A, so the nodes are
-        a density of them. The quadrature is exact for polynomials of degree 2 k - 1.
+        The nodes are the Ritz values, the weights the squared first entries of the eigenvectors of T. For a random
+        start, the mean over starts of q'f(A)q is the mean of f over the eigenvalues of A, so the nodes are a density of
+        them. The quadrature is exact for polynomials of degree 2 k - 1.
 
         Source: Golub and Welsch 1969; Ghorbani, Krishnan and Xiao 2019, section 2.
         """
-        values, vectors = eigh_or_nan(self.matrix())
-        return values, vectors[..., 0, :].square()
+        values, vectors = eigh_or_nan(self.matrix().to(dtype or self.alpha.dtype))
+        return Quadrature(values, vectors[..., 0, :].square(), self._compute_residuals(vectors))
+
+    def _compute_residuals(self, vectors: Tensor) -> Tensor:
+        """Return |A y - value y|, (..., k), for the eigenvectors of T, (..., k, k): the last entries times `rest`."""
+        return self.rest.unsqueeze(-1) * vectors[..., -1, :].abs()
 
 
 def tridiagonalize(product: Product, start: Tensor, steps: int) -> Tridiagonal:
