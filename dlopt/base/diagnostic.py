@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -22,7 +22,7 @@ class Histogram(NamedTuple):
     """Counts of values in buckets of equal width between low, the smallest value, and high, the largest.
 
     As tensors: counts (..., bins), low (...) and high (...). On the host: a list of numbers and two numbers. Counts of
-    values are int64; a density, such as that of eigenvalues, has real ones.
+    values are int64; a density, such as the density of eigenvalues, has real ones.
     """
 
     counts: Any
@@ -54,8 +54,8 @@ class Histogram(NamedTuple):
     def of_nodes(cls, nodes: Tensor, masses: Tensor, bins: int) -> Histogram:
         """Return the masses, (..., n), at nodes, (..., n), each widened to a Gaussian with the deviation of a bucket.
 
-        What exceeds the smallest or the largest node counts for the bucket there, so the sum of the counts is that of
-        the masses. If a node is not finite, all numbers are zero.
+        What exceeds the smallest or the largest node counts for the bucket there, so counts and masses have the same
+        sum. If a node is not finite, all numbers are zero.
         """
         low, high = nodes.amin(-1), nodes.amax(-1)
         width = ((high - low) / bins).unsqueeze(-1)
@@ -86,7 +86,8 @@ class Histogram(NamedTuple):
 class Picture(NamedTuple):
     """A heat map of rows of numbers over time.
 
-    values     (..., rows, columns) as a tensor, a list of rows on the host; NaN where nothing is known
+    values     (..., rows, columns) as a tensor, a list of rows on the host; NaN where nothing is known, -inf for the
+               logarithm of zero
     labels     the name of each row
     span       steps of the first and of the last column in use
     used       number of columns in use
@@ -128,7 +129,9 @@ class DiagnosticOracle(ObjectiveOracle, Protocol):
 class TrainingOracle(Protocol):
     """The training split at any w, as a diagnostic sees it: see dlopt.training.evaluation.TrainingSplit."""
 
-    def activations(self, w: Tensor) -> Iterator[dict[str, Tensor]]: ...
+    def summarize_activations(
+        self, w: Tensor, summarize: Callable[[Tensor], Tensor]
+    ) -> Iterator[dict[str, Tensor]]: ...
 
 
 @dataclass(frozen=True)
@@ -187,8 +190,8 @@ class Diagnostic:
         """Return the memory before the first measurement, such as a copy of the initial weights, (..., P)."""
         return None
 
-    def measure(self, moment: StepRecord, memory: Any) -> tuple[Mapping[str, Reading], Any]:
-        """Return readings by tag, and the memory that the next measurement gets (the first one gets that of `init`).
+    def measure(self, record: StepRecord, memory: Any) -> tuple[Mapping[str, Reading], Any]:
+        """Return readings by tag, and the memory for the next measurement; the first one gets the memory of `init`.
 
         A tensor of w's leading shape goes into the row; histograms and pictures go to TensorBoard only.
         """

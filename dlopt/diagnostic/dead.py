@@ -17,14 +17,16 @@ class Dead(Diagnostic):
         dead/all       fraction of the units of all layers
 
     The network is in inference: examples are not augmented, normalizations use running statistics, and nothing is
-    random. A unit that is dead has no gradient on the training split, and neither have the weights that lead to it. For
-    batch normalization this holds as far as the running statistics are those of the mini-batches. <layer> is named as
-    by diagnostic=activations, which counts on the mini-batch and so reports an upper bound.
+    random. <layer> is named as by diagnostic=activations, which counts on the mini-batch and so reports an upper bound.
+
+    With ReLU, a dead unit has no gradient on the training split, nor have the weights that lead to it: the loss cannot
+    revive them. Other activations may have a slope where they are zero. With batch normalization this holds if the
+    running statistics agree with the statistics of the mini-batches.
 
     every   epochs between two measurements; null: whenever a row is logged
 
-    Cost: a forward pass over the training split, which ends as soon as each unit has been active; then it may take only
-    the first 1,024 examples. It waits for the device at each 1,024 examples.
+    Cost: a forward pass over the training split, in the chunks of an evaluation and with its memory. It ends as soon as
+    each unit has been active; then it may take only the first 1,024 examples. It waits for the device at each chunk.
 
     Measured on one core: 13 ms and 0.28 s, 0.7% and 1.5% of a run with the defaults (CNN of MNIST-1D, MLP of 1.9
     million weights).
@@ -37,19 +39,22 @@ class Dead(Diagnostic):
     def interval(self, per_epoch: int) -> int | None:
         return None if self.every is None else self.every * per_epoch
 
-    def measure(self, moment: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:
-        assert moment.train is not None
-        lead = moment.after.ndim - 1
+    def measure(self, record: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:
+        assert record.train is not None
         dead: dict[str, Tensor] = {}  # (..., units) by layer
-        for outputs in moment.train.activations(moment.after):
-            for name, x in outputs.items():
-                units = x if x.ndim > lead + 1 else x.unsqueeze(-1)
-                is_zero = (units == 0).flatten(lead + 2).all(-1) if units.ndim > lead + 2 else units == 0
-                dead[name] = dead.get(name, True) & is_zero.all(-2)
+        for found in record.train.summarize_activations(record.after, _find_dead_units):
+            for name, flags in found.items():
+                dead[name] = dead.get(name, True) & flags
             if not any(flags.any() for flags in dead.values()):
                 break
         if not dead:
             return {}, None
-        layers = {moment.layout.label_activation(name): flags for name, flags in dead.items()}
-        tags = {f"dead/{layer}": flags.to(moment.after.dtype).mean(-1) for layer, flags in layers.items()}
-        return tags | {"dead/all": torch.cat([*layers.values()], -1).to(moment.after.dtype).mean(-1)}, None
+        layers = {record.layout.label_activation(name): flags for name, flags in dead.items()}
+        tags = {f"dead/{layer}": flags.to(record.after.dtype).mean(-1) for layer, flags in layers.items()}
+        return tags | {"dead/all": torch.cat([*layers.values()], -1).to(record.after.dtype).mean(-1)}, None
+
+
+def _find_dead_units(outputs: Tensor) -> Tensor:
+    """Return whether each unit, (units,), is zero in all outputs of a chunk: (examples, units, positions ...)."""
+    units = outputs if outputs.ndim > 1 else outputs.unsqueeze(-1)
+    return (units == 0).flatten(2).all(-1).all(0) if units.ndim > 2 else (units == 0).all(0)

@@ -7,7 +7,7 @@ elementwise activation of torch without weights, as in custom networks.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -91,13 +91,19 @@ def _measure_slopes(module: nn.Module, features: int) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def record_outputs(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """Yield a dictionary that receives the outputs of these modules by name, from the last use of each module."""
+def record_outputs(
+    modules: Mapping[str, nn.Module], summarize: Callable[[Tensor], Tensor] = torch.clone
+) -> Iterator[dict[str, Tensor]]:
+    """Yield a dictionary that receives the outputs of these modules by name, from the last use of each module.
+
+    summarize   function of the outputs of which the results are kept; its result must not share their memory, which
+                a later module may overwrite
+    """
     outputs: dict[str, Tensor] = {}
 
     def hook(name: str) -> Any:
         def record(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            outputs[name] = output.detach().clone()  # a later module may overwrite it
+            outputs[name] = summarize(output.detach())
 
         return record
 

@@ -219,17 +219,19 @@ class Problem:
                 outputs = self.map_lanes(self._infer)(w, dict(running), inputs, self.varying)
         return outputs.to(w.dtype)
 
-    def predict_activations(self, w: Tensor, inputs: Tensor) -> dict[str, Tensor]:
-        """Return the outputs of each activation in inference, by name: (..., B, features, ...)."""
+    def summarize_activations(
+        self, w: Tensor, inputs: Tensor, summarize: Callable[[Tensor], Tensor]
+    ) -> dict[str, Tensor]:
+        """Return a function of the outputs, (B, features, ...), of each activation in inference, by name."""
 
         def call(w: Tensor, running: dict[str, Tensor], x: Tensor, varying: dict[Any, Tensor]) -> dict[str, Tensor]:
-            with activation_hooks.record_outputs(self.activations) as recorded:
+            with activation_hooks.record_outputs(self.activations, summarize) as recorded:
                 self._infer(w, running, x, varying)
             return recorded
 
         with self._inference(inputs):
             recorded: dict[str, Tensor] = self.map_lanes(call)(w, self.running, inputs, self.varying)
-        return {name: outputs.to(w.dtype) for name, outputs in recorded.items()}
+        return recorded
 
     @contextmanager
     def _inference(self, inputs: Tensor) -> Iterator[None]:

@@ -77,7 +77,11 @@ class TrainingSplit:
         self._problem = problem
         self._examples = examples
 
-    def activations(self, w: Tensor) -> Iterator[dict[str, Tensor]]:
-        """Yield the outputs of each activation at w, by name, for one chunk of examples after another."""
+    def summarize_activations(self, w: Tensor, summarize: Callable[[Tensor], Tensor]) -> Iterator[dict[str, Tensor]]:
+        """Yield summarize(outputs) of each activation at w, by name, for one chunk of examples after another.
+
+        The outputs of one run are (B, features, ...). Only the summaries are kept, so this takes the memory of an
+        evaluation.
+        """
         for x, _ in self._examples.chunks(get_chunk_size(self._problem)):
-            yield self._problem.predict_activations(w, x)
+            yield self._problem.summarize_activations(w, x, summarize)
