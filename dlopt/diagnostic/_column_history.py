@@ -13,7 +13,7 @@ from dlopt.base.diagnostic import Picture
 class ColumnHistory(NamedTuple):
     """A column for each measurement. When all columns are full, each two of them become one, their mean.
 
-    So memory does not grow, and pictures of complete columns are few: 530 of 10,000 measurements in 128 columns.
+    So memory does not grow, and pictures of complete columns are few: 526 of 10,000 measurements in 128 columns.
 
     columns    (..., rows, columns); NaN for columns to come
     measured   number of measurements

@@ -23,13 +23,14 @@ class GradientFlow(Diagnostic):
         gradient_flow/ratio    size in the first layer over that in the last one: far below 1, gradients vanish on
                                their way back; far above 1, they explode
 
-    The size is |g_l| / sqrt(n_l), the root mean square over the n_l weights and biases of a layer. The picture shows
-    its base-10 logarithm. The gradient is that of loss and penalties, before clipping and noise. Layers are named as by
+    The size is |g_l| / sqrt(n_l), the root mean square over the n_l weights and biases of a layer. A column of the
+    picture is the base-10 logarithm of the mean size over its measurements. If all of them are zero, it has a colour of
+    its own. The gradient is of loss and penalties, before clipping and noise. Layers are named as by
     diagnostic=gradients.
 
     When all columns are full, each two of them become one, their mean, and a column holds twice as many measurements as
     before. A picture is written when a column is complete. So memory does not grow, and the event file only with the
-    logarithm of the length of the run: 530 pictures of 10,000 measurements.
+    logarithm of the length of the run: 526 pictures of 10,000 measurements.
 
     columns   largest number of columns; an odd one counts as the even number below it
 
@@ -46,13 +47,13 @@ class GradientFlow(Diagnostic):
     def init(self, w: Tensor, layout: Layout) -> ColumnHistory:
         return ColumnHistory.start(w, len(layout.layers()), self.columns)
 
-    def measure(self, moment: StepRecord, memory: ColumnHistory) -> tuple[dict[str, Reading], ColumnHistory]:
-        layout, step = moment.layout, moment.step + 1
-        norms = compute_layer_norms(moment.gradient, layout)
+    def measure(self, record: StepRecord, memory: ColumnHistory) -> tuple[dict[str, Reading], ColumnHistory]:
+        layout, step = record.layout, record.step + 1
+        norms = compute_layer_norms(record.gradient, layout)
         counts = [sum(s.stop - s.start for s in slices) for slices in layout.layers().values()]
         sizes = torch.stack([norm / n**0.5 for norm, n in zip(norms.values(), counts, strict=True)], -1)
-        history = memory.add(sizes.log10(), step)
+        history = memory.add(sizes, step)
         tags: dict[str, Reading] = {"gradient_flow/ratio": sizes[..., 0] / sizes[..., -1]}
         if picture := history.draw(tuple(norms), step, "log10 of the gradient's size"):
-            tags["gradient_flow/layers"] = picture
+            tags["gradient_flow/layers"] = picture._replace(values=picture.values.log10())
         return tags, history

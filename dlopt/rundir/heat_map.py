@@ -14,7 +14,8 @@ TEXT = 11
 MARGIN = 6
 SCALE = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 """Colours from low to high: five of viridis."""
-UNKNOWN = (190, 190, 190)
+ZERO, UNKNOWN = (213, 94, 0), (190, 190, 190)
+"""Colours of -inf, which is the logarithm of zero, and of other values that are not finite."""
 
 
 class Png(NamedTuple):
@@ -28,7 +29,8 @@ class Png(NamedTuple):
 def draw_heat_map(rows: Sequence[Sequence[float]], labels: Sequence[str], span: tuple[int, int], title: str) -> Png:
     """Return a picture with the rows from top to bottom, each with its label, over steps from span[0] to span[1].
 
-    Colours range from the smallest to the largest finite value; others are grey. Labels that do not fit are left out.
+    Colours range from the smallest to the largest finite value. -inf counts as the logarithm of zero. It has a colour
+    of its own, and so have other values; a legend names them if there are any. Labels that do not fit are left out.
     """
     from PIL import Image, ImageDraw
 
@@ -47,7 +49,8 @@ def draw_heat_map(rows: Sequence[Sequence[float]], labels: Sequence[str], span: 
     canvas = Image.new("RGB", size, (255, 255, 255))
     canvas.paste(picture, (left, top))
     draw = ImageDraw.Draw(canvas)
-    draw.text((left, MARGIN - 2), f"{title}: {low:.3g} (dark) to {high:.3g} (bright)", fill=(0, 0, 0))
+    scale = f": {low:.3g} (dark) to {high:.3g} (bright)" if finite else ""
+    draw.text((left, MARGIN - 2), f"{title}{scale}", fill=(0, 0, 0))
     every = -(-TEXT // height)
     for i in range(0, len(labels), every):
         draw.text((MARGIN, top + i * height + (height - TEXT) // 2 - 1), labels[i], fill=(0, 0, 0))
@@ -55,15 +58,22 @@ def draw_heat_map(rows: Sequence[Sequence[float]], labels: Sequence[str], span: 
     draw.text((left, below), f"step {span[0]}", fill=(0, 0, 0))
     last = f"step {span[1]}"
     draw.text((left + map_size[0] - measure.textlength(last), below), last, fill=(0, 0, 0))
+    others = {_choose_colour(v, low, high) for row in rows for v in row if not math.isfinite(v)}
+    x = left + map_size[0] // 3
+    for colour, name in ((ZERO, "zero"), (UNKNOWN, "not finite")):
+        if colour in others:
+            draw.rectangle((x, below + 2, x + TEXT - 2, below + TEXT), fill=colour)
+            draw.text((x + TEXT + 2, below), name, fill=(0, 0, 0))
+            x += TEXT + int(measure.textlength(name)) + 3 * MARGIN
     stream = io.BytesIO()
     canvas.save(stream, "PNG")
     return Png(stream.getvalue(), *size)
 
 
 def _choose_colour(value: float, low: float, high: float) -> tuple[int, int, int]:
-    """Return the colour of a value by linear interpolation between those of SCALE."""
+    """Return the colour of a value by linear interpolation between the colours of SCALE."""
     if not math.isfinite(value):
-        return UNKNOWN
+        return ZERO if value == -math.inf else UNKNOWN
     place = (value - low) / (high - low) * (len(SCALE) - 1) if high > low else 0.0
     i = min(int(place), len(SCALE) - 2)
     red, green, blue = (round(a + (b - a) * (place - i)) for a, b in zip(SCALE[i], SCALE[i + 1], strict=True))

@@ -1,14 +1,19 @@
 """diagnostic=gradient_flow: sizes of layers, the history of columns, and the picture in TensorBoard."""
 
+import io
+import math
+
 import pytest
 import torch
 from helpers import build_blobs, interrupt_run, read_pictures, read_rows, resume_run, train_runs
+from PIL import Image
 from torch import nn
 
 from dlopt.base.diagnostic import Picture
 from dlopt.base.layout import Layout
 from dlopt.diagnostic.gradient_flow import GradientFlow
 from dlopt.parts import StepRecord
+from dlopt.rundir.heat_map import ZERO
 
 LAYOUT = Layout.of(nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)))
 
@@ -33,13 +38,25 @@ def test_a_column_is_the_mean_of_the_measurements_in_it(lead):
     """Thirteen measurements in at most four columns: each holds four, and one has begun."""
     g = [torch.randn(*lead, LAYOUT.size, dtype=torch.float64) for _ in range(13)]
     readings, memory = measure_all(g, 4)
-    logs = torch.stack([compute_sizes(x).log10() for x in g], -1)
-    expected = torch.stack([logs[..., 4 * i : 4 * i + 4].mean(-1) for i in range(4)], -1)
+    sizes = torch.stack([compute_sizes(x) for x in g], -1)
+    expected = torch.stack([sizes[..., 4 * i : 4 * i + 4].mean(-1) for i in range(4)], -1)
     torch.testing.assert_close(memory.columns, expected)
     assert (memory.measured, memory.stride, memory.first) == (13, 4, 1)
     last = readings[11]["gradient_flow/layers"]
-    torch.testing.assert_close(last.values[..., :3], expected[..., :3])
+    torch.testing.assert_close(last.values[..., :3], expected[..., :3].log10())
     assert (last.labels, last.span, last.used) == (("0", "1"), (1, 56), 3)
+
+
+def test_a_gradient_of_zero_is_shown_as_zero_only_if_all_of_its_column_are():
+    """Of the second layer the first column has no gradient, the second one in half of its measurements."""
+    g = torch.ones(8, LAYOUT.size, dtype=torch.float64)
+    g[:3, 15:] = 0.0
+    readings, _ = measure_all(list(g), 4)
+    picture = readings[-1]["gradient_flow/layers"]
+    assert picture.values[1].tolist() == pytest.approx([-math.inf, math.log10(0.5), 0.0, 0.0])
+    png = picture.unpack(picture.pack().tolist()).draw()
+    colours = {colour for _, colour in Image.open(io.BytesIO(png.content)).getcolors()}
+    assert ZERO in colours
 
 
 def test_pictures_are_written_for_complete_columns_only():

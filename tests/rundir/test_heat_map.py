@@ -6,7 +6,7 @@ import math
 import numpy as np
 from matplotlib.image import imread
 
-from dlopt.rundir.heat_map import MAX_ROW, MIN_WIDTH, SCALE, UNKNOWN, _choose_colour, draw_heat_map
+from dlopt.rundir.heat_map import MAX_ROW, MIN_WIDTH, SCALE, TEXT, UNKNOWN, ZERO, _choose_colour, draw_heat_map
 
 
 def find_blocks(png):
@@ -20,6 +20,17 @@ def test_the_smallest_and_the_largest_value_have_the_ends_of_the_scale():
     colours = find_blocks(draw_heat_map([[0.0, 1.0], [0.5, math.nan]], ["a", "b"], (3, 9), "title"))
     assert {SCALE[0], SCALE[2], SCALE[-1], UNKNOWN} <= colours
     assert not {SCALE[1], SCALE[3]} & colours
+
+
+def test_values_that_are_not_finite_have_colours_of_their_own_and_a_legend():
+    """The square in the legend is below the map."""
+    assert ZERO not in find_blocks(draw_heat_map([[0.0, 1.0]], ["a"], (3, 9), "title"))
+    for value, colour in ((-math.inf, ZERO), (math.inf, UNKNOWN), (math.nan, UNKNOWN)):
+        png = draw_heat_map([[0.0, 1.0], [0.5, value]], ["a", "b"], (3, 9), "title")
+        pixels = np.round(255 * imread(io.BytesIO(png.content))[..., :3]).astype(int)
+        rows = np.unique(np.argwhere((pixels == colour).all(-1))[:, 0])
+        assert (np.diff(rows) > 1).any()
+        assert rows.max() > png.height - 2 * TEXT
 
 
 def test_colours_are_those_of_viridis():
