@@ -39,18 +39,18 @@ class Activations(Diagnostic):
 
     margin: Annotated[float, Range(ge=0, lt=0.5)]
 
-    def measure(self, moment: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:
+    def measure(self, record: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:
         tags = {}
-        lead = moment.before.ndim - 1
-        for name, outputs in moment.objective.activations(moment.before).items():
-            layer = moment.layout.label_activation(name)
+        lead = record.before.ndim - 1
+        for name, outputs in record.objective.activations(record.before).items():
+            layer = record.layout.label_activation(name)
             x = outputs if outputs.ndim > lead + 1 else outputs.unsqueeze(-1)
             x = x.reshape(*x.shape[: lead + 2], -1)  # (..., examples, units, positions)
             variance, mean = torch.var_mean(x, (-3, -2, -1), correction=0)
             tags[f"activation/mean/{layer}"] = mean
             tags[f"activation/std/{layer}"] = variance.sqrt()
-            if name in moment.objective.bounds:
-                low, high = moment.objective.bounds[name]
+            if name in record.objective.bounds:
+                low, high = record.objective.bounds[name]
                 edge = self.margin * (high - low)
                 near = (x <= low + edge) | (x >= high - edge)
                 tags[f"activation/saturated/{layer}"] = near.to(x.dtype).mean((-3, -2, -1))

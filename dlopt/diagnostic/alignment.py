@@ -51,10 +51,10 @@ class Alignment(Diagnostic):
 
     uses_curvature = True
 
-    def measure(self, moment: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:
-        oracle, w, d = moment.objective, moment.before, moment.after - moment.before
+    def measure(self, record: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:
+        oracle, w, d = record.objective, record.before, record.after - record.before
         f_0, g = oracle.true_gradient(w)
-        f_1, g_1 = oracle.true_gradient(moment.after)
+        f_1, g_1 = oracle.true_gradient(record.after)
         m_0, m_1 = _dot(g, d), _dot(g_1, d)
         gg, ghg = _dot(g, g), _dot(g, oracle.hvp(w, g))
         tags = {
@@ -64,7 +64,7 @@ class Alignment(Diagnostic):
             "alignment/gg": gg,
             "alignment/gHg": ghg,
         }
-        lr = moment.lr.squeeze(-1) if isinstance(moment.lr, Tensor) else moment.lr
+        lr = record.lr.squeeze(-1) if isinstance(record.lr, Tensor) else record.lr
         if isinstance(lr, Tensor) or not math.isnan(lr):  # NaN for optimizers without a learning rate
             tags["alignment/ill_conditioned"] = (lr * ghg / 2 >= gg).to(w.dtype)
         return tags, None

@@ -87,8 +87,8 @@ class Curvature(Diagnostic):
     def init(self, w: Tensor, layout: Layout) -> ColumnHistory:
         return ColumnHistory.start(w, len(LABELS), self.columns)
 
-    def measure(self, moment: StepRecord, memory: ColumnHistory) -> tuple[dict[str, Reading], ColumnHistory]:
-        oracle, w = moment.objective, moment.before
+    def measure(self, record: StepRecord, memory: ColumnHistory) -> tuple[dict[str, Reading], ColumnHistory]:
+        oracle, w = record.objective, record.before
         size, key = w.shape[-1], oracle.random_key("curvature")
         _, g = oracle.true_gradient(w)
         nodes, weights, traces = [], [], []
@@ -119,8 +119,8 @@ class Curvature(Diagnostic):
         }
         if self.probes > 1:
             tags["curvature/trace_error"] = trace.std(-1) / self.probes**0.5
-        history = memory.add(_count_decades(theta, size * tau).clamp(min=FEW).log10(), moment.step + 1)
-        if picture := history.draw(LABELS, moment.step + 1, "log10 of the number of eigenvalues"):
+        history = memory.add(_count_decades(theta, size * tau).clamp(min=FEW).log10(), record.step + 1)
+        if picture := history.draw(LABELS, record.step + 1, "log10 of the number of eigenvalues"):
             tags["curvature/spectrum"] = picture
         return tags, history
 

@@ -1,4 +1,4 @@
-"""Distance of the weights from the initial ones and from those of the last evaluation."""
+"""Distance of the weights from the initial weights and from the weights of the last evaluation."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -40,12 +40,12 @@ class Distance(Diagnostic):
     def init(self, w: Tensor, layout: Layout) -> ReferenceWeights:
         return ReferenceWeights(w.clone(), w.clone())
 
-    def measure(self, moment: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:
-        w, (initial, evaluated) = moment.after, memory
+    def measure(self, record: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:
+        w, (initial, evaluated) = record.after, memory
         moved, size = (torch.linalg.vector_norm(x, dim=-1) for x in (w - initial, initial))
         tags = {
             "distance/init": moved,
             "distance/relative": torch.where(size > 0, moved / size, 0.0),
             "distance/evaluation": torch.linalg.vector_norm(w - evaluated, dim=-1),
         }
-        return tags, ReferenceWeights(initial, w.clone() if moment.evaluates else evaluated)
+        return tags, ReferenceWeights(initial, w.clone() if record.evaluates else evaluated)

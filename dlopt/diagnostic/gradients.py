@@ -22,7 +22,7 @@ class Gradients(Diagnostic):
     Layers of an nn.Sequential are numbered without what is between them, so a layer has the same name with and without
     normalization and dropout; hidden.0.norm is the normalization of hidden.0.
 
-    The gradient is that of loss and penalties, before clipping and noise, which the ratios include.
+    The gradient is of loss and penalties, before clipping and noise, which the ratios include.
 
     Cost: two passes over the weights per measurement.
 
@@ -30,15 +30,15 @@ class Gradients(Diagnostic):
     million weights).
     """
 
-    def measure(self, moment: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:
-        g, before = moment.gradient, moment.before
-        moved = moment.after - before
+    def measure(self, record: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:
+        g, before = record.gradient, record.before
+        moved = record.after - before
         norm = torch.linalg.vector_norm(g, dim=-1)
         tags = {"gradient/norm": norm}
         if memory is not None:
             scale = norm * torch.linalg.vector_norm(memory, dim=-1)
             tags["gradient/cosine"] = torch.where(scale > 0, (g * memory).sum(-1) / scale, 0.0)
-        norms, sizes, lengths = (compute_layer_norms(x, moment.layout) for x in (g, before, moved))
+        norms, sizes, lengths = (compute_layer_norms(x, record.layout) for x in (g, before, moved))
         for layer, size in sizes.items():
             tags[f"gradient/norm/{layer}"] = norms[layer]
             tags[f"update/ratio/{layer}"] = torch.where(size > 0, lengths[layer] / size, 0.0)

@@ -35,14 +35,14 @@ class Histograms(Diagnostic):
     bins: Count
     of: list[Literal["weight", "gradient", "activation"]]
 
-    def measure(self, moment: StepRecord, memory: Any) -> tuple[dict[str, Histogram], Any]:
+    def measure(self, record: StepRecord, memory: Any) -> tuple[dict[str, Histogram], Any]:
         values: dict[str, Tensor] = {}
-        for kind, w in (("weight", moment.after), ("gradient", moment.gradient)):
+        for kind, w in (("weight", record.after), ("gradient", record.gradient)):
             if kind in self.of:
-                values |= {f"histogram/{kind}/{moment.layout.label(p.name)}": w[..., p.slice] for p in moment.layout}
+                values |= {f"histogram/{kind}/{record.layout.label(p.name)}": w[..., p.slice] for p in record.layout}
         if "activation" in self.of:
-            outputs = moment.objective.activations(moment.before)
-            lead = moment.before.ndim - 1
-            layers = {name: moment.layout.label_activation(name) for name in outputs}
+            outputs = record.objective.activations(record.before)
+            lead = record.before.ndim - 1
+            layers = {name: record.layout.label_activation(name) for name in outputs}
             values |= {f"histogram/activation/{layers[name]}": x.flatten(lead) for name, x in outputs.items()}
         return {tag: Histogram.of(x, self.bins) for tag, x in values.items()}, None

@@ -41,7 +41,7 @@ class Noise(Diagnostic):
     Networks with batch normalization: g_i is the gradient of the loss of example i within its mini-batch, and costs a
     backward pass of the mini-batch. All others: an example has masks and noise of its own.
 
-    examples    number of examples n, at most those of the mini-batch; a mini-batch of one has no variance
+    examples    number of examples n, at most the size of the mini-batch; a mini-batch of one has no variance
     smoothing   decay of the averages; 0: the last measurement
 
     Cost: gradients of n single examples, in chunks of at most 16 MiB or one gradient.
@@ -58,9 +58,9 @@ class Noise(Diagnostic):
     def init(self, w: Tensor, layout: Layout) -> Moments:
         return Moments(*(torch.zeros_like(w[..., 0]) for _ in range(2)))
 
-    def measure(self, moment: StepRecord, memory: Moments) -> tuple[dict[str, Tensor], Moments]:
-        total, squares, count = torch.zeros_like(moment.before), torch.zeros_like(memory.variance), 0
-        for g in moment.objective.example_gradients(moment.before, self.examples):
+    def measure(self, record: StepRecord, memory: Moments) -> tuple[dict[str, Tensor], Moments]:
+        total, squares, count = torch.zeros_like(record.before), torch.zeros_like(memory.variance), 0
+        for g in record.objective.example_gradients(record.before, self.examples):
             total += g.sum(-2)
             squares += torch.linalg.vector_norm(g, dim=(-2, -1)).square()
             count += g.shape[-2]
@@ -75,7 +75,7 @@ class Noise(Diagnostic):
         tags = {
             "noise/variance": variance,
             "noise/signal": signal,
-            "noise/ratio": (signal * moment.objective.batch_size / variance).clamp(min=0.0),
+            "noise/ratio": (signal * record.objective.batch_size / variance).clamp(min=0.0),
             "noise/scale": _divide(variance, signal),
             "noise/critical_batch_size": _divide(averages.variance, averages.signal),
         }

@@ -58,31 +58,31 @@ class Sharpness(Diagnostic):
 
     iterations: Count
 
-    def measure(self, moment: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:
-        w, vectors = moment.before, dict(memory or {})
+    def measure(self, record: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:
+        w, vectors = record.before, dict(memory or {})
 
         def product(v: Tensor) -> Tensor:
-            return moment.objective.hvp(w, v)
+            return record.objective.hvp(w, v)
 
-        tags = {"sharpness/lambda_max": self._follow(product, "hessian", moment, vectors)}
-        divisor = moment.optimizer.preconditioner(moment.state)
+        tags = {"sharpness/lambda_max": self._follow(product, "hessian", record, vectors)}
+        divisor = record.optimizer.preconditioner(record.state)
         if divisor is not None:
             scale = divisor.rsqrt()  # D^-1/2 H D^-1/2 is symmetric and has the eigenvalues of D^-1 H
-            value = self._follow(lambda v: scale * product(scale * v), "preconditioned", moment, vectors)
+            value = self._follow(lambda v: scale * product(scale * v), "preconditioned", record, vectors)
             tags["sharpness/preconditioned"] = value
-        limit = moment.optimizer.stability_limit(moment.state)
+        limit = record.optimizer.stability_limit(record.state)
         if limit is not None:
             tags["sharpness/limit"] = torch.zeros_like(w[..., :1]).add(limit).squeeze(-1)
         return tags, vectors
 
     def _follow(
-        self, product: Callable[[Tensor], Tensor], name: str, moment: StepRecord, vectors: dict[str, Tensor]
+        self, product: Callable[[Tensor], Tensor], name: str, record: StepRecord, vectors: dict[str, Tensor]
     ) -> Tensor:
         """Return the largest eigenvalue of a matrix, and replace its vector in `vectors`."""
-        w = moment.before
+        w = record.before
         start = vectors.get(name)
         if start is None:
-            key = prng.fold_in(moment.objective.random_key("sharpness"), name)
+            key = prng.fold_in(record.objective.random_key("sharpness"), name)
             start = prng.normal(key, w.shape[-1:], w.device).to(w.dtype).expand_as(w)
         pairs = tridiagonalize(product, start, self.iterations).ritz_pairs()
         top = pairs.vectors[..., -1, :]

@@ -49,8 +49,8 @@ class Trajectory(Diagnostic):
         points = {0: {"step": 0, "w": w.clone()}}  # by the number of the measurement
         return {"measured": 0, "stride": 1, "points": points, "latest": w.clone(), "length": w.new_zeros(w.shape[:-1])}
 
-    def measure(self, moment: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:
-        w = moment.after.clone()
+    def measure(self, record: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:
+        w = record.after.clone()
         length = memory["length"] + torch.linalg.vector_norm(w - memory["latest"], dim=-1)
         measured, stride, points = memory["measured"] + 1, memory["stride"], dict(memory["points"])
         # more than `points` are there if a run resumes with fewer
@@ -58,6 +58,6 @@ class Trajectory(Diagnostic):
             stride *= 2
             points = {number: point for number, point in points.items() if number % stride == 0}
         if measured % stride == 0:
-            points[measured] = {"step": moment.step + 1, "w": w}
+            points[measured] = {"step": record.step + 1, "w": w}
         memory = {"measured": measured, "stride": stride, "points": points, "latest": w, "length": length}
         return {"trajectory/length": length}, memory

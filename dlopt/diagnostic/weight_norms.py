@@ -25,7 +25,7 @@ class WeightNorms(Diagnostic):
     million weights).
     """
 
-    def measure(self, moment: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:
-        w = moment.after
-        layers = {f"weight/norm/{name}": norm for name, norm in compute_layer_norms(w, moment.layout).items()}
+    def measure(self, record: StepRecord, memory: Any) -> tuple[dict[str, Tensor], Any]:
+        w = record.after
+        layers = {f"weight/norm/{name}": norm for name, norm in compute_layer_norms(w, record.layout).items()}
         return {"weight/norm": torch.linalg.vector_norm(w, dim=-1)} | layers, None

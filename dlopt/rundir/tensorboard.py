@@ -40,7 +40,7 @@ def to_tag(key: str) -> str:
         val/error                     error/val; so too for metrics that are not in the headline
         lr                            Schedule/lr
         recent/optimizer/damping      optimizer/damping/recent
-        any other key, such as those of diagnostics, is its own tag
+        any other key, such as a key of a diagnostic, is its own tag
 
     TensorBoard puts tags with the same first part into a group, sorts capital letters before small ones, and opens two
     groups. So the curves of one metric are side by side, and loss and accuracy are above everything else.
@@ -59,7 +59,7 @@ def to_tag(key: str) -> str:
 def list_pairs(tags: Collection[str]) -> dict[str, tuple[str, str]]:
     """Return the tags of diagnostics that belong into one chart, by its title, if both are among these.
 
-    The stability limit of an optimizer with a preconditioner is that of the preconditioned sharpness.
+    If there is a preconditioned sharpness, the stability limit is its limit.
     """
     sharpness = "sharpness/preconditioned" if "sharpness/preconditioned" in tags else "sharpness/lambda_max"
     pairs = {
