@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dlopt import prng
 from dlopt.base.layout import Layout
 from dlopt.metrics.names import Direction
+from dlopt.normalization.batch import BatchNorm
 from dlopt.parts import (
     Augmentation,
     Averaging,
@@ -281,6 +282,32 @@ class LSTMNet(nn.Module):
         for number in x.flatten(1).unsqueeze(-1).unbind(1):
             h, c = self.cell(number, (h, c))
         return self.head(h)
+
+
+class TwoHeads(nn.Module):
+    """Two auxiliary outputs from inner layers in training; `fault` returns something else."""
+
+    def __init__(
+        self, inputs: tuple[int, ...], outputs: int, auxiliary_weight: Any = None, norm: bool = False, fault: str = ""
+    ) -> None:
+        super().__init__()
+        self.one = nn.Linear(math.prod(inputs), 5)
+        self.norm = BatchNorm(5) if norm else nn.Identity()
+        self.two = nn.Linear(5, 4)
+        self.heads = nn.ModuleList([nn.Linear(5, outputs), nn.Linear(4, outputs)])
+        self.output = nn.Linear(4, outputs)
+        self.auxiliary_weight = auxiliary_weight
+        self.fault = fault
+
+    def forward(self, x: Tensor) -> Any:
+        h = self.norm(self.one(x.flatten(1))).tanh()
+        g = self.two(h).tanh()
+        if not self.training or self.fault == "no heads":
+            return self.output(g)
+        heads = [self.heads[0](h), self.heads[1](g)]
+        if self.fault == "shape":
+            heads[1] = heads[1][:, :1]
+        return self.output(g), None if self.fault == "none" else heads
 
 
 class EmbeddingNet(nn.Module):

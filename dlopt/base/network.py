@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -22,9 +22,14 @@ class Arch(Protocol):
     `build` passes these arguments to its __init__ if the signature names them: inputs, the shape of one example;
     outputs, their number; activation and normalization, factories of modules; dropout, a function that returns a module
     or None for the index of a hidden layer.
+
+    In training a network may return (outputs, auxiliary outputs), where the auxiliary outputs are a tensor of the shape
+    of the outputs or several. Their losses are added to that of the outputs, times the network's attribute
+    `auxiliary_weight`: the network keeps the argument of this name of its __init__. In inference only the outputs
+    count, and the network should compute nothing else: `self.training` is False.
     """
 
-    def __call__(self, inputs: Tensor) -> Tensor:
+    def __call__(self, inputs: Tensor) -> Tensor | tuple[Any, ...]:
         """Map inputs (B, *shape) to outputs (B, outputs)."""
 
 

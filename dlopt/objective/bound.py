@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,11 +37,10 @@ class FunctionalNetwork:
         self.sites = dict(zip(find_sites(model), owners, strict=True))
         self.normalizations = {n: m for n, m in model.named_modules() if isinstance(m, BatchStatisticsModule)}
 
-    def __call__(self, w: Tensor, x: Tensor, running: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Return the outputs of the network at w, (P,), with these running statistics in inference."""
+    def __call__(self, w: Tensor, x: Tensor, running: Mapping[str, Tensor] | None = None) -> Any:
+        """Return what the network returns at w, (P,), with these running statistics in inference."""
         views = self.layout.views(w)
-        outputs: Tensor = functional_call(self.model, views if running is None else {**views, **running}, (x,))
-        return outputs
+        return functional_call(self.model, views if running is None else {**views, **running}, (x,))
 
     def set_keys(self, key: Key) -> None:
         """Give every site its key of this evaluation."""
@@ -90,10 +90,9 @@ class BoundNetwork(FunctionalNetwork):
         self._views = [list(layout.views(g).values()) for g in self._gradients]
         self._turn = 0
 
-    def __call__(self, w: Tensor, x: Tensor, running: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Return the outputs of the network at the w that it is bound to."""
-        outputs: Tensor = self.forward(x)
-        return outputs
+    def __call__(self, w: Tensor, x: Tensor, running: Mapping[str, Tensor] | None = None) -> Any:
+        """Return what the network returns at the w that it is bound to."""
+        return self.forward(x)
 
     def set_keys(self, key: Key) -> None:
         if not self.compiled:

@@ -88,8 +88,8 @@ class GaussNewtonGraph(CurvatureGraph):
             self._outputs, network.parameters, self._u, create_graph=True, allow_unused=True
         )
         self._z = self._outputs.detach().requires_grad_()
-        value = loss.mean(self._z, problem.targets(rules, batch.targets))
-        self.evaluation = Evaluation(value.detach(), self._z.detach(), network.pop_batch_stats())
+        targets = problem.targets(rules, batch.targets)
+        value, self.evaluation = problem.evaluate(loss, self._z, targets, network.pop_batch_stats())
         self._slopes = torch.autograd.grad(value * batch.share.fraction, self._z, create_graph=True)
         self._penalty_slopes: tuple[Tensor | None, ...] = ()
         if problem.penalizes and batch.share.part == 0:
@@ -147,7 +147,7 @@ def gauss_newton_product(
         return z, network.pop_batch_stats()
 
     def slopes(z: Tensor) -> Tensor:
-        return grad(lambda z: loss.mean(z, y) * share.fraction)(z)
+        return grad(lambda z: problem.evaluate(loss, z, y, {})[0] * share.fraction)(z)
 
     linearized: Any = vjp(outputs, w, has_aux=True)  # as above
     z, transpose, statistics = linearized
@@ -160,7 +160,7 @@ def gauss_newton_product(
             return grad(lambda w: problem.penalty(rules, w) + 0.0 * w[0])(w)  # as above
 
         product = product + vjp(penalty_slopes, w)[1](v)[0]
-    return product, Evaluation(loss.mean(z, y).detach(), z.detach(), statistics)
+    return product, problem.evaluate(loss, z, y, statistics)[1]
 
 
 def _join(pieces: Sequence[Tensor], terms: Sequence[Tensor]) -> Tensor:

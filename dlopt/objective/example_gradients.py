@@ -64,7 +64,8 @@ def _within_batch(
     def losses(w: Tensor) -> Tensor:
         outputs = problem.outputs(problem.functional, rules, w, x, key, own=bool(varying))
         problem.functional.pop_batch_stats()
-        return vmap(loss.mean)(outputs.unsqueeze(1), problem.targets(rules, y).unsqueeze(1))
+        examples = outputs.unsqueeze(1), problem.targets(rules, y).unsqueeze(1)
+        return vmap(lambda z, target: problem.evaluate(loss, z, target, {})[0])(*examples)
 
     linearized: Any = vjp(losses, w)  # mypy takes it for the triple with has_aux
     values, transpose = linearized

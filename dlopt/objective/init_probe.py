@@ -21,7 +21,7 @@ from dlopt.base.layout import Layout, Parameter
 from dlopt.base.loss import Loss
 from dlopt.base.network import BatchStatisticsModule
 from dlopt.base.regularization import StochasticSite
-from dlopt.objective import activation_hooks
+from dlopt.objective import activation_hooks, auxiliary
 from dlopt.prng import Key
 
 EXAMPLES = 256
@@ -55,7 +55,7 @@ class MiniBatchInitProbe:
 
     def outputs(self, w: Tensor) -> Tensor:
         with torch.no_grad():
-            return self._run(self.layout.views(w), self.inputs)
+            return auxiliary.get_output(self._run(self.layout.views(w), self.inputs))
 
     def rescale_layers(self, w: Tensor, factor: Callable[[Parameter, Tensor], float | None]) -> Tensor:
         w = w.clone()
@@ -113,20 +113,21 @@ class MiniBatchInitProbe:
         if x.is_floating_point():
             x.requires_grad_()
         with torch.enable_grad(), _register_hooks(self._layers, hook):
-            loss = self._loss.mean(self._run(self.layout.views(w), x), self.targets)
+            outputs = auxiliary.list_outputs(self._run(self.layout.views(w), x))
+            losses = [self._loss.mean(output, self.targets) for output in outputs]
+            loss = auxiliary.add_losses(losses, getattr(self._model, "auxiliary_weight", None))
             tensors = {t for pair in ends.values() for t in pair if t.requires_grad}
             gradients = torch.autograd.grad(loss, list(tensors), allow_unused=True)
         by_tensor = dict(zip(tensors, gradients, strict=True))
         return {name: LayerGradients(*map(by_tensor.get, pair)) for name, pair in ends.items()}
 
-    def _run(self, views: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        """Return the outputs of the network in training without dropout."""
+    def _run(self, views: dict[str, Tensor], inputs: Tensor) -> Any:
+        """Return what the network returns in training without dropout."""
         sites = [m for m in self._model.modules() if isinstance(m, StochasticSite)]
         try:
             for site in sites:
                 site.eval()
-            outputs: Tensor = functional_call(self._model, views, (inputs,))
-            return outputs
+            return functional_call(self._model, views, (inputs,))
         finally:
             for site in sites:
                 site.train()

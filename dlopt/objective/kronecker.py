@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,8 @@ from torch.func import grad
 
 from dlopt import prng
 from dlopt.base.layout import AffineLayer
+from dlopt.base.loss import Loss
+from dlopt.objective.auxiliary import add_losses
 from dlopt.objective.micro_batches import Evaluation, Share
 from dlopt.objective.problem import Problem
 from dlopt.prng import Key
@@ -47,13 +50,15 @@ def compute_factors(
 
     z, statistics = evaluate(record)
     targets = problem.targets(rules, y)
-    evaluation = Evaluation(loss.mean(z, targets).detach(), z.detach(), statistics)
-    if sampled:
-        targets = loss.sample_targets(z, prng.fold_in(prng.fold_in(key, "fisher"), share.part))
+    _, evaluation = problem.evaluate(loss, z, targets, statistics)
+    fisher_key = prng.fold_in(prng.fold_in(key, "fisher"), share.part)
 
     def value(shifts: Sequence[Tensor]) -> Tensor:
         left = iter(shifts)
-        return loss.mean(evaluate(lambda i, a, s: s + next(left))[0], targets)
+        outputs, _ = evaluate(lambda i, a, s: s + next(left))
+        if sampled:
+            return _compute_sampled_loss(problem, loss, outputs, z, fisher_key)
+        return problem.evaluate(loss, outputs, targets, {})[0]
 
     slopes = grad(value)([torch.zeros_like(s) for s in outputs])
     factors: list[Tensor] = []
@@ -68,6 +73,19 @@ def compute_factors(
         factors.append(_sum_products(a, inputs, w) * fraction)
         factors.append(_sum_products(g, units, w) * (fraction * len(x) ** 2 / max(positions, 1)))
     return *factors, evaluation
+
+
+def _compute_sampled_loss(problem: Problem, loss: Loss, outputs: Tensor, drawn_from: Tensor, key: Key) -> Tensor:
+    """Return the loss with targets drawn from the model with the outputs `drawn_from`.
+
+    Each auxiliary output has targets of its own. So its gradients are independent of those of the others, and add
+    auxiliary_weight times its own Fisher information if they are scaled by the root of auxiliary_weight.
+    """
+    losses: list[Tensor] = []
+    for k, (head, source) in enumerate(zip(*map(problem.split_heads, (outputs, drawn_from)), strict=True)):
+        losses.append(loss.mean(head, loss.sample_targets(source, prng.fold_in(key, k) if k else key)))
+    weight = problem.auxiliary_weight
+    return add_losses(losses, None if weight is None else math.sqrt(weight))
 
 
 @contextmanager

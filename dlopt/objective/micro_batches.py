@@ -32,11 +32,15 @@ class MicroBatch(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """The result of one evaluation, for metrics: loss without penalties, outputs, batch statistics."""
+    """The result of one evaluation, for metrics: loss of the output without penalties, output, batch statistics.
+
+    auxiliary holds the losses of the auxiliary outputs, without their weight.
+    """
 
     loss: Tensor
     outputs: Tensor
     statistics: dict[str, Tensor]
+    auxiliary: tuple[Tensor, ...] = ()
 
 
 def count_micro_batches(examples: int, size: int | None) -> int:
@@ -66,4 +70,5 @@ def combine(evaluations: Sequence[Evaluation], batches: Sequence[MicroBatch], di
         mean([e.loss for e in evaluations]),
         torch.cat([e.outputs for e in evaluations], dim),
         {name: mean([e.statistics[name] for e in evaluations]) for name in evaluations[0].statistics},
+        tuple(mean(losses) for losses in zip(*(e.auxiliary for e in evaluations), strict=True)),
     )

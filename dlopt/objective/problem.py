@@ -2,6 +2,8 @@
 
     f(w) = loss(network(x; w), y) + sum of penalties(w)
 
+The loss of a network with auxiliary outputs is the one of dlopt/objective/auxiliary.py.
+
 Problem holds what stays the same from step to step: network, loss and regularization. `Problem.total` is f(w), for a
 network that is bound to w as for one that is called with views of w. dlopt/objective/oracle.py asks it for one step's
 mini-batch.
@@ -24,7 +26,7 @@ from dlopt.base.layout import Layout
 from dlopt.base.loss import Loss, flatten_steps
 from dlopt.base.regularization import Regularization
 from dlopt.base.wrapper import overrides
-from dlopt.objective import activation_hooks
+from dlopt.objective import activation_hooks, auxiliary
 from dlopt.objective.bound import (
     GRADIENT_KEYS,
     INPUT_KEYS,
@@ -66,6 +68,7 @@ class Problem:
     ) -> None:
         self.model = model.train()
         self.layout = Layout.of(model)
+        self.auxiliary_weight: float | None = getattr(model, "auxiliary_weight", None)
         self.loss = loss
         self.regularization = tuple(regularization)
         self.lanes = lanes
@@ -114,13 +117,30 @@ class Problem:
         network = network or self.functional
         loss, *rules = self.with_lane_values(varying)
         outputs = self.outputs(network, rules, w, x, key, own=bool(varying), part=share.part)
-        value = loss.mean(outputs, self.targets(rules, y))
-        evaluation = Evaluation(value.detach(), outputs.detach(), network.pop_batch_stats())
+        value, evaluation = self.evaluate(loss, outputs, self.targets(rules, y), network.pop_batch_stats())
         if share is not WHOLE:
             value = value * share.fraction
         if self.penalizes and share.part == 0:
             value = value + self.penalty(rules, w)
         return (value if value.dtype == w.dtype else value.to(w.dtype)), evaluation
+
+    def evaluate(
+        self, loss: Loss, outputs: Tensor, targets: Tensor, statistics: dict[str, Tensor]
+    ) -> tuple[Tensor, Evaluation]:
+        """Return the loss of what `outputs` returned, of all heads together, and the evaluation of one lane."""
+        output, *others = self.split_heads(outputs)
+        losses = [loss.mean(head, targets) for head in (output, *others)]
+        value, *auxiliaries = [x.detach() for x in losses]
+        evaluation = Evaluation(value, output.detach(), statistics, tuple(auxiliaries))
+        return auxiliary.add_losses(losses, self.auxiliary_weight), evaluation
+
+    def split_heads(self, outputs: Tensor) -> Sequence[Tensor]:
+        """Return the output and the auxiliary outputs in what `outputs` returned."""
+        return outputs.unbind(1) if self._has_heads else (outputs,)
+
+    @property
+    def _has_heads(self) -> bool:
+        return self.auxiliary_weight is not None and self.model.training
 
     def targets(self, rules: Sequence[Regularization], y: Tensor) -> Tensor:
         """Return the targets that the loss is given."""
@@ -144,6 +164,7 @@ class Problem:
     ) -> Tensor:
         """Return the outputs of a network in training, of one lane; own: the lane has rules of its own.
 
+        With auxiliary outputs they have shape (B, 1 + heads, outputs); in inference mode there are none.
         Each micro-batch, by its number `part`, has masks and noise of its own; noise of the weights is common to all.
         """
         examples_key = prng.fold_in(key, PART_KEYS + part) if part else key
@@ -154,7 +175,8 @@ class Problem:
             at = rule.weights(at, prng.fold_in(key, WEIGHT_KEYS + i), self.layout)
         network.set_keys(examples_key)
         with network.use_rules(rules, self.regularization) if own else _NO_CONTEXT, self._autocast(x):
-            outputs = network(at, x)
+            result = network(at, x)
+        outputs = auxiliary.stack_outputs(result) if self._has_heads else auxiliary.get_output(result)
         return outputs if outputs.dtype == w.dtype else outputs.to(w.dtype)
 
     def transform_gradient(self, g: Tensor, key: Key, step: int) -> Tensor:
@@ -214,7 +236,8 @@ class Problem:
         running = self.running if running is None else running
         with self._inference(inputs):
             if w is self.bound_w and running is self.running:
-                outputs = self.bound_networks[0](w, _inference_inputs(self.regularization, inputs))
+                inputs = _inference_inputs(self.regularization, inputs)
+                outputs = auxiliary.get_output(self.bound_networks[0](w, inputs))
             else:
                 outputs = self.map_lanes(self._infer)(w, dict(running), inputs, self.varying)
         return outputs.to(w.dtype)
@@ -246,7 +269,7 @@ class Problem:
         """Return the outputs of one lane in inference."""
         _, *rules = self.with_lane_values(varying)
         with self.functional.use_rules(rules, self.regularization):
-            return self.functional(w, _inference_inputs(rules, x), running)
+            return auxiliary.get_output(self.functional(w, _inference_inputs(rules, x), running))
 
     def statistics(self, w: Tensor, inputs: Tensor) -> dict[str, Tensor]:
         """Return the batch statistics of the normalizations in a training evaluation on this batch."""

@@ -26,12 +26,16 @@ examples: the same for accuracy and loss, approximate for R^2."""
 
 
 class StepOutputs(NamedTuple):
-    """Mean loss (...), outputs (..., B, outputs), targets (..., B[, outputs]) and info, name -> (...), of a step."""
+    """Mean loss (...), outputs (..., B, outputs), targets (..., B[, outputs]) and info, name -> (...), of a step.
+
+    auxiliary holds the mean losses (...) of the auxiliary outputs.
+    """
 
     loss: Tensor
     outputs: Tensor
     targets: Tensor
     info: Mapping[str, Tensor]
+    auxiliary: tuple[Tensor, ...] = ()
 
 
 class Mean(NamedTuple):
@@ -61,13 +65,13 @@ class RunningMetrics:
             check_info(result)
         # Copies: the optimizer may overwrite its tensors in the next step.
         info = {name: value.detach().to(evaluation.loss, copy=True) for name, value in result.info.items()}
-        self.parts.append(StepOutputs(evaluation.loss, evaluation.outputs, targets, info))
+        self.parts.append(StepOutputs(evaluation.loss, evaluation.outputs, targets, info, evaluation.auxiliary))
         self.numbers += evaluation.outputs.numel()
         if self.numbers > MAX_BUFFERED:
             self._fold()
 
     def compute_means(self, over: str) -> dict[str, Tensor]:
-        """Return train/loss, the loss's metrics and optimizer/NAME over the "row" or the "epoch", each (...).
+        """Return losses, the loss's metrics and optimizer/NAME over the "row" or the "epoch", each (...).
 
         The mean of optimizer/NAME is over the steps that report NAME.
         """
@@ -135,16 +139,20 @@ class RunningMetrics:
     def _compute_means(self, parts: Sequence[StepOutputs]) -> dict[str, Mean]:
         """Return the metrics of these steps, and the means of what the optimizer reports."""
         dim = 0 if self.problem.lanes is None else 1
-        losses = torch.stack([part.loss for part in parts], dim=-1)
+        columns = {"train/loss": [part.loss for part in parts]}
+        for k, column in enumerate(zip(*(part.auxiliary for part in parts), strict=True), 1):
+            columns[f"train/auxiliary/{k}/loss"] = list(column)
+        losses = {name: torch.stack(column, dim=-1) for name, column in columns.items()}
         outputs, targets = (torch.cat([getattr(p, x) for p in parts], dim=dim) for x in ("outputs", "targets"))
         sizes = [part.targets.shape[dim] for part in parts]
         if len(set(sizes)) == 1:
-            mean = losses.mean(-1)
+            metrics = {name: x.mean(-1) for name, x in losses.items()}
         else:
-            share = to_device_async(torch.tensor(sizes, dtype=losses.dtype), losses.device) / sum(sizes)
-            mean = (losses * share).sum(-1)
-        metrics = {f"train/{name}": value for name, value in self.problem.measure(outputs, targets).items()}
-        means = {name: Mean(sum(sizes), value) for name, value in ({"train/loss": mean} | metrics).items()}
+            like = losses["train/loss"]
+            share = to_device_async(torch.tensor(sizes, dtype=like.dtype), like.device) / sum(sizes)
+            metrics = {name: (x * share).sum(-1) for name, x in losses.items()}
+        metrics |= {f"train/{name}": value for name, value in self.problem.measure(outputs, targets).items()}
+        means = {name: Mean(sum(sizes), value) for name, value in metrics.items()}
         for name in dict.fromkeys(name for part in parts for name in part.info):
             values = [part.info[name] for part in parts if name in part.info]
             means[f"{OPTIMIZER}{name}"] = Mean(len(values), torch.stack(values).mean(0))
@@ -163,16 +171,18 @@ def _combine(means: Sequence[Mean]) -> Tensor:
 
 
 def _encode_step(part: StepOutputs, lane: Callable[[Tensor], Tensor]) -> list[Any]:
-    """Return one lane of a step: loss, outputs and targets, and its info if there is any."""
+    """Return one lane of a step: loss, outputs and targets, and its info and auxiliary losses if there are any."""
     info = {name: lane(value) for name, value in part.info.items()}
-    return [*map(lane, part[:3]), *([info] if info else [])]
+    auxiliary = [*map(lane, part.auxiliary)]
+    return [*map(lane, part[:3]), *([info] if info or auxiliary else []), *([auxiliary] if auxiliary else [])]
 
 
 def _decode_step(content: Sequence[Any], device: torch.device) -> StepOutputs:
     """Return the step that `_encode_step` encoded."""
     info = {name: value.to(device) for name, value in (content[3] if len(content) > 3 else {}).items()}
     loss, outputs, targets = (x.to(device) for x in content[:3])
-    return StepOutputs(loss, outputs, targets, info)
+    auxiliary = tuple(x.to(device) for x in content[4]) if len(content) > 4 else ()
+    return StepOutputs(loss, outputs, targets, info, auxiliary)
 
 
 def _encode(means: Mapping[str, Mean], lane: Callable[[Tensor], Tensor]) -> list[Any]:

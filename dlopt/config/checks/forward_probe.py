@@ -13,7 +13,9 @@ from dlopt import parts, prng
 from dlopt.base.loss import flatten_steps
 from dlopt.config.problems import Problems, format_error
 from dlopt.errors import OptionError
+from dlopt.objective.auxiliary import get_output, has_heads, list_outputs
 from dlopt.objective.micro_batches import count_micro_batches
+from dlopt.ranges import Range
 from dlopt.training.batches import to_probabilities
 from dlopt.training.experiment import Settings
 
@@ -67,7 +69,7 @@ def probe(
         _check_probabilities(loss, predictions, y, mixing[0], problems)
     if not any(p.requires_grad for p in model.parameters()):
         problems.add("arch", "has no weights to train")
-    _check_purity(model, x, problems)
+    _check_training(model, x, predictions, problems)
     return [name for name in metrics if name != "loss"]
 
 
@@ -153,7 +155,7 @@ def _infer(model: nn.Module, x: Tensor, hook: Callable[[str, nn.Module, Any, Any
     model.eval()
     try:
         with torch.no_grad():
-            return model(x)
+            return get_output(model(x))
     finally:
         model.train()
         for handle in handles:
@@ -177,13 +179,16 @@ def _forward(model: nn.Module, x: Tensor, expected: tuple[int, ...], problems: P
     return predictions
 
 
-def _check_purity(model: nn.Module, x: Tensor, problems: Problems) -> None:
-    """Check that a forward pass in training mode draws no global random numbers and changes no buffer."""
+def _check_training(model: nn.Module, x: Tensor, predictions: Tensor, problems: Problems) -> None:
+    """Check that a forward pass in training mode draws no global random numbers and changes no buffer.
+
+    Check also what it returns: outputs like the predictions, and auxiliary outputs if their losses have a weight.
+    """
     before = torch.get_rng_state()
     buffers = {name: b.clone() for name, b in model.named_buffers()}
     try:
         with torch.no_grad():
-            model(x)
+            result = model(x)
     except Exception:
         return  # for example, a batch of two is too small: training will report it
     finally:
@@ -192,6 +197,7 @@ def _check_purity(model: nn.Module, x: Tensor, problems: Problems) -> None:
         for module in model.modules():
             if isinstance(module, parts.BatchStatisticsModule):
                 module.batch_stats = {}
+    _check_heads(model, result, predictions, problems)
     if uses_global_generator:
         wrong = "draws from torch's global generator in training, so runs are not reproducible"
         problems.add(
@@ -201,6 +207,25 @@ def _check_purity(model: nn.Module, x: Tensor, problems: Problems) -> None:
     if changed:
         wrong = f"changes its buffer {changed[0]} in training"
         problems.add("arch", f"{wrong}; derive such a module from dlopt.parts.BatchStatisticsModule")
+
+
+def _check_heads(model: nn.Module, result: Any, predictions: Tensor, problems: Problems) -> None:
+    """Check the outputs in training, and that auxiliary ones have a weight and a weight has auxiliary outputs."""
+    weight, name = getattr(model, "auxiliary_weight", None), type(model).__name__
+    if has_heads(result) and weight is None:
+        remedy = (
+            "give its __init__ a parameter auxiliary_weight, kept as an attribute, and type arch.auxiliary_weight=0.3"
+        )
+        problems.add("arch", f"{name} returns auxiliary outputs in training, whose losses have no weight; {remedy}")
+    elif weight is not None and not has_heads(result):
+        problems.add("arch.auxiliary_weight", f"{name} has no auxiliary outputs in training; leave it null, or out")
+    elif weight is not None and not (isinstance(weight, (int, float)) and weight in Range(ge=0)):
+        problems.add("arch.auxiliary_weight", f"must be a number >= 0, got {weight!r}")
+    elif has_heads(result):
+        shapes = {tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in list_outputs(result)}
+        if shapes != {shape := tuple(predictions.shape)}:
+            wrong = next(iter(shapes - {shape}))
+            problems.add("arch", f"outputs and auxiliary outputs must be tensors of shape {shape}, one has {wrong}")
 
 
 def check_smallest_batch(
