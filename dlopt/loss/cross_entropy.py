@@ -22,13 +22,17 @@ class CrossEntropy(Loss):
     network is near log(classes).
 
     metrics   also reported: accuracy, error = 1 - accuracy, top5 (the class is among the five largest outputs; needs at
-              least six classes), auc (area under the ROC curve of each class against the rest, averaged). For
-              probabilities, the class is the largest
+              least six classes), auc (area under the ROC curve of each class against the rest, averaged),
+              average_precision (area under the precision-recall curve, averaged in the same way), f1, precision and
+              recall (averaged over the classes), balanced_accuracy (mean recall), calibration_error (of the
+              probability of the predicted class, in 15 bins). Of two classes, f1, precision, recall and
+              average_precision are those of the second. For probabilities, the class is the largest
 
     Slip: The CMU and KTH lectures sum the loss over the batch where they mean its average. With a sum, the step grows
     with batch_size.
 
-    Source: Goodfellow, Bengio and Courville 2016, section 6.2.2.3; auc: Hanley and McNeil 1982.
+    Source: Goodfellow, Bengio and Courville 2016, section 6.2.2.3; auc: Hanley and McNeil 1982; calibration_error: Guo,
+    Pleiss, Sun and Weinberger 2017.
     """
 
     metrics: list[functional.ClassificationMetric]

@@ -21,7 +21,7 @@ class Hinge(Loss):
 
     margin    lead that the right output needs
     power     1, or 2: the squared hinge, which is differentiable and penalizes large violations more
-    metrics   also reported: accuracy, error, top5, auc, as for cross_entropy
+    metrics   also reported, as for cross_entropy; calibration_error takes the softmax of margins
 
     Source: Weston and Watkins 1999; the square: Tang 2013.
     """

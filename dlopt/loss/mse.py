@@ -17,7 +17,8 @@ class MeanSquaredError(Loss):
     """Mean squared error: loss = mean of (o - y)^2 over examples and outputs.
 
     metrics   also reported: r2 = 1 - (squared error) / (variance of y), 1 for perfect predictions and 0 for the mean of
-              the targets; NaN if the targets do not vary
+              the targets; NaN if the targets do not vary. mae: the mean of |o - y|. With data.standardize_target, loss
+              and mae are of standardized targets; dlopt evaluate prints the errors in units of the target, too
 
     Slip: The CMU and KTH lectures sum the loss over the batch where they mean its average. With a sum, the step grows
     with batch_size.

@@ -20,7 +20,7 @@ class NegativeLogLikelihood(Loss):
     Use it for custom networks that end in nn.LogSoftmax, and loss=cross_entropy for all others, for which this loss has
     no lower bound.
 
-    metrics   also reported: accuracy, error, top5, auc, as for cross_entropy
+    metrics   also reported, as for cross_entropy
 
     Raises ValueError before a run if the exponentials of the outputs do not sum to 1.
 

@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-HEADLINE = tuple(
-    f"{split}/{name}" for split in ("train", "val", "test") for name in ("loss", "accuracy", "r2", "auc", "top5")
-)
+_NAMES = (
+    "loss", "accuracy", "r2", "auc", "top5", "f1", "precision", "recall", "average_precision", "balanced_accuracy",
+    "calibration_error", "mae",
+)  # fmt: skip
+HEADLINE = tuple(f"{split}/{name}" for split in ("train", "val", "test") for name in _NAMES)
 """Metrics that are shown in one line, in this order."""
 AVERAGE = "average/"
 """Prefix of metrics at averaged weights, such as average/val/loss."""
@@ -27,7 +29,9 @@ SEARCH_FAILED = f"{OPTIMIZER}search_failed"
 Direction = Literal["min", "max"]
 """The direction of improvement of a metric."""
 KNOWN_DIRECTIONS: Mapping[str, Direction] = {
-    "loss": "min", "error": "min", "accuracy": "max", "r2": "max", "auc": "max", "top5": "max",
+    "loss": "min", "error": "min", "accuracy": "max", "r2": "max", "auc": "max", "top5": "max", "f1": "max",
+    "precision": "max", "recall": "max", "average_precision": "max", "balanced_accuracy": "max",
+    "calibration_error": "min", "mae": "min",
 }  # fmt: skip
 """The directions of the metrics of dlopt.metrics.functional, which custom losses use, too."""
 Statistic = Literal["mean", "median"]

@@ -22,7 +22,8 @@ from dlopt.training.lanes import select_lanes
 
 MAX_BUFFERED = 2**24
 """Maximum number of buffered output values. If an epoch has more, its metrics are means over chunks, weighted by
-examples: the same for accuracy and loss, approximate for R^2."""
+examples: the same for means over examples, such as loss, accuracy and mae, approximate for others, such as R^2 and f1.
+Evaluations of a split measure all of its outputs at once."""
 
 
 class StepOutputs(NamedTuple):

@@ -3,7 +3,9 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
+import sklearn.metrics
 import torch
 from helpers import assert_build_refused, build_blobs, train_runs
 from sklearn.metrics import roc_auc_score, top_k_accuracy_score
@@ -11,7 +13,10 @@ from sklearn.metrics import roc_auc_score, top_k_accuracy_score
 from dlopt.metrics import functional
 from dlopt.metrics.names import HEADLINE, find_direction, higher_is_better
 
-OF_CLASSES = (functional.accuracy, functional.error, functional.top5, functional.auc)
+OF_CLASSES = (
+    functional.accuracy, functional.error, functional.top5, functional.auc, functional.f1, functional.precision,
+    functional.recall, functional.average_precision, functional.balanced_accuracy, functional.calibration_error,
+)  # fmt: skip
 
 
 def batch(n=60, classes=7, lead=(), seed=0):
@@ -146,6 +151,82 @@ def test_of_equal_outputs_those_of_the_first_classes_are_the_larger_ones():
     assert functional.top5(outputs, torch.full_like(targets, 3)) == 0.0
 
 
+@pytest.mark.parametrize("metric", ["f1", "precision", "recall"])
+@pytest.mark.parametrize("classes", [2, 3, 7])
+@pytest.mark.parametrize("lacking", [False, True])
+def test_counts_of_a_class_equal_those_of_scikit_learn(metric, classes, lacking):
+    """Binary for two classes, else the mean over the classes that occur or are predicted; 0 for 0 / 0."""
+    outputs, targets = batch(classes=classes)
+    if lacking:  # the first class never occurs, and the last one is never predicted
+        targets[targets == 0] = classes - 1
+        outputs[:, -1] = -math.inf
+    oracle = getattr(sklearn.metrics, f"{metric}_score")
+    average = "binary" if classes == 2 else "macro"
+    expected = oracle(targets, outputs.argmax(-1), average=average, zero_division=0)
+    assert getattr(functional, metric)(outputs, targets).item() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_balanced_accuracy_equals_that_of_scikit_learn(classes):
+    outputs, targets = batch(classes=classes)
+    outputs[:, -1] += 3  # a class that is predicted too often
+    targets[targets == 1] = 0
+    with pytest.warns(UserWarning, match="not in y_true"):
+        expected = sklearn.metrics.balanced_accuracy_score(targets, outputs.argmax(-1))
+    assert functional.balanced_accuracy(outputs, targets).item() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+@pytest.mark.parametrize("different", [200, 15, 1])
+def test_average_precision_equals_that_of_scikit_learn(classes, different):
+    outputs, targets = batch(n=200, classes=classes)
+    outputs = outputs[torch.arange(200) % different]
+    scores = outputs.softmax(-1).numpy()
+    one_hot = np.eye(classes)[targets]
+    expected = sklearn.metrics.average_precision_score(one_hot[:, -1] if classes == 2 else one_hot,
+                                                       scores[:, -1] if classes == 2 else scores)  # fmt: skip
+    assert functional.average_precision(outputs, targets).item() == pytest.approx(expected, abs=1e-9)
+
+
+def test_average_precision_is_over_the_classes_that_occur():
+    outputs, targets = batch(classes=4)
+    without = targets.where(targets != 3, 0)
+    p = outputs.softmax(-1)
+    each = [sklearn.metrics.average_precision_score(without == c, p[:, c]) for c in range(3)]
+    assert functional.average_precision(outputs, without).item() == pytest.approx(sum(each) / 3, abs=1e-12)
+    outputs[4, 1] = math.nan
+    assert functional.average_precision(outputs, targets).isnan()
+
+
+def slow_calibration_error(outputs, targets, bins=15):
+    """Return the expected calibration error, bin by bin."""
+    rows = [(max(p), p.index(max(p)) == y) for p, y in zip(outputs.softmax(-1).tolist(), targets.tolist(), strict=True)]
+    total = 0.0
+    for b in range(bins):
+        inside = [row for row in rows if b / bins < row[0] <= (b + 1) / bins]
+        if inside:
+            confidence, accuracy = (sum(column) / len(inside) for column in zip(*inside, strict=True))
+            total += len(inside) / len(rows) * abs(accuracy - confidence)
+    return total
+
+
+@pytest.mark.parametrize("classes", [2, 7])
+@pytest.mark.parametrize("scale", [0.0, 0.3, 1.0, 5.0, 200.0])
+def test_calibration_error_is_the_mean_gap_of_the_bins(classes, scale):
+    """From equal probabilities to certain predictions."""
+    outputs, targets = batch(n=300, classes=classes)
+    expected = slow_calibration_error(scale * outputs, targets)
+    assert functional.calibration_error(scale * outputs, targets).item() == pytest.approx(expected, abs=1e-12)
+    outputs[2, 1] = math.nan
+    assert functional.calibration_error(outputs, targets).isnan()
+
+
+def test_mae_equals_that_of_scikit_learn():
+    outputs, targets = batch()[0], batch(seed=1)[0]
+    expected = sklearn.metrics.mean_absolute_error(targets, outputs)
+    assert functional.mae(outputs, targets).item() == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("value", [0.0, 0.1, 0.3, 0.7, -1e4])
 def test_r2_of_constant_targets_is_nan_whatever_their_mean_rounds_to(value):
     targets = torch.full((2, 1000, 3), value)
@@ -179,8 +260,11 @@ def test_metrics_are_computed_by_name_in_any_order():
         values = functional.compute_by_name([m.__name__ for m in metrics], outputs, targets)
         assert list(values) == [m.__name__ for m in metrics]
         assert all(torch.equal(values[m.__name__], m(outputs, targets)) for m in metrics)
-    assert [higher_is_better(f"val/{m.__name__}", {}) for m in OF_CLASSES] == [True, False, True, True]
-    assert {"val/auc", "test/top5"} <= set(HEADLINE)
+    assert [higher_is_better(f"val/{m.__name__}", {}) for m in OF_CLASSES] == [
+        m not in (functional.error, functional.calibration_error) for m in OF_CLASSES
+    ]
+    assert not higher_is_better("val/mae", {})
+    assert {"val/auc", "test/top5", "val/f1", "val/mae"} <= set(HEADLINE)
 
 
 @pytest.mark.parametrize(("metric", "direction"), [
@@ -221,13 +305,13 @@ def test_early_stopping_maximizes_auc(tmp_path):
     ("overrides", "key", "words"),
     [
         (("loss.metrics=[top5]",), "loss.metrics", "top5 is always 1 with 3 classes; leave it out"),
-        (("loss.metrics=[acuracy]",), "loss.metrics", "one of accuracy, error, top5, auc"),
+        (("loss.metrics=[acuracy]",), "loss.metrics", "one of accuracy, error, top5, auc, f1"),
         (("loss.metrics=auc",), "loss.metrics", "a list"),
         (("objective=val/auc",), "objective", "'auc' is not measured"),
         (
             ("data._target_=mine.Regression", "loss=mse", "loss.metrics=[auc]"),
             "loss.metrics",
-            "must be a list [...] of r2",
+            "must be a list [...] of one of r2, mae",
         ),
     ],
 )
