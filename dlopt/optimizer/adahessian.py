@@ -1,4 +1,4 @@
-"""AdaHessian: Adam with an estimate of the diagonal of the Hessian in place of the gradient."""
+"""AdaHessian: Adam with an estimate of the diagonal of the Hessian in place of the squared gradient."""
 
 import math
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class AdaHessianState(NamedTuple):
 
 @dataclass(frozen=True)
 class AdaHessian(AdamHyperparameters):
-    """AdaHessian: Adam with an estimate of the diagonal of the Hessian in place of the gradient's square.
+    """AdaHessian: Adam with an estimate of the diagonal of the Hessian in place of the squared gradient.
 
         D = z * Hz,   z: random signs,   averaged over the positions of each kernel of a convolution
         m <- beta1 m + (1 - beta1) g,  v <- beta2 v + (1 - beta2) D^2
