@@ -36,7 +36,8 @@ class SplitCurvature:
         """Copy the network at its present weights. advance is called with the number of examples of each chunk."""
         self.examples = examples
         self._rules = predictor.problem.regularization
-        self._problem = Problem(copy.deepcopy(predictor.model), predictor.loss)
+        model, precision = copy.deepcopy(predictor.model), predictor.problem.autocast
+        self._problem = Problem(model, predictor.loss, precision=precision)
         self._problem.model.eval()
         self.w = self._problem.bind(predictor.w.clone())
         self._product = PRODUCTS[matrix]

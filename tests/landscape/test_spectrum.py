@@ -122,6 +122,23 @@ def test_products_are_those_of_the_dense_matrix_of_inference(name, matrix):
     assert model.training  # the predictor's own network is left as it was
 
 
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+def test_products_are_taken_in_the_precision_of_the_run(precision):
+    model, _ = make_network("mlp")
+    split = draw_split()
+    split = Split(split.inputs.float(), split.targets)
+    dtypes = set()
+    next(m for m in model.modules() if isinstance(m, nn.Linear)).register_forward_hook(
+        lambda module, inputs, outputs: dtypes.add(outputs.dtype)
+    )
+    predictor = make_predictor(model, split=split, dtype=torch.float32, autocast=precision)
+    v = prng.normal(prng.key(3), (len(predictor.w),))
+    product = SplitCurvature(predictor, predictor.examples("train"), "hessian").multiply(v)
+    assert dtypes == {precision or torch.float32}
+    dense = compute_dense(predictor, "hessian")
+    assert (product - dense @ v).norm() < (0.02 if precision else 1e-5) * product.norm()
+
+
 @pytest.mark.parametrize("matrix", PRODUCTS)
 def test_all_steps_give_every_eigenvalue_its_weight_and_the_trace(matrix):
     """The weights are the squared parts of the start along the eigenvectors: the density's definition."""
