@@ -37,6 +37,11 @@ def to_file_name(text: str) -> str:
     return name.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
 
 
+def get_first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its class if it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def metric_label(metric: str) -> str:
     """Return the title of a metric in a figure."""
     return {"r2": "R²", "auc": "AUC", "top5": "top-5 accuracy"}.get(metric, metric)

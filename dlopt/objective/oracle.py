@@ -284,7 +284,7 @@ class MiniBatchObjective:
 
     def _second_derivatives(self) -> AbstractContextManager[None]:
         inputs = self.inputs if self.problem.lanes is None else self.inputs[0]
-        return second_derivatives(self.problem.model, inputs[:2])
+        return second_derivatives(self.problem.model, inputs[:2], is_recurrent=self.problem.is_recurrent)
 
     def _get_graph(self, kind: type[CurvatureGraph], w: Tensor, batch: MicroBatch) -> CurvatureGraph:
         """Return the graph of the last product if it still holds, else a new one; that of a micro-batch is not kept."""

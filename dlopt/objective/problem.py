@@ -38,6 +38,7 @@ from dlopt.objective.bound import (
 )
 from dlopt.objective.clipping import Clip
 from dlopt.objective.micro_batches import WHOLE, Evaluation, Share
+from dlopt.objective.second_derivatives import has_recurrent_layers
 from dlopt.prng import Key
 
 _NO_CONTEXT = nullcontext()
@@ -87,6 +88,7 @@ class Problem:
         self.functional = FunctionalNetwork(model, self.layout, find_owners(model, self.regularization))
         self.bound_networks: list[BoundNetwork] = []  # at bound_w, and at a copy of any other w
         self.activations = activation_hooks.find_activations(model)
+        self.is_recurrent = has_recurrent_layers(model)
         self.bounds = {n: b for n, m in self.activations.items() if (b := activation_hooks.get_bounds(m)) is not None}
         self.running = {
             f"{name}.{key}": b if lanes is None else b.expand(lanes, *b.shape).clone()

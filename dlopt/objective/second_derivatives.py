@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from dlopt.formatting import get_first_line
 
 
 class LayerError(ValueError):
@@ -17,30 +19,34 @@ class LayerError(ValueError):
 
 
 @contextmanager
-def second_derivatives(model: nn.Module, inputs: Tensor) -> Iterator[None]:
-    """Take kernels that can be differentiated twice inside this block.
+def second_derivatives(model: nn.Module, inputs: Tensor, *, is_recurrent: bool) -> Iterator[None]:
+    """Take kernels that can be differentiated twice inside this block; is_recurrent: see `has_recurrent_layers`.
 
     If the block fails, and layers of the network cannot be differentiated twice at these examples, raises LayerError
     with their names.
     """
     try:
-        with allow_second_derivatives(model):
+        with allow_second_derivatives(is_recurrent=is_recurrent):
             yield
     except RuntimeError as error:
         if names := find_layers_without_second_derivative(model, inputs):
             remedy = "put another layer in its place, or leave out what needs second derivatives"
-            raise LayerError(f"{', '.join(names)} has no second derivative ({_first_line(error)}); {remedy}") from error
+            raise LayerError(
+                f"{', '.join(names)} has no second derivative ({get_first_line(error)}); {remedy}"
+            ) from error
         raise
 
 
 @contextmanager
-def allow_second_derivatives(model: nn.Module) -> Iterator[None]:
+def allow_second_derivatives(*, is_recurrent: bool) -> Iterator[None]:
     """Let attention and recurrent layers take kernels that can be differentiated twice: the fused ones cannot be."""
-    with ExitStack() as stack:
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+    with sdpa_kernel(SDPBackend.MATH), torch.backends.cudnn.flags(enabled=False) if is_recurrent else nullcontext():
         yield
+
+
+def has_recurrent_layers(model: nn.Module) -> bool:
+    """Return whether a network has layers of torch.nn that cuDNN may evaluate."""
+    return any(isinstance(module, nn.RNNBase) for module in model.modules())
 
 
 def find_layers_without_second_derivative(model: nn.Module, inputs: Tensor) -> list[str]:
@@ -61,7 +67,7 @@ def find_layers_without_second_derivative(model: nn.Module, inputs: Tensor) -> l
     finally:
         for handle in handles:
             handle.remove()
-    with allow_second_derivatives(model):
+    with allow_second_derivatives(is_recurrent=has_recurrent_layers(model)):
         for name, (args, kwargs) in arguments.items():
             try:
                 _differentiate_twice(innermost[name], args, kwargs)
@@ -80,7 +86,3 @@ def _differentiate_twice(module: nn.Module, args: tuple[Any, ...], kwargs: dict[
         first = torch.autograd.grad(output.square().sum(), sources, create_graph=True, allow_unused=True)
         total = torch.stack([g.square().sum() for g in first if g is not None]).sum()
         torch.autograd.grad(total, sources, allow_unused=True)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

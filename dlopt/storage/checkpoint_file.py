@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from dlopt.formatting import get_first_line
 from dlopt.storage import memory, regular_file
 
 SUFFIX = ".safetensors"
@@ -91,7 +92,7 @@ def load(file: Path, *, links: bool = True) -> dict[str, Any]:
     except (SafetensorError, RecursionError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, UnreadableCheckpoint):
             raise
-        raise UnreadableCheckpoint(f"it is damaged, or not a checkpoint of dlopt ({_first_line(error)})") from error
+        raise UnreadableCheckpoint(f"it is damaged, or not a checkpoint of dlopt ({get_first_line(error)})") from error
     if not isinstance(content, dict):
         raise UnreadableCheckpoint("its content is not a dictionary")
     return content
@@ -174,7 +175,3 @@ def _restore_layout(tensor: Any, order: Any) -> Any:
     if not isinstance(order, list) or sorted(order) != list(range(tensor.ndim)):
         raise UnreadableCheckpoint(f"it holds a tensor of {tensor.ndim} dimensions in the order {str(order)[:80]}")
     return tensor.permute(order).contiguous().permute([order.index(i) for i in range(tensor.ndim)])
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

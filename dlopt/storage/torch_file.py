@@ -19,6 +19,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from dlopt.formatting import get_first_line
 from dlopt.storage import memory, regular_file, tensor_pickle
 from dlopt.storage.tensor_pickle import UnreadableTensorFile
 
@@ -55,12 +56,12 @@ def load(file: Path, *, links: bool = True) -> Any:
         except memory.NotEnoughMemoryError as error:
             raise UnreadableTensorFile(str(error)) from error
         except (zipfile.BadZipFile, NotImplementedError, EOFError, UnicodeDecodeError) as error:
-            raise UnreadableTensorFile(f"it is damaged ({_line(error)})") from error
+            raise UnreadableTensorFile(f"it is damaged ({get_first_line(error)})") from error
         stream.seek(0)
         try:
             return torch.load(stream, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many errors, by version
-            raise UnreadableTensorFile(f"torch cannot read it ({_line(error)})") from error
+            raise UnreadableTensorFile(f"torch cannot read it ({get_first_line(error)})") from error
 
 
 def _check(stream: BufferedReader) -> None:
@@ -133,7 +134,3 @@ def _check_sum(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
     with archive.open(member) as content:
         while content.read(CHUNK):  # zipfile compares the checksum at the end
             pass
-
-
-def _line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -310,3 +310,15 @@ def test_the_key_of_an_optimizer_is_a_function_of_step_and_name():
     keys = [make_objective(problem, step).random_key(name) for step in range(3) for name in ("noise", "probe")]
     assert len(set(keys)) == 6
     assert MiniBatchObjective(problem, *draw_data(), KEYS[0]).random_key("noise") == keys[0]
+
+
+def test_products_do_not_search_the_layers_again():
+    """A large network has hundreds of them."""
+    problem, w = make_problem("mlp", *SETTINGS["all"])
+    objective = make_objective(problem)
+
+    def fail():
+        raise AssertionError
+
+    problem.model.modules = fail
+    assert objective.hvp(problem.bind(w), torch.ones_like(w)).isfinite().all()
